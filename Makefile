@@ -1,0 +1,48 @@
+# Two commands matter on a fresh machine: `make demo` and `make test`.
+SHELL := /bin/bash
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+OPENAPI := openapi/openapi.json
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test serve check bench openapi clean
+
+help: ## show this list
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-9s %s\n", $$1, $$2}'
+
+setup: $(STAMP) ## install everything into .venv
+
+$(STAMP): pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed (PYTHON=…)"; exit 1; }
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	touch $(STAMP)
+
+demo: setup ## from an overconfident classifier to calibrated predictions, on real data, through HTTP
+	$(BIN)/fedlas demo
+
+test: setup ## run the tests
+	$(BIN)/python -m pytest -n 2 -m "not slow and not gpu"
+
+serve: setup ## API, worker and broker on this machine, data in ./fedlas-data
+	$(BIN)/fedlas serve
+
+check: setup ## format, lint, types, import contracts, OpenAPI snapshot
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/fedlas openapi $(VENV)/openapi.json && diff -u $(OPENAPI) $(VENV)/openapi.json
+
+openapi: setup ## write the snapshot of the HTTP contract
+	$(BIN)/fedlas openapi $(OPENAPI)
+
+bench: setup ## measure; results are written down in benchmarks/README.md
+	$(BIN)/python benchmarks/loss_step.py
+	$(BIN)/python benchmarks/metrics_speed.py
+	$(BIN)/python benchmarks/calibration.py
+
+clean: ## remove what was built, but no data
+	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache

@@ -1,0 +1,77 @@
+"""FedLAS: feature-modulated bidirectional label smoothing (arXiv 2606.28654), and what calibrating a classifier takes.
+
+The public names are loaded on first use, so that `import fedlas` and its torch-free parts never load PyTorch.
+
+>>> import sys, fedlas
+>>> loss = fedlas.FedLASLoss(num_classes=10)
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from fedlas import calibrators, importers, losses, metrics
+    from fedlas.classifier import Classifier
+    from fedlas.losses import (
+        ACLSLoss,
+        BidirectionalCalibrationGate,
+        CrossEntropyLoss,
+        FedLASLoss,
+        FedLASPlusLoss,
+        FocalLoss,
+        LabelSmoothingLoss,
+        MbLSLoss,
+        NormConfidenceIndicator,
+    )
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "Classifier": "fedlas.classifier",
+    **dict.fromkeys(
+        (
+            "ACLSLoss",
+            "BidirectionalCalibrationGate",
+            "CrossEntropyLoss",
+            "FedLASLoss",
+            "FedLASPlusLoss",
+            "FocalLoss",
+            "LabelSmoothingLoss",
+            "MbLSLoss",
+            "NormConfidenceIndicator",
+        ),
+        "fedlas.losses",
+    ),
+}
+_MODULES = ("calibrators", "export", "gate", "importers", "losses", "metrics", "race", "report", "train")
+
+__all__ = [
+    "ACLSLoss",
+    "BidirectionalCalibrationGate",
+    "Classifier",
+    "CrossEntropyLoss",
+    "FedLASLoss",
+    "FedLASPlusLoss",
+    "FocalLoss",
+    "LabelSmoothingLoss",
+    "MbLSLoss",
+    "NormConfidenceIndicator",
+    "calibrators",
+    "importers",
+    "losses",
+    "metrics",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        return getattr(import_module(_HOMES[name]), name)
+    if name in _MODULES:
+        return import_module(f"fedlas.{name}")
+    raise AttributeError(f"module 'fedlas' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,35 @@
+"""The classifier that the library trains: logits beside penultimate features; it knows neither files nor datasets."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+
+from torch import Tensor, nn
+
+
+class Classifier(nn.Module):
+    """A network that shows its penultimate features, split where the head begins.
+
+    `forward(*inputs)` equals `(head(features), features)` with `features = body(*inputs)`.
+
+    Attributes:
+        num_classes: K, the width of the logits.
+        feature_dim: D, the width of the features.
+        input_names: names of the inputs, in the order in which `forward` takes them.
+    """
+
+    num_classes: int
+    feature_dim: int
+    input_names: tuple[str, ...]
+
+    @abstractmethod
+    def forward(self, *inputs: Tensor) -> tuple[Tensor, Tensor]:
+        """Return `(logits (N, K), features (N, D))` for inputs whose first dimension is N."""
+
+    @abstractmethod
+    def head(self, features: Tensor) -> Tensor:
+        """Return logits (N, K) for features (N, D); cheap enough to train alone on cached features."""
+
+    @abstractmethod
+    def head_parameters(self) -> list[nn.Parameter]:
+        """The parameters of `head`: what a head-only fine-tune changes."""

@@ -1,0 +1,9 @@
+"""Labelled datasets: safe readers, splits that are fixed once, fit to a model; it loads no torch."""
+
+from __future__ import annotations
+
+from fedlas.data.alignment import align, align_inputs
+from fedlas.data.dataset import MIN_SPLIT_ROWS, SEEN_BY_MODEL, SPLITS, Dataset
+from fedlas.data.reading import read_dataset
+
+__all__ = ["MIN_SPLIT_ROWS", "SEEN_BY_MODEL", "SPLITS", "Dataset", "align", "align_inputs", "read_dataset"]

@@ -1,0 +1,166 @@
+"""Fits a dataset to a model's inputs and classes, or says with both sides shown why it does not fit."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from fedlas.data.dataset import Array, Dataset, Integers
+from fedlas.errors import BadDataset, Mismatch
+
+#: Names under which a dataset's main array is known when the model calls its only input otherwise.
+SINGLE_INPUT_NAMES = ("inputs", "x", "X", "images", "data")
+
+
+def align(
+    dataset: Dataset,
+    *,
+    model_inputs: Sequence[Mapping[str, Any]],
+    num_classes: int,
+    class_names: Sequence[str],
+    class_names_given: bool,
+) -> Dataset:
+    """The same rows, with inputs in the model's order and types and targets in the model's classes.
+
+    Args:
+        model_inputs: `{"name", "dtype", "shape"}` each; the first entry of a shape is the batch, a
+            dimension that is no integer fits any size.
+        class_names: the model's names, which count only if its owner gave them (`class_names_given`).
+
+    Raises:
+        Mismatch: `inputs_mismatch` or `class_mismatch`, both sides shown.
+        BadDataset: `non_finite` where a number is too large for the model's type.
+    """
+    pairs, warnings = _matched(dataset.inputs, model_inputs)
+    inputs = _all_fitted(dataset.inputs, pairs)
+    targets, names = _classes(dataset, num_classes, list(class_names) if class_names_given else None)
+    return replace(
+        dataset,
+        inputs=inputs,
+        targets=targets,
+        class_names=names,
+        class_names_given=dataset.class_names_given or class_names_given,
+        warnings=[*dataset.warnings, *warnings],
+    )
+
+
+def align_inputs(inputs: Mapping[str, Array], model_inputs: Sequence[Mapping[str, Any]]) -> dict[str, Array]:
+    """The inputs alone, in the model's order and types, for rows whose labels do not matter; raises as `align` does."""
+    return _all_fitted(inputs, _matched(inputs, model_inputs)[0])
+
+
+def _all_fitted(inputs: Mapping[str, Array], pairs: Sequence[tuple[str, Mapping[str, Any]]]) -> dict[str, Array]:
+    return {str(spec["name"]): _fitted(name, inputs[name], spec) for name, spec in pairs}
+
+
+def _matched(
+    inputs: Mapping[str, Array], model_inputs: Sequence[Mapping[str, Any]]
+) -> tuple[list[tuple[str, Mapping[str, Any]]], list[str]]:
+    """Pairs of a dataset's input and a model's input, and a warning for every array that is left over."""
+    wanted = [str(spec["name"]) for spec in model_inputs]
+    if all(name in inputs for name in wanted):
+        pairs = list(zip(wanted, model_inputs, strict=True))
+    else:
+        usual = [name for name in SINGLE_INPUT_NAMES if name in inputs]
+        single = list(inputs) if len(inputs) == 1 else usual
+        if len(wanted) != 1 or len(single) != 1:
+            raise Mismatch(
+                "inputs_mismatch",
+                f"the model's inputs are {', '.join(map(_shown, model_inputs))}; "
+                f"the dataset has {', '.join(_described(n, a) for n, a in inputs.items())}",
+            )
+        pairs = [(single[0], model_inputs[0])]
+    used = {name for name, _ in pairs}
+    return pairs, [f"'{name}' is not used: the model has no such input" for name in inputs if name not in used]
+
+
+def _fitted(name: str, array: Array, spec: Mapping[str, Any]) -> Array:
+    """The array in the model's type, once its trailing shape fits."""
+    wanted, found = tuple(spec["shape"])[1:], array.shape[1:]
+    fits = len(wanted) == len(found) and all(
+        not isinstance(size, int) or size < 0 or size == have for size, have in zip(wanted, found, strict=True)
+    )
+    if not fits:
+        raise Mismatch(
+            "inputs_mismatch",
+            f"the model's input {_shown(spec)} does not fit the dataset's {_described(name, array)}"
+            + _reshape_hint(wanted, found),
+        )
+    return _cast(name, array, spec)
+
+
+def _reshape_hint(wanted: tuple[Any, ...], found: tuple[int, ...]) -> str:
+    whole = all(isinstance(size, int) for size in wanted)
+    if whole and wanted and found and np.prod(wanted) == np.prod(found):
+        return f"; reshape every row to {wanted} before sending"
+    return ""
+
+
+def _cast(name: str, array: Array, spec: Mapping[str, Any]) -> Array:
+    """Float widths, integers and pixels become the model's float type unscaled; integers stay integers."""
+    dtype = np.dtype(spec["dtype"])
+    if array.dtype == dtype:
+        return array
+    if dtype.kind == "f":
+        with np.errstate(over="ignore"):
+            cast = array.astype(dtype)
+        if array.dtype.kind == "f" and (lost := np.isinf(cast)).any():
+            row = int(np.argwhere(lost)[0][0])
+            raise BadDataset("non_finite", f"'{name}' is too large for {dtype} in row {row} (counted from 0)")
+        return cast
+    if array.dtype.kind == "f":
+        raise Mismatch(
+            "inputs_mismatch",
+            f"the model's input {_shown(spec)} takes integers, the dataset's {_described(name, array)} is floats",
+        )
+    low, high = (0, 1) if dtype.kind == "b" else (np.iinfo(dtype).min, np.iinfo(dtype).max)
+    if array.size and (int(array.min()) < low or int(array.max()) > high):
+        raise Mismatch(
+            "inputs_mismatch",
+            f"'{name}' goes from {array.min()} to {array.max()}, the model's {dtype} from {low} to {high}",
+        )
+    return array.astype(dtype)
+
+
+def _classes(dataset: Dataset, num_classes: int, model_names: list[str] | None) -> tuple[Integers, list[str]]:
+    """Targets in the model's numbering and the names that go with it."""
+    if dataset.class_names_given and model_names is not None:
+        places = {name: i for i, name in enumerate(model_names)}
+        unknown = [name for name in dataset.class_names if name not in places]
+        if unknown:
+            raise _class_mismatch(dataset, num_classes, model_names, f"the model does not know {unknown}")
+        table = np.array([places[name] for name in dataset.class_names], dtype=np.int64)
+        return table[dataset.targets], model_names
+    if dataset.class_names_given:
+        if len(dataset.class_names) != num_classes:
+            why = "name the model's classes (class_names), so that labels can be mapped by name"
+            raise _class_mismatch(dataset, num_classes, model_names, why)
+        return dataset.targets, list(dataset.class_names)
+    if int(dataset.targets.max()) >= num_classes:
+        row = int(np.argmax(dataset.targets >= num_classes))
+        why = f"row {row} (counted from 0) has label {dataset.targets[row]}"
+        raise _class_mismatch(dataset, num_classes, model_names, why)
+    return dataset.targets, model_names or [str(i) for i in range(num_classes)]
+
+
+def _class_mismatch(dataset: Dataset, num_classes: int, model_names: list[str] | None, why: str) -> Mismatch:
+    def some(names: Sequence[str]) -> str:
+        return ", ".join(names[:50]) + (", ..." if len(names) > 50 else "")
+
+    model = f": {some(model_names)}" if model_names else ", unnamed"
+    return Mismatch(
+        "class_mismatch",
+        f"{why}; the model has {num_classes} classes{model}; "
+        f"the dataset has {len(dataset.class_names)}: {some(dataset.class_names)}",
+    )
+
+
+def _shown(spec: Mapping[str, Any]) -> str:
+    return f"'{spec['name']}' {spec['dtype']} {tuple(spec['shape'])}"
+
+
+def _described(name: str, array: Array) -> str:
+    return f"'{name}' {array.dtype.name} {('N', *array.shape[1:])}"

@@ -1,0 +1,113 @@
+"""A labelled dataset in memory and as a prepared copy on disk; it does not know how files are read."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedlas.errors import BadDataset
+
+Array: TypeAlias = NDArray[Any]
+Integers: TypeAlias = NDArray[np.int64]
+
+SPLITS = ("train", "calibration", "guarantee", "test")
+SEEN_BY_MODEL = ("no", "train_split", "unknown")
+
+#: No split can choose or judge anything with fewer rows.
+MIN_SPLIT_ROWS = 10
+
+_META = ("class_names", "class_names_given", "seen_by_model", "warnings", "roles", "format")
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Rows with labels and fixed splits.
+
+    Attributes:
+        inputs: one array per model input, the first dimension of each is N.
+        targets: class indices (N,) int64.
+        class_names: one name per class; `class_names_given` tells whether the owner named them.
+        splits: index into `SPLITS` (N,) int8.
+        groups: (N,) int64, rows with equal numbers belong together; None where rows are independent.
+        seen_by_model: which rows the uploaded model was trained on, one of `SEEN_BY_MODEL`.
+        roles: role -> name of the column or array (a list of names for `slices`).
+    """
+
+    inputs: dict[str, Array]
+    targets: Integers
+    class_names: list[str]
+    class_names_given: bool
+    splits: NDArray[np.int8]
+    groups: Integers | None = None
+    seen_by_model: str = "unknown"
+    warnings: list[str] = field(default_factory=list)
+    roles: dict[str, Any] = field(default_factory=dict)
+    format: str = "npz"
+
+    def __len__(self) -> int:
+        return len(self.targets)
+
+    def rows(self, split: str) -> Integers:
+        """Indices of the rows of one split, in file order."""
+        return np.flatnonzero(self.splits == SPLITS.index(split))
+
+    def select(self, split: str) -> tuple[dict[str, Array], Integers]:
+        """Inputs and targets of one split."""
+        rows = self.rows(split)
+        return {name: array[rows] for name, array in self.inputs.items()}, self.targets[rows]
+
+    def require(self, *splits: str) -> None:
+        """Raise BadDataset `split_too_small` unless each of the splits has `MIN_SPLIT_ROWS` rows."""
+        for split in splits:
+            if (count := len(self.rows(split))) < MIN_SPLIT_ROWS:
+                raise BadDataset(
+                    "split_too_small",
+                    f"the split '{split}' has {count} rows, at least {MIN_SPLIT_ROWS} are needed",
+                )
+
+    def profile(self) -> dict[str, Any]:
+        """What the record of a dataset shows, ready for JSON."""
+        counts = np.bincount(self.targets, minlength=len(self.class_names))
+        return {
+            "num_samples": len(self),
+            "num_classes": len(self.class_names),
+            "class_names": list(self.class_names),
+            "class_counts": {n: int(c) for n, c in zip(self.class_names, counts, strict=True)},
+            "inputs": [
+                {"name": name, "dtype": array.dtype.name, "shape": ["N", *array.shape[1:]]}
+                for name, array in self.inputs.items()
+            ],
+            "roles": dict(self.roles),
+            "seen_by_model": self.seen_by_model,
+            "splits": {split: len(self.rows(split)) for split in SPLITS},
+            "warnings": list(self.warnings),
+        }
+
+    def save(self, path: str | Path) -> None:
+        """Write the prepared copy that jobs read: an uncompressed npz without pickles."""
+        meta = json.dumps({**{name: getattr(self, name) for name in _META}, "inputs": list(self.inputs)})
+        arrays: dict[str, Array] = {f"input_{i}": array for i, array in enumerate(self.inputs.values())}
+        arrays |= {"targets": self.targets, "splits": self.splits, "meta": np.array(meta)}
+        if self.groups is not None:
+            arrays["groups"] = self.groups
+        with Path(path).open("wb") as file:  # np.savez adds ".npz" to a name that lacks it
+            np.savez(file, allow_pickle=False, **arrays)
+
+    @classmethod
+    def load(cls, path: str | Path) -> Dataset:
+        """Read what `save` wrote."""
+        with np.load(path, allow_pickle=False) as file:
+            meta = json.loads(str(file["meta"]))
+            names = meta.pop("inputs")
+            return cls(
+                inputs={name: file[f"input_{i}"] for i, name in enumerate(names)},
+                targets=file["targets"],
+                splits=file["splits"],
+                groups=file["groups"] if "groups" in file.files else None,
+                **meta,
+            )

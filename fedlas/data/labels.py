@@ -1,0 +1,105 @@
+"""Labels of any kind become class indices and class names; it knows no file and no model."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from fedlas.data.dataset import Array, Integers
+from fedlas.errors import BadDataset
+
+#: A larger class index is a mistake (an id, a price), not a class.
+MAX_CLASSES = 65_536
+
+
+@dataclass(frozen=True)
+class Labels:
+    """Class indices (N,) int64, the class names, and whether the owner gave the names."""
+
+    targets: Integers
+    class_names: list[str]
+    given: bool
+
+
+def read_labels(name: str, array: Array, class_names: Sequence[str] | None = None) -> Labels:
+    """Class indices for the label column `name`: integers are indices, text is mapped by sorted name.
+
+    Raises:
+        BadDataset: `bad_labels` (empty, not whole, not one per row), `labels_out_of_range`, `one_class`.
+    """
+    if array.ndim == 2 and array.shape[1] == 1:
+        array = array[:, 0]
+    if array.ndim != 1:
+        raise BadDataset(
+            "bad_labels",
+            f"'{name}' has shape {array.shape}; one label per row is needed (one-hot: the argmax)",
+        )
+    labels = _from_text(name, array, class_names) if array.dtype.kind in "US" else None
+    if labels is None:
+        labels = _from_numbers(name, array, class_names)
+    if len(np.unique(labels.targets)) < 2:
+        only = labels.class_names[int(labels.targets[0])]
+        raise BadDataset("one_class", f"all labels in '{name}' are '{only}'; at least two classes are needed")
+    return labels
+
+
+def as_text(array: Array) -> Array:
+    """A text array (N,) from text, bytes or numbers."""
+    return np.char.decode(array, "utf-8", "replace") if array.dtype.kind == "S" else array.astype(np.str_)
+
+
+def _from_text(name: str, array: Array, class_names: Sequence[str] | None) -> Labels | None:
+    """None where the texts are whole numbers, which mean class indices however they are stored."""
+    texts = as_text(array)
+    found, inverse = np.unique(texts, return_inverse=True)
+    if "" in found:
+        row = int(np.flatnonzero(texts == "")[0])
+        raise BadDataset("bad_labels", f"'{name}' is empty in row {row} (counted from 0)")
+    if class_names is None:
+        if all(text.lstrip("-").isdecimal() for text in found):
+            return None
+        return Labels(inverse.astype(np.int64).reshape(-1), [str(text) for text in found], True)
+    places = {text: i for i, text in enumerate(class_names)}
+    for text in found:
+        if str(text) not in places:
+            row = int(np.flatnonzero(texts == text)[0])
+            raise BadDataset(
+                "bad_labels",
+                f"'{name}' is '{text}' in row {row} (counted from 0), "
+                f"which is none of class_names: {', '.join(class_names)}",
+            )
+    table = np.array([places[str(text)] for text in found], dtype=np.int64)
+    return Labels(table[inverse.reshape(-1)], list(class_names), True)
+
+
+def _from_numbers(name: str, array: Array, class_names: Sequence[str] | None) -> Labels:
+    targets = _whole(name, array)
+    limit = len(class_names) if class_names is not None else MAX_CLASSES
+    outside = np.flatnonzero((targets < 0) | (targets >= limit))
+    if len(outside):
+        row = int(outside[0])
+        raise BadDataset(
+            "labels_out_of_range",
+            f"'{name}' is {targets[row]} in row {row} (counted from 0); class indices go from 0 to {limit - 1}",
+        )
+    names = list(class_names) if class_names is not None else [str(i) for i in range(int(targets.max()) + 1)]
+    return Labels(targets, names, class_names is not None)
+
+
+def _whole(name: str, array: Array) -> Integers:
+    if array.dtype.kind in "US":
+        array = as_text(array).astype(np.float64)
+    if array.dtype.kind not in "biuf":
+        raise BadDataset("bad_labels", f"'{name}' has type {array.dtype}; numbers or text are needed")
+    if array.dtype.kind == "f":
+        array = array.astype(np.float64)
+        broken = np.flatnonzero(~np.isfinite(array) | (array != np.round(array)))
+        if len(broken):
+            row = int(broken[0])
+            raise BadDataset("bad_labels", f"'{name}' is {array[row]} in row {row} (counted from 0); no class index")
+        array = np.clip(array, -1, MAX_CLASSES)
+    elif array.dtype == np.uint64:
+        array = np.minimum(array, np.uint64(MAX_CLASSES))
+    return array.astype(np.int64)

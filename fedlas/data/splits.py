@@ -1,0 +1,95 @@
+"""Splits: read as given, or drawn once; groups are never divided. It knows labels and groups, no inputs."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedlas.data.dataset import SPLITS, Array, Integers
+from fedlas.data.labels import as_text
+from fedlas.errors import BadDataset
+
+Codes = NDArray[np.int8]
+
+#: Shares of train, calibration, guarantee and test where the splits are drawn.
+FRACTIONS = np.array([0.5, 0.2, 0.1, 0.2])
+
+# Ten neighbours in a list sorted by class get exactly these shares, so every class and the whole do too.
+_PATTERN = np.array([0, 1, 0, 3, 0, 2, 0, 1, 0, 3], dtype=np.int8)
+
+
+def given_splits(name: str, array: Array) -> Codes:
+    """Codes (N,) for the words of a split column; BadDataset `unknown_split` for any other word."""
+    words = as_text(array)
+    found, inverse = np.unique(words, return_inverse=True)
+    unknown = [str(word) for word in found if word not in SPLITS]
+    if unknown:
+        row = int(np.flatnonzero(words == unknown[0])[0])
+        raise BadDataset(
+            "unknown_split",
+            f"'{name}' may be {', '.join(SPLITS)}; found {', '.join(map(repr, unknown[:10]))} "
+            f"(first in row {row}, counted from 0)",
+        )
+    table = np.array([SPLITS.index(word) for word in found], dtype=np.int8)
+    return table[inverse.reshape(-1)]
+
+
+def check_groups(splits: Codes, groups: Integers, labels: Array) -> None:
+    """BadDataset `group_crosses_splits` where a group has rows in two splits; `labels`: its names."""
+    order = np.lexsort((splits, groups))
+    same_group = groups[order][1:] == groups[order][:-1]
+    crossing = np.flatnonzero(same_group & (splits[order][1:] != splits[order][:-1]))
+    if len(crossing):
+        first, second = order[crossing[0]], order[crossing[0] + 1]
+        raise BadDataset(
+            "group_crosses_splits",
+            f"the group '{labels[first]}' has row {first} in '{SPLITS[splits[first]]}' and row {second} in "
+            f"'{SPLITS[splits[second]]}' (counted from 0); a group may lie in one split only",
+        )
+
+
+def draw_splits(
+    targets: Integers, *, groups: Integers | None = None, time: Array | None = None, seed: int = 0
+) -> Codes:
+    """Codes (N,): shuffled by `seed` and stratified by class, or in order of `time` (latest rows: test)."""
+    rng = np.random.default_rng(seed)
+    if time is not None:
+        return _by_time(time, np.arange(len(targets)) if groups is None else groups)
+    if groups is not None:
+        return _by_group(targets, groups, rng)
+    shuffled = rng.permutation(len(targets))
+    order = shuffled[np.argsort(targets[shuffled], kind="stable")]
+    splits = np.empty(len(targets), dtype=np.int8)
+    splits[order] = _PATTERN[(np.arange(len(targets)) + rng.integers(10)) % 10]
+    return splits
+
+
+def _by_time(time: Array, groups: Integers) -> Codes:
+    """Whole groups in order of their earliest row, cut where the shares are reached."""
+    _, ranks = np.unique(time, return_inverse=True)
+    _, members = np.unique(groups, return_inverse=True)
+    earliest = np.full(members.max() + 1, len(time))
+    np.minimum.at(earliest, members, ranks)
+    sizes = np.bincount(members)
+    order = np.argsort(earliest, kind="stable")
+    middles = np.cumsum(sizes[order]) - sizes[order] / 2
+    codes = np.empty(len(sizes), dtype=np.int8)
+    codes[order] = np.searchsorted(np.cumsum(FRACTIONS)[:-1] * len(time), middles, side="right")
+    return codes[members]
+
+
+def _by_group(targets: Integers, groups: Integers, rng: np.random.Generator) -> Codes:
+    """Large groups first, each into the split that lacks most rows of the group's classes."""
+    _, members = np.unique(groups, return_inverse=True)
+    sizes = np.bincount(members)
+    starts = np.concatenate([[0], np.cumsum(sizes)])
+    by_group = np.argsort(members, kind="stable")
+    missing = FRACTIONS[:, None] * np.bincount(targets)
+    codes = np.empty(len(sizes), dtype=np.int8)
+    shuffled = rng.permutation(len(sizes))
+    for group in shuffled[np.argsort(-sizes[shuffled], kind="stable")]:
+        rows = by_group[starts[group] : starts[group + 1]]
+        classes, counts = np.unique(targets[rows], return_counts=True)
+        codes[group] = split = int(np.argmax(missing[:, classes] @ counts))
+        missing[split, classes] -= counts
+    return codes[members]

@@ -1,0 +1,48 @@
+"""The library's error family: what is wrong with an input, in words for its owner; it knows no HTTP and no database.
+
+FedLASError (ValueError)
+├── UnsupportedModel    an upload that is no classifier we can open: `unsafe_format`, `external_data`, …
+├── BadDataset          rows that cannot be trained on or judged: `non_finite`, `labels_out_of_range`, …
+├── Mismatch            model and dataset do not fit: `inputs_mismatch`, `class_mismatch`, …
+├── BaselineMismatch    the uploaded model is far from the accuracy its owner expects
+└── ExportError         our own failure: the file we wrote does not compute what was trained
+"""
+
+from __future__ import annotations
+
+
+class FedLASError(ValueError):
+    """Base of the family: a stable machine `code` and a sentence that says what was found and what is needed."""
+
+    #: Whether the owner of the input can mend it (as opposed to a defect of ours).
+    user_error = True
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+        self.message = message
+
+
+class UnsupportedModel(FedLASError):
+    """The upload is not a classifier that can be opened safely."""
+
+
+class BadDataset(FedLASError):
+    """The dataset cannot be read, trained on or judged."""
+
+
+class Mismatch(FedLASError):
+    """Model and dataset do not fit together; the message shows both sides."""
+
+
+class BaselineMismatch(FedLASError):
+    """The uploaded model misses the accuracy its owner expects: label order or preprocessing is probably wrong."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__("baseline_mismatch", message)
+
+
+class ExportError(FedLASError):
+    """The exported file does not reproduce the trained network; nothing may be served from it."""
+
+    user_error = False

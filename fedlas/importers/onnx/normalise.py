@@ -1,0 +1,157 @@
+"""Brings every graph into one form: constants in one place, inference mode, float32, only known operators; it knows no roles."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto, helper, inliner, numpy_helper
+
+from fedlas.errors import UnsupportedModel
+from fedlas.importers.onnx.graph import Array, Graph, attribute, set_attribute
+from fedlas.importers.onnx.operators import OPERATORS, operator_name
+from fedlas.importers.onnx.operators.table import STANDARD_DOMAINS
+
+_FLOATS = (TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.DOUBLE)
+
+
+def normalise(model: ModelProto) -> Graph:
+    """The graph of `model` in the form that the other modules expect.
+
+    Raises:
+        UnsupportedModel: `unsupported_operator` (constants of a kind that cannot be read), `corrupt`.
+    """
+    graph = Graph.from_model(inliner.inline_local_functions(model) if model.functions else model)
+    if model.graph.sparse_initializer:
+        raise UnsupportedModel("unsupported_operator", "the graph has sparse initialisers; export dense ones")
+    hoist_constants(graph)
+    graph.sort()
+    forward_identities(graph)
+    for node in graph.nodes:
+        to_inference(node)
+    undo_as_strided(graph)
+    to_float32(graph)
+    return graph
+
+
+def hoist_constants(graph: Graph) -> None:
+    """Constant nodes become entries of `constants`."""
+    kept = []
+    for node in graph.nodes:
+        node.doc_string = ""
+        del node.metadata_props[:]
+        if node.op_type == "Constant" and node.domain in STANDARD_DOMAINS:
+            graph.constants[node.output[0]] = _constant_value(node)
+        else:
+            kept.append(node)
+    graph.nodes = kept
+
+
+_CONSTANT_KINDS: dict[str, Callable[[Any], Array]] = {
+    "value": lambda value: np.array(numpy_helper.to_array(value)),
+    "value_float": lambda value: np.array(value, np.float32),
+    "value_floats": lambda value: np.array(value, np.float32),
+    "value_int": lambda value: np.array(value, np.int64),
+    "value_ints": lambda value: np.array(value, np.int64),
+}
+
+
+def _constant_value(node: NodeProto) -> Array:
+    for item in node.attribute:
+        if item.name in _CONSTANT_KINDS:
+            return _CONSTANT_KINDS[item.name](helper.get_attribute_value(item))
+    raise UnsupportedModel(
+        "unsupported_operator", "the graph has Constant nodes that are neither numbers nor dense tensors"
+    )
+
+
+def forward_identities(graph: Graph) -> None:
+    """Readers of an Identity's output read its input, unless it is an output of the graph."""
+    kept = []
+    for node in graph.nodes:
+        if node.op_type == "Identity" and node.output[0] not in graph.outputs:
+            graph.replace_input(node.output[0], node.input[0])
+        else:
+            kept.append(node)
+    graph.nodes = kept
+
+
+def to_inference(node: NodeProto) -> None:
+    """Nodes exported in training mode compute as in inference: statistics that were learned, nothing dropped."""
+    if node.op_type in ("BatchNormalization", "Dropout"):
+        set_attribute(node, "training_mode", None)
+        del node.output[1:]
+    if node.op_type == "Dropout":
+        del node.input[2:]
+
+
+def undo_as_strided(graph: Graph) -> None:
+    """Gather(Reshape(x, [-1]), 0…n−1 in some shape) is how `as_strided` is exported: it is a Reshape to that shape.
+
+    As it stands it could only ever pick the elements of the exporter's batch.
+    """
+    producers = graph.producers()
+    for node in graph.nodes:
+        if node.op_type != "Gather" or attribute(node, "axis", 0) != 0 or node.input[1] not in graph.constants:
+            continue
+        flat, indices = producers.get(node.input[0]), graph.constants[node.input[1]]
+        if flat is None or flat.op_type != "Reshape" or len(flat.input) < 2 or indices.size < 2:
+            continue
+        target = graph.constants.get(flat.input[1])
+        if target is not None and target.tolist() == [-1] and np.array_equal(indices.ravel(), np.arange(indices.size)):
+            shape = graph.add_constant("fedlas_shape", np.array(indices.shape, np.int64))
+            node.CopyFrom(helper.make_node("Reshape", [flat.input[0], shape], [node.output[0]]))
+
+
+def to_float32(graph: Graph) -> None:
+    """Half and double precision become float32: the one is too coarse to train in, the other gains nothing.
+
+    Inputs keep their types and are cast where they enter.
+    """
+    for name, value in graph.constants.items():
+        if value.dtype.name in ("float16", "bfloat16", "float64"):
+            graph.constants[name] = _as_float32(value)
+    for node in graph.nodes:
+        for name in ("to", "dtype"):
+            if attribute(node, name) in _FLOATS:
+                set_attribute(node, name, TensorProto.FLOAT)
+        value = attribute(node, "value")
+        if node.op_type == "ConstantOfShape" and value is not None and value.data_type in _FLOATS:
+            set_attribute(node, "value", numpy_helper.from_array(_as_float32(numpy_helper.to_array(value))))
+    for info in graph.inputs:
+        if info.type.tensor_type.elem_type in _FLOATS:
+            _cast_input(graph, info)
+
+
+def _as_float32(value: Array) -> Array:
+    """Large finite values (masks of -1.8e308) stay finite."""
+    wide = value.astype(np.float64)
+    limit = np.finfo(np.float32).max
+    return np.asarray(np.where(np.isfinite(wide), np.clip(wide, -limit, limit), wide).astype(np.float32))
+
+
+def _cast_input(graph: Graph, info: ValueInfoProto) -> None:
+    name = graph.fresh("fedlas_float32")
+    graph.replace_input(info.name, name)
+    graph.nodes.insert(0, helper.make_node("Cast", [info.name], [name], to=TensorProto.FLOAT))
+
+
+def check_operators(nodes: list[NodeProto]) -> None:
+    """Refuse graphs with operators that the table does not know.
+
+    Raises:
+        UnsupportedModel: `unsupported_operator`, naming all of them with their domains.
+    """
+    unknown = unsupported(nodes)
+    if unknown:
+        raise UnsupportedModel(
+            "unsupported_operator",
+            f"the graph uses operators that cannot be trained here: {', '.join(unknown)} "
+            "(control flow, recurrent cells and custom operators are not supported)",
+        )
+
+
+def unsupported(nodes: list[NodeProto]) -> list[str]:
+    """The names of the nodes' operators that the table does not know."""
+    return sorted({operator_name(node) for node in nodes} - OPERATORS.keys())

@@ -1,0 +1,100 @@
+"""The table of ONNX operators: one operator is one function on tensors; it knows no graph.
+
+A function's positional parameters are the operator's inputs, its keyword-only parameters are the operator's attributes,
+both by the names of the ONNX specification. Two keyword names are filled in by the importer where a function asks for
+them: `opset` (semantics changed over time) and `num_outputs` (the node's number of outputs).
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+from onnx import AttributeProto, NodeProto, helper, numpy_helper
+
+from fedlas.errors import UnsupportedModel
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+STANDARD_DOMAINS = ("", "ai.onnx")
+
+
+@dataclass(frozen=True)
+class Operator:
+    """A function and how to call it.
+
+    Attributes:
+        function: computes the operator's output, or a tuple of its outputs.
+        host: positions of inputs that the function reads as numbers (shapes, axes, indices), on whatever device.
+        keywords: the attributes that it understands.
+        fixed: keyword arguments that tell several operators of one function apart.
+    """
+
+    function: Callable[..., Any]
+    host: tuple[int, ...] = ()
+    keywords: frozenset[str] = frozenset()
+    fixed: Mapping[str, Any] = field(default_factory=dict)
+
+
+OPERATORS: dict[str, Operator] = {}
+
+
+def operator(*names: str, host: tuple[int, ...] = ()) -> Callable[[F], F]:
+    """Enter the decorated function into the table under `names`."""
+
+    def enter(function: F) -> F:
+        for name in names:
+            OPERATORS[name] = Operator(function, host, keyword_names(function))
+        return function
+
+    return enter
+
+
+def keyword_names(function: Callable[..., Any]) -> frozenset[str]:
+    """The names of a function's keyword-only parameters."""
+    parameters = inspect.signature(function).parameters.values()
+    return frozenset(p.name for p in parameters if p.kind is p.KEYWORD_ONLY)
+
+
+def operator_name(node: NodeProto) -> str:
+    """`Conv` for a standard operator, `com.microsoft.Gelu` for any other domain."""
+    return node.op_type if node.domain in STANDARD_DOMAINS else f"{node.domain}.{node.op_type}"
+
+
+def attributes(node: NodeProto) -> dict[str, Any]:
+    """The node's attributes as plain Python values (tensors as `(values, dtype name)`)."""
+    return {attribute.name: _plain(attribute) for attribute in node.attribute}
+
+
+def _plain(attribute: AttributeProto) -> Any:
+    value = helper.get_attribute_value(attribute)
+    if attribute.type == AttributeProto.STRING:
+        return value.decode()
+    if attribute.type == AttributeProto.STRINGS:
+        return tuple(item.decode() for item in value)
+    if attribute.type == AttributeProto.TENSOR:
+        array = numpy_helper.to_array(value)
+        return array.ravel().tolist(), array.dtype.name
+    return tuple(value) if attribute.type in (AttributeProto.INTS, AttributeProto.FLOATS) else value
+
+
+def keywords(node: NodeProto, opset: int) -> dict[str, Any]:
+    """The keyword arguments with which the table's function computes `node`.
+
+    Raises:
+        UnsupportedModel: `unsupported_operator` where the node has an attribute that the function does not know.
+    """
+    entry = OPERATORS[operator_name(node)]
+    known = entry.keywords
+    given = attributes(node)
+    unknown = sorted(given.keys() - known)
+    if unknown:
+        raise UnsupportedModel(
+            "unsupported_operator", f"operator {operator_name(node)} is used with {unknown}, which is not supported"
+        )
+    extra = {"opset": opset, "num_outputs": len(node.output)}
+    return {**given, **entry.fixed} | {
+        name: value for name, value in extra.items() if name in known and name not in given
+    }

@@ -1,0 +1,93 @@
+"""Bootstrap intervals from count weights: how often each resample holds every row, or every whole group of rows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from fedlas.metrics._checks import Floats, Ints, check_count, check_groups, check_level
+
+# Cells of one chunk of resamples: arrays of 1.6 MB stay in the processor's cache, which took a third off the time.
+CHUNK_CELLS = 200_000
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A figure and its interval."""
+
+    value: float
+    low: float
+    high: float
+
+    def as_dict(self) -> dict[str, float]:
+        return asdict(self)
+
+
+def paired_bootstrap(
+    differences: ArrayLike,
+    *,
+    groups: ArrayLike | None = None,
+    num_resamples: int = 1000,
+    confidence_level: float = 0.95,
+    seed: int = 0,
+) -> Estimate:
+    """Mean of row differences (N,) with its percentile interval; rows of one group are resampled together.
+
+    Raises:
+        ValueError: differences are not (N,) with N >= 1 and finite, groups are not (N,), or an option is out of range.
+
+    >>> paired_bootstrap([1.0, 1.0, 1.0])
+    Estimate(value=1.0, low=1.0, high=1.0)
+    """
+    rows = np.asarray(differences, dtype=np.float64)
+    if rows.ndim != 1 or len(rows) == 0 or not np.isfinite(rows).all():
+        raise ValueError(f"differences must be (N,) with N >= 1 and finite, got {rows.shape}")
+    units = Units(check_groups(groups, len(rows)), len(rows))
+    sums = units.sums(rows[:, None])
+    draws = [
+        units.means(counts, sums)[:, 0] for counts in units.resamples(check_count("num_resamples", num_resamples), seed)
+    ]
+    low, high = percentile_interval(np.concatenate(draws), check_level(confidence_level))
+    return Estimate(float(rows.mean()), low, high)
+
+
+def percentile_interval(draws: Floats, confidence_level: float) -> tuple[float, float]:
+    tail = (1 - confidence_level) / 2
+    low, high = np.quantile(draws, [tail, 1 - tail])
+    return float(low), float(high)
+
+
+class Units:
+    """What is resampled: the rows, or whole groups of them."""
+
+    def __init__(self, groups: Ints | None, num_rows: int) -> None:
+        self._groups = groups
+        self.sizes = np.ones(num_rows, dtype=np.int64) if groups is None else np.bincount(groups)
+
+    def sums(self, rows: Floats) -> Floats:
+        """Sums over each unit, (G, M), of row values (N, M)."""
+        if self._groups is None:
+            return rows
+        return np.stack([np.bincount(self._groups, column) for column in rows.T], axis=1)
+
+    def resamples(self, num_resamples: int, seed: int) -> Iterator[Ints]:
+        """Counts (r, G), chunk by chunk: multinomial draws of G units out of G, all units alike."""
+        rng, size = np.random.default_rng(seed), len(self.sizes)
+        step = max(1, CHUNK_CELLS // size)
+        for start in range(0, num_resamples, step):
+            draws = min(step, num_resamples - start)
+            cells = rng.integers(size, size=(draws, size)) + size * np.arange(draws)[:, None]
+            yield np.bincount(cells.ravel(), minlength=draws * size).reshape(draws, size)
+
+    def means(self, counts: Ints, sums: Floats) -> Floats:
+        """Means (r, M) over the rows of each resample."""
+        weights = counts.astype(np.float64)
+        means: Floats = weights @ sums / (weights @ self.sizes.astype(np.float64))[:, None]
+        return means
+
+    def of_rows(self, counts: Ints) -> Ints:
+        """Counts (r, N) of rows for counts (r, G) of units."""
+        return counts if self._groups is None else counts[:, self._groups]

@@ -1,0 +1,82 @@
+"""A candidate: one loss with its settings, learning rate and scope; it knows neither data nor budget."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from fedlas.losses import (
+    ACLSLoss,
+    CrossEntropyLoss,
+    FedLASLoss,
+    FedLASPlusLoss,
+    FocalLoss,
+    LabelSmoothingLoss,
+    MbLSLoss,
+)
+
+#: Methods that train; `auto` races several, `post_hoc` and `temperature` train nothing.
+TRAINED = ("fedlas", "fedlas_plus", "label_smoothing", "mbls", "acls", "focal", "cross_entropy")
+METHODS = ("auto", *TRAINED, "post_hoc", "temperature")
+
+#: The settings of its loss that each method has, with the values it takes where none are given.
+DEFAULTS: dict[str, dict[str, float]] = {
+    "fedlas": {"alpha": 0.1, "beta": 4.0, "momentum": 0.95},
+    "fedlas_plus": {"alpha": 0.1, "beta": 0.5, "momentum": 0.95, "margin": 6.0},
+    "label_smoothing": {"alpha": 0.05},
+    "mbls": {"alpha": 0.1, "margin": 10.0},
+    "acls": {"alpha": 0.1, "margin": 10.0},
+    "focal": {},
+    "cross_entropy": {},
+}
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One fine-tune. Settings that its loss does not have are None; scope `auto` is decided by the budget."""
+
+    method: str
+    learning_rate: float
+    alpha: float | None = None
+    beta: float | None = None
+    momentum: float | None = None
+    margin: float | None = None
+    epochs: int = 10
+    batch_size: int = 64
+    scope: str = "auto"
+
+    @property
+    def name(self) -> str:
+        """For people, for example `fedlas α=0.1 lr=0.2`."""
+        alpha = "" if self.alpha is None else f" α={self.alpha:g}"
+        return f"{self.method}{alpha} lr={self.learning_rate:g}"
+
+    def hyperparameters(self) -> dict[str, Any]:
+        """All settings that apply, ready for JSON."""
+        keys = (*DEFAULTS[self.method], "learning_rate", "epochs", "batch_size")
+        return {key: getattr(self, key) for key in keys}
+
+
+def make_loss(candidate: Candidate, num_classes: int, *, seed: int = 0) -> nn.Module:
+    """The loss of a candidate; the gate of FedLAS starts from `seed`, the caller's random state is kept."""
+    settings = {key: getattr(candidate, key) for key in DEFAULTS[candidate.method]}
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        match candidate.method:
+            case "fedlas":
+                return FedLASLoss(num_classes, **settings)
+            case "fedlas_plus":
+                return FedLASPlusLoss(num_classes, **settings)
+            case "label_smoothing":
+                return LabelSmoothingLoss(**settings)
+            case "mbls":
+                return MbLSLoss(**settings)
+            case "acls":
+                return ACLSLoss(**settings)
+            case "focal":
+                return FocalLoss()
+            case _:
+                return CrossEntropyLoss()

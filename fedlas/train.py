@@ -1,0 +1,230 @@
+"""The training loop, in the order in which it happens; it knows no files, no candidates and no queue."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Literal, TypeAlias
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from fedlas.classifier import Classifier
+from fedlas.losses import FedLASLoss, FedLASPlusLoss
+
+Floats: TypeAlias = NDArray[np.float32]
+Scope: TypeAlias = Literal["all", "head"]
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """The recipe of a warm restart: SGD with a high peak learning rate that falls to 0 along a cosine.
+
+    Raises:
+        ValueError: a number is out of its range.
+    """
+
+    epochs: int = 10
+    batch_size: int = 64
+    learning_rate: float = 0.1
+    momentum: float = 0.9
+    weight_decay: float = 0.0
+    clip_norm: float = 2.0
+    seed: int = 0
+    scope: Scope = "all"
+
+    def __post_init__(self) -> None:
+        if self.epochs < 1 or self.batch_size < 1:
+            raise ValueError(f"epochs and batch_size must be at least 1, got {self.epochs}, {self.batch_size}")
+        for name in ("learning_rate", "clip_norm"):
+            if not 0 < getattr(self, name) < math.inf:
+                raise ValueError(f"{name} must be positive, got {getattr(self, name)!r}")
+        if not 0 <= self.momentum < 1 or self.weight_decay < 0:
+            raise ValueError(
+                f"momentum must lie in [0, 1) and weight_decay not be negative, got {self.momentum!r}, "
+                f"{self.weight_decay!r}"
+            )
+        if self.scope not in ("all", "head"):
+            raise ValueError(f"scope must be 'all' or 'head', got {self.scope!r}")
+
+
+@dataclass(frozen=True)
+class EpochResult:
+    """One epoch, counted from 1: mean training loss, and the seconds since the loop began."""
+
+    epoch: int
+    epochs: int
+    loss: float
+    seconds: float
+
+
+@dataclass(frozen=True)
+class FitResult:
+    """The epochs that were run; `diverged` where loss, logits or features stopped being finite."""
+
+    history: tuple[EpochResult, ...]
+    seconds: float
+    diverged: bool = False
+
+
+def fit(
+    classifier: Classifier,
+    loss: nn.Module,
+    inputs: Sequence[NDArray[Any] | Tensor],
+    targets: NDArray[np.int64] | Tensor,
+    config: TrainConfig,
+    *,
+    on_epoch: Callable[[EpochResult], None] | None = None,
+    device: torch.device | str | None = None,
+    features: Floats | None = None,
+) -> FitResult:
+    """Train `classifier` in place (it ends in evaluation mode, on `device`), and the gate of `loss` with it.
+
+    Args:
+        loss: `loss(logits (N, K), targets (N,), features (N, D)) -> scalar`.
+        inputs: one array per model input, the first dimension is N; targets: class indices (N,).
+        on_epoch: called after every epoch; whatever it raises stops the training and passes through.
+        device: CUDA where there is one, unless told otherwise.
+        features: `predict_logits(classifier, inputs)[1]` where it is at hand, which saves the pass that
+            initialises the statistics of FedLAS and, for the scope `head`, feeds the head.
+
+    Raises:
+        ValueError: there are no rows, or the arrays have different lengths.
+    """
+    began = time.perf_counter()
+    device = _device(device)
+    classifier.to(device)
+    loss.to(device)
+    batches = [_tensor(array) for array in inputs]
+    labels = _tensor(targets).long()
+    _check_lengths(batches, labels)
+
+    smooths = isinstance(loss, FedLASLoss | FedLASPlusLoss)
+    if features is None and (smooths or config.scope == "head"):
+        features = predict_logits(classifier, inputs, device=device)[1]
+    if isinstance(loss, FedLASLoss | FedLASPlusLoss) and features is not None and len(features) > 1:
+        loss.init_statistics(torch.from_numpy(np.abs(features).sum(axis=1, dtype=np.float64)))
+
+    if config.scope == "head":
+        batches = [_tensor(features)]
+        parameters = classifier.head_parameters()
+        classifier.eval()
+    else:
+        parameters = [parameter for parameter in classifier.parameters() if parameter.requires_grad]
+        classifier.train()
+    loss.train()
+    trained = [*parameters, *loss.parameters()]
+    optimizer = torch.optim.SGD(
+        trained, lr=config.learning_rate, momentum=config.momentum, weight_decay=config.weight_decay
+    )
+
+    steps = config.epochs * steps_per_epoch(len(labels), config.batch_size)
+    order = torch.Generator().manual_seed(config.seed)
+    history: list[EpochResult] = []
+    step, diverged = 0, False
+    with _own_randomness(config.seed, device):
+        for epoch in range(1, config.epochs + 1):
+            total = 0.0
+            for rows in _shuffled_batches(len(labels), config.batch_size, order):
+                for group in optimizer.param_groups:
+                    group["lr"] = 0.5 * config.learning_rate * (1 + math.cos(math.pi * step / steps))
+                batch = [array[rows].to(device, non_blocking=True) for array in batches]
+                wanted = labels[rows].to(device, non_blocking=True)
+
+                if config.scope == "head":
+                    logits, seen = classifier.head(batch[0]), batch[0]
+                else:
+                    logits, seen = classifier(*batch)
+                if not math.isfinite(float(logits.detach().sum() + seen.detach().sum())):
+                    diverged = True
+                    break
+                value: Tensor = loss(logits, wanted, seen)
+
+                optimizer.zero_grad(set_to_none=True)
+                value.backward()  # type: ignore[no-untyped-call]
+                nn.utils.clip_grad_norm_(trained, config.clip_norm)
+                optimizer.step()
+                total += float(value.detach())
+                step += 1
+                if diverged := not math.isfinite(total):
+                    break
+            if diverged:
+                break
+            mean = total / steps_per_epoch(len(labels), config.batch_size)
+            history.append(EpochResult(epoch, config.epochs, mean, time.perf_counter() - began))
+            if on_epoch is not None:
+                on_epoch(history[-1])
+    classifier.eval()
+    return FitResult(tuple(history), time.perf_counter() - began, diverged)
+
+
+def steps_per_epoch(num_rows: int, batch_size: int) -> int:
+    """Full batches in an epoch; a last partial batch is dropped unless it is the only one."""
+    return max(1, num_rows // batch_size)
+
+
+@torch.no_grad()
+def predict_logits(
+    classifier: Classifier,
+    inputs: Sequence[NDArray[Any] | Tensor],
+    *,
+    batch_size: int = 256,
+    device: torch.device | str | None = None,
+) -> tuple[Floats, Floats]:
+    """Logits (N, K) and features (N, D) float32, in evaluation mode; the classifier's mode is put back.
+
+    Raises:
+        ValueError: there are no rows, or the arrays have different lengths.
+    """
+    device = _device(device)
+    tensors = [_tensor(array) for array in inputs]
+    _check_lengths(tensors, tensors[0])
+    was_training = classifier.training
+    classifier.to(device).eval()
+    logits, features = [], []
+    for start in range(0, len(tensors[0]), batch_size):
+        scores, seen = classifier(*(array[start : start + batch_size].to(device) for array in tensors))
+        logits.append(scores.float().cpu().numpy())
+        features.append(seen.float().cpu().numpy())
+    classifier.train(was_training)
+    return np.concatenate(logits), np.concatenate(features)
+
+
+def _device(device: torch.device | str | None) -> torch.device:
+    if device is not None:
+        return torch.device(device)
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def _tensor(array: Any) -> Tensor:
+    """A tensor that shares memory where it may: torch warns about memory that cannot be written."""
+    if isinstance(array, Tensor):
+        return array
+    return torch.from_numpy(np.require(array, requirements=["C", "W"]))
+
+
+def _check_lengths(inputs: Sequence[Tensor], targets: Tensor) -> None:
+    if not inputs or len(targets) == 0:
+        raise ValueError("inputs must hold at least one array and one row")
+    lengths = [len(array) for array in inputs]
+    if set(lengths) != {len(targets)}:
+        raise ValueError(f"inputs must have {len(targets)} rows each, got {lengths}")
+
+
+def _shuffled_batches(num_rows: int, batch_size: int, order: torch.Generator) -> Iterator[Tensor]:
+    rows = torch.randperm(num_rows, generator=order)
+    for i in range(steps_per_epoch(num_rows, batch_size)):
+        yield rows[i * batch_size : (i + 1) * batch_size]
+
+
+@contextmanager
+def _own_randomness(seed: int, device: torch.device) -> Iterator[None]:
+    """Dropout draws from `seed`, and the caller's random state is as it was afterwards."""
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        torch.manual_seed(seed)
+        yield

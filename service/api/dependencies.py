@@ -1,0 +1,67 @@
+"""What handlers are given: the parts made by the composition root, and the answers they share."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+from fastapi import Depends, Query, Request, Response
+from pydantic import BaseModel
+from starlette.requests import HTTPConnection
+
+from service.api.waiting import Waiting
+from service.inference.engine import Engine
+from service.queue import Doorbell
+from service.registry.unit_of_work import Registry
+from service.settings import ServiceSettings
+
+
+@dataclass(frozen=True)
+class Parts:
+    """Everything that lives as long as the process."""
+
+    settings: ServiceSettings
+    registry: Registry
+    doorbell: Doorbell
+    waiting: Waiting
+    engine: Engine
+
+
+def _parts(connection: HTTPConnection) -> Parts:
+    parts: Parts = connection.app.state.parts
+    return parts
+
+
+PartsDep = Annotated[Parts, Depends(_parts)]
+Limit = Annotated[int, Query(ge=1, le=1000, description="Records per page.")]
+After = Annotated[str | None, Query(description="Continue after this id.")]
+Wait = Annotated[float | None, Query(ge=0, le=60, description="Long poll: seconds to wait for a final state.")]
+
+
+def tagged(request: Request, record: BaseModel, *, headers: dict[str, str] | None = None) -> Response:
+    """Answer a single record with its `ETag`, or 304 if the client already has it."""
+    body = record.model_dump_json().encode()
+    return tagged_bytes(request, body, media_type="application/json", headers=headers)
+
+
+def tagged_bytes(request: Request, body: bytes, *, media_type: str, headers: dict[str, str] | None = None) -> Response:
+    """Answer `body` with its `ETag`, or 304 if the client already has it."""
+    etag = f'"{hashlib.sha256(body).hexdigest()[:32]}"'
+    all_headers = {"ETag": etag, "Cache-Control": "no-cache", **(headers or {})}
+    if etag_matches(request, etag):
+        return Response(status_code=304, headers=all_headers)
+    return Response(body, media_type=media_type, headers=all_headers)
+
+
+def etag_matches(request: Request, etag: str) -> bool:
+    """Whether `If-None-Match` names this tag (weakly) or anything."""
+    given = request.headers.get("if-none-match", "")
+    tags = {tag.strip().removeprefix("W/") for tag in given.split(",")}
+    return "*" in tags or etag in tags
+
+
+def created(record: BaseModel, location: str, status: int = 201, **headers: str) -> Response:
+    """Answer a new record with its `Location`."""
+    all_headers: dict[str, Any] = {"Location": location, **headers}
+    return Response(record.model_dump_json(), status, headers=all_headers, media_type="application/json")

@@ -1,0 +1,219 @@
+"""`/v1/jobs`: calibrations are ordered, followed, cancelled, and their evidence handed out."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from contextlib import ExitStack
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Query, Request, Response
+from pydantic import BaseModel
+from starlette.concurrency import run_in_threadpool
+
+from service.api.creation import (
+    Created,
+    IdempotencyKey,
+    add_dataset,
+    add_model,
+    create_once,
+    form_texts,
+    is_multipart,
+    parse_json,
+    stage_part,
+)
+from service.api.datasets import DatasetOptions
+from service.api.dependencies import After, Limit, PartsDep, Wait, created, tagged, tagged_bytes
+from service.api.models import ModelOptions
+from service.registry import tables
+from service.registry.contract import FINAL, JobOptions, JobRecord, JobRequest, Page
+from service.registry.errors import Conflict, InvalidRequest, NotYetAvailable, UnknownReference
+from service.registry.ids import new_id
+from service.registry.records import job_record
+from service.registry.repositories.records import now
+from service.registry.unit_of_work import UnitOfWork
+
+router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
+
+_JOB_BODY = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            "application/json": {"schema": {"$ref": "#/components/schemas/JobRequest"}},
+            "multipart/form-data": {
+                "schema": {
+                    "type": "object",
+                    "required": ["model", "dataset"],
+                    "properties": {
+                        "model": {"type": "string", "format": "binary"},
+                        "dataset": {"type": "string", "format": "binary"},
+                        "job": {"type": "string", "description": "JSON: the job without model_id and dataset_id."},
+                        "model_options": {"type": "string", "description": "JSON: options of the model."},
+                        "dataset_options": {"type": "string", "description": "JSON: options of the dataset."},
+                    },
+                }
+            },
+        },
+    }
+}
+
+
+@router.post("", status_code=202, response_model=JobRecord, openapi_extra=_JOB_BODY)
+async def create_job(
+    request: Request,
+    parts: PartsDep,
+    key: IdempotencyKey = None,
+    dry_run: Annotated[bool, Query(description="Check everything, train nothing.")] = False,
+) -> Response:
+    """Order a calibration of a stored model on a stored dataset, or upload both in the same call."""
+    if dry_run:
+        raise NotYetAvailable("not_yet_available", "dry_run is not available in this version", field="dry_run")
+    scoped_key = key and f"jobs:{key}"
+    if is_multipart(request):
+        result = await _create_with_files(request, parts, scoped_key)
+    else:
+        body = JobRequest.model_validate_json(await request.body() or b"null")
+        _refuse_unavailable(body)
+        result = await run_in_threadpool(_create, parts, scoped_key, body)
+    record = JobRecord.model_validate_json(result.answer)
+    return created(record, f"/v1/jobs/{record.id}", 202, **{"Retry-After": "2"})
+
+
+def _create(parts: PartsDep, key: str | None, body: JobRequest) -> Created:
+    def make(unit: UnitOfWork) -> tuple[BaseModel, Sequence[str]]:
+        for noun, repository, record_id in (
+            ("model", unit.models, body.model_id),
+            ("dataset", unit.datasets, body.dataset_id),
+        ):
+            if repository.find(record_id) is None:
+                message = f"there is no {noun} {record_id!r}"
+                raise UnknownReference(f"unknown_{noun}", message, field=f"{noun}_id")
+        return _add_job(unit, body)
+
+    return create_once(parts, key, [body.model_dump_json()], make)
+
+
+async def _create_with_files(request: Request, parts: PartsDep, key: str | None) -> Created:
+    with ExitStack() as stack:
+        async with request.form(max_files=2) as form:
+            model_file, model_name = await stage_part(form, "model", parts, stack)
+            dataset_file, dataset_name = await stage_part(form, "dataset", parts, stack)
+            texts = form_texts(form)
+            if "job" in form and "job" not in texts:  # many clients send JSON parts as files
+                texts["job"] = (await form["job"].read()).decode()  # type: ignore[union-attr]
+        given = {name: _json_object(texts, name) for name in ("job", "model_options", "dataset_options")}
+        options = JobOptions.model_validate(given["job"])
+        _refuse_unavailable(options)
+        model_options = ModelOptions.model_validate(given["model_options"])
+        dataset_options = DatasetOptions.model_validate(_with_roles_as_text(given["dataset_options"]))
+        stored_model, stored_dataset = model_options.stored(), dataset_options.stored()
+
+        def make(unit: UnitOfWork) -> tuple[BaseModel, Sequence[str]]:
+            model = add_model(unit, model_file, model_options.name or model_name, stored_model)
+            dataset = add_dataset(unit, dataset_file, dataset_options.name or dataset_name, stored_dataset)
+            body = JobRequest(model_id=model.id, dataset_id=dataset.id, **options.model_dump())
+            record, ids = _add_job(unit, body)
+            return record, [model.id, dataset.id, *ids]
+
+        content = [model_file.digest, dataset_file.digest, json.dumps(given, sort_keys=True)]
+        return await run_in_threadpool(create_once, parts, key, content, make)
+
+
+def _json_object(texts: dict[str, str], name: str) -> dict[str, Any]:
+    value = parse_json(texts.get(name, "{}"), name)
+    if not isinstance(value, dict):
+        raise InvalidRequest("invalid_json", f"part {name!r} must be a JSON object", field=name)
+    return value
+
+
+def _with_roles_as_text(options: dict[str, Any]) -> dict[str, Any]:
+    roles = options.get("roles")
+    return {**options, "roles": json.dumps(roles)} if isinstance(roles, dict) else options
+
+
+def _refuse_unavailable(options: JobOptions) -> None:
+    if options.webhook is not None:
+        # Accepting it and never calling would be worse than saying so.
+        raise NotYetAvailable("not_yet_available", "webhooks are not available in this version", field="webhook")
+
+
+def _add_job(unit: UnitOfWork, body: JobRequest) -> tuple[JobRecord, list[str]]:
+    created_at = now()
+    row = tables.Job(
+        id=new_id("job"),
+        status="queued",
+        created_at=created_at,
+        model_id=body.model_id,
+        dataset_id=body.dataset_id,
+        request=body.model_dump(),
+        progress={},
+        history=[{"status": "queued", "at": created_at.isoformat()}],
+        promoted=False,
+    )
+    unit.jobs.add(row)
+    unit.work.open(row.id)
+    return _record(unit, row), [row.id]
+
+
+def _record(unit: UnitOfWork, row: tables.Job) -> JobRecord:
+    return job_record(row, unit.work.of(row.id))
+
+
+@router.get("")
+def list_jobs(parts: PartsDep, limit: Limit = 20, after: After = None) -> Page[JobRecord]:
+    """List jobs, newest first."""
+    with parts.registry.read() as unit:
+        rows, has_more = unit.jobs.page(limit=limit, after=after)
+        return Page(data=[_record(unit, row) for row in rows], has_more=has_more)
+
+
+@router.get("/{job_id}", response_model=JobRecord)
+async def get_job(request: Request, parts: PartsDep, job_id: str, wait: Wait = None) -> Response:
+    """Return one job; `wait` returns as soon as it has ended."""
+
+    def read() -> JobRecord:
+        with parts.registry.read() as unit:
+            return _record(unit, unit.jobs.get(job_id))
+
+    record = await run_in_threadpool(read)
+    if wait and record.status not in FINAL:
+        await parts.waiting.for_final(job_id, wait)
+        record = await run_in_threadpool(read)
+    return tagged(request, record, headers=None if record.status in FINAL else {"Retry-After": "2"})
+
+
+@router.post("/{job_id}/cancel", response_model=JobRecord)
+def cancel_job(request: Request, parts: PartsDep, job_id: str) -> Response:
+    """Cancel a job: at once if nobody has begun it, else as soon as its worker hears of it."""
+    with parts.registry.write() as unit:
+        row = unit.jobs.get(job_id)
+        if row.status in FINAL:
+            raise Conflict("already_finished", f"{job_id} has already {row.status}")
+        if unit.work.withdraw(job_id):
+            unit.jobs.change_status(row, "cancelled")
+        elif row.status != "cancelling":
+            unit.jobs.change_status(row, "cancelling")
+        record = _record(unit, row)
+    return tagged(request, record)
+
+
+@router.get("/{job_id}/report")
+def get_report(request: Request, parts: PartsDep, job_id: str) -> Response:
+    """The evidence, as JSON; 409 before the job has ended."""
+    return _evidence(request, parts, job_id, "report_sha256", "application/json")
+
+
+@router.get("/{job_id}/reliability.svg")
+def get_diagram(request: Request, parts: PartsDep, job_id: str) -> Response:
+    """The reliability diagram, as SVG; 409 before the job has ended."""
+    return _evidence(request, parts, job_id, "diagram_sha256", "image/svg+xml")
+
+
+def _evidence(request: Request, parts: PartsDep, job_id: str, column: str, media_type: str) -> Response:
+    with parts.registry.read() as unit:
+        row = unit.jobs.get(job_id)
+    digest = getattr(row, column)
+    if digest is None:
+        reason = "has no report, since it did not succeed" if row.status in FINAL else "has not ended yet"
+        raise Conflict("no_report", f"{job_id} is {row.status} and {reason}")
+    return tagged_bytes(request, parts.registry.artifacts.path(digest).read_bytes(), media_type=media_type)

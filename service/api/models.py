@@ -1,0 +1,140 @@
+"""`/v1/models`: classifiers are received here, opened elsewhere, and handed out again."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Query, Request, Response
+from fastapi.responses import FileResponse
+from pydantic import Field
+from starlette.concurrency import run_in_threadpool
+
+from service.api.creation import IdempotencyKey, add_model, create_once, receive_upload
+from service.api.datasets import UPLOAD_BODY
+from service.api.dependencies import After, Limit, PartsDep, Wait, created, etag_matches, tagged
+from service.registry.contract import ModelRecord, Page, Strict, Task
+from service.registry.errors import InvalidRequest, NotYetAvailable
+from service.registry.records import model_record
+
+router = APIRouter(prefix="/v1/models", tags=["models"])
+
+
+class ModelOptions(Strict):
+    """How to understand the file; everything has a default."""
+
+    name: str | None = Field(None, max_length=200)
+    class_names: str | None = Field(None, max_length=1_000_000, description="Comma-separated, in the output's order.")
+    task: Task | None = None
+    positive_class: str | None = None
+    output: str | None = Field(None, description="The output that classifies, where there are several.")
+    features: str | None = Field(None, description="The tensor to tap as penultimate features.")
+    preprocessing: str | None = None
+    architecture: str | None = None
+    num_classes: int | None = None
+    upload_id: str | None = None
+
+    def stored(self) -> dict[str, Any]:
+        """The options as they are kept with the record; raises for what this version cannot do."""
+        for field in ("preprocessing", "architecture", "num_classes", "upload_id"):
+            if getattr(self, field) is not None:
+                raise NotYetAvailable("not_yet_available", f"{field} is not available in this version", field=field)
+        names = parse_class_names(self.class_names) if self.class_names is not None else None
+        if self.positive_class is not None and (names is None or self.positive_class not in names):
+            shown = "none were given" if names is None else ", ".join(names)
+            raise InvalidRequest(
+                "invalid_positive_class",
+                f"positive_class {self.positive_class!r} is none of class_names ({shown})",
+                field="positive_class",
+            )
+        kept = self.model_dump(include={"task", "positive_class", "output", "features"})
+        return {**kept, "class_names": names}
+
+
+def parse_class_names(text: str) -> list[str]:
+    """Split and check; raises InvalidRequest."""
+    names = [name.strip() for name in text.split(",")]
+    if len(names) < 2 or not all(names) or len(set(names)) != len(names):
+        raise InvalidRequest(
+            "invalid_class_names",
+            f"class_names must be at least two different, non-empty names; found {names[:10]}",
+            field="class_names",
+        )
+    return names
+
+
+@router.post("", status_code=201, response_model=ModelRecord, openapi_extra=UPLOAD_BODY)
+async def create_model(
+    request: Request,
+    parts: PartsDep,
+    options: Annotated[ModelOptions, Query()],
+    key: IdempotencyKey = None,
+) -> Response:
+    """Store a classifier; it is inspected in the background and becomes `ready` or `rejected`."""
+    with ExitStack() as stack:
+        staged, texts, filename = await receive_upload(request, parts, stack)
+        merged = ModelOptions.model_validate({**options.model_dump(exclude_unset=True), **texts})
+        stored = merged.stored()
+
+        def create() -> Response:
+            result = create_once(
+                parts,
+                key and f"models:{key}",
+                [staged.digest, merged.model_dump_json()],
+                lambda unit: _inserted(add_model(unit, staged, merged.name or filename, stored)),
+            )
+            record = ModelRecord.model_validate_json(result.answer)
+            return created(record, f"/v1/models/{record.id}")
+
+        return await run_in_threadpool(create)
+
+
+def _inserted(row: Any) -> tuple[ModelRecord, list[str]]:
+    return model_record(row), [row.id]
+
+
+@router.get("")
+def list_models(parts: PartsDep, limit: Limit = 20, after: After = None) -> Page[ModelRecord]:
+    """List models, newest first."""
+    with parts.registry.read() as unit:
+        rows, has_more = unit.models.page(limit=limit, after=after)
+        return Page(data=[model_record(row) for row in rows], has_more=has_more)
+
+
+@router.get("/{model_id}", response_model=ModelRecord)
+async def get_model(request: Request, parts: PartsDep, model_id: str, wait: Wait = None) -> Response:
+    """Return one model; `wait` returns as soon as it is ready or rejected."""
+
+    def read() -> ModelRecord:
+        with parts.registry.read() as unit:
+            return model_record(unit.models.get(model_id))
+
+    record = await run_in_threadpool(read)
+    if wait and record.status == "inspecting":
+        await parts.waiting.for_final(model_id, wait)
+        record = await run_in_threadpool(read)
+    return tagged(request, record)
+
+
+@router.get("/{model_id}/onnx", response_class=FileResponse)
+def download_model(request: Request, parts: PartsDep, model_id: str) -> Response:
+    """The file: an uploaded model's bytes as sent, a calibrated model with its standard outputs. Ranges work."""
+    with parts.registry.read() as unit:
+        row = unit.models.get(model_id)
+    etag = f'"{row.sha256}"'
+    if etag_matches(request, etag):
+        return Response(status_code=304, headers={"ETag": etag})
+    return FileResponse(
+        parts.registry.artifacts.path(row.sha256),
+        media_type="application/octet-stream",
+        filename=f"{Path(row.name).stem}-{row.id}.onnx",
+        headers={"ETag": etag},
+    )
+
+
+@router.delete("/{model_id}", status_code=204)
+def delete_model(parts: PartsDep, model_id: str) -> None:
+    """Delete a model and its files; 409 while it is published or an open job or batch needs it."""
+    with parts.registry.write() as unit:
+        parts.registry.artifacts.remove(unit.models.delete(model_id))

@@ -1,0 +1,193 @@
+"""Predictions: at once over the rows of a request, or by a worker over a stored dataset."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Annotated
+
+from fastapi import APIRouter, Query, Request, Response
+from pydantic import BaseModel, Field, JsonValue
+from pydantic_core import from_json, to_json
+from starlette.concurrency import run_in_threadpool
+
+from service.api.creation import IdempotencyKey, create_once
+from service.api.dependencies import After, Limit, PartsDep, Wait, created, tagged
+from service.inference.answers import AnswerOptions, answer
+from service.inference.inputs import parse_inputs
+from service.inference.results import read_page
+from service.registry import tables
+from service.registry.contract import FINAL, BatchRecord, BatchRequest, Page, Strict
+from service.registry.errors import Conflict, InvalidRequest, NotFound, NotYetAvailable, UnknownReference
+from service.registry.ids import new_id
+from service.registry.records import batch_record
+from service.registry.repositories.records import now
+from service.registry.unit_of_work import UnitOfWork
+
+router = APIRouter(tags=["predictions"])
+
+
+class PredictRequest(Strict):
+    """`POST /v1/models/{id or published name}/predict`."""
+
+    inputs: JsonValue = Field(description="Rows in the model's input shape, or an object of rows by input name.")
+    top_k: int | None = Field(None, ge=1, le=1000)
+    abstain_below: float | None = Field(None, ge=0, le=1)
+    max_error: float | dict[str, float] | None = None
+    coverage: float | None = None
+    decision: dict[str, JsonValue] | None = None
+
+
+class ServedModel(BaseModel):
+    """Which model answered."""
+
+    id: str
+    name: str
+    version: int
+    calibrated: bool
+
+
+class RankedLabel(BaseModel):
+    """One of the `top_k` classes."""
+
+    label: str
+    index: int
+    confidence: float
+
+
+class Prediction(BaseModel):
+    """The answer for one row."""
+
+    label: str
+    index: int
+    confidence: float = Field(description="Calibrated probability that the label is right.")
+    uncalibrated_confidence: float = Field(description="What the same network says without its calibrator.")
+    abstain: bool
+    probability: float | None = Field(None, description="Binary models: of the positive class.")
+    top_k: list[RankedLabel] | None = None
+    row: int | None = Field(None, description="Batches: the row in the dataset.")
+
+
+class Predictions(BaseModel):
+    """The answer to a predict request."""
+
+    model: ServedModel
+    predictions: list[Prediction]
+
+
+_PREDICT_BODY = {
+    "requestBody": {
+        "required": True,
+        "content": {"application/json": {"schema": {"$ref": "#/components/schemas/PredictRequest"}}},
+    }
+}
+
+
+@router.post("/v1/models/{model}/predict", response_model=Predictions, openapi_extra=_PREDICT_BODY)
+async def predict(request: Request, parts: PartsDep, model: str) -> Response:
+    """Predict the rows of this request with calibrated confidences."""
+    raw = await request.body()
+    return await run_in_threadpool(_predict, parts, model, raw)
+
+
+def _predict(parts: PartsDep, model: str, raw: bytes) -> Response:
+    with parts.registry.read() as unit:
+        row = find_model(unit, model)
+    if row.status != "ready" or row.profile is None or row.served_sha256 is None:
+        raise Conflict("model_not_ready", f"{row.id} is {row.status}; only ready models predict")
+    body = _parse(raw)
+    arrays = parse_inputs(body.inputs, row.profile["inputs"], max_rows=parts.settings.max_predict_rows)
+    outputs = parts.engine.run(row.served_sha256, arrays)
+    options = AnswerOptions(top_k=body.top_k, abstain_below=body.abstain_below)
+    served = ServedModel(id=row.id, name=row.name, version=row.version, calibrated=row.calibrated)
+    content = {"model": served.model_dump(), "predictions": answer(outputs, row.profile, options)}
+    return Response(to_json(content), media_type="application/json")
+
+
+def _parse(raw: bytes) -> PredictRequest:
+    try:
+        # NaN is let through here, so that the answer can name the row that holds it.
+        content = from_json(raw, allow_inf_nan=True)
+    except ValueError as error:
+        raise InvalidRequest("invalid_json", f"the body is not valid JSON: {error}") from error
+    if not isinstance(content, dict) or "inputs" not in content:
+        raise InvalidRequest("invalid_request", 'the body must be a JSON object with "inputs"', field="inputs")
+    body = PredictRequest.model_validate({**content, "inputs": None})
+    for field in ("max_error", "coverage", "decision"):
+        if getattr(body, field) is not None:
+            raise NotYetAvailable("not_yet_available", f"{field} is not available in this version", field=field)
+    return body.model_copy(update={"inputs": content["inputs"]})
+
+
+def find_model(unit: UnitOfWork, id_or_name: str) -> tables.Model:
+    """The model with this id or published name; raises NotFound."""
+    model_id = id_or_name if id_or_name.startswith("mdl_") else unit.names.resolve(id_or_name)
+    return unit.models.get(model_id)
+
+
+@router.post("/v1/predictions", status_code=202, response_model=BatchRecord)
+def create_batch(parts: PartsDep, body: BatchRequest, key: IdempotencyKey = None) -> Response:
+    """Order predictions for every row of a stored dataset."""
+
+    def make(unit: UnitOfWork) -> tuple[BaseModel, Sequence[str]]:
+        try:
+            model = find_model(unit, body.model)
+        except NotFound as error:
+            raise UnknownReference(error.code, error.message, field="model") from error
+        if unit.datasets.find(body.dataset_id) is None:
+            message = f"there is no dataset {body.dataset_id!r}"
+            raise UnknownReference("unknown_dataset", message, field="dataset_id")
+        row = tables.Batch(
+            id=new_id("bat"),
+            status="queued",
+            created_at=now(),
+            model_id=model.id,
+            dataset_id=body.dataset_id,
+            options=body.model_dump(include={"top_k", "abstain_below"}),
+            progress={},
+        )
+        unit.batches.add(row)
+        unit.work.open(row.id)
+        return batch_record(row, unit.work.of(row.id)), [row.id]
+
+    result = create_once(parts, key and f"predictions:{key}", [body.model_dump_json()], make)
+    record = BatchRecord.model_validate_json(result.answer)
+    return created(record, f"/v1/predictions/{record.id}", 202, **{"Retry-After": "2"})
+
+
+@router.get("/v1/predictions")
+def list_batches(parts: PartsDep, limit: Limit = 20, after: After = None) -> Page[BatchRecord]:
+    """List batches, newest first."""
+    with parts.registry.read() as unit:
+        rows, has_more = unit.batches.page(limit=limit, after=after)
+        return Page(data=[batch_record(row, unit.work.of(row.id)) for row in rows], has_more=has_more)
+
+
+@router.get("/v1/predictions/{batch_id}", response_model=BatchRecord)
+async def get_batch(request: Request, parts: PartsDep, batch_id: str, wait: Wait = None) -> Response:
+    """Return one batch; `wait` returns as soon as it has ended."""
+
+    def read() -> BatchRecord:
+        with parts.registry.read() as unit:
+            row = unit.batches.get(batch_id)
+            return batch_record(row, unit.work.of(row.id))
+
+    record = await run_in_threadpool(read)
+    if wait and record.status not in FINAL:
+        await parts.waiting.for_final(batch_id, wait)
+        record = await run_in_threadpool(read)
+    return tagged(request, record)
+
+
+RowCursor = Annotated[int | None, Query(ge=-1, description="Continue after this row.")]
+
+
+@router.get("/v1/predictions/{batch_id}/results")
+def get_results(parts: PartsDep, batch_id: str, limit: Limit = 100, after: RowCursor = None) -> Page[Prediction]:
+    """One page of a batch's predictions, in the dataset's order; 409 before it has ended."""
+    with parts.registry.read() as unit:
+        row = unit.batches.get(batch_id)
+    if row.results_sha256 is None:
+        raise Conflict("no_results", f"{batch_id} is {row.status}; results exist once it has succeeded")
+    path = parts.registry.artifacts.path(row.results_sha256)
+    rows, has_more = read_page(path, start=0 if after is None else after + 1, limit=limit)
+    return Page(data=[Prediction.model_validate(item) for item in rows], has_more=has_more)

@@ -1,0 +1,87 @@
+"""`fedlas`: serve everything on one machine, run the API alone, run the demo, write the OpenAPI document."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from service.settings import ServiceSettings
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command and return its exit code."""
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    return int(options.run(options))
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="fedlas", description="Calibration as a service.")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    serve = commands.add_parser("serve", help="API, worker and broker on this machine")
+    _add_place(serve)
+    serve.set_defaults(run=_serve)
+
+    api = commands.add_parser("api", help="the API alone; workers run with `python -m worker`")
+    _add_place(api)
+    api.set_defaults(run=_api)
+
+    demo = commands.add_parser("demo", help="from an overconfident classifier to calibrated predictions, over HTTP")
+    demo.add_argument("--short", action="store_true", help="fewer candidates, for a quick check")
+    demo.set_defaults(run=_demo)
+
+    openapi = commands.add_parser("openapi", help="write the OpenAPI document")
+    openapi.add_argument("path", type=Path)
+    openapi.set_defaults(run=_openapi)
+    return parser
+
+
+def _add_place(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--host", help="address to listen on (default: 127.0.0.1)")
+    command.add_argument("--port", type=int, help="port to listen on (default: 8000)")
+    command.add_argument("--data-dir", type=Path, help="everything that must survive (default: fedlas-data)")
+
+
+def settings_from(options: argparse.Namespace) -> ServiceSettings:
+    """The settings of the environment, with what the command line says on top."""
+    given: dict[str, Any] = {name: getattr(options, name) for name in ("host", "port", "data_dir")}
+    return ServiceSettings(**{name: value for name, value in given.items() if value is not None})
+
+
+def _serve(options: argparse.Namespace) -> int:
+    from service.standalone import serve
+
+    return serve(settings_from(options))
+
+
+def _api(options: argparse.Namespace) -> int:
+    from service.server import run
+
+    return run(settings_from(options))
+
+
+def _demo(options: argparse.Namespace) -> int:
+    from service.demo import run
+
+    return run(short=options.short)
+
+
+def _openapi(options: argparse.Namespace) -> int:
+    import tempfile
+
+    from service.app import create_app
+
+    with tempfile.TemporaryDirectory() as folder:
+        document = create_app(ServiceSettings(data_dir=Path(folder))).openapi()
+    options.path.parent.mkdir(parents=True, exist_ok=True)
+    options.path.write_text(json.dumps(document, indent=2, sort_keys=True, ensure_ascii=False) + "\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

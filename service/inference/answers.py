@@ -1,0 +1,67 @@
+"""Outputs of a served model become predictions: label, confidence, and whether to abstain."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerOptions:
+    """What the client asks for beside the label."""
+
+    top_k: int | None = None
+    abstain_below: float | None = None
+
+
+def answer(
+    outputs: Mapping[str, np.ndarray], profile: Mapping[str, Any], options: AnswerOptions
+) -> list[dict[str, Any]]:
+    """Return one prediction per row.
+
+    `outputs` holds logits (N, K) before the calibrator, probabilities (N, K) after it, confidence (N,). `profile`
+    names the classes and the task. `uncalibrated_confidence` is the largest softmax of the same graph's logits.
+    """
+    names = profile["class_names"]
+    probs, confidences = outputs["probabilities"], outputs["confidence"]
+    indices = probs.argmax(axis=1)
+    columns: dict[str, list[Any]] = {
+        "label": [names[index] for index in indices],
+        "index": indices.tolist(),
+        "confidence": confidences.tolist(),
+        "uncalibrated_confidence": _max_softmax(outputs["logits"]).tolist(),
+        "abstain": (confidences < (options.abstain_below or 0.0)).tolist(),
+    }
+    if profile.get("task") == "binary":
+        columns["probability"] = probs[:, _positive_index(profile)].tolist()
+    if options.top_k is not None:
+        columns["top_k"] = _top_k(probs, names, min(options.top_k, probs.shape[1]))
+    keys = tuple(columns)
+    return [dict(zip(keys, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+
+
+def _max_softmax(logits: np.ndarray) -> np.ndarray:
+    """max softmax(s) = 1 / Σ exp(s − max s), in float64."""
+    shifted = logits.astype(np.float64) - logits.max(axis=1, keepdims=True)
+    confidences: np.ndarray = 1.0 / np.exp(shifted).sum(axis=1)
+    return confidences
+
+
+def _positive_index(profile: Mapping[str, Any]) -> int:
+    positive = profile.get("positive_class")
+    return 1 if positive is None else int(profile["class_names"].index(positive))
+
+
+def _top_k(probs: np.ndarray, names: list[str], k: int) -> list[list[dict[str, Any]]]:
+    best = np.argsort(-probs, axis=1, kind="stable")[:, :k]
+    values = np.take_along_axis(probs, best, axis=1)
+    return [
+        [
+            {"label": names[index], "index": index, "confidence": value}
+            for index, value in zip(indices, row, strict=True)
+        ]
+        for indices, row in zip(best.tolist(), values.tolist(), strict=True)
+    ]

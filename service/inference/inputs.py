@@ -1,0 +1,118 @@
+"""Rows of a request become the arrays that a model takes, or an error that shows what was found and what is needed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from service.registry.errors import InvalidRequest, TooLarge
+
+Spec = Mapping[str, Any]  # name, dtype, shape with "N" first
+
+
+def parse_inputs(value: object, specs: Sequence[Spec], *, max_rows: int) -> dict[str, np.ndarray]:
+    """Return one array per input, all with the same number of rows.
+
+    Raises InvalidRequest with the expected shape, and TooLarge for more than `max_rows` rows.
+    """
+    by_name = _by_name(value, specs)
+    _check_row_counts(by_name, max_rows)
+    return {spec["name"]: _array(by_name[spec["name"]], spec) for spec in specs}
+
+
+def _by_name(value: object, specs: Sequence[Spec]) -> dict[str, list[object]]:
+    names = [spec["name"] for spec in specs]
+    if isinstance(value, list) and len(names) == 1:
+        value = {names[0]: value}
+    if not isinstance(value, dict) or set(value) != set(names):
+        found = f"an object with {sorted(value)}" if isinstance(value, dict) else _kind(value)
+        needed = f"rows of shape {_row_shape(specs[0])}" if len(names) == 1 else f"an object with {sorted(names)}"
+        raise InvalidRequest("wrong_inputs", f"inputs must be {needed}; found {found}", field="inputs")
+    for name, rows in value.items():
+        if not isinstance(rows, list):
+            message = f"input {name!r} must be a list of rows, not {_kind(rows)}"
+            raise InvalidRequest("wrong_inputs", message, field="inputs")
+    return value
+
+
+def _check_row_counts(by_name: Mapping[str, list[object]], max_rows: int) -> None:
+    counts = {name: len(rows) for name, rows in by_name.items()}
+    if len(set(counts.values())) > 1:
+        raise InvalidRequest("wrong_inputs", f"inputs differ in their number of rows: {counts}", field="inputs")
+    count = next(iter(counts.values()))
+    if count == 0:
+        raise InvalidRequest("empty_inputs", "inputs holds no row; at least one is needed", field="inputs")
+    if count > max_rows:
+        advice = "send them in parts, or POST /v1/predictions over a stored dataset"
+        raise TooLarge("too_many_rows", f"{count} rows in one request; at most {max_rows}: {advice}", field="inputs")
+
+
+def _array(rows: list[object], spec: Spec) -> np.ndarray:
+    name, dtype, expected = spec["name"], np.dtype(spec["dtype"]), spec["shape"]
+    try:
+        array = np.asarray(rows)
+    except ValueError:
+        array = np.empty(0, dtype=object)
+    if array.dtype.kind not in "iufb":
+        _explain_bad_rows(rows, spec)
+    if array.dtype.kind == "b" and dtype.kind != "b":
+        _fail("wrong_dtype", spec, "true/false values")
+    if not _fits(array.shape, expected):
+        _fail("wrong_shape", spec, f"rows of shape {_shown(array.shape[1:])}")
+    if dtype.kind in "iu" and array.dtype.kind == "f":
+        _fail("wrong_dtype", spec, f"values with decimals, for example {array.flat[0]}")
+    if array.dtype.kind == "f" and not np.isfinite(array).all():
+        row = int(np.argwhere(~np.isfinite(array))[0][0])
+        raise InvalidRequest("non_finite", f"input {name!r}, row {row}: NaN or infinity", field="inputs")
+    cast = array.astype(dtype)
+    if dtype.kind == "f" and not np.isfinite(cast).all():
+        raise InvalidRequest("non_finite", f"input {name!r}: a value is too large for {dtype}", field="inputs")
+    if dtype.kind in "iu" and not np.array_equal(cast, array):
+        raise InvalidRequest("wrong_dtype", f"input {name!r}: a value does not fit {dtype}", field="inputs")
+    return cast
+
+
+def _explain_bad_rows(rows: list[object], spec: Spec) -> None:
+    """Name the first row that is not like what is needed."""
+    for number, row in enumerate(rows):
+        array = np.asarray(row, dtype=object) if not isinstance(row, list) else _ragged_safe(row)
+        if array is None:
+            _fail("wrong_shape", spec, f"a ragged list in row {number}")
+        elif not _fits((1, *array.shape), spec["shape"]):
+            _fail("wrong_shape", spec, f"shape {_shown(array.shape)} in row {number}")
+        elif array.dtype.kind not in "iufb":
+            _fail("wrong_dtype", spec, f"something that is no number in row {number}")
+    _fail("wrong_shape", spec, "rows of different shapes")
+
+
+def _ragged_safe(row: list[object]) -> np.ndarray | None:
+    try:
+        return np.asarray(row)
+    except ValueError:
+        return None
+
+
+def _fits(shape: Sequence[int], expected: Sequence[int | str]) -> bool:
+    return len(shape) == len(expected) and all(
+        isinstance(wanted, str) or size == wanted for size, wanted in zip(shape, expected, strict=True)
+    )
+
+
+def _fail(code: str, spec: Spec, found: str) -> None:
+    needed = f"rows of shape {_row_shape(spec)} with dtype {spec['dtype']}"
+    raise InvalidRequest(code, f"input {spec['name']!r}: found {found}; needed are {needed}", field="inputs")
+
+
+def _row_shape(spec: Spec) -> str:
+    return _shown(spec["shape"][1:])
+
+
+def _shown(shape: Sequence[int | str]) -> str:
+    return f"[{', '.join(map(str, shape))}]"
+
+
+def _kind(value: object) -> str:
+    kinds = {dict: "an object", list: "a list", str: "a text", bool: "true or false", type(None): "null"}
+    return kinds.get(type(value), "a number")

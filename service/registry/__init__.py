@@ -1,0 +1,1 @@
+"""What service and worker agree on: records and files. It knows no HTTP, no queue and no network."""

@@ -1,0 +1,288 @@
+"""The contract between clients, service and worker: the shapes of requests and records; it knows no storage."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated, Any, Generic, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+Method = Literal[
+    "auto",
+    "fedlas",
+    "fedlas_plus",
+    "label_smoothing",
+    "mbls",
+    "acls",
+    "focal",
+    "cross_entropy",
+    "post_hoc",
+    "temperature",
+]
+UploadStatus = Literal["inspecting", "ready", "rejected"]
+JobStatus = Literal["queued", "running", "cancelling", "succeeded", "failed", "cancelled"]
+BatchStatus = Literal["queued", "running", "succeeded", "failed"]
+Stage = Literal["inspecting", "evaluating", "training", "calibrating", "exporting", "publishing"]
+Verdict = Literal["trained", "post_hoc", "unchanged", "undetermined"]
+SeenByModel = Literal["no", "train_split", "unknown"]
+Task = Literal["binary", "multiclass"]
+
+#: Statuses after which a record never changes again (except by deletion).
+FINAL: frozenset[str] = frozenset({"ready", "rejected", "succeeded", "failed", "cancelled"})
+#: What a worker is told to do, by the prefix of the record's id; also the names of the queues.
+WORK_KINDS = {"ds": "inspect", "mdl": "inspect", "job": "calibrate", "bat": "predict"}
+#: The name of the one message there is; its only argument is a record's id.
+RING = "fedlas.ring"
+
+Auto = Literal["auto"]
+AlphaValue = Annotated[float, Field(gt=0, le=0.5)]
+PositiveValue = Annotated[float, Field(gt=0, le=1000)]
+
+
+class Strict(BaseModel):
+    """A request body: an unknown field is an error, not a silent no-op."""
+
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
+
+
+class Hyperparameters(Strict):
+    """Of the fine-tune; `auto` leaves a value to the race."""
+
+    epochs: Annotated[int, Field(ge=1, le=1000)] | Auto = "auto"
+    learning_rate: Annotated[float, Field(gt=0, le=10)] | Auto = "auto"
+    batch_size: Annotated[int, Field(ge=2, le=65536)] | Auto = "auto"
+    alpha: AlphaValue | Auto = Field("auto", description="Mean smoothing; at most 0.5.")
+    beta: PositiveValue | Auto = "auto"
+    margin: PositiveValue | Auto = "auto"
+    momentum: Annotated[float, Field(gt=0, le=1)] | Auto = Field(
+        "auto", description="Weight of the newest batch in the running feature statistics."
+    )
+    scope: Literal["auto", "all", "head"] = "auto"
+
+
+class Budget(Strict):
+    """What a job may spend; the uploaded model with a temperature always finishes."""
+
+    minutes: float = Field(30, gt=0, le=10_000)
+    candidates: int = Field(16, ge=1, le=1000)
+
+
+class GateOptions(Strict):
+    """How the finalists are judged on the test rows."""
+
+    score: Literal["brier", "nll"] = "brier"
+    confidence_level: float = Field(0.95, ge=0.5, lt=1)
+    max_accuracy_drop: float = Field(0.005, ge=0, le=1)
+
+
+class Webhook(Strict):
+    """Where to tell of the job's end."""
+
+    url: str = Field(max_length=2000)
+    secret: str = Field(max_length=200)
+
+
+class JobOptions(Strict):
+    """Everything of a job but its model and dataset."""
+
+    method: Method = "auto"
+    hyperparameters: Hyperparameters = Field(default_factory=Hyperparameters)
+    seed: int = Field(0, ge=0, lt=2**63)
+    budget: Budget = Field(default_factory=Budget)
+    expected_accuracy: float | None = Field(None, ge=0, le=1)
+    gate: GateOptions = Field(default_factory=GateOptions)
+    publish_as: str | None = Field(None, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")
+    publish_when: Literal["promoted", "always"] = "promoted"
+    webhook: Webhook | None = None
+    metadata: dict[str, str] = Field(default_factory=dict, max_length=50)
+
+    @model_validator(mode="after")
+    def _name_is_no_id(self) -> JobOptions:
+        if self.publish_as and self.publish_as.startswith("mdl_"):
+            raise ValueError("publish_as must not look like a model id (mdl_…)")
+        return self
+
+
+class JobRequest(JobOptions):
+    """`POST /v1/jobs`."""
+
+    model_id: str
+    dataset_id: str
+
+
+class BatchRequest(Strict):
+    """`POST /v1/predictions`."""
+
+    model: str = Field(description="A model id or a published name.")
+    dataset_id: str
+    top_k: int | None = Field(None, ge=1, le=1000)
+    abstain_below: float | None = Field(None, ge=0, le=1)
+
+
+class DefaultVersion(Strict):
+    """`PUT /v1/names/{name}`."""
+
+    default_version: int = Field(ge=1)
+
+
+class RecordError(BaseModel):
+    """Why an upload was rejected or a job failed."""
+
+    code: str
+    message: str
+    user_error: bool = Field(True, description="Whether the sender can mend it.")
+
+
+class TensorSpec(BaseModel):
+    """One input of a model or dataset; the first dimension is the batch, `N`."""
+
+    name: str
+    dtype: str
+    shape: list[int | str]
+
+
+class OutputSpec(BaseModel):
+    """The output that classifies."""
+
+    name: str
+    kind: Literal["logits", "probabilities"]
+
+
+class FeatureSpec(BaseModel):
+    """Where the penultimate features are tapped."""
+
+    layer: str
+    dim: int
+
+
+class SplitCounts(BaseModel):
+    """Rows in each split, fixed once."""
+
+    train: int = 0
+    calibration: int = 0
+    guarantee: int = 0
+    test: int = 0
+
+
+class DatasetRecord(BaseModel):
+    """A labelled dataset."""
+
+    id: str
+    name: str
+    format: str | None
+    bytes: int
+    sha256: str
+    status: UploadStatus
+    error: RecordError | None = None
+    num_samples: int | None = None
+    num_classes: int | None = None
+    class_names: list[str] | None = None
+    class_counts: dict[str, int] | None = None
+    inputs: list[TensorSpec] | None = None
+    roles: dict[str, Any] | None = None
+    seen_by_model: SeenByModel | None = None
+    splits: SplitCounts | None = None
+    warnings: list[str] = Field(default_factory=list)
+    created_at: datetime
+
+
+class ModelRecord(BaseModel):
+    """A classifier, uploaded or calibrated."""
+
+    id: str
+    name: str
+    version: int
+    origin: Literal["uploaded", "calibrated"]
+    format: str
+    bytes: int
+    sha256: str
+    status: UploadStatus
+    error: RecordError | None = None
+    inputs: list[TensorSpec] | None = None
+    output: OutputSpec | None = None
+    task: Task | None = None
+    num_classes: int | None = None
+    class_names: list[str] | None = None
+    features: FeatureSpec | None = None
+    trainable: bool | None = None
+    preprocessing: dict[str, Any] | None = None
+    calibrated: bool
+    parent_id: str | None = None
+    job_id: str | None = None
+    report_url: str | None = None
+    created_at: datetime
+
+
+class Progress(BaseModel):
+    """How far a job is; `eta_seconds` is an estimate from measured epochs, or null."""
+
+    fraction: float = 0.0
+    candidate: str | None = None
+    epoch: int | None = None
+    epochs: int | None = None
+    eta_seconds: float | None = None
+
+
+class StatusChange(BaseModel):
+    """One line of a job's history."""
+
+    status: str
+    at: datetime
+
+
+class JobRecord(BaseModel):
+    """One calibration."""
+
+    id: str
+    model_id: str
+    dataset_id: str
+    method: Method
+    status: JobStatus
+    stage: Stage | None = None
+    progress: Progress
+    verdict: Verdict | None = None
+    promoted: bool
+    calibrated_model_id: str | None = None
+    report_url: str | None = None
+    error: RecordError | None = None
+    attempts: int
+    history: list[StatusChange]
+    metadata: dict[str, str]
+    created_at: datetime
+    started_at: datetime | None = None
+    finished_at: datetime | None = None
+
+
+class BatchRecord(BaseModel):
+    """Predictions over a stored dataset."""
+
+    id: str
+    model_id: str
+    dataset_id: str
+    status: BatchStatus
+    progress: Progress
+    num_rows: int | None = None
+    results_url: str | None = None
+    error: RecordError | None = None
+    attempts: int
+    created_at: datetime
+    started_at: datetime | None = None
+    finished_at: datetime | None = None
+
+
+class NameRecord(BaseModel):
+    """A published name and its versions."""
+
+    name: str
+    default_version: int
+    versions: dict[str, str] = Field(description="Version → model id.")
+
+
+T = TypeVar("T", bound=BaseModel)
+
+
+class Page(BaseModel, Generic[T]):
+    """One page of a list, newest first."""
+
+    data: list[T]
+    has_more: bool

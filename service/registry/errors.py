@@ -1,0 +1,66 @@
+"""The registry's error family: what went wrong with records and files; it knows no HTTP.
+
+RegistryError
+├── NotFound             no record has this id (or what was asked of it does not exist)
+├── UnknownReference     a request names a record that does not exist
+├── InvalidRequest       a request is well formed but cannot be carried out
+├── Conflict             the record's state forbids it
+│   └── KeyInFlight      another request with the same idempotency key is still running
+├── KeyReused            an idempotency key came back with other content
+├── TooLarge             more bytes or rows than the operator allows
+├── NotYetAvailable      part of the contract that this version does not carry out
+├── LeaseLost            another worker owns the work now; nothing more may be written
+└── Unavailable          database, storage or broker cannot be reached
+"""
+
+from __future__ import annotations
+
+
+class RegistryError(Exception):
+    """Base of the family: a stable machine `code` and a sentence; `field` names the part of a request at fault."""
+
+    def __init__(self, code: str, message: str, *, field: str | None = None) -> None:
+        super().__init__(message)
+        self.code = code
+        self.message = message
+        self.field = field
+
+
+class NotFound(RegistryError):
+    """No record has this id."""
+
+
+class UnknownReference(RegistryError):
+    """A request names a record that does not exist."""
+
+
+class InvalidRequest(RegistryError):
+    """A request is well formed but cannot be carried out."""
+
+
+class Conflict(RegistryError):
+    """The record's state forbids what was asked."""
+
+
+class KeyInFlight(Conflict):
+    """Another request with the same idempotency key is still running."""
+
+
+class KeyReused(RegistryError):
+    """An idempotency key came back with other content."""
+
+
+class TooLarge(RegistryError):
+    """More bytes or rows than the operator allows."""
+
+
+class NotYetAvailable(RegistryError):
+    """Part of the contract that this version does not carry out."""
+
+
+class LeaseLost(RegistryError):
+    """Another worker owns the work now; nothing more may be written."""
+
+
+class Unavailable(RegistryError):
+    """Database, storage or broker cannot be reached."""

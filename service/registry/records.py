@@ -1,0 +1,52 @@
+"""Rows become the records that clients see; what stays internal (digests of copies, leases) stays here."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import BaseModel
+
+from service.registry import contract, tables
+
+
+def dataset_record(row: tables.Dataset) -> contract.DatasetRecord:
+    """The public record of a dataset."""
+    profile = row.profile or {}
+    declared = {"format": row.options.get("format"), "seen_by_model": row.options.get("seen_by_model")}
+    return contract.DatasetRecord(**_own(row, contract.DatasetRecord), **{**declared, **profile})
+
+
+def model_record(row: tables.Model) -> contract.ModelRecord:
+    """The public record of a model."""
+    profile = dict(row.profile or {})
+    profile.pop("class_names_given", None)
+    report_url = f"/v1/jobs/{row.job_id}/report" if row.job_id else None
+    return contract.ModelRecord(
+        **_own(row, contract.ModelRecord), **{"format": "onnx", **profile}, report_url=report_url
+    )
+
+
+def job_record(row: tables.Job, work: tables.Work) -> contract.JobRecord:
+    """The public record of a job."""
+    return contract.JobRecord(
+        **_own(row, contract.JobRecord),
+        method=row.request["method"],
+        metadata=row.request["metadata"],
+        report_url=f"/v1/jobs/{row.id}/report" if row.report_sha256 else None,
+        attempts=work.attempts,
+    )
+
+
+def batch_record(row: tables.Batch, work: tables.Work) -> contract.BatchRecord:
+    """The public record of a batch prediction."""
+    return contract.BatchRecord(
+        **_own(row, contract.BatchRecord),
+        results_url=f"/v1/predictions/{row.id}/results" if row.results_sha256 else None,
+        attempts=work.attempts,
+    )
+
+
+def _own(row: tables.Base, record: type[BaseModel]) -> dict[str, Any]:
+    """The row's columns that the record shows under the same name."""
+    columns = {column.key for column in row.__table__.columns}
+    return {name: getattr(row, name) for name in record.model_fields if name in columns}

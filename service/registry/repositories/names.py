@@ -1,0 +1,81 @@
+"""Published names: a name has versions, and one of them is the default."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from sqlalchemy import func, select, update
+from sqlalchemy.orm import Session
+
+from service.registry.contract import NameRecord
+from service.registry.errors import InvalidRequest, NotFound
+from service.registry.repositories.records import now
+from service.registry.tables import Model, PublishedVersion
+
+
+class Names:
+    """Publish, resolve, switch."""
+
+    def __init__(self, session: Session) -> None:
+        self.session = session
+
+    def publish(self, name: str, model: Model) -> int:
+        """Make the model the next version of `name`, and its default; return the version."""
+        newest = self.session.scalar(select(func.max(PublishedVersion.version)).where(PublishedVersion.name == name))
+        version = (newest or 0) + 1
+        self._clear_default(name)
+        self.session.add(
+            PublishedVersion(name=name, version=version, model_id=model.id, is_default=True, created_at=now())
+        )
+        return version
+
+    def resolve(self, name: str) -> str:
+        """Return the model id behind a published name; raises NotFound."""
+        found = self.session.scalar(
+            select(PublishedVersion.model_id).where(
+                PublishedVersion.name == name, PublishedVersion.is_default.is_(True)
+            )
+        )
+        if found is None:
+            raise NotFound("unknown_model", f"there is no model with the id or published name {name!r}")
+        return found
+
+    def switch(self, name: str, version: int) -> NameRecord:
+        """Make `version` the default; raises NotFound for the name, InvalidRequest for the version."""
+        record = self.get(name)
+        if str(version) not in record.versions:
+            raise InvalidRequest(
+                "unknown_version",
+                f"{name!r} has the versions {', '.join(record.versions)}, not {version}",
+                field="default_version",
+            )
+        self._clear_default(name)
+        chosen = (PublishedVersion.name == name, PublishedVersion.version == version)
+        self.session.execute(update(PublishedVersion).where(*chosen).values(is_default=True))
+        return self.get(name)
+
+    def get(self, name: str) -> NameRecord:
+        """Return the name with its versions; raises NotFound."""
+        for record in self.all(name):
+            return record
+        raise NotFound("unknown_name", f"nothing is published as {name!r}")
+
+    def all(self, name: str | None = None) -> list[NameRecord]:
+        """Return all names, or just one, in alphabetical order."""
+        query = select(PublishedVersion).order_by(PublishedVersion.name, PublishedVersion.version)
+        if name is not None:
+            query = query.where(PublishedVersion.name == name)
+        return _grouped(self.session.scalars(query.execution_options(populate_existing=True)).all())
+
+    def _clear_default(self, name: str) -> None:
+        self.session.execute(update(PublishedVersion).where(PublishedVersion.name == name).values(is_default=False))
+
+
+def _grouped(rows: Sequence[PublishedVersion]) -> list[NameRecord]:
+    records: dict[str, NameRecord] = {}
+    for row in rows:
+        record = records.setdefault(row.name, NameRecord(name=row.name, default_version=row.version, versions={}))
+        record.versions[str(row.version)] = row.model_id
+        if row.is_default:
+            record.default_version = row.version
+    return list(records.values())

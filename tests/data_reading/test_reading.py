@@ -1,0 +1,267 @@
+"""Good datasets: what comes out of npz and csv files, how splits are drawn, and the prepared copy."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from fedlas.data import SPLITS, Dataset, read_dataset
+
+LABELS = np.arange(200) % 4
+
+
+def npz(path: Path, **arrays: Any) -> Path:
+    np.savez(path / "data.npz", **arrays)
+    return path / "data.npz"
+
+
+def csv(path: Path, text: str) -> Path:
+    (path / "data.csv").write_text(text, encoding="utf-8")
+    return path / "data.csv"
+
+
+def rows(header: str, line: str, count: int = 200) -> str:
+    """A csv text; `line` may use i and the word of its class (cat, dog, emu)."""
+    words = ("cat", "dog", "emu")
+    return header + "\n" + "".join(line.format(i=i, word=words[i % 3]) + "\n" for i in range(count))
+
+
+def test_an_npz_keeps_its_arrays(tmp_path: Path) -> None:
+    """Pixels stay bytes, labels become int64 indices, and every role array is kept out of the inputs."""
+    images = np.random.default_rng(0).integers(0, 256, (200, 1, 8, 8), dtype=np.uint8)
+    dataset = read_dataset(npz(tmp_path, images=images, y=LABELS.astype(np.int16), id=np.arange(200)))
+    assert list(dataset.inputs) == ["images"]
+    np.testing.assert_array_equal(dataset.inputs["images"], images)
+    assert dataset.inputs["images"].dtype == np.uint8
+    np.testing.assert_array_equal(dataset.targets, LABELS)
+    assert dataset.targets.dtype == np.int64
+    assert (dataset.class_names, dataset.class_names_given) == (["0", "1", "2", "3"], False)
+    assert dataset.roles == {"label": "y", "id": "id"}
+
+
+@pytest.mark.parametrize("writer", [np.savez, np.savez_compressed])
+def test_every_layout_of_an_array_is_read(tmp_path: Path, writer: Any) -> None:
+    """Compressed or not, Fortran order, big-endian and sliced arrays give the same numbers."""
+    values = np.random.default_rng(0).normal(size=(200, 3, 4))
+    arrays = {
+        "fortran": np.asfortranarray(values),
+        "big": values.astype(">f4"),
+        "half": values.astype(np.float16),
+        "strided": np.repeat(values, 2, axis=0)[::2],
+        "flag": values > 0,
+    }
+    writer(tmp_path / "a.npz", label=LABELS, **arrays)
+    dataset = read_dataset(tmp_path / "a.npz")
+    for name, array in arrays.items():
+        np.testing.assert_array_equal(dataset.inputs[name], array)
+        assert dataset.inputs[name].dtype.isnative
+
+
+def test_a_csv_becomes_one_input(tmp_path: Path) -> None:
+    """Numeric columns stand side by side in file order, text labels are numbered by sorted name."""
+    text = rows("b,a,flag,label,group", "{i},{i}.5,true,{word},g{i}")
+    dataset = read_dataset(csv(tmp_path, text), seen_by_model="no")
+    np.testing.assert_array_equal(dataset.inputs["inputs"][:2], [[0, 0.5, 1], [1, 1.5, 1]])
+    assert dataset.class_names == ["cat", "dog", "emu"]
+    assert dataset.class_names_given
+    np.testing.assert_array_equal(dataset.targets, np.arange(200) % 3)
+    assert dataset.groups is not None
+    assert len(np.unique(dataset.groups)) == 200
+    assert dataset.format == "csv"
+
+
+@pytest.mark.parametrize("mark", [";", "\t"])
+def test_other_separators_are_understood(tmp_path: Path, mark: str) -> None:
+    """Semicolons and tabs separate columns where the header has no comma, and a byte-order mark is no name."""
+    text = "\ufeff" + rows("label,x", "{word},{i}").replace(",", mark)
+    assert read_dataset(csv(tmp_path, text)).roles == {"label": "label"}
+
+
+def test_whole_numbers_stay_whole(tmp_path: Path) -> None:
+    """A csv of integers is an integer input; one float column makes it a float input."""
+    assert read_dataset(csv(tmp_path, rows("a,label", "{i},{word}"))).inputs["inputs"].dtype == np.int64
+    assert read_dataset(csv(tmp_path, rows("a,label", "{i}.5,{word}"))).inputs["inputs"].dtype == np.float64
+
+
+@pytest.mark.parametrize(
+    "labels",
+    [LABELS.astype(np.float64), LABELS.astype(np.uint8), LABELS.astype(str), LABELS.astype("S1"), LABELS[:, None]],
+    ids=["float", "uint8", "text", "bytes", "column"],
+)
+def test_labels_of_any_kind_are_indices(tmp_path: Path, labels: np.ndarray) -> None:
+    """Whole numbers are class indices, whatever type they were stored in."""
+    dataset = read_dataset(npz(tmp_path, x=np.zeros((200, 2)), label=labels))
+    np.testing.assert_array_equal(dataset.targets, LABELS)
+    assert not dataset.class_names_given
+
+
+def test_indices_are_not_sorted_as_text(tmp_path: Path) -> None:
+    """Labels "2" and "10" mean the classes 2 and 10."""
+    labels = np.where(LABELS % 2 == 0, "2", "10")
+    dataset = read_dataset(npz(tmp_path, x=np.zeros((200, 2)), label=labels))
+    assert sorted(set(dataset.targets.tolist())) == [2, 10]
+
+
+def test_bools_are_two_classes(tmp_path: Path) -> None:
+    """False is class 0 and true is class 1, in csv and npz."""
+    text = rows("x,label", "{i},true", 100) + rows("x,label", "{i},false", 100).split("\n", 1)[1]
+    first = read_dataset(csv(tmp_path, text))
+    second = read_dataset(npz(tmp_path, x=np.zeros(200), label=LABELS > 1))
+    np.testing.assert_array_equal(first.targets, np.arange(200) < 100)
+    np.testing.assert_array_equal(second.targets, LABELS > 1)
+
+
+def test_class_names_name_the_classes(tmp_path: Path) -> None:
+    """An array `class_names` numbers text labels in its own order and names integer labels."""
+    names = np.array(["pear", "apple", "fig", "plum"])
+    for labels in (LABELS, names[LABELS]):
+        dataset = read_dataset(npz(tmp_path, x=np.zeros(200), label=labels, class_names=names))
+        np.testing.assert_array_equal(dataset.targets, LABELS)
+        assert (dataset.class_names, dataset.class_names_given) == (names.tolist(), True)
+
+
+def test_roles_can_be_renamed(tmp_path: Path) -> None:
+    """`roles` says which column is the label; the usual name is then an ordinary column."""
+    text = rows("diagnosis,y,hospital,site", "{word},{i},h{i},s")
+    roles = {"label": "diagnosis", "group": "hospital", "slices": ["site"]}
+    dataset = read_dataset(csv(tmp_path, text), roles=roles)
+    assert dataset.roles == roles
+    np.testing.assert_array_equal(dataset.inputs["inputs"][:, 0], np.arange(200))
+
+
+def test_a_second_label_name_is_an_input_with_a_warning(tmp_path: Path) -> None:
+    """With `label` and `y`, `label` is the label, `y` an input, and the owner is told."""
+    dataset = read_dataset(npz(tmp_path, x=np.zeros(200), y=np.arange(200), label=LABELS))
+    assert list(dataset.inputs) == ["x", "y"]
+    assert any("'y'" in warning for warning in dataset.warnings)
+
+
+def test_weights_are_recorded_and_not_used(tmp_path: Path) -> None:
+    """Weights stay out of the inputs, and a warning says that nothing uses them yet."""
+    dataset = read_dataset(npz(tmp_path, x=np.zeros(200), label=LABELS, weight=np.ones(200)))
+    assert list(dataset.inputs) == ["x"]
+    assert any("weight" in warning for warning in dataset.warnings)
+
+
+def test_missing_numbers_can_be_let_through(tmp_path: Path) -> None:
+    """With missing=nan an empty cell is NaN, in whole-number columns too."""
+    text = rows("a,label", "{i},{word}") + ",cat\n"
+    dataset = read_dataset(csv(tmp_path, text), missing="nan")
+    assert np.isnan(dataset.inputs["inputs"][-1, 0])
+
+
+def test_given_splits_are_kept(tmp_path: Path) -> None:
+    """The words of the split column are kept row by row; only `train` counts as seen by the model."""
+    words = np.array(SPLITS)[np.arange(200) % 4]
+    dataset = read_dataset(npz(tmp_path, x=np.arange(200), label=LABELS // 2, split=words))
+    assert dataset.seen_by_model == "train_split"
+    np.testing.assert_array_equal(dataset.rows("guarantee"), np.arange(2, 200, 4))
+    inputs, targets = dataset.select("test")
+    np.testing.assert_array_equal(inputs["x"], np.arange(3, 200, 4))
+    np.testing.assert_array_equal(targets, (LABELS // 2)[3::4])
+
+
+def test_absent_splits_are_said(tmp_path: Path) -> None:
+    """Without calibration rows the dataset is readable, warns, and refuses when the split is required."""
+    words = np.array(["train", "test"])[np.arange(200) % 2]
+    dataset = read_dataset(npz(tmp_path, x=np.zeros(200), label=LABELS // 2, split=words))
+    assert any("calibration" in warning for warning in dataset.warnings)
+    with pytest.raises(ValueError, match="calibration"):
+        dataset.require("test", "calibration")
+
+
+def test_drawn_splits_are_stratified(tmp_path: Path) -> None:
+    """Every class is spread 50/20/10/20 to within a row, by a seed that repeats; the provenance is unknown."""
+    labels = np.repeat([0, 1, 2], [500, 60, 40])
+    path = npz(tmp_path, x=np.zeros(600), label=labels)
+    dataset, again, other = (read_dataset(path, split_seed=seed) for seed in (1, 1, 2))
+    for k, size in enumerate((500, 60, 40)):
+        counts = np.bincount(dataset.splits[labels == k], minlength=4)
+        assert np.abs(counts - size * np.array([0.5, 0.2, 0.1, 0.2])).max() <= 1
+    assert dataset.profile()["splits"] == {"train": 300, "calibration": 120, "guarantee": 60, "test": 120}
+    np.testing.assert_array_equal(dataset.splits, again.splits)
+    assert (dataset.splits != other.splits).any()
+    assert dataset.seen_by_model == "unknown"
+    assert any("seen_by_model=no" in warning for warning in dataset.warnings)
+
+
+def test_drawn_splits_never_divide_a_group(tmp_path: Path) -> None:
+    """Groups of unequal size lie in one split each, and the shares are still about right."""
+    groups = np.repeat(np.arange(120), np.arange(120) % 9 + 1)
+    labels = np.random.default_rng(0).integers(0, 3, len(groups))
+    dataset = read_dataset(npz(tmp_path, x=np.zeros(len(groups)), label=labels, group=groups))
+    assert all(len(np.unique(dataset.splits[groups == g])) == 1 for g in range(120))
+    shares = np.bincount(dataset.splits) / len(groups)
+    np.testing.assert_allclose(shares, [0.5, 0.2, 0.1, 0.2], atol=0.02)
+
+
+def test_drawn_splits_follow_time(tmp_path: Path) -> None:
+    """With a time column the earliest half trains and the latest fifth tests."""
+    dates = [f"2024-{1 + i % 12:02d}-{1 + i // 12:02d}" for i in range(200)]
+    text = "x,label,time\n" + "".join(f"{i},{i % 2},{date}\n" for i, date in enumerate(dates))
+    dataset = read_dataset(csv(tmp_path, text))
+    places = np.argsort(dates, kind="stable")
+    np.testing.assert_array_equal(dataset.splits[places], np.repeat([0, 1, 2, 3], [100, 40, 20, 40]))
+
+
+def test_time_and_groups_together(tmp_path: Path) -> None:
+    """Whole groups go in order of their first row."""
+    groups = np.arange(200) % 50
+    dataset = read_dataset(npz(tmp_path, x=np.zeros(200), label=LABELS, group=groups, time=np.arange(200)))
+    np.testing.assert_array_equal(dataset.splits[:50], np.repeat([0, 1, 2, 3], [25, 10, 5, 10]))
+    np.testing.assert_array_equal(dataset.splits, np.tile(dataset.splits[:50], 4))
+
+
+def test_a_claim_about_a_drawn_split_is_not_believed(tmp_path: Path) -> None:
+    """No model was trained on a split that did not exist, so the provenance is unknown and says why."""
+    dataset = read_dataset(npz(tmp_path, x=np.zeros(200), label=LABELS), seen_by_model="train_split")
+    assert dataset.seen_by_model == "unknown"
+    assert any("train_split" in warning for warning in dataset.warnings)
+
+
+def test_the_prepared_copy_is_the_dataset(tmp_path: Path) -> None:
+    """What is saved comes back equal, under whatever name, without pickles."""
+    words = np.array(SPLITS)[np.arange(200) % 4]
+    dataset = read_dataset(
+        npz(tmp_path, **{"a/b": np.zeros((200, 2), np.float16), "c": LABELS}, y=LABELS // 2, split=words, group=words)
+    )
+    dataset.save(tmp_path / "prepared")
+    copy = Dataset.load(tmp_path / "prepared")
+    assert copy.profile() == dataset.profile()
+    for name, array in dataset.inputs.items():
+        np.testing.assert_array_equal(copy.inputs[name], array)
+        assert copy.inputs[name].dtype == array.dtype
+    np.testing.assert_array_equal(copy.targets, dataset.targets)
+    np.testing.assert_array_equal(copy.splits, dataset.splits)
+    np.testing.assert_array_equal(copy.groups, dataset.groups)  # type: ignore[arg-type]
+    assert (copy.format, copy.class_names_given, copy.splits.dtype) == ("npz", False, np.int8)
+
+
+def test_the_profile_has_the_contracts_keys(tmp_path: Path) -> None:
+    """The profile holds exactly what the record shows, shapes with N first, counts by name."""
+    profile = read_dataset(npz(tmp_path, x=np.zeros((200, 3), np.float32), label=LABELS)).profile()
+    assert set(profile) == {
+        "num_samples",
+        "num_classes",
+        "class_names",
+        "class_counts",
+        "inputs",
+        "roles",
+        "seen_by_model",
+        "splits",
+        "warnings",
+    }
+    assert profile["inputs"] == [{"name": "x", "dtype": "float32", "shape": ["N", 3]}]
+    assert profile["class_counts"] == {"0": 50, "1": 50, "2": 50, "3": 50}
+    assert (profile["num_samples"], profile["num_classes"]) == (200, 4)
+
+
+def test_the_name_of_a_file_says_nothing(tmp_path: Path) -> None:
+    """A csv called .npz and an npz called .csv are read for what they are."""
+    csv(tmp_path, rows("x,label", "{i},{word}")).rename(tmp_path / "table.npz")
+    npz(tmp_path, x=np.zeros(200), label=LABELS).rename(tmp_path / "arrays.csv")
+    assert read_dataset(tmp_path / "table.npz").format == "csv"
+    assert read_dataset(tmp_path / "arrays.csv").format == "npz"

@@ -1,0 +1,38 @@
+"""Batch predictions, inside the sandbox: the served copy over every row of a prepared dataset, block by block."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from fedlas.data import Dataset, align_inputs
+from service.inference.answers import AnswerOptions, answer
+from service.inference.results import write_results
+from service.inference.runtime import open_session
+
+Json = dict[str, Any]
+Emit = Callable[[Json], None]
+
+_BLOCK_ROWS = 4096
+_OUTPUTS = ("logits", "probabilities", "confidence")
+
+
+def predict(spec: Json, folder: Path, emit: Emit) -> Json:
+    """Predict all rows in the dataset's order and leave them in `results.parquet`."""
+    profile = spec["model"]["profile"]
+    inputs = align_inputs(Dataset.load(spec["dataset"]["file"]).inputs, profile["inputs"])
+    num_rows = len(next(iter(inputs.values())))
+    session = open_session(spec["model"]["file"], threads=os.cpu_count() or 1)
+    options = AnswerOptions(**spec["options"])
+
+    def blocks() -> Iterator[list[Json]]:
+        for start in range(0, num_rows, _BLOCK_ROWS):
+            block = {name: array[start : start + _BLOCK_ROWS] for name, array in inputs.items()}
+            outputs = dict(zip(_OUTPUTS, session.run(list(_OUTPUTS), block), strict=True))
+            yield answer(outputs, profile, options)
+            emit({"progress": {"fraction": round(min(1.0, (start + _BLOCK_ROWS) / num_rows), 4)}})
+
+    write_results(folder / "results.parquet", blocks())
+    return {"results": "results.parquet", "num_rows": num_rows}

@@ -1,0 +1,258 @@
+"""The calibration job, step by step, inside the sandbox: files in, files out; it knows no database and no queue.
+
+Read `calibrate` from top to bottom: it happens in that order.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedlas.calibrators import Calibrator, Identity, softmax
+from fedlas.classifier import Classifier
+from fedlas.data import Dataset, align
+from fedlas.errors import BaselineMismatch
+from fedlas.export import export_onnx
+from fedlas.gate import Judgement, judge
+from fedlas.importers import OnnxClassifier, load_onnx
+from fedlas.race import Finalist, RaceProgress, RaceResult, race, recipe
+from fedlas.report import build_report, reliability_svg
+from fedlas.train import predict_logits
+
+Json = dict[str, Any]
+Emit = Callable[[Json], None]
+Array = NDArray[Any]
+Rows = tuple[list[Array], NDArray[np.int64]]
+
+_VERIFIED_ROWS = 256
+#: How far the uploaded model may miss the accuracy its owner expects before this looks like a wrong label order.
+_EXPECTED_WITHIN = 0.05
+#: Shares of the whole job at which its stages begin, for the progress bar.
+_TRAINING_FROM, _TRAINING_TO = 0.05, 0.90
+
+
+@dataclass(frozen=True)
+class _Served:
+    """What the verdict chose to serve; `finalist` None means the uploaded model as it is."""
+
+    finalist: Finalist | None
+    probs: Array
+
+
+def calibrate(spec: Json, folder: Path, emit: Emit) -> Json:
+    """Run one job and return what came of it; `calibrated.onnx`, `report.json` and the diagram are left in `folder`."""
+    request, profile = spec["request"], spec["model"]["profile"]
+    emit(_at("inspecting", 0.0))
+    classifier = load_onnx(spec["model"]["file"], **spec["model"]["importing"])
+    dataset = _fitting_dataset(spec, profile)
+
+    emit(_at("evaluating", 0.01))
+    judged = dataset.seen_by_model != "unknown"
+    trains = judged and classifier.trainable and request["method"] not in ("post_hoc", "temperature")
+    dataset.require("calibration", "test", *(["train"] if trains else []))
+    _check_expected_accuracy(classifier, _rows(dataset, "calibration"), request["expected_accuracy"])
+
+    emit(_at("training", _TRAINING_FROM))
+    result = _race(classifier, dataset, request, trains=trains, emit=emit)
+
+    emit(_at("calibrating", _TRAINING_TO))
+    inputs, targets = _rows(dataset, "test")
+    groups = None if dataset.groups is None else dataset.groups[dataset.rows("test")]
+    probs = _finalists_probs(classifier, result, inputs)
+    judgement = judge(
+        uploaded=probs["uploaded"],
+        post_hoc=probs["post_hoc"],
+        trained=probs.get("trained"),
+        targets=targets,
+        groups=groups,
+        provenance=dataset.seen_by_model,
+        seed=request["seed"],
+        **request["gate"],
+    )
+    served = _served(judgement, result, probs)
+
+    emit(_at("exporting", 0.95))
+    calibrated = None
+    if served.finalist is not None:
+        calibrated = _export(served.finalist, folder, inputs, dataset.class_names, spec, profile)
+    report = build_report(
+        judgement=judgement,
+        uploaded=probs["uploaded"],
+        temperature=probs["temperature"],
+        calibrated=served.probs,
+        targets=targets,
+        groups=groups,
+        candidates=[candidate.as_dict() for candidate in result.candidates],
+        recipe=_recipe(request, served, dataset),
+        seed=request["seed"],
+        digests=_digests(spec),
+        confidence_level=request["gate"]["confidence_level"],
+        notes=_notes(spec, dataset, classifier, result, judged=judged),
+    )
+    emit(_at("publishing", 0.99))
+    (folder / "report.json").write_text(json.dumps(report.as_dict(), allow_nan=False))
+    (folder / "reliability.svg").write_text(reliability_svg(report))
+    return {
+        "verdict": judgement.verdict,
+        "promoted": judgement.promoted,
+        "calibrated": calibrated,
+        "report": "report.json",
+        "diagram": "reliability.svg",
+    }
+
+
+def _fitting_dataset(spec: Json, profile: Json) -> Dataset:
+    """The prepared copy, cast to the model's inputs and mapped to its classes."""
+    return align(
+        Dataset.load(spec["dataset"]["file"]),
+        model_inputs=profile["inputs"],
+        num_classes=profile["num_classes"],
+        class_names=profile["class_names"],
+        class_names_given=profile["class_names_given"],
+    )
+
+
+def _rows(dataset: Dataset, split: str) -> Rows:
+    inputs, targets = dataset.select(split)
+    return list(inputs.values()), targets
+
+
+def _check_expected_accuracy(classifier: Classifier, rows: Rows, expected: float | None) -> None:
+    if expected is None:
+        return
+    logits, _ = predict_logits(classifier, rows[0])
+    found = float((logits.argmax(1) == rows[1]).mean())
+    if found < expected - _EXPECTED_WITHIN:
+        raise BaselineMismatch(
+            f"the uploaded model is right on {100 * found:.1f} % of the {len(rows[1])} calibration rows, but "
+            f"{100 * expected:.1f} % was expected: check the order of the class names and the preprocessing"
+        )
+
+
+def _race(classifier: OnnxClassifier, dataset: Dataset, request: Json, *, trains: bool, emit: Emit) -> RaceResult:
+    """Name the finalists on calibration rows, within the budget."""
+    fresh = dataset.seen_by_model == "no"
+    candidates = recipe(
+        request["method"] if trains else "post_hoc",
+        request["hyperparameters"],
+        max_candidates=request["budget"]["candidates"],
+        fresh_rows=fresh,
+    )
+
+    def on_progress(progress: RaceProgress) -> None:
+        fraction = _TRAINING_FROM + (_TRAINING_TO - _TRAINING_FROM) * progress.fraction
+        emit(
+            _at(
+                "training",
+                fraction,
+                candidate=progress.name,
+                epoch=progress.epoch,
+                epochs=progress.epochs,
+                eta_seconds=progress.eta_seconds,
+            )
+        )
+
+    return race(
+        classifier,
+        train=_rows(dataset, "train") if trains else None,
+        calibration=_rows(dataset, "calibration"),
+        candidates=candidates,
+        budget_seconds=60 * request["budget"]["minutes"],
+        max_accuracy_drop=request["gate"]["max_accuracy_drop"],
+        seed=request["seed"],
+        task=classifier.task,
+        calibrators=("temperature",) if request["method"] == "temperature" else None,
+        on_progress=on_progress,
+    )
+
+
+def _finalists_probs(classifier: Classifier, result: RaceResult, inputs: Sequence[Array]) -> dict[str, Array]:
+    """Probabilities on the test rows, touched here for the first time."""
+    logits, _ = predict_logits(classifier, inputs)
+    probs = {
+        "uploaded": softmax(Identity()(logits)),
+        "temperature": softmax(result.temperature(logits)),
+        "post_hoc": softmax(result.post_hoc.calibrator(logits)),
+    }
+    if result.trained is not None:
+        tuned, _ = predict_logits(result.trained.classifier, inputs)
+        probs["trained"] = softmax(result.trained.calibrator(tuned))
+    return probs
+
+
+def _served(judgement: Judgement, result: RaceResult, probs: Mapping[str, Array]) -> _Served:
+    if judgement.verdict == "trained":
+        return _Served(result.trained, probs["trained"])
+    if judgement.verdict == "post_hoc":
+        return _Served(result.post_hoc, probs["post_hoc"])
+    return _Served(None, probs["uploaded"])
+
+
+def _export(
+    finalist: Finalist, folder: Path, inputs: Sequence[Array], class_names: list[str], spec: Json, profile: Json
+) -> Json:
+    """Write the calibrated file, proven on real rows, and return the profile of its record."""
+    classifier, calibrator = finalist.classifier, finalist.calibrator
+    assert isinstance(classifier, OnnxClassifier)
+    export_onnx(
+        classifier,
+        folder / "calibrated.onnx",
+        calibrator=calibrator,
+        class_names=class_names,
+        metadata={"fedlas.job_id": spec["job_id"], "fedlas.parent_sha256": spec["model"]["sha256"]},
+        verify_with=[array[:_VERIFIED_ROWS] for array in inputs],
+    )
+    return {
+        **profile,
+        "output": {"name": "probabilities", "kind": "probabilities"},
+        "class_names": class_names,
+        "class_names_given": profile["class_names_given"] or class_names != profile["class_names"],
+    }
+
+
+def _recipe(request: Json, served: _Served, dataset: Dataset) -> Json:
+    """How the served model was made, enough to make it again."""
+    calibrator: Calibrator = served.finalist.calibrator if served.finalist else Identity()
+    winner = served.finalist.result.as_dict() if served.finalist else None
+    return {
+        "request": {key: value for key, value in request.items() if key not in ("webhook", "metadata")},
+        "winner": winner,
+        "calibrator": {"name": calibrator.name, "parameters": calibrator.parameters()},
+        "seen_by_model": dataset.seen_by_model,
+        "splits": dataset.profile()["splits"],
+    }
+
+
+def _digests(spec: Json) -> dict[str, str]:
+    return {
+        "model_sha256": spec["model"]["sha256"],
+        "dataset_sha256": spec["dataset"]["sha256"],
+        "prepared_dataset_sha256": spec["dataset"]["prepared_sha256"],
+    }
+
+
+def _notes(spec: Json, dataset: Dataset, classifier: OnnxClassifier, result: RaceResult, *, judged: bool) -> list[str]:
+    """What a reader must know beside the verdict."""
+    notes = list(result.notes)
+    if not judged:
+        notes.append("Nothing was trained, since nothing could have been judged.")
+    if not classifier.trainable:
+        notes.append("The model has no weights that can be trained; only its confidences were calibrated.")
+    if spec["judged_before"]:
+        notes.append(
+            f"These test rows have judged {spec['judged_before']} earlier job(s): with every further look a chance "
+            "promotion becomes likelier, and this version does not correct for it."
+        )
+    return [*notes, *dataset.warnings]
+
+
+def _at(stage: str, fraction: float, **details: Any) -> Json:
+    progress = {"fraction": round(fraction, 4), **details}
+    return {"stage": stage, "progress": progress, "important": not details, "at": time.time()}
