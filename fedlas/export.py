@@ -1,7 +1,7 @@
-"""The ONNX file that is served: the uploaded graph with tuned weights, calibrator and standard outputs; it trains nothing.
+"""The ONNX file that is served: the upload with tuned weights, calibrator and standard outputs; it trains nothing.
 
-Standard outputs: `logits` (N, K) before the calibrator, `probabilities` (N, K) after it, `confidence` (N,) their maximum,
-`features` (N, D). All are float32, the number of rows is free, and inputs, IR version and opset are the upload's.
+Standard outputs: `logits` (N, K) before the calibrator, `probabilities` (N, K) after it, `confidence` (N,) their
+maximum, `features` (N, D). All are float32, the number of rows is free, inputs, IR version and opset are the upload's.
 """
 
 from __future__ import annotations
@@ -146,7 +146,7 @@ def session(path_or_bytes: str | Path | bytes) -> ort.InferenceSession:
 
 
 def predict(path_or_bytes: str | Path | bytes, inputs: Sequence[Array], *, batch_size: int = 256) -> dict[str, Array]:
-    """Every output of a file by name, for one array of rows per input, computed by ONNX Runtime on the CPU in batches."""
+    """Every output of a file by name, for one array of rows per input, by ONNX Runtime on the CPU in batches."""
     running = session(path_or_bytes)
     names = [value.name for value in running.get_inputs()]
     if len(names) != len(inputs):

@@ -8,6 +8,7 @@ from importlib.metadata import version
 
 from fastapi import FastAPI
 from fastapi.routing import APIRoute
+from fastapi_offline import FastAPIOffline
 from starlette.middleware import Middleware
 
 from service.api import datasets, jobs, models, names, operations, predictions, problems
@@ -38,7 +39,7 @@ def create_app(settings: ServiceSettings) -> FastAPI:
         waiting=Waiting(registry),
         engine=Engine(registry.artifacts, cache_bytes=settings.session_cache_bytes, threads=settings.inference_threads),
     )
-    app = FastAPI(
+    app = FastAPIOffline(  # /docs works without the internet
         title="FedLAS service",
         summary="Calibration as a service: upload a classifier, get back confidences one can act on.",
         version=version("fedlas"),

@@ -28,11 +28,11 @@ _METRICS = (
     ("accuracy", "accuracy ↑"),
     ("nll", "NLL ↓"),
     ("brier", "Brier ↓"),
-    ("calibration_error_l2", "ℓ2 calibration error ↓"),
+    ("calibration_error_l2", "ℓ2 error ↓"),
     ("aurc", "AURC ↓"),
-    ("ece", "ECE ↓ (noise floor)"),
-    ("adaptive_ece", "adaptive ECE ↓ (noise floor)"),
-    ("classwise_ece", "classwise ECE ↓ (noise floor)"),
+    ("ece", "ECE ↓ *"),
+    ("adaptive_ece", "adaptive ECE ↓ *"),
+    ("classwise_ece", "classwise ECE ↓ *"),
 )
 _MODELS = (("uploaded", "uploaded"), ("temperature", "uploaded + temperature"), ("calibrated", "calibrated"))
 _SHOWN = 10
@@ -129,8 +129,8 @@ def _upload(client: httpx.Client, url: str, path: Path) -> Json:
 
 def _print_table(console: Console, report: Json) -> None:
     rows = report["num_test_rows"]
-    console.print(f"\n[bold]4.[/] Judged once on {rows:,} test rows (value, and its 95 % interval or noise floor):\n")
-    table = Table()
+    console.print(f"\n[bold]4.[/] Judged once on {rows:,} test rows, each value with its 95 % interval:\n")
+    table = Table(caption="* beside these the range that a perfectly calibrated model would score: the noise floor")
     table.add_column("metric")
     for _, title in _MODELS:
         table.add_column(title, justify="right")
@@ -145,11 +145,11 @@ def _print_table(console: Console, report: Json) -> None:
 
 def _shown(estimate: Json) -> str:
     low, high = (estimate.get(key, estimate.get(f"floor_{key}")) for key in ("low", "high"))
-    return f"{estimate['value']:.4f} [{low:.4f}, {high:.4f}]"
+    return f"{estimate['value']:.3f} [{low:.3f}, {high:.3f}]"
 
 
 def _signed(estimate: Json) -> str:
-    return f"{estimate['value']:+.4f} [{estimate['low']:+.4f}, {estimate['high']:+.4f}]"
+    return f"{estimate['value']:+.3f} [{estimate['low']:+.3f}, {estimate['high']:+.3f}]"
 
 
 def _print_predictions(console: Console, client: httpx.Client, folder: Path, job: Json) -> None:
@@ -176,7 +176,8 @@ def _print_predictions(console: Console, client: httpx.Client, folder: Path, job
 
 
 def _overconfidence(prediction: Json, label: int) -> float:
-    return float(prediction["confidence"]) * (prediction["label"] != str(label))
+    wrong = bool(prediction["label"] != str(label))
+    return float(prediction["confidence"]) * wrong
 
 
 def _predict(client: httpx.Client, model_id: str, rows: np.ndarray) -> list[Json]:

@@ -43,21 +43,25 @@ class Worker:
         is_job = record_id.startswith("job_")
         if self.stopping.is_set() or (is_job and not self._free_jobs.acquire(blocking=False)):
             return  # the row stays open; whoever is free next is told
+        settled = False
         try:
-            self._claim_and_do(record_id)
+            settled = self._claim_and_do(record_id)
         finally:
             if is_job:
                 self._free_jobs.release()
+            if is_job and settled:
                 self._ring_next()
 
-    def _claim_and_do(self, record_id: str) -> None:
+    def _claim_and_do(self, record_id: str) -> bool:
+        """Return whether the work is off the list: a job that still waits for its inputs must not ring for itself."""
         with self._registry.write() as unit:
             claim = unit.work.claim(record_id, worker=self._name, lease_seconds=self._settings.lease_seconds)
         if claim is None:
-            return
+            return False
         step = STEPS[record_id.partition("_")[0]](self._registry, self._settings, claim)
         try:
             self._do(step, claim)
+            return True
         except LeaseLost:
             _LOG.warning("%s: another worker owns it now; nothing was written", record_id)
         except NotReady as error:
@@ -70,6 +74,8 @@ class Worker:
         except Cancelled:
             step.cancelled()
             _LOG.info("%s cancelled", record_id)
+            return True
+        return False
 
     def _do(self, step: Step, claim: Claim) -> None:
         if claim.attempts > self._settings.max_attempts:

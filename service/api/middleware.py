@@ -13,7 +13,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from service.api.problems import problem
 from service.registry.errors import TooLarge
 
-_OPEN_PATHS = frozenset({"/healthz", "/readyz"})
+#: Probes and the documentation tell no secrets, and neither a load balancer nor a browser's address bar has a key.
+_OPEN_PATHS = frozenset({"/", "/healthz", "/readyz", "/docs", "/redoc", "/openapi.json"})
+_OPEN_FILES = "/static-offline-docs/"
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,100}")
 
 
@@ -39,14 +41,14 @@ class RequestId:
 
 
 class BearerKeys:
-    """Where keys are configured, every path but the probes needs one."""
+    """Where keys are configured, every path but the probes and the documentation needs one."""
 
     def __init__(self, app: ASGIApp, keys: frozenset[str]) -> None:
         self.app = app
         self._keys = [key.encode() for key in keys]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and scope["path"] not in _OPEN_PATHS and not self._knows(Headers(scope=scope)):
+        if scope["type"] == "http" and not _is_open(scope["path"]) and not self._knows(Headers(scope=scope)):
             detail = "send a key of this service as 'Authorization: Bearer …'"
             answer = problem(401, "unauthorized", detail, headers={"WWW-Authenticate": "Bearer"})
             await answer(scope, receive, send)
@@ -58,6 +60,10 @@ class BearerKeys:
         # No early exit: the time taken must not tell which key was nearly right.
         matches = [hmac.compare_digest(given.strip().encode(), key) for key in self._keys]
         return scheme.lower() == "bearer" and any(matches)
+
+
+def _is_open(path: str) -> bool:
+    return path in _OPEN_PATHS or path.startswith(_OPEN_FILES)
 
 
 class BodyLimit:

@@ -193,7 +193,7 @@ class ModelRecord(BaseModel):
     name: str
     version: int
     origin: Literal["uploaded", "calibrated"]
-    format: str
+    format: str | None = Field(description="Null until inspection has looked at the content.")
     bytes: int
     sha256: str
     status: UploadStatus

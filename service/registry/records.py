@@ -22,7 +22,9 @@ def model_record(row: tables.Model) -> contract.ModelRecord:
     profile.pop("class_names_given", None)
     report_url = f"/v1/jobs/{row.job_id}/report" if row.job_id else None
     return contract.ModelRecord(
-        **_own(row, contract.ModelRecord), **{"format": "onnx", **profile}, report_url=report_url
+        **_own(row, contract.ModelRecord),
+        **{"format": "onnx" if row.profile else None, **profile},
+        report_url=report_url,
     )
 
 

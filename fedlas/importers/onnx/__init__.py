@@ -1,8 +1,8 @@
 """ONNX files become trainable classifiers; this package knows no training and no service.
 
 In the order of `loading.load_onnx`: `reading` (bytes → checked model), `normalise` (one form), `examples` and `batch`
-(any number of rows), `heads` (logits and features), `roles` (which constants are weights), `lowering` (→ torch.fx, by the
-table in `operators`), `classifier`.
+(any number of rows), `heads` (logits and features), `roles` (which constants are weights), `lowering` (→ torch.fx, by
+the table in `operators`), `classifier`.
 """
 
 from __future__ import annotations
@@ -10,5 +10,6 @@ from __future__ import annotations
 from fedlas.importers.onnx.classifier import OnnxClassifier
 from fedlas.importers.onnx.examples import InputSpec
 from fedlas.importers.onnx.loading import load_onnx
+from fedlas.importers.onnx.parity import check_parity
 
-__all__ = ["InputSpec", "OnnxClassifier", "load_onnx"]
+__all__ = ["InputSpec", "OnnxClassifier", "check_parity", "load_onnx"]

@@ -11,6 +11,7 @@ import itertools
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -134,7 +135,7 @@ class _Repair:
         self.values.update(results)
         self.done.append(node)
 
-    def _add(self, op_type: str, inputs: list[str], **attributes: object) -> str:
+    def _add(self, op_type: str, inputs: list[str], **attributes: Any) -> str:
         output = self.graph.fresh("fedlas_batch")
         self._run(helper.make_node(op_type, inputs, [output], **attributes))
         return output

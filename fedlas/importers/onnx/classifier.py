@@ -1,4 +1,4 @@
-"""The classifier that an ONNX graph becomes: a trainable body and head, and the graph to write its weights back into."""
+"""The classifier that an ONNX graph becomes: a trainable body and head, and the graph that takes its weights back."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ class OnnxClassifier(Classifier):
         return any(parameter.numel() for parameter in self.parameters())
 
     def example_rows(self, rows: int) -> list[NDArray[Any]]:
-        """Made-up rows of every input, valid for the graph: to prove with them that two forms of it compute the same."""
+        """Made-up rows of every input, valid for the graph, for proofs that two forms of it compute the same."""
         return [value.numpy() for value in example_inputs(list(self.inputs), rows, self._lengths).values()]
 
     def forward(self, *inputs: Tensor) -> tuple[Tensor, Tensor]:
@@ -89,7 +89,7 @@ class OnnxClassifier(Classifier):
     def head(self, features: Tensor) -> Tensor:
         """Return logits (N, K) for features (N, D)."""
         sizes = [int(np.prod(shape)) for shape in self.feature_shapes]
-        parts = features.split(sizes, 1) if len(sizes) > 1 else (features,)
+        parts = torch.split(features, sizes, 1) if len(sizes) > 1 else (features,)
         shaped = [part.unflatten(1, shape) for part, shape in zip(parts, self.feature_shapes, strict=True)]
         logits: Tensor = self.head_network(*shaped)[0]
         return logits

@@ -49,7 +49,7 @@ def fixed_batch(inputs: list[ValueInfoProto]) -> int | None:
     """The number of rows that the exporter wrote into the inputs, None where it is open.
 
     Raises:
-        UnsupportedModel: `no_classifier_output` where the inputs do not agree (recurrent states come with other axes first).
+        UnsupportedModel: `no_classifier_output` where the inputs do not agree (recurrent states have other axes first).
     """
     sizes = {info.name: max(0, info.type.tensor_type.shape.dim[0].dim_value) for info in inputs}
     if len(set(sizes.values())) > 1:
@@ -74,7 +74,7 @@ def set_batch(graph: Graph) -> None:
 
 
 def example_inputs(specs: list[InputSpec], rows: int, lengths: Mapping[str, int], seed: int = 0) -> dict[str, Tensor]:
-    """Random rows: normal floats, zeros and ones for integers (valid as token ids and as masks), every row starting with one."""
+    """Random rows: normal floats; integers are zeros and ones (valid as token ids and masks), starting with a one."""
     generator = np.random.default_rng(seed)
     made = {}
     for spec in specs:

@@ -1,4 +1,4 @@
-"""A plain, editable form of an ONNX graph: a list of nodes and a dictionary of constants; it knows no meaning of either."""
+"""A plain, editable form of an ONNX graph: a list of nodes and a dictionary of constants; it knows no meaning."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where a classifier ends: cuts a trailing softmax and finds the input of the last linear layer; it knows no weights' values."""
+"""Where a classifier ends: cuts a trailing softmax, finds the input of the last linear layer; it knows no weights."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ Shapes = Mapping[str, tuple[int, ...]]
 
 _TAIL = ("Identity", "Cast", "Flatten", "Reshape", "Squeeze", "Unsqueeze", "Log", "Exp")
 _LINEAR = ("Gemm", "MatMul", "Conv", "Einsum")
-# What may stand between the last linear layer and the output of a network that is known to be a classifier by this alone.
-_AFTER_HEAD = ("Add", "Sub", "Mul", "Div", "Identity", "Cast", "Flatten", "Reshape", "Squeeze", "Unsqueeze", "Dropout",
-               "GlobalAveragePool", "AveragePool", "ReduceMean", "Gather", "Slice", "Transpose", "Sum", "Mean", "Concat",
-               "BatchNormalization")  # fmt: skip
+# What may stand between the last linear layer and the output where nothing else says that this is a classifier.
+_AFTER_HEAD = ("Add", "Sub", "Mul", "Div", "Identity", "Cast", "Flatten", "Reshape", "Squeeze", "Unsqueeze",
+               "Dropout", "GlobalAveragePool", "AveragePool", "ReduceMean", "Gather", "Slice", "Transpose", "Sum",
+               "Mean", "Concat", "BatchNormalization")  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Head:
-    """The end of a classifier: `logits` (N, K or with further axes of one), what the output was, where the features are."""
+    """The end of a classifier: its logits (N, K, perhaps further axes of one), what the output was, its features."""
 
     output: str
     logits: str
@@ -87,7 +87,8 @@ def _producer_name(graph: Graph, name: str) -> str:
 def _cut_tail(graph: Graph, output: str, shapes: Shapes) -> tuple[str, str, NodeProto | None]:
     """The tensor before a trailing activation, whether the output was logits or probabilities, and that activation."""
     producers = graph.producers()
-    name, passed = output, []
+    name = output
+    passed: list[str] = []
     while (node := producers.get(name)) is not None:
         if node.op_type in ("Softmax", "LogSoftmax", "Sigmoid"):
             if node.op_type != "Sigmoid" and not _over_classes(node, shapes, graph.opset):
@@ -121,7 +122,7 @@ def _check_activation(output: str, activation: NodeProto | None, columns: int) -
 
 
 def _frontier(graph: Graph, logits: str) -> tuple[tuple[str, ...], bool]:
-    """The inputs of the last linear layers on every path to the logits, and whether only harmless operators follow them."""
+    """The inputs of the last linear layers on every path to the logits; whether only harmless operators follow them."""
     producers, derived = graph.producers(), constant_derived(graph)
     found: list[str] = []
     direct, pending, seen = True, [logits], set()
@@ -174,8 +175,8 @@ def linear_input(node: NodeProto, derived: set[str]) -> str | None:
         return None
     first, second = node.input[0], node.input[1]
     if second in derived and first not in derived:
-        return first
-    return second if first in derived and second not in derived and node.op_type != "Conv" else None
+        return str(first)
+    return str(second) if first in derived and second not in derived and node.op_type != "Conv" else None
 
 
 def _tapped(graph: Graph, features: str, shapes: Shapes) -> tuple[str]:

@@ -36,7 +36,7 @@ def load_onnx(
         path: the file; weights must lie inside it.
         output: which of several outputs holds the class scores.
         features: which tensor of the graph to take as penultimate features; found where not given.
-        task: `"binary"` allows a single column of raw logits; `"multiclass"` says that two columns are just two classes.
+        task: `"binary"` allows a single column of raw logits; `"multiclass"` makes two columns just two classes.
 
     Raises:
         UnsupportedModel: the file is no classifier that can be opened; `code` and message say what was found.
@@ -89,6 +89,9 @@ def _choose_head(graph: Graph, shapes: Mapping[str, tuple[int, ...]], output: st
             heads.setdefault(head.logits, head)
     if not heads:
         raise failures[0]
+    probabilities = [head for head in heads.values() if head.kind == "probabilities"]
+    if len(probabilities) == 1 and len({head.frontier for head in heads.values()}) == 1:
+        return probabilities[0]  # the other outputs are steps on the way to it
     if len(heads) > 1:
         names = [head.output for head in heads.values()]
         raise UnsupportedModel(
@@ -101,7 +104,7 @@ def _check_task(head: Head, task: str | None) -> None:
     if head.columns == 1 and head.kind == "logits" and task != "binary":
         raise UnsupportedModel(
             "ambiguous_output",
-            f"output {head.output!r} is a single column without a sigmoid: a binary classifier's logit or a regression; "
+            f"output {head.output!r} is one column without a sigmoid: a binary classifier's logit or a regression; "
             "pass task='binary' if it is a logit",
         )
     if head.columns > 2 and task == "binary":

@@ -1,4 +1,4 @@
-"""A graph becomes a `torch.fx.GraphModule` whose weights train; it knows which constants are weights, not why.
+"""A graph becomes a `torch.GraphModule` whose weights train; it knows which constants are weights, not why.
 
 Shapes are computed on the CPU and stay functions of the running batch; the constants that they are computed from stay
 there too, wherever the module is moved.
@@ -14,7 +14,9 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from onnx import NodeProto
-from torch import Tensor, fx, nn
+from torch import Tensor, nn
+from torch.fx import Graph as FxGraph
+from torch.fx import GraphModule, Node
 
 from fedlas.importers.onnx.evaluate import run_node
 from fedlas.importers.onnx.graph import Array, Graph, attribute
@@ -62,7 +64,7 @@ def on_device(value: Tensor, like: Tensor) -> Tensor:
 class Lowered:
     """The module, and under which of its names each of the graph's weights and statistics lives."""
 
-    module: fx.GraphModule
+    module: GraphModule
     weights: dict[str, str]
 
 
@@ -71,12 +73,12 @@ class _Lowering:
     graph: Graph
     weights: set[str]
     root: nn.Module = field(default_factory=nn.Module)
-    fx: fx.Graph = field(default_factory=fx.Graph)
+    fx: FxGraph = field(default_factory=FxGraph)
     places: dict[str, str] = field(default_factory=dict)
     constants: dict[str, Tensor] = field(default_factory=dict)  # no weights
-    values: dict[str, fx.Node] = field(default_factory=dict)
+    values: dict[str, Node] = field(default_factory=dict)
     on_host: set[str] = field(default_factory=set)
-    _made: dict[str, fx.Node] = field(default_factory=dict)
+    _made: dict[str, Node] = field(default_factory=dict)
 
     def free_name(self, stem: str) -> str:
         base = re.sub(r"\W+", "_", stem).strip("_") or "tensor"
@@ -87,7 +89,7 @@ class _Lowering:
             name = f"{base}_{i}"
         return name
 
-    def weight(self, name: str) -> fx.Node:
+    def weight(self, name: str) -> Node:
         if name not in self.values:
             attr = self.free_name(name)
             self.root.register_parameter(attr, nn.Parameter(tensor_copy(self.graph.constants[name])))
@@ -95,14 +97,14 @@ class _Lowering:
             self.values[name] = self.fx.get_attr(attr)
         return self.values[name]
 
-    def host_constant(self, name: str) -> fx.Node:
+    def host_constant(self, name: str) -> Node:
         if (key := f"host:{name}") not in self._made:
             attr = self.free_name(f"host_{name}")
             self.root.add_module(attr, HostConstant(self.constants[name]))
             self._made[key] = self.fx.call_module(attr)
         return self._made[key]
 
-    def buffer(self, name: str) -> fx.Node:
+    def buffer(self, name: str) -> Node:
         if (key := f"buffer:{name}") not in self._made:
             attr = self.free_name(f"constant_{name}")
             self.root.register_buffer(attr, self.constants[name].clone(), persistent=False)
@@ -115,7 +117,7 @@ class _Lowering:
     def device_inputs(self, node: NodeProto) -> list[str]:
         return [n for n in node.input if n and n not in self.constants and n not in self.on_host]
 
-    def argument(self, node: NodeProto, position: int, reference: str | None) -> fx.Node | None:
+    def argument(self, node: NodeProto, position: int, reference: str | None) -> Node | None:
         """One input of a node: as it is where it is read as numbers, else on the device of the others."""
         name = node.input[position]
         if not name:
@@ -148,7 +150,7 @@ def lower(graph: Graph, inputs: Sequence[str], outputs: Sequence[str], weights: 
     results = [state.values[name] for name in outputs]
     state.fx.output(tuple(results))
     state.fx.lint()
-    return Lowered(fx.GraphModule(state.root, state.fx), state.places)
+    return Lowered(GraphModule(state.root, state.fx), state.places)
 
 
 def _lower_node(state: _Lowering, node: NodeProto) -> None:
@@ -177,7 +179,7 @@ def _item(values: tuple[Tensor, ...] | list[Tensor], index: int) -> Tensor:
     return values[index]
 
 
-def _call(state: _Lowering, node: NodeProto, device: list[str]) -> fx.Node:
+def _call(state: _Lowering, node: NodeProto, device: list[str]) -> Node:
     # Where the first input is the one on the device, it is also the likeliest to be an activation.
     reference = device[0] if device else None
     arguments = [state.argument(node, position, reference) for position in range(len(node.input))]
@@ -193,17 +195,17 @@ def _trains(state: _Lowering, node: NodeProto) -> bool:
     return all(state.is_weight(n) for n in names[:2]) and all(n in state.constants for n in names[2:])
 
 
-def _batch_normalization(state: _Lowering, node: NodeProto) -> fx.Node:
+def _batch_normalization(state: _Lowering, node: NodeProto) -> Node:
     name = state.free_name(node.name or "batch_norm")
-    tensors = [tensor_copy(state.graph.constants[n]) for n in node.input[1:5]]
+    scale, bias, mean, var = (tensor_copy(state.graph.constants[n]) for n in node.input[1:5])
     epsilon, momentum = attribute(node, "epsilon", 1e-5), attribute(node, "momentum", 0.9)
-    state.root.add_module(name, BatchNormalization(*tensors, epsilon=epsilon, momentum=momentum))
+    state.root.add_module(name, BatchNormalization(scale, bias, mean, var, epsilon, momentum))
     for source, kind in zip(node.input[1:5], ("weight", "bias", "running_mean", "running_var"), strict=True):
         state.places[source] = f"{name}.{kind}"
     return state.fx.call_module(name, (state.argument(node, 0, node.input[0]),))
 
 
-def _dropout(state: _Lowering, node: NodeProto) -> fx.Node:
+def _dropout(state: _Lowering, node: NodeProto) -> Node:
     ratio = attribute(node, "ratio", 0.5)
     if len(node.input) > 1 and node.input[1] in state.constants:
         ratio = float(state.constants[node.input[1]])

@@ -1,4 +1,4 @@
-"""Brings every graph into one form: constants in one place, inference mode, float32, only known operators; it knows no roles."""
+"""Brings every graph into one form: constants in one place, inference mode, float32; it knows no roles."""
 
 from __future__ import annotations
 

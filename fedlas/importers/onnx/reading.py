@@ -1,4 +1,4 @@
-"""An uploaded file's bytes become a checked `ModelProto`; nothing is unpickled, unpacked or read beside the file itself."""
+"""An uploaded file's bytes become a checked `ModelProto`; nothing is unpickled, unpacked or read beside the file."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator
 from pathlib import Path
 
-from google.protobuf.message import DecodeError
+from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper
 
 from fedlas.errors import UnsupportedModel
@@ -64,7 +64,7 @@ def _parse(content: bytes) -> ModelProto:
     if not content:
         raise UnsupportedModel("not_onnx", f"the file is empty; {_HOW_TO_EXPORT}")
     try:
-        model = ModelProto.FromString(content)
+        model: ModelProto = ModelProto.FromString(content)
     except DecodeError:
         # An ONNX file opens with field 1 (the IR version, a small number): what starts so was once a model.
         if content[0] == 0x08 and len(content) > 2 and 0 < content[1] < 64:

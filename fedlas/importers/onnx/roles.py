@@ -12,6 +12,9 @@ from fedlas.importers.onnx.graph import Array, Graph
 
 Shapes = Mapping[str, tuple[int, ...]]
 
+#: How the constants begin that are added to a graph here or by an earlier export; they are never weights.
+OURS = "fedlas_"
+
 # Inputs that are weights whatever else is known.
 _WEIGHT_INPUTS: dict[str, tuple[int, ...]] = {
     "Conv": (1, 2),
@@ -30,8 +33,8 @@ _WEIGHT_INPUTS: dict[str, tuple[int, ...]] = {
 # Operators that combine a weight (bias, layer scale, position embedding, class token) with what was learned before.
 _COMBINING = ("Add", "Mul", "Sub", "Concat")
 # Operators that only rearrange their first input.
-_TRANSPARENT = ("Expand", "Reshape", "Transpose", "Unsqueeze", "Squeeze", "Flatten", "Identity", "Cast", "Slice", "Gather",
-                "Split", "Tile", "Concat", "Pad")  # fmt: skip
+_TRANSPARENT = ("Expand", "Reshape", "Transpose", "Unsqueeze", "Squeeze", "Flatten", "Identity", "Cast", "Slice",
+                "Gather", "Split", "Tile", "Concat", "Pad")  # fmt: skip
 
 
 def unshare(graph: Graph) -> None:
@@ -40,9 +43,10 @@ def unshare(graph: Graph) -> None:
     Exporters merge initialisers that are equal (two fresh LayerNorms), and merged layers would stay tied in training.
     """
     rearranged = {name for name, value in graph.constants.items() if value.dtype == np.float32 and value.ndim}
-    movers = []
+    movers, data = [], _data_dependent(graph)
     for node in graph.nodes:
-        if node.op_type in _TRANSPARENT and len(node.output) == 1 and node.input[0] in rearranged:
+        moves = node.op_type in _TRANSPARENT and len(node.output) == 1 and node.input[0] in rearranged
+        if moves and not any(name in data for name in node.input):
             rearranged.update(node.output)
             movers.append(node)
     for node in reversed(movers):
@@ -76,11 +80,13 @@ def constant_derived(graph: Graph) -> set[str]:
 def find_weights(graph: Graph, shapes: Shapes) -> set[str]:
     """The names of the constants that are weights.
 
-    Weights of layers count always; operands of Add, Mul, Sub and Concat where the other operand was learned, or where they
-    widen a raw input (a tokeniser of numbers does, a scaler of inputs does not). Single numbers, masks, sinusoidal
+    Weights of layers count always; operands of Add, Mul, Sub and Concat where the other operand was learned, or where
+    they widen a raw input (a tokeniser of numbers does, a scaler of inputs does not). Single numbers, masks, sinusoidal
     positions and values of 1e4 and more are constants.
     """
-    origins: dict[str, set[str]] = {n: {n} for n, v in graph.constants.items() if v.dtype == np.float32}
+    origins: dict[str, set[str]] = {
+        n: {n} for n, v in graph.constants.items() if v.dtype == np.float32 and not n.startswith(OURS)
+    }
     weights: set[str] = set()
     learned: set[str] = set()
     data = _data_dependent(graph)

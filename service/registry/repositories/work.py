@@ -95,7 +95,7 @@ class WorkQueue:
         overdue = and_(unheard, or_(Work.state == "waiting", expired))
         # Expired leases first: somebody has already waited for them.
         order = case((Work.state == "claimed", 0), else_=1)
-        chosen = select(Work.record_id).where(overdue).order_by(order, Work.record_id).limit(limit)
+        chosen = select(Work.record_id).where(overdue).order_by(order, Work.rung_at).limit(limit)
         rung = (
             update(Work).where(Work.record_id.in_(chosen)).values(rung_at=moment).returning(Work.record_id, Work.kind)
         )

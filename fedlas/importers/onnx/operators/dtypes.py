@@ -7,7 +7,7 @@ from onnx import TensorProto
 
 from fedlas.errors import UnsupportedModel
 
-_DTYPES = {
+_DTYPES: dict[int, torch.dtype] = {
     TensorProto.FLOAT: torch.float32,
     TensorProto.FLOAT16: torch.float16,
     TensorProto.BFLOAT16: torch.bfloat16,

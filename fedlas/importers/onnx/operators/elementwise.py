@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import functools
 import math
+from collections.abc import Callable
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -13,7 +15,7 @@ from fedlas.importers.onnx.operators.dtypes import torch_dtype
 from fedlas.importers.onnx.operators.table import OPERATORS, Operator, operator
 
 # Operators that PyTorch computes under the same definition: no attributes, inputs in the same order.
-_SAME = {
+_SAME: dict[str, Callable[..., Any]] = {
     "Abs": torch.abs,
     "Acos": torch.acos,
     "Acosh": torch.acosh,

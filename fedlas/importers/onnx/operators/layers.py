@@ -1,4 +1,4 @@
-"""ONNX operators that carry weights: products, convolutions, pooling, normalisation, attention; they know no training mode."""
+"""ONNX operators that carry weights: products, convolutions, pooling, normalisation, attention; they only infer."""
 
 from __future__ import annotations
 
@@ -62,8 +62,8 @@ def _by_rank(rank: int, *functions: Callable[..., Tensor]) -> Callable[..., Tens
 
 
 @operator("Conv")
-def conv(x: Tensor, weight: Tensor, bias: Tensor | None = None, *, auto_pad: str = "NOTSET", dilations: Ints | None = None,
-         group: int = 1, kernel_shape: Ints | None = None, pads: Ints | None = None,
+def conv(x: Tensor, weight: Tensor, bias: Tensor | None = None, *, auto_pad: str = "NOTSET",
+         dilations: Ints | None = None, group: int = 1, kernel_shape: Ints | None = None, pads: Ints | None = None,
          strides: Ints | None = None) -> Tensor:  # fmt: skip
     rank = x.ndim - 2
     stride, dilation = strides or (1,) * rank, dilations or (1,) * rank
@@ -110,7 +110,8 @@ def max_pool(x: Tensor, *, kernel_shape: Ints, auto_pad: str = "NOTSET", ceil_mo
 
 @operator("AveragePool")
 def average_pool(x: Tensor, *, kernel_shape: Ints, auto_pad: str = "NOTSET", ceil_mode: int = 0,
-                 count_include_pad: int = 0, pads: Ints | None = None, strides: Ints | None = None) -> Tensor:  # fmt: skip
+                 count_include_pad: int = 0, pads: Ints | None = None,
+                 strides: Ints | None = None) -> Tensor:  # fmt: skip
     rank = x.ndim - 2
     stride = strides or (1,) * rank
     edges = _explicit_pads(auto_pad, pads, x.shape[2:], kernel_shape, stride, (1,) * rank)
@@ -197,8 +198,8 @@ def attention(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = N
     """Scaled dot products over (N, heads, L, d), or over (N, L, heads·d) with the numbers of heads as attributes."""
     packed = query.ndim == 3
     if packed:
-        query = query.unflatten(-1, (q_num_heads or 1, -1)).transpose(1, 2)
-        key, value = (t.unflatten(-1, (kv_num_heads or 1, -1)).transpose(1, 2) for t in (key, value))
+        query = query.reshape(*query.shape[:2], q_num_heads or 1, -1).transpose(1, 2)
+        key, value = (t.reshape(*t.shape[:2], kv_num_heads or 1, -1).transpose(1, 2) for t in (key, value))
     out = F.scaled_dot_product_attention(
         query, key, value, mask, is_causal=bool(is_causal), scale=scale, enable_gqa=query.shape[1] != key.shape[1]
     )

@@ -1,4 +1,4 @@
-"""ONNX's Resize and Upsample, as far as PyTorch's interpolation has the same definition; they know no layout but NC…."""
+"""ONNX's Resize and Upsample, as far as PyTorch's interpolation has the same definition; they know only NC…."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def resize(x: Tensor, roi: Tensor | None = None, scales: Tensor | None = None, s
            cubic_coeff_a: float = -0.75, exclude_outside: int = 0, extrapolation_value: float = 0.0,
            keep_aspect_ratio_policy: str = "stretch", mode: str = "nearest",
            nearest_mode: str = "round_prefer_floor") -> Tensor:  # fmt: skip
-    """Nearest as PyTorch (asymmetric, floor, or whole factors), linear and cubic with half pixels or aligned corners."""
+    """Nearest as PyTorch (asymmetric, floor, or whole factors); linear, cubic with half pixels or aligned corners."""
     given_scales = scales.tolist() if scales is not None and scales.numel() else []
     given_sizes = sizes.tolist() if sizes is not None and sizes.numel() else []
     if axes is not None:

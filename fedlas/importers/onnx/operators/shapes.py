@@ -103,7 +103,7 @@ def concat(*values: Tensor, axis: int = 1) -> Tensor:
 def split(x: Tensor, sizes: Tensor | None = None, *, axis: int = 0, split: tuple[int, ...] | None = None,
           num_outputs: int) -> tuple[Tensor, ...]:  # fmt: skip
     """Without sizes the parts are equal, the last one possibly smaller."""
-    given = split if sizes is None else tuple(sizes.tolist())
+    given = list(split or ()) if sizes is None else sizes.tolist()
     return torch.split(x, given if given else math.ceil(x.shape[axis] / num_outputs), axis)
 
 

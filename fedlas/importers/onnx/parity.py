@@ -1,0 +1,65 @@
+"""Proof that an imported classifier computes what the file computes, by running the file itself under ONNX Runtime."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime as ort
+import torch
+from numpy.typing import NDArray
+
+from fedlas.errors import UnsupportedModel
+from fedlas.importers.onnx.classifier import OnnxClassifier
+
+_ROWS = 4
+#: Why a session refuses a file is the sender's to know, but not in pages.
+_LONGEST_REASON = 300
+
+
+def check_parity(path: str | Path, classifier: OnnxClassifier, *, tolerance: float = 1e-4) -> float:
+    """Return the largest difference in any probability between the file and the classifier, on made-up rows.
+
+    Raises:
+        UnsupportedModel: `not_runnable` where ONNX Runtime cannot run the file, `import_mismatch` where the
+            difference is over `tolerance`.
+    """
+    options = ort.SessionOptions()
+    options.log_severity_level = 4
+    try:
+        session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        rows = classifier.example_rows(_fixed_rows(session) or _ROWS)
+        given = {value.name: row for value, row in zip(session.get_inputs(), rows, strict=True)}
+        found = np.asarray(session.run([classifier.output_name], given)[0], np.float64)
+    except Exception as error:  # ONNX Runtime raises a class of its own for every kind of refusal
+        reason = str(error)[:_LONGEST_REASON]
+        raise UnsupportedModel("not_runnable", f"ONNX Runtime cannot run the model: {reason}") from error
+    with torch.no_grad():
+        logits, _ = classifier(*(torch.from_numpy(row) for row in rows))
+    expected = torch.softmax(logits.double(), dim=1).numpy()
+    difference = float(np.abs(_probabilities(found, classifier) - expected).max())
+    if not difference <= tolerance:
+        raise UnsupportedModel(
+            "import_mismatch",
+            f"the imported network differs from the file by {difference:.2e} in probability; "
+            "please report this model, nothing is wrong with it as far as we know",
+        )
+    return difference
+
+
+def _fixed_rows(session: ort.InferenceSession) -> int | None:
+    sizes = [value.shape[0] for value in session.get_inputs() if value.shape]
+    return next((size for size in sizes if isinstance(size, int)), None)
+
+
+def _probabilities(found: NDArray[Any], classifier: OnnxClassifier) -> NDArray[Any]:
+    """The file's output as probabilities (N, K)."""
+    scores = found.reshape(len(found), -1)
+    if scores.shape[1] == 1:  # one column: of the positive class
+        positive = scores if classifier.output_kind == "probabilities" else 1 / (1 + np.exp(-scores))
+        return np.concatenate([1 - positive, positive], axis=1)
+    if classifier.output_kind == "probabilities":
+        return scores if (scores >= 0).all() else np.exp(scores)  # the latter of a LogSoftmax
+    shifted = np.exp(scores - scores.max(axis=1, keepdims=True))
+    return np.asarray(shifted / shifted.sum(axis=1, keepdims=True))
