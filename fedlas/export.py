@@ -10,7 +10,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import onnxruntime as ort
@@ -18,22 +18,13 @@ import torch
 from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, TensorProto, helper
 
+from fedlas.calibrators import Calibrator
 from fedlas.errors import ExportError
 from fedlas.importers.onnx import OnnxClassifier
 from fedlas.importers.onnx.graph import Graph
 
 OUTPUTS = ("logits", "probabilities", "confidence", "features")
 Array = NDArray[Any]
-
-
-class Calibrator(Protocol):
-    """What the export needs of a calibrator (`fedlas.calibrators` has them)."""
-
-    name: str
-
-    def __call__(self, logits: Array) -> Array: ...
-    def parameters(self) -> dict[str, float | list[float]]: ...
-    def to_onnx(self, input_name: str, output_name: str) -> tuple[list[NodeProto], list[TensorProto]]: ...
 
 
 @dataclass(frozen=True)

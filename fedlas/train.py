@@ -146,7 +146,7 @@ def fit(
                 value: Tensor = loss(logits, wanted, seen)
 
                 optimizer.zero_grad(set_to_none=True)
-                value.backward()  # type: ignore[no-untyped-call]
+                value.backward()
                 nn.utils.clip_grad_norm_(trained, config.clip_norm)
                 optimizer.step()
                 total += float(value.detach())

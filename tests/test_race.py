@@ -12,6 +12,7 @@ from fedlas import metrics
 from fedlas.calibrators import AffineScaling, softmax
 from fedlas.losses import FedLASLoss, FedLASPlusLoss
 from fedlas.race import METHODS, Candidate, RaceProgress, RaceResult, check_hyperparameters, make_loss, race, recipe
+from fedlas.race.candidates import for_head
 from fedlas.race.scoring import cross_fitted_nll, fit_calibrator
 from fedlas.train import predict_logits
 from tests.helpers.small_classifier import SmallClassifier, noisy_digits, overconfident_classifier
@@ -240,3 +241,13 @@ def test_a_candidate_reads_well_as_json() -> None:
     assert shown["scope"] == "all"
     assert shown["calibrator"]["name"] == "temperature"
     assert set(shown["calibration"]) == {"nll", "accuracy", "brier", "ece"}
+
+
+def test_a_heads_rate_shrinks_with_its_features_unless_it_was_asked_for() -> None:
+    """A head on features of mean squared norm 1,000 is trained a hundred times more gently; a fixed rate is kept."""
+    features = np.full((20, 10), 10.0, dtype=np.float32)
+    adapted = for_head(Candidate("fedlas", 0.2), features)
+    assert adapted.scope == "head"
+    assert adapted.learning_rate == pytest.approx(0.002)
+    assert for_head(Candidate("fedlas", 0.2, fixed_rate=True), features).learning_rate == 0.2
+    assert for_head(Candidate("fedlas", 0.2), features / 100).learning_rate == 0.2

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
-import socket
 import sys
 import threading
 import time
@@ -20,6 +18,7 @@ from redis.exceptions import RedisError
 from service.registry.contract import RING, WORK_KINDS
 from service.registry.unit_of_work import Registry
 from worker.reaper import reap
+from worker.sandbox import clear_left_overs, worker_name
 from worker.settings import WorkerSettings
 from worker.tasks import Worker
 
@@ -64,7 +63,8 @@ def main(settings: WorkerSettings) -> None:
     _await_tables(registry)
     app = make_celery(settings)
     ring = ringer(app)
-    name = f"{socket.gethostname()}-{os.getpid()}"
+    name = worker_name()
+    clear_left_overs(settings.work_dir)
     worker = Worker(settings, registry, name=name, ring=ring)
     app.task(worker.handle, name=RING)
     _follow(worker, registry, settings, ring)

@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from fedlas.data import Dataset, align_inputs
+from fedlas.errors import Mismatch
 from service.inference.answers import AnswerOptions, answer
 from service.inference.results import write_results
-from service.inference.runtime import open_session
+from service.inference.runtime import REFUSALS, open_session, refusal
+from service.registry.errors import InvalidRequest
 
 Json = dict[str, Any]
 Emit = Callable[[Json], None]
@@ -30,8 +32,13 @@ def predict(spec: Json, folder: Path, emit: Emit) -> Json:
     def blocks() -> Iterator[list[Json]]:
         for start in range(0, num_rows, _BLOCK_ROWS):
             block = {name: array[start : start + _BLOCK_ROWS] for name, array in inputs.items()}
-            outputs = dict(zip(_OUTPUTS, session.run(list(_OUTPUTS), block), strict=True))
-            yield answer(outputs, profile, options)
+            try:
+                outputs = dict(zip(_OUTPUTS, session.run(list(_OUTPUTS), block), strict=True))
+                yield answer(outputs, profile, options)
+            except REFUSALS as error:
+                raise Mismatch("inputs_refused", f"from row {start} on: {refusal(error)}") from error
+            except InvalidRequest as error:
+                raise Mismatch(error.code, f"counted from row {start}: {error.message}") from error
             emit({"progress": {"fraction": round(min(1.0, (start + _BLOCK_ROWS) / num_rows), 4)}})
 
     write_results(folder / "results.parquet", blocks())

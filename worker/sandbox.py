@@ -12,6 +12,7 @@ import os
 import selectors
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -49,11 +50,25 @@ class Outcome:
     log: str = ""
 
 
+def worker_name() -> str:
+    """Host and process: who holds a lease, and whose folders are whose."""
+    return f"{socket.gethostname()}-{os.getpid()}"
+
+
+def clear_left_overs(root: Path) -> None:
+    """Remove the folders of workers of this host that are gone: a killed worker cannot tidy up."""
+    for folder in root.glob(f"{socket.gethostname()}-*"):
+        pid = folder.name.rpartition("-")[2]
+        if pid.isdigit() and not Path(f"/proc/{pid}").exists():
+            shutil.rmtree(folder, ignore_errors=True)
+
+
 @contextmanager
 def private_folder(root: Path) -> Iterator[Path]:
     """A folder for one child, gone afterwards."""
-    root.mkdir(parents=True, exist_ok=True)
-    folder = Path(tempfile.mkdtemp(dir=root))
+    place = root / worker_name()
+    place.mkdir(parents=True, exist_ok=True)
+    folder = Path(tempfile.mkdtemp(dir=place))
     try:
         yield folder
     finally:

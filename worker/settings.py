@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from pydantic import Field
 
 from service.registry.settings import GIBIBYTE, RegistrySettings
@@ -19,3 +21,8 @@ class WorkerSettings(RegistrySettings):
     inspection_seconds: float = Field(120, gt=0)
     inspection_memory_bytes: int = Field(12 * GIBIBYTE, gt=0, description="Address space of an inspection.")
     job_grace_seconds: float = Field(1800, ge=0, description="Beyond its own budget a job is ended by force.")
+
+    @property
+    def work_dir(self) -> Path:
+        """Where children have their private folders."""
+        return self.data_dir.absolute() / "work"

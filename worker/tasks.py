@@ -86,7 +86,7 @@ class Worker:
             return
         _LOG.info("%s started (attempt %d)", claim.record_id, claim.attempts)
         started = time.monotonic()
-        with sandbox.private_folder(self._settings.data_dir.absolute() / "work") as folder:
+        with sandbox.private_folder(self._settings.work_dir) as folder:
             outcome = sandbox.run(
                 step.name,
                 prepared.spec,

@@ -111,4 +111,5 @@ def _candidate(method: str, alpha: float | None, learning_rate: float) -> Candid
 
 def _fixed(candidate: Candidate, fixed: Mapping[str, Any]) -> Candidate:
     own = (*DEFAULTS[candidate.method], "learning_rate", "epochs", "batch_size", "scope")
-    return replace(candidate, **{name: value for name, value in fixed.items() if name in own})
+    given = {name: value for name, value in fixed.items() if name in own}
+    return replace(candidate, **given, fixed_rate="learning_rate" in given)

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from fedlas.calibrators import TemperatureScaling
 from fedlas.classifier import Classifier
-from fedlas.race.candidates import Candidate, make_loss
+from fedlas.race.candidates import Candidate, for_head, make_loss
 from fedlas.race.clock import Clock, OverBudget
 from fedlas.race.results import CandidateResult, Finalist, Floats, RaceProgress, RaceResult
 from fedlas.race.scoring import fit_calibrator, score
@@ -116,7 +116,7 @@ class _Track:
                     _skipped(candidate, obstacle or "its measured time does not fit what is left of the budget")
                 )
                 continue
-            results.append(self._run_one(replace(candidate, scope=scope), number, len(candidates)))
+            results.append(self._run_one(self._scoped(candidate, scope), number, len(candidates)))
         return results
 
     def _obstacle(self) -> str:
@@ -148,6 +148,11 @@ class _Track:
                     "the budget: only its head was trained"
                 )
         return ""
+
+    def _scoped(self, candidate: Candidate, scope: str) -> Candidate:
+        if scope == "head" and self.features is not None:
+            return for_head(candidate, self.features)
+        return replace(candidate, scope=scope)
 
     def _estimate(self, candidate: Candidate) -> float:
         inputs, targets = self._train()

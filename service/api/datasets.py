@@ -6,7 +6,7 @@ from contextlib import ExitStack
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Query, Request, Response
-from pydantic import Field
+from pydantic import ConfigDict, Field
 from starlette.concurrency import run_in_threadpool
 
 from service.api.creation import IdempotencyKey, add_dataset, create_once, parse_json, receive_upload
@@ -39,6 +39,8 @@ UPLOAD_BODY = {
 
 class DatasetOptions(Strict):
     """How to read the file; everything has a default."""
+
+    model_config = ConfigDict(strict=False)  # a query parameter is always text
 
     name: str | None = Field(None, max_length=200)
     format: Literal["npz", "csv", "parquet", "imagefolder"] | None = Field(

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from service.api.problems import problem
+from service.api.problems import defect, problem
 from service.registry.errors import TooLarge
 
 #: Probes and the documentation tell no secrets, and neither a load balancer nor a browser's address bar has a key.
@@ -20,7 +20,7 @@ _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,100}")
 
 
 class RequestId:
-    """Answers carry `X-Request-Id`: the client's own if it sent a harmless one, else a new one."""
+    """Answers carry `X-Request-Id`, those to our own defects too: the client's own if harmless, else a new one."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
@@ -32,12 +32,22 @@ class RequestId:
         given = Headers(scope=scope).get("x-request-id", "")
         request_id = given if _REQUEST_ID.fullmatch(given) else f"req_{secrets.token_hex(12)}"
 
+        started = False
+
         async def send_with_id(message: Message) -> None:
+            nonlocal started
             if message["type"] == "http.response.start":
+                started = True
                 MutableHeaders(scope=message)["X-Request-Id"] = request_id
             await send(message)
 
-        await self.app(scope, receive, send_with_id)
+        try:
+            await self.app(scope, receive, send_with_id)
+        except Exception as error:
+            # Answered here: further out the id is not known, and uvicorn would close the connection without a word.
+            if started:
+                raise
+            await defect(scope["method"], scope["path"], error)(scope, receive, send_with_id)
 
 
 class BearerKeys:

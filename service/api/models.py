@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import FileResponse
-from pydantic import Field
+from pydantic import ConfigDict, Field
 from starlette.concurrency import run_in_threadpool
 
 from service.api.creation import IdempotencyKey, add_model, create_once, receive_upload
@@ -23,6 +23,8 @@ router = APIRouter(prefix="/v1/models", tags=["models"])
 
 class ModelOptions(Strict):
     """How to understand the file; everything has a default."""
+
+    model_config = ConfigDict(strict=False)  # a query parameter is always text
 
     name: str | None = Field(None, max_length=200)
     class_names: str | None = Field(None, max_length=1_000_000, description="Comma-separated, in the output's order.")

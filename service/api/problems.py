@@ -75,7 +75,6 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(RequestValidationError, _on_validation_error)
     app.add_exception_handler(ValidationError, _on_validation_error)
     app.add_exception_handler(HTTPException, _on_http_error)
-    app.add_exception_handler(Exception, _on_defect)
 
 
 def _on_registry_error(request: Request, error: Exception) -> JSONResponse:
@@ -115,6 +114,7 @@ def _on_http_error(request: Request, error: Exception) -> JSONResponse:
     return problem(error.status_code, code, str(error.detail), headers=dict(error.headers or {}))
 
 
-def _on_defect(request: Request, error: Exception) -> JSONResponse:
-    _LOG.error("unhandled error in %s %s", request.method, request.url.path, exc_info=error)
+def defect(method: str, path: str, error: Exception) -> JSONResponse:
+    """Log what nobody foresaw, and build the answer."""
+    _LOG.error("unhandled error in %s %s", method, path, exc_info=error)
     return problem(500, "internal_error", "an unexpected error happened; quote the X-Request-Id when reporting it")

@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from service.registry.errors import InvalidRequest
+
 
 @dataclass(frozen=True, slots=True)
 class AnswerOptions:
@@ -24,9 +26,11 @@ def answer(
 
     `outputs` holds logits (N, K) before the calibrator, probabilities (N, K) after it, confidence (N,). `profile`
     names the classes and the task. `uncalibrated_confidence` is the largest softmax of the same graph's logits.
+    Raises InvalidRequest where the model computes no number: JSON has no NaN, and nobody could act on it.
     """
     names = profile["class_names"]
     probs, confidences = outputs["probabilities"], outputs["confidence"]
+    _refuse_non_finite(confidences, outputs["logits"])
     indices = probs.argmax(axis=1)
     columns: dict[str, list[Any]] = {
         "label": [names[index] for index in indices],
@@ -41,6 +45,13 @@ def answer(
         columns["top_k"] = _top_k(probs, names, min(options.top_k, probs.shape[1]))
     keys = tuple(columns)
     return [dict(zip(keys, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+
+
+def _refuse_non_finite(confidences: np.ndarray, logits: np.ndarray) -> None:
+    broken = np.flatnonzero(~(np.isfinite(confidences) & np.isfinite(logits).all(axis=1)))
+    if broken.size:
+        message = f"row {broken[0]}: the model's own numbers overflow on these values; no confidence can be given"
+        raise InvalidRequest("non_finite_output", message, field="inputs")
 
 
 def _max_softmax(logits: np.ndarray) -> np.ndarray:

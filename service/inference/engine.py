@@ -10,8 +10,9 @@ from dataclasses import dataclass, field
 import numpy as np
 import onnxruntime as ort
 
-from service.inference.runtime import open_session
+from service.inference.runtime import REFUSALS, open_session, refusal
 from service.registry.artifacts import ArtifactStore
+from service.registry.errors import InvalidRequest
 
 #: Outputs of every file that is served; see the HTTP contract.
 STANDARD_OUTPUTS = ("logits", "probabilities", "confidence", "features")
@@ -41,8 +42,13 @@ class Engine:
         *,
         outputs: tuple[str, ...] = ("logits", "probabilities", "confidence"),
     ) -> dict[str, np.ndarray]:
-        """Run the model over rows; raises NotFound if the file is missing."""
-        results = self._session(digest).run(list(outputs), dict(inputs))
+        """Run the model over rows; raises NotFound if the file is missing, InvalidRequest if it cannot compute them."""
+        session = self._session(digest)
+        try:
+            results = session.run(list(outputs), dict(inputs))
+        except REFUSALS as error:  # for example a token that is not in the vocabulary, inputs that differ in length
+            message = f"the model cannot compute these rows: {refusal(error)}"
+            raise InvalidRequest("inputs_refused", message, field="inputs") from error
         return dict(zip(outputs, results, strict=True))
 
     def _session(self, digest: str) -> ort.InferenceSession:

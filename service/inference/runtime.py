@@ -7,7 +7,10 @@ from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 
 import onnxruntime as ort
+from onnxruntime.capi.onnxruntime_pybind11_state import Fail, InvalidArgument, RuntimeException
 
+#: What a session raises for rows that fit the declared shapes and still cannot be computed.
+REFUSALS = (Fail, InvalidArgument, RuntimeException)
 #: y = Identity(x): small enough to try a session with.
 _PROBE = base64.b64decode("CAg6NwoQCgF4EgF5IghJZGVudGl0eRIBcFoPCgF4EgoKCAgBEgQKAggBYg8KAXkSCgoICAESBAoCCAFCBAoAEA0=")
 
@@ -51,3 +54,8 @@ def session_options(*, threads: int = 1) -> ort.SessionOptions:
 def open_session(path: str, *, threads: int) -> ort.InferenceSession:
     """Open a file that we wrote."""
     return ort.InferenceSession(path, session_options(threads=threads), providers=list(providers()))
+
+
+def refusal(error: Exception) -> str:
+    """What was wrong with the rows, without the runtime's preamble."""
+    return str(error).rpartition("Status Message:")[2].strip()

@@ -40,9 +40,9 @@ PositiveValue = Annotated[float, Field(gt=0, le=1000)]
 
 
 class Strict(BaseModel):
-    """A request body: an unknown field is an error, not a silent no-op."""
+    """A request body: an unknown field is an error, not a silent no-op, and `true` or `"3"` is no number."""
 
-    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False, strict=True)
 
 
 class Hyperparameters(Strict):

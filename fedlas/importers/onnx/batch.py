@@ -148,9 +148,10 @@ class _Repair:
     def _mend(self, node: NodeProto) -> None:
         if not any(name not in self.derived for name in node.input):
             return
-        if node.op_type in ("Reshape", "Expand") and len(node.input) == 2 and node.input[1] in self.derived:
-            mend = self._mend_reshape if node.op_type == "Reshape" else self._mend_expand
-            mend(node)
+        if node.op_type == "Reshape" and len(node.input) == 2:
+            self._mend_reshape(node)
+        elif node.op_type == "Expand" and node.input[1] in self.derived:
+            self._mend_expand(node)
         elif node.op_type == "Concat" or node.op_type in _BROADCASTING:
             for position, name in enumerate(node.input):
                 if name and name in self.derived:
@@ -162,7 +163,17 @@ class _Repair:
         if old == new or math.prod(old) == 0:
             return
         axis = self._row_axis(old, new, result)
+        wanted = [size * self.rows // self.batch if i == axis else size for i, size in enumerate(result)]
+        if node.input[1] not in self.derived and self._target(node, new) == wanted:
+            return  # computed from the shape of an input, and rightly so
         node.input[1] = self._constant([-1 if i == axis else size for i, size in enumerate(result)])
+
+    def _target(self, node: NodeProto, shape: Shape) -> list[int]:
+        """The sizes that a Reshape asks for, where nothing is left to be inferred."""
+        sizes: list[int] = self.values[node.input[1]].tolist()
+        sizes = [shape[i] if size == 0 and i < len(shape) else size for i, size in enumerate(sizes)]
+        rest = math.prod(size for size in sizes if size != -1)
+        return [math.prod(shape) // max(rest, 1) if size == -1 else size for size in sizes]
 
     def _row_axis(self, old: Shape, new: Shape, result: Shape) -> int:
         """The axis of a Reshape's result that carries the rows."""

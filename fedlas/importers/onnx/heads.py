@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,6 +14,7 @@ from fedlas.importers.onnx.roles import constant_derived
 
 Shapes = Mapping[str, tuple[int, ...]]
 
+_RESHAPING = ("Identity", "Flatten", "Reshape", "Squeeze", "Unsqueeze")
 _TAIL = ("Identity", "Cast", "Flatten", "Reshape", "Squeeze", "Unsqueeze", "Log", "Exp")
 _LINEAR = ("Gemm", "MatMul", "Conv", "Einsum")
 # What may stand between the last linear layer and the output where nothing else says that this is a classifier.
@@ -43,7 +44,8 @@ def find_head(graph: Graph, output: str, shapes: Shapes, features: str | None = 
     Raises:
         UnsupportedModel: `no_classifier_output`, `multilabel_unsupported`.
     """
-    logits, kind, activation = _cut_tail(graph, output, shapes)
+    before, kind, activation = _cut_tail(graph, output, shapes)
+    logits = _before_reshapes(graph, before, shapes)
     shape = shapes[logits]
     columns = int(np.prod(shape[1:]))
     rows = shapes[graph.input_names[0]][0]
@@ -100,6 +102,16 @@ def _cut_tail(graph: Graph, output: str, shapes: Shapes) -> tuple[str, str, Node
         passed.append(node.op_type)
         name = node.input[0]
     return output, "logits", None
+
+
+def _before_reshapes(graph: Graph, name: str, shapes: Shapes) -> str:
+    """Scores before changes of shape that leave the rows alone: logits are flattened here anyway."""
+    producers, rows = graph.producers(), shapes[graph.input_names[0]][0]
+    while (node := producers.get(name)) is not None and node.op_type in _RESHAPING:
+        if shapes[node.input[0]][:1] != (rows,) or shapes[name][:1] != (rows,):
+            break
+        name = node.input[0]
+    return name
 
 
 def _over_classes(node: NodeProto, shapes: Shapes, opset: int) -> bool:
@@ -184,6 +196,23 @@ def _tapped(graph: Graph, features: str, shapes: Shapes) -> tuple[str]:
         near = ", ".join(sorted(name for node in graph.nodes[-12:] for name in node.output if name))
         raise UnsupportedModel("unknown_features", f"the graph has no tensor {features!r}; its last ones are {near}")
     return (features,)
+
+
+def check_head_alone(graph: Graph, logits: str, frontier: Sequence[str]) -> None:
+    """The features must be all that the logits depend on.
+
+    Raises:
+        UnsupportedModel: `unknown_features`.
+    """
+    nodes = graph.cone([logits], stop=frontier)
+    known = {"", *graph.constants, *frontier, *(name for node in nodes for name in node.output)}
+    others = sorted({name for node in nodes for name in node.input} - known)
+    if others or not any(name in frontier for node in nodes for name in node.input):
+        raise UnsupportedModel(
+            "unknown_features",
+            f"the logits cannot be computed from {', '.join(frontier)} alone (also read: {', '.join(others) or '-'}); "
+            "pass features= with a tensor through which all of the network goes",
+        )
 
 
 def standard_logits(graph: Graph, head: Head, shapes: Shapes) -> str:

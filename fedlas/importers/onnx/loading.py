@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from fedlas.errors import UnsupportedModel
@@ -18,9 +19,10 @@ from fedlas.importers.onnx.examples import (
     set_batch,
 )
 from fedlas.importers.onnx.graph import Graph
-from fedlas.importers.onnx.heads import Head, find_head, standard_logits
+from fedlas.importers.onnx.heads import Head, check_head_alone, find_head, standard_logits
 from fedlas.importers.onnx.lowering import Lowered, lower
 from fedlas.importers.onnx.normalise import check_operators, normalise, unsupported
+from fedlas.importers.onnx.pooling import pool_first
 from fedlas.importers.onnx.reading import read_model
 from fedlas.importers.onnx.roles import find_weights, unshare
 
@@ -53,8 +55,13 @@ def load_onnx(
     if batch is not None or not _follows_rows(graph, specs, lengths):
         graph = free_batch(graph, specs, batch or 1, lengths)
     set_batch(graph)
-    head = _choose_head(graph, shapes_of(graph, example_inputs(specs, 2, lengths)), output, features)
+    shapes = shapes_of(graph, example_inputs(specs, 2, lengths))
+    head = _choose_head(graph, shapes, output, features)
     _check_task(head, task)
+    graph.prune([head.output])
+    if features is None and pool_first(graph, head, shapes):
+        moved = find_head(graph, graph.outputs[0], shapes_of(graph, example_inputs(specs, 2, lengths)))
+        head = replace(moved, output=head.output)
     return _build(graph, head, specs, lengths, task)
 
 
@@ -119,6 +126,7 @@ def _build(
     examples = example_inputs(specs, 2, lengths)
     logits = standard_logits(graph, head, shapes_of(graph, examples))
     graph.prune([logits, *head.frontier])
+    check_head_alone(graph, logits, head.frontier)
     unshare(graph)
     shapes = shapes_of(graph, examples)
     weights = find_weights(graph, shapes)

@@ -6,12 +6,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import onnxruntime as ort
 import torch
 from numpy.typing import NDArray
 
 from fedlas.errors import UnsupportedModel
 from fedlas.importers.onnx.classifier import OnnxClassifier
+from fedlas.importers.onnx.normalise import to_inference
 
 _ROWS = 4
 #: Why a session refuses a file is the sender's to know, but not in pages.
@@ -28,7 +30,7 @@ def check_parity(path: str | Path, classifier: OnnxClassifier, *, tolerance: flo
     options = ort.SessionOptions()
     options.log_severity_level = 4
     try:
-        session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        session = ort.InferenceSession(_in_inference(path), options, providers=["CPUExecutionProvider"])
         rows = classifier.example_rows(_fixed_rows(session) or _ROWS)
         given = {value.name: row for value, row in zip(session.get_inputs(), rows, strict=True)}
         found = np.asarray(session.run([classifier.output_name], given)[0], np.float64)
@@ -46,6 +48,23 @@ def check_parity(path: str | Path, classifier: OnnxClassifier, *, tolerance: flo
             "please report this model, nothing is wrong with it as far as we know",
         )
     return difference
+
+
+def _in_inference(path: str | Path) -> str | bytes:
+    """The file; where it was exported in training mode, its bytes with normalisation and dropout set to inference."""
+    model = onnx.ModelProto.FromString(Path(path).read_bytes())
+    if not _trains(model):
+        return str(path)
+    for node in model.graph.node:
+        to_inference(node)
+    return bytes(model.SerializeToString())
+
+
+def _trains(model: onnx.ModelProto) -> bool:
+    return any(
+        (node.op_type == "BatchNormalization" and len(node.output) > 1) or node.op_type == "Dropout"
+        for node in model.graph.node
+    )
 
 
 def _fixed_rows(session: ort.InferenceSession) -> int | None:

@@ -30,6 +30,7 @@ _FOREIGN = (
     (b"]\x00\x00", "an lzma file (perhaps a compressed pickle)"),
     (b"\x04\x22\x4d\x18", "an lz4 file (perhaps a compressed pickle)"),
     (b"\x28\xb5\x2f\xfd", "a zstandard file (perhaps a compressed pickle)"),
+    *((b"x" + bytes([level]), "a zlib stream (joblib compresses pickles so)") for level in (0x01, 0x5E, 0x9C, 0xDA)),
     (b"ZF", "a joblib file (compressed pickle)"),
     (b"\x89HDF\r\n\x1a\n", "an HDF5 file (as Keras writes)"),
 )

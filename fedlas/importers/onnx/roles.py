@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 from onnx import NodeProto
@@ -38,34 +38,50 @@ _TRANSPARENT = ("Expand", "Reshape", "Transpose", "Unsqueeze", "Squeeze", "Flatt
 
 
 def unshare(graph: Graph) -> None:
-    """Give every reader of a float constant its own copy, also behind operators that only rearrange it.
+    """Give every layer that reads a float constant its own copy, also behind operators that only rearrange it.
 
     Exporters merge initialisers that are equal (two fresh LayerNorms), and merged layers would stay tied in training.
+    Nodes that compute a weight from constants (its norm, its standardised form) keep sharing what they read.
     """
     rearranged = {name for name, value in graph.constants.items() if value.dtype == np.float32 and value.ndim}
-    movers, data = [], _data_dependent(graph)
+    data = _data_dependent(graph)
+    movers: list[NodeProto] = []
+    shares: set[int] = set()
     for node in graph.nodes:
-        moves = node.op_type in _TRANSPARENT and len(node.output) == 1 and node.input[0] in rearranged
-        if moves and not any(name in data for name in node.input):
+        if any(name in data for name in node.input):
+            continue
+        if node.op_type in _TRANSPARENT and len(node.output) == 1 and node.input[0] in rearranged:
             rearranged.update(node.output)
             movers.append(node)
+        else:
+            shares.add(id(node))
     for node in reversed(movers):
-        _clone_per_reader(graph, node)
+        if _clone_per_layer(graph, node, shares):
+            shares.add(id(node))
     for name, readers in graph.consumers().items():
         value = graph.constants.get(name)
         if value is None or value.dtype != np.float32 or value.ndim == 0:
             continue
-        for node, position in readers[1:]:
+        for node, position in _layers_to_part(readers, shares):
             node.input[position] = graph.add_constant(name, value)
 
 
-def _clone_per_reader(graph: Graph, node: NodeProto) -> None:
+def _layers_to_part(readers: list[tuple[NodeProto, int]], shares: set[int]) -> list[tuple[NodeProto, int]]:
+    """The readers that need a copy: all layers, less one where nobody shares the original."""
+    layers = [(node, position) for node, position in readers if id(node) not in shares]
+    return layers if len(layers) < len(readers) else layers[1:]
+
+
+def _clone_per_layer(graph: Graph, node: NodeProto, shares: set[int]) -> bool:
+    """Clone a rearranging node for each layer that reads it; returns whether the original serves a computation."""
     readers = graph.consumers().get(node.output[0], [])
-    for reader, position in readers[1:]:
+    place = next(i for i, other in enumerate(graph.nodes) if other is node)
+    for reader, position in _layers_to_part(readers, shares):
         clone = copy.deepcopy(node)
         clone.name = ""
         clone.output[0] = reader.input[position] = graph.fresh(node.output[0])
-        graph.nodes.insert(graph.nodes.index(node), clone)
+        graph.nodes.insert(place, clone)
+    return any(id(reader) in shares for reader, _ in readers)
 
 
 def constant_derived(graph: Graph) -> set[str]:
@@ -87,26 +103,29 @@ def find_weights(graph: Graph, shapes: Shapes) -> set[str]:
     origins: dict[str, set[str]] = {
         n: {n} for n, v in graph.constants.items() if v.dtype == np.float32 and not n.startswith(OURS)
     }
+    moved = dict(origins)  # as `origins`, but only through operators that rearrange: a computed mask is no weight
     weights: set[str] = set()
     learned: set[str] = set()
     data = _data_dependent(graph)
     for node in graph.nodes:
         for position, name in enumerate(node.input):
-            found = origins.get(name, set())
-            if found and _is_strong(graph, node, position, data):
-                weights |= {n for n in found if n == name or graph.constants[n].size > 1}
-            elif found and node.op_type in _COMBINING and _is_operand(node, position, learned, data, shapes):
-                weights |= {
-                    n
-                    for n in found
-                    if _could_be_weight(graph.constants[n], n == name and _follows_product(graph, node))
-                }
+            if name in origins and _is_strong(graph, node, position, data):
+                weights |= {n for n in origins[name] if n == name or graph.constants[n].size > 1}
+            elif name in moved and _is_operand(node, position, learned, data, shapes):
+                bias = _follows_product(graph, node)
+                weights |= {n for n in moved[name] if _could_be_weight(graph.constants[n], bias and n == name)}
         if any(name in learned or origins.get(name, set()) & weights for name in node.input):
             learned.update(node.output)
         if node.input and not any(name in data for name in node.input):
-            sources = set().union(*(origins.get(name, set()) for name in node.input))
-            origins.update({name: sources for name in node.output if sources})
+            _pass_on(node, origins, node.input)
+            _pass_on(node, moved, node.input if node.op_type in _TRANSPARENT else [])
     return weights
+
+
+def _pass_on(node: NodeProto, origins: dict[str, set[str]], inputs: Iterable[str]) -> None:
+    sources = set().union(*(origins.get(name, set()) for name in inputs))
+    if sources:
+        origins.update(dict.fromkeys(node.output, sources))
 
 
 def _data_dependent(graph: Graph) -> set[str]:
@@ -136,6 +155,8 @@ def _is_group_norm(graph: Graph, node: NodeProto) -> bool:
 
 
 def _is_operand(node: NodeProto, position: int, learned: set[str], data: set[str], shapes: Shapes) -> bool:
+    if node.op_type not in _COMBINING:
+        return False
     others = [name for i, name in enumerate(node.input) if i != position]
     if any(name in learned for name in others):
         return True

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from fedlas.errors import UnsupportedModel
 from fedlas.importers.onnx.operators.table import operator
 
 Ints = tuple[int, ...]
@@ -140,6 +141,10 @@ def global_max_pool(x: Tensor) -> Tensor:
 def batch_normalization(x: Tensor, scale: Tensor, bias: Tensor, mean: Tensor, var: Tensor, *, epsilon: float = 1e-5,
                         momentum: float = 0.9, spatial: int = 1) -> Tensor:  # fmt: skip
     """In inference; where scale and statistics are constants the importer uses a module that also trains."""
+    if mean.requires_grad or var.requires_grad:  # computed statistics, as of standardised weights
+        shape = [-1] + [1] * (x.ndim - 2)
+        mean, var, scale, bias = (value.reshape(shape) for value in (mean, var, scale, bias))
+        return (x - mean) * torch.rsqrt(var + epsilon) * scale + bias
     return F.batch_norm(x, mean, var, scale, bias, eps=epsilon)
 
 
@@ -193,14 +198,17 @@ def dropout(x: Tensor, ratio_input: Tensor | None = None, training_mode: Tensor 
 
 @operator("Attention")
 def attention(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None, *, is_causal: int = 0,
-              kv_num_heads: int | None = None, q_num_heads: int | None = None, scale: float | None = None,
-              softmax_precision: int = 1) -> Tensor:  # fmt: skip
+              kv_num_heads: int | None = None, q_num_heads: int | None = None, qk_matmul_output_mode: int = 0,
+              scale: float | None = None, softcap: float = 0.0, softmax_precision: int = 1) -> Tensor:  # fmt: skip
     """Scaled dot products over (N, heads, L, d), or over (N, L, heads·d) with the numbers of heads as attributes."""
+    if softcap:
+        raise UnsupportedModel("unsupported_operator", "operator Attention with softcap is not supported")
     packed = query.ndim == 3
     if packed:
         query = query.reshape(*query.shape[:2], q_num_heads or 1, -1).transpose(1, 2)
         key, value = (t.reshape(*t.shape[:2], kv_num_heads or 1, -1).transpose(1, 2) for t in (key, value))
+    grouped = query.shape[1] != key.shape[1]
     out = F.scaled_dot_product_attention(
-        query, key, value, mask, is_causal=bool(is_causal), scale=scale, enable_gqa=query.shape[1] != key.shape[1]
+        query, key, value, mask, is_causal=bool(is_causal), scale=scale, enable_gqa=grouped
     )
     return out.transpose(1, 2).flatten(2) if packed else out

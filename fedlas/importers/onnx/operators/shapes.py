@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from fedlas.errors import Mismatch
 from fedlas.errors import UnsupportedModel
 from fedlas.importers.onnx.operators.dtypes import torch_dtype
 from fedlas.importers.onnx.operators.table import operator
@@ -137,9 +138,14 @@ def gather(x: Tensor, indices: Tensor, *, axis: int = 0) -> Tensor:
         return x.select(axis, int(indices))
     index = indices.to(x.device, torch.int64)
     index = torch.where(index < 0, index + x.shape[axis], index)
-    if axis == 0 and x.ndim == 2:
-        return F.embedding(index, x)
-    picked = x.index_select(axis, index.reshape(-1))
+    try:
+        if axis == 0 and x.ndim == 2:
+            return F.embedding(index, x)
+        picked = x.index_select(axis, index.reshape(-1))
+    except IndexError as error:  # the rows are to blame, not the graph: its owner can mend them
+        known = x.shape[axis]
+        message = f"an index lies outside the {known} entries of a table of the model (a token beyond its vocabulary?)"
+        raise Mismatch("inputs_refused", message) from error
     return picked.reshape(*x.shape[:axis], *index.shape, *x.shape[axis + 1 :])
 
 

@@ -1,0 +1,33 @@
+"""Fixtures of all tests: a registry on disk, uploads made once, and processes that end with the tests."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from service.registry.unit_of_work import Registry
+from service.settings import ServiceSettings
+from tests.helpers.uploads import Uploads
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> ServiceSettings:
+    """Settings whose everything lies in a fresh folder, whatever the environment says."""
+    return ServiceSettings(data_dir=tmp_path / "data", database_url=None, broker_url=None, artifacts=None)
+
+
+@pytest.fixture
+def registry(settings: ServiceSettings) -> Iterator[Registry]:
+    """A migrated registry on disk."""
+    opened = Registry.open(settings)
+    opened.migrate()
+    yield opened
+    opened.close()
+
+
+@pytest.fixture(scope="session")
+def uploads() -> Uploads:
+    """Models and datasets by name, each made once."""
+    return Uploads()

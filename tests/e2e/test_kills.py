@@ -1,0 +1,164 @@
+"""What dies is started again, and a job whose process was killed runs again to exactly one result."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sqlite3
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.helpers.service import Service, children_of, descendants_of, is_alive, serving, until
+from tests.helpers.uploads import Uploads
+
+Json = dict[str, Any]
+
+LONG = {"hyperparameters": {"epochs": 400}, "budget": {"minutes": 2, "candidates": 2}}
+RESTART_S = 30
+
+
+@pytest.fixture
+def training(own_service: Service, uploads: Uploads) -> Json:
+    """A job of the test's own service that is training just now."""
+    model = own_service.upload("models", uploads["digits.onnx"])
+    dataset = own_service.upload("datasets", uploads["digits.npz"])
+    job = own_service.order(model, dataset, **LONG)
+    until(lambda: own_service.job(job["id"])["stage"] == "training", seconds=60, what="the job trains")
+    return job
+
+
+def runs_again(service: Service, job_id: str) -> bool:
+    """Whether a second attempt is on its way or over."""
+    job = service.job(job_id)
+    return bool(job["attempts"] == 2 and job["status"] in ("running", "succeeded"))
+
+
+def left_over_files(service: Service) -> list[Path]:
+    """Files that belong to no record."""
+    folders = [service.data_dir / name for name in ("work", "artifacts/incoming")]
+    return [path for folder in folders for path in folder.rglob("*") if path.is_file()]
+
+
+def ends_once(service: Service, job_id: str) -> None:
+    """The job ends well after two attempts, with exactly one calibrated model."""
+    job = service.ended(job_id)
+    assert (job["status"], job["attempts"], job["error"]) == ("succeeded", 2, None), service.log
+    models = service.get("/v1/models", limit=100)["data"]
+    assert [model["job_id"] for model in models if model["origin"] == "calibrated"] == [job_id]
+    assert [line["status"] for line in job["history"]].count("succeeded") == 1
+    assert service.get(job["report_url"])["verdict"] == job["verdict"]
+
+
+def test_killed_worker(own_service: Service, training: Json) -> None:
+    """After SIGKILL of the worker its child ends, and the job runs again within 30 seconds, to success, once."""
+    worker = own_service.pid("worker")
+    children = descendants_of(worker)
+    assert children
+    os.kill(worker, signal.SIGKILL)
+    until(lambda: not any(map(is_alive, children)), seconds=10, what="the child ends with its worker")
+    until(lambda: runs_again(own_service, training["id"]), seconds=RESTART_S, what="the job runs again")
+    assert own_service.pid("worker") != worker
+    ends_once(own_service, training["id"])
+    assert left_over_files(own_service) == [], "nothing of the first attempt is left on the disk"
+
+
+def test_killed_training_child(own_service: Service, training: Json) -> None:
+    """After SIGKILL of the training child alone the same worker runs the job again, to success, once."""
+    worker = own_service.pid("worker")
+    (child,) = children_of(worker)
+    os.kill(child, signal.SIGKILL)
+    until(lambda: runs_again(own_service, training["id"]), seconds=RESTART_S, what="the job runs again")
+    assert own_service.pid("worker") == worker
+    ends_once(own_service, training["id"])
+
+
+def test_child_that_always_dies(own_service: Service, training: Json) -> None:
+    """A job whose process is lost again and again is given up after three attempts, as our error."""
+    worker = own_service.pid("worker")
+    for attempt in (1, 2, 3):
+        until(
+            lambda at=attempt: own_service.job(training["id"])["attempts"] == at and children_of(worker),  # type: ignore[misc]
+            seconds=RESTART_S,
+            what=f"attempt {attempt}",
+        )
+        for child in children_of(worker):
+            os.kill(child, signal.SIGKILL)
+            until(lambda pid=child: not is_alive(pid), seconds=10, what="it is dead")  # type: ignore[misc]
+    job = own_service.ended(training["id"])
+    assert (job["status"], job["error"]["code"], job["error"]["user_error"]) == ("failed", "worker_lost", False)
+
+
+def test_killed_broker_and_api(own_service: Service, uploads: Uploads) -> None:
+    """A broker or API that is killed is started again; what was ordered meanwhile is done."""
+    model = own_service.inspected("models", uploads["digits.onnx"])
+    broker = own_service.pid("broker")
+    os.kill(broker, signal.SIGKILL)
+    until(lambda: not is_alive(broker), seconds=10, what="the broker is dead")
+    dataset = own_service.upload("datasets", uploads["digits.npz"])  # the bell may be out of order just now
+    until(lambda: own_service.pid("broker") != broker, seconds=RESTART_S, what="a new broker")
+    ready = own_service.get(f"/v1/datasets/{dataset['id']}", wait=60)
+    assert ready["status"] == "ready", own_service.log
+    api = own_service.pid("api")
+    os.kill(api, signal.SIGKILL)
+    until(lambda: own_service.pid("api") != api, seconds=RESTART_S, what="a new API")
+    until(own_service._is_ready, seconds=RESTART_S, what="the new API answers")
+    assert own_service.calibrated(model, dataset)["attempts"] == 1
+
+
+def test_killed_serve_takes_everything_along(tmp_path: Path, uploads: Uploads) -> None:
+    """After SIGKILL of `fedlas serve` no part runs on; started again at once, it does the open job."""
+    with serving(tmp_path / "data") as service:
+        model = service.upload("models", uploads["digits.onnx"])
+        dataset = service.upload("datasets", uploads["digits.npz"])
+        job = service.order(model, dataset, **LONG)
+        until(lambda: service.job(job["id"])["status"] == "running", seconds=60, what="the job runs")
+        below = descendants_of(service.process.pid)
+        assert len(below) >= 4
+        service.process.kill()
+        service.process.wait()
+        service.start()
+        until(lambda: not any(map(is_alive, below)), seconds=30, what="the old parts are gone")
+        ended = service.ended(job["id"])
+        assert (ended["status"], ended["attempts"] <= 2) == ("succeeded", True), service.log
+        broker = service.pid("broker")
+        again = service.inspected("datasets", uploads["digits.npz"])
+        assert (again["status"], service.pid("broker")) == ("ready", broker), service.log
+
+
+def test_stopping_hands_work_back(tmp_path: Path, uploads: Uploads) -> None:
+    """Ctrl-C during a job hands it back uncounted; after a restart it is done and everything else is still there."""
+    with serving(tmp_path / "data") as service:
+        model = service.inspected("models", uploads["digits.onnx"], name="kept")
+        dataset = service.inspected("datasets", uploads["digits.npz"])
+        first = service.calibrated(model, dataset, publish_as="kept")
+        second = service.order(model, dataset, **LONG)
+        until(lambda: service.job(second["id"])["stage"] == "training", seconds=60, what="the job trains")
+        answer = service.predict("kept", [[0.5] * 64])
+        service.stop()
+        assert list((service.data_dir / "run").glob("*.pid")) == []
+        assert left_over_files(service) == []
+        with sqlite3.connect(service.data_dir / "registry.sqlite") as database:
+            row = database.execute("SELECT state, attempts FROM work WHERE record_id = ?", (second["id"],)).fetchone()
+        database.close()
+        assert row == ("waiting", 0)
+        service.start()
+        assert service.get(f"/v1/models/{model['id']}") == model
+        assert service.get(f"/v1/datasets/{dataset['id']}") == dataset
+        assert service.job(first["id"]) == first
+        assert service.predict("kept", [[0.5] * 64]) == answer
+        ended = service.ended(second["id"])
+        assert (ended["status"], ended["attempts"]) == ("succeeded", 1), service.log
+
+
+def test_one_data_folder_one_service(own_service: Service) -> None:
+    """A second `fedlas serve` on the same folder refuses to start and leaves the first one alone."""
+    second = Service.__new__(Service)
+    second.data_dir, second.log_file = own_service.data_dir, own_service.data_dir.with_name("second.log")
+    second._environment = own_service._environment
+    with pytest.raises(AssertionError, match="already uses"):
+        second.start()
+    assert second.process.wait(10) == 1
+    second.client.close()
+    assert own_service.get("/readyz")["status"] == "ready"

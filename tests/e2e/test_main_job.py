@@ -1,0 +1,330 @@
+"""The main job over HTTP: both uploads, a calibration, its evidence, and predictions that the file itself confirms."""
+
+from __future__ import annotations
+
+import json
+import math
+import xml.etree.ElementTree as ET
+from typing import Any
+
+import numpy as np
+import onnxruntime as ort
+import pytest
+
+from tests.helpers import uploads as made
+from tests.helpers.service import Service, until
+from tests.helpers.uploads import Uploads
+
+Json = dict[str, Any]
+
+INTERVALS = ("accuracy", "nll", "brier", "calibration_error_l2", "aurc")
+BINNED = ("ece", "adaptive_ece", "classwise_ece")
+
+
+def run_file(service: Service, model_id: str, inputs: dict[str, made.Array]) -> dict[str, made.Array]:
+    """Download the model's file and run it with nothing but ONNX Runtime."""
+    answer = service.client.get(f"/v1/models/{model_id}/onnx")
+    assert answer.status_code == 200, answer.text
+    session = ort.InferenceSession(answer.content, providers=["CPUExecutionProvider"])
+    names = [output.name for output in session.get_outputs()]
+    return dict(zip(names, session.run(names, inputs), strict=True))
+
+
+def numbers(value: Any) -> list[float]:
+    """All numbers in a JSON value."""
+    if isinstance(value, dict):
+        return [number for item in value.values() for number in numbers(item)]
+    if isinstance(value, list):
+        return [number for item in value for number in numbers(item)]
+    return [value] if isinstance(value, int | float) and not isinstance(value, bool) else []
+
+
+def test_records_are_profiled(digits: tuple[Json, Json]) -> None:
+    """Inspection finds inputs, classes, penultimate features and the splits as they were sent."""
+    model, dataset = digits
+    assert model["inputs"] == [{"name": "x", "dtype": "float32", "shape": ["N", 64]}]
+    assert (model["output"]["kind"], model["num_classes"], model["features"]["dim"]) == ("logits", 10, 64)
+    assert (model["task"], model["trainable"], model["calibrated"]) == ("multiclass", True, False)
+    assert dataset["splits"] == made.COUNTS
+    assert (dataset["num_samples"], dataset["num_classes"]) == (1797, 10)
+    assert dataset["seen_by_model"] == "train_split"
+    assert sum(dataset["class_counts"].values()) == 1797
+
+
+def test_job_reaches_its_verdict(service: Service, finished: Json) -> None:
+    """An overconfident model comes back better calibrated, with the whole history of its job."""
+    assert finished["verdict"] in ("trained", "post_hoc")
+    assert (finished["promoted"], finished["attempts"], finished["metadata"]) == (True, 1, {"a": "b"})
+    assert [line["status"] for line in finished["history"]] == ["queued", "running", "succeeded"]
+    assert finished["created_at"] <= finished["started_at"] <= finished["finished_at"]
+    assert finished["progress"]["fraction"] == 1.0
+    model = service.get(f"/v1/models/{finished['calibrated_model_id']}")
+    assert (model["origin"], model["calibrated"], model["status"]) == ("calibrated", True, "ready")
+    assert (model["parent_id"], model["job_id"]) == (finished["model_id"], finished["id"])
+    assert model["report_url"] == finished["report_url"] == f"/v1/jobs/{finished['id']}/report"
+
+
+def test_report_has_every_key_with_finite_numbers(service: Service, finished: Json, digits: tuple[Json, Json]) -> None:
+    """The report holds all metrics of three models, their differences, candidates, recipe, seed and digests."""
+    report = service.get(finished["report_url"])
+    assert report["verdict"] == finished["verdict"]
+    assert all(isinstance(sentence, str) and sentence for sentence in report["summary"])
+    groups = [report["metrics"][name] for name in ("uploaded", "temperature", "calibrated")]
+    groups += [report["differences"][f"calibrated_minus_{name}"] for name in ("uploaded", "temperature")]
+    for group in groups:
+        assert all({"value", "low", "high"} <= set(group[name]) for name in INTERVALS)
+        assert all({"value", "floor_low", "floor_high"} <= set(group[name]) for name in BINNED)
+    assert report["candidates"]
+    assert report["recipe"]
+    assert report["seed"] == 0
+    assert report["versions"]["torch"]
+    assert report["digests"]["model_sha256"] == digits[0]["sha256"]
+    assert report["digests"]["dataset_sha256"] == digits[1]["sha256"]
+    assert all(map(math.isfinite, numbers(report)))
+
+
+def test_report_agrees_with_scores_of_the_file(service: Service, finished: Json) -> None:
+    """Accuracy, NLL and Brier of the report are those of the downloaded file on the test rows."""
+    rows, targets, splits = made.digits()
+    rows, targets = rows[splits == "test"], targets[splits == "test"]
+    probs = run_file(service, finished["calibrated_model_id"], {"x": rows})["probabilities"].astype(np.float64)
+    own = probs[np.arange(len(targets)), targets]
+    scores = {
+        "accuracy": (probs.argmax(1) == targets).mean(),
+        "nll": -np.log(own).mean(),
+        "brier": ((probs - np.eye(10)[targets]) ** 2).sum(1).mean(),
+    }
+    reported = service.get(finished["report_url"])["metrics"]["calibrated"]
+    assert {name: reported[name]["value"] for name in scores} == pytest.approx(scores, abs=1e-4)
+
+
+def test_calibration_error_halves(service: Service, finished: Json) -> None:
+    """ECE at least halves, down to the noise floor's order, and accuracy falls by no more than half a point."""
+    metrics = service.get(finished["report_url"])["metrics"]
+    before, after = metrics["uploaded"], metrics["calibrated"]
+    assert before["ece"]["value"] > 0.1
+    assert after["ece"]["value"] < before["ece"]["value"] / 2
+    assert after["accuracy"]["value"] >= before["accuracy"]["value"] - 0.005
+
+
+def test_predictions_are_those_of_the_file(service: Service, finished: Json) -> None:
+    """Confidence, label and uncalibrated confidence are what ONNX Runtime computes from the downloaded file."""
+    rows = made.digits()[0][-50:]
+    model_id = finished["calibrated_model_id"]
+    answers = service.predict(model_id, rows.tolist(), top_k=3)
+    outputs = run_file(service, model_id, {"x": rows})
+    probs, logits = outputs["probabilities"], outputs["logits"].astype(np.float64)
+    softmax = np.exp(logits - logits.max(1, keepdims=True))
+    uncalibrated = softmax.max(1) / softmax.sum(1)
+    np.testing.assert_allclose([answer["confidence"] for answer in answers], probs.max(1), atol=1e-5)
+    np.testing.assert_allclose(outputs["confidence"], probs.max(1), atol=1e-6)
+    np.testing.assert_allclose([answer["uncalibrated_confidence"] for answer in answers], uncalibrated, atol=1e-5)
+    assert [answer["index"] for answer in answers] == probs.argmax(1).tolist()
+    assert outputs["features"].shape == (50, 64)
+    for answer, row in zip(answers, probs, strict=True):
+        assert answer["label"] == str(answer["index"])
+        assert [item["index"] for item in answer["top_k"]] == np.argsort(-row, kind="stable")[:3].tolist()
+        assert answer["top_k"][0]["confidence"] == answer["confidence"]
+
+
+def test_uploaded_model_predicts_uncalibrated(service: Service, digits: tuple[Json, Json], uploads: Uploads) -> None:
+    """An uploaded model answers with the softmax of the very file that was sent."""
+    rows = made.digits()[0][-20:]
+    answer = service.client.post(f"/v1/models/{digits[0]['id']}/predict", json={"inputs": rows.tolist()}).json()
+    assert answer["model"] == {"id": digits[0]["id"], "name": "digits", "version": 1, "calibrated": False}
+    session = ort.InferenceSession(uploads["digits.onnx"], providers=["CPUExecutionProvider"])
+    scores = session.run(None, {"x": rows})[0].astype(np.float64)
+    expected = 1 / np.exp(scores - scores.max(1, keepdims=True)).sum(1)
+    for name in ("confidence", "uncalibrated_confidence"):
+        np.testing.assert_allclose([item[name] for item in answer["predictions"]], expected, atol=1e-5)
+
+
+def test_uploaded_file_comes_back_byte_for_byte(service: Service, digits: tuple[Json, Json], uploads: Uploads) -> None:
+    """`GET …/onnx` of an uploaded model is the file as sent, with its digest as ETag, 304 and ranges."""
+    path = f"/v1/models/{digits[0]['id']}/onnx"
+    answer = service.client.get(path)
+    assert answer.content == uploads["digits.onnx"]
+    assert answer.headers["etag"] == f'"{digits[0]["sha256"]}"'
+    assert service.client.get(path, headers={"If-None-Match": answer.headers["etag"]}).status_code == 304
+    part = service.client.get(path, headers={"Range": "bytes=10-19"})
+    assert (part.status_code, part.content) == (206, answer.content[10:20])
+
+
+def test_batch_predictions_equal_single_ones(service: Service, finished: Json) -> None:
+    """A batch over the dataset answers, page by page, what single requests answer, in the dataset's order."""
+    order = {"model": finished["calibrated_model_id"], "dataset_id": finished["dataset_id"], "top_k": 2}
+    created = service.client.post("/v1/predictions", json={**order, "abstain_below": 0.6})
+    assert created.status_code == 202, created.text
+    path = created.headers["location"]
+    batch = service.get(path, wait=60)
+    assert (batch["status"], batch["num_rows"], batch["error"]) == ("succeeded", 1797, None)
+    rows: list[Json] = []
+    while True:
+        page = service.get(f"{path}/results", limit=1000, **({"after": rows[-1]["row"]} if rows else {}))
+        rows += page["data"]
+        if not page["has_more"]:
+            break
+    assert [row["row"] for row in rows] == list(range(1797))
+    single = service.predict(order["model"], made.digits()[0][:100].tolist(), top_k=2, abstain_below=0.6)
+    for row, answer in zip(rows, single, strict=False):
+        assert row["confidence"] == pytest.approx(answer["confidence"], abs=1e-5)
+        assert {key: row[key] for key in ("label", "index", "abstain")} == {
+            key: answer[key] for key in ("label", "index", "abstain")
+        }
+        assert [item["label"] for item in row["top_k"]] == [item["label"] for item in answer["top_k"]]
+    assert {row["abstain"] for row in rows} == {True, False}
+    assert all(row["abstain"] == (row["confidence"] < 0.6) for row in rows)
+
+
+def test_diagram_is_svg(service: Service, finished: Json) -> None:
+    """The reliability diagram is well-formed SVG."""
+    answer = service.client.get(f"/v1/jobs/{finished['id']}/reliability.svg")
+    assert answer.headers["content-type"].startswith("image/svg+xml")
+    assert ET.fromstring(answer.text).tag == "{http://www.w3.org/2000/svg}svg"
+
+
+def test_published_name_predicts_and_rolls_back(service: Service, finished: Json) -> None:
+    """A published name answers with its default version, and switching the default switches the model."""
+    names = {record["name"]: record for record in service.get("/v1/names")["data"]}
+    record = names["digits"]
+    assert record["versions"][str(record["default_version"])] == finished["calibrated_model_id"]
+    answer = service.client.post("/v1/models/digits/predict", json={"inputs": made.digits()[0][:1].tolist()}).json()
+    assert answer["model"] == {
+        "id": finished["calibrated_model_id"],
+        "name": "digits",
+        "version": record["default_version"],
+        "calibrated": True,
+    }
+    assert service.client.put("/v1/names/digits", json={"default_version": 99}).status_code == 422
+    assert service.client.put("/v1/names/nobody", json={"default_version": 1}).status_code == 404
+    assert service.client.delete(f"/v1/models/{finished['calibrated_model_id']}").status_code == 409
+
+
+def test_fresh_rows_train_and_version(service: Service, uploads: Uploads, digits: tuple[Json, Json]) -> None:
+    """On rows the model has never seen fine-tuning wins, and the next version of a name becomes its default."""
+    fresh = service.inspected("datasets", uploads["fresh.npz"], seen_by_model="no")
+    options = {"hyperparameters": {"epochs": 10}, "publish_as": "fresh", "method": "cross_entropy"}
+    first = service.calibrated(digits[0], fresh, **options, budget={"minutes": 1, "candidates": 2})
+    assert (first["verdict"], first["promoted"]) == ("trained", True)
+    rows = made.digits()[0][-30:]
+    outputs = run_file(service, first["calibrated_model_id"], {"x": rows})
+    found = [answer["confidence"] for answer in service.predict("fresh", rows.tolist())]
+    np.testing.assert_allclose(found, outputs["probabilities"].max(1), atol=1e-5)
+    report = service.get(first["report_url"])
+    assert report["differences"]["calibrated_minus_temperature"]["nll"]["high"] < 0
+    again = service.calibrated({"id": first["calibrated_model_id"]}, fresh, publish_as="fresh", publish_when="always")
+    record = next(record for record in service.get("/v1/names")["data"] if record["name"] == "fresh")
+    assert record["default_version"] == 2
+    assert record["versions"] == {"1": first["calibrated_model_id"], "2": again["calibrated_model_id"]}
+    rolled_back = service.client.put("/v1/names/fresh", json={"default_version": 1})
+    assert (rolled_back.status_code, rolled_back.json()["default_version"]) == (200, 1)
+    answer = service.client.post("/v1/models/fresh/predict", json={"inputs": rows[:1].tolist()}).json()
+    assert answer["model"]["id"] == first["calibrated_model_id"]
+
+
+def test_everything_in_one_call(service: Service, uploads: Uploads) -> None:
+    """One multipart call makes all three records, with their options, and the job ends well."""
+    answer = service.client.post(
+        "/v1/jobs",
+        files={
+            "model": ("m.onnx", uploads["digits.onnx"]),
+            "dataset": ("d.csv", uploads["digits.csv"]),
+            "job": (None, json.dumps({"budget": {"minutes": 1, "candidates": 1}, "hyperparameters": {"epochs": 2}})),
+            "model_options": (None, json.dumps({"class_names": ",".join("abcdefghij"), "name": "letters"})),
+            "dataset_options": (None, json.dumps({"roles": {"label": "label"}})),
+        },
+    )
+    assert answer.status_code == 202, answer.text
+    job = service.ended(answer.json()["id"])
+    assert job["status"] == "succeeded", job
+    model, dataset = service.get(f"/v1/models/{job['model_id']}"), service.get(f"/v1/datasets/{job['dataset_id']}")
+    assert (model["name"], model["class_names"]) == ("letters", list("abcdefghij"))
+    assert (dataset["format"], dataset["num_samples"], dataset["splits"]) == ("csv", 1797, made.COUNTS)
+    assert service.predict(job["calibrated_model_id"], made.digits()[0][:1].tolist())[0]["label"] in "abcdefghij"
+
+
+def test_two_inputs(service: Service, uploads: Uploads) -> None:
+    """A text model with two int64 inputs is calibrated and predicts from an object of rows."""
+    ids, mask, targets = made.sentences()
+    model = service.upload("models", uploads["text.onnx"])
+    content = made.npz(input_ids=ids, attention_mask=mask, y=targets)
+    dataset = service.upload("datasets", content, seen_by_model="no")
+    job = service.calibrated(model, dataset)
+    answers = service.predict(
+        job["calibrated_model_id"], {"input_ids": ids[:9].tolist(), "attention_mask": mask[:9].tolist()}
+    )
+    session_inputs = {"input_ids": ids[:9], "attention_mask": mask[:9]}
+    outputs = run_file(service, job["calibrated_model_id"], session_inputs)
+    scores = outputs.get("probabilities")
+    if scores is None:  # unchanged: the file as it was sent
+        scores = np.exp(outputs["scores"]) / np.exp(outputs["scores"]).sum(1, keepdims=True)
+    np.testing.assert_allclose([answer["confidence"] for answer in answers], scores.max(1), atol=1e-5)
+    bad = {"inputs": {"input_ids": [[10_000] + [0] * 11], "attention_mask": [[1] * 12]}}
+    refused = service.client.post(f"/v1/models/{model['id']}/predict", json=bad)
+    assert (refused.status_code, refused.json()["code"]) == (422, "inputs_refused")
+
+
+@pytest.mark.parametrize(("name", "options"), [("binary.onnx", {"task": "binary"}), ("two_columns.onnx", {})])
+def test_binary_models(service: Service, uploads: Uploads, name: str, options: Json) -> None:
+    """One logit or two columns: a binary model tells the probability of its positive class."""
+    given = {"class_names": "even,odd", "positive_class": "even", **options}
+    model = service.inspected("models", uploads[name], **given)
+    assert (model["status"], model["task"], model["num_classes"]) == ("ready", "binary", 2), model
+    dataset = service.upload("datasets", uploads["binary.npz"])
+    job = service.calibrated(model, dataset)
+    rows = made.digits()[0][-20:]
+    answers = service.predict(job["calibrated_model_id"], rows.tolist())
+    session = ort.InferenceSession(uploads[name], providers=["CPUExecutionProvider"])
+    raw = session.run(None, {"x": rows})[0].astype(np.float64)
+    odds = raw[:, 1] - raw[:, 0] if raw.shape[1] == 2 else raw[:, 0]
+    for answer, odd in zip(service.predict(model["id"], rows.tolist()), odds, strict=True):
+        assert answer["probability"] == pytest.approx(1 / (1 + math.exp(odd)), abs=1e-5)
+        assert answer["label"] == ("odd" if odd > 0 else "even")
+    for answer in answers:
+        even = answer["confidence"] if answer["label"] == "even" else 1 - answer["confidence"]
+        assert answer["probability"] == pytest.approx(even, abs=1e-6)
+
+
+def test_unknown_provenance_is_undetermined(service: Service, uploads: Uploads, digits: tuple[Json, Json]) -> None:
+    """Without splits nobody knows what the model has seen: nothing is judged, and a sentence says how to fix it."""
+    dataset = service.upload("datasets", made.digits_npz(split=None))
+    job = service.calibrated(digits[0], dataset)
+    assert (job["verdict"], job["promoted"]) == ("undetermined", False)
+    assert service.get(f"/v1/datasets/{dataset['id']}")["seen_by_model"] == "unknown"
+    assert any("seen_by_model" in sentence for sentence in service.get(job["report_url"])["summary"])
+    assert service.get(f"/v1/models/{job['calibrated_model_id']}")["status"] == "ready"
+
+
+def test_missed_expected_accuracy_fails(service: Service, digits: tuple[Json, Json]) -> None:
+    """A model far below the accuracy that its owner expects is not 'repaired' but refused."""
+    job = service.ended(service.order(*digits, expected_accuracy=0.99)["id"])
+    assert (job["status"], job["error"]["code"], job["error"]["user_error"]) == ("failed", "baseline_mismatch", True)
+    assert service.client.get(f"/v1/jobs/{job['id']}/report").status_code == 409
+
+
+def test_running_and_queued_jobs_can_be_cancelled(service: Service, digits: tuple[Json, Json]) -> None:
+    """A queued job is cancelled at once, a running one as soon as its worker hears of it; neither leaves a model."""
+    long = {"hyperparameters": {"epochs": 1000}, "budget": {"minutes": 5, "candidates": 16}}
+    running, queued = service.order(*digits, **long), service.order(*digits)
+    early = service.client.get(f"/v1/jobs/{running['id']}/report")
+    assert (early.status_code, early.json()["code"]) == (409, "no_report")
+    in_use = service.client.delete(f"/v1/models/{digits[0]['id']}")
+    assert (in_use.status_code, in_use.json()["code"]) == (409, "in_use")
+    until(lambda: service.job(running["id"])["status"] == "running", seconds=60, what="the first job runs")
+    answer = service.client.post(f"/v1/jobs/{queued['id']}/cancel")
+    assert (answer.status_code, answer.json()["status"]) == (200, "cancelled")
+    until(lambda: service.job(running["id"])["stage"] == "training", seconds=60, what="it trains")
+    assert service.client.post(f"/v1/jobs/{running['id']}/cancel").json()["status"] == "cancelling"
+    ended = service.ended(running["id"], seconds=30)
+    assert (ended["status"], ended["calibrated_model_id"]) == ("cancelled", None)
+    assert [line["status"] for line in ended["history"]] == ["queued", "running", "cancelling", "cancelled"]
+    twice = service.client.post(f"/v1/jobs/{running['id']}/cancel")
+    assert (twice.status_code, twice.json()["code"]) == (409, "already_finished")
+
+
+def test_long_poll_returns_when_the_record_is_final(service: Service, uploads: Uploads) -> None:
+    """`wait` answers as soon as inspection has ended, long before the time is up."""
+    record = service.upload("datasets", uploads["digits.npz"])
+    answer = service.client.get(f"/v1/datasets/{record['id']}", params={"wait": 60})
+    assert answer.json()["status"] == "ready"
+    assert answer.elapsed.total_seconds() < 30

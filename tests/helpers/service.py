@@ -1,0 +1,197 @@
+"""`fedlas serve` as a process of its own, and what its users do with it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+import httpx
+
+Json = dict[str, Any]
+T = TypeVar("T")
+
+FINAL = ("succeeded", "failed", "cancelled")
+ROOT = Path(__file__).parents[2]
+
+
+def until(condition: Callable[[], T], *, seconds: float, what: str) -> T:
+    """Ask again and again until the answer is true; returns the answer."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        if answer := condition():
+            return answer
+        time.sleep(0.05)
+    raise AssertionError(f"not within {seconds} s: {what}")
+
+
+def children_of(pid: int) -> set[int]:
+    """The living processes that were started by this one."""
+    return {child for child, parent in _parents().items() if parent == pid}
+
+
+def descendants_of(pid: int) -> set[int]:
+    """All living processes below this one."""
+    parents = _parents()
+    found: set[int] = set()
+    fresh = {pid}
+    while fresh := {child for child, parent in parents.items() if parent in fresh} - found:
+        found |= fresh
+    return found
+
+
+def is_alive(pid: int) -> bool:
+    """Whether the process exists and is no zombie."""
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+    return state not in "ZX"
+
+
+def _parents() -> dict[int, int]:
+    found = {}
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                state, parent = (entry / "stat").read_text().rpartition(")")[2].split()[:2]
+            except (FileNotFoundError, ProcessLookupError):
+                continue
+            if state not in "ZX":
+                found[int(entry.name)] = int(parent)
+    return found
+
+
+class Service:
+    """A running `fedlas serve` and a client for it."""
+
+    def __init__(self, data_dir: Path, *, environment: Mapping[str, str] | None = None) -> None:
+        self.data_dir = data_dir
+        self.log_file = data_dir.with_name(f"{data_dir.name}.log")
+        self._environment = {
+            **{name: value for name, value in os.environ.items() if not name.startswith("FEDLAS_")},
+            "OMP_NUM_THREADS": "1",
+            **(environment or {}),
+        }
+        self.start()
+
+    def start(self) -> None:
+        """Start it and wait until it is ready."""
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = probe.getsockname()[1]
+        command = [sys.executable, "-m", "service.cli", "serve", "--port", str(port), "--data-dir", str(self.data_dir)]
+        with self.log_file.open("ab") as log:
+            self.process = subprocess.Popen(
+                command, cwd=ROOT, env=self._environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log
+            )
+        self.client = httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=90)
+        until(self._is_ready, seconds=60, what=f"the service is ready; its log: {self.log}")
+
+    def _is_ready(self) -> bool:
+        assert self.process.poll() is None, self.log
+        try:
+            return self.client.get("/readyz").status_code == 200
+        except httpx.TransportError:
+            return False
+
+    @property
+    def log(self) -> str:
+        """What it has said so far."""
+        return self.log_file.read_text() if self.log_file.exists() else ""
+
+    def pid(self, part: str) -> int:
+        """The process id of `api`, `worker` or `broker`."""
+        return int((self.data_dir / "run" / f"{part}.pid").read_text())
+
+    def stop(self) -> None:
+        """Ctrl-C; it must end well and leave no process behind."""
+        below = descendants_of(self.process.pid)
+        self.client.close()
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGINT)
+        code = self.process.wait(60)
+        left = {pid for pid in below if is_alive(pid)}
+        assert (code, left) == (0, set()), self.log
+
+    def end_by_force(self) -> None:
+        """For tests that have failed: nothing of it may run on."""
+        self.client.close()
+        for pid in (*descendants_of(self.process.pid), self.process.pid):
+            if is_alive(pid):
+                os.kill(pid, signal.SIGKILL)
+        self.process.wait()
+
+    def upload(self, kind: str, content: bytes, **options: Any) -> Json:
+        """Send a model or dataset (`models`, `datasets`) and return its record, not yet inspected."""
+        answer = self.client.post(f"/v1/{kind}", content=content, params=options)
+        assert answer.status_code == 201, answer.text
+        record: Json = answer.json()
+        return record
+
+    def inspected(self, kind: str, content: bytes, **options: Any) -> Json:
+        """Send a model or dataset and wait until it is ready or rejected."""
+        record = self.upload(kind, content, **options)
+        answer = self.client.get(f"/v1/{kind}/{record['id']}", params={"wait": 60}).json()
+        assert answer["status"] != "inspecting", self.log
+        return dict(answer)
+
+    def order(self, model: Json, dataset: Json, **options: Any) -> Json:
+        """Order a short calibration; `options` are fields of the job."""
+        body = {
+            "budget": {"minutes": 1, "candidates": 1},
+            "hyperparameters": {"epochs": 2},
+            **options,
+            "model_id": model["id"],
+            "dataset_id": dataset["id"],
+        }
+        answer = self.client.post("/v1/jobs", json=body)
+        assert answer.status_code == 202, answer.text
+        return dict(answer.json())
+
+    def job(self, job_id: str, *, wait: float = 0) -> Json:
+        """The job now, or as soon as it has ended."""
+        answer = self.client.get(f"/v1/jobs/{job_id}", params={"wait": wait})
+        assert answer.status_code == 200, answer.text
+        return dict(answer.json())
+
+    def ended(self, job_id: str, *, seconds: float = 120) -> Json:
+        """Wait for the job's end."""
+        until(lambda: self.job(job_id, wait=10)["status"] in FINAL, seconds=seconds, what=f"{job_id} ends")
+        return self.job(job_id)
+
+    def calibrated(self, model: Json, dataset: Json, **options: Any) -> Json:
+        """Order a short calibration and return the job when it has succeeded."""
+        job = self.ended(self.order(model, dataset, **options)["id"])
+        assert job["status"] == "succeeded", (job, self.log)
+        return job
+
+    def get(self, path: str, **params: Any) -> Json:
+        """GET that must succeed, as JSON."""
+        answer = self.client.get(path, params=params)
+        assert answer.status_code == 200, answer.text
+        return dict(answer.json())
+
+    def predict(self, model: str, inputs: Any, **options: Any) -> list[Json]:
+        """Predict that must succeed."""
+        answer = self.client.post(f"/v1/models/{model}/predict", json={"inputs": inputs, **options})
+        assert answer.status_code == 200, answer.text
+        return list(answer.json()["predictions"])
+
+
+@contextmanager
+def serving(data_dir: Path, **environment: str) -> Iterator[Service]:
+    """Run the service for the block, and end it the way its owner does."""
+    service = Service(data_dir, environment=environment)
+    try:
+        yield service
+        service.stop()
+    finally:
+        service.end_by_force()

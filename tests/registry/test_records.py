@@ -1,0 +1,252 @@
+"""Records and stored files: pages, keys, deletion with shared files, times, ids, and tables as migrated."""
+
+from __future__ import annotations
+
+import hashlib
+from datetime import UTC, datetime, timedelta, timezone
+from typing import Any
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.runtime.migration import MigrationContext
+from sqlalchemy import create_engine, inspect, update
+from sqlalchemy.exc import StatementError
+
+from service.registry import tables
+from service.registry.artifacts import ArtifactStore
+from service.registry.errors import Conflict, InvalidRequest, KeyReused, NotFound, TooLarge, Unavailable
+from service.registry.ids import new_id
+from service.registry.repositories.records import now
+from service.registry.unit_of_work import Registry, UnitOfWork
+from service.settings import ServiceSettings
+
+
+def dataset(registry: Registry, content: bytes = b"data", **columns: Any) -> tables.Dataset:
+    """A dataset row whose file is stored."""
+    with registry.artifacts.stage_bytes(content) as staged:
+        digest = staged.keep()
+    row = {"name": "d", "bytes": len(content), "options": {}, "status": "ready", "created_at": now(), **columns}
+    return tables.Dataset(id=new_id("ds"), sha256=digest, **row)
+
+
+def model(registry: Registry, content: bytes = b"model", **columns: Any) -> tables.Model:
+    """A model row whose file is stored."""
+    with registry.artifacts.stage_bytes(content) as staged:
+        digest = staged.keep()
+    row = {"name": "m", "bytes": len(content), "options": {}, "status": "ready", "created_at": now(), **columns}
+    return tables.Model(id=new_id("mdl"), sha256=digest, origin="uploaded", **row)
+
+
+def job(of_model: tables.Model, of_dataset: tables.Dataset, **columns: Any) -> tables.Job:
+    """A job row."""
+    row = {"status": "queued", "request": {}, "progress": {}, "history": [], "created_at": now(), **columns}
+    return tables.Job(id=new_id("job"), model_id=of_model.id, dataset_id=of_dataset.id, **row)
+
+
+def files(registry: Registry) -> set[str]:
+    """Digests of all stored files; nothing may be left on its way in."""
+    assert list(registry.artifacts.incoming.iterdir()) == []
+    return {path.name for path in registry.artifacts.root.rglob("*") if path.is_file()}
+
+
+def test_migration_makes_exactly_the_tables(settings: ServiceSettings, registry: Registry) -> None:
+    """Alembic finds no difference between the migrated database and the metadata, and migrating again changes none."""
+    registry.migrate()
+    assert registry.is_current()
+    engine = create_engine(settings.resolved_database_url)
+    with engine.connect() as connection:
+        context = MigrationContext.configure(connection, opts={"compare_type": True})
+        assert compare_metadata(context, tables.Base.metadata) == []
+        assert set(inspect(connection).get_table_names()) == {*tables.Base.metadata.tables, "alembic_version"}
+    engine.dispose()
+
+
+def test_an_unmigrated_database_is_not_current(settings: ServiceSettings) -> None:
+    """A worker that starts first sees that the tables are not there yet."""
+    fresh = Registry.open(settings)
+    assert not fresh.is_current()
+    with pytest.raises(Unavailable), fresh.read() as unit:
+        unit.jobs.find("job_x")
+    fresh.close()
+
+
+def test_sqlite_is_prepared(registry: Registry) -> None:
+    """Write-ahead log, full synchronisation and foreign keys are on for every connection."""
+    with registry.read() as unit:
+        connection = unit.jobs.session.connection()
+        found = [
+            connection.exec_driver_sql(f"PRAGMA {name}").scalar()
+            for name in ("journal_mode", "synchronous", "foreign_keys")
+        ]
+    assert found == ["wal", 2, 1]
+
+
+def test_times_keep_their_zone(registry: Registry) -> None:
+    """Times come back as aware UTC, to the microsecond, whatever zone they came in; naive ones are refused."""
+    moment = datetime(2026, 3, 29, 2, 30, 0, 123456, tzinfo=timezone(timedelta(hours=5, minutes=45)))
+    row = dataset(registry, created_at=moment)
+    with registry.write() as unit:
+        unit.datasets.add(row)
+    with registry.read() as unit:
+        found = unit.datasets.get(row.id).created_at
+    assert (found, found.tzinfo) == (moment, UTC)
+    with pytest.raises(StatementError, match="naive"), registry.write() as unit:
+        unit.datasets.add(dataset(registry, created_at=datetime(2026, 1, 1)))
+
+
+def test_ids_sort_by_time() -> None:
+    """Ten thousand ids of one process are different and already in order."""
+    ids = [new_id("job") for _ in range(10_000)]
+    assert ids == sorted(set(ids))
+    assert {len(record_id) for record_id in ids} == {30}
+
+
+def test_pages_are_complete_and_newest_first(registry: Registry) -> None:
+    """Walking the pages meets every record once, newest first, though new ones come in between."""
+    with registry.write() as unit:
+        ids = [unit.datasets.add(dataset(registry)).id for _ in range(7)]
+    found: list[str] = []
+    has_more = True
+    while has_more:
+        with registry.write() as unit:
+            rows, has_more = unit.datasets.page(limit=3, after=found[-1] if found else None)
+            unit.datasets.add(dataset(registry))
+        found += [row.id for row in rows]
+    assert found == ids[::-1]
+    with registry.read() as unit, pytest.raises(NotFound):
+        unit.datasets.page(limit=3, after="ds_unknown")
+
+
+def test_keys_answer_once_for_a_day(registry: Registry) -> None:
+    """A key gives its answer again for the same content, refuses other content, and is forgotten after 24 hours."""
+    with registry.write() as unit:
+        assert unit.keys.answer_of("k", "one") is None
+        unit.keys.keep("k", "one", "answer")
+    with registry.write() as unit:
+        assert unit.keys.answer_of("k", "one") == "answer"
+        with pytest.raises(KeyReused):
+            unit.keys.answer_of("k", "two")
+    for hours, remembered in ((23.9, "answer"), (24.1, None)):
+        with registry.write() as unit:
+            long_ago = now() - timedelta(hours=hours)
+            unit.keys.session.execute(update(tables.IdempotencyKey).values(created_at=long_ago))
+        with registry.write() as unit:
+            assert unit.keys.answer_of("k", "one") == remembered
+
+
+def test_shared_files_stay_until_the_last_record_goes(registry: Registry) -> None:
+    """Two records of the same content share a file; it goes with the second, and only then."""
+    first, second, other = dataset(registry), dataset(registry), dataset(registry, b"other")
+    with registry.write() as unit:
+        for row in (first, second, other):
+            unit.datasets.add(row)
+            unit.work.open(row.id)
+    assert files(registry) == {first.sha256, other.sha256}
+    for row, left in ((first, {first.sha256, other.sha256}), (second, {other.sha256})):
+        with registry.write() as unit:
+            registry.artifacts.remove(unit.datasets.delete(row.id))
+        assert files(registry) == left
+    with registry.read() as unit:
+        assert unit.datasets.find(first.id) is None
+        assert unit.work.session.get(tables.Work, first.id) is None
+    registry.artifacts.remove([first.sha256])  # what is gone already is no error
+
+
+def test_one_file_for_two_kinds_of_record(registry: Registry) -> None:
+    """A file that a model's served copy also names survives the deletion of the dataset."""
+    row = dataset(registry)
+    with registry.write() as unit:
+        unit.datasets.add(row)
+        unit.models.add(model(registry, served_sha256=row.sha256))
+    with registry.write() as unit:
+        assert unit.datasets.delete(row.id) == []
+
+
+@pytest.mark.parametrize("status", ["queued", "running", "cancelling"])
+def test_what_an_open_job_needs_stays(registry: Registry, status: str) -> None:
+    """Model and dataset of an open job cannot be deleted; of a finished one they can, and the job remains."""
+    data, classifier = dataset(registry), model(registry)
+    order = job(classifier, data, status=status)
+    with registry.write() as unit:
+        for repository, row in ((unit.datasets, data), (unit.models, classifier), (unit.jobs, order)):
+            repository.add(row)  # type: ignore[attr-defined]
+
+    def delete(unit: UnitOfWork) -> None:
+        unit.datasets.delete(data.id)
+        unit.models.delete(classifier.id)
+
+    with pytest.raises(Conflict), registry.write() as unit:
+        delete(unit)
+    with registry.write() as unit:
+        unit.jobs.change_status(unit.jobs.get(order.id), "failed")
+    with registry.write() as unit:
+        delete(unit)
+        assert unit.jobs.get(order.id).finished_at is not None
+
+
+def test_names_have_versions_and_one_default(registry: Registry) -> None:
+    """Each publication is the next version and the default; an earlier one can be chosen again."""
+    rows = [model(registry, bytes([number])) for number in range(3)]
+    with registry.write() as unit:
+        for row in rows:
+            unit.models.add(row)
+        assert [unit.names.publish("digits", row) for row in rows] == [1, 2, 3]
+        unit.names.publish("letters", rows[0])
+    with registry.write() as unit:
+        assert unit.names.resolve("digits") == rows[2].id
+        assert unit.names.switch("digits", 1).default_version == 1
+        assert unit.names.resolve("digits") == rows[0].id
+        assert [record.name for record in unit.names.all()] == ["digits", "letters"]
+        with pytest.raises(InvalidRequest):
+            unit.names.switch("digits", 4)
+        with pytest.raises(NotFound):
+            unit.names.switch("numbers", 1)
+        with pytest.raises(NotFound):
+            unit.names.resolve("numbers")
+        with pytest.raises(Conflict, match="published"):
+            unit.models.delete(rows[1].id)
+
+
+def test_jobs_judged_before_are_counted(registry: Registry) -> None:
+    """Only other jobs on the same dataset that were judged count."""
+    data, other, classifier = dataset(registry), dataset(registry, b"o"), model(registry)
+    verdicts = [(data, "trained"), (data, "unchanged"), (data, "undetermined"), (data, None), (other, "trained")]
+    rows = [job(classifier, used, verdict=verdict) for used, verdict in verdicts]
+    with registry.write() as unit:
+        for row in rows:
+            unit.jobs.add(row)
+        assert unit.jobs.judged_before(rows[0]) == 1
+        assert unit.jobs.judged_before(rows[3]) == 2
+
+
+def test_staged_files_leave_nothing_behind(registry: Registry) -> None:
+    """A file appears whole under its digest or not at all, also when the writer fails or passes the limit."""
+    store = registry.artifacts
+    with pytest.raises(RuntimeError), store.stage() as staged:
+        staged.write(b"half")
+        raise RuntimeError
+    with pytest.raises(TooLarge), store.stage(limit=10) as staged:
+        staged.write(b"12345")
+        staged.write(b"123456")
+    assert files(registry) == set()
+    with store.stage(limit=10) as staged:
+        staged.write(b"12345")
+        staged.write(b"12345")
+        assert staged.digest == hashlib.sha256(b"1234512345").hexdigest()
+        staged.keep()
+    assert store.path(staged.digest).read_bytes() == b"1234512345"
+    with store.stage_bytes(b"1234512345") as again:
+        again.keep()
+    assert files(registry) == {staged.digest}
+
+
+def test_a_missing_file_is_not_found(tmp_path: Any) -> None:
+    """Asking for a digest that is not stored is an error with a code, and a store that cannot write fails its check."""
+    store = ArtifactStore(tmp_path / "files")
+    store.check()
+    with pytest.raises(NotFound) as caught:
+        store.path("ab" * 32)
+    assert caught.value.code == "artifact_missing"
+    store.incoming.rmdir()
+    with pytest.raises(OSError, match="incoming"):
+        store.check()
