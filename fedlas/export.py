@@ -21,9 +21,9 @@ from onnx import ModelProto, NodeProto, TensorProto, helper
 from fedlas.calibrators import Calibrator
 from fedlas.errors import ExportError
 from fedlas.importers.onnx import OnnxClassifier
+from fedlas.importers.onnx.classifier import STANDARD_OUTPUTS
 from fedlas.importers.onnx.graph import Graph
 
-OUTPUTS = ("logits", "probabilities", "confidence", "features")
 Array = NDArray[Any]
 
 
@@ -86,14 +86,14 @@ def build_model(classifier: OnnxClassifier, calibrator: Calibrator) -> ModelProt
     graph.nodes.append(helper.make_node("Softmax", ["fedlas_calibrated_logits"], ["probabilities"], axis=1))
     graph.nodes.append(_maximum(graph, "probabilities", "confidence"))
     graph.nodes.extend(_flat_features(graph, frontier))
-    graph.outputs = list(OUTPUTS)
+    graph.outputs = list(STANDARD_OUTPUTS)
     shapes: dict[str, list[int | str]] = {
         "logits": ["N", classifier.num_classes],
         "probabilities": ["N", classifier.num_classes],
         "confidence": ["N"],
         "features": ["N", classifier.feature_dim],
     }
-    infos = [helper.make_tensor_value_info(name, TensorProto.FLOAT, shapes[name]) for name in OUTPUTS]
+    infos = [helper.make_tensor_value_info(name, TensorProto.FLOAT, shapes[name]) for name in STANDARD_OUTPUTS]
     model = graph.to_model(infos)
     model.graph.initializer.extend(initializers)
     return model
@@ -101,12 +101,12 @@ def build_model(classifier: OnnxClassifier, calibrator: Calibrator) -> ModelProt
 
 def _free_output_names(graph: Graph, wanted: list[str]) -> list[str]:
     """Rename tensors of the upload that bear the standard outputs' names; returns `wanted` under its new names."""
-    renamed = {name: graph.fresh(f"uploaded_{name}") for name in OUTPUTS}
+    renamed = {name: graph.fresh(f"uploaded_{name}") for name in STANDARD_OUTPUTS}
     for node in graph.nodes:
         for names in (node.input, node.output):
             for i, name in enumerate(names):
                 names[i] = renamed.get(name, name)
-    for name in OUTPUTS:
+    for name in STANDARD_OUTPUTS:
         if name in graph.constants:
             graph.constants[renamed[name]] = graph.constants.pop(name)
     return [renamed.get(name, name) for name in wanted]

@@ -181,7 +181,7 @@ def test_where_the_network_does_not_fit_the_head_is_trained() -> None:
     slow.load_state_dict(overconfident_classifier().state_dict())
     insisting = Candidate("cross_entropy", 0.1, scope="all")
     candidates = [Candidate("cross_entropy", 0.1), insisting]
-    result = race(slow, train=train, calibration=calibration, candidates=candidates, budget_seconds=6.0)
+    result = race(slow, train=train, calibration=calibration, candidates=candidates, budget_seconds=20.0)
     assert [(c.scope, c.status) for c in result.candidates[1:]] == [("head", "finished"), ("all", "skipped")]
     assert any("head" in note for note in result.notes)
 
@@ -191,7 +191,7 @@ class SlowClassifier(SmallClassifier):
 
     def forward(self, *inputs: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         if self.training:
-            time.sleep(0.15)
+            time.sleep(0.6)
         return super().forward(*inputs)
 
 

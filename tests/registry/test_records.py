@@ -222,12 +222,21 @@ def test_jobs_judged_before_are_counted(registry: Registry) -> None:
 def test_staged_files_leave_nothing_behind(registry: Registry) -> None:
     """A file appears whole under its digest or not at all, also when the writer fails or passes the limit."""
     store = registry.artifacts
-    with pytest.raises(RuntimeError), store.stage() as staged:
-        staged.write(b"half")
-        raise RuntimeError
-    with pytest.raises(TooLarge), store.stage(limit=10) as staged:
-        staged.write(b"12345")
-        staged.write(b"123456")
+
+    def fail() -> None:
+        with store.stage() as staged:
+            staged.write(b"half")
+            raise RuntimeError
+
+    def exceed() -> None:
+        with store.stage(limit=10) as staged:
+            staged.write(b"12345")
+            staged.write(b"123456")
+
+    with pytest.raises(RuntimeError):
+        fail()
+    with pytest.raises(TooLarge):
+        exceed()
     assert files(registry) == set()
     with store.stage(limit=10) as staged:
         staged.write(b"12345")

@@ -149,9 +149,14 @@ def test_an_old_token_writes_nothing(registry: Registry, write: Callable[..., No
     old = must_claim(registry, record_id)
     shift(registry, record_id, lease_expires_at=1)
     new = must_claim(registry, record_id)
-    with pytest.raises(LeaseLost), registry.write() as unit:
-        unit.work.withdraw(other)
-        write(unit, old)
+
+    def write_late() -> None:
+        with registry.write() as unit:
+            unit.work.withdraw(other)
+            write(unit, old)
+
+    with pytest.raises(LeaseLost):
+        write_late()
     with registry.write() as unit:
         assert unit.work.of(other).state == "waiting"
         assert (unit.work.of(record_id).state, unit.work.of(record_id).token) == ("claimed", new.token)
@@ -213,9 +218,14 @@ def test_the_oldest_waiting_is_next(registry: Registry) -> None:
 def test_a_failed_transaction_leaves_nothing(registry: Registry) -> None:
     """What raises inside a unit of work is rolled back whole."""
     record_id = new_id("job")
-    with pytest.raises(RuntimeError), registry.write() as unit:
-        unit.work.open(record_id)
-        raise RuntimeError
+
+    def fail() -> None:
+        with registry.write() as unit:
+            unit.work.open(record_id)
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        fail()
     with registry.read() as unit:
         session: Session = unit.work.session
         assert session.get(Work, record_id) is None

@@ -14,6 +14,9 @@ from fedlas.classifier import Classifier
 from fedlas.importers.onnx.examples import InputSpec, example_inputs
 from fedlas.importers.onnx.graph import Graph
 
+#: What every served file computes; inputs of these names are renamed (`features` → `features_input_0`).
+STANDARD_OUTPUTS = ("logits", "probabilities", "confidence", "features")
+
 
 class Template:
     """The uploaded graph without the weights; never changed, so copies of a classifier share it."""

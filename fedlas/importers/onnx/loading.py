@@ -8,7 +8,7 @@ from pathlib import Path
 
 from fedlas.errors import UnsupportedModel
 from fedlas.importers.onnx.batch import free_batch
-from fedlas.importers.onnx.classifier import OnnxClassifier, Template
+from fedlas.importers.onnx.classifier import STANDARD_OUTPUTS, OnnxClassifier, Template
 from fedlas.importers.onnx.evaluate import shapes_of
 from fedlas.importers.onnx.examples import (
     InputSpec,
@@ -24,7 +24,7 @@ from fedlas.importers.onnx.lowering import Lowered, lower
 from fedlas.importers.onnx.normalise import check_operators, normalise, unsupported
 from fedlas.importers.onnx.pooling import pool_first
 from fedlas.importers.onnx.reading import read_model
-from fedlas.importers.onnx.roles import find_weights, unshare
+from fedlas.importers.onnx.roles import data_dependent, find_weights, unshare
 
 _TASKS = ("binary", "multiclass")
 
@@ -46,10 +46,13 @@ def load_onnx(
     if task is not None and task not in _TASKS:
         raise ValueError(f"task must be one of {_TASKS} or None, not {task!r}")
     graph = normalise(read_model(path))
+    for name in set(graph.input_names) & set(STANDARD_OUTPUTS):
+        graph.rename_input(name, graph.fresh(f"{name}_input"))
     specs = [input_spec(info) for info in graph.inputs]
     if not specs:
         raise UnsupportedModel("no_classifier_output", "the graph has no inputs, so there is nothing to classify")
     batch = fixed_batch(graph.inputs)
+    _refuse_states(graph)
     _keep_outputs(graph, output)
     lengths = find_lengths(graph, specs, batch or 2)
     if batch is not None or not _follows_rows(graph, specs, lengths):
@@ -63,6 +66,18 @@ def load_onnx(
         moved = find_head(graph, graph.outputs[0], shapes_of(graph, example_inputs(specs, 2, lengths)))
         head = replace(moved, output=head.output)
     return _build(graph, head, specs, lengths, task)
+
+
+def _refuse_states(graph: Graph) -> None:
+    data = data_dependent(graph)
+    for node in graph.nodes:
+        states = node.input[5:7] if node.op_type in ("LSTM", "GRU", "RNN") else ()
+        if any(name in data for name in states):
+            raise UnsupportedModel(
+                "no_classifier_output",
+                f"the {node.op_type} reads its state from an input of the model, so rows are not independent of each "
+                "other; a classifier maps each row to one row of class scores (and recurrent cells cannot be trained)",
+            )
 
 
 def _keep_outputs(graph: Graph, output: str | None) -> None:

@@ -44,7 +44,7 @@ def unshare(graph: Graph) -> None:
     Nodes that compute a weight from constants (its norm, its standardised form) keep sharing what they read.
     """
     rearranged = {name for name, value in graph.constants.items() if value.dtype == np.float32 and value.ndim}
-    data = _data_dependent(graph)
+    data = data_dependent(graph)
     movers: list[NodeProto] = []
     shares: set[int] = set()
     for node in graph.nodes:
@@ -106,7 +106,7 @@ def find_weights(graph: Graph, shapes: Shapes) -> set[str]:
     moved = dict(origins)  # as `origins`, but only through operators that rearrange: a computed mask is no weight
     weights: set[str] = set()
     learned: set[str] = set()
-    data = _data_dependent(graph)
+    data = data_dependent(graph)
     for node in graph.nodes:
         for position, name in enumerate(node.input):
             if name in origins and _is_strong(graph, node, position, data):
@@ -128,7 +128,7 @@ def _pass_on(node: NodeProto, origins: dict[str, set[str]], inputs: Iterable[str
         origins.update(dict.fromkeys(node.output, sources))
 
 
-def _data_dependent(graph: Graph) -> set[str]:
+def data_dependent(graph: Graph) -> set[str]:
     """The names of tensors that the values of the inputs can change (a shape alone does not)."""
     dependent = set(graph.input_names)
     for node in graph.nodes:

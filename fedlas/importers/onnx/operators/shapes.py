@@ -12,8 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fedlas.errors import Mismatch
-from fedlas.errors import UnsupportedModel
+from fedlas.errors import Mismatch, UnsupportedModel
 from fedlas.importers.onnx.operators.dtypes import torch_dtype
 from fedlas.importers.onnx.operators.table import operator
 

@@ -1,0 +1,351 @@
+"""An imported network computes what its file computes, and every weight of it trains."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+import torch.nn.functional as F
+from onnx import TensorProto, helper, numpy_helper
+from torch import Tensor, nn
+
+from fedlas.importers import OnnxClassifier, load_onnx
+from tests.importers.networks import (
+    Bert,
+    Cnn,
+    Encoder,
+    Ending,
+    Inputs,
+    export,
+    images,
+    mlp,
+    run_file,
+    table,
+    texts,
+    trained_looking,
+    weight_count,
+)
+
+NETWORKS: dict[str, tuple[Callable[[], nn.Module], Callable[[int], Inputs]]] = {
+    "mlp": (mlp, table),
+    "cnn": (Cnn, images),
+    "encoder": (Encoder, texts),
+    "bert": (Bert, texts),
+}
+FORMS = {"torchscript": False, "dynamo": True}
+
+
+def without_gradient(classifier: OnnxClassifier, inputs: Inputs) -> list[str]:
+    """Names of parameters that one backward pass does not reach."""
+    logits, _ = classifier.train()(*inputs)
+    F.cross_entropy(logits, torch.arange(len(logits)) % classifier.num_classes).backward()
+    return [name for name, p in classifier.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0]
+
+
+@pytest.mark.parametrize("batch", [None, 1, 4], ids=["open", "one", "four"])
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("name", NETWORKS)
+def test_parity_and_gradients(name: str, form: str, batch: int | None, tmp_path: Path) -> None:
+    """Both exporters' files, with open and with fixed batch, give ONNX Runtime's logits and train as a whole."""
+    make, rows = NETWORKS[name]
+    torch.manual_seed(0)
+    network = trained_looking(make())
+    path = export(network, rows(batch or 2), tmp_path / "m.onnx", dynamo=FORMS[form], dynamic=batch is None)
+    classifier = load_onnx(path)
+    inputs = rows(batch or 3)
+    logits, features = classifier(*inputs)
+    np.testing.assert_allclose(logits.detach().numpy(), run_file(path, inputs), atol=1e-4)
+    assert torch.equal(classifier.head(features), logits)
+    assert features.shape == (len(logits), classifier.feature_dim)
+    for count in (1, 3, 8):
+        several = rows(count)
+        with torch.no_grad():
+            expected = network(*several)
+            np.testing.assert_allclose(classifier(*several)[0], expected, atol=1e-4)
+    assert without_gradient(classifier, rows(8)) == []
+    # Exporters fold BatchNorm into the convolution before it: scale and bias vanish there.
+    folded = sum(2 * m.num_features for m in network.modules() if isinstance(m, nn.BatchNorm2d))
+    assert weight_count(classifier) == weight_count(network) - folded
+
+
+@pytest.mark.parametrize("ending", ["softmax", "log_softmax", "both"])
+@pytest.mark.parametrize("form", FORMS)
+def test_trailing_softmax_is_cut(ending: str, form: str, tmp_path: Path) -> None:
+    """The logits come from before a trailing Softmax or LogSoftmax, also where Exp follows it."""
+    functions: dict[str, Callable[[Tensor], Tensor]] = {
+        "softmax": lambda y: y.softmax(-1),
+        "log_softmax": lambda y: y.log_softmax(-1),
+        "both": lambda y: y.log_softmax(-1).exp(),
+    }
+    network = mlp().eval()
+    path = export(Ending(network, functions[ending]), table(2), tmp_path / "m.onnx", dynamo=FORMS[form])
+    classifier = load_onnx(path)
+    (x,) = table(5)
+    torch.testing.assert_close(classifier(x)[0], network(x), atol=1e-5, rtol=1e-5)
+    assert classifier.output_kind == ("logits" if ending == "log_softmax" else "probabilities")
+    assert classifier.feature_dim == 16
+
+
+def test_features_are_the_input_of_the_last_linear_layer(tmp_path: Path) -> None:
+    """Features equal the penultimate activations of the network, and the head's parameters are the last layer's."""
+    network = mlp().eval()
+    assert isinstance(network, nn.Sequential)
+    classifier = load_onnx(export(network, table(2), tmp_path / "m.onnx"))
+    (x,) = table(4)
+    torch.testing.assert_close(classifier(x)[1], network[:-1](x))
+    assert [tuple(p.shape) for p in classifier.head_parameters()] == [(3, 16), (3,)]
+
+
+def test_a_pooling_after_the_last_layer_moves_before_it(tmp_path: Path) -> None:
+    """Scores of positions that are averaged at the end come from averaged features, of one vector a row."""
+
+    class PerToken(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.embedding, self.hidden, self.out = nn.Embedding(50, 16), nn.Linear(16, 16), nn.Linear(16, 4)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.out(torch.tanh(self.hidden(self.embedding(x)))).mean(1)  # type: ignore[no-any-return]
+
+    network = PerToken().eval()
+    x = torch.randint(0, 50, (3, 7))
+    classifier = load_onnx(export(network, (x,), tmp_path / "m.onnx"))
+    logits, features = classifier(x)
+    assert features.shape == (3, 16)
+    torch.testing.assert_close(logits, network(x), atol=1e-5, rtol=1e-5)
+
+
+def test_two_paths_to_the_logits_give_both_features(tmp_path: Path) -> None:
+    """Where two linear layers are added at the end, the features are both their inputs, side by side."""
+
+    class WideAndDeep(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.wide, self.deep = nn.Linear(10, 3), nn.Sequential(nn.Linear(10, 8), nn.ReLU(), nn.Linear(8, 3))
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.wide(x) + self.deep(x)  # type: ignore[no-any-return]
+
+    network = WideAndDeep().eval()
+    classifier = load_onnx(export(network, table(2), tmp_path / "m.onnx"))
+    (x,) = table(4)
+    logits, features = classifier(x)
+    assert features.shape == (4, 18)
+    torch.testing.assert_close(logits, network(x))
+
+
+def test_batch_norm_stays_batch_norm(tmp_path: Path) -> None:
+    """A graph exported in training mode keeps running statistics as buffers, which training moves as PyTorch moves them."""
+    torch.manual_seed(0)
+    network = Cnn()
+    path = export(
+        network.train(), images(4), tmp_path / "m.onnx", dynamic=False, training=torch.onnx.TrainingMode.TRAINING,
+        do_constant_folding=False,
+    )  # fmt: skip
+    classifier = load_onnx(path)
+    x = images(8)
+    # (the export itself ran one batch through the network)
+    torch.testing.assert_close(classifier(*x)[0], network.eval()(*x), atol=1e-5, rtol=1e-5)
+    network.train()(*x)
+    classifier.train()(*x)
+    ours = {k: v for k, v in classifier.state_dict().items() if "running" in k}
+    theirs = {k: v for k, v in network.state_dict().items() if "running" in k}
+    assert len(ours) == len(theirs) == 4
+    for a, b in zip(ours.values(), theirs.values(), strict=True):
+        torch.testing.assert_close(a, b, atol=1e-6, rtol=1e-5)
+    assert weight_count(classifier) == weight_count(network)
+
+
+def test_dropout_follows_the_mode(tmp_path: Path) -> None:
+    """A Dropout node drops in training and passes everything in inference."""
+    network = nn.Sequential(nn.Linear(10, 64), nn.ReLU(), nn.Dropout(0.5), nn.Linear(64, 3))
+    path = export(network.train(), table(2), tmp_path / "m.onnx", training=torch.onnx.TrainingMode.TRAINING)
+    classifier = load_onnx(path)
+    (x,) = table(4)
+    assert torch.equal(classifier(x)[0], classifier(x)[0])
+    dropped = (classifier.train()(x)[1] == 0).float().mean() - (classifier.eval()(x)[1] == 0).float().mean()
+    assert dropped > 0.1
+
+
+def test_merged_initialisers_train_apart(tmp_path: Path) -> None:
+    """Two layers that were equal at export, and merged by the exporter, get different weights by training."""
+    network = nn.Sequential(nn.Linear(10, 10), nn.ReLU(), nn.Linear(10, 10), nn.ReLU(), nn.Linear(10, 3))
+    network[2].load_state_dict(network[0].state_dict())
+    path = export(network.eval(), table(2), tmp_path / "m.onnx")
+    stored = sum(tensor.dims == [10, 10] for tensor in onnx.load(path).graph.initializer)
+    assert stored == 1, "the exporter no longer merges: this test proves nothing"
+    classifier = load_onnx(path)
+    squares = [p for p in classifier.parameters() if p.shape == (10, 10)]
+    assert len(squares) == 2
+    optimiser = torch.optim.SGD(classifier.parameters(), lr=0.5)
+    logits, _ = classifier(*table(8))
+    F.cross_entropy(logits, torch.arange(8) % 3).backward()
+    optimiser.step()
+    assert not torch.allclose(*squares)
+
+
+def test_weights_in_constant_nodes_train(tmp_path: Path) -> None:
+    """Weights that sit in Constant nodes, or behind Identity, are weights all the same."""
+    weight, bias = np.random.default_rng(0).standard_normal((2, 4, 4)).astype(np.float32)
+    nodes = [
+        helper.make_node("Constant", [], ["w"], value=numpy_helper.from_array(weight)),
+        helper.make_node("Identity", ["w"], ["w1"]),
+        helper.make_node("MatMul", ["x", "w1"], ["h"]),
+        helper.make_node("Add", ["h", "b"], ["a"]),
+        helper.make_node("Relu", ["a"], ["r"]),
+        helper.make_node("MatMul", ["r", "w"], ["y"]),
+    ]
+    path = save(tmp_path, nodes, [4], {"b": bias[0]})
+    classifier = load_onnx(path)
+    assert sorted(p.numel() for p in classifier.parameters()) == [4, 16, 16]
+
+
+def test_constants_that_are_no_weights_do_not_train(tmp_path: Path) -> None:
+    """Scalers of the input, masks, sinusoidal positions and single numbers stay as they are."""
+
+    class Scaled(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            angles = torch.arange(8)[:, None] * torch.exp(-torch.arange(0, 16, 2) * 0.5)
+            table_ = torch.stack([angles.sin(), angles.cos()], -1).flatten(1)
+            self.register_buffer("positions", table_)
+            self.register_buffer("mask", torch.triu(torch.full((8, 8), -1e9), 1))
+            self.register_buffer("mean", torch.randn(4))
+            self.register_buffer("deviation", torch.rand(4) + 0.5)
+            self.embed, self.attend, self.out = nn.Linear(4, 16), nn.Linear(16, 16), nn.Linear(16, 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            x = 0.5 * self.embed((x - self.mean) / self.deviation) + self.positions
+            x = (self.attend(x) @ x.transpose(1, 2) + self.mask).softmax(-1) @ x
+            return self.out(x[:, -1])  # type: ignore[no-any-return]
+
+    network = Scaled().eval()
+    classifier = load_onnx(export(network, (torch.randn(2, 8, 4),), tmp_path / "m.onnx"))
+    assert weight_count(classifier) == weight_count(network)
+
+
+def test_numerical_tokens_and_class_token_train(tmp_path: Path) -> None:
+    """A tokeniser that multiplies raw numbers, its bias and a class token are weights, though no layer comes before them."""
+
+    class Tokeniser(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.weight, self.bias = nn.Parameter(torch.randn(6, 8)), nn.Parameter(torch.randn(6, 8))
+            self.token, self.out = nn.Parameter(torch.randn(1, 1, 8)), nn.Linear(8, 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            x = x.unsqueeze(-1) * self.weight + self.bias
+            x = torch.cat([self.token.expand(len(x), -1, -1), x], 1)
+            return self.out((x @ x.transpose(1, 2)).softmax(-1)[:, 0].unsqueeze(1).matmul(x).squeeze(1))  # type: ignore[no-any-return]
+
+    network = Tokeniser().eval()
+    x = torch.randn(4, 6)
+    for batch in (1, 4):
+        path = export(network, (x[:batch],), tmp_path / "m.onnx", dynamic=False)
+        classifier = load_onnx(path)
+        torch.testing.assert_close(classifier(x)[0], network(x), atol=1e-5, rtol=1e-5)
+        assert weight_count(classifier) == weight_count(network)
+
+
+def test_copies_are_independent(tmp_path: Path) -> None:
+    """A deep copy that is trained leaves the original's weights and results alone."""
+    classifier = load_onnx(export(trained_looking(Cnn()), images(2), tmp_path / "m.onnx"))
+    x = images(4)
+    before = classifier(*x)[0].detach()
+    other = copy.deepcopy(classifier).train()
+    other(*x)[0].square().sum().backward()
+    torch.optim.SGD(other.parameters(), lr=0.1).step()
+    assert torch.equal(classifier(*x)[0], before)
+    assert not torch.allclose(other.eval()(*x)[0], before)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float64])
+def test_other_widths_become_float32(dtype: torch.dtype, tmp_path: Path) -> None:
+    """Half and double precision networks keep their input type and compute in float32."""
+    network = mlp().eval().to(dtype)
+    path = export(network, (torch.randn(2, 10).to(dtype),), tmp_path / "m.onnx")
+    classifier = load_onnx(path)
+    x = torch.randn(4, 10).to(dtype)
+    np.testing.assert_allclose(classifier(x)[0].detach(), network(x).detach().float(), atol=5e-3)
+    assert classifier.inputs[0].dtype == str(dtype).removeprefix("torch.")
+    assert {p.dtype for p in classifier.parameters()} == {torch.float32}
+
+
+def test_inputs_are_described(tmp_path: Path) -> None:
+    """Inputs carry name, numpy type and shape with N for the rows, whatever batch the exporter saw."""
+    classifier = load_onnx(export(Bert().eval(), texts(2), tmp_path / "m.onnx", dynamic=False))
+    assert [(spec.name, spec.dtype, spec.shape) for spec in classifier.inputs] == [
+        ("input_ids", "int64", ("N", 12)),
+        ("attention_mask", "int64", ("N", 12)),
+    ]
+    assert classifier.input_names == ("input_ids", "attention_mask")
+    assert (classifier.task, classifier.num_classes, classifier.trainable) == ("multiclass", 4, True)
+
+
+@pytest.mark.parametrize("squeeze", [False, True])
+def test_one_sigmoid_is_a_binary_classifier(squeeze: bool, tmp_path: Path) -> None:
+    """A single sigmoid becomes the logits [0, s], whose softmax is the sigmoid; the 0 never trains."""
+    network = mlp(1).eval()
+    ending = Ending(network, lambda y: y.sigmoid().squeeze(-1) if squeeze else y.sigmoid())
+    classifier = load_onnx(export(ending, table(2), tmp_path / "m.onnx"))
+    (x,) = table(6)
+    logits, _ = classifier(x)
+    assert torch.equal(logits[:, 0], torch.zeros(6))
+    torch.testing.assert_close(logits[:, 1:], network(x))
+    assert (classifier.task, classifier.output_kind) == ("binary", "probabilities")
+    assert weight_count(classifier) == weight_count(network)
+
+
+def test_one_raw_logit_needs_the_task(tmp_path: Path) -> None:
+    """A column of raw scores is taken as a logit where the task says so."""
+    network = mlp(1).eval()
+    classifier = load_onnx(export(network, table(2), tmp_path / "m.onnx"), task="binary")
+    (x,) = table(6)
+    torch.testing.assert_close(classifier(x)[0][:, 1:], network(x))
+
+
+def test_output_and_features_can_be_chosen(tmp_path: Path) -> None:
+    """`output` picks one of several heads, `features` taps another tensor of the graph."""
+    nodes = [
+        helper.make_node("MatMul", ["x", "w"], ["first"]),
+        helper.make_node("Relu", ["first"], ["h"]),
+        helper.make_node("MatMul", ["h", "v"], ["y"]),
+        helper.make_node("MatMul", ["h", "u"], ["z"]),
+    ]
+    rng = np.random.default_rng(0)
+    weights = {name: rng.standard_normal((4, 4)).astype(np.float32) for name in "wvu"}
+    path = save(tmp_path, nodes, [4], weights, outputs=("y", "z"))
+    classifier = load_onnx(path, output="z")
+    x = torch.randn(3, 4)
+    hidden = torch.relu(x @ torch.from_numpy(weights["w"]))
+    torch.testing.assert_close(classifier(x)[0], hidden @ torch.from_numpy(weights["u"]))
+    tapped = load_onnx(path, output="z", features="first")
+    torch.testing.assert_close(tapped(x)[1], x @ torch.from_numpy(weights["w"]))
+    torch.testing.assert_close(tapped(x)[0], classifier(x)[0])
+    assert len(tapped.head_parameters()) == 1
+
+
+def save(
+    folder: Path,
+    nodes: list[onnx.NodeProto],
+    shape: list[int],
+    constants: dict[str, np.ndarray],
+    outputs: tuple[str, ...] = ("y",),
+    opset: int = 17,
+) -> Path:
+    """A hand-made model with the input x (N, *shape)."""
+    graph = helper.make_graph(
+        nodes,
+        "g",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["N", *shape])],
+        [helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in outputs],
+        [numpy_helper.from_array(value, name) for name, value in constants.items()],
+    )
+    path = folder / "made.onnx"
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=8), path)
+    return path
