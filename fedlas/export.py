@@ -81,9 +81,9 @@ def build_model(classifier: OnnxClassifier, calibrator: Calibrator) -> ModelProt
     names = _free_output_names(graph, [template.logits, *template.frontier])
     logits, frontier = names[0], names[1:]
     graph.nodes.append(helper.make_node("Identity", [logits], ["logits"]))
-    nodes, initializers = calibrator.to_onnx("logits", "fedlas_calibrated_logits")
+    nodes, initializers, calibrated = _calibrating(graph, calibrator)
     graph.nodes.extend(nodes)
-    graph.nodes.append(helper.make_node("Softmax", ["fedlas_calibrated_logits"], ["probabilities"], axis=1))
+    graph.nodes.append(helper.make_node("Softmax", [calibrated], ["probabilities"], axis=1))
     graph.nodes.append(_maximum(graph, "probabilities", "confidence"))
     graph.nodes.extend(_flat_features(graph, frontier))
     graph.outputs = list(STANDARD_OUTPUTS)
@@ -97,6 +97,24 @@ def build_model(classifier: OnnxClassifier, calibrator: Calibrator) -> ModelProt
     model = graph.to_model(infos)
     model.graph.initializer.extend(initializers)
     return model
+
+
+def _calibrating(graph: Graph, calibrator: Calibrator) -> tuple[list[NodeProto], list[TensorProto], str]:
+    """The calibrator's part of the graph, and the name of its result.
+
+    Every name is made new: the upload may be a file of ours that already has a calibrator inside.
+    """
+    nodes, initializers = calibrator.to_onnx("logits", "fedlas_calibrated_logits")
+    made = [*(name for node in nodes for name in node.output), *(tensor.name for tensor in initializers)]
+    renamed = {name: graph.fresh(name) for name in made}
+    for node in nodes:
+        node.name = ""
+        for names in (node.input, node.output):
+            for i, name in enumerate(names):
+                names[i] = renamed.get(name, name)
+    for tensor in initializers:
+        tensor.name = renamed[tensor.name]
+    return nodes, initializers, renamed["fedlas_calibrated_logits"]
 
 
 def _free_output_names(graph: Graph, wanted: list[str]) -> list[str]:

@@ -1,4 +1,4 @@
-"""Networks as people export them: an MLP, a CNN, text transformers with two inputs; their example rows and their export."""
+"""Networks as people export them: an MLP, a CNN, text transformers with two inputs; their rows and their export."""
 
 from __future__ import annotations
 

@@ -140,7 +140,7 @@ def test_two_paths_to_the_logits_give_both_features(tmp_path: Path) -> None:
 
 
 def test_batch_norm_stays_batch_norm(tmp_path: Path) -> None:
-    """A graph exported in training mode keeps running statistics as buffers, which training moves as PyTorch moves them."""
+    """A graph exported in training mode keeps running statistics as buffers, moved by training as in PyTorch."""
     torch.manual_seed(0)
     network = Cnn()
     path = export(
@@ -230,7 +230,7 @@ def test_constants_that_are_no_weights_do_not_train(tmp_path: Path) -> None:
 
 
 def test_numerical_tokens_and_class_token_train(tmp_path: Path) -> None:
-    """A tokeniser that multiplies raw numbers, its bias and a class token are weights, though no layer comes before them."""
+    """A tokeniser of raw numbers, its bias and a class token are weights, though no layer comes before them."""
 
     class Tokeniser(nn.Module):
         def __init__(self) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import pickletools
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -34,7 +35,6 @@ _FOREIGN = (
     (b"ZF", "a joblib file (compressed pickle)"),
     (b"\x89HDF\r\n\x1a\n", "an HDF5 file (as Keras writes)"),
 )
-_TEXT_PICKLES = (b"(dp", b"(lp", b"ccopy_reg", b"c__builtin__", b"cbuiltins", b"cnumpy", b"ctorch", b"cposix", b"cos\n")
 
 
 def read_model(path: str | Path) -> ModelProto:
@@ -55,10 +55,20 @@ def read_model(path: str | Path) -> ModelProto:
 
 def _refuse_foreign(head: bytes) -> None:
     kind = next((kind for magic, kind in _FOREIGN if head.startswith(magic)), None)
-    if kind is None and head.startswith(_TEXT_PICKLES):
-        kind = "a Python pickle"
     if kind is not None:
-        raise UnsupportedModel("unsafe_format", f"the file is {kind}, which may run code when opened; {_HOW_TO_EXPORT}")
+        raise _unsafe(kind)
+
+
+def _unsafe(kind: str) -> UnsupportedModel:
+    return UnsupportedModel("unsafe_format", f"the file is {kind}, which may run code when opened; {_HOW_TO_EXPORT}")
+
+
+def _is_old_pickle(content: bytes) -> bool:
+    """Whether the bytes are a pickle of protocol 0 or 1, which has no magic: its instructions are listed, never run."""
+    try:
+        return any(opcode.name == "STOP" or i > 1000 for i, (opcode, _, _) in enumerate(pickletools.genops(content)))
+    except Exception:  # pickletools raises whatever its readers run into
+        return False
 
 
 def _parse(content: bytes) -> ModelProto:
@@ -67,11 +77,15 @@ def _parse(content: bytes) -> ModelProto:
     try:
         model: ModelProto = ModelProto.FromString(content)
     except DecodeError:
+        if _is_old_pickle(content):
+            raise _unsafe("a Python pickle") from None
         # An ONNX file opens with field 1 (the IR version, a small number): what starts so was once a model.
         if content[0] == 0x08 and len(content) > 2 and 0 < content[1] < 64:
             raise UnsupportedModel("truncated", "the ONNX file is cut off or damaged; send it again") from None
         raise UnsupportedModel("not_onnx", f"the file is not an ONNX model; {_HOW_TO_EXPORT}") from None
     if not model.ir_version or not model.opset_import:
+        if _is_old_pickle(content):
+            raise _unsafe("a Python pickle")
         raise UnsupportedModel("not_onnx", f"the file is not an ONNX model; {_HOW_TO_EXPORT}")
     if not model.graph.node or not model.graph.output:
         raise UnsupportedModel("truncated", "the ONNX file ends before its graph does; send it again")

