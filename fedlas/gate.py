@@ -8,26 +8,21 @@ any false claim under `1 - confidence_level`. Guards can only stop a promotion, 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Literal, TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from fedlas import metrics
 from fedlas.errors import BadDataset
-from fedlas.metrics.bootstrap import Units
+from fedlas.guards import GUARD_NAMES, Guard, Score, guard_finalist
+from fedlas.metrics.bootstrap import resampled_means
 
-Score: TypeAlias = Literal["brier", "nll"]
 Floats: TypeAlias = NDArray[np.float64]
 
 MIN_TEST_ROWS = 10
-#: AURC of a promoted model may be worse by this much (a point estimate).
-MAX_AURC_RISE = 0.005
-#: No class with at least so many test rows may lose more recall than this, beyond chance (sign test at this level).
-MIN_CLASS_ROWS, MAX_RECALL_DROP, RECALL_LEVEL = 50, 0.05, 0.01
 
 _NAMES = {"uploaded": "the uploaded model", "post_hoc": "its post-hoc calibration", "trained": "the fine-tuned model"}
 
@@ -52,17 +47,6 @@ class Claim:
     p_value: float
     level: float
     comparisons: tuple[Comparison, ...]
-
-
-@dataclass(frozen=True)
-class Guard:
-    """One thing that a promoted finalist may not worsen beyond `limit`."""
-
-    name: str
-    finalist: str
-    passed: bool
-    value: float
-    limit: float
 
 
 @dataclass(frozen=True)
@@ -124,7 +108,21 @@ def judge(
     if trained is not None:
         probs["trained"] = np.asarray(trained, np.float64)
     claims = _claims(probs, labels, groups, score, 1 - confidence_level, seed, num_resamples)
-    guards = [guard for name in list(probs)[1:] for guard in _guards(name, probs, labels, max_accuracy_drop)]
+    guards = [
+        guard
+        for finalist in list(probs)[1:]
+        for guard in guard_finalist(
+            finalist,
+            probs,
+            labels,
+            groups,
+            score=score,
+            max_accuracy_drop=max_accuracy_drop,
+            level=1 - confidence_level,
+            seed=seed,
+            num_resamples=num_resamples,
+        )
+    ]
     verdict = "unchanged"
     for claim in claims:  # post_hoc comes before trained, so the stronger claim has the last word
         if claim.shown and all(guard.passed for guard in guards if guard.finalist == claim.finalist):
@@ -146,7 +144,7 @@ def _claims(
         pairs += [("trained", "uploaded"), ("trained", "post_hoc")]
     rows = {name: metrics.row_scores(p, targets, score=score) for name, p in probs.items()}
     differences = np.stack([rows[name] - rows[against] for name, against in pairs], axis=1)
-    draws = _bootstrap_means(differences, groups, seed, num_resamples)
+    draws = resampled_means(differences, groups=groups, num_resamples=num_resamples, seed=seed)
     # The draws count as one more that shows nothing, so that no p-value is ever 0.
     p_values = (1 + (draws >= 0).sum(axis=0)) / (1 + num_resamples)
     finalists = list(dict.fromkeys(name for name, _ in pairs))
@@ -168,14 +166,6 @@ def _comparison(against: str, differences: Floats, draws: Floats, p_value: float
     return Comparison(against, float(differences.mean()), float(low), float(high), p_value)
 
 
-def _bootstrap_means(differences: Floats, groups: ArrayLike | None, seed: int, num_resamples: int) -> Floats:
-    """Means (R, M) of row differences (N, M) over R resamples, the same resamples for all M."""
-    members = None if groups is None else np.unique(np.asarray(groups), return_inverse=True)[1]
-    units = Units(members, len(differences))
-    sums = units.sums(differences)
-    return np.concatenate([units.means(counts, sums) for counts in units.resamples(num_resamples, seed)])
-
-
 def holm(p_values: Sequence[float], level: float) -> tuple[list[float], list[bool]]:
     """The level each claim is tested at and whether it is shown (Holm 1979): the smallest p first, at level / m.
 
@@ -195,52 +185,6 @@ def holm(p_values: Sequence[float], level: float) -> tuple[list[float], list[boo
     return levels, shown
 
 
-def _guards(
-    finalist: str, probs: dict[str, Floats], targets: NDArray[np.int64], max_accuracy_drop: float
-) -> list[Guard]:
-    before, after = probs["uploaded"], probs[finalist]
-    drop = metrics.accuracy(before, targets) - metrics.accuracy(after, targets)
-    rise = metrics.aurc(after, targets) - metrics.aurc(before, targets)
-    worst = _worst_recall_drop(before, after, targets)
-    limits = (
-        ("accuracy_drop", drop, max_accuracy_drop),
-        ("aurc_rise", rise, MAX_AURC_RISE),
-        ("worst_class_recall_drop", worst, MAX_RECALL_DROP),
-    )
-    # Shares of N rows are compared with a decimal limit: the tiny term keeps an exact tie on the right side.
-    return [Guard(name, finalist, value <= limit + 1e-12, float(value), limit) for name, value, limit in limits]
-
-
-def _worst_recall_drop(before: Floats, after: Floats, targets: NDArray[np.int64]) -> float:
-    """The largest loss of recall among the classes with enough rows whose loss is more than chance, else 0.
-
-    Without the test of chance the guard would stop every second harmless promotion: among ten classes of 100 rows
-    some class loses five points by luck alone.
-    """
-    counts = np.bincount(targets, minlength=before.shape[1])
-    was_right, is_right = (p.argmax(axis=1) == targets for p in (before, after))
-    lost = np.bincount(targets[was_right & ~is_right], minlength=len(counts))
-    won = np.bincount(targets[is_right & ~was_right], minlength=len(counts))
-    drops = [
-        float((lost[k] - won[k]) / counts[k])
-        for k in np.flatnonzero((counts >= MIN_CLASS_ROWS) & (lost > won))
-        if _chance_of_losing(int(lost[k]), int(won[k])) <= RECALL_LEVEL
-    ]
-    return max(drops, default=0.0)
-
-
-def _chance_of_losing(lost: int, won: int) -> float:
-    """One-sided exact sign test (McNemar): the chance of at least so many losses if both were equally likely.
-
-    >>> _chance_of_losing(3, 0)
-    0.125
-    """
-    changed = lost + won
-    if changed > 2000:  # the normal limit, where exact sums would grow slow
-        return 0.5 * math.erfc((lost - won - 1) / math.sqrt(2 * changed))
-    return float(sum(math.comb(changed, k) for k in range(lost, changed + 1)) / 2**changed)
-
-
 _UNDETERMINED = (
     "Undetermined: it is unknown which rows the uploaded model was trained on, and rows it has seen can neither fit "
     "nor judge a calibrator. Upload the dataset again with seen_by_model=no if the model saw none of the rows, or with "
@@ -251,11 +195,6 @@ _VERDICTS = {
     "trained": "The fine-tuned model is promoted: it beats the uploaded model and its post-hoc calibration.",
     "post_hoc": "The uploaded model is promoted with a post-hoc calibrator: that beats the model as it came.",
     "unchanged": "The uploaded model stays as it is: nothing was shown to be better without doing harm.",
-}
-_GUARD_NAMES = {
-    "accuracy_drop": "loses accuracy",
-    "aurc_rise": "ranks its confidences worse (AURC)",
-    "worst_class_recall_drop": "loses recall in one class",
 }
 
 
@@ -271,7 +210,7 @@ def _sentences(verdict: str, claims: Sequence[Claim], guards: Sequence[Guard], s
     for guard in guards:
         if not guard.passed:
             sentences.append(
-                f"{_NAMES[guard.finalist].capitalize()} {_GUARD_NAMES[guard.name]}: "
+                f"{_NAMES[guard.finalist].capitalize()} {GUARD_NAMES[guard.name]}: "
                 f"{guard.value:.4f}, more than the {guard.limit:g} that is allowed, so it is not promoted."
             )
     if len(claims) == 1:

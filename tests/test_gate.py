@@ -8,7 +8,8 @@ from scipy.stats import binomtest
 
 from fedlas.calibrators import softmax
 from fedlas.errors import BadDataset
-from fedlas.gate import Judgement, _chance_of_losing, holm, judge
+from fedlas.gate import Judgement, holm, judge
+from fedlas.guards import _chance_of_losing
 
 
 def world(num_rows: int = 1000, num_classes: int = 5, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -185,3 +186,21 @@ def test_wrong_options_are_refused() -> None:
     for wrong in ({"provenance": "maybe"}, {"confidence_level": 95}):
         with pytest.raises(ValueError, match=next(iter(wrong))):
             verdict(**wrong)
+
+
+def test_the_other_proper_score_guards_a_promotion() -> None:
+    """A finalist that is better in Brier but says 1e-9 where it is wrong, which ruins NLL, is not promoted."""
+    rng = np.random.default_rng(5)
+    targets = rng.integers(0, 2, 2000)
+    right = np.where(rng.random(2000) < 0.9, targets, 1 - targets)
+    uploaded = np.full((2000, 2), 0.45)
+    uploaded[np.arange(2000), right] = 0.55
+    reckless = np.full((2000, 2), 1e-9)
+    reckless[np.arange(2000), right] = 1 - 1e-9
+    judgement = judge(uploaded=uploaded, post_hoc=uploaded, trained=reckless, targets=targets, provenance="no")
+    assert judgement.claims[1].shown
+    guard = next(g for g in judgement.guards if g.name == "nll_rise" and g.finalist == "trained")
+    assert not guard.passed
+    assert guard.value > 1
+    assert judgement.verdict == "unchanged"
+    assert any("worse in NLL" in sentence for sentence in judgement.sentences)

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Query, Request, Response
 from pydantic import BaseModel
 from starlette.concurrency import run_in_threadpool
+from starlette.datastructures import FormData, UploadFile
 
 from service.api.creation import (
     Created,
@@ -17,7 +18,6 @@ from service.api.creation import (
     add_dataset,
     add_model,
     create_once,
-    form_texts,
     is_multipart,
     parse_json,
     stage_part,
@@ -34,6 +34,9 @@ from service.registry.repositories.records import now
 from service.registry.unit_of_work import UnitOfWork
 
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
+
+#: Parts of a call that brings its files along, beside `model` and `dataset`.
+_JSON_PARTS = ("job", "model_options", "dataset_options")
 
 _JOB_BODY = {
     "requestBody": {
@@ -95,13 +98,13 @@ def _create(parts: PartsDep, key: str | None, body: JobRequest) -> Created:
 
 async def _create_with_files(request: Request, parts: PartsDep, key: str | None) -> Created:
     with ExitStack() as stack:
-        async with request.form(max_files=2) as form:
+        async with request.form(max_files=2 + len(_JSON_PARTS)) as form:
+            if unknown := sorted(set(form) - {"model", "dataset", *_JSON_PARTS}):
+                raise InvalidRequest("unknown_part", f"there is no part {unknown[0]!r}", field=unknown[0])
             model_file, model_name = await stage_part(form, "model", parts, stack)
             dataset_file, dataset_name = await stage_part(form, "dataset", parts, stack)
-            texts = form_texts(form)
-            if "job" in form and "job" not in texts:  # many clients send JSON parts as files
-                texts["job"] = (await form["job"].read()).decode()  # type: ignore[union-attr]
-        given = {name: _json_object(texts, name) for name in ("job", "model_options", "dataset_options")}
+            texts = {name: await _text(form, name) for name in _JSON_PARTS if name in form}
+        given = {name: _json_object(texts, name) for name in _JSON_PARTS}
         options = JobOptions.model_validate(given["job"])
         _refuse_unavailable(options)
         model_options = ModelOptions.model_validate(given["model_options"])
@@ -117,6 +120,16 @@ async def _create_with_files(request: Request, parts: PartsDep, key: str | None)
 
         content = [model_file.digest, dataset_file.digest, json.dumps(given, sort_keys=True)]
         return await run_in_threadpool(create_once, parts, key, content, make)
+
+
+async def _text(form: FormData, name: str) -> str:
+    """The text of a part, which many clients send as a file; raises InvalidRequest."""
+    part = form[name]
+    content = await part.read() if isinstance(part, UploadFile) else part
+    try:
+        return content.decode() if isinstance(content, bytes) else content
+    except UnicodeDecodeError as error:
+        raise InvalidRequest("invalid_json", f"part {name!r} is not UTF-8 text", field=name) from error
 
 
 def _json_object(texts: dict[str, str], name: str) -> dict[str, Any]:

@@ -110,6 +110,8 @@ def _on_http_error(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, HTTPException)
     if isinstance(error.__cause__, errors.RegistryError):  # raised while the framework was reading the body
         return _on_registry_error(request, error.__cause__)
+    if isinstance(error.__cause__, UnicodeDecodeError):
+        return problem(422, "invalid_json", "the body is not valid JSON: it is not UTF-8 text")
     code = HTTPStatus(error.status_code).name.lower()
     return problem(error.status_code, code, str(error.detail), headers=dict(error.headers or {}))
 

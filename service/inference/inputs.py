@@ -66,7 +66,8 @@ def _array(rows: list[object], spec: Spec) -> np.ndarray:
     if array.dtype.kind == "f" and not np.isfinite(array).all():
         row = int(np.argwhere(~np.isfinite(array))[0][0])
         raise InvalidRequest("non_finite", f"input {name!r}, row {row}: NaN or infinity", field="inputs")
-    cast = array.astype(dtype)
+    with np.errstate(over="ignore", invalid="ignore"):  # what does not fit is answered below
+        cast = array.astype(dtype)
     if dtype.kind == "f" and not np.isfinite(cast).all():
         raise InvalidRequest("non_finite", f"input {name!r}: a value is too large for {dtype}", field="inputs")
     if dtype.kind in "iu" and not np.array_equal(cast, array):

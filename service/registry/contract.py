@@ -71,7 +71,7 @@ class GateOptions(Strict):
     """How the finalists are judged on the test rows."""
 
     score: Literal["brier", "nll"] = "brier"
-    confidence_level: float = Field(0.95, ge=0.5, lt=1)
+    confidence_level: float = Field(0.95, gt=0.5, lt=1)
     max_accuracy_drop: float = Field(0.005, ge=0, le=1)
 
 

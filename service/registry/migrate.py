@@ -13,9 +13,7 @@ from sqlalchemy import Engine
 
 def migrate(engine: Engine) -> None:
     """Upgrade to the newest revision; one process at a time, within one transaction."""
-    with engine.execution_options(sqlite_begin="IMMEDIATE").begin() as connection:
-        if connection.dialect.name == "postgresql":
-            connection.exec_driver_sql("SELECT pg_advisory_xact_lock(2606028654)")
+    with engine.execution_options(writes=True).begin() as connection:
         config = _config()
         config.attributes["connection"] = connection
         command.upgrade(config, "head")

@@ -44,7 +44,7 @@ class Registry:
     def __init__(self, engine: Engine, artifacts: ArtifactStore) -> None:
         self.artifacts = artifacts
         self._engine = engine
-        self._writing = engine.execution_options(sqlite_begin="IMMEDIATE")
+        self._writing = engine.execution_options(writes=True)
 
     @classmethod
     def open(cls, settings: RegistrySettings) -> Registry:

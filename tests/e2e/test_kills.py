@@ -15,8 +15,10 @@ from tests.helpers.uploads import Uploads
 
 Json = dict[str, Any]
 
-LONG = {"hyperparameters": {"epochs": 400}, "budget": {"minutes": 2, "candidates": 2}}
+LONG = {"hyperparameters": {"epochs": 200}, "budget": {"minutes": 2, "candidates": 2}}
 RESTART_S = 30
+#: Only so that a stage is seen sooner; leases keep their default.
+QUICK_BEATS = {"FEDLAS_HEARTBEAT_SECONDS": "0.5"}
 
 
 @pytest.fixture
@@ -74,6 +76,7 @@ def test_killed_training_child(own_service: Service, training: Json) -> None:
     ends_once(own_service, training["id"])
 
 
+@pytest.mark.slow
 def test_child_that_always_dies(own_service: Service, training: Json) -> None:
     """A job whose process is lost again and again is given up after three attempts, as our error."""
     worker = own_service.pid("worker")
@@ -90,6 +93,7 @@ def test_child_that_always_dies(own_service: Service, training: Json) -> None:
     assert (job["status"], job["error"]["code"], job["error"]["user_error"]) == ("failed", "worker_lost", False)
 
 
+@pytest.mark.slow
 def test_killed_broker_and_api(own_service: Service, uploads: Uploads) -> None:
     """A broker or API that is killed is started again; what was ordered meanwhile is done."""
     model = own_service.inspected("models", uploads["digits.onnx"])
@@ -109,7 +113,7 @@ def test_killed_broker_and_api(own_service: Service, uploads: Uploads) -> None:
 
 def test_killed_serve_takes_everything_along(tmp_path: Path, uploads: Uploads) -> None:
     """After SIGKILL of `fedlas serve` no part runs on; started again at once, it does the open job."""
-    with serving(tmp_path / "data") as service:
+    with serving(tmp_path / "data", **QUICK_BEATS) as service:
         model = service.upload("models", uploads["digits.onnx"])
         dataset = service.upload("datasets", uploads["digits.npz"])
         job = service.order(model, dataset, **LONG)
@@ -129,7 +133,7 @@ def test_killed_serve_takes_everything_along(tmp_path: Path, uploads: Uploads) -
 
 def test_stopping_hands_work_back(tmp_path: Path, uploads: Uploads) -> None:
     """Ctrl-C during a job hands it back uncounted; after a restart it is done and everything else is still there."""
-    with serving(tmp_path / "data") as service:
+    with serving(tmp_path / "data", **QUICK_BEATS) as service:
         model = service.inspected("models", uploads["digits.onnx"], name="kept")
         dataset = service.inspected("datasets", uploads["digits.npz"])
         first = service.calibrated(model, dataset, publish_as="kept")

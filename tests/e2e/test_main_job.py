@@ -264,7 +264,10 @@ def test_two_inputs(service: Service, uploads: Uploads) -> None:
     assert (refused.status_code, refused.json()["code"]) == (422, "inputs_refused")
 
 
-@pytest.mark.parametrize(("name", "options"), [("binary.onnx", {"task": "binary"}), ("two_columns.onnx", {})])
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [("binary.onnx", {"task": "binary"}), pytest.param("two_columns.onnx", {}, marks=pytest.mark.slow)],
+)
 def test_binary_models(service: Service, uploads: Uploads, name: str, options: Json) -> None:
     """One logit or two columns: a binary model tells the probability of its positive class."""
     given = {"class_names": "even,odd", "positive_class": "even", **options}

@@ -57,7 +57,7 @@ def train_a_little(classifier: OnnxClassifier, inputs: Inputs, steps: int = 3) -
 @pytest.mark.parametrize("batch", [None, 1, 4], ids=["open", "one", "four"])
 @pytest.mark.parametrize("name", NETWORKS)
 def test_tuned_weights_come_back(name: str, batch: int | None, tmp_path: Path) -> None:
-    """The file equals the network to 1e-6 right after the import, and to 1e-5 after training, calibrated, at any batch."""
+    """The file equals the network to 1e-6 right after the import, and to 1e-5 after training, at any batch."""
     make, rows = NETWORKS[name]
     torch.manual_seed(0)
     path = export(trained_looking(make()), rows(batch or 2), tmp_path / "m.onnx", dynamic=batch is None)
