@@ -8,7 +8,7 @@ import torch
 from onnx import NodeProto
 from torch import Tensor
 
-from fedlas.errors import FedLASError, UnsupportedModel
+from fedlas.errors import UnsupportedModel
 from fedlas.importers.onnx.graph import Graph
 from fedlas.importers.onnx.operators import OPERATORS, keywords, operator_name
 
@@ -28,7 +28,7 @@ def run_node(node: NodeProto, values: Mapping[str, Tensor], opset: int) -> dict[
         inputs = [v if v is None or i in entry.host else v.to("meta") for i, v in enumerate(inputs)]
     try:
         result = function(*inputs, **keywords(node, opset))
-    except FedLASError:
+    except UnsupportedModel:
         raise
     except (RuntimeError, ValueError, TypeError, IndexError, KeyError, ArithmeticError) as error:
         shapes = [None if value is None else tuple(value.shape) for value in inputs]

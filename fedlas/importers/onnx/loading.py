@@ -45,6 +45,18 @@ def load_onnx(
     """
     if task is not None and task not in _TASKS:
         raise ValueError(f"task must be one of {_TASKS} or None, not {task!r}")
+    try:
+        return _load(path, output, features, task)
+    except (UnsupportedModel, OSError, MemoryError):
+        raise
+    except Exception as error:  # a damaged graph breaks any step: nodes without inputs, names that are no text, …
+        raise UnsupportedModel(
+            "invalid_graph",
+            f"the graph is not valid ONNX ({type(error).__name__}: {error}); check it with onnx.checker",
+        ) from error
+
+
+def _load(path: str | Path, output: str | None, features: str | None, task: str | None) -> OnnxClassifier:
     graph = normalise(read_model(path))
     for name in set(graph.input_names) & set(STANDARD_OUTPUTS):
         graph.rename_input(name, graph.fresh(f"{name}_input"))
