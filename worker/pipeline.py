@@ -103,6 +103,7 @@ def calibrate(spec: Json, folder: Path, emit: Emit) -> Json:
         "verdict": judgement.verdict,
         "promoted": judgement.promoted,
         "calibrated": calibrated,
+        "model": "calibrated.onnx",
         "report": "report.json",
         "diagram": "reliability.svg",
     }

@@ -136,7 +136,12 @@ def _watch(
             on_tick()
             if time.monotonic() > deadline:
                 return "timeout"
-    code = child.wait()
+    while child.poll() is None:  # it closed its pipe and is about to end, or only pretends to
+        on_tick()
+        if time.monotonic() > deadline:
+            return "timeout"
+        time.sleep(_TICK_S / 10)
+    code = child.returncode
     return None if code == 0 else f"signal {-code}" if code < 0 else f"exit code {code}"
 
 

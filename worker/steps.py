@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from service.registry import tables
+from service.registry.artifacts import StagedFile
 from service.registry.ids import new_id
 from service.registry.repositories import Claim
 from service.registry.repositories.records import now
@@ -75,6 +76,10 @@ class Step(ABC):
             unit.work.finish(self.claim)
             yield unit
 
+    def staged(self, path: Path) -> StagedFile:
+        """A file of the child's, copied to the storage's disk before any transaction begins."""
+        return self.registry.artifacts.stage_file(path)
+
     def path(self, digest: str | None) -> str:
         """Where the child finds a stored file."""
         assert digest is not None
@@ -99,8 +104,7 @@ class InspectDataset(Step):
 
     def succeeded(self, result: Json, folder: Path) -> Sequence[str]:
         """Keep the prepared copy, in which the splits are fixed."""
-        with ExitStack() as stack, self.publishing() as unit:
-            prepared = stack.enter_context(self.registry.artifacts.stage_file(folder / result["prepared"]))
+        with self.staged(folder / result["prepared"]) as prepared, self.publishing() as unit:
             unit.datasets.ready(self.record_id, profile=result["profile"], prepared_sha256=prepared.keep())
             return unit.jobs.waiting_for(self.record_id)
 
@@ -124,8 +128,7 @@ class InspectModel(Step):
 
     def succeeded(self, result: Json, folder: Path) -> Sequence[str]:
         """Keep the served copy."""
-        with ExitStack() as stack, self.publishing() as unit:
-            served = stack.enter_context(self.registry.artifacts.stage_file(folder / result["served"]))
+        with self.staged(folder / result["served"]) as served, self.publishing() as unit:
             unit.models.ready(self.record_id, profile=result["profile"], served_sha256=served.keep())
             return unit.jobs.waiting_for(self.record_id)
 
@@ -226,19 +229,16 @@ class Calibrate(Step):
 
     def succeeded(self, result: Json, folder: Path) -> Sequence[str]:
         """Publish calibrated model, report and diagram together with the job's end."""
-        with ExitStack() as stack, self.publishing() as unit:
+        names = ["report", "diagram", *(["model"] if result["calibrated"] is not None else [])]
+        with ExitStack() as stack:
+            files = {name: stack.enter_context(self.staged(folder / result[name])) for name in names}
+            unit = stack.enter_context(self.publishing())
             row = unit.jobs.get(self.record_id)
-
-            def keep(name: str) -> tuple[str, int]:
-                staged = stack.enter_context(self.registry.artifacts.stage_file(folder / name))
-                return staged.keep(), staged.size
-
-            row.report_sha256 = keep(result["report"])[0]
-            row.diagram_sha256 = keep(result["diagram"])[0]
+            row.report_sha256, row.diagram_sha256 = files["report"].keep(), files["diagram"].keep()
             row.verdict, row.promoted = result["verdict"], result["promoted"]
             served = unit.models.get(row.model_id)
             if result["calibrated"] is not None:
-                served = unit.models.add(_calibrated(served, row, result["calibrated"], keep("calibrated.onnx")))
+                served = unit.models.add(_calibrated(served, row, result["calibrated"], files["model"]))
             row.calibrated_model_id = served.id
             if row.request["publish_as"] and (row.promoted or row.request["publish_when"] == "always"):
                 version = unit.names.publish(row.request["publish_as"], served)
@@ -260,8 +260,8 @@ class Calibrate(Step):
             unit.jobs.change_status(unit.jobs.get(self.record_id), "cancelled")
 
 
-def _calibrated(parent: tables.Model, job: tables.Job, profile: Json, stored: tuple[str, int]) -> tables.Model:
-    digest, size = stored
+def _calibrated(parent: tables.Model, job: tables.Job, profile: Json, file: StagedFile) -> tables.Model:
+    digest = file.keep()
     return tables.Model(
         id=new_id("mdl"),
         name=parent.name,
@@ -271,7 +271,7 @@ def _calibrated(parent: tables.Model, job: tables.Job, profile: Json, stored: tu
         created_at=now(),
         sha256=digest,
         served_sha256=digest,
-        bytes=size,
+        bytes=file.size,
         options={},
         profile=profile,
         calibrated=True,
@@ -318,9 +318,8 @@ class Predict(Step):
 
     def succeeded(self, result: Json, folder: Path) -> Sequence[str]:
         """Keep the results."""
-        with ExitStack() as stack, self.publishing() as unit:
+        with self.staged(folder / result["results"]) as staged, self.publishing() as unit:
             row = unit.batches.get(self.record_id)
-            staged = stack.enter_context(self.registry.artifacts.stage_file(folder / result["results"]))
             row.results_sha256, row.num_rows = staged.keep(), result["num_rows"]
             row.progress = {"fraction": 1.0}
             unit.batches.change_status(row, "succeeded")

@@ -80,7 +80,7 @@ async def receive_upload(
             await run_in_threadpool(staged.write, bytes(buffer))
             buffer.clear()
     await run_in_threadpool(staged.write, bytes(buffer))
-    _refuse_empty(staged, "body")
+    await _seal(staged, "body")
     return staged, {}, None
 
 
@@ -93,7 +93,7 @@ async def stage_part(form: FormData, name: str, parts: Parts, stack: ExitStack) 
     staged = stack.enter_context(parts.registry.artifacts.stage(limit=parts.settings.max_upload_bytes))
     while chunk := await part.read(_CHUNK):
         await run_in_threadpool(staged.write, chunk)
-    _refuse_empty(staged, name)
+    await _seal(staged, name)
     return staged, part.filename
 
 
@@ -138,6 +138,8 @@ def _named(name: str | None, otherwise: str) -> str:
     return cleaned[:200] or otherwise
 
 
-def _refuse_empty(staged: StagedFile, field: str) -> None:
+async def _seal(staged: StagedFile, field: str) -> None:
+    """The file is complete: on the disk before any transaction begins, and not empty."""
+    await run_in_threadpool(staged.seal)
     if staged.size == 0:
         raise InvalidRequest("empty_upload", "the file is empty; send its bytes as the body", field=field)

@@ -134,4 +134,5 @@ async def get_dataset(request: Request, parts: PartsDep, dataset_id: str, wait: 
 def delete_dataset(parts: PartsDep, dataset_id: str) -> None:
     """Delete a dataset and its files; 409 while an open job or batch needs it."""
     with parts.registry.write() as unit:
-        parts.registry.artifacts.remove(unit.datasets.delete(dataset_id))
+        unnamed = unit.datasets.delete(dataset_id)
+    parts.registry.discard(unnamed)

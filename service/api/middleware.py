@@ -67,8 +67,8 @@ class BearerKeys:
 
     def _knows(self, headers: Headers) -> bool:
         scheme, _, given = headers.get("authorization", "").partition(" ")
-        # No early exit: the time taken must not tell which key was nearly right.
-        matches = [hmac.compare_digest(given.strip().encode(), key) for key in self._keys]
+        # Headers are bytes that were read as Latin-1. No early exit: time must not tell which key was nearly right.
+        matches = [hmac.compare_digest(given.strip().encode("latin-1"), key) for key in self._keys]
         return scheme.lower() == "bearer" and any(matches)
 
 

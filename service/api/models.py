@@ -139,4 +139,5 @@ def download_model(request: Request, parts: PartsDep, model_id: str) -> Response
 def delete_model(parts: PartsDep, model_id: str) -> None:
     """Delete a model and its files; 409 while it is published or an open job or batch needs it."""
     with parts.registry.write() as unit:
-        parts.registry.artifacts.remove(unit.models.delete(model_id))
+        unnamed = unit.models.delete(model_id)
+    parts.registry.discard(unnamed)

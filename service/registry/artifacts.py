@@ -10,12 +10,13 @@ import hashlib
 import os
 import shutil
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO
 
-from service.registry.errors import NotFound, TooLarge
+from service.registry.errors import NotFound, TooLarge, Unavailable
 
 _CHUNK = 1024 * 1024
 
@@ -43,18 +44,25 @@ class StagedFile:
         return self._hash.hexdigest()
 
     def write(self, chunk: bytes) -> None:
-        """Append `chunk`; raises TooLarge as soon as the limit is passed."""
+        """Append `chunk`; raises TooLarge as soon as the limit is passed, Unavailable where the disk refuses."""
         self.size += len(chunk)
         if self._limit is not None and self.size > self._limit:
             raise TooLarge("too_large", f"the upload is larger than the limit of {self._limit} bytes")
         self._hash.update(chunk)
-        self._file.write(chunk)
+        with _storing():
+            self._file.write(chunk)
+
+    def seal(self) -> None:
+        """Wait until the disk has the bytes: slow, so it belongs before a transaction, not into it."""
+        if not self._file.closed:
+            with _storing():
+                self._file.flush()
+                os.fsync(self._file.fileno())
+                self._file.close()
 
     def keep(self) -> str:
         """Move the file to its final place and return its digest; a file already there is the same file."""
-        self._file.flush()
-        os.fsync(self._file.fileno())
-        self._file.close()
+        self.seal()
         target = self._store.place(self.digest)
         target.parent.mkdir(parents=True, exist_ok=True)
         os.replace(self.path, target)
@@ -62,7 +70,8 @@ class StagedFile:
 
     def discard(self) -> None:
         """Remove the file if it was not kept."""
-        self._file.close()
+        with suppress(OSError):  # a full disk refuses even the last bytes of a file that nobody wants
+            self._file.close()
         self.path.unlink(missing_ok=True)
 
     def __enter__(self) -> StagedFile:
@@ -94,15 +103,21 @@ class ArtifactStore:
         return place
 
     def stage(self, *, limit: int | None = None) -> StagedFile:
-        """Begin a new file of at most `limit` bytes."""
-        return StagedFile(self, limit=limit)
+        """Begin a new file of at most `limit` bytes; raises Unavailable where the disk refuses."""
+        with _storing():
+            return StagedFile(self, limit=limit)
 
     def stage_file(self, source: Path) -> StagedFile:
         """Begin a new file with the content of `source`."""
         staged = self.stage()
-        with source.open("rb") as file:
-            while chunk := file.read(_CHUNK):
-                staged.write(chunk)
+        try:
+            with source.open("rb") as file:
+                while chunk := file.read(_CHUNK):
+                    staged.write(chunk)
+            staged.seal()
+        except BaseException:
+            staged.discard()
+            raise
         return staged
 
     def stage_bytes(self, content: bytes) -> StagedFile:
@@ -121,3 +136,12 @@ class ArtifactStore:
         with tempfile.TemporaryFile(dir=self.incoming) as file:
             file.write(b"ok")
         shutil.disk_usage(self.root)
+
+
+@contextmanager
+def _storing() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        reason = error.strerror or type(error).__name__
+        raise Unavailable("storage_unavailable", f"the file cannot be stored now: {reason.lower()}") from error

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from sqlalchemy import Engine, text
@@ -62,6 +62,14 @@ class Registry:
         """Commit at the end of the block, or roll everything back if it raises."""
         with Session(self._writing, expire_on_commit=False) as session, _reachable(), session.begin():
             yield UnitOfWork(session)
+
+    def discard(self, digests: Sequence[str]) -> None:
+        """Delete files that no record names any more, after the transaction that took the last name away.
+
+        Looked at anew inside a transaction of its own: an upload of the same content may have come in between.
+        """
+        with self.write() as unit:
+            self.artifacts.remove(digest for digest in digests if not unit.datasets.is_named(digest))
 
     def migrate(self) -> None:
         """Bring the tables up to date; only the service does this."""

@@ -281,10 +281,20 @@ def test_harmful_request_id_is_replaced(api: Api, given: str | bytes) -> None:
     assert found.startswith("req_")
 
 
-def test_defects_are_answered_too(api: Api) -> None:
-    """What nobody foresaw is 500 in the same form, with the request id that it asks to quote, and no secrets."""
+def test_lost_storage_is_unavailable(api: Api) -> None:
+    """Where nothing can be stored an upload is 503 `storage_unavailable`, and no path of ours is told."""
     shutil.rmtree(api.registry.artifacts.incoming)
-    answer = api.client.post("/v1/datasets", content=b"x", headers={"X-Request-Id": "mine"})
-    body = problem(answer, 500, "internal_error")
-    assert answer.headers["x-request-id"] == "mine"
+    body = problem(api.client.post("/v1/datasets", content=b"x"), 503, "storage_unavailable")
     assert str(api.settings.data_dir) not in json.dumps(body)
+
+
+def test_defects_are_answered_too(api: Api) -> None:
+    """What nobody foresaw is 500 in the same form, with the request id that it asks to quote."""
+    model = api.client.post("/v1/models", content=b"x").json()
+    with api.registry.write() as unit:  # a record as no inspection of ours would leave it
+        unit.models.ready(model["id"], profile={}, served_sha256="0" * 64)
+    answer = api.client.post(
+        f"/v1/models/{model['id']}/predict", json={"inputs": [[1.0]]}, headers={"X-Request-Id": "mine"}
+    )
+    problem(answer, 500, "internal_error")
+    assert answer.headers["x-request-id"] == "mine"

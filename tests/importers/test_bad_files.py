@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import io
 import pickle
@@ -252,3 +253,24 @@ def test_text_inputs_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "m.onnx"
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), path)
     assert refused(path).code == "unsupported_input"
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_damaged_graphs_are_refused_in_words(seed: int, good: Path) -> None:
+    """Whatever is damaged in a file, it opens or is refused with a code; no other exception comes out."""
+    rng = np.random.default_rng(seed)
+    model = onnx.load(good)
+    node = model.graph.node[rng.integers(len(model.graph.node))]
+    if seed % 4 == 0:
+        del node.input[-1]
+    elif seed % 4 == 1:
+        node.op_type = rng.choice(["Gather", "Reshape", "BatchNormalization", "Slice", "Dropout", "Identity"])
+    elif seed % 4 == 2:
+        node.input[0] = rng.choice([tensor.name for tensor in model.graph.initializer])
+    content = bytearray(model.SerializeToString())
+    if seed % 4 == 3:
+        for place in rng.integers(len(content), size=5):
+            content[place] = rng.integers(256)
+    good.write_bytes(content)
+    with contextlib.suppress(UnsupportedModel):
+        assert load_onnx(good).num_classes

@@ -349,3 +349,14 @@ def save(
     path = folder / "made.onnx"
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=8), path)
     return path
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_shapes_are_computed_where_the_rows_are_not(name: str, tmp_path: Path) -> None:
+    """On another device than the CPU the network runs: shape arithmetic stays on the CPU, everything else moves."""
+    make, rows = NETWORKS[name]
+    classifier = load_onnx(export(make().eval(), rows(2), tmp_path / "m.onnx")).to("meta")
+    logits, features = classifier.train()(*(value.to("meta") for value in rows(3)))
+    logits.sum().backward()
+    assert logits.is_meta
+    assert features.shape == (3, classifier.feature_dim)

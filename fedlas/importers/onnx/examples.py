@@ -91,6 +91,15 @@ def example_inputs(specs: list[InputSpec], rows: int, lengths: Mapping[str, int]
     return made
 
 
+def _sizes_in(graph: Graph) -> list[int]:
+    """Sizes that the exporter may have written into the graph although it declared the axis open."""
+    sizes = {size for value in graph.constants.values() for size in value.shape}
+    for value in graph.constants.values():
+        if value.dtype == np.int64 and value.size <= 8:
+            sizes.update(value.ravel().tolist())
+    return sorted(size for size in sizes if 1 < size <= 1024)[:100]
+
+
 def find_lengths(graph: Graph, specs: list[InputSpec], rows: int) -> dict[str, int]:
     """Lengths of the open axes with which the graph runs.
 
@@ -100,7 +109,7 @@ def find_lengths(graph: Graph, specs: list[InputSpec], rows: int) -> dict[str, i
     names = {size: axis for spec in specs for axis, size in enumerate(spec.shape[1:]) if isinstance(size, str)}
     channels = {s for spec in specs if len(spec.shape) >= 4 for s in spec.shape[1:2] if isinstance(s, str)}
     failure: UnsupportedModel | None = None
-    for length in _LENGTHS:
+    for length in dict.fromkeys((*_LENGTHS, *_sizes_in(graph))):
         for depth in (3, 1) if channels else (1,):
             lengths = {name: depth if name in channels else length for name in names}
             try:

@@ -81,9 +81,10 @@ class _Records(Generic[Row]):
             self.session.delete(work)
         self.session.delete(row)
         self.session.flush()
-        return [digest for digest in digests if digest and not self._is_named(digest)]
+        return [digest for digest in digests if digest and not self.is_named(digest)]
 
-    def _is_named(self, digest: str) -> bool:
+    def is_named(self, digest: str) -> bool:
+        """Whether any record names this stored file."""
         return any(self.session.scalar(select(column).where(column == digest).limit(1)) for column in _DIGEST_COLUMNS)
 
     def _open_uses(self, condition: str, record_id: str) -> list[str]:
