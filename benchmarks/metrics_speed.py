@@ -22,7 +22,7 @@ def main() -> None:
     logits[np.arange(ROWS), targets] += 4
     models = {name: softmax(scale * logits) for name, scale in (("raw", 2.0), ("cooled", 1.0), ("tuned", 1.1))}
 
-    begin = time.perf_counter()
+    begin, begin_cpu = time.perf_counter(), time.process_time()
     for name, probs in models.items():
         start = time.perf_counter()
         report = evaluate(probs, targets)
@@ -31,12 +31,14 @@ def main() -> None:
         start = time.perf_counter()
         compare(models["tuned"], models[other], targets)
         print(f"compare tuned with {other:7s} {time.perf_counter() - start:5.2f} s")
-    print(f"whole report {time.perf_counter() - begin:.2f} s on {os.cpu_count()} cores (target: under 10 s)")
+    wall, cpu = time.perf_counter() - begin, time.process_time() - begin_cpu
+    print(f"whole report {wall:.2f} s ({cpu:.2f} s of CPU) on {os.cpu_count()} cores (target: under 10 s)")
 
 
 def softmax(logits: np.ndarray) -> np.ndarray:
     weights = np.exp(logits - logits.max(axis=1, keepdims=True))
-    return weights / weights.sum(axis=1, keepdims=True)
+    probs: np.ndarray = weights / weights.sum(axis=1, keepdims=True)
+    return probs
 
 
 if __name__ == "__main__":

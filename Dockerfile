@@ -1,0 +1,52 @@
+# One file, two images: `api` answers HTTP and holds no PyTorch; `worker` opens uploads and trains.
+#
+#   docker build --target api    -t fedlas-api    .
+#   docker build --target worker -t fedlas-worker .
+
+ARG PYTHON=3.11
+
+FROM python:${PYTHON}-slim-bookworm AS base
+ENV PYTHONUNBUFFERED=1 \
+    PYTHONDONTWRITEBYTECODE=1 \
+    PIP_NO_CACHE_DIR=1 \
+    PIP_DISABLE_PIP_VERSION_CHECK=1 \
+    FEDLAS_DATA_DIR=/var/lib/fedlas/data \
+    FEDLAS_ARTIFACTS=/var/lib/fedlas/artifacts
+# One user for both images: stored files are readable for their owner only, and both mount the same folder.
+# A new named volume takes the owner of the folder it is mounted on, so the folders must exist in the image.
+RUN useradd --uid 10001 --no-create-home --home-dir /var/lib/fedlas --shell /usr/sbin/nologin fedlas \
+    && install -d -o fedlas -g fedlas -m 700 /var/lib/fedlas /var/lib/fedlas/data /var/lib/fedlas/artifacts
+WORKDIR /app
+COPY pyproject.toml README.md LICENSE ./
+
+FROM base AS api
+# The dependencies are a layer of their own: it is built again only when pyproject.toml changes.
+RUN pip install ".[service,postgresql]"
+COPY fedlas fedlas
+COPY service service
+COPY worker worker
+RUN pip install --no-deps --force-reinstall . && rm -rf build *.egg-info
+USER fedlas
+WORKDIR /var/lib/fedlas
+EXPOSE 8000
+# The process alone: a broker that is away is no reason to call the API ill. /readyz says what is missing.
+HEALTHCHECK --interval=10s --timeout=5s --start-period=30s --retries=3 \
+    CMD ["python", "-c", "import urllib.request as u; u.urlopen('http://127.0.0.1:8000/healthz', timeout=4)"]
+# Without FEDLAS_API_KEYS it listens on loopback only, which nobody outside the container can reach.
+CMD ["fedlas", "api", "--host", "0.0.0.0", "--port", "8000"]
+
+FROM base AS worker
+RUN pip install ".[worker,postgresql]"
+COPY fedlas fedlas
+COPY service service
+COPY worker worker
+RUN pip install --no-deps --force-reinstall . && rm -rf build *.egg-info
+COPY deploy/worker_health.py /app/worker_health.py
+# The driver comes with the host's container toolkit; the CUDA libraries come with PyTorch's wheel.
+ENV NVIDIA_VISIBLE_DEVICES=all \
+    NVIDIA_DRIVER_CAPABILITIES=compute,utility
+USER fedlas
+WORKDIR /var/lib/fedlas
+HEALTHCHECK --interval=30s --timeout=20s --start-period=60s --retries=3 \
+    CMD ["python", "/app/worker_health.py"]
+CMD ["python", "-m", "worker"]
