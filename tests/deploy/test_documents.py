@@ -1,0 +1,57 @@
+"""The documents say what the code does: the settings, the links, and the names that must not appear."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+from pydantic.fields import FieldInfo
+from pydantic_core import PydanticUndefined
+
+from service.registry.settings import RegistrySettings
+from service.settings import ServiceSettings
+from worker.settings import WorkerSettings
+
+ROOT = Path(__file__).parents[2]
+DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), ROOT / "benchmarks" / "README.md"])
+
+
+def settings_table() -> list[str]:
+    """One line per setting: both processes' first, then the API's, then the worker's."""
+    shared = RegistrySettings.model_fields
+    own = [
+        ("both", shared),
+        ("API", {name: field for name, field in ServiceSettings.model_fields.items() if name not in shared}),
+        ("worker", {name: field for name, field in WorkerSettings.model_fields.items() if name not in shared}),
+    ]
+    lines = [line(process, name, field) for process, fields in own for name, field in fields.items()]
+    return ["| variable | read by | default | |", "|---|---|---|---|", *lines]
+
+
+def line(process: str, name: str, field: FieldInfo) -> str:
+    """A row of the table; a default of None or nothing is explained by the description."""
+    assert field.default is not PydanticUndefined
+    shown = "" if field.default is None or field.default == frozenset() else f"`{field.default}`"
+    assert field.description, name
+    return f"| `FEDLAS_{name.upper()}` | {process} | {shown} | {field.description} |"
+
+
+def test_the_settings_are_documented_as_they_are() -> None:
+    """The table in docs/operations.md has every setting with its default and description, and nothing else."""
+    text = (ROOT / "docs" / "operations.md").read_text()
+    found = text.partition("test_documents.py -->\n")[2].partition("\n<!-- /settings")[0].splitlines()
+    assert found == settings_table()
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_links_within_the_repository_lead_somewhere(document: Path) -> None:
+    """Every relative link names a file or folder that exists."""
+    targets = re.findall(r"\]\((?!https?://|#)([^)#\s]+)", document.read_text())
+    missing = [target for target in targets if not (document.parent / target).exists()]
+    assert missing == []
+
+
+def test_the_readme_is_short_enough_to_be_read() -> None:
+    """At most 250 lines."""
+    assert len((ROOT / "README.md").read_text().splitlines()) <= 250
