@@ -5,11 +5,11 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from service.registry.errors import LeaseLost, RegistryError
+from service.registry.errors import LeaseLost, RegistryError, Unavailable
 from service.registry.repositories import Claim
 from service.registry.unit_of_work import Registry
 from worker import sandbox
@@ -64,6 +64,8 @@ class Worker:
             return True
         except LeaseLost:
             _LOG.warning("%s: another worker owns it now; nothing was written", record_id)
+        except Unavailable as error:
+            _LOG.warning("%s: given up for now, its lease will end: %s", record_id, error)
         except NotReady as error:
             _LOG.info("%s waits: %s", record_id, error)
             self._hand_back(claim, counts=False)
@@ -100,13 +102,15 @@ class Worker:
     def _conclude(self, step: Step, claim: Claim, outcome: sandbox.Outcome, folder: Path, seconds: float) -> None:
         record_id = claim.record_id
         if outcome.result is not None:
-            for waiting in step.succeeded(outcome.result, folder):
+            result = outcome.result
+            for waiting in self._patiently(lambda: step.succeeded(result, folder)):
                 self._ring(waiting)
             _LOG.info("%s done in %.1f s", record_id, seconds)
         elif outcome.error is not None:
             if not outcome.error["user_error"]:
                 _LOG.error("%s failed: %s\n%s", record_id, outcome.error["code"], outcome.log)
-            for waiting in step.failed(outcome.error):
+            error = outcome.error
+            for waiting in self._patiently(lambda: step.failed(error)):
                 self._ring(waiting)
             _LOG.info("%s refused after %.1f s: %s", record_id, seconds, outcome.error["code"])
         elif outcome.died == "timeout":
@@ -115,6 +119,18 @@ class Worker:
             _LOG.warning("%s lost its process (%s)\n%s", record_id, outcome.died, outcome.log)
             self._hand_back(claim, counts=True)
             self._ring(record_id)
+
+    def _patiently(self, publish: Callable[[], Sequence[str]]) -> Sequence[str]:
+        """Publish, also if the database is away for a moment: hours of work must not be lost for seconds."""
+        deadline = time.monotonic() + self._settings.lease_seconds
+        while True:
+            try:
+                return publish()
+            except Unavailable as error:
+                if time.monotonic() > deadline:
+                    raise
+                _LOG.warning("cannot publish yet: %s", error)
+                time.sleep(1)
 
     def _heart(self, step: Step, claim: Claim) -> Callable[[], None]:
         """What keeps the lease alive while the child runs, and hears of cancellation and shutdown."""
