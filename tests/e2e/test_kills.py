@@ -122,6 +122,7 @@ def test_killed_serve_takes_everything_along(tmp_path: Path, uploads: Uploads) -
         assert len(below) >= 4
         service.process.kill()
         service.process.wait()
+        service.client.close()  # its connection leads nowhere, and a new service gets a new client
         service.start()
         until(lambda: not any(map(is_alive, below)), seconds=30, what="the old parts are gone")
         ended = service.ended(job["id"])
