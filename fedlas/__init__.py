@@ -45,7 +45,19 @@ _HOMES = {
         "fedlas.losses",
     ),
 }
-_MODULES = ("calibrators", "export", "gate", "importers", "losses", "metrics", "race", "report", "train")
+_MODULES = (
+    "calibrators",
+    "export",
+    "familiarity",
+    "gate",
+    "importers",
+    "losses",
+    "metrics",
+    "race",
+    "report",
+    "selective",
+    "train",
+)
 
 __all__ = [
     "ACLSLoss",

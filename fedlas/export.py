@@ -1,7 +1,8 @@
 """The ONNX file that is served: the upload with tuned weights, calibrator and standard outputs; it trains nothing.
 
 Standard outputs: `logits` (N, K) before the calibrator, `probabilities` (N, K) after it, `confidence` (N,) their
-maximum, `features` (N, D). All are float32, the number of rows is free, inputs, IR version and opset are the upload's.
+maximum, `features` (N, D); where it was fitted also `familiarity` (N,). All are float32, the number of rows is free,
+inputs, IR version and opset are the upload's. What the guarantee rows allow to promise is in the file's metadata.
 """
 
 from __future__ import annotations
@@ -16,15 +17,29 @@ import numpy as np
 import onnxruntime as ort
 import torch
 from numpy.typing import NDArray
-from onnx import ModelProto, NodeProto, TensorProto, helper
+from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
-from fedlas.calibrators import Calibrator
+from fedlas.calibrators import Calibrator, softmax
+from fedlas.ensemble import TINY, Ensemble
 from fedlas.errors import ExportError
+from fedlas.familiarity import Familiarity
+from fedlas.familiarity_graph import familiarity_graph
+from fedlas.feature_scaling import calibrated, calibrator_graph, shown_parameters
 from fedlas.importers.onnx import OnnxClassifier
 from fedlas.importers.onnx.classifier import STANDARD_OUTPUTS
 from fedlas.importers.onnx.graph import Graph
+from fedlas.importers.onnx.merging import merge
+from fedlas.selective import Guarantees
 
 Array = NDArray[Any]
+OnnxPart = tuple[list[NodeProto], list[TensorProto]]
+Exportable = OnnxClassifier | Ensemble
+
+FAMILIARITY = "familiarity"
+#: Names that no tensor of the upload may keep.
+_RESERVED = (*STANDARD_OUTPUTS, FAMILIARITY)
+#: Between two knots a familiarity may change as fast as its rows lie close; float32 distances then differ visibly.
+_FAMILIARITY_TOLERANCE = 2e-3
 
 
 @dataclass(frozen=True)
@@ -37,11 +52,13 @@ class ExportReport:
 
 
 def export_onnx(
-    classifier: OnnxClassifier,
+    classifier: Exportable,
     path: str | Path,
     *,
     calibrator: Calibrator,
     class_names: Sequence[str],
+    familiarity: Familiarity | None = None,
+    guarantees: Guarantees | None = None,
     metadata: Mapping[str, str] | None = None,
     verify_with: Sequence[Array] | None = None,
     tolerance: float = 1e-5,
@@ -49,64 +66,134 @@ def export_onnx(
     """Write the classifier with its calibrator as one ONNX file.
 
     Args:
+        familiarity: fitted on this classifier's features; becomes the output `familiarity`.
+        guarantees: fitted on this calibrator's probabilities; become the metadata property `guarantees` (JSON).
         verify_with: one array of rows per input; the file must give PyTorch's probabilities on them.
         tolerance: the largest difference in any probability.
 
     Raises:
         ExportError: `parity` where the file differs from the network by more than `tolerance`.
-        ValueError: the number of class names is not K.
+        ValueError: the number of class names is not K, or familiarity or guarantees belong to another network.
     """
     if len(class_names) != classifier.num_classes:
         raise ValueError(f"class_names has {len(class_names)} names, the classifier {classifier.num_classes} classes")
-    model = build_model(classifier, calibrator)
+    if guarantees is not None and list(guarantees.class_names) != list(class_names):
+        raise ValueError(f"guarantees are for the classes {list(guarantees.class_names)}, not {list(class_names)}")
+    model = build_model(classifier, calibrator, familiarity=familiarity)
     properties = {
         "class_names": json.dumps(list(class_names)),
-        "calibrator": json.dumps({"name": calibrator.name, "parameters": calibrator.parameters()}),
+        "calibrator": json.dumps({"name": calibrator.name, "parameters": shown_parameters(calibrator)}),
+        **({} if guarantees is None else {"guarantees": json.dumps(guarantees.as_dict())}),
         **(metadata or {}),
     }
     helper.set_model_props(model, properties)
     content = model.SerializeToString()
-    report = ExportReport(0.0, classifier.opset, 0)
+    report = ExportReport(0.0, _upload(classifier).opset, 0)
     if verify_with is not None:
-        report = _verify(classifier, calibrator, content, verify_with, tolerance)
+        report = _verify(classifier, calibrator, familiarity, content, verify_with, tolerance)
     Path(path).write_bytes(content)
     return report
 
 
-def build_model(classifier: OnnxClassifier, calibrator: Calibrator) -> ModelProto:
+def build_model(
+    classifier: Exportable, calibrator: Calibrator, *, familiarity: Familiarity | None = None
+) -> ModelProto:
     """The served graph in memory."""
-    graph = classifier.graph()
-    template = classifier.template
-    graph.prune([template.logits, *template.frontier])
-    names = _free_output_names(graph, [template.logits, *template.frontier])
-    logits, frontier = names[0], names[1:]
-    graph.nodes.append(helper.make_node("Identity", [logits], ["logits"]))
-    nodes, initializers, calibrated = _calibrating(graph, calibrator)
-    graph.nodes.extend(nodes)
-    graph.nodes.append(helper.make_node("Softmax", [calibrated], ["probabilities"], axis=1))
-    graph.nodes.append(_maximum(graph, "probabilities", "confidence"))
-    graph.nodes.extend(_flat_features(graph, frontier))
-    graph.outputs = list(STANDARD_OUTPUTS)
+    if familiarity is not None and familiarity.feature_dim != classifier.feature_dim:
+        raise ValueError(
+            f"familiarity was fitted on {familiarity.feature_dim} features, the classifier has {classifier.feature_dim}"
+        )
+    graph, logits, frontiers = _served_graph(classifier)
+    if familiarity is not None and FAMILIARITY in graph.input_names:
+        raise ValueError(f"an input of the network is called {FAMILIARITY!r}, as the output would be")
+    flat = ["features", *(graph.fresh("fedlas_member_features") for _ in frontiers[1:])]
+    for frontier, name in zip(frontiers, flat, strict=True):
+        graph.nodes.extend(_flat_features(graph, frontier, name))
+    _append_logits(graph, classifier, logits, flat)
+    initializers = _append_probabilities(graph, calibrator)
     shapes: dict[str, list[int | str]] = {
         "logits": ["N", classifier.num_classes],
         "probabilities": ["N", classifier.num_classes],
         "confidence": ["N"],
         "features": ["N", classifier.feature_dim],
     }
-    infos = [helper.make_tensor_value_info(name, TensorProto.FLOAT, shapes[name]) for name in STANDARD_OUTPUTS]
-    model = graph.to_model(infos)
+    if familiarity is not None:
+        part = familiarity_graph(familiarity, "features", FAMILIARITY, opset=graph.opset)
+        initializers += _append(graph, part, FAMILIARITY)
+        shapes[FAMILIARITY] = ["N"]
+    graph.outputs = list(shapes)
+    model = graph.to_model([helper.make_tensor_value_info(k, TensorProto.FLOAT, shape) for k, shape in shapes.items()])
     model.graph.initializer.extend(initializers)
     return model
 
 
-def _calibrating(graph: Graph, calibrator: Calibrator) -> tuple[list[NodeProto], list[TensorProto], str]:
-    """The calibrator's part of the graph, and the name of its result.
+def _upload(classifier: Exportable) -> OnnxClassifier:
+    """The network that knows the upload's inputs and versions."""
+    network = classifier.networks[0] if isinstance(classifier, Ensemble) else classifier
+    assert isinstance(network, OnnxClassifier)
+    return network
 
-    Every name is made new: the upload may be a file of ours that already has a calibrator inside.
+
+def _append_logits(graph: Graph, classifier: Exportable, logits: Sequence[str], flat: Sequence[str]) -> None:
+    """`logits` (N, K) before the calibrator: the network's own, or the log of the members' mean probabilities."""
+    if not isinstance(classifier, Ensemble):
+        graph.nodes.append(helper.make_node("Identity", [logits[0]], ["logits"]))
+        return
+    members = []
+    for calibrator, source, features in zip(classifier.calibrators, logits, flat, strict=True):
+        calibrated, probs = graph.fresh("fedlas_member_logits"), graph.fresh("fedlas_member_probabilities")
+        part = calibrator_graph(calibrator, source, calibrated, features)
+        graph.constants.update(
+            {tensor.name: numpy_helper.to_array(tensor) for tensor in _append(graph, part, calibrated)}
+        )
+        graph.nodes.append(helper.make_node("Softmax", [calibrated], [probs], axis=1))
+        members.append(probs)
+    mean, floored = graph.fresh("fedlas_mean"), graph.fresh("fedlas_floored_mean")
+    tiny = graph.add_constant("fedlas_tiny", np.array(TINY, np.float32))
+    graph.nodes += [
+        helper.make_node("Mean", members, [mean]),
+        helper.make_node("Add", [mean, tiny], [floored]),
+        helper.make_node("Log", [floored], ["logits"]),
+    ]
+
+
+def _served_graph(classifier: Exportable) -> tuple[Graph, list[str], list[list[str]]]:
+    """The uploaded graph with its tuned weights; per network the tensor of its logits and those of its features.
+
+    The members of an ensemble become one graph that computes what they share once.
     """
-    nodes, initializers = calibrator.to_onnx("logits", "fedlas_calibrated_logits")
+    networks = classifier.networks if isinstance(classifier, Ensemble) else [classifier]
+    graphs, wanted = [], []
+    for network in networks:
+        assert isinstance(network, OnnxClassifier)
+        graph, template = network.graph(), network.template
+        names = [template.logits, *template.frontier]
+        graph.prune(names)
+        graphs.append(graph)
+        wanted.append(_free_output_names(graph, names))
+    if len(graphs) == 1:
+        return graphs[0], [wanted[0][0]], [wanted[0][1:]]
+    merged, names_by_network = merge(graphs, wanted)
+    return merged, [names[0] for names in names_by_network], [names[1:] for names in names_by_network]
+
+
+def _append_probabilities(graph: Graph, calibrator: Calibrator) -> list[TensorProto]:
+    """From `logits` and `features` to `probabilities` and `confidence`; returns the calibrator's initialisers."""
+    calibrated = graph.fresh("fedlas_calibrated_logits")
+    initializers = _append(graph, calibrator_graph(calibrator, "logits", calibrated, "features"), calibrated)
+    graph.nodes.append(helper.make_node("Softmax", [calibrated], ["probabilities"], axis=1))
+    graph.nodes.append(_maximum(graph, "probabilities", "confidence"))
+    return initializers
+
+
+def _append(graph: Graph, part: OnnxPart, result: str) -> list[TensorProto]:
+    """Append a part's nodes, which compute `result`, and return its initialisers.
+
+    Every other name is made new: the upload may be a file of ours that already has such a part inside.
+    """
+    nodes, initializers = part
     made = [*(name for node in nodes for name in node.output), *(tensor.name for tensor in initializers)]
-    renamed = {name: graph.fresh(name) for name in made}
+    renamed = {name: graph.fresh(name) for name in made if name != result}
     for node in nodes:
         node.name = ""
         for names in (node.input, node.output):
@@ -114,17 +201,18 @@ def _calibrating(graph: Graph, calibrator: Calibrator) -> tuple[list[NodeProto],
                 names[i] = renamed.get(name, name)
     for tensor in initializers:
         tensor.name = renamed[tensor.name]
-    return nodes, initializers, renamed["fedlas_calibrated_logits"]
+    graph.nodes.extend(nodes)
+    return initializers
 
 
 def _free_output_names(graph: Graph, wanted: list[str]) -> list[str]:
-    """Rename tensors of the upload that bear the standard outputs' names; returns `wanted` under its new names."""
-    renamed = {name: graph.fresh(f"uploaded_{name}") for name in STANDARD_OUTPUTS}
+    """Rename tensors of the upload that bear a reserved name; returns `wanted` under its new names."""
+    renamed = {name: graph.fresh(f"uploaded_{name}") for name in _RESERVED if name not in graph.input_names}
     for node in graph.nodes:
         for names in (node.input, node.output):
             for i, name in enumerate(names):
                 names[i] = renamed.get(name, name)
-    for name in STANDARD_OUTPUTS:
+    for name in renamed:
         if name in graph.constants:
             graph.constants[renamed[name]] = graph.constants.pop(name)
     return [renamed.get(name, name) for name in wanted]
@@ -138,11 +226,11 @@ def _maximum(graph: Graph, source: str, target: str) -> NodeProto:
     return helper.make_node("ReduceMax", [source, axes], [target], keepdims=0)
 
 
-def _flat_features(graph: Graph, frontier: Sequence[str]) -> list[NodeProto]:
-    flat = [graph.fresh("fedlas_features") for _ in frontier] if len(frontier) > 1 else ["features"]
+def _flat_features(graph: Graph, frontier: Sequence[str], name: str) -> list[NodeProto]:
+    flat = [graph.fresh("fedlas_features") for _ in frontier] if len(frontier) > 1 else [name]
     nodes = [helper.make_node("Flatten", [name], [out], axis=1) for name, out in zip(frontier, flat, strict=True)]
     if len(frontier) > 1:
-        nodes.append(helper.make_node("Concat", flat, ["features"], axis=1))
+        nodes.append(helper.make_node("Concat", flat, [name], axis=1))
     return nodes
 
 
@@ -173,34 +261,47 @@ def predict(path_or_bytes: str | Path | bytes, inputs: Sequence[Array], *, batch
 
 
 def _verify(
-    classifier: OnnxClassifier, calibrator: Calibrator, content: bytes, inputs: Sequence[Array], tolerance: float
+    classifier: Exportable,
+    calibrator: Calibrator,
+    familiarity: Familiarity | None,
+    content: bytes,
+    inputs: Sequence[Array],
+    tolerance: float,
 ) -> ExportReport:
-    typed = [np.asarray(value, dtype=spec.dtype) for value, spec in zip(inputs, classifier.inputs, strict=True)]
+    typed = [
+        np.asarray(value, dtype=spec.dtype) for value, spec in zip(inputs, _upload(classifier).inputs, strict=True)
+    ]
     written = predict(content, typed)
-    logits = _logits(classifier, typed)
-    calibrated = np.asarray(calibrator(logits), np.float64)
-    expected = np.exp(calibrated - calibrated.max(1, keepdims=True))
-    expected /= expected.sum(1, keepdims=True)
-    error = float(np.abs(written["probabilities"] - expected).max())
+    logits, features = _network_outputs(classifier, typed)
+    error = float(np.abs(written["probabilities"] - softmax(calibrated(calibrator, logits, features))).max())
     if not error <= tolerance:
         raise ExportError(
             "parity",
             f"the written file differs from the network by {error:.2e} in probability, more than {tolerance:.0e}",
         )
-    return ExportReport(error, classifier.opset, len(logits))
+    if familiarity is not None:
+        _verify_familiarity(written[FAMILIARITY], familiarity(features))
+    return ExportReport(error, _upload(classifier).opset, len(logits))
+
+
+def _verify_familiarity(written: Array, expected: Array) -> None:
+    error = float(np.abs(written - expected).max())
+    if not error <= _FAMILIARITY_TOLERANCE:
+        raise ExportError("parity", f"the written file's familiarity is wrong by {error:.2e}")
 
 
 @torch.no_grad()
-def _logits(classifier: OnnxClassifier, inputs: Sequence[Array], batch_size: int = 256) -> Array:
-    """The classifier's logits in inference, on its own device; its mode is left as it was."""
+def _network_outputs(classifier: Exportable, inputs: Sequence[Array], batch_size: int = 256) -> tuple[Array, Array]:
+    """The classifier's logits and features in inference, on its own device; its mode is left as it was."""
     device = next((parameter.device for parameter in classifier.parameters()), torch.device("cpu"))
     training = classifier.training
     classifier.eval()
     try:
         parts = [
-            classifier(*(torch.from_numpy(value[start : start + batch_size]).to(device) for value in inputs))[0]
+            classifier(*(torch.from_numpy(value[start : start + batch_size]).to(device) for value in inputs))
             for start in range(0, len(inputs[0]), batch_size)
         ]
     finally:
         classifier.train(training)
-    return np.asarray(torch.cat(parts).double().cpu().numpy())
+    logits, features = (torch.cat(part).double().cpu().numpy() for part in zip(*parts, strict=True))
+    return logits, features

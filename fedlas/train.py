@@ -82,6 +82,8 @@ def fit(
     on_epoch: Callable[[EpochResult], None] | None = None,
     device: torch.device | str | None = None,
     features: Floats | None = None,
+    schedule: Callable[[int], float] | None = None,
+    on_step: Callable[[float], bool] | None = None,
 ) -> FitResult:
     """Train `classifier` in place (it ends in evaluation mode, on `device`), and the gate of `loss` with it.
 
@@ -92,16 +94,18 @@ def fit(
         device: CUDA where there is one, unless told otherwise.
         features: `predict_logits(classifier, inputs)[1]` where it is at hand, which saves the pass that
             initialises the statistics of FedLAS and, for the scope `head`, feeds the head.
+        schedule: the learning rate of a step, counted from 0, in place of the cosine.
+        on_step: called with the loss of every step, also one that is not finite; False ends the training there.
 
     Raises:
         ValueError: there are no rows, or the arrays have different lengths.
     """
     began = time.perf_counter()
-    device = _device(device)
+    device = pick_device(device)
     classifier.to(device)
     loss.to(device)
-    batches = [_tensor(array) for array in inputs]
-    labels = _tensor(targets).long()
+    batches = [tensor(array) for array in inputs]
+    labels = tensor(targets).long()
     _check_lengths(batches, labels)
 
     smooths = isinstance(loss, FedLASLoss | FedLASPlusLoss)
@@ -111,7 +115,7 @@ def fit(
         loss.init_statistics(torch.from_numpy(np.abs(features).sum(axis=1, dtype=np.float64)))
 
     if config.scope == "head":
-        batches = [_tensor(features)]
+        batches = [tensor(features)]
         parameters = classifier.head_parameters()
         classifier.eval()
     else:
@@ -123,16 +127,16 @@ def fit(
         trained, lr=config.learning_rate, momentum=config.momentum, weight_decay=config.weight_decay
     )
 
-    steps = config.epochs * steps_per_epoch(len(labels), config.batch_size)
+    rate = schedule or cosine(config.learning_rate, config.epochs * steps_per_epoch(len(labels), config.batch_size))
     order = torch.Generator().manual_seed(config.seed)
     history: list[EpochResult] = []
-    step, diverged = 0, False
+    step, diverged, stopped = 0, False, False
     with _own_randomness(config.seed, device):
         for epoch in range(1, config.epochs + 1):
             total = 0.0
-            for rows in _shuffled_batches(len(labels), config.batch_size, order):
+            for rows in shuffled_batches(len(labels), config.batch_size, order):
                 for group in optimizer.param_groups:
-                    group["lr"] = 0.5 * config.learning_rate * (1 + math.cos(math.pi * step / steps))
+                    group["lr"] = rate(step)
                 batch = [array[rows].to(device, non_blocking=True) for array in batches]
                 wanted = labels[rows].to(device, non_blocking=True)
 
@@ -151,9 +155,12 @@ def fit(
                 optimizer.step()
                 total += float(value.detach())
                 step += 1
+                if on_step is not None and not on_step(float(value.detach())):
+                    stopped = True
+                    break
                 if diverged := not math.isfinite(total):
                     break
-            if diverged:
+            if diverged or stopped:
                 break
             mean = total / steps_per_epoch(len(labels), config.batch_size)
             history.append(EpochResult(epoch, config.epochs, mean, time.perf_counter() - began))
@@ -161,6 +168,11 @@ def fit(
                 on_epoch(history[-1])
     classifier.eval()
     return FitResult(tuple(history), time.perf_counter() - began, diverged)
+
+
+def cosine(peak: float, steps: int) -> Callable[[int], float]:
+    """The learning rate of a step, counted from 0: from `peak` along a half cosine to 0."""
+    return lambda step: 0.5 * peak * (1 + math.cos(math.pi * step / steps))
 
 
 def steps_per_epoch(num_rows: int, batch_size: int) -> int:
@@ -181,8 +193,8 @@ def predict_logits(
     Raises:
         ValueError: there are no rows, or the arrays have different lengths.
     """
-    device = _device(device)
-    tensors = [_tensor(array) for array in inputs]
+    device = pick_device(device)
+    tensors = [tensor(array) for array in inputs]
     _check_lengths(tensors, tensors[0])
     was_training = classifier.training
     classifier.to(device).eval()
@@ -195,13 +207,18 @@ def predict_logits(
     return np.concatenate(logits), np.concatenate(features)
 
 
-def _device(device: torch.device | str | None) -> torch.device:
+def pick_device(device: torch.device | str | None) -> torch.device:
     if device is not None:
         return torch.device(device)
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
-def _tensor(array: Any) -> Tensor:
+def device_name() -> str:
+    """What `fit` and `predict_logits` run on here, for people."""
+    return torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU"
+
+
+def tensor(array: Any) -> Tensor:
     """A tensor that shares memory where it may: torch warns about memory that cannot be written."""
     if isinstance(array, Tensor):
         return array
@@ -216,7 +233,7 @@ def _check_lengths(inputs: Sequence[Tensor], targets: Tensor) -> None:
         raise ValueError(f"inputs must have {len(targets)} rows each, got {lengths}")
 
 
-def _shuffled_batches(num_rows: int, batch_size: int, order: torch.Generator) -> Iterator[Tensor]:
+def shuffled_batches(num_rows: int, batch_size: int, order: torch.Generator) -> Iterator[Tensor]:
     rows = torch.randperm(num_rows, generator=order)
     for i in range(steps_per_epoch(num_rows, batch_size)):
         yield rows[i * batch_size : (i + 1) * batch_size]

@@ -11,7 +11,7 @@ from fastapi.routing import APIRoute
 from fastapi_offline import FastAPIOffline
 from starlette.middleware import Middleware
 
-from service.api import datasets, jobs, models, names, operations, predictions, problems
+from service.api import calibrators, datasets, jobs, models, names, operations, predictions, problems
 from service.api.dependencies import Parts
 from service.api.documentation import openapi_document
 from service.api.middleware import BearerKeys, BodyLimit, RequestId
@@ -24,7 +24,7 @@ from service.settings import ServiceSettings
 
 _SMALL_BODY_BYTES = 4 * 1024**2
 _FORM_OVERHEAD_BYTES = 1024**2
-_UPLOAD_PATHS = frozenset({"/v1/datasets", "/v1/models"})
+_UPLOAD_PATHS = frozenset({"/v1/datasets", "/v1/models", "/v1/calibrators"})
 
 
 def create_app(settings: ServiceSettings) -> FastAPI:
@@ -51,7 +51,7 @@ def create_app(settings: ServiceSettings) -> FastAPI:
     app.state.parts = parts
     problems.install(app)
     app.openapi = lambda: openapi_document(app)  # type: ignore[method-assign]
-    for resource in (datasets, models, jobs, predictions, names, operations):
+    for resource in (datasets, models, jobs, calibrators, predictions, names, operations):
         app.include_router(resource.router)
     return app
 

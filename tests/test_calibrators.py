@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Iterator
+
 import numpy as np
 import onnx
 import onnxruntime
@@ -13,9 +16,13 @@ from sklearn.linear_model import LogisticRegression
 from fedlas.calibrators import (
     CALIBRATORS,
     AffineScaling,
+    BetaScaling,
     Calibrator,
     Identity,
+    IsotonicScaling,
+    MatrixScaling,
     TemperatureScaling,
+    VectorScaling,
     from_parameters,
     softmax,
 )
@@ -129,14 +136,11 @@ def test_affine_mends_what_a_temperature_cannot() -> None:
     assert nll(both[0], targets) - nll(both[1], targets) > 0.05
 
 
-@pytest.mark.parametrize("opset", [7, 13, 17, 22])
-@pytest.mark.parametrize(
-    "calibrator", [Identity(), TemperatureScaling(2.5), AffineScaling(0.6, -0.8)], ids=lambda c: c.name
-)
-def test_onnx_computes_the_same(calibrator: Calibrator, opset: int) -> None:
-    """The appended nodes give the calibrated logits in ONNX Runtime, in every opset."""
+def run_onnx(calibrator: Calibrator, logits: np.ndarray, opset: int = 7) -> np.ndarray:
+    """What ONNX Runtime computes from the calibrator's nodes in a graph of their own."""
     nodes, constants = calibrator.to_onnx("logits", "calibrated")
-    shape = ["N", 2]
+    assert all(thing.name.startswith("fedlas_calibrator_") for thing in [*nodes, *constants])
+    shape = ["N", logits.shape[1]]
     graph = helper.make_graph(
         nodes,
         "calibrator",
@@ -145,11 +149,119 @@ def test_onnx_computes_the_same(calibrator: Calibrator, opset: int) -> None:
         constants,
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=8)
-    onnx.checker.check_model(model)
+    onnx.checker.check_model(model, full_check=True)
     session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    return np.asarray(session.run(None, {"logits": logits.astype(np.float32)})[0])
+
+
+TWO_CLASSES = [
+    Identity(),
+    TemperatureScaling(2.5),
+    AffineScaling(0.6, -0.8),
+    BetaScaling(0.4, 1.7, 0.3, 1.2),
+    VectorScaling([0.5, 1.5], [0.2, -0.4]),
+    MatrixScaling([[0.8, -0.1], [0.3, 0.6]], [0.2, -0.4]),
+    IsotonicScaling([-2.0, 0.0, 1.0], [-1.0, 0.5, 0.6], temperature=1.5, binary=True),
+]
+
+
+@pytest.mark.parametrize("opset", [7, 13, 17, 22])
+@pytest.mark.parametrize("calibrator", TWO_CLASSES, ids=lambda c: c.name)
+def test_onnx_computes_the_same(calibrator: Calibrator, opset: int) -> None:
+    """The appended nodes give the calibrated logits in ONNX Runtime, in every opset, also for no rows."""
     logits = simulated(50, 2)[0].astype(np.float32)
-    np.testing.assert_allclose(session.run(None, {"logits": logits})[0], calibrator(logits), rtol=1e-5, atol=1e-6)
-    assert all(thing.name.startswith("fedlas_calibrator_") for thing in [*nodes, *constants])
+    np.testing.assert_allclose(run_onnx(calibrator, logits, opset), calibrator(logits), rtol=1e-5, atol=2e-6)
+    assert run_onnx(calibrator, logits[:0], opset).shape == (0, 2)
+
+
+@pytest.mark.parametrize("num_classes", [2, 3, 10])
+@pytest.mark.parametrize("name", CALIBRATORS)
+def test_onnx_computes_what_was_fitted(name: str, num_classes: int) -> None:
+    """After a fit on overconfident, biased logits the nodes agree as exactly as float32 can, far tails too."""
+    if name in ("affine", "beta") and num_classes > 2:
+        with pytest.raises(ValueError, match="needs logits"):
+            CALIBRATORS[name]().fit(np.zeros((2, num_classes)), np.arange(2))
+        return
+    logits, targets = simulated(1000, num_classes)
+    logits = (4 * logits + np.arange(num_classes)).astype(np.float32)
+    fitted = CALIBRATORS[name]().fit(logits, targets)
+    for rows in (logits, 30 * logits, np.zeros_like(logits)):
+        # Neighbouring float32 numbers as large as these are so far apart; a probability moves by at most a quarter.
+        spacing = np.finfo(np.float32).eps * max(np.abs(rows).max(), np.abs(fitted(rows)).max())
+        np.testing.assert_allclose(softmax(run_onnx(fitted, rows)), softmax(fitted(rows)), atol=1e-6 + spacing)
+
+
+HARD = {
+    "separated": lambda k: (5 * np.eye(k)[np.arange(200) % k], np.arange(200) % k),
+    "huge": lambda k: (1e4 * np.sign(simulated(200, k)[0]), simulated(200, k)[1]),
+    "constant": lambda k: (np.full((200, k), 3.0), simulated(200, k)[1]),
+    "one class": lambda k: (simulated(200, k)[0], np.full(200, k - 1)),
+    "one row": lambda k: (simulated(1, k)[0], np.array([0])),
+    "all wrong": lambda k: (simulated(200, k)[0], simulated(200, k)[0].argmin(axis=1)),
+}
+
+
+@pytest.mark.parametrize("num_classes", [2, 3, 10])
+@pytest.mark.parametrize("rows", HARD)
+@pytest.mark.parametrize("name", CALIBRATORS)
+def test_hard_rows_give_finite_probabilities_that_are_no_worse(name: str, rows: str, num_classes: int) -> None:
+    """Separated, huge, constant, one-sided or hopeless rows: all is finite and the NLL no higher than before."""
+    if name in ("affine", "beta") and num_classes > 2:
+        with pytest.raises(ValueError, match="needs logits"):
+            CALIBRATORS[name]().fit(np.zeros((2, num_classes)), np.arange(2))
+        return
+    logits, targets = HARD[rows](num_classes)
+    fitted = CALIBRATORS[name]().fit(logits, targets)
+    calibrated = fitted(logits)
+    assert np.isfinite(calibrated).all()
+    assert np.isfinite(list(_numbers(fitted.parameters()))).all()
+    own = -np.log(np.maximum(softmax(calibrated)[np.arange(len(targets)), targets], 1e-300)).mean()
+    before = -np.log(np.maximum(softmax(logits)[np.arange(len(targets)), targets], 1e-300)).mean()
+    assert own <= max(before, 0.05) + 1e-6 or rows == "one row"
+
+
+def _numbers(value: object) -> Iterator[float]:
+    """All numbers of nested dicts and lists."""
+    if isinstance(value, dict | list):
+        for item in value.values() if isinstance(value, dict) else value:
+            yield from _numbers(item)
+    else:
+        assert isinstance(value, float | bool)
+        yield float(value)
+
+
+@pytest.mark.parametrize("name", CALIBRATORS)
+def test_only_those_that_say_so_can_move_a_decision(name: str) -> None:
+    """Where `keeps_order` holds no row changes its class; the others do change some on biased logits."""
+    num_classes = 2 if name in ("affine", "beta") else 5
+    logits, targets = simulated(2000, num_classes)
+    logits = logits + 1.5 * np.arange(num_classes)
+    fitted = CALIBRATORS[name]().fit(logits, targets)
+    moved = (fitted(logits).argmax(axis=1) != logits.argmax(axis=1)).any()
+    assert moved != fitted.keeps_order
+
+
+@pytest.mark.parametrize("name", ["temperature", "affine", "beta", "vector", "structured_matrix", "isotonic"])
+def test_rows_of_weight_zero_and_the_scale_of_weights_do_not_count(name: str) -> None:
+    """Rows without weight are as if they were not there, and only the proportions of weights count."""
+    logits, targets = simulated(400, 2)
+    upside_down = np.where(np.arange(400) < 200, targets, 1 - targets)
+    weights = np.where(np.arange(400) < 200, 3.0, 0.0)
+    kind = CALIBRATORS[name]
+    with_zeros = kind().fit(logits, upside_down, weights=weights)(logits)
+    np.testing.assert_allclose(with_zeros, kind().fit(logits, targets, weights=weights / 7)(logits), atol=1e-5)
+    without = kind().fit(logits[:200], targets[:200])(logits)
+    np.testing.assert_allclose(with_zeros, without, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", CALIBRATORS)
+def test_parameters_survive_json(name: str) -> None:
+    """What was fitted comes back from JSON text digit by digit, for many classes where there may be many."""
+    logits, targets = simulated(300, 2 if name in ("affine", "beta") else 4)
+    fitted = CALIBRATORS[name]().fit(logits, targets)
+    restored = from_parameters(name, json.loads(json.dumps(fitted.parameters(), allow_nan=False)))
+    np.testing.assert_array_equal(restored(logits), fitted(logits))
+    assert restored.keeps_order == fitted.keeps_order
 
 
 @pytest.mark.parametrize("kind", CALIBRATORS.values(), ids=lambda kind: kind.name)
@@ -184,7 +296,7 @@ def test_wrong_parameters_are_refused() -> None:
     for make in (
         lambda: TemperatureScaling(0.0),
         lambda: AffineScaling(-1.0, 0.0),
-        lambda: from_parameters("isotonic", {}),
+        lambda: from_parameters("histogram", {}),
         lambda: AffineScaling().fit(np.zeros((3, 3)), np.arange(3)),
     ):
         with pytest.raises(ValueError, match=r"must|needs"):

@@ -16,7 +16,7 @@ from fedlas.gate import judge
 from fedlas.report import CalibrationReport, build_report, library_versions, reliability_svg
 from tests.test_gate import world
 
-METRICS = {"accuracy", "nll", "brier", "calibration_error_l2", "ece", "adaptive_ece", "classwise_ece", "aurc"}
+METRICS = {"accuracy", "nll", "brier", "calibration_error_l2", "ece", "adaptive_ece", "classwise_ece", "aurc", "augrc"}
 BINNED = {"ece", "adaptive_ece", "classwise_ece"}
 
 
@@ -46,7 +46,7 @@ def content() -> dict[str, Any]:
 
 
 def test_the_report_has_what_the_contract_names() -> None:
-    """Three models, eight metrics each, two differences, and value with interval or noise floor everywhere."""
+    """Three models, all metrics each, two differences, and value with interval or noise floor everywhere."""
     shown = content()
     assert set(shown["metrics"]) == {"uploaded", "temperature", "calibrated"}
     assert set(shown["differences"]) == {"calibrated_minus_uploaded", "calibrated_minus_temperature"}

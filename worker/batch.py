@@ -9,7 +9,7 @@ from typing import Any
 
 from fedlas.data import Dataset, align_inputs
 from fedlas.errors import Mismatch
-from service.inference.answers import AnswerOptions, answer
+from service.inference.answers import AnswerOptions, answer, check_options, needed_outputs
 from service.inference.results import write_results
 from service.inference.runtime import REFUSALS, open_session, refusal
 from service.registry.errors import InvalidRequest
@@ -18,7 +18,6 @@ Json = dict[str, Any]
 Emit = Callable[[Json], None]
 
 _BLOCK_ROWS = 4096
-_OUTPUTS = ("logits", "probabilities", "confidence")
 
 
 def predict(spec: Json, folder: Path, emit: Emit) -> Json:
@@ -27,13 +26,14 @@ def predict(spec: Json, folder: Path, emit: Emit) -> Json:
     inputs = align_inputs(Dataset.load(spec["dataset"]["file"]).inputs, profile["inputs"])
     num_rows = len(next(iter(inputs.values())))
     session = open_session(spec["model"]["file"], threads=os.cpu_count() or 1)
-    options = AnswerOptions(**spec["options"])
+    options, names = AnswerOptions(**spec["options"]), needed_outputs(profile)
+    _check(profile, options)
 
     def blocks() -> Iterator[list[Json]]:
         for start in range(0, num_rows, _BLOCK_ROWS):
             block = {name: array[start : start + _BLOCK_ROWS] for name, array in inputs.items()}
             try:
-                outputs = dict(zip(_OUTPUTS, session.run(list(_OUTPUTS), block), strict=True))
+                outputs = dict(zip(names, session.run(list(names), block), strict=True))
                 yield answer(outputs, profile, options)
             except REFUSALS as error:
                 raise Mismatch("inputs_refused", f"from row {start} on: {refusal(error)}") from error
@@ -43,3 +43,11 @@ def predict(spec: Json, folder: Path, emit: Emit) -> Json:
 
     write_results(folder / "results.parquet", blocks())
     return {"results": "results.parquet", "num_rows": num_rows}
+
+
+def _check(profile: Json, options: AnswerOptions) -> None:
+    """What could not be checked when the batch was ordered, because the model was still being inspected."""
+    try:
+        check_options(profile, options)
+    except InvalidRequest as error:
+        raise Mismatch(error.code, error.message) from error

@@ -22,6 +22,7 @@ STEPS = {
     "inspect_model": "worker.inspection:inspect_model",
     "calibrate": "worker.pipeline:calibrate",
     "predict": "worker.batch:predict",
+    "fit_scores": "worker.scores_only:fit_scores",
 }
 _EVENTS_PER_SECOND = 5.0
 

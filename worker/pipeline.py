@@ -7,43 +7,37 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fedlas.calibrators import Calibrator, Identity, softmax
+from fedlas.calibrators import Calibrator, Identity
 from fedlas.classifier import Classifier
-from fedlas.data import Dataset, align
+from fedlas.data import Dataset, align, shared_rows
 from fedlas.errors import BaselineMismatch
-from fedlas.export import export_onnx
+from fedlas.evidence import sensitivity
+from fedlas.feature_scaling import shown_parameters
 from fedlas.gate import Judgement, judge
 from fedlas.importers import OnnxClassifier, load_onnx
-from fedlas.race import Finalist, RaceProgress, RaceResult, race, recipe
-from fedlas.report import build_report, reliability_svg
-from fedlas.train import predict_logits
+from fedlas.race import RaceProgress, RaceResult, race, recipe
+from fedlas.report import build_report, reliability_svg, report_html
+from fedlas.train import device_name, predict_logits
+from worker.serving import NO_PROMISES, Chosen, chosen, export, finalists_probs, promises_of, signs_of
 
 Json = dict[str, Any]
 Emit = Callable[[Json], None]
 Array = NDArray[Any]
 Rows = tuple[list[Array], NDArray[np.int64]]
 
-_VERIFIED_ROWS = 256
+#: The interval of one guard is drawn so often when only the verdict is asked for.
+_CHEAP_RESAMPLES = 100
 #: How far the uploaded model may miss the accuracy its owner expects before this looks like a wrong label order.
 _EXPECTED_WITHIN = 0.05
 #: Shares of the whole job at which its stages begin, for the progress bar.
 _TRAINING_FROM, _TRAINING_TO = 0.05, 0.90
-
-
-@dataclass(frozen=True)
-class _Served:
-    """What the verdict chose to serve; `finalist` None means the uploaded model as it is."""
-
-    finalist: Finalist | None
-    probs: Array
 
 
 def calibrate(spec: Json, folder: Path, emit: Emit) -> Json:
@@ -64,24 +58,33 @@ def calibrate(spec: Json, folder: Path, emit: Emit) -> Json:
 
     emit(_at("calibrating", _TRAINING_TO))
     inputs, targets = _rows(dataset, "test")
-    groups = None if dataset.groups is None else dataset.groups[dataset.rows("test")]
-    probs = _finalists_probs(classifier, result, inputs)
-    judgement = judge(
-        uploaded=probs["uploaded"],
-        post_hoc=probs["post_hoc"],
-        trained=probs.get("trained"),
-        targets=targets,
-        groups=groups,
-        provenance=dataset.seen_by_model,
-        seed=request["seed"],
-        **request["gate"],
-    )
-    served = _served(judgement, result, probs)
+    test = dataset.rows("test")
+    groups = None if dataset.groups is None else dataset.groups[test]
+    probs = finalists_probs(classifier, result, inputs)
+
+    def judged_on(labels: NDArray[np.int64], **options: Any) -> Judgement:
+        return judge(
+            uploaded=probs["uploaded"],
+            post_hoc=probs["post_hoc"],
+            trained=probs.get("trained"),
+            temperature=probs["temperature"],
+            targets=labels,
+            groups=groups,
+            provenance=dataset.seen_by_model,
+            seed=request["seed"],
+            looks_before=spec["looks_before"],
+            **request["gate"],
+            **options,
+        )
+
+    judgement = judged_on(targets)
+    served = chosen(judgement, result, probs)
+    promises = promises_of(served.finalist, dataset, request["seed"]) if served.finalist else NO_PROMISES
 
     emit(_at("exporting", 0.95))
     calibrated = None
     if served.finalist is not None:
-        calibrated = _export(served.finalist, folder, inputs, dataset.class_names, spec, profile)
+        calibrated = export(served.finalist, promises, folder, inputs, dataset.class_names, spec, profile)
     report = build_report(
         judgement=judgement,
         uploaded=probs["uploaded"],
@@ -89,15 +92,28 @@ def calibrate(spec: Json, folder: Path, emit: Emit) -> Json:
         calibrated=served.probs,
         targets=targets,
         groups=groups,
+        class_names=dataset.class_names,
+        positive_class=profile["positive_class"],
+        slices={name: column[test] for name, column in dataset.slices.items()},
+        signs=signs_of(result),
+        label_noise=_label_noise(judged_on, targets, len(dataset.class_names), request["seed"]) if judged else None,
+        guarantees=promises.guarantees.as_dict() if promises.guarantees else None,
+        looks={"before": spec["looks_before"]},
+        seen_by_model=dataset.seen_by_model,
+        calibration_accuracy=float((result.base_logits.argmax(1) == _rows(dataset, "calibration")[1]).mean()),
+        num_calibration_rows=len(result.base_logits),
+        duplicates=shared_rows(dataset),
         candidates=[candidate.as_dict() for candidate in result.candidates],
-        recipe=_recipe(request, served, dataset),
+        recipe=_recipe(request, served, dataset, result),
         seed=request["seed"],
         digests=_digests(spec),
+        machine={"device": device_name()},
         confidence_level=request["gate"]["confidence_level"],
-        notes=_notes(spec, dataset, classifier, result, judged=judged),
+        notes=_notes(dataset, classifier, result, judged=judged),
     )
     emit(_at("publishing", 0.99))
     (folder / "report.json").write_text(json.dumps(report.as_dict(), allow_nan=False))
+    (folder / "report.html").write_text(report_html(report))
     (folder / "reliability.svg").write_text(reliability_svg(report))
     return {
         "verdict": judgement.verdict,
@@ -105,6 +121,7 @@ def calibrate(spec: Json, folder: Path, emit: Emit) -> Json:
         "calibrated": calibrated,
         "model": "calibrated.onnx",
         "report": "report.json",
+        "page": "report.html",
         "diagram": "reliability.svg",
     }
 
@@ -169,63 +186,33 @@ def _race(classifier: OnnxClassifier, dataset: Dataset, request: Json, *, trains
         max_accuracy_drop=request["gate"]["max_accuracy_drop"],
         seed=request["seed"],
         task=classifier.task,
+        groups=None if dataset.groups is None else dataset.groups[dataset.rows("calibration")],
         calibrators=("temperature",) if request["method"] == "temperature" else None,
+        combine=request["method"] == "auto",
+        max_cost_factor=request["max_cost_factor"],
         on_progress=on_progress,
     )
 
 
-def _finalists_probs(classifier: Classifier, result: RaceResult, inputs: Sequence[Array]) -> dict[str, Array]:
-    """Probabilities on the test rows, touched here for the first time."""
-    logits, _ = predict_logits(classifier, inputs)
-    probs = {
-        "uploaded": softmax(Identity()(logits)),
-        "temperature": softmax(result.temperature(logits)),
-        "post_hoc": softmax(result.post_hoc.calibrator(logits)),
-    }
-    if result.trained is not None:
-        tuned, _ = predict_logits(result.trained.classifier, inputs)
-        probs["trained"] = softmax(result.trained.calibrator(tuned))
-    return probs
-
-
-def _served(judgement: Judgement, result: RaceResult, probs: Mapping[str, Array]) -> _Served:
-    if judgement.verdict == "trained":
-        return _Served(result.trained, probs["trained"])
-    if judgement.verdict == "post_hoc":
-        return _Served(result.post_hoc, probs["post_hoc"])
-    return _Served(None, probs["uploaded"])
-
-
-def _export(
-    finalist: Finalist, folder: Path, inputs: Sequence[Array], class_names: list[str], spec: Json, profile: Json
-) -> Json:
-    """Write the calibrated file, proven on real rows, and return the profile of its record."""
-    classifier, calibrator = finalist.classifier, finalist.calibrator
-    assert isinstance(classifier, OnnxClassifier)
-    export_onnx(
-        classifier,
-        folder / "calibrated.onnx",
-        calibrator=calibrator,
-        class_names=class_names,
-        metadata={"fedlas.job_id": spec["job_id"], "fedlas.parent_sha256": spec["model"]["sha256"]},
-        verify_with=[array[:_VERIFIED_ROWS] for array in inputs],
+def _label_noise(
+    judged_on: Callable[..., Judgement], targets: NDArray[np.int64], num_classes: int, seed: int
+) -> Mapping[str, Any]:
+    """How the verdict would change if some of the test labels were wrong."""
+    return sensitivity(
+        lambda labels: judged_on(labels, num_resamples=_CHEAP_RESAMPLES).verdict, targets, num_classes, seed=seed
     )
-    return {
-        **profile,
-        "output": {"name": "probabilities", "kind": "probabilities"},
-        "class_names": class_names,
-        "class_names_given": profile["class_names_given"] or class_names != profile["class_names"],
-    }
 
 
-def _recipe(request: Json, served: _Served, dataset: Dataset) -> Json:
+def _recipe(request: Json, served: Chosen, dataset: Dataset, result: RaceResult) -> Json:
     """How the served model was made, enough to make it again."""
     calibrator: Calibrator = served.finalist.calibrator if served.finalist else Identity()
     winner = served.finalist.result.as_dict() if served.finalist else None
     return {
         "request": {key: value for key, value in request.items() if key not in ("webhook", "metadata")},
         "winner": winner,
-        "calibrator": {"name": calibrator.name, "parameters": calibrator.parameters()},
+        "calibrator": {"name": calibrator.name, "parameters": shown_parameters(calibrator)},
+        "learning_rate_edges": dict(result.rates),
+        "cost_factor": served.finalist.cost_factor if served.finalist else 1.0,
         "seen_by_model": dataset.seen_by_model,
         "splits": dataset.profile()["splits"],
     }
@@ -239,18 +226,13 @@ def _digests(spec: Json) -> dict[str, str]:
     }
 
 
-def _notes(spec: Json, dataset: Dataset, classifier: OnnxClassifier, result: RaceResult, *, judged: bool) -> list[str]:
+def _notes(dataset: Dataset, classifier: OnnxClassifier, result: RaceResult, *, judged: bool) -> list[str]:
     """What a reader must know beside the verdict."""
     notes = list(result.notes)
     if not judged:
         notes.append("Nothing was trained, since nothing could have been judged.")
     if not classifier.trainable:
         notes.append("The model has no weights that can be trained; only its confidences were calibrated.")
-    if spec["judged_before"]:
-        notes.append(
-            f"These test rows have judged {spec['judged_before']} earlier job(s): with every further look a chance "
-            "promotion becomes likelier, and this version does not correct for it."
-        )
     return [*notes, *dataset.warnings]
 
 

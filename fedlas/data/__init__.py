@@ -4,6 +4,16 @@ from __future__ import annotations
 
 from fedlas.data.alignment import align, align_inputs
 from fedlas.data.dataset import MIN_SPLIT_ROWS, SEEN_BY_MODEL, SPLITS, Dataset
+from fedlas.data.duplicates import shared_rows
 from fedlas.data.reading import read_dataset
 
-__all__ = ["MIN_SPLIT_ROWS", "SEEN_BY_MODEL", "SPLITS", "Dataset", "align", "align_inputs", "read_dataset"]
+__all__ = [
+    "MIN_SPLIT_ROWS",
+    "SEEN_BY_MODEL",
+    "SPLITS",
+    "Dataset",
+    "align",
+    "align_inputs",
+    "read_dataset",
+    "shared_rows",
+]

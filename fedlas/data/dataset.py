@@ -36,6 +36,7 @@ class Dataset:
         groups: (N,) int64, rows with equal numbers belong together; None where rows are independent.
         seen_by_model: which rows the uploaded model was trained on, one of `SEEN_BY_MODEL`.
         roles: role -> name of the column or array (a list of names for `slices`).
+        slices: columns (N,) by name, numbers or text, by whose values a report looks at parts of the rows.
     """
 
     inputs: dict[str, Array]
@@ -48,6 +49,7 @@ class Dataset:
     warnings: list[str] = field(default_factory=list)
     roles: dict[str, Any] = field(default_factory=dict)
     format: str = "npz"
+    slices: dict[str, Array] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.targets)
@@ -90,9 +92,12 @@ class Dataset:
 
     def save(self, path: str | Path) -> None:
         """Write the prepared copy that jobs read: an uncompressed npz without pickles."""
-        meta = json.dumps({**{name: getattr(self, name) for name in _META}, "inputs": list(self.inputs)})
+        meta = json.dumps(
+            {**{name: getattr(self, name) for name in _META}, "inputs": list(self.inputs), "slices": list(self.slices)}
+        )
         arrays: dict[str, Array] = {f"input_{i}": array for i, array in enumerate(self.inputs.values())}
         arrays |= {"targets": self.targets, "splits": self.splits, "meta": np.array(meta)}
+        arrays |= {f"slice_{i}": array for i, array in enumerate(self.slices.values())}
         if self.groups is not None:
             arrays["groups"] = self.groups
         with Path(path).open("wb") as file:  # np.savez adds ".npz" to a name that lacks it
@@ -103,11 +108,12 @@ class Dataset:
         """Read what `save` wrote."""
         with np.load(path, allow_pickle=False) as file:
             meta = json.loads(str(file["meta"]))
-            names = meta.pop("inputs")
+            names, slices = meta.pop("inputs"), meta.pop("slices", [])
             return cls(
                 inputs={name: file[f"input_{i}"] for i, name in enumerate(names)},
                 targets=file["targets"],
                 splits=file["splits"],
                 groups=file["groups"] if "groups" in file.files else None,
+                slices={name: file[f"slice_{i}"] for i, name in enumerate(slices)},
                 **meta,
             )

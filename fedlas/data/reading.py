@@ -58,8 +58,10 @@ def read_dataset(
     inputs = npz_inputs(rest) if format == "npz" else csv_inputs(rest)
     check_finite(rest, allow_nan=missing == "nan")
     for role in ("split", "group", "time"):
-        if role in chosen.names and (shape := arrays[chosen.names[role]].shape)[1:]:
-            raise BadDataset("bad_role", f"the {role} needs one value per row, got shape {shape}")
+        if role in chosen.names:
+            _check_single(role, arrays[chosen.names[role]])
+    for name in chosen.names.get("slices", []):
+        _check_single(f"slice {name!r}", arrays[name])
     groups = _groups(arrays[chosen.names["group"]]) if "group" in chosen.names else None
     splits = _splits(arrays, chosen, labels, groups, split_seed)
     seen, warnings = _provenance(seen_by_model, given="split" in chosen.names)
@@ -75,7 +77,18 @@ def read_dataset(
         warnings=[*chosen.warnings, *warnings],
         roles=chosen.names,
         format=format,
+        slices={name: _slice(arrays[name]) for name in chosen.names.get("slices", [])},
     )
+
+
+def _check_single(what: str, array: Array) -> None:
+    if array.shape[1:]:
+        raise BadDataset("bad_role", f"the {what} needs one value per row, got shape {array.shape}")
+
+
+def _slice(array: Array) -> Array:
+    """Numbers as they are, everything else as text."""
+    return array if array.dtype.kind in "iufb" else np.array([str(value) for value in as_text(array)])
 
 
 def _names_classes(arrays: Mapping[str, Array], format: str, roles: Mapping[str, Any] | None) -> bool:

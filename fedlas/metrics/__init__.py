@@ -2,35 +2,63 @@
 
 from __future__ import annotations
 
+from fedlas.metrics.binary import (
+    CalibrationLine,
+    PositiveClass,
+    average_precision,
+    calibration_line,
+    positive_class,
+)
 from fedlas.metrics.binning import ReliabilityCurve, reliability_curve
 from fedlas.metrics.bootstrap import Estimate, paired_bootstrap
 from fedlas.metrics.calibration import SignedError, adaptive_ece, classwise_ece, ece, signed_ece
+from fedlas.metrics.classes import ClassRow, class_calibration_errors, class_table
+from fedlas.metrics.consistency import CalibrationTest, calibration_test
 from fedlas.metrics.evaluate import METRICS, compare, evaluate
+from fedlas.metrics.multiplicity import holm_adjusted
 from fedlas.metrics.noise import BinnedEstimate, ConsistencyBand, consistency_band
 from fedlas.metrics.scores import accuracy, brier, nll, row_scores
-from fedlas.metrics.selective import aurc
+from fedlas.metrics.selective import RiskCoverageCurve, augrc, aurc, risk_coverage_curve
+from fedlas.metrics.slices import SliceRow, SliceTable, slice_table
 from fedlas.metrics.squared import calibration_error_l2
 
 __all__ = [
     "METRICS",
     "BinnedEstimate",
+    "CalibrationLine",
+    "CalibrationTest",
+    "ClassRow",
     "ConsistencyBand",
     "Estimate",
+    "PositiveClass",
     "ReliabilityCurve",
+    "RiskCoverageCurve",
     "SignedError",
+    "SliceRow",
+    "SliceTable",
     "accuracy",
     "adaptive_ece",
+    "augrc",
     "aurc",
+    "average_precision",
     "brier",
     "calibration_error_l2",
+    "calibration_line",
+    "calibration_test",
+    "class_calibration_errors",
+    "class_table",
     "classwise_ece",
     "compare",
     "consistency_band",
     "ece",
     "evaluate",
+    "holm_adjusted",
     "nll",
     "paired_bootstrap",
+    "positive_class",
     "reliability_curve",
+    "risk_coverage_curve",
     "row_scores",
     "signed_ece",
+    "slice_table",
 ]

@@ -1,6 +1,6 @@
-"""All eight metrics of one model, or of the difference of two, each with what may be claimed about it.
+"""All metrics of one model, or of the difference of two, each with what may be claimed about it.
 
-Accuracy, NLL, Brier and AURC come with percentile bootstrap intervals (paired for a difference), the squared
+Accuracy, NLL, Brier, AURC and AUGRC come with percentile bootstrap intervals (paired for a difference), the squared
 calibration error with its own interval, and the binned errors beside their noise floor. Resampling takes whole groups
 where rows belong to groups; the noise floor does not know groups. Where every row is right, a bootstrap interval has no
 width.
@@ -29,6 +29,7 @@ METRICS = (
     "adaptive_ece",
     "classwise_ece",
     "aurc",
+    "augrc",
 )
 _BINNED = {"ece": ece, "adaptive_ece": adaptive_ece, "classwise_ece": classwise_ece}
 
@@ -45,7 +46,7 @@ def evaluate(
     confidence_level: float = 0.95,
     seed: int = 0,
 ) -> Report:
-    """The eight metrics of probabilities (N, K) against class indices (N,), keyed as in `METRICS`.
+    """All metrics of probabilities (N, K) against class indices (N,), keyed as in `METRICS`.
 
     Args:
         groups: labels (N,) of groups whose rows are resampled together.
@@ -83,7 +84,7 @@ def compare(
     confidence_level: float = 0.95,
     seed: int = 0,
 ) -> Report:
-    """The eight metrics of `probs` minus those of `baseline_probs` on the same rows, paired.
+    """All metrics of `probs` minus those of `baseline_probs` on the same rows, paired.
 
     The floor of a binned difference is the range it takes when both models are calibrated, with common random numbers.
 
@@ -113,23 +114,22 @@ def compare(
 def _resampled(
     scores: Floats, areas: list[RiskCoverage], units: Units, num_resamples: int, level: float, seed: int
 ) -> dict[str, Estimate]:
-    """Accuracy, NLL, Brier from row scores (N, 3), and AURC (of the first minus any second), on the same resamples."""
+    """Accuracy, NLL, Brier from row scores (N, 3), AURC and AUGRC (of the first minus any second), resampled alike."""
     sums = units.sums(scores)
     draws = []
     for counts in units.resamples(num_resamples, seed):
-        area = _area(areas, units.of_rows(counts))
-        draws.append(np.column_stack([units.means(counts, sums), area]))
+        draws.append(np.column_stack([units.means(counts, sums), _areas(areas, units.of_rows(counts))]))
     everything = np.concatenate(draws)
     whole = np.ones((1, len(scores)), dtype=np.int64)
-    values = [*scores.mean(axis=0), _area(areas, whole)[0]]
+    values = [*scores.mean(axis=0), *_areas(areas, whole)[0]]
     return {
         name: Estimate(float(value), *percentile_interval(column, level))
-        for name, value, column in zip(("accuracy", "nll", "brier", "aurc"), values, everything.T, strict=True)
+        for name, value, column in zip(("accuracy", "nll", "brier", "aurc", "augrc"), values, everything.T, strict=True)
     }
 
 
-def _area(areas: list[RiskCoverage], counts: Ints) -> Floats:
-    first, *others = (part.areas(counts) for part in areas)
+def _areas(areas: list[RiskCoverage], counts: Ints) -> Floats:
+    first, *others = (part.both(counts) for part in areas)
     return first - others[0] if others else first
 
 

@@ -1,12 +1,15 @@
-"""AURC, the risk of answering only where confident; it knows confidences and errors, and no calibration."""
+"""The risk of answering only where confident: AURC, AUGRC and the curve; it knows no calibration."""
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from fedlas.metrics._checks import Floats, Ints, check_rows
+from fedlas.metrics._checks import Floats, Ints, check_count, check_groups, check_level, check_rows
 from fedlas.metrics.binning import top_label
+from fedlas.metrics.shares import effective_rows, wilson
 
 
 def aurc(probs: ArrayLike, targets: ArrayLike) -> float:
@@ -22,11 +25,76 @@ def aurc(probs: ArrayLike, targets: ArrayLike) -> float:
     return float(RiskCoverage(rows, labels).areas(np.ones((1, len(rows)), dtype=np.int64))[0])
 
 
+def augrc(probs: ArrayLike, targets: ArrayLike) -> float:
+    """Area under the share of all rows that are answered *and* wrong, over coverage (Traub et al., arXiv 2407.01032).
+
+    A row drawn at random sets the bar; AUGRC is the chance that another one clears it and is wrong: with accuracy a,
+    `(1 − AUROC)·a·(1 − a) + (1 − a)²/2`, AUROC being that of the confidence for correctness. It lies in [0, 1/2] and,
+    unlike AURC, is not ruled by the few most confident rows. Raises a ValueError as `accuracy` does.
+
+    >>> augrc([[0.9, 0.1], [0.6, 0.4]], [0, 1])  # 0·1/4 + (1/2)²/2
+    0.125
+    """
+    rows, labels = check_rows(probs, targets)
+    return float(RiskCoverage(rows, labels).both(np.ones((1, len(rows)), dtype=np.int64))[0, 1])
+
+
+@dataclass(frozen=True)
+class RiskCoverageCurve:
+    """What a risk-coverage diagram draws, (P,) each: answering down to `thresholds` answers `coverage` of the rows.
+
+    `error_rate` of the answered rows is wrong; `low` and `high` bound it point by point, not all points together.
+    """
+
+    coverage: Floats
+    thresholds: Floats
+    error_rate: Floats
+    low: Floats
+    high: Floats
+
+
+def risk_coverage_curve(
+    probs: ArrayLike,
+    targets: ArrayLike,
+    *,
+    groups: ArrayLike | None = None,
+    max_points: int = 200,
+    confidence_level: float = 0.95,
+) -> RiskCoverageCurve:
+    """Error rate among the most confident rows, at up to `max_points` coverages of about equal steps, 1 the last.
+
+    Rows of equal confidence are answered together or not at all. The band is Wilson's interval; rows of one group
+    count as fewer (see `effective_rows`).
+
+    Raises:
+        ValueError: as `accuracy`, groups that are not (N,), or an option is out of range.
+
+    >>> risk_coverage_curve([[0.9, 0.1], [0.6, 0.4]], [0, 1]).error_rate.tolist()
+    [0.0, 0.5]
+    """
+    rows, labels = check_rows(probs, targets)
+    ids, level = check_groups(groups, len(rows)), check_level(confidence_level)
+    confidences, correct = top_label(rows, labels)
+    order = np.argsort(-confidences, kind="stable")
+    ordered = confidences[order]
+    ends = np.append(np.flatnonzero(np.diff(ordered)), len(rows) - 1)
+    # The tie at the end of which each wanted coverage is first reached.
+    wanted = np.linspace(0, len(rows), min(check_count("max_points", max_points), len(ends)) + 1)[1:] - 1
+    kept = ends[np.unique(np.searchsorted(ends, np.floor(wanted)))]
+    answered, wrong = kept + 1, np.cumsum(1 - correct[order])[kept]
+    counts = answered.astype(np.float64)
+    if ids is not None:
+        counts = np.array([effective_rows(1 - correct[order[:n]], ids[order[:n]]) for n in answered])
+    low, high = wilson(wrong / answered, counts, level)
+    return RiskCoverageCurve(answered / len(rows), ordered[kept], wrong / answered, low, high)
+
+
 class RiskCoverage:
-    """The order of N checked rows by confidence, ready to give the AURC of many weighted resamples.
+    """The order of N checked rows by confidence, ready to give AURC and AUGRC of many weighted resamples.
 
     An error at place k of n raises the error rates k..n, which adds (H(n) − H(k − 1))/n to their mean, H being the
-    harmonic numbers. So only errors are summed. Rows of equal confidence share their places evenly.
+    harmonic numbers. So only errors are summed. Rows of equal confidence share their places evenly. To AUGRC the same
+    error adds (n − k + 1/2)/n².
     """
 
     def __init__(self, probs: Floats, targets: Ints) -> None:
@@ -41,19 +109,23 @@ class RiskCoverage:
 
     def areas(self, counts: NDArray[np.int64]) -> Floats:
         """AURC (R,) of R resamples, given how often each holds every row (R, N)."""
+        return self.both(counts)[:, 0]
+
+    def both(self, counts: NDArray[np.int64]) -> Floats:
+        """AURC and AUGRC (R, 2) of R resamples, given how often each holds every row (R, N)."""
+        if len(self._errors) == 0:
+            return np.zeros((len(counts), 2))
         ordered = counts[:, self._order]
         until = np.cumsum(ordered, axis=1)
         total = until[:, -1]
-        if len(self._errors) == 0:
-            return np.zeros(len(counts))
         wrong = np.add.reduceat(ordered[:, self._errors], self._starts, axis=1)
         high = until[:, self._last]
         places = high - (until[:, self._first] - ordered[:, self._first])
         harmonic, summed = _harmonic(int(total.max()))
         lost = places * harmonic[total][:, None] - (summed[high] - summed[high - places])
         share = wrong / np.maximum(places, 1)
-        areas: Floats = (share * lost).sum(axis=1) / total
-        return areas
+        after = total[:, None] - high + places / 2
+        return np.stack([(share * lost).sum(axis=1) / total, (wrong * after).sum(axis=1) / total**2], axis=1)
 
 
 def _harmonic(n: int) -> tuple[Floats, Floats]:

@@ -1,4 +1,4 @@
-"""The debiased squared ℓ2 calibration error of the top label, with intervals; it knows one binning and no bootstrap.
+"""The debiased squared ℓ2 calibration error, with intervals; it knows one binning and no bootstrap.
 
 With bins of equal mass, w_b = n_b/N and d_b the mean of confidence − correctness in b, the error is θ = Σ w_b·E[d_b]².
 Its plug-in value Σ w_b·d_b² is too large by the noise Σ w_b·Var(d_b), which is estimated and taken off (Kumar et al.
@@ -44,19 +44,20 @@ class _Noise:
     smoothed: Floats
 
 
-class SquaredError:
-    """The estimate for checked rows, with what its intervals need; rows of one group may depend on each other."""
+class SquaredGap:
+    """The estimate for probabilities (N,) of an event and whether it came true, 0 or 1 (N,), and its intervals.
 
-    def __init__(self, probs: Floats, targets: Ints, *, num_bins: int, groups: Ints | None = None) -> None:
-        confidences, correct = top_label(probs, targets)
-        # Two rows a bin are the fewest that show their own noise.
-        bins = equal_mass_bins(confidences, max(1, min(num_bins, len(probs) // 2)))
+    Rows of one group may depend on each other.
+    """
+
+    def __init__(self, confidences: Floats, correct: Floats, *, num_bins: int, groups: Ints | None = None) -> None:
+        bins = error_bins(confidences, num_bins)
         self._bins = np.unique(bins, return_inverse=True)[1]
         self._excess = confidences - correct
-        self._groups = np.arange(len(probs)) if groups is None else groups
+        self._groups = np.arange(len(confidences)) if groups is None else groups
         self._sizes = np.bincount(self._bins).astype(np.float64)
         self._means = np.bincount(self._bins, self._excess) / self._sizes
-        self._scaled = np.sqrt(self._sizes / len(probs)) * self._means
+        self._scaled = np.sqrt(self._sizes / len(confidences)) * self._means
         self._noise = self._estimate_noise(correct, grouped=groups is not None)
         self.value = float(self._scaled @ self._scaled - np.trace(self._noise.unbiased))
 
@@ -74,7 +75,7 @@ class SquaredError:
         low, high = _falling_root(score, z), _falling_root(score, -z)
         return Estimate(self.value, min(low, self.value), max(high, self.value))
 
-    def minus(self, other: SquaredError, confidence_level: float) -> Estimate:
+    def minus(self, other: SquaredGap, confidence_level: float) -> Estimate:
         """The difference of two models on the same rows: a normal interval, the rows' influences paired."""
         value = self.value - other.value
         influence = np.bincount(self._groups, self._influence() - other._influence())
@@ -85,7 +86,7 @@ class SquaredError:
         half = NormalDist().inv_cdf((1 + confidence_level) / 2) * float(np.sqrt(max(linear, curved)))
         return Estimate(value, value - half, value + half)
 
-    def _curved_variance(self, other: SquaredError) -> float:
+    def _curved_variance(self, other: SquaredGap) -> float:
         """Variance of the difference if both errors were 0: of two quadratic forms in correlated normals."""
         own = [2 * float((part._noise.unbiased**2).sum()) for part in (self, other)]
         smoothing = [2 * float(((p._noise.smoothed - p._noise.unbiased) ** 2).sum()) for p in (self, other)]
@@ -128,6 +129,18 @@ class SquaredError:
         cells = np.bincount(self._groups * num_bins + self._bins, residual, minlength=num_groups * num_bins)
         sums: Floats = cells.reshape(num_groups, num_bins) / np.sqrt(self._sizes * len(residual))
         return sums
+
+
+class SquaredError(SquaredGap):
+    """The estimate for the top label of checked rows."""
+
+    def __init__(self, probs: Floats, targets: Ints, *, num_bins: int, groups: Ints | None = None) -> None:
+        super().__init__(*top_label(probs, targets), num_bins=num_bins, groups=groups)
+
+
+def error_bins(confidences: Floats, num_bins: int) -> Ints:
+    """Bins of equal mass (N,); two rows a bin are the fewest that show their own noise."""
+    return equal_mass_bins(confidences, max(1, min(num_bins, len(confidences) // 2)))
 
 
 def _wilson_hilferty(value: float, mean: float, variance: float) -> float:

@@ -1,11 +1,25 @@
-"""Candidates fine-tuned and judged on calibration rows: one post-hoc and one trained finalist."""
+"""Candidates fine-tuned and judged on calibration rows: one post-hoc and one trained finalist.
+
+Names are loaded when they are asked for: choosing a calibrator for scores (`fedlas.race.scoring`) needs no PyTorch.
+"""
 
 from __future__ import annotations
 
-from fedlas.race.candidates import METHODS, Candidate, make_loss
-from fedlas.race.recipe import check_hyperparameters, recipe
-from fedlas.race.results import CandidateResult, Finalist, RaceProgress, RaceResult
-from fedlas.race.running import race
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from fedlas.race.candidates import METHODS, Candidate, make_loss
+    from fedlas.race.recipes import check_hyperparameters, recipe
+    from fedlas.race.results import CandidateResult, Finalist, RaceProgress, RaceResult
+    from fedlas.race.running import race
+
+_HOMES = {
+    **dict.fromkeys(("METHODS", "Candidate", "make_loss"), "fedlas.race.candidates"),
+    **dict.fromkeys(("check_hyperparameters", "recipe"), "fedlas.race.recipes"),
+    **dict.fromkeys(("CandidateResult", "Finalist", "RaceProgress", "RaceResult"), "fedlas.race.results"),
+    "race": "fedlas.race.running",
+}
 
 __all__ = [
     "METHODS",
@@ -19,3 +33,9 @@ __all__ = [
     "race",
     "recipe",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        return getattr(import_module(_HOMES[name]), name)
+    raise AttributeError(f"module 'fedlas.race' has no attribute {name!r}")

@@ -1,13 +1,11 @@
-"""A candidate: one loss with its settings, learning rate and scope; it knows neither data nor budget."""
+"""A candidate: one loss with its settings, learning rate, epochs and scope; it knows neither data nor budget."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import nn
 
 from fedlas.losses import (
@@ -36,48 +34,39 @@ DEFAULTS: dict[str, dict[str, float]] = {
 }
 
 
-_HEAD_RATE = 10.0
-
-
 @dataclass(frozen=True)
 class Candidate:
-    """One fine-tune. Settings that its loss does not have are None; scope `auto` is decided by the budget."""
+    """One fine-tune. Settings that its loss does not have are None.
+
+    Attributes:
+        learning_rate: the peak, or None: then it is `edge_share` of the highest rate that the network stands, which
+            the race finds by a range test.
+        epochs: None leaves their number to the race, which looks at how many rows there are.
+        scope: `all`, `head`, or `auto`: all where the time allows it, else the head.
+    """
 
     method: str
-    learning_rate: float
+    learning_rate: float | None = None
     alpha: float | None = None
     beta: float | None = None
     momentum: float | None = None
     margin: float | None = None
-    epochs: int = 10
+    epochs: int | None = None
     batch_size: int = 64
     scope: str = "auto"
-    fixed_rate: bool = False  # the learning rate was asked for, so nobody may adapt it
+    edge_share: float = 0.25
 
     @property
     def name(self) -> str:
         """For people, for example `fedlas α=0.1 lr=0.2`."""
         alpha = "" if self.alpha is None else f" α={self.alpha:g}"
-        return f"{self.method}{alpha} lr={self.learning_rate:.3g}"
+        rate = f"{self.edge_share:g}×edge" if self.learning_rate is None else f"{self.learning_rate:.3g}"
+        return f"{self.method}{alpha} lr={rate}{' head' if self.scope == 'head' else ''}"
 
     def hyperparameters(self) -> dict[str, Any]:
         """All settings that apply, ready for JSON."""
         keys = (*DEFAULTS[self.method], "learning_rate", "epochs", "batch_size")
         return {key: getattr(self, key) for key in keys}
-
-
-def for_head(candidate: Candidate, features: NDArray[np.float32]) -> Candidate:
-    """The candidate for a head alone, its learning rate fitted to the size of the features (N, D) it trains on.
-
-    The curvature of cross-entropy in a linear head's weights is at most E‖f‖²/2, so the rates of a whole network are
-    far too high for it: taken as they are they destroyed the head of a `resnet18` (calibration NLL 0.62-0.91, the
-    uploaded model 0.58); divided by E‖f‖²/10 they brought it to 0.55.
-    """
-    rate = candidate.learning_rate
-    if not candidate.fixed_rate:
-        size = float(np.square(features, dtype=np.float64).sum(axis=1).mean())
-        rate = min(rate, _HEAD_RATE * rate / max(size, 1e-12))
-    return replace(candidate, scope="head", learning_rate=rate)
 
 
 def make_loss(candidate: Candidate, num_classes: int, *, seed: int = 0) -> nn.Module:

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
-from fedlas.calibrators import Calibrator
+from fedlas.calibrators import Calibrator, softmax
 from fedlas.classifier import Classifier
+from fedlas.feature_scaling import calibrated, shown_parameters
+from fedlas.train import predict_logits
 
 Floats: TypeAlias = NDArray[np.float32]
+Doubles: TypeAlias = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -33,8 +38,10 @@ class CandidateResult:
 
     Attributes:
         scope: `all`, `head` or `none` (post-hoc).
-        calibration: `nll, accuracy, brier, ece` after its calibrator, None where it was not trained to the end.
-        status: `finished`, `skipped` (budget), `dropped` (accuracy guard) or `diverged`.
+        calibration: `nll, accuracy, brier, ece` after its calibrator and cross-fitted, None where it was not trained to
+            the end.
+        status: `finished`, `skipped` (budget), `halved` (not among the best of a shorter first round), `dropped`
+            (accuracy guard) or `diverged`.
     """
 
     name: str
@@ -59,17 +66,42 @@ class CandidateResult:
             "reason": self.reason,
             "seconds": round(self.seconds, 3),
             "calibration": self.calibration,
-            "calibrator": calibrator and {"name": calibrator.name, "parameters": calibrator.parameters()},
+            "calibrator": calibrator and {"name": calibrator.name, "parameters": shown_parameters(calibrator)},
         }
 
 
 @dataclass(frozen=True)
+class Signs:
+    """What FedLAS saw on the calibration rows: L1 norms, smoothing ε, gate after and before training; (N,) each."""
+
+    feature_norms: Doubles
+    epsilon: Doubles
+    gate: Doubles
+    gate_before: Doubles
+    correct: NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
 class Finalist:
-    """A network with its calibrator, named on calibration rows and not yet judged."""
+    """A network with its calibrator, scored on calibration rows and not yet judged.
+
+    Attributes:
+        held_out: calibrated logits (N, K) of the calibration rows, cross-fitted: no row is seen by its own calibrator.
+        cost_factor: multiplications per row, as a multiple of the uploaded network's.
+        signs: of a network that was trained with FedLAS or FedLAS+.
+    """
 
     classifier: Classifier
     calibrator: Calibrator
     result: CandidateResult
+    held_out: Doubles
+    cost_factor: float = 1.0
+    signs: Signs | None = None
+
+    def probs(self, inputs: Sequence[NDArray[Any]], *, device: torch.device | str | None = None) -> Doubles:
+        """Calibrated probabilities (N, K) for one array per input."""
+        logits, features = predict_logits(self.classifier, inputs, device=device)
+        return softmax(calibrated(self.calibrator, logits, features))
 
 
 @dataclass(frozen=True)
@@ -79,8 +111,11 @@ class RaceResult:
     Attributes:
         temperature: the plain temperature on the uploaded model, which every report shows.
         post_hoc: the uploaded model with its best post-hoc calibrator.
-        trained: the best fine-tuned model, None where none beats `post_hoc` on the calibration rows.
+        trained: the best of what was trained (one network, an ensemble, or what learned from one), None where none
+            beats `post_hoc` on the calibration rows by more than one standard error.
         base_logits: (N, K) of the uploaded model on the calibration rows.
+        signs: of the trained finalist if it is FedLAS, else of the best FedLAS candidate.
+        rates: the learning rate that each scope stands, as it was measured.
     """
 
     candidates: tuple[CandidateResult, ...]
@@ -89,3 +124,5 @@ class RaceResult:
     trained: Finalist | None
     base_logits: Floats
     notes: tuple[str, ...] = field(default=())
+    signs: Signs | None = None
+    rates: Mapping[str, float] = field(default_factory=dict)

@@ -10,38 +10,152 @@ from numpy.typing import ArrayLike, NDArray
 from fedlas import metrics
 from fedlas.calibrators import CALIBRATORS, Calibrator, softmax
 
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+
 _FOLDS = 5
+#: By so many standard errors of the paired difference a richer calibrator must be better than a simpler one.
+STANDARD_ERRORS = 1.0
+#: Richer calibrators are offered where they can be cross-fitted in seconds and have rows to learn from.
+_ROWS_PER_CLASS, _ISOTONIC_ROWS = 10, 200
+_MOST_LOGITS, _MOST_MATRIX_LOGITS, _MOST_MATRIX_CLASSES = 1_500_000, 500_000, 100
 
 
-def score(logits: ArrayLike, targets: NDArray[np.int64]) -> dict[str, float]:
+def score(logits: ArrayLike, targets: Ints) -> dict[str, float]:
     """`nll, accuracy, brier, ece` of logits (N, K) that went through their calibrator."""
     probs = softmax(logits)
     functions = {"nll": metrics.nll, "accuracy": metrics.accuracy, "brier": metrics.brier, "ece": metrics.ece}
     return {name: float(function(probs, targets)) for name, function in functions.items()}
 
 
+def post_hoc_names(num_classes: int, num_rows: int, task: str = "multiclass") -> tuple[str, ...]:
+    """Calibrators that may compete for so many classes and calibration rows; the temperature always comes first.
+
+    Two classes get those of the log-odds. With more, per-class and matrix scaling need a few rows per class, and are
+    left out where five cross-fits would take long.
+
+    >>> post_hoc_names(2, 1000, "binary")
+    ('temperature', 'affine', 'beta', 'isotonic')
+    >>> post_hoc_names(10, 1000, "multiclass")
+    ('temperature', 'vector', 'structured_matrix', 'isotonic')
+    """
+    if task == "binary" and num_classes != 2:
+        raise ValueError(f"a binary task needs num_classes 2, got {num_classes}")
+    few = num_rows * num_classes <= _MOST_LOGITS
+    names = ["temperature"]
+    if num_classes == 2:
+        names += ["affine", "beta"]
+    elif few and num_rows >= _ROWS_PER_CLASS * num_classes:
+        names += ["vector"]
+        if num_classes <= _MOST_MATRIX_CLASSES and num_rows * num_classes <= _MOST_MATRIX_LOGITS:
+            names += ["structured_matrix"]
+    if few and num_rows >= _ISOTONIC_ROWS:
+        names += ["isotonic"]
+    return tuple(names)
+
+
 def fit_calibrator(
-    logits: ArrayLike, targets: NDArray[np.int64], names: Sequence[str], min_accuracy: float, *, seed: int
+    logits: ArrayLike,
+    targets: Ints,
+    names: Sequence[str],
+    min_accuracy: float,
+    *,
+    seed: int,
+    groups: ArrayLike | None = None,
+    standard_errors: float = STANDARD_ERRORS,
 ) -> Calibrator:
     """The calibrator with the lowest cross-fitted NLL, fitted on all rows; the first of `names` needs no accuracy.
 
-    They are compared by cross-fitting, since on its own rows the one with more parameters always looks better. One
-    that moves the decision (an intercept does) must keep the accuracy at `min_accuracy`.
+    They are compared by cross-fitting, since on its own rows the one with more parameters always looks better. From
+    the simplest to the richest, each must be better than the best so far by more than `standard_errors` of the paired
+    difference, else a chance finding would replace the temperature. One that moves a decision must keep the
+    cross-fitted accuracy at `min_accuracy`.
+
+    Args:
+        groups: labels (N,) of rows that depend on each other: left out together, and counted as one in the error.
     """
     scores = np.asarray(logits, dtype=np.float64)
-    first, *others = [CALIBRATORS[name]().fit(scores, targets) for name in names]
-    allowed = [c for c in others if np.mean(c(scores).argmax(axis=1) == targets) >= min_accuracy]
-    if not allowed:
-        return first
-    return min([first, *allowed], key=lambda c: cross_fitted_nll(type(c), scores, targets, seed=seed))
+    first, *others = [CALIBRATORS[name] for name in names]
+    clusters = _codes(groups, len(targets))
+    if not others or clusters.max() == 0:
+        return first().fit(scores, targets)
+    folds = make_folds(targets, groups=groups, seed=seed)
+    best, lowest = first, row_nll(cross_fitted_logits(first, scores, targets, folds), targets)
+    decisions = scores.argmax(axis=1)
+    for kind in sorted(others, key=lambda kind: kind.num_parameters(scores.shape[1])):
+        held_out = cross_fitted_logits(kind, scores, targets, folds)
+        chosen = held_out.argmax(axis=1)
+        if (chosen != decisions).any() and np.mean(chosen == targets) < min_accuracy:
+            continue
+        nll = row_nll(held_out, targets)
+        if _clearly_positive(lowest - nll, clusters, standard_errors):
+            best, lowest = kind, nll
+    return best().fit(scores, targets)
 
 
 def cross_fitted_nll(
-    kind: type[Calibrator], logits: NDArray[np.float64], targets: NDArray[np.int64], *, seed: int
+    kind: type[Calibrator], logits: Floats, targets: Ints, *, seed: int, groups: ArrayLike | None = None
 ) -> float:
     """NLL of rows that the calibrator was not fitted on: five folds, each scored by a fit on the other four."""
-    fold = np.random.default_rng(seed).permutation(len(targets)) % min(_FOLDS, len(targets))
-    calibrated = np.empty_like(logits)
-    for i in np.unique(fold):
-        calibrated[fold == i] = kind().fit(logits[fold != i], targets[fold != i])(logits[fold == i])
-    return score(calibrated, targets)["nll"]
+    folds = make_folds(targets, groups=groups, seed=seed)
+    return float(row_nll(cross_fitted_logits(kind, logits, targets, folds), targets).mean())
+
+
+def cross_fitted_logits(kind: type[Calibrator], logits: Floats, targets: Ints, folds: Sequence[Ints]) -> Floats:
+    """Calibrated logits (N, K) of rows that were not fitted on: each fold by a fit on the rows outside of it."""
+    calibrated = np.empty(np.shape(logits))
+    for rows in folds:
+        others = np.delete(np.arange(len(targets)), rows)
+        if len(others) == 0:  # one row alone cannot be left out
+            others = rows
+        calibrated[rows] = kind().fit(logits[others], targets[others])(logits[rows])
+    return calibrated
+
+
+def row_nll(logits: ArrayLike, targets: Ints) -> Floats:
+    """NLL of every row (N,), of logits (N, K) that went through their calibrator."""
+    rows: Floats = metrics.row_scores(softmax(logits), targets, score="nll")
+    return rows
+
+
+def make_folds(targets: Ints, *, groups: ArrayLike | None = None, seed: int, num_folds: int = _FOLDS) -> list[Ints]:
+    """Rows of each fold, ascending: each row is in exactly one, classes are spread evenly and groups stay whole.
+
+    Groups are dealt out like cards, sorted by their rarest class and then by size, so a class with as many groups as
+    folds is in every fold. With a single group there is nothing to keep apart, and rows are dealt instead.
+
+    >>> [fold.tolist() for fold in make_folds(np.array([0, 0, 1, 1]), groups=[7, 7, 8, 8], seed=0)]
+    [[0, 1], [2, 3]]
+    """
+    codes = _codes(groups, len(targets))
+    if codes.max() == 0:
+        codes = np.arange(len(targets))
+    sizes = np.bincount(codes)
+    frequencies = np.bincount(targets)[targets]
+    # The class of a group is that of its rarest row: the last one written wins.
+    rarest = np.empty(len(sizes), dtype=np.int64)
+    order = np.argsort(-frequencies, kind="stable")
+    rarest[codes[order]] = targets[order]
+    chance = np.random.default_rng(seed).random(len(sizes))
+    dealt = np.lexsort((chance, -sizes, rarest))
+    fold = np.empty(len(sizes), dtype=np.int64)
+    fold[dealt] = np.arange(len(sizes)) % min(num_folds, len(sizes))
+    return [np.flatnonzero(fold[codes] == i) for i in range(int(fold.max()) + 1)]
+
+
+def _codes(groups: ArrayLike | None, num_rows: int) -> Ints:
+    """Groups as numbers 0, 1, …; without groups every row is its own."""
+    if groups is None:
+        return np.arange(num_rows)
+    labels = np.asarray(groups)
+    if labels.shape != (num_rows,):
+        raise ValueError(f"groups must be ({num_rows},), got {labels.shape}")
+    return np.unique(labels, return_inverse=True)[1].astype(np.int64)
+
+
+def _clearly_positive(gains: Floats, clusters: Ints, standard_errors: float) -> bool:
+    """Whether the mean gain exceeds so many standard errors, taken over whole clusters."""
+    centred = np.bincount(clusters, gains - gains.mean())
+    count = len(centred)
+    error = np.sqrt(np.square(centred).sum() * count / max(count - 1, 1)) / len(gains)
+    return bool(gains.mean() > standard_errors * error and gains.mean() > 0)

@@ -128,6 +128,17 @@ def add_model(unit: UnitOfWork, staged: StagedFile, name: str | None, options: d
     return row
 
 
+def add_calibrator(
+    unit: UnitOfWork, staged: StagedFile, name: str | None, method: str, options: dict[str, Any]
+) -> tables.Calibrator:
+    """Keep the scores and insert the record; fitting is open work."""
+    fresh = {**_fresh(staged), "status": "running"}
+    row = tables.Calibrator(id=new_id("cal"), name=_named(name, "calibrator"), method=method, options=options, **fresh)
+    unit.calibrators.add(row)
+    unit.work.open(row.id)
+    return row
+
+
 def _fresh(staged: StagedFile) -> dict[str, Any]:
     # Kept inside the transaction: a deletion of the same content cannot come between file and record.
     return {"sha256": staged.keep(), "bytes": staged.size, "status": "inspecting", "created_at": now()}

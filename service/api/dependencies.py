@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Annotated, Any
 
 from fastapi import Depends, Query, Request, Response
+from fastapi.responses import FileResponse
 from pydantic import BaseModel
 from starlette.requests import HTTPConnection
 
@@ -52,6 +53,15 @@ def tagged_bytes(request: Request, body: bytes, *, media_type: str, headers: dic
     if etag_matches(request, etag):
         return Response(status_code=304, headers=all_headers)
     return Response(body, media_type=media_type, headers=all_headers)
+
+
+def stored_file(request: Request, parts: Parts, digest: str, filename: str) -> Response:
+    """Answer a stored file, whose `ETag` is its digest, or 304 if the client already has it. Ranges work."""
+    etag = f'"{digest}"'
+    if etag_matches(request, etag):
+        return Response(status_code=304, headers={"ETag": etag})
+    path = parts.registry.artifacts.path(digest)
+    return FileResponse(path, media_type="application/octet-stream", filename=filename, headers={"ETag": etag})
 
 
 def etag_matches(request: Request, etag: str) -> bool:

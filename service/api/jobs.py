@@ -8,6 +8,7 @@ from contextlib import ExitStack
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request, Response
+from fastapi.responses import HTMLResponse
 from pydantic import BaseModel
 from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import FormData, UploadFile
@@ -37,6 +38,18 @@ router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
 
 #: Parts of a call that brings its files along, beside `model` and `dataset`.
 _JSON_PARTS = ("job", "model_options", "dataset_options")
+
+#: Names of classes and slices in a report are its sender's: whatever they hold, nothing runs and nothing is fetched.
+_INERT = {
+    "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; img-src data:",
+    "X-Content-Type-Options": "nosniff",
+}
+#: Why an ended job lacks a piece of evidence.
+_REASONS = {
+    "succeeded": "was done by a version that did not make this yet",
+    "failed": "has no report, since it did not succeed",
+    "cancelled": "has no report, since it did not succeed",
+}
 
 _JOB_BODY = {
     "requestBody": {
@@ -222,11 +235,25 @@ def get_diagram(request: Request, parts: PartsDep, job_id: str) -> Response:
     return _evidence(request, parts, job_id, "diagram_sha256", "image/svg+xml")
 
 
-def _evidence(request: Request, parts: PartsDep, job_id: str, column: str, media_type: str) -> Response:
+@router.get("/{job_id}/report.html", response_class=HTMLResponse)
+def get_page(request: Request, parts: PartsDep, job_id: str) -> Response:
+    """The evidence as one page for people, which loads nothing from anywhere; 409 before the job has ended."""
+    return _evidence(request, parts, job_id, "page_sha256", "text/html", headers=_INERT)
+
+
+def _evidence(
+    request: Request,
+    parts: PartsDep,
+    job_id: str,
+    column: str,
+    media_type: str,
+    *,
+    headers: dict[str, str] | None = None,
+) -> Response:
     with parts.registry.read() as unit:
         row = unit.jobs.get(job_id)
     digest = getattr(row, column)
     if digest is None:
-        reason = "has no report, since it did not succeed" if row.status in FINAL else "has not ended yet"
-        raise Conflict("no_report", f"{job_id} is {row.status} and {reason}")
-    return tagged_bytes(request, parts.registry.artifacts.path(digest).read_bytes(), media_type=media_type)
+        raise Conflict("no_report", f"{job_id} is {row.status} and {_REASONS.get(row.status, 'has not ended yet')}")
+    body = parts.registry.artifacts.path(digest).read_bytes()
+    return tagged_bytes(request, body, media_type=media_type, headers=headers)

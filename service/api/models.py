@@ -13,7 +13,7 @@ from starlette.concurrency import run_in_threadpool
 
 from service.api.creation import IdempotencyKey, add_model, create_once, receive_upload
 from service.api.datasets import UPLOAD_BODY
-from service.api.dependencies import After, Limit, PartsDep, Wait, created, etag_matches, tagged
+from service.api.dependencies import After, Limit, PartsDep, Wait, created, stored_file, tagged
 from service.registry.contract import ModelRecord, Page, Strict, Task
 from service.registry.errors import InvalidRequest, NotYetAvailable
 from service.registry.records import model_record
@@ -124,15 +124,7 @@ def download_model(request: Request, parts: PartsDep, model_id: str) -> Response
     """The file: an uploaded model's bytes as sent, a calibrated model with its standard outputs. Ranges work."""
     with parts.registry.read() as unit:
         row = unit.models.get(model_id)
-    etag = f'"{row.sha256}"'
-    if etag_matches(request, etag):
-        return Response(status_code=304, headers={"ETag": etag})
-    return FileResponse(
-        parts.registry.artifacts.path(row.sha256),
-        media_type="application/octet-stream",
-        filename=f"{Path(row.name).stem}-{row.id}.onnx",
-        headers={"ETag": etag},
-    )
+    return stored_file(request, parts, row.sha256, f"{Path(row.name).stem}-{row.id}.onnx")
 
 
 @router.delete("/{model_id}", status_code=204)

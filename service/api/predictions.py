@@ -12,12 +12,12 @@ from starlette.concurrency import run_in_threadpool
 
 from service.api.creation import IdempotencyKey, create_once
 from service.api.dependencies import After, Limit, PartsDep, Wait, created, tagged
-from service.inference.answers import AnswerOptions, answer
+from service.inference.answers import AnswerOptions, answer, check_options, needed_outputs
 from service.inference.inputs import parse_inputs
 from service.inference.results import read_page
 from service.registry import tables
 from service.registry.contract import FINAL, BatchRecord, BatchRequest, Page, Strict
-from service.registry.errors import Conflict, InvalidRequest, NotFound, NotYetAvailable, UnknownReference
+from service.registry.errors import Conflict, InvalidRequest, NotFound, UnknownReference
 from service.registry.ids import new_id
 from service.registry.records import batch_record
 from service.registry.repositories.records import now
@@ -32,9 +32,20 @@ class PredictRequest(Strict):
     inputs: JsonValue = Field(description="Rows in the model's input shape, or an object of rows by input name.")
     top_k: int | None = Field(None, ge=1, le=1000)
     abstain_below: float | None = Field(None, ge=0, le=1)
-    max_error: float | dict[str, float] | None = None
-    coverage: float | None = None
-    decision: dict[str, JsonValue] | None = None
+    max_error: float | dict[str, float] | None = Field(
+        None,
+        description="Abstain so that at most this share of the answers is wrong; or such a share of each true class's "
+        'answers: `{"class": share}` for every class, or by class name.',
+    )
+    coverage: float | dict[str, float] | None = Field(
+        None,
+        description="Answer `prediction_set`, which holds the true class with this probability; or with such a "
+        'probability for the rows of each true class: `{"class": c}` for every class, or by class name.',
+    )
+    decision: dict[str, JsonValue] | None = Field(
+        None,
+        description='`{"threshold": t}` on the positive class, or `{"costs": [[…]]}`: rows decide, columns are true.',
+    )
 
 
 class ServedModel(BaseModel):
@@ -61,9 +72,15 @@ class Prediction(BaseModel):
     index: int
     confidence: float = Field(description="Calibrated probability that the label is right.")
     uncalibrated_confidence: float = Field(description="What the same network says without its calibrator.")
-    abstain: bool
+    abstain: bool = Field(description="The confidence is below what `abstain_below` or `max_error` asks for.")
     probability: float | None = Field(None, description="Binary models: of the positive class.")
+    familiarity: float | None = Field(
+        None,
+        description="Calibrated models: share of the calibration rows that were at least as strange; small is far.",
+    )
     top_k: list[RankedLabel] | None = None
+    prediction_set: list[str] | None = Field(None, description="With `coverage`; the most probable class first.")
+    decision: str | None = Field(None, description="With `decision`: the class to act on.")
     row: int | None = Field(None, description="Batches: the row in the dataset.")
 
 
@@ -74,6 +91,8 @@ class Predictions(BaseModel):
     predictions: list[Prediction]
 
 
+#: Of a request, what is not about its rows.
+_OPTIONS = ("top_k", "abstain_below", "max_error", "coverage", "decision")
 _PREDICT_BODY = {
     "requestBody": {
         "required": True,
@@ -95,9 +114,10 @@ def _predict(parts: PartsDep, model: str, raw: bytes) -> Response:
     if row.status != "ready" or row.profile is None or row.served_sha256 is None:
         raise Conflict("model_not_ready", f"{row.id} is {row.status}; only ready models predict")
     body = _parse(raw)
+    options = AnswerOptions(**{name: getattr(body, name) for name in _OPTIONS})
+    check_options(row.profile, options)
     arrays = parse_inputs(body.inputs, row.profile["inputs"], max_rows=parts.settings.max_predict_rows)
-    outputs = parts.engine.run(row.served_sha256, arrays)
-    options = AnswerOptions(top_k=body.top_k, abstain_below=body.abstain_below)
+    outputs = parts.engine.run(row.served_sha256, arrays, outputs=needed_outputs(row.profile))
     served = ServedModel(id=row.id, name=row.name, version=row.version, calibrated=row.calibrated)
     content = {"model": served.model_dump(), "predictions": answer(outputs, row.profile, options)}
     return Response(to_json(content), media_type="application/json")
@@ -112,9 +132,6 @@ def _parse(raw: bytes) -> PredictRequest:
     if not isinstance(content, dict) or "inputs" not in content:
         raise InvalidRequest("invalid_request", 'the body must be a JSON object with "inputs"', field="inputs")
     body = PredictRequest.model_validate({**content, "inputs": None})
-    for field in ("max_error", "coverage", "decision"):
-        if getattr(body, field) is not None:
-            raise NotYetAvailable("not_yet_available", f"{field} is not available in this version", field=field)
     return body.model_copy(update={"inputs": content["inputs"]})
 
 
@@ -136,13 +153,16 @@ def create_batch(parts: PartsDep, body: BatchRequest, key: IdempotencyKey = None
         if unit.datasets.find(body.dataset_id) is None:
             message = f"there is no dataset {body.dataset_id!r}"
             raise UnknownReference("unknown_dataset", message, field="dataset_id")
+        options = body.model_dump(include=set(_OPTIONS))
+        if model.profile is not None:  # else the worker checks, once the model has been inspected
+            check_options(model.profile, AnswerOptions(**options))
         row = tables.Batch(
             id=new_id("bat"),
             status="queued",
             created_at=now(),
             model_id=model.id,
             dataset_id=body.dataset_id,
-            options=body.model_dump(include={"top_k", "abstain_below"}),
+            options=options,
             progress={},
         )
         unit.batches.add(row)

@@ -27,6 +27,7 @@ _STATUS: dict[type[errors.RegistryError], int] = {
     errors.NotYetAvailable: 501,
     errors.Unavailable: 503,
     errors.LeaseLost: 409,
+    errors.WorkFailed: 500,
 }
 
 

@@ -64,6 +64,6 @@ class Waiting:
     def _statuses(self, record_ids: list[str]) -> Mapping[str, str]:
         with self._registry.read() as unit:
             found: dict[str, str] = {}
-            for repository in (unit.datasets, unit.models, unit.jobs, unit.batches):
+            for repository in (unit.datasets, unit.models, unit.jobs, unit.batches, unit.calibrators):
                 found |= repository.statuses(record_ids)
         return found

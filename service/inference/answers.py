@@ -1,22 +1,36 @@
-"""Outputs of a served model become predictions: label, confidence, and whether to abstain."""
+"""Outputs of a served model become predictions: label, confidence, whether to abstain, and what to do."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from service.inference.acting import acting, positive_index
 from service.registry.errors import InvalidRequest
 
 
 @dataclass(frozen=True, slots=True)
 class AnswerOptions:
-    """What the client asks for beside the label."""
+    """What the client asks for beside the label; `acting.py` says what the last three mean."""
 
     top_k: int | None = None
     abstain_below: float | None = None
+    max_error: float | Mapping[str, float] | None = None
+    coverage: float | Mapping[str, float] | None = None
+    decision: Mapping[str, Any] | None = None
+
+
+def needed_outputs(profile: Mapping[str, Any]) -> tuple[str, ...]:
+    """What to ask of the file: only those that a job calibrated know how familiar their rows are."""
+    return ("logits", "probabilities", "confidence", *(("familiarity",) if profile.get("familiarity") else ()))
+
+
+def check_options(profile: Mapping[str, Any], options: AnswerOptions) -> None:
+    """Raise InvalidRequest for what this model cannot promise or decide, before anything is run."""
+    acting(profile, max_error=options.max_error, coverage=options.coverage, decision=options.decision)
 
 
 def answer(
@@ -24,25 +38,35 @@ def answer(
 ) -> list[dict[str, Any]]:
     """Return one prediction per row.
 
-    `outputs` holds logits (N, K) before the calibrator, probabilities (N, K) after it, confidence (N,). `profile`
-    names the classes and the task. `uncalibrated_confidence` is the largest softmax of the same graph's logits.
-    Raises InvalidRequest where the model computes no number: JSON has no NaN, and nobody could act on it.
+    `outputs` holds logits (N, K) before the calibrator, probabilities (N, K) after it, confidence (N,) and, where the
+    file has it, familiarity (N,). `profile` names the classes, the task and the guarantees.
+    `uncalibrated_confidence` is the largest softmax of the same graph's logits.
+    Raises InvalidRequest where the model computes no number (JSON has no NaN, and nobody could act on it) and for
+    options that this model cannot keep.
     """
+    wishes = acting(profile, max_error=options.max_error, coverage=options.coverage, decision=options.decision)
     names = profile["class_names"]
-    probs, confidences = outputs["probabilities"], outputs["confidence"]
+    probs, confidences = outputs["probabilities"], outputs["confidence"].astype(np.float64)
     _refuse_non_finite(confidences, outputs["logits"])
     indices = probs.argmax(axis=1)
-    columns: dict[str, list[Any]] = {
+    columns: dict[str, Sequence[Any]] = {
         "label": [names[index] for index in indices],
         "index": indices.tolist(),
         "confidence": confidences.tolist(),
         "uncalibrated_confidence": _max_softmax(outputs["logits"]).tolist(),
-        "abstain": (confidences < (options.abstain_below or 0.0)).tolist(),
+        "abstain": (confidences < max(options.abstain_below or 0.0, wishes.threshold)).tolist(),
     }
     if profile.get("task") == "binary":
-        columns["probability"] = probs[:, _positive_index(profile)].tolist()
+        columns["probability"] = probs[:, positive_index(profile)].tolist()
+    if "familiarity" in outputs:
+        # A distance that overflows is as far as can be.
+        columns["familiarity"] = np.nan_to_num(outputs["familiarity"], nan=0.0).tolist()
     if options.top_k is not None:
         columns["top_k"] = _top_k(probs, names, min(options.top_k, probs.shape[1]))
+    if options.coverage is not None:
+        columns["prediction_set"] = wishes.prediction_sets(probs)
+    if (decisions := wishes.decisions(probs)) is not None:
+        columns["decision"] = decisions
     keys = tuple(columns)
     return [dict(zip(keys, row, strict=True)) for row in zip(*columns.values(), strict=True)]
 
@@ -59,11 +83,6 @@ def _max_softmax(logits: np.ndarray) -> np.ndarray:
     shifted = logits.astype(np.float64) - logits.max(axis=1, keepdims=True)
     confidences: np.ndarray = 1.0 / np.exp(shifted).sum(axis=1)
     return confidences
-
-
-def _positive_index(profile: Mapping[str, Any]) -> int:
-    positive = profile.get("positive_class")
-    return 1 if positive is None else int(profile["class_names"].index(positive))
 
 
 def _top_k(probs: np.ndarray, names: list[str], k: int) -> list[list[dict[str, Any]]]:

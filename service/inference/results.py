@@ -19,7 +19,10 @@ SCHEMA = pa.schema(
         ("uncalibrated_confidence", pa.float64()),
         ("abstain", pa.bool_()),
         ("probability", pa.float64()),
+        ("familiarity", pa.float64()),
         ("top_k", pa.list_(_RANKED)),
+        ("prediction_set", pa.list_(pa.string())),
+        ("decision", pa.string()),
     ]
 )
 

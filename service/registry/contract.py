@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Annotated, Any, Generic, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
 
 Method = Literal[
     "auto",
@@ -22,6 +22,7 @@ Method = Literal[
 UploadStatus = Literal["inspecting", "ready", "rejected"]
 JobStatus = Literal["queued", "running", "cancelling", "succeeded", "failed", "cancelled"]
 BatchStatus = Literal["queued", "running", "succeeded", "failed"]
+CalibratorStatus = Literal["running", "succeeded", "failed"]
 Stage = Literal["inspecting", "evaluating", "training", "calibrating", "exporting", "publishing"]
 Verdict = Literal["trained", "post_hoc", "unchanged", "undetermined"]
 SeenByModel = Literal["no", "train_split", "unknown"]
@@ -30,7 +31,7 @@ Task = Literal["binary", "multiclass"]
 #: Statuses after which a record never changes again (except by deletion).
 FINAL: frozenset[str] = frozenset({"ready", "rejected", "succeeded", "failed", "cancelled"})
 #: What a worker is told to do, by the prefix of the record's id; also the names of the queues.
-WORK_KINDS = {"ds": "inspect", "mdl": "inspect", "job": "calibrate", "bat": "predict"}
+WORK_KINDS = {"ds": "inspect", "mdl": "inspect", "job": "calibrate", "bat": "predict", "cal": "inspect"}
 #: The name of the one message there is; its only argument is a record's id.
 RING = "fedlas.ring"
 
@@ -91,6 +92,9 @@ class JobOptions(Strict):
     budget: Budget = Field(default_factory=Budget)
     expected_accuracy: float | None = Field(None, ge=0, le=1)
     gate: GateOptions = Field(default_factory=GateOptions)
+    max_cost_factor: float = Field(
+        1.5, ge=1, le=10, description="How much dearer than the uploaded model an answer of the served one may be."
+    )
     publish_as: str | None = Field(None, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")
     publish_when: Literal["promoted", "always"] = "promoted"
     webhook: Webhook | None = None
@@ -117,6 +121,13 @@ class BatchRequest(Strict):
     dataset_id: str
     top_k: int | None = Field(None, ge=1, le=1000)
     abstain_below: float | None = Field(None, ge=0, le=1)
+    max_error: float | dict[str, float] | None = Field(
+        None, description="At most this share of the answered rows is wrong; or such a share per true class."
+    )
+    coverage: float | dict[str, float] | None = Field(
+        None, description="The prediction set holds the true class with this probability; or so per true class."
+    )
+    decision: dict[str, JsonValue] | None = Field(None, description='`{"threshold"}` or `{"costs"}`.')
 
 
 class DefaultVersion(Strict):
@@ -210,6 +221,8 @@ class ModelRecord(BaseModel):
     parent_id: str | None = None
     job_id: str | None = None
     report_url: str | None = None
+    guarantees: dict[str, Any] | None = Field(None, description="What `max_error` and `coverage` can promise.")
+    cost_factor: float | None = Field(None, description="Cost of an answer, as a multiple of the uploaded model's.")
     created_at: datetime
 
 
@@ -268,6 +281,25 @@ class BatchRecord(BaseModel):
     created_at: datetime
     started_at: datetime | None = None
     finished_at: datetime | None = None
+
+
+class CalibratorRecord(BaseModel):
+    """A calibrator fitted on scores, without their model."""
+
+    id: str
+    name: str
+    bytes: int
+    sha256: str
+    status: CalibratorStatus
+    error: RecordError | None = None
+    input: Literal["logits", "probabilities"] | None = Field(None, description="What was sent, and the file takes.")
+    method: str = Field(description="What was asked for, and once it is fitted what it is.")
+    parameters: dict[str, Any] | None = None
+    num_samples: int | None = None
+    num_classes: int | None = None
+    class_names: list[str] | None = None
+    report: dict[str, Any] | None = None
+    created_at: datetime
 
 
 class NameRecord(BaseModel):

@@ -9,6 +9,7 @@ RegistryError
 ├── KeyReused            an idempotency key came back with other content
 ├── TooLarge             more bytes or rows than the operator allows
 ├── NotYetAvailable      part of the contract that this version does not carry out
+├── WorkFailed           a worker could not finish what a request waits for, and the sender cannot mend it
 ├── LeaseLost            another worker owns the work now; nothing more may be written
 └── Unavailable          database, storage or broker cannot be reached
 """
@@ -56,6 +57,10 @@ class TooLarge(RegistryError):
 
 class NotYetAvailable(RegistryError):
     """Part of the contract that this version does not carry out."""
+
+
+class WorkFailed(RegistryError):
+    """A worker could not finish what a request waits for, and the sender cannot mend it."""
 
 
 class LeaseLost(RegistryError):

@@ -48,6 +48,11 @@ def batch_record(row: tables.Batch, work: tables.Work) -> contract.BatchRecord:
     )
 
 
+def calibrator_record(row: tables.Calibrator) -> contract.CalibratorRecord:
+    """The public record of a calibrator."""
+    return contract.CalibratorRecord(**_own(row, contract.CalibratorRecord), **(row.profile or {}))
+
+
 def _own(row: tables.Base, record: type[BaseModel]) -> dict[str, Any]:
     """The row's columns that the record shows under the same name."""
     columns = {column.key for column in row.__table__.columns}

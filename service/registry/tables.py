@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import JSON, BigInteger, DateTime, Dialect, ForeignKey, Index, MetaData, String, Text
+from sqlalchemy import JSON, BigInteger, DateTime, Dialect, ForeignKey, Index, MetaData, String, Text, UniqueConstraint
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from sqlalchemy.types import TypeDecorator
 
@@ -101,6 +101,7 @@ class Job(Record, Base):
     calibrated_model_id: Mapped[str | None] = mapped_column(String(40))
     report_sha256: Mapped[str | None] = mapped_column(String(64), index=True)
     diagram_sha256: Mapped[str | None] = mapped_column(String(64), index=True)
+    page_sha256: Mapped[str | None] = mapped_column(String(64), index=True)
     started_at: Mapped[datetime | None]
     finished_at: Mapped[datetime | None]
 
@@ -120,8 +121,35 @@ class Batch(Record, Base):
     finished_at: Mapped[datetime | None]
 
 
+class Calibrator(Record, Base):
+    """A calibrator fitted on scores that were sent without their model."""
+
+    __tablename__ = "calibrators"
+
+    name: Mapped[str] = mapped_column(String(200))
+    bytes: Mapped[int] = mapped_column(BigInteger)
+    sha256: Mapped[str] = mapped_column(String(64), index=True)
+    options: Mapped[Json]  # what the sender said: method, class_names
+    profile: Mapped[Json | None]  # what was found in the file: num_samples, num_classes, class_names, input
+    method: Mapped[str] = mapped_column(String(40))  # what was asked for, and once it is fitted what it is
+    parameters: Mapped[Json | None]
+    report: Mapped[Json | None]
+    onnx_sha256: Mapped[str | None] = mapped_column(String(64), index=True)
+
+
+class Look(Base):
+    """One job's look at the test rows of a file; kept by the file's digest, so that it outlives the dataset."""
+
+    __tablename__ = "looks"
+    __table_args__ = (UniqueConstraint("dataset_sha256", "number"),)
+
+    job_id: Mapped[str] = mapped_column(String(40), primary_key=True)
+    dataset_sha256: Mapped[str] = mapped_column(String(64))
+    number: Mapped[int]  # how many looks came before
+
+
 class Work(Base):
-    """One piece of work a worker may claim: the inspection of an upload, a job, or a batch."""
+    """One piece of work a worker may claim: an inspection, a job, a batch, or a calibrator to fit."""
 
     __tablename__ = "work"
     __table_args__ = (Index("ix_work_open", "state", "rung_at"),)

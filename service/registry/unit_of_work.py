@@ -15,9 +15,11 @@ from service.registry.errors import Unavailable
 from service.registry.migrate import is_current, migrate
 from service.registry.repositories import (
     Batches,
+    Calibrators,
     Datasets,
     IdempotencyKeys,
     Jobs,
+    Looks,
     Models,
     Names,
     WorkQueue,
@@ -33,6 +35,8 @@ class UnitOfWork:
         self.models = Models(session)
         self.jobs = Jobs(session)
         self.batches = Batches(session)
+        self.calibrators = Calibrators(session)
+        self.looks = Looks(session)
         self.names = Names(session)
         self.work = WorkQueue(session)
         self.keys = IdempotencyKeys(session)

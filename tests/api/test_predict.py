@@ -3,12 +3,22 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import ExitStack
 from typing import Any
 
+import numpy as np
 import pytest
+import torch
 
+from fedlas.calibrators import TemperatureScaling, softmax
+from fedlas.export import export_onnx
+from fedlas.familiarity import Familiarity
+from fedlas.importers import load_onnx
+from fedlas.selective import Guarantees
 from tests.api.conftest import Api
-from tests.helpers.uploads import digits
+from tests.api.conftest import _api as open_api
+from tests.helpers.uploads import Uploads, digits
 
 Json = dict[str, Any]
 
@@ -87,11 +97,139 @@ def test_a_million_rows(served: tuple[Api, Json]) -> None:
     assert many.status_code == 413
 
 
-def test_what_is_not_there_yet(served: tuple[Api, Json]) -> None:
-    """Guarantees and decisions are refused by name until they exist."""
-    for option in ({"max_error": 0.01}, {"coverage": 0.9}, {"decision": {"threshold": 0.5}}):
+def test_no_promise_without_guarantee_rows(served: tuple[Api, Json]) -> None:
+    """A model for which no rows were set aside says so, for both promises."""
+    for option in ({"max_error": 0.01}, {"coverage": 0.9}, {"max_error": {"class": 0.1}}):
         answer = predict(served, {"inputs": [ROW], **option})
-        assert (answer.status_code, answer.json()["code"]) == (501, "not_yet_available")
+        assert (answer.status_code, answer.json()["code"]) == (422, "no_guarantee_rows")
+        assert answer.json()["errors"][0]["field"] == next(iter(option))
+
+
+@pytest.fixture(scope="session")
+def promising(tmp_path_factory: pytest.TempPathFactory, uploads: Uploads) -> Iterator[tuple[Api, Json]]:
+    """The digits model with guarantees from 500 unseen rows and a served file that knows how familiar rows are."""
+    folder = tmp_path_factory.mktemp("promising")
+    (folder / "digits.onnx").write_bytes(uploads["digits.onnx"])
+    rows, targets, splits = digits()
+    kept = splits == "calibration"
+    classifier = load_onnx(folder / "digits.onnx")
+    names = [str(k) for k in range(10)]
+    with torch.no_grad():
+        logits, features = (part.numpy() for part in classifier(torch.from_numpy(rows[kept])))
+    calibrator = TemperatureScaling(3.0)
+    guarantees = Guarantees.fit(softmax(calibrator(logits)), targets[kept], class_names=names)
+    familiarity = Familiarity.fit(features, targets[kept])
+    export_onnx(
+        classifier, folder / "out.onnx", calibrator=calibrator, class_names=names,
+        familiarity=familiarity, guarantees=guarantees, verify_with=[rows[:20]],
+    )  # fmt: skip
+    with ExitStack() as stack:
+        api = open_api(folder / "data", stack)
+        record = api.post("/v1/models?name=digits", content=uploads["digits.onnx"])
+        api.work(record["id"])
+        with api.registry.artifacts.stage_file(folder / "out.onnx") as staged, api.registry.write() as unit:
+            profile = dict(unit.models.get(record["id"]).profile or {})
+            profile |= {"guarantees": guarantees.as_dict(), "familiarity": {"score": familiarity.score}}
+            profile["class_names"] = names
+            unit.models.ready(record["id"], profile=profile, served_sha256=staged.keep())
+        yield api, record
+
+
+def test_max_error_abstains_below_its_threshold(promising: tuple[Api, Json]) -> None:
+    """`abstain` is "confidence below the threshold", which is that of the stricter option."""
+    rows, targets, splits = digits()
+    body = {"inputs": rows[splits == "test"].tolist()}
+    found = predict(promising, {**body, "max_error": 0.2}).json()["predictions"]
+    answered = [item["confidence"] for item in found if not item["abstain"]]
+    refused = [item["confidence"] for item in found if item["abstain"]]
+    assert max(refused) < min(answered)
+    wrong = [
+        item["index"] != target
+        for item, target in zip(found, targets[splits == "test"], strict=True)
+        if not item["abstain"]
+    ]
+    assert len(wrong) > 100
+    assert sum(wrong) / len(wrong) <= 0.2
+    middle = sorted(answered)[len(answered) // 2]
+    for below, expected in ((0.0, min(answered)), (middle, middle)):
+        both = predict(promising, {**body, "max_error": 0.2, "abstain_below": below}).json()["predictions"]
+        assert min(item["confidence"] for item in both if not item["abstain"]) == expected
+
+
+def test_sets_familiarity_and_decisions(promising: tuple[Api, Json]) -> None:
+    """Sets hold the truth about as often as asked, real digits are familiar and noise is not, costs decide."""
+    rows, targets, splits = digits()
+    test = splits == "test"
+    costs = np.ones((10, 10)) - np.eye(10)
+    body = {"inputs": rows[test].tolist(), "coverage": 0.9, "decision": {"costs": costs.tolist()}}
+    found = predict(promising, body).json()["predictions"]
+    covered = [str(target) in item["prediction_set"] for item, target in zip(found, targets[test], strict=True)]
+    assert 0.85 < np.mean(covered) < 0.96
+    assert all(item["prediction_set"][0] == item["label"] for item in found if item["prediction_set"])
+    assert [item["decision"] for item in found] == [item["label"] for item in found]
+    assert 0.4 < np.median([item["familiarity"] for item in found]) < 0.6
+    noise = np.random.default_rng(0).random((50, 64)) * 3
+    strange = predict(promising, {"inputs": noise.tolist()}).json()["predictions"]
+    assert np.median([item["familiarity"] for item in strange]) < 0.01
+    costs[3] = 0.0
+    always = predict(promising, {**body, "decision": {"costs": costs.tolist()}}).json()["predictions"]
+    assert {item["decision"] for item in always} == {"3"}, "deciding for 3 costs nothing"
+    by_class = predict(promising, {**body, "coverage": {"7": 0.9}}).json()["predictions"]
+    for item in by_class:
+        assert set(item["prediction_set"]) - {"7"} <= {item["label"]}
+
+
+@pytest.mark.parametrize(
+    ("option", "code", "words"),
+    [
+        ({"max_error": 0.0001}, "max_error_unreachable", "smallest share"),
+        ({"max_error": {"class": 0.001}}, "max_error_unreachable", "for class"),
+        ({"max_error": {"zebra": 0.1}}, "invalid_request", "zebra"),
+        ({"max_error": {}}, "invalid_request", "none"),
+        ({"max_error": 1.5}, "invalid_request", "between 0 and 1"),
+        ({"max_error": -0.5}, "invalid_request", "between 0 and 1"),
+        ({"max_error": "0.1"}, "invalid_request", "max_error"),
+        ({"max_error": True}, "invalid_request", "max_error"),
+        ({"coverage": 0.999999}, "coverage_unreachable", "0.998"),
+        ({"coverage": {"class": 0.999}}, "coverage_unreachable", "for the class"),
+        ({"coverage": {"zebra": 0.9}}, "invalid_request", "zebra"),
+        ({"coverage": 2}, "invalid_request", "between 0 and 1"),
+        ({"decision": {"threshold": 0.5}}, "invalid_request", "binary"),
+        ({"decision": {"costs": [[0, 1], [1, 0]]}}, "invalid_request", "10 rows"),
+        ({"decision": {"costs": [[0] * 10] * 9 + [[0] * 9]}}, "invalid_request", "10 rows"),
+        ({"decision": {"costs": [[0] * 10] * 9 + [["1"] * 10]}}, "invalid_request", "no number"),
+        ({"decision": {"costs": [[0] * 10] * 9 + [[-1] * 10]}}, "invalid_request", "not negative"),
+        ({"decision": {"costs": [[0] * 10] * 9 + [[10**400] * 10]}}, "invalid_request", "too large"),
+        ({"decision": {}}, "invalid_request", "threshold"),
+        ({"decision": {"cost": 1}}, "invalid_request", "threshold"),
+        ({"decision": [1]}, "invalid_request", "decision"),
+    ],
+)
+def test_what_cannot_be_promised(promising: tuple[Api, Json], option: Json, code: str, words: str) -> None:
+    """422 with a code, the field and what could be had instead; for a batch just the same."""
+    (field,) = option
+    answers = [predict(promising, {"inputs": [ROW], **option})]
+    api, model = promising
+    dataset = next(iter(api.client.get("/v1/datasets").json()["data"]), None)
+    if dataset is None:
+        dataset = api.post("/v1/datasets?format=csv", content=b"a,label\n1,0\n2,1\n")
+    answers.append(
+        api.client.post("/v1/predictions", json={"model": model["id"], "dataset_id": dataset["id"], **option})
+    )
+    for answer in answers:
+        assert answer.status_code == 422, answer.text
+        assert answer.json()["code"] == code
+        assert words in answer.json()["detail"]
+        assert answer.json()["errors"][0]["field"] == field
+
+
+def test_the_reachable_value_is_granted(promising: tuple[Api, Json]) -> None:
+    """What the refusal names can be asked for."""
+    for option, refused in (("max_error", 0.0), ("coverage", 1.0)):
+        detail = predict(promising, {"inputs": [ROW], option: refused}).json()["detail"]
+        value = float(detail.split()[-1])
+        assert 0 < value < 1
+        assert predict(promising, {"inputs": [ROW], option: value}).status_code == 200
 
 
 def test_rows_are_independent(served: tuple[Api, Json]) -> None:

@@ -150,7 +150,7 @@ def fresh_npz() -> bytes:
     """Digits that the model has never seen, with splits of their own and labels without noise."""
     rows, targets, splits = digits()
     new = splits != "train"
-    words = np.repeat(["train", "calibration", "test"], [500, 400, new.sum() - 900])
+    words = np.repeat(["train", "calibration", "test"], [700, 150, new.sum() - 850])
     return npz(x=rows[new], label=targets[new], split=words)
 
 

@@ -14,7 +14,8 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from service.inference.answers import AnswerOptions, answer
+from fedlas.selective import Guarantees
+from service.inference.answers import AnswerOptions, answer, needed_outputs
 from service.inference.engine import Engine
 from service.inference.results import read_page, write_results
 from service.registry.artifacts import ArtifactStore
@@ -64,6 +65,45 @@ def test_probability_of_the_positive_class(positive: str | None, column: int) ->
     profile = {"class_names": ["good", "bad"], "task": "binary", "positive_class": positive}
     found = [item["probability"] for item in answer(given, profile, AnswerOptions())]
     assert found == given["probabilities"][:, column].tolist()
+
+
+@pytest.mark.parametrize(("positive", "expected"), [(None, ["good", "bad"]), ("good", ["good", "good"])])
+def test_deciding_by_a_threshold(positive: str | None, expected: list[str]) -> None:
+    """The positive class is decided for from the threshold on, whatever the label is."""
+    given = outputs(np.array([[2.0, 0.0], [0.0, 0.5]], dtype=np.float32))
+    profile = {"class_names": ["good", "bad"], "task": "binary", "positive_class": positive}
+    at = float(given["probabilities"][:, 0 if positive else 1].min() if positive else given["probabilities"][1, 1])
+    found = answer(given, profile, AnswerOptions(decision={"threshold": at}))
+    assert [item["decision"] for item in found] == expected
+    assert [item["label"] for item in found] == ["good", "bad"]
+
+
+def test_deciding_by_costs() -> None:
+    """The class with the lowest expected cost is decided for: missing an x costs ten times what a false alarm does."""
+    given = outputs(np.log(np.array([[0.2, 0.8], [0.05, 0.95]])).astype(np.float32), temperature=1.0)
+    options = AnswerOptions(decision={"costs": [[0, 1], [10, 0]]})
+    found = answer(given, {"class_names": ["x", "y"]}, options)
+    assert [item["decision"] for item in found] == ["x", "y"], "10 * 0.2 > 0.8, 10 * 0.05 < 0.95"
+
+
+def test_promises_of_an_answer() -> None:
+    """Threshold and sets are those of the guarantees, familiarity is passed on, and NaN counts as unfamiliar."""
+    rng = np.random.default_rng(0)
+    scores = rng.normal(size=(400, 3)).astype(np.float32) * 3
+    probs = outputs(scores)["probabilities"]
+    targets = (probs.cumsum(1) > rng.random((400, 1))).argmax(1)
+    guarantees = Guarantees.fit(probs, targets, class_names=list("abc"))
+    profile = {"class_names": list("abc"), "guarantees": guarantees.as_dict(), "familiarity": {"score": "norm"}}
+    given = {**outputs(), "familiarity": np.array([0.25, np.nan], dtype=np.float32)}
+    assert set(needed_outputs(profile)) == set(given)
+    assert "familiarity" not in needed_outputs({"class_names": []})
+    found = answer(given, profile, AnswerOptions(max_error=0.4, coverage={"class": 0.6}))
+    threshold = guarantees.threshold_for(0.4)
+    sets = guarantees.prediction_sets(given["probabilities"], {"class": 0.6})
+    for item, confidence, inside in zip(found, given["confidence"], sets, strict=True):
+        assert item["abstain"] == (confidence < threshold)
+        assert set(item["prediction_set"]) == {name for name, member in zip("abc", inside, strict=True) if member}
+    assert [item["familiarity"] for item in found] == [0.25, 0.0]
 
 
 def test_huge_logits_do_not_overflow() -> None:
@@ -155,6 +195,22 @@ def test_missing_file_and_refused_rows(store: ArtifactStore) -> None:
         engine.run(digest, {"x": np.ones((1, 3), dtype=np.float32)})
     assert (caught.value.code, caught.value.field) == ("inputs_refused", "inputs")
     assert run(engine, digest) == 1
+
+
+def test_results_keep_everything(tmp_path: Path) -> None:
+    """Sets, decisions and familiarity come back from the file as they were; what was not asked for is null."""
+    path = tmp_path / "results.parquet"
+    full = {
+        "label": "a", "index": 0, "confidence": 0.5, "uncalibrated_confidence": 0.75, "abstain": True,
+        "probability": 0.5, "familiarity": 0.125, "top_k": [{"label": "a", "index": 0, "confidence": 0.5}],
+        "prediction_set": ["a", "b"], "decision": "b",
+    }  # fmt: skip
+    empty = {**full, "prediction_set": []}
+    bare = {key: full[key] for key in ("label", "index", "confidence", "uncalibrated_confidence", "abstain")}
+    assert write_results(path, iter([[full, empty], [bare]])) == 3
+    rows, _ = read_page(path, start=0, limit=10)
+    assert rows[:2] == [{"row": 0, **full}, {"row": 1, **empty}]
+    assert rows[2] == {**dict.fromkeys(full), **bare, "row": 2}
 
 
 def blocks(sizes: list[int]) -> Iterator[list[dict[str, Any]]]:

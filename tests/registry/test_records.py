@@ -207,16 +207,50 @@ def test_names_have_versions_and_one_default(registry: Registry) -> None:
             unit.models.delete(rows[1].id)
 
 
-def test_jobs_judged_before_are_counted(registry: Registry) -> None:
-    """Only other jobs on the same dataset that were judged count."""
-    data, other, classifier = dataset(registry), dataset(registry, b"o"), model(registry)
-    verdicts = [(data, "trained"), (data, "unchanged"), (data, "undetermined"), (data, None), (other, "trained")]
-    rows = [job(classifier, used, verdict=verdict) for used, verdict in verdicts]
+def test_every_file_of_a_record_counts(registry: Registry) -> None:
+    """A page, a report and a calibrator's files are kept while any record names them, and go with the last."""
+    contents = {name: hashlib.sha256(name.encode()).hexdigest() for name in ("page", "scores", "onnx")}
+    for name in contents:
+        with registry.artifacts.stage_bytes(name.encode()) as staged:
+            staged.keep()
+    data, classifier = dataset(registry), model(registry)
+    rows = [
+        tables.Calibrator(
+            id=new_id("cal"), name="c", bytes=6, sha256=contents["scores"], options={}, method="auto",
+            status="succeeded", onnx_sha256=contents["onnx"], created_at=now(),
+        )
+        for _ in range(2)
+    ]  # fmt: skip
     with registry.write() as unit:
         for row in rows:
-            unit.jobs.add(row)
-        assert unit.jobs.judged_before(rows[0]) == 1
-        assert unit.jobs.judged_before(rows[3]) == 2
+            unit.calibrators.add(row)
+            unit.work.open(row.id)
+        unit.jobs.add(job(classifier, data, page_sha256=contents["page"]))
+    with registry.write() as unit:
+        assert all(unit.datasets.is_named(digest) for digest in contents.values())
+        assert unit.calibrators.delete(rows[0].id) == []
+        assert unit.work.session.get(tables.Work, rows[0].id) is None
+        assert unit.calibrators.delete(rows[1].id) == [contents["scores"], contents["onnx"]]
+        assert unit.datasets.is_named(contents["page"])
+
+
+def test_calibrators_are_quick_work(registry: Registry) -> None:
+    """Scores are rung in the queue of inspections, so that they never wait behind a calibration job."""
+    with registry.write() as unit:
+        record_id = new_id("cal")
+        unit.work.open(record_id)
+        assert unit.work.next_waiting("inspect") == record_id
+        assert unit.work.next_waiting("calibrate") is None
+
+
+def test_answers_of_keys_can_become_final(registry: Registry) -> None:
+    """A preliminary answer is replaced by the final one; a key that nobody took is not made."""
+    with registry.write() as unit:
+        unit.keys.keep("k", "content", "running")
+        unit.keys.amend("k", "done")
+        unit.keys.amend("other", "done")
+        assert (unit.keys.answer_of("k", "content"), unit.keys.current("k")) == ("done", "done")
+        assert unit.keys.current("other") is None
 
 
 def test_staged_files_leave_nothing_behind(registry: Registry) -> None:

@@ -1,8 +1,20 @@
 """All SQL of the registry: one class per kind of record, each over a session that somebody else commits."""
 
 from service.registry.repositories.keys import IdempotencyKeys
+from service.registry.repositories.looks import Looks
 from service.registry.repositories.names import Names
-from service.registry.repositories.records import Batches, Datasets, Jobs, Models
+from service.registry.repositories.records import Batches, Calibrators, Datasets, Jobs, Models
 from service.registry.repositories.work import Claim, WorkQueue
 
-__all__ = ["Batches", "Claim", "Datasets", "IdempotencyKeys", "Jobs", "Models", "Names", "WorkQueue"]
+__all__ = [
+    "Batches",
+    "Calibrators",
+    "Claim",
+    "Datasets",
+    "IdempotencyKeys",
+    "Jobs",
+    "Looks",
+    "Models",
+    "Names",
+    "WorkQueue",
+]

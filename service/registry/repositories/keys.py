@@ -33,6 +33,17 @@ class IdempotencyKeys:
             )
         return found.answer
 
+    def amend(self, key: str, answer: str) -> None:
+        """Remember the final answer in place of a preliminary one; a key that was forgotten meanwhile stays so."""
+        found = self.session.get(IdempotencyKey, key)
+        if found is not None:
+            found.answer = answer
+
+    def current(self, key: str) -> str | None:
+        """Return the answer remembered for this key, whatever its content."""
+        found = self.session.get(IdempotencyKey, key)
+        return None if found is None else found.answer
+
     def keep(self, key: str, fingerprint: str, answer: str) -> None:
         """Remember the answer; raises KeyInFlight if a request beside this one took the key first."""
         row = IdempotencyKey(key=key, fingerprint=fingerprint, answer=answer, created_at=now())

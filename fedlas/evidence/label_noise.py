@@ -1,0 +1,84 @@
+"""How the verdict would change if some test labels were wrong; it knows labels, and asks whoever judges.
+
+Nobody's labels are free of errors. This asks what would have been decided had a few more been wrong: not what the true
+labels would have said, which nobody can know.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+Ints = NDArray[np.int64]
+
+
+def sensitivity(
+    rejudge: Callable[[Ints], str],
+    targets: ArrayLike,
+    num_classes: int,
+    *,
+    shares: Sequence[float] = (0.01, 0.05, 0.10),
+    draws: int = 20,
+    seed: int = 0,
+) -> dict[str, Any]:
+    """Redraw a share of the labels to another class, evenly, and ask for the verdict again, `draws` times per share.
+
+    Args:
+        rejudge: the verdict for class indices (N,) of the same test rows. It must not spend the test split's level:
+            these are what-ifs, of which only the first, on the true labels, is the judgement itself.
+        targets: class indices (N,) of the test rows.
+
+    Returns:
+        Ready for JSON: `verdict`, `draws`, `levels` (`share`, `rows`, `verdicts`: verdict → share of draws, `same`:
+        number of draws with the same verdict) and `sentences`.
+
+    Raises:
+        ValueError: targets are not (N,) class indices, a share lies outside (0, 1), less than one draw or two classes.
+
+    >>> sensitivity(lambda labels: "unchanged", [0, 1] * 50, 2, shares=[0.05])["sentences"]
+    ['With 5 % wrong labels the verdict would be the same in 20 of 20 draws.']
+    """
+    labels = _checked(targets, num_classes, shares, draws)
+    verdict = rejudge(labels.copy())
+    rng = np.random.default_rng(seed)
+    levels: list[dict[str, Any]] = []
+    for share in shares:
+        wrong = max(1, round(share * len(labels)))
+        found = Counter(rejudge(_with_errors(labels, num_classes, wrong, rng)) for _ in range(draws))
+        levels.append(
+            {
+                "share": float(share),
+                "rows": wrong,
+                "verdicts": {name: count / draws for name, count in sorted(found.items())},
+                "same": found[verdict],
+            }
+        )
+    sentences = [
+        f"With {100 * level['share']:g} % wrong labels the verdict would be the same in {level['same']} of "
+        f"{draws} draws."
+        for level in levels
+    ]
+    return {"verdict": verdict, "draws": draws, "levels": levels, "sentences": sentences}
+
+
+def _with_errors(labels: Ints, num_classes: int, wrong: int, rng: np.random.Generator) -> Ints:
+    changed = labels.copy()
+    rows = rng.choice(len(labels), size=wrong, replace=False)
+    # A step of 1..K−1 around the circle of classes reaches every other class with the same chance.
+    changed[rows] = (changed[rows] + rng.integers(1, num_classes, size=wrong)) % num_classes
+    return changed
+
+
+def _checked(targets: ArrayLike, num_classes: int, shares: Sequence[float], draws: int) -> Ints:
+    labels = np.asarray(targets)
+    if labels.ndim != 1 or len(labels) == 0 or not np.issubdtype(labels.dtype, np.integer):
+        raise ValueError(f"targets must be (N,) class indices with N >= 1, got {labels.shape} of type {labels.dtype}")
+    if num_classes < 2 or labels.min() < 0 or labels.max() >= num_classes:
+        raise ValueError(f"targets must lie in 0..num_classes - 1 with num_classes >= 2, got {num_classes} classes")
+    if draws < 1 or any(not 0 < share < 1 for share in shares):
+        raise ValueError(f"draws must be at least 1 and shares lie in (0, 1), got {draws} and {list(shares)}")
+    return labels.astype(np.int64)

@@ -1,0 +1,177 @@
+"""How far a row's features lie from the calibration rows; it knows features and no network.
+
+A softmax is sure of itself far from everything it has seen; the features can tell. `Familiarity` turns the distance
+into the share of calibration rows that are at least as strange, so that 0.002 means "two in a thousand are".
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+Score = Literal["mahalanobis", "norm"]
+
+MAX_RANK, MAX_ROWS, MAX_KNOTS = 128, 5_000, 64
+_FOLDS = 5
+#: The covariance is drawn this far to a multiple of the identity, so that few rows do not make a direction seem empty.
+_SHRINKAGE = 0.05
+#: The directions left over have at least this part of the mean variance: no row is infinitely far.
+_RESIDUAL_FLOOR = 1e-3
+
+
+@dataclass(frozen=True)
+class Gaussians:
+    """Class means (K, R) in R whitened directions of the features, and one variance for all other directions."""
+
+    mean: Floats
+    directions: Floats
+    whitening: Floats
+    class_means: Floats
+    residual_scale: float  # 1 / standard deviation; 0 where no direction is left
+
+    @classmethod
+    def fit(cls, features: Floats, targets: Ints, rng: np.random.Generator) -> Gaussians:
+        n, dim = features.shape
+        mean = features.mean(axis=0)
+        centred = features - mean
+        variance = float((centred**2).sum()) / n or 1.0
+        directions = _principal_directions(centred, min(dim, MAX_RANK, max(1, n // 4)), rng)
+        rank = directions.shape[1]
+        inside = centred @ directions
+        classes, members = np.unique(targets, return_inverse=True)
+        class_means = np.stack([inside[members == k].mean(axis=0) for k in range(len(classes))])
+        within = inside - class_means[members]
+        covariance = within.T @ within / n
+        level = max(float(np.trace(covariance)) / rank, 1e-6 * variance / dim)
+        covariance = (1 - _SHRINKAGE) * covariance + _SHRINKAGE * level * np.eye(rank)
+        whitening = np.linalg.inv(np.linalg.cholesky(covariance)).T
+        left = max(0.0, variance - float((inside**2).sum()) / n) / max(1, dim - rank)
+        scale = 0.0 if rank == dim else max(left, _RESIDUAL_FLOOR * variance / dim) ** -0.5
+        return cls(mean, directions, whitening, class_means @ whitening, scale)
+
+    def __call__(self, features: Floats) -> Floats:
+        """Squared distance (N,) to the nearest class mean."""
+        centred = features - self.mean
+        inside = centred @ self.directions
+        white = inside @ self.whitening
+        square = (white**2).sum(axis=1, keepdims=True)
+        to_means = square - 2 * white @ self.class_means.T + (self.class_means**2).sum(axis=1)
+        left = self.residual_scale * (centred - inside @ self.directions.T)
+        distance: Floats = to_means.min(axis=1) + (left**2).sum(axis=1)
+        return distance
+
+
+@dataclass(frozen=True)
+class Norm:
+    """Distance (N,) of ‖f‖₁ from its median, in both directions: strange rows may be long as well as short."""
+
+    median: float
+
+    @classmethod
+    def fit(cls, features: Floats, targets: Ints, rng: np.random.Generator) -> Norm:
+        return cls(float(np.median(np.abs(features).sum(axis=1))))
+
+    def __call__(self, features: Floats) -> Floats:
+        distance: Floats = np.abs(np.abs(features).sum(axis=1) - self.median)
+        return distance
+
+
+class Familiarity:
+    """The share of calibration rows that are at least as strange as a row: small means unfamiliar.
+
+    Two measures of strangeness: `"mahalanobis"`, the distance to the nearest class mean under one covariance (Lee et
+    al. 2018, arXiv 1807.03888; at most `MAX_RANK` principal directions, the rest shares one variance, so that 2,048
+    features or fewer rows than features are no trouble), and `"norm"`, the distance of FedLAS's ‖f‖₁ from its median.
+    """
+
+    def __init__(self, measure: Gaussians | Norm, knots: Floats, values: Floats, num_rows: int, dim: int) -> None:
+        self.measure, self.knots, self.values = measure, knots, values
+        self.num_rows, self.feature_dim = num_rows, dim
+
+    @property
+    def score(self) -> Score:
+        return "norm" if isinstance(self.measure, Norm) else "mahalanobis"
+
+    @classmethod
+    def fit(
+        cls, features: ArrayLike, targets: ArrayLike | None = None, *, score: Score = "mahalanobis", seed: int = 0
+    ) -> Familiarity:
+        """Fit on features (N, D) of calibration rows; without class indices (N,) there is one mean for all.
+
+        How strange the calibration rows are is measured by cross-fitting, since a covariance makes the rows that it
+        was fitted on look closer than new ones. Of more than `MAX_ROWS` rows a random part is used.
+
+        Raises:
+            ValueError: features are not (N, D) finite numbers with N >= 2, targets do not fit, an unknown score.
+        """
+        rows, labels = _checked(features, targets)
+        if score not in get_args(Score):
+            raise ValueError(f"score must be one of {get_args(Score)}, got {score!r}")
+        kind = Norm if score == "norm" else Gaussians
+        rng = np.random.default_rng(seed)
+        order = rng.permutation(len(rows))[:MAX_ROWS]
+        rows, labels = rows[order], labels[order]
+        fold = np.arange(len(rows)) % min(_FOLDS, len(rows))
+        strangeness = np.empty(len(rows))
+        for k in range(int(fold.max()) + 1):
+            strangeness[fold == k] = kind.fit(rows[fold != k], labels[fold != k], rng)(rows[fold == k])
+        knots, values = _survival(strangeness)
+        return cls(kind.fit(rows, labels, rng), knots, values, len(rows), rows.shape[1])
+
+    def strangeness(self, features: ArrayLike) -> Floats:
+        """The distance (N,) itself, which has no upper end."""
+        rows, _ = _checked(features, None, least=0)
+        if rows.shape[1] != self.feature_dim:
+            raise ValueError(f"features must be (N, {self.feature_dim}), got {rows.shape}")
+        return self.measure(rows)
+
+    def __call__(self, features: ArrayLike) -> Floats:
+        """Familiarity (N,) in (0, 1] for features (N, D)."""
+        result: Floats = np.interp(self.strangeness(features), self.knots, self.values)
+        return result
+
+
+def _checked(features: ArrayLike, targets: ArrayLike | None, *, least: int = 2) -> tuple[Floats, Ints]:
+    rows = np.asarray(features, np.float64)
+    if rows.ndim != 2 or len(rows) < least or rows.shape[1] < 1:
+        raise ValueError(f"features must be (N, D) with N >= {least} and D >= 1, got {rows.shape}")
+    if not np.isfinite(rows).all():
+        raise ValueError(f"features must be finite, row {np.flatnonzero(~np.isfinite(rows).all(axis=1))[0]} is not")
+    labels = np.zeros(len(rows), np.int64) if targets is None else np.asarray(targets)
+    if labels.shape != (len(rows),):
+        raise ValueError(f"targets must be ({len(rows)},), one for each row, got {labels.shape}")
+    return rows, labels.astype(np.int64)
+
+
+def _principal_directions(centred: Floats, rank: int, rng: np.random.Generator) -> Floats:
+    """Orthonormal directions (D, R) of the largest variance.
+
+    Many features are reduced by random projection with two power iterations first (Halko et al. 2011, arXiv
+    0909.4061), since only `rank` of the directions are wanted.
+    """
+    dim = centred.shape[1]
+    if min(centred.shape) > 2 * rank:
+        basis = rng.standard_normal((dim, rank + 16))
+        for _ in range(3):
+            basis = np.linalg.qr(centred.T @ (centred @ basis))[0]
+        _, _, rows = np.linalg.svd(centred @ basis, full_matrices=False)
+        directions: Floats = basis @ rows[:rank].T
+    else:
+        directions = np.linalg.svd(centred, full_matrices=False)[2][:rank].T
+    return directions
+
+
+def _survival(strangeness: Floats) -> tuple[Floats, Floats]:
+    """At most `MAX_KNOTS` points of "(1 + how many are at least as strange) / (n + 1)", half of them in the tail."""
+    n = len(strangeness)
+    ordered = np.sort(strangeness)
+    shares = np.concatenate([np.linspace(1, 0.1, 24), np.geomspace(0.1, 1 / n, MAX_KNOTS - 25)])
+    knots = np.unique(ordered[n - np.clip(np.ceil(n * shares - 1e-9).astype(np.int64), 1, n)])
+    values = (1 + n - np.searchsorted(ordered, knots)) / (n + 1)
+    beyond = 1.5 * knots[-1] + 1e-6
+    return np.append(knots, beyond), np.append(values, 1 / (n + 1))

@@ -1,0 +1,209 @@
+"""A calibrator that also reads the features: one ridge-regularised linear map of them is added to the cooled logits.
+
+calibrated logits = (s / T + f·W + b) / U with logits s, penultimate features f, and W shrunk towards 0: where the rows
+cannot tell, it is the temperature T. In effect the last layer is fitted again on rows that the network has not seen,
+as in deep feature reweighting (Kirichenko et al. 2022, arXiv 2204.02937), with the uploaded head as its starting point.
+It has D·K parameters, so everything it claims comes from cross-fitting, never from the rows it was fitted on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar, Self
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import ArrayLike, NDArray
+
+from fedlas.calibrators import Calibrator, TemperatureScaling
+
+if TYPE_CHECKING:
+    import onnx
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+
+#: Ridge penalties that compete, on features scaled to mean squared norm 1.
+STRENGTHS = (1e-1, 1e-2, 1e-3, 1e-4, 1e-5)
+#: The offset is punished less than the weights, but a class without rows must not vanish.
+_OFFSET_SHARE = 0.1
+#: Calibrators with more numbers than this are shown by their shapes.
+_SHOWN_PARAMETERS = 200
+#: Above so many multiplications per pass (N·D·K) fitting would take minutes.
+MAX_PRODUCT = 2.0e8
+
+
+class FeatureScaling(Calibrator):
+    """(s / T + f·W + b) / U; see the module. `fit` needs `features` (N, D) and one ridge `strength`."""
+
+    name: ClassVar[str] = "features"
+
+    def __init__(
+        self, temperature: float = 1.0, matrix: ArrayLike | None = None, offset: ArrayLike | None = None,
+        *, strength: float = 1e-3,
+    ) -> None:  # fmt: skip
+        self.temperature = float(temperature)
+        self.matrix = np.zeros((0, 0)) if matrix is None else np.asarray(matrix, np.float64)
+        self.offset = np.zeros(0) if offset is None else np.asarray(offset, np.float64)
+        self.strength = strength
+
+    def fit(
+        self, logits: ArrayLike, targets: ArrayLike, *, weights: ArrayLike | None = None,
+        features: ArrayLike | None = None,
+    ) -> Self:  # fmt: skip
+        """Fit on logits (N, K), features (N, D) and class indices (N,).
+
+        Raises:
+            ValueError: features are missing or not (N, D) and finite; as `TemperatureScaling.fit`.
+        """
+        scores, seen, labels = np.asarray(logits, np.float64), _checked(features, logits), np.asarray(targets, np.int64)
+        cooled = TemperatureScaling().fit(scores, labels, weights=weights)
+        centre = seen.mean(axis=0)
+        size = float(np.sqrt(np.square(seen - centre).sum(axis=1).mean())) or 1.0
+        rows = np.ones(len(labels)) if weights is None else np.asarray(weights, np.float64)
+        matrix, offset = _ridge((seen - centre) / size, cooled(scores), labels, rows / rows.sum(), self.strength)
+        self.temperature = cooled.temperature
+        self.matrix = matrix / size
+        self.offset = offset - centre @ self.matrix
+        return self
+
+    def __call__(self, logits: ArrayLike, features: ArrayLike | None = None) -> Floats:
+        """Calibrated logits (N, K) float64 for logits (N, K) and features (N, D)."""
+        scores = np.asarray(logits, np.float64)
+        calibrated: Floats = scores / self.temperature + _checked(features, scores) @ self.matrix + self.offset
+        return calibrated
+
+    def cooled(self, temperature: float) -> FeatureScaling:
+        """The same map, all of it divided by one more temperature."""
+        return FeatureScaling(
+            self.temperature * temperature, self.matrix / temperature, self.offset / temperature, strength=self.strength
+        )
+
+    def parameters(self) -> dict[str, Any]:
+        return {"temperature": self.temperature, "matrix": self.matrix.tolist(), "offset": self.offset.tolist()}
+
+    @classmethod
+    def _restore(cls, parameters: Mapping[str, Any]) -> FeatureScaling:
+        return cls(float(parameters["temperature"]), parameters["matrix"], parameters["offset"])
+
+    def to_onnx(
+        self, input_name: str, output_name: str, features_name: str = "features"
+    ) -> tuple[list[onnx.NodeProto], list[onnx.TensorProto]]:
+        """Nodes and initialisers in float32; `features_name` is the flat features (N, D)."""
+        from onnx import helper, numpy_helper
+
+        prefix = "fedlas_calibrator_"
+        divided, product, total = (f"{prefix}{part}" for part in ("divided", "product", "total"))
+        nodes = [
+            helper.make_node("Div", [input_name, f"{prefix}temperature"], [divided]),
+            helper.make_node("MatMul", [features_name, f"{prefix}matrix"], [product]),
+            helper.make_node("Add", [divided, product], [total]),
+            helper.make_node("Add", [total, f"{prefix}offset"], [output_name]),
+        ]
+        values = {"temperature": np.array(self.temperature), "matrix": self.matrix, "offset": self.offset}
+        return nodes, [numpy_helper.from_array(v.astype(np.float32), f"{prefix}{n}") for n, v in values.items()]
+
+    def __repr__(self) -> str:
+        return f"FeatureScaling(temperature={self.temperature!r}, matrix={self.matrix.shape}, strength={self.strength})"
+
+
+def calibrated(calibrator: Calibrator, logits: ArrayLike, features: ArrayLike) -> Floats:
+    """Calibrated logits (N, K) of any calibrator, with the features where it reads them."""
+    return calibrator(logits, features) if isinstance(calibrator, FeatureScaling) else calibrator(logits)
+
+
+def calibrator_graph(
+    calibrator: Calibrator, logits_name: str, output_name: str, features_name: str
+) -> tuple[list[onnx.NodeProto], list[onnx.TensorProto]]:
+    """Nodes and initialisers of any calibrator, over the features too where it reads them."""
+    if isinstance(calibrator, FeatureScaling):
+        return calibrator.to_onnx(logits_name, output_name, features_name)
+    return calibrator.to_onnx(logits_name, output_name)
+
+
+def shown_parameters(calibrator: Calibrator) -> dict[str, Any]:
+    """A calibrator's parameters for people; large tables are shown by their shape."""
+    shown: dict[str, Any] = {}
+    for name, value in calibrator.parameters().items():
+        table = np.asarray(value)
+        shown[name] = value if table.size <= _SHOWN_PARAMETERS else f"{' × '.join(map(str, table.shape))} numbers"
+    return shown
+
+
+def cross_fit_features(
+    logits: Floats,
+    features: ArrayLike,
+    targets: Ints,
+    folds: Sequence[Ints],
+    *,
+    fine_folds: Sequence[Ints] | None = None,
+    strengths: Sequence[float] = STRENGTHS,
+) -> tuple[FeatureScaling, Floats]:
+    """The map with the ridge strength of lowest cross-fitted NLL, and its cross-fitted calibrated logits (N, K).
+
+    Strengths are tried from the strongest down until the NLL rises. One last temperature is fitted on the cross-fitted
+    logits: on rows it was not fitted on the map is too sure.
+
+    Args:
+        folds: indices of the rows that are left out together; each row is in exactly one.
+        fine_folds: more of them, on which the chosen map is cross-fitted again: with a fifth of the rows left out it
+            looks worse than it will be, and would be cooled too much.
+    """
+    seen = np.asarray(features, np.float64)
+    lowest, strength, held_out = np.inf, strengths[0], np.zeros_like(logits)
+    for tried in strengths:
+        found = _held_out(logits, seen, targets, folds, tried)
+        nll = _nll(TemperatureScaling().fit(found, targets)(found), targets)
+        if nll >= lowest:
+            break
+        lowest, strength, held_out = nll, tried, found
+    if fine_folds is not None:
+        held_out = _held_out(logits, seen, targets, fine_folds, strength)
+    last = TemperatureScaling().fit(held_out, targets)
+    whole = FeatureScaling(strength=strength).fit(logits, targets, features=seen)
+    return whole.cooled(last.temperature), last(held_out)
+
+
+def _held_out(logits: Floats, features: Floats, targets: Ints, folds: Sequence[Ints], strength: float) -> Floats:
+    held_out = np.empty_like(logits, dtype=np.float64)
+    for rows in folds:
+        others = np.setdiff1d(np.arange(len(targets)), rows)
+        fitted = FeatureScaling(strength=strength).fit(logits[others], targets[others], features=features[others])
+        held_out[rows] = fitted(logits[rows], features[rows])
+    return held_out
+
+
+def _nll(logits: Floats, targets: Ints) -> float:
+    return float(F.cross_entropy(torch.from_numpy(logits), torch.from_numpy(targets)))
+
+
+def _checked(features: ArrayLike | None, logits: ArrayLike) -> Floats:
+    if features is None:
+        raise ValueError("features (N, D) are needed beside the logits")
+    seen, rows = np.asarray(features, np.float64), len(np.asarray(logits))
+    if seen.ndim != 2 or len(seen) != rows or not np.isfinite(seen).all():
+        raise ValueError(f"features must be ({rows}, D) and finite, got {seen.shape}")
+    return seen
+
+
+def _ridge(features: Floats, offsets: Floats, targets: Ints, rows: Floats, strength: float) -> tuple[Floats, Floats]:
+    """W (D, K), b (K,) of the smallest Σ rows·NLL(offsets + f·W + b) + strength·(|W|² + 0.1·|b|²), by L-BFGS."""
+    seen, start, labels, weights = (
+        torch.from_numpy(np.ascontiguousarray(a)) for a in (features, offsets, targets, rows)
+    )
+    matrix = torch.zeros(seen.shape[1], start.shape[1], dtype=torch.float64, requires_grad=True)
+    offset = torch.zeros(start.shape[1], dtype=torch.float64, requires_grad=True)
+    optimizer = torch.optim.LBFGS([matrix, offset], max_iter=80, tolerance_grad=1e-5, line_search_fn="strong_wolfe")
+
+    def closure() -> torch.Tensor:
+        optimizer.zero_grad()
+        losses = F.cross_entropy(start + seen @ matrix + offset, labels, reduction="none")
+        penalty = matrix.square().sum() + _OFFSET_SHARE * offset.square().sum()
+        value = weights @ losses + strength * penalty
+        value.backward()
+        return value
+
+    with torch.enable_grad():
+        optimizer.step(closure)
+    return matrix.detach().numpy(), offset.detach().numpy()

@@ -1,0 +1,86 @@
+"""One network learns what an ensemble says, so that its gain is served at the price of one; it knows no budget.
+
+Function matching (Beyer et al. 2022, arXiv 2106.05237): the teacher answers anew for every batch, and where inputs are
+numbers half of the rows are blends of two, on which nobody has a label but the teacher has an opinion. The last epochs
+see plain rows only, so that running statistics of BatchNorm fit what will be served.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from fedlas.classifier import Classifier
+from fedlas.train import EpochResult, TrainConfig, cosine, shuffled_batches, steps_per_epoch, tensor
+
+_PLAIN_FROM = 0.8  # share of the epochs after which no rows are blended any more
+
+
+def distil(
+    student: Classifier,
+    teacher: Classifier,
+    inputs: Sequence[NDArray[Any]],
+    config: TrainConfig,
+    *,
+    device: torch.device,
+    on_epoch: Callable[[EpochResult], None],
+) -> bool:
+    """Train `student` in place on the softmax of the teacher's logits; False where it stopped being finite."""
+    began = time.perf_counter()
+    student.to(device).train()
+    teacher.to(device).eval()
+    arrays = [tensor(array) for array in inputs]
+    rows = len(arrays[0])
+    parameters = [parameter for parameter in student.parameters() if parameter.requires_grad]
+    optimizer = torch.optim.SGD(parameters, lr=config.learning_rate, momentum=config.momentum)
+    rate = cosine(config.learning_rate, config.epochs * steps_per_epoch(rows, config.batch_size))
+    order = torch.Generator().manual_seed(config.seed)
+    step = 0
+    for epoch in range(1, config.epochs + 1):
+        blends = epoch <= _PLAIN_FROM * config.epochs and all(array.is_floating_point() for array in arrays)
+        total = 0.0
+        for chosen in shuffled_batches(rows, config.batch_size, order):
+            batch = [array[chosen].to(device) for array in arrays]
+            if blends:
+                batch = _blended(batch, order)
+            with torch.no_grad():
+                wanted = F.softmax(teacher(*batch)[0], dim=1)
+            for group in optimizer.param_groups:
+                group["lr"] = rate(step)
+            value = -(wanted * F.log_softmax(student(*batch)[0], dim=1)).sum(dim=1).mean()
+            if not math.isfinite(float(value.detach())):
+                student.eval()
+                return False
+            optimizer.zero_grad(set_to_none=True)
+            value.backward()
+            nn.utils.clip_grad_norm_(parameters, config.clip_norm)
+            optimizer.step()
+            total += float(value.detach())
+            step += 1
+        on_epoch(
+            EpochResult(
+                epoch, config.epochs, total / steps_per_epoch(rows, config.batch_size), time.perf_counter() - began
+            )
+        )
+    student.eval()
+    return True
+
+
+def _blended(batch: list[Tensor], order: torch.Generator) -> list[Tensor]:
+    """Every second row becomes a blend of itself and another row of the batch, in a share drawn uniformly."""
+    size = len(batch[0])
+    partner = torch.randperm(size, generator=order)
+    share = torch.rand(size, generator=order)
+    share[::2] = 1.0
+    blended = []
+    for array in batch:
+        weight = share.to(array).reshape(-1, *[1] * (array.ndim - 1))
+        blended.append(weight * array + (1 - weight) * array[partner.to(array.device)])
+    return blended

@@ -1,0 +1,185 @@
+"""Trains one candidate on a copy of the uploaded network; it scores nothing and keeps nothing."""
+
+from __future__ import annotations
+
+import copy
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from fedlas.classifier import Classifier
+from fedlas.losses import FedLASLoss, FedLASPlusLoss
+from fedlas.race.candidates import Candidate, make_loss
+from fedlas.race.clock import OverBudget
+from fedlas.race.rates import edge_rate, head_edge_rate
+from fedlas.race.results import Floats, Signs
+from fedlas.train import EpochResult, TrainConfig, fit, predict_logits, steps_per_epoch
+
+Rows = tuple[Sequence[NDArray[Any]], NDArray[np.int64]]
+
+#: Epochs where their number is left to us, and the most steps they may take. More epochs for few rows were tried: 27
+#: instead of 10 on 1,000 rows that the network knew by heart only taught it their wrong labels once more.
+_EPOCHS, _MAX_STEPS = 10, 20_000
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What came of one candidate: its logits and features on the calibration rows, or why there are none."""
+
+    network: Classifier | None
+    seconds: float
+    logits: Floats | None = None
+    features: Floats | None = None
+    signs: Signs | None = None
+    status: str = "finished"
+    reason: str = ""
+
+
+class Trainer:
+    """The uploaded network, the train rows, and what is computed from them once."""
+
+    def __init__(
+        self, classifier: Classifier, train: Rows, calibration: Rows, *, seed: int, device: torch.device | str | None
+    ) -> None:
+        self.classifier, self.seed, self.device = classifier, seed, device
+        self.inputs, self.targets = train
+        self.calibration_inputs, self.calibration_targets = calibration
+        self._edges: dict[str, float] = {}
+
+    @cached_property
+    def features(self) -> Floats:
+        """Features (N, D) of the train rows under the uploaded network: what a head is trained on."""
+        return predict_logits(self.classifier, self.inputs, device=self.device)[1]
+
+    @cached_property
+    def calibration_features(self) -> Floats:
+        """Features of the calibration rows under the uploaded network."""
+        return predict_logits(self.classifier, self.calibration_inputs, device=self.device)[1]
+
+    @property
+    def edges(self) -> dict[str, float]:
+        """The learning rate that each scope stands, as far as it was measured."""
+        return dict(self._edges)
+
+    def resolved(self, candidate: Candidate, scope: str) -> Candidate:
+        """The candidate with its scope, its number of epochs and its learning rate."""
+        rate, epochs = candidate.learning_rate, candidate.epochs
+        if rate is None:
+            rate = candidate.edge_share * self._edge(scope, candidate.batch_size)
+        if epochs is None:
+            epochs = default_epochs(len(self.targets), candidate.batch_size)
+        return replace(candidate, scope=scope, learning_rate=rate, epochs=epochs)
+
+    def _edge(self, scope: str, batch_size: int) -> float:
+        if scope not in self._edges:
+            self._edges[scope] = (
+                head_edge_rate(self.features)
+                if scope == "head"
+                else edge_rate(
+                    self.classifier,
+                    self.inputs,
+                    self.targets,
+                    batch_size=batch_size,
+                    features=self.features,
+                    seed=self.seed,
+                    device=self.device,
+                )
+            )
+        return self._edges[scope]
+
+    def train(self, candidate: Candidate, on_epoch: Callable[[EpochResult], None]) -> Trained:
+        """Train a resolved candidate; what `on_epoch` raises passes through, but for OverBudget."""
+        began = time.perf_counter()
+        head_only = candidate.scope == "head"
+        network = copy_head(self.classifier) if head_only else copy.deepcopy(self.classifier)
+        loss = make_loss(candidate, network.num_classes, seed=self.seed)
+        try:
+            fitted = fit(
+                network,
+                loss,
+                self.inputs,
+                self.targets,
+                train_config(candidate, self.seed),
+                on_epoch=on_epoch,
+                device=self.device,
+                features=self.features,
+            )
+            if head_only:
+                features = self.calibration_features
+                logits = head_logits(network, features)
+            else:
+                logits, features = predict_logits(network, self.calibration_inputs, device=self.device)
+        except OverBudget:
+            return _failed(began, "skipped", "it ran slower than measured and out of the budget")
+        except torch.OutOfMemoryError:
+            return _failed(began, "skipped", "it does not fit into the device's memory")
+        if fitted.diverged or not (np.isfinite(logits).all() and np.isfinite(features).all()):
+            return _failed(began, "diverged", "its loss stopped being finite")
+        signs = self._signs(candidate, loss, logits, features)
+        if not head_only:
+            network.to("cpu")
+        return Trained(network, time.perf_counter() - began, logits, features, signs)
+
+    @torch.no_grad()
+    def _signs(self, candidate: Candidate, loss: nn.Module, logits: Floats, features: Floats) -> Signs | None:
+        if not isinstance(loss, FedLASLoss | FedLASPlusLoss):
+            return None
+        untrained = make_loss(candidate, loss.num_classes, seed=self.seed)
+        assert isinstance(untrained, FedLASLoss | FedLASPlusLoss)
+        scores, seen = torch.from_numpy(logits), torch.from_numpy(features)
+        loss.to("cpu").eval()
+        return Signs(
+            feature_norms=loss.nci.norms(seen).double().numpy(),
+            epsilon=loss.smoothing(scores, seen).double().numpy(),
+            gate=loss.bcg.soft(scores).sign().double().numpy(),
+            gate_before=untrained.bcg.soft(scores).sign().double().numpy(),
+            correct=logits.argmax(axis=1) == self.calibration_targets,
+        )
+
+
+def train_config(candidate: Candidate, seed: int) -> TrainConfig:
+    """How a resolved candidate is trained."""
+    assert candidate.learning_rate is not None
+    assert candidate.epochs is not None
+    return TrainConfig(
+        epochs=candidate.epochs,
+        batch_size=candidate.batch_size,
+        learning_rate=candidate.learning_rate,
+        seed=seed,
+        scope="head" if candidate.scope == "head" else "all",
+    )
+
+
+def default_epochs(num_rows: int, batch_size: int) -> int:
+    """Ten epochs, fewer where rows abound.
+
+    >>> default_epochs(1000, 64), default_epochs(1_000_000, 64)
+    (10, 2)
+    """
+    return max(2, min(_EPOCHS, _MAX_STEPS // steps_per_epoch(num_rows, batch_size)))
+
+
+def copy_head(classifier: Classifier) -> Classifier:
+    """A copy with a head of its own; everything else is shared, so that many heads need the memory of one network."""
+    own = {id(parameter) for parameter in classifier.head_parameters()}
+    tensors = [*classifier.parameters(), *classifier.buffers()]
+    return copy.deepcopy(classifier, {id(tensor): tensor for tensor in tensors if id(tensor) not in own})
+
+
+@torch.no_grad()
+def head_logits(classifier: Classifier, features: Floats) -> Floats:
+    """Logits (N, K) of a classifier's head for features (N, D)."""
+    device = next((parameter.device for parameter in classifier.head_parameters()), torch.device("cpu"))
+    logits: Floats = classifier.head(torch.from_numpy(features).to(device)).float().cpu().numpy()
+    return logits
+
+
+def _failed(began: float, status: str, reason: str) -> Trained:
+    return Trained(None, time.perf_counter() - began, status=status, reason=reason)

@@ -1,0 +1,18 @@
+"""The calibration report: plain numbers ready for JSON, one self-contained page, and pictures; it trains nothing."""
+
+from __future__ import annotations
+
+from fedlas.diagram import reliability_svg, risk_coverage_svg
+from fedlas.report.build import CalibrationReport, build_report
+from fedlas.report.page import report_html
+from fedlas.report.surroundings import library_versions, machine_facts
+
+__all__ = [
+    "CalibrationReport",
+    "build_report",
+    "library_versions",
+    "machine_facts",
+    "reliability_svg",
+    "report_html",
+    "risk_coverage_svg",
+]

@@ -1,0 +1,100 @@
+"""What makes the figures of a report doubtful: each a sentence with what to check; it changes no figure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from math import sqrt
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+
+#: A model that is right so often, and so sure of it, has usually seen the rows.
+ACCURACY_TOO_GOOD, NLL_TOO_GOOD, ROWS_ENOUGH = 0.995, 0.05, 200
+#: Calibration rows that are so much easier than test rows, beyond chance, were seen or come from elsewhere.
+ACCURACY_APART, STANDARD_ERRORS_APART = 0.02, 3.0
+FEW_ROWS, FEW_GROUPS = 200, 30
+
+
+def suspicions(
+    *,
+    targets: Ints,
+    num_classes: int,
+    names: Sequence[str],
+    groups: Ints | None,
+    accuracy: float,
+    nll: float,
+    calibration_accuracy: float | None = None,
+    num_calibration_rows: int | None = None,
+    seen_by_model: str | None = None,
+    duplicates: Mapping[str, int] | None = None,
+) -> list[str]:
+    """All warnings about the test rows of the uploaded model, of which `accuracy` and `nll` are."""
+    found = [
+        _too_good(len(targets), accuracy, nll, seen_by_model),
+        _apart(len(targets), accuracy, calibration_accuracy, num_calibration_rows),
+        _missing_classes(targets, num_classes, names),
+        _few(targets, groups),
+    ]
+    return [*(sentence for sentence in found if sentence), *_duplicated(duplicates or {})]
+
+
+def _too_good(num_rows: int, accuracy: float, nll: float, seen_by_model: str | None) -> str | None:
+    if seen_by_model == "unknown" or num_rows < ROWS_ENOUGH:
+        return None
+    if accuracy < ACCURACY_TOO_GOOD or nll > NLL_TOO_GOOD:
+        return None
+    return (
+        f"The uploaded model is right on {100 * accuracy:.2f} % of the {num_rows:,} test rows and almost sure of it "
+        "(NLL "
+        f"{nll:.4f}). Check that the model has not seen these rows: on rows it was trained on, nothing in this report "
+        "holds."
+    )
+
+
+def _apart(num_rows: int, accuracy: float, before: float | None, num_before: int | None) -> str | None:
+    if before is None:
+        return None
+    error = sqrt(max(accuracy * (1 - accuracy), 0.25 / num_rows) / num_rows)
+    if num_before:
+        error = sqrt(error**2 + max(before * (1 - before), 0.25 / num_before) / num_before)
+    if before - accuracy < max(ACCURACY_APART, STANDARD_ERRORS_APART * error):
+        return None
+    return (
+        f"The uploaded model is right on {100 * before:.1f} % of the calibration rows but on {100 * accuracy:.1f} % "
+        "of the "
+        "test rows, more than chance explains: either it has seen the calibration rows, or the two splits come from "
+        "different places. What was fitted on the calibration rows is then too optimistic."
+    )
+
+
+def _missing_classes(targets: Ints, num_classes: int, names: Sequence[str]) -> str | None:
+    missing = np.flatnonzero(np.bincount(targets, minlength=num_classes) == 0)
+    if len(missing) == 0:
+        return None
+    if len(missing) == num_classes - 1:
+        return f"All test rows are of one class ({names[int(targets[0])]}): nothing is known about the others."
+    shown = ", ".join(names[k] for k in missing[:5]) + (" …" if len(missing) > 5 else "")
+    return f"{len(missing)} of {num_classes} classes have no test row, so nothing is known about them: {shown}."
+
+
+def _few(targets: Ints, groups: Ints | None) -> str | None:
+    if groups is not None and int(groups.max()) + 1 < FEW_GROUPS:
+        return (
+            f"The test rows come from only {int(groups.max()) + 1} groups: intervals that resample so few groups are "
+            "too short."
+        )
+    if len(targets) < FEW_ROWS:
+        return f"There are only {len(targets)} test rows: intervals are wide, and binned errors are mostly noise."
+    return None
+
+
+def _duplicated(duplicates: Mapping[str, int]) -> list[str]:
+    return [
+        f"{count:,} test row{'s' if count > 1 else ''} also occur{'' if count > 1 else 's'} in the split '{split}': "
+        "figures on such rows are too good."
+        for split, count in duplicates.items()
+        if count > 0
+    ]

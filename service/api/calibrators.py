@@ -1,0 +1,153 @@
+"""`/v1/calibrators`: scores are received here, fitted elsewhere, and answered within the request."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Query, Request, Response
+from fastapi.responses import FileResponse
+from pydantic import ConfigDict, Field
+from starlette.concurrency import run_in_threadpool
+
+from service.api.creation import IdempotencyKey, add_calibrator, create_once, receive_upload
+from service.api.datasets import UPLOAD_BODY
+from service.api.dependencies import After, Limit, Parts, PartsDep, Wait, created, stored_file, tagged
+from service.api.models import parse_class_names
+from service.registry.contract import FINAL, CalibratorRecord, Page, RecordError, Strict
+from service.registry.errors import Conflict, InvalidRequest, RegistryError, WorkFailed
+from service.registry.records import calibrator_record
+
+router = APIRouter(prefix="/v1/calibrators", tags=["calibrators"])
+
+#: Which parameter an error of the worker speaks of.
+_FIELDS = {"unknown_method": "method", "unsuitable_method": "method", "class_names_mismatch": "class_names"}
+_RESPONSES: dict[int | str, dict[str, Any]] = {
+    202: {"model": CalibratorRecord, "description": "Not fitted within `wait`; its record tells when it is."},
+}
+
+
+class CalibratorOptions(Strict):
+    """How to fit; everything has a default."""
+
+    model_config = ConfigDict(strict=False)  # a query parameter is always text
+
+    name: str | None = Field(None, max_length=200)
+    method: str = Field(
+        "auto", pattern="^[a-z][a-z0-9_]{0,39}$", description="`auto`, `temperature`, `affine`, … or another by name."
+    )
+    class_names: str | None = Field(None, max_length=1_000_000, description="Comma-separated, in the columns' order.")
+    wait: float = Field(60, ge=0, le=60, description="Seconds to wait for the calibrator; then the answer is 202.")
+
+    def stored(self) -> dict[str, Any]:
+        """The options as they are kept with the record."""
+        names = parse_class_names(self.class_names) if self.class_names is not None else None
+        return {"method": self.method, "class_names": names}
+
+
+@router.post("", status_code=201, response_model=CalibratorRecord, responses=_RESPONSES, openapi_extra=UPLOAD_BODY)
+async def create_calibrator(
+    request: Request,
+    parts: PartsDep,
+    options: Annotated[CalibratorOptions, Query()],
+    key: IdempotencyKey = None,
+) -> Response:
+    """Fit a calibrator on `logits` (or `probabilities`) and `labels`, an npz or csv of at most 100,000 rows.
+
+    Answered when it is fitted; with 202 and `Retry-After` where that takes longer than `wait`.
+    """
+    scoped_key = key and f"calibrators:{key}"
+    with ExitStack() as stack:
+        staged, texts, filename = await receive_upload(request, parts, stack)
+        merged = CalibratorOptions.model_validate({**options.model_dump(exclude_unset=True), **texts})
+        stored = merged.stored()
+
+        def create() -> CalibratorRecord:
+            result = create_once(
+                parts,
+                scoped_key,
+                [staged.digest, merged.model_dump_json(exclude={"wait"})],
+                lambda unit: _inserted(add_calibrator(unit, staged, merged.name or filename, merged.method, stored)),
+            )
+            return CalibratorRecord.model_validate_json(result.answer)
+
+        record = await run_in_threadpool(create)
+    if record.status not in FINAL:
+        await parts.waiting.for_final(record.id, merged.wait)
+        record = await run_in_threadpool(_settled, parts, scoped_key, record)
+    if record.error is not None:
+        raise _refusal(record.error)
+    location = f"/v1/calibrators/{record.id}"
+    if record.status not in FINAL:
+        return created(record, location, 202, **{"Retry-After": "2"})
+    return created(record, location)
+
+
+def _inserted(row: Any) -> tuple[CalibratorRecord, list[str]]:
+    return calibrator_record(row), [row.id]
+
+
+def _settled(parts: Parts, key: str | None, asked: CalibratorRecord) -> CalibratorRecord:
+    """The record now; once it is final the key answers with it, and of bad scores nothing else stays behind."""
+    unnamed: list[str] = []
+    with parts.registry.write() as unit:
+        row = unit.calibrators.find(asked.id)
+        if row is None:  # gone: a request beside this one has settled it, or somebody has deleted it
+            answer = unit.keys.current(key) if key is not None else None
+            told = asked if answer is None else CalibratorRecord.model_validate_json(answer)
+            return told if told.status in FINAL else calibrator_record(unit.calibrators.get(asked.id))
+        record = calibrator_record(row)
+        if record.status in FINAL and key is not None:
+            unit.keys.amend(key, record.model_dump_json())
+        if record.error is not None:
+            unnamed = unit.calibrators.delete(row.id)
+    parts.registry.discard(unnamed)
+    return record
+
+
+def _refusal(error: RecordError) -> RegistryError:
+    if not error.user_error:
+        return WorkFailed(error.code, error.message)
+    return InvalidRequest(error.code, error.message, field=_FIELDS.get(error.code))
+
+
+@router.get("")
+def list_calibrators(parts: PartsDep, limit: Limit = 20, after: After = None) -> Page[CalibratorRecord]:
+    """List calibrators, newest first."""
+    with parts.registry.read() as unit:
+        rows, has_more = unit.calibrators.page(limit=limit, after=after)
+        return Page(data=[calibrator_record(row) for row in rows], has_more=has_more)
+
+
+@router.get("/{calibrator_id}", response_model=CalibratorRecord)
+async def get_calibrator(request: Request, parts: PartsDep, calibrator_id: str, wait: Wait = None) -> Response:
+    """Return one calibrator; `wait` returns as soon as it is fitted or refused."""
+
+    def read() -> CalibratorRecord:
+        with parts.registry.read() as unit:
+            return calibrator_record(unit.calibrators.get(calibrator_id))
+
+    record = await run_in_threadpool(read)
+    if wait and record.status not in FINAL:
+        await parts.waiting.for_final(calibrator_id, wait)
+        record = await run_in_threadpool(read)
+    return tagged(request, record, headers=None if record.status in FINAL else {"Retry-After": "2"})
+
+
+@router.get("/{calibrator_id}/onnx", response_class=FileResponse)
+def download_calibrator(request: Request, parts: PartsDep, calibrator_id: str) -> Response:
+    """The calibrator as a file: scores in, `probabilities` and `confidence` out. Ranges work; 409 before it exists."""
+    with parts.registry.read() as unit:
+        row = unit.calibrators.get(calibrator_id)
+    if row.onnx_sha256 is None:
+        raise Conflict("no_calibrator", f"{calibrator_id} is {row.status}; its file exists once it has succeeded")
+    return stored_file(request, parts, row.onnx_sha256, f"{Path(row.name).stem}-{row.id}.onnx")
+
+
+@router.delete("/{calibrator_id}", status_code=204)
+def delete_calibrator(parts: PartsDep, calibrator_id: str) -> None:
+    """Delete a calibrator with its scores and its file."""
+    with parts.registry.write() as unit:
+        unnamed = unit.calibrators.delete(calibrator_id)
+    parts.registry.discard(unnamed)

@@ -1,0 +1,72 @@
+"""Scores sent to the running service, without a model: answered at once, refused cleanly, done though a part dies."""
+
+from __future__ import annotations
+
+import os
+import signal
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+import onnxruntime as ort
+import pytest
+from numpy.typing import NDArray
+from sklearn.metrics import log_loss
+
+from tests.helpers.service import Service, descendants_of, until
+from tests.helpers.uploads import npz
+
+Json = dict[str, Any]
+PATH = "/v1/calibrators"
+
+
+def drawn(rows: int = 2000, classes: int = 4) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
+    """Logits three times too large for their labels, and a split of every row."""
+    rng = np.random.default_rng(0)
+    true = rng.normal(size=(rows, classes)) * 2
+    targets = (true + rng.gumbel(size=true.shape)).argmax(axis=1)
+    return (3 * true).astype(np.float32), targets, np.where(np.arange(rows) % 2 == 0, "calibration", "test")
+
+
+def test_the_downloaded_file_gives_the_reported_figures(service: Service) -> None:
+    """One request gives the calibrator; its file, run alone on the test rows, has the report's NLL and accuracy."""
+    logits, targets, split = drawn()
+    answer = service.client.post(PATH, content=npz(logits=logits, labels=targets, split=split))
+    assert answer.status_code == 201, (answer.text, service.log)
+    record = answer.json()
+    file = service.client.get(f"{PATH}/{record['id']}/onnx").content
+    session = ort.InferenceSession(file, providers=["CPUExecutionProvider"])
+    (probabilities,) = session.run(["probabilities"], {"logits": logits[split == "test"]})
+    exact = probabilities.astype(np.float64)
+    exact /= exact.sum(axis=1, keepdims=True)
+    shown = record["report"]["metrics"]["calibrated"]
+    assert shown["nll"]["value"] == pytest.approx(log_loss(targets[split == "test"], exact, labels=range(4)), rel=1e-4)
+    assert shown["accuracy"]["value"] == pytest.approx((exact.argmax(axis=1) == targets[split == "test"]).mean())
+    assert record["report"]["verdict"] == "post_hoc"
+
+
+def test_bad_scores_leave_nothing(service: Service) -> None:
+    """Probabilities that do not sum to 1 are refused with the row; the list is as it was."""
+    before = service.get(PATH)
+    probabilities = np.full((50, 2), 0.5)
+    probabilities[7] = [0.5, 0.4]
+    answer = service.client.post(PATH, content=npz(probabilities=probabilities, labels=np.arange(50) % 2))
+    assert (answer.status_code, answer.json()["code"]) == (422, "not_probabilities")
+    assert "row 7" in answer.json()["detail"]
+    assert service.get(PATH) == before
+
+
+def test_killed_worker_midway(own_service: Service) -> None:
+    """After SIGKILL of the worker while it fits, the same request is still answered with the calibrator."""
+    logits, targets, _ = drawn(60_000, 20)
+    content = npz(logits=logits, labels=targets)
+    worker = own_service.pid("worker")
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(own_service.client.post, PATH, content=content)
+        until(lambda: descendants_of(worker), seconds=60, what="the child has begun")
+        os.kill(worker, signal.SIGKILL)
+        answer = waiting.result()
+    assert answer.status_code in (201, 202), (answer.text, own_service.log)
+    record = own_service.get(f"{PATH}/{answer.json()['id']}", wait=60)
+    assert record["status"] == "succeeded", (record, own_service.log)
+    assert own_service.pid("worker") != worker

@@ -1,0 +1,109 @@
+"""Databases of earlier versions: every row is kept, and what they knew of looks is not forgotten."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+from alembic import command
+
+from service.registry.database import open_engine
+from service.registry.migrate import _config
+from service.registry.unit_of_work import Registry
+from service.settings import ServiceSettings
+
+MOMENT = "2026-01-02 03:04:05.000006"
+
+
+def to_revision(engine: sa.Engine, revision: str, *, down: bool = False) -> None:
+    """Bring the tables to one revision."""
+    with engine.execution_options(writes=True).begin() as connection:
+        config = _config()
+        config.attributes["connection"] = connection
+        (command.downgrade if down else command.upgrade)(config, revision)
+
+
+def insert(engine: sa.Engine, table: str, **values: Any) -> None:
+    """Insert a row as the old code did."""
+    names = ", ".join(values)
+    marks = ", ".join(f":{name}" for name in values)
+    with engine.execution_options(writes=True).begin() as connection:
+        connection.execute(sa.text(f"INSERT INTO {table} ({names}) VALUES ({marks})"), values)
+
+
+def add_dataset(engine: sa.Engine, record_id: str, sha256: str) -> None:
+    """A dataset of the first release."""
+    insert(
+        engine, "datasets", id=record_id, name="d", bytes=4, sha256=sha256, options="{}", status="ready",
+        created_at=MOMENT,
+    )  # fmt: skip
+
+
+def add_job(engine: sa.Engine, record_id: str, dataset_id: str, verdict: str | None) -> None:
+    """A job of the first release."""
+    insert(
+        engine, "jobs", id=record_id, model_id="mdl_1", dataset_id=dataset_id, request='{"method": "auto"}',
+        progress="{}", history="[]", verdict=verdict, promoted=False, report_sha256="c" * 64, status="succeeded",
+        created_at=MOMENT,
+    )  # fmt: skip
+
+
+@pytest.fixture
+def first_release(settings: ServiceSettings) -> sa.Engine:
+    """A database of revision 0001 with rows."""
+    engine = open_engine(settings.resolved_database_url)
+    to_revision(engine, "0001")
+    add_dataset(engine, "ds_1", "a" * 64)
+    add_dataset(engine, "ds_2", "a" * 64)
+    add_dataset(engine, "ds_3", "b" * 64)
+    jobs = [("ds_1", "trained"), ("ds_2", "unchanged"), ("ds_1", "undetermined"), ("ds_3", "post_hoc"), ("ds_1", None)]
+    for number, (dataset_id, verdict) in enumerate(jobs):
+        add_job(engine, f"job_{number}", dataset_id, verdict)
+    insert(
+        engine, "work", record_id="job_0", kind="calibrate", state="done", attempts=1, token=1, rung_at=MOMENT
+    )  # fmt: skip
+    return engine
+
+
+def test_rows_of_the_first_release_are_kept(settings: ServiceSettings, first_release: sa.Engine) -> None:
+    """After the migration every dataset and job reads as before, and the new columns are empty."""
+    first_release.dispose()
+    registry = Registry.open(settings)
+    assert not registry.is_current()
+    registry.migrate()
+    assert registry.is_current()
+    with registry.read() as unit:
+        jobs = [unit.jobs.get(f"job_{number}") for number in range(5)]
+        assert [job.verdict for job in jobs] == ["trained", "unchanged", "undetermined", "post_hoc", None]
+        assert {(job.report_sha256, job.page_sha256) for job in jobs} == {("c" * 64, None)}
+        assert unit.datasets.get("ds_2").sha256 == "a" * 64
+        assert unit.work.of("job_0").state == "done"
+        assert unit.calibrators.page(limit=10, after=None) == ([], False)
+    registry.close()
+
+
+def test_looks_of_the_first_release_count(settings: ServiceSettings, first_release: sa.Engine) -> None:
+    """Jobs judged before there was a ledger have looked: by file, over both datasets of the same content."""
+    first_release.dispose()
+    registry = Registry.open(settings)
+    registry.migrate()
+    with registry.write() as unit:
+        assert unit.looks.take("a" * 64, "job_new") == 2
+        assert unit.looks.take("b" * 64, "job_other") == 1
+        assert unit.looks.take("a" * 64, "job_1") == 1, "a judged job keeps its number"
+    registry.close()
+
+
+def test_the_way_back(settings: ServiceSettings, first_release: sa.Engine) -> None:
+    """Going back to the first release keeps its rows, and forward again works."""
+    to_revision(first_release, "head")
+    to_revision(first_release, "0001", down=True)
+    with first_release.connect() as connection:
+        assert connection.execute(sa.text("SELECT COUNT(*) FROM jobs")).scalar() == 5
+        assert "page_sha256" not in {column["name"] for column in sa.inspect(connection).get_columns("jobs")}
+    to_revision(first_release, "head")
+    first_release.dispose()
+    registry = Registry.open(settings)
+    assert registry.is_current()
+    registry.close()

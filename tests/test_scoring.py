@@ -1,0 +1,191 @@
+"""Cross-fitting and the choice of a calibrator, on rows whose truth is known."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import numpy as np
+import pytest
+from sklearn.datasets import load_digits
+from sklearn.linear_model import LogisticRegression
+
+from fedlas.calibrators import CALIBRATORS, AffineScaling, TemperatureScaling, softmax
+from fedlas.race.scoring import (
+    cross_fitted_logits,
+    cross_fitted_nll,
+    fit_calibrator,
+    make_folds,
+    post_hoc_names,
+    row_nll,
+    score,
+)
+
+
+def drawn(logits: np.ndarray, seed: int = 0) -> np.ndarray:
+    """Labels drawn from the softmax of the logits."""
+    chance = np.random.default_rng(seed).random((len(logits), 1))
+    return np.asarray((softmax(logits).cumsum(axis=1) > chance).argmax(axis=1))
+
+
+def normal(num_rows: int, num_classes: int, seed: int = 1) -> np.ndarray:
+    return 2 * np.random.default_rng(seed).normal(size=(num_rows, num_classes))
+
+
+@pytest.mark.parametrize("grouped", [False, True])
+def test_each_row_is_in_one_fold_and_rare_classes_in_all(grouped: bool) -> None:
+    """Five folds part the rows; a class with ten groups of rows is in each of them twice."""
+    targets = np.repeat([0, 1, 2], [400, 90, 10])
+    groups = np.arange(500) if not grouped else np.concatenate([np.arange(490) // 3, np.arange(490, 500)])
+    folds = make_folds(targets, groups=groups if grouped else None, seed=3)
+    np.testing.assert_array_equal(np.sort(np.concatenate(folds)), np.arange(500))
+    assert [Counter(targets[fold])[2] for fold in folds] == [2] * 5
+    assert max(len(fold) for fold in folds) - min(len(fold) for fold in folds) <= (3 if grouped else 1)
+
+
+def test_groups_are_never_torn() -> None:
+    """All rows of a group are in the same fold, for groups of any size and labels of any kind."""
+    rng = np.random.default_rng(0)
+    groups = np.array([f"g{i}" for i in rng.zipf(1.5, size=1000) % 200])
+    folds = make_folds(rng.integers(0, 4, 1000), groups=groups, seed=0)
+    assert len(folds) == 5
+    for name in np.unique(groups):
+        assert sum(name in groups[fold] for fold in folds) == 1
+
+
+def test_folds_depend_on_the_seed_and_nothing_else() -> None:
+    """The same seed gives the same folds, another seed others."""
+    targets = np.arange(100) % 3
+    one, same, other = (make_folds(targets, seed=s) for s in (1, 1, 2))
+    assert all((a == b).all() for a, b in zip(one, same, strict=True))
+    assert any((a != b).any() for a, b in zip(one, other, strict=True))
+
+
+def test_a_single_group_and_a_single_row_are_survived() -> None:
+    """One group is dealt out by rows, and one row is its own judge; the choice then stays with the first."""
+    targets = np.arange(20) % 2
+    assert len(make_folds(targets, groups=np.zeros(20), seed=0)) == 5
+    assert len(make_folds(targets[:1], seed=0)) == 1
+    logits = normal(20, 2)
+    names = ("temperature", "affine")
+    assert fit_calibrator(logits, targets, names, 0.0, seed=0, groups=np.zeros(20)).name == "temperature"
+    assert fit_calibrator(logits[:1], targets[:1], names, 0.0, seed=0).name == "temperature"
+    with pytest.raises(ValueError, match="groups"):
+        make_folds(targets, groups=np.zeros(3), seed=0)
+
+
+def test_held_out_rows_are_calibrated_by_a_fit_on_the_others() -> None:
+    """Each fold's logits are those of a temperature fitted without it."""
+    logits = normal(100, 3)
+    targets = drawn(logits / 2)
+    folds = make_folds(targets, seed=0)
+    held_out = cross_fitted_logits(TemperatureScaling, logits, targets, folds)
+    for fold in folds:
+        others = np.setdiff1d(np.arange(100), fold)
+        fitted = TemperatureScaling().fit(logits[others], targets[others])
+        np.testing.assert_array_equal(held_out[fold], fitted(logits[fold]))
+    assert cross_fitted_nll(TemperatureScaling, logits, targets, seed=0) == pytest.approx(
+        score(held_out, targets)["nll"]
+    )
+    assert row_nll(held_out, targets).mean() == pytest.approx(score(held_out, targets)["nll"])
+
+
+def test_doubled_rows_need_their_groups() -> None:
+    """Twenty copies of 30 rows look like 600 to the choice; told of the groups it stays with the temperature."""
+    choices: dict[bool, list[str]] = {False: [], True: []}
+    for seed in range(20):
+        logits = normal(30, 2, seed=seed)
+        logits[:, 0] *= 0.5
+        targets = drawn(logits, seed)
+        copies = np.repeat(np.arange(30), 20)
+        for told in choices:
+            groups = copies if told else None
+            names = post_hoc_names(2, 600, "binary")
+            chosen = fit_calibrator(logits[copies], targets[copies], names, 0.0, seed=0, groups=groups)
+            choices[told].append(chosen.name)
+    assert choices[False].count("temperature") <= 5
+    assert choices[True].count("temperature") >= 12
+
+
+@pytest.mark.parametrize(("num_classes", "richer"), [(2, "affine"), (5, "vector")])
+def test_shifted_base_rates_call_for_offsets_and_chance_does_not(num_classes: int, richer: str) -> None:
+    """With a shift the simplest calibrator that has offsets is mostly chosen, without one mostly the temperature."""
+    shift = np.linspace(0, 1.5, num_classes)
+    names = post_hoc_names(num_classes, 1000)
+    found: dict[bool, list[str]] = {True: [], False: []}
+    for seed in range(10):
+        logits = normal(1000, num_classes, seed=seed)
+        for shifted in found:
+            targets = drawn(logits + shift * shifted, seed)
+            found[shifted].append(fit_calibrator(2 * logits, targets, names, 0.0, seed=seed).name)
+    assert found[True].count("temperature") == 0
+    assert found[True].count(richer) >= 6
+    assert found[False].count("temperature") >= 6
+
+
+def test_more_standard_errors_keep_the_simpler_one() -> None:
+    """A gain that is clear at one standard error is not at a hundred."""
+    logits = normal(1000, 2)
+    targets = drawn(logits + np.array([0.0, 1.0]))
+    names = ("temperature", "affine")
+    assert fit_calibrator(logits, targets, names, 0.0, seed=0).name == "affine"
+    assert fit_calibrator(logits, targets, names, 0.0, seed=0, standard_errors=100.0).name == "temperature"
+
+
+def test_what_moves_decisions_must_keep_the_accuracy() -> None:
+    """Beyond every reach of accuracy only calibrators that move no decision are left, the isotonic among them."""
+    logits = np.maximum(np.log(softmax(1.5 * normal(4000, 4))), -2.5)
+    targets = drawn(logits + np.array([0.0, 0.5, 0.0, -0.5]))
+    bent = 3 * (logits + 2.5) ** 2
+    names = ("temperature", "vector", "structured_matrix", "isotonic")
+    assert not fit_calibrator(bent, targets, names, 0.0, seed=0).keeps_order
+    assert fit_calibrator(bent, targets, names, 1.0, seed=0).name == "isotonic"
+
+
+def test_what_is_offered_can_be_fitted() -> None:
+    """Every offered name exists, begins with the temperature, and grows with the rows."""
+    for num_classes in (2, 3, 20, 200, 1000):
+        for num_rows in (10, 300, 3000, 100_000):
+            names = post_hoc_names(num_classes, num_rows, "binary" if num_classes == 2 else "multiclass")
+            assert names[0] == "temperature"
+            assert set(names) <= set(CALIBRATORS)
+    assert post_hoc_names(2, 50) == ("temperature", "affine", "beta")
+    assert post_hoc_names(10, 50) == ("temperature",)
+    assert post_hoc_names(10, 1000) == ("temperature", "vector", "structured_matrix", "isotonic")
+    assert post_hoc_names(1000, 100_000) == ("temperature",)
+    with pytest.raises(ValueError, match="num_classes"):
+        post_hoc_names(3, 1000, "binary")
+
+
+@pytest.mark.parametrize("shifted", [False, True])
+def test_on_digits_the_choice_beats_the_temperature(shifted: bool) -> None:
+    """Logistic regression on noisy digits: the chosen calibrator's NLL on new rows is lower, mean of 5 splits."""
+    digits = load_digits()
+    gains = []
+    for seed in range(5):
+        rng = np.random.default_rng(seed)
+        rows = rng.permutation(len(digits.target))
+        inputs = (digits.data + 6 * rng.normal(size=digits.data.shape)) / 16
+        model = LogisticRegression(C=100, max_iter=1000, tol=1e-3).fit(inputs[rows[:500]], digits.target[rows[:500]])
+        rest = rows[500:]
+        if shifted:
+            rest = rest[rng.random(len(rest)) < np.where(digits.target[rest] % 2, 1.0, 0.2)]
+        logits, targets = model.decision_function(inputs[rest]), digits.target[rest].astype(np.int64)
+        half = len(rest) // 2
+        fitting = (logits[:half], targets[:half])
+        chosen = fit_calibrator(*fitting, post_hoc_names(10, half), 0.0, seed=0)
+        simple = TemperatureScaling().fit(*fitting)
+        gains.append(
+            (row_nll(simple(logits[half:]), targets[half:]) - row_nll(chosen(logits[half:]), targets[half:])).mean()
+        )
+    error = np.std(gains, ddof=1) / np.sqrt(5)
+    assert np.mean(gains) > 2 * error
+    assert min(gains) > -0.01
+
+
+def test_scores_are_those_of_the_affine_calibrator_they_come_from() -> None:
+    """The cross-fitted NLL of an affine map lies above that on its own rows and below that of a temperature."""
+    logits = normal(400, 2)
+    targets = drawn(logits + np.array([0.0, 1.5]))
+    own = score(AffineScaling().fit(logits, targets)(logits), targets)["nll"]
+    held_out = cross_fitted_nll(AffineScaling, logits, targets, seed=0)
+    assert own < held_out < cross_fitted_nll(TemperatureScaling, logits, targets, seed=0)

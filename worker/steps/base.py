@@ -1,0 +1,107 @@
+"""What every kind of claimed work has in common; it knows no kind of record.
+
+Everything is written in one transaction that first proves that the claim still holds.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+from service.registry import tables
+from service.registry.artifacts import StagedFile
+from service.registry.repositories import Claim
+from service.registry.unit_of_work import Registry, UnitOfWork
+from worker.sandbox import Limits
+from worker.settings import WorkerSettings
+
+Json = dict[str, Any]
+
+
+class NotReady(Exception):
+    """The records this work needs are still being inspected."""
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """What the child is given."""
+
+    spec: Json
+    limits: Limits
+
+
+class Step(ABC):
+    """One piece of claimed work."""
+
+    name: ClassVar[str]
+
+    def __init__(self, registry: Registry, settings: WorkerSettings, claim: Claim) -> None:
+        self.registry = registry
+        self.settings = settings
+        self.claim = claim
+        self.record_id = claim.record_id
+
+    @abstractmethod
+    def begin(self) -> Prepared | None:
+        """Note that the work has begun and say what the child needs; None if it is already settled."""
+
+    @abstractmethod
+    def succeeded(self, result: Json, folder: Path) -> Sequence[str]:
+        """Publish the child's result and its files; return the ids of records that waited for this one."""
+
+    @abstractmethod
+    def failed(self, error: Json) -> Sequence[str]:
+        """Publish why there is no result; return the ids of records that waited for this one."""
+
+    def note(self, event: Json) -> None:
+        """Remember a progress event of the child until the next heartbeat."""
+
+    def beat(self, unit: UnitOfWork) -> bool:
+        """Write what was noted; return whether the work should be cancelled."""
+        return False
+
+    def cancelled(self) -> None:
+        """The child was stopped because of a cancellation."""
+
+    @contextmanager
+    def publishing(self) -> Iterator[UnitOfWork]:
+        """A transaction that ends this work; raises LeaseLost, writing nothing, if the claim no longer holds."""
+        with self.registry.write() as unit:
+            unit.work.finish(self.claim)
+            yield unit
+
+    def staged(self, path: Path) -> StagedFile:
+        """A file of the child's, copied to the storage's disk before any transaction begins."""
+        return self.registry.artifacts.stage_file(path)
+
+    def path(self, digest: str | None) -> str:
+        """Where the child finds a stored file."""
+        assert digest is not None
+        return str(self.registry.artifacts.path(digest))
+
+    def inspection_limits(self, size: int) -> Limits:
+        """What a child may use that opens an upload of this size."""
+        # The prepared copy may be larger than a compressed upload, but not without bounds.
+        file_size = max(64 * 1024**2, min(64 * size, 4 * self.settings.max_upload_bytes))
+        return Limits(self.settings.inspection_seconds, self.settings.inspection_memory_bytes, file_size)
+
+
+def ready(unit: UnitOfWork, model_id: str, dataset_id: str) -> tuple[tables.Model, tables.Dataset] | Json:
+    """The model and dataset if both are ready, or the error to fail with; raises NotReady while inspecting."""
+    model, dataset = unit.models.find(model_id), unit.datasets.find(dataset_id)
+    for noun, row in (("model", model), ("dataset", dataset)):
+        if row is None:
+            return {"code": f"{noun}_deleted", "message": f"the {noun} was deleted", "user_error": True}
+        if row.status == "rejected":
+            reason = (row.error or {}).get("message", "")
+            message = f"the {noun} {row.id} was rejected by inspection: {reason}"
+            return {"code": f"{noun}_rejected", "message": message, "user_error": True}
+        if row.status != "ready":
+            raise NotReady(f"{row.id} is still being inspected")
+    assert model is not None
+    assert dataset is not None
+    return model, dataset

@@ -1,0 +1,64 @@
+"""Batch predictions meet the registry."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from service.registry.repositories import Claim
+from service.registry.unit_of_work import Registry, UnitOfWork
+from worker.sandbox import Limits
+from worker.settings import WorkerSettings
+from worker.steps.base import Json, Prepared, Step, ready
+
+
+class Predict(Step):
+    """Predictions over a stored dataset."""
+
+    name = "predict"
+
+    def __init__(self, registry: Registry, settings: WorkerSettings, claim: Claim) -> None:
+        super().__init__(registry, settings, claim)
+        self._progress: Json = {}
+
+    def begin(self) -> Prepared | None:
+        """Mark as running; settle at once what cannot run."""
+        with self.registry.write() as unit:
+            row = unit.batches.get(self.record_id)
+            both = ready(unit, row.model_id, row.dataset_id)
+            if isinstance(both, dict):
+                unit.work.finish(self.claim)
+                unit.batches.fail(row, both)
+                return None
+            unit.batches.change_status(row, "running")
+        model, dataset = both
+        spec = {
+            "model": {"file": self.path(model.served_sha256), "profile": model.profile},
+            "dataset": {"file": self.path(dataset.prepared_sha256)},
+            "options": row.options,
+        }
+        return Prepared(spec, Limits(seconds=24 * 3600))
+
+    def note(self, event: Json) -> None:
+        """Remember progress."""
+        self._progress = event.get("progress", self._progress)
+
+    def beat(self, unit: UnitOfWork) -> bool:
+        """Write progress."""
+        unit.batches.get(self.record_id).progress = self._progress
+        return False
+
+    def succeeded(self, result: Json, folder: Path) -> Sequence[str]:
+        """Keep the results."""
+        with self.staged(folder / result["results"]) as staged, self.publishing() as unit:
+            row = unit.batches.get(self.record_id)
+            row.results_sha256, row.num_rows = staged.keep(), result["num_rows"]
+            row.progress = {"fraction": 1.0}
+            unit.batches.change_status(row, "succeeded")
+        return ()
+
+    def failed(self, error: Json) -> Sequence[str]:
+        """The batch ends without a result."""
+        with self.publishing() as unit:
+            unit.batches.fail(unit.batches.get(self.record_id), error)
+        return ()
