@@ -170,6 +170,7 @@ def judged(probs: Mapping[str, Floats], split: Split, provenance: str, seed: int
 def _verdict(judgement: Judgement) -> Json:
     return {
         "verdict": judgement.verdict,
+        "finalist": judgement.finalist,
         "guards_failed": [f"{g.finalist}: {g.name}" for g in judgement.guards if not g.passed],
         "sentences": list(judgement.sentences),
     }

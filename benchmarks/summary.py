@@ -76,7 +76,7 @@ def _seed_line(run: Json) -> str:
     failed = f" ({', '.join(run['guards_failed'])})" if run["guards_failed"] else ""
     cells = [
         run["verdict"] + failed,
-        chosen.get(SERVES[run["verdict"]], "as uploaded"),
+        chosen.get(SERVES[run["finalist"]], "as uploaded"),
         chosen.get(TRAINED, "none"),
         chosen[PROBMETRICS],
         chosen[NETCAL],

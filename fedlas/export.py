@@ -287,7 +287,7 @@ def _verify(
 def _verify_familiarity(written: Array, expected: Array) -> None:
     error = float(np.abs(written - expected).max())
     if not error <= _FAMILIARITY_TOLERANCE:
-        raise ExportError("parity", f"the written file's familiarity is wrong by {error:.2e}")
+        raise ExportError("familiarity_parity", f"the written file's familiarity is wrong by {error:.2e}")
 
 
 @torch.no_grad()

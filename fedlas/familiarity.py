@@ -20,8 +20,9 @@ MAX_RANK, MAX_ROWS, MAX_KNOTS = 128, 5_000, 64
 _FOLDS = 5
 #: The covariance is drawn this far to a multiple of the identity, so that few rows do not make a direction seem empty.
 _SHRINKAGE = 0.05
-#: The directions left over have at least this part of the mean variance: no row is infinitely far.
-_RESIDUAL_FLOOR = 1e-3
+#: Share of the mean variance that the directions within classes, and those left over, have at least. The graph computes
+#: distances in float32, where far apart classes of hardly any width would cancel to noise (1e-6: errors up to 0.78).
+_FLOOR = 1e-3
 
 
 @dataclass(frozen=True)
@@ -47,11 +48,11 @@ class Gaussians:
         class_means = np.stack([inside[members == k].mean(axis=0) for k in range(len(classes))])
         within = inside - class_means[members]
         covariance = within.T @ within / n
-        level = max(float(np.trace(covariance)) / rank, 1e-6 * variance / dim)
+        level = max(float(np.trace(covariance)) / rank, _FLOOR * variance / dim)
         covariance = (1 - _SHRINKAGE) * covariance + _SHRINKAGE * level * np.eye(rank)
         whitening = np.linalg.inv(np.linalg.cholesky(covariance)).T
         left = max(0.0, variance - float((inside**2).sum()) / n) / max(1, dim - rank)
-        scale = 0.0 if rank == dim else max(left, _RESIDUAL_FLOOR * variance / dim) ** -0.5
+        scale = 0.0 if rank == dim else max(left, _FLOOR * variance / dim) ** -0.5
         return cls(mean, directions, whitening, class_means @ whitening, scale)
 
     def __call__(self, features: Floats) -> Floats:

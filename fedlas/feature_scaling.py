@@ -1,7 +1,8 @@
 """A calibrator that also reads the features: one ridge-regularised linear map of them is added to the cooled logits.
 
-calibrated logits = (s / T + f·W + b) / U with logits s, penultimate features f, and W shrunk towards 0: where the rows
-cannot tell, it is the temperature T. In effect the last layer is fitted again on rows that the network has not seen,
+calibrated logits = mix((s / T + f·W + b) / U) with logits s, penultimate features f, and W shrunk towards 0: where the
+rows cannot tell, it is the temperature T. The last step, a mixture with doubt (`calibrators.mixture`), is fitted on
+cross-fitted logits. In effect the last layer is fitted again on rows that the network has not seen,
 as in deep feature reweighting (Kirichenko et al. 2022, arXiv 2204.02937), with the uploaded head as its starting point.
 It has D·K parameters, so everything it claims comes from cross-fitting, never from the rows it was fitted on.
 """
@@ -16,7 +17,9 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import ArrayLike, NDArray
 
-from fedlas.calibrators import Calibrator, TemperatureScaling
+from fedlas.calibrators import Calibrator, MixtureScaling, TemperatureScaling
+from fedlas.calibrators.base import Chain
+from fedlas.calibrators.mixture import add_doubt, mixed
 
 if TYPE_CHECKING:
     import onnx
@@ -41,12 +44,12 @@ class FeatureScaling(Calibrator):
 
     def __init__(
         self, temperature: float = 1.0, matrix: ArrayLike | None = None, offset: ArrayLike | None = None,
-        *, strength: float = 1e-3,
+        *, strength: float = 1e-3, share: float = 0.0,
     ) -> None:  # fmt: skip
         self.temperature = float(temperature)
         self.matrix = np.zeros((0, 0)) if matrix is None else np.asarray(matrix, np.float64)
         self.offset = np.zeros(0) if offset is None else np.asarray(offset, np.float64)
-        self.strength = strength
+        self.strength, self.share = strength, share
 
     def fit(
         self, logits: ArrayLike, targets: ArrayLike, *, weights: ArrayLike | None = None,
@@ -71,38 +74,39 @@ class FeatureScaling(Calibrator):
     def __call__(self, logits: ArrayLike, features: ArrayLike | None = None) -> Floats:
         """Calibrated logits (N, K) float64 for logits (N, K) and features (N, D)."""
         scores = np.asarray(logits, np.float64)
-        calibrated: Floats = scores / self.temperature + _checked(features, scores) @ self.matrix + self.offset
-        return calibrated
+        return mixed(scores / self.temperature + _checked(features, scores) @ self.matrix + self.offset, self.share)
 
-    def cooled(self, temperature: float) -> FeatureScaling:
-        """The same map, all of it divided by one more temperature."""
+    def then(self, last: MixtureScaling) -> FeatureScaling:
+        """The same map, followed by one more temperature and a share of doubt."""
+        u = last.temperature
         return FeatureScaling(
-            self.temperature * temperature, self.matrix / temperature, self.offset / temperature, strength=self.strength
+            self.temperature * u, self.matrix / u, self.offset / u, strength=self.strength, share=last.share
         )
 
     def parameters(self) -> dict[str, Any]:
-        return {"temperature": self.temperature, "matrix": self.matrix.tolist(), "offset": self.offset.tolist()}
+        tables = {"matrix": self.matrix.tolist(), "offset": self.offset.tolist()}
+        return {"temperature": self.temperature, **tables, "strength": self.strength, "share": self.share}
 
     @classmethod
     def _restore(cls, parameters: Mapping[str, Any]) -> FeatureScaling:
-        return cls(float(parameters["temperature"]), parameters["matrix"], parameters["offset"])
+        return cls(
+            float(parameters["temperature"]), parameters["matrix"], parameters["offset"],
+            strength=float(parameters["strength"]), share=float(parameters["share"]),
+        )  # fmt: skip
 
     def to_onnx(
         self, input_name: str, output_name: str, features_name: str = "features"
     ) -> tuple[list[onnx.NodeProto], list[onnx.TensorProto]]:
         """Nodes and initialisers in float32; `features_name` is the flat features (N, D)."""
-        from onnx import helper, numpy_helper
-
-        prefix = "fedlas_calibrator_"
-        divided, product, total = (f"{prefix}{part}" for part in ("divided", "product", "total"))
-        nodes = [
-            helper.make_node("Div", [input_name, f"{prefix}temperature"], [divided]),
-            helper.make_node("MatMul", [features_name, f"{prefix}matrix"], [product]),
-            helper.make_node("Add", [divided, product], [total]),
-            helper.make_node("Add", [total, f"{prefix}offset"], [output_name]),
-        ]
-        values = {"temperature": np.array(self.temperature), "matrix": self.matrix, "offset": self.offset}
-        return nodes, [numpy_helper.from_array(v.astype(np.float32), f"{prefix}{n}") for n, v in values.items()]
+        chain = Chain(input_name)
+        chain.step("Div", chain.constant("temperature", self.temperature), result="divided")
+        divided = chain.last
+        chain.step("MatMul", chain.constant("matrix", self.matrix), result="product", first=features_name)
+        chain.step("Add", divided, result="total")
+        chain.step("Add", chain.constant("offset", self.offset), result="shifted")
+        if self.share:
+            add_doubt(chain, self.share, len(self.offset))
+        return chain.end(output_name)
 
     def __repr__(self) -> str:
         return f"FeatureScaling(temperature={self.temperature!r}, matrix={self.matrix.shape}, strength={self.strength})"
@@ -142,8 +146,8 @@ def cross_fit_features(
 ) -> tuple[FeatureScaling, Floats]:
     """The map with the ridge strength of lowest cross-fitted NLL, and its cross-fitted calibrated logits (N, K).
 
-    Strengths are tried from the strongest down until the NLL rises. One last temperature is fitted on the cross-fitted
-    logits: on rows it was not fitted on the map is too sure.
+    Strengths are tried from the strongest down until the NLL rises. The last temperature and share of doubt are fitted
+    on the cross-fitted logits: on rows it was not fitted on the map is too sure.
 
     Args:
         folds: indices of the rows that are left out together; each row is in exactly one.
@@ -154,15 +158,15 @@ def cross_fit_features(
     lowest, strength, held_out = np.inf, strengths[0], np.zeros_like(logits)
     for tried in strengths:
         found = _held_out(logits, seen, targets, folds, tried)
-        nll = _nll(TemperatureScaling().fit(found, targets)(found), targets)
+        nll = _nll(MixtureScaling().fit(found, targets)(found), targets)
         if nll >= lowest:
             break
         lowest, strength, held_out = nll, tried, found
     if fine_folds is not None:
         held_out = _held_out(logits, seen, targets, fine_folds, strength)
-    last = TemperatureScaling().fit(held_out, targets)
+    last = MixtureScaling().fit(held_out, targets)
     whole = FeatureScaling(strength=strength).fit(logits, targets, features=seen)
-    return whole.cooled(last.temperature), last(held_out)
+    return whole.then(last), last(held_out)
 
 
 def _held_out(logits: Floats, features: Floats, targets: Ints, folds: Sequence[Ints], strength: float) -> Floats:

@@ -1,9 +1,9 @@
 """The gate: finalists that were named beforehand are judged once on test rows; it knows no networks and no files.
 
-Two claims are tested together: the post-hoc finalist beats the uploaded model, and the trained finalist beats both
-(an intersection-union test: the larger of its two p-values counts). Where the post-hoc finalist is richer than a
-temperature, "a plain temperature beats the uploaded model" is a third, so that a guard which stops the richer one does
-not send an overconfident model back. All are one-sided tests of the mean paired
+Two claims are tested together: the post-hoc finalist beats the uploaded model, and the trained finalist beats all that
+was not trained (an intersection-union test: the largest of its p-values counts). Where the post-hoc finalist is richer
+than a temperature, "a plain temperature beats the uploaded model" is a third, so that a guard which stops the richer
+one does not send an overconfident model back. All are one-sided tests of the mean paired
 difference of one proper score, of rows or of whole groups, by `fedlas.metrics.betting`, which says why, and Holm's
 procedure keeps the chance of any false claim under the level of this look. A test split that has judged before has
 spent part of `1 - confidence_level`: see `level_of_look`. Guards can only stop a promotion, never cause one; their
@@ -51,6 +51,7 @@ def judge(
     seed: int = 0,
     num_resamples: int = 1000,
     looks_before: int = 0,
+    class_names: Sequence[str] | None = None,
 ) -> Judgement:
     """Judge the finalists' probabilities (N, K) on the test rows, targets (N,), once.
 
@@ -62,6 +63,7 @@ def judge(
         max_accuracy_drop: how far a promoted model's accuracy may lie under the uploaded model's (point estimate).
         num_resamples: for the interval of the AURC difference, which decides nothing; few make a judgement cheap.
         looks_before: how many judgements these test rows have made before this one.
+        class_names: for the sentences; else classes are numbers.
 
     Raises:
         BadDataset: `split_too_small` with fewer than ten test rows.
@@ -93,7 +95,7 @@ def judge(
         if claim.shown and all(guard.passed for guard in guards if guard.finalist == claim.finalist):
             finalist = claim.finalist
     judgement = Judgement(VERDICTS[finalist], score, claims, guards, (), looks_before, level, finalist)
-    return replace(judgement, sentences=sentences_of(judgement, len(rows.targets)))
+    return replace(judgement, sentences=sentences_of(judgement, len(rows.targets), class_names))
 
 
 def level_of_look(looks_before: int, level: float) -> float:
@@ -137,6 +139,7 @@ def _claims(probs: dict[str, Floats], rows: TestRows, score: Score, level: float
         finalist: {
             rival: paired_mean(probs[finalist], probs[rival], rows.targets, score=score, groups=rows.groups)
             for rival in rivals
+            if rival in probs
         }
         for finalist, rivals in RIVALS.items()
         if finalist in probs

@@ -37,6 +37,8 @@ Score: TypeAlias = Literal["brier", "nll"]
 MAX_AURC_RISE, MAX_AURC_SHARE = 0.005, 0.05
 #: No class with at least so many test rows may lose more recall than this.
 MIN_CLASS_ROWS, MAX_RECALL_DROP = 50, 0.05
+#: Beyond this nothing is put down to chance in such a class.
+MOST_RECALL_DROP = 0.1
 #: The sign test of a class: so many classes may be stopped by chance among all, and a level within these ends.
 CHANCE_CLASSES, LEAST_LEVEL, MOST_LEVEL = 0.5, 0.01, 0.1
 
@@ -52,7 +54,11 @@ GUARD_NAMES = {
 
 
 #: Whom each finalist must beat. The plain temperature stands behind a richer post-hoc calibrator that a guard stops.
-RIVALS = {"temperature": ("uploaded",), "post_hoc": ("uploaded",), "trained": ("uploaded", "post_hoc")}
+RIVALS = {
+    "temperature": ("uploaded",),
+    "post_hoc": ("uploaded",),
+    "trained": ("uploaded", "temperature", "post_hoc"),
+}
 
 
 @dataclass(frozen=True)
@@ -146,6 +152,7 @@ def _other_score(finalist: str, probs: Mapping[str, Floats], rows: TestRows, opt
             options.level
         )
         for rival in RIVALS[finalist]
+        if rival in probs
     ]
     worst = max(rises, key=lambda rise: rise.low)
     return Guard(f"{other}_rise", finalist, worst.low <= 1e-12, worst.value, 0.0, worst.low, worst.high)
@@ -170,7 +177,9 @@ class ClassChanges:
         """The class that stops the finalist, or else the one that loses most recall (0 where none has 50 rows)."""
         common = np.flatnonzero(self.counts >= MIN_CLASS_ROWS)
         level = min(MOST_LEVEL, max(LEAST_LEVEL, CHANCE_CLASSES / max(1, len(common))))
-        found = [self._loss("worst_class_recall_drop", finalist, [int(k)], level) for k in common]
+        found = [
+            self._loss("worst_class_recall_drop", finalist, [int(k)], level, most=MOST_RECALL_DROP) for k in common
+        ]
         if not found:
             return Guard("worst_class_recall_drop", finalist, True, 0.0, MAX_RECALL_DROP)
         worst = max(range(len(found)), key=lambda i: (not found[i].passed, found[i].value))
@@ -189,14 +198,15 @@ class ClassChanges:
         lost_all = rare[(self.hits[rare] >= least) & (self.hits[rare] + self.won[rare] == self.lost[rare])]
         if len(lost_all):
             classes = [int(max(lost_all, key=lambda k: int(self.hits[k])))]
-            stopped = replace(self._loss(name, finalist, classes, 1.0), passed=False)
+            stopped = replace(self._loss(name, finalist, classes, 1.0), passed=False, chance=None)
             return self._with_interval(stopped, classes)
         return self._with_interval(self._loss(name, finalist, rare.tolist(), MOST_LEVEL), rare.tolist())
 
-    def _loss(self, name: str, finalist: str, classes: list[int], level: float) -> Guard:
+    def _loss(self, name: str, finalist: str, classes: list[int], level: float, *, most: float = 1.0) -> Guard:
         rows, lost, won = (int(column[classes].sum()) for column in (self.counts, self.lost, self.won))
         drop, chance = (lost - won) / rows, chance_of_losing(lost, won)
-        passed = drop <= MAX_RECALL_DROP + 1e-12 or chance > level
+        excused = chance > level and drop <= most + 1e-12
+        passed = drop <= MAX_RECALL_DROP + 1e-12 or excused
         index = classes[0] if len(classes) == 1 else None
         return Guard(name, finalist, passed, drop, MAX_RECALL_DROP, class_index=index, chance=chance)
 

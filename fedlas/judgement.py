@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -92,14 +93,14 @@ _WITH_TEMPERATURE = (
 )
 
 
-def sentences_of(judgement: Judgement, num_rows: int) -> tuple[str, ...]:
+def sentences_of(judgement: Judgement, num_rows: int, class_names: Sequence[str] | None = None) -> tuple[str, ...]:
     """What was judged, in words: the verdict, every claim, every guard that has something to say, the ledger."""
     sentences = [_WITH_TEMPERATURE if judgement.finalist == "temperature" else _SENTENCES[judgement.verdict]]
     for claim in judgement.claims:
         sentences += [_compared(claim, comparison, judgement.score) for comparison in claim.comparisons]
         if claim.rows_needed is not None:
             sentences.append(_needed(claim, claim.rows_needed, num_rows))
-    sentences += [text for guard in judgement.guards if (text := _guarded(guard))]
+    sentences += [text for guard in judgement.guards if (text := _guarded(guard, class_names))]
     if all(claim.finalist != "trained" for claim in judgement.claims):
         sentences.append("No fine-tuned model beat it on the calibration rows, so none was judged.")
     if judgement.looks_before > 0:
@@ -123,17 +124,24 @@ def _needed(claim: Claim, rows: int, num_rows: int) -> str:
     )
 
 
-def _guarded(guard: Guard) -> str:
+def _guarded(guard: Guard, class_names: Sequence[str] | None) -> str:
     """Why a guard stopped a finalist, or what it let pass although the figure is beyond the limit; else nothing."""
     chance = guard.chance if guard.value > guard.limit else None
     if guard.passed and chance is None:
         return ""
-    which = "" if guard.class_index is None else f" (class {guard.class_index})"
+    which = "" if guard.class_index is None else f" (class {_class(guard.class_index, class_names)})"
+    if guard.name == "rare_classes_recall_drop" and guard.chance is None:
+        who = _NAMES[guard.finalist].capitalize()
+        return f"{who} no longer finds a single row of a class that was found before{which}, so it is not promoted."
     range_ = "" if guard.low is None else f" (interval {guard.low:+.4f} to {guard.high:+.4f})"
     figure = f"{_NAMES[guard.finalist].capitalize()} {GUARD_NAMES[guard.name]}{which}: {guard.value:.4f}{range_}"
     if guard.passed and chance is not None:
         return f"{figure}, more than the {guard.limit:g} that is allowed, but chance explains it ({_p(chance)})."
     return f"{figure}, more than the {guard.limit:g} that is allowed, so it is not promoted."
+
+
+def _class(index: int, class_names: Sequence[str] | None) -> str:
+    return str(index) if class_names is None else f"“{class_names[index]}”"
 
 
 def _ledger(judgement: Judgement) -> str:

@@ -131,7 +131,7 @@ def fit(
     order = torch.Generator().manual_seed(config.seed)
     history: list[EpochResult] = []
     step, diverged, stopped = 0, False, False
-    with _own_randomness(config.seed, device):
+    with own_randomness(config.seed, device):
         for epoch in range(1, config.epochs + 1):
             total = 0.0
             for rows in shuffled_batches(len(labels), config.batch_size, order):
@@ -240,7 +240,7 @@ def shuffled_batches(num_rows: int, batch_size: int, order: torch.Generator) -> 
 
 
 @contextmanager
-def _own_randomness(seed: int, device: torch.device) -> Iterator[None]:
+def own_randomness(seed: int, device: torch.device) -> Iterator[None]:
     """Dropout draws from `seed`, and the caller's random state is as it was afterwards."""
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(seed)

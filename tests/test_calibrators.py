@@ -226,7 +226,7 @@ def _numbers(value: object) -> Iterator[float]:
         for item in value.values() if isinstance(value, dict) else value:
             yield from _numbers(item)
     else:
-        assert isinstance(value, float | bool)
+        assert isinstance(value, int | float | bool)
         yield float(value)
 
 

@@ -148,9 +148,9 @@ def test_what_is_offered_can_be_fitted() -> None:
             names = post_hoc_names(num_classes, num_rows, "binary" if num_classes == 2 else "multiclass")
             assert names[0] == "temperature"
             assert set(names) <= set(CALIBRATORS)
-    assert post_hoc_names(2, 50) == ("temperature", "affine", "beta")
-    assert post_hoc_names(10, 50) == ("temperature",)
-    assert post_hoc_names(10, 1000) == ("temperature", "vector", "structured_matrix", "isotonic")
+    assert post_hoc_names(2, 50) == ("temperature", "mixture", "affine", "beta")
+    assert post_hoc_names(10, 50) == ("temperature", "mixture")
+    assert post_hoc_names(10, 1000) == ("temperature", "mixture", "vector", "structured_matrix", "isotonic")
     assert post_hoc_names(1000, 100_000) == ("temperature",)
     with pytest.raises(ValueError, match="num_classes"):
         post_hoc_names(3, 1000, "binary")

@@ -25,6 +25,7 @@ from fedlas.importers import OnnxClassifier, load_onnx
 from fedlas.race import RaceProgress, RaceResult, race, recipe
 from fedlas.report import build_report, reliability_svg, report_html
 from fedlas.train import device_name, predict_logits
+from worker.checks import check_rows, classes_not_met
 from worker.serving import NO_PROMISES, Chosen, chosen, export, finalists_probs, promises_of, signs_of
 
 Json = dict[str, Any]
@@ -33,7 +34,9 @@ Array = NDArray[Any]
 Rows = tuple[list[Array], NDArray[np.int64]]
 
 #: The interval of one guard is drawn so often when only the verdict is asked for.
-_CHEAP_RESAMPLES = 100
+_CHEAP_RESAMPLES = 20
+#: How often labels are drawn for each share of wrong ones; fewer where a judgement takes long.
+_FEWEST_DRAWS, _MOST_DRAWS, _JUDGED_ROWS = 3, 20, 200_000
 #: How far the uploaded model may miss the accuracy its owner expects before this looks like a wrong label order.
 _EXPECTED_WITHIN = 0.05
 #: Shares of the whole job at which its stages begin, for the progress bar.
@@ -51,6 +54,7 @@ def calibrate(spec: Json, folder: Path, emit: Emit) -> Json:
     judged = dataset.seen_by_model != "unknown"
     trains = judged and classifier.trainable and request["method"] not in ("post_hoc", "temperature")
     dataset.require("calibration", "test", *(["train"] if trains else []))
+    check_rows(classifier, dataset)
     _check_expected_accuracy(classifier, _rows(dataset, "calibration"), request["expected_accuracy"])
 
     emit(_at("training", _TRAINING_FROM))
@@ -67,12 +71,13 @@ def calibrate(spec: Json, folder: Path, emit: Emit) -> Json:
             uploaded=probs["uploaded"],
             post_hoc=probs["post_hoc"],
             trained=probs.get("trained"),
-            temperature=probs["temperature"],
+            temperature=probs["temperature"] if result.post_hoc.calibrator.name != "temperature" else None,
             targets=labels,
             groups=groups,
             provenance=dataset.seen_by_model,
             seed=request["seed"],
             looks_before=spec["looks_before"],
+            class_names=dataset.class_names,
             **request["gate"],
             **options,
         )
@@ -199,7 +204,11 @@ def _label_noise(
 ) -> Mapping[str, Any]:
     """How the verdict would change if some of the test labels were wrong."""
     return sensitivity(
-        lambda labels: judged_on(labels, num_resamples=_CHEAP_RESAMPLES).verdict, targets, num_classes, seed=seed
+        lambda labels: judged_on(labels, num_resamples=_CHEAP_RESAMPLES).verdict,
+        targets,
+        num_classes,
+        draws=max(_FEWEST_DRAWS, min(_MOST_DRAWS, _JUDGED_ROWS // len(targets))),
+        seed=seed,
     )
 
 
@@ -233,7 +242,7 @@ def _notes(dataset: Dataset, classifier: OnnxClassifier, result: RaceResult, *, 
         notes.append("Nothing was trained, since nothing could have been judged.")
     if not classifier.trainable:
         notes.append("The model has no weights that can be trained; only its confidences were calibrated.")
-    return [*notes, *dataset.warnings]
+    return [*notes, *classes_not_met(dataset), *dataset.warnings]
 
 
 def _at(stage: str, fraction: float, **details: Any) -> Json:

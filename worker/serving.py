@@ -16,12 +16,15 @@ from fedlas.calibrators import softmax
 from fedlas.classifier import Classifier
 from fedlas.data import Dataset
 from fedlas.ensemble import Ensemble
+from fedlas.errors import ExportError
 from fedlas.evidence import fedlas_signs
 from fedlas.export import export_onnx
 from fedlas.familiarity import Familiarity
+from fedlas.feature_scaling import calibrated
 from fedlas.gate import Judgement
 from fedlas.importers import OnnxClassifier
 from fedlas.race import CandidateResult, Finalist, RaceResult
+from fedlas.race.answers import require_numbers
 from fedlas.selective import Guarantees
 from fedlas.train import predict_logits
 
@@ -52,7 +55,8 @@ NO_PROMISES = Promises(None, None)
 
 def finalists_probs(classifier: Classifier, result: RaceResult, inputs: Sequence[Array]) -> dict[str, Array]:
     """Probabilities (N, K) of everybody who is judged, on rows that nobody has touched before."""
-    logits, _ = predict_logits(classifier, inputs)
+    logits, features = predict_logits(classifier, inputs)
+    require_numbers(logits, features, split="test")
     probs: dict[str, Array] = {
         "uploaded": softmax(logits),
         "temperature": softmax(result.temperature(logits)),
@@ -92,8 +96,10 @@ def promises_of(finalist: Finalist, dataset: Dataset, seed: int) -> Promises:
     if len(rows) == 0:
         return Promises(None, familiarity)
     inputs, targets = dataset.select("guarantee")
+    logits, features = predict_logits(finalist.classifier, list(inputs.values()))
+    require_numbers(logits, features, split="guarantee")
     guarantees = Guarantees.fit(
-        finalist.probs(list(inputs.values())),
+        softmax(calibrated(finalist.calibrator, logits, features)),
         targets,
         class_names=dataset.class_names,
         groups=None if dataset.groups is None else dataset.groups[rows],
@@ -127,22 +133,28 @@ def export(
     """Write the calibrated file, proven on real rows, and return the profile of its record."""
     classifier = finalist.classifier
     assert isinstance(classifier, OnnxClassifier | Ensemble)
-    export_onnx(
-        classifier,
-        folder / "calibrated.onnx",
-        calibrator=finalist.calibrator,
-        class_names=class_names,
-        familiarity=promises.familiarity,
-        guarantees=promises.guarantees,
-        metadata={"fedlas.job_id": spec["job_id"], "fedlas.parent_sha256": spec["model"]["sha256"]},
-        verify_with=[array[:_VERIFIED_ROWS] for array in inputs],
-    )
+    options: Json = {
+        "calibrator": finalist.calibrator,
+        "class_names": class_names,
+        "guarantees": promises.guarantees,
+        "metadata": {"fedlas.job_id": spec["job_id"], "fedlas.parent_sha256": spec["model"]["sha256"]},
+        "verify_with": [array[:_VERIFIED_ROWS] for array in inputs],
+    }
+    familiarity = promises.familiarity
+    try:
+        export_onnx(classifier, folder / "calibrated.onnx", familiarity=familiarity, **options)
+    except ExportError as error:
+        if error.code != "familiarity_parity":
+            raise
+        # Distances that float32 cannot tell are no reason to lose a calibrated model.
+        familiarity = None
+        export_onnx(classifier, folder / "calibrated.onnx", **options)
     return {
         **profile,
         "output": {"name": "probabilities", "kind": "probabilities"},
         "class_names": class_names,
         "class_names_given": profile["class_names_given"] or class_names != profile["class_names"],
         "guarantees": promises.guarantees.as_dict() if promises.guarantees else None,
-        "familiarity": {"score": promises.familiarity.score} if promises.familiarity else None,
+        "familiarity": {"score": familiarity.score} if familiarity else None,
         "cost_factor": round(finalist.cost_factor, 3),
     }

@@ -15,6 +15,7 @@ from fedlas.calibrators.base import Calibrator, softmax
 from fedlas.calibrators.beta import BetaScaling
 from fedlas.calibrators.isotonic import IsotonicScaling
 from fedlas.calibrators.matrix import MatrixScaling
+from fedlas.calibrators.mixture import MixtureScaling
 from fedlas.calibrators.temperature import Identity, TemperatureScaling
 from fedlas.calibrators.vector import VectorScaling
 
@@ -26,6 +27,7 @@ __all__ = [
     "Identity",
     "IsotonicScaling",
     "MatrixScaling",
+    "MixtureScaling",
     "TemperatureScaling",
     "VectorScaling",
     "from_parameters",
@@ -33,7 +35,8 @@ __all__ = [
 ]
 
 _KINDS: tuple[type[Calibrator], ...] = (
-    Identity, TemperatureScaling, AffineScaling, BetaScaling, VectorScaling, MatrixScaling, IsotonicScaling,
+    Identity, TemperatureScaling, MixtureScaling, AffineScaling, BetaScaling, VectorScaling, MatrixScaling,
+    IsotonicScaling,
 )  # fmt: skip
 
 CALIBRATORS: dict[str, type[Calibrator]] = {kind.name: kind for kind in _KINDS}

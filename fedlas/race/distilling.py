@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from fedlas.classifier import Classifier
-from fedlas.train import EpochResult, TrainConfig, cosine, shuffled_batches, steps_per_epoch, tensor
+from fedlas.train import EpochResult, TrainConfig, cosine, own_randomness, shuffled_batches, steps_per_epoch, tensor
 
 _PLAIN_FROM = 0.8  # share of the epochs after which no rows are blended any more
 
@@ -33,6 +33,18 @@ def distil(
     on_epoch: Callable[[EpochResult], None],
 ) -> bool:
     """Train `student` in place on the softmax of the teacher's logits; False where it stopped being finite."""
+    with own_randomness(config.seed, device):
+        return _distil(student, teacher, inputs, config, device, on_epoch)
+
+
+def _distil(
+    student: Classifier,
+    teacher: Classifier,
+    inputs: Sequence[NDArray[Any]],
+    config: TrainConfig,
+    device: torch.device,
+    on_epoch: Callable[[EpochResult], None],
+) -> bool:
     began = time.perf_counter()
     student.to(device).train()
     teacher.to(device).eval()

@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike
 
 from fedlas.calibrators import TemperatureScaling
 from fedlas.classifier import Classifier
+from fedlas.race.answers import require_numbers
 from fedlas.race.averaging import Averaging, uploaded
 from fedlas.race.candidates import Candidate
 from fedlas.race.clock import Clock
@@ -24,6 +25,8 @@ from fedlas.race.training import Rows
 _REFINED = 4
 #: Share of the time that is kept for teaching one network what an ensemble of networks says.
 _KEPT_FOR_STUDENT = 0.3
+#: One calibrator that reads features may take this share of the budget, and so many seconds whatever the budget is.
+_SHARE_FOR_FEATURES, _LEAST_FOR_FEATURES = 0.1, 2.0
 
 
 def race(
@@ -62,10 +65,12 @@ def race(
     """
     clock = Clock(budget_seconds)
     base_logits, base_features = clock.timed_prediction(classifier, calibration[0], device=device)
+    require_numbers(base_logits, base_features, split="calibration")
     targets = calibration[1]
     names = tuple(calibrators or post_hoc_names(base_logits.shape[1], len(targets), task))
     accuracy = float(np.mean(base_logits.argmax(axis=1) == targets))
-    judge = Judge(targets, names, calibrators is None, groups, seed, accuracy, max_accuracy_drop)
+    seconds = max(_LEAST_FOR_FEATURES, _SHARE_FOR_FEATURES * budget_seconds)
+    judge = Judge(targets, names, calibrators is None, groups, seed, accuracy, max_accuracy_drop, seconds)
     post_hoc = uploaded(classifier, judge, base_logits, base_features)
     heats = Heats(classifier, train, calibration, judge, clock, seed=seed, device=device, on_progress=on_progress)
     combine = combine and len(candidates) > 1

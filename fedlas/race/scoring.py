@@ -18,6 +18,7 @@ _FOLDS = 5
 STANDARD_ERRORS = 1.0
 #: Richer calibrators are offered where they can be cross-fitted in seconds and have rows to learn from.
 _ROWS_PER_CLASS, _ISOTONIC_ROWS = 10, 200
+_MOST_MIXED_LOGITS = 5_000_000
 _MOST_LOGITS, _MOST_MATRIX_LOGITS, _MOST_MATRIX_CLASSES = 1_500_000, 500_000, 100
 
 
@@ -35,14 +36,14 @@ def post_hoc_names(num_classes: int, num_rows: int, task: str = "multiclass") ->
     left out where five cross-fits would take long.
 
     >>> post_hoc_names(2, 1000, "binary")
-    ('temperature', 'affine', 'beta', 'isotonic')
+    ('temperature', 'mixture', 'affine', 'beta', 'isotonic')
     >>> post_hoc_names(10, 1000, "multiclass")
-    ('temperature', 'vector', 'structured_matrix', 'isotonic')
+    ('temperature', 'mixture', 'vector', 'structured_matrix', 'isotonic')
     """
     if task == "binary" and num_classes != 2:
         raise ValueError(f"a binary task needs num_classes 2, got {num_classes}")
     few = num_rows * num_classes <= _MOST_LOGITS
-    names = ["temperature"]
+    names = ["temperature", "mixture"] if num_rows * num_classes <= _MOST_MIXED_LOGITS else ["temperature"]
     if num_classes == 2:
         names += ["affine", "beta"]
     elif few and num_rows >= _ROWS_PER_CLASS * num_classes:
@@ -88,7 +89,7 @@ def fit_calibrator(
         if (chosen != decisions).any() and np.mean(chosen == targets) < min_accuracy:
             continue
         nll = row_nll(held_out, targets)
-        if _clearly_positive(lowest - nll, clusters, standard_errors):
+        if clearly_positive(lowest - nll, clusters, standard_errors):
             best, lowest = kind, nll
     return best().fit(scores, targets)
 
@@ -153,7 +154,7 @@ def _codes(groups: ArrayLike | None, num_rows: int) -> Ints:
     return np.unique(labels, return_inverse=True)[1].astype(np.int64)
 
 
-def _clearly_positive(gains: Floats, clusters: Ints, standard_errors: float) -> bool:
+def clearly_positive(gains: Floats, clusters: Ints, standard_errors: float) -> bool:
     """Whether the mean gain exceeds so many standard errors, taken over whole clusters."""
     centred = np.bincount(clusters, gains - gains.mean())
     count = len(centred)

@@ -16,6 +16,7 @@ from torch import nn
 
 from fedlas.classifier import Classifier
 from fedlas.losses import FedLASLoss, FedLASPlusLoss
+from fedlas.race.answers import require_numbers
 from fedlas.race.candidates import Candidate, make_loss
 from fedlas.race.clock import OverBudget
 from fedlas.race.rates import edge_rate, head_edge_rate
@@ -56,7 +57,9 @@ class Trainer:
     @cached_property
     def features(self) -> Floats:
         """Features (N, D) of the train rows under the uploaded network: what a head is trained on."""
-        return predict_logits(self.classifier, self.inputs, device=self.device)[1]
+        logits, features = predict_logits(self.classifier, self.inputs, device=self.device)
+        require_numbers(logits, features, split="train")
+        return features
 
     @cached_property
     def calibration_features(self) -> Floats:

@@ -219,7 +219,7 @@ def _summary(content: Mapping[str, Any]) -> list[str]:
         sentences.positive_sentence(binary, level) if binary else None,
         content["worst"]["class"],
         content["worst"]["slice"],
-        sentences.looks_sentence(content["looks"]),
+        None if (content["looks"] or {}).get("before") else sentences.looks_sentence(content),
         *(content["label_noise"] or {}).get("sentences", ()),
         *(content["signs"] or {}).get("sentences", ()),
         *content["warnings"],

@@ -14,6 +14,7 @@ Content = Mapping[str, Any]
 
 _FINALISTS = {
     "uploaded": "model as uploaded",
+    "temperature": "uploaded model with a plain temperature",
     "post_hoc": "uploaded model with a calibrator",
     "trained": "fine-tuned model",
 }
@@ -61,7 +62,7 @@ def gate(content: Content) -> Markup:
         table(["claim", "", f"difference in {part['score']}", "p", "level"], claims) if claims else None,
         table(["guard: the promotion is stopped if", "", "value", "limit"], guards) if guards else None,
         listed(part["sentences"][1:]),
-        element("p", looks_sentence(content["looks"]), class_="note"),
+        element("p", looks_sentence(content), class_="note"),
         name="gate",
     )
 

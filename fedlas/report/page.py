@@ -63,6 +63,9 @@ def _opening(content: Content) -> Markup:
     title, kind = _BADGES.get(content["verdict"], (str(content["verdict"]), "same"))
     first = content["gate"]["sentences"][:1] or content["summary"][:1]
     groups = f" in {content['num_groups']:,} groups" if content.get("num_groups") else ""
+    how, worth = "Judged on", f"Intervals hold with {100 * content['confidence_level']:g} % confidence."
+    if content["verdict"] == "undetermined":
+        how, worth = "Measured on", "The model may have seen these rows: no interval says anything about new ones."
     return element(
         "header",
         element("h1", "Can this model's confidence be believed?"),
@@ -70,9 +73,7 @@ def _opening(content: Content) -> Markup:
         element("p", first, class_="verdict"),
         element(
             "p",
-            f"Judged on {content['num_test_rows']:,} test rows{groups}, {content['num_classes']:,} classes. Intervals "
-            "hold "
-            f"with {100 * content['confidence_level']:g} % confidence.",
+            f"{how} {content['num_test_rows']:,} test rows{groups}, {content['num_classes']:,} classes. {worth}",
             class_="soft",
         ),
     )

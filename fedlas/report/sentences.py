@@ -7,6 +7,9 @@ from typing import Any
 
 Content = Mapping[str, Any]
 
+#: A share smaller than this is printed as 0.0 %: two that differ by less look the same.
+_UNSEEN = 5e-4
+
 
 def percent(share: float | None, digits: int = 1) -> str:
     return "–" if share is None else f"{100 * share:.{digits}f} %"
@@ -15,7 +18,7 @@ def percent(share: float | None, digits: int = 1) -> str:
 def calibration_sentences(shown: Mapping[str, Mapping[str, Mapping[str, float]]]) -> list[str]:
     before, after = shown["uploaded"], shown["calibrated"]
     low, high = after["ece"]["floor_low"], after["ece"]["floor_high"]
-    inside = after["ece"]["value"] <= high
+    inside = after["ece"]["value"] <= high + _UNSEEN
     return [
         f"On the test rows accuracy goes from {percent(before['accuracy']['value'])} to "
         f"{percent(after['accuracy']['value'])}, "
@@ -74,8 +77,8 @@ def worst_class(section: Content, level: float) -> str:
         )
     return (
         f"Worst class: where it answers “{row['name']}” it says {percent(row['mean_confidence'])} and is right "
-        f"{percent(row['precision']['value'])} of the time ({row['num_predicted']:,} rows, corrected p = "
-        f"{row['p_adjusted']:.3g}): {_direction(row['gap']['value'])} there."
+        f"{percent(row['precision']['value'])} of the time ({row['num_predicted']:,} rows, corrected "
+        f"{_p(row['p_adjusted'])}): {_direction(row['gap']['value'])} there."
     )
 
 
@@ -103,10 +106,14 @@ def worst_slice(section: Content | None, level: float) -> str | None:
 def _failings(row: Content, alpha: float) -> str:
     parts = []
     if row["p_miscalibrated"] is not None and row["p_miscalibrated"] <= alpha:
-        parts.append(f"{_direction(row['gap']['value'])}, corrected p = {row['p_miscalibrated']:.3g}")
+        parts.append(f"{_direction(row['gap']['value'])}, corrected {_p(row['p_miscalibrated'])}")
     if row["p_worse"] is not None and row["p_worse"] <= alpha:
-        parts.append(f"right less often than the other rows, corrected p = {row['p_worse']:.3g}")
+        parts.append(f"right less often than the other rows, corrected {_p(row['p_worse'])}")
     return "; ".join(parts)
+
+
+def _p(value: float) -> str:
+    return f"p = {value:.2g}" if value >= 1e-4 else "p < 0.0001"
 
 
 def _direction(gap: float) -> str:
@@ -136,9 +143,10 @@ def positive_sentence(section: Content, level: float) -> str:
     return f"{found}; its probabilities are {kind} (calibration slope {slope['value']:.2f}, 1 is right)."
 
 
-def looks_sentence(looks: Content | None) -> str | None:
-    before = None if looks is None else looks.get("before")
-    if before is None:
+def looks_sentence(content: Content) -> str | None:
+    """How often the test rows have judged; nothing where they did not judge now."""
+    before = (content["looks"] or {}).get("before")
+    if before is None or content["verdict"] == "undetermined":
         return None
     if before == 0:
         return "These test rows had not judged before."

@@ -13,6 +13,8 @@ Ints = NDArray[np.int64]
 
 #: A model that is right so often, and so sure of it, has usually seen the rows.
 ACCURACY_TOO_GOOD, NLL_TOO_GOOD, ROWS_ENOUGH = 0.995, 0.05, 200
+#: Where one class is nearly all rows, being right so often is no feat: of its errors this share must be left at most.
+ERRORS_LEFT = 0.1
 #: Calibration rows that are so much easier than test rows, beyond chance, were seen or come from elsewhere.
 ACCURACY_APART, STANDARD_ERRORS_APART = 0.02, 3.0
 FEW_ROWS, FEW_GROUPS = 200, 30
@@ -32,8 +34,10 @@ def suspicions(
     duplicates: Mapping[str, int] | None = None,
 ) -> list[str]:
     """All warnings about the test rows of the uploaded model, of which `accuracy` and `nll` are."""
+    guessed = float(np.bincount(targets).max() / len(targets))
     found = [
-        _too_good(len(targets), accuracy, nll, seen_by_model),
+        _too_good(len(targets), accuracy, nll, seen_by_model, guessed),
+        _no_better_than_guessing(targets, names, accuracy),
         _apart(len(targets), accuracy, calibration_accuracy, num_calibration_rows),
         _missing_classes(targets, num_classes, names),
         _few(targets, groups),
@@ -41,10 +45,10 @@ def suspicions(
     return [*(sentence for sentence in found if sentence), *_duplicated(duplicates or {})]
 
 
-def _too_good(num_rows: int, accuracy: float, nll: float, seen_by_model: str | None) -> str | None:
+def _too_good(num_rows: int, accuracy: float, nll: float, seen_by_model: str | None, guessed: float) -> str | None:
     if seen_by_model == "unknown" or num_rows < ROWS_ENOUGH:
         return None
-    if accuracy < ACCURACY_TOO_GOOD or nll > NLL_TOO_GOOD:
+    if accuracy < ACCURACY_TOO_GOOD or nll > NLL_TOO_GOOD or 1 - accuracy > ERRORS_LEFT * (1 - guessed):
         return None
     return (
         f"The uploaded model is right on {100 * accuracy:.2f} % of the {num_rows:,} test rows and almost sure of it "
@@ -54,14 +58,33 @@ def _too_good(num_rows: int, accuracy: float, nll: float, seen_by_model: str | N
     )
 
 
+def _no_better_than_guessing(targets: Ints, names: Sequence[str], accuracy: float) -> str | None:
+    counts = np.bincount(targets)
+    share = float(counts.max() / len(targets))
+    if accuracy > share + sqrt(share * (1 - share) / len(targets)) or share == 1:
+        return None
+    commonest = names[int(counts.argmax())]
+    return (
+        f"The uploaded model is right on {100 * accuracy:.1f} % of the test rows, which is no more than always "
+        f"answering “{commonest}” would be ({100 * share:.1f} %): accuracy is no evidence that it has "
+        "learned anything, and calibration does not teach it. Look at the recall of each class."
+    )
+
+
 def _apart(num_rows: int, accuracy: float, before: float | None, num_before: int | None) -> str | None:
     if before is None:
         return None
     error = sqrt(max(accuracy * (1 - accuracy), 0.25 / num_rows) / num_rows)
     if num_before:
         error = sqrt(error**2 + max(before * (1 - before), 0.25 / num_before) / num_before)
-    if before - accuracy < max(ACCURACY_APART, STANDARD_ERRORS_APART * error):
+    if abs(before - accuracy) < max(ACCURACY_APART, STANDARD_ERRORS_APART * error):
         return None
+    if before < accuracy:
+        return (
+            f"The uploaded model is right on only {100 * before:.1f} % of the calibration rows but on "
+            f"{100 * accuracy:.1f} % of the test rows: either labels of calibration rows are wrong, or the two splits "
+            "come from different places. What was fitted on the calibration rows is then wrong for the test rows."
+        )
     return (
         f"The uploaded model is right on {100 * before:.1f} % of the calibration rows but on {100 * accuracy:.1f} % "
         "of the "

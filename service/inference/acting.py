@@ -84,8 +84,8 @@ def _guarantees(profile: Mapping[str, Any], field: str) -> Guarantees:
     content = profile.get("guarantees")
     if content is None:
         message = (
-            "nothing can be promised for this model, since no guarantee rows were set aside: calibrate it with a "
-            "dataset that has rows in the split 'guarantee'"
+            "nothing can be promised for this model: promises are made for the calibrated model of a job whose dataset "
+            "has rows in the split 'guarantee' (a model that a job left unchanged carries none)"
         )
         raise InvalidRequest("no_guarantee_rows", message, field=field)
     return Guarantees.from_dict(content)

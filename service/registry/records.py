@@ -8,6 +8,9 @@ from pydantic import BaseModel
 
 from service.registry import contract, tables
 
+#: What a model's record shows of what its guarantee rows allow to promise.
+_SHOWN_OF_GUARANTEES = ("num_rows", "num_groups", "delta")
+
 
 def dataset_record(row: tables.Dataset) -> contract.DatasetRecord:
     """The public record of a dataset."""
@@ -20,6 +23,8 @@ def model_record(row: tables.Model) -> contract.ModelRecord:
     """The public record of a model."""
     profile = dict(row.profile or {})
     profile.pop("class_names_given", None)
+    if profile.get("guarantees"):  # its tables grow with the classes and stand in the file's metadata
+        profile["guarantees"] = {name: profile["guarantees"].get(name) for name in _SHOWN_OF_GUARANTEES}
     report_url = f"/v1/jobs/{row.job_id}/report" if row.job_id else None
     return contract.ModelRecord(
         **_own(row, contract.ModelRecord),

@@ -87,6 +87,8 @@ def _parts(scores: Scores) -> tuple[Rows, Rows]:
                 f"of {len(codes)} rows {len(calibration)} would fit and {len(test)} judge the calibrator; "
                 f"to {use} it at least {_MIN_ROWS} are needed",
             )
+    if groups is not None and len(np.unique(groups[test])) < 2:
+        raise BadDataset("split_too_small", "all rows that would judge are of one group, at least 2 groups are needed")
     return calibration, test
 
 

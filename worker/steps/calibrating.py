@@ -65,7 +65,6 @@ class Calibrate(Step):
                 "prepared_sha256": dataset.prepared_sha256,
             },
             "looks_before": looks_before,
-            "judged_before": looks_before,
         }
 
     def _limits(self, row: tables.Job) -> Limits:

@@ -1,0 +1,144 @@
+"""A temperature, and a small share of doubt that is spread evenly over the classes; it never moves a decision.
+
+A single temperature has to answer two questions at once: how sensitive the confidences are, and how often a row that
+the model is certain of is wrong all the same (a wrong label, another kind of input). Such rows cost most of the NLL, so
+the temperature is raised for all until they are afforded, and the ordinary rows become underconfident. With
+p = softmax(s/T) the mixture is (1 − w)·p + w/K; w answers the second question.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from fedlas.calibrators.base import (
+    HIGHEST,
+    LOWEST,
+    Calibrator,
+    Chain,
+    Floats,
+    Ints,
+    Parameters,
+    checked,
+    log_softmax,
+    softmax,
+)
+from fedlas.calibrators.temperature import TemperatureScaling
+
+if TYPE_CHECKING:
+    import onnx
+
+#: No more than half of every answer is doubt; a share under the smallest is none (its logarithm must fit float32).
+MOST, LEAST = 0.5, 1e-6
+#: How far the mixture's log temperature is looked for under and over that of a temperature alone.
+_COOLER, _HOTTER = 2.0, 0.5
+_GOLDEN = (np.sqrt(5.0) - 1.0) / 2.0
+
+
+class MixtureScaling(Calibrator):
+    """log((1 − w)·softmax(s/T) + w/K) with T > 0 and 0 ≤ w ≤ 1/2; w = 0 is a temperature.
+
+    >>> logits = np.array([[9.0, 0.0]] * 9 + [[0.1, 0.0]] * 10)   # sure rows that are wrong once in nine
+    >>> targets = [0] * 8 + [1] + [0, 1] * 5
+    >>> round(float(softmax(MixtureScaling().fit(logits, targets)(logits))[0, 0]), 3)  # says what is true
+    0.889
+    """
+
+    name = "mixture"
+    keeps_order = True
+
+    def __init__(self, temperature: float = 1.0, share: float = 0.0, num_classes: int = 2) -> None:
+        if not (np.isfinite(temperature) and temperature > 0 and 0 <= share <= MOST):
+            raise ValueError(
+                f"temperature must be positive and finite, share in [0, {MOST}], got {temperature!r}, {share!r}"
+            )
+        self.temperature, self.share, self.num_classes = float(temperature), float(share), int(num_classes)
+
+    def fit(self, logits: ArrayLike, targets: ArrayLike, *, weights: ArrayLike | None = None) -> Self:
+        scores, labels, rows = checked(logits, targets, weights)
+        start = -np.log(TemperatureScaling().fit(scores, labels, weights=weights).temperature)
+        low, high = np.log(1 / HIGHEST), np.log(1 / LOWEST)
+        low, high = max(low, start - _HOTTER), min(high, start + _COOLER)
+        u = _lowest(lambda v: _best_share(scores, labels, rows, v)[1], low, high)
+        share, nll = _best_share(scores, labels, rows, u)
+        if share < LEAST or nll >= _plain_nll(scores, labels, rows, start):
+            share, u = 0.0, start
+        self.temperature, self.share, self.num_classes = float(np.exp(-u)), float(share), scores.shape[1]
+        return self
+
+    def __call__(self, logits: ArrayLike) -> Floats:
+        return mixed(np.asarray(logits, dtype=np.float64) / self.temperature, self.share)
+
+    @classmethod
+    def num_parameters(cls, num_classes: int) -> int:
+        return 2
+
+    def parameters(self) -> Parameters:
+        return {"temperature": self.temperature, "share": self.share, "num_classes": self.num_classes}
+
+    @classmethod
+    def _restore(cls, parameters: Mapping[str, Any]) -> MixtureScaling:
+        return cls(float(parameters["temperature"]), float(parameters["share"]), int(parameters["num_classes"]))
+
+    def to_onnx(self, input_name: str, output_name: str) -> tuple[list[onnx.NodeProto], list[onnx.TensorProto]]:
+        chain = Chain(input_name)
+        chain.step("Div", chain.constant("temperature", self.temperature), result="divided")
+        if self.share:
+            add_doubt(chain, self.share, self.num_classes)
+        return chain.end(output_name)
+
+
+def mixed(logits: Floats, share: float) -> Floats:
+    """log((1 − w)·softmax(s) + w/K) for logits (N, K) and a share w; the logits themselves where w is 0."""
+    if share == 0.0:
+        return logits
+    doubt = np.log(share / logits.shape[1])
+    mixture: Floats = np.logaddexp(np.log1p(-share) + log_softmax(logits), doubt)
+    return mixture
+
+
+def add_doubt(chain: Chain, share: float, num_classes: int) -> None:
+    """The same as ONNX nodes, appended to a chain that ends in logits (N, K)."""
+    chain.step("Softmax", result="sure", axis=1)
+    chain.step("Mul", chain.constant("certain_share", 1.0 - share), result="less_sure")
+    chain.step("Add", chain.constant("doubt", share / num_classes), result="with_doubt")
+    chain.step("Log", result="doubtful")
+
+
+def _plain_nll(scores: Floats, labels: Ints, rows: Floats, u: float) -> float:
+    logs = log_softmax(np.exp(u) * scores)
+    return float(-(rows @ logs[np.arange(len(labels)), labels]))
+
+
+def _best_share(scores: Floats, labels: Ints, rows: Floats, u: float) -> tuple[float, float]:
+    """The share with the lowest NLL at log inverse temperature u, and that NLL: convex in the share, so bisected."""
+    even = 1.0 / scores.shape[1]
+    true = np.maximum(softmax(np.exp(u) * scores)[np.arange(len(labels)), labels], 1e-300)
+    low, high = 0.0, MOST
+    if rows @ ((true - even) / true) >= 0:  # the slope at no doubt: doubt only costs
+        return 0.0, float(-(rows @ np.log(true)))
+    for _ in range(50):
+        share = 0.5 * (low + high)
+        slope = rows @ ((true - even) / ((1 - share) * true + share * even))
+        low, high = (share, high) if slope < 0 else (low, share)
+    share = 0.5 * (low + high)
+    return share, float(-(rows @ np.log((1 - share) * true + share * even)))
+
+
+def _lowest(function: Callable[[float], float], low: float, high: float) -> float:
+    """Where a function of one number is lowest between two bounds, by golden section."""
+    a, b = high - _GOLDEN * (high - low), low + _GOLDEN * (high - low)
+    at_a, at_b = function(a), function(b)
+    for _ in range(40):
+        if at_a < at_b:
+            high, b, at_b = b, a, at_a
+            a = high - _GOLDEN * (high - low)
+            at_a = function(a)
+        else:
+            low, a, at_a = a, b, at_b
+            b = low + _GOLDEN * (high - low)
+            at_b = function(b)
+    return float(0.5 * (low + high))
