@@ -48,6 +48,7 @@ class Heats:
         judge: Judge,
         clock: Clock,
         *,
+        calibration_features: Floats,
         seed: int,
         device: torch.device | str | None,
         on_progress: OnProgress | None,
@@ -61,7 +62,9 @@ class Heats:
         self._results: dict[int, CandidateResult] = {}
         self._obstacle = self._find_obstacle(train)
         if train is not None and not self._obstacle:
-            self.trainer = Trainer(classifier, train, calibration, seed=seed, device=device)
+            self.trainer = Trainer(
+                classifier, train, calibration, calibration_features=calibration_features, seed=seed, device=device
+            )
         self._total = 1
         self._fraction = 0.0
 

@@ -72,7 +72,10 @@ def race(
     seconds = max(_LEAST_FOR_FEATURES, _SHARE_FOR_FEATURES * budget_seconds)
     judge = Judge(targets, names, calibrators is None, groups, seed, accuracy, max_accuracy_drop, seconds)
     post_hoc = uploaded(classifier, judge, base_logits, base_features)
-    heats = Heats(classifier, train, calibration, judge, clock, seed=seed, device=device, on_progress=on_progress)
+    heats = Heats(
+        classifier, train, calibration, judge, clock,
+        calibration_features=base_features, seed=seed, device=device, on_progress=on_progress,
+    )  # fmt: skip
     combine = combine and len(candidates) > 1
     heats.run(candidates, kept=_KEPT_FOR_STUDENT if combine and max_cost_factor < 2 else 0.0, then=1 if combine else 0)
     refined = [_refined(finisher, judge) for finisher in heats.best(_REFINED)]

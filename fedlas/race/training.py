@@ -47,11 +47,19 @@ class Trainer:
     """The uploaded network, the train rows, and what is computed from them once."""
 
     def __init__(
-        self, classifier: Classifier, train: Rows, calibration: Rows, *, seed: int, device: torch.device | str | None
+        self,
+        classifier: Classifier,
+        train: Rows,
+        calibration: Rows,
+        *,
+        calibration_features: Floats,
+        seed: int,
+        device: torch.device | str | None,
     ) -> None:
         self.classifier, self.seed, self.device = classifier, seed, device
         self.inputs, self.targets = train
         self.calibration_inputs, self.calibration_targets = calibration
+        self.calibration_features = calibration_features  # under the uploaded network
         self._edges: dict[str, float] = {}
 
     @cached_property
@@ -60,11 +68,6 @@ class Trainer:
         logits, features = predict_logits(self.classifier, self.inputs, device=self.device)
         require_numbers(logits, features, split="train")
         return features
-
-    @cached_property
-    def calibration_features(self) -> Floats:
-        """Features of the calibration rows under the uploaded network."""
-        return predict_logits(self.classifier, self.calibration_inputs, device=self.device)[1]
 
     @property
     def edges(self) -> dict[str, float]:

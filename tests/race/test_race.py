@@ -243,7 +243,8 @@ def test_heads_share_the_memory_of_their_body() -> None:
     train, calibration, _ = noisy_digits()
     classifier = overconfident_classifier()
     before = {name: value.clone() for name, value in classifier.state_dict().items()}
-    trainer = Trainer(classifier, train, calibration, seed=0, device=None)
+    seen = predict_logits(classifier, calibration[0])[1]
+    trainer = Trainer(classifier, train, calibration, calibration_features=seen, seed=0, device=None)
     done = trainer.train(trainer.resolved(HEAD, "head"), lambda _: None)
     assert isinstance(done.network, SmallClassifier)
     for name, value in done.network.named_parameters():
