@@ -39,9 +39,14 @@ check: setup ## format, lint, types, import contracts, OpenAPI snapshot
 openapi: setup ## write the snapshot of the HTTP contract
 	$(BIN)/fedlas openapi $(OPENAPI)
 
-bench: setup ## measure; results are written down in benchmarks/README.md
+bench: setup ## measure (hours); results are written down in benchmarks/README.md
+	$(BIN)/python -m pip install --quiet --requirement benchmarks/requirements.txt
 	$(BIN)/python benchmarks/loss_step.py
 	$(BIN)/python benchmarks/metrics_speed.py
+	$(BIN)/python benchmarks/gate.py
+	$(BIN)/python -m benchmarks.guarantees
+	$(BIN)/python benchmarks/head_race.py
+	$(BIN)/python benchmarks/shift.py
 	$(BIN)/python benchmarks/calibration.py
 
 clean: ## remove what was built, but no data

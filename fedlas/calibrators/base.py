@@ -16,8 +16,10 @@ Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 Parameters = dict[str, Any]
 
-#: No temperature, and no slope of an affine map, leaves this range.
+#: No slope of an affine map leaves this range, and no temperature is lower.
 LOWEST, HIGHEST = 0.01, 100.0
+#: No temperature is higher: logits of ±10,000, which exist, need about 1,000.
+HOTTEST = 1e5
 #: Logits (N·K numbers) above which a calibrator that iterates over all of them would take too long or too much memory.
 MAX_LOGITS = 20_000_000
 

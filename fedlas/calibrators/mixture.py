@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from fedlas.calibrators.base import (
-    HIGHEST,
+    HOTTEST,
     LOWEST,
     Calibrator,
     Chain,
@@ -60,7 +60,7 @@ class MixtureScaling(Calibrator):
     def fit(self, logits: ArrayLike, targets: ArrayLike, *, weights: ArrayLike | None = None) -> Self:
         scores, labels, rows = checked(logits, targets, weights)
         start = -np.log(TemperatureScaling().fit(scores, labels, weights=weights).temperature)
-        low, high = np.log(1 / HIGHEST), np.log(1 / LOWEST)
+        low, high = np.log(1 / HOTTEST), np.log(1 / LOWEST)
         low, high = max(low, start - _HOTTER), min(high, start + _COOLER)
         u = _lowest(lambda v: _best_share(scores, labels, rows, v)[1], low, high)
         share, nll = _best_share(scores, labels, rows, u)

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from fedlas.calibrators.base import (
-    HIGHEST,
+    HOTTEST,
     LOWEST,
     Calibrator,
     Chain,
@@ -107,7 +107,7 @@ def _log_inverse_temperature(scores: Floats, labels: Ints, rows: Floats) -> floa
     if wanted == 0.0:  # every row is right: the NLL falls for ever as T goes to 0
         doubt = 1.0 / (effective_count(rows) + 2.0)
         wanted = float(doubt * (rows @ centred.mean(axis=1)))
-    low, high = np.log(1.0 / HIGHEST), np.log(1.0 / LOWEST)
+    low, high = np.log(1.0 / HOTTEST), np.log(1.0 / LOWEST)
     u = 0.0
     for _ in range(100):
         beta = np.exp(u)
