@@ -35,10 +35,11 @@ BASE, BASE_TS, POST_HOC, TRAINED, SERVED = (
 )
 CROSS_ENTROPY, FEDLAS = "cross-entropy, best rate, + TS", "FedLAS, best candidate, + TS"
 PROBMETRICS, NETCAL = "probmetrics, best", "netcal, best"
+SAME_LABELS = "FedLAS service: finalist that keeps every label"
 #: What is served where the judgement names a finalist, or nobody.
-SERVES = {"trained": TRAINED, "post_hoc": POST_HOC, "temperature": BASE_TS, None: BASE}
+SERVES = {"trained": TRAINED, "post_hoc": POST_HOC, "same_labels": SAME_LABELS, None: BASE}
 #: The order of the table, and what the served model is compared with.
-POLICIES = (BASE, BASE_TS, PROBMETRICS, NETCAL, CROSS_ENTROPY, FEDLAS, POST_HOC, TRAINED, SERVED)
+POLICIES = (BASE, BASE_TS, PROBMETRICS, NETCAL, CROSS_ENTROPY, FEDLAS, POST_HOC, SAME_LABELS, TRAINED, SERVED)
 RIVALS = (BASE_TS, PROBMETRICS, NETCAL)
 PROPER: tuple[Literal["brier", "nll"], ...] = ("brier", "nll")
 _METRICS = (metrics.accuracy, metrics.ece, metrics.nll, metrics.brier, metrics.aurc)
@@ -148,6 +149,8 @@ def _policies(
     probs = {BASE: softmax(logits), BASE_TS: softmax(result.temperature(logits))}
     probs |= {policy: peer.probs for policy, peer in peers.items()} | dict(rivals)
     probs[POST_HOC] = result.post_hoc.probs(split.test[0])
+    if result.same_labels is not result.post_hoc:
+        probs[SAME_LABELS] = result.same_labels.probs(split.test[0])
     if result.trained is not None:
         probs[TRAINED] = result.trained.probs(split.test[0])
     return probs
@@ -158,7 +161,7 @@ def judged(probs: Mapping[str, Floats], split: Split, provenance: str, seed: int
         uploaded=probs[BASE],
         post_hoc=probs[POST_HOC],
         trained=probs.get(TRAINED),
-        temperature=probs[BASE_TS],
+        same_labels=probs.get(SAME_LABELS),
         targets=split.test[1],
         groups=split.test_groups,
         provenance=provenance,
@@ -178,6 +181,8 @@ def _verdict(judgement: Judgement) -> Json:
 
 def _chosen(result: RaceResult, peers: Mapping[str, Peer], rivals: Mapping[str, str]) -> dict[str, str]:
     chosen = {POST_HOC: result.post_hoc.result.name, **{policy: peer.chosen for policy, peer in peers.items()}}
+    if result.same_labels is not result.post_hoc:
+        chosen[SAME_LABELS] = result.same_labels.result.name
     if result.trained is not None:
         chosen[TRAINED] = result.trained.result.name
     return chosen | dict(rivals)

@@ -24,7 +24,7 @@ from numpy.typing import NDArray  # noqa: E402
 
 from benchmarks.data.common import Split, missing  # noqa: E402
 from benchmarks.data.images import fashion_guarantee  # noqa: E402
-from benchmarks.runs import BASE, BASE_TS, POST_HOC, SERVES, TRAINED, judged, raced, rounded  # noqa: E402
+from benchmarks.runs import BASE, BASE_TS, POST_HOC, SAME_LABELS, SERVES, TRAINED, judged, raced, rounded  # noqa: E402
 from benchmarks.settings import SETTINGS, load  # noqa: E402
 from fedlas import metrics  # noqa: E402
 from fedlas.calibrators import softmax  # noqa: E402
@@ -74,14 +74,20 @@ def run(seed: int, *, minutes: float | None, quick: bool) -> Json:
         return softmax(result.temperature(predict_logits(network, inputs)[0]))
 
     models: dict[str, Predict] = {BASE: uploaded, BASE_TS: with_temperature, POST_HOC: result.post_hoc.probs}
+    if result.same_labels is not result.post_hoc:
+        models[SAME_LABELS] = result.same_labels.probs
     if result.trained is not None:
         models[TRAINED] = result.trained.probs
     probs = {name: model(split.test[0]) for name, model in models.items()}
-    verdict = judged(probs, split, setting.provenance, seed).verdict
-    chosen: dict[str, Predict] = {BASE: uploaded, BASE_TS: with_temperature, "served": models[SERVES[verdict]]}
+    judgement = judged(probs, split, setting.provenance, seed)
+    chosen: dict[str, Predict] = {
+        BASE: uploaded,
+        BASE_TS: with_temperature,
+        "served": models[SERVES[judgement.finalist]],
+    }
     thresholds = _thresholds(chosen["served"], seed, split)
     rows = [_line(name, images, chosen, split, thresholds) for name, images in damaged(split.test[0][0], seed)]
-    return {"seed": seed, "verdict": verdict, "thresholds": rounded(thresholds), "rows": rows}
+    return {"seed": seed, "verdict": judgement.verdict, "thresholds": rounded(thresholds), "rows": rows}
 
 
 def _thresholds(served: Predict, seed: int, split: Split) -> dict[str, float]:

@@ -1,13 +1,12 @@
 """The gate: finalists that were named beforehand are judged once on test rows; it knows no networks and no files.
 
 Two claims are tested together: the post-hoc finalist beats the uploaded model, and the trained finalist beats all that
-was not trained (an intersection-union test: the largest of its p-values counts). Where the post-hoc finalist is richer
-than a temperature, "a plain temperature beats the uploaded model" is a third, so that a guard which stops the richer
-one does not send an overconfident model back. All are one-sided tests of the mean paired
-difference of one proper score, of rows or of whole groups, by `fedlas.metrics.betting`, which says why, and Holm's
-procedure keeps the chance of any false claim under the level of this look. A test split that has judged before has
-spent part of `1 - confidence_level`: see `level_of_look`. Guards can only stop a promotion, never cause one; their
-level is not spent.
+was not trained (an intersection-union test: the largest of its p-values counts). Where the post-hoc finalist moves
+labels, "a calibrator that keeps every label beats the uploaded model" is a third, so that a guard which stops the other
+does not send an overconfident model back. All are one-sided tests of the mean paired difference of one proper score, of
+rows or of whole groups, by `fedlas.metrics.betting`, which says why, and Holm's procedure keeps the chance of any false
+claim under the level of this look. A test split that has judged before has spent part of `1 - confidence_level`: see
+`level_of_look`. Guards can only stop a promotion, never cause one; their level is not spent.
 """
 
 from __future__ import annotations
@@ -41,7 +40,7 @@ def judge(
     uploaded: ArrayLike,
     post_hoc: ArrayLike,
     trained: ArrayLike | None,
-    temperature: ArrayLike | None = None,
+    same_labels: ArrayLike | None = None,
     targets: ArrayLike,
     groups: ArrayLike | None = None,
     provenance: str,
@@ -57,8 +56,8 @@ def judge(
 
     Args:
         trained: None where no trained finalist was named; then there is one claim less.
-        temperature: the uploaded model with a plain temperature; where the post-hoc finalist is a richer calibrator, it
-            is judged as one more claim, and is what a verdict `post_hoc` serves if a guard stops the richer one.
+        same_labels: the uploaded model with a calibrator that keeps every label, where the post-hoc finalist does not;
+            one more claim, and what a verdict `post_hoc` serves if a guard stops the other.
         provenance: which rows the model has seen: `no`, `train_split`, or `unknown`, which makes all `undetermined`.
         max_accuracy_drop: how far a promoted model's accuracy may lie under the uploaded model's (point estimate).
         num_resamples: for the interval of the AURC difference, which decides nothing; few make a judgement cheap.
@@ -83,9 +82,7 @@ def judge(
         )
     if provenance == "unknown":
         return Judgement("undetermined", score, (), (), (UNDETERMINED,), looks_before)
-    if temperature is not None and np.array_equal(np.asarray(temperature), np.asarray(post_hoc)):
-        temperature = None
-    given = {"uploaded": uploaded, "temperature": temperature, "post_hoc": post_hoc, "trained": trained}
+    given = {"uploaded": uploaded, "same_labels": same_labels, "post_hoc": post_hoc, "trained": trained}
     probs, rows = _checked(given, targets, groups)
     options = Options(score, 1 - confidence_level, max_accuracy_drop, seed, check_count("num_resamples", num_resamples))
     claims = _claims(probs, rows, score, level)

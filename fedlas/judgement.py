@@ -13,13 +13,13 @@ MOST_ROWS_NEEDED = 1_000_000
 
 _NAMES = {
     "uploaded": "the uploaded model",
-    "temperature": "its plain temperature",
+    "same_labels": "its calibration that keeps every label",
     "post_hoc": "its post-hoc calibration",
     "trained": "the fine-tuned model",
 }
 
 #: What serving a finalist is called; None is the uploaded model as it came.
-VERDICTS = {None: "unchanged", "temperature": "post_hoc", "post_hoc": "post_hoc", "trained": "trained"}
+VERDICTS = {None: "unchanged", "same_labels": "post_hoc", "post_hoc": "post_hoc", "trained": "trained"}
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class Judgement:
     """The verdict (`trained`, `post_hoc`, `unchanged`, `undetermined`) and what it rests on.
 
     `level` is what this look at the test split could spend, after `looks_before` earlier ones; `finalist` is who is to
-    be served (`temperature`, `post_hoc`, `trained`), None for the uploaded model as it came.
+    be served (`same_labels`, `post_hoc`, `trained`), None for the uploaded model as it came.
     """
 
     verdict: str
@@ -87,15 +87,15 @@ _SENTENCES = {
     "unchanged": "The uploaded model stays as it is: nothing was shown to be better without doing harm.",
 }
 
-_WITH_TEMPERATURE = (
-    "The uploaded model is promoted with a plain temperature: that beats the model as it came, and the richer "
-    "calibrator that was named on the calibration rows was not shown to be better without doing harm."
+_SAME_LABELS = (
+    "The uploaded model is promoted with a calibrator that keeps every label: that beats the model as it came, and the "
+    "richer calibrator that was named on the calibration rows was not shown to be better without doing harm."
 )
 
 
 def sentences_of(judgement: Judgement, num_rows: int, class_names: Sequence[str] | None = None) -> tuple[str, ...]:
     """What was judged, in words: the verdict, every claim, every guard that has something to say, the ledger."""
-    sentences = [_WITH_TEMPERATURE if judgement.finalist == "temperature" else _SENTENCES[judgement.verdict]]
+    sentences = [_SAME_LABELS if judgement.finalist == "same_labels" else _SENTENCES[judgement.verdict]]
     for claim in judgement.claims:
         sentences += [_compared(claim, comparison, judgement.score) for comparison in claim.comparisons]
         if claim.rows_needed is not None:

@@ -305,3 +305,45 @@ def test_the_order_of_the_rows_does_not_matter() -> None:
     for field in ("value", "low", "high", "p_value"):
         first, second = (getattr(result.claims[0].comparisons[0], field) for result in (one, two))
         assert first == pytest.approx(second, rel=1e-6)
+
+
+def test_a_calibrator_that_keeps_labels_stands_behind_one_that_is_stopped() -> None:
+    """A richer calibrator that ruins one class is stopped; the one that keeps every label is served in its place."""
+    rng = np.random.default_rng(0)
+    targets = rng.integers(0, 3, 900)
+    right = rng.random(900) < 0.8
+    answer = np.where(right, targets, (targets + 1) % 3)
+    uploaded = np.full((900, 3), 0.005)
+    uploaded[np.arange(900), answer] = 0.99
+    cooled = np.full((900, 3), 0.1)
+    cooled[np.arange(900), answer] = 0.8
+    truth = np.where(targets == 2, np.where(rng.random(900) < 0.5, 0, 2), targets)  # perfect but for class 2
+    richer = np.full((900, 3), 0.02)
+    richer[np.arange(900), truth] = 0.96
+    found = judge(
+        uploaded=uploaded, post_hoc=richer, same_labels=cooled, trained=None, targets=targets, provenance="no"
+    )
+    assert any(guard.finalist == "post_hoc" and not guard.passed for guard in found.guards)
+    assert (found.verdict, found.finalist, found.promoted) == ("post_hoc", "same_labels", True)
+    assert "keeps every label" in found.sentences[0]
+
+
+def test_a_trained_finalist_must_beat_the_calibrator_that_keeps_labels() -> None:
+    """Better than the uploaded model and a post-hoc finalist that overfitted, but worse than a plain calibrator: no."""
+    rng = np.random.default_rng(0)
+    targets = rng.integers(0, 3, 2000)
+    answer = np.where(rng.random(2000) < 0.7, targets, (targets + 1) % 3)
+
+    def saying(confidence: float) -> np.ndarray:
+        probs = np.full((2000, 3), (1 - confidence) / 2)
+        probs[np.arange(2000), answer] = confidence
+        return probs
+
+    found = judge(
+        uploaded=saying(0.99), post_hoc=saying(0.95), same_labels=saying(0.7), trained=saying(0.88),
+        targets=targets, provenance="no",
+    )  # fmt: skip
+    trained = next(claim for claim in found.claims if claim.finalist == "trained")
+    assert {comparison.against for comparison in trained.comparisons} == {"uploaded", "same_labels", "post_hoc"}
+    assert not trained.shown
+    assert found.verdict == "post_hoc"

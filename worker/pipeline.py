@@ -71,7 +71,7 @@ def calibrate(spec: Json, folder: Path, emit: Emit) -> Json:
             uploaded=probs["uploaded"],
             post_hoc=probs["post_hoc"],
             trained=probs.get("trained"),
-            temperature=probs["temperature"] if result.post_hoc.calibrator.name != "temperature" else None,
+            same_labels=probs.get("same_labels"),
             targets=labels,
             groups=groups,
             provenance=dataset.seen_by_model,

@@ -23,7 +23,7 @@ from fedlas.familiarity import Familiarity
 from fedlas.feature_scaling import calibrated
 from fedlas.gate import Judgement
 from fedlas.importers import OnnxClassifier
-from fedlas.race import CandidateResult, Finalist, RaceResult
+from fedlas.race import Finalist, RaceResult
 from fedlas.race.answers import require_numbers
 from fedlas.selective import Guarantees
 from fedlas.train import predict_logits
@@ -62,6 +62,8 @@ def finalists_probs(classifier: Classifier, result: RaceResult, inputs: Sequence
         "temperature": softmax(result.temperature(logits)),
         "post_hoc": result.post_hoc.probs(inputs),
     }
+    if result.same_labels is not result.post_hoc:
+        probs["same_labels"] = result.same_labels.probs(inputs)
     if result.trained is not None:
         probs["trained"] = result.trained.probs(inputs)
     return probs
@@ -74,17 +76,9 @@ def chosen(judgement: Judgement, result: RaceResult, probs: Mapping[str, Array])
         return Chosen(result.trained, probs[name])
     if name == "post_hoc":
         return Chosen(result.post_hoc, probs[name])
-    if name == "temperature":
-        return Chosen(_with_temperature(result), probs["temperature"])
+    if name == "same_labels":
+        return Chosen(result.same_labels, probs[name])
     return Chosen(None, probs["uploaded"])
-
-
-def _with_temperature(result: RaceResult) -> Finalist:
-    """The uploaded network with a plain temperature, which stands behind every richer calibrator."""
-    temperature = result.temperature
-    held_out = temperature(result.base_logits)
-    summary = CandidateResult("uploaded + temperature", "temperature", {}, "none", "finished", calibrator=temperature)
-    return Finalist(result.post_hoc.classifier, temperature, summary, held_out)
 
 
 def promises_of(finalist: Finalist, dataset: Dataset, seed: int) -> Promises:

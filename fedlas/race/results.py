@@ -111,6 +111,7 @@ class RaceResult:
     Attributes:
         temperature: the plain temperature on the uploaded model, which every report shows.
         post_hoc: the uploaded model with its best post-hoc calibrator.
+        same_labels: the uploaded model with its best calibrator that moves no label; `post_hoc` where that is one.
         trained: the best of what was trained (one network, an ensemble, or what learned from one), None where none
             beats `post_hoc` on the calibration rows by more than one standard error.
         base_logits: (N, K) of the uploaded model on the calibration rows.
@@ -121,6 +122,7 @@ class RaceResult:
     candidates: tuple[CandidateResult, ...]
     temperature: Calibrator
     post_hoc: Finalist
+    same_labels: Finalist
     trained: Finalist | None
     base_logits: Floats
     notes: tuple[str, ...] = field(default=())

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike
 
-from fedlas.calibrators import TemperatureScaling
+from fedlas.calibrators import CALIBRATORS, TemperatureScaling
 from fedlas.classifier import Classifier
 from fedlas.race.answers import require_numbers
 from fedlas.race.averaging import Averaging, uploaded
@@ -17,7 +17,7 @@ from fedlas.race.candidates import Candidate
 from fedlas.race.clock import Clock
 from fedlas.race.heats import Finisher, Heats, OnProgress
 from fedlas.race.judging import Judge
-from fedlas.race.results import Finalist, RaceResult, Signs
+from fedlas.race.results import Finalist, Floats, RaceResult, Signs
 from fedlas.race.scoring import post_hoc_names
 from fedlas.race.training import Rows
 
@@ -86,12 +86,21 @@ def race(
         candidates=(post_hoc.result, *heats.results_with(refined), *(one.result for one in averaged)),
         temperature=TemperatureScaling().fit(base_logits, targets),
         post_hoc=post_hoc,
+        same_labels=_same_labels(post_hoc, judge, base_logits),
         trained=trained,
         base_logits=base_logits,
         notes=tuple(dict.fromkeys(heats.notes)),
         signs=_signs(trained, heats),
         rates=heats.rates,
     )
+
+
+def _same_labels(post_hoc: Finalist, judge: Judge, logits: Floats) -> Finalist:
+    """The post-hoc finalist, or the best calibrator beside it that keeps the order of the classes."""
+    if post_hoc.calibrator.keeps_order:
+        return post_hoc
+    names = [name for name in judge.names if CALIBRATORS[name].keeps_order]
+    return uploaded(post_hoc.classifier, replace(judge, names=names, reads_features=False), logits, None)
 
 
 def _refined(finisher: Finisher, judge: Judge) -> Finisher:

@@ -14,7 +14,7 @@ Content = Mapping[str, Any]
 
 _FINALISTS = {
     "uploaded": "model as uploaded",
-    "temperature": "uploaded model with a plain temperature",
+    "same_labels": "uploaded model with a calibrator that keeps every label",
     "post_hoc": "uploaded model with a calibrator",
     "trained": "fine-tuned model",
 }
