@@ -104,8 +104,12 @@ def _same_labels(post_hoc: Finalist, judge: Judge, logits: Floats) -> Finalist:
 
 
 def _refined(finisher: Finisher, judge: Judge) -> Finisher:
-    """The finisher with a calibrator that may read its features too."""
-    calibrated = judge.calibrate(finisher.logits, finisher.features)
+    """The finisher with a calibrator chosen with care, which may read its features too where they are its own.
+
+    A head has the uploaded network's features, and a map of those already stands behind the uploaded head.
+    """
+    own = finisher.features if finisher.candidate.scope != "head" else None
+    calibrated = judge.calibrate(finisher.logits, own)
     scores = judge.score(calibrated)
     reason = judge.too_inaccurate(scores)
     result = replace(
