@@ -183,7 +183,7 @@ def _gate_sentences(gate: dict[str, Any] | None) -> list[str]:
             "The gate reads a large norm as a reason for more smoothing on "
             f"{100 * gate['positive']['value']:.0f} % of the rows."
         ]
-    return [f"Training turned the gate on {100 * gate['flipped']['value']:.0f} % of the rows."]
+    return [f"Training changed the gate's answer on {100 * gate['flipped']['value']:.0f} % of the rows."]
 
 
 def _column(name: str, values: ArrayLike, num_rows: int | None = None) -> Floats:

@@ -68,7 +68,7 @@ def test_smoothing_and_gate_are_counted() -> None:
     assert found["epsilon"]["wrong_minus_right"]["low"] > 0
     assert (found["gate"]["flipped"]["value"], found["gate"]["positive"]["value"]) == (0.5, 0.5)
     assert any("more where it errs" in sentence for sentence in found["sentences"])
-    assert any("turned the gate on 50 %" in sentence for sentence in found["sentences"])
+    assert any("answer on 50 %" in sentence for sentence in found["sentences"])
 
 
 def test_a_perfect_model_has_signs_without_figures() -> None:
