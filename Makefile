@@ -24,7 +24,7 @@ demo: setup ## from an overconfident classifier to calibrated predictions, on re
 	$(BIN)/fedlas demo
 
 test: setup ## run the tests
-	$(BIN)/python -m pytest -n 2 -m "not slow and not gpu"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m "not slow and not gpu"
 
 serve: setup ## API, worker and broker on this machine, data in ./fedlas-data
 	$(BIN)/fedlas serve

@@ -6,10 +6,16 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
 
 from service.registry.unit_of_work import Registry
 from service.settings import ServiceSettings
 from tests.helpers.uploads import Uploads
+
+
+def pytest_configure() -> None:
+    """One thread per test process: two run beside each other, and rounding does not depend on the machine's cores."""
+    torch.set_num_threads(1)
 
 
 @pytest.fixture

@@ -91,13 +91,3 @@ class Units:
     def of_rows(self, counts: Ints) -> Ints:
         """Counts (r, N) of rows for counts (r, G) of units."""
         return counts if self._groups is None else counts[:, self._groups]
-
-
-def resampled_means(
-    values: Floats, *, groups: ArrayLike | None = None, num_resamples: int = 1000, seed: int = 0
-) -> Floats:
-    """Means (R, M) of row values (N, M) over R resamples of rows or of whole groups, the same ones for all M."""
-    members = None if groups is None else np.unique(np.asarray(groups), return_inverse=True)[1]
-    units = Units(members, len(values))
-    sums = units.sums(values)
-    return np.concatenate([units.means(counts, sums) for counts in units.resamples(num_resamples, seed)])

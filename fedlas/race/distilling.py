@@ -33,18 +33,6 @@ def distil(
     on_epoch: Callable[[EpochResult], None],
 ) -> bool:
     """Train `student` in place on the softmax of the teacher's logits; False where it stopped being finite."""
-    with own_randomness(config.seed, device):
-        return _distil(student, teacher, inputs, config, device, on_epoch)
-
-
-def _distil(
-    student: Classifier,
-    teacher: Classifier,
-    inputs: Sequence[NDArray[Any]],
-    config: TrainConfig,
-    device: torch.device,
-    on_epoch: Callable[[EpochResult], None],
-) -> bool:
     began = time.perf_counter()
     student.to(device).train()
     teacher.to(device).eval()
@@ -55,32 +43,33 @@ def _distil(
     rate = cosine(config.learning_rate, config.epochs * steps_per_epoch(rows, config.batch_size))
     order = torch.Generator().manual_seed(config.seed)
     step = 0
-    for epoch in range(1, config.epochs + 1):
-        blends = epoch <= _PLAIN_FROM * config.epochs and all(array.is_floating_point() for array in arrays)
-        total = 0.0
-        for chosen in shuffled_batches(rows, config.batch_size, order):
-            batch = [array[chosen].to(device) for array in arrays]
-            if blends:
-                batch = _blended(batch, order)
-            with torch.no_grad():
-                wanted = F.softmax(teacher(*batch)[0], dim=1)
-            for group in optimizer.param_groups:
-                group["lr"] = rate(step)
-            value = -(wanted * F.log_softmax(student(*batch)[0], dim=1)).sum(dim=1).mean()
-            if not math.isfinite(float(value.detach())):
-                student.eval()
-                return False
-            optimizer.zero_grad(set_to_none=True)
-            value.backward()
-            nn.utils.clip_grad_norm_(parameters, config.clip_norm)
-            optimizer.step()
-            total += float(value.detach())
-            step += 1
-        on_epoch(
-            EpochResult(
-                epoch, config.epochs, total / steps_per_epoch(rows, config.batch_size), time.perf_counter() - began
+    with own_randomness(config.seed, device):
+        for epoch in range(1, config.epochs + 1):
+            blends = epoch <= _PLAIN_FROM * config.epochs and all(array.is_floating_point() for array in arrays)
+            total = 0.0
+            for chosen in shuffled_batches(rows, config.batch_size, order):
+                batch = [array[chosen].to(device) for array in arrays]
+                if blends:
+                    batch = _blended(batch, order)
+                with torch.no_grad():
+                    wanted = F.softmax(teacher(*batch)[0], dim=1)
+                for group in optimizer.param_groups:
+                    group["lr"] = rate(step)
+                value = -(wanted * F.log_softmax(student(*batch)[0], dim=1)).sum(dim=1).mean()
+                if not math.isfinite(float(value.detach())):
+                    student.eval()
+                    return False
+                optimizer.zero_grad(set_to_none=True)
+                value.backward()
+                nn.utils.clip_grad_norm_(parameters, config.clip_norm)
+                optimizer.step()
+                total += float(value.detach())
+                step += 1
+            on_epoch(
+                EpochResult(
+                    epoch, config.epochs, total / steps_per_epoch(rows, config.batch_size), time.perf_counter() - began
+                )
             )
-        )
     student.eval()
     return True
 

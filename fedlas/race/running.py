@@ -56,7 +56,7 @@ def race(
 
     Args:
         train, calibration: `(inputs, targets)`, one array per model input; `train` None or empty trains nothing.
-        task: `binary` (two classes) lets calibrators with an intercept compete.
+        task: `binary` needs two classes; two classes let calibrators with an intercept compete.
         groups: labels (N,) of groups of calibration rows that stay together in cross-fitting.
         calibrators: names that may compete, over what `task` says (for example only `temperature`; then no calibrator
             reads the features either).

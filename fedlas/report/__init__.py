@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from fedlas.diagram import reliability_svg, risk_coverage_svg
-from fedlas.report.build import CalibrationReport, build_report
+from fedlas.report.build import CalibrationReport, build_report, finite
 from fedlas.report.page import report_html
 from fedlas.report.surroundings import library_versions, machine_facts
 
 __all__ = [
     "CalibrationReport",
     "build_report",
+    "finite",
     "library_versions",
     "machine_facts",
     "reliability_svg",

@@ -150,7 +150,7 @@ def build_report(
     content["worst"] = _worst(content)
     content["advice"] = sentences.advice(content)
     content["summary"] = [*judgement.sentences, *_summary(content), *notes]
-    return CalibrationReport(_finite(content))
+    return CalibrationReport(finite(content))
 
 
 def _names(class_names: Sequence[str] | None, num_classes: int) -> list[str]:
@@ -227,14 +227,14 @@ def _summary(content: Mapping[str, Any]) -> list[str]:
     return [sentence for sentence in found if sentence]
 
 
-def _finite(value: Any) -> Any:
+def finite(value: Any) -> Any:
     """The same content without NaN or infinity, which JSON does not have: they become null."""
     if isinstance(value, Mapping):
-        return {str(key): _finite(item) for key, item in value.items()}
+        return {str(key): finite(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_finite(item) for item in value]
+        return [finite(item) for item in value]
     if isinstance(value, np.ndarray):
-        return _finite(value.tolist())
+        return finite(value.tolist())
     if isinstance(value, np.generic):
         value = value.item()
     if isinstance(value, float) and not math.isfinite(value):

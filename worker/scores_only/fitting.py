@@ -6,7 +6,6 @@ part, not one fitted again on all rows.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -21,7 +20,7 @@ from fedlas.errors import BadDataset, FedLASError
 from fedlas.gate import Judgement, judge
 from fedlas.metrics.evaluate import Report
 from fedlas.race import scoring
-from fedlas.report import library_versions
+from fedlas.report import finite, library_versions
 from worker.scores_only.graph import write
 from worker.scores_only.reading import Scores, read_scores
 
@@ -54,7 +53,7 @@ def fit_scores(spec: Json, folder: Path, emit: Emit) -> Json:
     return {
         "method": calibrator.name,
         "parameters": calibrator.parameters(),
-        "report": _finite(report),
+        "report": finite(report),
         "profile": {
             "input": scores.kind,
             "num_samples": len(scores.targets),
@@ -186,14 +185,3 @@ def _summary(
 
 def _as_dicts(estimates: Mapping[str, Any]) -> dict[str, dict[str, float]]:
     return {name: estimate.as_dict() for name, estimate in estimates.items()}
-
-
-def _finite(value: Any) -> Any:
-    """The same content as JSON has it: no NumPy numbers, and null for what is not finite."""
-    if isinstance(value, Mapping):
-        return {str(key): _finite(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(item) for item in value]
-    if isinstance(value, np.generic):
-        value = value.item()
-    return None if isinstance(value, float) and not math.isfinite(value) else value
