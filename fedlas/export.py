@@ -25,15 +25,14 @@ from fedlas.errors import ExportError
 from fedlas.familiarity import Familiarity
 from fedlas.familiarity_graph import familiarity_graph
 from fedlas.feature_scaling import calibrated, calibrator_graph, shown_parameters
-from fedlas.importers.onnx import OnnxClassifier
-from fedlas.importers.onnx.classifier import STANDARD_OUTPUTS
 from fedlas.importers.onnx.graph import Graph
+from fedlas.importers.onnx.graph_classifier import STANDARD_OUTPUTS, GraphClassifier
 from fedlas.importers.onnx.merging import merge
 from fedlas.selective import Guarantees
 
 Array = NDArray[Any]
 OnnxPart = tuple[list[NodeProto], list[TensorProto]]
-Exportable = OnnxClassifier | Ensemble
+Exportable = GraphClassifier | Ensemble
 
 FAMILIARITY = "familiarity"
 #: Names that no tensor of the upload may keep.
@@ -127,10 +126,10 @@ def build_model(
     return model
 
 
-def _upload(classifier: Exportable) -> OnnxClassifier:
+def _upload(classifier: Exportable) -> GraphClassifier:
     """The network that knows the upload's inputs and versions."""
     network = classifier.networks[0] if isinstance(classifier, Ensemble) else classifier
-    assert isinstance(network, OnnxClassifier)
+    assert isinstance(network, GraphClassifier)
     return network
 
 
@@ -165,9 +164,8 @@ def _served_graph(classifier: Exportable) -> tuple[Graph, list[str], list[list[s
     networks = classifier.networks if isinstance(classifier, Ensemble) else [classifier]
     graphs, wanted = [], []
     for network in networks:
-        assert isinstance(network, OnnxClassifier)
-        graph, template = network.graph(), network.template
-        names = [template.logits, *template.frontier]
+        assert isinstance(network, GraphClassifier)
+        graph, names = network.graph(), [network.logits_name, *network.feature_names]
         graph.prune(names)
         graphs.append(graph)
         wanted.append(_free_output_names(graph, names))

@@ -21,7 +21,7 @@ from fedlas.errors import BaselineMismatch
 from fedlas.evidence import sensitivity
 from fedlas.feature_scaling import shown_parameters
 from fedlas.gate import Judgement, judge
-from fedlas.importers import OnnxClassifier, load_onnx
+from fedlas.importers import GraphClassifier, load_onnx
 from fedlas.race import RaceProgress, RaceResult, race, recipe
 from fedlas.report import build_report, reliability_svg, report_html
 from fedlas.train import device_name, predict_logits
@@ -159,7 +159,7 @@ def _check_expected_accuracy(classifier: Classifier, rows: Rows, expected: float
         )
 
 
-def _race(classifier: OnnxClassifier, dataset: Dataset, request: Json, *, trains: bool, emit: Emit) -> RaceResult:
+def _race(classifier: GraphClassifier, dataset: Dataset, request: Json, *, trains: bool, emit: Emit) -> RaceResult:
     """Name the finalists on calibration rows, within the budget."""
     fresh = dataset.seen_by_model == "no"
     candidates = recipe(
@@ -235,7 +235,7 @@ def _digests(spec: Json) -> dict[str, str]:
     }
 
 
-def _notes(dataset: Dataset, classifier: OnnxClassifier, result: RaceResult, *, judged: bool) -> list[str]:
+def _notes(dataset: Dataset, classifier: GraphClassifier, result: RaceResult, *, judged: bool) -> list[str]:
     """What a reader must know beside the verdict."""
     notes = list(result.notes)
     if not judged:

@@ -22,7 +22,7 @@ from fedlas.export import export_onnx
 from fedlas.familiarity import Familiarity
 from fedlas.feature_scaling import calibrated
 from fedlas.gate import Judgement
-from fedlas.importers import OnnxClassifier
+from fedlas.importers import GraphClassifier
 from fedlas.race import Finalist, RaceResult
 from fedlas.race.answers import require_numbers
 from fedlas.selective import Guarantees
@@ -126,7 +126,7 @@ def export(
 ) -> Json:
     """Write the calibrated file, proven on real rows, and return the profile of its record."""
     classifier = finalist.classifier
-    assert isinstance(classifier, OnnxClassifier | Ensemble)
+    assert isinstance(classifier, GraphClassifier | Ensemble)
     options: Json = {
         "calibrator": finalist.calibrator,
         "class_names": class_names,

@@ -37,6 +37,8 @@ class Dataset:
         seen_by_model: which rows the uploaded model was trained on, one of `SEEN_BY_MODEL`.
         roles: role -> name of the column or array (a list of names for `slices`).
         slices: columns (N,) by name, numbers or text, by whose values a report looks at parts of the rows.
+        weights: sampling weights (N,), how many rows of the population each row stands for; None where all count alike.
+        ids: the owner's names of the rows (N,), numbers or text.
     """
 
     inputs: dict[str, Array]
@@ -50,6 +52,8 @@ class Dataset:
     roles: dict[str, Any] = field(default_factory=dict)
     format: str = "npz"
     slices: dict[str, Array] = field(default_factory=dict)
+    weights: NDArray[np.float64] | None = None
+    ids: Array | None = None
 
     def __len__(self) -> int:
         return len(self.targets)
@@ -98,8 +102,8 @@ class Dataset:
         arrays: dict[str, Array] = {f"input_{i}": array for i, array in enumerate(self.inputs.values())}
         arrays |= {"targets": self.targets, "splits": self.splits, "meta": np.array(meta)}
         arrays |= {f"slice_{i}": array for i, array in enumerate(self.slices.values())}
-        if self.groups is not None:
-            arrays["groups"] = self.groups
+        optional = {"groups": self.groups, "weights": self.weights, "ids": self.ids}
+        arrays |= {name: array for name, array in optional.items() if array is not None}
         with Path(path).open("wb") as file:  # np.savez adds ".npz" to a name that lacks it
             np.savez(file, allow_pickle=False, **arrays)
 
@@ -113,7 +117,7 @@ class Dataset:
                 inputs={name: file[f"input_{i}"] for i, name in enumerate(names)},
                 targets=file["targets"],
                 splits=file["splits"],
-                groups=file["groups"] if "groups" in file.files else None,
+                **{name: file[name] for name in ("groups", "weights", "ids") if name in file.files},
                 slices={name: file[f"slice_{i}"] for i, name in enumerate(slices)},
                 **meta,
             )

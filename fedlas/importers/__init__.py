@@ -6,9 +6,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from fedlas.importers.onnx import InputSpec, OnnxClassifier, check_parity, load_onnx
+    from fedlas.importers.onnx import GraphClassifier, InputSpec, OnnxClassifier, check_parity, load_onnx
 
-__all__ = ["InputSpec", "OnnxClassifier", "check_parity", "load_onnx"]
+__all__ = ["GraphClassifier", "InputSpec", "OnnxClassifier", "check_parity", "load_onnx"]
 
 
 def __getattr__(name: str) -> Any:

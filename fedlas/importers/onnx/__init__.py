@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from fedlas.importers.onnx.classifier import OnnxClassifier
 from fedlas.importers.onnx.examples import InputSpec
+from fedlas.importers.onnx.graph_classifier import GraphClassifier
 from fedlas.importers.onnx.loading import load_onnx
 from fedlas.importers.onnx.parity import check_parity
 
-__all__ = ["InputSpec", "OnnxClassifier", "check_parity", "load_onnx"]
+__all__ = ["GraphClassifier", "InputSpec", "OnnxClassifier", "check_parity", "load_onnx"]

@@ -7,15 +7,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, fx, nn
 
-from fedlas.classifier import Classifier
-from fedlas.importers.onnx.examples import InputSpec, example_inputs
+from fedlas.importers.onnx.examples import InputSpec
 from fedlas.importers.onnx.graph import Graph
-
-#: What every served file computes; inputs of these names are renamed (`features` → `features_input_0`).
-STANDARD_OUTPUTS = ("logits", "probabilities", "confidence", "features")
+from fedlas.importers.onnx.graph_classifier import GraphClassifier
 
 
 class Template:
@@ -33,18 +29,8 @@ class Template:
         return self
 
 
-class OnnxClassifier(Classifier):
-    """An imported network; `forward(*inputs)` takes the inputs in the order of `inputs`.
-
-    Attributes:
-        inputs: name, type and shape of every input.
-        output_name: the graph's output that was taken.
-        output_kind: `"logits"` or `"probabilities"`: what that output was (the classifier itself gives logits).
-        feature_layer: name of the tensor (or tensors, joined by commas) that the features are.
-        task: `"binary"` or `"multiclass"`.
-        trainable: whether there is anything to train.
-        opset, ir_version: the upload's versions, which an export keeps.
-    """
+class OnnxClassifier(GraphClassifier):
+    """An imported network; `forward(*inputs)` takes the inputs in the order of `inputs`."""
 
     def __init__(
         self,
@@ -65,22 +51,15 @@ class OnnxClassifier(Classifier):
         self.template = template
         self.feature_shapes = tuple(feature_shapes)
         self.inputs = tuple(inputs)
-        self._lengths = dict(lengths)
+        self.lengths = dict(lengths)
         self.input_names = tuple(spec.name for spec in inputs)
         self.num_classes = num_classes
         self.feature_dim = sum(int(np.prod(shape)) for shape in feature_shapes)
         self.output_name, self.output_kind, self.task = output_name, output_kind, task
         self.feature_layer = ",".join(template.frontier)
+        self.logits_name, self.feature_names = template.logits, template.frontier
         self.opset, self.ir_version = template.graph.opset, template.graph.ir_version
         self._dtypes = tuple(getattr(torch, spec.dtype) for spec in inputs)
-
-    @property
-    def trainable(self) -> bool:
-        return any(parameter.numel() for parameter in self.parameters())
-
-    def example_rows(self, rows: int) -> list[NDArray[Any]]:
-        """Made-up rows of every input, valid for the graph, for proofs that two forms of it compute the same."""
-        return [value.numpy() for value in example_inputs(list(self.inputs), rows, self._lengths).values()]
 
     def forward(self, *inputs: Tensor) -> tuple[Tensor, Tensor]:
         """Return `(logits (N, K), features (N, D))`; inputs are cast to the graph's types, values unchanged."""

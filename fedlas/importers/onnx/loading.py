@@ -8,7 +8,7 @@ from pathlib import Path
 
 from fedlas.errors import UnsupportedModel
 from fedlas.importers.onnx.batch import free_batch
-from fedlas.importers.onnx.classifier import STANDARD_OUTPUTS, OnnxClassifier, Template
+from fedlas.importers.onnx.classifier import OnnxClassifier, Template
 from fedlas.importers.onnx.evaluate import shapes_of
 from fedlas.importers.onnx.examples import (
     InputSpec,
@@ -19,6 +19,7 @@ from fedlas.importers.onnx.examples import (
     set_batch,
 )
 from fedlas.importers.onnx.graph import Graph
+from fedlas.importers.onnx.graph_classifier import STANDARD_OUTPUTS
 from fedlas.importers.onnx.heads import Head, check_head_alone, find_head, standard_logits
 from fedlas.importers.onnx.lowering import Lowered, lower
 from fedlas.importers.onnx.normalise import check_operators, normalise, unsupported

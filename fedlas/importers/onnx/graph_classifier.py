@@ -1,0 +1,55 @@
+"""What every imported classifier offers beyond training: its inputs, and a graph that takes its weights back."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from typing import Any
+
+from numpy.typing import NDArray
+
+from fedlas.classifier import Classifier
+from fedlas.importers.onnx.examples import InputSpec, example_inputs
+from fedlas.importers.onnx.graph import Graph
+
+#: What every served file computes; inputs of these names are renamed (`features` → `features_input_0`).
+STANDARD_OUTPUTS = ("logits", "probabilities", "confidence", "features")
+
+
+class GraphClassifier(Classifier):
+    """A classifier that can be written as an ONNX graph; how it computes is its subclass's business.
+
+    Attributes:
+        inputs: name, type and shape of every input; `input_names` are their names.
+        lengths: a size with which the graph runs for every open axis of the inputs.
+        output_name: the output of the upload that was taken.
+        output_kind: `"logits"` or `"probabilities"`: what that output was (the classifier itself gives logits).
+        feature_layer: name of what the features are, for people.
+        task: `"binary"` or `"multiclass"`.
+        opset, ir_version: the upload's versions, which an export keeps.
+        logits_name, feature_names: the tensors of `graph()` that hold the logits (N, K) and, side by side and
+            flattened, the features (N, D).
+    """
+
+    inputs: tuple[InputSpec, ...]
+    lengths: dict[str, int]
+    output_name: str
+    output_kind: str
+    feature_layer: str
+    task: str
+    opset: int
+    ir_version: int
+    logits_name: str
+    feature_names: tuple[str, ...]
+
+    @abstractmethod
+    def graph(self) -> Graph:
+        """The graph from the inputs to the logits with this classifier's weights; a copy that may be changed."""
+
+    @property
+    def trainable(self) -> bool:
+        """Whether there is anything to train."""
+        return any(parameter.numel() for parameter in self.parameters())
+
+    def example_rows(self, rows: int) -> list[NDArray[Any]]:
+        """Made-up rows of every input, valid for the graph, for proofs that two forms of it compute the same."""
+        return [value.numpy() for value in example_inputs(list(self.inputs), rows, self.lengths).values()]
