@@ -21,7 +21,7 @@ from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 from fedlas.calibrators import Calibrator, softmax
 from fedlas.ensemble import TINY, Ensemble
-from fedlas.errors import ExportError
+from fedlas.errors import ExportError, UnsupportedModel
 from fedlas.familiarity import Familiarity
 from fedlas.familiarity_graph import familiarity_graph
 from fedlas.feature_scaling import calibrated, calibrator_graph, shown_parameters
@@ -39,6 +39,8 @@ FAMILIARITY = "familiarity"
 _RESERVED = (*STANDARD_OUTPUTS, FAMILIARITY)
 #: Between two knots a familiarity may change as fast as its rows lie close; float32 distances then differ visibly.
 _FAMILIARITY_TOLERANCE = 2e-3
+#: Protocol Buffers, ONNX's container, ends at 2 GiB; some room for the nodes.
+_MAX_WEIGHT_BYTES = 2**31 - 2**24
 
 
 @dataclass(frozen=True)
@@ -71,7 +73,9 @@ def export_onnx(
         tolerance: the largest difference in any probability.
 
     Raises:
-        ExportError: `parity` where the file differs from the network by more than `tolerance`.
+        ExportError: `parity` where the file differs from the network by more than `tolerance`, `too_large_for_onnx`
+            where the members of an ensemble together do not fit into a file.
+        UnsupportedModel: `too_large_for_onnx` where one network does not.
         ValueError: the number of class names is not K, or familiarity or guarantees belong to another network.
     """
     if len(class_names) != classifier.num_classes:
@@ -103,6 +107,7 @@ def build_model(
             f"familiarity was fitted on {familiarity.feature_dim} features, the classifier has {classifier.feature_dim}"
         )
     graph, logits, frontiers = _served_graph(classifier)
+    _require_fitting(graph, classifier)
     if familiarity is not None and FAMILIARITY in graph.input_names:
         raise ValueError(f"an input of the network is called {FAMILIARITY!r}, as the output would be")
     flat = ["features", *(graph.fresh("fedlas_member_features") for _ in frontiers[1:])]
@@ -124,6 +129,14 @@ def build_model(
     model = graph.to_model([helper.make_tensor_value_info(k, TensorProto.FLOAT, shape) for k, shape in shapes.items()])
     model.graph.initializer.extend(initializers)
     return model
+
+
+def _require_fitting(graph: Graph, classifier: Exportable) -> None:
+    needed = sum(value.nbytes for value in graph.constants.values())
+    if needed <= _MAX_WEIGHT_BYTES:
+        return
+    kind = ExportError if isinstance(classifier, Ensemble) else UnsupportedModel
+    raise kind("too_large_for_onnx", f"the weights take {needed / 2**30:.2f} GiB, an ONNX file holds 2 GiB")
 
 
 def _upload(classifier: Exportable) -> GraphClassifier:

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from fedlas.classifier import Classifier
+from fedlas.feeding import Feed, tensor
 from fedlas.losses import FedLASLoss, FedLASPlusLoss
 
 Floats: TypeAlias = NDArray[np.float32]
@@ -84,6 +85,7 @@ def fit(
     features: Floats | None = None,
     schedule: Callable[[int], float] | None = None,
     on_step: Callable[[float], bool] | None = None,
+    weights: NDArray[np.float64] | None = None,
 ) -> FitResult:
     """Train `classifier` in place (it ends in evaluation mode, on `device`), and the gate of `loss` with it.
 
@@ -93,9 +95,10 @@ def fit(
         on_epoch: called after every epoch; whatever it raises stops the training and passes through.
         device: CUDA where there is one, unless told otherwise.
         features: `predict_logits(classifier, inputs)[1]` where it is at hand, which saves the pass that
-            initialises the statistics of FedLAS and, for the scope `head`, feeds the head.
+            initialises the statistics of FedLAS (those of some rows will do) and, for the scope `head`, feeds the head.
         schedule: the learning rate of a step, counted from 0, in place of the cosine.
         on_step: called with the loss of every step, also one that is not finite; False ends the training there.
+        weights: sampling weights (N,): an epoch draws its N rows by them, with replacement, instead of shuffling all.
 
     Raises:
         ValueError: there are no rows, or the arrays have different lengths.
@@ -104,9 +107,10 @@ def fit(
     device = pick_device(device)
     classifier.to(device)
     loss.to(device)
-    batches = [tensor(array) for array in inputs]
+    feed = Feed(inputs, device)
     labels = tensor(targets).long()
-    _check_lengths(batches, labels)
+    if len(feed) != len(labels):
+        raise ValueError(f"inputs must have {len(labels)} rows each, as targets has, got {len(feed)}")
 
     smooths = isinstance(loss, FedLASLoss | FedLASPlusLoss)
     if features is None and (smooths or config.scope == "head"):
@@ -115,7 +119,7 @@ def fit(
         loss.init_statistics(torch.from_numpy(np.abs(features).sum(axis=1, dtype=np.float64)))
 
     if config.scope == "head":
-        batches = [tensor(features)]
+        feed = Feed([tensor(features)], device)
         parameters = classifier.head_parameters()
         classifier.eval()
     else:
@@ -134,10 +138,9 @@ def fit(
     with own_randomness(config.seed, device):
         for epoch in range(1, config.epochs + 1):
             total = 0.0
-            for rows in shuffled_batches(len(labels), config.batch_size, order):
+            for rows, batch in feed.batches(shuffled_batches(len(labels), config.batch_size, order, weights)):
                 for group in optimizer.param_groups:
                     group["lr"] = rate(step)
-                batch = [array[rows].to(device, non_blocking=True) for array in batches]
                 wanted = labels[rows].to(device, non_blocking=True)
 
                 if config.scope == "head":
@@ -194,13 +197,12 @@ def predict_logits(
         ValueError: there are no rows, or the arrays have different lengths.
     """
     device = pick_device(device)
-    tensors = [tensor(array) for array in inputs]
-    _check_lengths(tensors, tensors[0])
+    feed = Feed(inputs, device)
     was_training = classifier.training
     classifier.to(device).eval()
     logits, features = [], []
-    for start in range(0, len(tensors[0]), batch_size):
-        scores, seen = classifier(*(array[start : start + batch_size].to(device) for array in tensors))
+    for _, batch in feed.batches(slice(start, start + batch_size) for start in range(0, len(feed), batch_size)):
+        scores, seen = classifier(*batch)
         logits.append(scores.float().cpu().numpy())
         features.append(seen.float().cpu().numpy())
     classifier.train(was_training)
@@ -218,23 +220,17 @@ def device_name() -> str:
     return torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU"
 
 
-def tensor(array: Any) -> Tensor:
-    """A tensor that shares memory where it may: torch warns about memory that cannot be written."""
-    if isinstance(array, Tensor):
-        return array
-    return torch.from_numpy(np.require(array, requirements=["C", "W"]))
-
-
-def _check_lengths(inputs: Sequence[Tensor], targets: Tensor) -> None:
-    if not inputs or len(targets) == 0:
-        raise ValueError("inputs must hold at least one array and one row")
-    lengths = [len(array) for array in inputs]
-    if set(lengths) != {len(targets)}:
-        raise ValueError(f"inputs must have {len(targets)} rows each, got {lengths}")
-
-
-def shuffled_batches(num_rows: int, batch_size: int, order: torch.Generator) -> Iterator[Tensor]:
-    rows = torch.randperm(num_rows, generator=order)
+def shuffled_batches(
+    num_rows: int, batch_size: int, order: torch.Generator, weights: NDArray[np.float64] | None = None
+) -> Iterator[Tensor]:
+    """The rows of one epoch, batch by batch: all of them shuffled, or as many drawn by their sampling weights."""
+    if weights is None:
+        rows = torch.randperm(num_rows, generator=order)
+    else:
+        # `torch.multinomial` stops at 2^24 rows.
+        ends = torch.from_numpy(np.cumsum(weights, dtype=np.float64))
+        drawn = torch.rand(num_rows, generator=order, dtype=torch.float64) * ends[-1]
+        rows = torch.searchsorted(ends, drawn, right=True).clamp_(max=num_rows - 1)
     for i in range(steps_per_epoch(num_rows, batch_size)):
         yield rows[i * batch_size : (i + 1) * batch_size]
 

@@ -11,10 +11,10 @@ from fastapi.routing import APIRoute
 from fastapi_offline import FastAPIOffline
 from starlette.middleware import Middleware
 
-from service.api import calibrators, datasets, jobs, models, names, operations, predictions, problems
+from service.api import calibrators, datasets, jobs, models, names, operations, predictions, problems, uploads
 from service.api.dependencies import Parts
 from service.api.documentation import openapi_document
-from service.api.middleware import BearerKeys, BodyLimit, RequestId
+from service.api.middleware import BearerKeys, BodyLimit, HeadAsGet, RequestId
 from service.api.waiting import Waiting
 from service.inference.engine import Engine
 from service.inference.runtime import check_single_runtime
@@ -25,6 +25,7 @@ from service.settings import ServiceSettings
 _SMALL_BODY_BYTES = 4 * 1024**2
 _FORM_OVERHEAD_BYTES = 1024**2
 _UPLOAD_PATHS = frozenset({"/v1/datasets", "/v1/models", "/v1/calibrators"})
+_PIECES = "/v1/uploads/"
 
 
 def create_app(settings: ServiceSettings) -> FastAPI:
@@ -51,7 +52,7 @@ def create_app(settings: ServiceSettings) -> FastAPI:
     app.state.parts = parts
     problems.install(app)
     app.openapi = lambda: openapi_document(app)  # type: ignore[method-assign]
-    for resource in (datasets, models, jobs, calibrators, predictions, names, operations):
+    for resource in (uploads, datasets, models, jobs, calibrators, predictions, names, operations):
         app.include_router(resource.router)
     return app
 
@@ -69,13 +70,13 @@ def _middleware(settings: ServiceSettings) -> list[Middleware]:
     keys = [Middleware(BearerKeys, keys=settings.api_keys)] if settings.api_keys else []
 
     def limit_of(path: str) -> int:
-        if path in _UPLOAD_PATHS:
+        if path in _UPLOAD_PATHS or path.startswith(_PIECES):
             return settings.max_upload_bytes + _FORM_OVERHEAD_BYTES
         if path == "/v1/jobs":  # may carry both files
             return 2 * settings.max_upload_bytes + _FORM_OVERHEAD_BYTES
         return settings.max_predict_bytes if path.endswith("/predict") else _SMALL_BODY_BYTES
 
-    return [Middleware(RequestId), *keys, Middleware(BodyLimit, limit_of=limit_of)]
+    return [Middleware(RequestId), *keys, Middleware(BodyLimit, limit_of=limit_of), Middleware(HeadAsGet)]
 
 
 def _operation_id(route: APIRoute) -> str:

@@ -55,7 +55,9 @@ class Part:
             preexec_fn=_die_with_parent(),
         )
         self.started_at = time.monotonic()
-        self.pid_file.write_text(f"{self.process.pid}\n")
+        fresh = self.pid_file.with_suffix(".new")
+        fresh.write_text(f"{self.process.pid}\n")
+        os.replace(fresh, self.pid_file)  # whoever reads it sees the old id or the new one, never half a file
         threading.Thread(target=_pass_on, args=(self.name, self.process), daemon=True).start()
 
     def ensure_running(self) -> None:

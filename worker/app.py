@@ -17,6 +17,7 @@ from redis.exceptions import RedisError
 
 from service.registry.contract import RING, WORK_KINDS
 from service.registry.unit_of_work import Registry
+from worker import confinement
 from worker.reaper import reap
 from worker.sandbox import clear_left_overs, worker_name
 from worker.settings import WorkerSettings
@@ -65,6 +66,7 @@ def main(settings: WorkerSettings) -> None:
     ring = ringer(app)
     name = worker_name()
     clear_left_overs(settings.work_dir)
+    _tell_protection()
     worker = Worker(settings, registry, name=name, ring=ring)
     app.task(worker.handle, name=RING)
     _follow(worker, registry, settings, ring)
@@ -82,6 +84,14 @@ def _prepare_log() -> None:
     _LOG.setLevel(logging.INFO)
     # Uploads are opened in a child of their own; Celery's general warning about root repeats at every start.
     warnings.filterwarnings("ignore", category=SecurityWarning)
+
+
+def _tell_protection() -> None:
+    """Say at every start what uploads are opened with, and warn of each protection that this machine lacks."""
+    report = confinement.status()
+    _LOG.info("uploads are opened with: %s", "; ".join(f"{name} {what}" for name, what in report.items()))
+    for sentence in confinement.warnings(report):
+        _LOG.warning("%s", sentence)
 
 
 def _follow(worker: Worker, registry: Registry, settings: WorkerSettings, ring: Ring) -> None:

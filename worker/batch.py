@@ -7,8 +7,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from fedlas.data import Dataset, align_inputs
+from fedlas.data import align_inputs, load_dataset
 from fedlas.errors import Mismatch
+from fedlas.preprocessing import Preprocessing
 from service.inference.answers import AnswerOptions, answer, check_options, needed_outputs
 from service.inference.results import write_results
 from service.inference.runtime import REFUSALS, open_session, refusal
@@ -21,17 +22,21 @@ _BLOCK_ROWS = 4096
 
 
 def predict(spec: Json, folder: Path, emit: Emit) -> Json:
-    """Predict all rows in the dataset's order and leave them in `results.parquet`."""
+    """Predict all rows in the order of the owner's file and leave them in `results.parquet`."""
     profile = spec["model"]["profile"]
-    inputs = align_inputs(Dataset.load(spec["dataset"]["file"]).inputs, profile["inputs"])
-    num_rows = len(next(iter(inputs.values())))
+    dataset = load_dataset(spec["dataset"]["file"])
+    given = profile.get("preprocessing")
+    preprocessing = None if given is None else Preprocessing.parse(given)
+    inputs = align_inputs(dataset.inputs, profile["inputs"], preprocessing=preprocessing, scratch=folder)
+    num_rows, order = len(dataset), dataset.in_file_order()
     session = open_session(spec["model"]["file"], threads=os.cpu_count() or 1)
     options, names = AnswerOptions(**spec["options"]), needed_outputs(profile)
     _check(profile, options)
 
     def blocks() -> Iterator[list[Json]]:
         for start in range(0, num_rows, _BLOCK_ROWS):
-            block = {name: array[start : start + _BLOCK_ROWS] for name, array in inputs.items()}
+            rows = order[start : start + _BLOCK_ROWS]
+            block = {name: array[rows] for name, array in inputs.items()}
             try:
                 outputs = dict(zip(names, session.run(list(names), block), strict=True))
                 yield answer(outputs, profile, options)

@@ -6,6 +6,7 @@ import numpy as np
 
 from fedlas.classifier import Classifier
 from fedlas.data import SPLITS, Dataset
+from fedlas.data.storage import pieces
 from fedlas.errors import BadDataset
 from fedlas.race.answers import require_numbers
 from fedlas.train import predict_logits
@@ -21,11 +22,12 @@ def check_rows(classifier: Classifier, dataset: Dataset) -> None:
         rows = dataset.rows(split)
         missing = np.zeros(len(rows), dtype=bool)
         for array in dataset.inputs.values():
-            if array.dtype.kind == "f":
-                missing |= np.isnan(array[rows]).any(axis=tuple(range(1, array.ndim)))
+            if array.dtype.kind == "f" and len(rows):
+                parts = [np.isnan(part).any(axis=tuple(range(1, array.ndim))) for part in pieces(array, rows)]
+                missing |= np.concatenate(parts)
         if missing.any():
             logits, features = predict_logits(classifier, [array[rows[missing]] for array in dataset.inputs.values()])
-            require_numbers(logits, features, split=split, rows=rows[missing])
+            require_numbers(logits, features, split=split, rows=dataset.in_file(rows[missing]))
 
 
 def classes_not_met(dataset: Dataset) -> list[str]:

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import json
+import math
 import os
+import random
 import resource
 import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from importlib import import_module
 from pathlib import Path
 from typing import Any
+
+from worker.confinement import confine, lower
 
 _OUT_OF_MEMORY = {"code": "out_of_memory", "message": "opening this file took more memory than is allowed"}
 _INTERNAL = {"code": "internal_error", "message": "an unexpected error happened on our side; it has been logged"}
@@ -21,18 +25,31 @@ STEPS = {
     "inspect_dataset": "worker.inspection:inspect_dataset",
     "inspect_model": "worker.inspection:inspect_model",
     "calibrate": "worker.pipeline:calibrate",
+    "plan": "worker.plan:plan",
     "predict": "worker.batch:predict",
     "fit_scores": "worker.scores_only:fit_scores",
 }
+#: How PyTorch, ONNX Runtime and the C++ library say that there is no memory left, without a class of its own.
+_MEMORY_WORDS = (
+    "can't allocate memory",
+    "Failed to allocate memory",
+    "bad allocation",
+    "bad_alloc",
+    "start new thread",
+)
 _EVENTS_PER_SECOND = 5.0
+_KINDS_OF_LIMITS = (
+    (resource.RLIMIT_AS, "address_space"), (resource.RLIMIT_DATA, "memory"), (resource.RLIMIT_FSIZE, "file_size"),
+)  # fmt: skip
 
 
 def main(folder: Path) -> int:
     """Run the step that `request.json` names and write `answer.json`."""
     emit = _claim_stdout()
-    threading.Thread(target=_end_with_supervisor, daemon=True).start()
     request = json.loads((folder / "request.json").read_text())
     _take_limits(request["limits"])
+    confine(folder.resolve(), named_files(request["spec"]))  # a single thread until here: namespaces ask for it
+    threading.Thread(target=_end_with_supervisor, daemon=True).start()
     answer = _answer(request["step"], request["spec"], folder, emit)
     partial = folder / "answer.partial"
     partial.write_text(json.dumps(answer))
@@ -52,7 +69,7 @@ def _answer(step: str, spec: dict[str, Any], folder: Path, emit: Callable[[dict[
         return {"error": {**_OUT_OF_MEMORY, "user_error": True}}
     except Exception as error:
         traceback.print_exc()
-        if "can't allocate memory" in str(error) or "bad allocation" in str(error):
+        if any(words in str(error) for words in _MEMORY_WORDS):
             return {"error": {**_OUT_OF_MEMORY, "user_error": True}}
         return {"error": {**_INTERNAL, "user_error": False}}
 
@@ -78,11 +95,33 @@ def _end_with_supervisor() -> None:
     os._exit(3)
 
 
+def named_files(spec: Any) -> Iterator[Path]:
+    """Every file that a step's order names, wherever it stands in it: these are what the step may read."""
+    if isinstance(spec, dict):
+        for name, value in spec.items():
+            if name == "file" and isinstance(value, str):
+                yield Path(value)
+            else:
+                yield from named_files(value)
+
+
 def _take_limits(limits: dict[str, Any]) -> None:
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    for kind, name in ((resource.RLIMIT_AS, "address_space"), (resource.RLIMIT_FSIZE, "file_size")):
-        if limits[name] is not None:
-            resource.setrlimit(kind, (limits[name], limits[name]))
+    for kind, name in _KINDS_OF_LIMITS:
+        if limits.get(name) is not None:
+            lower(kind, limits[name])
+    cores = _take_cores(limits.get("cores"))
+    if limits.get("seconds") is not None:
+        lower(resource.RLIMIT_CPU, math.ceil(limits["seconds"]) * cores)
+
+
+def _take_cores(most: int | None) -> int:
+    """Run on so many cores, any of them; returns how many there are."""
+    if sys.platform != "linux":
+        return os.cpu_count() or 1
+    usable = sorted(os.sched_getaffinity(0))
+    if most is not None and most < len(usable):
+        os.sched_setaffinity(0, random.sample(usable, most))
+    return len(os.sched_getaffinity(0))
 
 
 if __name__ == "__main__":

@@ -15,30 +15,26 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedlas.calibrators import Calibrator, Identity
-from fedlas.classifier import Classifier
-from fedlas.data import Dataset, align, shared_rows
-from fedlas.errors import BaselineMismatch
+from fedlas.data import Dataset, shared_rows
 from fedlas.evidence import sensitivity
 from fedlas.feature_scaling import shown_parameters
 from fedlas.gate import Judgement, judge
-from fedlas.importers import GraphClassifier, load_onnx
+from fedlas.importers import GraphClassifier
 from fedlas.race import RaceProgress, RaceResult, race, recipe
 from fedlas.report import build_report, reliability_svg, report_html
-from fedlas.train import device_name, predict_logits
+from fedlas.train import device_name
 from worker.checks import check_rows, classes_not_met
+from worker.opening import check_expected_accuracy, fitting_dataset, open_classifier, rows_of
 from worker.serving import NO_PROMISES, Chosen, chosen, export, finalists_probs, promises_of, signs_of
 
 Json = dict[str, Any]
 Emit = Callable[[Json], None]
 Array = NDArray[Any]
-Rows = tuple[list[Array], NDArray[np.int64]]
 
 #: The interval of one guard is drawn so often when only the verdict is asked for.
 _CHEAP_RESAMPLES = 20
 #: How often labels are drawn for each share of wrong ones; fewer where a judgement takes long.
 _FEWEST_DRAWS, _MOST_DRAWS, _JUDGED_ROWS = 3, 20, 200_000
-#: How far the uploaded model may miss the accuracy its owner expects before this looks like a wrong label order.
-_EXPECTED_WITHIN = 0.05
 #: Shares of the whole job at which its stages begin, for the progress bar.
 _TRAINING_FROM, _TRAINING_TO = 0.05, 0.90
 
@@ -47,21 +43,21 @@ def calibrate(spec: Json, folder: Path, emit: Emit) -> Json:
     """Run one job and return what came of it; `calibrated.onnx`, `report.json` and the diagram are left in `folder`."""
     request, profile = spec["request"], spec["model"]["profile"]
     emit(_at("inspecting", 0.0))
-    classifier = load_onnx(spec["model"]["file"], **spec["model"]["importing"])
-    dataset = _fitting_dataset(spec, profile)
+    classifier = open_classifier(spec["model"]["file"], spec["model"]["importing"])
+    dataset = fitting_dataset(spec, profile, folder)
 
     emit(_at("evaluating", 0.01))
     judged = dataset.seen_by_model != "unknown"
     trains = judged and classifier.trainable and request["method"] not in ("post_hoc", "temperature")
     dataset.require("calibration", "test", *(["train"] if trains else []))
     check_rows(classifier, dataset)
-    _check_expected_accuracy(classifier, _rows(dataset, "calibration"), request["expected_accuracy"])
+    check_expected_accuracy(classifier, rows_of(dataset, "calibration"), request["expected_accuracy"])
 
     emit(_at("training", _TRAINING_FROM))
     result = _race(classifier, dataset, request, trains=trains, emit=emit)
 
     emit(_at("calibrating", _TRAINING_TO))
-    inputs, targets = _rows(dataset, "test")
+    inputs, targets = rows_of(dataset, "test")
     test = dataset.rows("test")
     groups = None if dataset.groups is None else dataset.groups[test]
     probs = finalists_probs(classifier, result, inputs)
@@ -105,7 +101,7 @@ def calibrate(spec: Json, folder: Path, emit: Emit) -> Json:
         guarantees=promises.guarantees.as_dict() if promises.guarantees else None,
         looks={"before": spec["looks_before"]},
         seen_by_model=dataset.seen_by_model,
-        calibration_accuracy=float((result.base_logits.argmax(1) == _rows(dataset, "calibration")[1]).mean()),
+        calibration_accuracy=float((result.base_logits.argmax(1) == rows_of(dataset, "calibration")[1]).mean()),
         num_calibration_rows=len(result.base_logits),
         duplicates=shared_rows(dataset),
         candidates=[candidate.as_dict() for candidate in result.candidates],
@@ -129,34 +125,6 @@ def calibrate(spec: Json, folder: Path, emit: Emit) -> Json:
         "page": "report.html",
         "diagram": "reliability.svg",
     }
-
-
-def _fitting_dataset(spec: Json, profile: Json) -> Dataset:
-    """The prepared copy, cast to the model's inputs and mapped to its classes."""
-    return align(
-        Dataset.load(spec["dataset"]["file"]),
-        model_inputs=profile["inputs"],
-        num_classes=profile["num_classes"],
-        class_names=profile["class_names"],
-        class_names_given=profile["class_names_given"],
-    )
-
-
-def _rows(dataset: Dataset, split: str) -> Rows:
-    inputs, targets = dataset.select(split)
-    return list(inputs.values()), targets
-
-
-def _check_expected_accuracy(classifier: Classifier, rows: Rows, expected: float | None) -> None:
-    if expected is None:
-        return
-    logits, _ = predict_logits(classifier, rows[0])
-    found = float((logits.argmax(1) == rows[1]).mean())
-    if found < expected - _EXPECTED_WITHIN:
-        raise BaselineMismatch(
-            f"the uploaded model is right on {100 * found:.1f} % of the {len(rows[1])} calibration rows, but "
-            f"{100 * expected:.1f} % was expected: check the order of the class names and the preprocessing"
-        )
 
 
 def _race(classifier: GraphClassifier, dataset: Dataset, request: Json, *, trains: bool, emit: Emit) -> RaceResult:
@@ -184,8 +152,8 @@ def _race(classifier: GraphClassifier, dataset: Dataset, request: Json, *, train
 
     return race(
         classifier,
-        train=_rows(dataset, "train") if trains else None,
-        calibration=_rows(dataset, "calibration"),
+        train=rows_of(dataset, "train") if trains else None,
+        calibration=rows_of(dataset, "calibration"),
         candidates=candidates,
         budget_seconds=60 * request["budget"]["minutes"],
         max_accuracy_drop=request["gate"]["max_accuracy_drop"],
@@ -195,6 +163,7 @@ def _race(classifier: GraphClassifier, dataset: Dataset, request: Json, *, train
         calibrators=("temperature",) if request["method"] == "temperature" else None,
         combine=request["method"] == "auto",
         max_cost_factor=request["max_cost_factor"],
+        train_weights=None if dataset.weights is None else dataset.weights[dataset.rows("train")],
         on_progress=on_progress,
     )
 
@@ -241,7 +210,11 @@ def _notes(dataset: Dataset, classifier: GraphClassifier, result: RaceResult, *,
     if not judged:
         notes.append("Nothing was trained, since nothing could have been judged.")
     if not classifier.trainable:
-        notes.append("The model has no weights that can be trained; only its confidences were calibrated.")
+        why = getattr(classifier, "reason", "")
+        notes.append(
+            f"The model has no weights that can be trained{f' ({why})' if why else ''}; "
+            "only its confidences were calibrated."
+        )
     return [*notes, *classes_not_met(dataset), *dataset.warnings]
 
 

@@ -1,4 +1,7 @@
-"""Rings again for work that nobody hears of: lost messages, workers that died, records that waited for others."""
+"""Rings again for work that nobody hears of, and forgets uploads that nobody has finished.
+
+Messages may be lost, workers die, and records wait for others.
+"""
 
 from __future__ import annotations
 
@@ -22,5 +25,7 @@ def reap(registry: Registry, settings: WorkerSettings, ring: Callable[[str], Non
                 overdue = unit.work.overdue(ring_after_seconds=settings.reap_seconds, limit=_RINGS_AT_ONCE)
             for record_id, _ in overdue:
                 ring(record_id)
+            for upload_id in registry.forget_expired_uploads():
+                _LOG.info("%s forgotten: nothing came for a day", upload_id)
         except RegistryError as error:
             _LOG.warning("the reaper could not look: %s", error)

@@ -1,8 +1,9 @@
 """The limited child process in which uploads are opened and jobs run: started, watched and ended here.
 
 The child is a fresh interpreter in a session of its own, with an allow-listed environment (no secrets) and a private
-folder; it ends when the pipe that its supervisor holds closes, so it never outlives a killed worker. It reads files
-and writes files; only the supervisor touches the registry.
+folder; it gives up everything else itself (`worker.confinement`) before it opens anything, and it ends when the pipe
+that its supervisor holds closes, so it never outlives a killed worker. It reads files and writes files; only the
+supervisor touches the registry, and it trusts nothing that the child leaves behind.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import selectors
 import shutil
 import signal
 import socket
+import stat
 import subprocess
 import sys
 import tempfile
@@ -29,15 +31,27 @@ _PASSED_ON = (
 )  # fmt: skip
 _TICK_S = 0.5
 _LOG_TAIL = 4000
+_LONGEST_EVENT = 1024**2
+_LARGEST_ANSWER = 64 * 1024**2
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What the child may use; None means no limit of its own."""
+    """What the child may use; None means no limit of its own.
+
+    Attributes:
+        seconds: wall clock; the processor time of all cores is limited to as much.
+        address_space: bytes mapped, files and libraries among them.
+        file_size: bytes of each file written.
+        memory: bytes of private writable memory (`RLIMIT_DATA`).
+        cores: it runs on so many; every thread of a library's pool takes memory for its stack.
+    """
 
     seconds: float
     address_space: int | None = None
     file_size: int | None = None
+    memory: int | None = None
+    cores: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +74,7 @@ def clear_left_overs(root: Path) -> None:
     for folder in root.glob(f"{socket.gethostname()}-*"):
         pid = folder.name.rpartition("-")[2]
         if pid.isdigit() and not Path(f"/proc/{pid}").exists():
-            shutil.rmtree(folder, ignore_errors=True)
+            _remove(folder)
 
 
 @contextmanager
@@ -72,7 +86,17 @@ def private_folder(root: Path) -> Iterator[Path]:
     try:
         yield folder
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        _remove(folder)
+
+
+def _remove(folder: Path) -> None:
+    """Remove a child's folder, also where the child has closed parts of it."""
+    for place, names, _ in os.walk(folder):
+        for path in [os.path.join(place, name) for name in names]:
+            if not os.path.islink(path):
+                with suppress(OSError):
+                    os.chmod(path, stat.S_IRWXU)
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 def run(
@@ -110,7 +134,16 @@ def run(
 
 def _environment(folder: Path) -> dict[str, str]:
     passed_on = {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
-    return {**passed_on, "HOME": str(folder), "TMPDIR": str(folder), "PYTHONUNBUFFERED": "1"}
+    ours = {
+        "HOME": str(folder),
+        "TMPDIR": str(folder),
+        "PYTHONUNBUFFERED": "1",
+        # ONNX Runtime would report home, which it cannot, and say so in every log.
+        "ORT_DISABLE_TELEMETRY": "1",
+        # Arrow's own pool maps a gibibyte with its first array, which counts as memory that the child uses.
+        "ARROW_DEFAULT_MEMORY_POOL": "system",
+    }
+    return {**passed_on, **ours}
 
 
 def _watch(
@@ -131,8 +164,11 @@ def _watch(
                 if not chunk:
                     break
                 *lines, pending = (pending + chunk).split(b"\n")
-                for line in lines:
-                    on_event(json.loads(line))
+                events = [_event(line) for line in lines]
+                if len(pending) > _LONGEST_EVENT or None in events:
+                    return "events that are none"
+                for event in events:
+                    on_event(event or {})
             on_tick()
             if time.monotonic() > deadline:
                 return "timeout"
@@ -145,6 +181,14 @@ def _watch(
     return None if code == 0 else f"signal {-code}" if code < 0 else f"exit code {code}"
 
 
+def _event(line: bytes) -> dict[str, Any] | None:
+    try:
+        event = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    return event if isinstance(event, dict) else None
+
+
 def _kill_group(child: subprocess.Popen[bytes]) -> None:
     with suppress(ProcessLookupError, PermissionError):  # already gone with all its descendants
         os.killpg(child.pid, signal.SIGKILL)
@@ -155,9 +199,49 @@ def _kill_group(child: subprocess.Popen[bytes]) -> None:
 
 
 def _outcome(folder: Path, died: str | None) -> Outcome:
-    log = (folder / "log.txt").read_bytes()[-_LOG_TAIL:].decode(errors="replace")
+    _keep_only_files(folder)
+    log = _tail(folder / "log.txt")
     answer = folder / "answer.json"
-    if died is not None or not answer.is_file():
+    if died is not None or not answer.is_file() or answer.stat().st_size > _LARGEST_ANSWER:
         return Outcome(died=died or "no answer", log=log)
-    content = json.loads(answer.read_text())
-    return Outcome(result=content.get("result"), error=content.get("error"), log=log)
+    try:
+        content = json.loads(answer.read_text())
+        result, error = content.get("result"), content.get("error")
+        if result is not None and not _stays_inside(result):
+            return Outcome(died="an answer that names files outside its folder", log=log)
+        return Outcome(result=result, error=error and _plain_error(error), log=log)
+    except (ValueError, KeyError, AttributeError, TypeError, RecursionError):
+        return Outcome(died="an answer that is none", log=log)
+
+
+def _keep_only_files(folder: Path) -> None:
+    """Remove links, pipes and devices that a child left: who publishes its files must not be led elsewhere."""
+    for place, _, names in os.walk(folder):
+        for name in names:
+            path = os.path.join(place, name)
+            found = os.lstat(path)
+            if not stat.S_ISREG(found.st_mode) or found.st_nlink > 1:
+                os.unlink(path)
+    for place, names, _ in os.walk(folder):
+        for name in [name for name in names if os.path.islink(os.path.join(place, name))]:
+            os.unlink(os.path.join(place, name))
+
+
+def _stays_inside(result: dict[str, Any]) -> bool:
+    """The strings of a result are words or names of files in the folder, never paths that lead out of it."""
+    words = [value for value in result.values() if isinstance(value, str)]
+    return all("/" not in word and word not in ("", ".", "..") for word in words)
+
+
+def _plain_error(error: dict[str, Any]) -> dict[str, Any]:
+    return {"code": str(error["code"]), "message": str(error["message"]), "user_error": bool(error["user_error"])}
+
+
+def _tail(file: Path) -> str:
+    """The end of the log, without what would command the operator's terminal."""
+    if not file.is_file():
+        return ""
+    with file.open("rb") as log:
+        log.seek(max(0, file.stat().st_size - _LOG_TAIL))
+        text = log.read().decode(errors="replace")
+    return "".join(character if character.isprintable() or character in "\n\t" else "?" for character in text)

@@ -145,6 +145,9 @@ def export(
         export_onnx(classifier, folder / "calibrated.onnx", **options)
     return {
         **profile,
+        "format": "onnx",
+        "architecture": None,
+        "warnings": [],
         "output": {"name": "probabilities", "kind": "probabilities"},
         "class_names": class_names,
         "class_names_given": profile["class_names_given"] or class_names != profile["class_names"],

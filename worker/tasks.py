@@ -9,12 +9,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from service.registry.contract import WORK_KINDS
 from service.registry.errors import LeaseLost, RegistryError, Unavailable
 from service.registry.repositories import Claim
 from service.registry.unit_of_work import Registry
 from worker import sandbox
 from worker.settings import WorkerSettings
-from worker.steps import STEPS, NotReady, Step
+from worker.steps import NotReady, Step, step_of
 
 _LOG = logging.getLogger("fedlas.worker")
 
@@ -40,17 +41,21 @@ class Worker:
 
     def handle(self, record_id: str) -> None:
         """Do the work of this record if it is open and there is room for it; a doubled message does nothing."""
-        is_job = record_id.startswith("job_")
-        if self.stopping.is_set() or (is_job and not self._free_jobs.acquire(blocking=False)):
+        trains = self._kind_of(record_id) == WORK_KINDS["job"]
+        if self.stopping.is_set() or (trains and not self._free_jobs.acquire(blocking=False)):
             return  # the row stays open; whoever is free next is told
         settled = False
         try:
             settled = self._claim_and_do(record_id)
         finally:
-            if is_job:
+            if trains:
                 self._free_jobs.release()
-            if is_job and settled:
+            if trains and settled:
                 self._ring_next()
+
+    def _kind_of(self, record_id: str) -> str | None:
+        with self._registry.read() as unit:
+            return unit.work.kind_of(record_id)
 
     def _claim_and_do(self, record_id: str) -> bool:
         """Return whether the work is off the list: a job that still waits for its inputs must not ring for itself."""
@@ -58,7 +63,7 @@ class Worker:
             claim = unit.work.claim(record_id, worker=self._name, lease_seconds=self._settings.lease_seconds)
         if claim is None:
             return False
-        step = STEPS[record_id.partition("_")[0]](self._registry, self._settings, claim)
+        step = step_of(claim)(self._registry, self._settings, claim)
         try:
             self._do(step, claim)
             return True
@@ -166,7 +171,7 @@ class Worker:
         """A job has ended: tell about the next one that waits, instead of letting it wait for the reaper."""
         if not self.stopping.is_set():
             with self._registry.read() as unit:
-                waiting = unit.work.next_waiting("calibrate")
+                waiting = unit.work.next_waiting(WORK_KINDS["job"])
             if waiting is not None:
                 self._ring(waiting)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from fedlas.data.alignment import align, align_inputs
 from fedlas.data.dataset import MIN_SPLIT_ROWS, SEEN_BY_MODEL, SPLITS, Dataset
 from fedlas.data.duplicates import shared_rows
+from fedlas.data.prepared import load_dataset, save_dataset
 from fedlas.data.reading import read_dataset
 
 __all__ = [
@@ -14,6 +15,8 @@ __all__ = [
     "Dataset",
     "align",
     "align_inputs",
+    "load_dataset",
     "read_dataset",
+    "save_dataset",
     "shared_rows",
 ]

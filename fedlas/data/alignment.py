@@ -3,16 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from fedlas.data.casting import cast, described, fits, shown
 from fedlas.data.dataset import Array, Dataset, Integers
-from fedlas.errors import BadDataset, Mismatch
+from fedlas.data.encoded import EncodedImages
+from fedlas.data.pixels import pixels
+from fedlas.errors import Mismatch
+from fedlas.preprocessing import Preprocessing
 
 #: Names under which a dataset's main array is known when the model calls its only input otherwise.
 SINGLE_INPUT_NAMES = ("inputs", "x", "X", "images", "data")
+
+
+@dataclass(frozen=True)
+class _Means:
+    """How image files become pixels, and where arrays go that are too large for memory."""
+
+    preprocessing: Preprocessing | None
+    scratch: Path | None
 
 
 def align(
@@ -22,20 +35,27 @@ def align(
     num_classes: int,
     class_names: Sequence[str],
     class_names_given: bool,
+    preprocessing: Preprocessing | None = None,
+    scratch: Path | None = None,
 ) -> Dataset:
     """The same rows, with inputs in the model's order and types and targets in the model's classes.
+
+    Image files become pixels by the model's preprocessing; arrays of numbers are taken as they are, whether the model
+    has one or not.
 
     Args:
         model_inputs: `{"name", "dtype", "shape"}` each; the first entry of a shape is the batch, a
             dimension that is no integer fits any size.
         class_names: the model's names, which count only if its owner gave them (`class_names_given`).
+        preprocessing: the model's, for images.
+        scratch: folder for arrays of more than 64 MiB that have to be made; None makes them in memory.
 
     Raises:
-        Mismatch: `inputs_mismatch` or `class_mismatch`, both sides shown.
-        BadDataset: `non_finite` where a number is too large for the model's type.
+        Mismatch: `inputs_mismatch`, `class_mismatch` or `preprocessing_needed`, both sides shown.
+        BadDataset: `non_finite` where a number is too large for the model's type, or the code of a `BadImage`.
     """
     pairs, warnings = _matched(dataset.inputs, model_inputs)
-    inputs = _all_fitted(dataset.inputs, pairs)
+    inputs = _all_fitted(dataset.inputs, pairs, _Means(preprocessing, scratch))
     targets, names = _classes(dataset, num_classes, list(class_names) if class_names_given else None)
     return replace(
         dataset,
@@ -47,13 +67,21 @@ def align(
     )
 
 
-def align_inputs(inputs: Mapping[str, Array], model_inputs: Sequence[Mapping[str, Any]]) -> dict[str, Array]:
+def align_inputs(
+    inputs: Mapping[str, Array],
+    model_inputs: Sequence[Mapping[str, Any]],
+    *,
+    preprocessing: Preprocessing | None = None,
+    scratch: Path | None = None,
+) -> dict[str, Array]:
     """The inputs alone, in the model's order and types, for rows whose labels do not matter; raises as `align` does."""
-    return _all_fitted(inputs, _matched(inputs, model_inputs)[0])
+    return _all_fitted(inputs, _matched(inputs, model_inputs)[0], _Means(preprocessing, scratch))
 
 
-def _all_fitted(inputs: Mapping[str, Array], pairs: Sequence[tuple[str, Mapping[str, Any]]]) -> dict[str, Array]:
-    return {str(spec["name"]): _fitted(name, inputs[name], spec) for name, spec in pairs}
+def _all_fitted(
+    inputs: Mapping[str, Array], pairs: Sequence[tuple[str, Mapping[str, Any]]], means: _Means
+) -> dict[str, Array]:
+    return {str(spec["name"]): _fitted(name, inputs[name], spec, means) for name, spec in pairs}
 
 
 def _matched(
@@ -69,27 +97,26 @@ def _matched(
         if len(wanted) != 1 or len(single) != 1:
             raise Mismatch(
                 "inputs_mismatch",
-                f"the model's inputs are {', '.join(map(_shown, model_inputs))}; "
-                f"the dataset has {', '.join(_described(n, a) for n, a in inputs.items())}",
+                f"the model's inputs are {', '.join(map(shown, model_inputs))}; "
+                f"the dataset has {', '.join(described(n, a) for n, a in inputs.items())}",
             )
         pairs = [(single[0], model_inputs[0])]
     used = {name for name, _ in pairs}
     return pairs, [f"'{name}' is not used: the model has no such input" for name in inputs if name not in used]
 
 
-def _fitted(name: str, array: Array, spec: Mapping[str, Any]) -> Array:
+def _fitted(name: str, array: Array | EncodedImages, spec: Mapping[str, Any], means: _Means) -> Array:
     """The array in the model's type, once its trailing shape fits."""
+    if isinstance(array, EncodedImages):
+        return pixels(name, array, spec, means.preprocessing, means.scratch)
     wanted, found = tuple(spec["shape"])[1:], array.shape[1:]
-    fits = len(wanted) == len(found) and all(
-        not isinstance(size, int) or size < 0 or size == have for size, have in zip(wanted, found, strict=True)
-    )
-    if not fits:
+    if not fits(wanted, found):
         raise Mismatch(
             "inputs_mismatch",
-            f"the model's input {_shown(spec)} does not fit the dataset's {_described(name, array)}"
+            f"the model's input {shown(spec)} does not fit the dataset's {described(name, array)}"
             + _reshape_hint(wanted, found),
         )
-    return _cast(name, array, spec)
+    return cast(name, array, spec, means.scratch)
 
 
 def _reshape_hint(wanted: tuple[Any, ...], found: tuple[int, ...]) -> str:
@@ -97,32 +124,6 @@ def _reshape_hint(wanted: tuple[Any, ...], found: tuple[int, ...]) -> str:
     if whole and wanted and found and np.prod(wanted) == np.prod(found):
         return f"; reshape every row to {wanted} before sending"
     return ""
-
-
-def _cast(name: str, array: Array, spec: Mapping[str, Any]) -> Array:
-    """Float widths, integers and pixels become the model's float type unscaled; integers stay integers."""
-    dtype = np.dtype(spec["dtype"])
-    if array.dtype == dtype:
-        return array
-    if dtype.kind == "f":
-        with np.errstate(over="ignore"):
-            cast = array.astype(dtype)
-        if array.dtype.kind == "f" and (lost := np.isinf(cast)).any():
-            row = int(np.argwhere(lost)[0][0])
-            raise BadDataset("non_finite", f"'{name}' is too large for {dtype} in row {row} (counted from 0)")
-        return cast
-    if array.dtype.kind == "f":
-        raise Mismatch(
-            "inputs_mismatch",
-            f"the model's input {_shown(spec)} takes integers, the dataset's {_described(name, array)} is floats",
-        )
-    low, high = (0, 1) if dtype.kind == "b" else (np.iinfo(dtype).min, np.iinfo(dtype).max)
-    if array.size and (int(array.min()) < low or int(array.max()) > high):
-        raise Mismatch(
-            "inputs_mismatch",
-            f"'{name}' goes from {array.min()} to {array.max()}, the model's {dtype} from {low} to {high}",
-        )
-    return array.astype(dtype)
 
 
 def _classes(dataset: Dataset, num_classes: int, model_names: list[str] | None) -> tuple[Integers, list[str]]:
@@ -156,11 +157,3 @@ def _class_mismatch(dataset: Dataset, num_classes: int, model_names: list[str] |
         f"{why}; the model has {num_classes} classes{model}; "
         f"the dataset has {len(dataset.class_names)}: {some(dataset.class_names)}",
     )
-
-
-def _shown(spec: Mapping[str, Any]) -> str:
-    return f"'{spec['name']}' {spec['dtype']} {tuple(spec['shape'])}"
-
-
-def _described(name: str, array: Array) -> str:
-    return f"'{name}' {array.dtype.name} {('N', *array.shape[1:])}"

@@ -1,10 +1,8 @@
-"""A labelled dataset in memory and as a prepared copy on disk; it does not know how files are read."""
+"""A labelled dataset with fixed splits; it does not know how files are read or where copies lie."""
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -20,8 +18,6 @@ SEEN_BY_MODEL = ("no", "train_split", "unknown")
 
 #: No split can choose or judge anything with fewer rows.
 MIN_SPLIT_ROWS = 10
-
-_META = ("class_names", "class_names_given", "seen_by_model", "warnings", "roles", "format")
 
 
 @dataclass(frozen=True)
@@ -39,6 +35,7 @@ class Dataset:
         slices: columns (N,) by name, numbers or text, by whose values a report looks at parts of the rows.
         weights: sampling weights (N,), how many rows of the population each row stands for; None where all count alike.
         ids: the owner's names of the rows (N,), numbers or text.
+        file_rows: the row in the owner's file of each row here (N,), where they are kept in another order.
     """
 
     inputs: dict[str, Array]
@@ -54,6 +51,7 @@ class Dataset:
     slices: dict[str, Array] = field(default_factory=dict)
     weights: NDArray[np.float64] | None = None
     ids: Array | None = None
+    file_rows: Integers | None = None
 
     def __len__(self) -> int:
         return len(self.targets)
@@ -63,9 +61,19 @@ class Dataset:
         return np.flatnonzero(self.splits == SPLITS.index(split))
 
     def select(self, split: str) -> tuple[dict[str, Array], Integers]:
-        """Inputs and targets of one split."""
+        """Inputs and targets of one split; nothing is copied where its rows lie side by side."""
         rows = self.rows(split)
-        return {name: array[rows] for name, array in self.inputs.items()}, self.targets[rows]
+        side_by_side = len(rows) > 0 and rows[-1] - rows[0] == len(rows) - 1
+        chosen = slice(int(rows[0]), int(rows[-1]) + 1) if side_by_side else rows
+        return {name: array[chosen] for name, array in self.inputs.items()}, self.targets[rows]
+
+    def in_file(self, rows: Integers) -> Integers:
+        """The rows of the owner's file that these rows are."""
+        return rows if self.file_rows is None else self.file_rows[rows]
+
+    def in_file_order(self) -> Integers:
+        """Indices of all rows in the order of the owner's file."""
+        return np.arange(len(self)) if self.file_rows is None else np.argsort(self.file_rows)
 
     def require(self, *splits: str) -> None:
         """Raise BadDataset `split_too_small` unless each of the splits has `MIN_SPLIT_ROWS` rows."""
@@ -93,31 +101,3 @@ class Dataset:
             "splits": {split: len(self.rows(split)) for split in SPLITS},
             "warnings": list(self.warnings),
         }
-
-    def save(self, path: str | Path) -> None:
-        """Write the prepared copy that jobs read: an uncompressed npz without pickles."""
-        meta = json.dumps(
-            {**{name: getattr(self, name) for name in _META}, "inputs": list(self.inputs), "slices": list(self.slices)}
-        )
-        arrays: dict[str, Array] = {f"input_{i}": array for i, array in enumerate(self.inputs.values())}
-        arrays |= {"targets": self.targets, "splits": self.splits, "meta": np.array(meta)}
-        arrays |= {f"slice_{i}": array for i, array in enumerate(self.slices.values())}
-        optional = {"groups": self.groups, "weights": self.weights, "ids": self.ids}
-        arrays |= {name: array for name, array in optional.items() if array is not None}
-        with Path(path).open("wb") as file:  # np.savez adds ".npz" to a name that lacks it
-            np.savez(file, allow_pickle=False, **arrays)
-
-    @classmethod
-    def load(cls, path: str | Path) -> Dataset:
-        """Read what `save` wrote."""
-        with np.load(path, allow_pickle=False) as file:
-            meta = json.loads(str(file["meta"]))
-            names, slices = meta.pop("inputs"), meta.pop("slices", [])
-            return cls(
-                inputs={name: file[f"input_{i}"] for i, name in enumerate(names)},
-                targets=file["targets"],
-                splits=file["splits"],
-                **{name: file[name] for name in ("groups", "weights", "ids") if name in file.files},
-                slices={name: file[f"slice_{i}"] for i, name in enumerate(slices)},
-                **meta,
-            )

@@ -5,30 +5,40 @@ from __future__ import annotations
 import hashlib
 
 import numpy as np
+from numpy.typing import NDArray
 
 from fedlas.data.dataset import SPLITS, Dataset
+from fedlas.data.images import EncodedImages
+from fedlas.data.storage import pieces
+
+_DIGEST = 16
 
 
 def shared_rows(dataset: Dataset, split: str = "test") -> dict[str, int]:
     """How many rows of `split` have exactly the same inputs as some row of each other split (those that have any).
+
+    Images are the same where their files are.
 
     >>> inputs = {"x": np.array([[1.0], [2.0], [1.0]])}
     >>> data = Dataset(inputs, np.array([0, 1, 0]), ["a", "b"], True, np.array([0, 0, 3], np.int8))
     >>> shared_rows(data)
     {'train': 1}
     """
-    digests = {name: _digests(dataset, name) for name in SPLITS}
-    mine = digests.pop(split)
-    found = {
-        name: sum(digest in others for digest in mine) for name, theirs in digests.items() if (others := set(theirs))
-    }
+    mine = _digests(dataset, split)
+    found = {name: int(np.isin(mine, _digests(dataset, name)).sum()) for name in SPLITS if name != split}
     return {name: count for name, count in found.items() if count}
 
 
-def _digests(dataset: Dataset, split: str) -> list[bytes]:
+def _digests(dataset: Dataset, split: str) -> NDArray[np.bytes_]:
+    """A digest of every row of the split (n,), the inputs taken one after another."""
     rows = dataset.rows(split)
-    hashes = [hashlib.blake2b(digest_size=16) for _ in rows]
+    digests = np.zeros((len(rows), _DIGEST), np.uint8)
     for array in dataset.inputs.values():
-        for hash_, row in zip(hashes, np.ascontiguousarray(array[rows]), strict=True):
-            hash_.update(row.tobytes())
-    return [hash_.digest() for hash_ in hashes]
+        start = 0
+        for part in [array[rows]] if isinstance(array, EncodedImages) else pieces(array, rows):
+            for i, row in enumerate(part, start):
+                content = row if isinstance(row, bytes) else np.ascontiguousarray(row).tobytes()
+                digest = hashlib.blake2b(digests[i].tobytes() + content, digest_size=_DIGEST)
+                digests[i] = np.frombuffer(digest.digest(), np.uint8)
+            start += len(part)
+    return digests.view(f"V{_DIGEST}").ravel()

@@ -1,15 +1,26 @@
-"""The arrays that are no roles become model inputs, each checked and with the broken cell named."""
+"""What readers hand on, and the checks that all formats share; it knows no file."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from fedlas.data.dataset import Array
 from fedlas.errors import BadDataset
 
-_CHUNK_VALUES = 1 << 22
+#: The input that numeric columns form together.
+TABLE = "inputs"
+
+
+@dataclass(frozen=True)
+class Columns:
+    """What a file holds: the columns that were asked for by name, everything else as inputs, and what to say of it."""
+
+    named: dict[str, Array]
+    inputs: dict[str, Array]
+    warnings: list[str] = field(default_factory=list)
 
 
 def check_lengths(arrays: Mapping[str, Array], label: str) -> None:
@@ -25,63 +36,33 @@ def check_lengths(arrays: Mapping[str, Array], label: str) -> None:
             raise BadDataset("length_mismatch", f"'{name}' has {rows}, but '{label}' has {wanted}")
 
 
-def npz_inputs(arrays: Mapping[str, Array]) -> dict[str, Array]:
-    """Every array is one input under its own name; BadDataset `no_inputs`, `non_numeric_column`."""
-    if not arrays:
-        raise BadDataset("no_inputs", "there is no array beside the roles; add one per model input")
-    for name, array in arrays.items():
-        if array.dtype.kind not in "biuf":
-            raise BadDataset("non_numeric_column", _advice("array", name, array.dtype.name, array.flat[0], 0))
-    return dict(arrays)
-
-
-def csv_inputs(columns: Mapping[str, Array]) -> dict[str, Array]:
-    """All columns side by side as the single input `inputs` (N, columns), integers where all are."""
-    if not columns:
-        raise BadDataset("no_inputs", "there is no column beside the roles; add at least one numeric column")
-    for name, column in columns.items():
-        if column.dtype.kind not in "biuf":
-            row = _first_text(column)
-            raise BadDataset("non_numeric_column", _advice("column", name, "text", column[row], row))
-    whole = all(column.dtype.kind in "biu" for column in columns.values())
-    table = np.empty((len(next(iter(columns.values()))), len(columns)), np.int64 if whole else np.float64)
-    for i, column in enumerate(columns.values()):
+def side_by_side(columns: Sequence[Array]) -> Array:
+    """Numeric columns (n,) each as one array (n, columns), of a type that holds all of them."""
+    table = np.empty((len(columns[0]), len(columns)), np.result_type(*{column.dtype for column in columns}))
+    for i, column in enumerate(columns):
         table[:, i] = column
-    return {"inputs": table}
+    return table
 
 
-def check_finite(arrays: Mapping[str, Array], *, allow_nan: bool) -> None:
-    """BadDataset `non_finite` that names array, row and value; `allow_nan` lets NaN pass, never infinity."""
-    for name, array in arrays.items():
-        if array.dtype.kind != "f" or array.size == 0:
-            continue
-        step = max(1, _CHUNK_VALUES // max(1, array[0].size))
-        for start in range(0, len(array), step):
-            part = array[start : start + step]
-            broken = np.isinf(part) if allow_nan else ~np.isfinite(part)
-            if broken.any():
-                place = tuple(int(i) for i in np.argwhere(broken)[0])
-                raise BadDataset("non_finite", _not_finite(name, part[place], (start + place[0], *place[1:])))
+def single_name(taken: Iterable[str]) -> str:
+    """A name for the input of the numeric columns that no other input has."""
+    name, used = TABLE, set(taken)
+    while name in used:
+        name += "_"
+    return name
 
 
-def _not_finite(name: str, value: float, place: tuple[int, ...]) -> str:
-    where = f"row {place[0]}" + (f", position {list(place[1:])}" if len(place) > 1 else "")
-    word = "empty or NaN" if np.isnan(value) else str(value)
-    return f"'{name}' is {word} in {where} (counted from 0); numbers must be finite"
+def check_single(what: str, array: Array) -> None:
+    """BadDataset `bad_role` unless there is one value per row."""
+    if array.shape[1:]:
+        raise BadDataset("bad_role", f"the {what} needs one value per row, got shape {array.shape}")
 
 
-def _first_text(column: Array) -> int:
-    """The first cell that is no number, which made the whole column text."""
-    for row, text in enumerate(column):
-        try:
-            float(text)
-        except (TypeError, ValueError):
-            return row
-    return 0
-
-
-def _advice(what: str, name: str, kind: str, value: object, row: int) -> str:
-    return (
-        f"the {what} '{name}' is {kind} ({str(value)!r} in row {row}, counted from 0) and has no role: "
-        f'encode it as numbers, leave it out, or give it a role, for example roles={{"slices": ["{name}"]}}'
+def not_numeric(what: str, name: str, kind: str, value: object, row: int) -> BadDataset:
+    """The error for a column that is neither number nor role, with a cell of it."""
+    shown = str(value) if len(str(value)) <= 60 else f"{str(value)[:60]}…"
+    return BadDataset(
+        "non_numeric_column",
+        f"the {what} '{name}' is {kind} ({shown!r} in row {row}, counted from 0) and has no role: "
+        f'encode it as numbers, leave it out, or give it a role, for example roles={{"slices": ["{name}"]}}',
     )

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
 from fedlas.data.dataset import Array, Integers
 from fedlas.errors import BadDataset
 
 #: A larger class index is a mistake (an id, a price), not a class.
 MAX_CLASSES = 65_536
+_MAX_NAME = 1_000
 
 
 @dataclass(frozen=True)
@@ -47,31 +50,67 @@ def read_labels(name: str, array: Array, class_names: Sequence[str] | None = Non
 
 def as_text(array: Array) -> Array:
     """A text array (N,) from text, bytes or numbers."""
-    return np.char.decode(array, "utf-8", "replace") if array.dtype.kind == "S" else array.astype(np.str_)
+    if array.dtype.kind == "S":
+        return np.char.decode(array, "utf-8", "replace")
+    return array if array.dtype.kind == "U" else array.astype(np.str_)
+
+
+def codes(array: Array) -> Integers:
+    """A number for every row (N,), equal where the values are: 0, 1, ... in the order of their first row."""
+    if array.dtype.kind not in "US":
+        _, first, rows = np.unique(array, return_index=True, return_inverse=True)
+        return np.argsort(np.argsort(first))[rows.reshape(-1)]
+    numbers: Integers = _encoded(array).indices.to_numpy().astype(np.int64)
+    pa.default_memory_pool().release_unused()
+    return numbers
+
+
+def _distinct(texts: Array) -> tuple[Array, Integers]:
+    """The distinct texts in order, at most `MAX_CLASSES` + 1, and for every row (N,) which of them it has."""
+    encoded = _encoded(texts)
+    found = np.array(encoded.dictionary[: MAX_CLASSES + 1].to_pylist(), dtype=texts.dtype)
+    order = np.argsort(found)
+    places = np.zeros(len(encoded.dictionary), np.int64)
+    places[order] = np.arange(len(found))
+    return found[order], places[encoded.indices.to_numpy()]
+
+
+def _encoded(texts: Array) -> Any:
+    """Hashed by Arrow, which for ten million texts takes seconds where sorting takes minutes."""
+    column = pa.array(texts, pa.large_string() if texts.dtype.kind == "U" else pa.large_binary())
+    return (column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column).dictionary_encode()
 
 
 def _from_text(name: str, array: Array, class_names: Sequence[str] | None) -> Labels | None:
     """None where the texts are whole numbers, which mean class indices however they are stored."""
-    texts = as_text(array)
-    found, inverse = np.unique(texts, return_inverse=True)
-    if "" in found:
-        row = int(np.flatnonzero(texts == "")[0])
+    found, inverse = _distinct(array)
+    texts = [str(text) for text in as_text(found)]
+    if "" in texts:
+        row = int(np.argmax(inverse == texts.index("")))
         raise BadDataset("bad_labels", f"'{name}' is empty in row {row} (counted from 0)")
+    _check_names(name, texts)
     if class_names is None:
-        if all(text.lstrip("-").isdecimal() for text in found):
+        if all(text.lstrip("-").isdecimal() for text in texts):
             return None
-        return Labels(inverse.astype(np.int64).reshape(-1), [str(text) for text in found], True)
+        return Labels(inverse, texts, True)
     places = {text: i for i, text in enumerate(class_names)}
-    for text in found:
-        if str(text) not in places:
-            row = int(np.flatnonzero(texts == text)[0])
+    for i, text in enumerate(texts):
+        if text not in places:
             raise BadDataset(
                 "bad_labels",
-                f"'{name}' is '{text}' in row {row} (counted from 0), "
+                f"'{name}' is '{text}' in row {int(np.argmax(inverse == i))} (counted from 0), "
                 f"which is none of class_names: {', '.join(class_names)}",
             )
-    table = np.array([places[str(text)] for text in found], dtype=np.int64)
-    return Labels(table[inverse.reshape(-1)], list(class_names), True)
+    return Labels(np.array([places[text] for text in texts], dtype=np.int64)[inverse], list(class_names), True)
+
+
+def _check_names(name: str, texts: list[str]) -> None:
+    if len(texts) > MAX_CLASSES:
+        raise BadDataset(
+            "too_many_classes", f"'{name}' has more than {MAX_CLASSES} different values, too many to be classes"
+        )
+    if long := next((text for text in texts if len(text) > _MAX_NAME), None):
+        raise BadDataset("bad_labels", f"'{name}' has a class name of {len(long)} characters: {long[:60]!r}…")
 
 
 def _from_numbers(name: str, array: Array, class_names: Sequence[str] | None) -> Labels:

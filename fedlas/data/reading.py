@@ -2,21 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import errno
+from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
-from fedlas.data.csv import read_csv
+from fedlas.data.csv import CsvReader
 from fedlas.data.dataset import MIN_SPLIT_ROWS, SEEN_BY_MODEL, SPLITS, Array, Dataset, Integers
-from fedlas.data.inputs import check_finite, check_lengths, csv_inputs, npz_inputs
+from fedlas.data.growing import Building
+from fedlas.data.images import IMAGES, read_imagefolder
+from fedlas.data.inputs import Columns, check_lengths, check_single
 from fedlas.data.labels import Labels, as_text, read_labels
-from fedlas.data.npz import read_npz
+from fedlas.data.npz import NpzReader
+from fedlas.data.parquet import ParquetReader
 from fedlas.data.roles import Roles, find_roles
 from fedlas.data.sniffing import told_format
-from fedlas.data.splits import Codes, check_groups, draw_splits, given_splits
+from fedlas.data.splits import Codes, check_groups, draw_splits, given_splits, thinned
+from fedlas.data.values import read_groups, read_ids, read_slice, read_time, read_weights
 from fedlas.errors import BadDataset
+
+_CLASS_NAMES = "class_names"
+
+
+class Reader(Protocol):
+    """A file whose columns are known by name and not read yet."""
+
+    names: list[str]
+
+    def read(self, named: Collection[str], building: Building) -> Columns:
+        """The columns `named` whole, everything else as inputs."""
+        ...
 
 
 def read_dataset(
@@ -27,15 +45,20 @@ def read_dataset(
     seen_by_model: str | None = None,
     split_seed: int = 0,
     missing: str = "reject",
+    padding: Mapping[str, float] | None = None,
+    scratch: Path | None = None,
 ) -> Dataset:
     """Read a dataset file and fix its splits.
 
     Args:
-        format: `npz` or `csv`; None tells it from the content.
+        format: `npz`, `csv`, `parquet` or `imagefolder`; None tells it from the content.
         roles: role -> column name, over the well-known names (`label`, `split`, `group`, ...).
         seen_by_model: `no`, `train_split` or `unknown`; None means `train_split` where splits are given.
         split_seed: shuffles the rows where splits are drawn.
         missing: `reject` refuses NaN, `nan` lets it through to the model.
+        padding: list column of a parquet file -> the number that fills its shorter rows.
+        scratch: folder for the files of arrays that are large, which must stay as long as the dataset is used; without
+            one everything is read into memory.
 
     Raises:
         BadDataset: with a code of its own for everything that can be wrong with a file.
@@ -47,52 +70,87 @@ def read_dataset(
         raise ValueError(f"missing must be 'reject' or 'nan', got {missing!r}")
     format = told_format(path, format)
     try:
-        arrays = read_npz(path) if format == "npz" else read_csv(path)
+        reader = _reader(path, format, padding, scratch)
+        names_classes = format == "npz" and _CLASS_NAMES in reader.names and _CLASS_NAMES not in (roles or {}).values()
+        chosen = find_roles([name for name in reader.names if not names_classes or name != _CLASS_NAMES], roles)
+        named = chosen.columns() | ({_CLASS_NAMES} if names_classes else set())
+        columns = reader.read(named, Building(scratch, allow_nan=missing == "nan"))
+        class_names = _class_names(columns.named.pop(_CLASS_NAMES)) if names_classes else None
+        return _dataset(columns, chosen, class_names, seen_by_model, split_seed, format)
     except MemoryError as error:
         raise BadDataset("too_large", "the arrays do not fit into memory") from error
-    class_names = _class_names(arrays.pop("class_names")) if _names_classes(arrays, format, roles) else None
-    chosen = find_roles(arrays, roles)
-    check_lengths(arrays, chosen.names["label"])
-    labels = read_labels(chosen.names["label"], arrays[chosen.names["label"]], class_names)
-    rest = {name: array for name, array in arrays.items() if name not in chosen.columns()}
-    inputs = npz_inputs(rest) if format == "npz" else csv_inputs(rest)
-    check_finite(rest, allow_nan=missing == "nan")
-    for role in ("split", "group", "time"):
-        if role in chosen.names:
-            _check_single(role, arrays[chosen.names[role]])
-    for name in chosen.names.get("slices", []):
-        _check_single(f"slice {name!r}", arrays[name])
-    groups = _groups(arrays[chosen.names["group"]]) if "group" in chosen.names else None
-    splits = _splits(arrays, chosen, labels, groups, split_seed)
-    seen, warnings = _provenance(seen_by_model, given="split" in chosen.names)
-    warnings += _check_splits(splits, drawn="split" not in chosen.names)
+    except OSError as error:
+        if error.errno == errno.EFBIG:
+            raise BadDataset("too_large", "an array is larger than a file may be here") from error
+        raise
+
+
+class _ImageFolder:
+    """Images are the only input; what `metadata.csv` says besides is used where it has a role."""
+
+    def __init__(self, path: str | Path, scratch: Path | None) -> None:
+        self._columns = read_imagefolder(path, scratch=scratch)
+        self.names = [name for name in self._columns if name != IMAGES]
+
+    def read(self, named: Collection[str], building: Building) -> Columns:
+        images = self._columns[IMAGES]
+        warnings = [*getattr(images, "warnings", ())]
+        if unused := [name for name in self.names if name not in named]:
+            warnings.append(f"these columns of metadata.csv have no role and are not used: {', '.join(unused[:50])}")
+        columns = {name: self._columns[name] for name in self.names if name in named}
+        return Columns(columns, {IMAGES: images}, warnings)  # type: ignore[arg-type,dict-item]
+
+
+def _reader(path: str | Path, format: str, padding: Mapping[str, float] | None, scratch: Path | None) -> Reader:
+    if format == "parquet":
+        return ParquetReader(path, padding=padding)
+    if padding:
+        raise BadDataset("bad_padding", f"padding fills the lists of a parquet file; a file of {format} has none")
+    if format == "imagefolder":
+        return _ImageFolder(path, scratch)
+    return NpzReader(path) if format == "npz" else CsvReader(path)
+
+
+def _dataset(
+    columns: Columns,
+    roles: Roles,
+    class_names: list[str] | None,
+    seen_by_model: str | None,
+    split_seed: int,
+    format: str,
+) -> Dataset:
+    named, names = columns.named, roles.names
+    if not columns.inputs:
+        raise BadDataset(
+            "no_inputs",
+            "there is no array and no numeric column beside the roles; at least one is needed as the model input",
+        )
+    check_lengths({**named, **columns.inputs}, names["label"])
+    labels = read_labels(names["label"], named[names["label"]], class_names)
+    groups = read_groups(names["group"], named[names["group"]]) if "group" in names else None
+    weights = read_weights(names["weight"], named[names["weight"]]) if "weight" in names else None
+    splits = _splits(named, roles, labels, groups, split_seed)
+    thinning: list[str] = []
+    if weights is not None:
+        splits, thinning = _thinned(splits, weights, names["weight"], split_seed)
+    ids, warnings = read_ids(names["id"], named[names["id"]]) if "id" in names else (None, [])
+    seen, more = _provenance(seen_by_model, given="split" in names)
+    warnings = [*roles.warnings, *columns.warnings, *warnings, *thinning, *more]
     return Dataset(
-        inputs=inputs,
+        inputs=columns.inputs,
         targets=labels.targets,
         class_names=labels.class_names,
         class_names_given=labels.given,
         splits=splits,
         groups=groups,
         seen_by_model=seen,
-        warnings=[*chosen.warnings, *warnings],
-        roles=chosen.names,
+        warnings=[*warnings, *_check_splits(splits, drawn="split" not in names)],
+        roles=names,
         format=format,
-        slices={name: _slice(arrays[name]) for name in chosen.names.get("slices", [])},
+        slices={name: read_slice(name, named[name]) for name in names.get("slices", [])},
+        weights=weights,
+        ids=ids,
     )
-
-
-def _check_single(what: str, array: Array) -> None:
-    if array.shape[1:]:
-        raise BadDataset("bad_role", f"the {what} needs one value per row, got shape {array.shape}")
-
-
-def _slice(array: Array) -> Array:
-    """Numbers as they are, everything else as text."""
-    return array if array.dtype.kind in "iufb" else np.array([str(value) for value in as_text(array)])
-
-
-def _names_classes(arrays: Mapping[str, Array], format: str, roles: Mapping[str, Any] | None) -> bool:
-    return format == "npz" and "class_names" in arrays and "class_names" not in (roles or {}).values()
 
 
 def _class_names(array: Array) -> list[str]:
@@ -104,21 +162,45 @@ def _class_names(array: Array) -> list[str]:
     return names
 
 
-def _groups(array: Array) -> Integers:
-    if array.dtype.kind == "f" and np.isnan(array).any():
-        row = int(np.flatnonzero(np.isnan(array))[0])
-        raise BadDataset("bad_groups", f"the group is empty in row {row} (counted from 0)")
-    return np.unique(array, return_inverse=True)[1].astype(np.int64)
-
-
 def _splits(arrays: Mapping[str, Array], roles: Roles, labels: Labels, groups: Integers | None, seed: int) -> Codes:
     if "split" in roles.names:
+        check_single("split", arrays[roles.names["split"]])
         splits = given_splits(roles.names["split"], arrays[roles.names["split"]])
         if groups is not None:
-            check_groups(splits, groups, arrays[roles.names["group"]])
+            _check_groups(splits, groups, arrays[roles.names["group"]])
         return splits
-    time = arrays[roles.names["time"]] if "time" in roles.names else None
+    time = read_time(roles.names["time"], arrays[roles.names["time"]]) if "time" in roles.names else None
     return draw_splits(labels.targets, groups=groups, time=time, seed=seed)
+
+
+def _thinned(splits: Codes, weights: NDArray[np.float64], name: str, seed: int) -> tuple[Codes, list[str]]:
+    """The splits that fit and judge as samples of the population, and a sentence that says what stayed.
+
+    Raises:
+        BadDataset: `weights_too_uneven` where too little stayed of what was enough.
+    """
+    kept = thinned(splits, weights, seed=seed)
+    counts = {
+        split: (int((kept == code).sum()), int((splits == code).sum()))
+        for code, split in enumerate(SPLITS)
+        if split != "train" and (splits == code).any()
+    }
+    shown = ", ".join(f"{stay} of {all_} {split} rows" for split, (stay, all_) in counts.items())
+    if any(stay < MIN_SPLIT_ROWS <= all_ for split, (stay, all_) in counts.items() if split != "guarantee"):
+        raise BadDataset(
+            "weights_too_uneven",
+            f"by the weights in '{name}' only {shown} are a sample of the population, at least {MIN_SPLIT_ROWS} of "
+            "each are needed: the largest weights are too far above the others",
+        )
+    sentence = f"by the weights in '{name}' {shown} stay, as a sample of the population; train rows are drawn by them"
+    return kept, [sentence] if counts else []
+
+
+def _check_groups(splits: Codes, groups: Integers, names: Array) -> None:
+    try:
+        check_groups(splits, groups, groups)
+    except BadDataset:  # only now are the names worth their room
+        check_groups(splits, groups, names if names.dtype.kind != "S" else as_text(names))
 
 
 def _provenance(seen_by_model: str | None, *, given: bool) -> tuple[str, list[str]]:
@@ -140,7 +222,7 @@ def _provenance(seen_by_model: str | None, *, given: bool) -> tuple[str, list[st
 
 def _check_splits(splits: Codes, *, drawn: bool) -> list[str]:
     """BadDataset `split_too_small`, or a sentence for every split whose absence limits what a job can do."""
-    counts = dict(zip(SPLITS, np.bincount(splits, minlength=len(SPLITS)).tolist(), strict=True))
+    counts = dict(zip(SPLITS, np.bincount(splits[splits >= 0], minlength=len(SPLITS)).tolist(), strict=True))
     warnings = []
     for split in ("calibration", "test"):
         if 0 < counts[split] < MIN_SPLIT_ROWS or (drawn and counts[split] == 0):

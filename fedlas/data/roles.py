@@ -44,8 +44,6 @@ def find_roles(columns: Collection[str], given: Mapping[str, Any] | None) -> Rol
         names["label"] = _label_name(columns)
     if given is None or "label" not in given:
         warnings += _rivals(columns, names)
-    if "weight" in names:
-        warnings.append(f"the weights in '{names['weight']}' are recorded but not used yet")
     return Roles({role: names[role] for role in ROLES if role in names}, warnings)
 
 
@@ -63,7 +61,7 @@ def _given_roles(columns: Collection[str], given: Mapping[str, Any]) -> dict[str
             if name not in columns:
                 raise BadDataset(
                     "unknown_role_column",
-                    f"the role '{role}' names '{name}', but the columns are {', '.join(columns)}",
+                    f"the role '{role}' names '{name}', but the columns are {_some(columns)}",
                 )
         names[role] = list(wanted) if role == "slices" else wanted[0]
     return names
@@ -75,9 +73,14 @@ def _label_name(columns: Collection[str]) -> str:
             return name
     raise BadDataset(
         "no_label",
-        f"no label among {', '.join(columns) or 'no columns'}; name one of them {', '.join(LABEL_NAMES)}, "
+        f"no label among {_some(columns) or 'no columns'}; name one of them {', '.join(LABEL_NAMES)}, "
         'or say roles={"label": "its name"}',
     )
+
+
+def _some(columns: Collection[str]) -> str:
+    names = list(columns)
+    return ", ".join(names[:50]) + (f" and {len(names) - 50} more" if len(names) > 50 else "")
 
 
 def _rivals(columns: Collection[str], names: Mapping[str, Any]) -> list[str]:

@@ -14,6 +14,12 @@ Codes = NDArray[np.int8]
 #: Shares of train, calibration, guarantee and test where the splits are drawn.
 FRACTIONS = np.array([0.5, 0.2, 0.1, 0.2])
 
+#: The code of rows that take no part.
+SET_ASIDE = -1
+
+#: So many groups are weighed one by one (0.4 s); of millions the rest falls into place by the law of large numbers.
+_WEIGHED_GROUPS = 20_000
+
 # Ten neighbours in a list sorted by class get exactly these shares, so every class and the whole do too.
 _PATTERN = np.array([0, 1, 0, 3, 0, 2, 0, 1, 0, 3], dtype=np.int8)
 
@@ -32,6 +38,29 @@ def given_splits(name: str, array: Array) -> Codes:
         )
     table = np.array([SPLITS.index(word) for word in found], dtype=np.int8)
     return table[inverse.reshape(-1)]
+
+
+def thinned(splits: Codes, weights: NDArray[np.float64], *, seed: int = 0) -> Codes:
+    """Codes (N,) in which only a random sample of the population is left in the splits that fit and judge.
+
+    Sampling weights (N,) tell how many rows of the population each row stands for. Of calibration, guarantee and test
+    each row stays with the chance weight / (largest weight of its split), the others get `SET_ASIDE`: what stays is a
+    sample of the population in which all rows count alike (rejection sampling), so that everything that is proven for
+    such samples holds. Train rows stay unless they weigh nothing: training draws them by their weights.
+
+    >>> codes = thinned(np.full(10_000, 3, np.int8), np.tile([1.0, 4.0], 5_000))
+    >>> [round(float((codes[i::2] == 3).mean()), 2) for i in (0, 1)]
+    [0.25, 1.0]
+    """
+    kept = splits.copy()
+    kept[(splits == 0) & (weights == 0)] = SET_ASIDE
+    chances = np.random.default_rng([seed, len(splits)]).random(len(splits))
+    for code in range(1, len(SPLITS)):
+        rows = np.flatnonzero(splits == code)
+        if len(rows):
+            lost = chances[rows] * weights[rows].max() >= weights[rows]
+            kept[rows[lost]] = SET_ASIDE
+    return kept
 
 
 def check_groups(splits: Codes, groups: Integers, labels: Array) -> None:
@@ -79,7 +108,10 @@ def _by_time(time: Array, groups: Integers) -> Codes:
 
 
 def _by_group(targets: Integers, groups: Integers, rng: np.random.Generator) -> Codes:
-    """Large groups first, each into the split that lacks most rows of the group's classes."""
+    """Large groups first, each into the split that lacks most rows of the group's classes.
+
+    What is left after the largest `_WEIGHED_GROUPS` is small and many: those fill up what is missing, unseen.
+    """
     _, members = np.unique(groups, return_inverse=True)
     sizes = np.bincount(members)
     starts = np.concatenate([[0], np.cumsum(sizes)])
@@ -87,9 +119,15 @@ def _by_group(targets: Integers, groups: Integers, rng: np.random.Generator) -> 
     missing = FRACTIONS[:, None] * np.bincount(targets)
     codes = np.empty(len(sizes), dtype=np.int8)
     shuffled = rng.permutation(len(sizes))
-    for group in shuffled[np.argsort(-sizes[shuffled], kind="stable")]:
+    order = shuffled[np.argsort(-sizes[shuffled], kind="stable")]
+    for group in order[:_WEIGHED_GROUPS]:
         rows = by_group[starts[group] : starts[group + 1]]
         classes, counts = np.unique(targets[rows], return_counts=True)
         codes[group] = split = int(np.argmax(missing[:, classes] @ counts))
         missing[split, classes] -= counts
+    rest = rng.permutation(order[_WEIGHED_GROUPS:])
+    if len(rest):
+        room = np.maximum(missing.sum(axis=1), 0)
+        middles = (np.cumsum(sizes[rest]) - sizes[rest] / 2) * room.sum() / sizes[rest].sum()
+        codes[rest] = np.searchsorted(np.cumsum(room)[:-1], middles, side="right")
     return codes[members]

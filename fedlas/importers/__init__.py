@@ -6,12 +6,30 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from fedlas.importers.architectures import NativeClassifier, load_architecture
     from fedlas.importers.onnx import GraphClassifier, InputSpec, OnnxClassifier, check_parity, load_onnx
 
-__all__ = ["GraphClassifier", "InputSpec", "OnnxClassifier", "check_parity", "load_onnx"]
+_HOMES = {
+    "GraphClassifier": "onnx",
+    "InputSpec": "onnx",
+    "NativeClassifier": "architectures",
+    "OnnxClassifier": "onnx",
+    "check_parity": "onnx",
+    "load_architecture": "architectures",
+    "load_onnx": "onnx",
+}
+__all__ = [
+    "GraphClassifier",
+    "InputSpec",
+    "NativeClassifier",
+    "OnnxClassifier",
+    "check_parity",
+    "load_architecture",
+    "load_onnx",
+]
 
 
 def __getattr__(name: str) -> Any:
-    if name in __all__:
-        return getattr(import_module("fedlas.importers.onnx"), name)
+    if name in _HOMES:
+        return getattr(import_module(f"fedlas.importers.{_HOMES[name]}"), name)
     raise AttributeError(f"module 'fedlas.importers' has no attribute {name!r}")

@@ -127,6 +127,21 @@ class BoundedMean:
         return units_needed * float(self.sizes.mean())
 
 
+def detectable(mean: BoundedMean, level: float, *, num_rows: float, power: float = 0.8) -> float:
+    """The smallest gain (a positive number) that so many rows would show with this power, if rows spread as here.
+
+    The gain that solves `rows_needed` for n rows: (worst + z·√(n·variance + worst²)) / n, with z = z_level + z_power.
+
+    >>> mean = paired_mean([[0.8, 0.2]] * 5, [[0.6, 0.4]] * 5, [0, 0, 1, 0, 0], score="brier")
+    >>> [round(detectable(mean, 0.05, num_rows=n), 4) for n in (100, 10_000)]
+    [0.0956, 0.009]
+    """
+    units = num_rows / float(mean.sizes.mean())
+    variance = float(np.square(mean.sums - mean.value * mean.sizes).sum()) / max(len(mean.sums) - 1, 1)
+    worst, z = max(0.0, float(mean.most.max())), _NORMAL.inv_cdf(1 - level) + _NORMAL.inv_cdf(power)
+    return (worst + z * math.sqrt(units * variance + worst**2)) / units / float(mean.sizes.mean())
+
+
 def paired_mean(
     probs: ArrayLike, baseline_probs: ArrayLike, targets: ArrayLike, *, score: str, groups: ArrayLike | None = None
 ) -> BoundedMean:

@@ -96,7 +96,14 @@ class Averaging:
         config = train_config(
             replace(networks[0].candidate, epochs=epochs, learning_rate=_rate(members)), self.heats.seed
         )
-        lesson = Lesson(config, trainer.inputs, self.heats.calibration[0], pick_device(self.heats.device), self._tell)
+        lesson = Lesson(
+            config,
+            trainer.inputs,
+            self.heats.calibration[0],
+            pick_device(self.heats.device),
+            self._tell,
+            trainer.weights,
+        )
         try:
             taught = student(classifier, teacher, self.judge, lesson)
             if taught is None:

@@ -72,14 +72,27 @@ class Clock:
         features: Floats | None,
         device: torch.device | str | None,
     ) -> float:
-        """How long `fit` takes with `config`, from a few steps on a copy (once per scope and batch size)."""
+        """How long `fit` takes with `config`, from a few steps on a copy."""
+        step = self.step_seconds(classifier, inputs, targets, config, features=features, device=device)
+        return _CAUTION * config.epochs * steps_per_epoch(len(targets), config.batch_size) * step
+
+    def step_seconds(
+        self,
+        classifier: Classifier,
+        inputs: Sequence[NDArray[Any]],
+        targets: NDArray[np.int64],
+        config: TrainConfig,
+        *,
+        features: Floats | None,
+        device: torch.device | str | None,
+    ) -> float:
+        """How long one step takes, measured once per scope and batch size."""
         key = (config.scope, config.batch_size)
         if key not in self._step_seconds:
             self._step_seconds[key] = _measured_step(
                 copy.deepcopy(classifier), inputs, targets, config, features, device
             )
-        steps = config.epochs * steps_per_epoch(len(targets), config.batch_size)
-        return _CAUTION * steps * self._step_seconds[key]
+        return self._step_seconds[key]
 
 
 def _measured_step(

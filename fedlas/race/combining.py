@@ -14,10 +14,11 @@ from numpy.typing import NDArray
 
 from fedlas.classifier import Classifier
 from fedlas.ensemble import Ensemble, cost_factor, log_mean
+from fedlas.feeding import tensor
 from fedlas.race.distilling import distil
 from fedlas.race.judging import Calibrated, Judge
 from fedlas.race.results import CandidateResult, Finalist
-from fedlas.train import EpochResult, TrainConfig, predict_logits, tensor
+from fedlas.train import EpochResult, TrainConfig, predict_logits
 
 MOST_MEMBERS = 5
 #: Rows on which multiplications are counted.
@@ -73,6 +74,7 @@ class Lesson:
     calibration_inputs: Sequence[NDArray[Any]]
     device: torch.device
     on_epoch: Callable[[EpochResult], None]
+    weights: NDArray[np.float64] | None = None
 
 
 def student(classifier: Classifier, teacher: Finalist, judge: Judge, lesson: Lesson) -> Finalist | None:
@@ -84,8 +86,9 @@ def student(classifier: Classifier, teacher: Finalist, judge: Judge, lesson: Les
     began = time.perf_counter()
     network = copy.deepcopy(classifier)
     sound = distil(
-        network, teacher.classifier, lesson.inputs, lesson.config, device=lesson.device, on_epoch=lesson.on_epoch
-    )
+        network, teacher.classifier, lesson.inputs, lesson.config,
+        device=lesson.device, on_epoch=lesson.on_epoch, weights=lesson.weights,
+    )  # fmt: skip
     logits, features = predict_logits(network, lesson.calibration_inputs, device=lesson.device)
     network.to("cpu")
     if not sound or not (np.isfinite(logits).all() and np.isfinite(features).all()):

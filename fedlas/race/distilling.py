@@ -12,13 +12,15 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from fedlas.classifier import Classifier
-from fedlas.train import EpochResult, TrainConfig, cosine, own_randomness, shuffled_batches, steps_per_epoch, tensor
+from fedlas.feeding import Feed
+from fedlas.train import EpochResult, TrainConfig, cosine, own_randomness, shuffled_batches, steps_per_epoch
 
 _PLAIN_FROM = 0.8  # share of the epochs after which no rows are blended any more
 
@@ -31,13 +33,17 @@ def distil(
     *,
     device: torch.device,
     on_epoch: Callable[[EpochResult], None],
+    weights: NDArray[np.float64] | None = None,
 ) -> bool:
-    """Train `student` in place on the softmax of the teacher's logits; False where it stopped being finite."""
+    """Train `student` in place on the softmax of the teacher's logits; False where it stopped being finite.
+
+    Rows are drawn by `weights` where there are any.
+    """
     began = time.perf_counter()
     student.to(device).train()
     teacher.to(device).eval()
-    arrays = [tensor(array) for array in inputs]
-    rows = len(arrays[0])
+    feed = Feed(inputs, device)
+    rows = len(feed)
     parameters = [parameter for parameter in student.parameters() if parameter.requires_grad]
     optimizer = torch.optim.SGD(parameters, lr=config.learning_rate, momentum=config.momentum)
     rate = cosine(config.learning_rate, config.epochs * steps_per_epoch(rows, config.batch_size))
@@ -45,10 +51,9 @@ def distil(
     step = 0
     with own_randomness(config.seed, device):
         for epoch in range(1, config.epochs + 1):
-            blends = epoch <= _PLAIN_FROM * config.epochs and all(array.is_floating_point() for array in arrays)
+            blends = epoch <= _PLAIN_FROM * config.epochs and feed.floating
             total = 0.0
-            for chosen in shuffled_batches(rows, config.batch_size, order):
-                batch = [array[chosen].to(device) for array in arrays]
+            for _, batch in feed.batches(shuffled_batches(rows, config.batch_size, order, weights)):
                 if blends:
                     batch = _blended(batch, order)
                 with torch.no_grad():

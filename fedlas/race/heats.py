@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from fedlas.classifier import Classifier
 from fedlas.race.candidates import Candidate
@@ -52,6 +54,7 @@ class Heats:
         seed: int,
         device: torch.device | str | None,
         on_progress: OnProgress | None,
+        weights: NDArray[np.float64] | None = None,
     ) -> None:
         self.classifier, self.judge, self.clock = classifier, judge, clock
         self.seed, self.device, self.on_progress = seed, device, on_progress
@@ -63,8 +66,9 @@ class Heats:
         self._obstacle = self._find_obstacle(train)
         if train is not None and not self._obstacle:
             self.trainer = Trainer(
-                classifier, train, calibration, calibration_features=calibration_features, seed=seed, device=device
-            )
+                classifier, train, calibration,
+                calibration_features=calibration_features, seed=seed, device=device, weights=weights,
+            )  # fmt: skip
         self._total = 1
         self._fraction = 0.0
 
@@ -106,9 +110,9 @@ class Heats:
         """Run the candidates of one scope within so many seconds; returns those that did not fit."""
         if not line or self.trainer is None:
             return []
-        if scope == "head" and not self.classifier.head_parameters():
+        if scope == "head" and (obstacle := self._find_head_obstacle(self.trainer)):
             for place, candidate in line:
-                self._skip(place, candidate, "the network has no head of its own to train")
+                self._skip(place, candidate, obstacle)
             return []
         began = self.clock.elapsed()
         resolved = {place: self.trainer.resolved(candidate, scope) for place, candidate in line}
@@ -120,7 +124,7 @@ class Heats:
             self._skip(place, resolved[place], _NO_TIME)
         if scope == "all" and not taken:
             self.notes.append(
-                f"training the whole network would have taken {runners[0].seconds(runners[0].epochs):.0f} s per "
+                f"Training the whole network would have taken {runners[0].seconds(runners[0].epochs):.0f} s per "
                 "candidate, more than was left of the budget: at most its head was trained"
             )
         self._run_plan(planned, resolved)
@@ -195,6 +199,14 @@ class Heats:
             return "the model has no weights that can be trained"
         if self.clock.prediction_seconds(len(train[1])) > self.clock.left():
             return "one pass over the train rows does not fit the budget"
+        return ""
+
+    def _find_head_obstacle(self, trainer: Trainer) -> str:
+        """Why no head can be trained alone, or an empty text."""
+        if not self.classifier.head_parameters():
+            return "the network has no head of its own to train"
+        if not trainer.keeps_features:
+            return "the features of so many rows do not fit into memory, so that no head was trained alone"
         return ""
 
     def _skip(self, place: int, candidate: Candidate, reason: str) -> None:

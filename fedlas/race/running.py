@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 import torch
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from fedlas.calibrators import CALIBRATORS, TemperatureScaling
 from fedlas.classifier import Classifier
@@ -44,6 +44,7 @@ def race(
     calibrators: Sequence[str] | None = None,
     combine: bool = True,
     on_progress: OnProgress | None = None,
+    train_weights: NDArray[np.float64] | None = None,
     device: torch.device | str | None = None,
 ) -> RaceResult:
     """Name the post-hoc and the trained finalist on calibration rows; `classifier` itself is left as it is.
@@ -62,6 +63,7 @@ def race(
             reads the features either).
         combine: whether finishers are averaged.
         on_progress: called before every candidate and after every epoch; what it raises stops the race.
+        train_weights: sampling weights (N,) of the train rows, by which they are drawn.
     """
     clock = Clock(budget_seconds)
     base_logits, base_features = clock.timed_prediction(classifier, calibration[0], device=device)
@@ -75,6 +77,7 @@ def race(
     heats = Heats(
         classifier, train, calibration, judge, clock,
         calibration_features=base_features, seed=seed, device=device, on_progress=on_progress,
+        weights=train_weights,
     )  # fmt: skip
     combine = combine and len(candidates) > 1
     heats.run(candidates, kept=_KEPT_FOR_STUDENT if combine and max_cost_factor < 2 else 0.0, then=1 if combine else 0)

@@ -28,6 +28,9 @@ Rows = tuple[Sequence[NDArray[Any]], NDArray[np.int64]]
 #: Epochs where their number is left to us, and the most steps they may take. More epochs for few rows were tried: 27
 #: instead of 10 on 1,000 rows that the network knew by heart only taught it their wrong labels once more.
 _EPOCHS, _MAX_STEPS = 10, 20_000
+#: Features of all train rows are kept up to this size; beyond it no head is trained alone, and the statistics that
+#: FedLAS begins with come from so many rows.
+_MOST_FEATURE_BYTES, _SAMPLED_ROWS = 1 << 30, 50_000
 #: A head has converged long before: on 10,000 rows ten epochs of twelve heads took longer than all features.
 _MAX_HEAD_STEPS = 625
 
@@ -57,17 +60,27 @@ class Trainer:
         calibration_features: Floats,
         seed: int,
         device: torch.device | str | None,
+        weights: NDArray[np.float64] | None = None,
     ) -> None:
-        self.classifier, self.seed, self.device = classifier, seed, device
+        self.classifier, self.seed, self.device, self.weights = classifier, seed, device, weights
         self.inputs, self.targets = train
         self.calibration_inputs, self.calibration_targets = calibration
         self.calibration_features = calibration_features  # under the uploaded network
         self._edges: dict[str, float] = {}
 
+    @property
+    def keeps_features(self) -> bool:
+        """Whether the features of all train rows fit into memory, so that heads can be trained on them."""
+        return keeps_features(len(self.targets), self.classifier.feature_dim)
+
     @cached_property
     def features(self) -> Floats:
-        """Features (N, D) of the train rows under the uploaded network: what a head is trained on."""
-        logits, features = predict_logits(self.classifier, self.inputs, device=self.device)
+        """Features (N, D) of the train rows under the uploaded network: what a head is trained on; else of a sample."""
+        inputs = self.inputs
+        if not self.keeps_features:
+            rows = np.sort(np.random.default_rng(self.seed).permutation(len(self.targets))[:_SAMPLED_ROWS])
+            inputs = [array[rows] for array in inputs]
+        logits, features = predict_logits(self.classifier, inputs, device=self.device)
         require_numbers(logits, features, split="train")
         return features
 
@@ -82,8 +95,7 @@ class Trainer:
         if rate is None:
             rate = candidate.edge_share * self._edge(scope, candidate.batch_size)
         if epochs is None:
-            most = _MAX_HEAD_STEPS if scope == "head" else _MAX_STEPS
-            epochs = default_epochs(len(self.targets), candidate.batch_size, max_steps=most)
+            epochs = default_epochs(len(self.targets), candidate.batch_size, scope=scope)
         return replace(candidate, scope=scope, learning_rate=rate, epochs=epochs)
 
     def _edge(self, scope: str, batch_size: int) -> float:
@@ -119,6 +131,7 @@ class Trainer:
                 on_epoch=on_epoch,
                 device=self.device,
                 features=self.features,
+                weights=self.weights,
             )
             if head_only:
                 features = self.calibration_features
@@ -153,6 +166,11 @@ class Trainer:
         )
 
 
+def keeps_features(num_rows: int, feature_dim: int) -> bool:
+    """Whether the features of so many rows are kept in memory."""
+    return 4 * num_rows * feature_dim <= _MOST_FEATURE_BYTES
+
+
 def train_config(candidate: Candidate, seed: int) -> TrainConfig:
     """How a resolved candidate is trained."""
     assert candidate.learning_rate is not None
@@ -166,12 +184,13 @@ def train_config(candidate: Candidate, seed: int) -> TrainConfig:
     )
 
 
-def default_epochs(num_rows: int, batch_size: int, *, max_steps: int = _MAX_STEPS) -> int:
-    """Ten epochs, fewer where rows abound.
+def default_epochs(num_rows: int, batch_size: int, *, scope: str = "all") -> int:
+    """Ten epochs, fewer where rows abound, and for a head.
 
     >>> default_epochs(1000, 64), default_epochs(1_000_000, 64)
     (10, 2)
     """
+    max_steps = _MAX_HEAD_STEPS if scope == "head" else _MAX_STEPS
     return max(2, min(_EPOCHS, max_steps // steps_per_epoch(num_rows, batch_size)))
 
 

@@ -11,10 +11,11 @@ from fastapi.responses import FileResponse
 from pydantic import ConfigDict, Field
 from starlette.concurrency import run_in_threadpool
 
-from service.api.creation import IdempotencyKey, add_calibrator, create_once, receive_upload
+from service.api.creation import IdempotencyKey, add_calibrator, create_once
 from service.api.datasets import UPLOAD_BODY
-from service.api.dependencies import After, Limit, Parts, PartsDep, Wait, created, stored_file, tagged
+from service.api.dependencies import After, Limit, Parts, PartsDep, Wait, created, long_poll, stored_file, tagged
 from service.api.models import parse_class_names
+from service.api.receiving import receive_file
 from service.registry.contract import FINAL, CalibratorRecord, Page, RecordError, Strict
 from service.registry.errors import Conflict, InvalidRequest, RegistryError, WorkFailed
 from service.registry.records import calibrator_record
@@ -59,7 +60,7 @@ async def create_calibrator(
     """
     scoped_key = key and f"calibrators:{key}"
     with ExitStack() as stack:
-        staged, texts, filename = await receive_upload(request, parts, stack)
+        file, texts, filename = await receive_file(request, parts, stack)
         merged = CalibratorOptions.model_validate({**options.model_dump(exclude_unset=True), **texts})
         stored = merged.stored()
 
@@ -67,8 +68,8 @@ async def create_calibrator(
             result = create_once(
                 parts,
                 scoped_key,
-                [staged.digest, merged.model_dump_json(exclude={"wait"})],
-                lambda unit: _inserted(add_calibrator(unit, staged, merged.name or filename, merged.method, stored)),
+                [file.fingerprint, merged.model_dump_json(exclude={"wait"})],
+                lambda unit: _inserted(add_calibrator(unit, file, merged.name or filename, merged.method, stored)),
             )
             return CalibratorRecord.model_validate_json(result.answer)
 
@@ -128,10 +129,7 @@ async def get_calibrator(request: Request, parts: PartsDep, calibrator_id: str, 
         with parts.registry.read() as unit:
             return calibrator_record(unit.calibrators.get(calibrator_id))
 
-    record = await run_in_threadpool(read)
-    if wait and record.status not in FINAL:
-        await parts.waiting.for_final(calibrator_id, wait)
-        record = await run_in_threadpool(read)
+    record = await long_poll(parts, read, wait)
     return tagged(request, record, headers=None if record.status in FINAL else {"Retry-After": "2"})
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from contextlib import ExitStack
 from typing import Annotated, Any, Literal
 
@@ -9,10 +10,11 @@ from fastapi import APIRouter, Query, Request, Response
 from pydantic import ConfigDict, Field
 from starlette.concurrency import run_in_threadpool
 
-from service.api.creation import IdempotencyKey, add_dataset, create_once, parse_json, receive_upload
-from service.api.dependencies import After, Limit, PartsDep, Wait, created, tagged
+from service.api.creation import IdempotencyKey, add_dataset, create_once, parse_json
+from service.api.dependencies import After, Limit, PartsDep, UploadId, Wait, created, long_poll, tagged
+from service.api.receiving import receive_file
 from service.registry.contract import DatasetRecord, Page, SeenByModel, Strict
-from service.registry.errors import InvalidRequest, NotYetAvailable
+from service.registry.errors import InvalidRequest
 from service.registry.records import dataset_record
 
 router = APIRouter(prefix="/v1/datasets", tags=["datasets"])
@@ -50,16 +52,15 @@ class DatasetOptions(Strict):
     seen_by_model: SeenByModel | None = Field(None, description="Which rows the uploaded model was trained on.")
     split_seed: int = Field(0, ge=0, lt=2**32)
     missing: Literal["reject", "nan"] = "reject"
-    upload_id: str | None = None
-    padding: str | None = None
+    padding: str | None = Field(None, description='JSON, fills ragged lists: {"input_ids": 0}.')
+    upload_id: UploadId = None
 
     def stored(self) -> dict[str, Any]:
-        """The options as they are kept with the record; raises for what this version cannot do."""
-        for field in ("upload_id", "padding"):
-            if getattr(self, field) is not None:
-                raise NotYetAvailable("not_yet_available", f"{field} is not available in this version", field=field)
+        """The options as they are kept with the record; raises InvalidRequest."""
         roles = parse_roles(self.roles) if self.roles else None
-        return {**self.model_dump(exclude={"name", "roles", "upload_id", "padding"}), "roles": roles}
+        padding = parse_padding(self.padding) if self.padding else None
+        kept = self.model_dump(include={"format", "seen_by_model", "split_seed", "missing"})
+        return {**kept, "roles": roles, "padding": padding}
 
 
 def parse_roles(text: str) -> dict[str, Any]:
@@ -77,6 +78,18 @@ def parse_roles(text: str) -> dict[str, Any]:
     return roles
 
 
+def parse_padding(text: str) -> dict[str, float]:
+    """Parse and check what fills ragged lists; raises InvalidRequest."""
+    padding = parse_json(text, "padding")
+    if not isinstance(padding, dict):
+        raise InvalidRequest("invalid_padding", "padding must be a JSON object of input → number", field="padding")
+    for name, value in padding.items():
+        if not isinstance(value, int | float) or isinstance(value, bool) or not math.isfinite(value):
+            message = f"padding of input {name!r} must be a finite number, not {value!r}"
+            raise InvalidRequest("invalid_padding", message, field="padding")
+    return padding
+
+
 @router.post("", status_code=201, response_model=DatasetRecord, openapi_extra=UPLOAD_BODY)
 async def create_dataset(
     request: Request,
@@ -86,7 +99,7 @@ async def create_dataset(
 ) -> Response:
     """Store a dataset; it is inspected in the background and becomes `ready` or `rejected`."""
     with ExitStack() as stack:
-        staged, texts, filename = await receive_upload(request, parts, stack)
+        file, texts, filename = await receive_file(request, parts, stack, upload_id=options.upload_id)
         merged = DatasetOptions.model_validate({**options.model_dump(exclude_unset=True), **texts})
         stored = merged.stored()
 
@@ -94,8 +107,8 @@ async def create_dataset(
             result = create_once(
                 parts,
                 key and f"datasets:{key}",
-                [staged.digest, merged.model_dump_json()],
-                lambda unit: _inserted(add_dataset(unit, staged, merged.name or filename, stored)),
+                [file.fingerprint, merged.model_dump_json()],
+                lambda unit: _inserted(add_dataset(unit, file, merged.name or filename, stored)),
             )
             record = DatasetRecord.model_validate_json(result.answer)
             return created(record, f"/v1/datasets/{record.id}")
@@ -123,11 +136,7 @@ async def get_dataset(request: Request, parts: PartsDep, dataset_id: str, wait: 
         with parts.registry.read() as unit:
             return dataset_record(unit.datasets.get(dataset_id))
 
-    record = await run_in_threadpool(read)
-    if wait and record.status == "inspecting":
-        await parts.waiting.for_final(dataset_id, wait)
-        record = await run_in_threadpool(read)
-    return tagged(request, record)
+    return tagged(request, await long_poll(parts, read, wait))
 
 
 @router.delete("/{dataset_id}", status_code=204)

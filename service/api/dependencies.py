@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated, Any, Protocol, TypeVar
 
 from fastapi import Depends, Query, Request, Response
 from fastapi.responses import FileResponse
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
+from starlette.concurrency import run_in_threadpool
 from starlette.requests import HTTPConnection
 
 from service.api.waiting import Waiting
 from service.inference.engine import Engine
 from service.queue import Doorbell
+from service.registry.contract import FINAL
 from service.registry.unit_of_work import Registry
 from service.settings import ServiceSettings
 
@@ -37,7 +40,34 @@ def _parts(connection: HTTPConnection) -> Parts:
 PartsDep = Annotated[Parts, Depends(_parts)]
 Limit = Annotated[int, Query(ge=1, le=1000, description="Records per page.")]
 After = Annotated[str | None, Query(description="Continue after this id.")]
+UploadId = Annotated[
+    str | None, Field(max_length=100, description="A finished upload (`/v1/uploads`) in place of the body; used once.")
+]
 Wait = Annotated[float | None, Query(ge=0, le=60, description="Long poll: seconds to wait for a final state.")]
+
+
+class Followed(Protocol):
+    """A record that comes to an end."""
+
+    @property
+    def id(self) -> str:
+        """The record's id."""
+
+    @property
+    def status(self) -> str:
+        """Where it stands."""
+
+
+R = TypeVar("R", bound=Followed)
+
+
+async def long_poll(parts: Parts, read: Callable[[], R], wait: float | None) -> R:
+    """Read the record; where it is not final, read again as soon as it is, or when `wait` seconds have passed."""
+    record = await run_in_threadpool(read)
+    if wait and record.status not in FINAL:
+        await parts.waiting.for_final(record.id, wait)
+        record = await run_in_threadpool(read)
+    return record
 
 
 def tagged(request: Request, record: BaseModel, *, headers: dict[str, str] | None = None) -> Response:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from contextlib import ExitStack
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import HTMLResponse
@@ -19,15 +19,14 @@ from service.api.creation import (
     add_dataset,
     add_model,
     create_once,
-    is_multipart,
     parse_json,
-    stage_part,
 )
 from service.api.datasets import DatasetOptions
-from service.api.dependencies import After, Limit, PartsDep, Wait, created, tagged, tagged_bytes
+from service.api.dependencies import After, Limit, PartsDep, Wait, created, long_poll, tagged, tagged_bytes
 from service.api.models import ModelOptions
+from service.api.receiving import is_multipart, take_part
 from service.registry import tables
-from service.registry.contract import FINAL, JobOptions, JobRecord, JobRequest, Page
+from service.registry.contract import FINAL, PLAN, JobOptions, JobRecord, JobRequest, Page
 from service.registry.errors import Conflict, InvalidRequest, NotYetAvailable, UnknownReference
 from service.registry.ids import new_id
 from service.registry.records import job_record
@@ -35,6 +34,8 @@ from service.registry.repositories.records import now
 from service.registry.unit_of_work import UnitOfWork
 
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
+
+Options = TypeVar("Options", bound=JobOptions)
 
 #: Parts of a call that brings its files along, beside `model` and `dataset`.
 _JSON_PARTS = ("job", "model_options", "dataset_options")
@@ -59,10 +60,17 @@ _JOB_BODY = {
             "multipart/form-data": {
                 "schema": {
                     "type": "object",
-                    "required": ["model", "dataset"],
                     "properties": {
-                        "model": {"type": "string", "format": "binary"},
-                        "dataset": {"type": "string", "format": "binary"},
+                        "model": {
+                            "type": "string",
+                            "format": "binary",
+                            "description": "Needed, unless model_options name an upload_id.",
+                        },
+                        "dataset": {
+                            "type": "string",
+                            "format": "binary",
+                            "description": "Needed, unless dataset_options name an upload_id.",
+                        },
                         "job": {"type": "string", "description": "JSON: the job without model_id and dataset_id."},
                         "model_options": {"type": "string", "description": "JSON: options of the model."},
                         "dataset_options": {"type": "string", "description": "JSON: options of the dataset."},
@@ -82,13 +90,11 @@ async def create_job(
     dry_run: Annotated[bool, Query(description="Check everything, train nothing.")] = False,
 ) -> Response:
     """Order a calibration of a stored model on a stored dataset, or upload both in the same call."""
-    if dry_run:
-        raise NotYetAvailable("not_yet_available", "dry_run is not available in this version", field="dry_run")
     scoped_key = key and f"jobs:{key}"
     if is_multipart(request):
-        result = await _create_with_files(request, parts, scoped_key)
+        result = await _create_with_files(request, parts, scoped_key, dry_run=dry_run)
     else:
-        body = JobRequest.model_validate_json(await request.body() or b"null")
+        body = _marked(JobRequest.model_validate_json(await request.body() or b"null"), dry_run=dry_run)
         _refuse_unavailable(body)
         result = await run_in_threadpool(_create, parts, scoped_key, body)
     record = JobRecord.model_validate_json(result.answer)
@@ -109,20 +115,26 @@ def _create(parts: PartsDep, key: str | None, body: JobRequest) -> Created:
     return create_once(parts, key, [body.model_dump_json()], make)
 
 
-async def _create_with_files(request: Request, parts: PartsDep, key: str | None) -> Created:
+def _marked(options: Options, *, dry_run: bool) -> Options:
+    """The same options, as a dry run where the query asks for one."""
+    return options.model_copy(update={"dry_run": True}) if dry_run else options
+
+
+async def _create_with_files(request: Request, parts: PartsDep, key: str | None, *, dry_run: bool) -> Created:
     with ExitStack() as stack:
         async with request.form(max_files=2 + len(_JSON_PARTS)) as form:
             if unknown := sorted(set(form) - {"model", "dataset", *_JSON_PARTS}):
                 raise InvalidRequest("unknown_part", f"there is no part {unknown[0]!r}", field=unknown[0])
-            model_file, model_name = await stage_part(form, "model", parts, stack)
-            dataset_file, dataset_name = await stage_part(form, "dataset", parts, stack)
-            texts = {name: await _text(form, name) for name in _JSON_PARTS if name in form}
-        given = {name: _json_object(texts, name) for name in _JSON_PARTS}
-        options = JobOptions.model_validate(given["job"])
-        _refuse_unavailable(options)
-        model_options = ModelOptions.model_validate(given["model_options"])
-        dataset_options = DatasetOptions.model_validate(_with_roles_as_text(given["dataset_options"]))
-        stored_model, stored_dataset = model_options.stored(), dataset_options.stored()
+            given = {name: await _json_object(form, name) for name in _JSON_PARTS}
+            options = _marked(JobOptions.model_validate(given["job"]), dry_run=dry_run)
+            _refuse_unavailable(options)
+            model_options = ModelOptions.model_validate(_flat(given["model_options"]))
+            dataset_options = DatasetOptions.model_validate(_flat(given["dataset_options"]))
+            stored_model, stored_dataset = model_options.stored(), dataset_options.stored()
+            model_file, model_name = await take_part(form, "model", parts, stack, upload_id=model_options.upload_id)
+            dataset_file, dataset_name = await take_part(
+                form, "dataset", parts, stack, upload_id=dataset_options.upload_id
+            )
 
         def make(unit: UnitOfWork) -> tuple[BaseModel, Sequence[str]]:
             model = add_model(unit, model_file, model_options.name or model_name, stored_model)
@@ -131,30 +143,27 @@ async def _create_with_files(request: Request, parts: PartsDep, key: str | None)
             record, ids = _add_job(unit, body)
             return record, [model.id, dataset.id, *ids]
 
-        content = [model_file.digest, dataset_file.digest, json.dumps(given, sort_keys=True)]
+        content = [model_file.fingerprint, dataset_file.fingerprint, json.dumps([given, dry_run], sort_keys=True)]
         return await run_in_threadpool(create_once, parts, key, content, make)
 
 
-async def _text(form: FormData, name: str) -> str:
-    """The text of a part, which many clients send as a file; raises InvalidRequest."""
-    part = form[name]
+async def _json_object(form: FormData, name: str) -> dict[str, Any]:
+    """The object in a part, which many clients send as a file; empty without it. Raises InvalidRequest."""
+    part = form.get(name, "{}")
     content = await part.read() if isinstance(part, UploadFile) else part
     try:
-        return content.decode() if isinstance(content, bytes) else content
+        text = content.decode() if isinstance(content, bytes) else content
     except UnicodeDecodeError as error:
         raise InvalidRequest("invalid_json", f"part {name!r} is not UTF-8 text", field=name) from error
-
-
-def _json_object(texts: dict[str, str], name: str) -> dict[str, Any]:
-    value = parse_json(texts.get(name, "{}"), name)
+    value = parse_json(text, name)
     if not isinstance(value, dict):
         raise InvalidRequest("invalid_json", f"part {name!r} must be a JSON object", field=name)
     return value
 
 
-def _with_roles_as_text(options: dict[str, Any]) -> dict[str, Any]:
-    roles = options.get("roles")
-    return {**options, "roles": json.dumps(roles)} if isinstance(roles, dict) else options
+def _flat(options: dict[str, Any]) -> dict[str, Any]:
+    """Options that are JSON within a query may stand in a JSON part as what they are."""
+    return {name: json.dumps(value) if isinstance(value, dict) else value for name, value in options.items()}
 
 
 def _refuse_unavailable(options: JobOptions) -> None:
@@ -177,7 +186,7 @@ def _add_job(unit: UnitOfWork, body: JobRequest) -> tuple[JobRecord, list[str]]:
         promoted=False,
     )
     unit.jobs.add(row)
-    unit.work.open(row.id)
+    unit.work.open(row.id, kind=PLAN if body.dry_run else None)
     return _record(unit, row), [row.id]
 
 
@@ -201,10 +210,7 @@ async def get_job(request: Request, parts: PartsDep, job_id: str, wait: Wait = N
         with parts.registry.read() as unit:
             return _record(unit, unit.jobs.get(job_id))
 
-    record = await run_in_threadpool(read)
-    if wait and record.status not in FINAL:
-        await parts.waiting.for_final(job_id, wait)
-        record = await run_in_threadpool(read)
+    record = await long_poll(parts, read, wait)
     return tagged(request, record, headers=None if record.status in FINAL else {"Retry-After": "2"})
 
 
@@ -253,6 +259,8 @@ def _evidence(
     with parts.registry.read() as unit:
         row = unit.jobs.get(job_id)
     digest = getattr(row, column)
+    if digest is None and row.request.get("dry_run"):
+        raise Conflict("no_report", f"{job_id} is a dry run and has no report; its record has the plan")
     if digest is None:
         raise Conflict("no_report", f"{job_id} is {row.status} and {_REASONS.get(row.status, 'has not ended yet')}")
     body = parts.registry.artifacts.path(digest).read_bytes()

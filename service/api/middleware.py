@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import hmac
+import logging
 import re
 import secrets
 from collections.abc import Callable
 
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.api.problems import defect, problem
 from service.registry.errors import TooLarge
+
+_LOG = logging.getLogger(__name__)
 
 #: Probes and the documentation tell no secrets, and neither a load balancer nor a browser's address bar has a key.
 _OPEN_PATHS = frozenset({"/", "/healthz", "/readyz", "/docs", "/redoc", "/openapi.json"})
@@ -43,11 +47,35 @@ class RequestId:
 
         try:
             await self.app(scope, receive, send_with_id)
+        except ClientDisconnect:  # nobody is left to be answered
+            _LOG.info("%s %s: the client has gone", scope["method"], scope["path"])
         except Exception as error:
             # Answered here: further out the id is not known, and uvicorn would close the connection without a word.
             if started:
                 raise
             await defect(scope["method"], scope["path"], error)(scope, receive, send_with_id)
+
+
+class HeadAsGet:
+    """HEAD is answered by whatever answers GET, without the body; no route needs to know of it."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or scope["method"] != "HEAD":
+            await self.app(scope, receive, send)
+            return
+
+        async def send_without_body(message: Message) -> None:
+            if message["type"] == "http.response.pathsend":  # a file that is only named is not read
+                message = {"type": "http.response.body"}
+            elif message["type"] == "http.response.body":
+                message = {**message, "body": b""}
+            await send(message)
+
+        extensions = {**scope.get("extensions", {}), "http.response.pathsend": {}}
+        await self.app({**scope, "method": "GET", "extensions": extensions}, receive, send_without_body)
 
 
 class BearerKeys:

@@ -11,11 +11,13 @@ from fastapi.responses import FileResponse
 from pydantic import ConfigDict, Field
 from starlette.concurrency import run_in_threadpool
 
-from service.api.creation import IdempotencyKey, add_model, create_once, receive_upload
+from fedlas.preprocessing import Preprocessing
+from service.api.creation import IdempotencyKey, add_model, create_once, parse_json
 from service.api.datasets import UPLOAD_BODY
-from service.api.dependencies import After, Limit, PartsDep, Wait, created, stored_file, tagged
+from service.api.dependencies import After, Limit, PartsDep, UploadId, Wait, created, long_poll, stored_file, tagged
+from service.api.receiving import receive_file
 from service.registry.contract import ModelRecord, Page, Strict, Task
-from service.registry.errors import InvalidRequest, NotYetAvailable
+from service.registry.errors import InvalidRequest
 from service.registry.records import model_record
 
 router = APIRouter(prefix="/v1/models", tags=["models"])
@@ -32,16 +34,20 @@ class ModelOptions(Strict):
     positive_class: str | None = None
     output: str | None = Field(None, description="The output that classifies, where there are several.")
     features: str | None = Field(None, description="The tensor to tap as penultimate features.")
-    preprocessing: str | None = None
-    architecture: str | None = None
-    num_classes: int | None = None
-    upload_id: str | None = None
+    preprocessing: str | None = Field(
+        None, description="JSON: how image files become the model's input, in training and serving."
+    )
+    architecture: str | None = Field(
+        None, max_length=200, description="Of a safetensors file, for example `torchvision/resnet18`."
+    )
+    num_classes: int | None = Field(None, ge=1, le=1_000_000, description="Of the architecture's last layer.")
+    upload_id: UploadId = None
 
     def stored(self) -> dict[str, Any]:
-        """The options as they are kept with the record; raises for what this version cannot do."""
-        for field in ("preprocessing", "architecture", "num_classes", "upload_id"):
-            if getattr(self, field) is not None:
-                raise NotYetAvailable("not_yet_available", f"{field} is not available in this version", field=field)
+        """The options as they are kept with the record; raises InvalidRequest."""
+        if self.num_classes is not None and self.architecture is None:
+            message = "num_classes belongs to an architecture; an ONNX file says itself how many classes it has"
+            raise InvalidRequest("num_classes_without_architecture", message, field="num_classes")
         names = parse_class_names(self.class_names) if self.class_names is not None else None
         if self.positive_class is not None and (names is None or self.positive_class not in names):
             shown = "none were given" if names is None else ", ".join(names)
@@ -50,8 +56,9 @@ class ModelOptions(Strict):
                 f"positive_class {self.positive_class!r} is none of class_names ({shown})",
                 field="positive_class",
             )
-        kept = self.model_dump(include={"task", "positive_class", "output", "features"})
-        return {**kept, "class_names": names}
+        kept = self.model_dump(include={"task", "positive_class", "output", "features", "architecture", "num_classes"})
+        preprocessing = parse_preprocessing(self.preprocessing) if self.preprocessing else None
+        return {**kept, "class_names": names, "preprocessing": preprocessing}
 
 
 def parse_class_names(text: str) -> list[str]:
@@ -66,6 +73,17 @@ def parse_class_names(text: str) -> list[str]:
     return names
 
 
+def parse_preprocessing(text: str) -> dict[str, Any]:
+    """Parse, check and complete; raises InvalidRequest."""
+    given = parse_json(text, "preprocessing")
+    if not isinstance(given, dict):
+        raise InvalidRequest("invalid_preprocessing", "preprocessing must be a JSON object", field="preprocessing")
+    try:
+        return dict(Preprocessing.parse(given).as_dict())
+    except ValueError as error:
+        raise InvalidRequest("invalid_preprocessing", f"preprocessing: {error}", field="preprocessing") from error
+
+
 @router.post("", status_code=201, response_model=ModelRecord, openapi_extra=UPLOAD_BODY)
 async def create_model(
     request: Request,
@@ -75,7 +93,7 @@ async def create_model(
 ) -> Response:
     """Store a classifier; it is inspected in the background and becomes `ready` or `rejected`."""
     with ExitStack() as stack:
-        staged, texts, filename = await receive_upload(request, parts, stack)
+        file, texts, filename = await receive_file(request, parts, stack, upload_id=options.upload_id)
         merged = ModelOptions.model_validate({**options.model_dump(exclude_unset=True), **texts})
         stored = merged.stored()
 
@@ -83,8 +101,8 @@ async def create_model(
             result = create_once(
                 parts,
                 key and f"models:{key}",
-                [staged.digest, merged.model_dump_json()],
-                lambda unit: _inserted(add_model(unit, staged, merged.name or filename, stored)),
+                [file.fingerprint, merged.model_dump_json()],
+                lambda unit: _inserted(add_model(unit, file, merged.name or filename, stored)),
             )
             record = ModelRecord.model_validate_json(result.answer)
             return created(record, f"/v1/models/{record.id}")
@@ -112,11 +130,7 @@ async def get_model(request: Request, parts: PartsDep, model_id: str, wait: Wait
         with parts.registry.read() as unit:
             return model_record(unit.models.get(model_id))
 
-    record = await run_in_threadpool(read)
-    if wait and record.status == "inspecting":
-        await parts.waiting.for_final(model_id, wait)
-        record = await run_in_threadpool(read)
-    return tagged(request, record)
+    return tagged(request, await long_poll(parts, read, wait))
 
 
 @router.get("/{model_id}/onnx", response_class=FileResponse)

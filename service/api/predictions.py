@@ -11,12 +11,12 @@ from pydantic_core import from_json, to_json
 from starlette.concurrency import run_in_threadpool
 
 from service.api.creation import IdempotencyKey, create_once
-from service.api.dependencies import After, Limit, PartsDep, Wait, created, tagged
+from service.api.dependencies import After, Limit, PartsDep, Wait, created, long_poll, tagged
 from service.inference.answers import AnswerOptions, answer, check_options, needed_outputs
 from service.inference.inputs import parse_inputs
 from service.inference.results import read_page
 from service.registry import tables
-from service.registry.contract import FINAL, BatchRecord, BatchRequest, Page, Strict
+from service.registry.contract import BatchRecord, BatchRequest, Page, Strict
 from service.registry.errors import Conflict, InvalidRequest, NotFound, UnknownReference
 from service.registry.ids import new_id
 from service.registry.records import batch_record
@@ -29,7 +29,10 @@ router = APIRouter(tags=["predictions"])
 class PredictRequest(Strict):
     """`POST /v1/models/{id or published name}/predict`."""
 
-    inputs: JsonValue = Field(description="Rows in the model's input shape, or an object of rows by input name.")
+    inputs: JsonValue = Field(
+        description="Rows in the model's input shape, or an object of rows by input name. Where the model has "
+        'preprocessing a row may be an image file, `{"b64": "…"}` (PNG, JPEG, WebP or BMP).'
+    )
     top_k: int | None = Field(None, ge=1, le=1000)
     abstain_below: float | None = Field(None, ge=0, le=1)
     max_error: float | dict[str, float] | None = Field(
@@ -116,7 +119,12 @@ def _predict(parts: PartsDep, model: str, raw: bytes) -> Response:
     body = _parse(raw)
     options = AnswerOptions(**{name: getattr(body, name) for name in _OPTIONS})
     check_options(row.profile, options)
-    arrays = parse_inputs(body.inputs, row.profile["inputs"], max_rows=parts.settings.max_predict_rows)
+    arrays = parse_inputs(
+        body.inputs,
+        row.profile["inputs"],
+        max_rows=parts.settings.max_predict_rows,
+        preprocessing=row.profile.get("preprocessing"),
+    )
     outputs = parts.engine.run(row.served_sha256, arrays, outputs=needed_outputs(row.profile))
     served = ServedModel(id=row.id, name=row.name, version=row.version, calibrated=row.calibrated)
     content = {"model": served.model_dump(), "predictions": answer(outputs, row.profile, options)}
@@ -191,11 +199,7 @@ async def get_batch(request: Request, parts: PartsDep, batch_id: str, wait: Wait
             row = unit.batches.get(batch_id)
             return batch_record(row, unit.work.of(row.id))
 
-    record = await run_in_threadpool(read)
-    if wait and record.status not in FINAL:
-        await parts.waiting.for_final(batch_id, wait)
-        record = await run_in_threadpool(read)
-    return tagged(request, record)
+    return tagged(request, await long_poll(parts, read, wait))
 
 
 RowCursor = Annotated[int | None, Query(ge=-1, description="Continue after this row.")]

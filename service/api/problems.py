@@ -27,6 +27,7 @@ _STATUS: dict[type[errors.RegistryError], int] = {
     errors.NotYetAvailable: 501,
     errors.Unavailable: 503,
     errors.LeaseLost: 409,
+    errors.Stalled: 408,
     errors.WorkFailed: 500,
 }
 
@@ -83,6 +84,8 @@ def _on_registry_error(request: Request, error: Exception) -> JSONResponse:
     status = next(_STATUS[kind] for kind in type(error).__mro__ if kind in _STATUS)
     fields = [FieldError(field=error.field, message=error.message)] if error.field else None
     headers = {"Retry-After": "2"} if status == 503 else None
+    if isinstance(error, errors.OffsetMismatch):
+        headers = {"Upload-Offset": str(error.offset)}
     return problem(status, error.code, error.message, fields=fields, headers=headers)
 
 
@@ -101,7 +104,7 @@ def _field(location: tuple[int | str, ...]) -> str:
     if len(parts) > 1 and parts[0] in ("body", "query", "path", "header"):
         parts = parts[1:]
     # Unions append the name of the branch that failed: no field of the sender's.
-    parts = [part for part in parts if not (isinstance(part, str) and ("[" in part or "-" in part))]
+    parts = parts[:1] + [part for part in parts[1:] if not (isinstance(part, str) and ("[" in part or "-" in part))]
     if len(parts) > 1 and parts[-1] in ("float", "int", "auto"):
         parts = parts[:-1]
     return ".".join(map(str, parts))

@@ -7,19 +7,22 @@ from typing import Any
 
 import numpy as np
 
+from service.inference.images import are_images, image_rows
 from service.registry.errors import InvalidRequest, TooLarge
 
 Spec = Mapping[str, Any]  # name, dtype, shape with "N" first
 
 
-def parse_inputs(value: object, specs: Sequence[Spec], *, max_rows: int) -> dict[str, np.ndarray]:
-    """Return one array per input, all with the same number of rows.
+def parse_inputs(
+    value: object, specs: Sequence[Spec], *, max_rows: int, preprocessing: Mapping[str, Any] | None = None
+) -> dict[str, np.ndarray]:
+    """Return one array per input, all with the same number of rows; `preprocessing` is for rows that are image files.
 
     Raises InvalidRequest with the expected shape, and TooLarge for more than `max_rows` rows.
     """
     by_name = _by_name(value, specs)
     _check_row_counts(by_name, max_rows)
-    return {spec["name"]: _array(by_name[spec["name"]], spec) for spec in specs}
+    return {spec["name"]: _rows(by_name[spec["name"]], spec, preprocessing) for spec in specs}
 
 
 def _by_name(value: object, specs: Sequence[Spec]) -> dict[str, list[object]]:
@@ -47,6 +50,10 @@ def _check_row_counts(by_name: Mapping[str, list[object]], max_rows: int) -> Non
     if count > max_rows:
         advice = "send them in parts, or POST /v1/predictions over a stored dataset"
         raise TooLarge("too_many_rows", f"{count} rows in one request; at most {max_rows}: {advice}", field="inputs")
+
+
+def _rows(rows: list[object], spec: Spec, preprocessing: Mapping[str, Any] | None) -> np.ndarray:
+    return image_rows(rows, spec, preprocessing) if are_images(rows) else _array(rows, spec)
 
 
 def _array(rows: list[object], spec: Spec) -> np.ndarray:

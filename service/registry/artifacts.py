@@ -49,13 +49,13 @@ class StagedFile:
         if self._limit is not None and self.size > self._limit:
             raise TooLarge("too_large", f"the upload is larger than the limit of {self._limit} bytes")
         self._hash.update(chunk)
-        with _storing():
+        with storing():
             self._file.write(chunk)
 
     def seal(self) -> None:
         """Wait until the disk has the bytes: slow, so it belongs before a transaction, not into it."""
         if not self._file.closed:
-            with _storing():
+            with storing():
                 self._file.flush()
                 os.fsync(self._file.fileno())
                 self._file.close()
@@ -104,7 +104,7 @@ class ArtifactStore:
 
     def stage(self, *, limit: int | None = None) -> StagedFile:
         """Begin a new file of at most `limit` bytes; raises Unavailable where the disk refuses."""
-        with _storing():
+        with storing():
             return StagedFile(self, limit=limit)
 
     def stage_file(self, source: Path) -> StagedFile:
@@ -139,7 +139,8 @@ class ArtifactStore:
 
 
 @contextmanager
-def _storing() -> Iterator[None]:
+def storing() -> Iterator[None]:
+    """Raise Unavailable where the disk refuses."""
     try:
         yield
     except OSError as error:

@@ -32,6 +32,8 @@ Task = Literal["binary", "multiclass"]
 FINAL: frozenset[str] = frozenset({"ready", "rejected", "succeeded", "failed", "cancelled"})
 #: What a worker is told to do, by the prefix of the record's id; also the names of the queues.
 WORK_KINDS = {"ds": "inspect", "mdl": "inspect", "job": "calibrate", "bat": "predict", "cal": "inspect"}
+#: The kind of work that a dry run is: rung like any job, but it needs no place among those that train.
+PLAN = "plan"
 #: The name of the one message there is; its only argument is a record's id.
 RING = "fedlas.ring"
 
@@ -99,6 +101,7 @@ class JobOptions(Strict):
     publish_when: Literal["promoted", "always"] = "promoted"
     webhook: Webhook | None = None
     metadata: dict[str, str] = Field(default_factory=dict, max_length=50)
+    dry_run: bool = Field(False, description="Check everything and estimate; train and publish nothing.")
 
     @model_validator(mode="after")
     def _name_is_no_id(self) -> JobOptions:
@@ -128,6 +131,12 @@ class BatchRequest(Strict):
         None, description="The prediction set holds the true class with this probability; or so per true class."
     )
     decision: dict[str, JsonValue] | None = Field(None, description='`{"threshold"}` or `{"costs"}`.')
+
+
+class UploadRequest(Strict):
+    """`POST /v1/uploads`."""
+
+    bytes: int = Field(gt=0, description="How large the whole file is.")
 
 
 class DefaultVersion(Strict):
@@ -197,6 +206,16 @@ class DatasetRecord(BaseModel):
     created_at: datetime
 
 
+class UploadRecord(BaseModel):
+    """A file that arrives in pieces; its id takes the place of a body, once."""
+
+    id: str
+    bytes: int = Field(description="How large the whole file is.")
+    offset: int = Field(description="How much of it is here, safely; the next piece begins there.")
+    created_at: datetime
+    expires_at: datetime = Field(description="24 hours after the last byte.")
+
+
 class ModelRecord(BaseModel):
     """A classifier, uploaded or calibrated."""
 
@@ -215,8 +234,10 @@ class ModelRecord(BaseModel):
     num_classes: int | None = None
     class_names: list[str] | None = None
     features: FeatureSpec | None = None
-    trainable: bool | None = None
+    trainable: bool | None = Field(None, description="False: only a calibrator can be fitted on top.")
+    architecture: str | None = None
     preprocessing: dict[str, Any] | None = None
+    warnings: list[str] = Field(default_factory=list, description="What was passed over, or why it cannot be trained.")
     calibrated: bool
     parent_id: str | None = None
     job_id: str | None = None
@@ -257,6 +278,11 @@ class JobRecord(BaseModel):
     promoted: bool
     calibrated_model_id: str | None = None
     report_url: str | None = None
+    dry_run: bool = False
+    plan: dict[str, Any] | None = Field(
+        None,
+        description="What a dry run found: features, labels, leakage, splits, estimate, detectable_effect, and more.",
+    )
     error: RecordError | None = None
     attempts: int
     history: list[StatusChange]

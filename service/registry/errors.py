@@ -5,10 +5,12 @@ RegistryError
 ├── UnknownReference     a request names a record that does not exist
 ├── InvalidRequest       a request is well formed but cannot be carried out
 ├── Conflict             the record's state forbids it
-│   └── KeyInFlight      another request with the same idempotency key is still running
+│   ├── KeyInFlight      another request with the same idempotency key is still running
+│   └── OffsetMismatch   a piece of an upload does not begin where the upload ends
 ├── KeyReused            an idempotency key came back with other content
 ├── TooLarge             more bytes or rows than the operator allows
 ├── NotYetAvailable      part of the contract that this version does not carry out
+├── Stalled              a client began to send and then sent nothing more
 ├── WorkFailed           a worker could not finish what a request waits for, and the sender cannot mend it
 ├── LeaseLost            another worker owns the work now; nothing more may be written
 └── Unavailable          database, storage or broker cannot be reached
@@ -47,6 +49,14 @@ class KeyInFlight(Conflict):
     """Another request with the same idempotency key is still running."""
 
 
+class OffsetMismatch(Conflict):
+    """A piece of an upload does not begin where the upload ends, which is at `offset`."""
+
+    def __init__(self, code: str, message: str, *, offset: int) -> None:
+        super().__init__(code, message)
+        self.offset = offset
+
+
 class KeyReused(RegistryError):
     """An idempotency key came back with other content."""
 
@@ -57,6 +67,10 @@ class TooLarge(RegistryError):
 
 class NotYetAvailable(RegistryError):
     """Part of the contract that this version does not carry out."""
+
+
+class Stalled(RegistryError):
+    """A client began to send and then sent nothing more."""
 
 
 class WorkFailed(RegistryError):

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Any
 
 from pydantic import BaseModel
 
 from service.registry import contract, tables
+from service.registry.repositories.uploads import KEPT
 
 #: What a model's record shows of what its guarantee rows allow to promise.
 _SHOWN_OF_GUARANTEES = ("num_rows", "num_groups", "delta")
@@ -26,9 +28,10 @@ def model_record(row: tables.Model) -> contract.ModelRecord:
     if profile.get("guarantees"):  # its tables grow with the classes and stand in the file's metadata
         profile["guarantees"] = {name: profile["guarantees"].get(name) for name in _SHOWN_OF_GUARANTEES}
     report_url = f"/v1/jobs/{row.job_id}/report" if row.job_id else None
+    declared = {name: row.options.get(name) for name in ("architecture", "preprocessing")}
     return contract.ModelRecord(
         **_own(row, contract.ModelRecord),
-        **{"format": "onnx" if row.profile else None, **profile},
+        **{"format": "onnx" if row.profile else None, **declared, **profile},
         report_url=report_url,
     )
 
@@ -39,6 +42,7 @@ def job_record(row: tables.Job, work: tables.Work) -> contract.JobRecord:
         **_own(row, contract.JobRecord),
         method=row.request["method"],
         metadata=row.request["metadata"],
+        dry_run=row.request.get("dry_run", False),  # ordered before there were dry runs: it is none
         report_url=f"/v1/jobs/{row.id}/report" if row.report_sha256 else None,
         attempts=work.attempts,
     )
@@ -56,6 +60,11 @@ def batch_record(row: tables.Batch, work: tables.Work) -> contract.BatchRecord:
 def calibrator_record(row: tables.Calibrator) -> contract.CalibratorRecord:
     """The public record of a calibrator."""
     return contract.CalibratorRecord(**_own(row, contract.CalibratorRecord), **(row.profile or {}))
+
+
+def upload_record(row: tables.Upload, *, offset: int, touched_at: datetime) -> contract.UploadRecord:
+    """The public record of an upload of which `offset` bytes are here, the last since `touched_at`."""
+    return contract.UploadRecord(**_own(row, contract.UploadRecord), offset=offset, expires_at=touched_at + KEPT)
 
 
 def _own(row: tables.Base, record: type[BaseModel]) -> dict[str, Any]:

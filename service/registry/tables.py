@@ -99,6 +99,7 @@ class Job(Record, Base):
     verdict: Mapped[str | None] = mapped_column(String(16))
     promoted: Mapped[bool] = mapped_column(default=False)
     calibrated_model_id: Mapped[str | None] = mapped_column(String(40))
+    plan: Mapped[Json | None]  # what a dry run found
     report_sha256: Mapped[str | None] = mapped_column(String(64), index=True)
     diagram_sha256: Mapped[str | None] = mapped_column(String(64), index=True)
     page_sha256: Mapped[str | None] = mapped_column(String(64), index=True)
@@ -146,6 +147,16 @@ class Look(Base):
     job_id: Mapped[str] = mapped_column(String(40), primary_key=True)
     dataset_sha256: Mapped[str] = mapped_column(String(64))
     number: Mapped[int]  # how many looks came before
+
+
+class Upload(Base):
+    """A file that arrives in pieces: what was announced; how much of it is here, the file itself tells."""
+
+    __tablename__ = "uploads"
+
+    id: Mapped[str] = mapped_column(String(40), primary_key=True)
+    bytes: Mapped[int] = mapped_column(BigInteger)
+    created_at: Mapped[datetime]
 
 
 class Work(Base):

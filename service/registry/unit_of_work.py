@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from sqlalchemy import Engine, text
 from sqlalchemy.exc import OperationalError
@@ -11,8 +11,9 @@ from sqlalchemy.orm import Session
 
 from service.registry.artifacts import ArtifactStore
 from service.registry.database import open_engine
-from service.registry.errors import Unavailable
+from service.registry.errors import Conflict, NotFound, Unavailable
 from service.registry.migrate import is_current, migrate
+from service.registry.partial import PartialFiles
 from service.registry.repositories import (
     Batches,
     Calibrators,
@@ -22,8 +23,11 @@ from service.registry.repositories import (
     Looks,
     Models,
     Names,
+    Uploads,
     WorkQueue,
 )
+from service.registry.repositories.records import now
+from service.registry.repositories.uploads import KEPT
 from service.registry.settings import RegistrySettings
 
 
@@ -37,6 +41,7 @@ class UnitOfWork:
         self.batches = Batches(session)
         self.calibrators = Calibrators(session)
         self.looks = Looks(session)
+        self.uploads = Uploads(session)
         self.names = Names(session)
         self.work = WorkQueue(session)
         self.keys = IdempotencyKeys(session)
@@ -47,6 +52,7 @@ class Registry:
 
     def __init__(self, engine: Engine, artifacts: ArtifactStore) -> None:
         self.artifacts = artifacts
+        self.partial = PartialFiles(artifacts.root / "uploads")
         self._engine = engine
         self._writing = engine.execution_options(writes=True)
 
@@ -74,6 +80,17 @@ class Registry:
         """
         with self.write() as unit:
             self.artifacts.remove(digest for digest in digests if not unit.datasets.is_named(digest))
+
+    def forget_expired_uploads(self) -> list[str]:
+        """Remove uploads that nobody has touched for a day, and what was left of those that became records."""
+        forgotten = []
+        for upload_id in self.partial.untouched_since(now() - KEPT):
+            with suppress(Conflict, NotFound), self.partial.open(upload_id):  # somebody sends a piece just now
+                with self.write() as unit:
+                    unit.uploads.remove(upload_id)
+                self.partial.remove(upload_id)
+                forgotten.append(upload_id)
+        return forgotten
 
     def migrate(self) -> None:
         """Bring the tables up to date; only the service does this."""

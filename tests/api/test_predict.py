@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -18,6 +19,7 @@ from fedlas.importers import load_onnx
 from fedlas.selective import Guarantees
 from tests.api.conftest import Api
 from tests.api.conftest import _api as open_api
+from tests.corpus.images import blank_png, image, photo, rotated_jpeg
 from tests.helpers.uploads import Uploads, digits
 
 Json = dict[str, Any]
@@ -230,6 +232,61 @@ def test_the_reachable_value_is_granted(promising: tuple[Api, Json]) -> None:
         value = float(detail.split()[-1])
         assert 0 < value < 1
         assert predict(promising, {"inputs": [ROW], option: value}).status_code == 200
+
+
+@pytest.fixture(scope="session")
+def seeing(tmp_path_factory: pytest.TempPathFactory, uploads: Uploads) -> Iterator[tuple[Api, Json]]:
+    """A model of 8 x 8 images with preprocessing: any file becomes grey and of that size."""
+    with ExitStack() as stack:
+        api = open_api(tmp_path_factory.mktemp("seeing") / "data", stack)
+        steps = json.dumps({"resize": [8, 8], "channels": 1})
+        record = api.post("/v1/models", params={"preprocessing": steps}, content=uploads["images.onnx"])
+        api.work(record["id"])
+        ready = api.client.get(f"/v1/models/{record['id']}").json()
+        assert ready["status"] == "ready", ready
+        yield api, ready
+
+
+def b64(content: bytes) -> Json:
+    """An image file as it goes into a request."""
+    return {"b64": base64.b64encode(content).decode()}
+
+
+def test_image_files_are_rows(seeing: tuple[Api, Json]) -> None:
+    """Files of any size and format get the answers that their pixels get as numbers."""
+    assert seeing[1]["preprocessing"]["resize"] == [8, 8]
+    pixels = np.random.default_rng(0).integers(0, 256, (5, 8, 8), dtype=np.uint8)
+    files = predict(seeing, {"inputs": [b64(image(row)) for row in pixels], "top_k": 10})
+    numbers = predict(seeing, {"inputs": (pixels[:, None] / 255).tolist(), "top_k": 10})
+    assert files.status_code == numbers.status_code == 200, files.text
+    assert files.json() == numbers.json()
+    others = [image(photo(50, 31), "JPEG", mode="CMYK"), image(photo(4, 70), "WEBP"), rotated_jpeg()]
+    answer = predict(seeing, {"inputs": [b64(file) for file in others]})
+    assert answer.status_code == 200, answer.text
+
+
+@pytest.mark.parametrize(
+    ("rows", "code", "words"),
+    [
+        ([b64(image(photo())), b64(b"<svg/>")], "bad_image", "row 1: the content is an SVG drawing"),
+        ([b64(blank_png(12000))], "bad_image", "144 megapixels"),
+        ([{"b64": "?"}], "bad_image", "row 0: b64 is not Base64"),
+        ([b64(image(photo())), [[[0.5] * 8] * 8]], "wrong_inputs", "row 0 is an object"),
+        ([[[0.5] * 8]], "wrong_shape", "[1, 8, 8]"),
+    ],
+)
+def test_bad_images(seeing: tuple[Api, Json], rows: Any, code: str, words: str) -> None:
+    """422 with the row that is no image, and the server goes on."""
+    answer = predict(seeing, {"inputs": rows})
+    assert (answer.status_code, answer.json()["code"]) == (422, code), answer.text
+    assert words in answer.json()["detail"]
+    assert predict(seeing, {"inputs": [b64(image(photo()))]}).status_code == 200
+
+
+def test_images_for_a_model_without_preprocessing(served: tuple[Api, Json]) -> None:
+    """A model that takes numbers says so."""
+    answer = predict(served, {"inputs": [b64(image(photo()))]})
+    assert (answer.status_code, answer.json()["code"]) == (422, "no_preprocessing")
 
 
 def test_rows_are_independent(served: tuple[Api, Json]) -> None:

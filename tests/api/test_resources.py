@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from starlette.testclient import TestClient
 
+from fedlas.preprocessing import Preprocessing
 from service.app import create_app
 from service.settings import ServiceSettings
 from tests.api.conftest import Api, MakeApi
@@ -61,6 +62,53 @@ def test_job_in_one_call_makes_three_records(api: Api) -> None:
         dataset = api.client.get(f"/v1/datasets/{job['dataset_id']}").json()
         assert (dataset["name"], dataset["seen_by_model"]) == ("d.npz", "no")
         assert api.client.get(f"/v1/models/{job['model_id']}").json()["bytes"] == 5
+
+
+def test_options_of_uploads_stand_in_their_records(api: Api) -> None:
+    """What the sender says of images and architectures is kept, checked and completed, also within one call."""
+    preprocessing = {"resize": 256, "crop": 224, "mean": [0.5, 0.5, 0.5], "std": [0.2, 0.2, 0.2]}
+    query = {"preprocessing": json.dumps(preprocessing), "architecture": "torchvision/resnet18", "num_classes": 7}
+    record = api.post("/v1/models", content=b"m", params=query)
+    assert record["architecture"] == "torchvision/resnet18"
+    assert record["preprocessing"] == Preprocessing.parse(preprocessing).as_dict()
+    assert api.client.get(f"/v1/models/{record['id']}").json() == record
+    files = {
+        "model": ("m", b"m"),
+        "dataset": ("d", b"d"),
+        "model_options": (None, json.dumps({**query, "preprocessing": preprocessing})),
+        "dataset_options": (None, json.dumps({"padding": {"ids": 0}, "format": "parquet"})),
+    }
+    job = api.post("/v1/jobs", files=files)
+    with api.registry.read() as unit:
+        model, dataset = unit.models.get(job["model_id"]), unit.datasets.get(job["dataset_id"])
+        assert (model.options["num_classes"], model.options["preprocessing"]) == (7, record["preprocessing"])
+        assert (dataset.options["padding"], dataset.options["format"]) == ({"ids": 0}, "parquet")
+    for kind in ("parquet", "imagefolder", "npz", "csv"):
+        assert api.post(f"/v1/datasets?format={kind}", content=b"d")["format"] == kind
+
+
+def test_dry_runs_are_marked(api: Api) -> None:
+    """The query or the order's body makes a dry run, with or without files; it has no report, and says why."""
+    body = ordered(api)
+    files = {"model": ("m", b"m"), "dataset": ("d", b"d")}
+    for query, request in (
+        ("?dry_run=true", {"json": body}),
+        ("", {"json": {**body, "dry_run": True}}),
+        ("?dry_run=true", {"files": files}),
+        ("?dry_run=true", {"files": {**files, "job": (None, '{"seed": 1}')}}),
+        ("", {"files": {**files, "job": (None, '{"dry_run": true}')}}),
+    ):
+        job = api.post(f"/v1/jobs{query}", **request)
+        assert (job["dry_run"], job["plan"], job["status"], job["verdict"]) == (True, None, "queued", None)
+        with api.registry.read() as unit:
+            assert unit.work.of(job["id"]).kind == "plan"
+        refused = api.client.get(f"/v1/jobs/{job['id']}/report.html")
+        assert (refused.status_code, refused.json()["code"]) == (409, "no_report")
+        assert "dry run" in refused.json()["detail"]
+    assert api.post("/v1/jobs?dry_run=false", json=body)["dry_run"] is False
+    once = {"json": body, "headers": {"Idempotency-Key": "k"}}
+    api.post("/v1/jobs", **once)
+    assert api.client.post("/v1/jobs?dry_run=true", **once).status_code == 422, "a dry run is no training"
 
 
 def test_bad_order_in_one_call_makes_nothing(api: Api) -> None:
@@ -120,6 +168,37 @@ def test_records_have_tags(api: Api, kind: str) -> None:
         changed = api.client.get(path, headers={"If-None-Match": tag})
         assert (changed.status_code, changed.json()["status"]) == (200, "cancelled")
         assert changed.headers["etag"] != tag
+
+
+@pytest.mark.parametrize("kind", ["models", "datasets", "jobs", "uploads"])
+def test_head_is_get_without_the_body(api: Api, kind: str) -> None:
+    """HEAD of a record answers status, tag and length of its GET, and 304 to whoever has it; of no record, 404."""
+    body = ordered(api)
+    made = {
+        "models": lambda: body["model_id"],
+        "datasets": lambda: body["dataset_id"],
+        "jobs": lambda: api.post("/v1/jobs", json=body)["id"],
+        "uploads": lambda: api.post("/v1/uploads", json={"bytes": 5})["id"],
+    }
+    path = f"/v1/{kind}/{made[kind]()}"
+    get, head = api.client.get(path), api.client.head(path)
+    assert (head.status_code, head.content) == (200, b"")
+    assert {name: head.headers[name] for name in ("etag", "content-length", "content-type")} == {
+        name: get.headers[name] for name in ("etag", "content-length", "content-type")
+    }
+    assert api.client.head(path, headers={"If-None-Match": head.headers["etag"]}).status_code == 304
+    assert api.client.head(f"/v1/{kind}/nothing").status_code == 404
+    assert api.client.head(f"/v1/{kind}?limit=0").status_code == (405 if kind == "uploads" else 422)
+
+
+def test_head_of_a_file_reads_none_of_it(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    """HEAD of a model's file tells its length and tag without opening it; where there is no GET it is 405."""
+    model = api.post("/v1/models", content=b"twelve bytes")
+    monkeypatch.setattr("anyio.open_file", None)  # what answers a file with its content would call it
+    head = api.client.head(f"/v1/models/{model['id']}/onnx")
+    assert (head.status_code, head.headers["content-length"], head.content) == (200, "12", b"")
+    assert head.headers["etag"] == f'"{model["sha256"]}"'
+    assert api.client.head("/v1/jobs/job_x/cancel").status_code == 405
 
 
 def test_deleting(api: Api) -> None:

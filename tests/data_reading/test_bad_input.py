@@ -98,8 +98,12 @@ CASES: dict[str, tuple[bytes, str, str]] = {
     "torch.save": (written(lambda file: torch.save({"x": torch.ones(2)}, file)), "unsafe_format", "torch.save"),
     "hdf5": (b"\x89HDF\r\n\x1a\n" + bytes(100), "unsafe_format", "HDF5"),
     # formats that are not read
-    "parquet": (b"PAR1" + bytes(100) + b"PAR1", "unsupported_format", "npz"),
-    "images": (zipped("cat/1.png", "dog/2.png"), "unsupported_format", "csv"),
+    "excel": (zipped("[Content_Types].xml", "xl/workbook.xml"), "unsupported_format", "save the sheet as csv"),
+    "zipped csv": (zipped("data.csv"), "unsupported_format", "send that file itself"),
+    "feather": (b"ARROW1\0\0" + bytes(100), "unsupported_format", "Feather.*parquet"),
+    "json": (b'{"x": [1], "label": [0]}', "unsupported_format", "JSON"),
+    "tar": (b"x.csv".ljust(257, b" ") + b"ustar" + bytes(100), "unsupported_format", "tar"),
+    "single image": (b"\xff\xd8\xff\xe0" + bytes(100), "unsupported_format", "single image.*zip"),
     "other zip": (zipped("notes.txt"), "unsupported_format", "notes.txt"),
     "single npy": (written(lambda file: np.save(file, np.ones(3))), "unsupported_format", "numpy.savez"),
     "compressed csv": (gzip.compress(csv()), "unsupported_format", "compressed"),
@@ -166,6 +170,30 @@ CASES: dict[str, tuple[bytes, str, str]] = {
     "matrix of groups": (npz(group=np.ones((N, 2))), "bad_role", "group"),
     "group missing": (npz(group=np.where(np.arange(N) == 7, np.nan, 1)), "bad_groups", "row 7"),
     # csv
+    "text group missing": (npz(group=np.array(["a", "", *["b"] * (N - 2)])), "bad_groups", "'group' is empty in row 1"),
+    "negative weight": (npz(weight=np.where(np.arange(N) == 9, -0.5, 1)), "bad_weights", "'weight' is -0.5 in row 9"),
+    "weight missing": (npz(weight=np.where(np.arange(N) == 9, np.nan, 1)), "bad_weights", "nan in row 9"),
+    "endless weight": (npz(weight=np.where(np.arange(N) == 9, np.inf, 1)), "bad_weights", "inf in row 9"),
+    "no weight at all": (npz(weight=np.zeros(N)), "bad_weights", "all weights"),
+    "weights in words": (npz(weight=np.array(["much"] * N)), "bad_weights", "not numbers.*much"),
+    "matrix of weights": (npz(weight=np.ones((N, 2))), "bad_role", "weight"),
+    "time missing": (npz(time=np.where(np.arange(N) == 6, np.nan, 1)), "bad_time", "'time' is empty in row 6"),
+    "no time": (npz(time=np.where(np.arange(N) == 6, "soon", "2024-01-01")), "bad_time", "'soon' in row 6"),
+    "two kinds of time": (
+        npz(time=np.where(np.arange(N) == 6, "2024-01-01T00:00:00Z", "2024-01-01")),
+        "bad_time",
+        "some times have a zone and some have none",
+    ),
+    "a moment that is none": (
+        npz(time=np.array(["2024-01-01"] * 99 + ["NaT"], "datetime64[s]")),
+        "bad_time",
+        "empty in row 99",
+    ),
+    "every row a class": (
+        npz(x=np.ones(70_000), label=np.arange(70_000).astype("U6") + np.array("x")),
+        "too_many_classes",
+        "more than 65536",
+    ),
     "csv without rows": (b"x,label\n", "empty", "no rows"),
     "csv of blank lines": (b"\n\n", "empty", "header"),
     "ragged csv": (csv("1,2,3"), "corrupt", "parsed"),
@@ -228,7 +256,7 @@ def test_roles_must_name_columns(roles: dict[str, Any], code: str, words: str, t
 
 
 @pytest.mark.parametrize(
-    ("format", "code"), [("csv", "format_mismatch"), ("parquet", "unsupported_format"), ("xml", "unsupported_format")]
+    ("format", "code"), [("csv", "format_mismatch"), ("parquet", "format_mismatch"), ("xml", "unsupported_format")]
 )
 def test_the_stated_format_must_be_true(format: str, code: str, tmp_path: Path) -> None:
     """An npz sent as something else is refused."""

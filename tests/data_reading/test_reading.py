@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fedlas.data import SPLITS, Dataset, read_dataset
+from fedlas.data import SPLITS, load_dataset, read_dataset, save_dataset
 
 LABELS = np.arange(200) % 4
 
@@ -139,11 +139,45 @@ def test_a_second_label_name_is_an_input_with_a_warning(tmp_path: Path) -> None:
     assert any("'y'" in warning for warning in dataset.warnings)
 
 
-def test_weights_are_recorded_and_not_used(tmp_path: Path) -> None:
-    """Weights stay out of the inputs, and a warning says that nothing uses them yet."""
-    dataset = read_dataset(npz(tmp_path, x=np.zeros(200), label=LABELS, weight=np.ones(200)))
+def test_weights_and_ids_are_kept(tmp_path: Path) -> None:
+    """Weights and row names stay out of the inputs, row by row; nothing is said of names that differ."""
+    weights, ids = np.linspace(0, 2, 200), np.array([f"row {i}" for i in range(200)])
+    dataset = read_dataset(npz(tmp_path, x=np.zeros(200), label=LABELS, weight=weights, id=ids))
     assert list(dataset.inputs) == ["x"]
-    assert any("weight" in warning for warning in dataset.warnings)
+    np.testing.assert_array_equal(dataset.weights, weights)
+    np.testing.assert_array_equal(dataset.ids, ids)
+    assert not any("id" in warning.split() for warning in dataset.warnings)
+
+
+@pytest.mark.parametrize("kind", [np.int64, np.str_])
+def test_a_row_name_that_stands_twice_is_said(tmp_path: Path, kind: Any) -> None:
+    """Two rows of the same name are a warning with an example, whatever the names are made of."""
+    ids = np.arange(200).astype(kind)
+    ids[150] = ids[7]
+    dataset = read_dataset(npz(tmp_path, x=np.zeros(200), label=LABELS, id=ids))
+    assert any("for example 7 in rows 7 and 150" in warning for warning in dataset.warnings)
+
+
+@pytest.mark.parametrize("form", ["numbers", "ISO", "zones", "datetime64", "numerals"])
+def test_times_of_any_form_order_the_rows(tmp_path: Path, form: str) -> None:
+    """The latest fifth tests, whether times are numbers, text with or without zones, or timestamps."""
+    hours = np.random.default_rng(0).permutation(200)
+    moments = np.datetime64("2024-02-28T00:00:00") + hours.astype("timedelta64[h]")
+    times = {
+        "numbers": hours / 7,
+        "ISO": moments.astype(str),
+        "zones": np.array([f"{moment + 3 * i}{zone}" for i, (moment, zone) in _with_zones(moments)]),
+        "datetime64": moments,
+        "numerals": hours.astype(str),
+    }[form]
+    dataset = read_dataset(npz(tmp_path, x=np.zeros(200), label=LABELS, time=times))
+    np.testing.assert_array_equal(dataset.splits == SPLITS.index("test"), hours >= 160)
+
+
+def _with_zones(moments: np.ndarray) -> list[tuple[np.timedelta64, tuple[np.datetime64, str]]]:
+    """The same moments, each told in one of two zones: three times one hour is +03:00."""
+    hour = np.timedelta64(1, "h")
+    return [((i % 2) * hour, (moment, ("Z", "+03:00")[i % 2])) for i, moment in enumerate(moments)]
 
 
 def test_missing_numbers_can_be_let_through(tmp_path: Path) -> None:
@@ -223,20 +257,24 @@ def test_a_claim_about_a_drawn_split_is_not_believed(tmp_path: Path) -> None:
 
 
 def test_the_prepared_copy_is_the_dataset(tmp_path: Path) -> None:
-    """What is saved comes back equal, under whatever name, without pickles."""
+    """What is saved comes back equal, under whatever name, without pickles, sorted by split."""
     words = np.array(SPLITS)[np.arange(200) % 4]
     dataset = read_dataset(
         npz(tmp_path, **{"a/b": np.zeros((200, 2), np.float16), "c": LABELS}, y=LABELS // 2, split=words, group=words)
     )
-    dataset.save(tmp_path / "prepared")
-    copy = Dataset.load(tmp_path / "prepared")
+    save_dataset(dataset, tmp_path / "prepared")
+    copy = load_dataset(tmp_path / "prepared")
     assert copy.profile() == dataset.profile()
+    assert copy.groups is not None
+    rows = copy.in_file_order()
     for name, array in dataset.inputs.items():
-        np.testing.assert_array_equal(copy.inputs[name], array)
+        np.testing.assert_array_equal(copy.inputs[name][rows], array)
         assert copy.inputs[name].dtype == array.dtype
-    np.testing.assert_array_equal(copy.targets, dataset.targets)
-    np.testing.assert_array_equal(copy.splits, dataset.splits)
-    np.testing.assert_array_equal(copy.groups, dataset.groups)  # type: ignore[arg-type]
+    np.testing.assert_array_equal(copy.targets[rows], dataset.targets)
+    np.testing.assert_array_equal(copy.splits[rows], dataset.splits)
+    np.testing.assert_array_equal(copy.groups[rows], dataset.groups)  # type: ignore[arg-type]
+    for split in SPLITS:
+        np.testing.assert_array_equal(copy.in_file(copy.rows(split)), dataset.rows(split))
     assert (copy.format, copy.class_names_given, copy.splits.dtype) == ("npz", False, np.int8)
 
 

@@ -17,7 +17,7 @@ from fedlas.ensemble import Ensemble
 from fedlas.export import export_onnx, predict
 from fedlas.familiarity import Familiarity
 from fedlas.feature_scaling import FeatureScaling, calibrated
-from fedlas.importers import OnnxClassifier, load_onnx
+from fedlas.importers import GraphClassifier, load_onnx
 from fedlas.race import CandidateResult, Finalist
 from fedlas.race.training import copy_head
 from fedlas.train import predict_logits
@@ -29,10 +29,10 @@ NETWORKS: dict[str, Network] = {
 }  # fmt: skip
 
 
-def shaken(classifier: OnnxClassifier, seed: int, *, head_only: bool) -> OnnxClassifier:
+def shaken(classifier: GraphClassifier, seed: int, *, head_only: bool) -> GraphClassifier:
     """A copy whose weights, or those of its head, training might have moved."""
     other = copy_head(classifier) if head_only else copy.deepcopy(classifier)
-    assert isinstance(other, OnnxClassifier)
+    assert isinstance(other, GraphClassifier)
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for value in other.head_parameters() if head_only else list(other.parameters()):
@@ -40,7 +40,7 @@ def shaken(classifier: OnnxClassifier, seed: int, *, head_only: bool) -> OnnxCla
     return other.eval()
 
 
-def finalist(base: OnnxClassifier, *, head_only: bool) -> Finalist:
+def finalist(base: GraphClassifier, *, head_only: bool) -> Finalist:
     """Three members with a temperature, offsets per class and a map of the features; one more on top of them."""
     rng = np.random.default_rng(0)
     classes, width = base.num_classes, base.feature_dim

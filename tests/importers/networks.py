@@ -5,13 +5,16 @@ from __future__ import annotations
 import contextlib
 import io
 import warnings
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import onnxruntime as ort
 import torch
 from numpy.typing import NDArray
+from onnx import NodeProto, TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 
 Inputs = tuple[Tensor, ...]
@@ -99,6 +102,22 @@ class Ending(nn.Module):
         return self.function(self.network(x))
 
 
+class Scaled(nn.Module):
+    """Logistic regression on standardised columns."""
+
+    mean: Tensor
+    deviation: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.randn(10))
+        self.register_buffer("deviation", torch.rand(10) + 0.5)
+        self.out = nn.Linear(10, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.out((x - self.mean) / self.deviation)  # type: ignore[no-any-return]
+
+
 def mlp(classes: int = 3, *, width: int = 16) -> nn.Module:
     return nn.Sequential(nn.Linear(10, width), nn.ReLU(), nn.Linear(width, width), nn.ReLU(), nn.Linear(width, classes))
 
@@ -141,6 +160,39 @@ def export(network: nn.Module, example: Inputs, path: Path, *, dynamo: bool = Fa
     with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
         warnings.simplefilter("ignore")  # deprecations and tracing hints: how people export is not what is tested
         torch.onnx.export(network, example, path, **options)
+    return path
+
+
+def node(op_type: str, inputs: list[str], *outputs: str, domain: str = "", **attributes: Any) -> NodeProto:
+    """One node of a hand-made graph."""
+    return helper.make_node(op_type, inputs, outputs, domain=domain, **attributes)
+
+
+def hand_made(
+    folder: Path,
+    nodes: list[NodeProto],
+    shape: Sequence[int | str],
+    constants: Mapping[str, Any],
+    *,
+    outputs: Sequence[str] = ("y",),
+    opset: int = 17,
+    rows: int | str = "N",
+    kind: int = TensorProto.FLOAT,
+) -> Path:
+    """A hand-made model with the input x (rows, *shape); floats among the constants are stored as float32."""
+    arrays = {name: np.asarray(value) for name, value in constants.items()}
+    arrays = {n: v.astype(np.float32) if v.dtype == np.float64 else v for n, v in arrays.items()}
+    graph = helper.make_graph(
+        nodes,
+        "g",
+        [helper.make_tensor_value_info("x", kind, [rows, *shape])],
+        [helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in outputs],
+        [numpy_helper.from_array(value, name) for name, value in arrays.items()],
+    )
+    imports = [helper.make_opsetid("", opset), helper.make_opsetid("com.microsoft", 1)]
+    model = helper.make_model(graph, opset_imports=imports, ir_version=helper.find_min_ir_version_for(imports[:1]))
+    path = folder / "made.onnx"
+    onnx.save(model, path)
     return path
 
 

@@ -14,11 +14,14 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from onnx import NodeProto, TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 
 from fedlas.errors import UnsupportedModel
 from fedlas.importers import load_onnx
+from fedlas.importers.onnx.reading import _allowed, read_model
+from fedlas.importers.onnx.wire import survey
 from tests.importers.networks import Ending, Inputs, export, mlp, table
 
 
@@ -274,3 +277,80 @@ def test_damaged_graphs_are_refused_in_words(seed: int, good: Path) -> None:
     good.write_bytes(content)
     with contextlib.suppress(UnsupportedModel):
         assert load_onnx(good).num_classes
+
+
+def with_constant(good: Path, value: np.ndarray) -> Path:
+    """The good model with a constant added to its input."""
+    model = onnx.load(good)
+    first = model.graph.input[0].name
+    for node in model.graph.node:
+        node.input[:] = ["moved" if name == first else name for name in node.input]
+    model.graph.initializer.append(numpy_helper.from_array(value, "constant"))
+    model.graph.node.insert(0, helper.make_node("Add", [first, "low"], ["moved"]))
+    model.graph.node.insert(0, helper.make_node("Clip", ["tiny", "constant"], ["low"]))
+    model.graph.initializer.append(numpy_helper.from_array(np.array(0.25, np.float32), "tiny"))
+    good.write_bytes(model.SerializeToString())
+    return good
+
+
+@pytest.mark.parametrize("value", [-np.inf, np.nan])
+def test_a_single_number_need_not_be_finite(value: float, good: Path) -> None:
+    """Open bounds and missing-value marks are legitimate; only weights must be finite."""
+    assert read_model(with_constant(good, np.array(value, np.float32))).graph.initializer
+
+
+def test_infinities_of_a_mask_are_no_weights(good: Path) -> None:
+    """An attention mask of minus infinity is accepted where the same in a weight is not."""
+    model = onnx.load(good)
+    weight = next(tensor for tensor in model.graph.initializer if len(tensor.dims) == 2)
+    mask = np.triu(np.full((4, 4), -np.inf, np.float32), 1)
+    model.graph.initializer.append(numpy_helper.from_array(mask, "mask"))
+    model.graph.node.append(helper.make_node("Add", ["mask", "mask"], ["unused"]))
+    good.write_bytes(model.SerializeToString())
+    assert read_model(good).graph.initializer[-1].name == "mask"
+    values = numpy_helper.to_array(weight).copy()
+    values[0, 0] = -np.inf
+    weight.CopyFrom(numpy_helper.from_array(values, weight.name))
+    good.write_bytes(model.SerializeToString())
+    error = refused(good)
+    assert error.code == "non_finite_weights"
+    assert weight.name in error.message
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_counting_on_the_bytes_agrees_with_the_parser(seed: int, good: Path) -> None:
+    """What the parser takes apart, the count on the bytes takes apart, too, but for groups, which ONNX does not use."""
+    content = good.read_bytes()
+    survey(content)
+    rng = np.random.default_rng(seed)
+    for place in rng.integers(len(content), size=300):
+        changed = bytearray(content)
+        changed[place] = rng.integers(256)
+        try:
+            survey(bytes(changed))
+        except DecodeError as error:
+            if "group" not in str(error):
+                with pytest.raises(DecodeError):
+                    onnx.ModelProto.FromString(bytes(changed))
+
+
+def test_functions_are_counted_as_written_out(good: Path) -> None:
+    """A function used twice counts twice, one that is used within the limit opens, and a circle is refused."""
+    model = onnx.load(good)
+    scores = model.graph.output[0].name
+    opsets = [helper.make_opsetid("", model.opset_import[0].version), helper.make_opsetid("own", 1)]
+    relu = helper.make_node("Relu", ["a"], ["b"])
+    model.functions.append(helper.make_function("own", "Soft", ["a"], ["b"], [relu], opsets[:1]))
+    model.opset_import.append(opsets[1])
+    model.graph.node.append(helper.make_node("Soft", [scores], ["unused"], domain="own"))
+    good.write_bytes(model.SerializeToString())
+    assert load_onnx(good).num_classes
+    model.functions[0].node[0].CopyFrom(helper.make_node("Soft", ["a"], ["b"], domain="own"))
+    good.write_bytes(model.SerializeToString())
+    assert refused(good).code == "cyclic_graph"
+
+
+def test_the_list_of_operators() -> None:
+    """Operators that run code of others are on no list; those of all exporters are."""
+    assert not {"com.microsoft.PythonOp", "org.pytorch.aten.ATen", "ai.onnx.training.Adam"} & _allowed()
+    assert {"Conv", "Gemm", "ai.onnx.ml.LinearClassifier", "com.microsoft.Gelu"} <= _allowed()

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from fedlas.calibrators import TemperatureScaling, softmax
-from fedlas.data import Dataset
+from fedlas.data import Dataset, save_dataset
 from fedlas.errors import Mismatch
 from fedlas.export import export_onnx
 from fedlas.export import predict as run_file
@@ -42,9 +42,9 @@ def batch(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], np.
     export_onnx(classifier, folder / "out.onnx", calibrator=calibrator, class_names=NAMES, familiarity=familiarity)
     name = classifier.input_names[0]
     splits = np.zeros(400, np.int8)
-    Dataset(inputs={name: x.numpy()}, targets=targets, splits=splits, class_names=NAMES, class_names_given=True).save(
-        folder / "rows.npz"
-    )
+    inputs = {name: x.numpy()}
+    rows = Dataset(inputs=inputs, targets=targets, splits=splits, class_names=NAMES, class_names_given=True)
+    save_dataset(rows, folder / "rows.npz")
     profile = {
         "inputs": [{"name": name, "dtype": "float32", "shape": ["N", 10]}],
         "class_names": NAMES,

@@ -8,7 +8,7 @@ from scipy.stats import beta
 
 from fedlas.calibrators import softmax
 from fedlas.metrics import brier, nll
-from fedlas.metrics.betting import BoundedMean, exponential_tail, paired_mean
+from fedlas.metrics.betting import detectable, BoundedMean, exponential_tail, paired_mean
 
 
 @pytest.mark.parametrize(("hits", "trials"), [(0, 20), (1, 50), (3, 100), (40, 300), (0, 5000)])
@@ -145,3 +145,16 @@ def test_wrong_input_is_refused() -> None:
         paired_mean([[0.5, 0.5]], [[0.5, 0.5]], [0], score="ece")
     with pytest.raises(ValueError, match="baseline_probs"):
         paired_mean([[0.5, 0.5]], [[0.5, 0.3, 0.2]], [0], score="nll")
+
+
+@pytest.mark.parametrize("groups", [None, np.arange(400) // 4], ids=["rows", "groups"])
+def test_what_is_detectable_is_what_the_rows_needed_say(groups: np.ndarray | None) -> None:
+    """With exactly the rows that a mean needs to be shown, the smallest detectable gain is that mean."""
+    rng = np.random.default_rng(0)
+    targets = rng.integers(0, 2, 400)
+    worse = np.clip(0.6 * np.eye(2)[targets] + 0.2 + 0.1 * rng.standard_normal((400, 1)) * [1, -1], 0.01, 0.99)
+    better = np.clip(0.7 * np.eye(2)[targets] + 0.15 + 0.1 * rng.standard_normal((400, 1)) * [1, -1], 0.01, 0.99)
+    mean = paired_mean(better, worse, targets, score="brier", groups=groups)
+    assert mean.value < 0
+    needed = mean.rows_needed(0.02)
+    assert detectable(mean, 0.02, num_rows=needed) == pytest.approx(-mean.value, rel=1e-9)

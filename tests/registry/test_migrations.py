@@ -8,8 +8,11 @@ import pytest
 import sqlalchemy as sa
 from alembic import command
 
+from service.registry import tables
 from service.registry.database import open_engine
 from service.registry.migrate import _config
+from service.registry.records import job_record
+from service.registry.repositories.records import now
 from service.registry.unit_of_work import Registry
 from service.settings import ServiceSettings
 
@@ -95,13 +98,40 @@ def test_looks_of_the_first_release_count(settings: ServiceSettings, first_relea
     registry.close()
 
 
+def test_rows_of_the_second_release_are_kept(settings: ServiceSettings) -> None:
+    """A database with calibrators and looks goes on: its jobs were no dry runs, and uploads can be announced."""
+    engine = open_engine(settings.resolved_database_url)
+    to_revision(engine, "0002")
+    add_dataset(engine, "ds_1", "a" * 64)
+    add_job(engine, "job_1", "ds_1", "trained")
+    insert(engine, "looks", job_id="job_1", dataset_sha256="a" * 64, number=0)
+    insert(
+        engine, "work", record_id="job_1", kind="calibrate", state="done", attempts=1, token=1, rung_at=MOMENT
+    )  # fmt: skip
+    engine.dispose()
+    registry = Registry.open(settings)
+    assert not registry.is_current()
+    registry.migrate()
+    with registry.write() as unit:
+        row = unit.jobs.get("job_1")
+        row.request = {**row.request, "metadata": {}}
+        record = job_record(row, unit.work.of("job_1"))
+        assert (record.verdict, record.dry_run, record.plan) == ("trained", False, None)
+        assert unit.looks.before("a" * 64) == 1
+        unit.uploads.add(tables.Upload(id="upl_1", bytes=2**40, created_at=now()))
+    with registry.read() as unit:
+        assert unit.uploads.get("upl_1").bytes == 2**40
+    registry.close()
+
+
 def test_the_way_back(settings: ServiceSettings, first_release: sa.Engine) -> None:
     """Going back to the first release keeps its rows, and forward again works."""
     to_revision(first_release, "head")
     to_revision(first_release, "0001", down=True)
     with first_release.connect() as connection:
         assert connection.execute(sa.text("SELECT COUNT(*) FROM jobs")).scalar() == 5
-        assert "page_sha256" not in {column["name"] for column in sa.inspect(connection).get_columns("jobs")}
+        assert not {"page_sha256", "plan"} & {column["name"] for column in sa.inspect(connection).get_columns("jobs")}
+        assert "uploads" not in sa.inspect(connection).get_table_names()
     to_revision(first_release, "head")
     first_release.dispose()
     registry = Registry.open(settings)

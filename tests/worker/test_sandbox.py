@@ -113,7 +113,9 @@ def test_supervisor_that_changes_its_mind(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "limits", [Limits(60, file_size=4096), Limits(60, address_space=200 * 1024**2)], ids=["file size", "memory"]
+    "limits",
+    [Limits(60, file_size=4096), Limits(60, address_space=200 * 1024**2), Limits(60, memory=20 * 1024**2)],
+    ids=["file size", "address space", "memory"],
 )
 def test_limits_are_the_kernels(tmp_path: Path, limits: Limits) -> None:
     """A child can neither write a larger file nor take more memory than it may."""
@@ -138,7 +140,7 @@ def test_no_secret_reaches_the_child(tmp_path: Path, monkeypatch: pytest.MonkeyP
         inspect(tmp_path / "a", b"model", step=SLOW, on_tick=look)
     assert b"s3cr3t" not in found[0]
     names = {entry.partition(b"=")[0].decode() for entry in found[0].split(b"\0") if entry}
-    assert names <= {*sandbox._PASSED_ON, "HOME", "TMPDIR", "PYTHONUNBUFFERED"}
+    assert names <= {*sandbox._PASSED_ON, "HOME", "TMPDIR", "PYTHONUNBUFFERED", "ORT_DISABLE_TELEMETRY"}
     assert f"HOME={tmp_path / 'a'}".encode() in found[0]
 
 

@@ -8,14 +8,14 @@ from typing import Any
 import pytest
 
 from service.registry import tables
-from service.registry.contract import JobRequest
+from service.registry.contract import PLAN, JobRequest
 from service.registry.ids import new_id
 from service.registry.repositories import Claim
 from service.registry.repositories.records import now
 from service.registry.unit_of_work import Registry
 from service.settings import ServiceSettings
 from worker.settings import WorkerSettings
-from worker.steps import STEPS, Step
+from worker.steps import NotReady, Step, step_of
 
 Json = dict[str, Any]
 
@@ -57,16 +57,16 @@ class Bench:
         with self.registry.write() as unit:
             return unit.models.add(row).id
 
-    def job(self, dataset_id: str, model_id: str) -> str:
+    def job(self, dataset_id: str, model_id: str, **options: Any) -> str:
         """A queued job with its open work."""
-        request = JobRequest(model_id=model_id, dataset_id=dataset_id).model_dump()
+        request = JobRequest(model_id=model_id, dataset_id=dataset_id, **options).model_dump()
         row = tables.Job(
             id=new_id("job"), model_id=model_id, dataset_id=dataset_id, status="queued", request=request, progress={},
             history=[], created_at=now(),
         )  # fmt: skip
         with self.registry.write() as unit:
             unit.jobs.add(row)
-            unit.work.open(row.id)
+            unit.work.open(row.id, kind=PLAN if request["dry_run"] else None)
         return row.id
 
     def calibrator(self, content: bytes) -> str:
@@ -85,7 +85,7 @@ class Bench:
         with self.registry.write() as unit:
             claim = unit.work.claim(record_id, worker="w", lease_seconds=lease)
         assert isinstance(claim, Claim)
-        return STEPS[record_id.partition("_")[0]](self.registry, self.settings, claim)
+        return step_of(claim)(self.registry, self.settings, claim)
 
     def begun(self, record_id: str) -> tuple[Step, Json]:
         """The step and what its child is given."""
@@ -155,6 +155,39 @@ def test_jobs_that_showed_nothing_give_back(bench: Bench, tmp_path: Path, end: s
             unit.jobs.change_status(unit.jobs.get(job_id), "cancelling")
         assert bench.claimed(job_id).begin() is None
     assert bench.looks(bench.job(data, model)) == 0
+
+
+def test_a_dry_run_takes_no_look_and_publishes_nothing(bench: Bench, tmp_path: Path) -> None:
+    """A dry run is told of the looks so far and leaves the ledger as it was; only its plan is kept."""
+    model, data = bench.model(), bench.dataset(b"rows")
+    bench.begun(bench.job(data, model))[0].succeeded(answer(tmp_path), tmp_path)
+    dry = bench.job(data, model, dry_run=True, publish_as="name", publish_when="always")
+    step, spec = bench.begun(dry)
+    assert (step.name, spec["looks_before"], spec["request"]["dry_run"]) == ("plan", 1, True)
+    step.succeeded({"plan": {"features": {"layer": "h"}}}, tmp_path)
+    with bench.registry.read() as unit:
+        row = unit.jobs.get(dry)
+        assert (row.status, row.verdict, row.promoted, row.calibrated_model_id) == ("succeeded", None, False, None)
+        assert (row.plan, row.progress) == ({"features": {"layer": "h"}}, {"fraction": 1.0})
+        assert unit.names.all() == []
+        assert unit.work.of(dry).state == "done"
+        assert unit.looks.before(unit.datasets.get(data).sha256) == 1
+
+
+def test_a_dry_run_waits_for_its_inputs_and_tells_why_it_cannot_run(bench: Bench) -> None:
+    """While an input is inspected a dry run waits; on a rejected one it fails, as a job does."""
+    model, data = bench.model(), bench.dataset(b"rows")
+    with bench.registry.write() as unit:
+        unit.models.get(model).status = "inspecting"
+    dry = bench.job(data, model, dry_run=True)
+    step = bench.claimed(dry, lease=-1)
+    with pytest.raises(NotReady):
+        step.begin()
+    with bench.registry.write() as unit:
+        unit.models.reject(model, ERROR)
+    assert bench.claimed(dry).begin() is None
+    with bench.registry.read() as unit:
+        assert unit.jobs.get(dry).error["code"] == "model_rejected"
 
 
 def test_evidence_is_kept_together(bench: Bench, tmp_path: Path) -> None:

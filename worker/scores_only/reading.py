@@ -41,6 +41,7 @@ _NAMES: dict[str, Kind] = {
 #: `logit_0`, `probability_cat`, `probs.1`, `logits 2`, `logit3`.
 _COLUMN = re.compile(rf"({'|'.join(_NAMES)})(?:[_.\- ]|(?=\d))(.+)", re.IGNORECASE)
 _OTHER_ROLES = ("split", "group")
+_READERS = {"npz": read_npz, "csv": read_csv}
 
 
 @dataclass(frozen=True)
@@ -82,7 +83,10 @@ def read_scores(path: str | Path, *, class_names: Sequence[str] | None = None) -
     Raises:
         BadDataset: with a code of its own for everything that can be wrong with a file.
     """
-    arrays = read_npz(path) if told_format(path, None) == "npz" else read_csv(path)
+    format = told_format(path)
+    if format not in _READERS:
+        raise BadDataset("unsupported_format", f"scores are read from npz and csv files, and this is {format}")
+    arrays = _READERS[format](path)
     if class_names is None and "class_names" in arrays:
         class_names = [str(name) for name in np.atleast_1d(arrays["class_names"])]
     arrays.pop("class_names", None)

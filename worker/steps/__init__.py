@@ -1,12 +1,15 @@
 """Where each kind of work meets the registry: what the child needs, and how its answer is published."""
 
+from service.registry.contract import PLAN
+from service.registry.repositories import Claim
 from worker.steps.base import NotReady, Prepared, Step
 from worker.steps.calibrating import Calibrate
 from worker.steps.inspecting import InspectDataset, InspectModel
+from worker.steps.planning import Plan
 from worker.steps.predicting import Predict
 from worker.steps.scores import FitScores
 
-__all__ = ["STEPS", "NotReady", "Prepared", "Step"]
+__all__ = ["STEPS", "NotReady", "Prepared", "Step", "step_of"]
 
 #: By the prefix of the record's id.
 STEPS: dict[str, type[Step]] = {
@@ -16,3 +19,8 @@ STEPS: dict[str, type[Step]] = {
     "bat": Predict,
     "cal": FitScores,
 }
+
+
+def step_of(claim: Claim) -> type[Step]:
+    """What is to be done with the claimed record."""
+    return Plan if claim.kind == PLAN else STEPS[claim.record_id.partition("_")[0]]

@@ -17,7 +17,7 @@ from service.registry.artifacts import StagedFile
 from service.registry.repositories import Claim
 from service.registry.unit_of_work import Registry, UnitOfWork
 from worker.sandbox import Limits
-from worker.settings import WorkerSettings
+from worker.settings import WorkerSettings, inspection_limits
 
 Json = dict[str, Any]
 
@@ -85,9 +85,7 @@ class Step(ABC):
 
     def inspection_limits(self, size: int) -> Limits:
         """What a child may use that opens an upload of this size."""
-        # The prepared copy may be larger than a compressed upload, but not without bounds.
-        file_size = max(64 * 1024**2, min(64 * size, 4 * self.settings.max_upload_bytes))
-        return Limits(self.settings.inspection_seconds, self.settings.inspection_memory_bytes, file_size)
+        return inspection_limits(self.settings, size)
 
 
 def ready(unit: UnitOfWork, model_id: str, dataset_id: str) -> tuple[tables.Model, tables.Dataset] | Json:

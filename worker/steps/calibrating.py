@@ -1,4 +1,4 @@
-"""The calibration job meets the registry: its place in the ledger of looks, its progress, and what it publishes."""
+"""The calibration job meets the registry: its place in the ledger of looks, and what it publishes."""
 
 from __future__ import annotations
 
@@ -8,79 +8,26 @@ from pathlib import Path
 
 from service.registry import tables
 from service.registry.artifacts import StagedFile
-from service.registry.contract import JobRequest
 from service.registry.ids import new_id
-from service.registry.repositories import Claim
 from service.registry.repositories.records import now
-from service.registry.unit_of_work import Registry, UnitOfWork
+from service.registry.unit_of_work import UnitOfWork
 from worker.sandbox import Limits
-from worker.settings import WorkerSettings
-from worker.steps.base import Json, Prepared, Step, ready
+from worker.steps.base import Json
+from worker.steps.jobs import JobStep
 
 
-class Calibrate(Step):
+class Calibrate(JobStep):
     """The job itself."""
 
     name = "calibrate"
 
-    def __init__(self, registry: Registry, settings: WorkerSettings, claim: Claim) -> None:
-        super().__init__(registry, settings, claim)
-        self._stage = "inspecting"
-        self._progress: Json = {}
+    def looks_before(self, unit: UnitOfWork, row: tables.Job, dataset: tables.Dataset) -> int:
+        """Take a look: the test rows will judge."""
+        return unit.looks.take(dataset.sha256, row.id)
 
-    def begin(self) -> Prepared | None:
-        """Mark as running and take a look at the test rows; settle at once what was cancelled or cannot run."""
-        with self.registry.write() as unit:
-            row = unit.jobs.get(self.record_id)
-            if row.status == "cancelling":
-                unit.work.finish(self.claim)
-                unit.jobs.change_status(row, "cancelled")
-                return None
-            both = ready(unit, row.model_id, row.dataset_id)
-            if isinstance(both, dict):
-                unit.work.finish(self.claim)
-                unit.jobs.fail(row, both)
-                return None
-            if row.status != "running":
-                unit.jobs.change_status(row, "running")
-            row.stage, row.progress = "inspecting", {"fraction": 0.0}
-            looks_before = unit.looks.take(both[1].sha256, row.id)
-        return Prepared(self._spec(row, *both, looks_before), self._limits(row))
-
-    def _spec(self, row: tables.Job, model: tables.Model, dataset: tables.Dataset, looks_before: int) -> Json:
-        return {
-            "job_id": row.id,
-            "request": JobRequest.model_validate(row.request).model_dump(),  # ordered before an upgrade: its defaults
-            "model": {
-                "id": model.id,
-                "file": self.path(model.sha256),
-                "sha256": model.sha256,
-                "importing": _importing(model),
-                "profile": model.profile,
-            },
-            "dataset": {
-                "id": dataset.id,
-                "file": self.path(dataset.prepared_sha256),
-                "sha256": dataset.sha256,
-                "prepared_sha256": dataset.prepared_sha256,
-            },
-            "looks_before": looks_before,
-        }
-
-    def _limits(self, row: tables.Job) -> Limits:
+    def limits(self, row: tables.Job) -> Limits:
+        """Its own budget of time, and some grace."""
         return Limits(60 * row.request["budget"]["minutes"] + self.settings.job_grace_seconds)
-
-    def note(self, event: Json) -> None:
-        """Remember stage and progress."""
-        self._stage = event.get("stage", self._stage)
-        self._progress = event.get("progress", self._progress)
-
-    def beat(self, unit: UnitOfWork) -> bool:
-        """Write stage and progress."""
-        row = unit.jobs.get(self.record_id)
-        if self._progress:
-            row.stage, row.progress = self._stage, self._progress
-        return row.status == "cancelling"
 
     def succeeded(self, result: Json, folder: Path) -> Sequence[str]:
         """Publish calibrated model, report, diagram and page together with the job's end."""
@@ -106,24 +53,6 @@ class Calibrate(Step):
             row.stage, row.progress = "publishing", {"fraction": 1.0}
             unit.jobs.change_status(row, "succeeded")
         return ()
-
-    def failed(self, error: Json) -> Sequence[str]:
-        """The job ends without a result."""
-        with self.publishing() as unit:
-            unit.jobs.fail(unit.jobs.get(self.record_id), error)
-        return ()
-
-    def cancelled(self) -> None:
-        """The job ends because somebody asked for it."""
-        with self.publishing() as unit:
-            unit.jobs.change_status(unit.jobs.get(self.record_id), "cancelled")
-
-
-def _importing(model: tables.Model) -> Json:
-    """How the importer is to understand the model's file."""
-    if model.origin == "calibrated":  # our own file: its calibrated output is the one that counts
-        return {"output": "probabilities", "task": (model.profile or {}).get("task")}
-    return {name: model.options.get(name) for name in ("output", "features", "task")}
 
 
 def _calibrated(parent: tables.Model, job: tables.Job, profile: Json, file: StagedFile) -> tables.Model:

@@ -2,33 +2,53 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import math
+from collections.abc import Iterator, Mapping, Sequence
 
 import torch
 from onnx import NodeProto
 from torch import Tensor
 
-from fedlas.errors import UnsupportedModel
+from fedlas.errors import Mismatch, UnsupportedModel
 from fedlas.importers.onnx.graph import Graph
-from fedlas.importers.onnx.operators import OPERATORS, keywords, operator_name
+from fedlas.importers.onnx.operators import MAX_BYTES, OPERATORS, keywords, operator_name
+from fedlas.importers.onnx.operators.dtypes import as_tensor
 
 Values = dict[str, Tensor]
+
+
+# Operators whose result may be large though their inputs are small: sizes are numbers that they read.
+_DECLARING = frozenset({"AffineGrid", "AveragePool", "CenterCropPad", "Col2Im", "Conv", "ConvTranspose", "Expand",
+                        "LpPool", "MaxPool", "MaxUnpool", "OneHot", "Pad", "Resize", "Tile", "Upsample"})  # fmt: skip
+# Up to so many pairs of elements no other operator's result can be large.
+_SMALL = 2**24
 
 
 def run_node(node: NodeProto, values: Mapping[str, Tensor], opset: int) -> dict[str, Tensor]:
     """The outputs of one node by name.
 
     Raises:
-        UnsupportedModel: `invalid_graph` where the node cannot be computed from its inputs.
+        UnsupportedModel: `invalid_graph` where the node cannot be computed from its inputs, `declared_size` where an
+            output is larger than `MAX_BYTES`; it is not computed then.
     """
-    entry = OPERATORS[operator_name(node)]
-    function = entry.function
     inputs = [values[name] if name else None for name in node.input]
     if any(value is not None and value.is_meta for value in inputs):
-        inputs = [v if v is None or i in entry.host else v.to("meta") for i, v in enumerate(inputs)]
+        return _bounded_results(node, _call(node, _on_meta(node, inputs), opset))
+    if node.op_type in _DECLARING or math.prod(max(1, v.numel()) for v in inputs if v is not None) > _SMALL:
+        _check_size(node, inputs, opset)
+    return _call(node, inputs, opset)
+
+
+def _on_meta(node: NodeProto, inputs: Sequence[Tensor | None]) -> list[Tensor | None]:
+    """The inputs as shapes only, less those that are read as numbers."""
+    host = OPERATORS[operator_name(node)].host
+    return [value if value is None or i in host else value.to("meta") for i, value in enumerate(inputs)]
+
+
+def _call(node: NodeProto, inputs: Sequence[Tensor | None], opset: int) -> dict[str, Tensor]:
     try:
-        result = function(*inputs, **keywords(node, opset))
-    except UnsupportedModel:
+        result = OPERATORS[operator_name(node)].function(*inputs, **keywords(node, opset))
+    except (UnsupportedModel, Mismatch):
         raise
     except (RuntimeError, ValueError, TypeError, IndexError, KeyError, ArithmeticError) as error:
         shapes = [None if value is None else tuple(value.shape) for value in inputs]
@@ -36,12 +56,34 @@ def run_node(node: NodeProto, values: Mapping[str, Tensor], opset: int) -> dict[
             "invalid_graph", f"operator {operator_name(node)} ({node.name}) fails on inputs of shape {shapes}: {error}"
         ) from error
     results = result if isinstance(result, tuple) else (result,)
-    return dict(zip(node.output, results, strict=False))
+    return {name: value for name, value in zip(node.output, results, strict=False) if name}
+
+
+def _check_size(node: NodeProto, inputs: Sequence[Tensor | None], opset: int) -> None:
+    """Compute the shapes of the outputs first; where they depend on values (NonZero) they are not larger than those."""
+    try:
+        results = _call(node, _on_meta(node, inputs), opset)
+    except UnsupportedModel as failure:
+        if failure.code == "declared_size":
+            raise
+    else:
+        _bounded_results(node, results)
+
+
+def _bounded_results(node: NodeProto, results: dict[str, Tensor]) -> dict[str, Tensor]:
+    for value in results.values():
+        if value.numel() * value.element_size() > MAX_BYTES:
+            raise UnsupportedModel(
+                "declared_size",
+                f"operator {operator_name(node)} ({node.name}) makes a tensor of shape {tuple(value.shape)}; "
+                f"{MAX_BYTES} bytes are the limit",
+            )
+    return results
 
 
 def constant_tensors(graph: Graph) -> Values:
     """The graph's constants as tensors that share memory with its arrays."""
-    return {name: torch.from_numpy(value) for name, value in graph.constants.items()}
+    return {name: as_tensor(value) for name, value in graph.constants.items()}
 
 
 @torch.no_grad()
@@ -49,12 +91,13 @@ def run(graph: Graph, inputs: Mapping[str, Tensor]) -> Iterator[tuple[NodeProto,
     """Yield every node with its outputs; a tensor is forgotten after its last reader."""
     values: Values = constant_tensors(graph) | dict(inputs)
     last = {name: i for i, node in enumerate(graph.nodes) for name in node.input}
+    last |= dict.fromkeys(graph.outputs, len(graph.nodes))
     for i, node in enumerate(graph.nodes):
         results = run_node(node, values, graph.opset)
         yield node, results
         values.update(results)
         for name in {*node.input, *node.output}:
-            if last.get(name, -1) <= i and name not in graph.outputs:
+            if last.get(name, -1) <= i:
                 values.pop(name, None)
 
 
@@ -79,7 +122,8 @@ def _shapes(graph: Graph, inputs: Mapping[str, Tensor]) -> dict[str, tuple[int, 
 
 def outputs_of(graph: Graph, inputs: Mapping[str, Tensor]) -> list[Tensor]:
     """The graph's outputs on `inputs`."""
-    found: Values = dict(inputs)
+    wanted = set(graph.outputs)
+    found: Values = {name: as_tensor(graph.constants[name]) for name in wanted & graph.constants.keys()} | dict(inputs)
     for _, results in run(graph, inputs):
-        found.update({name: value for name, value in results.items() if name in graph.outputs})
+        found.update({name: value for name, value in results.items() if name in wanted})
     return [found[name] for name in graph.outputs]

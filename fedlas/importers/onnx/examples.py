@@ -100,8 +100,8 @@ def _sizes_in(graph: Graph) -> list[int]:
     return sorted(size for size in sizes if 1 < size <= 1024)[:100]
 
 
-def find_lengths(graph: Graph, specs: list[InputSpec], rows: int) -> dict[str, int]:
-    """Lengths of the open axes with which the graph runs.
+def find_lengths(graph: Graph, specs: list[InputSpec], rows: int) -> tuple[dict[str, int], dict[str, tuple[int, ...]]]:
+    """Lengths of the open axes with which the graph runs, and the shapes of all tensors when it does.
 
     Raises:
         UnsupportedModel: whatever the first attempt ran into, where none works.
@@ -113,11 +113,9 @@ def find_lengths(graph: Graph, specs: list[InputSpec], rows: int) -> dict[str, i
         for depth in (3, 1) if channels else (1,):
             lengths = {name: depth if name in channels else length for name in names}
             try:
-                shapes_of(graph, example_inputs(specs, rows, lengths))
+                return lengths, shapes_of(graph, example_inputs(specs, rows, lengths))
             except UnsupportedModel as error:
                 failure = failure or error
-            else:
-                return lengths
         if not names:
             break
     assert failure is not None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import heapq
 import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -10,12 +11,14 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from onnx import GraphProto, ModelProto, NodeProto, OperatorSetIdProto, ValueInfoProto, helper, numpy_helper
+from onnx import ModelProto, NodeProto, OperatorSetIdProto, TensorProto, ValueInfoProto, helper, numpy_helper
 
 from fedlas.errors import UnsupportedModel
 from fedlas.importers.onnx.reading import standard_opset
 
 Array = NDArray[Any]
+_RAW = frozenset({"float32", "float64", "float16", "int64", "int32", "int16", "int8", "uint8", "uint16", "uint32",
+                  "uint64", "bool"})  # fmt: skip
 
 
 @dataclass
@@ -30,6 +33,7 @@ class Graph:
     opset_imports: list[OperatorSetIdProto]
     ir_version: int
     _counter: Iterator[int] = field(default_factory=itertools.count, repr=False)
+    _taken: set[str] | None = field(default=None, repr=False)
 
     @classmethod
     def from_model(cls, model: ModelProto) -> Graph:
@@ -70,9 +74,12 @@ class Graph:
         return readers
 
     def fresh(self, stem: str) -> str:
-        """A name that no tensor of the graph has."""
-        taken = {*self.constants, *self.input_names, *self.outputs}
-        taken.update(name for node in self.nodes for name in (*node.input, *node.output))
+        """A name that no tensor of the graph has: `stem` with a number that no other fresh name has."""
+        # Collected once, not per call: names that come later are fresh ones, whose numbers differ, or bear no number.
+        if self._taken is None:
+            self._taken = {*self.constants, *self.input_names, *self.outputs}
+            self._taken.update(name for node in self.nodes for name in (*node.input, *node.output))
+        taken = self._taken
         return next(name for name in (f"{stem}_{i}" for i in self._counter) if name not in taken)
 
     def add_constant(self, stem: str, value: Array) -> str:
@@ -113,36 +120,54 @@ class Graph:
             info.name = new if info.name == old else info.name
 
     def sort(self) -> None:
-        """Put the nodes into an order of computation.
+        """Put the nodes into an order of computation, each as near to its place as that allows.
 
         Raises:
             UnsupportedModel: `corrupt` where a node reads a tensor that nothing computes, or nodes form a cycle.
         """
         ready = {"", *self.constants, *self.input_names}
-        waiting, ordered = self.nodes, []
+        missing = [len({name for name in node.input if name not in ready}) for node in self.nodes]
+        readers: dict[str, list[int]] = {}
+        for i, node in enumerate(self.nodes):
+            for name in {name for name in node.input if name not in ready}:
+                readers.setdefault(name, []).append(i)
+        waiting = [i for i, count in enumerate(missing) if not count]  # in order, so a heap already
+        ordered: list[NodeProto] = []
         while waiting:
-            later = []
-            for node in waiting:
-                if all(name in ready for name in node.input):
-                    ordered.append(node)
-                    ready.update(node.output)
-                else:
-                    later.append(node)
-            if len(later) == len(waiting):
-                missing = next(name for name in later[0].input if name not in ready)
-                raise UnsupportedModel("corrupt", f"node {later[0].op_type} reads {missing!r}, which nothing computes")
-            waiting = later
+            node = self.nodes[heapq.heappop(waiting)]
+            ordered.append(node)
+            for name in node.output:
+                for reader in readers.pop(name, ()):
+                    missing[reader] -= 1
+                    if not missing[reader]:
+                        heapq.heappush(waiting, reader)
+        if readers:
+            name, stuck = next((name, self.nodes[places[0]]) for name, places in readers.items())
+            raise UnsupportedModel("corrupt", f"node {stuck.op_type} reads {name!r}, which nothing computes")
         self.nodes = ordered
 
     def to_model(self, outputs: Sequence[ValueInfoProto]) -> ModelProto:
         """The graph as a model with the upload's IR version and opsets."""
-        initializers = [
-            numpy_helper.from_array(np.ascontiguousarray(v).reshape(v.shape), k) for k, v in self.constants.items()
-        ]
-        graph: GraphProto = helper.make_graph(self.nodes, "fedlas", self.inputs, outputs, initializers)
-        model: ModelProto = helper.make_model(graph, opset_imports=self.opset_imports, producer_name="fedlas")
-        model.ir_version = self.ir_version
+        model = ModelProto(ir_version=self.ir_version, producer_name="fedlas")
+        model.opset_import.extend(self.opset_imports)
+        # Filled in place: the weights of a large network are copied once here, not once for each message around them.
+        model.graph.name = "fedlas"
+        model.graph.node.extend(self.nodes)
+        model.graph.input.extend(self.inputs)
+        model.graph.output.extend(outputs)
+        for name, value in self.constants.items():
+            _fill(model.graph.initializer.add(), name, value)
         return model
+
+
+def _fill(tensor: TensorProto, name: str, value: Array) -> None:
+    if value.dtype.name in _RAW:
+        tensor.name = name
+        tensor.data_type = helper.np_dtype_to_tensor_dtype(value.dtype)
+        tensor.dims.extend(value.shape)
+        tensor.raw_data = value.astype(value.dtype.newbyteorder("<"), copy=False).tobytes()
+    else:  # text, and types of fewer than eight bits
+        tensor.CopyFrom(numpy_helper.from_array(np.ascontiguousarray(value).reshape(value.shape), name))
 
 
 def attribute(node: NodeProto, name: str, default: Any = None) -> Any:

@@ -1,73 +1,124 @@
-"""Where a classifier ends: cuts a trailing softmax, finds the input of the last linear layer; it knows no weights."""
+"""Where a classifier ends: its logits, and the input of the last linear layer as its features; it knows no weights."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from onnx import NodeProto, helper
+from torch import Tensor
 
 from fedlas.errors import UnsupportedModel
-from fedlas.importers.onnx.graph import Graph, attribute
+from fedlas.importers.onnx.endings import Ending, before_layout, find_ending, is_distribution
+from fedlas.importers.onnx.graph import Graph
 from fedlas.importers.onnx.roles import constant_derived
 
 Shapes = Mapping[str, tuple[int, ...]]
 
-_RESHAPING = ("Identity", "Flatten", "Reshape", "Squeeze", "Unsqueeze")
-_TAIL = ("Identity", "Cast", "Flatten", "Reshape", "Squeeze", "Unsqueeze", "Log", "Exp")
 _LINEAR = ("Gemm", "MatMul", "Conv", "Einsum")
+_POOLS = ("GlobalAveragePool", "AveragePool", "ReduceMean", "ReduceSum", "ReduceMax", "GlobalMaxPool", "MaxPool",
+          "ReduceLogSumExp")  # fmt: skip
 # What may stand between the last linear layer and the output where nothing else says that this is a classifier.
 _AFTER_HEAD = ("Add", "Sub", "Mul", "Div", "Identity", "Cast", "Flatten", "Reshape", "Squeeze", "Unsqueeze",
-               "Dropout", "GlobalAveragePool", "AveragePool", "ReduceMean", "Gather", "Slice", "Transpose", "Sum",
-               "Mean", "Concat", "BatchNormalization")  # fmt: skip
+               "Dropout", "Gather", "Slice", "Transpose", "Sum", "Mean", "Concat", "BatchNormalization",
+               *_POOLS)  # fmt: skip
+# Operators whose further inputs are shapes, axes or places.
+_SHAPED = ("Reshape", "Expand", "Slice", "Tile", "Squeeze", "Unsqueeze", "Split", "Pad", *_POOLS)
+#: Added to probabilities before their logarithm is taken: less than any that float32 computes to more than zero places.
+_TINY = 1e-30
 
 
 @dataclass(frozen=True)
 class Head:
-    """The end of a classifier: its logits (N, K, perhaps further axes of one), what the output was, its features."""
+    """The end of a classifier.
+
+    Attributes:
+        output: the graph's output that was read.
+        logits: the tensor of the scores (N, K), perhaps with further axes of one; the probabilities of a mixture.
+        kind: `"logits"` or `"probabilities"`: what the output was.
+        columns: the number of scores of a row; one for a sigmoid.
+        frontier: the features: the inputs of the last linear layers.
+        positive: for one column, which of two classes it speaks for.
+        mixture: probabilities that are no softmax of scores (a mean of softmaxes): their logarithms are the logits.
+    """
 
     output: str
     logits: str
     kind: str
     columns: int
     frontier: tuple[str, ...]
+    positive: int = 1
+    mixture: bool = False
 
 
-def find_head(graph: Graph, output: str, shapes: Shapes, features: str | None = None) -> Head:
+def find_head(
+    graph: Graph,
+    output: str,
+    shapes: Shapes,
+    features: str | None = None,
+    *,
+    examples: Mapping[str, Tensor] | None = None,
+) -> Head:
     """Read the end of `graph` backwards from `output`.
 
     Args:
         shapes: the shape of every tensor for some number of rows.
         features: the tensor to tap, where the caller knows better.
+        examples: rows on which the graph may be run, to see whether an output of unknown making holds probabilities.
 
     Raises:
-        UnsupportedModel: `no_classifier_output`, `multilabel_unsupported`.
+        UnsupportedModel: `no_classifier_output`, `multilabel_unsupported`, `unknown_features`.
     """
-    before, kind, activation = _cut_tail(graph, output, shapes)
-    logits = _before_reshapes(graph, before, shapes)
+    ending = find_ending(graph, output, shapes)
+    logits = before_layout(graph, ending.scores, shapes)
+    columns = _columns(output, logits, shapes, shapes[graph.input_names[0]][0])
+    _check_activation(output, ending, columns)
+    frontier, direct = _frontier(graph, logits, shapes)
+    mixture = (
+        ending.activation is None
+        and bool(frontier)
+        and examples is not None
+        and not (direct and _is_plain(graph, logits, frontier))
+        and is_distribution(graph, logits, examples)
+    )
+    settled = bool(frontier) and (direct or ending.activation is not None)
+    if not (settled or mixture) and (features is None or not frontier):
+        raise _no_output(
+            f"output {output!r} of shape {_shown(shapes[logits], shapes[graph.input_names[0]][0])} does not come "
+            f"from a linear layer (it is computed by {_producer_name(graph, logits)}), so it looks like an "
+            "embedding or a regression"
+        )
+    if features is not None:
+        frontier = _tapped(graph, features, shapes)
+    for name in frontier:
+        _check_rows(name, shapes, shapes[graph.input_names[0]][0])
+    positive = 1 if ending.pair is None else ending.pair
+    return Head(output, logits, "probabilities" if mixture else ending.kind, columns, frontier, positive, mixture)
+
+
+def _is_plain(graph: Graph, logits: str, frontier: Sequence[str]) -> bool:
+    """Whether nothing but sums and layouts follow the last linear layers, so that probabilities cannot come of them."""
+    nodes = graph.cone([logits], stop=frontier)
+    return all(node.op_type in (*_LINEAR, *_AFTER_HEAD) and node.op_type != "Div" for node in nodes)
+
+
+def _columns(output: str, logits: str, shapes: Shapes, rows: int) -> int:
     shape = shapes[logits]
     columns = int(np.prod(shape[1:]))
-    rows = shapes[graph.input_names[0]][0]
     if not shape or shape[0] != rows or columns != max(shape[1:], default=1) or columns < 1:
         raise _no_output(
             f"output {output!r} has the shape {_shown(shapes[output], rows)}, one row of class scores is needed"
         )
-    _check_activation(output, activation, columns)
-    if features is not None:
-        return Head(output, logits, kind, columns, _tapped(graph, features, shapes))
-    frontier, direct = _frontier(graph, logits)
-    if not frontier or (activation is None and not direct):
+    return columns
+
+
+def _check_rows(name: str, shapes: Shapes, rows: int) -> None:
+    if shapes[name][:1] != (rows,):
         raise _no_output(
-            f"output {output!r} of shape {_shown(shape, rows)} does not come from a linear layer "
-            f"(it is computed by {_producer_name(graph, logits)}), so it looks like an embedding or a regression"
+            f"the last linear layer reads {name!r} of shape {shapes[name]}, whose first axis are not the rows"
         )
-    for name in frontier:
-        if shapes[name][:1] != (rows,):
-            raise _no_output(
-                f"the last linear layer reads {name!r} of shape {shapes[name]}, whose first axis are not the rows"
-            )
-    return Head(output, logits, kind, columns, frontier)
 
 
 def _no_output(found: str) -> UnsupportedModel:
@@ -86,99 +137,70 @@ def _producer_name(graph: Graph, name: str) -> str:
     return node.op_type if node is not None else "nothing"
 
 
-def _cut_tail(graph: Graph, output: str, shapes: Shapes) -> tuple[str, str, NodeProto | None]:
-    """The tensor before a trailing activation, whether the output was logits or probabilities, and that activation."""
-    producers = graph.producers()
-    name = output
-    passed: list[str] = []
-    while (node := producers.get(name)) is not None:
-        if node.op_type in ("Softmax", "LogSoftmax", "Sigmoid"):
-            if node.op_type != "Sigmoid" and not _over_classes(node, shapes, graph.opset):
-                break
-            log = (node.op_type == "LogSoftmax") != (sum(op in ("Log", "Exp") for op in passed) % 2 == 1)
-            return node.input[0], "logits" if log else "probabilities", node
-        if node.op_type not in _TAIL:
-            break
-        passed.append(node.op_type)
-        name = node.input[0]
-    return output, "logits", None
-
-
-def _before_reshapes(graph: Graph, name: str, shapes: Shapes) -> str:
-    """Scores before changes of shape that leave the rows alone: logits are flattened here anyway."""
-    producers, rows = graph.producers(), shapes[graph.input_names[0]][0]
-    while (node := producers.get(name)) is not None and node.op_type in _RESHAPING:
-        if shapes[node.input[0]][:1] != (rows,) or shapes[name][:1] != (rows,):
-            break
-        name = node.input[0]
-    return name
-
-
-def _over_classes(node: NodeProto, shapes: Shapes, opset: int) -> bool:
-    """Whether a softmax runs over all of a row's scores."""
-    shape = shapes[node.input[0]]
-    axis = attribute(node, "axis", -1 if opset >= 13 else 1) % len(shape)
-    covered = shape[axis] if opset >= 13 else int(np.prod(shape[axis:]))
-    return axis > 0 and covered == int(np.prod(shape[1:]))
-
-
-def _check_activation(output: str, activation: NodeProto | None, columns: int) -> None:
-    if activation is not None and activation.op_type == "Sigmoid" and columns > 1:
+def _check_activation(output: str, ending: Ending, columns: int) -> None:
+    if ending.activation == "Sigmoid" and columns > 1:
         raise UnsupportedModel(
             "multilabel_unsupported",
             f"output {output!r} has {columns} independent sigmoids (several labels may be true at once); "
             "a classifier of exclusive classes is needed: logits or a softmax over the classes",
         )
-    if activation is not None and activation.op_type == "Softmax" and columns == 1:
+    if ending.activation == "Softmax" and columns == 1:
         raise _no_output(f"output {output!r} is a softmax over a single class, which is always 1")
 
 
-def _frontier(graph: Graph, logits: str) -> tuple[tuple[str, ...], bool]:
+def _frontier(graph: Graph, logits: str, shapes: Shapes) -> tuple[tuple[str, ...], bool]:
     """The inputs of the last linear layers on every path to the logits; whether only harmless operators follow them."""
-    producers, derived = graph.producers(), constant_derived(graph)
-    found: list[str] = []
-    direct, pending, seen = True, [logits], set()
-    while pending:
-        name = pending.pop()
-        if name in seen or name in derived:
-            continue
-        seen.add(name)
-        node = producers.get(name)
-        if node is None:
-            direct = False
-            found.append(name)
-        elif (data := linear_input(node, derived)) is not None:
-            found.append(data)
-        elif node.op_type not in ("Shape", "Size"):
-            direct = direct and (node.op_type in _AFTER_HEAD or _before_pool(graph, node))
-            pending.extend(_data_inputs(node))
-    only_inputs = all(name not in producers for name in found) and not any(
-        linear_input(node, derived) is not None for node in graph.cone([logits])
-    )
-    return (() if only_inputs else tuple(dict.fromkeys(reversed(found)))), direct
+    walk = _Walk(graph, shapes)
+    found, direct = walk.back(logits, stop=set())
+    # A path around a layer's input (its norm, by which a cosine head divides) ends there too.
+    while found and (again := walk.back(logits, stop=set(found)))[0] != found:
+        found, direct = again
+    if all(name not in walk.producers for name in found) and not walk.has_linear(logits):
+        return (), direct
+    return tuple(found), direct
 
 
-def _before_pool(graph: Graph, node: NodeProto) -> bool:
-    """SqueezeNet applies its last ReLU between the 1×1 convolution and the pooling."""
-    readers = graph.consumers().get(node.output[0], [])
-    pools = ("GlobalAveragePool", "ReduceMean", "AveragePool")
-    return node.op_type == "Relu" and bool(readers) and all(reader.op_type in pools for reader, _ in readers)
+class _Walk:
+    """Walks backwards from logits to linear layers."""
+
+    def __init__(self, graph: Graph, shapes: Shapes) -> None:
+        self.graph, self.shapes = graph, shapes
+        self.producers, self.derived = graph.producers(), constant_derived(graph)
+        self.readers = graph.consumers()
+
+    def back(self, logits: str, stop: set[str]) -> tuple[list[str], bool]:
+        """The tensors at which walking ends, tensors in `stop` among them, and whether the way is direct."""
+        found: list[str] = []
+        direct, pending, seen = True, [(logits, False)], set()
+        while pending:
+            name, scale = pending.pop()
+            if name in seen or name in self.derived:
+                continue
+            seen.add(name)
+            node = self.producers.get(name)
+            if node is None or name in stop:
+                direct = direct and name in stop
+                found.append(name)
+            elif (data := linear_input(node, self.derived)) is not None:
+                found.append(data)
+            elif node.op_type not in ("Shape", "Size"):
+                # One number a row scales its scores, whatever it is computed by.
+                scale = scale or (name != logits and int(np.prod(self.shapes[name][1:])) == 1)
+                direct = direct and (scale or node.op_type in _AFTER_HEAD or self._before_pool(node))
+                pending.extend((source, scale) for source in _data_inputs(node))
+        return list(dict.fromkeys(reversed(found))), direct
+
+    def has_linear(self, logits: str) -> bool:
+        return any(linear_input(node, self.derived) is not None for node in self.graph.cone([logits]))
+
+    def _before_pool(self, node: NodeProto) -> bool:
+        """SqueezeNet applies its last ReLU between the 1×1 convolution and the pooling."""
+        readers = self.readers.get(node.output[0], [])
+        return node.op_type == "Relu" and bool(readers) and all(reader.op_type in _POOLS for reader, _ in readers)
 
 
 def _data_inputs(node: NodeProto) -> list[str]:
-    shape_like = (
-        "Reshape",
-        "Expand",
-        "Slice",
-        "Tile",
-        "Squeeze",
-        "Unsqueeze",
-        "ReduceMean",
-        "ReduceSum",
-        "Split",
-        "Pad",
-    )
-    return list(node.input[:1] if node.op_type in shape_like else node.input)
+    return list(node.input[:1] if node.op_type in _SHAPED else node.input)
 
 
 def linear_input(node: NodeProto, derived: set[str]) -> str | None:
@@ -219,12 +241,18 @@ def standard_logits(graph: Graph, head: Head, shapes: Shapes) -> str:
     """Append what makes the logits (N, K), and (N, 2) for one column; returns the tensor's name."""
     name = head.logits
     if len(shapes[name]) != 2:
-        flat = graph.fresh("fedlas_flat_logits")
-        graph.nodes.append(helper.make_node("Flatten", [name], [flat], axis=1))
-        name = flat
+        name = _append(graph, "Flatten", [name], axis=1)
     if head.columns == 1:
-        pair = graph.fresh("fedlas_two_logits")
-        weight = graph.add_constant("fedlas_zero_and_logit", np.array([[0.0, 1.0]], np.float32))
-        graph.nodes.append(helper.make_node("MatMul", [name, weight], [pair]))
-        name = pair
+        pair = [[0.0, 1.0]] if head.positive == 1 else [[1.0, 0.0]]
+        weight = graph.add_constant("fedlas_zero_and_logit", np.array(pair, np.float32))
+        name = _append(graph, "MatMul", [name, weight])
+    if head.mixture:
+        tiny = graph.add_constant("fedlas_tiny", np.array(_TINY, np.float32))
+        name = _append(graph, "Log", [_append(graph, "Add", [name, tiny])])
     return name
+
+
+def _append(graph: Graph, op_type: str, inputs: list[str], **attributes: Any) -> str:
+    output = graph.fresh("fedlas_logits")
+    graph.nodes.append(helper.make_node(op_type, inputs, [output], **attributes))
+    return output

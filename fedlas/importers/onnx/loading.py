@@ -6,9 +6,14 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
+from onnx import ModelProto
+from torch import Tensor
+
 from fedlas.errors import UnsupportedModel
 from fedlas.importers.onnx.batch import free_batch
+from fedlas.importers.onnx.classical import class_labels, to_standard
 from fedlas.importers.onnx.classifier import OnnxClassifier, Template
+from fedlas.importers.onnx.endings import labelled_scores
 from fedlas.importers.onnx.evaluate import shapes_of
 from fedlas.importers.onnx.examples import (
     InputSpec,
@@ -18,22 +23,27 @@ from fedlas.importers.onnx.examples import (
     input_spec,
     set_batch,
 )
+from fedlas.importers.onnx.gradients import reached
 from fedlas.importers.onnx.graph import Graph
-from fedlas.importers.onnx.graph_classifier import STANDARD_OUTPUTS
+from fedlas.importers.onnx.graph_classifier import STANDARD_OUTPUTS, GraphClassifier
 from fedlas.importers.onnx.heads import Head, check_head_alone, find_head, standard_logits
 from fedlas.importers.onnx.lowering import Lowered, lower
 from fedlas.importers.onnx.normalise import check_operators, normalise, unsupported
+from fedlas.importers.onnx.opaque import open_opaque
 from fedlas.importers.onnx.pooling import pool_first
 from fedlas.importers.onnx.reading import read_model
-from fedlas.importers.onnx.roles import data_dependent, find_weights, unshare
+from fedlas.importers.onnx.roles import TRANSPARENT, find_weights
+from fedlas.importers.onnx.sharing import modules_of, unshare
+
+Shapes = Mapping[str, tuple[int, ...]]
 
 _TASKS = ("binary", "multiclass")
 
 
 def load_onnx(
     path: str | Path, *, output: str | None = None, features: str | None = None, task: str | None = None
-) -> OnnxClassifier:
-    """An ONNX classifier as a trainable network; no code of the file is run.
+) -> GraphClassifier:
+    """An ONNX classifier as a network: trainable where its operators are; no code of the file is run.
 
     Args:
         path: the file; weights must lie inside it.
@@ -57,8 +67,31 @@ def load_onnx(
         ) from error
 
 
-def _load(path: str | Path, output: str | None, features: str | None, task: str | None) -> OnnxClassifier:
-    graph = normalise(read_model(path))
+def _load(path: str | Path, output: str | None, features: str | None, task: str | None) -> GraphClassifier:
+    model = read_model(path)
+    classifier: GraphClassifier
+    try:
+        classifier = _trainable(to_standard(model), output, features, task)
+    except UnsupportedModel as failure:
+        classifier = _untrainable(model, output, features, task, failure)
+    # The names of the classes that the file itself gives, for owners who gave none; not every classifier has them.
+    classifier.class_labels = class_labels(model, classifier.num_classes)  # type: ignore[assignment]
+    return classifier
+
+
+def _untrainable(
+    model: ModelProto, output: str | None, features: str | None, task: str | None, failure: UnsupportedModel
+) -> GraphClassifier:
+    """The file run as it is; what is said where that fails too is what the owner can mend."""
+    try:
+        return open_opaque(model, output=output, features=features, task=task, instead_of=failure)
+    except UnsupportedModel as other:
+        raise (other if failure.code == "unsupported_operator" else failure) from None
+
+
+def _trainable(model: ModelProto, output: str | None, features: str | None, task: str | None) -> OnnxClassifier:
+    modules = modules_of(model)
+    graph = normalise(model)
     for name in set(graph.input_names) & set(STANDARD_OUTPUTS):
         graph.rename_input(name, graph.fresh(f"{name}_input"))
     specs = [input_spec(info) for info in graph.inputs]
@@ -67,30 +100,34 @@ def _load(path: str | Path, output: str | None, features: str | None, task: str 
     batch = fixed_batch(graph.inputs)
     _refuse_states(graph)
     _keep_outputs(graph, output)
-    lengths = find_lengths(graph, specs, batch or 2)
-    if batch is not None or not _follows_rows(graph, specs, lengths):
-        graph = free_batch(graph, specs, batch or 1, lengths)
+    lengths, shapes = find_lengths(graph, specs, batch or 2)
+    if batch is None and not _follows_rows(graph, specs, lengths, shapes):
+        batch, shapes = 1, shapes_of(graph, example_inputs(specs, 1, lengths))
+    rows = 2 if batch is None else batch + 1
+    if batch is not None:
+        graph, shapes = free_batch(graph, specs, batch, lengths, shapes)
     set_batch(graph)
-    shapes = shapes_of(graph, example_inputs(specs, 2, lengths))
-    head = _choose_head(graph, shapes, output, features)
+    head = _choose_head(graph, shapes, output, features, example_inputs(specs, rows, lengths))
     _check_task(head, task)
     graph.prune([head.output])
     if features is None and pool_first(graph, head, shapes):
-        moved = find_head(graph, graph.outputs[0], shapes_of(graph, example_inputs(specs, 2, lengths)))
-        head = replace(moved, output=head.output)
-    return _build(graph, head, specs, lengths, task)
+        shapes = shapes_of(graph, example_inputs(specs, rows, lengths))
+        head = replace(find_head(graph, graph.outputs[0], shapes), output=head.output)
+    return _build(graph, head, shapes, specs, lengths, task, modules)
 
 
 def _refuse_states(graph: Graph) -> None:
-    data = data_dependent(graph)
+    producers = graph.producers()
     for node in graph.nodes:
-        states = node.input[5:7] if node.op_type in ("LSTM", "GRU", "RNN") else ()
-        if any(name in data for name in states):
-            raise UnsupportedModel(
-                "no_classifier_output",
-                f"the {node.op_type} reads its state from an input of the model, so rows are not independent of each "
-                "other; a classifier maps each row to one row of class scores (and recurrent cells cannot be trained)",
-            )
+        for name in node.input[5:7] if node.op_type in ("LSTM", "GRU", "RNN") else ():
+            while name in producers and producers[name].op_type in TRANSPARENT:
+                name = producers[name].input[0]
+            if name in graph.input_names:
+                raise UnsupportedModel(
+                    "no_classifier_output",
+                    f"the {node.op_type} reads its state from the input {name!r}, so rows are not independent of each "
+                    "other; a classifier maps each row to one row of class scores",
+                )
 
 
 def _keep_outputs(graph: Graph, output: str | None) -> None:
@@ -103,36 +140,51 @@ def _keep_outputs(graph: Graph, output: str | None) -> None:
     check_operators(graph.nodes)
 
 
-def _follows_rows(graph: Graph, specs: list[InputSpec], lengths: Mapping[str, int]) -> bool:
-    """Whether a graph that says its batch is open really takes different numbers of rows."""
+def _follows_rows(graph: Graph, specs: list[InputSpec], lengths: Mapping[str, int], two: Shapes) -> bool:
+    """Whether a graph that says its batch is open, and has the shapes `two` for two rows, really takes three."""
     try:
-        two, three = (shapes_of(graph, example_inputs(specs, rows, lengths)) for rows in (2, 3))
+        three = shapes_of(graph, example_inputs(specs, 3, lengths))
     except UnsupportedModel:
         return False
     return all(two[name][:1] == (2,) and three[name][:1] == (3,) for name in graph.outputs if 2 in two[name][:1])
 
 
-def _choose_head(graph: Graph, shapes: Mapping[str, tuple[int, ...]], output: str | None, features: str | None) -> Head:
+def _choose_head(
+    graph: Graph, shapes: Shapes, output: str | None, features: str | None, examples: Mapping[str, Tensor]
+) -> Head:
     heads: dict[str, Head] = {}
     failures: list[UnsupportedModel] = []
     for name in graph.outputs:
         try:
-            head = find_head(graph, name, shapes, features)
+            head = find_head(graph, name, shapes, features, examples=examples)
         except UnsupportedModel as failure:
             failures.append(failure)
         else:
             heads.setdefault(head.logits, head)
-    if not heads:
+    if not heads:  # labels alone: the scores that they were picked from lie before them
+        for scores in (labelled_scores(graph, name, shapes) for name in graph.outputs):
+            if scores is not None:
+                return find_head(graph, scores, shapes, features, examples=examples)
         raise failures[0]
-    probabilities = [head for head in heads.values() if head.kind == "probabilities"]
-    if len(probabilities) == 1 and len({head.frontier for head in heads.values()}) == 1:
-        return probabilities[0]  # the other outputs are steps on the way to it
-    if len(heads) > 1:
+    last = [head for head in heads.values() if all(_leads_to(graph, other, head) for other in heads.values())]
+    if len(last) != 1:
         names = [head.output for head in heads.values()]
         raise UnsupportedModel(
             "several_outputs", f"several outputs look like class scores: {names}; pass output= to choose one"
         )
-    return next(iter(heads.values()))
+    return last[0]
+
+
+def _leads_to(graph: Graph, other: Head, head: Head) -> bool:
+    """Whether `other` is a step on the way to `head`, as scores before a further layer's are, and embeddings."""
+    if other is head:
+        return True
+    if other.kind == "probabilities":
+        return False
+    if other.frontier == head.frontier and head.kind == "probabilities":
+        return True
+    nodes = graph.cone([head.logits], stop=[other.logits])
+    return all(name not in graph.input_names for node in nodes for name in node.input) and bool(nodes)
 
 
 def _check_task(head: Head, task: str | None) -> None:
@@ -149,15 +201,20 @@ def _check_task(head: Head, task: str | None) -> None:
 
 
 def _build(
-    graph: Graph, head: Head, specs: list[InputSpec], lengths: Mapping[str, int], task: str | None
+    graph: Graph,
+    head: Head,
+    shapes: Shapes,
+    specs: list[InputSpec],
+    lengths: Mapping[str, int],
+    task: str | None,
+    modules: Mapping[str, str],
 ) -> OnnxClassifier:
-    examples = example_inputs(specs, 2, lengths)
-    logits = standard_logits(graph, head, shapes_of(graph, examples))
+    logits = standard_logits(graph, head, shapes)
     graph.prune([logits, *head.frontier])
     check_head_alone(graph, logits, head.frontier)
-    unshare(graph)
-    shapes = shapes_of(graph, examples)
-    weights = find_weights(graph, shapes)
+    unshare(graph, modules)
+    weights = reached(graph, [logits], find_weights(graph, shapes))
+    num_classes = max(head.columns, 2)
     body = lower(graph, graph.input_names, head.frontier, weights)
     tail = lower(graph, head.frontier, [logits], weights)
     classifier = OnnxClassifier(
@@ -166,10 +223,10 @@ def _build(
         template=Template(graph, logits, head.frontier, _places(body=body, head_network=tail)),
         feature_shapes=[shapes[name][1:] for name in head.frontier],
         inputs=specs,
-        num_classes=shapes[logits][1],
+        num_classes=num_classes,
         output_name=head.output,
         output_kind=head.kind,
-        task=task or ("binary" if shapes[logits][1] == 2 else "multiclass"),
+        task=task or ("binary" if num_classes == 2 else "multiclass"),
         lengths=lengths,
     )
     return classifier.eval()

@@ -11,16 +11,20 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-import torch
 import torch.nn.functional as F
 from onnx import NodeProto
 from torch import Tensor, nn
 from torch.fx import Graph as FxGraph
 from torch.fx import GraphModule, Node
 
+from fedlas.errors import UnsupportedModel
 from fedlas.importers.onnx.evaluate import run_node
 from fedlas.importers.onnx.graph import Array, Graph, attribute
 from fedlas.importers.onnx.operators import OPERATORS, keywords, operator_name
+from fedlas.importers.onnx.operators.dtypes import as_tensor
+
+#: What a graph may compute from its constants when it is imported; each tensor alone is bounded too.
+MAX_FOLDED_BYTES = 2**32
 
 
 class HostConstant(nn.Module):
@@ -78,15 +82,19 @@ class _Lowering:
     constants: dict[str, Tensor] = field(default_factory=dict)  # no weights
     values: dict[str, Node] = field(default_factory=dict)
     on_host: set[str] = field(default_factory=set)
+    read: set[str] = field(default_factory=set)  # the names of all tensors that a node or the caller reads
+    folded_bytes: int = 0
     _made: dict[str, Node] = field(default_factory=dict)
+    _used: dict[str, int] = field(default_factory=dict)
 
     def free_name(self, stem: str) -> str:
         base = re.sub(r"\W+", "_", stem).strip("_") or "tensor"
         base = base if base[0].isalpha() else f"p_{base}"
-        name, i = base, 0
+        name, i = base, self._used.get(base, 0)
         while hasattr(self.root, name):
             i += 1
             name = f"{base}_{i}"
+        self._used[base] = i  # so that a thousand nameless layers are not tried one by one
         return name
 
     def weight(self, name: str) -> Node:
@@ -135,16 +143,18 @@ class _Lowering:
 
 def tensor_copy(value: Array) -> Tensor:
     """A tensor with memory of its own."""
-    return torch.from_numpy(np.array(value))
+    return as_tensor(np.array(value))
 
 
 def lower(graph: Graph, inputs: Sequence[str], outputs: Sequence[str], weights: set[str]) -> Lowered:
     """The part of `graph` from `inputs` to `outputs` as a module that returns the tuple of outputs."""
     state = _Lowering(graph, weights)
-    state.constants = {n: torch.from_numpy(v) for n, v in graph.constants.items() if n not in weights}
+    state.constants = {n: as_tensor(v) for n, v in graph.constants.items() if n not in weights}
     for name in inputs:
         state.values[name] = state.fx.placeholder(re.sub(r"\W", "_", f"in_{name}"))
-    for node in graph.cone(outputs, stop=inputs):
+    nodes = graph.cone(outputs, stop=inputs)
+    state.read = {name for node in nodes for name in node.input} | set(outputs)
+    for node in nodes:
         _lower_node(state, node)
     # An output may be a weight or a constant (a graph that ignores its inputs); `argument` serves those too.
     results = [state.values[name] for name in outputs]
@@ -156,23 +166,33 @@ def lower(graph: Graph, inputs: Sequence[str], outputs: Sequence[str], weights: 
 def _lower_node(state: _Lowering, node: NodeProto) -> None:
     device = state.device_inputs(node)
     if not device and all(name in state.constants for name in node.input if name) and node.input:
-        known = {name: state.constants[name] for name in node.input if name}
-        state.constants.update(run_node(node, known, state.graph.opset))
+        _fold(state, node)
         return
+    several = len(node.output) > 1
     if node.op_type == "BatchNormalization" and _trains(state, node):
         result = _batch_normalization(state, node)
-    elif node.op_type == "Dropout":
-        result = _dropout(state, node)
+    elif node.op_type == "Dropout" and not any(name in state.read for name in node.output[1:]):
+        result, several = _dropout(state, node), False
     else:
         result = _call(state, node, device)
-    if len(node.output) == 1:
-        state.values[node.output[0]] = result
-    else:
-        for i, name in enumerate(node.output):
-            if name:
-                state.values[name] = state.fx.call_function(_item, (result, i))
+        several = several or OPERATORS[operator_name(node)].several
+    for i, name in enumerate(node.output):
+        if name and name in state.read:
+            state.values[name] = state.fx.call_function(_item, (result, i)) if several else result
     if not device or node.op_type in ("Shape", "Size"):
         state.on_host.update(node.output)
+
+
+def _fold(state: _Lowering, node: NodeProto) -> None:
+    """Compute a node of constants once and for all."""
+    known = {name: state.constants[name] for name in node.input if name}
+    results = run_node(node, known, state.graph.opset)
+    state.folded_bytes += sum(value.untyped_storage().nbytes() for value in results.values())
+    if state.folded_bytes > MAX_FOLDED_BYTES:
+        raise UnsupportedModel(
+            "declared_size", f"the graph computes more than {MAX_FOLDED_BYTES} bytes from its constants alone"
+        )
+    state.constants.update(results)
 
 
 def _item(values: tuple[Tensor, ...] | list[Tensor], index: int) -> Tensor:

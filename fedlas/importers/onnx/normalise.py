@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -13,7 +14,9 @@ from fedlas.importers.onnx.graph import Array, Graph, attribute, set_attribute
 from fedlas.importers.onnx.operators import OPERATORS, operator_name
 from fedlas.importers.onnx.operators.table import STANDARD_DOMAINS
 
+_MOST_BYTES = 2**31  # as large as a model file can be
 _FLOATS = (TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.DOUBLE)
+_ANY_FLOAT = (TensorProto.FLOAT, *_FLOATS)
 
 
 def normalise(model: ModelProto) -> Graph:
@@ -28,6 +31,7 @@ def normalise(model: ModelProto) -> Graph:
     hoist_constants(graph)
     graph.sort()
     forward_identities(graph)
+    fold_fills(graph)
     for node in graph.nodes:
         to_inference(node)
     undo_as_strided(graph)
@@ -68,13 +72,40 @@ def _constant_value(node: NodeProto) -> Array:
 
 def forward_identities(graph: Graph) -> None:
     """Readers of an Identity's output read its input, unless it is an output of the graph."""
+    sources: dict[str, str] = {}
     kept = []
     for node in graph.nodes:
-        if node.op_type == "Identity" and node.output[0] not in graph.outputs:
-            graph.replace_input(node.output[0], node.input[0])
+        for position, name in enumerate(node.input):
+            if name in sources:
+                node.input[position] = sources[name]
+        if node.op_type == "Identity" and node.domain in STANDARD_DOMAINS and node.output[0] not in graph.outputs:
+            sources[node.output[0]] = node.input[0]
         else:
             kept.append(node)
     graph.nodes = kept
+
+
+def fold_fills(graph: Graph) -> None:
+    """ConstantOfShape of a known shape becomes a constant: weights of a constant value are written so.
+
+    Zeros and ones stay as they are: they are padding, masks and first states, and should not be taken for weights.
+
+    Raises:
+        UnsupportedModel: `declared_size` where such constants are larger than a model may be.
+    """
+    total = 0
+    for node in graph.nodes:
+        value = attribute(node, "value") if node.op_type == "ConstantOfShape" else None
+        if value is None or value.data_type not in _ANY_FLOAT or node.input[0] not in graph.constants:
+            continue
+        fill = _as_float32(numpy_helper.to_array(value)).ravel()[0]
+        shape = [int(size) for size in graph.constants[node.input[0]]]
+        total += 4 * math.prod(shape)
+        if total > _MOST_BYTES:
+            raise UnsupportedModel("declared_size", f"the graph fills tensors of {total} bytes with one value")
+        if fill not in (0.0, 1.0) and shape:
+            graph.constants[node.output[0]] = np.full(shape, fill, np.float32)
+    graph.nodes = [node for node in graph.nodes if not node.output or node.output[0] not in graph.constants]
 
 
 def to_inference(node: NodeProto) -> None:

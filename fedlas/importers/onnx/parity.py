@@ -12,7 +12,8 @@ import torch
 from numpy.typing import NDArray
 
 from fedlas.errors import UnsupportedModel
-from fedlas.importers.onnx.classifier import OnnxClassifier
+from fedlas.importers.onnx.classical import plain_outputs
+from fedlas.importers.onnx.graph_classifier import GraphClassifier
 from fedlas.importers.onnx.normalise import to_inference
 
 _ROWS = 4
@@ -20,7 +21,7 @@ _ROWS = 4
 _LONGEST_REASON = 300
 
 
-def check_parity(path: str | Path, classifier: OnnxClassifier, *, tolerance: float = 1e-4) -> float:
+def check_parity(path: str | Path, classifier: GraphClassifier, *, tolerance: float = 1e-4) -> float:
     """Return the largest difference in any probability between the file and the classifier, on made-up rows.
 
     Raises:
@@ -30,7 +31,8 @@ def check_parity(path: str | Path, classifier: OnnxClassifier, *, tolerance: flo
     options = ort.SessionOptions()
     options.log_severity_level = 4
     try:
-        session = ort.InferenceSession(_in_inference(path), options, providers=["CPUExecutionProvider"])
+        source = _in_inference(path, classifier.output_name)
+        session = ort.InferenceSession(source, options, providers=["CPUExecutionProvider"])
         rows = classifier.example_rows(_fixed_rows(session) or _ROWS)
         given = {value.name: row for value, row in zip(session.get_inputs(), rows, strict=True)}
         found = np.asarray(session.run([classifier.output_name], given)[0], np.float64)
@@ -50,13 +52,21 @@ def check_parity(path: str | Path, classifier: OnnxClassifier, *, tolerance: flo
     return difference
 
 
-def _in_inference(path: str | Path) -> str | bytes:
-    """The file; where it was exported in training mode, its bytes with normalisation and dropout set to inference."""
-    model = onnx.ModelProto.FromString(Path(path).read_bytes())
-    if not _trains(model):
+def _in_inference(path: str | Path, output: str) -> str | bytes:
+    """The file; where it was exported in training mode, its bytes with normalisation and dropout set to inference.
+
+    Maps of scores (ZipMap) and columns of them become one tensor, as the importer has them; scores that only lead to
+    an output (to a label) become one.
+    """
+    uploaded = onnx.ModelProto.FromString(Path(path).read_bytes())
+    model = plain_outputs(uploaded)
+    inner = output not in {value.name for value in model.graph.output}
+    if model is uploaded and not inner and not _trains(model):
         return str(path)
     for node in model.graph.node:
         to_inference(node)
+    if inner:
+        model.graph.output.append(onnx.ValueInfoProto(name=output))
     return bytes(model.SerializeToString())
 
 
@@ -72,7 +82,7 @@ def _fixed_rows(session: ort.InferenceSession) -> int | None:
     return next((size for size in sizes if isinstance(size, int)), None)
 
 
-def _probabilities(found: NDArray[Any], classifier: OnnxClassifier) -> NDArray[Any]:
+def _probabilities(found: NDArray[Any], classifier: GraphClassifier) -> NDArray[Any]:
     """The file's output as probabilities (N, K)."""
     scores = found.reshape(len(found), -1)
     if scores.shape[1] == 1:  # one column: of the positive class

@@ -1,20 +1,42 @@
-"""An uploaded file's bytes become a checked `ModelProto`; nothing is unpickled, unpacked or read beside the file."""
+"""An uploaded file's bytes become a checked `ModelProto`; nothing is unpickled, unpacked or read beside the file.
+
+The checks stand in the order of their cost and trust: size, magic bytes, counts on the bytes, parsing, versions, the
+list of allowed operators, soundness of names, order and tensors. Only then does anything compute.
+"""
 
 from __future__ import annotations
 
 import math
 import pickletools
-from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
-from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper
+from onnx import ModelProto, defs
 
 from fedlas.errors import UnsupportedModel
-from fedlas.importers.onnx.operators.table import STANDARD_DOMAINS, operator_name
+from fedlas.importers.onnx.opaque_operators import RUNTIME_OPERATORS
+from fedlas.importers.onnx.operators.table import OPERATORS, STANDARD_DOMAINS, operator_name
+from fedlas.importers.onnx.soundness import (
+    check_attributes,
+    check_functions,
+    check_names,
+    check_order,
+    check_tensors,
+    check_weights,
+    every_node,
+)
+from fedlas.importers.onnx.wire import survey
 
 #: What the newest supported ONNX Runtime opens (1.27-1.31); the served copy keeps the upload's versions.
 MAX_OPSET, MIN_OPSET, MAX_IR = 26, 7, 13
+#: A protobuf message ends here, whatever the writer.
+MOST_BYTES = 2**31 - 1
+#: One row of an input; the largest images and volumes that anybody classifies are far below.
+_LARGEST_ROW = 256 * 1024**2
+_CLASSICAL = "ai.onnx.ml"
+#: Nested graphs may run for ever, and no exporter needs them for a classifier in inference.
+_CONTROL_FLOW = frozenset({"If", "Loop", "Scan", "SequenceMap"})
 
 _HOW_TO_EXPORT = (
     "export the network as ONNX instead: torch.onnx.export(model, example, 'model.onnx', external_data=False)"
@@ -41,19 +63,31 @@ def read_model(path: str | Path) -> ModelProto:
     """Parse and check the ONNX file at `path`.
 
     Raises:
-        UnsupportedModel: `unsafe_format`, `not_onnx`, `truncated`, `corrupt`, `external_data`, `quantized`,
-            `unsupported_opset`, `declared_size` or `unsupported_input`, with a sentence on what is needed.
+        UnsupportedModel: with a sentence on what is needed: `too_large`, `unsafe_format`, `not_onnx`, `truncated`,
+            `too_many_nodes`, `too_deep`, `unsupported_opset`, `quantized`, `unsupported_operator`, `bad_name`,
+            `duplicate_name`, `cyclic_graph`, `external_data`, `corrupt`, `declared_size`, `non_finite_weights`.
     """
-    content = Path(path).read_bytes()
-    _refuse_foreign(content[:64])
+    file = Path(path)
+    if file.stat().st_size > MOST_BYTES:
+        raise UnsupportedModel("too_large", f"the file has {file.stat().st_size} bytes; ONNX ends at {MOST_BYTES}")
+    content = file.read_bytes()
+    refuse_foreign(content[:64])
     model = _parse(content)
+    del content
     _check_versions(model)
-    _check_tensors(model)
     _refuse_quantised(model)
+    _check_operators(model)
+    check_names(model)
+    check_functions(model)
+    check_attributes(model)
+    check_order(model.graph)
+    check_tensors(model)
+    _check_inputs(model)
+    check_weights(model)
     return model
 
 
-def _refuse_foreign(head: bytes) -> None:
+def refuse_foreign(head: bytes) -> None:
     kind = next((kind for magic, kind in _FOREIGN if head.startswith(magic)), None)
     if kind is not None:
         raise _unsafe(kind)
@@ -75,6 +109,7 @@ def _parse(content: bytes) -> ModelProto:
     if not content:
         raise UnsupportedModel("not_onnx", f"the file is empty; {_HOW_TO_EXPORT}")
     try:
+        survey(content)
         model: ModelProto = ModelProto.FromString(content)
     except DecodeError:
         if _is_old_pickle(content):
@@ -111,75 +146,6 @@ def _check_versions(model: ModelProto) -> None:
         )
 
 
-def every_node(model: ModelProto) -> Iterator[NodeProto]:
-    """All nodes, also those of functions and nested graphs."""
-    pending: list[NodeProto] = [*model.graph.node, *(node for function in model.functions for node in function.node)]
-    while pending:
-        node = pending.pop()
-        yield node
-        pending.extend(inner for graph in _nested(node) for inner in graph.node)
-
-
-def _nested(node: NodeProto) -> Iterator[GraphProto]:
-    for attribute in node.attribute:
-        yield from ([attribute.g] if attribute.HasField("g") else [])
-        yield from attribute.graphs
-
-
-def _every_tensor(model: ModelProto) -> Iterator[TensorProto]:
-    graphs = [model.graph, *(graph for node in every_node(model) for graph in _nested(node))]
-    for graph in graphs:
-        yield from graph.initializer
-        for sparse in graph.sparse_initializer:
-            yield from (sparse.values, sparse.indices)
-    for node in every_node(model):
-        for attribute in node.attribute:
-            yield from ([attribute.t] if attribute.HasField("t") else [])
-            yield from attribute.tensors
-            for sparse in [attribute.sparse_tensor, *attribute.sparse_tensors]:
-                yield from (sparse.values, sparse.indices)
-
-
-def _check_tensors(model: ModelProto) -> None:
-    for tensor in _every_tensor(model):
-        if tensor.data_location == TensorProto.EXTERNAL or tensor.external_data:
-            raise UnsupportedModel(
-                "external_data",
-                f"the weights of {tensor.name!r} lie in a second file, which was not sent; keep them inside the ONNX "
-                "file: torch.onnx.export(model, example, 'model.onnx', external_data=False)",
-            )
-        _check_size(tensor)
-
-
-def _check_size(tensor: TensorProto) -> None:
-    """A tensor must hold as many bytes as its shape says; files that stop early fail here."""
-    if any(size < 0 for size in tensor.dims):
-        raise UnsupportedModel("corrupt", f"tensor {tensor.name!r} has the shape {tuple(tensor.dims)}")
-    count = math.prod(tensor.dims)
-    if not tensor.HasField("raw_data"):
-        held = len(tensor.float_data) + len(tensor.int32_data) + len(tensor.int64_data) + len(tensor.double_data)
-        if held + len(tensor.uint64_data) + len(tensor.string_data) < count and tensor.data_type not in _PACKED:
-            raise UnsupportedModel("corrupt", f"tensor {tensor.name!r} holds fewer values than its shape says")
-        return
-    if tensor.data_type not in _PACKED and len(tensor.raw_data) != count * _item_size(tensor):
-        raise UnsupportedModel(
-            "corrupt",
-            f"tensor {tensor.name!r} holds {len(tensor.raw_data)} bytes, its shape {tuple(tensor.dims)} needs more",
-        )
-
-
-_PACKED = {TensorProto.UNDEFINED, TensorProto.STRING} | {
-    value for name, value in TensorProto.DataType.items() if name.endswith(("INT4", "FLOAT4E2M1", "INT2"))
-}
-
-
-def _item_size(tensor: TensorProto) -> int:
-    try:
-        return int(helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize)
-    except (KeyError, ValueError):
-        raise UnsupportedModel("corrupt", f"tensor {tensor.name!r} has an unknown element type") from None
-
-
 def _refuse_quantised(model: ModelProto) -> None:
     found = sorted({operator_name(node) for node in every_node(model) if _is_quantised(node.op_type)})
     if found:
@@ -193,3 +159,42 @@ def _is_quantised(op_type: str) -> bool:
     return op_type.startswith(("QLinear", "QAttention", "QGemm", "Quantize", "Dequantize", "DynamicQuantize")) or (
         op_type.endswith(("Integer", "NBits", "IntegerToFloat"))
     )
+
+
+def _check_operators(model: ModelProto) -> None:
+    """Only operators on a list are let near the importer and ONNX Runtime; all others are named."""
+    own = {(function.domain, function.name) for function in model.functions}
+    found = {operator_name(node) for node in every_node(model) if (node.domain, node.op_type) not in own}
+    refused = sorted(name for name in found if name in _CONTROL_FLOW or name not in _allowed())
+    if refused:
+        raise UnsupportedModel(
+            "unsupported_operator",
+            f"the graph uses operators that are not on the list of allowed ones: {', '.join(refused[:20])}"
+            f"{' …' if len(refused) > 20 else ''}; allowed are the standard operators without control flow, "
+            f"{_CLASSICAL}, and ONNX Runtime's fused activations, normalisations and attention",
+        )
+
+
+@cache
+def _allowed() -> frozenset[str]:
+    standard = {
+        schema.name if schema.domain == "" else f"{schema.domain}.{schema.name}"
+        for schema in defs.get_all_schemas_with_history()
+        if schema.domain in ("", _CLASSICAL)
+    }
+    return frozenset(standard | set(OPERATORS) | RUNTIME_OPERATORS)
+
+
+def _check_inputs(model: ModelProto) -> None:
+    """What one row takes is known before anything of that size is made."""
+    for info in model.graph.input:
+        shape = [dim.dim_value for dim in info.type.tensor_type.shape.dim]
+        if any(size < 0 for size in shape):
+            raise UnsupportedModel("corrupt", f"input {info.name!r} has the shape {tuple(shape)}")
+        row = math.prod(size or 1 for size in shape[1:])
+        if row * 4 > _LARGEST_ROW or (shape and shape[0] > 2**20):
+            raise UnsupportedModel(
+                "declared_size",
+                f"input {info.name!r} has the shape {tuple(shape)}: {4 * row:,} bytes per row, at most "
+                f"{_LARGEST_ROW:,} are allowed",
+            )

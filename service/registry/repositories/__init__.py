@@ -4,6 +4,7 @@ from service.registry.repositories.keys import IdempotencyKeys
 from service.registry.repositories.looks import Looks
 from service.registry.repositories.names import Names
 from service.registry.repositories.records import Batches, Calibrators, Datasets, Jobs, Models
+from service.registry.repositories.uploads import Uploads
 from service.registry.repositories.work import Claim, WorkQueue
 
 __all__ = [
@@ -16,5 +17,6 @@ __all__ = [
     "Looks",
     "Models",
     "Names",
+    "Uploads",
     "WorkQueue",
 ]

@@ -25,13 +25,15 @@ class Looks:
         """
         taken = self.session.get(Look, job_id)
         if taken is None:
-            highest = select(func.max(Look.number)).where(Look.dataset_sha256 == dataset_sha256)
-            found = self.session.scalar(highest)
-            number = 0 if found is None else found + 1
-            taken = Look(job_id=job_id, dataset_sha256=dataset_sha256, number=number)
+            taken = Look(job_id=job_id, dataset_sha256=dataset_sha256, number=self.before(dataset_sha256))
             self.session.add(taken)
             self.session.flush()
         return taken.number
+
+    def before(self, dataset_sha256: str) -> int:
+        """Return what the next look at this file would be told of, without taking one."""
+        highest = self.session.scalar(select(func.max(Look.number)).where(Look.dataset_sha256 == dataset_sha256))
+        return 0 if highest is None else highest + 1
 
     def give_back(self, job_id: str) -> None:
         """The job ended without a verdict; without a look of its own nothing happens."""

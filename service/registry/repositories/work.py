@@ -33,14 +33,18 @@ class WorkQueue:
     def __init__(self, session: Session) -> None:
         self.session = session
 
-    def open(self, record_id: str) -> None:
-        """There is something to do for this new record."""
-        kind = WORK_KINDS[record_id.partition("_")[0]]
+    def open(self, record_id: str, *, kind: str | None = None) -> None:
+        """There is something to do for this new record; without `kind` what its id says."""
+        kind = kind or WORK_KINDS[record_id.partition("_")[0]]
         self.session.add(Work(record_id=record_id, kind=kind, state="waiting", attempts=0, token=0, rung_at=now()))
 
     def of(self, record_id: str) -> Work:
         """The work of this record."""
         return self.session.get_one(Work, record_id)
+
+    def kind_of(self, record_id: str) -> str | None:
+        """What kind of work this is; None if the record is gone."""
+        return self.session.scalar(select(Work.kind).where(Work.record_id == record_id))
 
     def claim(self, record_id: str, *, worker: str, lease_seconds: float) -> Claim | None:
         """Take the work if nobody holds it; None if it is done, gone, or held under a living lease."""

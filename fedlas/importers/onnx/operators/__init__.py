@@ -2,18 +2,57 @@
 
 from __future__ import annotations
 
-from fedlas.importers.onnx.operators import elementwise, layers, reductions, resizing, shapes
-from fedlas.importers.onnx.operators.table import OPERATORS, Operator, attributes, keywords, operator_name
+from fedlas.importers.onnx.operators import (
+    activations,
+    attention,
+    convolutions,
+    creation,
+    elementwise,
+    indexing,
+    normalisations,
+    pools,
+    products,
+    recurrent,
+    reductions,
+    resizing,
+    sampling,
+    shapes,
+    spectra,
+)
+from fedlas.importers.onnx.operators.limits import MAX_BYTES, MAX_ELEMENTS
+from fedlas.importers.onnx.operators.table import (
+    OPERATORS,
+    Operator,
+    attributes,
+    has_gradient,
+    keywords,
+    node_has_gradient,
+    operator_name,
+)
 
 __all__ = [
+    "MAX_BYTES",
+    "MAX_ELEMENTS",
     "OPERATORS",
     "Operator",
+    "activations",
+    "attention",
     "attributes",
+    "convolutions",
+    "creation",
     "elementwise",
+    "has_gradient",
+    "indexing",
     "keywords",
-    "layers",
+    "node_has_gradient",
+    "normalisations",
     "operator_name",
+    "pools",
+    "products",
+    "recurrent",
     "reductions",
     "resizing",
+    "sampling",
     "shapes",
+    "spectra",
 ]

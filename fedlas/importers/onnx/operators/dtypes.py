@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from onnx import TensorProto
+from torch import Tensor
 
 from fedlas.errors import UnsupportedModel
 
@@ -13,22 +18,47 @@ _DTYPES: dict[int, torch.dtype] = {
     TensorProto.BFLOAT16: torch.bfloat16,
     TensorProto.DOUBLE: torch.float64,
     TensorProto.UINT8: torch.uint8,
+    TensorProto.UINT16: torch.uint16,
+    TensorProto.UINT32: torch.uint32,
+    TensorProto.UINT64: torch.uint64,
     TensorProto.INT8: torch.int8,
     TensorProto.INT16: torch.int16,
     TensorProto.INT32: torch.int32,
     TensorProto.INT64: torch.int64,
     TensorProto.BOOL: torch.bool,
 }
+_BY_NAME = {str(dtype).removeprefix("torch."): dtype for dtype in _DTYPES.values()}
 
 
 def torch_dtype(elem_type: int) -> torch.dtype:
     """The PyTorch type of an ONNX element type.
 
     Raises:
-        UnsupportedModel: `unsupported_type` for strings, complex numbers and 4- or 8-bit floats.
+        UnsupportedModel: `unsupported_type` for strings, complex numbers and 2- to 8-bit floats.
     """
     try:
         return _DTYPES[elem_type]
     except KeyError:
         name = TensorProto.DataType.Name(elem_type) if elem_type in TensorProto.DataType.values() else elem_type
         raise UnsupportedModel("unsupported_type", f"the graph computes with {name} tensors; use float32") from None
+
+
+def dtype_of(name: str) -> torch.dtype:
+    """The PyTorch type of a NumPy type's name.
+
+    Raises:
+        UnsupportedModel: `unsupported_type`, as for `torch_dtype`.
+    """
+    if name not in _BY_NAME:
+        raise UnsupportedModel("unsupported_type", f"the graph computes with {name} tensors; use float32")
+    return _BY_NAME[name]
+
+
+def as_tensor(array: NDArray[Any]) -> Tensor:
+    """The array as a tensor that shares its memory; NumPy's own bfloat16 is none that PyTorch takes.
+
+    Raises:
+        UnsupportedModel: `unsupported_type`, as for `torch_dtype`.
+    """
+    dtype = dtype_of(array.dtype.name)
+    return torch.from_numpy(array.view(np.int16)).view(dtype) if dtype is torch.bfloat16 else torch.from_numpy(array)

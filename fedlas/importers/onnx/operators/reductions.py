@@ -1,68 +1,75 @@
-"""ONNX operators that reduce or normalise along axes: ReduceX, Softmax, ArgMax, TopK, CumSum; they know no weights."""
+"""ONNX operators that reduce or accumulate along axes: ReduceX, ArgMax, TopK, CumSum; they know no weights."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
-from fedlas.importers.onnx.operators.table import OPERATORS, Operator, keyword_names, operator
+from fedlas.importers.onnx.operators.table import enter_kinds, operator
+
+Axes = tuple[int, ...]
 
 
-def _product(x: Tensor, axes: tuple[int, ...], keep: bool) -> Tensor:
+def _product(x: Tensor, axes: Axes, keep: bool) -> Tensor:
     for axis in sorted((axis % x.ndim for axis in axes), reverse=True):
-        x = torch.prod(x, axis, keep)
+        x = torch.prod(x, axis, keep, dtype=x.dtype)
     return x
 
 
-_REDUCTIONS: dict[str, Callable[[Tensor, tuple[int, ...], bool], Tensor]] = {
+def _extreme(x: Tensor, axes: Axes, keep: bool, *, largest: bool) -> Tensor:
+    """The extreme of nothing is the opposite end of the type's range."""
+    if all(x.shape[axis] for axis in axes):
+        return torch.amax(x, axes, keep) if largest else torch.amin(x, axes, keep)
+    shape = torch.sum(x, axes, keep).shape
+    worst = -math.inf if largest else math.inf
+    if x.dtype is torch.bool:
+        worst = not largest
+    elif not x.is_floating_point():
+        whole = torch.iinfo(x.dtype)
+        worst = whole.min if largest else whole.max
+    return torch.full(shape, worst, dtype=x.dtype, device=x.device)
+
+
+def _in_floats(function: Callable[[Tensor, Axes, bool], Tensor]) -> Callable[[Tensor, Axes, bool], Tensor]:
+    """Whole numbers are computed as floats and cut back, since PyTorch has no such reduction of them."""
+
+    def reduced(x: Tensor, axes: Axes, keep: bool) -> Tensor:
+        return function(x if x.is_floating_point() else x.double(), axes, keep).to(x.dtype)
+
+    return reduced
+
+
+_REDUCTIONS: dict[str, Callable[[Tensor, Axes, bool], Tensor]] = {
     "ReduceSum": lambda x, axes, keep: torch.sum(x, axes, keep, dtype=x.dtype),
-    "ReduceMean": lambda x, axes, keep: torch.mean(x, axes, keep),
-    "ReduceMax": lambda x, axes, keep: torch.amax(x, axes, keep),
-    "ReduceMin": lambda x, axes, keep: torch.amin(x, axes, keep),
+    "ReduceMean": _in_floats(lambda x, axes, keep: torch.mean(x, axes, keep)),
+    "ReduceMax": lambda x, axes, keep: _extreme(x, axes, keep, largest=True),
+    "ReduceMin": lambda x, axes, keep: _extreme(x, axes, keep, largest=False),
     "ReduceProd": _product,
-    "ReduceL1": lambda x, axes, keep: torch.sum(x.abs(), axes, keep),
-    "ReduceL2": lambda x, axes, keep: torch.linalg.vector_norm(x, 2, axes, keep),
-    "ReduceSumSquare": lambda x, axes, keep: torch.sum(x * x, axes, keep),
-    "ReduceLogSum": lambda x, axes, keep: torch.log(torch.sum(x, axes, keep)),
-    "ReduceLogSumExp": lambda x, axes, keep: torch.logsumexp(x, axes, keep),
+    "ReduceL1": lambda x, axes, keep: torch.sum(x.abs(), axes, keep, dtype=x.dtype),
+    "ReduceL2": _in_floats(lambda x, axes, keep: torch.linalg.vector_norm(x, 2, axes, keep)),
+    "ReduceSumSquare": lambda x, axes, keep: torch.sum(x * x, axes, keep, dtype=x.dtype),
+    "ReduceLogSum": _in_floats(lambda x, axes, keep: torch.log(torch.sum(x, axes, keep))),
+    "ReduceLogSumExp": _in_floats(lambda x, axes, keep: torch.logsumexp(x, axes, keep)),
 }
 
 
-def reduce(x: Tensor, axes_input: Tensor | None = None, *, kind: str, axes: tuple[int, ...] | None = None,
-           keepdims: int = 1, noop_with_empty_axes: int = 0) -> Tensor:  # fmt: skip
+def reduce(x: Tensor, axes_input: Tensor | None = None, *, kind: str, axes: Axes | None = None, keepdims: int = 1,
+           noop_with_empty_axes: int = 0) -> Tensor:  # fmt: skip
     """Axes are an attribute in old opsets and an input in new ones; none at all means every axis (or nothing to do)."""
     chosen = axes if axes_input is None else tuple(axes_input.tolist())
     if not chosen:
-        if noop_with_empty_axes or x.ndim == 0:
+        if noop_with_empty_axes:
             return x
         chosen = tuple(range(x.ndim))
+    if x.ndim == 0:  # a number is its own only element
+        return _REDUCTIONS[kind](x.reshape(1), (0,), False)
     return _REDUCTIONS[kind](x, chosen, bool(keepdims))
 
 
-OPERATORS.update(
-    {kind: Operator(reduce, (1,), keyword_names(reduce) - {"kind"}, {"kind": kind}) for kind in _REDUCTIONS}
-)
-
-
-def _softmax(x: Tensor, axis: int | None, opset: int, log: bool) -> Tensor:
-    """Below opset 13 everything from `axis` (default 1) on is one axis."""
-    function = torch.log_softmax if log else torch.softmax
-    if opset >= 13:
-        return function(x, -1 if axis is None else axis)
-    start = (1 if axis is None else axis) % x.ndim
-    return function(x.flatten(start), -1).view(x.shape) if start < x.ndim - 1 else function(x, -1)
-
-
-@operator("Softmax")
-def softmax(x: Tensor, *, axis: int | None = None, opset: int) -> Tensor:
-    return _softmax(x, axis, opset, log=False)
-
-
-@operator("LogSoftmax")
-def log_softmax(x: Tensor, *, axis: int | None = None, opset: int) -> Tensor:
-    return _softmax(x, axis, opset, log=True)
+enter_kinds(reduce, _REDUCTIONS, host=(1,))
 
 
 def _arg_extreme(x: Tensor, axis: int, keepdims: int, select_last_index: int, largest: bool) -> Tensor:
@@ -72,12 +79,12 @@ def _arg_extreme(x: Tensor, axis: int, keepdims: int, select_last_index: int, la
     return x.shape[axis] - 1 - find(x.flip(axis), axis, bool(keepdims))
 
 
-@operator("ArgMax")
+@operator("ArgMax", gradient=False)
 def arg_max(x: Tensor, *, axis: int = 0, keepdims: int = 1, select_last_index: int = 0) -> Tensor:
     return _arg_extreme(x, axis, keepdims, select_last_index, largest=True)
 
 
-@operator("ArgMin")
+@operator("ArgMin", gradient=False)
 def arg_min(x: Tensor, *, axis: int = 0, keepdims: int = 1, select_last_index: int = 0) -> Tensor:
     return _arg_extreme(x, axis, keepdims, select_last_index, largest=False)
 
@@ -85,21 +92,28 @@ def arg_min(x: Tensor, *, axis: int = 0, keepdims: int = 1, select_last_index: i
 @operator("TopK", host=(1,))
 def top_k(x: Tensor, count: Tensor | None = None, *, axis: int = -1, largest: int = 1, sorted: int = 1,
           k: int | None = None) -> tuple[Tensor, Tensor]:  # fmt: skip
+    """Among equals the one with the smaller index comes first, which `torch.topk` does not promise."""
     number = int(count) if count is not None else int(k or 0)
-    values, indices = torch.topk(x, number, axis, bool(largest), bool(sorted))
-    return values, indices
+    values, indices = torch.sort(x, dim=axis, descending=bool(largest), stable=True)
+    return values.narrow(axis, 0, number), indices.narrow(axis, 0, number)
+
+
+def _accumulate(function: Callable[..., Tensor], x: Tensor, axis: int, start: float, exclusive: int,
+                reverse: int) -> Tensor:  # fmt: skip
+    """Sums or products up to each element; exclusive ones begin with `start` and leave the last element out."""
+    x = x.flip(axis) if reverse else x
+    if exclusive:
+        first = torch.full_like(x.narrow(axis, 0, 1), start)
+        x = torch.cat((first, x.narrow(axis, 0, x.shape[axis] - 1)), axis)
+    total = function(x, axis, dtype=x.dtype)
+    return total.flip(axis) if reverse else total
 
 
 @operator("CumSum", host=(1,))
 def cumulative_sum(x: Tensor, axis: Tensor, *, exclusive: int = 0, reverse: int = 0) -> Tensor:
-    dim = int(axis)
-    x = x.flip(dim) if reverse else x
-    total = torch.cumsum(x, dim, dtype=x.dtype)
-    total = total - x if exclusive else total
-    return total.flip(dim) if reverse else total
+    return _accumulate(torch.cumsum, x, int(axis), 0, exclusive, reverse)
 
 
-@operator("LpNormalization")
-def lp_normalization(x: Tensor, *, axis: int = -1, p: int = 2) -> Tensor:
-    norm = torch.linalg.vector_norm(x, p, axis, True)
-    return x / torch.where(norm == 0, torch.ones_like(norm), norm)
+@operator("CumProd", host=(1,))
+def cumulative_product(x: Tensor, axis: Tensor, *, exclusive: int = 0, reverse: int = 0) -> Tensor:
+    return _accumulate(torch.cumprod, x, int(axis), 1, exclusive, reverse)

@@ -1,23 +1,46 @@
-"""ONNX's Resize and Upsample, as far as PyTorch's interpolation has the same definition; they know only NC…."""
+"""ONNX's Resize and Upsample: PyTorch's interpolation where it means the same, else weighted sums along each axis."""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fedlas.errors import UnsupportedModel
-from fedlas.importers.onnx.operators.shapes import bounded
+from fedlas.importers.onnx.operators.limits import bounded
 from fedlas.importers.onnx.operators.table import operator
 
 
-def _sizes(x: Tensor, scales: list[float], sizes: list[int]) -> list[int]:
-    target = sizes if sizes else [int(n * s) for n, s in zip(x.shape, scales, strict=True)]
-    return bounded(target)
+@dataclass(frozen=True)
+class _Options:
+    """Resize's attributes that concern one axis, by ONNX's names."""
+
+    mode: str
+    coordinate_transformation_mode: str
+    nearest_mode: str = "round_prefer_floor"
+    antialias: bool = False
+    cubic_coeff_a: float = -0.75
+    exclude_outside: bool = False
+    extrapolation_value: float = 0.0
 
 
-def _interpolate(x: Tensor, size: list[int], mode: str, transformation: str) -> Tensor:
-    torch_mode = {1: "linear", 2: "bilinear", 3: "trilinear"}[x.ndim - 2] if mode == "linear" else "bicubic"
-    return F.interpolate(x, size=size, mode=torch_mode, align_corners=transformation == "align_corners")
+@dataclass(frozen=True)
+class _Axis:
+    """How one axis is resized, and the part of it (as fractions) that `tf_crop_and_resize` reads."""
+
+    dim: int
+    size: int
+    target: int
+    scale: float
+    crop: tuple[float, float] = (0.0, 1.0)
+
+    @property
+    def unchanged(self) -> bool:
+        """Then it is not read at other places either: as ONNX Runtime has it, also where a part is cut out."""
+        return self.size == self.target and math.isclose(self.scale, 1.0)
 
 
 @operator("Resize", host=(1, 2, 3))
@@ -25,38 +48,25 @@ def resize(x: Tensor, roi: Tensor | None = None, scales: Tensor | None = None, s
            antialias: int = 0, axes: tuple[int, ...] | None = None, coordinate_transformation_mode: str = "half_pixel",
            cubic_coeff_a: float = -0.75, exclude_outside: int = 0, extrapolation_value: float = 0.0,
            keep_aspect_ratio_policy: str = "stretch", mode: str = "nearest",
-           nearest_mode: str = "round_prefer_floor") -> Tensor:  # fmt: skip
-    """Nearest as PyTorch (asymmetric, floor, or whole factors); linear, cubic with half pixels or aligned corners."""
-    given_scales = scales.tolist() if scales is not None and scales.numel() else []
-    given_sizes = sizes.tolist() if sizes is not None and sizes.numel() else []
-    if axes is not None:
-        full_scales, full_sizes = [1.0] * x.ndim, list(x.shape)
-        for place, axis in enumerate(axes):
-            if given_sizes:
-                full_sizes[axis] = given_sizes[place]
-            else:
-                full_scales[axis] = given_scales[place]
-        given_scales, given_sizes = full_scales, full_sizes if given_sizes else []
-    target = _sizes(x, given_scales, given_sizes)
-    if target == list(x.shape):
-        return x
-    if mode == "nearest" and _nearest_as_pytorch(x, target, coordinate_transformation_mode, nearest_mode):
-        return F.interpolate(x, size=target[2:], mode="nearest")
-    same = coordinate_transformation_mode in ("half_pixel", "pytorch_half_pixel", "align_corners")
-    if mode in ("linear", "cubic") and same and not antialias and cubic_coeff_a == -0.75:
-        return _interpolate(x, target[2:], mode, coordinate_transformation_mode)
-    raise UnsupportedModel(
-        "unsupported_operator",
-        f"Resize with mode={mode!r}, coordinate_transformation_mode={coordinate_transformation_mode!r}, "
-        f"nearest_mode={nearest_mode!r} is not supported",
-    )
-
-
-def _nearest_as_pytorch(x: Tensor, target: list[int], transformation: str, nearest_mode: str) -> bool:
-    whole = all(t % n == 0 for t, n in zip(target, x.shape, strict=True))
-    return (transformation == "asymmetric" and nearest_mode == "floor") or (
-        whole and transformation in ("half_pixel", "pytorch_half_pixel") and nearest_mode.startswith("round")
-    )
+           nearest_mode: str = "round_prefer_floor", opset: int) -> Tensor:  # fmt: skip
+    """Opset 10 has scales as its second input and knows no options."""
+    if opset < 11:
+        return upsample(x, roi, mode=mode)
+    dims = [axis % x.ndim for axis in axes] if axes else list(range(x.ndim))
+    given_scales = [] if scales is None else scales.tolist()
+    given_sizes = [] if sizes is None else sizes.tolist()
+    crops = [0.0] * len(dims) + [1.0] * len(dims) if roi is None or not roi.numel() else roi.tolist()
+    if given_sizes:
+        given_sizes, given_scales = _aspect([x.shape[d] for d in dims], given_sizes, keep_aspect_ratio_policy)
+    else:
+        given_sizes = [_scaled(x.shape[d], s) for d, s in zip(dims, given_scales, strict=True)]
+    parts = [
+        _Axis(d, x.shape[d], n, s, (crops[i], crops[i + len(dims)]))
+        for i, (d, n, s) in enumerate(zip(dims, given_sizes, given_scales, strict=True))
+    ]
+    options = _Options(mode, coordinate_transformation_mode, nearest_mode, bool(antialias), cubic_coeff_a,
+                       bool(exclude_outside), extrapolation_value)  # fmt: skip
+    return _resize(x, parts, options)
 
 
 @operator("Upsample", host=(1,))
@@ -64,5 +74,136 @@ def upsample(
     x: Tensor, scales_input: Tensor | None = None, *, mode: str = "nearest", scales: tuple[float, ...] = ()
 ) -> Tensor:
     factors = list(scales) if scales_input is None else scales_input.tolist()
-    target = _sizes(x, factors, [])[2:]
-    return F.interpolate(x, size=target, mode="nearest") if mode == "nearest" else _interpolate(x, [*target], mode, "")
+    parts = [_Axis(d, n, _scaled(n, s), s) for d, (n, s) in enumerate(zip(x.shape, factors, strict=True))]
+    return _resize(x, parts, _Options(mode, "asymmetric", "simple"))
+
+
+def _scaled(size: int, scale: float) -> int:
+    """In single precision, as ONNX Runtime does it: 10 · 0.7 is 7."""
+    return int(torch.tensor(size, dtype=torch.float32) * torch.tensor(scale, dtype=torch.float32))
+
+
+def _aspect(sizes: list[int], target: list[int], policy: str) -> tuple[list[int], list[float]]:
+    scales = [t / n for t, n in zip(target, sizes, strict=True)]
+    if policy == "stretch":
+        return target, scales
+    scale = min(scales) if policy == "not_larger" else max(scales)
+    return [math.floor(scale * n + 0.5) for n in sizes], [scale] * len(sizes)
+
+
+def _resize(x: Tensor, axes: Sequence[_Axis], options: _Options) -> Tensor:
+    target = list(x.shape)
+    for axis in axes:
+        target[axis.dim] = axis.target
+    bounded(target)
+    axes = [axis for axis in axes if not axis.unchanged]
+    if axes and _is_pytorchs(x, axes, options):
+        mode = "nearest" if options.mode == "nearest" else _INTERPOLATIONS[options.mode, x.ndim]
+        corners = None if mode == "nearest" else options.coordinate_transformation_mode == "align_corners"
+        return F.interpolate(x, size=target[2:], mode=mode, align_corners=corners)
+    result = x if x.is_floating_point() else x.double()
+    for axis in axes:
+        result = _along(result, axis, options)
+    if x.is_floating_point():
+        return result
+    limits = torch.iinfo(x.dtype)
+    return result.clamp(limits.min, limits.max).to(x.dtype)
+
+
+_INTERPOLATIONS = {
+    ("linear", 3): "linear", ("linear", 4): "bilinear", ("linear", 5): "trilinear", ("cubic", 4): "bicubic",
+}  # fmt: skip
+
+
+def _is_pytorchs(x: Tensor, axes: Sequence[_Axis], options: _Options) -> bool:
+    """Whether `F.interpolate` has the same definition (and then does it in one fast step)."""
+    spatial = all(axis.dim > 1 for axis in axes) and 3 <= x.ndim <= 5 and x.is_floating_point()
+    exact = all(abs(axis.scale * axis.size - axis.target) < 1e-5 and axis.target > 1 for axis in axes)
+    if not spatial or not exact or options.antialias:
+        return False
+    where = options.coordinate_transformation_mode
+    if options.mode == "nearest":
+        whole = all(axis.target % axis.size == 0 for axis in axes) and where in ("half_pixel", "pytorch_half_pixel")
+        floor = options.nearest_mode == "floor" or (
+            options.nearest_mode == "simple" and min(a.scale for a in axes) >= 1
+        )
+        return (whole and options.nearest_mode.startswith("round")) or (where == "asymmetric" and floor)
+    same = where in ("half_pixel", "pytorch_half_pixel", "align_corners") and (options.mode, x.ndim) in _INTERPOLATIONS
+    return same and (options.mode == "linear" or (options.cubic_coeff_a == -0.75 and not options.exclude_outside))
+
+
+def _along(x: Tensor, axis: _Axis, options: _Options) -> Tensor:
+    """One axis: every result is a weighted sum of a few elements."""
+    place = _coordinates(axis, options.coordinate_transformation_mode)
+    index, weight = _taps(place, axis, options)
+    shape = [-1 if d == axis.dim else 1 for d in range(x.ndim)]
+    index, weight = index.to(x.device), weight.to(x.device, x.dtype)
+    result = torch.zeros((), dtype=x.dtype, device=x.device)
+    for k in range(index.shape[1]):
+        result = result + x.index_select(axis.dim, index[:, k]) * weight[:, k].reshape(shape)
+    if options.coordinate_transformation_mode == "tf_crop_and_resize":
+        outside = ((place < 0) | (place > axis.size - 1)).to(x.device).reshape(shape)
+        result = torch.where(outside, options.extrapolation_value, result)
+    return result
+
+
+def _coordinates(axis: _Axis, transformation: str) -> Tensor:
+    """Where in the input each element of the result lies; in single precision, as ONNX Runtime rounds."""
+    i = torch.arange(bounded([axis.target])[0], dtype=torch.float32)
+    if transformation == "align_corners":
+        return i * (axis.size - 1) / max(axis.target - 1, 1)
+    if transformation == "asymmetric":
+        return i / axis.scale
+    if transformation == "tf_crop_and_resize":
+        start, end = axis.crop
+        if axis.target == 1:
+            return i + (start + end) * (axis.size - 1) / 2
+        return start * (axis.size - 1) + i * ((end - start) * (axis.size - 1) / (axis.target - 1))
+    half_pixel = (i + 0.5) / axis.scale - 0.5
+    if transformation == "pytorch_half_pixel" and axis.target == 1:
+        return i
+    if transformation == "half_pixel_symmetric":
+        return axis.size / 2 * (1 - axis.target / (axis.scale * axis.size)) + half_pixel
+    if transformation not in ("half_pixel", "pytorch_half_pixel"):
+        raise ValueError(f"coordinate_transformation_mode {transformation!r} is none of ONNX's")
+    return half_pixel
+
+
+def _taps(place: Tensor, axis: _Axis, options: _Options) -> tuple[Tensor, Tensor]:
+    """For each result the indices (results, taps) of the elements that it sums, and their weights."""
+    if options.mode == "nearest":
+        index, weight = _nearest(place, options.nearest_mode, axis.scale)[:, None], torch.ones(len(place), 1)
+    else:
+        base = torch.floor(place)
+        shrink = min(axis.scale, 1.0) if options.antialias else 1.0
+        reach = 1 if options.mode == "linear" else 2
+        first = math.floor(-reach / shrink) + 1
+        bounded([len(place), 2 - 2 * first])
+        offsets = torch.arange(first, 2 - first)
+        index = base[:, None] + offsets
+        distance = (offsets - (place - base)[:, None]).abs() * shrink
+        weight = (1 - distance).clamp(min=0) if options.mode == "linear" else _cubic(distance, options.cubic_coeff_a)
+        if options.antialias:
+            weight = weight / weight.sum(1, keepdim=True)
+    if options.exclude_outside:
+        weight = torch.where((index < 0) | (index >= axis.size), 0.0, weight)
+        weight = weight / weight.sum(1, keepdim=True)
+    return index.long().clamp(0, axis.size - 1), weight
+
+
+def _nearest(place: Tensor, mode: str, scale: float) -> Tensor:
+    """Before opset 11 the mode was not written down; ONNX Runtime rounds down when it enlarges, else up."""
+    if mode == "simple":
+        mode = "ceil" if scale < 1 else "floor"
+    if mode == "floor":
+        return torch.floor(place)
+    if mode == "ceil":
+        return torch.ceil(place)
+    return torch.ceil(place - 0.5) if mode == "round_prefer_floor" else torch.floor(place + 0.5)
+
+
+def _cubic(distance: Tensor, a: float) -> Tensor:
+    """Keys' kernel, https://doi.org/10.1109/TASSP.1981.1163711."""
+    near = ((a + 2) * distance - (a + 3)) * distance**2 + 1
+    far = ((a * distance - 5 * a) * distance + 8 * a) * distance - 4 * a
+    return torch.where(distance <= 1, near, torch.where(distance < 2, far, 0.0))

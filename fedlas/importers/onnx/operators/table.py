@@ -8,17 +8,18 @@ them: `opset` (semantics changed over time) and `num_outputs` (the node's number
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-from onnx import AttributeProto, NodeProto, helper, numpy_helper
+from onnx import AttributeProto, NodeProto, TensorProto, helper, numpy_helper
 
 from fedlas.errors import UnsupportedModel
 
 F = TypeVar("F", bound=Callable[..., Any])
 
 STANDARD_DOMAINS = ("", "ai.onnx")
+_FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.DOUBLE)
 
 
 @dataclass(frozen=True)
@@ -30,32 +31,68 @@ class Operator:
         host: positions of inputs that the function reads as numbers (shapes, axes, indices), on whatever device.
         keywords: the attributes that it understands.
         fixed: keyword arguments that tell several operators of one function apart.
+        gradient: whether a loss can be differentiated through it; never through ArgMax, Round or a comparison.
+        several: the function answers with a tuple, however many outputs the node has.
     """
 
     function: Callable[..., Any]
     host: tuple[int, ...] = ()
     keywords: frozenset[str] = frozenset()
     fixed: Mapping[str, Any] = field(default_factory=dict)
+    gradient: bool = True
+    several: bool = False
 
 
 OPERATORS: dict[str, Operator] = {}
 
 
-def operator(*names: str, host: tuple[int, ...] = ()) -> Callable[[F], F]:
+def operator(*names: str, host: tuple[int, ...] = (), gradient: bool = True) -> Callable[[F], F]:
     """Enter the decorated function into the table under `names`."""
 
     def enter(function: F) -> F:
-        for name in names:
-            OPERATORS[name] = Operator(function, host, keyword_names(function))
+        enter_all(dict.fromkeys(names, function), host=host, gradient=gradient)
         return function
 
     return enter
 
 
+def enter_all(
+    functions: Mapping[str, Callable[..., Any]], *, host: tuple[int, ...] = (), gradient: bool = True
+) -> None:
+    """Enter several operators whose attributes are the functions' own keywords."""
+    for name, function in functions.items():
+        several = _returns_tuple(function)
+        OPERATORS[name] = Operator(function, host, keyword_names(function), gradient=gradient, several=several)
+
+
+def enter_kinds(function: Callable[..., Any], kinds: Iterable[str], *, host: tuple[int, ...] = (),
+                gradient: bool = True) -> None:  # fmt: skip
+    """Enter one function for several operators; which one is meant it learns by its keyword `kind`."""
+    known = keyword_names(function) - {"kind"}
+    OPERATORS.update({kind: Operator(function, host, known, {"kind": kind}, gradient) for kind in kinds})
+
+
+def has_gradient(name: str) -> bool:
+    """Whether a loss can be differentiated through the operator `name`; False too for those not in the table."""
+    return name in OPERATORS and OPERATORS[name].gradient
+
+
+def node_has_gradient(node: NodeProto) -> bool:
+    """As `has_gradient`, but a Cast has one only where it casts to floats."""
+    casts = operator_name(node) == "Cast" and attributes(node).get("to") not in _FLOATS
+    return has_gradient(operator_name(node)) and not casts
+
+
 def keyword_names(function: Callable[..., Any]) -> frozenset[str]:
-    """The names of a function's keyword-only parameters."""
+    """The names of a function's keyword-only parameters; none for functions of PyTorch, which ONNX's never match."""
+    if not inspect.isfunction(function) or not function.__module__.startswith("fedlas."):
+        return frozenset()
     parameters = inspect.signature(function).parameters.values()
     return frozenset(p.name for p in parameters if p.kind is p.KEYWORD_ONLY)
+
+
+def _returns_tuple(function: Callable[..., Any]) -> bool:
+    return inspect.isfunction(function) and str(function.__annotations__.get("return", "")).startswith("tuple")
 
 
 def operator_name(node: NodeProto) -> str:

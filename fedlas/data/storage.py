@@ -1,0 +1,115 @@
+"""Arrays on disk that are read where they lie: an uncompressed npz file, mapped into memory; it knows no datasets.
+
+Any tool that reads npz reads these files. Beyond that every array begins at a multiple of 64 bytes, so that it can be
+mapped as it stands, and rows can be written in another order than they have, in pieces, whatever their size.
+"""
+
+from __future__ import annotations
+
+import mmap
+import zipfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[Any]
+
+#: Arrays from this size on are mapped instead of read.
+MAPPED_FROM = 1 << 28
+_ALIGNED = 64
+_PIECE = 1 << 26
+#: Private extra field of a zip member that holds nothing but padding (as zipalign's).
+_PADDING_ID = b"\x35\xd9"
+_LOCAL_HEADER, _ZIP64_EXTRA, _EXTRA_HEADER = 30, 20, 4
+
+
+def write_arrays(path: str | Path, arrays: Mapping[str, Array], *, order: NDArray[np.int64] | None = None) -> None:
+    """Write arrays as an uncompressed npz file.
+
+    Args:
+        order: the row of the arrays that becomes each row of the file; None keeps them. Arrays of another length than
+            `order` are written as they are.
+    """
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED, allowZip64=True) as archive:
+        for name, array in arrays.items():
+            rows = order if order is not None and array.ndim and len(array) == len(order) else None
+            _write_member(archive, f"{name}.npy", array, rows)
+
+
+def _write_member(archive: zipfile.ZipFile, name: str, array: Array, rows: NDArray[np.int64] | None) -> None:
+    member = zipfile.ZipInfo(name)
+    assert archive.fp is not None
+    start = archive.fp.tell() + _LOCAL_HEADER + len(name.encode()) + _ZIP64_EXTRA + _EXTRA_HEADER
+    padding = -start % _ALIGNED
+    member.extra = _PADDING_ID + padding.to_bytes(2, "little") + bytes(padding)
+    with archive.open(member, "w", force_zip64=True) as file:
+        header = {"descr": np.lib.format.dtype_to_descr(array.dtype), "fortran_order": False, "shape": array.shape}
+        np.lib.format.write_array_header_1_0(file, header)
+        for piece in pieces(array, rows):
+            file.write(np.ascontiguousarray(piece).data.cast("B") if piece.size else b"")
+
+
+def pieces(array: Array, rows: NDArray[np.int64] | None = None) -> Iterator[Array]:
+    """The rows of an array (or those of `rows`, in their order) in pieces of some 64 MiB; pages are given back."""
+    if array.ndim == 0:
+        yield array
+        return
+    number = len(array) if rows is None else len(rows)
+    step = max(1, _PIECE // max(1, array[:1].nbytes))
+    for start in range(0, number, step):
+        piece = slice(start, start + step)
+        yield array[piece] if rows is None else array[rows[piece]]
+        release(array)
+
+
+def read_arrays(path: str | Path, *, mapped_from: int = MAPPED_FROM) -> dict[str, Array]:
+    """All arrays by name: small ones in memory, large ones mapped (copy-on-write, so the file never changes).
+
+    Raises:
+        ValueError: the file is no npz file without pickles.
+    """
+    arrays: dict[str, Array] = {}
+    with zipfile.ZipFile(path) as archive:
+        for member in archive.infolist():
+            with archive.open(member) as file:
+                shape, fortran_order, dtype = _header(file)
+                offset = file.tell()
+                name = member.filename.removesuffix(".npy")
+                if fortran_order or member.compress_type or member.file_size - offset < mapped_from:
+                    file.seek(0)
+                    arrays[name] = np.lib.format.read_array(file, allow_pickle=False)
+                    continue
+            begins = _data_offset(path, member) + offset
+            arrays[name] = np.memmap(path, dtype=dtype, mode="c", offset=begins, shape=shape)
+    return arrays
+
+
+def _header(file: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
+    version = np.lib.format.read_magic(file)
+    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+    return read(file)
+
+
+def _data_offset(path: str | Path, member: zipfile.ZipInfo) -> int:
+    """Where a member's bytes begin: its local header may be longer than the one in the directory."""
+    with Path(path).open("rb") as file:
+        file.seek(member.header_offset)
+        header = file.read(_LOCAL_HEADER)
+    name, extra = int.from_bytes(header[26:28], "little"), int.from_bytes(header[28:30], "little")
+    return member.header_offset + _LOCAL_HEADER + name + extra
+
+
+def release(array: Array) -> None:
+    """Give the pages of a mapped array back to the system; they are read again when they are needed.
+
+    Pages that were read count as this process's memory until somebody else needs it, which looks like (and, under a
+    limit, is) a dataset that is held in memory. Does nothing for other arrays.
+    """
+    base: Any = array
+    while isinstance(base, np.ndarray):
+        base = base.base
+    if isinstance(base, mmap.mmap):
+        base.madvise(mmap.MADV_DONTNEED)

@@ -1,0 +1,13 @@
+"""Weights of a known architecture become a trainable classifier; this package knows no training and no service.
+
+In the order of `loading.load_architecture`: `libraries` (which architectures exist, and how they are built), `building`
+(without memory), `matching` (the file's header against the network), `heads` (where the features are), `classifier`,
+and `exporting` (the network as an ONNX graph).
+"""
+
+from __future__ import annotations
+
+from fedlas.importers.architectures.classifier import NativeClassifier
+from fedlas.importers.architectures.loading import load_architecture
+
+__all__ = ["NativeClassifier", "load_architecture"]

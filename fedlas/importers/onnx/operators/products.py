@@ -1,0 +1,54 @@
+"""ONNX's matrix products; they know no layers around them."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from fedlas.importers.onnx.operators.activations import fused_activation
+from fedlas.importers.onnx.operators.table import operator
+
+
+@operator("MatMul")
+def matmul(a: Tensor, b: Tensor) -> Tensor:
+    return torch.matmul(a, b)
+
+
+@operator("Gemm")
+def gemm(a: Tensor, b: Tensor, c: Tensor | None = None, *, alpha: float = 1.0, beta: float = 1.0,
+         transA: int = 0, transB: int = 0) -> Tensor:  # fmt: skip
+    a, weight = (a.T if transA else a), (b if transB else b.T)
+    if not a.is_floating_point():  # F.linear has no integers
+        return (alpha * torch.matmul(a, weight.T) + (0 if c is None else beta * c)).to(a.dtype)
+    if alpha == beta == 1.0 and (c is None or (c.ndim == 1 and len(c) == len(weight))):
+        return F.linear(a, weight, c)
+    product = alpha * F.linear(a, weight)
+    return product if c is None else product + beta * c
+
+
+@operator("com.microsoft.FusedGemm")
+def fused_gemm(a: Tensor, b: Tensor, c: Tensor | None = None, *, activation: str = "",
+               activation_alpha: float | None = None, activation_beta: float | None = None, alpha: float = 1.0,
+               beta: float = 1.0, transA: int = 0, transB: int = 0) -> Tensor:  # fmt: skip
+    given = [value for value in (activation_alpha, activation_beta) if value is not None]
+    return fused_activation(activation, gemm(a, b, c, alpha=alpha, beta=beta, transA=transA, transB=transB), *given)
+
+
+@operator("Einsum")
+def einsum(*values: Tensor, equation: str) -> Tensor:
+    return torch.einsum(equation, *values)
+
+
+@operator("com.microsoft.FusedMatMul")
+def fused_matmul(a: Tensor, b: Tensor, *, alpha: float = 1.0, transA: int = 0, transB: int = 0,
+                 transBatchA: int = 0, transBatchB: int = 0) -> Tensor:  # fmt: skip
+    """`alpha·a·b`; a batch transposition moves the first axis behind the other batch axes, before the matrix ones."""
+    a, b = (x.movedim(0, -2) if flag else x for x, flag in ((a, transBatchA), (b, transBatchB)))
+    a, b = (x.mT if flag else x for x, flag in ((a, transA), (b, transB)))
+    return alpha * torch.matmul(a, b)
+
+
+@operator("Det")
+def determinant(x: Tensor) -> Tensor:
+    return torch.det(x)

@@ -1,0 +1,194 @@
+"""How files arrive: as a body, as a part of a form, or as a finished upload that takes the place of either."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from contextlib import ExitStack, suppress
+from types import TracebackType
+from typing import ParamSpec, Protocol, TypeVar
+
+from fastapi import Request
+from starlette.concurrency import run_in_threadpool
+from starlette.datastructures import FormData, UploadFile
+
+from service.api.dependencies import Parts
+from service.registry.artifacts import StagedFile
+from service.registry.errors import Conflict, InvalidRequest, NotFound, Unavailable, UnknownReference
+from service.registry.partial import PartialFile
+from service.registry.unit_of_work import Registry, UnitOfWork
+
+CHUNK = 1024 * 1024
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+class Arrived(Protocol):
+    """A file that is wholly here and waits for its record."""
+
+    @property
+    def size(self) -> int:
+        """How many bytes it has."""
+
+    @property
+    def fingerprint(self) -> str:
+        """What an idempotency key remembers of it."""
+
+    def keep(self, unit: UnitOfWork) -> str:
+        """Make it an artifact, inside the transaction that makes its record; returns its digest."""
+
+
+class Sent:
+    """A file that came with this request."""
+
+    def __init__(self, staged: StagedFile) -> None:
+        self._staged = staged
+        self.size = staged.size
+        self.fingerprint = staged.digest
+
+    def keep(self, unit: UnitOfWork) -> str:
+        """Move it to its place."""
+        return self._staged.keep()
+
+
+class Finished:
+    """A finished upload: its row goes with the transaction that makes the record, its own file after that."""
+
+    def __init__(self, registry: Registry, upload_id: str, file: PartialFile) -> None:
+        self._registry = registry
+        self._id = upload_id
+        self._file = file
+        self._kept = False
+        self.size = file.size
+        self.fingerprint = upload_id
+
+    def keep(self, unit: UnitOfWork) -> str:
+        """Take the upload; raises UnknownReference if somebody else did."""
+        unit.uploads.take(self._id)
+        digest = self._file.digest()
+        self._file.link_to(self._registry.artifacts.place(digest))
+        self._kept = True
+        return digest
+
+    def __enter__(self) -> Finished:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._kept and kind is None:
+            with suppress(Unavailable):  # the record is there; what is left of the upload goes after a day
+                self._registry.partial.remove(self._id)
+        self._file.close()
+
+
+class Unknown:
+    """No upload has this id now; a request that was answered before, under the same key, is answered again."""
+
+    def __init__(self, upload_id: str) -> None:
+        self.size = 0
+        self.fingerprint = upload_id
+
+    def keep(self, unit: UnitOfWork) -> str:
+        """Raises UnknownReference."""
+        unit.uploads.take(self.fingerprint)
+        raise UnknownReference("unknown_upload", f"there is no upload {self.fingerprint!r}", field="upload_id")
+
+
+async def receive_file(
+    request: Request, parts: Parts, stack: ExitStack, *, upload_id: str | None = None
+) -> tuple[Arrived, dict[str, str], str | None]:
+    """Take the upload, the part `file` or the raw body; return it with the other parts' texts and the file's name."""
+    if is_multipart(request):
+        async with request.form(max_files=1) as form:
+            texts = form_texts(form)
+            file, filename = await take_part(form, "file", parts, stack, upload_id=texts.get("upload_id", upload_id))
+            return file, texts, filename
+    if upload_id is not None:
+        async for chunk in request.stream():
+            if chunk:
+                raise _both("body")
+        return await take_upload(parts, upload_id, stack), {}, None
+    staged = stack.enter_context(parts.registry.artifacts.stage(limit=parts.settings.max_upload_bytes))
+    buffer = bytearray()
+    async for chunk in request.stream():
+        buffer += chunk
+        if len(buffer) >= CHUNK:
+            await run_in_threadpool(staged.write, bytes(buffer))
+            buffer.clear()
+    await run_in_threadpool(staged.write, bytes(buffer))
+    return await _sealed(staged, "body"), {}, None
+
+
+async def take_part(
+    form: FormData, name: str, parts: Parts, stack: ExitStack, *, upload_id: str | None
+) -> tuple[Arrived, str | None]:
+    """Take the upload, or store the file part `name`; raises InvalidRequest unless it is exactly one of the two."""
+    part = form.get(name)
+    if upload_id is not None:
+        if part is not None:
+            raise _both(name)
+        return await take_upload(parts, upload_id, stack), None
+    if not isinstance(part, UploadFile):
+        found = ", ".join(form) or "none"
+        raise InvalidRequest("missing_part", f"a file part named {name!r} is needed; found: {found}", field=name)
+    staged = stack.enter_context(parts.registry.artifacts.stage(limit=parts.settings.max_upload_bytes))
+    while chunk := await part.read(CHUNK):
+        await run_in_threadpool(staged.write, chunk)
+    return await _sealed(staged, name), part.filename
+
+
+async def take_upload(parts: Parts, upload_id: str, stack: ExitStack) -> Arrived:
+    """Hold a finished upload until `stack` is left; raises Conflict while bytes are missing or somebody sends."""
+    return await in_thread(_finished, parts.registry, upload_id, stack)
+
+
+def _finished(registry: Registry, upload_id: str, stack: ExitStack) -> Finished | Unknown:
+    with registry.read() as unit:
+        row = unit.uploads.find(upload_id)
+    if row is None:
+        return Unknown(upload_id)
+    try:
+        file = registry.partial.open(upload_id)
+    except NotFound:  # the storage has lost it, or somebody took it just now
+        return Unknown(upload_id)
+    finished = stack.enter_context(Finished(registry, upload_id, file))
+    if file.size < row.bytes:
+        message = f"{upload_id} has {file.size} of {row.bytes} bytes; send the rest with PATCH first"
+        raise Conflict("upload_incomplete", message, field="upload_id")
+    file.digest()  # here, since it may take a while: nobody can write to the database within a transaction of ours
+    return finished
+
+
+async def in_thread(function: Callable[P, T], *args: P.args, **options: P.kwargs) -> T:
+    """Run in a thread, and wait for its end also when this request is cancelled: it works on a file we hold."""
+    running = asyncio.ensure_future(run_in_threadpool(function, *args, **options))
+    try:
+        return await asyncio.shield(running)
+    except asyncio.CancelledError:
+        await asyncio.wait({running})
+        raise
+
+
+def is_multipart(request: Request) -> bool:
+    """Whether the body comes in parts."""
+    return request.headers.get("content-type", "").lower().startswith("multipart/form-data")
+
+
+def form_texts(form: FormData) -> dict[str, str]:
+    """The parts that are plain text."""
+    return {name: value for name, value in form.items() if isinstance(value, str)}
+
+
+def _both(place: str) -> InvalidRequest:
+    message = f"upload_id takes the place of the {place}, but both came; send one of them"
+    return InvalidRequest("file_and_upload", message, field="upload_id")
+
+
+async def _sealed(staged: StagedFile, field: str) -> Sent:
+    """The file is complete: on the disk before any transaction begins, and not empty."""
+    await run_in_threadpool(staged.seal)
+    if staged.size == 0:
+        raise InvalidRequest("empty_upload", "the file is empty; send its bytes as the body", field=field)
+    return Sent(staged)

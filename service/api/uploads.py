@@ -1,0 +1,183 @@
+"""`/v1/uploads`: large files arrive here in pieces, so that a broken connection costs a piece and not the file.
+
+The pieces follow what resumable uploads have in common (tus 1.0, draft-ietf-httpbis-resumable-upload): `HEAD` tells the
+offset, `PATCH` goes on from there.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import binascii
+import hashlib
+from typing import TYPE_CHECKING, Annotated
+
+from fastapi import APIRouter, Header, Request, Response
+
+from service.api.creation import IdempotencyKey, create_once
+from service.api.dependencies import Parts, PartsDep, created, tagged
+from service.api.receiving import CHUNK, in_thread, is_multipart
+from service.registry import tables
+from service.registry.contract import UploadRecord, UploadRequest
+from service.registry.errors import InvalidRequest, OffsetMismatch, Stalled, TooLarge
+from service.registry.ids import new_id
+from service.registry.partial import PartialFile
+from service.registry.records import upload_record
+from service.registry.repositories.records import now
+from service.registry.unit_of_work import UnitOfWork
+
+if TYPE_CHECKING:
+    from hashlib import _Hash
+
+router = APIRouter(prefix="/v1/uploads", tags=["uploads"])
+
+#: A client that sends nothing for so long has lost its connection, and its next one must find the upload free.
+_PATIENCE_S = 30.0
+_BINARY = {"schema": {"type": "string", "format": "binary"}}
+_PIECE_BODY = {
+    "requestBody": {
+        "required": True,
+        "content": {"application/offset+octet-stream": _BINARY, "application/octet-stream": _BINARY},
+    }
+}
+
+Offset = Annotated[int, Header(alias="Upload-Offset", ge=0, description="Where this piece begins: what HEAD tells.")]
+Checksum = Annotated[
+    str | None,
+    Header(alias="Upload-Checksum", description="Of this piece: `sha256`, a space, and the digest in base64."),
+]
+
+
+@router.post("", status_code=201, response_model=UploadRecord)
+def create_upload(parts: PartsDep, body: UploadRequest, key: IdempotencyKey = None) -> Response:
+    """Announce a file of `bytes` bytes; its pieces follow with PATCH, and its id takes the place of a body."""
+    limit = parts.settings.max_upload_bytes
+    if body.bytes > limit:
+        raise TooLarge("too_large", f"{body.bytes} bytes are more than the limit of {limit} bytes", field="bytes")
+
+    def make(unit: UnitOfWork) -> tuple[UploadRecord, list[str]]:
+        row = unit.uploads.add(tables.Upload(id=new_id("upl"), bytes=body.bytes, created_at=now()))
+        parts.registry.partial.create(row.id)
+        return upload_record(row, offset=0, touched_at=row.created_at), []
+
+    result = create_once(parts, key and f"uploads:{key}", [body.model_dump_json()], make)
+    record = UploadRecord.model_validate_json(result.answer)
+    return created(record, f"/v1/uploads/{record.id}", 201, **_headers(record.offset, record.bytes))
+
+
+@router.get("/{upload_id}", response_model=UploadRecord)
+def get_upload(request: Request, parts: PartsDep, upload_id: str) -> Response:
+    """How much is safely here, as a record and in `Upload-Offset`; HEAD answers the same headers without the record."""
+    with parts.registry.read() as unit:
+        row = unit.uploads.get(upload_id)
+    offset, touched_at = parts.registry.partial.state(upload_id)
+    record = upload_record(row, offset=offset, touched_at=touched_at)
+    return tagged(request, record, headers=_headers(offset, row.bytes))
+
+
+@router.patch("/{upload_id}", status_code=204, response_class=Response, openapi_extra=_PIECE_BODY)
+async def append_to_upload(
+    request: Request, parts: PartsDep, upload_id: str, offset: Offset, checksum: Checksum = None
+) -> Response:
+    """Append the raw body. It must begin at the offset that HEAD tells, else 409 with the right one.
+
+    What arrived before a connection broke is kept. A piece that is refused (409, 413, 422) changes nothing.
+    """
+    if is_multipart(request):
+        raise InvalidRequest("not_raw", "send the piece as the raw body, not as multipart/form-data", field="body")
+    expected = None if checksum is None else _parse_checksum(checksum)
+    length = await in_thread(_announced, parts, upload_id)
+    with await in_thread(parts.registry.partial.open, upload_id) as file:
+        _require_fit(request, file, offset, length)
+        try:
+            found = None if expected is None else hashlib.sha256()
+            await _append(request, file, length, found)
+            if found is not None and found.digest() != expected:
+                message = "the piece's SHA-256 is not the one in Upload-Checksum; send it again"
+                raise InvalidRequest("checksum_mismatch", message, field="Upload-Checksum")
+        except (TooLarge, InvalidRequest):
+            await in_thread(file.take_back)
+            raise
+        await in_thread(file.seal)
+        return Response(status_code=204, headers=_headers(file.size, length))
+
+
+@router.delete("/{upload_id}", status_code=204)
+def delete_upload(parts: PartsDep, upload_id: str) -> None:
+    """Give an upload up; 409 while a piece arrives."""
+    _announced(parts, upload_id)
+    with parts.registry.partial.open(upload_id):
+        with parts.registry.write() as unit:
+            unit.uploads.remove(upload_id)
+        parts.registry.partial.remove(upload_id)
+
+
+def _announced(parts: Parts, upload_id: str) -> int:
+    """How large the whole file will be; raises NotFound."""
+    with parts.registry.read() as unit:
+        return unit.uploads.get(upload_id).bytes
+
+
+def _require_fit(request: Request, file: PartialFile, offset: int, length: int) -> None:
+    """Refuse before the first byte what can be known to be wrong."""
+    if offset != file.size:
+        message = f"the upload has {file.size} bytes, so the next piece begins at {file.size}, not at {offset}"
+        raise OffsetMismatch("offset_mismatch", message, offset=file.size)
+    declared = request.headers.get("content-length", "")
+    if declared.isdigit() and offset + int(declared) > length:
+        raise _too_long(length)
+
+
+async def _append(request: Request, file: PartialFile, length: int, found: _Hash | None) -> None:
+    """Write the body as it arrives, and also what came before a broken connection; `found` is told all of it."""
+
+    def store(piece: bytes) -> None:
+        file.write(piece)
+        if found is not None:
+            found.update(piece)
+
+    buffer = bytearray()
+    stream = request.stream()
+    try:
+        while True:
+            async with asyncio.timeout(_PATIENCE_S):
+                chunk = await anext(stream, None)
+            buffer += chunk or b""
+            if file.size + len(buffer) > length:
+                raise _too_long(length)
+            if chunk is None or len(buffer) >= CHUNK:
+                piece, buffer = bytes(buffer), bytearray()
+                await in_thread(store, piece)
+            if chunk is None:
+                break
+    except TimeoutError as error:
+        message = f"nothing arrived for {_PATIENCE_S:.0f} s; what came before is kept, go on from Upload-Offset"
+        raise Stalled("upload_stalled", message) from error
+    finally:
+        store(bytes(buffer))  # little, and in a cancelled task nothing can be awaited any more
+
+
+def _parse_checksum(text: str) -> bytes:
+    algorithm, _, encoded = text.strip().partition(" ")
+    try:
+        digest = base64.b64decode(encoded, validate=True) if algorithm.lower() in ("sha256", "sha-256") else b""
+    except binascii.Error:
+        digest = b""
+    if len(digest) != hashlib.sha256().digest_size:
+        message = "Upload-Checksum must be 'sha256', a space, and the SHA-256 of the piece in base64"
+        raise InvalidRequest("invalid_checksum", message, field="Upload-Checksum")
+    return digest
+
+
+def _too_long(length: int) -> TooLarge:
+    message = f"the piece goes beyond the {length} bytes that were announced; it was not kept"
+    return TooLarge("upload_too_long", message)
+
+
+def _headers(offset: int, length: int) -> dict[str, str]:
+    return {
+        "Upload-Offset": str(offset),
+        "Upload-Length": str(length),
+        "Upload-Complete": "?1" if offset == length else "?0",
+        "Cache-Control": "no-store",
+    }

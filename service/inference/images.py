@@ -1,0 +1,90 @@
+"""Image files in a request become a model's rows, by the same preprocessing that training used; it knows no HTTP."""
+
+from __future__ import annotations
+
+import binascii
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from fedlas.preprocessing import BadImage, Preprocessing, image_facts, preprocess_all, usable_cores
+from service.registry.errors import InvalidRequest, TooLarge
+
+#: Of one file.
+MAX_IMAGE_BYTES = 32 << 20
+#: Of all files of a request together: small files can hold many pixels, and each takes time to decode.
+MAX_REQUEST_PIXELS = 256_000_000
+#: Of all rows together: a thousand tiny files would become gigabytes.
+MAX_ROWS_BYTES = 64 << 20
+
+_MAX_THREADS = 4
+_ADVICE = "send them in parts, or POST /v1/predictions over a stored dataset"
+
+
+def are_images(rows: Sequence[object]) -> bool:
+    """Whether the rows are image files; raises InvalidRequest where only some are."""
+    images = [isinstance(row, dict) for row in rows]
+    if any(images) and not all(images):
+        kinds = f"row {images.index(True)} is an object and row {images.index(False)} is not"
+        raise InvalidRequest("wrong_inputs", f"rows are either all images or all numbers; {kinds}", field="inputs")
+    return any(images)
+
+
+def image_rows(rows: Sequence[object], spec: Mapping[str, Any], preprocessing: Mapping[str, Any] | None) -> np.ndarray:
+    """The model's rows (N, *row) for `{"b64": …}` each.
+
+    Raises:
+        InvalidRequest: `no_preprocessing`, or `bad_image` with its row.
+        TooLarge: `too_many_pixels`, `too_many_rows`.
+    """
+    if preprocessing is None:
+        needed = f"needed are rows of numbers of shape {spec['shape'][1:]}"
+        message = f"the model has no preprocessing, so it takes no image files; {needed}"
+        raise InvalidRequest("no_preprocessing", message, field="inputs")
+    steps = Preprocessing.parse(preprocessing)
+    files = [_file(number, row) for number, row in enumerate(rows)]
+    _check_pixels(files)
+    try:
+        _check_memory(len(files), preprocess_all(files[:1], steps, workers=1)[0])
+        made = preprocess_all(files, steps, workers=usable_cores(_MAX_THREADS))
+    except BadImage as error:
+        raise _bad_image(error.row or 0, f"{error.message} ({error.code})") from error
+    return made.astype(spec["dtype"], copy=False)
+
+
+def _check_pixels(files: Sequence[bytes]) -> None:
+    pixels = 0
+    for row, file in enumerate(files):
+        try:
+            pixels += image_facts(file).pixels
+        except BadImage as error:
+            raise _bad_image(row, f"{error.message} ({error.code})") from error
+    if pixels > MAX_REQUEST_PIXELS:
+        message = f"{pixels / 1e6:.0f} megapixels in one request; at most {MAX_REQUEST_PIXELS / 1e6:.0f}: {_ADVICE}"
+        raise TooLarge("too_many_pixels", message, field="inputs")
+
+
+def _check_memory(count: int, row: np.ndarray) -> None:
+    most = max(1, MAX_ROWS_BYTES // row.nbytes)
+    if count > most:
+        message = f"{count} images in one request; at most {most} that become {list(row.shape)} each: {_ADVICE}"
+        raise TooLarge("too_many_rows", message, field="inputs")
+
+
+def _file(number: int, row: object) -> bytes:
+    text = row.get("b64") if isinstance(row, dict) and set(row) == {"b64"} else None
+    if not isinstance(text, str):
+        raise _bad_image(number, 'needed is {"b64": "…"}, an image file in Base64')
+    if len(text) > MAX_IMAGE_BYTES * 4 // 3 + 4:
+        raise _bad_image(number, f"the file has more than {MAX_IMAGE_BYTES >> 20} MiB")
+    try:
+        return binascii.a2b_base64(text, strict_mode=True)
+    except ValueError as error:
+        raise _bad_image(
+            number, f"b64 is not Base64 (RFC 4648, without line breaks or a data: prefix): {error}"
+        ) from error
+
+
+def _bad_image(row: int, what: str) -> InvalidRequest:
+    return InvalidRequest("bad_image", f"row {row}: {what}", field="inputs")

@@ -1,0 +1,178 @@
+"""Files that arrive in pieces, over hours and restarts; it knows neither their records nor HTTP.
+
+How much is here is the file's own length: nothing else could be right after a process was killed between two writes.
+Whoever appends holds the file's lock, which the kernel takes back from a process that dies.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+from collections import OrderedDict
+from contextlib import suppress
+from datetime import UTC, datetime
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+from service.registry.artifacts import storing
+from service.registry.errors import Conflict, NotFound
+
+if TYPE_CHECKING:
+    from hashlib import _Hash
+
+_REMEMBERED_HASHES = 1000
+
+
+class PartialFile:
+    """A file that nobody else may change while it is held: append to it, take the piece back, or make it an artifact.
+
+    Attributes:
+        size: bytes in the file.
+    """
+
+    def __init__(self, files: PartialFiles, name: str, descriptor: int) -> None:
+        self._files = files
+        self._name = name
+        self._descriptor = descriptor
+        self.size = self._start = os.fstat(descriptor).st_size
+        self._hash = files.hash_of_first(self.size, name)
+        self._hash_at_start = None if self._hash is None else self._hash.copy()
+
+    def write(self, chunk: bytes) -> None:
+        """Append `chunk`; raises Unavailable where the disk refuses."""
+        rest = memoryview(chunk)
+        with storing():
+            while rest:
+                written = os.write(self._descriptor, rest)
+                self.size += written
+                if self._hash is not None:
+                    self._hash.update(rest[:written])
+                rest = rest[written:]
+
+    def seal(self) -> None:
+        """Wait until the disk has the bytes."""
+        with storing():
+            os.fsync(self._descriptor)
+
+    def take_back(self) -> None:
+        """Cut off what was appended since the file was opened."""
+        with storing():
+            os.ftruncate(self._descriptor, self._start)
+            os.fsync(self._descriptor)
+        self.size, self._hash = self._start, self._hash_at_start
+
+    def digest(self) -> str:
+        """Hexadecimal SHA-256: known already, or read from the file where another process received a part of it."""
+        if self._hash is None:
+            with storing(), open(self._descriptor, "rb", closefd=False) as file:
+                file.seek(0)
+                digest = hashlib.file_digest(file, "sha256")
+            self._hash = digest
+        return self._hash.hexdigest()
+
+    def link_to(self, place: Path) -> None:
+        """Give the file a second name; one that is there already names the same content.
+
+        A move could not be undone if the transaction around it fails.
+        """
+        with storing():
+            place.parent.mkdir(parents=True, exist_ok=True)
+            with suppress(FileExistsError):
+                os.link(self._files.folder / self._name, place)
+
+    def close(self) -> None:
+        """Let go of the lock."""
+        if self._hash is not None:
+            self._files.remember(self._name, self._hash, self.size)
+        os.close(self._descriptor)
+
+    def __enter__(self) -> PartialFile:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+class PartialFiles:
+    """A folder of files that are not whole yet, on the same file system as the artifacts they will be."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self._hashes: OrderedDict[str, tuple[_Hash, int]] = OrderedDict()
+
+    def create(self, name: str) -> None:
+        """Make an empty file that outlives a power cut."""
+        with storing():
+            os.close(os.open(self.folder / name, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
+            folder = os.open(self.folder, os.O_RDONLY)
+            try:
+                os.fsync(folder)
+            finally:
+                os.close(folder)
+
+    def state(self, name: str) -> tuple[int, datetime]:
+        """Return how many bytes are safely here and since when; raises NotFound."""
+        descriptor = self._opened(name, os.O_RDONLY)
+        try:
+            found = os.fstat(descriptor)
+            with storing():
+                os.fsync(descriptor)  # a piece may have been cut off before anybody waited for the disk
+        finally:
+            os.close(descriptor)
+        return found.st_size, datetime.fromtimestamp(found.st_mtime, UTC)
+
+    def open(self, name: str) -> PartialFile:
+        """Take the file for oneself; raises NotFound, or Conflict while somebody else holds it."""
+        descriptor = self._opened(name, os.O_RDWR | os.O_APPEND)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if os.fstat(descriptor).st_nlink == 0:  # deleted between opening and locking
+                raise _unknown(name)
+            return PartialFile(self, name, descriptor)
+        except BlockingIOError:
+            os.close(descriptor)
+            message = f"another request is sending to {name} or using it just now; ask again with HEAD in a moment"
+            raise Conflict("upload_busy", message) from None
+        except BaseException:
+            os.close(descriptor)
+            raise
+
+    def remove(self, name: str) -> None:
+        """Delete the file; what is already gone is no error."""
+        self._hashes.pop(name, None)
+        with storing():
+            (self.folder / name).unlink(missing_ok=True)
+
+    def untouched_since(self, moment: datetime) -> list[str]:
+        """Names of files to which nothing was appended since."""
+        with storing(), os.scandir(self.folder) as entries:
+            return sorted(entry.name for entry in entries if entry.stat().st_mtime < moment.timestamp())
+
+    def hash_of_first(self, size: int, name: str) -> _Hash | None:
+        """The hash of the file's first `size` bytes, if this process received them all."""
+        if size == 0:
+            return hashlib.sha256()
+        known, known_size = self._hashes.pop(name, (None, 0))
+        return known if known_size == size else None
+
+    def remember(self, name: str, known: _Hash, size: int) -> None:
+        """Keep a hash for the next piece, so that a whole file need not be read again."""
+        self._hashes[name] = (known, size)
+        while len(self._hashes) > _REMEMBERED_HASHES:
+            self._hashes.popitem(last=False)
+
+    def _opened(self, name: str, flags: int) -> int:
+        with storing():
+            try:
+                return os.open(self.folder / name, flags)
+            except FileNotFoundError:
+                raise _unknown(name) from None
+
+
+def _unknown(name: str) -> NotFound:
+    return NotFound("unknown_upload", f"there is no upload {name!r}")

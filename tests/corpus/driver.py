@@ -1,0 +1,35 @@
+"""Many uploads through one confined child: `python -m tests.corpus.driver FOLDER`; what a single child does, repeated.
+
+`FOLDER/orders.json` lists `{"step", "spec", "folder"}`; `FOLDER/answers.json` is a list of the answers with the seconds
+that each took. It is confined and limited like every child of the worker.
+"""
+
+from __future__ import annotations
+
+import json
+import resource
+import sys
+import time
+from pathlib import Path
+
+from worker import child
+from worker.confinement import confine
+
+
+def main(folder: Path) -> None:
+    """Answer all orders."""
+    orders = json.loads((folder / "orders.json").read_text())
+    child._take_limits(orders["limits"])
+    confine(folder, child.named_files({str(i): order["spec"] for i, order in enumerate(orders["orders"])}))
+    answers = []
+    for order in orders["orders"]:
+        started = time.monotonic()
+        Path(order["folder"]).mkdir(exist_ok=True)
+        answer = child._answer(order["step"], order["spec"], Path(order["folder"]), lambda event: None)
+        seconds, peak = time.monotonic() - started, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        answers.append({**answer, "seconds": seconds, "peak": 1024 * peak})
+        (folder / "answers.json").write_text(json.dumps(answers))  # as far as it came, should a file kill it
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]).resolve())

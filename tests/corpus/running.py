@@ -1,0 +1,159 @@
+"""Sends bad files through the worker's real steps: each in a child of its own, or many through one confined driver."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tests.corpus.case import BadFile
+from tests.helpers.service import ROOT
+from worker import sandbox
+from worker.sandbox import Limits, Outcome
+from worker.settings import WorkerSettings, inspection_limits
+
+Json = dict[str, Any]
+
+GIGABYTE = 10**9
+_PATIENCE_S = 280
+_TOGETHER = 20
+_OPTIONS: Json = {
+    "format": None, "roles": None, "seen_by_model": None, "split_seed": 0, "missing": "reject", "padding": None,
+    "output": None, "features": None, "task": None, "class_names": None, "positive_class": None,
+    "preprocessing": None, "architecture": None, "num_classes": None,
+}  # fmt: skip
+_STEPS = {"models": "inspect_model", "datasets": "inspect_dataset"}
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What came of one file: a code (`"ready"` where it was accepted), and what it took."""
+
+    code: str
+    message: str
+    seconds: float
+    peak: int
+    log: str = ""
+
+
+def order(case: BadFile, folder: Path) -> Json:
+    """What the worker would order for this file, written into `folder`."""
+    folder.mkdir(parents=True)
+    file = case.make(folder)
+    options = {**_OPTIONS, **{name: _parsed(value) for name, value in case.options.items()}}
+    return {"step": _STEPS[case.route], "spec": {"file": str(file), "options": options}}
+
+
+def _parsed(value: str) -> Any:
+    try:
+        return json.loads(value)
+    except ValueError:
+        return value
+
+
+def limits_for(size: int) -> Limits:
+    """The limits of an inspection, as the worker sets them."""
+    return inspection_limits(WorkerSettings(), size)
+
+
+def run_alone(case: BadFile, folder: Path) -> Answer:
+    """The file in a sandboxed child of its own, limited as in production; its memory is watched from outside."""
+    ordered = order(case, folder / "upload")
+    private = folder / "private"
+    private.mkdir()
+    started = time.monotonic()
+    with _Watch() as watch:
+        outcome = sandbox.run(
+            ordered["step"],
+            ordered["spec"],
+            folder=private,
+            limits=limits_for(Path(ordered["spec"]["file"]).stat().st_size),
+            on_event=lambda event: None,
+            on_tick=lambda: None,
+        )
+    return _answer(outcome, time.monotonic() - started, watch.peak)
+
+
+def run_in_turn(cases: Sequence[BadFile], folder: Path) -> list[Answer]:
+    """All files, a few to a process: what earlier files leave in its memory counts against the limit of later ones."""
+    folder.mkdir()
+    parts = [cases[start : start + _TOGETHER] for start in range(0, len(cases), _TOGETHER)]
+    found: list[Answer] = []
+    for number, part in enumerate(parts):
+        answers = run_together(part, folder / str(number))
+        found += answers
+        if len(answers) < len(part):
+            break
+    return found
+
+
+def run_together(cases: Sequence[BadFile], folder: Path) -> list[Answer]:
+    """The files one after the other in one confined process; what it did not reach was lost with it."""
+    folder.mkdir()
+    orders = []
+    for number, case in enumerate(cases):
+        ordered = order(case, folder / f"upload{number}")
+        orders.append({**ordered, "folder": str(folder / f"private{number}")})
+    size = max((Path(item["spec"]["file"]).stat().st_size for item in orders), default=0)
+    limits = {**vars_of(limits_for(size)), "seconds": None}
+    (folder / "orders.json").write_text(json.dumps({"orders": orders, "limits": limits}))
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.corpus.driver", str(folder)],
+        cwd=ROOT, stdin=subprocess.DEVNULL, capture_output=True, check=False, text=True, timeout=_PATIENCE_S,
+        env={**os.environ, "HOME": str(folder), "TMPDIR": str(folder)},
+    )  # fmt: skip
+    answers = json.loads((folder / "answers.json").read_text()) if (folder / "answers.json").exists() else []
+    found = [_from_driver(answer) for answer in answers]
+    if len(found) < len(cases):
+        found.append(Answer(f"died with {done.returncode}", done.stderr[-2000:], 0, 0))
+    return found
+
+
+def vars_of(limits: Limits) -> Json:
+    """Limits as the child gets them."""
+    return {name: getattr(limits, name) for name in ("seconds", "address_space", "file_size", "memory", "cores")}
+
+
+def _from_driver(answer: Json) -> Answer:
+    error = answer.get("error") or {"code": "ready", "message": ""}
+    return Answer(error["code"], error["message"], answer["seconds"], answer["peak"])
+
+
+def _answer(outcome: Outcome, seconds: float, peak: int) -> Answer:
+    if outcome.died is not None:
+        return Answer(f"died: {outcome.died}", "", seconds, peak, outcome.log)
+    error = outcome.error or {"code": "ready", "message": ""}
+    return Answer(error["code"], error["message"], seconds, peak, outcome.log)
+
+
+class _Watch:
+    """Looks at the sandboxed child of this process again and again, and remembers its largest resident set."""
+
+    def __enter__(self) -> _Watch:
+        self.peak = 0
+        self._done = threading.Event()
+        self._thread = threading.Thread(target=self._look, daemon=True)
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._done.set()
+        self._thread.join()
+
+    def _look(self) -> None:
+        own = str(os.getpid())
+        while not self._done.wait(0.02):
+            for entry in Path("/proc").glob("[0-9]*"):
+                try:
+                    status = (entry / "status").read_text()
+                except OSError:
+                    continue
+                if f"\nPPid:\t{own}\n" in status and "VmHWM:" in status:
+                    self.peak = max(self.peak, 1024 * int(status.partition("VmHWM:")[2].split()[0]))

@@ -1,0 +1,255 @@
+"""Where a classifier ends is found however it is written: logits, features, and what the output was."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from fedlas.errors import UnsupportedModel
+from fedlas.importers import OnnxClassifier, check_parity, load_onnx
+from tests.importers.networks import Ending, Scaled, export, hand_made, images, mlp, node, run_file, table, weight_count
+
+Function = Callable[[Tensor], Tensor]
+
+
+def softmax_by_hand(y: Tensor) -> Tensor:
+    e = torch.exp(y - y.amax(1, keepdim=True))
+    return e / e.sum(1, keepdim=True)
+
+
+def log_softmax_by_hand(y: Tensor) -> Tensor:
+    y = y - y.amax(1, keepdim=True)
+    return y - y.exp().sum(1, keepdim=True).log()
+
+
+ENDINGS: dict[str, tuple[Function, str]] = {
+    "softmax by hand": (softmax_by_hand, "probabilities"),
+    "softmax by hand, not shifted": (lambda y: y.exp() / y.exp().sum(1, keepdim=True), "probabilities"),
+    "softmax by hand, times the reciprocal": (
+        lambda y: y.exp() * torch.reciprocal(y.exp().sum(1, keepdim=True)), "probabilities"),
+    "log softmax by hand": (log_softmax_by_hand, "logits"),
+    "log-sum-exp": (lambda y: y - y.logsumexp(1, keepdim=True), "logits"),
+    "exp of log softmax by hand": (lambda y: log_softmax_by_hand(y).exp(), "probabilities"),
+    "temperature": (lambda y: (y / 2.5).softmax(1), "probabilities"),
+    "softmax on a map of one pixel": (lambda y: y[:, :, None, None].softmax(1).flatten(1), "probabilities"),
+}  # fmt: skip
+PAIRS: dict[str, Function] = {
+    "sigmoid": lambda y: y.sigmoid(),
+    "sigmoid by hand": lambda y: 1 / (1 + torch.exp(-y)),
+    "[1 - p, p]": lambda y: torch.cat([1 - y.sigmoid(), y.sigmoid()], 1),
+    "[p, 1 - p]": lambda y: torch.cat([y.sigmoid(), 1 - y.sigmoid()], 1),
+    "stacked": lambda y: torch.stack([1 - y[:, 0].sigmoid(), y[:, 0].sigmoid()], 1),
+}
+FORMS = {"torchscript": False, "dynamo": True}
+
+
+def opened(path: Path, **options: str) -> OnnxClassifier:
+    """A trainable classifier that computes what its file computes."""
+    classifier = load_onnx(path, **options)
+    assert isinstance(classifier, OnnxClassifier)
+    assert check_parity(path, classifier) <= 1e-6
+    return classifier
+
+
+@pytest.mark.parametrize(
+    ("name", "form"),
+    [*((name, "torchscript") for name in ENDINGS), ("softmax by hand", "dynamo"), ("log-sum-exp", "dynamo")],
+)
+def test_a_softmax_is_cut_however_it_is_written(name: str, form: str, tmp_path: Path) -> None:
+    """The logits are the numbers before the softmax, the features what the last layer reads."""
+    function, kind = ENDINGS[name]
+    network = mlp().eval()
+    classifier = opened(export(Ending(network, function), table(2), tmp_path / "m.onnx", dynamo=FORMS[form]))
+    (x,) = table(5)
+    scale = 2.5 if name == "temperature" else 1.0
+    torch.testing.assert_close(classifier(x)[0] * scale, network(x), atol=1e-5, rtol=1e-5)
+    assert (classifier.output_kind, classifier.feature_dim) == (kind, 16)
+    assert weight_count(classifier) == weight_count(network)
+
+
+@pytest.mark.parametrize(
+    ("name", "form"),
+    [*((name, "torchscript") for name in PAIRS), ("[1 - p, p]", "dynamo"), ("sigmoid by hand", "dynamo")],
+)
+def test_one_sigmoid_gives_two_logits(name: str, form: str, tmp_path: Path) -> None:
+    """One probability p, alone or beside 1 - p in either order, becomes the logits 0 and z with p = sigmoid(z)."""
+    network = mlp(1).eval()
+    classifier = opened(export(Ending(network, PAIRS[name]), table(2), tmp_path / "m.onnx", dynamo=FORMS[form]))
+    (x,) = table(6)
+    logits = classifier(x)[0].flip(1) if name == "[p, 1 - p]" else classifier(x)[0]
+    assert torch.equal(logits[:, 0], torch.zeros(6))
+    torch.testing.assert_close(logits[:, 1:], network(x), atol=1e-6, rtol=1e-5)
+    assert (classifier.task, classifier.output_kind, classifier.num_classes) == ("binary", "probabilities", 2)
+
+
+class Two(nn.Module):
+    """Two networks over the same rows, and what is made of their scores."""
+
+    def __init__(self, function: Callable[[Tensor, Tensor], object]) -> None:
+        super().__init__()
+        self.first, self.second, self.function = mlp(), mlp(), function
+
+    def forward(self, x: Tensor) -> object:
+        return self.function(self.first(x), self.second(x))
+
+
+def test_a_mean_of_softmaxes_is_a_classifier(tmp_path: Path) -> None:
+    """Probabilities that are no softmax of one layer: their logarithms are the logits, both layers are the head."""
+    network = Two(lambda a, b: (a.softmax(1) + b.softmax(1)) / 2).eval()
+    classifier = opened(export(network, table(2), tmp_path / "m.onnx"))
+    (x,) = table(5)
+    torch.testing.assert_close(classifier(x)[0].softmax(1), network(x), atol=1e-6, rtol=1e-5)
+    assert (classifier.output_kind, classifier.feature_dim) == ("probabilities", 32)
+    assert weight_count(classifier) == weight_count(network)
+
+
+def test_several_heads_are_listed(tmp_path: Path) -> None:
+    """Two heads that do not lead to each other: the error names both outputs, and either can be chosen."""
+    network = Two(lambda a, b: (a, b)).eval()
+    path = export(network, table(2), tmp_path / "m.onnx", output_names=["main", "auxiliary"])
+    with pytest.raises(UnsupportedModel, match=r"\['main', 'auxiliary'\]; pass output=") as caught:
+        load_onnx(path)
+    assert caught.value.code == "several_outputs"
+    (x,) = table(4)
+    torch.testing.assert_close(load_onnx(path, output="auxiliary")(x)[0], network(x)[1])
+
+
+class Embedding(nn.Module):
+    """An embedding, its class scores and the label, all as outputs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed, self.classify = nn.Linear(10, 8), nn.Linear(8, 3)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        embedding = self.embed(x)
+        logits = self.classify(embedding)
+        return logits.argmax(1), embedding, logits, logits.softmax(1)
+
+
+def test_the_last_of_several_steps_is_the_output(tmp_path: Path) -> None:
+    """Label, embedding and logits beside the probabilities are steps or afterthoughts: the probabilities count."""
+    names = ["label", "embedding", "logits", "probabilities"]
+    network = Embedding().eval()
+    path = export(network, table(2), tmp_path / "m.onnx", output_names=names)
+    classifier = load_onnx(path)
+    (x,) = table(4)
+    torch.testing.assert_close(classifier(x)[0], network(x)[2])
+    torch.testing.assert_close(classifier(x)[1], network(x)[1])
+    assert classifier.output_kind in ("logits", "probabilities")
+    assert classifier.num_classes == 3
+
+
+def test_labels_alone_lead_to_their_scores(tmp_path: Path) -> None:
+    """A file that gives only the label: the scores before its ArgMax are what is calibrated."""
+    network = mlp().eval()
+    classifier = opened(export(Ending(network, lambda y: y.softmax(1).argmax(1)), table(2), tmp_path / "m.onnx"))
+    (x,) = table(4)
+    torch.testing.assert_close(classifier(x)[0], network(x))
+
+
+class Cosine(nn.Module):
+    """Scores are the cosines between features and class vectors, times a scale."""
+
+    def __init__(self, form: str) -> None:
+        super().__init__()
+        self.body = nn.Sequential(nn.Linear(10, 16), nn.Tanh())
+        self.weight = nn.Parameter(torch.randn(3, 16))
+        self.form = form
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.body(x)
+        if self.form == "both normalised":
+            return 16.0 * F.linear(F.normalize(h), F.normalize(self.weight))
+        norms = torch.linalg.vector_norm(h, dim=1, keepdim=True) * torch.linalg.vector_norm(self.weight, dim=1)
+        return 16.0 * (h @ self.weight.T) / norms  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize("dynamo", FORMS.values(), ids=FORMS)
+@pytest.mark.parametrize("form", ["both normalised", "divided by the norms"])
+def test_cosine_heads(form: str, dynamo: bool, tmp_path: Path) -> None:
+    """A head of cosines is a linear layer: its class vectors train, its features have the layer's width."""
+    network = Cosine(form).eval()
+    options = {} if dynamo else {"do_constant_folding": False}
+    classifier = opened(export(network, table(2), tmp_path / "m.onnx", dynamo=dynamo, **options))
+    (x,) = table(5)
+    torch.testing.assert_close(classifier(x)[0], network(x), atol=1e-5, rtol=1e-5)
+    assert classifier.feature_dim == 16
+    assert (3, 16) in {tuple(sorted(p.shape)) for p in classifier.head_parameters()}
+
+
+def test_lp_normalised_features(tmp_path: Path) -> None:
+    """LpNormalization of features and class vectors: the vectors, though computed, are weights."""
+    rng = np.random.default_rng(0)
+    constants = {"w": rng.standard_normal((10, 8)), "v": rng.standard_normal((8, 3)), "s": np.array(16.0)}
+    path = hand_made(tmp_path, [
+        node("MatMul", ["x", "w"], "h"), node("LpNormalization", ["h"], "u", axis=1, p=2),
+        node("LpNormalization", ["v"], "n", axis=0, p=2), node("MatMul", ["u", "n"], "c"), node("Mul", ["c", "s"], "y"),
+    ], [10], constants)  # fmt: skip
+    classifier = opened(path)
+    assert sorted(p.numel() for p in classifier.parameters()) == [24, 80]
+    torch.testing.assert_close(classifier(*table(4))[1].norm(dim=1), torch.ones(4))
+
+
+class Pooled(nn.Module):
+    """A convolution gives scores of positions, which are pooled."""
+
+    def __init__(self, pool: Function) -> None:
+        super().__init__()
+        self.body = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Dropout(0.1), nn.Conv2d(8, 5, 1))
+        self.pool = pool
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.pool(self.body(x))
+
+
+@pytest.mark.parametrize("dynamo", FORMS.values(), ids=FORMS)
+def test_a_squeeze_head_has_pooled_features(dynamo: bool, tmp_path: Path) -> None:
+    """A 1x1 convolution and a mean over positions: features are the pooled channels."""
+    network = Pooled(lambda y: y.mean((2, 3))).eval()
+    classifier = opened(export(network, images(2, 8), tmp_path / "m.onnx", dynamo=dynamo))
+    (x,) = images(4, 8)
+    torch.testing.assert_close(classifier(x)[0], network(x), atol=1e-6, rtol=1e-5)
+    torch.testing.assert_close(classifier(x)[1], network.body[:2](x).mean((2, 3)), atol=1e-6, rtol=1e-5)
+
+
+def test_a_maximum_over_positions_is_a_head_too(tmp_path: Path) -> None:
+    """Multiple-instance heads take the largest score of all positions: features are those of every position."""
+    network = Pooled(lambda y: y.amax((2, 3))).eval()
+    classifier = opened(export(network, images(2, 8), tmp_path / "m.onnx"))
+    assert classifier.feature_dim == 8 * 36
+    assert classifier.num_classes == 5
+
+
+@pytest.mark.parametrize("kind", ["embedding", "regression"])
+def test_what_is_no_classifier_is_refused(kind: str, tmp_path: Path) -> None:
+    """Unit vectors and bounded numbers after a linear layer are not taken for class scores."""
+    functions: dict[str, Function] = {"embedding": F.normalize, "regression": torch.tanh}
+    path = export(Ending(mlp(), functions[kind]), table(2), tmp_path / "m.onnx")
+    with pytest.raises(UnsupportedModel) as caught:
+        load_onnx(path)
+    assert caught.value.code == "no_classifier_output"
+
+
+def test_scaled_inputs_are_features_of_a_linear_classifier(tmp_path: Path) -> None:
+    """Logistic regression behind a scaler: features are the scaled columns, the scaler's numbers are no weights."""
+    network = Scaled().eval()
+    classifier = opened(export(network, table(2), tmp_path / "m.onnx"))
+    (x,) = table(5)
+    torch.testing.assert_close(classifier(x)[1], (x - network.mean) / network.deviation)
+    assert weight_count(classifier) == 33
+    np.testing.assert_allclose(classifier(x)[0].detach(), run_file(tmp_path / "m.onnx", (x,)), atol=1e-5)
+
+
+def test_the_output_of_a_label_is_not_renamed(tmp_path: Path) -> None:
+    """What was read is recorded: the tensor before ArgMax, which the file can be asked for."""
+    path = export(Ending(mlp(), lambda y: y.argmax(1)), table(2), tmp_path / "m.onnx", output_names=["label"])
+    names = {name for n in onnx.load(path).graph.node for name in n.output}
+    assert load_onnx(path).output_name in names - {"label"}
