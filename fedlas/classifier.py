@@ -28,7 +28,11 @@ class Classifier(nn.Module):
 
     @abstractmethod
     def head(self, features: Tensor) -> Tensor:
-        """Return logits (N, K) for features (N, D); cheap enough to train alone on cached features."""
+        """Return logits (N, K) for features (N, D); cheap enough to train alone on cached features.
+
+        Raises:
+            TypeError: the logits need more than the features; `head_parameters` is empty then.
+        """
 
     @abstractmethod
     def head_parameters(self) -> list[nn.Parameter]:

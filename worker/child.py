@@ -63,15 +63,22 @@ def _answer(step: str, spec: dict[str, Any], folder: Path, emit: Callable[[dict[
     module, _, function = STEPS[step].partition(":")
     try:
         return {"result": getattr(import_module(module), function)(spec, folder, emit)}
-    except FedLASError as error:
-        return {"error": {"code": error.code, "message": error.message, "user_error": error.user_error}}
-    except MemoryError:
-        return {"error": {**_OUT_OF_MEMORY, "user_error": True}}
     except Exception as error:
-        traceback.print_exc()
-        if any(words in str(error) for words in _MEMORY_WORDS):
+        if _lacked_memory(error):
             return {"error": {**_OUT_OF_MEMORY, "user_error": True}}
+        if isinstance(error, FedLASError):
+            return {"error": {"code": error.code, "message": error.message, "user_error": error.user_error}}
+        traceback.print_exc()
         return {"error": {**_INTERNAL, "user_error": False}}
+
+
+def _lacked_memory(error: BaseException | None) -> bool:
+    """Whether an error, or the one that it was raised from, says so: importers explain whatever a graph runs into."""
+    while error is not None:
+        if isinstance(error, MemoryError) or any(words in str(error) for words in _MEMORY_WORDS):
+            return True
+        error = error.__cause__
+    return False
 
 
 def _claim_stdout() -> Callable[[dict[str, Any]], None]:

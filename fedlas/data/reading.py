@@ -77,8 +77,8 @@ def read_dataset(
         columns = reader.read(named, Building(scratch, allow_nan=missing == "nan"))
         class_names = _class_names(columns.named.pop(_CLASS_NAMES)) if names_classes else None
         return _dataset(columns, chosen, class_names, seen_by_model, split_seed, format)
-    except MemoryError as error:
-        raise BadDataset("too_large", "the arrays do not fit into memory") from error
+    except MemoryError:
+        raise BadDataset("too_large", "the arrays do not fit into memory") from None
     except OSError as error:
         if error.errno == errno.EFBIG:
             raise BadDataset("too_large", "an array is larger than a file may be here") from error

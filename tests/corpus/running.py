@@ -107,7 +107,7 @@ def run_together(cases: Sequence[BadFile], folder: Path) -> list[Answer]:
     done = subprocess.run(
         [sys.executable, "-m", "tests.corpus.driver", str(folder)],
         cwd=ROOT, stdin=subprocess.DEVNULL, capture_output=True, check=False, text=True, timeout=_PATIENCE_S,
-        env={**os.environ, "HOME": str(folder), "TMPDIR": str(folder)},
+        env=sandbox._environment(folder),
     )  # fmt: skip
     answers = json.loads((folder / "answers.json").read_text()) if (folder / "answers.json").exists() else []
     found = [_from_driver(answer) for answer in answers]

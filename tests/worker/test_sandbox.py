@@ -14,9 +14,10 @@ from typing import Any
 
 import pytest
 
+from fedlas.errors import UnsupportedModel
 from tests.helpers import uploads as made
 from tests.helpers.service import ROOT, children_of, is_alive, until
-from worker import sandbox
+from worker import child, sandbox
 from worker.sandbox import Limits, Outcome
 
 Json = dict[str, Any]
@@ -140,7 +141,8 @@ def test_no_secret_reaches_the_child(tmp_path: Path, monkeypatch: pytest.MonkeyP
         inspect(tmp_path / "a", b"model", step=SLOW, on_tick=look)
     assert b"s3cr3t" not in found[0]
     names = {entry.partition(b"=")[0].decode() for entry in found[0].split(b"\0") if entry}
-    assert names <= {*sandbox._PASSED_ON, "HOME", "TMPDIR", "PYTHONUNBUFFERED", "ORT_DISABLE_TELEMETRY"}
+    own = {"HOME", "TMPDIR", "PYTHONUNBUFFERED", "ORT_DISABLE_TELEMETRY", "ARROW_DEFAULT_MEMORY_POOL"}
+    assert names <= {*sandbox._PASSED_ON, *own}
     assert f"HOME={tmp_path / 'a'}".encode() in found[0]
 
 
@@ -215,3 +217,22 @@ def test_child_without_supervisor_exits(tmp_path: Path) -> None:
     assert done.returncode == 3
     assert not (tmp_path / "answer.json").exists()
     assert time.monotonic() - started < 60
+
+
+def test_a_lack_of_memory_is_told_apart_from_a_bad_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An importer that explains what PyTorch ran into does not call a sound file invalid because memory was short."""
+
+    def importer(cause: BaseException) -> Callable[..., None]:
+        def fails(*_: object) -> None:
+            raise UnsupportedModel("invalid_graph", "the graph is not valid ONNX") from cause
+
+        return fails
+
+    for cause, code in (
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 8 bytes"), "out_of_memory"),
+        (ValueError("a node without inputs"), "invalid_graph"),
+    ):
+        monkeypatch.setattr("worker.inspection.inspect_model", importer(cause))
+        answer = child._answer("inspect_model", {}, tmp_path, lambda _: None)
+        assert answer["error"]["code"] == code
+        assert answer["error"]["user_error"] is True

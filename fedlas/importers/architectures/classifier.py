@@ -17,7 +17,9 @@ from fedlas.importers.onnx.graph_classifier import GraphClassifier
 
 
 class NativeClassifier(GraphClassifier):
-    """`network` as it is; its features are what its last layer reads.
+    """`network` as it is; its features are what its last layer reads, the mean over positions where that is a map.
+
+    Scores that are pooled after the last layer need the whole map: then there is no `head`.
 
     Attributes:
         network: gives scores (N, K) for images (N, C, H, W).
@@ -33,7 +35,8 @@ class NativeClassifier(GraphClassifier):
         self.network, self.heads = network, heads
         self.architecture, self.notes = architecture, tuple(notes)
         self.num_classes = num_classes
-        self.feature_dim = sum(math.prod(shape) for shape in heads.shapes)
+        self._pools = any(math.prod(shape[1:]) > 1 for shape in heads.shapes)
+        self.feature_dim = sum(shape[0] if self._pools else math.prod(shape) for shape in heads.shapes)
         self.inputs = (InputSpec("input", "float32", ("N", *image_shape)),)
         self.input_names, self.lengths = ("input",), {}
         self.output_name, self.output_kind = "logits", "logits"
@@ -48,16 +51,21 @@ class NativeClassifier(GraphClassifier):
         (images,) = inputs
         with listening(self.network, self.heads.paths) as heard:
             logits: Tensor = self.network(images.to(torch.float32))
-        return logits, torch.cat([value.flatten(1) for (value,) in heard], 1)
+        features = [value.flatten(2).mean(2) if self._pools else value.flatten(1) for (value,) in heard]
+        return logits, torch.cat(features, 1)
 
     def head(self, features: Tensor) -> Tensor:
-        """Return logits (N, K) for features (N, D)."""
+        """Return logits (N, K) for features (N, D); raises TypeError where the features alone do not tell them."""
+        if self._pools:
+            raise TypeError(f"the logits need the whole map that {self.feature_layer} is, not its mean alone")
         parts = torch.split(features, [math.prod(shape) for shape in self.heads.shapes], 1)
         shaped = [part.unflatten(1, shape) for part, shape in zip(parts, self.heads.shapes, strict=True)]
         return self.heads.scores(self.network, shaped)
 
     def head_parameters(self) -> list[nn.Parameter]:
-        """The parameters of the last layers."""
+        """The parameters of the last layers; none where there is no head."""
+        if self._pools:
+            return []
         layers = [self.network.get_submodule(path) for chain in self.heads.chains for path in chain]
         return [parameter for layer in layers for parameter in layer.parameters()]
 

@@ -21,7 +21,7 @@ from torch import Tensor
 from fedlas.errors import UnsupportedModel
 from fedlas.importers.onnx.evaluate import constant_tensors, outputs_of, run_node
 from fedlas.importers.onnx.examples import InputSpec, example_inputs
-from fedlas.importers.onnx.graph import Graph
+from fedlas.importers.onnx.graph import Graph, attribute
 from fedlas.importers.onnx.roles import constant_derived
 
 Shape = tuple[int, ...]
@@ -167,6 +167,10 @@ class _Repair:
             self._mend_reshape(node)
         elif node.op_type == "Expand" and node.input[1] in self.derived:
             self._mend_expand(node)
+        elif node.op_type == "Resize" and len(node.input) > 3 and node.input[3] in self.derived:
+            self._mend_resize(node)
+        elif node.op_type in ("LSTM", "GRU", "RNN"):
+            self._mend_recurrent(node)
         elif node.op_type == "Concat" or node.op_type in _BROADCASTING:
             for position, name in enumerate(node.input):
                 if name and name in self.derived:
@@ -228,13 +232,44 @@ class _Repair:
         elif self.batch > 1 and target and target[0] == self.batch and (offset > 0 or shape[0] == 1):
             node.input[1] = self._with_batch(fixed, 0)
 
+    def _mend_resize(self, node: NodeProto) -> None:
+        """Sizes that are written for all axes have the exporter's rows among them."""
+        old, new = self.before[node.input[0]], tuple(self.values[node.input[0]].shape)
+        sizes: list[int] = self.values[node.input[3]].tolist()
+        axes = [axis % len(old) for axis in attribute(node, "axes", range(len(old)))]
+        for place, axis in enumerate(axes):
+            if old[axis] != new[axis] and sizes[place] == old[axis]:
+                node.input[3] = self._with_size(sizes, place, self._size_of(node.input[0], axis))
+
     def _with_batch(self, shape: list[int], axis: int) -> str:
         """`shape` with the running number of rows at `axis`."""
         if self.batch_size is None:
-            rows = self._add("Shape", [self.graph.input_names[0]])
-            self.batch_size = self._add("Gather", [rows, self._constant([0])], axis=0)
-        parts = [self._constant(shape[:axis]), self.batch_size, self._constant(shape[axis + 1 :])]
+            self.batch_size = self._size_of(self.graph.input_names[0], 0)
+        return self._with_size(shape, axis, self.batch_size)
+
+    def _size_of(self, name: str, axis: int) -> str:
+        return self._add("Gather", [self._add("Shape", [name]), self._constant([axis])], axis=0)
+
+    def _with_size(self, shape: list[int], axis: int, size: str) -> str:
+        parts = [self._constant(shape[:axis]), size, self._constant(shape[axis + 1 :])]
         return self._add("Concat", [p for p in parts if self.values[p].numel()], axis=0)
+
+    def _mend_recurrent(self, node: NodeProto) -> None:
+        """Lengths (rows,) and states (directions, rows, width) before the first step, written for the exporter's rows.
+
+        Rows of a layer may be several for each of the graph's (sentences of a document), so its own input is asked.
+        """
+        axis = 0 if attribute(node, "layout", 0) else 1
+        old, new = self.before[node.input[0]][axis], self.values[node.input[0]].shape[axis]
+        for position, place in ((4, 0), (5, axis), (6, axis)):
+            name = node.input[position] if position < len(node.input) else ""
+            if old == new or not name or name not in self.derived or self.values[name].shape[place] != old:
+                continue
+            if old > 1:
+                name = self._one_row(name, place)
+            ones = [1] * self.values[name].ndim
+            size = self._size_of(node.input[0], axis)
+            node.input[position] = self._add("Expand", [name, self._with_size(ones, place, size)])
 
     def _mend_operand(self, node: NodeProto, position: int) -> None:
         """A constant operand with the exporter's batch along an axis that follows the rows."""

@@ -16,6 +16,8 @@ from fedlas.importers.onnx.graph import Graph, attribute
 Shapes = Mapping[str, tuple[int, ...]]
 
 LAYOUT = ("Identity", "Flatten", "Reshape", "Squeeze", "Unsqueeze", "Transpose")
+# What JAX and TensorFlow write between a reduction and the tensor that it is taken off or divides.
+_WIDENING = ("Expand", "Max", "Cast")
 _SUMS = ("ReduceSum", "ReduceMax", "ReduceLogSumExp")
 
 
@@ -128,13 +130,23 @@ class _Reader:
         return axis > 0 and covered == int(np.prod(shape[1:]))
 
     def _reduced(self, name: str, op_type: str) -> str | None:
-        """What a reduction over all of a row's scores has reduced."""
-        node = self.producer(name, *_SUMS, *LAYOUT)
-        while node is not None and node.op_type in LAYOUT:
-            node = self.producer(node.input[0], *_SUMS, *LAYOUT)
+        """What a reduction over all of a row's scores has reduced, also where it is widened to their shape again."""
+        node = self.producer(name, *_SUMS, *LAYOUT, *_WIDENING)
+        while node is not None and node.op_type not in _SUMS:
+            source = self._floored(node) if node.op_type == "Max" else node.input[0]
+            node = None if source is None else self.producer(source, *_SUMS, *LAYOUT, *_WIDENING)
         if node is None or node.op_type != op_type or int(np.prod(self.shapes[node.output[0]])) != self.rows:
             return None
         return str(node.input[0])
+
+    def _floored(self, node: NodeProto) -> str | None:
+        """The other operand of a maximum with minus infinity, which JAX takes of every maximum."""
+        others = [name for name in node.input if not self._is_lowest(name)]
+        return others[0] if len(others) == 1 else None
+
+    def _is_lowest(self, name: str) -> bool:
+        value = self.graph.constants.get(name)
+        return value is not None and bool(np.all(value <= np.finfo(np.float32).min))
 
     def _written_softmax(self, node: NodeProto) -> str | None:
         """exp(z) / Σ exp(z), also times the reciprocal, also with the maximum taken off before."""

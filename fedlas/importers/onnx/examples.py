@@ -10,7 +10,7 @@ import torch
 from onnx import ValueInfoProto, helper
 from torch import Tensor
 
-from fedlas.errors import UnsupportedModel
+from fedlas.errors import Mismatch, UnsupportedModel
 from fedlas.importers.onnx.evaluate import shapes_of
 from fedlas.importers.onnx.graph import Graph
 
@@ -56,8 +56,9 @@ def fixed_batch(inputs: list[ValueInfoProto]) -> int | None:
         shown = ", ".join(f"{name}: {size or 'open'}" for name, size in sizes.items())
         raise UnsupportedModel(
             "no_classifier_output",
-            f"every input must have the rows as its first axis, but these differ ({shown}); "
-            "models with recurrent state inputs are not classifiers of independent rows",
+            f"every input must have the rows as its first axis, but these differ ({shown}); inputs of one row among "
+            "others are recurrent states, which a classifier of independent rows does not have, or constants whose "
+            "values the exporter left out (tf2onnx does so for Keras' Normalization): export with their values inside",
         )
     return next(iter(sizes.values())) or None
 
@@ -108,15 +109,17 @@ def find_lengths(graph: Graph, specs: list[InputSpec], rows: int) -> tuple[dict[
     """
     names = {size: axis for spec in specs for axis, size in enumerate(spec.shape[1:]) if isinstance(size, str)}
     channels = {s for spec in specs if len(spec.shape) >= 4 for s in spec.shape[1:2] if isinstance(s, str)}
-    failure: UnsupportedModel | None = None
+    failure: UnsupportedModel | Mismatch | None = None
     for length in dict.fromkeys((*_LENGTHS, *_sizes_in(graph))):
         for depth in (3, 1) if channels else (1,):
             lengths = {name: depth if name in channels else length for name in names}
             try:
                 return lengths, shapes_of(graph, example_inputs(specs, rows, lengths))
-            except UnsupportedModel as error:
+            except (UnsupportedModel, Mismatch) as error:  # a length beyond a table of positions is a mismatch
                 failure = failure or error
         if not names:
             break
     assert failure is not None
+    if isinstance(failure, Mismatch):
+        raise UnsupportedModel("invalid_graph", f"no made-up row can be run: {failure}") from failure
     raise failure

@@ -22,7 +22,7 @@ _POOLS = ("GlobalAveragePool", "AveragePool", "ReduceMean", "ReduceSum", "Reduce
           "ReduceLogSumExp")  # fmt: skip
 # What may stand between the last linear layer and the output where nothing else says that this is a classifier.
 _AFTER_HEAD = ("Add", "Sub", "Mul", "Div", "Identity", "Cast", "Flatten", "Reshape", "Squeeze", "Unsqueeze",
-               "Dropout", "Gather", "Slice", "Transpose", "Sum", "Mean", "Concat", "BatchNormalization",
+               "Dropout", "Gather", "GatherND", "Slice", "Transpose", "Sum", "Mean", "Concat", "BatchNormalization",
                *_POOLS)  # fmt: skip
 # Operators whose further inputs are shapes, axes or places.
 _SHAPED = ("Reshape", "Expand", "Slice", "Tile", "Squeeze", "Unsqueeze", "Split", "Pad", *_POOLS)
@@ -187,20 +187,21 @@ class _Walk:
                 # One number a row scales its scores, whatever it is computed by.
                 scale = scale or (name != logits and int(np.prod(self.shapes[name][1:])) == 1)
                 direct = direct and (scale or node.op_type in _AFTER_HEAD or self._before_pool(node))
-                pending.extend((source, scale) for source in _data_inputs(node))
+                pending.extend((source, scale) for source in self._data_inputs(node))
         return list(dict.fromkeys(reversed(found))), direct
 
     def has_linear(self, logits: str) -> bool:
         return any(linear_input(node, self.derived) is not None for node in self.graph.cone([logits]))
 
+    def _data_inputs(self, node: NodeProto) -> list[str]:
+        """Places say which scores are taken (those of a text's last token), not what they are."""
+        picks = node.op_type in ("Gather", "GatherND") and node.input[0] not in self.derived
+        return list(node.input[:1] if picks or node.op_type in _SHAPED else node.input)
+
     def _before_pool(self, node: NodeProto) -> bool:
         """SqueezeNet applies its last ReLU between the 1×1 convolution and the pooling."""
         readers = self.readers.get(node.output[0], [])
         return node.op_type == "Relu" and bool(readers) and all(reader.op_type in _POOLS for reader, _ in readers)
-
-
-def _data_inputs(node: NodeProto) -> list[str]:
-    return list(node.input[:1] if node.op_type in _SHAPED else node.input)
 
 
 def linear_input(node: NodeProto, derived: set[str]) -> str | None:

@@ -30,7 +30,7 @@ from fedlas.importers.onnx.heads import Head, check_head_alone, find_head, stand
 from fedlas.importers.onnx.lowering import Lowered, lower
 from fedlas.importers.onnx.normalise import check_operators, normalise, unsupported
 from fedlas.importers.onnx.opaque import open_opaque
-from fedlas.importers.onnx.pooling import pool_first
+from fedlas.importers.onnx.pooling import pool_features, pool_first
 from fedlas.importers.onnx.reading import read_model
 from fedlas.importers.onnx.roles import TRANSPARENT, find_weights
 from fedlas.importers.onnx.sharing import modules_of, unshare
@@ -113,7 +113,10 @@ def _trainable(model: ModelProto, output: str | None, features: str | None, task
     if features is None and pool_first(graph, head, shapes):
         shapes = shapes_of(graph, example_inputs(specs, rows, lengths))
         head = replace(find_head(graph, graph.outputs[0], shapes), output=head.output)
-    return _build(graph, head, shapes, specs, lengths, task, modules)
+    pooled = pool_features(graph, head, shapes) if features is None else None
+    if pooled is not None:
+        shapes = shapes_of(graph, example_inputs(specs, rows, lengths))
+    return _build(graph, head, shapes, specs, lengths, task, modules, pooled)
 
 
 def _refuse_states(graph: Graph) -> None:
@@ -134,6 +137,8 @@ def _keep_outputs(graph: Graph, output: str | None) -> None:
     """Drop what no wanted output needs, and outputs that need unknown operators where others do not."""
     if output is not None and output not in graph.outputs:
         raise UnsupportedModel("unknown_output", f"the model has no output {output!r}; its outputs are {graph.outputs}")
+    if output is None and set(graph.outputs) >= set(STANDARD_OUTPUTS):
+        output = "probabilities"  # a file of ours that comes back
     wanted = [output] if output is not None else list(dict.fromkeys(graph.outputs))
     possible = [name for name in wanted if not unsupported(graph.cone([name]))]
     graph.prune(possible or wanted)
@@ -208,20 +213,27 @@ def _build(
     lengths: Mapping[str, int],
     task: str | None,
     modules: Mapping[str, str],
+    pooled: str | None,
 ) -> OnnxClassifier:
     logits = standard_logits(graph, head, shapes)
-    graph.prune([logits, *head.frontier])
+    features = head.frontier if pooled is None else (pooled,)
+    graph.prune([logits, *features])
     check_head_alone(graph, logits, head.frontier)
     unshare(graph, modules)
     weights = reached(graph, [logits], find_weights(graph, shapes))
     num_classes = max(head.columns, 2)
-    body = lower(graph, graph.input_names, head.frontier, weights)
-    tail = lower(graph, head.frontier, [logits], weights)
+    if pooled is None:
+        body, tail = lower(graph, graph.input_names, features, weights), lower(graph, features, [logits], weights)
+        places = _places(body=body, head_network=tail)
+    else:  # the logits need more than the features, so there is no head that could be trained alone
+        body, tail = lower(graph, graph.input_names, [logits, pooled], weights), None
+        places = _places(body=body)
     classifier = OnnxClassifier(
         body=body.module,
-        head=tail.module,
-        template=Template(graph, logits, head.frontier, _places(body=body, head_network=tail)),
-        feature_shapes=[shapes[name][1:] for name in head.frontier],
+        head=None if tail is None else tail.module,
+        template=Template(graph, logits, features, places),
+        feature_shapes=[shapes[name][1:] for name in features],
+        feature_layer=",".join(head.frontier),
         inputs=specs,
         num_classes=num_classes,
         output_name=head.output,

@@ -34,6 +34,7 @@ MAX_OPSET, MIN_OPSET, MAX_IR = 26, 7, 13
 MOST_BYTES = 2**31 - 1
 #: One row of an input; the largest images and volumes that anybody classifies are far below.
 _LARGEST_ROW = 256 * 1024**2
+_OPSET_OF_CLASSICAL = 13
 _CLASSICAL = "ai.onnx.ml"
 #: Nested graphs may run for ever, and no exporter needs them for a classifier in inference.
 _CONTROL_FLOW = frozenset({"If", "Loop", "Scan", "SequenceMap"})
@@ -74,6 +75,7 @@ def read_model(path: str | Path) -> ModelProto:
     refuse_foreign(content[:64])
     model = _parse(content)
     del content
+    _name_standard_opset(model)
     _check_versions(model)
     _refuse_quantised(model)
     _check_operators(model)
@@ -132,6 +134,13 @@ def standard_opset(model: ModelProto) -> int:
     return next((entry.version for entry in model.opset_import if entry.domain in STANDARD_DOMAINS), 0)
 
 
+def _name_standard_opset(model: ModelProto) -> None:
+    """A file of classical operators alone need not name the standard ones, which replace them in here."""
+    domains = {node.domain for node in every_node(model)}
+    if standard_opset(model) == 0 and domains == {_CLASSICAL}:
+        model.opset_import.add(domain="", version=_OPSET_OF_CLASSICAL)
+
+
 def _check_versions(model: ModelProto) -> None:
     opset = standard_opset(model)
     if not MIN_OPSET <= opset <= MAX_OPSET:
@@ -171,8 +180,14 @@ def _check_operators(model: ModelProto) -> None:
             "unsupported_operator",
             f"the graph uses operators that are not on the list of allowed ones: {', '.join(refused[:20])}"
             f"{' …' if len(refused) > 20 else ''}; allowed are the standard operators without control flow, "
-            f"{_CLASSICAL}, and ONNX Runtime's fused activations, normalisations and attention",
+            f"{_CLASSICAL}, and ONNX Runtime's fused activations, normalisations and attention{_advice(refused)}",
         )
+
+
+def _advice(refused: list[str]) -> str:
+    if "Loop" not in refused:
+        return ""
+    return "; a Loop is, for example, a recurrent layer written as a loop (Keras): export with unroll=True"
 
 
 @cache
@@ -188,6 +203,9 @@ def _allowed() -> frozenset[str]:
 def _check_inputs(model: ModelProto) -> None:
     """What one row takes is known before anything of that size is made."""
     for info in model.graph.input:
+        for dim in info.type.tensor_type.shape.dim:
+            if dim.dim_value == -1:  # how PaddlePaddle writes an open axis, and how ONNX Runtime reads it
+                dim.ClearField("value")
         shape = [dim.dim_value for dim in info.type.tensor_type.shape.dim]
         if any(size < 0 for size in shape):
             raise UnsupportedModel("corrupt", f"input {info.name!r} has the shape {tuple(shape)}")

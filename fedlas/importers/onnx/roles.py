@@ -36,6 +36,7 @@ _WEIGHT_INPUTS: dict[str, tuple[int, ...]] = {
     "com.microsoft.MultiHeadAttention": (3,),
     "com.microsoft.BiasGelu": (1,),
     "com.microsoft.FastGelu": (1,),
+    "com.microsoft.EmbedLayerNormalization": (2, 3, 4, 5, 6),
     "com.microsoft.FusedMatMul": (0, 1),
     "com.microsoft.FusedConv": (1, 2),
     "com.microsoft.FusedGemm": (0, 1, 2),
@@ -88,7 +89,7 @@ class _Roles:
         self.trainable = {
             n for n, v in graph.constants.items() if v.dtype == np.float32 and v.size and not n.startswith(OURS)
         }
-        self.rotary = _rotary_tables({n: graph.constants[n] for n in self.trainable})
+        self.rotary = _rotary_tables({n: graph.constants[n] for n in self.trainable}) | _rotary_caches(graph)
         self.weights: set[str] = set()
         self.learned: set[str] = set()
         # Constant tensors that were followed to the constants they are computed from, and whether one was a weight.
@@ -156,7 +157,8 @@ class _Roles:
         if node.op_type == "Gather":  # an embedding, looked up by an input
             table = self.graph.constants.get(node.input[0])
             looked_up = position == 0 and node.input[1] in self.data
-            return looked_up and (table is None or (table.ndim == 2 and _varied(table)))
+            known = table is not None and (table.ndim != 2 or node.input[0] in self.rotary or not _varied(table))
+            return looked_up and not known
         if node.op_type == "InstanceNormalization" and self._is_group_norm(node):
             return False
         return position in _WEIGHT_INPUTS.get(operator_name(node), ())
@@ -204,6 +206,19 @@ def _is_mask(value: Array) -> bool:
     if value.size < 16 or len(distinct := np.unique(value[..., :64])) != 2 or 0 not in distinct:
         return False
     return len(np.unique(value)) == 2
+
+
+def _rotary_caches(graph: Graph) -> set[str]:
+    """Constants that RotaryEmbedding reads as cosines and sines, also picked by position before; some are scaled."""
+    producers, found = graph.producers(), set[str]()
+    pending = [name for node in graph.nodes if operator_name(node) == "RotaryEmbedding" for name in node.input[1:3]]
+    while pending:
+        name = pending.pop()
+        if name in graph.constants:
+            found.add(name)
+        elif (node := producers.get(name)) is not None and node.op_type in TRANSPARENT:
+            pending.append(node.input[0])
+    return found
 
 
 def _rotary_tables(values: Mapping[str, Array]) -> set[str]:

@@ -17,7 +17,7 @@ from fedlas.errors import UnsupportedModel
 #: The largest classifiers that exporters write stay below ten thousand nodes; importing takes about 1 ms for each.
 MOST_NODES = 20_000
 _MOST_PARTS = 1_000_000
-#: An element of a tensor may be a field of its own, in files of very old writers.
+#: An element of a list may be a field of its own, in files of very old writers and in trees of many nodes.
 _MOST_FIELDS = 20_000_000
 #: Model, graph, node, attribute, tensor; each nested graph adds three. The parser itself gives up at 100.
 _DEEPEST = 60
@@ -43,6 +43,8 @@ def survey(content: bytes) -> None:
             end, known = outer.pop()
             continue
         fields += 1
+        if fields > _MOST_FIELDS:
+            break
         tag, position = _varint(content, position, end)
         kind = tag & 7
         if kind == _SIZED:
@@ -53,7 +55,7 @@ def survey(content: bytes) -> None:
                 continue
             parts += 1
             nodes += inner[0] == NodeProto.DESCRIPTOR.full_name
-            _check(nodes, parts, fields, len(outer))
+            _check(parts, fields, len(outer))
             _within(position + size, end)
             outer.append((end, known))
             end, known = position + size, inner
@@ -64,7 +66,9 @@ def survey(content: bytes) -> None:
         else:
             raise DecodeError("a group, which ONNX does not use")
     _within(position, end)
-    _check(nodes, parts, fields, len(outer))
+    _check(parts, fields, len(outer))
+    if nodes > MOST_NODES:
+        raise _too_many(f"the graph has {nodes:,} nodes; at most {MOST_NODES:,} can be opened")
 
 
 def _within(position: int, end: int) -> None:
@@ -72,17 +76,26 @@ def _within(position: int, end: int) -> None:
         raise DecodeError("a field reaches beyond its message")
 
 
-def _check(nodes: int, parts: int, fields: int, depth: int) -> None:
-    if nodes > MOST_NODES or parts > _MOST_PARTS or fields > _MOST_FIELDS:
-        raise UnsupportedModel(
-            "too_many_nodes",
-            f"the graph is too large: at most {MOST_NODES:,} nodes, {_MOST_PARTS:,} parts (attributes, tensors, "
-            f"descriptions) and {_MOST_FIELDS:,} fields can be opened",
+def _check(parts: int, fields: int, depth: int) -> None:
+    """These two limits end the count, so how much lies beyond them is not known; nodes are counted to the end."""
+    if parts > _MOST_PARTS:
+        raise _too_many(
+            f"the graph has more than {_MOST_PARTS:,} parts (nodes, attributes, tensors, descriptions), the most that "
+            f"can be opened; classifiers have at most {MOST_NODES:,} nodes"
+        )
+    if fields > _MOST_FIELDS:
+        raise _too_many(
+            f"the file has more than {_MOST_FIELDS:,} values in lists that are not packed (for example those of a "
+            "tree ensemble), the most that can be opened; send fewer or smaller trees"
         )
     if depth > _DEEPEST:
         raise UnsupportedModel(
             "too_deep", f"graphs are nested more than {_DEEPEST} levels deep; a classifier needs no nested graphs"
         )
+
+
+def _too_many(found: str) -> UnsupportedModel:
+    return UnsupportedModel("too_many_nodes", found)
 
 
 def _varint(content: bytes, position: int, end: int) -> tuple[int, int]:
