@@ -7,10 +7,10 @@ STAMP := $(VENV)/.installed
 OPENAPI := openapi/openapi.json
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test serve check bench openapi clean
+.PHONY: help setup demo test exhaustive serve check bench openapi clean
 
 help: ## show this list
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-9s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-11s %s\n", $$1, $$2}'
 
 setup: $(STAMP) ## install everything into .venv
 
@@ -24,7 +24,10 @@ demo: setup ## from an overconfident classifier to calibrated predictions, on re
 	$(BIN)/fedlas demo
 
 test: setup ## run the tests
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m "not slow and not gpu"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m "not slow and not exhaustive and not gpu"
+
+exhaustive: setup ## every architecture, both exporters, and every bad file alone and live (half an hour)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m "exhaustive and not gpu" --timeout 1800
 
 serve: setup ## API, worker and broker on this machine, data in ./fedlas-data
 	$(BIN)/fedlas serve
@@ -47,6 +50,8 @@ bench: setup ## measure (hours); results are written down in benchmarks/README.m
 	$(BIN)/python -m benchmarks.guarantees
 	$(BIN)/python benchmarks/head_race.py
 	$(BIN)/python benchmarks/shift.py
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.importers
+	$(BIN)/python -m benchmarks.streaming
 	$(BIN)/python benchmarks/calibration.py
 
 clean: ## remove what was built, but no data

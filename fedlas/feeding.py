@@ -11,10 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fedlas.data.storage import release
-
-#: Pages of mapped arrays are given back after so many bytes were read.
-_GIVEN_BACK_AFTER = 1 << 27
+from fedlas.data.storage import RowReader
 
 
 def tensor(array: Any) -> Tensor:
@@ -27,8 +24,8 @@ def tensor(array: Any) -> Tensor:
 class Feed:
     """The rows of one array per model input.
 
-    Arrays that are mapped from disk are read one batch ahead, while the network computes, and their pages are given
-    back: a dataset larger than memory is fed without being held.
+    Arrays that are mapped from disk are read from their files one batch ahead, while the network computes: a dataset
+    larger than memory is fed without being held.
 
     Raises:
         ValueError: there is no array or no row, or the arrays have different lengths.
@@ -37,8 +34,7 @@ class Feed:
     def __init__(self, arrays: Sequence[NDArray[Any] | Tensor], device: torch.device) -> None:
         self._tensors = [tensor(array) for array in arrays]
         self._device = device
-        self._mapped = [array for array in arrays if isinstance(array, np.memmap)]
-        self._read = 0
+        self._readers = [RowReader(array) if isinstance(array, np.memmap) else None for array in arrays]
         if not self._tensors or len(self._tensors[0]) == 0:
             raise ValueError("inputs must hold at least one array and one row")
         lengths = [len(array) for array in self._tensors]
@@ -51,7 +47,7 @@ class Feed:
     @property
     def on_disk(self) -> bool:
         """Whether any of the arrays is mapped."""
-        return bool(self._mapped)
+        return any(self._readers)
 
     @property
     def floating(self) -> bool:
@@ -60,7 +56,7 @@ class Feed:
 
     def batches(self, chosen: Iterable[Tensor | slice]) -> Iterator[tuple[Tensor | slice, list[Tensor]]]:
         """For each choice of rows: the choice, and those rows of every input on the device."""
-        if not self._mapped:
+        if not self.on_disk:
             for rows in chosen:
                 yield rows, [array[rows].to(self._device, non_blocking=True) for array in self._tensors]
             return
@@ -78,11 +74,8 @@ class Feed:
         return rows, [array.to(self._device, non_blocking=True) for array in batch.result()]
 
     def _gather(self, rows: Tensor | slice) -> list[Tensor]:
-        # A slice is copied too: what is on its way must not be a page that has been given back.
-        batch = [array[rows].clone() if isinstance(rows, slice) else array[rows] for array in self._tensors]
-        self._read += sum(array.nbytes for array in batch)
-        if self._read > _GIVEN_BACK_AFTER:
-            self._read = 0
-            for mapped in self._mapped:
-                release(mapped)
-        return batch
+        chosen = rows if isinstance(rows, slice) else rows.numpy()
+        return [
+            array[rows] if reader is None else torch.from_numpy(reader[chosen])
+            for array, reader in zip(self._tensors, self._readers, strict=True)
+        ]

@@ -10,7 +10,7 @@ import torch
 
 from fedlas.data import SPLITS, Dataset, load_dataset, save_dataset
 from fedlas.data.images import EncodedImages
-from fedlas.data.storage import pieces, read_arrays, release, write_arrays
+from fedlas.data.storage import RowReader, pieces, read_arrays, release, write_arrays
 from fedlas.feeding import Feed
 from fedlas.losses import FedLASLoss
 from fedlas.train import TrainConfig, fit, predict_logits
@@ -62,6 +62,21 @@ def test_given_back_pages_are_read_again(tmp_path: Path) -> None:
     copy = ARRAYS["x"].copy()
     release(copy)
     np.testing.assert_array_equal(copy, ARRAYS["x"])
+
+
+def test_rows_are_read_from_the_file(tmp_path: Path) -> None:
+    """Any choice of rows of a mapped array, or of a part of it, comes as if indexed; other arrays are refused."""
+    write_arrays(tmp_path / "a.npz", ARRAYS)
+    mapped = read_arrays(tmp_path / "a.npz", mapped_from=0)["x"]
+    rows = np.array([3, 0, 29, 3])
+    for array in (mapped, mapped[20:50]):
+        reader = RowReader(array)
+        np.testing.assert_array_equal(reader[rows], array[rows])
+        np.testing.assert_array_equal(reader[5:11], array[5:11])
+        assert len(reader[7:7]) == 0
+    for other in (ARRAYS["x"], mapped[::2], mapped[:, :3]):
+        with pytest.raises(ValueError, match="must be mapped from a file"):
+            RowReader(other)
 
 
 def test_pieces_are_the_whole() -> None:

@@ -61,11 +61,21 @@ class StagedFile:
                 self._file.close()
 
     def keep(self) -> str:
-        """Move the file to its final place and return its digest; a file already there is the same file."""
+        """Move the file to its final place and return its digest; a file already there is the same file, and stays.
+
+        Somebody may be reading it: a confined child may open that very file, and no other that takes its name.
+        """
         self.seal()
         target = self._store.place(self.digest)
         target.parent.mkdir(parents=True, exist_ok=True)
-        os.replace(self.path, target)
+        try:
+            os.link(self.path, target)
+        except FileExistsError:
+            return self.digest
+        except OSError:  # a file system without hard links
+            os.replace(self.path, target)
+            return self.digest
+        self.path.unlink()
         return self.digest
 
     def discard(self) -> None:

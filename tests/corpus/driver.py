@@ -18,7 +18,7 @@ from worker.confinement import confine
 def main(folder: Path) -> None:
     """Answer all orders."""
     orders = json.loads((folder / "orders.json").read_text())
-    # Not ru_maxrss, which begins at the size of the process that this one was forked from; opened while that is allowed.
+    # Not ru_maxrss, which begins at the size of the process that this one was forked from.
     status = Path("/proc/self/status").open()  # noqa: SIM115
     child._take_limits(orders["limits"])
     confine(folder, child.named_files({str(i): order["spec"] for i, order in enumerate(orders["orders"])}))

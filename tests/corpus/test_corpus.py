@@ -63,7 +63,7 @@ def _command(pid: int) -> bytes:
         return b""
 
 
-@pytest.mark.parametrize("kind", BY_KIND)
+@pytest.mark.parametrize("kind", [pytest.param(k, marks=pytest.mark.slow) if k == "models" else k for k in BY_KIND])
 def test_all_are_answered_by_one_child(kind: str, tmp_path: Path) -> None:
     """Each file of the corpus is answered with one of its codes, and the process that opened it opens the next."""
     answers = run_in_turn(BY_KIND[kind], tmp_path / "all")
@@ -78,7 +78,7 @@ def test_hungry_files(name: str, tmp_path: Path) -> None:
     _alone(case, tmp_path)
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("case", ALL, ids=lambda case: case.name)
 def test_each_alone(case: BadFile, tmp_path: Path) -> None:
     """Each file in a sandboxed child of its own: its code, within 30 s and 1 GB, and nothing is left outside."""

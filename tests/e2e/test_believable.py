@@ -151,6 +151,7 @@ def test_decisions_follow_the_costs(service: Service, promised: Json) -> None:
     assert [answer["decision"] for answer in plain] == [answer["label"] for answer in plain]
 
 
+@pytest.mark.slow
 def test_nothing_is_promised_without_guarantee_rows(service: Service, uploads: Uploads) -> None:
     """A dataset without guarantee rows gives a calibrated model that refuses `max_error` and `coverage`."""
     splits = np.where(made.digits()[2] == "guarantee", "calibration", made.digits()[2])
@@ -196,6 +197,7 @@ def test_seen_rows_offered_as_unseen(service: Service, uploads: Uploads) -> None
     assert any("has not seen these rows" in sentence for sentence in report["summary"])
 
 
+@pytest.mark.slow
 def test_a_destroyed_candidate_is_not_served(service: Service, digits: tuple[Json, Json]) -> None:
     """At a learning rate of 5 the network is destroyed: what comes back is the uploaded one, with its accuracy."""
     settings = {"learning_rate": 5.0, "epochs": 3, "scope": "all"}
@@ -208,6 +210,7 @@ def test_a_destroyed_candidate_is_not_served(service: Service, digits: tuple[Jso
     assert accuracy["calibrated"] >= accuracy["uploaded"] - 0.005
 
 
+@pytest.mark.slow
 def test_missing_values_end_in_a_sentence(service: Service, uploads: Uploads) -> None:
     """NaN in one row: rejected with row and place, or, where it was let through, a failed job that names the row."""
     rows = made.digits()[0].copy()
@@ -225,6 +228,7 @@ def test_missing_values_end_in_a_sentence(service: Service, uploads: Uploads) ->
     assert "row 1000 (in 'test')" in failed["error"]["message"]
 
 
+@pytest.mark.slow
 def test_one_group_cannot_judge(service: Service, uploads: Uploads) -> None:
     """Test rows of one writer alone: the job fails before it trains, and says that two groups are needed."""
     splits = made.digits()[2]

@@ -45,9 +45,15 @@ def found(service: Service, case: BadFile, record: Json) -> Json:
     return service.get(f"/v1/{case.route}/{record['id']}", wait=30)
 
 
-@pytest.mark.slow
 @pytest.mark.timeout(1800)
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    "kind",
+    [
+        # Inspecting a model loads PyTorch, a few seconds for each of them.
+        pytest.param(kind, marks=pytest.mark.exhaustive if kind in ("models", "safetensors") else pytest.mark.slow)
+        for kind in KINDS
+    ],
+)
 def test_the_worker_survives_the_corpus(kind: str, tmp_path: Path, uploads: Uploads) -> None:
     """Every bad file is answered with its code, by a worker that is the same one at the end and still calibrates."""
     with serving(tmp_path / "data") as service:

@@ -79,6 +79,7 @@ def test_forests_get_honest_confidences(service: Service, dataset: Json) -> None
     assert (again["status"], again["trainable"]) == ("ready", False), again
 
 
+@pytest.mark.slow
 def test_linear_pipelines_are_trained(service: Service, dataset: Json) -> None:
     """A scaler with a logistic regression is a network whose features are the scaled numbers; a job trains it."""
     model = service.inspected("models", onnx_of(make_pipeline(StandardScaler(), LogisticRegression(C=100))))

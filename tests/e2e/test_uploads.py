@@ -76,6 +76,7 @@ def kill_api(service: Service) -> None:
     until(service._is_ready, seconds=RESTART_S, what="the new API answers")
 
 
+@pytest.mark.slow
 def test_killed_between_pieces(killed: Service, uploads: Uploads) -> None:
     """A dataset in three pieces with a killed API between them, and a model: a job on them succeeds."""
     content = uploads["digits.npz"]

@@ -94,7 +94,8 @@ def check(name: str, folder: Path, **options: Any) -> NativeClassifier:
     logits, features = predict_logits(classifier, [images], device="cpu")
     with torch.no_grad():
         np.testing.assert_allclose(logits, network(torch.from_numpy(images)), rtol=1e-4, atol=1e-4)
-        np.testing.assert_allclose(classifier.head(torch.from_numpy(features)), logits, rtol=1e-4, atol=1e-4)
+        if classifier.head_parameters():
+            np.testing.assert_allclose(classifier.head(torch.from_numpy(features)), logits, rtol=1e-4, atol=1e-4)
     assert features.shape == (3, classifier.feature_dim)
     own = dict(network.named_parameters())
     assert {k.removeprefix("network."): v.shape for k, v in classifier.named_parameters()} == {
@@ -121,9 +122,10 @@ def check(name: str, folder: Path, **options: Any) -> NativeClassifier:
 
 
 QUICK = ["timm/test_resnet", "timm/test_vit", "torchvision/squeezenet1_1"]
-SLOW = [
-    "torchvision/mobilenet_v3_small", "torchvision/resnet18", "timm/resnet10t", "timm/test_byobnet",
-    "timm/test_coatnet", "timm/test_convnext", "timm/test_efficientnet", "timm/test_efficientnet_evos",
+SLOW = ["torchvision/mobilenet_v3_small", "torchvision/resnet18", "timm/test_convnext", "timm/test_efficientnet"]
+EXHAUSTIVE = [
+    "timm/resnet10t", "timm/test_byobnet",
+    "timm/test_coatnet", "timm/test_efficientnet_evos",
     "timm/test_maxvit", "timm/test_nfnet", "timm/test_mambaout", "timm/test_vit_relpos", "timm/levit_128s",
     "timm/deit_tiny_distilled_patch16_224", "torchvision/googlenet", "torchvision/regnet_x_400mf",
     "torchvision/shufflenet_v2_x0_5", "torchvision/densenet121", "torchvision/efficientnet_b0",
@@ -137,8 +139,13 @@ def test_an_upload_is_the_librarys_network(name: str, tmp_path: Path) -> None:
     check(name, tmp_path)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("name", SLOW)
+@pytest.mark.parametrize(
+    "name",
+    [
+        *(pytest.param(n, marks=pytest.mark.slow) for n in SLOW),
+        *(pytest.param(n, marks=pytest.mark.exhaustive) for n in EXHAUSTIVE),
+    ],
+)
 def test_many_architectures(name: str, tmp_path: Path) -> None:
     """The same for what people use, of both libraries."""
     check(name, tmp_path)
@@ -379,3 +386,20 @@ def test_the_corpus_is_spoilt_on_purpose(tmp_path: Path) -> None:
     (tmp_path / "w.safetensors").write_bytes(corpus.good())
     classifier = load_architecture(tmp_path / "w.safetensors", architecture=corpus.ARCHITECTURE, num_classes=CLASSES)
     assert torch.equal(classifier.network.state_dict()[corpus._HEAD], corpus.network().state_dict()[corpus._HEAD])
+
+
+def test_scores_pooled_after_the_last_layer_leave_no_head(tmp_path: Path) -> None:
+    """SqueezeNet scores every position: features are the mean of the map that its last layer reads, (N, D)."""
+    name = "torchvision/squeezenet1_1"
+    network = library_network(name)
+    classifier = load_architecture(
+        saved(network, tmp_path / "w.safetensors"), architecture=name, input_shape=(3, 64, 64)
+    )
+    images = torch.from_numpy(rows(classifier, 2))
+    with torch.no_grad():
+        features = classifier(images)[1]
+        torch.testing.assert_close(features, network.get_submodule("features")(images).mean((2, 3)))
+    assert classifier.feature_dim == 512
+    assert classifier.head_parameters() == []
+    with pytest.raises(TypeError, match="mean"):
+        classifier.head(features)

@@ -354,3 +354,29 @@ def test_the_list_of_operators() -> None:
     """Operators that run code of others are on no list; those of all exporters are."""
     assert not {"com.microsoft.PythonOp", "org.pytorch.aten.ATen", "ai.onnx.training.Adam"} & _allowed()
     assert {"Conv", "Gemm", "ai.onnx.ml.LinearClassifier", "com.microsoft.Gelu"} <= _allowed()
+
+
+def test_which_limit_a_graph_is_over(good: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nodes are counted to the end and told; a count of parts or of values ends at its limit, which is named."""
+    model = onnx.load(good)
+    count = len(model.graph.node) + 20_000
+    model.graph.node.extend(helper.make_node("Relu", ["x"], [f"r{i}"]) for i in range(20_000))
+    good.write_bytes(model.SerializeToString())
+    error = refused(good)
+    assert error.code == "too_many_nodes"
+    assert f"{count:,} nodes; at most 20,000" in error.message
+    monkeypatch.setattr("fedlas.importers.onnx.wire._MOST_PARTS", 1000)
+    assert "more than 1,000 parts" in refused(good).message
+
+
+def test_values_that_are_not_packed_are_counted(good: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Numbers of a list that are fields of their own, as an attribute's are; nothing after too many of them is read."""
+    model = onnx.load(good)
+    model.graph.node[0].attribute.append(helper.make_attribute("list", list(range(5000))))
+    content = model.SerializeToString()
+    monkeypatch.setattr("fedlas.importers.onnx.wire._MOST_FIELDS", 4000)
+    with pytest.raises(UnsupportedModel, match="more than 4,000 values in lists") as caught:
+        survey(content)
+    assert caught.value.code == "too_many_nodes"
+    with pytest.raises(UnsupportedModel, match="more than 4,000 values in lists"):
+        survey(b"\x08\x0a" * 5000 + b"\x0b")  # a number over and over, then what no reader takes

@@ -7,12 +7,16 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 import torch
 import torch.nn.functional as F
+from onnx import NodeProto, TensorProto
 from torch import Tensor, nn
 
+from fedlas.calibrators import TemperatureScaling
 from fedlas.errors import UnsupportedModel
+from fedlas.export import export_onnx
 from fedlas.importers import OnnxClassifier, check_parity, load_onnx
 from tests.importers.networks import Ending, Scaled, export, hand_made, images, mlp, node, run_file, table, weight_count
 
@@ -220,12 +224,139 @@ def test_a_squeeze_head_has_pooled_features(dynamo: bool, tmp_path: Path) -> Non
     torch.testing.assert_close(classifier(x)[1], network.body[:2](x).mean((2, 3)), atol=1e-6, rtol=1e-5)
 
 
-def test_a_maximum_over_positions_is_a_head_too(tmp_path: Path) -> None:
-    """Multiple-instance heads take the largest score of all positions: features are those of every position."""
+def test_a_maximum_over_positions_has_mean_features(tmp_path: Path) -> None:
+    """Multiple-instance heads take the largest score of all positions: features are the mean of all positions'."""
     network = Pooled(lambda y: y.amax((2, 3))).eval()
     classifier = opened(export(network, images(2, 8), tmp_path / "m.onnx"))
-    assert classifier.feature_dim == 8 * 36
-    assert classifier.num_classes == 5
+    (x,) = images(4, 8)
+    logits, features = classifier(x)
+    torch.testing.assert_close(logits, network(x), atol=1e-6, rtol=1e-5)
+    torch.testing.assert_close(features, network.body[:2](x).mean((2, 3)), atol=1e-6, rtol=1e-5)
+    assert (classifier.feature_dim, classifier.num_classes) == (8, 5)
+
+
+def rng(*shape: int) -> np.ndarray:
+    return np.random.default_rng(sum(shape)).standard_normal(shape)
+
+
+def squeezed(name: str, opset: int) -> tuple[list[NodeProto], list[int], dict[str, np.ndarray]]:
+    """SqueezeNet's end: scores of positions, a ReLU, a mean; over images (C, H, W) or sequences (L, C)."""
+    if name == "channels first":
+        return (
+            [
+                node("Conv", ["x", "k"], "c", kernel_shape=[3, 3]),
+                node("Tanh", ["c"], "features"),
+                node("Conv", ["features", "w", "b"], "z", kernel_shape=[1, 1]),
+                node("Relu", ["z"], "r"),
+                node("GlobalAveragePool", ["r"], "g"),
+                node("Flatten", ["g"], "y", axis=1),
+            ],
+            [3, 6, 5],
+            {"k": rng(8, 3, 3, 3), "w": rng(4, 8, 1, 1), "b": rng(4)},
+        )
+    old = opset < 18
+    return (
+        [node("MatMul", ["x", "k"], "c"), node("Tanh", ["c"], "features"), node("MatMul", ["features", "w"], "p"),
+         node("Add", ["p", "b"], "z"), node("Relu", ["z"], "r"),
+         node("ReduceMean", ["r"] if old else ["r", "end"], "y", keepdims=0, **({"axes": [1]} if old else {}))],
+        [7, 3], {"k": rng(3, 8), "w": rng(8, 4), "b": rng(4), **({} if old else {"end": np.array([1])})})  # fmt: skip
+
+
+@pytest.mark.parametrize("opset", [13, 18])
+@pytest.mark.parametrize("name", ["channels first", "channels last"])
+def test_features_are_the_mean_where_the_pooling_cannot_move(name: str, opset: int, tmp_path: Path) -> None:
+    """A ReLU before the pooling: features are the mean over positions of what the last layer reads, in the file, too.
+
+    The mean alone does not tell the logits, so there is no head; all weights train.
+    """
+    nodes, shape, constants = squeezed(name, opset)
+    positions = run_file(hand_made(tmp_path, nodes, shape, constants, outputs=("features", "y"), opset=opset),
+                         (x := torch.from_numpy(rng(5, *shape).astype(np.float32)),))  # fmt: skip
+    path = hand_made(tmp_path, nodes, shape, constants, opset=opset)
+    classifier = opened(path)
+    logits, features = classifier(x)
+    expected = positions.mean((2, 3)) if name == "channels first" else positions.mean(1)
+    np.testing.assert_allclose(features.detach(), expected, atol=1e-6)
+    np.testing.assert_allclose(logits.detach(), run_file(path, (x,)), atol=1e-5)
+    assert classifier.feature_layer == "features"
+    assert classifier.head_parameters() == []
+    with pytest.raises(TypeError, match="features"):
+        classifier.head(features)
+    assert sorted(p.numel() for p in classifier.parameters()) == sorted(
+        v.size for n, v in constants.items() if n != "end"
+    )
+    tuned = tmp_path / "tuned.onnx"
+    export_onnx(
+        classifier, tuned, calibrator=TemperatureScaling(2.0), class_names=list("abcd"), verify_with=[x.numpy()]
+    )
+    session = onnxruntime.InferenceSession(tuned, providers=["CPUExecutionProvider"])
+    np.testing.assert_allclose(session.run(["features"], {"x": x.numpy()})[0], expected, atol=1e-6)
+
+
+def last_token(form: str) -> tuple[list[NodeProto], dict[str, np.ndarray]]:
+    """What Transformers' sequence classification writes: the scores at a text's last token that is no padding (0)."""
+    count = [node("Cast", ["x"], "real", to=TensorProto.BOOL), node("Cast", ["real"], "ones", to=TensorProto.INT64),
+             node("ReduceSum", ["ones", "one"], "n", keepdims=0), node("Sub", ["n", "one"], "last")]  # fmt: skip
+    column = node("Unsqueeze", ["last", "one"], "place")
+    score = lambda x, y: [node("MatMul", [x, "w"], "s"), node("Add", ["s", "b"], y)]  # noqa: E731
+    embed = node("Gather", ["table", "x"], "h")
+    constants = {"table": rng(50, 8), "w": rng(8, 3), "b": rng(3), "one": np.array([1]), "seven": np.array(7),
+                 "zero": np.array(0), "step": np.array(1)}  # fmt: skip
+    if form == "picked before the layer":
+        return [embed, *count, column, node("GatherND", ["h", "place"], "f", batch_dims=1), *score("f", "y")], constants
+    if form == "GatherND":
+        return [embed, *count, column, *score("h", "z"), node("GatherND", ["z", "place"], "y", batch_dims=1)], constants
+    rows = [node("Shape", ["z"], "sizes"), node("Gather", ["sizes", "zero"], "rows"),
+            node("Range", ["zero", "rows", "step"], "row"), node("Mul", ["row", "seven"], "start"),
+            node("Add", ["start", "last"], "at")]  # fmt: skip
+    picks = [node("Flatten", ["z"], "flat", axis=2), node("Gather", ["flat", "at"], "y")]
+    return [embed, *count, *score("h", "z"), *rows, *picks], constants
+
+
+@pytest.mark.parametrize("form", ["picked before the layer", "GatherND", "Flatten and Gather"])
+def test_the_last_token_is_what_a_text_is_classified_by(form: str, tmp_path: Path) -> None:
+    """Places of tokens come from the input but are no data: features are the last real token's, (N, D)."""
+    nodes, constants = last_token(form)
+    classifier = opened(hand_made(tmp_path, nodes, [7], constants, kind=TensorProto.INT64))
+    x = torch.tensor([[3, 4, 5, 0, 0, 0, 0], [7, 8, 9, 10, 11, 12, 13], [2, 0, 0, 0, 0, 0, 0]])
+    logits, features = classifier(x)
+    expected = constants["table"][[5, 13, 2]]
+    np.testing.assert_allclose(features.detach(), expected, atol=1e-6)
+    np.testing.assert_allclose(logits.detach(), expected @ constants["w"] + constants["b"], atol=1e-5)
+    assert torch.equal(classifier.head(features), logits)
+    assert sorted(p.numel() for p in classifier.parameters()) == [3, 24, 400]
+
+
+def jax_softmax(floor: float) -> tuple[list[NodeProto], dict[str, np.ndarray]]:
+    """A layer and the softmax as JAX writes it: reductions drop their axis and are widened again; Σ is floored."""
+    nodes = [
+        node("MatMul", ["x", "w"], "z"), node("ReduceMax", ["z"], "m", axes=[1], keepdims=0),
+        node("Max", ["lowest", "m"], "m1"), node("Reshape", ["m1", "column"], "m2"),
+        node("Expand", ["m2", "wide"], "m3"), node("Sub", ["z", "m3"], "c"), node("Exp", ["c"], "e"),
+        node("ReduceSum", ["e", "axis"], "t", keepdims=0), node("Max", ["t", "floor"], "t1"),
+        node("Reshape", ["t1", "column"], "t2"), node("Expand", ["t2", "wide"], "t3"), node("Div", ["e", "t3"], "y"),
+    ]  # fmt: skip
+    return nodes, {
+        "w": rng(10, 3), "lowest": np.array(-np.inf), "floor": np.array(floor), "column": np.array([-1, 1]),
+        "wide": np.array([1, 3]), "axis": np.array([1]),
+    }  # fmt: skip
+
+
+def test_the_softmax_that_jax_writes(tmp_path: Path) -> None:
+    """Reduced, held against minus infinity, reshaped and expanded: a softmax all the same, cut off."""
+    nodes, constants = jax_softmax(-np.inf)
+    classifier = opened(hand_made(tmp_path, nodes, [10], constants))
+    (x,) = table(5)
+    np.testing.assert_allclose(classifier(x)[0].detach(), x.numpy() @ constants["w"], atol=1e-5)
+    assert (classifier.output_kind, classifier.feature_dim) == ("probabilities", 10)
+
+
+def test_a_floor_of_the_sum_is_no_softmax(tmp_path: Path) -> None:
+    """A maximum with a number that matters changes the result: these are no probabilities."""
+    nodes, constants = jax_softmax(50.0)
+    with pytest.raises(UnsupportedModel) as caught:
+        load_onnx(hand_made(tmp_path, nodes, [10], constants))
+    assert caught.value.code == "no_classifier_output"
 
 
 @pytest.mark.parametrize("kind", ["embedding", "regression"])

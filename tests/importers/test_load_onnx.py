@@ -14,7 +14,10 @@ import torch.nn.functional as F
 from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 
-from fedlas.importers import OnnxClassifier, load_onnx
+from fedlas.errors import UnsupportedModel
+from fedlas.importers import OnnxClassifier, check_parity, load_onnx
+from fedlas.importers.onnx import parity
+from fedlas.importers.onnx.graph_classifier import GraphClassifier
 from tests.importers.networks import (
     Bert,
     Cnn,
@@ -360,3 +363,169 @@ def test_shapes_are_computed_where_the_rows_are_not(name: str, tmp_path: Path) -
     logits.sum().backward()
     assert logits.is_meta
     assert features.shape == (3, classifier.feature_dim)
+
+
+def renamed_sizes(path: Path, sizes: list[int]) -> Path:
+    """The same file with other sizes written into its first input."""
+    model = onnx.load(path)
+    dims = model.graph.input[0].type.tensor_type.shape.dim
+    for dim, size in zip(dims, sizes, strict=True):
+        dim.dim_value = size
+    onnx.save(model, path)
+    return path
+
+
+def test_minus_one_is_an_open_axis(tmp_path: Path) -> None:
+    """PaddlePaddle writes -1 where an axis is open; ONNX Runtime takes any size there, and so does the import."""
+    rng = np.random.default_rng(0)
+    weights = {"k": rng.standard_normal((6, 3, 3, 3)), "w": rng.standard_normal((6, 4))}
+    nodes = [
+        helper.make_node("Conv", ["x", "k"], ["c"], kernel_shape=[3, 3]), helper.make_node("Relu", ["c"], ["r"]),
+        helper.make_node("GlobalAveragePool", ["r"], ["g"]), helper.make_node("Flatten", ["g"], ["f"]),
+        helper.make_node("MatMul", ["f", "w"], ["y"]),
+    ]  # fmt: skip
+    path = save(tmp_path, nodes, [3, 8, 8], {name: value.astype(np.float32) for name, value in weights.items()})
+    classifier = load_onnx(renamed_sizes(path, [-1, 3, -1, -1]))
+    assert classifier.inputs[0].shape == ("N", 3, "dim_2", "dim_3")
+    assert check_parity(path, classifier) <= 1e-6
+    for rows, size in ((1, 5), (3, 9)):
+        x = torch.randn(rows, 3, size, size)
+        np.testing.assert_allclose(classifier(x)[0].detach(), run_file(path, (x,)), atol=1e-5)
+
+
+def test_a_file_of_classical_operators_alone(tmp_path: Path) -> None:
+    """It need not name the standard operators' version: ONNX Runtime opens it, and it trains."""
+    rng = np.random.default_rng(0)
+    weight, bias = rng.standard_normal((3, 10)).astype(np.float32), rng.standard_normal(3).astype(np.float32)
+    node = helper.make_node(
+        "LinearClassifier", ["x"], ["label", "y"], domain="ai.onnx.ml", coefficients=weight.ravel().tolist(),
+        intercepts=bias.tolist(), classlabels_ints=[0, 1, 2], multi_class=0, post_transform="NONE",
+    )  # fmt: skip
+    path = save(tmp_path, [node], [10], {}, outputs=("label", "y"))
+    model = onnx.load(path)
+    del model.opset_import[:]
+    model.opset_import.append(helper.make_opsetid("ai.onnx.ml", 3))
+    model.graph.output[0].type.tensor_type.elem_type = TensorProto.INT64
+    onnx.save(model, path)
+    classifier = load_onnx(path, output="y")
+    x = torch.randn(4, 10)
+    np.testing.assert_allclose(classifier(x)[0].detach(), x.numpy() @ weight.T + bias, atol=1e-5)
+    assert check_parity(path, classifier) <= 1e-6
+    model.graph.node.append(helper.make_node("Relu", ["y"], ["z"]))  # a standard operator needs its version named
+    onnx.save(model, path)
+    with pytest.raises(UnsupportedModel) as caught:
+        load_onnx(path)
+    assert caught.value.code == "unsupported_opset"
+
+
+def test_an_open_length_may_be_bounded_by_a_table_of_positions(tmp_path: Path) -> None:
+    """Lengths beyond the table are tried and left; where no length fits at all, that is said of the file."""
+    rng = np.random.default_rng(0)
+    nodes = [
+        helper.make_node("Shape", ["x"], ["s"]), helper.make_node("Gather", ["s", "one"], ["n"]),
+        helper.make_node("Range", ["first", "n", "one"], ["p"]), helper.make_node("Sub", ["p", "first"], ["p0"]),
+        helper.make_node("Gather", ["places", "p0"], ["e"]), helper.make_node("MatMul", ["x", "v"], ["h"]),
+        helper.make_node("Add", ["h", "e"], ["a"]), helper.make_node("ReduceMean", ["a"], ["m"], axes=[1], keepdims=0),
+        helper.make_node("MatMul", ["m", "w"], ["y"]),
+    ]  # fmt: skip
+    shapes = {"places": (6, 8), "v": (2, 8), "w": (8, 3)}
+    constants = {name: rng.standard_normal(shape).astype(np.float32) for name, shape in shapes.items()}
+    constants |= {"one": np.array(1), "first": np.array(0)}
+    path = save(tmp_path, nodes, [5, 2], constants)
+    model = onnx.load(path)
+    model.graph.input[0].type.tensor_type.shape.dim[1].dim_param = "L"
+    onnx.save(model, path)
+    classifier = load_onnx(path)
+    x = torch.randn(3, 6, 2)
+    np.testing.assert_allclose(classifier(x)[0].detach(), run_file(path, (x,)), atol=1e-5)
+    first = next(tensor for tensor in model.graph.initializer if tensor.name == "first")
+    first.CopyFrom(numpy_helper.from_array(np.array(-1000), "first"))
+    onnx.save(model, path)
+    with pytest.raises(UnsupportedModel, match="no made-up row can be run") as caught:
+        load_onnx(path)
+    assert caught.value.code == "invalid_graph"
+
+
+def test_an_input_of_one_row_beside_others_is_explained(tmp_path: Path) -> None:
+    """A constant that an exporter made an input is one of the causes that the refusal names."""
+    nodes = [helper.make_node("Sub", ["x", "mean"], ["c"]), helper.make_node("MatMul", ["c", "w"], ["y"])]
+    path = save(tmp_path, nodes, [10], {"w": np.random.default_rng(0).standard_normal((10, 3)).astype(np.float32)})
+    model = onnx.load(path)
+    model.graph.input.append(helper.make_tensor_value_info("mean", TensorProto.FLOAT, [1, 10]))
+    onnx.save(model, path)
+    with pytest.raises(UnsupportedModel, match="Keras' Normalization") as caught:
+        load_onnx(path)
+    assert caught.value.code == "no_classifier_output"
+
+
+def amplifying(folder: Path, times: float) -> Path:
+    """Scores that are small differences of numbers `times` as large: rounding of the weights shows in them."""
+    rng = np.random.default_rng(0)
+    large, small = (rng.standard_normal((10, 3), np.float32) * np.float32(size) for size in (times, 1))
+    constants = {
+        "w": np.concatenate([large, large + small], 1),
+        "v": np.concatenate([-np.eye(3), np.eye(3)]).astype(np.float32) * np.linspace(1, 1.01, 3, dtype=np.float32),
+    }  # fmt: skip
+    nodes = [helper.make_node("MatMul", ["x", "w"], ["h"]), helper.make_node("MatMul", ["h", "v"], ["y"])]
+    return save(folder, nodes, [10], constants)
+
+
+def changed(classifier: GraphClassifier, factor: float) -> float:
+    """Change one column of the first weights by `factor`; the largest difference in probability that this makes."""
+    rows = [torch.from_numpy(row) for row in classifier.example_rows(4)]
+    with torch.no_grad():
+        before = classifier(*rows)[0].softmax(1)
+        next(classifier.parameters())[:, 0] *= 1 + factor
+        return float((classifier(*rows)[0].softmax(1) - before).abs().max())
+
+
+def test_what_rounding_does_is_no_wrong_import(tmp_path: Path) -> None:
+    """Two units in the last place of a column of weights: accepted where a network amplifies them."""
+    path = amplifying(tmp_path, 3000.0)
+    classifier = load_onnx(path)
+    assert 1e-4 < changed(classifier, 2.4e-7) < 1e-2
+    moved = [p.detach().clone() for p in classifier.parameters()]
+    assert 1e-4 < check_parity(path, classifier) < 1e-2
+    assert all(torch.equal(a, b) for a, b in zip(classifier.parameters(), moved, strict=True)), (
+        "the check leaves no trace"
+    )
+
+
+def test_no_amount_of_amplified_rounding_excuses_a_large_difference(tmp_path: Path) -> None:
+    """A hundredth in probability is refused, although rounding alone might do as much here."""
+    path = amplifying(tmp_path, 30000.0)
+    classifier = load_onnx(path)
+    rows = classifier.example_rows(4)
+    difference = changed(classifier, 2e-6)
+    assert 1e-2 < difference < parity.ROUNDINGS * parity.moved_by_rounding(classifier, rows)
+    with pytest.raises(UnsupportedModel, match="differs from the file") as caught:
+        check_parity(path, classifier)
+    assert caught.value.code == "import_mismatch"
+
+
+def test_a_wrong_import_is_refused_however_small_the_difference(tmp_path: Path) -> None:
+    """A network that does not amplify rounding: weights that are wrong by a thousandth are no rounding."""
+    path = export(trained_looking(mlp()), table(2), tmp_path / "m.onnx")
+    classifier = load_onnx(path)
+    assert check_parity(path, classifier) <= 1e-6
+    with torch.no_grad():
+        rows = [torch.from_numpy(row) for row in classifier.example_rows(4)]
+        before = classifier(*rows)[0].softmax(1)
+        classifier.head_parameters()[-1][0] += 1e-3
+        assert 1e-4 < float((classifier(*rows)[0].softmax(1) - before).abs().max()) < 1e-2
+    with pytest.raises(UnsupportedModel) as caught:
+        check_parity(path, classifier)
+    assert caught.value.code == "import_mismatch"
+
+
+def test_what_only_the_optimiser_changes_is_not_held_against_the_import(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where ONNX Runtime's folded graph differs, the graph as it is written decides."""
+    path = export(trained_looking(mlp()), table(2), tmp_path / "m.onnx")
+    classifier = load_onnx(path)
+    other = export(trained_looking(mlp(), seed=1), table(2), tmp_path / "other.onnx")
+    session = parity._session
+    monkeypatch.setattr(parity, "_session", lambda source, *, optimised=True: session(
+        str(other) if optimised else source, optimised=optimised))  # fmt: skip
+    assert check_parity(path, classifier) <= 1e-6

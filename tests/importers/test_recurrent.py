@@ -11,6 +11,7 @@ import pytest
 import torch
 from onnx import TensorProto, helper, numpy_helper
 
+from fedlas.errors import UnsupportedModel
 from fedlas.importers.onnx.evaluate import run_node, shapes_of
 from fedlas.importers.onnx.graph import Graph
 from fedlas.importers.onnx.lowering import lower
@@ -143,3 +144,19 @@ def test_weights_of_the_graph_train(tmp_path: Path) -> None:
     torch.testing.assert_close(grads["w"], gw[None])
     torch.testing.assert_close(grads["r"], gr[None])
     torch.testing.assert_close(grads["b"], torch.cat((gb1, gb2))[None])
+
+
+@pytest.mark.parametrize("operator", ["LSTM", "GRU", "RNN"])
+@pytest.mark.parametrize("wrong", ["w", "r", "b", "state"])
+def test_sizes_that_do_not_fit_never_reach_the_kernels(operator: str, wrong: str) -> None:
+    """PyTorch's recurrent functions write beyond their memory on states of another batch; such files are refused."""
+    gates = {"LSTM": 4, "GRU": 3, "RNN": 1}[operator]
+    shapes = {"w": [1, gates * HIDDEN, WIDTH], "r": [1, gates * HIDDEN, HIDDEN], "b": [1, 2 * gates * HIDDEN]}
+    shapes["state"] = [1, ROWS, HIDDEN]
+    shapes[wrong] = {"w": [1, gates * HIDDEN, WIDTH + 1], "r": [1, gates * HIDDEN, HIDDEN + 1],
+                     "b": [1, 2 * gates * HIDDEN - 1], "state": [1, 1, HIDDEN]}[wrong]  # fmt: skip
+    values = {name: torch.ones(shape) for name, shape in shapes.items()} | {"x": torch.ones(TIME, ROWS, WIDTH)}
+    node = helper.make_node(operator, ["x", "w", "r", "b", "", "state"], ["y"], hidden_size=HIDDEN)
+    with pytest.raises(UnsupportedModel) as error:
+        run_node(node, values, 14)
+    assert error.value.code == "invalid_graph"

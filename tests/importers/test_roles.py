@@ -11,7 +11,7 @@ import onnx
 import pytest
 import torch
 import torch.nn.functional as F
-from onnx import NodeProto
+from onnx import NodeProto, TensorProto
 from torch import Tensor, nn
 from torch.nn.utils import parametrizations
 
@@ -253,4 +253,71 @@ def test_two_inputs_share_an_encoder(tmp_path: Path) -> None:
 
     network = Siamese().eval()
     classifier = opened(export(network, texts(2), tmp_path / "m.onnx", dynamo=True))
+    assert weight_count(classifier) == weight_count(network)
+
+
+def test_fused_embeddings_train(tmp_path: Path) -> None:
+    """Tables of words, places and segments, and the norm of their sum, in ONNX Runtime's fused node."""
+    rng = np.random.default_rng(0)
+    shapes = {"words": (50, 8), "places": (6, 8), "kinds": (2, 8), "gamma": (8,), "beta": (8,), "w": (8, 3)}
+    constants: dict[str, Any] = {name: rng.standard_normal(shape) for name, shape in shapes.items()}
+    nodes = [
+        node("Mul", ["x", "nought"], "segments"), node("Add", ["segments", "one"], "mask"),
+        node("EmbedLayerNormalization", ["x", "segments", "words", "places", "kinds", "gamma", "beta", "mask"], "e",
+             "counts", domain="com.microsoft"),
+        node("ReduceMean", ["e"], "m", axes=[1], keepdims=0), node("MatMul", ["m", "w"], "y"),
+    ]  # fmt: skip
+    constants |= {"nought": np.array(0, np.int32), "one": np.array(1, np.int32)}
+    classifier = opened(hand_made(tmp_path, nodes, [6], constants, kind=TensorProto.INT32))
+    assert sizes(classifier) == sorted(int(np.prod(shape)) for shape in shapes.values())
+
+
+@pytest.mark.parametrize("form", ["looked up by the node", "looked up before"])
+def test_rotary_caches_do_not_train(form: str, tmp_path: Path) -> None:
+    """Cosines and sines of RotaryEmbedding, also scaled ones (which no identity tells), are positions, not weights."""
+    rng = np.random.default_rng(0)
+    angles = np.outer(np.arange(50), [1.0, 0.1])
+    constants: dict[str, Any] = {
+        "words": rng.standard_normal((50, 8)), "w": rng.standard_normal((8, 3)),
+        "cos": 1.2 * np.cos(angles), "sin": 1.2 * np.sin(angles), "middle": np.array([1]),
+    }  # fmt: skip
+    before = form == "looked up before"
+    inputs = ["c", "s"] if before else ["cos", "sin", "x"]
+    nodes = [
+        node("Gather", ["words", "x"], "h"),
+        *([node("Gather", ["cos", "x"], "c"), node("Gather", ["sin", "x"], "s")] if before else []),
+        node("RotaryEmbedding", ["h", *inputs], "r", num_heads=2), node("ReduceMean", ["r", "middle"], "m", keepdims=0),
+        node("MatMul", ["m", "w"], "y"),
+    ]  # fmt: skip
+    path = hand_made(tmp_path, nodes, [6], constants, opset=23, kind=TensorProto.INT64)
+    assert sizes(opened(path)) == [24, 400]
+
+
+class Started(nn.Module):
+    """A recurrent layer whose state before the first step is made explicitly, as tutorials do."""
+
+    def __init__(self, kind: str) -> None:
+        super().__init__()
+        self.kind, self.cells = kind, getattr(nn, kind)(10, 6, batch_first=True, bidirectional=True)
+        self.out = nn.Linear(12, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        state = torch.full((2, x.shape[0], 6), 0.3)
+        start = (state, state - 0.5) if self.kind == "LSTM" else state
+        return self.out(self.cells(x, start)[0][:, -1])  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize("dynamo", [False, True], ids=["torchscript", "dynamo"])
+@pytest.mark.parametrize("batch", [1, 3])
+@pytest.mark.parametrize("kind", ["LSTM", "GRU"])
+def test_states_of_the_exporters_rows_are_freed(kind: str, batch: int, dynamo: bool, tmp_path: Path) -> None:
+    """A state before the first step, written for the exporter's rows, serves any number of rows and does not train."""
+    torch.manual_seed(0)
+    network = Started(kind).eval()
+    path = export(network, (torch.randn(batch, 5, 10),), tmp_path / "m.onnx", dynamo=dynamo, dynamic=False)
+    classifier = opened(path)
+    for rows in (1, 4):
+        x = torch.randn(rows, 5, 10)
+        with torch.no_grad():
+            torch.testing.assert_close(classifier(x)[0], network(x), atol=1e-5, rtol=1e-5)
     assert weight_count(classifier) == weight_count(network)

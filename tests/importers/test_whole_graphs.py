@@ -264,7 +264,7 @@ def test_other_widths_are_written_back(kind: int, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("op_type", ["Loop", "If"])
 def test_control_flow_is_refused_by_name(op_type: str, tmp_path: Path) -> None:
-    """Loops and branches are named in the refusal."""
+    """Loops and branches are named in the refusal, a loop with how to write a recurrent layer without one."""
     body = onnx.helper.make_graph(
         [node("Identity", ["h"], "o")], "g", [], [onnx.helper.make_tensor_value_info("o", TensorProto.FLOAT, None)]
     )
@@ -278,5 +278,26 @@ def test_control_flow_is_refused_by_name(op_type: str, tmp_path: Path) -> None:
              onnx.helper.make_tensor_value_info("s2", TensorProto.FLOAT, None)])))  # fmt: skip
     nodes = [node("MatMul", ["x", "w"], "h"), made, node("MatMul", ["z", "v"], "y")]
     path = hand_made(tmp_path, nodes, [4], {"w": rng(4, 4), "v": rng(4, 3), "yes": np.array(True)})
-    with pytest.raises(UnsupportedModel, match=op_type):
+    with pytest.raises(UnsupportedModel, match=op_type) as caught:
         load_onnx(path)
+    assert ("unroll=True" in caught.value.message) == (op_type == "Loop")
+
+
+@pytest.mark.parametrize("form", ["all axes", "some axes"])
+@pytest.mark.parametrize("rows", [1, 3])
+def test_sizes_of_a_resize_are_freed(rows: int, form: str, tmp_path: Path) -> None:
+    """CrossViT scales its images: the exporter's rows among the sizes become those that run."""
+    sizes, axes = ([rows, 3, 5, 7], {}) if form == "all axes" else ([rows, 5, 7], {"axes": [0, 2, 3]})
+    nodes = [
+        node("Resize", ["x", "", "", "sizes"], "small", mode="linear", **axes),
+        node("Conv", ["small", "k"], "c", kernel_shape=[3, 3]), node("Relu", ["c"], "r"),
+        node("GlobalAveragePool", ["r"], "g"), node("Flatten", ["g"], "f", axis=1), node("MatMul", ["f", "w"], "y"),
+    ]  # fmt: skip
+    constants = {"sizes": np.array(sizes), "k": rng(6, 3, 3, 3), "w": rng(6, 4)}
+    path = hand_made(tmp_path, nodes, [3, 9, 9], constants, rows=rows, opset=18)
+    classifier = load_onnx(path)
+    assert isinstance(classifier, OnnxClassifier)
+    check_parity(path, classifier)
+    x = torch.from_numpy(rng(2 * rows, 3, 9, 9).astype(np.float32))
+    expected = np.concatenate([run_file(path, (part,)) for part in x.split(rows)])
+    np.testing.assert_allclose(classifier(x)[0].detach(), expected, atol=1e-5)

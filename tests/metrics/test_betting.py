@@ -8,7 +8,7 @@ from scipy.stats import beta
 
 from fedlas.calibrators import softmax
 from fedlas.metrics import brier, nll
-from fedlas.metrics.betting import detectable, BoundedMean, exponential_tail, paired_mean
+from fedlas.metrics.betting import BoundedMean, detectable, exponential_tail, paired_mean
 
 
 @pytest.mark.parametrize(("hits", "trials"), [(0, 20), (1, 50), (3, 100), (40, 300), (0, 5000)])

@@ -278,9 +278,11 @@ def test_staged_files_leave_nothing_behind(registry: Registry) -> None:
         assert staged.digest == hashlib.sha256(b"1234512345").hexdigest()
         staged.keep()
     assert store.path(staged.digest).read_bytes() == b"1234512345"
+    kept = store.path(staged.digest).stat().st_ino
     with store.stage_bytes(b"1234512345") as again:
         again.keep()
     assert files(registry) == {staged.digest}
+    assert store.path(staged.digest).stat().st_ino == kept, "a child may be about to open the very file that was there"
 
 
 def test_a_missing_file_is_not_found(tmp_path: Any) -> None:

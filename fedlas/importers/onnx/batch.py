@@ -167,6 +167,8 @@ class _Repair:
             self._mend_reshape(node)
         elif node.op_type == "Expand" and node.input[1] in self.derived:
             self._mend_expand(node)
+        elif node.op_type == "Expand" and node.input[0] in self.derived:
+            self._mend_expanded(node)
         elif node.op_type == "Resize" and len(node.input) > 3 and node.input[3] in self.derived:
             self._mend_resize(node)
         elif node.op_type in ("LSTM", "GRU", "RNN"):
@@ -231,6 +233,13 @@ class _Repair:
             node.input[1] = self._constant(fixed)
         elif self.batch > 1 and target and target[0] == self.batch and (offset > 0 or shape[0] == 1):
             node.input[1] = self._with_batch(fixed, 0)
+
+    def _mend_expanded(self, node: NodeProto) -> None:
+        """A constant for the exporter's rows that is expanded to the running ones, as PyTorch does with states."""
+        shape, target = self.values[node.input[0]].shape, self.values[node.input[1]].tolist()
+        for axis, size in enumerate(shape):
+            if size == self.batch > 1 and target[axis - len(shape)] == self.rows and len(target) >= len(shape):
+                node.input[0] = self._one_row(node.input[0], axis)
 
     def _mend_resize(self, node: NodeProto) -> None:
         """Sizes that are written for all axes have the exporter's rows among them."""

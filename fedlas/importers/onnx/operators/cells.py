@@ -105,12 +105,33 @@ def prepare(x: Tensor, w: Tensor, r: Tensor, b: Tensor | None, lengths: Tensor |
     if lengths is not None and (x.is_meta or bool((lengths == x.shape[0]).all())):
         lengths = None
     states = tuple(zeros if state is None else state for state in initial)
+    _check_sizes(x, w, r, b, states, direction)
     return Layer(x, w, r, b, lengths, states, direction)
+
+
+def _check_sizes(x: Tensor, w: Tensor, r: Tensor, b: Tensor | None, states: States, direction: str) -> None:
+    """PyTorch's functions write beyond their memory where these do not fit together.
+
+    Raises:
+        ValueError: they do not.
+    """
+    count, hidden = 2 if direction == "bidirectional" else 1, r.shape[-1]
+    wanted: dict[str, tuple[Tensor, tuple[int, ...]]] = {
+        "W": (w, (count, w.shape[1], x.shape[2])),
+        "R": (r, (count, w.shape[1], hidden)),
+    }
+    wanted |= {} if b is None else {"B": (b, (count, 2 * w.shape[1]))}
+    wanted |= {f"state {i}": (state, (count, x.shape[1], hidden)) for i, state in enumerate(states)}
+    for name, (value, shape) in wanted.items():
+        if tuple(value.shape) != shape:
+            raise ValueError(f"{name} has the shape {tuple(value.shape)}, {shape} is needed")
 
 
 def fused(layer: Layer, kind: Kind) -> tuple[Tensor, States]:
     """The layer by PyTorch's function: outputs (T, directions, N, H) and the last states."""
     weights: list[Tensor] = []
+    if layer.w.shape[1] != len(kind.order) * layer.r.shape[-1]:
+        raise ValueError(f"W has {layer.w.shape[1]} rows, {len(kind.order)} times {layer.r.shape[-1]} are needed")
     for d in range(len(layer.directions())):
         parts = [layer.w[d], layer.r[d]]
         if layer.b is not None:
