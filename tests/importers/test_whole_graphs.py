@@ -24,6 +24,7 @@ LIGHT = Path(onnx.__file__).parent / "backend/test/data/light"
 QUICK_LIGHT = ("squeezenet", "shufflenet")
 SLOW_LIGHT = ("bvlc_alexnet", "densenet121", "inception_v1", "inception_v2", "resnet50", "vgg19", "zfnet512")
 QUICK = ("resnet18", "mobilenet_v3_small")
+SLOW = ("squeezenet1_1", "densenet121", "convnext_tiny", "swin_t", "googlenet", "mobilevit_xxs", "levit_128s")
 
 
 def proven(path: Path, tuned: Path, *, weights: int | None = None) -> OnnxClassifier:
@@ -207,10 +208,12 @@ def test_every_opset(name: str, opset: int, tmp_path: Path) -> None:
     assert written.ir_version == uploaded.ir_version
 
 
+def _marks(name: str) -> list[pytest.MarkDecorator]:
+    return [] if name in QUICK else [pytest.mark.slow if name in SLOW else pytest.mark.exhaustive]
+
+
 @pytest.mark.parametrize("dynamo", [False, True], ids=["torchscript", "dynamo"])
-@pytest.mark.parametrize(
-    "name", [*QUICK, *(pytest.param(n, marks=pytest.mark.slow) for n in set(ARCHITECTURES) - set(QUICK))]
-)
+@pytest.mark.parametrize("name", [pytest.param(name, marks=_marks(name)) for name in ARCHITECTURES])
 def test_architecture_table(name: str, dynamo: bool, tmp_path: Path) -> None:
     """Both exporters' files: scores within 1e-4 of ONNX Runtime, all weights trained, written back within 1e-6."""
     make, size = ARCHITECTURES[name]
