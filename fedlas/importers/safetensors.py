@@ -1,6 +1,6 @@
 """A safetensors file's header, checked strictly before a byte of its tensors is read; it knows no architectures.
 
-The format (https://huggingface.co/docs/safetensors#format): eight bytes with the header's length (little endian), the
+The format, as the safetensors library documents it: eight bytes with the header's length (little endian), the
 header (a JSON object: tensor's name → dtype, shape, offsets), and the tensors without a gap. The reference reader
 takes headers up to 100 MB; real ones have some hundred kilobytes, so we stop far earlier.
 """
