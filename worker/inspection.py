@@ -64,7 +64,7 @@ def _class_names(classifier: Any, given: list[str] | None) -> list[str]:
             f"class_names has {len(given)} names ({', '.join(given[:20])}), "
             f"but output {classifier.output_name!r} has {classifier.num_classes} classes",
         )
-    return given or list(getattr(classifier, "class_labels", None) or map(str, range(classifier.num_classes)))
+    return given or list(classifier.class_labels or map(str, range(classifier.num_classes)))
 
 
 def model_profile(classifier: Any, class_names: list[str], options: Json) -> Json:
@@ -78,7 +78,7 @@ def model_profile(classifier: Any, class_names: list[str], options: Json) -> Jso
         "task": classifier.task,
         "num_classes": classifier.num_classes,
         "class_names": class_names,
-        "class_names_given": options["class_names"] is not None or bool(getattr(classifier, "class_labels", None)),
+        "class_names_given": options["class_names"] is not None or bool(classifier.class_labels),
         "positive_class": options["positive_class"],
         "features": {"layer": classifier.feature_layer, "dim": classifier.feature_dim},
         "trainable": classifier.trainable,
@@ -88,6 +88,7 @@ def model_profile(classifier: Any, class_names: list[str], options: Json) -> Jso
 
 def _notes(classifier: Any) -> list[str]:
     """What its owner should know: what was passed over in the file, and why it cannot be trained."""
-    reason = getattr(classifier, "reason", "")
-    notes = [f"the model cannot be trained ({reason}); its confidences can be calibrated"] if reason else []
-    return [*getattr(classifier, "notes", ()), *notes]
+    notes = list(classifier.notes)
+    if classifier.reason:
+        notes.append(f"the model cannot be trained ({classifier.reason}); its confidences can be calibrated")
+    return notes

@@ -210,7 +210,7 @@ def _notes(dataset: Dataset, classifier: GraphClassifier, result: RaceResult, *,
     if not judged:
         notes.append("Nothing was trained, since nothing could have been judged.")
     if not classifier.trainable:
-        why = getattr(classifier, "reason", "")
+        why = classifier.reason
         notes.append(
             f"The model has no weights that can be trained{f' ({why})' if why else ''}; "
             "only its confidences were calibrated."

@@ -62,7 +62,7 @@ def plan(spec: Json, folder: Path, emit: Emit) -> Json:
             "splits": dataset.profile()["splits"],
             "uploaded": _uploaded(logits, calibration[1]),
             "estimate": _estimate(classifier, dataset, request, clock, trains=trains),
-            "detectable_effect": _detectable(dataset, request, logits, calibration[1]) if judged else None,
+            "detectable_effect": _detectable(dataset, spec, logits, calibration[1]) if judged else None,
             "warnings": [*classes_not_met(dataset), *dataset.warnings],
         }
     }
@@ -143,16 +143,18 @@ def _measured(
         yield config, clock.step_seconds(classifier, inputs, targets, config, features=features, device=None)
 
 
-def _detectable(dataset: Dataset, request: Json, logits: NDArray[np.float32], targets: NDArray[np.int64]) -> Json:
+def _detectable(dataset: Dataset, spec: Json, logits: NDArray[np.float32], targets: NDArray[np.int64]) -> Json:
     """The smallest gain over the uploaded model that the test rows would show with 80 % power.
 
-    The spread is that between the uploaded model and itself with a temperature, on calibration rows.
+    The spread is that between the uploaded model and itself with a temperature, on calibration rows. Earlier looks at
+    the test rows have spent some of the level.
     """
-    score = request["gate"]["score"]
+    gate = spec["request"]["gate"]
+    score = gate["score"]
     cooled = softmax(TemperatureScaling().fit(logits, targets)(logits))
     groups = None if dataset.groups is None else dataset.groups[dataset.rows("calibration")]
     mean = paired_mean(cooled, softmax(logits), targets, score=score, groups=groups)
-    level = level_of_look(0, 1 - request["gate"]["confidence_level"])
+    level = level_of_look(spec["looks_before"], 1 - gate["confidence_level"])
     rows = len(dataset.rows("test"))
     return {
         "score": score,

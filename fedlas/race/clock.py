@@ -62,20 +62,6 @@ class Clock:
         """How long a pass over so many rows takes."""
         return _CAUTION * num_rows * self._row_seconds
 
-    def training_seconds(
-        self,
-        classifier: Classifier,
-        inputs: Sequence[NDArray[Any]],
-        targets: NDArray[np.int64],
-        config: TrainConfig,
-        *,
-        features: Floats | None,
-        device: torch.device | str | None,
-    ) -> float:
-        """How long `fit` takes with `config`, from a few steps on a copy."""
-        step = self.step_seconds(classifier, inputs, targets, config, features=features, device=device)
-        return _CAUTION * config.epochs * steps_per_epoch(len(targets), config.batch_size) * step
-
     def step_seconds(
         self,
         classifier: Classifier,
@@ -86,13 +72,13 @@ class Clock:
         features: Floats | None,
         device: torch.device | str | None,
     ) -> float:
-        """How long one step takes, measured once per scope and batch size."""
+        """How long one step of `fit` takes, from a few on a copy, measured once per scope and batch size."""
         key = (config.scope, config.batch_size)
         if key not in self._step_seconds:
             self._step_seconds[key] = _measured_step(
                 copy.deepcopy(classifier), inputs, targets, config, features, device
             )
-        return self._step_seconds[key]
+        return _CAUTION * self._step_seconds[key]
 
 
 def _measured_step(

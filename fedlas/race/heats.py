@@ -16,7 +16,7 @@ from fedlas.race.judging import Judge
 from fedlas.race.plan import Plan, Runner, plan
 from fedlas.race.results import CandidateResult, Finalist, Floats, RaceProgress
 from fedlas.race.training import Rows, Trainer, train_config
-from fedlas.train import EpochResult
+from fedlas.train import EpochResult, steps_per_epoch
 
 OnProgress = Callable[[RaceProgress], None]
 
@@ -182,9 +182,10 @@ class Heats:
         assert self.trainer is not None
         config = replace(train_config(candidate, self.seed), epochs=1)
         inputs, targets = self.trainer.inputs, self.trainer.targets
-        return self.clock.training_seconds(
+        step = self.clock.step_seconds(
             self.classifier, inputs, targets, config, features=self.trainer.features, device=self.device
         )
+        return steps_per_epoch(len(targets), config.batch_size) * step
 
     def _epoch_seconds(self, candidate: Candidate) -> float:
         """The same, with its share of the one prediction that follows the last epoch."""

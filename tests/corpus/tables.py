@@ -17,6 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from tests.corpus.case import BadFile
+from tests.helpers.archives import encrypted
 
 N = 100
 LABELS = np.arange(N) % 2
@@ -69,14 +70,7 @@ def _twice() -> bytes:
 
 
 def _encrypted() -> bytes:
-    """The flag that says so, in every local and central header."""
-    raw = bytearray(_zip({"x.npy": _npy(np.ones(N))}))
-    for mark, offset in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
-        place = raw.find(mark)
-        while place >= 0:
-            raw[place + offset] |= 1
-            place = raw.find(mark, place + 1)
-    return bytes(raw)
+    return encrypted(_zip({"x.npy": _npy(np.ones(N))}))
 
 
 def _claims(size: int) -> bytes:

@@ -18,6 +18,7 @@ import torch
 
 from fedlas.data import read_dataset
 from fedlas.errors import BadDataset
+from tests.helpers.archives import encrypted
 
 N = 100
 GOOD: dict[str, Any] = {"x": np.ones((N, 2), np.float32), "label": np.arange(N) % 2}
@@ -55,17 +56,6 @@ def damaged(content: bytes) -> bytes:
     """One bit of the array `x` is turned; the archive's checksum knows."""
     place = content.index(b"\x93NUMPY") + 130
     return content[:place] + bytes([content[place] ^ 1]) + content[place + 1 :]
-
-
-def encrypted(content: bytes) -> bytes:
-    """The flag that says "encrypted", in every local and central header."""
-    raw = bytearray(content)
-    for mark, offset in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
-        place = raw.find(mark)
-        while place >= 0:
-            raw[place + offset] |= 1
-            place = raw.find(mark, place + 1)
-    return bytes(raw)
 
 
 def written(write: Callable[[io.BytesIO], object]) -> bytes:

@@ -177,7 +177,7 @@ def test_where_the_network_does_not_fit_the_head_is_trained() -> None:
 
 def test_halving_keeps_the_best_of_a_short_round(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where only a quarter fits, all run short, the best third runs in full, and the others say so."""
-    monkeypatch.setattr("fedlas.race.clock.Clock.training_seconds", lambda *args, **_: 10.0)
+    monkeypatch.setattr("fedlas.race.heats.Heats.epoch_seconds", lambda *args, **_: 10.0)
     line = [Candidate("cross_entropy", rate, scope="all", epochs=8) for rate in (0.01, 0.02, 0.05, 0.1, 0.15, 0.2)]
     # An epoch "costs" 10 s: in full 480 s, short rounds of two epochs 120 s and two in full 160 s.
     result = run(*line, budget_seconds=300, combine=False)

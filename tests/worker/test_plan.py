@@ -93,6 +93,16 @@ def test_more_test_rows_detect_less(tmp_path: Path) -> None:
     assert many["temperature_would_gain"] == pytest.approx(few["temperature_would_gain"])
 
 
+def test_earlier_looks_make_effects_harder_to_detect(tmp_path: Path) -> None:
+    """The plan reckons with the level that the next look at these test rows may spend, not with a fresh one."""
+    spec = a_spec(tmp_path, world(), MODEL)
+    gains = [
+        plan({**spec, "looks_before": looks}, tmp_path, lambda _: None)["plan"]["detectable_effect"]["gain"]
+        for looks in (0, 5)
+    ]
+    assert gains[1] > 1.2 * gains[0]
+
+
 def test_leaking_rows_are_counted(tmp_path: Path) -> None:
     """Test rows that lie in the train split too are found by their content."""
     rows = world()

@@ -26,6 +26,9 @@ class GraphClassifier(Classifier):
         feature_layer: name of what the features are, for people.
         task: `"binary"` or `"multiclass"`.
         opset, ir_version: the upload's versions, which an export keeps.
+        class_labels: the names of the classes where the upload itself carries them.
+        notes: what its owner should know about how it was opened.
+        reason: why it cannot be trained, where it cannot.
         logits_name, feature_names: the tensors of `graph()` that hold the logits (N, K) and, side by side and
             flattened, the features (N, D).
     """
@@ -40,6 +43,9 @@ class GraphClassifier(Classifier):
     ir_version: int
     logits_name: str
     feature_names: tuple[str, ...]
+    class_labels: tuple[str, ...] | None = None
+    notes: tuple[str, ...] = ()
+    reason: str = ""
 
     @abstractmethod
     def graph(self) -> Graph:

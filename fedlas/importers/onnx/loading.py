@@ -75,7 +75,7 @@ def _load(path: str | Path, output: str | None, features: str | None, task: str 
     except UnsupportedModel as failure:
         classifier = _untrainable(model, output, features, task, failure)
     # The names of the classes that the file itself gives, for owners who gave none; not every classifier has them.
-    classifier.class_labels = class_labels(model, classifier.num_classes)  # type: ignore[assignment]
+    classifier.class_labels = class_labels(model, classifier.num_classes)
     return classifier
 
 
