@@ -6,7 +6,7 @@ import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from fedlas.checkpoints import Checkpoints, Training, trained_part
 from fedlas.classifier import Classifier
 from fedlas.feeding import Feed, tensor
 from fedlas.losses import FedLASLoss, FedLASPlusLoss
@@ -86,6 +87,7 @@ def fit(
     schedule: Callable[[int], float] | None = None,
     on_step: Callable[[float], bool] | None = None,
     weights: NDArray[np.float64] | None = None,
+    checkpoints: Checkpoints | None = None,
 ) -> FitResult:
     """Train `classifier` in place (it ends in evaluation mode, on `device`), and the gate of `loss` with it.
 
@@ -99,6 +101,7 @@ def fit(
         schedule: the learning rate of a step, counted from 0, in place of the cosine.
         on_step: called with the loss of every step, also one that is not finite; False ends the training there.
         weights: sampling weights (N,): an epoch draws its N rows by them, with replacement, instead of shuffling all.
+        checkpoints: is handed the state at each epoch's end; a training that goes on from one ends with the same bits.
 
     Raises:
         ValueError: there are no rows, or the arrays have different lengths.
@@ -133,10 +136,13 @@ def fit(
 
     rate = schedule or cosine(config.learning_rate, config.epochs * steps_per_epoch(len(labels), config.batch_size))
     order = torch.Generator().manual_seed(config.seed)
-    history: list[EpochResult] = []
-    step, diverged, stopped = 0, False, False
+    training = Training([trained_part(classifier, config.scope), loss], optimizer, order, device, checkpoints)
+    diverged, stopped = False, False
     with own_randomness(config.seed, device):
-        for epoch in range(1, config.epochs + 1):
+        history = [EpochResult(*epoch) for epoch in training.resume()]
+        began -= history[-1].seconds if history else 0.0
+        step = len(history) * steps_per_epoch(len(labels), config.batch_size)
+        for epoch in range(len(history) + 1, config.epochs + 1):
             total = 0.0
             for rows, batch in feed.batches(shuffled_batches(len(labels), config.batch_size, order, weights)):
                 for group in optimizer.param_groups:
@@ -167,6 +173,7 @@ def fit(
                 break
             mean = total / steps_per_epoch(len(labels), config.batch_size)
             history.append(EpochResult(epoch, config.epochs, mean, time.perf_counter() - began))
+            training.save([astuple(result) for result in history])
             if on_epoch is not None:
                 on_epoch(history[-1])
     classifier.eval()

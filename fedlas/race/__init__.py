@@ -10,12 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from fedlas.race.candidates import METHODS, Candidate, make_loss
+    from fedlas.race.journal import FolderJournal, Journal, MemoryJournal
     from fedlas.race.recipes import check_hyperparameters, recipe
     from fedlas.race.results import CandidateResult, Finalist, RaceProgress, RaceResult
     from fedlas.race.running import race
 
 _HOMES = {
     **dict.fromkeys(("METHODS", "Candidate", "make_loss"), "fedlas.race.candidates"),
+    **dict.fromkeys(("FolderJournal", "Journal", "MemoryJournal"), "fedlas.race.journal"),
     **dict.fromkeys(("check_hyperparameters", "recipe"), "fedlas.race.recipes"),
     **dict.fromkeys(("CandidateResult", "Finalist", "RaceProgress", "RaceResult"), "fedlas.race.results"),
     "race": "fedlas.race.running",
@@ -26,6 +28,9 @@ __all__ = [
     "Candidate",
     "CandidateResult",
     "Finalist",
+    "FolderJournal",
+    "Journal",
+    "MemoryJournal",
     "RaceProgress",
     "RaceResult",
     "check_hyperparameters",

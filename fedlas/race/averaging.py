@@ -9,11 +9,16 @@ import time
 from collections.abc import Sequence
 from dataclasses import replace
 
-import torch
-
 from fedlas.classifier import Classifier
-from fedlas.race.clock import OverBudget
-from fedlas.race.combining import MOST_MEMBERS, STUDENT_EPOCHS, Lesson, ensemble, greedy_members, student
+from fedlas.race.combining import (
+    MOST_MEMBERS,
+    STUDENT_EPOCHS,
+    Lesson,
+    Unfinished,
+    ensemble,
+    greedy_members,
+    student,
+)
 from fedlas.race.heats import Finisher, Heats
 from fedlas.race.judging import Judge
 from fedlas.race.results import CandidateResult, Finalist, Floats
@@ -58,7 +63,11 @@ class Averaging:
             whole = self._as_one_file(refined, post_hoc, shares_body=False)
         else:
             whole = self._taught(post_hoc.classifier, base_logits)
-        return [*found, whole] if whole is not None else found
+        if whole is not None:
+            found.append(whole)
+        for number, one in enumerate(found, start=1):
+            self.heats.telling.ended(f"average {number}", one.result)
+        return found
 
     def _as_one_file(self, finishers: Sequence[Finisher], post_hoc: Finalist, *, shares_body: bool) -> Finalist | None:
         most = MOST_MEMBERS if shares_body else min(MOST_MEMBERS, int(self.max_cost_factor))
@@ -86,7 +95,9 @@ class Averaging:
         members = greedy_members([base, *(_calibrated_by(plain, f) for f in networks)], plain, most=MOST_MEMBERS)
         if trainer is None or not networks or len(members) < 2:
             return None
-        epochs = self._affordable_epochs(networks[0], len(members))
+        epochs = self.heats.record.decided(
+            "epochs of the student", lambda: self._affordable_epochs(networks[0], len(members))
+        )
         if epochs < _FEWEST_EPOCHS:
             self.heats.notes.append(
                 f"an average of {len(members)} networks was not taught to one network: the budget left too little time"
@@ -103,17 +114,13 @@ class Averaging:
             pick_device(self.heats.device),
             self._tell,
             trainer.weights,
+            self.heats.record,
         )
         try:
-            taught = student(classifier, teacher, self.judge, lesson)
-            if taught is None:
-                self.heats.notes.append(f"{_UNFINISHED} its loss stopped being finite")
-            return taught
-        except OverBudget:
-            self.heats.notes.append(f"{_UNFINISHED} it ran slower than measured and out of the budget")
-        except torch.OutOfMemoryError:
-            self.heats.notes.append(f"{_UNFINISHED} it does not fit into the device's memory")
-        return None
+            return student(classifier, teacher, self.judge, lesson)
+        except Unfinished as why:
+            self.heats.notes.append(f"{_UNFINISHED} {why}")
+            return None
 
     def _affordable_epochs(self, best: Finisher, num_members: int) -> int:
         """Epochs that the time left allows: a step of the student and an answer of every member for each row."""

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from fedlas.classifier import Classifier
 from fedlas.losses import CrossEntropyLoss
+from fedlas.race.record import Record
 from fedlas.race.results import Floats
 from fedlas.train import EpochResult, TrainConfig, fit, predict_logits, steps_per_epoch
 
@@ -29,16 +30,15 @@ class OverBudget(Exception):
 
 
 class Clock:
-    """Seconds since the race began, and measured speeds."""
+    """Seconds since the race began, and measured speeds, which a later attempt takes over from the record."""
 
-    def __init__(self, budget_seconds: float) -> None:
-        self._began = time.perf_counter()
+    def __init__(self, budget_seconds: float, record: Record | None = None) -> None:
         self._budget = budget_seconds
+        self._record = record or Record()
         self._row_seconds = 0.0
-        self._step_seconds: dict[tuple[str, int], float] = {}
 
     def elapsed(self) -> float:
-        return time.perf_counter() - self._began
+        return self._record.elapsed()
 
     def left(self) -> float:
         return self._budget - self.elapsed()
@@ -55,7 +55,8 @@ class Clock:
         """`predict_logits`, whose speed is remembered."""
         began = time.perf_counter()
         logits, features = predict_logits(classifier, inputs, device=device)
-        self._row_seconds = (time.perf_counter() - began) / len(logits)
+        seconds = (time.perf_counter() - began) / len(logits)
+        self._row_seconds = self._record.decided("seconds per row", lambda: seconds)
         return logits, features
 
     def prediction_seconds(self, num_rows: int) -> float:
@@ -73,12 +74,11 @@ class Clock:
         device: torch.device | str | None,
     ) -> float:
         """How long one step of `fit` takes, from a few on a copy, measured once per scope and batch size."""
-        key = (config.scope, config.batch_size)
-        if key not in self._step_seconds:
-            self._step_seconds[key] = _measured_step(
-                copy.deepcopy(classifier), inputs, targets, config, features, device
-            )
-        return _CAUTION * self._step_seconds[key]
+        seconds: float = self._record.decided(
+            f"seconds per step, {config.scope}, batches of {config.batch_size}",
+            lambda: _measured_step(copy.deepcopy(classifier), inputs, targets, config, features, device),
+        )
+        return _CAUTION * seconds
 
 
 def _measured_step(

@@ -5,18 +5,21 @@ from __future__ import annotations
 import copy
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from fedlas.checkpoints import Checkpoints
 from fedlas.classifier import Classifier
 from fedlas.ensemble import Ensemble, cost_factor, log_mean
 from fedlas.feeding import tensor
 from fedlas.race.distilling import distil
 from fedlas.race.judging import Calibrated, Judge
+from fedlas.race.keeping import Trained, made_once
+from fedlas.race.record import Record
 from fedlas.race.results import CandidateResult, Finalist
 from fedlas.train import EpochResult, TrainConfig, predict_logits
 
@@ -57,12 +60,17 @@ def ensemble(
     cost = cost_factor([one.to("cpu").eval() for one in networks], few, shares_body=shares_body)
     settings = {"members": [member.result.name for member in members], "cost_factor": round(cost, 3)}
     name = f"average of {len(members)} {'heads' if shares_body else 'networks'}"
-    result = _result(name, "ensemble", settings, "head" if shares_body else "all", began, calibrated, judge)
+    scope, seconds = "head" if shares_body else "all", time.perf_counter() - began
+    result = _result(name, "ensemble", settings, scope, seconds, calibrated, judge)
     return Finalist(network, calibrated.calibrator, result, calibrated.held_out, cost)
 
 
 def _average(members: Sequence[Finalist]) -> NDArray[np.float64]:
     return log_mean([member.held_out for member in members])
+
+
+class Unfinished(Exception):
+    """A student that learned nothing that could be judged, and why."""
 
 
 @dataclass(frozen=True)
@@ -74,41 +82,60 @@ class Lesson:
     calibration_inputs: Sequence[NDArray[Any]]
     device: torch.device
     on_epoch: Callable[[EpochResult], None]
-    weights: NDArray[np.float64] | None = None
+    weights: NDArray[np.float64] | None
+    record: Record
 
 
-def student(classifier: Classifier, teacher: Finalist, judge: Judge, lesson: Lesson) -> Finalist | None:
-    """A copy of the uploaded network that learned what the teacher says on train rows; None where it diverged.
+def student(classifier: Classifier, teacher: Finalist, judge: Judge, lesson: Lesson) -> Finalist:
+    """A copy of the uploaded network that learned what the teacher says on train rows.
 
     The teacher's members carry only their temperatures: a richer calibrator was fitted on the labels of the calibration
     rows, which would reach the student and then judge it.
+
+    Raises:
+        Unfinished: it diverged, or ran out of time or memory.
     """
-    began = time.perf_counter()
-    network = copy.deepcopy(classifier)
-    sound = distil(
-        network, teacher.classifier, lesson.inputs, lesson.config,
-        device=lesson.device, on_epoch=lesson.on_epoch, weights=lesson.weights,
-    )  # fmt: skip
-    logits, features = predict_logits(network, lesson.calibration_inputs, device=lesson.device)
-    network.to("cpu")
-    if not sound or not (np.isfinite(logits).all() and np.isfinite(features).all()):
-        return None
-    calibrated = judge.calibrate(logits, features)
+    members = teacher.result.hyperparameters["members"]
+    assert isinstance(teacher.classifier, Ensemble)
+    # A member that had been trained otherwise would have another temperature.
+    temperatures = [calibrator.parameters() for calibrator in teacher.classifier.calibrators]
+    done = made_once(
+        lesson.record,
+        "student",
+        {"config": asdict(lesson.config), "members": members, "temperatures": temperatures},
+        scope="all",
+        copied=lambda: copy.deepcopy(classifier),
+        train=lambda network, checkpoints: _taught(network, teacher.classifier, lesson, checkpoints),
+    )
+    if done.network is None or done.logits is None:
+        raise Unfinished(done.reason)
+    calibrated = judge.calibrate(done.logits, done.features)
     settings = {
-        "teacher": teacher.result.hyperparameters["members"],
+        "teacher": members,
         "learning_rate": lesson.config.learning_rate,
         "epochs": lesson.config.epochs,
         "batch_size": lesson.config.batch_size,
     }
-    name = f"distilled from an average of {len(settings['teacher'])} networks"
-    result = _result(name, "distilled", settings, "all", began, calibrated, judge)
-    return Finalist(network, calibrated.calibrator, result, calibrated.held_out)
+    name = f"distilled from an average of {len(members)} networks"
+    result = _result(name, "distilled", settings, "all", done.seconds, calibrated, judge)
+    return Finalist(done.network, calibrated.calibrator, result, calibrated.held_out)
+
+
+def _taught(network: Classifier, teacher: Classifier, lesson: Lesson, checkpoints: Checkpoints) -> Trained:
+    sound = distil(
+        network, teacher, lesson.inputs, lesson.config,
+        device=lesson.device, on_epoch=lesson.on_epoch, weights=lesson.weights, checkpoints=checkpoints,
+    )  # fmt: skip
+    logits, features = predict_logits(network, lesson.calibration_inputs, device=lesson.device)
+    if not sound or not (np.isfinite(logits).all() and np.isfinite(features).all()):
+        return Trained(None, status="diverged", reason="its loss stopped being finite")
+    return Trained(network, logits, features)
 
 
 def _result(
-    name: str, method: str, settings: dict[str, Any], scope: str, began: float, calibrated: Calibrated, judge: Judge
+    name: str, method: str, settings: dict[str, Any], scope: str, seconds: float, calibrated: Calibrated, judge: Judge
 ) -> CandidateResult:
     scores = judge.score(calibrated)
     reason = judge.too_inaccurate(scores)
-    status, seconds = "dropped" if reason else "finished", time.perf_counter() - began
+    status = "dropped" if reason else "finished"
     return CandidateResult(name, method, settings, scope, status, reason or "", seconds, scores, calibrated.calibrator)

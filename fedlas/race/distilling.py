@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import astuple
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from fedlas.checkpoints import Checkpoints, Training
 from fedlas.classifier import Classifier
 from fedlas.feeding import Feed
 from fedlas.train import EpochResult, TrainConfig, cosine, own_randomness, shuffled_batches, steps_per_epoch
@@ -34,10 +36,11 @@ def distil(
     device: torch.device,
     on_epoch: Callable[[EpochResult], None],
     weights: NDArray[np.float64] | None = None,
+    checkpoints: Checkpoints | None = None,
 ) -> bool:
     """Train `student` in place on the softmax of the teacher's logits; False where it stopped being finite.
 
-    Rows are drawn by `weights` where there are any.
+    Rows are drawn by `weights` where there are any; `checkpoints` are those of `fit`.
     """
     began = time.perf_counter()
     student.to(device).train()
@@ -48,9 +51,12 @@ def distil(
     optimizer = torch.optim.SGD(parameters, lr=config.learning_rate, momentum=config.momentum)
     rate = cosine(config.learning_rate, config.epochs * steps_per_epoch(rows, config.batch_size))
     order = torch.Generator().manual_seed(config.seed)
-    step = 0
+    training = Training([student], optimizer, order, device, checkpoints)
     with own_randomness(config.seed, device):
-        for epoch in range(1, config.epochs + 1):
+        history = [EpochResult(*epoch) for epoch in training.resume()]
+        began -= history[-1].seconds if history else 0.0
+        step = len(history) * steps_per_epoch(rows, config.batch_size)
+        for epoch in range(len(history) + 1, config.epochs + 1):
             blends = epoch <= _PLAIN_FROM * config.epochs and feed.floating
             total = 0.0
             for _, batch in feed.batches(shuffled_batches(rows, config.batch_size, order, weights)):
@@ -70,11 +76,10 @@ def distil(
                 optimizer.step()
                 total += float(value.detach())
                 step += 1
-            on_epoch(
-                EpochResult(
-                    epoch, config.epochs, total / steps_per_epoch(rows, config.batch_size), time.perf_counter() - began
-                )
-            )
+            mean = total / steps_per_epoch(rows, config.batch_size)
+            history.append(EpochResult(epoch, config.epochs, mean, time.perf_counter() - began))
+            training.save([astuple(result) for result in history])
+            on_epoch(history[-1])
     student.eval()
     return True
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,26 +13,38 @@ from numpy.typing import NDArray
 from fedlas.classifier import Classifier
 from fedlas.race.candidates import Candidate
 from fedlas.race.clock import Clock
-from fedlas.race.judging import Judge
-from fedlas.race.plan import Plan, Runner, plan
-from fedlas.race.results import CandidateResult, Finalist, Floats, RaceProgress
+from fedlas.race.judging import Calibrated, Judge
+from fedlas.race.plan import Runner, plan
+from fedlas.race.record import Record
+from fedlas.race.results import CandidateResult, Finalist, Floats
+from fedlas.race.telling import Telling
 from fedlas.race.training import Rows, Trainer, train_config
 from fedlas.train import EpochResult, steps_per_epoch
 
-OnProgress = Callable[[RaceProgress], None]
+#: A plan as it is written down: places with the epochs of a short first round, how many of them, or who, runs in full.
+Taken = dict[str, Any]
 
 _NO_TIME = "its measured time does not fit what is left of the budget"
+# How many seconds were measured is not said: the same job would say something else the next time.
+_NO_TIME_FOR_ANY = (
+    "Training the whole network would have taken longer, for a single candidate, than was left of the budget: "
+    "at most its head was trained"
+)
 
 
 @dataclass(frozen=True)
 class Finisher:
-    """A candidate that ran to its end: its place in line, itself as it ran, and what it came to."""
+    """A candidate that ran to its end: its place in line, itself as it ran, and what it came to.
+
+    Attributes:
+        features: None for a head, whose features are the uploaded network's.
+    """
 
     place: int
     candidate: Candidate
     finalist: Finalist
     logits: Floats
-    features: Floats
+    features: Floats | None
 
     @property
     def nll(self) -> float:
@@ -49,28 +62,27 @@ class Heats:
         calibration: Rows,
         judge: Judge,
         clock: Clock,
+        record: Record,
+        telling: Telling,
         *,
         calibration_features: Floats,
         seed: int,
         device: torch.device | str | None,
-        on_progress: OnProgress | None,
         weights: NDArray[np.float64] | None = None,
     ) -> None:
-        self.classifier, self.judge, self.clock = classifier, judge, clock
-        self.seed, self.device, self.on_progress = seed, device, on_progress
+        self.classifier, self.judge, self.clock, self.record = classifier, judge, clock, record
+        self.telling, self.seed, self.device = telling, seed, device
         self.calibration = calibration
         self.notes: list[str] = []
         self.finishers: list[Finisher] = []
         self.trainer: Trainer | None = None
         self._results: dict[int, CandidateResult] = {}
-        self._obstacle = self._find_obstacle(train)
+        self._obstacle = record.decided("obstacle", lambda: self._find_obstacle(train))
         if train is not None and not self._obstacle:
             self.trainer = Trainer(
                 classifier, train, calibration,
-                calibration_features=calibration_features, seed=seed, device=device, weights=weights,
+                calibration_features=calibration_features, seed=seed, device=device, weights=weights, record=record,
             )  # fmt: skip
-        self._total = 1
-        self._fraction = 0.0
 
     @property
     def rates(self) -> dict[str, float]:
@@ -92,7 +104,7 @@ class Heats:
 
         `then` is how many more things will be reported by `report_last`.
         """
-        self._total = max(1, len(candidates) + then)
+        self.telling.total = max(1, len(candidates) + then)
         line = list(enumerate(candidates))
         if self.trainer is None:
             for place, candidate in line:
@@ -116,33 +128,39 @@ class Heats:
             return []
         began = self.clock.elapsed()
         resolved = {place: self.trainer.resolved(candidate, scope) for place, candidate in line}
-        runners = [Runner(place, c.epochs or 1, self._epoch_seconds(c)) for place, c in resolved.items()]
-        planned = plan(runners, seconds - (self.clock.elapsed() - began))
-        taken = {runner.place for runner in (*planned.short, *planned.full)}
-        rest = [(place, candidate) for place, candidate in line if place not in taken]
+
+        def planned() -> Taken:
+            runners = [Runner(place, c.epochs or 1, self._epoch_seconds(c)) for place, c in resolved.items()]
+            found = plan(runners, seconds - (self.clock.elapsed() - began))
+            return {
+                "short": [[runner.place, runner.short] for runner in found.short],
+                "kept": found.kept,
+                "full": [runner.place for runner in found.full],
+            }
+
+        taken = self.record.decided(f"plan, {scope} from {line[0][0]} on", planned)
+        places = {place for place, _ in taken["short"]}.union(taken["full"])
+        rest = [(place, candidate) for place, candidate in line if place not in places]
         for place, _ in rest:
             self._skip(place, resolved[place], _NO_TIME)
-        if scope == "all" and not taken:
-            self.notes.append(
-                f"Training the whole network would have taken {runners[0].seconds(runners[0].epochs):.0f} s per "
-                "candidate, more than was left of the budget: at most its head was trained"
-            )
-        self._run_plan(planned, resolved)
+        if scope == "all" and not places:
+            self.notes.append(_NO_TIME_FOR_ANY)
+        self._run_plan(taken, resolved)
         return rest
 
-    def _run_plan(self, planned: Plan, resolved: dict[int, Candidate]) -> None:
+    def _run_plan(self, taken: Taken, resolved: dict[int, Candidate]) -> None:
         first = []
-        for runner in planned.short:
-            candidate = replace(resolved[runner.place], epochs=runner.short)
-            finisher = self._run_one(runner.place, candidate)
+        for place, epochs in taken["short"]:
+            finisher = self._run_one(place, replace(resolved[place], epochs=epochs))
             if finisher is not None:
                 first.append(finisher)
         first.sort(key=lambda finisher: finisher.nll)
-        for finisher in first[planned.kept :]:
-            reason = f"after {finisher.candidate.epochs} epochs it was not among the best {planned.kept}"
+        kept = taken["kept"]
+        for finisher in first[kept:]:
+            reason = f"after {finisher.candidate.epochs} epochs it was not among the best {kept}"
             if finisher.finalist.result.status == "finished":
                 self._results[finisher.place] = replace(finisher.finalist.result, status="halved", reason=reason)
-        for place in [finisher.place for finisher in first[: planned.kept]] + [runner.place for runner in planned.full]:
+        for place in [*(finisher.place for finisher in first[:kept]), *taken["full"]]:
             longer = self._run_one(place, resolved[place])
             if longer is not None:
                 self.finishers.append(longer)
@@ -159,23 +177,29 @@ class Heats:
             self.clock.check(epoch)
 
         self.report(place + 1, candidate.name, 0, candidate.epochs or 1)
-        done = self.trainer.train(candidate, on_epoch)
+        name = f"candidate-{place + 1:02}-{candidate.epochs:02}"
+        done = self.trainer.train(candidate, on_epoch, name=name)
         result = CandidateResult(
             candidate.name, candidate.method, candidate.hyperparameters(), candidate.scope, done.status, done.reason,
             done.seconds,
         )  # fmt: skip
+        finisher = None
+        if done.network is not None and done.logits is not None:
+            calibrated = self.judge.cool(done.logits)
+            result = self._scored(result, calibrated)
+            finalist = Finalist(done.network, calibrated.calibrator, result, calibrated.held_out, signs=done.signs)
+            finisher = Finisher(place, candidate, finalist, done.logits, done.features)
         self._results[place] = result
-        if done.network is None or done.logits is None or done.features is None:
-            return None
-        calibrated = self.judge.cool(done.logits)
-        result = replace(result, calibration=self.judge.score(calibrated), calibrator=calibrated.calibrator)
-        self._results[place] = result
-        assert result.calibration is not None
-        if (reason := self.judge.too_inaccurate(result.calibration)) is not None:
+        self.telling.ended(name, result)
+        return finisher
+
+    def _scored(self, result: CandidateResult, calibrated: Calibrated) -> CandidateResult:
+        scores = self.judge.score(calibrated)
+        result = replace(result, calibration=scores, calibrator=calibrated.calibrator)
+        if (reason := self.judge.too_inaccurate(scores)) is not None:
             # It can no longer be named alone, but its errors may be others than those of the rest: it may be averaged.
-            result = self._results[place] = replace(result, status="dropped", reason=reason)
-        finalist = Finalist(done.network, calibrated.calibrator, result, calibrated.held_out, signs=done.signs)
-        return Finisher(place, candidate, finalist, done.logits, done.features)
+            result = replace(result, status="dropped", reason=reason)
+        return result
 
     def epoch_seconds(self, candidate: Candidate) -> float:
         """What one epoch of a resolved candidate costs, measured."""
@@ -218,14 +242,9 @@ class Heats:
 
     def report(self, number: int, name: str, epoch: int, epochs: int) -> None:
         """Tell where the race stands."""
-        if self.on_progress is None:
-            return
         done = len(self._results) - (1 if number - 1 in self._results else 0)
-        self._fraction = max(self._fraction, min(1.0, (done + epoch / epochs) / self._total))
-        eta = self.clock.elapsed() * (1 - self._fraction) / self._fraction if self._fraction > 0 else self.clock.left()
-        eta = max(0.0, min(eta, self.clock.left()))
-        self.on_progress(RaceProgress(number, self._total, name, epoch, epochs, self._fraction, eta))
+        self.telling.stands(number, name, epoch, epochs, done=done)
 
     def report_last(self, name: str, epoch: EpochResult) -> None:
         """Tell of the last thing in line, which is no candidate."""
-        self.report(self._total, name, epoch.epoch, epoch.epochs)
+        self.report(self.telling.total, name, epoch.epoch, epoch.epochs)

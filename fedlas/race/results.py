@@ -55,7 +55,7 @@ class CandidateResult:
     calibrator: Calibrator | None = None
 
     def as_dict(self) -> dict[str, Any]:
-        """Ready for JSON."""
+        """Ready for JSON, and the same for every run of a race: without the seconds."""
         calibrator = self.calibrator
         return {
             "name": self.name,
@@ -64,7 +64,6 @@ class CandidateResult:
             "scope": self.scope,
             "status": self.status,
             "reason": self.reason,
-            "seconds": round(self.seconds, 3),
             "calibration": self.calibration,
             "calibrator": calibrator and {"name": calibrator.name, "parameters": shown_parameters(calibrator)},
         }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import numpy as np
 import torch
@@ -15,10 +15,13 @@ from fedlas.race.answers import require_numbers
 from fedlas.race.averaging import Averaging, uploaded
 from fedlas.race.candidates import Candidate
 from fedlas.race.clock import Clock
-from fedlas.race.heats import Finisher, Heats, OnProgress
+from fedlas.race.heats import Finisher, Heats
+from fedlas.race.journal import Journal
 from fedlas.race.judging import Judge
+from fedlas.race.record import Record
 from fedlas.race.results import Finalist, Floats, RaceResult, Signs
 from fedlas.race.scoring import post_hoc_names
+from fedlas.race.telling import OnCandidate, OnProgress, Telling
 from fedlas.race.training import Rows
 
 #: So many of the best finishers are calibrated once more, with their features.
@@ -44,6 +47,8 @@ def race(
     calibrators: Sequence[str] | None = None,
     combine: bool = True,
     on_progress: OnProgress | None = None,
+    on_candidate: OnCandidate | None = None,
+    journal: Journal | None = None,
     train_weights: NDArray[np.float64] | None = None,
     device: torch.device | str | None = None,
 ) -> RaceResult:
@@ -63,9 +68,17 @@ def race(
             reads the features either).
         combine: whether finishers are averaged.
         on_progress: called before every candidate and after every epoch; what it raises stops the race.
+        on_candidate: called with everything that was trained or averaged, as soon as it is scored; not with what an
+            earlier attempt has told of.
+        journal: where decisions, finished candidates and the state of the running one are kept. A race that is killed
+            and begun again with its journal trains on where it was and names the same finalists, bit by bit.
         train_weights: sampling weights (N,) of the train rows, by which they are drawn.
     """
-    clock = Clock(budget_seconds)
+    record = _record(
+        journal, train, calibration, candidates, seed=seed, budget_seconds=budget_seconds, combine=combine,
+        max_accuracy_drop=max_accuracy_drop, max_cost_factor=max_cost_factor, calibrators=calibrators,
+    )  # fmt: skip
+    clock = Clock(budget_seconds, record)
     base_logits, base_features = clock.timed_prediction(classifier, calibration[0], device=device)
     require_numbers(base_logits, base_features, split="calibration")
     targets = calibration[1]
@@ -75,9 +88,8 @@ def race(
     judge = Judge(targets, names, calibrators is None, groups, seed, accuracy, max_accuracy_drop, seconds)
     post_hoc = uploaded(classifier, judge, base_logits, base_features)
     heats = Heats(
-        classifier, train, calibration, judge, clock,
-        calibration_features=base_features, seed=seed, device=device, on_progress=on_progress,
-        weights=train_weights,
+        classifier, train, calibration, judge, clock, record, Telling(clock, record, on_progress, on_candidate),
+        calibration_features=base_features, seed=seed, device=device, weights=train_weights,
     )  # fmt: skip
     combine = combine and len(candidates) > 1
     heats.run(candidates, kept=_KEPT_FOR_STUDENT if combine and max_cost_factor < 2 else 0.0, then=1 if combine else 0)
@@ -98,6 +110,27 @@ def race(
     )
 
 
+def _record(
+    journal: Journal | None,
+    train: Rows | None,
+    calibration: Rows,
+    candidates: Sequence[Candidate],
+    *,
+    calibrators: Sequence[str] | None,
+    **settings: float,
+) -> Record:
+    """The race's record: what was begun with other settings or other numbers of rows is not gone on with."""
+    return Record(
+        journal,
+        {
+            "candidates": [asdict(candidate) for candidate in candidates],
+            "rows": [0 if train is None else len(train[1]), len(calibration[1])],
+            "calibrators": None if calibrators is None else list(calibrators),
+            **settings,
+        },
+    )
+
+
 def _same_labels(post_hoc: Finalist, judge: Judge, logits: Floats) -> Finalist:
     """The post-hoc finalist, or the best calibrator beside it that keeps the order of the classes."""
     if post_hoc.calibrator.keeps_order:
@@ -109,10 +142,9 @@ def _same_labels(post_hoc: Finalist, judge: Judge, logits: Floats) -> Finalist:
 def _refined(finisher: Finisher, judge: Judge) -> Finisher:
     """The finisher with a calibrator chosen with care, which may read its features too where they are its own.
 
-    A head has the uploaded network's features, and a map of those already stands behind the uploaded head.
+    A head has none of its own, and a map of the uploaded network's already stands behind the uploaded head.
     """
-    own = finisher.features if finisher.candidate.scope != "head" else None
-    calibrated = judge.calibrate(finisher.logits, own)
+    calibrated = judge.calibrate(finisher.logits, finisher.features)
     scores = judge.score(calibrated)
     reason = judge.too_inaccurate(scores)
     result = replace(

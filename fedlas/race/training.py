@@ -1,11 +1,10 @@
-"""Trains one candidate on a copy of the uploaded network; it scores nothing and keeps nothing."""
+"""Trains one candidate on a copy of the uploaded network, unless the record has it trained; it scores nothing."""
 
 from __future__ import annotations
 
 import copy
-import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, replace
 from functools import cached_property
 from typing import Any
 
@@ -14,12 +13,14 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from fedlas.checkpoints import Checkpoints
 from fedlas.classifier import Classifier
 from fedlas.losses import FedLASLoss, FedLASPlusLoss
 from fedlas.race.answers import require_numbers
 from fedlas.race.candidates import Candidate, make_loss
-from fedlas.race.clock import OverBudget
+from fedlas.race.keeping import Trained, made_once
 from fedlas.race.rates import edge_rate, head_edge_rate
+from fedlas.race.record import Record
 from fedlas.race.results import Floats, Signs
 from fedlas.train import EpochResult, TrainConfig, fit, predict_logits, steps_per_epoch
 
@@ -35,19 +36,6 @@ _MOST_FEATURE_BYTES, _SAMPLED_ROWS = 1 << 30, 50_000
 _MAX_HEAD_STEPS = 625
 
 
-@dataclass(frozen=True)
-class Trained:
-    """What came of one candidate: its logits and features on the calibration rows, or why there are none."""
-
-    network: Classifier | None
-    seconds: float
-    logits: Floats | None = None
-    features: Floats | None = None
-    signs: Signs | None = None
-    status: str = "finished"
-    reason: str = ""
-
-
 class Trainer:
     """The uploaded network, the train rows, and what is computed from them once."""
 
@@ -61,7 +49,9 @@ class Trainer:
         seed: int,
         device: torch.device | str | None,
         weights: NDArray[np.float64] | None = None,
+        record: Record | None = None,
     ) -> None:
+        self.record = record or Record()
         self.classifier, self.seed, self.device, self.weights = classifier, seed, device, weights
         self.inputs, self.targets = train
         self.calibration_inputs, self.calibration_targets = calibration
@@ -100,54 +90,68 @@ class Trainer:
 
     def _edge(self, scope: str, batch_size: int) -> float:
         if scope not in self._edges:
-            self._edges[scope] = (
-                head_edge_rate(self.features)
-                if scope == "head"
-                else edge_rate(
-                    self.classifier,
-                    self.inputs,
-                    self.targets,
-                    batch_size=batch_size,
-                    features=self.features,
-                    seed=self.seed,
-                    device=self.device,
-                )
-            )
+            self._edges[scope] = self.record.decided(f"edge, {scope}", lambda: self._measured_edge(scope, batch_size))
         return self._edges[scope]
 
-    def train(self, candidate: Candidate, on_epoch: Callable[[EpochResult], None]) -> Trained:
-        """Train a resolved candidate; what `on_epoch` raises passes through, but for OverBudget."""
-        began = time.perf_counter()
-        head_only = candidate.scope == "head"
-        network = copy_head(self.classifier) if head_only else copy.deepcopy(self.classifier)
+    def _measured_edge(self, scope: str, batch_size: int) -> float:
+        if scope == "head":
+            return head_edge_rate(self.features)
+        return edge_rate(
+            self.classifier,
+            self.inputs,
+            self.targets,
+            batch_size=batch_size,
+            features=self.features,
+            seed=self.seed,
+            device=self.device,
+        )
+
+    def train(
+        self, candidate: Candidate, on_epoch: Callable[[EpochResult], None], *, name: str = "candidate"
+    ) -> Trained:
+        """What comes of a resolved candidate, which the record knows by `name`.
+
+        What `on_epoch` raises passes through, but for OverBudget.
+        """
+        body = copy_head if candidate.scope == "head" else copy.deepcopy
+        return made_once(
+            self.record,
+            name,
+            {"candidate": asdict(candidate), "seed": self.seed},
+            scope=candidate.scope,
+            copied=lambda: body(self.classifier),
+            train=lambda network, checkpoints: self._trained(candidate, network, on_epoch, checkpoints),
+        )
+
+    def _trained(
+        self,
+        candidate: Candidate,
+        network: Classifier,
+        on_epoch: Callable[[EpochResult], None],
+        checkpoints: Checkpoints,
+    ) -> Trained:
         loss = make_loss(candidate, network.num_classes, seed=self.seed)
-        try:
-            fitted = fit(
-                network,
-                loss,
-                self.inputs,
-                self.targets,
-                train_config(candidate, self.seed),
-                on_epoch=on_epoch,
-                device=self.device,
-                features=self.features,
-                weights=self.weights,
-            )
-            if head_only:
-                features = self.calibration_features
-                logits = head_logits(network, features)
-            else:
-                logits, features = predict_logits(network, self.calibration_inputs, device=self.device)
-        except OverBudget:
-            return _failed(began, "skipped", "it ran slower than measured and out of the budget")
-        except torch.OutOfMemoryError:
-            return _failed(began, "skipped", "it does not fit into the device's memory")
+        fitted = fit(
+            network,
+            loss,
+            self.inputs,
+            self.targets,
+            train_config(candidate, self.seed),
+            on_epoch=on_epoch,
+            device=self.device,
+            features=self.features,
+            weights=self.weights,
+            checkpoints=checkpoints,
+        )
+        if candidate.scope == "head":
+            own, features = None, self.calibration_features
+            logits = head_logits(network, features)
+        else:
+            logits, own = predict_logits(network, self.calibration_inputs, device=self.device)
+            features = own
         if fitted.diverged or not (np.isfinite(logits).all() and np.isfinite(features).all()):
-            return _failed(began, "diverged", "its loss stopped being finite")
-        signs = self._signs(candidate, loss, logits, features)
-        if not head_only:
-            network.to("cpu")
-        return Trained(network, time.perf_counter() - began, logits, features, signs)
+            return Trained(None, status="diverged", reason="its loss stopped being finite")
+        return Trained(network, logits, own, self._signs(candidate, loss, logits, features))
 
     @torch.no_grad()
     def _signs(self, candidate: Candidate, loss: nn.Module, logits: Floats, features: Floats) -> Signs | None:
@@ -207,7 +211,3 @@ def head_logits(classifier: Classifier, features: Floats) -> Floats:
     device = next((parameter.device for parameter in classifier.head_parameters()), torch.device("cpu"))
     logits: Floats = classifier.head(torch.from_numpy(features).to(device)).float().cpu().numpy()
     return logits
-
-
-def _failed(began: float, status: str, reason: str) -> Trained:
-    return Trained(None, time.perf_counter() - began, status=status, reason=reason)

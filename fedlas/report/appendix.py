@@ -51,7 +51,6 @@ def candidates(content: Content) -> Markup | None:
             str(candidate.get("status") or ""),
             str(candidate.get("reason") or ""),
             *(_number((candidate.get("calibration") or {}).get(score)) for score in _SCORES),
-            _number(candidate.get("seconds"), digits=1),
         ]
         for candidate in content["candidates"]
     ]
@@ -60,7 +59,7 @@ def candidates(content: Content) -> Markup | None:
         element(
             "p", "All candidates, with their scores on the calibration rows. The test rows played no part in this."
         ),
-        table(["candidate", "status", "why", "NLL", "Brier", "accuracy", "ECE", "seconds"], rows, numbers_from=3),
+        table(["candidate", "status", "why", "NLL", "Brier", "accuracy", "ECE"], rows, numbers_from=3),
         name="race",
     )
 
@@ -96,5 +95,5 @@ def _written(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
-def _number(value: Any, digits: int = 4) -> str:
-    return f"{value:.{digits}f}" if isinstance(value, int | float) else "–"
+def _number(value: Any) -> str:
+    return f"{value:.4f}" if isinstance(value, int | float) else "–"

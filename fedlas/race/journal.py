@@ -1,0 +1,80 @@
+"""Where a race's entries lie between two attempts: nowhere, in memory or in files; it does not know what they say."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from fedlas.checkpoints import State, read_state, write_state
+
+
+class Journal:
+    """Keeps nothing: a race without a journal begins at the beginning.
+
+    Attributes:
+        key: a digest of all that the race is given; entries that were written under another key are never used.
+        every_seconds: the training that runs is written down after each epoch, unless something was so recently: heads
+            have epochs of milliseconds.
+    """
+
+    def __init__(self, key: str = "", *, every_seconds: float = 0.5) -> None:
+        self.key, self.every_seconds = key, every_seconds
+
+    def read(self, name: str) -> State | None:
+        """The newest entry of that name that an earlier attempt has left, None where there is none."""
+        return None
+
+    def write(self, name: str, entry: State) -> None:
+        """Keep an entry in place of an older one of that name; its tensors may change as soon as this returns.
+
+        Raises:
+            OSError: it cannot be kept; the race goes on.
+        """
+
+
+class MemoryJournal(Journal):
+    """Keeps entries as long as this process lives."""
+
+    def __init__(self, key: str = "", *, every_seconds: float = 0.5) -> None:
+        super().__init__(key, every_seconds=every_seconds)
+        self.entries: dict[str, State] = {}
+
+    def read(self, name: str) -> State | None:
+        return self.entries.get(name)
+
+    def write(self, name: str, entry: State) -> None:
+        self.entries[name] = copy.deepcopy(entry)
+
+
+class FolderJournal(Journal):
+    """Writes each entry to a file of its own, and tells somebody who keeps it.
+
+    Args:
+        folder: is made where it is not there; every write makes a new file in it, which whoever is told may take away.
+        known: the files that earlier attempts have left, by the names of their entries.
+        on_saved: called with the name of an entry and the name of its file in `folder`, once it is complete.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        key: str,
+        known: Mapping[str, Path],
+        on_saved: Callable[[str, str], None],
+        every_seconds: float = 0.5,
+    ) -> None:
+        super().__init__(key, every_seconds=every_seconds)
+        self._folder, self._known, self._on_saved = folder, dict(known), on_saved
+        self._written = 0
+
+    def read(self, name: str) -> State | None:
+        return read_state(self._known[name]) if name in self._known else None
+
+    def write(self, name: str, entry: State) -> None:
+        self._written += 1
+        self._folder.mkdir(exist_ok=True)
+        file = f"{name}-{self._written:06d}.pt"
+        write_state(self._folder / file, entry)
+        self._on_saved(name, file)

@@ -1,0 +1,133 @@
+"""What a race has decided, finished and begun, so that a later attempt holds to it; it knows no networks.
+
+What a clock decides would come out differently at a second asking, so it is written down as soon as it is decided.
+Everything else follows from the seed and is worked out again.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar, cast
+
+import torch
+
+from fedlas.checkpoints import State
+from fedlas.race.journal import Journal
+
+T = TypeVar("T")
+Settings = Mapping[str, Any]
+
+_LOG = logging.getLogger("fedlas.race")
+
+#: Raised where what a race trains or writes down changes: what an older version has begun is not mixed with it.
+_FORMAT = 1
+_DECISIONS, _RUNNING = "decisions", "running"
+
+
+class Record:
+    """The entries of one race; those of any other, by the journal's key or by `settings`, are ignored."""
+
+    def __init__(self, journal: Journal | None = None, settings: Settings | None = None) -> None:
+        self._journal = journal or Journal()
+        self._race = _text({
+            "format": _FORMAT, "torch": torch.__version__, "key": self._journal.key, "settings": dict(settings or {}),
+        })  # fmt: skip
+        decisions, self._left = self._open(_DECISIONS), self._open(_RUNNING)
+        self._decisions: State = dict(decisions["content"]) if decisions else {}
+        self._spent: float = max((entry["elapsed"] for entry in (decisions, self._left) if entry), default=0.0)
+        self._began = self._saved_at = time.perf_counter()
+
+    def elapsed(self) -> float:
+        """Seconds since the race began, those of earlier attempts among them as far as they left an entry."""
+        return self._spent + time.perf_counter() - self._began
+
+    def decided(self, what: str, decide: Callable[[], T]) -> T:
+        """What was decided about `what`, by this attempt or an earlier one; else `decide` is asked, once and for all.
+
+        A decision is of plain values: numbers, texts, lists and mappings by texts.
+        """
+        if what not in self._decisions:
+            self._decisions[what] = decide()
+            self._write(_DECISIONS, self._decisions)
+        return cast(T, self._decisions[what])
+
+    def once(self, what: str, act: Callable[[], None]) -> None:
+        """Do what has to be done once, whatever the number of attempts; again only if killed in the very act."""
+
+        def done() -> bool:
+            act()
+            return True
+
+        self.decided(what, done)
+
+    def entry(self, name: str, settings: Settings | None = None) -> State | None:
+        """What was kept under this name, if it was under exactly these settings."""
+        return _content(self._open(name), settings)
+
+    def keep(self, name: str, settings: Settings, content: State) -> None:
+        """Write down something that is finished."""
+        self._write(name, content, settings)
+
+    def running(self, name: str, settings: Settings) -> Running:
+        """The checkpoints of the training of this name, which runs now: only one does at a time."""
+        mine = {"name": name, **settings}
+        return Running(lambda content: self._save_running(mine, content), last=_content(self._left, mine) or {})
+
+    def _save_running(self, settings: Settings, content: Callable[[], State]) -> None:
+        if time.perf_counter() - self._saved_at >= self._journal.every_seconds:
+            self._left = None
+            self._write(_RUNNING, content(), settings)
+
+    def _write(self, name: str, content: State, settings: Settings | None = None) -> None:
+        entry = {"race": self._race, "settings": _text(settings), "elapsed": self.elapsed(), "content": content}
+        try:
+            self._journal.write(name, entry)
+        except OSError as error:
+            _LOG.warning("%s is not saved, the race goes on: %s", name, error)
+        self._saved_at = time.perf_counter()
+
+    def _open(self, name: str) -> State | None:
+        """An entry of this race, None where there is none that can be used."""
+        found = self._journal.read(name)
+        if found is None:
+            return None
+        sound = isinstance(found.get("elapsed"), float) and isinstance(found.get("content"), dict)
+        if not sound or found.get("race") != self._race or "settings" not in found:
+            _LOG.warning("the entry %s is of another race and is ignored", name)
+            return None
+        return found
+
+
+class Running:
+    """The checkpoints of one training: found where an earlier attempt left off, else begun anew."""
+
+    def __init__(self, write: Callable[[Callable[[], State]], None], *, last: State) -> None:
+        self._write, self._last = write, last
+        self._began: float = time.perf_counter() - last.get("seconds", 0.0)
+
+    def seconds(self) -> float:
+        """How long the training has taken, in all attempts."""
+        return time.perf_counter() - self._began
+
+    def last(self) -> State | None:
+        return self._last.get("state")
+
+    def save(self, state: Callable[[], State]) -> None:
+        """Write the state down, unless something was written only just now."""
+        self._write(lambda: {"seconds": self.seconds(), "state": state()})
+
+
+def _content(entry: State | None, settings: Settings | None) -> State | None:
+    """What an entry says, if it was kept under exactly these settings."""
+    if entry is None or entry["settings"] != _text(settings):
+        return None
+    content: State = entry["content"]
+    return content
+
+
+def _text(settings: Settings | None) -> str:
+    """Settings as something that is equal only where all of them are."""
+    return json.dumps(None if settings is None else dict(settings), sort_keys=True)
