@@ -6,15 +6,29 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from importlib.metadata import version
 
+from anyio import CapacityLimiter
 from fastapi import FastAPI
 from fastapi.routing import APIRoute
 from fastapi_offline import FastAPIOffline
 from starlette.middleware import Middleware
 
-from service.api import calibrators, datasets, jobs, models, names, operations, predictions, problems, uploads
+from service.api import (
+    calibrators,
+    datasets,
+    deliveries,
+    events,
+    jobs,
+    models,
+    names,
+    operations,
+    predictions,
+    problems,
+    uploads,
+)
 from service.api.dependencies import Parts
 from service.api.documentation import openapi_document
 from service.api.middleware import BearerKeys, BodyLimit, HeadAsGet, RequestId
+from service.api.together import Together
 from service.api.waiting import Waiting
 from service.inference.engine import Engine
 from service.inference.runtime import check_single_runtime
@@ -33,11 +47,16 @@ def create_app(settings: ServiceSettings) -> FastAPI:
     check_single_runtime()
     registry = Registry.open(settings)
     registry.migrate()
+    doorbell = Doorbell(settings.resolved_broker_url)
+    registry.ring = doorbell.ring
+    turn = CapacityLimiter(1)
     parts = Parts(
         settings=settings,
         registry=registry,
-        doorbell=Doorbell(settings.resolved_broker_url),
+        doorbell=doorbell,
         waiting=Waiting(registry),
+        turn=turn,
+        together=Together(registry, turn),
         engine=Engine(registry.artifacts, cache_bytes=settings.session_cache_bytes, threads=settings.inference_threads),
     )
     app = FastAPIOffline(  # /docs works without the internet
@@ -52,7 +71,7 @@ def create_app(settings: ServiceSettings) -> FastAPI:
     app.state.parts = parts
     problems.install(app)
     app.openapi = lambda: openapi_document(app)  # type: ignore[method-assign]
-    for resource in (uploads, datasets, models, jobs, calibrators, predictions, names, operations):
+    for resource in (uploads, datasets, models, jobs, events, deliveries, calibrators, predictions, names, operations):
         app.include_router(resource.router)
     return app
 

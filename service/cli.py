@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import socket
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -29,6 +30,7 @@ def _parser() -> argparse.ArgumentParser:
 
     api = commands.add_parser("api", help="the API alone; workers run with `python -m worker`")
     _add_place(api)
+    api.add_argument("--fd", type=int, help="serve on this inherited listening socket")
     api.set_defaults(run=_api)
 
     demo = commands.add_parser("demo", help="from an overconfident classifier to calibrated predictions, over HTTP")
@@ -62,7 +64,9 @@ def _serve(options: argparse.Namespace) -> int:
 def _api(options: argparse.Namespace) -> int:
     from service.server import run
 
-    return run(settings_from(options))
+    sockets = [] if options.fd is None else [socket.socket(fileno=options.fd)]
+    settings = settings_from(options)
+    return run(settings, sockets=sockets, grace_seconds=settings.shutdown_seconds)
 
 
 def _demo(options: argparse.Namespace) -> int:

@@ -1,4 +1,4 @@
-"""The producer's side of the queue: rings the doorbell after a commit; a lost ring is repeated by a worker."""
+"""The producer's side of the queue: rings the doorbell after a commit; a ring that is lost is made good by workers."""
 
 from __future__ import annotations
 
@@ -8,14 +8,16 @@ from celery import Celery
 from kombu.exceptions import OperationalError
 from redis.exceptions import RedisError
 
-from service.registry.contract import RING, WORK_KINDS
+from service.registry.bell import Bell
+from service.registry.contract import RING
+from service.registry.repositories import Ring
 
 _LOG = logging.getLogger(__name__)
-_PATIENCE_S = 2.0  # a request must not wait long for a broker that is away: its row is already safe
+_PATIENCE_S = 2.0  # probes must not wait long for a broker that is away
 
 
 class Doorbell:
-    """Tells the workers that a record waits for them."""
+    """Tells the workers that something waits for them."""
 
     def __init__(self, broker_url: str) -> None:
         self._celery = Celery("fedlas", broker=broker_url, set_as_current=False)
@@ -25,15 +27,8 @@ class Doorbell:
             broker_connection_timeout=_PATIENCE_S,
             task_ignore_result=True,
         )
-
-    def ring(self, *record_ids: str) -> None:
-        """Send one message per record; a broker that is away is logged and forgiven."""
-        for record_id in record_ids:
-            queue = WORK_KINDS[record_id.partition("_")[0]]
-            try:
-                self._celery.send_task(RING, args=[record_id], queue=queue, retry=False, ignore_result=True)
-            except (OperationalError, RedisError, OSError) as error:
-                _LOG.warning("the broker is away, %s will be picked up later: %s", record_id, error)
+        self._bell = Bell(self._send)
+        self.ring = self._bell.ring
 
     def check(self) -> None:
         """Raise an error unless the broker answers now."""
@@ -42,4 +37,11 @@ class Doorbell:
 
     def close(self) -> None:
         """Close all connections."""
+        self._bell.close()
         self._celery.close()
+
+    def _send(self, ring: Ring) -> None:
+        try:
+            self._celery.send_task(RING, args=[ring.record_id], queue=ring.queue, retry=False, ignore_result=True)
+        except (OperationalError, RedisError, OSError) as error:
+            _LOG.warning("the broker is away, %s will be picked up without it: %s", ring.record_id, error)

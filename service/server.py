@@ -1,10 +1,18 @@
-"""Runs the API under uvicorn: those who wait on long polls are woken before the server waits for them."""
+"""Runs the API under uvicorn, and stops it so that no request that was begun goes without its answer.
+
+On the first signal nobody is accepted any more, and those who wait on long polls and streams are told to come back.
+Connections that are kept open get a moment for the request that may be on its way; then what is being answered may
+finish, an upload for instance, for as long as the grace allows. A second signal ends everything at once.
+"""
 
 from __future__ import annotations
 
+import asyncio
 import logging
+import resource
 import socket
 import sys
+from collections.abc import Sequence
 from types import FrameType
 
 import uvicorn
@@ -14,11 +22,17 @@ from service.app import create_app
 from service.settings import ServiceSettings
 
 _LOG = logging.getLogger("fedlas.api")
-_GRACE_S = 5
+#: How long an idle connection is kept after the signal: a request that comes by then is answered with
+#: `Connection: close`, where a closed connection would have answered it with a reset.
+_LAST_CALL_S = 1.0
+#: Longer than clients and load balancers keep an idle connection (httpx 5 s, AWS 60 s): if we closed first, then
+#: sometimes just as the next request is on its way.
+_KEEP_ALIVE_S = 75
+_MOST_FILES = 65_536
 
 
 class Server(uvicorn.Server):
-    """uvicorn, with long polls ended as soon as the signal comes."""
+    """uvicorn with an end in good order."""
 
     def __init__(self, config: uvicorn.Config, parts: Parts) -> None:
         super().__init__(config)
@@ -34,20 +48,40 @@ class Server(uvicorn.Server):
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Called by the signal handler."""
+        if self.should_exit:
+            self.force_exit = True
         self._parts.waiting.close()
         super().handle_exit(sig, frame)
 
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Accept nobody, let the connections run out, then do what uvicorn does."""
+        for server in self.servers:
+            server.close()
+        self.server_state.default_headers = [*self.server_state.default_headers, (b"connection", b"close")]
+        loop = asyncio.get_running_loop()
+        last_call = loop.time() + _LAST_CALL_S
+        while self.server_state.connections and loop.time() < last_call and not self.force_exit:
+            await asyncio.sleep(0.02)
+        await super().shutdown(sockets)
 
-def run(settings: ServiceSettings) -> int:
-    """Serve until SIGINT or SIGTERM; returns the exit code."""
+
+def run(settings: ServiceSettings, *, sockets: Sequence[socket.socket] = (), grace_seconds: float = 30.0) -> int:
+    """Serve until SIGINT or SIGTERM; returns the exit code.
+
+    Args:
+        sockets: listen on these instead of `settings.listen_host` and `settings.port`. Whoever keeps a copy of such a
+            socket open loses no connection while this process ends and another begins: they wait in its queue.
+        grace_seconds: how long requests that are being answered may take after the signal.
+    """
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(message)s", stream=sys.stdout)
     _LOG.setLevel(logging.INFO)
-    if settings.listen_host != settings.host:
+    if settings.listen_host != settings.host and not sockets:
         _LOG.warning(
             "no keys are configured (FEDLAS_API_KEYS): listening on %s only, not on %s",
             settings.listen_host,
             settings.host,
         )
+    _allow_many_connections()
     app = create_app(settings)
     config = uvicorn.Config(
         app,
@@ -55,9 +89,18 @@ def run(settings: ServiceSettings) -> int:
         port=settings.port,
         log_config=None,
         access_log=False,
-        timeout_graceful_shutdown=_GRACE_S,
+        timeout_keep_alive=_KEEP_ALIVE_S,
+        timeout_graceful_shutdown=round(grace_seconds),
         server_header=False,
     )
     server = Server(config, app.state.parts)
-    server.run()
+    server.run(list(sockets) or None)
     return 0 if server.started else 1
+
+
+def _allow_many_connections() -> None:
+    """Every client that waits is an open file, and the usual limit is 1,024."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = _MOST_FILES if hard == resource.RLIM_INFINITY else min(hard, _MOST_FILES)
+    if soft != resource.RLIM_INFINITY and soft < most:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))

@@ -8,7 +8,7 @@ from typing import Annotated
 from pydantic import Field, field_validator
 from pydantic_settings import NoDecode
 
-from service.registry.settings import RegistrySettings
+from service.registry.settings import RegistrySettings, listed
 
 
 class ServiceSettings(RegistrySettings):
@@ -22,10 +22,12 @@ class ServiceSettings(RegistrySettings):
     session_cache_bytes: int = Field(2 * 1024**3, gt=0, description="Total size of models kept open for serving.")
     inference_threads: int = Field(1, ge=1, description="Threads of ONNX Runtime within one request.")
 
+    shutdown_seconds: float = Field(30, ge=0, description="How long requests in flight may take after SIGTERM.")
+
     @field_validator("api_keys", mode="before")
     @classmethod
     def _split_keys(cls, value: object) -> object:
-        return frozenset(filter(None, map(str.strip, value.split(",")))) if isinstance(value, str) else value
+        return listed(value)
 
     @property
     def listen_host(self) -> str:

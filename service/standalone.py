@@ -19,15 +19,18 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import timedelta
 from pathlib import Path
 from types import FrameType
 
-from service.registry.artifacts import ArtifactStore
+from service.registry.errors import Unavailable
+from service.registry.object_store import open_artifacts
 from service.settings import ServiceSettings
 
-_PATIENCE_S = {"api": 10.0, "worker": 20.0, "broker": 10.0}
+_PATIENCE_S = {"api": 40.0, "worker": 20.0, "broker": 10.0}
 _RESTART_PAUSE_S = 1.0
 _PORT_PATIENCE_S = 3.0
+_BACKLOG = 2048
 _LONGEST_SOCKET_PATH = 100  # the kernel's limit is 107 bytes
 _PR_SET_PDEATHSIG = 1
 
@@ -40,6 +43,7 @@ class Part:
     command: Sequence[str]
     environment: Mapping[str, str]
     pid_file: Path
+    passed_on: Sequence[int] = ()
     process: subprocess.Popen[bytes] | None = None
     started_at: float = field(default=0.0)
 
@@ -52,6 +56,7 @@ class Part:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             start_new_session=True,
+            pass_fds=self.passed_on,
             preexec_fn=_die_with_parent(),
         )
         self.started_at = time.monotonic()
@@ -110,24 +115,27 @@ def running(settings: ServiceSettings) -> Iterator[list[Part]]:
     run_dir.mkdir(parents=True, exist_ok=True)
     with contextlib.ExitStack() as stack:
         stack.enter_context(_only_one(run_dir / "serve.lock"))
-        _clear_incoming(settings)
-        _await_port(settings)
-        parts = _parts(settings, run_dir, stack)
+        with contextlib.suppress(Unavailable):
+            open_artifacts(settings).clear_left_overs(older_than=timedelta())  # nobody else is at work in this folder
+        listener = stack.enter_context(_listening(settings))
+        parts = _parts(settings, run_dir, listener, stack)
         for part in parts:
             part.start()
             stack.callback(part.stop)
         yield parts
 
 
-def _parts(settings: ServiceSettings, run_dir: Path, stack: contextlib.ExitStack) -> list[Part]:
+def _parts(
+    settings: ServiceSettings, run_dir: Path, listener: socket.socket, stack: contextlib.ExitStack
+) -> list[Part]:
     environment = {**os.environ, "FEDLAS_DATA_DIR": str(settings.data_dir.absolute()), "PYTHONUNBUFFERED": "1"}
     parts = []
     if settings.broker_url is None:
         place = _socket_path(run_dir, stack)
         environment["FEDLAS_BROKER_URL"] = f"redis+socket://{place}"
         parts.append(Part("broker", _broker_command(settings, place), environment, run_dir / "broker.pid"))
-    api = [sys.executable, "-m", "service.cli", "api", "--host", settings.host, "--port", str(settings.port)]
-    parts.append(Part("api", api, environment, run_dir / "api.pid"))
+    api = [sys.executable, "-m", "service.cli", "api", "--host", settings.host, "--fd", str(listener.fileno())]
+    parts.append(Part("api", api, environment, run_dir / "api.pid", passed_on=[listener.fileno()]))
     parts.append(Part("worker", [sys.executable, "-m", "worker"], environment, run_dir / "worker.pid"))
     return parts
 
@@ -162,25 +170,22 @@ def _only_one(path: Path) -> Iterator[None]:
         yield
 
 
-def _await_port(settings: ServiceSettings) -> None:
-    """Refuse to start where somebody else listens; an earlier service of ours may still be closing."""
+def _listening(settings: ServiceSettings) -> socket.socket:
+    """The socket that outlives the API: whoever connects while it is started again waits, and is not refused.
+
+    Refuses to start where somebody else listens; an earlier service of ours may still be closing.
+    """
     deadline = time.monotonic() + _PORT_PATIENCE_S
     address = (settings.listen_host, settings.port)
+    family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
     while True:
         try:
-            with socket.create_server(address, family=socket.AF_INET6 if ":" in address[0] else socket.AF_INET):
-                return
+            return socket.create_server(address, family=family, backlog=_BACKLOG)
         except OSError as error:
             if time.monotonic() > deadline:
                 where = f"{address[0]}:{address[1]}"
                 raise SystemExit(f"cannot listen on {where}: {error.strerror}; choose another --port") from None
             time.sleep(0.2)
-
-
-def _clear_incoming(settings: ServiceSettings) -> None:
-    """Remove what an earlier run left half-written: nothing refers to it."""
-    for left_over in ArtifactStore(settings.resolved_artifacts).incoming.iterdir():
-        left_over.unlink(missing_ok=True)
 
 
 def _die_with_parent() -> Callable[[], None] | None:

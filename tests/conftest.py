@@ -10,6 +10,7 @@ import torch
 
 from service.registry.unit_of_work import Registry
 from service.settings import ServiceSettings
+from tests.helpers import backends
 from tests.helpers.uploads import Uploads
 
 
@@ -19,9 +20,10 @@ def pytest_configure() -> None:
 
 
 @pytest.fixture
-def settings(tmp_path: Path) -> ServiceSettings:
-    """Settings whose everything lies in a fresh folder, whatever the environment says."""
-    return ServiceSettings(data_dir=tmp_path / "data", database_url=None, broker_url=None, artifacts=None)
+def settings(tmp_path: Path) -> Iterator[ServiceSettings]:
+    """Settings whose everything is the test's own, on the backends that are tested, whatever the environment says."""
+    with backends.place(tmp_path / "data") as place:
+        yield ServiceSettings(**place)
 
 
 @pytest.fixture

@@ -1,7 +1,12 @@
 """`python -m worker`: run a worker with the settings of the environment."""
 
+import os
+import sys
+
 from worker.app import main
 from worker.settings import WorkerSettings
 
 if __name__ == "__main__":
-    main(WorkerSettings())
+    code = main(WorkerSettings())
+    sys.stdout.flush()
+    os._exit(code)  # a consumer that hangs in the broker's client keeps nobody here

@@ -1,35 +1,52 @@
-"""The composition root of the worker: settings in, a Celery worker that runs until it is told to stop."""
+"""The composition root of the worker: settings in, a Celery worker that runs until it is told to stop.
+
+Celery carries the doorbell: a message makes a place look for work. Work itself is done in threads of our own, so that
+a broker that is away, deaf or emptied delays nothing by more than a second.
+"""
 
 from __future__ import annotations
 
 import logging
+import signal
 import sys
 import threading
-import time
 import warnings
 from collections.abc import Callable
+from contextlib import suppress
+from types import FrameType
 
 from celery import Celery
 from celery.platforms import SecurityWarning
-from celery.signals import setup_logging, worker_ready, worker_shutting_down
+from celery.signals import setup_logging
+from celery.worker import WorkController
+from kombu.entity import Queue
 from kombu.exceptions import OperationalError
 from redis.exceptions import RedisError
 
-from service.registry.contract import RING, WORK_KINDS
+from service.registry.bell import Bell
+from service.registry.contract import PLAN, RING, WORK_KINDS
+from service.registry.errors import Unavailable
+from service.registry.repositories import Ring
 from service.registry.unit_of_work import Registry
 from worker import confinement
-from worker.reaper import reap
+from worker.ears import Ears
+from worker.reaper import Reaper
 from worker.sandbox import clear_left_overs, worker_name
 from worker.settings import WorkerSettings
+from worker.slots import Slots
 from worker.tasks import Worker
+from worker.tidying import tidy
 
 _LOG = logging.getLogger("fedlas.worker")
 
-Ring = Callable[[str], None]
+_PING = "fedlas.ping"
+_PATIENCE_S, _STOP_S = 2.0, 15.0
+#: The exit code of a worker that wants to be started again.
+_RESTART = 75
 
 
-def make_celery(settings: WorkerSettings) -> Celery:
-    """The consumer's side of the queue: messages are acknowledged early, since the row is the truth."""
+def make_celery(settings: WorkerSettings, name: str) -> Celery:
+    """The consumer's side of the queue: messages are hints, acknowledged as they come."""
     app = Celery("fedlas", broker=settings.resolved_broker_url)
     app.conf.update(
         task_acks_late=False,
@@ -39,43 +56,144 @@ def make_celery(settings: WorkerSettings) -> Celery:
         broker_connection_retry_on_startup=True,
         broker_connection_max_retries=None,
         broker_transport_options={"socket_timeout": 30, "socket_keepalive": True},
-        task_create_missing_queues=True,
+        task_queues=[Queue(queue) for queue in (*settings.resolved_queues, _own_queue(name))],
     )
     return app
 
 
-def ringer(app: Celery) -> Ring:
+def make_producer(settings: WorkerSettings) -> Celery:
+    """The producer's side: a broker that is away is found out soon, and not waited for."""
+    app = Celery("fedlas", broker=settings.resolved_broker_url, set_as_current=False)
+    timeouts = {"socket_timeout": _PATIENCE_S, "socket_connect_timeout": _PATIENCE_S}
+    app.conf.update(broker_transport_options={**timeouts, "max_retries": 0}, broker_connection_timeout=_PATIENCE_S)
+    return app
+
+
+def _own_queue(name: str) -> str:
+    return f"alive.{name}"
+
+
+def sender(app: Celery) -> Callable[[Ring], None]:
     """A function that tells the workers about a record; a broker that is away is forgiven."""
 
-    def ring(record_id: str) -> None:
-        queue = WORK_KINDS[record_id.partition("_")[0]]
+    def send(ring: Ring) -> None:
         try:
-            app.send_task(RING, args=[record_id], queue=queue, retry=False, ignore_result=True)
+            app.send_task(RING, args=[ring.record_id], queue=ring.queue, retry=False, ignore_result=True)
         except (OperationalError, RedisError, OSError) as error:
-            _LOG.warning("the broker is away, %s is rung later: %s", record_id, error)
+            _LOG.warning("the broker is away, %s is found without it: %s", ring.record_id, error)
 
-    return ring
+    return send
 
 
-def main(settings: WorkerSettings) -> None:
-    """Run until SIGTERM or SIGINT; unfinished work is handed back."""
+def main(settings: WorkerSettings) -> int:
+    """Run until SIGTERM or SIGINT; unfinished work is handed back. Returns the exit code."""
     _prepare_log()
+    stop = _on_signals()
     registry = Registry.open(settings)
-    _await_tables(registry)
-    app = make_celery(settings)
-    ring = ringer(app)
+    if not _await_tables(registry, stop):
+        return 0
     name = worker_name()
+    producer = make_producer(settings)
+    bell = Bell(sender(producer))
+    registry.ring = bell.ring
     clear_left_overs(settings.work_dir)
     _tell_protection()
-    worker = Worker(settings, registry, name=name, ring=ring)
-    app.task(worker.handle, name=RING)
-    _follow(worker, registry, settings, ring)
-    queues = ",".join(sorted(set(WORK_KINDS.values())))
-    threads = str(settings.worker_threads)
-    app.worker_main(
-        ["--quiet", "worker", "--pool=threads", f"--concurrency={threads}", f"--queues={queues}", f"--hostname={name}",
-         "--without-gossip", "--without-mingle", "--without-heartbeat", "--loglevel=WARNING"]
-    )  # fmt: skip
+    worker = Worker(settings, registry, name=name, stopping=stop)
+    slots = Slots(worker, registry, settings)
+    reaper = Reaper(registry, settings, worker, slots)
+    ears = Ears(lambda: _ping(producer, name), settings.data_dir.absolute() / "run" / f"{name}.alive")
+    slots.start()
+    _in_thread(reaper.run)
+    _in_thread(lambda: tidy(registry, settings, stop))
+    _in_thread(lambda: _listen(make_celery(settings, name), slots, ears, stop, name))
+    _in_thread(lambda: _mind(ears, stop))
+    _LOG.info("worker ready, serving %s", ", ".join(settings.resolved_queues))
+    code = _wait(ears, slots, stop)
+    slots.join(_STOP_S)
+    reaper.leave()
+    bell.close()
+    _in_thread(lambda: _forget_queue(producer, name)).join(_PATIENCE_S)
+    ears.close()
+    return code
+
+
+def _wait(ears: Ears, slots: Slots, stop: threading.Event) -> int:
+    """Until somebody says stop, or until this worker is deaf and does nothing; returns the exit code."""
+    while not stop.wait(1.0):
+        if ears.deaf and slots.idle:
+            _LOG.error("messages are sent, but none arrives here any more: starting anew")
+            stop.set()
+            return _RESTART
+    return 0
+
+
+def _mind(ears: Ears, stop: threading.Event) -> None:
+    """In a thread of its own: whoever talks to a broker may be kept waiting."""
+    while not stop.wait(1.0):
+        ears.look()
+
+
+def _listen(app: Celery, slots: Slots, ears: Ears, stop: threading.Event, name: str) -> None:
+    """Consume messages; a consumer that fails is replaced by another."""
+
+    @app.task(name=RING)  # type: ignore[untyped-decorator]
+    def ring(record_id: str) -> None:
+        slots.look(_kinds_of(record_id))
+
+    @app.task(name=_PING)  # type: ignore[untyped-decorator]
+    def ping() -> None:
+        ears.hear()
+
+    while not stop.is_set():
+        try:
+            # In this thread, and what a message asks for is done at once: it only wakes somebody.
+            consumer = WorkController(
+                app=app,
+                hostname=name,
+                pool_cls="solo",
+                quiet=True,
+                loglevel="WARNING",
+                without_gossip=True,
+                without_mingle=True,
+                without_heartbeat=True,
+            )
+            consumer.start()
+        except Exception:
+            _LOG.exception("the consumer of messages failed; work is found without it")
+        stop.wait(1.0)
+
+
+def _kinds_of(record_id: str) -> list[str]:
+    kind = WORK_KINDS.get(record_id.partition("_")[0], "")
+    return [kind, PLAN] if kind == WORK_KINDS["job"] else [kind]
+
+
+def _ping(app: Celery, name: str) -> None:
+    app.send_task(_PING, queue=_own_queue(name), retry=False, ignore_result=True, expires=60)
+
+
+def _forget_queue(app: Celery, name: str) -> None:
+    """The broker need not remember a queue that nobody will ever read."""
+    with suppress(OperationalError, RedisError, OSError), app.connection_for_write() as connection:
+        connection.default_channel.queue_delete(_own_queue(name))
+
+
+def _in_thread(run: Callable[[], None]) -> threading.Thread:
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    return thread
+
+
+def _on_signals() -> threading.Event:
+    """Set when this process is asked to stop."""
+    stop = threading.Event()
+
+    def on_signal(number: int, frame: FrameType | None) -> None:
+        stop.set()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, on_signal)
+    return stop
 
 
 def _prepare_log() -> None:
@@ -84,6 +202,11 @@ def _prepare_log() -> None:
     _LOG.setLevel(logging.INFO)
     # Uploads are opened in a child of their own; Celery's general warning about root repeats at every start.
     warnings.filterwarnings("ignore", category=SecurityWarning)
+    setup_logging.connect(_keep_logging, weak=False)
+
+
+def _keep_logging(**_: object) -> None:
+    """A receiver of this signal keeps Celery from changing the log."""
 
 
 def _tell_protection() -> None:
@@ -94,26 +217,14 @@ def _tell_protection() -> None:
         _LOG.warning("%s", sentence)
 
 
-def _follow(worker: Worker, registry: Registry, settings: WorkerSettings, ring: Ring) -> None:
-    """Tie the worker to Celery's start and stop."""
-
-    def keep_logging(**_: object) -> None:
-        """A receiver of this signal keeps Celery from changing the log."""
-
-    def on_ready(**_: object) -> None:
-        _LOG.info("worker ready: %d at once, %d of them jobs", settings.worker_threads, settings.worker_jobs)
-        threading.Thread(target=reap, args=(registry, settings, ring, worker.stopping), daemon=True).start()
-
-    def on_shutdown(**_: object) -> None:
-        worker.stopping.set()
-
-    setup_logging.connect(keep_logging, weak=False)
-    worker_ready.connect(on_ready, weak=False)
-    worker_shutting_down.connect(on_shutdown, weak=False)
-
-
-def _await_tables(registry: Registry) -> None:
-    """Only the service migrates; a worker that starts first waits for it."""
-    while not registry.is_current():
-        _LOG.info("waiting for the service to prepare the database")
-        time.sleep(1)
+def _await_tables(registry: Registry, stop: threading.Event) -> bool:
+    """Only the service migrates; a worker that starts first waits for it. False if it is asked to stop meanwhile."""
+    while not stop.is_set():
+        try:
+            if registry.is_current():
+                return True
+            _LOG.info("waiting for the service to prepare the database")
+        except Unavailable as error:
+            _LOG.warning("waiting for the database: %s", error)
+        stop.wait(1.0)
+    return False

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import math
 import os
@@ -19,6 +20,8 @@ from typing import Any
 from worker.confinement import confine, lower
 
 _OUT_OF_MEMORY = {"code": "out_of_memory", "message": "opening this file took more memory than is allowed"}
+#: Not the upload's fault: the work is tried again.
+_STORAGE_FULL = {"code": "storage_full", "message": "the disk took no more while this was being worked on"}
 _INTERNAL = {"code": "internal_error", "message": "an unexpected error happened on our side; it has been logged"}
 #: Step → "module:function"; loaded on demand, since not every step needs PyTorch.
 STEPS = {
@@ -38,6 +41,9 @@ _MEMORY_WORDS = (
     "start new thread",
 )
 _EVENTS_PER_SECOND = 5.0
+#: Read by numeric libraries before their first use, so that the same job ends with the same bits: MKL's sums would
+#: depend on where an array lies in memory (seen in a product of 7 × 512 and 512 × 10), those of cuBLAS on its streams.
+_SAME_BITS = {"MKL_CBWR": "AUTO", "CUBLAS_WORKSPACE_CONFIG": ":4096:8"}
 _KINDS_OF_LIMITS = (
     (resource.RLIMIT_AS, "address_space"), (resource.RLIMIT_DATA, "memory"), (resource.RLIMIT_FSIZE, "file_size"),
 )  # fmt: skip
@@ -45,6 +51,7 @@ _KINDS_OF_LIMITS = (
 
 def main(folder: Path) -> int:
     """Run the step that `request.json` names and write `answer.json`."""
+    os.environ.update(_SAME_BITS)
     emit = _claim_stdout()
     request = json.loads((folder / "request.json").read_text())
     _take_limits(request["limits"])
@@ -66,6 +73,8 @@ def _answer(step: str, spec: dict[str, Any], folder: Path, emit: Callable[[dict[
     except Exception as error:
         if _lacked_memory(error):
             return {"error": {**_OUT_OF_MEMORY, "user_error": True}}
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            return {"error": {**_STORAGE_FULL, "user_error": False}}
         if isinstance(error, FedLASError):
             return {"error": {"code": error.code, "message": error.message, "user_error": error.user_error}}
         traceback.print_exc()

@@ -20,9 +20,10 @@ from fedlas.evidence import sensitivity
 from fedlas.feature_scaling import shown_parameters
 from fedlas.gate import Judgement, judge
 from fedlas.importers import GraphClassifier
-from fedlas.race import RaceProgress, RaceResult, race, recipe
-from fedlas.report import build_report, reliability_svg, report_html
+from fedlas.race import CandidateResult, RaceProgress, RaceResult, race, recipe
+from fedlas.report import build_report, finite, reliability_svg, report_html
 from fedlas.train import device_name
+from worker.attempt import asked, digests, journal_of, repeat_exactly
 from worker.checks import check_rows, classes_not_met
 from worker.opening import check_expected_accuracy, fitting_dataset, open_classifier, rows_of
 from worker.serving import NO_PROMISES, Chosen, chosen, export, finalists_probs, promises_of, signs_of
@@ -42,6 +43,7 @@ _TRAINING_FROM, _TRAINING_TO = 0.05, 0.90
 def calibrate(spec: Json, folder: Path, emit: Emit) -> Json:
     """Run one job and return what came of it; `calibrated.onnx`, `report.json` and the diagram are left in `folder`."""
     request, profile = spec["request"], spec["model"]["profile"]
+    repeat_exactly()
     emit(_at("inspecting", 0.0))
     classifier = open_classifier(spec["model"]["file"], spec["model"]["importing"])
     dataset = fitting_dataset(spec, profile, folder)
@@ -54,7 +56,7 @@ def calibrate(spec: Json, folder: Path, emit: Emit) -> Json:
     check_expected_accuracy(classifier, rows_of(dataset, "calibration"), request["expected_accuracy"])
 
     emit(_at("training", _TRAINING_FROM))
-    result = _race(classifier, dataset, request, trains=trains, emit=emit)
+    result = _race(classifier, dataset, spec, folder, trains=trains, emit=emit)
 
     emit(_at("calibrating", _TRAINING_TO))
     inputs, targets = rows_of(dataset, "test")
@@ -107,7 +109,7 @@ def calibrate(spec: Json, folder: Path, emit: Emit) -> Json:
         candidates=[candidate.as_dict() for candidate in result.candidates],
         recipe=_recipe(request, served, dataset, result),
         seed=request["seed"],
-        digests=_digests(spec),
+        digests=digests(spec),
         machine={"device": device_name()},
         confidence_level=request["gate"]["confidence_level"],
         notes=_notes(dataset, classifier, result, judged=judged),
@@ -127,8 +129,11 @@ def calibrate(spec: Json, folder: Path, emit: Emit) -> Json:
     }
 
 
-def _race(classifier: GraphClassifier, dataset: Dataset, request: Json, *, trains: bool, emit: Emit) -> RaceResult:
-    """Name the finalists on calibration rows, within the budget."""
+def _race(
+    classifier: GraphClassifier, dataset: Dataset, spec: Json, folder: Path, *, trains: bool, emit: Emit
+) -> RaceResult:
+    """Name the finalists on calibration rows, within the budget; go on where an earlier attempt of the job was."""
+    request = spec["request"]
     fresh = dataset.seen_by_model == "no"
     candidates = recipe(
         request["method"] if trains else "post_hoc",
@@ -150,6 +155,12 @@ def _race(classifier: GraphClassifier, dataset: Dataset, request: Json, *, train
             )
         )
 
+    def on_candidate(result: CandidateResult) -> None:
+        keys = ("name", "method", "scope", "status", "reason", "calibration")
+        said = result.as_dict()
+        data = {**{key: said[key] for key in keys}, "seconds": round(result.seconds, 3)}
+        emit({"event": {"type": "candidate", "data": finite(data)}, "important": True})
+
     return race(
         classifier,
         train=rows_of(dataset, "train") if trains else None,
@@ -165,6 +176,8 @@ def _race(classifier: GraphClassifier, dataset: Dataset, request: Json, *, train
         max_cost_factor=request["max_cost_factor"],
         train_weights=None if dataset.weights is None else dataset.weights[dataset.rows("train")],
         on_progress=on_progress,
+        on_candidate=on_candidate,
+        journal=journal_of(spec, folder, emit) if candidates else None,
     )
 
 
@@ -186,21 +199,13 @@ def _recipe(request: Json, served: Chosen, dataset: Dataset, result: RaceResult)
     calibrator: Calibrator = served.finalist.calibrator if served.finalist else Identity()
     winner = served.finalist.result.as_dict() if served.finalist else None
     return {
-        "request": {key: value for key, value in request.items() if key not in ("webhook", "metadata")},
+        "request": asked(request),
         "winner": winner,
         "calibrator": {"name": calibrator.name, "parameters": shown_parameters(calibrator)},
         "learning_rate_edges": dict(result.rates),
         "cost_factor": served.finalist.cost_factor if served.finalist else 1.0,
         "seen_by_model": dataset.seen_by_model,
         "splits": dataset.profile()["splits"],
-    }
-
-
-def _digests(spec: Json) -> dict[str, str]:
-    return {
-        "model_sha256": spec["model"]["sha256"],
-        "dataset_sha256": spec["dataset"]["sha256"],
-        "prepared_dataset_sha256": spec["dataset"]["prepared_sha256"],
     }
 
 

@@ -1,31 +1,123 @@
-"""Rings again for work that nobody hears of, and forgets uploads that nobody has finished.
+"""Looks around every second: for work that nobody rang for, and for work of the dead.
 
-Messages may be lost, workers die, and records wait for others.
+Every worker does this. Nothing depends on which of them comes first.
 """
 
 from __future__ import annotations
 
 import logging
-import threading
-from collections.abc import Callable
+import os
+import time
+from contextlib import suppress
 
+from service.registry.contract import FINAL
 from service.registry.errors import RegistryError
-from service.registry.unit_of_work import Registry
+from service.registry.repositories.work import SILENT
+from service.registry.unit_of_work import Registry, UnitOfWork
+from worker.machine import is_gone, machine, process_mark
 from worker.settings import WorkerSettings
+from worker.slots import Slots
+from worker.tasks import Worker
 
 _LOG = logging.getLogger("fedlas.worker")
-_RINGS_AT_ONCE = 20
+
+#: A worker that was not heard of for so many leases is not counted, and after so many seconds it is forgotten.
+_LEASES, _FORGOTTEN_S = 3, 3600.0
+_DEAD = "its worker died"
 
 
-def reap(registry: Registry, settings: WorkerSettings, ring: Callable[[str], None], stopping: threading.Event) -> None:
-    """Look for overdue work until `stopping` is set. Several workers may do this: each work is rung by one of them."""
-    while not stopping.wait(settings.reap_seconds):
+class Reaper:
+    """One worker's watch."""
+
+    def __init__(self, registry: Registry, settings: WorkerSettings, worker: Worker, slots: Slots) -> None:
+        self._registry = registry
+        self._settings = settings
+        self._worker = worker
+        self._slots = slots
+        self._mark = process_mark(os.getpid())
+        self._last_look = time.monotonic()
+        self._blind_until = 0.0
+        self._introduce_at = 0.0
+
+    def run(self) -> None:
+        """Until the worker stops."""
+        while not self._worker.stopping.wait(self._settings.poll_seconds):
+            self.look()
+
+    def leave(self) -> None:
+        """This worker ends, and says so."""
+        with suppress(RegistryError), self._registry.write() as unit:
+            unit.workers.forget([self._worker.name])
+
+    def look(self) -> None:
+        """Look around once."""
         try:
-            with registry.write() as unit:
-                overdue = unit.work.overdue(ring_after_seconds=settings.reap_seconds, limit=_RINGS_AT_ONCE)
-            for record_id, _ in overdue:
-                ring(record_id)
-            for upload_id in registry.forget_expired_uploads():
-                _LOG.info("%s forgotten: nothing came for a day", upload_id)
-        except RegistryError as error:
-            _LOG.warning("the reaper could not look: %s", error)
+            self._notice_blindness()
+            if time.monotonic() >= self._introduce_at:
+                self._introduce_at = time.monotonic() + self._settings.heartbeat_seconds
+                self._introduce()
+            self._release()
+            if kinds := self._slots.due():
+                self._slots.look(kinds)
+            self._last_look = time.monotonic()
+        except (RegistryError, OSError) as error:
+            _LOG.warning("cannot look around: %s", error)
+
+    def _notice_blindness(self) -> None:
+        """After an outage of the database, or of ourselves, leases have ended that their holders could not renew."""
+        if time.monotonic() - self._last_look > self._settings.lease_seconds:
+            self._blind_until = time.monotonic() + self._settings.lease_seconds
+
+    def _introduce(self) -> None:
+        """Say that this worker lives, and see who else does."""
+        settings = self._settings
+        with self._registry.write() as unit:
+            unit.workers.beat(
+                self._worker.name,
+                machine=machine(),
+                process=self._mark,
+                queues=settings.resolved_queues,
+                gpu=settings.serves_gpu,
+                memory_bytes=settings.resolved_memory_bytes,
+            )
+            others = unit.workers.living(within_seconds=_LEASES * settings.lease_seconds)
+        largest = max((other.memory_bytes for other in others if _trains(other.queues)), default=0)
+        # What is too large for all is tried by the largest, and not left waiting for ever.
+        mine = settings.resolved_memory_bytes
+        self._slots.memory_bytes = None if mine >= largest else mine
+
+    def _release(self) -> None:
+        """Work of the dead waits again, and what nobody holds and nobody wants is closed."""
+        with self._registry.read() as unit:
+            gone = [row.name for row in unit.workers.on_machine(machine()) if is_gone(row.process)]
+            gone += unit.workers.silent(for_seconds=_FORGOTTEN_S)
+            expired = time.monotonic() >= self._blind_until and unit.work.has_expired()
+            forsaken = bool(unit.jobs.forsaken())
+        if not (gone or expired or forsaken):
+            return
+        with self._registry.write() as unit:
+            released = dict.fromkeys(unit.work.release_held_by(gone, _DEAD), _DEAD) if gone else {}
+            unit.workers.forget(gone)
+            if expired:
+                released |= dict.fromkeys(unit.work.release_expired(), SILENT)
+            for record_id, reason in released.items():
+                _LOG.warning("%s waits again: %s", record_id, reason)
+                _wait_again(unit, record_id, reason)
+            for job in unit.jobs.forsaken():
+                unit.work.withdraw(job.id)
+                unit.jobs.change_status(job, "cancelled")
+                _LOG.info("%s cancelled", job.id)
+
+
+def _trains(queues: list[str]) -> bool:
+    return any(queue.startswith("calibrate") for queue in queues)
+
+
+def _wait_again(unit: UnitOfWork, record_id: str, reason: str) -> None:
+    """Jobs and batches show that they wait."""
+    if record_id.startswith("job_"):
+        unit.jobs.wait_again(record_id, reason)
+    elif record_id.startswith("bat_"):
+        row = unit.batches.get(record_id)
+        if row.status not in FINAL:
+            unit.batches.change_status(row, "queued")

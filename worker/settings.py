@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Annotated
 
-from pydantic import Field
+from pydantic import Field, field_validator, model_validator
+from pydantic_settings import NoDecode
 
-from service.registry.settings import GIBIBYTE, RegistrySettings
+from service.registry.contract import GPU_ONLY, QUEUES
+from service.registry.settings import GIBIBYTE, RegistrySettings, listed
+from worker.machine import has_gpu, memory_bytes
 from worker.sandbox import Limits
 
 _MEBIBYTE = 1024**2
@@ -20,12 +24,30 @@ _BYTES_PER_SECOND, _COPIES = 10_000_000, 16
 class WorkerSettings(RegistrySettings):
     """What the worker needs beyond the registry."""
 
-    worker_threads: int = Field(4, ge=1, description="Pieces of work supervised at once; each runs in its own process.")
-    worker_jobs: int = Field(1, ge=1, description="Calibrations at once: they use all cores, or the GPU.")
-    lease_seconds: float = Field(15, gt=0, description="Work whose worker is silent for this long is given to another.")
+    worker_queues: Annotated[frozenset[str], NoDecode] = Field(
+        frozenset(), description="Comma-separated; default: all, `calibrate.gpu` only where there is a GPU."
+    )
+    worker_jobs: int = Field(1, ge=0, description="Calibrations at once: they use all cores, or the GPU.")
+    worker_plans: int = Field(1, ge=0, description="Dry runs at once.")
+    worker_inspections: int = Field(2, ge=0, description="Inspections at once.")
+    worker_predictions: int = Field(1, ge=0, description="Batch predictions at once.")
+    worker_deliveries: int = Field(4, ge=0, description="Webhook messages delivered at once.")
+    worker_memory_bytes: int | None = Field(
+        None, gt=0, description="Calibrations that need more are left to larger workers. Default: what is here."
+    )
+    lease_seconds: float = Field(6, gt=0, description="Work whose worker is silent for this long is given to another.")
     heartbeat_seconds: float = Field(2, gt=0, description="How often a lease is renewed and progress written.")
-    reap_seconds: float = Field(3, gt=0, description="How often to look for work that nobody hears of.")
-    max_attempts: int = Field(3, ge=1, description="Work that loses its process this often is given up.")
+    poll_seconds: float = Field(1, gt=0, description="How often to look for work that nobody rang for.")
+    max_attempts: int = Field(
+        5, ge=1, description="Work that loses its process this often in a row, without getting further, is given up."
+    )
+    checkpoint_seconds: float = Field(
+        0.5, ge=0, description="Jobs are saved after each epoch, unless the last time is no longer ago than this."
+    )
+    sweep_grace_seconds: float = Field(
+        24 * 3600, gt=0, description="Stored files that nothing names are removed when they are this old."
+    )
+    sweep_seconds: float = Field(60, gt=0, description="How often to look at the next thousand of them.")
     inspection_seconds: float = Field(
         120, gt=0, description="An inspection of a small file that takes longer is ended by force."
     )
@@ -39,6 +61,35 @@ class WorkerSettings(RegistrySettings):
     )
     inspection_cores: int = Field(4, ge=1, description="Cores that one inspection may use.")
     job_grace_seconds: float = Field(1800, ge=0, description="Beyond its own budget a job is ended by force.")
+
+    @field_validator("worker_queues", mode="before")
+    @classmethod
+    def _split_queues(cls, value: object) -> object:
+        return listed(value)
+
+    @model_validator(mode="after")
+    def _makes_sense(self) -> WorkerSettings:
+        if unknown := sorted(self.worker_queues - set(QUEUES)):
+            raise ValueError(f"worker_queues: there is no queue {unknown[0]!r}; the queues are {', '.join(QUEUES)}")
+        if self.lease_seconds < 2 * self.heartbeat_seconds:
+            raise ValueError("lease_seconds must be at least twice heartbeat_seconds: else living workers lose work")
+        return self
+
+    @property
+    def resolved_queues(self) -> tuple[str, ...]:
+        """The queues, those first that only few workers can serve."""
+        asked = self.worker_queues or {queue for queue in QUEUES if queue != GPU_ONLY or has_gpu()}
+        return tuple(sorted(asked, key=lambda queue: (queue != GPU_ONLY, queue)))
+
+    @property
+    def serves_gpu(self) -> bool:
+        """Whether work that needs a GPU is taken."""
+        return GPU_ONLY in self.resolved_queues
+
+    @property
+    def resolved_memory_bytes(self) -> int:
+        """What calibrations here may need."""
+        return self.worker_memory_bytes or memory_bytes()
 
     @property
     def work_dir(self) -> Path:

@@ -1,27 +1,36 @@
-"""One message, one record: claim it, supervise its child, publish what came of it, or hand it back."""
+"""One claim: supervise its child, publish what came of it, or hand it back; it knows neither queue nor threads."""
 
 from __future__ import annotations
 
 import logging
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from service.registry.contract import WORK_KINDS
-from service.registry.errors import LeaseLost, RegistryError, Unavailable
+from service.registry.errors import LeaseLost, Unavailable
 from service.registry.repositories import Claim
-from service.registry.unit_of_work import Registry
+from service.registry.unit_of_work import Registry, UnitOfWork
 from worker import sandbox
+from worker.heart import Cancelled, Heart
+from worker.keeper import Keeper
 from worker.settings import WorkerSettings
-from worker.steps import NotReady, Step, step_of
+from worker.steps import Step, step_of
 
 _LOG = logging.getLogger("fedlas.worker")
 
-
-class Cancelled(Exception):
-    """Somebody asked for the job to be cancelled."""
+#: Work that cannot be done for reasons of our own (no disk, no database) is left alone for so long.
+_PAUSE_S = 5.0
+#: How long results wait for a database that is away, and how long a stopping worker tries to hand work back.
+_PUBLISH_S, _HAND_BACK_S = 3600.0, 5.0
+#: How long checkpoints of a child that has died, or must stop, may take to be kept.
+_KEEP_DEAD_S, _KEEP_STOPPING_S = 60.0, 5.0
+#: However often a job gets further: so many attempts per allowed loss, and it is given up.
+_ATTEMPTS_PER_LOSS = 20
+#: The child's way to say that the disk is full: no fault of the upload.
+STORAGE_FULL = "storage_full"
 
 
 class Stopping(Exception):
@@ -29,105 +38,112 @@ class Stopping(Exception):
 
 
 class Worker:
-    """Does pieces of work, several at once; knows nothing of the queue but how to ring."""
+    """Does one piece of work after the other; safe to be used by several threads at once."""
 
-    def __init__(self, settings: WorkerSettings, registry: Registry, *, name: str, ring: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        settings: WorkerSettings,
+        registry: Registry,
+        *,
+        name: str,
+        stopping: threading.Event | None = None,
+    ) -> None:
         self._settings = settings
         self._registry = registry
-        self._name = name
-        self._ring = ring
-        self._free_jobs = threading.BoundedSemaphore(settings.worker_jobs)
-        self.stopping = threading.Event()
+        self.name = name
+        self.stopping = stopping or threading.Event()
 
     def handle(self, record_id: str) -> None:
-        """Do the work of this record if it is open and there is room for it; a doubled message does nothing."""
-        trains = self._kind_of(record_id) == WORK_KINDS["job"]
-        if self.stopping.is_set() or (trains and not self._free_jobs.acquire(blocking=False)):
-            return  # the row stays open; whoever is free next is told
-        settled = False
-        try:
-            settled = self._claim_and_do(record_id)
-        finally:
-            if trains:
-                self._free_jobs.release()
-            if trains and settled:
-                self._ring_next()
-
-    def _kind_of(self, record_id: str) -> str | None:
-        with self._registry.read() as unit:
-            return unit.work.kind_of(record_id)
-
-    def _claim_and_do(self, record_id: str) -> bool:
-        """Return whether the work is off the list: a job that still waits for its inputs must not ring for itself."""
+        """Do the work of this record, if it is open and nobody else does it."""
         with self._registry.write() as unit:
-            claim = unit.work.claim(record_id, worker=self._name, lease_seconds=self._settings.lease_seconds)
-        if claim is None:
-            return False
+            claim = unit.work.claim(record_id, worker=self.name, lease_seconds=self._settings.lease_seconds)
+        if claim is not None:
+            self.do(claim)
+
+    def do(self, claim: Claim) -> None:
+        """Do claimed work; whatever happens, afterwards it is settled, waits, or belongs to somebody else."""
         step = step_of(claim)(self._registry, self._settings, claim)
+        record_id = claim.record_id
         try:
-            self._do(step, claim)
-            return True
+            with closing(step):
+                self._attempt(step, claim)
         except LeaseLost:
             _LOG.warning("%s: another worker owns it now; nothing was written", record_id)
-        except Unavailable as error:
-            _LOG.warning("%s: given up for now, its lease will end: %s", record_id, error)
-        except NotReady as error:
-            _LOG.info("%s waits: %s", record_id, error)
-            self._hand_back(claim, counts=False)
+        except Cancelled:
+            self._settle(lambda unit: step.cancelled(unit), record_id)
+            _LOG.info("%s cancelled", record_id)
         except Stopping:
             _LOG.info("%s handed back, this worker stops", record_id)
-            self._hand_back(claim, counts=False)
-            self._ring(record_id)
-        except Cancelled:
-            step.cancelled()
-            _LOG.info("%s cancelled", record_id)
-            return True
-        return False
+            self._settle(lambda unit: step.handed_back(unit), record_id)
+        except Unavailable as error:
+            _LOG.warning("%s is tried again in %.0f s: %s", record_id, _PAUSE_S, error)
+            self._settle(lambda unit: unit.work.hand_back(claim, after_seconds=_PAUSE_S), record_id)
+        except Exception as error:
+            _LOG.exception("%s failed in the worker itself", record_id)
+            reason = f"the worker failed: {type(error).__name__}"
+            self._settle(lambda unit: step.lost(unit, reason), record_id)
 
-    def _do(self, step: Step, claim: Claim) -> None:
-        if claim.attempts > self._settings.max_attempts:
-            step.failed(_given_up(claim))
-            return
-        prepared = step.begin()
-        if prepared is None:
-            return
-        _LOG.info("%s started (attempt %d)", claim.record_id, claim.attempts)
-        started = time.monotonic()
-        with sandbox.private_folder(self._settings.work_dir) as folder:
-            outcome = sandbox.run(
-                step.name,
-                prepared.spec,
-                folder=folder,
-                limits=prepared.limits,
-                on_event=step.note,
-                on_tick=self._heart(step, claim),
-            )
-            self._conclude(step, claim, outcome, folder, time.monotonic() - started)
+    def _attempt(self, step: Step, claim: Claim) -> None:
+        settings = self._settings
+        with Heart(
+            self._registry, step, lease_seconds=settings.lease_seconds, every_seconds=settings.heartbeat_seconds
+        ) as heart:
+            if (error := self._given_up(claim)) is not None:
+                step.failed(error)
+                return
+            prepared = step.begin()
+            if prepared is None:
+                return
+            _LOG.info("%s started (attempt %d)", claim.record_id, claim.attempts)
+            began = time.monotonic()
+            with (
+                sandbox.private_folder(settings.work_dir) as folder,
+                Keeper(self._registry, claim, folder, tell=step.tell) as keeper,
+            ):
+                step.keep = keeper.note
+                try:
+                    outcome = sandbox.run(
+                        step.name,
+                        prepared.spec,
+                        folder=folder,
+                        limits=prepared.limits,
+                        on_event=step.note,
+                        on_tick=lambda: self._check(heart),
+                    )
+                except Stopping:
+                    keeper.drain(_KEEP_STOPPING_S)
+                    raise
+                if outcome.died:
+                    keeper.drain(_KEEP_DEAD_S)
+                self._conclude(step, outcome, folder, time.monotonic() - began, heart)
 
-    def _conclude(self, step: Step, claim: Claim, outcome: sandbox.Outcome, folder: Path, seconds: float) -> None:
-        record_id = claim.record_id
+    def _check(self, heart: Heart) -> None:
+        heart.check()
+        if self.stopping.is_set():
+            raise Stopping
+
+    def _conclude(self, step: Step, outcome: sandbox.Outcome, folder: Path, seconds: float, heart: Heart) -> None:
+        record_id = step.record_id
         if outcome.result is not None:
             result = outcome.result
-            for waiting in self._patiently(lambda: step.succeeded(result, folder)):
-                self._ring(waiting)
+            self._patiently(lambda: step.succeeded(result, folder), heart)
             _LOG.info("%s done in %.1f s", record_id, seconds)
-        elif outcome.error is not None:
-            if not outcome.error["user_error"]:
-                _LOG.error("%s failed: %s\n%s", record_id, outcome.error["code"], outcome.log)
+        elif outcome.error is not None and outcome.error["code"] != STORAGE_FULL:
             error = outcome.error
-            for waiting in self._patiently(lambda: step.failed(error)):
-                self._ring(waiting)
-            _LOG.info("%s refused after %.1f s: %s", record_id, seconds, outcome.error["code"])
+            if not error["user_error"]:
+                _LOG.error("%s failed: %s\n%s", record_id, error["code"], outcome.log)
+            self._patiently(lambda: step.failed(error), heart)
+            _LOG.info("%s refused after %.1f s: %s", record_id, seconds, error["code"])
         elif outcome.died == "timeout":
-            step.failed(_timed_out(seconds))
+            self._patiently(lambda: step.failed(_timed_out(seconds)), heart)
         else:
-            _LOG.warning("%s lost its process (%s)\n%s", record_id, outcome.died, outcome.log)
-            self._hand_back(claim, counts=True)
-            self._ring(record_id)
+            reason = "the disk is full" if outcome.error else f"its process ended: {outcome.died}"
+            _LOG.warning("%s was lost (%s)\n%s", record_id, reason, outcome.log)
+            self._settle(lambda unit: step.lost(unit, reason), record_id)
 
-    def _patiently(self, publish: Callable[[], Sequence[str]]) -> Sequence[str]:
-        """Publish, also if the database is away for a moment: hours of work must not be lost for seconds."""
-        deadline = time.monotonic() + self._settings.lease_seconds
+    def _patiently(self, publish: Callable[[], None], heart: Heart) -> None:
+        """Publish, also if database or disk are away for a while: hours of work must not be lost for minutes."""
+        deadline = time.monotonic() + _PUBLISH_S
         while True:
             try:
                 return publish()
@@ -135,50 +151,34 @@ class Worker:
                 if time.monotonic() > deadline:
                     raise
                 _LOG.warning("cannot publish yet: %s", error)
+                self._check(heart)
                 time.sleep(1)
 
-    def _heart(self, step: Step, claim: Claim) -> Callable[[], None]:
-        """What keeps the lease alive while the child runs, and hears of cancellation and shutdown."""
-        next_beat = time.monotonic()
-
-        def beat() -> None:
-            nonlocal next_beat
-            if self.stopping.is_set():
-                raise Stopping
-            if time.monotonic() < next_beat:
-                return
-            next_beat = time.monotonic() + self._settings.heartbeat_seconds
+    def _settle(self, write: Callable[[UnitOfWork], object], record_id: str) -> None:
+        """Write how the attempt ended; where that cannot be, the lease ends by itself."""
+        deadline = time.monotonic() + _HAND_BACK_S
+        while True:
             try:
                 with self._registry.write() as unit:
-                    unit.work.renew(claim, lease_seconds=self._settings.lease_seconds)
-                    if step.beat(unit):
-                        raise Cancelled
+                    write(unit)
+                return
             except LeaseLost:
-                raise
-            except RegistryError as error:  # the database is away for a moment: the lease outlives a few beats
-                _LOG.warning("%s: no heartbeat: %s", claim.record_id, error)
+                _LOG.warning("%s: another worker owns it already", record_id)
+                return
+            except Unavailable as error:
+                if time.monotonic() > deadline:
+                    _LOG.warning("%s is left to its lease: %s", record_id, error)
+                    return
+                time.sleep(0.5)
 
-        return beat
-
-    def _hand_back(self, claim: Claim, *, counts: bool) -> None:
-        try:
-            with self._registry.write() as unit:
-                unit.work.hand_back(claim, counts=counts)
-        except LeaseLost:
-            _LOG.warning("%s: another worker owns it already", claim.record_id)
-
-    def _ring_next(self) -> None:
-        """A job has ended: tell about the next one that waits, instead of letting it wait for the reaper."""
-        if not self.stopping.is_set():
-            with self._registry.read() as unit:
-                waiting = unit.work.next_waiting(WORK_KINDS["job"])
-            if waiting is not None:
-                self._ring(waiting)
-
-
-def _given_up(claim: Claim) -> dict[str, Any]:
-    message = f"its process was lost {claim.attempts - 1} times (killed, or out of memory); it was given up"
-    return {"code": "worker_lost", "message": message, "user_error": False}
+    def _given_up(self, claim: Claim) -> dict[str, Any] | None:
+        """Why the work must not be tried again, or None."""
+        most = self._settings.max_attempts
+        if len(claim.losses) < most and claim.attempts <= _ATTEMPTS_PER_LOSS * most:
+            return None
+        reasons = "; ".join(dict.fromkeys(claim.losses)) or "it never came to an end"
+        message = f"given up after {claim.attempts - 1} attempts, since its process was lost every time: {reasons}"
+        return {"code": "poisoned", "message": message, "user_error": False}
 
 
 def _timed_out(seconds: float) -> dict[str, Any]:

@@ -9,16 +9,28 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import FileResponse
 from pydantic import ConfigDict, Field
-from starlette.concurrency import run_in_threadpool
 
-from service.api.creation import IdempotencyKey, add_calibrator, create_once
+from service.api.creation import add_calibrator
 from service.api.datasets import UPLOAD_BODY
-from service.api.dependencies import After, Limit, Parts, PartsDep, Wait, created, long_poll, stored_file, tagged
+from service.api.dependencies import (
+    After,
+    Limit,
+    Parts,
+    PartsDep,
+    Wait,
+    created,
+    long_poll,
+    still_open,
+    stored_file,
+    tagged,
+)
+from service.api.idempotency import IdempotencyKey, Key, create_once, reserved
 from service.api.models import parse_class_names
 from service.api.receiving import receive_file
 from service.registry.contract import FINAL, CalibratorRecord, Page, RecordError, Strict
 from service.registry.errors import Conflict, InvalidRequest, RegistryError, WorkFailed
 from service.registry.records import calibrator_record
+from service.registry.unit_of_work import UnitOfWork
 
 router = APIRouter(prefix="/v1/calibrators", tags=["calibrators"])
 
@@ -58,49 +70,39 @@ async def create_calibrator(
 
     Answered when it is fitted; with 202 and `Retry-After` where that takes longer than `wait`.
     """
-    scoped_key = key and f"calibrators:{key}"
-    with ExitStack() as stack:
-        file, texts, filename = await receive_file(request, parts, stack)
-        merged = CalibratorOptions.model_validate({**options.model_dump(exclude_unset=True), **texts})
-        stored = merged.stored()
+    scoped = Key.of("calibrators", key)
+    async with reserved(parts, scoped) as held:
+        with ExitStack() as stack:
+            file, texts, filename = await receive_file(request, parts, stack)
+            merged = CalibratorOptions.model_validate({**options.model_dump(exclude_unset=True), **texts})
+            stored = merged.stored()
 
-        def create() -> CalibratorRecord:
-            result = create_once(
-                parts,
-                scoped_key,
-                [file.fingerprint, merged.model_dump_json(exclude={"wait"})],
-                lambda unit: _inserted(add_calibrator(unit, file, merged.name or filename, merged.method, stored)),
-            )
-            return CalibratorRecord.model_validate_json(result.answer)
+            def make(unit: UnitOfWork) -> CalibratorRecord:
+                return calibrator_record(add_calibrator(unit, file, merged.name or filename, merged.method, stored))
 
-        record = await run_in_threadpool(create)
+            content = [file.fingerprint, merged.model_dump_json(exclude={"wait"})]
+            answer = await parts.in_turn(create_once, parts, held, content, make)
+    record = CalibratorRecord.model_validate_json(answer)
     if record.status not in FINAL:
         await parts.waiting.for_final(record.id, merged.wait)
-        record = await run_in_threadpool(_settled, parts, scoped_key, record)
+        record = await parts.in_turn(_settled, parts, scoped, record)
     if record.error is not None:
         raise _refusal(record.error)
-    location = f"/v1/calibrators/{record.id}"
-    if record.status not in FINAL:
-        return created(record, location, 202, **{"Retry-After": "2"})
-    return created(record, location)
+    return created(record.model_dump_json(), "/v1/calibrators", 201 if record.status in FINAL else 202)
 
 
-def _inserted(row: Any) -> tuple[CalibratorRecord, list[str]]:
-    return calibrator_record(row), [row.id]
-
-
-def _settled(parts: Parts, key: str | None, asked: CalibratorRecord) -> CalibratorRecord:
+def _settled(parts: Parts, key: Key | None, asked: CalibratorRecord) -> CalibratorRecord:
     """The record now; once it is final the key answers with it, and of bad scores nothing else stays behind."""
     unnamed: list[str] = []
     with parts.registry.write() as unit:
         row = unit.calibrators.find(asked.id)
         if row is None:  # gone: a request beside this one has settled it, or somebody has deleted it
-            answer = unit.keys.current(key) if key is not None else None
+            answer = unit.keys.current(key.text) if key is not None else None
             told = asked if answer is None else CalibratorRecord.model_validate_json(answer)
             return told if told.status in FINAL else calibrator_record(unit.calibrators.get(asked.id))
         record = calibrator_record(row)
         if record.status in FINAL and key is not None:
-            unit.keys.amend(key, record.model_dump_json())
+            unit.keys.amend(key.text, record.model_dump_json())
         if record.error is not None:
             unnamed = unit.calibrators.delete(row.id)
     parts.registry.discard(unnamed)
@@ -130,7 +132,7 @@ async def get_calibrator(request: Request, parts: PartsDep, calibrator_id: str, 
             return calibrator_record(unit.calibrators.get(calibrator_id))
 
     record = await long_poll(parts, read, wait)
-    return tagged(request, record, headers=None if record.status in FINAL else {"Retry-After": "2"})
+    return tagged(request, record, headers=still_open(record))
 
 
 @router.get("/{calibrator_id}/onnx", response_class=FileResponse)

@@ -1,58 +1,16 @@
-"""How records come into being: files kept together with their rows, every creation answered once per key."""
+"""How records that come with a file come into being: the file is kept together with its row."""
 
 from __future__ import annotations
 
-import hashlib
 import json
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Any
 
-from fastapi import Header
-from pydantic import BaseModel
-
-from service.api.dependencies import Parts
 from service.api.receiving import Arrived
 from service.registry import tables
 from service.registry.errors import InvalidRequest
 from service.registry.ids import new_id
 from service.registry.repositories.records import now
 from service.registry.unit_of_work import UnitOfWork
-
-IdempotencyKey = Annotated[
-    str | None, Header(alias="Idempotency-Key", min_length=1, max_length=255, description="Kept 24 hours.")
-]
-
-
-@dataclass(frozen=True)
-class Created:
-    """What a creation came to: the answer's body, the ids to ring, and whether it was answered before."""
-
-    answer: str
-    ids: Sequence[str]
-    replayed: bool
-
-
-def create_once(
-    parts: Parts,
-    key: str | None,
-    content: Sequence[str],
-    make: Callable[[UnitOfWork], tuple[BaseModel, Sequence[str]]],
-) -> Created:
-    """Run `make` in one transaction and return its record as JSON, or the answer that this key was given before.
-
-    `content` is what the key stands for: digests and options, not bytes with boundaries. Rings after the commit.
-    """
-    fingerprint = hashlib.sha256(json.dumps(content).encode()).hexdigest()
-    with parts.registry.write() as unit:
-        if key is not None and (answer := unit.keys.answer_of(key, fingerprint)) is not None:
-            return Created(answer, (), replayed=True)
-        record, ids = make(unit)
-        answer = record.model_dump_json()
-        if key is not None:
-            unit.keys.keep(key, fingerprint, answer)
-    parts.doorbell.ring(*ids)
-    return Created(answer, ids, replayed=False)
 
 
 def parse_json(text: str, field: str) -> Any:
@@ -90,6 +48,11 @@ def add_calibrator(
     unit.calibrators.add(row)
     unit.work.open(row.id)
     return row
+
+
+def still_inspecting(*rows: tables.Model | tables.Dataset) -> bool:
+    """Whether work on these has to wait."""
+    return any(row.status == "inspecting" for row in rows)
 
 
 def _fresh(unit: UnitOfWork, file: Arrived) -> dict[str, Any]:

@@ -8,14 +8,15 @@ from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Query, Request, Response
 from pydantic import ConfigDict, Field
-from starlette.concurrency import run_in_threadpool
 
-from service.api.creation import IdempotencyKey, add_dataset, create_once, parse_json
-from service.api.dependencies import After, Limit, PartsDep, UploadId, Wait, created, long_poll, tagged
+from service.api.creation import add_dataset, parse_json
+from service.api.dependencies import After, Limit, PartsDep, UploadId, Wait, created, long_poll, still_open, tagged
+from service.api.idempotency import IdempotencyKey, Key, create_once, reserved
 from service.api.receiving import receive_file
 from service.registry.contract import DatasetRecord, Page, SeenByModel, Strict
 from service.registry.errors import InvalidRequest
 from service.registry.records import dataset_record
+from service.registry.unit_of_work import UnitOfWork
 
 router = APIRouter(prefix="/v1/datasets", tags=["datasets"])
 
@@ -98,26 +99,18 @@ async def create_dataset(
     key: IdempotencyKey = None,
 ) -> Response:
     """Store a dataset; it is inspected in the background and becomes `ready` or `rejected`."""
-    with ExitStack() as stack:
-        file, texts, filename = await receive_file(request, parts, stack, upload_id=options.upload_id)
-        merged = DatasetOptions.model_validate({**options.model_dump(exclude_unset=True), **texts})
-        stored = merged.stored()
+    async with reserved(parts, Key.of("datasets", key)) as held:
+        with ExitStack() as stack:
+            file, texts, filename = await receive_file(request, parts, stack, upload_id=options.upload_id)
+            merged = DatasetOptions.model_validate({**options.model_dump(exclude_unset=True), **texts})
+            stored = merged.stored()
 
-        def create() -> Response:
-            result = create_once(
-                parts,
-                key and f"datasets:{key}",
-                [file.fingerprint, merged.model_dump_json()],
-                lambda unit: _inserted(add_dataset(unit, file, merged.name or filename, stored)),
-            )
-            record = DatasetRecord.model_validate_json(result.answer)
-            return created(record, f"/v1/datasets/{record.id}")
+            def make(unit: UnitOfWork) -> DatasetRecord:
+                return dataset_record(add_dataset(unit, file, merged.name or filename, stored))
 
-        return await run_in_threadpool(create)
-
-
-def _inserted(row: Any) -> tuple[DatasetRecord, list[str]]:
-    return dataset_record(row), [row.id]
+            content = [file.fingerprint, merged.model_dump_json()]
+            answer = await parts.in_turn(create_once, parts, held, content, make)
+    return created(answer, "/v1/datasets")
 
 
 @router.get("")
@@ -136,7 +129,8 @@ async def get_dataset(request: Request, parts: PartsDep, dataset_id: str, wait: 
         with parts.registry.read() as unit:
             return dataset_record(unit.datasets.get(dataset_id))
 
-    return tagged(request, await long_poll(parts, read, wait))
+    record = await long_poll(parts, read, wait)
+    return tagged(request, record, headers=still_open(record))
 
 
 @router.delete("/{dataset_id}", status_code=204)

@@ -3,35 +3,40 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from contextlib import ExitStack
+from functools import partial
 from typing import Annotated, Any, TypeVar
 
 from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import HTMLResponse
-from pydantic import BaseModel
-from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import FormData, UploadFile
 
-from service.api.creation import (
-    Created,
-    IdempotencyKey,
-    add_dataset,
-    add_model,
-    create_once,
-    parse_json,
-)
+from service.api.creation import add_dataset, add_model, parse_json, still_inspecting
 from service.api.datasets import DatasetOptions
-from service.api.dependencies import After, Limit, PartsDep, Wait, created, long_poll, tagged, tagged_bytes
+from service.api.dependencies import (
+    After,
+    Limit,
+    Parts,
+    PartsDep,
+    Wait,
+    created,
+    long_poll,
+    still_open,
+    tagged,
+    tagged_bytes,
+)
+from service.api.idempotency import IdempotencyKey, Key, create_once, create_together, reserved
 from service.api.models import ModelOptions
 from service.api.receiving import is_multipart, take_part
 from service.registry import tables
-from service.registry.contract import FINAL, PLAN, JobOptions, JobRecord, JobRequest, Page
-from service.registry.errors import Conflict, InvalidRequest, NotYetAvailable, UnknownReference
+from service.registry.contract import FINAL, GPU_ONLY, PLAN, JobOptions, JobRecord, JobRequest, Page
+from service.registry.errors import Conflict, InvalidRequest, UnknownReference
 from service.registry.ids import new_id
+from service.registry.needs import memory_of_job
 from service.registry.records import job_record
 from service.registry.repositories.records import now
 from service.registry.unit_of_work import UnitOfWork
+from service.registry.webhooks import parse_url
 
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
 
@@ -90,44 +95,45 @@ async def create_job(
     dry_run: Annotated[bool, Query(description="Check everything, train nothing.")] = False,
 ) -> Response:
     """Order a calibration of a stored model on a stored dataset, or upload both in the same call."""
-    scoped_key = key and f"jobs:{key}"
+    scoped = Key.of("jobs", key)
     if is_multipart(request):
-        result = await _create_with_files(request, parts, scoped_key, dry_run=dry_run)
+        async with reserved(parts, scoped) as held:
+            answer = await _create_with_files(request, parts, held, dry_run=dry_run)
     else:
-        body = _marked(JobRequest.model_validate_json(await request.body() or b"null"), dry_run=dry_run)
-        _refuse_unavailable(body)
-        result = await run_in_threadpool(_create, parts, scoped_key, body)
-    record = JobRecord.model_validate_json(result.answer)
-    return created(record, f"/v1/jobs/{record.id}", 202, **{"Retry-After": "2"})
+        body = _checked(parts, JobRequest.model_validate_json(await request.body() or b"null"), dry_run=dry_run)
+        answer = await create_together(parts, scoped, [body.model_dump_json()], partial(_create, body=body))
+    return created(answer, "/v1/jobs", 202)
 
 
-def _create(parts: PartsDep, key: str | None, body: JobRequest) -> Created:
-    def make(unit: UnitOfWork) -> tuple[BaseModel, Sequence[str]]:
-        for noun, repository, record_id in (
-            ("model", unit.models, body.model_id),
-            ("dataset", unit.datasets, body.dataset_id),
-        ):
-            if repository.find(record_id) is None:
-                message = f"there is no {noun} {record_id!r}"
-                raise UnknownReference(f"unknown_{noun}", message, field=f"{noun}_id")
-        return _add_job(unit, body)
-
-    return create_once(parts, key, [body.model_dump_json()], make)
+def _create(unit: UnitOfWork, body: JobRequest) -> JobRecord:
+    model, dataset = unit.models.find(body.model_id), unit.datasets.find(body.dataset_id)
+    for noun, row in (("model", model), ("dataset", dataset)):
+        if row is None:
+            field = f"{noun}_id"
+            message = f"there is no {noun} {getattr(body, field)!r}"
+            raise UnknownReference(f"unknown_{noun}", message, field=field)
+    assert model is not None
+    assert dataset is not None
+    return _add_job(unit, body, model, dataset)
 
 
-def _marked(options: Options, *, dry_run: bool) -> Options:
-    """The same options, as a dry run where the query asks for one."""
+def _checked(parts: Parts, options: Options, *, dry_run: bool) -> Options:
+    """The same options, as a dry run where the query asks for one; raises InvalidRequest."""
+    if options.webhook is not None:
+        try:
+            parts.settings.webhook_policy.check(parse_url(options.webhook.url))
+        except ValueError as error:
+            raise InvalidRequest("webhook_not_permitted", str(error), field="webhook.url") from error
     return options.model_copy(update={"dry_run": True}) if dry_run else options
 
 
-async def _create_with_files(request: Request, parts: PartsDep, key: str | None, *, dry_run: bool) -> Created:
+async def _create_with_files(request: Request, parts: PartsDep, key: Key | None, *, dry_run: bool) -> str:
     with ExitStack() as stack:
         async with request.form(max_files=2 + len(_JSON_PARTS)) as form:
             if unknown := sorted(set(form) - {"model", "dataset", *_JSON_PARTS}):
                 raise InvalidRequest("unknown_part", f"there is no part {unknown[0]!r}", field=unknown[0])
             given = {name: await _json_object(form, name) for name in _JSON_PARTS}
-            options = _marked(JobOptions.model_validate(given["job"]), dry_run=dry_run)
-            _refuse_unavailable(options)
+            options = _checked(parts, JobOptions.model_validate(given["job"]), dry_run=dry_run)
             model_options = ModelOptions.model_validate(_flat(given["model_options"]))
             dataset_options = DatasetOptions.model_validate(_flat(given["dataset_options"]))
             stored_model, stored_dataset = model_options.stored(), dataset_options.stored()
@@ -136,15 +142,14 @@ async def _create_with_files(request: Request, parts: PartsDep, key: str | None,
                 form, "dataset", parts, stack, upload_id=dataset_options.upload_id
             )
 
-        def make(unit: UnitOfWork) -> tuple[BaseModel, Sequence[str]]:
+        def make(unit: UnitOfWork) -> JobRecord:
             model = add_model(unit, model_file, model_options.name or model_name, stored_model)
             dataset = add_dataset(unit, dataset_file, dataset_options.name or dataset_name, stored_dataset)
             body = JobRequest(model_id=model.id, dataset_id=dataset.id, **options.model_dump())
-            record, ids = _add_job(unit, body)
-            return record, [model.id, dataset.id, *ids]
+            return _add_job(unit, body, model, dataset)
 
         content = [model_file.fingerprint, dataset_file.fingerprint, json.dumps([given, dry_run], sort_keys=True)]
-        return await run_in_threadpool(create_once, parts, key, content, make)
+        return await parts.in_turn(create_once, parts, key, content, make)
 
 
 async def _json_object(form: FormData, name: str) -> dict[str, Any]:
@@ -166,28 +171,27 @@ def _flat(options: dict[str, Any]) -> dict[str, Any]:
     return {name: json.dumps(value) if isinstance(value, dict) else value for name, value in options.items()}
 
 
-def _refuse_unavailable(options: JobOptions) -> None:
-    if options.webhook is not None:
-        # Accepting it and never calling would be worse than saying so.
-        raise NotYetAvailable("not_yet_available", "webhooks are not available in this version", field="webhook")
-
-
-def _add_job(unit: UnitOfWork, body: JobRequest) -> tuple[JobRecord, list[str]]:
-    created_at = now()
+def _add_job(unit: UnitOfWork, body: JobRequest, model: tables.Model, dataset: tables.Dataset) -> JobRecord:
     row = tables.Job(
         id=new_id("job"),
         status="queued",
-        created_at=created_at,
+        created_at=now(),
         model_id=body.model_id,
         dataset_id=body.dataset_id,
         request=body.model_dump(),
         progress={},
-        history=[{"status": "queued", "at": created_at.isoformat()}],
+        history=[],
         promoted=False,
     )
-    unit.jobs.add(row)
-    unit.work.open(row.id, kind=PLAN if body.dry_run else None)
-    return _record(unit, row), [row.id]
+    unit.jobs.open(row)
+    work = unit.work.open(
+        row.id,
+        kind=PLAN if body.dry_run else None,
+        queue=GPU_ONLY if body.accelerator == "gpu" else None,
+        blocked=still_inspecting(model, dataset),
+        memory_bytes=memory_of_job(model.bytes),
+    )
+    return job_record(row, work)
 
 
 def _record(unit: UnitOfWork, row: tables.Job) -> JobRecord:
@@ -211,7 +215,7 @@ async def get_job(request: Request, parts: PartsDep, job_id: str, wait: Wait = N
             return _record(unit, unit.jobs.get(job_id))
 
     record = await long_poll(parts, read, wait)
-    return tagged(request, record, headers=None if record.status in FINAL else {"Retry-After": "2"})
+    return tagged(request, record, headers=still_open(record))
 
 
 @router.post("/{job_id}/cancel", response_model=JobRecord)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hmac
 import logging
 import re
@@ -13,13 +14,15 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.api.problems import defect, problem
-from service.registry.errors import TooLarge
+from service.registry.errors import Stalled, TooLarge
 
 _LOG = logging.getLogger(__name__)
 
 #: Probes and the documentation tell no secrets, and neither a load balancer nor a browser's address bar has a key.
 _OPEN_PATHS = frozenset({"/", "/healthz", "/readyz", "/docs", "/redoc", "/openapi.json"})
 _OPEN_FILES = "/static-offline-docs/"
+#: As nginx's `client_body_timeout`.
+_PATIENCE_S = 60.0
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,100}")
 
 
@@ -57,7 +60,10 @@ class RequestId:
 
 
 class HeadAsGet:
-    """HEAD is answered by whatever answers GET, without the body; no route needs to know of it."""
+    """HEAD is answered by whatever answers GET, without the body; no route needs to know of it.
+
+    What would answer piece by piece is ended after the first: a stream of events may never end by itself.
+    """
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
@@ -67,15 +73,26 @@ class HeadAsGet:
             await self.app(scope, receive, send)
             return
 
+        answered = False
+
         async def send_without_body(message: Message) -> None:
-            if message["type"] == "http.response.pathsend":  # a file that is only named is not read
-                message = {"type": "http.response.body"}
-            elif message["type"] == "http.response.body":
-                message = {**message, "body": b""}
-            await send(message)
+            nonlocal answered
+            if message["type"] == "http.response.start":
+                await send(message)
+            elif not answered:  # a file is only named (`pathsend`) and not read
+                answered = True
+                await send({"type": "http.response.body"})
+                if message.get("more_body"):
+                    answering.cancel()
 
         extensions = {**scope.get("extensions", {}), "http.response.pathsend": {}}
-        await self.app({**scope, "method": "GET", "extensions": extensions}, receive, send_without_body)
+        as_get = {**scope, "method": "GET", "extensions": extensions}
+        answering = asyncio.ensure_future(self.app(as_get, receive, send_without_body))
+        try:
+            await answering
+        except asyncio.CancelledError:
+            if not answered:
+                raise
 
 
 class BearerKeys:
@@ -105,7 +122,11 @@ def _is_open(path: str) -> bool:
 
 
 class BodyLimit:
-    """Counts bodies while they are received: no client can make the process hold or store more than the limit."""
+    """Counts bodies while they are received: no client can make the process hold or store more than the limit.
+
+    A client that falls silent in the middle is not waited for: its connection may be gone without a word, and what the
+    request holds, an Idempotency-Key for one, must become free for its next attempt.
+    """
 
     def __init__(self, app: ASGIApp, limit_of: Callable[[str], int]) -> None:
         self.app = app
@@ -123,11 +144,19 @@ class BodyLimit:
             answer = problem(413, error.code, error.message, headers={"Connection": "close"})
             await answer(scope, receive, send)
             return
-        received = 0
+        received, whole = 0, False
 
         async def receive_counted() -> Message:
-            nonlocal received
-            message = await receive()
+            nonlocal received, whole
+            if whole:  # waits for the client to go away
+                return await receive()
+            try:
+                async with asyncio.timeout(_PATIENCE_S):
+                    message = await receive()
+            except TimeoutError:
+                detail = f"nothing arrived for {_PATIENCE_S:.0f} s in the middle of the body; send the request again"
+                raise Stalled("body_stalled", detail) from None
+            whole = not message.get("more_body", False)
             received += len(message.get("body", b""))
             if received > limit:
                 raise error

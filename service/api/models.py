@@ -9,16 +9,28 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import FileResponse
 from pydantic import ConfigDict, Field
-from starlette.concurrency import run_in_threadpool
 
 from fedlas.preprocessing import Preprocessing
-from service.api.creation import IdempotencyKey, add_model, create_once, parse_json
+from service.api.creation import add_model, parse_json
 from service.api.datasets import UPLOAD_BODY
-from service.api.dependencies import After, Limit, PartsDep, UploadId, Wait, created, long_poll, stored_file, tagged
+from service.api.dependencies import (
+    After,
+    Limit,
+    PartsDep,
+    UploadId,
+    Wait,
+    created,
+    long_poll,
+    still_open,
+    stored_file,
+    tagged,
+)
+from service.api.idempotency import IdempotencyKey, Key, create_once, reserved
 from service.api.receiving import receive_file
 from service.registry.contract import ModelRecord, Page, Strict, Task
 from service.registry.errors import InvalidRequest
 from service.registry.records import model_record
+from service.registry.unit_of_work import UnitOfWork
 
 router = APIRouter(prefix="/v1/models", tags=["models"])
 
@@ -92,26 +104,18 @@ async def create_model(
     key: IdempotencyKey = None,
 ) -> Response:
     """Store a classifier; it is inspected in the background and becomes `ready` or `rejected`."""
-    with ExitStack() as stack:
-        file, texts, filename = await receive_file(request, parts, stack, upload_id=options.upload_id)
-        merged = ModelOptions.model_validate({**options.model_dump(exclude_unset=True), **texts})
-        stored = merged.stored()
+    async with reserved(parts, Key.of("models", key)) as held:
+        with ExitStack() as stack:
+            file, texts, filename = await receive_file(request, parts, stack, upload_id=options.upload_id)
+            merged = ModelOptions.model_validate({**options.model_dump(exclude_unset=True), **texts})
+            stored = merged.stored()
 
-        def create() -> Response:
-            result = create_once(
-                parts,
-                key and f"models:{key}",
-                [file.fingerprint, merged.model_dump_json()],
-                lambda unit: _inserted(add_model(unit, file, merged.name or filename, stored)),
-            )
-            record = ModelRecord.model_validate_json(result.answer)
-            return created(record, f"/v1/models/{record.id}")
+            def make(unit: UnitOfWork) -> ModelRecord:
+                return model_record(add_model(unit, file, merged.name or filename, stored))
 
-        return await run_in_threadpool(create)
-
-
-def _inserted(row: Any) -> tuple[ModelRecord, list[str]]:
-    return model_record(row), [row.id]
+            content = [file.fingerprint, merged.model_dump_json()]
+            answer = await parts.in_turn(create_once, parts, held, content, make)
+    return created(answer, "/v1/models")
 
 
 @router.get("")
@@ -130,7 +134,8 @@ async def get_model(request: Request, parts: PartsDep, model_id: str, wait: Wait
         with parts.registry.read() as unit:
             return model_record(unit.models.get(model_id))
 
-    return tagged(request, await long_poll(parts, read, wait))
+    record = await long_poll(parts, read, wait)
+    return tagged(request, record, headers=still_open(record))
 
 
 @router.get("/{model_id}/onnx", response_class=FileResponse)

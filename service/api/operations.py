@@ -2,46 +2,72 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections import Counter
 from collections.abc import Callable
 
 from fastapi import APIRouter
 from fastapi.responses import JSONResponse, RedirectResponse
 
 from service.api.dependencies import Parts, PartsDep
+from service.api.probes import Probes
 from service.inference.runtime import providers
+from service.registry.contract import QUEUES
 
 router = APIRouter(tags=["operations"])
 
+#: A worker that was not heard of for so long serves nobody: several heartbeats, and a slow database.
+_SILENT_S = 30.0
+
 
 @router.get("/healthz")
-def healthz() -> dict[str, str]:
+async def healthz() -> dict[str, str]:
     """Whether the process answers."""
     return {"status": "ok"}
 
 
 @router.get("/readyz")
-def readyz(parts: PartsDep) -> JSONResponse:
-    """Whether database, broker and storage can be reached; 503 with what is not."""
-    checks = {name: _outcome(check) for name, check in _checks(parts).items()}
-    ready = all(outcome == "ok" for outcome in checks.values())
-    content = {"status": "ready" if ready else "not_ready", "checks": checks, "inference": providers()[0]}
-    return JSONResponse(content, 200 if ready else 503)
-
-
-def _checks(parts: Parts) -> dict[str, Callable[[], None]]:
-    return {
+async def readyz(parts: PartsDep) -> JSONResponse:
+    """Whether database, broker and storage can be reached; 503 with what is not. `workers` is for information only."""
+    checks = {
         "database": parts.registry.check,
         "broker": parts.doorbell.check,
         "storage": parts.registry.artifacts.check,
     }
+    *outcomes, workers = await asyncio.gather(
+        *(_outcome(parts.probes, name, check) for name, check in checks.items()), _workers(parts)
+    )
+    ready = all(outcome == "ok" for outcome in outcomes)
+    content = {
+        "status": "ready" if ready else "not_ready",
+        "checks": dict(zip(checks, outcomes, strict=True)),
+        "workers": workers,
+        "inference": providers()[0],
+    }
+    return JSONResponse(content, 200 if ready else 503)
 
 
-def _outcome(check: Callable[[], None]) -> str:
+async def _outcome(probes: Probes, name: str, check: Callable[[], None]) -> str:
     try:
-        check()
+        await probes.ask(name, check)
     except Exception as error:  # whatever it is, it is the answer
         return f"unavailable: {type(error).__name__}"
     return "ok"
+
+
+async def _workers(parts: Parts) -> dict[str, int] | None:
+    """How many living workers take from each queue; None if that cannot be told now."""
+
+    def count() -> dict[str, int]:
+        with parts.registry.read() as unit:
+            living = unit.workers.living(within_seconds=_SILENT_S)
+        return {**dict.fromkeys(QUEUES, 0), **Counter(queue for worker in living for queue in worker.queues)}
+
+    try:
+        found: dict[str, int] = await parts.probes.ask("workers", count)
+    except Exception:  # the checks say what is away
+        return None
+    return found
 
 
 @router.get("/", include_in_schema=False)

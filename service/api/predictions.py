@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Annotated
 
 from fastapi import APIRouter, Query, Request, Response
@@ -10,8 +9,9 @@ from pydantic import BaseModel, Field, JsonValue
 from pydantic_core import from_json, to_json
 from starlette.concurrency import run_in_threadpool
 
-from service.api.creation import IdempotencyKey, create_once
-from service.api.dependencies import After, Limit, PartsDep, Wait, created, long_poll, tagged
+from service.api.creation import still_inspecting
+from service.api.dependencies import After, Limit, PartsDep, Wait, created, long_poll, still_open, tagged
+from service.api.idempotency import IdempotencyKey, Key, create_together
 from service.inference.answers import AnswerOptions, answer, check_options, needed_outputs
 from service.inference.inputs import parse_inputs
 from service.inference.results import read_page
@@ -150,15 +150,16 @@ def find_model(unit: UnitOfWork, id_or_name: str) -> tables.Model:
 
 
 @router.post("/v1/predictions", status_code=202, response_model=BatchRecord)
-def create_batch(parts: PartsDep, body: BatchRequest, key: IdempotencyKey = None) -> Response:
+async def create_batch(parts: PartsDep, body: BatchRequest, key: IdempotencyKey = None) -> Response:
     """Order predictions for every row of a stored dataset."""
 
-    def make(unit: UnitOfWork) -> tuple[BaseModel, Sequence[str]]:
+    def make(unit: UnitOfWork) -> BatchRecord:
         try:
             model = find_model(unit, body.model)
         except NotFound as error:
             raise UnknownReference(error.code, error.message, field="model") from error
-        if unit.datasets.find(body.dataset_id) is None:
+        dataset = unit.datasets.find(body.dataset_id)
+        if dataset is None:
             message = f"there is no dataset {body.dataset_id!r}"
             raise UnknownReference("unknown_dataset", message, field="dataset_id")
         options = body.model_dump(include=set(_OPTIONS))
@@ -174,12 +175,10 @@ def create_batch(parts: PartsDep, body: BatchRequest, key: IdempotencyKey = None
             progress={},
         )
         unit.batches.add(row)
-        unit.work.open(row.id)
-        return batch_record(row, unit.work.of(row.id)), [row.id]
+        return batch_record(row, unit.work.open(row.id, blocked=still_inspecting(model, dataset)))
 
-    result = create_once(parts, key and f"predictions:{key}", [body.model_dump_json()], make)
-    record = BatchRecord.model_validate_json(result.answer)
-    return created(record, f"/v1/predictions/{record.id}", 202, **{"Retry-After": "2"})
+    answer = await create_together(parts, Key.of("predictions", key), [body.model_dump_json()], make)
+    return created(answer, "/v1/predictions", 202)
 
 
 @router.get("/v1/predictions")
@@ -199,7 +198,8 @@ async def get_batch(request: Request, parts: PartsDep, batch_id: str, wait: Wait
             row = unit.batches.get(batch_id)
             return batch_record(row, unit.work.of(row.id))
 
-    return tagged(request, await long_poll(parts, read, wait))
+    record = await long_poll(parts, read, wait)
+    return tagged(request, record, headers=still_open(record))
 
 
 RowCursor = Annotated[int | None, Query(ge=-1, description="Continue after this row.")]

@@ -83,7 +83,7 @@ def _on_registry_error(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, errors.RegistryError)
     status = next(_STATUS[kind] for kind in type(error).__mro__ if kind in _STATUS)
     fields = [FieldError(field=error.field, message=error.message)] if error.field else None
-    headers = {"Retry-After": "2"} if status == 503 else None
+    headers = {"Retry-After": "2"} if isinstance(error, errors.Unavailable | errors.KeyInFlight) else None
     if isinstance(error, errors.OffsetMismatch):
         headers = {"Upload-Offset": str(error.offset)}
     return problem(status, error.code, error.message, fields=fields, headers=headers)
@@ -91,7 +91,10 @@ def _on_registry_error(request: Request, error: Exception) -> JSONResponse:
 
 def _on_validation_error(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, RequestValidationError | ValidationError)
-    fields = [FieldError(field=_field(item["loc"]), message=item["msg"]) for item in error.errors()]
+    fields = [
+        FieldError(field=_field(item["loc"]), message=item["msg"].removeprefix("Value error, "))
+        for item in error.errors()
+    ]
     detail = "; ".join(f"{item.field}: {item.message}" for item in fields[:5])
     if any(item["type"] in ("json_invalid", "json_type") for item in error.errors()):
         return problem(422, "invalid_json", f"the body is not valid JSON: {detail}", fields=fields)

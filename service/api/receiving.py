@@ -67,7 +67,7 @@ class Finished:
         """Take the upload; raises UnknownReference if somebody else did."""
         unit.uploads.take(self._id)
         digest = self._file.digest()
-        self._file.link_to(self._registry.artifacts.place(digest))
+        self._registry.artifacts.adopt(self._file.path, digest)
         self._kept = True
         return digest
 
@@ -157,7 +157,8 @@ def _finished(registry: Registry, upload_id: str, stack: ExitStack) -> Finished 
     if file.size < row.bytes:
         message = f"{upload_id} has {file.size} of {row.bytes} bytes; send the rest with PATCH first"
         raise Conflict("upload_incomplete", message, field="upload_id")
-    file.digest()  # here, since it may take a while: nobody can write to the database within a transaction of ours
+    # Here, since both may take a while: nobody else can write to the database within a transaction of ours.
+    registry.artifacts.deliver(file.path, file.digest())
     return finished
 
 

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Annotated
 
 from fastapi import APIRouter, Header, Request, Response
 
-from service.api.creation import IdempotencyKey, create_once
 from service.api.dependencies import Parts, PartsDep, created, tagged
+from service.api.idempotency import IdempotencyKey, Key, create_once
 from service.api.receiving import CHUNK, in_thread, is_multipart
 from service.registry import tables
 from service.registry.contract import UploadRecord, UploadRequest
@@ -49,20 +49,19 @@ Checksum = Annotated[
 
 
 @router.post("", status_code=201, response_model=UploadRecord)
-def create_upload(parts: PartsDep, body: UploadRequest, key: IdempotencyKey = None) -> Response:
+async def create_upload(parts: PartsDep, body: UploadRequest, key: IdempotencyKey = None) -> Response:
     """Announce a file of `bytes` bytes; its pieces follow with PATCH, and its id takes the place of a body."""
     limit = parts.settings.max_upload_bytes
     if body.bytes > limit:
         raise TooLarge("too_large", f"{body.bytes} bytes are more than the limit of {limit} bytes", field="bytes")
 
-    def make(unit: UnitOfWork) -> tuple[UploadRecord, list[str]]:
+    def make(unit: UnitOfWork) -> UploadRecord:
         row = unit.uploads.add(tables.Upload(id=new_id("upl"), bytes=body.bytes, created_at=now()))
         parts.registry.partial.create(row.id)
-        return upload_record(row, offset=0, touched_at=row.created_at), []
+        return upload_record(row, offset=0, touched_at=row.created_at)
 
-    result = create_once(parts, key and f"uploads:{key}", [body.model_dump_json()], make)
-    record = UploadRecord.model_validate_json(result.answer)
-    return created(record, f"/v1/uploads/{record.id}", 201, **_headers(record.offset, record.bytes))
+    answer = await parts.in_turn(create_once, parts, Key.of("uploads", key), [body.model_dump_json()], make)
+    return created(answer, "/v1/uploads", 201, **_headers(0, body.bytes))
 
 
 @router.get("/{upload_id}", response_model=UploadRecord)

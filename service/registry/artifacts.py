@@ -1,7 +1,7 @@
 """Stored files, named by the SHA-256 of their content and never changed; it knows no records.
 
-A file is written beside its final place, counted and hashed on the way, and moved there whole (`keep`): nothing
-half-written can be found under a digest.
+A file is written beside its final place, counted and hashed on the way, and gets its name when it is whole (`keep`):
+nothing half-written can be found under a digest. `ArtifactStore` keeps them in a folder; `object_store` in a bucket.
 """
 
 from __future__ import annotations
@@ -12,17 +12,19 @@ import shutil
 import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO
 
 from service.registry.errors import NotFound, TooLarge, Unavailable
+from service.registry.listing import StoredFile, list_folder, remove_older
 
 _CHUNK = 1024 * 1024
 
 
 class StagedFile:
-    """A file on its way in: write to it, then `keep` it, or leave the `with` block and it is gone.
+    """A file on its way in: write to it, `seal` it, then `keep` it, or leave the `with` block and it is gone.
 
     Attributes:
         size: bytes written so far.
@@ -36,6 +38,7 @@ class StagedFile:
         self.path = Path(name)
         self._file: BinaryIO = os.fdopen(descriptor, "wb")
         self._hash = hashlib.sha256()
+        self._delivered = False
         self.size = 0
 
     @property
@@ -53,29 +56,21 @@ class StagedFile:
             self._file.write(chunk)
 
     def seal(self) -> None:
-        """Wait until the disk has the bytes: slow, so it belongs before a transaction, not into it."""
+        """Wait until the store has the bytes: slow, so it belongs before a transaction, not into it."""
         if not self._file.closed:
             with storing():
                 self._file.flush()
                 os.fsync(self._file.fileno())
                 self._file.close()
+        if not self._delivered:
+            self._store.deliver(self.path, self.digest)
+            self._delivered = True
 
     def keep(self) -> str:
-        """Move the file to its final place and return its digest; a file already there is the same file, and stays.
-
-        Somebody may be reading it: a confined child may open that very file, and no other that takes its name.
-        """
+        """Give the file its name, inside the transaction that names it, and return that name: its digest."""
         self.seal()
-        target = self._store.place(self.digest)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            os.link(self.path, target)
-        except FileExistsError:
-            return self.digest
-        except OSError:  # a file system without hard links
-            os.replace(self.path, target)
-            return self.digest
-        self.path.unlink()
+        self._store.adopt(self.path, self.digest)
+        self.path.unlink(missing_ok=True)
         return self.digest
 
     def discard(self) -> None:
@@ -94,58 +89,142 @@ class StagedFile:
 
 
 class ArtifactStore:
-    """A folder of immutable files, two levels deep (`ab/abcd…`)."""
+    """A folder of immutable files, two levels deep (`ab/abcd…`).
 
-    def __init__(self, root: Path) -> None:
+    Attributes:
+        root: the folder.
+        incoming: where files lie that have no name yet.
+        uploads: where files lie that arrive in pieces.
+    """
+
+    def __init__(self, root: Path, *, uploads: Path | None = None) -> None:
         self.root = root
         self.incoming = root / "incoming"
+        self.uploads = uploads or root / "uploads"
         self.incoming.mkdir(parents=True, exist_ok=True)
 
     def place(self, digest: str) -> Path:
-        """Where the file with this digest lives, whether or not it is there."""
+        """Where the file with this digest lives on this machine, whether or not it is there."""
         return self.root / digest[:2] / digest
 
     def path(self, digest: str) -> Path:
-        """Where the file with this digest lives; raises NotFound if it is not there."""
+        """Where the file with this digest lies to be opened now.
+
+        Raises NotFound if it is not stored, Unavailable where the whole folder is away (a disk that is not mounted).
+        """
         place = self.place(digest)
-        if not place.is_file():
-            raise NotFound("artifact_missing", f"the stored file {digest[:12]}… is missing")
-        return place
+        with storing():
+            if place.is_file():
+                return place
+            self.incoming.stat()
+        raise missing(digest)
+
+    @contextmanager
+    def held(self, digest: str) -> Iterator[Path]:
+        """Like `path`, and the file stays there until the block is left, so that a child may open it hours later."""
+        yield self.path(digest)
 
     def stage(self, *, limit: int | None = None) -> StagedFile:
         """Begin a new file of at most `limit` bytes; raises Unavailable where the disk refuses."""
         with storing():
             return StagedFile(self, limit=limit)
 
-    def stage_file(self, source: Path) -> StagedFile:
-        """Begin a new file with the content of `source`."""
+    def stage_open(self, descriptor: int) -> StagedFile:
+        """Begin a new file with the whole content of an open one, wherever it has been read to; it stays open."""
         staged = self.stage()
         try:
-            with source.open("rb") as file:
-                while chunk := file.read(_CHUNK):
-                    staged.write(chunk)
+            while chunk := os.pread(descriptor, _CHUNK, staged.size):
+                staged.write(chunk)
             staged.seal()
         except BaseException:
             staged.discard()
             raise
         return staged
 
+    def stage_file(self, source: Path) -> StagedFile:
+        """Begin a new file with the content of `source`."""
+        with source.open("rb") as file:
+            return self.stage_open(file.fileno())
+
     def stage_bytes(self, content: bytes) -> StagedFile:
         """Begin a new file with this content."""
         staged = self.stage()
-        staged.write(content)
+        try:
+            staged.write(content)
+            staged.seal()
+        except BaseException:
+            staged.discard()
+            raise
         return staged
+
+    def deliver(self, path: Path, digest: str) -> None:
+        """Bring a whole file to where it will be kept, before the transaction that names it; it has no name yet."""
+
+    def adopt(self, path: Path, digest: str) -> None:
+        """Give a delivered file its name, inside the transaction that names it; `path` stays, where links exist.
+
+        A file already there is the same file, and stays: a confined child may open that very file, and no other that
+        takes its name. It counts as fresh from now on, so that no sweep takes it for an orphan.
+        """
+        target = self.place(digest)
+        with storing():
+            target.parent.mkdir(exist_ok=True)
+            try:
+                os.link(path, target)
+            except FileExistsError:
+                pass
+            except OSError:  # a file system without hard links
+                os.replace(path, target)
+            os.utime(target)
 
     def remove(self, digests: Iterable[str]) -> None:
         """Delete files that no record names any more; what is already gone is no error."""
         for digest in digests:
-            self.place(digest).unlink(missing_ok=True)
+            with storing():
+                self.place(digest).unlink(missing_ok=True)
+
+    def clock(self) -> datetime:
+        """The present as the file system sees it: a host whose clock is wrong must not take a fresh file for old."""
+        with storing():
+            os.utime(self.incoming)  # needs no space, so that a full disk can be swept
+            return datetime.fromtimestamp(self.incoming.stat().st_mtime, UTC)
+
+    def listed(self, *, after: str = "", limit: int) -> list[StoredFile]:
+        """At most `limit` stored files in the order of their digests, from the first one after `after`."""
+        with storing():
+            self.incoming.stat()  # a disk that is not mounted is no empty store
+            return list_folder(self.root, after=after, limit=limit)
+
+    def expire(self, digest: str, *, before: datetime) -> bool:
+        """Delete the file unless it was touched since `before`; whether it was deleted."""
+        place = self.place(digest)
+        with storing():
+            try:
+                old = place.stat().st_mtime < before.timestamp()
+                if old:
+                    place.unlink()
+            except FileNotFoundError:
+                return False
+        return old
+
+    def clear_left_overs(self, *, older_than: timedelta) -> list[int]:
+        """Remove what killed processes left without a name; returns the sizes in bytes."""
+        with storing():
+            return remove_older(self.incoming, before=self.clock() - older_than)
 
     def check(self) -> None:
         """Raise OSError unless a file can be written here now."""
         with tempfile.TemporaryFile(dir=self.incoming) as file:
             file.write(b"ok")
         shutil.disk_usage(self.root)
+
+    def close(self) -> None:
+        """Let go of connections."""
+
+
+def missing(digest: str) -> NotFound:
+    """The error of a file that is not stored."""
+    return NotFound("artifact_missing", f"the stored file {digest[:12]}… is missing")
 
 
 @contextmanager

@@ -5,7 +5,9 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Annotated, Any, Generic, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, field_validator, model_validator
+
+from service.registry.webhooks import parse_secret, parse_url
 
 Method = Literal[
     "auto",
@@ -23,6 +25,7 @@ UploadStatus = Literal["inspecting", "ready", "rejected"]
 JobStatus = Literal["queued", "running", "cancelling", "succeeded", "failed", "cancelled"]
 BatchStatus = Literal["queued", "running", "succeeded", "failed"]
 CalibratorStatus = Literal["running", "succeeded", "failed"]
+DeliveryStatus = Literal["pending", "delivered", "failed", "disabled"]
 Stage = Literal["inspecting", "evaluating", "training", "calibrating", "exporting", "publishing"]
 Verdict = Literal["trained", "post_hoc", "unchanged", "undetermined"]
 SeenByModel = Literal["no", "train_split", "unknown"]
@@ -30,11 +33,21 @@ Task = Literal["binary", "multiclass"]
 
 #: Statuses after which a record never changes again (except by deletion).
 FINAL: frozenset[str] = frozenset({"ready", "rejected", "succeeded", "failed", "cancelled"})
-#: What a worker is told to do, by the prefix of the record's id; also the names of the queues.
-WORK_KINDS = {"ds": "inspect", "mdl": "inspect", "job": "calibrate", "bat": "predict", "cal": "inspect"}
-#: The kind of work that a dry run is: rung like any job, but it needs no place among those that train.
+#: What a worker is told to do, by the prefix of the record's id.
+WORK_KINDS = {
+    "ds": "inspect",
+    "mdl": "inspect",
+    "cal": "inspect",
+    "job": "calibrate",
+    "bat": "predict",
+    "msg": "deliver",
+}
+#: The kind of work that a dry run is: queued like any job, but it needs no place among those that train.
 PLAN = "plan"
-#: The name of the one message there is; its only argument is a record's id.
+#: Where work that trains waits: for any worker, or for one with a GPU. All other work waits in the queue of its kind.
+ANY_DEVICE, GPU_ONLY = "calibrate.cpu", "calibrate.gpu"
+QUEUES = ("inspect", ANY_DEVICE, GPU_ONLY, "predict", "deliver")
+#: The name of the one message there is; its only argument is a record's id, and it is no more than a hint.
 RING = "fedlas.ring"
 
 Auto = Literal["auto"]
@@ -82,7 +95,19 @@ class Webhook(Strict):
     """Where to tell of the job's end."""
 
     url: str = Field(max_length=2000)
-    secret: str = Field(max_length=200)
+    secret: str = Field(max_length=200, repr=False)
+
+    @field_validator("url")
+    @classmethod
+    def _url_is_plain(cls, value: str) -> str:
+        parse_url(value)  # where it may lead is the operator's policy, and checked on the address connected to
+        return value
+
+    @field_validator("secret")
+    @classmethod
+    def _secret_is_a_key(cls, value: str) -> str:
+        parse_secret(value)
+        return value
 
 
 class JobOptions(Strict):
@@ -100,6 +125,9 @@ class JobOptions(Strict):
     publish_as: str | None = Field(None, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")
     publish_when: Literal["promoted", "always"] = "promoted"
     webhook: Webhook | None = None
+    accelerator: Literal["auto", "gpu"] = Field(
+        "auto", description="`gpu`: waits for a worker with a GPU; `auto`: whoever is free first, on the best it has."
+    )
     metadata: dict[str, str] = Field(default_factory=dict, max_length=50)
     dry_run: bool = Field(False, description="Check everything and estimate; train and publish nothing.")
 
@@ -290,6 +318,40 @@ class JobRecord(BaseModel):
     created_at: datetime
     started_at: datetime | None = None
     finished_at: datetime | None = None
+
+
+class EventRecord(BaseModel):
+    """One line of what happened to a job; ids grow by one within it."""
+
+    id: int
+    type: Literal["status", "stage", "progress", "candidate", "attempt"] = Field(
+        description="`attempt`: a process or worker was lost or handed the job back, and it goes on."
+    )
+    at: datetime
+    data: dict[str, Any]
+
+
+class DeliveryAttempt(BaseModel):
+    """One try to deliver a message."""
+
+    at: datetime
+    status_code: int | None = None
+    error: str | None = None
+    seconds: float
+
+
+class DeliveryRecord(BaseModel):
+    """A message to a job's webhook; its id is the `webhook-id`, the same on every attempt."""
+
+    id: str
+    job_id: str
+    type: str
+    url: str
+    status: DeliveryStatus
+    attempts: list[DeliveryAttempt]
+    next_attempt_at: datetime | None = Field(None, description="While it is pending.")
+    created_at: datetime
+    delivered_at: datetime | None = None
 
 
 class BatchRecord(BaseModel):

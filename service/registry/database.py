@@ -5,9 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, Engine, create_engine, event, make_url
+from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url
 
 _BUSY_TIMEOUT_S = 30
+#: An error that is logged shows no values: requests hold the secrets of webhooks.
+_QUIET: dict[str, Any] = {"hide_parameters": True}
+#: A process that stops in the middle of a transaction holds every other writer's turn: the server ends it after this.
+_IDLE_TIMEOUT_S = 3
+_CONNECT_TIMEOUT_S = 3
+#: A host that has gone is noticed by its silence: after 5 s, then two more questions.
+_KEEPALIVE = {"keepalives": 1, "keepalives_idle": 5, "keepalives_interval": 2, "keepalives_count": 2}
 _WRITERS_TURN = 2606028655  # any number that nobody else locks
 
 
@@ -15,15 +22,28 @@ def open_engine(url: str) -> Engine:
     """Return an engine for `url`; the folder of an SQLite file is made if it is missing."""
     parsed = make_url(url)
     if parsed.get_backend_name() != "sqlite":
-        engine = create_engine(parsed, pool_pre_ping=True)
-        if parsed.get_backend_name() == "postgresql":
-            event.listen(engine, "begin", _begin_postgresql)
-        return engine
+        return (
+            _open_postgresql(parsed) if parsed.get_backend_name() == "postgresql" else create_engine(parsed, **_QUIET)
+        )
     if parsed.database:
         Path(parsed.database).parent.mkdir(parents=True, exist_ok=True)
-    engine = create_engine(parsed, connect_args={"timeout": _BUSY_TIMEOUT_S})
+    engine = create_engine(parsed, connect_args={"timeout": _BUSY_TIMEOUT_S}, **_QUIET)
     event.listen(engine, "connect", _prepare_sqlite)
     event.listen(engine, "begin", _begin_sqlite)
+    return engine
+
+
+def _open_postgresql(url: URL) -> Engine:
+    engine = create_engine(
+        url,
+        **_QUIET,
+        pool_pre_ping=True,
+        pool_size=10,
+        max_overflow=30,
+        pool_timeout=_BUSY_TIMEOUT_S,
+        connect_args={"connect_timeout": _CONNECT_TIMEOUT_S, "tcp_user_timeout": 10_000, **_KEEPALIVE},
+    )
+    event.listen(engine, "begin", _begin_postgresql)
     return engine
 
 
@@ -42,8 +62,11 @@ def _begin_sqlite(connection: Connection) -> None:
 def _begin_postgresql(connection: Connection) -> None:
     # The same promise: without it a job that succeeded while its cancellation was being written stayed `cancelling`.
     if _writes(connection):
-        connection.exec_driver_sql(f"SET LOCAL lock_timeout = '{_BUSY_TIMEOUT_S}s'")
-        connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({_WRITERS_TURN})")
+        connection.exec_driver_sql(
+            f"SET LOCAL lock_timeout = '{_BUSY_TIMEOUT_S}s'; "
+            f"SET LOCAL idle_in_transaction_session_timeout = '{_IDLE_TIMEOUT_S}s'; "
+            f"SELECT pg_advisory_xact_lock({_WRITERS_TURN})"
+        )
 
 
 def _writes(connection: Connection) -> bool:

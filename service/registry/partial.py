@@ -10,7 +10,6 @@ import fcntl
 import hashlib
 import os
 from collections import OrderedDict
-from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
@@ -30,10 +29,12 @@ class PartialFile:
 
     Attributes:
         size: bytes in the file.
+        path: where it lies; once it is whole the artifacts may adopt it from there.
     """
 
     def __init__(self, files: PartialFiles, name: str, descriptor: int) -> None:
         self._files = files
+        self.path = files.folder / name
         self._name = name
         self._descriptor = descriptor
         self.size = self._start = os.fstat(descriptor).st_size
@@ -71,16 +72,6 @@ class PartialFile:
                 digest = hashlib.file_digest(file, "sha256")
             self._hash = digest
         return self._hash.hexdigest()
-
-    def link_to(self, place: Path) -> None:
-        """Give the file a second name; one that is there already names the same content.
-
-        A move could not be undone if the transaction around it fails.
-        """
-        with storing():
-            place.parent.mkdir(parents=True, exist_ok=True)
-            with suppress(FileExistsError):
-                os.link(self._files.folder / self._name, place)
 
     def close(self) -> None:
         """Let go of the lock."""

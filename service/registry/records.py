@@ -48,6 +48,17 @@ def job_record(row: tables.Job, work: tables.Work) -> contract.JobRecord:
     )
 
 
+def event_record(row: tables.Event) -> contract.EventRecord:
+    """The public record of what happened to a job."""
+    return contract.EventRecord.model_validate({"id": row.number, "type": row.type, "at": row.at, "data": row.data})
+
+
+def delivery_record(row: tables.Delivery, work: tables.Work) -> contract.DeliveryRecord:
+    """The public record of a message to a webhook."""
+    due = work.not_before if row.status == "pending" else None
+    return contract.DeliveryRecord(**_own(row, contract.DeliveryRecord), next_attempt_at=due)
+
+
 def batch_record(row: tables.Batch, work: tables.Work) -> contract.BatchRecord:
     """The public record of a batch prediction."""
     return contract.BatchRecord(

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
+from typing import Annotated
 
-from pydantic import Field
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import Field, field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from service.registry.webhooks import Policy
 
 GIBIBYTE = 1024**3
+_S3 = "s3://"
 
 
 class RegistrySettings(BaseSettings):
@@ -18,20 +23,71 @@ class RegistrySettings(BaseSettings):
     data_dir: Path = Field(Path("fedlas-data"), description="Everything that must survive a restart.")
     database_url: str | None = Field(None, description="Default: an SQLite file in the data folder.")
     broker_url: str | None = Field(None, description="Default: the embedded Valkey of `fedlas serve`.")
-    artifacts: Path | None = Field(None, description="Folder of the stored files. Default: in the data folder.")
+    artifacts: str | None = Field(
+        None, description="The stored files: a folder, or `s3://bucket/prefix`. Default: in the data folder."
+    )
+    artifact_cache_bytes: int = Field(
+        50 * GIBIBYTE, gt=0, description="About how much of a bucket is kept at hand on this machine's disk."
+    )
     max_upload_bytes: int = Field(4 * GIBIBYTE, gt=0, description="Larger uploads are answered with 413.")
+
+    webhook_allow_private: bool = Field(False, description="Webhooks may lead to private addresses and loopback.")
+    webhook_allowed_networks: Annotated[tuple[IPv4Network | IPv6Network, ...], NoDecode] = Field(
+        (), description="Comma-separated networks that webhooks may lead to although they are private."
+    )
+
+    @field_validator("webhook_allowed_networks", mode="before")
+    @classmethod
+    def _split_networks(cls, value: object) -> object:
+        return listed(value)
+
+    @property
+    def webhook_policy(self) -> Policy:
+        """Which addresses webhooks may lead to."""
+        return Policy(self.webhook_allow_private, self.webhook_allowed_networks)
 
     @property
     def resolved_database_url(self) -> str:
         """The database URL, with the default filled in."""
         return self.database_url or f"sqlite:///{self.data_dir.absolute() / 'registry.sqlite'}"
 
+    @field_validator("artifacts", mode="before")
+    @classmethod
+    def _as_text(cls, value: object) -> object:
+        return str(value) if isinstance(value, Path) else value
+
+    @field_validator("artifacts")
+    @classmethod
+    def _names_a_bucket(cls, value: str | None) -> str | None:
+        if value is not None and value.startswith(_S3) and not value.removeprefix(_S3).partition("/")[0]:
+            raise ValueError(f"{value!r} names no bucket; needed is s3://bucket or s3://bucket/prefix")
+        return value
+
+    @property
+    def artifact_bucket(self) -> tuple[str, str] | None:
+        """Bucket and prefix of the stored files; None where they lie in a folder."""
+        if self.artifacts is None or not self.artifacts.startswith(_S3):
+            return None
+        bucket, _, prefix = self.artifacts.removeprefix(_S3).partition("/")
+        return bucket, prefix.strip("/")
+
     @property
     def resolved_artifacts(self) -> Path:
-        """The folder of stored files, with the default filled in."""
-        return (self.artifacts or self.data_dir / "artifacts").absolute()
+        """The folder of stored files, or of the copies from a bucket, with the default filled in."""
+        if self.artifact_bucket is not None:
+            return self.data_dir.absolute() / "artifact-cache"
+        return Path(self.artifacts or self.data_dir / "artifacts").absolute()
 
     @property
     def resolved_broker_url(self) -> str:
         """The broker URL; without one, the socket that `fedlas serve` opens in the data folder."""
         return self.broker_url or f"redis+socket://{self.data_dir.absolute() / 'run' / 'broker.sock'}"
+
+
+def listed(value: object) -> object:
+    """What stands between the commas of a variable; anything else as it is.
+
+    >>> listed("a, b,")
+    ('a', 'b')
+    """
+    return tuple(filter(None, map(str.strip, value.split(",")))) if isinstance(value, str) else value

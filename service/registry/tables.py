@@ -89,6 +89,7 @@ class Job(Record, Base):
     """One calibration: the request, where it stands, and what came of it."""
 
     __tablename__ = "jobs"
+    __table_args__ = (Index("ix_jobs_status", "status"),)
 
     model_id: Mapped[str] = mapped_column(String(40), index=True)
     dataset_id: Mapped[str] = mapped_column(String(40), index=True)
@@ -160,19 +161,76 @@ class Upload(Base):
 
 
 class Work(Base):
-    """One piece of work a worker may claim: an inspection, a job, a batch, or a calibrator to fit."""
+    """A piece of work a worker may claim: an inspection, a job, a batch, a calibrator to fit, a message to deliver."""
 
     __tablename__ = "work"
-    __table_args__ = (Index("ix_work_open", "state", "rung_at"),)
+    __table_args__ = (
+        Index("ix_work_waiting", "state", "kind", "queue", "record_id"),
+        Index("ix_work_leases", "state", "lease_expires_at"),
+    )
 
     record_id: Mapped[str] = mapped_column(String(40), primary_key=True)
     kind: Mapped[str] = mapped_column(String(16))
-    state: Mapped[str] = mapped_column(String(16))  # waiting | claimed | done
+    queue: Mapped[str] = mapped_column(String(32))
+    state: Mapped[str] = mapped_column(String(16))  # blocked (its inputs are inspected) | waiting | claimed | done
+    not_before: Mapped[datetime]  # waiting work is left alone until then
+    memory_bytes: Mapped[int] = mapped_column(BigInteger, default=0)  # what it needs, by an estimate
     attempts: Mapped[int] = mapped_column(default=0)
+    losses: Mapped[list[Any]]  # why its process was lost, since it last got further
     token: Mapped[int] = mapped_column(default=0)  # fencing: grows with every claim
     worker: Mapped[str | None] = mapped_column(String(200))
     lease_expires_at: Mapped[datetime | None]
-    rung_at: Mapped[datetime]  # when a worker was last told
+
+
+class WorkerProcess(Base):
+    """A worker that lives, or lately did: what it takes, and where it runs."""
+
+    __tablename__ = "workers"
+
+    name: Mapped[str] = mapped_column(String(200), primary_key=True)
+    machine: Mapped[str] = mapped_column(String(100), index=True)  # whose process ids mean the same
+    process: Mapped[str] = mapped_column(String(60))  # process id and start: an id alone is given again
+    queues: Mapped[list[Any]]
+    gpu: Mapped[bool]
+    memory_bytes: Mapped[int] = mapped_column(BigInteger)
+    started_at: Mapped[datetime]
+    seen_at: Mapped[datetime]
+
+
+class Checkpoint(Base):
+    """What a job has saved to go on from, entry by entry; gone when it ends."""
+
+    __tablename__ = "checkpoints"
+
+    job_id: Mapped[str] = mapped_column(String(40), primary_key=True)
+    name: Mapped[str] = mapped_column(String(64), primary_key=True)
+    sha256: Mapped[str] = mapped_column(String(64), index=True)
+    saved_at: Mapped[datetime]
+
+
+class Event(Base):
+    """One line of what happened to a job."""
+
+    __tablename__ = "events"
+
+    job_id: Mapped[str] = mapped_column(String(40), primary_key=True)
+    number: Mapped[int] = mapped_column(primary_key=True)  # grows by one within the job
+    type: Mapped[str] = mapped_column(String(16))
+    at: Mapped[datetime]
+    data: Mapped[Json]
+
+
+class Delivery(Record, Base):
+    """A message to a job's webhook: written with the change it tells of, delivered by a worker."""
+
+    __tablename__ = "deliveries"
+
+    job_id: Mapped[str] = mapped_column(String(40), index=True)
+    type: Mapped[str] = mapped_column(String(40))
+    url: Mapped[str] = mapped_column(String(2000))
+    body: Mapped[str] = mapped_column(Text)  # the very text that is signed
+    attempts: Mapped[list[Any]]
+    delivered_at: Mapped[datetime | None]
 
 
 class PublishedVersion(Base):
@@ -194,5 +252,6 @@ class IdempotencyKey(Base):
 
     key: Mapped[str] = mapped_column(String(300), primary_key=True)
     fingerprint: Mapped[str] = mapped_column(String(64))
-    answer: Mapped[str] = mapped_column(Text)
+    answer: Mapped[str] = mapped_column(Text)  # empty while the request is still running
+    held_until: Mapped[datetime | None]  # of a running request: when its process must have died
     created_at: Mapped[datetime]

@@ -2,28 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from datetime import datetime
+from threading import RLock
 
 from sqlalchemy import Engine, text
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.orm import Session
 
 from service.registry.artifacts import ArtifactStore
+from service.registry.clock import database_now
 from service.registry.database import open_engine
 from service.registry.errors import Conflict, NotFound, Unavailable
 from service.registry.migrate import is_current, migrate
+from service.registry.object_store import open_artifacts
 from service.registry.partial import PartialFiles
 from service.registry.repositories import (
     Batches,
     Calibrators,
+    Checkpoints,
     Datasets,
+    Deliveries,
+    Events,
     IdempotencyKeys,
     Jobs,
     Looks,
     Models,
     Names,
+    Ring,
     Uploads,
+    Workers,
     WorkQueue,
 )
 from service.registry.repositories.records import now
@@ -35,31 +45,47 @@ class UnitOfWork:
     """The repositories, all speaking within the same transaction."""
 
     def __init__(self, session: Session) -> None:
+        self.work = WorkQueue(session)
+        self.workers = Workers(session)
+        self.events = Events(session)
+        self.checkpoints = Checkpoints(session)
+        self.deliveries = Deliveries(session, self.work)
         self.datasets = Datasets(session)
         self.models = Models(session)
-        self.jobs = Jobs(session)
+        self.jobs = Jobs(session, self.deliveries)
         self.batches = Batches(session)
         self.calibrators = Calibrators(session)
         self.looks = Looks(session)
         self.uploads = Uploads(session)
         self.names = Names(session)
-        self.work = WorkQueue(session)
         self.keys = IdempotencyKeys(session)
+        self._session = session
+
+    def now(self) -> datetime:
+        """The present, as the database sees it."""
+        return database_now(self._session)
 
 
 class Registry:
-    """Records and files; one per process, safe to share between threads."""
+    """Records and files; one per process, safe to share between threads.
+
+    Attributes:
+        ring: told, after a commit, of work that may be claimed from now on; it must neither raise nor take long.
+    """
 
     def __init__(self, engine: Engine, artifacts: ArtifactStore) -> None:
         self.artifacts = artifacts
-        self.partial = PartialFiles(artifacts.root / "uploads")
+        self.ring: Callable[[Sequence[Ring]], None] = lambda rings: None
+        self.partial = PartialFiles(artifacts.uploads)
         self._engine = engine
         self._writing = engine.execution_options(writes=True)
+        # SQLite lets one writer in and whoever is lucky next; threads of this process take turns before they try.
+        self._turn: AbstractContextManager[object] = RLock() if engine.dialect.name == "sqlite" else nullcontext()
 
     @classmethod
     def open(cls, settings: RegistrySettings) -> Registry:
         """Open the registry that the settings name; tables are made by `migrate`."""
-        return cls(open_engine(settings.resolved_database_url), ArtifactStore(settings.resolved_artifacts))
+        return cls(open_engine(settings.resolved_database_url), open_artifacts(settings))
 
     @contextmanager
     def read(self) -> Iterator[UnitOfWork]:
@@ -69,9 +95,21 @@ class Registry:
 
     @contextmanager
     def write(self) -> Iterator[UnitOfWork]:
-        """Commit at the end of the block, or roll everything back if it raises."""
-        with Session(self._writing, expire_on_commit=False) as session, _reachable(), session.begin():
-            yield UnitOfWork(session)
+        """Commit at the end of the block, or roll everything back if it raises; what follows from it comes after."""
+        with (
+            self._turn,
+            Session(self._writing, expire_on_commit=False) as session,
+            _reachable(),
+            session.begin(),
+        ):
+            session.connection()  # begin now: a file kept before the first statement would be kept out of turn
+            unit = UnitOfWork(session)
+            yield unit
+        if unit.work.rings:
+            self.ring(unit.work.rings)
+        if unit.jobs.unnamed:
+            with suppress(Unavailable):  # the sweeper finds what is left
+                self.discard(unit.jobs.unnamed)
 
     def discard(self, digests: Sequence[str]) -> None:
         """Delete files that no record names any more, after the transaction that took the last name away.
@@ -98,7 +136,8 @@ class Registry:
 
     def is_current(self) -> bool:
         """Whether the tables are those this code expects."""
-        return is_current(self._engine)
+        with _reachable():
+            return is_current(self._engine)
 
     def check(self) -> None:
         """Raise Unavailable unless the database answers now."""
@@ -108,11 +147,17 @@ class Registry:
     def close(self) -> None:
         """Close all connections."""
         self._engine.dispose()
+        self.artifacts.close()
 
 
 @contextmanager
 def _reachable() -> Iterator[None]:
+    """Raise Unavailable where the database cannot be reached, or was lost in the middle of a transaction."""
     try:
         yield
-    except OperationalError as error:
+    except (DBAPIError, PoolTimeout) as error:
+        if isinstance(error, DBAPIError) and not (
+            isinstance(error, OperationalError | InterfaceError) or error.connection_invalidated
+        ):
+            raise
         raise Unavailable("database_unavailable", "the database cannot be reached; try again shortly") from error

@@ -14,6 +14,7 @@ from starlette.testclient import TestClient
 from service.app import create_app
 from service.registry.unit_of_work import Registry
 from service.settings import ServiceSettings
+from tests.helpers.backends import place
 from tests.helpers.uploads import Uploads
 from worker.settings import WorkerSettings
 from worker.tasks import Worker
@@ -41,11 +42,12 @@ MakeApi = Callable[..., Api]
 
 
 def _api(data_dir: Path, stack: ExitStack, **options: Any) -> Api:
-    settings = ServiceSettings(data_dir=data_dir, **options)
+    where = stack.enter_context(place(data_dir))
+    settings = ServiceSettings(**{**where, **options})
     app = create_app(settings)
     client = stack.enter_context(TestClient(app, raise_server_exceptions=True))
     registry: Registry = app.state.parts.registry
-    worker = Worker(WorkerSettings(data_dir=data_dir), registry, name="test", ring=lambda record_id: None)
+    worker = Worker(WorkerSettings(**where), registry, name="test")
     return Api(client, registry, settings, worker.handle)
 
 

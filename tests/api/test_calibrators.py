@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -12,7 +12,7 @@ import numpy as np
 import onnxruntime as ort
 import pytest
 
-from service.queue import Doorbell
+from service.registry.repositories import Ring
 from tests.api.conftest import Api
 from tests.helpers.uploads import csv, npz
 
@@ -33,10 +33,10 @@ BAD = scores(labels=np.zeros(400, dtype=int))
 
 
 @pytest.fixture
-def working(api: Api, monkeypatch: pytest.MonkeyPatch) -> Iterator[Api]:
+def working(api: Api) -> Iterator[Api]:
     """An API whose bell a worker hears: it does the work in a thread beside the request that waits."""
     with ThreadPoolExecutor(2) as pool:
-        monkeypatch.setattr(Doorbell, "ring", lambda self, *ids: [pool.submit(api.work, one) for one in ids])
+        api.registry.ring = lambda rings: [pool.submit(api.work, ring.record_id) for ring in rings] and None
         yield api
 
 
@@ -114,7 +114,7 @@ def test_bad_scores_are_refused_without_a_trace(
     assert working.client.get(PATH).json()["data"] == []
     assert files(working) == set()
     with working.registry.read() as unit:
-        assert unit.work.next_waiting("inspect") is None
+        assert unit.work.next_due("inspect", queues=["inspect"]) is None
 
 
 @pytest.mark.parametrize(
@@ -156,15 +156,15 @@ def test_failed_later_is_told_by_the_record(api: Api) -> None:
     assert files(api) == set()
 
 
-def test_a_defect_of_ours_is_500(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_defect_of_ours_is_500(api: Api) -> None:
     """What the sender cannot mend is not called their error, and leaves nothing behind either."""
     error = {"code": "worker_lost", "message": "its process was lost", "user_error": False}
 
-    def fail(_: Doorbell, record_id: str) -> None:
+    def fail(rings: Sequence[Ring]) -> None:
         with api.registry.write() as unit:
-            unit.calibrators.fail(record_id, error)
+            unit.calibrators.fail(rings[0].record_id, error)
 
-    monkeypatch.setattr(Doorbell, "ring", fail)
+    api.registry.ring = fail
     answer = api.client.post(PATH, content=scores())
     assert (answer.status_code, answer.json()["code"]) == (500, "worker_lost")
     assert api.client.get(PATH).json()["data"] == []
@@ -228,15 +228,17 @@ def test_a_key_after_202_gives_what_came_of_it(api: Api) -> None:
 
 @pytest.mark.parametrize("content", [scores(), BAD], ids=["good", "bad"])
 def test_many_requests_with_one_key_at_once(working: Api, content: bytes) -> None:
-    """Of several requests with one key one record is made, and all are answered alike."""
+    """Of several requests with one key one record is made; who comes while the first still arrives is told to wait."""
 
     def send(_: int) -> Any:
         return working.client.post(PATH, content=content, headers={"Idempotency-Key": "k"})
 
     with ThreadPoolExecutor(4) as pool:
         answers = list(pool.map(send, range(4)))
-    assert len({answer.text for answer in answers}) == 1, [answer.text[:200] for answer in answers]
-    assert {answer.status_code for answer in answers} == ({201} if content != BAD else {422})
+    told = [answer for answer in answers if answer.status_code != 409]
+    assert len({answer.text for answer in told}) == 1, [answer.text[:200] for answer in answers]
+    assert {answer.status_code for answer in told} == ({201} if content != BAD else {422})
+    assert {answer.json()["code"] for answer in answers if answer not in told} <= {"idempotency_key_in_flight"}
     assert len(working.client.get(PATH).json()["data"]) == (1 if content != BAD else 0)
 
 

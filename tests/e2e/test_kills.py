@@ -77,20 +77,27 @@ def test_killed_training_child(own_service: Service, training: Json) -> None:
 
 
 @pytest.mark.slow
-def test_child_that_always_dies(own_service: Service, training: Json) -> None:
-    """A job whose process is lost again and again is given up after three attempts, as our error."""
-    worker = own_service.pid("worker")
-    for attempt in (1, 2, 3):
-        until(
-            lambda at=attempt: own_service.job(training["id"])["attempts"] == at and children_of(worker),  # type: ignore[misc]
-            seconds=RESTART_S,
-            what=f"attempt {attempt}",
-        )
-        for child in children_of(worker):
-            os.kill(child, signal.SIGKILL)
-            until(lambda pid=child: not is_alive(pid), seconds=10, what="it is dead")  # type: ignore[misc]
-    job = own_service.ended(training["id"])
-    assert (job["status"], job["error"]["code"], job["error"]["user_error"]) == ("failed", "worker_lost", False)
+def test_child_that_always_dies(tmp_path: Path, uploads: Uploads) -> None:
+    """A job whose process is lost again and again without getting further is given up, as our error."""
+    with serving(tmp_path / "data", FEDLAS_MAX_ATTEMPTS="3", **QUICK_BEATS) as service:
+        model = service.inspected("models", uploads["digits.onnx"])
+        dataset = service.inspected("datasets", uploads["digits.npz"])
+        job_id = service.order(model, dataset, **LONG)["id"]
+        worker = service.pid("worker")
+        for attempt in (1, 2, 3):
+            until(
+                lambda at=attempt: service.job(job_id)["attempts"] == at and children_of(worker),  # type: ignore[misc]
+                seconds=RESTART_S,
+                what=f"attempt {attempt}",
+            )
+            for child in children_of(worker):
+                os.kill(child, signal.SIGKILL)
+                until(lambda pid=child: not is_alive(pid), seconds=10, what="it is dead")  # type: ignore[misc]
+        job = service.ended(job_id)
+        assert (job["status"], job["attempts"], job["error"]["user_error"]) == ("failed", 4, False)
+        assert (job["error"]["code"], "signal 9" in job["error"]["message"]) == ("poisoned", True)
+        events = service.get(f"/v1/jobs/{job_id}/events", limit=100)["data"]
+        assert [event["type"] for event in events].count("attempt") == 3
 
 
 @pytest.mark.slow

@@ -1,72 +1,28 @@
-"""`fedlas serve` as a process of its own, and what its users do with it."""
+"""`fedlas serve` as a process of its own, on the backends that the tests run on, and what its users do with it."""
 
 from __future__ import annotations
 
 import os
 import signal
-import socket
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import httpx
+from sqlalchemy import create_engine, text
+
+from tests.helpers import backends
+from tests.helpers.processes import children_of, descendants_of, free_port, is_alive, until
+
+__all__ = ["FINAL", "ROOT", "Json", "Service", "children_of", "descendants_of", "is_alive", "serving", "until"]
 
 Json = dict[str, Any]
-T = TypeVar("T")
 
 FINAL = ("succeeded", "failed", "cancelled")
 ROOT = Path(__file__).parents[2]
-
-
-def until(condition: Callable[[], T], *, seconds: float, what: str) -> T:
-    """Ask again and again until the answer is true; returns the answer."""
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        if answer := condition():
-            return answer
-        time.sleep(0.05)
-    raise AssertionError(f"not within {seconds} s: {what}")
-
-
-def children_of(pid: int) -> set[int]:
-    """The living processes that were started by this one."""
-    return {child for child, parent in _parents().items() if parent == pid}
-
-
-def descendants_of(pid: int) -> set[int]:
-    """All living processes below this one."""
-    parents = _parents()
-    found: set[int] = set()
-    fresh = {pid}
-    while fresh := {child for child, parent in parents.items() if parent in fresh} - found:
-        found |= fresh
-    return found
-
-
-def is_alive(pid: int) -> bool:
-    """Whether the process exists and is no zombie."""
-    try:
-        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-    except (FileNotFoundError, ProcessLookupError):
-        return False
-    return state not in "ZX"
-
-
-def _parents() -> dict[int, int]:
-    found = {}
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            try:
-                state, parent = (entry / "stat").read_text().rpartition(")")[2].split()[:2]
-            except (FileNotFoundError, ProcessLookupError):
-                continue
-            if state not in "ZX":
-                found[int(entry.name)] = int(parent)
-    return found
 
 
 class Service:
@@ -84,9 +40,7 @@ class Service:
 
     def start(self) -> None:
         """Start it and wait until it is ready."""
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = probe.getsockname()[1]
+        port = free_port()
         command = [sys.executable, "-m", "service.cli", "serve", "--port", str(port), "--data-dir", str(self.data_dir)]
         with self.log_file.open("ab") as log:
             self.process = subprocess.Popen(
@@ -110,6 +64,22 @@ class Service:
     def pid(self, part: str) -> int:
         """The process id of `api`, `worker` or `broker`."""
         return int((self.data_dir / "run" / f"{part}.pid").read_text())
+
+    @property
+    def stored(self) -> Path:
+        """The folder of its stored files; of a bucket's, what is at hand of them, and what is still coming in."""
+        in_bucket = self._environment.get("FEDLAS_ARTIFACTS", "").startswith("s3://")
+        return self.data_dir / ("artifact-cache" if in_bucket else "artifacts")
+
+    def rows(self, query: str, **values: Any) -> list[tuple[Any, ...]]:
+        """What its database answers to a SELECT, whichever database that is."""
+        url = self._environment.get("FEDLAS_DATABASE_URL", f"sqlite:///{self.data_dir / 'registry.sqlite'}")
+        engine = create_engine(url)
+        try:
+            with engine.connect() as connection:
+                return [tuple(row) for row in connection.execute(text(query), values)]
+        finally:
+            engine.dispose()
 
     def stop(self) -> None:
         """Ctrl-C; it must end well and leave no process behind."""
@@ -189,9 +159,10 @@ class Service:
 @contextmanager
 def serving(data_dir: Path, **environment: str) -> Iterator[Service]:
     """Run the service for the block, and end it the way its owner does."""
-    service = Service(data_dir, environment=environment)
-    try:
-        yield service
-        service.stop()
-    finally:
-        service.end_by_force()
+    with backends.place(data_dir, migrated=False) as settings:
+        service = Service(data_dir, environment={**backends.environment(settings), **environment})
+        try:
+            yield service
+            service.stop()
+        finally:
+            service.end_by_force()

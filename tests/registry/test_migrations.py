@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,12 +11,14 @@ import sqlalchemy as sa
 from alembic import command
 
 from service.registry import tables
+from service.registry.contract import ANY_DEVICE, QUEUES
 from service.registry.database import open_engine
 from service.registry.migrate import _config
 from service.registry.records import job_record
 from service.registry.repositories.records import now
 from service.registry.unit_of_work import Registry
 from service.settings import ServiceSettings
+from tests.helpers import backends
 
 MOMENT = "2026-01-02 03:04:05.000006"
 
@@ -50,6 +54,13 @@ def add_job(engine: sa.Engine, record_id: str, dataset_id: str, verdict: str | N
         progress="{}", history="[]", verdict=verdict, promoted=False, report_sha256="c" * 64, status="succeeded",
         created_at=MOMENT,
     )  # fmt: skip
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Iterator[ServiceSettings]:
+    """Settings of a database without tables."""
+    with backends.place(tmp_path / "data", migrated=False) as place:
+        yield ServiceSettings(**place)
 
 
 @pytest.fixture
@@ -122,6 +133,41 @@ def test_rows_of_the_second_release_are_kept(settings: ServiceSettings) -> None:
     with registry.read() as unit:
         assert unit.uploads.get("upl_1").bytes == 2**40
     registry.close()
+
+
+def test_work_of_the_third_release_goes_on(settings: ServiceSettings) -> None:
+    """Open work finds its queue, and a claim of a worker that the update ended is released like any other."""
+    engine = open_engine(settings.resolved_database_url)
+    to_revision(engine, "0003")
+    kinds = {"job_1": "calibrate", "job_2": "plan", "ds_1": "inspect", "bat_1": "predict"}
+    for record_id, kind in kinds.items():
+        insert(engine, "work", record_id=record_id, kind=kind, state="waiting", attempts=0, token=0, rung_at=MOMENT)
+    insert(
+        engine, "work", record_id="job_3", kind="calibrate", state="claimed", attempts=1, token=7, worker="w",
+        lease_expires_at=MOMENT, rung_at=MOMENT,
+    )  # fmt: skip
+    engine.dispose()
+    registry = Registry.open(settings)
+    registry.migrate()
+    with registry.write() as unit:
+        queues = {record_id: unit.work.of(record_id).queue for record_id in kinds}
+        assert queues == {"job_1": ANY_DEVICE, "job_2": ANY_DEVICE, "ds_1": "inspect", "bat_1": "predict"}
+        assert {record_id: unit.work.next_due(kind, queues=QUEUES) for record_id, kind in kinds.items()} == {
+            record_id: record_id for record_id in kinds
+        }
+        assert unit.work.release_expired() == ["job_3"]
+        again = unit.work.claim("job_3", worker="v", lease_seconds=60)
+        assert again is not None
+        assert (again.token, again.attempts) == (8, 2)
+        assert unit.events.page("job_1", limit=10, before=None) == ([], False)
+    registry.close()
+
+
+def test_an_unmigrated_database_is_not_current(settings: ServiceSettings) -> None:
+    """A worker that starts first sees that the tables are not there yet."""
+    fresh = Registry.open(settings)
+    assert not fresh.is_current()
+    fresh.close()
 
 
 def test_the_way_back(settings: ServiceSettings, first_release: sa.Engine) -> None:

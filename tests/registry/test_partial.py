@@ -93,18 +93,6 @@ def test_what_is_gone_is_not_found(files: PartialFiles) -> None:
                 ask(name)
 
 
-def test_the_second_name_outlives_the_first(files: PartialFiles, tmp_path: Path) -> None:
-    """A file that became an artifact stays when its own name goes; an artifact that is there is left alone."""
-    append(files, b"content")
-    place = tmp_path / "ab" / "abc"
-    for _ in range(2):
-        with files.open("f") as file:
-            file.link_to(place)
-    before = place.stat().st_ino
-    files.remove("f")
-    assert (place.read_bytes(), place.stat().st_ino, place.stat().st_nlink) == (b"content", before, 1)
-
-
 def test_touched_is_when_bytes_came(files: PartialFiles) -> None:
     """A file is untouched since the last byte was appended."""
     old = time.time() - LONG_AGO

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from datetime import UTC, datetime, timedelta, timezone
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,7 +15,8 @@ from sqlalchemy.exc import StatementError
 
 from service.registry import tables
 from service.registry.artifacts import ArtifactStore
-from service.registry.errors import Conflict, InvalidRequest, KeyReused, NotFound, TooLarge, Unavailable
+from service.registry.contract import QUEUES
+from service.registry.errors import Conflict, InvalidRequest, KeyReused, NotFound, TooLarge
 from service.registry.ids import new_id
 from service.registry.repositories.records import now
 from service.registry.unit_of_work import Registry, UnitOfWork
@@ -61,23 +63,16 @@ def test_migration_makes_exactly_the_tables(settings: ServiceSettings, registry:
     engine.dispose()
 
 
-def test_an_unmigrated_database_is_not_current(settings: ServiceSettings) -> None:
-    """A worker that starts first sees that the tables are not there yet."""
-    fresh = Registry.open(settings)
-    assert not fresh.is_current()
-    with pytest.raises(Unavailable), fresh.read() as unit:
-        unit.jobs.find("job_x")
-    fresh.close()
-
-
-def test_sqlite_is_prepared(registry: Registry) -> None:
+def test_sqlite_is_prepared(tmp_path: Path) -> None:
     """Write-ahead log, full synchronisation and foreign keys are on for every connection."""
+    registry = Registry.open(ServiceSettings(data_dir=tmp_path, database_url=None, artifacts=None))
     with registry.read() as unit:
         connection = unit.jobs.session.connection()
         found = [
             connection.exec_driver_sql(f"PRAGMA {name}").scalar()
             for name in ("journal_mode", "synchronous", "foreign_keys")
         ]
+    registry.close()
     assert found == ["wal", 2, 1]
 
 
@@ -239,8 +234,8 @@ def test_calibrators_are_quick_work(registry: Registry) -> None:
     with registry.write() as unit:
         record_id = new_id("cal")
         unit.work.open(record_id)
-        assert unit.work.next_waiting("inspect") == record_id
-        assert unit.work.next_waiting("calibrate") is None
+        assert unit.work.next_due("inspect", queues=["inspect"]) == record_id
+        assert unit.work.next_due("calibrate", queues=QUEUES) is None
 
 
 def test_answers_of_keys_can_become_final(registry: Registry) -> None:

@@ -15,13 +15,16 @@ import pytest
 from sqlalchemy import update
 from sqlalchemy.orm import Session
 
+from service.registry.contract import ANY_DEVICE, GPU_ONLY
 from service.registry.errors import LeaseLost
 from service.registry.ids import new_id
 from service.registry.repositories import Claim
 from service.registry.repositories.records import now
+from service.registry.repositories.work import SILENT
 from service.registry.tables import Work
 from service.registry.unit_of_work import Registry
 from service.settings import ServiceSettings
+from tests.helpers import backends
 
 ROOT = Path(__file__).parents[2]
 
@@ -76,14 +79,15 @@ def test_processes_never_share_a_claim(registry: Registry, settings: ServiceSett
         "import sys\n"
         "from service.registry.unit_of_work import Registry\n"
         "from service.registry.settings import RegistrySettings\n"
-        "registry = Registry.open(RegistrySettings(data_dir=sys.argv[1]))\n"
+        "registry = Registry.open(RegistrySettings())\n"
         "sys.stdin.readline()\n"
-        "for record_id in sys.argv[2:]:\n"
+        "for record_id in sys.argv[1:]:\n"
         "    with registry.write() as unit:\n"
         "        if unit.work.claim(record_id, worker='p', lease_seconds=60): print(record_id)\n"
     )
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("FEDLAS_")}
-    command = [sys.executable, "-c", code, str(settings.data_dir), *ids]
+    place = settings.model_dump(include={"data_dir", "database_url", "broker_url", "artifacts"})
+    environment = {**os.environ, **backends.environment(place)}
+    command = [sys.executable, "-c", code, *ids]
     processes = [
         subprocess.Popen(command, cwd=ROOT, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         for _ in range(3)
@@ -139,7 +143,7 @@ def test_renewing_keeps_the_lease(registry: Registry) -> None:
     [
         lambda unit, old: unit.work.finish(old),
         lambda unit, old: unit.work.renew(old, lease_seconds=60),
-        lambda unit, old: unit.work.hand_back(old, counts=True),
+        lambda unit, old: unit.work.hand_back(old),
     ],
     ids=["finish", "renew", "hand_back"],
 )
@@ -165,14 +169,70 @@ def test_an_old_token_writes_nothing(registry: Registry, write: Callable[..., No
         unit.work.finish(new)
 
 
-def test_handing_back_counts_or_not(registry: Registry) -> None:
-    """Work handed back can be claimed at once; only a lost process counts as an attempt."""
+def test_handing_back_is_no_attempt_and_a_loss_is_one(registry: Registry) -> None:
+    """Work handed back can be claimed at once as if nothing had been; the first loss is forgiven by a claim at once."""
     (record_id,) = opened(registry)
-    for counts, attempts in ((False, 1), (True, 1), (True, 2), (False, 3)):
+    held = must_claim(registry, record_id)
+    with registry.write() as unit:
+        unit.work.hand_back(held)
+    held = must_claim(registry, record_id)
+    assert (held.attempts, held.losses) == (1, [])
+    with registry.write() as unit:
+        assert unit.work.lose(held, "signal 9") == 0
+    held = must_claim(registry, record_id)
+    assert (held.attempts, held.losses) == (2, ["signal 9"])
+
+
+def test_losses_in_a_row_wait_longer_and_longer(registry: Registry) -> None:
+    """After the second loss the work may not be claimed before its pause is over; getting further forgives."""
+    (record_id,) = opened(registry)
+    pauses = []
+    for number in range(1, 8):
         held = must_claim(registry, record_id)
-        assert held.attempts == attempts
+        assert len(held.losses) == number - 1
         with registry.write() as unit:
-            unit.work.hand_back(held, counts=counts)
+            pauses.append(unit.work.lose(held, f"signal {number}"))
+        if pauses[-1] > 0:
+            assert claim(registry, record_id) is None
+        shift(registry, record_id, not_before=1)
+    assert pauses == [0, 5, 15, 45, 120, 300, 300]
+    held = must_claim(registry, record_id)
+    with registry.write() as unit:
+        unit.work.got_further(held, forgiven=False)
+    with registry.read() as unit:
+        assert len(unit.work.of(record_id).losses) == 7
+    with registry.write() as unit:
+        unit.work.got_further(held, forgiven=True)
+        assert unit.work.lose(held, "once more") == 0
+
+
+def test_an_expired_lease_is_a_loss(registry: Registry) -> None:
+    """What a silent worker held waits again, with the reason; what it would still write is refused."""
+    (expired, living) = opened(registry, count=2)
+    held = must_claim(registry, expired)
+    must_claim(registry, living)
+    shift(registry, expired, lease_expires_at=1)
+    with registry.read() as unit:
+        assert unit.work.has_expired()
+    with registry.write() as unit:
+        assert unit.work.release_expired() == [expired]
+        assert [ring.record_id for ring in unit.work.rings] == [expired]
+    with registry.read() as unit:
+        assert (unit.work.of(expired).state, unit.work.of(expired).losses) == ("waiting", [SILENT])
+        assert (unit.work.of(living).state, unit.work.has_expired()) == ("claimed", False)
+    with pytest.raises(LeaseLost), registry.write() as unit:
+        unit.work.renew(held, lease_seconds=60)
+
+
+def test_work_of_the_dead_is_released_at_once(registry: Registry) -> None:
+    """Work of workers that are known to be gone waits again although its lease is alive; others keep theirs."""
+    mine, other = opened(registry, count=2)
+    must_claim(registry, mine)
+    with registry.write() as unit:
+        assert unit.work.claim(other, worker="another", lease_seconds=60) is not None
+        assert unit.work.release_held_by(["another", "a third"], "its worker died") == [other]
+    assert claim(registry, mine) is None
+    assert must_claim(registry, other).losses == ["its worker died"]
 
 
 def test_only_work_that_nobody_began_is_withdrawn(registry: Registry) -> None:
@@ -184,35 +244,58 @@ def test_only_work_that_nobody_began_is_withdrawn(registry: Registry) -> None:
     assert claim(registry, waiting) is None
 
 
-def test_overdue_work_is_rung_once_per_period(registry: Registry) -> None:
-    """Unheard and expired work is overdue, expired first; fresh, held and finished work is not; once rung, it rests."""
-    unheard, fresh, held, expired, done = opened(registry, count=5)
-    must_claim(registry, held)
-    must_claim(registry, expired)
-    last = must_claim(registry, done)
-    with registry.write() as unit:
-        unit.work.finish(last)
-    for record_id in (unheard, held, expired, done):
-        shift(registry, record_id, rung_at=10)
-    shift(registry, expired, lease_expires_at=1)
-    with registry.write() as unit:
-        first = unit.work.overdue(ring_after_seconds=3, limit=1)
-        rest = unit.work.overdue(ring_after_seconds=3, limit=10)
-        again = unit.work.overdue(ring_after_seconds=3, limit=10)
-    assert (first, rest, again) == ([(expired, "calibrate")], [(unheard, "calibrate")], [])
-    assert fresh not in (first, rest)
-
-
-def test_the_oldest_waiting_is_next(registry: Registry) -> None:
-    """The next piece of work is the oldest of its kind."""
-    first, second = opened(registry, count=2)
+def test_the_oldest_due_is_next(registry: Registry) -> None:
+    """Of a kind the oldest comes first, in the queue that is served first; what needs too much or waits is left."""
+    first, second, third = opened(registry, count=3)
     opened(registry, kind="ds")
-    with registry.read() as unit:
-        assert unit.work.next_waiting("calibrate") == first
-    must_claim(registry, first)
-    with registry.read() as unit:
-        assert unit.work.next_waiting("calibrate") == second
-        assert unit.work.next_waiting("predict") is None
+    gpu = new_id("job")
+    with registry.write() as unit:
+        unit.work.open(gpu, queue=GPU_ONLY)
+        unit.work.of(second).memory_bytes = 100
+
+    def due(*queues: str, memory: int | None = None) -> str | None:
+        with registry.read() as unit:
+            return unit.work.next_due("calibrate", queues=queues, memory_bytes=memory)
+
+    assert (due(ANY_DEVICE), due(GPU_ONLY, ANY_DEVICE), due("predict"), due()) == (first, gpu, None, None)
+    shift(registry, first, not_before=-60)
+    assert (due(ANY_DEVICE), due(ANY_DEVICE, memory=100), due(ANY_DEVICE, memory=99)) == (second, second, third)
+    with registry.write() as unit:
+        held = unit.work.claim_next("calibrate", queues=[ANY_DEVICE], worker="w", lease_seconds=60)
+    assert held is not None
+    assert (held.record_id, due(ANY_DEVICE)) == (second, third)
+
+
+def test_blocked_work_waits_for_its_inputs(registry: Registry) -> None:
+    """Blocked work is not due until it is unblocked, which rings once, after the commit; it can be withdrawn."""
+    rung: list[str] = []
+    registry.ring = lambda rings: rung.extend(ring.record_id for ring in rings)
+    blocked, given_up = new_id("job"), new_id("job")
+    with registry.write() as unit:
+        unit.work.open(blocked, blocked=True)
+        unit.work.open(given_up, blocked=True)
+    assert (rung, claim(registry, blocked)) == ([], None)
+    with registry.write() as unit:
+        unit.work.unblock([blocked])
+        assert rung == [], "nobody is told before the commit"
+        assert unit.work.withdraw(given_up)
+    assert rung == [blocked]
+    held = must_claim(registry, blocked)
+    with registry.write() as unit:
+        unit.work.block(held)
+    assert (claim(registry, blocked), rung) == (None, [blocked])
+
+
+def test_a_failed_transaction_rings_nobody(registry: Registry) -> None:
+    """Who is told of work finds it."""
+    rung: list[str] = []
+    registry.ring = lambda rings: rung.extend(ring.record_id for ring in rings)
+    with pytest.raises(RuntimeError), registry.write() as unit:
+        unit.work.open(new_id("job"))
+        raise RuntimeError
+    assert rung == []
+    (record_id,) = opened(registry)
+    assert rung == [record_id]
 
 
 def test_a_failed_transaction_leaves_nothing(registry: Registry) -> None:

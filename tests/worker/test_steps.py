@@ -15,7 +15,7 @@ from service.registry.repositories.records import now
 from service.registry.unit_of_work import Registry
 from service.settings import ServiceSettings
 from worker.settings import WorkerSettings
-from worker.steps import NotReady, Step, step_of
+from worker.steps import Step, step_of
 
 Json = dict[str, Any]
 
@@ -148,10 +148,11 @@ def test_jobs_that_showed_nothing_give_back(bench: Bench, tmp_path: Path, end: s
     elif end == "undetermined":
         step.succeeded(answer(tmp_path, verdict="undetermined"), tmp_path)
     elif end == "cancelled":
-        step.cancelled()
+        with bench.registry.write() as unit:
+            step.cancelled(unit)
     else:
         with bench.registry.write() as unit:
-            unit.work.hand_back(step.claim, counts=True)
+            step.lost(unit, "signal 9")
             unit.jobs.change_status(unit.jobs.get(job_id), "cancelling")
         assert bench.claimed(job_id).begin() is None
     assert bench.looks(bench.job(data, model)) == 0
@@ -180,11 +181,12 @@ def test_a_dry_run_waits_for_its_inputs_and_tells_why_it_cannot_run(bench: Bench
     with bench.registry.write() as unit:
         unit.models.get(model).status = "inspecting"
     dry = bench.job(data, model, dry_run=True)
-    step = bench.claimed(dry, lease=-1)
-    with pytest.raises(NotReady):
-        step.begin()
+    assert bench.claimed(dry).begin() is None
+    with bench.registry.read() as unit:
+        assert (unit.work.of(dry).state, unit.jobs.get(dry).status) == ("blocked", "queued")
     with bench.registry.write() as unit:
         unit.models.reject(model, ERROR)
+        unit.work.unblock(unit.jobs.waiting_for(model))
     assert bench.claimed(dry).begin() is None
     with bench.registry.read() as unit:
         assert unit.jobs.get(dry).error["code"] == "model_rejected"

@@ -2,14 +2,15 @@
 
 from service.registry.contract import PLAN
 from service.registry.repositories import Claim
-from worker.steps.base import NotReady, Prepared, Step
+from worker.steps.base import Prepared, Step
 from worker.steps.calibrating import Calibrate
+from worker.steps.delivering import Deliver
 from worker.steps.inspecting import InspectDataset, InspectModel
 from worker.steps.planning import Plan
 from worker.steps.predicting import Predict
 from worker.steps.scores import FitScores
 
-__all__ = ["STEPS", "NotReady", "Prepared", "Step", "step_of"]
+__all__ = ["STEPS", "Prepared", "Step", "step_of"]
 
 #: By the prefix of the record's id.
 STEPS: dict[str, type[Step]] = {
@@ -18,6 +19,7 @@ STEPS: dict[str, type[Step]] = {
     "job": Calibrate,
     "bat": Predict,
     "cal": FitScores,
+    "msg": Deliver,
 }
 
 

@@ -6,8 +6,8 @@ Everything is written in one transaction that first proves that the claim still 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -22,10 +22,6 @@ from worker.settings import WorkerSettings, inspection_limits
 Json = dict[str, Any]
 
 
-class NotReady(Exception):
-    """The records this work needs are still being inspected."""
-
-
 @dataclass(frozen=True, slots=True)
 class Prepared:
     """What the child is given."""
@@ -35,7 +31,11 @@ class Prepared:
 
 
 class Step(ABC):
-    """One piece of claimed work."""
+    """One piece of claimed work.
+
+    Attributes:
+        keep: given every checkpoint that the child says it has saved.
+    """
 
     name: ClassVar[str]
 
@@ -44,28 +44,41 @@ class Step(ABC):
         self.settings = settings
         self.claim = claim
         self.record_id = claim.record_id
+        self._held = ExitStack()
+        self.keep: Callable[[Json], None] = lambda entry: None
 
     @abstractmethod
     def begin(self) -> Prepared | None:
-        """Note that the work has begun and say what the child needs; None if it is already settled."""
+        """Note that the work has begun and say what the child needs; None if it is settled or blocked already."""
 
     @abstractmethod
-    def succeeded(self, result: Json, folder: Path) -> Sequence[str]:
-        """Publish the child's result and its files; return the ids of records that waited for this one."""
+    def succeeded(self, result: Json, folder: Path) -> None:
+        """Publish the child's result and its files."""
 
     @abstractmethod
-    def failed(self, error: Json) -> Sequence[str]:
-        """Publish why there is no result; return the ids of records that waited for this one."""
+    def failed(self, error: Json) -> None:
+        """Publish why there is no result."""
 
     def note(self, event: Json) -> None:
-        """Remember a progress event of the child until the next heartbeat."""
+        """Take an event of the child; what is to be written waits for the next heartbeat."""
+
+    def tell(self, unit: UnitOfWork) -> None:
+        """Write now what the child has told of, but for its progress."""
 
     def beat(self, unit: UnitOfWork) -> bool:
         """Write what was noted; return whether the work should be cancelled."""
         return False
 
-    def cancelled(self) -> None:
+    def cancelled(self, unit: UnitOfWork) -> None:
         """The child was stopped because of a cancellation."""
+
+    def handed_back(self, unit: UnitOfWork) -> None:
+        """The child was stopped because this worker stops."""
+        unit.work.hand_back(self.claim)
+
+    def lost(self, unit: UnitOfWork, reason: str) -> None:
+        """The child has ended without a word; the work is tried again."""
+        unit.work.lose(self.claim, reason)
 
     @contextmanager
     def publishing(self) -> Iterator[UnitOfWork]:
@@ -79,17 +92,21 @@ class Step(ABC):
         return self.registry.artifacts.stage_file(path)
 
     def path(self, digest: str | None) -> str:
-        """Where the child finds a stored file."""
+        """Where the child finds a stored file, which stays there until `close`."""
         assert digest is not None
-        return str(self.registry.artifacts.path(digest))
+        return str(self._held.enter_context(self.registry.artifacts.held(digest)))
+
+    def close(self) -> None:
+        """The attempt is over."""
+        self._held.close()
 
     def inspection_limits(self, size: int) -> Limits:
         """What a child may use that opens an upload of this size."""
         return inspection_limits(self.settings, size)
 
 
-def ready(unit: UnitOfWork, model_id: str, dataset_id: str) -> tuple[tables.Model, tables.Dataset] | Json:
-    """The model and dataset if both are ready, or the error to fail with; raises NotReady while inspecting."""
+def ready(unit: UnitOfWork, model_id: str, dataset_id: str) -> tuple[tables.Model, tables.Dataset] | Json | None:
+    """The model and dataset if both are ready, the error to fail with, or None while one is being inspected."""
     model, dataset = unit.models.find(model_id), unit.datasets.find(dataset_id)
     for noun, row in (("model", model), ("dataset", dataset)):
         if row is None:
@@ -99,7 +116,7 @@ def ready(unit: UnitOfWork, model_id: str, dataset_id: str) -> tuple[tables.Mode
             message = f"the {noun} {row.id} was rejected by inspection: {reason}"
             return {"code": f"{noun}_rejected", "message": message, "user_error": True}
         if row.status != "ready":
-            raise NotReady(f"{row.id} is still being inspected")
+            return None
     assert model is not None
     assert dataset is not None
     return model, dataset

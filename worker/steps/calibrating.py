@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -29,13 +28,14 @@ class Calibrate(JobStep):
         """Its own budget of time, and some grace."""
         return Limits(60 * row.request["budget"]["minutes"] + self.settings.job_grace_seconds)
 
-    def succeeded(self, result: Json, folder: Path) -> Sequence[str]:
+    def succeeded(self, result: Json, folder: Path) -> None:
         """Publish calibrated model, report, diagram and page together with the job's end."""
         names = ["report", "diagram", *(["page"] if "page" in result else [])]
         names += ["model"] if result["calibrated"] is not None else []
         with ExitStack() as stack:
             files = {name: stack.enter_context(self.staged(folder / result[name])) for name in names}
             unit = stack.enter_context(self.publishing())
+            self.tell(unit)
             row = unit.jobs.get(self.record_id)
             row.report_sha256, row.diagram_sha256 = files["report"].keep(), files["diagram"].keep()
             row.page_sha256 = files["page"].keep() if "page" in files else None
@@ -50,9 +50,8 @@ class Calibrate(JobStep):
                 version = unit.names.publish(row.request["publish_as"], served)
                 if served.origin == "calibrated":
                     served.name, served.version = row.request["publish_as"], version
-            row.stage, row.progress = "publishing", {"fraction": 1.0}
+            unit.jobs.show(row, "publishing", {"fraction": 1.0})
             unit.jobs.change_status(row, "succeeded")
-        return ()
 
 
 def _calibrated(parent: tables.Model, job: tables.Job, profile: Json, file: StagedFile) -> tables.Model:

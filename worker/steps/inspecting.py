@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 
 from worker.steps.base import Json, Prepared, Step
@@ -19,17 +18,17 @@ class InspectDataset(Step):
             row = unit.datasets.get(self.record_id)
         return Prepared({"file": self.path(row.sha256), "options": row.options}, self.inspection_limits(row.bytes))
 
-    def succeeded(self, result: Json, folder: Path) -> Sequence[str]:
+    def succeeded(self, result: Json, folder: Path) -> None:
         """Keep the prepared copy, in which the splits are fixed."""
         with self.staged(folder / result["prepared"]) as prepared, self.publishing() as unit:
             unit.datasets.ready(self.record_id, profile=result["profile"], prepared_sha256=prepared.keep())
-            return unit.jobs.waiting_for(self.record_id)
+            unit.work.unblock(unit.jobs.waiting_for(self.record_id))
 
-    def failed(self, error: Json) -> Sequence[str]:
+    def failed(self, error: Json) -> None:
         """Reject."""
         with self.publishing() as unit:
             unit.datasets.reject(self.record_id, error)
-            return unit.jobs.waiting_for(self.record_id)
+            unit.work.unblock(unit.jobs.waiting_for(self.record_id))
 
 
 class InspectModel(Step):
@@ -43,14 +42,14 @@ class InspectModel(Step):
             row = unit.models.get(self.record_id)
         return Prepared({"file": self.path(row.sha256), "options": row.options}, self.inspection_limits(row.bytes))
 
-    def succeeded(self, result: Json, folder: Path) -> Sequence[str]:
+    def succeeded(self, result: Json, folder: Path) -> None:
         """Keep the served copy."""
         with self.staged(folder / result["served"]) as served, self.publishing() as unit:
             unit.models.ready(self.record_id, profile=result["profile"], served_sha256=served.keep())
-            return unit.jobs.waiting_for(self.record_id)
+            unit.work.unblock(unit.jobs.waiting_for(self.record_id))
 
-    def failed(self, error: Json) -> Sequence[str]:
+    def failed(self, error: Json) -> None:
         """Reject."""
         with self.publishing() as unit:
             unit.models.reject(self.record_id, error)
-            return unit.jobs.waiting_for(self.record_id)
+            unit.work.unblock(unit.jobs.waiting_for(self.record_id))

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Mapping
+from contextlib import suppress
 
 from service.registry import tables
 from service.registry.contract import JobRequest
+from service.registry.errors import NotFound
 from service.registry.repositories import Claim
 from service.registry.unit_of_work import Registry, UnitOfWork
 from worker.sandbox import Limits
@@ -17,6 +20,12 @@ from worker.steps.base import Json, Prepared, Step, ready
 _IMPORTING = ("output", "features", "task", "architecture", "num_classes", "preprocessing")
 
 
+#: A child that tells more than this between two heartbeats is not listened to.
+_MOST_EVENTS = 1000
+#: Progress is an event when it has grown by so much, or another candidate runs: jobs may take days.
+_NEWS = 0.01
+
+
 class JobStep(Step):
     """A job of either kind."""
 
@@ -24,6 +33,8 @@ class JobStep(Step):
         super().__init__(registry, settings, claim)
         self._stage = "inspecting"
         self._progress: Json = {}
+        self._told: Json = {}
+        self._events: deque[Json] = deque(maxlen=_MOST_EVENTS)
 
     @abstractmethod
     def looks_before(self, unit: UnitOfWork, row: tables.Job, dataset: tables.Dataset) -> int:
@@ -42,20 +53,27 @@ class JobStep(Step):
                 unit.jobs.change_status(row, "cancelled")
                 return None
             both = ready(unit, row.model_id, row.dataset_id)
+            if both is None:
+                unit.work.block(self.claim)
+                return None
             if isinstance(both, dict):
                 unit.work.finish(self.claim)
                 unit.jobs.fail(row, both)
                 return None
             if row.status != "running":
                 unit.jobs.change_status(row, "running")
-            row.stage, row.progress = "inspecting", {"fraction": 0.0}
+            unit.jobs.show(row, "inspecting", row.progress or {"fraction": 0.0})
             looks_before = self.looks_before(unit, row, both[1])
-        return Prepared(self._spec(row, *both, looks_before), self.limits(row))
+            saved = unit.checkpoints.of(row.id)
+        spec = self._spec(row, *both, looks_before)
+        journal = {"journal": self._found(saved), "checkpoint_seconds": self.settings.checkpoint_seconds}
+        return Prepared({**spec, **journal}, self.limits(row))
 
     def _spec(self, row: tables.Job, model: tables.Model, dataset: tables.Dataset, looks_before: int) -> Json:
         return {
             "job_id": row.id,
-            "request": JobRequest.model_validate(row.request).model_dump(),  # ordered before an upgrade: its defaults
+            # Ordered before an upgrade: with its defaults. The webhook's secret is nobody's business in there.
+            "request": JobRequest.model_validate(row.request).model_dump(exclude={"webhook"}),
             "model": {
                 "id": model.id,
                 "file": self.path(model.sha256),
@@ -72,28 +90,67 @@ class JobStep(Step):
             "looks_before": looks_before,
         }
 
+    def _found(self, saved: Mapping[str, str]) -> Json:
+        """What earlier attempts have left to go on from; an entry that is lost is only trained again."""
+        found = {}
+        for name, digest in saved.items():
+            with suppress(NotFound):
+                found[name] = {"file": self.path(digest)}
+        return found
+
     def note(self, event: Json) -> None:
-        """Remember stage and progress."""
+        """Remember stage, progress and what else happened; pass checkpoints on."""
         self._stage = event.get("stage", self._stage)
         self._progress = event.get("progress", self._progress)
+        if isinstance(event.get("event"), dict):
+            self._events.append(event["event"])
+        if "checkpoint" in event:
+            self.keep(event["checkpoint"])
 
     def beat(self, unit: UnitOfWork) -> bool:
-        """Write stage and progress."""
+        """Write stage, progress and events."""
         row = unit.jobs.get(self.record_id)
-        if self._progress:
-            row.stage, row.progress = self._stage, self._progress
-        return row.status == "cancelling"
+        if row.status == "cancelling":
+            return True
+        self.tell(unit)
+        if progress := self._progress:
+            unit.jobs.show(row, self._stage, progress)
+            if _is_news(progress, self._told):
+                self._told = progress
+                unit.events.add(row.id, "progress", progress)
+        return False
 
-    def failed(self, error: Json) -> Sequence[str]:
+    def tell(self, unit: UnitOfWork) -> None:
+        """Write what happened beside the progress."""
+        for _ in range(len(self._events)):
+            event = self._events.popleft()
+            if event.get("type") == "candidate" and isinstance(event.get("data"), dict):
+                unit.events.add(self.record_id, "candidate", event["data"])
+
+    def failed(self, error: Json) -> None:
         """The job ends without a result."""
         with self.publishing() as unit:
             unit.jobs.fail(unit.jobs.get(self.record_id), error)
-        return ()
 
-    def cancelled(self) -> None:
+    def cancelled(self, unit: UnitOfWork) -> None:
         """The job ends because somebody asked for it."""
-        with self.publishing() as unit:
-            unit.jobs.change_status(unit.jobs.get(self.record_id), "cancelled")
+        unit.work.finish(self.claim)
+        unit.jobs.change_status(unit.jobs.get(self.record_id), "cancelled")
+
+    def handed_back(self, unit: UnitOfWork) -> None:
+        """The job waits for another worker."""
+        super().handed_back(unit)
+        unit.jobs.wait_again(self.record_id, "its worker was stopped")
+
+    def lost(self, unit: UnitOfWork, reason: str) -> None:
+        """The job waits to be tried again."""
+        super().lost(unit, reason)
+        unit.jobs.wait_again(self.record_id, reason)
+
+
+def _is_news(progress: Json, told: Json) -> bool:
+    grown = progress.get("fraction", 0.0) - told.get("fraction", -1.0) >= _NEWS
+    return bool(grown or progress.get("candidate") != told.get("candidate"))
 
 
 def importing(model: tables.Model) -> Json:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 
 from service.registry import tables
@@ -25,10 +24,9 @@ class Plan(JobStep):
         """As long as a job may go beyond its budget: reading large inputs takes as long as before training."""
         return Limits(self.settings.job_grace_seconds)
 
-    def succeeded(self, result: Json, folder: Path) -> Sequence[str]:
+    def succeeded(self, result: Json, folder: Path) -> None:
         """Keep the plan."""
         with self.publishing() as unit:
             row = unit.jobs.get(self.record_id)
             row.plan, row.progress = result["plan"], {"fraction": 1.0}
             unit.jobs.change_status(row, "succeeded")
-        return ()

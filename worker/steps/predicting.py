@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 
 from service.registry.repositories import Claim
@@ -26,6 +25,9 @@ class Predict(Step):
         with self.registry.write() as unit:
             row = unit.batches.get(self.record_id)
             both = ready(unit, row.model_id, row.dataset_id)
+            if both is None:
+                unit.work.block(self.claim)
+                return None
             if isinstance(both, dict):
                 unit.work.finish(self.claim)
                 unit.batches.fail(row, both)
@@ -45,20 +47,19 @@ class Predict(Step):
 
     def beat(self, unit: UnitOfWork) -> bool:
         """Write progress."""
-        unit.batches.get(self.record_id).progress = self._progress
+        if self._progress:
+            unit.batches.get(self.record_id).progress = self._progress
         return False
 
-    def succeeded(self, result: Json, folder: Path) -> Sequence[str]:
+    def succeeded(self, result: Json, folder: Path) -> None:
         """Keep the results."""
         with self.staged(folder / result["results"]) as staged, self.publishing() as unit:
             row = unit.batches.get(self.record_id)
             row.results_sha256, row.num_rows = staged.keep(), result["num_rows"]
             row.progress = {"fraction": 1.0}
             unit.batches.change_status(row, "succeeded")
-        return ()
 
-    def failed(self, error: Json) -> Sequence[str]:
+    def failed(self, error: Json) -> None:
         """The batch ends without a result."""
         with self.publishing() as unit:
             unit.batches.fail(unit.batches.get(self.record_id), error)
-        return ()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -26,14 +25,12 @@ class FitScores(Step):
         # Reading them is quick, judging 100,000 rows of 1,000 classes is not: the client is answered 202 by then.
         return Prepared(spec, replace(limits, seconds=_PATIENCE * limits.seconds))
 
-    def succeeded(self, result: Json, folder: Path) -> Sequence[str]:
+    def succeeded(self, result: Json, folder: Path) -> None:
         """Keep the file."""
         with self.staged(folder / result["onnx"]) as onnx, self.publishing() as unit:
             unit.calibrators.fitted(self.record_id, result, onnx_sha256=onnx.keep())
-        return ()
 
-    def failed(self, error: Json) -> Sequence[str]:
+    def failed(self, error: Json) -> None:
         """There is no calibrator."""
         with self.publishing() as unit:
             unit.calibrators.fail(self.record_id, error)
-        return ()

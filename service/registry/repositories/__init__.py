@@ -1,22 +1,31 @@
 """All SQL of the registry: one class per kind of record, each over a session that somebody else commits."""
 
+from service.registry.repositories.checkpoints import Checkpoints
+from service.registry.repositories.deliveries import Deliveries
+from service.registry.repositories.events import Events
 from service.registry.repositories.keys import IdempotencyKeys
 from service.registry.repositories.looks import Looks
 from service.registry.repositories.names import Names
 from service.registry.repositories.records import Batches, Calibrators, Datasets, Jobs, Models
 from service.registry.repositories.uploads import Uploads
-from service.registry.repositories.work import Claim, WorkQueue
+from service.registry.repositories.work import Claim, Ring, WorkQueue
+from service.registry.repositories.workers import Workers
 
 __all__ = [
     "Batches",
     "Calibrators",
+    "Checkpoints",
     "Claim",
     "Datasets",
+    "Deliveries",
+    "Events",
     "IdempotencyKeys",
     "Jobs",
     "Looks",
     "Models",
     "Names",
+    "Ring",
     "Uploads",
     "WorkQueue",
+    "Workers",
 ]

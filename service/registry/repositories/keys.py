@@ -2,36 +2,73 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 
-from sqlalchemy import delete
-from sqlalchemy.exc import IntegrityError
+from sqlalchemy import ColumnElement, delete, update
 from sqlalchemy.orm import Session
 
+from service.registry.clock import database_now
 from service.registry.errors import KeyInFlight, KeyReused
-from service.registry.repositories.records import now
 from service.registry.tables import IdempotencyKey
 
 _KEPT = timedelta(hours=24)
 
 
 class IdempotencyKeys:
-    """A key is taken and answered in the transaction that creates the record: there is no state in between."""
+    """A key is answered in the transaction that creates the record; a request that takes long reserves it before.
+
+    A reservation holds others off for a while and promises nothing to its holder: writers take turns, and whoever comes
+    to write his answer sees in that same transaction whether somebody else did or is about to. While a key is reserved
+    `answer` is empty and `fingerprint` is its holder.
+    """
 
     def __init__(self, session: Session) -> None:
         self.session = session
 
-    def answer_of(self, key: str, fingerprint: str) -> str | None:
-        """Return the answer already given to this key and content; raises KeyReused for other content."""
-        self.session.execute(delete(IdempotencyKey).where(IdempotencyKey.created_at < now() - _KEPT))
-        found = self.session.get(IdempotencyKey, key)
-        if found is None:
+    def reserve(self, key: str, holder: str, *, seconds: float) -> None:
+        """Hold off other requests with this key for so long, unless it has an answer already; raises KeyInFlight."""
+        moment = database_now(self.session)
+        row = self._find(key, moment)
+        if row is None:
+            row = self._fresh(key, moment)
+        if not row.answer:
+            _refuse_if_held(row, holder, moment)
+            row.fingerprint, row.held_until = holder, moment + timedelta(seconds=seconds)
+
+    def renew(self, key: str, holder: str, *, seconds: float) -> None:
+        """Hold the key for so long from now; nothing happens if it was lost to another request."""
+        held_until = database_now(self.session) + timedelta(seconds=seconds)
+        self.session.execute(update(IdempotencyKey).where(*_held(key, holder)).values(held_until=held_until))
+
+    def release(self, key: str, holder: str) -> None:
+        """Give up a reservation; one that was answered, or lost to another request, stays."""
+        self.session.execute(delete(IdempotencyKey).where(*_held(key, holder)))
+
+    def answer_of(self, key: str, fingerprint: str, *, holder: str = "") -> str | None:
+        """Return the answer already given to this key and content, or None.
+
+        Raises:
+            KeyReused: the key was answered for other content.
+            KeyInFlight: somebody else but `holder` has reserved it.
+        """
+        moment = database_now(self.session)
+        row = self._find(key, moment)
+        if row is None:
             return None
-        if found.fingerprint != fingerprint:
+        if not row.answer:
+            _refuse_if_held(row, holder, moment)
+            return None
+        if row.fingerprint != fingerprint:
             raise KeyReused(
                 "idempotency_key_reused", "this Idempotency-Key was used with other content; take a new key"
             )
-        return found.answer
+        return row.answer
+
+    def keep(self, key: str, fingerprint: str, answer: str) -> None:
+        """Remember the answer, in the transaction that asked `answer_of`."""
+        moment = database_now(self.session)
+        row = self._find(key, moment) or self._fresh(key, moment)
+        row.fingerprint, row.answer, row.held_until = fingerprint, answer, None
 
     def amend(self, key: str, answer: str) -> None:
         """Remember the final answer in place of a preliminary one; a key that was forgotten meanwhile stays so."""
@@ -44,11 +81,29 @@ class IdempotencyKeys:
         found = self.session.get(IdempotencyKey, key)
         return None if found is None else found.answer
 
-    def keep(self, key: str, fingerprint: str, answer: str) -> None:
-        """Remember the answer; raises KeyInFlight if a request beside this one took the key first."""
-        row = IdempotencyKey(key=key, fingerprint=fingerprint, answer=answer, created_at=now())
-        self.session.add(row)
-        try:
+    def forget_old(self) -> None:
+        """Delete what is kept no longer."""
+        oldest = database_now(self.session) - _KEPT
+        self.session.execute(delete(IdempotencyKey).where(IdempotencyKey.created_at < oldest))
+
+    def _find(self, key: str, moment: datetime) -> IdempotencyKey | None:
+        row = self.session.get(IdempotencyKey, key)
+        if row is not None and row.created_at < moment - _KEPT:
+            self.session.delete(row)
             self.session.flush()
-        except IntegrityError as error:
-            raise KeyInFlight("idempotency_key_in_flight", "a request with this key is still running") from error
+            return None
+        return row
+
+    def _fresh(self, key: str, moment: datetime) -> IdempotencyKey:
+        row = IdempotencyKey(key=key, fingerprint="", answer="", created_at=moment)
+        self.session.add(row)
+        return row
+
+
+def _held(key: str, holder: str) -> tuple[ColumnElement[bool], ...]:
+    return IdempotencyKey.key == key, IdempotencyKey.fingerprint == holder, IdempotencyKey.answer == ""
+
+
+def _refuse_if_held(row: IdempotencyKey, holder: str, moment: datetime) -> None:
+    if row.fingerprint != holder and row.held_until is not None and row.held_until > moment:
+        raise KeyInFlight("idempotency_key_in_flight", "a request with this key is still running; ask again shortly")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from datetime import UTC, datetime
 from typing import Any, ClassVar, Generic, TypeVar
 
@@ -10,8 +10,12 @@ from sqlalchemy import or_, select
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from service.registry import tables
+from service.registry.clock import database_now
 from service.registry.contract import FINAL
 from service.registry.errors import Conflict, NotFound
+from service.registry.repositories.checkpoints import Checkpoints
+from service.registry.repositories.deliveries import Deliveries
+from service.registry.repositories.events import Events
 from service.registry.repositories.looks import Looks
 from service.registry.tables import Json
 
@@ -29,6 +33,7 @@ _DIGEST_COLUMNS: tuple[InstrumentedAttribute[Any], ...] = (
     tables.Batch.results_sha256,
     tables.Calibrator.sha256,
     tables.Calibrator.onnx_sha256,
+    tables.Checkpoint.sha256,
 )
 
 
@@ -90,6 +95,14 @@ class _Records(Generic[Row]):
     def is_named(self, digest: str) -> bool:
         """Whether any record names this stored file."""
         return any(self.session.scalar(select(column).where(column == digest).limit(1)) for column in _DIGEST_COLUMNS)
+
+    def named(self, digests: Collection[str]) -> set[str]:
+        """Those of these stored files that some record names."""
+        return {
+            found
+            for column in _DIGEST_COLUMNS
+            for found in self.session.scalars(select(column).where(column.in_(list(digests))))
+        }
 
     def _open_uses(self, condition: str, record_id: str) -> list[str]:
         """Ids of jobs and batches that still need the record."""
@@ -160,16 +173,52 @@ class Jobs(_Records[tables.Job]):
     table = tables.Job
     noun = "job"
 
+    def __init__(self, session: Session, deliveries: Deliveries) -> None:
+        super().__init__(session)
+        self._deliveries = deliveries
+        self.unnamed: list[str] = []  # files that nothing may name any more once this transaction is over
+
+    def open(self, row: tables.Job) -> None:
+        """Insert a new job with its first event."""
+        moment = database_now(self.session)
+        row.history = [{"status": row.status, "at": moment.isoformat()}]
+        first = tables.Event(job_id=row.id, number=1, type="status", at=moment, data={"status": row.status})
+        self.session.add_all([row, first])
+
     def change_status(self, row: tables.Job, status: str) -> None:
-        """Set the status and note it in the history; without a result the test rows have shown nobody anything."""
+        """Set the status and tell of it; without a result the test rows have shown nobody anything."""
+        moment = database_now(self.session)
         row.status = status
-        row.history = [*row.history, {"status": status, "at": now().isoformat()}]
+        row.history = [*row.history, {"status": status, "at": moment.isoformat()}]
         if status == "running" and row.started_at is None:
-            row.started_at = now()
-        if status in FINAL:
-            row.finished_at = now()
+            row.started_at = moment
+        self.session.flush()  # events and messages name a job that is there
+        Events(self.session).add(row.id, "status", {"status": status})
         if status in ("failed", "cancelled"):
             Looks(self.session).give_back(row.id)
+        if status in FINAL:
+            row.finished_at = moment
+            self.unnamed += Checkpoints(self.session).drop(row.id)
+            self._deliveries.announce(row)
+
+    def wait_again(self, record_id: str, reason: str) -> None:
+        """The job's process is no more, and another will go on; without effect on a job that is to be cancelled."""
+        row = self.get(record_id)
+        if row.status == "running":
+            Events(self.session).add(row.id, "attempt", {"reason": reason})
+            self.change_status(row, "queued")
+
+    def forsaken(self) -> Sequence[tables.Job]:
+        """Jobs to be cancelled that nobody holds any more."""
+        held = select(tables.Work.record_id).where(tables.Work.state == "claimed")
+        query = select(tables.Job).where(tables.Job.status == "cancelling", tables.Job.id.not_in(held))
+        return self.session.scalars(query).all()
+
+    def show(self, row: tables.Job, stage: str, progress: Json) -> None:
+        """Write where the job stands; a new stage is an event."""
+        if row.stage != stage:
+            Events(self.session).add(row.id, "stage", {"stage": stage})
+        row.stage, row.progress = stage, progress
 
     def fail(self, row: tables.Job, error: Json) -> None:
         """The job ended without a result."""
@@ -177,11 +226,11 @@ class Jobs(_Records[tables.Job]):
         self.change_status(row, "failed")
 
     def waiting_for(self, record_id: str) -> list[str]:
-        """Ids of queued jobs and batches that name this record."""
+        """Ids of open jobs and batches that name this record."""
         found: list[str] = []
         for user in (tables.Job, tables.Batch):
             named = or_(user.model_id == record_id, user.dataset_id == record_id)
-            found += self.session.scalars(select(user.id).where(named, user.status == "queued"))
+            found += self.session.scalars(select(user.id).where(named, user.status.not_in(FINAL)))
         return found
 
 
@@ -195,9 +244,9 @@ class Batches(_Records[tables.Batch]):
         """Set the status and its times."""
         row.status = status
         if status == "running" and row.started_at is None:
-            row.started_at = now()
+            row.started_at = database_now(self.session)
         if status in FINAL:
-            row.finished_at = now()
+            row.finished_at = database_now(self.session)
 
     def fail(self, row: tables.Batch, error: Json) -> None:
         """The batch ended without a result."""

@@ -1,30 +1,48 @@
 """The work that is open: claimed by compare-and-set, held by a lease, fenced by a token that grows with every claim.
 
-The row is the truth and the broker a doorbell: a lost or doubled message is harmless.
+The row is the truth and the broker a doorbell: a lost or doubled message is harmless. Times are the database's.
 """
 
 from __future__ import annotations
 
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 
-from sqlalchemy import and_, case, or_, select, update
+from sqlalchemy import ColumnElement, select, update
 from sqlalchemy.orm import Session
 
-from service.registry.contract import WORK_KINDS
+from service.registry.clock import database_now
+from service.registry.contract import ANY_DEVICE, WORK_KINDS
 from service.registry.errors import LeaseLost
-from service.registry.repositories.records import now
 from service.registry.tables import Work
+
+#: How long work waits after its process was lost for the first, second, … time in a row; the last one repeats.
+BACK_OFF_S = (0.0, 5.0, 15.0, 45.0, 120.0, 300.0)
+SILENT = "its worker went silent"
 
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """The right to work on a record and to write its result, until the lease ends or somebody claims it anew."""
+    """The right to work on a record and to write its result, until the lease ends or somebody claims it anew.
+
+    Attributes:
+        losses: why earlier processes were lost, since the work last got further.
+    """
 
     record_id: str
     kind: str
     token: int
     attempts: int
+    losses: Sequence[str] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Ring:
+    """Work that may be claimed from now on; somebody may be told once the transaction has been committed."""
+
+    record_id: str
+    queue: str
 
 
 class WorkQueue:
@@ -32,27 +50,53 @@ class WorkQueue:
 
     def __init__(self, session: Session) -> None:
         self.session = session
+        self.rings: list[Ring] = []
 
-    def open(self, record_id: str, *, kind: str | None = None) -> None:
-        """There is something to do for this new record; without `kind` what its id says."""
+    def open(
+        self,
+        record_id: str,
+        *,
+        kind: str | None = None,
+        queue: str | None = None,
+        blocked: bool = False,
+        memory_bytes: int = 0,
+        not_before: datetime | None = None,
+    ) -> Work:
+        """There is something to do for this new record; without `kind` and `queue` what its id says.
+
+        Args:
+            blocked: other records must be inspected first; `unblock` tells when they are.
+            memory_bytes: what it needs, by an estimate.
+        """
         kind = kind or WORK_KINDS[record_id.partition("_")[0]]
-        self.session.add(Work(record_id=record_id, kind=kind, state="waiting", attempts=0, token=0, rung_at=now()))
+        queue = queue or (kind if kind in ("inspect", "predict", "deliver") else ANY_DEVICE)
+        work = Work(
+            record_id=record_id,
+            kind=kind,
+            queue=queue,
+            state="blocked" if blocked else "waiting",
+            not_before=not_before or database_now(self.session),
+            memory_bytes=memory_bytes,
+            attempts=0,
+            token=0,
+            losses=[],
+        )
+        self.session.add(work)
+        if not blocked and not_before is None:
+            self.rings.append(Ring(record_id, queue))
+        return work
 
     def of(self, record_id: str) -> Work:
         """The work of this record."""
         return self.session.get_one(Work, record_id)
 
-    def kind_of(self, record_id: str) -> str | None:
-        """What kind of work this is; None if the record is gone."""
-        return self.session.scalar(select(Work.kind).where(Work.record_id == record_id))
-
     def claim(self, record_id: str, *, worker: str, lease_seconds: float) -> Claim | None:
-        """Take the work if nobody holds it; None if it is done, gone, or held under a living lease."""
-        moment = now()
-        free = or_(Work.state == "waiting", and_(Work.state == "claimed", Work.lease_expires_at < moment))
+        """Take the work if nobody holds it; None if it is blocked, done, gone, not yet due, or under a living lease."""
+        self._release(Work.record_id == record_id)
+        moment = database_now(self.session)
         claimed = self.session.execute(
             update(Work)
-            .where(Work.record_id == record_id, free)
+            .where(Work.record_id == record_id, Work.state == "waiting", Work.not_before <= moment)
             .values(
                 state="claimed",
                 token=Work.token + 1,
@@ -60,57 +104,146 @@ class WorkQueue:
                 worker=worker,
                 lease_expires_at=moment + timedelta(seconds=lease_seconds),
             )
-            .returning(Work.kind, Work.token, Work.attempts)
+            .returning(Work.kind, Work.token, Work.attempts, Work.losses)
         ).one_or_none()
         return None if claimed is None else Claim(record_id, *claimed)
 
+    def claim_next(
+        self,
+        kind: str,
+        *,
+        queues: Collection[str],
+        worker: str,
+        lease_seconds: float,
+        memory_bytes: int | None = None,
+    ) -> Claim | None:
+        """Take the oldest work of this kind that is due in one of these queues and needs no more memory; or None."""
+        record_id = self.next_due(kind, queues=queues, memory_bytes=memory_bytes)
+        return None if record_id is None else self.claim(record_id, worker=worker, lease_seconds=lease_seconds)
+
+    def next_due(self, kind: str, *, queues: Collection[str], memory_bytes: int | None = None) -> str | None:
+        """The oldest work of this kind that may be claimed now."""
+        due = [Work.state == "waiting", Work.kind == kind, Work.not_before <= database_now(self.session)]
+        if memory_bytes is not None:
+            due.append(Work.memory_bytes <= memory_bytes)
+        # One queue after the other: an index that begins with it then ends at the first row.
+        oldest = (
+            self.session.scalar(
+                select(Work.record_id).where(Work.queue == queue, *due).order_by(Work.record_id).limit(1)
+            )
+            for queue in queues
+        )
+        return next((record_id for record_id in oldest if record_id is not None), None)
+
     def renew(self, claim: Claim, *, lease_seconds: float) -> None:
         """Go on holding the work; raises LeaseLost if somebody else claimed it."""
-        self._mine(claim, lease_expires_at=now() + timedelta(seconds=lease_seconds))
+        moment = database_now(self.session)
+        self._mine(claim, lease_expires_at=moment + timedelta(seconds=lease_seconds))
 
-    def hand_back(self, claim: Claim, *, counts: bool) -> None:
-        """Give the work up undone; `counts` says whether this was an attempt. Raises LeaseLost."""
-        self._mine(claim, state="waiting", rung_at=now(), attempts=claim.attempts - (0 if counts else 1))
+    def got_further(self, claim: Claim, *, forgiven: bool) -> None:
+        """Something of the work is written in this same transaction; raises LeaseLost if it may not be.
+
+        Args:
+            forgiven: the work has never been here before, so that what was lost on the way no longer counts.
+        """
+        self._mine(claim, state="claimed", **({"losses": []} if forgiven else {}))
+
+    def hand_back(self, claim: Claim, *, after_seconds: float = 0.0) -> None:
+        """Give the work up through no fault of its own: this was no attempt. Raises LeaseLost."""
+        due = database_now(self.session) + timedelta(seconds=after_seconds)
+        queue = self._mine(claim, state="waiting", attempts=claim.attempts - 1, not_before=due)
+        if after_seconds == 0:
+            self.rings.append(Ring(claim.record_id, queue))
+
+    def lose(self, claim: Claim, reason: str) -> float:
+        """The work's process was lost: it waits, longer each time. Returns for how many seconds; raises LeaseLost."""
+        losses = [*self.session.scalars(select(Work.losses).where(Work.record_id == claim.record_id)).one(), reason]
+        pause = _pause(losses)
+        due = database_now(self.session) + timedelta(seconds=pause)
+        queue = self._mine(claim, state="waiting", losses=losses, not_before=due)
+        if pause == 0:
+            self.rings.append(Ring(claim.record_id, queue))
+        return pause
+
+    def postpone(self, claim: Claim, *, not_before: datetime) -> None:
+        """The work is to be done again at another time. Raises LeaseLost."""
+        self._mine(claim, state="waiting", losses=[], not_before=not_before)
+
+    def block(self, claim: Claim) -> None:
+        """Other records must be inspected first, and this was no attempt. Raises LeaseLost."""
+        self._mine(claim, state="blocked", attempts=claim.attempts - 1)
+
+    def unblock(self, record_ids: Iterable[str]) -> None:
+        """Whoever claims these now sees for himself whether they can be done."""
+        blocked = update(Work).where(Work.record_id.in_(list(record_ids)), Work.state == "blocked")
+        freed = self.session.execute(blocked.values(state="waiting").returning(Work.record_id, Work.queue))
+        self.rings += [Ring(*row) for row in freed]
 
     def finish(self, claim: Claim) -> None:
         """The result is written in this same transaction; raises LeaseLost if it may not be."""
         self._mine(claim, state="done")
 
     def withdraw(self, record_id: str) -> bool:
-        """Close work that nobody has begun; False if somebody holds it."""
+        """Close work that nobody is doing; False if somebody holds it."""
         withdrawn = self.session.execute(
             update(Work)
-            .where(Work.record_id == record_id, Work.state == "waiting")
+            .where(Work.record_id == record_id, Work.state.in_(("waiting", "blocked")))
             .values(state="done")
             .returning(Work.record_id)
         ).one_or_none()
         return withdrawn is not None
 
-    def next_waiting(self, kind: str) -> str | None:
-        """The oldest work of this kind that nobody has begun."""
-        waiting = select(Work.record_id).where(Work.kind == kind, Work.state == "waiting")
-        return self.session.scalar(waiting.order_by(Work.record_id).limit(1))
-
-    def overdue(self, *, ring_after_seconds: float, limit: int) -> list[tuple[str, str]]:
-        """Return `(record_id, kind)` of work that waits unheard or whose lease ended, and note that it is rung now."""
-        moment = now()
-        unheard = Work.rung_at < moment - timedelta(seconds=ring_after_seconds)
-        expired = and_(Work.state == "claimed", Work.lease_expires_at < moment)
-        overdue = and_(unheard, or_(Work.state == "waiting", expired))
-        # Expired leases first: somebody has already waited for them.
-        order = case((Work.state == "claimed", 0), else_=1)
-        chosen = select(Work.record_id).where(overdue).order_by(order, Work.rung_at).limit(limit)
-        rung = (
-            update(Work).where(Work.record_id.in_(chosen)).values(rung_at=moment).returning(Work.record_id, Work.kind)
+    def reopen(self, record_id: str) -> bool:
+        """Do work once more that is done, or at once what waits; False if somebody holds it."""
+        queue = self.session.scalar(
+            update(Work)
+            .where(Work.record_id == record_id, Work.state != "claimed")
+            .values(state="waiting", attempts=0, losses=[], not_before=database_now(self.session))
+            .returning(Work.queue)
         )
-        return sorted((record_id, kind) for record_id, kind in self.session.execute(rung))
+        if queue is not None:
+            self.rings.append(Ring(record_id, queue))
+        return queue is not None
 
-    def _mine(self, claim: Claim, **values: object) -> None:
-        held = self.session.execute(
+    def has_expired(self) -> bool:
+        """Whether any lease has ended."""
+        ended = Work.lease_expires_at < database_now(self.session)
+        return self.session.scalar(select(Work.record_id).where(Work.state == "claimed", ended).limit(1)) is not None
+
+    def release_expired(self) -> list[str]:
+        """Work whose lease has ended waits again; returns the records."""
+        return self._release(Work.lease_expires_at < database_now(self.session))
+
+    def release_held_by(self, workers: Collection[str], reason: str) -> list[str]:
+        """Work of workers that are known to be gone waits again, without waiting for their leases to end."""
+        return self._release(Work.worker.in_(list(workers)), reason=reason, expired_only=False)
+
+    def _release(self, *which: ColumnElement[bool], reason: str = SILENT, expired_only: bool = True) -> list[str]:
+        moment = database_now(self.session)
+        held = select(Work).where(Work.state == "claimed", *which)
+        if expired_only:
+            held = held.where(Work.lease_expires_at < moment)
+        released = self.session.scalars(held.execution_options(populate_existing=True)).all()
+        for work in released:
+            work.losses = [*work.losses, reason]
+            pause = _pause(work.losses)
+            work.state, work.not_before = "waiting", moment + timedelta(seconds=pause)
+            if pause == 0:
+                self.rings.append(Ring(work.record_id, work.queue))
+        self.session.flush()
+        return [work.record_id for work in released]
+
+    def _mine(self, claim: Claim, **values: object) -> str:
+        queue: str | None = self.session.scalar(
             update(Work)
             .where(Work.record_id == claim.record_id, Work.state == "claimed", Work.token == claim.token)
             .values(**values)
-            .returning(Work.record_id)
-        ).one_or_none()
-        if held is None:
+            .returning(Work.queue)
+        )
+        if queue is None:
             raise LeaseLost("lease_lost", f"another worker owns {claim.record_id} now")
+        return queue
+
+
+def _pause(losses: Sequence[str]) -> float:
+    return BACK_OFF_S[min(len(losses), len(BACK_OFF_S)) - 1]

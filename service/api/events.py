@@ -1,0 +1,89 @@
+"""`/v1/jobs/{id}/events`: what happened to a job, as a list or as a stream that goes on until the job has ended.
+
+A stream follows the standard for server-sent events (https://html.spec.whatwg.org/multipage/server-sent-events.html).
+Events are in the database: a client that was cut off goes on where it stopped, at any API process.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Header, Query, Request, Response
+from fastapi.responses import StreamingResponse
+from starlette.concurrency import run_in_threadpool
+
+from service.api.dependencies import Limit, Parts, PartsDep
+from service.api.waiting import Line, Waiting
+from service.registry.contract import FINAL, EventRecord, Page
+from service.registry.records import event_record
+
+router = APIRouter(prefix="/v1/jobs/{job_id}/events", tags=["jobs"])
+
+#: Proxies close connections on which nothing happens, many after 30 s or 60 s.
+_HEARTBEAT_S = 15.0
+_EVENT_STREAM = "text/event-stream"
+_RESPONSES: dict[int | str, dict[str, Any]] = {
+    200: {"content": {_EVENT_STREAM: {"schema": {"type": "string"}}}},
+    204: {"description": "Of a stream: the job has ended, and the client knows all its events."},
+}
+#: `X-Accel-Buffering` is nginx's: it would keep a stream back until 4 KiB are together.
+_STREAMED = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no", "Vary": "Accept"}
+
+Number = Annotated[int | None, Query(ge=0, lt=2**63, description="Continue after this event, in the answer's order.")]
+LastEventId = Annotated[
+    str | None,
+    Header(alias="Last-Event-ID", pattern="^[0-9]{1,18}$", description="Of a stream: the last event that is known."),
+]
+
+
+@router.get("", response_model=Page[EventRecord], responses=_RESPONSES)
+async def list_events(
+    request: Request,
+    parts: PartsDep,
+    job_id: str,
+    limit: Limit = 20,
+    after: Number = None,
+    last_event_id: LastEventId = None,
+) -> Response:
+    """What happened to a job, newest first; with `Accept: text/event-stream` a stream, oldest first, until its end.
+
+    A stream begins after `Last-Event-ID` (or `after`, where a client cannot set headers), else with the first event.
+    """
+    if _EVENT_STREAM not in request.headers.get("accept", ""):
+        page = await run_in_threadpool(_page, parts, job_id, limit, after)
+        return Response(page.model_dump_json(), media_type="application/json", headers={"Vary": "Accept"})
+    known = (after or 0) if last_event_id is None else int(last_event_id)
+    if await run_in_threadpool(_knows_all, parts, job_id, known):  # a browser would come back again and again
+        return Response(status_code=204, headers=_STREAMED)
+    return StreamingResponse(_stream(parts.waiting, job_id, known), media_type=_EVENT_STREAM, headers=_STREAMED)
+
+
+def _page(parts: Parts, job_id: str, limit: int, after: int | None) -> Page[EventRecord]:
+    with parts.registry.read() as unit:
+        unit.jobs.get(job_id)
+        rows, has_more = unit.events.page(job_id, limit=limit, before=after)
+        return Page(data=[event_record(row) for row in rows], has_more=has_more)
+
+
+def _knows_all(parts: Parts, job_id: str, known: int) -> bool:
+    """Whether there is nothing left to tell this client; raises NotFound."""
+    with parts.registry.read() as unit:
+        return unit.jobs.get(job_id).status in FINAL and unit.events.last(job_id) <= known
+
+
+async def _stream(waiting: Waiting, job_id: str, known: int) -> AsyncIterator[str]:
+    yield ": connected\n\n"
+    while True:
+        news = await waiting.for_events(job_id, known, _HEARTBEAT_S)
+        if news.lines:
+            known = news.lines[-1].number
+            yield "".join(map(_frame, news.lines))
+        elif not news.ended:
+            yield ": still here\n\n"
+        if news.ended:
+            return
+
+
+def _frame(line: Line) -> str:
+    return f"id: {line.number}\nevent: {line.type}\ndata: {line.text}\n\n"

@@ -1,0 +1,187 @@
+"""Stored files in a bucket, with copies of those in use on this machine's disk; it knows no records.
+
+Files are named by their content, so a file is uploaded under its final name before any transaction, where it harms
+nobody; the transaction only looks whether it is still there. What is fetched is never stale.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tempfile
+import threading
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from service.registry.artifact_cache import evict, take, turn
+from service.registry.artifacts import ArtifactStore, missing, storing
+from service.registry.errors import Unavailable
+from service.registry.listing import StoredFile, remove_older
+from service.registry.settings import RegistrySettings
+
+if TYPE_CHECKING:
+    from service.registry.s3 import Bucket
+
+#: A larger file is not sent again inside a transaction: everybody who writes would wait for it.
+_AGAIN_BYTES = 16 * 1024**2
+#: A copy may be evicted between its arrival and its use, where the disk is small; not again and again.
+_FETCHES = 3
+#: Parts of large uploads may be another machine's, whatever grace this one's own files are given.
+_PARTS_GRACE = timedelta(hours=24)
+#: The cache is measured when so much of its limit was added: that takes a look at every copy.
+_MEASURED_EVERY = 0.02
+
+
+def open_artifacts(settings: RegistrySettings) -> ArtifactStore:
+    """Open the store that the settings name."""
+    if settings.artifact_bucket is None:
+        return ArtifactStore(settings.resolved_artifacts)
+    from service.registry.s3 import Bucket  # boto3 is an extra
+
+    return ObjectStore(
+        Bucket(*settings.artifact_bucket),
+        settings.resolved_artifacts,
+        cache_bytes=settings.artifact_cache_bytes,
+        uploads=settings.data_dir.absolute() / "uploads",
+    )
+
+
+class ObjectStore(ArtifactStore):
+    """A bucket of immutable files; the folder holds copies of at most about `cache_bytes`.
+
+    Processes that share the folder share the copies. Each measures it after adding a fiftieth of the limit.
+    """
+
+    def __init__(self, bucket: Bucket, root: Path, *, cache_bytes: int, uploads: Path) -> None:
+        super().__init__(root, uploads=uploads)
+        self._bucket = bucket
+        self._limit = cache_bytes
+        self._turns = root / "turns"
+        self._turns.mkdir(exist_ok=True)
+        self._unmeasured = cache_bytes
+        self._measuring = threading.Lock()
+
+    def path(self, digest: str) -> Path:
+        """Where a copy lies to be opened within a quarter of an hour; fetched if there is none.
+
+        Raises NotFound if the file is not stored, Unavailable where it cannot be had now or is damaged.
+        """
+        os.close(self._taken(digest))
+        return self.place(digest)
+
+    @contextmanager
+    def held(self, digest: str) -> Iterator[Path]:
+        """Like `path`, and the copy stays there until the block is left, so that a child may open it hours later."""
+        descriptor = self._taken(digest)
+        try:
+            yield self.place(digest)
+        finally:
+            os.close(descriptor)
+
+    def deliver(self, path: Path, digest: str) -> None:
+        """Upload the file under its final name, where no record names it yet."""
+        self._make_room()
+        with storing():
+            self._bucket.put(path, digest)
+
+    def adopt(self, path: Path, digest: str) -> None:
+        """Make sure that the delivered file is still there: another record's deletion may have taken it away."""
+        with storing():
+            size = path.stat().st_size
+        found = self._bucket.find(digest)
+        if found is None or found.size != size:
+            if size > _AGAIN_BYTES:
+                message = "another record's deletion took the same file away just now; send it again"
+                raise Unavailable("storage_unavailable", message)
+            with storing():
+                self._bucket.put(path, digest, brief=True)
+        self._added(size)
+        with suppress(Unavailable):  # only a copy, for whoever asks next
+            super().adopt(path, digest)
+
+    def remove(self, digests: Iterable[str]) -> None:
+        """Delete files that no record names any more; what is already gone is no error."""
+        for digest in digests:
+            self._bucket.remove(digest)
+            super().remove([digest])
+
+    def clock(self) -> datetime:
+        """The present as the bucket's server sees it."""
+        return self._bucket.clock()
+
+    def listed(self, *, after: str = "", limit: int) -> list[StoredFile]:
+        """At most `limit` stored files in the order of their digests, from the first one after `after`."""
+        return self._bucket.listed(after=after, limit=limit)
+
+    def expire(self, digest: str, *, before: datetime) -> bool:
+        """Delete the file unless it was touched since `before`; whether it was deleted."""
+        found = self._bucket.find(digest)
+        if found is None or found.changed >= before:
+            return False
+        self.remove([digest])
+        return True
+
+    def clear_left_overs(self, *, older_than: timedelta) -> list[int]:
+        """Remove what killed processes of this machine left without a name, and parts nobody finished within a day."""
+        with storing():
+            sizes = remove_older(self.incoming, before=super().clock() - older_than)
+        dropped = self._bucket.abort_uploads(before=self.clock() - max(older_than, _PARTS_GRACE))
+        return sizes + [0] * dropped  # how large they were only the store knows
+
+    def check(self) -> None:
+        """Raise OSError unless files can be received here, Unavailable unless the bucket answers; within about 3 s."""
+        super().check()
+        self._bucket.clock()
+
+    def close(self) -> None:
+        """Let go of connections."""
+        self._bucket.close()
+
+    def _taken(self, digest: str) -> int:
+        """An open descriptor of a copy, which keeps it from being evicted."""
+        place = self.place(digest)
+        for _ in range(_FETCHES):
+            with storing():
+                descriptor = take(place)
+            if descriptor is not None:
+                return descriptor
+            with storing(), turn(self._turns, digest, done=place.exists):
+                if not place.exists():
+                    self._fetch(digest)
+        raise Unavailable("storage_unavailable", f"copies of {digest[:12]}… are removed as soon as they are fetched")
+
+    def _fetch(self, digest: str) -> None:
+        """Make a copy, seen by nobody until it is whole and its content is what was stored."""
+        descriptor, name = tempfile.mkstemp(dir=self.incoming)
+        copy = Path(name)
+        try:
+            with os.fdopen(descriptor, "w+b") as file:
+                if not self._bucket.fetch(digest, file):
+                    raise missing(digest)
+                file.flush()
+                os.fsync(descriptor)  # a power cut must not leave an empty file under a digest
+                file.seek(0)
+                if hashlib.file_digest(file, "sha256").hexdigest() != digest:
+                    message = f"the stored file {digest[:12]}… is damaged: its content has another digest"
+                    raise Unavailable("artifact_damaged", message)
+            super().adopt(copy, digest)
+            self._added(self.place(digest).stat().st_size)
+        finally:
+            copy.unlink(missing_ok=True)
+        self._make_room()
+
+    def _added(self, size: int) -> None:
+        with self._measuring:
+            self._unmeasured += size
+
+    def _make_room(self) -> None:
+        """Bring the copies back under the limit, if enough has been added since the last time."""
+        with self._measuring:
+            if self._unmeasured < self._limit * _MEASURED_EVERY:
+                return
+            self._unmeasured = 0
+        with storing():
+            evict(self.root, limit=self._limit, now=super().clock().timestamp())

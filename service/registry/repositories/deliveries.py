@@ -1,0 +1,81 @@
+"""Messages to webhooks: written in the transaction of the change they tell of, so that none is lost or made up."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from service.registry import tables
+from service.registry.clock import database_now
+from service.registry.errors import Conflict
+from service.registry.ids import new_id
+from service.registry.repositories.work import WorkQueue
+from service.registry.webhooks import payload
+
+#: What a message tells of its job.
+_TOLD = ("id", "status", "verdict", "promoted", "calibrated_model_id", "error")
+
+
+class Deliveries:
+    """Announced with a job's end, tried by workers, and tried again when somebody asks for it."""
+
+    def __init__(self, session: Session, work: WorkQueue) -> None:
+        self.session = session
+        self._work = work
+
+    def announce(self, job: tables.Job) -> None:
+        """Tell the job's webhook, if it has one, of its end."""
+        webhook = job.request.get("webhook")
+        if webhook is None:
+            return
+        moment = database_now(self.session)
+        told = {name: getattr(job, name) for name in _TOLD}
+        report_url = f"/v1/jobs/{job.id}/report" if job.report_sha256 else None
+        data = {**told, "report_url": report_url, "metadata": job.request.get("metadata", {})}
+        type_ = f"job.{job.status}"
+        row = tables.Delivery(
+            id=new_id("msg"),
+            job_id=job.id,
+            type=type_,
+            url=webhook["url"],
+            body=payload(type_, moment, data).decode(),
+            attempts=[],
+            status="pending",
+            created_at=moment,
+        )
+        self.session.add(row)
+        self.session.flush()
+        self._work.open(row.id)
+
+    def get(self, delivery_id: str) -> tables.Delivery:
+        """The message of claimed work."""
+        return self.session.get_one(tables.Delivery, delivery_id)
+
+    def of_job(self, job_id: str) -> Sequence[tables.Delivery]:
+        """All messages of this job, newest first."""
+        query = select(tables.Delivery).where(tables.Delivery.job_id == job_id)
+        return self.session.scalars(query.order_by(tables.Delivery.id.desc())).all()
+
+    def tried(self, row: tables.Delivery, attempt: dict[str, Any], status: str) -> None:
+        """Write an attempt into the log, and how the message stands after it."""
+        row.attempts = [*row.attempts, attempt]
+        row.status = status
+        if status == "delivered":
+            row.delivered_at = database_now(self.session)
+
+    def disable(self, url: str) -> list[str]:
+        """The receiver is gone for good: nothing that waits for this address is sent; returns those messages."""
+        query = select(tables.Delivery).where(tables.Delivery.url == url, tables.Delivery.status == "pending")
+        waiting = [row for row in self.session.scalars(query) if self._work.withdraw(row.id)]
+        for row in waiting:
+            row.status = "disabled"
+        return [row.id for row in waiting]
+
+    def resend(self, row: tables.Delivery) -> None:
+        """Try again now, under the same id; raises Conflict while an attempt is running."""
+        if not self._work.reopen(row.id):
+            raise Conflict("delivery_running", f"{row.id} is being delivered just now")
+        row.status = "pending"

@@ -1,0 +1,48 @@
+"""What happened to a job, line by line; ids grow by one, so that a reader knows where he stopped."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from sqlalchemy import func, select
+from sqlalchemy.orm import Session
+
+from service.registry.clock import database_now
+from service.registry.tables import Event
+
+
+class Events:
+    """Appended in the transaction of the change they tell of, and read by anybody."""
+
+    def __init__(self, session: Session) -> None:
+        self.session = session
+
+    def add(self, job_id: str, type: str, data: dict[str, Any]) -> Event:
+        """Append one line; writers take turns, so that no number is given twice."""
+        event = Event(job_id=job_id, number=self.last(job_id) + 1, type=type, at=database_now(self.session), data=data)
+        self.session.add(event)
+        self.session.flush()
+        return event
+
+    def last(self, job_id: str) -> int:
+        """The newest number of this job; 0 before the first."""
+        return self.session.scalar(select(func.max(Event.number)).where(Event.job_id == job_id)) or 0
+
+    def newest(self, job_ids: Iterable[str]) -> dict[str, int]:
+        """The newest number of each of these jobs that has any."""
+        query = select(Event.job_id, func.max(Event.number).label("newest")).where(Event.job_id.in_(list(job_ids)))
+        return {row.job_id: row.newest for row in self.session.execute(query.group_by(Event.job_id))}
+
+    def after(self, job_id: str, number: int, *, limit: int) -> Sequence[Event]:
+        """The lines that follow this one, oldest first."""
+        query = select(Event).where(Event.job_id == job_id, Event.number > number)
+        return self.session.scalars(query.order_by(Event.number).limit(limit)).all()
+
+    def page(self, job_id: str, *, limit: int, before: int | None) -> tuple[Sequence[Event], bool]:
+        """At most `limit` lines, newest first, that came before this one, and whether there are older ones."""
+        query = select(Event).where(Event.job_id == job_id).order_by(Event.number.desc()).limit(limit + 1)
+        if before is not None:
+            query = query.where(Event.number < before)
+        rows = self.session.scalars(query).all()
+        return rows[:limit], len(rows) > limit

@@ -1,0 +1,59 @@
+"""Workers that live: who they are, what they take, and when they were last heard of; it does not know their work."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from datetime import timedelta
+
+from sqlalchemy import delete, select
+from sqlalchemy.orm import Session
+
+from service.registry.clock import database_now
+from service.registry.tables import WorkerProcess
+
+
+class Workers:
+    """Beat, list, forget."""
+
+    def __init__(self, session: Session) -> None:
+        self.session = session
+
+    def beat(
+        self, name: str, *, machine: str, process: str, queues: Sequence[str], gpu: bool, memory_bytes: int
+    ) -> None:
+        """The worker lives; the first beat introduces it."""
+        moment = database_now(self.session)
+        row = self.session.get(WorkerProcess, name)
+        if row is not None and row.process == process:
+            row.seen_at = moment
+            return
+        self.session.merge(
+            WorkerProcess(
+                name=name,
+                machine=machine,
+                process=process,
+                queues=list(queues),
+                gpu=gpu,
+                memory_bytes=memory_bytes,
+                started_at=moment,
+                seen_at=moment,
+            )
+        )
+
+    def on_machine(self, machine: str) -> Sequence[WorkerProcess]:
+        """All that were started on this machine and have not been forgotten."""
+        return self.session.scalars(select(WorkerProcess).where(WorkerProcess.machine == machine)).all()
+
+    def living(self, *, within_seconds: float) -> Sequence[WorkerProcess]:
+        """Those that were heard of so recently."""
+        since = database_now(self.session) - timedelta(seconds=within_seconds)
+        return self.session.scalars(select(WorkerProcess).where(WorkerProcess.seen_at >= since)).all()
+
+    def silent(self, *, for_seconds: float) -> list[str]:
+        """Names of those that were not heard of for so long."""
+        before = database_now(self.session) - timedelta(seconds=for_seconds)
+        return list(self.session.scalars(select(WorkerProcess.name).where(WorkerProcess.seen_at < before)))
+
+    def forget(self, names: Iterable[str]) -> None:
+        """They are gone."""
+        self.session.execute(delete(WorkerProcess).where(WorkerProcess.name.in_(list(names))))

@@ -1,0 +1,165 @@
+"""`fedlas api` as a process on a socket that the test keeps open, and plain HTTP for what clients hide."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from tests.helpers.backends import environment
+from tests.helpers.processes import die_with_parent
+
+Json = dict[str, Any]
+
+ROOT = Path(__file__).parents[2]
+_RUN = """
+import socket, sys
+from service.server import run
+from service.settings import ServiceSettings
+sys.exit(run(ServiceSettings(), sockets=[socket.socket(fileno=int(sys.argv[1]))], grace_seconds=float(sys.argv[2])))
+"""
+
+
+class LiveApi:
+    """One API process; several may share a socket."""
+
+    def __init__(self, place: Mapping[str, Any], listener: socket.socket, *, grace_seconds: float = 30) -> None:
+        self.port: int = listener.getsockname()[1]
+        self.url = f"http://127.0.0.1:{self.port}"
+        clean = {name: value for name, value in os.environ.items() if not name.startswith("FEDLAS_")}
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", _RUN, str(listener.fileno()), str(grace_seconds)],
+            cwd=ROOT,
+            env={**clean, **environment(place)},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            pass_fds=[listener.fileno()],
+            preexec_fn=die_with_parent(),
+        )
+
+    def until_ready(self) -> LiveApi:
+        """Wait until it says where it listens: a connection alone waits in the socket, whoever takes it."""
+        assert self.process.stdout is not None
+        line = self.process.stdout.readline()
+        while line and b"listening" not in line:
+            line = self.process.stdout.readline()
+        assert line, "the API ended"
+        return self
+
+    def signal(self, number: int = signal.SIGTERM) -> float:
+        """Send a signal; returns when."""
+        self.process.send_signal(number)
+        return time.monotonic()
+
+    def ended(self, *, seconds: float) -> None:
+        """It must have ended by itself after so long; uvicorn lets the signal end the process at last."""
+        assert self.process.wait(seconds) in (0, -signal.SIGTERM)
+
+    def kill(self) -> None:
+        """End it by force."""
+        self.process.kill()
+        self.process.wait()
+        assert self.process.stdout is not None
+        self.process.stdout.close()
+
+
+@contextmanager
+def live(place: Mapping[str, Any], *, number: int = 1, grace_seconds: float = 30) -> Iterator[list[LiveApi]]:
+    """So many API processes on the same records, each on a socket of its own."""
+    listeners = [socket.create_server(("127.0.0.1", 0)) for _ in range(number)]
+    apis = [LiveApi(place, listener, grace_seconds=grace_seconds) for listener in listeners]
+    try:
+        yield [api.until_ready() for api in apis]
+    finally:
+        for api, listener in zip(apis, listeners, strict=True):
+            api.kill()
+            listener.close()
+
+
+class SlowUpload:
+    """A dataset that arrives as slowly as the test wants."""
+
+    def __init__(self, port: int, content: bytes, *, key: str | None = None) -> None:
+        self._rest = content
+        self._socket = socket.create_connection(("127.0.0.1", port), timeout=60)
+        head = f"POST /v1/datasets?name=slow HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(content)}\r\n"
+        head += f"Idempotency-Key: {key}\r\n" if key else ""
+        self._socket.sendall(f"{head}\r\n".encode())
+
+    def send(self, number: int) -> None:
+        """Send so many more bytes."""
+        self._socket.sendall(self._rest[:number])
+        self._rest = self._rest[number:]
+
+    def finish(self) -> tuple[int, Json]:
+        """Send the rest; returns status and body of the answer."""
+        self._socket.sendall(self._rest)
+        head, _, body = self._answer().partition(b"\r\n\r\n")
+        return int(head.split()[1]), json.loads(body)
+
+    def is_cut_off(self) -> bool:
+        """Whether the connection ended without an answer, or with one that promises nothing."""
+        try:
+            return self._socket.recv(10) in (b"", b"HTTP/1.1 5")
+        except ConnectionError:
+            return True
+
+    def go_away(self) -> None:
+        """Close the connection, as a client that was ended does."""
+        self._socket.close()
+
+    def _answer(self) -> bytes:
+        received = b""
+        while b"\r\n\r\n" not in received or len(received) < _whole(received):
+            piece = self._socket.recv(65536)
+            assert piece, received
+            received += piece
+        self._socket.close()
+        return received
+
+
+def _whole(received: bytes) -> int:
+    head = received.partition(b"\r\n\r\n")[0]
+    length = head.lower().partition(b"content-length:")[2].split(b"\r\n", 1)[0]
+    return len(head) + 4 + int(length)
+
+
+def events_of(lines: Iterator[str]) -> Iterator[Json]:
+    """The events of a stream, each checked against its record; comments are passed over."""
+    fields: dict[str, str] = {}
+    for line in lines:
+        if line:
+            name, _, value = line.partition(": ")
+            fields |= {name: value} if name else {}
+        elif fields:
+            record = json.loads(fields["data"])
+            assert (fields["id"], fields["event"]) == (str(record["id"]), record["type"])
+            yield record
+            fields = {}
+
+
+@contextmanager
+def listening(url: str, job_id: str, *, last: int | None = None) -> Iterator[Iterator[Json]]:
+    """The events of a job as a stream, after number `last`."""
+    headers = {"Accept": "text/event-stream", **({} if last is None else {"Last-Event-ID": str(last)})}
+    with httpx.stream("GET", f"{url}/v1/jobs/{job_id}/events", headers=headers, timeout=60) as answer:
+        assert answer.status_code == 200, answer.read()
+        yield events_of(answer.iter_lines())
+
+
+def order(url: str) -> str:
+    """The id of a new job on records that nobody inspects."""
+    with httpx.Client(base_url=url, timeout=60) as client:
+        body = {f"{kind}_id": client.post(f"/v1/{kind}s", content=b"x").json()["id"] for kind in ("model", "dataset")}
+        return str(client.post("/v1/jobs", json=body).json()["id"])

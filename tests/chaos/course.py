@@ -1,0 +1,142 @@
+"""The course of a run: undisturbed first, then the storm, then quiet, then a look at everything, then the table."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+
+from tests.chaos import evidence as look
+from tests.chaos.clock import find_library
+from tests.chaos.customers import Caller, begin, serve
+from tests.chaos.disk import mounted
+from tests.chaos.evidence import Evidence
+from tests.chaos.faults import ORPHAN_GRACE_S
+from tests.chaos.orders import COMPARED, order
+from tests.chaos.receiver import Receiver
+from tests.chaos.site import SWEEP_GRACE_S, Site, opened
+from tests.chaos.storm import Plan, Run
+from tests.chaos.table import table
+from tests.chaos.verdict import lines
+from tests.helpers.servers import PostgreSQL, Redis, program, running
+from tests.helpers.uploads import digits_model, digits_npz
+
+Say = Callable[[str], None]
+
+_REFERENCE_S = 300.0
+#: The third attempt of a message comes five minutes after the second.
+_WEBHOOK_S = 400.0
+
+
+def run(folder: Path, plan: Plan, say: Say) -> bool:
+    """All of it; returns whether every promise was kept. What explains a broken one is left in the folder."""
+    say(f"seed {plan.seed}, {plan.jobs} jobs, {plan.faults} faults, in {folder}")
+    with ExitStack() as stack:
+        postgresql, redis = stack.enter_context(running(PostgreSQL)), stack.enter_context(running(Redis))
+        found = Evidence(references=_undisturbed(folder, plan, postgresql, redis, say))
+        disk = stack.enter_context(mounted(folder / "disk"))
+        receiver = stack.enter_context(Receiver())
+        site = stack.enter_context(
+            opened(
+                folder / "site", artifacts=folder / "disk" / "artifacts", postgresql=postgresql, redis=redis,
+                number=2, apis=2, workers=2, library=find_library(),
+            )
+        )  # fmt: skip
+        storm = Run(site, disk, receiver, plan, *_shared_uploads(site), say=say)
+        storm.strike()
+        storm.heal()
+        _settle(storm, found)
+        _examine(storm, found)
+        forced = site.stop()
+        found.left = _after(ORPHAN_GRACE_S, lambda: list(look.processes_of(site.folder).values()))
+        storm.violations += [f"{name} did not end when it was asked to" for name in forced]
+        promises = lines(found)
+        say(table(storm, promises))
+        kept = not storm.violations and not any(line.broken for line in promises)
+        if not kept:
+            _keep(folder, site)
+        return kept
+
+
+def _undisturbed(folder: Path, plan: Plan, postgresql: PostgreSQL, redis: Redis, say: Say) -> dict[int, bytes]:
+    """What the first orders give where nothing happens."""
+    with opened(
+        folder / "undisturbed", artifacts=folder / "undisturbed-artifacts", postgresql=postgresql, redis=redis,
+        number=1, apis=1, workers=2,
+    ) as site:  # fmt: skip
+        model_id, dataset_id = _shared_uploads(site)
+        orders = [order(number, seed=plan.seed) for number in range(min(COMPARED, plan.jobs))]
+        threads: list[threading.Thread] = []
+        for one in orders:
+            caller = Caller(site.urls, Counter(), until=time.monotonic() + _REFERENCE_S)
+            threads.append(begin(serve, one, caller, model_id=model_id, dataset_id=dataset_id, hook=None))
+        for thread in threads:
+            thread.join(_REFERENCE_S)
+    missing = [(one.complaints, one.job) for one in orders if one.report is None]
+    assert not missing, f"not even undisturbed: {missing}"
+    say(f"undisturbed: {len(orders)} reports to compare with")
+    return {one.number: one.report for one in orders if one.report is not None}
+
+
+def _shared_uploads(site: Site) -> tuple[str, str]:
+    """The model of all orders and the dataset of most, ready."""
+    caller = Caller(site.urls, Counter(), until=time.monotonic() + _REFERENCE_S)
+    model = caller.create("models", "model", content=digits_model()).record_id
+    dataset = caller.create("datasets", "dataset", content=digits_npz()).record_id
+    for kind, record_id in (("models", model), ("datasets", dataset)):
+        record = caller.get(f"/v1/{kind}/{record_id}", wait=60)
+        assert record["status"] == "ready", record
+    caller.close()
+    return model, dataset
+
+
+def _settle(storm: Run, found: Evidence) -> None:
+    """A rolling restart, then time for messages, sweeper and children: all that may take a while, and must come."""
+    for part in storm.site.parts:
+        part.end()
+        storm.wait(60, or_until=lambda part=part: not part.is_running)  # type: ignore[misc]
+        storm.wait(60, or_until=storm.site.is_ready)
+    numbers = [one.number for one in storm.orders if one.job]
+    storm.say("waiting for the last messages and the sweeper")
+    storm.wait(_WEBHOOK_S, or_until=lambda: all(storm.receiver.took(number) for number in numbers))
+
+    def swept() -> bool:
+        look.rows_of(storm.site, found)
+        look.files_of(storm.site, found)
+        return not found.strays and set(found.stored) <= set(found.owned)
+
+    storm.wait(SWEEP_GRACE_S + 30, or_until=swept)
+    found.orphans = _after(ORPHAN_GRACE_S, lambda: look.orphans_of(storm.site))
+
+
+def _examine(storm: Run, found: Evidence) -> None:
+    """Look at everything while it still runs."""
+    caller = Caller(storm.site.urls, Counter(), until=time.monotonic() + 120)
+    found.orders, found.visits, found.delivered = storm.orders, storm.visits, storm.receiver.received
+    promised = [one for order in (*found.orders, *found.visits) for one in order.acknowledged]
+    found.replayed = look.replay(caller, promised)
+    look.jobs_of(caller, storm.orders)
+    look.rows_of(storm.site, found)
+    look.files_of(storm.site, found)
+    caller.close()
+
+
+def _after(seconds: float, ask: Callable[[], list[str]]) -> list[str]:
+    """What is still so after a while."""
+    deadline = time.monotonic() + seconds
+    while (answer := ask()) and time.monotonic() < deadline:
+        time.sleep(0.5)
+    return answer
+
+
+def _keep(folder: Path, site: Site) -> None:
+    """The disk is about to be unmounted and the database to go: their content stays."""
+    shutil.copytree(site.artifacts, folder / "artifacts")
+    with (folder / "registry.sql").open("wb") as file:
+        dump = [program("pg_dump"), "-h", "127.0.0.1", "-p", str(site.postgresql.port), "-U", "fedlas", site.database]
+        subprocess.run(dump, stdout=file, check=True)

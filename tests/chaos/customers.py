@@ -1,0 +1,153 @@
+"""Customers as they should be: they ask again with the same key when nobody answers, and remember what was promised."""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import httpx
+
+from tests.chaos.orders import Acknowledged, Order
+
+Json = dict[str, Any]
+
+FINAL = ("succeeded", "failed", "cancelled")
+_LONGEST_PAUSE_S = 3.0
+_LONG_POLL_S = 15
+
+
+class GaveUp(Exception):
+    """Nobody answered until the end of the run."""
+
+
+class Caller:
+    """One customer's way to the service: any of its APIs, again and again until one answers.
+
+    Attributes:
+        troubles: what was answered, or not, before the request was asked again; shared by all customers.
+    """
+
+    def __init__(self, urls: Sequence[str], troubles: Counter[str], *, until: float, seed: int = 0) -> None:
+        self._clients = [httpx.Client(base_url=url, timeout=httpx.Timeout(40, connect=3)) for url in urls]
+        self._until = until
+        self._rng = random.Random(seed)
+        self._turn = seed
+        self._troubles = troubles
+
+    def close(self) -> None:
+        """Close all connections."""
+        for client in self._clients:
+            client.close()
+
+    def ask(self, method: str, path: str, **options: Any) -> httpx.Response:
+        """Send a request until it is answered by something that stays true; raises GaveUp."""
+        pause = 0.1
+        while time.monotonic() < self._until:
+            self._turn += 1
+            try:
+                answer = self._clients[self._turn % len(self._clients)].request(method, path, **options)
+            except httpx.TransportError as error:
+                trouble = type(error).__name__
+            else:
+                if not _passes(method, answer, options):
+                    return answer
+                trouble = f"{answer.status_code} {_code(answer)}"
+            self._troubles[trouble] += 1
+            time.sleep(pause * self._rng.uniform(0.5, 1))
+            pause = min(2 * pause, _LONGEST_PAUSE_S)
+        raise GaveUp(f"{method} {path}")
+
+    def create(self, kind: str, key: str, **request: Any) -> Acknowledged:
+        """POST with a key, and remember what came of it; raises AssertionError where it is refused."""
+        answer = self.ask("POST", f"/v1/{kind}", headers={"Idempotency-Key": key}, **request)
+        assert answer.is_success, f"POST /v1/{kind} was answered with {answer.status_code}: {answer.text}"
+        return Acknowledged(kind, key, request, answer.json()["id"])
+
+    def get(self, path: str, **params: Any) -> Json:
+        """A record that must be there."""
+        answer = self.ask("GET", path, params=params)
+        assert answer.status_code == 200, f"GET {path} was answered with {answer.status_code}: {answer.text}"
+        return dict(answer.json())
+
+
+def _passes(method: str, answer: httpx.Response, options: Json) -> bool:
+    """Whether the answer says no more than "not now": the server's troubles, or the same key is still being served."""
+    keyed = "Idempotency-Key" in options.get("headers", {})
+    return answer.status_code >= 500 or answer.status_code == 429 or (keyed and answer.status_code == 409)
+
+
+def _code(answer: httpx.Response) -> str:
+    try:
+        return str(answer.json()["code"])
+    except (ValueError, KeyError, TypeError):
+        return "without a problem"
+
+
+def serve(order: Order, caller: Caller, *, model_id: str, dataset_id: str, hook: str | None) -> None:
+    """All that one customer does: upload, order, perhaps cancel, wait for the end, fetch the report."""
+    with _minding(order, caller):
+        if order.dataset is not None:
+            dataset_id = _upload(order, caller, order.dataset)
+        ordered = caller.create("jobs", f"job-{order.number}", json=order.body(model_id, dataset_id, hook))
+        order.acknowledged.append(ordered)
+        if order.cancel_after is not None:
+            time.sleep(order.cancel_after)
+            answer = caller.ask("POST", f"/v1/jobs/{ordered.record_id}/cancel")
+            order.cancelling = answer.status_code == 200
+            assert answer.status_code in (200, 409), f"cancelling: {answer.status_code} {answer.text}"
+        _follow(order, caller, ordered.record_id)
+
+
+def look_in(order: Order, caller: Caller) -> None:
+    """All that a visitor does: upload, and wait until it has been looked at."""
+    with _minding(order, caller):
+        assert order.dataset is not None
+        dataset_id = _upload(order, caller, order.dataset)
+        while (record := caller.get(f"/v1/datasets/{dataset_id}", wait=_LONG_POLL_S))["status"] == "inspecting":
+            time.sleep(0.1)
+        assert record["status"] == "ready", record
+
+
+@contextmanager
+def _minding(order: Order, caller: Caller) -> Iterator[None]:
+    """Note what went wrong, and that it is over."""
+    try:
+        yield
+    except GaveUp as error:
+        order.complaints.append(f"order {order.number}: nobody answered {error}")
+    except AssertionError as error:
+        order.complaints.append(f"order {order.number}: {error}")
+    finally:
+        order.has_ended = True
+        caller.close()
+
+
+def _upload(order: Order, caller: Caller, content: bytes) -> str:
+    uploaded = caller.create("datasets", f"dataset-{order.number}", content=content)
+    order.acknowledged.append(uploaded)
+    return uploaded.record_id
+
+
+def _follow(order: Order, caller: Caller, job_id: str) -> None:
+    while (job := caller.get(f"/v1/jobs/{job_id}", wait=_LONG_POLL_S))["status"] not in FINAL:
+        order.job = job
+        time.sleep(0.1)
+    order.job = job
+    if job["status"] == "succeeded":
+        answer = caller.ask("GET", f"/v1/jobs/{job_id}/report")
+        assert answer.status_code == 200, f"the report of {job_id}: {answer.status_code} {answer.text}"
+        order.report = answer.content
+
+
+def begin(what: Callable[..., None], order: Order, caller: Caller, **place: Any) -> threading.Thread:
+    """Do `serve` or `look_in` in a thread."""
+    thread = threading.Thread(
+        target=what, args=(order, caller), kwargs=place, name=f"order-{order.number}", daemon=True
+    )
+    thread.start()
+    return thread

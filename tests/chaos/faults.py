@@ -1,0 +1,218 @@
+"""The faults: each does one kind of harm to the site and sees to its end; where it is impossible just now, it says so.
+
+Only processes that the site has started are signalled, each by its id.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Protocol
+
+import redis
+
+from tests.chaos.disk import Disk
+from tests.chaos.doubling import Doubler, double_waiting
+from tests.chaos.site import LEASE_S, Site
+from tests.chaos.supervised import Supervised
+from tests.helpers.processes import is_alive
+
+_SKEWED_MINUTES = (10, -10, 0)
+#: A child notices that its worker is gone, and an import that is under way ends first.
+ORPHAN_GRACE_S = 15.0
+
+
+class Storm(Protocol):
+    """What a fault needs of the run."""
+
+    site: Site
+    disk: Disk | None
+    rng: random.Random
+    doublers: list[Doubler]
+
+    def later(self, seconds: float, action: Callable[[], None]) -> None:
+        """Do this after so many seconds."""
+
+    def violated(self, text: str) -> None:
+        """Something must never happen, and has."""
+
+
+#: What was done, or None where it cannot be done now.
+Fault = Callable[[Storm], str | None]
+
+
+def kill_worker(storm: Storm) -> str | None:
+    """SIGKILL; its children must end by themselves."""
+    worker = _one_of(storm, storm.site.workers, frozen=True)
+    if worker is None:
+        return None
+    below = worker.below()
+    state = "frozen " if worker.frozen else ""
+    worker.kill()
+    _watch(storm, worker, below)
+    return f"{state}{worker.name} (process {worker.pid}, {len(below)} below)"
+
+
+def kill_child(storm: Storm) -> str | None:
+    """SIGKILL one process in which a job or an inspection runs, and nothing else."""
+    found = [(worker, pid) for worker in storm.site.workers for pid in sorted(worker.below()) if _is_child(pid)]
+    if not found:
+        return None
+    worker, pid = storm.rng.choice(found)
+    with suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGKILL)
+    return f"process {pid} of {worker.name}"
+
+
+def freeze_worker(storm: Storm) -> str | None:
+    """SIGSTOP for longer than the lease, then SIGCONT: it wakes up believing that the work is still its own."""
+    worker = _one_of(storm, storm.site.workers)
+    if worker is None:
+        return None
+    seconds = LEASE_S + storm.rng.uniform(2, 6)
+    pid = worker.pid
+    worker.freeze()
+    storm.later(seconds, lambda: worker.thaw(pid))
+    return f"{worker.name} (process {pid}) for {seconds:.1f} s"
+
+
+def kill_broker(storm: Storm) -> str | None:
+    """SIGKILL; it comes back after a while with what it had written down."""
+    broker = storm.site.redis
+    if not broker.is_running:
+        return None
+    broker.kill()
+    seconds = storm.rng.uniform(0.2, 4)
+    storm.later(seconds, broker.launch)
+    return f"back in {seconds:.1f} s"
+
+
+def flush_broker(storm: Storm) -> str | None:
+    """FLUSHALL: every message is gone."""
+    try:
+        with storm.site.redis.client() as client:
+            client.flushall()
+    except redis.RedisError:
+        return None
+    return "FLUSHALL"
+
+
+def restart_database(storm: Storm) -> str | None:
+    """Stopped in order or crashed; it comes back after a while."""
+    database = storm.site.postgresql
+    if not database.is_running:
+        return None
+    crash = storm.rng.random() < 0.5
+    (database.kill if crash else database.stop)()
+    seconds = storm.rng.uniform(0.2, 3)
+    storm.later(seconds, database.launch)
+    return f"{'crashed' if crash else 'stopped'}, back in {seconds:.1f} s"
+
+
+def kill_api(storm: Storm) -> str | None:
+    """SIGKILL, with whatever requests it holds."""
+    api = _one_of(storm, storm.site.apis)
+    if api is None:
+        return None
+    api.kill()
+    return f"{api.name} (process {api.pid})"
+
+
+def fill_disk(storm: Storm) -> str | None:
+    """No byte can be stored for a while."""
+    disk = storm.disk
+    if disk is None or disk.is_full:
+        return None
+    disk.fill()
+    seconds = storm.rng.uniform(3, 8)
+    storm.later(seconds, disk.free)
+    return f"for {seconds:.1f} s"
+
+
+def double_messages(storm: Storm) -> str | None:
+    """All messages that wait, and all that come in the next seconds, are there twice."""
+    try:
+        client = storm.site.redis.client(storm.site.broker)
+        waiting = double_waiting(client)
+    except redis.RedisError:
+        return None
+    seconds = storm.rng.uniform(10, 20)
+    storm.doublers.append(Doubler(client, seconds=seconds))
+    return f"{waiting} that wait, and all of the next {seconds:.1f} s"
+
+
+def skew_clock(storm: Storm) -> str | None:
+    """A worker's clock jumps, by ten minutes forward or back from the truth, or to the truth."""
+    if not storm.site.clocks:
+        return None
+    name, clock = storm.rng.choice(sorted(storm.site.clocks.items()))
+    clock.set(storm.rng.choice([minutes for minutes in _SKEWED_MINUTES if minutes != clock.minutes]))
+    return f"{name} believes it is {clock.minutes:+d} min" if clock.minutes else f"{name} knows the time again"
+
+
+def end_worker(storm: Storm) -> str | None:
+    """SIGTERM, as a deploy does; a new one starts when it has ended."""
+    worker = _one_of(storm, storm.site.workers)
+    if worker is None:
+        return None
+    worker.end()
+    return f"{worker.name} (process {worker.pid})"
+
+
+def end_api(storm: Storm) -> str | None:
+    """SIGTERM, as a deploy does."""
+    api = _one_of(storm, storm.site.apis)
+    if api is None:
+        return None
+    api.end()
+    return f"{api.name} (process {api.pid})"
+
+
+#: Every kind of fault, and how many of each are in a deck of 22.
+KINDS: dict[str, tuple[Fault, int]] = {
+    "SIGKILL a worker": (kill_worker, 2),
+    "SIGKILL a child of a worker": (kill_child, 4),
+    "SIGSTOP a worker beyond its lease": (freeze_worker, 2),
+    "SIGKILL the broker": (kill_broker, 2),
+    "FLUSHALL": (flush_broker, 2),
+    "restart PostgreSQL": (restart_database, 2),
+    "SIGKILL an API": (kill_api, 2),
+    "fill the disk": (fill_disk, 1),
+    "double every message": (double_messages, 1),
+    "a worker's clock wrong by 10 min": (skew_clock, 2),
+    "SIGTERM a worker": (end_worker, 1),
+    "SIGTERM an API": (end_api, 1),
+}
+
+
+def _one_of(storm: Storm, parts: list[Supervised], *, frozen: bool = False) -> Supervised | None:
+    """One that lives and that nothing was done to yet."""
+    fit = [part for part in parts if part.is_running and not part.ordered and (frozen or not part.frozen)]
+    return storm.rng.choice(fit) if fit else None
+
+
+def _watch(storm: Storm, worker: Supervised, below: set[int]) -> None:
+    """A while after its death nothing that the worker had started may live."""
+    commands = {pid: _command(pid) for pid in below}
+
+    def look() -> None:
+        for pid, command in commands.items():
+            if is_alive(pid) and _command(pid) == command:
+                storm.violated(f"process {pid} lived {ORPHAN_GRACE_S:.0f} s longer than its {worker.name}: {command}")
+
+    storm.later(ORPHAN_GRACE_S, look)
+
+
+def _is_child(pid: int) -> bool:
+    return "worker.child" in _command(pid)
+
+
+def _command(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()
+    except OSError:
+        return ""

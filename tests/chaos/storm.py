@@ -1,0 +1,191 @@
+"""The storm: orders go in, faults strike in bursts with calms between them, and then everything is left to heal."""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import random
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from tests.chaos.customers import Caller, begin, look_in, serve
+from tests.chaos.disk import Disk
+from tests.chaos.doubling import Doubler
+from tests.chaos.faults import KINDS
+from tests.chaos.orders import Order, order, visit
+from tests.chaos.receiver import Receiver
+from tests.chaos.site import Site
+from tests.helpers.processes import until
+
+_TICK_S = 0.05
+_BURST = 8
+_GAP_S = (0.2, 2.5)
+_CALM_S = (4.0, 8.0)
+#: A calm goes on until a job has ended, so that there is progress whatever the faults; but not for ever.
+_LONGEST_CALM_S = 25.0
+_FEWEST_IN_FLIGHT = 6
+#: After the last fault every order has so long to come to its end.
+_QUIET_S = 600.0
+_MOST_ORDERS = 5  # times as many as asked for
+
+
+@dataclass
+class Plan:
+    """How much of everything, and for how long at most."""
+
+    seed: int
+    jobs: int
+    faults: int
+    storm_seconds: float
+
+
+@dataclass
+class Run:
+    """One run: what stands, what was ordered, what was done to it, and what must not have happened.
+
+    Attributes:
+        counts: faults by kind.
+        left_out: kinds that this machine does not allow, and why.
+    """
+
+    site: Site
+    disk: Disk | None
+    receiver: Receiver
+    plan: Plan
+    model_id: str
+    dataset_id: str
+    say: Callable[[str], None]
+    rng: random.Random = field(init=False)
+    orders: list[Order] = field(default_factory=list)
+    visits: list[Order] = field(default_factory=list)
+    counts: Counter[str] = field(default_factory=Counter)
+    left_out: dict[str, str] = field(default_factory=dict)
+    troubles: Counter[str] = field(default_factory=Counter)
+    violations: list[str] = field(default_factory=list)
+    doublers: list[Doubler] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.rng = random.Random(self.plan.seed)
+        self._agenda: list[tuple[float, int, Callable[[], None]]] = []
+        self._entries = itertools.count()
+        self._deck: list[str] = []
+        self._start = time.monotonic()
+        self.left_out = self._impossible()
+
+    def later(self, seconds: float, action: Callable[[], None]) -> None:
+        """Do this after so many seconds."""
+        heapq.heappush(self._agenda, (time.monotonic() + seconds, next(self._entries), action))
+
+    def violated(self, text: str) -> None:
+        """Something must never happen, and has."""
+        self.say(f"VIOLATED: {text}")
+        self.violations.append(text)
+
+    @property
+    def in_flight(self) -> int:
+        """Orders and visits that have not ended."""
+        return sum(not one.has_ended for one in (*self.orders, *self.visits))
+
+    def tend(self) -> None:
+        """What has to be done all the time."""
+        self.site.tend()
+        while self._agenda and self._agenda[0][0] <= time.monotonic():
+            heapq.heappop(self._agenda)[2]()
+
+    def wait(self, seconds: float, *, or_until: Callable[[], bool] = lambda: False) -> bool:
+        """Let time pass; returns whether the condition came true."""
+        deadline = time.monotonic() + seconds
+        while not or_until():
+            if time.monotonic() > deadline:
+                return False
+            self.tend()
+            time.sleep(_TICK_S)
+        return True
+
+    def strike(self) -> None:
+        """Faults in bursts, until there were enough of them and every order has ended all the same."""
+        end = time.monotonic() + self.plan.storm_seconds
+        for _ in range(self.plan.jobs):
+            self._order()
+        while time.monotonic() < end and not (self._is_enough() and self.in_flight == 0):
+            ended = self._ended()
+            self._invite()
+            for _ in range(_BURST):
+                self._inject()
+                self.wait(self.rng.uniform(*_GAP_S))
+            self._order_more()
+            self.wait(self.rng.uniform(*_CALM_S))
+            self.wait(_LONGEST_CALM_S, or_until=lambda before=ended: self._ended() > before)  # type: ignore[misc]
+
+    def heal(self) -> None:
+        """No more faults: what was broken is whole again, and every order may come to its end."""
+        self.say(f"quiet: {self.counts.total()} faults, {self.in_flight} orders in flight")
+        until(self._undo_all, seconds=60, what="all faults are over")
+        for clock in self.site.clocks.values():
+            clock.set(0)
+        self.wait(60, or_until=self.site.is_ready)
+        if not self.wait(_QUIET_S, or_until=lambda: self.in_flight == 0):
+            late = [one.number for one in (*self.orders, *self.visits) if not one.has_ended]
+            self.violated(f"orders {late} had not ended {_QUIET_S:.0f} s after the last fault")
+
+    def _impossible(self) -> dict[str, str]:
+        found = {}
+        if self.disk is None:
+            found["fill the disk"] = "no disk can be mounted here (it takes root)"
+        if not self.site.clocks:
+            found["a worker's clock wrong by 10 min"] = "libfaketime is not installed"
+        return found
+
+    def _undo_all(self) -> bool:
+        """Do what is still to be done at once; True when nothing is left."""
+        while self._agenda:
+            self.wait(max(0.0, self._agenda[0][0] - time.monotonic()) + _TICK_S)
+        return all(doubler.is_over for doubler in self.doublers)
+
+    def _is_enough(self) -> bool:
+        return self.counts.total() >= self.plan.faults
+
+    def _ended(self) -> int:
+        return sum(one.has_ended for one in self.orders)
+
+    def _order_more(self) -> None:
+        while self.in_flight < _FEWEST_IN_FLIGHT and len(self.orders) < _MOST_ORDERS * self.plan.jobs:
+            if self._is_enough():
+                return
+            self._order()
+
+    def _order(self) -> None:
+        number = len(self.orders)
+        one = order(number, seed=self.plan.seed)
+        self.receiver.secrets[number] = one.secret
+        if one.unwilling:
+            self.receiver.unwilling.add(number)
+        self.orders.append(one)
+        caller = self._caller(number)
+        begin(serve, one, caller, model_id=self.model_id, dataset_id=self.dataset_id, hook=self.receiver.url(number))
+
+    def _invite(self) -> None:
+        """Somebody uploads a file just when the next faults strike."""
+        one = visit(len(self.visits))
+        self.visits.append(one)
+        begin(look_in, one, self._caller(one.number))
+
+    def _caller(self, number: int) -> Caller:
+        until = self._start + self.plan.storm_seconds + 2 * _QUIET_S
+        return Caller(self.site.urls, self.troubles, until=until, seed=number)
+
+    def _inject(self) -> None:
+        """The next fault of the deck that is possible now; those before it keep their place."""
+        if len(self._deck) < len(KINDS):
+            fresh = [kind for kind, (_, often) in KINDS.items() for _ in range(often) if kind not in self.left_out]
+            self.rng.shuffle(fresh)
+            self._deck += fresh
+        for place, kind in enumerate(self._deck):
+            done = KINDS[kind][0](self)
+            if done is not None:
+                del self._deck[place]
+                self.counts[kind] += 1
+                self.say(f"fault {self.counts.total():3d}  {kind}: {done}")
+                return

@@ -1,0 +1,67 @@
+"""The one table that a run prints: what was done, what became of it, and what broke a promise."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+
+from tests.chaos.faults import KINDS
+from tests.chaos.site import LEASE_S, MAX_ATTEMPTS
+from tests.chaos.storm import Run
+from tests.chaos.verdict import Line
+
+_WIDTH = 68
+_SHOWN = 5
+
+
+def table(run: Run, promises: Sequence[Line]) -> str:
+    """The text of it."""
+    rows = [
+        "", _row("fault", "times"), *_faults(run),
+        "", _row("what happened", "count"), *_happenings(run),
+        "", _row("promise", "looked at", "broken"),
+        *(_row(line.promise, line.looked_at, len(line.broken)) for line in promises),
+        _row("seen while it ran", "", len(run.violations)), "",
+    ]  # fmt: skip
+    broken = [text for line in promises if line.broken for text in (f"{line.promise}:", *_some(line.broken))]
+    broken += _some(run.violations)
+    verdict = ["BROKEN:", *broken] if broken else ["every promise was kept"]
+    return "\n".join([*rows, *_notes(run), *verdict])
+
+
+def _faults(run: Run) -> list[str]:
+    done = [_row(kind, run.left_out.get(kind, run.counts[kind])) for kind in KINDS]
+    return [*done, _row("all faults", run.counts.total())]
+
+
+def _happenings(run: Run) -> list[str]:
+    ended = Counter(str(one.job.get("status")) for one in run.orders)
+    attempts = [int(one.job.get("attempts", 0)) for one in run.orders]
+    answers = run.receiver.count()
+    return [
+        _row("datasets uploaded meanwhile", len(run.visits)),
+        _row("jobs ordered", len(run.orders)),
+        *(_row(f"  {status}", count) for status, count in sorted(ended.items())),
+        _row("attempts of all jobs, and the most of one", f"{sum(attempts)} / {max(attempts, default=0)}"),
+        _row("messages doubled", sum(doubler.doubled for doubler in run.doublers)),
+        _row("webhooks taken / turned away / not rightly signed", " / ".join(str(answers[n]) for n in (204, 503, 400))),
+        *(_row(f"asked again after {trouble}", count) for trouble, count in run.troubles.most_common()),
+    ]
+
+
+def _notes(run: Run) -> list[str]:
+    surprises = [text for part in run.site.parts for text in part.surprises]
+    return [
+        f"note: FEDLAS_MAX_ATTEMPTS={MAX_ATTEMPTS} (elsewhere 5), since faults come so densely; lease {LEASE_S:.0f} s",
+        *(f"note: {text}" for text in surprises),
+        "",
+    ]
+
+
+def _row(name: str, *cells: object) -> str:
+    return f"{name:<{_WIDTH}}" + "".join(f"{cell!s:>11}" for cell in cells)
+
+
+def _some(texts: Sequence[str]) -> list[str]:
+    more = len(texts) - _SHOWN
+    return [f"  {text}" for text in texts[:_SHOWN]] + ([f"  and {more} more"] if more > 0 else [])

@@ -1,0 +1,124 @@
+"""A job's end is told to its webhook: signed, again after a failure, and never to an address that is not permitted."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+from standardwebhooks import Webhook
+
+from tests.helpers.service import serving, until
+from tests.helpers.uploads import Uploads
+
+Json = dict[str, Any]
+
+SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
+
+
+class Receiver:
+    """What a customer runs: it verifies with the reference library, and answers what the test wants."""
+
+    def __init__(self) -> None:
+        self.statuses: list[int] = []
+        self.received: list[tuple[str, Json]] = []
+        self.url = ""
+
+
+@contextmanager
+def receiving() -> Iterator[Receiver]:
+    """A receiver on loopback."""
+    receiver = Receiver()
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            body = self.rfile.read(int(self.headers["content-length"]))
+            headers = {name.lower(): value for name, value in self.headers.items()}
+            message: Json = Webhook(SECRET).verify(
+                body, headers
+            )  # raises for a wrong signature: then there is no answer
+            receiver.received.append((headers["webhook-id"], message))
+            self.send_response(receiver.statuses.pop(0) if receiver.statuses else 204)
+            self.send_header("content-length", "0")
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            """Not into the test's output."""
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    receiver.url = f"http://127.0.0.1:{server.server_address[1]}/hook"
+    try:
+        yield receiver
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
+def test_a_jobs_end_is_told(tmp_path: Path, uploads: Uploads) -> None:
+    """The message says what the record says; after a 500 it comes again under the same id, and a resend once more.
+
+    Where the operator has not permitted it nothing is sent to loopback, the log says why, and no answer has the secret.
+    """
+    allowed = {"FEDLAS_WEBHOOK_ALLOWED_NETWORKS": "127.0.0.0/8"}
+    with receiving() as receiver, serving(tmp_path / "data", **allowed) as service:
+        receiver.statuses = [500]
+        webhook = {"url": receiver.url, "secret": SECRET}
+        model = service.inspected("models", uploads["digits.onnx"])
+        dataset = service.inspected("datasets", uploads["digits.npz"])
+        ordered = service.order(model, dataset, method="temperature", webhook=webhook, metadata={"team": "x"})
+        job = service.ended(ordered["id"])
+        path = f"/v1/jobs/{job['id']}/deliveries"
+
+        def delivered() -> bool:
+            return bool([one["status"] for one in service.get(path)["data"]] == ["delivered"])
+
+        until(delivered, seconds=30, what="the message is delivered")
+        (record,) = service.get(path)["data"]
+        assert [attempt["status_code"] for attempt in record["attempts"]] == [500, 204]
+        resent = service.client.post(f"{path}/{record['id']}/resend")
+        assert resent.status_code == 202, resent.text
+        until(lambda: len(receiver.received) == 3, seconds=30, what="it comes once more")
+        until(delivered, seconds=30, what="and is delivered again")
+        assert {webhook_id for webhook_id, _ in receiver.received} == {record["id"]}
+        message = receiver.received[0][1]
+        assert all(later == message for _, later in receiver.received)
+        assert message["type"] == "job.succeeded"
+        assert message["data"] == {
+            **{name: job[name] for name in ("id", "status", "verdict", "promoted", "calibrated_model_id", "error")},
+            "report_url": job["report_url"],
+            "metadata": {"team": "x"},
+        }
+        cancelled = service.order(model, dataset, webhook=webhook)
+        service.client.post(f"/v1/jobs/{cancelled['id']}/cancel")
+        until(lambda: receiver.received[-1][1]["type"] == "job.cancelled", seconds=60, what="the cancellation is told")
+        service.stop()
+    with receiving() as receiver, serving(tmp_path / "data") as service:
+        ordered = service.order(
+            model, dataset, method="temperature", webhook={"url": "https://localhost/hook", "secret": SECRET}
+        )
+        job = service.ended(ordered["id"])
+        path = f"/v1/jobs/{job['id']}/deliveries"
+        until(lambda: service.get(path)["data"][0]["attempts"], seconds=30, what="an attempt is made")
+        (record,) = service.get(path)["data"]
+        assert (record["status"], receiver.received) == ("pending", [])
+        assert record["next_attempt_at"] is not None
+        assert "loopback" in record["attempts"][0]["error"]
+        seen = json.dumps([service.get(path), job, service.get(f"/v1/jobs/{job['id']}/events"), service.log])
+        assert SECRET not in seen
+        assert SECRET.removeprefix("whsec_") not in seen
+        refused = service.client.post(
+            "/v1/jobs",
+            json={
+                "model_id": model["id"],
+                "dataset_id": dataset["id"],
+                "webhook": {"url": receiver.url, "secret": SECRET},
+            },
+        )
+        assert (refused.status_code, refused.json()["errors"][0]["field"]) == (422, "webhook.url")

@@ -1,0 +1,61 @@
+"""This machine and its processes, as leases need to know them: which ids mean the same, who is gone, what there is."""
+
+from __future__ import annotations
+
+import os
+import socket
+import sys
+from contextlib import suppress
+from functools import cache
+from pathlib import Path
+
+_CGROUP_LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
+
+
+@cache
+def machine() -> str:
+    """Names this boot and this process namespace: only within both does a process id always mean the same process."""
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        return f"{boot} {os.readlink('/proc/self/ns/pid')}"
+    except OSError:
+        return socket.gethostname()
+
+
+def process_mark(pid: int) -> str:
+    """A process id with its start, since ids are given again; raises OSError if there is no such process.
+
+    >>> import os
+    >>> is_gone(process_mark(os.getpid()))
+    False
+    """
+    if sys.platform != "linux":
+        os.kill(pid, 0)
+        return str(pid)
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    if fields[0] in "ZX":
+        raise ProcessLookupError(f"process {pid} has ended")
+    return f"{pid} {fields[19]}"
+
+
+def is_gone(mark: str) -> bool:
+    """Whether the process that had this mark, on this machine, is no more."""
+    pid = mark.partition(" ")[0]
+    try:
+        return not pid.isdigit() or process_mark(int(pid)) != mark
+    except OSError:
+        return True
+
+
+def memory_bytes() -> int:
+    """How much memory processes here may have together: the machine's, or the container's limit."""
+    found = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
+    for path in _CGROUP_LIMITS:
+        with suppress(OSError, ValueError):  # no such controller, or "max"
+            found.append(int(Path(path).read_text()))
+    return min(found)
+
+
+def has_gpu() -> bool:
+    """Whether an NVIDIA device is here and not hidden; asking CUDA itself would take memory on it."""
+    return os.environ.get("CUDA_VISIBLE_DEVICES") != "" and any(Path("/dev").glob("nvidia[0-9]*"))
