@@ -7,7 +7,7 @@ STAMP := $(VENV)/.installed
 OPENAPI := openapi/openapi.json
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test exhaustive serve check bench openapi clean
+.PHONY: help setup demo test exhaustive chaos serve check bench openapi clean
 
 help: ## show this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-11s %s\n", $$1, $$2}'
@@ -28,6 +28,9 @@ test: setup ## run the tests
 
 exhaustive: setup ## every architecture, both exporters, and every bad file alone and live (half an hour)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m "exhaustive and not gpu" --timeout 1800
+
+chaos: setup ## kill, stop, flush and fill everything under 30 jobs; a table at the end (a quarter of an hour)
+	$(BIN)/python -m tests.chaos --seed 0 --jobs 30 --faults 200
 
 serve: setup ## API, worker and broker on this machine, data in ./fedlas-data
 	$(BIN)/fedlas serve

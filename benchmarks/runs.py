@@ -74,7 +74,7 @@ def run(name: str, seed: int, *, minutes: float | None = None, quick: bool = Fal
         "test": {policy: scores(probs[policy], split.test[1]) for policy in POLICIES if policy in probs},
         "served_minus": {rival: differences(probs[SERVED], probs[rival], split) for rival in RIVALS},
         "peers_cross_fitted": {peer.library: rounded(peer.cross_fitted) for peer in peers.values()},
-        "candidates": [candidate.as_dict() for candidate in result.candidates],
+        "candidates": [{**one.as_dict(), "seconds": round(one.seconds, 3)} for one in result.candidates],
         "notes": list(result.notes),
     }
 
