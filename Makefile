@@ -55,6 +55,11 @@ bench: setup ## measure (hours); results are written down in benchmarks/README.m
 	$(BIN)/python benchmarks/shift.py
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.importers
 	$(BIN)/python -m benchmarks.streaming
+	$(BIN)/python -m benchmarks.claims
+	$(BIN)/python -m benchmarks.recovery
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.checkpointing
+	$(BIN)/python -m benchmarks.job_creation
+	$(BIN)/python -m benchmarks.waiting_clients
 	$(BIN)/python benchmarks/calibration.py
 
 clean: ## remove what was built, but no data

@@ -21,14 +21,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
-from types import FrameType
 
 from service.registry.errors import Unavailable
 from service.registry.object_store import open_artifacts
 from service.settings import ServiceSettings
 
 _PATIENCE_S = {"api": 40.0, "worker": 20.0, "broker": 10.0}
-_RESTART_PAUSE_S = 1.0
+_RESTART_PAUSE_S, _TICK_S = 1.0, 0.25
 _PORT_PATIENCE_S = 3.0
 _BACKLOG = 2048
 _LONGEST_SOCKET_PATH = 100  # the kernel's limit is 107 bytes
@@ -92,15 +91,12 @@ class Part:
 
 def serve(settings: ServiceSettings) -> int:
     """Run until SIGINT or SIGTERM; returns the exit code."""
-    stopping = threading.Event()
-
-    def on_signal(number: int, frame: FrameType | None) -> None:
-        stopping.set()
-
+    asked: list[int] = []  # an event would be locked by the very thread that a signal interrupts
     for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, on_signal)
+        signal.signal(number, lambda number, frame: asked.append(number))
     with running(settings) as parts:
-        while not stopping.wait(0.25):
+        while not asked:
+            time.sleep(_TICK_S)
             for part in parts:
                 part.ensure_running()
         _say("serve", "stopping")

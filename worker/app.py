@@ -10,10 +10,10 @@ import logging
 import signal
 import sys
 import threading
+import time
 import warnings
 from collections.abc import Callable
 from contextlib import suppress
-from types import FrameType
 
 from celery import Celery
 from celery.platforms import SecurityWarning
@@ -40,7 +40,7 @@ from worker.tidying import tidy
 _LOG = logging.getLogger("fedlas.worker")
 
 _PING = "fedlas.ping"
-_PATIENCE_S, _STOP_S = 2.0, 15.0
+_PATIENCE_S, _STOP_S, _TICK_S = 2.0, 15.0, 0.2
 #: The exit code of a worker that wants to be started again.
 _RESTART = 75
 
@@ -88,9 +88,10 @@ def sender(app: Celery) -> Callable[[Ring], None]:
 def main(settings: WorkerSettings) -> int:
     """Run until SIGTERM or SIGINT; unfinished work is handed back. Returns the exit code."""
     _prepare_log()
-    stop = _on_signals()
+    asked = _on_signals()
+    stop = threading.Event()
     registry = Registry.open(settings)
-    if not _await_tables(registry, stop):
+    if not _await_tables(registry, asked):
         return 0
     name = worker_name()
     producer = make_producer(settings)
@@ -102,27 +103,30 @@ def main(settings: WorkerSettings) -> int:
     slots = Slots(worker, registry, settings)
     reaper = Reaper(registry, settings, worker, slots)
     ears = Ears(lambda: _ping(producer, name), settings.data_dir.absolute() / "run" / f"{name}.alive")
+    reaper.look()  # known to others before it takes anything from them
     slots.start()
     _in_thread(reaper.run)
     _in_thread(lambda: tidy(registry, settings, stop))
     _in_thread(lambda: _listen(make_celery(settings, name), slots, ears, stop, name))
     _in_thread(lambda: _mind(ears, stop))
     _LOG.info("worker ready, serving %s", ", ".join(settings.resolved_queues))
-    code = _wait(ears, slots, stop)
+    code = _wait(ears, slots, asked)
+    stop.set()
     slots.join(_STOP_S)
-    reaper.leave()
     bell.close()
-    _in_thread(lambda: _forget_queue(producer, name)).join(_PATIENCE_S)
+    leaving = [_in_thread(reaper.leave), _in_thread(lambda: _forget_queue(producer, name))]
+    for thread in leaving:  # a database or broker that hangs keeps nobody here
+        thread.join(_PATIENCE_S)
     ears.close()
     return code
 
 
-def _wait(ears: Ears, slots: Slots, stop: threading.Event) -> int:
+def _wait(ears: Ears, slots: Slots, asked: list[int]) -> int:
     """Until somebody says stop, or until this worker is deaf and does nothing; returns the exit code."""
-    while not stop.wait(1.0):
+    while not asked:
+        time.sleep(_TICK_S)
         if ears.deaf and slots.idle:
             _LOG.error("messages are sent, but none arrives here any more: starting anew")
-            stop.set()
             return _RESTART
     return 0
 
@@ -184,16 +188,12 @@ def _in_thread(run: Callable[[], None]) -> threading.Thread:
     return thread
 
 
-def _on_signals() -> threading.Event:
-    """Set when this process is asked to stop."""
-    stop = threading.Event()
-
-    def on_signal(number: int, frame: FrameType | None) -> None:
-        stop.set()
-
+def _on_signals() -> list[int]:
+    """Filled when this process is asked to stop; an event would be locked by the very thread that is interrupted."""
+    asked: list[int] = []
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, on_signal)
-    return stop
+        signal.signal(number, lambda number, frame: asked.append(number))
+    return asked
 
 
 def _prepare_log() -> None:
@@ -217,14 +217,14 @@ def _tell_protection() -> None:
         _LOG.warning("%s", sentence)
 
 
-def _await_tables(registry: Registry, stop: threading.Event) -> bool:
+def _await_tables(registry: Registry, asked: list[int]) -> bool:
     """Only the service migrates; a worker that starts first waits for it. False if it is asked to stop meanwhile."""
-    while not stop.is_set():
+    while not asked:
         try:
             if registry.is_current():
                 return True
             _LOG.info("waiting for the service to prepare the database")
         except Unavailable as error:
             _LOG.warning("waiting for the database: %s", error)
-        stop.wait(1.0)
+        time.sleep(1.0)
     return False

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 _LOG = logging.getLogger("fedlas.worker")
@@ -52,7 +53,8 @@ class Ears:
                 self._unheard_since = None
                 _LOG.warning("the broker is away: %s", type(error).__name__)
         if not self.deaf:
-            self.file.touch()
+            with suppress(OSError):  # a full disk makes nobody deaf
+                self.file.touch()
 
     def close(self) -> None:
         """The worker ends."""

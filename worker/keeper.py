@@ -11,15 +11,14 @@ import re
 import stat
 import threading
 from collections import deque
-from collections.abc import Callable
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from service.registry.errors import LeaseLost, RegistryError
-from service.registry.repositories import Claim
-from service.registry.unit_of_work import Registry, UnitOfWork
+from service.registry.errors import LeaseLost, Unavailable
+from service.registry.unit_of_work import Registry
+from worker.steps import Step
 
 _LOG = logging.getLogger("fedlas.worker")
 
@@ -29,27 +28,31 @@ FOLDER = "journal"
 _RUNNING = "running"
 _NAME, _FILE = re.compile(r"[a-z0-9-]{1,64}"), re.compile(r"[a-z0-9][a-z0-9.-]{0,79}")
 _MOST_WAITING = 10_000
+#: A race has at most a thousand candidates, and few other entries.
+_MOST_NAMES = 1100
+_PAUSE_S = 1.0
 
 
 class Keeper:
     """Keeps entries in the order in which the child saved them, for as long as its claim holds.
 
+    With each entry is written what the child had told before it saved: the next attempt will not tell it again.
+
     Args:
-        tell: called in the transaction of every entry: what the child has told before it saved must not get lost, since
-            the next attempt will not tell it again.
+        most_bytes: a larger entry is not kept.
     """
 
-    def __init__(
-        self, registry: Registry, claim: Claim, folder: Path, *, tell: Callable[[UnitOfWork], None] = lambda unit: None
-    ) -> None:
+    def __init__(self, registry: Registry, step: Step, folder: Path, *, most_bytes: int) -> None:
         self._registry = registry
-        self._claim = claim
+        self._step = step
+        self._claim = step.claim
         self._folder = folder / FOLDER
-        self._tell = tell
+        self._most_bytes = most_bytes
         self._waiting: deque[tuple[str, str]] = deque()
+        self._passed_over: list[str] = []
         self._changed = threading.Condition()
         self._busy = self._closed = False
-        self._thread = threading.Thread(target=self._run, name=f"keeper {claim.record_id}", daemon=True)
+        self._thread = threading.Thread(target=self._run, name=f"keeper {step.record_id}", daemon=True)
 
     def note(self, entry: Any) -> None:
         """The child has saved `{"name", "file"}`; what is none is passed over."""
@@ -81,18 +84,19 @@ class Keeper:
 
     def _run(self) -> None:
         while (entry := self._next()) is not None:
-            name, file = entry
             try:
-                self._keep(name, file)
+                self._keep(*entry)
             except LeaseLost:
                 with self._changed:
                     self._closed = True
-            except (OSError, RegistryError) as error:  # the child goes on; only a restart would repeat more
-                _LOG.warning("%s: checkpoint %s is not kept: %s", self._claim.record_id, name, error)
-            except Exception:
-                _LOG.exception("%s: checkpoint %s is not kept", self._claim.record_id, name)
+            except Unavailable as error:  # what is not kept now will be, for the child does not save it again
+                _LOG.warning("%s: checkpoint %s is not kept yet: %s", self._claim.record_id, entry[0], error)
+                self._put_back(entry)
+            except Exception as error:  # the child goes on; only a restart would repeat more
+                _LOG.warning("%s: checkpoint %s is not kept: %s", self._claim.record_id, entry[0], error)
 
     def _next(self) -> tuple[str, str] | None:
+        """Wait for an entry; older states of what is running are passed over. None when it is over."""
         with self._changed:
             self._busy = False
             self._changed.notify_all()
@@ -100,28 +104,39 @@ class Keeper:
             if self._closed:
                 return None
             self._busy = True
-            name, file = self._waiting.popleft()
-            newer = name == _RUNNING and any(later == _RUNNING for later, _ in self._waiting)
-        if newer:
-            (self._folder / file).unlink(missing_ok=True)
-            return self._next()
-        return name, file
+            while True:
+                name, file = self._waiting.popleft()
+                if name != _RUNNING or all(later != _RUNNING for later, _ in self._waiting):
+                    return name, file
+                self._passed_over.append(file)
+
+    def _put_back(self, entry: tuple[str, str]) -> None:
+        with self._changed:
+            self._waiting.appendleft(entry)
+            self._changed.wait_for(lambda: self._closed, _PAUSE_S)
 
     def _keep(self, name: str, file: str) -> None:
+        while self._passed_over:
+            with suppress(OSError), closing(_Opened(self._folder, self._passed_over.pop())) as opened:
+                opened.remove()
         job_id = self._claim.record_id
         with closing(_Opened(self._folder, file)) as opened:
+            if opened.size > self._most_bytes:
+                raise OSError(f"{opened.size} bytes are more than a checkpoint may have")
             with self._registry.artifacts.stage_open(opened.descriptor) as staged:
                 staged.seal()
                 with self._registry.write() as unit:
-                    # A job that dies at one spot saves the same names again and again before it gets there.
-                    further = name == _RUNNING or name not in unit.checkpoints.of(job_id)
-                    unit.work.got_further(self._claim, forgiven=further)
-                    self._tell(unit)
+                    unit.work.prove(self._claim, reached=self._step.reached)
+                    known = unit.checkpoints.of(job_id)
+                    if name not in known and len(known) >= _MOST_NAMES:
+                        raise OSError("there are too many checkpoints")
+                    self._step.tell(unit)
                     older = unit.checkpoints.save(job_id, name, staged.keep())
                 digest = staged.digest
             opened.remove()
         if older is not None and older != digest:
-            self._registry.discard([older])
+            with suppress(Unavailable):  # the sweeper finds what is left
+                self._registry.discard([older])
 
 
 class _Opened:
@@ -136,6 +151,7 @@ class _Opened:
             os.close(self._folder)
             raise
         found = os.fstat(self.descriptor)
+        self.size = found.st_size
         if not stat.S_ISREG(found.st_mode) or found.st_nlink > 1:
             self.close()
             raise OSError(f"{name!r} is no plain file of its own")

@@ -10,10 +10,9 @@ import os
 import time
 from contextlib import suppress
 
-from service.registry.contract import FINAL
 from service.registry.errors import RegistryError
 from service.registry.repositories.work import SILENT
-from service.registry.unit_of_work import Registry, UnitOfWork
+from service.registry.unit_of_work import Registry
 from worker.machine import is_gone, machine, process_mark
 from worker.settings import WorkerSettings
 from worker.slots import Slots
@@ -36,7 +35,7 @@ class Reaper:
         self._slots = slots
         self._mark = process_mark(os.getpid())
         self._last_look = time.monotonic()
-        self._blind_until = 0.0
+        self._blind_until = self._last_look + settings.lease_seconds
         self._introduce_at = 0.0
 
     def run(self) -> None:
@@ -60,12 +59,17 @@ class Reaper:
             if kinds := self._slots.due():
                 self._slots.look(kinds)
             self._last_look = time.monotonic()
-        except (RegistryError, OSError) as error:
+        except RegistryError as error:
             _LOG.warning("cannot look around: %s", error)
+        except Exception:  # a watch that ends would never be missed
+            _LOG.exception("cannot look around")
 
     def _notice_blindness(self) -> None:
-        """After an outage of the database, or of ourselves, leases have ended that their holders could not renew."""
-        if time.monotonic() - self._last_look > self._settings.lease_seconds:
+        """After an outage of the database, or of ourselves, leases have ended that their holders could not renew.
+
+        The same holds at the start: perhaps everything has just come back.
+        """
+        if time.monotonic() - self._last_look > self._settings.lease_seconds - self._settings.heartbeat_seconds:
             self._blind_until = time.monotonic() + self._settings.lease_seconds
 
     def _introduce(self) -> None:
@@ -81,10 +85,10 @@ class Reaper:
                 memory_bytes=settings.resolved_memory_bytes,
             )
             others = unit.workers.living(within_seconds=_LEASES * settings.lease_seconds)
-        largest = max((other.memory_bytes for other in others if _trains(other.queues)), default=0)
-        # What is too large for all is tried by the largest, and not left waiting for ever.
+        # What is too large for all who serve a queue is tried by the largest, and not left waiting for ever.
         mine = settings.resolved_memory_bytes
-        self._slots.memory_bytes = None if mine >= largest else mine
+        larger = [other.queues for other in others if other.memory_bytes > mine]
+        self._slots.memory_bytes = {queue: mine for queues in larger for queue in queues}
 
     def _release(self) -> None:
         """Work of the dead waits again, and what nobody holds and nobody wants is closed."""
@@ -95,29 +99,18 @@ class Reaper:
             forsaken = bool(unit.jobs.forsaken())
         if not (gone or expired or forsaken):
             return
+        began = time.monotonic()
         with self._registry.write() as unit:
+            # Whoever waited long for this turn has kept the hearts of others waiting as well.
+            expired = expired and time.monotonic() - began < self._settings.heartbeat_seconds
             released = dict.fromkeys(unit.work.release_held_by(gone, _DEAD), _DEAD) if gone else {}
             unit.workers.forget(gone)
             if expired:
                 released |= dict.fromkeys(unit.work.release_expired(), SILENT)
             for record_id, reason in released.items():
                 _LOG.warning("%s waits again: %s", record_id, reason)
-                _wait_again(unit, record_id, reason)
+                unit.wait_again(record_id, reason)
             for job in unit.jobs.forsaken():
                 unit.work.withdraw(job.id)
                 unit.jobs.change_status(job, "cancelled")
                 _LOG.info("%s cancelled", job.id)
-
-
-def _trains(queues: list[str]) -> bool:
-    return any(queue.startswith("calibrate") for queue in queues)
-
-
-def _wait_again(unit: UnitOfWork, record_id: str, reason: str) -> None:
-    """Jobs and batches show that they wait."""
-    if record_id.startswith("job_"):
-        unit.jobs.wait_again(record_id, reason)
-    elif record_id.startswith("bat_"):
-        row = unit.batches.get(record_id)
-        if row.status not in FINAL:
-            unit.batches.change_status(row, "queued")

@@ -206,6 +206,7 @@ def _outcome(folder: Path, died: str | None) -> Outcome:
         return Outcome(died=died or "no answer", log=log)
     try:
         content = json.loads(answer.read_text())
+        json.dumps(content, ensure_ascii=False).encode()  # raises for text that no answer to a client could carry
         result, error = content.get("result"), content.get("error")
         if result is not None and not _stays_inside(result):
             return Outcome(died="an answer that names files outside its folder", log=log)

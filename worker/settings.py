@@ -8,7 +8,7 @@ from typing import Annotated
 from pydantic import Field, field_validator, model_validator
 from pydantic_settings import NoDecode
 
-from service.registry.contract import GPU_ONLY, QUEUES
+from service.registry.contract import ANY_DEVICE, GPU_ONLY, QUEUES
 from service.registry.settings import GIBIBYTE, RegistrySettings, listed
 from worker.machine import has_gpu, memory_bytes
 from worker.sandbox import Limits
@@ -79,6 +79,8 @@ class WorkerSettings(RegistrySettings):
     def resolved_queues(self) -> tuple[str, ...]:
         """The queues, those first that only few workers can serve."""
         asked = self.worker_queues or {queue for queue in QUEUES if queue != GPU_ONLY or has_gpu()}
+        if self.worker_jobs + self.worker_plans == 0:
+            asked = asked - {ANY_DEVICE, GPU_ONLY}
         return tuple(sorted(asked, key=lambda queue: (queue != GPU_ONLY, queue)))
 
     @property

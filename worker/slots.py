@@ -31,8 +31,8 @@ class Slots:
         self._registry = registry
         self._settings = settings
         self._queues = settings.resolved_queues
-        #: Calibrations that need more memory are left alone; None where no living worker has more.
-        self.memory_bytes: int | None = None
+        #: By queue: calibrations that need more memory are left to the larger workers that live.
+        self.memory_bytes: Mapping[str, int] = {}
         self._changed = threading.Condition()
         self._wanted = dict.fromkeys(self._places(), 0)
         self._busy = 0
@@ -75,7 +75,7 @@ class Slots:
             return [
                 kind
                 for kind in self._wanted
-                if unit.work.next_due(kind, queues=self._queues, memory_bytes=self._limit(kind)) is not None
+                if unit.work.next_due(kind, queues=self._queues, memory_bytes=self.memory_bytes) is not None
             ]
 
     def _places(self) -> Mapping[str, int]:
@@ -92,17 +92,16 @@ class Slots:
     def _serves(self, kind: str) -> bool:
         return any(queue.startswith("calibrate") if kind in _TRAINING else queue == kind for queue in self._queues)
 
-    def _limit(self, kind: str) -> int | None:
-        return self.memory_bytes if kind in _TRAINING else None
-
     def _run(self, kind: str) -> None:
         stopping = self._worker.stopping
         while self._woken(kind):
             while not stopping.is_set() and (claim := self._claim(kind)) is not None:
                 self.look([kind])  # what is left is for the next place
-                self._worker.do(claim)
-                with self._changed:
-                    self._busy -= 1
+                try:
+                    self._worker.do(claim)
+                finally:
+                    with self._changed:
+                        self._busy -= 1
 
     def _woken(self, kind: str) -> bool:
         """Wait for a look that nobody has followed yet; False when the worker stops."""
@@ -113,7 +112,7 @@ class Slots:
         return not stopping.is_set()
 
     def _claim(self, kind: str) -> Claim | None:
-        queues, memory = self._queues, self._limit(kind)
+        queues, memory = self._queues, self.memory_bytes
         with self._changed:
             self._busy += 1
         claim = None
@@ -131,6 +130,9 @@ class Slots:
                     )
         except RegistryError as error:
             _LOG.warning("no work can be claimed: %s", error)
+            self._worker.stopping.wait(_PAUSE_S)
+        except Exception:  # a place that ends would never be missed
+            _LOG.exception("no work can be claimed")
             self._worker.stopping.wait(_PAUSE_S)
         finally:
             if claim is None:

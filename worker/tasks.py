@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import logging
+import shutil
 import threading
 import time
 from collections.abc import Callable
@@ -25,10 +27,11 @@ _LOG = logging.getLogger("fedlas.worker")
 _PAUSE_S = 5.0
 #: How long results wait for a database that is away, and how long a stopping worker tries to hand work back.
 _PUBLISH_S, _HAND_BACK_S = 3600.0, 5.0
+_TICK_S, _LONGEST_PAUSE_S = 0.5, 15.0
 #: How long checkpoints of a child that has died, or must stop, may take to be kept.
-_KEEP_DEAD_S, _KEEP_STOPPING_S = 60.0, 5.0
-#: However often a job gets further: so many attempts per allowed loss, and it is given up.
-_ATTEMPTS_PER_LOSS = 20
+_KEEP_DEAD_S, _KEEP_STOPPING_S = 10.0, 5.0
+#: Errors of a disk that takes no more; with less room than this others have filled it.
+FULL, _ROOM = (errno.ENOSPC, errno.EDQUOT), 256 * 1024**2
 #: The child's way to say that the disk is full: no fault of the upload.
 STORAGE_FULL = "storage_full"
 
@@ -74,14 +77,25 @@ class Worker:
             _LOG.info("%s cancelled", record_id)
         except Stopping:
             _LOG.info("%s handed back, this worker stops", record_id)
-            self._settle(lambda unit: step.handed_back(unit), record_id)
+            self._settle(lambda unit: step.handed_back(unit, "its worker was stopped"), record_id)
         except Unavailable as error:
-            _LOG.warning("%s is tried again in %.0f s: %s", record_id, _PAUSE_S, error)
-            self._settle(lambda unit: unit.work.hand_back(claim, after_seconds=_PAUSE_S), record_id)
+            self._postpone(step, str(error))
         except Exception as error:
+            if isinstance(error, OSError) and error.errno in FULL and self._lacks_room():
+                self._postpone(step, "the disk is full")
+                return
             _LOG.exception("%s failed in the worker itself", record_id)
             reason = f"the worker failed: {type(error).__name__}"
             self._settle(lambda unit: step.lost(unit, reason), record_id)
+
+    def _postpone(self, step: Step, reason: str) -> None:
+        """It is not the work's fault: no attempt, but not at once again either."""
+        _LOG.warning("%s is tried again in %.0f s: %s", step.record_id, _PAUSE_S, reason)
+        self._settle(lambda unit: step.handed_back(unit, reason, after_seconds=_PAUSE_S), step.record_id)
+
+    def _lacks_room(self) -> bool:
+        """Whether the disk is full of others' files; else a child has filled it, and its files are gone by now."""
+        return shutil.disk_usage(self._settings.data_dir).free < _ROOM
 
     def _attempt(self, step: Step, claim: Claim) -> None:
         settings = self._settings
@@ -98,7 +112,7 @@ class Worker:
             began = time.monotonic()
             with (
                 sandbox.private_folder(settings.work_dir) as folder,
-                Keeper(self._registry, claim, folder, tell=step.tell) as keeper,
+                Keeper(self._registry, step, folder, most_bytes=prepared.most_checkpoint_bytes) as keeper,
             ):
                 step.keep = keeper.note
                 try:
@@ -128,7 +142,9 @@ class Worker:
             result = outcome.result
             self._patiently(lambda: step.succeeded(result, folder), heart)
             _LOG.info("%s done in %.1f s", record_id, seconds)
-        elif outcome.error is not None and outcome.error["code"] != STORAGE_FULL:
+        elif outcome.error is not None and outcome.error["code"] == STORAGE_FULL:
+            raise OSError(errno.ENOSPC, "the child found the disk full")
+        elif outcome.error is not None:
             error = outcome.error
             if not error["user_error"]:
                 _LOG.error("%s failed: %s\n%s", record_id, error["code"], outcome.log)
@@ -137,13 +153,13 @@ class Worker:
         elif outcome.died == "timeout":
             self._patiently(lambda: step.failed(_timed_out(seconds)), heart)
         else:
-            reason = "the disk is full" if outcome.error else f"its process ended: {outcome.died}"
+            reason = f"its process ended: {outcome.died}"
             _LOG.warning("%s was lost (%s)\n%s", record_id, reason, outcome.log)
             self._settle(lambda unit: step.lost(unit, reason), record_id)
 
     def _patiently(self, publish: Callable[[], None], heart: Heart) -> None:
         """Publish, also if database or disk are away for a while: hours of work must not be lost for minutes."""
-        deadline = time.monotonic() + _PUBLISH_S
+        deadline, pause = time.monotonic() + _PUBLISH_S, 1.0
         while True:
             try:
                 return publish()
@@ -151,8 +167,14 @@ class Worker:
                 if time.monotonic() > deadline:
                     raise
                 _LOG.warning("cannot publish yet: %s", error)
-                self._check(heart)
-                time.sleep(1)
+                self._rest(pause, heart)
+                pause = min(2 * pause, _LONGEST_PAUSE_S)
+
+    def _rest(self, seconds: float, heart: Heart) -> None:
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            self._check(heart)
+            time.sleep(_TICK_S)
 
     def _settle(self, write: Callable[[UnitOfWork], object], record_id: str) -> None:
         """Write how the attempt ended; where that cannot be, the lease ends by itself."""
@@ -169,15 +191,17 @@ class Worker:
                 if time.monotonic() > deadline:
                     _LOG.warning("%s is left to its lease: %s", record_id, error)
                     return
-                time.sleep(0.5)
+                time.sleep(_TICK_S)
+            except Exception:
+                _LOG.exception("%s is left to its lease", record_id)
+                return
 
     def _given_up(self, claim: Claim) -> dict[str, Any] | None:
         """Why the work must not be tried again, or None."""
-        most = self._settings.max_attempts
-        if len(claim.losses) < most and claim.attempts <= _ATTEMPTS_PER_LOSS * most:
+        if len(claim.losses) < self._settings.max_attempts:
             return None
-        reasons = "; ".join(dict.fromkeys(claim.losses)) or "it never came to an end"
-        message = f"given up after {claim.attempts - 1} attempts, since its process was lost every time: {reasons}"
+        reasons = "; ".join(dict.fromkeys(claim.losses))
+        message = f"given up: its process was lost {len(claim.losses)} times without getting further ({reasons})"
         return {"code": "poisoned", "message": message, "user_error": False}
 
 

@@ -29,8 +29,10 @@ def tidy(registry: Registry, settings: WorkerSettings, stopping: threading.Event
             for upload_id in registry.forget_expired_uploads():
                 _LOG.info("%s forgotten: nothing came for a day", upload_id)
             after = _sweep(registry, timedelta(seconds=settings.sweep_grace_seconds), after)
-        except (RegistryError, OSError) as error:
+        except RegistryError as error:
             _LOG.warning("cannot tidy up: %s", error)
+        except Exception:
+            _LOG.exception("cannot tidy up")
 
 
 def _sweep(registry: Registry, grace: timedelta, after: str | None) -> str | None:

@@ -7,6 +7,7 @@ in the database. A waiter is told once; whoever wants to hear more waits anew.
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -18,6 +19,8 @@ from service.registry.contract import FINAL
 from service.registry.errors import Unavailable
 from service.registry.records import event_record
 from service.registry.unit_of_work import Registry, UnitOfWork
+
+_LOG = logging.getLogger(__name__)
 
 _INTERVAL_S = 0.2
 #: Ids in one query; more would be refused by some builds of SQLite (999 parameters).
@@ -117,6 +120,9 @@ class Waiting:
             try:
                 seen = await to_thread.run_sync(self._look, asked, limiter=self._thread, abandon_on_cancel=True)
             except Unavailable:  # those who wait go on waiting; their time runs out by itself
+                asked = []
+            except Exception:  # one job's unreadable line must not silence all others
+                _LOG.exception("those who wait cannot be told of anything just now")
                 asked = []
             for waiter in asked:
                 if (news := seen.news_for(waiter)) is not None:

@@ -7,7 +7,8 @@ from typing import Any
 
 from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url
 
-_BUSY_TIMEOUT_S = 30
+#: How long a writer waits for its turn.
+BUSY_TIMEOUT_S = 30
 #: An error that is logged shows no values: requests hold the secrets of webhooks.
 _QUIET: dict[str, Any] = {"hide_parameters": True}
 #: A process that stops in the middle of a transaction holds every other writer's turn: the server ends it after this.
@@ -27,7 +28,7 @@ def open_engine(url: str) -> Engine:
         )
     if parsed.database:
         Path(parsed.database).parent.mkdir(parents=True, exist_ok=True)
-    engine = create_engine(parsed, connect_args={"timeout": _BUSY_TIMEOUT_S}, **_QUIET)
+    engine = create_engine(parsed, connect_args={"timeout": BUSY_TIMEOUT_S}, **_QUIET)
     event.listen(engine, "connect", _prepare_sqlite)
     event.listen(engine, "begin", _begin_sqlite)
     return engine
@@ -40,7 +41,7 @@ def _open_postgresql(url: URL) -> Engine:
         pool_pre_ping=True,
         pool_size=10,
         max_overflow=30,
-        pool_timeout=_BUSY_TIMEOUT_S,
+        pool_timeout=BUSY_TIMEOUT_S,
         connect_args={"connect_timeout": _CONNECT_TIMEOUT_S, "tcp_user_timeout": 10_000, **_KEEPALIVE},
     )
     event.listen(engine, "begin", _begin_postgresql)
@@ -63,7 +64,7 @@ def _begin_postgresql(connection: Connection) -> None:
     # The same promise: without it a job that succeeded while its cancellation was being written stayed `cancelling`.
     if _writes(connection):
         connection.exec_driver_sql(
-            f"SET LOCAL lock_timeout = '{_BUSY_TIMEOUT_S}s'; "
+            f"SET LOCAL lock_timeout = '{BUSY_TIMEOUT_S}s'; "
             f"SET LOCAL idle_in_transaction_session_timeout = '{_IDLE_TIMEOUT_S}s'; "
             f"SELECT pg_advisory_xact_lock({_WRITERS_TURN})"
         )

@@ -166,6 +166,7 @@ class Work(Base):
     __tablename__ = "work"
     __table_args__ = (
         Index("ix_work_waiting", "state", "kind", "queue", "record_id"),
+        Index("ix_work_due", "state", "kind", "queue", "not_before"),
         Index("ix_work_leases", "state", "lease_expires_at"),
     )
 
@@ -177,6 +178,7 @@ class Work(Base):
     memory_bytes: Mapped[int] = mapped_column(BigInteger, default=0)  # what it needs, by an estimate
     attempts: Mapped[int] = mapped_column(default=0)
     losses: Mapped[list[Any]]  # why its process was lost, since it last got further
+    reached: Mapped[float] = mapped_column(default=0.0)  # the largest share of the whole that was ever done
     token: Mapped[int] = mapped_column(default=0)  # fencing: grows with every claim
     worker: Mapped[str | None] = mapped_column(String(200))
     lease_expires_at: Mapped[datetime | None]

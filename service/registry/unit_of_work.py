@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from contextlib import contextmanager, suppress
 from datetime import datetime
-from threading import RLock
+from threading import Lock
 
 from sqlalchemy import Engine, text
-from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
+from sqlalchemy.exc import DBAPIError, InterfaceError, InternalError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.orm import Session
 
 from service.registry.artifacts import ArtifactStore
 from service.registry.clock import database_now
-from service.registry.database import open_engine
+from service.registry.database import BUSY_TIMEOUT_S, open_engine
 from service.registry.errors import Conflict, NotFound, Unavailable
 from service.registry.migrate import is_current, migrate
 from service.registry.object_store import open_artifacts
@@ -61,6 +61,16 @@ class UnitOfWork:
         self.keys = IdempotencyKeys(session)
         self._session = session
 
+        #: Called when the transaction is over, with whether it was committed.
+        self.afterwards: list[Callable[[bool], None]] = []
+
+    def wait_again(self, record_id: str, reason: str) -> None:
+        """Work was given up: where its record says that it is running, it shows that it waits."""
+        if record_id.startswith("job_"):
+            self.jobs.wait_again(record_id, reason)
+        elif record_id.startswith("bat_"):
+            self.batches.wait_again(record_id)
+
     def now(self) -> datetime:
         """The present, as the database sees it."""
         return database_now(self._session)
@@ -79,8 +89,7 @@ class Registry:
         self.partial = PartialFiles(artifacts.uploads)
         self._engine = engine
         self._writing = engine.execution_options(writes=True)
-        # SQLite lets one writer in and whoever is lucky next; threads of this process take turns before they try.
-        self._turn: AbstractContextManager[object] = RLock() if engine.dialect.name == "sqlite" else nullcontext()
+        self._turn = Lock() if engine.dialect.name == "sqlite" else None
 
     @classmethod
     def open(cls, settings: RegistrySettings) -> Registry:
@@ -89,35 +98,52 @@ class Registry:
 
     @contextmanager
     def read(self) -> Iterator[UnitOfWork]:
-        """A consistent view; nothing is kept."""
+        """For looking; nothing is kept."""
         with Session(self._engine, expire_on_commit=False) as session, _reachable():
             yield UnitOfWork(session)
 
     @contextmanager
     def write(self) -> Iterator[UnitOfWork]:
         """Commit at the end of the block, or roll everything back if it raises; what follows from it comes after."""
-        with (
-            self._turn,
-            Session(self._writing, expire_on_commit=False) as session,
-            _reachable(),
-            session.begin(),
-        ):
-            session.connection()  # begin now: a file kept before the first statement would be kept out of turn
-            unit = UnitOfWork(session)
-            yield unit
+        unit, committed = None, False
+        try:
+            with self._in_turn(), Session(self._writing, expire_on_commit=False) as session, session.begin():
+                session.connection()  # begin now: a file kept before the first statement would be kept out of turn
+                unit = UnitOfWork(session)
+                yield unit
+            committed = True
+        finally:
+            for hear in unit.afterwards if unit else ():
+                hear(committed)
         if unit.work.rings:
             self.ring(unit.work.rings)
         if unit.jobs.unnamed:
             with suppress(Unavailable):  # the sweeper finds what is left
                 self.discard(unit.jobs.unnamed)
 
+    @contextmanager
+    def _in_turn(self) -> Iterator[None]:
+        """SQLite lets one writer in and whoever is lucky next: threads of this process take turns before they try."""
+        with _reachable():
+            if self._turn is None:
+                yield
+                return
+            if not self._turn.acquire(timeout=BUSY_TIMEOUT_S):
+                raise Unavailable("database_unavailable", "the database is busy; try again shortly")
+            try:
+                yield
+            finally:
+                self._turn.release()
+
     def discard(self, digests: Sequence[str]) -> None:
         """Delete files that no record names any more, after the transaction that took the last name away.
 
         Looked at anew inside a transaction of its own: an upload of the same content may have come in between.
         """
-        with self.write() as unit:
-            self.artifacts.remove(digest for digest in digests if not unit.datasets.is_named(digest))
+        for digest in digests:  # one by one: a bucket takes its time, and all other writers wait
+            with self.write() as unit:
+                if not unit.datasets.is_named(digest):
+                    self.artifacts.remove([digest])
 
     def forget_expired_uploads(self) -> list[str]:
         """Remove uploads that nobody has touched for a day, and what was left of those that became records."""
@@ -152,12 +178,12 @@ class Registry:
 
 @contextmanager
 def _reachable() -> Iterator[None]:
-    """Raise Unavailable where the database cannot be reached, or was lost in the middle of a transaction."""
+    """Raise Unavailable where the database cannot be reached, takes no writes, or was lost within a transaction."""
     try:
         yield
     except (DBAPIError, PoolTimeout) as error:
         if isinstance(error, DBAPIError) and not (
-            isinstance(error, OperationalError | InterfaceError) or error.connection_invalidated
+            isinstance(error, OperationalError | InterfaceError | InternalError) or error.connection_invalidated
         ):
             raise
         raise Unavailable("database_unavailable", "the database cannot be reached; try again shortly") from error

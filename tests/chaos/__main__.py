@@ -36,7 +36,8 @@ class Log:
 def main() -> int:
     """Run, print the table, and return 0 if every promise was kept, 1 if not, 130 if it was interrupted."""
     plan = _plan()
-    signal.signal(signal.SIGTERM, _as_interrupt)
+    for number in (signal.SIGINT, signal.SIGTERM):  # a shell that starts it in the background ignores the first
+        signal.signal(number, _as_interrupt)
     folder = Path(tempfile.mkdtemp(prefix="fedlas-chaos-"))
     log = Log(folder / "log.txt")
     kept = False
@@ -60,10 +61,10 @@ def _plan() -> Plan:
     parser.add_argument("--jobs", type=int, default=30, help="in flight at the start")
     parser.add_argument("--faults", type=int, default=200, help="at least")
     parser.add_argument("--minutes", type=float, default=40, help="the faults end by then at the latest")
-    parser.add_argument("--short", action="store_true", help="8 jobs, 40 faults, at most 5 minutes of them")
+    parser.add_argument("--short", action="store_true", help="8 jobs, 40 faults, two minutes of them")
     options = parser.parse_args()
     if options.short:
-        options.jobs, options.faults, options.minutes = 8, 40, 5
+        options.jobs, options.faults, options.minutes = 8, 40, 2
     return Plan(options.seed, options.jobs, options.faults, storm_seconds=60 * options.minutes)
 
 

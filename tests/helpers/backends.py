@@ -88,9 +88,17 @@ class _Servers:
         return f"s3://{self._objects.new_bucket()}"
 
 
+_stack = ExitStack()
+
+
 @cache
 def _servers() -> _Servers:
-    """Started when the first test asks; ended with this process, by the kernel if need be."""
-    stack = ExitStack()
-    atexit.register(stack.close)
-    return _Servers(stack)
+    """Started when the first test asks."""
+    atexit.register(close)
+    return _Servers(_stack)
+
+
+def close() -> None:
+    """Stop what was started, at the end of the tests; where nobody calls this, Python does when it ends."""
+    _stack.close()
+    _servers.cache_clear()

@@ -197,13 +197,17 @@ def test_losses_in_a_row_wait_longer_and_longer(registry: Registry) -> None:
         shift(registry, record_id, not_before=1)
     assert pauses == [0, 5, 15, 45, 120, 300, 300]
     held = must_claim(registry, record_id)
+    for reached, remembered in ((0.0, 7), (0.3, 0)):
+        with registry.write() as unit:
+            unit.work.prove(held, reached=reached)
+        with registry.read() as unit:
+            assert len(unit.work.of(record_id).losses) == remembered
     with registry.write() as unit:
-        unit.work.got_further(held, forgiven=False)
-    with registry.read() as unit:
-        assert len(unit.work.of(record_id).losses) == 7
-    with registry.write() as unit:
-        unit.work.got_further(held, forgiven=True)
         assert unit.work.lose(held, "once more") == 0
+    held = must_claim(registry, record_id)
+    with registry.write() as unit:
+        unit.work.prove(held, reached=0.3)
+        assert len(unit.work.of(record_id).losses) == 1, "to be where one has been is not to get further"
 
 
 def test_an_expired_lease_is_a_loss(registry: Registry) -> None:
@@ -255,7 +259,8 @@ def test_the_oldest_due_is_next(registry: Registry) -> None:
 
     def due(*queues: str, memory: int | None = None) -> str | None:
         with registry.read() as unit:
-            return unit.work.next_due("calibrate", queues=queues, memory_bytes=memory)
+            limits = {} if memory is None else {ANY_DEVICE: memory}
+            return unit.work.next_due("calibrate", queues=queues, memory_bytes=limits)
 
     assert (due(ANY_DEVICE), due(GPU_ONLY, ANY_DEVICE), due("predict"), due()) == (first, gpu, None, None)
     shift(registry, first, not_before=-60)

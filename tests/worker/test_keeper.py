@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from service.registry.errors import Unavailable
 from service.registry.ids import new_id
 from service.registry.repositories import Claim
 from service.registry.unit_of_work import Registry
 from worker.keeper import FOLDER, Keeper
+from worker.settings import WorkerSettings
+from worker.steps import step_of
 
 
 @pytest.fixture
@@ -38,10 +42,18 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path / "child"
 
 
+def keeping(registry: Registry, claim: Claim, folder: Path, *, most_bytes: int = 1000) -> Keeper:
+    """A keeper of this claim, whose child has got to the middle."""
+    settings = WorkerSettings(data_dir=folder, database_url=None, broker_url=None, artifacts=None)
+    step = step_of(claim)(registry, settings, claim)
+    step.note({"progress": {"fraction": 0.5}})
+    return Keeper(registry, step, folder, most_bytes=most_bytes)
+
+
 @pytest.fixture
 def keeper(registry: Registry, claim: Claim, folder: Path) -> Iterator[Keeper]:
     """A keeper at work."""
-    with Keeper(registry, claim, folder) as running:
+    with keeping(registry, claim, folder) as running:
         yield running
 
 
@@ -78,18 +90,89 @@ def test_newer_entries_replace_older_ones(registry: Registry, claim: Claim, keep
     assert not registry.artifacts.place(first).exists()
 
 
-def test_getting_further_forgives_and_repeating_does_not(
-    registry: Registry, claim: Claim, keeper: Keeper, folder: Path
-) -> None:
-    """An entry of a new name, or an epoch, forgives earlier losses; the same name again is no progress."""
+def test_getting_further_forgives_and_repeating_does_not(registry: Registry, claim: Claim, folder: Path) -> None:
+    """A checkpoint where no attempt has ever been forgives earlier losses; one where it had been before does not."""
     with registry.write() as unit:
-        unit.checkpoints.save(claim.record_id, "decisions", "0" * 64)
-    save(keeper, folder, "decisions", "d.json", b"again")
-    keeper.drain(10)
-    assert losses(registry, claim) == 2
-    save(keeper, folder, "running", "r.pt", b"an epoch")
-    keeper.drain(10)
+        unit.work.of(claim.record_id).reached = 0.5
+    with keeping(registry, claim, folder) as keeper:
+        save(keeper, folder, "running", "r.pt", b"again")
+        keeper.drain(10)
+        assert losses(registry, claim) == 2
+        keeper._step.note({"progress": {"fraction": 0.6}})
+        save(keeper, folder, "running", "s.pt", b"further")
+        keeper.drain(10)
     assert losses(registry, claim) == 0
+
+
+def test_what_cannot_be_kept_now_is_kept_later(
+    registry: Registry, claim: Claim, keeper: Keeper, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While the storage takes nothing entries wait, in their order; the child does not save them again."""
+
+    def refuse(*_: object, **__: object) -> None:
+        raise Unavailable("storage_unavailable", "full")
+
+    with monkeypatch.context() as full:
+        full.setattr(registry.artifacts, "stage_open", refuse)
+        save(keeper, folder, "candidate-01", "c.pt", b"done")
+        save(keeper, folder, "running", "r.pt", b"state")
+        time.sleep(0.5)
+        assert kept(registry, claim) == {}
+    keeper.drain(10)
+    assert kept(registry, claim) == {"candidate-01": b"done", "running": b"state"}
+
+
+def test_thousands_of_states_are_passed_over(registry: Registry, claim: Claim, folder: Path) -> None:
+    """Where states come faster than they are kept only the newest is, and the files of the others go."""
+    with keeping(registry, claim, folder) as keeper:
+        with keeper._changed:  # it cannot begin
+            for number in range(3000):
+                (folder / FOLDER / f"r{number}.pt").write_bytes(b"%d" % number)
+                keeper._waiting.append(("running", f"r{number}.pt"))
+            keeper._changed.notify_all()
+        keeper.drain(30)
+    assert kept(registry, claim) == {"running": b"2999"}
+    assert list((folder / FOLDER).iterdir()) == []
+
+
+def test_what_is_passed_over_is_removed_from_the_childs_folder_only(
+    registry: Registry, claim: Claim, folder: Path, tmp_path: Path
+) -> None:
+    """A journal that is a link leads no removal elsewhere."""
+    (tmp_path / "x.pt").write_bytes(b"of somebody else")
+    (folder / FOLDER).rmdir()
+    (folder / FOLDER).symlink_to(tmp_path)
+    with keeping(registry, claim, folder) as keeper:
+        with keeper._changed:
+            keeper._waiting.extend([("running", "x.pt"), ("running", "x.pt")])
+            keeper._changed.notify_all()
+        keeper.drain(10)
+    assert (tmp_path / "x.pt").read_bytes() == b"of somebody else"
+
+
+def test_what_is_too_large_is_not_kept(registry: Registry, claim: Claim, folder: Path) -> None:
+    """A sparse file costs its child nothing; it would cost the storage."""
+    with keeping(registry, claim, folder, most_bytes=100) as keeper:
+        save(keeper, folder, "running", "x.pt", bytes(101))
+        keeper.drain(10)
+        assert kept(registry, claim) == {}
+        save(keeper, folder, "running", "y.pt", bytes(100))
+        keeper.drain(10)
+    assert kept(registry, claim) == {"running": bytes(100)}
+
+
+def test_candidates_are_told_once(registry: Registry, claim: Claim, keeper: Keeper, folder: Path) -> None:
+    """What the child told before it saved is written with the entry, also where the first try fails, and only once."""
+    keeper._step.note({"event": {"type": "candidate", "data": {"name": "one"}}})
+    with pytest.raises(RuntimeError), registry.write() as unit:
+        keeper._step.tell(unit)
+        raise RuntimeError
+    for number in range(2):
+        save(keeper, folder, "decisions", f"d{number}.pt", b"d")
+        keeper.drain(10)
+    with registry.read() as unit:
+        told = [(event.type, event.data) for event in unit.events.after(claim.record_id, 0, limit=10)]
+    assert told == [("candidate", {"name": "one"})]
 
 
 def test_who_lost_the_lease_keeps_nothing(registry: Registry, claim: Claim, folder: Path) -> None:
@@ -99,10 +182,10 @@ def test_who_lost_the_lease_keeps_nothing(registry: Registry, claim: Claim, fold
         unit.work.of(claim.record_id).not_before = unit.now()
         newer = unit.work.claim(claim.record_id, worker="v", lease_seconds=60)
     assert newer is not None
-    with Keeper(registry, newer, folder) as theirs:
+    with keeping(registry, newer, folder) as theirs:
         save(theirs, folder, "running", "new.pt", b"newer")
         theirs.drain(10)
-    with Keeper(registry, claim, folder) as ours:
+    with keeping(registry, claim, folder) as ours:
         save(ours, folder, "running", "old.pt", b"older")
         ours.drain(10)
     assert kept(registry, claim) == {"running": b"newer"}
@@ -126,7 +209,7 @@ def test_only_plain_files_are_taken(registry: Registry, claim: Claim, folder: Pa
         (tmp_path / "x.pt").write_bytes(b"secret")
         (folder / FOLDER).rmdir()
         (folder / FOLDER).symlink_to(tmp_path)
-    with Keeper(registry, claim, folder) as keeper:
+    with keeping(registry, claim, folder) as keeper:
         keeper.note({"name": "running", "file": "x.pt"})
         keeper.drain(10)
     assert kept(registry, claim) == {}

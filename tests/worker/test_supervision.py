@@ -15,8 +15,9 @@ import pytest
 
 from service.registry import tables
 from service.registry.contract import PLAN, JobRequest
-from service.registry.errors import LeaseLost
+from service.registry.errors import Conflict, LeaseLost
 from service.registry.ids import new_id
+from service.registry.records import job_record
 from service.registry.unit_of_work import Registry
 from service.settings import ServiceSettings
 from tests.helpers.service import until
@@ -111,7 +112,9 @@ def slots_of(worker: Worker, registry: Registry, settings: WorkerSettings) -> It
 def reaper_of(registry: Registry, settings: WorkerSettings, name: str = "reaper") -> Reaper:
     """A watch that looks when it is told to."""
     worker = Worker(settings, registry, name=name)
-    return Reaper(registry, settings, worker, Slots(worker, registry, settings))
+    reaper = Reaper(registry, settings, worker, Slots(worker, registry, settings))
+    reaper._blind_until = 0.0  # it has been at it for long
+    return reaper
 
 
 class Recording(Worker):
@@ -173,12 +176,12 @@ def test_a_worker_takes_only_what_it_serves(registry: Registry, worker_settings:
     gpu, large = add_job(registry, queue="calibrate.gpu"), add_job(registry, memory_bytes=2**40)
     inspection, fits = add_dataset(registry), add_job(registry, memory_bytes=2**20)
     with slots_of(worker, registry, small) as slots:
-        slots.memory_bytes = 2**30
+        slots.memory_bytes = {"calibrate.cpu": 2**30}
         slots.look()
         until(lambda: state(registry, fits) == "done", seconds=10, what="what fits is done")
         assert slots.due() == []
         assert [state(registry, one) for one in (gpu, large, inspection)] == ["waiting"] * 3
-        slots.memory_bytes = None
+        slots.memory_bytes = {}
         slots.look()
         until(lambda: state(registry, large) == "done", seconds=10, what="nobody is larger")
 
@@ -188,17 +191,16 @@ def test_the_largest_worker_takes_what_is_too_large(registry: Registry, worker_s
     mine = worker_settings.model_copy(update={"worker_memory_bytes": 100})
     reaper = reaper_of(registry, mine)
     reaper.look()
-    assert reaper._slots.memory_bytes is None
+    assert reaper._slots.memory_bytes == {}
     with registry.write() as unit:
-        unit.workers.beat(
-            "large", machine="elsewhere", process="1 1", queues=["calibrate.cpu"], gpu=False, memory_bytes=200
-        )
+        for name, queue in (("large", "calibrate.cpu"), ("other", "calibrate.gpu")):
+            unit.workers.beat(name, machine="elsewhere", process="1 1", queues=[queue], gpu=False, memory_bytes=200)
     reaper._introduce()
-    assert reaper._slots.memory_bytes == 100
+    assert reaper._slots.memory_bytes == {"calibrate.cpu": 100, "calibrate.gpu": 100}
     with registry.write() as unit:
         unit.workers.forget(["large"])
     reaper._introduce()
-    assert reaper._slots.memory_bytes is None
+    assert reaper._slots.memory_bytes == {"calibrate.gpu": 100}
 
 
 def test_work_nobody_rang_for_is_found(registry: Registry, worker_settings: WorkerSettings) -> None:
@@ -332,3 +334,84 @@ def test_an_inspection_is_done_by_whoever_comes(registry: Registry, worker_setti
         assert (row.status, unit.work.of(record_id).attempts) == ("ready", 1), row.error
     assert registry.artifacts.path(str(row.prepared_sha256)).is_file()
     assert [path for path in Path(worker_settings.work_dir).rglob("*") if path.is_file()] == []
+
+
+@pytest.mark.parametrize("end", ["succeeded", "cancelled"])
+def test_who_comes_too_late_begins_nothing(registry: Registry, worker_settings: WorkerSettings, end: str) -> None:
+    """A worker that slept between its claim and its beginning does not open a job again that another has ended."""
+    job_id = add_job(registry)
+    slept = step_of(late := claimed_by(registry, job_id, "slept"))(registry, worker_settings, late)
+    with registry.write() as unit:
+        unit.work.release_held_by(["slept"], "its worker died")
+    other = claimed_by(registry, job_id, "other")
+    with registry.write() as unit:
+        unit.work.finish(other)
+        unit.jobs.change_status(unit.jobs.get(job_id), end)
+    with pytest.raises(LeaseLost):
+        slept.begin()
+    assert job(registry, job_id).status == end
+    with pytest.raises(Conflict), registry.write() as unit:
+        unit.jobs.change_status(unit.jobs.get(job_id), "running")
+
+
+def test_a_cancellation_needs_no_living_worker(registry: Registry) -> None:
+    """Work under a lease that has ended is withdrawn by whoever asks for it; under a living one it is not."""
+    ended, living = add_job(registry), add_job(registry)
+    claimed_by(registry, ended, "w", lease=-1)
+    claimed_by(registry, living, "w")
+    with registry.write() as unit:
+        assert (unit.work.withdraw(ended), unit.work.withdraw(living)) == (True, False)
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        {"stage": "foo"},
+        {"progress": "abc"},
+        {"progress": {"fraction": "x"}},
+        {"progress": {"fraction": float("inf")}},
+        {"progress": {"candidate": "\ud800"}},
+        {"event": {"type": "candidate", "data": {"name": "\ud800"}}},
+        {"event": {"type": "candidate", "data": {"name": "x" * 20_000}}},
+        {"event": {"type": "candidate", "data": {"nll": float("nan")}}},
+        {"event": {"type": "status", "data": {"status": "succeeded"}}},
+        {"event": "candidate"},
+    ],
+    ids=lambda event: str(event)[:40],
+)
+def test_a_hostile_child_writes_nothing_that_breaks_a_record(
+    registry: Registry, worker_settings: WorkerSettings, event: Json
+) -> None:
+    """What a child says is taken only as far as the job's record and events can carry it."""
+    job_id = add_job(registry, status="running")
+    claim = claimed_by(registry, job_id, "w")
+    step = step_of(claim)(registry, worker_settings, claim)
+    step.note({"stage": "training", "progress": {"fraction": 0.25}})
+    step.note(event)
+    with registry.write() as unit:
+        assert step.beat(unit) is False
+    with registry.read() as unit:
+        record = job_record(unit.jobs.get(job_id), unit.work.of(job_id))
+        assert [line.type for line in unit.events.after(job_id, 0, limit=10)] == ["stage", "progress"]
+    assert (record.stage, record.progress.fraction) == ("training", 0.25)
+    record.model_dump_json()
+
+
+def test_places_and_watch_outlive_any_error(
+    registry: Registry, worker_settings: WorkerSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An error that nobody foresaw ends neither a place nor the watch: both would never be missed."""
+    worker = Recording(worker_settings, registry, name="w")
+    worker.go_on.set()
+    monkeypatch.setattr("worker.slots._PAUSE_S", 0.01)
+    with slots_of(worker, registry, worker_settings) as slots:
+        reaper = Reaper(registry, worker_settings, worker, slots)
+        with monkeypatch.context() as broken:
+            broken.setattr(registry, "read", lambda: 1 / 0)
+            slots.look()
+            reaper.look()
+            time.sleep(0.2)
+        record_id = add_dataset(registry)
+        reaper.look()
+        until(lambda: state(registry, record_id) == "done", seconds=10, what="it is done all the same")
+        until(lambda: slots.idle, seconds=5, what="every place is free")

@@ -1,6 +1,6 @@
 """What every kind of claimed work has in common; it knows no kind of record.
 
-Everything is written in one transaction that first proves that the claim still holds.
+Everything is written in transactions that first prove that the claim still holds.
 """
 
 from __future__ import annotations
@@ -24,10 +24,11 @@ Json = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """What the child is given."""
+    """What the child is given, and how large a checkpoint of it may be."""
 
     spec: Json
     limits: Limits
+    most_checkpoint_bytes: int = 0
 
 
 class Step(ABC):
@@ -62,6 +63,11 @@ class Step(ABC):
     def note(self, event: Json) -> None:
         """Take an event of the child; what is to be written waits for the next heartbeat."""
 
+    @property
+    def reached(self) -> float:
+        """The share of the whole that the child says is done."""
+        return 0.0
+
     def tell(self, unit: UnitOfWork) -> None:
         """Write now what the child has told of, but for its progress."""
 
@@ -72,13 +78,15 @@ class Step(ABC):
     def cancelled(self, unit: UnitOfWork) -> None:
         """The child was stopped because of a cancellation."""
 
-    def handed_back(self, unit: UnitOfWork) -> None:
-        """The child was stopped because this worker stops."""
-        unit.work.hand_back(self.claim)
+    def handed_back(self, unit: UnitOfWork, reason: str, *, after_seconds: float = 0.0) -> None:
+        """Another worker, or this one later, is to do it; this was no attempt."""
+        unit.work.hand_back(self.claim, after_seconds=after_seconds)
+        unit.wait_again(self.record_id, reason)
 
     def lost(self, unit: UnitOfWork, reason: str) -> None:
         """The child has ended without a word; the work is tried again."""
         unit.work.lose(self.claim, reason)
+        unit.wait_again(self.record_id, reason)
 
     @contextmanager
     def publishing(self) -> Iterator[UnitOfWork]:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from contextlib import ExitStack
 from pathlib import Path
+from typing import get_args
 
 from service.registry import tables
 from service.registry.artifacts import StagedFile
+from service.registry.contract import Verdict
 from service.registry.ids import new_id
 from service.registry.repositories.records import now
 from service.registry.unit_of_work import UnitOfWork
@@ -30,6 +32,8 @@ class Calibrate(JobStep):
 
     def succeeded(self, result: Json, folder: Path) -> None:
         """Publish calibrated model, report, diagram and page together with the job's end."""
+        if result["verdict"] not in get_args(Verdict):
+            raise ValueError(f"the child's verdict is none: {result['verdict']!r}")
         names = ["report", "diagram", *(["page"] if "page" in result else [])]
         names += ["model"] if result["calibrated"] is not None else []
         with ExitStack() as stack:

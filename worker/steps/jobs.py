@@ -2,26 +2,33 @@
 
 from __future__ import annotations
 
+import threading
 from abc import abstractmethod
 from collections import deque
 from collections.abc import Mapping
 from contextlib import suppress
+from typing import get_args
 
 from service.registry import tables
-from service.registry.contract import JobRequest
+from service.registry.contract import JobRequest, Stage
 from service.registry.errors import NotFound
 from service.registry.repositories import Claim
+from service.registry.settings import GIBIBYTE
 from service.registry.unit_of_work import Registry, UnitOfWork
 from worker.sandbox import Limits
 from worker.settings import WorkerSettings
 from worker.steps.base import Json, Prepared, Step, ready
+from worker.steps.hearing import sound_candidate, sound_progress
 
 #: What the sender said of a model and the importer must know.
 _IMPORTING = ("output", "features", "task", "architecture", "num_classes", "preprocessing")
 
 
-#: A child that tells more than this between two heartbeats is not listened to.
-_MOST_EVENTS = 1000
+_STAGES = get_args(Stage)
+#: A race has at most a thousand candidates; a child that tells of more is not listened to.
+_MOST_CANDIDATES = 1100
+#: What a candidate answered on the calibration rows, and its network with its optimiser.
+_CHECKPOINT_BYTES, _COPIES = 2 * GIBIBYTE, 6
 #: Progress is an event when it has grown by so much, or another candidate runs: jobs may take days.
 _NEWS = 0.01
 
@@ -34,7 +41,9 @@ class JobStep(Step):
         self._stage = "inspecting"
         self._progress: Json = {}
         self._told: Json = {}
-        self._events: deque[Json] = deque(maxlen=_MOST_EVENTS)
+        self._candidates: deque[Json] = deque()
+        self._heard = 0
+        self._telling = threading.Lock()
 
     @abstractmethod
     def looks_before(self, unit: UnitOfWork, row: tables.Job, dataset: tables.Dataset) -> int:
@@ -47,6 +56,7 @@ class JobStep(Step):
     def begin(self) -> Prepared | None:
         """Mark as running; settle at once what was cancelled or cannot run."""
         with self.registry.write() as unit:
+            unit.work.prove(self.claim)
             row = unit.jobs.get(self.record_id)
             if row.status == "cancelling":
                 unit.work.finish(self.claim)
@@ -67,7 +77,7 @@ class JobStep(Step):
             saved = unit.checkpoints.of(row.id)
         spec = self._spec(row, *both, looks_before)
         journal = {"journal": self._found(saved), "checkpoint_seconds": self.settings.checkpoint_seconds}
-        return Prepared({**spec, **journal}, self.limits(row))
+        return Prepared({**spec, **journal}, self.limits(row), _CHECKPOINT_BYTES + _COPIES * both[0].bytes)
 
     def _spec(self, row: tables.Job, model: tables.Model, dataset: tables.Dataset, looks_before: int) -> Json:
         return {
@@ -99,13 +109,21 @@ class JobStep(Step):
         return found
 
     def note(self, event: Json) -> None:
-        """Remember stage, progress and what else happened; pass checkpoints on."""
-        self._stage = event.get("stage", self._stage)
-        self._progress = event.get("progress", self._progress)
-        if isinstance(event.get("event"), dict):
-            self._events.append(event["event"])
+        """Remember stage, progress and what else happened, as far as they are what they seem; pass checkpoints on."""
+        if event.get("stage") in _STAGES:
+            self._stage = event["stage"]
+        if (progress := sound_progress(event.get("progress"))) is not None:
+            self._progress = progress
+        if (candidate := sound_candidate(event.get("event"))) is not None and self._heard < _MOST_CANDIDATES:
+            self._heard += 1
+            self._candidates.append(candidate)
         if "checkpoint" in event:
             self.keep(event["checkpoint"])
+
+    @property
+    def reached(self) -> float:
+        """The share that is done."""
+        return float(self._progress.get("fraction", 0.0))
 
     def beat(self, unit: UnitOfWork) -> bool:
         """Write stage, progress and events."""
@@ -116,16 +134,25 @@ class JobStep(Step):
         if progress := self._progress:
             unit.jobs.show(row, self._stage, progress)
             if _is_news(progress, self._told):
-                self._told = progress
                 unit.events.add(row.id, "progress", progress)
+                unit.afterwards.append(lambda committed: self._told_of(progress if committed else self._told))
         return False
 
     def tell(self, unit: UnitOfWork) -> None:
-        """Write what happened beside the progress."""
-        for _ in range(len(self._events)):
-            event = self._events.popleft()
-            if event.get("type") == "candidate" and isinstance(event.get("data"), dict):
-                unit.events.add(self.record_id, "candidate", event["data"])
+        """Write which candidates have ended: once, also where a transaction fails or two threads come at once."""
+        self._telling.acquire()
+        candidates = list(self._candidates)
+        unit.afterwards.append(lambda committed: self._told_candidates(len(candidates) if committed else 0))
+        for candidate in candidates:
+            unit.events.add(self.record_id, "candidate", candidate)
+
+    def _told_candidates(self, number: int) -> None:
+        for _ in range(number):
+            self._candidates.popleft()
+        self._telling.release()
+
+    def _told_of(self, progress: Json) -> None:
+        self._told = progress
 
     def failed(self, error: Json) -> None:
         """The job ends without a result."""
@@ -136,16 +163,6 @@ class JobStep(Step):
         """The job ends because somebody asked for it."""
         unit.work.finish(self.claim)
         unit.jobs.change_status(unit.jobs.get(self.record_id), "cancelled")
-
-    def handed_back(self, unit: UnitOfWork) -> None:
-        """The job waits for another worker."""
-        super().handed_back(unit)
-        unit.jobs.wait_again(self.record_id, "its worker was stopped")
-
-    def lost(self, unit: UnitOfWork, reason: str) -> None:
-        """The job waits to be tried again."""
-        super().lost(unit, reason)
-        unit.jobs.wait_again(self.record_id, reason)
 
 
 def _is_news(progress: Json, told: Json) -> bool:

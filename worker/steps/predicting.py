@@ -9,6 +9,7 @@ from service.registry.unit_of_work import Registry, UnitOfWork
 from worker.sandbox import Limits
 from worker.settings import WorkerSettings
 from worker.steps.base import Json, Prepared, Step, ready
+from worker.steps.hearing import sound_progress
 
 
 class Predict(Step):
@@ -23,6 +24,7 @@ class Predict(Step):
     def begin(self) -> Prepared | None:
         """Mark as running; settle at once what cannot run."""
         with self.registry.write() as unit:
+            unit.work.prove(self.claim)
             row = unit.batches.get(self.record_id)
             both = ready(unit, row.model_id, row.dataset_id)
             if both is None:
@@ -43,7 +45,7 @@ class Predict(Step):
 
     def note(self, event: Json) -> None:
         """Remember progress."""
-        self._progress = event.get("progress", self._progress)
+        self._progress = sound_progress(event.get("progress")) or self._progress
 
     def beat(self, unit: UnitOfWork) -> bool:
         """Write progress."""

@@ -187,6 +187,8 @@ class Jobs(_Records[tables.Job]):
 
     def change_status(self, row: tables.Job, status: str) -> None:
         """Set the status and tell of it; without a result the test rows have shown nobody anything."""
+        if row.status in FINAL:
+            raise Conflict("already_finished", f"{row.id} has already {row.status}")
         moment = database_now(self.session)
         row.status = status
         row.history = [*row.history, {"status": status, "at": moment.isoformat()}]
@@ -242,11 +244,19 @@ class Batches(_Records[tables.Batch]):
 
     def change_status(self, row: tables.Batch, status: str) -> None:
         """Set the status and its times."""
+        if row.status in FINAL:
+            raise Conflict("already_finished", f"{row.id} has already {row.status}")
         row.status = status
         if status == "running" and row.started_at is None:
             row.started_at = database_now(self.session)
         if status in FINAL:
             row.finished_at = database_now(self.session)
+
+    def wait_again(self, record_id: str) -> None:
+        """Its process is no more, and another will begin."""
+        row = self.get(record_id)
+        if row.status == "running":
+            self.change_status(row, "queued")
 
     def fail(self, row: tables.Batch, error: Json) -> None:
         """The batch ended without a result."""

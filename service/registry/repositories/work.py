@@ -5,11 +5,11 @@ The row is the truth and the broker a doorbell: a lost or doubled message is har
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from sqlalchemy import ColumnElement, select, update
+from sqlalchemy import ColumnElement, and_, or_, select, update
 from sqlalchemy.orm import Session
 
 from service.registry.clock import database_now
@@ -115,38 +115,46 @@ class WorkQueue:
         queues: Collection[str],
         worker: str,
         lease_seconds: float,
-        memory_bytes: int | None = None,
+        memory_bytes: Mapping[str, int] | None = None,
     ) -> Claim | None:
-        """Take the oldest work of this kind that is due in one of these queues and needs no more memory; or None."""
+        """Take the oldest work of this kind that is due in one of these queues; None if there is none.
+
+        Args:
+            memory_bytes: by queue, how much the work may need; without limit where a queue is not named.
+        """
         record_id = self.next_due(kind, queues=queues, memory_bytes=memory_bytes)
         return None if record_id is None else self.claim(record_id, worker=worker, lease_seconds=lease_seconds)
 
-    def next_due(self, kind: str, *, queues: Collection[str], memory_bytes: int | None = None) -> str | None:
+    def next_due(
+        self, kind: str, *, queues: Collection[str], memory_bytes: Mapping[str, int] | None = None
+    ) -> str | None:
         """The oldest work of this kind that may be claimed now."""
-        due = [Work.state == "waiting", Work.kind == kind, Work.not_before <= database_now(self.session)]
-        if memory_bytes is not None:
-            due.append(Work.memory_bytes <= memory_bytes)
-        # One queue after the other: an index that begins with it then ends at the first row.
-        oldest = (
-            self.session.scalar(
-                select(Work.record_id).where(Work.queue == queue, *due).order_by(Work.record_id).limit(1)
-            )
-            for queue in queues
-        )
-        return next((record_id for record_id in oldest if record_id is not None), None)
+        # Thousands of messages may wait for hours, and little else ever waits for a moment.
+        order = Work.not_before if kind == WORK_KINDS["msg"] else Work.record_id
+        for queue in queues:  # one after the other: an index that begins with the queue ends at the first row
+            due = [Work.queue == queue, Work.not_before <= database_now(self.session)]
+            if memory_bytes is not None and queue in memory_bytes:
+                due.append(Work.memory_bytes <= memory_bytes[queue])
+            oldest = select(Work.record_id).where(Work.state == "waiting", Work.kind == kind, *due)
+            found = self.session.scalar(oldest.order_by(order).limit(1))
+            if found is not None:
+                return found
+        return None
 
     def renew(self, claim: Claim, *, lease_seconds: float) -> None:
         """Go on holding the work; raises LeaseLost if somebody else claimed it."""
         moment = database_now(self.session)
         self._mine(claim, lease_expires_at=moment + timedelta(seconds=lease_seconds))
 
-    def got_further(self, claim: Claim, *, forgiven: bool) -> None:
+    def prove(self, claim: Claim, *, reached: float = 0.0) -> None:
         """Something of the work is written in this same transaction; raises LeaseLost if it may not be.
 
         Args:
-            forgiven: the work has never been here before, so that what was lost on the way no longer counts.
+            reached: the share of the whole that is done. Where no attempt has ever been, earlier losses are forgiven.
         """
-        self._mine(claim, state="claimed", **({"losses": []} if forgiven else {}))
+        self._mine(claim, state="claimed")
+        further = update(Work).where(Work.record_id == claim.record_id, Work.reached < reached)
+        self.session.execute(further.values(losses=[], reached=reached))
 
     def hand_back(self, claim: Claim, *, after_seconds: float = 0.0) -> None:
         """Give the work up through no fault of its own: this was no attempt. Raises LeaseLost."""
@@ -184,10 +192,11 @@ class WorkQueue:
         self._mine(claim, state="done")
 
     def withdraw(self, record_id: str) -> bool:
-        """Close work that nobody is doing; False if somebody holds it."""
+        """Close work that nobody is doing, or that a silent worker held; False if somebody holds it."""
+        ended = and_(Work.state == "claimed", Work.lease_expires_at < database_now(self.session))
         withdrawn = self.session.execute(
             update(Work)
-            .where(Work.record_id == record_id, Work.state.in_(("waiting", "blocked")))
+            .where(Work.record_id == record_id, or_(Work.state.in_(("waiting", "blocked")), ended))
             .values(state="done")
             .returning(Work.record_id)
         ).one_or_none()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import sqlalchemy as sa
 from alembic import op
 
@@ -9,6 +11,12 @@ revision = "0004"
 down_revision = "0003"
 
 _TIME = sa.DateTime(timezone=True)
+_ADDED: dict[str, sa.types.TypeEngine[Any]] = {
+    "queue": sa.String(length=32),
+    "memory_bytes": sa.BigInteger(),
+    "losses": sa.JSON(),
+    "reached": sa.Double(),
+}
 
 
 def upgrade() -> None:
@@ -18,12 +26,14 @@ def upgrade() -> None:
         work.add_column(sa.Column("queue", sa.String(length=32), nullable=False, server_default="inspect"))
         work.add_column(sa.Column("memory_bytes", sa.BigInteger(), nullable=False, server_default="0"))
         work.add_column(sa.Column("losses", sa.JSON(), nullable=False, server_default="[]"))
+        work.add_column(sa.Column("reached", sa.Double(), nullable=False, server_default="0"))
     op.execute("UPDATE work SET queue = 'calibrate.cpu' WHERE kind IN ('calibrate', 'plan')")
     op.execute("UPDATE work SET queue = 'predict' WHERE kind = 'predict'")
     with op.batch_alter_table("work") as work:  # the defaults were for rows that exist already
-        for name, kind in (("queue", sa.String(length=32)), ("memory_bytes", sa.BigInteger()), ("losses", sa.JSON())):
+        for name, kind in _ADDED.items():
             work.alter_column(name, server_default=None, existing_type=kind, existing_nullable=False)
     op.create_index("ix_work_waiting", "work", ["state", "kind", "queue", "record_id"], unique=False)
+    op.create_index("ix_work_due", "work", ["state", "kind", "queue", "not_before"], unique=False)
     op.create_index("ix_work_leases", "work", ["state", "lease_expires_at"], unique=False)
     op.create_table(
         "workers",
@@ -81,9 +91,10 @@ def downgrade() -> None:
     for name in ("deliveries", "events", "checkpoints", "workers"):
         op.drop_table(name)
     op.drop_index("ix_work_leases", table_name="work")
+    op.drop_index("ix_work_due", table_name="work")
     op.drop_index("ix_work_waiting", table_name="work")
     with op.batch_alter_table("work") as work:
-        for name in ("losses", "memory_bytes", "queue"):
+        for name in _ADDED:
             work.drop_column(name)
         work.alter_column("not_before", new_column_name="rung_at", existing_type=_TIME)
     op.create_index("ix_work_open", "work", ["state", "rung_at"], unique=False)
