@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from fedlas.race.journal import FolderJournal
+from fedlas.race.journal import FolderJournal, Journal
 
 Json = dict[str, Any]
 Emit = Callable[[Json], None]
@@ -43,9 +43,14 @@ def repeat_exactly() -> None:
         torch.use_deterministic_algorithms(True, warn_only=True)
 
 
-def journal_of(spec: Json, folder: Path, emit: Emit) -> FolderJournal:
-    """What earlier attempts have saved, and a folder for what this one saves, of which the supervisor is told."""
-    known = {name: Path(entry["file"]) for name, entry in spec.get("journal", {}).items()}
+def journal_of(spec: Json, folder: Path, emit: Emit) -> Journal:
+    """What earlier attempts have saved, and a folder for what this one saves, of which the supervisor is told.
+
+    Without either, where nobody supervises.
+    """
+    if "journal" not in spec:
+        return Journal()
+    known = {name: Path(entry["file"]) for name, entry in spec["journal"].items()}
     given = {"request": asked(spec["request"]), "profile": spec["model"]["profile"], **digests(spec)}
     key = hashlib.sha256(json.dumps(given, sort_keys=True).encode()).hexdigest()
 
