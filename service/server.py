@@ -12,6 +12,7 @@ import logging
 import resource
 import socket
 import sys
+import time
 from collections.abc import Sequence
 from types import FrameType
 
@@ -19,6 +20,8 @@ import uvicorn
 
 from service.api.dependencies import Parts
 from service.app import create_app
+from service.registry.errors import Unavailable
+from service.registry.unit_of_work import Registry
 from service.settings import ServiceSettings
 
 _LOG = logging.getLogger("fedlas.api")
@@ -82,6 +85,7 @@ def run(settings: ServiceSettings, *, sockets: Sequence[socket.socket] = (), gra
             settings.host,
         )
     _allow_many_connections()
+    _await_database(settings)
     app = create_app(settings)
     config = uvicorn.Config(
         app,
@@ -104,3 +108,17 @@ def _allow_many_connections() -> None:
     most = _MOST_FILES if hard == resource.RLIM_INFINITY else min(hard, _MOST_FILES)
     if soft != resource.RLIM_INFINITY and soft < most:
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
+
+
+def _await_database(settings: ServiceSettings) -> None:
+    """A database that is away for a moment is no reason to end; a signal ends the waiting."""
+    registry = Registry.open(settings)
+    while True:
+        try:
+            registry.migrate()
+            break
+        except Unavailable as error:
+            reason = str(error.__cause__ or error).partition("\n")[0]
+            _LOG.warning("waiting for the database: %s", reason)
+            time.sleep(1.0)
+    registry.close()

@@ -19,6 +19,11 @@ def pytest_configure() -> None:
     torch.set_num_threads(1)
 
 
+def pytest_sessionfinish() -> None:
+    """Servers that tests shared end with the tests."""
+    backends.close()
+
+
 @pytest.fixture
 def settings(tmp_path: Path) -> Iterator[ServiceSettings]:
     """Settings whose everything is the test's own, on the backends that are tested, whatever the environment says."""

@@ -157,8 +157,9 @@ class Registry:
         return forgotten
 
     def migrate(self) -> None:
-        """Bring the tables up to date; only the service does this."""
-        migrate(self._engine)
+        """Bring the tables up to date; only the service does this. Raises Unavailable."""
+        with _reachable():
+            migrate(self._engine)
 
     def is_current(self) -> bool:
         """Whether the tables are those this code expects."""

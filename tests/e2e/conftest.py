@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.helpers import backends
 from tests.helpers.service import Service, serving
 from tests.helpers.uploads import Uploads
 
@@ -19,20 +17,14 @@ Json = dict[str, Any]
 @pytest.fixture(scope="session")
 def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     """A service that tests share and leave as they found it."""
-    with _running(tmp_path_factory.mktemp("service") / "data") as running:
+    with serving(tmp_path_factory.mktemp("service") / "data") as running:
         yield running
 
 
 @pytest.fixture
 def own_service(tmp_path: Path) -> Iterator[Service]:
     """A service of the test's own, to be killed."""
-    with _running(tmp_path / "data", FEDLAS_HEARTBEAT_SECONDS="0.5") as running:
-        yield running
-
-
-@contextmanager
-def _running(data_dir: Path, **environment: str) -> Iterator[Service]:
-    with backends.place(data_dir) as place, serving(data_dir, **backends.environment(place), **environment) as running:
+    with serving(tmp_path / "data", FEDLAS_HEARTBEAT_SECONDS="0.5") as running:
         yield running
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import sqlite3
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +38,7 @@ def runs_again(service: Service, job_id: str) -> bool:
 
 def left_over_files(service: Service) -> list[Path]:
     """Files that belong to no record."""
-    folders = [service.data_dir / name for name in ("work", "artifacts/incoming")]
+    folders = [service.data_dir / "work", service.stored / "incoming"]
     return [path for folder in folders for path in folder.rglob("*") if path.is_file()]
 
 
@@ -101,6 +100,7 @@ def test_child_that_always_dies(tmp_path: Path, uploads: Uploads) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.embedded
 def test_killed_broker_and_api(own_service: Service, uploads: Uploads) -> None:
     """A broker or API that is killed is started again; what was ordered meanwhile is done."""
     model = own_service.inspected("models", uploads["digits.onnx"])
@@ -118,6 +118,7 @@ def test_killed_broker_and_api(own_service: Service, uploads: Uploads) -> None:
     assert own_service.calibrated(model, dataset)["attempts"] == 1
 
 
+@pytest.mark.embedded
 def test_killed_serve_takes_everything_along(tmp_path: Path, uploads: Uploads) -> None:
     """After SIGKILL of `fedlas serve` no part runs on; started again at once, it does the open job."""
     with serving(tmp_path / "data", **QUICK_BEATS) as service:
@@ -151,9 +152,7 @@ def test_stopping_hands_work_back(tmp_path: Path, uploads: Uploads) -> None:
         service.stop()
         assert list((service.data_dir / "run").glob("*.pid")) == []
         assert left_over_files(service) == []
-        with sqlite3.connect(service.data_dir / "registry.sqlite") as database:
-            row = database.execute("SELECT state, attempts FROM work WHERE record_id = ?", (second["id"],)).fetchone()
-        database.close()
+        (row,) = service.rows("SELECT state, attempts FROM work WHERE record_id = :id", id=second["id"])
         assert row == ("waiting", 0)
         service.start()
         assert service.get(f"/v1/models/{model['id']}") == model

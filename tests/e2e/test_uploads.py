@@ -90,7 +90,7 @@ def test_killed_between_pieces(killed: Service, uploads: Uploads) -> None:
     model = created(killed, "models", finished(killed, path, uploads["digits.onnx"]))
     assert dataset["sha256"] == hashlib.sha256(content).hexdigest()
     assert killed.calibrated(model, dataset, method="temperature")["calibrated_model_id"]
-    assert list((killed.data_dir / "artifacts" / "uploads").iterdir()) == []
+    assert list((killed.stored / "uploads").iterdir()) == []
 
 
 def created(service: Service, kind: str, upload: str) -> Json:
@@ -137,7 +137,7 @@ def test_two_pieces_at_once(service: Service) -> None:
             assert (second.status_code, second.json()["code"]) == (409, "upload_busy")
         connection.sendall(CONTENT[3 * MEBIBYTE :])
         assert connection.recv(100).startswith(b"HTTP/1.1 204 ")
-    stored = service.data_dir / "artifacts" / path.replace("/v1/", "")
+    stored = service.stored / path.replace("/v1/", "")
     assert stored.read_bytes() == CONTENT
     assert service.client.delete(path).status_code == 204
     assert not stored.exists()
@@ -146,7 +146,7 @@ def test_two_pieces_at_once(service: Service) -> None:
 def test_forgotten_after_a_day(service: Service) -> None:
     """An upload to which nothing came for a day is removed by the worker, with its file."""
     path = announced(service, 10)
-    stored = service.data_dir / "artifacts" / path.replace("/v1/", "")
+    stored = service.stored / path.replace("/v1/", "")
     yesterday = time.time() - 25 * 3600
     os.utime(stored, (yesterday, yesterday))
     until(lambda: service.client.head(path).status_code == 404, seconds=30, what="the worker has looked")
