@@ -25,6 +25,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from worker.machine import is_gone, process_mark
+
 _PASSED_ON = (
     "PATH", "LANG", "LC_ALL", "TZ", "LD_LIBRARY_PATH", "PYTHONPATH", "VIRTUAL_ENV", "OMP_NUM_THREADS",
     "OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE", "CUDA_VISIBLE_DEVICES", "NVIDIA_VISIBLE_DEVICES",
@@ -65,15 +67,14 @@ class Outcome:
 
 
 def worker_name() -> str:
-    """Host and process: who holds a lease, and whose folders are whose."""
-    return f"{socket.gethostname()}-{os.getpid()}"
+    """Host and process (its id and start): who holds a lease, and whose folders are whose."""
+    return f"{socket.gethostname()}-{process_mark(os.getpid()).replace(' ', '-')}"
 
 
 def clear_left_overs(root: Path) -> None:
     """Remove the folders of workers of this host that are gone: a killed worker cannot tidy up."""
     for folder in root.glob(f"{socket.gethostname()}-*"):
-        pid = folder.name.rpartition("-")[2]
-        if pid.isdigit() and not Path(f"/proc/{pid}").exists():
+        if is_gone(folder.name.removeprefix(f"{socket.gethostname()}-").replace("-", " ")):
             _remove(folder)
 
 

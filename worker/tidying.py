@@ -1,5 +1,5 @@
 """Removes what nobody needs any more: uploads that nobody finished, old
-idempotency keys, and stored files that no record names.
+idempotency keys, folders of dead workers, and stored files that no record names.
 
 Every worker does this, since what is half-written lies on its own disk; in a thread of its own, since a bucket may be
 slow. Nothing waits for it.
@@ -14,6 +14,7 @@ from datetime import timedelta
 from service.registry.errors import RegistryError
 from service.registry.sweeping import sweep
 from service.registry.unit_of_work import Registry
+from worker.sandbox import clear_left_overs
 from worker.settings import WorkerSettings
 
 _LOG = logging.getLogger("fedlas.worker")
@@ -24,6 +25,7 @@ def tidy(registry: Registry, settings: WorkerSettings, stopping: threading.Event
     after: str | None = None
     while not stopping.wait(settings.sweep_seconds):
         try:
+            clear_left_overs(settings.work_dir)  # of those whose children were not dead yet when we started
             with registry.write() as unit:
                 unit.keys.forget_old()
             for upload_id in registry.forget_expired_uploads():

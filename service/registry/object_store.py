@@ -149,12 +149,16 @@ class ObjectStore(ArtifactStore):
             if descriptor is not None:
                 return descriptor
             with storing(), turn(self._turns, digest, done=place.exists):
-                if not place.exists():
-                    self._fetch(digest)
+                if not place.exists() and (fetched := self._fetch(digest)) is not None:
+                    return fetched
         raise Unavailable("storage_unavailable", f"copies of {digest[:12]}… are removed as soon as they are fetched")
 
-    def _fetch(self, digest: str) -> None:
-        """Make a copy, seen by nobody until it is whole and its content is what was stored."""
+    def _fetch(self, digest: str) -> int | None:
+        """Make a copy, seen by nobody until it is whole and its content is what was stored.
+
+        Returns a descriptor that has kept it from being evicted since before it could be seen; None where somebody else
+        was first.
+        """
         descriptor, name = tempfile.mkstemp(dir=self.incoming)
         copy = Path(name)
         try:
@@ -167,11 +171,21 @@ class ObjectStore(ArtifactStore):
                 if hashlib.file_digest(file, "sha256").hexdigest() != digest:
                     message = f"the stored file {digest[:12]}… is damaged: its content has another digest"
                     raise Unavailable("artifact_damaged", message)
-            super().adopt(copy, digest)
-            self._added(self.place(digest).stat().st_size)
+            held = take(copy)
+            assert held is not None, "nobody else knows it yet"
+            try:
+                super().adopt(copy, digest)
+                self._added(os.fstat(held).st_size)
+            except BaseException:
+                os.close(held)
+                raise
         finally:
             copy.unlink(missing_ok=True)
         self._make_room()
+        if os.fstat(held).st_nlink:
+            return held
+        os.close(held)
+        return None
 
     def _added(self, size: int) -> None:
         with self._measuring:

@@ -24,7 +24,7 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
 @pytest.fixture
 def own_service(tmp_path: Path) -> Iterator[Service]:
     """A service of the test's own, to be killed."""
-    with serving(tmp_path / "data", FEDLAS_HEARTBEAT_SECONDS="0.5") as running:
+    with serving(tmp_path / "data", FEDLAS_HEARTBEAT_SECONDS="0.5", FEDLAS_SWEEP_SECONDS="2") as running:
         yield running
 
 

@@ -62,7 +62,7 @@ def test_killed_worker(own_service: Service, training: Json) -> None:
     until(lambda: runs_again(own_service, training["id"]), seconds=RESTART_S, what="the job runs again")
     assert own_service.pid("worker") != worker
     ends_once(own_service, training["id"])
-    assert left_over_files(own_service) == [], "nothing of the first attempt is left on the disk"
+    until(lambda: left_over_files(own_service) == [], seconds=30, what="nothing of the first attempt is on the disk")
 
 
 def test_killed_training_child(own_service: Service, training: Json) -> None:
