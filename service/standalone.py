@@ -112,7 +112,8 @@ def running(settings: ServiceSettings) -> Iterator[list[Part]]:
     with contextlib.ExitStack() as stack:
         stack.enter_context(_only_one(run_dir / "serve.lock"))
         with contextlib.suppress(Unavailable):
-            open_artifacts(settings).clear_left_overs(older_than=timedelta())  # at most a killed serve's API still is, for its last 30 s
+            # Nobody else is at work in this folder, but for a killed service's API in its last 30 s.
+            open_artifacts(settings).clear_left_overs(older_than=timedelta())
         listener = stack.enter_context(_listening(settings))
         parts = _parts(settings, run_dir, listener, stack)
         for part in parts:
