@@ -13,6 +13,7 @@ from fastapi_offline import FastAPIOffline
 from starlette.middleware import Middleware
 
 from service.api import (
+    batches,
     calibrators,
     datasets,
     deliveries,
@@ -40,6 +41,10 @@ _SMALL_BODY_BYTES = 4 * 1024**2
 _FORM_OVERHEAD_BYTES = 1024**2
 _UPLOAD_PATHS = frozenset({"/v1/datasets", "/v1/models", "/v1/calibrators"})
 _PIECES = "/v1/uploads/"
+_RESOURCES = (
+    *(uploads, datasets, models, jobs, events, deliveries, calibrators),
+    *(predictions, batches, names, operations),
+)
 
 
 def create_app(settings: ServiceSettings) -> FastAPI:
@@ -71,7 +76,7 @@ def create_app(settings: ServiceSettings) -> FastAPI:
     app.state.parts = parts
     problems.install(app)
     app.openapi = lambda: openapi_document(app)  # type: ignore[method-assign]
-    for resource in (uploads, datasets, models, jobs, events, deliveries, calibrators, predictions, names, operations):
+    for resource in _RESOURCES:
         app.include_router(resource.router)
     return app
 

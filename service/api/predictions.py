@@ -1,26 +1,18 @@
-"""Predictions: at once over the rows of a request, or by a worker over a stored dataset."""
+"""`/v1/models/{model}/predict`: predictions at once, over the rows of a request."""
 
 from __future__ import annotations
 
-from typing import Annotated
-
-from fastapi import APIRouter, Query, Request, Response
+from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, Field, JsonValue
 from pydantic_core import from_json, to_json
 from starlette.concurrency import run_in_threadpool
 
-from service.api.creation import still_inspecting
-from service.api.dependencies import After, Limit, PartsDep, Wait, created, long_poll, still_open, tagged
-from service.api.idempotency import IdempotencyKey, Key, create_together
+from service.api.dependencies import PartsDep
 from service.inference.answers import AnswerOptions, answer, check_options, needed_outputs
 from service.inference.inputs import parse_inputs
-from service.inference.results import read_page
 from service.registry import tables
-from service.registry.contract import BatchRecord, BatchRequest, Page, Strict
-from service.registry.errors import Conflict, InvalidRequest, NotFound, UnknownReference
-from service.registry.ids import new_id
-from service.registry.records import batch_record
-from service.registry.repositories.records import now
+from service.registry.contract import Strict
+from service.registry.errors import Conflict, InvalidRequest
 from service.registry.unit_of_work import UnitOfWork
 
 router = APIRouter(tags=["predictions"])
@@ -95,7 +87,7 @@ class Predictions(BaseModel):
 
 
 #: Of a request, what is not about its rows.
-_OPTIONS = ("top_k", "abstain_below", "max_error", "coverage", "decision")
+OPTIONS = ("top_k", "abstain_below", "max_error", "coverage", "decision")
 _PREDICT_BODY = {
     "requestBody": {
         "required": True,
@@ -117,7 +109,7 @@ def _predict(parts: PartsDep, model: str, raw: bytes) -> Response:
     if row.status != "ready" or row.profile is None or row.served_sha256 is None:
         raise Conflict("model_not_ready", f"{row.id} is {row.status}; only ready models predict")
     body = _parse(raw)
-    options = AnswerOptions(**{name: getattr(body, name) for name in _OPTIONS})
+    options = AnswerOptions(**{name: getattr(body, name) for name in OPTIONS})
     check_options(row.profile, options)
     arrays = parse_inputs(
         body.inputs,
@@ -147,71 +139,3 @@ def find_model(unit: UnitOfWork, id_or_name: str) -> tables.Model:
     """The model with this id or published name; raises NotFound."""
     model_id = id_or_name if id_or_name.startswith("mdl_") else unit.names.resolve(id_or_name)
     return unit.models.get(model_id)
-
-
-@router.post("/v1/predictions", status_code=202, response_model=BatchRecord)
-async def create_batch(parts: PartsDep, body: BatchRequest, key: IdempotencyKey = None) -> Response:
-    """Order predictions for every row of a stored dataset."""
-
-    def make(unit: UnitOfWork) -> BatchRecord:
-        try:
-            model = find_model(unit, body.model)
-        except NotFound as error:
-            raise UnknownReference(error.code, error.message, field="model") from error
-        dataset = unit.datasets.find(body.dataset_id)
-        if dataset is None:
-            message = f"there is no dataset {body.dataset_id!r}"
-            raise UnknownReference("unknown_dataset", message, field="dataset_id")
-        options = body.model_dump(include=set(_OPTIONS))
-        if model.profile is not None:  # else the worker checks, once the model has been inspected
-            check_options(model.profile, AnswerOptions(**options))
-        row = tables.Batch(
-            id=new_id("bat"),
-            status="queued",
-            created_at=now(),
-            model_id=model.id,
-            dataset_id=body.dataset_id,
-            options=options,
-            progress={},
-        )
-        unit.batches.add(row)
-        return batch_record(row, unit.work.open(row.id, blocked=still_inspecting(model, dataset)))
-
-    answer = await create_together(parts, Key.of("predictions", key), [body.model_dump_json()], make)
-    return created(answer, "/v1/predictions", 202)
-
-
-@router.get("/v1/predictions")
-def list_batches(parts: PartsDep, limit: Limit = 20, after: After = None) -> Page[BatchRecord]:
-    """List batches, newest first."""
-    with parts.registry.read() as unit:
-        rows, has_more = unit.batches.page(limit=limit, after=after)
-        return Page(data=[batch_record(row, unit.work.of(row.id)) for row in rows], has_more=has_more)
-
-
-@router.get("/v1/predictions/{batch_id}", response_model=BatchRecord)
-async def get_batch(request: Request, parts: PartsDep, batch_id: str, wait: Wait = None) -> Response:
-    """Return one batch; `wait` returns as soon as it has ended."""
-
-    def read() -> BatchRecord:
-        with parts.registry.read() as unit:
-            row = unit.batches.get(batch_id)
-            return batch_record(row, unit.work.of(row.id))
-
-    record = await long_poll(parts, read, wait)
-    return tagged(request, record, headers=still_open(record))
-
-
-RowCursor = Annotated[int | None, Query(ge=-1, description="Continue after this row.")]
-
-
-@router.get("/v1/predictions/{batch_id}/results")
-def get_results(parts: PartsDep, batch_id: str, limit: Limit = 100, after: RowCursor = None) -> Page[Prediction]:
-    """One page of a batch's predictions, in the dataset's order; 409 before it has ended."""
-    with parts.registry.read() as unit:
-        row = unit.batches.get(batch_id)
-    if row.results_sha256 is None:
-        raise Conflict("no_results", f"{batch_id} is {row.status}; results exist once it has succeeded")
-    path = parts.registry.artifacts.path(row.results_sha256)
-    rows, has_more = read_page(path, start=0 if after is None else after + 1, limit=limit)
-    return Page(data=[Prediction.model_validate(item) for item in rows], has_more=has_more)

@@ -32,18 +32,33 @@ def are_images(rows: Sequence[object]) -> bool:
 
 
 def image_rows(rows: Sequence[object], spec: Mapping[str, Any], preprocessing: Mapping[str, Any] | None) -> np.ndarray:
-    """The model's rows (N, *row) for `{"b64": …}` each.
+    """The model's rows (N, *row) for `{"b64": …}` each; raises as `decoded`."""
+    steps = _steps(spec, preprocessing)
+    return _decoded([_file(number, row) for number, row in enumerate(rows)], spec, steps)
+
+
+def decoded(files: Sequence[bytes], spec: Mapping[str, Any], preprocessing: Mapping[str, Any] | None) -> np.ndarray:
+    """The model's rows (N, *row) for image files.
 
     Raises:
         InvalidRequest: `no_preprocessing`, or `bad_image` with its row.
         TooLarge: `too_many_pixels`, `too_many_rows`.
     """
+    return _decoded(files, spec, _steps(spec, preprocessing))
+
+
+def _steps(spec: Mapping[str, Any], preprocessing: Mapping[str, Any] | None) -> Preprocessing:
     if preprocessing is None:
         needed = f"needed are rows of numbers of shape {spec['shape'][1:]}"
         message = f"the model has no preprocessing, so it takes no image files; {needed}"
         raise InvalidRequest("no_preprocessing", message, field="inputs")
-    steps = Preprocessing.parse(preprocessing)
-    files = [_file(number, row) for number, row in enumerate(rows)]
+    return Preprocessing.parse(preprocessing)
+
+
+def _decoded(files: Sequence[bytes], spec: Mapping[str, Any], steps: Preprocessing) -> np.ndarray:
+    for row, file in enumerate(files):
+        if len(file) > MAX_IMAGE_BYTES:
+            raise _bad_image(row, f"the file has more than {MAX_IMAGE_BYTES >> 20} MiB")
     _check_pixels(files)
     try:
         _check_memory(len(files), preprocess_all(files[:1], steps, workers=1)[0])

@@ -21,7 +21,7 @@ def parse_inputs(
     Raises InvalidRequest with the expected shape, and TooLarge for more than `max_rows` rows.
     """
     by_name = _by_name(value, specs)
-    _check_row_counts(by_name, max_rows)
+    check_row_counts({name: len(rows) for name, rows in by_name.items()}, max_rows)
     return {spec["name"]: _rows(by_name[spec["name"]], spec, preprocessing) for spec in specs}
 
 
@@ -40,10 +40,11 @@ def _by_name(value: object, specs: Sequence[Spec]) -> dict[str, list[object]]:
     return value
 
 
-def _check_row_counts(by_name: Mapping[str, list[object]], max_rows: int) -> None:
-    counts = {name: len(rows) for name, rows in by_name.items()}
+def check_row_counts(counts: Mapping[str, int], max_rows: int) -> None:
+    """Refuse inputs (name → number of rows) that differ in it, have no row, or too many; raises as `parse_inputs`."""
     if len(set(counts.values())) > 1:
-        raise InvalidRequest("wrong_inputs", f"inputs differ in their number of rows: {counts}", field="inputs")
+        found = f"inputs differ in their number of rows: {dict(counts)}"
+        raise InvalidRequest("wrong_inputs", found, field="inputs")
     count = next(iter(counts.values()))
     if count == 0:
         raise InvalidRequest("empty_inputs", "inputs holds no row; at least one is needed", field="inputs")
@@ -57,13 +58,28 @@ def _rows(rows: list[object], spec: Spec, preprocessing: Mapping[str, Any] | Non
 
 
 def _array(rows: list[object], spec: Spec) -> np.ndarray:
-    name, dtype, expected = spec["name"], np.dtype(spec["dtype"]), spec["shape"]
     try:
         array = np.asarray(rows)
     except ValueError:
         array = np.empty(0, dtype=object)
     if array.dtype.kind not in "iufb":
         _explain_bad_rows(rows, spec)
+    return fit(array, spec)
+
+
+def fit(array: np.ndarray, spec: Spec) -> np.ndarray:
+    """Rows of any number type as the model takes them: cast where nothing but precision is lost, never scaled.
+
+    Args:
+        array: (N, *row) of bool, integers or floats.
+        spec: the model's input: name, dtype, shape with "N" first.
+
+    Raises:
+        InvalidRequest: `wrong_shape`, `wrong_dtype` or `non_finite`, with what was found and what is needed.
+    """
+    name, dtype, expected = spec["name"], np.dtype(spec["dtype"]), spec["shape"]
+    if array.dtype.kind not in "iufb":
+        _fail("wrong_dtype", spec, f"values of type {array.dtype}")
     if array.dtype.kind == "b" and dtype.kind != "b":
         _fail("wrong_dtype", spec, "true/false values")
     if not _fits(array.shape, expected):
@@ -73,6 +89,8 @@ def _array(rows: list[object], spec: Spec) -> np.ndarray:
     if array.dtype.kind == "f" and not np.isfinite(array).all():
         row = int(np.argwhere(~np.isfinite(array))[0][0])
         raise InvalidRequest("non_finite", f"input {name!r}, row {row}: NaN or infinity", field="inputs")
+    if array.dtype == dtype:
+        return array
     with np.errstate(over="ignore", invalid="ignore"):  # what does not fit is answered below
         cast = array.astype(dtype)
     if dtype.kind == "f" and not np.isfinite(cast).all():

@@ -1,0 +1,91 @@
+"""`/v1/predictions`: predictions by a worker over a stored dataset."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, Query, Request, Response
+
+from service.api.creation import still_inspecting
+from service.api.dependencies import After, Limit, PartsDep, Wait, created, long_poll, still_open, tagged
+from service.api.idempotency import IdempotencyKey, Key, create_together
+from service.api.predictions import OPTIONS, Prediction, find_model
+from service.inference.answers import AnswerOptions, check_options
+from service.inference.results import read_page
+from service.registry import tables
+from service.registry.contract import BatchRecord, BatchRequest, Page
+from service.registry.errors import Conflict, NotFound, UnknownReference
+from service.registry.ids import new_id
+from service.registry.records import batch_record
+from service.registry.repositories.records import now
+from service.registry.unit_of_work import UnitOfWork
+
+router = APIRouter(tags=["predictions"])
+
+
+@router.post("/v1/predictions", status_code=202, response_model=BatchRecord)
+async def create_batch(parts: PartsDep, body: BatchRequest, key: IdempotencyKey = None) -> Response:
+    """Order predictions for every row of a stored dataset."""
+
+    def make(unit: UnitOfWork) -> BatchRecord:
+        try:
+            model = find_model(unit, body.model)
+        except NotFound as error:
+            raise UnknownReference(error.code, error.message, field="model") from error
+        dataset = unit.datasets.find(body.dataset_id)
+        if dataset is None:
+            message = f"there is no dataset {body.dataset_id!r}"
+            raise UnknownReference("unknown_dataset", message, field="dataset_id")
+        options = body.model_dump(include=set(OPTIONS))
+        if model.profile is not None:  # else the worker checks, once the model has been inspected
+            check_options(model.profile, AnswerOptions(**options))
+        row = tables.Batch(
+            id=new_id("bat"),
+            status="queued",
+            created_at=now(),
+            model_id=model.id,
+            dataset_id=body.dataset_id,
+            options=options,
+            progress={},
+        )
+        unit.batches.add(row)
+        return batch_record(row, unit.work.open(row.id, blocked=still_inspecting(model, dataset)))
+
+    answer = await create_together(parts, Key.of("predictions", key), [body.model_dump_json()], make)
+    return created(answer, "/v1/predictions", 202)
+
+
+@router.get("/v1/predictions")
+def list_batches(parts: PartsDep, limit: Limit = 20, after: After = None) -> Page[BatchRecord]:
+    """List batches, newest first."""
+    with parts.registry.read() as unit:
+        rows, has_more = unit.batches.page(limit=limit, after=after)
+        return Page(data=[batch_record(row, unit.work.of(row.id)) for row in rows], has_more=has_more)
+
+
+@router.get("/v1/predictions/{batch_id}", response_model=BatchRecord)
+async def get_batch(request: Request, parts: PartsDep, batch_id: str, wait: Wait = None) -> Response:
+    """Return one batch; `wait` returns as soon as it has ended."""
+
+    def read() -> BatchRecord:
+        with parts.registry.read() as unit:
+            row = unit.batches.get(batch_id)
+            return batch_record(row, unit.work.of(row.id))
+
+    record = await long_poll(parts, read, wait)
+    return tagged(request, record, headers=still_open(record))
+
+
+RowCursor = Annotated[int | None, Query(ge=-1, description="Continue after this row.")]
+
+
+@router.get("/v1/predictions/{batch_id}/results")
+def get_results(parts: PartsDep, batch_id: str, limit: Limit = 100, after: RowCursor = None) -> Page[Prediction]:
+    """One page of a batch's predictions, in the dataset's order; 409 before it has ended."""
+    with parts.registry.read() as unit:
+        row = unit.batches.get(batch_id)
+    if row.results_sha256 is None:
+        raise Conflict("no_results", f"{batch_id} is {row.status}; results exist once it has succeeded")
+    path = parts.registry.artifacts.path(row.results_sha256)
+    rows, has_more = read_page(path, start=0 if after is None else after + 1, limit=limit)
+    return Page(data=[Prediction.model_validate(item) for item in rows], has_more=has_more)
