@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -44,11 +45,19 @@ def tensor(name: str, column: Any, *, first: int, width: int | None = None, fill
     rows = np.arange(first, first + len(column))
     if isinstance(column.type, pa.FixedShapeTensorType):
         _check_present(name, column, rows)
+        _check_permutation(name, column.type.permutation)
         dense: Array = column.to_numpy_ndarray()
         return dense
     if width is None or fill is None:
         return _dense(name, stored(column), rows)
     return _padded(name, stored(column), rows, width, fill)
+
+
+def _check_permutation(name: str, order: Sequence[int] | None) -> None:
+    """One that is not its own inverse (NHWC seen as NCHW) is read wrongly by pyarrow's `to_numpy_ndarray`."""
+    if order is not None and [order[place] for place in order] != list(range(len(order))):
+        found = f"'{name}' has tensors whose dimensions are stored in the order {list(order)}"
+        raise BadDataset("unsupported_dtype", f"{found}; send them as they lie in memory (numpy.ascontiguousarray)")
 
 
 def _dense(name: str, column: Any, rows: Integers) -> Array:

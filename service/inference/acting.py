@@ -61,6 +61,8 @@ def acting(
     the value that can be reached), `invalid_request` for unknown classes, wrong shapes and impossible numbers.
     """
     names = profile["class_names"]
+    if max_error is None and coverage is None and decision is None:
+        return Acting(names)
     wishes: dict[str, Any] = {"class_names": names, "positive": positive_index(profile)}
     if max_error is not None or coverage is not None:
         guarantees = _guarantees(profile, "coverage" if max_error is None else "max_error")

@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from service.inference.acting import acting, positive_index
+from service.inference.acting import Acting, acting, positive_index
+from service.inference.outputs import Outputs, completed
 from service.registry.errors import InvalidRequest
 
 
@@ -33,9 +34,7 @@ def check_options(profile: Mapping[str, Any], options: AnswerOptions) -> None:
     acting(profile, max_error=options.max_error, coverage=options.coverage, decision=options.decision)
 
 
-def answer(
-    outputs: Mapping[str, np.ndarray], profile: Mapping[str, Any], options: AnswerOptions
-) -> list[dict[str, Any]]:
+def answer(outputs: Outputs, profile: Mapping[str, Any], options: AnswerOptions) -> list[dict[str, Any]]:
     """Return one prediction per row.
 
     `outputs` holds logits (N, K) before the calibrator, probabilities (N, K) after it, confidence (N,) and, where the
@@ -45,24 +44,25 @@ def answer(
     options that this model cannot keep.
     """
     wishes = acting(profile, max_error=options.max_error, coverage=options.coverage, decision=options.decision)
-    names = profile["class_names"]
-    probs, confidences = outputs["probabilities"], outputs["confidence"].astype(np.float64)
-    _refuse_non_finite(confidences, outputs["logits"])
-    indices = probs.argmax(axis=1)
+    if "index" not in outputs:
+        outputs = completed(dict(outputs))
+    check_finite(outputs)
+    names, probs, confidences = profile["class_names"], outputs["probabilities"], outputs["confidence"].tolist()
+    threshold = abstention_threshold(options, wishes)
+    indices = outputs["index"].tolist()
     columns: dict[str, Sequence[Any]] = {
         "label": [names[index] for index in indices],
-        "index": indices.tolist(),
-        "confidence": confidences.tolist(),
-        "uncalibrated_confidence": _max_softmax(outputs["logits"]).tolist(),
-        "abstain": (confidences < max(options.abstain_below or 0.0, wishes.threshold)).tolist(),
+        "index": indices,
+        "confidence": confidences,
+        "uncalibrated_confidence": outputs["uncalibrated_confidence"].tolist(),
+        "abstain": [confidence < threshold for confidence in confidences],
     }
     if profile.get("task") == "binary":
         columns["probability"] = probs[:, positive_index(profile)].tolist()
     if "familiarity" in outputs:
-        # A distance that overflows is as far as can be.
-        columns["familiarity"] = np.nan_to_num(outputs["familiarity"], nan=0.0).tolist()
+        columns["familiarity"] = familiarity(outputs).tolist()
     if options.top_k is not None:
-        columns["top_k"] = _top_k(probs, names, min(options.top_k, probs.shape[1]))
+        columns["top_k"] = _top_k(probs, names, options.top_k)
     if options.coverage is not None:
         columns["prediction_set"] = wishes.prediction_sets(probs)
     if (decisions := wishes.decisions(probs)) is not None:
@@ -71,22 +71,32 @@ def answer(
     return [dict(zip(keys, row, strict=True)) for row in zip(*columns.values(), strict=True)]
 
 
-def _refuse_non_finite(confidences: np.ndarray, logits: np.ndarray) -> None:
-    broken = np.flatnonzero(~(np.isfinite(confidences) & np.isfinite(logits).all(axis=1)))
-    if broken.size:
-        message = f"row {broken[0]}: the model's own numbers overflow on these values; no confidence can be given"
+def abstention_threshold(options: AnswerOptions, wishes: Acting) -> float:
+    """The confidence below which the service abstains: what the client names, or what its `max_error` needs."""
+    return max(options.abstain_below or 0.0, wishes.threshold)
+
+
+def familiarity(outputs: Outputs) -> np.ndarray:
+    """(N,) as it is told: a distance that overflows is as far as can be."""
+    return np.nan_to_num(outputs["familiarity"], nan=0.0)
+
+
+def check_finite(outputs: Outputs) -> None:
+    """Raise InvalidRequest `non_finite_output` with the first row whose numbers are none."""
+    finite = outputs.get("finite")
+    if finite is not None and not finite.all():
+        row = int(np.flatnonzero(~finite)[0])
+        message = f"row {row}: the model's own numbers overflow on these values; no confidence can be given"
         raise InvalidRequest("non_finite_output", message, field="inputs")
 
 
-def _max_softmax(logits: np.ndarray) -> np.ndarray:
-    """max softmax(s) = 1 / Σ exp(s − max s), in float64."""
-    shifted = logits.astype(np.float64) - logits.max(axis=1, keepdims=True)
-    confidences: np.ndarray = 1.0 / np.exp(shifted).sum(axis=1)
-    return confidences
+def best_classes(probs: np.ndarray, k: int) -> np.ndarray:
+    """(N, k) indices of the most probable classes, the best first; of equal ones the first."""
+    return np.argsort(-probs, axis=1, kind="stable")[:, :k]
 
 
-def _top_k(probs: np.ndarray, names: list[str], k: int) -> list[list[dict[str, Any]]]:
-    best = np.argsort(-probs, axis=1, kind="stable")[:, :k]
+def _top_k(probs: np.ndarray, names: Sequence[str], k: int) -> list[list[dict[str, Any]]]:
+    best = best_classes(probs, k)
     values = np.take_along_axis(probs, best, axis=1)
     return [
         [

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 
 from service.inference.images import are_images, image_rows
+from service.inference.lists import only_numbers, packed, shape_of
 from service.registry.errors import InvalidRequest, TooLarge
 
 Spec = Mapping[str, Any]  # name, dtype, shape with "N" first
@@ -58,12 +59,14 @@ def _rows(rows: list[object], spec: Spec, preprocessing: Mapping[str, Any] | Non
 
 
 def _array(rows: list[object], spec: Spec) -> np.ndarray:
-    try:
-        array = np.asarray(rows)
-    except ValueError:
-        array = np.empty(0, dtype=object)
-    if array.dtype.kind not in "iufb":
+    array = packed(rows, spec["shape"][1:], spec["dtype"])
+    if array is not None:
+        return array
+    if not only_numbers(rows) or shape_of(rows) is None:
         _explain_bad_rows(rows, spec)
+    array = np.asarray(rows)
+    if array.dtype.kind not in "iufb":  # integers beyond 64 bits
+        _fail("wrong_dtype", spec, "a number that is too large")
     return fit(array, spec)
 
 
@@ -84,7 +87,7 @@ def fit(array: np.ndarray, spec: Spec) -> np.ndarray:
         _fail("wrong_dtype", spec, "true/false values")
     if not _fits(array.shape, expected):
         _fail("wrong_shape", spec, f"rows of shape {_shown(array.shape[1:])}")
-    if dtype.kind in "iu" and array.dtype.kind == "f":
+    if dtype.kind in "iu" and array.dtype.kind == "f" and array.size:
         _fail("wrong_dtype", spec, f"values with decimals, for example {array.flat[0]}")
     if array.dtype.kind == "f" and not np.isfinite(array).all():
         row = int(np.argwhere(~np.isfinite(array))[0][0])
@@ -100,24 +103,17 @@ def fit(array: np.ndarray, spec: Spec) -> np.ndarray:
     return cast
 
 
-def _explain_bad_rows(rows: list[object], spec: Spec) -> None:
+def _explain_bad_rows(rows: list[object], spec: Spec) -> NoReturn:
     """Name the first row that is not like what is needed."""
     for number, row in enumerate(rows):
-        array = np.asarray(row, dtype=object) if not isinstance(row, list) else _ragged_safe(row)
-        if array is None:
+        shape = shape_of(row)
+        if shape is None:
             _fail("wrong_shape", spec, f"a ragged list in row {number}")
-        elif not _fits((1, *array.shape), spec["shape"]):
-            _fail("wrong_shape", spec, f"shape {_shown(array.shape)} in row {number}")
-        elif array.dtype.kind not in "iufb":
+        if not _fits((1, *shape), spec["shape"]):
+            _fail("wrong_shape", spec, f"shape {_shown(shape)} in row {number}")
+        if not only_numbers(row):
             _fail("wrong_dtype", spec, f"something that is no number in row {number}")
     _fail("wrong_shape", spec, "rows of different shapes")
-
-
-def _ragged_safe(row: list[object]) -> np.ndarray | None:
-    try:
-        return np.asarray(row)
-    except ValueError:
-        return None
 
 
 def _fits(shape: Sequence[int], expected: Sequence[int | str]) -> bool:
@@ -126,7 +122,7 @@ def _fits(shape: Sequence[int], expected: Sequence[int | str]) -> bool:
     )
 
 
-def _fail(code: str, spec: Spec, found: str) -> None:
+def _fail(code: str, spec: Spec, found: str) -> NoReturn:
     needed = f"rows of shape {_row_shape(spec)} with dtype {spec['dtype']}"
     raise InvalidRequest(code, f"input {spec['name']!r}: found {found}; needed are {needed}", field="inputs")
 

@@ -4,12 +4,15 @@ RegistryError
 ├── NotFound             no record has this id (or what was asked of it does not exist)
 ├── UnknownReference     a request names a record that does not exist
 ├── InvalidRequest       a request is well formed but cannot be carried out
+│   └── UnsupportedFormat  its body is in no format that is read
 ├── Conflict             the record's state forbids it
 │   ├── KeyInFlight      another request with the same idempotency key is still running
 │   └── OffsetMismatch   a piece of an upload does not begin where the upload ends
 ├── KeyReused            an idempotency key came back with other content
 ├── TooLarge             more bytes or rows than the operator allows
 ├── NotYetAvailable      part of the contract that this version does not carry out
+├── Overloaded           too much waits already; `retry_after` seconds later there may be room
+├── DeadlineExceeded     the answer would come later than the client can use it
 ├── Stalled              a client began to send and then sent nothing more
 ├── WorkFailed           a worker could not finish what a request waits for, and the sender cannot mend it
 ├── LeaseLost            another worker owns the work now; nothing more may be written
@@ -41,6 +44,10 @@ class InvalidRequest(RegistryError):
     """A request is well formed but cannot be carried out."""
 
 
+class UnsupportedFormat(InvalidRequest):
+    """A request's body is in no format that is read."""
+
+
 class Conflict(RegistryError):
     """The record's state forbids what was asked."""
 
@@ -67,6 +74,18 @@ class TooLarge(RegistryError):
 
 class NotYetAvailable(RegistryError):
     """Part of the contract that this version does not carry out."""
+
+
+class Overloaded(RegistryError):
+    """Too much waits already; after `retry_after` seconds there may be room."""
+
+    def __init__(self, code: str, message: str, *, retry_after: int) -> None:
+        super().__init__(code, message)
+        self.retry_after = retry_after
+
+
+class DeadlineExceeded(RegistryError):
+    """The answer would come later than the client can use it."""
 
 
 class Stalled(RegistryError):

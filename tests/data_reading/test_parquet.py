@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from fedlas.data import read_dataset
+from fedlas.data.tensors import tensor
 from fedlas.errors import BadDataset
 
 N = 200
@@ -216,3 +217,12 @@ def test_every_compression_is_read(compression: str, tmp_path: Path) -> None:
     """The numbers do not depend on how pages are packed."""
     path = parquet(tmp_path, {"cubes": TENSORS["nested lists"]}, compression=compression, data_page_version="2.0")
     np.testing.assert_array_equal(read_dataset(path).inputs["cubes"], CUBES)
+
+
+def test_tensors_that_pyarrow_would_read_wrongly_are_refused() -> None:
+    """A permutation that is not its own inverse (NHWC seen as NCHW) is told of, with what to send instead."""
+    kind = pa.fixed_shape_tensor(pa.float32(), [2, 3, 4], permutation=[2, 0, 1])
+    storage = pa.FixedSizeListArray.from_arrays(pa.array(np.zeros(48, dtype=np.float32)), 24)
+    with pytest.raises(BadDataset) as caught:
+        tensor("x", pa.ExtensionArray.from_storage(kind, storage), first=0)
+    assert (caught.value.code, "ascontiguousarray" in caught.value.message) == ("unsupported_dtype", True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from typing import Any
 
 import numpy as np
@@ -117,3 +118,28 @@ def test_whole_numbers_for_floats_and_small_integers() -> None:
     for value in (256, -1):
         with pytest.raises(InvalidRequest, match="does not fit uint8"):
             parse([[value]], spec)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32", "float64", "int8", "int64", "uint8"])
+def test_the_quick_way_and_the_careful_one_agree(dtype: str) -> None:
+    """What the quick reader takes is what NumPy would have made of it, in every type."""
+    rows = [[[1, 2], [3, 4]], [[5, 6], [7, 100]]]
+    spec = {"name": "x", "dtype": dtype, "shape": ["N", 2, "L"]}
+    found = parse_inputs(rows, [spec], max_rows=10)["x"]
+    assert (found.dtype, found.tolist()) == (np.dtype(dtype), rows)
+
+
+def test_a_long_text_among_numbers_costs_no_memory() -> None:
+    """One long text is found before anybody makes an array of texts, each as long as it."""
+    row: list[Any] = [0.5] * 1000
+    row[700] = "x" * 1_000_000  # as an array of texts: 4 GB
+    spec = {"name": "x", "dtype": "float32", "shape": ["N", 1000]}
+    tracemalloc.start()
+    try:
+        with pytest.raises(InvalidRequest) as caught:
+            parse_inputs([[0.5] * 1000, row], [spec], max_rows=10)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert (caught.value.code, "row 1" in caught.value.message) == ("wrong_dtype", True)
+    assert peak < 10_000_000

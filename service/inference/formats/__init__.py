@@ -1,0 +1,78 @@
+"""Request formats of `predict` besides JSON: a body becomes the arrays that a model takes; it knows no HTTP.
+
+`npy` and `npz` read numpy's files, `arrow` (with `messages` and `columns`) Arrow streams, `multipart` forms of image
+files; `options` reads what is asked for beside the rows, and `intake` knows what the model takes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+
+from service.inference.formats.arrow import read_arrow
+from service.inference.formats.intake import Intake
+from service.inference.formats.multipart import media_type, read_form
+from service.inference.formats.npy import read_npy
+from service.inference.formats.npz import is_zip, read_npz
+from service.inference.formats.options import Options, from_query, merged
+from service.registry.errors import InvalidRequest, UnsupportedFormat
+
+Arrays = dict[str, np.ndarray]
+
+
+def read(
+    content_type: str, query: bytes, body: bytes, profile: Mapping[str, Any], *, max_rows: int
+) -> tuple[Arrays, Options]:
+    """Read a request whose body is not JSON.
+
+    Args:
+        content_type: the header, with its parameters.
+        query: what stands behind the question mark, still encoded.
+        profile: of the model; `inputs` and `preprocessing` are looked at.
+
+    Returns:
+        One array (N, *row) per input of the model, in its type, C-contiguous, aligned, perhaps read-only: rows that
+        need no cast are those of the body itself. And the options that were given, as JSON values whose ranges are
+        unchecked.
+
+    Raises:
+        UnsupportedFormat: `unsupported_media_type`.
+        InvalidRequest: as `parse_inputs` does; `invalid_npy`, `invalid_npz`, `invalid_arrow`, `invalid_form` for
+            damaged bodies, `object_array` for pickles, `invalid_request` for options.
+        TooLarge: `too_many_rows`, `too_many_pixels`, `archive_bomb`.
+    """
+    kind, boundary = media_type(content_type)
+    options = from_query(query)
+    intake = Intake.of(profile, max_rows)
+    if kind == "multipart/form-data":
+        files, more = read_form(body, boundary, intake)
+        return intake.images(files), merged(options, more)
+    reader = _READERS.get(kind)
+    if reader is None:
+        found = f"{kind[:100]!r} is not understood" if kind else "the body has no Content-Type"
+        raise UnsupportedFormat("unsupported_media_type", f"{found}; accepted are {', '.join(ACCEPTED)}")
+    if not body:
+        raise InvalidRequest("empty_inputs", f"the body is empty; {kind} is needed", field="inputs")
+    return reader(body, intake), options
+
+
+def _numpy(body: bytes, intake: Intake) -> Arrays:
+    """One array, or an archive of them, told by the content."""
+    return read_npz(body, intake) if is_zip(body) else read_npy(body, intake)
+
+
+def _image(body: bytes, intake: Intake) -> Arrays:
+    return intake.images([body])
+
+
+_IMAGES = ("image/png", "image/jpeg", "image/webp", "image/bmp")
+_READERS: dict[str, Callable[[bytes, Intake], Arrays]] = {
+    "application/x-npy": _numpy,
+    "application/x-npz": _numpy,
+    "application/vnd.apache.arrow.stream": read_arrow,
+    **dict.fromkeys(_IMAGES, _image),
+}
+#: All media types that a predict request may have.
+ACCEPTED = ("application/json", *_READERS, "multipart/form-data")

@@ -1,0 +1,97 @@
+"""What is asked for beside the rows, from a query string or a form; it does not judge whether values are possible."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from urllib.parse import parse_qsl
+
+from pydantic_core import from_json
+
+from service.registry.errors import InvalidRequest
+
+Options = dict[str, object]
+
+_NUMBER: tuple[type, ...] = (int, float)
+_OBJECT: tuple[type, ...] = (dict,)
+#: Name → the types its JSON value may have.
+NAMES: dict[str, tuple[type, ...]] = {
+    "top_k": _NUMBER,
+    "abstain_below": _NUMBER,
+    "max_error": _NUMBER + _OBJECT,
+    "coverage": _NUMBER + _OBJECT,
+    "decision": _OBJECT,
+}
+#: The part of a form that holds all options as one JSON object.
+PART = "options"
+
+_WORDS = {_NUMBER: "a number", _OBJECT: "a JSON object", _NUMBER + _OBJECT: "a number or a JSON object"}
+_MAX_CHARACTERS = 1 << 16
+
+
+def from_query(query: bytes) -> Options:
+    """The options in a query string.
+
+    Raises:
+        InvalidRequest: `invalid_request`, with the field, for names that are unknown or come twice and for values that
+            are no JSON of the needed kind.
+    """
+    if not query:
+        return {}
+    try:
+        pairs = parse_qsl(query.decode("ascii"), keep_blank_values=True, strict_parsing=True, errors="strict")
+    except ValueError as error:
+        message = f"the query string cannot be read: {error}"
+        raise InvalidRequest("invalid_request", message[:300]) from error
+    return merged(*({name: from_text(name, text)} for name, text in pairs))
+
+
+def from_text(name: str, text: str) -> object:
+    """The value of one option; raises as `from_query`."""
+    _check_name(name)
+    return _checked(name, _parsed(name, text))
+
+
+def from_part(text: str) -> Options:
+    """The options in the JSON object of a form's part; null is as good as nothing; raises as `from_query`."""
+    content = _parsed(PART, text)
+    if not isinstance(content, dict):
+        raise _refused(PART, f"needed is {_WORDS[_OBJECT]}; found {text[:100]!r}")
+    for name in content:
+        _check_name(name)
+    return {name: _checked(name, value) for name, value in content.items() if value is not None}
+
+
+def merged(*parts: Mapping[str, object]) -> Options:
+    """All options together; raises where one is given twice."""
+    options: Options = {}
+    for part in parts:
+        for name, value in part.items():
+            if name in options:
+                raise _refused(name, "it is given more than once")
+            options[name] = value
+    return options
+
+
+def _parsed(name: str, text: str) -> object:
+    if len(text) > _MAX_CHARACTERS:
+        raise _refused(name, f"it has {len(text)} characters; at most {_MAX_CHARACTERS}")
+    try:
+        return from_json(text, allow_inf_nan=False)
+    except ValueError as error:
+        raise _refused(name, f"{text[:100]!r} is no JSON: {error}") from error
+
+
+def _checked(name: str, value: object) -> object:
+    if isinstance(value, bool) or not isinstance(value, NAMES[name]):
+        raise _refused(name, f"needed is {_WORDS[NAMES[name]]}; found {str(value)[:100]!r}")
+    return value
+
+
+def _check_name(name: str) -> None:
+    if name not in NAMES:
+        message = f"{name[:100]!r} is no option; known are {', '.join(NAMES)}"
+        raise InvalidRequest("invalid_request", message, field=name[:100])
+
+
+def _refused(name: str, what: str) -> InvalidRequest:
+    return InvalidRequest("invalid_request", f"{name}: {what}", field=name)

@@ -1,0 +1,101 @@
+"""Server and models as the protocol describes them, and as Triton's configuration does; it knows no HTTP."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from service.inference.oip.datatypes import BYTES, datatype_name
+from service.inference.oip.outputs import always_there
+
+Json = dict[str, Any]
+Profile = Mapping[str, Any]
+
+PLATFORM = "onnxruntime_onnx"
+#: In Triton's words, which clients look for.
+EXTENSIONS = (
+    "binary_tensor_data",
+    "classification",
+    "model_configuration",
+    "model_repository",
+    "model_repository(unload_dependents)",
+    "statistics",
+)
+_OUTPUT_TYPES: Mapping[str, str] = {
+    "label": BYTES,
+    "index": "INT64",
+    "uncalibrated_confidence": "FP64",
+    "abstain": "BOOL",
+}
+
+
+def server_metadata(version: str) -> Json:
+    """Of `GET /v2`."""
+    return {"name": "fedlas", "version": version, "extensions": list(EXTENSIONS)}
+
+
+def model_metadata(profile: Profile, name: str, versions: Sequence[str]) -> Json:
+    """Of `GET /v2/models/{name}`: the inputs as numbers, and the outputs that need no parameter."""
+    return {
+        "name": name,
+        "versions": list(versions),
+        "platform": PLATFORM,
+        "inputs": [
+            {
+                "name": spec["name"],
+                "datatype": datatype_name(spec["dtype"]),
+                "shape": [-1, *_sizes(spec["shape"][1:])],
+            }
+            for spec in profile["inputs"]
+        ],
+        "outputs": [
+            {"name": output, "datatype": datatype, "shape": [-1, *row]} for output, datatype, row in _outputs(profile)
+        ],
+    }
+
+
+def model_config(profile: Profile, name: str, *, max_rows: int) -> Json:
+    """Of `GET /v2/models/{name}/config`: what Triton's tools read, without the batch dimension, as there."""
+    return {
+        "name": name,
+        "platform": PLATFORM,
+        "backend": "onnxruntime",
+        "runtime": "",
+        "version_policy": {"all": {}},
+        "max_batch_size": max_rows,
+        "input": [
+            {"name": spec["name"], **_configured(datatype_name(spec["dtype"]), _sizes(spec["shape"][1:]))}
+            for spec in profile["inputs"]
+        ],
+        "output": [{"name": output, **_configured(datatype, row)} for output, datatype, row in _outputs(profile)],
+        "dynamic_batching": {
+            "preferred_batch_size": [],
+            "max_queue_delay_microseconds": 0,
+            "preserve_ordering": False,
+        },
+        "instance_group": [],
+        "default_model_filename": "",
+        "parameters": {},
+    }
+
+
+def _outputs(profile: Profile) -> list[tuple[str, str, list[int]]]:
+    """Name, datatype and the shape of a row."""
+    classes = len(profile["class_names"])
+    rows: Mapping[str, list[int]] = {
+        "probabilities": [classes],
+        "logits": [classes],
+        "features": [profile["features"]["dim"]],
+    }
+    return [(name, _OUTPUT_TYPES.get(name, "FP32"), rows.get(name, [])) for name in always_there(profile)]
+
+
+def _sizes(shape: Sequence[int | str]) -> list[int]:
+    """Sizes that the model leaves open are -1."""
+    return [size if isinstance(size, int) else -1 for size in shape]
+
+
+def _configured(datatype: str, row: list[int]) -> Json:
+    """A configuration has no empty shapes: one value to a row is [1], reshaped to nothing."""
+    kind = "TYPE_STRING" if datatype == BYTES else f"TYPE_{datatype}"
+    return {"data_type": kind, "dims": row} if row else {"data_type": kind, "dims": [1], "reshape": {"shape": []}}

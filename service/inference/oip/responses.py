@@ -1,0 +1,57 @@
+"""Arrays become an answer of the protocol, in JSON and binary tensors; it knows no model and no HTTP."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import orjson
+
+from service.inference.oip.datatypes import datatype_name
+from service.inference.oip.requests import Scalar, Wanted
+from service.inference.oip.tensors import packed
+
+
+def encode(
+    outputs: Mapping[str, np.ndarray],
+    wanted: Sequence[Wanted],
+    *,
+    name: str,
+    version: str,
+    id: str | None,
+    parameters: Mapping[str, Scalar] | None = None,
+) -> tuple[bytes, int | None]:
+    """The body, and the length of the JSON at its beginning where binary tensors follow it (else None).
+
+    `outputs` are arrays of any shape, of numbers that are finite, booleans or (dtype object) texts. Numbers in JSON are
+    the shortest that are the same again when read as the output's datatype. `name` and `version` are the model's.
+    """
+    tensors: list[dict[str, Any]] = []
+    binary: list[bytes | memoryview] = []
+    for output in wanted:
+        array = outputs[output.name]
+        tensor: dict[str, Any] = {
+            "name": output.name,
+            "datatype": datatype_name(array.dtype),
+            "shape": array.shape,
+        }
+        if output.binary:
+            binary.append(packed(array))
+            tensor["parameters"] = {"binary_data_size": len(binary[-1])}
+        else:
+            tensor["data"] = _listed(array)
+        tensors.append(tensor)
+    content: dict[str, Any] = {"model_name": name, "model_version": version, "outputs": tensors}
+    if id is not None:
+        content["id"] = id
+    if parameters:
+        content["parameters"] = parameters
+    header = orjson.dumps(content, option=orjson.OPT_SERIALIZE_NUMPY)
+    return (b"".join((header, *binary)), len(header)) if binary else (header, None)
+
+
+def _listed(array: np.ndarray) -> np.ndarray | list[str]:
+    """Flat, in row-major order."""
+    flat = np.ascontiguousarray(array).reshape(-1)
+    return flat.tolist() if flat.dtype == object else flat

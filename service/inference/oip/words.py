@@ -1,0 +1,23 @@
+"""What a client sent, shown in an error: short however large it is; it knows no meaning."""
+
+from __future__ import annotations
+
+import reprlib
+
+_KINDS = {dict: "an object", type(None): "null"}
+
+_MOST = 60
+
+_short = reprlib.Repr()
+_short.maxlevel, _short.maxlist, _short.maxstring, _short.maxlong = 2, 6, _MOST, 40
+
+
+def shown(value: object) -> str:
+    """At most about a line.
+
+    >>> shown({"a": 1}), shown(None), shown("x"), shown(list(range(1000)))
+    ('an object', 'null', "'x'", '[0, 1, 2, 3, 4, 5, ...]')
+    """
+    if type(value) is str and len(value) <= _MOST:  # names, in every request
+        return repr(value)
+    return _KINDS.get(type(value)) or _short.repr(value)

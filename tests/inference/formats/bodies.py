@@ -1,0 +1,109 @@
+"""Bodies of predict requests, written by the libraries that clients write them with."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from service.inference import formats
+
+Json = dict[str, Any]
+
+NPY, NPZ, ARROW = "application/x-npy", "application/x-npz", "application/vnd.apache.arrow.stream"
+FORM = "multipart/form-data; boundary=XyZ"
+
+#: Models as their profiles describe them.
+TABLE: Json = {"inputs": [{"name": "x", "dtype": "float32", "shape": ["N", 4]}]}
+GRID: Json = {"inputs": [{"name": "x", "dtype": "float32", "shape": ["N", 2, 3]}]}
+TOKENS: Json = {
+    "inputs": [
+        {"name": "ids", "dtype": "int64", "shape": ["N", "T"]},
+        {"name": "mask", "dtype": "int64", "shape": ["N", "T"]},
+    ]
+}
+PICTURES: Json = {
+    "inputs": [{"name": "x", "dtype": "float32", "shape": ["N", 3, 8, 8]}],
+    "preprocessing": {"resize": 8, "crop": 8, "mean": [0.5, 0.4, 0.3], "std": 0.25},
+}
+
+
+def read(content_type: str, body: bytes, profile: Json = TABLE, *, query: bytes = b"", max_rows: int = 1000) -> Any:
+    """What the service makes of a request."""
+    return formats.read(content_type, query, body, profile, max_rows=max_rows)
+
+
+def rows(content_type: str, body: bytes, profile: Json = TABLE, **more: Any) -> dict[str, np.ndarray]:
+    """The arrays alone."""
+    arrays: dict[str, np.ndarray] = read(content_type, body, profile, **more)[0]
+    return arrays
+
+
+def npy(array: Any, *, version: tuple[int, int] | None = None) -> bytes:
+    """As `np.save` writes it."""
+    buffer = io.BytesIO()
+    np.lib.format.write_array(buffer, np.asanyarray(array), version=version)
+    return buffer.getvalue()
+
+
+def raw_npy(
+    header: str | bytes, content: bytes = b"", *, version: bytes = b"\x01\x00", claims: int | None = None
+) -> bytes:
+    """An npy file written by hand, so that it can lie."""
+    text = header.encode("latin-1") if isinstance(header, str) else header
+    length = len(text) if claims is None else claims
+    return b"\x93NUMPY" + version + length.to_bytes(2 if version[0] == 1 else 4, "little") + text + content
+
+
+def npz(*, compressed: bool = False, **arrays: Any) -> bytes:
+    """As `np.savez` or `np.savez_compressed` writes it."""
+    buffer = io.BytesIO()
+    (np.savez_compressed if compressed else np.savez)(buffer, **arrays)
+    return buffer.getvalue()
+
+
+def stream(
+    columns: Mapping[str, Any] | pa.Schema, *batches: Mapping[str, Any], options: pa.ipc.IpcWriteOptions | None = None
+) -> bytes:
+    """An Arrow stream of batches with the same columns; of a schema alone, one of no batch."""
+    made = [
+        pa.record_batch(dict(batch)) for batch in ((columns, *batches) if isinstance(columns, Mapping) else batches)
+    ]
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, made[0].schema if made else columns, options=options) as writer:
+        for batch in made:
+            writer.write_batch(batch)
+    return bytes(sink.getvalue())
+
+
+def fixed_lists(array: np.ndarray) -> pa.Array:
+    """Rows as fixed-size lists, as deep as the rows are."""
+    values = pa.array(array.ravel())
+    for size in reversed(array.shape[1:]):
+        values = pa.FixedSizeListArray.from_arrays(values, size)
+    return values
+
+
+def lists(array: np.ndarray, kind: Any = pa.list_) -> pa.Array:
+    """Rows as lists, as deep as the rows are."""
+    data_type = pa.from_numpy_dtype(array.dtype)
+    for _ in array.shape[1:]:
+        data_type = kind(data_type)
+    return pa.array(array.tolist(), data_type)
+
+
+def form(*parts: tuple[str, bytes], boundary: str = "XyZ", end: bool = True) -> bytes:
+    """A form of parts, each with what stands behind `form-data;` and its content."""
+    made = b"".join(
+        b"--%b\r\nContent-Disposition: form-data; %b\r\n\r\n%b\r\n" % (boundary.encode(), head.encode(), content)
+        for head, content in parts
+    )
+    return made + (b"--%b--\r\n" % boundary.encode() if end else b"")
+
+
+def file_parts(files: Sequence[bytes]) -> list[tuple[str, bytes]]:
+    """Files as browsers send them."""
+    return [(f'name="file{i}"; filename="{i}.png"', content) for i, content in enumerate(files)]

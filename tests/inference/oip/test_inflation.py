@@ -1,0 +1,85 @@
+"""Compressed bodies come back as they were, and never become more than is allowed."""
+
+from __future__ import annotations
+
+import gzip
+import tracemalloc
+import zlib
+
+import pytest
+
+from service.inference.oip.requests import inflated
+from service.registry.errors import InvalidRequest, TooLarge
+
+CONTENT = b'{"inputs": []}' + bytes(range(256)) * 40
+
+
+def raw_deflate(content: bytes) -> bytes:
+    """Without zlib's wrapping, as some clients send it."""
+    packer = zlib.compressobj(9, zlib.DEFLATED, -15)
+    return packer.compress(content) + packer.flush()
+
+
+FORMS = {"gzip": gzip.compress, "x-gzip": gzip.compress, "deflate": zlib.compress, "Identity": bytes, "": bytes}
+
+
+@pytest.mark.parametrize("encoding", FORMS)
+def test_what_was_compressed_comes_back(encoding: str) -> None:
+    """Every encoding, up to exactly the limit."""
+    body = FORMS[encoding](CONTENT)
+    assert inflated(body, encoding, limit=len(CONTENT)) == CONTENT
+    with pytest.raises(TooLarge, match=f"more than {len(CONTENT) - 1} bytes"):
+        inflated(body, encoding, limit=len(CONTENT) - 1)
+
+
+@pytest.mark.parametrize("level", [0, 1, 9])
+def test_deflate_with_and_without_wrapping(level: int) -> None:
+    """Both readings of the standard are understood, whatever was compressed and how."""
+    for content in (CONTENT, b"", b"\x78\x9c", bytes(1000)):
+        packer = zlib.compressobj(level, zlib.DEFLATED, -15)
+        assert inflated(packer.compress(content) + packer.flush(), "deflate", limit=20_000) == content
+        assert inflated(zlib.compress(content, level), "deflate", limit=20_000) == content
+
+
+@pytest.mark.parametrize("encoding", ["gzip", "deflate"])
+def test_what_is_damaged_is_refused(encoding: str) -> None:
+    """A body that is cut off anywhere, followed by more, or of another kind is no body."""
+    body = FORMS[encoding](CONTENT)
+    for broken, words in (
+        (b"", "cut off"),
+        (body[:1], "cut off|is not"),
+        (body[: len(body) // 2], "cut off"),
+        (body[:-1], "cut off"),
+        (body + b"\0", "1 bytes follow"),
+        (body + body, "bytes follow"),
+        (CONTENT, "is not"),
+        (body[:-1] + bytes([body[-1] ^ 1]), "is not"),
+    ):
+        with pytest.raises(InvalidRequest, match=words) as caught:
+            inflated(broken, encoding, limit=20_000)
+        assert caught.value.code == "invalid_encoding"
+
+
+@pytest.mark.parametrize("encoding", ["br", "zstd", "gzip, deflate", "x" * 1000])
+def test_unknown_encodings(encoding: str) -> None:
+    """What cannot be undone is told, with what can."""
+    with pytest.raises(InvalidRequest, match="known are gzip, deflate and identity") as caught:
+        inflated(CONTENT, encoding, limit=20_000)
+    assert caught.value.code == "unsupported_encoding"
+    assert len(caught.value.message) < 200
+
+
+@pytest.mark.parametrize("encoding", ["gzip", "deflate", "raw"])
+def test_a_bomb_takes_no_memory(encoding: str) -> None:
+    """A hundred kilobytes that would become a hundred megabytes are refused after the first of them."""
+    zeros = bytes(100 << 20)
+    body = raw_deflate(zeros) if encoding == "raw" else FORMS[encoding](zeros)
+    del zeros
+    assert len(body) < 200_000
+    tracemalloc.start()
+    try:
+        with pytest.raises(TooLarge):
+            inflated(body, "deflate" if encoding == "raw" else encoding, limit=1 << 20)
+        assert tracemalloc.get_traced_memory()[1] < 4 << 20
+    finally:
+        tracemalloc.stop()
