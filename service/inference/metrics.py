@@ -1,0 +1,231 @@
+"""Counts what serving does, per model and version; it knows neither Prometheus nor other processes' files.
+
+Counting is on the way of every request: the numbers are items of an `array`, which takes half the time of NumPy's,
+under a NumPy view of the same memory.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from array import array
+from bisect import bisect_left
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from threading import Lock
+
+import numpy as np
+
+from service.inference.counts import (
+    ABSTENTIONS,
+    BATCH_ROWS,
+    COMPUTE_BY_ROWS,
+    COMPUTE_SECONDS,
+    CONFIDENCE,
+    FAILED_SECONDS,
+    LAST_REQUEST,
+    OTHER,
+    QUEUE_SECONDS,
+    REQUEST_SECONDS,
+    REQUESTS,
+    ROWS,
+    SECONDS,
+    WIDTH,
+    Counts,
+    Key,
+    Row,
+    Totals,
+    merged,
+)
+
+_MOST_MODELS = 1000
+_SILENT_S = 3600.0
+_SEARCH_PAUSE_S = 60.0
+
+# What every request needs, without the way through an object.
+_REQUEST, _REQUEST_SUM = REQUEST_SECONDS.start, REQUEST_SECONDS.sum
+_QUEUE, _QUEUE_SUM = QUEUE_SECONDS.start, QUEUE_SECONDS.sum
+_COMPUTE, _COMPUTE_SUM = COMPUTE_SECONDS.start, COMPUTE_SECONDS.sum
+_SIZES, _SIZE, _SIZE_SUM = BATCH_ROWS.edges, BATCH_ROWS.start, BATCH_ROWS.sum
+_CONFIDENCE_EDGES = np.array(CONFIDENCE.edges, dtype=np.float32)  # as confidences are
+_CONFIDENCE_PLACES = len(CONFIDENCE.edges) + 1
+
+
+class ModelMetrics:
+    """The counts of one model; thread-safe. Meant for one request or batch: then ask `ServingMetrics.of` again."""
+
+    __slots__ = ("_confidences", "_known_since", "_lock", "_numbers", "_row")
+
+    def __init__(self, lock: Lock) -> None:
+        self._lock = lock
+        self._known_since = time.time()
+        self._use(array("d", bytes(8 * WIDTH)))
+
+    def _use(self, numbers: array[float]) -> None:
+        self._numbers = numbers
+        self._row: Row = np.frombuffer(numbers)
+        self._confidences = CONFIDENCE.counts(self._row)
+
+    def request(self, outcome: str, rows: int, seconds: float, abstained: int = 0) -> None:
+        """Count a request that has ended; rows, abstentions and the histogram only of those that were answered.
+
+        `outcome` is one of `OUTCOMES`; raises KeyError for any other.
+        """
+        now = time.time()
+        with self._lock:
+            numbers = self._numbers
+            numbers[REQUESTS[outcome]] += 1
+            numbers[LAST_REQUEST] = now
+            if outcome == "ok":
+                numbers[_REQUEST + bisect_left(SECONDS, seconds)] += 1
+                numbers[_REQUEST_SUM] += seconds
+                numbers[ROWS] += rows
+                if abstained:
+                    numbers[ABSTENTIONS] += abstained
+            else:
+                numbers[FAILED_SECONDS] += seconds
+
+    def batch(self, rows: int, requests: int, queue_seconds: float, compute_seconds: float) -> None:
+        """Count a batch that was run.
+
+        `queue_seconds` is the sum over the `requests` (at least one) that have rows in it: sum and number of the
+        waiting times are exact, while all of a batch fall into the bucket of their mean.
+        """
+        size = bisect_left(_SIZES, rows)
+        waited = bisect_left(SECONDS, queue_seconds / requests)
+        took = bisect_left(SECONDS, compute_seconds)
+        with self._lock:
+            numbers = self._numbers
+            numbers[_QUEUE + waited] += requests
+            numbers[_QUEUE_SUM] += queue_seconds
+            numbers[_COMPUTE + took] += 1
+            numbers[_COMPUTE_SUM] += compute_seconds
+            numbers[_SIZE + size] += 1
+            numbers[_SIZE_SUM] += rows
+            numbers[COMPUTE_BY_ROWS + size] += compute_seconds
+
+    def confidences(self, values: np.ndarray) -> None:
+        """Count the confidences (N,) of a batch; what is no number would spoil the sum for good and is left out."""
+        values = np.asarray(values, dtype=np.float32)
+        total = float(values.sum(dtype=np.float64))
+        if not math.isfinite(total):
+            values = values[np.isfinite(values)]
+            total = float(values.sum(dtype=np.float64))
+        counts = np.bincount(_CONFIDENCE_EDGES.searchsorted(values), minlength=_CONFIDENCE_PLACES)
+        with self._lock:
+            self._confidences += counts
+            self._numbers[CONFIDENCE.sum] += total
+
+    def row(self) -> Row:
+        """(WIDTH,) a copy of the numbers as they are now."""
+        with self._lock:
+            return self._row.copy()
+
+    def last_used(self) -> float:
+        """When it last counted a request or was made, in seconds since 1970."""
+        return max(self._numbers[LAST_REQUEST], self._known_since)
+
+    def join(self, other: ModelMetrics) -> None:
+        """Count there from now on; the caller holds the lock."""
+        self._use(other._numbers)
+
+
+@dataclass(frozen=True, slots=True)
+class Gauge:
+    """A value that is asked for when somebody looks."""
+
+    name: str
+    help: str
+    function: Callable[[], float]
+
+
+@dataclass(frozen=True, slots=True)
+class Others:
+    """What the other processes of this service counted, and the gauges of those that live."""
+
+    counts: Sequence[Mapping[Key, Row]]
+    gauges: Sequence[Mapping[str, float]]
+
+
+class ServingMetrics:
+    """The counts of all models; `of` is for models that were found, or else anybody could make it grow.
+
+    It remembers `most_models` names with their versions. When there is no room, one that was silent for an hour is
+    forgotten; if none was, the new one is counted under `OTHER`. Forgotten counts are dropped: added to `OTHER` they
+    would look like a burst of requests.
+    """
+
+    def __init__(self, *, most_models: int = _MOST_MODELS) -> None:
+        self._most_models = most_models
+        self._lock = Lock()  # one for all: held for a microsecond, and what is forgotten changes places under it
+        self._models: dict[Key, ModelMetrics] = {}
+        self._other = ModelMetrics(self._lock)
+        self._search_again = 0.0
+        self._gauges: list[Gauge] = []
+        #: Set by whoever knows other processes of this service.
+        self.others: Callable[[], Others] = lambda: Others((), ())
+
+    def of(self, name: str, version: str, model_id: str) -> ModelMetrics:
+        """The counts of a model under the name it was called by."""
+        # A plain tuple is equal to its Key and is made in less time.
+        found = self._models.get((name, version, model_id))  # type: ignore[call-overload]
+        return found if found is not None else self._added(Key(name, version, model_id))
+
+    def gauge(self, name: str, help: str, function: Callable[[], float]) -> None:
+        """Have a value asked for whenever somebody looks; those of all processes are added up."""
+        self._gauges.append(Gauge(name, help, function))
+
+    def own(self) -> Counts:
+        """The counts of this process."""
+        with self._lock:
+            models = list(self._models.items())
+        counts = {key: model.row() for key, model in models}
+        other = self._other.row()
+        return {**counts, OTHER: other} if other.any() else counts
+
+    def own_gauges(self) -> dict[str, float]:
+        """The gauges of this process, by name."""
+        return {gauge.name: float(gauge.function()) for gauge in self._gauges}
+
+    def everywhere(self) -> tuple[Counts, list[tuple[Gauge, float]]]:
+        """Counts and gauges of this process and the others together."""
+        own, others = self.own(), self.others()  # in this order: see SharedCounts.others
+        values = (self.own_gauges(), *others.gauges)
+        gauges = [(gauge, sum(value.get(gauge.name, 0.0) for value in values)) for gauge in self._gauges]
+        return merged((own, *others.counts)), gauges
+
+    def totals(self, name: str, version: str) -> Totals:
+        """What was counted for this name and version in all processes; zeros for what was never called."""
+        places = (self.own(), *self.others().counts)
+        same = (row for counts in places for key, row in counts.items() if key[:2] == (name, version))
+        return Totals.of(same)
+
+    def all_totals(self) -> dict[tuple[str, str], Totals]:
+        """What was counted for each name and version that was called, in all processes, but for `OTHER`."""
+        rows: dict[tuple[str, str], list[Row]] = {}
+        for key, row in merged((self.own(), *self.others().counts)).items():
+            if key != OTHER:
+                rows.setdefault(key[:2], []).append(row)
+        return {call: Totals.of(same) for call, same in sorted(rows.items())}
+
+    def _added(self, key: Key) -> ModelMetrics:
+        with self._lock:
+            if key in self._models:
+                return self._models[key]
+            if len(self._models) >= self._most_models and not self._made_room():
+                return self._other
+            self._models[key] = made = ModelMetrics(self._lock)
+            return made
+
+    def _made_room(self) -> bool:
+        """Forget the model that was silent for longest; without success not looked for again for a while."""
+        now = time.time()
+        if now < self._search_again:
+            return False
+        key, model = min(self._models.items(), key=lambda item: item[1].last_used())
+        if now - model.last_used() < _SILENT_S:
+            self._search_again = now + _SEARCH_PAUSE_S
+            return False
+        del self._models[key]
+        model.join(self._other)  # whoever still holds it counts somewhere
+        return True

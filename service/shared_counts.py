@@ -1,0 +1,181 @@
+"""Counts of several API processes that serve one port: each leaves its own in a file, and reads those of the others.
+
+A scrape reaches any one of them and must not see a sum that is smaller than the last one, or Prometheus takes it for a
+restart. So what a process tells is written first, and the files of processes that have ended stay. It knows no HTTP.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import logging
+import os
+import threading
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from service.inference.counts import WIDTH, Counts, Key, merged
+from service.inference.metrics import Others, ServingMetrics
+
+_LOG = logging.getLogger(__name__)
+_COUNTS, _ALIVE, _UNFINISHED = ".counts", ".alive", ".new"
+_LAYOUT = 1  # other numbers in other places: another number
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """What a process had counted, and its gauges."""
+
+    counts: Counts
+    gauges: Mapping[str, float]
+
+    def encode(self) -> bytes:
+        """A line of JSON, then the rows as they stand in memory."""
+        head = {"layout": _LAYOUT, "models": list(self.counts), "gauges": dict(self.gauges)}
+        return json.dumps(head).encode() + b"\n" + b"".join(row.tobytes() for row in self.counts.values())
+
+    @classmethod
+    def decode(cls, content: bytes) -> Snapshot:
+        """Raises ValueError for what is not whole, or was written by another version of this software."""
+        first, _, rest = content.partition(b"\n")
+        head: Any = json.loads(first)
+        try:
+            if head["layout"] != _LAYOUT:
+                raise ValueError(f"layout {head['layout']!r}, needed is {_LAYOUT}")
+            keys = [Key(*map(str, key)) for key in head["models"]]
+            gauges = {str(name): float(value) for name, value in head["gauges"].items()}
+        except (AttributeError, KeyError, TypeError) as error:
+            raise ValueError(f"the first line is of another kind: {error!r}") from error
+        rows = np.frombuffer(rest).reshape(len(keys), WIDTH)
+        if not (rows >= 0).all() or not np.isfinite(rows).all():
+            raise ValueError("counts are finite and not negative")
+        return cls(dict(zip(keys, rows, strict=True)), gauges)
+
+
+class SharedCounts:
+    """The counts of this process in a folder of its service, and those of the others in it; thread-safe.
+
+    The folder is for processes of one machine that serve the same port, and is cleared before the first of them starts.
+    Who lives holds a lock on a file of its own; the kernel releases it however the process ends.
+    """
+
+    def __init__(self, folder: Path, metrics: ServingMetrics, *, seconds: float = 1.0) -> None:
+        self._folder = folder
+        self._metrics = metrics
+        self._seconds = seconds
+        self._name = f"{os.getpid()}-{time.time_ns()}"  # ids are given again
+        self._written: bytes | None = None
+        self._read: dict[str, tuple[tuple[int, int], Snapshot]] = {}
+        self._ended: Counts = {}
+        self._names_ended: set[str] = set()
+        self._lock = threading.Lock()
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="shared-counts", daemon=True)
+        self._alive: int | None = None
+
+    @staticmethod
+    def clear(folder: Path) -> None:
+        """Forget what an earlier run of the service counted."""
+        for kind in (_COUNTS, _ALIVE, _UNFINISHED):
+            for path in folder.glob(f"*{kind}"):
+                path.unlink(missing_ok=True)
+
+    def start(self) -> None:
+        """Write from now on, while something changes; raises OSError where the folder cannot be used."""
+        self._folder.mkdir(parents=True, exist_ok=True)
+        self._alive = os.open(self._path(_ALIVE), os.O_CREAT | os.O_WRONLY, 0o600)
+        fcntl.flock(self._alive, fcntl.LOCK_EX)
+        self._metrics.others = self.others
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Write for the last time, and be gone."""
+        if self._alive is None:
+            return
+        self._stop.set()
+        self._thread.join()
+        self._write()
+        self._path(_ALIVE).unlink(missing_ok=True)
+        os.close(self._alive)
+        self._alive = None
+
+    def others(self) -> Others:
+        """What the others counted, and the gauges of those that live.
+
+        Writes its own first: whoever asks has its own counts already and tells them, and they must not be lost.
+        """
+        self._write()
+        with self._lock:
+            living = []
+            for name in self._other_names() - self._names_ended:
+                lives = self._lives(name)  # asked before reading: when it has ended, its file does not change any more
+                if (snapshot := self._latest(name)) is None:
+                    continue
+                if lives:
+                    living.append(snapshot)
+                else:
+                    self._ended = merged((self._ended, snapshot.counts))
+                    self._names_ended.add(name)
+                    self._read.pop(name)
+            return Others([self._ended, *(one.counts for one in living)], [one.gauges for one in living])
+
+    def process_ids(self) -> list[int]:
+        """Of this process and the others that live."""
+        names = {self._name, *filter(self._lives, self._other_names())}
+        return sorted(int(name.partition("-")[0]) for name in names)
+
+    def _run(self) -> None:
+        while not self._stop.wait(self._seconds):
+            try:
+                self._write()
+            except Exception:  # a gauge's defect is told by the scrape too, and must not end the writing
+                _LOG.exception("the counts of this process were not written")
+
+    def _write(self) -> None:
+        content = Snapshot(self._metrics.own(), self._metrics.own_gauges()).encode()
+        with self._lock:
+            # Without its lock's file it was cleared away: a new run has begun, whose sums are not its business.
+            if content == self._written or self._alive is None or not self._path(_ALIVE).exists():
+                return
+            try:
+                self._path(_UNFINISHED).write_bytes(content)
+                os.replace(self._path(_UNFINISHED), self._path(_COUNTS))
+                self._written = content
+            except OSError as error:
+                _LOG.warning("the counts of this process were not written: %s", error)
+
+    def _latest(self, name: str) -> Snapshot | None:
+        """What the file holds, read again only if it was replaced; what cannot be read is as it was last time."""
+        path = self._folder / f"{name}{_COUNTS}"
+        known = self._read.get(name)
+        with suppress(OSError, ValueError):
+            found = path.stat()
+            version = (found.st_ino, found.st_mtime_ns)
+            if known is None or known[0] != version:
+                self._read[name] = known = (version, Snapshot.decode(path.read_bytes()))
+        return None if known is None else known[1]
+
+    def _other_names(self) -> set[str]:
+        return {path.stem for path in self._folder.glob(f"*{_COUNTS}")} - {self._name}
+
+    def _lives(self, name: str) -> bool:
+        try:
+            lock = os.open(self._folder / f"{name}{_ALIVE}", os.O_RDONLY)
+        except FileNotFoundError:  # it stopped in good order
+            return False
+        try:
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        finally:
+            os.close(lock)
+        return False
+
+    def _path(self, kind: str) -> Path:
+        return self._folder / f"{self._name}{kind}"
