@@ -21,17 +21,19 @@ from service.api import (
     jobs,
     models,
     names,
+    oip,
     operations,
     predictions,
     problems,
     uploads,
 )
+from service.api import metrics as metrics_page
 from service.api.dependencies import Parts
 from service.api.documentation import openapi_document
-from service.api.middleware import BearerKeys, BodyLimit, HeadAsGet, RequestId
+from service.api.middleware import BearerKeys, BodyLimit, HeadAsGet, Keys, RequestId
+from service.api.serving.assembly import Assembly
 from service.api.together import Together
 from service.api.waiting import Waiting
-from service.inference.engine import Engine
 from service.inference.runtime import check_single_runtime
 from service.queue import Doorbell
 from service.registry.unit_of_work import Registry
@@ -43,7 +45,7 @@ _UPLOAD_PATHS = frozenset({"/v1/datasets", "/v1/models", "/v1/calibrators"})
 _PIECES = "/v1/uploads/"
 _RESOURCES = (
     *(uploads, datasets, models, jobs, events, deliveries, calibrators),
-    *(predictions, batches, names, operations),
+    *(predictions, batches, names, oip, metrics_page, operations),
 )
 
 
@@ -55,6 +57,7 @@ def create_app(settings: ServiceSettings) -> FastAPI:
     doorbell = Doorbell(settings.resolved_broker_url)
     registry.ring = doorbell.ring
     turn = CapacityLimiter(1)
+    serving = Assembly.of(settings, registry)
     parts = Parts(
         settings=settings,
         registry=registry,
@@ -62,7 +65,9 @@ def create_app(settings: ServiceSettings) -> FastAPI:
         waiting=Waiting(registry),
         turn=turn,
         together=Together(registry, turn),
-        engine=Engine(registry.artifacts, cache_bytes=settings.session_cache_bytes, threads=settings.inference_threads),
+        engine=serving.engine,
+        metrics=serving.metrics,
+        catalogue=serving.catalogue,
     )
     app = FastAPIOffline(  # /docs works without the internet
         title="FedLAS service",
@@ -72,8 +77,13 @@ def create_app(settings: ServiceSettings) -> FastAPI:
         middleware=_middleware(settings),
         responses=problems.RESPONSES,
         generate_unique_id_function=_operation_id,
+        telemetry={"tracing": False, "metrics": False, "logs": False},  # ours are `tracing` and `metrics`
     )
     app.state.parts = parts
+    app.state.serving = serving
+    app.state.exposition = serving.exposition
+    build = app.build_middleware_stack
+    app.build_middleware_stack = lambda: serving.before(build())  # type: ignore[method-assign]
     problems.install(app)
     app.openapi = lambda: openapi_document(app)  # type: ignore[method-assign]
     for resource in _RESOURCES:
@@ -84,24 +94,32 @@ def create_app(settings: ServiceSettings) -> FastAPI:
 @asynccontextmanager
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     parts: Parts = app.state.parts
+    serving: Assembly = app.state.serving
+    serving.start()
     yield
+    serving.stop()
     parts.waiting.close()
     parts.doorbell.close()
     parts.registry.close()
 
 
 def _middleware(settings: ServiceSettings) -> list[Middleware]:
-    keys = [Middleware(BearerKeys, keys=settings.api_keys)] if settings.api_keys else []
 
     def limit_of(path: str) -> int:
         if path in _UPLOAD_PATHS or path.startswith(_PIECES):
             return settings.max_upload_bytes + _FORM_OVERHEAD_BYTES
         if path == "/v1/jobs":  # may carry both files
             return 2 * settings.max_upload_bytes + _FORM_OVERHEAD_BYTES
-        return settings.max_predict_bytes if path.endswith("/predict") else _SMALL_BODY_BYTES
+        return _SMALL_BODY_BYTES
 
-    return [Middleware(RequestId), *keys, Middleware(BodyLimit, limit_of=limit_of), Middleware(HeadAsGet)]
+    return [
+        Middleware(RequestId),
+        *([Middleware(BearerKeys, keys=Keys(settings.api_keys))] if settings.api_keys else []),
+        Middleware(BodyLimit, limit_of=limit_of),
+        Middleware(HeadAsGet),
+    ]
 
 
 def _operation_id(route: APIRoute) -> str:
-    return route.name
+    # Where one function answers for two paths, the one with a version is told by it.
+    return f"{route.name}_of_version" if "{version}" in route.path else route.name

@@ -23,6 +23,7 @@ from service.app import create_app
 from service.registry.errors import Unavailable
 from service.registry.unit_of_work import Registry
 from service.settings import ServiceSettings
+from service.transport import Protocol
 
 _LOG = logging.getLogger("fedlas.api")
 #: How long an idle connection is kept after the signal: a request that comes by then is answered with
@@ -96,6 +97,8 @@ def run(settings: ServiceSettings, *, sockets: Sequence[socket.socket] = (), gra
         timeout_keep_alive=_KEEP_ALIVE_S,
         timeout_graceful_shutdown=round(grace_seconds),
         server_header=False,
+        http=Protocol,
+        proxy_headers=False,  # nothing here depends on the client's address or scheme
     )
     server = Server(config, app.state.parts)
     server.run(list(sockets) or None)

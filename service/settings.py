@@ -19,8 +19,24 @@ class ServiceSettings(RegistrySettings):
     api_keys: Annotated[frozenset[str], NoDecode] = Field(frozenset(), description="Comma-separated bearer keys.")
     max_predict_bytes: int = Field(64 * 1024**2, gt=0, description="Larger predict bodies are answered with 413.")
     max_predict_rows: int = Field(10_000, gt=0, description="Rows per predict request; more is answered with 413.")
+    max_inflight_bytes: int = Field(
+        1024**3, gt=0, description="Bodies of predict requests held at once; what comes beyond is answered with 429."
+    )
+    max_queued_rows: int = Field(
+        20_000, gt=0, description="Rows that may wait for one model; what comes beyond is answered with 429."
+    )
+    max_batch_rows: int = Field(256, gt=0, description="Rows of different requests that are run together, at most.")
+    predict_timeout_seconds: float = Field(
+        30, gt=0, le=3600, description="The longest a predict request waits for its answer; then 504."
+    )
     session_cache_bytes: int = Field(2 * 1024**3, gt=0, description="Total size of models kept open for serving.")
-    inference_threads: int = Field(1, ge=1, description="Threads of ONNX Runtime within one request.")
+    inference_threads: int = Field(1, ge=1, description="Threads of ONNX Runtime within one batch.")
+    inference_runs: int = Field(
+        0, ge=0, description="Batches at once in one API process; 0: as many as it has cores to spare."
+    )
+    api_processes: int = Field(
+        1, ge=1, le=256, description="API processes of `fedlas serve`; they share the port and the cores."
+    )
 
     shutdown_seconds: float = Field(30, ge=0, description="How long requests in flight may take after SIGTERM.")
 

@@ -25,6 +25,7 @@ from pathlib import Path
 from service.registry.errors import Unavailable
 from service.registry.object_store import open_artifacts
 from service.settings import ServiceSettings
+from service.shared_counts import SharedCounts
 
 _PATIENCE_S = {"api": 40.0, "worker": 20.0, "broker": 10.0}
 _RESTART_PAUSE_S, _TICK_S = 1.0, 0.25
@@ -81,7 +82,7 @@ class Part:
         if self.process.poll() is None:
             self.process.terminate()
             try:
-                self.process.wait(_PATIENCE_S[self.name])
+                self.process.wait(_PATIENCE_S[self.name.partition("-")[0]])
             except subprocess.TimeoutExpired:
                 _say(self.name, "does not stop, ending it by force")
                 self.process.kill()
@@ -114,8 +115,9 @@ def running(settings: ServiceSettings) -> Iterator[list[Part]]:
         with contextlib.suppress(Unavailable):
             # Nobody else is at work in this folder, but for a killed service's API in its last 30 s.
             open_artifacts(settings).clear_left_overs(older_than=timedelta())
-        listener = stack.enter_context(_listening(settings))
-        parts = _parts(settings, run_dir, listener, stack)
+        SharedCounts.clear(run_dir / "metrics")
+        listeners = [stack.enter_context(listener) for listener in _listening(settings)]
+        parts = _parts(settings, run_dir, listeners, stack)
         for part in parts:
             part.start()
             stack.callback(part.stop)
@@ -123,16 +125,23 @@ def running(settings: ServiceSettings) -> Iterator[list[Part]]:
 
 
 def _parts(
-    settings: ServiceSettings, run_dir: Path, listener: socket.socket, stack: contextlib.ExitStack
+    settings: ServiceSettings, run_dir: Path, listeners: Sequence[socket.socket], stack: contextlib.ExitStack
 ) -> list[Part]:
-    environment = {**os.environ, "FEDLAS_DATA_DIR": str(settings.data_dir.absolute()), "PYTHONUNBUFFERED": "1"}
+    environment = {
+        **os.environ,
+        "FEDLAS_DATA_DIR": str(settings.data_dir.absolute()),
+        "FEDLAS_API_PROCESSES": str(len(listeners)),
+        "PYTHONUNBUFFERED": "1",
+    }
     parts = []
     if settings.broker_url is None:
         place = _socket_path(run_dir, stack)
         environment["FEDLAS_BROKER_URL"] = f"redis+socket://{place}"
         parts.append(Part("broker", _broker_command(settings, place), environment, run_dir / "broker.pid"))
-    api = [sys.executable, "-m", "service.cli", "api", "--host", settings.host, "--fd", str(listener.fileno())]
-    parts.append(Part("api", api, environment, run_dir / "api.pid", passed_on=[listener.fileno()]))
+    for number, listener in enumerate(listeners, start=1):
+        name = "api" if number == 1 else f"api-{number}"
+        command = [sys.executable, "-m", "service.cli", "api", "--host", settings.host, "--fd", str(listener.fileno())]
+        parts.append(Part(name, command, environment, run_dir / f"{name}.pid", passed_on=[listener.fileno()]))
     parts.append(Part("worker", [sys.executable, "-m", "worker"], environment, run_dir / "worker.pid"))
     return parts
 
@@ -167,11 +176,24 @@ def _only_one(path: Path) -> Iterator[None]:
         yield
 
 
-def _listening(settings: ServiceSettings) -> socket.socket:
-    """The socket that outlives the API: whoever connects while it is started again waits, and is not refused.
+def _listening(settings: ServiceSettings) -> list[socket.socket]:
+    """The sockets that outlive the APIs: whoever connects while one is started again waits, and is not refused.
 
-    Refuses to start where somebody else listens; an earlier service of ours may still be closing.
+    Of several, each process has one of its own, and the kernel deals connections out to them.
     """
+    first = _bound(settings)
+    if settings.api_processes == 1:
+        return [first]
+    address, family = first.getsockname()[:2], first.family
+    first.close()
+    return [
+        socket.create_server(address, family=family, backlog=_BACKLOG, reuse_port=True)
+        for _ in range(settings.api_processes)
+    ]
+
+
+def _bound(settings: ServiceSettings) -> socket.socket:
+    """Refuses to start where somebody else listens; an earlier service of ours may still be closing."""
     deadline = time.monotonic() + _PORT_PATIENCE_S
     address = (settings.listen_host, settings.port)
     family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request, Response
+from pydantic_core import to_json
 
 from service.api.creation import still_inspecting
-from service.api.dependencies import After, Limit, PartsDep, Wait, created, long_poll, still_open, tagged
+from service.api.dependencies import After, Limit, PartsDep, Wait, created, long_poll, still_open, stored_file, tagged
 from service.api.idempotency import IdempotencyKey, Key, create_together
 from service.api.predictions import OPTIONS, Prediction, find_model
 from service.inference.answers import AnswerOptions, check_options
@@ -21,6 +22,11 @@ from service.registry.repositories.records import now
 from service.registry.unit_of_work import UnitOfWork
 
 router = APIRouter(tags=["predictions"])
+
+_PARQUET = "application/vnd.apache.parquet"
+_RESULTS: dict[int | str, dict[str, Any]] = {
+    200: {"content": {_PARQUET: {"schema": {"type": "string", "format": "binary"}}}},
+}
 
 
 @router.post("/v1/predictions", status_code=202, response_model=BatchRecord)
@@ -79,13 +85,26 @@ async def get_batch(request: Request, parts: PartsDep, batch_id: str, wait: Wait
 RowCursor = Annotated[int | None, Query(ge=-1, description="Continue after this row.")]
 
 
-@router.get("/v1/predictions/{batch_id}/results")
-def get_results(parts: PartsDep, batch_id: str, limit: Limit = 100, after: RowCursor = None) -> Page[Prediction]:
-    """One page of a batch's predictions, in the dataset's order; 409 before it has ended."""
+@router.get("/v1/predictions/{batch_id}/results", response_model=Page[Prediction], responses=_RESULTS)
+def get_results(
+    request: Request, parts: PartsDep, batch_id: str, limit: Limit = 100, after: RowCursor = None
+) -> Response:
+    """One page of a batch's predictions, in the dataset's order; 409 before it has ended.
+
+    With `Accept: application/vnd.apache.parquet` the whole file, whatever `limit` and `after` say: the same columns,
+    those alone that were asked for. Its `ETag` is its digest, and ranges work.
+    """
     with parts.registry.read() as unit:
         row = unit.batches.get(batch_id)
     if row.results_sha256 is None:
         raise Conflict("no_results", f"{batch_id} is {row.status}; results exist once it has succeeded")
+    if _PARQUET in request.headers.get("accept", ""):
+        answer = stored_file(request, parts, row.results_sha256, f"{batch_id}.parquet")
+        if answer.status_code == 200:
+            answer.headers["Content-Type"] = _PARQUET
+        answer.headers["Vary"] = "Accept"
+        return answer
     path = parts.registry.artifacts.path(row.results_sha256)
     rows, has_more = read_page(path, start=0 if after is None else after + 1, limit=limit)
-    return Page(data=[Prediction.model_validate(item) for item in rows], has_more=has_more)
+    content = to_json({"data": rows, "has_more": has_more})
+    return Response(content, media_type="application/json", headers={"Vary": "Accept"})

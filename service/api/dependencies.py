@@ -19,7 +19,9 @@ from starlette.requests import HTTPConnection
 from service.api.probes import Probes
 from service.api.together import Together
 from service.api.waiting import Waiting
+from service.catalogue import Catalogue
 from service.inference.engine import Engine
+from service.inference.metrics import ServingMetrics
 from service.queue import Doorbell
 from service.registry.contract import FINAL
 from service.registry.unit_of_work import Registry
@@ -38,6 +40,8 @@ class Parts:
     doorbell: Doorbell
     waiting: Waiting
     engine: Engine
+    metrics: ServingMetrics
+    catalogue: Catalogue
     turn: CapacityLimiter  # who writes
     together: Together
     probes: Probes = field(default_factory=Probes)

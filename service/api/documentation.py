@@ -8,10 +8,11 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 from pydantic.json_schema import models_json_schema
 
+from service.api.oip_schemas import InferRequest
 from service.api.predictions import PredictRequest
 from service.registry.contract import JobRequest
 
-_PARSED_BY_HAND = (JobRequest, PredictRequest)
+_PARSED_BY_HAND = (InferRequest, JobRequest, PredictRequest)
 
 
 def openapi_document(app: FastAPI) -> dict[str, Any]:

@@ -215,6 +215,8 @@ async def get_job(request: Request, parts: PartsDep, job_id: str, wait: Wait = N
             return _record(unit, unit.jobs.get(job_id))
 
     record = await long_poll(parts, read, wait)
+    if record.status in FINAL:
+        parts.catalogue.forget()  # who has been told of a new version is answered by it
     return tagged(request, record, headers=still_open(record))
 
 

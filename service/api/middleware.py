@@ -6,11 +6,12 @@ import asyncio
 import hmac
 import logging
 import re
-import secrets
 from collections.abc import Callable
+from random import getrandbits
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import ClientDisconnect
+from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.api.problems import defect, problem
@@ -19,11 +20,18 @@ from service.registry.errors import Stalled, TooLarge
 _LOG = logging.getLogger(__name__)
 
 #: Probes and the documentation tell no secrets, and neither a load balancer nor a browser's address bar has a key.
-_OPEN_PATHS = frozenset({"/", "/healthz", "/readyz", "/docs", "/redoc", "/openapi.json"})
+_OPEN_PATHS = frozenset(
+    {"/", "/healthz", "/readyz", "/docs", "/redoc", "/openapi.json", "/v2/health/live", "/v2/health/ready"}
+)
 _OPEN_FILES = "/static-offline-docs/"
 #: As nginx's `client_body_timeout`.
-_PATIENCE_S = 60.0
+PATIENCE_S = 60.0
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,100}")
+
+
+def request_id_of(given: str) -> str:
+    """The client's own id of its request if it is harmless, else a new one."""
+    return given if given and _REQUEST_ID.fullmatch(given) else f"req_{getrandbits(96):024x}"
 
 
 class RequestId:
@@ -36,9 +44,7 @@ class RequestId:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        given = Headers(scope=scope).get("x-request-id", "")
-        request_id = given if _REQUEST_ID.fullmatch(given) else f"req_{secrets.token_hex(12)}"
-
+        request_id = request_id_of(Headers(scope=scope).get("x-request-id", ""))
         started = False
 
         async def send_with_id(message: Message) -> None:
@@ -95,30 +101,59 @@ class HeadAsGet:
                 raise
 
 
+class Keys:
+    """The keys that are configured; without any, everybody is let in."""
+
+    def __init__(self, keys: frozenset[str]) -> None:
+        self._keys = [key.encode() for key in keys]
+
+    def admit(self, authorization: bytes) -> bool:
+        """Whether a header `Authorization` shows one of them."""
+        if not self._keys:
+            return True
+        scheme, _, given = authorization.partition(b" ")
+        given = given.strip()
+        # No early exit: time must not tell which key was nearly right.
+        matches = [hmac.compare_digest(given, key) for key in self._keys]
+        return scheme.lower() == b"bearer" and any(matches)
+
+    @staticmethod
+    def refusal(path: str) -> JSONResponse:
+        """The answer to everybody else."""
+        detail = "send a key of this service as 'Authorization: Bearer …'"
+        return problem(401, "unauthorized", detail, path=path, headers={"WWW-Authenticate": "Bearer"})
+
+
 class BearerKeys:
     """Where keys are configured, every path but the probes and the documentation needs one."""
 
-    def __init__(self, app: ASGIApp, keys: frozenset[str]) -> None:
+    def __init__(self, app: ASGIApp, keys: Keys) -> None:
         self.app = app
-        self._keys = [key.encode() for key in keys]
+        self._keys = keys
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and not _is_open(scope["path"]) and not self._knows(Headers(scope=scope)):
-            detail = "send a key of this service as 'Authorization: Bearer …'"
-            answer = problem(401, "unauthorized", detail, headers={"WWW-Authenticate": "Bearer"})
-            await answer(scope, receive, send)
+        if scope["type"] == "http" and not _is_open(scope["path"]) and not self._knows(scope):
+            await Keys.refusal(scope["path"])(scope, receive, send)
             return
         await self.app(scope, receive, send)
 
-    def _knows(self, headers: Headers) -> bool:
-        scheme, _, given = headers.get("authorization", "").partition(" ")
-        # Headers are bytes that were read as Latin-1. No early exit: time must not tell which key was nearly right.
-        matches = [hmac.compare_digest(given.strip().encode("latin-1"), key) for key in self._keys]
-        return scheme.lower() == "bearer" and any(matches)
+    def _knows(self, scope: Scope) -> bool:
+        return self._keys.admit(Headers(scope=scope).get("authorization", "").encode("latin-1"))
 
 
 def _is_open(path: str) -> bool:
     return path in _OPEN_PATHS or path.startswith(_OPEN_FILES)
+
+
+def too_large(limit: int) -> TooLarge:
+    """The answer to a body beyond the limit."""
+    return TooLarge("too_large", f"the body is larger than the limit of {limit} bytes")
+
+
+def stalled() -> Stalled:
+    """The answer to a client that falls silent in the middle of its body."""
+    detail = f"nothing arrived for {PATIENCE_S:.0f} s in the middle of the body; send the request again"
+    return Stalled("body_stalled", detail)
 
 
 class BodyLimit:
@@ -137,11 +172,12 @@ class BodyLimit:
             await self.app(scope, receive, send)
             return
         limit = self._limit_of(scope["path"])
-        error = TooLarge("too_large", f"the body is larger than the limit of {limit} bytes")
+        error = too_large(limit)
         declared = Headers(scope=scope).get("content-length", "0")
         if declared.isdigit() and int(declared) > limit:
             # The body stays unread, so the connection cannot be used again.
-            answer = problem(413, error.code, error.message, headers={"Connection": "close"})
+            headers = {"Connection": "close"}
+            answer = problem(413, error.code, error.message, path=scope["path"], headers=headers)
             await answer(scope, receive, send)
             return
         received, whole = 0, False
@@ -151,11 +187,10 @@ class BodyLimit:
             if whole:  # waits for the client to go away
                 return await receive()
             try:
-                async with asyncio.timeout(_PATIENCE_S):
+                async with asyncio.timeout(PATIENCE_S):
                     message = await receive()
             except TimeoutError:
-                detail = f"nothing arrived for {_PATIENCE_S:.0f} s in the middle of the body; send the request again"
-                raise Stalled("body_stalled", detail) from None
+                raise stalled() from None
             whole = not message.get("more_body", False)
             received += len(message.get("body", b""))
             if received > limit:

@@ -151,4 +151,5 @@ def delete_model(parts: PartsDep, model_id: str) -> None:
     """Delete a model and its files; 409 while it is published or an open job or batch needs it."""
     with parts.registry.write() as unit:
         unnamed = unit.models.delete(model_id)
+    parts.catalogue.forget()
     parts.registry.discard(unnamed)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from fastapi import APIRouter, Request, Response
+from starlette.concurrency import run_in_threadpool
 
 from service.api.dependencies import PartsDep, tagged
 from service.registry.contract import DefaultVersion, NameRecord, Page
@@ -13,6 +14,7 @@ router = APIRouter(prefix="/v1/names", tags=["names"])
 @router.get("")
 def list_names(parts: PartsDep) -> Page[NameRecord]:
     """List all published names with their versions."""
+    parts.catalogue.forget()  # who has seen a name's new version here is answered by it from now on
     with parts.registry.read() as unit:
         return Page(data=unit.names.all(), has_more=False)
 
@@ -20,13 +22,26 @@ def list_names(parts: PartsDep) -> Page[NameRecord]:
 @router.get("/{name}", response_model=NameRecord)
 def get_name(request: Request, parts: PartsDep, name: str) -> Response:
     """Return one published name with its versions."""
+    parts.catalogue.forget()
     with parts.registry.read() as unit:
         record = unit.names.get(name)
     return tagged(request, record)
 
 
 @router.put("/{name}")
-def switch_default_version(parts: PartsDep, name: str, body: DefaultVersion) -> NameRecord:
-    """Choose which version answers under the name."""
-    with parts.registry.write() as unit:
-        return unit.names.switch(name, body.default_version)
+async def switch_default_version(parts: PartsDep, name: str, body: DefaultVersion) -> NameRecord:
+    """Choose which version answers under the name; it is open and warm before the first request is sent to it."""
+
+    def digest() -> str | None:
+        with parts.registry.read() as unit:
+            model = unit.models.find(unit.names.get(name).versions.get(str(body.default_version), ""))
+            return None if model is None else model.served_sha256
+
+    def switch() -> NameRecord:
+        with parts.registry.write() as unit:
+            return unit.names.switch(name, body.default_version)
+
+    await parts.catalogue.prepare(await run_in_threadpool(digest))
+    record = await parts.in_turn(switch)
+    parts.catalogue.forget()
+    return record

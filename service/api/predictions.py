@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-from fastapi import APIRouter, Request, Response
-from pydantic import BaseModel, Field, JsonValue
-from pydantic_core import from_json, to_json
-from starlette.concurrency import run_in_threadpool
+from typing import Any
 
-from service.api.dependencies import PartsDep
-from service.inference.answers import AnswerOptions, answer, check_options, needed_outputs
-from service.inference.inputs import parse_inputs
+from fastapi import APIRouter
+from pydantic import BaseModel, Field, JsonValue
+
 from service.registry import tables
-from service.registry.contract import Strict
-from service.registry.errors import Conflict, InvalidRequest
+from service.registry.contract import ServedModel, Strict
 from service.registry.unit_of_work import UnitOfWork
 
 router = APIRouter(tags=["predictions"])
@@ -41,15 +37,6 @@ class PredictRequest(Strict):
         None,
         description='`{"threshold": t}` on the positive class, or `{"costs": [[…]]}`: rows decide, columns are true.',
     )
-
-
-class ServedModel(BaseModel):
-    """Which model answered."""
-
-    id: str
-    name: str
-    version: int
-    calibrated: bool
 
 
 class RankedLabel(BaseModel):
@@ -88,51 +75,28 @@ class Predictions(BaseModel):
 
 #: Of a request, what is not about its rows.
 OPTIONS = ("top_k", "abstain_below", "max_error", "coverage", "decision")
+_BINARY = {"schema": {"type": "string", "format": "binary"}}
 _PREDICT_BODY = {
     "requestBody": {
         "required": True,
-        "content": {"application/json": {"schema": {"$ref": "#/components/schemas/PredictRequest"}}},
+        "description": "Rows in any of these formats; beside JSON the options stand in the query string.",
+        "content": {
+            "application/json": {"schema": {"$ref": "#/components/schemas/PredictRequest"}},
+            "application/x-npy": _BINARY,
+            "application/x-npz": _BINARY,
+            "application/vnd.apache.arrow.stream": _BINARY,
+            "multipart/form-data": _BINARY,
+            "image/*": _BINARY,
+        },
     }
 }
+_ANSWERS: dict[int | str, dict[str, Any]] = {200: {"content": {"application/vnd.apache.arrow.stream": _BINARY}}}
 
 
-@router.post("/v1/models/{model}/predict", response_model=Predictions, openapi_extra=_PREDICT_BODY)
-async def predict(request: Request, parts: PartsDep, model: str) -> Response:
+@router.post("/v1/models/{model}/predict", response_model=Predictions, responses=_ANSWERS, openapi_extra=_PREDICT_BODY)
+async def predict(model: str) -> None:
     """Predict the rows of this request with calibrated confidences."""
-    raw = await request.body()
-    return await run_in_threadpool(_predict, parts, model, raw)
-
-
-def _predict(parts: PartsDep, model: str, raw: bytes) -> Response:
-    with parts.registry.read() as unit:
-        row = find_model(unit, model)
-    if row.status != "ready" or row.profile is None or row.served_sha256 is None:
-        raise Conflict("model_not_ready", f"{row.id} is {row.status}; only ready models predict")
-    body = _parse(raw)
-    options = AnswerOptions(**{name: getattr(body, name) for name in OPTIONS})
-    check_options(row.profile, options)
-    arrays = parse_inputs(
-        body.inputs,
-        row.profile["inputs"],
-        max_rows=parts.settings.max_predict_rows,
-        preprocessing=row.profile.get("preprocessing"),
-    )
-    outputs = parts.engine.run(row.served_sha256, arrays, outputs=needed_outputs(row.profile))
-    served = ServedModel(id=row.id, name=row.name, version=row.version, calibrated=row.calibrated)
-    content = {"model": served.model_dump(), "predictions": answer(outputs, row.profile, options)}
-    return Response(to_json(content), media_type="application/json")
-
-
-def _parse(raw: bytes) -> PredictRequest:
-    try:
-        # NaN is let through here, so that the answer can name the row that holds it.
-        content = from_json(raw, allow_inf_nan=True)
-    except ValueError as error:
-        raise InvalidRequest("invalid_json", f"the body is not valid JSON: {error}") from error
-    if not isinstance(content, dict) or "inputs" not in content:
-        raise InvalidRequest("invalid_request", 'the body must be a JSON object with "inputs"', field="inputs")
-    body = PredictRequest.model_validate({**content, "inputs": None})
-    return body.model_copy(update={"inputs": content["inputs"]})
+    raise AssertionError("declared here, answered by the serving lane before any router")
 
 
 def find_model(unit: UnitOfWork, id_or_name: str) -> tables.Model:

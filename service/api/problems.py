@@ -1,8 +1,12 @@
-"""The only place that marries errors with status codes: every error leaves as `application/problem+json` (RFC 9457)."""
+"""The only place that marries errors with status codes.
+
+Every error leaves as `application/problem+json` (RFC 9457); under `/v2` as that protocol wants it, `{"error": "…"}`.
+"""
 
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Any
 
@@ -21,15 +25,23 @@ _STATUS: dict[type[errors.RegistryError], int] = {
     errors.UnknownReference: 422,
     errors.InvalidRequest: 422,
     errors.KeyReused: 422,
+    errors.UnsupportedFormat: 415,
     errors.Conflict: 409,
     errors.KeyInFlight: 409,
     errors.TooLarge: 413,
     errors.NotYetAvailable: 501,
+    errors.Overloaded: 429,
     errors.Unavailable: 503,
+    errors.DeadlineExceeded: 504,
     errors.LeaseLost: 409,
     errors.Stalled: 408,
     errors.WorkFailed: 500,
 }
+
+
+#: The Open Inference Protocol has errors of its own; what is not ready is 503 there.
+_PROTOCOL = "/v2"
+_PROTOCOL_STATUS = {"model_not_ready": 503, "model_unloaded": 503}
 
 
 class FieldError(BaseModel):
@@ -61,14 +73,51 @@ def problem(
     code: str,
     detail: str,
     *,
+    path: str,
     fields: list[FieldError] | None = None,
-    headers: dict[str, str] | None = None,
+    headers: Mapping[str, str] | None = None,
 ) -> JSONResponse:
-    """Build the answer."""
+    """Build the answer to a request for `path`."""
+    if path.startswith(_PROTOCOL):
+        status = _PROTOCOL_STATUS.get(code, 400 if status == 422 else status)
+        return JSONResponse({"error": detail}, status, headers=headers)
     title = HTTPStatus(status).phrase
     body = Problem(title=title, status=status, detail=detail, code=code, errors=fields or [])
     content = body.model_dump(exclude=None if fields else {"errors"})
     return JSONResponse(content, status, headers=headers, media_type="application/problem+json")
+
+
+def status_of(error: errors.RegistryError) -> int:
+    """The status code under `/v1`."""
+    return next(_STATUS[kind] for kind in type(error).__mro__ if kind in _STATUS)
+
+
+def told(path: str, error: errors.RegistryError) -> JSONResponse:
+    """The answer that an error of the domain is, in a request for `path`."""
+    fields = [FieldError(field=error.field, message=error.message)] if error.field else None
+    headers: dict[str, str] = {}
+    if isinstance(error, errors.Unavailable | errors.KeyInFlight):
+        headers["Retry-After"] = "2"
+    elif isinstance(error, errors.Overloaded):
+        headers["Retry-After"] = str(error.retry_after)
+    elif isinstance(error, errors.OffsetMismatch):
+        headers["Upload-Offset"] = str(error.offset)
+    elif error.code == "too_large":  # the body may not have been read to its end
+        headers["Connection"] = "close"
+    return problem(status_of(error), error.code, error.message, path=path, fields=fields, headers=headers)
+
+
+def invalid(path: str, error: ValidationError | RequestValidationError) -> JSONResponse:
+    """The answer to a request whose shape is wrong."""
+    fields = [
+        FieldError(field=_field(item["loc"]), message=item["msg"].removeprefix("Value error, "))
+        for item in error.errors()
+    ]
+    detail = "; ".join(f"{item.field}: {item.message}" for item in fields[:5])
+    if any(item["type"] in ("json_invalid", "json_type") for item in error.errors()):
+        detail = f"the body is not valid JSON: {detail}"
+        return problem(422, "invalid_json", detail, path=path, fields=fields)
+    return problem(422, "invalid_request", detail, path=path, fields=fields)
 
 
 def install(app: FastAPI) -> None:
@@ -81,24 +130,12 @@ def install(app: FastAPI) -> None:
 
 def _on_registry_error(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, errors.RegistryError)
-    status = next(_STATUS[kind] for kind in type(error).__mro__ if kind in _STATUS)
-    fields = [FieldError(field=error.field, message=error.message)] if error.field else None
-    headers = {"Retry-After": "2"} if isinstance(error, errors.Unavailable | errors.KeyInFlight) else None
-    if isinstance(error, errors.OffsetMismatch):
-        headers = {"Upload-Offset": str(error.offset)}
-    return problem(status, error.code, error.message, fields=fields, headers=headers)
+    return told(request.url.path, error)
 
 
 def _on_validation_error(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, RequestValidationError | ValidationError)
-    fields = [
-        FieldError(field=_field(item["loc"]), message=item["msg"].removeprefix("Value error, "))
-        for item in error.errors()
-    ]
-    detail = "; ".join(f"{item.field}: {item.message}" for item in fields[:5])
-    if any(item["type"] in ("json_invalid", "json_type") for item in error.errors()):
-        return problem(422, "invalid_json", f"the body is not valid JSON: {detail}", fields=fields)
-    return problem(422, "invalid_request", detail, fields=fields)
+    return invalid(request.url.path, error)
 
 
 def _field(location: tuple[int | str, ...]) -> str:
@@ -115,15 +152,17 @@ def _field(location: tuple[int | str, ...]) -> str:
 
 def _on_http_error(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, HTTPException)
+    path = request.url.path
     if isinstance(error.__cause__, errors.RegistryError):  # raised while the framework was reading the body
-        return _on_registry_error(request, error.__cause__)
+        return told(path, error.__cause__)
     if isinstance(error.__cause__, UnicodeDecodeError):
-        return problem(422, "invalid_json", "the body is not valid JSON: it is not UTF-8 text")
+        return problem(422, "invalid_json", "the body is not valid JSON: it is not UTF-8 text", path=path)
     code = HTTPStatus(error.status_code).name.lower()
-    return problem(error.status_code, code, str(error.detail), headers=dict(error.headers or {}))
+    return problem(error.status_code, code, str(error.detail), path=path, headers=error.headers)
 
 
 def defect(method: str, path: str, error: Exception) -> JSONResponse:
     """Log what nobody foresaw, and build the answer."""
     _LOG.error("unhandled error in %s %s", method, path, exc_info=error)
-    return problem(500, "internal_error", "an unexpected error happened; quote the X-Request-Id when reporting it")
+    detail = "an unexpected error happened; quote the X-Request-Id when reporting it"
+    return problem(500, "internal_error", detail, path=path)

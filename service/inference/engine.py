@@ -1,69 +1,221 @@
-"""Runs stored models: sessions kept open up to a limit of bytes, least recently used first out."""
+"""Runs stored models for many clients at once: open sessions up to a limit of bytes, and one line of batches.
+
+It lives on an event loop and knows no HTTP. What takes less time than handing it to a thread is run at once, where
+it is; everything else in threads, as many at a time as there are cores to spare.
+"""
 
 from __future__ import annotations
 
-import threading
-from collections import OrderedDict
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+import asyncio
+import time
+from collections import OrderedDict, deque
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from pathlib import Path
 
 import numpy as np
-import onnxruntime as ort
 
-from service.inference.runtime import REFUSALS, open_session, refusal
+from service.inference.batching import Batch, Line, Waiting, Watch
+from service.inference.outputs import Outputs
+from service.inference.session import OpenModel
 from service.registry.artifacts import ArtifactStore
-from service.registry.errors import InvalidRequest
+from service.registry.errors import Overloaded
 
-#: Outputs of every file that is served; see the HTTP contract.
-STANDARD_OUTPUTS = ("logits", "probabilities", "confidence", "features")
-
-
-@dataclass
-class _Slot:
-    lock: threading.Lock = field(default_factory=threading.Lock)
-    session: ort.InferenceSession | None = None
-    size: int = 0
+#: What a batch may take on the event loop: about what handing it to a thread and back costs on a busy machine.
+_AT_ONCE_SECONDS = 0.0005
+#: How long batches are run on the event loop before it looks at its sockets again.
+_ON_LOOP_SECONDS = 0.002
+_LEAST_RETRY_S = 1
 
 
 class Engine:
-    """Thread-safe; a file is named by its digest and never changes, so an open session is never stale."""
+    """A file is named by its digest and never changes, so an open session is never stale.
 
-    def __init__(self, artifacts: ArtifactStore, *, cache_bytes: int, threads: int = 1) -> None:
+    Args:
+        cache_bytes: total size of the files kept open; the least recently used is closed first.
+        threads: of ONNX Runtime, within one batch.
+        runs: batches at once.
+        max_batch_rows: rows of one batch at most; `max_queued_rows`: rows that may wait for one model.
+        on_batch: told of every batch that was run.
+    """
+
+    def __init__(
+        self,
+        artifacts: ArtifactStore,
+        *,
+        cache_bytes: int,
+        threads: int = 1,
+        runs: int = 1,
+        max_batch_rows: int = 256,
+        max_queued_rows: int = 20_000,
+        on_batch: Callable[[Batch], None] | None = None,
+    ) -> None:
         self._artifacts = artifacts
         self._cache_bytes = cache_bytes
         self._threads = threads
-        self._slots: OrderedDict[str, _Slot] = OrderedDict()
-        self._lock = threading.Lock()
+        self._runs = runs
+        self._max_batch_rows = max_batch_rows
+        self._max_queued_rows = max_queued_rows
+        self._on_batch = on_batch
+        self._lines: OrderedDict[str, Line] = OrderedDict()
+        self._opening: dict[str, asyncio.Task[Line]] = {}
+        self._ready: deque[Line] = deque()
+        self._opening_bytes = 0
+        self._running = 0
+        self._pumping = False
+        self._pool = ThreadPoolExecutor(runs, thread_name_prefix="inference")
+        # Of their own: a large file that is being opened must not keep batches waiting.
+        self._openers = ThreadPoolExecutor(2, thread_name_prefix="opening")
 
-    def run(
+    @property
+    def open_sessions(self) -> int:
+        """Models that are kept open."""
+        return len(self._lines)
+
+    @property
+    def open_bytes(self) -> int:
+        """The size of their files; like the other two it may be asked for in any thread."""
+        return sum(line.model.size for line in list(self._lines.values()))
+
+    @property
+    def queued_rows(self) -> int:
+        """Rows that wait, for any model."""
+        return sum(line.rows for line in list(self._lines.values()))
+
+    def opened(self, digest: str) -> Line | None:
+        """The line of an open model, now its most recently used; None if it has to be opened first."""
+        line = self._lines.get(digest)
+        if line is not None:
+            self._lines.move_to_end(digest)
+        return line
+
+    async def open(self, digest: str) -> Line:
+        """Open and warm up the file, once for all who ask; raises NotFound or Unavailable if it cannot be had."""
+        line = self.opened(digest)
+        if line is not None:
+            return line
+        opening = self._opening.get(digest)
+        if opening is None:
+            opening = self._opening[digest] = asyncio.ensure_future(self._open(digest))
+            opening.add_done_callback(lambda task: (self._opening.pop(digest), task.cancelled() or task.exception()))
+        return await asyncio.shield(opening)  # one who leaves must not take it from the others
+
+    def close_model(self, digest: str) -> None:
+        """Forget the open file; what waits for it is still answered."""
+        self._lines.pop(digest, None)
+
+    def submit(
         self,
-        digest: str,
+        line: Line,
         inputs: Mapping[str, np.ndarray],
         *,
-        outputs: tuple[str, ...] = ("logits", "probabilities", "confidence"),
-    ) -> dict[str, np.ndarray]:
-        """Run the model over rows; raises NotFound if the file is missing, InvalidRequest if it cannot compute them."""
-        session = self._session(digest)
+        wants: tuple[str, ...] = (),
+        watch: Watch | None = None,
+        span: object | None = None,
+    ) -> asyncio.Future[Outputs]:
+        """Queue rows and return what will hold their outputs; whoever sets or cancels it gives the rows up.
+
+        `wants` names outputs beyond logits, probabilities and confidence.
+        Raises Overloaded if too many rows wait already.
+        """
+        rows = len(next(iter(inputs.values())))
+        if line.rows and line.rows + rows > self._max_queued_rows:
+            raise self._overloaded(line)
+        loop = asyncio.get_running_loop()
+        key = tuple([array.shape[1:] for array in inputs.values()])
+        request = Waiting(inputs, rows, wants, loop.create_future(), watch, span, key, time.perf_counter())
+        line.add(request)
+        if not line.listed:
+            line.listed = True
+            self._ready.append(line)
+        self._pump_soon(loop)
+        return request.future
+
+    def shut_down(self) -> None:
+        """No more batches are begun."""
+        self._pool.shutdown(wait=False, cancel_futures=True)
+        self._openers.shutdown(wait=False, cancel_futures=True)
+
+    async def _open(self, digest: str) -> Line:
+        loop = asyncio.get_running_loop()
+        holding = self._artifacts.held(digest)
+        path = await loop.run_in_executor(self._openers, holding.__enter__)
+        size = path.stat().st_size
+        self._opening_bytes += size
         try:
-            results = session.run(list(outputs), dict(inputs))
-        except REFUSALS as error:  # for example a token that is not in the vocabulary, inputs that differ in length
-            message = f"the model cannot compute these rows: {refusal(error)}"
-            raise InvalidRequest("inputs_refused", message, field="inputs") from error
-        return dict(zip(outputs, results, strict=True))
+            # Before it is opened: memory must not rise above the limit even for a moment.
+            self._make_room()
+            model = await loop.run_in_executor(self._openers, _warm, path, self._threads)
+        finally:
+            self._opening_bytes -= size
+            await loop.run_in_executor(self._openers, holding.__exit__, None, None, None)
+        line = self._lines[digest] = Line(model, max_batch_rows=self._max_batch_rows)
+        return line
 
-    def _session(self, digest: str) -> ort.InferenceSession:
-        with self._lock:
-            slot = self._slots.setdefault(digest, _Slot())
-            self._slots.move_to_end(digest)
-        with slot.lock:  # several requests for a new model open it once
-            if slot.session is None:
-                path = self._artifacts.path(digest)
-                slot.session = open_session(str(path), threads=self._threads)
-                slot.size = path.stat().st_size
-                self._evict()
-            return slot.session
+    def _make_room(self) -> None:
+        while self._lines and self.open_bytes + self._opening_bytes > self._cache_bytes:
+            self._lines.popitem(last=False)
 
-    def _evict(self) -> None:
-        with self._lock:
-            while len(self._slots) > 1 and sum(slot.size for slot in self._slots.values()) > self._cache_bytes:
-                self._slots.popitem(last=False)
+    def _overloaded(self, line: Line) -> Overloaded:
+        seconds = max(_LEAST_RETRY_S, round(line.model.cost(line.rows)))
+        message = f"{line.rows} rows wait for this model already; at most {self._max_queued_rows} may"
+        return Overloaded("overloaded", f"{message}; try again in {seconds} s", retry_after=seconds)
+
+    def _pump_soon(self, loop: asyncio.AbstractEventLoop) -> None:
+        if not self._pumping:
+            self._pumping = True
+            # After those who are read in this turn of the loop: their rows may come along.
+            loop.call_soon(self._pump, loop)
+
+    def _pump(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Begin what can be begun: quick batches here, one for each line, others while threads are free."""
+        self._pumping = False
+        until = time.perf_counter() + _ON_LOOP_SECONDS
+        for _ in range(len(self._ready)):
+            if time.perf_counter() > until:
+                break
+            line = self._ready.popleft()
+            at_once = line.next_cost() <= _AT_ONCE_SECONDS
+            if not at_once and self._running >= self._runs:
+                self._ready.append(line)
+                continue
+            batch = line.take()
+            if line.rows > 0:
+                self._ready.append(line)
+            else:
+                line.listed = False
+            if batch is None:
+                continue
+            if at_once:
+                batch.run()
+                self._settle(batch)
+            else:
+                self._running += 1
+                self._pool.submit(self._work, loop, batch)
+        if any(line.next_cost() <= _AT_ONCE_SECONDS for line in self._ready) or (
+            self._ready and self._running < self._runs
+        ):
+            self._pump_soon(loop)
+
+    def _work(self, loop: asyncio.AbstractEventLoop, batch: Batch) -> None:
+        batch.run()
+        with suppress(RuntimeError):  # the loop was closed meanwhile: nobody waits
+            loop.call_soon_threadsafe(self._worked, loop, batch)
+
+    def _worked(self, loop: asyncio.AbstractEventLoop, batch: Batch) -> None:
+        self._running -= 1
+        self._settle(batch)
+        if self._ready:
+            self._pump_soon(loop)
+
+    def _settle(self, batch: Batch) -> None:
+        batch.settle()
+        if self._on_batch is not None:
+            self._on_batch(batch)
+
+
+def _warm(path: Path, threads: int) -> OpenModel:
+    model = OpenModel(path, threads=threads)
+    model.warm_up()
+    return model

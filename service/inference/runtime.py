@@ -9,6 +9,9 @@ from importlib.metadata import PackageNotFoundError, version
 import onnxruntime as ort
 from onnxruntime.capi.onnxruntime_pybind11_state import Fail, InvalidArgument, RuntimeException
 
+from fedlas.preprocessing import usable_cores
+
+_MOST_CORES = 1024
 #: What a session raises for rows that fit the declared shapes and still cannot be computed.
 REFUSALS = (Fail, InvalidArgument, RuntimeException)
 #: y = Identity(x): small enough to try a session with.
@@ -51,9 +54,25 @@ def session_options(*, threads: int = 1) -> ort.SessionOptions:
     return options
 
 
-def open_session(path: str, *, threads: int) -> ort.InferenceSession:
-    """Open a file that we wrote."""
-    return ort.InferenceSession(path, session_options(threads=threads), providers=list(providers()))
+@cache
+def _share_arena() -> None:
+    """One arena for all sessions that ask for it: each would keep what its largest batch ever took for itself."""
+    memory = ort.OrtMemoryInfo("Cpu", ort.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, ort.OrtMemType.DEFAULT)
+    ort.create_and_register_allocator(memory, ort.OrtArenaCfg(0, -1, -1, -1))
+
+
+def open_session(path: str, *, threads: int, shared_arena: bool = False) -> ort.InferenceSession:
+    """Open a file that we wrote; `shared_arena` is for processes that keep many open."""
+    options = session_options(threads=threads)
+    if shared_arena:
+        _share_arena()
+        options.add_session_config_entry("session.use_env_allocators", "1")
+    return ort.InferenceSession(path, options, providers=list(providers()))
+
+
+def spare_runs(*, processes: int, threads: int) -> int:
+    """How many batches of so many threads one of `processes` may run at once; a core is left to its event loop."""
+    return max(1, (usable_cores(_MOST_CORES) // processes - 1) // threads)
 
 
 def refusal(error: Exception) -> str:

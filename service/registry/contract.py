@@ -390,6 +390,15 @@ class CalibratorRecord(BaseModel):
     created_at: datetime
 
 
+class ServedModel(BaseModel):
+    """Which model answered."""
+
+    id: str
+    name: str
+    version: int
+    calibrated: bool
+
+
 class NameRecord(BaseModel):
     """A published name and its versions."""
 

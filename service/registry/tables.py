@@ -247,6 +247,15 @@ class PublishedVersion(Base):
     created_at: Mapped[datetime]
 
 
+class UnloadedName(Base):
+    """A name or model id that was taken out of service by hand."""
+
+    __tablename__ = "unloaded_names"
+
+    name: Mapped[str] = mapped_column(String(200), primary_key=True)
+    since: Mapped[datetime]
+
+
 class IdempotencyKey(Base):
     """The answer that a request with this key was given, so that it can be given again."""
 

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from tests.api.conftest import Api, MakeApi
+from tests.helpers.served import scaling
 
 Json = dict[str, Any]
 
@@ -306,10 +307,19 @@ def test_lost_storage_is_unavailable(api: Api) -> None:
 def test_defects_are_answered_too(api: Api) -> None:
     """What nobody foresaw is 500 in the same form, with the request id that it asks to quote."""
     model = api.client.post("/v1/models", content=b"x").json()
-    with api.registry.write() as unit:  # a record as no inspection of ours would leave it
-        unit.models.ready(model["id"], profile={}, served_sha256="0" * 64)
-    answer = api.client.post(
-        f"/v1/models/{model['id']}/predict", json={"inputs": [[1.0]]}, headers={"X-Request-Id": "mine"}
-    )
+    path = f"/v1/models/{model['id']}/predict"
+    with api.registry.artifacts.stage_bytes(scaling(1)) as staged, api.registry.write() as unit:
+        # a record as no inspection of ours would leave it
+        unit.models.ready(model["id"], profile={}, served_sha256=staged.keep())
+    answer = api.client.post(path, json={"inputs": [[1.0]]}, headers={"X-Request-Id": "mine"})
     problem(answer, 500, "internal_error")
     assert answer.headers["x-request-id"] == "mine"
+
+
+def test_a_model_whose_file_is_lost(api: Api) -> None:
+    """503: the model is there, and nobody but the operator can mend it."""
+    model = api.client.post("/v1/models", content=b"x").json()
+    with api.registry.write() as unit:
+        unit.models.ready(model["id"], profile={}, served_sha256="0" * 64)
+    answer = api.client.post(f"/v1/models/{model['id']}/predict", json={"inputs": [[1.0]]})
+    problem(answer, 503, "artifact_missing")

@@ -152,7 +152,7 @@ def test_a_lost_reservation_makes_no_second_record(api: Api, monkeypatch: pytest
 
 def test_a_silent_client_gives_the_key_up(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
     """A connection that died without a word holds its key for the server's patience only."""
-    monkeypatch.setattr(middleware, "_PATIENCE_S", 0.3)
+    monkeypatch.setattr(middleware, "PATIENCE_S", 0.3)
     headers = {"Idempotency-Key": "k"}
 
     async def body() -> AsyncIterator[bytes]:

@@ -57,7 +57,7 @@ class Predict(Step):
         """Keep the results."""
         with self.staged(folder / result["results"]) as staged, self.publishing() as unit:
             row = unit.batches.get(self.record_id)
-            row.results_sha256, row.num_rows = staged.keep(), result["num_rows"]
+            row.results_sha256, row.num_rows = staged.keep(), int(result["num_rows"])
             row.progress = {"fraction": 1.0}
             unit.batches.change_status(row, "succeeded")
 

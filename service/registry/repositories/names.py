@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from sqlalchemy import func, select, update
+from sqlalchemy import delete, func, select, update
 from sqlalchemy.orm import Session
 
 from service.registry.contract import NameRecord
 from service.registry.errors import InvalidRequest, NotFound
 from service.registry.repositories.records import now
-from service.registry.tables import Model, PublishedVersion
+from service.registry.tables import Model, PublishedVersion, UnloadedName
 
 
 class Names:
@@ -39,6 +39,32 @@ class Names:
         if found is None:
             raise NotFound("unknown_model", f"there is no model with the id or published name {name!r}")
         return found
+
+    def version(self, name: str, version: int | None = None) -> tuple[str, int]:
+        """The model id and number of a version, or of the default one; raises NotFound."""
+        wanted = PublishedVersion.is_default.is_(True) if version is None else PublishedVersion.version == version
+        query = select(PublishedVersion.model_id, PublishedVersion.version).where(PublishedVersion.name == name, wanted)
+        if found := self.session.execute(query).first():
+            return found.model_id, found.version
+        known = ", ".join(self.get(name).versions)  # raises where there is none at all
+        raise NotFound("unknown_version", f"{name!r} has the versions {known}, not {version}")
+
+    def unload(self, name: str) -> None:
+        """Take a name or model id out of service."""
+        if not self.is_unloaded(name):
+            self.session.add(UnloadedName(name=name, since=now()))
+
+    def load(self, name: str) -> None:
+        """Put a name or model id into service again."""
+        self.session.execute(delete(UnloadedName).where(UnloadedName.name == name))
+
+    def is_unloaded(self, name: str) -> bool:
+        """Whether it was taken out of service by hand."""
+        return self.session.get(UnloadedName, name) is not None
+
+    def unloaded(self) -> frozenset[str]:
+        """All names and ids that were taken out of service."""
+        return frozenset(self.session.scalars(select(UnloadedName.name)))
 
     def switch(self, name: str, version: int) -> NameRecord:
         """Make `version` the default; raises NotFound for the name, InvalidRequest for the version."""

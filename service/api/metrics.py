@@ -1,0 +1,108 @@
+"""`GET /metrics`: what serving counts and what the processes use, for Prometheus; it counts nothing itself."""
+
+from __future__ import annotations
+
+import gzip
+from collections.abc import Callable, Iterable
+from typing import Annotated
+
+from anyio import CapacityLimiter, to_thread
+from fastapi import APIRouter, Depends, Request, Response
+from prometheus_client import CollectorRegistry, PlatformCollector, ProcessCollector
+from prometheus_client.exposition import generate_latest as prometheus_text
+from prometheus_client.exposition import gzip_accepted
+from prometheus_client.metrics_core import Metric
+from prometheus_client.openmetrics.exposition import generate_latest as openmetrics_text
+from prometheus_client.registry import Collector
+from starlette.requests import HTTPConnection
+
+from service.api.metrics_text import serving_text
+from service.inference.metrics import ServingMetrics
+
+TEXT = "text/plain; version=0.0.4; charset=utf-8"
+OPENMETRICS = "application/openmetrics-text; version=1.0.0; charset=utf-8"
+
+
+class Exposition:
+    """All metrics of the service as text; thread-safe.
+
+    Args:
+        metrics: what serving counts.
+        process_ids: of the processes that serve this port, where there are several: a scrape reaches only one of them,
+            so what each of them uses stands there with its `pid`.
+    """
+
+    def __init__(self, metrics: ServingMetrics, *, process_ids: Callable[[], Iterable[int]] | None = None) -> None:
+        self._metrics = metrics
+        self._registry = CollectorRegistry()
+        if process_ids is None:
+            ProcessCollector(registry=self._registry)
+        else:
+            self._registry.register(_Processes(process_ids))
+        PlatformCollector(registry=self._registry)
+        self._turn = CapacityLimiter(1)  # who comes during a scrape waits without a thread
+
+    async def answer(self, accept: str, accept_encoding: str) -> Response:
+        """The text in a form that the client takes."""
+        return await to_thread.run_sync(self._answer, accept, accept_encoding, limiter=self._turn)
+
+    def _answer(self, accept: str, accept_encoding: str) -> Response:
+        openmetrics = _takes_openmetrics(accept)
+        serving = serving_text(*self._metrics.everywhere(), openmetrics=openmetrics)
+        processes = (openmetrics_text if openmetrics else prometheus_text)(self._registry)
+        text, headers = serving.encode() + processes, {"Content-Type": OPENMETRICS if openmetrics else TEXT}
+        if gzip_accepted(accept_encoding):
+            text, headers["Content-Encoding"] = gzip.compress(text, compresslevel=1), "gzip"
+        return Response(text, headers=headers)
+
+
+def _takes_openmetrics(accept: str) -> bool:
+    """Whether 1.0.0 is among what is accepted; prometheus_client's `choose_encoder` promises any later version, too.
+
+    >>> _takes_openmetrics("application/openmetrics-text;version=1.0.0;q=0.6,text/plain;version=0.0.4;q=0.3,*/*;q=0.2")
+    True
+    >>> _takes_openmetrics("application/openmetrics-text; version=2.0.0, text/plain;version=0.0.4")
+    False
+    """
+    for kind in accept.split(","):
+        name, *parameters = (part.strip().lower() for part in kind.split(";"))
+        versions = [value for value in parameters if value.startswith("version=")]
+        if name == "application/openmetrics-text" and versions in ([], ["version=1.0.0"]):
+            return True
+    return False
+
+
+class _Processes(Collector):
+    """What prometheus_client tells of its own process, of each process."""
+
+    def __init__(self, process_ids: Callable[[], Iterable[int]]) -> None:
+        self._process_ids = process_ids
+
+    def collect(self) -> Iterable[Metric]:
+        families: dict[str, Metric] = {}
+        for pid in map(str, self._process_ids()):
+            for family in ProcessCollector(pid=lambda pid=pid: pid, registry=None).collect():  # type: ignore[misc]
+                samples = [sample._replace(labels={**sample.labels, "pid": pid}) for sample in family.samples]
+                known = families.get(family.name)
+                family.samples = samples if known is None else known.samples + samples
+                families[family.name] = family
+        return families.values()
+
+
+async def _exposition(connection: HTTPConnection) -> Exposition:
+    exposition: Exposition = connection.app.state.exposition
+    return exposition
+
+
+router = APIRouter(tags=["operations"])
+
+
+@router.get(
+    "/metrics",
+    response_class=Response,
+    responses={200: {"content": {"text/plain": {}, "application/openmetrics-text": {}}}},
+)
+async def metrics(request: Request, exposition: Annotated[Exposition, Depends(_exposition)]) -> Response:
+    """What Prometheus scrapes: requests, times, batches and confidences per model and version, and the processes."""
+    headers = request.headers
+    return await exposition.answer(headers.get("accept", ""), headers.get("accept-encoding", ""))

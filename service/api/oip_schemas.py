@@ -1,0 +1,72 @@
+"""The bodies of the Open Inference Protocol, for the OpenAPI document; the lane reads and writes them itself."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import BaseModel, Field, JsonValue
+
+Parameters = dict[str, str | int | float | bool]
+
+
+class InputTensor(BaseModel):
+    """An input: its values as JSON, or `binary_data_size` of them behind the JSON."""
+
+    name: str
+    shape: list[int]
+    datatype: str = Field(description="BOOL, UINT8-64, INT8-64, FP16, FP32, FP64; BYTES for image files.")
+    data: JsonValue = Field(None, description="Flat or nested.")
+    parameters: Parameters | None = None
+
+
+class RequestedOutput(BaseModel):
+    """An output to answer."""
+
+    name: str
+    parameters: Parameters | None = Field(None, description="`binary_data`, `classification`.")
+
+
+class InferRequest(BaseModel):
+    """`POST /v2/models/{model}/infer`."""
+
+    id: str | None = None
+    inputs: list[InputTensor]
+    outputs: list[RequestedOutput] | None = Field(None, description="Default: probabilities, confidence, label.")
+    parameters: Parameters | None = Field(
+        None,
+        description="`binary_data_output`, `timeout` (µs), and what one wants to act on: `abstain_below`, `max_error`, "
+        "`coverage`, `top_k`, `decision_threshold`; what they bring about comes back as named outputs.",
+    )
+
+
+class OutputTensor(BaseModel):
+    """An output, in JSON or behind it."""
+
+    name: str
+    shape: list[int]
+    datatype: str
+    data: list[JsonValue] | None = None
+    parameters: Parameters | None = None
+
+
+class InferResponse(BaseModel):
+    """The answer."""
+
+    model_name: str
+    model_version: str
+    id: str | None = None
+    outputs: list[OutputTensor]
+
+
+#: For routes that read their bodies themselves.
+INFER_BODY: dict[str, Any] = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            "application/json": {"schema": {"$ref": "#/components/schemas/InferRequest"}},
+            "application/octet-stream": {
+                "schema": {"type": "string", "format": "binary"},
+            },
+        },
+    }
+}

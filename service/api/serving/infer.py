@@ -1,0 +1,111 @@
+"""`POST /v2/models/{model}[/versions/{version}]/infer`: the Open Inference Protocol, in JSON and binary tensors."""
+
+from __future__ import annotations
+
+import gzip
+import zlib
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from service.api.serving.exchange import Answer, Header
+from service.api.serving.lane import SMALL_BYTES, Call, Serving
+from service.catalogue import Target
+from service.inference.answers import AnswerOptions, check_options
+from service.inference.oip.outputs import chosen, named, options, served_outputs
+from service.inference.oip.requests import InferRequest, Wanted, aligned, decode, inflated
+from service.inference.oip.responses import encode
+from service.inference.outputs import Outputs
+from service.registry.errors import InvalidRequest
+
+_USUAL = frozenset({"logits", "probabilities", "confidence"})
+_HEADER_LENGTH = b"inference-header-content-length"
+#: Only for who asks for just one of them: libraries that take anything are better off without the wait. Level 1: in
+#: data centres compression is slower than the network at any level.
+_PACKED: dict[bytes, Callable[[bytes], bytes]] = {
+    b"gzip": partial(gzip.compress, compresslevel=1),
+    b"deflate": partial(zlib.compress, level=1),
+}
+
+Parsed = tuple[InferRequest, dict[str, np.ndarray], tuple[Wanted, ...], AnswerOptions]
+
+
+async def infer(serving: Serving, call: Call) -> Answer:
+    """Answer one request."""
+    body = await serving.body(call)
+    target, line = await serving.find(call)
+    headers = call.request.headers
+    length = _header_length(headers.get(_HEADER_LENGTH))
+    if (encoding := headers.get(b"content-encoding")) is not None:
+        limit = serving.settings.max_predict_bytes
+        body = await serving.read(body, _inflated, encoding.decode("latin-1"), limit, small=0)
+        serving.hold(call, len(body))
+    # Binary tensors are not looked through, so only the JSON counts. Image files are small and take long.
+    images = target.profile.get("preprocessing") is not None
+    small = 1024 if images else (len(body) if length is not None and length <= SMALL_BYTES else SMALL_BYTES)
+    asked, inputs, wanted, wishes = await serving.read(
+        body, parse, length, target.profile, serving.settings.max_predict_rows, small=small
+    )
+    _shorten(call, asked, began_at=call.until - serving.settings.predict_timeout_seconds)
+    wants = tuple(name for name in served_outputs(wanted, target.profile) if name not in _USUAL)
+    outputs = await serving.run(call, line, inputs, wants)
+    (content, json_length), call.abstained = await serving.write(
+        call.rows, _write, target, asked, outputs, wanted, wishes
+    )
+    accepted = headers.get(b"accept-encoding", b"").strip().lower()
+    if accepted in _PACKED:
+        content = await serving.read(content, _PACKED[accepted], small=SMALL_BYTES)
+    return _answer(content, json_length, accepted)
+
+
+def parse(body: bytes, length: int | None, profile: Mapping[str, Any], max_rows: int) -> Parsed:
+    """Read a body; raises InvalidRequest or TooLarge."""
+    asked = decode(body, length)
+    wishes = options(asked.parameters)
+    check_options(profile, wishes)
+    return asked, aligned(asked, profile, max_rows=max_rows), chosen(asked, profile), wishes
+
+
+def _write(
+    target: Target, asked: InferRequest, outputs: Outputs, wanted: tuple[Wanted, ...], wishes: AnswerOptions
+) -> tuple[tuple[bytes, int | None], int]:
+    arrays = named(outputs, target.profile, wishes, wanted)
+    abstain = arrays.get("abstain")
+    content = encode(arrays, wanted, name=target.called, version=target.version, id=asked.id)
+    return content, 0 if abstain is None else int(np.count_nonzero(abstain))
+
+
+def _header_length(given: bytes | None) -> int | None:
+    if given is None:
+        return None
+    if not given.isdigit() or len(given) > 12:
+        message = f"Inference-Header-Content-Length must be a number of bytes, found {given[:40].decode('latin-1')!r}"
+        raise InvalidRequest("invalid_request", message)
+    return int(given)
+
+
+def _inflated(body: bytes, encoding: str, limit: int) -> bytes:
+    return inflated(body, encoding, limit=limit)
+
+
+def _shorten(call: Call, asked: InferRequest, *, began_at: float) -> None:
+    """Triton's parameter `timeout`, in microseconds, as its clients send it; 0 means none."""
+    timeout = asked.parameters.get("timeout")
+    if timeout is None:
+        return
+    if isinstance(timeout, bool | str) or timeout < 0:
+        message = f"parameter 'timeout' must be microseconds, found {timeout!r:.40}"
+        raise InvalidRequest("invalid_request", message, field="parameters")
+    if timeout > 0:
+        call.until = min(call.until, began_at + timeout / 1e6)
+
+
+def _answer(content: bytes, json_length: int | None, accepted: bytes) -> Answer:
+    headers: list[Header] = []
+    if json_length is not None:
+        headers.append((_HEADER_LENGTH, b"%d" % json_length))
+    if accepted in _PACKED:
+        headers.append((b"content-encoding", accepted))
+    return Answer(content, b"application/json" if json_length is None else b"application/octet-stream", 200, headers)

@@ -1,0 +1,91 @@
+"""One stored file, open: it runs rows, and knows how long they take on this machine; it knows no queue."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from service.inference.runtime import REFUSALS, open_session, refusal
+from service.registry.errors import InvalidRequest
+
+#: Outputs of every file that is served; see the HTTP contract.
+STANDARD_OUTPUTS = ("logits", "probabilities", "confidence", "features")
+
+_WARM_ROWS = 16
+_WARM_RUNS = 3
+#: How far an estimate follows a batch that was slower, or quicker: what else runs on the machine makes many slower.
+_FOLLOW_UP, _FOLLOW_DOWN = 0.02, 0.2
+_NUMPY = {"float": np.float32, "double": np.float64, "float16": np.float16, "bool": np.bool_}
+
+
+class OpenModel:
+    """An ONNX Runtime session and the time it takes: about `fixed + per_row * rows` seconds.
+
+    Attributes:
+        size: bytes of the file, which is about what the session holds in memory.
+        outputs: names of what the file computes.
+    """
+
+    def __init__(self, path: Path, *, threads: int = 1) -> None:
+        self.size = path.stat().st_size
+        self._session = open_session(str(path), threads=threads, shared_arena=True)
+        self.outputs = frozenset(output.name for output in self._session.get_outputs())
+        self.provider: str = self._session.get_providers()[0]
+        self.fixed = self.per_row = 0.0
+
+    def run(self, inputs: Mapping[str, np.ndarray], outputs: Sequence[str]) -> dict[str, np.ndarray]:
+        """Run over rows; raises InvalidRequest `inputs_refused` for what fits the shapes and cannot be computed."""
+        try:
+            results = self._session.run(outputs, inputs)
+        except REFUSALS as error:  # for example a token that is not in the vocabulary, inputs that differ in length
+            message = f"the model cannot compute these rows: {refusal(error)}"
+            raise InvalidRequest("inputs_refused", message, field="inputs") from error
+        return dict(zip(outputs, results, strict=True))
+
+    def cost(self, rows: int) -> float:
+        """About how many seconds so many rows take in one batch."""
+        return self.fixed + self.per_row * rows
+
+    def measured(self, rows: int, seconds: float) -> None:
+        """Learn from a batch that was run."""
+        seen = max(seconds - self.fixed, 0.0) / rows
+        self.per_row += (seen - self.per_row) * (_FOLLOW_UP if seen > self.per_row else _FOLLOW_DOWN)
+
+    def warm_up(self) -> None:
+        """Run rows of zeros, so that the first request finds everything allocated, and measure them.
+
+        A model that refuses them (an attention mask of nothing but zeros, say) is measured by its first requests; so
+        is one whose rows differ in length, since what zeros of length one take says nothing.
+        """
+        try:
+            one, many = self._warm(1), self._warm(_WARM_ROWS)
+        except InvalidRequest:
+            one, many = 1.0, 1.0
+        self.per_row = max(many - one, 0.0) / (_WARM_ROWS - 1)
+        self.fixed = max(one - self.per_row, 0.0)
+        if any(not isinstance(size, int) for spec in self._session.get_inputs() for size in spec.shape[1:]):
+            self.fixed = max(self.fixed, 1e-3)
+
+    def _warm(self, rows: int) -> float:
+        inputs = {
+            spec.name: np.zeros([rows, *(size if isinstance(size, int) else 1 for size in spec.shape[1:])], _type(spec))
+            for spec in self._session.get_inputs()
+        }
+        outputs = [name for name in STANDARD_OUTPUTS if name in self.outputs]
+        times = []
+        for _ in range(_WARM_RUNS):
+            started = time.perf_counter()
+            self.run(inputs, outputs)
+            times.append(time.perf_counter() - started)
+            if times[-1] > 1.0:
+                break
+        return min(times)
+
+
+def _type(spec: object) -> np.dtype:
+    """`tensor(float)` → float32."""
+    name = str(getattr(spec, "type", "")).removeprefix("tensor(").removesuffix(")")
+    return np.dtype(_NUMPY.get(name, name))

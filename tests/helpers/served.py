@@ -1,0 +1,44 @@
+"""Small files with the standard outputs, as inspection leaves them, made by hand; they know no service."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import onnx
+from onnx import NodeProto, TensorProto, helper, numpy_helper
+
+
+def scaling(factor: float, *, columns: int | str = 2) -> bytes:
+    """logits = factor · x for x (N, columns)."""
+    weight = numpy_helper.from_array(np.array([factor], dtype=np.float32), "factor")
+    return _file(TensorProto.FLOAT, columns, [helper.make_node("Mul", ["x", "factor"], ["logits"])], [weight])
+
+
+def lookup(table: np.ndarray) -> bytes:
+    """logits = table[x] for x (N, 1) of int64; a token beyond the table cannot be computed."""
+    shape = numpy_helper.from_array(np.array([-1, table.shape[1]], dtype=np.int64), "shape")
+    nodes = [
+        helper.make_node("Gather", ["table", "x"], ["found"]),
+        helper.make_node("Reshape", ["found", "shape"], ["logits"]),
+    ]
+    return _file(TensorProto.INT64, 1, nodes, [numpy_helper.from_array(table, "table"), shape])
+
+
+def _file(kind: int, columns: int | str, nodes: Sequence[NodeProto], weights: Sequence[TensorProto]) -> bytes:
+    axes = numpy_helper.from_array(np.array([1], dtype=np.int64), "axes")
+    tail = [
+        helper.make_node("Softmax", ["logits"], ["probabilities"], axis=1),
+        helper.make_node("ReduceMax", ["probabilities", "axes"], ["confidence"], keepdims=0),
+        helper.make_node("Identity", ["logits"], ["features"]),
+    ]
+    outputs = [
+        *(helper.make_tensor_value_info(n, TensorProto.FLOAT, ["N", "K"]) for n in ("logits", "probabilities")),
+        helper.make_tensor_value_info("confidence", TensorProto.FLOAT, ["N"]),
+        helper.make_tensor_value_info("features", TensorProto.FLOAT, ["N", "K"]),
+    ]
+    inputs = [helper.make_tensor_value_info("x", kind, ["N", columns])]
+    graph = helper.make_graph([*nodes, *tail], "g", inputs, outputs, [*weights, axes])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
+    onnx.checker.check_model(model)
+    return bytes(model.SerializeToString())

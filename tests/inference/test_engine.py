@@ -1,0 +1,283 @@
+"""The engine gathers rows of many requests, is fair to all of them, and keeps no more models open than it may."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import weakref
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from service.inference.batching import Batch, Line
+from service.inference.engine import Engine
+from service.registry.artifacts import ArtifactStore
+from service.registry.errors import DeadlineExceeded, InvalidRequest, NotFound, Overloaded
+from tests.helpers.served import lookup, scaling
+
+
+@dataclass
+class Bench:
+    """An engine whose batches are written down."""
+
+    store: ArtifactStore
+    batches: list[Batch] = field(default_factory=list)
+
+    def engine(self, *, cache_bytes: int = 10**9, **options: Any) -> Engine:
+        """An engine over the store."""
+        return Engine(self.store, cache_bytes=cache_bytes, on_batch=self.batches.append, **options)
+
+    def kept(self, content: bytes) -> str:
+        """Store a file and return its digest."""
+        with self.store.stage_bytes(content) as staged:
+            return staged.keep()
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Bench:
+    """An empty store."""
+    return Bench(ArtifactStore(tmp_path))
+
+
+def rows(*values: float) -> dict[str, np.ndarray]:
+    """Rows (value, 0)."""
+    return {"x": np.array([[value, 0.0] for value in values], dtype=np.float32)}
+
+
+def counted(number: int) -> dict[str, np.ndarray]:
+    """Rows (0, 0), (1, 0), …"""
+    return {"x": np.stack([np.arange(number), np.zeros(number)], axis=1).astype(np.float32)}
+
+
+def slow(line: Line) -> Line:
+    """Have it take every batch for one that belongs into a thread."""
+    line.model.fixed = 1.0
+    return line
+
+
+def test_requests_that_come_together_are_one_batch(bench: Bench) -> None:
+    """Ten requests of one turn of the loop run once, and each gets what is its own."""
+
+    async def ask() -> list[float]:
+        engine = bench.engine()
+        line = await engine.open(bench.kept(scaling(3)))
+        found = await asyncio.gather(*(engine.submit(line, rows(value)) for value in range(10)))
+        return [float(outputs["logits"][0, 0]) for outputs in found]
+
+    assert asyncio.run(ask()) == [3.0 * value for value in range(10)]
+    assert [(batch.rows, len(batch.slices)) for batch in bench.batches] == [(10, 10)]
+
+
+@pytest.mark.parametrize(("runs", "threads"), [(1, False), (3, True)])
+def test_a_large_request_comes_back_in_order(bench: Bench, runs: int, threads: bool) -> None:
+    """A thousand rows in batches of 64, also of several at once in threads, are the same rows in the same order."""
+
+    async def ask() -> dict[str, np.ndarray]:
+        engine = bench.engine(max_batch_rows=64, runs=runs)
+        line = await engine.open(bench.kept(scaling(2)))
+        return await engine.submit(slow(line) if threads else line, counted(1000), wants=("features",))
+
+    outputs = asyncio.run(ask())
+    assert (outputs["logits"][:, 0] == 2.0 * np.arange(1000)).all()
+    assert (outputs["features"] == outputs["logits"]).all()
+    assert outputs["index"].tolist() == [0] * 1000
+    assert sum(batch.rows for batch in bench.batches) == 1000
+    assert max(batch.rows for batch in bench.batches) == 64
+
+
+def test_a_single_row_waits_for_one_batch_of_a_large_request(bench: Bench) -> None:
+    """A row that comes while ten thousand are worked on is in the next batch that begins."""
+
+    async def ask() -> int:
+        engine = bench.engine(max_batch_rows=64, runs=1)
+        line = slow(await engine.open(bench.kept(scaling(2))))
+        large = engine.submit(line, counted(10_000))
+        while not bench.batches:
+            await asyncio.sleep(0)
+        before = len(bench.batches)
+        await engine.submit(line, rows(1))
+        (number,) = [i for i, batch in enumerate(bench.batches) if any(s.request.rows == 1 for s in batch.slices)]
+        await large
+        return number - before
+
+    # One batch may have begun before the row came.
+    assert asyncio.run(ask()) <= 1
+
+
+def test_large_requests_share_a_batch(bench: Bench) -> None:
+    """Of two large requests and a small one each has its share of the first batch, and no room is wasted."""
+
+    async def ask() -> None:
+        engine = bench.engine(max_batch_rows=60)
+        line = await engine.open(bench.kept(scaling(2)))
+        await asyncio.gather(*(engine.submit(line, counted(number)) for number in (500, 500, 2)))
+
+    asyncio.run(ask())
+    first = sorted(piece.stop - piece.start for piece in bench.batches[0].slices)
+    assert bench.batches[0].rows == 60
+    assert first[0] == 2
+    assert first[1] >= 20
+
+
+def test_rows_that_cannot_be_computed_harm_nobody_else(bench: Bench) -> None:
+    """A token beyond the vocabulary is its sender's error; who was in the same batch is answered."""
+
+    async def ask() -> list[Any]:
+        engine = bench.engine()
+        line = await engine.open(bench.kept(lookup(np.arange(6, dtype=np.float32).reshape(3, 2))))
+        asked = [engine.submit(line, {"x": np.array([[token]], dtype=np.int64)}) for token in (2, 99, 1)]
+        return await asyncio.gather(*asked, return_exceptions=True)
+
+    first, second, third = asyncio.run(ask())
+    assert first["logits"].tolist() == [[4.0, 5.0]]
+    assert third["logits"].tolist() == [[2.0, 3.0]]
+    assert isinstance(second, InvalidRequest)
+    assert (second.code, second.field) == ("inputs_refused", "inputs")
+    assert [len(batch.slices) for batch in bench.batches] == [3]
+
+
+def test_rows_of_different_shapes_are_different_batches(bench: Bench) -> None:
+    """Where a row's length is open, only rows of one length run together; all are answered."""
+
+    async def ask() -> list[tuple[int, ...]]:
+        engine = bench.engine()
+        line = await engine.open(bench.kept(scaling(1, columns="L")))
+        asked = [engine.submit(line, {"x": np.ones((2, length), dtype=np.float32)}) for length in (3, 5, 3)]
+        return [outputs["logits"].shape for outputs in await asyncio.gather(*asked)]
+
+    assert asyncio.run(ask()) == [(2, 3), (2, 5), (2, 3)]
+    assert sorted(batch.rows for batch in bench.batches) == [2, 4]
+
+
+def test_numbers_that_overflow_are_told_of_only_to_their_sender(bench: Bench) -> None:
+    """`finite` says which rows overflow, infinities of either sign included, and is missing for those that do not."""
+
+    async def ask() -> list[dict[str, np.ndarray]]:
+        engine = bench.engine()
+        line = await engine.open(bench.kept(scaling(1e30)))
+        asked = [engine.submit(line, rows(*values)) for values in ((1.0,), (1.0, 1e30), (-1e30,))]
+        return await asyncio.gather(*asked)
+
+    found = asyncio.run(ask())
+    # They were one batch, so each has the column.
+    assert [outputs["finite"].tolist() for outputs in found] == [[True], [True, False], [False]]
+
+
+def test_too_many_waiting_rows_are_refused(bench: Bench) -> None:
+    """Beyond the limit a request is told when to come back; a large one alone is not beyond it."""
+
+    async def ask() -> Overloaded:
+        engine = bench.engine(max_queued_rows=100)
+        line = slow(await engine.open(bench.kept(scaling(1))))
+        waiting = engine.submit(line, counted(1000))
+        with pytest.raises(Overloaded) as caught:
+            engine.submit(line, rows(1))
+        await waiting
+        await engine.submit(line, rows(1))
+        return caught.value
+
+    error = asyncio.run(ask())
+    assert error.retry_after >= 1
+    assert "100" in error.message
+
+
+def test_rows_that_nobody_waits_for_are_not_run(bench: Bench) -> None:
+    """A request that was given up while it waited leaves the queue without a trace."""
+
+    async def ask() -> int:
+        engine = bench.engine(max_batch_rows=10)
+        line = await engine.open(bench.kept(scaling(1)))
+        given_up = engine.submit(line, counted(500))
+        other = engine.submit(line, rows(7))
+        given_up.set_exception(DeadlineExceeded("deadline_exceeded", "too late"))
+        outputs = await other
+        assert outputs["logits"].tolist() == [[7.0, 0.0]]
+        given_up.exception()
+        await asyncio.sleep(0.01)
+        return engine.queued_rows
+
+    assert asyncio.run(ask()) == 0
+    assert sum(batch.rows for batch in bench.batches) == 1
+
+
+def test_batches_are_no_longer_than_a_moment(bench: Bench) -> None:
+    """A model that takes 10 ms a row is given five rows at a time, whatever the limit of rows."""
+
+    async def ask() -> int:
+        line = await bench.engine(max_batch_rows=256).open(bench.kept(scaling(1)))
+        line.model.per_row = 0.01
+        return line.capacity
+
+    assert asyncio.run(ask()) == 5
+
+
+def _ran(engine: Engine, digest: str) -> Callable[[], Coroutine[Any, Any, float]]:
+    async def run() -> float:
+        outputs = await engine.submit(await engine.open(digest), rows(1))
+        return float(outputs["logits"][0, 0])
+
+    return run
+
+
+def test_least_recently_used_sessions_go_first(bench: Bench) -> None:
+    """Within the limit sessions stay open; beyond it the one that was not used for longest is closed."""
+    digests = [bench.kept(scaling(factor)) for factor in (1, 2, 3)]
+    size = bench.store.path(digests[0]).stat().st_size
+
+    async def ask() -> None:
+        engine = bench.engine(cache_bytes=2 * size)
+        assert [await _ran(engine, digest)() for digest in (*digests[:2], digests[0])] == [1, 2, 1]
+        older, newer = [weakref.ref((await engine.open(digest)).model) for digest in (digests[1], digests[0])]
+        assert (engine.open_sessions, engine.open_bytes) == (2, 2 * size)
+        assert await _ran(engine, digests[2])() == 3
+        bench.batches.clear()
+        gc.collect()
+        assert newer() is not None
+        assert older() is None
+        assert (engine.open_sessions, engine.open_bytes) == (2, 2 * size)
+        assert await _ran(engine, digests[1])() == 2, "a session that was closed is opened again"
+
+    asyncio.run(ask())
+
+
+def test_a_model_larger_than_the_limit_still_runs(bench: Bench) -> None:
+    """The limit bounds what is kept, not what can be served."""
+    digests = [bench.kept(scaling(factor)) for factor in (4, 5)]
+
+    async def ask() -> list[float]:
+        engine = bench.engine(cache_bytes=1)
+        answers = [await _ran(engine, digest)() for digest in digests * 2]
+        assert engine.open_sessions == 1
+        return answers
+
+    assert asyncio.run(ask()) == [4, 5, 4, 5]
+
+
+def test_many_clients_and_a_cache_too_small(bench: Bench) -> None:
+    """Every answer is that of its own model, however often sessions are closed and opened meanwhile."""
+    digests = {float(factor): bench.kept(scaling(factor)) for factor in range(1, 6)}
+
+    async def ask() -> list[float]:
+        engine = bench.engine(cache_bytes=1, runs=2)
+        return list(await asyncio.gather(*(_ran(engine, digests[factor])() for factor in list(digests) * 10)))
+
+    assert asyncio.run(ask()) == list(digests) * 10
+
+
+def test_a_file_is_opened_once_for_all_who_ask(bench: Bench) -> None:
+    """Requests that meet while a model is being opened share it; a failure is not remembered."""
+    digest = bench.kept(scaling(1))
+
+    async def ask() -> None:
+        engine = bench.engine()
+        first, second = await asyncio.gather(engine.open(digest), engine.open(digest))
+        assert first is second
+        for _ in range(2):
+            with pytest.raises(NotFound):
+                await engine.open("0" * 64)
+
+    asyncio.run(ask())
