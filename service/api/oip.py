@@ -11,6 +11,7 @@ from typing import Any
 from fastapi import APIRouter, Response
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, JsonValue
+from starlette.concurrency import run_in_threadpool
 
 from service.api.dependencies import Parts, PartsDep
 from service.api.oip_schemas import INFER_BODY, InferResponse
@@ -91,10 +92,12 @@ async def infer(model: str, version: str | None = None) -> None:
 
 @router.get("/models/{model}/config")
 @router.get("/models/{model}/versions/{version}/config")
-def config(parts: PartsDep, model: str, version: str | None = None) -> Json:
-    """The same in the words of Triton's configuration."""
-    target = parts.catalogue.look_up(model, version)
-    return model_config(target.profile, model, max_rows=parts.settings.max_predict_rows)
+async def config(parts: PartsDep, model: str, version: str | None = None) -> Json:
+    """The same in Triton's words; `instance_group` says what it really runs on, once it is open."""
+    target = await run_in_threadpool(parts.catalogue.look_up, model, version)
+    line = parts.engine.opened(target.digest)
+    provider = None if line is None else line.model.provider
+    return model_config(target.profile, model, max_rows=parts.settings.max_predict_rows, provider=provider)
 
 
 @router.get("/models/{model}/ready")

@@ -219,6 +219,11 @@ def test_metadata(served: Served) -> None:
     assert described["versions"] == ["1"]
     config = api.client.get(f"/v2/models/{model['id']}/config").json()
     assert config["input"][0]["data_type"] == "TYPE_FP32"
+    assert infer(served, {"inputs": [tensor(np.zeros((1, 64), dtype=np.float32))]}).status_code == 200
+    config = api.client.get(f"/v2/models/{model['id']}/config").json()
+    assert config["instance_group"] == [
+        {"name": api.client.get("/readyz").json()["inference"], "kind": "KIND_CPU", "count": 1}
+    ]
     for wrong in ("2", "x"):
         assert api.client.get(f"/v2/models/{model['id']}/versions/{wrong}").status_code == 404
 

@@ -54,8 +54,12 @@ def model_metadata(profile: Profile, name: str, versions: Sequence[str]) -> Json
     }
 
 
-def model_config(profile: Profile, name: str, *, max_rows: int) -> Json:
-    """Of `GET /v2/models/{name}/config`: what Triton's tools read, without the batch dimension, as there."""
+def model_config(profile: Profile, name: str, *, max_rows: int, provider: str | None = None) -> Json:
+    """Of `GET /v2/models/{name}/config`: what Triton's tools read, without the batch dimension, as there.
+
+    `provider` is ONNX Runtime's execution provider that the open session really has; None while it is not open.
+    """
+    kind = "KIND_CPU" if provider == "CPUExecutionProvider" else "KIND_GPU"
     return {
         "name": name,
         "platform": PLATFORM,
@@ -73,7 +77,7 @@ def model_config(profile: Profile, name: str, *, max_rows: int) -> Json:
             "max_queue_delay_microseconds": 0,
             "preserve_ordering": False,
         },
-        "instance_group": [],
+        "instance_group": [] if provider is None else [{"name": provider, "kind": kind, "count": 1}],
         "default_model_filename": "",
         "parameters": {},
     }
