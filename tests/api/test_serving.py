@@ -14,6 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from service.api.serving import exchange
 from service.api.serving.exchange import Request
 from service.api.serving.lane import Call, Serving
 from service.inference.engine import Engine
@@ -272,3 +273,32 @@ def test_other_methods(served: tuple[Api, Json]) -> None:
     for path in (f"/v1/models/{model['id']}/predict", f"/v2/models/{model['id']}/infer"):
         answer = api.client.get(path)
         assert (answer.status_code, answer.headers["allow"]) == (405, "POST")
+
+
+def test_a_silent_client_is_answered(served: tuple[Api, Json], monkeypatch: pytest.MonkeyPatch) -> None:
+    """408 when the body stops arriving; what its request held is free again."""
+    api, model = served
+    monkeypatch.setattr(exchange, "PATIENCE_S", 0.1)
+    sent: list[Any] = []
+
+    async def ask() -> None:
+        first = [{"type": "http.request", "body": b'{"inputs"', "more_body": True}]
+
+        async def receive() -> Any:
+            if first:
+                return first.pop()
+            return await asyncio.sleep(60)
+
+        async def send(message: Any) -> None:
+            sent.append(message)
+
+        path = f"/v1/models/{model['id']}/predict"
+        scope = {"type": "http", "method": "POST", "path": path, "query_string": b"", "headers": []}
+        await api.client.app(scope, receive, send)  # type: ignore[arg-type]
+
+    portal = api.client.portal
+    assert portal is not None
+    portal.call(ask)
+    assert (sent[0]["status"], json.loads(sent[1]["body"])["code"]) == (408, "body_stalled")
+    serving: Serving = api.client.app.state.serving.serving  # type: ignore[attr-defined]
+    assert serving._held_bytes == 0

@@ -110,3 +110,14 @@ def test_no_number_is_no_answer(name: str) -> None:
     with pytest.raises(InvalidRequest, match="row 1") as caught:
         answer(given, {"class_names": ["a", "b", "c"]}, AnswerOptions())
     assert caught.value.code == "non_finite_output"
+
+
+@pytest.mark.parametrize("k", [1, 3, 5])
+def test_the_best_classes_of_one_row_are_those_of_many(k: int) -> None:
+    """One row alone is ranked as it is among others, equal probabilities included: of these the first comes first."""
+    probs = np.array([[0.2, 0.3, 0.2, 0.3, 0.0]] * 2, dtype=np.float32)
+    given = {"logits": np.log(probs + 0.01), "probabilities": probs, "confidence": probs.max(1)}
+    profile = {"class_names": list("abcde")}
+    one = answer({name: array[:1] for name, array in given.items()}, profile, AnswerOptions(top_k=k))
+    assert one == answer(given, profile, AnswerOptions(top_k=k))[:1]
+    assert [item["label"] for item in one[0]["top_k"]] == list("bdace")[:k]

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from starlette.requests import ClientDisconnect
-from starlette.types import Receive, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
 
 from service.api.middleware import PATIENCE_S, request_id_of, stalled, too_large
 
@@ -69,11 +69,7 @@ class Request:
         chunks: list[bytes] = []
         more = True
         while more:
-            try:
-                async with asyncio.timeout(PATIENCE_S):
-                    message = await self.receive()
-            except TimeoutError:
-                raise stalled() from None
+            message = await self._next()
             if message["type"] == "http.disconnect":
                 raise ClientDisconnect
             more = message.get("more_body", False)
@@ -83,6 +79,26 @@ class Request:
                 raise too_large(limit)
             chunks.append(chunk)
         return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+
+    async def _next(self) -> Message:
+        """The next message, awaited for a minute at most: what `asyncio.timeout` does, in a quarter of its time."""
+        task = asyncio.current_task()
+        assert task is not None
+        silent = False
+
+        def give_up() -> None:
+            nonlocal silent
+            silent = task.cancel()
+
+        timer = asyncio.get_running_loop().call_later(PATIENCE_S, give_up)
+        try:
+            return await self.receive()
+        except asyncio.CancelledError:
+            if silent and task.uncancel() == 0:
+                raise stalled() from None
+            raise
+        finally:
+            timer.cancel()
 
     async def answer(self, send: Send, answer: Answer) -> None:
         """Send it."""
