@@ -7,10 +7,10 @@ STAMP := $(VENV)/.installed
 OPENAPI := openapi/openapi.json
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test exhaustive chaos serve check bench openapi clean
+.PHONY: help setup demo test exhaustive chaos serve check bench bench-serving openapi clean
 
 help: ## show this list
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-11s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
 
 setup: $(STAMP) ## install everything into .venv
 
@@ -60,7 +60,11 @@ bench: setup ## measure (hours); results are written down in benchmarks/README.m
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.checkpointing
 	$(BIN)/python -m benchmarks.job_creation
 	$(BIN)/python -m benchmarks.waiting_clients
+	$(BIN)/python -m benchmarks.batch_predictions
 	$(BIN)/python benchmarks/calibration.py
+
+bench-serving: setup ## against LitServe, MLServer, BentoML and ONNX Runtime alone, on this machine (an hour; needs wrk)
+	$(BIN)/python -m benchmarks.serving
 
 clean: ## remove what was built, but no data
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache

@@ -10,13 +10,12 @@ from typing import Any, TypeVar
 
 import numpy as np
 import pyarrow as pa
-from onnxruntime import InferenceSession
 
 from fedlas.errors import Mismatch
 from fedlas.preprocessing import usable_cores
 from service.inference.answers import AnswerOptions, needed_outputs
 from service.inference.results import Tabulation, write_results
-from service.inference.runtime import REFUSALS, providers, refusal, session_options
+from service.inference.runtime import REFUSALS, open_session, refusal
 from service.registry.errors import InvalidRequest
 from worker.batch_rows import ModelRows
 
@@ -71,11 +70,9 @@ class _Network:
     """A session of the served copy, on all cores that this process may use."""
 
     def __init__(self, file: str, outputs: tuple[str, ...]) -> None:
-        options = session_options(threads=usable_cores())
-        # Threads that wait by spinning take the cores on which rows are read and answers written meanwhile: 5.4 s of
-        # processor time for a million rows of 64 numbers, and 3.2 s without.
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        self._session = InferenceSession(file, options, providers=list(providers()))
+        # Rows are read and answers written meanwhile: a million rows of 64 numbers took 5.4 s of processor time with
+        # threads that spin, and 3.2 s without.
+        self._session = open_session(file, threads=usable_cores(), spinning=False)
         self._outputs = outputs
 
     def run(self, rows: Rows, *, first_row: int) -> dict[str, np.ndarray]:

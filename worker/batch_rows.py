@@ -18,7 +18,6 @@ from numpy.typing import NDArray
 from fedlas.data import Dataset, align_inputs, load_dataset
 from fedlas.data.encoded import EncodedImages
 from fedlas.data.storage import RowReader
-from fedlas.errors import BadDataset
 from fedlas.preprocessing import Preprocessing
 
 Array = NDArray[Any]
@@ -64,14 +63,12 @@ class ModelRows:
         """The number of each block's first row in the owner's file, and inputs by name; raises as the class does."""
         for block in in_file_order(self._dataset, self._step):
             yield block.first_row, self._aligned(block)
+            for column in self._dataset.inputs.values():
+                if isinstance(column, EncodedImages):
+                    column.release()
 
     def _aligned(self, block: Block) -> dict[str, Array]:
-        try:
-            return align_inputs(block, self._specs, preprocessing=self._preprocessing)
-        except BadDataset as error:
-            if error.code != "non_finite":  # images know their rows
-                raise
-            raise BadDataset(error.code, f"counted from row {block.first_row}: {error.message}") from error
+        return align_inputs(block, self._specs, preprocessing=self._preprocessing, first_row=block.first_row)
 
 
 def _bytes_of_row(array: Array) -> int:

@@ -26,6 +26,7 @@ class _Means:
 
     preprocessing: Preprocessing | None
     scratch: Path | None
+    first_row: int = 0
 
 
 def align(
@@ -73,9 +74,13 @@ def align_inputs(
     *,
     preprocessing: Preprocessing | None = None,
     scratch: Path | None = None,
+    first_row: int = 0,
 ) -> dict[str, Array]:
-    """The inputs alone, in the model's order and types, for rows whose labels do not matter; raises as `align` does."""
-    return _all_fitted(inputs, _matched(inputs, model_inputs)[0], _Means(preprocessing, scratch))
+    """The inputs alone, in the model's order and types, for rows whose labels do not matter; raises as `align` does.
+
+    `first_row` is the number of the first of these rows in what the owner sent, for errors.
+    """
+    return _all_fitted(inputs, _matched(inputs, model_inputs)[0], _Means(preprocessing, scratch, first_row))
 
 
 def _all_fitted(
@@ -116,7 +121,7 @@ def _fitted(name: str, array: Array | EncodedImages, spec: Mapping[str, Any], me
             f"the model's input {shown(spec)} does not fit the dataset's {described(name, array)}"
             + _reshape_hint(wanted, found),
         )
-    return cast(name, array, spec, means.scratch)
+    return cast(name, array, spec, means.scratch, first_row=means.first_row)
 
 
 def _reshape_hint(wanted: tuple[Any, ...], found: tuple[int, ...]) -> str:

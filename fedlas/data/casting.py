@@ -25,11 +25,12 @@ def fits(wanted: tuple[Any, ...], found: tuple[int | None, ...]) -> bool:
     )
 
 
-def cast(name: str, array: Array, spec: Spec, scratch: Path | None) -> Array:
+def cast(name: str, array: Array, spec: Spec, scratch: Path | None, *, first_row: int = 0) -> Array:
     """Float widths, integers and pixels become the input's float type unscaled; integers stay integers.
 
     Args:
         scratch: folder for the result where it is larger than 64 MiB; None makes it in memory.
+        first_row: the number of the first row, for errors.
 
     Raises:
         Mismatch: `inputs_mismatch` where floats or too large integers meet an integer input.
@@ -44,8 +45,8 @@ def cast(name: str, array: Array, spec: Spec, scratch: Path | None) -> Array:
             f"the model's input {shown(spec)} takes integers, the dataset's {described(name, array)} is floats",
         )
     if scratch is None or array.size * dtype.itemsize <= MEMORY_BYTES:
-        return _cast_rows(name, array, dtype, first_row=0)
-    rows = 0
+        return _cast_rows(name, array, dtype, first_row=first_row)
+    rows = first_row
     with Building(scratch, allow_nan=True).array(name) as cast:
         for piece in pieces(array):
             cast.append(_cast_rows(name, piece, dtype, first_row=rows))

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedlas.data.dataset import Integers
+from fedlas.data.storage import release
 
 
 @dataclass(frozen=True)
@@ -104,6 +105,10 @@ class EncodedImages:
         for i in range(len(self)):
             packed[offsets[i] : offsets[i + 1]] = np.frombuffer(self.image(i), np.uint8)
         return packed
+
+    def release(self) -> None:
+        """Give the pages of the files back to the system; see `storage.release`."""
+        release(self._data)
 
     def place(self, i: int, /) -> int:
         """The number of a file before rows were selected: its row in what the owner sent."""

@@ -99,12 +99,18 @@ def get_results(
     if row.results_sha256 is None:
         raise Conflict("no_results", f"{batch_id} is {row.status}; results exist once it has succeeded")
     if _PARQUET in request.headers.get("accept", ""):
-        answer = stored_file(request, parts, row.results_sha256, f"{batch_id}.parquet")
-        if answer.status_code == 200:
-            answer.headers["Content-Type"] = _PARQUET
+        answer = stored_file(request, parts, row.results_sha256, f"{batch_id}.parquet", media_type=_PARQUET)
         answer.headers["Vary"] = "Accept"
         return answer
     path = parts.registry.artifacts.path(row.results_sha256)
     rows, has_more = read_page(path, start=0 if after is None else after + 1, limit=limit)
     content = to_json({"data": rows, "has_more": has_more})
     return Response(content, media_type="application/json", headers={"Vary": "Accept"})
+
+
+@router.delete("/v1/predictions/{batch_id}", status_code=204)
+def delete_batch(parts: PartsDep, batch_id: str) -> None:
+    """Delete a batch with its results; 409 before it has ended."""
+    with parts.registry.write() as unit:
+        unnamed = unit.batches.delete(batch_id)
+    parts.registry.discard(unnamed)

@@ -115,13 +115,15 @@ def tagged_bytes(request: Request, body: bytes, *, media_type: str, headers: dic
     return Response(body, media_type=media_type, headers=all_headers)
 
 
-def stored_file(request: Request, parts: Parts, digest: str, filename: str) -> Response:
+def stored_file(
+    request: Request, parts: Parts, digest: str, filename: str, *, media_type: str = "application/octet-stream"
+) -> Response:
     """Answer a stored file, whose `ETag` is its digest, or 304 if the client already has it. Ranges work."""
     etag = f'"{digest}"'
     if etag_matches(request, etag):
         return Response(status_code=304, headers={"ETag": etag})
     path = parts.registry.artifacts.path(digest)
-    return FileResponse(path, media_type="application/octet-stream", filename=filename, headers={"ETag": etag})
+    return FileResponse(path, media_type=media_type, filename=filename, headers={"ETag": etag})
 
 
 def etag_matches(request: Request, etag: str) -> bool:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, NoReturn
 
 import numpy as np
@@ -31,20 +32,36 @@ class Acting:
 
     def prediction_sets(self, probs: np.ndarray) -> list[list[str]]:
         """The names of the classes in each row's set, the most probable first."""
+        classes, sizes = self.sets(probs)
+        names = [self.class_names[k] for k in classes.tolist()]
+        return [names[begin:end] for begin, end in pairwise([0, *sizes.cumsum().tolist()])]
+
+    def sets(self, probs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The classes in all rows' sets (M,), row after row and the most probable first, and how many are in each (N,).
+
+        `probs` (N, K), as everywhere here.
+        """
         assert self.guarantees is not None
         assert self.coverage is not None
         inside = self.guarantees.prediction_sets(probs, self.coverage)
         order = np.argsort(-probs, axis=1, kind="stable")
         ranked = np.take_along_axis(inside, order, axis=1)
-        return [[self.class_names[k] for k in row[kept].tolist()] for row, kept in zip(order, ranked, strict=True)]
+        return order[ranked], ranked.sum(axis=1)
 
     def decisions(self, probs: np.ndarray) -> list[str] | None:
         """The label to act on for each row, or None where no decision was asked for."""
+        decided = self.decided(probs)
+        return None if decided is None else [self.class_names[k] for k in decided.tolist()]
+
+    def decided(self, probs: np.ndarray) -> np.ndarray | None:
+        """The class to act on for each row (N,), or None where no decision was asked for."""
         if self.costs is not None:
-            return [self.class_names[k] for k in (probs @ self.costs.T).argmin(axis=1).tolist()]
+            cheapest: np.ndarray = (probs @ self.costs.T).argmin(axis=1)
+            return cheapest
         if self.least_probability is not None:
-            yes, no = self.class_names[self.positive], self.class_names[1 - self.positive]
-            return [yes if p >= self.least_probability else no for p in probs[:, self.positive].tolist()]
+            # As float64: numpy would round the threshold to the probabilities' type.
+            reached = probs[:, self.positive].astype(np.float64) >= self.least_probability
+            return np.where(reached, self.positive, 1 - self.positive)
         return None
 
 

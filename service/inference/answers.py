@@ -83,11 +83,11 @@ def familiarity(outputs: Outputs) -> np.ndarray:
     return np.nan_to_num(outputs["familiarity"], nan=0.0)
 
 
-def check_finite(outputs: Outputs) -> None:
-    """Raise InvalidRequest `non_finite_output` with the first row whose numbers are none."""
+def check_finite(outputs: Outputs, *, first_row: int = 0) -> None:
+    """Raise InvalidRequest `non_finite_output` with the first row whose numbers are none, counted from `first_row`."""
     finite = outputs.get("finite")
     if finite is not None and not finite.all():
-        row = int(np.flatnonzero(~finite)[0])
+        row = first_row + int(np.flatnonzero(~finite)[0])
         message = f"row {row}: the model's own numbers overflow on these values; no confidence can be given"
         raise InvalidRequest("non_finite_output", message, field="inputs")
 

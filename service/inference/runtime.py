@@ -61,9 +61,15 @@ def _share_arena() -> None:
     ort.create_and_register_allocator(memory, ort.OrtArenaCfg(0, -1, -1, -1))
 
 
-def open_session(path: str, *, threads: int, shared_arena: bool = False) -> ort.InferenceSession:
-    """Open a file that we wrote; `shared_arena` is for processes that keep many open."""
+def open_session(path: str, *, threads: int, shared_arena: bool = False, spinning: bool = True) -> ort.InferenceSession:
+    """Open a file that we wrote.
+
+    `shared_arena` is for processes that keep many open; without `spinning` threads that have nothing to do leave their
+    cores to others.
+    """
     options = session_options(threads=threads)
+    if not spinning:
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     if shared_arena:
         _share_arena()
         options.add_session_config_entry("session.use_env_allocators", "1")

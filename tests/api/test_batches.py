@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from service.inference import results
+from service.registry.errors import NotFound
 from tests.api.conftest import Api
 from tests.api.conftest import _api as open_api
 from tests.helpers.service import Service, children_of, serving, until
@@ -121,6 +122,26 @@ def test_results_that_do_not_exist(batch: tuple[Api, str], uploads: Uploads) -> 
     record = api.client.get(f"/v1/predictions/{ordered}").json()
     assert (record["error"]["code"], record["error"]["user_error"]) == ("inputs_mismatch", True)
     assert api.client.get("/v1/predictions/bat_x/results", headers=PARQUET).status_code == 404
+
+
+def test_deleting(api: Api, uploads: Uploads) -> None:
+    """A batch that has ended goes with its file; 409 before that; of equal files that of another batch stays."""
+    model = api.post("/v1/models", content=uploads["digits.onnx"])["id"]
+    dataset = api.post("/v1/datasets", content=uploads["digits.npz"])["id"]
+    first, second = (api.post("/v1/predictions", json={"model": model, "dataset_id": dataset})["id"] for _ in range(2))
+    early = api.client.delete(f"/v1/predictions/{first}")
+    assert (early.status_code, early.json()["code"]) == (409, "not_finished")
+    for record_id in (model, dataset, first, second):
+        api.work(record_id)
+    paths = {batch_id: f"/v1/predictions/{batch_id}" for batch_id in (first, second)}
+    tag = api.client.get(f"{paths[first]}/results", headers=PARQUET).headers["etag"].strip('"')
+    assert api.client.delete(paths[first]).status_code == 204
+    assert api.client.get(paths[first]).status_code == api.client.delete(paths[first]).status_code == 404
+    assert api.client.get(f"{paths[second]}/results").status_code == 200
+    assert api.registry.artifacts.path(tag).is_file()
+    assert api.client.delete(paths[second]).status_code == 204
+    with pytest.raises(NotFound):
+        api.registry.artifacts.path(tag)
 
 
 def test_both_kinds_are_documented(batch: tuple[Api, str]) -> None:

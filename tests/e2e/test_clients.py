@@ -23,6 +23,8 @@ from tests.helpers.clients import kserve
 from tests.helpers.service import Service
 from tests.helpers.uploads import Array, Uploads
 
+pytestmark = pytest.mark.slow
+
 Json = dict[str, Any]
 Outputs = dict[str, Array]
 RunAlone = Callable[[Mapping[str, Array]], Outputs]

@@ -161,6 +161,17 @@ def test_a_refused_row_is_named(tmp_path: Path, rows: list[int]) -> None:
     assert not (tmp_path / "results.parquet").exists()
 
 
+@pytest.mark.usefixtures("step")
+def test_a_number_that_does_not_fit_is_named(tmp_path: Path) -> None:
+    """A double beyond the model's type is refused with the row of the owner's file."""
+    rows = np.ones((ROWS, 2))
+    rows[[131, 150], 1] = 1e300
+    told = order(tmp_path, scaling(1.0), prepared(tmp_path, {"x": rows}), [spec("float32", 2)])
+    with pytest.raises(BadDataset, match=r"in row 131 \(counted from 0\)") as caught:
+        predict(told, tmp_path, lambda event: None)
+    assert caught.value.code == "non_finite"
+
+
 @pytest.mark.parametrize("row", [0, 63, 64, 199])
 @pytest.mark.usefixtures("step")
 def test_a_row_without_a_number_is_named(tmp_path: Path, row: int) -> None:

@@ -263,6 +263,13 @@ class Batches(_Records[tables.Batch]):
         row.error = error
         self.change_status(row, "failed")
 
+    def delete(self, record_id: str) -> list[str]:
+        """Delete with its results. Raises Conflict while it waits or runs."""
+        row = self.get(record_id)
+        if row.status not in FINAL:
+            raise Conflict("not_finished", f"{record_id} is {row.status}; it can be deleted once it has ended")
+        return self._delete(row, (row.results_sha256,))
+
 
 class Calibrators(_Records[tables.Calibrator]):
     """Calibrators fitted on scores."""
