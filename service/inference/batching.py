@@ -1,8 +1,8 @@
 """Rows of many requests become batches: while one batch runs, what waits gathers into the next; nobody waits for more.
 
-It knows one open model, and neither threads nor HTTP. Requests take turns within a batch: of one with ten thousand rows
-a share is taken, so that a single row waits for the batch that runs and no longer. A batch is no larger than what takes
-about `BATCH_SECONDS` on this machine.
+It knows one open model, and neither threads nor HTTP. Of a request with ten thousand rows only what small ones leave of
+a batch is taken, so that a single row waits for the batches that are under way and no longer. A batch is no larger than
+what takes about `BATCH_SECONDS` on this machine.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from service.inference.outputs import Outputs, completed, joined
 from service.inference.session import OpenModel
 from service.registry.errors import InvalidRequest
 
-#: About how long a batch may take: nobody who comes while it runs waits longer for his turn.
-BATCH_SECONDS = 0.05
+#: About how long a batch may take: who comes while one runs, and another is next, waits for these two.
+BATCH_SECONDS = 0.025
 
 
 class Watch(Protocol):
@@ -55,6 +55,11 @@ class Waiting:
     since: float
     taken: int = 0
     parts: dict[int, Outputs] = field(default_factory=dict)  # by first row: batches may end in any order
+
+    @property
+    def left(self) -> int:
+        """Rows that are in no batch yet."""
+        return self.rows - self.taken
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,6 +176,11 @@ class Line:
         per_row = self.model.per_row
         return max(1, min(self._max_rows, int(BATCH_SECONDS / per_row) if per_row > 0 else self._max_rows))
 
+    @property
+    def full(self) -> bool:
+        """Whether the next batch would be no larger if it waited."""
+        return self.rows >= self.capacity
+
     def next_cost(self) -> float:
         """About how many seconds the next batch takes."""
         return self.model.cost(min(self.rows, self.capacity))
@@ -187,32 +197,52 @@ class Line:
         return None
 
     def _slices(self, queue: deque[Waiting]) -> list[Slice]:
-        """Take turns: each request an equal share first, then what is left of the room to those that have more."""
+        """What is no larger than an equal share of the room comes along whole, and the rest is for larger ones in turn.
+
+        Were the rest divided, too, all who send large requests would be answered at the end of the last of them.
+        """
+        whole, large, spare = self._sorted_out(queue)
+        chosen = [(request, request.left) for request in whole]
+        waiting = []
+        for request in large:
+            count = min(spare, request.left)
+            spare -= count
+            if count > 0:
+                chosen.append((request, count))
+            else:
+                waiting.append(request)
+        queue.extendleft(reversed(waiting))  # they are next
+        slices, at = [], 0
+        for request, count in chosen:
+            slices.append(Slice(request, request.taken, request.taken + count, at))
+            at += count
+            request.taken += count
+            self.rows -= count
+            if request.left:
+                queue.append(request)
+        return slices
+
+    def _sorted_out(self, queue: deque[Waiting]) -> tuple[list[Waiting], list[Waiting], int]:
+        """Take requests from the queue: those that come along whole, larger ones, and the rows there are for these."""
         room = self.capacity
-        chosen: list[tuple[Waiting, int]] = []
         share = max(1, room // len(queue))
+        whole, large = [], []
+        spare = 0
         for _ in range(len(queue)):
             if room == 0:
                 break
             request = queue.popleft()
             if request.future.done():  # the client has gone, or its time is up
-                self.rows -= request.rows - request.taken
+                self.rows -= request.left
                 continue
-            count = min(share, request.rows - request.taken, room)
-            room -= count
-            chosen.append((request, count))
-        slices, at = [], 0
-        for request, share_taken in chosen:
-            more = min(room, request.rows - request.taken - share_taken)
-            room -= more
-            count = share_taken + more
-            slices.append(Slice(request, request.taken, request.taken + count, at))
-            at += count
-            request.taken += count
-            self.rows -= count
-            if request.taken < request.rows:
-                queue.append(request)
-        return slices
+            part = min(share, request.left)
+            room -= part
+            if part == request.left:
+                whole.append(request)
+            else:
+                large.append(request)
+                spare += part
+        return whole, large, spare + room
 
 
 def _cut(outputs: Outputs, piece: Slice) -> Outputs:

@@ -177,7 +177,7 @@ class Engine:
                 break
             line = self._ready.popleft()
             at_once = line.next_cost() <= _AT_ONCE_SECONDS
-            if not at_once and self._running >= self._runs:
+            if not at_once and not self._room_for(line):
                 self._ready.append(line)
                 continue
             batch = line.take()
@@ -193,10 +193,13 @@ class Engine:
             else:
                 self._running += 1
                 self._pool.submit(self._work, loop, batch)
-        if any(line.next_cost() <= _AT_ONCE_SECONDS for line in self._ready) or (
-            self._ready and self._running < self._runs
-        ):
+        if any(line.next_cost() <= _AT_ONCE_SECONDS or self._room_for(line) for line in self._ready):
             self._pump_soon(loop)
+
+    def _room_for(self, line: Line) -> bool:
+        """Whether a thread is free; one more batch may be next, if no row would join it or other lines wait as well."""
+        others = any(other is not line for other in self._ready)
+        return self._running < self._runs + (others or line.full)
 
     def _work(self, loop: asyncio.AbstractEventLoop, batch: Batch) -> None:
         batch.run()

@@ -1,0 +1,139 @@
+"""Our service against LitServe, MLServer and BentoML, with the same file, payload and load; see benchmarks/README.md.
+
+    python -m benchmarks.serving
+    python -m benchmarks.serving --short
+    python -m benchmarks.serving --only single p99
+
+Peers live in environments of their own under `.venv/peers`, made at the first run. One row per request unless said
+otherwise, 16 connections, wrk with one thread; ONNX Runtime on one thread everywhere; every server once per round, the
+others frozen meanwhile; medians of the rounds, ratios of medians. Ours runs with keys, metrics and request ids. All
+answers must be 200, and a sample of each server's must agree with ONNX Runtime alone to 1e-5. Needs `apt install wrk`.
+The p99 figure has a generator of its own (`load.paced`): Debian has no open-loop one.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import signal
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+
+from benchmarks.serving import alone, endurance, environments, figures, load, models, trials
+from benchmarks.serving.fleet import Json
+from benchmarks.serving.payloads import Failed
+from benchmarks.serving.summary import lines
+from benchmarks.serving.trials import Plan
+
+FIGURES = ("peers", "single", "p99", "binary", "floats", "overhead", "many", "growth")
+_RESULTS = Path(__file__).parents[1] / "results" / "serving.json"
+
+
+def main() -> None:
+    args = _parser().parse_args()
+    load.need_wrk()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended by SIGTERM"))  # servers are stopped on the way out
+    plan = Plan(args.rounds or (1 if args.short else 5), args.seconds or (1.0 if args.short else 5.0))
+    results: Json = json.loads(args.out.read_text()) if args.out and args.out.exists() else {}
+    results |= {"machine": _machine(), "versions": _versions()}
+    print(json.dumps({key: results[key] for key in ("machine", "versions")}, indent=1), flush=True)
+    for name in args.only or (_SHORT if args.short else _MEASURE):
+        load_average = round(os.getloadavg()[0], 2)
+        print(f"{name}: load average {load_average}", flush=True)
+        plan = replace(plan, settings=results.get("peers", {}).get("fastest", {}))
+        try:
+            results[name] = {**_MEASURE[name](plan, args), "load_average_before": load_average}
+        except Failed as error:
+            sys.exit(f"{name}: {error}")
+        _keep(results, args)
+        print("\n".join(lines({name: results[name]})), flush=True)
+    if args.short:
+        print("A short run: everything works, and its numbers say nothing.")
+
+
+def _keep(results: Json, args: argparse.Namespace) -> None:
+    """Figures of earlier runs stay in the file beside the new ones; a short run leaves it alone."""
+    if args.out is None and args.short:
+        return
+    out = args.out or _RESULTS
+    out.write_text(json.dumps(results, indent=1) + "\n")
+
+
+def _peers(plan: Plan, _: argparse.Namespace) -> Json:
+    return trials.tried(plan)
+
+
+def _single(plan: Plan, _: argparse.Namespace) -> Json:
+    return figures.single_rows(plan, models.digits(), goal=3.0)
+
+
+def _floats(plan: Plan, _: argparse.Namespace) -> Json:
+    return figures.single_rows(plan, models.mnist(), goal=2.5)
+
+
+def _p99(plan: Plan, _: argparse.Namespace) -> Json:
+    return figures.tail(plan, models.digits())
+
+
+def _binary(plan: Plan, _: argparse.Namespace) -> Json:
+    return alone.binary_rows(plan, models.mnist())
+
+
+def _overhead(plan: Plan, _: argparse.Namespace) -> Json:
+    return alone.extras(plan)
+
+
+def _many(plan: Plan, args: argparse.Namespace) -> Json:
+    return endurance.one_hot(plan, models.digits(), others=9 if args.short else 49)
+
+
+def _growth(_: Plan, args: argparse.Namespace) -> Json:
+    return endurance.growth(models.digits(), requests=20_000 if args.short else 1_000_000)
+
+
+_MEASURE: Mapping[str, Callable[[Plan, argparse.Namespace], Json]] = {
+    "peers": _peers,
+    "single": _single,
+    "p99": _p99,
+    "binary": _binary,
+    "floats": _floats,
+    "overhead": _overhead,
+    "many": _many,
+    "growth": _growth,
+}
+_SHORT = ("single", "p99", "binary", "floats", "overhead", "many")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", nargs="+", choices=tuple(_MEASURE), help="these figures")
+    parser.add_argument("--short", action="store_true", help="does everything work? no settings, no growth")
+    parser.add_argument("--rounds", type=int, help="default: 5")
+    parser.add_argument("--seconds", type=float, help="of each measurement; default: 5")
+    parser.add_argument("--out", type=Path, help=f"default: {_RESULTS}; a short run writes only where it is told to")
+    return parser
+
+
+def _machine() -> Json:
+    lines_ = Path("/proc/cpuinfo").read_text().splitlines()
+    name = next((line.partition(": ")[2] for line in lines_ if line.startswith("model name")), platform.machine())
+    return {
+        "processor": name,
+        "cores": os.cpu_count(),
+        "python": platform.python_version(),
+        "system": platform.platform(),
+    }
+
+
+def _versions() -> Json:
+    """Of ours and of every peer; peers that are not there are installed on this occasion."""
+    ours = environments.versions(Path(sys.executable))
+    return {"ours": ours} | {peer: environments.versions(environments.python(peer)) for peer in environments.PEERS}
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""What each server is given to serve; every module here runs in an interpreter of its own and imports no other."""

@@ -1,0 +1,108 @@
+"""A server as a process: started, awaited, frozen while another is measured, ended with all its children; no server."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from benchmarks.serving.payloads import Failed
+from tests.helpers.processes import descendants_of, die_with_parent, is_alive
+
+_STARTING_S, _ENDING_S = 120.0, 30.0
+
+
+@dataclass(frozen=True)
+class Running:
+    """A process that answers on a port of loopback."""
+
+    name: str
+    port: int
+    process: subprocess.Popen[bytes]
+
+    @property
+    def pids(self) -> set[int]:
+        """The process and everything below it."""
+        return {self.process.pid, *descendants_of(self.process.pid)}
+
+    def freeze(self) -> None:
+        """Nobody else shall be disturbed by it: LitServe, for one, looks for requests a thousand times a second."""
+        self._tell(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        """As if nothing had been."""
+        self._tell(signal.SIGCONT)
+
+    def _tell(self, number: signal.Signals) -> None:
+        for pid in self.pids:
+            with suppress(ProcessLookupError):
+                os.kill(pid, number)
+
+    def stop(self) -> None:
+        """Ask it to end, and end by force what is left of it."""
+        self.thaw()
+        below = self.pids - {self.process.pid}
+        self.process.terminate()
+        with suppress(subprocess.TimeoutExpired):
+            self.process.wait(_ENDING_S)
+        for pid in (self.process.pid, *below):
+            if is_alive(pid):
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+        self.process.wait()
+
+
+@contextmanager
+def running(
+    name: str, command: Sequence[str], *, port: int, ready: str, environment: Mapping[str, str], folder: Path
+) -> Iterator[Running]:
+    """Start the command in this folder, wait until `ready` (a path) answers 200, and end it after the block."""
+    inherited = {key: value for key, value in os.environ.items() if not key.startswith("FEDLAS_")}
+    # One thread each, whatever reads this: ONNX Runtime is told by its session's options.
+    given = {**inherited, "OMP_NUM_THREADS": "1", **environment}
+    with tempfile.TemporaryFile(prefix=f"{name}-log-") as log:
+        process = subprocess.Popen(
+            list(command),
+            cwd=folder,
+            env=given,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+            preexec_fn=die_with_parent(signal.SIGTERM),
+        )
+        server = Running(name, port, process)
+        try:
+            deadline = time.monotonic() + _STARTING_S
+            while not answers(port, ready):
+                if process.poll() is not None or time.monotonic() > deadline:
+                    log.seek(0)
+                    text = log.read().decode(errors="replace")[-4000:]
+                    raise Failed(f"{name} did not start (exit code {process.poll()}); it said:\n{text}")
+                time.sleep(0.1)
+            yield server
+        finally:
+            server.stop()
+
+
+def answers(port: int, path: str) -> bool:
+    """Whether there is a 200 at this path."""
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=5) as answer:
+            return bool(answer.status == 200)
+    except (OSError, urllib.error.HTTPError):
+        return False
+
+
+def resident_mb(pid: int) -> float:
+    """`VmRSS` of a process, in 2^20 bytes."""
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("VmRSS")) / 1024
