@@ -9,16 +9,18 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 import time
 from collections import OrderedDict
 from collections.abc import Coroutine, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-from anyio import to_thread
+from anyio import CapacityLimiter, to_thread
 
-from service.inference.batching import Line
 from service.inference.engine import Engine
+from service.inference.line import Line
 from service.inference.metrics import ModelMetrics, ServingMetrics
 from service.registry.contract import ServedModel
 from service.registry.errors import Conflict, NotFound, RegistryError, Unavailable
@@ -30,6 +32,9 @@ _FRESH_S = 0.1
 #: After so long a request waits until it has been read again.
 _STALE_S = 0.5
 _MOST_ENTRIES = 10_000
+_THREADS = 4
+
+_VERSION = re.compile(r"[1-9][0-9]{0,8}")
 
 #: A name or id as it was called, and the version if one was named.
 Key = tuple[str, str | None]
@@ -69,9 +74,10 @@ class Catalogue:
     def __init__(self, registry: Registry, engine: Engine, metrics: ServingMetrics) -> None:
         self._registry = registry
         self._engine = engine
-        self._metrics = metrics
+        self.metrics = metrics
         self._entries: OrderedDict[Key, _Entry] = OrderedDict()
         self._reading: dict[Key, tuple[float, asyncio.Task[Target]]] = {}
+        self._threads = CapacityLimiter(_THREADS)  # of its own: answers wait for nothing else that asks the database
         self._since = 0.0  # what was asked before says nothing any more
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -81,11 +87,12 @@ class Catalogue:
         if entry is None or entry.read_at < self._since:
             return None
         age = time.monotonic() - entry.read_at
-        if age > _STALE_S or (line := self._engine.opened(entry.target.digest)) is None:
+        # While it is being read again it answers, however long that takes: a new version may have to be opened.
+        if (age > _STALE_S and not entry.reading) or (line := self._engine.opened(entry.target.digest)) is None:
             return None
         if age > _FRESH_S and not entry.reading:
             entry.reading = True
-            self._beside(self._read_again((called, version)))
+            self._beside(self._read_again((called, version), entry))
         return entry.target, line
 
     async def find(self, called: str, version: str | None = None) -> tuple[Target, Line]:
@@ -113,6 +120,18 @@ class Catalogue:
         """Something has changed: what is remembered is read again before it is used. May be called in any thread."""
         self._since = time.monotonic()
 
+    async def renew(self, called: str) -> None:
+        """Somebody is about to be told what this name means: his next request is answered by it, and others go on."""
+        if (called, None) in self._entries:
+            with suppress(RegistryError):  # whoever asks for it is told
+                await self._read((called, None))
+
+    def drop(self, called: str) -> None:
+        """A name or id is out of service: what nobody else means by now is closed."""
+        gone = [self._entries.pop(key) for key in list(self._entries) if key[0] == called]
+        for digest in {entry.target.digest for entry in gone}:
+            self._close_unused(digest)
+
     async def prepare(self, digest: str | None) -> None:
         """Open a served copy that is about to be sent requests; where that fails they will be told."""
         if digest is not None:
@@ -125,17 +144,21 @@ class Catalogue:
         asked_at = time.monotonic()
         known = self._entries.get(key)
         try:
-            target = await to_thread.run_sync(self.look_up, *key)
+            target = await to_thread.run_sync(self.look_up, *key, limiter=self._threads)
         except Unavailable:
             if known is None:
                 raise
             target = known.target  # what it meant last is better than no answer at all
+            asked_at = time.monotonic() if asked_at >= self._since else asked_at  # and it is not asked for every time
         except RegistryError:
             if (gone := self._entries.pop(key, None)) is not None:
-                self._engine.close_model(gone.target.digest)
+                self._close_unused(gone.target.digest)
             raise
         if known is None or known.target.digest != target.digest:
             await self._open(target)
+        newer = self._entries.get(key)
+        if newer is not None and newer.read_at > asked_at:
+            return target
         # As old as the question: what was changed while the answer was on its way is not in it.
         self._entries[key] = _Entry(target, asked_at)
         self._entries.move_to_end(key)
@@ -149,11 +172,17 @@ class Catalogue:
         except NotFound as error:  # the model is there: it is not the client who is mistaken
             raise Unavailable(error.code, f"{target.model_id} cannot be opened: {error.message}") from error
 
-    async def _read_again(self, key: Key) -> None:
+    async def _read_again(self, key: Key, entry: _Entry) -> None:
         try:
             await self._read(key)
         except RegistryError as error:  # whoever asks next is told
             _LOG.info("%s: %s", key[0], error.message)
+        finally:
+            entry.reading = False
+
+    def _close_unused(self, digest: str) -> None:
+        if all(entry.target.digest != digest for entry in self._entries.values()):
+            self._engine.close_model(digest)
 
     def _beside(self, work: Coroutine[None, None, None]) -> None:
         task = asyncio.ensure_future(work)
@@ -185,7 +214,7 @@ class Catalogue:
             profile=row.profile,
             wants=("familiarity",) if row.profile.get("familiarity") else (),
             served=served.model_dump_json().encode(),
-            metrics=self._metrics.of(called, str(number), row.id),
+            metrics=self.metrics.of(called, str(number), row.id),
         )
 
 
@@ -193,10 +222,10 @@ def _resolved(unit: UnitOfWork, called: str, version: str | None) -> tuple[str, 
     """Model id and version of what was asked for; the version of an id is its record's."""
     if called.startswith("mdl_"):
         return called, None
+    if version is not None and not _VERSION.fullmatch(version):
+        raise NotFound("unknown_version", f"versions are numbers, not {version!r:.40}")
     try:
         return unit.names.version(called, None if version is None else int(version))
-    except ValueError:
-        raise NotFound("unknown_version", f"versions are numbers, not {version!r}") from None
     except NotFound as error:
         if error.code == "unknown_version":
             raise

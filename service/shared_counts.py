@@ -138,8 +138,9 @@ class SharedCounts:
                 _LOG.exception("the counts of this process were not written")
 
     def _write(self) -> None:
-        content = Snapshot(self._metrics.own(), self._metrics.own_gauges()).encode()
         with self._lock:
+            # Under the lock: what is written later was also counted later.
+            content = Snapshot(self._metrics.own(), self._metrics.own_gauges()).encode()
             # Without its lock's file it was cleared away: a new run has begun, whose sums are not its business.
             if content == self._written or self._alive is None or not self._path(_ALIVE).exists():
                 return

@@ -75,6 +75,11 @@ class Part:
             _say(self.name, f"died ({_how(self.process.returncode)}), starting it again")
         self.start()
 
+    def ask_to_stop(self) -> None:
+        """Ask it to stop, and do not wait."""
+        if self.process is not None and self.process.poll() is None:
+            self.process.terminate()
+
     def stop(self) -> None:
         """Ask it to stop; end it by force if it does not."""
         if self.process is None:
@@ -121,6 +126,9 @@ def running(settings: ServiceSettings) -> Iterator[list[Part]]:
         for part in parts:
             part.start()
             stack.callback(part.stop)
+        for part in parts:
+            if part.name.startswith("api"):  # together: each waits for its requests, but not for the others' too
+                stack.callback(part.ask_to_stop)
         yield parts
 
 

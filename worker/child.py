@@ -17,6 +17,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from service.inference.memory import lacked_memory
 from worker.confinement import confine, lower
 
 _OUT_OF_MEMORY = {"code": "out_of_memory", "message": "opening this file took more memory than is allowed"}
@@ -32,14 +33,6 @@ STEPS = {
     "predict": "worker.batch:predict",
     "fit_scores": "worker.scores_only:fit_scores",
 }
-#: How PyTorch, ONNX Runtime and the C++ library say that there is no memory left, without a class of its own.
-_MEMORY_WORDS = (
-    "can't allocate memory",
-    "Failed to allocate memory",
-    "bad allocation",
-    "bad_alloc",
-    "start new thread",
-)
 _EVENTS_PER_SECOND = 5.0
 #: Read by numeric libraries before their first use, so that the same job ends with the same bits: MKL's sums would
 #: depend on where an array lies in memory (seen in a product of 7 × 512 and 512 × 10), those of cuBLAS on its streams.
@@ -71,7 +64,7 @@ def _answer(step: str, spec: dict[str, Any], folder: Path, emit: Callable[[dict[
     try:
         return {"result": getattr(import_module(module), function)(spec, folder, emit)}
     except Exception as error:
-        if _lacked_memory(error):
+        if lacked_memory(error):
             return {"error": {**_OUT_OF_MEMORY, "user_error": True}}
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
             return {"error": {**_STORAGE_FULL, "user_error": False}}
@@ -79,15 +72,6 @@ def _answer(step: str, spec: dict[str, Any], folder: Path, emit: Callable[[dict[
             return {"error": {"code": error.code, "message": error.message, "user_error": error.user_error}}
         traceback.print_exc()
         return {"error": {**_INTERNAL, "user_error": False}}
-
-
-def _lacked_memory(error: BaseException | None) -> bool:
-    """Whether an error, or the one that it was raised from, says so: importers explain whatever a graph runs into."""
-    while error is not None:
-        if isinstance(error, MemoryError) or any(words in str(error) for words in _MEMORY_WORDS):
-            return True
-        error = error.__cause__
-    return False
 
 
 def _claim_stdout() -> Callable[[dict[str, Any]], None]:

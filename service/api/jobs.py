@@ -209,14 +209,18 @@ def list_jobs(parts: PartsDep, limit: Limit = 20, after: After = None) -> Page[J
 @router.get("/{job_id}", response_model=JobRecord)
 async def get_job(request: Request, parts: PartsDep, job_id: str, wait: Wait = None) -> Response:
     """Return one job; `wait` returns as soon as it has ended."""
+    name: str | None = None
 
     def read() -> JobRecord:
+        nonlocal name
         with parts.registry.read() as unit:
-            return _record(unit, unit.jobs.get(job_id))
+            row = unit.jobs.get(job_id)
+            name = row.request["publish_as"]
+            return _record(unit, row)
 
     record = await long_poll(parts, read, wait)
-    if record.status in FINAL:
-        parts.catalogue.forget()  # who has been told of a new version is answered by it
+    if name is not None and record.status in FINAL:
+        await parts.catalogue.renew(name)  # who has been told of a new version is answered by it
     return tagged(request, record, headers=still_open(record))
 
 

@@ -12,19 +12,29 @@ router = APIRouter(prefix="/v1/names", tags=["names"])
 
 
 @router.get("")
-def list_names(parts: PartsDep) -> Page[NameRecord]:
+async def list_names(parts: PartsDep) -> Page[NameRecord]:
     """List all published names with their versions."""
-    parts.catalogue.forget()  # who has seen a name's new version here is answered by it from now on
-    with parts.registry.read() as unit:
-        return Page(data=unit.names.all(), has_more=False)
+
+    def read() -> Page[NameRecord]:
+        with parts.registry.read() as unit:
+            return Page(data=unit.names.all(), has_more=False)
+
+    page = await run_in_threadpool(read)
+    for record in page.data:
+        await parts.catalogue.renew(record.name)
+    return page
 
 
 @router.get("/{name}", response_model=NameRecord)
-def get_name(request: Request, parts: PartsDep, name: str) -> Response:
+async def get_name(request: Request, parts: PartsDep, name: str) -> Response:
     """Return one published name with its versions."""
-    parts.catalogue.forget()
-    with parts.registry.read() as unit:
-        record = unit.names.get(name)
+
+    def read() -> NameRecord:
+        with parts.registry.read() as unit:
+            return unit.names.get(name)
+
+    record = await run_in_threadpool(read)
+    await parts.catalogue.renew(name)
     return tagged(request, record)
 
 

@@ -152,18 +152,14 @@ async def load(parts: PartsDep, model: str, body: Parameters | None = None) -> R
 async def unload(parts: PartsDep, model: str, body: Parameters | None = None) -> Response:
     """Take a name or id out of service until it is loaded again; requests that have begun are still answered."""
 
-    def write() -> list[str]:
+    def write() -> None:
         with parts.registry.write() as unit:
             _check_exists(unit, model)
             unit.names.unload(model)
-            ids = [model] if model.startswith("mdl_") else unit.names.get(model).versions.values()
-            rows = [unit.models.find(model_id) for model_id in ids]
-            return [row.served_sha256 for row in rows if row is not None and row.served_sha256]
 
-    digests = await parts.in_turn(write)
+    await parts.in_turn(write)
     parts.catalogue.forget()
-    for digest in digests:
-        parts.engine.close_model(digest)
+    parts.catalogue.drop(model)
     return JSONResponse({})
 
 

@@ -78,6 +78,14 @@ def abstention_threshold(options: AnswerOptions, wishes: Acting) -> float:
     return max(options.abstain_below or 0.0, wishes.threshold)
 
 
+def abstentions(outputs: Outputs, profile: Mapping[str, Any], options: AnswerOptions) -> int:
+    """In how many rows the service abstains."""
+    if options.abstain_below is None and options.max_error is None:
+        return 0
+    threshold = abstention_threshold(options, acting(profile, max_error=options.max_error))
+    return int(np.count_nonzero(outputs["confidence"].astype(np.float64) < threshold))
+
+
 def familiarity(outputs: Outputs) -> np.ndarray:
     """(N,) as it is told: a distance that overflows is as far as can be."""
     return np.nan_to_num(outputs["familiarity"], nan=0.0)

@@ -1,15 +1,12 @@
-"""Rows of many requests become batches: while one batch runs, what waits gathers into the next; nobody waits for more.
+"""Rows of several requests that are run together: who waits, what is cut off for whom, who is told.
 
-It knows one open model, and neither threads nor HTTP. Of a request with ten thousand rows only what small ones leave of
-a batch is taken, so that a single row waits for the batches that are under way and no longer. A batch is no larger than
-what takes about `BATCH_SECONDS` on this machine.
+It knows one open model, and neither queues nor threads nor HTTP.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections import OrderedDict, deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -19,9 +16,6 @@ import numpy as np
 from service.inference.outputs import Outputs, completed, joined
 from service.inference.session import OpenModel
 from service.registry.errors import InvalidRequest
-
-#: About how long a batch may take: who comes while one runs, and another is next, waits for these two.
-BATCH_SECONDS = 0.025
 
 
 class Watch(Protocol):
@@ -42,7 +36,7 @@ class Waiting:
         inputs: (rows, *row) by name.
         wants: outputs beyond the usual ones.
         key: what its rows must share with others of a batch: the shape of a row.
-        taken: rows that were given to a batch.
+        taken: rows that were given to a batch; `done`: those that have come back.
     """
 
     inputs: Mapping[str, np.ndarray]
@@ -54,6 +48,7 @@ class Waiting:
     key: tuple[object, ...]
     since: float
     taken: int = 0
+    done: int = 0
     parts: dict[int, Outputs] = field(default_factory=dict)  # by first row: batches may end in any order
 
     @property
@@ -92,22 +87,36 @@ class Batch:
             if piece.request.wants != wants:
                 wants = tuple(dict.fromkeys((*wants, *piece.request.wants)))
         try:
-            outputs = self._outputs(self.slices, wants)
-            self.results = [_cut(outputs, piece) for piece in self.slices] if len(self.slices) > 1 else [outputs]
+            self.results = self._results(self.slices, wants)
             self.ended = time.perf_counter()
             self.model.measured(self.rows, self.ended - self.started)
         except InvalidRequest as error:  # somebody's rows; the others are not to suffer for it
-            self.results = [error] if len(self.slices) == 1 else [self._alone(piece, wants) for piece in self.slices]
-            self.ended = time.perf_counter()
+            self.results = self._halves(self.slices, wants, error)
         except Exception as error:
             self.results = [error] * len(self.slices)
-            self.ended = time.perf_counter()
+        self.ended = time.perf_counter()
 
-    def _alone(self, piece: Slice, wants: tuple[str, ...]) -> Outputs | Exception:
-        try:
-            return self._outputs([piece], wants)
-        except Exception as error:
-            return error
+    def _halves(self, slices: list[Slice], wants: tuple[str, ...], refused: Exception) -> list[Outputs | Exception]:
+        """The results of slices that were refused together."""
+        if len(slices) == 1:
+            return [refused]
+        found: list[Outputs | Exception] = []
+        half = len(slices) // 2
+        for some in (slices[:half], slices[half:]):
+            try:
+                found += self._results(some, wants)
+            except InvalidRequest as error:
+                found += self._halves(some, wants, error)
+            except Exception as error:
+                found += [error] * len(some)
+        return found
+
+    def _results(self, slices: list[Slice], wants: tuple[str, ...]) -> list[Outputs | Exception]:
+        outputs = self._outputs(slices, wants)
+        if len(slices) == 1:
+            return [outputs]
+        starts = slices[0].at
+        return [_cut(outputs, piece.at - starts, piece.stop - piece.start) for piece in slices]
 
     def _outputs(self, slices: list[Slice], wants: tuple[str, ...]) -> Outputs:
         first = slices[0]
@@ -132,9 +141,16 @@ class Batch:
                 request.future.set_result(result)
             else:
                 request.parts[piece.start] = result
-                if sum(len(part["index"]) for part in request.parts.values()) == request.rows:
+                request.done += piece.stop - piece.start
+                if request.done == request.rows:
                     request.future.set_result(joined([part for _, part in sorted(request.parts.items())]))
         self._tell()
+
+    def give_up(self, reason: Exception) -> None:
+        """Tell this to those who still wait for it."""
+        for piece in self.slices:
+            if not piece.request.future.done():
+                piece.request.future.set_exception(reason)
 
     def _tell(self) -> None:
         """Tell each watch of its share."""
@@ -151,100 +167,5 @@ class Batch:
                 watch.confidences(found[0] if len(found) == 1 else np.concatenate(found))
 
 
-class Line:
-    """The requests that wait for one model."""
-
-    def __init__(self, model: OpenModel, *, max_batch_rows: int) -> None:
-        self.model = model
-        self.rows = 0
-        self.listed = False  # whether the engine knows that something waits here
-        self._max_rows = max_batch_rows
-        # One queue for each shape of row: what differs in length cannot be one batch.
-        self._queues: OrderedDict[tuple[object, ...], deque[Waiting]] = OrderedDict()
-
-    def add(self, request: Waiting) -> None:
-        """Let it wait."""
-        queue = self._queues.get(request.key)
-        if queue is None:
-            queue = self._queues[request.key] = deque()
-        queue.append(request)
-        self.rows += request.rows
-
-    @property
-    def capacity(self) -> int:
-        """Rows of the next batch at most."""
-        per_row = self.model.per_row
-        return max(1, min(self._max_rows, int(BATCH_SECONDS / per_row) if per_row > 0 else self._max_rows))
-
-    @property
-    def full(self) -> bool:
-        """Whether the next batch would be no larger if it waited."""
-        return self.rows >= self.capacity
-
-    def next_cost(self) -> float:
-        """About how many seconds the next batch takes."""
-        return self.model.cost(min(self.rows, self.capacity))
-
-    def take(self) -> Batch | None:
-        """The next batch; None if nobody waits (any more)."""
-        while self._queues:
-            key, queue = self._queues.popitem(last=False)
-            slices = self._slices(queue)
-            if queue:
-                self._queues[key] = queue  # to the back: other shapes have their turn
-            if slices:
-                return Batch(self.model, slices)
-        return None
-
-    def _slices(self, queue: deque[Waiting]) -> list[Slice]:
-        """What is no larger than an equal share of the room comes along whole, and the rest is for larger ones in turn.
-
-        Were the rest divided, too, all who send large requests would be answered at the end of the last of them.
-        """
-        whole, large, spare = self._sorted_out(queue)
-        chosen = [(request, request.left) for request in whole]
-        waiting = []
-        for request in large:
-            count = min(spare, request.left)
-            spare -= count
-            if count > 0:
-                chosen.append((request, count))
-            else:
-                waiting.append(request)
-        queue.extendleft(reversed(waiting))  # they are next
-        slices, at = [], 0
-        for request, count in chosen:
-            slices.append(Slice(request, request.taken, request.taken + count, at))
-            at += count
-            request.taken += count
-            self.rows -= count
-            if request.left:
-                queue.append(request)
-        return slices
-
-    def _sorted_out(self, queue: deque[Waiting]) -> tuple[list[Waiting], list[Waiting], int]:
-        """Take requests from the queue: those that come along whole, larger ones, and the rows there are for these."""
-        room = self.capacity
-        share = max(1, room // len(queue))
-        whole, large = [], []
-        spare = 0
-        for _ in range(len(queue)):
-            if room == 0:
-                break
-            request = queue.popleft()
-            if request.future.done():  # the client has gone, or its time is up
-                self.rows -= request.left
-                continue
-            part = min(share, request.left)
-            room -= part
-            if part == request.left:
-                whole.append(request)
-            else:
-                large.append(request)
-                spare += part
-        return whole, large, spare + room
-
-
-def _cut(outputs: Outputs, piece: Slice) -> Outputs:
-    stop = piece.at + piece.stop - piece.start
-    return {name: array[piece.at : stop] for name, array in outputs.items()}
+def _cut(outputs: Outputs, start: int, rows: int) -> Outputs:
+    return {name: array[start : start + rows] for name, array in outputs.items()}

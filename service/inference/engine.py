@@ -7,6 +7,7 @@ it is; everything else in threads, as many at a time as there are cores to spare
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections import OrderedDict, deque
 from collections.abc import Callable, Mapping
@@ -16,12 +17,14 @@ from pathlib import Path
 
 import numpy as np
 
-from service.inference.batching import Batch, Line, Waiting, Watch
+from service.inference.batching import Batch, Waiting, Watch
+from service.inference.line import Line
 from service.inference.outputs import Outputs
 from service.inference.session import OpenModel
 from service.registry.artifacts import ArtifactStore
-from service.registry.errors import Overloaded
+from service.registry.errors import Overloaded, RegistryError, Unavailable
 
+_LOG = logging.getLogger(__name__)
 #: What a batch may take on the event loop: about what handing it to a thread and back costs on a busy machine.
 _AT_ONCE_SECONDS = 0.0005
 #: How long batches are run on the event loop before it looks at its sockets again.
@@ -141,12 +144,18 @@ class Engine:
         loop = asyncio.get_running_loop()
         holding = self._artifacts.held(digest)
         path = await loop.run_in_executor(self._openers, holding.__enter__)
-        size = path.stat().st_size
-        self._opening_bytes += size
+        size = 0
         try:
+            size = (await loop.run_in_executor(self._openers, path.stat)).st_size
+            self._opening_bytes += size
             # Before it is opened: memory must not rise above the limit even for a moment.
             self._make_room()
             model = await loop.run_in_executor(self._openers, _warm, path, self._threads)
+        except RegistryError:
+            raise
+        except Exception as error:
+            _LOG.exception("the stored file %s cannot be opened", digest)
+            raise Unavailable("model_cannot_be_opened", "the model's stored file cannot be opened now") from error
         finally:
             self._opening_bytes -= size
             await loop.run_in_executor(self._openers, holding.__exit__, None, None, None)
@@ -213,9 +222,13 @@ class Engine:
             self._pump_soon(loop)
 
     def _settle(self, batch: Batch) -> None:
-        batch.settle()
-        if self._on_batch is not None:
-            self._on_batch(batch)
+        try:
+            batch.settle()
+            if self._on_batch is not None:
+                self._on_batch(batch)
+        except Exception as error:  # no memory to join a large answer, say: the next batches must be begun all the same
+            _LOG.exception("a batch could not be handed out")
+            batch.give_up(error)
 
 
 def _warm(path: Path, threads: int) -> OpenModel:

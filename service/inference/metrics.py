@@ -171,6 +171,11 @@ class ServingMetrics:
         found = self._models.get((name, version, model_id))  # type: ignore[call-overload]
         return found if found is not None else self._added(Key(name, version, model_id))
 
+    @property
+    def unknown(self) -> ModelMetrics:
+        """The counts of requests that have ended before it was known which model they meant: `OTHER`."""
+        return self._other
+
     def gauge(self, name: str, help: str, function: Callable[[], float]) -> None:
         """Have a value asked for whenever somebody looks; those of all processes are added up."""
         self._gauges.append(Gauge(name, help, function))

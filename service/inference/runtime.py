@@ -18,6 +18,12 @@ REFUSALS = (Fail, InvalidArgument, RuntimeException)
 _PROBE = base64.b64decode("CAg6NwoQCgF4EgF5IghJZGVudGl0eRIBcFoPCgF4EgoKCAgBEgQKAggBYg8KAXkSCgoICAESBAoCCAFCBAoAEA0=")
 
 
+def prepare() -> None:
+    """Find out once, before any request and in one thread, what sessions run on, and make what they share."""
+    providers()
+    _share_arena()
+
+
 def check_single_runtime() -> None:
     """Raise RuntimeError if both builds of ONNX Runtime are installed: they overwrite each other's files."""
     found = [name for name in ("onnxruntime", "onnxruntime-gpu") if _installed(name)]
@@ -73,7 +79,14 @@ def open_session(path: str, *, threads: int, shared_arena: bool = False, spinnin
     if shared_arena:
         _share_arena()
         options.add_session_config_entry("session.use_env_allocators", "1")
-    return ort.InferenceSession(path, options, providers=list(providers()))
+    return ort.InferenceSession(path, options, providers=[_tuned(name) for name in providers()])
+
+
+def _tuned(provider: str) -> str | tuple[str, dict[str, str]]:
+    """By default CUDA tries all ways to convolve anew for every size of batch that it has not seen: for seconds."""
+    if provider == "CUDAExecutionProvider":
+        return provider, {"cudnn_conv_algo_search": "HEURISTIC"}
+    return provider
 
 
 def spare_runs(*, processes: int, threads: int) -> int:

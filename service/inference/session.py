@@ -8,8 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
+from service.inference.memory import lacked_memory
 from service.inference.runtime import REFUSALS, open_session, refusal
-from service.registry.errors import InvalidRequest
+from service.registry.errors import InvalidRequest, Unavailable
 
 #: Outputs of every file that is served; see the HTTP contract.
 STANDARD_OUTPUTS = ("logits", "probabilities", "confidence", "features")
@@ -37,10 +38,16 @@ class OpenModel:
         self.fixed = self.per_row = 0.0
 
     def run(self, inputs: Mapping[str, np.ndarray], outputs: Sequence[str]) -> dict[str, np.ndarray]:
-        """Run over rows; raises InvalidRequest `inputs_refused` for what fits the shapes and cannot be computed."""
+        """Run over rows.
+
+        Raises InvalidRequest `inputs_refused` for what fits the shapes and cannot be computed, or Unavailable
+        `out_of_memory`, which is nobody's mistake.
+        """
         try:
             results = self._session.run(outputs, inputs)
         except REFUSALS as error:  # for example a token that is not in the vocabulary, inputs that differ in length
+            if lacked_memory(error):
+                raise Unavailable("out_of_memory", "there is not enough memory for these rows now") from error
             message = f"the model cannot compute these rows: {refusal(error)}"
             raise InvalidRequest("inputs_refused", message, field="inputs") from error
         return dict(zip(outputs, results, strict=True))

@@ -13,8 +13,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from service.inference.batching import Batch, Line
+from service.inference.batching import Batch
 from service.inference.engine import Engine
+from service.inference.line import Line
 from service.registry.artifacts import ArtifactStore
 from service.registry.errors import DeadlineExceeded, InvalidRequest, NotFound, Overloaded
 from tests.helpers.served import lookup, scaling

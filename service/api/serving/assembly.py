@@ -16,7 +16,7 @@ from service.catalogue import Catalogue
 from service.inference.batching import Batch
 from service.inference.engine import Engine
 from service.inference.metrics import ServingMetrics
-from service.inference.runtime import spare_runs
+from service.inference.runtime import prepare, spare_runs
 from service.registry.unit_of_work import Registry
 from service.settings import ServiceSettings
 from service.shared_counts import SharedCounts
@@ -63,6 +63,7 @@ class Assembly:
 
     def start(self) -> None:
         """The process serves from now on."""
+        prepare()
         if self.shared is not None:
             self.shared.start()
 

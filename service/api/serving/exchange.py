@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from starlette.requests import ClientDisconnect
@@ -12,6 +12,8 @@ from starlette.types import Message, Receive, Scope, Send
 from service.api.middleware import PATIENCE_S, request_id_of, stalled, too_large
 
 Header = tuple[bytes, bytes]
+#: As much of an answer as a connection takes without asking whether the client reads it.
+_LARGE_BYTES = 64 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,16 +57,14 @@ class Request:
         given = self.headers.get(b"content-type", b"")
         return given.partition(b";")[0].strip().lower().decode("latin-1")
 
-    def declared(self, limit: int) -> int:
-        """How many bytes the body has, or may have where that is not said; raises TooLarge beyond the limit."""
-        length = self.headers.get(b"content-length", b"")
-        size = int(length) if length.isdigit() else limit
-        if size > limit:
-            raise too_large(limit)
-        return size
+    async def body(self, limit: int, arrived: Callable[[int], None]) -> bytes:
+        """Read the body, `arrived` being told of the size of every piece.
 
-    async def body(self, limit: int) -> bytes:
-        """Read the body; raises TooLarge, Stalled where the client falls silent, ClientDisconnect where it leaves."""
+        Raises TooLarge, Stalled where the client falls silent, ClientDisconnect where it leaves, what `arrived` raises.
+        """
+        length = self.headers.get(b"content-length", b"")
+        if length.isdigit() and int(length) > limit:
+            raise too_large(limit)
         received = 0
         chunks: list[bytes] = []
         more = True
@@ -77,6 +77,7 @@ class Request:
             received += len(chunk)
             if received > limit:
                 raise too_large(limit)
+            arrived(len(chunk))
             chunks.append(chunk)
         return chunks[0] if len(chunks) == 1 else b"".join(chunks)
 
@@ -101,12 +102,18 @@ class Request:
             timer.cancel()
 
     async def answer(self, send: Send, answer: Answer) -> None:
-        """Send it."""
+        """Send it; a large one has left, but for the last of it, when this returns."""
         headers = [
             (b"content-type", answer.content_type),
             (b"content-length", b"%d" % len(answer.body)),
             (b"x-request-id", self.id.encode()),
             *answer.headers,
         ]
+        if answer.status >= 400 and b"expect" in self.headers:  # a body may follow or not: nobody could tell what comes
+            headers.append((b"connection", b"close"))
         await send({"type": "http.response.start", "status": answer.status, "headers": headers})
-        await send({"type": "http.response.body", "body": answer.body})
+        large = len(answer.body) > _LARGE_BYTES
+        await send({"type": "http.response.body", "body": answer.body, "more_body": large})
+        if large:
+            await asyncio.sleep(0)  # it is on its way after this turn of the loop; only then its reader can be slow
+            await send({"type": "http.response.body", "body": b""})

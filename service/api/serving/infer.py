@@ -13,14 +13,15 @@ import numpy as np
 from service.api.serving.exchange import Answer, Header
 from service.api.serving.lane import SMALL_BYTES, Call, Serving
 from service.catalogue import Target
-from service.inference.answers import AnswerOptions, check_options
+from service.inference.answers import AnswerOptions, abstentions, check_options
 from service.inference.oip.outputs import chosen, named, options, served_outputs
-from service.inference.oip.requests import InferRequest, Wanted, aligned, decode, inflated
+from service.inference.oip.requests import InferRequest, Wanted, aligned, decode
 from service.inference.oip.responses import encode
 from service.inference.outputs import Outputs
 from service.registry.errors import InvalidRequest
 
 _USUAL = frozenset({"logits", "probabilities", "confidence"})
+_SMALL_TENSORS = 1024 * 1024
 _HEADER_LENGTH = b"inference-header-content-length"
 #: Only for who asks for just one of them: libraries that take anything are better off without the wait. Level 1: in
 #: data centres compression is slower than the network at any level.
@@ -38,25 +39,24 @@ async def infer(serving: Serving, call: Call) -> Answer:
     target, line = await serving.find(call)
     headers = call.request.headers
     length = _header_length(headers.get(_HEADER_LENGTH))
-    if (encoding := headers.get(b"content-encoding")) is not None:
-        limit = serving.settings.max_predict_bytes
-        body = await serving.read(body, _inflated, encoding.decode("latin-1"), limit, small=0)
-        serving.hold(call, len(body))
-    # Binary tensors are not looked through, so only the JSON counts. Image files are small and take long.
-    images = target.profile.get("preprocessing") is not None
-    small = 1024 if images else (len(body) if length is not None and length <= SMALL_BYTES else SMALL_BYTES)
+    body = await serving.unpacked(call, body)
     asked, inputs, wanted, wishes = await serving.read(
-        body, parse, length, target.profile, serving.settings.max_predict_rows, small=small
+        call,
+        body,
+        parse,
+        length,
+        target.profile,
+        serving.settings.max_predict_rows,
+        small=_small(length, target.profile),
     )
-    _shorten(call, asked, began_at=call.until - serving.settings.predict_timeout_seconds)
+    _shorten(call, asked)
     wants = tuple(name for name in served_outputs(wanted, target.profile) if name not in _USUAL)
     outputs = await serving.run(call, line, inputs, wants)
-    (content, json_length), call.abstained = await serving.write(
-        call.rows, _write, target, asked, outputs, wanted, wishes
-    )
+    content, json_length = await serving.write(call, outputs, _write, target, asked, outputs, wanted, wishes)
+    call.abstained = abstentions(outputs, target.profile, wishes)
     accepted = headers.get(b"accept-encoding", b"").strip().lower()
     if accepted in _PACKED:
-        content = await serving.read(content, _PACKED[accepted], small=SMALL_BYTES)
+        content = await serving.read(call, content, _PACKED[accepted])
     return _answer(content, json_length, accepted)
 
 
@@ -70,11 +70,9 @@ def parse(body: bytes, length: int | None, profile: Mapping[str, Any], max_rows:
 
 def _write(
     target: Target, asked: InferRequest, outputs: Outputs, wanted: tuple[Wanted, ...], wishes: AnswerOptions
-) -> tuple[tuple[bytes, int | None], int]:
+) -> tuple[bytes, int | None]:
     arrays = named(outputs, target.profile, wishes, wanted)
-    abstain = arrays.get("abstain")
-    content = encode(arrays, wanted, name=target.called, version=target.version, id=asked.id)
-    return content, 0 if abstain is None else int(np.count_nonzero(abstain))
+    return encode(arrays, wanted, name=target.called, version=target.version, id=asked.id)
 
 
 def _header_length(given: bytes | None) -> int | None:
@@ -86,11 +84,14 @@ def _header_length(given: bytes | None) -> int | None:
     return int(given)
 
 
-def _inflated(body: bytes, encoding: str, limit: int) -> bytes:
-    return inflated(body, encoding, limit=limit)
+def _small(length: int | None, profile: Mapping[str, Any]) -> int:
+    """How large a body may be that is read at once: image files are small and take long, binary tensors do not."""
+    if profile.get("preprocessing") is not None:
+        return 1024
+    return _SMALL_TENSORS if length is not None and length <= SMALL_BYTES else SMALL_BYTES
 
 
-def _shorten(call: Call, asked: InferRequest, *, began_at: float) -> None:
+def _shorten(call: Call, asked: InferRequest) -> None:
     """Triton's parameter `timeout`, in microseconds, as its clients send it; 0 means none."""
     timeout = asked.parameters.get("timeout")
     if timeout is None:
@@ -99,7 +100,7 @@ def _shorten(call: Call, asked: InferRequest, *, began_at: float) -> None:
         message = f"parameter 'timeout' must be microseconds, found {timeout!r:.40}"
         raise InvalidRequest("invalid_request", message, field="parameters")
     if timeout > 0:
-        call.until = min(call.until, began_at + timeout / 1e6)
+        call.until = min(call.until, call.arrived + timeout / 1e6)
 
 
 def _answer(content: bytes, json_length: int | None, accepted: bytes) -> Answer:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from typing import TypeVar
 
 import numpy as np
@@ -21,8 +23,9 @@ from service.api.middleware import Keys
 from service.api.serving.exchange import Answer, Request
 from service.api.serving.patience import patiently, seconds_given, too_late
 from service.catalogue import Catalogue, Target
-from service.inference.batching import Line
 from service.inference.engine import Engine
+from service.inference.line import Line
+from service.inference.oip.inflation import inflated
 from service.inference.outputs import Outputs
 from service.registry.errors import DeadlineExceeded, Overloaded, RegistryError
 from service.settings import ServiceSettings
@@ -31,9 +34,10 @@ from service.tracing import Span, Tracing
 _LOG = logging.getLogger(__name__)
 T = TypeVar("T")
 
-#: What takes longer than this many bytes of text or rows to work through is not done on the event loop.
+#: More than these are not worked through on the event loop: bytes of text, and rows or numbers to be written.
 SMALL_BYTES = 64 * 1024
 _FEW_ROWS = 256
+_FEW_NUMBERS = 32 * 1024
 
 
 @dataclass(slots=True)
@@ -41,14 +45,16 @@ class Call:
     """A request for predictions on its way: what was asked for, and what became of it.
 
     Attributes:
-        until: when its time is up, on the clock of the event loop.
+        arrived, until: when it came and when its time is up, on the clock of the event loop.
+        held_bytes: of its body, its rows and its answer.
     """
 
     request: Request
     model: str
     version: str | None
     began_at: float
-    until: float = 0.0
+    arrived: float = 0.0
+    until: float = math.inf
     target: Target | None = None
     span: Span | None = None
     rows: int = 0
@@ -71,17 +77,40 @@ class Serving:
         self._threads = ThreadPoolExecutor(2, thread_name_prefix="formats")
 
     async def body(self, call: Call) -> bytes:
-        """The whole body; raises TooLarge, Stalled, ClientDisconnect, or Overloaded where too many are held already."""
-        limit, most = self.settings.max_predict_bytes, self.settings.max_inflight_bytes
-        size = call.request.declared(limit)
-        if self._held_bytes and self._held_bytes + size > most:
-            message = f"the bodies of other requests fill the {most} bytes there are for them; try again in 1 s"
-            raise Overloaded("overloaded", message, retry_after=1)
-        self.hold(call, size)
-        return await call.request.body(limit)
+        """The whole body; raises TooLarge, Stalled, DeadlineExceeded, ClientDisconnect, and Overloaded as `hold`."""
+        return await call.request.body(self.settings.max_predict_bytes, partial(self._arrived, call))
+
+    def _arrived(self, call: Call, size: int) -> None:
+        self.hold(call, call.held_bytes + size)
+        if asyncio.get_running_loop().time() > call.until:  # who sends a byte a minute would never end
+            raise too_late()
+
+    async def unpacked(self, call: Call, body: bytes) -> bytes:
+        """The body as it was before it was compressed, if it was; raises what `inflated` does, and as `hold`."""
+        encoding = call.request.headers.get(b"content-encoding")
+        if encoding is None:
+            return body
+        limit = self.settings.max_predict_bytes
+        body = await self._in_thread(call, partial(inflated, body, encoding.decode("latin-1"), limit=limit))
+        self.hold(call, len(body))
+        return body
 
     def hold(self, call: Call, size: int) -> None:
-        """The request holds so many bytes more, until it is over."""
+        """The request holds so many bytes from now on, if more than before; raises Overloaded where all hold too many.
+
+        One that is alone is never refused.
+        """
+        more, most = size - call.held_bytes, self.settings.max_inflight_bytes
+        if more <= 0:
+            return
+        if self._held_bytes > call.held_bytes and self._held_bytes + more > most:
+            message = f"other requests fill the {most} bytes there are for bodies and rows; try again in 1 s"
+            raise Overloaded("overloaded", message, retry_after=1)
+        call.held_bytes += more
+        self._held_bytes += more
+
+    def hold_answer(self, call: Call, size: int) -> None:
+        """It holds an answer of this size, too, until that is sent; nobody is refused for it but who comes later."""
         call.held_bytes += size
         self._held_bytes += size
 
@@ -97,22 +126,33 @@ class Serving:
         call.target = found[0]
         return found
 
-    async def read(self, body: bytes, function: Callable[..., T], *args: object, small: int = SMALL_BYTES) -> T:
+    async def read(
+        self, call: Call, body: bytes, function: Callable[..., T], *args: object, small: int = SMALL_BYTES
+    ) -> T:
         """`function(body, *args)`, in a thread where the body is not small: one body must not stop all others."""
         if len(body) <= small:
             return function(body, *args)
-        return await asyncio.get_running_loop().run_in_executor(self._threads, function, body, *args)
+        return await self._in_thread(call, function, body, *args)
 
-    async def write(self, rows: int, function: Callable[..., T], *args: object) -> T:
-        """`function(*args)`, in a thread where it writes more than a few rows."""
-        if rows <= _FEW_ROWS:
+    async def write(self, call: Call, outputs: Outputs, function: Callable[..., T], *args: object) -> T:
+        """`function(*args)`, in a thread where these outputs are more than a few rows or numbers."""
+        if call.rows <= _FEW_ROWS and sum(array.size for array in outputs.values()) <= _FEW_NUMBERS:
             return function(*args)
-        return await asyncio.get_running_loop().run_in_executor(self._threads, function, *args)
+        return await self._in_thread(call, function, *args)
+
+    async def _in_thread(self, call: Call, function: Callable[..., T], *args: object) -> T:
+        """Raises DeadlineExceeded; what has not been begun by then will not be."""
+        try:
+            async with asyncio.timeout_at(call.until):
+                return await asyncio.get_running_loop().run_in_executor(self._threads, function, *args)
+        except TimeoutError:
+            raise too_late() from None
 
     async def run(self, call: Call, line: Line, inputs: Mapping[str, np.ndarray], wants: tuple[str, ...]) -> Outputs:
         """The outputs for these rows; raises Overloaded, DeadlineExceeded, InvalidRequest, ClientDisconnect."""
         assert call.target is not None
         call.rows = len(next(iter(inputs.values())))
+        self.hold(call, sum(array.nbytes for array in inputs.values()))  # a small file may be a large image
         future = self.engine.submit(line, inputs, wants=wants, watch=call.target.metrics, span=call.span)
         return await patiently(future, call.request.receive, until=call.until)
 
@@ -153,40 +193,48 @@ class ServingLane:
         self, handler: Handler, model: str, version: str | None, scope: Scope, receive: Receive, send: Send
     ) -> None:
         request = Request.read(scope, receive)
-        path = scope["path"]
         if not self._keys.admit(request.headers.get(b"authorization", b"")):
-            await request.answer(send, _refused(Keys.refusal(path)))
+            await request.answer(send, _refused(Keys.refusal(scope["path"])))
             return
         call = Call(request, model, version, time.perf_counter())
         call.span = self._serving.tracing.begin(request.headers, handler.__name__)
-        outcome, answer = "ok", None
+        outcome = "gone"
         try:
-            call.until = self._until(request)
-            answer = await handler(self._serving, call)
-        except ClientDisconnect:  # nobody is left to be answered
-            outcome = "gone"
-            _LOG.info("%s %s: the client has gone", scope["method"], path)
-        except RegistryError as error:
-            outcome, answer = _outcome(error), _refused(problems.told(path, error))
-        except ValidationError as error:
-            outcome, answer = "refused", _refused(problems.invalid(path, error))
-        except Exception as error:
-            outcome, answer = "failed", _refused(problems.defect(scope["method"], path, error))
+            outcome, answer = await self._outcome(handler, call)
+            if answer is not None:
+                self._serving.hold_answer(call, len(answer.body))
+                await request.answer(send, answer)
         finally:
             self._serving.let_go(call)
-        if answer is not None:
-            await request.answer(send, answer)
-        if call.target is not None:
-            call.target.metrics.request(outcome, call.rows, time.perf_counter() - call.began_at, call.abstained)
-        if call.span is not None:
-            found = {} if call.target is None else {"version": call.target.version}
-            call.span.end(outcome, model=model, rows=call.rows, request_id=request.id, **found)
+            self._tell(call, outcome)
 
-    def _until(self, request: Request) -> float:
+    async def _outcome(self, handler: Handler, call: Call) -> tuple[str, Answer | None]:
+        method, path = call.request.scope["method"], call.request.scope["path"]
+        try:
+            call.arrived = asyncio.get_running_loop().time()
+            call.until = call.arrived + self._seconds(call.request)
+            return "ok", await handler(self._serving, call)
+        except ClientDisconnect:  # nobody is left to be answered
+            _LOG.info("%s %s: the client has gone", method, path)
+            return "gone", None
+        except RegistryError as error:
+            return _kind(error), _refused(problems.told(path, error))
+        except ValidationError as error:
+            return "refused", _refused(problems.invalid(path, error))
+        except Exception as error:
+            return "failed", _refused(problems.defect(method, path, error))
+
+    def _seconds(self, request: Request) -> float:
         given = request.headers.get(b"x-request-timeout")
         most = self._serving.settings.predict_timeout_seconds
-        seconds = most if given is None else seconds_given(given.decode("latin-1"), most)
-        return asyncio.get_running_loop().time() + seconds
+        return most if given is None else seconds_given(given.decode("latin-1"), most)
+
+    def _tell(self, call: Call, outcome: str) -> None:
+        metrics = self._serving.catalogue.metrics.unknown if call.target is None else call.target.metrics
+        metrics.request(outcome, call.rows, time.perf_counter() - call.began_at, call.abstained)
+        if call.span is not None:
+            found = {} if call.target is None else {"version": call.target.version}
+            call.span.end(outcome, model=call.model, rows=call.rows, request_id=call.request.id, **found)
 
 
 def _refused(response: Response) -> Answer:
@@ -194,7 +242,7 @@ def _refused(response: Response) -> Answer:
     return Answer(bytes(response.body), response.headers["content-type"].encode(), response.status_code, headers)
 
 
-def _outcome(error: RegistryError) -> str:
+def _kind(error: RegistryError) -> str:
     match error:
         case Overloaded():
             return "overloaded"

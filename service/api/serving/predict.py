@@ -15,7 +15,7 @@ from service.api.serving.exchange import Answer
 from service.api.serving.lane import SMALL_BYTES, Call, Serving
 from service.catalogue import Target
 from service.inference import formats
-from service.inference.answers import AnswerOptions, answer, check_options
+from service.inference.answers import AnswerOptions, abstentions, answer, check_options
 from service.inference.inputs import parse_inputs
 from service.inference.outputs import Outputs
 from service.inference.results import table
@@ -38,20 +38,24 @@ async def predict(serving: Serving, call: Call) -> Answer:
     request = call.request
     body = await serving.body(call)
     target, line = await serving.find(call)
+    body = await serving.unpacked(call, body)
     profile, most = target.profile, serving.settings.max_predict_rows
     if request.content_type in _JSON:
         small = _PACKED_BYTES if profile.get("preprocessing") else SMALL_BYTES
-        inputs, options = await serving.read(body, parse_json, profile, most, small=small)
+        inputs, options = await serving.read(call, body, parse_json, profile, most, small=small)
     else:
         content_type = request.headers[b"content-type"].decode("latin-1")
+        small = _small(content_type, body, profile)
         inputs, options = await serving.read(
-            body, _parse, content_type, request.query, profile, most, small=_small(content_type, body, profile)
+            call, body, _parse, content_type, request.query, profile, most, small=small
         )
     outputs = await serving.run(call, line, inputs, target.wants)
     if _ARROW in request.headers.get(b"accept", b""):
-        return Answer(await serving.write(call.rows, _arrow, outputs, profile, options), _ARROW)
-    text, call.abstained = await serving.write(call.rows, _json, target, outputs, options)
-    return Answer(text)
+        found = Answer(await serving.write(call, outputs, _arrow, outputs, profile, options), _ARROW)
+    else:
+        found = Answer(await serving.write(call, outputs, _json, target, outputs, options))
+    call.abstained = abstentions(outputs, profile, options)
+    return found
 
 
 def _small(content_type: str, body: bytes, profile: Mapping[str, Any]) -> int:
@@ -94,11 +98,9 @@ def _parse(body: bytes, content_type: str, query: bytes, profile: Mapping[str, A
     return inputs, _options({**given, "inputs": None}, profile) if given else _PLAIN
 
 
-def _json(target: Target, outputs: Outputs, options: AnswerOptions) -> tuple[bytes, int]:
-    """The answer, and in how many of its rows the service abstains."""
+def _json(target: Target, outputs: Outputs, options: AnswerOptions) -> bytes:
     rows = answer(outputs, target.profile, options)
-    abstained = 0 if options is _PLAIN else sum(row["abstain"] for row in rows)
-    return b'{"model":%b,"predictions":%b}' % (target.served, orjson.dumps(rows)), abstained
+    return b'{"model":%b,"predictions":%b}' % (target.served, orjson.dumps(rows))
 
 
 def _arrow(outputs: Outputs, profile: Mapping[str, Any], options: AnswerOptions) -> bytes:

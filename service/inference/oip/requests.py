@@ -16,12 +16,11 @@ import orjson
 from service.inference.images import decoded
 from service.inference.inputs import check_row_counts, fit
 from service.inference.oip.datatypes import datatype_name, numbers_of
-from service.inference.oip.inflation import inflated
 from service.inference.oip.tensors import checked_shape, from_binary, from_json
 from service.inference.oip.words import shown
 from service.registry.errors import InvalidRequest
 
-__all__ = ["InferRequest", "Scalar", "Wanted", "aligned", "decode", "inflated"]
+__all__ = ["InferRequest", "Scalar", "Wanted", "aligned", "decode"]
 
 Scalar = str | int | float | bool
 Json = Mapping[str, Any]

@@ -8,7 +8,7 @@ import zlib
 
 import pytest
 
-from service.inference.oip.requests import inflated
+from service.inference.oip.inflation import inflated
 from service.registry.errors import InvalidRequest, TooLarge
 
 CONTENT = b'{"inputs": []}' + bytes(range(256)) * 40
