@@ -10,6 +10,7 @@ from starlette.requests import ClientDisconnect
 from starlette.types import Message, Receive, Scope, Send
 
 from service.api.middleware import PATIENCE_S, request_id_of, stalled, too_large
+from service.api.serving.patience import too_late
 
 Header = tuple[bytes, bytes]
 #: As much of an answer as a connection takes without asking whether the client reads it.
@@ -57,10 +58,11 @@ class Request:
         given = self.headers.get(b"content-type", b"")
         return given.partition(b";")[0].strip().lower().decode("latin-1")
 
-    async def body(self, limit: int, arrived: Callable[[int], None]) -> bytes:
+    async def body(self, limit: int, until: float, arrived: Callable[[int], None]) -> bytes:
         """Read the body, `arrived` being told of the size of every piece.
 
-        Raises TooLarge, Stalled where the client falls silent, ClientDisconnect where it leaves, what `arrived` raises.
+        Raises TooLarge, Stalled where the client falls silent, ClientDisconnect where it leaves, DeadlineExceeded when
+        it is `until` (on the clock of the event loop), and what `arrived` raises.
         """
         length = self.headers.get(b"content-length", b"")
         if length.isdigit() and int(length) > limit:
@@ -77,6 +79,8 @@ class Request:
             received += len(chunk)
             if received > limit:
                 raise too_large(limit)
+            if more and asyncio.get_running_loop().time() > until:  # who sends a byte a minute would never end
+                raise too_late()
             arrived(len(chunk))
             chunks.append(chunk)
         return chunks[0] if len(chunks) == 1 else b"".join(chunks)
@@ -111,8 +115,8 @@ class Request:
         ]
         if answer.status >= 400 and b"expect" in self.headers:  # a body may follow or not: nobody could tell what comes
             headers.append((b"connection", b"close"))
-        await send({"type": "http.response.start", "status": answer.status, "headers": headers})
         large = len(answer.body) > _LARGE_BYTES
+        await send({"type": "http.response.start", "status": answer.status, "headers": headers})
         await send({"type": "http.response.body", "body": answer.body, "more_body": large})
         if large:
             await asyncio.sleep(0)  # it is on its way after this turn of the loop; only then its reader can be slow

@@ -78,12 +78,8 @@ class Serving:
 
     async def body(self, call: Call) -> bytes:
         """The whole body; raises TooLarge, Stalled, DeadlineExceeded, ClientDisconnect, and Overloaded as `hold`."""
-        return await call.request.body(self.settings.max_predict_bytes, partial(self._arrived, call))
-
-    def _arrived(self, call: Call, size: int) -> None:
-        self.hold(call, call.held_bytes + size)
-        if asyncio.get_running_loop().time() > call.until:  # who sends a byte a minute would never end
-            raise too_late()
+        limit = self.settings.max_predict_bytes
+        return await call.request.body(limit, call.until, lambda size: self.hold(call, call.held_bytes + size))
 
     async def unpacked(self, call: Call, body: bytes) -> bytes:
         """The body as it was before it was compressed, if it was; raises what `inflated` does, and as `hold`."""
@@ -136,7 +132,8 @@ class Serving:
 
     async def write(self, call: Call, outputs: Outputs, function: Callable[..., T], *args: object) -> T:
         """`function(*args)`, in a thread where these outputs are more than a few rows or numbers."""
-        if call.rows <= _FEW_ROWS and sum(array.size for array in outputs.values()) <= _FEW_NUMBERS:
+        numbers = outputs["probabilities"].size + (outputs["features"].size if "features" in outputs else 0)
+        if call.rows <= _FEW_ROWS and numbers <= _FEW_NUMBERS:
             return function(*args)
         return await self._in_thread(call, function, *args)
 
