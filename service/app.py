@@ -22,6 +22,8 @@ from service.api import (
     models,
     names,
     oip,
+    oip_repository,
+    oip_statistics,
     operations,
     predictions,
     problems,
@@ -45,7 +47,7 @@ _UPLOAD_PATHS = frozenset({"/v1/datasets", "/v1/models", "/v1/calibrators"})
 _PIECES = "/v1/uploads/"
 _RESOURCES = (
     *(uploads, datasets, models, jobs, events, deliveries, calibrators),
-    *(predictions, batches, names, oip, metrics_page, operations),
+    *(predictions, batches, names, oip_statistics, oip, oip_repository, metrics_page, operations),
 )
 
 

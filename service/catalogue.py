@@ -21,7 +21,7 @@ from anyio import CapacityLimiter, to_thread
 
 from service.inference.engine import Engine
 from service.inference.line import Line
-from service.inference.metrics import ModelMetrics, ServingMetrics
+from service.inference.metrics import ServingMetrics
 from service.registry.contract import ServedModel
 from service.registry.errors import Conflict, NotFound, RegistryError, Unavailable
 from service.registry.unit_of_work import Registry, UnitOfWork
@@ -31,6 +31,8 @@ _LOG = logging.getLogger(__name__)
 _FRESH_S = 0.1
 #: After so long a request waits until it has been read again.
 _STALE_S = 0.5
+#: And then no longer than this, if the model that it meant last is open.
+_LONGEST_S = 1.0
 _MOST_ENTRIES = 10_000
 _THREADS = 4
 
@@ -58,7 +60,6 @@ class Target:
     profile: Mapping[str, Any]
     wants: tuple[str, ...]
     served: bytes
-    metrics: ModelMetrics
 
 
 @dataclass(slots=True)
@@ -107,6 +108,12 @@ class Catalogue:
             # Once for all who ask now.
             reading = self._reading[key] = (time.monotonic(), asyncio.ensure_future(self._read(key)))
             reading[1].add_done_callback(lambda task: self._read_done(key, task))
+        entry = self._entries.get(key)
+        if entry is not None and entry.read_at >= self._since:
+            # A database that is silent, and not just away, must not keep those waiting whose model is known and open.
+            await asyncio.wait([reading[1]], timeout=_LONGEST_S)
+            if not reading[1].done() and (line := self._engine.opened(entry.target.digest)) is not None:
+                return entry.target, line
         target = await asyncio.shield(reading[1])
         return target, await self._open(target)
 
@@ -205,7 +212,9 @@ class Catalogue:
             raise Conflict("model_unloaded", f"{called!r} was unloaded; POST /v2/repository/models/{called}/load first")
         if row.status != "ready" or row.profile is None or row.served_sha256 is None:
             raise Conflict("model_not_ready", f"{row.id} is {row.status}; only ready models predict")
-        served = ServedModel(id=row.id, name=row.name, version=row.version, calibrated=row.calibrated)
+        # A name is answered with itself: behind it may be an upload, whose record is older than its publication.
+        name = row.name if called.startswith("mdl_") else called
+        served = ServedModel(id=row.id, name=name, version=number, calibrated=row.calibrated)
         return Target(
             called=called,
             version=str(number),
@@ -214,7 +223,6 @@ class Catalogue:
             profile=row.profile,
             wants=("familiarity",) if row.profile.get("familiarity") else (),
             served=served.model_dump_json().encode(),
-            metrics=self.metrics.of(called, str(number), row.id),
         )
 
 

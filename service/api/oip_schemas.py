@@ -70,3 +70,20 @@ INFER_BODY: dict[str, Any] = {
         },
     }
 }
+
+
+class OipError(BaseModel):
+    """What went wrong."""
+
+    error: str
+
+
+#: For the OpenAPI document: what any operation may answer.
+RESPONSES: dict[int | str, dict[str, Any]] = {
+    "4XX": {"model": OipError, "description": "Refused."},
+    "5XX": {"model": OipError, "description": "Not now, or our mistake."},
+}
+#: The answer, too, may hold binary tensors.
+INFER_RESPONSES: dict[int | str, dict[str, Any]] = {
+    200: {"content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}},
+}

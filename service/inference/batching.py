@@ -22,7 +22,7 @@ class Watch(Protocol):
     """Who wants to know what became of the rows of a request."""
 
     def batch(self, rows: int, requests: int, queue_seconds: float, compute_seconds: float) -> None:
-        """So many of its rows were run; `queue_seconds` is summed over requests whose first rows these were."""
+        """So many rows were run; `queue_seconds` is summed over the `requests` whose first rows are among them."""
 
     def confidences(self, values: np.ndarray) -> None:
         """What came out."""
@@ -160,8 +160,8 @@ class Batch:
                 shares.setdefault(piece.request.watch, []).append((piece, result))
         for watch, share in shares.items():
             rows = sum(piece.stop - piece.start for piece, _ in share)
-            queued = sum(self.started - piece.request.since for piece, _ in share if piece.start == 0)
-            watch.batch(rows, len(share), queued, (self.ended - self.started) * rows / self.rows)
+            waited = [self.started - piece.request.since for piece, _ in share if piece.start == 0]
+            watch.batch(rows, len(waited), sum(waited), (self.ended - self.started) * rows / self.rows)
             found = [result["confidence"] for _, result in share if not isinstance(result, Exception)]
             if found:
                 watch.confidences(found[0] if len(found) == 1 else np.concatenate(found))

@@ -98,7 +98,7 @@ def fit(array: np.ndarray, spec: Spec) -> np.ndarray:
         cast = array.astype(dtype)
     if dtype.kind == "f" and not np.isfinite(cast).all():
         raise InvalidRequest("non_finite", f"input {name!r}: a value is too large for {dtype}", field="inputs")
-    if dtype.kind in "iu" and not np.array_equal(cast, array):
+    if dtype.kind in "iub" and not np.array_equal(cast, array):
         raise InvalidRequest("wrong_dtype", f"input {name!r}: a value does not fit {dtype}", field="inputs")
     return cast
 

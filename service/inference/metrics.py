@@ -88,11 +88,11 @@ class ModelMetrics:
     def batch(self, rows: int, requests: int, queue_seconds: float, compute_seconds: float) -> None:
         """Count a batch that was run.
 
-        `queue_seconds` is the sum over the `requests` (at least one) that have rows in it: sum and number of the
-        waiting times are exact, while all of a batch fall into the bucket of their mean.
+        `queue_seconds` is the sum over the `requests` whose first rows are in it: sum and number of the waiting times
+        are exact, while all of a batch fall into the bucket of their mean.
         """
         size = bisect_left(_SIZES, rows)
-        waited = bisect_left(SECONDS, queue_seconds / requests)
+        waited = bisect_left(SECONDS, queue_seconds / requests) if requests else 0
         took = bisect_left(SECONDS, compute_seconds)
         with self._lock:
             numbers = self._numbers

@@ -19,6 +19,8 @@ _WARM_ROWS = 16
 _WARM_RUNS = 3
 #: How far an estimate follows a batch that was slower, or quicker: what else runs on the machine makes many slower.
 _FOLLOW_UP, _FOLLOW_DOWN = 0.02, 0.2
+#: Where rows of zeros tell nothing: what is taken for a batch and for a row, and how far one batch changes that.
+_UNKNOWN_S, _FOLLOW_UNKNOWN = 1e-3, 0.5
 _NUMPY = {"float": np.float32, "double": np.float64, "float16": np.float16, "bool": np.bool_}
 
 
@@ -36,6 +38,7 @@ class OpenModel:
         self.outputs = frozenset(output.name for output in self._session.get_outputs())
         self.provider: str = self._session.get_providers()[0]
         self.fixed = self.per_row = 0.0
+        self._follow_up = _FOLLOW_UP
 
     def run(self, inputs: Mapping[str, np.ndarray], outputs: Sequence[str]) -> dict[str, np.ndarray]:
         """Run over rows.
@@ -59,7 +62,7 @@ class OpenModel:
     def measured(self, rows: int, seconds: float) -> None:
         """Learn from a batch that was run."""
         seen = max(seconds - self.fixed, 0.0) / rows
-        self.per_row += (seen - self.per_row) * (_FOLLOW_UP if seen > self.per_row else _FOLLOW_DOWN)
+        self.per_row += (seen - self.per_row) * (self._follow_up if seen > self.per_row else _FOLLOW_DOWN)
 
     def warm_up(self) -> None:
         """Run rows of zeros, so that the first request finds everything allocated, and measure them.
@@ -70,11 +73,13 @@ class OpenModel:
         try:
             one, many = self._warm(1), self._warm(_WARM_ROWS)
         except InvalidRequest:
-            one, many = 1.0, 1.0
+            one = many = 0.0
         self.per_row = max(many - one, 0.0) / (_WARM_ROWS - 1)
         self.fixed = max(one - self.per_row, 0.0)
-        if any(not isinstance(size, int) for spec in self._session.get_inputs() for size in spec.shape[1:]):
-            self.fixed = max(self.fixed, 1e-3)
+        open_rows = any(not isinstance(size, int) for spec in self._session.get_inputs() for size in spec.shape[1:])
+        if open_rows or not many:
+            self.fixed, self.per_row = max(self.fixed, _UNKNOWN_S), max(self.per_row, _UNKNOWN_S)
+            self._follow_up = _FOLLOW_UNKNOWN
 
     def _warm(self, rows: int) -> float:
         inputs = {

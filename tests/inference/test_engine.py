@@ -145,11 +145,11 @@ def test_a_busy_model_leaves_threads_to_others(bench: Bench) -> None:
             await asyncio.sleep(0)
         before = len(bench.batches)
         await engine.submit(other, rows(1))
-        after = len(bench.batches)
         large.cancel()
-        return after - before
+        (number,) = [i for i, batch in enumerate(bench.batches) if batch.model is other.model]
+        return number - before
 
-    assert asyncio.run(ask()) <= 4
+    assert asyncio.run(ask()) <= 5
 
 
 def test_rows_that_cannot_be_computed_harm_nobody_else(bench: Bench) -> None:

@@ -15,6 +15,7 @@ from service.api.serving.lane import SMALL_BYTES, Call, Serving
 from service.catalogue import Target
 from service.inference.answers import AnswerOptions, abstentions, check_options
 from service.inference.oip.outputs import chosen, named, options, served_outputs
+from service.inference.oip.raw import raw
 from service.inference.oip.requests import InferRequest, Wanted, aligned, decode
 from service.inference.oip.responses import encode
 from service.inference.outputs import Outputs
@@ -62,7 +63,7 @@ async def infer(serving: Serving, call: Call) -> Answer:
 
 def parse(body: bytes, length: int | None, profile: Mapping[str, Any], max_rows: int) -> Parsed:
     """Read a body; raises InvalidRequest or TooLarge."""
-    asked = decode(body, length)
+    asked = raw(body, profile) if length == 0 else decode(body, length)
     wishes = options(asked.parameters)
     check_options(profile, wishes)
     return asked, aligned(asked, profile, max_rows=max_rows), chosen(asked, profile), wishes
@@ -85,9 +86,9 @@ def _header_length(given: bytes | None) -> int | None:
 
 
 def _small(length: int | None, profile: Mapping[str, Any]) -> int:
-    """How large a body may be that is read at once: image files are small and take long, binary tensors do not."""
+    """How large a body may be that is read at once: never one of image files, and more where it is binary tensors."""
     if profile.get("preprocessing") is not None:
-        return 1024
+        return 0
     return _SMALL_TENSORS if length is not None and length <= SMALL_BYTES else SMALL_BYTES
 
 

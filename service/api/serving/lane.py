@@ -25,6 +25,7 @@ from service.api.serving.patience import patiently, seconds_given, too_late
 from service.catalogue import Catalogue, Target
 from service.inference.engine import Engine
 from service.inference.line import Line
+from service.inference.metrics import ModelMetrics
 from service.inference.oip.inflation import inflated
 from service.inference.outputs import Outputs
 from service.registry.errors import DeadlineExceeded, Overloaded, RegistryError
@@ -56,6 +57,7 @@ class Call:
     arrived: float = 0.0
     until: float = math.inf
     target: Target | None = None
+    metrics: ModelMetrics | None = None
     span: Span | None = None
     rows: int = 0
     abstained: int = 0
@@ -119,7 +121,8 @@ class Serving:
                     found = await self.catalogue.find(call.model, call.version)
             except TimeoutError:
                 raise too_late() from None
-        call.target = found[0]
+        call.target = target = found[0]
+        call.metrics = self.catalogue.metrics.of(target.called, target.version, target.model_id)
         return found
 
     async def read(
@@ -147,10 +150,9 @@ class Serving:
 
     async def run(self, call: Call, line: Line, inputs: Mapping[str, np.ndarray], wants: tuple[str, ...]) -> Outputs:
         """The outputs for these rows; raises Overloaded, DeadlineExceeded, InvalidRequest, ClientDisconnect."""
-        assert call.target is not None
         call.rows = len(next(iter(inputs.values())))
         self.hold(call, sum(array.nbytes for array in inputs.values()))  # a small file may be a large image
-        future = self.engine.submit(line, inputs, wants=wants, watch=call.target.metrics, span=call.span)
+        future = self.engine.submit(line, inputs, wants=wants, watch=call.metrics, span=call.span)
         return await patiently(future, call.request.receive, until=call.until)
 
     def let_go(self, call: Call) -> None:
@@ -227,7 +229,7 @@ class ServingLane:
         return most if given is None else seconds_given(given.decode("latin-1"), most)
 
     def _tell(self, call: Call, outcome: str) -> None:
-        metrics = self._serving.catalogue.metrics.unknown if call.target is None else call.target.metrics
+        metrics = call.metrics or self._serving.catalogue.metrics.unknown
         metrics.request(outcome, call.rows, time.perf_counter() - call.began_at, call.abstained)
         if call.span is not None:
             found = {} if call.target is None else {"version": call.target.version}

@@ -16,6 +16,7 @@ from service.api.serving.lane import SMALL_BYTES, Call, Serving
 from service.catalogue import Target
 from service.inference import formats
 from service.inference.answers import AnswerOptions, abstentions, answer, check_options
+from service.inference.formats.options import from_query, merged
 from service.inference.inputs import parse_inputs
 from service.inference.outputs import Outputs
 from service.inference.results import table
@@ -25,7 +26,7 @@ _ARROW = b"application/vnd.apache.arrow.stream"
 #: A body without a type, or sent by a tool that names one for forms, is taken for what it most likely is.
 _JSON = frozenset({"", "application/json", "text/json", "text/plain", "application/x-www-form-urlencoded"})
 _ZIP = b"PK"
-#: Image files and archives are small and take long: a PNG of 49 KB was decoded for 0.7 s.
+#: Archives are small and take long.
 _PACKED_BYTES = 1024
 _PLAIN = AnswerOptions()
 _PLAIN_KEYS = {"inputs"}
@@ -41,8 +42,8 @@ async def predict(serving: Serving, call: Call) -> Answer:
     body = await serving.unpacked(call, body)
     profile, most = target.profile, serving.settings.max_predict_rows
     if request.content_type in _JSON:
-        small = _PACKED_BYTES if profile.get("preprocessing") else SMALL_BYTES
-        inputs, options = await serving.read(call, body, parse_json, profile, most, small=small)
+        small = 0 if profile.get("preprocessing") else SMALL_BYTES
+        inputs, options = await serving.read(call, body, parse_json, profile, most, request.query, small=small)
     else:
         content_type = request.headers[b"content-type"].decode("latin-1")
         small = _small(content_type, body, profile)
@@ -59,16 +60,22 @@ async def predict(serving: Serving, call: Call) -> Answer:
 
 
 def _small(content_type: str, body: bytes, profile: Mapping[str, Any]) -> int:
+    """How large a body may be that is read at once; image files never: one of 100 bytes may have 50 million pixels."""
+    if profile.get("preprocessing"):
+        return 0
     plain = ("npy" in content_type or "arrow" in content_type) and not body.startswith(_ZIP)
-    return SMALL_BYTES if plain and not profile.get("preprocessing") else _PACKED_BYTES
+    return SMALL_BYTES if plain else _PACKED_BYTES
 
 
-def parse_json(body: bytes, profile: Mapping[str, Any], max_rows: int) -> Parsed:
-    """Read a JSON body; raises InvalidRequest, TooLarge or pydantic's ValidationError."""
+def parse_json(body: bytes, profile: Mapping[str, Any], max_rows: int, query: bytes = b"") -> Parsed:
+    """Read JSON, and options of a query string; raises InvalidRequest, TooLarge or pydantic's ValidationError."""
     content = _loaded(body)
     if not isinstance(content, dict) or "inputs" not in content:
         raise InvalidRequest("invalid_request", 'the body must be a JSON object with "inputs"', field="inputs")
     rows = content["inputs"]
+    if query:
+        given = from_query(query)
+        content |= merged(given, {name: content[name] for name in OPTIONS if name in content})
     options = _PLAIN if content.keys() == _PLAIN_KEYS else _options({**content, "inputs": None}, profile)
     inputs = parse_inputs(rows, profile["inputs"], max_rows=max_rows, preprocessing=profile.get("preprocessing"))
     return inputs, options

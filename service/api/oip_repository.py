@@ -1,0 +1,120 @@
+"""`/v2/repository`: which models there are, and taking them out of service and back, as Triton's clients do it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import APIRouter, Response
+from fastapi.responses import JSONResponse
+from pydantic import BaseModel, JsonValue
+
+from service.api.dependencies import PartsDep
+from service.api.oip_schemas import RESPONSES
+from service.registry.errors import InvalidRequest, NotFound
+from service.registry.unit_of_work import UnitOfWork
+
+#: Clients of Triton send JSON without saying so.
+router = APIRouter(
+    prefix="/v2/repository", tags=["open inference protocol"], strict_content_type=False, responses=RESPONSES
+)
+
+Json = dict[str, Any]
+_PAGE = 1000
+
+
+class IndexRequest(BaseModel):
+    """Which models to list."""
+
+    ready: bool = False
+
+
+class Parameters(BaseModel):
+    """What Triton's clients send along with `load` and `unload`."""
+
+    parameters: dict[str, JsonValue] = {}
+
+
+@router.post("/index")
+def index(parts: PartsDep, body: IndexRequest | None = None) -> list[Json]:
+    """All published names with their versions, and all models by their ids."""
+    with parts.registry.read() as unit:
+        return listed(unit, only_ready=body is not None and body.ready)
+
+
+@router.post("/models/{model}/load", response_class=Response)
+async def load(parts: PartsDep, model: str, body: Parameters | None = None) -> Response:
+    """Put a name or id into service again; answers once it is open and warm."""
+    given = sorted(body.parameters) if body else []
+    if given:
+        found = f"found the parameters {', '.join(given)}"
+        raise InvalidRequest("invalid_request", f"a stored model is loaded as it is; {found}, needed is none")
+
+    def write() -> None:
+        with parts.registry.write() as unit:
+            _check_exists(unit, model)
+            unit.names.load(model)
+
+    await parts.in_turn(write)
+    parts.catalogue.forget()
+    await parts.catalogue.find(model)
+    return JSONResponse({})
+
+
+@router.post("/models/{model}/unload", response_class=Response)
+async def unload(parts: PartsDep, model: str, body: Parameters | None = None) -> Response:
+    """Take a name or id out of service until it is loaded again; requests that have begun are still answered."""
+
+    def write() -> None:
+        with parts.registry.write() as unit:
+            _check_exists(unit, model)
+            unit.names.unload(model)
+
+    await parts.in_turn(write)
+    parts.catalogue.forget()
+    parts.catalogue.drop(model)
+    return JSONResponse({})
+
+
+def _check_exists(unit: UnitOfWork, model: str) -> None:
+    if model.startswith("mdl_"):
+        unit.models.get(model)
+        return
+    try:
+        unit.names.get(model)
+    except NotFound:
+        raise NotFound("unknown_model", f"there is no model with the id or published name {model!r}") from None
+
+
+def listed(unit: UnitOfWork, *, only_ready: bool) -> list[Json]:
+    """Names with each of their versions, and ids: name, version, state and, where it is not READY, the reason."""
+    return [item for item in (*_names(unit), *_models(unit)) if item["state"] == "READY" or not only_ready]
+
+
+def _names(unit: UnitOfWork) -> list[Json]:
+    unloaded = unit.names.unloaded()
+    return [
+        _state(record.name, version, unloaded=record.name in unloaded)
+        for record in unit.names.all()
+        for version in record.versions
+    ]
+
+
+def _models(unit: UnitOfWork) -> list[Json]:
+    unloaded, listed, after, more = unit.names.unloaded(), [], None, True
+    while more:
+        rows, more = unit.models.page(limit=_PAGE, after=after)
+        for row in rows:
+            state = _state(row.id, str(row.version), unloaded=row.id in unloaded)
+            if row.status == "inspecting":
+                state |= {"state": "LOADING", "reason": "it is being inspected"}
+            elif row.status == "rejected":
+                state |= {"state": "UNAVAILABLE", "reason": (row.error or {}).get("message", "rejected by inspection")}
+            listed.append(state)
+            after = row.id
+    return listed
+
+
+def _state(name: str, version: str, *, unloaded: bool) -> Json:
+    if unloaded:
+        return {"name": name, "version": version, "state": "UNAVAILABLE", "reason": "unloaded"}
+    return {"name": name, "version": version, "state": "READY", "reason": ""}

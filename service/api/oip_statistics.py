@@ -1,0 +1,88 @@
+"""`/v2/…/stats`: what was counted, in the words of Triton's statistics extension."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import APIRouter
+
+from service.api.dependencies import Parts, PartsDep
+from service.api.oip_repository import listed
+from service.api.oip_schemas import RESPONSES
+from service.inference.counts import Totals
+
+#: Before that of `/v2/models/{model}`: no model is called `stats`.
+router = APIRouter(prefix="/v2/models", tags=["open inference protocol"], responses=RESPONSES)
+
+Json = dict[str, Any]
+
+
+@router.get("/stats")
+def all_statistics(parts: PartsDep) -> Json:
+    """Statistics of every model that was asked for anything, and zeros of those that answer and were not."""
+    found = parts.metrics.all_totals()
+    with parts.registry.read() as unit:
+        ready = {(str(item["name"]), str(item["version"])) for item in listed(unit, only_ready=True)}
+    totals = {call: Totals.of(()) for call in sorted(ready - found.keys())} | found
+    return {"model_stats": [_statistics(name, version, counted) for (name, version), counted in totals.items()]}
+
+
+@router.get("/{model}/stats")
+def statistics(parts: PartsDep, model: str) -> Json:
+    """Requests, rows and times since the service began, of all versions."""
+    own = parts.catalogue.look_up(model).version
+    return _of(parts, model, versions_of(parts, model, own))
+
+
+@router.get("/{model}/versions/{version}/stats")
+def statistics_of_version(parts: PartsDep, model: str, version: str) -> Json:
+    """The same of one version."""
+    return _of(parts, model, [parts.catalogue.look_up(model, version).version])
+
+
+def versions_of(parts: Parts, model: str, own: str) -> list[str]:
+    """All versions of a name; an id has one, its `own`."""
+    if model.startswith("mdl_"):
+        return [own]
+    with parts.registry.read() as unit:
+        return list(unit.names.get(model).versions)
+
+
+def _of(parts: Parts, model: str, versions: list[str]) -> Json:
+    found = [_statistics(model, number, parts.metrics.totals(model, number)) for number in versions]
+    return {"model_stats": found}
+
+
+def _statistics(name: str, version: str, totals: Totals) -> Json:
+    """In Triton's shape; times are nanoseconds."""
+
+    def spent(count: int, seconds: float) -> Json:
+        return {"count": count, "ns": round(seconds * 1e9)}
+
+    not_measured = spent(0, 0)
+    return {
+        "name": name,
+        "version": version,
+        "last_inference": totals.last_request_at,
+        "inference_count": totals.rows,
+        "execution_count": totals.batches,
+        "inference_stats": {
+            "success": spent(totals.requests_ok, totals.request_seconds),
+            "fail": spent(totals.requests_failed, totals.failed_seconds),
+            "queue": spent(totals.batched_requests, totals.queue_seconds),
+            "compute_input": not_measured,
+            "compute_infer": spent(totals.batches, totals.compute_seconds),
+            "compute_output": not_measured,
+            "cache_hit": not_measured,
+            "cache_miss": not_measured,
+        },
+        "batch_stats": [
+            {
+                "batch_size": rows,
+                "compute_input": not_measured,
+                "compute_infer": spent(count, seconds),
+                "compute_output": not_measured,
+            }
+            for rows, (count, seconds) in sorted(totals.batch_sizes.items())
+        ],
+    }
