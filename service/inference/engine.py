@@ -182,13 +182,14 @@ class Engine:
         """Begin what can be begun: quick batches here, one for each line, others while threads are free."""
         self._pumping = False
         until = time.perf_counter() + _ON_LOOP_SECONDS
+        passed_over: list[Line] = []
         for _ in range(len(self._ready)):
             if time.perf_counter() > until:
                 break
             line = self._ready.popleft()
             at_once = line.next_cost() <= _AT_ONCE_SECONDS
-            if not at_once and not self._room_for(line):
-                self._ready.append(line)
+            if not at_once and not self._room_for(line, others=bool(self._ready or passed_over)):
+                passed_over.append(line)
                 continue
             batch = line.take()
             if line.rows > 0:
@@ -203,12 +204,13 @@ class Engine:
             else:
                 self._running += 1
                 self._pool.submit(self._work, loop, batch)
-        if any(line.next_cost() <= _AT_ONCE_SECONDS or self._room_for(line) for line in self._ready):
+        self._ready.extendleft(reversed(passed_over))  # their turn comes before that of lines that have had it
+        others = len(self._ready) > 1
+        if any(line.next_cost() <= _AT_ONCE_SECONDS or self._room_for(line, others=others) for line in self._ready):
             self._pump_soon(loop)
 
-    def _room_for(self, line: Line) -> bool:
+    def _room_for(self, line: Line, *, others: bool) -> bool:
         """Whether a thread is free; one more batch may be next, if no row would join it or other lines wait as well."""
-        others = any(other is not line for other in self._ready)
         return self._running < self._runs + (others or line.full)
 
     def _work(self, loop: asyncio.AbstractEventLoop, batch: Batch) -> None:

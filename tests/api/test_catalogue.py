@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import threading
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from service.inference import engine as engine_module
+from service.inference.session import OpenModel
 from service.registry import tables
 from service.registry.errors import Unavailable
 from service.registry.ids import new_id
@@ -47,6 +50,17 @@ def answering(api: Api, name: str) -> str:
     answer = api.client.post(f"/v1/models/{name}/predict", json={"inputs": [[1.0, 0.0]]})
     assert answer.status_code == 200, answer.text
     return str(answer.json()["model"]["id"])
+
+
+def opening_slowly(api: Api, monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:
+    """Have files take a while to be opened."""
+    quick = engine_module._warm
+
+    def slow(path: Path, threads: int) -> OpenModel:
+        time.sleep(seconds)
+        return quick(path, threads)
+
+    monkeypatch.setattr(engine_module, "_warm", slow)
 
 
 def switched(api: Api, name: str, version: int) -> None:
@@ -117,6 +131,83 @@ def test_what_another_process_changes_is_seen_soon(api: Api) -> None:
         assert time.monotonic() - started < 2
     finally:
         other.close()
+
+
+def test_nobody_waits_for_a_version_that_is_being_opened(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While a version that another process made the default is opened for a second, the old one answers everybody."""
+    first = published(api, "digits", 1)
+    assert answering(api, "digits") == first
+    opening_slowly(api, monkeypatch, 1.5)
+    second = published(api, "digits", 2)
+    slowest, deadline, answered = 0.0, time.monotonic() + 20, first
+    while answered == first and time.monotonic() < deadline:
+        began = time.monotonic()
+        answered = answering(api, "digits")
+        slowest = max(slowest, time.monotonic() - began)
+        time.sleep(0.02)
+    assert answered == second
+    assert slowest < 1.2
+
+
+def test_a_database_that_hangs_stops_nobody(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A name that was quiet waits a moment for a silent database, and is answered with what it meant last."""
+    known = published(api, "digits", 1)
+    assert answering(api, "digits") == known
+    released = threading.Event()
+
+    def hanging() -> Any:
+        released.wait(30)
+        raise Unavailable("database_unavailable", "the database is away")
+
+    monkeypatch.setattr(api.registry, "read", hanging)
+    time.sleep(0.6)  # beyond the time that an entry may be used unasked
+    try:
+        assert answering(api, "digits") == known
+    finally:
+        released.set()
+
+
+def test_a_name_answers_as_itself(api: Api) -> None:
+    """Under a published name the answer has this name and the version behind it; under an id, those of the record."""
+    published(api, "digits", 1)
+    second = published(api, "digits", 2)
+    for called, expected in (("digits", ("digits", 2)), (second, ("digits", 1))):
+        answer = api.client.post(f"/v1/models/{called}/predict", json={"inputs": [[1.0, 0.0]]}).json()["model"]
+        assert (answer["name"], answer["version"]) == expected
+
+
+@pytest.mark.parametrize("version", ["99999999999999999999", "0", "-1", "x", "1.0", "01"])
+def test_versions_that_cannot_be(api: Api, version: str) -> None:
+    """404, whatever is there in place of a number."""
+    published(api, "digits", 1)
+    for path, method in (("infer", "POST"), ("ready", "GET"), ("config", "GET")):
+        answer = api.client.request(method, f"/v2/models/digits/versions/{version}/{path}", json={})
+        assert answer.status_code == 404, answer.text
+
+
+def test_ready_means_open(api: Api) -> None:
+    """A model that is said to be ready is open and warm; one whose file cannot be had is not ready."""
+    published(api, "digits", 1)
+    engine = api.client.app.state.parts.engine  # type: ignore[attr-defined]
+    assert engine.open_sessions == 0
+    assert api.client.get("/v2/models/digits/ready").json() == {"name": "digits", "ready": True}
+    assert engine.open_sessions == 1
+    api.client.post("/v2/repository/models/digits/unload")
+    assert api.client.get("/v2/models/digits/ready").status_code == 503
+
+
+def test_unloading_a_name_leaves_others_their_session(api: Api) -> None:
+    """Two names of one file: what is unloaded under the one stays open for the other."""
+    published(api, "one", 1)
+    published(api, "two", 1)
+    for name in ("one", "two"):
+        answering(api, name)
+    engine = api.client.app.state.parts.engine  # type: ignore[attr-defined]
+    assert engine.open_sessions == 1
+    api.client.post("/v2/repository/models/one/unload")
+    assert engine.open_sessions == 1
+    api.client.post("/v2/repository/models/two/unload")
+    assert engine.open_sessions == 0
 
 
 def test_who_was_told_of_a_version_is_answered_by_it(api: Api) -> None:

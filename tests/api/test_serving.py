@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 import io
 import json
+import re
 import threading
 import time
 from collections.abc import Callable
@@ -15,10 +17,8 @@ import pyarrow as pa
 import pytest
 
 from service.api.serving import exchange
-from service.api.serving.exchange import Request
-from service.api.serving.lane import Call, Serving
+from service.api.serving.lane import Serving
 from service.inference.engine import Engine
-from service.registry.errors import Overloaded
 from tests.api.conftest import Api, MakeApi
 from tests.helpers.uploads import Uploads
 
@@ -125,6 +125,9 @@ def test_triton_s_timeout(ready: Callable[..., tuple[Api, str]], monkeypatch: py
     stalled(api, monkeypatch)
     answer = api.client.post(v2, json={**body, "parameters": {"timeout": 20_000}})
     assert (answer.status_code, set(answer.json())) == (504, {"error"})
+    monkeypatch.undo()
+    both = {"json": {**body, "parameters": {"timeout": 20_000_000}}, "headers": {"X-Request-Timeout": "5"}}
+    assert api.client.post(v2, **both).status_code == 200  # type: ignore[arg-type]
 
 
 def test_a_client_that_leaves_takes_its_rows_along(
@@ -153,8 +156,14 @@ def test_a_client_that_leaves_takes_its_rows_along(
     assert portal is not None
     portal.call(ask)
     assert sent == []
+    monkeypatch.undo()
+    assert api.client.post(path, json={"inputs": [ROW]}).status_code == 200
+    assert api.client.app.state.parts.engine.queued_rows == 0  # type: ignore[attr-defined]
     text = api.client.get("/metrics").text
-    assert 'outcome="gone"' in text
+    (model,) = re.findall(r"mdl_\w+", path)
+    (gone,) = re.findall(rf'fedlas_requests_total{{[^}}]*{model}[^}}]*outcome="gone"[^}}]*}} (\S+)', text)
+    (rows,) = re.findall(rf"fedlas_rows_total{{[^}}]*{model}[^}}]*}} (\S+)", text)
+    assert (float(gone), float(rows)) == (1, 2)
 
 
 def test_a_full_queue(ready: Callable[..., tuple[Api, str]], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -171,33 +180,6 @@ def test_a_full_queue(ready: Callable[..., tuple[Api, str]], monkeypatch: pytest
     problem(answer, 429, "overloaded")
     assert int(answer.headers["retry-after"]) >= 1
     waiting.join()
-
-
-def test_bodies_of_all_requests_together(ready: Callable[..., tuple[Api, str]]) -> None:
-    """Bodies are held up to a sum; a single one is never refused for it."""
-    api, path = ready(max_inflight_bytes=100)
-    assert api.client.post(path, json={"inputs": [ROW]}).status_code == 200
-    serving: Serving = api.client.app.state.serving.serving  # type: ignore[attr-defined]
-
-    def call() -> Call:
-        scope = {"type": "http", "headers": [(b"content-length", b"80")], "query_string": b""}
-
-        async def receive() -> Any:
-            return {"type": "http.request", "body": b" " * 80}
-
-        return Call(Request.read(scope, receive), "m", None, 0.0)
-
-    async def ask() -> None:
-        first, second = call(), call()
-        await serving.body(first)
-        with pytest.raises(Overloaded):
-            await serving.body(second)
-        serving.let_go(second)
-        serving.let_go(first)
-        await serving.body(second)
-        serving.let_go(second)
-
-    asyncio.run(ask())
 
 
 def test_formats_give_the_same_answers(served: tuple[Api, Json]) -> None:
@@ -251,6 +233,55 @@ def test_bad_options_in_a_query(served: tuple[Api, Json], query: str) -> None:
         headers={"Content-Type": "application/x-npy"},
     )
     problem(answer, 422, "invalid_request")
+
+
+def test_options_beside_json(served: tuple[Api, Json]) -> None:
+    """Options of a query string hold for JSON bodies too; one that is unknown, or there twice, is refused."""
+    api, model = served
+    path = f"/v1/models/{model['id']}/predict"
+    answer = api.client.post(f"{path}?abstain_below=1&top_k=2", json={"inputs": [ROW]})
+    (prediction,) = answer.json()["predictions"]
+    assert prediction["abstain"] is True
+    assert len(prediction["top_k"]) == 2
+    for query, body in (("unknown=1", {}), ("top_k=2", {"top_k": 3})):
+        problem(api.client.post(f"{path}?{query}", json={"inputs": [ROW], **body}), 422, "invalid_request")
+
+
+def test_compressed_bodies(served: tuple[Api, Json]) -> None:
+    """gzip is read here as it is under `/v2`."""
+    api, model = served
+    path = f"/v1/models/{model['id']}/predict"
+    content = json.dumps({"inputs": [ROW]}).encode()
+    packed = api.client.post(path, content=gzip.compress(content), headers={"Content-Encoding": "gzip"})
+    assert packed.json() == api.client.post(path, content=content).json()
+    problem(api.client.post(path, content=content, headers={"Content-Encoding": "gzip"}), 422, "invalid_encoding")
+
+
+def test_abstentions_are_counted_in_every_format(ready: Callable[..., tuple[Api, str]]) -> None:
+    """However the answer is written, and whatever outputs are asked for."""
+    api, path = ready()
+    arrow = {"Accept": "application/vnd.apache.arrow.stream"}
+    body = {"inputs": [ROW], "abstain_below": 1}
+    tensors = {"inputs": [{"name": "x", "shape": [1, 64], "datatype": "FP32", "data": ROW}]}
+    wished = {**tensors, "outputs": [{"name": "label"}], "parameters": {"abstain_below": 1}}
+    v2 = path.replace("/v1/", "/v2/").replace("/predict", "/infer")
+    assert api.client.post(path, json=body).status_code == 200
+    assert api.client.post(path, json=body, headers=arrow).status_code == 200
+    assert api.client.post(v2, json=wished).status_code == 200
+    (model,) = re.findall(r"mdl_\w+", path)
+    text = api.client.get("/metrics").text
+    (abstained,) = re.findall(rf"fedlas_abstentions_total{{[^}}]*{model}[^}}]*}} (\S+)", text)
+    assert float(abstained) == 3
+
+
+def test_requests_for_no_model_are_counted(make_api: MakeApi) -> None:
+    """An unknown name is counted as `other`, and makes no series of its own."""
+    api = make_api()
+    problem(api.client.post("/v1/models/nobody/predict", json={"inputs": [ROW]}), 404, "unknown_model")
+    text = api.client.get("/metrics").text
+    assert "nobody" not in text
+    (refused,) = re.findall(r'fedlas_requests_total{[^}]*model="other"[^}]*outcome="refused"[^}]*} (\S+)', text)
+    assert float(refused) == 1
 
 
 def test_defects_are_told_apart(served: tuple[Api, Json], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,8 +17,8 @@ from service.inference.batching import Batch
 from service.inference.engine import Engine
 from service.inference.line import Line
 from service.registry.artifacts import ArtifactStore
-from service.registry.errors import DeadlineExceeded, InvalidRequest, NotFound, Overloaded
-from tests.helpers.served import lookup, scaling
+from service.registry.errors import DeadlineExceeded, InvalidRequest, NotFound, Overloaded, Unavailable
+from tests.helpers.served import hungry, lookup, scaling
 
 
 @dataclass
@@ -167,6 +167,75 @@ def test_rows_that_cannot_be_computed_harm_nobody_else(bench: Bench) -> None:
     assert isinstance(second, InvalidRequest)
     assert (second.code, second.field) == ("inputs_refused", "inputs")
     assert [len(batch.slices) for batch in bench.batches] == [3]
+
+
+def test_refused_rows_cost_few_runs(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One row of 64 that cannot be computed is found by halving, not by running each of them alone."""
+    runs = 0
+
+    async def ask() -> list[Any]:
+        nonlocal runs
+        line = await bench.engine().open(bench.kept(lookup(np.arange(6, dtype=np.float32).reshape(3, 2))))
+        engine, run = bench.engine(), line.model.run
+
+        def counting(*args: Any) -> Any:
+            nonlocal runs
+            runs += 1
+            return run(*args)
+
+        monkeypatch.setattr(line.model, "run", counting)
+        tokens = [99 if number == 40 else number % 3 for number in range(64)]
+        asked = [engine.submit(line, {"x": np.array([[token]], dtype=np.int64)}) for token in tokens]
+        return await asyncio.gather(*asked, return_exceptions=True)
+
+    found = asyncio.run(ask())
+    assert [number for number, one in enumerate(found) if isinstance(one, InvalidRequest)] == [40]
+    assert [one["logits"][0, 0] for one in found[:6]] == [0, 2, 4, 0, 2, 4]
+    assert runs <= 1 + 2 * 6
+
+
+def test_a_lack_of_memory_is_nobody_s_mistake(bench: Bench) -> None:
+    """What ONNX Runtime cannot allocate is `out_of_memory`, and not something wrong with the rows."""
+
+    async def ask() -> None:
+        engine = bench.engine()
+        line = await engine.open(bench.kept(hungry()))
+        assert (await engine.submit(line, rows(1)))["logits"].tolist() == [[1.0, 0.0]]
+        with pytest.raises(Unavailable) as caught:
+            await engine.submit(line, rows(1e13))
+        assert caught.value.code == "out_of_memory"
+
+    asyncio.run(ask())
+
+
+def test_a_file_that_cannot_be_opened(bench: Bench) -> None:
+    """It is said to be unavailable, and not our defect or the client's mistake; the next open is tried anew."""
+
+    async def ask() -> None:
+        engine = bench.engine()
+        for _ in range(2):
+            with pytest.raises(Unavailable) as caught:
+                await engine.open(bench.kept(b"no onnx"))
+            assert caught.value.code == "model_cannot_be_opened"
+        assert engine._opening_bytes == 0
+
+    asyncio.run(ask())
+
+
+def test_what_cannot_be_handed_out_stops_nothing(bench: Bench) -> None:
+    """A defect while results are given to their requests is told to these, and the next batch is run."""
+
+    def broken(_: Batch) -> None:
+        raise MemoryError
+
+    async def ask() -> None:
+        engine = Engine(bench.store, cache_bytes=10**9, on_batch=broken)
+        line = await engine.open(bench.kept(scaling(2)))
+        for _ in range(2):
+            outputs = await engine.submit(line, rows(3))
+            assert outputs["logits"][0, 0] == 6
+
+    asyncio.run(ask())
 
 
 def test_rows_of_different_shapes_are_different_batches(bench: Bench) -> None:
