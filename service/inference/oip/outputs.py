@@ -147,6 +147,9 @@ class _Rows:
     def texts(self, indices: np.ndarray) -> np.ndarray:
         """Class names in the shape of `indices`."""
         names = self.profile["class_names"]
+        if indices.size > len(names):
+            found: np.ndarray = np.array(names, dtype=object)[indices]
+            return found
         texts = np.empty(indices.size, dtype=object)
         texts[:] = [names[index] for index in indices.ravel().tolist()]
         return texts.reshape(indices.shape)
