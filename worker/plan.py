@@ -111,7 +111,7 @@ def _estimate(classifier: GraphClassifier, dataset: Dataset, request: Json, cloc
             seconds += config.epochs * steps * step_seconds
             candidates += 1
     return {
-        "minutes": round(min(seconds / 60, request["budget"]["minutes"]), 3),
+        "minutes": round(min(seconds / 60, request["budget"]["minutes"]), 5),
         "minutes_in_full": round(seconds / 60, 3),
         "budget_minutes": request["budget"]["minutes"],
         "candidates": candidates,

@@ -17,7 +17,7 @@ Json = dict[str, Any]
 @pytest.fixture(scope="session")
 def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     """A service that tests share and leave as they found it."""
-    with serving(tmp_path_factory.mktemp("service") / "data") as running:
+    with serving(tmp_path_factory.mktemp("service") / "data", FEDLAS_SWEEP_SECONDS="5") as running:
         yield running
 
 
