@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import datetime
@@ -11,6 +12,7 @@ from sqlalchemy import Engine, text
 from sqlalchemy.exc import DBAPIError, InterfaceError, InternalError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.orm import Session
+from sqlalchemy.pool import QueuePool
 
 from service.registry.artifacts import ArtifactStore
 from service.registry.clock import database_now
@@ -39,6 +41,8 @@ from service.registry.repositories import (
 from service.registry.repositories.records import now
 from service.registry.repositories.uploads import KEPT
 from service.registry.settings import RegistrySettings
+
+_CLOSING_S = 2.0
 
 
 class UnitOfWork:
@@ -172,7 +176,11 @@ class Registry:
             unit.work.session.execute(text("SELECT 1"))
 
     def close(self) -> None:
-        """Close all connections."""
+        """Close all connections, when those who look or write just now have ended, or after a moment."""
+        deadline = time.monotonic() + _CLOSING_S
+        pool = self._engine.pool
+        while isinstance(pool, QueuePool) and pool.checkedout() and time.monotonic() < deadline:
+            time.sleep(0.005)  # what came back to a pool that is gone would stay open
         self._engine.dispose()
         self.artifacts.close()
 
