@@ -22,17 +22,17 @@ import tempfile
 import threading
 import time
 import urllib.request
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from benchmarks.control_groups import control_group
+
 Json = dict[str, Any]
 
 FEATURES, CLASSES, HIDDEN = 64, 10, 64
-CGROUP = Path("/sys/fs/cgroup/memory")
 OPTIONS: Json = {"top_k": 3, "abstain_below": 0.8, "coverage": 0.9}
 _PIECE = 1 << 16
 
@@ -138,29 +138,13 @@ def supervised(request: Path) -> Json:
     }
 
 
-@contextmanager
-def control_group(megabytes: float) -> Iterator[Path | None]:
-    """A control group with so much memory for everything, or None where none can be made."""
-    group = CGROUP / f"fedlas-batch-{os.getpid()}"
-    try:
-        group.mkdir()
-        (group / "memory.limit_in_bytes").write_text(str(int(megabytes * 2**20)))
-    except OSError:
-        yield None
-        return
-    try:
-        yield group
-    finally:
-        group.rmdir()
-
-
 def in_group(request: Path, megabytes: float) -> Json:
     """Run `supervised` in a control group, with a page cache that holds nothing of the files."""
     os.sync()
     with suppress(OSError):  # needs root; pages that others have read are charged to nobody's limit
         Path("/proc/sys/vm/drop_caches").write_text("1")
     command = [sys.executable, "-m", "benchmarks.batch_predictions", "--request", str(request)]
-    with control_group(megabytes) as group:
+    with control_group(megabytes * 2**20) as group:
         child = subprocess.Popen(
             ["/bin/sh", "-c", 'read go; exec "$@"', "sh", *command],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,

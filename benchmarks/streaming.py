@@ -17,8 +17,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -26,13 +25,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from benchmarks.control_groups import control_group
 from fedlas.classifier import Classifier
 from fedlas.data import Dataset, load_dataset, save_dataset
 from fedlas.losses import FedLASLoss
 from fedlas.train import TrainConfig, fit
 
 SHAPE, BATCH, CLASSES = (3, 64, 64), 64, 10
-CGROUP = Path("/sys/fs/cgroup/memory")
 
 
 class Convolutions(Classifier):
@@ -112,22 +111,6 @@ def resident() -> int:
     return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
-@contextmanager
-def control_group(limit: float) -> Iterator[Path | None]:
-    """A control group (version 1) with so many gigabytes for everything, the page cache included, or None."""
-    group = CGROUP / f"fedlas-streaming-{os.getpid()}"
-    try:
-        group.mkdir()
-        (group / "memory.limit_in_bytes").write_text(str(int(limit * 2**30)))
-    except OSError:
-        yield None
-        return
-    try:
-        yield group
-    finally:
-        group.rmdir()
-
-
 def forget_cached_files() -> None:
     """Pages that somebody else has read are charged to nobody's limit; needs root, else the runs share a warm cache."""
     os.sync()
@@ -167,7 +150,7 @@ def main() -> None:
         path = Path(folder) / "prepared.npz"
         write(path, args.gigabytes)
         results = {"in_memory": [], "larger_than_memory": []}
-        with control_group(args.memory_gigabytes) as group:
+        with control_group(args.memory_gigabytes * 2**30) as group:
             for _ in range(3):  # turn by turn, since other work shares the machine
                 forget_cached_files()
                 results["in_memory"].append(in_child(path, args.steps, in_memory=True, group=None))

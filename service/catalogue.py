@@ -19,6 +19,7 @@ from typing import Any
 
 from anyio import CapacityLimiter, to_thread
 
+from service.inference.answers import extra_outputs
 from service.inference.engine import Engine
 from service.inference.line import Line
 from service.inference.metrics import ServingMetrics
@@ -221,7 +222,7 @@ class Catalogue:
             model_id=row.id,
             digest=row.served_sha256,
             profile=row.profile,
-            wants=("familiarity",) if row.profile.get("familiarity") else (),
+            wants=extra_outputs(row.profile),
             served=served.model_dump_json().encode(),
         )
 

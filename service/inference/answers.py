@@ -26,9 +26,14 @@ class AnswerOptions:
     decision: Mapping[str, Any] | None = None
 
 
+def extra_outputs(profile: Mapping[str, Any]) -> tuple[str, ...]:
+    """What answers need beyond the usual outputs: only files that a job calibrated know how familiar rows are."""
+    return ("familiarity",) if profile.get("familiarity") else ()
+
+
 def needed_outputs(profile: Mapping[str, Any]) -> tuple[str, ...]:
-    """What to ask of the file: only those that a job calibrated know how familiar their rows are."""
-    return ("logits", "probabilities", "confidence", *(("familiarity",) if profile.get("familiarity") else ()))
+    """What to ask of the file."""
+    return ("logits", "probabilities", "confidence", *extra_outputs(profile))
 
 
 def check_options(profile: Mapping[str, Any], options: AnswerOptions) -> None:
