@@ -1,0 +1,29 @@
+"""What every test of weight has: a limit of memory of its own, so that a test that fails takes no machine with it."""
+
+from __future__ import annotations
+
+import resource
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+#: What a test, and each process that it starts, may take beyond what this process has already.
+_MOST_BYTES = 4 * 1024**3
+
+
+@pytest.fixture(scope="module", autouse=True)
+def limited_memory() -> Iterator[None]:
+    """The soft limit of private memory is lowered for the module and what it starts, and raised again afterwards."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_DATA)
+    status = Path("/proc/self/status")
+    taken = 0
+    if status.exists():
+        lines = dict(line.split(":", 1) for line in status.read_text().splitlines() if ":" in line)
+        taken = int(lines["VmData"].split()[0]) * 1024
+    limit = taken + _MOST_BYTES
+    if hard != resource.RLIM_INFINITY:
+        limit = min(limit, hard)
+    resource.setrlimit(resource.RLIMIT_DATA, (limit, hard))
+    yield
+    resource.setrlimit(resource.RLIMIT_DATA, (soft, hard))
