@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from fastapi import APIRouter
 from pydantic import BaseModel, Field, JsonValue
 
@@ -83,17 +81,14 @@ _PREDICT_BODY = {
         "content": {
             "application/json": {"schema": {"$ref": "#/components/schemas/PredictRequest"}},
             "application/x-npy": _BINARY,
-            "application/x-npz": _BINARY,
-            "application/vnd.apache.arrow.stream": _BINARY,
             "multipart/form-data": _BINARY,
             "image/*": _BINARY,
         },
     }
 }
-_ANSWERS: dict[int | str, dict[str, Any]] = {200: {"content": {"application/vnd.apache.arrow.stream": _BINARY}}}
 
 
-@router.post("/v1/models/{model}/predict", response_model=Predictions, responses=_ANSWERS, openapi_extra=_PREDICT_BODY)
+@router.post("/v1/models/{model}/predict", response_model=Predictions, openapi_extra=_PREDICT_BODY)
 async def predict(model: str) -> None:
     """Predict the rows of this request with calibrated confidences."""
     raise AssertionError("declared here, answered by the serving lane before any router")

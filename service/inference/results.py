@@ -1,4 +1,4 @@
-"""A model's answers as columns: a table of any rows, and a batch's Parquet file, written in groups and read by pages.
+"""A batch's answers as columns: tables of any rows, and their Parquet file, written in groups and read by pages.
 
 What the columns mean is said in `answers` and `acting`; here they are only laid out without an object per row.
 """
@@ -30,23 +30,6 @@ _REPEATED = (
 )  # fmt: skip
 
 
-def table(
-    outputs: Mapping[str, np.ndarray], profile: Mapping[str, Any], options: AnswerOptions, *, first_row: int | None
-) -> pa.Table:
-    """What `answers.answer` gives, as columns of the same names: numbers as doubles, `index` and `row` as integers.
-
-    Args:
-        outputs: logits (N, K) before the calibrator, probabilities (N, K) after it, confidence (N,) and, where the
-            file has it, familiarity (N,).
-        profile: names the classes, the task and the guarantees.
-        first_row: of these rows, for a column `row` (and for errors); None leaves it out.
-
-    Raises:
-        InvalidRequest: as `answers.answer`, with the number of the row.
-    """
-    return Tabulation(profile, options).table(outputs, first_row=first_row)
-
-
 class Tabulation:
     """A model's profile and a client's wishes, checked once, for any number of blocks of rows.
 
@@ -64,7 +47,16 @@ class Tabulation:
         self._names = pa.array(list(profile["class_names"]), pa.string())
 
     def table(self, outputs: Mapping[str, np.ndarray], *, first_row: int | None) -> pa.Table:
-        """As the function `table`."""
+        """What `answers.answer` gives, as columns of the same names: numbers as doubles, `index` and `row` as integers.
+
+        Args:
+            outputs: logits (N, K) before the calibrator, probabilities (N, K) after it, confidence (N,) and, where the
+                file has it, familiarity (N,).
+            first_row: of these rows, for a column `row` (and for errors); None leaves it out.
+
+        Raises:
+            InvalidRequest: as `answers.answer`, with the number of the row.
+        """
         known: Outputs = dict(outputs)
         known = known if "index" in known else completed(known)
         check_finite(known, first_row=first_row or 0)

@@ -17,7 +17,7 @@ from fedlas.selective import Guarantees
 from service.inference import results
 from service.inference.answers import AnswerOptions, answer
 from service.inference.outputs import completed
-from service.inference.results import read_page, table, write_results
+from service.inference.results import Tabulation, read_page, write_results
 from service.registry.errors import InvalidRequest
 
 ROWS = 300
@@ -48,6 +48,11 @@ def promises(num_classes: int) -> dict[str, Any]:
 def profile(num_classes: int = 3, **more: Any) -> dict[str, Any]:
     """A model that keeps promises."""
     return {"class_names": NAMES[:num_classes], "guarantees": promises(num_classes), "familiarity": {}, **more}
+
+
+def table(outputs: Any, about: dict[str, Any], options: AnswerOptions, *, first_row: int | None) -> pa.Table:
+    """One block of rows."""
+    return Tabulation(about, options).table(outputs, first_row=first_row)
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import orjson
-import pyarrow as pa
 from pydantic_core import from_json
 
 from service.api.predictions import OPTIONS, PredictRequest
@@ -19,15 +18,10 @@ from service.inference.answers import AnswerOptions, abstentions, answer, check_
 from service.inference.formats.options import from_query, merged
 from service.inference.inputs import parse_inputs
 from service.inference.outputs import Outputs
-from service.inference.results import table
 from service.registry.errors import InvalidRequest
 
-_ARROW = b"application/vnd.apache.arrow.stream"
 #: A body without a type, or sent by a tool that names one for forms, is taken for what it most likely is.
 _JSON = frozenset({"", "application/json", "text/json", "text/plain", "application/x-www-form-urlencoded"})
-_ZIP = b"PK"
-#: Archives are small and take long.
-_PACKED_BYTES = 1024
 _PLAIN = AnswerOptions()
 _PLAIN_KEYS = {"inputs"}
 
@@ -46,25 +40,14 @@ async def predict(serving: Serving, call: Call) -> Answer:
         inputs, options = await serving.read(call, body, parse_json, profile, most, request.query, small=small)
     else:
         content_type = request.headers[b"content-type"].decode("latin-1")
-        small = _small(content_type, body, profile)
+        small = 0 if profile.get("preprocessing") else SMALL_BYTES  # a file of 100 bytes may have 50 million pixels
         inputs, options = await serving.read(
             call, body, _parse, content_type, request.query, profile, most, small=small
         )
     outputs = await serving.run(call, line, inputs, target.wants)
-    if _ARROW in request.headers.get(b"accept", b""):
-        found = Answer(await serving.write(call, outputs, _arrow, outputs, profile, options), _ARROW)
-    else:
-        found = Answer(await serving.write(call, outputs, _json, target, outputs, options))
+    found = Answer(await serving.write(call, outputs, _json, target, outputs, options))
     call.abstained = abstentions(outputs, profile, options)
     return found
-
-
-def _small(content_type: str, body: bytes, profile: Mapping[str, Any]) -> int:
-    """How large a body may be that is read at once; image files never: one of 100 bytes may have 50 million pixels."""
-    if profile.get("preprocessing"):
-        return 0
-    plain = ("npy" in content_type or "arrow" in content_type) and not body.startswith(_ZIP)
-    return SMALL_BYTES if plain else _PACKED_BYTES
 
 
 def parse_json(body: bytes, profile: Mapping[str, Any], max_rows: int, query: bytes = b"") -> Parsed:
@@ -108,11 +91,3 @@ def _parse(body: bytes, content_type: str, query: bytes, profile: Mapping[str, A
 def _json(target: Target, outputs: Outputs, options: AnswerOptions) -> bytes:
     rows = answer(outputs, target.profile, options)
     return b'{"model":%b,"predictions":%b}' % (target.served, orjson.dumps(rows))
-
-
-def _arrow(outputs: Outputs, profile: Mapping[str, Any], options: AnswerOptions) -> bytes:
-    found = table(outputs, profile, options, first_row=None)
-    sink = pa.BufferOutputStream()
-    with pa.ipc.new_stream(sink, found.schema) as writer:
-        writer.write_table(found)
-    return sink.getvalue().to_pybytes()  # type: ignore[no-any-return]

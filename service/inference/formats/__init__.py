@@ -1,7 +1,7 @@
 """Request formats of `predict` besides JSON: a body becomes the arrays that a model takes; it knows no HTTP.
 
-`npy` and `npz` read numpy's files, `arrow` (with `messages` and `columns`) Arrow streams, `multipart` forms of image
-files; `options` reads what is asked for beside the rows, and `intake` knows what the model takes.
+`npy` reads numpy's files, `multipart` forms of image files; `options` reads what is asked for beside the rows, and
+`intake` knows what the model takes.
 """
 
 from __future__ import annotations
@@ -11,11 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from service.inference.formats.arrow import read_arrow
 from service.inference.formats.intake import Intake
 from service.inference.formats.multipart import media_type, read_form
 from service.inference.formats.npy import read_npy
-from service.inference.formats.npz import is_zip, read_npz
 from service.inference.formats.options import Options, from_query, merged
 from service.registry.errors import InvalidRequest, UnsupportedFormat
 
@@ -39,9 +37,9 @@ def read(
 
     Raises:
         UnsupportedFormat: `unsupported_media_type`.
-        InvalidRequest: as `parse_inputs` does; `invalid_npy`, `invalid_npz`, `invalid_arrow`, `invalid_form` for
-            damaged bodies, `object_array` for pickles, `invalid_request` for options.
-        TooLarge: `too_many_rows`, `too_many_pixels`, `archive_bomb`.
+        InvalidRequest: as `parse_inputs` does; `invalid_npy`, `invalid_form` for damaged bodies, `object_array` for
+            pickles, `invalid_request` for options.
+        TooLarge: `too_many_rows`, `too_many_pixels`.
     """
     kind, boundary = media_type(content_type)
     options = from_query(query)
@@ -58,20 +56,13 @@ def read(
     return reader(body, intake), options
 
 
-def _numpy(body: bytes, intake: Intake) -> Arrays:
-    """One array, or an archive of them, told by the content."""
-    return read_npz(body, intake) if is_zip(body) else read_npy(body, intake)
-
-
 def _image(body: bytes, intake: Intake) -> Arrays:
     return intake.images([body])
 
 
 _IMAGES = ("image/png", "image/jpeg", "image/webp", "image/bmp")
 _READERS: dict[str, Callable[[bytes, Intake], Arrays]] = {
-    "application/x-npy": _numpy,
-    "application/x-npz": _numpy,
-    "application/vnd.apache.arrow.stream": read_arrow,
+    "application/x-npy": read_npy,
     **dict.fromkeys(_IMAGES, _image),
 }
 #: All media types that a predict request may have.

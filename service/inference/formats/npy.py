@@ -36,8 +36,8 @@ class Header:
 
 def read_npy(body: bytes, intake: Intake) -> dict[str, np.ndarray]:
     """The rows of a model with one input; raises InvalidRequest as `array`, and as `Intake.rows`."""
-    spec = intake.only("an npy file holds one array", "application/x-npz, with an array of each name")
-    return intake.rows({spec["name"]: array(body, "the body")})
+    spec = intake.only("an npy file holds one array", "binary tensors by name (POST /v2/models/…/infer), or JSON")
+    return intake.rows(array(body, "the body"), spec)
 
 
 def array(content: bytes, where: str) -> np.ndarray:

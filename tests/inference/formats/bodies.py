@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 
 from service.inference import formats
 
 Json = dict[str, Any]
 
-NPY, NPZ, ARROW = "application/x-npy", "application/x-npz", "application/vnd.apache.arrow.stream"
+NPY = "application/x-npy"
 FORM = "multipart/form-data; boundary=XyZ"
 
 #: Models as their profiles describe them.
@@ -56,43 +55,6 @@ def raw_npy(
     text = header.encode("latin-1") if isinstance(header, str) else header
     length = len(text) if claims is None else claims
     return b"\x93NUMPY" + version + length.to_bytes(2 if version[0] == 1 else 4, "little") + text + content
-
-
-def npz(*, compressed: bool = False, **arrays: Any) -> bytes:
-    """As `np.savez` or `np.savez_compressed` writes it."""
-    buffer = io.BytesIO()
-    (np.savez_compressed if compressed else np.savez)(buffer, **arrays)
-    return buffer.getvalue()
-
-
-def stream(
-    columns: Mapping[str, Any] | pa.Schema, *batches: Mapping[str, Any], options: pa.ipc.IpcWriteOptions | None = None
-) -> bytes:
-    """An Arrow stream of batches with the same columns; of a schema alone, one of no batch."""
-    made = [
-        pa.record_batch(dict(batch)) for batch in ((columns, *batches) if isinstance(columns, Mapping) else batches)
-    ]
-    sink = pa.BufferOutputStream()
-    with pa.ipc.new_stream(sink, made[0].schema if made else columns, options=options) as writer:
-        for batch in made:
-            writer.write_batch(batch)
-    return bytes(sink.getvalue())
-
-
-def fixed_lists(array: np.ndarray) -> pa.Array:
-    """Rows as fixed-size lists, as deep as the rows are."""
-    values = pa.array(array.ravel())
-    for size in reversed(array.shape[1:]):
-        values = pa.FixedSizeListArray.from_arrays(values, size)
-    return values
-
-
-def lists(array: np.ndarray, kind: Any = pa.list_) -> pa.Array:
-    """Rows as lists, as deep as the rows are."""
-    data_type = pa.from_numpy_dtype(array.dtype)
-    for _ in array.shape[1:]:
-        data_type = kind(data_type)
-    return pa.array(array.tolist(), data_type)
 
 
 def form(*parts: tuple[str, bytes], boundary: str = "XyZ", end: bool = True) -> bytes:

@@ -1,6 +1,6 @@
 """Good bodies of every format, changed at random: each is read, or refused by an error of the service.
 
-    python -m tests.inference.formats.fuzz --count 200000 [--start 0] [--format arrow]
+    python -m tests.inference.formats.fuzz --count 200000 [--start 0] [--format form]
 
 Every body is a function of its number. What is read is looked at to its last value, so that a pointer that leads
 elsewhere is followed. A body that raises anything else, takes long or becomes large is printed with its number.
@@ -17,28 +17,19 @@ import time
 from collections.abc import Callable, Mapping
 
 import numpy as np
-import pyarrow as pa
 
 from service.registry.errors import InvalidRequest, TooLarge
 from tests.corpus.images import image, photo
 from tests.inference.formats.bodies import (
-    ARROW,
     FORM,
-    GRID,
     NPY,
-    NPZ,
     PICTURES,
     TABLE,
-    TOKENS,
     Json,
     file_parts,
-    fixed_lists,
     form,
-    lists,
     npy,
-    npz,
     read,
-    stream,
 )
 
 Sample = tuple[str, bytes, Json]
@@ -51,34 +42,10 @@ _NUMBERS = (0, 1, -1, 2, 3, 7, 8, 16, 255, 1 << 15, 1 << 16, (1 << 31) - 1, -(1 
 def samples() -> Mapping[str, list[Sample]]:
     """Good bodies by format, with the models that take them."""
     rng = np.random.default_rng(0)
-    table, grid = rng.normal(size=(5, 4)).astype("f4"), rng.normal(size=(4, 2, 3)).astype("f4")
-    ids = rng.integers(0, 9, (3, 4))
+    table = rng.normal(size=(5, 4)).astype("f4")
     picture = image(photo(12, 9))
-    tensors = pa.FixedShapeTensorArray.from_numpy_ndarray(grid)
-    columns = {f"c{i}": table[:, i] for i in range(3)} | {"d": rng.integers(0, 9, 5), "label": ["a", "b", "ä", "", "e"]}
-    masked = pa.array([1.5, 2.5, 3.5, 4.5, 5.5], mask=np.array([0, 0, 1, 0, 0], dtype=bool))
     return {
-        "arrow": [
-            (ARROW, stream({"x": fixed_lists(table)}, {"x": fixed_lists(table[:2])}), TABLE),
-            (ARROW, stream({"x": fixed_lists(grid)}), GRID),
-            (ARROW, stream({"x": lists(grid)}, {"x": lists(grid[:1])}), GRID),
-            (ARROW, stream({"x": lists(grid, pa.large_list)}), GRID),
-            (ARROW, stream({"x": tensors}), GRID),
-            (ARROW, stream(columns), TABLE),
-            (ARROW, stream({**columns, "d": masked}), TABLE),
-            (ARROW, stream({"ids": lists(ids), "mask": fixed_lists(ids), "id": pa.array([b"a"] * 3)}), TOKENS),
-            (ARROW, stream({"image": pa.array([picture] * 2, pa.binary())}), PICTURES),
-            (ARROW, stream({"image": pa.array([{"bytes": picture, "path": "a.png"}])}), PICTURES),
-            (ARROW, stream({"x": lists(table.astype("f2"))}), TABLE),
-            (ARROW, stream({"x": lists(table > 0)}), TABLE),
-            (ARROW, stream({f"c{i}": pa.array([1, 2]).cast(pa.decimal128(30, 2)) for i in range(4)}), TABLE),
-        ],
         "npy": [(NPY, npy(array), TABLE) for array in (table, table.astype(">f8"), np.asfortranarray(table))],
-        "npz": [
-            (NPZ, npz(ids=ids, mask=ids), TOKENS),
-            (NPZ, npz(compressed=True, ids=ids, mask=ids * 0), TOKENS),
-            (NPZ, npz(arr_0=table), TABLE),
-        ],
         "form": [
             (FORM, form(*file_parts([picture, picture])), PICTURES),
             (FORM, form(*file_parts([picture]), ('name="top_k"', b"3"), ('name="coverage"', b"0.9")), PICTURES),

@@ -13,4 +13,4 @@ def test_changed_bodies() -> None:
     assert done.returncode == 0, (done.stdout, done.stderr)
     assert "2000 bodies, 0 failures" in done.stdout
     assert "'read'" in done.stdout
-    assert "'invalid_arrow'" in done.stdout
+    assert "'invalid_npy'" in done.stdout
