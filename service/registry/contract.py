@@ -5,8 +5,9 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Annotated, Any, Generic, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue, field_validator, model_validator
 
+from service.registry.text import objection_within
 from service.registry.webhooks import parse_secret, parse_url
 
 Method = Literal[
@@ -54,11 +55,35 @@ Auto = Literal["auto"]
 AlphaValue = Annotated[float, Field(gt=0, le=0.5)]
 PositiveValue = Annotated[float, Field(gt=0, le=1000)]
 
+Value = TypeVar("Value")
+
+
+def _keepable(value: Value) -> Value:
+    if found := objection_within(value):
+        raise ValueError(f"it {found}, and such text cannot be kept")
+    return value
+
+
+#: Text of a request outside a `Strict` body, a query parameter for example: 422 where it could not be kept.
+Text = Annotated[str, AfterValidator(_keepable)]
+#: The id of a record, or a published name, within a request; ids have 40 characters at most, names 100.
+Reference = Annotated[str, Field(max_length=200)]
+MetadataName = Annotated[str, Field(max_length=64)]
+MetadataValue = Annotated[str, Field(max_length=512)]
+
 
 class Strict(BaseModel):
-    """A request body: an unknown field is an error, not a silent no-op, and `true` or `"3"` is no number."""
+    """A request body: an unknown field is an error, not a silent no-op, and `true` or `"3"` is no number.
+
+    Text in it, wherever it stands, is text that can be kept: no NUL, no half of a surrogate pair.
+    """
 
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False, strict=True)
+
+    @field_validator("*")
+    @classmethod
+    def _text_is_keepable(cls, value: Value) -> Value:
+        return _keepable(value)
 
 
 class Hyperparameters(Strict):
@@ -128,7 +153,11 @@ class JobOptions(Strict):
     accelerator: Literal["auto", "gpu"] = Field(
         "auto", description="`gpu`: waits for a worker with a GPU; `auto`: whoever is free first, on the best it has."
     )
-    metadata: dict[str, str] = Field(default_factory=dict, max_length=50)
+    metadata: dict[MetadataName, MetadataValue] = Field(
+        default_factory=dict,
+        max_length=50,
+        description="Words of your own: 50 at most, names of 64 and values of 512 characters.",
+    )
     dry_run: bool = Field(False, description="Check everything and estimate; train and publish nothing.")
 
     @model_validator(mode="after")
@@ -141,15 +170,15 @@ class JobOptions(Strict):
 class JobRequest(JobOptions):
     """`POST /v1/jobs`."""
 
-    model_id: str
-    dataset_id: str
+    model_id: Reference
+    dataset_id: Reference
 
 
 class BatchRequest(Strict):
     """`POST /v1/predictions`."""
 
-    model: str = Field(description="A model id or a published name.")
-    dataset_id: str
+    model: Reference = Field(description="A model id or a published name.")
+    dataset_id: Reference
     top_k: int | None = Field(None, ge=1, le=1000)
     abstain_below: float | None = Field(None, ge=0, le=1)
     max_error: float | dict[str, float] | None = Field(

@@ -6,6 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url
+from sqlalchemy.engine.interfaces import ExecutionContext
+
+from service.registry.errors import InvalidRequest, NotFound
+from service.registry.text import objection_within
 
 #: How long a writer waits for its turn.
 BUSY_TIMEOUT_S = 30
@@ -22,13 +26,17 @@ _WRITERS_TURN = 2606028655  # any number that nobody else locks
 def open_engine(url: str) -> Engine:
     """Return an engine for `url`; the folder of an SQLite file is made if it is missing."""
     parsed = make_url(url)
-    if parsed.get_backend_name() != "sqlite":
-        return (
-            _open_postgresql(parsed) if parsed.get_backend_name() == "postgresql" else create_engine(parsed, **_QUIET)
-        )
-    if parsed.database:
-        Path(parsed.database).parent.mkdir(parents=True, exist_ok=True)
-    engine = create_engine(parsed, connect_args={"timeout": BUSY_TIMEOUT_S}, **_QUIET)
+    openers = {"sqlite": _open_sqlite, "postgresql": _open_postgresql}
+    opener = openers.get(parsed.get_backend_name(), lambda other: create_engine(other, **_QUIET))
+    engine = opener(parsed)
+    event.listen(engine, "before_cursor_execute", _keep_out_what_is_no_text)
+    return engine
+
+
+def _open_sqlite(url: URL) -> Engine:
+    if url.database:
+        Path(url.database).parent.mkdir(parents=True, exist_ok=True)
+    engine = create_engine(url, connect_args={"timeout": BUSY_TIMEOUT_S}, **_QUIET)
     event.listen(engine, "connect", _prepare_sqlite)
     event.listen(engine, "begin", _begin_sqlite)
     return engine
@@ -46,6 +54,20 @@ def _open_postgresql(url: URL) -> Engine:
     )
     event.listen(engine, "begin", _begin_postgresql)
     return engine
+
+
+def _keep_out_what_is_no_text(
+    connection: Connection, cursor: Any, statement: str, values: Any, context: ExecutionContext | None, many: bool
+) -> None:
+    """What PostgreSQL refuses, SQLite refuses too: nothing is found under such text, and nothing is written.
+
+    Columns of JSON hold escapes in place of such characters; what may stand in these, `contract` says.
+    """
+    if (found := objection_within(values)) is None:
+        return
+    if statement.lstrip()[:6].upper() == "SELECT":
+        raise NotFound("unknown_record", f"there is no such record: the id or name {found}")
+    raise InvalidRequest("invalid_text", f"a text of this request {found}, and such text cannot be kept")
 
 
 def _prepare_sqlite(connection: Any, _: object) -> None:

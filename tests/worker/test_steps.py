@@ -212,8 +212,11 @@ def test_jobs_of_an_earlier_version_get_todays_defaults(bench: Bench) -> None:
     job_id = bench.job(bench.dataset(b"rows"), bench.model())
     with bench.registry.write() as unit:
         row = unit.jobs.get(job_id)
-        row.request = {name: value for name, value in row.request.items() if name != "max_cost_factor"}
-    assert bench.begun(job_id)[1]["request"]["max_cost_factor"] == 1.5
+        old = {name: value for name, value in row.request.items() if name != "max_cost_factor"}
+        row.request = {**old, "metadata": {"note": 1000 * "x"}}  # longer than may be ordered today
+    request = bench.begun(job_id)[1]["request"]
+    assert request["max_cost_factor"] == 1.5
+    assert not {"metadata", "webhook"} & set(request)
 
 
 def test_fitted_scores_are_published(bench: Bench, tmp_path: Path) -> None:

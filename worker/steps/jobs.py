@@ -22,8 +22,7 @@ from worker.steps.hearing import sound_candidate, sound_progress
 
 #: What the sender said of a model and the importer must know.
 _IMPORTING = ("output", "features", "task", "architecture", "num_classes", "preprocessing")
-
-
+_NOT_TOLD = {"webhook", "metadata"}
 _STAGES = get_args(Stage)
 #: A race has at most a thousand candidates; a child that tells of more is not listened to.
 _MOST_CANDIDATES = 1100
@@ -82,8 +81,7 @@ class JobStep(Step):
     def _spec(self, row: tables.Job, model: tables.Model, dataset: tables.Dataset, looks_before: int) -> Json:
         return {
             "job_id": row.id,
-            # Ordered before an upgrade: with its defaults. The webhook's secret is nobody's business in there.
-            "request": JobRequest.model_validate(row.request).model_dump(exclude={"webhook"}),
+            "request": _asked(row.request),
             "model": {
                 "id": model.id,
                 "file": self.path(model.sha256),
@@ -168,6 +166,15 @@ class JobStep(Step):
 def _is_news(progress: Json, told: Json) -> bool:
     grown = progress.get("fraction", 0.0) - told.get("fraction", -1.0) >= _NEWS
     return bool(grown or progress.get("candidate") != told.get("candidate"))
+
+
+def _asked(request: Json) -> Json:
+    """What the child is to do; a job that was ordered before an upgrade gets today's defaults.
+
+    The webhook's secret and the sender's own words are nobody's business in there.
+    """
+    kept = {name: value for name, value in request.items() if name not in _NOT_TOLD}
+    return JobRequest.model_validate(kept).model_dump(exclude=_NOT_TOLD)
 
 
 def importing(model: tables.Model) -> Json:

@@ -12,12 +12,13 @@ from sqlalchemy.orm import InstrumentedAttribute, Session
 from service.registry import tables
 from service.registry.clock import database_now
 from service.registry.contract import FINAL
-from service.registry.errors import Conflict, NotFound
+from service.registry.errors import Conflict, InvalidRequest, NotFound
 from service.registry.repositories.checkpoints import Checkpoints
 from service.registry.repositories.deliveries import Deliveries
 from service.registry.repositories.events import Events
 from service.registry.repositories.looks import Looks
 from service.registry.tables import Json
+from service.registry.text import objection_within
 
 Row = TypeVar("Row", tables.Dataset, tables.Model, tables.Job, tables.Batch, tables.Calibrator)
 
@@ -52,7 +53,9 @@ class _Records(Generic[Row]):
         self.session = session
 
     def add(self, row: Row) -> Row:
-        """Insert a new record."""
+        """Insert a new record; raises InvalidRequest where its options hold text that no answer could carry."""
+        if found := objection_within(getattr(row, "options", None)):
+            raise InvalidRequest("invalid_text", f"an option {found}, and such text cannot be kept")
         self.session.add(row)
         self.session.flush()
         return row
