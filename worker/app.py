@@ -14,6 +14,7 @@ import time
 import warnings
 from collections.abc import Callable
 from contextlib import suppress
+from pathlib import Path
 
 from celery import Celery
 from celery.platforms import SecurityWarning
@@ -98,8 +99,7 @@ def main(settings: WorkerSettings) -> int:
     bell = Bell(sender(producer))
     registry.ring = bell.ring
     clear_left_overs(settings.work_dir)
-    _tell_protection()
-    worker = Worker(settings, registry, name=name, stopping=stop)
+    worker = Worker(settings, registry, name=name, stopping=stop, expected=_tell_protection(settings.work_dir / name))
     slots = Slots(worker, registry, settings)
     reaper = Reaper(registry, settings, worker, slots)
     ears = Ears(lambda: _ping(producer, name), settings.data_dir.absolute() / "run" / f"{name}.alive")
@@ -209,12 +209,17 @@ def _keep_logging(**_: object) -> None:
     """A receiver of this signal keeps Celery from changing the log."""
 
 
-def _tell_protection() -> None:
-    """Say at every start what uploads are opened with, and warn of each protection that this machine lacks."""
-    report = confinement.status()
+def _tell_protection(place: Path) -> list[str]:
+    """Say at every start what uploads are opened with, and warn of each protection that this machine lacks.
+
+    Returns the protections that are there, where this worker's children have their folders: none begins without them.
+    """
+    place.mkdir(parents=True, exist_ok=True)
+    report = confinement.status(place)
     _LOG.info("uploads are opened with: %s", "; ".join(f"{name} {what}" for name, what in report.items()))
     for sentence in confinement.warnings(report):
         _LOG.warning("%s", sentence)
+    return confinement.controls_on(report)
 
 
 def _await_tables(registry: Registry, asked: list[int]) -> bool:

@@ -46,7 +46,7 @@ def repeat_exactly() -> None:
 def journal_of(spec: Json, folder: Path, emit: Emit) -> Journal:
     """What earlier attempts have saved, and a folder for what this one saves, of which the supervisor is told.
 
-    Without either, where nobody supervises.
+    Without either, where nobody supervises. Which entries there are, the list of inputs says.
     """
     if "journal" not in spec:
         return Journal()

@@ -12,13 +12,13 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Mapping
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 from service.inference.memory import lacked_memory
-from worker.confinement import confine, lower
+from worker.confinement import confine, lacking, lower
 
 _OUT_OF_MEMORY = {"code": "out_of_memory", "message": "opening this file took more memory than is allowed"}
 #: Not the upload's fault: the work is tried again.
@@ -33,6 +33,8 @@ STEPS = {
     "predict": "worker.batch:predict",
     "fit_scores": "worker.scores_only:fit_scores",
 }
+#: The exit code of a child that lacks a protection which this machine has.
+UNPROTECTED = 4
 _EVENTS_PER_SECOND = 5.0
 #: Read by numeric libraries before their first use, so that the same job ends with the same bits: MKL's sums would
 #: depend on where an array lies in memory (seen in a product of 7 × 512 and 512 × 10), those of cuBLAS on its streams.
@@ -43,14 +45,23 @@ _KINDS_OF_LIMITS = (
 
 
 def main(folder: Path) -> int:
-    """Run the step that `request.json` names and write `answer.json`."""
+    """Run the step that `request.json` names and write `answer.json`.
+
+    The first event tells how this process is confined. It begins nothing where a control is off that its supervisor
+    expects to be on.
+    """
     os.environ.update(_SAME_BITS)
     emit = _claim_stdout()
     request = json.loads((folder / "request.json").read_text())
     _take_limits(request["limits"])
-    confine(folder.resolve(), named_files(request["spec"]))  # a single thread until here: namespaces ask for it
+    inputs = request["inputs"]
+    # A single thread until here: namespaces ask for it.
+    report = confine(folder.resolve(), [Path(file) for file in inputs.values()])
+    emit({"confined": report, "important": True})
+    if lacking(report, request["expected"]):
+        return UNPROTECTED
     threading.Thread(target=_end_with_supervisor, daemon=True).start()
-    answer = _answer(request["step"], request["spec"], folder, emit)
+    answer = _answer(request["step"], with_files(request["spec"], inputs), folder, emit)
     partial = folder / "answer.partial"
     partial.write_text(json.dumps(answer))
     os.replace(partial, folder / "answer.json")
@@ -95,14 +106,19 @@ def _end_with_supervisor() -> None:
     os._exit(3)
 
 
-def named_files(spec: Any) -> Iterator[Path]:
-    """Every file that a step's order names, wherever it stands in it: these are what the step may read."""
-    if isinstance(spec, dict):
-        for name, value in spec.items():
-            if name == "file" and isinstance(value, str):
-                yield Path(value)
-            else:
-                yield from named_files(value)
+def with_files(spec: dict[str, Any], inputs: Mapping[str, str]) -> dict[str, Any]:
+    """The order with each input where its step looks for it; whatever an order brings along there gives way.
+
+    >>> with_files({"model": {"profile": {}}}, {"model.file": "/a", "file": "/b"})
+    {'model': {'profile': {}, 'file': '/a'}, 'file': '/b'}
+    """
+    for place, file in inputs.items():
+        *parents, last = place.split(".")
+        within = spec
+        for parent in parents:
+            within = within.setdefault(parent, {})
+        within[last] = file
+    return spec
 
 
 def _take_limits(limits: dict[str, Any]) -> None:

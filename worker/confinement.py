@@ -54,10 +54,12 @@ Report = dict[str, str]
 def confine(folder: Path, inputs: Iterable[Path]) -> Report:
     """Give up all but reading `inputs` and the interpreter, and writing `folder`; may be called once.
 
+    An input that is no plain file (it is not there, it is a folder, its name is none) is left out alone.
+
     Returns:
         For each control `"on: how"` or `"off: why"`; nothing is raised where this machine lacks one.
     """
-    needed = [path.resolve() for path in inputs]
+    needed = [found for path in inputs if (found := _found(path)) is not None]
     group, user = os.getegid(), os.geteuid()
     limits = _attempt(lambda: _limit_resources(user))
     namespace = _attempt(lambda: _leave_network(user, group))
@@ -72,17 +74,37 @@ def confine(folder: Path, inputs: Iterable[Path]) -> Report:
     }  # fmt: skip
 
 
-def status() -> Report:
-    """What `confine` can do on this machine, found by doing it in a process that ends at once."""
-    with tempfile.TemporaryDirectory() as folder:
+def status(root: Path | None = None) -> Report:
+    """What `confine` can do on this machine, found by doing it in a process that ends at once.
+
+    Args:
+        root: where children have their folders; what is open to others there decides what root can give up.
+    """
+    with tempfile.TemporaryDirectory(dir=root) as folder, tempfile.NamedTemporaryFile(dir=root) as given:
         done = subprocess.run(
-            [sys.executable, "-P", "-m", "worker.confinement", folder],
+            [sys.executable, "-P", "-m", "worker.confinement", folder, given.name],
             capture_output=True, timeout=_PROBE_S, check=False, stdin=subprocess.DEVNULL, text=True,
         )  # fmt: skip
     try:
         return dict(json.loads(done.stdout))
     except ValueError:
         return {"files": f"off: the trial failed with exit code {done.returncode}: {done.stderr[-500:]}"}
+
+
+def controls_on(report: Report) -> list[str]:
+    """The controls that were found on."""
+    return [name for name, what in report.items() if what.startswith("on")]
+
+
+def lacking(report: object, expected: Iterable[str]) -> list[str]:
+    """Which of the expected controls are not on by this report, and why.
+
+    >>> lacking({"files": "on: Landlock 7", "user": "off: no such user"}, ["files", "user", "network"])
+    ['user off: no such user', 'network off: unknown']
+    """
+    told = report if isinstance(report, dict) else {}
+    found = {name: str(told.get(name, "off: unknown")) for name in expected}
+    return [f"{name} {what}" for name, what in found.items() if not what.startswith("on")]
 
 
 def warnings(report: Report) -> list[str]:
@@ -100,6 +122,15 @@ def _attempt(control: Callable[[], str]) -> str:
         return f"on: {control()}"
     except (OSError, AttributeError, ValueError) as error:  # not Linux, an old kernel, or a container that forbids it
         return f"off: {error}"
+
+
+def _found(path: Path) -> Path | None:
+    """The plain file that this leads to; None where it leads to none, or to a folder with everything below it."""
+    try:
+        found = path.resolve(strict=True)
+        return found if found.is_file() else None
+    except (OSError, ValueError, RuntimeError):  # not there, a name too long, NUL in it, links in a circle
+        return None
 
 
 def _limit_resources(user: int) -> str:
@@ -215,4 +246,4 @@ def _closed(paths: Iterable[Path]) -> Path | None:
 
 
 if __name__ == "__main__":
-    print(json.dumps(confine(Path(sys.argv[1]).resolve(), [])))
+    print(json.dumps(confine(Path(sys.argv[1]).resolve(), map(Path, sys.argv[2:]))))

@@ -41,7 +41,8 @@ def version() -> int:
 def restrict(grants: Iterable[tuple[Path, int]]) -> int:
     """Allow only these rights below these paths, no TCP and no signals to others; returns Landlock's version.
 
-    Paths that do not exist are left out. Needs `no_new_privs`. Raises OSError where the kernel does not let us.
+    A path that cannot be granted is left out alone: nothing below it can be reached, and everything else holds. Needs
+    `no_new_privs`. Raises OSError where the kernel does not let us.
     """
     spoken = version()
     handled = _handled(spoken)
@@ -51,7 +52,7 @@ def restrict(grants: Iterable[tuple[Path, int]]) -> int:
     ruleset = call("syscall", _CREATE_RULESET, attributes, len(attributes), 0)
     try:
         for path, rights in grants:
-            with suppress(FileNotFoundError, NotADirectoryError, PermissionError):
+            with suppress(OSError, ValueError):  # not there, too long a name, links in a circle, NUL in it
                 _grant(ruleset, path, rights & handled)
         call("syscall", _RESTRICT_SELF, ruleset, 0)
     finally:

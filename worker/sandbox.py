@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import selectors
 import shutil
 import signal
@@ -19,12 +20,14 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from textwrap import indent
 from typing import Any
 
+from worker.confinement import lacking
 from worker.machine import is_gone, process_mark
 
 _PASSED_ON = (
@@ -35,6 +38,7 @@ _TICK_S = 0.5
 _LOG_TAIL = 4000
 _LONGEST_EVENT = 1024**2
 _LARGEST_ANSWER = 64 * 1024**2
+_CODE, _LONGEST_MESSAGE = re.compile(r"[a-z][a-z0-9_]{0,63}"), 10_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,11 +62,12 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """How the child ended: with a result, with an error it explains, or without a word."""
+    """How the child ended: with a result, with an error it explains, without a word, or before it began."""
 
     result: dict[str, Any] | None = None
     error: dict[str, Any] | None = None
     died: str | None = None  # "signal 9", "exit code 1", "timeout"
+    unprotected: str | None = None  # which protections it lacked: nothing was opened
     log: str = ""
 
 
@@ -104,18 +109,27 @@ def run(
     step: str,
     spec: Mapping[str, Any],
     *,
+    inputs: Mapping[str, str],
     folder: Path,
     limits: Limits,
     on_event: Callable[[dict[str, Any]], None],
     on_tick: Callable[[], None],
+    expected: Collection[str] = (),
 ) -> Outcome:
     """Run one step in a child and return how it ended.
 
-    `on_event` is given every progress event; `on_tick` is called about twice a second and may raise to stop the
-    child, which is then killed with all its descendants.
+    Args:
+        spec: what is to be done; nothing in it decides what the child may read.
+        inputs: the files that the child may read, and no others, by their places in the order (`"model.file"`).
+        folder: the child's own, in which it leaves its files.
+        on_event: is given every progress event.
+        on_tick: is called about twice a second and may raise to stop the child, which is then killed with all its
+            descendants.
+        expected: controls of `worker.confinement` without which the child must not begin.
     """
-    request = {"step": step, "spec": dict(spec), "limits": asdict(limits)}
-    (folder / "request.json").write_text(json.dumps(request))
+    given = {"spec": dict(spec), "inputs": dict(inputs), "limits": asdict(limits), "expected": list(expected)}
+    (folder / "request.json").write_text(json.dumps({"step": step, **given}))
+    hearing = _Hearing(on_event, expected)
     with (folder / "log.txt").open("wb") as log:
         child = subprocess.Popen(
             [sys.executable, "-P", "-m", "worker.child", str(folder)],
@@ -127,10 +141,30 @@ def run(
             start_new_session=True,
         )
     try:
-        died = _watch(child, limits.seconds, on_event, on_tick)
+        died = _watch(child, limits.seconds, hearing, on_tick)
     finally:
-        _kill_group(child)
-    return _outcome(folder, died)
+        code = _kill_group(child)
+    if hearing.lacking:
+        return Outcome(unprotected="; ".join(hearing.lacking), log=_tail(folder / "log.txt"))
+    return _outcome(folder, died or _unwell(code))
+
+
+class _Hearing:
+    """What a child says: first how it is confined, which it says before it opens anything, then its events."""
+
+    def __init__(self, on_event: Callable[[dict[str, Any]], None], expected: Collection[str]) -> None:
+        self._on_event = on_event
+        self._expected = expected
+        self._began = False
+        self.lacking: list[str] = []
+
+    def take(self, event: dict[str, Any]) -> None:
+        """Pass an event on; the first is judged here."""
+        if self._began:
+            self._on_event(event)
+            return
+        self._began = True
+        self.lacking = lacking(event.get("confined"), self._expected)
 
 
 def _environment(folder: Path) -> dict[str, str]:
@@ -150,10 +184,10 @@ def _environment(folder: Path) -> dict[str, str]:
 def _watch(
     child: subprocess.Popen[bytes],
     seconds: float,
-    on_event: Callable[[dict[str, Any]], None],
+    hearing: _Hearing,
     on_tick: Callable[[], None],
 ) -> str | None:
-    """Pass events on until the child ends; return None if it ended by itself and well."""
+    """Pass events on until the child ends by itself; else return why it is to be ended."""
     assert child.stdout is not None
     deadline = time.monotonic() + seconds
     pending = b""
@@ -169,17 +203,18 @@ def _watch(
                 if len(pending) > _LONGEST_EVENT or None in events:
                     return "events that are none"
                 for event in events:
-                    on_event(event or {})
+                    hearing.take(event or {})
+                if hearing.lacking:
+                    return "a protection is missing"
             on_tick()
             if time.monotonic() > deadline:
                 return "timeout"
-    while child.poll() is None:  # it closed its pipe and is about to end, or only pretends to
+    while not _has_ended(child):  # it closed its pipe and is about to end, or only pretends to
         on_tick()
         if time.monotonic() > deadline:
             return "timeout"
         time.sleep(_TICK_S / 10)
-    code = child.returncode
-    return None if code == 0 else f"signal {-code}" if code < 0 else f"exit code {code}"
+    return None
 
 
 def _event(line: bytes) -> dict[str, Any] | None:
@@ -190,13 +225,30 @@ def _event(line: bytes) -> dict[str, Any] | None:
     return event if isinstance(event, dict) else None
 
 
-def _kill_group(child: subprocess.Popen[bytes]) -> None:
-    with suppress(ProcessLookupError, PermissionError):  # already gone with all its descendants
-        os.killpg(child.pid, signal.SIGKILL)
-    child.wait()
+def _has_ended(child: subprocess.Popen[bytes]) -> bool:
+    """Whether it has ended; it is not reaped, so that its id, and its group's, stays its own until `_kill_group`."""
+    if not hasattr(os, "waitid"):  # macOS with Python before 3.13
+        return child.poll() is not None
+    return os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
+
+
+def _kill_group(child: subprocess.Popen[bytes]) -> int:
+    """End the child with all its descendants, then reap it; returns its exit code, negative for a signal.
+
+    In this order: the id of a process that was reaped may be another's by now, and so may that of its group.
+    """
+    if child.returncode is None:
+        with suppress(ProcessLookupError, PermissionError):  # nobody of the group is left that could be told
+            os.killpg(child.pid, signal.SIGKILL)
+    code = child.wait()
     for stream in (child.stdin, child.stdout):
         if stream is not None:
             stream.close()
+    return code
+
+
+def _unwell(code: int) -> str | None:
+    return None if code == 0 else f"signal {-code}" if code < 0 else f"exit code {code}"
 
 
 def _outcome(folder: Path, died: str | None) -> Outcome:
@@ -236,14 +288,19 @@ def _stays_inside(result: dict[str, Any]) -> bool:
 
 
 def _plain_error(error: dict[str, Any]) -> dict[str, Any]:
-    return {"code": str(error["code"]), "message": str(error["message"]), "user_error": bool(error["user_error"])}
+    """An error as it may stand in records and logs; raises ValueError for a code that is none."""
+    code, message = str(error["code"]), str(error["message"])
+    if not _CODE.fullmatch(code):
+        raise ValueError("no code of an error")
+    return {"code": code, "message": message[:_LONGEST_MESSAGE], "user_error": bool(error["user_error"])}
 
 
 def _tail(file: Path) -> str:
-    """The end of the log, without what would command the operator's terminal."""
+    """The end of the log, without what would command the operator's terminal or pass for the worker's own lines."""
     if not file.is_file():
         return ""
     with file.open("rb") as log:
         log.seek(max(0, file.stat().st_size - _LOG_TAIL))
         text = log.read().decode(errors="replace")
-    return "".join(character if character.isprintable() or character in "\n\t" else "?" for character in text)
+    printable = "".join(character if character.isprintable() or character in "\n\t" else "?" for character in text)
+    return indent(printable, "| ")

@@ -7,7 +7,7 @@ import logging
 import shutil
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,7 @@ _LOG = logging.getLogger("fedlas.worker")
 _PAUSE_S = 5.0
 #: How long results wait for a database that is away, and how long a stopping worker tries to hand work back.
 _PUBLISH_S, _HAND_BACK_S = 3600.0, 5.0
-_TICK_S, _LONGEST_PAUSE_S = 0.5, 15.0
+_TICK_S, _LONGEST_PAUSE_S, _LONGEST_REST_S = 0.5, 15.0, 300.0
 #: How long checkpoints of a child that has died, or must stop, may take to be kept.
 _KEEP_DEAD_S, _KEEP_STOPPING_S = 10.0, 5.0
 #: Errors of a disk that takes no more; with less room than this others have filled it.
@@ -40,8 +40,16 @@ class Stopping(Exception):
     """This worker is shutting down."""
 
 
+class Unprotected(Exception):
+    """A child lacked a protection that this machine has; it has opened nothing."""
+
+
 class Worker:
-    """Does one piece of work after the other; safe to be used by several threads at once."""
+    """Does one piece of work after the other; safe to be used by several threads at once.
+
+    Args:
+        expected: what children are confined with on this machine; one that lacks any of it opens nothing.
+    """
 
     def __init__(
         self,
@@ -50,8 +58,11 @@ class Worker:
         *,
         name: str,
         stopping: threading.Event | None = None,
+        expected: Collection[str] = (),
     ) -> None:
         self._settings = settings
+        self._expected = expected
+        self._unprotected = 0  # children in a row that lacked a protection
         self._registry = registry
         self.name = name
         self.stopping = stopping or threading.Event()
@@ -80,6 +91,8 @@ class Worker:
             self._settle(lambda unit: step.handed_back(unit, "its worker was stopped"), record_id)
         except Unavailable as error:
             self._postpone(step, str(error))
+        except Unprotected:
+            self._rest_unprotected(step)
         except Exception as error:
             if isinstance(error, OSError) and error.errno in FULL and self._lacks_room():
                 self._postpone(step, "the disk is full")
@@ -88,10 +101,17 @@ class Worker:
             reason = f"the worker failed: {type(error).__name__}"
             self._settle(lambda unit: step.lost(unit, reason), record_id)
 
-    def _postpone(self, step: Step, reason: str) -> None:
+    def _postpone(self, step: Step, reason: str, seconds: float = _PAUSE_S) -> None:
         """It is not the work's fault: no attempt, but not at once again either."""
-        _LOG.warning("%s is tried again in %.0f s: %s", step.record_id, _PAUSE_S, reason)
-        self._settle(lambda unit: step.handed_back(unit, reason, after_seconds=_PAUSE_S), step.record_id)
+        _LOG.warning("%s is tried again in %.0f s: %s", step.record_id, seconds, reason)
+        self._settle(lambda unit: step.handed_back(unit, reason, after_seconds=seconds), step.record_id)
+
+    def _rest_unprotected(self, step: Step) -> None:
+        """Put the work off, longer each time in a row; this place rests too: its next child may lack the same."""
+        self._unprotected += 1
+        pause = min(_PAUSE_S * 2 ** min(self._unprotected - 1, 6), _LONGEST_REST_S)
+        self._postpone(step, "its process could not be protected", pause)
+        self.stopping.wait(_PAUSE_S)
 
     def _lacks_room(self) -> bool:
         """Whether the disk is full of others' files; else a child has filled it, and its files are gone by now."""
@@ -119,10 +139,12 @@ class Worker:
                     outcome = sandbox.run(
                         step.name,
                         prepared.spec,
+                        inputs=prepared.inputs,
                         folder=folder,
                         limits=prepared.limits,
                         on_event=step.note,
                         on_tick=lambda: self._check(heart),
+                        expected=self._expected,
                     )
                 except Stopping:
                     keeper.drain(_KEEP_STOPPING_S)
@@ -138,6 +160,10 @@ class Worker:
 
     def _conclude(self, step: Step, outcome: sandbox.Outcome, folder: Path, seconds: float, heart: Heart) -> None:
         record_id = step.record_id
+        if outcome.unprotected is not None:
+            _LOG.error("%s was not begun: its process lacks what this machine has: %s", record_id, outcome.unprotected)
+            raise Unprotected
+        self._unprotected = 0
         if outcome.result is not None:
             result = outcome.result
             self._patiently(lambda: step.succeeded(result, folder), heart)

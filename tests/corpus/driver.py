@@ -1,7 +1,7 @@
 """Many uploads through one confined child: `python -m tests.corpus.driver FOLDER`; what a single child does, repeated.
 
-`FOLDER/orders.json` lists `{"step", "spec", "folder"}`; `FOLDER/answers.json` is a list of the answers with the seconds
-that each took. It is confined and limited like every child of the worker.
+`FOLDER/orders.json` lists `{"step", "spec", "file", "folder"}`; `FOLDER/answers.json` is a list of the answers with the
+seconds that each took. It is confined and limited like every child of the worker.
 """
 
 from __future__ import annotations
@@ -21,12 +21,13 @@ def main(folder: Path) -> None:
     # Not ru_maxrss, which begins at the size of the process that this one was forked from.
     status = Path("/proc/self/status").open()  # noqa: SIM115
     child._take_limits(orders["limits"])
-    confine(folder, child.named_files({str(i): order["spec"] for i, order in enumerate(orders["orders"])}))
+    confine(folder, [Path(order["file"]) for order in orders["orders"]])
     answers = []
     for order in orders["orders"]:
         started = time.monotonic()
         Path(order["folder"]).mkdir(exist_ok=True)
-        answer = child._answer(order["step"], order["spec"], Path(order["folder"]), lambda event: None)
+        spec = child.with_files(order["spec"], {"file": order["file"]})
+        answer = child._answer(order["step"], spec, Path(order["folder"]), lambda event: None)
         seconds = time.monotonic() - started
         status.seek(0)
         peak = 1024 * int(status.read().partition("VmHWM:")[2].split()[0])

@@ -48,7 +48,7 @@ def order(case: BadFile, folder: Path) -> Json:
     folder.mkdir(parents=True)
     file = case.make(folder)
     options = {**_OPTIONS, **{name: _parsed(value) for name, value in case.options.items()}}
-    return {"step": _STEPS[case.route], "spec": {"file": str(file), "options": options}}
+    return {"step": _STEPS[case.route], "spec": {"options": options}, "file": str(file)}
 
 
 def _parsed(value: str) -> Any:
@@ -73,8 +73,9 @@ def run_alone(case: BadFile, folder: Path) -> Answer:
         outcome = sandbox.run(
             ordered["step"],
             ordered["spec"],
+            inputs={"file": ordered["file"]},
             folder=private,
-            limits=limits_for(Path(ordered["spec"]["file"]).stat().st_size),
+            limits=limits_for(Path(ordered["file"]).stat().st_size),
             on_event=lambda event: None,
             on_tick=lambda: None,
         )
@@ -101,7 +102,7 @@ def run_together(cases: Sequence[BadFile], folder: Path) -> list[Answer]:
     for number, case in enumerate(cases):
         ordered = order(case, folder / f"upload{number}")
         orders.append({**ordered, "folder": str(folder / f"private{number}")})
-    size = max((Path(item["spec"]["file"]).stat().st_size for item in orders), default=0)
+    size = max((Path(item["file"]).stat().st_size for item in orders), default=0)
     limits = {**vars_of(limits_for(size)), "seconds": None}
     (folder / "orders.json").write_text(json.dumps({"orders": orders, "limits": limits}))
     done = subprocess.run(

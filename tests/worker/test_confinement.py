@@ -17,7 +17,6 @@ import pytest
 from tests.helpers import uploads as made
 from tests.helpers.service import ROOT, children_of, is_alive, until
 from worker import confinement, sandbox
-from worker.child import named_files
 from worker.sandbox import Limits
 
 Json = dict[str, Any]
@@ -250,10 +249,15 @@ def test_the_real_child_is_confined(tmp_path: Path) -> None:
                 raise LookupError
 
     options = {"output": None, "features": None, "task": None}
-    spec = {"file": str(tmp_path / "upload"), "options": options}
     with pytest.raises(LookupError):
         sandbox.run(
-            "inspect_model", spec, folder=tmp_path, limits=Limits(60), on_event=lambda event: None, on_tick=look
+            "inspect_model",
+            {"options": options},
+            inputs={"file": str(tmp_path / "upload")},
+            folder=tmp_path,
+            limits=Limits(60),
+            on_event=lambda event: None,
+            on_tick=look,
         )
     fields = dict(line.split(":\t", 1) for line in found[0].splitlines() if ":\t" in line)
     assert fields["NoNewPrivs"] == "1"
@@ -307,14 +311,22 @@ def answered(folder: Path, answer: str) -> sandbox.Outcome:
 @pytest.mark.parametrize(
     "answer",
     ['{"result": {"served": "/etc/shadow"}}', '{"result": {"served": "../../registry.sqlite"}}',
-     '{"result": {"served": ".."}}', "[" * 100_000, "[]", "{", '{"error": "text"}', '{"error": {"code": 1}}', "null"],
+     '{"result": {"served": ".."}}', "[" * 100_000, "[]", "{", '{"error": "text"}', '{"error": {"code": 1}}', "null",
+     '{"error": {"code": "a\\nINFO worker ready", "message": "", "user_error": true}}'],
 )  # fmt: skip
 def test_answers_are_not_trusted(answer: str, tmp_path: Path) -> None:
     """A child that was taken over can name no file outside its folder and break nothing by what it answers."""
     outcome = answered(tmp_path, answer)
     assert (outcome.result, outcome.error) == (None, None)
     assert outcome.died is not None
-    assert outcome.log == "?[2Jlog\n"
+    assert outcome.log == "| ?[2Jlog\n"
+
+
+def test_errors_that_a_child_tells_are_bounded(tmp_path: Path) -> None:
+    """A message stands in lists of records: it is cut where it is longer than anybody reads."""
+    error = {"code": "no_label", "message": "x" * 10**6, "user_error": True}
+    outcome = answered(tmp_path, json.dumps({"error": error}))
+    assert outcome.error == {**error, "message": "x" * 10_000}
 
 
 def test_links_that_are_left_behind_are_removed(tmp_path: Path) -> None:
@@ -341,9 +353,3 @@ def test_folders_that_were_closed_are_removed(tmp_path: Path) -> None:
         (folder / "inner" / "more").chmod(0)
         (folder / "inner").chmod(0)
     assert not folder.exists()
-
-
-def test_files_named_in_an_order() -> None:
-    """Inputs are found wherever they stand in an order, and nothing else is."""
-    spec = {"file": "/a", "model": {"file": "/b", "sha256": "c"}, "options": {"features": "/d"}, "rows": [1]}
-    assert list(named_files(spec)) == [Path("/a"), Path("/b")]

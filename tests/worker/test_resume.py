@@ -53,9 +53,12 @@ class Job:
         self.attempts, self.began = self.attempts + 1, time.monotonic()
         folder = self.place / f"attempt-{self.attempts}"
         folder.mkdir(parents=True)
-        spec = {**self.spec, "journal": dict(self.journal)}
+        inputs = {f"{name}.file": self.spec[name]["file"] for name in ("model", "dataset")}
+        inputs |= {f"journal.{name}.file": entry["file"] for name, entry in self.journal.items()}
         limits = {"seconds": None, "address_space": None, "file_size": None}
-        (folder / "request.json").write_text(json.dumps({"step": "calibrate", "spec": spec, "limits": limits}))
+        spec = {**self.spec, "journal": {}}
+        request = {"step": "calibrate", "spec": spec, "inputs": inputs, "limits": limits, "expected": []}
+        (folder / "request.json").write_text(json.dumps(request))
         with (folder / "log.txt").open("wb") as log:
             child = subprocess.Popen(
                 [sys.executable, "-P", "-m", "worker.child", str(folder)],

@@ -43,8 +43,15 @@ def inspect(
     folder.mkdir(exist_ok=True)
     file = folder / "upload"
     file.write_bytes(content)
-    spec = {"file": str(file), "options": OPTIONS}
-    return sandbox.run(step, spec, folder=folder, limits=limits or Limits(60), on_event=ignore, on_tick=on_tick)
+    return sandbox.run(
+        step,
+        {"options": OPTIONS},
+        inputs={"file": str(file)},
+        folder=folder,
+        limits=limits or Limits(60),
+        on_event=ignore,
+        on_tick=on_tick,
+    )
 
 
 def child_of_ours() -> int | None:
@@ -80,6 +87,30 @@ def test_a_defect_is_ours_and_is_logged(tmp_path: Path) -> None:
     assert (outcome.error["code"], outcome.error["user_error"]) == ("internal_error", False)
     assert "KeyError" in outcome.log
     assert "KeyError" not in outcome.error["message"]
+
+
+def test_the_group_is_ended_before_its_leader_is_reaped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A child that ended by itself keeps its id, and its group's, until the group was told to end."""
+    states: list[str] = []
+    really = os.killpg
+
+    def killpg(group: int, number: int) -> None:
+        states.append(Path(f"/proc/{group}/stat").read_text().rpartition(")")[2].split()[0])
+        really(group, number)
+
+    monkeypatch.setattr(os, "killpg", killpg)
+    outcome = inspect(tmp_path / "a", b"a,b\n1,2\n")
+    assert outcome.error is not None
+    assert outcome.error["code"] == "no_label"
+    assert states == ["Z"]
+
+
+def test_a_group_whose_leader_is_gone_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Once a child was reaped its id may be anybody's: nothing is sent to it any more."""
+    child = subprocess.Popen([sys.executable, "-c", ""], start_new_session=True)
+    child.wait()
+    monkeypatch.setattr(os, "killpg", lambda *_: pytest.fail("a signal to somebody else"))
+    assert sandbox._kill_group(child) == 0
 
 
 def test_killed_child(tmp_path: Path) -> None:
@@ -153,10 +184,10 @@ def test_child_ends_with_its_supervisor(tmp_path: Path) -> None:
         "import sys\n"
         "from pathlib import Path\n"
         "from worker import sandbox\n"
-        "spec = {'file': sys.argv[1] + '/upload', 'options': {'output': None, 'features': None, 'task': None}}\n"
+        "spec = {'options': {'output': None, 'features': None, 'task': None}}\n"
         "print('ready', flush=True)\n"
-        "sandbox.run('inspect_model', spec, folder=Path(sys.argv[1]), limits=sandbox.Limits(60),\n"
-        "            on_event=lambda event: None, on_tick=lambda: None)\n"
+        "sandbox.run('inspect_model', spec, inputs={'file': sys.argv[1] + '/upload'}, folder=Path(sys.argv[1]),\n"
+        "            limits=sandbox.Limits(60), on_event=lambda event: None, on_tick=lambda: None)\n"
     )
     supervisor = subprocess.Popen(
         [sys.executable, "-c", code, str(tmp_path)], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
@@ -187,7 +218,9 @@ def test_child_protocol(tmp_path: Path) -> None:
     (tmp_path / "upload").write_bytes(made.digits_npz())
     request = {
         "step": "inspect_dataset",
-        "spec": {"file": str(tmp_path / "upload"), "options": OPTIONS},
+        "spec": {"options": OPTIONS},
+        "inputs": {"file": str(tmp_path / "upload")},
+        "expected": [],
         "limits": {"seconds": 60, "address_space": None, "file_size": None},
     }
     (tmp_path / "request.json").write_text(json.dumps(request))
@@ -210,7 +243,10 @@ def test_child_protocol(tmp_path: Path) -> None:
 def test_child_without_supervisor_exits(tmp_path: Path) -> None:
     """With its standard input closed from the start, the child ends instead of working for nobody."""
     started = time.monotonic()
-    request = {"step": "inspect_model", "spec": {}, "limits": {"address_space": None, "file_size": None}}
+    request = {
+        "step": "inspect_model", "spec": {}, "inputs": {}, "expected": [],
+        "limits": {"address_space": None, "file_size": None},
+    }  # fmt: skip
     (tmp_path / "request.json").write_text(json.dumps(request))
     command = [sys.executable, "-m", "worker.child", str(tmp_path)]
     done = subprocess.run(command, cwd=ROOT, stdin=subprocess.DEVNULL, capture_output=True, timeout=60, check=False)

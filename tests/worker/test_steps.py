@@ -14,6 +14,7 @@ from service.registry.repositories import Claim
 from service.registry.repositories.records import now
 from service.registry.unit_of_work import Registry
 from service.settings import ServiceSettings
+from worker.child import with_files
 from worker.settings import WorkerSettings
 from worker.steps import Step, step_of
 
@@ -88,11 +89,11 @@ class Bench:
         return step_of(claim)(self.registry, self.settings, claim)
 
     def begun(self, record_id: str) -> tuple[Step, Json]:
-        """The step and what its child is given."""
+        """The step and what its child is told to do."""
         step = self.claimed(record_id)
         prepared = step.begin()
         assert prepared is not None
-        return step, prepared.spec
+        return step, with_files(prepared.spec, prepared.inputs)
 
     def looks(self, record_id: str) -> int:
         """How many looks the child of this job is told of."""
@@ -190,6 +191,29 @@ def test_a_dry_run_waits_for_its_inputs_and_tells_why_it_cannot_run(bench: Bench
     assert bench.claimed(dry).begin() is None
     with bench.registry.read() as unit:
         assert unit.jobs.get(dry).error["code"] == "model_rejected"
+
+
+@pytest.mark.parametrize("users", [True, False])
+@pytest.mark.parametrize("noun", ["model", "dataset"])
+def test_whose_fault_a_rejection_is(bench: Bench, noun: str, users: bool) -> None:
+    """A job or batch on what was rejected for a defect of ours says that it is ours, else that it is the sender's."""
+    model, data = bench.model(), bench.dataset(b"rows")
+    error = {"code": "internal_error", "message": "on our side", "user_error": users}
+    with bench.registry.write() as unit:
+        (unit.models if noun == "model" else unit.datasets).reject(model if noun == "model" else data, error)
+        row = tables.Batch(
+            id=new_id("bat"), model_id=model, dataset_id=data, options={}, status="queued", progress={},
+            created_at=now(),
+        )  # fmt: skip
+        unit.batches.add(row)
+        unit.work.open(row.id)
+    job = bench.job(data, model)
+    assert bench.claimed(job).begin() is bench.claimed(row.id).begin() is None
+    with bench.registry.read() as unit:
+        for found in (unit.jobs.get(job).error, unit.batches.get(row.id).error):
+            assert found is not None
+            assert (found["code"], found["user_error"]) == (f"{noun}_rejected", users)
+            assert found["message"].endswith("was rejected by inspection: on our side")
 
 
 def test_evidence_is_kept_together(bench: Bench, tmp_path: Path) -> None:

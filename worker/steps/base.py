@@ -6,9 +6,9 @@ Everything is written in transactions that first prove that the claim still hold
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -24,10 +24,17 @@ Json = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """What the child is given, and how large a checkpoint of it may be."""
+    """What the child is given.
+
+    Attributes:
+        spec: what is to be done: the sender's words and an earlier child's findings stand in it, but no path.
+        inputs: the files that the child may read, by the places in `spec` where its step looks for them.
+        most_checkpoint_bytes: how large a checkpoint of it may be.
+    """
 
     spec: Json
     limits: Limits
+    inputs: Mapping[str, str] = field(default_factory=dict)
     most_checkpoint_bytes: int = 0
 
 
@@ -46,6 +53,7 @@ class Step(ABC):
         self.claim = claim
         self.record_id = claim.record_id
         self._held = ExitStack()
+        self._inputs: dict[str, str] = {}
         self.keep: Callable[[Json], None] = lambda entry: None
 
     @abstractmethod
@@ -99,10 +107,18 @@ class Step(ABC):
         """A file of the child's, copied to the storage's disk before any transaction begins."""
         return self.registry.artifacts.stage_file(path)
 
-    def path(self, digest: str | None) -> str:
-        """Where the child finds a stored file, which stays there until `close`."""
+    def give(self, place: str, digest: str | None) -> None:
+        """Let the child read a stored file, which stays there until `close`.
+
+        Args:
+            place: where its step looks for it in the order, `"model.file"` for `spec["model"]["file"]`.
+        """
         assert digest is not None
-        return str(self._held.enter_context(self.registry.artifacts.held(digest)))
+        self._inputs[place] = str(self._held.enter_context(self.registry.artifacts.held(digest)))
+
+    def order(self, spec: Json, limits: Limits, *, most_checkpoint_bytes: int = 0) -> Prepared:
+        """What the child is given: this, and the files that it was let read."""
+        return Prepared(spec, limits, dict(self._inputs), most_checkpoint_bytes)
 
     def close(self) -> None:
         """The attempt is over."""
@@ -120,11 +136,15 @@ def ready(unit: UnitOfWork, model_id: str, dataset_id: str) -> tuple[tables.Mode
         if row is None:
             return {"code": f"{noun}_deleted", "message": f"the {noun} was deleted", "user_error": True}
         if row.status == "rejected":
-            reason = (row.error or {}).get("message", "")
-            message = f"the {noun} {row.id} was rejected by inspection: {reason}"
-            return {"code": f"{noun}_rejected", "message": message, "user_error": True}
+            return _rejected(noun, row.id, row.error or {})
         if row.status != "ready":
             return None
     assert model is not None
     assert dataset is not None
     return model, dataset
+
+
+def _rejected(noun: str, record_id: str, error: Json) -> Json:
+    """What its rejection makes of a job or batch: whose fault the one is, the other is."""
+    message = f"the {noun} {record_id} was rejected by inspection: {error.get('message', '')}"
+    return {"code": f"{noun}_rejected", "message": message, "user_error": error.get("user_error", True)}

@@ -16,7 +16,8 @@ class InspectDataset(Step):
         """Nothing to note: it is inspecting from the start."""
         with self.registry.read() as unit:
             row = unit.datasets.get(self.record_id)
-        return Prepared({"file": self.path(row.sha256), "options": row.options}, self.inspection_limits(row.bytes))
+        self.give("file", row.sha256)
+        return self.order({"options": row.options}, self.inspection_limits(row.bytes))
 
     def succeeded(self, result: Json, folder: Path) -> None:
         """Keep the prepared copy, in which the splits are fixed."""
@@ -40,7 +41,8 @@ class InspectModel(Step):
         """Nothing to note: it is inspecting from the start."""
         with self.registry.read() as unit:
             row = unit.models.get(self.record_id)
-        return Prepared({"file": self.path(row.sha256), "options": row.options}, self.inspection_limits(row.bytes))
+        self.give("file", row.sha256)
+        return self.order({"options": row.options}, self.inspection_limits(row.bytes))
 
     def succeeded(self, result: Json, folder: Path) -> None:
         """Keep the served copy."""

@@ -74,37 +74,37 @@ class JobStep(Step):
             unit.jobs.show(row, "inspecting", row.progress or {"fraction": 0.0})
             looks_before = self.looks_before(unit, row, both[1])
             saved = unit.checkpoints.of(row.id)
-        spec = self._spec(row, *both, looks_before)
-        journal = {"journal": self._found(saved), "checkpoint_seconds": self.settings.checkpoint_seconds}
-        return Prepared({**spec, **journal}, self.limits(row), _CHECKPOINT_BYTES + _COPIES * both[0].bytes)
+        spec = {**self._spec(row, *both, looks_before), "journal": {}}
+        self._give_saved(saved)
+        most_bytes = _CHECKPOINT_BYTES + _COPIES * both[0].bytes
+        return self.order(spec, self.limits(row), most_checkpoint_bytes=most_bytes)
 
     def _spec(self, row: tables.Job, model: tables.Model, dataset: tables.Dataset, looks_before: int) -> Json:
+        self.give("model.file", model.sha256)
+        self.give("dataset.file", dataset.prepared_sha256)
         return {
             "job_id": row.id,
             "request": _asked(row.request),
             "model": {
                 "id": model.id,
-                "file": self.path(model.sha256),
                 "sha256": model.sha256,
                 "importing": importing(model),
                 "profile": model.profile,
             },
             "dataset": {
                 "id": dataset.id,
-                "file": self.path(dataset.prepared_sha256),
                 "sha256": dataset.sha256,
                 "prepared_sha256": dataset.prepared_sha256,
             },
             "looks_before": looks_before,
+            "checkpoint_seconds": self.settings.checkpoint_seconds,
         }
 
-    def _found(self, saved: Mapping[str, str]) -> Json:
+    def _give_saved(self, saved: Mapping[str, str]) -> None:
         """What earlier attempts have left to go on from; an entry that is lost is only trained again."""
-        found = {}
         for name, digest in saved.items():
             with suppress(NotFound):
-                found[name] = {"file": self.path(digest)}
-        return found
+                self.give(f"journal.{name}.file", digest)
 
     def note(self, event: Json) -> None:
         """Remember stage, progress and what else happened, as far as they are what they seem; pass checkpoints on."""

@@ -36,12 +36,9 @@ class Predict(Step):
                 return None
             unit.batches.change_status(row, "running")
         model, dataset = both
-        spec = {
-            "model": {"file": self.path(model.served_sha256), "profile": model.profile},
-            "dataset": {"file": self.path(dataset.prepared_sha256)},
-            "options": row.options,
-        }
-        return Prepared(spec, Limits(seconds=24 * 3600))
+        self.give("model.file", model.served_sha256)
+        self.give("dataset.file", dataset.prepared_sha256)
+        return self.order({"model": {"profile": model.profile}, "options": row.options}, Limits(seconds=24 * 3600))
 
     def note(self, event: Json) -> None:
         """Remember progress."""

@@ -21,9 +21,10 @@ class FitScores(Step):
         with self.registry.read() as unit:
             row = unit.calibrators.get(self.record_id)
         limits = self.inspection_limits(row.bytes)
-        spec = {"file": self.path(row.sha256), "sha256": row.sha256, "options": row.options}
+        self.give("file", row.sha256)
+        spec = {"sha256": row.sha256, "options": row.options}
         # Reading them is quick, judging 100,000 rows of 1,000 classes is not: the client is answered 202 by then.
-        return Prepared(spec, replace(limits, seconds=_PATIENCE * limits.seconds))
+        return self.order(spec, replace(limits, seconds=_PATIENCE * limits.seconds))
 
     def succeeded(self, result: Json, folder: Path) -> None:
         """Keep the file."""
