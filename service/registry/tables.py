@@ -5,7 +5,19 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import JSON, BigInteger, DateTime, Dialect, ForeignKey, Index, MetaData, String, Text, UniqueConstraint
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    Column,
+    DateTime,
+    Dialect,
+    ForeignKey,
+    Index,
+    MetaData,
+    String,
+    Text,
+    UniqueConstraint,
+)
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from sqlalchemy.types import TypeDecorator
 
@@ -29,6 +41,17 @@ class UtcDateTime(TypeDecorator[datetime]):
         if value is None:
             return None
         return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+
+
+class Digest(TypeDecorator[str]):
+    """The SHA-256 of a stored file, which stays for as long as any column of this type names it."""
+
+    impl = String(64)
+    cache_ok = True
+
+
+#: In a column's `info`: whether it keeps the file that it names, where neither its type nor its name says so rightly.
+KEEPS_FILE = "keeps_file"
 
 
 class Base(DeclarativeBase):
@@ -61,10 +84,10 @@ class Dataset(Record, Base):
 
     name: Mapped[str] = mapped_column(String(200))
     bytes: Mapped[int] = mapped_column(BigInteger)
-    sha256: Mapped[str] = mapped_column(String(64), index=True)
+    sha256: Mapped[str] = mapped_column(Digest, index=True)
     options: Mapped[Json]  # what the sender said: format, roles, seen_by_model
     profile: Mapped[Json | None]  # what inspection found
-    prepared_sha256: Mapped[str | None] = mapped_column(String(64), index=True)
+    prepared_sha256: Mapped[str | None] = mapped_column(Digest, index=True)
 
 
 class Model(Record, Base):
@@ -76,10 +99,10 @@ class Model(Record, Base):
     version: Mapped[int] = mapped_column(default=1)
     origin: Mapped[str] = mapped_column(String(16))
     bytes: Mapped[int] = mapped_column(BigInteger)
-    sha256: Mapped[str] = mapped_column(String(64), index=True)
+    sha256: Mapped[str] = mapped_column(Digest, index=True)
     options: Mapped[Json]
     profile: Mapped[Json | None]
-    served_sha256: Mapped[str | None] = mapped_column(String(64), index=True)
+    served_sha256: Mapped[str | None] = mapped_column(Digest, index=True)
     calibrated: Mapped[bool] = mapped_column(default=False)
     parent_id: Mapped[str | None] = mapped_column(String(40))
     job_id: Mapped[str | None] = mapped_column(String(40))
@@ -101,9 +124,9 @@ class Job(Record, Base):
     promoted: Mapped[bool] = mapped_column(default=False)
     calibrated_model_id: Mapped[str | None] = mapped_column(String(40))
     plan: Mapped[Json | None]  # what a dry run found
-    report_sha256: Mapped[str | None] = mapped_column(String(64), index=True)
-    diagram_sha256: Mapped[str | None] = mapped_column(String(64), index=True)
-    page_sha256: Mapped[str | None] = mapped_column(String(64), index=True)
+    report_sha256: Mapped[str | None] = mapped_column(Digest, index=True)
+    diagram_sha256: Mapped[str | None] = mapped_column(Digest, index=True)
+    page_sha256: Mapped[str | None] = mapped_column(Digest, index=True)
     started_at: Mapped[datetime | None]
     finished_at: Mapped[datetime | None]
 
@@ -118,7 +141,7 @@ class Batch(Record, Base):
     options: Mapped[Json]
     progress: Mapped[Json]
     num_rows: Mapped[int | None]
-    results_sha256: Mapped[str | None] = mapped_column(String(64), index=True)
+    results_sha256: Mapped[str | None] = mapped_column(Digest, index=True)
     started_at: Mapped[datetime | None]
     finished_at: Mapped[datetime | None]
 
@@ -130,13 +153,13 @@ class Calibrator(Record, Base):
 
     name: Mapped[str] = mapped_column(String(200))
     bytes: Mapped[int] = mapped_column(BigInteger)
-    sha256: Mapped[str] = mapped_column(String(64), index=True)
+    sha256: Mapped[str] = mapped_column(Digest, index=True)
     options: Mapped[Json]  # what the sender said: method, class_names
     profile: Mapped[Json | None]  # what was found in the file: num_samples, num_classes, class_names, input
     method: Mapped[str] = mapped_column(String(40))  # what was asked for, and once it is fitted what it is
     parameters: Mapped[Json | None]
     report: Mapped[Json | None]
-    onnx_sha256: Mapped[str | None] = mapped_column(String(64), index=True)
+    onnx_sha256: Mapped[str | None] = mapped_column(Digest, index=True)
 
 
 class Look(Base):
@@ -146,7 +169,7 @@ class Look(Base):
     __table_args__ = (UniqueConstraint("dataset_sha256", "number"),)
 
     job_id: Mapped[str] = mapped_column(String(40), primary_key=True)
-    dataset_sha256: Mapped[str] = mapped_column(String(64))
+    dataset_sha256: Mapped[str] = mapped_column(String(64), info={KEEPS_FILE: False})
     number: Mapped[int]  # how many looks came before
 
 
@@ -176,6 +199,9 @@ class Work(Base):
     state: Mapped[str] = mapped_column(String(16))  # blocked (its inputs are inspected) | waiting | claimed | done
     not_before: Mapped[datetime]  # waiting work is left alone until then
     memory_bytes: Mapped[int] = mapped_column(BigInteger, default=0)  # what it needs, by an estimate
+    concurrency_key: Mapped[str | None] = mapped_column(
+        String(255)
+    )  # of work with the same key one piece is done at once
     attempts: Mapped[int] = mapped_column(default=0)
     losses: Mapped[list[Any]]  # why its process was lost, since it last got further
     reached: Mapped[float] = mapped_column(default=0.0)  # the largest share of the whole that was ever done
@@ -206,7 +232,7 @@ class Checkpoint(Base):
 
     job_id: Mapped[str] = mapped_column(String(40), primary_key=True)
     name: Mapped[str] = mapped_column(String(64), primary_key=True)
-    sha256: Mapped[str] = mapped_column(String(64), index=True)
+    sha256: Mapped[str] = mapped_column(Digest, index=True)
     saved_at: Mapped[datetime]
 
 
@@ -266,3 +292,16 @@ class IdempotencyKey(Base):
     answer: Mapped[str] = mapped_column(Text)  # empty while the request is still running
     held_until: Mapped[datetime | None]  # of a running request: when its process must have died
     created_at: Mapped[datetime]
+
+
+def digest_columns(metadata: MetaData = Base.metadata) -> tuple[Column[Any], ...]:
+    """Every column that names a stored file: a file may go when none of them does.
+
+    A column whose name says that it is a digest counts, too, so that one that was typed otherwise loses no files.
+    """
+    columns = [column for table in metadata.sorted_tables for column in table.columns]
+    return tuple(column for column in columns if column.info.get(KEEPS_FILE, _is_digest(column)))
+
+
+def _is_digest(column: Column[Any]) -> bool:
+    return isinstance(column.type, Digest) or column.name.endswith(("sha256", "digest"))

@@ -163,6 +163,33 @@ def test_work_of_the_third_release_goes_on(settings: ServiceSettings) -> None:
     registry.close()
 
 
+def test_messages_that_wait_are_told_by_their_hosts(settings: ServiceSettings) -> None:
+    """Messages that wait while the service is updated take turns by host as later ones do."""
+    engine = open_engine(settings.resolved_database_url)
+    to_revision(engine, "0005")
+    urls = {
+        "msg_1": "https://Slow.example:8443/a?b",
+        "msg_2": "https://slow.example/",
+        "msg_3": "https://[2001:DB8::1]/",
+    }
+    for record_id, url in urls.items():
+        insert(
+            engine, "deliveries", id=record_id, job_id="job_1", type="job.failed", url=url, body="{}", attempts="[]",
+            status="pending", created_at=MOMENT,
+        )  # fmt: skip
+        insert(
+            engine, "work", record_id=record_id, kind="deliver", state="waiting", attempts=0, token=0,
+            not_before=MOMENT, queue="deliver", memory_bytes=0, losses="[]", reached=0.0,
+        )  # fmt: skip
+    engine.dispose()
+    registry = Registry.open(settings)
+    registry.migrate()
+    with registry.read() as unit:
+        keys = [unit.work.of(record_id).concurrency_key for record_id in urls]
+    assert keys == ["slow.example", "slow.example", "2001:db8::1"]
+    registry.close()
+
+
 def test_an_unmigrated_database_is_not_current(settings: ServiceSettings) -> None:
     """A worker that starts first sees that the tables are not there yet."""
     fresh = Registry.open(settings)

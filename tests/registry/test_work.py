@@ -317,3 +317,31 @@ def test_a_failed_transaction_leaves_nothing(registry: Registry) -> None:
     with registry.read() as unit:
         session: Session = unit.work.session
         assert session.get(Work, record_id) is None
+
+
+def test_work_with_one_key_is_done_one_after_the_other(registry: Registry) -> None:
+    """While a message to a host is delivered no other to it is claimed, by name or by turn; other hosts have theirs."""
+    slow, other = [new_id("msg") for _ in range(3)], new_id("msg")
+    with registry.write() as unit:
+        for record_id in slow:
+            unit.work.open(record_id, concurrency_key="slow.example")
+        unit.work.open(other, concurrency_key="quick.example")
+    first = must_claim(registry, slow[0])
+    assert claim(registry, slow[1]) is None
+
+    def next_one() -> Claim | None:
+        with registry.write() as unit:
+            return unit.work.claim_next("deliver", queues=["deliver"], worker="w", lease_seconds=60)
+
+    found = next_one()
+    assert found is not None
+    assert found.record_id == other
+    assert next_one() is None
+    with registry.write() as unit:
+        unit.work.finish(first)
+    second = next_one()
+    assert second is not None
+    assert second.record_id == slow[1]
+    shift(registry, slow[1], lease_expires_at=1)
+    third = next_one()
+    assert third is not None, "a holder whose lease has ended keeps nobody waiting"

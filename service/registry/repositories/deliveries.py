@@ -13,7 +13,7 @@ from service.registry.clock import database_now
 from service.registry.errors import Conflict
 from service.registry.ids import new_id
 from service.registry.repositories.work import WorkQueue
-from service.registry.webhooks import payload
+from service.registry.webhooks import parse_url, payload
 
 #: What a message tells of its job.
 _TOLD = ("id", "status", "verdict", "promoted", "calibrated_model_id", "error")
@@ -48,7 +48,7 @@ class Deliveries:
         )
         self.session.add(row)
         self.session.flush()
-        self._work.open(row.id)
+        self._work.open(row.id, concurrency_key=_host(row.url))
 
     def get(self, delivery_id: str) -> tables.Delivery:
         """The message of claimed work."""
@@ -79,3 +79,11 @@ class Deliveries:
         if not self._work.reopen(row.id):
             raise Conflict("delivery_running", f"{row.id} is being delivered just now")
         row.status = "pending"
+
+
+def _host(url: str) -> str | None:
+    """Receivers that answer slowly keep only their own messages waiting: one at a time goes to a host."""
+    try:
+        return parse_url(url).host
+    except ValueError:  # ordered when more was taken for a URL; delivering it tells what is wrong
+        return None

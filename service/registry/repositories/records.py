@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from typing import Any, ClassVar, Generic, TypeVar
 
 from sqlalchemy import or_, select
-from sqlalchemy.orm import InstrumentedAttribute, Session
+from sqlalchemy.orm import Session
 
 from service.registry import tables
 from service.registry.clock import database_now
@@ -22,20 +22,7 @@ from service.registry.text import objection_within
 
 Row = TypeVar("Row", tables.Dataset, tables.Model, tables.Job, tables.Batch, tables.Calibrator)
 
-#: Every column that names a stored file: a file may go when none of them does.
-_DIGEST_COLUMNS: tuple[InstrumentedAttribute[Any], ...] = (
-    tables.Dataset.sha256,
-    tables.Dataset.prepared_sha256,
-    tables.Model.sha256,
-    tables.Model.served_sha256,
-    tables.Job.report_sha256,
-    tables.Job.diagram_sha256,
-    tables.Job.page_sha256,
-    tables.Batch.results_sha256,
-    tables.Calibrator.sha256,
-    tables.Calibrator.onnx_sha256,
-    tables.Checkpoint.sha256,
-)
+_DIGEST_COLUMNS = tables.digest_columns()
 
 
 def now() -> datetime:
@@ -86,8 +73,9 @@ class _Records(Generic[Row]):
         query = select(self.table.id, self.table.status).where(self.table.id.in_(list(record_ids)))
         return {row.id: row.status for row in self.session.execute(query)}
 
-    def _delete(self, row: Row, digests: Iterable[str | None]) -> list[str]:
+    def _delete(self, row: Row) -> list[str]:
         """Delete the record and return the files that nothing names any more."""
+        digests = [getattr(row, column.key) for column in _DIGEST_COLUMNS if column.table is row.__table__]
         work = self.session.get(tables.Work, row.id)
         if work is not None:
             self.session.delete(work)
@@ -146,7 +134,7 @@ class Datasets(_Uploads[tables.Dataset]):
         """Delete; finished jobs keep their reports. Raises Conflict while an open job or batch needs it."""
         row = self.get(record_id)
         self._refuse_while_used("dataset_id", record_id)
-        return self._delete(row, (row.sha256, row.prepared_sha256))
+        return self._delete(row)
 
 
 class Models(_Uploads[tables.Model]):
@@ -167,7 +155,7 @@ class Models(_Uploads[tables.Model]):
         published = select(tables.PublishedVersion.name).where(tables.PublishedVersion.model_id == record_id)
         if name := self.session.scalar(published):
             raise Conflict("in_use", f"{record_id} is published as {name!r}")
-        return self._delete(row, (row.sha256, row.served_sha256))
+        return self._delete(row)
 
 
 class Jobs(_Records[tables.Job]):
@@ -271,7 +259,7 @@ class Batches(_Records[tables.Batch]):
         row = self.get(record_id)
         if row.status not in FINAL:
             raise Conflict("not_finished", f"{record_id} is {row.status}; it can be deleted once it has ended")
-        return self._delete(row, (row.results_sha256,))
+        return self._delete(row)
 
 
 class Calibrators(_Records[tables.Calibrator]):
@@ -295,4 +283,4 @@ class Calibrators(_Records[tables.Calibrator]):
     def delete(self, record_id: str) -> list[str]:
         """Delete with its scores; work that is still open on it is closed."""
         row = self.get(record_id)
-        return self._delete(row, (row.sha256, row.onnx_sha256))
+        return self._delete(row)

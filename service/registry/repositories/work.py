@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from sqlalchemy import ColumnElement, and_, or_, select, update
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, aliased
 
 from service.registry.clock import database_now
 from service.registry.contract import ANY_DEVICE, WORK_KINDS
@@ -60,6 +60,7 @@ class WorkQueue:
         queue: str | None = None,
         blocked: bool = False,
         memory_bytes: int = 0,
+        concurrency_key: str | None = None,
         not_before: datetime | None = None,
     ) -> Work:
         """There is something to do for this new record; without `kind` and `queue` what its id says.
@@ -67,6 +68,7 @@ class WorkQueue:
         Args:
             blocked: other records must be inspected first; `unblock` tells when they are.
             memory_bytes: what it needs, by an estimate.
+            concurrency_key: of work with the same key one piece is done at a time, by whichever worker.
         """
         kind = kind or WORK_KINDS[record_id.partition("_")[0]]
         queue = queue or (kind if kind in ("inspect", "predict", "deliver") else ANY_DEVICE)
@@ -77,6 +79,7 @@ class WorkQueue:
             state="blocked" if blocked else "waiting",
             not_before=not_before or database_now(self.session),
             memory_bytes=memory_bytes,
+            concurrency_key=concurrency_key,
             attempts=0,
             token=0,
             losses=[],
@@ -91,12 +94,15 @@ class WorkQueue:
         return self.session.get_one(Work, record_id)
 
     def claim(self, record_id: str, *, worker: str, lease_seconds: float) -> Claim | None:
-        """Take the work if nobody holds it; None if it is blocked, done, gone, not yet due, or under a living lease."""
+        """Take the work if nobody holds it, nor other work with its concurrency key.
+
+        None if it is blocked, done, gone, not yet due, or under a living lease.
+        """
         self._release(Work.record_id == record_id)
         moment = database_now(self.session)
         claimed = self.session.execute(
             update(Work)
-            .where(Work.record_id == record_id, Work.state == "waiting", Work.not_before <= moment)
+            .where(Work.record_id == record_id, Work.state == "waiting", Work.not_before <= moment, _free(moment))
             .values(
                 state="claimed",
                 token=Work.token + 1,
@@ -129,10 +135,12 @@ class WorkQueue:
         self, kind: str, *, queues: Collection[str], memory_bytes: Mapping[str, int] | None = None
     ) -> str | None:
         """The oldest work of this kind that may be claimed now."""
+        moment = database_now(self.session)
         # Thousands of messages may wait for hours, and little else ever waits for a moment.
-        order = Work.not_before if kind == WORK_KINDS["msg"] else Work.record_id
+        messages = kind == WORK_KINDS["msg"]
+        order = Work.not_before if messages else Work.record_id
         for queue in queues:  # one after the other: an index that begins with the queue ends at the first row
-            due = [Work.queue == queue, Work.not_before <= database_now(self.session)]
+            due = [Work.queue == queue, Work.not_before <= moment, *([_free(moment)] if messages else [])]
             if memory_bytes is not None and queue in memory_bytes:
                 due.append(Work.memory_bytes <= memory_bytes[queue])
             oldest = select(Work.record_id).where(Work.state == "waiting", Work.kind == kind, *due)
@@ -252,6 +260,15 @@ class WorkQueue:
         if queue is None:
             raise LeaseLost("lease_lost", f"another worker owns {claim.record_id} now")
         return queue
+
+
+def _free(moment: datetime) -> ColumnElement[bool]:
+    """Nobody does other work with the same concurrency key; a holder whose lease has ended keeps nobody waiting."""
+    other = aliased(Work)
+    held = select(other.concurrency_key).where(
+        other.state == "claimed", other.concurrency_key.is_not(None), other.lease_expires_at >= moment
+    )
+    return or_(Work.concurrency_key.is_(None), Work.concurrency_key.not_in(held))
 
 
 def _pause(losses: Sequence[str]) -> float:
