@@ -271,3 +271,43 @@ def test_refused_scores_keep_the_reason(bench: Bench) -> None:
     with bench.registry.read() as unit:
         row = unit.calibrators.get(record_id)
         assert (row.status, row.error, unit.work.of(record_id).state) == ("failed", ERROR, "done")
+
+
+PROFILE = {"num_samples": 5, "num_classes": 2, "class_names": ["a", "b"]}
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        {"id": "another"},
+        {"status": "ready"},
+        {"num_classes": "many"},
+        {"class_names": ["\ud800", "b"]},
+        {"warnings": 5},
+    ],
+    ids=lambda odd: next(iter(odd)),
+)
+def test_findings_that_no_list_could_show_are_not_published(bench: Bench, tmp_path: Path, odd: Json) -> None:
+    """A child that was taken over cannot break the lists of everybody by what it says of its own upload."""
+    (tmp_path / "file").write_bytes(b"file")
+    data, model, scores = bench.dataset(b"rows"), bench.model(), bench.calibrator(b"scores")
+    with bench.registry.write() as unit:
+        for record_id in (data, model):
+            unit.work.open(record_id)
+        unit.datasets.get(data).status = unit.models.get(model).status = "inspecting"
+    profile = {**PROFILE, **odd}
+    answers = {
+        data: {"prepared": "file", "profile": profile},
+        model: {"served": "file", "profile": profile},
+        scores: {"onnx": "file", "profile": profile, "report": {}, "method": "temperature", "parameters": {}},
+    }
+    for record_id, result in answers.items():
+        if record_id == scores and "warnings" in odd:
+            continue  # a calibrator's record has none
+        step, _ = bench.begun(record_id)
+        with pytest.raises((ValueError, TypeError)):
+            step.succeeded(result, tmp_path)
+    with bench.registry.read() as unit:
+        assert (unit.datasets.get(data).status, unit.models.get(model).status) == ("inspecting", "inspecting")
+        assert unit.work.of(data).state == unit.work.of(model).state == "claimed"
+        assert unit.calibrators.get(scores).status == "running"

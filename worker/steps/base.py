@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
+from pydantic import BaseModel
+
 from service.registry import tables
 from service.registry.artifacts import StagedFile
 from service.registry.repositories import Claim
@@ -127,6 +129,14 @@ class Step(ABC):
     def inspection_limits(self, size: int) -> Limits:
         """What a child may use that opens an upload of this size."""
         return inspection_limits(self.settings, size)
+
+
+def answerable(record: BaseModel) -> None:
+    """Raise where a child's findings make no record that can be answered: every list would break at it.
+
+    Building the record raises, too, for a field that is there twice or is not what it should be.
+    """
+    record.model_dump_json()
 
 
 def ready(unit: UnitOfWork, model_id: str, dataset_id: str) -> tuple[tables.Model, tables.Dataset] | Json | None:

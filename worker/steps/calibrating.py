@@ -10,10 +10,11 @@ from service.registry import tables
 from service.registry.artifacts import StagedFile
 from service.registry.contract import Verdict
 from service.registry.ids import new_id
+from service.registry.records import job_record, model_record
 from service.registry.repositories.records import now
 from service.registry.unit_of_work import UnitOfWork
 from worker.sandbox import Limits
-from worker.steps.base import Json
+from worker.steps.base import Json, answerable
 from worker.steps.jobs import JobStep
 
 
@@ -49,6 +50,7 @@ class Calibrate(JobStep):
             served = unit.models.get(row.model_id)
             if result["calibrated"] is not None:
                 served = unit.models.add(_calibrated(served, row, result["calibrated"], files["model"]))
+                answerable(model_record(served))
             row.calibrated_model_id = served.id
             if row.request["publish_as"] and (row.promoted or row.request["publish_when"] == "always"):
                 version = unit.names.publish(row.request["publish_as"], served)
@@ -56,6 +58,7 @@ class Calibrate(JobStep):
                     served.name, served.version = row.request["publish_as"], version
             unit.jobs.show(row, "publishing", {"fraction": 1.0})
             unit.jobs.change_status(row, "succeeded")
+            answerable(job_record(row, unit.work.of(row.id)))
 
 
 def _calibrated(parent: tables.Model, job: tables.Job, profile: Json, file: StagedFile) -> tables.Model:

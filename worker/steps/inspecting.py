@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from worker.steps.base import Json, Prepared, Step
+from service.registry.records import dataset_record, model_record
+from worker.steps.base import Json, Prepared, Step, answerable
 
 
 class InspectDataset(Step):
@@ -23,6 +24,7 @@ class InspectDataset(Step):
         """Keep the prepared copy, in which the splits are fixed."""
         with self.staged(folder / result["prepared"]) as prepared, self.publishing() as unit:
             unit.datasets.ready(self.record_id, profile=result["profile"], prepared_sha256=prepared.keep())
+            answerable(dataset_record(unit.datasets.get(self.record_id)))
             unit.work.unblock(unit.jobs.waiting_for(self.record_id))
 
     def failed(self, error: Json) -> None:
@@ -48,6 +50,7 @@ class InspectModel(Step):
         """Keep the served copy."""
         with self.staged(folder / result["served"]) as served, self.publishing() as unit:
             unit.models.ready(self.record_id, profile=result["profile"], served_sha256=served.keep())
+            answerable(model_record(unit.models.get(self.record_id)))
             unit.work.unblock(unit.jobs.waiting_for(self.record_id))
 
     def failed(self, error: Json) -> None:

@@ -5,9 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 from service.registry import tables
+from service.registry.records import job_record
 from service.registry.unit_of_work import UnitOfWork
 from worker.sandbox import Limits
-from worker.steps.base import Json
+from worker.steps.base import Json, answerable
 from worker.steps.jobs import JobStep
 
 
@@ -30,3 +31,4 @@ class Plan(JobStep):
             row = unit.jobs.get(self.record_id)
             row.plan, row.progress = result["plan"], {"fraction": 1.0}
             unit.jobs.change_status(row, "succeeded")
+            answerable(job_record(row, unit.work.of(row.id)))

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from worker.steps.base import Json, Prepared, Step
+from service.registry.records import calibrator_record
+from worker.steps.base import Json, Prepared, Step, answerable
 
 #: How many times as long as an inspection it may take.
 _PATIENCE = 5
@@ -30,6 +31,7 @@ class FitScores(Step):
         """Keep the file."""
         with self.staged(folder / result["onnx"]) as onnx, self.publishing() as unit:
             unit.calibrators.fitted(self.record_id, result, onnx_sha256=onnx.keep())
+            answerable(calibrator_record(unit.calibrators.get(self.record_id)))
 
     def failed(self, error: Json) -> None:
         """There is no calibrator."""
