@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from importlib.metadata import version
 
@@ -51,15 +51,18 @@ _RESOURCES = (
 )
 
 
-def create_app(settings: ServiceSettings) -> FastAPI:
-    """Build the application; the registry is opened and migrated here, and closed when the application stops."""
+def create_app(settings: ServiceSettings, *, on_stuck: Callable[[str], None] | None = None) -> FastAPI:
+    """Build the application; the registry is opened and migrated here, and closed when the application stops.
+
+    `on_stuck` is told the digest of a served copy whose run does not end when its time is up.
+    """
     check_single_runtime()
     registry = Registry.open(settings)
     registry.migrate()
     doorbell = Doorbell(settings.resolved_broker_url)
     registry.ring = doorbell.ring
     turn = CapacityLimiter(1)
-    serving = Assembly.of(settings, registry)
+    serving = Assembly.of(settings, registry, on_stuck)
     parts = Parts(
         settings=settings,
         registry=registry,

@@ -23,6 +23,7 @@ from service.inference.answers import extra_outputs
 from service.inference.engine import Engine
 from service.inference.line import Line
 from service.inference.metrics import ServingMetrics
+from service.inference.run_limits import RunLimits
 from service.registry.contract import ServedModel
 from service.registry.errors import Conflict, NotFound, RegistryError, Unavailable
 from service.registry.unit_of_work import Registry, UnitOfWork
@@ -140,11 +141,11 @@ class Catalogue:
         for digest in {entry.target.digest for entry in gone}:
             self._close_unused(digest)
 
-    async def prepare(self, digest: str | None) -> None:
+    async def prepare(self, digest: str | None, profile: Mapping[str, Any] | None) -> None:
         """Open a served copy that is about to be sent requests; where that fails they will be told."""
         if digest is not None:
             try:
-                await self._engine.open(digest)
+                await self._engine.open(digest, RunLimits.of(profile or {}))
             except RegistryError as error:
                 _LOG.warning("a model could not be opened ahead of its requests: %s", error.message)
 
@@ -176,7 +177,7 @@ class Catalogue:
 
     async def _open(self, target: Target) -> Line:
         try:
-            return await self._engine.open(target.digest)
+            return await self._engine.open(target.digest, RunLimits.of(target.profile))
         except NotFound as error:  # the model is there: it is not the client who is mistaken
             raise Unavailable(error.code, f"{target.model_id} cannot be opened: {error.message}") from error
 

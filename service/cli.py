@@ -31,6 +31,8 @@ def _parser() -> argparse.ArgumentParser:
     api = commands.add_parser("api", help="the API alone; workers run with `python -m worker`")
     _add_place(api)
     api.add_argument("--fd", type=int, help="serve on this inherited listening socket")
+    api.add_argument("--heartbeat", type=int, metavar="FD", help="write a byte into this pipe while the API lives")
+    api.add_argument("--standby", action="store_true", help="load everything, and begin when a line comes on stdin")
     api.set_defaults(run=_api)
 
     demo = commands.add_parser("demo", help="from an overconfident classifier to calibrated predictions, over HTTP")
@@ -64,9 +66,11 @@ def _serve(options: argparse.Namespace) -> int:
 def _api(options: argparse.Namespace) -> int:
     from service.server import run
 
+    if options.standby and not sys.stdin.readline():
+        return 0  # whoever would have said so has ended
     sockets = [] if options.fd is None else [socket.socket(fileno=options.fd)]
     settings = settings_from(options)
-    return run(settings, sockets=sockets, grace_seconds=settings.shutdown_seconds)
+    return run(settings, sockets=sockets, grace_seconds=settings.shutdown_seconds, heartbeat=options.heartbeat)
 
 
 def _demo(options: argparse.Namespace) -> int:

@@ -10,17 +10,23 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
+import os
 import resource
 import socket
 import sys
 import time
 from collections.abc import Sequence
+from functools import partial
 from types import FrameType
 
 import uvicorn
 
 from service.api.dependencies import Parts
+from service.api.serving.assembly import suspensions
 from service.app import create_app
+from service.heartbeat import Heartbeat
+from service.inference.runtime import release_arena
+from service.process_memory import MemoryRelease, limit
 from service.registry.errors import Unavailable
 from service.registry.unit_of_work import Registry
 from service.settings import ServiceSettings
@@ -34,18 +40,23 @@ _LAST_CALL_S = 1.0
 #: sometimes just as the next request is on its way.
 _KEEP_ALIVE_S = 75
 _MOST_FILES = 65_536
+#: `EX_SOFTWARE` of sysexits.h.
+_STUCK_EXIT_CODE = 70
 
 
 class Server(uvicorn.Server):
     """uvicorn with an end in good order."""
 
-    def __init__(self, config: uvicorn.Config, parts: Parts) -> None:
+    def __init__(self, config: uvicorn.Config, parts: Parts, *, heartbeat: Heartbeat) -> None:
         super().__init__(config)
         self._parts = parts
+        self._heartbeat = heartbeat
+        self._beside: list[asyncio.Task[None]] = []
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Say where to find the service, as soon as it can be found."""
         await super().startup(sockets)
+        self._beside = [asyncio.ensure_future(it) for it in (self._heartbeat.run(), MemoryRelease(release_arena).run())]
         for server in self.servers if self.started else ():
             for listener in server.sockets:
                 host, port = listener.getsockname()[:2]
@@ -68,15 +79,25 @@ class Server(uvicorn.Server):
         while self.server_state.connections and loop.time() < last_call and not self.force_exit:
             await asyncio.sleep(0.02)
         await super().shutdown(sockets)
+        for task in self._beside:
+            task.cancel()
+        await asyncio.wait(self._beside)
 
 
-def run(settings: ServiceSettings, *, sockets: Sequence[socket.socket] = (), grace_seconds: float = 30.0) -> int:
+def run(
+    settings: ServiceSettings,
+    *,
+    sockets: Sequence[socket.socket] = (),
+    grace_seconds: float = 30.0,
+    heartbeat: int | None = None,
+) -> int:
     """Serve until SIGINT or SIGTERM; returns the exit code.
 
     Args:
         sockets: listen on these instead of `settings.listen_host` and `settings.port`. Whoever keeps a copy of such a
             socket open loses no connection while this process ends and another begins: they wait in its queue.
         grace_seconds: how long requests that are being answered may take after the signal.
+        heartbeat: a pipe into which a byte is written twice a second while the event loop turns.
     """
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(message)s", stream=sys.stdout)
     _LOG.setLevel(logging.INFO)
@@ -88,7 +109,8 @@ def run(settings: ServiceSettings, *, sockets: Sequence[socket.socket] = (), gra
         )
     _allow_many_connections()
     _await_database(settings)
-    app = create_app(settings)
+    limit(settings.resolved_api_memory_bytes)
+    app = create_app(settings, on_stuck=partial(_end, settings))
     config = uvicorn.Config(
         app,
         host=settings.listen_host,
@@ -104,9 +126,16 @@ def run(settings: ServiceSettings, *, sockets: Sequence[socket.socket] = (), gra
     # What is here now stays: the collector would look through it again and again, for a tenth of a second each time.
     gc.collect()
     gc.freeze()
-    server = Server(config, app.state.parts)
+    server = Server(config, app.state.parts, heartbeat=Heartbeat(heartbeat))
     server.run(list(sockets) or None)
     return 0 if server.started else 1
+
+
+def _end(settings: ServiceSettings, digest: str) -> None:
+    """A run that cannot be ended otherwise ends with this process, and is not begun again for a while."""
+    _LOG.critical("a run of the served copy %s does not end: the process ends, and the model is suspended", digest)
+    suspensions(settings).add(digest)
+    os._exit(_STUCK_EXIT_CODE)
 
 
 def _allow_many_connections() -> None:

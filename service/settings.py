@@ -8,6 +8,7 @@ from typing import Annotated
 from pydantic import Field, field_validator
 from pydantic_settings import NoDecode
 
+from service.process_memory import default_limit
 from service.registry.settings import RegistrySettings, listed
 
 
@@ -34,6 +35,12 @@ class ServiceSettings(RegistrySettings):
     inference_runs: int = Field(
         0, ge=0, description="Batches at once in one API process; 0: as many as it has cores to spare."
     )
+    api_memory_bytes: int | None = Field(
+        None,
+        ge=512 * 1024**2,
+        description="The most memory that an API process may take; what would need more fails. "
+        "Default: half of the machine's, shared among the API processes, but at least 2 GiB.",
+    )
     api_processes: int = Field(
         1, ge=1, le=256, description="API processes of `fedlas serve`; they share the port and the cores."
     )
@@ -44,6 +51,11 @@ class ServiceSettings(RegistrySettings):
     @classmethod
     def _split_keys(cls, value: object) -> object:
         return listed(value)
+
+    @property
+    def resolved_api_memory_bytes(self) -> int:
+        """The limit of each API process, with the default filled in."""
+        return self.api_memory_bytes or default_limit(processes=self.api_processes)
 
     @property
     def listen_host(self) -> str:

@@ -22,13 +22,16 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
 
+from service.heartbeat import Pulse
 from service.registry.errors import Unavailable
 from service.registry.object_store import open_artifacts
 from service.settings import ServiceSettings
 from service.shared_counts import SharedCounts
 
 _PATIENCE_S = {"api": 40.0, "worker": 20.0, "broker": 10.0}
-_RESTART_PAUSE_S, _TICK_S = 1.0, 0.25
+_RESTART_PAUSE_S, _TICK_S = 1.0, 0.1
+#: After so long without trouble a second process is made ready to take over: loading all modules takes a second or two.
+_STANDBY_AFTER_S = 10.0
 _PORT_PATIENCE_S = 3.0
 _BACKLOG = 2048
 _LONGEST_SOCKET_PATH = 100  # the kernel's limit is 107 bytes
@@ -37,38 +40,74 @@ _PR_SET_PDEATHSIG = 1
 
 @dataclass
 class Part:
-    """One child process that must always run."""
+    """One child process that must always run.
+
+    Attributes:
+        pulse: tells when it hangs, where that is watched.
+        standby: a process of the same command that has loaded everything and waits to take its place.
+    """
 
     name: str
     command: Sequence[str]
     environment: Mapping[str, str]
     pid_file: Path
     passed_on: Sequence[int] = ()
+    pulse: Pulse | None = None
     process: subprocess.Popen[bytes] | None = None
+    standby: subprocess.Popen[bytes] | None = None
     started_at: float = field(default=0.0)
 
     def start(self) -> None:
-        """Start the process and pass its log on."""
-        self.process = subprocess.Popen(
-            list(self.command),
+        """Start the process, or let the one that stands by begin, and pass its log on."""
+        self.process, self.standby = self._taken_over() or self._spawned(), None
+        self.started_at = time.monotonic()
+        if self.pulse is not None:
+            self.pulse.started()
+        fresh = self.pid_file.with_suffix(".new")
+        fresh.write_text(f"{self.process.pid}\n")
+        os.replace(fresh, self.pid_file)  # whoever reads it sees the old id or the new one, never half a file
+        threading.Thread(target=_pass_on, args=(self.name, self.process), daemon=True).start()
+
+    def _spawned(self, *more: str) -> subprocess.Popen[bytes]:
+        return subprocess.Popen(
+            [*self.command, *more],
             env=dict(self.environment),
-            stdin=subprocess.DEVNULL,
+            stdin=subprocess.PIPE if more else subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             start_new_session=True,
             pass_fds=self.passed_on,
             preexec_fn=_die_with_parent(),
         )
-        self.started_at = time.monotonic()
-        fresh = self.pid_file.with_suffix(".new")
-        fresh.write_text(f"{self.process.pid}\n")
-        os.replace(fresh, self.pid_file)  # whoever reads it sees the old id or the new one, never half a file
-        threading.Thread(target=_pass_on, args=(self.name, self.process), daemon=True).start()
+
+    def _taken_over(self) -> subprocess.Popen[bytes] | None:
+        """The process that stood by, told to begin; None if there is none."""
+        if self.standby is None or self.standby.poll() is not None:
+            return None
+        assert self.standby.stdin is not None
+        try:
+            with self.standby.stdin as pipe:
+                pipe.write(b"begin\n")
+        except BrokenPipeError:  # it has just died
+            return None
+        return self.standby
+
+    def stand_by(self) -> None:
+        """Have a process ready that can take over, once this one has run for a while; only a watched part has one."""
+        if self.pulse is None or time.monotonic() - self.started_at < _STANDBY_AFTER_S:
+            return
+        if self.standby is None or self.standby.poll() is not None:
+            self.standby = self._spawned("--standby")
 
     def ensure_running(self) -> None:
-        """Start the process again if it died, at most once per pause."""
+        """Start the process again if it died or hangs, at most once per pause."""
         if self.process is not None and self.process.poll() is None:
-            return
+            if self.pulse is None or (trouble := self.pulse.trouble()) is None:
+                self.stand_by()
+                return
+            _say(self.name, f"hangs: {trouble}")
+            self.process.kill()
+            self.process.wait()
         if time.monotonic() - self.started_at < _RESTART_PAUSE_S:
             return
         if self.process is not None:
@@ -82,6 +121,9 @@ class Part:
 
     def stop(self) -> None:
         """Ask it to stop; end it by force if it does not."""
+        if self.standby is not None:
+            self.standby.kill()
+            self.standby.wait()
         if self.process is None:
             return
         if self.process.poll() is None:
@@ -149,7 +191,11 @@ def _parts(
     for number, listener in enumerate(listeners, start=1):
         name = "api" if number == 1 else f"api-{number}"
         command = [sys.executable, "-m", "service.cli", "api", "--host", settings.host, "--fd", str(listener.fileno())]
-        parts.append(Part(name, command, environment, run_dir / f"{name}.pid", passed_on=[listener.fileno()]))
+        pulse = Pulse(listener)
+        stack.callback(pulse.close)
+        command += ["--heartbeat", str(pulse.write)]
+        passed_on = [listener.fileno(), pulse.write]
+        parts.append(Part(name, command, environment, run_dir / f"{name}.pid", passed_on=passed_on, pulse=pulse))
     parts.append(Part("worker", [sys.executable, "-m", "worker"], environment, run_dir / "worker.pid"))
     return parts
 

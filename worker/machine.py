@@ -5,11 +5,8 @@ from __future__ import annotations
 import os
 import socket
 import sys
-from contextlib import suppress
 from functools import cache
 from pathlib import Path
-
-_CGROUP_LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
 
 
 @cache
@@ -45,15 +42,6 @@ def is_gone(mark: str) -> bool:
         return not pid.isdigit() or process_mark(int(pid)) != mark
     except OSError:
         return True
-
-
-def memory_bytes() -> int:
-    """How much memory processes here may have together: the machine's, or the container's limit."""
-    found = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
-    for path in _CGROUP_LIMITS:
-        with suppress(OSError, ValueError):  # no such controller, or "max"
-            found.append(int(Path(path).read_text()))
-    return min(found)
 
 
 def has_gpu() -> bool:

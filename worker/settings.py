@@ -8,9 +8,10 @@ from typing import Annotated
 from pydantic import Field, field_validator, model_validator
 from pydantic_settings import NoDecode
 
+from service.inference.memory import memory_bytes
 from service.registry.contract import ANY_DEVICE, GPU_ONLY, QUEUES
 from service.registry.settings import GIBIBYTE, RegistrySettings, listed
-from worker.machine import has_gpu, memory_bytes
+from worker.machine import has_gpu
 from worker.sandbox import Limits
 
 _MEBIBYTE = 1024**2

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from fastapi import APIRouter, Request, Response
 from starlette.concurrency import run_in_threadpool
 
@@ -42,16 +45,16 @@ async def get_name(request: Request, parts: PartsDep, name: str) -> Response:
 async def switch_default_version(parts: PartsDep, name: str, body: DefaultVersion) -> NameRecord:
     """Choose which version answers under the name; it is open and warm before the first request is sent to it."""
 
-    def digest() -> str | None:
+    def served() -> tuple[str | None, Mapping[str, Any] | None]:
         with parts.registry.read() as unit:
             model = unit.models.find(unit.names.get(name).versions.get(str(body.default_version), ""))
-            return None if model is None else model.served_sha256
+            return (None, None) if model is None else (model.served_sha256, model.profile)
 
     def switch() -> NameRecord:
         with parts.registry.write() as unit:
             return unit.names.switch(name, body.default_version)
 
-    await parts.catalogue.prepare(await run_in_threadpool(digest))
+    await parts.catalogue.prepare(*await run_in_threadpool(served))
     record = await parts.in_turn(switch)
     parts.catalogue.forget()
     return record

@@ -6,12 +6,14 @@ It knows one open model, and neither queues nor threads nor HTTP.
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
 import numpy as np
+import onnxruntime as ort
 
 from service.inference.outputs import Outputs, completed, joined
 from service.inference.session import OpenModel
@@ -36,6 +38,8 @@ class Waiting:
         inputs: (rows, *row) by name.
         wants: outputs beyond the usual ones.
         key: what its rows must share with others of a batch: the shape of a row.
+        length: the longest free dimension of a row.
+        until: when nobody waits for it any more, on the clock of the event loop.
         taken: rows that were given to a batch; `done`: those that have come back.
     """
 
@@ -47,6 +51,8 @@ class Waiting:
     span: object | None
     key: tuple[object, ...]
     since: float
+    length: int = 1
+    until: float = math.inf
     taken: int = 0
     done: int = 0
     parts: dict[int, Outputs] = field(default_factory=dict)  # by first row: batches may end in any order
@@ -70,7 +76,7 @@ class Slice:
 class Batch:
     """Rows that are run together."""
 
-    __slots__ = ("ended", "model", "results", "rows", "slices", "started")
+    __slots__ = ("_options", "_terminated", "ended", "model", "results", "rows", "slices", "started")
 
     def __init__(self, model: OpenModel, slices: list[Slice]) -> None:
         self.model = model
@@ -78,6 +84,34 @@ class Batch:
         self.rows = slices[-1].at + slices[-1].stop - slices[-1].start
         self.started = self.ended = 0.0
         self.results: list[Outputs | Exception] = []
+        self._options: ort.RunOptions | None = None
+        self._terminated = False
+
+    @property
+    def seconds(self) -> float:
+        """How long it took."""
+        return self.ended - self.started
+
+    @property
+    def until(self) -> float:
+        """When the last of its requests has been given up, on the clock of the event loop."""
+        return max(piece.request.until for piece in self.slices)
+
+    @property
+    def awaited(self) -> bool:
+        """Whether somebody still waits for it."""
+        return any(not piece.request.future.done() for piece in self.slices)
+
+    def can_be_ended(self) -> Batch:
+        """Have it run so that another thread may `terminate` it."""
+        self._options = ort.RunOptions()
+        return self
+
+    def terminate(self) -> None:
+        """End its run before the next node: one that is under way is not interrupted."""
+        self._terminated = True
+        if self._options is not None:
+            self._options.terminate = True
 
     def run(self) -> None:
         """Run it, here and now; every slice has its result afterwards, or why it has none."""
@@ -89,7 +123,7 @@ class Batch:
         try:
             self.results = self._results(self.slices, wants)
             self.ended = time.perf_counter()
-            self.model.measured(self.rows, self.ended - self.started)
+            self.model.measured(self.rows, self.seconds, self.slices[0].request.length)
         except InvalidRequest as error:  # somebody's rows; the others are not to suffer for it
             self.results = self._halves(self.slices, wants, error)
         except Exception as error:
@@ -98,8 +132,8 @@ class Batch:
 
     def _halves(self, slices: list[Slice], wants: tuple[str, ...], refused: Exception) -> list[Outputs | Exception]:
         """The results of slices that were refused together."""
-        if len(slices) == 1:
-            return [refused]
+        if len(slices) == 1 or self._terminated:
+            return [refused] * len(slices)
         found: list[Outputs | Exception] = []
         half = len(slices) // 2
         for some in (slices[:half], slices[half:]):
@@ -127,7 +161,7 @@ class Batch:
                 name: np.concatenate([piece.request.inputs[name][piece.start : piece.stop] for piece in slices])
                 for name in first.request.inputs
             }
-        return completed(self.model.run(inputs, ("logits", "probabilities", "confidence", *wants)))
+        return completed(self.model.run(inputs, ("logits", "probabilities", "confidence", *wants), self._options))
 
     def settle(self) -> None:
         """Give the requests what is theirs; on the event loop."""
@@ -161,7 +195,7 @@ class Batch:
         for watch, share in shares.items():
             rows = sum(piece.stop - piece.start for piece, _ in share)
             waited = [self.started - piece.request.since for piece, _ in share if piece.start == 0]
-            watch.batch(rows, len(waited), sum(waited), (self.ended - self.started) * rows / self.rows)
+            watch.batch(rows, len(waited), sum(waited), self.seconds * rows / self.rows)
             found = [result["confidence"] for _, result in share if not isinstance(result, Exception)]
             if found:
                 watch.confidences(found[0] if len(found) == 1 else np.concatenate(found))

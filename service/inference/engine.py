@@ -1,18 +1,20 @@
 """Runs stored models for many clients at once: open sessions up to a limit of bytes, and one line of batches.
 
-It lives on an event loop and knows no HTTP. What takes less time than handing it to a thread is run at once, where
-it is; everything else in threads, as many at a time as there are cores to spare.
+It lives on an event loop and knows no HTTP. What surely takes less time than handing it to a thread is run at once,
+where it is; everything else in threads, as many at a time as there are cores to spare. A batch that takes long gives
+its place to others and goes on at a low priority; one that nobody waits for any more is ended.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import time
-from collections import OrderedDict, deque
+from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from operator import attrgetter
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +22,10 @@ import numpy as np
 from service.inference.batching import Batch, Waiting, Watch
 from service.inference.line import Line
 from service.inference.outputs import Outputs
+from service.inference.places import Places
+from service.inference.run_limits import UNKNOWN, RunLimits
 from service.inference.session import OpenModel
+from service.inference.suspensions import Suspensions
 from service.registry.artifacts import ArtifactStore
 from service.registry.errors import Overloaded, RegistryError, Unavailable
 
@@ -29,6 +34,8 @@ _LOG = logging.getLogger(__name__)
 _AT_ONCE_SECONDS = 0.0005
 #: How long batches are run on the event loop before it looks at its sockets again.
 _ON_LOOP_SECONDS = 0.002
+#: Processor time of a batch on the event loop that was taken for a quick one, beyond which it is not any more.
+_MUCH_TOO_LONG_SECONDS = 0.02
 _LEAST_RETRY_S = 1
 
 
@@ -40,7 +47,10 @@ class Engine:
         threads: of ONNX Runtime, within one batch.
         runs: batches at once.
         max_batch_rows: rows of one batch at most; `max_queued_rows`: rows that may wait for one model.
+        max_batch_bytes: what the tensors of one batch may take, as far as inspection has computed it.
+        suspensions: files that are not opened for a while.
         on_batch: told of every batch that was run.
+        on_stuck: told the file of a run that does not end, a second after its time was up.
     """
 
     def __init__(
@@ -52,22 +62,26 @@ class Engine:
         runs: int = 1,
         max_batch_rows: int = 256,
         max_queued_rows: int = 20_000,
+        max_batch_bytes: int = 2**62,
+        suspensions: Suspensions | None = None,
         on_batch: Callable[[Batch], None] | None = None,
+        on_stuck: Callable[[str], None] | None = None,
     ) -> None:
         self._artifacts = artifacts
         self._cache_bytes = cache_bytes
         self._threads = threads
-        self._runs = runs
         self._max_batch_rows = max_batch_rows
         self._max_queued_rows = max_queued_rows
+        self._max_batch_bytes = max_batch_bytes
+        self._suspensions = suspensions or Suspensions()
         self._on_batch = on_batch
         self._lines: OrderedDict[str, Line] = OrderedDict()
         self._opening: dict[str, asyncio.Task[Line]] = {}
-        self._ready: deque[Line] = deque()
+        self._ready: list[Line] = []
         self._opening_bytes = 0
-        self._running = 0
+        self._spent = 0.0  # of the line whose turn was last: who comes anew starts there
         self._pumping = False
-        self._pool = ThreadPoolExecutor(runs, thread_name_prefix="inference")
+        self._places = Places(runs, on_free=self._worked, on_stuck=on_stuck)
         # Of their own: a large file that is being opened must not keep batches waiting.
         self._openers = ThreadPoolExecutor(2, thread_name_prefix="opening")
 
@@ -93,14 +107,17 @@ class Engine:
             self._lines.move_to_end(digest)
         return line
 
-    async def open(self, digest: str) -> Line:
-        """Open and warm up the file, once for all who ask; raises NotFound or Unavailable if it cannot be had."""
+    async def open(self, digest: str, limits: RunLimits = UNKNOWN) -> Line:
+        """Open and warm up the file, once for all who ask; raises NotFound or Unavailable if it cannot be had.
+
+        `limits` are of its record's profile.
+        """
         line = self.opened(digest)
         if line is not None:
             return line
         opening = self._opening.get(digest)
         if opening is None:
-            opening = self._opening[digest] = asyncio.ensure_future(self._open(digest))
+            opening = self._opening[digest] = asyncio.ensure_future(self._open(digest, limits))
             opening.add_done_callback(lambda task: (self._opening.pop(digest), task.cancelled() or task.exception()))
         return await asyncio.shield(opening)  # one who leaves must not take it from the others
 
@@ -116,32 +133,40 @@ class Engine:
         wants: tuple[str, ...] = (),
         watch: Watch | None = None,
         span: object | None = None,
+        until: float = math.inf,
     ) -> asyncio.Future[Outputs]:
         """Queue rows and return what will hold their outputs; whoever sets or cancels it gives the rows up.
 
-        `wants` names outputs beyond logits, probabilities and confidence.
-        Raises Overloaded if too many rows wait already.
+        `wants` names outputs beyond logits, probabilities and confidence; `until`, on the clock of the event loop, is
+        when nobody waits for them any more.
+        Raises Overloaded if too many rows wait already, InvalidRequest if they are longer than the model may run.
         """
         rows = len(next(iter(inputs.values())))
         if line.rows and line.rows + rows > self._max_queued_rows:
             raise self._overloaded(line)
         loop = asyncio.get_running_loop()
         key = tuple([array.shape[1:] for array in inputs.values()])
-        request = Waiting(inputs, rows, wants, loop.create_future(), watch, span, key, time.perf_counter())
+        length = line.model.length(inputs)
+        request = Waiting(
+            inputs, rows, wants, loop.create_future(), watch, span, key, time.perf_counter(), length, until
+        )
+        line.check(request)
         line.add(request)
         if not line.listed:
             line.listed = True
+            line.spent = max(line.spent, self._spent)
             self._ready.append(line)
         self._pump_soon(loop)
         return request.future
 
     def shut_down(self) -> None:
         """No more batches are begun."""
-        self._pool.shutdown(wait=False, cancel_futures=True)
+        self._places.shut_down()
         self._openers.shutdown(wait=False, cancel_futures=True)
 
-    async def _open(self, digest: str) -> Line:
+    async def _open(self, digest: str, limits: RunLimits) -> Line:
         loop = asyncio.get_running_loop()
+        self._suspensions.check(digest)
         holding = self._artifacts.held(digest)
         path = await loop.run_in_executor(self._openers, holding.__enter__)
         size = 0
@@ -150,7 +175,7 @@ class Engine:
             self._opening_bytes += size
             # Before it is opened: memory must not rise above the limit even for a moment.
             self._make_room()
-            model = await loop.run_in_executor(self._openers, _warm, path, self._threads)
+            model = await loop.run_in_executor(self._openers, _warm, path, self._threads, limits)
         except RegistryError:
             raise
         except Exception as error:
@@ -159,7 +184,9 @@ class Engine:
         finally:
             self._opening_bytes -= size
             await loop.run_in_executor(self._openers, holding.__exit__, None, None, None)
-        line = self._lines[digest] = Line(model, max_batch_rows=self._max_batch_rows)
+        line = self._lines[digest] = Line(
+            model, max_batch_rows=self._max_batch_rows, digest=digest, most_bytes=self._max_batch_bytes
+        )
         return line
 
     def _make_room(self) -> None:
@@ -179,48 +206,52 @@ class Engine:
             loop.call_soon(loop.call_soon, self._pump, loop)
 
     def _pump(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Begin what can be begun: quick batches here, one for each line, others while threads are free."""
+        """Begin what can be begun: quick batches here, one for each line, others while threads are free.
+
+        The line that has had the least time is the first.
+        """
         self._pumping = False
         until = time.perf_counter() + _ON_LOOP_SECONDS
+        if len(self._ready) > 1:
+            self._ready.sort(key=_spent)
         passed_over: list[Line] = []
-        for _ in range(len(self._ready)):
-            if time.perf_counter() > until:
-                break
-            line = self._ready.popleft()
-            at_once = line.next_cost() <= _AT_ONCE_SECONDS
-            if not at_once and not self._room_for(line, others=bool(self._ready or passed_over)):
+        begun: list[Line] = []
+        while self._ready and time.perf_counter() <= until:
+            line = self._ready.pop(0)
+            quick = line.quick(_AT_ONCE_SECONDS)
+            if not quick and not self._places.room_for(line, others=bool(self._ready or passed_over or begun)):
                 passed_over.append(line)
                 continue
             batch = line.take()
             if line.rows > 0:
-                self._ready.append(line)
+                begun.append(line)
             else:
                 line.listed = False
             if batch is None:
                 continue
-            if at_once:
-                batch.run()
-                self._settle(batch)
+            self._spent = max(self._spent, line.spent)
+            if quick:
+                self._run_here(line, batch)
             else:
-                self._running += 1
-                self._pool.submit(self._work, loop, batch)
-        self._ready.extendleft(reversed(passed_over))  # their turn comes before that of lines that have had it
+                self._places.run(loop, line, batch)
+        self._ready = [*passed_over, *self._ready, *begun]
         others = len(self._ready) > 1
-        if any(line.next_cost() <= _AT_ONCE_SECONDS or self._room_for(line, others=others) for line in self._ready):
+        if any(line.quick(_AT_ONCE_SECONDS) or self._places.room_for(line, others=others) for line in self._ready):
             self._pump_soon(loop)
 
-    def _room_for(self, line: Line, *, others: bool) -> bool:
-        """Whether a thread is free; one more batch may be next, if no row would join it or other lines wait as well."""
-        return self._running < self._runs + (others or line.full)
-
-    def _work(self, loop: asyncio.AbstractEventLoop, batch: Batch) -> None:
+    def _run_here(self, line: Line, batch: Batch) -> None:
+        processor = time.thread_time()
         batch.run()
-        with suppress(RuntimeError):  # the loop was closed meanwhile: nobody waits
-            loop.call_soon_threadsafe(self._worked, loop, batch)
-
-    def _worked(self, loop: asyncio.AbstractEventLoop, batch: Batch) -> None:
-        self._running -= 1
+        line.spent += batch.seconds
+        # Not the clock: this thread may have waited for a core meanwhile.
+        if batch.seconds > _ON_LOOP_SECONDS and time.thread_time() - processor > _MUCH_TOO_LONG_SECONDS:
+            line.model.mistrust()
         self._settle(batch)
+
+    def _worked(self, loop: asyncio.AbstractEventLoop, batch: Batch | None) -> None:
+        """A batch has come back from its thread, or has given its place to others."""
+        if batch is not None:
+            self._settle(batch)
         if self._ready:
             self._pump_soon(loop)
 
@@ -234,7 +265,10 @@ class Engine:
             batch.give_up(error)
 
 
-def _warm(path: Path, threads: int) -> OpenModel:
-    model = OpenModel(path, threads=threads)
+_spent: Callable[[Line], float] = attrgetter("spent")
+
+
+def _warm(path: Path, threads: int, limits: RunLimits) -> OpenModel:
+    model = OpenModel(path, threads=threads, limits=limits)
     model.warm_up()
     return model

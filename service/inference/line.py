@@ -10,6 +10,7 @@ from collections import OrderedDict, deque
 
 from service.inference.batching import Batch, Slice, Waiting
 from service.inference.session import OpenModel
+from service.registry.errors import InvalidRequest
 
 #: About how long a batch may take: who comes while one runs, and another is next, waits for these two.
 BATCH_SECONDS = 0.025
@@ -18,11 +19,16 @@ BATCH_SECONDS = 0.025
 class Line:
     """The requests that wait for one model."""
 
-    def __init__(self, model: OpenModel, *, max_batch_rows: int) -> None:
+    def __init__(self, model: OpenModel, *, max_batch_rows: int, digest: str = "", most_bytes: int = 2**62) -> None:
         self.model = model
+        self.digest = digest
         self.rows = 0
+        self.spent = 0.0  # seconds of its batches: of several models the one that has had least is next
+        self.heavy = 0  # batches under way that take long
         self.listed = False  # whether the engine knows that something waits here
         self._max_rows = max_batch_rows
+        self._most_bytes = most_bytes
+        self._most_short_rows = self._most_rows(1) if model.limits.length == 1 else 0  # the usual case, kept at hand
         # One queue for each shape of row: what differs in length cannot be one batch.
         self._queues: OrderedDict[tuple[object, ...], deque[Waiting]] = OrderedDict()
 
@@ -34,11 +40,31 @@ class Line:
         queue.append(request)
         self.rows += request.rows
 
+    def check(self, request: Waiting) -> None:
+        """Raises InvalidRequest `inputs_too_long` for rows longer than any that inspection has tried."""
+        if self._most_rows(request.length) < 1:
+            longest = self.model.limits.longest()
+            message = f"the rows are {request.length} long; this model was tried on rows that allow {longest} at most"
+            raise InvalidRequest("inputs_too_long", message, field="inputs")
+
     @property
     def capacity(self) -> int:
         """Rows of the next batch at most."""
-        per_row = self.model.per_row
-        return max(1, min(self._max_rows, int(BATCH_SECONDS / per_row) if per_row > 0 else self._max_rows))
+        length = self._next_length()
+        if length == 1:
+            seconds, most = self.model.per_row, self._most_short_rows or self._most_rows(1)
+        else:
+            seconds, most = self.model.per_row * self.model.limits.weight(length), self._most_rows(length)
+        return max(1, min(most, int(BATCH_SECONDS / seconds) if seconds > 0 else most))
+
+    def _most_rows(self, length: int) -> int:
+        return min(self._max_rows, self.model.limits.most_rows(length, most_bytes=self._most_bytes))
+
+    def _next_length(self) -> int:
+        """How long the rows are whose turn is next."""
+        for queue in self._queues.values():
+            return queue[0].length
+        return 1
 
     @property
     def full(self) -> bool:
@@ -47,13 +73,18 @@ class Line:
 
     def next_cost(self) -> float:
         """About how many seconds the next batch takes."""
-        return self.model.cost(min(self.rows, self.capacity))
+        return self.model.cost(min(self.rows, self.capacity), self._next_length())
+
+    def quick(self, seconds: float) -> bool:
+        """Whether the next batch surely takes no more than these seconds."""
+        return self.model.quick(min(self.rows, self.capacity), self._next_length(), seconds)
 
     def take(self) -> Batch | None:
         """The next batch; None if nobody waits (any more)."""
         while self._queues:
-            key, queue = self._queues.popitem(last=False)
+            key, queue = next(iter(self._queues.items()))
             slices = self._slices(queue)
+            del self._queues[key]
             if queue:
                 self._queues[key] = queue  # to the back: other shapes have their turn
             if slices:

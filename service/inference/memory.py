@@ -1,7 +1,12 @@
-"""Tells a lack of memory from other errors; it imports nothing, since a child asks before it has loaded anything."""
+"""How much memory there is, and a lack of it told from other errors; it loads nothing, since a child asks first."""
 
 from __future__ import annotations
 
+import os
+from contextlib import suppress
+from pathlib import Path
+
+_CGROUP_LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
 #: How ONNX Runtime, PyTorch and the C++ library say that there is no memory left, without a class of its own.
 _MEMORY_WORDS = (
     "can't allocate memory",
@@ -11,6 +16,15 @@ _MEMORY_WORDS = (
     "start new thread",
     "CUDA out of memory",
 )
+
+
+def memory_bytes() -> int:
+    """How much memory processes here may have together: the machine's, or the container's limit."""
+    found = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
+    for path in _CGROUP_LIMITS:
+        with suppress(OSError, ValueError):  # no such controller, or "max"
+            found.append(int(Path(path).read_text()))
+    return min(found)
 
 
 def lacked_memory(error: BaseException | None) -> bool:

@@ -6,6 +6,7 @@ import base64
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 
+import numpy as np
 import onnxruntime as ort
 from onnxruntime.capi.onnxruntime_pybind11_state import Fail, InvalidArgument, RuntimeException
 
@@ -16,12 +17,18 @@ _MOST_CORES = 1024
 REFUSALS = (Fail, InvalidArgument, RuntimeException)
 #: y = Identity(x): small enough to try a session with.
 _PROBE = base64.b64decode("CAg6NwoQCgF4EgF5IghJZGVudGl0eRIBcFoPCgF4EgoKCAgBEgQKAggBYg8KAXkSCgoICAESBAoCCAFCBAoAEA0=")
+_ONE_ROW = np.zeros(1, dtype=np.float32)
+#: A session over the shared arena, once there is one: the arena itself cannot be asked for anything.
+_SHARED: list[ort.InferenceSession] = []
 
 
-def prepare() -> None:
-    """Find out once, before any request and in one thread, what sessions run on, and make what they share."""
+def prepare(*, arena_bytes: int = 0) -> None:
+    """Find out once, before any request and in one thread, what sessions run on, and make what they share.
+
+    `arena_bytes`: what the tensors of all runs may take together, 0 for no limit; the first call of a process decides.
+    """
     providers()
-    _share_arena()
+    _share_arena(arena_bytes)
 
 
 def check_single_runtime() -> None:
@@ -60,11 +67,23 @@ def session_options(*, threads: int = 1) -> ort.SessionOptions:
     return options
 
 
-@cache
-def _share_arena() -> None:
+def _share_arena(most_bytes: int = 0) -> None:
     """One arena for all sessions that ask for it: each would keep what its largest batch ever took for itself."""
+    if _SHARED:
+        return
     memory = ort.OrtMemoryInfo("Cpu", ort.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, ort.OrtMemType.DEFAULT)
-    ort.create_and_register_allocator(memory, ort.OrtArenaCfg(0, -1, -1, -1))
+    ort.create_and_register_allocator(memory, ort.OrtArenaCfg(most_bytes, -1, -1, -1))
+    options = session_options()
+    options.add_session_config_entry("session.use_env_allocators", "1")
+    _SHARED.append(ort.InferenceSession(_PROBE, options, providers=["CPUExecutionProvider"]))
+
+
+def release_arena() -> None:
+    """Give back what the shared arena holds and no run uses; a run asks for it, and any session's will do."""
+    options = ort.RunOptions()
+    options.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
+    for session in _SHARED:
+        session.run(None, {"x": _ONE_ROW}, options)
 
 
 def open_session(path: str, *, threads: int, shared_arena: bool = False, spinning: bool = True) -> ort.InferenceSession:

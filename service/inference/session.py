@@ -1,4 +1,4 @@
-"""One stored file, open: it runs rows, and knows how long they take on this machine; it knows no queue."""
+"""One stored file, open: it runs rows, and measures how long they take on this machine; it knows no queue."""
 
 from __future__ import annotations
 
@@ -7,8 +7,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
+import onnxruntime as ort
 
 from service.inference.memory import lacked_memory
+from service.inference.run_limits import UNKNOWN, RunLimits
 from service.inference.runtime import REFUSALS, open_session, refusal
 from service.registry.errors import InvalidRequest, Unavailable
 
@@ -21,33 +23,52 @@ _WARM_RUNS = 3
 _FOLLOW_UP, _FOLLOW_DOWN = 0.02, 0.2
 #: Where rows of zeros tell nothing: what is taken for a batch and for a row, and how far one batch changes that.
 _UNKNOWN_S, _FOLLOW_UNKNOWN = 1e-3, 0.5
+#: A batch that took so many times as long as it should have, and not just a moment, is no hiccup of the machine.
+_FAR_OFF, _MOMENT_S = 4.0, 0.025
+#: How long a model that kept the event loop for much longer than it should have is run in threads.
+_MISTRUSTED_S = 60.0
 _NUMPY = {"float": np.float32, "double": np.float64, "float16": np.float16, "bool": np.bool_}
 
 
 class OpenModel:
-    """An ONNX Runtime session and the time it takes: about `fixed + per_row * rows` seconds.
+    """An ONNX Runtime session and the time it takes: about `fixed + per_row * rows` seconds, rows of length one.
 
     Attributes:
         size: bytes of the file, which is about what the session holds in memory.
         outputs: names of what the file computes.
+        limits: what its inspection has found out about its runs.
     """
 
-    def __init__(self, path: Path, *, threads: int = 1) -> None:
+    def __init__(self, path: Path, *, threads: int = 1, limits: RunLimits = UNKNOWN) -> None:
         self.size = path.stat().st_size
+        self.limits = limits
         self._session = open_session(str(path), threads=threads, shared_arena=True)
         self.outputs = frozenset(output.name for output in self._session.get_outputs())
         self.provider: str = self._session.get_providers()[0]
         self.fixed = self.per_row = 0.0
-        self._follow_up = _FOLLOW_UP
+        self._follow_up = _FOLLOW_UP if limits.sizes_follow_shapes else _FOLLOW_UNKNOWN
+        self._mistrusted_until = 0.0
+        self._free_axes = [
+            (spec.name, axis)
+            for spec in self._session.get_inputs()
+            for axis, size in enumerate(spec.shape)
+            if axis > 0 and not isinstance(size, int)
+        ]
 
-    def run(self, inputs: Mapping[str, np.ndarray], outputs: Sequence[str]) -> dict[str, np.ndarray]:
-        """Run over rows.
+    def length(self, inputs: Mapping[str, np.ndarray]) -> int:
+        """The longest free dimension of a row; 1 where none is free."""
+        return max((int(inputs[name].shape[axis]) for name, axis in self._free_axes), default=1)
+
+    def run(
+        self, inputs: Mapping[str, np.ndarray], outputs: Sequence[str], options: ort.RunOptions | None = None
+    ) -> dict[str, np.ndarray]:
+        """Run over rows; whoever holds the `options` may end the run between two nodes.
 
         Raises InvalidRequest `inputs_refused` for what fits the shapes and cannot be computed, or Unavailable
         `out_of_memory`, which is nobody's mistake.
         """
         try:
-            results = self._session.run(outputs, inputs)
+            results = self._session.run(outputs, inputs, options)
         except REFUSALS as error:  # for example a token that is not in the vocabulary, inputs that differ in length
             if lacked_memory(error):
                 raise Unavailable("out_of_memory", "there is not enough memory for these rows now") from error
@@ -55,14 +76,30 @@ class OpenModel:
             raise InvalidRequest("inputs_refused", message, field="inputs") from error
         return dict(zip(outputs, results, strict=True))
 
-    def cost(self, rows: int) -> float:
-        """About how many seconds so many rows take in one batch."""
-        return self.fixed + self.per_row * rows
+    def cost(self, rows: int, length: int = 1) -> float:
+        """About how many seconds so many rows of this length take in one batch."""
+        return self.fixed + self.per_row * rows * self.limits.weight(length)
 
-    def measured(self, rows: int, seconds: float) -> None:
+    def measured(self, rows: int, seconds: float, length: int = 1) -> None:
         """Learn from a batch that was run."""
-        seen = max(seconds - self.fixed, 0.0) / rows
-        self.per_row += (seen - self.per_row) * (self._follow_up if seen > self.per_row else _FOLLOW_DOWN)
+        seen = max(seconds - self.fixed, 0.0) / (rows * self.limits.weight(length))
+        if seconds > _MOMENT_S and seconds > _FAR_OFF * self.cost(rows, length):
+            follow = _FOLLOW_UNKNOWN
+        else:
+            follow = self._follow_up if seen > self.per_row else _FOLLOW_DOWN
+        self.per_row += (seen - self.per_row) * follow
+
+    def quick(self, rows: int, length: int, seconds: float) -> bool:
+        """Whether such a batch surely takes no more than these seconds: a run on the event loop cannot be ended."""
+        return (
+            self.limits.sizes_follow_shapes
+            and self.cost(rows, length) <= seconds
+            and time.monotonic() >= self._mistrusted_until
+        )
+
+    def mistrust(self) -> None:
+        """It kept the event loop for longer than anybody expected."""
+        self._mistrusted_until = time.monotonic() + _MISTRUSTED_S
 
     def warm_up(self) -> None:
         """Run rows of zeros, so that the first request finds everything allocated, and measure them.

@@ -9,7 +9,8 @@ import sys
 
 import pytest
 
-from worker.machine import is_gone, machine, memory_bytes, process_mark
+from service.inference.memory import memory_bytes
+from worker.machine import is_gone, machine, process_mark
 
 
 def test_a_living_process_is_not_gone_and_a_dead_one_is() -> None:

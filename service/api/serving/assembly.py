@@ -17,6 +17,7 @@ from service.inference.batching import Batch
 from service.inference.engine import Engine
 from service.inference.metrics import ServingMetrics
 from service.inference.runtime import prepare, spare_runs
+from service.inference.suspensions import Suspensions
 from service.registry.unit_of_work import Registry
 from service.settings import ServiceSettings
 from service.shared_counts import SharedCounts
@@ -37,10 +38,10 @@ class Assembly:
     shared: SharedCounts | None
 
     @classmethod
-    def of(cls, settings: ServiceSettings, registry: Registry) -> Assembly:
+    def of(cls, settings: ServiceSettings, registry: Registry, on_stuck: Callable[[str], None] | None) -> Assembly:
         """Make it; nothing is started yet."""
         metrics, tracing = ServingMetrics(), Tracing.from_environment()
-        engine = _engine(settings, registry, tracing)
+        engine = _engine(settings, registry, tracing, on_stuck)
         for name, about, ask in _gauges(engine):
             metrics.gauge(name, about, ask)
         catalogue = Catalogue(registry, engine, metrics)
@@ -63,7 +64,7 @@ class Assembly:
 
     def start(self) -> None:
         """The process serves from now on."""
-        prepare()
+        prepare(arena_bytes=self.settings.resolved_api_memory_bytes // 2)
         if self.shared is not None:
             self.shared.start()
 
@@ -75,7 +76,14 @@ class Assembly:
         self.tracing.close()
 
 
-def _engine(settings: ServiceSettings, registry: Registry, tracing: Tracing) -> Engine:
+def suspensions(settings: ServiceSettings) -> Suspensions:
+    """Which served copies are out of service on this machine."""
+    return Suspensions(settings.data_dir.absolute() / "run" / "suspended")
+
+
+def _engine(
+    settings: ServiceSettings, registry: Registry, tracing: Tracing, on_stuck: Callable[[str], None] | None
+) -> Engine:
     def trace(batch: Batch) -> None:
         spans = [piece.request.span for piece in batch.slices if piece.request.span is not None]
         tracing.batch(spans, batch.started, batch.ended, rows=batch.rows)
@@ -88,6 +96,9 @@ def _engine(settings: ServiceSettings, registry: Registry, tracing: Tracing) -> 
         runs=settings.inference_runs or spare_runs(processes=settings.api_processes, threads=threads),
         max_batch_rows=settings.max_batch_rows,
         max_queued_rows=settings.max_queued_rows,
+        max_batch_bytes=settings.resolved_api_memory_bytes // 4,
+        suspensions=suspensions(settings),
+        on_stuck=on_stuck,
         on_batch=trace if tracing.on else None,
     )
 

@@ -152,7 +152,7 @@ class Serving:
         """The outputs for these rows; raises Overloaded, DeadlineExceeded, InvalidRequest, ClientDisconnect."""
         call.rows = len(next(iter(inputs.values())))
         self.hold(call, sum(array.nbytes for array in inputs.values()))  # a small file may be a large image
-        future = self.engine.submit(line, inputs, wants=wants, watch=call.metrics, span=call.span)
+        future = self.engine.submit(line, inputs, wants=wants, watch=call.metrics, span=call.span, until=call.until)
         return await patiently(future, call.request.receive, until=call.until)
 
     def let_go(self, call: Call) -> None:

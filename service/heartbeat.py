@@ -1,0 +1,103 @@
+"""The heartbeat of an API process: a byte in a pipe twice a second, for as long as its event loop turns.
+
+It is kept by two watches. `Watchdog`, a thread of the C runtime's in the process itself, needs no interpreter: it ends
+a process whose loop stands still, and logs where every thread was. `Pulse`, on the side of `fedlas serve`, sees a
+process that was stopped as a whole, or no longer takes the connections that wait for it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import faulthandler
+import os
+import socket
+import struct
+import sys
+import time
+from contextlib import suppress
+
+_BEAT_S = 0.5
+#: An event loop that stands still for so long hangs; ordinary work keeps it for milliseconds.
+HUNG_S = 5.0
+#: In `struct tcp_info`: of a listening socket the connections that wait to be accepted, and how many may.
+_WAITING_OFFSET, _TCP_INFO_BYTES = 24, 104
+
+
+class Heartbeat:
+    """The beating side, on the event loop.
+
+    Args:
+        pipe: where to write; None where nobody listens, and only the watchdog is kept quiet.
+    """
+
+    def __init__(self, pipe: int | None) -> None:
+        self._pipe = pipe
+        if pipe is not None:
+            os.set_blocking(pipe, False)
+
+    async def run(self) -> None:
+        """Until it is cancelled; then the watchdog watches no more."""
+        try:
+            while True:
+                self._beat()
+                await asyncio.sleep(_BEAT_S)
+        finally:
+            faulthandler.cancel_dump_traceback_later()
+
+    def _beat(self) -> None:
+        faulthandler.dump_traceback_later(HUNG_S, exit=True, file=sys.__stderr__ or sys.stderr)
+        if self._pipe is not None:
+            with suppress(BlockingIOError, BrokenPipeError):
+                os.write(self._pipe, b".")
+
+
+class Pulse:
+    """The listening side, in the process that starts the API's; one for each of them.
+
+    Args:
+        listener: the socket that the process accepts connections from.
+    """
+
+    def __init__(self, listener: socket.socket) -> None:
+        self._listener = listener
+        self._read, self.write = os.pipe()
+        os.set_blocking(self._read, False)
+        self._felt: float | None = None
+        self._accepting = 0.0
+
+    def started(self) -> None:
+        """Another process beats from now on; until its first beat nothing is said about it."""
+        self._felt = None
+        self._drain()
+
+    def trouble(self) -> str | None:
+        """Why the process must be ended, or None while it lives."""
+        now = time.monotonic()
+        if self._drain():
+            self._felt = now
+        if self._felt is None or not _is_full(self._listener):
+            self._accepting = now
+        if self._felt is not None and now - self._felt > HUNG_S:
+            return f"its event loop has stood still for {HUNG_S:.0f} s"
+        if now - self._accepting > HUNG_S:
+            return f"it has taken no connection for {HUNG_S:.0f} s although its queue is full"
+        return None
+
+    def close(self) -> None:
+        """No process beats any more."""
+        os.close(self._read)
+        os.close(self.write)
+
+    def _drain(self) -> bool:
+        with suppress(BlockingIOError):
+            return bool(os.read(self._read, 65536))
+        return False
+
+
+def _is_full(listener: socket.socket) -> bool:
+    """Whether no further connection would fit into the queue of those that wait to be accepted."""
+    if sys.platform != "linux":
+        return False
+    info = listener.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO_BYTES)
+    waiting, most = struct.unpack_from("=II", info, _WAITING_OFFSET)
+    return bool(waiting >= most > 0)

@@ -1,0 +1,80 @@
+"""Threads that run batches: each takes one batch at a time and calls back from its own thread.
+
+A thread whose batch takes long is moved behind all others by the operating system's scheduler, and ends with that
+batch: an ordinary user may lower a thread's priority, and not raise it again.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+from collections.abc import Callable
+from queue import SimpleQueue
+
+from service.inference.batching import Batch
+
+#: Of threads at niceness 0 each gets about nine times as much of a core as one at 10.
+_LOW_PRIORITY = 10
+
+
+class Runner:
+    """One thread and the batch that it runs."""
+
+    def __init__(self, done: Callable[[Runner, Batch], None]) -> None:
+        self._done = done
+        self._batches: SimpleQueue[Batch | None] = SimpleQueue()
+        self._thread = threading.Thread(target=self._work, name="inference", daemon=True)
+        self._thread.start()
+        self.lowered = False
+
+    def run(self, batch: Batch) -> None:
+        """Run it, and call `done` in this thread afterwards."""
+        self._batches.put(batch)
+
+    def lower_priority(self) -> None:
+        """Leave the cores to others first."""
+        self.lowered = True
+        if sys.platform == "linux" and self._thread.native_id is not None:
+            try:
+                os.setpriority(os.PRIO_PROCESS, self._thread.native_id, _LOW_PRIORITY)
+            except OSError:  # it has just ended, or the system forbids even this
+                return
+
+    def end(self) -> None:
+        """End when the batch that it runs, if any, is done."""
+        self._batches.put(None)
+
+    def _work(self) -> None:
+        while (batch := self._batches.get()) is not None:
+            batch.run()
+            self._done(self, batch)
+            del batch  # what it holds is not kept until the next one comes
+
+
+class Runners:
+    """The threads there are, made as they are needed."""
+
+    def __init__(self, done: Callable[[Runner, Batch], None]) -> None:
+        self._done = done
+        self._idle: list[Runner] = []
+
+    def run(self, batch: Batch, *, low_priority: bool = False) -> Runner:
+        """Run a batch in a thread of its own; `give_back` the thread when it is done."""
+        runner = self._idle.pop() if self._idle and not low_priority else Runner(self._done)
+        if low_priority:
+            runner.lower_priority()
+        runner.run(batch)
+        return runner
+
+    def give_back(self, runner: Runner) -> None:
+        """Its batch is done."""
+        if runner.lowered:
+            runner.end()
+        else:
+            self._idle.append(runner)
+
+    def shut_down(self) -> None:
+        """End those that have nothing to do."""
+        while self._idle:
+            self._idle.pop().end()

@@ -1,0 +1,45 @@
+"""Stored files that are not opened for a while, since a run of theirs could be ended only together with its process.
+
+They are remembered as files in a folder, which outlives the process and is seen by those beside it.
+"""
+
+from __future__ import annotations
+
+import time
+from contextlib import suppress
+from pathlib import Path
+
+from service.registry.errors import Unavailable
+
+#: How long a model is out of service; each request meanwhile is answered 503 at once.
+SUSPENDED_S = 600.0
+
+
+class Suspensions:
+    """The files that are suspended; without a folder none is."""
+
+    def __init__(self, folder: Path | None = None) -> None:
+        self._folder = folder
+
+    def add(self, digest: str) -> None:
+        """Suspend a file from now on."""
+        if self._folder is not None:
+            with suppress(OSError):  # a full disk must not keep the process from ending
+                self._folder.mkdir(parents=True, exist_ok=True)
+                (self._folder / digest).touch()
+
+    def check(self, digest: str) -> None:
+        """Raises Unavailable `model_suspended` while a file is."""
+        if self._folder is None:
+            return
+        try:
+            left = (self._folder / digest).stat().st_mtime + SUSPENDED_S - time.time()
+        except OSError:
+            return
+        if left > 0:
+            message = (
+                "a run of this model did not end when its time was up and had to be ended with its process; "
+                f"the model is out of service for another {left / 60:.0f} minutes"
+            )
+            raise Unavailable("model_suspended", message)
+        (self._folder / digest).unlink(missing_ok=True)

@@ -1,0 +1,82 @@
+"""The memory of an API process: a limit that the kernel keeps, and what is given back after large requests.
+
+At the limit an allocation fails, and with it the request that asked for it; the process goes on. What is freed
+afterwards stays with the C library and ONNX Runtime's arena until they are asked for it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ctypes
+import resource
+import sys
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+from service.inference.memory import memory_bytes
+
+_LEAST_BYTES = 2 * 1024**3
+#: Growth beyond which memory is asked back at once, and how often it is looked for.
+_GROWTH_BYTES, _LOOK_S = 32 * 1024**2, 1.0
+#: Between two tries without growth: large requests may have been under way during the last one.
+_LONGEST_PAUSE_S = 32.0
+_PAGE = resource.getpagesize()
+
+
+def default_limit(*, processes: int) -> int:
+    """Half of the machine's memory, shared among the API processes: jobs need the rest."""
+    return max(_LEAST_BYTES, memory_bytes() // 2 // processes)
+
+
+def limit(most_bytes: int) -> None:
+    """Lower the kernel's limit of this process' private memory; does nothing on systems that do not count it."""
+    hard = resource.getrlimit(resource.RLIMIT_DATA)[1]
+    if hard == resource.RLIM_INFINITY or most_bytes < hard:
+        with suppress(ValueError, OSError):
+            resource.setrlimit(resource.RLIMIT_DATA, (most_bytes, most_bytes))
+
+
+def resident_bytes() -> int:
+    """What this process holds in memory now; 0 where the system does not tell."""
+    try:
+        return int(Path("/proc/self/statm").read_text().split()[1]) * _PAGE
+    except (OSError, ValueError, IndexError):
+        return 0
+
+
+class MemoryRelease:
+    """Looks once a second whether memory has grown, and then gives back what is free.
+
+    Args:
+        release: called in a thread; asks libraries for what they keep.
+    """
+
+    def __init__(self, release: Callable[[], None]) -> None:
+        self._release = release
+        self._trim = _trim()
+
+    async def run(self) -> None:
+        """Until it is cancelled."""
+        loop = asyncio.get_running_loop()
+        level, pause, due = resident_bytes(), _LOOK_S, loop.time()
+        while True:
+            await asyncio.sleep(_LOOK_S)
+            grown = resident_bytes() > level + _GROWTH_BYTES
+            if not grown and loop.time() < due:
+                continue
+            pause = _LOOK_S if grown else min(2 * pause, _LONGEST_PAUSE_S)
+            due = loop.time() + pause
+            await loop.run_in_executor(None, self._give_back)
+            level = resident_bytes()
+
+    def _give_back(self) -> None:
+        self._release()
+        self._trim()
+
+
+def _trim() -> Callable[[], object]:
+    if sys.platform != "linux":
+        return lambda: None
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc has it, musl does not
+    return (lambda: trim(0)) if trim is not None else lambda: None
