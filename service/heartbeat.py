@@ -56,10 +56,12 @@ class Pulse:
 
     Args:
         listener: the socket that the process accepts connections from.
+        hung_seconds: without a beat, or without taking a connection from a full queue.
     """
 
-    def __init__(self, listener: socket.socket) -> None:
+    def __init__(self, listener: socket.socket, *, hung_seconds: float = HUNG_S) -> None:
         self._listener = listener
+        self._hung_seconds = hung_seconds
         self._read, self.write = os.pipe()
         os.set_blocking(self._read, False)
         self._felt: float | None = None
@@ -77,10 +79,10 @@ class Pulse:
             self._felt = now
         if self._felt is None or not _is_full(self._listener):
             self._accepting = now
-        if self._felt is not None and now - self._felt > HUNG_S:
-            return f"its event loop has stood still for {HUNG_S:.0f} s"
-        if now - self._accepting > HUNG_S:
-            return f"it has taken no connection for {HUNG_S:.0f} s although its queue is full"
+        if self._felt is not None and now - self._felt > self._hung_seconds:
+            return f"its event loop has stood still for {self._hung_seconds:.0f} s"
+        if now - self._accepting > self._hung_seconds:
+            return f"it has taken no connection for {self._hung_seconds:.0f} s although its queue is full"
         return None
 
     def close(self) -> None:
@@ -100,4 +102,4 @@ def _is_full(listener: socket.socket) -> bool:
         return False
     info = listener.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO_BYTES)
     waiting, most = struct.unpack_from("=II", info, _WAITING_OFFSET)
-    return bool(waiting >= most > 0)
+    return bool(waiting > most)  # as the kernel counts: one more than the backlog says

@@ -82,21 +82,22 @@ class Part:
 
     def _taken_over(self) -> subprocess.Popen[bytes] | None:
         """The process that stood by, told to begin; None if there is none."""
-        if self.standby is None or self.standby.poll() is not None:
+        if self.standby is None:
             return None
-        assert self.standby.stdin is not None
-        try:
-            with self.standby.stdin as pipe:
-                pipe.write(b"begin\n")
-        except BrokenPipeError:  # it has just died
-            return None
-        return self.standby
+        if self.standby.poll() is None:
+            assert self.standby.stdin is not None
+            with contextlib.suppress(BrokenPipeError):  # it has just died, and is started again like any other
+                with self.standby.stdin as pipe:
+                    pipe.write(b"begin\n")
+                return self.standby
+        self.standby.communicate()
+        return None
 
     def stand_by(self) -> None:
         """Have a process ready that can take over, once this one has run for a while; only a watched part has one."""
         if self.pulse is None or time.monotonic() - self.started_at < _STANDBY_AFTER_S:
             return
-        if self.standby is None or self.standby.poll() is not None:
+        if self.standby is None:
             self.standby = self._spawned("--standby")
 
     def ensure_running(self) -> None:
@@ -123,7 +124,7 @@ class Part:
         """Ask it to stop; end it by force if it does not."""
         if self.standby is not None:
             self.standby.kill()
-            self.standby.wait()
+            self.standby.communicate()  # closes its pipes, too
         if self.process is None:
             return
         if self.process.poll() is None:
@@ -270,9 +271,10 @@ def _die_with_parent() -> Callable[[], None] | None:
 
 def _pass_on(name: str, process: subprocess.Popen[bytes]) -> None:
     assert process.stdout is not None
-    for line in process.stdout:
-        if text := line.decode(errors="replace").rstrip():
-            _say(name, text)
+    with process.stdout as lines:
+        for line in lines:
+            if text := line.decode(errors="replace").rstrip():
+                _say(name, text)
 
 
 def _say(name: str, text: str) -> None:

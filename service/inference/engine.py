@@ -208,7 +208,7 @@ class Engine:
     def _pump(self, loop: asyncio.AbstractEventLoop) -> None:
         """Begin what can be begun: quick batches here, one for each line, others while threads are free.
 
-        The line that has had the least time is the first.
+        The line that has had the least time is the first, and those that have had much more have no turn beside it.
         """
         self._pumping = False
         until = time.perf_counter() + _ON_LOOP_SECONDS
@@ -216,12 +216,15 @@ class Engine:
             self._ready.sort(key=_spent)
         passed_over: list[Line] = []
         begun: list[Line] = []
+        most_spent = math.inf
         while self._ready and time.perf_counter() <= until:
             line = self._ready.pop(0)
             quick = line.quick(_AT_ONCE_SECONDS)
-            if not quick and not self._places.room_for(line, others=bool(self._ready or passed_over or begun)):
+            room = quick or self._places.room_for(line, others=bool(self._ready or passed_over or begun))
+            if not room or line.spent > most_spent:
                 passed_over.append(line)
                 continue
+            most_spent = min(most_spent, line.spent + _ON_LOOP_SECONDS)
             batch = line.take()
             if line.rows > 0:
                 begun.append(line)

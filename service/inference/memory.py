@@ -11,6 +11,7 @@ _CGROUP_LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.lim
 _MEMORY_WORDS = (
     "can't allocate memory",
     "Failed to allocate memory",
+    "is smaller than requested bytes",
     "bad allocation",
     "bad_alloc",
     "start new thread",

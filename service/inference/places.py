@@ -1,8 +1,8 @@
 """Places for batches in threads: so many at once, long ones in places of their own, and an end to those that hang.
 
-A place is held by a batch while it runs. One that runs on becomes a long one: its place is free for others again, and
-its thread goes on at a low priority, so that a model that is slow, or turns out to be, costs others little. A run that
-nobody waits for is asked to end; ONNX Runtime looks whether it should between two nodes only.
+A place is held by a batch while it runs. One that runs on becomes a long one: its place is free for others again, so
+that a slow model costs them its share of the cores and no more; if it takes far longer than it should, that share
+becomes smaller. A run that nobody waits for is asked to end; ONNX Runtime looks whether it should between two nodes.
 """
 
 from __future__ import annotations
@@ -21,8 +21,13 @@ from service.inference.runners import Runner, Runners
 _LONG_SECONDS = 1.5 * BATCH_SECONDS
 #: Long batches at once, beyond one for each ordinary place; a single model may fill only as many as that.
 _MORE_LONG = 4
-#: How often running batches are looked at, and how long a run may go on that has been asked to end.
-_LOOK_S, _GRACE_S = 0.02, 1.0
+#: A batch that takes so many times as long as it should is no ordinary one.
+_FAR_OFF = 4.0
+#: How often running batches are looked at.
+_LOOK_S = 0.02
+#: How long a run may go on that has been asked to end: of processor time, since on a busy machine it may have to wait
+#: for a core before it can see that it was asked, and at the longest.
+_GRACE_S, _LONGEST_GRACE_S = 1.0, 10.0
 
 
 @dataclass(slots=True, eq=False)
@@ -31,8 +36,10 @@ class _Running:
     batch: Batch
     runner: Runner
     since: float
+    expected: float
     long: bool
     asked_at: float | None = None
+    processor_then: float = 0.0
 
 
 class Places:
@@ -74,9 +81,10 @@ class Places:
     def run(self, loop: asyncio.AbstractEventLoop, line: Line, batch: Batch) -> None:
         """Begin a batch; there must be room for it."""
         self._loop = loop
-        long = line.model.cost(batch.rows, batch.slices[0].request.length) > _LONG_SECONDS
-        runner = self._runners.run(batch.can_be_ended(), low_priority=long)
-        self._running[batch] = _Running(line, batch, runner, time.monotonic(), long)
+        expected = line.model.cost(batch.rows, batch.slices[0].request.length)
+        long = expected > _LONG_SECONDS
+        runner = self._runners.run(batch.can_be_ended())
+        self._running[batch] = _Running(line, batch, runner, time.monotonic(), expected, long)
         self._count(line, long, +1)
         if self._timer is None:
             self._timer = loop.call_later(_LOOK_S, self._look)
@@ -111,10 +119,12 @@ class Places:
         self._timer = None
         now, freed = time.monotonic(), False
         for running in list(self._running.values()):
-            if not running.long and now - running.since > _LONG_SECONDS and self._long < self._runs + _MORE_LONG:
+            seconds = now - running.since
+            if not running.long and seconds > _LONG_SECONDS and self._long < self._runs + _MORE_LONG:
                 self._count(running.line, False, -1)
                 self._count(running.line, True, +1)
                 running.long = freed = True
+            if not running.runner.lowered and seconds > max(_LONG_SECONDS, _FAR_OFF * running.expected):
                 running.runner.lower_priority()
             if not running.batch.awaited:
                 self._end(running, now)
@@ -125,11 +135,12 @@ class Places:
 
     def _end(self, running: _Running, now: float) -> None:
         if running.asked_at is None:
-            running.asked_at = now
+            running.asked_at, running.processor_then = now, running.runner.processor_seconds()
             running.batch.terminate()
             return
         assert self._loop is not None
-        # A client that leaves early has no right to end the process: its time has to be up, too.
-        over = self._loop.time() - running.batch.until > _GRACE_S and now - running.asked_at > _GRACE_S
-        if over and self._on_stuck is not None:
+        if self._on_stuck is None or self._loop.time() - running.batch.until < _GRACE_S:
+            return  # a client that leaves early has no right to end the process: its time has to be up, too
+        worked = running.runner.processor_seconds() - running.processor_then
+        if worked > _GRACE_S or now - running.asked_at > _LONGEST_GRACE_S:
             self._on_stuck(running.line.digest)

@@ -1,7 +1,7 @@
 """Threads that run batches: each takes one batch at a time and calls back from its own thread.
 
-A thread whose batch takes long is moved behind all others by the operating system's scheduler, and ends with that
-batch: an ordinary user may lower a thread's priority, and not raise it again.
+A thread whose batch takes much longer than it should is given a smaller share of the cores, and ends with that batch:
+an ordinary user may lower a thread's priority, and not raise it again.
 """
 
 from __future__ import annotations
@@ -9,13 +9,14 @@ from __future__ import annotations
 import os
 import sys
 import threading
+import time
 from collections.abc import Callable
 from queue import SimpleQueue
 
 from service.inference.batching import Batch
 
-#: Of threads at niceness 0 each gets about nine times as much of a core as one at 10.
-_LOW_PRIORITY = 10
+#: Of a core that two threads want, one at niceness 5 gets a quarter beside one at 0.
+_LOW_PRIORITY = 5
 
 
 class Runner:
@@ -41,6 +42,12 @@ class Runner:
             except OSError:  # it has just ended, or the system forbids even this
                 return
 
+    def processor_seconds(self) -> float:
+        """Processor time that the thread has taken so far; the clock where the system does not tell."""
+        if sys.platform == "linux" and self._thread.ident is not None and self._thread.is_alive():
+            return time.clock_gettime(time.pthread_getcpuclockid(self._thread.ident))
+        return time.monotonic()
+
     def end(self) -> None:
         """End when the batch that it runs, if any, is done."""
         self._batches.put(None)
@@ -59,11 +66,9 @@ class Runners:
         self._done = done
         self._idle: list[Runner] = []
 
-    def run(self, batch: Batch, *, low_priority: bool = False) -> Runner:
+    def run(self, batch: Batch) -> Runner:
         """Run a batch in a thread of its own; `give_back` the thread when it is done."""
-        runner = self._idle.pop() if self._idle and not low_priority else Runner(self._done)
-        if low_priority:
-            runner.lower_priority()
+        runner = self._idle.pop() if self._idle else Runner(self._done)
         runner.run(batch)
         return runner
 

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from service.inference import engine as engine_module
+from service.inference.run_limits import RunLimits
 from service.inference.session import OpenModel
 from service.registry import tables
 from service.registry.errors import Unavailable
@@ -18,31 +19,15 @@ from service.registry.repositories.records import now
 from service.registry.unit_of_work import Registry
 from tests.api.conftest import Api
 from tests.helpers.processes import until
+from tests.helpers.publishing import PROFILE, publish
 from tests.helpers.served import scaling
 
 Json = dict[str, Any]
-PROFILE = {
-    "inputs": [{"name": "x", "dtype": "float32", "shape": ["N", 2]}],
-    "task": "multiclass",
-    "num_classes": 2,
-    "class_names": ["a", "b"],
-    "features": {"layer": "logits", "dim": 2},
-}
 
 
 def published(api: Api, name: str, factor: float) -> str:
-    """Make a model and publish it as the next version of `name`, the way a worker does; returns its id."""
-    with api.registry.artifacts.stage_bytes(scaling(factor)) as staged:
-        staged.seal()
-        with api.registry.write() as unit:
-            digest = staged.keep()
-            row = tables.Model(
-                id=new_id("mdl"), name=name, version=1, status="ready", origin="uploaded", bytes=1, sha256=digest,
-                options={}, profile=PROFILE, served_sha256=digest, calibrated=False, created_at=now(),
-            )  # fmt: skip
-            unit.models.add(row)
-            unit.names.publish(name, row)
-            return row.id
+    """Make a model and publish it as the next version of `name`; returns its id."""
+    return publish(api.registry, name, scaling(factor))
 
 
 def answering(api: Api, name: str) -> str:
@@ -56,9 +41,9 @@ def opening_slowly(api: Api, monkeypatch: pytest.MonkeyPatch, seconds: float) ->
     """Have files take a while to be opened."""
     quick = engine_module._warm
 
-    def slow(path: Path, threads: int) -> OpenModel:
+    def slow(path: Path, threads: int, limits: RunLimits) -> OpenModel:
         time.sleep(seconds)
-        return quick(path, threads)
+        return quick(path, threads, limits)
 
     monkeypatch.setattr(engine_module, "_warm", slow)
 

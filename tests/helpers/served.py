@@ -38,6 +38,21 @@ def hungry() -> bytes:
     return _file(TensorProto.FLOAT, 2, nodes, [numpy_helper.from_array(np.array([1], dtype=np.int64), "one")])
 
 
+def toiling(steps: int) -> bytes:
+    """logits = x for x (N, 2), after so many products of matrices whose side is the first value of the first row."""
+    nodes = [
+        helper.make_node("ReduceMax", ["x"], ["largest"], keepdims=0),
+        helper.make_node("Cast", ["largest"], ["side"], to=TensorProto.INT64),
+        helper.make_node("Reshape", ["side", "one"], ["length"]),
+        helper.make_node("Concat", ["length", "length"], ["shape"], axis=0),
+        helper.make_node("ConstantOfShape", ["shape"], ["product0"]),
+        *(helper.make_node("MatMul", [f"product{step}", "product0"], [f"product{step + 1}"]) for step in range(steps)),
+        helper.make_node("ReduceSum", [f"product{steps}"], ["nothing"], keepdims=0),
+        helper.make_node("Add", ["x", "nothing"], ["logits"]),
+    ]
+    return _file(TensorProto.FLOAT, 2, nodes, [numpy_helper.from_array(np.array([1], dtype=np.int64), "one")])
+
+
 def _file(kind: int, columns: int | str, nodes: Sequence[NodeProto], weights: Sequence[TensorProto]) -> bytes:
     axes = numpy_helper.from_array(np.array([1], dtype=np.int64), "axes")
     tail = [

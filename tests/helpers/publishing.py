@@ -1,0 +1,34 @@
+"""Small files that were made by hand, put into a registry as a worker leaves what it has inspected."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from service.registry import tables
+from service.registry.ids import new_id
+from service.registry.repositories.records import now
+from service.registry.unit_of_work import Registry
+
+#: Of the files of `tests.helpers.served` that take rows (x, y).
+PROFILE: dict[str, Any] = {
+    "inputs": [{"name": "x", "dtype": "float32", "shape": ["N", 2]}],
+    "task": "multiclass",
+    "num_classes": 2,
+    "class_names": ["a", "b"],
+    "features": {"layer": "logits", "dim": 2},
+}
+
+
+def publish(registry: Registry, name: str, content: bytes, **profile: Any) -> str:
+    """Make a ready model of a served copy and publish it as the next version of `name`; returns its id."""
+    with registry.artifacts.stage_bytes(content) as staged:
+        staged.seal()
+        with registry.write() as unit:
+            digest = staged.keep()
+            row = tables.Model(
+                id=new_id("mdl"), name=name, version=1, status="ready", origin="uploaded", bytes=1, sha256=digest,
+                options={}, profile={**PROFILE, **profile}, served_sha256=digest, calibrated=False, created_at=now(),
+            )  # fmt: skip
+            unit.models.add(row)
+            unit.names.publish(name, row)
+            return row.id

@@ -1,0 +1,192 @@
+"""An API that hangs, or must be ended with a run of its, is there again within seconds; its memory is limited."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import closing, suppress
+from pathlib import Path
+
+import httpx
+import pytest
+
+from service import standalone
+from service.heartbeat import Pulse
+from service.registry.unit_of_work import Registry
+from service.settings import ServiceSettings
+from service.standalone import Part, running
+from tests.api.live import LiveApi
+from tests.helpers.processes import free_port, until
+from tests.helpers.publishing import publish
+from tests.helpers.served import hungry, scaling, toiling
+
+pytestmark = pytest.mark.embedded
+MIB = 1024**2
+_HOLDS_THE_INTERPRETER = """
+import ctypes, signal
+signal.signal(signal.SIGUSR1, lambda *_: ctypes.PyDLL(None).sleep(60))  # a PyDLL call keeps the interpreter's lock
+"""
+
+
+class Supervised:
+    """`fedlas serve` in this process: its parts are others, and it looks after them in a thread."""
+
+    def __init__(self, settings: ServiceSettings, parts: list[Part]) -> None:
+        self._settings, self._parts = settings, parts
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._look_after)
+        self._thread.start()
+        self.client = httpx.Client(base_url=f"http://127.0.0.1:{settings.port}", timeout=30)
+        until(self.answers, seconds=60, what="the API answers")
+
+    @property
+    def api(self) -> Part:
+        return next(part for part in self._parts if part.name == "api")
+
+    @property
+    def pid(self) -> int:
+        assert self.api.process is not None
+        return self.api.process.pid
+
+    def answers(self) -> bool:
+        with suppress(httpx.TransportError):
+            return self.client.get("/healthz").status_code == 200
+        return False
+
+    def predict(self, name: str, value: float, **headers: str) -> httpx.Response:
+        return self.client.post(f"/v1/models/{name}/predict", json={"inputs": [[value, 0.0]]}, headers=headers)
+
+    def stop(self) -> None:
+        self._over.set()
+        self._thread.join()
+        self.client.close()
+
+    def _look_after(self) -> None:
+        while not self._over.wait(0.05):
+            for part in self._parts:
+                part.ensure_running()
+
+
+@pytest.fixture(scope="module")
+def supervised(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Supervised]:
+    """A service with a model that toils as long as a row says, and an ordinary one."""
+    settings = ServiceSettings(data_dir=tmp_path_factory.mktemp("hanging") / "data", port=free_port())
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(standalone, "_STANDBY_AFTER_S", 0.5)
+        with running(settings) as parts:
+            found = Supervised(settings, parts)
+            with closing(Registry.open(settings)) as registry:
+                publish(registry, "toiling", toiling(1))
+                publish(registry, "ordinary", scaling(2))
+            yield found
+            found.stop()
+
+
+def test_a_run_that_does_not_end_ends_its_process(supervised: Supervised, capsys: pytest.CaptureFixture[str]) -> None:
+    """After its 504 the API is another process, the model is out of service, and another model answers as before."""
+    before = supervised.pid
+    answer = supervised.predict("toiling", 6000, **{"X-Request-Timeout": "1.5"})
+    assert (answer.status_code, answer.json()["code"]) == (504, "deadline_exceeded")
+    until(lambda: supervised.pid != before and supervised.answers(), seconds=30, what="another API answers")
+    answer = supervised.predict("toiling", 1)
+    assert (answer.status_code, answer.json()["code"]) == (503, "model_suspended")
+    assert "out of service for another 10 minutes" in answer.json()["detail"]
+    assert supervised.predict("ordinary", 1).json()["predictions"][0]["label"] == "a"
+    assert "does not end" in capsys.readouterr().out
+
+
+def test_a_killed_api_is_followed_by_one_that_stood_by(supervised: Supervised) -> None:
+    """Another process that has loaded everything takes over: it is no new one that answers next."""
+    until(lambda: supervised.api.standby is not None, seconds=10, what="a process stands by")
+    time.sleep(3)  # so long loading takes on a busy machine
+    assert supervised.api.standby is not None
+    successor = supervised.api.standby.pid
+    os.kill(supervised.pid, signal.SIGKILL)
+    until(lambda: supervised.pid == successor, seconds=5, what="it takes over")
+    assert supervised.answers()
+
+
+def test_a_stopped_api_is_ended_and_followed(supervised: Supervised, capsys: pytest.CaptureFixture[str]) -> None:
+    """SIGSTOP: connections would wait for ever; ten seconds later they are answered by another process."""
+    before, began = supervised.pid, time.monotonic()
+    os.kill(before, signal.SIGSTOP)
+    until(lambda: supervised.pid != before and supervised.answers(), seconds=30, what="another API answers")
+    assert time.monotonic() - began < 20  # 5.7 s on a quiet machine
+    assert "hangs: its event loop has stood still for 5 s" in capsys.readouterr().out
+
+
+def test_a_thread_that_holds_the_interpreter_is_ended(tmp_path: Path) -> None:
+    """The watchdog needs no interpreter: it writes where the process stood, and ends it."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        api = LiveApi({"data_dir": tmp_path / "data"}, listener, before=_HOLDS_THE_INTERPRETER)
+        try:
+            api.until_ready()
+            time.sleep(0.6)  # a first beat
+            api.signal(signal.SIGUSR1)
+            assert api.process.wait(20) == 1
+            assert api.process.stdout is not None
+            log = api.process.stdout.read().decode()
+            assert "Timeout" in log
+            assert "<lambda>" in log
+        finally:
+            api.kill()
+
+
+def test_a_full_queue_that_is_not_taken_from_is_seen() -> None:
+    """A process that beats and accepts nobody is in trouble, and is not while there is room for connections."""
+    with (
+        socket.create_server(("127.0.0.1", 0), backlog=1) as listener,
+        closing(Pulse(listener, hung_seconds=0.3)) as pulse,
+    ):
+
+        def trouble_within(seconds: float) -> str | None:
+            began = time.monotonic()
+            while time.monotonic() - began < seconds:
+                os.write(pulse.write, b".")
+                if (trouble := pulse.trouble()) is not None:
+                    return trouble
+                time.sleep(0.02)
+            return None
+
+        assert trouble_within(0.5) is None
+        waiting = [socket.create_connection(listener.getsockname()) for _ in range(2)]
+        assert "taken no connection" in str(trouble_within(2))
+        pulse.started()
+        listener.accept()[0].close()
+        assert trouble_within(0.5) is None
+        for one in waiting:
+            one.close()
+
+
+def test_memory_is_limited_and_given_back(tmp_path: Path) -> None:
+    """A row that asks for more than there is gets 503, and one that takes 200 MB leaves nothing behind."""
+    place = {"data_dir": tmp_path / "data", "api_memory_bytes": 1024 * MIB}
+    settings = ServiceSettings(**place)
+    with closing(Registry.open(settings)) as registry, socket.create_server(("127.0.0.1", 0)) as listener:
+        registry.migrate()
+        publish(registry, "hungry", hungry())
+        api = LiveApi(place, listener)
+        try:
+            api.until_ready()
+            with httpx.Client(base_url=api.url, timeout=30) as client:
+
+                def ask(value: float) -> httpx.Response:
+                    return client.post("/v1/models/hungry/predict", json={"inputs": [[value, 0.0]]})
+
+                assert ask(1).status_code == 200
+                before = resident(api.process.pid)
+                assert (ask(4e8).status_code, ask(4e8).json()["code"]) == (503, "out_of_memory")
+                assert ask(5e7).status_code == 200
+                until(lambda: resident(api.process.pid) < before + 64 * MIB, seconds=20, what="memory is given back")
+                assert ask(1).status_code == 200
+        finally:
+            api.kill()
+
+
+def resident(pid: int) -> int:
+    """Bytes of a process that are in memory."""
+    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")

@@ -1,0 +1,271 @@
+"""A batch that takes long costs others little: it leaves its place, and is ended when nobody waits for it any more."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from service.inference.batching import Batch
+from service.inference.engine import Engine
+from service.inference.line import Line
+from service.inference.outputs import Outputs
+from service.inference.run_limits import RunLimits
+from service.inference.session import OpenModel
+from service.inference.suspensions import Suspensions
+from service.registry.artifacts import ArtifactStore
+from service.registry.errors import DeadlineExceeded, InvalidRequest, Unavailable
+from tests.helpers.served import scaling, toiling
+
+QUICK = RunLimits(sizes_follow_shapes=True)
+#: Sides of matrices of which a product takes about 50 ms, and about 10 s.
+_SIDE, _LARGE_SIDE = 1000, 6000
+
+
+class Bench:
+    """A store of files made by hand, and engines over it whose batches are written down."""
+
+    def __init__(self, folder: Path) -> None:
+        self._store = ArtifactStore(folder)
+        self.batches: list[Batch] = []
+
+    def engine(self, **options: Any) -> Engine:
+        return Engine(self._store, cache_bytes=10**9, on_batch=self.batches.append, **options)
+
+    def kept(self, content: bytes) -> str:
+        with self._store.stage_bytes(content) as staged:
+            return staged.keep()
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Bench:
+    """An empty store."""
+    return Bench(tmp_path)
+
+
+def row(value: float) -> dict[str, np.ndarray]:
+    """One row (value, 0)."""
+    return {"x": np.array([[value, 0.0]], dtype=np.float32)}
+
+
+def until_then(engine: Engine, line: Line, value: float, *, seconds: float) -> asyncio.Future[Outputs]:
+    """Ask, and give up after so long, as a request does whose deadline comes."""
+    loop = asyncio.get_running_loop()
+    future = engine.submit(line, row(value), until=loop.time() + seconds)
+    loop.call_later(seconds, lambda: future.done() or future.set_exception(DeadlineExceeded("late", "late")))
+    return future
+
+
+async def longest_pause(while_waiting_for: asyncio.Future[Any]) -> float:
+    """The longest time that the event loop took for a turn until then."""
+    longest, last = 0.0, time.perf_counter()
+    while not while_waiting_for.done():
+        await asyncio.sleep(0.005)
+        longest, last = max(longest, time.perf_counter() - last), time.perf_counter()
+    return longest
+
+
+def test_a_size_that_depends_on_a_value_never_holds_the_event_loop(bench: Bench) -> None:
+    """Rows of zeros are quick, another row is not: it is run in a thread, and its deadline is kept meanwhile."""
+
+    async def ask() -> tuple[float, float]:
+        engine = bench.engine()
+        line = await engine.open(bench.kept(toiling(60)))
+        assert line.model.cost(1) < 0.1, "warming up tells nothing"
+        started = time.perf_counter()
+        future = until_then(engine, line, _SIDE, seconds=0.2)
+        pause = await longest_pause(future)
+        with pytest.raises(DeadlineExceeded):
+            await future
+        return pause, time.perf_counter() - started
+
+    pause, seconds = asyncio.run(ask())
+    assert pause < 0.15
+    assert seconds < 0.6
+
+
+def test_a_run_that_nobody_waits_for_is_ended_before_its_next_node(bench: Bench) -> None:
+    """Of hundreds of products only those until the deadline are computed, and the rows are nobody's mistake."""
+
+    async def ask() -> None:
+        engine = bench.engine()
+        line = await engine.open(bench.kept(toiling(300)))  # about a quarter of a minute
+        with pytest.raises(DeadlineExceeded):
+            await until_then(engine, line, _SIDE, seconds=0.2)
+        while not bench.batches:
+            await asyncio.sleep(0.01)
+
+    asyncio.run(asyncio.wait_for(ask(), 30))
+    assert bench.batches[0].seconds < 5
+    assert len(bench.batches[0].results) == 1
+    assert isinstance(bench.batches[0].results[0], InvalidRequest)
+
+
+def test_a_run_that_cannot_be_ended_is_told_of_a_second_after_its_time(bench: Bench) -> None:
+    """One large product goes on: the file that hangs is named, not before its client's time is up."""
+    stuck: list[tuple[str, float]] = []
+
+    async def ask() -> float:
+        engine = bench.engine(on_stuck=lambda digest: stuck.append((digest, time.perf_counter())))
+        line = await engine.open(bench.kept(toiling(1)))
+        started = time.perf_counter()
+        future = until_then(engine, line, _LARGE_SIDE, seconds=1.5)
+        with pytest.raises(DeadlineExceeded):
+            await future
+        while not stuck:
+            assert not bench.batches, bench.batches[0].results
+            await asyncio.sleep(0.01)
+        assert stuck[0][0] == line.digest
+        return stuck[0][1] - started
+
+    assert 2.5 <= asyncio.run(asyncio.wait_for(ask(), 60)) < 13
+
+
+def test_who_leaves_early_ends_no_process(bench: Bench) -> None:
+    """A client that goes away a moment after its request has its run ended, and the file is not said to hang."""
+    stuck: list[str] = []
+
+    async def ask() -> None:
+        engine = bench.engine(on_stuck=stuck.append)
+        line = await engine.open(bench.kept(toiling(1)))
+        future = engine.submit(line, row(3000), until=asyncio.get_running_loop().time() + 30)
+        await asyncio.sleep(0.05)
+        future.cancel()
+        while not bench.batches:
+            await asyncio.sleep(0.01)
+
+    asyncio.run(asyncio.wait_for(ask(), 60))
+    assert stuck == []
+
+
+@pytest.mark.parametrize("prepare", [lambda line: None, lambda line: setattr(line.model, "fixed", 0.005)])
+def test_long_runs_leave_their_places(bench: Bench, prepare: Callable[[Line], None]) -> None:
+    """With one place for batches, and two models whose rows take seconds, a third answers in a fraction of that."""
+
+    async def ask() -> list[float]:
+        engine = bench.engine(runs=1)
+        long = [await engine.open(bench.kept(toiling(steps))) for steps in (300, 301)]
+        other = await engine.open(bench.kept(scaling(2)))
+        prepare(other)
+        running = [until_then(engine, line, _SIDE, seconds=3) for line in long]
+        await asyncio.sleep(0.2)
+        times = []
+        for value in range(20):
+            started = time.perf_counter()
+            outputs = await engine.submit(other, row(value))
+            assert float(outputs["logits"][0, 0]) == 2.0 * value
+            times.append(time.perf_counter() - started)
+        assert not any(future.done() for future in running)
+        for future in running:
+            future.cancel()
+        while len(bench.batches) < 22:
+            await asyncio.sleep(0.01)
+        return times
+
+    assert sorted(asyncio.run(asyncio.wait_for(ask(), 60)))[10] < 0.2
+
+
+def test_a_model_that_kept_the_loop_is_run_in_threads_for_a_while(bench: Bench) -> None:
+    """What was taken for quick, and cost a tenth of a second of processor time there, is not quick again."""
+
+    async def ask() -> bool:
+        engine = bench.engine()
+        line = await engine.open(bench.kept(toiling(30)), QUICK)  # as if inspection had been deceived
+        line.model.fixed = line.model.per_row = 1e-6
+        await engine.submit(line, row(400))
+        return line.model.quick(1, 1, seconds=10.0)
+
+    assert asyncio.run(ask()) is False
+
+
+def test_rows_are_no_longer_than_what_was_tried() -> None:
+    """A batch is at most four times the largest measured one, by rows times length to the power of the growth."""
+    linear = RunLimits(True, power=1.0, rows=8, length=100)
+    assert [linear.most_rows(length, most_bytes=2**62) for length in (100, 50, 3200, 3201)] == [32, 64, 1, 0]
+    square = RunLimits(True, power=2.0, rows=8, length=100)
+    assert [square.most_rows(length, most_bytes=2**62) for length in (100, 200, 565, 566)] == [32, 8, 1, 0]
+    assert (linear.longest(), square.longest()) == (3200, 565)
+    assert RunLimits(True, rows=100, row_bytes=10).most_rows(1, most_bytes=55) == 5
+
+
+def test_too_long_rows_are_refused_with_the_longest(bench: Bench) -> None:
+    """A row of 81 numbers, where ten rows of two were tried, is answered with the length that is allowed."""
+
+    async def ask() -> None:
+        engine = bench.engine()
+        line = await engine.open(bench.kept(scaling(1, columns="L")), RunLimits(True, rows=10, length=2))
+        assert len((await engine.submit(line, {"x": np.ones((1, 80), np.float32)}))["logits"]) == 1
+        with pytest.raises(InvalidRequest) as failure:
+            engine.submit(line, {"x": np.ones((1, 81), np.float32)})
+        assert failure.value.code == "inputs_too_long"
+        assert "81 long" in failure.value.message
+        assert "80 at most" in failure.value.message
+
+    asyncio.run(ask())
+
+
+def test_lengths_are_batches_of_their_own_size(bench: Bench) -> None:
+    """Four rows of length two were tried: at most sixteen such rows are a batch, and two of length sixteen."""
+
+    async def ask() -> None:
+        engine = bench.engine()
+        line = await engine.open(bench.kept(scaling(1, columns="L")), RunLimits(True, rows=4, length=2))
+        line.model.fixed = line.model.per_row = 0.0
+        asked = [engine.submit(line, {"x": np.ones((40, length), np.float32)}) for length in (2, 16)]
+        assert [outputs["logits"].shape for outputs in await asyncio.gather(*asked)] == [(40, 2), (40, 16)]
+
+    asyncio.run(ask())
+    found = {length: {b.rows for b in bench.batches if b.slices[0].request.length == length} for length in (2, 16)}
+    assert found == {2: {16, 8}, 16: {2}}
+
+
+def test_the_model_that_has_had_least_time_is_next(bench: Bench) -> None:
+    """Of two models that wait, one whose batches have cost a second more lets the other catch up, and then goes on."""
+
+    async def ask() -> OpenModel:
+        engine = bench.engine(max_batch_rows=1)
+        dear, cheap = [await engine.open(bench.kept(scaling(factor)), QUICK) for factor in (2, 3)]
+        dear.spent = 1.0
+        rows = {"x": np.ones((20, 2), np.float32)}
+        await asyncio.gather(engine.submit(dear, rows), engine.submit(cheap, rows))
+        return cheap.model
+
+    cheap = asyncio.run(ask())
+    assert [batch.model is cheap for batch in bench.batches] == [True] * 20 + [False] * 20
+
+
+def test_time_that_was_not_used_is_not_kept(bench: Bench) -> None:
+    """A model that comes anew starts where the others are: it may not hold them up for what it did not use before."""
+
+    async def ask() -> float:
+        engine = bench.engine()
+        busy, late = [await engine.open(bench.kept(scaling(factor)), QUICK) for factor in (2, 3)]
+        busy.spent = 100.0
+        await engine.submit(busy, row(1))
+        await engine.submit(late, row(1))
+        return late.spent
+
+    assert asyncio.run(ask()) >= 100.0
+
+
+def test_a_suspended_file_is_not_opened(bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """For ten minutes it is answered 503 at once, also by a process that has just begun; then it may try again."""
+    folder, digest = tmp_path / "suspended", bench.kept(scaling(1))
+    Suspensions(folder).add(digest)
+
+    async def ask() -> Line:
+        return await bench.engine(suspensions=Suspensions(folder)).open(digest)
+
+    with pytest.raises(Unavailable) as failure:
+        asyncio.run(ask())
+    assert failure.value.code == "model_suspended"
+    assert "another 10 minutes" in failure.value.message
+    now = time.time()
+    monkeypatch.setattr(time, "time", lambda: now + 601)
+    assert asyncio.run(ask()).digest == digest
+    assert not (folder / digest).exists()
