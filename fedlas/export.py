@@ -29,6 +29,7 @@ from fedlas.importers.onnx.graph import Graph
 from fedlas.importers.onnx.graph_classifier import STANDARD_OUTPUTS, GraphClassifier
 from fedlas.importers.onnx.merging import merge
 from fedlas.importers.onnx.parity import ROUNDINGS, moved_by_rounding
+from fedlas.importers.onnx.sizes import check_sizes
 from fedlas.selective import Guarantees
 
 Array = NDArray[Any]
@@ -80,14 +81,16 @@ def export_onnx(
     Raises:
         ExportError: `parity` where the file differs from the network by more than `tolerance`, `too_large_for_onnx`
             where the members of an ensemble together do not fit into a file.
-        UnsupportedModel: `too_large_for_onnx` where one network does not.
+        UnsupportedModel: `too_large_for_onnx` where one network does not, `size_depends_on_values` where a row could
+            ask for any amount of memory.
         ValueError: the number of class names is not K, or familiarity or guarantees belong to another network.
     """
     if len(class_names) != classifier.num_classes:
         raise ValueError(f"class_names has {len(class_names)} names, the classifier {classifier.num_classes} classes")
     if guarantees is not None and list(guarantees.class_names) != list(class_names):
         raise ValueError(f"guarantees are for the classes {list(guarantees.class_names)}, not {list(class_names)}")
-    model = build_model(classifier, calibrator, familiarity=familiarity)
+    model, graph = build_model(classifier, calibrator, familiarity=familiarity)
+    check_sizes(graph, _upload(classifier).inputs, _upload(classifier).lengths)
     properties = {
         "class_names": json.dumps(list(class_names)),
         "calibrator": json.dumps({"name": calibrator.name, "parameters": shown_parameters(calibrator)}),
@@ -105,8 +108,8 @@ def export_onnx(
 
 def build_model(
     classifier: Exportable, calibrator: Calibrator, *, familiarity: Familiarity | None = None
-) -> ModelProto:
-    """The served graph in memory."""
+) -> tuple[ModelProto, Graph]:
+    """The served graph in memory, in ONNX's form and in ours."""
     if familiarity is not None and familiarity.feature_dim != classifier.feature_dim:
         raise ValueError(
             f"familiarity was fitted on {familiarity.feature_dim} features, the classifier has {classifier.feature_dim}"
@@ -133,7 +136,8 @@ def build_model(
     graph.outputs = list(shapes)
     model = graph.to_model([helper.make_tensor_value_info(k, TensorProto.FLOAT, shape) for k, shape in shapes.items()])
     model.graph.initializer.extend(initializers)
-    return model
+    graph.constants.update({tensor.name: numpy_helper.to_array(tensor) for tensor in initializers})
+    return model, graph
 
 
 def _require_fitting(graph: Graph, classifier: Exportable) -> None:

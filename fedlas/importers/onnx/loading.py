@@ -34,6 +34,7 @@ from fedlas.importers.onnx.pooling import pool_features, pool_first
 from fedlas.importers.onnx.reading import read_model
 from fedlas.importers.onnx.roles import TRANSPARENT, find_weights
 from fedlas.importers.onnx.sharing import modules_of, unshare
+from fedlas.importers.onnx.sizes import limit_sizes
 
 Shapes = Mapping[str, tuple[int, ...]]
 
@@ -220,6 +221,7 @@ def _build(
     graph.prune([logits, *features])
     check_head_alone(graph, logits, head.frontier)
     unshare(graph, modules)
+    notes = limit_sizes(graph, specs, lengths)
     weights = reached(graph, [logits], find_weights(graph, shapes))
     num_classes = max(head.columns, 2)
     if pooled is None:
@@ -241,6 +243,7 @@ def _build(
         task=task or ("binary" if num_classes == 2 else "multiclass"),
         lengths=lengths,
     )
+    classifier.notes = tuple(notes)
     return classifier.eval()
 
 

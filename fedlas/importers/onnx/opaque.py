@@ -19,6 +19,7 @@ from fedlas.importers.onnx.heads import Head, check_head_alone, find_head, stand
 from fedlas.importers.onnx.normalise import hoist_constants
 from fedlas.importers.onnx.opaque_classifier import OpaqueClassifier, Scores
 from fedlas.importers.onnx.opaque_operators import refused
+from fedlas.importers.onnx.sizes import limit_sizes
 from fedlas.importers.onnx.trace import Trace
 
 __all__ = ["OpaqueClassifier", "open_opaque"]
@@ -63,7 +64,10 @@ def open_opaque(
     scores = _scores(graph, head, trace)
     kind = task or ("binary" if scores.num_classes == 2 else "multiclass")
     reason = instead_of.message
+    graph.prune([scores.logits, scores.features])
+    notes = limit_sizes(graph, specs, trace.lengths)
     classifier = OpaqueClassifier(graph, scores, inputs=specs, lengths=trace.lengths, task=kind, reason=reason)
+    classifier.notes = tuple(notes)
     _check_finite(classifier)
     return classifier.eval()
 

@@ -1,0 +1,135 @@
+"""What is known of a tensor before any row is: its sizes at most, and between which numbers its elements lie."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from onnx import TensorProto, helper
+
+Array = NDArray[Any]
+Shape = tuple[int, ...]
+
+#: Up to so many elements each has an interval of its own (shapes are tensors of a few), …
+FEW = 64
+#: … and so many are computed where they follow from constants and shapes alone.
+COMPUTED = 1024
+#: Of larger constants the least and the largest element are not looked for, unless they are whole numbers.
+_SEARCHED = 1 << 14
+_INTEGERS = {
+    TensorProto.INT8, TensorProto.INT16, TensorProto.INT32, TensorProto.INT64, TensorProto.UINT8, TensorProto.UINT16,
+    TensorProto.UINT32, TensorProto.UINT64,
+}  # fmt: skip
+FLOATS = {TensorProto.FLOAT, TensorProto.DOUBLE, TensorProto.FLOAT16, TensorProto.BFLOAT16}
+
+
+@dataclass(frozen=True, eq=False)
+class Known:
+    """A tensor of a graph whose inputs have given sizes and any values.
+
+    Attributes:
+        elem: its type in ONNX's numbering, 0 where it is not known.
+        shape: its sizes at most, None where even their number is not known.
+        low, high: bounds of its elements, one pair for all or one for each; those of floats do not speak of NaN.
+        fixed: the sizes follow from the sizes of the inputs alone.
+        tainted: the elements follow from values of the inputs.
+        value: the elements, where they follow from constants and shapes and are few.
+        most: elements at most, where that is less than the product of the sizes.
+    """
+
+    elem: int
+    shape: Shape | None
+    low: Array
+    high: Array
+    fixed: bool = True
+    tainted: bool = True
+    value: Array | None = None
+    most: int | None = None
+
+    @property
+    def count(self) -> int | None:
+        """Elements at most."""
+        if self.shape is None:
+            return self.most
+        product = math.prod(self.shape)
+        return product if self.most is None else min(product, self.most)
+
+    @property
+    def open(self) -> bool:
+        """Whether its elements may differ from row to row."""
+        return self.value is None and self.tainted and not bool(np.all(self.low == self.high))
+
+    @property
+    def each(self) -> bool:
+        """Whether every element has bounds of its own."""
+        return self.shape is not None and self.low.shape == self.shape == self.high.shape
+
+    @property
+    def ends(self) -> tuple[float, float]:
+        """One pair of bounds for all elements."""
+        if not self.low.size:
+            return 0.0, 0.0
+        return float(self.low.min()), float(self.high.max())
+
+
+def limits_of(elem: int) -> tuple[float, float]:
+    """The least and the largest number of a type; floats are infinite."""
+    if elem == TensorProto.BOOL:
+        return 0.0, 1.0
+    if elem not in _INTEGERS:
+        return -math.inf, math.inf
+    info = np.iinfo(helper.tensor_dtype_to_np_dtype(elem))
+    return float(info.min), float(info.max)
+
+
+def is_whole(elem: int) -> bool:
+    """Whether numbers of a type are integers or booleans."""
+    return elem in _INTEGERS or elem == TensorProto.BOOL
+
+
+def made(elem: int, shape: Shape | None, low: Any, high: Any, *, computed: bool = False, **marks: Any) -> Known:
+    """A tensor with these bounds, as far as its type has them: integers that overflow may be any number.
+
+    `computed` tells that they are results of arithmetic, which may overflow, not elements of other tensors.
+    """
+    low, high = np.asarray(low, np.float64), np.asarray(high, np.float64)
+    low, high = np.where(np.isnan(low), -np.inf, low), np.where(np.isnan(high), np.inf, high)
+    least, largest = limits_of(elem)
+    if is_whole(elem):
+        over = (low < least) | (high > largest)
+        if computed:  # beyond 2^53 float64 does not tell 2^63 - 1 from what overflows
+            over |= (low < -(2.0**53)) | (high > 2.0**53)
+        low, high = np.where(over, least, low), np.where(over, largest, high)
+    elif elem in FLOATS:
+        top = float(np.finfo(np.float32 if elem == TensorProto.BFLOAT16 else helper.tensor_dtype_to_np_dtype(elem)).max)
+        low, high = np.where(low < -top, -np.inf, low), np.where(high > top, np.inf, high)
+    own = shape is not None and low.shape == shape == high.shape and low.size <= FEW and marks.get("fixed", True)
+    if not own:
+        low, high = (np.asarray(low.min() if low.size else 0.0), np.asarray(high.max() if high.size else 0.0))
+    return Known(elem, shape, low, high, **marks)
+
+
+def constant(value: Array) -> Known:
+    """A tensor of the file."""
+    value = np.asarray(value)
+    try:
+        elem = int(helper.np_dtype_to_tensor_dtype(value.dtype))
+    except (KeyError, ValueError):
+        elem = 0
+    kept = value if value.size <= COMPUTED else None
+    low: Any = -np.inf
+    high: Any = np.inf
+    if value.dtype.kind in "biu" or (value.dtype.kind == "f" and value.size <= _SEARCHED):
+        if 0 < value.size <= FEW:
+            low = high = value.astype(np.float64)
+        elif value.size:
+            low, high = float(value.min()), float(value.max())
+    return made(elem, value.shape, low, high, tainted=False, value=kept)
+
+
+def anything(elem: int, shape: Shape | None, **marks: Any) -> Known:
+    """A tensor whose elements may be any numbers of its type."""
+    return made(elem, shape, *limits_of(elem), **marks)

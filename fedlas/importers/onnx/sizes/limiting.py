@@ -1,0 +1,151 @@
+"""Writes limits before operators that read a size from values: `Min(size, limit)`, in the graph that is served.
+
+The limit is the number of elements of one row of the largest input, and 1,024 at least: what a row can have as many of
+as it has elements (tokens, positions, a mask of lengths) is the same with the limit as without.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from onnx import NodeProto, TensorProto, helper
+
+from fedlas.importers.onnx.examples import InputSpec
+from fedlas.importers.onnx.graph import Graph
+from fedlas.importers.onnx.operators import operator_name
+from fedlas.importers.onnx.sizes.inference import MOST_ELEMENTS, ROWS, Walk
+from fedlas.importers.onnx.sizes.known import Array, Known, Shape
+
+_LEAST_LIMIT = 1024
+#: Smaller limits would change what ordinary rows give.
+_SMALLEST = 16
+#: Scales enlarge what is there already.
+_SCALE = 16
+_TYPES = {TensorProto.INT64, TensorProto.INT32, TensorProto.FLOAT, TensorProto.DOUBLE}
+
+
+def limit_sizes(graph: Graph, inputs: Sequence[InputSpec], lengths: Mapping[str, int]) -> list[str]:
+    """Change `graph` so that no size depends on values without a limit; returns what its owner is told of it.
+
+    Raises:
+        UnsupportedModel: `size_depends_on_values` where no limit can be written.
+    """
+    writer = _Writer(graph)
+    walk = Walk(graph, row_shapes(inputs, lengths, ROWS), constants={}, limiter=writer)
+    graph.nodes = walk.nodes
+    return writer.notes
+
+
+def check_sizes(graph: Graph, inputs: Sequence[InputSpec], lengths: Mapping[str, int]) -> None:
+    """Raise UnsupportedModel `size_depends_on_values` where a size of a graph depends on values without a limit."""
+    Walk(graph, row_shapes(inputs, lengths, ROWS), constants={})
+
+
+def row_shapes(inputs: Sequence[InputSpec], lengths: Mapping[str, int], rows: int) -> dict[str, Shape]:
+    """The sizes of the inputs for so many rows."""
+    return {i.name: (rows, *(n if isinstance(n, int) else lengths[n] for n in i.shape[1:])) for i in inputs}
+
+
+class _Writer:
+    """The limiter of a graph."""
+
+    def __init__(self, graph: Graph) -> None:
+        self.graph = graph
+        self.notes: list[str] = []
+        self._largest: str | None = None
+
+    def __call__(self, walk: Walk, node: NodeProto, position: int) -> list[NodeProto]:
+        name, known = node.input[position], walk.known[node.input[position]]
+        if not known.each or known.elem not in _TYPES or self.graph.opset < 8:
+            return []
+        limit, dynamic = self._limit(walk, node, position)
+        if limit is None:
+            return []
+        made: list[NodeProto] = []
+        wide = known.low != known.high
+        bound = self._bound(made, known, wide, limit, dynamic)
+        node.input[position] = self._least(made, name, bound, known.elem)
+        shown = f"the number of elements of a row, and {limit:,} at least" if dynamic else f"{limit:g}"
+        self.notes.append(
+            f"{operator_name(node)} takes a size from the values of a row ({name!r}): it is limited to {shown}; "
+            "rows that ask for more are computed with the limit"
+        )
+        return made
+
+    def _limit(self, walk: Walk, node: NodeProto, position: int) -> tuple[float | None, bool]:
+        """The largest limit that makes no tensor too large, and whether it may grow with the rows' lengths."""
+        known = walk.known[node.input[position]]
+        shapes = [walk.known[name].shape or () for name in self.graph.input_names]
+        elements = max((math.prod(shape[1:]) for shape in shapes), default=1)
+        scale = node.op_type in ("Resize", "Upsample") and known.elem in (TensorProto.FLOAT, TensorProto.DOUBLE)
+        first = float(_SCALE if scale else max(_LEAST_LIMIT, elements))
+        start = 0.0
+        if node.op_type == "Range":
+            if position != 1:
+                return None, False
+            begin, step = (walk.known.get(node.input[i]) for i in (0, 2))
+            if begin is None or step is None or begin.open or step.open or step.ends[0] <= 0:
+                return None, False
+            start, first = begin.ends[1], first * step.ends[1]
+        limit = first
+        while limit >= (2 if scale else _SMALLEST):
+            if self._fits(walk, node, position, known, start + limit):
+                grows = limit == max(_LEAST_LIMIT, elements) and start == 0 and not scale and self._has_free_sizes()
+                return (_LEAST_LIMIT if grows else start + limit), grows
+            limit //= 2
+        return None, False
+
+    def _has_free_sizes(self) -> bool:
+        dims = [dim for info in self.graph.inputs for dim in info.type.tensor_type.shape.dim[1:]]
+        return any(not dim.HasField("dim_value") for dim in dims)
+
+    def _fits(self, walk: Walk, node: NodeProto, position: int, known: Known, limit: float) -> bool:
+        inputs = [walk.known.get(name) if name else None for name in node.input]
+        limited = np.where(known.low != known.high, np.minimum(known.high, limit), known.high)
+        inputs[position] = replace(known, high=limited, low=np.minimum(known.low, limited))
+        try:
+            found = walk.sizes(node, inputs)
+        except Exception:  # no rule for this use of the operator
+            return False
+        return all(shape is not None and math.prod(shape) <= MOST_ELEMENTS for shape in found)
+
+    def _bound(self, made: list[NodeProto], known: Known, wide: Array, limit: float, dynamic: bool) -> str:
+        """The limits of each element: none for those that do not depend on values."""
+        dtype = helper.tensor_dtype_to_np_dtype(self._kind(known.elem))
+        constant = self.graph.add_constant("fedlas_limit", np.asarray(np.where(wide, limit, np.inf), dtype))
+        return self._at_least(made, constant, self._kind(known.elem)) if dynamic else constant
+
+    def _at_least(self, made: list[NodeProto], constant: str, kind: int) -> str:
+        """The larger of the constant and the number of elements of a row of the largest input."""
+        bound = constant
+        for info in self.graph.inputs:
+            rank = len(info.type.tensor_type.shape.dim)
+            if rank < 2:
+                continue
+            axes = self.graph.add_constant("fedlas_axes", np.arange(1, rank))
+            shape = self._add(made, "Shape", [info.name])
+            count = self._add(made, "ReduceProd", [self._add(made, "Gather", [shape, axes], axis=0)], keepdims=0)
+            if kind != TensorProto.INT64:
+                count = self._add(made, "Cast", [count], to=kind)
+            bound = self._add(made, "Max", [bound, count])
+        return bound
+
+    def _least(self, made: list[NodeProto], name: str, bound: str, elem: int) -> str:
+        """As floats of 64 bits, which hold every size; of integers ONNX Runtime takes the wrong one (see `values`)."""
+        kind = self._kind(elem)
+        if kind == elem:
+            return self._add(made, "Min", [name, bound])
+        wide = self._add(made, "Cast", [name], to=kind)
+        return self._add(made, "Cast", [self._add(made, "Min", [wide, bound])], to=elem)
+
+    def _kind(self, elem: int) -> int:
+        return int(TensorProto.DOUBLE) if elem in (TensorProto.INT64, TensorProto.INT32) else elem
+
+    def _add(self, made: list[NodeProto], op_type: str, inputs: list[str], **attributes: Any) -> str:
+        output = self.graph.fresh("fedlas_limited")
+        made.append(helper.make_node(op_type, inputs, [output], **attributes))
+        return output
