@@ -1,0 +1,90 @@
+"""Measures one attack on the running service: standstill, seconds, memory while it works and after a rest."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+from benchmarks.weight.cost import Cost
+from benchmarks.weight.pulse import Pulse
+from benchmarks.weight.requests import MIB, Attack
+from benchmarks.weight.service import Service
+from benchmarks.weight.wire import Answer, fire
+from benchmarks.weight.world import World
+
+#: More than this above before, and the service is given time to give it back before it is called kept.
+_NOTICED_BYTES = 24 * MIB
+#: More than this kept, and the next attack meets a fresh API: else it would find the memory there already.
+_DIRTY_BYTES = 384 * MIB
+
+
+@dataclass
+class Range:
+    """Where attacks are tried.
+
+    Attributes:
+        patience: seconds after which an answer does not come any more.
+        rest, hold: seconds that memory is given to come back, and that half requests are held open, while searching.
+    """
+
+    service: Service
+    world: World
+    pulse: Pulse
+    patience: float
+    rest: float = 0.25
+    hold: float = 0.25
+    _clean: int = 0
+
+    def fresh(self) -> None:
+        """A new API process with all models open."""
+        self.service.restart_api()
+        self.world.warm_up(self.service)
+        self.pulse.settle(patience=self.patience)
+        self.service.forget_highest()
+        self._clean = self.service.memory
+
+    def measure(self, attack: Attack, *, careful: bool = False) -> Cost:
+        """Try it; `careful` rests for 4 s and holds half requests for 20, for what is reported."""
+        pid, before = self._begin()
+        computed = self.service.processor_seconds
+        answers = [
+            fire(self.service.port, shot, patience=self.patience, hold=20.0 if careful else self.hold)
+            for shot in attack.shots
+        ]
+        end = self._end(pid, answers[-1], hopes=attack.shots[-1].expects)
+        highest, standstill = self.service.highest_memory, self.pulse.longest
+        kept = 0
+        if not end and (careful or highest - before > _NOTICED_BYTES or len(answers) > 1):
+            time.sleep(4.0 if careful else self.rest)
+            kept = max(0, self.service.memory - before)
+        processor = 0.0 if end else self.service.processor_seconds - computed
+        if end or self.service.memory - self._clean > _DIRTY_BYTES:
+            self.fresh()
+        return Cost(
+            standstill=standstill,
+            seconds=answers[-1].seconds,
+            processor=processor,
+            status=answers[-1].status,
+            peak=0 if end else max(0, highest - before),
+            kept=kept,
+            sent=sum(answer.sent for answer in answers),
+            received=sum(answer.received for answer in answers),
+            open=0 if attack.shots[-1].expects else answers[-1].open,
+            end=end,
+        )
+
+    def _begin(self) -> tuple[int, int]:
+        if not self.pulse.settle(patience=self.patience):
+            self.fresh()
+        self.service.forget_highest()
+        self.pulse.reset()
+        return self.service.pid, self.service.memory
+
+    def _end(self, pid: int, answer: Answer, *, hopes: bool) -> str:
+        """What became of the service, once it has caught up or will not."""
+        answers = self.pulse.settle(patience=max(2.0, self.patience - answer.seconds))
+        if not self.service.is_running(pid):
+            return "process ended"
+        if not answers or (hopes and answer.open and answer.seconds >= self.patience):
+            return f"no answer in {self.patience:.0f} s"
+        return ""
