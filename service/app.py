@@ -32,6 +32,7 @@ from service.api import (
 from service.api import metrics as metrics_page
 from service.api.dependencies import Parts
 from service.api.documentation import openapi_document
+from service.api.json_bodies import MOST_JSON_BYTES, JsonBodies
 from service.api.middleware import BearerKeys, BodyLimit, HeadAsGet, Keys, RequestId
 from service.api.serving.assembly import Assembly
 from service.api.together import Together
@@ -41,7 +42,6 @@ from service.queue import Doorbell
 from service.registry.unit_of_work import Registry
 from service.settings import ServiceSettings
 
-_SMALL_BODY_BYTES = 4 * 1024**2
 _FORM_OVERHEAD_BYTES = 1024**2
 _UPLOAD_PATHS = frozenset({"/v1/datasets", "/v1/models", "/v1/calibrators"})
 _PIECES = "/v1/uploads/"
@@ -110,17 +110,21 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
 
 def _middleware(settings: ServiceSettings) -> list[Middleware]:
 
+    def takes_file(path: str) -> bool:
+        return path in _UPLOAD_PATHS or path.startswith(_PIECES)
+
     def limit_of(path: str) -> int:
-        if path in _UPLOAD_PATHS or path.startswith(_PIECES):
+        if takes_file(path):
             return settings.max_upload_bytes + _FORM_OVERHEAD_BYTES
-        if path == "/v1/jobs":  # may carry both files
+        if path == "/v1/jobs":  # may carry both files; as JSON it may not
             return 2 * settings.max_upload_bytes + _FORM_OVERHEAD_BYTES
-        return _SMALL_BODY_BYTES
+        return MOST_JSON_BYTES
 
     return [
         Middleware(RequestId),
         *([Middleware(BearerKeys, keys=Keys(settings.api_keys))] if settings.api_keys else []),
         Middleware(BodyLimit, limit_of=limit_of),
+        Middleware(JsonBodies, takes_file=takes_file),
         Middleware(HeadAsGet),
     ]
 

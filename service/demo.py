@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import socket
@@ -181,7 +180,7 @@ def _overconfidence(prediction: Json, label: int) -> float:
 
 
 def _predict(client: httpx.Client, model_id: str, rows: np.ndarray) -> list[Json]:
-    answer = client.post(f"/v1/models/{model_id}/predict", content=json.dumps({"inputs": rows.tolist()}))
+    answer = client.post(f"/v1/models/{model_id}/predict", json={"inputs": rows.tolist()})
     predictions: list[Json] = answer.raise_for_status().json()["predictions"]
     return predictions
 

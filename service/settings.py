@@ -19,9 +19,17 @@ class ServiceSettings(RegistrySettings):
     port: int = Field(8000, ge=0, le=65535, description="0 takes any free port.")
     api_keys: Annotated[frozenset[str], NoDecode] = Field(frozenset(), description="Comma-separated bearer keys.")
     max_predict_bytes: int = Field(64 * 1024**2, gt=0, description="Larger predict bodies are answered with 413.")
+    max_predict_json_bytes: int = Field(
+        8 * 1024**2,
+        gt=0,
+        description="The same of JSON, which holds the interpreter while it is read: 8 MiB of numbers for about 50 ms.",
+    )
     max_predict_rows: int = Field(10_000, gt=0, description="Rows per predict request; more is answered with 413.")
     max_inflight_bytes: int = Field(
         1024**3, gt=0, description="Bodies of predict requests held at once; what comes beyond is answered with 429."
+    )
+    max_waiting_bodies: int = Field(
+        256, gt=0, description="Predict bodies that may wait to be read; what comes beyond is answered with 429."
     )
     max_queued_rows: int = Field(
         20_000, gt=0, description="Rows that may wait for one model; what comes beyond is answered with 429."

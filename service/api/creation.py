@@ -17,7 +17,7 @@ def parse_json(text: str, field: str) -> Any:
     """Parse a JSON text that came as a query parameter or part; raises InvalidRequest."""
     try:
         return json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InvalidRequest("invalid_json", f"{field} is not valid JSON: {error}", field=field) from error
 
 

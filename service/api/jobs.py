@@ -26,6 +26,7 @@ from service.api.dependencies import (
     tagged_bytes,
 )
 from service.api.idempotency import IdempotencyKey, Key, create_once, create_together, reserved
+from service.api.json_bodies import MOST_FIELD_BYTES, MOST_FIELDS, check_json
 from service.api.models import ModelOptions
 from service.api.receiving import is_multipart, take_part
 from service.registry import tables
@@ -129,7 +130,9 @@ def _checked(parts: Parts, options: Options, *, dry_run: bool) -> Options:
 
 async def _create_with_files(request: Request, parts: PartsDep, key: Key | None, *, dry_run: bool) -> str:
     with ExitStack() as stack:
-        async with request.form(max_files=2 + len(_JSON_PARTS)) as form:
+        async with request.form(
+            max_files=2 + len(_JSON_PARTS), max_fields=MOST_FIELDS, max_part_size=MOST_FIELD_BYTES
+        ) as form:
             if unknown := sorted(set(form) - {"model", "dataset", *_JSON_PARTS}):
                 raise InvalidRequest("unknown_part", f"there is no part {unknown[0]!r}", field=unknown[0])
             given = {name: await _json_object(form, name) for name in _JSON_PARTS}
@@ -155,9 +158,10 @@ async def _create_with_files(request: Request, parts: PartsDep, key: Key | None,
 async def _json_object(form: FormData, name: str) -> dict[str, Any]:
     """The object in a part, which many clients send as a file; empty without it. Raises InvalidRequest."""
     part = form.get(name, "{}")
-    content = await part.read() if isinstance(part, UploadFile) else part
+    content = await part.read(MOST_FIELD_BYTES + 1) if isinstance(part, UploadFile) else part.encode()
+    check_json(content, field=name)
     try:
-        text = content.decode() if isinstance(content, bytes) else content
+        text = content.decode()
     except UnicodeDecodeError as error:
         raise InvalidRequest("invalid_json", f"part {name!r} is not UTF-8 text", field=name) from error
     value = parse_json(text, name)

@@ -6,7 +6,7 @@ Every error leaves as `application/problem+json` (RFC 9457); under `/v2` as that
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from http import HTTPStatus
 from typing import Any
 
@@ -38,6 +38,12 @@ _STATUS: dict[type[errors.RegistryError], int] = {
     errors.WorkFailed: 500,
 }
 
+
+#: Invalid parts that an answer names; the rest are counted.
+MOST_ERRORS = 20
+#: Of one text in an answer: what a client sent may be in it.
+_MOST_CHARACTERS = 2000
+_FIELD_CHARACTERS = 200
 
 #: The Open Inference Protocol has errors of its own; what is not ready is 503 there.
 _PROTOCOL = "/v2"
@@ -78,6 +84,7 @@ def problem(
     headers: Mapping[str, str] | None = None,
 ) -> JSONResponse:
     """Build the answer to a request for `path`."""
+    detail = _bounded(detail)
     if path.startswith(_PROTOCOL):
         status = _PROTOCOL_STATUS.get(code, 400 if status == 422 else status)
         return JSONResponse({"error": detail}, status, headers=headers)
@@ -94,7 +101,7 @@ def status_of(error: errors.RegistryError) -> int:
 
 def told(path: str, error: errors.RegistryError) -> JSONResponse:
     """The answer that an error of the domain is, in a request for `path`."""
-    fields = [FieldError(field=error.field, message=error.message)] if error.field else None
+    fields = [_field_error(error.field, error.message)] if error.field else None
     headers: dict[str, str] = {}
     if isinstance(error, errors.Unavailable | errors.KeyInFlight) or error.code == "model_not_ready":
         headers["Retry-After"] = "2"
@@ -109,15 +116,33 @@ def told(path: str, error: errors.RegistryError) -> JSONResponse:
 
 def invalid(path: str, error: ValidationError | RequestValidationError) -> JSONResponse:
     """The answer to a request whose shape is wrong."""
-    fields = [
-        FieldError(field=_field(item["loc"]), message=item["msg"].removeprefix("Value error, "))
-        for item in error.errors()
-    ]
+    found = _found(error)
+    shown = found[:MOST_ERRORS]
+    fields = [_field_error(_field(item["loc"]), item["msg"].removeprefix("Value error, ")) for item in shown]
     detail = "; ".join(f"{item.field}: {item.message}" for item in fields[:5])
-    if any(item["type"] in ("json_invalid", "json_type") for item in error.errors()):
+    if len(found) > MOST_ERRORS:
+        detail += f"; {len(found)} errors in all"
+    if any(item["type"] in ("json_invalid", "json_type") for item in shown):
         detail = f"the body is not valid JSON: {detail}"
         return problem(422, "invalid_json", detail, path=path, fields=fields)
     return problem(422, "invalid_request", detail, path=path, fields=fields)
+
+
+def _found(error: ValidationError | RequestValidationError) -> Sequence[Any]:
+    """What is wrong, without what was sent and where to read of it: that takes most of the time."""
+    if isinstance(error, ValidationError):
+        return error.errors(include_url=False, include_context=False, include_input=False)
+    return error.errors()
+
+
+def _field_error(field: str, message: str) -> FieldError:
+    return FieldError(field=_bounded(field, _FIELD_CHARACTERS), message=_bounded(message))
+
+
+def _bounded(text: str, most: int = _MOST_CHARACTERS) -> str:
+    """The text, no longer than that, and such that it can be written as UTF-8: JSON may hold half of a character."""
+    short = text if len(text) <= most else f"{text[: most - 1]}…"
+    return short if short.isascii() else short.encode("utf-8", "replace").decode()
 
 
 def install(app: FastAPI) -> None:

@@ -13,6 +13,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import FormData, UploadFile
 
 from service.api.dependencies import Parts
+from service.api.json_bodies import MOST_FIELD_BYTES, MOST_FIELDS
 from service.registry.artifacts import StagedFile
 from service.registry.errors import Conflict, InvalidRequest, NotFound, Unavailable, UnknownReference
 from service.registry.partial import PartialFile
@@ -101,7 +102,7 @@ async def receive_file(
 ) -> tuple[Arrived, dict[str, str], str | None]:
     """Take the upload, the part `file` or the raw body; return it with the other parts' texts and the file's name."""
     if is_multipart(request):
-        async with request.form(max_files=1) as form:
+        async with request.form(max_files=1, max_fields=MOST_FIELDS, max_part_size=MOST_FIELD_BYTES) as form:
             texts = form_texts(form)
             file, filename = await take_part(form, "file", parts, stack, upload_id=texts.get("upload_id", upload_id))
             return file, texts, filename

@@ -13,6 +13,7 @@ from typing import Any, NoReturn
 import numpy as np
 
 from fedlas.selective import Guarantees, Unreachable
+from service.inference.excerpts import listed, shown
 from service.registry.errors import InvalidRequest
 
 Shares = float | Mapping[str, float]
@@ -132,7 +133,7 @@ def _decision(decision: Mapping[str, Any], names: Sequence[str], task: str | Non
     if set(decision) == {"threshold"}:
         return {"least_probability": _least_probability(decision["threshold"], len(names), task)}
     if set(decision) != {"costs"}:
-        _refuse(f'must be {{"threshold": t}} or {{"costs": [[…]]}}, found {sorted(decision)}')
+        _refuse(f'must be {{"threshold": t}} or {{"costs": [[…]]}}, found {listed(decision)}')
     return {"costs": _costs(decision["costs"], len(names))}
 
 
@@ -140,7 +141,7 @@ def _least_probability(value: object, num_classes: int, task: str | None) -> flo
     if task != "binary" and num_classes != 2:
         _refuse(f'"threshold" is for binary models; this one has {num_classes} classes: give "costs"')
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
-        _refuse(f'"threshold" must be a probability between 0 and 1, found {value!r}')
+        _refuse(f'"threshold" must be a probability between 0 and 1, found {shown(value)}')
     return float(value)
 
 

@@ -13,6 +13,7 @@ from service.registry.errors import InvalidRequest, TooLarge
 
 #: Of one file.
 MAX_IMAGE_BYTES = 32 << 20
+MAX_BASE64_BYTES = MAX_IMAGE_BYTES * 4 // 3 + 4
 #: Of all files of a request together: small files can hold many pixels, and each takes time to decode.
 MAX_REQUEST_PIXELS = 256_000_000
 #: Of all rows together: a thousand tiny files would become gigabytes.
@@ -91,7 +92,7 @@ def _file(number: int, row: object) -> bytes:
     text = row.get("b64") if isinstance(row, dict) and set(row) == {"b64"} else None
     if not isinstance(text, str):
         raise _bad_image(number, 'needed is {"b64": "…"}, an image file in Base64')
-    if len(text) > MAX_IMAGE_BYTES * 4 // 3 + 4:
+    if len(text) > MAX_BASE64_BYTES:
         raise _bad_image(number, f"the file has more than {MAX_IMAGE_BYTES >> 20} MiB")
     try:
         return binascii.a2b_base64(text, strict_mode=True)

@@ -7,8 +7,9 @@ from typing import Any, NoReturn
 
 import numpy as np
 
+from service.inference.excerpts import listed, shown
 from service.inference.images import are_images, image_rows
-from service.inference.lists import only_numbers, packed, shape_of
+from service.inference.lists import first_unsound, only_numbers, packed, shape_of
 from service.registry.errors import InvalidRequest, TooLarge
 
 Spec = Mapping[str, Any]  # name, dtype, shape with "N" first
@@ -31,12 +32,12 @@ def _by_name(value: object, specs: Sequence[Spec]) -> dict[str, list[object]]:
     if isinstance(value, list) and len(names) == 1:
         value = {names[0]: value}
     if not isinstance(value, dict) or set(value) != set(names):
-        found = f"an object with {sorted(value)}" if isinstance(value, dict) else _kind(value)
+        found = f"an object with {listed(value)}" if isinstance(value, dict) else _kind(value)
         needed = f"rows of shape {_row_shape(specs[0])}" if len(names) == 1 else f"an object with {sorted(names)}"
         raise InvalidRequest("wrong_inputs", f"inputs must be {needed}; found {found}", field="inputs")
     for name, rows in value.items():
         if not isinstance(rows, list):
-            message = f"input {name!r} must be a list of rows, not {_kind(rows)}"
+            message = f"input {shown(name)} must be a list of rows, not {_kind(rows)}"
             raise InvalidRequest("wrong_inputs", message, field="inputs")
     return value
 
@@ -105,15 +106,21 @@ def fit(array: np.ndarray, spec: Spec) -> np.ndarray:
 
 def _explain_bad_rows(rows: list[object], spec: Spec) -> NoReturn:
     """Name the first row that is not like what is needed."""
-    for number, row in enumerate(rows):
-        shape = shape_of(row)
-        if shape is None:
-            _fail("wrong_shape", spec, f"a ragged list in row {number}")
-        if not _fits((1, *shape), spec["shape"]):
-            _fail("wrong_shape", spec, f"shape {_shown(shape)} in row {number}")
-        if not only_numbers(row):
-            _fail("wrong_dtype", spec, f"something that is no number in row {number}")
+    number = first_unsound(rows, lambda some: _is_sound(some, spec))
+    shape = shape_of(rows[number])
+    if shape is None:
+        _fail("wrong_shape", spec, f"a ragged list in row {number}")
+    if not _fits((1, *shape), spec["shape"]):
+        _fail("wrong_shape", spec, f"shape {_shown(shape)} in row {number}")
+    if not only_numbers(rows[number]):
+        _fail("wrong_dtype", spec, f"something that is no number in row {number}")
     _fail("wrong_shape", spec, "rows of different shapes")
+
+
+def _is_sound(rows: Sequence[Any], spec: Spec) -> bool:
+    rows = list(rows)
+    shape = shape_of(rows)
+    return shape is not None and _fits(shape, spec["shape"]) and only_numbers(rows)
 
 
 def _fits(shape: Sequence[int], expected: Sequence[int | str]) -> bool:

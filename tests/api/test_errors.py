@@ -253,7 +253,7 @@ def test_body_over_the_limit_is_413(make_api: MakeApi) -> None:
 @pytest.mark.parametrize("path", ["/v1/predictions", "/v1/names/x", "/v1/models/mdl_x/predict"])
 def test_json_over_the_limit_is_413(make_api: MakeApi, path: str) -> None:
     """Bodies that are parsed in memory have limits of their own, declared or not."""
-    api = make_api(max_predict_bytes=MEBIBYTE)
+    api = make_api(max_predict_json_bytes=MEBIBYTE)
     method = "PUT" if "names" in path else "POST"
     for content in (bytes(6 * MEBIBYTE), chunks(MEBIBYTE, 6)):
         headers = {"Content-Type": "application/json"}

@@ -31,7 +31,8 @@ def predict(served: tuple[Api, Json], content: bytes | Json) -> Any:
     """POST a body, parsed or not."""
     api, model = served
     raw = content if isinstance(content, bytes) else json.dumps(content).encode()
-    return api.client.post(f"/v1/models/{model['id']}/predict", content=raw)
+    path, headers = f"/v1/models/{model['id']}/predict", {"Content-Type": "application/json"}
+    return api.client.post(path, content=raw, headers=headers)
 
 
 @pytest.mark.parametrize(

@@ -22,6 +22,7 @@ from tests.api.conftest import Api, MakeApi
 from tests.helpers.uploads import Uploads
 
 Json = dict[str, Any]
+JSON = (b"content-type", b"application/json")
 ROW = [0.5] * 64
 
 
@@ -74,14 +75,16 @@ def test_the_lane_asks_for_keys(make_api: MakeApi, given: str) -> None:
 
 def test_bodies_beyond_the_limit(ready: Callable[..., tuple[Api, str]]) -> None:
     """413 for a body that says so, and for one that does not but is."""
-    api, path = ready(max_predict_bytes=2000)
-    problem(api.client.post(path, content=b" " * 2001), 413, "too_large")
+    api, path = ready(max_predict_bytes=2000, max_predict_json_bytes=2000)
+    for kind, words in (("application/json", "application/x-npy"), ("application/x-npy", "2000 bytes")):
+        answer = api.client.post(path, content=b" " * 2001, headers={"Content-Type": kind})
+        assert words in problem(answer, 413, "too_large")["detail"]
 
     def pieces() -> Any:
         for _ in range(3):
             yield b" " * 1000
 
-    problem(api.client.post(path, content=pieces()), 413, "too_large")
+    problem(api.client.post(path, content=pieces(), headers={"Content-Type": "application/json"}), 413, "too_large")
     assert api.client.post(path, json={"inputs": [ROW]}).status_code == 200
 
 
@@ -148,7 +151,7 @@ def test_a_client_that_leaves_takes_its_rows_along(
         async def send(message: Any) -> None:
             sent.append(message)
 
-        scope = {"type": "http", "method": "POST", "path": path, "query_string": b"", "headers": []}
+        scope = {"type": "http", "method": "POST", "path": path, "query_string": b"", "headers": [JSON]}
         await app(scope, receive, send)  # type: ignore[arg-type]
 
     portal = api.client.portal
@@ -205,6 +208,39 @@ def test_an_unknown_format(served: tuple[Api, Json]) -> None:
     assert "application/x-npy" in problem(answer, 415, "unsupported_media_type")["detail"]
 
 
+@pytest.mark.parametrize("kind", ["", "text/plain", "application/x-www-form-urlencoded", "text/json"])
+def test_types_that_browsers_send(served: tuple[Api, Json], kind: str) -> None:
+    """A page of somebody else can have a browser send these: 415, with the header that is needed."""
+    api, model = served
+    headers = {"Content-Type": kind} if kind else {}
+    content = json.dumps({"inputs": [ROW]}).encode()
+    answer = api.client.post(f"/v1/models/{model['id']}/predict", content=content, headers=headers)
+    assert "'Content-Type: application/json'" in problem(answer, 415, "unsupported_media_type")["detail"]
+
+
+@pytest.mark.parametrize("kind", ["application/json; charset=utf-8", "Application/JSON", "application/ld+json"])
+def test_types_of_json(served: tuple[Api, Json], kind: str) -> None:
+    """Any way to say that it is JSON is understood."""
+    api, model = served
+    content = json.dumps({"inputs": [ROW]}).encode()
+    answer = api.client.post(f"/v1/models/{model['id']}/predict", content=content, headers={"Content-Type": kind})
+    assert answer.status_code == 200, answer.text
+
+
+@pytest.mark.parametrize(
+    ("kind", "status"),
+    [("", 200), ("application/json", 200), ("application/octet-stream", 200), ("text/plain", 415),
+     ("application/x-www-form-urlencoded", 415), ("multipart/form-data; boundary=a", 415)],
+)  # fmt: skip
+def test_types_under_the_protocol(served: tuple[Api, Json], kind: str, status: int) -> None:
+    """Triton's clients send no type, or bytes; what forms of browsers send is refused there too."""
+    api, model = served
+    content = json.dumps({"inputs": [{"name": "x", "shape": [1, 64], "datatype": "FP32", "data": ROW}]}).encode()
+    headers = {"Content-Type": kind} if kind else {}
+    answer = api.client.post(f"/v2/models/{model['id']}/infer", content=content, headers=headers)
+    assert answer.status_code == status, answer.text
+
+
 @pytest.mark.parametrize("query", ["top_k=0", "abstain_below=2", "unknown=1"])
 def test_bad_options_in_a_query(served: tuple[Api, Json], query: str) -> None:
     """What is wrong in a query string is 422, as in a body."""
@@ -236,9 +272,11 @@ def test_compressed_bodies(served: tuple[Api, Json]) -> None:
     api, model = served
     path = f"/v1/models/{model['id']}/predict"
     content = json.dumps({"inputs": [ROW]}).encode()
-    packed = api.client.post(path, content=gzip.compress(content), headers={"Content-Encoding": "gzip"})
-    assert packed.json() == api.client.post(path, content=content).json()
-    problem(api.client.post(path, content=content, headers={"Content-Encoding": "gzip"}), 422, "invalid_encoding")
+    headers = {"Content-Type": "application/json"}
+    packed = api.client.post(path, content=gzip.compress(content), headers={**headers, "Content-Encoding": "gzip"})
+    assert packed.json() == api.client.post(path, content=content, headers=headers).json()
+    answer = api.client.post(path, content=content, headers={**headers, "Content-Encoding": "gzip"})
+    problem(answer, 422, "invalid_encoding")
 
 
 def test_abstentions_are_counted_in_every_format(ready: Callable[..., tuple[Api, str]]) -> None:
@@ -306,7 +344,7 @@ def test_a_silent_client_is_answered(served: tuple[Api, Json], monkeypatch: pyte
             sent.append(message)
 
         path = f"/v1/models/{model['id']}/predict"
-        scope = {"type": "http", "method": "POST", "path": path, "query_string": b"", "headers": []}
+        scope = {"type": "http", "method": "POST", "path": path, "query_string": b"", "headers": [JSON]}
         await api.client.app(scope, receive, send)  # type: ignore[arg-type]
 
     portal = api.client.portal

@@ -14,13 +14,16 @@ from service.api.serving.exchange import Answer, Header
 from service.api.serving.lane import SMALL_BYTES, Call, Serving
 from service.catalogue import Target
 from service.inference.answers import AnswerOptions, abstentions, check_options
+from service.inference.json_limits import check_json, collector_paused
 from service.inference.oip.outputs import chosen, named, options, served_outputs
 from service.inference.oip.raw import raw
 from service.inference.oip.requests import InferRequest, Wanted, aligned, decode
 from service.inference.oip.responses import encode
 from service.inference.outputs import Outputs
-from service.registry.errors import InvalidRequest
+from service.registry.errors import InvalidRequest, UnsupportedFormat
 
+#: A page of anybody may have these sent to us.
+_FORMS = frozenset({"text/plain", "application/x-www-form-urlencoded", "multipart/form-data"})
 _USUAL = frozenset({"logits", "probabilities", "confidence"})
 _SMALL_TENSORS = 1024 * 1024
 _HEADER_LENGTH = b"inference-header-content-length"
@@ -36,18 +39,22 @@ Parsed = tuple[InferRequest, dict[str, np.ndarray], tuple[Wanted, ...], AnswerOp
 
 async def infer(serving: Serving, call: Call) -> Answer:
     """Answer one request."""
-    body = await serving.body(call)
-    target, line = await serving.find(call)
-    headers = call.request.headers
+    headers, settings = call.request.headers, serving.settings
     length = _header_length(headers.get(_HEADER_LENGTH))
-    body = await serving.unpacked(call, body)
+    _check_type(call.request.content_type)
+    is_json = length is None
+    limit = settings.max_predict_json_bytes if is_json else settings.max_predict_bytes
+    body = await serving.body(call, limit, json=is_json)
+    target, line = await serving.find(call)
+    body = await serving.unpacked(call, body, limit, json=is_json)
     asked, inputs, wanted, wishes = await serving.read(
         call,
         body,
         parse,
         length,
         target.profile,
-        serving.settings.max_predict_rows,
+        settings.max_predict_rows,
+        settings.max_predict_json_bytes,
         small=_small(length, target.profile),
     )
     _shorten(call, asked)
@@ -61,8 +68,17 @@ async def infer(serving: Serving, call: Call) -> Answer:
     return _answer(content, json_length, accepted)
 
 
-def parse(body: bytes, length: int | None, profile: Mapping[str, Any], max_rows: int) -> Parsed:
-    """Read a body; raises InvalidRequest or TooLarge."""
+def parse(
+    body: bytes, length: int | None, profile: Mapping[str, Any], max_rows: int, json_limit: int = 8 * 1024**2
+) -> Parsed:
+    """Read a body with at most `json_limit` bytes of JSON; raises InvalidRequest or TooLarge."""
+    if length is None or length <= len(body):
+        check_json(body, limit=json_limit, length=length)
+    with collector_paused(len(body) if length is None else length):
+        return _read(body, length, profile, max_rows)
+
+
+def _read(body: bytes, length: int | None, profile: Mapping[str, Any], max_rows: int) -> Parsed:
     asked = raw(body, profile) if length == 0 else decode(body, length)
     wishes = options(asked.parameters)
     check_options(profile, wishes)
@@ -74,6 +90,13 @@ def _write(
 ) -> tuple[bytes, int | None]:
     arrays = named(outputs, target.profile, wishes, wanted)
     return encode(arrays, wanted, name=target.called, version=target.version, id=asked.id)
+
+
+def _check_type(kind: str) -> None:
+    """Refuse the types that browsers send without asking first; clients of the protocol name JSON, bytes or nothing."""
+    if kind in _FORMS:
+        message = f"{kind!r} is not understood: send 'Content-Type: application/json', or application/octet-stream"
+        raise UnsupportedFormat("unsupported_media_type", message)
 
 
 def _header_length(given: bytes | None) -> int | None:

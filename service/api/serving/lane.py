@@ -6,8 +6,9 @@ import asyncio
 import logging
 import math
 import time
-from collections.abc import Awaitable, Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import TypeVar
@@ -24,11 +25,12 @@ from service.api.serving.exchange import Answer, Request
 from service.api.serving.patience import patiently, seconds_given, too_late
 from service.catalogue import Catalogue, Target
 from service.inference.engine import Engine
+from service.inference.json_limits import too_many_bytes
 from service.inference.line import Line
 from service.inference.metrics import ModelMetrics
 from service.inference.oip.inflation import inflated
 from service.inference.outputs import Outputs
-from service.registry.errors import DeadlineExceeded, Overloaded, RegistryError
+from service.registry.errors import DeadlineExceeded, Overloaded, RegistryError, TooLarge
 from service.settings import ServiceSettings
 from service.tracing import Span, Tracing
 
@@ -39,6 +41,7 @@ T = TypeVar("T")
 SMALL_BYTES = 64 * 1024
 _FEW_ROWS = 256
 _FEW_NUMBERS = 32 * 1024
+_THREADS = 2
 
 
 @dataclass(slots=True)
@@ -76,20 +79,22 @@ class Serving:
         self.engine = engine
         self.tracing = tracing
         self._held_bytes = 0  # of bodies that are being received or worked on
-        self._threads = ThreadPoolExecutor(2, thread_name_prefix="formats")
+        self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="formats")
+        self._free = asyncio.Semaphore(_THREADS)
+        self._waiting = 0  # for a thread, or for what it does
 
-    async def body(self, call: Call) -> bytes:
+    async def body(self, call: Call, limit: int, *, json: bool) -> bytes:
         """The whole body; raises TooLarge, Stalled, DeadlineExceeded, ClientDisconnect, and Overloaded as `hold`."""
-        limit = self.settings.max_predict_bytes
-        return await call.request.body(limit, call.until, lambda size: self.hold(call, call.held_bytes + size))
+        with _told_of_json(limit, json):
+            return await call.request.body(limit, call.until, lambda size: self.hold(call, call.held_bytes + size))
 
-    async def unpacked(self, call: Call, body: bytes) -> bytes:
+    async def unpacked(self, call: Call, body: bytes, limit: int, *, json: bool) -> bytes:
         """The body as it was before it was compressed, if it was; raises what `inflated` does, and as `hold`."""
         encoding = call.request.headers.get(b"content-encoding")
         if encoding is None:
             return body
-        limit = self.settings.max_predict_bytes
-        body = await self._in_thread(call, partial(inflated, body, encoding.decode("latin-1"), limit=limit))
+        with _told_of_json(limit, json):
+            body = await self._in_thread(call, partial(inflated, body, encoding.decode("latin-1"), limit=limit))
         self.hold(call, len(body))
         return body
 
@@ -141,12 +146,32 @@ class Serving:
         return await self._in_thread(call, function, *args)
 
     async def _in_thread(self, call: Call, function: Callable[..., T], *args: object) -> T:
-        """Raises DeadlineExceeded; what has not been begun by then will not be."""
+        """Raises DeadlineExceeded, what has not been begun by then will not be; Overloaded where too many wait."""
+        if self._waiting >= self.settings.max_waiting_bodies:
+            message = f"{self._waiting} bodies and answers wait to be read or written; try again in 1 s"
+            raise Overloaded("overloaded", message, retry_after=1)
+        self._waiting += 1
         try:
             async with asyncio.timeout_at(call.until):
-                return await asyncio.get_running_loop().run_in_executor(self._threads, function, *args)
+                # Waited for here, not in the queue of the threads: that would keep the bodies of those who give up.
+                await self._free.acquire()
+                return await asyncio.wrap_future(self._begun(function, *args))
         except TimeoutError:
             raise too_late() from None
+        finally:
+            self._waiting -= 1
+
+    def _begun(self, function: Callable[..., T], *args: object) -> Future[T]:
+        """The work in a thread, which is free again when that has ended, whoever still waits for it."""
+        loop = asyncio.get_running_loop()
+
+        def ended(_: Future[T]) -> None:
+            with suppress(RuntimeError):  # the loop was closed meanwhile
+                loop.call_soon_threadsafe(self._free.release)
+
+        work = self._threads.submit(function, *args)
+        work.add_done_callback(ended)
+        return work
 
     async def run(self, call: Call, line: Line, inputs: Mapping[str, np.ndarray], wants: tuple[str, ...]) -> Outputs:
         """The outputs for these rows; raises Overloaded, DeadlineExceeded, InvalidRequest, ClientDisconnect."""
@@ -234,6 +259,17 @@ class ServingLane:
         if call.span is not None:
             found = {} if call.target is None else {"version": call.target.version}
             call.span.end(outcome, model=call.model, rows=call.rows, request_id=call.request.id, **found)
+
+
+@contextmanager
+def _told_of_json(limit: int, is_json: bool) -> Iterator[None]:
+    """Who sends more JSON than is read is told what to send instead."""
+    try:
+        yield
+    except TooLarge as error:
+        if is_json and error.code == "too_large":
+            raise too_many_bytes(limit) from error
+        raise
 
 
 def _refused(response: Response) -> Answer:

@@ -10,18 +10,20 @@ import orjson
 from pydantic_core import from_json
 
 from service.api.predictions import OPTIONS, PredictRequest
+from service.api.problems import MOST_ERRORS
 from service.api.serving.exchange import Answer
 from service.api.serving.lane import SMALL_BYTES, Call, Serving
 from service.catalogue import Target
 from service.inference import formats
 from service.inference.answers import AnswerOptions, abstentions, answer, check_options
+from service.inference.excerpts import listed
 from service.inference.formats.options import from_query, merged
 from service.inference.inputs import parse_inputs
+from service.inference.json_limits import check_json, collector_paused
 from service.inference.outputs import Outputs
 from service.registry.errors import InvalidRequest
 
-#: A body without a type, or sent by a tool that names one for forms, is taken for what it most likely is.
-_JSON = frozenset({"", "application/json", "text/json", "text/plain", "application/x-www-form-urlencoded"})
+_JSON = "application/json"
 _PLAIN = AnswerOptions()
 _PLAIN_KEYS = {"inputs"}
 
@@ -31,16 +33,20 @@ Parsed = tuple[dict[str, np.ndarray], AnswerOptions]
 async def predict(serving: Serving, call: Call) -> Answer:
     """Answer one request."""
     request = call.request
-    body = await serving.body(call)
+    settings, kind = serving.settings, request.content_type
+    is_json = _is_json(kind)
+    if not is_json:
+        formats.check_type(kind)
+    limit = settings.max_predict_json_bytes if is_json else settings.max_predict_bytes
+    body = await serving.body(call, limit, json=is_json)
     target, line = await serving.find(call)
-    body = await serving.unpacked(call, body)
-    profile, most = target.profile, serving.settings.max_predict_rows
-    if request.content_type in _JSON:
-        small = 0 if profile.get("preprocessing") else SMALL_BYTES
-        inputs, options = await serving.read(call, body, parse_json, profile, most, request.query, small=small)
+    body = await serving.unpacked(call, body, limit, json=is_json)
+    profile, most = target.profile, settings.max_predict_rows
+    small = 0 if profile.get("preprocessing") else SMALL_BYTES  # a file of 100 bytes may have 50 million pixels
+    if is_json:
+        inputs, options = await serving.read(call, body, parse_json, profile, most, request.query, limit, small=small)
     else:
         content_type = request.headers[b"content-type"].decode("latin-1")
-        small = 0 if profile.get("preprocessing") else SMALL_BYTES  # a file of 100 bytes may have 50 million pixels
         inputs, options = await serving.read(
             call, body, _parse, content_type, request.query, profile, most, small=small
         )
@@ -50,8 +56,23 @@ async def predict(serving: Serving, call: Call) -> Answer:
     return found
 
 
-def parse_json(body: bytes, profile: Mapping[str, Any], max_rows: int, query: bytes = b"") -> Parsed:
-    """Read JSON, and options of a query string; raises InvalidRequest, TooLarge or pydantic's ValidationError."""
+def _is_json(kind: str) -> bool:
+    return kind == _JSON or (kind.startswith("application/") and kind.endswith("+json"))
+
+
+def parse_json(
+    body: bytes, profile: Mapping[str, Any], max_rows: int, query: bytes = b"", limit: int = 8 * 1024**2
+) -> Parsed:
+    """Read JSON of at most `limit` bytes, and options of a query string.
+
+    Raises InvalidRequest, TooLarge or pydantic's ValidationError.
+    """
+    check_json(body, limit=limit)
+    with collector_paused(len(body)):
+        return _read_json(body, profile, max_rows, query)
+
+
+def _read_json(body: bytes, profile: Mapping[str, Any], max_rows: int, query: bytes) -> Parsed:
     content = _loaded(body)
     if not isinstance(content, dict) or "inputs" not in content:
         raise InvalidRequest("invalid_request", 'the body must be a JSON object with "inputs"', field="inputs")
@@ -73,14 +94,33 @@ def _loaded(body: bytes) -> object:
         # NaN is let through here, so that the answer can name the row that holds it; integers may be of any size.
         return from_json(body, allow_inf_nan=True)
     except ValueError as error:
-        raise InvalidRequest("invalid_json", f"the body is not valid JSON: {error}") from error
+        raise InvalidRequest("invalid_json", f"the body is not valid JSON: {str(error)[:300]}") from error
 
 
 def _options(content: Mapping[str, object], profile: Mapping[str, Any]) -> AnswerOptions:
+    _check_number(content, profile)
     wished = PredictRequest.model_validate(content)
     options = AnswerOptions(**{name: getattr(wished, name) for name in OPTIONS})
     check_options(profile, options)
     return options
+
+
+def _check_number(content: Mapping[str, object], profile: Mapping[str, Any]) -> None:
+    """Refuse what would become an error each: unknown fields, and what should be a share for each class."""
+    unknown = [name for name in content if name not in PredictRequest.model_fields]
+    if len(unknown) > MOST_ERRORS:
+        message = (
+            f"{len(unknown)} unknown fields, {listed(unknown)}; known are {', '.join(PredictRequest.model_fields)}"
+        )
+        raise InvalidRequest("invalid_request", message, field=unknown[0][:100])
+    for name in ("max_error", "coverage"):
+        shares = content.get(name)
+        most = len(profile["class_names"]) + 1
+        if isinstance(shares, dict) and len(shares) > MOST_ERRORS:
+            if len(shares) > most:
+                raise InvalidRequest("invalid_request", f"{len(shares)} classes; at most {most}", field=name)
+            if not set(map(type, shares.values())) <= {int, float}:
+                raise InvalidRequest("invalid_request", "a share that is no number", field=name)
 
 
 def _parse(body: bytes, content_type: str, query: bytes, profile: Mapping[str, Any], max_rows: int) -> Parsed:

@@ -42,28 +42,35 @@ def read(
         TooLarge: `too_many_rows`, `too_many_pixels`.
     """
     kind, boundary = media_type(content_type)
+    check_type(kind)
     options = from_query(query)
     intake = Intake.of(profile, max_rows)
-    if kind == "multipart/form-data":
+    if kind == _FORM:
         files, more = read_form(body, boundary, intake)
         return intake.images(files), merged(options, more)
-    reader = _READERS.get(kind)
-    if reader is None:
-        found = f"{kind[:100]!r} is not understood" if kind else "the body has no Content-Type"
-        raise UnsupportedFormat("unsupported_media_type", f"{found}; accepted are {', '.join(ACCEPTED)}")
     if not body:
         raise InvalidRequest("empty_inputs", f"the body is empty; {kind} is needed", field="inputs")
-    return reader(body, intake), options
+    return _READERS[kind](body, intake), options
+
+
+def check_type(kind: str) -> None:
+    """Raise UnsupportedFormat for a media type, in small letters and without parameters, that nothing here reads."""
+    if kind in _READERS or kind == _FORM:
+        return
+    found = f"{kind[:100]!r} is not understood" if kind else "the body has no Content-Type"
+    needed = f"send JSON with 'Content-Type: application/json'; accepted are {', '.join(ACCEPTED)}"
+    raise UnsupportedFormat("unsupported_media_type", f"{found}: {needed}")
 
 
 def _image(body: bytes, intake: Intake) -> Arrays:
     return intake.images([body])
 
 
+_FORM = "multipart/form-data"
 _IMAGES = ("image/png", "image/jpeg", "image/webp", "image/bmp")
 _READERS: dict[str, Callable[[bytes, Intake], Arrays]] = {
     "application/x-npy": read_npy,
     **dict.fromkeys(_IMAGES, _image),
 }
 #: All media types that a predict request may have.
-ACCEPTED = ("application/json", *_READERS, "multipart/form-data")
+ACCEPTED = ("application/json", *_READERS, _FORM)

@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
+from service.inference.excerpts import shown
 from service.inference.images import decoded
 from service.inference.inputs import Spec, check_row_counts, fit
-from service.inference.oip.words import shown
 from service.registry.errors import InvalidRequest
 
 

@@ -26,6 +26,7 @@ PART = "options"
 
 _WORDS = {_NUMBER: "a number", _OBJECT: "a JSON object", _NUMBER + _OBJECT: "a number or a JSON object"}
 _MAX_CHARACTERS = 1 << 16
+_MOST_FIELDS = 32
 
 
 def from_query(query: bytes) -> Options:
@@ -38,7 +39,13 @@ def from_query(query: bytes) -> Options:
     if not query:
         return {}
     try:
-        pairs = parse_qsl(query.decode("ascii"), keep_blank_values=True, strict_parsing=True, errors="strict")
+        pairs = parse_qsl(
+            query.decode("ascii"),
+            keep_blank_values=True,
+            strict_parsing=True,
+            errors="strict",
+            max_num_fields=_MOST_FIELDS,
+        )
     except ValueError as error:
         message = f"the query string cannot be read: {error}"
         raise InvalidRequest("invalid_request", message[:300]) from error
@@ -56,7 +63,7 @@ def from_part(text: str) -> Options:
     content = _parsed(PART, text)
     if not isinstance(content, dict):
         raise _refused(PART, f"needed is {_WORDS[_OBJECT]}; found {text[:100]!r}")
-    for name in content:
+    for name in content:  # ends at the first that is unknown
         _check_name(name)
     return {name: _checked(name, value) for name, value in content.items() if value is not None}
 
@@ -78,7 +85,7 @@ def _parsed(name: str, text: str) -> object:
     try:
         return from_json(text, allow_inf_nan=False)
     except ValueError as error:
-        raise _refused(name, f"{text[:100]!r} is no JSON: {error}") from error
+        raise _refused(name, f"{text[:100]!r} is no JSON: {str(error)[:200]}") from error
 
 
 def _checked(name: str, value: object) -> object:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from service.inference.oip.words import shown
+from service.inference.excerpts import shown
 from service.registry.errors import InvalidRequest
 
 BYTES = "BYTES"

@@ -22,8 +22,8 @@ from service.inference.answers import (
     familiarity,
     needed_outputs,
 )
+from service.inference.excerpts import shown
 from service.inference.oip.requests import InferRequest, Scalar, Wanted
-from service.inference.oip.words import shown
 from service.inference.outputs import completed
 from service.registry.errors import InvalidRequest
 

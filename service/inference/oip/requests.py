@@ -5,22 +5,25 @@ from __future__ import annotations
 import binascii
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Sized
 from dataclasses import dataclass
-from itertools import chain, islice
+from itertools import chain
 from typing import Any, NoReturn
 
 import numpy as np
 import orjson
 
-from service.inference.images import decoded
+from service.inference.excerpts import listed, shown
+from service.inference.images import MAX_BASE64_BYTES, decoded
 from service.inference.inputs import check_row_counts, fit
 from service.inference.oip.datatypes import datatype_name, numbers_of
 from service.inference.oip.tensors import checked_shape, from_binary, from_json
-from service.inference.oip.words import shown
 from service.registry.errors import InvalidRequest
 
 __all__ = ["InferRequest", "Scalar", "Wanted", "aligned", "decode"]
+
+#: Inputs, outputs, parameters: each is read by itself, and no model has so many.
+_MOST_NAMED = 256
 
 Scalar = str | int | float | bool
 Json = Mapping[str, Any]
@@ -111,6 +114,7 @@ def _scalars(value: object, *, of: str) -> dict[str, Scalar]:
         return {}
     if not isinstance(value, dict):
         _fail("invalid_request", f'{of}: "parameters" must be an object, found {shown(value)}', field="parameters")
+    _check_number(value, f"{of}: parameters", field="parameters")
     for name, item in value.items():
         if not isinstance(item, str | int | float | bool):
             found = f"{of}: the parameter {shown(name)} must be a text, a number, true or false, found {shown(item)}"
@@ -118,6 +122,11 @@ def _scalars(value: object, *, of: str) -> dict[str, Scalar]:
     if "shared_memory_region" in value:
         _fail("invalid_request", f"{of}: shared memory is not used; send and receive the values", field="parameters")
     return value
+
+
+def _check_number(found: Sized, what: str, *, field: str) -> None:
+    if len(found) > _MOST_NAMED:
+        _fail("invalid_request", f"{len(found)} {what}; at most {_MOST_NAMED}", field=field)
 
 
 def _flag(parameters: Mapping[str, Scalar], name: str, *, of: str, default: bool = False) -> bool:
@@ -132,6 +141,7 @@ def _named(items: object, what: str) -> Sequence[tuple[str, Json]]:
     if not isinstance(items, list):
         found = "nothing" if items is None else shown(items)
         _fail("invalid_request", f'"{what}s" must be a list of objects, found {found}', field=f"{what}s")
+    _check_number(items, f"{what}s", field=f"{what}s")
     named: dict[str, Json] = {}
     for number, item in enumerate(items):
         name = item.get("name") if isinstance(item, dict) else None
@@ -194,8 +204,7 @@ def aligned(request: InferRequest, profile: Json, *, max_rows: int) -> dict[str,
     specs: Sequence[Json] = profile["inputs"]
     if request.inputs.keys() != {spec["name"] for spec in specs}:
         needed = ", ".join(_described(spec, profile) for spec in specs)
-        found = ", ".join(map(shown, islice(request.inputs, 20))) or "none"
-        _fail("wrong_inputs", f"the model's inputs are {needed}; found are {found}")
+        _fail("wrong_inputs", f"the model's inputs are {needed}; found are {listed(request.inputs)}")
     check_row_counts({name: len(array) if array.ndim else 1 for name, array in request.inputs.items()}, max_rows)
     return {spec["name"]: _fitted(request.inputs[spec["name"]], spec, profile) for spec in specs}
 
@@ -214,6 +223,8 @@ def _fitted(array: np.ndarray, spec: Json, profile: Json) -> np.ndarray:
 
 def _image_file(row: int, content: bytes) -> bytes:
     """No image file could be read as Base64: all begin with, or soon have, bytes that are none of its letters."""
+    if len(content) > MAX_BASE64_BYTES:
+        return content  # too large, whatever it is
     try:
         return binascii.a2b_base64(content, strict_mode=True)
     except ValueError as error:

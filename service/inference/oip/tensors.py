@@ -14,8 +14,9 @@ from typing import NoReturn
 
 import numpy as np
 
+from service.inference.excerpts import shown
+from service.inference.lists import first_unsound
 from service.inference.oip.datatypes import Datatype
-from service.inference.oip.words import shown
 from service.registry.errors import InvalidRequest, TooLarge
 
 Shape = tuple[int, ...]
@@ -29,12 +30,12 @@ _PREFIX = struct.Struct("<I")
 
 def checked_shape(value: object, *, of: str) -> Shape:
     """Sizes that may be announced; `of` names the tensor in errors."""
+    if isinstance(value, list) and len(value) > _MAX_DIMENSIONS:
+        _fail("wrong_shape", f'{of}: "shape" has {len(value)} dimensions; at most {_MAX_DIMENSIONS}')
     if not isinstance(value, list) or any(type(size) is not int or size < 0 for size in value):
         _fail(
             "wrong_shape", f'{of}: "shape" must be a list of whole numbers that are not negative, found {shown(value)}'
         )
-    if len(value) > _MAX_DIMENSIONS:
-        _fail("wrong_shape", f'{of}: "shape" has {len(value)} dimensions; at most {_MAX_DIMENSIONS}')
     return tuple(value)
 
 
@@ -58,7 +59,7 @@ def _flattened(data: object, of: str) -> tuple[Sequence[object], list[int]]:
         _fail("wrong_shape", f'{of}: "data" must be a list, found {shown(data)}')
     nesting = [len(data)]
     while data and type(data[0]) is list:
-        if any(type(part) is not list for part in data):
+        if set(map(type, data)) != {list}:
             _fail("wrong_shape", f"{of}: data mixes lists and values at depth {len(nesting)}")
         sizes = set(map(len, data))
         if len(sizes) > 1:
@@ -80,7 +81,7 @@ def _row_major(nesting: Sequence[int], shape: Shape) -> bool:
 def _numbers(values: Sequence[object], datatype: Datatype, of: str) -> np.ndarray:
     """(count,) of the type; `struct` refuses what is no such number, and is three times as quick as numpy here."""
     booleans = datatype.code == "?"
-    if booleans and any(type(value) is not bool for value in values):
+    if booleans and not set(map(type, values)) <= {bool}:
         _explain(values, datatype, of)
     if values and not booleans and type(values[0]) is bool:
         _fail("wrong_dtype", f"{of}: datatype is {datatype.name}, data holds true/false values")
@@ -93,17 +94,17 @@ def _numbers(values: Sequence[object], datatype: Datatype, of: str) -> np.ndarra
 
 def _explain(values: Sequence[object], datatype: Datatype, of: str) -> NoReturn:
     """Name the first value that is none of the type."""
-    for number, value in enumerate(values):
-        try:
-            struct.pack(f"<{datatype.code}", value)
-            fits = datatype.code != "?" or type(value) is bool
-        except (struct.error, OverflowError):
-            fits = False
-        if not fits:
-            _fail(
-                "wrong_dtype", f"{of}: datatype is {datatype.name}, value {number} of data is not: found {shown(value)}"
-            )
-    raise AssertionError("every value fits")
+    number = first_unsound(values, lambda some: _fits(some, datatype))
+    found = shown(values[number])
+    _fail("wrong_dtype", f"{of}: datatype is {datatype.name}, value {number} of data is not: found {found}")
+
+
+def _fits(values: Sequence[object], datatype: Datatype) -> bool:
+    try:
+        struct.pack(f"<{len(values)}{datatype.code}", *values)
+    except (struct.error, OverflowError):
+        return False
+    return datatype.code != "?" or set(map(type, values)) <= {bool}
 
 
 def _texts(values: Sequence[object], of: str) -> np.ndarray:

@@ -1,0 +1,112 @@
+"""The JSON resources: bodies, forms and query strings have no more keys and items than any request needs."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import ExitStack
+from typing import Any
+
+import pytest
+
+from tests.api.conftest import Api
+from tests.api.conftest import _api as open_api
+from tests.weight.bodies import JSON, MEBIBYTE, keyed, ready_model
+
+ROUTES = [("POST", "/v1/jobs"), ("POST", "/v1/predictions"), ("PUT", "/v1/names/x"), ("POST", "/v1/uploads")]
+V2 = ("POST", "/v2/repository/index")
+
+
+@pytest.fixture(scope="module")
+def api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Api]:
+    """One for all."""
+    with ExitStack() as stack:
+        yield open_api(tmp_path_factory.mktemp("routes") / "data", stack)
+
+
+def refusal(answer: Any, status: int, code: str = "") -> str:
+    """What is told; never much."""
+    assert answer.status_code == status, answer.text[:500]
+    assert len(answer.content) < 10_000
+    body = answer.json()
+    assert code in ("", body.get("code", ""))
+    assert len(body.get("errors", [])) <= 20
+    return str(body.get("detail") or body["error"])
+
+
+@pytest.mark.parametrize(("method", "path"), [*ROUTES, V2])
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'"' + b"x" * 300 * 1024 + b'"',
+        keyed(2001, head=b"{"),
+        b"[" + b"0," * 110_000 + b"0]",
+        b" " * MEBIBYTE,
+    ],
+    ids=["bytes", "keys", "items", "spaces"],
+)
+def test_bodies_are_bounded(api: Api, method: str, path: str, body: bytes) -> None:
+    """413 before anything is made of them, also where files may come by the same path."""
+    refusal(api.client.request(method, path, content=body, headers=JSON), 413)
+
+
+@pytest.mark.parametrize(("method", "path"), ROUTES)
+def test_unknown_keys_are_counted(api: Api, method: str, path: str) -> None:
+    """Twenty are named, and how many there are."""
+    answer = api.client.request(method, path, content=keyed(1500, head=b"{"), headers=JSON)
+    assert "150" in refusal(answer, 422, "invalid_request")
+    assert len(answer.json()["errors"]) == 20
+
+
+@pytest.mark.parametrize(("method", "path"), [*ROUTES, V2])
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"[" * 200_000,
+        b"9" * 200_000,
+        b'{"a":' * 1900 + b"1" + b"}" * 1900,
+        b'{"\\ud800":"\\udfff"}',
+        b'{"model":"\\ud800"}',
+    ],
+    ids=["depth", "digits", "objects", "surrogates", "surrogate value"],
+)
+def test_odd_json_is_the_senders_mistake(api: Api, method: str, path: str, body: bytes) -> None:
+    """Depth, digits without end and halves of characters are 4xx; `/v2` passes over unknown fields."""
+    answer = api.client.request(method, path, content=body, headers=JSON)
+    assert (200 if path == V2[1] else 400) <= answer.status_code < 500, answer.text
+    assert len(answer.content) < 10_000
+    answer.json()
+
+
+def test_long_texts_in_errors(api: Api) -> None:
+    """A key or value of 200 KB is not sent back."""
+    text = "k" * 200_000
+    for body in (
+        {text: 1},
+        {"method": text, "model_id": "m", "dataset_id": "d"},
+        {"model_id": text, "dataset_id": "d"},
+    ):
+        refusal(api.client.post("/v1/jobs", json=body), 422)
+
+
+def test_query_strings(api: Api) -> None:
+    """So many parameters are in no request."""
+    query = "&".join(f"a{i}=1" for i in range(5000))
+    for path in ("/v1/jobs", "/v1/models", "/v1/predictions/bat_x/results"):
+        assert "5000 parameters" in refusal(api.client.get(f"{path}?{query}"), 422, "too_many_parameters")
+    model = ready_model(api)
+    answer = api.client.post(f"/v1/models/{model}/predict?{query}", json={"inputs": [[1, 2]]})
+    refusal(answer, 422, "invalid_request")
+
+
+def test_forms(api: Api) -> None:
+    """Fields of a form are bounded in number and size, and so is the JSON in them, sent as text or as a file."""
+    many = {f"field{i}": (None, b"x") for i in range(40)}
+    for path, part in (("/v1/models", "file"), ("/v1/datasets", "file"), ("/v1/jobs", "model")):
+        refusal(api.client.post(path, files={**many, part: ("f", b"x")}), 400)
+        refusal(api.client.post(path, files={"name": (None, b"x" * 300_000), part: ("f", b"x")}), 400)
+    files = {"model": ("m", b"m"), "dataset": ("d", b"d")}
+    for content in (keyed(2001, head=b"{"), json.dumps({"name": "x" * 300_000}).encode()):
+        refusal(api.client.post("/v1/jobs", files={**files, "job": ("job", content)}), 413)
+    for content in (b"[" * 100_000, keyed(1500, head=b"{")):
+        refusal(api.client.post("/v1/jobs", files={**files, "job": ("job", content)}), 422)
