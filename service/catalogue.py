@@ -19,6 +19,7 @@ from typing import Any
 
 from anyio import CapacityLimiter, to_thread
 
+from service.inference.answer_size import Labels
 from service.inference.answers import extra_outputs
 from service.inference.engine import Engine
 from service.inference.line import Line
@@ -52,6 +53,7 @@ class Target:
         called: the published name or id by which it was asked for, and the version behind it.
         digest: of its served copy.
         wants: outputs that its answers need beyond the usual ones.
+        labels: of its classes, as long as they are.
         served: who answers, as JSON.
     """
 
@@ -61,6 +63,7 @@ class Target:
     digest: str
     profile: Mapping[str, Any]
     wants: tuple[str, ...]
+    labels: Labels
     served: bytes
 
 
@@ -81,6 +84,7 @@ class Catalogue:
         self._entries: OrderedDict[Key, _Entry] = OrderedDict()
         self._reading: dict[Key, tuple[float, asyncio.Task[Target]]] = {}
         self._threads = CapacityLimiter(_THREADS)  # of its own: answers wait for nothing else that asks the database
+        self._labels: dict[str, Labels] = {}
         self._since = 0.0  # what was asked before says nothing any more
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -224,8 +228,18 @@ class Catalogue:
             digest=row.served_sha256,
             profile=row.profile,
             wants=extra_outputs(row.profile),
+            labels=self._labels_of(row.id, row.profile),
             served=served.model_dump_json().encode(),
         )
+
+    def _labels_of(self, model_id: str, profile: Mapping[str, Any]) -> Labels:
+        """Measured once: a hundred thousand names take milliseconds, and a model's never change."""
+        labels = self._labels.get(model_id)
+        if labels is None:
+            if len(self._labels) >= _MOST_ENTRIES:
+                self._labels.clear()
+            labels = self._labels[model_id] = Labels.of(profile.get("class_names", ()))
+        return labels
 
 
 def _resolved(unit: UnitOfWork, called: str, version: str | None) -> tuple[str, int | None]:

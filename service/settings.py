@@ -25,8 +25,15 @@ class ServiceSettings(RegistrySettings):
         description="The same of JSON, which holds the interpreter while it is read: 8 MiB of numbers for about 50 ms.",
     )
     max_predict_rows: int = Field(10_000, gt=0, description="Rows per predict request; more is answered with 413.")
+    max_answer_bytes: int = Field(
+        64 * 1024**2,
+        gt=0,
+        description="Answers that may become larger, or JSON larger than a quarter of it, are answered with 413.",
+    )
     max_inflight_bytes: int = Field(
-        1024**3, gt=0, description="Bodies of predict requests held at once; what comes beyond is answered with 429."
+        1024**3,
+        gt=0,
+        description="Predict bodies, rows and answers held at once; what comes beyond is answered with 429.",
     )
     max_waiting_bodies: int = Field(
         256, gt=0, description="Predict bodies that may wait to be read; what comes beyond is answered with 429."

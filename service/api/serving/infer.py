@@ -13,6 +13,7 @@ import numpy as np
 from service.api.serving.exchange import Answer, Header
 from service.api.serving.lane import SMALL_BYTES, Call, Serving
 from service.catalogue import Target
+from service.inference.answer_size import of_tensors
 from service.inference.answers import AnswerOptions, abstentions, check_options
 from service.inference.json_limits import check_json, collector_paused
 from service.inference.oip.outputs import chosen, named, options, served_outputs
@@ -58,6 +59,7 @@ async def infer(serving: Serving, call: Call) -> Answer:
         small=_small(length, target.profile),
     )
     _shorten(call, asked)
+    serving.expect(call, inputs, of_tensors(target.labels, target.profile, wishes, wanted))
     wants = tuple(name for name in served_outputs(wanted, target.profile) if name not in _USUAL)
     outputs = await serving.run(call, line, inputs, wants)
     content, json_length = await serving.write(call, outputs, _write, target, asked, outputs, wanted, wishes)

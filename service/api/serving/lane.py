@@ -24,6 +24,7 @@ from service.api.middleware import Keys
 from service.api.serving.exchange import Answer, Request
 from service.api.serving.patience import patiently, seconds_given, too_late
 from service.catalogue import Catalogue, Target
+from service.inference.answer_size import RowSize
 from service.inference.engine import Engine
 from service.inference.json_limits import too_many_bytes
 from service.inference.line import Line
@@ -50,7 +51,7 @@ class Call:
 
     Attributes:
         arrived, until: when it came and when its time is up, on the clock of the event loop.
-        held_bytes: of its body, its rows and its answer.
+        held_bytes: of its body, its rows and its answer; answer_bytes: of these the answer, as far as it is known.
     """
 
     request: Request
@@ -65,6 +66,7 @@ class Call:
     rows: int = 0
     abstained: int = 0
     held_bytes: int = 0
+    answer_bytes: int = 0
 
 
 Handler = Callable[["Serving", Call], Awaitable[Answer]]
@@ -112,10 +114,18 @@ class Serving:
         call.held_bytes += more
         self._held_bytes += more
 
+    def expect(self, call: Call, inputs: Mapping[str, np.ndarray], size: RowSize) -> None:
+        """An answer of so much for each row will be made; raises TooLarge, and Overloaded as `hold`."""
+        rows = len(next(iter(inputs.values())))
+        size.check(rows, self.settings.max_answer_bytes)
+        call.answer_bytes = rows * size.total
+        self.hold(call, call.held_bytes + call.answer_bytes)
+
     def hold_answer(self, call: Call, size: int) -> None:
-        """It holds an answer of this size, too, until that is sent; nobody is refused for it but who comes later."""
-        call.held_bytes += size
-        self._held_bytes += size
+        """It holds an answer of this size, in place of what was expected, until that is sent; nobody is refused."""
+        more, call.answer_bytes = size - call.answer_bytes, size
+        call.held_bytes += more
+        self._held_bytes += more
 
     async def find(self, call: Call) -> tuple[Target, Line]:
         """The model that is asked for, open; raises what `Catalogue.find` does, or DeadlineExceeded."""
@@ -176,7 +186,8 @@ class Serving:
     async def run(self, call: Call, line: Line, inputs: Mapping[str, np.ndarray], wants: tuple[str, ...]) -> Outputs:
         """The outputs for these rows; raises Overloaded, DeadlineExceeded, InvalidRequest, ClientDisconnect."""
         call.rows = len(next(iter(inputs.values())))
-        self.hold(call, sum(array.nbytes for array in inputs.values()))  # a small file may be a large image
+        # A small file may be a large image.
+        self.hold(call, sum(array.nbytes for array in inputs.values()) + call.answer_bytes)
         future = self.engine.submit(line, inputs, wants=wants, watch=call.metrics, span=call.span, until=call.until)
         return await patiently(future, call.request.receive, until=call.until)
 

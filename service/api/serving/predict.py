@@ -15,6 +15,7 @@ from service.api.serving.exchange import Answer
 from service.api.serving.lane import SMALL_BYTES, Call, Serving
 from service.catalogue import Target
 from service.inference import formats
+from service.inference.answer_size import of_predictions
 from service.inference.answers import AnswerOptions, abstentions, answer, check_options
 from service.inference.excerpts import listed
 from service.inference.formats.options import from_query, merged
@@ -50,6 +51,7 @@ async def predict(serving: Serving, call: Call) -> Answer:
         inputs, options = await serving.read(
             call, body, _parse, content_type, request.query, profile, most, small=small
         )
+    serving.expect(call, inputs, of_predictions(target.labels, options))
     outputs = await serving.run(call, line, inputs, target.wants)
     found = Answer(await serving.write(call, outputs, _json, target, outputs, options))
     call.abstained = abstentions(outputs, profile, options)

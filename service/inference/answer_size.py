@@ -1,0 +1,137 @@
+"""How much room an answer takes, from the model's profile and what is asked for, before anything is run.
+
+Sizes are upper bounds: a prediction set may hold every class, a number every digit. It knows no HTTP.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import orjson
+
+from service.inference.answers import AnswerOptions
+from service.inference.oip.requests import Wanted
+from service.registry.errors import TooLarge
+
+Profile = Mapping[str, Any]
+
+#: JSON takes the interpreter to write, and binary tensors do not: of 64 MiB of JSON for some 0.2 s.
+_JSON_WEIGHT = 4
+#: What may be held while an answer is made, as a multiple of what may be sent.
+_HELD_RATIO = 4
+#: A character of a name, escaped or as UTF-8.
+_ESCAPED = 6
+#: JSON of a row's fixed fields, of one of the best classes, and of numbers, each with its name and comma.
+_ROW, _OPTIONAL, _RANKED, _FLOAT32, _FLOAT64, _INDEX, _BOOL = 170, 50, 70, 16, 26, 9, 6
+#: Objects in memory: a row's dictionary with its values, one of the best classes, a text made for one place.
+_ROW_OBJECTS, _RANKED_OBJECTS, _TEXT_OBJECT, _POINTER = 900, 330, 70, 8
+#: To rank a class: its probability negated, and its place.
+_RANKING = 12
+
+
+class Labels(NamedTuple):
+    """The names of a model's classes, as long as they become in an answer."""
+
+    classes: int
+    longest: int
+    total: int
+
+    @classmethod
+    def of(cls, names: Sequence[str]) -> Labels:
+        """Measure them."""
+        written = len(orjson.dumps(list(names)))
+        longest = max(map(len, names), default=0)
+        plain = written == 2 + sum(map(len, names)) + 3 * len(names) - (1 if names else 0)
+        return cls(len(names), longest * (1 if plain else _ESCAPED), written)
+
+    def of_best(self, k: int) -> int:
+        """Of k different ones, at most."""
+        return min(k * (self.longest + 3), self.total)
+
+
+class RowSize(NamedTuple):
+    """What one row of an answer takes, in bytes: as JSON, as binary tensors, and in memory while it is made."""
+
+    json: int
+    binary: int
+    held: int
+
+    @property
+    def _weight(self) -> int:
+        return _JSON_WEIGHT * self.json + self.binary
+
+    @property
+    def total(self) -> int:
+        """In memory, with what is sent."""
+        return self.held + self.json + self.binary
+
+    def check(self, rows: int, limit: int) -> None:
+        """Raise TooLarge `answer_too_large`, with the number of rows that may be asked for.
+
+        Args:
+            limit: of binary answers; of JSON a quarter.
+        """
+        if rows * self._weight <= limit and rows * self.held <= _HELD_RATIO * limit:
+            return
+        most = min(limit // max(1, self._weight), _HELD_RATIO * limit // max(1, self.held))
+        size = f"an answer to {rows} rows takes up to {rows * (self.json + self.binary)} bytes"
+        advice = f"ask for at most {most} rows at once, or for less of each" if most else "ask for less of each row"
+        raise TooLarge("answer_too_large", f"{size} and {rows * self.held} in memory: {advice}", field="inputs")
+
+
+def of_predictions(labels: Labels, options: AnswerOptions) -> RowSize:
+    """One of the objects that `answers.answer` gives."""
+    json, held = _ROW + _OPTIONAL + labels.longest, _ROW_OBJECTS + 8 * labels.classes
+    if options.top_k is not None:
+        k = min(options.top_k, labels.classes)
+        json += _RANKED * k + labels.of_best(k)
+        held += _RANKED_OBJECTS * k + _RANKING * labels.classes
+    if options.coverage is not None:
+        json += _OPTIONAL + labels.total
+        held += (_RANKING + _POINTER) * labels.classes
+    if options.decision is not None:
+        json += _OPTIONAL + labels.longest
+        held += 4 * labels.classes
+    return RowSize(json, 0, held)
+
+
+def of_tensors(labels: Labels, profile: Profile, options: AnswerOptions, wanted: Iterable[Wanted]) -> RowSize:
+    """What `oip.outputs.named` gives for these outputs."""
+    k = labels.classes if options.top_k is None else min(options.top_k, labels.classes)
+    json = binary = 0
+    held = 8 * labels.classes
+    for output in wanted:
+        text, plain, memory = _of_output(output, labels, profile, k)
+        held += memory
+        if output.binary:
+            binary += plain
+        else:
+            json += text
+    return RowSize(json, binary, held)
+
+
+def _of_output(output: Wanted, labels: Labels, profile: Profile, k: int) -> tuple[int, int, int]:
+    """As JSON, as a binary tensor, and in memory besides."""
+    classes = labels.classes
+    if output.classes is not None:
+        k = min(output.classes, classes)
+        size = 30 * k + labels.of_best(k)
+        return size, size, _TEXT_OBJECT * k + size + _RANKING * classes
+    match output.name:
+        case "probabilities" | "logits":
+            return _FLOAT32 * classes, 4 * classes, 0
+        case "features":
+            dim = int(profile["features"]["dim"])
+            return _FLOAT32 * dim, 4 * dim, 4 * dim
+        case "prediction_set":
+            return _BOOL * classes, classes, _RANKING * classes
+        case "label" | "decision":
+            return labels.longest + 3, labels.longest + 4, _POINTER
+        case "top_k_label":
+            return labels.of_best(k) + k, labels.of_best(k) + 4 * k, _POINTER * k + _RANKING * classes
+        case "top_k_index":
+            return _INDEX * k, 8 * k, _RANKING * classes
+        case "top_k_confidence":
+            return _FLOAT32 * k, 4 * k, _RANKING * classes
+    return _FLOAT64, 8, 8

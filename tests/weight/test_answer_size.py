@@ -1,0 +1,160 @@
+"""Answers: how large one can become is known before the model runs, and never less than what it then is."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from contextlib import ExitStack
+from typing import Any
+
+import numpy as np
+import orjson
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from service.api.serving.exchange import Request
+from service.api.serving.lane import Call, Serving
+from service.inference.acting import Acting
+from service.inference.answer_size import Labels, RowSize, of_predictions, of_tensors
+from service.inference.answers import AnswerOptions, answer
+from service.inference.engine import Engine
+from service.inference.oip.outputs import named
+from service.inference.oip.requests import Wanted
+from service.inference.oip.responses import encode
+from service.registry.errors import Overloaded, TooLarge
+from tests.api.conftest import Api
+from tests.api.conftest import _api as open_api
+from tests.weight.bodies import PAIR, Json, ready_model
+
+WIDE: Json = {**PAIR, "features": {"layer": "x", "dim": 500_000}}
+LONG: Json = {**PAIR, "class_names": ["a" * 40_000, "ä\x01" * 20_000]}
+INDEXED = st.sampled_from(
+    ["probabilities", "logits", "features", "confidence", "label", "index", "uncalibrated_confidence", "abstain",
+     "top_k_index", "top_k_label", "top_k_confidence", "familiarity"]
+)  # fmt: skip
+
+
+def outputs(rows: int, classes: int, seed: int) -> dict[str, np.ndarray]:
+    """What a model computes; some numbers have an exponent and all digits."""
+    rng = np.random.default_rng(seed)
+    logits = (rng.normal(size=(rows, classes)) * 10.0 ** rng.integers(-30, 2, (rows, classes))).astype("f4")
+    probs = rng.dirichlet(np.ones(classes) / 10, rows).astype("f4")
+    return {
+        "logits": logits, "probabilities": probs, "confidence": probs.max(1),
+        "features": -logits[:, :1] * np.ones((1, 7), "f4"), "familiarity": probs[:, 0],
+    }  # fmt: skip
+
+
+@settings(deadline=None, max_examples=100)
+@given(
+    names=st.lists(st.text(max_size=30), min_size=2, max_size=12, unique=True),
+    rows=st.integers(1, 5),
+    seed=st.integers(0, 100),
+    top_k=st.none() | st.integers(1, 20),
+    wanted=st.lists(
+        st.builds(Wanted, INDEXED, st.booleans())
+        | st.builds(Wanted, st.sampled_from(["probabilities", "logits"]), st.booleans(), st.integers(1, 20)),
+        min_size=1, max_size=4, unique_by=lambda output: output.name,
+    ),
+)  # fmt: skip
+def test_no_answer_is_larger(names: list[str], rows: int, seed: int, top_k: int | None, wanted: list[Wanted]) -> None:
+    """Of any names, numbers and options, as JSON and in the protocol's forms."""
+    profile = {**PAIR, "class_names": names, "features": {"dim": 7}}
+    labels, options, found = Labels.of(names), AnswerOptions(top_k=top_k), outputs(rows, len(names), seed)
+    written = orjson.dumps(answer(found, profile, options))
+    assert len(written) <= 2 + rows * of_predictions(labels, options).json
+    if top_k is None:
+        wanted = [output for output in wanted if not output.name.startswith("top_k")] or [Wanted("label")]
+    body, header = encode(named(found, profile, options, wanted), wanted, name="m", version="1", id=None)
+    size = of_tensors(labels, profile, options, wanted)
+    assert len(body) - (header or len(body)) <= rows * size.binary
+    assert (header or len(body)) <= 200 + 150 * len(wanted) + rows * size.json
+
+
+def test_prediction_sets_and_decisions() -> None:
+    """They may name every class, and the longest."""
+    names = ["short", "ü" * 50, "c"]
+    labels = Labels.of(names)
+    acting = Acting(names)
+    plain = of_predictions(labels, AnswerOptions()).json
+    sets = of_predictions(labels, AnswerOptions(coverage=0.9)).json - plain
+    decision = of_predictions(labels, AnswerOptions(decision={"threshold": 0.5})).json - plain
+    assert sets >= len(orjson.dumps({"prediction_set": list(acting.class_names)}))
+    assert decision >= len(orjson.dumps({"decision": names[1]}))
+
+
+def test_the_reachable_number_of_rows_is_told() -> None:
+    """It is allowed, and one row more is not; where not even one is, that is told."""
+    size = RowSize(json=1000, binary=50, held=10_000)
+    with pytest.raises(TooLarge, match="ask for at most 24 rows at once") as caught:
+        size.check(25, 100_000)
+    assert caught.value.code == "answer_too_large"
+    size.check(24, 100_000)
+    with pytest.raises(TooLarge, match="less of each row"):
+        size.check(1, 1000)
+
+
+@pytest.fixture(scope="module")
+def api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Api]:
+    """One for all."""
+    with ExitStack() as stack:
+        yield open_api(tmp_path_factory.mktemp("answers") / "data", stack)
+
+
+def features(rows: int, *, binary: bool) -> Json:
+    """A small request with a large answer."""
+    tensor = {"name": "x", "shape": [rows, 2], "datatype": "FP32", "data": [0] * (2 * rows)}
+    return {"inputs": [tensor], "outputs": [{"name": "features", "parameters": {"binary_data": binary}}]}
+
+
+@pytest.mark.parametrize("binary", [True, False])
+def test_wide_features(api: Api, monkeypatch: pytest.MonkeyPatch, binary: bool) -> None:
+    """1,200 rows of half a million features were 2.4 GB for 14.5 KB: 413, before anything is run."""
+    path = f"/v2/models/{ready_model(api, profile=WIDE)}/infer"
+    assert api.client.post(path, json=features(1, binary=binary)).status_code == 200
+    monkeypatch.setattr(Engine, "submit", pytest.fail)
+    answer = api.client.post(path, json=features(1200, binary=binary))
+    assert answer.status_code == 413
+    assert f"at most {33 if binary else 2} rows" in answer.json()["error"]
+
+
+@pytest.mark.parametrize("options", [{}, {"top_k": 2}])
+def test_long_names(api: Api, options: Json) -> None:
+    """Names are repeated in every row; what is told may be asked for."""
+    path = f"/v1/models/{ready_model(api, profile=LONG)}/predict"
+    answer = api.client.post(path, json={"inputs": [[1, 2]] * 1000, **options})
+    assert (answer.status_code, answer.json()["code"]) == (413, "answer_too_large")
+    (most,) = [int(word) for word in answer.json()["detail"].partition("at most ")[2].split()[:1]]
+    answer = api.client.post(path, json={"inputs": [[1, 2]] * most, **options})
+    assert answer.status_code == 200
+    assert len(answer.content) < 16 * 1024**2
+    assert api.client.post(path, json={"inputs": [[1, 2]] * (most + 1), **options}).status_code == 413
+
+
+def test_answers_are_held_like_bodies(api: Api) -> None:
+    """While others hold what there is, 429; alone it is never refused; nothing is held when all are answered."""
+    serving: Serving = api.client.app.state.serving.serving  # type: ignore[attr-defined]
+    rows: Any = {"x": np.zeros((10, 2), "f4")}
+    size = RowSize(json=10, binary=0, held=serving.settings.max_inflight_bytes // 40)
+
+    async def ask() -> None:
+        first, second = (
+            Call(Request.read({"type": "http", "headers": []}, asyncio.Event().wait), "m", None, 0.0)  # type: ignore[arg-type]
+            for _ in range(2)
+        )
+        for _ in range(4):
+            serving.hold(first, first.held_bytes + serving.settings.max_inflight_bytes // 4)
+        with pytest.raises(Overloaded):
+            serving.expect(second, rows, size)
+        serving.let_go(second)
+        serving.let_go(first)
+        alone = Call(first.request, "m", None, 0.0)
+        serving.expect(alone, rows, size)
+        assert serving._held_bytes == 10 * size.total
+        serving.hold_answer(alone, 100)
+        assert serving._held_bytes == 100
+        serving.let_go(alone)
+        assert serving._held_bytes == 0
+
+    asyncio.run(ask())
