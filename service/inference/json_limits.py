@@ -17,7 +17,7 @@ from service.registry.errors import TooLarge
 #: Bytes for each value, on the average: of a body as large as may be, numbers of eight bytes just fill it.
 _BYTES_PER_VALUE = 8
 #: As how many numbers a mark counts: what it becomes takes about so many times as long to read, and to free.
-_WEIGHTS = ((b",", 1), (b":", 3), (b"[", 4), (b"{", 4))
+_WEIGHTS = ((b",", 1), (b":", 8), (b"[", 4), (b"{", 4))
 _HEAVIEST = max(weight for _, weight in _WEIGHTS)
 #: Below this the collector is in nobody's way.
 _FEW_BYTES = 64 * 1024

@@ -101,8 +101,12 @@ def _loaded(body: bytes) -> object:
 
 def _options(content: Mapping[str, object], profile: Mapping[str, Any]) -> AnswerOptions:
     _check_number(content, profile)
+    decision = content.get("decision")
+    if isinstance(decision, dict):  # JSON it is, and what it says is checked with the model's classes
+        content = {**content, "decision": {}}
     wished = PredictRequest.model_validate(content)
-    options = AnswerOptions(**{name: getattr(wished, name) for name in OPTIONS})
+    given = {name: getattr(wished, name) for name in OPTIONS}
+    options = AnswerOptions(**{**given, "decision": decision})
     check_options(profile, options)
     return options
 
