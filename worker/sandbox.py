@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import selectors
 import shutil
 import signal
@@ -24,9 +23,9 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from textwrap import indent
 from typing import Any
 
+from worker.child_output import Outcome, log_tail, outcome_of
 from worker.confinement import lacking
 from worker.machine import is_gone, process_mark
 
@@ -35,10 +34,7 @@ _PASSED_ON = (
     "OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE", "CUDA_VISIBLE_DEVICES", "NVIDIA_VISIBLE_DEVICES",
 )  # fmt: skip
 _TICK_S = 0.5
-_LOG_TAIL = 4000
 _LONGEST_EVENT = 1024**2
-_LARGEST_ANSWER = 64 * 1024**2
-_CODE, _LONGEST_MESSAGE = re.compile(r"[a-z][a-z0-9_]{0,63}"), 10_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,17 +54,6 @@ class Limits:
     file_size: int | None = None
     memory: int | None = None
     cores: int | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """How the child ended: with a result, with an error it explains, without a word, or before it began."""
-
-    result: dict[str, Any] | None = None
-    error: dict[str, Any] | None = None
-    died: str | None = None  # "signal 9", "exit code 1", "timeout"
-    unprotected: str | None = None  # which protections it lacked: nothing was opened
-    log: str = ""
 
 
 def worker_name() -> str:
@@ -129,7 +114,7 @@ def run(
     """
     given = {"spec": dict(spec), "inputs": dict(inputs), "limits": asdict(limits), "expected": list(expected)}
     (folder / "request.json").write_text(json.dumps({"step": step, **given}))
-    hearing = _Hearing(on_event, expected)
+    stream = _EventStream(on_event, expected)
     with (folder / "log.txt").open("wb") as log:
         child = subprocess.Popen(
             [sys.executable, "-P", "-m", "worker.child", str(folder)],
@@ -141,15 +126,15 @@ def run(
             start_new_session=True,
         )
     try:
-        died = _watch(child, limits.seconds, hearing, on_tick)
+        died = _watch(child, limits.seconds, stream, on_tick)
     finally:
         code = _kill_group(child)
-    if hearing.lacking:
-        return Outcome(unprotected="; ".join(hearing.lacking), log=_tail(folder / "log.txt"))
-    return _outcome(folder, died or _unwell(code))
+    if stream.lacking:
+        return Outcome(unprotected="; ".join(stream.lacking), log=log_tail(folder))
+    return outcome_of(folder, died or _unwell(code))
 
 
-class _Hearing:
+class _EventStream:
     """What a child says: first how it is confined, which it says before it opens anything, then its events."""
 
     def __init__(self, on_event: Callable[[dict[str, Any]], None], expected: Collection[str]) -> None:
@@ -184,7 +169,7 @@ def _environment(folder: Path) -> dict[str, str]:
 def _watch(
     child: subprocess.Popen[bytes],
     seconds: float,
-    hearing: _Hearing,
+    stream: _EventStream,
     on_tick: Callable[[], None],
 ) -> str | None:
     """Pass events on until the child ends by itself; else return why it is to be ended."""
@@ -203,8 +188,8 @@ def _watch(
                 if len(pending) > _LONGEST_EVENT or None in events:
                     return "events that are none"
                 for event in events:
-                    hearing.take(event or {})
-                if hearing.lacking:
+                    stream.take(event or {})
+                if stream.lacking:
                     return "a protection is missing"
             on_tick()
             if time.monotonic() > deadline:
@@ -249,58 +234,3 @@ def _kill_group(child: subprocess.Popen[bytes]) -> int:
 
 def _unwell(code: int) -> str | None:
     return None if code == 0 else f"signal {-code}" if code < 0 else f"exit code {code}"
-
-
-def _outcome(folder: Path, died: str | None) -> Outcome:
-    _keep_only_files(folder)
-    log = _tail(folder / "log.txt")
-    answer = folder / "answer.json"
-    if died is not None or not answer.is_file() or answer.stat().st_size > _LARGEST_ANSWER:
-        return Outcome(died=died or "no answer", log=log)
-    try:
-        content = json.loads(answer.read_text())
-        json.dumps(content, ensure_ascii=False).encode()  # raises for text that no answer to a client could carry
-        result, error = content.get("result"), content.get("error")
-        if result is not None and not _stays_inside(result):
-            return Outcome(died="an answer that names files outside its folder", log=log)
-        return Outcome(result=result, error=error and _plain_error(error), log=log)
-    except (ValueError, KeyError, AttributeError, TypeError, RecursionError):
-        return Outcome(died="an answer that is none", log=log)
-
-
-def _keep_only_files(folder: Path) -> None:
-    """Remove links, pipes and devices that a child left: who publishes its files must not be led elsewhere."""
-    for place, _, names in os.walk(folder):
-        for name in names:
-            path = os.path.join(place, name)
-            found = os.lstat(path)
-            if not stat.S_ISREG(found.st_mode) or found.st_nlink > 1:
-                os.unlink(path)
-    for place, names, _ in os.walk(folder):
-        for name in [name for name in names if os.path.islink(os.path.join(place, name))]:
-            os.unlink(os.path.join(place, name))
-
-
-def _stays_inside(result: dict[str, Any]) -> bool:
-    """The strings of a result are words or names of files in the folder, never paths that lead out of it."""
-    words = [value for value in result.values() if isinstance(value, str)]
-    return all("/" not in word and word not in ("", ".", "..") for word in words)
-
-
-def _plain_error(error: dict[str, Any]) -> dict[str, Any]:
-    """An error as it may stand in records and logs; raises ValueError for a code that is none."""
-    code, message = str(error["code"]), str(error["message"])
-    if not _CODE.fullmatch(code):
-        raise ValueError("no code of an error")
-    return {"code": code, "message": message[:_LONGEST_MESSAGE], "user_error": bool(error["user_error"])}
-
-
-def _tail(file: Path) -> str:
-    """The end of the log, without what would command the operator's terminal or pass for the worker's own lines."""
-    if not file.is_file():
-        return ""
-    with file.open("rb") as log:
-        log.seek(max(0, file.stat().st_size - _LOG_TAIL))
-        text = log.read().decode(errors="replace")
-    printable = "".join(character if character.isprintable() or character in "\n\t" else "?" for character in text)
-    return indent(printable, "| ")

@@ -16,6 +16,7 @@ from service.registry.errors import LeaseLost, Unavailable
 from service.registry.repositories import Claim
 from service.registry.unit_of_work import Registry, UnitOfWork
 from worker import sandbox
+from worker.child_output import Outcome
 from worker.heart import Cancelled, Heart
 from worker.keeper import Keeper
 from worker.settings import WorkerSettings
@@ -158,7 +159,7 @@ class Worker:
         if self.stopping.is_set():
             raise Stopping
 
-    def _conclude(self, step: Step, outcome: sandbox.Outcome, folder: Path, seconds: float, heart: Heart) -> None:
+    def _conclude(self, step: Step, outcome: Outcome, folder: Path, seconds: float, heart: Heart) -> None:
         record_id = step.record_id
         if outcome.unprotected is not None:
             _LOG.error("%s was not begun: its process lacks what this machine has: %s", record_id, outcome.unprotected)

@@ -16,7 +16,8 @@ from typing import Any
 from tests.corpus.case import BadFile
 from tests.helpers.service import ROOT
 from worker import sandbox
-from worker.sandbox import Limits, Outcome
+from worker.child_output import Outcome
+from worker.sandbox import Limits
 from worker.settings import WorkerSettings, inspection_limits
 
 Json = dict[str, Any]

@@ -94,9 +94,11 @@ class Service:
     def end_by_force(self) -> None:
         """For tests that have failed: nothing of it may run on."""
         self.client.close()
-        for pid in (*descendants_of(self.process.pid), self.process.pid):
-            if is_alive(pid):
-                os.kill(pid, signal.SIGKILL)
+        if self.process.poll() is None:  # once it was reaped its id may be anybody's
+            for pid in descendants_of(self.process.pid):
+                if is_alive(pid):
+                    os.kill(pid, signal.SIGKILL)
+            self.process.kill()
         self.process.wait()
 
     def upload(self, kind: str, content: bytes, **options: Any) -> Json:

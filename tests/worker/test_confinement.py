@@ -17,6 +17,7 @@ import pytest
 from tests.helpers import uploads as made
 from tests.helpers.service import ROOT, children_of, is_alive, until
 from worker import confinement, sandbox
+from worker.child_output import Outcome, outcome_of
 from worker.sandbox import Limits
 
 Json = dict[str, Any]
@@ -301,11 +302,11 @@ def _group(leader: int) -> list[int]:
     return found
 
 
-def answered(folder: Path, answer: str) -> sandbox.Outcome:
+def answered(folder: Path, answer: str) -> Outcome:
     """What the supervisor makes of what a child left."""
     (folder / "log.txt").write_text("\x1b[2Jlog\n")
     (folder / "answer.json").write_text(answer)
-    return sandbox._outcome(folder, None)
+    return outcome_of(folder, None)
 
 
 @pytest.mark.parametrize(

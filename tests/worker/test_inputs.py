@@ -24,7 +24,8 @@ from service.settings import ServiceSettings
 from tests.helpers import uploads as made
 from tests.helpers.service import ROOT
 from worker import child, confinement, sandbox
-from worker.sandbox import Limits, Outcome
+from worker.child_output import Outcome
+from worker.sandbox import Limits
 from worker.settings import WorkerSettings
 from worker.steps import step_of
 from worker.tasks import Worker

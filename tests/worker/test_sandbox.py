@@ -18,7 +18,8 @@ from fedlas.errors import UnsupportedModel
 from tests.helpers import uploads as made
 from tests.helpers.service import ROOT, children_of, is_alive, until
 from worker import child, sandbox
-from worker.sandbox import Limits, Outcome
+from worker.child_output import Outcome
+from worker.sandbox import Limits
 
 Json = dict[str, Any]
 
