@@ -46,7 +46,8 @@ class Api:
 
     def post(self, path: str, content: bytes) -> Json:
         """POST that must create."""
-        request = urllib.request.Request(f"http://127.0.0.1:{self.port}{path}", content, method="POST")
+        headers = {"Content-Type": "application/json"}  # of a file it does not matter
+        request = urllib.request.Request(f"http://127.0.0.1:{self.port}{path}", content, headers, method="POST")
         with urllib.request.urlopen(request) as answer:
             created: Json = json.load(answer)
         return created

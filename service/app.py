@@ -33,8 +33,11 @@ from service.api import metrics as metrics_page
 from service.api.dependencies import Parts
 from service.api.documentation import openapi_document
 from service.api.json_bodies import MOST_JSON_BYTES, JsonBodies
+from service.api.json_types import JsonTypes
+from service.api.methods import AllowedMethods
 from service.api.middleware import BearerKeys, BodyLimit, HeadAsGet, Keys, RequestId
 from service.api.serving.assembly import Assembly
+from service.api.sites import SameSite, Sites
 from service.api.together import Together
 from service.api.waiting import Waiting
 from service.inference.runtime import check_single_runtime
@@ -79,6 +82,7 @@ def create_app(settings: ServiceSettings, *, on_stuck: Callable[[str], None] | N
         summary="Calibration as a service: upload a classifier, get back confidences one can act on.",
         version=version("fedlas"),
         lifespan=_lifespan,
+        redirect_slashes=False,  # it would lead to wherever `Host` says
         middleware=_middleware(settings),
         responses=problems.RESPONSES,
         generate_unique_id_function=_operation_id,
@@ -122,10 +126,13 @@ def _middleware(settings: ServiceSettings) -> list[Middleware]:
 
     return [
         Middleware(RequestId),
+        Middleware(SameSite, sites=Sites.of(settings)),
         *([Middleware(BearerKeys, keys=Keys(settings.api_keys))] if settings.api_keys else []),
+        Middleware(JsonTypes),
         Middleware(BodyLimit, limit_of=limit_of),
         Middleware(JsonBodies, takes_file=takes_file),
         Middleware(HeadAsGet),
+        Middleware(AllowedMethods),
     ]
 
 

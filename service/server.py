@@ -24,6 +24,7 @@ import uvicorn
 from service.api.dependencies import Parts
 from service.api.serving.assembly import suspensions
 from service.app import create_app
+from service.connections import Connections
 from service.heartbeat import Heartbeat
 from service.inference.runtime import release_arena
 from service.process_memory import MemoryRelease, limit
@@ -120,7 +121,8 @@ def run(
         timeout_keep_alive=_KEEP_ALIVE_S,
         timeout_graceful_shutdown=round(grace_seconds),
         server_header=False,
-        http=Protocol,
+        http=partial(Protocol, connections=Connections.of(settings)),  # type: ignore[arg-type]
+        ws="none",
         proxy_headers=False,  # nothing here depends on the client's address or scheme
     )
     # What is here now stays: the collector would look through it again and again, for a tenth of a second each time.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ipaddress import ip_address
+from ipaddress import IPv4Network, IPv6Network, ip_address
 from typing import Annotated
 
 from pydantic import Field, field_validator
@@ -60,12 +60,36 @@ class ServiceSettings(RegistrySettings):
         1, ge=1, le=256, description="API processes of `fedlas serve`; they share the port and the cores."
     )
 
+    max_connections: int = Field(
+        0, ge=0, description="Connections of one API process; 0: 16,384, or fewer where files are limited. Then 503."
+    )
+    max_connections_per_address: int = Field(
+        0, ge=0, description="Connections of one address to one API process; 0: 1,024. Loopback and proxies have none."
+    )
+    trusted_proxies: Annotated[tuple[IPv4Network | IPv6Network, ...], NoDecode] = Field(
+        (),
+        description="Comma-separated addresses or networks of proxies, whose connections are not counted by address.",
+    )
+    allowed_hosts: Annotated[frozenset[str], NoDecode] = Field(
+        frozenset(), description="Comma-separated names under which browsers reach this service, beside its `Host`."
+    )
+
     shutdown_seconds: float = Field(30, ge=0, description="How long requests in flight may take after SIGTERM.")
 
     @field_validator("api_keys", mode="before")
     @classmethod
     def _split_keys(cls, value: object) -> object:
         return listed(value)
+
+    @field_validator("trusted_proxies", mode="before")
+    @classmethod
+    def _split_proxies(cls, value: object) -> object:
+        return listed(value)
+
+    @field_validator("allowed_hosts", mode="before")
+    @classmethod
+    def _split_hosts(cls, value: object) -> object:
+        return listed(value.lower() if isinstance(value, str) else value)
 
     @property
     def resolved_api_memory_bytes(self) -> int:

@@ -43,7 +43,7 @@ MakeApi = Callable[..., Api]
 
 def _api(data_dir: Path, stack: ExitStack, **options: Any) -> Api:
     where = stack.enter_context(place(data_dir))
-    settings = ServiceSettings(**{**where, **options})
+    settings = ServiceSettings(**{"allowed_hosts": frozenset({"test", "testserver"}), **where, **options})
     app = create_app(settings)
     client = stack.enter_context(TestClient(app, raise_server_exceptions=True))
     registry: Registry = app.state.parts.registry

@@ -63,7 +63,7 @@ def half_sent(service: Service, path: str, content: bytes, declared: int) -> Ite
     """A connection on which a piece of `declared` bytes has begun, and nothing comes after `content`."""
     url = service.client.base_url
     with closing(socket.create_connection((url.host, url.port), timeout=60)) as connection:
-        head = f"PATCH {path} HTTP/1.1\r\nHost: x\r\nUpload-Offset: 0\r\nContent-Length: {declared}\r\n\r\n"
+        head = f"PATCH {path} HTTP/1.1\r\nHost: localhost\r\nUpload-Offset: 0\r\nContent-Length: {declared}\r\n\r\n"
         connection.sendall(head.encode() + content)
         yield connection
 

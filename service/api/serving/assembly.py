@@ -12,6 +12,7 @@ from service.api.middleware import Keys
 from service.api.serving.infer import infer
 from service.api.serving.lane import Serving, ServingLane
 from service.api.serving.predict import predict
+from service.api.sites import Sites
 from service.catalogue import Catalogue
 from service.inference.batching import Batch
 from service.inference.engine import Engine
@@ -60,7 +61,8 @@ class Assembly:
 
     def before(self, app: ASGIApp) -> ServingLane:
         """The lane, in front of everything that the framework does with a request."""
-        return ServingLane(app, serving=self.serving, keys=Keys(self.settings.api_keys), predict=predict, infer=infer)
+        keys, sites = Keys(self.settings.api_keys), Sites.of(self.settings)
+        return ServingLane(app, serving=self.serving, keys=keys, sites=sites, predict=predict, infer=infer)
 
     def start(self) -> None:
         """The process serves from now on."""

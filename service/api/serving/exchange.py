@@ -43,7 +43,7 @@ class Request:
     @classmethod
     def read(cls, scope: Scope, receive: Receive) -> Request:
         """Read the head."""
-        headers = dict(scope["headers"])
+        headers = scope.get("fedlas.headers") or dict(scope["headers"])
         return cls(scope, receive, headers, request_id_of(headers.get(b"x-request-id", b"").decode("latin-1")))
 
     @property

@@ -23,6 +23,7 @@ from service.api import problems
 from service.api.middleware import Keys
 from service.api.serving.exchange import Answer, Request
 from service.api.serving.patience import patiently, seconds_given, too_late
+from service.api.sites import Sites
 from service.catalogue import Catalogue, Target
 from service.inference.answer_size import RowSize
 from service.inference.engine import Engine
@@ -204,10 +205,13 @@ class Serving:
 class ServingLane:
     """ASGI middleware, the outermost: what is no prediction goes on to the framework untouched."""
 
-    def __init__(self, app: ASGIApp, *, serving: Serving, keys: Keys, predict: Handler, infer: Handler) -> None:
+    def __init__(
+        self, app: ASGIApp, *, serving: Serving, keys: Keys, sites: Sites, predict: Handler, infer: Handler
+    ) -> None:
         self.app = app
         self._serving = serving
         self._keys = keys
+        self._sites = sites
         self._predict = predict
         self._infer = infer
 
@@ -228,6 +232,9 @@ class ServingLane:
         self, handler: Handler, model: str, version: str | None, scope: Scope, receive: Receive, send: Send
     ) -> None:
         request = Request.read(scope, receive)
+        if refusal := self._sites.refusal(scope, request.headers):
+            await request.answer(send, _refused(refusal))
+            return
         if not self._keys.admit(request.headers.get(b"authorization", b"")):
             await request.answer(send, _refused(Keys.refusal(scope["path"])))
             return

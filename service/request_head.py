@@ -1,0 +1,174 @@
+"""What is wrong with the head of a request, beyond what the parser refuses; each is answered and the connection closed.
+
+Whoever stands between us and the client (a proxy, a cache, a filter) may read such a head differently: what has two
+meanings is given none.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from urllib.parse import unquote_to_bytes
+
+Header = tuple[bytes, bytes]
+
+#: Request line and headers together, and what stands between two pieces of a chunked body.
+HEAD_BYTES = 64 * 1024
+MOST_HEADERS = 128
+#: A length with more digits than 2^63 is padded with zeros.
+_LENGTH_DIGITS = 19
+#: Each of them decides something, so two of them would be decided by who reads first.
+_SINGLE = frozenset(
+    {
+        *(b"authorization", b"content-encoding", b"content-length", b"content-type", b"expect", b"host", b"origin"),
+        *(b"idempotency-key", b"inference-header-content-length", b"last-event-id", b"range", b"sec-fetch-site"),
+        *(b"traceparent", b"transfer-encoding", b"upload-checksum", b"upload-length", b"upload-offset"),
+        *(b"x-request-id", b"x-request-timeout"),
+    }
+)
+_HOST = re.compile(rb"(?:[A-Za-z0-9._~!$&'()*+,;=%-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{0,5})?")
+#: Most clients say the same.
+_KNOWN_HOSTS: set[bytes] = set()
+_MOST_KNOWN_HOSTS = 100
+_ABSOLUTE = re.compile(rb"https?://([^/?#]*)", re.IGNORECASE)
+_BAD_ESCAPE = re.compile(rb"%(?![0-9A-Fa-f]{2})|%(?:2[Ff]|5[Cc]|[01][0-9A-Fa-f]|7[Ff])")
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """The answer to a request that is not looked at any further."""
+
+    status: int
+    code: str
+    detail: str
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
+def malformed(detail: str) -> Refusal:
+    """What is no HTTP/1.1, or has two meanings."""
+    return Refusal(400, "malformed_request", detail)
+
+
+def too_long(url: bytes) -> Refusal:
+    """A head beyond the limit, of which this much of the target has come."""
+    if len(url) > HEAD_BYTES // 2:
+        return Refusal(
+            414, "uri_too_long", f"the request line is longer than {HEAD_BYTES} bytes; send JSON as the body"
+        )
+    return Refusal(431, "headers_too_large", f"request line and headers are longer than {HEAD_BYTES} bytes together")
+
+
+def too_late(seconds: float) -> Refusal:
+    """A head that is not whole after so long."""
+    return Refusal(408, "head_stalled", f"the head of the request was not whole {seconds:g} s after its first byte")
+
+
+def too_many(reason: str) -> Refusal:
+    """A connection beyond the limit."""
+    detail = f"{reason}; close idle connections and come again in 1 s"
+    return Refusal(503, "too_many_connections", detail, {"Retry-After": "1"})
+
+
+def fault(version: str, url: bytes, headers: Sequence[Header], found: Mapping[bytes, bytes]) -> Refusal | None:
+    """What is wrong with a head; `found` holds the headers by name."""
+    if version not in ("1.1", "1.0"):
+        return Refusal(505, "http_version_not_supported", f"HTTP/{version} is not spoken here; send HTTP/1.1")
+    if len(found) != len(headers) and (repeated := _repeated(headers)):
+        return malformed(f"there are several headers {_shown(repeated)}; send one")
+    if len(headers) > MOST_HEADERS:
+        return Refusal(431, "headers_too_large", f"there are {len(headers)} headers; at most {MOST_HEADERS} are read")
+    host = found.get(b"host")
+    if host is None:
+        if version == "1.1":
+            return malformed("there is no header 'Host'; HTTP/1.1 needs one")
+    elif host not in _KNOWN_HOSTS and not _is_host(host):
+        return malformed("the header 'Host' is no host with an optional port")
+    if b"transfer-encoding" in found and (wrong := _wrong_encoding(version, found)):
+        return wrong
+    if len(found.get(b"content-length", b"")) > _LENGTH_DIGITS:
+        return malformed("'Content-Length' has more digits than any length")
+    if b"expect" in found and found[b"expect"].lower() != b"100-continue":
+        return Refusal(417, "expectation_failed", "the only expectation that is met here is '100-continue'")
+    if url[:1] != b"/" or b"%" in url or b"/." in url or b"#" in url:
+        return _wrong_target(url, host)
+    return None
+
+
+def _is_host(host: bytes) -> bool:
+    found = _HOST.fullmatch(host) is not None
+    if found and len(host) < 300 and len(_KNOWN_HOSTS) < _MOST_KNOWN_HOSTS:
+        _KNOWN_HOSTS.add(host)
+    return found
+
+
+def _repeated(headers: Sequence[Header]) -> bytes | None:
+    seen: set[bytes] = set()
+    for name, _ in headers:
+        if name in seen and name in _SINGLE:
+            return name
+        seen.add(name)
+    return None
+
+
+def _wrong_encoding(version: str, found: Mapping[bytes, bytes]) -> Refusal | None:
+    if version == "1.0":
+        return malformed("'Transfer-Encoding' is not known to HTTP/1.0; send 'Content-Length'")
+    if b"content-length" in found:
+        return malformed("there are both 'Transfer-Encoding' and 'Content-Length'; send one of them")
+    if found[b"transfer-encoding"].strip().lower() != b"chunked":
+        return malformed("the only 'Transfer-Encoding' that is read is exactly 'chunked'")
+    return None
+
+
+def origin_form(url: bytes) -> tuple[bytes, bytes]:
+    """Path and query of a target in which nothing is wrong.
+
+    >>> origin_form(b"/v1/jobs?limit=1"), origin_form(b"http://localhost")
+    ((b'/v1/jobs', b'limit=1'), (b'/', b''))
+    """
+    if url[:1] != b"/":
+        url = url[_ABSOLUTE.match(url).end() :]  # type: ignore[union-attr]
+    path, _, query = url.partition(b"?")
+    return path or b"/", query
+
+
+def _wrong_target(url: bytes, host: bytes | None) -> Refusal | None:
+    if url[:1] != b"/":
+        absolute = _ABSOLUTE.match(url)
+        if absolute is None:
+            return malformed("the target of the request must be a path that begins with '/'")
+        if absolute[1].lower() != (host or b"").lower():
+            return malformed("the target of the request names another host than 'Host'")
+        url = url[absolute.end() :]
+    if b"#" in url:
+        return malformed("the target of the request holds a fragment ('#…')")
+    path = url.partition(b"?")[0]
+    if _BAD_ESCAPE.search(path):
+        return malformed("the path holds an escaped slash or control character, or '%' without two hexadecimal digits")
+    plain = unquote_to_bytes(path)
+    if b"/." in plain and not {b".", b".."}.isdisjoint(plain.split(b"/")):
+        return malformed("the path holds '.' or '..' as a segment; send the path that is meant")
+    try:
+        plain.decode()
+    except UnicodeDecodeError:
+        return malformed("the path is not UTF-8")
+    return None
+
+
+def without_upgrade(method: bytes, url: bytes, version: str, headers: Sequence[Header]) -> bytes:
+    """The head of a request as it is where nothing else is spoken than HTTP/1.1 (RFC 9110, 7.8: ignore `Upgrade`)."""
+    lines = [b"%b %b HTTP/%b" % (method, url, version.encode())]
+    for name, value in headers:
+        if name == b"connection":
+            kept = [
+                token for token in value.split(b",") if token.strip().lower() not in (b"upgrade", b"http2-settings")
+            ]
+            value = b",".join(kept).strip()
+        if name not in (b"upgrade", b"http2-settings") and (value or name != b"connection"):
+            lines.append(b"%b: %b" % (name, value))
+    return b"\r\n".join([*lines, b"", b""])
+
+
+def _shown(name: bytes) -> str:
+    return repr("-".join(part.capitalize() for part in name.decode("latin-1").split("-")))
