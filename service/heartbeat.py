@@ -17,8 +17,8 @@ import time
 from contextlib import suppress
 
 _BEAT_S = 0.5
-#: An event loop that stands still for so long hangs; ordinary work keeps it for milliseconds.
-HUNG_S = 5.0
+#: Whoever looks less often than this was frozen itself, perhaps together with the process that it watches.
+_FROZEN_S = 1.0
 #: In `struct tcp_info`: of a listening socket the connections that wait to be accepted, and how many may.
 _WAITING_OFFSET, _TCP_INFO_BYTES = 24, 104
 
@@ -28,10 +28,12 @@ class Heartbeat:
 
     Args:
         pipe: where to write; None where nobody listens, and only the watchdog is kept quiet.
+        hung_seconds: the watchdog ends the process when the event loop has stood still for so long.
     """
 
-    def __init__(self, pipe: int | None) -> None:
+    def __init__(self, pipe: int | None, *, hung_seconds: float) -> None:
         self._pipe = pipe
+        self._hung_seconds = hung_seconds
         if pipe is not None:
             os.set_blocking(pipe, False)
 
@@ -45,7 +47,7 @@ class Heartbeat:
             faulthandler.cancel_dump_traceback_later()
 
     def _beat(self) -> None:
-        faulthandler.dump_traceback_later(HUNG_S, exit=True, file=sys.__stderr__ or sys.stderr)
+        faulthandler.dump_traceback_later(self._hung_seconds, exit=True, file=sys.__stderr__ or sys.stderr)
         if self._pipe is not None:
             with suppress(BlockingIOError, BrokenPipeError):
                 os.write(self._pipe, b".")
@@ -59,13 +61,13 @@ class Pulse:
         hung_seconds: without a beat, or without taking a connection from a full queue.
     """
 
-    def __init__(self, listener: socket.socket, *, hung_seconds: float = HUNG_S) -> None:
+    def __init__(self, listener: socket.socket, *, hung_seconds: float) -> None:
         self._listener = listener
         self._hung_seconds = hung_seconds
         self._read, self.write = os.pipe()
         os.set_blocking(self._read, False)
         self._felt: float | None = None
-        self._accepting = 0.0
+        self._accepting = self._looked = time.monotonic()
 
     def started(self) -> None:
         """Another process beats from now on; until its first beat nothing is said about it."""
@@ -75,9 +77,10 @@ class Pulse:
     def trouble(self) -> str | None:
         """Why the process must be ended, or None while it lives."""
         now = time.monotonic()
-        if self._drain():
+        frozen, self._looked = now - self._looked > _FROZEN_S, now
+        if self._drain() or (frozen and self._felt is not None):
             self._felt = now
-        if self._felt is None or not _is_full(self._listener):
+        if frozen or self._felt is None or not _is_full(self._listener):
             self._accepting = now
         if self._felt is not None and now - self._felt > self._hung_seconds:
             return f"its event loop has stood still for {self._hung_seconds:.0f} s"

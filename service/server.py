@@ -128,7 +128,7 @@ def run(
     # What is here now stays: the collector would look through it again and again, for a tenth of a second each time.
     gc.collect()
     gc.freeze()
-    server = Server(config, app.state.parts, heartbeat=Heartbeat(heartbeat))
+    server = Server(config, app.state.parts, heartbeat=Heartbeat(heartbeat, hung_seconds=settings.hung_seconds))
     server.run(list(sockets) or None)
     return 0 if server.started else 1
 

@@ -56,6 +56,9 @@ class ServiceSettings(RegistrySettings):
         description="The most memory that an API process may take; what would need more fails. "
         "Default: half of the machine's, shared among the API processes, but at least 2 GiB.",
     )
+    hung_seconds: float = Field(
+        5, ge=1, description="An API process whose event loop stands still for so long is ended and started again."
+    )
     api_processes: int = Field(
         1, ge=1, le=256, description="API processes of `fedlas serve`; they share the port and the cores."
     )

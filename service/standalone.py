@@ -192,7 +192,7 @@ def _parts(
     for number, listener in enumerate(listeners, start=1):
         name = "api" if number == 1 else f"api-{number}"
         command = [sys.executable, "-m", "service.cli", "api", "--host", settings.host, "--fd", str(listener.fileno())]
-        pulse = Pulse(listener)
+        pulse = Pulse(listener, hung_seconds=settings.hung_seconds)
         stack.callback(pulse.close)
         command += ["--heartbeat", str(pulse.write)]
         passed_on = [listener.fileno(), pulse.write]

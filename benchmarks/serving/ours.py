@@ -55,14 +55,15 @@ class Fedlas:
 
 
 @contextmanager
-def serving(data_dir: Path | None = None, **environment: str) -> Iterator[Fedlas]:
-    """Start it on this data folder, or on a fresh one, and end it after the block."""
+def serving(data_dir: Path | None = None, *, checkout: Path = ROOT, **environment: str) -> Iterator[Fedlas]:
+    """Start it on this data folder, or on a fresh one, and end it after the block; `checkout` is whose code runs."""
     with tempfile.TemporaryDirectory(prefix="fedlas-serving-") as name:
         folder, port = data_dir or Path(name), free_port()
-        command = [str(Path(sys.executable).with_name("fedlas")), "serve", "--port", str(port)]
-        command += ["--data-dir", str(folder)]
-        given: Mapping[str, str] = {"FEDLAS_API_KEYS": _KEY, **environment}
-        with running("fedlas", command, port=port, ready="/readyz", environment=given, folder=ROOT) as found:
+        command = [sys.executable, "-m", "service.cli", "serve", "--port", str(port), "--data-dir", str(folder)]
+        environment = {"PYTHONPATH": str(checkout), **environment}
+        # It is frozen while others are measured, and must not take that for a process that hangs.
+        given: Mapping[str, str] = {"FEDLAS_API_KEYS": _KEY, "FEDLAS_HUNG_SECONDS": "86400", **environment}
+        with running("fedlas", command, port=port, ready="/readyz", environment=given, folder=checkout) as found:
             yield Fedlas(found, folder)
 
 

@@ -162,6 +162,19 @@ def test_a_full_queue_that_is_not_taken_from_is_seen() -> None:
             one.close()
 
 
+def test_who_was_frozen_together_with_it_says_nothing() -> None:
+    """A pause of the whole machine, or of a container, is no hanging; silence after it is."""
+    with (
+        socket.create_server(("127.0.0.1", 0)) as listener,
+        closing(Pulse(listener, hung_seconds=0.3)) as pulse,
+    ):
+        os.write(pulse.write, b".")
+        assert pulse.trouble() is None
+        time.sleep(1.2)
+        assert pulse.trouble() is None
+        until(pulse.trouble, seconds=2, what="the silence is noticed")
+
+
 def test_memory_is_limited_and_given_back(tmp_path: Path) -> None:
     """A row that asks for more than there is gets 503, and one that takes 200 MB leaves nothing behind."""
     place = {"data_dir": tmp_path / "data", "api_memory_bytes": 1024 * MIB}
