@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,7 @@ from fedlas.importers.onnx.graph import Graph
 from fedlas.importers.onnx.graph_classifier import STANDARD_OUTPUTS, GraphClassifier
 from fedlas.importers.onnx.merging import merge
 from fedlas.importers.onnx.parity import ROUNDINGS, moved_by_rounding
-from fedlas.importers.onnx.sizes import check_sizes
+from fedlas.importers.onnx.sizes import ServingCost, serving_cost
 from fedlas.selective import Guarantees
 
 Array = NDArray[Any]
@@ -51,11 +51,12 @@ _LARGEST_ROUNDING, _ROUNDED_ROWS = 1e-3, 32
 
 @dataclass(frozen=True)
 class ExportReport:
-    """How far the written file is from the network it was written from, on how many rows."""
+    """How far the written file is from the network it was written from, on how many rows, and what a row costs."""
 
     max_probability_error: float
     opset: int
     rows: int
+    cost: ServingCost
 
 
 def export_onnx(
@@ -82,7 +83,7 @@ def export_onnx(
         ExportError: `parity` where the file differs from the network by more than `tolerance`, `too_large_for_onnx`
             where the members of an ensemble together do not fit into a file.
         UnsupportedModel: `too_large_for_onnx` where one network does not, `size_depends_on_values` where a row could
-            ask for any amount of memory.
+            ask for any amount of memory, `grows_faster_than_rows` where a batch costs more than its rows.
         ValueError: the number of class names is not K, or familiarity or guarantees belong to another network.
     """
     if len(class_names) != classifier.num_classes:
@@ -90,7 +91,7 @@ def export_onnx(
     if guarantees is not None and list(guarantees.class_names) != list(class_names):
         raise ValueError(f"guarantees are for the classes {list(guarantees.class_names)}, not {list(class_names)}")
     model, graph = build_model(classifier, calibrator, familiarity=familiarity)
-    check_sizes(graph, _upload(classifier).inputs, _upload(classifier).lengths)
+    cost = serving_cost(graph, _upload(classifier).inputs, _upload(classifier).lengths)
     properties = {
         "class_names": json.dumps(list(class_names)),
         "calibrator": json.dumps({"name": calibrator.name, "parameters": shown_parameters(calibrator)}),
@@ -99,9 +100,10 @@ def export_onnx(
     }
     helper.set_model_props(model, properties)
     content = model.SerializeToString()
-    report = ExportReport(0.0, _upload(classifier).opset, 0)
+    report = ExportReport(0.0, _upload(classifier).opset, 0, cost)
     if verify_with is not None:
-        report = _verify(classifier, calibrator, familiarity, content, verify_with, tolerance)
+        error, rows = _verify(classifier, calibrator, familiarity, content, verify_with, tolerance)
+        report = replace(report, max_probability_error=error, rows=rows)
     Path(path).write_bytes(content)
     return report
 
@@ -291,7 +293,8 @@ def _verify(
     content: bytes,
     inputs: Sequence[Array],
     tolerance: float,
-) -> ExportReport:
+) -> tuple[float, int]:
+    """The largest difference in any probability, on so many rows."""
     typed = [
         np.asarray(value, dtype=spec.dtype) for value, spec in zip(inputs, _upload(classifier).inputs, strict=True)
     ]
@@ -306,7 +309,7 @@ def _verify(
         )
     if familiarity is not None:
         _verify_familiarity(written[FAMILIARITY], familiarity(features))
-    return ExportReport(error, _upload(classifier).opset, len(logits))
+    return error, len(logits)
 
 
 def _is_rounding(

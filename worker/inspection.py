@@ -39,6 +39,7 @@ def inspect_model(spec: Json, folder: Path, emit: Emit) -> Json:
     from fedlas.data.pixels import check_preprocessing
     from fedlas.export import export_onnx
     from fedlas.importers import check_parity
+    from worker.measuring import measured
     from worker.opening import open_classifier, preprocessing_of
 
     options = spec["options"]
@@ -52,8 +53,9 @@ def inspect_model(spec: Json, folder: Path, emit: Emit) -> Json:
     if options.get("architecture") is None:
         check_parity(spec["file"], classifier)
     rows = classifier.example_rows(_CHECKED_ROWS)
-    export_onnx(classifier, served, calibrator=Identity(), class_names=names, verify_with=rows)
-    return {"profile": profile, "served": served.name}
+    report = export_onnx(classifier, served, calibrator=Identity(), class_names=names, verify_with=rows)
+    cost = measured(served, classifier.inputs, classifier.lengths, report.cost)
+    return {"profile": {**profile, "cost": cost.as_dict()}, "served": served.name}
 
 
 def _class_names(classifier: Any, given: list[str] | None) -> list[str]:

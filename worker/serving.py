@@ -27,6 +27,7 @@ from fedlas.race import Finalist, RaceResult
 from fedlas.race.answers import require_numbers
 from fedlas.selective import Guarantees
 from fedlas.train import predict_logits
+from worker.measuring import measured
 
 Json = dict[str, Any]
 Array = NDArray[Any]
@@ -134,15 +135,18 @@ def export(
         "metadata": {"fedlas.job_id": spec["job_id"], "fedlas.parent_sha256": spec["model"]["sha256"]},
         "verify_with": [array[:_VERIFIED_ROWS] for array in inputs],
     }
-    familiarity = promises.familiarity
+    familiarity, path = promises.familiarity, folder / "calibrated.onnx"
     try:
-        export_onnx(classifier, folder / "calibrated.onnx", familiarity=familiarity, **options)
+        report = export_onnx(classifier, path, familiarity=familiarity, **options)
     except ExportError as error:
         if error.code != "familiarity_parity":
             raise
         # Distances that float32 cannot tell are no reason to lose a calibrated model.
         familiarity = None
-        export_onnx(classifier, folder / "calibrated.onnx", **options)
+        report = export_onnx(classifier, path, **options)
+    network = classifier.networks[0] if isinstance(classifier, Ensemble) else classifier
+    assert isinstance(network, GraphClassifier)
+    cost = measured(path, network.inputs, network.lengths, report.cost)
     return {
         **profile,
         "format": "onnx",
@@ -154,4 +158,5 @@ def export(
         "guarantees": promises.guarantees.as_dict() if promises.guarantees else None,
         "familiarity": {"score": familiarity.score} if familiarity else None,
         "cost_factor": round(finalist.cost_factor, 3),
+        "cost": cost.as_dict(),
     }

@@ -24,7 +24,8 @@ def dataset_record(row: tables.Dataset) -> contract.DatasetRecord:
 def model_record(row: tables.Model) -> contract.ModelRecord:
     """The public record of a model."""
     profile = dict(row.profile or {})
-    profile.pop("class_names_given", None)
+    for internal in ("class_names_given", "cost"):  # what serving reads
+        profile.pop(internal, None)
     if profile.get("guarantees"):  # its tables grow with the classes and stand in the file's metadata
         profile["guarantees"] = {name: profile["guarantees"].get(name) for name in _SHOWN_OF_GUARANTEES}
     report_url = f"/v1/jobs/{row.job_id}/report" if row.job_id else None

@@ -6,6 +6,7 @@ through a graph with them, `limiting` writes limits, `growth` counts what rows o
 
 from __future__ import annotations
 
-from fedlas.importers.onnx.sizes.limiting import check_sizes, limit_sizes
+from fedlas.importers.onnx.sizes.growth import Measured, ServingCost, serving_cost
+from fedlas.importers.onnx.sizes.limiting import limit_sizes
 
-__all__ = ["check_sizes", "limit_sizes"]
+__all__ = ["Measured", "ServingCost", "limit_sizes", "serving_cost"]

@@ -23,8 +23,10 @@ from fedlas.importers.onnx.sizes import shapes, values
 from fedlas.importers.onnx.sizes.known import COMPUTED, FEW, Known, Shape, anything, constant, made
 from fedlas.importers.onnx.sizes.positions import COUNTING, READ, read_at
 
-#: Elements that a tensor may have at most where its sizes depend on values, for the two rows that are looked at.
+#: Elements that a tensor may have at most where its sizes depend on values, for the two rows that are looked at; or so
+#: many times the elements of the largest input, where those are more.
 MOST_ELEMENTS = 2**25
+_MOST_TIMES = 64
 ROWS = 2
 _STANDARD = ("", "ai.onnx")
 #: Elements move about or are compared: each end of the intervals is computed as values would be.
@@ -68,6 +70,7 @@ class Walk:
     """One pass over a graph.
 
     Attributes:
+        most: elements that a tensor may have whose size depends on values.
         known: what is known of every tensor.
         reads: the sizes that depend on values.
         nodes: those of the graph and those that the limiter has written, in order.
@@ -83,6 +86,7 @@ class Walk:
         strict: bool = False,
     ) -> None:
         self.graph, self.limiter, self._strict = graph, limiter, strict
+        self.most = _most(inputs)
         self.known: dict[str, Known] = {}
         self.reads: list[Read] = []
         self.nodes: list[NodeProto] = []
@@ -105,7 +109,7 @@ class Walk:
         found = self._results(node, name, inputs)
         for tensor, known in zip(node.output, found, strict=True):
             if tensor:
-                if not known.fixed and (known.count or 0) > MOST_ELEMENTS:
+                if not known.fixed and (known.count or 0) > self.most:
                     raise refused(node, tensor, "are multiplied to")
                 self.known[tensor] = known
         self.nodes.append(node)
@@ -141,7 +145,7 @@ class Walk:
             found = self.sizes(node, [self.known.get(tensor) if tensor else None for tensor in node.input])
         except Exception:  # no rule for this use of the operator
             return False
-        return all(shape is not None and _product(shape) <= MOST_ELEMENTS for shape in found)
+        return all(shape is not None and _product(shape) <= self.most for shape in found)
 
     def _results(self, node: NodeProto, name: str, inputs: list[Known | None]) -> list[Known]:
         given = [known for known in inputs if known is not None]
@@ -269,6 +273,12 @@ class Walk:
         if ends[0].shape != result.shape:
             return result
         return made(result.elem, result.shape, *ends, fixed=True, tainted=result.tainted)
+
+
+def _most(inputs: Mapping[str, Shape]) -> int:
+    """Elements that a tensor of a size that depends on values may have: in proportion to the rows."""
+    rows = max([ROWS, *(shape[0] for shape in inputs.values() if shape)])
+    return max([MOST_ELEMENTS * rows // ROWS, *(_MOST_TIMES * _product(shape) for shape in inputs.values())])
 
 
 def _product(shape: Shape) -> int:

@@ -17,7 +17,7 @@ from onnx import NodeProto, TensorProto, helper
 from fedlas.importers.onnx.examples import InputSpec
 from fedlas.importers.onnx.graph import Graph
 from fedlas.importers.onnx.operators import operator_name
-from fedlas.importers.onnx.sizes.inference import MOST_ELEMENTS, ROWS, Walk
+from fedlas.importers.onnx.sizes.inference import ROWS, Walk
 from fedlas.importers.onnx.sizes.known import Array, Known, Shape
 
 _LEAST_LIMIT = 1024
@@ -38,11 +38,6 @@ def limit_sizes(graph: Graph, inputs: Sequence[InputSpec], lengths: Mapping[str,
     walk = Walk(graph, row_shapes(inputs, lengths, ROWS), constants={}, limiter=writer)
     graph.nodes = walk.nodes
     return writer.notes
-
-
-def check_sizes(graph: Graph, inputs: Sequence[InputSpec], lengths: Mapping[str, int]) -> None:
-    """Raise UnsupportedModel `size_depends_on_values` where a size of a graph depends on values without a limit."""
-    Walk(graph, row_shapes(inputs, lengths, ROWS), constants={})
 
 
 def row_shapes(inputs: Sequence[InputSpec], lengths: Mapping[str, int], rows: int) -> dict[str, Shape]:
@@ -111,7 +106,7 @@ class _Writer:
             found = walk.sizes(node, inputs)
         except Exception:  # no rule for this use of the operator
             return False
-        return all(shape is not None and math.prod(shape) <= MOST_ELEMENTS for shape in found)
+        return all(shape is not None and math.prod(shape) <= walk.most for shape in found)
 
     def _bound(self, made: list[NodeProto], known: Known, wide: Array, limit: float, dynamic: bool) -> str:
         """The limits of each element: none for those that do not depend on values."""

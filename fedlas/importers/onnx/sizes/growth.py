@@ -1,0 +1,209 @@
+"""What rows of a graph take, counted from sizes and not timed: bytes, and how they grow with rows and lengths."""
+
+from __future__ import annotations
+
+import math
+import secrets
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from onnx import NodeProto, TensorProto, helper
+
+from fedlas.errors import UnsupportedModel
+from fedlas.importers.onnx.examples import InputSpec
+from fedlas.importers.onnx.graph import Graph, attribute
+from fedlas.importers.onnx.operators import operator_name
+from fedlas.importers.onnx.sizes.inference import Read, Walk
+from fedlas.importers.onnx.sizes.known import Known, Shape
+from fedlas.importers.onnx.sizes.limiting import row_shapes
+from fedlas.importers.onnx.sizes.shapes import Misfit
+
+#: Numbers of rows at which all tensors are counted.
+_ROWS = (1, 2, 4, 8)
+_MANY = 4096
+#: Multiples of the lengths that are known to run at which powers are counted, and at twice of which.
+_FACTORS = (64, 8, 1, 0.5, 0.25)
+#: Text and unknown types.
+_BYTES = 8
+
+
+@dataclass(frozen=True)
+class Measured:
+    """The largest batch that was run.
+
+    Attributes:
+        rows, length: how many rows, and the longest free dimension of each (1 where none is free).
+        seconds: of the slowest kind of values.
+        values: that kind.
+    """
+
+    rows: int
+    length: int
+    seconds: float
+    values: str
+
+
+@dataclass(frozen=True)
+class ServingCost:
+    """What rows of a served graph cost.
+
+    Attributes:
+        sizes: `shapes` where all follow from shapes alone, `bounded` where some depend on values and all have a bound,
+            `unknown` where some cannot be told.
+        bounds: the sizes that are read from values, and the largest that each may be.
+        fixed_bytes: of the weights and of all that does not grow with the rows.
+        row_bytes, peak_row_bytes: of all tensors for each further row, and the most of them that are alive at once.
+        powers: for each free dimension of an input, the power with which the largest tensor grows.
+        measured: None where it was not run, or where it refuses every row that was made up.
+    """
+
+    sizes: str
+    bounds: tuple[Read, ...] = ()
+    fixed_bytes: int = 0
+    row_bytes: int = 0
+    peak_row_bytes: int = 0
+    powers: Mapping[str, float] = field(default_factory=dict)
+    measured: Measured | None = None
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain numbers and texts, as they stand in a model's profile."""
+        return {
+            "sizes": self.sizes,
+            "bounds": [asdict(read) for read in self.bounds],
+            "fixed_bytes": self.fixed_bytes,
+            "row_bytes": self.row_bytes,
+            "peak_row_bytes": self.peak_row_bytes,
+            "powers": dict(self.powers),
+            "measured": None if self.measured is None else asdict(self.measured),
+        }
+
+
+def serving_cost(graph: Graph, inputs: Sequence[InputSpec], lengths: Mapping[str, int]) -> ServingCost:
+    """Count the elements of all tensors for several numbers of rows and lengths of every free dimension.
+
+    Raises:
+        UnsupportedModel: `size_depends_on_values`; `grows_faster_than_rows` where a tensor has more than so many times
+            the elements for so many times the rows.
+    """
+    constants: dict[str, Known] = {}
+    # One number of rows is drawn, so that no graph can be written to grow where nobody looks.
+    rows = (*_ROWS, _MANY, 9 + secrets.randbelow(_MANY - 9))
+    walks = {n: Walk(graph, row_shapes(inputs, lengths, n), constants=constants) for n in rows}
+    _refuse_growth(walks)
+    known = _computed(walks[2])
+    unknown = any(item.shape is None for item in known)
+    (all_two, peak_two), (all_four, peak_four) = (_bytes(graph, walks[n]) for n in (2, 4))
+    row_bytes = max(0, (all_four - all_two) // 2)
+    return ServingCost(
+        "unknown" if unknown else "shapes" if all(item.fixed for item in known) else "bounded",
+        tuple(dict.fromkeys(walks[2].reads)),
+        sum(value.nbytes for value in graph.constants.values()) + max(0, all_two - 2 * row_bytes),
+        row_bytes,
+        max(0, (peak_four - peak_two) // 2),
+        _powers(graph, inputs, lengths, constants),
+    )
+
+
+def _computed(walk: Walk) -> list[Known]:
+    return [walk.known[name] for node in walk.nodes for name in node.output if name]
+
+
+def _refuse_growth(walks: Mapping[int, Walk]) -> None:
+    """No tensor has, for any number of rows, more elements than a line through what it has for few rows says."""
+    for node in walks[1].nodes:
+        counts = {rows: _elements(walk, node) for rows, walk in walks.items()}
+        found = {rows: count for rows, count in counts.items() if count is not None}
+        if len(found) < len(counts):
+            continue
+        slope = max(found[2] - found[1], (found[4] - found[2]) / 2)
+        for rows, count in found.items():
+            if count > 1.01 * (found[1] + slope * (rows - 1)) + rows:
+                raise UnsupportedModel(
+                    "grows_faster_than_rows",
+                    f"{operator_name(node)} ({node.output[0]!r}) makes {found[1]:,} elements of one row and {count:,} "
+                    f"of {rows}, more than in proportion: a batch costs more than its rows do; compute each row alone",
+                )
+
+
+def _elements(walk: Walk, node: NodeProto) -> int | None:
+    """Of the outputs of a node, and of what it makes inside: products of all axes of an Einsum, scores of attention."""
+    counts = [walk.known[name].count for name in node.output if name]
+    if any(count is None for count in counts):
+        return None
+    shapes = [walk.known[name].shape for name in node.input if name]
+    return sum(count or 0 for count in counts) + _inside(node, [shape for shape in shapes if shape is not None])
+
+
+def _inside(node: NodeProto, shapes: Sequence[Shape]) -> int:
+    if node.op_type == "Einsum":
+        terms = attribute(node, "equation", b"").decode().replace(" ", "").split("->")[0].split(",")
+        sizes: dict[str, int] = {}
+        for term, shape in zip(terms, shapes, strict=False):
+            named = zip(term, shape, strict=False) if "." not in term else ()
+            sizes.update({label: max(size, sizes.get(label, 1)) for label, size in named})
+        return math.prod(sizes.values())
+    if node.op_type.endswith("Attention") and shapes and len(shapes[0]) > 2:
+        query, key = shapes[0], shapes[1] if len(shapes) > 1 and len(shapes[1]) == len(shapes[0]) else shapes[0]
+        return math.prod(query[:-1]) * key[-2]
+    return 0
+
+
+def _width(elem: int) -> int:
+    if elem in (0, TensorProto.STRING):
+        return _BYTES
+    return int(helper.tensor_dtype_to_np_dtype(elem).itemsize)
+
+
+def _bytes(graph: Graph, walk: Walk) -> tuple[int, int]:
+    """The bytes of all computed tensors, and the most that are alive at once, each until its last use."""
+    last = {name: i for i, node in enumerate(walk.nodes) for name in node.input}
+    last |= dict.fromkeys(graph.outputs, len(walk.nodes))
+    total = alive = peak = 0
+    sizes: dict[str, int] = {}
+    for i, node in enumerate(walk.nodes):
+        for name in node.output:
+            if name:
+                known = walk.known[name]
+                sizes[name] = (known.count or 0) * _width(known.elem)
+                total += sizes[name]
+                alive += sizes[name]
+        peak = max(peak, alive)
+        for name in {*node.input, *node.output}:
+            if last.get(name, -1) <= i:
+                alive -= sizes.pop(name, 0)
+    return total, peak
+
+
+def _powers(
+    graph: Graph, inputs: Sequence[InputSpec], lengths: Mapping[str, int], constants: dict[str, Known]
+) -> dict[str, float]:
+    """Of each free dimension, alone where the graph lets it change alone, else of all at once."""
+    places = [
+        (f"{s.name}.{axis}", size) for s in inputs for axis, size in enumerate(s.shape) if axis and size in lengths
+    ]
+    free = {str(size) for _, size in places}
+    found = {size: _power(graph, inputs, lengths, {size}, constants) for size in free}
+    if len(free) > 1 and None in found.values():
+        together = _power(graph, inputs, lengths, free, constants)
+        found = {size: together if power is None else power for size, power in found.items()}
+    powers = {place: found[str(size)] for place, size in places}
+    return {place: power for place, power in powers.items() if power is not None}
+
+
+def _power(
+    graph: Graph, inputs: Sequence[InputSpec], lengths: Mapping[str, int], free: set[str], constants: dict[str, Known]
+) -> float | None:
+    """The largest over all tensors, at lengths as great as the graph takes: there what grows fastest counts."""
+    for factor in _FACTORS:
+        walks = []
+        for share in (factor, 2 * factor):
+            changed = {name: max(1, int(size * share)) if name in free else size for name, size in lengths.items()}
+            try:
+                walks.append(Walk(graph, row_shapes(inputs, changed, 2), constants=constants, strict=True))
+            except (Misfit, UnsupportedModel):  # a table of positions ends, or parts no longer fit each other
+                break
+        if len(walks) == 2:
+            pairs = [(_elements(walks[0], node), _elements(walks[1], node)) for node in walks[0].nodes]
+            return round(max([0.0, *(math.log2(b / a) for a, b in pairs if a and b)]), 3)
+    return None

@@ -1,0 +1,144 @@
+"""Runs a served copy on made-up rows, inside the sandbox and as it will be served: how long its largest batch takes.
+
+Values may decide how long a graph runs (denormal numbers, sorted rows, limits that are reached), so that zeros alone
+say nothing; what the model refuses, tokens beyond its vocabulary say, is left out.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+
+from fedlas.importers import InputSpec
+from fedlas.importers.onnx.graph import Graph
+from fedlas.importers.onnx.sizes import Measured, ServingCost, serving_cost
+from service.inference.runtime import open_session
+
+Array = NDArray[Any]
+
+#: Seconds of all runs together, of the last one, and of one row that is still made longer.
+_ALL_S, _LAST_S, _LONGER_S = 2.0, 0.5, 0.25
+_MOST_ROWS, _LONGEST = 256, 512
+#: What a batch may take while it is measured; an inspection may take 768 MiB.
+_MOST_BYTES = 2**27
+#: Sizes below are channels or the like, which do not become longer.
+_LEAST_LENGTH = 8
+_WHOLE = (2**63 - 1, 2**31 - 1, 30_000, 1_000, 100, 1)
+
+
+def measured(path: Path, inputs: Sequence[InputSpec], lengths: Mapping[str, int], cost: ServingCost) -> ServingCost:
+    """The cost with the largest batch that was run; where its rows are longer than those counted, they are counted."""
+    measuring = _Measuring(path, inputs, lengths, cost)
+    found = measuring.run()
+    if measuring.lengths != lengths:
+        cost = serving_cost(Graph.from_model(onnx.load_model(path)), inputs, measuring.lengths)
+    return replace(cost, measured=found)
+
+
+class _Measuring:
+    """The runs of one file."""
+
+    def __init__(self, path: Path, inputs: Sequence[InputSpec], lengths: Mapping[str, int], cost: ServingCost) -> None:
+        self._session = open_session(str(path), threads=1)
+        self._inputs, self.lengths, self._cost = inputs, dict(lengths), cost
+        self._most_rows = max(1, min(_MOST_ROWS, _MOST_BYTES // max(1, cost.peak_row_bytes)))
+        self._deadline = time.perf_counter() + _ALL_S
+
+    def run(self) -> Measured | None:
+        """Longer rows first, then more of them, each time twice as many."""
+        kinds = self._accepted(self.lengths)
+        if not kinds:
+            return None
+        self._lengthen(kinds)
+        best: Measured | None = None
+        rows = 1
+        while rows <= self._most_rows and time.perf_counter() < self._deadline:
+            times = {name: self._seconds(make, rows, self.lengths) for name, make in kinds.items()}
+            taken = {name: seconds for name, seconds in times.items() if seconds is not None}
+            if not taken:
+                break
+            slowest = max(taken, key=lambda name: taken[name])
+            best = Measured(rows, max([1, *self.lengths.values()]), round(taken[slowest], 6), slowest)
+            if taken[slowest] > _LAST_S:
+                break
+            rows *= 2
+        return best
+
+    def _accepted(self, lengths: Mapping[str, int]) -> dict[str, Callable[[Sequence[int], str], Array]]:
+        """The kinds of values that the model takes; of whole numbers the largest that it takes is one."""
+        found: dict[str, Callable[[Sequence[int], str], Array]] = {}
+        for name, make in _kinds():
+            if name.split(" ")[0] not in {known.split(" ")[0] for known in found} and (
+                self._seconds(make, 1, lengths) is not None
+            ):
+                found[name] = make
+        return found
+
+    def _lengthen(self, kinds: Mapping[str, Callable[[Sequence[int], str], Array]]) -> None:
+        """Free dimensions are doubled while a row takes little and the model takes it."""
+        share = 1
+        while time.perf_counter() < self._deadline:
+            longer = {name: size * 2 if size >= _LEAST_LENGTH else size for name, size in self.lengths.items()}
+            share *= 2 ** max([2, *map(round, self._cost.powers.values())])
+            if longer == self.lengths or max(longer.values()) > _LONGEST:
+                return
+            if share * self._cost.peak_row_bytes > _MOST_BYTES:
+                return
+            times = [self._seconds(make, 1, longer) for make in kinds.values()]
+            if any(seconds is None or seconds > _LONGER_S for seconds in times):
+                return
+            self.lengths = longer
+            self._most_rows = max(1, min(_MOST_ROWS, _MOST_BYTES // max(1, share * self._cost.peak_row_bytes)))
+
+    def _seconds(
+        self, make: Callable[[Sequence[int], str], Array], rows: int, lengths: Mapping[str, int]
+    ) -> float | None:
+        """Of one run, None where the rows are refused."""
+        given = {
+            spec.name: make([rows, *(n if isinstance(n, int) else lengths[n] for n in spec.shape[1:])], spec.dtype)
+            for spec in self._inputs
+        }
+        started = time.perf_counter()
+        try:
+            self._session.run(None, given)
+        except Exception:  # ONNX Runtime raises a class of its own for every kind of refusal
+            return None
+        return time.perf_counter() - started
+
+
+def _kinds() -> Iterator[tuple[str, Callable[[Sequence[int], str], Array]]]:
+    """Kinds of values by name; of several with the same first word the first that is taken counts."""
+    yield "zeros", lambda shape, dtype: np.zeros(shape, dtype)
+    yield "random", _random
+    yield "denormal", lambda shape, dtype: _filled(shape, dtype, tiny=True, whole=1)
+    for whole in _WHOLE:
+        yield f"largest {whole}", lambda shape, dtype, n=whole: _filled(shape, dtype, whole=n)  # type: ignore[misc]
+    for whole in _WHOLE:
+        yield f"least {whole}", lambda shape, dtype, n=whole: _filled(shape, dtype, sign=-1, whole=n)  # type: ignore[misc]
+
+
+def _random(shape: Sequence[int], dtype: str) -> Array:
+    generator = np.random.default_rng(0)
+    if np.dtype(dtype).kind == "f":
+        return generator.standard_normal(shape, np.float32).astype(dtype)
+    values = generator.integers(0, 2, shape)
+    values[..., :1] = 1  # a mask of nothing but zeros is no row
+    return values.astype(dtype)
+
+
+def _filled(shape: Sequence[int], dtype: str, *, sign: int = 1, whole: int = 1, tiny: bool = False) -> Array:
+    kind = np.dtype(dtype)
+    if kind.kind == "f":
+        floats = np.finfo(kind)
+        return np.full(shape, sign * (floats.smallest_subnormal if tiny else floats.max), kind)
+    if kind.kind == "b":
+        return np.ones(shape, kind)
+    info = np.iinfo(kind)
+    return np.full(shape, max(info.min, min(info.max, sign * whole)), kind)
