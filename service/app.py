@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from importlib.metadata import version
 
 from anyio import CapacityLimiter
 from fastapi import FastAPI
 from fastapi.routing import APIRoute
 from fastapi_offline import FastAPIOffline
+from starlette.concurrency import run_in_threadpool
 from starlette.middleware import Middleware
 
 from service.api import (
@@ -42,6 +43,7 @@ from service.api.together import Together
 from service.api.waiting import Waiting
 from service.inference.runtime import check_single_runtime
 from service.queue import Doorbell
+from service.registry.errors import Unavailable
 from service.registry.unit_of_work import Registry
 from service.settings import ServiceSettings
 
@@ -104,6 +106,8 @@ def create_app(settings: ServiceSettings, *, on_stuck: Callable[[str], None] | N
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     parts: Parts = app.state.parts
     serving: Assembly = app.state.serving
+    with suppress(Unavailable):  # what is left over goes with the next sweep
+        await run_in_threadpool(parts.registry.artifacts.clear_abandoned)
     serving.start()
     yield
     serving.stop()

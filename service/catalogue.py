@@ -217,7 +217,8 @@ class Catalogue:
         if unit.names.is_unloaded(called):
             raise Conflict("model_unloaded", f"{called!r} was unloaded; POST /v2/repository/models/{called}/load first")
         if row.status != "ready" or row.profile is None or row.served_sha256 is None:
-            raise Conflict("model_not_ready", f"{row.id} is {row.status}; only ready models predict")
+            message = f"{row.id} is {row.status}; only ready models predict"
+            raise Conflict("model_not_ready", message, passing=row.status == "inspecting")
         # A name is answered with itself: behind it may be an upload, whose record is older than its publication.
         name = row.name if called.startswith("mdl_") else called
         served = ServedModel(id=row.id, name=name, version=number, calibrated=row.calibrated)

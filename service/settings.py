@@ -46,6 +46,9 @@ class ServiceSettings(RegistrySettings):
         30, gt=0, le=3600, description="The longest a predict request waits for its answer; then 504."
     )
     session_cache_bytes: int = Field(2 * 1024**3, gt=0, description="Total size of models kept open for serving.")
+    metrics_models: int = Field(
+        200, ge=1, le=10_000, description="Names and versions that `/metrics` tells apart; others count as `other`."
+    )
     inference_threads: int = Field(1, ge=1, description="Threads of ONNX Runtime within one batch.")
     inference_runs: int = Field(
         0, ge=0, description="Batches at once in one API process; 0: as many as it has cores to spare."

@@ -20,11 +20,12 @@ from typing import Any
 
 import numpy as np
 
-from service.inference.counts import WIDTH, Counts, Key, merged
+from service.inference.counts import WIDTH, Counts, Key, latest, merged
 from service.inference.metrics import Others, ServingMetrics
 
 _LOG = logging.getLogger(__name__)
 _COUNTS, _ALIVE, _UNFINISHED = ".counts", ".alive", ".new"
+_MOST_ENDED = 1000  # models that processes have counted which live no more
 _LAYOUT = 1  # other numbers in other places: another number
 
 
@@ -120,7 +121,7 @@ class SharedCounts:
                 if lives:
                     living.append(snapshot)
                 else:
-                    self._ended = merged((self._ended, snapshot.counts))
+                    self._ended = latest(merged((self._ended, snapshot.counts)), _MOST_ENDED)
                     self._names_ended.add(name)
                     self._read.pop(name)
             return Others([self._ended, *(one.counts for one in living)], [one.gauges for one in living])

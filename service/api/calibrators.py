@@ -13,8 +13,6 @@ from pydantic import ConfigDict, Field
 from service.api.creation import add_calibrator
 from service.api.datasets import UPLOAD_BODY
 from service.api.dependencies import (
-    After,
-    Limit,
     Parts,
     PartsDep,
     Wait,
@@ -26,13 +24,15 @@ from service.api.dependencies import (
 )
 from service.api.idempotency import IdempotencyKey, Key, create_once, reserved
 from service.api.models import parse_class_names
+from service.api.pages import After, Limit, cursor, page_of
 from service.api.receiving import receive_file
+from service.api.routing import Route
 from service.registry.contract import FINAL, CalibratorRecord, Page, RecordError, Strict
 from service.registry.errors import Conflict, InvalidRequest, RegistryError, WorkFailed
 from service.registry.records import calibrator_record
 from service.registry.unit_of_work import UnitOfWork
 
-router = APIRouter(prefix="/v1/calibrators", tags=["calibrators"])
+router = APIRouter(route_class=Route, prefix="/v1/calibrators", tags=["calibrators"])
 
 #: Which parameter an error of the worker speaks of.
 _FIELDS = {"unknown_method": "method", "unsuitable_method": "method", "class_names_mismatch": "class_names"}
@@ -115,12 +115,12 @@ def _refusal(error: RecordError) -> RegistryError:
     return InvalidRequest(error.code, error.message, field=_FIELDS.get(error.code))
 
 
-@router.get("")
-def list_calibrators(parts: PartsDep, limit: Limit = 20, after: After = None) -> Page[CalibratorRecord]:
+@router.get("", response_model=Page[CalibratorRecord])
+def list_calibrators(parts: PartsDep, limit: Limit = 20, after: After = None) -> Response:
     """List calibrators, newest first."""
+    after = cursor(after, "cal")
     with parts.registry.read() as unit:
-        rows, has_more = unit.calibrators.page(limit=limit, after=after)
-        return Page(data=[calibrator_record(row) for row in rows], has_more=has_more)
+        return page_of(map(calibrator_record, unit.calibrators.newest(limit=limit + 1, after=after)), limit)
 
 
 @router.get("/{calibrator_id}", response_model=CalibratorRecord)
@@ -141,7 +141,8 @@ def download_calibrator(request: Request, parts: PartsDep, calibrator_id: str) -
     with parts.registry.read() as unit:
         row = unit.calibrators.get(calibrator_id)
     if row.onnx_sha256 is None:
-        raise Conflict("no_calibrator", f"{calibrator_id} is {row.status}; its file exists once it has succeeded")
+        message = f"{calibrator_id} is {row.status}; its file exists once it has succeeded"
+        raise Conflict("no_calibrator", message, passing=row.status not in FINAL)
     return stored_file(request, parts, row.onnx_sha256, f"{Path(row.name).stem}-{row.id}.onnx")
 
 

@@ -2,23 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 from service.api.receiving import Arrived
 from service.registry import tables
-from service.registry.errors import InvalidRequest
 from service.registry.ids import new_id
 from service.registry.repositories.records import now
 from service.registry.unit_of_work import UnitOfWork
-
-
-def parse_json(text: str, field: str) -> Any:
-    """Parse a JSON text that came as a query parameter or part; raises InvalidRequest."""
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise InvalidRequest("invalid_json", f"{field} is not valid JSON: {error}", field=field) from error
 
 
 def add_dataset(unit: UnitOfWork, file: Arrived, name: str | None, options: dict[str, Any]) -> tables.Dataset:

@@ -2,24 +2,29 @@
 
 from __future__ import annotations
 
-import math
+import sys
 from contextlib import ExitStack
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Query, Request, Response
 from pydantic import ConfigDict, Field
 
-from service.api.creation import add_dataset, parse_json
-from service.api.dependencies import After, Limit, PartsDep, UploadId, Wait, created, long_poll, still_open, tagged
+from service.api.creation import add_dataset
+from service.api.dependencies import PartsDep, UploadId, Wait, created, long_poll, still_open, tagged
 from service.api.idempotency import IdempotencyKey, Key, create_once, reserved
+from service.api.json_values import parse_json
+from service.api.pages import After, Limit, cursor, page_of
 from service.api.receiving import receive_file
+from service.api.routing import Route
 from service.registry.contract import DatasetRecord, Page, SeenByModel, Strict
 from service.registry.errors import InvalidRequest
 from service.registry.records import dataset_record
 from service.registry.unit_of_work import UnitOfWork
 
-router = APIRouter(prefix="/v1/datasets", tags=["datasets"])
+router = APIRouter(route_class=Route, prefix="/v1/datasets", tags=["datasets"])
 
+#: Integers of JSON may be larger than any float.
+_LARGEST = sys.float_info.max
 ROLE_NAMES = ("label", "split", "group", "slices", "weight", "time", "id")
 _BINARY = {"schema": {"type": "string", "format": "binary"}}
 #: OpenAPI: the raw file, or multipart with a part `file`.
@@ -49,11 +54,13 @@ class DatasetOptions(Strict):
     format: Literal["npz", "csv", "parquet", "imagefolder"] | None = Field(
         None, description="Without it, the format is told from the content."
     )
-    roles: str | None = Field(None, description='JSON, for example {"label": "diagnosis", "group": "patient"}.')
+    roles: str | None = Field(
+        None, max_length=100_000, description='JSON, for example {"label": "diagnosis", "group": "patient"}.'
+    )
     seen_by_model: SeenByModel | None = Field(None, description="Which rows the uploaded model was trained on.")
     split_seed: int = Field(0, ge=0, lt=2**32)
     missing: Literal["reject", "nan"] = "reject"
-    padding: str | None = Field(None, description='JSON, fills ragged lists: {"input_ids": 0}.')
+    padding: str | None = Field(None, max_length=100_000, description='JSON, fills ragged lists: {"input_ids": 0}.')
     upload_id: UploadId = None
 
     def stored(self) -> dict[str, Any]:
@@ -72,10 +79,12 @@ def parse_roles(text: str) -> dict[str, Any]:
     for role, column in roles.items():
         if role not in ROLE_NAMES:
             known = ", ".join(ROLE_NAMES)
-            raise InvalidRequest("invalid_roles", f"unknown role {role!r}; the roles are {known}", field="roles")
+            raise InvalidRequest("invalid_roles", f"unknown role {role[:100]!r}; the roles are {known}", field="roles")
         names = column if role == "slices" and isinstance(column, list) else [column]
         if not all(isinstance(name, str) for name in names):
-            raise InvalidRequest("invalid_roles", f"role {role!r} must name a column, not {column!r}", field="roles")
+            raise InvalidRequest(
+                "invalid_roles", f"role {role!r} must name a column, not {type(column).__name__}", field="roles"
+            )
     return roles
 
 
@@ -85,8 +94,8 @@ def parse_padding(text: str) -> dict[str, float]:
     if not isinstance(padding, dict):
         raise InvalidRequest("invalid_padding", "padding must be a JSON object of input → number", field="padding")
     for name, value in padding.items():
-        if not isinstance(value, int | float) or isinstance(value, bool) or not math.isfinite(value):
-            message = f"padding of input {name!r} must be a finite number, not {value!r}"
+        if not isinstance(value, int | float) or isinstance(value, bool) or not -_LARGEST <= value <= _LARGEST:
+            message = f"padding of input {name[:100]!r} must be a finite number"
             raise InvalidRequest("invalid_padding", message, field="padding")
     return padding
 
@@ -113,12 +122,12 @@ async def create_dataset(
     return created(answer, "/v1/datasets")
 
 
-@router.get("")
-def list_datasets(parts: PartsDep, limit: Limit = 20, after: After = None) -> Page[DatasetRecord]:
+@router.get("", response_model=Page[DatasetRecord])
+def list_datasets(parts: PartsDep, limit: Limit = 20, after: After = None) -> Response:
     """List datasets, newest first."""
+    after = cursor(after, "ds")
     with parts.registry.read() as unit:
-        rows, has_more = unit.datasets.page(limit=limit, after=after)
-        return Page(data=[dataset_record(row) for row in rows], has_more=has_more)
+        return page_of(map(dataset_record, unit.datasets.newest(limit=limit + 1, after=after)), limit)
 
 
 @router.get("/{dataset_id}", response_model=DatasetRecord)

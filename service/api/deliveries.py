@@ -4,26 +4,26 @@ from __future__ import annotations
 
 from fastapi import APIRouter, Response
 
-from service.api.dependencies import RETRY_AFTER_S, After, Limit, Parts, PartsDep
+from service.api.dependencies import RETRY_AFTER_S, Parts, PartsDep
+from service.api.pages import After, Limit, cursor, page_of
+from service.api.routing import Route
 from service.registry import tables
 from service.registry.contract import DeliveryRecord, Page
 from service.registry.errors import NotFound
 from service.registry.records import delivery_record
 from service.registry.unit_of_work import UnitOfWork
 
-router = APIRouter(prefix="/v1/jobs/{job_id}/deliveries", tags=["jobs"])
+router = APIRouter(route_class=Route, prefix="/v1/jobs/{job_id}/deliveries", tags=["jobs"])
 
 
-@router.get("")
-def list_deliveries(parts: PartsDep, job_id: str, limit: Limit = 20, after: After = None) -> Page[DeliveryRecord]:
+@router.get("", response_model=Page[DeliveryRecord])
+def list_deliveries(parts: PartsDep, job_id: str, limit: Limit = 20, after: After = None) -> Response:
     """What was sent to a job's webhook, or is about to be, newest first; there is nothing before the job has ended."""
+    after = cursor(after, "msg")
     with parts.registry.read() as unit:
         unit.jobs.get(job_id)
-        rows = unit.deliveries.of_job(job_id)
-        if after is not None:
-            rows = [row for row in rows if row.id < _find(unit, job_id, after).id]
-        records = [delivery_record(row, unit.work.of(row.id)) for row in rows[:limit]]
-        return Page(data=records, has_more=len(rows) > limit)
+        rows = unit.deliveries.newest(job_id, limit=limit + 1, after=after)
+        return page_of((delivery_record(row, unit.work.of(row.id)) for row in rows), limit)
 
 
 @router.post("/{delivery_id}/resend", status_code=202, response_model=DeliveryRecord)
@@ -43,7 +43,7 @@ def _resend(parts: Parts, job_id: str, delivery_id: str) -> DeliveryRecord:
 
 
 def _find(unit: UnitOfWork, job_id: str, delivery_id: str) -> tables.Delivery:
-    for row in unit.deliveries.of_job(job_id):
-        if row.id == delivery_id:
-            return row
-    raise NotFound("unknown_delivery", f"{job_id} has no delivery {delivery_id!r}")
+    row = unit.deliveries.find(delivery_id)
+    if row is None or row.job_id != job_id:
+        raise NotFound("unknown_delivery", f"{job_id} has no delivery {delivery_id!r}")
+    return row

@@ -61,12 +61,12 @@ async def _parts(connection: HTTPConnection) -> Parts:  # a plain function would
 
 
 PartsDep = Annotated[Parts, Depends(_parts)]
-Limit = Annotated[int, Query(ge=1, le=1000, description="Records per page.")]
-After = Annotated[str | None, Query(description="Continue after this id.")]
 UploadId = Annotated[
     str | None, Field(max_length=100, description="A finished upload (`/v1/uploads`) in place of the body; used once.")
 ]
 Wait = Annotated[float | None, Query(ge=0, le=60, description="Long poll: seconds to wait for a final state.")]
+#: A browser takes what is sent for what it is said to be: bytes of a sender's are no page.
+_AS_SAID = {"X-Content-Type-Options": "nosniff"}
 #: When to look again at what has not ended yet.
 RETRY_AFTER_S = "2"
 
@@ -109,7 +109,7 @@ def tagged(request: Request, record: BaseModel, *, headers: dict[str, str] | Non
 def tagged_bytes(request: Request, body: bytes, *, media_type: str, headers: dict[str, str] | None = None) -> Response:
     """Answer `body` with its `ETag`, or 304 if the client already has it."""
     etag = f'"{hashlib.sha256(body).hexdigest()[:32]}"'
-    all_headers = {"ETag": etag, "Cache-Control": "no-cache", **(headers or {})}
+    all_headers = {"ETag": etag, "Cache-Control": "no-cache", **_AS_SAID, **(headers or {})}
     if etag_matches(request, etag):
         return Response(status_code=304, headers=all_headers)
     return Response(body, media_type=media_type, headers=all_headers)
@@ -123,7 +123,7 @@ def stored_file(
     if etag_matches(request, etag):
         return Response(status_code=304, headers={"ETag": etag})
     path = parts.registry.artifacts.path(digest)
-    return FileResponse(path, media_type=media_type, filename=filename, headers={"ETag": etag})
+    return FileResponse(path, media_type=media_type, filename=filename, headers={"ETag": etag, **_AS_SAID})
 
 
 def etag_matches(request: Request, etag: str) -> bool:

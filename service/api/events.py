@@ -13,12 +13,14 @@ from fastapi import APIRouter, Header, Query, Request, Response
 from fastapi.responses import StreamingResponse
 from starlette.concurrency import run_in_threadpool
 
-from service.api.dependencies import Limit, Parts, PartsDep
+from service.api.dependencies import Parts, PartsDep
+from service.api.pages import Limit, page_of
+from service.api.routing import Route
 from service.api.waiting import Line, Waiting
 from service.registry.contract import FINAL, EventRecord, Page
 from service.registry.records import event_record
 
-router = APIRouter(prefix="/v1/jobs/{job_id}/events", tags=["jobs"])
+router = APIRouter(route_class=Route, prefix="/v1/jobs/{job_id}/events", tags=["jobs"])
 
 #: Proxies close connections on which nothing happens, many after 30 s or 60 s.
 _HEARTBEAT_S = 15.0
@@ -51,19 +53,18 @@ async def list_events(
     A stream begins after `Last-Event-ID` (or `after`, where a client cannot set headers), else with the first event.
     """
     if _EVENT_STREAM not in request.headers.get("accept", ""):
-        page = await run_in_threadpool(_page, parts, job_id, limit, after)
-        return Response(page.model_dump_json(), media_type="application/json", headers={"Vary": "Accept"})
+        return await run_in_threadpool(_page, parts, job_id, limit, after)
     known = (after or 0) if last_event_id is None else int(last_event_id)
     if await run_in_threadpool(_knows_all, parts, job_id, known):  # a browser would come back again and again
         return Response(status_code=204, headers=_STREAMED)
     return StreamingResponse(_stream(parts.waiting, job_id, known), media_type=_EVENT_STREAM, headers=_STREAMED)
 
 
-def _page(parts: Parts, job_id: str, limit: int, after: int | None) -> Page[EventRecord]:
+def _page(parts: Parts, job_id: str, limit: int, after: int | None) -> Response:
     with parts.registry.read() as unit:
         unit.jobs.get(job_id)
-        rows, has_more = unit.events.page(job_id, limit=limit, before=after)
-        return Page(data=[event_record(row) for row in rows], has_more=has_more)
+        rows = unit.events.newest_before(job_id, after, limit=limit + 1)
+        return page_of(map(event_record, rows), limit, headers={"Vary": "Accept"})
 
 
 def _knows_all(parts: Parts, job_id: str, known: int) -> bool:

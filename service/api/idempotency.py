@@ -21,7 +21,7 @@ from fastapi import Header
 from pydantic import BaseModel
 
 from service.api.dependencies import Parts
-from service.api.receiving import in_thread
+from service.api.threads import in_thread
 from service.registry.errors import Unavailable
 from service.registry.unit_of_work import UnitOfWork
 

@@ -9,13 +9,10 @@ from typing import Annotated, Any, TypeVar
 
 from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import HTMLResponse
-from starlette.datastructures import FormData, UploadFile
 
-from service.api.creation import add_dataset, add_model, parse_json, still_inspecting
+from service.api.creation import add_dataset, add_model, still_inspecting
 from service.api.datasets import DatasetOptions
 from service.api.dependencies import (
-    After,
-    Limit,
     Parts,
     PartsDep,
     Wait,
@@ -25,10 +22,14 @@ from service.api.dependencies import (
     tagged,
     tagged_bytes,
 )
+from service.api.forms import Form
 from service.api.idempotency import IdempotencyKey, Key, create_once, create_together, reserved
-from service.api.json_bodies import MOST_FIELD_BYTES, MOST_FIELDS, check_json
+from service.api.json_bodies import check_json
+from service.api.json_values import parse_json
 from service.api.models import ModelOptions
-from service.api.receiving import is_multipart, take_part
+from service.api.pages import After, Limit, cursor, page_of
+from service.api.receiving import is_multipart, receive_parts, take_part
+from service.api.routing import Route
 from service.registry import tables
 from service.registry.contract import FINAL, GPU_ONLY, PLAN, JobOptions, JobRecord, JobRequest, Page
 from service.registry.errors import Conflict, InvalidRequest, UnknownReference
@@ -39,16 +40,19 @@ from service.registry.repositories.records import now
 from service.registry.unit_of_work import UnitOfWork
 from service.registry.webhooks import parse_url
 
-router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
+router = APIRouter(route_class=Route, prefix="/v1/jobs", tags=["jobs"])
 
 Options = TypeVar("Options", bound=JobOptions)
 
 #: Parts of a call that brings its files along, beside `model` and `dataset`.
 _JSON_PARTS = ("job", "model_options", "dataset_options")
 
-#: Names of classes and slices in a report are its sender's: whatever they hold, nothing runs and nothing is fetched.
+#: Names of classes and slices in a report are its sender's: whatever they hold, nothing runs, nothing is fetched, and
+#: for a browser it comes from nowhere (`sandbox`), so that it can reach nothing of the service's.
 _INERT = {
-    "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; img-src data:",
+    "Content-Security-Policy": (
+        "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; form-action 'none'; sandbox"
+    ),
     "X-Content-Type-Options": "nosniff",
 }
 #: Why an ended job lacks a piece of evidence.
@@ -130,20 +134,14 @@ def _checked(parts: Parts, options: Options, *, dry_run: bool) -> Options:
 
 async def _create_with_files(request: Request, parts: PartsDep, key: Key | None, *, dry_run: bool) -> str:
     with ExitStack() as stack:
-        async with request.form(
-            max_files=2 + len(_JSON_PARTS), max_fields=MOST_FIELDS, max_part_size=MOST_FIELD_BYTES
-        ) as form:
-            if unknown := sorted(set(form) - {"model", "dataset", *_JSON_PARTS}):
-                raise InvalidRequest("unknown_part", f"there is no part {unknown[0]!r}", field=unknown[0])
-            given = {name: await _json_object(form, name) for name in _JSON_PARTS}
-            options = _checked(parts, JobOptions.model_validate(given["job"]), dry_run=dry_run)
-            model_options = ModelOptions.model_validate(_flat(given["model_options"]))
-            dataset_options = DatasetOptions.model_validate(_flat(given["dataset_options"]))
-            stored_model, stored_dataset = model_options.stored(), dataset_options.stored()
-            model_file, model_name = await take_part(form, "model", parts, stack, upload_id=model_options.upload_id)
-            dataset_file, dataset_name = await take_part(
-                form, "dataset", parts, stack, upload_id=dataset_options.upload_id
-            )
+        form = await receive_parts(request, parts, stack, files=("model", "dataset"), documents=_JSON_PARTS)
+        given = {name: _json_object(form, name) for name in _JSON_PARTS}
+        options = _checked(parts, JobOptions.model_validate(given["job"]), dry_run=dry_run)
+        model_options = ModelOptions.model_validate(_flat(given["model_options"]))
+        dataset_options = DatasetOptions.model_validate(_flat(given["dataset_options"]))
+        stored_model, stored_dataset = model_options.stored(), dataset_options.stored()
+        model_file, model_name = await take_part(form, "model", parts, stack, upload_id=model_options.upload_id)
+        dataset_file, dataset_name = await take_part(form, "dataset", parts, stack, upload_id=dataset_options.upload_id)
 
         def make(unit: UnitOfWork) -> JobRecord:
             model = add_model(unit, model_file, model_options.name or model_name, stored_model)
@@ -155,16 +153,11 @@ async def _create_with_files(request: Request, parts: PartsDep, key: Key | None,
         return await parts.in_turn(create_once, parts, key, content, make)
 
 
-async def _json_object(form: FormData, name: str) -> dict[str, Any]:
+def _json_object(form: Form, name: str) -> dict[str, Any]:
     """The object in a part, which many clients send as a file; empty without it. Raises InvalidRequest."""
-    part = form.get(name, "{}")
-    content = await part.read(MOST_FIELD_BYTES + 1) if isinstance(part, UploadFile) else part.encode()
+    content = bytes(form.contents.get(name, b"{}"))
     check_json(content, field=name)
-    try:
-        text = content.decode()
-    except UnicodeDecodeError as error:
-        raise InvalidRequest("invalid_json", f"part {name!r} is not UTF-8 text", field=name) from error
-    value = parse_json(text, name)
+    value = parse_json(content, name)
     if not isinstance(value, dict):
         raise InvalidRequest("invalid_json", f"part {name!r} must be a JSON object", field=name)
     return value
@@ -202,12 +195,12 @@ def _record(unit: UnitOfWork, row: tables.Job) -> JobRecord:
     return job_record(row, unit.work.of(row.id))
 
 
-@router.get("")
-def list_jobs(parts: PartsDep, limit: Limit = 20, after: After = None) -> Page[JobRecord]:
+@router.get("", response_model=Page[JobRecord])
+def list_jobs(parts: PartsDep, limit: Limit = 20, after: After = None) -> Response:
     """List jobs, newest first."""
+    after = cursor(after, "job")
     with parts.registry.read() as unit:
-        rows, has_more = unit.jobs.page(limit=limit, after=after)
-        return Page(data=[_record(unit, row) for row in rows], has_more=has_more)
+        return page_of((_record(unit, row) for row in unit.jobs.newest(limit=limit + 1, after=after)), limit)
 
 
 @router.get("/{job_id}", response_model=JobRecord)
@@ -258,7 +251,7 @@ def get_diagram(request: Request, parts: PartsDep, job_id: str) -> Response:
 @router.get("/{job_id}/report.html", response_class=HTMLResponse)
 def get_page(request: Request, parts: PartsDep, job_id: str) -> Response:
     """The evidence as one page for people, which loads nothing from anywhere; 409 before the job has ended."""
-    return _evidence(request, parts, job_id, "page_sha256", "text/html", headers=_INERT)
+    return _evidence(request, parts, job_id, "page_sha256", "text/html")
 
 
 def _evidence(
@@ -267,8 +260,6 @@ def _evidence(
     job_id: str,
     column: str,
     media_type: str,
-    *,
-    headers: dict[str, str] | None = None,
 ) -> Response:
     with parts.registry.read() as unit:
         row = unit.jobs.get(job_id)
@@ -276,6 +267,7 @@ def _evidence(
     if digest is None and row.request.get("dry_run"):
         raise Conflict("no_report", f"{job_id} is a dry run and has no report; its record has the plan")
     if digest is None:
-        raise Conflict("no_report", f"{job_id} is {row.status} and {_REASONS.get(row.status, 'has not ended yet')}")
+        message = f"{job_id} is {row.status} and {_REASONS.get(row.status, 'has not ended yet')}"
+        raise Conflict("no_report", message, passing=row.status not in FINAL)
     body = parts.registry.artifacts.path(digest).read_bytes()
-    return tagged_bytes(request, body, media_type=media_type, headers=headers)
+    return tagged_bytes(request, body, media_type=media_type, headers=_INERT)

@@ -20,8 +20,6 @@ MOST_JSON_BYTES = 256 * 1024
 MOST_KEYS = 2_000
 #: Values in lists; in nothing but the costs of a decision there are more than a few.
 MOST_ITEMS = 100_000
-#: Parts of a form that are no files, and the bytes of each.
-MOST_FIELDS, MOST_FIELD_BYTES = 32, MOST_JSON_BYTES
 _MOST_PARAMETERS = 64
 _BODY_METHODS = frozenset({"POST", "PUT", "PATCH"})
 

@@ -17,10 +17,14 @@ from prometheus_client.registry import Collector
 from starlette.requests import HTTPConnection
 
 from service.api.metrics_text import serving_text
-from service.inference.metrics import ServingMetrics
+from service.api.routing import Route
+from service.inference.counts import latest
+from service.inference.metrics import MOST_MODELS, Gauge, ServingMetrics
 
 TEXT = "text/plain; version=0.0.4; charset=utf-8"
 OPENMETRICS = "application/openmetrics-text; version=1.0.0; charset=utf-8"
+#: Not added to `other`: its sum would fall and jump with who is among the last, and look like restarts and bursts.
+_LEFT_OUT = Gauge("fedlas_models_left_out", "Names and versions asked too long ago to be told here.", lambda: 0.0)
 
 
 class Exposition:
@@ -30,10 +34,19 @@ class Exposition:
         metrics: what serving counts.
         process_ids: of the processes that serve this port, where there are several: a scrape reaches only one of them,
             so what each of them uses stands there with its `pid`.
+        most_models: names and versions that are told apart, the ones that were asked last; each process may have
+            counted so many others.
     """
 
-    def __init__(self, metrics: ServingMetrics, *, process_ids: Callable[[], Iterable[int]] | None = None) -> None:
+    def __init__(
+        self,
+        metrics: ServingMetrics,
+        *,
+        process_ids: Callable[[], Iterable[int]] | None = None,
+        most_models: int = MOST_MODELS,
+    ) -> None:
         self._metrics = metrics
+        self._most_models = most_models
         self._registry = CollectorRegistry()
         if process_ids is None:
             ProcessCollector(registry=self._registry)
@@ -48,7 +61,10 @@ class Exposition:
 
     def _answer(self, accept: str, accept_encoding: str) -> Response:
         openmetrics = _takes_openmetrics(accept)
-        serving = serving_text(*self._metrics.everywhere(), openmetrics=openmetrics)
+        counts, gauges = self._metrics.everywhere()
+        shown = latest(counts, self._most_models)
+        gauges.append((_LEFT_OUT, len(counts) - len(shown)))
+        serving = serving_text(shown, gauges, openmetrics=openmetrics)
         processes = (openmetrics_text if openmetrics else prometheus_text)(self._registry)
         text, headers = serving.encode() + processes, {"Content-Type": OPENMETRICS if openmetrics else TEXT}
         if gzip_accepted(accept_encoding):
@@ -94,7 +110,7 @@ async def _exposition(connection: HTTPConnection) -> Exposition:
     return exposition
 
 
-router = APIRouter(tags=["operations"])
+router = APIRouter(route_class=Route, tags=["operations"])
 
 
 @router.get(

@@ -11,11 +11,9 @@ from fastapi.responses import FileResponse
 from pydantic import ConfigDict, Field
 
 from fedlas.preprocessing import Preprocessing
-from service.api.creation import add_model, parse_json
+from service.api.creation import add_model
 from service.api.datasets import UPLOAD_BODY
 from service.api.dependencies import (
-    After,
-    Limit,
     PartsDep,
     UploadId,
     Wait,
@@ -26,13 +24,19 @@ from service.api.dependencies import (
     tagged,
 )
 from service.api.idempotency import IdempotencyKey, Key, create_once, reserved
+from service.api.json_values import parse_json
+from service.api.pages import After, Limit, cursor, page_of
 from service.api.receiving import receive_file
+from service.api.routing import Route
 from service.registry.contract import ModelRecord, Page, Strict, Task
 from service.registry.errors import InvalidRequest
 from service.registry.records import model_record
 from service.registry.unit_of_work import UnitOfWork
 
-router = APIRouter(prefix="/v1/models", tags=["models"])
+router = APIRouter(route_class=Route, prefix="/v1/models", tags=["models"])
+
+_SHOWN = 200
+_LONGEST_MESSAGE = 1000
 
 
 class ModelOptions(Strict):
@@ -43,11 +47,15 @@ class ModelOptions(Strict):
     name: str | None = Field(None, max_length=200)
     class_names: str | None = Field(None, max_length=1_000_000, description="Comma-separated, in the output's order.")
     task: Task | None = None
-    positive_class: str | None = None
-    output: str | None = Field(None, description="The output that classifies, where there are several.")
-    features: str | None = Field(None, description="The tensor to tap as penultimate features.")
+    positive_class: str | None = Field(None, max_length=1000)
+    output: str | None = Field(
+        None, max_length=1000, description="The output that classifies, where there are several."
+    )
+    features: str | None = Field(None, max_length=1000, description="The tensor to tap as penultimate features.")
     preprocessing: str | None = Field(
-        None, description="JSON: how image files become the model's input, in training and serving."
+        None,
+        max_length=1_000_000,
+        description="JSON: how image files become the model's input, in training and serving.",
     )
     architecture: str | None = Field(
         None, max_length=200, description="Of a safetensors file, for example `torchvision/resnet18`."
@@ -62,10 +70,10 @@ class ModelOptions(Strict):
             raise InvalidRequest("num_classes_without_architecture", message, field="num_classes")
         names = parse_class_names(self.class_names) if self.class_names is not None else None
         if self.positive_class is not None and (names is None or self.positive_class not in names):
-            shown = "none were given" if names is None else ", ".join(names)
+            shown = "none were given" if names is None else ", ".join(names)[:_SHOWN]
             raise InvalidRequest(
                 "invalid_positive_class",
-                f"positive_class {self.positive_class!r} is none of class_names ({shown})",
+                f"positive_class {self.positive_class[:_SHOWN]!r} is none of class_names ({shown})",
                 field="positive_class",
             )
         kept = self.model_dump(include={"task", "positive_class", "output", "features", "architecture", "num_classes"})
@@ -79,7 +87,7 @@ def parse_class_names(text: str) -> list[str]:
     if len(names) < 2 or not all(names) or len(set(names)) != len(names):
         raise InvalidRequest(
             "invalid_class_names",
-            f"class_names must be at least two different, non-empty names; found {names[:10]}",
+            f"class_names must be at least two different, non-empty names; found {str(names[:10])[:_SHOWN]}",
             field="class_names",
         )
     return names
@@ -93,7 +101,8 @@ def parse_preprocessing(text: str) -> dict[str, Any]:
     try:
         return dict(Preprocessing.parse(given).as_dict())
     except ValueError as error:
-        raise InvalidRequest("invalid_preprocessing", f"preprocessing: {error}", field="preprocessing") from error
+        message = f"preprocessing: {error}"[:_LONGEST_MESSAGE]
+        raise InvalidRequest("invalid_preprocessing", message, field="preprocessing") from error
 
 
 @router.post("", status_code=201, response_model=ModelRecord, openapi_extra=UPLOAD_BODY)
@@ -118,12 +127,12 @@ async def create_model(
     return created(answer, "/v1/models")
 
 
-@router.get("")
-def list_models(parts: PartsDep, limit: Limit = 20, after: After = None) -> Page[ModelRecord]:
+@router.get("", response_model=Page[ModelRecord])
+def list_models(parts: PartsDep, limit: Limit = 20, after: After = None) -> Response:
     """List models, newest first."""
+    after = cursor(after, "mdl")
     with parts.registry.read() as unit:
-        rows, has_more = unit.models.page(limit=limit, after=after)
-        return Page(data=[model_record(row) for row in rows], has_more=has_more)
+        return page_of(map(model_record, unit.models.newest(limit=limit + 1, after=after)), limit)
 
 
 @router.get("/{model_id}", response_model=ModelRecord)

@@ -2,29 +2,42 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Iterator, Mapping
+from typing import Annotated, Any
 
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, Query, Request, Response
 from starlette.concurrency import run_in_threadpool
 
 from service.api.dependencies import PartsDep, tagged
+from service.api.pages import Limit, page_of
+from service.api.routing import Route
 from service.registry.contract import DefaultVersion, NameRecord, Page
+from service.registry.unit_of_work import UnitOfWork
 
-router = APIRouter(prefix="/v1/names", tags=["names"])
+AfterName = Annotated[
+    str | None, Query(max_length=100, description="Continue after this name, whether or not it is still there.")
+]
+
+router = APIRouter(route_class=Route, prefix="/v1/names", tags=["names"])
 
 
-@router.get("")
-async def list_names(parts: PartsDep) -> Page[NameRecord]:
-    """List all published names with their versions."""
+@router.get("", response_model=Page[NameRecord])
+async def list_names(parts: PartsDep, limit: Limit = 20, after: AfterName = None) -> Response:
+    """List published names with their versions, in alphabetical order."""
+    shown: list[str] = []
 
-    def read() -> Page[NameRecord]:
+    def names(unit: UnitOfWork) -> Iterator[NameRecord]:
+        for record in unit.names.listed(limit=limit + 1, after=after):
+            shown.append(record.name)
+            yield record
+
+    def read() -> Response:
         with parts.registry.read() as unit:
-            return Page(data=unit.names.all(), has_more=False)
+            return page_of(names(unit), limit)
 
     page = await run_in_threadpool(read)
-    for record in page.data:
-        await parts.catalogue.renew(record.name)
+    for name in shown:
+        await parts.catalogue.renew(name)
     return page
 
 

@@ -16,10 +16,11 @@ from service.api.dependencies import Parts, PartsDep
 from service.api.oip_repository import listed
 from service.api.oip_schemas import INFER_BODY, INFER_RESPONSES, RESPONSES, InferResponse
 from service.api.oip_statistics import versions_of
+from service.api.routing import Route
 from service.inference.oip.metadata import model_config, model_metadata, server_metadata
 from service.registry.errors import Conflict, Unavailable
 
-router = APIRouter(prefix="/v2", tags=["open inference protocol"], responses=RESPONSES)
+router = APIRouter(route_class=Route, prefix="/v2", tags=["open inference protocol"], responses=RESPONSES)
 
 Json = dict[str, Any]
 

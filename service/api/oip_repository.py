@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 from fastapi import APIRouter, Response
@@ -10,16 +11,23 @@ from pydantic import BaseModel, JsonValue
 
 from service.api.dependencies import PartsDep
 from service.api.oip_schemas import RESPONSES
+from service.api.routing import Route
 from service.registry.errors import InvalidRequest, NotFound
 from service.registry.unit_of_work import UnitOfWork
 
 #: Clients of Triton send JSON without saying so.
 router = APIRouter(
-    prefix="/v2/repository", tags=["open inference protocol"], strict_content_type=False, responses=RESPONSES
+    route_class=Route,
+    prefix="/v2/repository",
+    tags=["open inference protocol"],
+    strict_content_type=False,
+    responses=RESPONSES,
 )
 
 Json = dict[str, Any]
-_PAGE = 1000
+#: Names with their versions, and ids: the protocol knows no pages, and these are about 1 MB.
+_MOST_LISTED = 10_000
+_LONGEST_REASON = 200
 
 
 class IndexRequest(BaseModel):
@@ -36,7 +44,7 @@ class Parameters(BaseModel):
 
 @router.post("/index")
 def index(parts: PartsDep, body: IndexRequest | None = None) -> list[Json]:
-    """All published names with their versions, and all models by their ids."""
+    """Published names with their versions, and models by their ids, the newest first; 10,000 together at most."""
     with parts.registry.read() as unit:
         return listed(unit, only_ready=body is not None and body.ready)
 
@@ -87,31 +95,27 @@ def _check_exists(unit: UnitOfWork, model: str) -> None:
 
 def listed(unit: UnitOfWork, *, only_ready: bool) -> list[Json]:
     """Names with each of their versions, and ids: name, version, state and, where it is not READY, the reason."""
-    return [item for item in (*_names(unit), *_models(unit)) if item["state"] == "READY" or not only_ready]
+    names = _names(unit)
+    listed = (*names, *_models(unit, _MOST_LISTED - len(names)))
+    return [item for item in listed if item["state"] == "READY" or not only_ready]
 
 
 def _names(unit: UnitOfWork) -> list[Json]:
     unloaded = unit.names.unloaded()
-    return [
-        _state(record.name, version, unloaded=record.name in unloaded)
-        for record in unit.names.all()
-        for version in record.versions
-    ]
+    versions = unit.names.versions(limit=_MOST_LISTED)
+    return [_state(name, str(version), unloaded=name in unloaded) for name, version in versions]
 
 
-def _models(unit: UnitOfWork) -> list[Json]:
-    unloaded, listed, after, more = unit.names.unloaded(), [], None, True
-    while more:
-        rows, more = unit.models.page(limit=_PAGE, after=after)
-        for row in rows:
-            state = _state(row.id, str(row.version), unloaded=row.id in unloaded)
-            if row.status == "inspecting":
-                state |= {"state": "LOADING", "reason": "it is being inspected"}
-            elif row.status == "rejected":
-                state |= {"state": "UNAVAILABLE", "reason": (row.error or {}).get("message", "rejected by inspection")}
-            listed.append(state)
-            after = row.id
-    return listed
+def _models(unit: UnitOfWork, most: int) -> Iterator[Json]:
+    unloaded = unit.names.unloaded()
+    for row in unit.models.states(limit=most):
+        state = _state(row.id, str(row.version), unloaded=row.id in unloaded)
+        if row.status == "inspecting":
+            state |= {"state": "LOADING", "reason": "it is being inspected"}
+        elif row.status == "rejected":
+            reason = (row.error or {}).get("message", "rejected by inspection")
+            state |= {"state": "UNAVAILABLE", "reason": reason[:_LONGEST_REASON]}
+        yield state
 
 
 def _state(name: str, version: str, *, unloaded: bool) -> Json:

@@ -9,21 +9,25 @@ from fastapi import APIRouter
 from service.api.dependencies import Parts, PartsDep
 from service.api.oip_repository import listed
 from service.api.oip_schemas import RESPONSES
+from service.api.routing import Route
 from service.inference.counts import Totals
 
 #: Before that of `/v2/models/{model}`: no model is called `stats`.
-router = APIRouter(prefix="/v2/models", tags=["open inference protocol"], responses=RESPONSES)
+router = APIRouter(route_class=Route, prefix="/v2/models", tags=["open inference protocol"], responses=RESPONSES)
 
 Json = dict[str, Any]
+#: Each is about 1 KB.
+_MOST_TOLD = 1000
 
 
 @router.get("/stats")
 def all_statistics(parts: PartsDep) -> Json:
-    """Statistics of every model that was asked for anything, and zeros of those that answer and were not."""
+    """Statistics of the models that were asked for anything, and zeros of others that answer: 1,000 together."""
     found = parts.metrics.all_totals()
     with parts.registry.read() as unit:
         ready = {(str(item["name"]), str(item["version"])) for item in listed(unit, only_ready=True)}
-    totals = {call: Totals.of(()) for call in sorted(ready - found.keys())} | found
+    silent = sorted(ready - found.keys())[: max(0, _MOST_TOLD - len(found))]
+    totals = {call: Totals.of(()) for call in silent} | found
     return {"model_stats": [_statistics(name, version, counted) for (name, version), counted in totals.items()]}
 
 
@@ -31,13 +35,16 @@ def all_statistics(parts: PartsDep) -> Json:
 def statistics(parts: PartsDep, model: str) -> Json:
     """Requests, rows and times since the service began, of all versions."""
     own = parts.catalogue.look_up(model).version
-    return _of(parts, model, versions_of(parts, model, own))
+    counted, none = parts.metrics.all_totals(), Totals.of(())
+    newest = versions_of(parts, model, own)[-_MOST_TOLD:]
+    return {"model_stats": [_statistics(model, number, counted.get((model, number), none)) for number in newest]}
 
 
 @router.get("/{model}/versions/{version}/stats")
 def statistics_of_version(parts: PartsDep, model: str, version: str) -> Json:
     """The same of one version."""
-    return _of(parts, model, [parts.catalogue.look_up(model, version).version])
+    number = parts.catalogue.look_up(model, version).version
+    return {"model_stats": [_statistics(model, number, parts.metrics.totals(model, number))]}
 
 
 def versions_of(parts: Parts, model: str, own: str) -> list[str]:
@@ -46,11 +53,6 @@ def versions_of(parts: Parts, model: str, own: str) -> list[str]:
         return [own]
     with parts.registry.read() as unit:
         return list(unit.names.get(model).versions)
-
-
-def _of(parts: Parts, model: str, versions: list[str]) -> Json:
-    found = [_statistics(model, number, parts.metrics.totals(model, number)) for number in versions]
-    return {"model_stats": found}
 
 
 def _statistics(name: str, version: str, totals: Totals) -> Json:

@@ -11,10 +11,11 @@ from fastapi.responses import JSONResponse, RedirectResponse
 
 from service.api.dependencies import Parts, PartsDep
 from service.api.probes import Probes
+from service.api.routing import Route
 from service.inference.runtime import providers
 from service.registry.contract import QUEUES
 
-router = APIRouter(tags=["operations"])
+router = APIRouter(route_class=Route, tags=["operations"])
 
 #: A worker that was not heard of for so long serves nobody: several heartbeats, and a slow database.
 _SILENT_S = 30.0

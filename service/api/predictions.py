@@ -5,11 +5,12 @@ from __future__ import annotations
 from fastapi import APIRouter
 from pydantic import BaseModel, Field, JsonValue
 
+from service.api.routing import Route
 from service.registry import tables
 from service.registry.contract import ServedModel, Strict
 from service.registry.unit_of_work import UnitOfWork
 
-router = APIRouter(tags=["predictions"])
+router = APIRouter(route_class=Route, tags=["predictions"])
 
 
 class PredictRequest(Strict):

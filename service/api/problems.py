@@ -103,7 +103,7 @@ def told(path: str, error: errors.RegistryError) -> JSONResponse:
     """The answer that an error of the domain is, in a request for `path`."""
     fields = [_field_error(error.field, error.message)] if error.field else None
     headers: dict[str, str] = {}
-    if isinstance(error, errors.Unavailable | errors.KeyInFlight) or error.code == "model_not_ready":
+    if isinstance(error, errors.Unavailable) or (isinstance(error, errors.Conflict) and error.passing):
         headers["Retry-After"] = "2"
     elif isinstance(error, errors.Overloaded):
         headers["Retry-After"] = str(error.retry_after)

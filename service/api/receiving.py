@@ -2,27 +2,23 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Callable
+from collections.abc import Collection
 from contextlib import ExitStack, suppress
 from types import TracebackType
-from typing import ParamSpec, Protocol, TypeVar
+from typing import Protocol
 
 from fastapi import Request
 from starlette.concurrency import run_in_threadpool
-from starlette.datastructures import FormData, UploadFile
 
 from service.api.dependencies import Parts
-from service.api.json_bodies import MOST_FIELD_BYTES, MOST_FIELDS
+from service.api.forms import CHUNK, Form, receive_form
+from service.api.threads import in_thread
 from service.registry.artifacts import StagedFile
 from service.registry.errors import Conflict, InvalidRequest, NotFound, Unavailable, UnknownReference
 from service.registry.partial import PartialFile
 from service.registry.unit_of_work import Registry, UnitOfWork
 
-CHUNK = 1024 * 1024
-
-P = ParamSpec("P")
-T = TypeVar("T")
+_FILE = "file"
 
 
 class Arrived(Protocol):
@@ -102,16 +98,16 @@ async def receive_file(
 ) -> tuple[Arrived, dict[str, str], str | None]:
     """Take the upload, the part `file` or the raw body; return it with the other parts' texts and the file's name."""
     if is_multipart(request):
-        async with request.form(max_files=1, max_fields=MOST_FIELDS, max_part_size=MOST_FIELD_BYTES) as form:
-            texts = form_texts(form)
-            file, filename = await take_part(form, "file", parts, stack, upload_id=texts.get("upload_id", upload_id))
-            return file, texts, filename
+        form = await receive_form(request, lambda: _staged(parts), stack, files=(_FILE,))
+        texts = form.texts()
+        file, filename = await take_part(form, _FILE, parts, stack, upload_id=texts.get("upload_id", upload_id))
+        return file, texts, filename
     if upload_id is not None:
         async for chunk in request.stream():
             if chunk:
                 raise _both("body")
         return await take_upload(parts, upload_id, stack), {}, None
-    staged = stack.enter_context(parts.registry.artifacts.stage(limit=parts.settings.max_upload_bytes))
+    staged = stack.enter_context(_staged(parts))
     buffer = bytearray()
     async for chunk in request.stream():
         buffer += chunk
@@ -122,22 +118,30 @@ async def receive_file(
     return await _sealed(staged, "body"), {}, None
 
 
+async def receive_parts(
+    request: Request, parts: Parts, stack: ExitStack, *, files: Collection[str], documents: Collection[str]
+) -> Form:
+    """The form of a request that brings several files along; raises InvalidRequest for parts with other names."""
+    return await receive_form(request, lambda: _staged(parts), stack, files=files, documents=documents)
+
+
 async def take_part(
-    form: FormData, name: str, parts: Parts, stack: ExitStack, *, upload_id: str | None
+    form: Form, name: str, parts: Parts, stack: ExitStack, *, upload_id: str | None
 ) -> tuple[Arrived, str | None]:
-    """Take the upload, or store the file part `name`; raises InvalidRequest unless it is exactly one of the two."""
-    part = form.get(name)
+    """Take the upload, or the file part `name`; raises InvalidRequest unless it is exactly one of the two."""
     if upload_id is not None:
-        if part is not None:
+        if name in form.names():
             raise _both(name)
         return await take_upload(parts, upload_id, stack), None
-    if not isinstance(part, UploadFile):
-        found = ", ".join(form) or "none"
+    if name not in form.files:
+        found = ", ".join(form.names()) or "none"
         raise InvalidRequest("missing_part", f"a file part named {name!r} is needed; found: {found}", field=name)
-    staged = stack.enter_context(parts.registry.artifacts.stage(limit=parts.settings.max_upload_bytes))
-    while chunk := await part.read(CHUNK):
-        await run_in_threadpool(staged.write, chunk)
-    return await _sealed(staged, name), part.filename
+    staged, filename = form.files[name]
+    return await _sealed(staged, name), filename
+
+
+def _staged(parts: Parts) -> StagedFile:
+    return parts.registry.artifacts.stage(limit=parts.settings.max_upload_bytes)
 
 
 async def take_upload(parts: Parts, upload_id: str, stack: ExitStack) -> Arrived:
@@ -163,24 +167,9 @@ def _finished(registry: Registry, upload_id: str, stack: ExitStack) -> Finished 
     return finished
 
 
-async def in_thread(function: Callable[P, T], *args: P.args, **options: P.kwargs) -> T:
-    """Run in a thread, and wait for its end also when this request is cancelled: it works on a file we hold."""
-    running = asyncio.ensure_future(run_in_threadpool(function, *args, **options))
-    try:
-        return await asyncio.shield(running)
-    except asyncio.CancelledError:
-        await asyncio.wait({running})
-        raise
-
-
 def is_multipart(request: Request) -> bool:
     """Whether the body comes in parts."""
     return request.headers.get("content-type", "").lower().startswith("multipart/form-data")
-
-
-def form_texts(form: FormData) -> dict[str, str]:
-    """The parts that are plain text."""
-    return {name: value for name, value in form.items() if isinstance(value, str)}
 
 
 def _both(place: str) -> InvalidRequest:

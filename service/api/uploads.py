@@ -15,8 +15,11 @@ from typing import TYPE_CHECKING, Annotated
 from fastapi import APIRouter, Header, Request, Response
 
 from service.api.dependencies import Parts, PartsDep, created, tagged
+from service.api.forms import CHUNK
 from service.api.idempotency import IdempotencyKey, Key, create_once
-from service.api.receiving import CHUNK, in_thread, is_multipart
+from service.api.receiving import is_multipart
+from service.api.routing import Route
+from service.api.threads import in_thread
 from service.registry import tables
 from service.registry.contract import UploadRecord, UploadRequest
 from service.registry.errors import InvalidRequest, OffsetMismatch, Stalled, TooLarge
@@ -29,7 +32,7 @@ from service.registry.unit_of_work import UnitOfWork
 if TYPE_CHECKING:
     from hashlib import _Hash
 
-router = APIRouter(prefix="/v1/uploads", tags=["uploads"])
+router = APIRouter(route_class=Route, prefix="/v1/uploads", tags=["uploads"])
 
 #: A client that sends nothing for so long has lost its connection, and its next one must find the upload free.
 _PATIENCE_S = 30.0

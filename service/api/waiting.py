@@ -26,6 +26,8 @@ _INTERVAL_S = 0.2
 #: Ids in one query; more would be refused by some builds of SQLite (999 parameters).
 _AT_ONCE = 500
 _LINES_AT_ONCE = 500
+#: Lines of one look, some 3 MB: each of a thousand clients may stand at another place of a long job.
+_MOST_LINES = 5_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,7 +141,7 @@ class Waiting:
             for some in _chunks({job_id for job_id, _ in known}):
                 newest |= unit.events.newest(some)
             behind = [(job_id, after) for job_id, after in known if after < newest.get(job_id, 0)]
-            return _Seen(statuses, newest, {place: _lines(unit, *place) for place in behind})
+            return _Seen(statuses, newest, _lines(unit, behind))
 
 
 def _statuses(unit: UnitOfWork, record_ids: Collection[str]) -> dict[str, str]:
@@ -161,9 +163,17 @@ def _statuses(unit: UnitOfWork, record_ids: Collection[str]) -> dict[str, str]:
     return found
 
 
-def _lines(unit: UnitOfWork, job_id: str, after: int) -> list[Line]:
-    rows = unit.events.after(job_id, after, limit=_LINES_AT_ONCE)
-    return [Line(row.number, row.type, event_record(row).model_dump_json()) for row in rows]
+def _lines(unit: UnitOfWork, places: Iterable[tuple[str, int]]) -> dict[tuple[str, int], list[Line]]:
+    """What follows each of these places; those for whom there is no room any more are told by a later look."""
+    found: dict[tuple[str, int], list[Line]] = {}
+    room = _MOST_LINES
+    for job_id, after in places:
+        if room <= 0:
+            break
+        rows = unit.events.after(job_id, after, limit=_LINES_AT_ONCE)
+        found[job_id, after] = [Line(row.number, row.type, event_record(row).model_dump_json()) for row in rows]
+        room -= len(rows)
+    return found
 
 
 def _chunks(ids: Iterable[str]) -> Iterator[list[str]]:

@@ -82,6 +82,15 @@ def merged(places: Iterable[Mapping[Key, Row]]) -> Counts:
     return together
 
 
+def latest(counts: Counts, most: int) -> Counts:
+    """The counts of the `most` models that were asked last, and `OTHER`."""
+    if len(counts) <= most:
+        return counts
+    models = sorted(counts.keys() - {OTHER}, key=lambda key: counts[key][LAST_REQUEST], reverse=True)
+    kept = {OTHER, *models[:most]}
+    return {key: row for key, row in counts.items() if key in kept}
+
+
 @dataclass(frozen=True, slots=True)
 class Totals:
     """What was counted for a name and version since the service started."""

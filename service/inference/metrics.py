@@ -38,7 +38,8 @@ from service.inference.counts import (
     merged,
 )
 
-_MOST_MODELS = 1000
+#: As many are told apart: each is about 100 series, 11 KB of text and 0.1 ms of a scrape.
+MOST_MODELS = 200
 _SILENT_S = 3600.0
 _SEARCH_PAUSE_S = 60.0
 
@@ -155,7 +156,7 @@ class ServingMetrics:
     would look like a burst of requests.
     """
 
-    def __init__(self, *, most_models: int = _MOST_MODELS) -> None:
+    def __init__(self, *, most_models: int = MOST_MODELS) -> None:
         self._most_models = most_models
         self._lock = Lock()  # one for all: held for a microsecond, and what is forgotten changes places under it
         self._models: dict[Key, ModelMetrics] = {}

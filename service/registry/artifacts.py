@@ -6,6 +6,7 @@ nothing half-written can be found under a digest. `ArtifactStore` keeps them in 
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import os
 import shutil
@@ -18,9 +19,11 @@ from types import TracebackType
 from typing import BinaryIO
 
 from service.registry.errors import NotFound, TooLarge, Unavailable
-from service.registry.listing import StoredFile, list_folder, remove_older
+from service.registry.listing import StoredFile, list_folder, remove_older, remove_unlocked
 
 _CHUNK = 1024 * 1024
+#: Between making a file and locking it.
+_MOMENT = timedelta(minutes=1)
 
 
 class StagedFile:
@@ -37,6 +40,8 @@ class StagedFile:
         descriptor, name = tempfile.mkstemp(dir=store.incoming)
         self.path = Path(name)
         self._file: BinaryIO = os.fdopen(descriptor, "wb")
+        self._held = os.fdopen(os.dup(descriptor), "rb")  # with its lock, until the file is kept or discarded
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
         self._hash = hashlib.sha256()
         self._delivered = False
         self.size = 0
@@ -71,6 +76,7 @@ class StagedFile:
         self.seal()
         self._store.adopt(self.path, self.digest)
         self.path.unlink(missing_ok=True)
+        self._held.close()
         return self.digest
 
     def discard(self) -> None:
@@ -78,6 +84,7 @@ class StagedFile:
         with suppress(OSError):  # a full disk refuses even the last bytes of a file that nobody wants
             self._file.close()
         self.path.unlink(missing_ok=True)
+        self._held.close()
 
     def __enter__(self) -> StagedFile:
         return self
@@ -211,6 +218,11 @@ class ArtifactStore:
         """Remove what killed processes left without a name; returns the sizes in bytes."""
         with storing():
             return remove_older(self.incoming, before=self.clock() - older_than)
+
+    def clear_abandoned(self) -> list[int]:
+        """Remove what processes of this machine left that live no more, however young it is; returns the sizes."""
+        with storing():
+            return remove_unlocked(self.incoming, before=self.clock() - _MOMENT)
 
     def check(self) -> None:
         """Raise OSError unless a file can be written here now."""

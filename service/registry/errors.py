@@ -49,11 +49,18 @@ class UnsupportedFormat(InvalidRequest):
 
 
 class Conflict(RegistryError):
-    """The record's state forbids what was asked."""
+    """The record's state forbids what was asked; `passing` where that changes by itself, so that waiting helps."""
+
+    def __init__(self, code: str, message: str, *, field: str | None = None, passing: bool = False) -> None:
+        super().__init__(code, message, field=field)
+        self.passing = passing
 
 
 class KeyInFlight(Conflict):
     """Another request with the same idempotency key is still running."""
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(code, message, passing=True)
 
 
 class OffsetMismatch(Conflict):

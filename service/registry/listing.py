@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import re
 from contextlib import suppress
@@ -42,6 +43,20 @@ def list_folder(root: Path, *, after: str, limit: int) -> list[StoredFile]:
                 stat = os.stat(root / prefix / name)
                 found.append(StoredFile(name, stat.st_size, datetime.fromtimestamp(stat.st_mtime, UTC)))
     return found
+
+
+def remove_unlocked(folder: Path, *, before: datetime) -> list[int]:
+    """Remove the files that nobody holds a lock on and nothing was written to since; returns their sizes in bytes."""
+    sizes = []
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            with suppress(FileNotFoundError, BlockingIOError), open(entry, "rb") as file:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+                found = os.fstat(file.fileno())
+                if found.st_mtime < before.timestamp():
+                    os.unlink(entry)
+                    sizes.append(found.st_size)
+    return sizes
 
 
 def remove_older(folder: Path, *, before: datetime) -> list[int]:

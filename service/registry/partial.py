@@ -128,7 +128,7 @@ class PartialFiles:
         except BlockingIOError:
             os.close(descriptor)
             message = f"another request is sending to {name} or using it just now; ask again with HEAD in a moment"
-            raise Conflict("upload_busy", message) from None
+            raise Conflict("upload_busy", message, passing=True) from None
         except BaseException:
             os.close(descriptor)
             raise

@@ -323,3 +323,61 @@ def test_a_model_whose_file_is_lost(api: Api) -> None:
         unit.models.ready(model["id"], profile={}, served_sha256="0" * 64)
     answer = api.client.post(f"/v1/models/{model['id']}/predict", json={"inputs": [[1.0]]})
     problem(answer, 503, "artifact_missing")
+
+
+def test_conflicts_say_when_to_come_again_where_that_helps(api: Api) -> None:
+    """`Retry-After` stands on a 409 that passes by itself, and on no other."""
+    model, dataset = records(api)
+    job = api.post("/v1/jobs", json={"model_id": model, "dataset_id": dataset})["id"]
+    batch = api.post("/v1/predictions", json={"model": model, "dataset_id": dataset})["id"]
+    helps = [
+        ("GET", f"/v1/jobs/{job}/report", "no_report"),
+        ("GET", f"/v1/jobs/{job}/reliability.svg", "no_report"),
+        ("GET", f"/v1/predictions/{batch}/results", "no_results"),
+        ("DELETE", f"/v1/predictions/{batch}", "not_finished"),
+        ("DELETE", f"/v1/models/{model}", "in_use"),
+        ("DELETE", f"/v1/datasets/{dataset}", "in_use"),
+        ("POST", f"/v1/models/{model}/predict", "model_not_ready"),
+    ]
+    for method, path, code in helps:
+        answer = api.client.request(method, path, json={"inputs": [[0]]} if method == "POST" else None)
+        problem(answer, 409, code)
+        assert int(answer.headers["retry-after"]) > 0, path
+    api.client.post(f"/v1/jobs/{job}/cancel")
+    api.work(model)
+    upload = api.post("/v1/uploads", json={"bytes": 9})["id"]
+    does_not = [
+        ("GET", f"/v1/jobs/{job}/report", "no_report"),
+        ("POST", f"/v1/jobs/{job}/cancel", "already_finished"),
+        ("POST", f"/v1/models/{model}/predict", "model_not_ready"),
+        ("POST", f"/v1/datasets?upload_id={upload}", "upload_incomplete"),
+    ]
+    for method, path, code in does_not:
+        answer = api.client.request(method, path, json={"inputs": [[0]]} if path.endswith("predict") else None)
+        problem(answer, 409, code)
+        assert "retry-after" not in answer.headers, path
+
+
+@pytest.mark.parametrize("kind", ["jobs", "models", "datasets", "calibrators", "predictions"])
+def test_cursors(api: Api, kind: str) -> None:
+    """A page goes on where a record stood that is no more; what is no id of this list is 422."""
+    prefix = {"jobs": "job", "models": "mdl", "datasets": "ds", "calibrators": "cal", "predictions": "bat"}[kind]
+    gone = f"{prefix}_{'7' * 26}"
+    assert api.client.get(f"/v1/{kind}?after={gone}").json() == {"data": [], "has_more": False}
+    for wrong in (
+        "",
+        "x",
+        gone + "0",
+        gone[:-1],
+        gone.upper(),
+        f"upl_{'7' * 26}",
+        f"{gone}%0a",
+        f"{gone}%00",
+        "7" * 60_000,
+    ):
+        assert fields(api.client.get(f"/v1/{kind}?after={wrong}")) == {"after"}, wrong[:99]
+    if kind in ("models", "datasets"):
+        ids = [api.post(f"/v1/{kind}", content=b"x")["id"] for _ in range(4)]
+        api.client.delete(f"/v1/{kind}/{ids[2]}")
+        page = api.client.get(f"/v1/{kind}?after={ids[2]}").json()
+        assert [record["id"] for record in page["data"]] == [ids[1], ids[0]]

@@ -30,6 +30,7 @@ from service.inference.counts import (
     BATCH_ROWS,
     COMPUTE_SECONDS,
     CONFIDENCE,
+    LAST_REQUEST,
     OUTCOMES,
     QUEUE_SECONDS,
     REQUEST_SECONDS,
@@ -116,6 +117,8 @@ class Families(Collector):
             yield histogram
         for gauge, value in self._gauges:
             yield GaugeMetricFamily(gauge.name, gauge.help, value=value)
+        left_out = "Names and versions asked too long ago to be told here."
+        yield GaugeMetricFamily("fedlas_models_left_out", left_out, value=0)
 
 
 def told(families: Iterable[Metric]) -> Iterator[tuple[str, str, str, list[Sample]]]:
@@ -146,8 +149,8 @@ def test_the_text_says_what_the_librarys_own_says(metrics: ServingMetrics) -> No
     assert (answer.status_code, answer.headers["content-type"]) == (200, TEXT)
     ours = [*told(parse_text(answer.text))]
     assert ours == [*told(parse_text(prometheus_text(registry).decode()))]
-    assert len(ours) == 10
-    assert sum(len(samples) for *_, samples in ours) == 4 * (6 + 2 + 3 * 17 + 18 + 24) + 2
+    assert len(ours) == 11
+    assert sum(len(samples) for *_, samples in ours) == 4 * (6 + 2 + 3 * 17 + 18 + 24) + 3
 
 
 def test_openmetrics_is_what_the_librarys_own_is(metrics: ServingMetrics) -> None:
@@ -294,3 +297,21 @@ def test_a_scrape_needs_a_key_where_keys_are_configured(make_api: MakeApi) -> No
     client = make_api(api_keys=frozenset({"secret"})).client
     assert client.get("/metrics").status_code == 401
     assert client.get("/metrics", headers={"Authorization": "Bearer secret"}).status_code == 200
+
+
+def test_the_number_of_series_is_bounded() -> None:
+    """1,500 versions are no more text than 200: those asked last are told apart, and the rest is counted."""
+    serving = ServingMetrics(most_models=1500)
+    for version in range(1500):
+        model = serving.of("digits", str(version), "mdl_a")
+        model.request("ok", 1, 0.001)
+        model._numbers[LAST_REQUEST] = version
+    serving.unknown.request("refused", 0, 0.001)
+    text = client_of(serving, Exposition(serving)).get("/metrics").text
+    assert len(text) < 3_000_000
+    told = {
+        line.split('version="')[1].split('"')[0] for line in text.splitlines() if line.startswith("fedlas_rows_total")
+    }
+    assert told == {str(version) for version in range(1300, 1500)} | {""}
+    assert value(text, "fedlas_models_left_out") == 1300
+    assert value(text, "fedlas_requests_total", model="other", outcome="refused") == 1

@@ -379,3 +379,27 @@ def test_openapi_snapshot(tmp_path: Path) -> None:
         document = client.get("/openapi.json").json()
     assert json.loads((ROOT / "openapi" / "openapi.json").read_text()) == document
     assert len({o["operationId"] for p in document["paths"].values() for o in p.values() if "operationId" in o}) > 15
+
+
+def test_evidence_runs_nothing_in_a_browser(api: Api) -> None:
+    """Names in reports and diagrams are their sender's: no script runs, nothing is fetched, no type is guessed."""
+    body = ordered(api)
+    job = api.post("/v1/jobs", json=body)["id"]
+    script = b"<svg xmlns='http://www.w3.org/2000/svg'><script>alert(1)</script></svg>"
+    with api.registry.artifacts.stage_bytes(script) as staged, api.registry.write() as unit:
+        row = unit.jobs.get(job)
+        row.report_sha256 = row.page_sha256 = row.diagram_sha256 = staged.keep()
+    for path in ("report", "report.html", "reliability.svg"):
+        answer = api.client.get(f"/v1/jobs/{job}/{path}")
+        assert (answer.status_code, answer.content) == (200, script)
+        policy = {part.split()[0]: part.split()[1:] for part in answer.headers["content-security-policy"].split("; ")}
+        assert policy["default-src"] == ["'none'"]
+        assert "script-src" not in policy
+        assert policy["sandbox"] == []
+        assert answer.headers["x-content-type-options"] == "nosniff"
+        again = api.client.get(f"/v1/jobs/{job}/{path}", headers={"If-None-Match": answer.headers["etag"]})
+        assert again.status_code == 304
+    file = api.client.get(f"/v1/models/{body['model_id']}/onnx")
+    assert file.headers["content-disposition"].startswith("attachment")
+    assert file.headers["x-content-type-options"] == "nosniff"
+    assert api.client.get("/docs").status_code == 200

@@ -93,7 +93,7 @@ def test_rows_of_the_first_release_are_kept(settings: ServiceSettings, first_rel
         assert {(job.report_sha256, job.page_sha256) for job in jobs} == {("c" * 64, None)}
         assert unit.datasets.get("ds_2").sha256 == "a" * 64
         assert unit.work.of("job_0").state == "done"
-        assert unit.calibrators.page(limit=10, after=None) == ([], False)
+        assert list(unit.calibrators.newest(limit=10, after=None)) == []
     registry.close()
 
 
@@ -159,7 +159,7 @@ def test_work_of_the_third_release_goes_on(settings: ServiceSettings) -> None:
         again = unit.work.claim("job_3", worker="v", lease_seconds=60)
         assert again is not None
         assert (again.token, again.attempts) == (8, 2)
-        assert unit.events.page("job_1", limit=10, before=None) == ([], False)
+        assert list(unit.events.newest_before("job_1", None, limit=10)) == []
     registry.close()
 
 

@@ -41,7 +41,7 @@ class Assembly:
     @classmethod
     def of(cls, settings: ServiceSettings, registry: Registry, on_stuck: Callable[[str], None] | None) -> Assembly:
         """Make it; nothing is started yet."""
-        metrics, tracing = ServingMetrics(), Tracing.from_environment()
+        metrics, tracing = ServingMetrics(most_models=settings.metrics_models), Tracing.from_environment()
         engine = _engine(settings, registry, tracing, on_stuck)
         for name, about, ask in _gauges(engine):
             metrics.gauge(name, about, ask)
@@ -55,7 +55,11 @@ class Assembly:
             engine=engine,
             catalogue=catalogue,
             serving=Serving(settings, catalogue, engine, tracing),
-            exposition=Exposition(metrics, process_ids=shared.process_ids if shared else None),
+            exposition=Exposition(
+                metrics,
+                process_ids=shared.process_ids if shared else None,
+                most_models=settings.metrics_models,
+            ),
             shared=shared,
         )
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator
 from typing import Any
 
 from sqlalchemy import select
@@ -12,6 +12,7 @@ from service.registry import tables
 from service.registry.clock import database_now
 from service.registry.errors import Conflict
 from service.registry.ids import new_id
+from service.registry.repositories.reading import AT_ONCE
 from service.registry.repositories.work import WorkQueue
 from service.registry.webhooks import parse_url, payload
 
@@ -54,10 +55,17 @@ class Deliveries:
         """The message of claimed work."""
         return self.session.get_one(tables.Delivery, delivery_id)
 
-    def of_job(self, job_id: str) -> Sequence[tables.Delivery]:
-        """All messages of this job, newest first."""
+    def find(self, delivery_id: str) -> tables.Delivery | None:
+        """The message, or None."""
+        return self.session.get(tables.Delivery, delivery_id)
+
+    def newest(self, job_id: str, *, limit: int, after: str | None) -> Iterator[tables.Delivery]:
+        """At most `limit` messages of this job, newest first, that are older than the id `after`."""
         query = select(tables.Delivery).where(tables.Delivery.job_id == job_id)
-        return self.session.scalars(query.order_by(tables.Delivery.id.desc())).all()
+        if after is not None:
+            query = query.where(tables.Delivery.id < after)
+        query = query.order_by(tables.Delivery.id.desc()).limit(limit)
+        yield from self.session.scalars(query.execution_options(yield_per=AT_ONCE))
 
     def tried(self, row: tables.Delivery, attempt: dict[str, Any], status: str) -> None:
         """Write an attempt into the log, and how the message stands after it."""
@@ -77,7 +85,7 @@ class Deliveries:
     def resend(self, row: tables.Delivery) -> None:
         """Try again now, under the same id; raises Conflict while an attempt is running."""
         if not self._work.reopen(row.id):
-            raise Conflict("delivery_running", f"{row.id} is being delivered just now")
+            raise Conflict("delivery_running", f"{row.id} is being delivered just now", passing=True)
         row.status = "pending"
 
 

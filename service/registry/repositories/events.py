@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from service.registry.clock import database_now
+from service.registry.repositories.reading import AT_ONCE
 from service.registry.tables import Event
 
 
@@ -39,10 +40,9 @@ class Events:
         query = select(Event).where(Event.job_id == job_id, Event.number > number)
         return self.session.scalars(query.order_by(Event.number).limit(limit)).all()
 
-    def page(self, job_id: str, *, limit: int, before: int | None) -> tuple[Sequence[Event], bool]:
-        """At most `limit` lines, newest first, that came before this one, and whether there are older ones."""
-        query = select(Event).where(Event.job_id == job_id).order_by(Event.number.desc()).limit(limit + 1)
-        if before is not None:
-            query = query.where(Event.number < before)
-        rows = self.session.scalars(query).all()
-        return rows[:limit], len(rows) > limit
+    def newest_before(self, job_id: str, number: int | None, *, limit: int) -> Iterator[Event]:
+        """At most `limit` lines, newest first, that came before this one; read as they are asked for."""
+        query = select(Event).where(Event.job_id == job_id).order_by(Event.number.desc()).limit(limit)
+        if number is not None:
+            query = query.where(Event.number < number)
+        yield from self.session.scalars(query.execution_options(yield_per=AT_ONCE))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Iterator, Sequence
 
 from sqlalchemy import delete, func, select, update
 from sqlalchemy.orm import Session
@@ -11,6 +11,8 @@ from service.registry.contract import NameRecord
 from service.registry.errors import InvalidRequest, NotFound
 from service.registry.repositories.records import now
 from service.registry.tables import Model, PublishedVersion, UnloadedName
+
+_SHOWN = 20
 
 
 class Names:
@@ -46,7 +48,7 @@ class Names:
         query = select(PublishedVersion.model_id, PublishedVersion.version).where(PublishedVersion.name == name, wanted)
         if found := self.session.execute(query).first():
             return found.model_id, found.version
-        known = ", ".join(self.get(name).versions)  # raises where there is none at all
+        known = _told(self.get(name).versions)  # raises where there is none at all
         raise NotFound("unknown_version", f"{name!r} has the versions {known}, not {version}")
 
     def unload(self, name: str) -> None:
@@ -72,7 +74,7 @@ class Names:
         if str(version) not in record.versions:
             raise InvalidRequest(
                 "unknown_version",
-                f"{name!r} has the versions {', '.join(record.versions)}, not {version}",
+                f"{name!r} has the versions {_told(record.versions)}, not {version}",
                 field="default_version",
             )
         self._clear_default(name)
@@ -82,26 +84,31 @@ class Names:
 
     def get(self, name: str) -> NameRecord:
         """Return the name with its versions; raises NotFound."""
-        for record in self.all(name):
-            return record
-        raise NotFound("unknown_name", f"nothing is published as {name!r}")
+        query = select(PublishedVersion.version, PublishedVersion.model_id, PublishedVersion.is_default)
+        rows = self.session.execute(query.where(PublishedVersion.name == name).order_by(PublishedVersion.version)).all()
+        if not rows:
+            raise NotFound("unknown_name", f"nothing is published as {name!r}")
+        default = next((row.version for row in rows if row.is_default), rows[0].version)
+        return NameRecord(name=name, default_version=default, versions={str(row.version): row.model_id for row in rows})
 
-    def all(self, name: str | None = None) -> list[NameRecord]:
-        """Return all names, or just one, in alphabetical order."""
-        query = select(PublishedVersion).order_by(PublishedVersion.name, PublishedVersion.version)
-        if name is not None:
-            query = query.where(PublishedVersion.name == name)
-        return _grouped(self.session.scalars(query.execution_options(populate_existing=True)).all())
+    def listed(self, *, limit: int, after: str | None) -> Iterator[NameRecord]:
+        """At most `limit` names that follow the name `after` in alphabetical order; read as they are asked for."""
+        query = select(PublishedVersion.name).distinct().order_by(PublishedVersion.name).limit(limit)
+        if after is not None:
+            query = query.where(PublishedVersion.name > after)
+        yield from map(self.get, self.session.scalars(query).all())
+
+    def versions(self, *, limit: int) -> Sequence[tuple[str, int]]:
+        """At most `limit` names with a version each, in alphabetical order."""
+        query = select(PublishedVersion.name, PublishedVersion.version).limit(limit)
+        rows = self.session.execute(query.order_by(PublishedVersion.name, PublishedVersion.version))
+        return [(row.name, row.version) for row in rows]
 
     def _clear_default(self, name: str) -> None:
         self.session.execute(update(PublishedVersion).where(PublishedVersion.name == name).values(is_default=False))
 
 
-def _grouped(rows: Sequence[PublishedVersion]) -> list[NameRecord]:
-    records: dict[str, NameRecord] = {}
-    for row in rows:
-        record = records.setdefault(row.name, NameRecord(name=row.name, default_version=row.version, versions={}))
-        record.versions[str(row.version)] = row.model_id
-        if row.is_default:
-            record.default_version = row.version
-    return list(records.values())
+def _told(versions: Collection[str]) -> str:
+    """Versions as an error names them: there may be thousands."""
+    shown = list(versions)[-_SHOWN:]
+    return ", ".join(shown) if len(shown) == len(versions) else f"… {', '.join(shown)}"

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from typing import Any, ClassVar, Generic, TypeVar
 
+from sqlalchemy import Row as SqlRow
 from sqlalchemy import or_, select
 from sqlalchemy.orm import Session
 
@@ -17,6 +18,7 @@ from service.registry.repositories.checkpoints import Checkpoints
 from service.registry.repositories.deliveries import Deliveries
 from service.registry.repositories.events import Events
 from service.registry.repositories.looks import Looks
+from service.registry.repositories.reading import AT_ONCE
 from service.registry.tables import Json
 from service.registry.text import objection_within
 
@@ -59,14 +61,12 @@ class _Records(Generic[Row]):
         row: Row | None = self.session.get(self.table, record_id)
         return row
 
-    def page(self, *, limit: int, after: str | None) -> tuple[Sequence[Row], bool]:
-        """Return at most `limit` records, newest first, that are older than `after`, and whether more follow."""
-        query = select(self.table).order_by(self.table.id.desc()).limit(limit + 1)
+    def newest(self, *, limit: int, after: str | None) -> Iterator[Row]:
+        """At most `limit` records, newest first, that are older than the id `after`; read as they are asked for."""
+        query = select(self.table).order_by(self.table.id.desc()).limit(limit)
         if after is not None:
-            self.get(after)  # an unknown cursor is an error, not an empty page
             query = query.where(self.table.id < after)
-        rows: Sequence[Row] = self.session.scalars(query).all()
-        return rows[:limit], len(rows) > limit
+        yield from self.session.scalars(query.execution_options(yield_per=AT_ONCE))
 
     def statuses(self, record_ids: Iterable[str]) -> dict[str, str]:
         """Return the status of each of these records that exists."""
@@ -107,7 +107,9 @@ class _Records(Generic[Row]):
 
     def _refuse_while_used(self, condition: str, record_id: str) -> None:
         if users := self._open_uses(condition, record_id):
-            raise Conflict("in_use", f"{record_id} is needed by {', '.join(users[:3])}; wait or cancel first")
+            raise Conflict(
+                "in_use", f"{record_id} is needed by {', '.join(users[:3])}; wait or cancel first", passing=True
+            )
 
 
 class _Uploads(_Records[Row]):
@@ -147,6 +149,11 @@ class Models(_Uploads[tables.Model]):
         """Inspection read the file and wrote the copy that is served."""
         row = self.get(record_id)
         row.status, row.profile, row.served_sha256 = "ready", profile, served_sha256
+
+    def states(self, *, limit: int) -> Sequence[SqlRow[str, int, str, Json | None]]:
+        """Of the newest `limit` models no more than `id`, `version`, `status` and `error`."""
+        query = select(tables.Model.id, tables.Model.version, tables.Model.status, tables.Model.error)
+        return self.session.execute(query.order_by(tables.Model.id.desc()).limit(limit)).all()
 
     def delete(self, record_id: str) -> list[str]:
         """Delete; finished jobs keep their reports. Raises Conflict while in use or published."""
@@ -258,7 +265,9 @@ class Batches(_Records[tables.Batch]):
         """Delete with its results. Raises Conflict while it waits or runs."""
         row = self.get(record_id)
         if row.status not in FINAL:
-            raise Conflict("not_finished", f"{record_id} is {row.status}; it can be deleted once it has ended")
+            raise Conflict(
+                "not_finished", f"{record_id} is {row.status}; it can be deleted once it has ended", passing=True
+            )
         return self._delete(row)
 
 

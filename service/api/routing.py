@@ -1,0 +1,117 @@
+"""The class of all routes but those of the serving lane: what a request may look like, before any handler sees it.
+
+Which query parameters exist is what FastAPI found in the handler's signature: there is no second list to forget.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Coroutine, Iterable, Iterator
+from difflib import get_close_matches
+from typing import Any
+from urllib.parse import parse_qsl
+
+from fastapi import Request, Response
+from fastapi.dependencies.models import Dependant
+from fastapi.routing import APIRoute
+from pydantic import BaseModel
+
+from service.api.json_values import parse_json
+from service.registry.errors import InvalidRequest, NotFound
+from service.registry.text import objection
+
+#: Ids have at most 30 characters and published names 100.
+_LONGEST_SEGMENT = 200
+_SHOWN = 100
+#: The Open Inference Protocol wants unknown parameters to be ignored.
+_STRICT = "/v1/"
+
+
+class CheckedRequest(Request):
+    """A request whose JSON is parsed as that of parts and parameters is."""
+
+    async def json(self) -> Any:
+        """The body as JSON; raises InvalidRequest."""
+        return parse_json(await self.body(), "body")
+
+
+class Route(APIRoute):
+    """A route that answers 422 to parameters it does not have, and takes no text that could not be kept."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        """What answers a request; called by FastAPI when the route is made."""
+        handle = super().get_route_handler()
+        known = frozenset(_parameters(self.dependant))
+
+        async def handle_checked(request: Request) -> Response:
+            _check_path(request.path_params)
+            _check_headers(request.scope["headers"])
+            if request.scope["path"].startswith(_STRICT):
+                check_query(request.scope["query_string"], known)
+            return await handle(CheckedRequest(request.scope, request.receive))
+
+        return handle_checked
+
+
+def check_query(query: bytes, known: frozenset[str]) -> None:
+    """Raises InvalidRequest for a name that does not exist or comes twice, and for what is no text."""
+    if not query:
+        return
+    try:
+        pairs = parse_qsl(query.decode("ascii"), keep_blank_values=True, errors="strict")
+    except ValueError as error:
+        message = "the query string is not UTF-8 text in percent-encoding"
+        raise InvalidRequest("invalid_request", message) from error
+    counts = Counter(name for name, _ in pairs)
+    for name in counts:
+        if name not in known:
+            raise InvalidRequest("invalid_request", _unknown(name[:_SHOWN], known), field=printable(name[:_SHOWN]))
+        if counts[name] > 1:
+            message = f"{name} is given {counts[name]} times; needed is one value"
+            raise InvalidRequest("invalid_request", message, field=name)
+    for name, value in pairs:
+        if found := objection(value):
+            raise InvalidRequest("invalid_request", f"{name} {found}", field=name)
+
+
+def printable(text: str) -> str:
+    """The text as an answer may show it: what cannot be printed is written as an escape."""
+    return "".join(one if one.isprintable() else ascii(one)[1:-1] for one in text)
+
+
+def _unknown(name: str, known: frozenset[str]) -> str:
+    found = f"there is no query parameter {printable(name)!r}"
+    if not known:
+        return f"{found}; this route has none"
+    nearest = get_close_matches(name, sorted(known), n=1)
+    hint = f"; did you mean {nearest[0]!r}?" if nearest else ""
+    return f"{found}; there are {', '.join(sorted(known))}{hint}"
+
+
+def _parameters(dependant: Dependant) -> Iterator[str]:
+    """The query parameters of a handler and of what it depends on; a model stands for each of its fields."""
+    for field in dependant.query_params:
+        kind = field.field_info.annotation
+        if isinstance(kind, type) and issubclass(kind, BaseModel):
+            yield from (inner.alias or name for name, inner in kind.model_fields.items())
+        else:
+            yield field.alias
+    for dependency in dependant.dependencies:
+        yield from _parameters(dependency)
+
+
+def _check_path(values: dict[str, Any]) -> None:
+    """Nothing has such an id: told before anybody asks the database, which would refuse the question."""
+    for name, value in values.items():
+        if len(value) > _LONGEST_SEGMENT:
+            message = f"{name} in the path has {len(value)} characters; ids and names have {_LONGEST_SEGMENT} at most"
+            raise NotFound("not_found", message)
+        if found := objection(value):
+            raise NotFound("not_found", f"{name} in the path {found}: nothing can be called so")
+
+
+def _check_headers(headers: Iterable[tuple[bytes, bytes]]) -> None:
+    for name, value in headers:
+        if b"\0" in value:
+            shown = name.decode("latin-1")
+            raise InvalidRequest("invalid_request", f"the header {shown} holds the character NUL", field=shown)

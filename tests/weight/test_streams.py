@@ -1,0 +1,62 @@
+"""Streams of events: what those are told who stand at many different places of a long job."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from service.app import create_app
+from service.registry import tables
+from service.registry.ids import new_id
+from service.registry.repositories.records import now
+from service.registry.unit_of_work import Registry
+from service.settings import ServiceSettings
+
+
+@dataclass(frozen=True)
+class _Place:
+    record_id: str
+    after: int
+
+
+def test_many_who_stand_at_different_places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Streams of one long job, each at another place: all are told, some thousand lines at a time."""
+    job_id = new_id("job")
+    monkeypatch.setattr("service.api.waiting._MOST_LINES", 1_500)
+
+    def prepare(registry: Registry) -> None:
+        with registry.write() as unit:
+            row = tables.Job(
+                id=job_id,
+                status="queued",
+                created_at=now(),
+                model_id="mdl_x",
+                dataset_id="ds_x",
+                request={"method": "auto", "metadata": {}, "publish_as": None},
+                progress={},
+                history=[],
+                promoted=False,
+            )
+            unit.jobs.open(row)
+            unit.work.open(job_id)
+            unit.work.session.add_all(
+                tables.Event(job_id=job_id, number=number, type="progress", at=now(), data={"note": "x" * 500})
+                for number in range(2, 400)
+            )
+
+    async def run() -> None:
+        app = create_app(ServiceSettings(data_dir=tmp_path))
+        async with app.router.lifespan_context(app):
+            registry: Registry = app.state.parts.registry
+            await asyncio.to_thread(prepare, registry)
+            waiting = app.state.parts.waiting
+            places = range(0, 200, 5)
+            seen = await asyncio.to_thread(waiting._look, [_Place(job_id, after) for after in places])
+            assert sum(map(len, seen.lines.values())) < 2_000
+            told = await asyncio.gather(*(waiting.for_events(job_id, after, 60) for after in places))
+            assert [news.lines[0].number for news in told] == [after + 1 for after in places]
+
+    asyncio.run(run())
