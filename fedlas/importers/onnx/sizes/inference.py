@@ -20,7 +20,7 @@ from fedlas.importers.onnx.graph import Graph
 from fedlas.importers.onnx.operators import OPERATORS, operator_name
 from fedlas.importers.onnx.operators.dtypes import as_tensor
 from fedlas.importers.onnx.sizes import shapes, values
-from fedlas.importers.onnx.sizes.known import COMPUTED, FEW, Known, Shape, anything, constant, made
+from fedlas.importers.onnx.sizes.known import COMPUTED, FEW, FLOATS, Known, Shape, anything, constant, made
 from fedlas.importers.onnx.sizes.positions import COUNTING, READ, read_at
 
 #: Elements that a tensor may have at most where its sizes depend on values, for the two rows that are looked at; or so
@@ -29,6 +29,9 @@ MOST_ELEMENTS = 2**25
 _MOST_TIMES = 64
 ROWS = 2
 _STANDARD = ("", "ai.onnx")
+#: Results of floats without bounds have none.
+_SPREADING = frozenset({"Add", "Sub", "Mul", "Div"})
+_ANY = (-np.inf, np.inf)
 #: Elements move about or are compared: each end of the intervals is computed as values would be.
 _BY_ENDS = frozenset(
     {
@@ -200,6 +203,8 @@ class Walk:
     def _bounds(
         self, node: NodeProto, name: str, inputs: list[Known | None], position: int, elem: int, shape: Shape | None
     ) -> Known:
+        if name in _SPREADING and elem in FLOATS and any(k is not None and k.ends == _ANY for k in inputs):
+            return anything(elem, shape)  # activations, which most tensors are
         try:
             ends = values.between(name, node, inputs, position)
         except Exception:  # an input is missing, or of a kind that the rule does not know

@@ -132,4 +132,7 @@ def constant(value: Array) -> Known:
 
 def anything(elem: int, shape: Shape | None, **marks: Any) -> Known:
     """A tensor whose elements may be any numbers of its type."""
-    return made(elem, shape, *limits_of(elem), **marks)
+    low, high = limits_of(elem)
+    if shape is not None and math.prod(shape) <= FEW:
+        return Known(elem, shape, np.full(shape, low), np.full(shape, high), **marks)
+    return Known(elem, shape, np.asarray(low), np.asarray(high), **marks)
