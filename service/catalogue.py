@@ -239,7 +239,8 @@ class Catalogue:
         if labels is None:
             if len(self._labels) >= _MOST_ENTRIES:
                 self._labels.clear()
-            labels = self._labels[model_id] = Labels.of(profile.get("class_names", ()))
+            names = profile.get("class_names", ())
+            labels = self._labels[model_id] = Labels.of(names, (profile.get("features") or {}).get("dim") or 0)
         return labels
 
 

@@ -5,8 +5,8 @@ Sizes are upper bounds: a prediction set may hold every class, a number every di
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
 
 import orjson
 
@@ -14,8 +14,8 @@ from service.inference.answers import AnswerOptions
 from service.inference.oip.requests import Wanted
 from service.registry.errors import TooLarge
 
-Profile = Mapping[str, Any]
-
+#: What is surely less than this needs no closer look.
+FEW_ANSWER_BYTES = 64 * 1024
 #: JSON takes the interpreter to write, and binary tensors do not: of 64 MiB of JSON for some 0.2 s.
 _JSON_WEIGHT = 4
 #: What may be held while an answer is made, as a multiple of what may be sent.
@@ -31,19 +31,26 @@ _RANKING = 12
 
 
 class Labels(NamedTuple):
-    """The names of a model's classes, as long as they become in an answer."""
+    """The names of a model's classes, as long as they become in an answer, and the width of its features.
+
+    `most` is more than any answer to a row weighs or holds, whatever is asked for.
+    """
 
     classes: int
     longest: int
     total: int
+    features: int
+    most: int
 
     @classmethod
-    def of(cls, names: Sequence[str]) -> Labels:
+    def of(cls, names: Sequence[str], features: int) -> Labels:
         """Measure them."""
         written = len(orjson.dumps(list(names)))
         longest = max(map(len, names), default=0)
         plain = written == 2 + sum(map(len, names)) + 3 * len(names) - (1 if names else 0)
-        return cls(len(names), longest * (1 if plain else _ESCAPED), written)
+        longest *= 1 if plain else _ESCAPED
+        most = 2000 + 10 * longest + 16 * written + 500 * len(names) + 80 * features
+        return cls(len(names), longest, written, features, most)
 
     def of_best(self, k: int) -> int:
         """Of k different ones, at most."""
@@ -96,13 +103,13 @@ def of_predictions(labels: Labels, options: AnswerOptions) -> RowSize:
     return RowSize(json, 0, held)
 
 
-def of_tensors(labels: Labels, profile: Profile, options: AnswerOptions, wanted: Iterable[Wanted]) -> RowSize:
+def of_tensors(labels: Labels, options: AnswerOptions, wanted: Iterable[Wanted]) -> RowSize:
     """What `oip.outputs.named` gives for these outputs."""
     k = labels.classes if options.top_k is None else min(options.top_k, labels.classes)
     json = binary = 0
     held = 8 * labels.classes
     for output in wanted:
-        text, plain, memory = _of_output(output, labels, profile, k)
+        text, plain, memory = _of_output(output, labels, k)
         held += memory
         if output.binary:
             binary += plain
@@ -111,7 +118,7 @@ def of_tensors(labels: Labels, profile: Profile, options: AnswerOptions, wanted:
     return RowSize(json, binary, held)
 
 
-def _of_output(output: Wanted, labels: Labels, profile: Profile, k: int) -> tuple[int, int, int]:
+def _of_output(output: Wanted, labels: Labels, k: int) -> tuple[int, int, int]:
     """As JSON, as a binary tensor, and in memory besides."""
     classes = labels.classes
     if output.classes is not None:
@@ -122,8 +129,7 @@ def _of_output(output: Wanted, labels: Labels, profile: Profile, k: int) -> tupl
         case "probabilities" | "logits":
             return _FLOAT32 * classes, 4 * classes, 0
         case "features":
-            dim = int(profile["features"]["dim"])
-            return _FLOAT32 * dim, 4 * dim, 4 * dim
+            return _FLOAT32 * labels.features, 4 * labels.features, 4 * labels.features
         case "prediction_set":
             return _BOOL * classes, classes, _RANKING * classes
         case "label" | "decision":

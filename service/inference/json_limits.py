@@ -12,15 +12,19 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from threading import Lock
 
+import numpy as np
+
 from service.registry.errors import TooLarge
 
 #: Bytes for each value, on the average: of a body as large as may be, numbers of eight bytes just fill it.
 _BYTES_PER_VALUE = 8
 #: As how many numbers a mark counts: what it becomes takes about so many times as long to read, and to free.
-_WEIGHTS = ((b",", 1), (b":", 8), (b"[", 4), (b"{", 4))
+_WEIGHTS = ((ord(","), 1), (ord(":"), 8), (ord("["), 4), (ord("{"), 4))
 _HEAVIEST = max(weight for _, weight in _WEIGHTS)
-#: Below this the collector is in nobody's way.
-_FEW_BYTES = 64 * 1024
+#: Counted at once: numpy takes 0.25 ns a byte for all four, `bytes.count` as long for each.
+_PIECE_BYTES = 256 * 1024
+#: Up to this the collector is in nobody's way.
+FEW_BYTES = 64 * 1024
 _INSTEAD = (
     "send rows as application/x-npy, image files as they are (image/…, multipart/form-data), tensors in binary under "
     "/v2 (Inference-Header-Content-Length), or a stored dataset (POST /v1/predictions)"
@@ -45,10 +49,15 @@ def check_json(body: bytes, *, limit: int, length: int | None = None) -> None:
     most = limit // _BYTES_PER_VALUE
     if size * _HEAVIEST <= most:
         return
-    weight = sum(each * body.count(mark, 0, size) for mark, each in _WEIGHTS)
+    weight = _weight(np.frombuffer(body, np.uint8, count=size))
     if weight > most:
         found = f"JSON of {size} bytes with values, lists, objects and keys that weigh as {weight} numbers"
         raise TooLarge("too_many_values", f"{found}; at most {most} in one request: {_INSTEAD}", field="inputs")
+
+
+def _weight(content: np.ndarray) -> int:
+    pieces = [content[start : start + _PIECE_BYTES] for start in range(0, len(content), _PIECE_BYTES)]
+    return sum(each * int(np.count_nonzero(piece == mark)) for piece in pieces for mark, each in _WEIGHTS)
 
 
 class _Pause:
@@ -59,10 +68,7 @@ class _Pause:
         self._readers = 0
 
     @contextmanager
-    def __call__(self, size: int) -> Iterator[None]:
-        if size <= _FEW_BYTES:
-            yield
-            return
+    def __call__(self) -> Iterator[None]:
         with self._lock:
             self._readers += 1
             if self._readers == 1:
@@ -76,5 +82,5 @@ class _Pause:
                     gc.enable()
 
 
-#: A context for reading so many bytes of JSON; a list costs 110 ns in it, and 700 ns without.
+#: A context for reading more than a few bytes of JSON; a list costs 110 ns in it, and 700 ns without.
 collector_paused = _Pause()

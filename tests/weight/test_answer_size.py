@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator
 from contextlib import ExitStack
-from typing import Any
 
 import numpy as np
 import orjson
@@ -61,27 +60,47 @@ def outputs(rows: int, classes: int, seed: int) -> dict[str, np.ndarray]:
 def test_no_answer_is_larger(names: list[str], rows: int, seed: int, top_k: int | None, wanted: list[Wanted]) -> None:
     """Of any names, numbers and options, as JSON and in the protocol's forms."""
     profile = {**PAIR, "class_names": names, "features": {"dim": 7}}
-    labels, options, found = Labels.of(names), AnswerOptions(top_k=top_k), outputs(rows, len(names), seed)
+    labels, options, found = Labels.of(names, 7), AnswerOptions(top_k=top_k), outputs(rows, len(names), seed)
     written = orjson.dumps(answer(found, profile, options))
     assert len(written) <= 2 + rows * of_predictions(labels, options).json
     if top_k is None:
         wanted = [output for output in wanted if not output.name.startswith("top_k")] or [Wanted("label")]
     body, header = encode(named(found, profile, options, wanted), wanted, name="m", version="1", id=None)
-    size = of_tensors(labels, profile, options, wanted)
+    size = of_tensors(labels, options, wanted)
     assert len(body) - (header or len(body)) <= rows * size.binary
     assert (header or len(body)) <= 200 + 150 * len(wanted) + rows * size.json
+    everything = of_predictions(labels, AnswerOptions(top_k=1000, coverage=0.9, decision={}))
+    for one in (size, everything, of_tensors(labels, options, wanted)):
+        assert max(4 * one.json + one.binary, one.total) <= labels.most
 
 
 def test_prediction_sets_and_decisions() -> None:
     """They may name every class, and the longest."""
     names = ["short", "ü" * 50, "c"]
-    labels = Labels.of(names)
+    labels = Labels.of(names, 0)
     acting = Acting(names)
     plain = of_predictions(labels, AnswerOptions()).json
     sets = of_predictions(labels, AnswerOptions(coverage=0.9)).json - plain
     decision = of_predictions(labels, AnswerOptions(decision={"threshold": 0.5})).json - plain
     assert sets >= len(orjson.dumps({"prediction_set": list(acting.class_names)}))
     assert decision >= len(orjson.dumps({"decision": names[1]}))
+
+
+@pytest.mark.parametrize(
+    "names", [["a", "b"], ["x" * 900, "y"], [str(k) for k in range(2000)]], ids=["2", "long", "many"]
+)
+@pytest.mark.parametrize("width", [0, 1, 5000])
+def test_what_needs_no_closer_look(names: list[str], width: int) -> None:
+    """All outputs at once, in their largest form, weigh and hold less than `most`."""
+    labels = Labels.of(names, width)
+    options = AnswerOptions(top_k=1000, coverage=0.9, decision={"threshold": 0.5}, abstain_below=0.5)
+    plain = [
+        *("features", "confidence", "label", "index", "uncalibrated_confidence", "abstain", "familiarity"),
+        *("probability", "threshold", "prediction_set", "top_k_index", "top_k_label", "top_k_confidence", "decision"),
+    ]
+    everything = [*map(Wanted, plain), *(Wanted(name, classes=len(names)) for name in ("probabilities", "logits"))]
+    for size in (of_predictions(labels, options), of_tensors(labels, options, everything)):
+        assert max(4 * size.json + size.binary, size.total) <= labels.most
 
 
 def test_the_reachable_number_of_rows_is_told() -> None:
@@ -135,7 +154,6 @@ def test_long_names(api: Api, options: Json) -> None:
 def test_answers_are_held_like_bodies(api: Api) -> None:
     """While others hold what there is, 429; alone it is never refused; nothing is held when all are answered."""
     serving: Serving = api.client.app.state.serving.serving  # type: ignore[attr-defined]
-    rows: Any = {"x": np.zeros((10, 2), "f4")}
     size = RowSize(json=10, binary=0, held=serving.settings.max_inflight_bytes // 40)
 
     async def ask() -> None:
@@ -146,11 +164,11 @@ def test_answers_are_held_like_bodies(api: Api) -> None:
         for _ in range(4):
             serving.hold(first, first.held_bytes + serving.settings.max_inflight_bytes // 4)
         with pytest.raises(Overloaded):
-            serving.expect(second, rows, size)
+            serving.expect(second, 10, size)
         serving.let_go(second)
         serving.let_go(first)
         alone = Call(first.request, "m", None, 0.0)
-        serving.expect(alone, rows, size)
+        serving.expect(alone, 10, size)
         assert serving._held_bytes == 10 * size.total
         serving.hold_answer(alone, 100)
         assert serving._held_bytes == 100

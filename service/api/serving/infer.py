@@ -13,9 +13,9 @@ import numpy as np
 from service.api.serving.exchange import Answer, Header
 from service.api.serving.lane import SMALL_BYTES, Call, Serving
 from service.catalogue import Target
-from service.inference.answer_size import of_tensors
+from service.inference.answer_size import FEW_ANSWER_BYTES, of_tensors
 from service.inference.answers import AnswerOptions, abstentions, check_options
-from service.inference.json_limits import check_json, collector_paused
+from service.inference.json_limits import FEW_BYTES, check_json, collector_paused
 from service.inference.oip.outputs import chosen, named, options, served_outputs
 from service.inference.oip.raw import raw
 from service.inference.oip.requests import InferRequest, Wanted, aligned, decode
@@ -59,7 +59,9 @@ async def infer(serving: Serving, call: Call) -> Answer:
         small=_small(length, target.profile),
     )
     _shorten(call, asked)
-    serving.expect(call, inputs, of_tensors(target.labels, target.profile, wishes, wanted))
+    rows = len(next(iter(inputs.values())))
+    if rows * target.labels.most > FEW_ANSWER_BYTES:
+        serving.expect(call, rows, of_tensors(target.labels, wishes, wanted))
     wants = tuple(name for name in served_outputs(wanted, target.profile) if name not in _USUAL)
     outputs = await serving.run(call, line, inputs, wants)
     content, json_length = await serving.write(call, outputs, _write, target, asked, outputs, wanted, wishes)
@@ -76,7 +78,9 @@ def parse(
     """Read a body with at most `json_limit` bytes of JSON; raises InvalidRequest or TooLarge."""
     if length is None or length <= len(body):
         check_json(body, limit=json_limit, length=length)
-    with collector_paused(len(body) if length is None else length):
+    if (len(body) if length is None else length) <= FEW_BYTES:
+        return _read(body, length, profile, max_rows)
+    with collector_paused():
         return _read(body, length, profile, max_rows)
 
 

@@ -115,9 +115,8 @@ class Serving:
         call.held_bytes += more
         self._held_bytes += more
 
-    def expect(self, call: Call, inputs: Mapping[str, np.ndarray], size: RowSize) -> None:
+    def expect(self, call: Call, rows: int, size: RowSize) -> None:
         """An answer of so much for each row will be made; raises TooLarge, and Overloaded as `hold`."""
-        rows = len(next(iter(inputs.values())))
         size.check(rows, self.settings.max_answer_bytes)
         call.answer_bytes = rows * size.total
         self.hold(call, call.held_bytes + call.answer_bytes)

@@ -15,12 +15,12 @@ from service.api.serving.exchange import Answer
 from service.api.serving.lane import SMALL_BYTES, Call, Serving
 from service.catalogue import Target
 from service.inference import formats
-from service.inference.answer_size import of_predictions
+from service.inference.answer_size import FEW_ANSWER_BYTES, of_predictions
 from service.inference.answers import AnswerOptions, abstentions, answer, check_options
 from service.inference.excerpts import listed
 from service.inference.formats.options import from_query, merged
 from service.inference.inputs import parse_inputs
-from service.inference.json_limits import check_json, collector_paused
+from service.inference.json_limits import FEW_BYTES, check_json, collector_paused
 from service.inference.outputs import Outputs
 from service.registry.errors import InvalidRequest
 
@@ -51,7 +51,9 @@ async def predict(serving: Serving, call: Call) -> Answer:
         inputs, options = await serving.read(
             call, body, _parse, content_type, request.query, profile, most, small=small
         )
-    serving.expect(call, inputs, of_predictions(target.labels, options))
+    rows = len(next(iter(inputs.values())))
+    if rows * target.labels.most > FEW_ANSWER_BYTES:
+        serving.expect(call, rows, of_predictions(target.labels, options))
     outputs = await serving.run(call, line, inputs, target.wants)
     found = Answer(await serving.write(call, outputs, _json, target, outputs, options))
     call.abstained = abstentions(outputs, profile, options)
@@ -70,7 +72,9 @@ def parse_json(
     Raises InvalidRequest, TooLarge or pydantic's ValidationError.
     """
     check_json(body, limit=limit)
-    with collector_paused(len(body)):
+    if len(body) <= FEW_BYTES:
+        return _read_json(body, profile, max_rows, query)
+    with collector_paused():
         return _read_json(body, profile, max_rows, query)
 
 
