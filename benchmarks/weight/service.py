@@ -31,7 +31,7 @@ class Service:
         self._data = folder / "data"
         clean = {name: value for name, value in os.environ.items() if not name.startswith("FEDLAS_")}
         environment = {**clean, "PYTHONPATH": str(checkout), "OMP_NUM_THREADS": "1", "FEDLAS_API_KEYS": KEY}
-        environment["TMPDIR"] = str(folder)
+        environment |= {"TMPDIR": str(folder), "FEDLAS_API_MEMORY_BYTES": str(memory_bytes)}
         command = [sys.executable, "-m", "service.cli", "serve", "--port", str(self.port), "--data-dir"]
         with (folder / "serve.log").open("wb") as log:
             self._process = subprocess.Popen(

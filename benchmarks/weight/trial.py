@@ -31,7 +31,7 @@ class Range:
     world: World
     pulse: Pulse
     patience: float
-    rest: float = 0.25
+    rest: float = 1.25  # memory is asked back once a second
     hold: float = 0.25
     _clean: int = 0
 
@@ -54,7 +54,7 @@ class Range:
         end = self._end(pid, answers[-1], hopes=attack.shots[-1].expects)
         highest, standstill = self.service.highest_memory, self.pulse.longest
         kept = 0
-        if not end and (careful or highest - before > _NOTICED_BYTES or len(answers) > 1):
+        if not end and (careful or highest - before > _NOTICED_BYTES):
             time.sleep(4.0 if careful else self.rest)
             kept = max(0, self.service.memory - before)
         processor = 0.0 if end else self.service.processor_seconds - computed
