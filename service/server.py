@@ -15,7 +15,7 @@ import resource
 import socket
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from types import FrameType
 
@@ -48,16 +48,24 @@ _STUCK_EXIT_CODE = 70
 class Server(uvicorn.Server):
     """uvicorn with an end in good order."""
 
-    def __init__(self, config: uvicorn.Config, parts: Parts, *, heartbeat: Heartbeat) -> None:
+    def __init__(
+        self, config: uvicorn.Config, parts: Parts, *, heartbeat: Heartbeat, document: Callable[[], object]
+    ) -> None:
         super().__init__(config)
+        self._document = document
         self._parts = parts
         self._heartbeat = heartbeat
-        self._beside: list[asyncio.Task[None]] = []
+        self._beside: list[asyncio.Task[object]] = []
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Say where to find the service, as soon as it can be found."""
         await super().startup(sockets)
-        self._beside = [asyncio.ensure_future(it) for it in (self._heartbeat.run(), MemoryRelease(release_arena).run())]
+        self._beside = [
+            asyncio.create_task(self._heartbeat.run()),
+            asyncio.create_task(MemoryRelease(release_arena).run()),
+            # Made by its first reader it would keep the event loop for a quarter of a second.
+            asyncio.create_task(asyncio.to_thread(self._document)),
+        ]
         for server in self.servers if self.started else ():
             for listener in server.sockets:
                 host, port = listener.getsockname()[:2]
@@ -128,7 +136,8 @@ def run(
     # What is here now stays: the collector would look through it again and again, for a tenth of a second each time.
     gc.collect()
     gc.freeze()
-    server = Server(config, app.state.parts, heartbeat=Heartbeat(heartbeat, hung_seconds=settings.hung_seconds))
+    beating = Heartbeat(heartbeat, hung_seconds=settings.hung_seconds)
+    server = Server(config, app.state.parts, heartbeat=beating, document=app.openapi)
     server.run(list(sockets) or None)
     return 0 if server.started else 1
 

@@ -98,7 +98,7 @@ def tell(registry: Registry, url: str) -> str:
     with registry.write() as unit:
         unit.jobs.open(row)
         unit.jobs.fail(row, {"code": "x", "message": "x", "user_error": True})
-        return unit.deliveries.of_job(row.id)[0].id
+        return next(unit.deliveries.newest(row.id, limit=1, after=None)).id
 
 
 def delivery(registry: Registry, message: str) -> Any:
