@@ -17,8 +17,9 @@ from pathlib import Path
 from service.inference.memory import memory_bytes
 
 _LEAST_BYTES = 2 * 1024**3
-#: Growth beyond which memory is asked back at once, and how often it is looked for.
-_GROWTH_BYTES, _LOOK_S = 32 * 1024**2, 1.0
+#: Growth beyond which memory is asked back, how often it is looked for, and how rarely at the most: what steady work
+#: takes again and again is given back ever less often.
+_GROWTH_BYTES, _LOOK_S, _LONGEST_LOOK_S = 32 * 1024**2, 1.0, 16.0
 #: Between two tries without growth: large requests may have been under way during the last one.
 _LONGEST_PAUSE_S = 32.0
 _PAGE = resource.getpagesize()
@@ -59,10 +60,11 @@ class MemoryRelease:
     async def run(self) -> None:
         """Until it is cancelled."""
         loop = asyncio.get_running_loop()
-        level, pause, due = resident_bytes(), _LOOK_S, loop.time()
+        level, look, pause, due = resident_bytes(), _LOOK_S, _LOOK_S, loop.time()
         while True:
-            await asyncio.sleep(_LOOK_S)
+            await asyncio.sleep(look)
             grown = resident_bytes() > level + _GROWTH_BYTES
+            look = min(2 * look, _LONGEST_LOOK_S) if grown else _LOOK_S
             if not grown and loop.time() < due:
                 continue
             pause = _LOOK_S if grown else min(2 * pause, _LONGEST_PAUSE_S)

@@ -150,7 +150,8 @@ class Engine:
         request = Waiting(
             inputs, rows, wants, loop.create_future(), watch, span, key, time.perf_counter(), length, until
         )
-        line.check(request)
+        if length > 1:
+            line.check(request)
         line.add(request)
         if not line.listed:
             line.listed = True

@@ -41,7 +41,7 @@ class Line:
         self.rows += request.rows
 
     def check(self, request: Waiting) -> None:
-        """Raises InvalidRequest `inputs_too_long` for rows longer than any that inspection has tried."""
+        """Raises InvalidRequest `inputs_too_long` for rows much longer than any that inspection has tried."""
         if self._most_rows(request.length) < 1:
             longest = self.model.limits.longest()
             message = f"the rows are {request.length} long; this model was tried on rows that allow {longest} at most"

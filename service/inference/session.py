@@ -23,8 +23,6 @@ _WARM_RUNS = 3
 _FOLLOW_UP, _FOLLOW_DOWN = 0.02, 0.2
 #: Where rows of zeros tell nothing: what is taken for a batch and for a row, and how far one batch changes that.
 _UNKNOWN_S, _FOLLOW_UNKNOWN = 1e-3, 0.5
-#: A batch that took so many times as long as it should have, and not just a moment, is no hiccup of the machine.
-_FAR_OFF, _MOMENT_S = 4.0, 0.025
 #: How long a model that kept the event loop for much longer than it should have is run in threads.
 _MISTRUSTED_S = 60.0
 _NUMPY = {"float": np.float32, "double": np.float64, "float16": np.float16, "bool": np.bool_}
@@ -57,6 +55,8 @@ class OpenModel:
 
     def length(self, inputs: Mapping[str, np.ndarray]) -> int:
         """The longest free dimension of a row; 1 where none is free."""
+        if not self._free_axes:
+            return 1
         return max((int(inputs[name].shape[axis]) for name, axis in self._free_axes), default=1)
 
     def run(
@@ -83,11 +83,7 @@ class OpenModel:
     def measured(self, rows: int, seconds: float, length: int = 1) -> None:
         """Learn from a batch that was run."""
         seen = max(seconds - self.fixed, 0.0) / (rows * self.limits.weight(length))
-        if seconds > _MOMENT_S and seconds > _FAR_OFF * self.cost(rows, length):
-            follow = _FOLLOW_UNKNOWN
-        else:
-            follow = self._follow_up if seen > self.per_row else _FOLLOW_DOWN
-        self.per_row += (seen - self.per_row) * follow
+        self.per_row += (seen - self.per_row) * (self._follow_up if seen > self.per_row else _FOLLOW_DOWN)
 
     def quick(self, rows: int, length: int, seconds: float) -> bool:
         """Whether such a batch surely takes no more than these seconds: a run on the event loop cannot be ended."""
