@@ -26,7 +26,7 @@ from service.api.serving.assembly import suspensions
 from service.app import create_app
 from service.connections import Connections
 from service.heartbeat import Heartbeat
-from service.inference.runtime import release_arena
+from service.inference.runtime import providers, release_arena
 from service.process_memory import MemoryRelease, limit
 from service.registry.errors import Unavailable
 from service.registry.unit_of_work import Registry
@@ -118,7 +118,9 @@ def run(
         )
     _allow_many_connections()
     _await_database(settings)
-    limit(settings.resolved_api_memory_bytes)
+    # CUDA reserves address space of its own, which was never tried under a limit: there it must be asked for.
+    if settings.api_memory_bytes is not None or "CUDAExecutionProvider" not in providers():
+        limit(settings.resolved_api_memory_bytes)
     app = create_app(settings, on_stuck=partial(_end, settings))
     config = uvicorn.Config(
         app,
