@@ -12,7 +12,7 @@ from service.registry import tables
 from service.registry.clock import database_now
 from service.registry.errors import Conflict
 from service.registry.ids import new_id
-from service.registry.repositories.reading import AT_ONCE
+from service.registry.repositories.reading import few_at_a_time
 from service.registry.repositories.work import WorkQueue
 from service.registry.webhooks import parse_url, payload
 
@@ -65,7 +65,7 @@ class Deliveries:
         if after is not None:
             query = query.where(tables.Delivery.id < after)
         query = query.order_by(tables.Delivery.id.desc()).limit(limit)
-        yield from self.session.scalars(query.execution_options(yield_per=AT_ONCE))
+        yield from few_at_a_time(self.session, query)
 
     def tried(self, row: tables.Delivery, attempt: dict[str, Any], status: str) -> None:
         """Write an attempt into the log, and how the message stands after it."""

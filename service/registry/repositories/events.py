@@ -9,7 +9,7 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from service.registry.clock import database_now
-from service.registry.repositories.reading import AT_ONCE
+from service.registry.repositories.reading import few_at_a_time
 from service.registry.tables import Event
 
 
@@ -45,4 +45,4 @@ class Events:
         query = select(Event).where(Event.job_id == job_id).order_by(Event.number.desc()).limit(limit)
         if number is not None:
             query = query.where(Event.number < number)
-        yield from self.session.scalars(query.execution_options(yield_per=AT_ONCE))
+        yield from few_at_a_time(self.session, query)

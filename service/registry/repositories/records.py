@@ -18,7 +18,7 @@ from service.registry.repositories.checkpoints import Checkpoints
 from service.registry.repositories.deliveries import Deliveries
 from service.registry.repositories.events import Events
 from service.registry.repositories.looks import Looks
-from service.registry.repositories.reading import AT_ONCE
+from service.registry.repositories.reading import few_at_a_time
 from service.registry.tables import Json
 from service.registry.text import objection_within
 
@@ -66,7 +66,7 @@ class _Records(Generic[Row]):
         query = select(self.table).order_by(self.table.id.desc()).limit(limit)
         if after is not None:
             query = query.where(self.table.id < after)
-        yield from self.session.scalars(query.execution_options(yield_per=AT_ONCE))
+        yield from few_at_a_time(self.session, query)
 
     def statuses(self, record_ids: Iterable[str]) -> dict[str, str]:
         """Return the status of each of these records that exists."""
