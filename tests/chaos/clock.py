@@ -33,6 +33,9 @@ class Clock:
             "FAKETIME_TIMESTAMP_FILE": str(self._file),
             "FAKETIME_CACHE_DURATION": "1",
             "FAKETIME_DONT_FAKE_MONOTONIC": "1",
+            # The file system has a clock of its own, as that of another host has: it is neither set nor read wrong.
+            "FAKE_UTIME": "1",
+            "NO_FAKE_STAT": "1",
         }
 
 
