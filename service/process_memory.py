@@ -19,7 +19,7 @@ from service.inference.memory import memory_bytes
 _LEAST_BYTES = 2 * 1024**3
 #: Growth beyond which memory is asked back, how often it is looked for, and how rarely at the most: what steady work
 #: takes again and again is given back ever less often.
-_GROWTH_BYTES, _LOOK_S, _LONGEST_LOOK_S = 32 * 1024**2, 1.0, 16.0
+_GROWTH_BYTES, _LOOK_S, _LONGEST_LOOK_S = 32 * 1024**2, 1.0, 4.0
 #: Between two tries without growth: large requests may have been under way during the last one.
 _LONGEST_PAUSE_S = 32.0
 _PAGE = resource.getpagesize()
