@@ -2,9 +2,10 @@
 
     python -m benchmarks.batch_predictions --rows 1000000 10000000 --memory-megabytes 1024 --folder /tmp
 
-The real child (`worker.child` in its sandbox) works in a control group (version 1) whose limit counts everything: the
-page cache, and its supervisor, too. A group takes for the page cache whatever nobody else needs, so its own peak says
-little; that the child ends well under the limit, and what is resident of it, is what counts. Pages are read over HTTP.
+The real child (`worker.inside.child` in its sandbox) works in a control group (version 1) whose limit counts
+everything: the page cache, and its supervisor, too. A group takes for the page cache whatever nobody else needs, so
+its own peak says little; that the child ends well under the limit, and what is resident of it, is what counts. Pages
+are read over HTTP.
 """
 
 from __future__ import annotations
@@ -43,12 +44,12 @@ def model(folder: Path) -> Json:
     from torch import nn
 
     from fedlas.calibrators import TemperatureScaling, softmax
-    from fedlas.export import export_onnx
-    from fedlas.familiarity import Familiarity
+    from fedlas.export.graph import export_onnx
+    from fedlas.guarantees import Guarantees
+    from fedlas.guarantees.typicality import Familiarity
     from fedlas.importers import load_onnx
-    from fedlas.selective import Guarantees
     from tests.helpers.uploads import to_onnx
-    from worker.inspection import model_profile
+    from worker.inside.inspection import model_profile
 
     torch.manual_seed(0)
     network = nn.Sequential(nn.Linear(FEATURES, HIDDEN), nn.ReLU(), nn.Linear(HIDDEN, CLASSES)).eval()
@@ -95,7 +96,7 @@ def write(path: Path, rows: int) -> None:
 def supervised(request: Path) -> Json:
     """Run the child as the worker does and watch what is resident of it; the answer of a process of its own."""
     from tests.helpers.processes import children_of
-    from worker.sandbox import Limits, run
+    from worker.sandbox.process import Limits, run
 
     order = json.loads(request.read_text())
     folder = request.with_name("child")

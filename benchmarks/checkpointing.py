@@ -19,10 +19,10 @@ from typing import Any
 import numpy as np
 
 from benchmarks.networks import resnet18
-from fedlas.checkpoints import State
 from fedlas.classifier import Classifier
 from fedlas.race import Candidate, race
 from fedlas.race.journal import FolderJournal
+from fedlas.training.checkpoints import State
 from tests.helpers.small_classifier import SmallClassifier
 
 _RATES = (0.01, 0.02, 0.05, 0.1)

@@ -18,9 +18,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedlas.calibrators import softmax
-from fedlas.gate import Judgement, judge
+from fedlas.gate.gate import Judgement, judge
 from fedlas.metrics import evaluate
-from fedlas.metrics.betting import paired_mean
+from fedlas.metrics.betting_intervals import paired_mean
 from fedlas.metrics.binning import equal_mass_bins
 
 Floats = NDArray[np.float64]

@@ -28,8 +28,8 @@ from benchmarks.data.images import FASHION_CLASSES, mnist
 from benchmarks.settings import load
 from fedlas.calibrators import TemperatureScaling, softmax
 from fedlas.classifier import Classifier
-from fedlas.familiarity import Familiarity
-from fedlas.selective import Guarantees, Unreachable
+from fedlas.guarantees import Guarantees, Unreachable
+from fedlas.guarantees.typicality import Familiarity
 
 RESULTS = Path(__file__).parent / "results" / "guarantees.json"
 LEVELS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.5)

@@ -20,7 +20,7 @@ sys.path[0] = str(Path(__file__).resolve().parents[1])  # the repository, so tha
 from benchmarks.data.images import fashion  # noqa: E402
 from benchmarks.networks import resnet18  # noqa: E402
 from fedlas.race import race, recipe  # noqa: E402
-from fedlas.train import predict_logits  # noqa: E402
+from fedlas.training.fit import predict_logits  # noqa: E402
 
 
 def main() -> None:

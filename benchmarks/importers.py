@@ -2,7 +2,7 @@
 
     python -m benchmarks.importers [--only NAME ...] [--steps 10] [--output benchmarks/results/importers.json]
 
-Every architecture of `tests/importers/zoo.py` is exported by both of PyTorch's exporters; the light models of the
+Every architecture of `tests/helpers/zoo.py` is exported by both of PyTorch's exporters; the light models of the
 `onnx` package come as they are. Last, a training step of the imported network is timed against the same step of the
 network that was exported (with its BatchNorm, as an export in training mode keeps it).
 """
@@ -26,8 +26,8 @@ import torchvision
 from torch import Tensor, nn
 
 from fedlas.importers import load_onnx
-from tests.importers.networks import export, images, trained_looking
-from tests.importers.zoo import ARCHITECTURES, as_row, measure
+from tests.helpers.networks import export, images, trained_looking
+from tests.helpers.zoo import ARCHITECTURES, as_row, measure
 
 Json = dict[str, Any]
 LIGHT = Path(onnx.__file__).parent / "backend/test/data/light"

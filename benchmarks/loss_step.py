@@ -55,7 +55,7 @@ class LogitsOnly(nn.Module):
 
 
 def training_step(network: nn.Module, loss: nn.Module, images: Tensor, targets: Tensor) -> Step:
-    """Forward, backward and the optimiser's move, the gradient norm clipped as in `fedlas.train.fit`."""
+    """Forward, backward and the optimiser's move, the gradient norm clipped as in `fedlas.training.fit.fit`."""
     parameters = [*network.parameters(), *loss.parameters()]
     optimizer = torch.optim.SGD(parameters, lr=1e-3, momentum=0.9)
     network.train()

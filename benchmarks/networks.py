@@ -16,7 +16,7 @@ from benchmarks.data.common import Rows, cache_folder, missing
 from benchmarks.data.text import minilm_folder
 from fedlas.classifier import Classifier
 from fedlas.losses import CrossEntropyLoss
-from fedlas.train import TrainConfig, fit
+from fedlas.training.fit import TrainConfig, fit
 
 
 class Headed(Classifier):

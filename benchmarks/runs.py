@@ -17,10 +17,10 @@ from benchmarks.settings import SETTINGS, load
 from fedlas import metrics
 from fedlas.calibrators import TemperatureScaling, softmax
 from fedlas.classifier import Classifier
-from fedlas.gate import Judgement, judge
-from fedlas.metrics.noise import floor_draws
+from fedlas.gate.gate import Judgement, judge
+from fedlas.metrics.noise_floor import floor_draws
 from fedlas.race import Candidate, CandidateResult, RaceResult, make_loss, race, recipe
-from fedlas.train import TrainConfig, fit, predict_logits
+from fedlas.training.fit import TrainConfig, fit, predict_logits
 
 Floats = NDArray[np.float64]
 Json = dict[str, Any]

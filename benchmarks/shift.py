@@ -28,9 +28,9 @@ from benchmarks.runs import BASE, BASE_TS, POST_HOC, SAME_LABELS, SERVES, TRAINE
 from benchmarks.settings import SETTINGS, load  # noqa: E402
 from fedlas import metrics  # noqa: E402
 from fedlas.calibrators import softmax  # noqa: E402
+from fedlas.guarantees import Guarantees, Unreachable  # noqa: E402
 from fedlas.race import recipe  # noqa: E402
-from fedlas.selective import Guarantees, Unreachable  # noqa: E402
-from fedlas.train import predict_logits  # noqa: E402
+from fedlas.training.fit import predict_logits  # noqa: E402
 
 RESULTS = Path(__file__).parent / "results" / "shift"
 SEVERITIES = {"noise": (0.05, 0.1, 0.2), "blur": (0.5, 1.0, 2.0), "rotation": (10.0, 20.0, 40.0)}

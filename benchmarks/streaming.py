@@ -29,7 +29,7 @@ from benchmarks.control_groups import control_group
 from fedlas.classifier import Classifier
 from fedlas.data import Dataset, load_dataset, save_dataset
 from fedlas.losses import FedLASLoss
-from fedlas.train import TrainConfig, fit
+from fedlas.training.fit import TrainConfig, fit
 
 SHAPE, BATCH, CLASSES = (3, 64, 64), 64, 10
 

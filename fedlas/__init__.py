@@ -48,15 +48,14 @@ _HOMES = {
 _MODULES = (
     "calibrators",
     "export",
-    "familiarity",
     "gate",
+    "guarantees",
     "importers",
     "losses",
     "metrics",
     "race",
     "report",
-    "selective",
-    "train",
+    "training",
 )
 
 __all__ = [

@@ -31,20 +31,20 @@ from service.api import (
     uploads,
 )
 from service.api import metrics as metrics_page
+from service.api.cross_site import SameSite, Sites
 from service.api.dependencies import Parts
 from service.api.documentation import openapi_document
+from service.api.group_commit import Together
 from service.api.json_bodies import MOST_JSON_BYTES, JsonBodies
 from service.api.json_types import JsonTypes
+from service.api.long_poll import Waiting
 from service.api.methods import AllowedMethods
 from service.api.middleware import BearerKeys, BodyLimit, HeadAsGet, Keys, RequestId
-from service.api.serving.assembly import Assembly
-from service.api.sites import SameSite, Sites
-from service.api.together import Together
-from service.api.waiting import Waiting
 from service.inference.runtime import check_single_runtime
 from service.queue import Doorbell
 from service.registry.errors import Unavailable
 from service.registry.unit_of_work import Registry
+from service.serving.composition import Assembly
 from service.settings import ServiceSettings
 
 _FORM_OVERHEAD_BYTES = 1024**2

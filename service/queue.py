@@ -8,8 +8,8 @@ from celery import Celery
 from kombu.exceptions import OperationalError
 from redis.exceptions import RedisError
 
-from service.registry.bell import Bell
 from service.registry.contract import RING
+from service.registry.notifier import Bell
 from service.registry.repositories import Ring
 
 _LOG = logging.getLogger(__name__)

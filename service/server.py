@@ -22,16 +22,16 @@ from types import FrameType
 import uvicorn
 
 from service.api.dependencies import Parts
-from service.api.serving.assembly import suspensions
 from service.app import create_app
-from service.connections import Connections
 from service.heartbeat import Heartbeat
 from service.inference.runtime import providers, release_arena
 from service.process_memory import MemoryRelease, limit
 from service.registry.errors import Unavailable
 from service.registry.unit_of_work import Registry
+from service.serving.composition import suspensions
 from service.settings import ServiceSettings
-from service.transport import Protocol
+from service.transport.connections import Connections
+from service.transport.protocol import Protocol
 
 _LOG = logging.getLogger("fedlas.api")
 #: How long an idle connection is kept after the signal: a request that comes by then is answered with

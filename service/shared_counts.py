@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from service.inference.counts import WIDTH, Counts, Key, latest, merged
+from service.inference.counters import WIDTH, Counts, Key, latest, merged
 from service.inference.metrics import Others, ServingMetrics
 
 _LOG = logging.getLogger(__name__)

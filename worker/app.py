@@ -24,19 +24,19 @@ from kombu.entity import Queue
 from kombu.exceptions import OperationalError
 from redis.exceptions import RedisError
 
-from service.registry.bell import Bell
 from service.registry.contract import PLAN, RING, WORK_KINDS
 from service.registry.errors import Unavailable
+from service.registry.notifier import Bell
 from service.registry.repositories import Ring
 from service.registry.unit_of_work import Registry
-from worker import confinement
-from worker.ears import Ears
-from worker.reaper import Reaper
-from worker.sandbox import clear_left_overs, worker_name
+from worker.outside.broker_check import Ears
+from worker.outside.cleanup import tidy
+from worker.outside.concurrency import Slots
+from worker.outside.recovery import Reaper
+from worker.outside.supervisor import Worker
+from worker.sandbox import confinement
+from worker.sandbox.process import clear_left_overs, worker_name
 from worker.settings import WorkerSettings
-from worker.slots import Slots
-from worker.tasks import Worker
-from worker.tidying import tidy
 
 _LOG = logging.getLogger("fedlas.worker")
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from fedlas.data.casting import cast, described, fits, shown
 from fedlas.data.dataset import Array, Dataset, Integers
-from fedlas.data.encoded import EncodedImages
+from fedlas.data.image_column import EncodedImages
 from fedlas.data.pixels import pixels
 from fedlas.errors import Mismatch
 from fedlas.preprocessing import Preprocessing

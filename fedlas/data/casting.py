@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
+from fedlas.data.array_builder import MEMORY_BYTES, Building
 from fedlas.data.dataset import Array
-from fedlas.data.growing import MEMORY_BYTES, Building
-from fedlas.data.storage import pieces
+from fedlas.data.memmap import pieces
 from fedlas.errors import BadDataset, Mismatch
 
 #: `name`, `dtype` and `shape` of a model's input; the first entry of the shape is the batch.

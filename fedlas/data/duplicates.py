@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedlas.data.dataset import SPLITS, Dataset
-from fedlas.data.images import EncodedImages
-from fedlas.data.storage import pieces
+from fedlas.data.formats.image_folder import EncodedImages
+from fedlas.data.memmap import pieces
 
 _DIGEST = 16
 

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import numpy as np
 
+from fedlas.data.array_builder import Building
 from fedlas.data.casting import Spec, cast, fits, shown
 from fedlas.data.dataset import Array
-from fedlas.data.encoded import EncodedImages
-from fedlas.data.growing import Building
+from fedlas.data.image_column import EncodedImages
 from fedlas.errors import BadDataset, Mismatch
 from fedlas.preprocessing import BadImage, Preprocessing, preprocess_all, usable_cores
 

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 
 from fedlas.data.dataset import Array, Dataset
-from fedlas.data.images import EncodedImages
-from fedlas.data.storage import MAPPED_FROM, read_arrays, write_arrays
+from fedlas.data.formats.image_folder import EncodedImages
+from fedlas.data.memmap import MAPPED_FROM, read_arrays, write_arrays
 
 _META = ("class_names", "class_names_given", "seen_by_model", "warnings", "roles", "format")
 _OPTIONAL = ("groups", "weights", "ids")

@@ -10,18 +10,18 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from fedlas.data.csv import CsvReader
+from fedlas.data.array_builder import Building
+from fedlas.data.columns import read_groups, read_ids, read_slice, read_time, read_weights
 from fedlas.data.dataset import MIN_SPLIT_ROWS, SEEN_BY_MODEL, SPLITS, Array, Dataset, Integers
-from fedlas.data.growing import Building
-from fedlas.data.images import IMAGES, read_imagefolder
-from fedlas.data.inputs import Columns, check_lengths, check_single
+from fedlas.data.file_format import told_format
+from fedlas.data.formats.csv import CsvReader
+from fedlas.data.formats.image_folder import IMAGES, read_imagefolder
+from fedlas.data.formats.npz import NpzReader
+from fedlas.data.formats.parquet import ParquetReader
 from fedlas.data.labels import Labels, as_text, read_labels
-from fedlas.data.npz import NpzReader
-from fedlas.data.parquet import ParquetReader
+from fedlas.data.raw_columns import Columns, check_lengths, check_single
 from fedlas.data.roles import Roles, find_roles
-from fedlas.data.sniffing import told_format
 from fedlas.data.splits import Codes, check_groups, draw_splits, given_splits, thinned
-from fedlas.data.values import read_groups, read_ids, read_slice, read_time, read_weights
 from fedlas.errors import BadDataset
 
 _CLASS_NAMES = "class_names"

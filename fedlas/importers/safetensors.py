@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from fedlas.errors import UnsupportedModel
-from fedlas.importers.onnx.reading import refuse_foreign
+from fedlas.importers.onnx.parsing import refuse_foreign
 
 #: The names of all timm architectures' tensors together are smaller.
 MAX_HEADER = 16 * 2**20

@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike
 from fedlas.metrics._checks import Floats, Ints, check_count, check_groups, check_level, check_rows
 from fedlas.metrics.binning import equal_width_bins
 from fedlas.metrics.bootstrap import Estimate, Units, percentile_interval
-from fedlas.metrics.squared import SquaredGap
+from fedlas.metrics.l2_calibration_error import SquaredGap
 
 #: Probabilities are kept this far from 0 and 1 before their log-odds are taken.
 MARGIN = 1e-12

@@ -13,11 +13,11 @@ from numpy.typing import ArrayLike
 
 from fedlas.metrics._checks import Floats, Ints, check_count, check_groups, check_level, check_rows
 from fedlas.metrics.bootstrap import Estimate, Units, percentile_interval
-from fedlas.metrics.calibration import adaptive_ece, classwise_ece, ece
-from fedlas.metrics.noise import BinnedEstimate, floor_draws
-from fedlas.metrics.scores import proper_rows
+from fedlas.metrics.calibration_error import adaptive_ece, classwise_ece, ece
+from fedlas.metrics.l2_calibration_error import SquaredError
+from fedlas.metrics.noise_floor import BinnedEstimate, floor_draws
+from fedlas.metrics.proper_scores import proper_rows
 from fedlas.metrics.selective import RiskCoverage
-from fedlas.metrics.squared import SquaredError
 
 #: The order in which metrics are shown.
 METRICS = (

@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from fedlas.metrics._checks import Floats, Ints, check_count, check_groups, check_level, check_rows
 from fedlas.metrics.binning import top_label
-from fedlas.metrics.shares import effective_rows, wilson
+from fedlas.metrics.proportions import effective_rows, wilson
 
 
 def aurc(probs: ArrayLike, targets: ArrayLike) -> float:

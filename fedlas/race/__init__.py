@@ -11,16 +11,16 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from fedlas.race.candidates import METHODS, Candidate, make_loss
     from fedlas.race.journal import FolderJournal, Journal, MemoryJournal
-    from fedlas.race.recipes import check_hyperparameters, recipe
+    from fedlas.race.race import race
+    from fedlas.race.recipe import check_hyperparameters, recipe
     from fedlas.race.results import CandidateResult, Finalist, RaceProgress, RaceResult
-    from fedlas.race.running import race
 
 _HOMES = {
     **dict.fromkeys(("METHODS", "Candidate", "make_loss"), "fedlas.race.candidates"),
     **dict.fromkeys(("FolderJournal", "Journal", "MemoryJournal"), "fedlas.race.journal"),
-    **dict.fromkeys(("check_hyperparameters", "recipe"), "fedlas.race.recipes"),
+    **dict.fromkeys(("check_hyperparameters", "recipe"), "fedlas.race.recipe"),
     **dict.fromkeys(("CandidateResult", "Finalist", "RaceProgress", "RaceResult"), "fedlas.race.results"),
-    "race": "fedlas.race.running",
+    "race": "fedlas.race.race",
 }
 
 __all__ = [

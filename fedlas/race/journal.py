@@ -6,7 +6,7 @@ import copy
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from fedlas.checkpoints import State, read_state, write_state
+from fedlas.training.checkpoints import State, read_state, write_state
 
 
 class Journal:

@@ -14,8 +14,8 @@ from typing import Any, TypeVar, cast
 
 import torch
 
-from fedlas.checkpoints import State
 from fedlas.race.journal import Journal
+from fedlas.training.checkpoints import State
 
 T = TypeVar("T")
 Settings = Mapping[str, Any]

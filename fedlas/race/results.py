@@ -11,9 +11,9 @@ import torch
 from numpy.typing import NDArray
 
 from fedlas.calibrators import Calibrator, softmax
+from fedlas.calibrators.feature_map import calibrated, shown_parameters
 from fedlas.classifier import Classifier
-from fedlas.feature_scaling import calibrated, shown_parameters
-from fedlas.train import predict_logits
+from fedlas.training.fit import predict_logits
 
 Floats: TypeAlias = NDArray[np.float32]
 Doubles: TypeAlias = NDArray[np.float64]

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from fedlas.diagram import reliability_svg, risk_coverage_svg
 from fedlas.report.build import CalibrationReport, build_report, finite
+from fedlas.report.diagrams import reliability_svg, risk_coverage_svg
+from fedlas.report.environment import library_versions, machine_facts
 from fedlas.report.page import report_html
-from fedlas.report.surroundings import library_versions, machine_facts
 
 __all__ = [
     "CalibrationReport",

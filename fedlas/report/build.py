@@ -15,12 +15,12 @@ from numpy.typing import ArrayLike, NDArray
 
 from fedlas import metrics
 from fedlas.errors import BadDataset
-from fedlas.gate import Judgement
+from fedlas.gate.gate import Judgement
 from fedlas.metrics._checks import check_groups, check_rows
 from fedlas.report import sections, sentences
-from fedlas.report.promises import promises
-from fedlas.report.surroundings import library_versions, machine_facts
-from fedlas.report.suspicions import suspicions
+from fedlas.report.caveats import suspicions
+from fedlas.report.environment import library_versions, machine_facts
+from fedlas.report.guarantees import promises
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -77,8 +77,8 @@ def build_report(
             the model that is to be served; targets: class indices (N,).
         class_names: the K names in order; `positive_class` is one of them where K = 2 (the second by default).
         slices: columns (N,) by name; every value is a slice. Numbers with many values are cut into quarters.
-        signs: what `fedlas.evidence.fedlas_signs` gave; label_noise: what `fedlas.evidence.sensitivity` gave.
-        guarantees: `fedlas.selective.Guarantees.as_dict()` of the model that is to be served.
+        signs: of `fedlas.report.diagnostics.fedlas_signs`; label_noise: of `fedlas.report.label_noise.sensitivity`.
+        guarantees: `fedlas.guarantees.Guarantees.as_dict()` of the model that is to be served.
         looks: how often the test rows have judged, `{"before": 2}`, and whatever else the gate's ledger says.
         seen_by_model: what the dataset says the model has seen (`no`, `train_split`, `unknown`).
         calibration_accuracy, num_calibration_rows: of the uploaded model, to compare with its accuracy here.

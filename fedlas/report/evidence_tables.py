@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from fedlas.guards import GUARD_NAMES
+from fedlas.gate.non_inferiority import GUARD_NAMES
 from fedlas.report.figures import figure, p_value
 from fedlas.report.html import Markup, element, listed, section, table
 from fedlas.report.sentences import looks_sentence, percent

@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from fedlas.diagram import reliability_panel_svg, risk_coverage_svg
 from fedlas.report import appendix, evidence_tables, weak_spots
+from fedlas.report.diagrams import reliability_panel_svg, risk_coverage_svg
 from fedlas.report.figures import figure
 from fedlas.report.html import Markup, element, listed, section, table
 from fedlas.report.sentences import abstaining, percent

@@ -15,13 +15,13 @@ from service.api.idempotency import IdempotencyKey, Key, create_together
 from service.api.pages import MOST_BYTES, After, Limit, cursor, json_page, page_of
 from service.api.predictions import OPTIONS, Prediction, find_model
 from service.api.routing import Route
-from service.inference.answers import AnswerOptions, check_options
-from service.inference.results import read_page
+from service.inference.predictions import AnswerOptions, check_options
+from service.inference.writers.table import read_page
 from service.registry import tables
 from service.registry.contract import FINAL, BatchRecord, BatchRequest, Page
 from service.registry.errors import Conflict, NotFound, UnknownReference
 from service.registry.ids import new_id
-from service.registry.records import batch_record
+from service.registry.presenters import batch_record
 from service.registry.repositories.records import now
 from service.registry.unit_of_work import UnitOfWork
 

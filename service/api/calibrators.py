@@ -29,7 +29,7 @@ from service.api.receiving import receive_file
 from service.api.routing import Route
 from service.registry.contract import FINAL, CalibratorRecord, Page, RecordError, Strict
 from service.registry.errors import Conflict, InvalidRequest, RegistryError, WorkFailed
-from service.registry.records import calibrator_record
+from service.registry.presenters import calibrator_record
 from service.registry.unit_of_work import UnitOfWork
 
 router = APIRouter(route_class=Route, prefix="/v1/calibrators", tags=["calibrators"])

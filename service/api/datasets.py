@@ -18,7 +18,7 @@ from service.api.receiving import receive_file
 from service.api.routing import Route
 from service.registry.contract import DatasetRecord, Page, SeenByModel, Strict
 from service.registry.errors import InvalidRequest
-from service.registry.records import dataset_record
+from service.registry.presenters import dataset_record
 from service.registry.unit_of_work import UnitOfWork
 
 router = APIRouter(route_class=Route, prefix="/v1/datasets", tags=["datasets"])

@@ -10,7 +10,7 @@ from service.api.routing import Route
 from service.registry import tables
 from service.registry.contract import DeliveryRecord, Page
 from service.registry.errors import NotFound
-from service.registry.records import delivery_record
+from service.registry.presenters import delivery_record
 from service.registry.unit_of_work import UnitOfWork
 
 router = APIRouter(route_class=Route, prefix="/v1/jobs/{job_id}/deliveries", tags=["jobs"])

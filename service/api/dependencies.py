@@ -16,12 +16,12 @@ from pydantic_core import from_json
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import HTTPConnection
 
+from service.api.group_commit import Together
+from service.api.long_poll import Waiting
 from service.api.probes import Probes
-from service.api.together import Together
-from service.api.waiting import Waiting
-from service.catalogue import Catalogue
-from service.inference.engine import Engine
 from service.inference.metrics import ServingMetrics
+from service.inference.scheduler import Engine
+from service.model_repository import Catalogue
 from service.queue import Doorbell
 from service.registry.contract import FINAL
 from service.registry.unit_of_work import Registry

@@ -14,11 +14,11 @@ from fastapi.responses import StreamingResponse
 from starlette.concurrency import run_in_threadpool
 
 from service.api.dependencies import Parts, PartsDep
+from service.api.long_poll import Line, Waiting
 from service.api.pages import Limit, page_of
 from service.api.routing import Route
-from service.api.waiting import Line, Waiting
 from service.registry.contract import FINAL, EventRecord, Page
-from service.registry.records import event_record
+from service.registry.presenters import event_record
 
 router = APIRouter(route_class=Route, prefix="/v1/jobs/{job_id}/events", tags=["jobs"])
 

@@ -18,7 +18,7 @@ from starlette.requests import HTTPConnection
 
 from service.api.metrics_text import serving_text
 from service.api.routing import Route
-from service.inference.counts import latest
+from service.inference.counters import latest
 from service.inference.metrics import MOST_MODELS, Gauge, ServingMetrics
 
 TEXT = "text/plain; version=0.0.4; charset=utf-8"

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from service.inference.counts import (
+from service.inference.counters import (
     ABSTENTIONS,
     BATCH_ROWS,
     COMPUTE_SECONDS,

@@ -30,7 +30,7 @@ from service.api.receiving import receive_file
 from service.api.routing import Route
 from service.registry.contract import ModelRecord, Page, Strict, Task
 from service.registry.errors import InvalidRequest
-from service.registry.records import model_record
+from service.registry.presenters import model_record
 from service.registry.unit_of_work import UnitOfWork
 
 router = APIRouter(route_class=Route, prefix="/v1/models", tags=["models"])

@@ -10,7 +10,7 @@ from service.api.dependencies import Parts, PartsDep
 from service.api.oip_repository import listed
 from service.api.oip_schemas import RESPONSES
 from service.api.routing import Route
-from service.inference.counts import Totals
+from service.inference.counters import Totals
 
 #: Before that of `/v2/models/{model}`: no model is called `stats`.
 router = APIRouter(route_class=Route, prefix="/v2/models", tags=["open inference protocol"], responses=RESPONSES)

@@ -15,7 +15,7 @@ from service.api.forms import CHUNK, Form, receive_form
 from service.api.threads import in_thread
 from service.registry.artifacts import StagedFile
 from service.registry.errors import Conflict, InvalidRequest, NotFound, Unavailable, UnknownReference
-from service.registry.partial import PartialFile
+from service.registry.resumable_uploads import PartialFile
 from service.registry.unit_of_work import Registry, UnitOfWork
 
 _FILE = "file"

@@ -10,8 +10,8 @@ from typing import NamedTuple
 
 import orjson
 
-from service.inference.answers import AnswerOptions
 from service.inference.oip.requests import Wanted
+from service.inference.predictions import AnswerOptions
 from service.registry.errors import TooLarge
 
 #: What is surely less than this needs no closer look.

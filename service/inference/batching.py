@@ -15,8 +15,8 @@ from typing import Protocol
 import numpy as np
 import onnxruntime as ort
 
-from service.inference.outputs import Outputs, completed, joined
 from service.inference.session import OpenModel
+from service.inference.standard_outputs import Outputs, completed, joined
 from service.registry.errors import InvalidRequest
 
 

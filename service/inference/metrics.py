@@ -16,7 +16,7 @@ from threading import Lock
 
 import numpy as np
 
-from service.inference.counts import (
+from service.inference.counters import (
     ABSTENTIONS,
     BATCH_ROWS,
     COMPUTE_BY_ROWS,

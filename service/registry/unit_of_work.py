@@ -20,7 +20,6 @@ from service.registry.database import BUSY_TIMEOUT_S, open_engine
 from service.registry.errors import Conflict, NotFound, Unavailable
 from service.registry.migrate import is_current, migrate
 from service.registry.object_store import open_artifacts
-from service.registry.partial import PartialFiles
 from service.registry.repositories import (
     Batches,
     Calibrators,
@@ -40,6 +39,7 @@ from service.registry.repositories import (
 )
 from service.registry.repositories.records import now
 from service.registry.repositories.uploads import KEPT
+from service.registry.resumable_uploads import PartialFiles
 from service.registry.settings import RegistrySettings
 
 _CLOSING_S = 2.0

@@ -208,7 +208,7 @@ def _watch(storm: Storm, worker: Supervised, below: set[int]) -> None:
 
 
 def _is_child(pid: int) -> bool:
-    return "worker.child" in _command(pid)
+    return "worker.inside.child" in _command(pid)
 
 
 def _command(pid: int) -> str:

@@ -140,7 +140,7 @@ def told_a_lie(found: Evidence) -> None:
 
 
 def orphan(found: Evidence) -> None:
-    found.orphans.append("1: python -m worker.child")
+    found.orphans.append("1: python -m worker.inside.child")
 
 
 def outlived_the_end(found: Evidence) -> None:

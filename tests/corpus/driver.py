@@ -11,8 +11,8 @@ import sys
 import time
 from pathlib import Path
 
-from worker import child
-from worker.confinement import confine
+from worker.inside import child
+from worker.sandbox.confinement import confine
 
 
 def main(folder: Path) -> None:

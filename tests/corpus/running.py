@@ -15,9 +15,9 @@ from typing import Any
 
 from tests.corpus.case import BadFile
 from tests.helpers.service import ROOT
-from worker import sandbox
-from worker.child_output import Outcome
-from worker.sandbox import Limits
+from worker.sandbox import process as sandbox
+from worker.sandbox.child_output import Outcome
+from worker.sandbox.process import Limits
 from worker.settings import WorkerSettings, inspection_limits
 
 Json = dict[str, Any]

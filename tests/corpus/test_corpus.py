@@ -52,7 +52,7 @@ def wrong(cases: list[BadFile], answers: list[Answer]) -> list[str]:
 def no_process_left() -> Iterator[None]:
     """Whatever a test opens, its processes end with it."""
     yield
-    left = [pid for pid in descendants_of(os.getpid()) if is_alive(pid) and b"worker.child" in _command(pid)]
+    left = [pid for pid in descendants_of(os.getpid()) if is_alive(pid) and b"worker.inside.child" in _command(pid)]
     assert left == []
 
 

@@ -11,7 +11,7 @@ import onnx
 import onnxruntime as ort
 import pytest
 
-from fedlas.selective import Guarantees
+from fedlas.guarantees import Guarantees
 from tests.helpers import uploads as made
 from tests.helpers.service import Service
 from tests.helpers.uploads import Uploads

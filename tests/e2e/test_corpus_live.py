@@ -80,5 +80,5 @@ def _children(worker: int) -> list[int]:
     return [
         pid
         for pid in descendants_of(worker)
-        if is_alive(pid) and b"worker.child" in Path(f"/proc/{pid}/cmdline").read_bytes()
+        if is_alive(pid) and b"worker.inside.child" in Path(f"/proc/{pid}/cmdline").read_bytes()
     ]

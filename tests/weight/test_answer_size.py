@@ -12,19 +12,19 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from service.api.serving.exchange import Request
-from service.api.serving.lane import Call, Serving
-from service.inference.acting import Acting
 from service.inference.answer_size import Labels, RowSize, of_predictions, of_tensors
-from service.inference.answers import AnswerOptions, answer
-from service.inference.engine import Engine
+from service.inference.decision_policy import Acting
 from service.inference.oip.outputs import named
 from service.inference.oip.requests import Wanted
 from service.inference.oip.responses import encode
+from service.inference.predictions import AnswerOptions, answer
+from service.inference.scheduler import Engine
 from service.registry.errors import Overloaded, TooLarge
-from tests.api.conftest import Api
-from tests.api.conftest import _api as open_api
-from tests.weight.bodies import PAIR, Json, ready_model
+from service.serving.app import Call, Serving
+from service.serving.messages import Request
+from tests.helpers.hostile_bodies import PAIR, Json, ready_model
+from tests.service.conftest import Api
+from tests.service.conftest import _api as open_api
 
 WIDE: Json = {**PAIR, "features": {"layer": "x", "dim": 500_000}}
 LONG: Json = {**PAIR, "class_names": ["a" * 40_000, "ä\x01" * 20_000]}

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.api.conftest import Api, _api
+from tests.service.conftest import Api, _api
 
 LIMIT = 8 * 1024**2
 HEAD = b'--b\r\nContent-Disposition: form-data; name="%b"%b\r\n\r\n'

@@ -19,7 +19,7 @@ from service.heartbeat import Pulse
 from service.registry.unit_of_work import Registry
 from service.settings import ServiceSettings
 from service.standalone import Part, running
-from tests.api.live import LiveApi
+from tests.helpers.live_api import LiveApi
 from tests.helpers.processes import free_port, until
 from tests.helpers.publishing import publish
 from tests.helpers.served import hungry, scaling, toiling

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.api.live import LiveApi, live
 from tests.helpers.backends import place
+from tests.helpers.live_api import LiveApi, live
 from tests.helpers.plain_http import answers, ask, connected, one, received
 
 MIB = 1024**2

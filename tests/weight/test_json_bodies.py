@@ -14,11 +14,11 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from service.api import problems
-from service.api.serving import infer, predict
 from service.inference.oip import requests
 from service.inference.oip.inflation import inflated
 from service.registry.errors import InvalidRequest, RegistryError, TooLarge
-from tests.weight.bodies import MEBIBYTE, PAIR, Json, keyed, listed
+from service.serving import infer, predict
+from tests.helpers.hostile_bodies import MEBIBYTE, PAIR, Json, keyed, listed
 
 LIMIT = 8 * MEBIBYTE
 DEEP = b"[" * 900 + b"]" * 900

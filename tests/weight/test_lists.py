@@ -18,7 +18,7 @@ from service.registry import tables
 from service.registry.ids import new_id
 from service.registry.repositories.records import now
 from service.registry.unit_of_work import UnitOfWork
-from tests.api.conftest import Api, _api
+from tests.service.conftest import Api, _api
 
 Json = dict[str, Any]
 

@@ -12,12 +12,12 @@ import numpy as np
 import pytest
 
 from service.inference.batching import Batch
-from service.inference.engine import Engine
-from service.inference.line import Line
-from service.inference.outputs import Outputs
+from service.inference.model_queue import Line
+from service.inference.quarantine import Suspensions
 from service.inference.run_limits import RunLimits
+from service.inference.scheduler import Engine
 from service.inference.session import OpenModel
-from service.inference.suspensions import Suspensions
+from service.inference.standard_outputs import Outputs
 from service.registry.artifacts import ArtifactStore
 from service.registry.errors import DeadlineExceeded, InvalidRequest, Unavailable
 from tests.helpers.served import scaling, toiling

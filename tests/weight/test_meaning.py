@@ -8,8 +8,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.api.live import LiveApi, live
 from tests.helpers.backends import place
+from tests.helpers.live_api import LiveApi, live
 from tests.helpers.plain_http import Answer, ask, connected, one, received
 
 KEY = b"Authorization: Bearer right\r\n"

@@ -13,15 +13,15 @@ from onnx import TensorProto, helper
 
 from fedlas.calibrators import Identity
 from fedlas.errors import UnsupportedModel
-from fedlas.export import export_onnx, predict
+from fedlas.export.graph import export_onnx, predict
 from fedlas.importers import check_parity, load_onnx
-from fedlas.importers.onnx.examples import input_spec
 from fedlas.importers.onnx.graph import Graph
+from fedlas.importers.onnx.input_specs import input_spec
 from fedlas.importers.onnx.sizes import limit_sizes
 from fedlas.importers.onnx.sizes.inference import MOST_ELEMENTS, Walk
 from fedlas.importers.onnx.sizes.known import Known
-from tests.importers.networks import hand_made, node
-from tests.importers.sized_graphs import HOSTILE, LARGEST, LIMITED, MUST_PASS, REFUSED, Hostile
+from tests.helpers.networks import hand_made, node
+from tests.helpers.sized_graphs import HOSTILE, LARGEST, LIMITED, MUST_PASS, REFUSED, Hostile
 
 #: First values that ask for much, in the first row of two.
 _BAD = (2.5e8, -2.5e8, 3e9, -3e9, 1e18, -1e18, 3.4e38, -3.4e38, 1e-30, np.inf, -np.inf, np.nan, 65.0, 1.0, 0.0)

@@ -25,7 +25,7 @@ class _Place:
 def test_many_who_stand_at_different_places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Streams of one long job, each at another place: all are told, some thousand lines at a time."""
     job_id = new_id("job")
-    monkeypatch.setattr("service.api.waiting._MOST_LINES", 1_500)
+    monkeypatch.setattr("service.api.long_poll._MOST_LINES", 1_500)
 
     def prepare(registry: Registry) -> None:
         with registry.write() as unit:

@@ -11,9 +11,9 @@ from torch import Tensor, nn
 
 from fedlas.importers.architectures.exporting import FEATURES, IR_VERSION, LOGITS, OPSET, Exported, export
 from fedlas.importers.architectures.heads import Heads, listening
-from fedlas.importers.onnx.examples import InputSpec
 from fedlas.importers.onnx.graph import Graph
 from fedlas.importers.onnx.graph_classifier import GraphClassifier
+from fedlas.importers.onnx.input_specs import InputSpec
 
 
 class NativeClassifier(GraphClassifier):

@@ -8,8 +8,8 @@ the table in `operators`), `classifier`.
 from __future__ import annotations
 
 from fedlas.importers.onnx.classifier import OnnxClassifier
-from fedlas.importers.onnx.examples import InputSpec
 from fedlas.importers.onnx.graph_classifier import GraphClassifier
+from fedlas.importers.onnx.input_specs import InputSpec
 from fedlas.importers.onnx.loading import load_onnx
 from fedlas.importers.onnx.parity import check_parity
 

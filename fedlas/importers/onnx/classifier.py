@@ -9,9 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor, fx, nn
 
-from fedlas.importers.onnx.examples import InputSpec
 from fedlas.importers.onnx.graph import Graph
 from fedlas.importers.onnx.graph_classifier import GraphClassifier
+from fedlas.importers.onnx.input_specs import InputSpec
 
 
 class Template:

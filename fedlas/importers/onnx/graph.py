@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, OperatorSetIdProto, TensorProto, ValueInfoProto, helper, numpy_helper
 
 from fedlas.errors import UnsupportedModel
-from fedlas.importers.onnx.reading import standard_opset
+from fedlas.importers.onnx.parsing import standard_opset
 
 Array = NDArray[Any]
 _RAW = frozenset({"float32", "float64", "float16", "int64", "int32", "int16", "int8", "uint8", "uint16", "uint32",

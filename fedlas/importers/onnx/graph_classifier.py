@@ -8,8 +8,8 @@ from typing import Any
 from numpy.typing import NDArray
 
 from fedlas.classifier import Classifier
-from fedlas.importers.onnx.examples import InputSpec, example_inputs
 from fedlas.importers.onnx.graph import Graph
+from fedlas.importers.onnx.input_specs import InputSpec, example_inputs
 
 #: What every served file computes; inputs of these names are renamed (`features` → `features_input_0`).
 STANDARD_OUTPUTS = ("logits", "probabilities", "confidence", "features")

@@ -11,9 +11,9 @@ from onnx import NodeProto, helper
 from torch import Tensor
 
 from fedlas.errors import UnsupportedModel
-from fedlas.importers.onnx.endings import Ending, before_layout, find_ending, is_distribution
 from fedlas.importers.onnx.graph import Graph
-from fedlas.importers.onnx.roles import constant_derived
+from fedlas.importers.onnx.output_activation import Ending, before_layout, find_ending, is_distribution
+from fedlas.importers.onnx.weight_roles import constant_derived
 
 Shapes = Mapping[str, tuple[int, ...]]
 

@@ -10,12 +10,15 @@ from onnx import ModelProto
 from torch import Tensor
 
 from fedlas.errors import UnsupportedModel
-from fedlas.importers.onnx.batch import free_batch
-from fedlas.importers.onnx.classical import class_labels, to_standard
+from fedlas.importers.onnx.ai_onnx_ml.lowering import class_labels, to_standard
+from fedlas.importers.onnx.batch_dimension import free_batch
 from fedlas.importers.onnx.classifier import OnnxClassifier, Template
-from fedlas.importers.onnx.endings import labelled_scores
-from fedlas.importers.onnx.evaluate import shapes_of
-from fedlas.importers.onnx.examples import (
+from fedlas.importers.onnx.evaluator import shapes_of
+from fedlas.importers.onnx.gradients import reached
+from fedlas.importers.onnx.graph import Graph
+from fedlas.importers.onnx.graph_classifier import STANDARD_OUTPUTS, GraphClassifier
+from fedlas.importers.onnx.heads import Head, check_head_alone, find_head, standard_logits
+from fedlas.importers.onnx.input_specs import (
     InputSpec,
     example_inputs,
     find_lengths,
@@ -23,18 +26,15 @@ from fedlas.importers.onnx.examples import (
     input_spec,
     set_batch,
 )
-from fedlas.importers.onnx.gradients import reached
-from fedlas.importers.onnx.graph import Graph
-from fedlas.importers.onnx.graph_classifier import STANDARD_OUTPUTS, GraphClassifier
-from fedlas.importers.onnx.heads import Head, check_head_alone, find_head, standard_logits
 from fedlas.importers.onnx.lowering import Lowered, lower
 from fedlas.importers.onnx.normalise import check_operators, normalise, unsupported
-from fedlas.importers.onnx.opaque import open_opaque
-from fedlas.importers.onnx.pooling import pool_features, pool_first
-from fedlas.importers.onnx.reading import read_model
-from fedlas.importers.onnx.roles import TRANSPARENT, find_weights
-from fedlas.importers.onnx.sharing import modules_of, unshare
+from fedlas.importers.onnx.output_activation import labelled_scores
+from fedlas.importers.onnx.parsing import read_model
+from fedlas.importers.onnx.pooling_rewrite import pool_features, pool_first
+from fedlas.importers.onnx.runtime_only.loading import open_opaque
 from fedlas.importers.onnx.sizes import limit_sizes
+from fedlas.importers.onnx.weight_roles import TRANSPARENT, find_weights
+from fedlas.importers.onnx.weight_untying import modules_of, unshare
 
 Shapes = Mapping[str, tuple[int, ...]]
 

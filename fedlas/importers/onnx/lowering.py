@@ -18,7 +18,7 @@ from torch.fx import Graph as FxGraph
 from torch.fx import GraphModule, Node
 
 from fedlas.errors import UnsupportedModel
-from fedlas.importers.onnx.evaluate import run_node
+from fedlas.importers.onnx.evaluator import run_node
 from fedlas.importers.onnx.graph import Array, Graph, attribute
 from fedlas.importers.onnx.operators import OPERATORS, keywords, operator_name
 from fedlas.importers.onnx.operators.dtypes import as_tensor

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from fedlas.classifier import Classifier
 from fedlas.errors import UnsupportedModel
-from fedlas.importers.onnx.classical import plain_outputs
+from fedlas.importers.onnx.ai_onnx_ml.lowering import plain_outputs
 from fedlas.importers.onnx.graph_classifier import GraphClassifier
 from fedlas.importers.onnx.normalise import to_inference
 

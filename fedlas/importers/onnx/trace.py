@@ -10,10 +10,10 @@ from numpy.typing import NDArray
 from onnx import NodeProto
 
 from fedlas.errors import UnsupportedModel
-from fedlas.importers.onnx.classical_outputs import label_names
-from fedlas.importers.onnx.examples import InputSpec, example_inputs
+from fedlas.importers.onnx.ai_onnx_ml.outputs import label_names
 from fedlas.importers.onnx.graph import Graph, attribute
-from fedlas.importers.onnx.opaque_classifier import Program
+from fedlas.importers.onnx.input_specs import InputSpec, example_inputs
+from fedlas.importers.onnx.runtime_session import Program
 
 Array = NDArray[Any]
 

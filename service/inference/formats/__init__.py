@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from service.inference.formats.intake import Intake
+from service.inference.formats.input_types import Intake
 from service.inference.formats.multipart import media_type, read_form
 from service.inference.formats.npy import read_npy
 from service.inference.formats.options import Options, from_query, merged

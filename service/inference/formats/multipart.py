@@ -10,7 +10,7 @@ from functools import lru_cache
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
-from service.inference.formats.intake import Intake
+from service.inference.formats.input_types import Intake
 from service.inference.formats.options import PART, Options, from_part, from_text, merged
 from service.registry.errors import InvalidRequest, TooLarge
 

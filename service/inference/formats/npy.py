@@ -11,7 +11,7 @@ from functools import lru_cache
 import numpy as np
 from numpy.lib import format as numpy_format
 
-from service.inference.formats.intake import Intake
+from service.inference.formats.input_types import Intake
 from service.registry.errors import InvalidRequest
 
 _MAGIC = b"\x93NUMPY"

@@ -13,8 +13,10 @@ from typing import Any
 
 import numpy as np
 
-from service.inference.acting import Acting, acting, positive_index
-from service.inference.answers import (
+from service.inference.decision_policy import Acting, acting, positive_index
+from service.inference.excerpts import shown
+from service.inference.oip.requests import InferRequest, Scalar, Wanted
+from service.inference.predictions import (
     AnswerOptions,
     abstention_threshold,
     best_classes,
@@ -22,9 +24,7 @@ from service.inference.answers import (
     familiarity,
     needed_outputs,
 )
-from service.inference.excerpts import shown
-from service.inference.oip.requests import InferRequest, Scalar, Wanted
-from service.inference.outputs import completed
+from service.inference.standard_outputs import completed
 from service.registry.errors import InvalidRequest
 
 Profile = Mapping[str, Any]

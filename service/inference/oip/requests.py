@@ -15,9 +15,9 @@ import orjson
 
 from service.inference.excerpts import listed, shown
 from service.inference.images import MAX_BASE64_BYTES, decoded
-from service.inference.inputs import check_row_counts, fit
 from service.inference.oip.datatypes import datatype_name, numbers_of
 from service.inference.oip.tensors import checked_shape, from_binary, from_json
+from service.inference.signature import check_row_counts, fit
 from service.registry.errors import InvalidRequest
 
 __all__ = ["InferRequest", "Scalar", "Wanted", "aligned", "decode"]

@@ -15,7 +15,7 @@ from typing import NoReturn
 import numpy as np
 
 from service.inference.excerpts import shown
-from service.inference.lists import first_unsound
+from service.inference.json_arrays import first_unsound
 from service.inference.oip.datatypes import Datatype
 from service.registry.errors import InvalidRequest, TooLarge
 

@@ -2,9 +2,9 @@
 
 from service.registry.repositories.checkpoints import Checkpoints
 from service.registry.repositories.deliveries import Deliveries
+from service.registry.repositories.evaluation_ledger import Looks
 from service.registry.repositories.events import Events
-from service.registry.repositories.keys import IdempotencyKeys
-from service.registry.repositories.looks import Looks
+from service.registry.repositories.idempotency_keys import IdempotencyKeys
 from service.registry.repositories.names import Names
 from service.registry.repositories.records import Batches, Calibrators, Datasets, Jobs, Models
 from service.registry.repositories.uploads import Uploads

@@ -12,7 +12,7 @@ from service.registry import tables
 from service.registry.clock import database_now
 from service.registry.errors import Conflict
 from service.registry.ids import new_id
-from service.registry.repositories.reading import few_at_a_time
+from service.registry.repositories.paging import few_at_a_time
 from service.registry.repositories.work import WorkQueue
 from service.registry.webhooks import parse_url, payload
 

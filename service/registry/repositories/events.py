@@ -9,7 +9,7 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from service.registry.clock import database_now
-from service.registry.repositories.reading import few_at_a_time
+from service.registry.repositories.paging import few_at_a_time
 from service.registry.tables import Event
 
 

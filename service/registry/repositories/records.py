@@ -16,9 +16,9 @@ from service.registry.contract import FINAL
 from service.registry.errors import Conflict, InvalidRequest, NotFound
 from service.registry.repositories.checkpoints import Checkpoints
 from service.registry.repositories.deliveries import Deliveries
+from service.registry.repositories.evaluation_ledger import Looks
 from service.registry.repositories.events import Events
-from service.registry.repositories.looks import Looks
-from service.registry.repositories.reading import few_at_a_time
+from service.registry.repositories.paging import few_at_a_time
 from service.registry.tables import Json
 from service.registry.text import objection_within
 

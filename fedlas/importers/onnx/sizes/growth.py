@@ -11,8 +11,8 @@ from typing import Any
 from onnx import NodeProto, TensorProto, helper
 
 from fedlas.errors import UnsupportedModel
-from fedlas.importers.onnx.examples import InputSpec
 from fedlas.importers.onnx.graph import Graph, attribute
+from fedlas.importers.onnx.input_specs import InputSpec
 from fedlas.importers.onnx.operators import operator_name
 from fedlas.importers.onnx.sizes.inference import Read, Walk
 from fedlas.importers.onnx.sizes.known import Known, Shape

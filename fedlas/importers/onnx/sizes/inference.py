@@ -15,7 +15,7 @@ import numpy as np
 from onnx import NodeProto, TensorProto
 
 from fedlas.errors import Mismatch, UnsupportedModel
-from fedlas.importers.onnx.evaluate import run_node
+from fedlas.importers.onnx.evaluator import run_node
 from fedlas.importers.onnx.graph import Graph
 from fedlas.importers.onnx.operators import OPERATORS, operator_name
 from fedlas.importers.onnx.operators.dtypes import as_tensor

@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 from onnx import NodeProto, TensorProto, helper
 
-from fedlas.importers.onnx.examples import InputSpec
 from fedlas.importers.onnx.graph import Graph
+from fedlas.importers.onnx.input_specs import InputSpec
 from fedlas.importers.onnx.operators import operator_name
 from fedlas.importers.onnx.sizes.inference import ROWS, Walk
 from fedlas.importers.onnx.sizes.known import Array, Known, Shape

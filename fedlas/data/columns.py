@@ -1,0 +1,118 @@
+"""What the columns of roles mean: times, weights, names of rows, groups and slices; it knows no file."""
+
+from __future__ import annotations
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from fedlas.data.dataset import Array, Integers
+from fedlas.data.labels import as_text, codes
+from fedlas.data.raw_columns import check_single
+from fedlas.errors import BadDataset
+
+#: ISO 8601 without and with a zone; the second becomes UTC.
+_TIMES = (pa.timestamp("us"), pa.timestamp("us", "UTC"))
+
+
+def read_groups(name: str, array: Array) -> Integers:
+    """Numbers (N,), equal where the groups are; BadDataset `bad_groups` where a row has none."""
+    check_single("group", array)
+    row = _first(_missing(array))
+    if row is not None:
+        raise BadDataset("bad_groups", f"the group '{name}' is empty in row {row} (counted from 0)")
+    return codes(array)
+
+
+def read_slice(name: str, array: Array) -> Array:
+    """Numbers as they are, everything else as text."""
+    check_single(f"slice {name!r}", array)
+    return array if array.dtype.kind in "iufb" else as_text(array)
+
+
+def read_weights(name: str, array: Array) -> NDArray[np.float64]:
+    """Sampling weights (N,), at least 0 and not all 0; BadDataset `bad_weights` with the row otherwise."""
+    check_single("weight", array)
+    if array.dtype.kind not in "biuf":
+        raise BadDataset(
+            "bad_weights",
+            f"the weights '{name}' are {array.dtype.name}, not numbers: {str(as_text(array[:1])[0])[:60]!r}",
+        )
+    weights = array.astype(np.float64)
+    row = _first(~(np.isfinite(weights) & (weights >= 0)))
+    if row is not None:
+        raise BadDataset(
+            "bad_weights",
+            f"the weight '{name}' is {weights[row]} in row {row} (counted from 0); weights are finite and at least 0",
+        )
+    if not weights.any():
+        raise BadDataset("bad_weights", f"all weights in '{name}' are 0")
+    return weights
+
+
+def read_ids(name: str, array: Array) -> tuple[Array, list[str]]:
+    """The names of the rows (N,), numbers or text, and a sentence where two rows share one."""
+    check_single("id", array)
+    rows = codes(array)
+    ids = array if array.dtype.kind in "iufb" else as_text(array)
+    twice = np.flatnonzero(np.bincount(rows) > 1)
+    if not len(twice):
+        return ids, []
+    first, second = np.flatnonzero(rows == twice[0])[:2]
+    return ids, [
+        f"{len(twice)} values of the id '{name}' stand in more than one row, for example {str(ids[first])[:60]} "
+        f"in rows {first} and {second} (counted from 0)"
+    ]
+
+
+def read_time(name: str, array: Array) -> Array:
+    """Times (N,) as numbers or datetime64, from numbers, ISO 8601 text or timestamps.
+
+    Raises:
+        BadDataset: `bad_time` with the row that is empty or cannot be read.
+    """
+    check_single("time", array)
+    if array.dtype.kind in "SU":
+        array = _parsed(name, as_text(array))
+    row = _first(_missing(array))
+    if row is not None:
+        raise BadDataset("bad_time", f"the time '{name}' is empty in row {row} (counted from 0)")
+    return array
+
+
+def _parsed(name: str, texts: Array) -> Array:
+    column = pa.array(np.char.strip(texts))
+    for kind in (pa.float64(), *_TIMES):
+        try:
+            return np.asarray(column.cast(kind).to_numpy(zero_copy_only=False))
+        except pa.ArrowInvalid:
+            continue
+    row = next((row for row in range(len(column)) if not _is_time(column.slice(row, 1))), None)
+    shown = "of two kinds: some times have a zone and some have none" if row is None else f"{str(texts[row])[:60]!r}"
+    where = "" if row is None else f" in row {row} (counted from 0)"
+    raise BadDataset(
+        "bad_time", f"the time '{name}' is {shown}{where}; numbers or ISO 8601 are needed, such as 2024-05-31 12:00"
+    )
+
+
+def _is_time(cell: pa.Array) -> bool:
+    for kind in (pa.float64(), *_TIMES):
+        try:
+            cell.cast(kind)
+        except pa.ArrowInvalid:
+            continue
+        return True
+    return False
+
+
+def _missing(array: Array) -> NDArray[np.bool_]:
+    if array.dtype.kind == "f":
+        return np.isnan(array)
+    if array.dtype.kind == "M":
+        return np.isnat(array)
+    return np.asarray(array == array.dtype.type() if array.dtype.kind in "SU" else np.zeros(len(array), bool))
+
+
+def _first(wrong: NDArray[np.bool_]) -> int | None:
+    rows = np.flatnonzero(wrong)
+    return int(rows[0]) if len(rows) else None

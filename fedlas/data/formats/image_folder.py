@@ -1,0 +1,193 @@
+"""Reads a zip of images in class folders, every image decoded once, into columns; it knows no roles and no model.
+
+`class/image.png` or `split/class/image.png`, perhaps all in one more folder, and beside them perhaps `metadata.csv`,
+whose column `file_name` says which image a row is about.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import unicodedata
+import zipfile
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from fedlas.data.array_builder import Building
+from fedlas.data.dataset import SPLITS, Array
+from fedlas.data.formats.csv import read_csv
+from fedlas.data.formats.zip_archive import check_members, open_archive, read_member, text_name
+from fedlas.data.image_column import EncodedImages
+from fedlas.data.roles import LABEL_NAMES
+from fedlas.errors import BadDataset
+from fedlas.preprocessing import BadImage, ImageFacts, checked_image, in_parallel, usable_cores
+
+__all__ = ["EncodedImages", "read_imagefolder"]
+
+IMAGES, METADATA, FILE_NAME = "images", "metadata.csv", "file_name"
+
+_LAYOUT = "images lie in class folders, as class/image.png or split/class/image.png"
+#: What operating systems add on their own.
+_LITTER_FOLDERS, _LITTER_FILES = ("__MACOSX",), (".DS_Store", "Thumbs.db", "desktop.ini")
+_PIECE_BYTES = 1 << 24
+
+
+def read_imagefolder(path: str | Path, *, scratch: Path | None = None) -> dict[str, Array | EncodedImages]:
+    """The columns `images`, `label` (text) and `split` where folders say so, and those of `metadata.csv`.
+
+    A column of `metadata.csv` replaces what the folders say under the same name. Rows are in the archive's order.
+
+    Args:
+        scratch: folder for the images' bytes where they are many; None keeps them in memory.
+
+    Raises:
+        BadDataset: `unsafe_archive`, `archive_bomb`, `archive_too_large`, `encrypted`, `unsupported_compression` or
+            `corrupt` for the archive; `empty`, `bad_layout`, `bad_metadata` for what it holds; and for an image, with
+            its name, the codes of `fedlas.preprocessing.BadImage`.
+    """
+    with open_archive(path) as archive:
+        members = archive.infolist()
+        check_members(members, archive_bytes=Path(path).stat().st_size)
+        files = [member for member in members if not member.is_dir() and not _is_litter(member.filename)]
+        metadata = _metadata_file(files)
+        pictures = [member for member in files if member is not metadata]
+        if not pictures:
+            raise BadDataset("empty", f"the zip archive holds no image; {_LAYOUT}")
+        if hollow := next((member for member in pictures if member.file_size == 0), None):
+            raise BadDataset("not_an_image", f"{hollow.filename[:200]!r}: the file is empty")
+        names = _below(metadata, [text_name(member) for member in pictures])
+        described = _metadata(archive, metadata, names, scratch) if metadata is not None else {}
+        columns = {**_from_folders(names, described), **described}
+        return {IMAGES: _checked(_images(archive, pictures, scratch), names), **columns}
+
+
+def _is_litter(name: str) -> bool:
+    *folders, file = name.split("/")
+    return file in _LITTER_FILES or file.startswith("._") or any(folder in _LITTER_FOLDERS for folder in folders)
+
+
+def _metadata_file(files: Sequence[zipfile.ZipInfo]) -> zipfile.ZipInfo | None:
+    found = [member for member in files if member.filename.rpartition("/")[2] == METADATA]
+    if len(found) > 1:
+        raise _bad_metadata(f"it is there {len(found)} times: {', '.join(repr(m.filename) for m in found[:5])}")
+    return found[0] if found else None
+
+
+def _below(metadata: zipfile.ZipInfo | None, names: list[str]) -> list[str]:
+    """The paths from the folder of `metadata.csv`, or from the one below which the class folders lie."""
+    if metadata is not None:
+        root = text_name(metadata).removesuffix(METADATA)
+        if outside := [name for name in names if not name.startswith(root)]:
+            raise BadDataset("bad_layout", f"{outside[0]!r} does not lie beside or below {metadata.filename!r}")
+        return [name.removeprefix(root) for name in names]
+    while True:
+        first = {name.split("/")[0] for name in names}
+        wrapped = len(first) == 1 and not first & set(SPLITS) and all(name.count("/") >= 2 for name in names)
+        if not wrapped:
+            return names
+        names = [name.partition("/")[2] for name in names]
+
+
+def _from_folders(names: list[str], described: dict[str, Array]) -> dict[str, Array]:
+    """The columns that the folders give; those that `metadata.csv` leaves out must be there."""
+    paths = [name.split("/")[:-1] for name in names]
+    depths = {len(path) for path in paths}
+    if any(label in described for label in LABEL_NAMES):
+        words = [path[0] for path in paths if path and path[0] in SPLITS]
+        return {"split": np.array(words)} if len(words) == len(paths) else {}
+    if depths == {1}:
+        return {"label": np.array([path[0] for path in paths])}
+    if depths == {2}:
+        return {"split": np.array([path[0] for path in paths]), "label": np.array([path[1] for path in paths])}
+    if described and depths == {0}:
+        return {}
+    usual = Counter(len(path) for path in paths).most_common(1)[0][0]
+    stranger = next((name for name in names if name.count("/") != usual or usual not in (1, 2)), names[0])
+    raise BadDataset("bad_layout", f"{_LAYOUT}; {stranger[:200]!r} does not")
+
+
+def _metadata(
+    archive: zipfile.ZipFile, member: zipfile.ZipInfo, names: list[str], scratch: Path | None
+) -> dict[str, Array]:
+    """The columns of `metadata.csv` in the order of the images."""
+    with tempfile.NamedTemporaryFile(suffix=".csv", dir=scratch) as file:
+        file.write(read_member(archive, member))
+        file.flush()
+        try:
+            columns = read_csv(file.name)
+        except BadDataset as error:
+            raise BadDataset(error.code, f"in {member.filename!r}: {error.message}") from error
+    if FILE_NAME not in columns:
+        raise _bad_metadata(f"its columns are {', '.join(columns)}; one must be {FILE_NAME}")
+    if IMAGES in columns:
+        raise _bad_metadata(f"a column may not be called {IMAGES}")
+    rows: dict[str, int] = {}
+    for row, text in enumerate(columns.pop(FILE_NAME)):
+        name = unicodedata.normalize("NFC", str(text))
+        if rows.setdefault(name, row) != row:
+            raise _bad_metadata(f"{name!r} has two rows")
+    if missing := [name for name in names if name not in rows]:
+        raise _bad_metadata(f"the image {missing[0]!r} has no row in it ({len(missing)} have none)")
+    if strangers := rows.keys() - set(names):
+        raise _bad_metadata(f"{min(strangers)!r} is not in the archive ({len(strangers)} rows are about no image)")
+    order = np.array([rows[name] for name in names])
+    return {name: column[order] for name, column in columns.items()}
+
+
+def _images(archive: zipfile.ZipFile, members: Sequence[zipfile.ZipInfo], scratch: Path | None) -> EncodedImages:
+    """The bytes of all members, one after another."""
+    offsets = np.cumsum([0, *(member.file_size for member in members)], dtype=np.int64)
+    with Building(scratch).array(IMAGES) as data:
+        waiting = bytearray()
+        for member in members:
+            waiting += read_member(archive, member)
+            if len(waiting) >= _PIECE_BYTES:
+                data.append(np.frombuffer(bytes(waiting), np.uint8))
+                waiting.clear()
+        data.append(np.frombuffer(bytes(waiting), np.uint8))
+        return EncodedImages(data.finish(), offsets)
+
+
+def _checked(images: EncodedImages, names: Sequence[str]) -> EncodedImages:
+    """The same images, all of them decoded once, with what their owner should know about them."""
+    facts: list[ImageFacts | None] = [None] * len(images)
+
+    def check(i: int, content: bytes) -> None:
+        facts[i] = checked_image(content)
+
+    try:
+        in_parallel(images, check, workers=usable_cores())
+    except BadImage as error:
+        raise BadDataset(error.code, f"{names[error.row or 0][:200]!r}: {error.message}") from error
+    images.warnings = _remarks([fact for fact in facts if fact is not None])
+    return images
+
+
+def _remarks(facts: Sequence[ImageFacts]) -> list[str]:
+    """Sentences about what the model's preprocessing will have to do."""
+    remarks = []
+    sizes = Counter((fact.width, fact.height) for fact in facts)
+    if len(sizes) > 1:
+        (width, height), count = sizes.most_common(1)[0]
+        least, most = min(sizes, key=_area), max(sizes, key=_area)
+        remarks.append(
+            f"the images have {len(sizes)} different sizes, from {least[0]} x {least[1]} to {most[0]} x {most[1]} "
+            f"pixels ({count} of {len(facts)} are {width} x {height}): the model's preprocessing must resize or crop"
+        )
+    modes = Counter(fact.mode for fact in facts)
+    if len(modes) > 1:
+        listed = ", ".join(f"{count} {mode}" for mode, count in modes.most_common())
+        remarks.append(f"the images have different kinds of pixels ({listed}); all are converted to the model's")
+    if deep := sum(fact.sixteen_bit for fact in facts):
+        remarks.append(f'{deep} of {len(facts)} images are greyscale with 16 bits, which take "bit_depth": 16')
+    return remarks
+
+
+def _area(size: tuple[int, int]) -> int:
+    return size[0] * size[1]
+
+
+def _bad_metadata(what: str) -> BadDataset:
+    return BadDataset("bad_metadata", f"{METADATA}: {what}")

@@ -1,0 +1,216 @@
+"""Reads the arrays of an npz archive, headers before data and never a pickle; it knows no roles."""
+
+from __future__ import annotations
+
+import io
+import math
+import tempfile
+import zipfile
+import zlib
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+
+from fedlas.data.array_builder import MAX_BYTES, MEMORY_BYTES, NO_ROOM, PIECE_BYTES, Building
+from fedlas.data.dataset import Array
+from fedlas.data.formats.zip_archive import check_members, open_archive
+from fedlas.data.raw_columns import Columns, not_numeric
+from fedlas.errors import BadDataset
+
+#: More arrays than any model has inputs and any dataset roles.
+MAX_ARRAYS = 10_000
+#: Roles stand in memory.
+MAX_NAMED_BYTES = 1 << 30
+#: Arrays are larger than pictures, and those that are mostly zero shrink further.
+_LIMITS = {"max_member_bytes": MAX_BYTES, "max_ratio": 200, "free_bytes": 1 << 28}
+_MAX_HEADER_BYTES = 1 << 14
+
+
+class NpzReader:
+    """An npz file whose directory has been checked.
+
+    Raises:
+        BadDataset: as `open_archive` and `check_members` do, and `archive_too_large` for too many arrays.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self._path = path
+        with open_archive(path) as archive:
+            members = archive.infolist()
+            if len(members) > MAX_ARRAYS:
+                raise BadDataset("archive_too_large", f"the npz archive holds {len(members):,} arrays")
+            check_members(members, archive_bytes=Path(path).stat().st_size, **_LIMITS)
+            self._members = {member.filename.removesuffix(".npy"): member for member in members}
+            if len(self._members) < len(members):
+                raise BadDataset("corrupt", "two members of the npz archive have the same array name")
+        self.names = list(self._members)
+
+    def read(self, named: Collection[str], building: Building) -> Columns:
+        """All arrays in native byte order: `named` ones in memory, the others as inputs, of which each is numeric.
+
+        Raises:
+            BadDataset: `object_array`, `unsupported_dtype`, `non_numeric_column`, `non_finite`, `too_large`, or
+                `corrupt` (damaged, truncated, or a header that does not fit the data that follows it).
+        """
+        columns = Columns({}, {})
+        with _unpacking(), zipfile.ZipFile(self._path) as archive:
+            for name, member in self._members.items():
+                with archive.open(member) as file:
+                    content = _Member(name, file, *_checked_header(name, file, member.file_size))
+                    if name in named:
+                        columns.named[name] = content.whole()
+                    else:
+                        columns.inputs[name] = content.built(building)
+        return columns
+
+
+def read_npz(path: str | Path) -> dict[str, Array]:
+    """All arrays by name, in memory; raises as `NpzReader` does."""
+    reader = NpzReader(path)
+    return reader.read(reader.names, Building()).named
+
+
+@dataclass(frozen=True)
+class _Member:
+    """An array whose header has been read and whose content has not."""
+
+    name: str
+    file: IO[bytes]
+    shape: tuple[int, ...]
+    fortran_order: bool
+    dtype: np.dtype[Any]
+
+    @property
+    def nbytes(self) -> int:
+        return math.prod(self.shape) * self.dtype.itemsize
+
+    def whole(self) -> Array:
+        """The array in memory, of any type."""
+        if self.nbytes > MAX_NAMED_BYTES:
+            raise BadDataset("too_large", f"'{self.name}' has {self.nbytes >> 20} MiB: too much for a role")
+        flat = np.concatenate([np.empty(0, self.dtype), *self._pieces()])
+        array = flat.reshape(self.shape, order="F" if self.fortran_order else "C")
+        _check_text(self.name, array)
+        return array.astype(self.dtype.newbyteorder("="), copy=False)
+
+    def built(self, building: Building) -> Array:
+        """The array as an input, in memory or in a file."""
+        if self.dtype.kind not in "biuf":
+            small = self.dtype.itemsize * math.prod(self.shape[1:]) <= PIECE_BYTES
+            first = next(self._pieces(), np.empty(0, self.dtype)) if small else np.empty(0, self.dtype)
+            _check_text(self.name, first[:1])
+            raise not_numeric("array", self.name, self.dtype.name, first[0] if len(first) else "nothing", 0)
+        with building.array(self.name) as growing:
+            if not self.shape:  # left for the check of lengths
+                return self.whole()
+            growing.append(np.empty((0, *self.shape[1:]), self.dtype))
+            for rows in self._columns_first(building) if self._turned() else self._rows():
+                growing.append(rows)
+            return growing.finish()
+
+    def _turned(self) -> bool:
+        return self.fortran_order and len(self.shape) > 1 and self.nbytes > 0
+
+    def _rows(self) -> Iterator[Array]:
+        """Whole rows of an array that is stored row by row."""
+        if self.nbytes == 0:
+            yield np.empty(self.shape, self.dtype)
+        for piece in self._pieces():
+            yield piece.reshape(-1, *self.shape[1:])
+
+    def _columns_first(self, building: Building) -> Iterator[Array]:
+        """Whole rows of an array that is stored the other way round, which takes a copy of it."""
+        if building.scratch is None or self.nbytes <= MEMORY_BYTES:
+            yield np.concatenate(list(self._pieces())).reshape(self.shape, order="F")
+            return
+        with tempfile.TemporaryFile(dir=building.scratch) as copy:
+            for piece in self._pieces():
+                copy.write(piece.view(np.uint8).data)
+            copy.flush()
+            step = max(1, 4 * PIECE_BYTES * self.shape[0] // self.nbytes)
+            for start in range(0, self.shape[0], step):
+                yield self._turned_rows(copy, start, min(step, self.shape[0] - start))
+
+    def _turned_rows(self, copy: IO[bytes], start: int, count: int) -> Array:
+        """Some rows, put together from a stretch of every column; read, since mapped pages would all count as ours."""
+        columns = np.empty((math.prod(self.shape[1:]), count), self.dtype)
+        for i, column in enumerate(columns):
+            copy.seek((i * self.shape[0] + start) * self.dtype.itemsize)
+            column.view(np.uint8)[:] = np.frombuffer(copy.read(column.nbytes), np.uint8)
+        return columns.reshape(*reversed(self.shape[1:]), count).T
+
+    def _pieces(self) -> Iterator[Array]:
+        """The values in the order of the file, some rows at a time; the archive's checksum is compared at the end."""
+        left = self.nbytes
+        row = math.prod(self.shape[1:]) * self.dtype.itemsize
+        while left:
+            wanted = min(left, max(1, PIECE_BYTES // row) * row)
+            content = self.file.read(wanted)
+            if len(content) < wanted:
+                found = self.nbytes - left + len(content)
+                raise BadDataset("corrupt", f"the array '{self.name}' ends after {found} of {self.nbytes} bytes")
+            left -= wanted
+            yield np.frombuffer(content, self.dtype)
+        self.file.read(1)
+
+
+def _checked_header(name: str, file: IO[bytes], size: int) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
+    shape, fortran_order, dtype, begins = _header(name, file)
+    if dtype.hasobject:
+        raise BadDataset(
+            "object_array",
+            f"the array '{name}' holds Python objects (a pickle), which are never opened; give it a number "
+            "or text type, for example numpy.asarray(values, dtype='float32')",
+        )
+    if dtype.kind not in "biufUSM" or dtype.itemsize == 0:
+        raise BadDataset("unsupported_dtype", f"the array '{name}' has type {dtype}; numbers or text are needed")
+    claimed, held = math.prod(shape) * dtype.itemsize, size - begins
+    if min(shape, default=0) < 0 or claimed != held:
+        raise BadDataset(
+            "corrupt",
+            f"the array '{name}' claims shape {shape} of {dtype} ({claimed} bytes), but {held} bytes follow",
+        )
+    return shape, fortran_order, dtype
+
+
+def _header(name: str, file: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[Any], int]:
+    """Shape, order and type of an array, and where its content begins, which is where the file stands afterwards."""
+    readers = {1: np.lib.format.read_array_header_1_0, 2: np.lib.format.read_array_header_2_0}
+    magic = file.read(8)
+    version = magic[6] if len(magic) == 8 and magic.startswith(b"\x93NUMPY") else 0
+    length = file.read(2 * version)
+    content = file.read(min(_MAX_HEADER_BYTES, int.from_bytes(length, "little")))  # a header may claim any length
+    try:
+        if version not in readers:
+            raise ValueError(f"it begins with {magic!r}, not with the magic word of npy format 1 or 2")
+        shape, fortran_order, dtype = readers[version](io.BytesIO(length + content))
+    except Exception as error:  # numpy raises many kinds for a header that is not one
+        raise BadDataset("corrupt", f"the header of the array '{name}' cannot be read: {str(error)[:300]}") from error
+    begins = len(magic) + len(length) + len(content)
+    return tuple(int(size) for size in shape), bool(fortran_order), np.dtype(dtype), begins
+
+
+def _check_text(name: str, array: Array) -> None:
+    """BadDataset `corrupt` where an array of text holds numbers that are no characters."""
+    if array.dtype.kind != "U" or array.size == 0:
+        return
+    points = np.ascontiguousarray(array).view(np.dtype(np.uint32).newbyteorder(array.dtype.byteorder))
+    if ((points > 0x10FFFF) | ((points >= 0xD800) & (points < 0xE000))).any():
+        raise BadDataset("corrupt", f"the text in the array '{name}' has characters that do not exist")
+
+
+@contextmanager
+def _unpacking() -> Iterator[None]:
+    """Damage in our words; a disk that is full is none."""
+    try:
+        yield
+    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError) as error:
+        raise BadDataset("corrupt", f"the npz archive is damaged: {error}") from error
+    except OSError as error:
+        if error.errno in NO_ROOM:
+            raise
+        raise BadDataset("corrupt", f"the npz archive is damaged: {error.strerror or error}") from error

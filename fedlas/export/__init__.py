@@ -1,0 +1,1 @@
+"""The calibrated graph that is served, and the proof that it computes what was judged."""

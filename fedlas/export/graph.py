@@ -1,0 +1,353 @@
+"""The ONNX file that is served: the upload with tuned weights, calibrator and standard outputs; it trains nothing.
+
+Standard outputs: `logits` (N, K) before the calibrator, `probabilities` (N, K) after it, `confidence` (N,) their
+maximum, `features` (N, D); where it was fitted also `familiarity` (N,). All are float32, the number of rows is free,
+inputs, IR version and opset are the upload's. What the guarantee rows allow to promise is in the file's metadata.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime as ort
+import torch
+from numpy.typing import NDArray
+from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
+
+from fedlas.calibrators import Calibrator, softmax
+from fedlas.calibrators.feature_map import calibrated, calibrator_graph, shown_parameters
+from fedlas.errors import ExportError, UnsupportedModel
+from fedlas.guarantees import Guarantees
+from fedlas.guarantees.typicality import Familiarity
+from fedlas.guarantees.typicality_graph import familiarity_graph
+from fedlas.importers.onnx.graph import Graph
+from fedlas.importers.onnx.graph_classifier import STANDARD_OUTPUTS, GraphClassifier
+from fedlas.importers.onnx.merging import merge
+from fedlas.importers.onnx.parity import ROUNDINGS, moved_by_rounding
+from fedlas.importers.onnx.sizes import ServingCost, serving_cost
+from fedlas.race.ensemble import TINY, Ensemble
+
+Array = NDArray[Any]
+OnnxPart = tuple[list[NodeProto], list[TensorProto]]
+Exportable = GraphClassifier | Ensemble
+
+FAMILIARITY = "familiarity"
+#: Names that no tensor of the upload may keep.
+_RESERVED = (*STANDARD_OUTPUTS, FAMILIARITY)
+#: Between two knots a familiarity may change as fast as its rows lie close; float32 distances then differ visibly.
+_FAMILIARITY_TOLERANCE = 2e-3
+#: Protocol Buffers, ONNX's container, ends at 2 GiB; some room for the nodes.
+_MAX_WEIGHT_BYTES = 2**31 - 2**24
+
+
+#: Beyond this no difference is put down to rounding; the rows on which rounding is tried out.
+_LARGEST_ROUNDING, _ROUNDED_ROWS = 1e-3, 32
+
+
+@dataclass(frozen=True)
+class ExportReport:
+    """How far the written file is from the network it was written from, on how many rows, and what a row costs."""
+
+    max_probability_error: float
+    opset: int
+    rows: int
+    cost: ServingCost
+
+
+def export_onnx(
+    classifier: Exportable,
+    path: str | Path,
+    *,
+    calibrator: Calibrator,
+    class_names: Sequence[str],
+    familiarity: Familiarity | None = None,
+    guarantees: Guarantees | None = None,
+    metadata: Mapping[str, str] | None = None,
+    verify_with: Sequence[Array] | None = None,
+    tolerance: float = 1e-5,
+) -> ExportReport:
+    """Write the classifier with its calibrator as one ONNX file.
+
+    Args:
+        familiarity: fitted on this classifier's features; becomes the output `familiarity`.
+        guarantees: fitted on this calibrator's probabilities; become the metadata property `guarantees` (JSON).
+        verify_with: one array of rows per input; the file must give PyTorch's probabilities on them.
+        tolerance: the largest difference in any probability.
+
+    Raises:
+        ExportError: `parity` where the file differs from the network by more than `tolerance`, `too_large_for_onnx`
+            where the members of an ensemble together do not fit into a file.
+        UnsupportedModel: `too_large_for_onnx` where one network does not, `size_depends_on_values` where a row could
+            ask for any amount of memory, `grows_faster_than_rows` where a batch costs more than its rows.
+        ValueError: the number of class names is not K, or familiarity or guarantees belong to another network.
+    """
+    if len(class_names) != classifier.num_classes:
+        raise ValueError(f"class_names has {len(class_names)} names, the classifier {classifier.num_classes} classes")
+    if guarantees is not None and list(guarantees.class_names) != list(class_names):
+        raise ValueError(f"guarantees are for the classes {list(guarantees.class_names)}, not {list(class_names)}")
+    model, graph = build_model(classifier, calibrator, familiarity=familiarity)
+    cost = serving_cost(graph, _upload(classifier).inputs, _upload(classifier).lengths)
+    properties = {
+        "class_names": json.dumps(list(class_names)),
+        "calibrator": json.dumps({"name": calibrator.name, "parameters": shown_parameters(calibrator)}),
+        **({} if guarantees is None else {"guarantees": json.dumps(guarantees.as_dict())}),
+        **(metadata or {}),
+    }
+    helper.set_model_props(model, properties)
+    content = model.SerializeToString()
+    report = ExportReport(0.0, _upload(classifier).opset, 0, cost)
+    if verify_with is not None:
+        error, rows = _verify(classifier, calibrator, familiarity, content, verify_with, tolerance)
+        report = replace(report, max_probability_error=error, rows=rows)
+    Path(path).write_bytes(content)
+    return report
+
+
+def build_model(
+    classifier: Exportable, calibrator: Calibrator, *, familiarity: Familiarity | None = None
+) -> tuple[ModelProto, Graph]:
+    """The served graph in memory, in ONNX's form and in ours."""
+    if familiarity is not None and familiarity.feature_dim != classifier.feature_dim:
+        raise ValueError(
+            f"familiarity was fitted on {familiarity.feature_dim} features, the classifier has {classifier.feature_dim}"
+        )
+    graph, logits, frontiers = _served_graph(classifier)
+    _require_fitting(graph, classifier)
+    if familiarity is not None and FAMILIARITY in graph.input_names:
+        raise ValueError(f"an input of the network is called {FAMILIARITY!r}, as the output would be")
+    flat = ["features", *(graph.fresh("fedlas_member_features") for _ in frontiers[1:])]
+    for frontier, name in zip(frontiers, flat, strict=True):
+        graph.nodes.extend(_flat_features(graph, frontier, name))
+    _append_logits(graph, classifier, logits, flat)
+    initializers = _append_probabilities(graph, calibrator)
+    shapes: dict[str, list[int | str]] = {
+        "logits": ["N", classifier.num_classes],
+        "probabilities": ["N", classifier.num_classes],
+        "confidence": ["N"],
+        "features": ["N", classifier.feature_dim],
+    }
+    if familiarity is not None:
+        part = familiarity_graph(familiarity, "features", FAMILIARITY, opset=graph.opset)
+        initializers += _append(graph, part, FAMILIARITY)
+        shapes[FAMILIARITY] = ["N"]
+    graph.outputs = list(shapes)
+    model = graph.to_model([helper.make_tensor_value_info(k, TensorProto.FLOAT, shape) for k, shape in shapes.items()])
+    model.graph.initializer.extend(initializers)
+    graph.constants.update({tensor.name: numpy_helper.to_array(tensor) for tensor in initializers})
+    return model, graph
+
+
+def _require_fitting(graph: Graph, classifier: Exportable) -> None:
+    needed = sum(value.nbytes for value in graph.constants.values())
+    if needed <= _MAX_WEIGHT_BYTES:
+        return
+    kind = ExportError if isinstance(classifier, Ensemble) else UnsupportedModel
+    raise kind("too_large_for_onnx", f"the weights take {needed / 2**30:.2f} GiB, an ONNX file holds 2 GiB")
+
+
+def _upload(classifier: Exportable) -> GraphClassifier:
+    """The network that knows the upload's inputs and versions."""
+    network = classifier.networks[0] if isinstance(classifier, Ensemble) else classifier
+    assert isinstance(network, GraphClassifier)
+    return network
+
+
+def _append_logits(graph: Graph, classifier: Exportable, logits: Sequence[str], flat: Sequence[str]) -> None:
+    """`logits` (N, K) before the calibrator: the network's own, or the log of the members' mean probabilities."""
+    if not isinstance(classifier, Ensemble):
+        graph.nodes.append(helper.make_node("Identity", [logits[0]], ["logits"]))
+        return
+    members = []
+    for calibrator, source, features in zip(classifier.calibrators, logits, flat, strict=True):
+        calibrated, probs = graph.fresh("fedlas_member_logits"), graph.fresh("fedlas_member_probabilities")
+        part = calibrator_graph(calibrator, source, calibrated, features)
+        graph.constants.update(
+            {tensor.name: numpy_helper.to_array(tensor) for tensor in _append(graph, part, calibrated)}
+        )
+        graph.nodes.append(helper.make_node("Softmax", [calibrated], [probs], axis=1))
+        members.append(probs)
+    mean, floored = graph.fresh("fedlas_mean"), graph.fresh("fedlas_floored_mean")
+    tiny = graph.add_constant("fedlas_tiny", np.array(TINY, np.float32))
+    graph.nodes += [
+        helper.make_node("Mean", members, [mean]),
+        helper.make_node("Add", [mean, tiny], [floored]),
+        helper.make_node("Log", [floored], ["logits"]),
+    ]
+
+
+def _served_graph(classifier: Exportable) -> tuple[Graph, list[str], list[list[str]]]:
+    """The uploaded graph with its tuned weights; per network the tensor of its logits and those of its features.
+
+    The members of an ensemble become one graph that computes what they share once.
+    """
+    networks = classifier.networks if isinstance(classifier, Ensemble) else [classifier]
+    graphs, wanted = [], []
+    for network in networks:
+        assert isinstance(network, GraphClassifier)
+        graph, names = network.graph(), [network.logits_name, *network.feature_names]
+        graph.prune(names)
+        graphs.append(graph)
+        wanted.append(_free_output_names(graph, names))
+    if len(graphs) == 1:
+        return graphs[0], [wanted[0][0]], [wanted[0][1:]]
+    merged, names_by_network = merge(graphs, wanted)
+    return merged, [names[0] for names in names_by_network], [names[1:] for names in names_by_network]
+
+
+def _append_probabilities(graph: Graph, calibrator: Calibrator) -> list[TensorProto]:
+    """From `logits` and `features` to `probabilities` and `confidence`; returns the calibrator's initialisers."""
+    calibrated = graph.fresh("fedlas_calibrated_logits")
+    initializers = _append(graph, calibrator_graph(calibrator, "logits", calibrated, "features"), calibrated)
+    graph.nodes.append(helper.make_node("Softmax", [calibrated], ["probabilities"], axis=1))
+    graph.nodes.append(_maximum(graph, "probabilities", "confidence"))
+    return initializers
+
+
+def _append(graph: Graph, part: OnnxPart, result: str) -> list[TensorProto]:
+    """Append a part's nodes, which compute `result`, and return its initialisers.
+
+    Every other name is made new: the upload may be a file of ours that already has such a part inside.
+    """
+    nodes, initializers = part
+    made = [*(name for node in nodes for name in node.output), *(tensor.name for tensor in initializers)]
+    renamed = {name: graph.fresh(name) for name in made if name != result}
+    for node in nodes:
+        node.name = ""
+        for names in (node.input, node.output):
+            for i, name in enumerate(names):
+                names[i] = renamed.get(name, name)
+    for tensor in initializers:
+        tensor.name = renamed[tensor.name]
+    graph.nodes.extend(nodes)
+    return initializers
+
+
+def _free_output_names(graph: Graph, wanted: list[str]) -> list[str]:
+    """Rename tensors of the upload that bear a reserved name; returns `wanted` under its new names."""
+    renamed = {name: graph.fresh(f"uploaded_{name}") for name in _RESERVED if name not in graph.input_names}
+    for node in graph.nodes:
+        for names in (node.input, node.output):
+            for i, name in enumerate(names):
+                names[i] = renamed.get(name, name)
+    for name in renamed:
+        if name in graph.constants:
+            graph.constants[renamed[name]] = graph.constants.pop(name)
+    return [renamed.get(name, name) for name in wanted]
+
+
+def _maximum(graph: Graph, source: str, target: str) -> NodeProto:
+    """ReduceMax over the classes; its axes became an input in opset 18."""
+    if graph.opset < 18:
+        return helper.make_node("ReduceMax", [source], [target], axes=[1], keepdims=0)
+    axes = graph.add_constant("fedlas_class_axis", np.array([1], np.int64))
+    return helper.make_node("ReduceMax", [source, axes], [target], keepdims=0)
+
+
+def _flat_features(graph: Graph, frontier: Sequence[str], name: str) -> list[NodeProto]:
+    flat = [graph.fresh("fedlas_features") for _ in frontier] if len(frontier) > 1 else [name]
+    nodes = [helper.make_node("Flatten", [name], [out], axis=1) for name, out in zip(frontier, flat, strict=True)]
+    if len(frontier) > 1:
+        nodes.append(helper.make_node("Concat", flat, [name], axis=1))
+    return nodes
+
+
+def session(path_or_bytes: str | Path | bytes, *, optimised: bool = True) -> ort.InferenceSession:
+    """A quiet ONNX Runtime session on the CPU; not `optimised`, it computes every node as it is written."""
+    options = ort.SessionOptions()
+    options.log_severity_level = 4
+    if not optimised:
+        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    source = path_or_bytes if isinstance(path_or_bytes, bytes) else str(path_or_bytes)
+    return ort.InferenceSession(source, options, providers=["CPUExecutionProvider"])
+
+
+def predict(
+    path_or_bytes: str | Path | bytes, inputs: Sequence[Array], *, batch_size: int = 256, optimised: bool = True
+) -> dict[str, Array]:
+    """Every output of a file by name, for one array of rows per input, by ONNX Runtime on the CPU in batches."""
+    running = session(path_or_bytes, optimised=optimised)
+    names = [value.name for value in running.get_inputs()]
+    if len(names) != len(inputs):
+        raise ValueError(f"the model has the inputs {names}, {len(inputs)} arrays were given")
+    outputs = [value.name for value in running.get_outputs()]
+    rows = len(inputs[0])
+    starts = range(0, max(rows, 1), batch_size)
+    parts = [
+        running.run(
+            outputs, {name: value[start : start + batch_size] for name, value in zip(names, inputs, strict=True)}
+        )
+        for start in starts
+    ]
+    return {name: np.concatenate([part[i] for part in parts]) for i, name in enumerate(outputs)}
+
+
+def _verify(
+    classifier: Exportable,
+    calibrator: Calibrator,
+    familiarity: Familiarity | None,
+    content: bytes,
+    inputs: Sequence[Array],
+    tolerance: float,
+) -> tuple[float, int]:
+    """The largest difference in any probability, on so many rows."""
+    typed = [
+        np.asarray(value, dtype=spec.dtype) for value, spec in zip(inputs, _upload(classifier).inputs, strict=True)
+    ]
+    written = predict(content, typed)
+    logits, features = _network_outputs(classifier, typed)
+    expected = softmax(calibrated(calibrator, logits, features))
+    error = float(np.abs(written["probabilities"] - expected).max())
+    if not error <= tolerance and not _is_rounding(classifier, content, typed, expected, error, tolerance):
+        raise ExportError(
+            "parity",
+            f"the written file differs from the network by {error:.2e} in probability, more than {tolerance:.0e}",
+        )
+    if familiarity is not None:
+        _verify_familiarity(written[FAMILIARITY], familiarity(features))
+    return error, len(logits)
+
+
+def _is_rounding(
+    classifier: Exportable, content: bytes, inputs: Sequence[Array], expected: Array, error: float, tolerance: float
+) -> bool:
+    """Whether an error is what float32 makes of this network: as the graph is written, it is within the tolerance.
+
+    ONNX Runtime's optimiser folds and fuses, which rounds otherwise (2e-5 for a Keras MobileNetV3, on its own upload
+    too). A network that amplifies rounding may differ by so much more as a rounding of all its weights changes it.
+    """
+    if error > _LARGEST_ROUNDING:
+        return False
+    plain = predict(content, inputs, optimised=False)["probabilities"]
+    difference = float(np.abs(plain - expected).max())
+    if difference <= tolerance:
+        return True
+    few = [value[:_ROUNDED_ROWS] for value in inputs]
+    return difference <= ROUNDINGS * moved_by_rounding(classifier, few)
+
+
+def _verify_familiarity(written: Array, expected: Array) -> None:
+    error = float(np.abs(written - expected).max())
+    if not error <= _FAMILIARITY_TOLERANCE:
+        raise ExportError("familiarity_parity", f"the written file's familiarity is wrong by {error:.2e}")
+
+
+@torch.no_grad()
+def _network_outputs(classifier: Exportable, inputs: Sequence[Array], batch_size: int = 256) -> tuple[Array, Array]:
+    """The classifier's logits and features in inference, on its own device; its mode is left as it was."""
+    device = next((parameter.device for parameter in classifier.parameters()), torch.device("cpu"))
+    training = classifier.training
+    classifier.eval()
+    try:
+        parts = [
+            classifier(*(torch.from_numpy(value[start : start + batch_size]).to(device) for value in inputs))
+            for start in range(0, len(inputs[0]), batch_size)
+        ]
+    finally:
+        classifier.train(training)
+    logits, features = (torch.cat(part).double().cpu().numpy() for part in zip(*parts, strict=True))
+    return logits, features

@@ -1,0 +1,157 @@
+"""What the gate concludes and how it reads: claims, verdict, sentences; it knows no rows and no test."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from fedlas.gate.non_inferiority import GUARD_NAMES, Guard
+
+#: Where more rows than this would be needed, the number says nothing but "too many".
+MOST_ROWS_NEEDED = 1_000_000
+
+_NAMES = {
+    "uploaded": "the uploaded model",
+    "same_labels": "its calibration that keeps every label",
+    "post_hoc": "its post-hoc calibration",
+    "trained": "the fine-tuned model",
+}
+
+#: What serving a finalist is called; None is the uploaded model as it came.
+VERDICTS = {None: "unchanged", "same_labels": "post_hoc", "post_hoc": "post_hoc", "trained": "trained"}
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Mean score difference (negative is better) with the interval that matches the one-sided test."""
+
+    against: str
+    value: float
+    low: float
+    high: float
+    p_value: float
+
+
+@dataclass(frozen=True)
+class Claim:
+    """`finalist` beats everything in `comparisons`; `level` is what Holm's procedure allowed it.
+
+    `rows_needed`: test rows that would show the differences seen here at this level with 80 % power, capped at
+    1,000,001 for "more than a million"; None where the claim is shown, or where a difference has the wrong sign.
+    """
+
+    finalist: str
+    shown: bool
+    p_value: float
+    level: float
+    comparisons: tuple[Comparison, ...]
+    rows_needed: int | None = None
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """The verdict (`trained`, `post_hoc`, `unchanged`, `undetermined`) and what it rests on.
+
+    `level` is what this look at the test split could spend, after `looks_before` earlier ones; `finalist` is who is to
+    be served (`same_labels`, `post_hoc`, `trained`), None for the uploaded model as it came.
+    """
+
+    verdict: str
+    score: str
+    claims: tuple[Claim, ...]
+    guards: tuple[Guard, ...]
+    sentences: tuple[str, ...]
+    looks_before: int = 0
+    level: float | None = None
+    finalist: str | None = None
+
+    @property
+    def promoted(self) -> bool:
+        return self.verdict in ("trained", "post_hoc")
+
+    def as_dict(self) -> dict[str, Any]:
+        """Ready for JSON."""
+        return {**asdict(self), "promoted": self.promoted}
+
+
+UNDETERMINED = (
+    "Undetermined: it is unknown which rows the uploaded model was trained on, and rows it has seen can neither fit "
+    "nor judge a calibrator. Upload the dataset again with seen_by_model=no if the model saw none of the rows, or with "
+    "a split column that marks as train the rows it was trained on."
+)
+
+_SENTENCES = {
+    "trained": "The fine-tuned model is promoted: it beats the uploaded model and its post-hoc calibration.",
+    "post_hoc": "The uploaded model is promoted with a post-hoc calibrator: that beats the model as it came.",
+    "unchanged": "The uploaded model stays as it is: nothing was shown to be better without doing harm.",
+}
+
+_SAME_LABELS = (
+    "The uploaded model is promoted with a calibrator that keeps every label: that beats the model as it came, and the "
+    "richer calibrator that was named on the calibration rows was not shown to be better without doing harm."
+)
+
+
+def sentences_of(judgement: Judgement, num_rows: int, class_names: Sequence[str] | None = None) -> tuple[str, ...]:
+    """What was judged, in words: the verdict, every claim, every guard that has something to say, the ledger."""
+    sentences = [_SAME_LABELS if judgement.finalist == "same_labels" else _SENTENCES[judgement.verdict]]
+    for claim in judgement.claims:
+        sentences += [_compared(claim, comparison, judgement.score) for comparison in claim.comparisons]
+        if claim.rows_needed is not None:
+            sentences.append(_needed(claim, claim.rows_needed, num_rows))
+    sentences += [text for guard in judgement.guards if (text := _guarded(guard, class_names))]
+    if all(claim.finalist != "trained" for claim in judgement.claims):
+        sentences.append("No fine-tuned model beat it on the calibration rows, so none was judged.")
+    if judgement.looks_before > 0:
+        sentences.append(_ledger(judgement))
+    return tuple(sentences)
+
+
+def _compared(claim: Claim, c: Comparison, score: str) -> str:
+    return (
+        f"{_NAMES[claim.finalist].capitalize()} against {_NAMES[c.against]}: {score} {c.value:+.4f} "
+        f"({100 * (1 - 2 * claim.level):.4g} % interval {c.low:+.4f} to {c.high:+.4f}, {_p(c.p_value)}), "
+        f"{'shown to be better' if c.p_value <= claim.level else 'not shown to be better'}."
+    )
+
+
+def _needed(claim: Claim, rows: int, num_rows: int) -> str:
+    number = f"more than {MOST_ROWS_NEEDED:,}" if rows > MOST_ROWS_NEEDED else f"about {rows:,}"
+    return (
+        f"If {_NAMES[claim.finalist]} is truly better by as much as these {num_rows:,} test rows say, "
+        f"{number} test rows would be needed to show it with 80 % power."
+    )
+
+
+def _guarded(guard: Guard, class_names: Sequence[str] | None) -> str:
+    """Why a guard stopped a finalist, or what it let pass although the figure is beyond the limit; else nothing."""
+    chance = guard.chance if guard.value > guard.limit else None
+    if guard.passed and chance is None:
+        return ""
+    which = "" if guard.class_index is None else f" (class {_class(guard.class_index, class_names)})"
+    if guard.name == "rare_classes_recall_drop" and guard.chance is None:
+        who = _NAMES[guard.finalist].capitalize()
+        return f"{who} no longer finds a single row of a class that was found before{which}, so it is not promoted."
+    range_ = "" if guard.low is None else f" (interval {guard.low:+.4f} to {guard.high:+.4f})"
+    figure = f"{_NAMES[guard.finalist].capitalize()} {GUARD_NAMES[guard.name]}{which}: {guard.value:.4f}{range_}"
+    if guard.passed and chance is not None:
+        return f"{figure}, more than the {guard.limit:g} that is allowed, but chance explains it ({_p(chance)})."
+    return f"{figure}, more than the {guard.limit:g} that is allowed, so it is not promoted."
+
+
+def _class(index: int, class_names: Sequence[str] | None) -> str:
+    return str(index) if class_names is None else f"“{class_names[index]}”"
+
+
+def _ledger(judgement: Judgement) -> str:
+    times = "once" if judgement.looks_before == 1 else f"{judgement.looks_before} times"
+    return (
+        f"These test rows have judged {times} before, and each look spends some of the chance of a false promotion: "
+        f"this one may be wrong in {100 * (judgement.level or 0):.3g} % of cases, so it needs clearer differences, "
+        "or new test rows."
+    )
+
+
+def _p(value: float) -> str:
+    return f"p = {value:.4f}" if value >= 1e-4 else "p < 0.0001"

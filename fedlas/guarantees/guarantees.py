@@ -1,0 +1,245 @@
+"""What the guarantee rows allow to promise, and the thresholds and sets that keep it; it knows no network."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from fedlas.guarantees.quantiles import CLASS_LEVELS, LEVELS, Quantiles
+from fedlas.guarantees.risk_bounds import NUM_THRESHOLDS, error_bounds, rank_thresholds
+from fedlas.metrics._checks import check_groups, check_level, check_probs, check_rows
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+Bools = NDArray[np.bool_]
+Shares = float | Mapping[str, float]
+
+#: In a mapping, every class that is not named (unless a class is really called so).
+EVERY_CLASS = "class"
+
+
+class Unreachable(ValueError):
+    """No threshold can promise what was asked; `reachable` is the nearest value that can be."""
+
+    def __init__(self, message: str, reachable: float) -> None:
+        super().__init__(message)
+        self.reachable = reachable
+
+
+@dataclass(frozen=True)
+class Guarantees:
+    """What the guarantee rows allow to promise; `fit` makes it, `as_dict` and `from_dict` carry it as JSON.
+
+    Attributes:
+        num_rows: how many guarantee rows there were; `num_groups` of independent groups, if rows had groups.
+        delta: each of the two kinds of `max_error` (overall, by class) fails with at most this probability.
+        thresholds: confidences (M,) ascending; the lowest answers everything.
+        bounds: upper bounds (M,) of the error rate among rows at or above each threshold, all valid together.
+        class_bounds: the same for each true class (K, M).
+    """
+
+    class_names: tuple[str, ...]
+    num_rows: int
+    num_groups: int | None
+    delta: float
+    thresholds: Floats
+    bounds: Floats
+    class_bounds: Floats
+    quantiles: Quantiles
+    class_quantiles: tuple[Quantiles, ...]
+
+    @classmethod
+    def fit(
+        cls,
+        probs: ArrayLike,
+        targets: ArrayLike,
+        *,
+        class_names: Sequence[str],
+        groups: ArrayLike | None = None,
+        delta: float = 0.05,
+    ) -> Guarantees:
+        """Set everything from probabilities (N, K) and class indices (N,) of the guarantee rows; nothing is random.
+
+        Rows of one group are not independent: error bounds then take Kish's effective number of rows (as if all rows
+        of a group shared one fate), or the number that the observed scatter of the groups gives if that is smaller,
+        in the exact binomial bound, which is exact for groups of one size and close otherwise; coverage leaves room
+        for a whole new group, as large as the largest seen.
+
+        By class: the bound of the worst class needs no correction for the number of classes (the claim is that all
+        hold, an intersection-union test). A mapping that treats classes differently holds with 1 - δ by itself.
+
+        Raises:
+            ValueError: shapes do not fit, probabilities or targets are none, names are not K, δ outside (0, 1).
+        """
+        rows, labels = check_rows(probs, targets)
+        check_level(delta)
+        if len(class_names) != rows.shape[1]:
+            raise ValueError(f"class_names has {len(class_names)} names, probs {rows.shape[1]} columns")
+        group_ids = check_groups(groups, len(rows))
+        # What will be compared with a threshold is float32: two confidences that are equal there must be equal here.
+        confidences = rows.max(axis=1).astype(np.float32).astype(np.float64)
+        thresholds = rank_thresholds(confidences)
+        answered, wrong = confidences >= thresholds[:, None], rows.argmax(axis=1) != labels
+
+        def bounds(blocks: Ints, num_blocks: int) -> Floats:
+            return error_bounds(blocks, num_blocks, answered, wrong, group_ids, delta / NUM_THRESHOLDS)
+
+        own = 1 - rows[np.arange(len(rows)), labels]
+        return cls(
+            class_names=tuple(class_names),
+            num_rows=len(rows),
+            num_groups=None if group_ids is None else int(group_ids.max()) + 1,
+            delta=float(delta),
+            thresholds=thresholds,
+            bounds=bounds(np.zeros_like(labels), 1)[0],
+            class_bounds=bounds(labels, rows.shape[1]),
+            quantiles=Quantiles.fit(own, _room(group_ids), LEVELS),
+            class_quantiles=tuple(
+                Quantiles.fit(own[of], _room(None if group_ids is None else group_ids[of]), CLASS_LEVELS)
+                for of in (labels == k for k in range(rows.shape[1]))
+            ),
+        )
+
+    def threshold_for(self, max_error: Shares) -> float:
+        """The lowest confidence at which answers keep the promise.
+
+        A number bounds the share of wrong answers among all answered rows. A mapping bounds it among the answered
+        rows of each true class that it names; `{"class": share}` names every class.
+
+        Raises:
+            Unreachable: no threshold keeps it.
+            ValueError: a share outside 0..1, or an unknown class.
+        """
+        if isinstance(max_error, Mapping):
+            classes, shares = self._by_class("max_error", max_error)
+            bounds, limits = self.class_bounds[classes], shares[:, None]
+        else:
+            classes, limits = np.zeros(0, np.int64), np.array([[_share("max_error", max_error)]])
+            bounds = self.bounds[None]
+        kept = np.flatnonzero((bounds <= limits).all(axis=0))
+        if len(kept):
+            return float(self.thresholds[kept[0]])
+        excess = bounds - limits
+        nearest = int(excess.max(axis=0).argmin())
+        worst = int(excess[:, nearest].argmax())
+        reachable, asked = float(bounds[worst, nearest]), float(np.broadcast_to(limits, bounds.shape)[worst, nearest])
+        who = (
+            f" for class {self.class_names[classes[worst]]!r} ({self._rows_of(classes[worst])})" if len(classes) else ""
+        )
+        raise Unreachable(
+            f"{self._basis()} cannot promise with {1 - self.delta:.0%} probability that at most {asked:g} of the "
+            f"answers{who} is wrong; the smallest share that can be promised is {reachable:.6f}",
+            reachable,
+        )
+
+    def prediction_sets(self, probs: ArrayLike, coverage: Shares) -> Bools:
+        """Which classes are in the set of each row: (N, K) for probabilities (N, K).
+
+        A number is the probability that the set holds the true class. A mapping is that probability for rows of each
+        true class that it names (`{"class": c}` names every class); a class that is not named is in the set only
+        where it is the most probable one. A set may be empty: no class is then as likely as true classes usually are.
+
+        Raises:
+            Unreachable: too few rows for so high a coverage.
+            ValueError: a level outside 0..1, an unknown class, or probabilities that are none.
+        """
+        rows = check_probs(probs)
+        if rows.shape[1] != len(self.class_names):
+            raise ValueError(f"probs must have {len(self.class_names)} columns, got {rows.shape[1]}")
+        limits = self.check_coverage(coverage)
+        most_probable = np.arange(rows.shape[1]) == rows.argmax(axis=1)[:, None]
+        inside: Bools = np.where(np.isnan(limits), most_probable, 1 - rows <= limits)
+        return inside
+
+    def check_coverage(self, coverage: Shares) -> Floats:
+        """The largest score 1 - p (K,) with which each class is in a set; NaN where nothing is asked of a class.
+
+        Raises:
+            Unreachable, ValueError: as `prediction_sets`.
+        """
+        if not isinstance(coverage, Mapping):
+            score = self._score("coverage", self.quantiles, _share("coverage", coverage))
+            return np.full(len(self.class_names), score)
+        classes, levels = self._by_class("coverage", coverage)
+        limits = np.full(len(self.class_names), np.nan)
+        # The class with the least room first, so that an error names it.
+        for i in np.argsort([self.class_quantiles[k].reachable - c for k, c in zip(classes, levels, strict=True)]):
+            k = int(classes[i])
+            what = f"for the class {self.class_names[k]!r} coverage"
+            limits[k] = self._score(what, self.class_quantiles[k], float(levels[i]))
+        return limits
+
+    def as_dict(self) -> dict[str, Any]:
+        """Ready for JSON."""
+        return {
+            "class_names": list(self.class_names),
+            "num_rows": self.num_rows,
+            "num_groups": self.num_groups,
+            "delta": self.delta,
+            "thresholds": self.thresholds.tolist(),
+            "bounds": self.bounds.tolist(),
+            "class_bounds": self.class_bounds.tolist(),
+            "quantiles": self.quantiles.as_dict(),
+            "class_quantiles": [quantiles.as_dict() for quantiles in self.class_quantiles],
+        }
+
+    @classmethod
+    def from_dict(cls, content: Mapping[str, Any]) -> Guarantees:
+        """What `as_dict` gave."""
+        return cls(
+            class_names=tuple(content["class_names"]),
+            num_rows=int(content["num_rows"]),
+            num_groups=content["num_groups"],
+            delta=float(content["delta"]),
+            thresholds=np.asarray(content["thresholds"], np.float64),
+            bounds=np.asarray(content["bounds"], np.float64),
+            class_bounds=np.asarray(content["class_bounds"], np.float64),
+            quantiles=Quantiles.from_dict(content["quantiles"]),
+            class_quantiles=tuple(Quantiles.from_dict(item) for item in content["class_quantiles"]),
+        )
+
+    def _by_class(self, argument: str, shares: Mapping[str, float]) -> tuple[Ints, Floats]:
+        """The named classes, and the share of each."""
+        unknown = sorted(set(shares) - {*self.class_names, EVERY_CLASS})
+        if unknown or not shares:
+            raise ValueError(
+                f"{argument} must name classes of {list(self.class_names)} or {EVERY_CLASS!r} for every class, "
+                f"got {unknown or 'none'}"
+            )
+        by_index = {
+            k: _share(argument, shares[key])
+            for k, name in enumerate(self.class_names)
+            for key in (name if name in shares else EVERY_CLASS,)
+            if key in shares and not (key == EVERY_CLASS != name and EVERY_CLASS in self.class_names)
+        }
+        return np.array(list(by_index), np.int64), np.array(list(by_index.values()))
+
+    def _score(self, what: str, quantiles: Quantiles, coverage: float) -> float:
+        score = quantiles.at(coverage)
+        if score is None:
+            raise Unreachable(
+                f"{what} {coverage:g} cannot be promised from {quantiles.num_rows} guarantee rows; the largest "
+                f"that can is {quantiles.reachable:.6f}",
+                quantiles.reachable,
+            )
+        return score
+
+    def _rows_of(self, k: int) -> str:
+        return f"{self.class_quantiles[k].num_rows} guarantee rows"
+
+    def _basis(self) -> str:
+        return f"{self.num_rows} guarantee rows" + (f" in {self.num_groups} groups" if self.num_groups else "")
+
+
+def _share(argument: str, value: float) -> float:
+    if isinstance(value, bool) or not 0 <= value <= 1:
+        raise ValueError(f"{argument} must lie between 0 and 1, got {value!r}")
+    return float(value)
+
+
+def _room(groups: Ints | None) -> int:
+    return 1 if groups is None or not len(groups) else int(np.bincount(groups).max())

@@ -1,0 +1,1 @@
+"""scikit-learn's operators (`ai.onnx.ml`) as standard ONNX operators."""

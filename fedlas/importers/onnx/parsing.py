@@ -1,0 +1,218 @@
+"""An uploaded file's bytes become a checked `ModelProto`; nothing is unpickled, unpacked or read beside the file.
+
+The checks stand in the order of their cost and trust: size, magic bytes, counts on the bytes, parsing, versions, the
+list of allowed operators, soundness of names, order and tensors. Only then does anything compute.
+"""
+
+from __future__ import annotations
+
+import math
+import pickletools
+from functools import cache
+from pathlib import Path
+
+from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
+from onnx import ModelProto, defs
+
+from fedlas.errors import UnsupportedModel
+from fedlas.importers.onnx.operators.table import OPERATORS, STANDARD_DOMAINS, operator_name
+from fedlas.importers.onnx.protobuf_limits import survey
+from fedlas.importers.onnx.runtime_operators import RUNTIME_OPERATORS
+from fedlas.importers.onnx.validation import (
+    check_attributes,
+    check_functions,
+    check_names,
+    check_order,
+    check_tensors,
+    check_weights,
+    every_node,
+)
+
+#: What the newest supported ONNX Runtime opens (1.27-1.31); the served copy keeps the upload's versions.
+MAX_OPSET, MIN_OPSET, MAX_IR = 26, 7, 13
+#: A protobuf message ends here, whatever the writer.
+MOST_BYTES = 2**31 - 1
+#: One row of an input; the largest images and volumes that anybody classifies are far below.
+_LARGEST_ROW = 256 * 1024**2
+_OPSET_OF_CLASSICAL = 13
+_CLASSICAL = "ai.onnx.ml"
+#: Nested graphs may run for ever, and no exporter needs them for a classifier in inference.
+_CONTROL_FLOW = frozenset({"If", "Loop", "Scan", "SequenceMap"})
+
+_HOW_TO_EXPORT = (
+    "export the network as ONNX instead: torch.onnx.export(model, example, 'model.onnx', external_data=False)"
+)
+# (first bytes, what such a file is): formats that people send instead of ONNX. None of them is ever opened.
+_FOREIGN = (
+    (b"PK\x03\x04", "a zip archive (as torch.save, TorchScript, .pt2, .keras or .npz write)"),
+    (b"PK\x05\x06", "an empty zip archive"),
+    *((b"\x80" + bytes([protocol]), "a Python pickle") for protocol in range(2, 6)),
+    (b"\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19.", "a Python pickle (legacy torch.save)"),
+    (b"\x1f\x8b", "a gzip file (perhaps a compressed pickle)"),
+    (b"BZh", "a bzip2 file (perhaps a compressed pickle)"),
+    (b"\xfd7zXZ\x00", "an xz file (perhaps a compressed pickle)"),
+    (b"]\x00\x00", "an lzma file (perhaps a compressed pickle)"),
+    (b"\x04\x22\x4d\x18", "an lz4 file (perhaps a compressed pickle)"),
+    (b"\x28\xb5\x2f\xfd", "a zstandard file (perhaps a compressed pickle)"),
+    *((b"x" + bytes([level]), "a zlib stream (joblib compresses pickles so)") for level in (0x01, 0x5E, 0x9C, 0xDA)),
+    (b"ZF", "a joblib file (compressed pickle)"),
+    (b"\x89HDF\r\n\x1a\n", "an HDF5 file (as Keras writes)"),
+)
+
+
+def read_model(path: str | Path) -> ModelProto:
+    """Parse and check the ONNX file at `path`.
+
+    Raises:
+        UnsupportedModel: with a sentence on what is needed: `too_large`, `unsafe_format`, `not_onnx`, `truncated`,
+            `too_many_nodes`, `too_deep`, `unsupported_opset`, `quantized`, `unsupported_operator`, `bad_name`,
+            `duplicate_name`, `cyclic_graph`, `external_data`, `corrupt`, `declared_size`, `non_finite_weights`.
+    """
+    file = Path(path)
+    if file.stat().st_size > MOST_BYTES:
+        raise UnsupportedModel("too_large", f"the file has {file.stat().st_size} bytes; ONNX ends at {MOST_BYTES}")
+    content = file.read_bytes()
+    refuse_foreign(content[:64])
+    model = _parse(content)
+    del content
+    _name_standard_opset(model)
+    _check_versions(model)
+    _refuse_quantised(model)
+    _check_operators(model)
+    check_names(model)
+    check_functions(model)
+    check_attributes(model)
+    check_order(model.graph)
+    check_tensors(model)
+    _check_inputs(model)
+    check_weights(model)
+    return model
+
+
+def refuse_foreign(head: bytes) -> None:
+    kind = next((kind for magic, kind in _FOREIGN if head.startswith(magic)), None)
+    if kind is not None:
+        raise _unsafe(kind)
+
+
+def _unsafe(kind: str) -> UnsupportedModel:
+    return UnsupportedModel("unsafe_format", f"the file is {kind}, which may run code when opened; {_HOW_TO_EXPORT}")
+
+
+def _is_old_pickle(content: bytes) -> bool:
+    """Whether the bytes are a pickle of protocol 0 or 1, which has no magic: its instructions are listed, never run."""
+    try:
+        return any(opcode.name == "STOP" or i > 1000 for i, (opcode, _, _) in enumerate(pickletools.genops(content)))
+    except Exception:  # pickletools raises whatever its readers run into
+        return False
+
+
+def _parse(content: bytes) -> ModelProto:
+    if not content:
+        raise UnsupportedModel("not_onnx", f"the file is empty; {_HOW_TO_EXPORT}")
+    try:
+        survey(content)
+        model: ModelProto = ModelProto.FromString(content)
+    except DecodeError:
+        if _is_old_pickle(content):
+            raise _unsafe("a Python pickle") from None
+        # An ONNX file opens with field 1 (the IR version, a small number): what starts so was once a model.
+        if content[0] == 0x08 and len(content) > 2 and 0 < content[1] < 64:
+            raise UnsupportedModel("truncated", "the ONNX file is cut off or damaged; send it again") from None
+        raise UnsupportedModel("not_onnx", f"the file is not an ONNX model; {_HOW_TO_EXPORT}") from None
+    if not model.ir_version or not model.opset_import:
+        if _is_old_pickle(content):
+            raise _unsafe("a Python pickle")
+        raise UnsupportedModel("not_onnx", f"the file is not an ONNX model; {_HOW_TO_EXPORT}")
+    if not model.graph.node or not model.graph.output:
+        raise UnsupportedModel("truncated", "the ONNX file ends before its graph does; send it again")
+    return model
+
+
+def standard_opset(model: ModelProto) -> int:
+    """The version of the standard operators that the model uses."""
+    return next((entry.version for entry in model.opset_import if entry.domain in STANDARD_DOMAINS), 0)
+
+
+def _name_standard_opset(model: ModelProto) -> None:
+    """A file of classical operators alone need not name the standard ones, which replace them in here."""
+    domains = {node.domain for node in every_node(model)}
+    if standard_opset(model) == 0 and domains == {_CLASSICAL}:
+        model.opset_import.add(domain="", version=_OPSET_OF_CLASSICAL)
+
+
+def _check_versions(model: ModelProto) -> None:
+    opset = standard_opset(model)
+    if not MIN_OPSET <= opset <= MAX_OPSET:
+        raise UnsupportedModel(
+            "unsupported_opset",
+            f"the model uses opset {opset}; opsets {MIN_OPSET} to {MAX_OPSET} can be opened (pass opset_version=18)",
+        )
+    if not 3 <= model.ir_version <= MAX_IR:
+        raise UnsupportedModel(
+            "unsupported_opset",
+            f"the model has IR version {model.ir_version}; versions 3 to {MAX_IR} can be opened (set model.ir_version)",
+        )
+
+
+def _refuse_quantised(model: ModelProto) -> None:
+    found = sorted({operator_name(node) for node in every_node(model) if _is_quantised(node.op_type)})
+    if found:
+        raise UnsupportedModel(
+            "quantized",
+            f"the graph is quantised ({', '.join(found)}), so its weights cannot be trained; send the float32 model",
+        )
+
+
+def _is_quantised(op_type: str) -> bool:
+    return op_type.startswith(("QLinear", "QAttention", "QGemm", "Quantize", "Dequantize", "DynamicQuantize")) or (
+        op_type.endswith(("Integer", "NBits", "IntegerToFloat"))
+    )
+
+
+def _check_operators(model: ModelProto) -> None:
+    """Only operators on a list are let near the importer and ONNX Runtime; all others are named."""
+    own = {(function.domain, function.name) for function in model.functions}
+    found = {operator_name(node) for node in every_node(model) if (node.domain, node.op_type) not in own}
+    refused = sorted(name for name in found if name in _CONTROL_FLOW or name not in _allowed())
+    if refused:
+        raise UnsupportedModel(
+            "unsupported_operator",
+            f"the graph uses operators that are not on the list of allowed ones: {', '.join(refused[:20])}"
+            f"{' …' if len(refused) > 20 else ''}; allowed are the standard operators without control flow, "
+            f"{_CLASSICAL}, and ONNX Runtime's fused activations, normalisations and attention{_advice(refused)}",
+        )
+
+
+def _advice(refused: list[str]) -> str:
+    if "Loop" not in refused:
+        return ""
+    return "; a Loop is, for example, a recurrent layer written as a loop (Keras): export with unroll=True"
+
+
+@cache
+def _allowed() -> frozenset[str]:
+    standard = {
+        schema.name if schema.domain == "" else f"{schema.domain}.{schema.name}"
+        for schema in defs.get_all_schemas_with_history()
+        if schema.domain in ("", _CLASSICAL)
+    }
+    return frozenset(standard | set(OPERATORS) | RUNTIME_OPERATORS)
+
+
+def _check_inputs(model: ModelProto) -> None:
+    """What one row takes is known before anything of that size is made."""
+    for info in model.graph.input:
+        for dim in info.type.tensor_type.shape.dim:
+            if dim.dim_value == -1:  # how PaddlePaddle writes an open axis, and how ONNX Runtime reads it
+                dim.ClearField("value")
+        shape = [dim.dim_value for dim in info.type.tensor_type.shape.dim]
+        if any(size < 0 for size in shape):
+            raise UnsupportedModel("corrupt", f"input {info.name!r} has the shape {tuple(shape)}")
+        row = math.prod(size or 1 for size in shape[1:])
+        if row * 4 > _LARGEST_ROW or (shape and shape[0] > 2**20):
+            raise UnsupportedModel(
+                "declared_size",
+                f"input {info.name!r} has the shape {tuple(shape)}: {4 * row:,} bytes per row, at most "
+                f"{_LARGEST_ROW:,} are allowed",
+            )

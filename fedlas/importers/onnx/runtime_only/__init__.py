@@ -1,0 +1,1 @@
+"""Classifiers that ONNX Runtime runs as they are: calibrated, never trained."""

@@ -1,0 +1,102 @@
+"""Classifiers that cannot be trained: ONNX Runtime computes them as they are; this module knows no gradient.
+
+Random forests, support vectors and graphs with operators that have no counterpart here can still be calibrated: their
+scores and features come from the file's own nodes, and the graph that is served is made of these.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from onnx import TensorProto, helper
+from torch import Tensor, nn
+
+from fedlas.importers.onnx.graph import Graph
+from fedlas.importers.onnx.graph_classifier import GraphClassifier
+from fedlas.importers.onnx.input_specs import InputSpec
+from fedlas.importers.onnx.runtime_session import Program
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Where a graph's classes are scored: logits (N, K), features (N, …), and what the upload called its output."""
+
+    logits: str
+    features: str
+    feature_shape: tuple[int, ...]
+    num_classes: int
+    output: str
+    kind: str
+    layer: str  # the upload's tensor that the features are, or that they were made of
+
+
+class OpaqueClassifier(GraphClassifier):
+    """A classifier that ONNX Runtime computes on the CPU, without parameters: `trainable` is False.
+
+    Attributes:
+        reason: why it cannot be trained, for people.
+    """
+
+    def __init__(
+        self,
+        graph: Graph,
+        scores: Scores,
+        *,
+        inputs: Sequence[InputSpec],
+        lengths: Mapping[str, int],
+        task: str,
+        reason: str,
+    ) -> None:
+        super().__init__()
+        self._scores, self.reason = scores, reason
+        self._graph = graph.copy()
+        self._graph.prune([scores.logits, scores.features])
+        self.inputs, self.lengths = tuple(inputs), dict(lengths)
+        self.input_names = tuple(spec.name for spec in inputs)
+        self.num_classes, self.feature_dim = scores.num_classes, int(np.prod(scores.feature_shape))
+        self.output_name, self.output_kind, self.task = scores.output, scores.kind, task
+        self.feature_layer = scores.layer
+        self.logits_name, self.feature_names = scores.logits, (scores.features,)
+        self.opset, self.ir_version = graph.opset, graph.ir_version
+        self._whole = Program(self._graph, list(dict.fromkeys((scores.logits, scores.features))))
+        self._head = (
+            None if scores.features == scores.logits else Program(_head_of(self._graph, scores), [scores.logits])
+        )
+
+    def forward(self, *inputs: Tensor) -> tuple[Tensor, Tensor]:
+        """Return `(logits (N, K), features (N, D))`, without gradients, where the inputs are."""
+        found = self._whole([value.detach().cpu().numpy() for value in inputs])
+        logits, features = (torch.from_numpy(part).to(inputs[0].device) for part in (found[0], found[-1]))
+        return logits, features.flatten(1)
+
+    def head(self, features: Tensor) -> Tensor:
+        """Return logits (N, K) for features (N, D)."""
+        if self._head is None:
+            return features
+        shaped = features.detach().cpu().numpy().reshape(len(features), *self._scores.feature_shape)
+        return torch.from_numpy(self._head([shaped])[0]).to(features.device)
+
+    def head_parameters(self) -> list[nn.Parameter]:
+        """None: nothing can be trained."""
+        return []
+
+    def graph(self) -> Graph:
+        """The uploaded nodes up to the logits."""
+        return self._graph.copy()
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> OpaqueClassifier:
+        """Nothing in it ever changes but its mode, which it does not heed."""
+        return self
+
+
+def _head_of(graph: Graph, scores: Scores) -> Graph:
+    head = graph.copy()
+    shape: list[int | str] = ["N", *scores.feature_shape]
+    head.inputs = [helper.make_tensor_value_info(scores.features, TensorProto.FLOAT, shape)]
+    head.nodes = graph.cone([scores.logits], stop=[scores.features])
+    head.prune([scores.logits])
+    return head

@@ -1,0 +1,230 @@
+"""`open_opaque`: from a graph that cannot be trained to a classifier that can be calibrated; it trains nothing."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+from onnx import ModelProto, TensorProto, helper, inliner
+
+from fedlas.errors import UnsupportedModel
+from fedlas.importers.onnx.ai_onnx_ml.outputs import ML_DOMAIN, plain_outputs
+from fedlas.importers.onnx.graph import Graph, attribute
+from fedlas.importers.onnx.graph_classifier import STANDARD_OUTPUTS
+from fedlas.importers.onnx.heads import Head, check_head_alone, find_head, standard_logits
+from fedlas.importers.onnx.input_specs import InputSpec, fixed_batch, input_spec, set_batch
+from fedlas.importers.onnx.normalise import hoist_constants
+from fedlas.importers.onnx.output_activation import before_layout, find_ending
+from fedlas.importers.onnx.runtime_only.classifier import OpaqueClassifier, Scores
+from fedlas.importers.onnx.runtime_operators import refused
+from fedlas.importers.onnx.sizes import limit_sizes
+from fedlas.importers.onnx.trace import Trace
+
+__all__ = ["OpaqueClassifier", "open_opaque"]
+
+#: Why an import may end without a trainable network although the file is a good classifier: an operator or an option
+#: of one that has no gradient here, no linear layer at the end, values that only ONNX Runtime computes.
+_WITHOUT_TRAINING = ("unsupported_operator", "no_classifier_output", "invalid_graph")
+#: A probability of exactly zero has no logit: FLOOR / K is added to each of K, so that a row's probabilities stay
+#: within FLOOR of the file's; lower floors make temperature scaling of forests and neighbours worse, mixtures not.
+FLOOR = 4e-5
+#: Probabilities below are zero: so large are the rounding errors of sums of votes in float32.
+_NOISE = 1e-6
+_CHECKED_ROWS = 4
+
+
+def open_opaque(
+    model: ModelProto, *, output: str | None, features: str | None, task: str | None, instead_of: UnsupportedModel
+) -> OpaqueClassifier:
+    """The model as a classifier that ONNX Runtime computes.
+
+    Args:
+        output: which of several outputs holds the class scores.
+        features: which tensor to take as features; the last linear layer's input or, where there is none, the logits.
+        task: as in `load_onnx`.
+        instead_of: why it could not be imported as a trainable network.
+
+    Raises:
+        UnsupportedModel: `instead_of` itself where the graph is no classifier of this kind either; `not_runnable`,
+            `fixed_batch` or `several_outputs`, where that is what stands in the way.
+    """
+    if instead_of.code not in _WITHOUT_TRAINING:
+        raise instead_of
+    graph = _graph(plain_outputs(model))
+    wanted = [name for name in graph.outputs if output in (None, name) and not refused(graph.cone([name]))]
+    if not wanted or not graph.inputs:
+        raise instead_of
+    graph.prune(wanted)
+    specs = [input_spec(info) for info in graph.inputs]
+    trace = _trace(graph, specs, instead_of)
+    head = _choose(graph, trace, features, instead_of)
+    _check_task(head, task)
+    scores = _scores(graph, head, trace)
+    kind = task or ("binary" if scores.num_classes == 2 else "multiclass")
+    reason = instead_of.message
+    graph.prune([scores.logits, scores.features])
+    notes = limit_sizes(graph, specs, trace.lengths)
+    classifier = OpaqueClassifier(graph, scores, inputs=specs, lengths=trace.lengths, task=kind, reason=reason)
+    classifier.notes = tuple(notes)
+    _check_finite(classifier)
+    return classifier.eval()
+
+
+def _trace(graph: Graph, specs: list[InputSpec], instead_of: UnsupportedModel) -> Trace:
+    batch = fixed_batch(graph.inputs)
+    set_batch(graph)
+    if instead_of.code != "no_classifier_output":
+        trace = Trace(graph, specs, batch)
+    else:  # an embedding or a regression, as likely as not: what lies inside it is not computed
+        try:
+            trace = Trace(graph, specs, batch)
+        except UnsupportedModel:
+            raise instead_of from None
+        if not any(map(trace.is_distribution, graph.outputs)):
+            raise instead_of
+    trace.look_inside(graph)
+    return trace
+
+
+def _graph(model: ModelProto) -> Graph:
+    if model.graph.sparse_initializer:
+        raise UnsupportedModel("unsupported_operator", "the graph has sparse initialisers; export dense ones")
+    graph = Graph.from_model(inliner.inline_local_functions(model) if model.functions else model)
+    hoist_constants(graph)
+    graph.sort()
+    for name in set(graph.input_names) & set(STANDARD_OUTPUTS):
+        graph.rename_input(name, graph.fresh(f"{name}_input"))
+    return graph
+
+
+def _choose(graph: Graph, trace: Trace, features: str | None, instead_of: UnsupportedModel) -> Head:
+    """The one output that scores classes, with its features."""
+    found = [head for name in graph.outputs if (head := _head(graph, trace, name, features)) is not None]
+    if not found:
+        raise instead_of
+    probabilities = [head for head in found if head.kind == "probabilities"]
+    chosen = probabilities if len(probabilities) == 1 else found
+    if len(chosen) > 1:
+        names = [head.output for head in chosen]
+        raise UnsupportedModel(
+            "several_outputs", f"several outputs look like class scores: {names}; pass output= to choose one"
+        )
+    return chosen[0]
+
+
+def _head(graph: Graph, trace: Trace, output: str, features: str | None) -> Head | None:
+    """How `output` scores classes, None where it does not."""
+    head: Head | None
+    try:
+        head = find_head(graph, output, trace.shapes)
+        check_head_alone(graph, head.logits, head.frontier)
+    except UnsupportedModel as failure:
+        if failure.code == "multilabel_unsupported":
+            raise
+        head = _scored_otherwise(graph, trace, output)
+    if head is None:
+        return None
+    if features is not None:
+        _check_features(graph, trace, head.logits, features)
+        return replace(head, frontier=(features,))
+    one_vector = len(head.frontier) == 1 and trace.is_float32(head.frontier[0])
+    return head if one_vector else replace(head, frontier=())
+
+
+def _scored_otherwise(graph: Graph, trace: Trace, output: str) -> Head | None:
+    """The end of a graph whose scores come from no linear layer: probabilities, or a classifier node's scores."""
+    ending = find_ending(graph, output, trace.shapes)
+    scores = before_layout(graph, ending.scores, trace.shapes)
+    shape = trace.shapes.get(scores, ())
+    columns = int(np.prod(shape[1:]))
+    if not trace.follows_rows(scores) or columns != max(shape[1:], default=1) or not trace.is_float(scores):
+        return None
+    if columns == 1 and ending.activation == "Softmax":
+        return None  # always 1
+    if ending.activation is not None:
+        return Head(output, scores, ending.kind, columns, (), 1 if ending.pair is None else ending.pair)
+    if trace.is_distribution(scores) or (columns == 1 and _is_logistic(graph, scores)):
+        return Head(output, scores, "probabilities", columns, (), mixture=True)
+    classifiers = [n for n in graph.cone([scores]) if n.domain == ML_DOMAIN and n.op_type.endswith("Classifier")]
+    if not classifiers or columns == 1:
+        return None
+    if columns == 2 and all(trace.contradicts(node, scores) for node in classifiers):
+        raise UnsupportedModel(
+            "ambiguous_output",
+            f"the two scores of output {output!r} contradict the labels that the file itself computes, as those of a "
+            "binary support vector machine do after conversion; convert it with probabilities (CalibratedClassifierCV)",
+        )
+    return Head(output, scores, "logits", columns, ())
+
+
+def _is_logistic(graph: Graph, scores: str) -> bool:
+    """Whether a node of trees or support vectors has applied a sigmoid to its one score."""
+    node = graph.producers().get(scores)
+    return node is not None and node.domain == ML_DOMAIN and attribute(node, "post_transform") == b"LOGISTIC"
+
+
+def _check_features(graph: Graph, trace: Trace, logits: str, features: str) -> None:
+    if not trace.is_float32(features) or not trace.follows_rows(features) or features in graph.constants:
+        raise UnsupportedModel(
+            "unknown_features", f"the graph has no float32 tensor {features!r} with a row of features"
+        )
+    check_head_alone(graph, logits, [features])
+
+
+def _check_task(head: Head, task: str | None) -> None:
+    if head.columns > 2 and task == "binary":
+        raise UnsupportedModel(
+            "ambiguous_output", f"task='binary', but output {head.output!r} has {head.columns} columns"
+        )
+    if head.columns == 1 and head.kind == "logits" and task != "binary":
+        raise UnsupportedModel(
+            "ambiguous_output",
+            f"output {head.output!r} is one column without a sigmoid: a binary classifier's logit or a regression; "
+            "pass task='binary' if it is a logit",
+        )
+
+
+def _scores(graph: Graph, head: Head, trace: Trace) -> Scores:
+    """Append what makes float32 logits (N, K) of the scores; where no features are known, they are the features."""
+    name, classes = head.logits, max(head.columns, 2)
+    if not trace.is_float32(name):
+        name = _append(graph, "Cast", [name], to=TensorProto.FLOAT)
+    if len(trace.shapes[head.logits]) != 2:
+        name = _append(graph, "Flatten", [name], axis=1)
+    if head.mixture:
+        logits = _logarithm(graph, name, head.columns)
+    else:
+        scored = replace(head, logits=name)
+        logits = standard_logits(graph, scored, {**trace.shapes, name: (1, head.columns)})
+    features = head.frontier[0] if head.frontier else logits
+    shape = trace.shapes[features][1:] if head.frontier else (classes,)
+    return Scores(logits, features, shape, classes, head.output, head.kind, layer=(*head.frontier, head.logits)[0])
+
+
+def _logarithm(graph: Graph, probs: str, columns: int) -> str:
+    """The logarithms of probabilities (N, K), or of [1 - p, p] for one column p."""
+    if columns == 1:
+        one = graph.add_constant("fedlas_one", np.array([1], np.float32))
+        probs = _append(graph, "Concat", [_append(graph, "Sub", [one, probs]), probs], axis=1)
+    classes = max(columns, 2)
+    # ONNX Runtime gives two classes' forests 1 - Σ votes, which is zero but for an error that depends on the batch.
+    noise = graph.add_constant("fedlas_noise", np.array([min(_NOISE, FLOOR / classes)], np.float32))
+    clean = _append(graph, "Relu", [_append(graph, "Sub", [probs, noise])])
+    floor = graph.add_constant("fedlas_floor", np.array([FLOOR / classes], np.float32))
+    return _append(graph, "Log", [_append(graph, "Add", [clean, floor])])
+
+
+def _append(graph: Graph, op_type: str, inputs: list[str], **attributes: Any) -> str:
+    output = graph.fresh("fedlas_logits")
+    graph.nodes.append(helper.make_node(op_type, inputs, [output], **attributes))
+    return output
+
+
+def _check_finite(classifier: OpaqueClassifier) -> None:
+    logits, features = classifier(*(torch.from_numpy(rows) for rows in classifier.example_rows(_CHECKED_ROWS)))
+    if not (torch.isfinite(logits).all() and torch.isfinite(features).all()):
+        raise UnsupportedModel(
+            "no_classifier_output", f"output {classifier.output_name!r} is not finite for ordinary rows of numbers"
+        )

@@ -1,0 +1,263 @@
+"""Whether a parsed graph is sound: names, order, functions and tensors; it evaluates nothing and knows no operator."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+from onnx import FunctionProto, GraphProto, ModelProto, NodeProto, TensorProto, helper, numpy_helper
+
+from fedlas.errors import UnsupportedModel
+from fedlas.importers.onnx.protobuf_limits import MOST_NODES
+
+_LONGEST_NAME = 1000
+#: Attributes that say how large something is, and the largest product of their numbers: a pooling window of 4096².
+_SIZES = {"kernel_shape", "pads", "strides", "dilations", "output_padding", "output_shape", "hidden_size", "blocksize",
+          "size", "group", "num_heads"}  # fmt: skip
+_LARGEST = 2**24
+#: Operators whose constant inputs are weights: no infinity there means "masked", as it does elsewhere.
+_WEIGHTED = {
+    "Conv", "ConvTranspose", "Gemm", "MatMul", "BatchNormalization", "LayerNormalization", "InstanceNormalization",
+    "GroupNormalization", "RMSNormalization", "PRelu", "LSTM", "GRU", "RNN", "Einsum", "FusedConv", "FusedMatMul",
+    "FusedGemm", "Attention",
+}  # fmt: skip
+_PARTS_OF_A_BYTE = {
+    value: 2 if name.endswith(("INT4", "FLOAT4E2M1")) else 4
+    for name, value in TensorProto.DataType.items()
+    if name.endswith(("INT4", "FLOAT4E2M1", "INT2"))
+}
+
+
+def check_names(model: ModelProto) -> None:
+    """Refuse names that no exporter writes: they end in logs, records and file formats of others.
+
+    Raises:
+        UnsupportedModel: `bad_name`.
+    """
+    for name in _names(model):
+        if len(name) > _LONGEST_NAME or not name.isprintable():
+            shown = "".join(character if character.isprintable() else "?" for character in name[:40])
+            raise UnsupportedModel(
+                "bad_name",
+                f"the name {shown!r}… has {len(name)} characters; names must be printable and at most "
+                f"{_LONGEST_NAME} characters long",
+            )
+
+
+def _names(model: ModelProto) -> Iterator[str]:
+    graph = model.graph
+    yield from (info.name for info in [*graph.input, *graph.output, *graph.value_info])
+    yield from (tensor.name for tensor in graph.initializer)
+    for node in every_node(model):
+        yield from (node.name, node.op_type, node.domain, *node.input, *node.output)
+        yield from (attribute.name for attribute in node.attribute)
+
+
+def every_node(model: ModelProto) -> Iterator[NodeProto]:
+    """All nodes, also those of functions and nested graphs."""
+    return (message for message in _every(model) if isinstance(message, NodeProto))
+
+
+def every_tensor(model: ModelProto) -> Iterator[TensorProto]:
+    """All tensors wherever they hide: nested graphs, attributes, functions, sparse tensors, training graphs."""
+    return (message for message in _every(model) if isinstance(message, TensorProto))
+
+
+def _every(message: Any) -> Iterator[Any]:
+    pending = [message]
+    while pending:
+        found = pending.pop()
+        yield found
+        if isinstance(found, TensorProto):
+            continue  # listing its fields would copy its content
+        for field, value in found.ListFields():
+            if field.message_type is not None:
+                pending.extend([value] if hasattr(value, "ListFields") else value)
+
+
+def check_order(graph: GraphProto) -> None:
+    """Every tensor of the main graph is made once, and none from itself.
+
+    Raises:
+        UnsupportedModel: `duplicate_name`, `cyclic_graph`.
+    """
+    for names in ([*_outputs(graph)], [tensor.name for tensor in graph.initializer]):
+        doubled = [name for name, count in Counter(names).items() if count > 1]
+        if doubled:
+            raise UnsupportedModel("duplicate_name", f"the tensor {doubled[0]!r} is made more than once in the graph")
+    given = {info.name for info in graph.input} | {tensor.name for tensor in graph.initializer}
+    both = given & set(_outputs(graph))
+    if both:
+        raise UnsupportedModel("duplicate_name", f"the tensor {min(both)!r} is given to the graph and made in it, too")
+    _refuse_cycles(graph)
+
+
+def _outputs(graph: GraphProto) -> list[str]:
+    return [name for node in graph.node for name in node.output if name]
+
+
+def _refuse_cycles(graph: GraphProto) -> None:
+    makers = {name: index for index, node in enumerate(graph.node) for name in node.output if name}
+    needs = [{makers[name] for name in node.input if name in makers} for node in graph.node]
+    readers: list[list[int]] = [[] for _ in needs]
+    for index, makers_of in enumerate(needs):
+        for maker in makers_of:
+            readers[maker].append(index)
+    missing = [len(makers_of) for makers_of in needs]
+    ready = [index for index, count in enumerate(missing) if count == 0]
+    done = 0
+    while ready:
+        done += 1
+        for reader in readers[ready.pop()]:
+            missing[reader] -= 1
+            if missing[reader] == 0:
+                ready.append(reader)
+    if done < len(needs):
+        node = graph.node[next(index for index, count in enumerate(missing) if count)]
+        raise UnsupportedModel("cyclic_graph", f"the node {node.name or node.op_type!r} needs what is made from it")
+
+
+def check_functions(model: ModelProto) -> None:
+    """Local functions, written out where they are called, must end and stay small.
+
+    Raises:
+        UnsupportedModel: `cyclic_graph`, `too_many_nodes`.
+    """
+    functions = {_key(function): function for function in model.functions}
+    sizes: dict[tuple[str, str], int] = {}
+    total = sum(_written_out(node, functions, sizes, ()) for node in model.graph.node) if functions else 0
+    if total > MOST_NODES:
+        raise UnsupportedModel(
+            "too_many_nodes",
+            f"the graph's functions, written out, have {total:,} nodes; at most {MOST_NODES:,} can be opened",
+        )
+
+
+def _key(item: FunctionProto | NodeProto) -> tuple[str, str]:
+    return item.domain, item.name if isinstance(item, FunctionProto) else item.op_type
+
+
+def _written_out(
+    node: NodeProto,
+    functions: dict[tuple[str, str], FunctionProto],
+    sizes: dict[tuple[str, str], int],
+    callers: tuple[tuple[str, str], ...],
+) -> int:
+    """How many nodes a call becomes."""
+    key = _key(node)
+    if key not in functions:
+        return 1
+    if key in callers or len(callers) > 50:
+        raise UnsupportedModel(
+            "cyclic_graph", f"the function {key[1]!r} calls itself, or functions are nested too deep"
+        )
+    if key not in sizes:
+        sizes[key] = sum(_written_out(inner, functions, sizes, (*callers, key)) for inner in functions[key].node)
+    return sizes[key]
+
+
+def check_attributes(model: ModelProto) -> None:
+    """Windows, strides and state sizes are those of a classifier: what runs over them takes as long as they are large.
+
+    Raises:
+        UnsupportedModel: `declared_size`.
+    """
+    for node in every_node(model):
+        for attribute in node.attribute:
+            if (
+                attribute.name in _SIZES
+                and math.prod(max(1, abs(n)) for n in [attribute.i, *attribute.ints]) > _LARGEST
+            ):
+                raise UnsupportedModel(
+                    "declared_size",
+                    f"{node.op_type} has {attribute.name} = {[*attribute.ints] or attribute.i}; "
+                    f"sizes whose product is at most {_LARGEST:,} can be opened",
+                )
+
+
+def check_tensors(model: ModelProto) -> None:
+    """Every tensor lies in the file, and holds as much as its shape says.
+
+    Raises:
+        UnsupportedModel: `external_data`, `corrupt`.
+    """
+    for tensor in every_tensor(model):
+        if tensor.data_location == TensorProto.EXTERNAL or tensor.external_data:
+            raise UnsupportedModel(
+                "external_data",
+                f"the weights of {tensor.name!r} lie in a second file, which was not sent; keep them inside the ONNX "
+                "file: torch.onnx.export(model, example, 'model.onnx', external_data=False)",
+            )
+        _check_size(tensor)
+
+
+def _check_size(tensor: TensorProto) -> None:
+    if tensor.data_type == TensorProto.UNDEFINED and not tensor.ByteSize():
+        return  # an empty message, as `sparse_tensor` holds one where there is none
+    count = math.prod(tensor.dims)
+    if any(size < 0 for size in tensor.dims) or (count == 0 and max(tensor.dims) > 2**31):
+        raise UnsupportedModel("corrupt", f"tensor {tensor.name!r} has the shape {tuple(tensor.dims)}")
+    if tensor.HasField("segment"):
+        raise UnsupportedModel("corrupt", f"tensor {tensor.name!r} is one of several segments, which cannot be read")
+    if tensor.HasField("raw_data"):
+        held, needed, unit = len(tensor.raw_data), _bytes_of(tensor, count), "bytes"
+    else:
+        held, needed, unit = _values_in(tensor), count, "values"
+        if tensor.data_type in _PARTS_OF_A_BYTE:
+            needed = -(-count // _PARTS_OF_A_BYTE[tensor.data_type])
+        elif tensor.data_type in (TensorProto.COMPLEX64, TensorProto.COMPLEX128):
+            needed = 2 * count
+    if held != needed:
+        raise UnsupportedModel(
+            "corrupt",
+            f"tensor {tensor.name!r} holds {held} {unit}, its shape {tuple(tensor.dims)} needs {needed}",
+        )
+
+
+def _bytes_of(tensor: TensorProto, count: int) -> int:
+    if tensor.data_type in _PARTS_OF_A_BYTE:
+        return -(-count // _PARTS_OF_A_BYTE[tensor.data_type])
+    try:
+        return count * int(helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize)
+    except (KeyError, ValueError):
+        raise UnsupportedModel("corrupt", f"tensor {tensor.name!r} has an unknown element type") from None
+
+
+def _values_in(tensor: TensorProto) -> int:
+    kinds: Sequence[Any] = (
+        tensor.float_data, tensor.int32_data, tensor.int64_data, tensor.double_data, tensor.uint64_data,
+        tensor.string_data,
+    )  # fmt: skip
+    return sum(map(len, kinds))
+
+
+def check_weights(model: ModelProto) -> None:
+    """No weight is NaN or infinite: such a network answers nothing, and training spreads it.
+
+    Infinities elsewhere are legitimate (attention masks, open bounds of Clip), NaN in a single number is, too.
+
+    Raises:
+        UnsupportedModel: `non_finite_weights`.
+    """
+    tensors = {tensor.name: tensor for tensor in model.graph.initializer}
+    for node in model.graph.node:
+        if node.op_type == "Constant":
+            tensors.update((node.output[0], a.t) for a in node.attribute if a.HasField("t") and node.output)
+    weights = {name for node in model.graph.node if node.op_type in _WEIGHTED for name in node.input}
+    for name, tensor in tensors.items():
+        if _is_float(tensor) and math.prod(tensor.dims) > 1:
+            values = np.asarray(numpy_helper.to_array(tensor))
+            bad = ~np.isfinite(values) if name in weights else np.isnan(values)
+            if bad.any():
+                raise UnsupportedModel(
+                    "non_finite_weights",
+                    f"{int(bad.sum())} of {bad.size} values of the weights {name!r} are NaN or infinite; "
+                    "send the model from before its training diverged",
+                )
+
+
+def _is_float(tensor: TensorProto) -> bool:
+    return tensor.data_type in (TensorProto.FLOAT, TensorProto.DOUBLE, TensorProto.FLOAT16, TensorProto.BFLOAT16)

@@ -1,0 +1,213 @@
+"""Trains one candidate on a copy of the uploaded network, unless the record has it trained; it scores nothing."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, replace
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from fedlas.classifier import Classifier
+from fedlas.losses import FedLASLoss, FedLASPlusLoss
+from fedlas.race.candidates import Candidate, make_loss
+from fedlas.race.finite_outputs import require_numbers
+from fedlas.race.record import Record
+from fedlas.race.results import Floats, Signs
+from fedlas.race.resume import Trained, made_once
+from fedlas.training.checkpoints import Checkpoints
+from fedlas.training.fit import EpochResult, TrainConfig, fit, predict_logits, steps_per_epoch
+from fedlas.training.lr_range_test import edge_rate, head_edge_rate
+
+Rows = tuple[Sequence[NDArray[Any]], NDArray[np.int64]]
+
+#: Epochs where their number is left to us, and the most steps they may take. More epochs for few rows were tried: 27
+#: instead of 10 on 1,000 rows that the network knew by heart only taught it their wrong labels once more.
+_EPOCHS, _MAX_STEPS = 10, 20_000
+#: Features of all train rows are kept up to this size; beyond it no head is trained alone, and the statistics that
+#: FedLAS begins with come from so many rows.
+_MOST_FEATURE_BYTES, _SAMPLED_ROWS = 1 << 30, 50_000
+#: A head has converged long before: on 10,000 rows ten epochs of twelve heads took longer than all features.
+_MAX_HEAD_STEPS = 625
+
+
+class Trainer:
+    """The uploaded network, the train rows, and what is computed from them once."""
+
+    def __init__(
+        self,
+        classifier: Classifier,
+        train: Rows,
+        calibration: Rows,
+        *,
+        calibration_features: Floats,
+        seed: int,
+        device: torch.device | str | None,
+        weights: NDArray[np.float64] | None = None,
+        record: Record | None = None,
+    ) -> None:
+        self.record = record or Record()
+        self.classifier, self.seed, self.device, self.weights = classifier, seed, device, weights
+        self.inputs, self.targets = train
+        self.calibration_inputs, self.calibration_targets = calibration
+        self.calibration_features = calibration_features  # under the uploaded network
+        self._edges: dict[str, float] = {}
+
+    @property
+    def keeps_features(self) -> bool:
+        """Whether the features of all train rows fit into memory, so that heads can be trained on them."""
+        return keeps_features(len(self.targets), self.classifier.feature_dim)
+
+    @cached_property
+    def features(self) -> Floats:
+        """Features (N, D) of the train rows under the uploaded network: what a head is trained on; else of a sample."""
+        inputs = self.inputs
+        if not self.keeps_features:
+            rows = np.sort(np.random.default_rng(self.seed).permutation(len(self.targets))[:_SAMPLED_ROWS])
+            inputs = [array[rows] for array in inputs]
+        logits, features = predict_logits(self.classifier, inputs, device=self.device)
+        require_numbers(logits, features, split="train")
+        return features
+
+    @property
+    def edges(self) -> dict[str, float]:
+        """The learning rate that each scope stands, as far as it was measured."""
+        return dict(self._edges)
+
+    def resolved(self, candidate: Candidate, scope: str) -> Candidate:
+        """The candidate with its scope, its number of epochs and its learning rate."""
+        rate, epochs = candidate.learning_rate, candidate.epochs
+        if rate is None:
+            rate = candidate.edge_share * self._edge(scope, candidate.batch_size)
+        if epochs is None:
+            epochs = default_epochs(len(self.targets), candidate.batch_size, scope=scope)
+        return replace(candidate, scope=scope, learning_rate=rate, epochs=epochs)
+
+    def _edge(self, scope: str, batch_size: int) -> float:
+        if scope not in self._edges:
+            self._edges[scope] = self.record.decided(f"edge, {scope}", lambda: self._measured_edge(scope, batch_size))
+        return self._edges[scope]
+
+    def _measured_edge(self, scope: str, batch_size: int) -> float:
+        if scope == "head":
+            return head_edge_rate(self.features)
+        return edge_rate(
+            self.classifier,
+            self.inputs,
+            self.targets,
+            batch_size=batch_size,
+            features=self.features,
+            seed=self.seed,
+            device=self.device,
+        )
+
+    def train(
+        self, candidate: Candidate, on_epoch: Callable[[EpochResult], None], *, name: str = "candidate"
+    ) -> Trained:
+        """What comes of a resolved candidate, which the record knows by `name`.
+
+        What `on_epoch` raises passes through, but for OverBudget.
+        """
+        body = copy_head if candidate.scope == "head" else copy.deepcopy
+        return made_once(
+            self.record,
+            name,
+            {"candidate": asdict(candidate), "seed": self.seed},
+            scope=candidate.scope,
+            copied=lambda: body(self.classifier),
+            train=lambda network, checkpoints: self._trained(candidate, network, on_epoch, checkpoints),
+        )
+
+    def _trained(
+        self,
+        candidate: Candidate,
+        network: Classifier,
+        on_epoch: Callable[[EpochResult], None],
+        checkpoints: Checkpoints,
+    ) -> Trained:
+        loss = make_loss(candidate, network.num_classes, seed=self.seed)
+        fitted = fit(
+            network,
+            loss,
+            self.inputs,
+            self.targets,
+            train_config(candidate, self.seed),
+            on_epoch=on_epoch,
+            device=self.device,
+            features=self.features,
+            weights=self.weights,
+            checkpoints=checkpoints,
+        )
+        if candidate.scope == "head":
+            own, features = None, self.calibration_features
+            logits = head_logits(network, features)
+        else:
+            logits, own = predict_logits(network, self.calibration_inputs, device=self.device)
+            features = own
+        if fitted.diverged or not (np.isfinite(logits).all() and np.isfinite(features).all()):
+            return Trained(None, status="diverged", reason="its loss stopped being finite")
+        return Trained(network, logits, own, self._signs(candidate, loss, logits, features))
+
+    @torch.no_grad()
+    def _signs(self, candidate: Candidate, loss: nn.Module, logits: Floats, features: Floats) -> Signs | None:
+        if not isinstance(loss, FedLASLoss | FedLASPlusLoss):
+            return None
+        untrained = make_loss(candidate, loss.num_classes, seed=self.seed)
+        assert isinstance(untrained, FedLASLoss | FedLASPlusLoss)
+        scores, seen = torch.from_numpy(logits), torch.from_numpy(features)
+        loss.to("cpu").eval()
+        return Signs(
+            feature_norms=loss.nci.norms(seen).double().numpy(),
+            epsilon=loss.smoothing(scores, seen).double().numpy(),
+            gate=loss.bcg.soft(scores).sign().double().numpy(),
+            gate_before=untrained.bcg.soft(scores).sign().double().numpy(),
+            correct=logits.argmax(axis=1) == self.calibration_targets,
+        )
+
+
+def keeps_features(num_rows: int, feature_dim: int) -> bool:
+    """Whether the features of so many rows are kept in memory."""
+    return 4 * num_rows * feature_dim <= _MOST_FEATURE_BYTES
+
+
+def train_config(candidate: Candidate, seed: int) -> TrainConfig:
+    """How a resolved candidate is trained."""
+    assert candidate.learning_rate is not None
+    assert candidate.epochs is not None
+    return TrainConfig(
+        epochs=candidate.epochs,
+        batch_size=candidate.batch_size,
+        learning_rate=candidate.learning_rate,
+        seed=seed,
+        scope="head" if candidate.scope == "head" else "all",
+    )
+
+
+def default_epochs(num_rows: int, batch_size: int, *, scope: str = "all") -> int:
+    """Ten epochs, fewer where rows abound, and for a head.
+
+    >>> default_epochs(1000, 64), default_epochs(1_000_000, 64)
+    (10, 2)
+    """
+    max_steps = _MAX_HEAD_STEPS if scope == "head" else _MAX_STEPS
+    return max(2, min(_EPOCHS, max_steps // steps_per_epoch(num_rows, batch_size)))
+
+
+def copy_head(classifier: Classifier) -> Classifier:
+    """A copy with a head of its own; everything else is shared, so that many heads need the memory of one network."""
+    own = {id(parameter) for parameter in classifier.head_parameters()}
+    tensors = [*classifier.parameters(), *classifier.buffers()]
+    return copy.deepcopy(classifier, {id(tensor): tensor for tensor in tensors if id(tensor) not in own})
+
+
+@torch.no_grad()
+def head_logits(classifier: Classifier, features: Floats) -> Floats:
+    """Logits (N, K) of a classifier's head for features (N, D)."""
+    device = next((parameter.device for parameter in classifier.head_parameters()), torch.device("cpu"))
+    logits: Floats = classifier.head(torch.from_numpy(features).to(device)).float().cpu().numpy()
+    return logits

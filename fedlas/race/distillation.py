@@ -1,0 +1,97 @@
+"""One network learns what an ensemble says, so that its gain is served at the price of one; it knows no budget.
+
+Function matching (Beyer et al. 2022, arXiv 2106.05237): the teacher answers anew for every batch, and where inputs are
+numbers half of the rows are blends of two, on which nobody has a label but the teacher has an opinion. The last epochs
+see plain rows only, so that running statistics of BatchNorm fit what will be served.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import astuple
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from fedlas.classifier import Classifier
+from fedlas.training.checkpoints import Checkpoints, Training
+from fedlas.training.fit import EpochResult, TrainConfig, cosine, own_randomness, shuffled_batches, steps_per_epoch
+from fedlas.training.loader import Feed
+
+_PLAIN_FROM = 0.8  # share of the epochs after which no rows are blended any more
+
+
+def distil(
+    student: Classifier,
+    teacher: Classifier,
+    inputs: Sequence[NDArray[Any]],
+    config: TrainConfig,
+    *,
+    device: torch.device,
+    on_epoch: Callable[[EpochResult], None],
+    weights: NDArray[np.float64] | None = None,
+    checkpoints: Checkpoints | None = None,
+) -> bool:
+    """Train `student` in place on the softmax of the teacher's logits; False where it stopped being finite.
+
+    Rows are drawn by `weights` where there are any; `checkpoints` are those of `fit`.
+    """
+    began = time.perf_counter()
+    student.to(device).train()
+    teacher.to(device).eval()
+    feed = Feed(inputs, device)
+    rows = len(feed)
+    parameters = [parameter for parameter in student.parameters() if parameter.requires_grad]
+    optimizer = torch.optim.SGD(parameters, lr=config.learning_rate, momentum=config.momentum)
+    rate = cosine(config.learning_rate, config.epochs * steps_per_epoch(rows, config.batch_size))
+    order = torch.Generator().manual_seed(config.seed)
+    training = Training([student], optimizer, order, device, checkpoints)
+    with own_randomness(config.seed, device):
+        history = [EpochResult(*epoch) for epoch in training.resume()]
+        began -= history[-1].seconds if history else 0.0
+        step = len(history) * steps_per_epoch(rows, config.batch_size)
+        for epoch in range(len(history) + 1, config.epochs + 1):
+            blends = epoch <= _PLAIN_FROM * config.epochs and feed.floating
+            total = 0.0
+            for _, batch in feed.batches(shuffled_batches(rows, config.batch_size, order, weights)):
+                if blends:
+                    batch = _blended(batch, order)
+                with torch.no_grad():
+                    wanted = F.softmax(teacher(*batch)[0], dim=1)
+                for group in optimizer.param_groups:
+                    group["lr"] = rate(step)
+                value = -(wanted * F.log_softmax(student(*batch)[0], dim=1)).sum(dim=1).mean()
+                if not math.isfinite(float(value.detach())):
+                    student.eval()
+                    return False
+                optimizer.zero_grad(set_to_none=True)
+                value.backward()
+                nn.utils.clip_grad_norm_(parameters, config.clip_norm)
+                optimizer.step()
+                total += float(value.detach())
+                step += 1
+            mean = total / steps_per_epoch(rows, config.batch_size)
+            history.append(EpochResult(epoch, config.epochs, mean, time.perf_counter() - began))
+            training.save([astuple(result) for result in history])
+            on_epoch(history[-1])
+    student.eval()
+    return True
+
+
+def _blended(batch: list[Tensor], order: torch.Generator) -> list[Tensor]:
+    """Every second row becomes a blend of itself and another row of the batch, in a share drawn uniformly."""
+    size = len(batch[0])
+    partner = torch.randperm(size, generator=order)
+    share = torch.rand(size, generator=order)
+    share[::2] = 1.0
+    blended = []
+    for array in batch:
+        weight = share.to(array).reshape(-1, *[1] * (array.ndim - 1))
+        blended.append(weight * array + (1 - weight) * array[partner.to(array.device)])
+    return blended

@@ -1,0 +1,95 @@
+"""What came of one training, taken from the record where an earlier attempt has finished it; it knows no loop."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import torch
+
+from fedlas.classifier import Classifier
+from fedlas.race.record import Record
+from fedlas.race.results import Floats, Signs
+from fedlas.race.time_budget import OverBudget
+from fedlas.training.checkpoints import Checkpoints, State, trained_part
+
+_LOG = logging.getLogger("fedlas.race")
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What came of one training: its logits and features on the calibration rows, or why there are none.
+
+    Attributes:
+        features: None for a head, whose features are the uploaded network's.
+        seconds: of all attempts.
+    """
+
+    network: Classifier | None
+    logits: Floats | None = None
+    features: Floats | None = None
+    signs: Signs | None = None
+    status: str = "finished"
+    reason: str = ""
+    seconds: float = 0.0
+
+
+def made_once(
+    record: Record,
+    name: str,
+    settings: Mapping[str, Any],
+    *,
+    scope: str,
+    copied: Callable[[], Classifier],
+    train: Callable[[Classifier, Checkpoints], Trained],
+) -> Trained:
+    """What the record has under this name and these settings, else what `train` makes of a copy, which is kept.
+
+    A training that runs out of the budget or of the device's memory is skipped, with the reason. A whole network waits
+    in main memory; a head shares the uploaded body, wherever that is.
+
+    Args:
+        copied: the network before the training.
+    """
+    kept = record.entry(name, settings)
+    if kept is not None:
+        try:
+            return _restored(kept, copied(), scope)
+        except Exception as error:  # whatever the entry of another network runs into
+            _LOG.warning("%s does not fit and is trained again: %s: %s", name, type(error).__name__, error)
+    running = record.running(name, settings)
+    try:
+        done = train(copied(), running)
+    except OverBudget:
+        done = Trained(None, status="skipped", reason="it ran slower than measured and out of the budget")
+    except torch.OutOfMemoryError:
+        done = Trained(None, status="skipped", reason="it does not fit into the device's memory")
+    if done.network is not None and scope != "head":
+        done.network.to("cpu")
+    done = replace(done, seconds=running.seconds())
+    record.keep(name, settings, _kept(done, scope))
+    return done
+
+
+def _kept(done: Trained, scope: str) -> State:
+    arrays = {"logits": done.logits, "features": done.features, **(asdict(done.signs) if done.signs else {})}
+    return {
+        "network": None if done.network is None else trained_part(done.network, scope).state_dict(),
+        "arrays": {name: torch.from_numpy(array) for name, array in arrays.items() if array is not None},
+        "outcome": {"status": done.status, "reason": done.reason, "seconds": done.seconds},
+    }
+
+
+def _restored(kept: State, network: Classifier, scope: str) -> Trained:
+    """`network` with the weights that were trained, and what it said. Raises whatever an entry of another one does."""
+    arrays = {name: tensor.clone().numpy() for name, tensor in kept["arrays"].items()}
+    logits, features = arrays.pop("logits", None), arrays.pop("features", None)
+    if kept["network"] is None:
+        return Trained(None, **kept["outcome"])
+    trained_part(network, scope).load_state_dict(kept["network"])
+    if scope != "head":
+        network.to("cpu")
+    signs = Signs(**arrays) if arrays else None
+    return Trained(network.eval(), logits, features, signs, **kept["outcome"])

@@ -1,0 +1,130 @@
+"""The calibration rows as judge of a race: calibrators are fitted and chosen by cross-fitting; it trains no network."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from fedlas.calibrators import CALIBRATORS, Calibrator
+from fedlas.calibrators.feature_map import MAX_PRODUCT, cross_fit_features
+from fedlas.race.results import Doubles, Floats
+from fedlas.race.scoring import (
+    STANDARD_ERRORS,
+    clearly_positive,
+    cross_fitted_logits,
+    fit_calibrator,
+    make_folds,
+    row_nll,
+    score,
+)
+
+#: The map of the features has so many parameters that luck finds something in 14 % of sets of pure noise at one.
+FEATURES_STANDARD_ERRORS = 2.0
+#: With fewer rows than this a map of the features cannot be cross-fitted sensibly.
+_MIN_ROWS = 200
+_FINE_FOLDS = 10
+#: From so many on, four fifths of them teach a map nearly all it can learn: finer folds only take time.
+_MANY_ROWS = 2000
+#: Seconds on one core that such a map takes per row, class and (feature + 40): measured 0.5 to 1.5 · 10⁻⁷.
+_SECONDS, _PER_CLASS = 1.5e-7, 40
+
+
+@dataclass(frozen=True)
+class Calibrated:
+    """A fitted calibrator, and the calibrated logits (N, K) of rows that it was not fitted on."""
+
+    calibrator: Calibrator
+    held_out: Doubles
+
+
+@dataclass
+class Judge:
+    """Calibration rows: their targets (N,), groups, and which calibrators may compete.
+
+    A calibrator that reads features competes only where fitting it takes no more than about `seconds`, by an estimate
+    that no clock enters, so that a seed gives the same race on every machine.
+    """
+
+    targets: NDArray[np.int64]
+    names: Sequence[str]
+    reads_features: bool
+    groups: ArrayLike | None = None
+    seed: int = 0
+    base_accuracy: float = 0.0
+    max_accuracy_drop: float = 1.0
+    seconds: float = float("inf")
+
+    @property
+    def min_accuracy(self) -> float:
+        """Accuracies are multiples of 1/N: the tiny term keeps a drop of exactly the limit on the right side."""
+        return self.base_accuracy - self.max_accuracy_drop - 1e-9
+
+    @cached_property
+    def folds(self) -> list[NDArray[np.int64]]:
+        return make_folds(self.targets, groups=self.groups, seed=self.seed)
+
+    @cached_property
+    def fine_folds(self) -> list[NDArray[np.int64]]:
+        """Twice as many, for maps that learn much from few more rows."""
+        return make_folds(self.targets, groups=self.groups, seed=self.seed, num_folds=_FINE_FOLDS)
+
+    @cached_property
+    def _clusters(self) -> NDArray[np.int64]:
+        """Groups as numbers 0, 1, …; every row its own where there are none, or only one."""
+        rows = np.arange(len(self.targets))
+        groups = rows if self.groups is None else np.unique(np.asarray(self.groups), return_inverse=True)[1]
+        return rows if groups.max() == 0 else groups.astype(np.int64)
+
+    def cool(self, logits: Floats) -> Calibrated:
+        """The simplest calibrator, which every candidate gets; who does well is calibrated once more with care."""
+        scores, kind = np.asarray(logits, np.float64), CALIBRATORS[self.names[0]]
+        held_out = cross_fitted_logits(kind, scores, self.targets, self.folds)
+        return Calibrated(kind().fit(scores, self.targets), held_out)
+
+    def calibrate(self, logits: Floats, features: Floats | None = None) -> Calibrated:
+        """The best calibrator of the logits alone, or of the features too where they are given and clearly help."""
+        calibrator = fit_calibrator(
+            logits, self.targets, self.names, self.min_accuracy, seed=self.seed, groups=self.groups
+        )
+        held_out = cross_fitted_logits(type(calibrator), np.asarray(logits, np.float64), self.targets, self.folds)
+        plain = Calibrated(calibrator, held_out)
+        if features is None or not self._affords(logits, features):
+            return plain
+        scores = np.asarray(logits, np.float64)
+        fine_folds = self.fine_folds if len(self.targets) < _MANY_ROWS else None
+        richer = Calibrated(*cross_fit_features(scores, features, self.targets, self.folds, fine_folds=fine_folds))
+        accurate = self.score(richer)["accuracy"] >= self.min_accuracy
+        better = self.beats(richer.held_out, plain.held_out, standard_errors=FEATURES_STANDARD_ERRORS)
+        return richer if accurate and better else plain
+
+    def score(self, calibrated: Calibrated) -> dict[str, float]:
+        """`nll, accuracy, brier, ece`, cross-fitted."""
+        return score(calibrated.held_out, self.targets)
+
+    def too_inaccurate(self, scores: Mapping[str, float]) -> str | None:
+        """Why somebody with these scores is dropped, or None."""
+        if scores["accuracy"] >= self.min_accuracy:
+            return None
+        drop = 100 * (self.base_accuracy - scores["accuracy"])
+        return f"its accuracy on the calibration rows is {drop:.2f} points under the uploaded model's"
+
+    def beats(self, held_out: Doubles, rival: Doubles, *, standard_errors: float = STANDARD_ERRORS) -> bool:
+        """Whether the NLL is lower by more than so many standard errors of the paired difference.
+
+        Rows of a group count as one in the error, unless all rows are one group.
+        """
+        gains = self.row_nll(rival) - self.row_nll(held_out)
+        return clearly_positive(gains, self._clusters, standard_errors)
+
+    def row_nll(self, held_out: Doubles) -> Doubles:
+        return row_nll(held_out, self.targets)
+
+    def _affords(self, logits: Floats, features: Floats) -> bool:
+        enough = len(self.targets) >= _MIN_ROWS and np.isfinite(features).all()
+        seconds = _SECONDS * logits.size * (features.shape[1] + _PER_CLASS)
+        in_time = logits.size * features.shape[1] <= MAX_PRODUCT and seconds <= self.seconds
+        return bool(self.reads_features and enough and in_time)

@@ -1,0 +1,250 @@
+"""The heats of a race: which candidates run, for how long, and how each of them finished; it names no finalist."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from fedlas.classifier import Classifier
+from fedlas.race.candidate_training import Rows, Trainer, train_config
+from fedlas.race.candidates import Candidate
+from fedlas.race.progress import Telling
+from fedlas.race.record import Record
+from fedlas.race.results import CandidateResult, Finalist, Floats
+from fedlas.race.schedule import Runner, plan
+from fedlas.race.selection import Calibrated, Judge
+from fedlas.race.time_budget import Clock
+from fedlas.training.fit import EpochResult, steps_per_epoch
+
+#: A plan as it is written down: places with the epochs of a short first round, how many of them, or who, runs in full.
+Taken = dict[str, Any]
+
+_NO_TIME = "its measured time does not fit what is left of the budget"
+# How many seconds were measured is not said: the same job would say something else the next time.
+_NO_TIME_FOR_ANY = (
+    "Training the whole network would have taken longer, for a single candidate, than was left of the budget: "
+    "at most its head was trained"
+)
+
+
+@dataclass(frozen=True)
+class Finisher:
+    """A candidate that ran to its end: its place in line, itself as it ran, and what it came to.
+
+    Attributes:
+        features: None for a head, whose features are the uploaded network's.
+    """
+
+    place: int
+    candidate: Candidate
+    finalist: Finalist
+    logits: Floats
+    features: Floats | None
+
+    @property
+    def nll(self) -> float:
+        assert self.finalist.result.calibration is not None
+        return self.finalist.result.calibration["nll"]
+
+
+class Heats:
+    """Runs candidates within the budget: heads first, since they cost little, then whole networks."""
+
+    def __init__(
+        self,
+        classifier: Classifier,
+        train: Rows | None,
+        calibration: Rows,
+        judge: Judge,
+        clock: Clock,
+        record: Record,
+        telling: Telling,
+        *,
+        calibration_features: Floats,
+        seed: int,
+        device: torch.device | str | None,
+        weights: NDArray[np.float64] | None = None,
+    ) -> None:
+        self.classifier, self.judge, self.clock, self.record = classifier, judge, clock, record
+        self.telling, self.seed, self.device = telling, seed, device
+        self.calibration = calibration
+        self.notes: list[str] = []
+        self.finishers: list[Finisher] = []
+        self.trainer: Trainer | None = None
+        self._results: dict[int, CandidateResult] = {}
+        self._obstacle = record.decided("obstacle", lambda: self._find_obstacle(train))
+        if train is not None and not self._obstacle:
+            self.trainer = Trainer(
+                classifier, train, calibration,
+                calibration_features=calibration_features, seed=seed, device=device, weights=weights, record=record,
+            )  # fmt: skip
+
+    @property
+    def rates(self) -> dict[str, float]:
+        """The learning rate that each scope stands, as far as it was measured."""
+        return self.trainer.edges if self.trainer else {}
+
+    def best(self, number: int, *, scope: str | None = None) -> list[Finisher]:
+        """The finishers with the lowest NLL."""
+        mine = [f for f in self.finishers if scope in (None, f.candidate.scope)]
+        return sorted(mine, key=lambda finisher: finisher.nll)[:number]
+
+    def results_with(self, refined: Sequence[Finisher]) -> list[CandidateResult]:
+        """How everybody ended, in the order of the line; `refined` finishers with their newer result."""
+        newer = {finisher.place: finisher.finalist.result for finisher in refined}
+        return [newer.get(place, result) for place, result in sorted(self._results.items())]
+
+    def run(self, candidates: Sequence[Candidate], *, kept: float, then: int) -> None:
+        """Run what fits; `kept` is the share of the time that whole networks leave for what comes after them.
+
+        `then` is how many more things will be reported by `report_last`.
+        """
+        self.telling.total = max(1, len(candidates) + then)
+        line = list(enumerate(candidates))
+        if self.trainer is None:
+            for place, candidate in line:
+                self._skip(place, candidate, self._obstacle)
+            return
+        heads = [(i, c) for i, c in line if c.scope == "head"]
+        self._run_scope("head", heads, self.clock.left())
+        whole = [(i, c) for i, c in line if c.scope != "head"]
+        left_over = self._run_scope("all", whole, (1 - kept) * self.clock.left())
+        self._run_scope("head", [(i, c) for i, c in left_over if c.scope == "auto"], self.clock.left())
+
+    def _run_scope(
+        self, scope: str, line: Sequence[tuple[int, Candidate]], seconds: float
+    ) -> list[tuple[int, Candidate]]:
+        """Run the candidates of one scope within so many seconds; returns those that did not fit."""
+        if not line or self.trainer is None:
+            return []
+        if scope == "head" and (obstacle := self._find_head_obstacle(self.trainer)):
+            for place, candidate in line:
+                self._skip(place, candidate, obstacle)
+            return []
+        began = self.clock.elapsed()
+        resolved = {place: self.trainer.resolved(candidate, scope) for place, candidate in line}
+
+        def planned() -> Taken:
+            runners = [Runner(place, c.epochs or 1, self._epoch_seconds(c)) for place, c in resolved.items()]
+            found = plan(runners, seconds - (self.clock.elapsed() - began))
+            return {
+                "short": [[runner.place, runner.short] for runner in found.short],
+                "kept": found.kept,
+                "full": [runner.place for runner in found.full],
+            }
+
+        taken = self.record.decided(f"plan, {scope} from {line[0][0]} on", planned)
+        places = {place for place, _ in taken["short"]}.union(taken["full"])
+        rest = [(place, candidate) for place, candidate in line if place not in places]
+        for place, _ in rest:
+            self._skip(place, resolved[place], _NO_TIME)
+        if scope == "all" and not places:
+            self.notes.append(_NO_TIME_FOR_ANY)
+        self._run_plan(taken, resolved)
+        return rest
+
+    def _run_plan(self, taken: Taken, resolved: dict[int, Candidate]) -> None:
+        first = []
+        for place, epochs in taken["short"]:
+            finisher = self._run_one(place, replace(resolved[place], epochs=epochs))
+            if finisher is not None:
+                first.append(finisher)
+        first.sort(key=lambda finisher: finisher.nll)
+        kept = taken["kept"]
+        for finisher in first[kept:]:
+            reason = f"after {finisher.candidate.epochs} epochs it was not among the best {kept}"
+            if finisher.finalist.result.status == "finished":
+                self._results[finisher.place] = replace(finisher.finalist.result, status="halved", reason=reason)
+        for place in [*(finisher.place for finisher in first[:kept]), *taken["full"]]:
+            longer = self._run_one(place, resolved[place])
+            if longer is not None:
+                self.finishers.append(longer)
+        # Who ran short took part all the same, and may be averaged.
+        again = {finisher.place for finisher in self.finishers}
+        self.finishers += [finisher for finisher in first if finisher.place not in again]
+
+    def _run_one(self, place: int, candidate: Candidate) -> Finisher | None:
+        """Train, calibrate and score one candidate; its result is noted however it ends."""
+        assert self.trainer is not None
+
+        def on_epoch(epoch: EpochResult) -> None:
+            self.report(place + 1, candidate.name, epoch.epoch, epoch.epochs)
+            self.clock.check(epoch)
+
+        self.report(place + 1, candidate.name, 0, candidate.epochs or 1)
+        name = f"candidate-{place + 1:02}-{candidate.epochs:02}"
+        done = self.trainer.train(candidate, on_epoch, name=name)
+        result = CandidateResult(
+            candidate.name, candidate.method, candidate.hyperparameters(), candidate.scope, done.status, done.reason,
+            done.seconds,
+        )  # fmt: skip
+        finisher = None
+        if done.network is not None and done.logits is not None:
+            calibrated = self.judge.cool(done.logits)
+            result = self._scored(result, calibrated)
+            finalist = Finalist(done.network, calibrated.calibrator, result, calibrated.held_out, signs=done.signs)
+            finisher = Finisher(place, candidate, finalist, done.logits, done.features)
+        self._results[place] = result
+        self.telling.ended(name, result)
+        return finisher
+
+    def _scored(self, result: CandidateResult, calibrated: Calibrated) -> CandidateResult:
+        scores = self.judge.score(calibrated)
+        result = replace(result, calibration=scores, calibrator=calibrated.calibrator)
+        if (reason := self.judge.too_inaccurate(scores)) is not None:
+            # It can no longer be named alone, but its errors may be others than those of the rest: it may be averaged.
+            result = replace(result, status="dropped", reason=reason)
+        return result
+
+    def epoch_seconds(self, candidate: Candidate) -> float:
+        """What one epoch of a resolved candidate costs, measured."""
+        assert self.trainer is not None
+        config = replace(train_config(candidate, self.seed), epochs=1)
+        inputs, targets = self.trainer.inputs, self.trainer.targets
+        step = self.clock.step_seconds(
+            self.classifier, inputs, targets, config, features=self.trainer.features, device=self.device
+        )
+        return steps_per_epoch(len(targets), config.batch_size) * step
+
+    def _epoch_seconds(self, candidate: Candidate) -> float:
+        """The same, with its share of the one prediction that follows the last epoch."""
+        after = 0.0 if candidate.scope == "head" else self.clock.prediction_seconds(len(self.judge.targets))
+        return self.epoch_seconds(candidate) + after / (candidate.epochs or 1)
+
+    def _find_obstacle(self, train: Rows | None) -> str:
+        """Why nothing at all can be trained, or an empty text."""
+        if train is None or len(train[1]) == 0:
+            return "there are no train rows"
+        if not any(parameter.requires_grad for parameter in self.classifier.parameters()):
+            return "the model has no weights that can be trained"
+        if self.clock.prediction_seconds(len(train[1])) > self.clock.left():
+            return "one pass over the train rows does not fit the budget"
+        return ""
+
+    def _find_head_obstacle(self, trainer: Trainer) -> str:
+        """Why no head can be trained alone, or an empty text."""
+        if not self.classifier.head_parameters():
+            return "the network has no head of its own to train"
+        if not trainer.keeps_features:
+            return "the features of so many rows do not fit into memory, so that no head was trained alone"
+        return ""
+
+    def _skip(self, place: int, candidate: Candidate, reason: str) -> None:
+        self.report(place + 1, candidate.name, 0, candidate.epochs or 1)
+        self._results[place] = CandidateResult(
+            candidate.name, candidate.method, candidate.hyperparameters(), candidate.scope, "skipped", reason
+        )
+
+    def report(self, number: int, name: str, epoch: int, epochs: int) -> None:
+        """Tell where the race stands."""
+        done = len(self._results) - (1 if number - 1 in self._results else 0)
+        self.telling.stands(number, name, epoch, epochs, done=done)
+
+    def report_last(self, name: str, epoch: EpochResult) -> None:
+        """Tell of the last thing in line, which is no candidate."""
+        self.report(self.telling.total, name, epoch.epoch, epoch.epochs)

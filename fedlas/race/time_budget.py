@@ -1,0 +1,111 @@
+"""The budget: measures how long a step takes, and says what still fits; it knows no scores."""
+
+from __future__ import annotations
+
+import copy
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from fedlas.classifier import Classifier
+from fedlas.losses import CrossEntropyLoss
+from fedlas.race.record import Record
+from fedlas.race.results import Floats
+from fedlas.training.fit import EpochResult, TrainConfig, fit, predict_logits, steps_per_epoch
+
+#: Estimates are stretched by this, since other work shares the machine.
+_CAUTION = 1.1
+#: A candidate that started in time may overrun the budget by this share of it before it is stopped.
+_GRACE = 0.1
+#: A measurement shorter than this says nothing yet; a longer one is made.
+_LONG_ENOUGH = 0.1
+
+
+class OverBudget(Exception):
+    """A candidate runs so much slower than measured that it would end long after the budget."""
+
+
+class Clock:
+    """Seconds since the race began, and measured speeds, which a later attempt takes over from the record."""
+
+    def __init__(self, budget_seconds: float, record: Record | None = None) -> None:
+        self._budget = budget_seconds
+        self._record = record or Record()
+        self._row_seconds = 0.0
+
+    def elapsed(self) -> float:
+        return self._record.elapsed()
+
+    def left(self) -> float:
+        return self._budget - self.elapsed()
+
+    def check(self, epoch: EpochResult) -> None:
+        """Raise OverBudget where the epochs that are still to come would end long after the budget."""
+        to_come = epoch.seconds / epoch.epoch * (epoch.epochs - epoch.epoch)
+        if to_come > self.left() + _GRACE * self._budget:
+            raise OverBudget
+
+    def timed_prediction(
+        self, classifier: Classifier, inputs: Sequence[NDArray[Any]], *, device: torch.device | str | None
+    ) -> tuple[Floats, Floats]:
+        """`predict_logits`, whose speed is remembered."""
+        began = time.perf_counter()
+        logits, features = predict_logits(classifier, inputs, device=device)
+        seconds = (time.perf_counter() - began) / len(logits)
+        self._row_seconds = self._record.decided("seconds per row", lambda: seconds)
+        return logits, features
+
+    def prediction_seconds(self, num_rows: int) -> float:
+        """How long a pass over so many rows takes."""
+        return _CAUTION * num_rows * self._row_seconds
+
+    def step_seconds(
+        self,
+        classifier: Classifier,
+        inputs: Sequence[NDArray[Any]],
+        targets: NDArray[np.int64],
+        config: TrainConfig,
+        *,
+        features: Floats | None,
+        device: torch.device | str | None,
+    ) -> float:
+        """How long one step of `fit` takes, from a few on a copy, measured once per scope and batch size."""
+        seconds: float = self._record.decided(
+            f"seconds per step, {config.scope}, batches of {config.batch_size}",
+            lambda: _measured_step(copy.deepcopy(classifier), inputs, targets, config, features, device),
+        )
+        return _CAUTION * seconds
+
+
+def _measured_step(
+    network: Classifier,
+    inputs: Sequence[NDArray[Any]],
+    targets: NDArray[np.int64],
+    config: TrainConfig,
+    features: Floats | None,
+    device: torch.device | str | None,
+) -> float:
+    """Seconds of one step; the first epoch of the measurement warms up and is not counted."""
+    for steps in (1, 10):
+        rows = slice(0, steps * config.batch_size)
+        short = TrainConfig(epochs=2, batch_size=config.batch_size, learning_rate=1e-6, scope=config.scope)
+        part = None if features is None else features[rows]
+        done = fit(
+            network,
+            CrossEntropyLoss(),
+            [array[rows] for array in inputs],
+            targets[rows],
+            short,
+            device=device,
+            features=part,
+        )
+        if done.diverged:
+            return 0.0  # the candidates will say so themselves
+        second = done.history[1].seconds - done.history[0].seconds
+        if second > _LONG_ENOUGH:
+            break
+    return second / steps_per_epoch(len(targets[rows]), config.batch_size)

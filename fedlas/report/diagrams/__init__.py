@@ -1,0 +1,8 @@
+"""Draws self-contained SVG from a report's numbers: reliability and risk-coverage diagrams; it computes no metric."""
+
+from __future__ import annotations
+
+from fedlas.report.diagrams.reliability import reliability_panel_svg, reliability_svg
+from fedlas.report.diagrams.risk_coverage import risk_coverage_svg
+
+__all__ = ["reliability_panel_svg", "reliability_svg", "risk_coverage_svg"]

@@ -1,0 +1,180 @@
+"""Draws reliability diagrams as self-contained SVG from a report's numbers; it computes no metric."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from fedlas.report.diagrams.drawing import BAND, BAND_EDGE, COLOURS, GRID, INK, PAPER, SOFT, TITLES, line, opening, text
+
+_WIDTH, _HEIGHT = 920, 640
+_SIDE, _LEFTS, _TOP = 350, (82, 520), 112
+_HISTOGRAM_TOP, _HISTOGRAM = _TOP + _SIDE + 16, 62
+
+
+def reliability_svg(report: Any, *, panels: tuple[str, str] = ("uploaded", "calibrated")) -> str:
+    """An SVG with two reliability diagrams side by side.
+
+    Points are bins: mean confidence across, accuracy up. Where a calibrated model's points would lie in 95 % of draws
+    is shaded; points under the diagonal are overconfident.
+
+    Args:
+        report: a `CalibrationReport` or its `as_dict()`.
+        panels: which two of `uploaded`, `temperature`, `calibrated`.
+    """
+    content = content_of(report)
+    parts = [_frame(content)]
+    for name, left in zip(panels, _LEFTS, strict=True):
+        parts.append(_panel(name, left, content))
+    parts.append(_legend([COLOURS[name] for name in panels], content["confidence_level"]))
+    return "\n".join([*parts, "</svg>"]) + "\n"
+
+
+def reliability_panel_svg(report: Any, name: str) -> str:
+    """One reliability diagram, of `uploaded`, `temperature` or `calibrated`, without title and legend: for a page."""
+    content = content_of(report)
+    width, cut = _LEFTS[0] + _SIDE + 24, _TOP - 50
+    start = opening(width, _HEIGHT - cut - 42, f"Reliability: {TITLES[name]}")
+    panel = _panel(name, _LEFTS[0], content)
+    return f'{start}\n<g transform="translate(0 {-cut})">\n{panel}\n</g>\n</svg>\n'
+
+
+def content_of(report: Any) -> Mapping[str, Any]:
+    return report if isinstance(report, Mapping) else report.as_dict()
+
+
+def _frame(content: Mapping[str, Any]) -> str:
+    rows = int(content["num_test_rows"])
+    title = "Reliability: how sure the model says it is, and how often it is right"
+    return "\n".join(
+        [
+            opening(_WIDTH, _HEIGHT, title),
+            text(_LEFTS[0], 36, title, size=18, weight=600),
+            text(_LEFTS[0], 58, f"{rows:,} test rows, verdict: {content['verdict'].replace('_', '-')}", colour=SOFT),
+        ]
+    )
+
+
+def _panel(name: str, left: int, content: Mapping[str, Any]) -> str:
+    curve, colour = content["reliability"][name], COLOURS[name]
+    return "\n".join(
+        [
+            text(left, _TOP - 26, TITLES[name], size=15, weight=600, colour=colour),
+            text(left, _TOP - 9, _numbers(content["metrics"][name]), size=12, colour=SOFT),
+            _axes(left),
+            _band(left, curve),
+            f'<line x1="{left}" y1="{_TOP + _SIDE}" x2="{left + _SIDE}" y2="{_TOP}" stroke="{INK}" '
+            'stroke-width="1.2" stroke-dasharray="5 4" opacity="0.7"/>',
+            _points(left, curve, colour),
+            _histogram(left, curve, colour),
+        ]
+    )
+
+
+def _numbers(scores: Mapping[str, Mapping[str, float]]) -> str:
+    ece = scores["ece"]
+    floor = f"noise {100 * ece['floor_low']:.1f}–{100 * ece['floor_high']:.1f} %"
+    return (
+        f"accuracy {100 * scores['accuracy']['value']:.1f} %   NLL {scores['nll']['value']:.3f}   "
+        f"ECE {100 * ece['value']:.1f} % ({floor})"
+    )
+
+
+def _axes(left: int) -> str:
+    parts = []
+    for i in range(6):
+        share = i / 5
+        x, y = left + share * _SIDE, _TOP + (1 - share) * _SIDE
+        parts += [
+            line(left, y, left + _SIDE, y, GRID),
+            line(x, _TOP, x, _TOP + _SIDE, GRID),
+            text(left - 9, y + 4, f"{100 * share:.0f} %", size=11, colour=SOFT, anchor="end"),
+            text(x, _below() + 16, f"{100 * share:.0f} %", size=11, colour=SOFT, anchor="middle"),
+        ]
+    middle = left + _SIDE / 2
+    y = _TOP + _SIDE / 2
+    parts += [
+        f'<rect x="{left}" y="{_TOP}" width="{_SIDE}" height="{_SIDE}" fill="none" stroke="{BAND_EDGE}"/>',
+        text(middle, _below() + 35, "confidence", size=12, anchor="middle"),
+        text(left - 52, y, "share that is right", size=12, anchor="middle", turn=(left - 52, y)),
+    ]
+    return "\n".join(parts)
+
+
+def _band(left: int, curve: Mapping[str, Sequence[Any]]) -> str:
+    """One shaded box per bin: where a calibrated model's accuracy would lie."""
+    boxes = []
+    for i, (low, high) in enumerate(zip(curve["band_low"], curve["band_high"], strict=True)):
+        if low is None or high is None:
+            continue
+        x, width = left + curve["edges"][i] * _SIDE, (curve["edges"][i + 1] - curve["edges"][i]) * _SIDE
+        height = max((high - low) * _SIDE, 2.0)
+        y = _TOP + (1 - (low + high) / 2) * _SIDE - height / 2
+        boxes.append(
+            f'<rect x="{x:.1f}" y="{y:.1f}" width="{width:.1f}" height="{height:.1f}" fill="{BAND}" '
+            f'stroke="{BAND_EDGE}" stroke-width="0.5"/>'
+        )
+    return "\n".join(boxes)
+
+
+def _points(left: int, curve: Mapping[str, Sequence[Any]], colour: str) -> str:
+    """Bins joined by a line; the area of a point grows with the share of rows in it."""
+    total = max(1, sum(curve["counts"]))
+    places, marks = [], []
+    for count, confidence, accuracy in zip(curve["counts"], curve["mean_confidence"], curve["accuracy"], strict=True):
+        if not count:
+            continue
+        x, y = left + confidence * _SIDE, _TOP + (1 - accuracy) * _SIDE
+        places.append(f"{x:.1f},{y:.1f}")
+        radius = 3.2 + 7.0 * (count / total) ** 0.5
+        marks.append(
+            f'<circle cx="{x:.1f}" cy="{y:.1f}" r="{radius:.1f}" fill="{colour}" fill-opacity="0.85" stroke="{PAPER}" '
+            f'stroke-width="1.2"><title>{count:,} rows: confidence {100 * confidence:.1f} %, right '
+            f"{100 * accuracy:.1f} %</title></circle>"
+        )
+    line = f'<polyline points="{" ".join(places)}" fill="none" stroke="{colour}" stroke-width="1.6" opacity="0.55"/>'
+    return "\n".join([line, *marks])
+
+
+def _histogram(left: int, curve: Mapping[str, Sequence[Any]], colour: str) -> str:
+    """Share of rows per bin, under the diagram and on the same axis."""
+    largest, total, base = max([*curve["counts"], 1]), max(1, sum(curve["counts"])), _below()
+    bars = [line(left, base, left + _SIDE, base, BAND_EDGE)]
+    for i, count in enumerate(curve["counts"]):
+        if not count:
+            continue
+        x, width = left + curve["edges"][i] * _SIDE, (curve["edges"][i + 1] - curve["edges"][i]) * _SIDE
+        height = max(1.0, _HISTOGRAM * count / largest)
+        bars.append(
+            f'<rect x="{x + 1:.1f}" y="{base - height:.1f}" width="{width - 2:.1f}" height="{height:.1f}" '
+            f'fill="{colour}" opacity="0.45"><title>{count:,} rows ({100 * count / total:.1f} %)</title></rect>'
+        )
+    label = f"{100 * largest / total:.0f} %"
+    bars.append(text(left - 9, base - _HISTOGRAM + 9, label, size=11, colour=SOFT, anchor="end"))
+    bars.append(text(left - 9, base - 2, "rows", size=11, colour=SOFT, anchor="end"))
+    return "\n".join(bars)
+
+
+def _legend(colours: Sequence[str], level: float) -> str:
+    y, x = _HEIGHT - 20, _LEFTS[0]
+    dots = "".join(
+        f'<circle cx="{x + 6 + 14 * i}" cy="{y - 4}" r="5" fill="{c}" fill-opacity="0.85"/>'
+        for i, c in enumerate(colours)
+    )
+    return "\n".join(
+        [
+            dots,
+            text(x + 32, y, "a bin of rows (larger: more rows)", size=12, colour=SOFT),
+            f'<rect x="{x + 254}" y="{y - 11}" width="22" height="13" fill="{BAND}" stroke="{BAND_EDGE}" '
+            'stroke-width="0.5"/>',
+            text(x + 284, y, f"where bins of a calibrated model lie ({100 * level:g} %)", size=12, colour=SOFT),
+            f'<line x1="{x + 562}" y1="{y - 4}" x2="{x + 588}" y2="{y - 4}" stroke="{INK}" stroke-width="1.2" '
+            'stroke-dasharray="5 4" opacity="0.7"/>',
+            text(x + 596, y, "perfect; below it: overconfident", size=12, colour=SOFT),
+        ]
+    )
+
+
+def _below() -> int:
+    """The base line of the histogram, which carries the axis labels."""
+    return _HISTOGRAM_TOP + _HISTOGRAM

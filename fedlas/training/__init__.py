@@ -1,0 +1,1 @@
+"""The training loop, its loader, its checkpoints and its learning-rate range test."""

@@ -1,0 +1,127 @@
+"""The state of a training at an epoch's end: taken, put back, written and read; it knows no loop and no race."""
+
+from __future__ import annotations
+
+import copy
+import logging
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Protocol, TypeAlias
+
+import torch
+from torch import Tensor, nn
+
+from fedlas.classifier import Classifier
+
+State: TypeAlias = dict[str, Any]
+#: What a loop writes down of an epoch: plain numbers.
+Epochs: TypeAlias = list[tuple[Any, ...]]
+
+_LOG = logging.getLogger("fedlas.training.checkpoints")
+
+
+class Checkpoints(Protocol):
+    """What a training is handed so that it outlives its process."""
+
+    def last(self) -> State | None:
+        """The state to go on from: of a training with the same arguments."""
+
+    def save(self, state: Callable[[], State]) -> None:
+        """Called at each epoch's end; `state()` holds the training's own tensors: write or copy them at once."""
+
+
+class Training:
+    """All that an epoch changes: modules with their buffers, the optimiser, the order of the rows, random numbers.
+
+    The position in the schedule is the number of epochs that are over.
+    """
+
+    def __init__(
+        self,
+        modules: Sequence[nn.Module],
+        optimizer: torch.optim.Optimizer,
+        order: torch.Generator,
+        device: torch.device,
+        checkpoints: Checkpoints | None,
+    ) -> None:
+        self._modules, self._optimizer, self._order, self._device = modules, optimizer, order, device
+        self._checkpoints = checkpoints
+
+    def resume(self) -> Epochs:
+        """Put back the last state and return the epochs that are over: none where there is no state, or one of
+        something else, which changes nothing."""
+        saved = self._checkpoints.last() if self._checkpoints is not None else None
+        if saved is None:
+            return []
+        untouched = copy.deepcopy(self._state([]))
+        try:
+            return self._put_back(saved)
+        except Exception as error:  # whatever the state of something else runs into
+            _LOG.warning("a saved state does not fit, training begins anew: %s: %s", type(error).__name__, error)
+            return self._put_back(untouched)
+
+    def save(self, epochs: Epochs) -> None:
+        """Hand out the state after these epochs."""
+        if self._checkpoints is not None:
+            self._checkpoints.save(lambda: self._state(epochs))
+
+    def _state(self, epochs: Epochs) -> State:
+        return {
+            "modules": [module.state_dict() for module in self._modules],
+            "optimizer": self._optimizer.state_dict(),
+            "order": self._order.get_state(),
+            "random": torch.get_rng_state(),
+            "device_random": torch.cuda.get_rng_state(self._device) if self._device.type == "cuda" else None,
+            "epochs": list(epochs),
+        }
+
+    def _put_back(self, state: State) -> Epochs:
+        for module, saved in zip(self._modules, state["modules"], strict=True):
+            module.load_state_dict(saved)
+        # It would go on with the very tensors that it is given, and change them.
+        self._optimizer.load_state_dict(copy.deepcopy(state["optimizer"]))
+        for parameter, kept in self._optimizer.state.items():
+            for name, value in kept.items():
+                if isinstance(value, Tensor) and value.ndim and value.shape != parameter.shape:
+                    raise ValueError(f"{name} must be {tuple(parameter.shape)}, got {tuple(value.shape)}")
+        self._order.set_state(state["order"])
+        torch.set_rng_state(state["random"])
+        if self._device.type == "cuda" and state["device_random"] is not None:
+            torch.cuda.set_rng_state(state["device_random"], self._device)
+        return [tuple(epoch) for epoch in state["epochs"]]
+
+
+def trained_part(classifier: Classifier, scope: str) -> nn.Module:
+    """The part of a classifier that a training of this scope changes: all of it, or the weights of its `head`."""
+    return nn.ParameterList(classifier.head_parameters()) if scope == "head" else classifier
+
+
+def write_state(path: Path, state: State) -> None:
+    """Write tensors and plain values so that `path` is there as a whole or not at all, also if the process is killed.
+
+    Raises:
+        OSError: it cannot be written, as on a full disk; nothing is left of it.
+    """
+    partial = path.with_name(f"{path.name}.partial")
+    try:
+        with partial.open("wb") as file:
+            torch.save(state, file)
+        os.replace(partial, path)
+    except RuntimeError as error:  # PyTorch's own words for a disk that takes no more
+        raise OSError(f"{path.name} cannot be written: {error}") from error
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def read_state(path: Path) -> State | None:
+    """What `write_state` wrote, mapped from the file; None, and a line in the log, where it cannot be read.
+
+    Only tensors and plain values are read; no code of the file is run.
+    """
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    except Exception as error:  # whatever a damaged file runs into
+        _LOG.warning("%s cannot be read and is ignored: %s", path.name, type(error).__name__)
+        return None
+    return state if isinstance(state, dict) else None

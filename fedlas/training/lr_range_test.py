@@ -1,0 +1,88 @@
+"""How high a learning rate a network stands, its edge; it chooses no candidate and keeps no training.
+
+Whole networks are tested: the rate grows exponentially over a few dozen steps of a copy (Smith 2017, arXiv 1506.01186).
+On rows a network has learned by heart the loss is flat near 0 until it jumps, so the usual "steepest descent" says
+nothing; what can be found is the last rate before the loss leaves its lowest level by a tenth of log K.
+
+A head needs no test. The curvature of cross-entropy in a linear map of features f is at most E‖f‖²/2, and gradient
+descent holds below 2 / curvature. A test would mislead there: on rows known by heart cross-entropy has no gradient that
+could explode, and rates of 0.05 to 0.2, which it would allow, destroyed the head of a `resnet18` (E‖f‖² = 1,200).
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from fedlas.classifier import Classifier
+from fedlas.losses import CrossEntropyLoss
+from fedlas.training.fit import Floats, TrainConfig, fit, steps_per_epoch
+
+#: Rates between which the edge is looked for. Networks that stood 1.6 without a sign of harm on rows they knew by heart
+#: were destroyed by a whole training at half of it (MLPs on tables).
+LOWEST, HIGHEST = 1e-4, 0.8
+STEPS = 80
+#: How many losses are averaged, and how far over its lowest level their mean may rise (times log K).
+_WINDOW, _RISE = 5, 0.1
+
+
+def edge_rate(
+    classifier: Classifier,
+    inputs: Sequence[NDArray[Any]],
+    targets: NDArray[np.int64],
+    *,
+    batch_size: int = 64,
+    features: Floats | None = None,
+    seed: int = 0,
+    device: torch.device | str | None = None,
+) -> float:
+    """The highest learning rate at which training the whole network holds, between `LOWEST` and `HIGHEST`."""
+    rates = np.geomspace(LOWEST, HIGHEST, STEPS)
+    losses: list[float] = []
+    config = TrainConfig(
+        epochs=math.ceil(STEPS / steps_per_epoch(len(targets), batch_size)),
+        batch_size=batch_size,
+        learning_rate=LOWEST,
+        seed=seed,
+    )
+    fit(
+        copy.deepcopy(classifier),
+        CrossEntropyLoss(),
+        inputs,
+        targets,
+        config,
+        device=device,
+        features=features,
+        schedule=lambda step: float(rates[min(step, STEPS - 1)]),
+        on_step=lambda loss: _note(losses, loss),
+    )
+    return _edge(rates[: len(losses)], np.array(losses), classifier.num_classes)
+
+
+def head_edge_rate(features: Floats) -> float:
+    """4 / E‖f‖² for the features (N, D) that a head trains on, at most `HIGHEST`."""
+    size = float(np.square(features, dtype=np.float64).sum(axis=1).mean())
+    return min(HIGHEST, 4.0 / max(size, 1e-12))
+
+
+def _note(losses: list[float], loss: float) -> bool:
+    losses.append(loss)
+    return len(losses) < STEPS
+
+
+def _edge(rates: NDArray[np.float64], losses: NDArray[np.float64], num_classes: int) -> float:
+    """The last rate before the running mean of the losses (T,) has risen for good."""
+    means = np.array([losses[max(0, i + 1 - _WINDOW) : i + 1].mean() for i in range(len(losses))])
+    lowest = np.minimum.accumulate(means)
+    risen = ~(means <= lowest + _RISE * math.log(num_classes))  # NaN counts as risen
+    risen[: _WINDOW - 1] = False
+    if not risen.any():
+        return float(rates[-1])
+    # The mean lags behind: the loss began to rise about half a window earlier.
+    return float(rates[max(0, int(np.argmax(risen)) - _WINDOW // 2)])

@@ -1,0 +1,147 @@
+"""Rows of a request become the arrays that a model takes, or an error that shows what was found and what is needed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NoReturn
+
+import numpy as np
+
+from service.inference.excerpts import listed, shown
+from service.inference.images import are_images, image_rows
+from service.inference.json_arrays import first_unsound, only_numbers, packed, shape_of
+from service.registry.errors import InvalidRequest, TooLarge
+
+Spec = Mapping[str, Any]  # name, dtype, shape with "N" first
+
+
+def parse_inputs(
+    value: object, specs: Sequence[Spec], *, max_rows: int, preprocessing: Mapping[str, Any] | None = None
+) -> dict[str, np.ndarray]:
+    """Return one array per input, all with the same number of rows; `preprocessing` is for rows that are image files.
+
+    Raises InvalidRequest with the expected shape, and TooLarge for more than `max_rows` rows.
+    """
+    by_name = _by_name(value, specs)
+    check_row_counts({name: len(rows) for name, rows in by_name.items()}, max_rows)
+    return {spec["name"]: _rows(by_name[spec["name"]], spec, preprocessing) for spec in specs}
+
+
+def _by_name(value: object, specs: Sequence[Spec]) -> dict[str, list[object]]:
+    names = [spec["name"] for spec in specs]
+    if isinstance(value, list) and len(names) == 1:
+        value = {names[0]: value}
+    if not isinstance(value, dict) or set(value) != set(names):
+        found = f"an object with {listed(value)}" if isinstance(value, dict) else _kind(value)
+        needed = f"rows of shape {_row_shape(specs[0])}" if len(names) == 1 else f"an object with {sorted(names)}"
+        raise InvalidRequest("wrong_inputs", f"inputs must be {needed}; found {found}", field="inputs")
+    for name, rows in value.items():
+        if not isinstance(rows, list):
+            message = f"input {shown(name)} must be a list of rows, not {_kind(rows)}"
+            raise InvalidRequest("wrong_inputs", message, field="inputs")
+    return value
+
+
+def check_row_counts(counts: Mapping[str, int], max_rows: int) -> None:
+    """Refuse inputs (name → number of rows) that differ in it, have no row, or too many; raises as `parse_inputs`."""
+    if len(set(counts.values())) > 1:
+        found = f"inputs differ in their number of rows: {dict(counts)}"
+        raise InvalidRequest("wrong_inputs", found, field="inputs")
+    count = next(iter(counts.values()))
+    if count == 0:
+        raise InvalidRequest("empty_inputs", "inputs holds no row; at least one is needed", field="inputs")
+    if count > max_rows:
+        advice = "send them in parts, or POST /v1/predictions over a stored dataset"
+        raise TooLarge("too_many_rows", f"{count} rows in one request; at most {max_rows}: {advice}", field="inputs")
+
+
+def _rows(rows: list[object], spec: Spec, preprocessing: Mapping[str, Any] | None) -> np.ndarray:
+    return image_rows(rows, spec, preprocessing) if are_images(rows) else _array(rows, spec)
+
+
+def _array(rows: list[object], spec: Spec) -> np.ndarray:
+    array = packed(rows, spec["shape"][1:], spec["dtype"])
+    if array is not None:
+        return array
+    if not only_numbers(rows) or shape_of(rows) is None:
+        _explain_bad_rows(rows, spec)
+    array = np.asarray(rows)
+    if array.dtype.kind not in "iufb":  # integers beyond 64 bits
+        _fail("wrong_dtype", spec, "a number that is too large")
+    return fit(array, spec)
+
+
+def fit(array: np.ndarray, spec: Spec) -> np.ndarray:
+    """Rows of any number type as the model takes them: cast where nothing but precision is lost, never scaled.
+
+    Args:
+        array: (N, *row) of bool, integers or floats.
+        spec: the model's input: name, dtype, shape with "N" first.
+
+    Raises:
+        InvalidRequest: `wrong_shape`, `wrong_dtype` or `non_finite`, with what was found and what is needed.
+    """
+    name, dtype, expected = spec["name"], np.dtype(spec["dtype"]), spec["shape"]
+    if array.dtype.kind not in "iufb":
+        _fail("wrong_dtype", spec, f"values of type {array.dtype}")
+    if array.dtype.kind == "b" and dtype.kind != "b":
+        _fail("wrong_dtype", spec, "true/false values")
+    if not _fits(array.shape, expected):
+        _fail("wrong_shape", spec, f"rows of shape {_shown(array.shape[1:])}")
+    if dtype.kind in "iu" and array.dtype.kind == "f" and array.size:
+        _fail("wrong_dtype", spec, f"values with decimals, for example {array.flat[0]}")
+    if array.dtype.kind == "f" and not np.isfinite(array).all():
+        row = int(np.argwhere(~np.isfinite(array))[0][0])
+        raise InvalidRequest("non_finite", f"input {name!r}, row {row}: NaN or infinity", field="inputs")
+    if array.dtype == dtype:
+        return array
+    with np.errstate(over="ignore", invalid="ignore"):  # what does not fit is answered below
+        cast = array.astype(dtype)
+    if dtype.kind == "f" and not np.isfinite(cast).all():
+        raise InvalidRequest("non_finite", f"input {name!r}: a value is too large for {dtype}", field="inputs")
+    if dtype.kind in "iub" and not np.array_equal(cast, array):
+        raise InvalidRequest("wrong_dtype", f"input {name!r}: a value does not fit {dtype}", field="inputs")
+    return cast
+
+
+def _explain_bad_rows(rows: list[object], spec: Spec) -> NoReturn:
+    """Name the first row that is not like what is needed."""
+    number = first_unsound(rows, lambda some: _is_sound(some, spec))
+    shape = shape_of(rows[number])
+    if shape is None:
+        _fail("wrong_shape", spec, f"a ragged list in row {number}")
+    if not _fits((1, *shape), spec["shape"]):
+        _fail("wrong_shape", spec, f"shape {_shown(shape)} in row {number}")
+    if not only_numbers(rows[number]):
+        _fail("wrong_dtype", spec, f"something that is no number in row {number}")
+    _fail("wrong_shape", spec, "rows of different shapes")
+
+
+def _is_sound(rows: Sequence[Any], spec: Spec) -> bool:
+    rows = list(rows)
+    shape = shape_of(rows)
+    return shape is not None and _fits(shape, spec["shape"]) and only_numbers(rows)
+
+
+def _fits(shape: Sequence[int], expected: Sequence[int | str]) -> bool:
+    return len(shape) == len(expected) and all(
+        isinstance(wanted, str) or size == wanted for size, wanted in zip(shape, expected, strict=True)
+    )
+
+
+def _fail(code: str, spec: Spec, found: str) -> NoReturn:
+    needed = f"rows of shape {_row_shape(spec)} with dtype {spec['dtype']}"
+    raise InvalidRequest(code, f"input {spec['name']!r}: found {found}; needed are {needed}", field="inputs")
+
+
+def _row_shape(spec: Spec) -> str:
+    return _shown(spec["shape"][1:])
+
+
+def _shown(shape: Sequence[int | str]) -> str:
+    return f"[{', '.join(map(str, shape))}]"
+
+
+def _kind(value: object) -> str:
+    kinds = {dict: "an object", list: "a list", str: "a text", bool: "true or false", type(None): "null"}
+    return kinds.get(type(value), "a number")

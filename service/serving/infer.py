@@ -1,0 +1,142 @@
+"""`POST /v2/models/{model}[/versions/{version}]/infer`: the Open Inference Protocol, in JSON and binary tensors."""
+
+from __future__ import annotations
+
+import gzip
+import zlib
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from service.inference.answer_size import FEW_ANSWER_BYTES, of_tensors
+from service.inference.json_limits import FEW_BYTES, check_json, collector_paused
+from service.inference.oip.binary_extension import raw
+from service.inference.oip.outputs import chosen, named, options, served_outputs
+from service.inference.oip.requests import InferRequest, Wanted, aligned, decode
+from service.inference.oip.responses import encode
+from service.inference.predictions import AnswerOptions, abstentions, check_options
+from service.inference.standard_outputs import Outputs
+from service.model_repository import Target
+from service.registry.errors import InvalidRequest, UnsupportedFormat
+from service.serving.app import SMALL_BYTES, Call, Serving
+from service.serving.messages import Answer, Header
+
+#: A page of anybody may have these sent to us.
+_FORMS = frozenset({"text/plain", "application/x-www-form-urlencoded", "multipart/form-data"})
+_USUAL = frozenset({"logits", "probabilities", "confidence"})
+_SMALL_TENSORS = 1024 * 1024
+_HEADER_LENGTH = b"inference-header-content-length"
+#: Only for who asks for just one of them: libraries that take anything are better off without the wait. Level 1: in
+#: data centres compression is slower than the network at any level.
+_PACKED: dict[bytes, Callable[[bytes], bytes]] = {
+    b"gzip": partial(gzip.compress, compresslevel=1),
+    b"deflate": partial(zlib.compress, level=1),
+}
+
+Parsed = tuple[InferRequest, dict[str, np.ndarray], tuple[Wanted, ...], AnswerOptions]
+
+
+async def infer(serving: Serving, call: Call) -> Answer:
+    """Answer one request."""
+    headers, settings = call.request.headers, serving.settings
+    length = _header_length(headers.get(_HEADER_LENGTH))
+    _check_type(call.request.content_type)
+    is_json = length is None
+    limit = settings.max_predict_json_bytes if is_json else settings.max_predict_bytes
+    body = await serving.body(call, limit, json=is_json)
+    target, line = await serving.find(call)
+    body = await serving.unpacked(call, body, limit, json=is_json)
+    asked, inputs, wanted, wishes = await serving.read(
+        call,
+        body,
+        parse,
+        length,
+        target.profile,
+        settings.max_predict_rows,
+        settings.max_predict_json_bytes,
+        small=_small(length, target.profile),
+    )
+    _shorten(call, asked)
+    rows = len(next(iter(inputs.values())))
+    if rows * target.labels.most > FEW_ANSWER_BYTES:
+        serving.expect(call, rows, of_tensors(target.labels, wishes, wanted))
+    wants = tuple(name for name in served_outputs(wanted, target.profile) if name not in _USUAL)
+    outputs = await serving.run(call, line, inputs, wants)
+    content, json_length = await serving.write(call, outputs, _write, target, asked, outputs, wanted, wishes)
+    call.abstained = abstentions(outputs, target.profile, wishes)
+    accepted = headers.get(b"accept-encoding", b"").strip().lower()
+    if accepted in _PACKED:
+        content = await serving.read(call, content, _PACKED[accepted])
+    return _answer(content, json_length, accepted)
+
+
+def parse(
+    body: bytes, length: int | None, profile: Mapping[str, Any], max_rows: int, json_limit: int = 8 * 1024**2
+) -> Parsed:
+    """Read a body with at most `json_limit` bytes of JSON; raises InvalidRequest or TooLarge."""
+    if length is None or length <= len(body):
+        check_json(body, limit=json_limit, length=length)
+    if (len(body) if length is None else length) <= FEW_BYTES:
+        return _read(body, length, profile, max_rows)
+    with collector_paused():
+        return _read(body, length, profile, max_rows)
+
+
+def _read(body: bytes, length: int | None, profile: Mapping[str, Any], max_rows: int) -> Parsed:
+    asked = raw(body, profile) if length == 0 else decode(body, length)
+    wishes = options(asked.parameters)
+    check_options(profile, wishes)
+    return asked, aligned(asked, profile, max_rows=max_rows), chosen(asked, profile), wishes
+
+
+def _write(
+    target: Target, asked: InferRequest, outputs: Outputs, wanted: tuple[Wanted, ...], wishes: AnswerOptions
+) -> tuple[bytes, int | None]:
+    arrays = named(outputs, target.profile, wishes, wanted)
+    return encode(arrays, wanted, name=target.called, version=target.version, id=asked.id)
+
+
+def _check_type(kind: str) -> None:
+    """Refuse the types that browsers send without asking first; clients of the protocol name JSON, bytes or nothing."""
+    if kind in _FORMS:
+        message = f"{kind!r} is not understood: send 'Content-Type: application/json', or application/octet-stream"
+        raise UnsupportedFormat("unsupported_media_type", message)
+
+
+def _header_length(given: bytes | None) -> int | None:
+    if given is None:
+        return None
+    if not given.isdigit() or len(given) > 12:
+        message = f"Inference-Header-Content-Length must be a number of bytes, found {given[:40].decode('latin-1')!r}"
+        raise InvalidRequest("invalid_request", message)
+    return int(given)
+
+
+def _small(length: int | None, profile: Mapping[str, Any]) -> int:
+    """How large a body may be that is read at once: never one of image files, and more where it is binary tensors."""
+    if profile.get("preprocessing") is not None:
+        return 0
+    return _SMALL_TENSORS if length is not None and length <= SMALL_BYTES else SMALL_BYTES
+
+
+def _shorten(call: Call, asked: InferRequest) -> None:
+    """Triton's parameter `timeout`, in microseconds, as its clients send it; 0 means none."""
+    timeout = asked.parameters.get("timeout")
+    if timeout is None:
+        return
+    if isinstance(timeout, bool | str) or timeout < 0:
+        message = f"parameter 'timeout' must be microseconds, found {timeout!r:.40}"
+        raise InvalidRequest("invalid_request", message, field="parameters")
+    if timeout > 0:
+        call.until = min(call.until, call.arrived + timeout / 1e6)
+
+
+def _answer(content: bytes, json_length: int | None, accepted: bytes) -> Answer:
+    headers: list[Header] = []
+    if json_length is not None:
+        headers.append((_HEADER_LENGTH, b"%d" % json_length))
+    if accepted in _PACKED:
+        headers.append((b"content-encoding", accepted))
+    return Answer(content, b"application/json" if json_length is None else b"application/octet-stream", 200, headers)

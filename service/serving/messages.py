@@ -1,0 +1,123 @@
+"""One request and its answer, as plainly as ASGI allows: the head read once, the body bounded, two messages back."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from starlette.requests import ClientDisconnect
+from starlette.types import Message, Receive, Scope, Send
+
+from service.api.middleware import PATIENCE_S, request_id_of, stalled, too_large
+from service.serving.deadlines import too_late
+
+Header = tuple[bytes, bytes]
+#: As much of an answer as a connection takes without asking whether the client reads it.
+_LARGE_BYTES = 64 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What is sent back."""
+
+    body: bytes
+    content_type: bytes = b"application/json"
+    status: int = 200
+    headers: Sequence[Header] = ()
+
+
+@dataclass(slots=True)
+class Request:
+    """What a prediction is asked with.
+
+    Attributes:
+        headers: by lower-case name; of several lines with one name the last.
+    """
+
+    scope: Scope
+    receive: Receive
+    headers: dict[bytes, bytes]
+    id: str
+
+    @classmethod
+    def read(cls, scope: Scope, receive: Receive) -> Request:
+        """Read the head."""
+        headers = scope.get("fedlas.headers") or dict(scope["headers"])
+        return cls(scope, receive, headers, request_id_of(headers.get(b"x-request-id", b"").decode("latin-1")))
+
+    @property
+    def query(self) -> bytes:
+        """The query string."""
+        query: bytes = self.scope["query_string"]
+        return query
+
+    @property
+    def content_type(self) -> str:
+        """The media type of the body, without its parameters, in lower case."""
+        given = self.headers.get(b"content-type", b"")
+        return given.partition(b";")[0].strip().lower().decode("latin-1")
+
+    async def body(self, limit: int, until: float, arrived: Callable[[int], None]) -> bytes:
+        """Read the body, `arrived` being told of the size of every piece.
+
+        Raises TooLarge, Stalled where the client falls silent, ClientDisconnect where it leaves, DeadlineExceeded when
+        it is `until` (on the clock of the event loop), and what `arrived` raises.
+        """
+        length = self.headers.get(b"content-length", b"")
+        if length.isdigit() and int(length) > limit:
+            raise too_large(limit)
+        received = 0
+        chunks: list[bytes] = []
+        more = True
+        while more:
+            message = await self._next()
+            if message["type"] == "http.disconnect":
+                raise ClientDisconnect
+            more = message.get("more_body", False)
+            chunk: bytes = message.get("body", b"")
+            received += len(chunk)
+            if received > limit:
+                raise too_large(limit)
+            if more and asyncio.get_running_loop().time() > until:  # who sends a byte a minute would never end
+                raise too_late()
+            arrived(len(chunk))
+            chunks.append(chunk)
+        return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+
+    async def _next(self) -> Message:
+        """The next message, awaited for a minute at most: what `asyncio.timeout` does, in a quarter of its time."""
+        task = asyncio.current_task()
+        assert task is not None
+        silent = False
+
+        def give_up() -> None:
+            nonlocal silent
+            silent = task.cancel()
+
+        timer = asyncio.get_running_loop().call_later(PATIENCE_S, give_up)
+        try:
+            return await self.receive()
+        except asyncio.CancelledError:
+            if silent and task.uncancel() == 0:
+                raise stalled() from None
+            raise
+        finally:
+            timer.cancel()
+
+    async def answer(self, send: Send, answer: Answer) -> None:
+        """Send it; a large one has left, but for the last of it, when this returns."""
+        headers = [
+            (b"content-type", answer.content_type),
+            (b"content-length", b"%d" % len(answer.body)),
+            (b"x-request-id", self.id.encode()),
+            *answer.headers,
+        ]
+        if answer.status >= 400 and b"expect" in self.headers:  # a body may follow or not: nobody could tell what comes
+            headers.append((b"connection", b"close"))
+        large = len(answer.body) > _LARGE_BYTES
+        await send({"type": "http.response.start", "status": answer.status, "headers": headers})
+        await send({"type": "http.response.body", "body": answer.body, "more_body": large})
+        if large:
+            await asyncio.sleep(0)  # it is on its way after this turn of the loop; only then its reader can be slow
+            await send({"type": "http.response.body", "body": b""})

@@ -1,0 +1,250 @@
+"""What one connection sends: requests whose heads are bounded in bytes, time and meaning, over uvicorn's protocol."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+from urllib.parse import unquote
+
+import httptools
+from starlette.responses import Response
+from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+
+from service.api.middleware import request_id_of
+from service.api.problems import problem
+from service.transport.connections import Connections
+from service.transport.request_head import (
+    HEAD_BYTES,
+    Header,
+    Refusal,
+    fault,
+    malformed,
+    origin_form,
+    too_late,
+    too_long,
+    too_many,
+    without_upgrade,
+)
+
+#: How long a head may take from its first byte.
+HEAD_S = 15.0
+#: How long one connection too many is listened to, so that its answer can be in terms of what it asks.
+SURPLUS_S = 1.0
+#: Requests that wait on one connection for the answer to an earlier one.
+_MOST_WAITING = 16
+_GONE: Any = None
+
+
+class _Stop(Exception):
+    """Ends the parser in the middle of what it was fed."""
+
+
+class HeadProtocol(HttpToolsProtocol):
+    """Reads requests.
+
+    - A head that is longer than 64 KiB, later than 15 s or ambiguous is answered, and the connection closed.
+    - Trailers are dropped: the parser reports them like headers, and they come when these were looked at.
+    - An upgrade is ignored.
+    """
+
+    def __init__(self, *args: Any, connections: Connections | None = None, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self._all = connections or Connections()
+        self._excess: str | None = None  # why this connection is one too many
+        self._running: RequestResponseCycle | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._silent = True  # nothing has come yet
+        self._refused = False  # what comes is dropped
+        self._begun = False  # the head of a request has begun
+        self._in_body = False
+        self._upgrading = False
+        self._moved = False  # the parser got on with the present piece
+        self._pending = 0  # bytes since it did
+        self.url = b""
+        self.headers: list[Header] = []
+
+    def data_received(self, data: bytes) -> None:
+        """Called with up to 256 KiB."""
+        if self._refused:
+            return
+        if len(data) <= HEAD_BYTES - self._pending:
+            self._take(data)
+        else:
+            rest = memoryview(data)
+            while rest and not self._refused:
+                piece = rest[: HEAD_BYTES - self._pending]
+                self._take(piece)
+                rest = rest[len(piece) :]
+        if (self._begun or self._pending or self._timer is not None) and not self._refused:
+            self._time_head()
+        self._silent = False
+
+    def _take(self, data: bytes | memoryview) -> None:
+        """Parse a piece, which ends where the head would be too long."""
+        self._moved = False
+        try:
+            try:
+                self.parser.feed_data(data)
+            except httptools.HttpParserUpgrade as upgrade:
+                self._take_upgrade(data[upgrade.args[0] :])
+        except httptools.HttpParserError as error:
+            if not self._refused:
+                self._refuse(malformed(f"this is no HTTP/1.1: {str(error) or 'the request line'}"))
+            return
+        if self._moved:
+            if self._pending:
+                self._count(0)
+        else:
+            self._count(self._pending + len(data))
+
+    def _count(self, pending: int) -> None:
+        self._all.gathered_bytes += pending - self._pending
+        self._pending = pending
+        if pending >= HEAD_BYTES:
+            between = "there is no end to what stands before, between or after chunks of the body"
+            self._refuse(malformed(between) if self._in_body else too_long(self.url))
+        elif pending and self._all.gathered_too_much:
+            self._refuse(too_many("too many heads are being received"))
+
+    def _take_upgrade(self, rest: bytes | memoryview) -> None:
+        """Parse again, as an ordinary request, what wants to speak something else, and then the rest of the piece."""
+        while True:
+            self._upgrading = False
+            head = without_upgrade(self.parser.get_method(), self.url, self.parser.get_http_version(), self.headers)
+            self.parser = httptools.HttpRequestParser(self)
+            self.parser.set_dangerous_leniencies(lenient_data_after_close=True)  # as uvicorn does
+            self.parser.feed_data(head)
+            try:
+                self.parser.feed_data(rest)
+                return
+            except httptools.HttpParserUpgrade as upgrade:
+                rest = rest[upgrade.args[0] :]
+
+    def on_message_begin(self) -> None:
+        """Called by the parser."""
+        if len(self.pipeline) >= _MOST_WAITING:  # those are answered; whoever sent more sends the rest again
+            self.cycle.keep_alive = False
+            self._refused = True
+            raise _Stop
+        super().on_message_begin()
+        self._begun = True
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Called by the parser, for trailers too."""
+        if not self._in_body:
+            self.headers.append((name.lower(), value))
+
+    def on_headers_complete(self) -> None:
+        """Called by the parser: the request begins, or waits for its turn."""
+        self._moved = True
+        parser, scope = self.parser, self.scope
+        method, version = parser.get_method(), parser.get_http_version()
+        if parser.should_upgrade() and method != b"CONNECT":
+            self._upgrading = True
+            return
+        found = dict(self.headers)
+        wrong = fault(version, self.url, self.headers, found) if self._excess is None else too_many(self._excess)
+        scope["method"] = method.decode()
+        if wrong is not None:
+            self._refuse(wrong)
+            raise _Stop
+        self._begun, self._in_body = False, True
+        scope["http_version"] = version
+        scope["raw_path"], scope["query_string"] = path, _ = origin_form(self.url)
+        text = path.decode()
+        scope["path"] = unquote(text) if "%" in text else text
+        scope["fedlas.headers"] = found  # type: ignore[typeddict-unknown-key]
+        keeps = parser.should_keep_alive() and version == "1.1"
+        self._begin(self._cycle(scope, keeps_alive=keeps, expects=b"expect" in found), self.app)
+
+    def on_body(self, body: bytes) -> None:
+        """Called by the parser; what nobody reads any more is dropped."""
+        self._moved = True
+        cycle = self.cycle
+        if not cycle.response_complete:
+            cycle.body += body
+            if len(cycle.body) > HIGH_WATER_LIMIT:
+                self.flow.pause_reading()
+            cycle.message_event.set()
+
+    def on_message_complete(self) -> None:
+        """Called by the parser."""
+        if not self._upgrading:
+            self._in_body = False
+            self.cycle.more_body = False
+            self.cycle.message_event.set()
+
+    # What is answered to a head that is refused.
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
+        self._running = cycle
+        super()._start_asgi_task(cycle, app)
+
+    def _refuse(self, refusal: Refusal) -> None:
+        """Answer what came last, in its turn, and read no more."""
+        self._refused = True
+        self._no_timer()
+        last = self.cycle
+        if self._in_body and last is not None:
+            if self.pipeline and self.pipeline[0][0] is last:
+                self.pipeline.popleft()
+            elif last.response_started:
+                self.transport.close()
+                return
+            last.disconnected = True
+            last.message_event.set()
+        answer: Any = _answer(refusal, self.url, self.headers)
+        plain: Any = {"type": "http", "method": "GET", "http_version": "1.1", "path": "", "query_string": b""}
+        cycle = self._cycle({**plain, **(self.scope or {}), "headers": []}, keeps_alive=False, expects=False)
+        self.parser, self.scope, self.url, self.headers = _GONE, _GONE, b"", []  # they hold what has come so far
+        self._begin(cycle, answer)
+
+    def _cycle(self, scope: Any, *, keeps_alive: bool, expects: bool) -> RequestResponseCycle:
+        return RequestResponseCycle(
+            scope=scope,
+            transport=self.transport,
+            flow=self.flow,
+            logger=self.logger,
+            access_logger=self.access_logger,
+            access_log=self.access_log,
+            default_headers=self.server_state.default_headers,
+            message_event=asyncio.Event(),
+            expect_100_continue=expects,
+            keep_alive=keeps_alive,
+            on_response=self.on_response_complete,
+        )
+
+    def _begin(self, cycle: RequestResponseCycle, app: Any) -> None:
+        """Have it answered, now or in its turn."""
+        self.cycle = cycle
+        running = self._running
+        if running is None or running.response_complete or running.disconnected:
+            self._start_asgi_task(cycle, app)
+        else:
+            self.flow.pause_reading()
+            self.pipeline.appendleft((cycle, app))
+
+    def _time_head(self) -> None:
+        """A head that has begun must be whole in time."""
+        if not self._in_body and (self._begun or self.cycle is None or self.cycle.response_complete):
+            if self._silent or self._timer is None:
+                self._no_timer()
+                self._timer = self.loop.call_later(SURPLUS_S if self._excess else HEAD_S, self._on_time)
+        elif self._timer is not None:
+            self._no_timer()
+
+    def _on_time(self) -> None:
+        self._timer = None
+        self._refuse(too_many(self._excess) if self._excess else too_late(HEAD_S))
+
+    def _no_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+
+def _answer(refusal: Refusal, url: bytes, headers: list[tuple[bytes, bytes]]) -> Response:
+    given = next((value for name, value in headers if name == b"x-request-id"), b"").decode("latin-1")
+    told = {**refusal.headers, "Connection": "close", "X-Request-Id": request_id_of(given)}
+    return problem(refusal.status, refusal.code, refusal.detail, path=url.decode("latin-1"), headers=told)

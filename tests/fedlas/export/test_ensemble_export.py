@@ -1,0 +1,147 @@
+"""An average of networks is one ONNX file that gives the probabilities of its finalist, whatever it was made from."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from torch import nn
+
+from fedlas.calibrators import Calibrator, TemperatureScaling, VectorScaling, softmax
+from fedlas.calibrators.feature_map import FeatureScaling, calibrated
+from fedlas.export.graph import export_onnx, predict
+from fedlas.guarantees.typicality import Familiarity
+from fedlas.importers import GraphClassifier, load_onnx
+from fedlas.race import CandidateResult, Finalist
+from fedlas.race.candidate_training import copy_head
+from fedlas.race.ensemble import Ensemble
+from fedlas.training.fit import predict_logits
+from tests.helpers.networks import Bert, Cnn, Encoder, Inputs, export, images, mlp, table, texts, trained_looking
+
+Network = tuple[Callable[[], nn.Module], Callable[[int], Inputs]]
+NETWORKS: dict[str, Network] = {
+    "mlp": (mlp, table), "cnn": (Cnn, images), "encoder": (Encoder, texts), "bert": (Bert, texts),
+}  # fmt: skip
+
+
+def shaken(classifier: GraphClassifier, seed: int, *, head_only: bool) -> GraphClassifier:
+    """A copy whose weights, or those of its head, training might have moved."""
+    other = copy_head(classifier) if head_only else copy.deepcopy(classifier)
+    assert isinstance(other, GraphClassifier)
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for value in other.head_parameters() if head_only else list(other.parameters()):
+            value.add_(0.2 * torch.randn(value.shape, generator=generator))
+    return other.eval()
+
+
+def finalist(base: GraphClassifier, *, head_only: bool) -> Finalist:
+    """Three members with a temperature, offsets per class and a map of the features; one more on top of them."""
+    rng = np.random.default_rng(0)
+    classes, width = base.num_classes, base.feature_dim
+    vector = VectorScaling().fit(rng.normal(size=(200, classes)), rng.integers(0, classes, 200))
+    calibrators: list[Calibrator] = [
+        TemperatureScaling(1.7), vector,
+        FeatureScaling(1.2, rng.normal(size=(width, classes)) / width**0.5, rng.normal(size=classes)),
+    ]  # fmt: skip
+    members = [base, *(shaken(base, seed, head_only=head_only) for seed in (1, 2))]
+    network = Ensemble(members, calibrators, shares_body=head_only)
+    result = CandidateResult("average", "ensemble", {}, "all", "finished")
+    return Finalist(network, TemperatureScaling(0.8), result, np.zeros((1, classes)))
+
+
+def written(made: Finalist, path: Path, rows: list[np.ndarray], familiarity: Familiarity | None = None) -> Path:
+    network = made.classifier
+    assert isinstance(network, Ensemble)
+    names = [f"k{i}" for i in range(network.num_classes)]
+    report = export_onnx(
+        network,
+        path,
+        calibrator=made.calibrator,
+        class_names=names,
+        familiarity=familiarity,
+        verify_with=rows,
+        tolerance=1e-5,
+    )
+    assert report.rows == len(rows[0])
+    onnx.checker.check_model(onnx.load(path), full_check=True)
+    return path
+
+
+@pytest.mark.parametrize("head_only", [False, True], ids=["whole", "heads"])
+@pytest.mark.parametrize(
+    ("name", "dynamo"), [("mlp", False), ("cnn", False), ("encoder", False), ("bert", False), ("bert", True)]
+)
+def test_the_file_gives_the_finalists_probabilities(name: str, dynamo: bool, head_only: bool, tmp_path: Path) -> None:
+    """`probabilities` are the finalist's to 1e-5 at any batch; softmax of `logits` is the mean of the members."""
+    torch.manual_seed(0)
+    make, sample = NETWORKS[name]
+    base = load_onnx(export(trained_looking(make()), sample(2), tmp_path / "m.onnx", dynamo=dynamo))
+    made, rows = finalist(base, head_only=head_only), [value.numpy() for value in sample(9)]
+    network = made.classifier
+    assert isinstance(network, Ensemble)
+    path = written(made, tmp_path / "out.onnx", rows)
+    for count in (1, 4, 9):
+        some = [array[:count] for array in rows]
+        found = predict(path, some)
+        expected = made.probs(some)
+        np.testing.assert_allclose(found["probabilities"], expected, atol=1e-5)
+        np.testing.assert_allclose(found["confidence"], expected.max(axis=1), atol=1e-5)
+        parts = [
+            softmax(calibrated(calibrator, *predict_logits(member, some)))
+            for calibrator, member in zip(network.calibrators, network.networks, strict=True)
+        ]
+        np.testing.assert_allclose(softmax(found["logits"]), np.mean(parts, axis=0), atol=1e-5)
+        assert np.ptp(parts, axis=0).max() > 1e-3, "the members differ"
+        np.testing.assert_allclose(found["features"], predict_logits(base, some)[1], atol=1e-5)
+
+
+@pytest.mark.parametrize("head_only", [False, True], ids=["whole", "heads"])
+@pytest.mark.parametrize(
+    ("opset", "dynamo"), [(9, False), (13, False), (17, False), (18, False), (20, True), (23, True)]
+)
+def test_in_every_opset(opset: int, dynamo: bool, head_only: bool, tmp_path: Path) -> None:
+    """The file keeps the upload's opset and the finalist's probabilities; familiarity comes with it."""
+    torch.manual_seed(0)
+    path = export(trained_looking(Cnn()), images(2), tmp_path / "m.onnx", dynamo=dynamo, opset_version=opset)
+    base = load_onnx(path)
+    made, rows = finalist(base, head_only=head_only), [images(6)[0].numpy()]
+    familiarity = Familiarity.fit(predict_logits(base, [images(60)[0].numpy()])[1])
+    out = written(made, tmp_path / "out.onnx", rows, familiarity=familiarity)
+    found = predict(out, rows)
+    np.testing.assert_allclose(found["probabilities"], made.probs(rows), atol=1e-5)
+    assert list(found) == ["logits", "probabilities", "confidence", "features", "familiarity"]
+    versions = {o.domain: o.version for o in onnx.load(out).opset_import}
+    assert versions[""] == opset
+
+
+def test_heads_carry_their_body_once(tmp_path: Path) -> None:
+    """Three heads on one body have its two convolutions once; three networks have them thrice."""
+    torch.manual_seed(0)
+    base = load_onnx(export(trained_looking(Cnn()), images(2), tmp_path / "m.onnx"))
+    rows = [images(4)[0].numpy()]
+    counts = []
+    for head_only in (True, False):
+        path = written(finalist(base, head_only=head_only), tmp_path / f"{head_only}.onnx", rows)
+        counts.append([node.op_type for node in onnx.load(path).graph.node].count("Conv"))
+    assert counts == [2, 6]
+
+
+@pytest.mark.parametrize("head_only", [False, True], ids=["whole", "heads"])
+@pytest.mark.parametrize("name", ["mlp", "bert"])
+def test_a_written_average_can_be_uploaded_again(name: str, head_only: bool, tmp_path: Path) -> None:
+    """Its probabilities can be calibrated anew: the import computes them, and so does a file written from it."""
+    torch.manual_seed(0)
+    make, sample = NETWORKS[name]
+    base = load_onnx(export(trained_looking(make()), sample(2), tmp_path / "m.onnx"))
+    made, rows = finalist(base, head_only=head_only), [value.numpy() for value in sample(7)]
+    again = load_onnx(written(made, tmp_path / "out.onnx", rows), output="probabilities")
+    np.testing.assert_allclose(softmax(predict_logits(again, rows)[0]), made.probs(rows), atol=1e-5)
+    names = [f"k{i}" for i in range(again.num_classes)]
+    export_onnx(again, tmp_path / "twice.onnx", calibrator=TemperatureScaling(1.0), class_names=names, verify_with=rows)
+    np.testing.assert_allclose(predict(tmp_path / "twice.onnx", rows)["probabilities"], made.probs(rows), atol=2e-5)

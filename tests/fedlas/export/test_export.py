@@ -1,0 +1,255 @@
+"""The written file computes what was trained, for any number of rows, in the upload's own versions."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from fedlas.calibrators import AffineScaling, Identity, TemperatureScaling
+from fedlas.errors import ExportError
+from fedlas.export.graph import export_onnx, predict
+from fedlas.importers import OnnxClassifier, load_onnx
+from tests.helpers.networks import (
+    Bert,
+    Cnn,
+    Encoder,
+    Ending,
+    Inputs,
+    export,
+    images,
+    mlp,
+    run_file,
+    table,
+    texts,
+    trained_looking,
+)
+
+NETWORKS: dict[str, tuple[Callable[[], nn.Module], Callable[[int], Inputs]]] = {
+    "mlp": (mlp, table),
+    "cnn": (Cnn, images),
+    "encoder": (Encoder, texts),
+    "bert": (Bert, texts),
+}
+
+
+def names(classifier: OnnxClassifier) -> list[str]:
+    return [f"class {i}" for i in range(classifier.num_classes)]
+
+
+def train_a_little(classifier: OnnxClassifier, inputs: Inputs, steps: int = 3) -> None:
+    optimiser = torch.optim.SGD(classifier.parameters(), lr=0.05)
+    classifier.train()
+    for _ in range(steps):
+        optimiser.zero_grad()
+        logits, _ = classifier(*inputs)
+        F.cross_entropy(logits, torch.arange(len(logits)) % classifier.num_classes).backward()
+        optimiser.step()
+
+
+@pytest.mark.parametrize("batch", [None, 1, 4], ids=["open", "one", "four"])
+@pytest.mark.parametrize("name", NETWORKS)
+def test_tuned_weights_come_back(name: str, batch: int | None, tmp_path: Path) -> None:
+    """The file equals the network to 1e-6 right after the import, and to 1e-5 after training, at any batch."""
+    make, rows = NETWORKS[name]
+    torch.manual_seed(0)
+    path = export(trained_looking(make()), rows(batch or 2), tmp_path / "m.onnx", dynamic=batch is None)
+    classifier = load_onnx(path)
+    arrays = [value.numpy() for value in rows(9)]
+    out = tmp_path / "out.onnx"
+    report = export_onnx(
+        classifier, out, calibrator=Identity(), class_names=names(classifier), verify_with=arrays, tolerance=1e-6
+    )
+    assert (report.rows, report.opset) == (9, classifier.opset)
+    np.testing.assert_allclose(
+        predict(out, [a[: batch or 9] for a in arrays])["logits"],
+        run_file(path, tuple(torch.from_numpy(a[: batch or 9]) for a in arrays)),
+        atol=1e-5,
+    )
+    train_a_little(classifier, rows(8))
+    untrained = predict(out, arrays)
+    calibrator = TemperatureScaling(1.7)
+    report = export_onnx(
+        classifier, out, calibrator=calibrator, class_names=names(classifier), verify_with=arrays, tolerance=1e-5
+    )
+    onnx.checker.check_model(onnx.load(out), full_check=True)
+    trained = predict(out, arrays)
+    assert np.abs(trained["logits"] - untrained["logits"]).max() > 1e-3
+    np.testing.assert_allclose(
+        trained["probabilities"], torch.from_numpy(trained["logits"] / 1.7).softmax(1), atol=1e-6
+    )
+    for count in (1, 3, 8):
+        some = predict(out, [a[:count] for a in arrays])
+        for key in ("logits", "probabilities", "confidence", "features"):
+            np.testing.assert_allclose(some[key], trained[key][:count], atol=1e-5)
+
+
+def test_standard_outputs(tmp_path: Path) -> None:
+    """Exactly the four outputs, in float32, with the features that the classifier gives and the largest probability."""
+    classifier = load_onnx(export(Ending(mlp(), lambda y: y.softmax(1)).eval(), table(2), tmp_path / "m.onnx"))
+    out = tmp_path / "out.onnx"
+    export_onnx(classifier, out, calibrator=Identity(), class_names=names(classifier))
+    (x,) = table(5)
+    found = predict(out, [x.numpy()], batch_size=2)
+    logits, features = classifier(x)
+    assert list(found) == ["logits", "probabilities", "confidence", "features"]
+    assert {value.dtype.name for value in found.values()} == {"float32"}
+    np.testing.assert_allclose(found["logits"], logits.detach(), atol=1e-6)
+    np.testing.assert_allclose(found["features"], features.detach(), atol=1e-6)
+    np.testing.assert_allclose(found["confidence"], found["probabilities"].max(1))
+    shapes = {
+        o.name: [d.dim_param or d.dim_value for d in o.type.tensor_type.shape.dim] for o in onnx.load(out).graph.output
+    }
+    assert shapes == {"logits": ["N", 3], "probabilities": ["N", 3], "confidence": ["N"], "features": ["N", 16]}
+
+
+@pytest.mark.parametrize(
+    ("opset", "dynamo"), [(9, False), (12, False), (14, False), (18, False), (20, True), (23, True)]
+)
+def test_versions_are_kept(opset: int, dynamo: bool, tmp_path: Path) -> None:
+    """The file has the upload's opset and IR version, whose Softmax and ReduceMax differ."""
+    path = export(trained_looking(Cnn()), images(2), tmp_path / "m.onnx", dynamo=dynamo, opset_version=opset)
+    classifier = load_onnx(path)
+    out = tmp_path / "out.onnx"
+    rows = [images(4)[0].numpy()]
+    export_onnx(classifier, out, calibrator=Identity(), class_names=names(classifier), verify_with=rows, tolerance=1e-6)
+    before, after = onnx.load(path), onnx.load(out)
+    assert after.ir_version == before.ir_version
+    assert {o.domain: o.version for o in after.opset_import} == {o.domain: o.version for o in before.opset_import}
+    onnx.checker.check_model(after)
+
+
+def test_running_statistics_are_written(tmp_path: Path) -> None:
+    """BatchNorm's running statistics as training left them are in the file."""
+    torch.manual_seed(0)
+    path = export(
+        Cnn().train(), images(4), tmp_path / "m.onnx", training=torch.onnx.TrainingMode.TRAINING,
+        do_constant_folding=False,
+    )  # fmt: skip
+    classifier = load_onnx(path)
+    out = tmp_path / "out.onnx"
+    rows = images(16)
+    export_onnx(classifier, out, calibrator=Identity(), class_names=names(classifier))
+    before = predict(out, [rows[0].numpy()])["logits"]
+    with torch.no_grad():
+        for _ in range(5):
+            classifier.train()(3 * rows[0] + 1)
+    report = export_onnx(
+        classifier, out, calibrator=Identity(), class_names=names(classifier), verify_with=[rows[0].numpy()]
+    )
+    assert report.max_probability_error < 1e-6
+    assert classifier.training, "the export changed the classifier's mode"
+    assert np.abs(predict(out, [rows[0].numpy()])["logits"] - before).max() > 1e-2
+
+
+def test_names_that_collide(tmp_path: Path) -> None:
+    """Uploads whose tensors or inputs bear the standard outputs' names are renamed, and still compute the same."""
+    network = mlp().eval()
+    for position, name in [("output_names", "features"), ("output_names", "logits"), ("input_names", "features")]:
+        path = export(network, table(2), tmp_path / "m.onnx", dynamic=False, **{position: [name]})
+        classifier = load_onnx(path)
+        (x,) = table(4)
+        out = tmp_path / "out.onnx"
+        export_onnx(classifier, out, calibrator=Identity(), class_names=names(classifier))
+        np.testing.assert_allclose(predict(out, [x.numpy()])["logits"], network(x).detach(), atol=1e-5)
+        assert set(classifier.input_names).isdisjoint({"features", "logits"})
+
+
+def test_binary_with_an_affine_calibrator(tmp_path: Path) -> None:
+    """One sigmoid is served as two columns; an affine calibrator moves the log-odds in the file as in numpy."""
+    network = mlp(1).eval()
+    classifier = load_onnx(export(Ending(network, torch.sigmoid), table(2), tmp_path / "m.onnx"))
+    (x,) = table(6)
+    train_a_little(classifier, (x,))
+    out = tmp_path / "out.onnx"
+    export_onnx(
+        classifier, out, calibrator=AffineScaling(2.0, -0.5), class_names=["no", "yes"], verify_with=[x.numpy()]
+    )
+    found = predict(out, [x.numpy()])
+    assert np.array_equal(found["logits"][:, 0], np.zeros(6, np.float32))
+    odds = torch.from_numpy(found["logits"][:, 1])
+    np.testing.assert_allclose(found["probabilities"][:, 1], torch.sigmoid(2 * odds - 0.5), atol=1e-6)
+
+
+def test_half_precision_upload(tmp_path: Path) -> None:
+    """A float16 upload keeps its float16 input and gives float32 outputs."""
+    classifier = load_onnx(export(mlp().eval().half(), (torch.randn(2, 10).half(),), tmp_path / "m.onnx"))
+    x = np.random.default_rng(0).standard_normal((5, 10)).astype(np.float16)
+    out = tmp_path / "out.onnx"
+    export_onnx(classifier, out, calibrator=Identity(), class_names=names(classifier), verify_with=[x], tolerance=1e-6)
+    assert predict(out, [x])["probabilities"].dtype == np.float32
+
+
+def test_metadata(tmp_path: Path) -> None:
+    """Class names, the calibrator and whatever else was said can be read from the file."""
+    classifier = load_onnx(export(mlp().eval(), table(2), tmp_path / "m.onnx"))
+    out = tmp_path / "out.onnx"
+    export_onnx(
+        classifier, out, calibrator=TemperatureScaling(2.5), class_names=["a", "b", "c"], metadata={"job_id": "job_1"}
+    )
+    properties = {item.key: item.value for item in onnx.load(out).metadata_props}
+    assert json.loads(properties["class_names"]) == ["a", "b", "c"]
+    assert json.loads(properties["calibrator"]) == {"name": "temperature", "parameters": {"temperature": 2.5}}
+    assert properties["job_id"] == "job_1"
+
+
+def test_a_calibrated_file_is_an_ordinary_upload(tmp_path: Path) -> None:
+    """A written file can be imported again; its logits are then the calibrated ones, its temperature does not train."""
+    network = mlp().eval()
+    classifier = load_onnx(export(network, table(2), tmp_path / "m.onnx"))
+    out = tmp_path / "out.onnx"
+    export_onnx(classifier, out, calibrator=TemperatureScaling(2.0), class_names=["a", "b", "c"])
+    again = load_onnx(out)
+    (x,) = table(4)
+    torch.testing.assert_close(again(x)[0].softmax(1), (network(x) / 2).softmax(1), atol=1e-6, rtol=1e-5)
+    assert sum(p.numel() for p in again.parameters()) == sum(p.numel() for p in classifier.parameters())
+    export_onnx(again, out, calibrator=Identity(), class_names=["a", "b", "c"], verify_with=[x.numpy()])
+
+
+def test_a_file_that_differs_is_an_error(tmp_path: Path) -> None:
+    """Where file and network disagree nothing is written."""
+
+    class Wrong(Identity):
+        def __call__(self, logits: np.ndarray) -> np.ndarray:
+            return 2.0 * np.asarray(logits, np.float64)
+
+    classifier = load_onnx(export(mlp().eval(), table(2), tmp_path / "m.onnx"))
+    out = tmp_path / "out.onnx"
+    with pytest.raises(ExportError) as caught:
+        export_onnx(classifier, out, calibrator=Wrong(), class_names=["a", "b", "c"], verify_with=[table(3)[0].numpy()])
+    assert caught.value.code == "parity"
+    assert not out.exists()
+
+
+def test_wrong_number_of_class_names(tmp_path: Path) -> None:
+    """There must be one name for every class."""
+    classifier = load_onnx(export(mlp().eval(), table(2), tmp_path / "m.onnx"))
+    with pytest.raises(ValueError, match="2 names"):
+        export_onnx(classifier, tmp_path / "out.onnx", calibrator=Identity(), class_names=["a", "b"])
+
+
+def test_dead_nodes_are_left_out(tmp_path: Path) -> None:
+    """What only served other outputs of the upload is not in the file."""
+
+    class WithLabel(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.network = mlp()
+
+        def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+            y = self.network(x).softmax(1)
+            return y.argmax(1), y
+
+    classifier = load_onnx(export(WithLabel().eval(), table(2), tmp_path / "m.onnx"))
+    out = tmp_path / "out.onnx"
+    export_onnx(classifier, out, calibrator=Identity(), class_names=names(classifier))
+    operators = [node.op_type for node in onnx.load(out).graph.node]
+    assert "ArgMax" not in operators
+    assert operators.count("Softmax") == 1

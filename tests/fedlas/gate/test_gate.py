@@ -1,0 +1,349 @@
+"""The gate: what it promotes, what it refuses, and how often it errs."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy.stats import binomtest
+
+from fedlas.calibrators import softmax
+from fedlas.errors import BadDataset
+from fedlas.gate.gate import Judgement, holm, judge, level_of_look
+
+
+def world(num_rows: int = 1000, num_classes: int = 5, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """True logits and labels drawn from them."""
+    rng = np.random.default_rng(seed)
+    logits = 2 * rng.normal(size=(num_rows, num_classes))
+    return logits, (softmax(logits).cumsum(axis=1) > rng.random((num_rows, 1))).argmax(axis=1)
+
+
+def verdict(**changes: object) -> Judgement:
+    """An overconfident upload, a perfect temperature, no trained finalist, unless changed."""
+    logits, targets = world()
+    settings = {
+        "uploaded": softmax(3 * logits),
+        "post_hoc": softmax(logits),
+        "trained": None,
+        "targets": targets,
+        "provenance": "train_split",
+        **changes,
+    }
+    return judge(**settings)  # type: ignore[arg-type]
+
+
+def test_a_good_temperature_is_promoted() -> None:
+    """Perfectly calibrated against three times too sure: shown, with a negative interval."""
+    result = verdict()
+    assert (result.verdict, result.promoted) == ("post_hoc", True)
+    (comparison,) = result.claims[0].comparisons
+    assert comparison.value < comparison.high < 0
+    assert "promoted" in result.sentences[0]
+
+
+def test_a_better_network_is_promoted() -> None:
+    """A trained finalist that knows the truth beats an upload that sees it through noise, calibrated or not."""
+    logits, _ = world()
+    blurred = logits + np.random.default_rng(9).normal(scale=2, size=logits.shape)
+    result = verdict(uploaded=softmax(3 * blurred), post_hoc=softmax(0.6 * blurred), trained=softmax(logits))
+    assert result.verdict == "trained"
+    assert [claim.finalist for claim in result.claims] == ["post_hoc", "trained"]
+    assert {c.against for c in result.claims[1].comparisons} == {"uploaded", "post_hoc"}
+
+
+def test_the_trained_finalist_must_beat_both() -> None:
+    """As good as the temperature is not better: the post-hoc model is promoted."""
+    logits, _ = world()
+    result = verdict(trained=softmax(logits))
+    assert result.verdict == "post_hoc"
+    assert result.claims[1].p_value == 1.0
+    assert not result.claims[1].shown
+
+
+def test_nothing_better_changes_nothing() -> None:
+    """Identical finalists leave the upload as it is, with p-values of 1."""
+    logits, _ = world()
+    same = softmax(logits)
+    result = verdict(uploaded=same, post_hoc=same, trained=same)
+    assert (result.verdict, result.promoted) == ("unchanged", False)
+    assert [claim.p_value for claim in result.claims] == [1.0, 1.0]
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_false_promotions_are_rare(seed: int) -> None:
+    """Finalists that differ from the upload by noise alone are promoted in about 5 % of draws or fewer."""
+    rng = np.random.default_rng(seed)
+    promoted = 0
+    for draw in range(100):
+        logits, targets = world(200, 3, seed=1000 * seed + draw)
+        three = [softmax(logits + rng.normal(scale=0.5, size=logits.shape)) for _ in range(3)]
+        result = judge(
+            uploaded=three[0],
+            post_hoc=three[1],
+            trained=three[2],
+            targets=targets,
+            provenance="no",
+            num_resamples=300,
+            seed=draw,
+            max_accuracy_drop=1.0,
+        )
+        promoted += result.promoted
+    assert binomtest(promoted, 100, 0.05, alternative="greater").pvalue > 0.01
+
+
+def test_unknown_provenance_is_undetermined() -> None:
+    """Rows that the model may have seen judge nothing, and the sentence says what to send."""
+    result = verdict(provenance="unknown")
+    assert (result.verdict, result.promoted, result.claims) == ("undetermined", False, ())
+    assert "seen_by_model=no" in result.sentences[0]
+
+
+def test_accuracy_guards_a_promotion() -> None:
+    """A finalist with a better score but an accuracy 2 points lower is stopped, and the sentence says so."""
+    logits, targets = world()
+    uploaded = softmax(3 * logits)
+    trained = softmax(logits)
+    right = np.flatnonzero(trained.argmax(axis=1) == targets)[:20]
+    wrong = np.eye(5)[(targets[right] + 1) % 5]
+    trained[right] = 0.5 * wrong + 0.5 * np.eye(5)[targets[right]] + np.eye(5)[(targets[right] + 1) % 5] * 1e-6
+    trained /= trained.sum(axis=1, keepdims=True)
+    result = verdict(uploaded=uploaded, post_hoc=uploaded, trained=trained)
+    assert result.claims[1].shown
+    assert result.verdict == "unchanged"
+    stopped = {guard.name: guard for guard in result.guards if not guard.passed}
+    assert stopped["accuracy_drop"].value == pytest.approx(0.02)
+    assert any("accuracy" in sentence for sentence in result.sentences)
+
+
+def test_the_worst_class_guards_a_promotion() -> None:
+    """One class that loses a third of its recall stops a finalist whose accuracy is the same."""
+    targets = np.repeat(np.arange(4), 100)
+    before, after = np.full((400, 4), 0.01), np.full((400, 4), 0.1)
+    predicted_before, predicted_after = targets.copy(), targets.copy()
+    predicted_before[100:140] = 2
+    predicted_after[:35] = 1
+    before[np.arange(400), predicted_before] = 0.97
+    after[np.arange(400), predicted_after] = 0.7
+    result = verdict(uploaded=before, post_hoc=before, trained=after, targets=targets, num_resamples=500)
+    guards = {guard.name: guard for guard in result.guards if guard.finalist == "trained"}
+    assert guards["accuracy_drop"].passed
+    assert guards["worst_class_recall_drop"].value == pytest.approx(0.35)
+    assert not guards["worst_class_recall_drop"].passed
+
+
+def test_holm_is_holm() -> None:
+    """The smallest p-value is tested at level / m and a failure stops everything after it."""
+    assert holm([0.02, 0.04], 0.05) == ([0.025, 0.05], [True, True])
+    assert holm([0.03, 0.001], 0.05) == ([0.05, 0.025], [True, True])
+    assert holm([0.03, 0.04], 0.05)[1] == [False, False]
+
+
+def test_groups_count_whole() -> None:
+    """Rows repeated ten times, once they are declared groups, give exactly what the rows alone give."""
+    logits, targets = world(40, seed=4)
+    blurred = logits + np.random.default_rng(1).normal(size=logits.shape)
+    once = {"uploaded": softmax(blurred), "post_hoc": softmax(logits), "targets": targets}
+    many = {name: np.repeat(values, 10, axis=0) for name, values in once.items()}
+    alone, careless, grouped = verdict(**once), verdict(**many), verdict(**many, groups=np.repeat(np.arange(40), 10))
+    first, wrong, second = (result.claims[0].comparisons[0] for result in (alone, careless, grouped))
+    assert second.p_value == pytest.approx(first.p_value, rel=1e-6)
+    assert (second.low, second.high) == pytest.approx((first.low, first.high), abs=1e-6)
+    assert wrong.high - wrong.low < 0.5 * (first.high - first.low)
+
+
+@pytest.mark.parametrize("score", ["brier", "nll"])
+def test_the_score_is_the_named_one(score: str) -> None:
+    """The difference shown is that of the named score, computed here by hand."""
+    logits, targets = world()
+    two = [softmax(logits), softmax(3 * logits)]
+    by_hand = {
+        "nll": [-np.log(p[np.arange(len(targets)), targets]).mean() for p in two],
+        "brier": [((p - np.eye(5)[targets]) ** 2).sum(axis=1).mean() for p in two],
+    }[score]
+    shown = verdict(score=score).claims[0].comparisons[0].value
+    assert shown == pytest.approx(by_hand[0] - by_hand[1], rel=1e-9)
+
+
+def test_too_few_test_rows_are_refused() -> None:
+    """Nine test rows judge nothing."""
+    logits, targets = world(9)
+    with pytest.raises(BadDataset, match="9 rows") as caught:
+        verdict(uploaded=softmax(logits), post_hoc=softmax(logits), targets=targets)
+    assert caught.value.code == "split_too_small"
+
+
+def test_wrong_options_are_refused() -> None:
+    """An unknown provenance and a confidence level out of range are ValueErrors."""
+    for wrong in ({"provenance": "maybe"}, {"confidence_level": 95}):
+        with pytest.raises(ValueError, match=next(iter(wrong))):
+            verdict(**wrong)
+
+
+def test_the_other_proper_score_guards_a_promotion() -> None:
+    """A finalist that is better in Brier but says 1e-9 where it is wrong, which ruins NLL, is not promoted."""
+    rng = np.random.default_rng(5)
+    targets = rng.integers(0, 2, 2000)
+    right = np.where(rng.random(2000) < 0.9, targets, 1 - targets)
+    uploaded = np.full((2000, 2), 0.45)
+    uploaded[np.arange(2000), right] = 0.55
+    reckless = np.full((2000, 2), 1e-9)
+    reckless[np.arange(2000), right] = 1 - 1e-9
+    judgement = judge(uploaded=uploaded, post_hoc=uploaded, trained=reckless, targets=targets, provenance="no")
+    assert judgement.claims[1].shown
+    guard = next(g for g in judgement.guards if g.name == "nll_rise" and g.finalist == "trained")
+    assert not guard.passed
+    assert guard.value > 1
+    assert judgement.verdict == "unchanged"
+    assert any("worse in NLL" in sentence for sentence in judgement.sentences)
+
+
+def test_the_ledger_spends_no_more_than_the_level() -> None:
+    """All looks together spend at most the level, the first one three quarters of it, and each one less than before."""
+    levels = [level_of_look(look, 0.05) for look in range(10_000)]
+    assert levels[0] == pytest.approx(0.0375)
+    assert levels == sorted(levels, reverse=True)
+    assert 0.0499 < sum(levels) <= 0.05
+    for wrong in (-1, 1.5, True):
+        with pytest.raises(ValueError, match="looks_before"):
+            level_of_look(wrong, 0.05)  # type: ignore[arg-type]
+
+
+def test_earlier_looks_make_a_promotion_harder() -> None:
+    """What the first look shows, the hundredth does not; the level, the interval and a sentence say so."""
+    logits, targets = world(600)
+    settings = {
+        "uploaded": softmax(1.6 * logits[:600]),
+        "post_hoc": softmax(logits),
+        "targets": targets,
+    }
+    first, late = verdict(**settings), verdict(**settings, looks_before=99)
+    assert (first.verdict, late.verdict) == ("post_hoc", "unchanged")
+    assert first.as_dict()["level"] == pytest.approx(0.0375)
+    assert late.as_dict()["level"] == pytest.approx(0.05 / (4 * 100 * 99))
+    assert late.as_dict()["looks_before"] == 99
+    one, two = (result.claims[0].comparisons[0] for result in (first, late))
+    assert two.low < one.low
+    assert one.high < 0 < two.high
+    assert any("judged 99 times before" in sentence for sentence in late.sentences)
+    assert not any("before, and each look" in sentence for sentence in first.sentences)
+
+
+def test_retrying_on_one_split_does_not_become_a_promotion() -> None:
+    """Ten candidates in a row that are no better: hardly a split promotes any of them."""
+    rng, splits = np.random.default_rng(7), 0
+    for draw in range(40):
+        logits, targets = world(150, 3, seed=draw)
+        uploaded = softmax(logits + rng.normal(scale=0.3, size=logits.shape))
+        splits += any(
+            verdict(
+                uploaded=uploaded,
+                post_hoc=softmax(logits + rng.normal(scale=0.3, size=logits.shape)),
+                targets=targets,
+                num_resamples=2,
+                looks_before=look,
+            ).promoted
+            for look in range(10)
+        )
+    assert binomtest(splits, 40, 0.05, alternative="greater").pvalue > 0.01
+
+
+def test_a_claim_that_is_not_shown_says_how_many_rows_would_show_it() -> None:
+    """A small gain on few rows asks for more, and twice so many show it; a loss or a shown gain asks for none."""
+    logits, targets = world(40_000)
+    few = {"uploaded": softmax(1.3 * logits[:300]), "post_hoc": softmax(logits[:300]), "targets": targets[:300]}
+    claim = (small := verdict(**few)).claims[0]
+    assert not claim.shown
+    assert claim.comparisons[0].value < 0
+    assert 300 < (claim.rows_needed or 0) < 20_000
+    assert any(f"about {claim.rows_needed:,} test rows" in sentence for sentence in small.sentences)
+    many = slice(0, 2 * (claim.rows_needed or 0))
+    enough = verdict(uploaded=softmax(1.3 * logits[many]), post_hoc=softmax(logits[many]), targets=targets[many])
+    assert enough.claims[0].shown
+    assert enough.claims[0].rows_needed is None
+    worse = verdict(uploaded=few["post_hoc"], post_hoc=few["uploaded"], targets=few["targets"])
+    assert worse.claims[0].rows_needed is None
+
+
+def test_an_invisible_gain_asks_for_more_than_a_million_rows() -> None:
+    """Where the number says nothing, the sentence says only that there are too many."""
+    targets = np.array([0] * 601 + [1] * 599)
+    before, after = np.full((1200, 2), 0.5), np.full((1200, 2), 0.5)
+    after[:, 0], after[:, 1] = 0.5005, 0.4995
+    result = verdict(uploaded=before, post_hoc=after, targets=targets)
+    assert result.claims[0].comparisons[0].value < 0
+    assert result.claims[0].rows_needed == 1_000_001
+    assert any("more than 1,000,000 test rows" in sentence for sentence in result.sentences)
+
+
+@pytest.mark.parametrize("name", ["uploaded", "post_hoc", "trained"])
+def test_what_are_no_probabilities_is_refused(name: str) -> None:
+    """NaN in one row, and rows that do not sum to 1: the argument and the row are named."""
+    logits, _ = world()
+    good = softmax(logits)
+    holed, long = good.copy(), good * 1.1
+    holed[7, 2] = np.nan
+    for wrong, what in ((holed, "finite, got nan in row 7"), (long, "sum to 1")):
+        given = {"uploaded": good, "post_hoc": good, "trained": good, name: wrong}
+        with pytest.raises(ValueError, match=f"{name}: .*{what}"):
+            verdict(**given)
+
+
+def test_another_number_of_classes_is_refused() -> None:
+    """A finalist must have the uploaded model's rows and classes."""
+    logits, _ = world(num_classes=6)
+    with pytest.raises(ValueError, match="trained must be"):
+        verdict(trained=softmax(logits))
+
+
+def test_the_order_of_the_rows_does_not_matter() -> None:
+    """Shuffled rows give the same p-values, intervals and verdict."""
+    logits, targets = world()
+    order = np.random.default_rng(3).permutation(len(targets))
+    one = verdict(uploaded=softmax(1.3 * logits))
+    two = verdict(uploaded=softmax(1.3 * logits[order]), post_hoc=softmax(logits[order]), targets=targets[order])
+    assert one.verdict == two.verdict
+    for field in ("value", "low", "high", "p_value"):
+        first, second = (getattr(result.claims[0].comparisons[0], field) for result in (one, two))
+        assert first == pytest.approx(second, rel=1e-6)
+
+
+def test_a_calibrator_that_keeps_labels_stands_behind_one_that_is_stopped() -> None:
+    """A richer calibrator that ruins one class is stopped; the one that keeps every label is served in its place."""
+    rng = np.random.default_rng(0)
+    targets = rng.integers(0, 3, 900)
+    right = rng.random(900) < 0.8
+    answer = np.where(right, targets, (targets + 1) % 3)
+    uploaded = np.full((900, 3), 0.005)
+    uploaded[np.arange(900), answer] = 0.99
+    cooled = np.full((900, 3), 0.1)
+    cooled[np.arange(900), answer] = 0.8
+    truth = np.where(targets == 2, np.where(rng.random(900) < 0.5, 0, 2), targets)  # perfect but for class 2
+    richer = np.full((900, 3), 0.02)
+    richer[np.arange(900), truth] = 0.96
+    found = judge(
+        uploaded=uploaded, post_hoc=richer, same_labels=cooled, trained=None, targets=targets, provenance="no"
+    )
+    assert any(guard.finalist == "post_hoc" and not guard.passed for guard in found.guards)
+    assert (found.verdict, found.finalist, found.promoted) == ("post_hoc", "same_labels", True)
+    assert "keeps every label" in found.sentences[0]
+
+
+def test_a_trained_finalist_must_beat_the_calibrator_that_keeps_labels() -> None:
+    """Better than the uploaded model and a post-hoc finalist that overfitted, but worse than a plain calibrator: no."""
+    rng = np.random.default_rng(0)
+    targets = rng.integers(0, 3, 2000)
+    answer = np.where(rng.random(2000) < 0.7, targets, (targets + 1) % 3)
+
+    def saying(confidence: float) -> np.ndarray:
+        probs = np.full((2000, 3), (1 - confidence) / 2)
+        probs[np.arange(2000), answer] = confidence
+        return probs
+
+    found = judge(
+        uploaded=saying(0.99), post_hoc=saying(0.95), same_labels=saying(0.7), trained=saying(0.88),
+        targets=targets, provenance="no",
+    )  # fmt: skip
+    trained = next(claim for claim in found.claims if claim.finalist == "trained")
+    assert {comparison.against for comparison in trained.comparisons} == {"uploaded", "same_labels", "post_hoc"}
+    assert not trained.shown
+    assert found.verdict == "post_hoc"

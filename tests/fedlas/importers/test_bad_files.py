@@ -1,0 +1,382 @@
+"""Files that are no classifiers are refused with a code and a sentence, and nothing of them is ever run."""
+
+from __future__ import annotations
+
+import contextlib
+import gzip
+import io
+import pickle
+from collections.abc import Callable
+from pathlib import Path
+
+import joblib
+import numpy as np
+import onnx
+import pytest
+import torch
+from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
+from onnx import NodeProto, TensorProto, helper, numpy_helper
+from torch import Tensor, nn
+
+from fedlas.errors import UnsupportedModel
+from fedlas.importers import load_onnx
+from fedlas.importers.onnx.parsing import _allowed, read_model
+from fedlas.importers.onnx.protobuf_limits import survey
+from tests.helpers.networks import Ending, Inputs, export, mlp, table
+
+
+def refused(path: Path, **options: str) -> UnsupportedModel:
+    with pytest.raises(UnsupportedModel) as caught:
+        load_onnx(path, **options)
+    return caught.value
+
+
+@pytest.fixture
+def good(tmp_path: Path) -> Path:
+    return export(mlp().eval(), table(2), tmp_path / "good.onnx")
+
+
+def pickled(protocol: int) -> bytes:
+    return pickle.dumps({"weight": np.ones(3)}, protocol=protocol)
+
+
+def saved(save: Callable[[io.BytesIO], object]) -> bytes:
+    buffer = io.BytesIO()
+    save(buffer)
+    return buffer.getvalue()
+
+
+def scripted(buffer: io.BytesIO) -> None:
+    torch.export.save(torch.export.export(nn.Linear(2, 2), (torch.ones(1, 2),)), buffer)
+
+
+FOREIGN = {
+    **{f"pickle {protocol}": lambda protocol=protocol: pickled(protocol) for protocol in range(6)},
+    "torch.save": lambda: saved(lambda b: torch.save(nn.Linear(2, 2).state_dict(), b)),
+    "legacy torch.save": lambda: saved(
+        lambda b: torch.save({"a": torch.ones(2)}, b, _use_new_zipfile_serialization=False)
+    ),
+    "pt2": lambda: saved(scripted),
+    "joblib": lambda: saved(lambda b: joblib.dump({"a": np.ones(4)}, b)),
+    "compressed joblib": lambda: saved(lambda b: joblib.dump({"a": np.ones(4)}, b, compress=3)),
+    "gzip": lambda: gzip.compress(pickled(4)),
+    "npz": lambda: saved(lambda b: np.savez(b, a=np.ones(2))),
+    "hdf5": lambda: b"\x89HDF\r\n\x1a\n" + bytes(64),
+}
+
+
+@pytest.mark.parametrize("kind", FOREIGN)
+def test_pickles_and_archives_are_never_opened(kind: str, tmp_path: Path) -> None:
+    """Pickle in any wrapping is told by its content, whatever its name, and answered with how to export ONNX."""
+    path = tmp_path / "model.onnx"
+    path.write_bytes(FOREIGN[kind]())
+    error = refused(path)
+    assert error.code == "unsafe_format"
+    assert "torch.onnx.export" in error.message
+
+
+@pytest.mark.parametrize("content", [b"", b"hello world, I am text", b"\x93NUMPY\x01\x00", bytes(1000), b'{"a": 1}'])
+def test_other_content_is_not_onnx(content: bytes, tmp_path: Path) -> None:
+    """Text, arrays, zeros and nothing at all are not ONNX."""
+    path = tmp_path / "model.onnx"
+    path.write_bytes(content)
+    assert refused(path).code == "not_onnx"
+
+
+@pytest.mark.parametrize("share", [0.03, 0.2, 0.5, 0.9, 0.999])
+def test_truncated_files(share: float, good: Path) -> None:
+    """A file that stops early is refused wherever it stops."""
+    content = good.read_bytes()
+    good.write_bytes(content[: int(len(content) * share)])
+    assert refused(good).code in {"truncated", "corrupt"}
+
+
+def test_shortened_weights_are_corrupt(good: Path) -> None:
+    """A tensor with fewer bytes than its shape says is named."""
+    model = onnx.load(good)
+    model.graph.initializer[0].raw_data = model.graph.initializer[0].raw_data[:-4]
+    good.write_bytes(model.SerializeToString())
+    error = refused(good)
+    assert error.code == "corrupt"
+    assert model.graph.initializer[0].name in error.message
+
+
+def test_external_data_is_refused_without_being_read(good: Path) -> None:
+    """Weights beside the file are refused with the advice that keeps them inside, even where that file is there."""
+    model = onnx.load(good)
+    onnx.save(model, good, save_as_external_data=True, location="weights.bin", size_threshold=0)
+    error = refused(good)
+    assert error.code == "external_data"
+    assert "external_data=False" in error.message
+
+
+def test_external_data_in_a_constant_node(good: Path) -> None:
+    """External data hides in Constant nodes too, and in paths that lead elsewhere."""
+    model = onnx.load(good)
+    tensor = numpy_helper.from_array(np.ones(4, np.float32), "hidden")
+    tensor.ClearField("raw_data")
+    tensor.data_location = TensorProto.EXTERNAL
+    tensor.external_data.add(key="location", value="../../../etc/passwd")
+    model.graph.node.append(helper.make_node("Constant", [], ["unused"], value=tensor))
+    good.write_bytes(model.SerializeToString())
+    assert refused(good).code == "external_data"
+
+
+@pytest.mark.parametrize(("opset", "ir_version"), [(27, 10), (6, 10), (18, 14)])
+def test_versions_that_cannot_be_served(opset: int, ir_version: int, good: Path) -> None:
+    """Opsets and IR versions that ONNX Runtime does not open are refused with the ones that it does."""
+    model = onnx.load(good)
+    model.opset_import[0].version, model.ir_version = opset, ir_version
+    good.write_bytes(model.SerializeToString())
+    assert refused(good).code == "unsupported_opset"
+
+
+def test_quantised_graphs(good: Path) -> None:
+    """A quantised graph has no weights that could be trained."""
+    model = onnx.load(good)
+    node = helper.make_node("DequantizeLinear", ["w8", "scale"], ["w"])
+    model.graph.node.insert(0, node)
+    good.write_bytes(model.SerializeToString())
+    error = refused(good)
+    assert error.code == "quantized"
+    assert "DequantizeLinear" in error.message
+
+
+def test_unknown_operators_are_all_named(good: Path) -> None:
+    """Operators that cannot be trained are listed with their domains, also those with nested graphs."""
+    model = onnx.load(good)
+    output = model.graph.output[0].name
+    inner = helper.make_graph([], "inner", [], [helper.make_tensor_value_info("a", TensorProto.FLOAT, None)])
+    model.graph.node.append(helper.make_node("If", [output], ["b"], then_branch=inner, else_branch=inner))
+    model.graph.node.append(helper.make_node("Strange", ["b"], ["c"], domain="my.own"))
+    model.graph.output[0].name = "c"
+    model.opset_import.append(helper.make_opsetid("my.own", 1))
+    good.write_bytes(model.SerializeToString())
+    error = refused(good)
+    assert error.code == "unsupported_operator"
+    assert "If" in error.message
+    assert "my.own.Strange" in error.message
+
+
+@pytest.mark.parametrize("op_type", ["ConstantOfShape", "Expand", "Tile", "Range"])
+def test_few_bytes_cannot_declare_petabytes(op_type: str, good: Path) -> None:
+    """Operators that would allocate far more than any classifier needs are refused before they do."""
+    model = onnx.load(good)
+    sizes = numpy_helper.from_array(np.array([2**20, 2**20], np.int64), "sizes")
+    number = numpy_helper.from_array(np.array([[0.5]], np.float32), "number")
+    scalars = [numpy_helper.from_array(np.array(v, np.float32), n) for n, v in (("a", 0), ("b", 2**40), ("c", 1))]
+    inputs = {"ConstantOfShape": ["sizes"], "Range": ["a", "b", "c"]}.get(op_type, ["number", "sizes"])
+    output = model.graph.output[0].name
+    model.graph.initializer.extend([sizes, number, *scalars])
+    model.graph.node.append(helper.make_node(op_type, inputs, ["huge"]))
+    model.graph.node.append(helper.make_node("Add", [output, "huge"], ["sum"]))
+    model.graph.output[0].name = "sum"
+    good.write_bytes(model.SerializeToString())
+    assert refused(good).code == "declared_size"
+
+
+def test_a_graph_that_reads_what_nothing_computes(good: Path) -> None:
+    """A missing tensor is named."""
+    model = onnx.load(good)
+    model.graph.node[0].input[0] = "nowhere"
+    good.write_bytes(model.SerializeToString())
+    error = refused(good)
+    assert error.code == "corrupt"
+    assert "nowhere" in error.message
+
+
+class Recurrent(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.cell, self.out = nn.GRU(10, 8, batch_first=True), nn.Linear(8, 3)
+
+    def forward(self, x: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+        y, state = self.cell(x, state)
+        return self.out(y[:, -1]), state
+
+
+class BatchStatistics(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.network = mlp()
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.network(x)
+        return y - y.mean(0, keepdim=True)  # type: ignore[no-any-return]
+
+
+NO_CLASSIFIERS: dict[str, tuple[Callable[[], nn.Module], Inputs, str]] = {
+    "sequence output": (lambda: nn.Sequential(nn.Embedding(9, 8), nn.Linear(8, 3)),
+                        (torch.ones(2, 7, dtype=torch.long),), "no_classifier_output"),
+    "embedding": (lambda: nn.Sequential(nn.Linear(10, 8), nn.ReLU()), table(2), "no_classifier_output"),
+    "softmax over one": (lambda: Ending(mlp(1), lambda y: y.softmax(1)), table(2), "no_classifier_output"),
+    "recurrent states": (Recurrent, (torch.ones(1, 5, 10), torch.zeros(1, 1, 8)), "no_classifier_output"),
+    "independent sigmoids": (lambda: Ending(mlp(4), torch.sigmoid), table(2), "multilabel_unsupported"),
+    "one raw column": (lambda: mlp(1), table(2), "ambiguous_output"),
+    "rows that mix": (BatchStatistics, table(2), "fixed_batch"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", NO_CLASSIFIERS)
+def test_networks_that_are_no_classifiers(kind: str, tmp_path: Path) -> None:
+    """What is no classifier of independent rows over exclusive classes is refused with its own code."""
+    make, example, code = NO_CLASSIFIERS[kind]
+    error = refused(export(make().eval(), example, tmp_path / "m.onnx", dynamic=False))
+    assert error.code == code
+    assert len(error.message) > 60
+
+
+def test_several_heads_are_listed(tmp_path: Path) -> None:
+    """Two heads without `output` are both named; an unknown name lists the known ones."""
+
+    class Heads(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.body, self.a, self.b = nn.Linear(10, 8), nn.Linear(8, 3), nn.Linear(8, 5)
+
+        def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+            h = self.body(x).relu()
+            return self.a(h), self.b(h)
+
+    path = export(Heads().eval(), table(2), tmp_path / "m.onnx", output_names=["animal", "colour"])
+    error = refused(path)
+    assert error.code == "several_outputs"
+    assert "animal" in error.message
+    assert "colour" in error.message
+    assert load_onnx(path, output="colour").num_classes == 5
+    assert refused(path, output="shape").code == "unknown_output"
+    assert refused(path, output="colour", features="nothing").code == "unknown_features"
+
+
+def test_text_inputs_are_refused(tmp_path: Path) -> None:
+    """Strings are no tensor of numbers."""
+    nodes: list[NodeProto] = [helper.make_node("Identity", ["x"], ["y"])]
+    value = helper.make_tensor_value_info("x", TensorProto.STRING, ["N", 1])
+    graph = helper.make_graph(nodes, "g", [value], [helper.make_tensor_value_info("y", TensorProto.STRING, ["N", 1])])
+    path = tmp_path / "m.onnx"
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), path)
+    assert refused(path).code == "unsupported_input"
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_damaged_graphs_are_refused_in_words(seed: int, good: Path) -> None:
+    """Whatever is damaged in a file, it opens or is refused with a code; no other exception comes out."""
+    rng = np.random.default_rng(seed)
+    model = onnx.load(good)
+    node = model.graph.node[rng.integers(len(model.graph.node))]
+    if seed % 4 == 0:
+        del node.input[-1]
+    elif seed % 4 == 1:
+        node.op_type = rng.choice(["Gather", "Reshape", "BatchNormalization", "Slice", "Dropout", "Identity"])
+    elif seed % 4 == 2:
+        node.input[0] = rng.choice([tensor.name for tensor in model.graph.initializer])
+    content = bytearray(model.SerializeToString())
+    if seed % 4 == 3:
+        for place in rng.integers(len(content), size=5):
+            content[place] = rng.integers(256)
+    good.write_bytes(content)
+    with contextlib.suppress(UnsupportedModel):
+        assert load_onnx(good).num_classes
+
+
+def with_constant(good: Path, value: np.ndarray) -> Path:
+    """The good model with a constant added to its input."""
+    model = onnx.load(good)
+    first = model.graph.input[0].name
+    for node in model.graph.node:
+        node.input[:] = ["moved" if name == first else name for name in node.input]
+    model.graph.initializer.append(numpy_helper.from_array(value, "constant"))
+    model.graph.node.insert(0, helper.make_node("Add", [first, "low"], ["moved"]))
+    model.graph.node.insert(0, helper.make_node("Clip", ["tiny", "constant"], ["low"]))
+    model.graph.initializer.append(numpy_helper.from_array(np.array(0.25, np.float32), "tiny"))
+    good.write_bytes(model.SerializeToString())
+    return good
+
+
+@pytest.mark.parametrize("value", [-np.inf, np.nan])
+def test_a_single_number_need_not_be_finite(value: float, good: Path) -> None:
+    """Open bounds and missing-value marks are legitimate; only weights must be finite."""
+    assert read_model(with_constant(good, np.array(value, np.float32))).graph.initializer
+
+
+def test_infinities_of_a_mask_are_no_weights(good: Path) -> None:
+    """An attention mask of minus infinity is accepted where the same in a weight is not."""
+    model = onnx.load(good)
+    weight = next(tensor for tensor in model.graph.initializer if len(tensor.dims) == 2)
+    mask = np.triu(np.full((4, 4), -np.inf, np.float32), 1)
+    model.graph.initializer.append(numpy_helper.from_array(mask, "mask"))
+    model.graph.node.append(helper.make_node("Add", ["mask", "mask"], ["unused"]))
+    good.write_bytes(model.SerializeToString())
+    assert read_model(good).graph.initializer[-1].name == "mask"
+    values = numpy_helper.to_array(weight).copy()
+    values[0, 0] = -np.inf
+    weight.CopyFrom(numpy_helper.from_array(values, weight.name))
+    good.write_bytes(model.SerializeToString())
+    error = refused(good)
+    assert error.code == "non_finite_weights"
+    assert weight.name in error.message
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_counting_on_the_bytes_agrees_with_the_parser(seed: int, good: Path) -> None:
+    """What the parser takes apart, the count on the bytes takes apart, too, but for groups, which ONNX does not use."""
+    content = good.read_bytes()
+    survey(content)
+    rng = np.random.default_rng(seed)
+    for place in rng.integers(len(content), size=300):
+        changed = bytearray(content)
+        changed[place] = rng.integers(256)
+        try:
+            survey(bytes(changed))
+        except DecodeError as error:
+            if "group" not in str(error):
+                with pytest.raises(DecodeError):
+                    onnx.ModelProto.FromString(bytes(changed))
+
+
+def test_functions_are_counted_as_written_out(good: Path) -> None:
+    """A function used twice counts twice, one that is used within the limit opens, and a circle is refused."""
+    model = onnx.load(good)
+    scores = model.graph.output[0].name
+    opsets = [helper.make_opsetid("", model.opset_import[0].version), helper.make_opsetid("own", 1)]
+    relu = helper.make_node("Relu", ["a"], ["b"])
+    model.functions.append(helper.make_function("own", "Soft", ["a"], ["b"], [relu], opsets[:1]))
+    model.opset_import.append(opsets[1])
+    model.graph.node.append(helper.make_node("Soft", [scores], ["unused"], domain="own"))
+    good.write_bytes(model.SerializeToString())
+    assert load_onnx(good).num_classes
+    model.functions[0].node[0].CopyFrom(helper.make_node("Soft", ["a"], ["b"], domain="own"))
+    good.write_bytes(model.SerializeToString())
+    assert refused(good).code == "cyclic_graph"
+
+
+def test_the_list_of_operators() -> None:
+    """Operators that run code of others are on no list; those of all exporters are."""
+    assert not {"com.microsoft.PythonOp", "org.pytorch.aten.ATen", "ai.onnx.training.Adam"} & _allowed()
+    assert {"Conv", "Gemm", "ai.onnx.ml.LinearClassifier", "com.microsoft.Gelu"} <= _allowed()
+
+
+def test_which_limit_a_graph_is_over(good: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nodes are counted to the end and told; a count of parts or of values ends at its limit, which is named."""
+    model = onnx.load(good)
+    count = len(model.graph.node) + 20_000
+    model.graph.node.extend(helper.make_node("Relu", ["x"], [f"r{i}"]) for i in range(20_000))
+    good.write_bytes(model.SerializeToString())
+    error = refused(good)
+    assert error.code == "too_many_nodes"
+    assert f"{count:,} nodes; at most 20,000" in error.message
+    monkeypatch.setattr("fedlas.importers.onnx.protobuf_limits._MOST_PARTS", 1000)
+    assert "more than 1,000 parts" in refused(good).message
+
+
+def test_values_that_are_not_packed_are_counted(good: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Numbers of a list that are fields of their own, as an attribute's are; nothing after too many of them is read."""
+    model = onnx.load(good)
+    model.graph.node[0].attribute.append(helper.make_attribute("list", list(range(5000))))
+    content = model.SerializeToString()
+    monkeypatch.setattr("fedlas.importers.onnx.protobuf_limits._MOST_FIELDS", 4000)
+    with pytest.raises(UnsupportedModel, match="more than 4,000 values in lists") as caught:
+        survey(content)
+    assert caught.value.code == "too_many_nodes"
+    with pytest.raises(UnsupportedModel, match="more than 4,000 values in lists"):
+        survey(b"\x08\x0a" * 5000 + b"\x0b")  # a number over and over, then what no reader takes

@@ -1,0 +1,89 @@
+"""What rows of a graph cost is counted: in proportion to the rows or not at all, with powers of free dimensions."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from onnx import NodeProto
+
+from fedlas.errors import UnsupportedModel
+from fedlas.importers.onnx.graph import Graph
+from fedlas.importers.onnx.input_specs import input_spec
+from fedlas.importers.onnx.normalise import hoist_constants
+from fedlas.importers.onnx.sizes import ServingCost, serving_cost
+from tests.helpers.networks import hand_made, node
+from tests.helpers.sized_graphs import MUST_PASS
+
+_CONSTANTS: dict[str, Any] = {
+    "w": np.ones((4, 3)), "b": np.zeros(3), "i0": np.array([0]), "i1": np.array([1]), "last": np.array([-1]),
+}  # fmt: skip
+#: From `zeros`, which has a size of the rows, to scores.
+_ENDING = [
+    node("ReduceSum", ["zeros"], "nothing", keepdims=0), node("Add", ["x", "nothing"], "moved"),
+    node("Gemm", ["moved", "w", "b"], "y"),
+]  # fmt: skip
+_ROWS = [node("Shape", ["x"], "s"), node("Slice", ["s", "i0", "i1"], "n")]
+
+
+def counted(folder: Path, nodes: list[NodeProto], shape: Any = (4,), **constants: Any) -> ServingCost:
+    graph = Graph.from_model(onnx.load(hand_made(folder, nodes, shape, {**_CONSTANTS, **constants})))
+    graph.outputs = ["y"]
+    return serving_cost(graph, [input_spec(info) for info in graph.inputs], {"L": 8})
+
+
+def test_bytes_of_a_row(tmp_path: Path) -> None:
+    """Relu (4) and Gemm (3 floats): 28 bytes a row in all, both alive at once, and the weights are fixed."""
+    cost = counted(tmp_path, [node("Relu", ["x"], "r"), node("Gemm", ["r", "w", "b"], "y")])
+    assert (cost.sizes, cost.row_bytes, cost.peak_row_bytes) == ("shapes", 28, 28)
+    assert cost.fixed_bytes == sum(np.asarray(v).size * (4 if np.asarray(v).dtype.kind == "f" else 8)
+                                   for v in _CONSTANTS.values())  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "nodes",
+    [
+        [*_ROWS, node("Concat", ["n", "n", "n"], "c", axis=0), node("ConstantOfShape", ["c"], "zeros")],
+        [node("Transpose", ["x"], "t"), node("MatMul", ["x", "t"], "zeros")],
+        [*_ROWS, node("Sub", ["n", "many"], "o"), node("Max", ["o", "i0"], "k"), node("Mul", ["k", "k"], "q"),
+         node("ConstantOfShape", ["q"], "zeros")],
+        [node("Einsum", ["x", "x", "x"], "zeros", equation="ai,bi,ci->a")],
+        [node("NonZero", ["x"], "i"), node("Shape", ["i"], "m"), node("Slice", ["m", "i1", "two"], "k"),
+         node("Concat", ["k", "k"], "c", axis=0), node("ConstantOfShape", ["c"], "zeros")],
+    ],
+    ids=["cube", "pairs of rows", "only beyond 100 rows", "inside an Einsum", "of a counted size"],
+)  # fmt: skip
+def test_more_than_linear_in_rows_is_refused(nodes: list[NodeProto], tmp_path: Path) -> None:
+    """A tensor of rows times rows is refused, also where it begins at many rows only, or lies inside an operator."""
+    with pytest.raises(UnsupportedModel) as caught:
+        counted(tmp_path, [*nodes, *_ENDING], many=np.array([100]), two=np.array([2]))
+    assert caught.value.code == "grows_faster_than_rows"
+
+
+def test_powers_of_a_free_dimension(tmp_path: Path) -> None:
+    """Sums are linear in the length of a row, pairs of its elements quadratic."""
+    ending = [node("ReduceSum", ["p"], "m", keepdims=0), node("ReduceMean", ["x"], "k", axes=[1], keepdims=1),
+              node("Add", ["k", "m"], "v"), node("Gemm", ["v", "u", "b"], "y")]  # fmt: skip
+    unit = np.ones((1, 3))
+    assert counted(tmp_path, [node("Relu", ["x"], "p"), *ending], ["L"], u=unit).powers == {"x.1": 1.0}
+    pairs = [node("Unsqueeze", ["x", "i1"], "a"), node("Unsqueeze", ["x", "last"], "c"), node("Mul", ["a", "c"], "p")]
+    assert counted(tmp_path, [*pairs, *ending], ["L"], u=unit).powers == {"x.1": 2.0}
+
+
+def test_what_people_export_grows_as_its_rows_do(tmp_path: Path) -> None:
+    """None of the graphs that must pass grows faster than its rows, and what indexes by a mask is bounded."""
+    found = {}
+    for name in ("bert, free length", "x[mask]", "range of lengths", "tf-idf"):
+        graph = Graph.from_model(onnx.load(MUST_PASS[name](tmp_path)))
+        hoist_constants(graph)
+        specs = [input_spec(info) for info in graph.inputs]
+        if name != "range of lengths":
+            free = {n: 8 for spec in specs for n in spec.shape[1:] if isinstance(n, str)}
+            cost = serving_cost(graph, specs, free)
+            found[name] = cost.sizes
+            assert cost.row_bytes >= cost.peak_row_bytes > 0
+    assert found["bert, free length"] == "shapes"
+    assert found["x[mask]"] == "bounded"

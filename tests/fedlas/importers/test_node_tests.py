@@ -1,0 +1,285 @@
+"""The operator table against the ONNX project's own backend tests: every case whose operators it claims."""
+
+from __future__ import annotations
+
+import functools
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import torch
+from numpy.typing import NDArray
+from onnx import ModelProto, TensorProto, numpy_helper
+from onnx.backend.test.case.node import collect_testcases
+from onnx.backend.test.loader import load_model_tests
+from torch import Tensor
+
+from fedlas.errors import UnsupportedModel
+from fedlas.importers.onnx.evaluator import outputs_of, run, run_node
+from fedlas.importers.onnx.graph import Graph
+from fedlas.importers.onnx.normalise import hoist_constants
+from fedlas.importers.onnx.operators import OPERATORS, has_gradient, operator_name
+from fedlas.importers.onnx.operators.dtypes import as_tensor, torch_dtype
+from fedlas.importers.onnx.parsing import standard_opset
+
+Array = NDArray[Any]
+
+_RANDOM = "which elements are dropped is a matter of the generator; classifiers are imported in inference mode"
+_UNSIGNED = "PyTorch casts unsigned numbers of 16 to 64 bits, but does not calculate with them"
+_CORNERS = (
+    "ONNX Runtime, which serves, lets whole sizes decide where corners lie, as PyTorch does; the case lets scales"
+)
+_ROUNDING = "the case expects rounding errors of 2e-7 where the exact value is zero, which is what PyTorch computes"
+_HALF = "the last bit of float16, which the importer turns into float32 before it computes anything"
+#: Cases of claimed operators that are not expected to agree, by name, and why.
+SKIPPED: dict[str, str] = {
+    "test_training_dropout": _RANDOM,
+    "test_training_dropout_mask": _RANDOM,
+    "test_training_dropout_default": _RANDOM,
+    "test_training_dropout_default_mask": _RANDOM,
+    **dict.fromkeys(
+        (f"test_{name}_uint{bits}" for name in ("add", "sub", "div", "mod", "max", "min", "greater", "less",
+                                                "greater_equal", "less_equal") for bits in (16, 32, 64)),
+        _UNSIGNED,
+    ),
+    **dict.fromkeys(
+        (f"test_{name}_equal_uint{bits}_expanded" for name in ("greater", "less") for bits in (16, 32, 64)), _UNSIGNED
+    ),
+    "test_bitwise_not_3d": _UNSIGNED,
+    "test_resize_downsample_scales_linear_align_corners": _CORNERS,
+    "test_resize_downsample_scales_cubic_align_corners": _CORNERS,
+    "test_dft_inverse": _ROUNDING,
+    "test_dft_inverse_opset19": _ROUNDING,
+    "test_attention_4d_fp16": _HALF,
+    "test_attention_4d_causal_fp16": _HALF,
+    "test_attention_4d_causal_fp16_expanded": _HALF,
+}  # fmt: skip
+#: Operators whose output's size depends on values, so that shapes alone do not tell it.
+COUNTING = {"Compress", "NonZero", "Unique"}
+
+
+@dataclass(frozen=True)
+class Case:
+    """One test of the ONNX project: a small model, its inputs, its outputs and how close to them is close enough."""
+
+    name: str
+    model: ModelProto
+    inputs: list[Any]
+    outputs: list[Any]
+    rtol: float
+    atol: float
+
+    @property
+    def operators(self) -> set[str]:
+        return {operator_name(node) for node in self.model.graph.node} - {"Constant"}
+
+    def graph(self) -> Graph:
+        graph = Graph.from_model(self.model)
+        hoist_constants(graph)
+        return graph
+
+    def tensors(self, graph: Graph) -> dict[str, Tensor]:
+        return {v.name: as_tensor(np.array(x)) for v, x in zip(graph.inputs, self.inputs, strict=True)}
+
+
+@functools.cache
+def claimed() -> list[Case]:
+    """All cases whose operators are all in the table."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the generators divide by zero on purpose
+        generated = collect_testcases(None)
+    found = [Case(c.name, c.model, *map(arrays, c.data_sets[0]), c.rtol, c.atol) for c in generated]
+    for kind in ("simple", "pytorch-converted", "pytorch-operator"):
+        found += [from_folder(Path(case.model_dir), case.rtol, case.atol) for case in load_model_tests(kind=kind)]
+    return [case for case in found if case.operators <= OPERATORS.keys()]
+
+
+def arrays(values: list[Any]) -> list[Any]:
+    """The cases of Cast hold their values as messages."""
+    return [numpy_helper.to_array(value) if isinstance(value, TensorProto) else value for value in values]
+
+
+def from_folder(folder: Path, rtol: float, atol: float) -> Case:
+    values = [[read(path) for path in sorted((folder / "test_data_set_0").glob(f"{kind}_*.pb"))]
+              for kind in ("input", "output")]  # fmt: skip
+    return Case(folder.name, onnx.load(folder / "model.onnx"), values[0], values[1], rtol, atol)
+
+
+def read(path: Path) -> Any:
+    return numpy_helper.to_array(TensorProto.FromString(path.read_bytes()))
+
+
+def out_of_scope(case: Case) -> str | None:
+    """Why a case asks for what no claim is made about."""
+    if standard_opset(case.model) < 7:
+        return "operator sets below 7"
+    if not all(computable(value) for value in [*case.inputs, *case.outputs]):
+        return "strings, sequences, numbers of 2 to 8 bits with a point or of 2 to 4 bits"
+    return None
+
+
+def computable(value: Any) -> bool:
+    if not isinstance(value, np.ndarray | np.generic | float | int):
+        return False
+    try:
+        torch_dtype(onnx.helper.np_dtype_to_tensor_dtype(np.asarray(value).dtype))
+    except (UnsupportedModel, ValueError, KeyError):
+        return False
+    return True
+
+
+def failure(case: Case) -> str | None:
+    """What is wrong with our outputs: shapes, types and values count."""
+    graph = case.graph()
+    try:
+        ours = outputs_of(graph, case.tensors(graph))
+        for value, reference in zip(ours, map(np.asarray, case.outputs), strict=True):
+            assert tuple(value.shape) == reference.shape
+            assert value.dtype == torch_dtype(onnx.helper.np_dtype_to_tensor_dtype(reference.dtype))
+            low = reference.dtype.name == "bfloat16"  # the backend's own runner allows two units in its last place
+            expected, found = (reference.astype(np.float32), value.float()) if low else (reference, value)
+            rtol = max(case.rtol, 2**-6) if low else case.rtol
+            np.testing.assert_allclose(found.numpy(), expected, rtol=rtol, atol=case.atol)
+    except (UnsupportedModel, AssertionError) as error:
+        return f"{case.name}: {' '.join(str(error).split())[:300]}"
+    return None
+
+
+def cases() -> list[Case]:
+    return [case for case in claimed() if out_of_scope(case) is None and case.name not in SKIPPED]
+
+
+def single_nodes() -> list[Case]:
+    """The cases of one operator, less those that are written out in several or are constants only."""
+    return [case for case in cases() if [n.op_type for n in case.model.graph.node] not in ([], ["Constant"])
+            and len(case.model.graph.node) == 1]  # fmt: skip
+
+
+def test_claimed_operators_pass_the_backend_tests() -> None:
+    """Every case of the ONNX project whose operators are claimed agrees, but for the few that a reason is given for."""
+    failures = [found for case in cases() if (found := failure(case))]
+    print(f"{len(cases()) - len(failures)} of {len(claimed())} cases agree")
+    assert not failures, "\n".join(failures)
+    assert len(cases()) > 1300
+
+
+def test_reasons_to_skip_still_apply() -> None:
+    """Every case that a reason is given for exists and really disagrees."""
+    by_name = {case.name: case for case in claimed()}
+    assert [name for name in SKIPPED if failure(by_name[name]) is None] == []
+
+
+def test_shapes_are_known_without_computing() -> None:
+    """On inputs that have a shape but no values, every operator yields the shapes that it yields on real ones."""
+    wrong = []
+    for case in single_nodes():
+        graph = case.graph()
+        given = case.tensors(graph)
+        numbers = {name for node in graph.nodes for name in numbers_read(node)}
+        arrays = dict(zip(graph.input_names, case.inputs, strict=True))
+        graph.constants.update({name: np.array(arrays[name]) for name in given.keys() & numbers})
+        given = {name: value for name, value in given.items() if name not in numbers}
+        try:
+            shapes = {n: tuple(v.shape) for _, results in run(graph, to_meta(given)) for n, v in results.items()}
+        except UnsupportedModel as error:
+            if not case.operators & COUNTING:
+                wrong.append(f"{case.name}: {str(error)[:200]}")
+        else:
+            expected = [np.shape(value) for value in case.outputs]
+            if [shapes.get(name) for name in graph.outputs] != expected:
+                wrong.append(f"{case.name}: {[shapes.get(name) for name in graph.outputs]} instead of {expected}")
+    assert not wrong, "\n".join(wrong)
+
+
+def numbers_read(node: onnx.NodeProto) -> set[str]:
+    host = OPERATORS[operator_name(node)].host
+    return {name for position, name in enumerate(node.input) if name and position in host}
+
+
+def to_meta(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name: value.to("meta") for name, value in tensors.items()}
+
+
+#: Operators with a gradient that no case shows, and why; `test_operators` has cases of its own for them.
+WITHOUT_EXAMPLE: dict[str, str] = {
+    "Mish": "the only case runs from -10,000 to 10,000, where differences vanish",
+    "Trilu": "all cases are whole numbers",
+    **dict.fromkeys(("Cast", "CastLike"), "the cases lose the precision that differences need, or hold NaN"),
+    **dict.fromkeys(("GlobalLpPool", "SimplifiedLayerNormalization"), "the suite has no case"),
+    **dict.fromkeys((name for name in OPERATORS if name.startswith("com.microsoft.")), "not of the ONNX project"),
+}
+
+
+def test_gradients_agree_with_finite_differences() -> None:
+    """For every operator that is said to have a gradient, one that is not zero equals finite differences in a case."""
+    proven: set[str] = set()
+    for case in single_nodes():
+        (name,) = case.operators
+        if has_gradient(name) and name not in proven:
+            proven |= {name} if gradient_agrees(case) else set()
+    assert {name for name in OPERATORS if has_gradient(name)} - proven == WITHOUT_EXAMPLE.keys()
+
+
+def test_operators_without_gradient_have_none() -> None:
+    """Where the table says that no loss can be differentiated through an operator, its gradient is missing or zero."""
+    wrong = set()
+    for case in single_nodes():
+        (name,) = case.operators
+        if not has_gradient(name) and (function := in_double(case)) is not None:
+            try:
+                grads = gradients(function)
+            except NotImplementedError:  # PyTorch's own word that there is none
+                continue
+            if any(bool((grad != 0).any()) for grad in grads):
+                wrong.add(name)
+    assert not wrong
+
+
+@dataclass(frozen=True)
+class Differentiable:
+    """The float outputs of a case as a function of its float inputs, in double precision."""
+
+    of: Callable[..., tuple[Tensor, ...]]
+    inputs: tuple[Tensor, ...]
+
+
+def in_double(case: Case) -> Differentiable | None:
+    """None where no input that is read as an array is a float."""
+    graph = case.graph()
+    (node,) = graph.nodes
+    given, numbers = case.tensors(graph), numbers_read(node)
+    wide = {n: v.double() if v.is_floating_point() else v for n, v in given.items()}
+    names = [n for n, v in wide.items() if v.is_floating_point() and n not in numbers and v.numel()]
+    if not names:
+        return None
+
+    def of(*values: Tensor) -> tuple[Tensor, ...]:
+        found = run_node(node, wide | dict(zip(names, values, strict=True)), graph.opset)
+        return tuple(v for n, v in found.items() if n in graph.outputs and v.is_floating_point())
+
+    return Differentiable(of, tuple(wide[name].clone().requires_grad_() for name in names))
+
+
+def gradients(function: Differentiable) -> list[Tensor]:
+    """Of a weighted sum of the outputs, as far as they depend on the inputs."""
+    torch.manual_seed(0)
+    live = [value for value in function.of(*function.inputs) if value.requires_grad]
+    if not live:
+        return []
+    some = torch.stack([(value * torch.rand_like(value)).sum() for value in live]).sum()
+    found = torch.autograd.grad(some, function.inputs, allow_unused=True)
+    return [grad for grad in found if grad is not None]
+
+
+def gradient_agrees(case: Case) -> bool:
+    function = in_double(case)
+    if function is None or sum(value.numel() for value in function.inputs) > 5000:
+        return False
+    if any(value.dtype is not torch.float64 for value in function.of(*function.inputs)):
+        return False  # cast to a precision in which small differences vanish
+    moving = any(bool((grad != 0).any()) for grad in gradients(function))
+    return moving and torch.autograd.gradcheck(function.of, function.inputs, fast_mode=True, raise_exception=False)

@@ -1,0 +1,393 @@
+"""Every function of the operator table computes what ONNX Runtime computes for a graph of that one operator."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from onnx import TensorProto, defs, helper
+
+from fedlas.errors import UnsupportedModel
+from fedlas.importers.onnx.evaluator import run_node
+from fedlas.importers.onnx.operators import OPERATORS, has_gradient, node_has_gradient
+from tests.helpers.single_node import Case, assert_agrees, assert_differentiable, ints, random_floats
+
+floats = random_floats(0)
+X, IMAGE, LINE = floats(3, 4), floats(2, 4, 7, 7), floats(2, 4, 9)
+UNARY = (
+    "Abs",
+    "Asinh",
+    "Atan",
+    "Ceil",
+    "Cos",
+    "Erf",
+    "Exp",
+    "Floor",
+    "HardSwish",
+    "Identity",
+    "IsInf",
+    "IsNaN",
+    "Neg",
+    "Reciprocal",
+    "Relu",
+    "Round",
+    "Selu",
+    "Sigmoid",
+    "Sign",
+    "Sin",
+    "Softplus",
+    "Softsign",
+    "Tanh",
+    "Elu",
+    "Celu",
+    "LeakyRelu",
+    "HardSigmoid",
+    "ThresholdedRelu",
+    "Shrink",
+    "LogSoftmax",
+    "Softmax",
+    "Flatten",
+    "Transpose",
+    "Shape",
+    "Size",
+    "ReduceSum",
+    "ReduceMean",
+    "ReduceMax",
+    "ReduceMin",
+    "ReduceProd",
+    "ReduceL1",
+    "ReduceL2",
+    "ReduceSumSquare",
+    "ReduceLogSumExp",
+    "LpNormalization",
+    "ArgMax",
+    "ArgMin",
+    "NonZero",
+)  # of one input, with default attributes
+BINARY = ("Add", "Sub", "Mul", "Div", "Max", "Min", "PRelu", "Greater", "Less", "GreaterOrEqual", "LessOrEqual")
+CASES = [
+    *(Case(op, (X,)) for op in UNARY),
+    *(Case(op, (np.abs(X) + 0.1,)) for op in ("Sqrt", "Log", "ReduceLogSum")),
+    *(Case(op, (X, floats(4))) for op in BINARY),
+    *(Case(op, (X > 0, X > 0.5)) for op in ("And", "Or", "Xor")),
+    *(Case(op, (X, X, X)) for op in ("Sum", "Mean")),
+    Case("Gelu", (X,), opset=20),
+    Case("Gelu", (X,), {"approximate": "tanh"}, opset=20),
+    Case("Mish", (X,), opset=18),
+    Case("Not", (X > 0,)),
+    Case("Equal", (ints(1, 2), ints(1, 3))),
+    Case("Where", (X > 0, X, np.float32(0))),
+    Case("Pow", (np.abs(X), np.array(2.5, np.float32))),
+    Case("Pow", (ints(2, 3), np.array(2.0, np.float32))),
+    Case("Div", (ints(-7, 7, 5), ints(2, -2, 5))),
+    Case("Mod", (ints(-7, 7), ints(3, -3))),
+    Case("Mod", (X, floats(4)), {"fmod": 1}),
+    Case("Clip", (X, np.float32(-0.5), np.float32(0.5))),
+    Case("Clip", (X, None, np.float32(0.5))),
+    Case("Clip", (X,), {"min": -0.2, "max": 0.3}, opset=10),
+    Case("Cast", (X,), {"to": TensorProto.INT64}),
+    Case("Cast", (X,), {"to": TensorProto.BOOL}),
+    Case("Softmax", (floats(2, 3, 4),), {"axis": 1}, opset=11),
+    Case("Softmax", (floats(2, 3, 4),), {"axis": 1}),
+    Case("LogSoftmax", (floats(2, 3, 4),), opset=12),
+    Case("ReduceSum", (X, ints(1)), {"keepdims": 0}, opset=13),
+    Case("ReduceMean", (X,), {"axes": [-1]}),
+    Case("ReduceMean", (X, ints(0)), opset=18),
+    Case("ReduceMax", (X, ints(1)), {"keepdims": 0}, opset=18),
+    Case("ReduceMean", (X,), {"noop_with_empty_axes": 1}, opset=18),
+    Case("ReduceProd", (floats(2, 3, 4),), {"axes": [0, 2]}),
+    Case("ArgMax", (X,), {"axis": 1, "keepdims": 0}),
+    Case("ArgMax", (np.ones((2, 3), np.float32),), {"axis": 1, "select_last_index": 1}),
+    Case("TopK", (X, ints(2)), {"axis": -1}, outputs=2),
+    Case("CumSum", (X, np.array(1)), {"exclusive": 1, "reverse": 1}),
+    Case("CumSum", (X, np.array(0))),
+    # shapes
+    Case("Reshape", (floats(2, 3, 4), ints(0, -1))),
+    Case("Reshape", (floats(0, 3), ints(0, 3)), {"allowzero": 1}),
+    Case("Flatten", (IMAGE,), {"axis": 2}),
+    Case("Transpose", (IMAGE,), {"perm": [0, 2, 3, 1]}),
+    Case("Shape", (IMAGE,), {"start": 1, "end": -1}),
+    Case("Squeeze", (floats(1, 3, 1),)),
+    Case("Squeeze", (floats(1, 3, 1), ints(-1))),
+    Case("Squeeze", (floats(1, 3, 1),), {"axes": [0]}, opset=11),
+    Case("Unsqueeze", (X, ints(0, -1))),
+    Case("Unsqueeze", (X,), {"axes": [1]}, opset=11),
+    Case("Expand", (floats(3, 1), ints(2, 1, 4))),
+    Case("Tile", (X, ints(2, 3))),
+    Case("Concat", (X, floats(3, 2)), {"axis": -1}),
+    Case("Split", (floats(6, 2),), outputs=3),
+    Case("Split", (floats(6, 2), ints(1, 5)), outputs=2),
+    Case("Split", (floats(6, 2),), {"split": [2, 4]}, opset=11, outputs=2),
+    Case("Split", (floats(5, 2),), {"num_outputs": 2}, opset=18, outputs=2),
+    Case("Slice", (IMAGE, ints(1, -3), ints(2**62, -1), ints(1, 3))),
+    Case("Slice", (X, ints(-1), ints(-(2**62)), ints(1), ints(-2))),
+    Case("Slice", (X,), {"starts": [1], "ends": [3], "axes": [0]}, opset=9),
+    Case("Gather", (X, ints(2, -1))),
+    Case("Gather", (IMAGE, np.array(1)), {"axis": 1}),
+    Case("Gather", (IMAGE, ints([0, 1], [2, 3])), {"axis": 1}),
+    Case("Gather", (X, ints([0, 1]))),
+    Case("GatherElements", (X, ints([0, -1], [1, 2])), {"axis": 1}),
+    Case("GatherND", (floats(2, 3, 4), ints([0, 1], [1, 2]))),
+    Case("GatherND", (floats(2, 3, 4), ints([1], [2])), {"batch_dims": 1}),
+    Case("ScatterND", (X, ints([0], [2]), floats(2, 4))),
+    Case("ScatterND", (X, ints([0]), floats(1, 4)), {"reduction": "add"}),
+    Case("ScatterElements", (X, ints([0, 1]), floats(1, 2)), {"axis": 1}),
+    Case("ConstantOfShape", (ints(2, 3),), {"value": helper.make_tensor("v", TensorProto.INT64, [1], [7])}),
+    Case("ConstantOfShape", (ints(2, 3),)),
+    Case("Range", (np.array(1), np.array(9), np.array(3))),
+    Case("EyeLike", (X,), {"k": 1}),
+    Case("Trilu", (X, np.array(1)), {"upper": 0}),
+    Case("Trilu", (X,)),
+    Case("OneHot", (ints(0, -1, 2), np.array(3), np.array([0.0, 5.0], np.float32)), {"axis": 0}),
+    Case("Pad", (X, ints(1, 0, 0, 2), np.float32(3))),
+    Case("Pad", (IMAGE, ints(0, 0, 1, 2, 0, 0, 2, 1)), {"mode": "reflect"}),
+    Case("Pad", (IMAGE, ints(0, 0, 1, 2, 0, 0, 2, 1)), {"mode": "edge"}),
+    Case("Pad", (X, ints(1, -1), None, ints(1)), opset=18),
+    Case("Pad", (X,), {"pads": [0, 1, 0, 1], "value": 2.0}, opset=10),
+    *(Case("DepthToSpace", (IMAGE,), {"blocksize": 2, "mode": mode}) for mode in ("DCR", "CRD")),
+    Case("SpaceToDepth", (floats(1, 2, 4, 6),), {"blocksize": 2}),
+    # products and layers
+    Case("MatMul", (floats(2, 3, 4), floats(4, 5))),
+    Case("Einsum", (X, floats(4, 2)), {"equation": "ij,jk->ki"}),
+    Case("Gemm", (X, floats(5, 4), floats(5)), {"transB": 1}),
+    Case("Gemm", (X, floats(3, 5), floats(4, 1)), {"transA": 1, "alpha": 0.5, "beta": 2.0}),
+    Case("Conv", (IMAGE, floats(6, 2, 3, 3), floats(6)), {"group": 2, "pads": [1, 0, 2, 1], "strides": [2, 1]}),
+    Case("Conv", (LINE, floats(5, 4, 3)), {"dilations": [2], "pads": [2, 2]}),
+    *(
+        Case("Conv", (IMAGE, floats(2, 4, 4, 4)), {"auto_pad": pad, "strides": [2, 2]})
+        for pad in ("SAME_UPPER", "SAME_LOWER", "VALID")
+    ),
+    Case(
+        "ConvTranspose",
+        (IMAGE, floats(4, 3, 3, 3), floats(3)),
+        {"strides": [2, 2], "pads": [1, 1, 1, 1], "output_padding": [1, 1]},
+    ),
+    Case("ConvTranspose", (LINE, floats(4, 2, 4)), {"strides": [2], "pads": [0, 1], "group": 2}),
+    Case("MaxPool", (IMAGE,), {"kernel_shape": [3, 3], "strides": [2, 2], "pads": [1, 1, 1, 1], "ceil_mode": 1}),
+    Case("MaxPool", (IMAGE,), {"kernel_shape": [2, 2], "auto_pad": "SAME_UPPER", "strides": [2, 2]}),
+    Case("MaxPool", (LINE,), {"kernel_shape": [3], "dilations": [2]}),
+    *(
+        Case(
+            "AveragePool",
+            (IMAGE,),
+            {"kernel_shape": [3, 3], "strides": [2, 2], "pads": [1, 1, 1, 1], "count_include_pad": c},
+        )
+        for c in (0, 1)
+    ),
+    *(
+        Case(
+            "AveragePool",
+            (IMAGE,),
+            {"kernel_shape": [3, 2], "strides": [2, 2], "pads": [0, 0, 1, 1], "count_include_pad": c},
+        )
+        for c in (0, 1)
+    ),
+    Case("AveragePool", (IMAGE,), {"kernel_shape": [2, 2], "strides": [2, 2], "ceil_mode": 1}),
+    Case("GlobalAveragePool", (IMAGE,)),
+    Case("GlobalMaxPool", (LINE,)),
+    Case("BatchNormalization", (IMAGE, floats(4), floats(4), floats(4), np.abs(floats(4))), {"epsilon": 1e-3}),
+    Case("InstanceNormalization", (IMAGE, floats(4), floats(4))),
+    Case("GroupNormalization", (IMAGE, floats(4), floats(4)), {"num_groups": 2}, opset=21),
+    Case("LayerNormalization", (floats(2, 3, 4), floats(4), floats(4)), {"epsilon": 1e-3}),
+    Case("LayerNormalization", (floats(2, 3, 4), floats(3, 4)), {"axis": 1}),
+    Case("RMSNormalization", (floats(2, 3, 4), floats(4)), opset=23),
+    Case("LRN", (IMAGE,), {"size": 3, "alpha": 0.1}),
+    Case("Dropout", (X,)),
+    Case("Dropout", (X,), {"ratio": 0.3}, opset=10),
+    Case(
+        "Attention",
+        (floats(2, 5, 8), floats(2, 6, 8), floats(2, 6, 8)),
+        {"q_num_heads": 2, "kv_num_heads": 2},
+        opset=23,
+    ),
+    *(
+        Case(
+            "Resize",
+            (IMAGE, None, None, ints(2, 4, 10, 14)),
+            {"mode": "linear", "coordinate_transformation_mode": mode},
+        )
+        for mode in ("half_pixel", "align_corners", "pytorch_half_pixel")
+    ),
+    Case("Resize", (IMAGE, None, np.array([1, 1, 2, 2], np.float32)), {"mode": "nearest"}),
+    Case(
+        "Resize",
+        (IMAGE, None, np.array([1, 1, 1.5, 2], np.float32)),
+        {"mode": "nearest", "coordinate_transformation_mode": "asymmetric", "nearest_mode": "floor"},
+    ),
+    Case("Resize", (IMAGE, None, None, ints(2, 4, 10, 5)), {"mode": "cubic", "cubic_coeff_a": -0.75}),
+    Case("Upsample", (IMAGE, np.array([1, 1, 2, 3], np.float32)), opset=9),
+]
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_agrees_with_onnx_runtime(case: Case) -> None:
+    """The function's outputs have ONNX Runtime's shapes, types and values."""
+    assert_agrees(case)
+
+
+MICROSOFT = "com.microsoft"
+TOKENS = floats(2, 5, 8)
+MASK = np.array([[1, 1, 1, 0, 0], [1, 1, 1, 1, 1]], np.int32)
+HEADS = {"num_heads": 2}
+FUSED = [  # what ONNX Runtime's optimiser makes of transformers and convolutions
+    Case("Gelu", (X,), domain=MICROSOFT),
+    Case("FastGelu", (X, floats(4)), domain=MICROSOFT),
+    Case("BiasGelu", (X, floats(4)), domain=MICROSOFT),
+    Case("QuickGelu", (X,), domain=MICROSOFT),
+    Case("QuickGelu", (X,), {"alpha": 1.0}, domain=MICROSOFT),
+    Case("FusedMatMul", (floats(2, 4, 3), floats(2, 5, 4)), {"alpha": 0.5, "transA": 1, "transB": 1}, domain=MICROSOFT),
+    Case("FusedConv", (IMAGE, floats(2, 4, 3, 3), floats(2)), {"activation": "Relu"}, domain=MICROSOFT),
+    Case(
+        "FusedConv",
+        (IMAGE, floats(2, 4, 3, 3), floats(2)),
+        {"activation": "LeakyRelu", "activation_params": [0.2], "pads": [1, 1, 1, 1]},
+        domain=MICROSOFT,
+    ),
+    Case("FusedGemm", (X, floats(5, 4), floats(5)), {"activation": "Relu", "transB": 1}, domain=MICROSOFT),
+    Case(
+        "FusedGemm",
+        (X, floats(4, 5)),
+        {"activation": "LeakyRelu", "activation_alpha": 0.3, "alpha": 0.5},
+        domain=MICROSOFT,
+    ),
+    Case("SimplifiedLayerNormalization", (floats(2, 3, 4), floats(4))),
+    Case("SkipLayerNormalization", (TOKENS, floats(2, 5, 8), floats(8), floats(8), floats(8)), domain=MICROSOFT),
+    Case(
+        "SkipLayerNormalization",
+        (TOKENS, floats(2, 5, 8), floats(8)),
+        {"epsilon": 1e-3},
+        outputs=("o0", "", "", "o3"),
+        domain=MICROSOFT,
+    ),
+    Case("SkipSimplifiedLayerNormalization", (TOKENS, floats(2, 5, 8), floats(8)), domain=MICROSOFT),
+    *(
+        Case("Attention", (TOKENS, floats(8, 24), floats(24), mask), HEADS | extra, domain=MICROSOFT)
+        for mask, extra in (
+            (None, {}),
+            (MASK, {}),
+            (np.array([3, 5], np.int32), {}),
+            (None, {"unidirectional": 1, "scale": 0.3}),
+        )
+    ),
+    *(
+        Case("MultiHeadAttention", (TOKENS, floats(2, 6, 8), floats(2, 6, 8), *extra), HEADS, domain=MICROSOFT)
+        for extra in ((), (floats(24),), (None, None, floats(1, 2, 5, 6)))
+    ),
+    Case("MultiHeadAttention", (TOKENS, TOKENS, TOKENS, None, MASK), HEADS, domain=MICROSOFT),
+    Case(
+        "EmbedLayerNormalization",
+        (
+            np.array([[1, 2, 3], [4, 0, 1]], np.int32),
+            np.array([[0, 0, 1], [0, 1, 1]], np.int32),
+            floats(6, 4),
+            floats(3, 4),
+            floats(2, 4),
+            floats(4),
+            floats(4),
+            np.array([[1, 1, 0], [1, 1, 1]], np.int32),
+        ),
+        outputs=2,
+        domain=MICROSOFT,
+    ),
+]
+
+
+@pytest.mark.parametrize("case", FUSED, ids=str)
+def test_fused_operators_agree_with_onnx_runtime_and_train(case: Case) -> None:
+    """Operators of ONNX Runtime's optimiser compute what it computes, with a gradient."""
+    assert_agrees(case)
+    assert_differentiable(case)
+
+
+@pytest.mark.parametrize(
+    "case",
+    [
+        Case("Mish", (X,), opset=18),
+        Case("Trilu", (X,)),
+        Case("Cast", (X,), {"to": TensorProto.DOUBLE}),
+        Case("CastLike", (X, np.zeros(1, np.float64))),
+        Case("GlobalLpPool", (IMAGE,)),
+        Case("GlobalLpPool", (LINE,), {"p": 3}),
+        Case("Upsample", (LINE, np.array([1, 1, 2.5], np.float32)), {"mode": "linear"}, opset=9),
+    ],
+    ids=str,
+)
+def test_gradients_that_no_backend_test_shows(case: Case) -> None:
+    """Operators without a suitable case among the ONNX project's tests can be differentiated as well."""
+    assert_differentiable(case)
+
+
+@pytest.mark.parametrize(
+    "node",
+    [
+        helper.make_node("BatchNormalization", ["i0"] + 4 * ["i1"], ["o0"], spatial=0),
+        helper.make_node("Conv", ["i0", "i1"], ["o0"], padding_mode="circular"),
+    ],
+)
+def test_options_that_are_not_supported_are_named(node: Any) -> None:
+    """An operator used in a way that would silently compute something else is refused."""
+    values = {"i0": torch.ones(1, 1, 3, 3), "i1": torch.tensor([1.0, 1.0, 1.5, 1.5])}
+    with pytest.raises(UnsupportedModel) as caught:
+        run_node(node, values, 17)
+    assert caught.value.code == "unsupported_operator"
+
+
+LARGE = torch.zeros(100_000)
+MILLION = torch.tensor([10**6])
+
+
+@pytest.mark.parametrize(
+    ("node", "inputs"),
+    [
+        (helper.make_node("ConstantOfShape", ["a"], ["y"]), [torch.tensor([10**5, 10**5])]),
+        (helper.make_node("Range", ["a", "b", "c"], ["y"]), [torch.tensor(0), torch.tensor(10**10), torch.tensor(1)]),
+        (helper.make_node("HannWindow", ["a"], ["y"]), [torch.tensor(10**10)]),
+        (helper.make_node("Expand", ["a", "b"], ["y"]), [torch.zeros(1), torch.tensor([10**5, 10**5])]),
+        (helper.make_node("Tile", ["a", "b"], ["y"]), [torch.zeros(10), torch.tensor([10**9])]),
+        (helper.make_node("OneHot", ["a", "b", "c"], ["y"]), [LARGE.long(), MILLION, torch.zeros(2)]),
+        (helper.make_node("Pad", ["a", "b"], ["y"]), [torch.zeros(1), torch.tensor([10**10, 0])]),
+        (helper.make_node("Pad", ["a", "b"], ["y"], mode="edge"), [torch.zeros(1), torch.tensor([10**10, 0])]),
+        (
+            helper.make_node("Resize", ["a", "", "b"], ["y"]),
+            [torch.zeros(1, 1, 2, 2), torch.tensor([1, 1, 5e4, 5e4])],
+        ),
+        (helper.make_node("Upsample", ["a", "b"], ["y"]), [torch.zeros(1, 1, 2), torch.tensor([1, 1, 1e10])]),
+        (helper.make_node("Conv", ["a", "b"], ["y"], pads=[10**10, 0]), [torch.zeros(1, 1, 3), torch.zeros(1, 1, 2)]),
+        (
+            helper.make_node("ConvTranspose", ["a", "b"], ["y"], strides=[10**10]),
+            [torch.zeros(1, 1, 3), torch.zeros(1, 1, 2)],
+        ),
+        (helper.make_node("MaxPool", ["a"], ["y"], kernel_shape=[1], pads=[10**10, 0]), [torch.zeros(1, 1, 3)]),
+        (helper.make_node("AffineGrid", ["a", "b"], ["y"]), [torch.zeros(1, 2, 3), torch.tensor([1, 1, 10**5, 10**5])]),
+        (helper.make_node("Add", ["a", "b"], ["y"]), [LARGE, LARGE[:, None]]),
+        (helper.make_node("MatMul", ["a", "b"], ["y"]), [LARGE[:, None], LARGE[None]]),
+        (helper.make_node("Einsum", ["a", "b"], ["y"], equation="i,j->ij"), [LARGE, LARGE]),
+        (helper.make_node("Gather", ["a", "b"], ["y"]), [LARGE[None], torch.zeros(100_000, dtype=torch.int64)]),
+        (helper.make_node("Concat", ["a"] * 5000, ["y"], axis=0), [torch.zeros(10**6)]),
+    ],
+    ids=lambda value: value.op_type if hasattr(value, "op_type") else "",
+)
+def test_results_of_many_gigabytes_are_refused_before_they_are_computed(node: Any, inputs: list[torch.Tensor]) -> None:
+    """A node that declares 4 to 400 GB is told by the size of its output, which is never allocated."""
+    names = dict.fromkeys(name for name in node.input if name)
+    with pytest.raises(UnsupportedModel) as caught:
+        run_node(node, dict(zip(names, inputs, strict=True)), 17)
+    assert caught.value.code == "declared_size"
+
+
+@pytest.mark.parametrize("name", sorted(name for name in OPERATORS if defs.has(name)))
+def test_every_attribute_of_the_specification_is_known(name: str) -> None:
+    """A claimed operator takes every attribute that any of its versions since operator set 7 has."""
+    versions = [s for s in defs.get_all_schemas_with_history() if s.name == name and s.domain == ""]
+    first = max((s.since_version for s in versions if s.since_version <= 7), default=0)
+    given = {attribute for s in versions if s.since_version >= first for attribute in s.attributes}
+    assert given <= OPERATORS[name].keywords
+
+
+def test_a_cast_passes_gradients_between_floats_only() -> None:
+    """The table's answer for Cast depends on the node; unknown operators have no gradient at all."""
+    nodes = [helper.make_node("Cast", ["x"], ["y"], to=kind) for kind in (TensorProto.DOUBLE, TensorProto.INT64)]
+    assert [node_has_gradient(node) for node in nodes] == [True, False]
+    assert [has_gradient(name) for name in ("Gemm", "ArgMax", "Loop")] == [True, False, False]

@@ -1,0 +1,229 @@
+"""A race that is killed and begun again with its journal: the same finalists, nothing finished is trained again."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import logging
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from fedlas.race import Candidate, CandidateResult, RaceProgress, RaceResult, race, time_budget
+from fedlas.race.journal import FolderJournal, Journal, MemoryJournal
+from fedlas.race.record import Record
+from fedlas.training.checkpoints import State
+from tests.helpers.small_classifier import noisy_digits, overconfident_classifier
+
+HOT = Candidate("fedlas", 0.2, alpha=0.2, beta=4.0, momentum=0.95, epochs=8, scope="all")
+HOT_PLUS = Candidate("fedlas_plus", 0.2, alpha=0.1, beta=0.5, momentum=0.95, margin=6.0, epochs=8, scope="all")
+HEAD = Candidate("cross_entropy", 0.05, epochs=3, scope="head")
+
+
+class Killed(BaseException):
+    """Nothing in a race catches it."""
+
+
+class Run:
+    """One attempt at a race: what it told, and what came of it."""
+
+    def __init__(self, journal: Journal | None, *, kill_at: int | None = None, **options: Any) -> None:
+        self.told: list[tuple[str, int]] = []
+        self.ended: list[CandidateResult] = []
+        self._calls, self._kill_at = itertools.count(1), kill_at
+        train, calibration, _ = noisy_digits()
+        settings: dict[str, Any] = {
+            "candidates": [HOT, HEAD, HOT_PLUS], "budget_seconds": 600, "calibrators": ("temperature",), **options,
+        }  # fmt: skip
+        self.result: RaceResult = race(
+            overconfident_classifier(), train=train, calibration=calibration, journal=journal,
+            on_progress=self._hear, on_candidate=self.ended.append, **settings,
+        )  # fmt: skip
+
+    def _hear(self, progress: RaceProgress) -> None:
+        self.told.append((progress.name, progress.epoch))
+        if next(self._calls) == self._kill_at:
+            raise Killed
+
+
+def killed(journal: Journal | None, kill_at: int, **options: Any) -> None:
+    with pytest.raises(Killed):
+        Run(journal, kill_at=kill_at, **options)
+
+
+def bits(result: RaceResult) -> Any:
+    """All that may not change: scores, notes, and every weight of the finalists."""
+    finalists = [one for one in (result.post_hoc, result.same_labels, result.trained) if one is not None]
+    weights = [[t.numpy().tobytes() for t in one.classifier.state_dict().values()] for one in finalists]
+    signs = [array.tobytes() for array in vars(result.signs).values()] if result.signs else None
+    held_out = [one.held_out.tobytes() for one in finalists]
+    return [one.as_dict() for one in result.candidates], result.notes, dict(result.rates), weights, held_out, signs
+
+
+@cache
+def undisturbed() -> Run:
+    return Run(None)
+
+
+def test_a_race_killed_at_any_call_goes_on() -> None:
+    """Before a candidate, after an epoch, in the student's lesson: the same bits, and no epoch is run twice."""
+    whole = undisturbed()
+    assert whole.result.candidates[-1].method == "distilled"
+    assert whole.result.trained is not None
+    for kill_at in range(1, len(whole.told) + 1, 6):
+        journal = MemoryJournal(every_seconds=0)
+        killed(journal, kill_at)
+        again = Run(journal)
+        assert bits(again.result) == bits(whole.result), kill_at
+        ran = [step for step in again.told if step[1] > 0]
+        assert ran == [step for step in whole.told[kill_at:] if step[1] > 0]
+
+
+def test_a_race_killed_all_the_time_arrives(tmp_path: Path) -> None:
+    """Killed at the ninth call of each attempt, with a journal of files: the same bits in the end."""
+    known: dict[str, Path] = {}
+    run = None
+    for attempt in range(20):
+        folder = tmp_path / str(attempt)
+        journal = FolderJournal(
+            folder, key="k", known=dict(known), every_seconds=0,
+            on_saved=lambda name, file, folder=folder: known.update({name: folder / file}),
+        )  # fmt: skip
+        with suppress(Killed):
+            run = Run(journal, kill_at=9)
+            break
+    assert run is not None
+    assert attempt > 2
+    assert bits(run.result) == bits(undisturbed().result)
+    assert {path.name.rsplit("-", 1)[0] for path in known.values()} == set(known)
+
+
+def test_measured_rates_are_kept() -> None:
+    """A race that finds its learning rates by itself goes on at the rates that it found."""
+    line = [replace(HOT, learning_rate=None, epochs=2), replace(HEAD, learning_rate=None)]
+    whole, journal = Run(None, candidates=line), MemoryJournal(every_seconds=0)
+    assert set(whole.result.rates) == {"all", "head"}
+    killed(journal, 6, candidates=line)
+    decided = journal.entries["decisions"]["content"]
+    assert {"all": decided["edge, all"], "head": decided["edge, head"]} == whole.result.rates
+    assert bits(Run(journal, candidates=line).result) == bits(whole.result)
+
+
+def test_each_candidate_is_told_of_once() -> None:
+    """Over all attempts everything that ends is told once, with its seconds; what is restored keeps them."""
+    journal = MemoryJournal(every_seconds=0)
+    killed(journal, 6)  # the head has ended, a network has begun
+    again = Run(journal)
+    names = [one.name for one in undisturbed().ended]
+    assert [one.name for one in again.ended] == names[1:]
+    restored = next(one for one in again.result.candidates if one.name == names[0])
+    assert restored.seconds == journal.entries["candidate-02-03"]["content"]["outcome"]["seconds"] > 0
+
+
+def test_what_a_clock_decided_holds(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine that is suddenly far slower runs the plan that was made, and measures no speed again."""
+    options: dict[str, Any] = {"budget_seconds": 300, "combine": False}
+    line = [Candidate("cross_entropy", rate, scope="all", epochs=8) for rate in (0.01, 0.02, 0.05, 0.1, 0.15, 0.2)]
+    journal, steps = MemoryJournal(every_seconds=0), 900 // 64
+    monkeypatch.setattr(time_budget, "_measured_step", lambda *_: 10.0 / steps / time_budget._CAUTION)
+    whole = Run(None, candidates=line, **options)
+    assert {one.status for one in whole.result.candidates[1:]} == {"finished", "halved"}
+    killed(journal, 4, candidates=line, **options)
+    monkeypatch.setattr(time_budget, "_measured_step", lambda *_: pytest.fail("it was measured again"))
+    monkeypatch.setattr(time_budget.Clock, "prediction_seconds", lambda *_: 1e9)
+    assert bits(Run(journal, candidates=line, **options).result) == bits(whole.result)
+
+
+def test_who_ran_out_of_the_budget_stays_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A candidate that was stopped for its time, and a student that was, are not tried again by a later attempt."""
+
+    def late(_: object, epoch: Any) -> None:
+        raise time_budget.OverBudget
+
+    journal = MemoryJournal(every_seconds=0)
+    with monkeypatch.context() as slow:
+        slow.setattr(time_budget.Clock, "check", late)
+        first = Run(journal, candidates=[HEAD, HOT])
+    assert [one.status for one in first.result.candidates[1:]] == ["skipped", "skipped"]
+    again = Run(journal, candidates=[HEAD, HOT])
+    assert bits(again.result) == bits(first.result)
+    assert not [step for step in again.told if step[1] > 0]
+
+
+def test_the_time_already_spent_counts() -> None:
+    """The clock of a later attempt begins where the last entry was written."""
+    journal = MemoryJournal(every_seconds=0)
+    killed(journal, 7)
+    journal.entries["running"]["elapsed"] = 500.0
+    spent = Record(journal, _settings(journal))
+    assert 500 < time_budget.Clock(600, spent).elapsed() < 560
+    assert time_budget.Clock(600, Record(MemoryJournal(every_seconds=0))).elapsed() < 60
+
+
+def _settings(journal: MemoryJournal) -> dict[str, Any]:
+    """What the race told its record of itself."""
+    settings: dict[str, Any] = json.loads(journal.entries["decisions"]["race"])["settings"]
+    return settings
+
+
+def test_another_races_entries_are_not_used(caplog: pytest.LogCaptureFixture) -> None:
+    """Another key, seed or budget: nothing of the journal is used, and the log says so."""
+    journal, few = MemoryJournal("one"), {"candidates": [HEAD], "combine": False}
+    killed(journal, 3, **few)
+    for other, options in (("two", few), ("one", {**few, "seed": 1}), ("one", {**few, "budget_seconds": 300})):
+        copied = MemoryJournal(other)
+        copied.entries = dict(journal.entries)
+        caplog.clear()
+        with caplog.at_level(logging.WARNING):
+            again, whole = Run(copied, **options), Run(None, **options)
+        assert bits(again.result) == bits(whole.result)
+        assert again.told == whole.told
+        assert "of another race and is ignored" in caplog.text
+
+
+Damage = Callable[[State], object]
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda entry: entry["content"]["network"].update({"out.weight": torch.zeros(2, 2)}),
+        lambda entry: entry["content"].pop("arrays"),
+        lambda entry: entry.pop("elapsed"),
+        lambda entry: entry.clear(),
+    ],
+    ids=["other shape", "no arrays", "no envelope", "empty"],
+)
+def test_a_damaged_entry_is_trained_again(damage: Damage, caplog: pytest.LogCaptureFixture) -> None:
+    """What does not fit is trained again, never an error, and the log says so."""
+    journal = MemoryJournal(every_seconds=0)
+    killed(journal, 15)
+    damage(journal.entries["candidate-01-08"])
+    again = Run(journal)
+    assert bits(again.result) == bits(undisturbed().result)
+    assert len([step for step in again.told if step[0].startswith("fedlas α") and step[1] > 0]) == HOT.epochs
+    assert "candidate-01-08" in caplog.text
+
+
+def test_a_full_disk_is_no_error(caplog: pytest.LogCaptureFixture) -> None:
+    """A journal that can write nothing leaves the race as it is, with lines in the log."""
+
+    class Full(Journal):
+        def write(self, name: str, entry: State) -> None:
+            raise OSError(28, "No space left on device")
+
+    assert bits(Run(Full()).result) == bits(undisturbed().result)
+    assert "No space left on device" in caplog.text
+
+
+def test_an_epoch_of_milliseconds_is_not_saved() -> None:
+    """Where the last entry is younger than the limit a state waits for the next epoch; what is finished never does."""
+    journal = MemoryJournal(every_seconds=1e9)
+    Run(journal)
+    assert set(journal.entries) == {"decisions", "candidate-01-08", "candidate-02-03", "candidate-03-08", "student"}

@@ -1,0 +1,152 @@
+"""Who runs for how long within a budget, and how high a learning rate a network stands."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from fedlas.race.candidate_training import default_epochs
+from fedlas.race.schedule import Plan, Runner, plan
+from fedlas.training.fit import Floats, predict_logits, steps_per_epoch
+from fedlas.training.lr_range_test import HIGHEST, LOWEST, STEPS, _edge, edge_rate, head_edge_rate
+from tests.helpers.small_classifier import noisy_digits, overconfident_classifier
+
+
+def places(runners: tuple[Runner, ...]) -> list[int]:
+    return [runner.place for runner in runners]
+
+
+def test_all_run_in_full_where_the_time_allows_it() -> None:
+    """Sixteen candidates of 10 s each need exactly 160 s; a second less and not all run in full."""
+    line = [Runner(i, 10, 1.0) for i in range(16)]
+    assert plan(line, 160.0) == Plan((), 0, tuple(line))
+    assert len(plan(line, 159.0).full) < 16
+
+
+def test_halving_runs_all_for_a_quarter_and_the_best_third_in_full() -> None:
+    """Sixteen runners at a quarter (2 of 10 epochs) and the best five in full take 32 + 50 = 82 s."""
+    line = [Runner(i, 10, 1.0) for i in range(16)]
+    found = plan(line, 82.0)
+    assert (places(found.short), found.kept, found.full) == (list(range(16)), 5, ())
+    assert found.seconds == 82.0
+    assert places(plan(line, 81.9).short) == list(range(15)), "the last in line stays away first"
+
+
+def test_few_more_runners_are_not_worth_the_halving() -> None:
+    """Where halving would let two more take part only, the first in line run in full."""
+    line = [Runner(i, 4, 1.0) for i in range(5)]
+    found = plan(line, 12.0)
+    assert (places(found.full), found.short) == ([0, 1, 2], ())
+
+
+@pytest.mark.parametrize("seconds", [0.0, -5.0, 2.0])
+def test_nothing_fits(seconds: float) -> None:
+    """A budget under the cheapest run leaves an empty plan; so does an empty line."""
+    assert plan([Runner(0, 10, 1.0), Runner(1, 10, 1.0)], seconds) == Plan((), 0, ())
+    assert plan([], 100.0) == Plan((), 0, ())
+
+
+def test_a_plan_never_exceeds_its_budget() -> None:
+    """Over random lines and budgets a plan keeps the budget and takes the first in line, each once."""
+    rng = np.random.default_rng(0)
+    kinds = set()
+    for _ in range(300):
+        line = [Runner(i, int(rng.integers(1, 12)), float(rng.uniform(0.1, 3))) for i in range(rng.integers(1, 17))]
+        budget = float(rng.uniform(0, 150))
+        found = plan(line, budget)
+        assert found.seconds <= budget
+        taken = places((*found.short, *found.full))
+        assert taken == list(range(len(taken)))
+        kinds.add((bool(found.short), bool(found.full)))
+    assert kinds == {(True, False), (False, True), (False, False)}
+
+
+def test_epochs_are_ten_and_fewer_where_rows_abound() -> None:
+    """Ten epochs, at most 20,000 steps, never under two epochs."""
+    assert [default_epochs(rows, 64) for rows in (1, 1000, 128_000, 256_000, 640_000, 10**7)] == [10, 10, 10, 5, 2, 2]
+    assert default_epochs(256_000, 64) * steps_per_epoch(256_000, 64) == 20_000
+
+
+def test_a_heads_edge_is_four_over_the_mean_squared_norm() -> None:
+    """4 / E‖f‖² for features of any size, capped where they are tiny or zero."""
+    features: Floats = np.array([[3.0, 4.0], [0.0, 5.0], [10.0, 0.0]], dtype=np.float32)
+    assert head_edge_rate(features) == pytest.approx(4 / 50)
+    assert head_edge_rate(np.float32(1000) * features) == pytest.approx(4 / 50e6)
+    assert head_edge_rate(np.float32(0.01) * features) == head_edge_rate(np.zeros_like(features)) == HIGHEST
+
+
+def test_half_a_heads_edge_holds_and_twelve_times_it_does_not() -> None:
+    """Plain gradient descent on a head falls at half the edge and its loss rises at twelve times the edge."""
+    rng = np.random.default_rng(0)
+    features = np.abs(rng.normal(size=(400, 20))) + 2
+    targets = rng.integers(0, 2, 400)
+    seen, labels = torch.from_numpy(features), torch.from_numpy(targets)
+
+    def last_loss(rate: float) -> float:
+        weight = torch.zeros(20, 2, dtype=torch.float64, requires_grad=True)
+        for _ in range(60):
+            loss = torch.nn.functional.cross_entropy(seen @ weight, labels)
+            (gradient,) = torch.autograd.grad(loss, weight)
+            weight = (weight - rate * gradient).detach().requires_grad_()
+        return float(torch.nn.functional.cross_entropy(seen @ weight.detach(), labels))
+
+    edge = head_edge_rate(features.astype(np.float32))
+    assert last_loss(0.5 * edge) < math.log(2)
+    assert last_loss(12 * edge) > math.log(2)
+
+
+RATES = np.geomspace(1e-4, 1.6, STEPS)
+
+
+@pytest.mark.parametrize("jump", [30, 50, 70])
+@pytest.mark.parametrize("level", [0.001, 2.0])
+def test_the_edge_lies_just_before_the_jump(jump: int, level: float) -> None:
+    """A loss that is flat and then jumps by log K: the edge is at most four steps before the jump, never after it."""
+    losses = np.where(np.arange(STEPS) < jump, level, level + math.log(10))
+    found = int(np.searchsorted(RATES, _edge(RATES, losses, 10) * (1 - 1e-9)))
+    assert jump - 4 <= found < jump
+
+
+def test_noise_and_a_falling_loss_are_no_edge() -> None:
+    """A loss that falls with noise of a twentieth of log K stands the highest rate."""
+    noise = np.random.default_rng(0).normal(scale=0.05 * math.log(10), size=STEPS)
+    assert _edge(RATES, np.linspace(2.0, 0.5, STEPS) + noise, 10) == RATES[-1]
+
+
+def test_a_loss_that_is_not_finite_ends_the_range() -> None:
+    """NaN or infinity counts as risen, wherever the losses stop."""
+    for bad in (np.nan, np.inf):
+        losses = np.append(np.full(40, 0.1), bad)
+        assert RATES[36] <= _edge(RATES[:41], losses, 10) < RATES[40]
+
+
+def test_at_once_lost_stands_the_lowest_rate() -> None:
+    """A loss that is NaN from the first step leaves a rate among the lowest, and no error."""
+    assert _edge(RATES[:1], np.array([np.nan]), 10) == RATES[0]
+    assert RATES[0] <= _edge(RATES[:6], np.full(6, np.nan), 10) <= RATES[4]
+
+
+def test_larger_weights_stand_a_smaller_rate() -> None:
+    """The digits network stands more than the lowest rate and less than the highest; ten times its weights, less."""
+    (inputs, targets), *_ = noisy_digits()
+    edges = []
+    for scale in (1.0, 10.0):
+        network = overconfident_classifier()
+        with torch.no_grad():
+            for parameter in network.parameters():
+                parameter.mul_(scale)
+        before = predict_logits(network, inputs)[0]
+        edges.append(edge_rate(network, inputs, targets, seed=0))
+        assert np.array_equal(before, predict_logits(network, inputs)[0]), "a copy was tested"
+    assert LOWEST <= edges[1] < edges[0] < HIGHEST
+    assert edges[0] > 0.05
+    assert edge_rate(overconfident_classifier(), inputs, targets, seed=0) == edges[0]
+
+
+def test_few_rows_are_seen_again() -> None:
+    """Seven rows in batches of 64 still give a range test of eighty steps."""
+    (inputs, targets), *_ = noisy_digits()
+    assert LOWEST < edge_rate(overconfident_classifier(), [inputs[0][:7]], targets[:7]) <= HIGHEST

@@ -1,0 +1,198 @@
+"""`/v1/predictions` over HTTP: a worker's results by pages and as a file, compared with ONNX Runtime alone."""
+
+from __future__ import annotations
+
+import io
+import os
+import signal
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime as ort
+import pyarrow.parquet as pq
+import pytest
+
+from service.inference.writers import table
+from service.registry.errors import NotFound
+from tests.helpers.service import Service, children_of, serving, until
+from tests.helpers.uploads import Uploads, digits, npz
+from tests.service.conftest import Api
+from tests.service.conftest import _api as open_api
+
+Json = dict[str, Any]
+
+PARQUET = {"Accept": "application/vnd.apache.parquet"}
+MANY = 50_000
+
+
+@pytest.fixture(scope="session")
+def batch(tmp_path_factory: pytest.TempPathFactory, uploads: Uploads) -> Iterator[tuple[Api, str]]:
+    """A batch over the digits that a worker's child has run in an API's folder, and its path; tests only ask it."""
+    with ExitStack() as stack:
+        api = open_api(tmp_path_factory.mktemp("batches") / "data", stack)
+        model = api.post("/v1/models", content=uploads["digits.onnx"])["id"]
+        dataset = api.post("/v1/datasets", content=uploads["digits.npz"])["id"]
+        ordered = api.post("/v1/predictions", json={"model": model, "dataset_id": dataset, "top_k": 2})["id"]
+        for record_id in (model, dataset, ordered):
+            api.work(record_id)
+        record = api.client.get(f"/v1/predictions/{ordered}").json()
+        assert (record["status"], record["num_rows"]) == ("succeeded", 1797), record
+        yield api, f"/v1/predictions/{ordered}/results"
+
+
+def page(batch: tuple[Api, str], **params: Any) -> Json:
+    """A page that must be answered."""
+    answer = batch[0].client.get(batch[1], params=params)
+    assert answer.status_code == 200, answer.text
+    assert (answer.headers["content-type"], answer.headers["vary"]) == ("application/json", "Accept")
+    return dict(answer.json())
+
+
+@pytest.mark.parametrize("limit", [1, 499, 1000])
+def test_pages_give_every_row_once(batch: tuple[Api, str], limit: int) -> None:
+    """From page to page by the last row that is known, to the end, with the keys that were asked for."""
+    start = 0 if limit > 1 else 1790
+    rows: list[Json] = []
+    has_more = True
+    while has_more:
+        found = page(batch, limit=limit, after=start + len(rows) - 1)
+        assert set(found) == {"data", "has_more"}
+        rows += found["data"]
+        has_more = found["has_more"]
+    assert [row["row"] for row in rows] == list(range(start, 1797))
+    keys = ["row", "label", "index", "confidence", "uncalibrated_confidence", "abstain", "top_k"]
+    assert all(list(row) == keys for row in rows)
+
+
+def test_cursors(batch: tuple[Api, str]) -> None:
+    """Without one the first page, 100 rows; -1 is the same; beyond the end nothing; what is no row is refused."""
+    first = page(batch)
+    assert [row["row"] for row in first["data"]] == list(range(100))
+    assert first["has_more"] is True
+    assert page(batch, after=-1) == first
+    assert page(batch, after=1795, limit=1)["has_more"] is False
+    assert page(batch, after=1795)["data"][0]["row"] == 1796
+    for after in (1796, 1797, 10**30):
+        assert page(batch, after=after) == {"data": [], "has_more": False}
+    for bad in ({"after": -2}, {"after": "x"}, {"after": 1.5}, {"limit": 0}, {"limit": 1001}):
+        answer = batch[0].client.get(batch[1], params=bad)
+        assert answer.status_code == 422, answer.text
+        assert [error["field"] for error in answer.json()["errors"]] == list(bad)
+
+
+def test_the_whole_file(batch: tuple[Api, str]) -> None:
+    """As Parquet the same rows, whatever the page is; tagged by its digest, in ranges, and not sent twice."""
+    client, path = batch[0].client, batch[1]
+    answer = client.get(path, params={"limit": 1, "after": 5}, headers=PARQUET)
+    assert answer.status_code == 200
+    assert (answer.headers["content-type"], answer.headers["vary"]) == (PARQUET["Accept"], "Accept")
+    assert answer.headers["content-disposition"] == f'attachment; filename="{path.split("/")[3]}.parquet"'
+    found = pq.read_table(io.BytesIO(answer.content)).to_pylist()
+    assert found[:1000] == page(batch, limit=1000)["data"]
+    assert len(found) == 1797
+    tag = answer.headers["etag"]
+    assert len(tag.strip('"')) == 64
+    again = client.get(path, headers={**PARQUET, "If-None-Match": tag})
+    assert (again.status_code, again.content, again.headers["etag"]) == (304, b"", tag)
+    part = client.get(path, headers={**PARQUET, "Range": "bytes=0-3"})
+    assert (part.status_code, part.content) == (206, b"PAR1")
+    assert part.headers["content-type"] == PARQUET["Accept"]
+    mixed = client.get(path, headers={"Accept": "application/json;q=0.5, application/vnd.apache.parquet"})
+    assert mixed.content == answer.content
+    for other in ("*/*", "application/json", "text/csv"):
+        assert client.get(path, headers={"Accept": other}).json() == page(batch)
+
+
+def test_results_that_do_not_exist(batch: tuple[Api, str], uploads: Uploads) -> None:
+    """409 before the end and after a failure, as a page and as a file; 404 for what nobody has ordered."""
+    api = batch[0]
+    model = api.post("/v1/models", content=uploads["two_columns.onnx"])["id"]
+    dataset = api.post("/v1/datasets", content=npz(x=np.ones((200, 3), np.float32), label=np.arange(200) % 2))["id"]
+    ordered = api.post("/v1/predictions", json={"model": model, "dataset_id": dataset})["id"]
+    for status in ("queued", "failed"):
+        for headers in ({}, PARQUET):
+            answer = api.client.get(f"/v1/predictions/{ordered}/results", headers=headers)
+            assert (answer.status_code, answer.json()["code"]) == (409, "no_results"), answer.text
+            assert status in answer.json()["detail"]
+        for record_id in (model, dataset, ordered):
+            api.work(record_id)
+    record = api.client.get(f"/v1/predictions/{ordered}").json()
+    assert (record["error"]["code"], record["error"]["user_error"]) == ("inputs_mismatch", True)
+    assert api.client.get("/v1/predictions/bat_x/results", headers=PARQUET).status_code == 404
+
+
+def test_deleting(api: Api, uploads: Uploads) -> None:
+    """A batch that has ended goes with its file; 409 before that; of equal files that of another batch stays."""
+    model = api.post("/v1/models", content=uploads["digits.onnx"])["id"]
+    dataset = api.post("/v1/datasets", content=uploads["digits.npz"])["id"]
+    first, second = (api.post("/v1/predictions", json={"model": model, "dataset_id": dataset})["id"] for _ in range(2))
+    early = api.client.delete(f"/v1/predictions/{first}")
+    assert (early.status_code, early.json()["code"]) == (409, "not_finished")
+    for record_id in (model, dataset, first, second):
+        api.work(record_id)
+    paths = {batch_id: f"/v1/predictions/{batch_id}" for batch_id in (first, second)}
+    tag = api.client.get(f"{paths[first]}/results", headers=PARQUET).headers["etag"].strip('"')
+    assert api.client.delete(paths[first]).status_code == 204
+    assert api.client.get(paths[first]).status_code == api.client.delete(paths[first]).status_code == 404
+    assert api.client.get(f"{paths[second]}/results").status_code == 200
+    assert api.registry.artifacts.path(tag).is_file()
+    assert api.client.delete(paths[second]).status_code == 204
+    with pytest.raises(NotFound):
+        api.registry.artifacts.path(tag)
+
+
+def test_both_kinds_are_documented(batch: tuple[Api, str]) -> None:
+    """The OpenAPI document names pages and the file."""
+    document = batch[0].client.get("/openapi.json").json()
+    answers = document["paths"]["/v1/predictions/{batch_id}/results"]["get"]["responses"]["200"]["content"]
+    assert answers[PARQUET["Accept"]] == {"schema": {"type": "string", "format": "binary"}}
+    assert answers["application/json"]["schema"]["$ref"].endswith("Page_Prediction_")
+
+
+def left_over_files(service: Service) -> list[Path]:
+    """Files that belong to no record."""
+    folders = (service.data_dir / "work", service.stored / "incoming")
+    return [path for folder in folders for path in folder.rglob("*") if path.is_file()]
+
+
+def test_fifty_thousand_rows_of_a_running_service(tmp_path: Path, uploads: Uploads) -> None:
+    """Of a batch whose child was killed once every row has the confidence that ONNX Runtime computes of it."""
+    rng = np.random.default_rng(0)
+    rows = digits()[0][rng.integers(0, 1797, MANY)] + rng.normal(scale=0.1, size=(MANY, 64)).astype(np.float32)
+    assert table.GROUP_ROWS < MANY, "a page may lie across two groups"
+    with serving(tmp_path / "data") as service:
+        model = service.inspected("models", uploads["digits.onnx"])
+        dataset = service.inspected("datasets", npz(x=rows, label=rng.integers(0, 10, MANY)), seen_by_model="no")
+        body = {"model": model["id"], "dataset_id": dataset["id"], "top_k": 3, "abstain_below": 0.9}
+        path = service.client.post("/v1/predictions", json=body).headers["location"]
+        (child,) = until(lambda: children_of(service.pid("worker")), seconds=30, what="a child begins")
+        os.kill(child, signal.SIGKILL)
+        record = service.get(path, wait=60)
+        assert (record["status"], record["num_rows"], record["attempts"]) == ("succeeded", MANY, 2), service.log
+        assert record["progress"]["fraction"] == 1.0
+        until(lambda: left_over_files(service) == [], seconds=30, what="nothing of the first attempt is on the disk")
+        file = service.client.get(f"{path}/results", headers=PARQUET)
+        across = service.get(f"{path}/results", after=table.GROUP_ROWS - 501, limit=1000)
+        single = service.predict(model["id"], rows[:50].tolist(), top_k=3, abstain_below=0.9)
+        onnx = service.client.get(f"/v1/models/{model['id']}/onnx").content
+    scores = ort.InferenceSession(onnx, providers=["CPUExecutionProvider"]).run(None, {"x": rows})[0].astype(np.float64)
+    probs = np.exp(scores - scores.max(1, keepdims=True))
+    probs /= probs.sum(1, keepdims=True)
+    found = pq.read_table(io.BytesIO(file.content))
+    assert found["row"].to_pylist() == list(range(MANY))
+    np.testing.assert_array_equal(found["index"], scores.argmax(1))
+    for name in ("confidence", "uncalibrated_confidence"):
+        np.testing.assert_allclose(found[name], probs.max(1), atol=1e-5)
+    np.testing.assert_array_equal(found["abstain"], found["confidence"].to_numpy() < 0.9)
+    assert {True, False} == set(found["abstain"].to_pylist())
+    ranked = np.array([[item["confidence"] for item in row] for row in found["top_k"].to_pylist()])
+    np.testing.assert_allclose(ranked, -np.sort(-probs, axis=1)[:, :3], atol=1e-5)
+    start = table.GROUP_ROWS - 500
+    assert across == {"data": found.slice(start, 1000).to_pylist(), "has_more": True}
+    for row, alone in zip(found.slice(0, 50).to_pylist(), single, strict=True):
+        assert [item["index"] for item in row["top_k"]] == [item["index"] for item in alone["top_k"]]
+        assert row["confidence"] == pytest.approx(alone["confidence"], abs=1e-6)
+        assert (row["label"], row["abstain"]) == (alone["label"], alone["abstain"])

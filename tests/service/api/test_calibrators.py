@@ -1,0 +1,256 @@
+"""Scores sent to the API: answered within the request by a worker beside it, refused without a trace, kept by key."""
+
+from __future__ import annotations
+
+import io
+import threading
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+import onnxruntime as ort
+import pytest
+
+from service.registry.repositories import Ring
+from tests.helpers.uploads import csv, npz
+from tests.service.conftest import Api
+
+Json = dict[str, Any]
+
+PATH = "/v1/calibrators"
+
+
+def scores(rows: int = 400, *, seed: int = 0, **changes: Any) -> bytes:
+    """Overconfident logits of three classes, with their labels."""
+    rng = np.random.default_rng(seed)
+    true = rng.normal(size=(rows, 3)) * 2
+    labels = (true + rng.gumbel(size=true.shape)).argmax(axis=1)
+    return npz(**{"logits": (3 * true).astype(np.float32), "labels": labels, **changes})
+
+
+BAD = scores(labels=np.zeros(400, dtype=int))
+
+
+@pytest.fixture
+def working(api: Api) -> Iterator[Api]:
+    """An API whose bell a worker hears: it does the work in a thread beside the request that waits."""
+    with ThreadPoolExecutor(2) as pool:
+        api.registry.ring = lambda rings: [pool.submit(api.work, ring.record_id) for ring in rings] and None
+        yield api
+
+
+def files(api: Api) -> set[str]:
+    """Digests of everything stored."""
+    root = api.registry.artifacts.root
+    return {path.name for path in root.rglob("*") if path.is_file()}
+
+
+def test_scores_are_answered_within_the_request(working: Api) -> None:
+    """201 with the calibrator, its parameters and its report; the record is where `Location` says, and listed."""
+    answer = working.client.post(f"{PATH}?name=mine&class_names=a,b,c", content=scores())
+    assert answer.status_code == 201, answer.text
+    record = answer.json()
+    assert record["id"].startswith("cal_")
+    assert answer.headers["location"] == f"{PATH}/{record['id']}"
+    assert (record["name"], record["status"], record["error"], record["input"]) == ("mine", "succeeded", None, "logits")
+    assert (record["num_samples"], record["num_classes"], record["class_names"]) == (400, 3, ["a", "b", "c"])
+    assert record["method"] in record["report"]["methods"]["tried"]
+    assert record["parameters"]
+    assert record["report"]["digests"]["scores_sha256"] == record["sha256"]
+    assert working.client.get(answer.headers["location"]).json() == record
+    assert working.client.get(PATH).json() == {"data": [record], "has_more": False}
+
+
+def test_the_file_can_be_had(working: Api) -> None:
+    """The file has its digest as tag, comes in ranges, is not sent again to who has it, and answers for any rows."""
+    record = working.post(f"{PATH}?method=temperature", content=scores())
+    path = f"{PATH}/{record['id']}/onnx"
+    answer = working.client.get(path)
+    assert answer.status_code == 200
+    tag = answer.headers["etag"]
+    assert tag.strip('"') in files(working)
+    assert working.client.get(path, headers={"If-None-Match": tag}).status_code == 304
+    part = working.client.get(path, headers={"Range": "bytes=3-9"})
+    assert (part.status_code, part.content) == (206, answer.content[3:10])
+    session = ort.InferenceSession(answer.content, providers=["CPUExecutionProvider"])
+    rows = np.array([[3.0, 0.0, -1.0]], dtype=np.float32)
+    probabilities, confidence = session.run(["probabilities", "confidence"], {"logits": rows})
+    powers = np.exp(rows / record["parameters"]["temperature"])
+    np.testing.assert_allclose(probabilities, powers / powers.sum(), atol=1e-6)
+    np.testing.assert_allclose(confidence, probabilities.max(axis=1))
+
+
+def test_form_and_csv_are_the_same_scores(working: Api) -> None:
+    """A form with options as parts, and a csv, give the same parameters as the raw archive."""
+    raw = working.post(f"{PATH}?method=temperature", content=scores())
+    form = working.post(PATH, files={"file": ("mine.npz", scores())}, data={"method": "temperature"})
+    with np.load(io.BytesIO(scores())) as arrays:
+        table = {f"logit_{k}": arrays["logits"][:, k] for k in range(3)} | {"label": arrays["labels"]}
+    text = working.post(f"{PATH}?method=temperature", content=csv(table))
+    assert (form["name"], form["parameters"]) == ("mine.npz", raw["parameters"])
+    assert text["parameters"]["temperature"] == pytest.approx(raw["parameters"]["temperature"], rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("query", "content", "code", "field"),
+    [
+        ("", BAD, "one_class", None),
+        ("", b"not,scores\n1,2\n", "no_label", None),
+        ("", scores(probabilities=np.full((400, 3), 1 / 3)), "ambiguous_scores", None),
+        ("?method=magic", scores(), "unknown_method", "method"),
+        ("?method=affine", scores(), "unsuitable_method", "method"),
+        ("?class_names=a,b", scores(), "class_names_mismatch", "class_names"),
+    ],
+)
+def test_bad_scores_are_refused_without_a_trace(
+    working: Api, query: str, content: bytes, code: str, field: str | None
+) -> None:
+    """422 with the child's own code; neither a record, nor a file, nor open work is left."""
+    answer = working.client.post(PATH + query, content=content)
+    assert (answer.status_code, answer.json()["code"]) == (422, code), answer.text
+    assert answer.headers["content-type"] == "application/problem+json"
+    assert [error["field"] for error in answer.json().get("errors", [])] == ([field] if field else [])
+    assert working.client.get(PATH).json()["data"] == []
+    assert files(working) == set()
+    with working.registry.read() as unit:
+        assert unit.work.next_due("inspect", queues=["inspect"]) is None
+
+
+@pytest.mark.parametrize(
+    ("query", "field"),
+    [("method=", "method"), ("method=A b", "method"), ("class_names=a", "class_names"), ("wait=61", "wait"),
+     ("wait=-1", "wait"), ("nonsense=1", "nonsense")],
+)  # fmt: skip
+def test_bad_options_are_refused_at_once(api: Api, query: str, field: str) -> None:
+    """What can be seen without opening the file is 422 before anything is stored."""
+    answer = api.client.post(f"{PATH}?{query}", content=scores())
+    assert answer.status_code == 422
+    assert [error["field"] for error in answer.json()["errors"]] == [field]
+    assert files(api) == set()
+
+
+def test_nobody_works_in_time(api: Api) -> None:
+    """When the wait runs out: 202, `running`, `Retry-After`; no file yet (409); later the record has it all."""
+    answer = api.client.post(f"{PATH}?wait=0.3&method=temperature", content=scores())
+    record = answer.json()
+    assert (answer.status_code, record["status"], record["method"]) == (202, "running", "temperature")
+    assert int(answer.headers["retry-after"]) > 0
+    path = answer.headers["location"]
+    refused = api.client.get(f"{path}/onnx")
+    assert (refused.status_code, refused.json()["code"]) == (409, "no_calibrator")
+    api.work(record["id"])
+    done = api.client.get(f"{path}?wait=60").json()
+    assert (done["status"], done["method"], done["created_at"]) == ("succeeded", "temperature", record["created_at"])
+    assert api.client.get(f"{path}/onnx").status_code == 200
+
+
+def test_failed_later_is_told_by_the_record(api: Api) -> None:
+    """Whoever was answered 202 finds the reason in the record, and can delete it."""
+    path = api.client.post(f"{PATH}?wait=0", content=BAD).headers["location"]
+    api.work(path.rpartition("/")[2])
+    record = api.client.get(path).json()
+    assert (record["status"], record["error"]["code"]) == ("failed", "one_class")
+    assert api.client.get(f"{path}/onnx").status_code == 409
+    assert api.client.delete(path).status_code == 204
+    assert files(api) == set()
+
+
+def test_a_defect_of_ours_is_500(api: Api) -> None:
+    """What the sender cannot mend is not called their error, and leaves nothing behind either."""
+    error = {"code": "worker_lost", "message": "its process was lost", "user_error": False}
+
+    def fail(rings: Sequence[Ring]) -> None:
+        with api.registry.write() as unit:
+            unit.calibrators.fail(rings[0].record_id, error)
+
+    api.registry.ring = fail
+    answer = api.client.post(PATH, content=scores())
+    assert (answer.status_code, answer.json()["code"]) == (500, "worker_lost")
+    assert api.client.get(PATH).json()["data"] == []
+
+
+def test_deleting(working: Api) -> None:
+    """DELETE removes record, scores and file; what another record shares stays."""
+    first, second = (working.post(f"{PATH}?method=temperature", content=scores()) for _ in range(2))
+    kept = files(working)
+    assert working.client.delete(f"{PATH}/{first['id']}").status_code == 204
+    assert files(working) == kept, "the same scores give the same file"
+    assert working.client.delete(f"{PATH}/{second['id']}").status_code == 204
+    assert files(working) == set()
+    for path in (f"{PATH}/{second['id']}", f"{PATH}/{second['id']}/onnx"):
+        assert (working.client.get(path).status_code, working.client.get(path).json()["code"]) == (
+            404,
+            "unknown_calibrator",
+        )
+
+
+def test_deleted_while_it_runs(api: Api) -> None:
+    """Deleting scores that wait for a worker closes their work: nothing is fitted, nothing is left."""
+    path = api.client.post(f"{PATH}?wait=0", content=scores()).headers["location"]
+    assert api.client.delete(path).status_code == 204
+    api.work(path.rpartition("/")[2])
+    assert api.client.get(path).status_code == 404
+    assert files(api) == set()
+
+
+def test_a_key_gives_the_final_answer_again(working: Api) -> None:
+    """Same key and scores: the same calibrator, fitted once, though patience differs; other options: 422."""
+    headers = {"Idempotency-Key": "k"}
+    first = working.client.post(PATH, content=scores(), headers=headers)
+    again = working.client.post(f"{PATH}?wait=1", content=scores(), headers=headers)
+    assert (first.status_code, again.status_code, again.json()) == (201, 201, first.json())
+    assert again.headers["location"] == first.headers["location"]
+    other = working.client.post(f"{PATH}?method=temperature", content=scores(), headers=headers)
+    assert (other.status_code, other.json()["code"]) == (422, "idempotency_key_reused")
+    assert len(working.client.get(PATH).json()["data"]) == 1
+
+
+def test_a_key_gives_the_refusal_again(working: Api) -> None:
+    """Scores that were refused are refused again in the same words, without being opened a second time."""
+    headers = {"Idempotency-Key": "k"}
+    first, again = (working.client.post(PATH, content=BAD, headers=headers) for _ in range(2))
+    assert (first.status_code, again.status_code, again.json()) == (422, 422, first.json())
+    assert files(working) == set()
+
+
+def test_a_key_after_202_gives_what_came_of_it(api: Api) -> None:
+    """A client that was told to come back and repeats its request gets the calibrator that was begun then."""
+    headers = {"Idempotency-Key": "k"}
+    begun = api.client.post(f"{PATH}?wait=0", content=scores(), headers=headers).json()
+    worker = threading.Timer(0.3, api.work, [begun["id"]])
+    worker.start()
+    answer = api.client.post(PATH, content=scores(), headers=headers)
+    worker.join()
+    assert (answer.status_code, answer.json()["id"], answer.json()["status"]) == (201, begun["id"], "succeeded")
+    assert api.client.post(PATH, content=scores(), headers=headers).json() == answer.json()
+
+
+@pytest.mark.parametrize("content", [scores(), BAD], ids=["good", "bad"])
+def test_many_requests_with_one_key_at_once(working: Api, content: bytes) -> None:
+    """Of several requests with one key one record is made; who comes while the first still arrives is told to wait."""
+
+    def send(_: int) -> Any:
+        return working.client.post(PATH, content=content, headers={"Idempotency-Key": "k"})
+
+    with ThreadPoolExecutor(4) as pool:
+        answers = list(pool.map(send, range(4)))
+    told = [answer for answer in answers if answer.status_code != 409]
+    assert len({answer.text for answer in told}) == 1, [answer.text[:200] for answer in answers]
+    assert {answer.status_code for answer in told} == ({201} if content != BAD else {422})
+    assert {answer.json()["code"] for answer in answers if answer not in told} <= {"idempotency_key_in_flight"}
+    assert len(working.client.get(PATH).json()["data"]) == (1 if content != BAD else 0)
+
+
+def test_tags_and_pages(api: Api) -> None:
+    """Records have tags that change with them, and pages follow each other, newest first."""
+    made = [api.post(f"{PATH}?wait=0", content=scores(seed=seed))["id"] for seed in range(3)]
+    path = f"{PATH}/{made[0]}"
+    tag = api.client.get(path).headers["etag"]
+    assert api.client.get(path, headers={"If-None-Match": tag}).status_code == 304
+    api.work(made[0])
+    assert api.client.get(path, headers={"If-None-Match": tag}).status_code == 200
+    page = api.client.get(f"{PATH}?limit=2").json()
+    rest = api.client.get(f"{PATH}?limit=2&after={page['data'][-1]['id']}").json()
+    assert [record["id"] for record in page["data"] + rest["data"]] == made[::-1]
+    assert (page["has_more"], rest["has_more"]) == (True, False)

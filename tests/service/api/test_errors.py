@@ -1,0 +1,383 @@
+"""Every error of the contract: status, code, fields, and the form that all of them share."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from tests.helpers.served import scaling
+from tests.service.conftest import Api, MakeApi
+
+Json = dict[str, Any]
+
+SECRET = "whsec_" + "MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
+
+
+def problem(answer: Any, status: int, code: str | None = None) -> Json:
+    """Check the form that every error has, and return it."""
+    assert answer.status_code == status, answer.text
+    assert answer.headers["content-type"] == "application/problem+json"
+    assert answer.headers["x-request-id"]
+    body: Json = answer.json()
+    assert {"type", "title", "status", "detail", "code"} <= set(body)
+    assert body["status"] == status
+    assert code in (None, body["code"]), body
+    return body
+
+
+def fields(answer: Any) -> set[str]:
+    """The fields that a 422 names."""
+    return {error["field"] for error in problem(answer, 422)["errors"]}
+
+
+def records(api: Api) -> tuple[str, str]:
+    """Ids of a model and a dataset that are still inspecting."""
+    return api.post("/v1/models", content=b"m")["id"], api.post("/v1/datasets", content=b"d")["id"]
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/v1/models/mdl_x",
+        "/v1/models/mdl_x/onnx",
+        "/v1/datasets/ds_x",
+        "/v1/jobs/job_x",
+        "/v1/jobs/job_x/report",
+        "/v1/jobs/job_x/reliability.svg",
+        "/v1/jobs/job_x/events",
+        "/v1/jobs/job_x/deliveries",
+        "/v1/names/nobody",
+        "/v1/predictions/bat_x",
+        "/v1/predictions/bat_x/results",
+        "/v1/uploads/upl_x",
+        "/v1/nothing",
+        "/nothing",
+    ],
+)
+def test_unknown_path_is_404(api: Api, path: str) -> None:
+    """An unknown id or route in the path is 404, for GET as for DELETE."""
+    problem(api.client.get(path), 404)
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body"),
+    [
+        ("DELETE", "/v1/models/mdl_x", None),
+        ("DELETE", "/v1/datasets/ds_x", None),
+        ("DELETE", "/v1/uploads/upl_x", None),
+        ("POST", "/v1/jobs/job_x/cancel", None),
+        ("POST", "/v1/jobs/job_x/deliveries/msg_x/resend", None),
+        ("POST", "/v1/models/mdl_x/predict", {"inputs": [[1]]}),
+        ("POST", "/v1/models/nobody/predict", {"inputs": [[1]]}),
+        ("PUT", "/v1/names/nobody", {"default_version": 1}),
+    ],
+)
+def test_unknown_id_in_the_path_is_404(api: Api, method: str, path: str, body: Json | None) -> None:
+    """What is asked of a record that does not exist is 404, whatever the method."""
+    problem(api.client.request(method, path, json=body), 404)
+
+
+def test_unknown_id_in_the_body_is_422(api: Api) -> None:
+    """An unknown id in a body is 422 with its field."""
+    model, dataset = records(api)
+    client = api.client
+    assert fields(client.post("/v1/jobs", json={"model_id": "mdl_x", "dataset_id": dataset})) == {"model_id"}
+    assert fields(client.post("/v1/jobs", json={"model_id": model, "dataset_id": "ds_x"})) == {"dataset_id"}
+    assert fields(client.post("/v1/predictions", json={"model": "nobody", "dataset_id": dataset})) == {"model"}
+    assert fields(client.post("/v1/predictions", json={"model": model, "dataset_id": "ds_x"})) == {"dataset_id"}
+
+
+@pytest.mark.parametrize(
+    ("change", "field"),
+    [
+        ({"method": "magic"}, "method"),
+        ({"method": 3}, "method"),
+        ({"hyperparameters": {"alpha": 0.51}}, "hyperparameters.alpha"),
+        ({"hyperparameters": {"alpha": 0}}, "hyperparameters.alpha"),
+        ({"hyperparameters": {"alpha": "much"}}, "hyperparameters.alpha"),
+        ({"hyperparameters": {"alpha": "0.1"}}, "hyperparameters.alpha"),
+        ({"hyperparameters": {"epochs": 0}}, "hyperparameters.epochs"),
+        ({"hyperparameters": {"epochs": 1.5}}, "hyperparameters.epochs"),
+        ({"hyperparameters": {"learning_rate": -1}}, "hyperparameters.learning_rate"),
+        ({"hyperparameters": {"scope": "some"}}, "hyperparameters.scope"),
+        ({"hyperparameters": {"gamma": 3}}, "hyperparameters.gamma"),
+        ({"hyperparameters": []}, "hyperparameters"),
+        ({"budget": {"minutes": 0}}, "budget.minutes"),
+        ({"budget": {"minutes": "1"}}, "budget.minutes"),
+        ({"budget": {"candidates": 0}}, "budget.candidates"),
+        ({"seed": -1}, "seed"),
+        ({"seed": True}, "seed"),
+        ({"seed": 2**63}, "seed"),
+        ({"expected_accuracy": 87}, "expected_accuracy"),
+        ({"gate": {"score": "ece"}}, "gate.score"),
+        ({"gate": {"confidence_level": 1}}, "gate.confidence_level"),
+        ({"publish_as": "a b"}, "publish_as"),
+        ({"publish_as": ""}, "publish_as"),
+        ({"publish_when": "never"}, "publish_when"),
+        ({"metadata": {"a": 1}}, "metadata.a"),
+        ({"metadata": "a"}, "metadata"),
+        ({"webhook": {"url": "ftp://example.org", "secret": SECRET}}, "webhook.url"),
+        ({"webhook": {"url": "https://user:pw@example.org", "secret": SECRET}}, "webhook.url"),
+        ({"webhook": {"url": "https://example.org", "secret": "whsec_c2hvcnQ="}}, "webhook.secret"),
+        ({"webhook": {"url": "https://example.org", "secret": SECRET[6:]}}, "webhook.secret"),
+        ({"webhook": {"url": "https://example.org"}}, "webhook.secret"),
+        ({"model_id": 5}, "model_id"),
+        ({"modell": "x"}, "modell"),
+    ],
+)
+def test_bad_job_field_is_422(api: Api, change: Json, field: str) -> None:
+    """Each bad field of a job is named, with its place."""
+    body = {"model_id": "mdl_x", "dataset_id": "ds_x", **change}
+    assert fields(api.client.post("/v1/jobs", json=body)) == {field}
+
+
+def test_job_needs_both_ids(api: Api) -> None:
+    """Missing fields are all named at once."""
+    assert fields(api.client.post("/v1/jobs", json={})) == {"model_id", "dataset_id"}
+
+
+@pytest.mark.parametrize("body", [b"", b"{", b"\xff", b"[]", b"null", b'"text"', b"NaN"])
+@pytest.mark.parametrize("path", ["/v1/jobs", "/v1/predictions", "/v1/models/mdl_x/predict"])
+def test_bodies_that_are_no_json_object(api: Api, path: str, body: bytes) -> None:
+    """What is no JSON object is 422 (or 404 where the path is already unknown), never a defect."""
+    answer = api.client.post(path, content=body, headers={"Content-Type": "application/json"})
+    problem(answer, 404 if "mdl_x" in path else 422)
+
+
+@pytest.mark.parametrize(
+    ("query", "field"),
+    [
+        ("nmae=x", "nmae"),
+        ("format=xls", "format"),
+        ("roles={", "roles"),
+        ("roles=[]", "roles"),
+        ('roles={"colour":"x"}', "roles"),
+        ('roles={"label":3}', "roles"),
+        ("seen_by_model=maybe", "seen_by_model"),
+        ("split_seed=-1", "split_seed"),
+        ("split_seed=a", "split_seed"),
+        ("missing=ignore", "missing"),
+        ("name=" + "x" * 201, "name"),
+        ("padding={", "padding"),
+        ("padding=[0]", "padding"),
+        ('padding={"ids":"0"}', "padding"),
+        ('padding={"ids":true}', "padding"),
+        ('padding={"ids":NaN}', "padding"),
+        ("upload_id=" + "x" * 101, "upload_id"),
+    ],
+)
+def test_bad_dataset_option_is_422(api: Api, query: str, field: str) -> None:
+    """Each bad or unknown query parameter of an upload is named, and nothing is kept."""
+    assert fields(api.client.post(f"/v1/datasets?{query}", content=b"abc")) == {field}
+    assert api.client.get("/v1/datasets").json()["data"] == []
+    assert [path for path in api.registry.artifacts.root.rglob("*") if path.is_file()] == []
+
+
+@pytest.mark.parametrize(
+    ("query", "field"),
+    [
+        ("class_names=a", "class_names"),
+        ("class_names=a,a", "class_names"),
+        ("class_names=a,,b", "class_names"),
+        ("task=regression", "task"),
+        ("class_names=a,b&positive_class=c", "positive_class"),
+        ("positive_class=c", "positive_class"),
+        ("colour=red", "colour"),
+        ("num_classes=3", "num_classes"),
+        ("architecture=torchvision/resnet18&num_classes=0", "num_classes"),
+        ("architecture=torchvision/resnet18&num_classes=many", "num_classes"),
+        ("architecture=" + "x" * 201, "architecture"),
+        ("preprocessing={", "preprocessing"),
+        ("preprocessing=224", "preprocessing"),
+        ('preprocessing={"colour":"red"}', "preprocessing"),
+        ('preprocessing={"crop":-1}', "preprocessing"),
+    ],
+)
+def test_bad_model_option_is_422(api: Api, query: str, field: str) -> None:
+    """Each bad or unknown query parameter of a model is named."""
+    assert fields(api.client.post(f"/v1/models?{query}", content=b"abc")) == {field}
+
+
+@pytest.mark.parametrize("value", ["-1", "60.1", "61", "a", "nan", "inf", ""])
+@pytest.mark.parametrize("kind", ["datasets", "models", "jobs", "predictions"])
+def test_wait_is_between_0_and_60(api: Api, kind: str, value: str) -> None:
+    """`wait` outside 0 to 60 seconds is 422 on every record."""
+    assert fields(api.client.get(f"/v1/{kind}/some?wait={value}")) == {"wait"}
+
+
+@pytest.mark.parametrize("query", ["limit=0", "limit=1001", "limit=a", "limit=-1"])
+@pytest.mark.parametrize("kind", ["datasets", "models", "jobs", "predictions"])
+def test_limit_is_between_1_and_1000(api: Api, kind: str, query: str) -> None:
+    """A page holds 1 to 1,000 records."""
+    assert fields(api.client.get(f"/v1/{kind}?{query}")) == {"limit"}
+
+
+def test_empty_upload_is_422(api: Api) -> None:
+    """An upload without a byte is refused, raw and in parts, and so is a form without the file."""
+    for kind in ("models", "datasets"):
+        problem(api.client.post(f"/v1/{kind}", content=b""), 422, "empty_upload")
+        problem(api.client.post(f"/v1/{kind}", files={"file": ("f", b"")}), 422, "empty_upload")
+        problem(api.client.post(f"/v1/{kind}", files={"data": ("f", b"x")}), 422, "missing_part")
+    problem(api.client.post("/v1/jobs", files={"model": ("f", b"x")}), 422, "missing_part")
+
+
+def chunks(size: int, count: int) -> Iterator[bytes]:
+    """A body whose length is not declared."""
+    for _ in range(count):
+        yield bytes(size)
+
+
+MEBIBYTE = 1024**2
+
+
+def test_body_over_the_limit_is_413(make_api: MakeApi) -> None:
+    """Declared or chunked, raw or in parts: too large an upload is 413, and nothing of it is kept."""
+    api = make_api(max_upload_bytes=2 * MEBIBYTE)
+    for kind in ("models", "datasets"):
+        just = api.client.post(f"/v1/{kind}", content=chunks(MEBIBYTE, 2))
+        assert just.status_code == 201
+        problem(api.client.post(f"/v1/{kind}", content=bytes(2 * MEBIBYTE + 1)), 413, "too_large")
+        problem(api.client.post(f"/v1/{kind}", content=bytes(8 * MEBIBYTE)), 413, "too_large")
+        problem(api.client.post(f"/v1/{kind}", content=chunks(MEBIBYTE, 8)), 413, "too_large")
+        problem(api.client.post(f"/v1/{kind}", files={"file": ("f", bytes(2 * MEBIBYTE + 1))}), 413, "too_large")
+    both = {"model": ("m", b"m"), "dataset": ("d", bytes(2 * MEBIBYTE + 1))}
+    problem(api.client.post("/v1/jobs", files=both), 413, "too_large")
+    assert len(api.client.get("/v1/models").json()["data"]) == 1
+    assert list(api.registry.artifacts.incoming.iterdir()) == []
+
+
+@pytest.mark.parametrize("path", ["/v1/predictions", "/v1/names/x", "/v1/models/mdl_x/predict"])
+def test_json_over_the_limit_is_413(make_api: MakeApi, path: str) -> None:
+    """Bodies that are parsed in memory have limits of their own, declared or not."""
+    api = make_api(max_predict_json_bytes=MEBIBYTE)
+    method = "PUT" if "names" in path else "POST"
+    for content in (bytes(6 * MEBIBYTE), chunks(MEBIBYTE, 6)):
+        headers = {"Content-Type": "application/json"}
+        problem(api.client.request(method, path, content=content, headers=headers), 413, "too_large")
+
+
+def test_conflicts(api: Api) -> None:
+    """What the record's state forbids is 409 with a code of its own."""
+    model, dataset = records(api)
+    job = api.post("/v1/jobs", json={"model_id": model, "dataset_id": dataset})
+    batch = api.post("/v1/predictions", json={"model": model, "dataset_id": dataset})
+    client = api.client
+    problem(client.get(f"/v1/jobs/{job['id']}/report"), 409, "no_report")
+    problem(client.get(f"/v1/jobs/{job['id']}/reliability.svg"), 409, "no_report")
+    problem(client.get(f"/v1/predictions/{batch['id']}/results"), 409, "no_results")
+    problem(client.post(f"/v1/models/{model}/predict", json={"inputs": [[1]]}), 409, "model_not_ready")
+    problem(client.delete(f"/v1/models/{model}"), 409, "in_use")
+    problem(client.delete(f"/v1/datasets/{dataset}"), 409, "in_use")
+    assert client.post(f"/v1/jobs/{job['id']}/cancel").json()["status"] == "cancelled"
+    problem(client.post(f"/v1/jobs/{job['id']}/cancel"), 409, "already_finished")
+    problem(client.get(f"/v1/jobs/{job['id']}/report"), 409, "no_report")
+
+
+def test_wrong_method_is_405(api: Api) -> None:
+    """A method that a path does not have is 405 and tells which it has."""
+    answer = api.client.put("/v1/jobs")
+    problem(answer, 405)
+    assert "allow" in answer.headers
+
+
+@pytest.mark.parametrize("given", ["abc-123", "x" * 100])
+def test_request_id_is_the_clients_own(api: Api, given: str) -> None:
+    """A harmless request id comes back as it was sent."""
+    assert api.client.get("/healthz", headers={"X-Request-Id": given}).headers["x-request-id"] == given
+
+
+@pytest.mark.parametrize("given", ["", "x" * 101, "a b", "a\tb", "ä".encode()])
+def test_harmful_request_id_is_replaced(api: Api, given: str | bytes) -> None:
+    """Anything else is replaced by an id of ours."""
+    found = api.client.get("/healthz", headers={"X-Request-Id": given}).headers["x-request-id"]
+    assert found.startswith("req_")
+
+
+def test_lost_storage_is_unavailable(api: Api) -> None:
+    """Where nothing can be stored an upload is 503 `storage_unavailable`, and no path of ours is told."""
+    shutil.rmtree(api.registry.artifacts.incoming)
+    body = problem(api.client.post("/v1/datasets", content=b"x"), 503, "storage_unavailable")
+    assert str(api.settings.data_dir) not in json.dumps(body)
+
+
+def test_defects_are_answered_too(api: Api) -> None:
+    """What nobody foresaw is 500 in the same form, with the request id that it asks to quote."""
+    model = api.client.post("/v1/models", content=b"x").json()
+    path = f"/v1/models/{model['id']}/predict"
+    with api.registry.artifacts.stage_bytes(scaling(1)) as staged, api.registry.write() as unit:
+        # a record as no inspection of ours would leave it
+        unit.models.ready(model["id"], profile={}, served_sha256=staged.keep())
+    answer = api.client.post(path, json={"inputs": [[1.0]]}, headers={"X-Request-Id": "mine"})
+    problem(answer, 500, "internal_error")
+    assert answer.headers["x-request-id"] == "mine"
+
+
+def test_a_model_whose_file_is_lost(api: Api) -> None:
+    """503: the model is there, and nobody but the operator can mend it."""
+    model = api.client.post("/v1/models", content=b"x").json()
+    with api.registry.write() as unit:
+        unit.models.ready(model["id"], profile={}, served_sha256="0" * 64)
+    answer = api.client.post(f"/v1/models/{model['id']}/predict", json={"inputs": [[1.0]]})
+    problem(answer, 503, "artifact_missing")
+
+
+def test_conflicts_say_when_to_come_again_where_that_helps(api: Api) -> None:
+    """`Retry-After` stands on a 409 that passes by itself, and on no other."""
+    model, dataset = records(api)
+    job = api.post("/v1/jobs", json={"model_id": model, "dataset_id": dataset})["id"]
+    batch = api.post("/v1/predictions", json={"model": model, "dataset_id": dataset})["id"]
+    helps = [
+        ("GET", f"/v1/jobs/{job}/report", "no_report"),
+        ("GET", f"/v1/jobs/{job}/reliability.svg", "no_report"),
+        ("GET", f"/v1/predictions/{batch}/results", "no_results"),
+        ("DELETE", f"/v1/predictions/{batch}", "not_finished"),
+        ("DELETE", f"/v1/models/{model}", "in_use"),
+        ("DELETE", f"/v1/datasets/{dataset}", "in_use"),
+        ("POST", f"/v1/models/{model}/predict", "model_not_ready"),
+    ]
+    for method, path, code in helps:
+        answer = api.client.request(method, path, json={"inputs": [[0]]} if method == "POST" else None)
+        problem(answer, 409, code)
+        assert int(answer.headers["retry-after"]) > 0, path
+    api.client.post(f"/v1/jobs/{job}/cancel")
+    api.work(model)
+    upload = api.post("/v1/uploads", json={"bytes": 9})["id"]
+    does_not = [
+        ("GET", f"/v1/jobs/{job}/report", "no_report"),
+        ("POST", f"/v1/jobs/{job}/cancel", "already_finished"),
+        ("POST", f"/v1/models/{model}/predict", "model_not_ready"),
+        ("POST", f"/v1/datasets?upload_id={upload}", "upload_incomplete"),
+    ]
+    for method, path, code in does_not:
+        answer = api.client.request(method, path, json={"inputs": [[0]]} if path.endswith("predict") else None)
+        problem(answer, 409, code)
+        assert "retry-after" not in answer.headers, path
+
+
+@pytest.mark.parametrize("kind", ["jobs", "models", "datasets", "calibrators", "predictions"])
+def test_cursors(api: Api, kind: str) -> None:
+    """A page goes on where a record stood that is no more; what is no id of this list is 422."""
+    prefix = {"jobs": "job", "models": "mdl", "datasets": "ds", "calibrators": "cal", "predictions": "bat"}[kind]
+    gone = f"{prefix}_{'7' * 26}"
+    assert api.client.get(f"/v1/{kind}?after={gone}").json() == {"data": [], "has_more": False}
+    for wrong in (
+        "",
+        "x",
+        gone + "0",
+        gone[:-1],
+        gone.upper(),
+        f"upl_{'7' * 26}",
+        f"{gone}%0a",
+        f"{gone}%00",
+        "7" * 60_000,
+    ):
+        assert fields(api.client.get(f"/v1/{kind}?after={wrong}")) == {"after"}, wrong[:99]
+    if kind in ("models", "datasets"):
+        ids = [api.post(f"/v1/{kind}", content=b"x")["id"] for _ in range(4)]
+        api.client.delete(f"/v1/{kind}/{ids[2]}")
+        page = api.client.get(f"/v1/{kind}?after={ids[2]}").json()
+        assert [record["id"] for record in page["data"]] == [ids[1], ids[0]]

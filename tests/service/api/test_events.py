@@ -1,0 +1,213 @@
+"""What happened to a job, as a list and as a stream, from any API process."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from service.api import events
+from service.api.long_poll import Waiting
+from service.registry.repositories import Events
+from service.registry.unit_of_work import Registry
+from service.settings import ServiceSettings
+from tests.helpers.backends import place
+from tests.helpers.live_api import events_of, listening, live, order
+from tests.service.api.test_errors import fields, problem
+from tests.service.conftest import Api
+
+Json = dict[str, Any]
+
+STREAM = {"Accept": "text/event-stream"}
+
+
+def ordered(api: Api) -> str:
+    """The id of a new job."""
+    model, dataset = api.post("/v1/models", content=b"m")["id"], api.post("/v1/datasets", content=b"d")["id"]
+    return str(api.post("/v1/jobs", json={"model_id": model, "dataset_id": dataset})["id"])
+
+
+def add(registry: Registry, job_id: str, *fractions: float) -> None:
+    """What a worker tells of its progress."""
+    with registry.write() as unit:
+        for fraction in fractions:
+            unit.events.add(job_id, "progress", {"fraction": fraction})
+
+
+def end(registry: Registry, job_id: str, status: str = "cancelled") -> None:
+    """What a worker writes at the end."""
+    with registry.write() as unit:
+        unit.jobs.change_status(unit.jobs.get(job_id), status)
+
+
+def stream(api: Api, job_id: str, **headers: str) -> list[Json]:
+    """All events of the stream of a job that has ended."""
+    answer = api.client.get(f"/v1/jobs/{job_id}/events", headers={**STREAM, **headers})
+    assert answer.status_code == 200, answer.text
+    assert answer.headers["content-type"].startswith("text/event-stream")
+    assert (answer.headers["cache-control"], answer.headers["x-accel-buffering"]) == ("no-cache", "no")
+    return list(events_of(iter(answer.text.split("\n"))))
+
+
+def test_the_list_is_pages_newest_first(api: Api) -> None:
+    """Numbers grow by one; pages go back from the newest, and the first event is the job's first status."""
+    job_id = ordered(api)
+    add(api.registry, job_id, 0.25, 0.5, 0.75)
+    path = f"/v1/jobs/{job_id}/events"
+    first = api.client.get(f"{path}?limit=3").json()
+    rest = api.client.get(f"{path}?limit=3&after={first['data'][-1]['id']}").json()
+    assert [event["id"] for event in first["data"] + rest["data"]] == [4, 3, 2, 1]
+    assert (first["has_more"], rest["has_more"]) == (True, False)
+    assert first["data"][0]["data"] == {"fraction": 0.75}
+    assert (rest["data"][0]["type"], rest["data"][0]["data"]) == ("status", {"status": "queued"})
+
+
+def test_a_stream_tells_everything_and_ends(api: Api) -> None:
+    """A stream begins with the first event, tells what the list tells, and ends after the final status."""
+    job_id = ordered(api)
+    add(api.registry, job_id, *(number / 1000 for number in range(1000)))
+    end(api.registry, job_id)
+    told = stream(api, job_id)
+    assert [event["id"] for event in told] == list(range(1, 1003))
+    listed = api.client.get(f"/v1/jobs/{job_id}/events?limit=1000").json()["data"]
+    assert told[:1:-1] == listed
+    assert told[-1]["data"] == {"status": "cancelled"}
+
+
+def test_a_stream_goes_on_anywhere(api: Api) -> None:
+    """After any `Last-Event-ID`, or `after`, follows exactly the rest; a client that knows all is told to stay away."""
+    job_id = ordered(api)
+    add(api.registry, job_id, 0.5)
+    end(api.registry, job_id, "failed")
+    whole = stream(api, job_id)
+    for number in range(3):
+        assert stream(api, job_id, **{"Last-Event-ID": str(number)}) == whole[number:]
+        answer = api.client.get(f"/v1/jobs/{job_id}/events?after={number}", headers=STREAM)
+        assert list(events_of(iter(answer.text.split("\n")))) == whole[number:]
+    for number in (3, 4, 10**17):
+        answer = api.client.get(f"/v1/jobs/{job_id}/events", headers={**STREAM, "Last-Event-ID": str(number)})
+        assert (answer.status_code, answer.content) == (204, b"")
+    both = api.client.get(f"/v1/jobs/{job_id}/events?after=0", headers={**STREAM, "Last-Event-ID": "2"})
+    assert list(events_of(iter(both.text.split("\n")))) == whole[2:], "a browser sends both when it comes again"
+
+
+@pytest.mark.parametrize("given", ["", "x", "-1", "1.5", "0x1", "1 2", "1" * 19])
+def test_a_malformed_last_event_id_is_422(api: Api, given: str) -> None:
+    """What is no number of an event is refused with the header's name."""
+    path = f"/v1/jobs/{ordered(api)}/events"
+    assert fields(api.client.get(path, headers={**STREAM, "Last-Event-ID": given})) == {"Last-Event-ID"}
+
+
+def test_a_stream_of_no_job_is_404(api: Api) -> None:
+    """An unknown job has neither a list nor a stream."""
+    problem(api.client.get("/v1/jobs/job_x/events", headers=STREAM), 404, "unknown_job")
+
+
+def test_head_of_a_stream_ends(api: Api) -> None:
+    """HEAD answers what GET would begin with, though the stream of an open job never ends by itself."""
+    answer = api.client.head(f"/v1/jobs/{ordered(api)}/events", headers=STREAM)
+    assert (answer.status_code, answer.content) == (200, b"")
+    assert answer.headers["content-type"].startswith("text/event-stream")
+
+
+def test_an_idle_stream_beats(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While nothing happens comments keep the connection open; what happens then is told as ever."""
+    monkeypatch.setattr(events, "_HEARTBEAT_S", 0.3)
+    job_id = ordered(api)
+
+    async def listen() -> list[str]:
+        told = []
+        async for text in events._stream(Waiting(api.registry), job_id, 1):
+            told.append(text)
+            if len(told) == 3:
+                end(api.registry, job_id)
+        return told
+
+    *beats, last = asyncio.run(asyncio.wait_for(listen(), 30))
+    assert len(beats) >= 3
+    assert all(text.startswith(":") and text.endswith("\n\n") for text in beats)
+    assert last.startswith("id: 2\nevent: status\ndata: {")
+
+
+def test_one_loop_asks_for_all(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    """1,200 who wait for 600 jobs and one are all told; the events of the one are read once for all its listeners."""
+    job_id = ordered(api)
+    body = {name: api.client.get(f"/v1/jobs/{job_id}").json()[name] for name in ("model_id", "dataset_id")}
+    others = [api.post("/v1/jobs", json=body)["id"] for _ in range(600)]
+    asked: list[str] = []
+    after = Events.after
+
+    def counted(self: Events, job: str, number: int, *, limit: int) -> Any:
+        asked.append(job)
+        return after(self, job, number, limit=limit)
+
+    monkeypatch.setattr(Events, "after", counted)
+
+    async def to_the_end(waiting: Waiting) -> list[int]:
+        """The numbers of all events after the first; the job's end may be seen a look later than its last event."""
+        numbers: list[int] = []
+        ended = False
+        while not ended:
+            news = await waiting.for_events(job_id, 1 + len(numbers), 60)
+            numbers += [line.number for line in news.lines]
+            ended = news.ended
+        return numbers
+
+    async def wait() -> tuple[list[list[int]], list[bool]]:
+        waiting = Waiting(api.registry)
+        polls = [asyncio.create_task(waiting.for_final(other, 60)) for other in others]
+        listeners = [asyncio.create_task(to_the_end(waiting)) for _ in range(600)]
+        await asyncio.sleep(0.5)
+        assert not any(task.done() for task in (*polls, *listeners))
+        await asyncio.to_thread(end, api.registry, job_id)
+        news = await asyncio.gather(*listeners)
+        for other in others[:2]:
+            await asyncio.to_thread(end, api.registry, other)
+        await asyncio.gather(*polls[:2])
+        open_still = [task.done() for task in polls[2:]]
+        waiting.close()
+        await asyncio.gather(*polls)
+        return news, open_still
+
+    news, open_still = asyncio.run(asyncio.wait_for(wait(), 120))
+    assert news == [[2]] * 600
+    assert not any(open_still)
+    assert asked == [job_id]
+
+
+def test_a_stream_goes_on_at_another_process(tmp_path: Path) -> None:
+    """A client whose API process was killed goes on at another one, misses nothing and hears nothing twice."""
+    with place(tmp_path / "data") as where, live(where, number=2) as (first, second):
+        job_id, registry = order(first.url), Registry.open(ServiceSettings(**where))
+        told: list[Json] = []
+        with pytest.raises(httpx.TransportError), listening(first.url, job_id) as heard:
+            told.append(next(heard))
+            add(registry, job_id, 0.1, 0.2)
+            told += [next(heard), next(heard)]
+            first.kill()
+            next(heard)
+        add(registry, job_id, 0.3)
+        with listening(second.url, job_id, last=told[-1]["id"]) as heard:
+            told.append(next(heard))
+            end(registry, job_id)
+            told += heard
+        registry.close()
+    assert [event["id"] for event in told] == [1, 2, 3, 4, 5]
+    assert [event["data"] for event in told[1:]] == [
+        *({"fraction": f / 10} for f in (1, 2, 3)),
+        {"status": "cancelled"},
+    ]
+
+
+def test_a_number_that_is_not_there_yet_waits(tmp_path: Path) -> None:
+    """Whoever claims to know more than there is hears nothing until the job has ended, and then the stream ends."""
+    with place(tmp_path / "data") as where, live(where) as (api,):
+        job_id, registry = order(api.url), Registry.open(ServiceSettings(**where))
+        with listening(api.url, job_id, last=99) as heard:
+            add(registry, job_id, 0.5)
+            end(registry, job_id)
+            assert list(heard) == []
+        registry.close()

@@ -1,0 +1,168 @@
+"""What requests hold in memory is counted as it arrives, grows and leaves; none of them holds it for ever."""
+
+from __future__ import annotations
+
+import asyncio
+import gzip
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import numpy as np
+import pytest
+
+from service.registry.errors import DeadlineExceeded, Overloaded
+from service.serving.app import Call, Serving
+from service.serving.messages import Request
+from tests.service.conftest import MakeApi
+
+Json = dict[str, Any]
+
+#: What a body may have.
+MOST = 10_000
+
+
+@pytest.fixture
+def serving(make_api: MakeApi) -> Serving:
+    """With room for 1,000 bytes."""
+    found: Serving = make_api(max_inflight_bytes=1000).client.app.state.serving.serving  # type: ignore[attr-defined]
+    return found
+
+
+def call(*pieces: bytes, declared: int = 0, until: float = float("inf"), **headers: str) -> Call:
+    """A request whose body arrives like that, and then no more."""
+    given = [(name.replace("_", "-").encode(), value.encode()) for name, value in headers.items()]
+    if declared:
+        given.append((b"content-length", str(declared).encode()))
+    left = list(pieces)
+
+    async def receive() -> Json:
+        if not left:
+            await asyncio.sleep(60)
+        return {"type": "http.request", "body": left.pop(0), "more_body": bool(left) or bool(declared)}
+
+    scope = {"type": "http", "headers": given, "query_string": b""}
+    return Call(Request.read(scope, receive), "m", None, 0.0, until=until)
+
+
+@asynccontextmanager
+async def arriving(serving: Serving, *calls: Call) -> AsyncIterator[None]:
+    """Their bodies, for the length of the block."""
+    tasks = [asyncio.ensure_future(serving.body(one, MOST, json=False)) for one in calls]
+    await asyncio.sleep(0.05)
+    yield
+    for task, one in zip(tasks, calls, strict=True):
+        task.cancel()
+        serving.let_go(one)
+
+
+def run(work: Callable[[], Awaitable[None]]) -> None:
+    asyncio.run(work())  # type: ignore[arg-type]
+
+
+def test_what_is_announced_holds_nothing(serving: Serving) -> None:
+    """Clients that announce large bodies and send a byte leave the room to others."""
+
+    async def ask() -> None:
+        async with arriving(serving, *(call(b"x", declared=900) for _ in range(20))):
+            assert await serving.body(call(b"y" * 900), MOST, json=False) == b"y" * 900
+
+    run(ask)
+
+
+def test_the_sum_is_bounded_and_one_alone_is_not(serving: Serving) -> None:
+    """Bodies that have arrived count together; a single one is never refused for it."""
+
+    async def ask() -> None:
+        first, second = call(b"x" * 800), call(b"x" * 800)
+        await serving.body(first, MOST, json=False)
+        with pytest.raises(Overloaded):
+            await serving.body(second, MOST, json=False)
+        serving.let_go(second)
+        serving.let_go(first)
+        alone = call(b"x" * 5000)
+        await serving.body(alone, MOST, json=False)
+        serving.let_go(alone)
+        assert serving._held_bytes == 0
+
+    run(ask)
+
+
+def test_what_becomes_larger_counts_as_such(serving: Serving) -> None:
+    """A body that was inflated, and rows that were decoded from a small file, count with their size."""
+
+    async def ask() -> None:
+        packed, other = call(gzip.compress(bytes(900)), content_encoding="gzip"), call(b"x" * 300)
+        content = await serving.unpacked(packed, await serving.body(packed, MOST, json=False), MOST, json=False)
+        assert content == bytes(900)
+        with pytest.raises(Overloaded):
+            await serving.body(other, MOST, json=False)
+        serving.let_go(other)
+        serving.let_go(packed)
+        small, other = call(b"x" * 10), call(b"x" * 300)
+        await serving.body(small, MOST, json=False)
+        await serving.body(other, MOST, json=False)
+        with pytest.raises(Overloaded):
+            await serving.run(small, None, {"x": np.zeros((1, 250), np.float32)}, ())  # type: ignore[arg-type]
+
+    run(ask)
+
+
+def test_a_body_that_drips_ends_with_the_request_s_time(serving: Serving) -> None:
+    """A piece now and then does not keep a request alive beyond its deadline."""
+
+    async def ask() -> None:
+        until = asyncio.get_running_loop().time() + 0.2
+        dripping = call(until=until)
+
+        async def receive() -> Json:
+            await asyncio.sleep(0.05)
+            return {"type": "http.request", "body": b"x", "more_body": True}
+
+        dripping.request.receive = receive
+        with pytest.raises(DeadlineExceeded):
+            await serving.body(dripping, MOST, json=False)
+
+    run(ask)
+
+
+def test_threads_are_not_waited_for_beyond_the_deadline(serving: Serving) -> None:
+    """Where all threads are busy the request is told so in time, and its work is not begun any more."""
+    begun: list[bytes] = []
+
+    async def ask() -> None:
+        loop = asyncio.get_running_loop()
+        for _ in range(2):
+            loop.run_in_executor(serving._threads, time.sleep, 0.5)
+        with pytest.raises(DeadlineExceeded):
+            await serving.read(call(until=loop.time() + 0.1), b"body", begun.append, small=0)
+        await asyncio.sleep(0.6)
+        assert begun == []
+
+    run(ask)
+
+
+def test_who_waits_for_a_thread_is_counted(make_api: MakeApi) -> None:
+    """Beyond the bound requests are told to come again; who gives up waiting leaves nothing in the queue of threads."""
+    api = make_api(max_waiting_bodies=4)
+    serving: Serving = api.client.app.state.serving.serving  # type: ignore[attr-defined]
+
+    async def ask() -> None:
+        loop = asyncio.get_running_loop()
+        busy = [asyncio.ensure_future(serving.read(call(), b"", lambda _: time.sleep(0.5), small=-1)) for _ in range(2)]
+        await asyncio.sleep(0.05)
+        patient = asyncio.ensure_future(serving.read(call(), b"patient", bytes.decode, small=0))
+        hasty = asyncio.ensure_future(serving.read(call(until=loop.time() + 0.1), b"hasty", bytes.decode, small=0))
+        await asyncio.sleep(0)
+        with pytest.raises(Overloaded) as caught:
+            await serving.read(call(), b"late", bytes.decode, small=0)
+        assert caught.value.retry_after == 1
+        with pytest.raises(DeadlineExceeded):
+            await hasty
+        assert serving._threads._work_queue.qsize() == 0
+        assert await patient == "patient"
+        await asyncio.gather(*busy)
+        assert await serving.read(call(), b"again", bytes.decode, small=0) == "again"
+
+    run(ask)

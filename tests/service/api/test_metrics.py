@@ -1,0 +1,317 @@
+"""`GET /metrics`: read by Prometheus' own parsers, compared with the library's own rendering and with NumPy."""
+
+from __future__ import annotations
+
+import gzip
+import os
+import subprocess
+import sys
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from fastapi import FastAPI
+from prometheus_client import CollectorRegistry
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
+from prometheus_client.exposition import generate_latest as prometheus_text
+from prometheus_client.metrics_core import Metric
+from prometheus_client.openmetrics.exposition import generate_latest as openmetrics_text
+from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
+from prometheus_client.parser import text_string_to_metric_families as parse_text
+from prometheus_client.registry import Collector
+from prometheus_client.samples import Sample
+from starlette.testclient import TestClient
+
+from service.api.metrics import OPENMETRICS, TEXT, Exposition, router
+from service.api.metrics_text import serving_text
+from service.inference.counters import (
+    ABSTENTIONS,
+    BATCH_ROWS,
+    COMPUTE_SECONDS,
+    CONFIDENCE,
+    LAST_REQUEST,
+    OUTCOMES,
+    QUEUE_SECONDS,
+    REQUEST_SECONDS,
+    REQUESTS,
+    ROWS,
+)
+from service.inference.metrics import ServingMetrics
+from service.shared_counts import SharedCounts
+from tests.helpers.processes import die_with_parent
+from tests.service.conftest import Api, Json, MakeApi
+
+#: As Prometheus 3 sends it.
+ACCEPT = (
+    "application/openmetrics-text;version=1.0.0;escaping=allow-utf-8;q=0.6,application/openmetrics-text;version=0.0.1;"
+    "q=0.5,text/plain;version=1.0.0;escaping=allow-utf-8;q=0.4,text/plain;version=0.0.4;q=0.3,*/*;q=0.2"
+)
+MODELS = [
+    ("digits", "2", "mdl_a"),
+    ("digits", "10", "mdl_b"),
+    ("mdl_a", "2", "mdl_a"),
+    ('Ziffern "ä" \\ 数字\nneu', "1", "mdl_c"),
+]
+LABELS = ("model", "version", "model_id")
+
+
+def client_of(metrics: ServingMetrics, exposition: Exposition | None = None) -> TestClient:
+    app = FastAPI()
+    app.include_router(router)
+    app.state.exposition = exposition or Exposition(metrics)
+    return TestClient(app)
+
+
+@pytest.fixture
+def metrics() -> ServingMetrics:
+    """Four models with a thousand requests each."""
+    serving = ServingMetrics()
+    rng = np.random.default_rng(0)
+    for call in MODELS:
+        model = serving.of(*call)
+        for _ in range(250):
+            rows, seconds = int(rng.integers(1, 3000)), float(rng.lognormal(-4, 2))
+            model.request(str(rng.choice(OUTCOMES)), rows, seconds, rows // 3)
+            model.batch(rows, int(rng.integers(1, 9)), seconds, seconds / 2)
+            model.confidences(rng.beta(5, 1, rows).astype(np.float32))
+    serving.gauge("fedlas_sessions_open", "Models kept open.", lambda: 3)
+    serving.gauge("fedlas_session_bytes", "The size of their files.", lambda: 12_345_678)
+    return serving
+
+
+class Families(Collector):
+    """The same counts, as families of the library."""
+
+    def __init__(self, metrics: ServingMetrics) -> None:
+        self._counts, self._gauges = metrics.everywhere()
+
+    def collect(self) -> Iterable[Metric]:
+        requests = CounterMetricFamily(
+            "fedlas_requests", "Requests that have ended, by outcome.", labels=(*LABELS, "outcome")
+        )
+        for key, row in self._counts.items():
+            for outcome in OUTCOMES:
+                requests.add_metric((*key, outcome), row[REQUESTS[outcome]])
+        yield requests
+        for name, text, place in (
+            ("fedlas_rows", "Rows of the requests that were answered.", ROWS),
+            ("fedlas_abstentions", "Rows on which the answer abstained, as the request asked for.", ABSTENTIONS),
+        ):
+            counter = CounterMetricFamily(name, text, labels=LABELS)
+            for key, row in self._counts.items():
+                counter.add_metric(key, row[place])
+            yield counter
+        for name, buckets, unit in (
+            ("fedlas_request_seconds", REQUEST_SECONDS, "seconds"),
+            ("fedlas_queue_seconds", QUEUE_SECONDS, "seconds"),
+            ("fedlas_compute_seconds", COMPUTE_SECONDS, "seconds"),
+            ("fedlas_batch_rows", BATCH_ROWS, ""),
+            ("fedlas_confidence", CONFIDENCE, ""),
+        ):
+            histogram = HistogramMetricFamily(name, "", labels=LABELS, unit=unit)
+            for key, row in self._counts.items():
+                numbers = np.cumsum(buckets.counts(row))
+                pairs = [*zip(map(str, buckets.edges), numbers, strict=False), ("+Inf", numbers[-1])]
+                histogram.add_metric(key, pairs, row[buckets.sum])
+            yield histogram
+        for gauge, value in self._gauges:
+            yield GaugeMetricFamily(gauge.name, gauge.help, value=value)
+        left_out = "Names and versions asked too long ago to be told here."
+        yield GaugeMetricFamily("fedlas_models_left_out", left_out, value=0)
+
+
+def told(families: Iterable[Metric]) -> Iterator[tuple[str, str, str, list[Sample]]]:
+    """What a parser found of serving: name, type, unit and samples of each family."""
+    for family in families:
+        if family.name.startswith("fedlas_"):
+            samples = sorted(family.samples, key=lambda sample: (sample.name, sorted(sample.labels.items())))
+            yield family.name, family.type, family.unit, samples
+
+
+def value(text: str, name: str, **labels: str) -> float:
+    """The one sample with this name and these labels."""
+    found = [
+        sample.value
+        for family in parse_text(text)
+        for sample in family.samples
+        if sample.name == name and labels.items() <= sample.labels.items()
+    ]
+    assert len(found) == 1, (name, labels, found)
+    return float(found[0])
+
+
+def test_the_text_says_what_the_librarys_own_says(metrics: ServingMetrics) -> None:
+    """Families, types and every sample are those of prometheus_client's rendering, names in any script included."""
+    registry = CollectorRegistry()
+    registry.register(Families(metrics))
+    answer = client_of(metrics).get("/metrics")
+    assert (answer.status_code, answer.headers["content-type"]) == (200, TEXT)
+    ours = [*told(parse_text(answer.text))]
+    assert ours == [*told(parse_text(prometheus_text(registry).decode()))]
+    assert len(ours) == 11
+    assert sum(len(samples) for *_, samples in ours) == 4 * (6 + 2 + 3 * 17 + 18 + 24) + 3
+
+
+def test_openmetrics_is_what_the_librarys_own_is(metrics: ServingMetrics) -> None:
+    """Prometheus' own headers get OpenMetrics 1.0.0, with units and an end; a strict parser finds the same samples."""
+    registry = CollectorRegistry()
+    registry.register(Families(metrics))
+    answer = client_of(metrics).get("/metrics", headers={"Accept": ACCEPT})
+    assert (answer.status_code, answer.headers["content-type"]) == (200, OPENMETRICS)
+    assert answer.text.endswith("# EOF\n")
+    ours = [*told(parse_openmetrics(answer.text))]
+    assert ours == [*told(parse_openmetrics(openmetrics_text(registry).decode()))]
+
+
+@pytest.mark.parametrize(
+    ("accept", "content_type"),
+    [
+        ("*/*", TEXT),
+        ("", TEXT),
+        ("text/plain;version=1.0.0;escaping=allow-utf-8", TEXT),
+        ("application/openmetrics-text", OPENMETRICS),
+        ("text/plain, application/OpenMetrics-Text; Version=1.0.0; charset=utf-8", OPENMETRICS),
+        ("application/openmetrics-text;version=0.0.1", TEXT),
+        ("application/openmetrics-text;version=2.0.0", TEXT),
+        ("application/openmetrics-text;version=1.x", TEXT),
+        (";;,=,;version", TEXT),
+    ],
+)
+def test_no_other_format_is_promised_than_is_sent(accept: str, content_type: str) -> None:
+    """OpenMetrics 1.0.0 where it is accepted; everybody else, whatever they ask for, gets the plain text."""
+    answer = client_of(ServingMetrics()).get("/metrics", headers={"Accept": accept})
+    assert (answer.status_code, answer.headers["content-type"]) == (200, content_type)
+
+
+def test_values_are_numpys(metrics: ServingMetrics) -> None:
+    """Buckets are cumulated, and what was observed is in them: a model of its own, counted by hand."""
+    rng = np.random.default_rng(3)
+    confidences, seconds = rng.beta(2, 1, 500).astype(np.float32), rng.exponential(0.1, 40)
+    model = metrics.of("hand", "1", "mdl_h")
+    model.confidences(confidences)
+    for one in seconds.tolist():
+        model.request("ok", 2, one)
+    model.batch(rows=5, requests=4, queue_seconds=1.0, compute_seconds=0.003)
+    text = client_of(metrics).get("/metrics").text
+    for edge in CONFIDENCE.edges:
+        found = value(text, "fedlas_confidence_bucket", model="hand", le=str(edge))
+        assert found == (confidences <= np.float32(edge)).sum(), edge
+    for edge in REQUEST_SECONDS.edges:
+        found = value(text, "fedlas_request_seconds_bucket", model="hand", version="1", model_id="mdl_h", le=str(edge))
+        assert found == (seconds <= edge).sum(), edge
+    assert value(text, "fedlas_confidence_sum", model="hand") == pytest.approx(confidences.sum(dtype=np.float64))
+    assert value(text, "fedlas_request_seconds_sum", model="hand") == pytest.approx(seconds.sum())
+    assert value(text, "fedlas_requests_total", model="hand", outcome="ok") == 40
+    assert value(text, "fedlas_requests_total", model="hand", outcome="overloaded") == 0
+    assert value(text, "fedlas_rows_total", model="hand") == 80
+    assert value(text, "fedlas_queue_seconds_count", model="hand") == 4
+    assert value(text, "fedlas_queue_seconds_bucket", model="hand", le="0.25") == 4
+    assert value(text, "fedlas_queue_seconds_bucket", model="hand", le="0.1") == 0
+    assert value(text, "fedlas_batch_rows_bucket", model="hand", le="8.0") == 1
+    assert value(text, "fedlas_batch_rows_bucket", model="hand", le="4.0") == 0
+    assert value(text, "fedlas_session_bytes") == 12_345_678
+
+
+def test_a_scrape_is_packed_for_who_takes_it(metrics: ServingMetrics) -> None:
+    """With gzip among the accepted encodings the same text comes in a fraction of the bytes."""
+    client = client_of(metrics)
+    plain = client.get("/metrics", headers={"Accept-Encoding": "identity"})
+    with client.stream("GET", "/metrics", headers={"Accept-Encoding": "br, gzip;q=0.5"}) as answer:
+        packed = b"".join(answer.iter_raw())
+    assert answer.headers["content-encoding"] == "gzip"
+    assert "content-encoding" not in plain.headers
+    ours = gzip.decompress(packed).decode()
+    assert [*told(parse_text(ours))] == [*told(parse_text(plain.text))]
+    assert len(packed) < len(plain.content) / 4
+
+
+def test_a_service_without_models_has_metrics_too() -> None:
+    """Families without samples are allowed, and what the process uses is always told."""
+    client = client_of(ServingMetrics())
+    assert value(client.get("/metrics").text, "process_resident_memory_bytes") > 0
+    names = {family.name for family in parse_openmetrics(client.get("/metrics", headers={"Accept": ACCEPT}).text)}
+    assert {"fedlas_requests", "fedlas_confidence", "process_cpu_seconds", "python_info"} <= names
+
+
+def test_any_of_several_processes_tells_of_all(tmp_path: Path) -> None:
+    """Two processes behind one port: both tell the same sums, and what each of them uses under its process id."""
+    serving = [ServingMetrics(), ServingMetrics()]
+    shared = [SharedCounts(tmp_path, metrics, seconds=3600) for metrics in serving]
+    other = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE, preexec_fn=die_with_parent())
+    clients = [
+        client_of(metrics, Exposition(metrics, process_ids=lambda: [os.getpid(), other.pid])) for metrics in serving
+    ]
+    try:
+        for rows, (metrics, counts) in enumerate(zip(serving, shared, strict=True), start=1):
+            counts.start()
+            metrics.of("digits", "1", "mdl_a").request("ok", rows, 0.1)
+            counts.others()  # as it would by itself a second later
+        texts = [client.get("/metrics", headers={"Accept": ACCEPT}).text for client in clients]
+        assert [value(text, "fedlas_rows_total", model="digits") for text in texts] == [3, 3]
+        for pid in (os.getpid(), other.pid):
+            assert value(texts[0], "process_resident_memory_bytes", pid=str(pid)) > 0
+            assert value(texts[1], "process_cpu_seconds_total", pid=str(pid)) >= 0
+        assert {family.name for family in parse_openmetrics(texts[0])} >= {"process_open_fds", "fedlas_rows"}
+    finally:
+        other.communicate(b"\n")
+        for counts in shared:
+            counts.stop()
+
+
+def test_text_needs_no_end_but_openmetrics_does(metrics: ServingMetrics) -> None:
+    """What `serving_text` makes is a part: whole lines, to be followed by those of the processes."""
+    text = serving_text(*metrics.everywhere(), openmetrics=True)
+    assert text.endswith("\n")
+    assert "# EOF" not in text
+    assert "# UNIT fedlas_request_seconds seconds\n" in text
+
+
+def test_what_the_service_does_is_told(served: tuple[Api, Json]) -> None:
+    """A request with three rows is one request, three rows and three confidences; an unknown model is nobody's."""
+    api, model = served
+
+    def counted(name: str, **labels: str) -> float:
+        labels = {"model": model["id"], "version": "1", "model_id": model["id"], **labels}
+        return value(api.client.get("/metrics").text, name, **labels)
+
+    def ask(model_id: str) -> int:
+        rows = [[0.0] * 64] * 3
+        return api.client.post(f"/v1/models/{model_id}/predict", json={"inputs": rows, "abstain_below": 1}).status_code
+
+    assert ask(model["id"]) == 200
+    names = ("rows_total", "abstentions_total", "confidence_count", "batch_rows_sum", "queue_seconds_count")
+    before = [counted(f"fedlas_{name}") for name in names]
+    answered = counted("fedlas_requests_total", outcome="ok")
+    assert (ask(model["id"]), ask("mdl_nobody"), ask("nobody")) == (200, 404, 404)
+    after = [counted(f"fedlas_{name}") for name in names]
+    assert [late - early for early, late in zip(before, after, strict=True)] == [3, 3, 3, 3, 1]
+    assert counted("fedlas_requests_total", outcome="ok") == answered + 1
+    text = api.client.get("/metrics").text
+    assert "nobody" not in text
+    assert value(text, "fedlas_sessions_open") >= 1
+
+
+def test_a_scrape_needs_a_key_where_keys_are_configured(make_api: MakeApi) -> None:
+    """Names of models and their traffic are not for everybody; Prometheus sends the key as a bearer token."""
+    client = make_api(api_keys=frozenset({"secret"})).client
+    assert client.get("/metrics").status_code == 401
+    assert client.get("/metrics", headers={"Authorization": "Bearer secret"}).status_code == 200
+
+
+def test_the_number_of_series_is_bounded() -> None:
+    """1,500 versions are no more text than 200: those asked last are told apart, and the rest is counted."""
+    serving = ServingMetrics(most_models=1500)
+    for version in range(1500):
+        model = serving.of("digits", str(version), "mdl_a")
+        model.request("ok", 1, 0.001)
+        model._numbers[LAST_REQUEST] = version
+    serving.unknown.request("refused", 0, 0.001)
+    text = client_of(serving, Exposition(serving)).get("/metrics").text
+    assert len(text) < 3_000_000
+    told = {
+        line.split('version="')[1].split('"')[0] for line in text.splitlines() if line.startswith("fedlas_rows_total")
+    }
+    assert told == {str(version) for version in range(1300, 1500)} | {""}
+    assert value(text, "fedlas_models_left_out") == 1300
+    assert value(text, "fedlas_requests_total", model="other", outcome="refused") == 1

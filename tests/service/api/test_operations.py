@@ -1,0 +1,99 @@
+"""Probes: who can be reached and who works, told in time whatever hangs."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import threading
+from typing import Any
+
+import pytest
+
+from service.api import probes
+from service.api.probes import Probes
+from service.registry.contract import QUEUES
+from tests.service.conftest import Api, MakeApi
+
+Json = dict[str, Any]
+
+
+def beat(api: Api, name: str, queues: list[str]) -> None:
+    """A worker lives."""
+    with api.registry.write() as unit:
+        unit.workers.beat(name, machine="m", process=name, queues=queues, gpu=False, memory_bytes=1)
+
+
+def test_living_workers_are_counted_by_queue(api: Api) -> None:
+    """`workers` tells for every queue how many take from it, 0 included; a silent worker is not counted."""
+    assert api.client.get("/readyz").json()["workers"] == dict.fromkeys(QUEUES, 0)
+    beat(api, "a", ["inspect", "calibrate.cpu"])
+    beat(api, "b", ["inspect", "deliver"])
+    beat(api, "silent", list(QUEUES))
+    with api.registry.write() as unit:
+        row = next(row for row in unit.workers.on_machine("m") if row.name == "silent")
+        row.seen_at = row.seen_at.replace(year=2020)
+    workers = api.client.get("/readyz").json()["workers"]
+    assert workers == {"inspect": 2, "calibrate.cpu": 1, "calibrate.gpu": 0, "predict": 0, "deliver": 1}
+
+
+def test_no_workers_is_no_reason_to_be_unready(api: Api) -> None:
+    """Who is not ready is told by the checks; that nobody works is only told beside them."""
+    answer = api.client.get("/readyz").json()
+    assert set(answer["checks"]) == {"database", "broker", "storage"}
+
+
+def test_a_broker_that_hangs_does_not_hang_the_probe(make_api: MakeApi) -> None:
+    """A server that accepts and says nothing is told as unavailable, and the rest of the answer is there."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        api = make_api(broker_url=f"redis://127.0.0.1:{silent.getsockname()[1]}/0")
+        answer = api.client.get("/readyz")
+    assert answer.status_code == 503
+    checks = answer.json()["checks"]
+    assert (checks["database"], checks["storage"]) == ("ok", "ok")
+    assert checks["broker"].startswith("unavailable: ")
+
+
+def test_a_question_that_hangs_is_asked_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Everybody who asks gets a TimeoutError in time, one thread hangs for all of them, and a late answer is heard."""
+    monkeypatch.setattr(probes, "_PATIENCE_S", 0.2)
+    asked: list[int] = []
+    go = threading.Event()
+
+    def question() -> str:
+        asked.append(1)
+        go.wait(30)
+        return "late"
+
+    async def ask() -> list[Any]:
+        made = Probes()
+        outcomes = []
+        for _ in range(2):
+            outcomes += await asyncio.gather(*(made.ask("q", question) for _ in range(3)), return_exceptions=True)
+        monkeypatch.setattr(probes, "_PATIENCE_S", 30)
+        waiting = asyncio.create_task(made.ask("q", question))
+        await asyncio.sleep(0)
+        go.set()
+        return [*outcomes, await waiting]
+
+    *early, last = asyncio.run(ask())
+    assert {type(outcome) for outcome in early} == {TimeoutError}
+    assert (len(early), len(asked), last) == (6, 1, "late")
+
+
+def test_an_error_is_told_and_asked_again() -> None:
+    """What a question raises reaches whoever asked, and the next one asks anew."""
+    answers: list[Any] = [OSError("away"), "here"]
+
+    def question() -> Any:
+        answer = answers.pop(0)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    async def ask() -> Any:
+        made = Probes()
+        with pytest.raises(OSError, match="away"):
+            await made.ask("q", question)
+        return await made.ask("q", question)
+
+    assert asyncio.run(ask()) == "here"

@@ -1,0 +1,405 @@
+"""Uploads, pages, tags, keys and the rest of what a well-behaved client does."""
+
+from __future__ import annotations
+
+import json
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+from starlette.testclient import TestClient
+
+from fedlas.preprocessing import Preprocessing
+from service.app import create_app
+from service.settings import ServiceSettings
+from tests.service.conftest import Api, MakeApi
+
+Json = dict[str, Any]
+
+ROOT = Path(__file__).parents[3]
+
+
+def ordered(api: Api) -> Json:
+    """The body of a job on records that are still inspecting."""
+    model, dataset = api.post("/v1/models", content=b"m"), api.post("/v1/datasets", content=b"d")
+    return {"model_id": model["id"], "dataset_id": dataset["id"]}
+
+
+@pytest.mark.parametrize("kind", ["models", "datasets"])
+def test_raw_and_multipart_uploads_are_the_same(api: Api, kind: str) -> None:
+    """Raw body or form: the record has size, digest and name, is inspecting, and is where `Location` says."""
+    raw = api.client.post(f"/v1/{kind}?name=mine", content=b"content")
+    form = api.client.post(f"/v1/{kind}", files={"file": ("mine", b"content")})
+    for answer in (raw, form):
+        assert answer.status_code == 201
+        record = answer.json()
+        assert answer.headers["location"] == f"/v1/{kind}/{record['id']}"
+        assert (record["name"], record["bytes"], record["status"]) == ("mine", 7, "inspecting")
+        assert api.client.get(answer.headers["location"]).json() == record
+    assert raw.json()["sha256"] == form.json()["sha256"]
+    named = api.client.post(f"/v1/{kind}?name=query", files={"file": ("f", b"x")}, data={"name": "form"})
+    assert named.json()["name"] == "form"
+
+
+def test_job_in_one_call_makes_three_records(api: Api) -> None:
+    """Files as parts and the order as JSON: three records, each with its options; JSON may come as a file too."""
+    job_part = json.dumps({"metadata": {"team": "x"}, "budget": {"minutes": 1}})
+    for part in ((None, job_part), ("job.json", job_part, "application/json")):
+        options = json.dumps({"roles": {"label": "y"}, "seen_by_model": "no"})
+        files = {
+            "model": ("m.onnx", b"model"),
+            "dataset": ("d.npz", b"dataset"),
+            "job": part,
+            "dataset_options": ("options.json", options) if part[0] else (None, options),
+        }
+        answer = api.client.post("/v1/jobs", files=files)
+        assert answer.status_code == 202, answer.text
+        job = answer.json()
+        assert (job["status"], job["metadata"], job["method"]) == ("queued", {"team": "x"}, "auto")
+        assert answer.headers["location"] == f"/v1/jobs/{job['id']}"
+        assert int(answer.headers["retry-after"]) > 0
+        dataset = api.client.get(f"/v1/datasets/{job['dataset_id']}").json()
+        assert (dataset["name"], dataset["seen_by_model"]) == ("d.npz", "no")
+        assert api.client.get(f"/v1/models/{job['model_id']}").json()["bytes"] == 5
+
+
+def test_options_of_uploads_stand_in_their_records(api: Api) -> None:
+    """What the sender says of images and architectures is kept, checked and completed, also within one call."""
+    preprocessing = {"resize": 256, "crop": 224, "mean": [0.5, 0.5, 0.5], "std": [0.2, 0.2, 0.2]}
+    query = {"preprocessing": json.dumps(preprocessing), "architecture": "torchvision/resnet18", "num_classes": 7}
+    record = api.post("/v1/models", content=b"m", params=query)
+    assert record["architecture"] == "torchvision/resnet18"
+    assert record["preprocessing"] == Preprocessing.parse(preprocessing).as_dict()
+    assert api.client.get(f"/v1/models/{record['id']}").json() == record
+    files = {
+        "model": ("m", b"m"),
+        "dataset": ("d", b"d"),
+        "model_options": (None, json.dumps({**query, "preprocessing": preprocessing})),
+        "dataset_options": (None, json.dumps({"padding": {"ids": 0}, "format": "parquet"})),
+    }
+    job = api.post("/v1/jobs", files=files)
+    with api.registry.read() as unit:
+        model, dataset = unit.models.get(job["model_id"]), unit.datasets.get(job["dataset_id"])
+        assert (model.options["num_classes"], model.options["preprocessing"]) == (7, record["preprocessing"])
+        assert (dataset.options["padding"], dataset.options["format"]) == ({"ids": 0}, "parquet")
+    for kind in ("parquet", "imagefolder", "npz", "csv"):
+        assert api.post(f"/v1/datasets?format={kind}", content=b"d")["format"] == kind
+
+
+def test_dry_runs_are_marked(api: Api) -> None:
+    """The query or the order's body makes a dry run, with or without files; it has no report, and says why."""
+    body = ordered(api)
+    files = {"model": ("m", b"m"), "dataset": ("d", b"d")}
+    for query, request in (
+        ("?dry_run=true", {"json": body}),
+        ("", {"json": {**body, "dry_run": True}}),
+        ("?dry_run=true", {"files": files}),
+        ("?dry_run=true", {"files": {**files, "job": (None, '{"seed": 1}')}}),
+        ("", {"files": {**files, "job": (None, '{"dry_run": true}')}}),
+    ):
+        job = api.post(f"/v1/jobs{query}", **request)
+        assert (job["dry_run"], job["plan"], job["status"], job["verdict"]) == (True, None, "queued", None)
+        with api.registry.read() as unit:
+            assert unit.work.of(job["id"]).kind == "plan"
+        refused = api.client.get(f"/v1/jobs/{job['id']}/report.html")
+        assert (refused.status_code, refused.json()["code"]) == (409, "no_report")
+        assert "dry run" in refused.json()["detail"]
+    assert api.post("/v1/jobs?dry_run=false", json=body)["dry_run"] is False
+    once = {"json": body, "headers": {"Idempotency-Key": "k"}}
+    api.post("/v1/jobs", **once)
+    assert api.client.post("/v1/jobs?dry_run=true", **once).status_code == 422, "a dry run is no training"
+
+
+def test_bad_order_in_one_call_makes_nothing(api: Api) -> None:
+    """If any part is wrong no record is made and no file kept."""
+    for name, content in (
+        ("job", '{"method": "magic"}'),
+        ("job", "{"),
+        ("job", "[]"),
+        ("jobb", "{}"),
+        ("dataset_options", '{"format": "xls"}'),
+        ("model_options", '{"class_names": "a"}'),
+    ):
+        files = {"model": ("m", b"m"), "dataset": ("d", b"d"), name: (None, content)}
+        answer = api.client.post("/v1/jobs", files=files)
+        assert (answer.status_code, bool(answer.json()["errors"])) == (422, True), answer.text
+    for kind in ("models", "datasets", "jobs"):
+        assert api.client.get(f"/v1/{kind}").json() == {"data": [], "has_more": False}
+    assert [path for path in api.registry.artifacts.root.rglob("*") if path.is_file()] == []
+
+
+@pytest.mark.parametrize("kind", ["models", "datasets", "jobs", "predictions"])
+def test_lists_are_pages_newest_first(api: Api, kind: str) -> None:
+    """Pages follow each other by `after`, newest first, until `has_more` is false."""
+    body = ordered(api)
+    bodies = {"jobs": body, "predictions": {"model": body["model_id"], "dataset_id": body["dataset_id"]}}
+    made = [
+        api.post(f"/v1/{kind}", **({"json": bodies[kind]} if kind in bodies else {"content": b"x"}))["id"]
+        for _ in range(5)
+    ]
+    found: list[str] = []
+    while True:
+        query = {"limit": 2, **({"after": found[-1]} if found else {})}
+        page = api.client.get(f"/v1/{kind}", params=query).json()
+        assert set(page) == {"data", "has_more"}
+        found += [record["id"] for record in page["data"]]
+        if not page["has_more"]:
+            break
+    assert found[:5] == made[::-1]
+    assert found == sorted(found, reverse=True)
+
+
+@pytest.mark.parametrize("kind", ["models", "datasets", "jobs", "predictions"])
+def test_records_have_tags(api: Api, kind: str) -> None:
+    """A client that already has the record gets 304 without a body; a changed record has another tag."""
+    body = ordered(api)
+    job = api.post("/v1/jobs", json=body)["id"]
+    batch = api.post("/v1/predictions", json={"model": body["model_id"], "dataset_id": body["dataset_id"]})["id"]
+    record_id = {"models": body["model_id"], "datasets": body["dataset_id"], "jobs": job, "predictions": batch}[kind]
+    path = f"/v1/{kind}/{record_id}"
+    tag = api.client.get(path).headers["etag"]
+    for given in (tag, f"W/{tag}", f'"other", {tag}', "*"):
+        answer = api.client.get(path, headers={"If-None-Match": given})
+        assert (answer.status_code, answer.content, answer.headers["etag"]) == (304, b"", tag)
+    assert api.client.get(path, headers={"If-None-Match": '"other"'}).status_code == 200
+    if kind == "jobs":
+        api.client.post(f"{path}/cancel")
+        changed = api.client.get(path, headers={"If-None-Match": tag})
+        assert (changed.status_code, changed.json()["status"]) == (200, "cancelled")
+        assert changed.headers["etag"] != tag
+
+
+@pytest.mark.parametrize("kind", ["models", "datasets", "jobs", "uploads"])
+def test_head_is_get_without_the_body(api: Api, kind: str) -> None:
+    """HEAD of a record answers status, tag and length of its GET, and 304 to whoever has it; of no record, 404."""
+    body = ordered(api)
+    made = {
+        "models": lambda: body["model_id"],
+        "datasets": lambda: body["dataset_id"],
+        "jobs": lambda: api.post("/v1/jobs", json=body)["id"],
+        "uploads": lambda: api.post("/v1/uploads", json={"bytes": 5})["id"],
+    }
+    path = f"/v1/{kind}/{made[kind]()}"
+    get, head = api.client.get(path), api.client.head(path)
+    assert (head.status_code, head.content) == (200, b"")
+    assert {name: head.headers[name] for name in ("etag", "content-length", "content-type")} == {
+        name: get.headers[name] for name in ("etag", "content-length", "content-type")
+    }
+    assert api.client.head(path, headers={"If-None-Match": head.headers["etag"]}).status_code == 304
+    assert api.client.head(f"/v1/{kind}/nothing").status_code == 404
+    assert api.client.head(f"/v1/{kind}?limit=0").status_code == (405 if kind == "uploads" else 422)
+
+
+def test_head_of_a_file_reads_none_of_it(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    """HEAD of a model's file tells its length and tag without opening it; where there is no GET it is 405."""
+    model = api.post("/v1/models", content=b"twelve bytes")
+    monkeypatch.setattr("anyio.open_file", None)  # what answers a file with its content would call it
+    head = api.client.head(f"/v1/models/{model['id']}/onnx")
+    assert (head.status_code, head.headers["content-length"], head.content) == (200, "12", b"")
+    assert head.headers["etag"] == f'"{model["sha256"]}"'
+    assert api.client.head("/v1/jobs/job_x/cancel").status_code == 405
+
+
+def test_deleting(api: Api) -> None:
+    """DELETE answers 204, then the record and its file are gone; a file that another record shares stays."""
+    first, second = (api.post("/v1/datasets", content=b"same") for _ in range(2))
+    stored = api.registry.artifacts.path(first["sha256"])
+    assert api.client.delete(f"/v1/datasets/{first['id']}").status_code == 204
+    assert stored.is_file()
+    assert api.client.delete(f"/v1/datasets/{second['id']}").status_code == 204
+    assert not stored.exists()
+    assert api.client.get(f"/v1/datasets/{second['id']}").status_code == 404
+    assert api.client.delete(f"/v1/datasets/{second['id']}").status_code == 404
+
+
+def test_cancelling_a_queued_job(api: Api) -> None:
+    """A job that nobody has begun is cancelled at once, and no worker begins it later."""
+    job = api.post("/v1/jobs", json=ordered(api))
+    cancelled = api.post(f"/v1/jobs/{job['id']}/cancel")
+    assert (cancelled["status"], cancelled["attempts"]) == ("cancelled", 0)
+    assert [line["status"] for line in cancelled["history"]] == ["queued", "cancelled"]
+    api.work(job["id"])
+    assert api.client.get(f"/v1/jobs/{job['id']}").json() == cancelled
+
+
+def test_a_job_on_a_rejected_upload_fails(api: Api) -> None:
+    """A job that waited for an upload which is then rejected fails with that reason, as the sender's error."""
+    body = ordered(api)
+    job = api.post("/v1/jobs", json=body)
+    api.work(job["id"])
+    waiting = api.client.get(f"/v1/jobs/{job['id']}").json()
+    assert (waiting["status"], waiting["attempts"]) == ("queued", 0)
+    api.work(body["dataset_id"])
+    assert api.client.get(f"/v1/datasets/{body['dataset_id']}?wait=60").json()["status"] == "rejected"
+    with api.registry.write() as unit:  # stands for the model's inspection, which would take seconds
+        unit.models.reject(body["model_id"], {"code": "not_onnx", "message": "no model", "user_error": True})
+    api.work(job["id"])
+    failed = api.client.get(f"/v1/jobs/{job['id']}?wait=60").json()
+    assert (failed["status"], failed["error"]["code"]) == ("failed", "model_rejected")
+    assert "no model" in failed["error"]["message"]
+
+
+def test_long_poll_returns_in_time(api: Api) -> None:
+    """A poll on a record that stays open answers when its time is up."""
+    record = api.post("/v1/datasets", content=b"x")
+    answer = api.client.get(f"/v1/datasets/{record['id']}?wait=0.3")
+    assert (answer.status_code, answer.json()["status"]) == (200, "inspecting")
+
+
+@pytest.mark.parametrize("kind", ["models", "datasets"])
+def test_idempotent_uploads(api: Api, kind: str) -> None:
+    """Same key and content: the same record; other bytes or options: 422; raw and form compare by content."""
+    headers = {"Idempotency-Key": "once"}
+    first = api.client.post(f"/v1/{kind}?name=a", content=b"x", headers=headers)
+    again = api.client.post(f"/v1/{kind}?name=a", content=b"x", headers=headers)
+    assert (again.status_code, again.json()) == (201, first.json())
+    assert again.headers["location"] == first.headers["location"]
+    for query, content in (("name=a", b"y"), ("name=b", b"x")):
+        other = api.client.post(f"/v1/{kind}?{query}", content=content, headers=headers)
+        assert (other.status_code, other.json()["code"]) == (422, "idempotency_key_reused")
+    assert len(api.client.get(f"/v1/{kind}").json()["data"]) == 1
+
+
+def test_idempotent_jobs(api: Api) -> None:
+    """A repeated order is answered with the same job; defaults spelt out are no other content."""
+    body = ordered(api)
+    headers = {"Idempotency-Key": "order"}
+    first = api.client.post("/v1/jobs", json=body, headers=headers).json()
+    again = api.client.post("/v1/jobs", json={**body, "method": "auto", "seed": 0}, headers=headers)
+    assert (again.status_code, again.json()) == (202, first)
+    other = api.client.post("/v1/jobs", json={**body, "seed": 1}, headers=headers)
+    assert (other.status_code, other.json()["code"]) == (422, "idempotency_key_reused")
+    without = api.post("/v1/jobs", json=body)
+    assert without["id"] != first["id"]
+    batch = api.client.post(
+        "/v1/predictions", json={"model": body["model_id"], "dataset_id": body["dataset_id"]}, headers=headers
+    )
+    assert batch.status_code == 202, "a key belongs to one kind of record"
+
+
+def test_multipart_is_compared_by_its_parts(api: Api) -> None:
+    """Another boundary is the same content; another part is not."""
+
+    def order(model: bytes, seed: int, boundary: str) -> Any:
+        parts = (("model", "m", model), ("dataset", "d", b"d"), ("job", None, b'{"seed": %d}' % seed))
+        lines = b""
+        for name, filename, content in parts:
+            shown = f'; filename="{filename}"' if filename else ""
+            lines += f'--{boundary}\r\nContent-Disposition: form-data; name="{name}"{shown}\r\n\r\n'.encode()
+            lines += content + b"\r\n"
+        headers = {"Idempotency-Key": "k", "Content-Type": f"multipart/form-data; boundary={boundary}"}
+        return api.client.post("/v1/jobs", content=lines + f"--{boundary}--\r\n".encode(), headers=headers)
+
+    first, again = order(b"m", 1, "aaa"), order(b"m", 1, "bbbbbb")
+    assert (first.status_code, again.status_code) == (202, 202)
+    assert first.json() == again.json()
+    assert [order(b"m", 2, "ccc").status_code, order(b"n", 1, "ddd").status_code] == [422, 422]
+    assert len(api.client.get("/v1/models").json()["data"]) == 1
+
+
+def test_concurrent_requests_with_one_key_make_one_record(api: Api) -> None:
+    """Of many orders with one key at once exactly one makes a job; the others are told of it."""
+    body = ordered(api)
+
+    def order(_: int) -> Any:
+        return api.client.post("/v1/jobs", json=body, headers={"Idempotency-Key": "k"})
+
+    with ThreadPoolExecutor(8) as pool:
+        answers = list(pool.map(order, range(16)))
+    assert {answer.status_code for answer in answers} <= {202, 409}
+    assert len({answer.json()["id"] for answer in answers if answer.status_code == 202}) == 1
+    assert len(api.client.get("/v1/jobs").json()["data"]) == 1
+
+
+def test_empty_idempotency_key_is_422(api: Api) -> None:
+    """An empty key is no key."""
+    assert api.client.post("/v1/datasets", content=b"x", headers={"Idempotency-Key": ""}).status_code == 422
+
+
+def test_keys_are_asked_for(make_api: MakeApi) -> None:
+    """With configured keys everything under `/v1` wants one of them; probes and documentation are open."""
+    client = make_api(api_keys="first, second").client
+    for path in ("/v1/jobs", "/v1/models/mdl_x/predict", "/v1/nothing", "/nothing"):
+        for value in (None, "Bearer", "Bearer ", "Bearer third", "Bearer firs", "Basic first", "first"):
+            answer = client.get(path, headers={"Authorization": value} if value is not None else {})
+            assert (answer.status_code, answer.json()["code"]) == (401, "unauthorized")
+            assert answer.headers["www-authenticate"] == "Bearer"
+            assert answer.headers["content-type"] == "application/problem+json"
+            assert answer.headers["x-request-id"]
+    for value in ("Bearer first", "bearer second", "Bearer  second "):
+        assert client.get("/v1/jobs", headers={"Authorization": value}).status_code == 200
+    assert client.post("/v1/datasets", content=b"x").status_code == 401
+    assert [client.get(path).status_code for path in ("/healthz", "/docs")] == [200, 200]
+    assert client.get("/readyz").status_code in (200, 503)
+
+
+@pytest.mark.parametrize(
+    ("host", "keys", "bound"),
+    [
+        ("0.0.0.0", "", "127.0.0.1"),
+        ("::", "", "127.0.0.1"),
+        ("192.0.2.7", "", "127.0.0.1"),
+        ("example.org", "", "127.0.0.1"),
+        ("127.0.0.5", "", "127.0.0.5"),
+        ("::1", "", "::1"),
+        ("localhost", "", "localhost"),
+        ("0.0.0.0", "k", "0.0.0.0"),
+        ("0.0.0.0", " , ", "127.0.0.1"),
+    ],
+)
+def test_without_keys_only_loopback(host: str, keys: str, bound: str) -> None:
+    """Without configured keys no other machine can reach the service, whatever host was asked for."""
+    assert ServiceSettings(host=host, api_keys=keys).listen_host == bound
+
+
+def test_readiness_names_what_is_missing(make_api: MakeApi) -> None:
+    """Without a broker the process lives and is not ready, and the answer says what is away."""
+    client = make_api(broker_url="redis+socket:///nowhere").client
+    assert client.get("/healthz").json() == {"status": "ok"}
+    answer = client.get("/readyz")
+    assert answer.status_code == 503
+    checks = answer.json()["checks"]
+    assert (checks["database"], checks["storage"]) == ("ok", "ok")
+    assert checks["broker"].startswith("unavailable")
+
+
+def test_documentation(api: Api) -> None:
+    """The documentation is there and refers to nothing outside."""
+    answer = api.client.get("/docs")
+    assert answer.status_code == 200
+    assert "cdn." not in answer.text
+    assert api.client.get("/", follow_redirects=False).headers["location"] == "/docs"
+
+
+def test_openapi_snapshot(tmp_path: Path) -> None:
+    """The snapshot in the repository is the application's own document."""
+    app = create_app(ServiceSettings(data_dir=tmp_path))
+    with TestClient(app, base_url="http://localhost") as client:
+        document = client.get("/openapi.json").json()
+    assert json.loads((ROOT / "openapi" / "openapi.json").read_text()) == document
+    assert len({o["operationId"] for p in document["paths"].values() for o in p.values() if "operationId" in o}) > 15
+
+
+def test_evidence_runs_nothing_in_a_browser(api: Api) -> None:
+    """Names in reports and diagrams are their sender's: no script runs, nothing is fetched, no type is guessed."""
+    body = ordered(api)
+    job = api.post("/v1/jobs", json=body)["id"]
+    script = b"<svg xmlns='http://www.w3.org/2000/svg'><script>alert(1)</script></svg>"
+    with api.registry.artifacts.stage_bytes(script) as staged, api.registry.write() as unit:
+        row = unit.jobs.get(job)
+        row.report_sha256 = row.page_sha256 = row.diagram_sha256 = staged.keep()
+    for path in ("report", "report.html", "reliability.svg"):
+        answer = api.client.get(f"/v1/jobs/{job}/{path}")
+        assert (answer.status_code, answer.content) == (200, script)
+        policy = {part.split()[0]: part.split()[1:] for part in answer.headers["content-security-policy"].split("; ")}
+        assert policy["default-src"] == ["'none'"]
+        assert "script-src" not in policy
+        assert policy["sandbox"] == []
+        assert answer.headers["x-content-type-options"] == "nosniff"
+        again = api.client.get(f"/v1/jobs/{job}/{path}", headers={"If-None-Match": answer.headers["etag"]})
+        assert again.status_code == 304
+    file = api.client.get(f"/v1/models/{body['model_id']}/onnx")
+    assert file.headers["content-disposition"].startswith("attachment")
+    assert file.headers["x-content-type-options"] == "nosniff"
+    assert api.client.get("/docs").status_code == 200

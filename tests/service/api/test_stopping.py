@@ -1,0 +1,143 @@
+"""The API process at its end: nobody who was being answered is cut off, nobody who waits holds it up."""
+
+from __future__ import annotations
+
+import signal
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.helpers.backends import place
+from tests.helpers.live_api import LiveApi, SlowUpload, listening, live, order
+
+CONTENT = b"0123456789" * 100
+
+
+@contextmanager
+def clients(number: int, act: Callable[[httpx.Client], None]) -> Iterator[list[Exception]]:
+    """So many clients that do the same again and again, each on a connection that it keeps; what failed is told."""
+    errors: list[Exception] = []
+    done = threading.Event()
+
+    def run() -> None:
+        with httpx.Client(timeout=60) as client:
+            while not done.is_set():
+                try:
+                    act(client)
+                except Exception as error:
+                    errors.append(error)
+                time.sleep(0.01)
+
+    threads = [threading.Thread(target=run) for _ in range(number)]
+    for thread in threads:
+        thread.start()
+    try:
+        yield errors
+    finally:
+        done.set()
+        for thread in threads:
+            thread.join()
+
+
+def replaced(api: LiveApi, where: Mapping[str, Any], listener: socket.socket) -> LiveApi:
+    """Stop an API and start the next one on the same socket, as `fedlas serve` does."""
+    api.signal()
+    api.ended(seconds=30)
+    api.kill()
+    return LiveApi(where, listener).until_ready()
+
+
+def test_a_restart_loses_no_request(tmp_path: Path) -> None:
+    """Over two restarts on one socket every request is answered, on new connections and on those that were kept."""
+    made: list[str] = []
+    with place(tmp_path / "data") as where, socket.create_server(("127.0.0.1", 0), backlog=1000) as listener:
+        api = LiveApi(where, listener).until_ready()
+
+        def act(client: httpx.Client) -> None:
+            answer = client.post(f"{api.url}/v1/uploads", json={"bytes": 1})
+            assert answer.status_code == 201, answer.text
+            made.append(answer.json()["id"])
+            assert httpx.get(f"{api.url}/v1/uploads/{made[-1]}", timeout=60).status_code == 200
+
+        try:
+            with clients(4, act) as errors:
+                for _ in range(2):
+                    before = len(made)
+                    api = replaced(api, where, listener)
+                    while len(made) < before + 20 and not errors:
+                        time.sleep(0.05)
+            assert errors == []
+            assert len(made) == len(set(made)) >= 40
+        finally:
+            api.kill()
+
+
+def test_an_upload_may_finish(tmp_path: Path) -> None:
+    """An upload that is arriving when the signal comes is taken to its end; new connections are not accepted."""
+    with place(tmp_path / "data") as where, live(where) as (api,):
+        slow = SlowUpload(api.port, CONTENT)
+        slow.send(500)
+        assert httpx.get(f"{api.url}/healthz").status_code == 200
+        api.signal()
+        time.sleep(2.5)  # longer than idle connections are kept
+        assert api.process.poll() is None
+        status, record = slow.finish()
+        api.ended(seconds=20)
+        assert (status, record["bytes"]) == (201, len(CONTENT))
+
+
+def test_those_who_wait_are_woken(tmp_path: Path) -> None:
+    """A long poll is answered and a stream ends when the signal comes, long before their time."""
+    with place(tmp_path / "data") as where, live(where) as (api,):
+        job = order(api.url)
+        told: list[int] = []
+        with listening(api.url, job) as heard:
+            assert next(heard)["id"] == 1
+
+            def poll() -> None:
+                told.append(httpx.get(f"{api.url}/v1/jobs/{job}?wait=60", timeout=90).status_code)
+
+            poller = threading.Thread(target=poll)
+            poller.start()
+            time.sleep(0.5)
+            begun = api.signal()
+            assert list(heard) == []
+            poller.join()
+        api.ended(seconds=20)
+        assert told == [200]
+        assert time.monotonic() - begun < 25
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_second_signal_ends_it(tmp_path: Path, number: int) -> None:
+    """Whoever asks twice is not made to wait for an upload that does not end."""
+    with place(tmp_path / "data") as where, live(where, grace_seconds=300) as (api,):
+        slow = SlowUpload(api.port, CONTENT)
+        slow.send(500)
+        assert httpx.get(f"{api.url}/healthz").status_code == 200
+        api.signal()
+        time.sleep(0.5)
+        assert api.process.poll() is None
+        api.signal(number)
+        assert api.process.wait(20) in (0, -signal.SIGTERM, -signal.SIGINT, 1, 130)
+        assert slow.is_cut_off()
+        slow.go_away()
+
+
+def test_grace_ends(tmp_path: Path) -> None:
+    """An upload that does not end is cut off when the grace is over."""
+    with place(tmp_path / "data") as where, live(where, grace_seconds=1) as (api,):
+        slow = SlowUpload(api.port, CONTENT)
+        slow.send(500)
+        assert httpx.get(f"{api.url}/healthz").status_code == 200
+        api.signal()
+        api.ended(seconds=20)
+        assert slow.is_cut_off()
+        slow.go_away()

@@ -1,0 +1,220 @@
+"""Outputs of the protocol: the values that `/v1` tells, under the protocol's names, types and shapes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from fedlas.guarantees import Guarantees
+from service.inference.oip.outputs import (
+    DEFAULTS,
+    Profile,
+    always_there,
+    chosen,
+    named,
+    options,
+    served_outputs,
+)
+from service.inference.oip.requests import InferRequest, Wanted
+from service.inference.predictions import AnswerOptions, answer
+from service.inference.standard_outputs import completed
+from service.registry.errors import InvalidRequest
+from tests.service.inference.oip.conftest import LOGITS, computed, profile_of
+
+
+def asked(*wanted: str | Wanted, binary: bool = False, **parameters: Any) -> InferRequest:
+    """A request for these outputs; none means the defaults."""
+    outputs = tuple(item if isinstance(item, Wanted) else Wanted(item) for item in wanted)
+    return InferRequest(None, {}, outputs or None, binary, parameters)
+
+
+def answered(request: InferRequest, profile: Profile, given: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """What the service does with a request, but for the model."""
+    return named(given, profile, options(request.parameters), chosen(request, profile))
+
+
+def test_defaults() -> None:
+    """Probabilities, confidence and label go back where nothing is said, in the form that the request names."""
+    request = asked(binary=True)
+    assert chosen(request, profile_of()) == tuple(Wanted(name, True) for name in DEFAULTS)
+    given = computed()
+    found = answered(request, profile_of(), given)
+    assert found["probabilities"] is given["probabilities"]
+    assert found["confidence"] is given["confidence"]
+    assert found["label"].tolist() == ["ant", "bee: honey", "bee: honey"]
+
+
+def test_parameters_add_what_they_ask_for(guarantees: Guarantees) -> None:
+    """Who asks for sets, thresholds or a ranking by a parameter gets them without naming them."""
+    profile = profile_of(guarantees=guarantees.as_dict())
+    names = {
+        "coverage": (0.9, ["prediction_set"]),
+        "abstain_below": (0.5, ["abstain", "threshold"]),
+        "max_error": (0.5, ["abstain", "threshold"]),
+        "top_k": (2, ["top_k_index", "top_k_label", "top_k_confidence"]),
+    }
+    for parameter, (value, added) in names.items():
+        found = chosen(asked(**{parameter: value}), profile)
+        assert [output.name for output in found] == [*DEFAULTS, *added]
+    binary = profile_of(class_names=["no", "yes"], task="binary")
+    assert [output.name for output in chosen(asked(decision_threshold=0.2), binary)] == [*DEFAULTS, "decision"]
+
+
+SHAPES = {
+    "probabilities": ("float32", (3, 3)), "logits": ("float32", (3, 3)), "features": ("float32", (3, 4)),
+    "confidence": ("float32", (3,)), "familiarity": ("float32", (3,)), "uncalibrated_confidence": ("float64", (3,)),
+    "index": ("int64", (3,)), "label": ("object", (3,)), "abstain": ("bool", (3,)), "threshold": ("float64", (1,)),
+    "prediction_set": ("bool", (3, 3)), "top_k_index": ("int64", (3, 2)), "top_k_label": ("object", (3, 2)),
+    "top_k_confidence": ("float32", (3, 2)),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("complete", [False, True])
+def test_every_output_agrees_with_v1(guarantees: Guarantees, complete: bool) -> None:
+    """Each output has its type and shape, and the values of the same field of a prediction of `/v1`."""
+    profile = profile_of(guarantees=guarantees.as_dict())
+    wishes = {"top_k": 2, "abstain_below": 0.3, "max_error": 0.4, "coverage": 0.6}
+    given = completed(computed()) if complete else computed()
+    found = answered(asked(*SHAPES, **wishes), profile, given)
+    assert {name: (str(array.dtype), array.shape) for name, array in found.items()} == SHAPES
+    expected = answer(computed(), profile, AnswerOptions(**wishes))
+    for name in ("label", "index", "confidence", "uncalibrated_confidence", "abstain", "familiarity"):
+        assert found[name].tolist() == [prediction[name] for prediction in expected]
+    names = profile["class_names"]
+    for row, prediction in enumerate(expected):
+        ranked = zip(found["top_k_label"][row], found["top_k_index"][row], found["top_k_confidence"][row], strict=True)
+        assert prediction["top_k"] == [{"label": text, "index": k, "confidence": p} for text, k, p in ranked]
+        inside = {name for name, member in zip(names, found["prediction_set"][row], strict=True) if member}
+        assert set(prediction["prediction_set"]) == inside
+    threshold = guarantees.threshold_for(0.4)
+    assert found["threshold"].tolist() == [max(0.3, threshold)]
+    np.testing.assert_array_equal(found["abstain"], found["confidence"] < found["threshold"])
+
+
+@pytest.mark.parametrize(("positive", "column"), [(None, 1), ("yes", 1), ("no", 0)])
+def test_binary_models(positive: str | None, column: int) -> None:
+    """They add the probability of their positive class, and decide by a threshold on it."""
+    profile = profile_of(class_names=["no", "yes"], task="binary", positive_class=positive)
+    given = computed(LOGITS[:, :2].copy())
+    request = asked("probability", "decision", decision_threshold=0.4)
+    found = answered(request, profile, given)
+    np.testing.assert_array_equal(found["probability"], given["probabilities"][:, column])
+    expected = answer(given, profile, AnswerOptions(decision={"threshold": 0.4}))
+    assert found["decision"].tolist() == [prediction["decision"] for prediction in expected]
+    assert found["decision"].dtype == object
+
+
+def test_classification() -> None:
+    """The k largest values, each as value:index:label; the value is the same float32 again; k may be too large."""
+    given = computed()
+    request = asked(Wanted("probabilities", classes=2), Wanted("logits", True, classes=9))
+    found = answered(request, profile_of(), given)
+    assert {name: array.shape for name, array in found.items()} == {"probabilities": (3, 2), "logits": (3, 3)}
+    assert found["logits"].tolist()[0] == ["2.0:0:ant", "0.0:1:bee: honey", "-1.0:2:Käfer"]
+    for row, texts in enumerate(found["probabilities"]):
+        for text in texts:
+            value, index, label = text.split(":", 2)
+            assert np.float32(value) == given["probabilities"][row, int(index)]
+            assert label == profile_of()["class_names"][int(index)]
+    assert found["logits"].tolist()[2][:2] == ["1.0:1:bee: honey", "1.0:2:Käfer"], "of equal ones the first"
+
+
+def test_what_the_file_is_asked_for() -> None:
+    """Logits always, since rows that overflow are refused; features and familiarity only if they go back."""
+    usual = ("logits", "probabilities", "confidence")
+    wanted = [Wanted("label")]
+    assert served_outputs(wanted, profile_of()) == usual
+    wanted += [Wanted("features"), Wanted("familiarity")]
+    assert served_outputs(wanted, profile_of()) == (*usual, "familiarity", "features")
+    assert served_outputs(wanted, profile_of(familiarity=None)) == (*usual, "features")
+
+
+def test_outputs_of_kinds_of_models() -> None:
+    """Only binary models have a probability, only calibrated ones familiarity."""
+    both = always_there(profile_of(task="binary"))
+    neither = always_there(profile_of(familiarity=None))
+    assert set(both) - set(neither) == {"probability", "familiarity"}
+
+
+@pytest.mark.parametrize(
+    ("request_", "changes", "code", "words"),
+    [
+        (asked("nothing"), {}, "unknown_output", "'nothing'; this model has probabilities, confidence, label, index"),
+        (asked("probability"), {}, "unknown_output", "'probability'"),
+        (asked("familiarity"), {"familiarity": None}, "unknown_output", "'familiarity'"),
+        (asked("decision", decision_threshold=0.5), {}, "unknown_output", "'decision'"),
+        (asked("prediction_set"), {}, "missing_parameter", "needs the parameter 'coverage'"),
+        (asked("threshold"), {}, "missing_parameter", "'abstain_below' or 'max_error'"),
+        (asked("top_k_label"), {}, "missing_parameter", "'top_k'"),
+        (asked("decision"), {"task": "binary", "class_names": ["a", "b"]}, "missing_parameter", "decision_threshold"),
+        (asked(Wanted("label", classes=2)), {}, "not_classifiable", "probabilities and logits, not for 'label'"),
+        (asked(coverage=0.9), {}, "no_guarantee_rows", "nothing can be promised"),
+        (asked(max_error=0.1), {}, "no_guarantee_rows", "nothing can be promised"),
+        (asked(decision_threshold=0.5), {}, "invalid_request", "binary models"),
+    ],
+)
+def test_what_a_model_does_not_have(request_: InferRequest, changes: dict[str, Any], code: str, words: str) -> None:
+    """Outputs that do not exist, lack their parameter or cannot be promised are refused with what there is."""
+    with pytest.raises(InvalidRequest) as caught:
+        answered(request_, profile_of(**changes), computed())
+    assert caught.value.code == code
+    assert words in caught.value.message
+
+
+@pytest.mark.parametrize(
+    ("parameters", "words"),
+    [
+        ({"top_k": 0}, "from 1 to 1000"),
+        ({"top_k": 1001}, "from 1 to 1000"),
+        ({"top_k": 1.5}, "whole number"),
+        ({"top_k": True}, "whole number"),
+        ({"top_k": "3"}, "whole number"),
+        ({"abstain_below": 1.1}, "from 0 to 1"),
+        ({"abstain_below": True}, "from 0 to 1"),
+        ({"max_error": -0.1}, "from 0 to 1"),
+        ({"coverage": "0.9"}, "from 0 to 1"),
+        ({"coverage": float("nan")}, "from 0 to 1"),
+        ({"decision_threshold": 10**400}, "from 0 to 1"),
+        ({"abstain_bellow": 0.5}, "'abstain_below' may be meant"),
+        ({"topk": 3}, "'top_k' may be meant"),
+        ({"threshold": 0.5}, "'decision_threshold' may be meant"),
+        ({"decision": 0.5}, "'decision_threshold' may be meant"),
+    ],
+)
+def test_bad_parameters(parameters: dict[str, Any], words: str) -> None:
+    """Values that are none, and names that look like ours, are refused with what is needed."""
+    with pytest.raises(InvalidRequest) as caught:
+        options(parameters)
+    assert caught.value.field == "parameters"
+    assert repr(next(iter(parameters))) in caught.value.message
+    assert words in caught.value.message
+
+
+def test_parameters_of_others_are_passed_over() -> None:
+    """What Triton, MLServer and KServe clients send beside ours changes nothing."""
+    parameters = {
+        "timeout": 100, "priority": 1, "sequence_id": 7, "sequence_start": True, "sequence_end": False,
+        "binary_data_output": True, "content_type": "np", "headers": "x", "triton_enable_empty_final_response": True,
+    }  # fmt: skip
+    assert options(parameters) == AnswerOptions()
+    assert options({**parameters, "coverage": 1, "top_k": 2}) == AnswerOptions(top_k=2, coverage=1.0)
+
+
+@pytest.mark.parametrize("name", ["logits", "confidence", "probabilities", "features"])
+def test_no_number_is_no_answer(name: str) -> None:
+    """Where the model computes NaN or infinity for what goes back, the row is named."""
+    given = computed()
+    given[name][1] = np.inf
+    request = asked("probabilities", "features")
+    with pytest.raises(InvalidRequest, match="row 1") as caught:
+        answered(request, profile_of(), given)
+    assert caught.value.code == "non_finite_output"
+
+
+def test_unfamiliar_beyond_measure() -> None:
+    """A distance that overflows is as far as can be."""
+    given = computed()
+    given["familiarity"][1] = np.nan
+    assert answered(asked("familiarity"), profile_of(), given)["familiarity"].tolist() == [0.25, 0.0, 1.0]

@@ -1,0 +1,84 @@
+"""A batch answers what single requests answer, promises included, and refuses what cannot be promised."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from fedlas.calibrators import TemperatureScaling, softmax
+from fedlas.data import Dataset, save_dataset
+from fedlas.errors import Mismatch
+from fedlas.export.graph import export_onnx
+from fedlas.export.graph import predict as run_file
+from fedlas.guarantees import Guarantees
+from fedlas.guarantees.typicality import Familiarity
+from fedlas.importers import load_onnx
+from service.inference.predictions import AnswerOptions, answer
+from service.inference.writers.table import read_page
+from tests.helpers.networks import export, mlp, table
+from worker.inside.batch import predict
+
+NAMES = ["a", "b", "c"]
+
+
+@pytest.fixture(scope="module")
+def batch(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], np.ndarray]:
+    """What the worker's child is given, without options, and the rows."""
+    folder = tmp_path_factory.mktemp("batch")
+    torch.manual_seed(0)
+    classifier = load_onnx(export(mlp().eval(), table(2), folder / "m.onnx"))
+    (x,) = table(400)
+    with torch.no_grad():
+        logits, features = (part.numpy() for part in classifier(x))
+    calibrator = TemperatureScaling(0.1)
+    probs = softmax(calibrator(logits))
+    targets = (probs.cumsum(1) > np.random.default_rng(0).random((400, 1))).argmax(1)
+    guarantees = Guarantees.fit(probs, targets, class_names=NAMES)
+    familiarity = Familiarity.fit(features, targets)
+    export_onnx(classifier, folder / "out.onnx", calibrator=calibrator, class_names=NAMES, familiarity=familiarity)
+    name = classifier.input_names[0]
+    splits = np.zeros(400, np.int8)
+    inputs = {name: x.numpy()}
+    rows = Dataset(inputs=inputs, targets=targets, splits=splits, class_names=NAMES, class_names_given=True)
+    save_dataset(rows, folder / "rows.npz")
+    profile = {
+        "inputs": [{"name": name, "dtype": "float32", "shape": ["N", 10]}],
+        "class_names": NAMES,
+        "guarantees": guarantees.as_dict(),
+        "familiarity": {"score": "mahalanobis"},
+    }
+    model = {"file": str(folder / "out.onnx"), "profile": profile}
+    return {"model": model, "dataset": {"file": str(folder / "rows.npz")}}, x.numpy()
+
+
+def test_a_batch_answers_the_same(batch: tuple[dict[str, Any], np.ndarray], tmp_path: Path) -> None:
+    """Abstaining, sets, decisions and familiarity of a batch are those of the same rows answered at once."""
+    spec, rows = batch
+    options = {"max_error": 0.12, "coverage": 0.8, "decision": {"costs": [[0, 1, 1], [5, 0, 1], [1, 1, 0]]}}
+    assert predict({**spec, "options": options}, tmp_path, lambda event: None)["num_rows"] == 400
+    found, _ = read_page(tmp_path / "results.parquet", start=0, limit=400)
+    expected = answer(run_file(spec["model"]["file"], [rows]), spec["model"]["profile"], AnswerOptions(**options))
+    assert {item["abstain"] for item in expected} == {True, False}
+    for item, single in zip(found, expected, strict=True):
+        for key in ("label", "abstain", "prediction_set", "decision"):
+            assert item[key] == single[key]
+        for key in ("confidence", "familiarity"):
+            assert item[key] == pytest.approx(single[key], abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("options", "code"),
+    [({"max_error": 0.0001}, "max_error_unreachable"), ({"decision": {"threshold": 0.5}}, "invalid_request")],
+)
+def test_a_batch_refuses(
+    batch: tuple[dict[str, Any], np.ndarray], tmp_path: Path, options: dict[str, Any], code: str
+) -> None:
+    """What this model cannot promise ends the batch before any row is run, with the code of a single request."""
+    with pytest.raises(Mismatch) as caught:
+        predict({**batch[0], "options": options}, tmp_path, lambda event: None)
+    assert caught.value.code == code
+    assert not (tmp_path / "results.parquet").exists()

@@ -1,0 +1,145 @@
+"""Rows of a request: what fits becomes arrays, what does not is refused with what was found and what is needed."""
+
+from __future__ import annotations
+
+import tracemalloc
+from typing import Any
+
+import numpy as np
+import pytest
+
+from service.inference.signature import parse_inputs
+from service.registry.errors import InvalidRequest, TooLarge
+
+PIXELS = [{"name": "x", "dtype": "float32", "shape": ["N", 2, 3]}]
+TOKENS = [
+    {"name": "ids", "dtype": "int64", "shape": ["N", "T"]},
+    {"name": "mask", "dtype": "int64", "shape": ["N", "T"]},
+]
+GOOD_ROW = [[1, 2.5, 3], [4, 5, 6]]
+
+
+def parse(value: Any, specs: list[dict[str, Any]] = PIXELS) -> dict[str, np.ndarray]:
+    """With room for four rows."""
+    return parse_inputs(value, specs, max_rows=4)
+
+
+@pytest.mark.parametrize("value", [[GOOD_ROW] * 2, {"x": [GOOD_ROW] * 2}], ids=["rows", "by name"])
+def test_good_rows(value: Any) -> None:
+    """Rows alone or by name become one array of the model's type."""
+    found = parse(value)
+    assert list(found) == ["x"]
+    assert found["x"].dtype == np.float32
+    np.testing.assert_array_equal(found["x"], np.array([GOOD_ROW] * 2, dtype=np.float32))
+
+
+def test_two_inputs_come_in_the_models_order() -> None:
+    """Several inputs come by name; sizes that the model leaves open may be any."""
+    found = parse({"mask": [[1, 1]], "ids": [[5, 6]]}, TOKENS)
+    assert list(found) == ["ids", "mask"]
+    assert [array.tolist() for array in found.values()] == [[[5, 6]], [[1, 1]]]
+    assert {array.dtype for array in found.values()} == {np.dtype("int64")}
+
+
+@pytest.mark.parametrize(
+    ("value", "code", "words"),
+    [
+        ([[[1, 2], [3, 4]]], "wrong_shape", "[2, 2]"),
+        ([[1, 2, 3]], "wrong_shape", "[3]"),
+        ([1, 2], "wrong_shape", "[]"),
+        ([[[1, 2, 3], [4, 5]]], "wrong_shape", "row 0"),
+        ([GOOD_ROW, [[1, 2], [3, 4]]], "wrong_shape", "row 1"),
+        ([GOOD_ROW, 7], "wrong_shape", "row 1"),
+        ([GOOD_ROW, None], "wrong_shape", "row 1"),
+        ([[[]]], "wrong_shape", "[1, 0]"),
+        ([GOOD_ROW, [["a", "b", "c"], ["d", "e", "f"]]], "wrong_dtype", "row 1"),
+        ([[["1", "2", "3"], ["4", "5", "6"]]], "wrong_dtype", "row 0"),
+        ([[[1, 2, None], [3, 4, 5]]], "wrong_dtype", "row 0"),
+        ([[[True, False, True], [True, True, True]]], "wrong_dtype", "true/false"),
+        ([GOOD_ROW, [[1, 2, float("nan")], [4, 5, 6]]], "non_finite", "row 1"),
+        ([[[1, 2, float("inf")], [4, 5, 6]]], "non_finite", "row 0"),
+        ([[[1e39, 2, 3], [4, 5, 6]]], "non_finite", "float32"),
+        ([], "empty_inputs", "at least one"),
+        ({"x": []}, "empty_inputs", "at least one"),
+        ({}, "wrong_inputs", "[2, 3]"),
+        ({"y": [GOOD_ROW]}, "wrong_inputs", "'y'"),
+        ({"x": 3}, "wrong_inputs", "a number"),
+        (None, "wrong_inputs", "null"),
+        ("text", "wrong_inputs", "a text"),
+        (True, "wrong_inputs", "true or false"),
+    ],
+)
+def test_bad_rows(value: Any, code: str, words: str) -> None:
+    """Each kind of bad row has a code, names the field, and says what was found."""
+    with pytest.raises(InvalidRequest) as caught:
+        parse(value)
+    assert (caught.value.code, caught.value.field) == (code, "inputs")
+    assert words in caught.value.message
+
+
+def test_the_expected_shape_is_shown() -> None:
+    """A wrong shape is answered with the shape and type that are needed."""
+    with pytest.raises(InvalidRequest, match=r"needed are rows of shape \[2, 3\] with dtype float32"):
+        parse([[1, 2, 3]])
+
+
+@pytest.mark.parametrize(
+    ("value", "code"),
+    [
+        ({"ids": [[1]], "mask": [[1], [1]]}, "wrong_inputs"),
+        ({"ids": [[1]]}, "wrong_inputs"),
+        ({"ids": [[1]], "mask": [[1]], "more": [[1]]}, "wrong_inputs"),
+        ([[1]], "wrong_inputs"),
+        ({"ids": [[1.5]], "mask": [[1]]}, "wrong_dtype"),
+        ({"ids": [[2**63]], "mask": [[1]]}, "wrong_dtype"),
+        ({"ids": [[2**80]], "mask": [[1]]}, "wrong_dtype"),
+        ({"ids": [[1, 2], [1]], "mask": [[1, 2], [1, 2]]}, "wrong_shape"),
+    ],
+)
+def test_bad_rows_of_two_inputs(value: Any, code: str) -> None:
+    """Missing, surplus and unequal inputs, decimals for integers and integers too large are refused."""
+    with pytest.raises(InvalidRequest) as caught:
+        parse(value, TOKENS)
+    assert caught.value.code == code
+
+
+def test_too_many_rows() -> None:
+    """More rows than allowed are told apart from bad ones, before anything is converted."""
+    assert len(parse([GOOD_ROW] * 4)["x"]) == 4
+    with pytest.raises(TooLarge) as caught:
+        parse([GOOD_ROW] * 5)
+    assert (caught.value.code, caught.value.field) == ("too_many_rows", "inputs")
+
+
+def test_whole_numbers_for_floats_and_small_integers() -> None:
+    """Integers serve a float input; an integer input of a narrow type takes what fits it and nothing else."""
+    spec = [{"name": "pixels", "dtype": "uint8", "shape": ["N", 1]}]
+    assert parse([[255]], spec)["pixels"].tolist() == [[255]]
+    for value in (256, -1):
+        with pytest.raises(InvalidRequest, match="does not fit uint8"):
+            parse([[value]], spec)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32", "float64", "int8", "int64", "uint8"])
+def test_the_quick_way_and_the_careful_one_agree(dtype: str) -> None:
+    """What the quick reader takes is what NumPy would have made of it, in every type."""
+    rows = [[[1, 2], [3, 4]], [[5, 6], [7, 100]]]
+    spec = {"name": "x", "dtype": dtype, "shape": ["N", 2, "L"]}
+    found = parse_inputs(rows, [spec], max_rows=10)["x"]
+    assert (found.dtype, found.tolist()) == (np.dtype(dtype), rows)
+
+
+def test_a_long_text_among_numbers_costs_no_memory() -> None:
+    """One long text is found before anybody makes an array of texts, each as long as it."""
+    row: list[Any] = [0.5] * 1000
+    row[700] = "x" * 1_000_000  # as an array of texts: 4 GB
+    spec = {"name": "x", "dtype": "float32", "shape": ["N", 1000]}
+    tracemalloc.start()
+    try:
+        with pytest.raises(InvalidRequest) as caught:
+            parse_inputs([[0.5] * 1000, row], [spec], max_rows=10)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert (caught.value.code, "row 1" in caught.value.message) == ("wrong_dtype", True)
+    assert peak < 10_000_000

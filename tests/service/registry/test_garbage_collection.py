@@ -1,0 +1,227 @@
+"""The sweeper takes what nobody owns, all of it, and nothing that anybody owns or is about to own."""
+
+from __future__ import annotations
+
+import hashlib
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import suppress
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from service.registry import tables
+from service.registry.artifacts import ArtifactStore
+from service.registry.database import open_engine
+from service.registry.errors import Unavailable
+from service.registry.garbage_collection import Swept, sweep
+from service.registry.ids import new_id
+from service.registry.listing import StoredFile
+from service.registry.repositories.records import now
+from service.registry.unit_of_work import Registry, UnitOfWork
+from tests.helpers.stores import Behind, make_older
+
+HOUR = 3600.0
+GRACE = timedelta(hours=1)
+ROOT = Path(__file__).parents[3]
+
+#: A process that is killed between storing a file and committing its record.
+KILLED = """
+import os, signal, sys
+from service.registry.object_store import open_artifacts
+from service.registry.settings import RegistrySettings
+store = open_artifacts(RegistrySettings(data_dir=sys.argv[1], artifacts=sys.argv[2] or None))
+store.stage_bytes(b"orphan").keep()
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+@pytest.fixture
+def registry(behind: Behind, store: ArtifactStore) -> Iterator[Registry]:
+    """A migrated registry whose files lie in either kind of store."""
+    opened = Registry(open_engine(behind.settings.resolved_database_url), store)
+    opened.migrate()
+    yield opened
+    opened.close()
+
+
+def name(unit: UnitOfWork, digest: str) -> str:
+    """Add a record that names this file; returns its id."""
+    row = tables.Dataset(
+        id=new_id("ds"), name="d", bytes=1, sha256=digest, options={}, status="ready", created_at=now()
+    )
+    return unit.datasets.add(row).id
+
+
+def orphan(registry: Registry, content: bytes) -> str:
+    """A stored file that no record names."""
+    with registry.artifacts.stage_bytes(content) as staged:
+        return staged.keep()
+
+
+def owned(registry: Registry, content: bytes) -> str:
+    """A stored file that a record names."""
+    with registry.artifacts.stage_bytes(content) as staged, registry.write() as unit:
+        digest = staged.keep()
+        name(unit, digest)
+    return digest
+
+
+def sweep_mercilessly(registry: Registry) -> Swept:
+    """Take whatever has no owner at this very moment, but leave those on their way in: they have no name to go by."""
+    return sweep(registry, older_than=timedelta(seconds=-5), after="")
+
+
+def test_only_old_orphans_are_swept(behind: Behind, registry: Registry) -> None:
+    """What no record names and nobody touched for longer than the grace goes; all else stays, also the second time."""
+    old = [orphan(registry, b"old"), orphan(registry, b"older still")]
+    fresh, kept = orphan(registry, b"fresh"), owned(registry, b"owned")
+    behind.age([*old, kept], seconds=2 * HOUR)
+    swept = sweep(registry, older_than=GRACE)
+    assert swept == Swept(looked_at=4, orphans=2, orphan_bytes=14, left_overs=0, left_over_bytes=0, next=None)
+    assert behind.names() == {fresh, kept}
+    assert sweep(registry, older_than=GRACE).orphans == 0
+    assert behind.names() == {fresh, kept}
+    assert registry.artifacts.path(kept).read_bytes() == b"owned"
+
+
+def test_a_killed_process_leaves_work_for_the_sweeper(behind: Behind, registry: Registry) -> None:
+    """A file whose process was killed before it committed the record is swept after the grace, half files too."""
+    arguments = [str(behind.settings.data_dir), behind.settings.artifacts or ""]
+    ended = subprocess.run([sys.executable, "-c", KILLED, *arguments], cwd=ROOT, check=False)
+    assert ended.returncode == -9
+    (digest,) = behind.names()
+    half = registry.artifacts.incoming / "half"
+    half.write_bytes(b"hal")
+    assert sweep(registry, older_than=GRACE) == Swept(1, 0, 0, 0, 0, None)
+    behind.age([digest], seconds=2 * HOUR)
+    make_older(half, seconds=2 * HOUR)
+    assert sweep(registry, older_than=GRACE) == Swept(1, 1, 6, 1, 3, None)
+    assert behind.names() == set()
+
+
+def test_one_call_looks_at_so_many(behind: Behind, registry: Registry) -> None:
+    """A large store is swept in steps, each of at most so many files, which together visit every file once."""
+    orphans = {orphan(registry, bytes([number])) for number in range(7)}
+    kept = {owned(registry, bytes([number])) for number in range(100, 104)}
+    behind.age(orphans | kept, seconds=2 * HOUR)
+    steps = [sweep(registry, older_than=GRACE, most_files=3)]
+    while (after := steps[-1].next) is not None:
+        steps.append(sweep(registry, older_than=GRACE, after=after, most_files=3))
+    assert [step.looked_at for step in steps] == [3, 3, 3, 2]
+    assert sum(step.orphans for step in steps) == 7
+    assert behind.names() == kept
+
+
+def test_a_second_upload_of_an_orphan_is_safe(behind: Behind, registry: Registry) -> None:
+    """Content that is about to be swept and comes again survives, wherever the sweeper comes between."""
+    digest = orphan(registry, b"content")
+    behind.age([digest], seconds=2 * HOUR)
+    with registry.artifacts.stage_bytes(b"content") as staged:  # between sealing and keeping
+        sweep_mercilessly(registry)
+        assert behind.names() == set()
+        with registry.write() as unit:
+            name(unit, staged.keep())
+    assert sweep_mercilessly(registry).orphans == 0
+    assert behind.names() == {digest}
+
+
+def test_an_open_transaction_is_waited_for(behind: Behind, registry: Registry, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A sweeper that found a file without a name does not take it while somebody is giving it one."""
+    digest = orphan(registry, b"content")
+    found = threading.Event()
+    go_on = threading.Event()
+    listed = registry.artifacts.listed
+
+    def listed_then_wait(*, after: str = "", limit: int) -> list[StoredFile]:
+        files = listed(after=after, limit=limit)
+        found.set()
+        go_on.wait(30)
+        return files
+
+    monkeypatch.setattr(registry.artifacts, "listed", listed_then_wait)
+    swept: list[Swept] = []
+    sweeper = threading.Thread(target=lambda: swept.append(sweep_mercilessly(registry)))
+    with registry.artifacts.stage_bytes(b"content") as staged, registry.write() as unit:
+        sweeper.start()
+        assert found.wait(30)
+        staged.keep()
+        go_on.set()
+        sweeper.join(0.5)
+        assert sweeper.is_alive(), "it waits for its turn to write"
+        name(unit, digest)
+    sweeper.join(30)
+    assert [step.orphans for step in swept] == [0]
+    assert behind.names() == {digest}
+
+
+def test_a_file_kept_since_it_was_listed_stays(behind: Behind, registry: Registry) -> None:
+    """The age is looked at again when the file is removed: the same content may have been stored anew."""
+    digest = orphan(registry, b"content")
+    behind.age([digest], seconds=2 * HOUR)
+    before = registry.artifacts.clock() - GRACE
+    (listed,) = registry.artifacts.listed(limit=2)
+    assert listed.changed < before
+    orphan(registry, b"content")
+    assert not registry.artifacts.expire(digest, before=before)
+    assert behind.names() == {digest}
+
+
+def test_sweeping_without_mercy_loses_nothing(behind: Behind, registry: Registry) -> None:
+    """While files come, are named, and lose their names, sweepers without any grace take none that is named."""
+    stop = threading.Event()
+    troubles: list[BaseException] = []
+
+    def keep_sweeping() -> None:
+        try:
+            while not stop.is_set():
+                sweep_mercilessly(registry)
+        except BaseException as error:
+            troubles.append(error)
+
+    def store_and_forget(offset: int) -> None:
+        try:
+            for step in range(12):
+                content = bytes([(offset + step) % 4])
+                with registry.artifacts.stage_bytes(content) as staged, registry.write() as unit:
+                    record = name(unit, staged.keep())
+                digest = hashlib.sha256(content).hexdigest()
+                assert digest in {file.digest for file in registry.artifacts.listed(limit=100)}
+                with registry.write() as unit:
+                    unnamed = unit.datasets.delete(record)
+                registry.discard(unnamed)
+        except BaseException as error:
+            troubles.append(error)
+
+    sweepers = [threading.Thread(target=keep_sweeping) for _ in range(2)]
+    writers = [threading.Thread(target=store_and_forget, args=(offset,)) for offset in range(3)]
+    for thread in sweepers + writers:
+        thread.start()
+    for thread in writers:
+        thread.join()
+    stop.set()
+    for thread in sweepers:
+        thread.join()
+    assert troubles == []
+    kept = owned(registry, b"at last")
+    sweep_mercilessly(registry)
+    assert behind.names() == {kept}
+
+
+def test_a_sweep_of_a_store_that_is_away_says_so(behind: Behind, registry: Registry) -> None:
+    """While the store is away a sweep is Unavailable; afterwards it goes on."""
+    behind.leave()
+    try:
+        with pytest.raises(Unavailable):
+            sweep(registry, older_than=GRACE)
+    finally:
+        behind.come_back()
+    kept = owned(registry, b"content")
+    lost = orphan(registry, b"orphan")
+    behind.age([kept, lost], seconds=2 * HOUR)
+    with suppress(Unavailable):
+        sweep(registry, older_than=GRACE)
+    assert behind.names() == {kept}

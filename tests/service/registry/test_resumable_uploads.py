@@ -1,0 +1,139 @@
+"""Files that arrive in pieces: their length is the truth, one writer at a time, and their digest is always right."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import time
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from service.registry import tables
+from service.registry.errors import Conflict, NotFound, UnknownReference
+from service.registry.repositories.records import now
+from service.registry.resumable_uploads import PartialFiles
+from service.registry.unit_of_work import Registry
+
+LONG_AGO = 25 * 3600
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> PartialFiles:
+    """A folder with one empty file `f`."""
+    made = PartialFiles(tmp_path / "uploads")
+    made.create("f")
+    return made
+
+
+def append(files: PartialFiles, content: bytes) -> None:
+    """One piece that is kept."""
+    with files.open("f") as file:
+        file.write(content)
+        file.seal()
+
+
+def digest(files: PartialFiles) -> str:
+    """What the file's digest is said to be."""
+    with files.open("f") as file:
+        return file.digest()
+
+
+def test_pieces_follow_each_other(files: PartialFiles) -> None:
+    """Offset and digest are those of all pieces so far, whether this process or another one received them."""
+    content = b""
+    for piece in (b"one", b"", b"two", b"three"):
+        append(files, piece)
+        content += piece
+        assert files.state("f")[0] == len(content)
+        assert digest(files) == hashlib.sha256(content).hexdigest()
+    restarted = PartialFiles(files.folder)
+    append(restarted, b"four")
+    assert digest(restarted) == hashlib.sha256(content + b"four").hexdigest()
+    append(files, b"five")  # the first process knows an earlier part only
+    assert digest(files) == hashlib.sha256(content + b"fourfive").hexdigest()
+    assert (files.folder / "f").read_bytes() == content + b"fourfive"
+
+
+def test_a_piece_can_be_taken_back(files: PartialFiles) -> None:
+    """What is taken back leaves the file and its digest as they were, and other bytes may follow."""
+    append(files, b"kept")
+    with files.open("f") as file:
+        file.write(b"wrong")
+        file.take_back()
+        assert file.size == 4
+    assert (files.state("f")[0], digest(files)) == (4, hashlib.sha256(b"kept").hexdigest())
+    append(files, b" and more")
+    assert digest(files) == hashlib.sha256(b"kept and more").hexdigest()
+
+
+def test_one_writer_at_a_time(files: PartialFiles) -> None:
+    """While somebody holds the file nobody else gets it, not even in another process; reading its state is free."""
+    with files.open("f") as file:
+        for others in (files, PartialFiles(files.folder)):
+            with pytest.raises(Conflict) as refused:
+                others.open("f")
+            assert refused.value.code == "upload_busy"
+        file.write(b"x")
+        assert files.state("f")[0] == 1
+        # A child does not inherit the descriptor: only then does the kernel free the lock when its holder dies.
+        assert not os.get_inheritable(file._descriptor)
+    append(files, b"y")
+
+
+def test_what_is_gone_is_not_found(files: PartialFiles) -> None:
+    """A removed or unknown file is NotFound, also for those who opened it before; removing twice is no error."""
+    with files.open("f"):
+        files.remove("f")
+    files.remove("f")
+    for name in ("f", "g"):
+        for ask in (files.state, files.open):
+            with pytest.raises(NotFound):
+                ask(name)
+
+
+def test_touched_is_when_bytes_came(files: PartialFiles) -> None:
+    """A file is untouched since the last byte was appended."""
+    old = time.time() - LONG_AGO
+    os.utime(files.folder / "f", (old, old))
+    moment = datetime.now(UTC) - timedelta(hours=24)
+    assert files.untouched_since(moment) == ["f"]
+    append(files, b"x")
+    assert files.untouched_since(moment) == []
+    assert files.state("f")[1] > moment
+
+
+def test_expired_uploads_are_forgotten(registry: Registry) -> None:
+    """After a day without a byte row and file go; a fresh upload, and one that receives just now, stay."""
+    old = time.time() - LONG_AGO
+    for name in ("upl_old", "upl_held", "upl_fresh"):
+        registry.partial.create(name)
+        with registry.write() as unit:
+            unit.uploads.add(tables.Upload(id=name, bytes=5, created_at=now()))
+        if name != "upl_fresh":
+            os.utime(registry.partial.folder / name, (old, old))
+    (registry.partial.folder / "upl_left").touch()  # its row became a record, and then the process was killed
+    os.utime(registry.partial.folder / "upl_left", (old, old))
+    with registry.partial.open("upl_held"):
+        assert registry.forget_expired_uploads() == ["upl_left", "upl_old"]
+    assert sorted(path.name for path in registry.partial.folder.iterdir()) == ["upl_fresh", "upl_held"]
+    with registry.read() as unit:
+        assert [unit.uploads.find(name) is None for name in ("upl_old", "upl_held", "upl_fresh")] == [
+            True,
+            False,
+            False,
+        ]
+
+
+def test_an_upload_is_taken_once(registry: Registry) -> None:
+    """The second who takes an upload is told that it is not there; a transaction that fails takes nothing."""
+    with registry.write() as unit:
+        unit.uploads.add(tables.Upload(id="upl_1", bytes=5, created_at=now()))
+    with pytest.raises(RuntimeError), registry.write() as unit:
+        unit.uploads.take("upl_1")
+        raise RuntimeError
+    with registry.write() as unit:
+        unit.uploads.take("upl_1")
+    with pytest.raises(UnknownReference), registry.write() as unit:
+        unit.uploads.take("upl_1")

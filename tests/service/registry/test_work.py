@@ -1,0 +1,347 @@
+"""Claims on a real SQLite file: exclusive, fenced, leased, handed back and found again when overdue."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
+from pathlib import Path
+from threading import Barrier
+
+import pytest
+from sqlalchemy import update
+from sqlalchemy.orm import Session
+
+from service.registry.contract import ANY_DEVICE, GPU_ONLY
+from service.registry.errors import LeaseLost
+from service.registry.ids import new_id
+from service.registry.repositories import Claim
+from service.registry.repositories.records import now
+from service.registry.repositories.work import SILENT
+from service.registry.tables import Work
+from service.registry.unit_of_work import Registry
+from service.settings import ServiceSettings
+from tests.helpers import backends
+
+ROOT = Path(__file__).parents[3]
+
+
+def opened(registry: Registry, kind: str = "job", count: int = 1) -> list[str]:
+    """Open work for new records."""
+    ids = [new_id(kind) for _ in range(count)]
+    with registry.write() as unit:
+        for record_id in ids:
+            unit.work.open(record_id)
+    return ids
+
+
+def claim(registry: Registry, record_id: str, *, lease: float = 60) -> Claim | None:
+    """Claim in a transaction of its own."""
+    with registry.write() as unit:
+        return unit.work.claim(record_id, worker="w", lease_seconds=lease)
+
+
+def must_claim(registry: Registry, record_id: str, *, lease: float = 60) -> Claim:
+    """Claim what nobody holds."""
+    claimed = claim(registry, record_id, lease=lease)
+    assert claimed is not None
+    return claimed
+
+
+def shift(registry: Registry, record_id: str, **ages: float) -> None:
+    """Move times of the work into the past by so many seconds, instead of waiting."""
+    values = {name: now() - timedelta(seconds=seconds) for name, seconds in ages.items()}
+    with registry.write() as unit:
+        unit.work.session.execute(update(Work).where(Work.record_id == record_id).values(**values))
+
+
+def test_threads_never_share_a_claim(registry: Registry) -> None:
+    """Of eight threads that claim the same forty pieces of work, each piece is given to exactly one."""
+    ids = opened(registry, count=40)
+    start = Barrier(8)
+
+    def take(_: int) -> list[str]:
+        start.wait()
+        return [record_id for record_id in ids if claim(registry, record_id) is not None]
+
+    with ThreadPoolExecutor(8) as pool:
+        taken = [record_id for found in pool.map(take, range(8)) for record_id in found]
+    assert sorted(taken) == sorted(ids)
+
+
+def test_processes_never_share_a_claim(registry: Registry, settings: ServiceSettings) -> None:
+    """The same holds between processes, each with connections of its own."""
+    ids = opened(registry, count=30)
+    code = (
+        "import sys\n"
+        "from service.registry.unit_of_work import Registry\n"
+        "from service.registry.settings import RegistrySettings\n"
+        "registry = Registry.open(RegistrySettings())\n"
+        "sys.stdin.readline()\n"
+        "for record_id in sys.argv[1:]:\n"
+        "    with registry.write() as unit:\n"
+        "        if unit.work.claim(record_id, worker='p', lease_seconds=60): print(record_id)\n"
+    )
+    place = settings.model_dump(include={"data_dir", "database_url", "broker_url", "artifacts"})
+    environment = {**os.environ, **backends.environment(place)}
+    command = [sys.executable, "-c", code, *ids]
+    processes = [
+        subprocess.Popen(command, cwd=ROOT, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        for _ in range(3)
+    ]
+    for process in processes:
+        assert process.stdin is not None
+        process.stdin.write("\n")
+        process.stdin.flush()
+    taken = [line for process in processes for line in process.communicate(timeout=60)[0].split()]
+    assert [process.returncode for process in processes] == [0, 0, 0]
+    assert sorted(taken) == sorted(ids)
+
+
+def test_concurrent_counting_loses_nothing(registry: Registry) -> None:
+    """Read-then-write transactions are serialised: 8 threads that add one 25 times come to 200."""
+    (record_id,) = opened(registry)
+
+    def add(_: int) -> None:
+        for _ in range(25):
+            with registry.write() as unit:
+                work = unit.work.of(record_id)
+                work.attempts = work.attempts + 1
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(add, range(8)))
+    with registry.read() as unit:
+        assert unit.work.of(record_id).attempts == 200
+
+
+def test_a_living_lease_is_respected_and_a_dead_one_is_not(registry: Registry) -> None:
+    """Held work cannot be claimed until its lease has ended; then attempts and token grow."""
+    (record_id,) = opened(registry)
+    first = must_claim(registry, record_id)
+    assert (first.attempts, first.token, first.kind) == (1, 1, "calibrate")
+    assert claim(registry, record_id) is None
+    shift(registry, record_id, lease_expires_at=1)
+    second = must_claim(registry, record_id)
+    assert (second.attempts, second.token) == (2, 2)
+
+
+def test_renewing_keeps_the_lease(registry: Registry) -> None:
+    """A heartbeat moves the end of the lease, so that nobody else gets the work."""
+    (record_id,) = opened(registry)
+    held = must_claim(registry, record_id, lease=60)
+    shift(registry, record_id, lease_expires_at=-0.001)
+    with registry.write() as unit:
+        unit.work.renew(held, lease_seconds=60)
+    assert claim(registry, record_id) is None
+
+
+@pytest.mark.parametrize(
+    "write",
+    [
+        lambda unit, old: unit.work.finish(old),
+        lambda unit, old: unit.work.renew(old, lease_seconds=60),
+        lambda unit, old: unit.work.hand_back(old),
+    ],
+    ids=["finish", "renew", "hand_back"],
+)
+def test_an_old_token_writes_nothing(registry: Registry, write: Callable[..., None]) -> None:
+    """Who lost the lease can do nothing, and everything else in that transaction is rolled back."""
+    record_id, other = opened(registry, count=2)
+    old = must_claim(registry, record_id)
+    shift(registry, record_id, lease_expires_at=1)
+    new = must_claim(registry, record_id)
+
+    def write_late() -> None:
+        with registry.write() as unit:
+            unit.work.withdraw(other)
+            write(unit, old)
+
+    with pytest.raises(LeaseLost):
+        write_late()
+    with registry.write() as unit:
+        assert unit.work.of(other).state == "waiting"
+        assert (unit.work.of(record_id).state, unit.work.of(record_id).token) == ("claimed", new.token)
+        unit.work.finish(new)
+    with pytest.raises(LeaseLost), registry.write() as unit:
+        unit.work.finish(new)
+
+
+def test_handing_back_is_no_attempt_and_a_loss_is_one(registry: Registry) -> None:
+    """Work handed back can be claimed at once as if nothing had been; the first loss is forgiven by a claim at once."""
+    (record_id,) = opened(registry)
+    held = must_claim(registry, record_id)
+    with registry.write() as unit:
+        unit.work.hand_back(held)
+    held = must_claim(registry, record_id)
+    assert (held.attempts, held.losses) == (1, [])
+    with registry.write() as unit:
+        assert unit.work.lose(held, "signal 9") == 0
+    held = must_claim(registry, record_id)
+    assert (held.attempts, held.losses) == (2, ["signal 9"])
+
+
+def test_losses_in_a_row_wait_longer_and_longer(registry: Registry) -> None:
+    """After the second loss the work may not be claimed before its pause is over; getting further forgives."""
+    (record_id,) = opened(registry)
+    pauses = []
+    for number in range(1, 8):
+        held = must_claim(registry, record_id)
+        assert len(held.losses) == number - 1
+        with registry.write() as unit:
+            pauses.append(unit.work.lose(held, f"signal {number}"))
+        if pauses[-1] > 0:
+            assert claim(registry, record_id) is None
+        shift(registry, record_id, not_before=1)
+    assert pauses == [0, 5, 15, 45, 120, 300, 300]
+    held = must_claim(registry, record_id)
+    for reached, remembered in ((0.0, 7), (0.3, 0)):
+        with registry.write() as unit:
+            unit.work.prove(held, reached=reached)
+        with registry.read() as unit:
+            assert len(unit.work.of(record_id).losses) == remembered
+    with registry.write() as unit:
+        assert unit.work.lose(held, "once more") == 0
+    held = must_claim(registry, record_id)
+    with registry.write() as unit:
+        unit.work.prove(held, reached=0.3)
+        assert len(unit.work.of(record_id).losses) == 1, "to be where one has been is not to get further"
+
+
+def test_an_expired_lease_is_a_loss(registry: Registry) -> None:
+    """What a silent worker held waits again, with the reason; what it would still write is refused."""
+    (expired, living) = opened(registry, count=2)
+    held = must_claim(registry, expired)
+    must_claim(registry, living)
+    shift(registry, expired, lease_expires_at=1)
+    with registry.read() as unit:
+        assert unit.work.has_expired()
+    with registry.write() as unit:
+        assert unit.work.release_expired() == [expired]
+        assert [ring.record_id for ring in unit.work.rings] == [expired]
+    with registry.read() as unit:
+        assert (unit.work.of(expired).state, unit.work.of(expired).losses) == ("waiting", [SILENT])
+        assert (unit.work.of(living).state, unit.work.has_expired()) == ("claimed", False)
+    with pytest.raises(LeaseLost), registry.write() as unit:
+        unit.work.renew(held, lease_seconds=60)
+
+
+def test_work_of_the_dead_is_released_at_once(registry: Registry) -> None:
+    """Work of workers that are known to be gone waits again although its lease is alive; others keep theirs."""
+    mine, other = opened(registry, count=2)
+    must_claim(registry, mine)
+    with registry.write() as unit:
+        assert unit.work.claim(other, worker="another", lease_seconds=60) is not None
+        assert unit.work.release_held_by(["another", "a third"], "its worker died") == [other]
+    assert claim(registry, mine) is None
+    assert must_claim(registry, other).losses == ["its worker died"]
+
+
+def test_only_work_that_nobody_began_is_withdrawn(registry: Registry) -> None:
+    """Waiting work can be withdrawn once, held work cannot."""
+    waiting, held = opened(registry, count=2)
+    must_claim(registry, held)
+    with registry.write() as unit:
+        assert [unit.work.withdraw(record_id) for record_id in (waiting, held, waiting)] == [True, False, False]
+    assert claim(registry, waiting) is None
+
+
+def test_the_oldest_due_is_next(registry: Registry) -> None:
+    """Of a kind the oldest comes first, in the queue that is served first; what needs too much or waits is left."""
+    first, second, third = opened(registry, count=3)
+    opened(registry, kind="ds")
+    gpu = new_id("job")
+    with registry.write() as unit:
+        unit.work.open(gpu, queue=GPU_ONLY)
+        unit.work.of(second).memory_bytes = 100
+
+    def due(*queues: str, memory: int | None = None) -> str | None:
+        with registry.read() as unit:
+            limits = {} if memory is None else {ANY_DEVICE: memory}
+            return unit.work.next_due("calibrate", queues=queues, memory_bytes=limits)
+
+    assert (due(ANY_DEVICE), due(GPU_ONLY, ANY_DEVICE), due("predict"), due()) == (first, gpu, None, None)
+    shift(registry, first, not_before=-60)
+    assert (due(ANY_DEVICE), due(ANY_DEVICE, memory=100), due(ANY_DEVICE, memory=99)) == (second, second, third)
+    with registry.write() as unit:
+        held = unit.work.claim_next("calibrate", queues=[ANY_DEVICE], worker="w", lease_seconds=60)
+    assert held is not None
+    assert (held.record_id, due(ANY_DEVICE)) == (second, third)
+
+
+def test_blocked_work_waits_for_its_inputs(registry: Registry) -> None:
+    """Blocked work is not due until it is unblocked, which rings once, after the commit; it can be withdrawn."""
+    rung: list[str] = []
+    registry.ring = lambda rings: rung.extend(ring.record_id for ring in rings)
+    blocked, given_up = new_id("job"), new_id("job")
+    with registry.write() as unit:
+        unit.work.open(blocked, blocked=True)
+        unit.work.open(given_up, blocked=True)
+    assert (rung, claim(registry, blocked)) == ([], None)
+    with registry.write() as unit:
+        unit.work.unblock([blocked])
+        assert rung == [], "nobody is told before the commit"
+        assert unit.work.withdraw(given_up)
+    assert rung == [blocked]
+    held = must_claim(registry, blocked)
+    with registry.write() as unit:
+        unit.work.block(held)
+    assert (claim(registry, blocked), rung) == (None, [blocked])
+
+
+def test_a_failed_transaction_rings_nobody(registry: Registry) -> None:
+    """Who is told of work finds it."""
+    rung: list[str] = []
+    registry.ring = lambda rings: rung.extend(ring.record_id for ring in rings)
+    with pytest.raises(RuntimeError), registry.write() as unit:
+        unit.work.open(new_id("job"))
+        raise RuntimeError
+    assert rung == []
+    (record_id,) = opened(registry)
+    assert rung == [record_id]
+
+
+def test_a_failed_transaction_leaves_nothing(registry: Registry) -> None:
+    """What raises inside a unit of work is rolled back whole."""
+    record_id = new_id("job")
+
+    def fail() -> None:
+        with registry.write() as unit:
+            unit.work.open(record_id)
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        fail()
+    with registry.read() as unit:
+        session: Session = unit.work.session
+        assert session.get(Work, record_id) is None
+
+
+def test_work_with_one_key_is_done_one_after_the_other(registry: Registry) -> None:
+    """While a message to a host is delivered no other to it is claimed, by name or by turn; other hosts have theirs."""
+    slow, other = [new_id("msg") for _ in range(3)], new_id("msg")
+    with registry.write() as unit:
+        for record_id in slow:
+            unit.work.open(record_id, concurrency_key="slow.example")
+        unit.work.open(other, concurrency_key="quick.example")
+    first = must_claim(registry, slow[0])
+    assert claim(registry, slow[1]) is None
+
+    def next_one() -> Claim | None:
+        with registry.write() as unit:
+            return unit.work.claim_next("deliver", queues=["deliver"], worker="w", lease_seconds=60)
+
+    found = next_one()
+    assert found is not None
+    assert found.record_id == other
+    assert next_one() is None
+    with registry.write() as unit:
+        unit.work.finish(first)
+    second = next_one()
+    assert second is not None
+    assert second.record_id == slow[1]
+    shift(registry, slow[1], lease_expires_at=1)
+    third = next_one()
+    assert third is not None, "a holder whose lease has ended keeps nobody waiting"

@@ -1,0 +1,302 @@
+"""Predict over HTTP: each bad request of the contract's table has its status, and good ones their values."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Iterator
+from contextlib import ExitStack
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from fedlas.calibrators import TemperatureScaling, softmax
+from fedlas.export.graph import export_onnx
+from fedlas.guarantees import Guarantees
+from fedlas.guarantees.typicality import Familiarity
+from fedlas.importers import load_onnx
+from tests.corpus.images import blank_png, image, photo, rotated_jpeg
+from tests.helpers.uploads import Uploads, digits
+from tests.service.conftest import Api
+from tests.service.conftest import _api as open_api
+
+Json = dict[str, Any]
+
+ROW = [0.5] * 64
+
+
+def predict(served: tuple[Api, Json], content: bytes | Json) -> Any:
+    """POST a body, parsed or not."""
+    api, model = served
+    raw = content if isinstance(content, bytes) else json.dumps(content).encode()
+    path, headers = f"/v1/models/{model['id']}/predict", {"Content-Type": "application/json"}
+    return api.client.post(path, content=raw, headers=headers)
+
+
+@pytest.mark.parametrize(
+    ("content", "code", "words"),
+    [
+        ({"inputs": [[0.5] * 63]}, "wrong_shape", "[64]"),
+        ({"inputs": [[ROW]]}, "wrong_shape", "[64]"),
+        ({"inputs": ROW}, "wrong_shape", "[64]"),
+        ({"inputs": [ROW, ROW[:10]]}, "wrong_shape", "row 1"),
+        ({"inputs": [["a"] * 64]}, "wrong_dtype", "float32"),
+        ({"inputs": [[None] * 64]}, "wrong_dtype", "float32"),
+        ({"inputs": [[True] * 64]}, "wrong_dtype", "float32"),
+        ({"inputs": [[*ROW[:63], float("nan")]]}, "non_finite", "row 0"),
+        ({"inputs": [ROW, [*ROW[:63], float("-inf")]]}, "non_finite", "row 1"),
+        ({"inputs": [[3e38] * 64]}, "non_finite_output", "row 0"),
+        ({"inputs": []}, "empty_inputs", "at least one"),
+        ({"inputs": {"y": [ROW]}}, "wrong_inputs", "[64]"),
+        ({"inputs": None}, "wrong_inputs", "[64]"),
+        ({"inputs": "7"}, "wrong_inputs", "[64]"),
+        ({}, "invalid_request", "inputs"),
+        ([ROW], "invalid_request", "inputs"),
+        (b"", "invalid_json", "JSON"),
+        (b"{", "invalid_json", "JSON"),
+        (b"\xff\xfe", "invalid_json", "JSON"),
+        (b'{"inputs":' + b"[" * 100_000 + b"]" * 100_000 + b"}", "invalid_json", "JSON"),
+    ],
+)
+def test_bad_inputs(served: tuple[Api, Json], content: Any, code: str, words: str) -> None:
+    """422, with a code, the field, and what is needed."""
+    answer = predict(served, content)
+    assert answer.status_code == 422, answer.text
+    assert answer.headers["content-type"] == "application/problem+json"
+    assert answer.json()["code"] == code
+    assert words in answer.json()["detail"]
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        ("top_k", 0),
+        ("top_k", 1.5),
+        ("top_k", "3"),
+        ("top_k", True),
+        ("abstain_below", 1.1),
+        ("abstain_below", -0.1),
+        ("abstain_below", "0.5"),
+        ("abstain_below", float("nan")),
+        ("topk", 3),
+    ],
+)
+def test_bad_options(served: tuple[Api, Json], option: str, value: Any) -> None:
+    """A bad or unknown option is 422 with its name."""
+    answer = predict(served, {"inputs": [ROW], option: value})
+    assert answer.status_code == 422, answer.text
+    assert [error["field"] for error in answer.json()["errors"]] == [option]
+
+
+def test_a_million_rows(served: tuple[Api, Json]) -> None:
+    """More rows than allowed are 413, and the answer says what to do instead."""
+    row = json.dumps([0] * 64, separators=(",", ":"))
+    few = predict(served, f'{{"inputs":[{",".join([row] * 1001)}]}}'.encode())
+    assert (few.status_code, few.json()["code"]) == (413, "too_many_rows")
+    assert "/v1/predictions" in few.json()["detail"]
+    many = predict(served, f'{{"inputs":[{",".join([row] * 1_000_000)}]}}'.encode())
+    assert many.status_code == 413
+
+
+def test_no_promise_without_guarantee_rows(served: tuple[Api, Json]) -> None:
+    """A model for which no rows were set aside says so, for both promises."""
+    for option in ({"max_error": 0.01}, {"coverage": 0.9}, {"max_error": {"class": 0.1}}):
+        answer = predict(served, {"inputs": [ROW], **option})
+        assert (answer.status_code, answer.json()["code"]) == (422, "no_guarantee_rows")
+        assert answer.json()["errors"][0]["field"] == next(iter(option))
+
+
+@pytest.fixture(scope="session")
+def promising(tmp_path_factory: pytest.TempPathFactory, uploads: Uploads) -> Iterator[tuple[Api, Json]]:
+    """The digits model with guarantees from 500 unseen rows and a served file that knows how familiar rows are."""
+    folder = tmp_path_factory.mktemp("promising")
+    (folder / "digits.onnx").write_bytes(uploads["digits.onnx"])
+    rows, targets, splits = digits()
+    kept = splits == "calibration"
+    classifier = load_onnx(folder / "digits.onnx")
+    names = [str(k) for k in range(10)]
+    with torch.no_grad():
+        logits, features = (part.numpy() for part in classifier(torch.from_numpy(rows[kept])))
+    calibrator = TemperatureScaling(3.0)
+    guarantees = Guarantees.fit(softmax(calibrator(logits)), targets[kept], class_names=names)
+    familiarity = Familiarity.fit(features, targets[kept])
+    export_onnx(
+        classifier, folder / "out.onnx", calibrator=calibrator, class_names=names,
+        familiarity=familiarity, guarantees=guarantees, verify_with=[rows[:20]],
+    )  # fmt: skip
+    with ExitStack() as stack:
+        api = open_api(folder / "data", stack)
+        record = api.post("/v1/models?name=digits", content=uploads["digits.onnx"])
+        api.work(record["id"])
+        with api.registry.artifacts.stage_file(folder / "out.onnx") as staged, api.registry.write() as unit:
+            profile = dict(unit.models.get(record["id"]).profile or {})
+            profile |= {"guarantees": guarantees.as_dict(), "familiarity": {"score": familiarity.score}}
+            profile["class_names"] = names
+            unit.models.ready(record["id"], profile=profile, served_sha256=staged.keep())
+        yield api, record
+
+
+def test_max_error_abstains_below_its_threshold(promising: tuple[Api, Json]) -> None:
+    """`abstain` is "confidence below the threshold", which is that of the stricter option."""
+    rows, targets, splits = digits()
+    body = {"inputs": rows[splits == "test"].tolist()}
+    found = predict(promising, {**body, "max_error": 0.2}).json()["predictions"]
+    answered = [item["confidence"] for item in found if not item["abstain"]]
+    refused = [item["confidence"] for item in found if item["abstain"]]
+    assert max(refused) < min(answered)
+    wrong = [
+        item["index"] != target
+        for item, target in zip(found, targets[splits == "test"], strict=True)
+        if not item["abstain"]
+    ]
+    assert len(wrong) > 100
+    assert sum(wrong) / len(wrong) <= 0.2
+    middle = sorted(answered)[len(answered) // 2]
+    for below, expected in ((0.0, min(answered)), (middle, middle)):
+        both = predict(promising, {**body, "max_error": 0.2, "abstain_below": below}).json()["predictions"]
+        assert min(item["confidence"] for item in both if not item["abstain"]) == expected
+
+
+def test_sets_familiarity_and_decisions(promising: tuple[Api, Json]) -> None:
+    """Sets hold the truth about as often as asked, real digits are familiar and noise is not, costs decide."""
+    rows, targets, splits = digits()
+    test = splits == "test"
+    costs = np.ones((10, 10)) - np.eye(10)
+    body = {"inputs": rows[test].tolist(), "coverage": 0.9, "decision": {"costs": costs.tolist()}}
+    found = predict(promising, body).json()["predictions"]
+    covered = [str(target) in item["prediction_set"] for item, target in zip(found, targets[test], strict=True)]
+    assert 0.85 < np.mean(covered) < 0.96
+    assert all(item["prediction_set"][0] == item["label"] for item in found if item["prediction_set"])
+    assert [item["decision"] for item in found] == [item["label"] for item in found]
+    assert 0.4 < np.median([item["familiarity"] for item in found]) < 0.6
+    noise = np.random.default_rng(0).random((50, 64)) * 3
+    strange = predict(promising, {"inputs": noise.tolist()}).json()["predictions"]
+    assert np.median([item["familiarity"] for item in strange]) < 0.01
+    costs[3] = 0.0
+    always = predict(promising, {**body, "decision": {"costs": costs.tolist()}}).json()["predictions"]
+    assert {item["decision"] for item in always} == {"3"}, "deciding for 3 costs nothing"
+    by_class = predict(promising, {**body, "coverage": {"7": 0.9}}).json()["predictions"]
+    for item in by_class:
+        assert set(item["prediction_set"]) - {"7"} <= {item["label"]}
+
+
+@pytest.mark.parametrize(
+    ("option", "code", "words"),
+    [
+        ({"max_error": 0.0001}, "max_error_unreachable", "smallest share"),
+        ({"max_error": {"class": 0.001}}, "max_error_unreachable", "for class"),
+        ({"max_error": {"zebra": 0.1}}, "invalid_request", "zebra"),
+        ({"max_error": {}}, "invalid_request", "none"),
+        ({"max_error": 1.5}, "invalid_request", "between 0 and 1"),
+        ({"max_error": -0.5}, "invalid_request", "between 0 and 1"),
+        ({"max_error": "0.1"}, "invalid_request", "max_error"),
+        ({"max_error": True}, "invalid_request", "max_error"),
+        ({"coverage": 0.999999}, "coverage_unreachable", "0.998"),
+        ({"coverage": {"class": 0.999}}, "coverage_unreachable", "for the class"),
+        ({"coverage": {"zebra": 0.9}}, "invalid_request", "zebra"),
+        ({"coverage": 2}, "invalid_request", "between 0 and 1"),
+        ({"decision": {"threshold": 0.5}}, "invalid_request", "binary"),
+        ({"decision": {"costs": [[0, 1], [1, 0]]}}, "invalid_request", "10 rows"),
+        ({"decision": {"costs": [[0] * 10] * 9 + [[0] * 9]}}, "invalid_request", "10 rows"),
+        ({"decision": {"costs": [[0] * 10] * 9 + [["1"] * 10]}}, "invalid_request", "no number"),
+        ({"decision": {"costs": [[0] * 10] * 9 + [[-1] * 10]}}, "invalid_request", "not negative"),
+        ({"decision": {"costs": [[0] * 10] * 9 + [[10**400] * 10]}}, "invalid_request", "too large"),
+        ({"decision": {}}, "invalid_request", "threshold"),
+        ({"decision": {"cost": 1}}, "invalid_request", "threshold"),
+        ({"decision": [1]}, "invalid_request", "decision"),
+    ],
+)
+def test_what_cannot_be_promised(promising: tuple[Api, Json], option: Json, code: str, words: str) -> None:
+    """422 with a code, the field and what could be had instead; for a batch just the same."""
+    (field,) = option
+    answers = [predict(promising, {"inputs": [ROW], **option})]
+    api, model = promising
+    dataset = next(iter(api.client.get("/v1/datasets").json()["data"]), None)
+    if dataset is None:
+        dataset = api.post("/v1/datasets?format=csv", content=b"a,label\n1,0\n2,1\n")
+    answers.append(
+        api.client.post("/v1/predictions", json={"model": model["id"], "dataset_id": dataset["id"], **option})
+    )
+    for answer in answers:
+        assert answer.status_code == 422, answer.text
+        assert answer.json()["code"] == code
+        assert words in answer.json()["detail"]
+        assert answer.json()["errors"][0]["field"] == field
+
+
+def test_the_reachable_value_is_granted(promising: tuple[Api, Json]) -> None:
+    """What the refusal names can be asked for."""
+    for option, refused in (("max_error", 0.0), ("coverage", 1.0)):
+        detail = predict(promising, {"inputs": [ROW], option: refused}).json()["detail"]
+        value = float(detail.split()[-1])
+        assert 0 < value < 1
+        assert predict(promising, {"inputs": [ROW], option: value}).status_code == 200
+
+
+@pytest.fixture(scope="session")
+def seeing(tmp_path_factory: pytest.TempPathFactory, uploads: Uploads) -> Iterator[tuple[Api, Json]]:
+    """A model of 8 x 8 images with preprocessing: any file becomes grey and of that size."""
+    with ExitStack() as stack:
+        api = open_api(tmp_path_factory.mktemp("seeing") / "data", stack)
+        steps = json.dumps({"resize": [8, 8], "channels": 1})
+        record = api.post("/v1/models", params={"preprocessing": steps}, content=uploads["images.onnx"])
+        api.work(record["id"])
+        ready = api.client.get(f"/v1/models/{record['id']}").json()
+        assert ready["status"] == "ready", ready
+        yield api, ready
+
+
+def b64(content: bytes) -> Json:
+    """An image file as it goes into a request."""
+    return {"b64": base64.b64encode(content).decode()}
+
+
+def test_image_files_are_rows(seeing: tuple[Api, Json]) -> None:
+    """Files of any size and format get the answers that their pixels get as numbers."""
+    assert seeing[1]["preprocessing"]["resize"] == [8, 8]
+    pixels = np.random.default_rng(0).integers(0, 256, (5, 8, 8), dtype=np.uint8)
+    files = predict(seeing, {"inputs": [b64(image(row)) for row in pixels], "top_k": 10})
+    numbers = predict(seeing, {"inputs": (pixels[:, None] / 255).tolist(), "top_k": 10})
+    assert files.status_code == numbers.status_code == 200, files.text
+    assert files.json() == numbers.json()
+    others = [image(photo(50, 31), "JPEG", mode="CMYK"), image(photo(4, 70), "WEBP"), rotated_jpeg()]
+    answer = predict(seeing, {"inputs": [b64(file) for file in others]})
+    assert answer.status_code == 200, answer.text
+
+
+@pytest.mark.parametrize(
+    ("rows", "code", "words"),
+    [
+        ([b64(image(photo())), b64(b"<svg/>")], "bad_image", "row 1: the content is an SVG drawing"),
+        ([b64(blank_png(12000))], "bad_image", "144 megapixels"),
+        ([{"b64": "?"}], "bad_image", "row 0: b64 is not Base64"),
+        ([b64(image(photo())), [[[0.5] * 8] * 8]], "wrong_inputs", "row 0 is an object"),
+        ([[[0.5] * 8]], "wrong_shape", "[1, 8, 8]"),
+    ],
+)
+def test_bad_images(seeing: tuple[Api, Json], rows: Any, code: str, words: str) -> None:
+    """422 with the row that is no image, and the server goes on."""
+    answer = predict(seeing, {"inputs": rows})
+    assert (answer.status_code, answer.json()["code"]) == (422, code), answer.text
+    assert words in answer.json()["detail"]
+    assert predict(seeing, {"inputs": [b64(image(photo()))]}).status_code == 200
+
+
+def test_images_for_a_model_without_preprocessing(served: tuple[Api, Json]) -> None:
+    """A model that takes numbers says so."""
+    answer = predict(served, {"inputs": [b64(image(photo()))]})
+    assert (answer.status_code, answer.json()["code"]) == (422, "no_preprocessing")
+
+
+def test_rows_are_independent(served: tuple[Api, Json]) -> None:
+    """A row's answer is the same alone and among others, up to the arithmetic of the last digits."""
+    rows = digits()[0][:64].tolist()
+    together = predict(served, {"inputs": rows, "top_k": 10}).json()["predictions"]
+    for row, answer in list(zip(rows, together, strict=True))[:5]:
+        (alone,) = predict(served, {"inputs": {"x": [row]}, "top_k": 10}).json()["predictions"]
+        assert alone["label"] == answer["label"]
+        assert alone["confidence"] == pytest.approx(answer["confidence"], abs=1e-6)
+        assert sum(item["confidence"] for item in alone["top_k"]) == pytest.approx(1, abs=1e-5)
+    assert set(together[0]) == {"label", "index", "confidence", "uncalibrated_confidence", "abstain", "top_k"}

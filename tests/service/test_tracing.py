@@ -1,0 +1,312 @@
+"""Traces: sent over real OTLP to a receiver that reads the protobuf, and nothing at all where nobody asked for them."""
+
+from __future__ import annotations
+
+import logging
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from opentelemetry.proto.trace.v1.trace_pb2 import Span as SentSpan
+from opentelemetry.proto.trace.v1.trace_pb2 import Status
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from opentelemetry.sdk.trace.sampling import ALWAYS_OFF
+
+from service import tracing as module
+from service.tracing import Recording, Tracing
+
+ROOT = Path(__file__).parents[2]
+TRACE, PARENT = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
+HEADERS = {b"host": b"x", b"traceparent": f"00-{TRACE}-{PARENT}-01".encode(), b"tracestate": b"congo=t61rcWkgMzE"}
+
+
+class Collector:
+    """What an OpenTelemetry collector does, as far as it is needed."""
+
+    def __init__(self) -> None:
+        self.received: list[ExportTraceServiceRequest] = []
+        self.paths: set[str] = set()
+        collector = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                body = self.rfile.read(int(self.headers["Content-Length"]))
+                collector.paths.add(self.path)
+                collector.received.append(ExportTraceServiceRequest.FromString(body))
+                self.send_response(200)
+                self.send_header("Content-Length", "0")
+                self.end_headers()
+
+            def log_message(self, format: str, *args: object) -> None:
+                pass
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self.server.server_port}"
+        self.thread = threading.Thread(target=self.server.serve_forever, args=(0.05,), daemon=True)
+        self.thread.start()
+
+    def close(self) -> None:
+        self.server.shutdown()
+        self.thread.join()
+        self.server.server_close()
+
+    def spans(self) -> dict[str, SentSpan]:
+        """By name; of each there is one."""
+        found = [
+            span for one in self.received for group in one.resource_spans for s in group.scope_spans for span in s.spans
+        ]
+        assert len({span.name for span in found}) == len(found)
+        return {span.name: span for span in found}
+
+
+def attributes(span: SentSpan) -> dict[str, object]:
+    return {item.key: getattr(item.value, str(item.value.WhichOneof("value"))) for item in span.attributes}
+
+
+@pytest.fixture(autouse=True)
+def _no_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever is set where the tests run."""
+    for name in module.os.environ:
+        if name.startswith("OTEL_"):
+            monkeypatch.delenv(name)
+
+
+@pytest.fixture
+def collector() -> Iterator[Collector]:
+    made = Collector()
+    yield made
+    made.close()
+
+
+def in_memory(provider: TracerProvider | None = None) -> tuple[Recording, InMemorySpanExporter]:
+    provider, exporter = provider or TracerProvider(shutdown_on_exit=False), InMemorySpanExporter()
+    provider.add_span_processor(SimpleSpanProcessor(exporter))
+    return Recording(provider), exporter
+
+
+def test_requests_and_their_batch_reach_the_collector(collector: Collector, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A client's trace goes on; the batch is a child of its first request, linked with all, at the time it was run."""
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", collector.url)
+    monkeypatch.setenv("OTEL_RESOURCE_ATTRIBUTES", "deployment.environment=test")
+    tracing = Tracing.from_environment()
+    assert tracing.on
+    before = time.time_ns()
+    continued, fresh = tracing.begin(HEADERS, "predict"), tracing.begin({b"host": b"x"}, "infer")
+    assert continued is not None
+    assert fresh is not None
+    began = time.perf_counter()
+    ended = time.perf_counter() + 0.25
+    tracing.batch([continued, None, fresh], began, ended, rows=6, model="digits", queue_seconds=0.5)
+    continued.end("ok", model="digits", version="2", rows=3, abstained=0, request_id="req_1", calibrated=True)
+    fresh.end("failed", model="digits", rows=2)
+    after = time.time_ns()
+    tracing.close()
+
+    assert collector.paths == {"/v1/traces"}
+    spans = collector.spans()
+    assert set(spans) == {"predict", "infer", "batch"}
+    predict, infer, batch = spans["predict"], spans["infer"], spans["batch"]
+    assert (predict.trace_id.hex(), predict.parent_span_id.hex()) == (TRACE, PARENT)
+    assert predict.trace_state == "congo=t61rcWkgMzE"
+    assert (infer.trace_id != predict.trace_id, infer.parent_span_id) == (True, b"")
+    server, internal = SentSpan.SPAN_KIND_SERVER, SentSpan.SPAN_KIND_INTERNAL
+    assert (predict.kind, infer.kind, batch.kind) == (server, server, internal)
+    assert attributes(predict) == {
+        "fedlas.outcome": "ok",
+        "fedlas.model": "digits",
+        "fedlas.version": "2",
+        "fedlas.rows": 3,
+        "fedlas.abstained": 0,
+        "fedlas.request_id": "req_1",
+        "fedlas.calibrated": True,
+    }
+    assert attributes(infer) == {"fedlas.outcome": "failed", "fedlas.model": "digits", "fedlas.rows": 2}
+    assert (predict.status.code, infer.status.code) == (Status.STATUS_CODE_UNSET, Status.STATUS_CODE_ERROR)
+
+    assert (batch.trace_id, batch.parent_span_id) == (predict.trace_id, predict.span_id)
+    assert [link.span_id for link in batch.links] == [predict.span_id, infer.span_id]
+    assert [link.trace_id for link in batch.links] == [predict.trace_id, infer.trace_id]
+    assert [[link.span_id for link in span.links] for span in (predict, infer)] == [[batch.span_id]] * 2
+    assert attributes(batch) == {
+        "fedlas.rows": 6,
+        "fedlas.requests": 3,
+        "fedlas.model": "digits",
+        "fedlas.queue_seconds": 0.5,
+    }
+    assert batch.end_time_unix_nano - batch.start_time_unix_nano == pytest.approx((ended - began) * 1e9, abs=1000)
+    assert before <= predict.start_time_unix_nano <= batch.start_time_unix_nano <= predict.end_time_unix_nano <= after
+    resource = {
+        item.key: item.value.string_value for item in collector.received[0].resource_spans[0].resource.attributes
+    }
+    assert (resource["service.name"], resource["deployment.environment"]) == ("fedlas", "test")
+
+
+def test_the_environments_own_service_name_and_path_count(
+    collector: Collector, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """OTEL_SERVICE_NAME is kept, and the endpoint for traces is taken as it stands."""
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", f"{collector.url}/here")
+    monkeypatch.setenv("OTEL_SERVICE_NAME", "digits-serving")
+    tracing = Tracing.from_environment()
+    span = tracing.begin({}, "predict")
+    assert span is not None
+    span.end("ok")
+    tracing.close()
+    assert collector.paths == {"/here"}
+    resource = {
+        item.key: item.value.string_value for item in collector.received[0].resource_spans[0].resource.attributes
+    }
+    assert resource["service.name"] == "digits-serving"
+
+
+@pytest.mark.parametrize(
+    "traceparent",
+    [b"", b"x", b"\xff\xfe", f"00-{'0' * 32}-{PARENT}-01".encode(), f"00-{TRACE}-{PARENT}".encode(), b"0" * 10_000],
+)
+def test_a_traceparent_that_is_none_begins_a_new_trace(traceparent: bytes) -> None:
+    """Whatever a client sends there, its request is traced, and answered."""
+    tracing, exporter = in_memory()
+    span = tracing.begin({b"traceparent": traceparent}, "predict")
+    assert span is not None
+    span.end("ok")
+    (found,) = exporter.get_finished_spans()
+    assert found.parent is None
+
+
+def test_what_is_not_sampled_is_not_recorded() -> None:
+    """A client that does not trace its request (flags 00) causes no spans; neither does a batch of such requests."""
+    tracing, exporter = in_memory()
+    quiet = tracing.begin({b"traceparent": f"00-{TRACE}-{PARENT}-00".encode()}, "predict")
+    assert quiet is not None
+    tracing.batch([quiet, None], 1.0, 2.0, rows=2)
+    tracing.batch([], 1.0, 2.0, rows=0)
+    quiet.end("ok")
+    assert exporter.get_finished_spans() == ()
+    loud = tracing.begin({b"traceparent": f"00-{TRACE}-{PARENT}-01".encode()}, "predict")
+    assert loud is not None
+    tracing.batch([quiet, loud], 1.0, 2.0, rows=2)
+    loud.end("ok")
+    batch, request = exporter.get_finished_spans()
+    assert batch.attributes is not None
+    assert (batch.name, batch.attributes["fedlas.requests"]) == ("batch", 2)
+    assert [link.context.span_id for link in batch.links] == [request.context.span_id]
+    silent, exporter = in_memory(TracerProvider(sampler=ALWAYS_OFF, shutdown_on_exit=False))
+    span = silent.begin({}, "predict")
+    assert span is not None
+    span.end("ok", rows=1)
+    assert exporter.get_finished_spans() == ()
+
+
+def test_a_request_that_ended_before_its_batch_is_left_alone(caplog: pytest.LogCaptureFixture) -> None:
+    """Who has gone, or whose time was up, is no part of the batch's trace, and nothing is complained of."""
+    tracing, exporter = in_memory()
+    gone, there = tracing.begin({}, "gone"), tracing.begin({}, "there")
+    assert gone is not None
+    assert there is not None
+    gone.end("gone")
+    tracing.batch([gone, there], 1.0, 2.0, rows=2)
+    there.end("ok")
+    spans = {span.name: span for span in exporter.get_finished_spans()}
+    assert [link.context.span_id for link in spans["batch"].links] == [spans["there"].context.span_id]
+    assert spans["gone"].status.is_unset
+    assert not caplog.records
+
+
+def test_threads_trace_side_by_side() -> None:
+    """Spans of requests that are worked on at once have nothing to do with each other."""
+    tracing, exporter = in_memory()
+
+    def work(number: int) -> None:
+        for _ in range(50):
+            span = tracing.begin({}, f"predict {number}")
+            assert span is not None
+            tracing.batch([span], 1.0, 2.0, rows=1)
+            span.end("ok")
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    spans = exporter.get_finished_spans()
+    batches = [span for span in spans if span.name == "batch"]
+    assert (len(spans), len(batches)) == (400, 200)
+    assert len({span.context.trace_id for span in spans}) == 200
+
+
+def test_nothing_is_loaded_or_made_where_nobody_asked() -> None:
+    """Without the variables the SDK is not even imported, and a request has no span."""
+    script = """
+import sys
+from service.tracing import Tracing
+tracing = Tracing.from_environment()
+assert not tracing.on and tracing.begin({b"traceparent": b"x"}, "predict") is None
+tracing.batch([None], 1.0, 2.0, rows=1, model="digits")
+tracing.close()
+assert not [name for name in sys.modules if name.startswith("opentelemetry")]
+"""
+    subprocess.run([sys.executable, "-c", script], cwd=ROOT, check=True, env={"PATH": "/usr/bin:/bin"})
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "warning"),
+    [
+        ("OTEL_SDK_DISABLED", "TRUE", ""),
+        ("OTEL_TRACES_EXPORTER", "none", ""),
+        ("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc", "only 'http/protobuf' is spoken here"),
+        ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "http/json", "only 'http/protobuf' is spoken here"),
+    ],
+)
+def test_what_cannot_be_done_is_said(
+    name: str, value: str, warning: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Switched off by OpenTelemetry's own variables it is silent; a protocol that is not here is warned of."""
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:9")
+    monkeypatch.setenv(name, value)
+    caplog.set_level(logging.WARNING)
+    assert not Tracing.from_environment().on
+    assert warning in caplog.text
+    assert bool(caplog.records) == bool(warning)
+
+
+def test_without_the_extra_one_is_told_to_install_it(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The service runs without traces, and the log says what is missing."""
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:9")
+    monkeypatch.setitem(sys.modules, "opentelemetry.exporter.otlp.proto.http.trace_exporter", None)
+    assert not Tracing.from_environment().on
+    assert "fedlas[otel]" in caplog.text
+
+
+def test_a_collector_that_says_nothing_keeps_nobody_from_ending(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What could not be sent in time is given up."""
+    monkeypatch.setattr(module, "_PATIENCE_S", 0.1)
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_TIMEOUT", "2")
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", f"http://127.0.0.1:{silent.getsockname()[1]}")
+        tracing = Tracing.from_environment()
+        span = tracing.begin({}, "predict")
+        assert span is not None
+        span.end("ok")
+        tracing.close()
+        closing = [thread for thread in threading.enumerate() if thread.name == "traces-close"]
+        assert len(closing) == 1  # it still waits, and nobody for it
+        accepted, _ = silent.accept()
+        accepted.close()
+    closing[0].join(60)
+
+
+def test_off_is_off_whatever_the_environment_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For whoever wants no traces."""
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:9")
+    assert not Tracing.off().on

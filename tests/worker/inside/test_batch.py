@@ -1,0 +1,314 @@
+"""Batches inside the sandbox: every row once, in the order of the owner's file, in constant memory, faults by row."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+import pyarrow.parquet as pq
+import pytest
+from numpy.typing import NDArray
+from onnx import TensorProto, helper, numpy_helper
+
+from fedlas.data import Dataset, load_dataset, save_dataset
+from fedlas.data.image_column import EncodedImages
+from fedlas.errors import BadDataset, Mismatch
+from tests.corpus.images import image, photo
+from tests.helpers.served import lookup, scaling
+from worker.inside import batch, batch_rows
+from worker.inside.batch import ahead, predict
+from worker.inside.batch_rows import in_file_order
+
+Json = dict[str, Any]
+Array = NDArray[Any]
+
+ROWS = 200
+NAMES = ["a", "b"]
+
+
+def prepared(folder: Path, inputs: Mapping[str, Any], *, splits: Array | None = None) -> Path:
+    """The copy that inspection writes of so many rows, sorted by split; without splits they are mixed."""
+    count = len(next(iter(inputs.values())))
+    drawn = np.random.default_rng(3).integers(-1, 4, count).astype(np.int8) if splits is None else splits
+    path = folder / "prepared.npz"
+    save_dataset(Dataset(dict(inputs), np.arange(count) % 2, NAMES, True, drawn), path)
+    return path
+
+
+def order(folder: Path, model: bytes, data: Path, inputs: list[Json], **more: Any) -> Json:
+    """What the child is told."""
+    file = folder / "served.onnx"
+    file.write_bytes(model)
+    profile = {"inputs": inputs, "class_names": NAMES, **more.pop("profile", {})}
+    return {"model": {"file": str(file), "profile": profile}, "dataset": {"file": str(data)}, "options": more}
+
+
+def spec(dtype: str, *sizes: int | str, name: str = "x") -> Json:
+    """One input of a model."""
+    return {"name": name, "dtype": dtype, "shape": ["N", *sizes]}
+
+
+def run(told: Json, folder: Path) -> list[Json]:
+    """Predict, and read the file."""
+    assert predict(told, folder, lambda event: None) == {"results": "results.parquet", "num_rows": ROWS}
+    return list(pq.read_table(folder / "results.parquet").to_pylist())
+
+
+@pytest.fixture(params=[1, 7, 64, 4096])
+def step(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> int:
+    """Blocks of so many rows, all read from the file, large or not."""
+    monkeypatch.setattr(batch_rows, "_MOST_ROWS", request.param)
+    monkeypatch.setattr(batch_rows, "_MAPPED_FROM", 0)
+    return int(request.param)
+
+
+@pytest.mark.parametrize(
+    "splits",
+    [None, np.zeros(ROWS, np.int8), np.arange(ROWS) // 50, np.arange(ROWS)[::-1] // 50, np.arange(ROWS) == 7],
+    ids=["mixed", "one", "sorted", "reversed", "a row apart"],
+)
+def test_rows_come_in_the_order_of_the_file(tmp_path: Path, step: int, splits: Array | None) -> None:
+    """However the copy is sorted, every block holds the next rows of the owner's file, of every input."""
+    numbers = np.arange(ROWS)
+    inputs = {"x": np.arange(ROWS * 3, dtype=np.float32).reshape(ROWS, 3), "n": numbers, "empty": np.empty((ROWS, 0))}
+    path = prepared(tmp_path, inputs, splits=None if splits is None else splits.astype(np.int8))
+    dataset = load_dataset(path, mapped_from=0)
+    first = 0
+    for block in in_file_order(dataset, step):
+        assert (block.first_row, set(block)) == (first, set(inputs))
+        for name, array in inputs.items():
+            np.testing.assert_array_equal(block[name], array[first : first + step])
+        first += len(block["n"])
+    assert first == ROWS
+
+
+def test_a_copy_that_lacks_rows_is_an_error(tmp_path: Path) -> None:
+    """A copy whose numbers of rows have gaps is a defect of ours, and no reason to make numbers up."""
+    dataset = load_dataset(prepared(tmp_path, {"x": np.zeros((ROWS, 2), np.float32)}))
+    assert dataset.file_rows is not None
+    dataset.file_rows[dataset.file_rows == 5] = ROWS
+    with pytest.raises(ValueError, match="rows 0 to 63 once each"):
+        next(in_file_order(dataset, 64))
+
+
+@pytest.mark.usefixtures("step")
+def test_values_are_those_of_the_file(tmp_path: Path) -> None:
+    """Every row's confidence is what ONNX Runtime computes of that row of the owner's file, in its place."""
+    rows = np.random.default_rng(0).normal(size=(ROWS, 2)).astype(np.float32)
+    told = order(tmp_path, scaling(2.0), prepared(tmp_path, {"x": rows, "unused": rows}), [spec("float32", 2)])
+    found = run(told, tmp_path)
+    session = ort.InferenceSession(told["model"]["file"], providers=["CPUExecutionProvider"])
+    confidence, probs = session.run(["confidence", "probabilities"], {"x": rows})
+    assert [row["row"] for row in found] == list(range(ROWS))
+    assert [row["index"] for row in found] == probs.argmax(1).tolist()
+    np.testing.assert_allclose([row["confidence"] for row in found], confidence, atol=1e-6)
+
+
+@pytest.mark.usefixtures("step")
+def test_other_number_types_are_cast_block_by_block(tmp_path: Path) -> None:
+    """Doubles and pixels become the model's floats, and no copy of the dataset is made on the way."""
+    for array in (np.random.default_rng(0).normal(size=(ROWS, 2)), np.arange(ROWS * 2).reshape(ROWS, 2) % 256):
+        told = order(tmp_path, scaling(0.01), prepared(tmp_path, {"x": array}), [spec("float32", 2)])
+        cast = array.astype(np.float32)
+        session = ort.InferenceSession(told["model"]["file"], providers=["CPUExecutionProvider"])
+        np.testing.assert_allclose(
+            [row["confidence"] for row in run(told, tmp_path)], session.run(["confidence"], {"x": cast})[0], atol=1e-6
+        )
+    assert {file.name for file in tmp_path.iterdir()} == {"prepared.npz", "served.onnx", "results.parquet"}
+
+
+@pytest.mark.usefixtures("step")
+def test_images_are_decoded_in_their_places(tmp_path: Path) -> None:
+    """Files of images become the model's rows in the order of the owner's file; one that is none is named."""
+    shades = np.random.default_rng(0).permutation(256)[:ROWS]
+    files = [image(np.full((1, 2, 3), shade, np.uint8)) for shade in shades]
+    steps = {"preprocessing": {"channels": 1, "layout": "NCHW"}}
+    inputs = [spec("float32", 1, 1, "width")]
+    told = order(tmp_path, _flat(), prepared(tmp_path, {"x": EncodedImages.of(files)}), inputs, profile=steps)
+    found = run(told, tmp_path)
+    expected = 1 / (1 + np.exp(-shades / 255))  # logits 2 · shade and shade
+    np.testing.assert_allclose([row["confidence"] for row in found], expected, atol=1e-5)
+    files[77] = b"no image"
+    prepared(tmp_path, {"x": EncodedImages.of(files)})
+    with pytest.raises(BadDataset, match=r"row 77 \(counted from 0\)"):
+        predict(told, tmp_path, lambda event: None)
+    files[77] = image(photo(1, 3))
+    prepared(tmp_path, {"x": EncodedImages.of(files)})
+    with pytest.raises(BadDataset, match="row 77"):
+        predict(told, tmp_path, lambda event: None)
+
+
+@pytest.mark.parametrize("rows", [[130], [0], [199, 130]])
+@pytest.mark.usefixtures("step")
+def test_a_refused_row_is_named(tmp_path: Path, rows: list[int]) -> None:
+    """ONNX Runtime says no word about rows; the batch finds the first that it cannot compute, and leaves no file."""
+    tokens = np.zeros((ROWS, 1), np.int64)
+    tokens[rows] = 10
+    table = np.eye(3, 2, dtype=np.float32)
+    told = order(tmp_path, lookup(table), prepared(tmp_path, {"x": tokens}), [spec("int64", 1)])
+    with pytest.raises(Mismatch, match=rf"row {min(rows)} \(counted from 0\)") as caught:
+        predict(told, tmp_path, lambda event: None)
+    assert (caught.value.code, caught.value.user_error) == ("inputs_refused", True)
+    assert not (tmp_path / "results.parquet").exists()
+
+
+@pytest.mark.usefixtures("step")
+def test_a_number_that_does_not_fit_is_named(tmp_path: Path) -> None:
+    """A double beyond the model's type is refused with the row of the owner's file."""
+    rows = np.ones((ROWS, 2))
+    rows[[131, 150], 1] = 1e300
+    told = order(tmp_path, scaling(1.0), prepared(tmp_path, {"x": rows}), [spec("float32", 2)])
+    with pytest.raises(BadDataset, match=r"in row 131 \(counted from 0\)") as caught:
+        predict(told, tmp_path, lambda event: None)
+    assert caught.value.code == "non_finite"
+
+
+@pytest.mark.parametrize("row", [0, 63, 64, 199])
+@pytest.mark.usefixtures("step")
+def test_a_row_without_a_number_is_named(tmp_path: Path, row: int) -> None:
+    """A missing value that the network makes nothing of ends the batch with the row of the owner's file."""
+    rows = np.ones((ROWS, 2), np.float32)
+    rows[row, 1] = np.nan
+    told = order(tmp_path, scaling(1.0), prepared(tmp_path, {"x": rows}), [spec("float32", 2)])
+    with pytest.raises(Mismatch, match=rf"^row {row}:") as caught:
+        predict(told, tmp_path, lambda event: None)
+    assert caught.value.code == "non_finite_output"
+
+
+def test_what_is_too_much_at_once_is_computed_in_parts(tmp_path: Path) -> None:
+    """A network that takes one row at a time only gives every row its answer."""
+    rows = np.random.default_rng(0).normal(size=(ROWS, 2)).astype(np.float32)
+    told = order(tmp_path, _one_by_one(), prepared(tmp_path, {"x": rows}), [spec("float32", 2)])
+    expected = 1 / (1 + np.exp(-np.abs(rows[:, 0] - rows[:, 1])))
+    np.testing.assert_allclose([row["confidence"] for row in run(told, tmp_path)], expected, atol=1e-6)
+
+
+def test_blocks_are_sized_by_what_rows_take(tmp_path: Path) -> None:
+    """Rows of large images, of many classes and of tokens come in smaller blocks than rows of a few numbers."""
+
+    def size(array: Array, *sizes: int, classes: int = 2) -> int:
+        profile = {"inputs": [spec(array.dtype.name, *sizes)], "class_names": [str(k) for k in range(classes)]}
+        first = next(batch_rows.ModelRows(prepared(tmp_path, {"x": array}), profile).blocks())
+        return len(first[1]["x"])
+
+    small = np.zeros((6000, 2), np.float32)
+    assert size(small, 2) == 4096
+    assert size(small, 2, classes=1000) == (1 << 22) // 32008
+    assert size(np.zeros((100, 256, 256), np.float32), 256, 256) == 15
+    assert size(np.zeros((100, 64), np.int64), 64) == 15
+    assert size(np.zeros((2, 1 << 21), np.float32), 1 << 21) == 1
+    noise = image(np.random.default_rng(0).integers(0, 256, (300, 300, 3), dtype=np.uint8))
+    steps = {"channels": 1, "resize": [1, 2], "layout": "NCHW"}
+    profile = {"inputs": [spec("float32", 1, 1, 2)], "class_names": NAMES, "preprocessing": steps}
+    path = prepared(tmp_path, {"x": EncodedImages.of([noise] * 30)})
+    first, block = next(batch_rows.ModelRows(path, profile).blocks())
+    assert (first, len(block["x"])) == (0, (1 << 22) // (len(noise) + 8 + 64))
+
+
+def test_progress_is_told_about_once_a_second(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However small the blocks are, the supervisor hears of few of them, and of the end."""
+    monkeypatch.setattr(batch_rows, "_MOST_ROWS", 10)
+    rows = np.ones((ROWS, 2), np.float32)
+    told = order(tmp_path, scaling(1.0), prepared(tmp_path, {"x": rows}), [spec("float32", 2)])
+    moments = iter(0.1 * i for i in range(1000))
+    monkeypatch.setattr(batch.time, "monotonic", lambda: next(moments))
+    events: list[Json] = []
+    predict(told, tmp_path, events.append)
+    shares = [event["progress"]["fraction"] for event in events]
+    assert shares == sorted(shares)
+    assert (len(shares), shares[-1]) == (2, 1.0)
+    assert [event["progress"]["eta_seconds"] for event in events] == [1.0, 0.0]
+
+
+def test_ahead_gives_the_same() -> None:
+    """The next item is made by one thread at a time; an error comes where its item would, and no thread stays."""
+    before = threading.active_count()
+
+    def items() -> Iterator[int]:
+        yield from range(1, 6)
+        raise ValueError("six")
+
+    found: list[int] = []
+    with pytest.raises(ValueError, match="six"):
+        found.extend(ahead(items()))
+    assert found == [1, 2, 3, 4, 5]
+    endless = ahead(itertools.count(1))
+    assert [next(endless) for _ in range(3)] == [1, 2, 3]
+    endless.close()  # type: ignore[attr-defined]
+    assert threading.active_count() == before
+
+
+CHILD = """
+import json, sys
+from pathlib import Path
+from worker.inside.batch import predict
+predict(json.loads(Path(sys.argv[1]).read_text()), Path(sys.argv[1]).parent, lambda event: None)
+lines = Path("/proc/self/status").read_text().splitlines()
+print(next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) << 10)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_memory_does_not_grow_with_the_rows(tmp_path: Path) -> None:
+    """Ten times the rows, 230 MB more, take no more memory than a fraction of that."""
+    peaks = []
+    for count in (100_000, 1_000_000):
+        folder = tmp_path / str(count)
+        folder.mkdir()
+        rows = np.random.default_rng(0).random((count, 64), np.float32)
+        told = order(folder, _first_two(), prepared(folder, {"x": rows}), [spec("float32", 64)])
+        (folder / "order.json").write_text(json.dumps(told))
+        child = subprocess.run(
+            [sys.executable, "-c", CHILD, str(folder / "order.json")], capture_output=True, text=True, check=True
+        )
+        peaks.append(int(child.stdout))
+        (folder / "prepared.npz").unlink()
+    assert peaks[1] - peaks[0] < 64 * 2**20
+
+
+def _graph(nodes: list[onnx.NodeProto], sizes: list[int | str], weights: Mapping[str, Array]) -> bytes:
+    """logits as these nodes make them, and the other standard outputs."""
+    tail = [
+        helper.make_node("Softmax", ["logits"], ["probabilities"], axis=1),
+        helper.make_node("ReduceMax", ["probabilities", "axis"], ["confidence"], keepdims=0),
+    ]
+    outputs = [
+        *(helper.make_tensor_value_info(n, TensorProto.FLOAT, ["N", 2]) for n in ("logits", "probabilities")),
+        helper.make_tensor_value_info("confidence", TensorProto.FLOAT, ["N"]),
+    ]
+    constants = [numpy_helper.from_array(array, name) for name, array in {**weights, "axis": np.array([1])}.items()]
+    inputs = [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["N", *sizes])]
+    graph = helper.make_graph([*nodes, *tail], "g", inputs, outputs, constants)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
+    onnx.checker.check_model(model)
+    return bytes(model.SerializeToString())
+
+
+def _one_by_one() -> bytes:
+    """logits = x, by a graph that the exporter has fixed to one row."""
+    return _graph([helper.make_node("Reshape", ["x", "shape"], ["logits"])], [2], {"shape": np.array([1, 2])})
+
+
+def _first_two() -> bytes:
+    """logits = the first two of 64 numbers."""
+    weight = np.eye(64, 2, dtype=np.float32)
+    return _graph([helper.make_node("MatMul", ["x", "weight"], ["logits"])], [64], {"weight": weight})
+
+
+def _flat() -> bytes:
+    """logits = 2 and 1 times the mean of an image (N, 1, 1, any)."""
+    nodes = [
+        helper.make_node("ReduceMean", ["x", "axes"], ["mean"], keepdims=0),
+        helper.make_node("MatMul", ["mean", "weight"], ["logits"]),
+    ]
+    weights = {"axes": np.array([2, 3]), "weight": np.array([[2, 1]], dtype=np.float32)}
+    return _graph(nodes, [1, 1, "width"], weights)

@@ -1,0 +1,491 @@
+"""Data and models that tempt a calibration into a false report: each gets a true one, or an error that says why."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+import pytest
+from numpy.typing import NDArray
+from onnx import TensorProto, helper, numpy_helper
+
+from fedlas.errors import BadDataset, UnsupportedModel
+from fedlas.gate.gate import judge
+from fedlas.race.selection import Judge
+from service.registry.contract import JobRequest
+from worker.inside.calibration import calibrate
+from worker.inside.inspection import inspect_dataset, inspect_model
+
+Array = NDArray[Any]
+Json = dict[str, Any]
+Layers = Sequence[tuple[Array, Array]]
+
+SPLITS = {"train": 120, "calibration": 300, "guarantee": 80, "test": 400}
+COUNT = sum(SPLITS.values())
+CENTRES = np.random.default_rng(99).normal(size=(4, 8)) * 1.2
+#: The true posterior of `world`, as a linear layer: nothing is better calibrated than this.
+TRUTH = (CENTRES.T, -0.5 * (CENTRES**2).sum(1))
+OVERCONFIDENT = (4 * TRUTH[0], 4 * TRUTH[1])
+
+
+def words(**counts: int) -> Array:
+    """The split of every row."""
+    return np.repeat(list(counts), list(counts.values()))
+
+
+def world(seed: int = 0) -> dict[str, Array]:
+    """Four Gaussian classes in eight dimensions, with splits."""
+    rng = np.random.default_rng(seed)
+    targets = rng.integers(0, 4, COUNT)
+    rows = (CENTRES[targets] + rng.normal(size=(COUNT, 8))).astype(np.float32)
+    return {"x": rows, "label": targets, "split": words(**SPLITS)}
+
+
+def rare(positives: float, counts: Mapping[str, int], seed: int = 0) -> dict[str, Array]:
+    """Two classes of which the second is this share of the rows; two dimensions, the first tells."""
+    rng = np.random.default_rng(seed)
+    targets = (rng.random(sum(counts.values())) < positives).astype(np.int64)
+    rows = rng.normal(size=(len(targets), 2)) + 1.5 * targets[:, None] * np.array([1, 0])
+    return {"x": rows.astype(np.float32), "label": targets, "split": words(**counts)}
+
+
+def network(*layers: tuple[Array, Array], ends_with: str | None = None, fills_missing: bool = False) -> bytes:
+    """Linear layers with ReLU between them, input `x`, as an ONNX file."""
+    nodes, weights, last = [], [], "x"
+    if fills_missing:
+        weights.append(numpy_helper.from_array(np.float32(0), "zero"))
+        nodes += [helper.make_node("IsNaN", ["x"], ["missing"])]
+        nodes += [helper.make_node("Where", ["missing", "zero", "x"], ["filled"])]
+        last = "filled"
+    for i, (weight, bias) in enumerate(layers):
+        weights += [
+            numpy_helper.from_array(np.asarray(a, np.float32), f"{n}{i}") for a, n in ((weight, "w"), (bias, "b"))
+        ]
+        if i:
+            nodes.append(helper.make_node("Relu", [last], [f"r{i}"]))
+            last = f"r{i}"
+        nodes.append(helper.make_node("Gemm", [last, f"w{i}", f"b{i}"], [f"h{i}"]))
+        last = f"h{i}"
+    if ends_with is not None:
+        nodes.append(helper.make_node(ends_with, [last], ["y"]))
+        last = "y"
+    ends = [("x", len(layers[0][0])), (last, len(layers[-1][1]))]
+    graph = helper.make_graph(
+        nodes, "g", *([helper.make_tensor_value_info(name, TensorProto.FLOAT, ["N", size])] for name, size in ends),
+        initializer=weights,
+    )  # fmt: skip
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+    return bytes(model.SerializeToString())
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a job left: its answer, its report, and the folder with the calibrated file."""
+
+    answer: Json
+    report: Json
+    folder: Path
+
+    @property
+    def said(self) -> str:
+        return "\n".join(self.report["summary"])
+
+    def value(self, model: str, metric: str) -> float:
+        return float(self.report["metrics"][model][metric]["value"])
+
+    def probs(self, rows: Array) -> Array:
+        """Probabilities of the calibrated file, run alone."""
+        session = ort.InferenceSession(self.folder / "calibrated.onnx", providers=["CPUExecutionProvider"])
+        return np.asarray(session.run(["probabilities"], {"x": rows})[0], np.float64)
+
+
+Run = Callable[..., Outcome]
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Run:
+    """Inspect a model and a dataset and calibrate, as the sandbox does it; post-hoc unless told otherwise."""
+
+    def job(
+        model: bytes, data: Mapping[str, Array], *, dataset: Json | None = None, looks: int = 0, **request: Any
+    ) -> Outcome:
+        (tmp_path / "m.onnx").write_bytes(model)
+        np.savez(tmp_path / "d.npz", **data)
+        upload = dict.fromkeys(("output", "features", "task", "class_names", "positive_class"))
+        options = {"format": None, "roles": None, "seen_by_model": None, "split_seed": 0, "missing": "reject"}
+        file = str(tmp_path / "m.onnx")
+        profile = inspect_model({"file": file, "options": upload}, tmp_path, _silent)["profile"]
+        inspect_dataset({"file": str(tmp_path / "d.npz"), "options": {**options, **(dataset or {})}}, tmp_path, _silent)
+        wanted = {"method": "post_hoc", "budget": {"minutes": 1, "candidates": 2}, **request}
+        spec = {
+            "job_id": "job_1",
+            "request": JobRequest(model_id="mdl_1", dataset_id="ds_1", **wanted).model_dump(),
+            "model": {"file": file, "sha256": "0", "importing": {}, "profile": profile},
+            "dataset": {"file": str(tmp_path / "prepared.npz"), "sha256": "1", "prepared_sha256": "2"},
+            "looks_before": looks,
+        }
+        answer = calibrate(spec, tmp_path, _silent)
+        json.dumps(answer, allow_nan=False)
+        report = json.loads((tmp_path / "report.json").read_text(), parse_constant=_no_number)
+        assert answer["promoted"] == (answer["verdict"] in ("trained", "post_hoc")) == report["promoted"]
+        assert not re.search(r"\bnan\b", (tmp_path / "report.html").read_text(), re.IGNORECASE)
+        return Outcome(answer, report, tmp_path)
+
+    return job
+
+
+def _silent(event: Json) -> None:
+    pass
+
+
+def _no_number(word: str) -> float:
+    raise AssertionError(f"the report has a {word}")
+
+
+def spoiled(targets: Array, rows: Array, share: float, seed: int = 1) -> Array:
+    """The labels, with this share of the rows turned into one of the other three classes."""
+    rng = np.random.default_rng(seed)
+    wrong = rows[rng.random(len(rows)) < share]
+    changed = targets.copy()
+    changed[wrong] = (targets[wrong] + rng.integers(1, 4, len(wrong))) % 4
+    return changed
+
+
+def recalls(probs: Array, targets: Array) -> Array:
+    """Recall of each class (K,)."""
+    return np.array([(probs[targets == k].argmax(1) == k).mean() for k in range(probs.shape[1])])
+
+
+@pytest.mark.parametrize("layer", [OVERCONFIDENT, TRUTH])
+def test_wrong_calibration_labels_promote_nothing(run: Run, layer: tuple[Array, Array]) -> None:
+    """A calibrator fitted on rows of which 30 % have wrong labels harms the right test rows: it is stopped, and named.
+
+    The truth is known: the temperature that the wrong labels ask for is worse in Brier on rows with right ones.
+    """
+    data = world()
+    data["label"] = spoiled(data["label"], np.flatnonzero(data["split"] == "calibration"), 0.3)
+    found = run(network(layer), data)
+    assert found.value("temperature", "brier") > found.value("uploaded", "brier")
+    assert found.answer["verdict"] == "unchanged"
+    assert "labels of calibration rows are wrong" in found.said
+
+
+def test_clean_splits_are_not_suspected(run: Run) -> None:
+    """The same rows with right labels: the overconfident model is promoted, and nothing is called suspicious."""
+    found = run(network(OVERCONFIDENT), world())
+    assert found.answer["verdict"] == "post_hoc"
+    assert found.value("calibrated", "nll") < found.value("uploaded", "nll") - 0.05
+    assert found.report["warnings"] == []
+
+
+@pytest.mark.parametrize("met", [1, 2])
+def test_classes_that_calibration_never_met_are_not_lost(run: Run, met: int) -> None:
+    """With calibration rows of one or two of four classes only, no promoted file loses the others; the report warns."""
+    data = world()
+    kept = (data["split"] != "calibration") | (data["label"] < met)
+    data = {name: array[kept] for name, array in data.items()}
+    found = run(network(OVERCONFIDENT), data)
+    assert f"{4 - met} of 4 classes have no calibration row" in found.said
+    assert found.answer["verdict"] == "post_hoc"
+    test = data["split"] == "test"
+    rows, targets = data["x"][test], data["label"][test]
+    before = recalls(rows @ OVERCONFIDENT[0] + OVERCONFIDENT[1], targets)
+    assert (recalls(found.probs(rows), targets) >= before - 0.05).all()
+
+
+def test_a_calibrator_that_misses_every_positive_is_stopped(run: Run) -> None:
+    """0.3 % positives, a model that was trained as if half were: the true prior answers "0" to nearly everything.
+
+    Accuracy and Brier get far better by that, so only the recall of the rare class can object, and it does.
+    """
+    counts = {"calibration": 2000, "test": 2500}
+    data = rare(0.003, counts)
+    layer = (np.stack([np.zeros(2), np.array([1.5, 0.0])], 1), np.array([0, -1.125]))
+    found = run(network(layer), data)
+    assert found.report["gate"]["claims"][-1]["finalist"] == "post_hoc"
+    brier = found.report["gate"]["claims"][-1]["comparisons"][0]
+    assert brier["high"] < 0
+    assert found.answer["verdict"] in ("unchanged", "post_hoc")
+    assert found.report["gate"]["finalist"] != "post_hoc"
+    guards = [guard for guard in found.report["gate"]["guards"] if guard["finalist"] == "post_hoc"]
+    assert [guard["name"] for guard in guards if not guard["passed"]] == ["rare_classes_recall_drop"]
+    assert found.report["binary"]["calibrated"]["recall"] == found.report["binary"]["uploaded"]["recall"] > 0.5
+    assert "accuracy is no evidence" in found.said
+
+
+def test_the_gate_stops_a_network_that_always_says_no() -> None:
+    """Right on 99.7 % by never finding anything: better in Brier and accuracy than a model that finds all, stopped."""
+    rng = np.random.default_rng(0)
+    targets = (np.arange(4000) < 12).astype(np.int64)
+    alarm = np.where(targets == 1, 0.8, np.where(rng.random(4000) < 0.2, 0.7, 0.02))
+    uploaded, never = np.stack([1 - alarm, alarm], 1), np.tile([0.997, 0.003], (4000, 1))
+    judged = judge(uploaded=uploaded, post_hoc=uploaded, trained=never, targets=targets, provenance="no")
+    claim = next(claim for claim in judged.claims if claim.finalist == "trained")
+    assert claim.shown
+    assert judged.verdict == "unchanged"
+    assert [guard.name for guard in judged.guards if not guard.passed] == ["rare_classes_recall_drop"]
+
+
+def test_imbalance_alone_is_no_sign_of_seen_rows(run: Run) -> None:
+    """With 0.3 % positives 99.7 % accuracy takes no skill, so it is not called too good to be true."""
+    prior = np.log(0.003 / 0.997)
+    layer = (np.stack([np.zeros(2), np.array([1.5, 0.0])], 1), np.array([0, prior - 1.125]))
+    found = run(network(layer), rare(0.003, {"calibration": 1000, "test": 1000}, seed=2))
+    assert found.value("uploaded", "accuracy") > 0.995
+    assert "has not seen these rows" not in found.said
+    assert "accuracy is no evidence" in found.said
+
+
+@pytest.mark.slow
+def test_a_thousand_classes(run: Run) -> None:
+    """Most of 1,000 classes have one or two calibration rows: a temperature still mends an overconfident model."""
+    rng = np.random.default_rng(5)
+    centres = rng.normal(size=(1000, 16)) * 1.5
+    counts = {"train": 1000, "calibration": 1500, "test": 1500}
+    targets = rng.integers(0, 1000, 4000)
+    rows = (centres[targets] + rng.normal(size=(4000, 16))).astype(np.float32)
+    layer = (3 * centres.T, -1.5 * (centres**2).sum(1))
+    found = run(network(layer), {"x": rows, "label": targets, "split": words(**counts)}, method="auto")
+    assert found.answer["promoted"]
+    assert found.value("calibrated", "ece") < found.value("uploaded", "ece") / 2
+    assert found.value("calibrated", "accuracy") >= found.value("uploaded", "accuracy") - 0.005
+    assert "classes have no calibration row" in found.said
+    np.testing.assert_allclose(found.probs(rows[:50]).sum(1), 1, atol=1e-5)
+
+
+def test_a_map_of_the_features_keeps_to_its_time() -> None:
+    """Where features clearly help, the map that reads them is chosen, unless fitting it would eat the budget."""
+    rng = np.random.default_rng(0)
+    targets = rng.integers(0, 3, 400)
+    logits, features = rng.normal(size=(400, 3)), np.eye(3)[targets] + rng.normal(size=(400, 3)) * 0.3
+    names = {
+        seconds: Judge(targets, ("temperature",), True, seconds=seconds).calibrate(logits, features).calibrator.name
+        for seconds in (2.0, 1e-6)
+    }
+    assert names == {2.0: "features", 1e-6: "temperature"}
+
+
+def test_a_perfect_model_stays_as_it_is(run: Run) -> None:
+    """Nothing can be better than right and sure on every row; nothing is promoted, and the reader is told to doubt."""
+    rng = np.random.default_rng(0)
+    targets = rng.integers(0, 4, COUNT)
+    rows = (20 * np.eye(4, 8)[targets] + rng.normal(size=(COUNT, 8))).astype(np.float32)
+    data = {"x": rows, "label": targets, "split": words(**SPLITS)}
+    found = run(network((20 * np.eye(4, 8).T, np.zeros(4))), data, method="auto", hyperparameters={"epochs": 2})
+    assert found.answer["verdict"] == "unchanged"
+    assert found.value("uploaded", "accuracy") == found.value("calibrated", "accuracy") == 1
+    assert "has not seen these rows" in found.said
+
+
+def test_a_useless_model_ends_up_saying_so(run: Run) -> None:
+    """Labels have nothing to do with the rows: what is served says about a quarter, and the report says why."""
+    data = {**world(), "label": np.random.default_rng(3).integers(0, 4, COUNT)}
+    found = run(network(OVERCONFIDENT), data)
+    assert "accuracy is no evidence" in found.said
+    confidences = found.probs(data["x"][data["split"] == "test"]).max(1)
+    assert confidences.mean() == pytest.approx(0.25, abs=0.06)
+    assert found.value("uploaded", "ece") > 0.5
+
+
+def test_seen_rows_offered_as_unseen_are_suspected(run: Run) -> None:
+    """A network that learnt random labels by heart is right on all rows sent as "never seen": the reader is warned.
+
+    Its true accuracy on new rows is a quarter, which no figure in this report can know.
+    """
+    rng = np.random.default_rng(0)
+    rows, targets = rng.normal(size=(600, 8)).astype(np.float32), rng.integers(0, 4, 600)
+    first = (rng.normal(size=(8, 800)), rng.normal(size=800))
+    hidden = np.maximum(rows @ first[0] + first[1], 0)
+    ridge = hidden @ hidden.T + np.eye(600)
+    second = (hidden.T @ np.linalg.solve(ridge, 20 * np.eye(4)[targets]), np.zeros(4))
+    data = {"x": rows, "label": targets, "split": words(train=50, calibration=250, test=300)}
+    found = run(network(first, second), data, dataset={"seen_by_model": "no"})
+    assert found.value("uploaded", "accuracy") > 0.99
+    assert "has not seen these rows" in found.said
+    assert any("has not seen these rows" in sentence for sentence in found.report["warnings"])
+
+
+@pytest.mark.parametrize("ends_with", [None, "Softmax"])
+def test_huge_logits(run: Run, ends_with: str | None) -> None:
+    """Logits of ±1e4, and probabilities that are exactly 0 and 1: finite figures, and a better model comes back."""
+    layer = (1000 * TRUTH[0], 1000 * TRUTH[1])
+    data = world()
+    scores = data["x"] @ layer[0] + layer[1]
+    assert np.ptp(scores, axis=1).mean() > 5000
+    found = run(network(layer, ends_with=ends_with), data)
+    assert found.answer["promoted"]
+    assert found.value("calibrated", "nll") < found.value("uploaded", "nll") / 10
+    assert found.value("calibrated", "accuracy") == pytest.approx(found.value("uploaded", "accuracy"), abs=0.005)
+    probs = found.probs(data["x"])
+    assert np.isfinite(probs).all()
+    np.testing.assert_allclose(probs.sum(1), 1, atol=1e-5)
+
+
+def test_outputs_that_are_no_distribution_are_refused(run: Run) -> None:
+    """Four independent sigmoids, or probabilities times 0.9, do not sum to one: the model is rejected with a reason."""
+    with pytest.raises(UnsupportedModel, match="independent sigmoids") as sigmoids:
+        run(network(TRUTH, ends_with="Sigmoid"), world())
+    model = onnx.load_from_string(network(TRUTH, ends_with="Softmax"))
+    model.graph.initializer.append(numpy_helper.from_array(np.float32(0.9), "share"))
+    model.graph.node.append(helper.make_node("Mul", ["y", "share"], ["less"]))
+    model.graph.output[0].name = "less"
+    with pytest.raises(UnsupportedModel, match="logits or probabilities") as scaled:
+        run(model.SerializeToString(), world())
+    assert (sigmoids.value.code, scaled.value.code) == ("multilabel_unsupported", "no_classifier_output")
+
+
+def test_nan_in_one_row_is_rejected_by_name(run: Run) -> None:
+    """One NaN among 7,200 numbers: the dataset is rejected, with array, row and position."""
+    data = world()
+    data["x"][123, 5] = np.nan
+    with pytest.raises(BadDataset, match=r"'x' is empty or NaN in row 123, position \[5\]") as refused:
+        run(network(TRUTH), data)
+    assert refused.value.code == "non_finite"
+
+
+@pytest.mark.parametrize("split", SPLITS)
+def test_missing_values_that_the_model_cannot_read(run: Run, split: str) -> None:
+    """`missing=nan` lets NaN through to a model that answers NaN: the job ends and names the row, in any split."""
+    data = world()
+    row = int(np.flatnonzero(data["split"] == split)[7])
+    data["x"][row, 2] = np.nan
+    with pytest.raises(BadDataset, match=rf"row {row} \(in '{split}'\)") as refused:
+        run(network(OVERCONFIDENT), data, dataset={"missing": "nan"})
+    assert (refused.value.code, refused.value.user_error) == ("non_finite_answers", True)
+
+
+def test_missing_values_that_the_model_fills(run: Run) -> None:
+    """A model that fills missing values itself is calibrated as ever, and its file still reads them."""
+    data = world()
+    data["x"][::7, 2] = np.nan
+    found = run(network(OVERCONFIDENT, fills_missing=True), data, dataset={"missing": "nan"})
+    assert found.answer["promoted"]
+    filled = np.nan_to_num(data["x"])
+    np.testing.assert_allclose(found.probs(data["x"]), found.probs(filled), atol=1e-7)
+
+
+def test_a_model_that_answers_nan_to_good_rows(run: Run) -> None:
+    """A logarithm inside a model turns negative numbers into NaN: an error of the sender's, no crash of ours."""
+    model = onnx.load_from_string(network(TRUTH))
+    model.graph.node[0].input[0] = "logs"
+    model.graph.node.insert(0, helper.make_node("Log", ["shifted"], ["logs"]))
+    model.graph.node.insert(0, helper.make_node("Add", ["x", "shift"], ["shifted"]))
+    model.graph.initializer.append(numpy_helper.from_array(np.float32(10), "shift"))
+    data = world()
+    for split in ("calibration", "test"):
+        broken = {name: array.copy() for name, array in data.items()}
+        broken["x"][np.flatnonzero(data["split"] == split)[4]] = -20
+        with pytest.raises(BadDataset, match=f"row 4 of the split '{split}'") as refused:
+            run(model.SerializeToString(), broken)
+        assert refused.value.code == "non_finite_answers"
+
+
+def test_one_group_for_everything(run: Run) -> None:
+    """One group cannot be divided into splits, may not cross given ones, and cannot judge alone: each is an error."""
+    data = {**world(), "group": np.zeros(COUNT, np.int64)}
+    with pytest.raises(BadDataset) as crossing:
+        run(network(TRUTH), data)
+    drawn = {name: array for name, array in data.items() if name != "split"}
+    with pytest.raises(BadDataset) as undivided:
+        run(network(TRUTH), drawn, dataset={"seen_by_model": "no"})
+    judges = {**data, "group": np.where(data["split"] == "test", 10_000, np.arange(COUNT))}
+    with pytest.raises(BadDataset, match="'test' are of one group") as alone:
+        run(network(TRUTH), judges, method="auto")
+    codes = [error.value.code for error in (crossing, undivided, alone)]
+    assert codes == ["group_crosses_splits", "split_too_small", "split_too_small"]
+
+
+def test_one_group_of_guarantee_rows_promises_next_to_nothing(run: Run) -> None:
+    """Eighty guarantee rows of one patient are one observation: no error level under 90 % is promised."""
+    data = world()
+    data["group"] = np.where(data["split"] == "guarantee", 10_000, np.arange(COUNT))
+    found = run(network(OVERCONFIDENT), data)
+    assert found.report["guarantees"]["num_groups"] == 1
+    assert [row["threshold"] for row in found.report["guarantees"]["max_error"]] == [None] * 5
+    assert all(row["reachable"] > 0.9 for row in found.report["guarantees"]["max_error"])
+
+
+def test_two_groups_show_nothing(run: Run) -> None:
+    """Four hundred test rows of two patients cannot show what they would show alone; the report says so."""
+    data = world()
+    data["group"] = np.where(data["split"] == "test", 10_000 + np.arange(COUNT) % 2, np.arange(COUNT))
+    found = run(network(OVERCONFIDENT), data)
+    assert found.answer["verdict"] == "unchanged"
+    assert "only 2 groups" in found.said
+
+
+def test_duplicates_across_splits_are_counted(run: Run) -> None:
+    """Fifty test rows that are calibration rows too, and thirty that are train rows: both are reported."""
+    data = world()
+    places = {name: np.flatnonzero(data["split"] == name) for name in SPLITS}
+    for split, rows in (("calibration", slice(0, 50)), ("train", slice(50, 80))):
+        origin = places[split][: rows.stop - rows.start]
+        data["x"][places["test"][rows]], data["label"][places["test"][rows]] = data["x"][origin], data["label"][origin]
+    found = run(network(OVERCONFIDENT), data)
+    assert found.report["duplicates"] == {"train": 30, "calibration": 50}
+    assert "50 test rows also occur in the split 'calibration'" in found.said
+    assert "30 test rows also occur in the split 'train'" in found.said
+
+
+def test_candidates_destroyed_by_their_learning_rate(run: Run) -> None:
+    """At a learning rate of 5 every candidate loses most of its accuracy: all are dropped, and none is promoted."""
+    hidden = (np.eye(8, 16), np.full(16, 6.0))
+    out = (np.vstack([TRUTH[0], np.zeros((8, 4))]), TRUTH[1] - 6 * TRUTH[0].sum(0))
+    settings = {"learning_rate": 5.0, "epochs": 3, "scope": "all"}
+    found = run(network(hidden, out), world(), method="cross_entropy", hyperparameters=settings)
+    trained = [one for one in found.report["candidates"] if one["method"] == "cross_entropy"]
+    assert [one["status"] in ("dropped", "diverged") for one in trained] == [True] * len(trained) != []
+    assert found.answer["verdict"] != "trained"
+    assert found.value("calibrated", "accuracy") >= found.value("uploaded", "accuracy") - 0.005
+
+
+@pytest.mark.parametrize("damage", ["shuffled", "noisy", "one class lost", "overconfident"])
+def test_the_gate_stops_damaged_networks(damage: str) -> None:
+    """The true posterior is the uploaded model, so whatever was damaged is worse: none of four kinds is promoted."""
+    data, rng = world(), np.random.default_rng(7)
+    scores = data["x"] @ TRUTH[0] + TRUTH[1]
+    damaged = {
+        "shuffled": rng.permutation(scores),
+        "noisy": scores + rng.normal(size=scores.shape) * 1.5,
+        "one class lost": scores - 20 * np.eye(4)[2],
+        "overconfident": 5 * scores,
+    }[damage]
+    uploaded, trained = (np.exp(s - np.logaddexp.reduce(s, axis=1, keepdims=True)) for s in (scores, damaged))
+    judged = judge(uploaded=uploaded, post_hoc=uploaded, trained=trained, targets=data["label"], provenance="no")
+    assert judged.verdict == "unchanged"
+    assert not judged.claims[-1].shown
+
+
+@pytest.mark.parametrize("kind", ["dead ReLU", "constant logits", "constant inputs"])
+def test_features_and_logits_that_say_nothing(run: Run, kind: str) -> None:
+    """Features, logits or rows that are all equal: finite figures, no trained model, confidences that rank nothing."""
+    data, dead = world(), (np.zeros((8, 5)), -np.ones(5))
+    if kind == "constant inputs":
+        data["x"][:] = 1
+    layers: Layers = {
+        "dead ReLU": (dead, (np.ones((5, 4)), np.arange(4) * 0.5)),
+        "constant logits": ((np.zeros((8, 4)), np.zeros(4)),),
+        "constant inputs": (OVERCONFIDENT,),
+    }[kind]
+    # Where only the logits are constant, the features still know the classes, and a richer method would use them.
+    method = "temperature" if kind == "constant logits" else "fedlas"
+    found = run(network(*layers), data, method=method, hyperparameters={"epochs": 2})
+    assert found.answer["verdict"] != "trained"
+    assert found.value("calibrated", "ece") < 0.1
+    assert "too much alike" in found.said
+
+
+def test_every_look_makes_the_gate_stricter(run: Run) -> None:
+    """What the first look shows clearly is still shown at the tenth, at a level that is a fraction of the first's."""
+    found = {looks: run(network(OVERCONFIDENT), world(), looks=looks, method="temperature") for looks in (0, 9)}
+    levels = {looks: one.report["gate"]["level"] for looks, one in found.items()}
+    assert levels[0] == pytest.approx(0.75 * 0.05)
+    assert levels[9] == pytest.approx(0.25 * 0.05 / 90)
+    assert "9 times before" in found[9].said

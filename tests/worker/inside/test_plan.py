@@ -1,0 +1,138 @@
+"""A dry run tells what a job would find out, from the rows themselves, and trains nothing."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from fedlas.errors import BadDataset, BaselineMismatch
+from service.registry.contract import JobRequest
+from tests.worker.inside.test_hard_data import CENTRES, OVERCONFIDENT, SPLITS, network, world
+from worker.inside.calibration import calibrate
+from worker.inside.inspection import inspect_dataset, inspect_model
+from worker.inside.plan import plan
+
+Json = dict[str, Any]
+
+_DATASET_OPTIONS = {"format": None, "roles": None, "seen_by_model": None, "split_seed": 0, "missing": "reject"}
+_MODEL_OPTIONS = {"output": None, "features": None, "task": None, "class_names": None, "positive_class": None}
+
+
+def a_spec(folder: Path, rows: Json, model: bytes, *, model_options: Json | None = None, **request: Any) -> Json:
+    """What the worker's child is given, after both inspections."""
+    folder.mkdir(parents=True, exist_ok=True)
+    np.savez(folder / "rows.npz", **rows)
+    (folder / "model.onnx").write_bytes(model)
+    options = {**_MODEL_OPTIONS, **(model_options or {})}
+    data = inspect_dataset({"file": str(folder / "rows.npz"), "options": _DATASET_OPTIONS}, folder, lambda _: None)
+    seen = inspect_model({"file": str(folder / "model.onnx"), "options": options}, folder, lambda _: None)
+    asked = JobRequest(model_id="mdl_1", dataset_id="ds_1", **request)
+    return {
+        "job_id": "job_1",
+        "request": asked.model_dump(),
+        "looks_before": 0,
+        "model": {
+            "id": "mdl_1",
+            "file": str(folder / "model.onnx"),
+            "sha256": "0",
+            "importing": options,
+            "profile": seen["profile"],
+        },
+        "dataset": {
+            "id": "ds_1",
+            "file": str(folder / data["prepared"]),
+            "sha256": "1",
+            "prepared_sha256": "2",
+        },
+    }
+
+
+def planned(folder: Path, rows: Json, model: bytes, **options: Any) -> Json:
+    found: Json = plan(a_spec(folder, rows, model, **options), folder, lambda _: None)["plan"]
+    return found
+
+
+MODEL = network((CENTRES.T, np.zeros(4)), (np.eye(4), OVERCONFIDENT[1]))
+
+
+def test_a_plan_tells_what_is_there(tmp_path: Path) -> None:
+    """Feature layer, labels, splits and accuracy are those of the files; the estimate holds the recipe's candidates."""
+    rows = world()
+    names = ["ant", "bee", "cat", "dog"]
+    found = planned(
+        tmp_path, {**rows, "class_names": np.array(names)}, MODEL, model_options={"class_names": names},
+        budget={"minutes": 3.0, "candidates": 5},
+    )  # fmt: skip
+    assert found["features"] == {"layer": "r1", "dim": 4}
+    assert found["trains"] is found["trainable"] is True
+    assert found["splits"] == SPLITS
+    assert found["labels"]["matched_by"] == "name"
+    assert [c["name"] for c in found["labels"]["classes"]] == names
+    assert [c["rows"] for c in found["labels"]["classes"]] == np.bincount(rows["label"]).tolist()
+    assert found["leakage"] == {"seen_by_model": "train_split", "shared_rows": {}}
+    assert found["estimate"]["candidates"] == 5
+    assert 0 < found["estimate"]["minutes"] <= 3.0
+    assert found["estimate"]["memory_bytes"] > 10**8
+    chosen = rows["split"] == "calibration"
+    logits = np.maximum(rows["x"][chosen] @ CENTRES.T, 0) + OVERCONFIDENT[1]
+    assert found["uploaded"]["accuracy"] == pytest.approx((logits.argmax(1) == rows["label"][chosen]).mean())
+
+
+def test_more_test_rows_detect_less(tmp_path: Path) -> None:
+    """The detectable gain is a positive number that shrinks when the test split grows, at the same spread."""
+    rows = world()
+    few = planned(tmp_path / "few", rows, MODEL)["detectable_effect"]
+    again = np.flatnonzero(rows["split"] == "test")
+    more = {name: np.concatenate([array, *[array[again]] * 8]) for name, array in rows.items()}
+    many = planned(tmp_path / "many", more, MODEL)["detectable_effect"]
+    assert many["test_rows"] == 9 * few["test_rows"]
+    assert 0 < many["gain"] < few["gain"] / 2
+    assert many["temperature_would_gain"] == pytest.approx(few["temperature_would_gain"])
+
+
+def test_earlier_looks_make_effects_harder_to_detect(tmp_path: Path) -> None:
+    """The plan reckons with the level that the next look at these test rows may spend, not with a fresh one."""
+    spec = a_spec(tmp_path, world(), MODEL)
+    gains = [
+        plan({**spec, "looks_before": looks}, tmp_path, lambda _: None)["plan"]["detectable_effect"]["gain"]
+        for looks in (0, 5)
+    ]
+    assert gains[1] > 1.2 * gains[0]
+
+
+def test_leaking_rows_are_counted(tmp_path: Path) -> None:
+    """Test rows that lie in the train split too are found by their content."""
+    rows = world()
+    test, train = (np.flatnonzero(rows["split"] == name) for name in ("test", "train"))
+    rows["x"][test[:7]] = rows["x"][train[:7]]
+    assert planned(tmp_path, rows, MODEL)["leakage"]["shared_rows"]["test"] == {"train": 7}
+
+
+def test_an_unknown_provenance_trains_and_judges_nothing(tmp_path: Path) -> None:
+    """Where nothing could be judged, the plan says so instead of promising a training."""
+    rows = {name: array for name, array in world().items() if name != "split"}
+    found = planned(tmp_path, rows, MODEL)
+    assert found["trains"] is False
+    assert found["detectable_effect"] is None
+    assert found["estimate"]["candidates"] == 0
+    assert any("unknown" in warning for warning in found["warnings"])
+
+
+def test_what_stops_a_job_stops_its_plan(tmp_path: Path) -> None:
+    """A wrong label order and a split that is too small are told by the dry run, in the words of the job."""
+    rows = world()
+    wrong = {**rows, "label": 3 - rows["label"]}
+    spec = a_spec(tmp_path / "a", wrong, MODEL, expected_accuracy=0.8)
+    with pytest.raises(BaselineMismatch) as planned_error:
+        plan(spec, tmp_path / "a", lambda _: None)
+    with pytest.raises(BaselineMismatch) as job_error:
+        calibrate(spec, tmp_path / "a", lambda _: None)
+    assert planned_error.value.message == job_error.value.message
+    few = rows["split"].copy()
+    few[few == "train"] = "guarantee"
+    few[:3] = "train"
+    with pytest.raises(BadDataset, match="'train' has 3 rows"):
+        planned(tmp_path / "b", {**rows, "split": few}, MODEL)

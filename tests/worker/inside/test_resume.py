@@ -1,0 +1,261 @@
+"""A job that is killed anywhere and begun again ends as if nothing had happened, in real child processes."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from service.registry.contract import JobRequest
+from tests.helpers.uploads import Uploads
+from worker.inside.inspection import inspect_dataset, inspect_model
+
+Json = dict[str, Any]
+Moment = Callable[["Job", Json], bool]
+Whole = tuple["Job", dict[str, bytes]]
+
+ROOT = Path(__file__).parents[3]
+OUTCOMES = ("report.json", "report.html", "reliability.svg", "calibrated.onnx")
+#: Whole networks and heads race, an average teaches a student, and the student wins.
+REQUEST = {
+    "method": "auto",
+    "hyperparameters": {"batch_size": 16, "learning_rate": 0.1, "epochs": 4},
+    "budget": {"minutes": 10, "candidates": 7},
+}
+
+
+@dataclass
+class Job:
+    """One job with its attempts, kept as its supervisor keeps it: events in order, files by the names of entries."""
+
+    spec: Json
+    place: Path
+    journal: Json = field(default_factory=dict)
+    events: list[Json] = field(default_factory=list)
+    attempts: int = 0
+    began: float = 0.0
+    seconds: float = 0.0
+
+    def attempt(self, moment: Moment = lambda job, event: False) -> Path | None:
+        """Run a child; it is killed at the first event that is the moment, and its folder is returned if it is not."""
+        self.attempts, self.began = self.attempts + 1, time.monotonic()
+        folder = self.place / f"attempt-{self.attempts}"
+        folder.mkdir(parents=True)
+        inputs = {f"{name}.file": self.spec[name]["file"] for name in ("model", "dataset")}
+        inputs |= {f"journal.{name}.file": entry["file"] for name, entry in self.journal.items()}
+        limits = {"seconds": None, "address_space": None, "file_size": None}
+        spec = {**self.spec, "journal": {}}
+        request = {"step": "calibrate", "spec": spec, "inputs": inputs, "limits": limits, "expected": []}
+        (folder / "request.json").write_text(json.dumps(request))
+        with (folder / "log.txt").open("wb") as log:
+            child = subprocess.Popen(
+                [sys.executable, "-P", "-m", "worker.inside.child", str(folder)],
+                cwd=folder,
+                env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                start_new_session=True,
+            )
+        with child:
+            assert child.stdout is not None
+            for line in child.stdout:
+                event = json.loads(line)
+                self._note(folder, event)
+                if moment(self, event):
+                    os.killpg(child.pid, signal.SIGKILL)
+                    return None
+            assert child.wait(60) == 0
+        self.seconds = time.monotonic() - self.began
+        answer = json.loads((folder / "answer.json").read_text())
+        assert "result" in answer, (answer, (folder / "log.txt").read_text())
+        assert "ignored" not in (folder / "log.txt").read_text()
+        return folder
+
+    def _note(self, folder: Path, event: Json) -> None:
+        self.events.append(event)
+        if (entry := event.get("checkpoint")) is not None:
+            name, file = entry["name"], entry["file"]
+            assert re.fullmatch(r"[a-z0-9-]{1,64}", name)
+            assert re.fullmatch(r"[a-z0-9.-]{1,80}", file)
+            kept = self.place / f"{self.attempts}-{file}"
+            shutil.copyfile(folder / "journal" / file, kept)
+            (folder / "journal" / file).unlink()
+            self.journal[name] = {"file": str(kept)}
+
+    def saved(self) -> Counter[str]:
+        """How often each entry was saved."""
+        return Counter(event["checkpoint"]["name"] for event in self.events if "checkpoint" in event)
+
+    def finished(self) -> dict[str, int]:
+        """How often each training was finished."""
+        return {name: times for name, times in self.saved().items() if name.startswith(("candidate", "student"))}
+
+    def candidates(self) -> list[Json]:
+        """What was told of each candidate when it ended, without how long it took."""
+        told = [event["event"]["data"] for event in self.events if "event" in event]
+        assert all(data["seconds"] >= 0 for data in told)
+        return [{key: value for key, value in data.items() if key != "seconds"} for data in told]
+
+
+@pytest.fixture(scope="module")
+def spec(tmp_path_factory: pytest.TempPathFactory) -> Json:
+    """An overconfident network, and digits that it has never seen, inspected."""
+    folder, uploads = tmp_path_factory.mktemp("inputs"), Uploads()
+    (folder / "m.onnx").write_bytes(uploads["digits.onnx"])
+    (folder / "d.npz").write_bytes(uploads["fresh.npz"])
+    importing = dict.fromkeys(("output", "features", "task", "class_names", "positive_class"))
+    options = {"format": None, "roles": None, "seen_by_model": "no", "split_seed": 0, "missing": "reject"}
+    model = inspect_model({"file": str(folder / "m.onnx"), "options": importing}, folder, lambda _: None)
+    data = inspect_dataset({"file": str(folder / "d.npz"), "options": options}, folder, lambda _: None)
+    return {
+        "job_id": "job_1",
+        "request": JobRequest(model_id="mdl_1", dataset_id="ds_1", **REQUEST).model_dump(),  # type: ignore[arg-type]
+        "model": {"file": str(folder / "m.onnx"), "sha256": "0", "importing": {}, "profile": model["profile"]},
+        "dataset": {"file": str(folder / data["prepared"]), "sha256": "1", "prepared_sha256": "2"},
+        "looks_before": 0,
+        "checkpoint_seconds": 0.0,
+    }
+
+
+@pytest.fixture(scope="module")
+def whole(spec: Json, tmp_path_factory: pytest.TempPathFactory) -> Whole:
+    """The same job undisturbed, and the files that it leaves."""
+    job = Job(spec, tmp_path_factory.mktemp("whole"))
+    folder = job.attempt()
+    assert folder is not None
+    report = json.loads((folder / "report.json").read_text())
+    assert (report["verdict"], report["recipe"]["winner"]["method"]) == ("trained", "distilled")
+    return job, {name: (folder / name).read_bytes() for name in OUTCOMES}
+
+
+def saved(name: str, times: int = 1) -> Moment:
+    """The moment at which an entry of that name was saved so many times."""
+    return lambda job, event: event.get("checkpoint", {}).get("name") == name and job.saved()[name] == times
+
+
+def stage(name: str) -> Moment:
+    """The moment at which a stage begins."""
+    return lambda job, event: event.get("stage") == name
+
+
+def epoch_after(finished: int) -> Moment:
+    """The moment at which the training that follows so many finished ones has its first epoch behind it."""
+    return lambda job, event: event.get("checkpoint", {}).get("name") == "running" and len(job.finished()) == finished
+
+
+def after(share: float, whole: Job) -> Moment:
+    """The first event after such a share of the time that an undisturbed job took: anywhere, and not for certain."""
+    return lambda job, event: time.monotonic() - job.began > share * whole.seconds
+
+
+def check_same(job: Job, folder: Path | None, whole: Whole) -> None:
+    """The job has ended with the bytes of the undisturbed one, and trained no finished candidate again."""
+    undisturbed, files = whole
+    assert folder is not None
+    for name in OUTCOMES:
+        assert (folder / name).read_bytes() == files[name], name
+    assert job.finished() == undisturbed.finished()
+    assert set(job.finished().values()) == {1}
+    assert job.candidates() == undisturbed.candidates()
+
+
+def test_a_killed_job_goes_on(spec: Json, whole: Whole, tmp_path: Path) -> None:
+    """Killed between two candidates, in the student's lesson and while it publishes: the same bytes, nothing twice."""
+    job = Job(spec, tmp_path)
+    for moment in (saved("candidate-02-04"), epoch_after(7), stage("publishing")):
+        assert job.attempt(moment) is None
+    check_same(job, job.attempt(), whole)
+
+
+MOMENTS = {
+    "first decision": saved("decisions"),
+    "plan": saved("decisions", 4),
+    "first state": saved("running"),
+    "second state": saved("running", 2),
+    "first finished": saved("candidate-05-04"),
+    "told of": saved("decisions", 8),
+    "whole network": epoch_after(6),
+    "last finished": saved("candidate-07-04"),
+    "student": saved("student"),
+    "calibrating": stage("calibrating"),
+    "exporting": stage("exporting"),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("moment", MOMENTS)
+def test_a_job_killed_anywhere_ends_the_same(spec: Json, whole: Whole, tmp_path: Path, moment: str) -> None:
+    """Killed at any moment of its life and begun again, a job ends with the bytes of an undisturbed one."""
+    job = Job(spec, tmp_path)
+    assert job.attempt(MOMENTS[moment]) is None
+    check_same(job, job.attempt(), whole)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("share", [0.45, 0.55, 0.65, 0.75, 0.85])
+def test_a_job_killed_at_any_time_ends_the_same(spec: Json, whole: Whole, tmp_path: Path, share: float) -> None:
+    """The same in the middle of whatever the job is doing, at a share of its time."""
+    job = Job(spec, tmp_path)
+    folder = job.attempt(after(share, whole[0]))
+    check_same(job, folder or job.attempt(), whole)
+
+
+@pytest.mark.slow
+def test_a_job_that_is_killed_all_the_time_arrives(spec: Json, whole: Whole, tmp_path: Path) -> None:
+    """Killed as soon as anything new is finished, a job still ends, and with the same bytes."""
+    job = Job(spec, tmp_path)
+    for attempt in range(1, 12):
+        folder = job.attempt(lambda job, _, number=attempt: len(job.finished()) == number)  # type: ignore[misc]
+        if folder is not None:
+            break
+    assert job.attempts == len(whole[0].finished()) + 1
+    check_same(job, folder, whole)
+
+
+def test_another_jobs_journal_is_not_used(spec: Json, whole: Whole, tmp_path: Path) -> None:
+    """Entries of another request, and files that are none, are passed over with a line in the log; the job runs."""
+    (tmp_path / "broken.pt").write_bytes(b"PK nothing")
+    other = {**spec, "request": {**spec["request"], "seed": 1}}
+    job = Job(other, tmp_path, journal={**whole[0].journal, "candidate-05-04": {"file": str(tmp_path / "broken.pt")}})
+    assert job.attempt(saved("candidate-05-04")) is None
+    log = (tmp_path / "attempt-1" / "log.txt").read_text()
+    assert job.finished() == {"candidate-05-04": 1}, "it was trained here"
+    assert "the entry decisions is of another race and is ignored" in log
+    assert "broken.pt cannot be read and is ignored" in log
+
+
+def test_bits_do_not_depend_on_where_an_array_lies() -> None:
+    """In a child a product of matrices is the same to the last bit wherever the allocator has put them."""
+    code = (
+        "import os\n"
+        "from worker import child\n"
+        "os.environ.update(child._SAME_BITS)\n"
+        "import numpy as np, torch\n"
+        "rows = np.random.default_rng(0).normal(size=(7, 512)).astype(np.float32)\n"
+        "weights = torch.from_numpy(np.random.default_rng(1).normal(size=(10, 512)).astype(np.float32))\n"
+        "products = set()\n"
+        "for offset in (0, 4, 16, 32, 48):\n"
+        "    memory = np.empty(rows.nbytes + 128, np.uint8)\n"
+        "    start = -memory.ctypes.data % 64 + offset\n"
+        "    moved = memory[start : start + rows.nbytes].view(np.float32).reshape(rows.shape)\n"
+        "    moved[...] = rows\n"
+        "    products.add(torch.nn.functional.linear(torch.from_numpy(moved), weights).numpy().tobytes())\n"
+        "print(len(products))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60, check=True
+    )
+    assert done.stdout == "1\n"

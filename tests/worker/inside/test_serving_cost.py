@@ -1,0 +1,72 @@
+"""Inspection counts and measures what is served, and stores it as one document in the model's profile."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from fedlas.errors import UnsupportedModel
+from service.inference.session import OpenModel
+from tests.helpers.networks import hand_made, node
+from tests.helpers.sized_graphs import HOSTILE, MUST_PASS
+from worker.inside.inspection import inspect_model
+
+_OPTIONS = {"class_names": None, "positive_class": None}
+
+
+def inspected(upload: Path, folder: Path) -> dict[str, Any]:
+    """The worker's own inspection."""
+    folder.mkdir(exist_ok=True)
+    profile: dict[str, Any] = inspect_model({"file": str(upload), "options": _OPTIONS}, folder, lambda event: None)[
+        "profile"
+    ]
+    return profile
+
+
+def test_the_profile_has_a_cost(tmp_path: Path) -> None:
+    """An ordinary network: all sizes from shapes, run up to 256 rows, plain JSON."""
+    cost = inspected(MUST_PASS["mlp"](tmp_path), tmp_path / "out")["cost"]
+    assert json.loads(json.dumps(cost)) == cost
+    assert (cost["sizes"], cost["bounds"], cost["powers"]) == ("shapes", [], {})
+    assert (cost["measured"]["rows"], cost["measured"]["length"]) == (256, 1)
+    assert 0 < cost["measured"]["seconds"] < 1
+    assert cost["row_bytes"] > cost["peak_row_bytes"] > 0
+
+
+def test_rows_of_any_length_are_measured_long(tmp_path: Path) -> None:
+    """Where rows have any length, longer ones are run than those that it was opened with, as far as they are taken."""
+    cost = inspected(MUST_PASS["bert, free length"](tmp_path), tmp_path / "out")["cost"]
+    assert cost["powers"] == {"input_ids.1": 2.0, "attention_mask.1": 2.0}
+    assert cost["measured"]["length"] == 8  # its table of positions has 12
+
+
+def test_a_hostile_model_is_served_with_its_limit(tmp_path: Path) -> None:
+    """The largest first value makes at most 1,024 elements; the owner is told, and a hostile row is answered."""
+    profile = inspected(HOSTILE["ConstantOfShape"].write(tmp_path), tmp_path / "out")
+    assert profile["cost"]["sizes"] == "bounded"
+    assert [bound["limit"] for bound in profile["cost"]["bounds"]] == [1024]
+    assert any("is limited to 1024" in warning for warning in profile["warnings"])
+    model = OpenModel(tmp_path / "out" / "served.onnx")
+    rows = np.array([[2.5e8, 1, 1, 1], [0, 0, 0, 0]], np.float32)
+    assert np.isfinite(model.run({"x": rows}, ["probabilities"])["probabilities"]).all()
+
+
+@pytest.mark.parametrize("name", ["sum of a Range", "Range backwards"])
+def test_what_cannot_be_limited_is_rejected(name: str, tmp_path: Path) -> None:
+    """The worker's inspection ends with the stable code."""
+    with pytest.raises(UnsupportedModel) as caught:
+        inspected(HOSTILE[name].write(tmp_path), tmp_path / "out")
+    assert caught.value.code == "size_depends_on_values"
+
+
+def test_a_model_that_refuses_values_is_measured_with_others(tmp_path: Path) -> None:
+    """Tokens beyond a table are left out; the largest that it takes is not."""
+    table = np.random.default_rng(0).normal(size=(200, 3))
+    nodes = [node("Gather", ["table", "x"], "e"), node("ReduceMean", ["e"], "m", axes=[1], keepdims=0),
+             node("Gemm", ["m", "w", "b"], "y")]  # fmt: skip
+    path = hand_made(tmp_path, nodes, [5], {"table": table, "w": np.eye(3), "b": np.zeros(3)}, kind=7)
+    assert inspected(path, tmp_path / "out")["cost"]["measured"]["rows"] == 256

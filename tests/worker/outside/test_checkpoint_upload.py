@@ -1,0 +1,252 @@
+"""Checkpoints on their way from a child's folder into the registry: in order, fenced, and plain files only."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from service.registry.errors import Unavailable
+from service.registry.ids import new_id
+from service.registry.repositories import Claim
+from service.registry.unit_of_work import Registry
+from worker.outside.checkpoint_upload import FOLDER, Keeper
+from worker.outside.kinds import step_of
+from worker.settings import WorkerSettings
+
+
+@pytest.fixture
+def claim(registry: Registry) -> Claim:
+    """Work that was lost twice and is held now."""
+    record_id = new_id("job")
+    with registry.write() as unit:
+        unit.work.open(record_id)
+    for _ in range(3):
+        with registry.write() as unit:
+            claimed = unit.work.claim(record_id, worker="w", lease_seconds=60)
+            assert claimed is not None
+            if claimed.attempts < 3:
+                unit.work.lose(claimed, "signal 9")
+                unit.work.of(record_id).not_before = unit.now()
+    assert claimed is not None
+    return claimed
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A child's folder, with its journal."""
+    (tmp_path / "child" / FOLDER).mkdir(parents=True)
+    return tmp_path / "child"
+
+
+def keeping(registry: Registry, claim: Claim, folder: Path, *, most_bytes: int = 1000) -> Keeper:
+    """A keeper of this claim, whose child has got to the middle."""
+    settings = WorkerSettings(data_dir=folder, database_url=None, broker_url=None, artifacts=None)
+    step = step_of(claim)(registry, settings, claim)
+    step.note({"progress": {"fraction": 0.5}})
+    return Keeper(registry, step, folder, most_bytes=most_bytes)
+
+
+@pytest.fixture
+def keeper(registry: Registry, claim: Claim, folder: Path) -> Iterator[Keeper]:
+    """A keeper at work."""
+    with keeping(registry, claim, folder) as running:
+        yield running
+
+
+def save(keeper: Keeper, folder: Path, name: str, file: str, content: bytes) -> None:
+    """What a child does."""
+    (folder / FOLDER / file).write_bytes(content)
+    keeper.note({"name": name, "file": file})
+
+
+def kept(registry: Registry, claim: Claim) -> dict[str, bytes]:
+    """What the registry would give to the next attempt."""
+    with registry.read() as unit:
+        entries = unit.checkpoints.of(claim.record_id)
+    return {name: registry.artifacts.path(digest).read_bytes() for name, digest in entries.items()}
+
+
+def losses(registry: Registry, claim: Claim) -> int:
+    """How many losses in a row are remembered."""
+    with registry.read() as unit:
+        return len(unit.work.of(claim.record_id).losses)
+
+
+def test_newer_entries_replace_older_ones(registry: Registry, claim: Claim, keeper: Keeper, folder: Path) -> None:
+    """Of each name the newest is kept, and neither the child's file nor the older artifact is left."""
+    save(keeper, folder, "running", "running-1.pt", b"one")
+    keeper.drain(10)
+    with registry.read() as unit:
+        first = unit.checkpoints.of(claim.record_id)["running"]
+    save(keeper, folder, "candidate-01", "candidate-01.pt", b"done")
+    save(keeper, folder, "running", "running-2.pt", b"two")
+    keeper.drain(10)
+    assert kept(registry, claim) == {"running": b"two", "candidate-01": b"done"}
+    assert list((folder / FOLDER).iterdir()) == []
+    assert not registry.artifacts.place(first).exists()
+
+
+def test_getting_further_forgives_and_repeating_does_not(registry: Registry, claim: Claim, folder: Path) -> None:
+    """A checkpoint where no attempt has ever been forgives earlier losses; one where it had been before does not."""
+    with registry.write() as unit:
+        unit.work.of(claim.record_id).reached = 0.5
+    with keeping(registry, claim, folder) as keeper:
+        save(keeper, folder, "running", "r.pt", b"again")
+        keeper.drain(10)
+        assert losses(registry, claim) == 2
+        keeper._step.note({"progress": {"fraction": 0.6}})
+        save(keeper, folder, "running", "s.pt", b"further")
+        keeper.drain(10)
+    assert losses(registry, claim) == 0
+
+
+def test_what_cannot_be_kept_now_is_kept_later(
+    registry: Registry, claim: Claim, keeper: Keeper, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While the storage takes nothing entries wait, in their order; the child does not save them again."""
+
+    def refuse(*_: object, **__: object) -> None:
+        raise Unavailable("storage_unavailable", "full")
+
+    with monkeypatch.context() as full:
+        full.setattr(registry.artifacts, "stage_open", refuse)
+        save(keeper, folder, "candidate-01", "c.pt", b"done")
+        save(keeper, folder, "running", "r.pt", b"state")
+        time.sleep(0.5)
+        assert kept(registry, claim) == {}
+    keeper.drain(10)
+    assert kept(registry, claim) == {"candidate-01": b"done", "running": b"state"}
+
+
+def test_thousands_of_states_are_passed_over(registry: Registry, claim: Claim, folder: Path) -> None:
+    """Where states come faster than they are kept only the newest is, and the files of the others go."""
+    with keeping(registry, claim, folder) as keeper:
+        with keeper._changed:  # it cannot begin
+            for number in range(3000):
+                (folder / FOLDER / f"r{number}.pt").write_bytes(b"%d" % number)
+                keeper._waiting.append(("running", f"r{number}.pt"))
+            keeper._changed.notify_all()
+        keeper.drain(30)
+    assert kept(registry, claim) == {"running": b"2999"}
+    assert list((folder / FOLDER).iterdir()) == []
+
+
+def test_what_is_passed_over_is_removed_from_the_childs_folder_only(
+    registry: Registry, claim: Claim, folder: Path, tmp_path: Path
+) -> None:
+    """A journal that is a link leads no removal elsewhere."""
+    (tmp_path / "x.pt").write_bytes(b"of somebody else")
+    (folder / FOLDER).rmdir()
+    (folder / FOLDER).symlink_to(tmp_path)
+    with keeping(registry, claim, folder) as keeper:
+        with keeper._changed:
+            keeper._waiting.extend([("running", "x.pt"), ("running", "x.pt")])
+            keeper._changed.notify_all()
+        keeper.drain(10)
+    assert (tmp_path / "x.pt").read_bytes() == b"of somebody else"
+
+
+def test_what_is_too_large_is_not_kept(registry: Registry, claim: Claim, folder: Path) -> None:
+    """A sparse file costs its child nothing; it would cost the storage."""
+    with keeping(registry, claim, folder, most_bytes=100) as keeper:
+        save(keeper, folder, "running", "x.pt", bytes(101))
+        keeper.drain(10)
+        assert kept(registry, claim) == {}
+        save(keeper, folder, "running", "y.pt", bytes(100))
+        keeper.drain(10)
+    assert kept(registry, claim) == {"running": bytes(100)}
+
+
+def test_candidates_are_told_once(registry: Registry, claim: Claim, keeper: Keeper, folder: Path) -> None:
+    """What the child told before it saved is written with the entry, also where the first try fails, and only once."""
+    keeper._step.note({"event": {"type": "candidate", "data": {"name": "one"}}})
+    with pytest.raises(RuntimeError), registry.write() as unit:
+        keeper._step.tell(unit)
+        raise RuntimeError
+    for number in range(2):
+        save(keeper, folder, "decisions", f"d{number}.pt", b"d")
+        keeper.drain(10)
+    with registry.read() as unit:
+        told = [(event.type, event.data) for event in unit.events.after(claim.record_id, 0, limit=10)]
+    assert told == [("candidate", {"name": "one"})]
+
+
+def test_who_lost_the_lease_keeps_nothing(registry: Registry, claim: Claim, folder: Path) -> None:
+    """A checkpoint of a claim that somebody else has taken over is not written, and the newer one stays."""
+    with registry.write() as unit:
+        unit.work.release_held_by(["w"], "its worker died")
+        unit.work.of(claim.record_id).not_before = unit.now()
+        newer = unit.work.claim(claim.record_id, worker="v", lease_seconds=60)
+    assert newer is not None
+    with keeping(registry, newer, folder) as theirs:
+        save(theirs, folder, "running", "new.pt", b"newer")
+        theirs.drain(10)
+    with keeping(registry, claim, folder) as ours:
+        save(ours, folder, "running", "old.pt", b"older")
+        ours.drain(10)
+    assert kept(registry, claim) == {"running": b"newer"}
+
+
+@pytest.mark.parametrize("trick", ["link", "second name", "pipe", "folder", "journal is a link"])
+def test_only_plain_files_are_taken(registry: Registry, claim: Claim, folder: Path, tmp_path: Path, trick: str) -> None:
+    """A hostile child cannot have its supervisor copy somebody else's file."""
+    secret = tmp_path / "secret"
+    secret.write_bytes(b"secret")
+    place = folder / FOLDER / "x.pt"
+    if trick == "link":
+        place.symlink_to(secret)
+    elif trick == "second name":
+        os.link(secret, place)
+    elif trick == "pipe":
+        os.mkfifo(place)
+    elif trick == "folder":
+        place.mkdir()
+    else:
+        (tmp_path / "x.pt").write_bytes(b"secret")
+        (folder / FOLDER).rmdir()
+        (folder / FOLDER).symlink_to(tmp_path)
+    with keeping(registry, claim, folder) as keeper:
+        keeper.note({"name": "running", "file": "x.pt"})
+        keeper.drain(10)
+    assert kept(registry, claim) == {}
+    assert secret.read_bytes() == b"secret"
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [
+        None,
+        "x.pt",
+        {},
+        {"name": "running"},
+        {"name": "running", "file": "../secret"},
+        {"name": "running", "file": "a/b"},
+        {"name": "running", "file": ".."},
+        {"name": "running", "file": 7},
+        {"name": "Running!", "file": "x.pt"},
+        {"name": "a" * 65, "file": "x.pt"},
+        {"name": ["running"], "file": "x.pt"},
+    ],
+    ids=str,
+)
+def test_nonsense_is_passed_over(registry: Registry, claim: Claim, keeper: Keeper, folder: Path, entry: object) -> None:
+    """What is no entry changes nothing, and the keeper goes on."""
+    keeper.note(entry)
+    save(keeper, folder, "running", "x.pt", b"fine")
+    keeper.drain(10)
+    assert kept(registry, claim) == {"running": b"fine"}
+
+
+def test_checkpoints_go_with_their_job(registry: Registry, claim: Claim, keeper: Keeper, folder: Path) -> None:
+    """When the job ends its entries and their files are gone; what something else names stays."""
+    save(keeper, folder, "running", "x.pt", b"state")
+    keeper.drain(10)
+    (path,) = [path for path in registry.artifacts.root.rglob("*") if path.is_file()]
+    with registry.write() as unit:
+        unit.jobs.unnamed += unit.checkpoints.drop(claim.record_id)
+    assert not path.exists()
+    assert kept(registry, claim) == {}

@@ -1,0 +1,313 @@
+"""Steps over a real registry, with a child's answer in the child's place: looks, evidence, and fitted scores."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from service.registry import tables
+from service.registry.contract import PLAN, JobRequest
+from service.registry.ids import new_id
+from service.registry.repositories import Claim
+from service.registry.repositories.records import now
+from service.registry.unit_of_work import Registry
+from service.settings import ServiceSettings
+from worker.inside.child import with_files
+from worker.outside.kinds import Step, step_of
+from worker.settings import WorkerSettings
+
+Json = dict[str, Any]
+
+ERROR = {"code": "bad", "message": "it is bad", "user_error": True}
+
+
+@pytest.fixture
+def worker_settings(settings: ServiceSettings) -> WorkerSettings:
+    """Settings of a worker on the same folder."""
+    return WorkerSettings(data_dir=settings.data_dir, database_url=None, broker_url=None, artifacts=None)
+
+
+class Bench:
+    """Records put into the registry, and steps begun on them."""
+
+    def __init__(self, registry: Registry, settings: WorkerSettings) -> None:
+        self.registry = registry
+        self.settings = settings
+
+    def _kept(self, content: bytes) -> str:
+        with self.registry.artifacts.stage_bytes(content) as staged:
+            return staged.keep()
+
+    def dataset(self, content: bytes) -> str:
+        """A dataset that is ready."""
+        row = tables.Dataset(
+            id=new_id("ds"), name="d", bytes=len(content), sha256=self._kept(content), status="ready", profile={},
+            options={"split_seed": 0}, prepared_sha256=self._kept(b"prepared " + content), created_at=now(),
+        )  # fmt: skip
+        with self.registry.write() as unit:
+            return unit.datasets.add(row).id
+
+    def model(self) -> str:
+        """A model that is ready."""
+        row = tables.Model(
+            id=new_id("mdl"), name="m", bytes=1, sha256=self._kept(b"m"), served_sha256=self._kept(b"m"), profile={},
+            origin="uploaded", status="ready", options={}, created_at=now(),
+        )  # fmt: skip
+        with self.registry.write() as unit:
+            return unit.models.add(row).id
+
+    def job(self, dataset_id: str, model_id: str, **options: Any) -> str:
+        """A queued job with its open work."""
+        request = JobRequest(model_id=model_id, dataset_id=dataset_id, **options).model_dump()
+        row = tables.Job(
+            id=new_id("job"), model_id=model_id, dataset_id=dataset_id, status="queued", request=request, progress={},
+            history=[], created_at=now(),
+        )  # fmt: skip
+        with self.registry.write() as unit:
+            unit.jobs.add(row)
+            unit.work.open(row.id, kind=PLAN if request["dry_run"] else None)
+        return row.id
+
+    def calibrator(self, content: bytes) -> str:
+        """Scores that wait for their calibrator."""
+        row = tables.Calibrator(
+            id=new_id("cal"), name="c", bytes=len(content), sha256=self._kept(content), method="auto",
+            options={"method": "auto", "class_names": None}, status="running", created_at=now(),
+        )  # fmt: skip
+        with self.registry.write() as unit:
+            unit.calibrators.add(row)
+            unit.work.open(row.id)
+        return row.id
+
+    def claimed(self, record_id: str, *, lease: float = 60) -> Step:
+        """The step of work that was just claimed."""
+        with self.registry.write() as unit:
+            claim = unit.work.claim(record_id, worker="w", lease_seconds=lease)
+        assert isinstance(claim, Claim)
+        return step_of(claim)(self.registry, self.settings, claim)
+
+    def begun(self, record_id: str) -> tuple[Step, Json]:
+        """The step and what its child is told to do."""
+        step = self.claimed(record_id)
+        prepared = step.begin()
+        assert prepared is not None
+        return step, with_files(prepared.spec, prepared.inputs)
+
+    def looks(self, record_id: str) -> int:
+        """How many looks the child of this job is told of."""
+        return int(self.begun(record_id)[1]["looks_before"])
+
+
+@pytest.fixture
+def bench(registry: Registry, worker_settings: WorkerSettings) -> Bench:
+    """An empty registry to work on."""
+    return Bench(registry, worker_settings)
+
+
+def answer(folder: Path, *, verdict: str = "unchanged", page: bool = True) -> Json:
+    """What a child of a job leaves behind."""
+    names = {"report": "report.json", "diagram": "reliability.svg", **({"page": "report.html"} if page else {})}
+    for name in names.values():
+        (folder / name).write_text(f"content of {name}")
+    return {"verdict": verdict, "promoted": False, "calibrated": None, "model": "calibrated.onnx", **names}
+
+
+def test_the_ledger_survives_deletion_and_reupload(bench: Bench, tmp_path: Path) -> None:
+    """After a job the dataset is deleted and sent again, under a new id: its next job is told of the earlier look."""
+    model, first = bench.model(), bench.dataset(b"rows")
+    step, spec = bench.begun(bench.job(first, model))
+    assert (spec["looks_before"], spec["dataset"]["id"]) == (0, first)
+    step.succeeded(answer(tmp_path), tmp_path)
+    with bench.registry.write() as unit:
+        unnamed = unit.datasets.delete(first)
+    bench.registry.discard(unnamed)
+    second = bench.dataset(b"rows")
+    assert second != first
+    assert bench.looks(bench.job(second, model)) == 1
+    assert bench.looks(bench.job(bench.dataset(b"other rows"), model)) == 0
+
+
+def test_a_restarted_job_keeps_its_number(bench: Bench) -> None:
+    """A job whose worker was killed is claimed again, after another job has looked: it is told the same as before."""
+    model, data = bench.model(), bench.dataset(b"rows")
+    first, second = bench.job(data, model), bench.job(data, model)
+    assert bench.claimed(first, lease=-1).begin() is not None
+    assert bench.looks(second) == 1
+    assert bench.looks(first) == 0
+
+
+@pytest.mark.parametrize("end", ["failed", "cancelled", "cancelled before its second attempt", "undetermined"])
+def test_jobs_that_showed_nothing_give_back(bench: Bench, tmp_path: Path, end: str) -> None:
+    """A job that fails, is cancelled, or ends undetermined leaves the ledger as it was."""
+    model, data = bench.model(), bench.dataset(b"rows")
+    job_id = bench.job(data, model)
+    step, _ = bench.begun(job_id)
+    if end == "failed":
+        step.failed(ERROR)
+    elif end == "undetermined":
+        step.succeeded(answer(tmp_path, verdict="undetermined"), tmp_path)
+    elif end == "cancelled":
+        with bench.registry.write() as unit:
+            step.cancelled(unit)
+    else:
+        with bench.registry.write() as unit:
+            step.lost(unit, "signal 9")
+            unit.jobs.change_status(unit.jobs.get(job_id), "cancelling")
+        assert bench.claimed(job_id).begin() is None
+    assert bench.looks(bench.job(data, model)) == 0
+
+
+def test_a_dry_run_takes_no_look_and_publishes_nothing(bench: Bench, tmp_path: Path) -> None:
+    """A dry run is told of the looks so far and leaves the ledger as it was; only its plan is kept."""
+    model, data = bench.model(), bench.dataset(b"rows")
+    bench.begun(bench.job(data, model))[0].succeeded(answer(tmp_path), tmp_path)
+    dry = bench.job(data, model, dry_run=True, publish_as="name", publish_when="always")
+    step, spec = bench.begun(dry)
+    assert (step.name, spec["looks_before"], spec["request"]["dry_run"]) == ("plan", 1, True)
+    step.succeeded({"plan": {"features": {"layer": "h"}}}, tmp_path)
+    with bench.registry.read() as unit:
+        row = unit.jobs.get(dry)
+        assert (row.status, row.verdict, row.promoted, row.calibrated_model_id) == ("succeeded", None, False, None)
+        assert (row.plan, row.progress) == ({"features": {"layer": "h"}}, {"fraction": 1.0})
+        assert list(unit.names.listed(limit=10, after=None)) == []
+        assert unit.work.of(dry).state == "done"
+        assert unit.looks.before(unit.datasets.get(data).sha256) == 1
+
+
+def test_a_dry_run_waits_for_its_inputs_and_tells_why_it_cannot_run(bench: Bench) -> None:
+    """While an input is inspected a dry run waits; on a rejected one it fails, as a job does."""
+    model, data = bench.model(), bench.dataset(b"rows")
+    with bench.registry.write() as unit:
+        unit.models.get(model).status = "inspecting"
+    dry = bench.job(data, model, dry_run=True)
+    assert bench.claimed(dry).begin() is None
+    with bench.registry.read() as unit:
+        assert (unit.work.of(dry).state, unit.jobs.get(dry).status) == ("blocked", "queued")
+    with bench.registry.write() as unit:
+        unit.models.reject(model, ERROR)
+        unit.work.unblock(unit.jobs.waiting_for(model))
+    assert bench.claimed(dry).begin() is None
+    with bench.registry.read() as unit:
+        assert unit.jobs.get(dry).error["code"] == "model_rejected"
+
+
+@pytest.mark.parametrize("users", [True, False])
+@pytest.mark.parametrize("noun", ["model", "dataset"])
+def test_whose_fault_a_rejection_is(bench: Bench, noun: str, users: bool) -> None:
+    """A job or batch on what was rejected for a defect of ours says that it is ours, else that it is the sender's."""
+    model, data = bench.model(), bench.dataset(b"rows")
+    error = {"code": "internal_error", "message": "on our side", "user_error": users}
+    with bench.registry.write() as unit:
+        (unit.models if noun == "model" else unit.datasets).reject(model if noun == "model" else data, error)
+        row = tables.Batch(
+            id=new_id("bat"), model_id=model, dataset_id=data, options={}, status="queued", progress={},
+            created_at=now(),
+        )  # fmt: skip
+        unit.batches.add(row)
+        unit.work.open(row.id)
+    job = bench.job(data, model)
+    assert bench.claimed(job).begin() is bench.claimed(row.id).begin() is None
+    with bench.registry.read() as unit:
+        for found in (unit.jobs.get(job).error, unit.batches.get(row.id).error):
+            assert found is not None
+            assert (found["code"], found["user_error"]) == (f"{noun}_rejected", users)
+            assert found["message"].endswith("was rejected by inspection: on our side")
+
+
+def test_evidence_is_kept_together(bench: Bench, tmp_path: Path) -> None:
+    """Report, diagram and page are stored with the job's end; a child that writes no page leaves none."""
+    model, data = bench.model(), bench.dataset(b"rows")
+    for page in (True, False):
+        job_id = bench.job(data, model)
+        step, _ = bench.begun(job_id)
+        step.succeeded(answer(tmp_path, page=page), tmp_path)
+        with bench.registry.read() as unit:
+            row = unit.jobs.get(job_id)
+        kept = [row.report_sha256, row.diagram_sha256, row.page_sha256]
+        found = [bench.registry.artifacts.path(digest).read_text() if digest else None for digest in kept]
+        expected = ["content of report.json", "content of reliability.svg", "content of report.html" if page else None]
+        assert found == expected
+
+
+def test_jobs_of_an_earlier_version_get_todays_defaults(bench: Bench) -> None:
+    """A job that was ordered before an option existed is done with that option's default."""
+    job_id = bench.job(bench.dataset(b"rows"), bench.model())
+    with bench.registry.write() as unit:
+        row = unit.jobs.get(job_id)
+        old = {name: value for name, value in row.request.items() if name != "max_cost_factor"}
+        row.request = {**old, "metadata": {"note": 1000 * "x"}}  # longer than may be ordered today
+    request = bench.begun(job_id)[1]["request"]
+    assert request["max_cost_factor"] == 1.5
+    assert not {"metadata", "webhook"} & set(request)
+
+
+def test_fitted_scores_are_published(bench: Bench, tmp_path: Path) -> None:
+    """What the child found stands in the record, with the file's digest; its scores stay until it is deleted."""
+    record_id = bench.calibrator(b"scores")
+    step, spec = bench.begun(record_id)
+    assert Path(spec["file"]).read_bytes() == b"scores"
+    (tmp_path / "c.onnx").write_bytes(b"file")
+    result = {
+        "method": "temperature", "parameters": {"temperature": 2.0}, "report": {"verdict": "post_hoc"},
+        "onnx": "c.onnx", "profile": {"num_samples": 5, "num_classes": 2, "class_names": ["a", "b"], "input": "logits"},
+    }  # fmt: skip
+    step.succeeded(result, tmp_path)
+    with bench.registry.read() as unit:
+        row = unit.calibrators.get(record_id)
+        assert (row.status, row.method, row.parameters) == ("succeeded", "temperature", {"temperature": 2.0})
+        assert unit.work.of(record_id).state == "done"
+    assert bench.registry.artifacts.path(str(row.onnx_sha256)).read_bytes() == b"file"
+    with bench.registry.write() as unit:
+        bench.registry.artifacts.remove(unit.calibrators.delete(record_id))
+    assert [path for path in bench.registry.artifacts.root.rglob("*") if path.is_file()] == []
+
+
+def test_refused_scores_keep_the_reason(bench: Bench) -> None:
+    """A child's error is in the record, and the work is over."""
+    record_id = bench.calibrator(b"scores")
+    bench.begun(record_id)[0].failed(ERROR)
+    with bench.registry.read() as unit:
+        row = unit.calibrators.get(record_id)
+        assert (row.status, row.error, unit.work.of(record_id).state) == ("failed", ERROR, "done")
+
+
+PROFILE = {"num_samples": 5, "num_classes": 2, "class_names": ["a", "b"]}
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        {"id": "another"},
+        {"status": "ready"},
+        {"num_classes": "many"},
+        {"class_names": ["\ud800", "b"]},
+        {"warnings": 5},
+    ],
+    ids=lambda odd: next(iter(odd)),
+)
+def test_findings_that_no_list_could_show_are_not_published(bench: Bench, tmp_path: Path, odd: Json) -> None:
+    """A child that was taken over cannot break the lists of everybody by what it says of its own upload."""
+    (tmp_path / "file").write_bytes(b"file")
+    data, model, scores = bench.dataset(b"rows"), bench.model(), bench.calibrator(b"scores")
+    with bench.registry.write() as unit:
+        for record_id in (data, model):
+            unit.work.open(record_id)
+        unit.datasets.get(data).status = unit.models.get(model).status = "inspecting"
+    profile = {**PROFILE, **odd}
+    answers = {
+        data: {"prepared": "file", "profile": profile},
+        model: {"served": "file", "profile": profile},
+        scores: {"onnx": "file", "profile": profile, "report": {}, "method": "temperature", "parameters": {}},
+    }
+    for record_id, result in answers.items():
+        if record_id == scores and "warnings" in odd:
+            continue  # a calibrator's record has none
+        step, _ = bench.begun(record_id)
+        with pytest.raises((ValueError, TypeError)):
+            step.succeeded(result, tmp_path)
+    with bench.registry.read() as unit:
+        assert (unit.datasets.get(data).status, unit.models.get(model).status) == ("inspecting", "inspecting")
+        assert unit.work.of(data).state == unit.work.of(model).state == "claimed"
+        assert unit.calibrators.get(scores).status == "running"

@@ -1,0 +1,417 @@
+"""Workers over a real registry and real children: who does what, what is released, and what is given up."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from service.registry import tables
+from service.registry.contract import PLAN, JobRequest
+from service.registry.errors import Conflict, LeaseLost
+from service.registry.ids import new_id
+from service.registry.presenters import job_record
+from service.registry.unit_of_work import Registry
+from service.settings import ServiceSettings
+from tests.helpers.service import until
+from worker.machine import machine, process_mark
+from worker.outside.concurrency import Slots
+from worker.outside.kinds import step_of
+from worker.outside.lease import Cancelled, Heart
+from worker.outside.recovery import Reaper
+from worker.outside.supervisor import Worker
+from worker.settings import WorkerSettings
+
+Json = dict[str, Any]
+
+
+@pytest.fixture
+def worker_settings(settings: ServiceSettings) -> WorkerSettings:
+    """A worker in a hurry, on the same registry."""
+    place = settings.model_dump(include={"data_dir", "database_url", "broker_url", "artifacts"})
+    return WorkerSettings(**place, poll_seconds=0.05, heartbeat_seconds=0.05, lease_seconds=2)
+
+
+def kept(registry: Registry, content: bytes) -> str:
+    """A stored file."""
+    with registry.artifacts.stage_bytes(content) as staged:
+        return staged.keep()
+
+
+def add_dataset(registry: Registry, content: bytes = b"x,label\n1,0\n") -> str:
+    """An upload that waits for its inspection."""
+    row = tables.Dataset(
+        id=new_id("ds"), name="d", bytes=len(content), sha256=kept(registry, content), status="inspecting",
+        options=dict.fromkeys(("format", "roles", "padding", "seen_by_model")) | {"split_seed": 0, "missing": "reject"},
+        created_at=moment(registry),
+    )  # fmt: skip
+    with registry.write() as unit:
+        unit.datasets.add(row)
+        unit.work.open(row.id)
+    return row.id
+
+
+def add_job(registry: Registry, *, status: str = "queued", webhook: Json | None = None, **work: Any) -> str:
+    """A job whose model and dataset do not matter."""
+    request = JobRequest(model_id="mdl_x", dataset_id="ds_x").model_dump() | {"webhook": webhook}
+    row = tables.Job(
+        id=new_id("job"), model_id="mdl_x", dataset_id="ds_x", status=status, request=request, progress={},
+        history=[], created_at=moment(registry),
+    )  # fmt: skip
+    with registry.write() as unit:
+        unit.jobs.add(row)
+        unit.work.open(row.id, **work)
+    return row.id
+
+
+def moment(registry: Registry) -> Any:
+    """The present."""
+    with registry.read() as unit:
+        return unit.now()
+
+
+def state(registry: Registry, record_id: str) -> str:
+    """Where the work stands."""
+    with registry.read() as unit:
+        return unit.work.of(record_id).state
+
+
+def job(registry: Registry, job_id: str) -> tables.Job:
+    """The job's row."""
+    with registry.read() as unit:
+        return unit.jobs.get(job_id)
+
+
+def claimed_by(registry: Registry, record_id: str, worker: str, *, lease: float = 60) -> Any:
+    """Claim for some worker."""
+    with registry.write() as unit:
+        claim = unit.work.claim(record_id, worker=worker, lease_seconds=lease)
+    assert claim is not None
+    return claim
+
+
+@contextmanager
+def slots_of(worker: Worker, registry: Registry, settings: WorkerSettings) -> Iterator[Slots]:
+    """Places that are open, and closed afterwards."""
+    slots = Slots(worker, registry, settings)
+    slots.start()
+    try:
+        yield slots
+    finally:
+        worker.stopping.set()
+        slots.join(30)
+
+
+def reaper_of(registry: Registry, settings: WorkerSettings, name: str = "reaper") -> Reaper:
+    """A watch that looks when it is told to."""
+    worker = Worker(settings, registry, name=name)
+    reaper = Reaper(registry, settings, worker, Slots(worker, registry, settings))
+    reaper._blind_until = 0.0  # it has been at it for long
+    return reaper
+
+
+class Recording(Worker):
+    """A worker whose work is to be seen, and to last as long as a test wants."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.running: list[str] = []
+        self.most: dict[str, int] = {}
+        self.go_on = threading.Event()
+        self._lock = threading.Lock()
+
+    def do(self, claim: Any) -> None:
+        """Hold the place until the test lets go."""
+        with self._lock:
+            self.running.append(claim.kind)
+            self.most[claim.kind] = max(self.most.get(claim.kind, 0), self.running.count(claim.kind))
+        self.go_on.wait(30)
+        with self._registry.write() as unit:
+            unit.work.finish(claim)
+        with self._lock:
+            self.running.remove(claim.kind)
+
+
+def test_each_kind_has_places_of_its_own(registry: Registry, worker_settings: WorkerSettings) -> None:
+    """While the only place for training is taken, dry runs and inspections are done; nothing runs beyond its places."""
+    worker = Recording(worker_settings, registry, name="w")
+    jobs = [add_job(registry) for _ in range(3)]
+    plan = add_job(registry, kind=PLAN)
+    inspections = [add_dataset(registry) for _ in range(3)]
+    with slots_of(worker, registry, worker_settings) as slots:
+        slots.look()
+        until(
+            lambda: sorted(worker.running) == ["calibrate", "inspect", "inspect", "plan"], seconds=10, what="all begin"
+        )
+        assert not slots.idle
+        worker.go_on.set()
+        everything = [*jobs, plan, *inspections]
+        until(lambda: all(state(registry, one) == "done" for one in everything), seconds=20, what="all is done")
+        until(lambda: slots.idle, seconds=5, what="the places are free")
+    assert worker.most == {"calibrate": 1, "plan": 1, "inspect": 2}
+
+
+def test_one_ring_is_enough_for_all_that_waits(registry: Registry, worker_settings: WorkerSettings) -> None:
+    """A place that is free goes on with the next piece of work, and wakes the other places."""
+    worker = Recording(worker_settings, registry, name="w")
+    worker.go_on.set()
+    ids = [add_dataset(registry) for _ in range(12)]
+    with slots_of(worker, registry, worker_settings) as slots:
+        slots.look(["inspect"])
+        until(lambda: all(state(registry, one) == "done" for one in ids), seconds=20, what="all is done")
+
+
+def test_a_worker_takes_only_what_it_serves(registry: Registry, worker_settings: WorkerSettings) -> None:
+    """Queues and memory decide: GPU work waits for a GPU, large work for a large worker."""
+    small = worker_settings.model_copy(update={"worker_queues": frozenset({"calibrate.cpu"})})
+    worker = Recording(small, registry, name="w")
+    worker.go_on.set()
+    gpu, large = add_job(registry, queue="calibrate.gpu"), add_job(registry, memory_bytes=2**40)
+    inspection, fits = add_dataset(registry), add_job(registry, memory_bytes=2**20)
+    with slots_of(worker, registry, small) as slots:
+        slots.memory_bytes = {"calibrate.cpu": 2**30}
+        slots.look()
+        until(lambda: state(registry, fits) == "done", seconds=10, what="what fits is done")
+        assert slots.due() == []
+        assert [state(registry, one) for one in (gpu, large, inspection)] == ["waiting"] * 3
+        slots.memory_bytes = {}
+        slots.look()
+        until(lambda: state(registry, large) == "done", seconds=10, what="nobody is larger")
+
+
+def test_the_largest_worker_takes_what_is_too_large(registry: Registry, worker_settings: WorkerSettings) -> None:
+    """A worker leaves large work to a larger one that lives, and takes it itself where there is none."""
+    mine = worker_settings.model_copy(update={"worker_memory_bytes": 100})
+    reaper = reaper_of(registry, mine)
+    reaper.look()
+    assert reaper._slots.memory_bytes == {}
+    with registry.write() as unit:
+        for name, queue in (("large", "calibrate.cpu"), ("other", "calibrate.gpu")):
+            unit.workers.beat(name, machine="elsewhere", process="1 1", queues=[queue], gpu=False, memory_bytes=200)
+    reaper._introduce()
+    assert reaper._slots.memory_bytes == {"calibrate.cpu": 100, "calibrate.gpu": 100}
+    with registry.write() as unit:
+        unit.workers.forget(["large"])
+    reaper._introduce()
+    assert reaper._slots.memory_bytes == {"calibrate.gpu": 100}
+
+
+def test_work_nobody_rang_for_is_found(registry: Registry, worker_settings: WorkerSettings) -> None:
+    """Without any message, as after the loss of the whole broker, a worker finds what waits."""
+    worker = Recording(worker_settings, registry, name="w")
+    worker.go_on.set()
+    with slots_of(worker, registry, worker_settings) as slots:
+        watch = threading.Thread(target=Reaper(registry, worker_settings, worker, slots).run)
+        watch.start()
+        record_id = add_dataset(registry)
+        until(lambda: state(registry, record_id) == "done", seconds=10, what="it is found")
+        worker.stopping.set()
+        watch.join(10)
+
+
+def test_work_of_a_dead_process_here_is_released_at_once(registry: Registry, worker_settings: WorkerSettings) -> None:
+    """A worker that was killed on this machine loses its work long before its lease ends; one elsewhere does not."""
+    child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    jobs = {name: add_job(registry, status="running") for name in ("here", "elsewhere")}
+    with registry.write() as unit:
+        for name, place in (("here", machine()), ("elsewhere", "another machine")):
+            unit.workers.beat(
+                name, machine=place, process=process_mark(child.pid), queues=[], gpu=False, memory_bytes=1
+            )
+    for name, job_id in jobs.items():
+        claimed_by(registry, job_id, name)
+    reaper = reaper_of(registry, worker_settings)
+    reaper.look()
+    assert [state(registry, one) for one in jobs.values()] == ["claimed", "claimed"]
+    child.kill()
+    child.communicate()
+    reaper.look()
+    assert [state(registry, one) for one in jobs.values()] == ["waiting", "claimed"]
+    row = job(registry, jobs["here"])
+    assert (row.status, [line["status"] for line in row.history]) == ("queued", ["queued"])
+    with registry.read() as unit:
+        lines = unit.events.after(row.id, 0, limit=10)
+        assert [(line.type, line.data) for line in lines] == [
+            ("attempt", {"reason": "its worker died"}),
+            ("status", {"status": "queued"}),
+        ]
+        assert [found.name for found in unit.workers.on_machine(machine())] == ["reaper"]
+
+
+def test_after_an_outage_the_living_get_time_to_say_so(registry: Registry, worker_settings: WorkerSettings) -> None:
+    """A watch that could not look for longer than a lease does not judge leases before another one has passed."""
+    job_id = add_job(registry, status="running")
+    claimed_by(registry, job_id, "w", lease=-1)
+    reaper = reaper_of(registry, worker_settings)
+    reaper._last_look -= 2 * worker_settings.lease_seconds
+    reaper.look()
+    assert state(registry, job_id) == "claimed"
+    reaper._blind_until = time.monotonic()
+    reaper.look()
+    assert state(registry, job_id) == "waiting"
+
+
+def test_a_cancelled_job_of_a_dead_worker_needs_no_place(registry: Registry, worker_settings: WorkerSettings) -> None:
+    """A job whose worker died while it was being cancelled ends, although every place for training may be taken."""
+    job_id = add_job(registry, status="cancelling")
+    claimed_by(registry, job_id, "w", lease=-1)
+    reaper_of(registry, worker_settings).look()
+    row = job(registry, job_id)
+    assert (row.status, state(registry, job_id)) == ("cancelled", "done")
+    assert row.finished_at is not None
+
+
+def test_a_heart_keeps_the_lease_and_hears(registry: Registry, worker_settings: WorkerSettings) -> None:
+    """A lease far shorter than the work is kept; a cancellation, and a claim by somebody else, are heard."""
+
+    def hears(happens: Callable[[str], None]) -> Exception:
+        job_id = add_job(registry, status="running")
+        claim = claimed_by(registry, job_id, "w", lease=0.4)
+        step = step_of(claim)(registry, worker_settings, claim)
+        with Heart(registry, step, lease_seconds=0.4, every_seconds=0.05) as heart:
+            time.sleep(1.0)
+            with registry.read() as unit:
+                assert unit.work.of(job_id).lease_expires_at > unit.now()
+            heart.check()
+            happens(job_id)
+            with pytest.raises((Cancelled, LeaseLost)) as caught:
+                until(lambda: heart.check(), seconds=5, what="it is heard")
+        return caught.value
+
+    def cancel(job_id: str) -> None:
+        with registry.write() as unit:
+            unit.jobs.change_status(unit.jobs.get(job_id), "cancelling")
+
+    def take_over(job_id: str) -> None:
+        with registry.write() as unit:
+            unit.work.release_held_by(["w"], "its worker died")
+
+    assert isinstance(hears(cancel), Cancelled)
+    assert isinstance(hears(take_over), LeaseLost)
+
+
+def test_what_is_lost_without_getting_further_is_given_up(registry: Registry, worker_settings: WorkerSettings) -> None:
+    """An inspection that kills its process every time is rejected as poisoned, with the reasons, and left alone."""
+    settings = worker_settings.model_copy(update={"max_attempts": 2, "inspection_memory_bytes": 1})
+    settings = settings.model_copy(update={"inspection_base_bytes": 1})  # no interpreter starts within this
+    worker = Worker(settings, registry, name="w")
+    record_id = add_dataset(registry)
+    for _ in range(2):
+        with registry.write() as unit:
+            unit.work.of(record_id).not_before = unit.now()
+        worker.handle(record_id)
+        assert state(registry, record_id) == "waiting"
+    with registry.write() as unit:
+        unit.work.of(record_id).not_before = unit.now()
+    worker.handle(record_id)
+    with registry.read() as unit:
+        row = unit.datasets.get(record_id)
+        assert (row.status, unit.work.of(record_id).state) == ("rejected", "done")
+    assert row.error is not None
+    assert (row.error["code"], row.error["user_error"]) == ("poisoned", False)
+    assert "its process ended: " in row.error["message"]
+
+
+def test_an_inspection_is_done_by_whoever_comes(registry: Registry, worker_settings: WorkerSettings) -> None:
+    """The road itself: two workers, one upload, a real child, one prepared copy."""
+    content = b"x,label\n" + b"".join(b"%d.5,%d\n" % (i, i % 2) for i in range(200))
+    record_id = add_dataset(registry, content)
+    workers = [Worker(worker_settings, registry, name=name) for name in "ab"]
+    threads = [threading.Thread(target=worker.handle, args=[record_id]) for worker in workers]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    with registry.read() as unit:
+        row = unit.datasets.get(record_id)
+        assert (row.status, unit.work.of(record_id).attempts) == ("ready", 1), row.error
+    assert registry.artifacts.path(str(row.prepared_sha256)).is_file()
+    assert [path for path in Path(worker_settings.work_dir).rglob("*") if path.is_file()] == []
+
+
+@pytest.mark.parametrize("end", ["succeeded", "cancelled"])
+def test_who_comes_too_late_begins_nothing(registry: Registry, worker_settings: WorkerSettings, end: str) -> None:
+    """A worker that slept between its claim and its beginning does not open a job again that another has ended."""
+    job_id = add_job(registry)
+    slept = step_of(late := claimed_by(registry, job_id, "slept"))(registry, worker_settings, late)
+    with registry.write() as unit:
+        unit.work.release_held_by(["slept"], "its worker died")
+    other = claimed_by(registry, job_id, "other")
+    with registry.write() as unit:
+        unit.work.finish(other)
+        unit.jobs.change_status(unit.jobs.get(job_id), end)
+    with pytest.raises(LeaseLost):
+        slept.begin()
+    assert job(registry, job_id).status == end
+    with pytest.raises(Conflict), registry.write() as unit:
+        unit.jobs.change_status(unit.jobs.get(job_id), "running")
+
+
+def test_a_cancellation_needs_no_living_worker(registry: Registry) -> None:
+    """Work under a lease that has ended is withdrawn by whoever asks for it; under a living one it is not."""
+    ended, living = add_job(registry), add_job(registry)
+    claimed_by(registry, ended, "w", lease=-1)
+    claimed_by(registry, living, "w")
+    with registry.write() as unit:
+        assert (unit.work.withdraw(ended), unit.work.withdraw(living)) == (True, False)
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        {"stage": "foo"},
+        {"progress": "abc"},
+        {"progress": {"fraction": "x"}},
+        {"progress": {"fraction": float("inf")}},
+        {"progress": {"candidate": "\ud800"}},
+        {"event": {"type": "candidate", "data": {"name": "\ud800"}}},
+        {"event": {"type": "candidate", "data": {"name": "x" * 20_000}}},
+        {"event": {"type": "candidate", "data": {"nll": float("nan")}}},
+        {"event": {"type": "status", "data": {"status": "succeeded"}}},
+        {"event": "candidate"},
+    ],
+    ids=lambda event: str(event)[:40],
+)
+def test_a_hostile_child_writes_nothing_that_breaks_a_record(
+    registry: Registry, worker_settings: WorkerSettings, event: Json
+) -> None:
+    """What a child says is taken only as far as the job's record and events can carry it."""
+    job_id = add_job(registry, status="running")
+    claim = claimed_by(registry, job_id, "w")
+    step = step_of(claim)(registry, worker_settings, claim)
+    step.note({"stage": "training", "progress": {"fraction": 0.25}})
+    step.note(event)
+    with registry.write() as unit:
+        assert step.beat(unit) is False
+    with registry.read() as unit:
+        record = job_record(unit.jobs.get(job_id), unit.work.of(job_id))
+        assert [line.type for line in unit.events.after(job_id, 0, limit=10)] == ["stage", "progress"]
+    assert (record.stage, record.progress.fraction) == ("training", 0.25)
+    record.model_dump_json()
+
+
+def test_places_and_watch_outlive_any_error(
+    registry: Registry, worker_settings: WorkerSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An error that nobody foresaw ends neither a place nor the watch: both would never be missed."""
+    worker = Recording(worker_settings, registry, name="w")
+    worker.go_on.set()
+    monkeypatch.setattr("worker.outside.concurrency._PAUSE_S", 0.01)
+    with slots_of(worker, registry, worker_settings) as slots:
+        reaper = Reaper(registry, worker_settings, worker, slots)
+        with monkeypatch.context() as broken:
+            broken.setattr(registry, "read", lambda: 1 / 0)
+            slots.look()
+            reaper.look()
+            time.sleep(0.2)
+        record_id = add_dataset(registry)
+        reaper.look()
+        until(lambda: state(registry, record_id) == "done", seconds=10, what="it is done all the same")
+        until(lambda: slots.idle, seconds=5, what="every place is free")

@@ -1,0 +1,143 @@
+"""A receiver that answers a byte at a time keeps one place, and its own messages; other hosts hear meanwhile."""
+
+from __future__ import annotations
+
+import base64
+import socketserver
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from typing import Any
+
+import pytest
+
+from service.registry import tables
+from service.registry.contract import JobRequest
+from service.registry.ids import new_id
+from service.registry.repositories.records import now
+from service.registry.unit_of_work import Registry
+from service.settings import ServiceSettings
+from tests.helpers.service import until
+from worker.outside.concurrency import Slots
+from worker.outside.kinds import delivery
+from worker.outside.supervisor import Worker
+from worker.outside.webhooks import Answer, deliver
+from worker.settings import WorkerSettings
+
+SECRET = "whsec_" + base64.b64encode(bytes(range(32))).decode()
+#: All of an attempt; a byte a tenth of a second would keep it going for 20 s.
+TOTAL_S, PAUSE_S, DRIPS = 1.5, 0.1, 200
+
+
+class Receiver(socketserver.ThreadingTCPServer):
+    """Answers at once, or byte by byte."""
+
+    allow_reuse_address = daemon_threads = True
+
+    def __init__(self, host: str, *, trickles: bool) -> None:
+        super().__init__((host, 0), _Connection)
+        self.trickles = trickles
+        self.url = f"http://{host}:{self.server_address[1]}/hook"
+
+
+class _Connection(socketserver.BaseRequestHandler):
+    server: Receiver
+
+    def handle(self) -> None:
+        with suppress(OSError):
+            self.request.recv(65536)
+            if self.server.trickles:
+                self.request.sendall(b"HTTP/1.1 200 OK\r\nX-Slow: ")
+                for _ in range(DRIPS):
+                    self.request.sendall(b"x")
+                    time.sleep(PAUSE_S)
+            self.request.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+
+
+class Attempts:
+    """Delivers as the worker does, under a shorter deadline, and counts what goes to whom at the same time."""
+
+    def __init__(self) -> None:
+        self.running: Counter[str] = Counter()
+        self.most: Counter[str] = Counter()
+        self.beside: Counter[str] = Counter()  # attempts that began while one to another receiver was running
+        self._lock = threading.Lock()
+
+    def __call__(self, url: str, *arguments: Any, **options: Any) -> Answer:
+        with self._lock:
+            self.beside[url] += self.running.total() > self.running[url]
+            self.running[url] += 1
+            self.most[url] = max(self.most[url], self.running[url])
+        try:
+            return deliver(url, *arguments, **options, seconds=TOTAL_S)
+        finally:
+            with self._lock:
+                self.running[url] -= 1
+
+
+@contextmanager
+def receiver(host: str, *, trickles: bool) -> Iterator[Receiver]:
+    """A receiver that ends with the block."""
+    with Receiver(host, trickles=trickles) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield server
+        server.shutdown()
+        thread.join()
+
+
+def tell(registry: Registry, url: str) -> str:
+    """A job that has just failed and tells this webhook; returns the message."""
+    request = JobRequest(model_id="mdl_x", dataset_id="ds_x", webhook={"url": url, "secret": SECRET}).model_dump()
+    row = tables.Job(
+        id=new_id("job"), model_id="mdl_x", dataset_id="ds_x", status="queued", request=request, progress={},
+        history=[], created_at=now(),
+    )  # fmt: skip
+    with registry.write() as unit:
+        unit.jobs.open(row)
+        unit.jobs.fail(row, {"code": "x", "message": "x", "user_error": True})
+        return next(unit.deliveries.newest(row.id, limit=1, after=None)).id
+
+
+def stored(registry: Registry, message: str) -> Any:
+    """The message as it stands."""
+    with registry.read() as unit:
+        return unit.deliveries.get(message)
+
+
+def test_a_trickling_receiver_has_one_place(
+    registry: Registry, settings: ServiceSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Three messages to it, the oldest of all, and two places: the other host hears while the first is still going on.
+
+    Each attempt is cut off by its total deadline, however steadily the bytes come, and the next has its turn.
+    """
+    attempts = Attempts()
+    monkeypatch.setattr(delivery, "deliver", attempts)
+    place = settings.model_dump(include={"data_dir", "database_url", "broker_url", "artifacts"})
+    hurried = WorkerSettings(**place, webhook_allow_private=True, worker_deliveries=2)
+    worker = Worker(hurried, registry, name="w")
+    with ExitStack() as stack:
+        slow = stack.enter_context(receiver("127.0.0.1", trickles=True))
+        quick = stack.enter_context(receiver("127.0.0.2", trickles=False))
+        waiting = [tell(registry, slow.url) for _ in range(3)]
+        slots = Slots(worker, registry, hurried)
+        stack.callback(slots.join, 30)
+        stack.callback(worker.stopping.set)
+        slots.start()
+        slots.look()
+        until(lambda: attempts.running[slow.url], seconds=20, what="a message trickles")
+        others = [tell(registry, quick.url) for _ in range(3)]
+        slots.look(["deliver"])
+        everything = [*waiting, *others]
+        until(lambda: all(stored(registry, one).attempts for one in everything), seconds=60, what="all had a turn")
+    assert attempts.most[slow.url] == 1
+    assert attempts.beside[quick.url] >= 1
+    assert [stored(registry, one).status for one in others] == ["delivered"] * 3
+    for message in waiting:
+        row = stored(registry, message)
+        (attempt,) = row.attempts[:1]
+        assert (row.status, attempt["status_code"], attempt["error"]) == ("pending", None, "no answer in time")
+        assert attempt["seconds"] < DRIPS * PAUSE_S / 2

@@ -1,0 +1,190 @@
+"""Rows of a prepared dataset in the order of the owner's file, block by block, as a model takes them; it runs nothing.
+
+In a prepared copy the rows are sorted by split, and within a split they stand as in the owner's file. So the next rows
+of the file are a few stretches of the copy, one of each split: they are read from the file, not through a map, and laid
+in their places. No memory grows with the number of rows, neither for an order nor for pages that were looked at.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedlas.data import Dataset, align_inputs, load_dataset
+from fedlas.data.image_column import EncodedImages
+from fedlas.data.memmap import RowReader
+from fedlas.preprocessing import Preprocessing
+
+Array = NDArray[Any]
+
+#: Larger arrays stay in the file: what is not read (labels, splits, ids) takes no memory.
+_MAPPED_FROM = 1 << 20
+#: What the rows of a block may take as the model's inputs and as its answers; the network takes a multiple of it.
+_BLOCK_BYTES = 1 << 22
+_MOST_ROWS = 1 << 12
+#: A whole number is most often a token, of which the first layer makes a vector.
+_TOKEN_BYTES = 1 << 12
+_BYTES_PER_CLASS = 32
+#: So many images tell how large they are.
+_SAMPLE = 64
+#: So many numbers of rows are looked through at once.
+_NUMBERS = 1 << 16
+
+
+class ModelRows:
+    """All rows of a prepared copy as a model takes them.
+
+    Raises:
+        Mismatch: the rows do not fit the model's inputs.
+        BadDataset: a number does not fit the model's type, or an image cannot be decoded.
+    """
+
+    def __init__(self, path: str | Path, profile: Mapping[str, Any]) -> None:
+        self._dataset = load_dataset(path, mapped_from=_MAPPED_FROM)
+        given = profile.get("preprocessing")
+        self._preprocessing = None if given is None else Preprocessing.parse(given)
+        self._specs: Sequence[Mapping[str, Any]] = profile["inputs"]
+        first = self._aligned(next(in_file_order(self._dataset, 1)))
+        # Sizes that the model leaves open are those of the first row.
+        self._specs = [{**spec, "shape": ["N", *first[spec["name"]].shape[1:]]} for spec in self._specs]
+        taken = sum(map(_bytes_of_row, first.values())) + sum(map(_bytes_of_files, self._dataset.inputs.values()))
+        taken += _BYTES_PER_CLASS * len(profile["class_names"])
+        self._step = max(1, min(_MOST_ROWS, _BLOCK_BYTES // taken))
+
+    def __len__(self) -> int:
+        return len(self._dataset)
+
+    def blocks(self) -> Iterator[tuple[int, dict[str, Array]]]:
+        """The number of each block's first row in the owner's file, and inputs by name; raises as the class does."""
+        for block in in_file_order(self._dataset, self._step):
+            yield block.first_row, self._aligned(block)
+            for column in self._dataset.inputs.values():
+                if isinstance(column, EncodedImages):
+                    column.release()
+
+    def _aligned(self, block: Block) -> dict[str, Array]:
+        return align_inputs(block, self._specs, preprocessing=self._preprocessing, first_row=block.first_row)
+
+
+def _bytes_of_row(array: Array) -> int:
+    token = array.dtype.kind in "iu" and array.itemsize > 2
+    return array[:1].size * max(array.itemsize, _TOKEN_BYTES if token else 0)
+
+
+def _bytes_of_files(column: Array) -> int:
+    """Bytes that a row takes as it was sent, where that is a file of its own."""
+    some = column[:_SAMPLE]
+    return some.nbytes // len(some) if isinstance(some, EncodedImages) else 0
+
+
+class Block(Mapping[str, Array]):
+    """Neighbouring rows of the owner's file: inputs by name, each read when it is asked for.
+
+    Attributes:
+        first_row: the first of them, counted from 0.
+    """
+
+    def __init__(self, first_row: int, count: int, parts: Sequence[_Part], columns: Mapping[str, Array]) -> None:
+        self.first_row = first_row
+        self._count, self._parts, self._columns = count, parts, columns
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._columns)
+
+    def __len__(self) -> int:
+        return len(self._columns)
+
+    def __getitem__(self, name: str) -> Array:
+        column = self._columns[name]
+        if isinstance(column, EncodedImages):
+            rows = np.empty(self._count, np.int64)
+            for part in self._parts:
+                rows[part.places] = part.rows
+            return column[rows]
+        if len(self._parts) == 1:
+            return self._parts[0].read(name)
+        found = np.empty((self._count, *column.shape[1:]), column.dtype)
+        for part in self._parts:
+            found[part.places] = part.read(name)
+        return found
+
+
+def in_file_order(dataset: Dataset, step: int) -> Iterator[Block]:
+    """All rows in the order of the owner's file, `step` at a time."""
+    total = len(dataset)
+    stretches = [_Stretch(dataset, *ends) for ends in pairwise(_bounds(dataset))]
+    for first in range(0, total, step):
+        stop = min(first + step, total)
+        parts = [part for stretch in stretches if (part := stretch.take(first, stop))]
+        if sum(len(part.places) for part in parts) != stop - first:
+            raise ValueError(f"the prepared copy does not hold the rows {first} to {stop - 1} once each")
+        yield Block(first, stop - first, parts, dataset.inputs)
+
+
+def _bounds(dataset: Dataset) -> list[int]:
+    """Where rows of the copy stand that come earlier in the owner's file than the row before them, and both ends."""
+    if dataset.file_rows is None:
+        return [0, len(dataset)]
+    numbers, bounds, last = _readable(dataset.file_rows), [0], -1
+    for start in range(0, len(dataset), _NUMBERS):
+        some = numbers[start : start + _NUMBERS]
+        bounds += (start + np.flatnonzero(np.diff(some, prepend=last) < 0)).tolist()
+        last = int(some[-1])
+    return [*bounds, len(dataset)]
+
+
+class _Stretch:
+    """Neighbouring rows of the copy whose order is that of the owner's file, handed out once and in order."""
+
+    def __init__(self, dataset: Dataset, begin: int, end: int) -> None:
+        self.begin, self._end, self._next = begin, end, begin
+        self._columns = dataset.inputs
+        self._numbers = None if dataset.file_rows is None else _readable(dataset.file_rows[begin:end])
+        self._readers: dict[str, RowReader | Array] = {}
+
+    def take(self, first: int, stop: int) -> _Part | None:
+        """Those that are rows `first` to `stop` of the owner's file; all before them have been taken."""
+        begin, most = self._next, min(stop - first, self._end - self._next)
+        if self._numbers is None:
+            places = np.arange(most)
+        else:
+            numbers = self._numbers[begin - self.begin : begin - self.begin + most]
+            places = numbers[: np.searchsorted(numbers, stop)] - first
+        self._next += len(places)
+        return _Part(self, begin, places) if len(places) else None
+
+    def read(self, name: str, rows: slice) -> Array:
+        """Values of some rows, counted from the stretch's first."""
+        if name not in self._readers:
+            self._readers[name] = _readable(self._columns[name][self.begin : self._end])
+        return self._readers[name][rows]
+
+
+class _Part:
+    """Rows of a stretch, from `begin` on, and their places in a block."""
+
+    def __init__(self, stretch: _Stretch, begin: int, places: NDArray[np.int64]) -> None:
+        self._stretch, self._begin, self.places = stretch, begin, places
+
+    @property
+    def rows(self) -> NDArray[np.int64]:
+        """Their numbers in the copy."""
+        return np.arange(self._begin, self._begin + len(self.places))
+
+    def read(self, name: str) -> Array:
+        """Their values."""
+        begin = self._begin - self._stretch.begin
+        return self._stretch.read(name, slice(begin, begin + len(self.places)))
+
+
+def _readable(array: Array) -> RowReader | Array:
+    """What gives rows without making pages of a map resident."""
+    try:
+        return RowReader(array)
+    except ValueError:
+        return array

@@ -1,0 +1,228 @@
+"""The calibration job, step by step, inside the sandbox: files in, files out; it knows no database and no queue.
+
+Read `calibrate` from top to bottom: it happens in that order.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedlas.calibrators import Calibrator, Identity
+from fedlas.calibrators.feature_map import shown_parameters
+from fedlas.data import Dataset, shared_rows
+from fedlas.gate.gate import Judgement, judge
+from fedlas.importers import GraphClassifier
+from fedlas.race import CandidateResult, RaceProgress, RaceResult, race, recipe
+from fedlas.report import build_report, finite, reliability_svg, report_html
+from fedlas.report.label_noise import sensitivity
+from fedlas.training.fit import device_name
+from worker.inside.model_loading import check_expected_accuracy, fitting_dataset, open_classifier, rows_of
+from worker.inside.preconditions import check_rows, classes_not_met
+from worker.inside.publishing import NO_PROMISES, Chosen, chosen, export, finalists_probs, promises_of, signs_of
+from worker.inside.reproducibility import asked, digests, journal_of, repeat_exactly
+
+Json = dict[str, Any]
+Emit = Callable[[Json], None]
+Array = NDArray[Any]
+
+#: The interval of one guard is drawn so often when only the verdict is asked for.
+_CHEAP_RESAMPLES = 20
+#: How often labels are drawn for each share of wrong ones; fewer where a judgement takes long.
+_FEWEST_DRAWS, _MOST_DRAWS, _JUDGED_ROWS = 3, 20, 200_000
+#: Shares of the whole job at which its stages begin, for the progress bar.
+_TRAINING_FROM, _TRAINING_TO = 0.05, 0.90
+
+
+def calibrate(spec: Json, folder: Path, emit: Emit) -> Json:
+    """Run one job and return what came of it; `calibrated.onnx`, `report.json` and the diagram are left in `folder`."""
+    request, profile = spec["request"], spec["model"]["profile"]
+    repeat_exactly()
+    emit(_at("inspecting", 0.0))
+    classifier = open_classifier(spec["model"]["file"], spec["model"]["importing"])
+    dataset = fitting_dataset(spec, profile, folder)
+
+    emit(_at("evaluating", 0.01))
+    judged = dataset.seen_by_model != "unknown"
+    trains = judged and classifier.trainable and request["method"] not in ("post_hoc", "temperature")
+    dataset.require("calibration", "test", *(["train"] if trains else []))
+    check_rows(classifier, dataset)
+    check_expected_accuracy(classifier, rows_of(dataset, "calibration"), request["expected_accuracy"])
+
+    emit(_at("training", _TRAINING_FROM))
+    result = _race(classifier, dataset, spec, folder, trains=trains, emit=emit)
+
+    emit(_at("calibrating", _TRAINING_TO))
+    inputs, targets = rows_of(dataset, "test")
+    test = dataset.rows("test")
+    groups = None if dataset.groups is None else dataset.groups[test]
+    probs = finalists_probs(classifier, result, inputs)
+
+    def judged_on(labels: NDArray[np.int64], **options: Any) -> Judgement:
+        return judge(
+            uploaded=probs["uploaded"],
+            post_hoc=probs["post_hoc"],
+            trained=probs.get("trained"),
+            same_labels=probs.get("same_labels"),
+            targets=labels,
+            groups=groups,
+            provenance=dataset.seen_by_model,
+            seed=request["seed"],
+            looks_before=spec["looks_before"],
+            class_names=dataset.class_names,
+            **request["gate"],
+            **options,
+        )
+
+    judgement = judged_on(targets)
+    served = chosen(judgement, result, probs)
+    promises = promises_of(served.finalist, dataset, request["seed"]) if served.finalist else NO_PROMISES
+
+    emit(_at("exporting", 0.95))
+    calibrated = None
+    if served.finalist is not None:
+        calibrated = export(served.finalist, promises, folder, inputs, dataset.class_names, spec, profile)
+    report = build_report(
+        judgement=judgement,
+        uploaded=probs["uploaded"],
+        temperature=probs["temperature"],
+        calibrated=served.probs,
+        targets=targets,
+        groups=groups,
+        class_names=dataset.class_names,
+        positive_class=profile["positive_class"],
+        slices={name: column[test] for name, column in dataset.slices.items()},
+        signs=signs_of(result),
+        label_noise=_label_noise(judged_on, targets, len(dataset.class_names), request["seed"]) if judged else None,
+        guarantees=promises.guarantees.as_dict() if promises.guarantees else None,
+        looks={"before": spec["looks_before"]},
+        seen_by_model=dataset.seen_by_model,
+        calibration_accuracy=float((result.base_logits.argmax(1) == rows_of(dataset, "calibration")[1]).mean()),
+        num_calibration_rows=len(result.base_logits),
+        duplicates=shared_rows(dataset),
+        candidates=[candidate.as_dict() for candidate in result.candidates],
+        recipe=_recipe(request, served, dataset, result),
+        seed=request["seed"],
+        digests=digests(spec),
+        machine={"device": device_name()},
+        confidence_level=request["gate"]["confidence_level"],
+        notes=_notes(dataset, classifier, result, judged=judged),
+    )
+    emit(_at("publishing", 0.99))
+    (folder / "report.json").write_text(json.dumps(report.as_dict(), allow_nan=False))
+    (folder / "report.html").write_text(report_html(report))
+    (folder / "reliability.svg").write_text(reliability_svg(report))
+    return {
+        "verdict": judgement.verdict,
+        "promoted": judgement.promoted,
+        "calibrated": calibrated,
+        "model": "calibrated.onnx",
+        "report": "report.json",
+        "page": "report.html",
+        "diagram": "reliability.svg",
+    }
+
+
+def _race(
+    classifier: GraphClassifier, dataset: Dataset, spec: Json, folder: Path, *, trains: bool, emit: Emit
+) -> RaceResult:
+    """Name the finalists on calibration rows, within the budget; go on where an earlier attempt of the job was."""
+    request = spec["request"]
+    fresh = dataset.seen_by_model == "no"
+    candidates = recipe(
+        request["method"] if trains else "post_hoc",
+        request["hyperparameters"],
+        max_candidates=request["budget"]["candidates"],
+        fresh_rows=fresh,
+    )
+
+    def on_progress(progress: RaceProgress) -> None:
+        fraction = _TRAINING_FROM + (_TRAINING_TO - _TRAINING_FROM) * progress.fraction
+        emit(
+            _at(
+                "training",
+                fraction,
+                candidate=progress.name,
+                epoch=progress.epoch,
+                epochs=progress.epochs,
+                eta_seconds=progress.eta_seconds,
+            )
+        )
+
+    def on_candidate(result: CandidateResult) -> None:
+        keys = ("name", "method", "scope", "status", "reason", "calibration")
+        said = result.as_dict()
+        data = {**{key: said[key] for key in keys}, "seconds": round(result.seconds, 3)}
+        emit({"event": {"type": "candidate", "data": finite(data)}, "important": True})
+
+    return race(
+        classifier,
+        train=rows_of(dataset, "train") if trains else None,
+        calibration=rows_of(dataset, "calibration"),
+        candidates=candidates,
+        budget_seconds=60 * request["budget"]["minutes"],
+        max_accuracy_drop=request["gate"]["max_accuracy_drop"],
+        seed=request["seed"],
+        task=classifier.task,
+        groups=None if dataset.groups is None else dataset.groups[dataset.rows("calibration")],
+        calibrators=("temperature",) if request["method"] == "temperature" else None,
+        combine=request["method"] == "auto",
+        max_cost_factor=request["max_cost_factor"],
+        train_weights=None if dataset.weights is None else dataset.weights[dataset.rows("train")],
+        on_progress=on_progress,
+        on_candidate=on_candidate,
+        journal=journal_of(spec, folder, emit) if candidates else None,
+    )
+
+
+def _label_noise(
+    judged_on: Callable[..., Judgement], targets: NDArray[np.int64], num_classes: int, seed: int
+) -> Mapping[str, Any]:
+    """How the verdict would change if some of the test labels were wrong."""
+    return sensitivity(
+        lambda labels: judged_on(labels, num_resamples=_CHEAP_RESAMPLES).verdict,
+        targets,
+        num_classes,
+        draws=max(_FEWEST_DRAWS, min(_MOST_DRAWS, _JUDGED_ROWS // len(targets))),
+        seed=seed,
+    )
+
+
+def _recipe(request: Json, served: Chosen, dataset: Dataset, result: RaceResult) -> Json:
+    """How the served model was made, enough to make it again."""
+    calibrator: Calibrator = served.finalist.calibrator if served.finalist else Identity()
+    winner = served.finalist.result.as_dict() if served.finalist else None
+    return {
+        "request": asked(request),
+        "winner": winner,
+        "calibrator": {"name": calibrator.name, "parameters": shown_parameters(calibrator)},
+        "learning_rate_edges": dict(result.rates),
+        "cost_factor": served.finalist.cost_factor if served.finalist else 1.0,
+        "seen_by_model": dataset.seen_by_model,
+        "splits": dataset.profile()["splits"],
+    }
+
+
+def _notes(dataset: Dataset, classifier: GraphClassifier, result: RaceResult, *, judged: bool) -> list[str]:
+    """What a reader must know beside the verdict."""
+    notes = list(result.notes)
+    if not judged:
+        notes.append("Nothing was trained, since nothing could have been judged.")
+    if not classifier.trainable:
+        why = classifier.reason
+        notes.append(
+            f"The model has no weights that can be trained{f' ({why})' if why else ''}; "
+            "only its confidences were calibrated."
+        )
+    return [*notes, *classes_not_met(dataset), *dataset.warnings]
+
+
+def _at(stage: str, fraction: float, **details: Any) -> Json:
+    progress = {"fraction": round(fraction, 4), **details}
+    return {"stage": stage, "progress": progress, "important": not details, "at": time.time()}

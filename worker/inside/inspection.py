@@ -1,0 +1,96 @@
+"""Inspection, inside the sandbox: an upload is opened for the first time, profiled, and copied into our own form."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from fedlas.errors import UnsupportedModel
+
+Json = dict[str, Any]
+Emit = Callable[[Json], None]
+
+_CHECKED_ROWS = 3
+
+
+def inspect_dataset(spec: Json, folder: Path, emit: Emit) -> Json:
+    """Read the dataset, fix its splits, and write the prepared copy that jobs read."""
+    from fedlas.data import read_dataset, save_dataset
+
+    options = spec["options"]
+    dataset = read_dataset(
+        spec["file"],
+        format=options["format"],
+        roles=options["roles"],
+        seen_by_model=options["seen_by_model"],
+        split_seed=options["split_seed"],
+        missing=options["missing"],
+        padding=options.get("padding"),
+        scratch=folder,
+    )
+    save_dataset(dataset, folder / "prepared.npz")
+    return {"profile": {**dataset.profile(), "format": dataset.format}, "prepared": "prepared.npz"}
+
+
+def inspect_model(spec: Json, folder: Path, emit: Emit) -> Json:
+    """Import the network, prove that it computes what the upload computes, and write the copy that is served."""
+    from fedlas.calibrators import Identity
+    from fedlas.data.pixels import check_preprocessing
+    from fedlas.export.graph import export_onnx
+    from fedlas.importers import check_parity
+    from worker.inside.model_loading import open_classifier, preprocessing_of
+    from worker.inside.serving_cost import measured
+
+    options = spec["options"]
+    classifier = open_classifier(spec["file"], options)
+    names = _class_names(classifier, options["class_names"])
+    profile = model_profile(classifier, names, options)
+    preprocessing = preprocessing_of(options)
+    if preprocessing is not None:
+        check_preprocessing(preprocessing, profile["inputs"])
+    served = folder / "served.onnx"
+    if options.get("architecture") is None:
+        check_parity(spec["file"], classifier)
+    rows = classifier.example_rows(_CHECKED_ROWS)
+    report = export_onnx(classifier, served, calibrator=Identity(), class_names=names, verify_with=rows)
+    cost = measured(served, classifier.inputs, classifier.lengths, report.cost)
+    return {"profile": {**profile, "cost": cost.as_dict()}, "served": served.name}
+
+
+def _class_names(classifier: Any, given: list[str] | None) -> list[str]:
+    """The owner's names, else the labels that the graph itself carries, else numbers."""
+    if given is not None and len(given) != classifier.num_classes:
+        raise UnsupportedModel(
+            "class_names_mismatch",
+            f"class_names has {len(given)} names ({', '.join(given[:20])}), "
+            f"but output {classifier.output_name!r} has {classifier.num_classes} classes",
+        )
+    return given or list(classifier.class_labels or map(str, range(classifier.num_classes)))
+
+
+def model_profile(classifier: Any, class_names: list[str], options: Json) -> Json:
+    """What the record of a model shows, ready for JSON."""
+    return {
+        "format": "onnx" if options.get("architecture") is None else "safetensors",
+        "architecture": options.get("architecture"),
+        "preprocessing": options.get("preprocessing"),
+        "inputs": [{"name": i.name, "dtype": i.dtype, "shape": list(i.shape)} for i in classifier.inputs],
+        "output": {"name": classifier.output_name, "kind": classifier.output_kind},
+        "task": classifier.task,
+        "num_classes": classifier.num_classes,
+        "class_names": class_names,
+        "class_names_given": options["class_names"] is not None or bool(classifier.class_labels),
+        "positive_class": options["positive_class"],
+        "features": {"layer": classifier.feature_layer, "dim": classifier.feature_dim},
+        "trainable": classifier.trainable,
+        "warnings": _notes(classifier),
+    }
+
+
+def _notes(classifier: Any) -> list[str]:
+    """What its owner should know: what was passed over in the file, and why it cannot be trained."""
+    notes = list(classifier.notes)
+    if classifier.reason:
+        notes.append(f"the model cannot be trained ({classifier.reason}); its confidences can be calibrated")
+    return notes

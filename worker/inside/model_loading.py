@@ -1,0 +1,85 @@
+"""The two inputs of a job are opened: the classifier, and the dataset in the classifier's inputs and classes.
+
+Inside the sandbox; it knows neither the race nor the registry.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedlas.classifier import Classifier
+from fedlas.data import Dataset, align, load_dataset
+from fedlas.errors import BaselineMismatch
+from fedlas.importers import GraphClassifier, load_architecture, load_onnx
+from fedlas.preprocessing import Preprocessing
+from fedlas.training.fit import predict_logits
+
+Json = dict[str, Any]
+Rows = tuple[list[NDArray[Any]], NDArray[np.int64]]
+
+#: How far the uploaded model may miss the accuracy its owner expects before this looks like a wrong label order.
+_EXPECTED_WITHIN = 0.05
+
+
+def open_classifier(file: str, importing: Json) -> GraphClassifier:
+    """The uploaded file as a classifier; `importing` says how to understand it: the options of the model's owner."""
+    architecture = importing.get("architecture")
+    if architecture is not None:
+        preprocessing = preprocessing_of(importing)
+        made = () if preprocessing is None else preprocessing.shape
+        sizes = tuple(size for size in made if size is not None)
+        shape = sizes if len(sizes) == len(made) > 0 else None
+        return load_architecture(
+            file,
+            architecture=architecture,
+            num_classes=importing.get("num_classes"),
+            input_shape=shape,
+        )
+    return load_onnx(file, **{name: importing.get(name) for name in ("output", "features", "task")})
+
+
+def preprocessing_of(options: Json) -> Preprocessing | None:
+    """How image files become rows of the model, if its owner said so."""
+    given = options.get("preprocessing")
+    return None if given is None else Preprocessing.parse(given)
+
+
+def fitting_dataset(spec: Json, profile: Json, folder: Path) -> Dataset:
+    """The prepared copy, cast to the model's inputs and mapped to its classes; what is made of it lies in `folder`."""
+    return align(
+        load_dataset(spec["dataset"]["file"]),
+        model_inputs=profile["inputs"],
+        num_classes=profile["num_classes"],
+        class_names=profile["class_names"],
+        class_names_given=profile["class_names_given"],
+        preprocessing=preprocessing_of(profile),
+        scratch=folder,
+    )
+
+
+def rows_of(dataset: Dataset, split: str) -> Rows:
+    """Inputs, in the model's order, and targets of one split."""
+    inputs, targets = dataset.select(split)
+    return list(inputs.values()), targets
+
+
+def check_expected_accuracy(classifier: Classifier, rows: Rows, expected: float | None) -> float | None:
+    """The uploaded model's accuracy on these rows, where one is expected.
+
+    Raises:
+        BaselineMismatch: it is further below than chance explains: label order or preprocessing is probably wrong.
+    """
+    if expected is None:
+        return None
+    logits, _ = predict_logits(classifier, rows[0])
+    found = float((logits.argmax(1) == rows[1]).mean())
+    if found < expected - _EXPECTED_WITHIN:
+        raise BaselineMismatch(
+            f"the uploaded model is right on {100 * found:.1f} % of the {len(rows[1])} calibration rows, but "
+            f"{100 * expected:.1f} % was expected: check the order of the class names and the preprocessing"
+        )
+    return found

@@ -1,0 +1,162 @@
+"""From the finalists to what is served: their probabilities, the verdict's choice, its promises, and its file.
+
+It knows neither the race nor the report, no database and no queue.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from numpy.typing import NDArray
+
+from fedlas.calibrators import softmax
+from fedlas.calibrators.feature_map import calibrated
+from fedlas.classifier import Classifier
+from fedlas.data import Dataset
+from fedlas.errors import ExportError
+from fedlas.export.graph import export_onnx
+from fedlas.gate.gate import Judgement
+from fedlas.guarantees import Guarantees
+from fedlas.guarantees.typicality import Familiarity
+from fedlas.importers import GraphClassifier
+from fedlas.race import Finalist, RaceResult
+from fedlas.race.ensemble import Ensemble
+from fedlas.race.finite_outputs import require_numbers
+from fedlas.report.diagnostics import fedlas_signs
+from fedlas.training.fit import predict_logits
+from worker.inside.serving_cost import measured
+
+Json = dict[str, Any]
+Array = NDArray[Any]
+
+_VERIFIED_ROWS = 256
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """What the verdict chose to serve; `finalist` None means the uploaded model as it is."""
+
+    finalist: Finalist | None
+    probs: Array
+
+
+@dataclass(frozen=True)
+class Promises:
+    """What may be said about a served model beside its confidences."""
+
+    guarantees: Guarantees | None
+    familiarity: Familiarity | None
+
+
+NO_PROMISES = Promises(None, None)
+
+
+def finalists_probs(classifier: Classifier, result: RaceResult, inputs: Sequence[Array]) -> dict[str, Array]:
+    """Probabilities (N, K) of everybody who is judged, on rows that nobody has touched before."""
+    logits, features = predict_logits(classifier, inputs)
+    require_numbers(logits, features, split="test")
+    probs: dict[str, Array] = {
+        "uploaded": softmax(logits),
+        "temperature": softmax(result.temperature(logits)),
+        "post_hoc": result.post_hoc.probs(inputs),
+    }
+    if result.same_labels is not result.post_hoc:
+        probs["same_labels"] = result.same_labels.probs(inputs)
+    if result.trained is not None:
+        probs["trained"] = result.trained.probs(inputs)
+    return probs
+
+
+def chosen(judgement: Judgement, result: RaceResult, probs: Mapping[str, Array]) -> Chosen:
+    """The finalist that the judgement names, with its probabilities on the test rows."""
+    name = judgement.finalist
+    if name == "trained":
+        return Chosen(result.trained, probs[name])
+    if name == "post_hoc":
+        return Chosen(result.post_hoc, probs[name])
+    if name == "same_labels":
+        return Chosen(result.same_labels, probs[name])
+    return Chosen(None, probs["uploaded"])
+
+
+def promises_of(finalist: Finalist, dataset: Dataset, seed: int) -> Promises:
+    """What guarantee rows allow to promise, and how familiar calibration rows look to the served network."""
+    inputs, targets = dataset.select("calibration")
+    _, features = predict_logits(finalist.classifier, list(inputs.values()))
+    familiarity = Familiarity.fit(features, targets, seed=seed)
+    rows = dataset.rows("guarantee")
+    if len(rows) == 0:
+        return Promises(None, familiarity)
+    inputs, targets = dataset.select("guarantee")
+    logits, features = predict_logits(finalist.classifier, list(inputs.values()))
+    require_numbers(logits, features, split="guarantee")
+    guarantees = Guarantees.fit(
+        softmax(calibrated(finalist.calibrator, logits, features)),
+        targets,
+        class_names=dataset.class_names,
+        groups=None if dataset.groups is None else dataset.groups[rows],
+    )
+    return Promises(guarantees, familiarity)
+
+
+def signs_of(result: RaceResult) -> Json | None:
+    """What FedLAS saw on the calibration rows, or None where it was not trained."""
+    signs = result.signs
+    if signs is None:
+        return None
+    return fedlas_signs(
+        feature_norms=signs.feature_norms,
+        correct=signs.correct,
+        epsilon=signs.epsilon,
+        gate=signs.gate,
+        gate_before=signs.gate_before,
+    )
+
+
+def export(
+    finalist: Finalist,
+    promises: Promises,
+    folder: Path,
+    inputs: Sequence[Array],
+    class_names: list[str],
+    spec: Json,
+    profile: Json,
+) -> Json:
+    """Write the calibrated file, proven on real rows, and return the profile of its record."""
+    classifier = finalist.classifier
+    assert isinstance(classifier, GraphClassifier | Ensemble)
+    options: Json = {
+        "calibrator": finalist.calibrator,
+        "class_names": class_names,
+        "guarantees": promises.guarantees,
+        "metadata": {"fedlas.job_id": spec["job_id"], "fedlas.parent_sha256": spec["model"]["sha256"]},
+        "verify_with": [array[:_VERIFIED_ROWS] for array in inputs],
+    }
+    familiarity, path = promises.familiarity, folder / "calibrated.onnx"
+    try:
+        report = export_onnx(classifier, path, familiarity=familiarity, **options)
+    except ExportError as error:
+        if error.code != "familiarity_parity":
+            raise
+        # Distances that float32 cannot tell are no reason to lose a calibrated model.
+        familiarity = None
+        report = export_onnx(classifier, path, **options)
+    network = classifier.networks[0] if isinstance(classifier, Ensemble) else classifier
+    assert isinstance(network, GraphClassifier)
+    cost = measured(path, network.inputs, network.lengths, report.cost)
+    return {
+        **profile,
+        "format": "onnx",
+        "architecture": None,
+        "warnings": [],
+        "output": {"name": "probabilities", "kind": "probabilities"},
+        "class_names": class_names,
+        "class_names_given": profile["class_names_given"] or class_names != profile["class_names"],
+        "guarantees": promises.guarantees.as_dict() if promises.guarantees else None,
+        "familiarity": {"score": familiarity.score} if familiarity else None,
+        "cost_factor": round(finalist.cost_factor, 3),
+        "cost": cost.as_dict(),
+    }

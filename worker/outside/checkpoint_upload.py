@@ -1,0 +1,166 @@
+"""Carries checkpoints from a child's folder into the registry while the child trains on; it does not look into them.
+
+The child is not trusted: only plain files of its own journal folder are taken, whatever their names say.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import stat
+import threading
+from collections import deque
+from contextlib import closing, suppress
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from service.registry.errors import LeaseLost, Unavailable
+from service.registry.unit_of_work import Registry
+from worker.outside.kinds import Step
+
+_LOG = logging.getLogger("fedlas.worker")
+
+#: Where a child's step leaves what it saves.
+FOLDER = "journal"
+#: The entry that is replaced with every epoch: an older one need not be carried when a newer one is there.
+_RUNNING = "running"
+_NAME, _FILE = re.compile(r"[a-z0-9-]{1,64}"), re.compile(r"[a-z0-9][a-z0-9.-]{0,79}")
+_MOST_WAITING = 10_000
+#: A race has at most a thousand candidates, and few other entries.
+_MOST_NAMES = 1100
+_PAUSE_S = 1.0
+
+
+class Keeper:
+    """Keeps entries in the order in which the child saved them, for as long as its claim holds.
+
+    With each entry is written what the child had told before it saved: the next attempt will not tell it again.
+
+    Args:
+        most_bytes: a larger entry is not kept.
+    """
+
+    def __init__(self, registry: Registry, step: Step, folder: Path, *, most_bytes: int) -> None:
+        self._registry = registry
+        self._step = step
+        self._claim = step.claim
+        self._folder = folder / FOLDER
+        self._most_bytes = most_bytes
+        self._waiting: deque[tuple[str, str]] = deque()
+        self._passed_over: list[str] = []
+        self._changed = threading.Condition()
+        self._busy = self._closed = False
+        self._thread = threading.Thread(target=self._run, name=f"keeper {step.record_id}", daemon=True)
+
+    def note(self, entry: Any) -> None:
+        """The child has saved `{"name", "file"}`; what is none is passed over."""
+        name, file = (entry.get(key) for key in ("name", "file")) if isinstance(entry, dict) else (None, None)
+        if not (isinstance(name, str) and isinstance(file, str) and _NAME.fullmatch(name) and _FILE.fullmatch(file)):
+            return
+        with self._changed:
+            if len(self._waiting) < _MOST_WAITING:
+                self._waiting.append((name, file))
+                self._changed.notify_all()
+
+    def drain(self, seconds: float) -> None:
+        """Wait until everything is kept, but no longer than this."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._closed or not (self._waiting or self._busy), seconds)
+
+    def __enter__(self) -> Keeper:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        with self._changed:
+            self._closed = True
+            self._waiting.clear()
+            self._changed.notify_all()
+        self._thread.join()
+
+    def _run(self) -> None:
+        while (entry := self._next()) is not None:
+            try:
+                self._keep(*entry)
+            except LeaseLost:
+                with self._changed:
+                    self._closed = True
+            except Unavailable as error:  # what is not kept now will be, for the child does not save it again
+                _LOG.warning("%s: checkpoint %s is not kept yet: %s", self._claim.record_id, entry[0], error)
+                self._put_back(entry)
+            except Exception as error:  # the child goes on; only a restart would repeat more
+                _LOG.warning("%s: checkpoint %s is not kept: %s", self._claim.record_id, entry[0], error)
+
+    def _next(self) -> tuple[str, str] | None:
+        """Wait for an entry; older states of what is running are passed over. None when it is over."""
+        with self._changed:
+            self._busy = False
+            self._changed.notify_all()
+            self._changed.wait_for(lambda: self._waiting or self._closed)
+            if self._closed:
+                return None
+            self._busy = True
+            while True:
+                name, file = self._waiting.popleft()
+                if name != _RUNNING or all(later != _RUNNING for later, _ in self._waiting):
+                    return name, file
+                self._passed_over.append(file)
+
+    def _put_back(self, entry: tuple[str, str]) -> None:
+        with self._changed:
+            self._waiting.appendleft(entry)
+            self._changed.wait_for(lambda: self._closed, _PAUSE_S)
+
+    def _keep(self, name: str, file: str) -> None:
+        while self._passed_over:
+            with suppress(OSError), closing(_Opened(self._folder, self._passed_over.pop())) as opened:
+                opened.remove()
+        job_id = self._claim.record_id
+        with closing(_Opened(self._folder, file)) as opened:
+            if opened.size > self._most_bytes:
+                raise OSError(f"{opened.size} bytes are more than a checkpoint may have")
+            with self._registry.artifacts.stage_open(opened.descriptor) as staged:
+                staged.seal()
+                with self._registry.write() as unit:
+                    unit.work.prove(self._claim, reached=self._step.reached)
+                    known = unit.checkpoints.of(job_id)
+                    if name not in known and len(known) >= _MOST_NAMES:
+                        raise OSError("there are too many checkpoints")
+                    self._step.tell(unit)
+                    older = unit.checkpoints.save(job_id, name, staged.keep())
+                digest = staged.digest
+            opened.remove()
+        if older is not None and older != digest:
+            with suppress(Unavailable):  # the sweeper finds what is left
+                self._registry.discard([older])
+
+
+class _Opened:
+    """A plain file in a folder that somebody hostile may write to: neither a link nor a second name of another file."""
+
+    def __init__(self, folder: Path, name: str) -> None:
+        self._name = name
+        self._folder = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+        try:
+            self.descriptor = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=self._folder)
+        except OSError:
+            os.close(self._folder)
+            raise
+        found = os.fstat(self.descriptor)
+        self.size = found.st_size
+        if not stat.S_ISREG(found.st_mode) or found.st_nlink > 1:
+            self.close()
+            raise OSError(f"{name!r} is no plain file of its own")
+
+    def remove(self) -> None:
+        """Delete the file: it is kept elsewhere."""
+        os.unlink(self._name, dir_fd=self._folder)
+
+    def close(self) -> None:
+        """Let go."""
+        os.close(self.descriptor)
+        os.close(self._folder)

@@ -1,0 +1,45 @@
+"""Removes what nobody needs any more: uploads that nobody finished, old
+idempotency keys, folders of dead workers, and stored files that no record names.
+
+Every worker does this, since what is half-written lies on its own disk; in a thread of its own, since a bucket may be
+slow. Nothing waits for it.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from datetime import timedelta
+
+from service.registry.errors import RegistryError
+from service.registry.garbage_collection import sweep
+from service.registry.unit_of_work import Registry
+from worker.sandbox.process import clear_left_overs
+from worker.settings import WorkerSettings
+
+_LOG = logging.getLogger("fedlas.worker")
+
+
+def tidy(registry: Registry, settings: WorkerSettings, stopping: threading.Event) -> None:
+    """Until `stopping` is set, go on with the next files every `sweep_seconds`."""
+    after: str | None = None
+    while not stopping.wait(settings.sweep_seconds):
+        try:
+            clear_left_overs(settings.work_dir)  # of those whose children were not dead yet when we started
+            with registry.write() as unit:
+                unit.keys.forget_old()
+            for upload_id in registry.forget_expired_uploads():
+                _LOG.info("%s forgotten: nothing came for a day", upload_id)
+            after = _sweep(registry, timedelta(seconds=settings.sweep_grace_seconds), after)
+        except RegistryError as error:
+            _LOG.warning("cannot tidy up: %s", error)
+        except Exception:
+            _LOG.exception("cannot tidy up")
+
+
+def _sweep(registry: Registry, grace: timedelta, after: str | None) -> str | None:
+    swept = sweep(registry, older_than=grace, after=after)
+    if removed := swept.orphans + swept.left_overs:
+        size = swept.orphan_bytes + swept.left_over_bytes
+        _LOG.info("%d stored files that nothing names are gone, %d bytes", removed, size)
+    return swept.next

@@ -1,0 +1,141 @@
+"""Threads that take work as it comes, so many for each kind; they know neither the broker nor what the work is.
+
+A short inspection never waits behind a long training: each kind has places of its own.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Collection, Mapping
+
+from service.registry.contract import PLAN, WORK_KINDS
+from service.registry.errors import RegistryError
+from service.registry.repositories import Claim
+from service.registry.unit_of_work import Registry
+from worker.outside.supervisor import Worker
+from worker.settings import WorkerSettings
+
+_LOG = logging.getLogger("fedlas.worker")
+
+_PAUSE_S = 1.0  # before the registry is asked again, after it could not answer
+_TRAINING = (WORK_KINDS["job"], PLAN)
+
+
+class Slots:
+    """Places for work; those who wait are woken by `look`."""
+
+    def __init__(self, worker: Worker, registry: Registry, settings: WorkerSettings) -> None:
+        self._worker = worker
+        self._registry = registry
+        self._settings = settings
+        self._queues = settings.resolved_queues
+        #: By queue: calibrations that need more memory are left to the larger workers that live.
+        self.memory_bytes: Mapping[str, int] = {}
+        self._changed = threading.Condition()
+        self._wanted = dict.fromkeys(self._places(), 0)
+        self._busy = 0
+        self._threads = [
+            threading.Thread(target=self._run, args=(kind,), name=f"{kind} {i}", daemon=True)
+            for kind, number in self._places().items()
+            for i in range(number)
+        ]
+
+    def start(self) -> None:
+        """Begin to take work."""
+        for thread in self._threads:
+            thread.start()
+
+    def join(self, seconds: float) -> None:
+        """Wait for the end of what is being done; `Worker.stopping` must be set."""
+        with self._changed:
+            self._changed.notify_all()
+        deadline = time.monotonic() + seconds
+        for thread in self._threads:
+            thread.join(max(0.0, deadline - time.monotonic()))
+
+    def look(self, kinds: Collection[str] | None = None) -> None:
+        """There may be work of these kinds, or of any."""
+        with self._changed:
+            for kind in kinds or self._wanted:
+                if kind in self._wanted:
+                    self._wanted[kind] += 1
+            self._changed.notify_all()
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing is being done."""
+        with self._changed:
+            return self._busy == 0
+
+    def due(self) -> list[str]:
+        """The kinds of which something may be claimed now."""
+        with self._registry.read() as unit:
+            return [
+                kind
+                for kind in self._wanted
+                if unit.work.next_due(kind, queues=self._queues, memory_bytes=self.memory_bytes) is not None
+            ]
+
+    def _places(self) -> Mapping[str, int]:
+        settings = self._settings
+        places = {
+            "calibrate": settings.worker_jobs,
+            PLAN: settings.worker_plans,
+            "inspect": settings.worker_inspections,
+            "predict": settings.worker_predictions,
+            "deliver": settings.worker_deliveries,
+        }
+        return {kind: number for kind, number in places.items() if number and self._serves(kind)}
+
+    def _serves(self, kind: str) -> bool:
+        return any(queue.startswith("calibrate") if kind in _TRAINING else queue == kind for queue in self._queues)
+
+    def _run(self, kind: str) -> None:
+        stopping = self._worker.stopping
+        while self._woken(kind):
+            while not stopping.is_set() and (claim := self._claim(kind)) is not None:
+                self.look([kind])  # what is left is for the next place
+                try:
+                    self._worker.do(claim)
+                finally:
+                    with self._changed:
+                        self._busy -= 1
+
+    def _woken(self, kind: str) -> bool:
+        """Wait for a look that nobody has followed yet; False when the worker stops."""
+        stopping = self._worker.stopping
+        with self._changed:
+            self._changed.wait_for(lambda: self._wanted[kind] > 0 or stopping.is_set())
+            self._wanted[kind] = 0
+        return not stopping.is_set()
+
+    def _claim(self, kind: str) -> Claim | None:
+        queues, memory = self._queues, self.memory_bytes
+        with self._changed:
+            self._busy += 1
+        claim = None
+        try:
+            with self._registry.read() as unit:  # a writer's turn is not taken for nothing
+                due = unit.work.next_due(kind, queues=queues, memory_bytes=memory)
+            if due is not None:
+                with self._registry.write() as unit:
+                    claim = unit.work.claim_next(
+                        kind,
+                        queues=queues,
+                        worker=self._worker.name,
+                        lease_seconds=self._settings.lease_seconds,
+                        memory_bytes=memory,
+                    )
+        except RegistryError as error:
+            _LOG.warning("no work can be claimed: %s", error)
+            self._worker.stopping.wait(_PAUSE_S)
+        except Exception:  # a place that ends would never be missed
+            _LOG.exception("no work can be claimed")
+            self._worker.stopping.wait(_PAUSE_S)
+        finally:
+            if claim is None:
+                with self._changed:
+                    self._busy -= 1
+        return claim

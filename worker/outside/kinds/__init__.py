@@ -1,0 +1,28 @@
+"""Where each kind of work meets the registry: what the child needs, and how its answer is published."""
+
+from service.registry.contract import PLAN
+from service.registry.repositories import Claim
+from worker.outside.kinds.base import Prepared, Step
+from worker.outside.kinds.batch import Predict
+from worker.outside.kinds.calibration import Calibrate
+from worker.outside.kinds.delivery import Deliver
+from worker.outside.kinds.inspection import InspectDataset, InspectModel
+from worker.outside.kinds.plan import Plan
+from worker.outside.kinds.scores import FitScores
+
+__all__ = ["STEPS", "Prepared", "Step", "step_of"]
+
+#: By the prefix of the record's id.
+STEPS: dict[str, type[Step]] = {
+    "ds": InspectDataset,
+    "mdl": InspectModel,
+    "job": Calibrate,
+    "bat": Predict,
+    "cal": FitScores,
+    "msg": Deliver,
+}
+
+
+def step_of(claim: Claim) -> type[Step]:
+    """What is to be done with the claimed record."""
+    return Plan if claim.kind == PLAN else STEPS[claim.record_id.partition("_")[0]]

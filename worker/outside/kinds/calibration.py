@@ -1,0 +1,81 @@
+"""The calibration job meets the registry: its place in the ledger of looks, and what it publishes."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from pathlib import Path
+from typing import get_args
+
+from service.registry import tables
+from service.registry.artifacts import StagedFile
+from service.registry.contract import Verdict
+from service.registry.ids import new_id
+from service.registry.presenters import job_record, model_record
+from service.registry.repositories.records import now
+from service.registry.unit_of_work import UnitOfWork
+from worker.outside.kinds.base import Json, answerable
+from worker.outside.kinds.jobs import JobStep
+from worker.sandbox.process import Limits
+
+
+class Calibrate(JobStep):
+    """The job itself."""
+
+    name = "calibrate"
+
+    def looks_before(self, unit: UnitOfWork, row: tables.Job, dataset: tables.Dataset) -> int:
+        """Take a look: the test rows will judge."""
+        return unit.looks.take(dataset.sha256, row.id)
+
+    def limits(self, row: tables.Job) -> Limits:
+        """Its own budget of time, and some grace."""
+        return Limits(60 * row.request["budget"]["minutes"] + self.settings.job_grace_seconds)
+
+    def succeeded(self, result: Json, folder: Path) -> None:
+        """Publish calibrated model, report, diagram and page together with the job's end."""
+        if result["verdict"] not in get_args(Verdict):
+            raise ValueError(f"the child's verdict is none: {result['verdict']!r}")
+        names = ["report", "diagram", *(["page"] if "page" in result else [])]
+        names += ["model"] if result["calibrated"] is not None else []
+        with ExitStack() as stack:
+            files = {name: stack.enter_context(self.staged(folder / result[name])) for name in names}
+            unit = stack.enter_context(self.publishing())
+            self.tell(unit)
+            row = unit.jobs.get(self.record_id)
+            row.report_sha256, row.diagram_sha256 = files["report"].keep(), files["diagram"].keep()
+            row.page_sha256 = files["page"].keep() if "page" in files else None
+            row.verdict, row.promoted = result["verdict"], result["promoted"]
+            if row.verdict == "undetermined":  # the test rows have judged nothing
+                unit.looks.give_back(row.id)
+            served = unit.models.get(row.model_id)
+            if result["calibrated"] is not None:
+                served = unit.models.add(_calibrated(served, row, result["calibrated"], files["model"]))
+                answerable(model_record(served))
+            row.calibrated_model_id = served.id
+            if row.request["publish_as"] and (row.promoted or row.request["publish_when"] == "always"):
+                version = unit.names.publish(row.request["publish_as"], served)
+                if served.origin == "calibrated":
+                    served.name, served.version = row.request["publish_as"], version
+            unit.jobs.show(row, "publishing", {"fraction": 1.0})
+            unit.jobs.change_status(row, "succeeded")
+            answerable(job_record(row, unit.work.of(row.id)))
+
+
+def _calibrated(parent: tables.Model, job: tables.Job, profile: Json, file: StagedFile) -> tables.Model:
+    digest = file.keep()
+    return tables.Model(
+        id=new_id("mdl"),
+        name=parent.name,
+        version=1,
+        origin="calibrated",
+        status="ready",
+        created_at=now(),
+        sha256=digest,
+        served_sha256=digest,
+        bytes=file.size,
+        options={},
+        profile=profile,
+        calibrated=True,
+        parent_id=parent.id,
+        job_id=job.id,
+    )

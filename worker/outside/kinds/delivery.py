@@ -1,0 +1,63 @@
+"""Messages to webhooks meet the registry: each attempt is logged, and the message settled or put off.
+
+No child is needed: nothing of a stranger's is opened, and of the answer only the status counts.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from random import Random
+
+from service.registry import tables
+from service.registry.unit_of_work import UnitOfWork
+from worker.outside.kinds.base import Json, Prepared, Step
+from worker.outside.webhooks import Answer, Outcome, delay_before, deliver, outcome_of, signed_headers
+
+
+class Deliver(Step):
+    """One attempt to deliver one message."""
+
+    name = "deliver"
+
+    def begin(self) -> Prepared | None:
+        """Send it now; what comes of it settles the work, or says when to try again."""
+        with self.registry.read() as unit:
+            row = unit.deliveries.get(self.record_id)
+            webhook = unit.jobs.get(row.job_id).request["webhook"]
+            moment = unit.now()
+        body = row.body.encode()
+        headers = signed_headers(row.id, moment, body, webhook["secret"])
+        answer = deliver(row.url, headers, body, policy=self.settings.webhook_policy)
+        with self.registry.write() as unit:
+            self._note(unit, unit.deliveries.get(self.record_id), answer)
+        return None
+
+    def _note(self, unit: UnitOfWork, row: tables.Delivery, answer: Answer) -> None:
+        outcome = outcome_of(answer.status_code)
+        pause = delay_before(self.claim.attempts + 1, random=Random(), retry_after=answer.retry_after)
+        attempt = {
+            "at": unit.now().isoformat(),
+            "status_code": answer.status_code,
+            "error": answer.error,
+            "seconds": round(answer.seconds, 3),
+        }
+        if outcome is Outcome.FAILED and pause is not None:
+            unit.work.postpone(self.claim, not_before=unit.now() + pause)
+            unit.deliveries.tried(row, attempt, "pending")
+            return
+        unit.work.finish(self.claim)
+        if outcome is Outcome.GONE:
+            unit.deliveries.tried(row, attempt, "disabled")
+            unit.deliveries.disable(row.url)
+        else:
+            unit.deliveries.tried(row, attempt, "delivered" if outcome is Outcome.DELIVERED else "failed")
+
+    def succeeded(self, result: Json, folder: Path) -> None:
+        """Never called: there is no child."""
+        raise AssertionError
+
+    def failed(self, error: Json) -> None:
+        """It is given up, unless somebody asks for it again."""
+        with self.publishing() as unit:
+            row = unit.deliveries.get(self.record_id)
+            row.status, row.error = "failed", error

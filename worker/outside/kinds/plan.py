@@ -1,0 +1,34 @@
+"""A dry run meets the registry: it looks at no test row, publishes nothing, and leaves a plan in the job's record."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from service.registry import tables
+from service.registry.presenters import job_record
+from service.registry.unit_of_work import UnitOfWork
+from worker.outside.kinds.base import Json, answerable
+from worker.outside.kinds.jobs import JobStep
+from worker.sandbox.process import Limits
+
+
+class Plan(JobStep):
+    """Everything that a job would check, and what it would take."""
+
+    name = "plan"
+
+    def looks_before(self, unit: UnitOfWork, row: tables.Job, dataset: tables.Dataset) -> int:
+        """What the job would be told, without a place in the ledger."""
+        return unit.looks.before(dataset.sha256)
+
+    def limits(self, row: tables.Job) -> Limits:
+        """As long as a job may go beyond its budget: reading large inputs takes as long as before training."""
+        return Limits(self.settings.job_grace_seconds)
+
+    def succeeded(self, result: Json, folder: Path) -> None:
+        """Keep the plan."""
+        with self.publishing() as unit:
+            row = unit.jobs.get(self.record_id)
+            row.plan, row.progress = result["plan"], {"fraction": 1.0}
+            unit.jobs.change_status(row, "succeeded")
+            answerable(job_record(row, unit.work.of(row.id)))

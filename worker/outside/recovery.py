@@ -1,0 +1,116 @@
+"""Looks around every second: for work that nobody rang for, and for work of the dead.
+
+Every worker does this. Nothing depends on which of them comes first.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from contextlib import suppress
+
+from service.registry.errors import RegistryError
+from service.registry.repositories.work import SILENT
+from service.registry.unit_of_work import Registry
+from worker.machine import is_gone, machine, process_mark
+from worker.outside.concurrency import Slots
+from worker.outside.supervisor import Worker
+from worker.settings import WorkerSettings
+
+_LOG = logging.getLogger("fedlas.worker")
+
+#: A worker that was not heard of for so many leases is not counted, and after so many seconds it is forgotten.
+_LEASES, _FORGOTTEN_S = 3, 3600.0
+_DEAD = "its worker died"
+
+
+class Reaper:
+    """One worker's watch."""
+
+    def __init__(self, registry: Registry, settings: WorkerSettings, worker: Worker, slots: Slots) -> None:
+        self._registry = registry
+        self._settings = settings
+        self._worker = worker
+        self._slots = slots
+        self._mark = process_mark(os.getpid())
+        self._last_look = time.monotonic()
+        self._blind_until = self._last_look + settings.lease_seconds
+        self._introduce_at = 0.0
+
+    def run(self) -> None:
+        """Until the worker stops."""
+        while not self._worker.stopping.wait(self._settings.poll_seconds):
+            self.look()
+
+    def leave(self) -> None:
+        """This worker ends, and says so."""
+        with suppress(RegistryError), self._registry.write() as unit:
+            unit.workers.forget([self._worker.name])
+
+    def look(self) -> None:
+        """Look around once."""
+        try:
+            self._notice_blindness()
+            if time.monotonic() >= self._introduce_at:
+                self._introduce_at = time.monotonic() + self._settings.heartbeat_seconds
+                self._introduce()
+            self._release()
+            if kinds := self._slots.due():
+                self._slots.look(kinds)
+            self._last_look = time.monotonic()
+        except RegistryError as error:
+            _LOG.warning("cannot look around: %s", error)
+        except Exception:  # a watch that ends would never be missed
+            _LOG.exception("cannot look around")
+
+    def _notice_blindness(self) -> None:
+        """After an outage of the database, or of ourselves, leases have ended that their holders could not renew.
+
+        The same holds at the start: perhaps everything has just come back.
+        """
+        if time.monotonic() - self._last_look > self._settings.lease_seconds - self._settings.heartbeat_seconds:
+            self._blind_until = time.monotonic() + self._settings.lease_seconds
+
+    def _introduce(self) -> None:
+        """Say that this worker lives, and see who else does."""
+        settings = self._settings
+        with self._registry.write() as unit:
+            unit.workers.beat(
+                self._worker.name,
+                machine=machine(),
+                process=self._mark,
+                queues=settings.resolved_queues,
+                gpu=settings.serves_gpu,
+                memory_bytes=settings.resolved_memory_bytes,
+            )
+            others = unit.workers.living(within_seconds=_LEASES * settings.lease_seconds)
+        # What is too large for all who serve a queue is tried by the largest, and not left waiting for ever.
+        mine = settings.resolved_memory_bytes
+        larger = [other.queues for other in others if other.memory_bytes > mine]
+        self._slots.memory_bytes = {queue: mine for queues in larger for queue in queues}
+
+    def _release(self) -> None:
+        """Work of the dead waits again, and what nobody holds and nobody wants is closed."""
+        with self._registry.read() as unit:
+            gone = [row.name for row in unit.workers.on_machine(machine()) if is_gone(row.process)]
+            gone += unit.workers.silent(for_seconds=_FORGOTTEN_S)
+            expired = time.monotonic() >= self._blind_until and unit.work.has_expired()
+            forsaken = bool(unit.jobs.forsaken())
+        if not (gone or expired or forsaken):
+            return
+        began = time.monotonic()
+        with self._registry.write() as unit:
+            # Whoever waited long for this turn has kept the hearts of others waiting as well.
+            expired = expired and time.monotonic() - began < self._settings.heartbeat_seconds
+            released = dict.fromkeys(unit.work.release_held_by(gone, _DEAD), _DEAD) if gone else {}
+            unit.workers.forget(gone)
+            if expired:
+                released |= dict.fromkeys(unit.work.release_expired(), SILENT)
+            for record_id, reason in released.items():
+                _LOG.warning("%s waits again: %s", record_id, reason)
+                unit.wait_again(record_id, reason)
+            for job in unit.jobs.forsaken():
+                unit.work.withdraw(job.id)
+                unit.jobs.change_status(job, "cancelled")
+                _LOG.info("%s cancelled", job.id)

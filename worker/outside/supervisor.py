@@ -1,0 +1,236 @@
+"""One claim: supervise its child, publish what came of it, or hand it back; it knows neither queue nor threads."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import shutil
+import threading
+import time
+from collections.abc import Callable, Collection
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+from service.registry.errors import LeaseLost, Unavailable
+from service.registry.repositories import Claim
+from service.registry.unit_of_work import Registry, UnitOfWork
+from worker.outside.checkpoint_upload import Keeper
+from worker.outside.kinds import Step, step_of
+from worker.outside.lease import Cancelled, Heart
+from worker.sandbox import process as sandbox
+from worker.sandbox.child_output import Outcome
+from worker.settings import WorkerSettings
+
+_LOG = logging.getLogger("fedlas.worker")
+
+#: Work that cannot be done for reasons of our own (no disk, no database) is left alone for so long.
+_PAUSE_S = 5.0
+#: How long results wait for a database that is away, and how long a stopping worker tries to hand work back.
+_PUBLISH_S, _HAND_BACK_S = 3600.0, 5.0
+_TICK_S, _LONGEST_PAUSE_S, _LONGEST_REST_S = 0.5, 15.0, 300.0
+#: How long checkpoints of a child that has died, or must stop, may take to be kept.
+_KEEP_DEAD_S, _KEEP_STOPPING_S = 10.0, 5.0
+#: Errors of a disk that takes no more; with less room than this others have filled it.
+FULL, _ROOM = (errno.ENOSPC, errno.EDQUOT), 256 * 1024**2
+#: The child's way to say that the disk is full: no fault of the upload.
+STORAGE_FULL = "storage_full"
+
+
+class Stopping(Exception):
+    """This worker is shutting down."""
+
+
+class Unprotected(Exception):
+    """A child lacked a protection that this machine has; it has opened nothing."""
+
+
+class Worker:
+    """Does one piece of work after the other; safe to be used by several threads at once.
+
+    Args:
+        expected: what children are confined with on this machine; one that lacks any of it opens nothing.
+    """
+
+    def __init__(
+        self,
+        settings: WorkerSettings,
+        registry: Registry,
+        *,
+        name: str,
+        stopping: threading.Event | None = None,
+        expected: Collection[str] = (),
+    ) -> None:
+        self._settings = settings
+        self._expected = expected
+        self._unprotected = 0  # children in a row that lacked a protection
+        self._registry = registry
+        self.name = name
+        self.stopping = stopping or threading.Event()
+
+    def handle(self, record_id: str) -> None:
+        """Do the work of this record, if it is open and nobody else does it."""
+        with self._registry.write() as unit:
+            claim = unit.work.claim(record_id, worker=self.name, lease_seconds=self._settings.lease_seconds)
+        if claim is not None:
+            self.do(claim)
+
+    def do(self, claim: Claim) -> None:
+        """Do claimed work; whatever happens, afterwards it is settled, waits, or belongs to somebody else."""
+        step = step_of(claim)(self._registry, self._settings, claim)
+        record_id = claim.record_id
+        try:
+            with closing(step):
+                self._attempt(step, claim)
+        except LeaseLost:
+            _LOG.warning("%s: another worker owns it now; nothing was written", record_id)
+        except Cancelled:
+            self._settle(lambda unit: step.cancelled(unit), record_id)
+            _LOG.info("%s cancelled", record_id)
+        except Stopping:
+            _LOG.info("%s handed back, this worker stops", record_id)
+            self._settle(lambda unit: step.handed_back(unit, "its worker was stopped"), record_id)
+        except Unavailable as error:
+            self._postpone(step, str(error))
+        except Unprotected:
+            self._rest_unprotected(step)
+        except Exception as error:
+            if isinstance(error, OSError) and error.errno in FULL and self._lacks_room():
+                self._postpone(step, "the disk is full")
+                return
+            _LOG.exception("%s failed in the worker itself", record_id)
+            reason = f"the worker failed: {type(error).__name__}"
+            self._settle(lambda unit: step.lost(unit, reason), record_id)
+
+    def _postpone(self, step: Step, reason: str, seconds: float = _PAUSE_S) -> None:
+        """It is not the work's fault: no attempt, but not at once again either."""
+        _LOG.warning("%s is tried again in %.0f s: %s", step.record_id, seconds, reason)
+        self._settle(lambda unit: step.handed_back(unit, reason, after_seconds=seconds), step.record_id)
+
+    def _rest_unprotected(self, step: Step) -> None:
+        """Put the work off, longer each time in a row; this place rests too: its next child may lack the same."""
+        self._unprotected += 1
+        pause = min(_PAUSE_S * 2 ** min(self._unprotected - 1, 6), _LONGEST_REST_S)
+        self._postpone(step, "its process could not be protected", pause)
+        self.stopping.wait(_PAUSE_S)
+
+    def _lacks_room(self) -> bool:
+        """Whether the disk is full of others' files; else a child has filled it, and its files are gone by now."""
+        return shutil.disk_usage(self._settings.data_dir).free < _ROOM
+
+    def _attempt(self, step: Step, claim: Claim) -> None:
+        settings = self._settings
+        with Heart(
+            self._registry, step, lease_seconds=settings.lease_seconds, every_seconds=settings.heartbeat_seconds
+        ) as heart:
+            if (error := self._given_up(claim)) is not None:
+                step.failed(error)
+                return
+            prepared = step.begin()
+            if prepared is None:
+                return
+            _LOG.info("%s started (attempt %d)", claim.record_id, claim.attempts)
+            began = time.monotonic()
+            with (
+                sandbox.private_folder(settings.work_dir) as folder,
+                Keeper(self._registry, step, folder, most_bytes=prepared.most_checkpoint_bytes) as keeper,
+            ):
+                step.keep = keeper.note
+                try:
+                    outcome = sandbox.run(
+                        step.name,
+                        prepared.spec,
+                        inputs=prepared.inputs,
+                        folder=folder,
+                        limits=prepared.limits,
+                        on_event=step.note,
+                        on_tick=lambda: self._check(heart),
+                        expected=self._expected,
+                    )
+                except Stopping:
+                    keeper.drain(_KEEP_STOPPING_S)
+                    raise
+                if outcome.died:
+                    keeper.drain(_KEEP_DEAD_S)
+                self._conclude(step, outcome, folder, time.monotonic() - began, heart)
+
+    def _check(self, heart: Heart) -> None:
+        heart.check()
+        if self.stopping.is_set():
+            raise Stopping
+
+    def _conclude(self, step: Step, outcome: Outcome, folder: Path, seconds: float, heart: Heart) -> None:
+        record_id = step.record_id
+        if outcome.unprotected is not None:
+            _LOG.error("%s was not begun: its process lacks what this machine has: %s", record_id, outcome.unprotected)
+            raise Unprotected
+        self._unprotected = 0
+        if outcome.result is not None:
+            result = outcome.result
+            self._patiently(lambda: step.succeeded(result, folder), heart)
+            _LOG.info("%s done in %.1f s", record_id, seconds)
+        elif outcome.error is not None and outcome.error["code"] == STORAGE_FULL:
+            raise OSError(errno.ENOSPC, "the child found the disk full")
+        elif outcome.error is not None:
+            error = outcome.error
+            if not error["user_error"]:
+                _LOG.error("%s failed: %s\n%s", record_id, error["code"], outcome.log)
+            self._patiently(lambda: step.failed(error), heart)
+            _LOG.info("%s refused after %.1f s: %s", record_id, seconds, error["code"])
+        elif outcome.died == "timeout":
+            self._patiently(lambda: step.failed(_timed_out(seconds)), heart)
+        else:
+            reason = f"its process ended: {outcome.died}"
+            _LOG.warning("%s was lost (%s)\n%s", record_id, reason, outcome.log)
+            self._settle(lambda unit: step.lost(unit, reason), record_id)
+
+    def _patiently(self, publish: Callable[[], None], heart: Heart) -> None:
+        """Publish, also if database or disk are away for a while: hours of work must not be lost for minutes."""
+        deadline, pause = time.monotonic() + _PUBLISH_S, 1.0
+        while True:
+            try:
+                return publish()
+            except Unavailable as error:
+                if time.monotonic() > deadline:
+                    raise
+                _LOG.warning("cannot publish yet: %s", error)
+                self._rest(pause, heart)
+                pause = min(2 * pause, _LONGEST_PAUSE_S)
+
+    def _rest(self, seconds: float, heart: Heart) -> None:
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            self._check(heart)
+            time.sleep(_TICK_S)
+
+    def _settle(self, write: Callable[[UnitOfWork], object], record_id: str) -> None:
+        """Write how the attempt ended; where that cannot be, the lease ends by itself."""
+        deadline = time.monotonic() + _HAND_BACK_S
+        while True:
+            try:
+                with self._registry.write() as unit:
+                    write(unit)
+                return
+            except LeaseLost:
+                _LOG.warning("%s: another worker owns it already", record_id)
+                return
+            except Unavailable as error:
+                if time.monotonic() > deadline:
+                    _LOG.warning("%s is left to its lease: %s", record_id, error)
+                    return
+                time.sleep(_TICK_S)
+            except Exception:
+                _LOG.exception("%s is left to its lease", record_id)
+                return
+
+    def _given_up(self, claim: Claim) -> dict[str, Any] | None:
+        """Why the work must not be tried again, or None."""
+        if len(claim.losses) < self._settings.max_attempts:
+            return None
+        reasons = "; ".join(dict.fromkeys(claim.losses))
+        message = f"given up: its process was lost {len(claim.losses)} times without getting further ({reasons})"
+        return {"code": "poisoned", "message": message, "user_error": False}
+
+
+def _timed_out(seconds: float) -> dict[str, Any]:
+    return {"code": "timeout", "message": f"it was ended by force after {seconds:.0f} s", "user_error": False}

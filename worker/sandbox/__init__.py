@@ -1,0 +1,1 @@
+"""The sandbox: a child process with limits, and what it gives up before it opens anything."""

@@ -1,0 +1,236 @@
+"""The limited child process in which uploads are opened and jobs run: started, watched and ended here.
+
+The child is a fresh interpreter in a session of its own, with an allow-listed environment (no secrets) and a private
+folder; it gives up everything else itself (`worker.sandbox.confinement`) before it opens anything, and it ends when the
+pipe that its supervisor holds closes, so it never outlives a killed worker. It reads files and writes files; only the
+supervisor touches the registry, and it trusts nothing that the child leaves behind.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import selectors
+import shutil
+import signal
+import socket
+import stat
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from worker.machine import is_gone, process_mark
+from worker.sandbox.child_output import Outcome, log_tail, outcome_of
+from worker.sandbox.confinement import lacking
+
+_PASSED_ON = (
+    "PATH", "LANG", "LC_ALL", "TZ", "LD_LIBRARY_PATH", "PYTHONPATH", "VIRTUAL_ENV", "OMP_NUM_THREADS",
+    "OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE", "CUDA_VISIBLE_DEVICES", "NVIDIA_VISIBLE_DEVICES",
+)  # fmt: skip
+_TICK_S = 0.5
+_LONGEST_EVENT = 1024**2
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What the child may use; None means no limit of its own.
+
+    Attributes:
+        seconds: wall clock; the processor time of all cores is limited to as much.
+        address_space: bytes mapped, files and libraries among them.
+        file_size: bytes of each file written.
+        memory: bytes of private writable memory (`RLIMIT_DATA`).
+        cores: it runs on so many; every thread of a library's pool takes memory for its stack.
+    """
+
+    seconds: float
+    address_space: int | None = None
+    file_size: int | None = None
+    memory: int | None = None
+    cores: int | None = None
+
+
+def worker_name() -> str:
+    """Host and process (its id and start): who holds a lease, and whose folders are whose."""
+    return f"{socket.gethostname()}-{process_mark(os.getpid()).replace(' ', '-')}"
+
+
+def clear_left_overs(root: Path) -> None:
+    """Remove the folders of workers of this host that are gone: a killed worker cannot tidy up."""
+    for folder in root.glob(f"{socket.gethostname()}-*"):
+        if is_gone(folder.name.removeprefix(f"{socket.gethostname()}-").replace("-", " ")):
+            _remove(folder)
+
+
+@contextmanager
+def private_folder(root: Path) -> Iterator[Path]:
+    """A folder for one child, gone afterwards."""
+    place = root / worker_name()
+    place.mkdir(parents=True, exist_ok=True)
+    folder = Path(tempfile.mkdtemp(dir=place))
+    try:
+        yield folder
+    finally:
+        _remove(folder)
+
+
+def _remove(folder: Path) -> None:
+    """Remove a child's folder, also where the child has closed parts of it."""
+    for place, names, _ in os.walk(folder):
+        for path in [os.path.join(place, name) for name in names]:
+            if not os.path.islink(path):
+                with suppress(OSError):
+                    os.chmod(path, stat.S_IRWXU)
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def run(
+    step: str,
+    spec: Mapping[str, Any],
+    *,
+    inputs: Mapping[str, str],
+    folder: Path,
+    limits: Limits,
+    on_event: Callable[[dict[str, Any]], None],
+    on_tick: Callable[[], None],
+    expected: Collection[str] = (),
+) -> Outcome:
+    """Run one step in a child and return how it ended.
+
+    Args:
+        spec: what is to be done; nothing in it decides what the child may read.
+        inputs: the files that the child may read, and no others, by their places in the order (`"model.file"`).
+        folder: the child's own, in which it leaves its files.
+        on_event: is given every progress event.
+        on_tick: is called about twice a second and may raise to stop the child, which is then killed with all its
+            descendants.
+        expected: controls of `worker.sandbox.confinement` without which the child must not begin.
+    """
+    given = {"spec": dict(spec), "inputs": dict(inputs), "limits": asdict(limits), "expected": list(expected)}
+    (folder / "request.json").write_text(json.dumps({"step": step, **given}))
+    stream = _EventStream(on_event, expected)
+    with (folder / "log.txt").open("wb") as log:
+        child = subprocess.Popen(
+            [sys.executable, "-P", "-m", "worker.inside.child", str(folder)],
+            stdin=subprocess.PIPE,  # held open: its closing is the child's signal that we are gone
+            stdout=subprocess.PIPE,
+            stderr=log,
+            cwd=folder,
+            env=_environment(folder),
+            start_new_session=True,
+        )
+    try:
+        died = _watch(child, limits.seconds, stream, on_tick)
+    finally:
+        code = _kill_group(child)
+    if stream.lacking:
+        return Outcome(unprotected="; ".join(stream.lacking), log=log_tail(folder))
+    return outcome_of(folder, died or _unwell(code))
+
+
+class _EventStream:
+    """What a child says: first how it is confined, which it says before it opens anything, then its events."""
+
+    def __init__(self, on_event: Callable[[dict[str, Any]], None], expected: Collection[str]) -> None:
+        self._on_event = on_event
+        self._expected = expected
+        self._began = False
+        self.lacking: list[str] = []
+
+    def take(self, event: dict[str, Any]) -> None:
+        """Pass an event on; the first is judged here."""
+        if self._began:
+            self._on_event(event)
+            return
+        self._began = True
+        self.lacking = lacking(event.get("confined"), self._expected)
+
+
+def _environment(folder: Path) -> dict[str, str]:
+    passed_on = {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
+    ours = {
+        "HOME": str(folder),
+        "TMPDIR": str(folder),
+        "PYTHONUNBUFFERED": "1",
+        # ONNX Runtime would report home, which it cannot, and say so in every log.
+        "ORT_DISABLE_TELEMETRY": "1",
+        # Arrow's own pool maps a gibibyte with its first array, which counts as memory that the child uses.
+        "ARROW_DEFAULT_MEMORY_POOL": "system",
+    }
+    return {**passed_on, **ours}
+
+
+def _watch(
+    child: subprocess.Popen[bytes],
+    seconds: float,
+    stream: _EventStream,
+    on_tick: Callable[[], None],
+) -> str | None:
+    """Pass events on until the child ends by itself; else return why it is to be ended."""
+    assert child.stdout is not None
+    deadline = time.monotonic() + seconds
+    pending = b""
+    with selectors.DefaultSelector() as selector:
+        selector.register(child.stdout, selectors.EVENT_READ)
+        while True:
+            if selector.select(_TICK_S):
+                chunk = os.read(child.stdout.fileno(), 65536)
+                if not chunk:
+                    break
+                *lines, pending = (pending + chunk).split(b"\n")
+                events = [_event(line) for line in lines]
+                if len(pending) > _LONGEST_EVENT or None in events:
+                    return "events that are none"
+                for event in events:
+                    stream.take(event or {})
+                if stream.lacking:
+                    return "a protection is missing"
+            on_tick()
+            if time.monotonic() > deadline:
+                return "timeout"
+    while not _has_ended(child):  # it closed its pipe and is about to end, or only pretends to
+        on_tick()
+        if time.monotonic() > deadline:
+            return "timeout"
+        time.sleep(_TICK_S / 10)
+    return None
+
+
+def _event(line: bytes) -> dict[str, Any] | None:
+    try:
+        event = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    return event if isinstance(event, dict) else None
+
+
+def _has_ended(child: subprocess.Popen[bytes]) -> bool:
+    """Whether it has ended; it is not reaped, so that its id, and its group's, stays its own until `_kill_group`."""
+    if not hasattr(os, "waitid"):  # macOS with Python before 3.13
+        return child.poll() is not None
+    return os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
+
+
+def _kill_group(child: subprocess.Popen[bytes]) -> int:
+    """End the child with all its descendants, then reap it; returns its exit code, negative for a signal.
+
+    In this order: the id of a process that was reaped may be another's by now, and so may that of its group.
+    """
+    if child.returncode is None:
+        with suppress(ProcessLookupError, PermissionError):  # nobody of the group is left that could be told
+            os.killpg(child.pid, signal.SIGKILL)
+    code = child.wait()
+    for stream in (child.stdin, child.stdout):
+        if stream is not None:
+            stream.close()
+    return code
+
+
+def _unwell(code: int) -> str | None:
+    return None if code == 0 else f"signal {-code}" if code < 0 else f"exit code {code}"
