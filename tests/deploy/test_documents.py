@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import re
+import tomllib
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
@@ -50,6 +53,24 @@ def test_links_within_the_repository_lead_somewhere(document: Path) -> None:
     targets = re.findall(r"\]\((?!https?://|#)([^)#\s]+)", document.read_text())
     missing = [target for target in targets if not (document.parent / target).exists()]
     assert missing == []
+
+
+def test_the_example_environment_is_what_compose_asks_for() -> None:
+    """`.env.example` names every variable that docker-compose.yml reads, and no other."""
+    asked = set(re.findall(r"\$\{(FEDLAS_\w+)", (ROOT / "docker-compose.yml").read_text()))
+    named = set(re.findall(r"^(FEDLAS_\w+)=", (ROOT / ".env.example").read_text(), re.MULTILINE))
+    assert named == asked
+
+
+def test_the_constraints_admit_what_is_required() -> None:
+    """The tree of the figures is one that pyproject.toml allows."""
+    pins = dict(re.findall(r"^([\w.-]+)==(\S+)$", (ROOT / "benchmarks" / "constraints.txt").read_text(), re.MULTILINE))
+    versions = {canonicalize_name(name): version for name, version in pins.items()}
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    asked = [Requirement(line) for lines in project["optional-dependencies"].values() for line in lines]
+    pinned = [one for one in asked if canonicalize_name(one.name) in versions]
+    assert len(pinned) > 30
+    assert [one for one in pinned if not one.specifier.contains(versions[canonicalize_name(one.name)])] == []
 
 
 def test_the_readme_is_short_enough_to_be_read() -> None:
