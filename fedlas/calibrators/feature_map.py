@@ -13,8 +13,6 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
-import torch
-import torch.nn.functional as F
 from numpy.typing import ArrayLike, NDArray
 
 from fedlas.calibrators import Calibrator, MixtureScaling, TemperatureScaling
@@ -179,7 +177,10 @@ def _held_out(logits: Floats, features: Floats, targets: Ints, folds: Sequence[I
 
 
 def _nll(logits: Floats, targets: Ints) -> float:
-    return float(F.cross_entropy(torch.from_numpy(logits), torch.from_numpy(targets)))
+    from torch import from_numpy
+    from torch.nn.functional import cross_entropy
+
+    return float(cross_entropy(from_numpy(logits), from_numpy(targets)))
 
 
 def _checked(features: ArrayLike | None, logits: ArrayLike) -> Floats:
@@ -193,6 +194,9 @@ def _checked(features: ArrayLike | None, logits: ArrayLike) -> Floats:
 
 def _ridge(features: Floats, offsets: Floats, targets: Ints, rows: Floats, strength: float) -> tuple[Floats, Floats]:
     """W (D, K), b (K,) of the smallest Σ rows·NLL(offsets + f·W + b) + strength·(|W|² + 0.1·|b|²), by L-BFGS."""
+    import torch
+    from torch.nn.functional import cross_entropy
+
     seen, start, labels, weights = (
         torch.from_numpy(np.ascontiguousarray(a)) for a in (features, offsets, targets, rows)
     )
@@ -202,7 +206,7 @@ def _ridge(features: Floats, offsets: Floats, targets: Ints, rows: Floats, stren
 
     def closure() -> torch.Tensor:
         optimizer.zero_grad()
-        losses = F.cross_entropy(start + seen @ matrix + offset, labels, reduction="none")
+        losses = cross_entropy(start + seen @ matrix + offset, labels, reduction="none")
         penalty = matrix.square().sum() + _OFFSET_SHARE * offset.square().sum()
         value = weights @ losses + strength * penalty
         value.backward()

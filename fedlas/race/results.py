@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from fedlas.calibrators import Calibrator, softmax
 from fedlas.calibrators.feature_map import calibrated, shown_parameters
-from fedlas.classifier import Classifier
-from fedlas.training.fit import predict_logits
+
+if TYPE_CHECKING:  # a calibrator is chosen for scores without PyTorch
+    import torch
+
+    from fedlas.classifier import Classifier
 
 Floats: TypeAlias = NDArray[np.float32]
 Doubles: TypeAlias = NDArray[np.float64]
@@ -99,6 +101,8 @@ class Finalist:
 
     def probs(self, inputs: Sequence[NDArray[Any]], *, device: torch.device | str | None = None) -> Doubles:
         """Calibrated probabilities (N, K) for one array per input."""
+        from fedlas.training.fit import predict_logits
+
         logits, features = predict_logits(self.classifier, inputs, device=device)
         return softmax(calibrated(self.calibrator, logits, features))
 
