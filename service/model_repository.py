@@ -21,10 +21,10 @@ from anyio import CapacityLimiter, to_thread
 
 from service.inference.answer_size import Labels
 from service.inference.metrics import ServingMetrics
-from service.inference.model_queue import Line
+from service.inference.model_queue import ModelQueue
 from service.inference.predictions import extra_outputs
 from service.inference.run_limits import RunLimits
-from service.inference.scheduler import Engine
+from service.inference.scheduler import Scheduler
 from service.registry.contract import ServedModel
 from service.registry.errors import Conflict, NotFound, RegistryError, Unavailable
 from service.registry.unit_of_work import Registry, UnitOfWork
@@ -77,7 +77,7 @@ class _Entry:
 class Catalogue:
     """Lives on the event loop."""
 
-    def __init__(self, registry: Registry, engine: Engine, metrics: ServingMetrics) -> None:
+    def __init__(self, registry: Registry, engine: Scheduler, metrics: ServingMetrics) -> None:
         self._registry = registry
         self._engine = engine
         self.metrics = metrics
@@ -88,7 +88,7 @@ class Catalogue:
         self._since = 0.0  # what was asked before says nothing any more
         self._tasks: set[asyncio.Task[None]] = set()
 
-    def known(self, called: str, version: str | None = None) -> tuple[Target, Line] | None:
+    def known(self, called: str, version: str | None = None) -> tuple[Target, ModelQueue] | None:
         """The model that a name, or an id, means now, open; None where somebody has to be asked, or it is not open."""
         entry = self._entries.get((called, version))
         if entry is None or entry.read_at < self._since:
@@ -102,7 +102,7 @@ class Catalogue:
             self._beside(self._read_again((called, version), entry))
         return entry.target, line
 
-    async def find(self, called: str, version: str | None = None) -> tuple[Target, Line]:
+    async def find(self, called: str, version: str | None = None) -> tuple[Target, ModelQueue]:
         """Like `known`, but ask and open.
 
         Raises NotFound, or Conflict while it is not ready (`model_not_ready`) or taken out of service
@@ -179,7 +179,7 @@ class Catalogue:
             self._entries.popitem(last=False)
         return target
 
-    async def _open(self, target: Target) -> Line:
+    async def _open(self, target: Target) -> ModelQueue:
         try:
             return await self._engine.open(target.digest, RunLimits.of(target.profile))
         except NotFound as error:  # the model is there: it is not the client who is mistaken

@@ -20,8 +20,8 @@ from typing import Any
 
 import numpy as np
 
-from service.inference.counters import WIDTH, Counts, Key, latest, merged
-from service.inference.metrics import Others, ServingMetrics
+from service.inference.counters import WIDTH, Counts, ModelKey, latest, merged
+from service.inference.metrics import OtherProcesses, ServingMetrics
 
 _LOG = logging.getLogger(__name__)
 _COUNTS, _ALIVE, _UNFINISHED = ".counts", ".alive", ".new"
@@ -49,7 +49,7 @@ class Snapshot:
         try:
             if head["layout"] != _LAYOUT:
                 raise ValueError(f"layout {head['layout']!r}, needed is {_LAYOUT}")
-            keys = [Key(*map(str, key)) for key in head["models"]]
+            keys = [ModelKey(*map(str, key)) for key in head["models"]]
             gauges = {str(name): float(value) for name, value in head["gauges"].items()}
         except (AttributeError, KeyError, TypeError) as error:
             raise ValueError(f"the first line is of another kind: {error!r}") from error
@@ -106,7 +106,7 @@ class SharedCounts:
         os.close(self._alive)
         self._alive = None
 
-    def others(self) -> Others:
+    def others(self) -> OtherProcesses:
         """What the others counted, and the gauges of those that live.
 
         Writes its own first: whoever asks has its own counts already and tells them, and they must not be lost.
@@ -124,7 +124,7 @@ class SharedCounts:
                     self._ended = latest(merged((self._ended, snapshot.counts)), _MOST_ENDED)
                     self._names_ended.add(name)
                     self._read.pop(name)
-            return Others([self._ended, *(one.counts for one in living)], [one.gauges for one in living])
+            return OtherProcesses([self._ended, *(one.counts for one in living)], [one.gauges for one in living])
 
     def process_ids(self) -> list[int]:
         """Of this process and the others that live."""

@@ -20,7 +20,7 @@ from service.api.group_commit import Together
 from service.api.long_poll import Waiting
 from service.api.probes import Probes
 from service.inference.metrics import ServingMetrics
-from service.inference.scheduler import Engine
+from service.inference.scheduler import Scheduler
 from service.model_repository import Catalogue
 from service.queue import Doorbell
 from service.registry.contract import FINAL
@@ -39,7 +39,7 @@ class Parts:
     registry: Registry
     doorbell: Doorbell
     waiting: Waiting
-    engine: Engine
+    engine: Scheduler
     metrics: ServingMetrics
     catalogue: Catalogue
     turn: CapacityLimiter  # who writes

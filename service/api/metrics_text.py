@@ -19,7 +19,7 @@ from service.inference.counters import (
     ROWS,
     Buckets,
     Counts,
-    Key,
+    ModelKey,
     Row,
 )
 from service.inference.metrics import Gauge
@@ -82,6 +82,6 @@ def _histogram(name: str, edges: list[str], labels: str, row: Row, buckets: Buck
     yield f"{name}_sum{{{labels}}} {float(row[buckets.sum])}"
 
 
-def _labels(key: Key) -> str:
+def _labels(key: ModelKey) -> str:
     name, version, model_id = (value.translate(_ESCAPES) for value in key)
     return f'model="{name}",version="{version}",model_id="{model_id}"'

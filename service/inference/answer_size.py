@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import orjson
 
-from service.inference.oip.requests import Wanted
+from service.inference.oip.requests import RequestedOutput
 from service.inference.predictions import AnswerOptions
 from service.registry.errors import TooLarge
 
@@ -103,7 +103,7 @@ def of_predictions(labels: Labels, options: AnswerOptions) -> RowSize:
     return RowSize(json, 0, held)
 
 
-def of_tensors(labels: Labels, options: AnswerOptions, wanted: Iterable[Wanted]) -> RowSize:
+def of_tensors(labels: Labels, options: AnswerOptions, wanted: Iterable[RequestedOutput]) -> RowSize:
     """What `oip.outputs.named` gives for these outputs."""
     k = labels.classes if options.top_k is None else min(options.top_k, labels.classes)
     json = binary = 0
@@ -118,7 +118,7 @@ def of_tensors(labels: Labels, options: AnswerOptions, wanted: Iterable[Wanted])
     return RowSize(json, binary, held)
 
 
-def _of_output(output: Wanted, labels: Labels, k: int) -> tuple[int, int, int]:
+def _of_output(output: RequestedOutput, labels: Labels, k: int) -> tuple[int, int, int]:
     """As JSON, as a binary tensor, and in memory besides."""
     classes = labels.classes
     if output.classes is not None:

@@ -20,7 +20,7 @@ from service.inference.standard_outputs import Outputs, completed, joined
 from service.registry.errors import InvalidRequest
 
 
-class Watch(Protocol):
+class BatchObserver(Protocol):
     """Who wants to know what became of the rows of a request."""
 
     def batch(self, rows: int, requests: int, queue_seconds: float, compute_seconds: float) -> None:
@@ -31,7 +31,7 @@ class Watch(Protocol):
 
 
 @dataclass(slots=True, eq=False)
-class Waiting:
+class QueuedRequest:
     """A request whose rows wait.
 
     Attributes:
@@ -47,7 +47,7 @@ class Waiting:
     rows: int
     wants: tuple[str, ...]
     future: asyncio.Future[Outputs]
-    watch: Watch | None
+    watch: BatchObserver | None
     span: object | None
     key: tuple[object, ...]
     since: float
@@ -67,13 +67,13 @@ class Waiting:
 class Slice:
     """Rows `start:stop` of a request, which stand in a batch from `at` on."""
 
-    request: Waiting
+    request: QueuedRequest
     start: int
     stop: int
     at: int
 
 
-class Batch:
+class InferenceBatch:
     """Rows that are run together."""
 
     __slots__ = ("_options", "_terminated", "ended", "model", "results", "rows", "slices", "started")
@@ -102,7 +102,7 @@ class Batch:
         """Whether somebody still waits for it."""
         return any(not piece.request.future.done() for piece in self.slices)
 
-    def can_be_ended(self) -> Batch:
+    def can_be_ended(self) -> InferenceBatch:
         """Have it run so that another thread may `terminate` it."""
         self._options = ort.RunOptions()
         return self
@@ -188,7 +188,7 @@ class Batch:
 
     def _tell(self) -> None:
         """Tell each watch of its share."""
-        shares: dict[Watch, list[tuple[Slice, Outputs | Exception]]] = {}
+        shares: dict[BatchObserver, list[tuple[Slice, Outputs | Exception]]] = {}
         for piece, result in zip(self.slices, self.results, strict=True):
             if piece.request.watch is not None:
                 shares.setdefault(piece.request.watch, []).append((piece, result))

@@ -18,7 +18,7 @@ Row = NDArray[np.float64]  # (WIDTH,)
 OUTCOMES = ("ok", "refused", "overloaded", "deadline", "gone", "failed")
 
 
-class Key(NamedTuple):
+class ModelKey(NamedTuple):
     """Whose counts: the name as called (published name or id), the version, and the model's id."""
 
     name: str
@@ -27,8 +27,8 @@ class Key(NamedTuple):
 
 
 #: Where models are counted that there is no room for; no model has an empty id.
-OTHER = Key("other", "", "")
-Counts = dict[Key, Row]
+OTHER = ModelKey("other", "", "")
+Counts = dict[ModelKey, Row]
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +73,7 @@ def added(row: Row, more: Row) -> Row:
     return both
 
 
-def merged(places: Iterable[Mapping[Key, Row]]) -> Counts:
+def merged(places: Iterable[Mapping[ModelKey, Row]]) -> Counts:
     """The counts of several places together."""
     together: Counts = {}
     for counts in places:

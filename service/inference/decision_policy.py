@@ -20,7 +20,7 @@ Shares = float | Mapping[str, float]
 
 
 @dataclass(frozen=True, slots=True)
-class Acting:
+class DecisionPolicy:
     """Checked wishes, ready for any number of rows."""
 
     class_names: Sequence[str]
@@ -72,7 +72,7 @@ def acting(
     max_error: Shares | None = None,
     coverage: Shares | None = None,
     decision: Mapping[str, Any] | None = None,
-) -> Acting:
+) -> DecisionPolicy:
     """Check the wishes against what the model can promise.
 
     Raises InvalidRequest with the field: `no_guarantee_rows`, `max_error_unreachable` or `coverage_unreachable` (with
@@ -80,7 +80,7 @@ def acting(
     """
     names = profile["class_names"]
     if max_error is None and coverage is None and decision is None:
-        return Acting(names)
+        return DecisionPolicy(names)
     wishes: dict[str, Any] = {"class_names": names, "positive": positive_index(profile)}
     if max_error is not None or coverage is not None:
         guarantees = _guarantees(profile, "coverage" if max_error is None else "max_error")
@@ -91,7 +91,7 @@ def acting(
             _check_coverage(guarantees, coverage)
     if decision is not None:
         wishes |= _decision(decision, names, profile.get("task"))
-    return Acting(**wishes)
+    return DecisionPolicy(**wishes)
 
 
 def positive_index(profile: Mapping[str, Any]) -> int:

@@ -13,9 +13,9 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 
-from service.inference.batching import Batch
-from service.inference.model_queue import BATCH_SECONDS, Line
-from service.inference.run_threads import Runner, Runners
+from service.inference.batching import InferenceBatch
+from service.inference.model_queue import BATCH_SECONDS, ModelQueue
+from service.inference.run_threads import InferenceThread, InferenceThreads
 
 #: A batch that is expected to take longer, or has, is a long one; most are cut to `BATCH_SECONDS`.
 _LONG_SECONDS = 1.5 * BATCH_SECONDS
@@ -32,9 +32,9 @@ _GRACE_S, _LONGEST_GRACE_S = 1.0, 10.0
 
 @dataclass(slots=True, eq=False)
 class _Running:
-    line: Line
-    batch: Batch
-    runner: Runner
+    line: ModelQueue
+    batch: InferenceBatch
+    runner: InferenceThread
     since: float
     expected: float
     long: bool
@@ -42,7 +42,7 @@ class _Running:
     processor_then: float = 0.0
 
 
-class Places:
+class Executor:
     """So many ordinary places, and some for long batches; lives on the event loop.
 
     Args:
@@ -55,19 +55,19 @@ class Places:
         self,
         runs: int,
         *,
-        on_free: Callable[[asyncio.AbstractEventLoop, Batch | None], None],
+        on_free: Callable[[asyncio.AbstractEventLoop, InferenceBatch | None], None],
         on_stuck: Callable[[str], None] | None = None,
     ) -> None:
         self._runs = runs
         self._on_free = on_free
         self._on_stuck = on_stuck
-        self._runners = Runners(self._done)
-        self._running: dict[Batch, _Running] = {}
+        self._runners = InferenceThreads(self._done)
+        self._running: dict[InferenceBatch, _Running] = {}
         self._ordinary = self._long = 0
         self._loop: asyncio.AbstractEventLoop | None = None
         self._timer: asyncio.TimerHandle | None = None
 
-    def room_for(self, line: Line, *, others: bool) -> bool:
+    def room_for(self, line: ModelQueue, *, others: bool) -> bool:
         """Whether the line's next batch may begin.
 
         One more than there are threads may be next, if no row would join it or other lines wait as well.
@@ -78,7 +78,7 @@ class Places:
             return False  # what its rows cost is not known, and one of them shows that it may be much
         return self._ordinary < self._runs + (others or line.full)
 
-    def run(self, loop: asyncio.AbstractEventLoop, line: Line, batch: Batch) -> None:
+    def run(self, loop: asyncio.AbstractEventLoop, line: ModelQueue, batch: InferenceBatch) -> None:
         """Begin a batch; there must be room for it."""
         self._loop = loop
         expected = line.model.cost(batch.rows, batch.slices[0].request.length)
@@ -93,19 +93,19 @@ class Places:
         """No more batches are begun."""
         self._runners.shut_down()
 
-    def _count(self, line: Line, long: bool, by: int) -> None:
+    def _count(self, line: ModelQueue, long: bool, by: int) -> None:
         if long:
             self._long += by
             line.heavy += by
         else:
             self._ordinary += by
 
-    def _done(self, runner: Runner, batch: Batch) -> None:
+    def _done(self, runner: InferenceThread, batch: InferenceBatch) -> None:
         assert self._loop is not None
         with suppress(RuntimeError):  # the loop was closed meanwhile: nobody waits
             self._loop.call_soon_threadsafe(self._settled, batch)
 
-    def _settled(self, batch: Batch) -> None:
+    def _settled(self, batch: InferenceBatch) -> None:
         running = self._running.pop(batch)
         self._count(running.line, running.long, -1)
         running.line.spent += batch.seconds

@@ -32,7 +32,7 @@ from service.inference.counters import (
     SECONDS,
     WIDTH,
     Counts,
-    Key,
+    ModelKey,
     Row,
     Totals,
     merged,
@@ -141,10 +141,10 @@ class Gauge:
 
 
 @dataclass(frozen=True, slots=True)
-class Others:
+class OtherProcesses:
     """What the other processes of this service counted, and the gauges of those that live."""
 
-    counts: Sequence[Mapping[Key, Row]]
+    counts: Sequence[Mapping[ModelKey, Row]]
     gauges: Sequence[Mapping[str, float]]
 
 
@@ -159,18 +159,18 @@ class ServingMetrics:
     def __init__(self, *, most_models: int = MOST_MODELS) -> None:
         self._most_models = most_models
         self._lock = Lock()  # one for all: held for a microsecond, and what is forgotten changes places under it
-        self._models: dict[Key, ModelMetrics] = {}
+        self._models: dict[ModelKey, ModelMetrics] = {}
         self._other = ModelMetrics(self._lock)
         self._search_again = 0.0
         self._gauges: list[Gauge] = []
         #: Set by whoever knows other processes of this service.
-        self.others: Callable[[], Others] = lambda: Others((), ())
+        self.others: Callable[[], OtherProcesses] = lambda: OtherProcesses((), ())
 
     def of(self, name: str, version: str, model_id: str) -> ModelMetrics:
         """The counts of a model under the name it was called by."""
         # A plain tuple is equal to its Key and is made in less time.
         found = self._models.get((name, version, model_id))  # type: ignore[call-overload]
-        return found if found is not None else self._added(Key(name, version, model_id))
+        return found if found is not None else self._added(ModelKey(name, version, model_id))
 
     @property
     def unknown(self) -> ModelMetrics:
@@ -214,7 +214,7 @@ class ServingMetrics:
                 rows.setdefault(key[:2], []).append(row)
         return {call: Totals.of(same) for call, same in sorted(rows.items())}
 
-    def _added(self, key: Key) -> ModelMetrics:
+    def _added(self, key: ModelKey) -> ModelMetrics:
         with self._lock:
             if key in self._models:
                 return self._models[key]

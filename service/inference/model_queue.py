@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import OrderedDict, deque
 
-from service.inference.batching import Batch, Slice, Waiting
+from service.inference.batching import InferenceBatch, QueuedRequest, Slice
 from service.inference.session import OpenModel
 from service.registry.errors import InvalidRequest
 
@@ -16,7 +16,7 @@ from service.registry.errors import InvalidRequest
 BATCH_SECONDS = 0.025
 
 
-class Line:
+class ModelQueue:
     """The requests that wait for one model."""
 
     def __init__(self, model: OpenModel, *, max_batch_rows: int, digest: str = "", most_bytes: int = 2**62) -> None:
@@ -30,9 +30,9 @@ class Line:
         self._most_bytes = most_bytes
         self._most_short_rows = self._most_rows(1) if model.limits.length == 1 else 0  # the usual case, kept at hand
         # One queue for each shape of row: what differs in length cannot be one batch.
-        self._queues: OrderedDict[tuple[object, ...], deque[Waiting]] = OrderedDict()
+        self._queues: OrderedDict[tuple[object, ...], deque[QueuedRequest]] = OrderedDict()
 
-    def add(self, request: Waiting) -> None:
+    def add(self, request: QueuedRequest) -> None:
         """Let it wait."""
         queue = self._queues.get(request.key)
         if queue is None:
@@ -40,7 +40,7 @@ class Line:
         queue.append(request)
         self.rows += request.rows
 
-    def check(self, request: Waiting) -> None:
+    def check(self, request: QueuedRequest) -> None:
         """Raises InvalidRequest `inputs_too_long` for rows much longer than any that inspection has tried."""
         if self._most_rows(request.length) < 1:
             longest = self.model.limits.longest()
@@ -79,7 +79,7 @@ class Line:
         """Whether the next batch surely takes no more than these seconds."""
         return self.model.quick(min(self.rows, self.capacity), self._next_length(), seconds)
 
-    def take(self) -> Batch | None:
+    def take(self) -> InferenceBatch | None:
         """The next batch; None if nobody waits (any more)."""
         while self._queues:
             key, queue = next(iter(self._queues.items()))
@@ -88,10 +88,10 @@ class Line:
             if queue:
                 self._queues[key] = queue  # to the back: other shapes have their turn
             if slices:
-                return Batch(self.model, slices)
+                return InferenceBatch(self.model, slices)
         return None
 
-    def _slices(self, queue: deque[Waiting]) -> list[Slice]:
+    def _slices(self, queue: deque[QueuedRequest]) -> list[Slice]:
         """What is no larger than an equal share of the room comes along whole, and the rest is for larger ones in turn.
 
         Were the rest divided, too, all who send large requests would be answered at the end of the last of them.
@@ -117,7 +117,7 @@ class Line:
                 queue.append(request)
         return slices
 
-    def _sorted_out(self, queue: deque[Waiting]) -> tuple[list[Waiting], list[Waiting], int]:
+    def _sorted_out(self, queue: deque[QueuedRequest]) -> tuple[list[QueuedRequest], list[QueuedRequest], int]:
         """Take requests from the queue: those that come along whole, larger ones, and the rows there are for these."""
         room = self.capacity
         share = max(1, room // len(queue))

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from service.inference.decision_policy import Acting, acting, positive_index
+from service.inference.decision_policy import DecisionPolicy, acting, positive_index
 from service.inference.standard_outputs import Outputs, completed
 from service.registry.errors import InvalidRequest
 
@@ -78,7 +78,7 @@ def answer(outputs: Outputs, profile: Mapping[str, Any], options: AnswerOptions)
     return [dict(zip(keys, row, strict=True)) for row in zip(*columns.values(), strict=True)]
 
 
-def abstention_threshold(options: AnswerOptions, wishes: Acting) -> float:
+def abstention_threshold(options: AnswerOptions, wishes: DecisionPolicy) -> float:
     """The confidence below which the service abstains: what the client names, or what its `max_error` needs."""
     return max(options.abstain_below or 0.0, wishes.threshold)
 

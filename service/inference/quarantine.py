@@ -15,7 +15,7 @@ from service.registry.errors import Unavailable
 SUSPENDED_S = 600.0
 
 
-class Suspensions:
+class Quarantine:
     """The files that are suspended; without a folder none is."""
 
     def __init__(self, folder: Path | None = None) -> None:

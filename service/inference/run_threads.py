@@ -13,23 +13,23 @@ import time
 from collections.abc import Callable
 from queue import SimpleQueue
 
-from service.inference.batching import Batch
+from service.inference.batching import InferenceBatch
 
 #: Of a core that two threads want, one at niceness 5 gets a quarter beside one at 0.
 _LOW_PRIORITY = 5
 
 
-class Runner:
+class InferenceThread:
     """One thread and the batch that it runs."""
 
-    def __init__(self, done: Callable[[Runner, Batch], None]) -> None:
+    def __init__(self, done: Callable[[InferenceThread, InferenceBatch], None]) -> None:
         self._done = done
-        self._batches: SimpleQueue[Batch | None] = SimpleQueue()
+        self._batches: SimpleQueue[InferenceBatch | None] = SimpleQueue()
         self._thread = threading.Thread(target=self._work, name="inference", daemon=True)
         self._thread.start()
         self.lowered = False
 
-    def run(self, batch: Batch) -> None:
+    def run(self, batch: InferenceBatch) -> None:
         """Run it, and call `done` in this thread afterwards."""
         self._batches.put(batch)
 
@@ -59,20 +59,20 @@ class Runner:
             del batch  # what it holds is not kept until the next one comes
 
 
-class Runners:
+class InferenceThreads:
     """The threads there are, made as they are needed."""
 
-    def __init__(self, done: Callable[[Runner, Batch], None]) -> None:
+    def __init__(self, done: Callable[[InferenceThread, InferenceBatch], None]) -> None:
         self._done = done
-        self._idle: list[Runner] = []
+        self._idle: list[InferenceThread] = []
 
-    def run(self, batch: Batch) -> Runner:
+    def run(self, batch: InferenceBatch) -> InferenceThread:
         """Run a batch in a thread of its own; `give_back` the thread when it is done."""
-        runner = self._idle.pop() if self._idle else Runner(self._done)
+        runner = self._idle.pop() if self._idle else InferenceThread(self._done)
         runner.run(batch)
         return runner
 
-    def give_back(self, runner: Runner) -> None:
+    def give_back(self, runner: InferenceThread) -> None:
         """Its batch is done."""
         if runner.lowered:
             runner.end()

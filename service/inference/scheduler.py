@@ -19,10 +19,10 @@ from pathlib import Path
 
 import numpy as np
 
-from service.inference.batching import Batch, Waiting, Watch
-from service.inference.executor import Places
-from service.inference.model_queue import Line
-from service.inference.quarantine import Suspensions
+from service.inference.batching import BatchObserver, InferenceBatch, QueuedRequest
+from service.inference.executor import Executor
+from service.inference.model_queue import ModelQueue
+from service.inference.quarantine import Quarantine
 from service.inference.run_limits import UNKNOWN, RunLimits
 from service.inference.session import OpenModel
 from service.inference.standard_outputs import Outputs
@@ -39,7 +39,7 @@ _MUCH_TOO_LONG_SECONDS = 0.02
 _LEAST_RETRY_S = 1
 
 
-class Engine:
+class Scheduler:
     """A file is named by its digest and never changes, so an open session is never stale.
 
     Args:
@@ -63,8 +63,8 @@ class Engine:
         max_batch_rows: int = 256,
         max_queued_rows: int = 20_000,
         max_batch_bytes: int = 2**62,
-        suspensions: Suspensions | None = None,
-        on_batch: Callable[[Batch], None] | None = None,
+        suspensions: Quarantine | None = None,
+        on_batch: Callable[[InferenceBatch], None] | None = None,
         on_stuck: Callable[[str], None] | None = None,
     ) -> None:
         self._artifacts = artifacts
@@ -73,15 +73,15 @@ class Engine:
         self._max_batch_rows = max_batch_rows
         self._max_queued_rows = max_queued_rows
         self._max_batch_bytes = max_batch_bytes
-        self._suspensions = suspensions or Suspensions()
+        self._suspensions = suspensions or Quarantine()
         self._on_batch = on_batch
-        self._lines: OrderedDict[str, Line] = OrderedDict()
-        self._opening: dict[str, asyncio.Task[Line]] = {}
-        self._ready: list[Line] = []
+        self._lines: OrderedDict[str, ModelQueue] = OrderedDict()
+        self._opening: dict[str, asyncio.Task[ModelQueue]] = {}
+        self._ready: list[ModelQueue] = []
         self._opening_bytes = 0
         self._spent = 0.0  # of the line whose turn was last: who comes anew starts there
         self._pumping = False
-        self._places = Places(runs, on_free=self._worked, on_stuck=on_stuck)
+        self._places = Executor(runs, on_free=self._worked, on_stuck=on_stuck)
         # Of their own: a large file that is being opened must not keep batches waiting.
         self._openers = ThreadPoolExecutor(2, thread_name_prefix="opening")
 
@@ -100,14 +100,14 @@ class Engine:
         """Rows that wait, for any model."""
         return sum(line.rows for line in list(self._lines.values()))
 
-    def opened(self, digest: str) -> Line | None:
+    def opened(self, digest: str) -> ModelQueue | None:
         """The line of an open model, now its most recently used; None if it has to be opened first."""
         line = self._lines.get(digest)
         if line is not None:
             self._lines.move_to_end(digest)
         return line
 
-    async def open(self, digest: str, limits: RunLimits = UNKNOWN) -> Line:
+    async def open(self, digest: str, limits: RunLimits = UNKNOWN) -> ModelQueue:
         """Open and warm up the file, once for all who ask; raises NotFound or Unavailable if it cannot be had.
 
         `limits` are of its record's profile.
@@ -127,11 +127,11 @@ class Engine:
 
     def submit(
         self,
-        line: Line,
+        line: ModelQueue,
         inputs: Mapping[str, np.ndarray],
         *,
         wants: tuple[str, ...] = (),
-        watch: Watch | None = None,
+        watch: BatchObserver | None = None,
         span: object | None = None,
         until: float = math.inf,
     ) -> asyncio.Future[Outputs]:
@@ -147,7 +147,7 @@ class Engine:
         loop = asyncio.get_running_loop()
         key = tuple([array.shape[1:] for array in inputs.values()])
         length = line.model.length(inputs)
-        request = Waiting(
+        request = QueuedRequest(
             inputs, rows, wants, loop.create_future(), watch, span, key, time.perf_counter(), length, until
         )
         if length > 1:
@@ -165,7 +165,7 @@ class Engine:
         self._places.shut_down()
         self._openers.shutdown(wait=False, cancel_futures=True)
 
-    async def _open(self, digest: str, limits: RunLimits) -> Line:
+    async def _open(self, digest: str, limits: RunLimits) -> ModelQueue:
         loop = asyncio.get_running_loop()
         self._suspensions.check(digest)
         holding = self._artifacts.held(digest)
@@ -185,7 +185,7 @@ class Engine:
         finally:
             self._opening_bytes -= size
             await loop.run_in_executor(self._openers, holding.__exit__, None, None, None)
-        line = self._lines[digest] = Line(
+        line = self._lines[digest] = ModelQueue(
             model, max_batch_rows=self._max_batch_rows, digest=digest, most_bytes=self._max_batch_bytes
         )
         return line
@@ -194,7 +194,7 @@ class Engine:
         while self._lines and self.open_bytes + self._opening_bytes > self._cache_bytes:
             self._lines.popitem(last=False)
 
-    def _overloaded(self, line: Line) -> Overloaded:
+    def _overloaded(self, line: ModelQueue) -> Overloaded:
         seconds = max(_LEAST_RETRY_S, round(line.model.cost(line.rows)))
         message = f"{line.rows} rows wait for this model already; at most {self._max_queued_rows} may"
         return Overloaded("overloaded", f"{message}; try again in {seconds} s", retry_after=seconds)
@@ -215,8 +215,8 @@ class Engine:
         until = time.perf_counter() + _ON_LOOP_SECONDS
         if len(self._ready) > 1:
             self._ready.sort(key=_spent)
-        passed_over: list[Line] = []
-        begun: list[Line] = []
+        passed_over: list[ModelQueue] = []
+        begun: list[ModelQueue] = []
         most_spent = math.inf
         while self._ready and time.perf_counter() <= until:
             line = self._ready.pop(0)
@@ -243,7 +243,7 @@ class Engine:
         if any(line.quick(_AT_ONCE_SECONDS) or self._places.room_for(line, others=others) for line in self._ready):
             self._pump_soon(loop)
 
-    def _run_here(self, line: Line, batch: Batch) -> None:
+    def _run_here(self, line: ModelQueue, batch: InferenceBatch) -> None:
         processor = time.thread_time()
         batch.run()
         line.spent += batch.seconds
@@ -252,14 +252,14 @@ class Engine:
             line.model.mistrust()
         self._settle(batch)
 
-    def _worked(self, loop: asyncio.AbstractEventLoop, batch: Batch | None) -> None:
+    def _worked(self, loop: asyncio.AbstractEventLoop, batch: InferenceBatch | None) -> None:
         """A batch has come back from its thread, or has given its place to others."""
         if batch is not None:
             self._settle(batch)
         if self._ready:
             self._pump_soon(loop)
 
-    def _settle(self, batch: Batch) -> None:
+    def _settle(self, batch: InferenceBatch) -> None:
         try:
             batch.settle()
             if self._on_batch is not None:
@@ -269,7 +269,7 @@ class Engine:
             batch.give_up(error)
 
 
-_spent: Callable[[Line], float] = attrgetter("spent")
+_spent: Callable[[ModelQueue], float] = attrgetter("spent")
 
 
 def _warm(path: Path, threads: int, limits: RunLimits) -> OpenModel:

@@ -25,9 +25,9 @@ from service.api.middleware import Keys
 from service.inference.answer_size import RowSize
 from service.inference.json_limits import too_many_bytes
 from service.inference.metrics import ModelMetrics
-from service.inference.model_queue import Line
+from service.inference.model_queue import ModelQueue
 from service.inference.oip.inflation import inflated
-from service.inference.scheduler import Engine
+from service.inference.scheduler import Scheduler
 from service.inference.standard_outputs import Outputs
 from service.model_repository import Catalogue, Target
 from service.registry.errors import DeadlineExceeded, Overloaded, RegistryError, TooLarge
@@ -76,7 +76,7 @@ Handler = Callable[["Serving", Call], Awaitable[Answer]]
 class Serving:
     """What handlers need: models, the engine, and threads for what takes long."""
 
-    def __init__(self, settings: ServiceSettings, catalogue: Catalogue, engine: Engine, tracing: Tracing) -> None:
+    def __init__(self, settings: ServiceSettings, catalogue: Catalogue, engine: Scheduler, tracing: Tracing) -> None:
         self.settings = settings
         self.catalogue = catalogue
         self.engine = engine
@@ -127,7 +127,7 @@ class Serving:
         call.held_bytes += more
         self._held_bytes += more
 
-    async def find(self, call: Call) -> tuple[Target, Line]:
+    async def find(self, call: Call) -> tuple[Target, ModelQueue]:
         """The model that is asked for, open; raises what `Catalogue.find` does, or DeadlineExceeded."""
         found = self.catalogue.known(call.model, call.version)
         if found is None:
@@ -183,7 +183,9 @@ class Serving:
         work.add_done_callback(ended)
         return work
 
-    async def run(self, call: Call, line: Line, inputs: Mapping[str, np.ndarray], wants: tuple[str, ...]) -> Outputs:
+    async def run(
+        self, call: Call, line: ModelQueue, inputs: Mapping[str, np.ndarray], wants: tuple[str, ...]
+    ) -> Outputs:
         """The outputs for these rows; raises Overloaded, DeadlineExceeded, InvalidRequest, ClientDisconnect."""
         call.rows = len(next(iter(inputs.values())))
         # A small file may be a large image.

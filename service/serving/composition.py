@@ -10,11 +10,11 @@ from starlette.types import ASGIApp
 from service.api.cross_site import Sites
 from service.api.metrics import Exposition
 from service.api.middleware import Keys
-from service.inference.batching import Batch
+from service.inference.batching import InferenceBatch
 from service.inference.metrics import ServingMetrics
-from service.inference.quarantine import Suspensions
+from service.inference.quarantine import Quarantine
 from service.inference.runtime import prepare, spare_runs
-from service.inference.scheduler import Engine
+from service.inference.scheduler import Scheduler
 from service.model_repository import Catalogue
 from service.registry.unit_of_work import Registry
 from service.serving.app import Serving, ServingLane
@@ -32,7 +32,7 @@ class Assembly:
     settings: ServiceSettings
     metrics: ServingMetrics
     tracing: Tracing
-    engine: Engine
+    engine: Scheduler
     catalogue: Catalogue
     serving: Serving
     exposition: Exposition
@@ -82,20 +82,20 @@ class Assembly:
         self.tracing.close()
 
 
-def suspensions(settings: ServiceSettings) -> Suspensions:
+def suspensions(settings: ServiceSettings) -> Quarantine:
     """Which served copies are out of service on this machine."""
-    return Suspensions(settings.data_dir.absolute() / "run" / "suspended")
+    return Quarantine(settings.data_dir.absolute() / "run" / "suspended")
 
 
 def _engine(
     settings: ServiceSettings, registry: Registry, tracing: Tracing, on_stuck: Callable[[str], None] | None
-) -> Engine:
-    def trace(batch: Batch) -> None:
+) -> Scheduler:
+    def trace(batch: InferenceBatch) -> None:
         spans = [piece.request.span for piece in batch.slices if piece.request.span is not None]
         tracing.batch(spans, batch.started, batch.ended, rows=batch.rows)
 
     threads = settings.inference_threads
-    return Engine(
+    return Scheduler(
         registry.artifacts,
         cache_bytes=settings.session_cache_bytes,
         threads=threads,
@@ -109,7 +109,7 @@ def _engine(
     )
 
 
-def _gauges(engine: Engine) -> list[tuple[str, str, Callable[[], float]]]:
+def _gauges(engine: Scheduler) -> list[tuple[str, str, Callable[[], float]]]:
     return [
         ("fedlas_sessions_open", "Models that are kept open.", lambda: engine.open_sessions),
         ("fedlas_session_bytes", "Size of the files of the models that are kept open.", lambda: engine.open_bytes),

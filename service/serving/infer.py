@@ -14,7 +14,7 @@ from service.inference.answer_size import FEW_ANSWER_BYTES, of_tensors
 from service.inference.json_limits import FEW_BYTES, check_json, collector_paused
 from service.inference.oip.binary_extension import raw
 from service.inference.oip.outputs import chosen, named, options, served_outputs
-from service.inference.oip.requests import InferRequest, Wanted, aligned, decode
+from service.inference.oip.requests import InferenceRequest, RequestedOutput, aligned, decode
 from service.inference.oip.responses import encode
 from service.inference.predictions import AnswerOptions, abstentions, check_options
 from service.inference.standard_outputs import Outputs
@@ -35,7 +35,7 @@ _PACKED: dict[bytes, Callable[[bytes], bytes]] = {
     b"deflate": partial(zlib.compress, level=1),
 }
 
-Parsed = tuple[InferRequest, dict[str, np.ndarray], tuple[Wanted, ...], AnswerOptions]
+Parsed = tuple[InferenceRequest, dict[str, np.ndarray], tuple[RequestedOutput, ...], AnswerOptions]
 
 
 async def infer(serving: Serving, call: Call) -> Answer:
@@ -92,7 +92,11 @@ def _read(body: bytes, length: int | None, profile: Mapping[str, Any], max_rows:
 
 
 def _write(
-    target: Target, asked: InferRequest, outputs: Outputs, wanted: tuple[Wanted, ...], wishes: AnswerOptions
+    target: Target,
+    asked: InferenceRequest,
+    outputs: Outputs,
+    wanted: tuple[RequestedOutput, ...],
+    wishes: AnswerOptions,
 ) -> tuple[bytes, int | None]:
     arrays = named(outputs, target.profile, wishes, wanted)
     return encode(arrays, wanted, name=target.called, version=target.version, id=asked.id)
@@ -121,7 +125,7 @@ def _small(length: int | None, profile: Mapping[str, Any]) -> int:
     return _SMALL_TENSORS if length is not None and length <= SMALL_BYTES else SMALL_BYTES
 
 
-def _shorten(call: Call, asked: InferRequest) -> None:
+def _shorten(call: Call, asked: InferenceRequest) -> None:
     """Triton's parameter `timeout`, in microseconds, as its clients send it; 0 means none."""
     timeout = asked.parameters.get("timeout")
     if timeout is None:

@@ -13,13 +13,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from service.inference.counters import CONFIDENCE, ROWS, WIDTH, Key
+from service.inference.counters import CONFIDENCE, ROWS, WIDTH, ModelKey
 from service.inference.metrics import ServingMetrics
 from service.shared_counts import SharedCounts, Snapshot
 from tests.helpers.processes import die_with_parent, until
 
 ROOT = Path(__file__).parents[2]
-DIGITS = Key("digits", "2", "mdl_a")
+DIGITS = ModelKey("digits", "2", "mdl_a")
 #: Counts so many rows for each line that it reads, tells the sum it sees, and at the end stops in good order.
 _COUNT = """
 import sys
@@ -222,7 +222,7 @@ def test_a_folder_that_cannot_be_written_stops_nobody(share: Share, caplog: pyte
 def test_a_snapshot_comes_back_as_it_was() -> None:
     """Names in any script, every number, and gauges."""
     rng = np.random.default_rng(0)
-    counts = {Key(name, "1", "mdl_a"): rng.random(WIDTH) for name in ("digits", 'ziffern "ä"\n', "数字")}
+    counts = {ModelKey(name, "1", "mdl_a"): rng.random(WIDTH) for name in ("digits", 'ziffern "ä"\n', "数字")}
     back = Snapshot.decode(Snapshot(counts, {"g": 1.5}).encode())
     assert list(back.counts) == list(counts)
     np.testing.assert_array_equal(list(back.counts.values()), list(counts.values()))

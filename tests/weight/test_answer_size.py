@@ -13,12 +13,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from service.inference.answer_size import Labels, RowSize, of_predictions, of_tensors
-from service.inference.decision_policy import Acting
+from service.inference.decision_policy import DecisionPolicy
 from service.inference.oip.outputs import named
-from service.inference.oip.requests import Wanted
+from service.inference.oip.requests import RequestedOutput
 from service.inference.oip.responses import encode
 from service.inference.predictions import AnswerOptions, answer
-from service.inference.scheduler import Engine
+from service.inference.scheduler import Scheduler
 from service.registry.errors import Overloaded, TooLarge
 from service.serving.app import Call, Serving
 from service.serving.messages import Request
@@ -52,19 +52,21 @@ def outputs(rows: int, classes: int, seed: int) -> dict[str, np.ndarray]:
     seed=st.integers(0, 100),
     top_k=st.none() | st.integers(1, 20),
     wanted=st.lists(
-        st.builds(Wanted, INDEXED, st.booleans())
-        | st.builds(Wanted, st.sampled_from(["probabilities", "logits"]), st.booleans(), st.integers(1, 20)),
+        st.builds(RequestedOutput, INDEXED, st.booleans())
+        | st.builds(RequestedOutput, st.sampled_from(["probabilities", "logits"]), st.booleans(), st.integers(1, 20)),
         min_size=1, max_size=4, unique_by=lambda output: output.name,
     ),
 )  # fmt: skip
-def test_no_answer_is_larger(names: list[str], rows: int, seed: int, top_k: int | None, wanted: list[Wanted]) -> None:
+def test_no_answer_is_larger(
+    names: list[str], rows: int, seed: int, top_k: int | None, wanted: list[RequestedOutput]
+) -> None:
     """Of any names, numbers and options, as JSON and in the protocol's forms."""
     profile = {**PAIR, "class_names": names, "features": {"dim": 7}}
     labels, options, found = Labels.of(names, 7), AnswerOptions(top_k=top_k), outputs(rows, len(names), seed)
     written = orjson.dumps(answer(found, profile, options))
     assert len(written) <= 2 + rows * of_predictions(labels, options).json
     if top_k is None:
-        wanted = [output for output in wanted if not output.name.startswith("top_k")] or [Wanted("label")]
+        wanted = [output for output in wanted if not output.name.startswith("top_k")] or [RequestedOutput("label")]
     body, header = encode(named(found, profile, options, wanted), wanted, name="m", version="1", id=None)
     size = of_tensors(labels, options, wanted)
     assert len(body) - (header or len(body)) <= rows * size.binary
@@ -78,7 +80,7 @@ def test_prediction_sets_and_decisions() -> None:
     """They may name every class, and the longest."""
     names = ["short", "ü" * 50, "c"]
     labels = Labels.of(names, 0)
-    acting = Acting(names)
+    acting = DecisionPolicy(names)
     plain = of_predictions(labels, AnswerOptions()).json
     sets = of_predictions(labels, AnswerOptions(coverage=0.9)).json - plain
     decision = of_predictions(labels, AnswerOptions(decision={"threshold": 0.5})).json - plain
@@ -98,7 +100,10 @@ def test_what_needs_no_closer_look(names: list[str], width: int) -> None:
         *("features", "confidence", "label", "index", "uncalibrated_confidence", "abstain", "familiarity"),
         *("probability", "threshold", "prediction_set", "top_k_index", "top_k_label", "top_k_confidence", "decision"),
     ]
-    everything = [*map(Wanted, plain), *(Wanted(name, classes=len(names)) for name in ("probabilities", "logits"))]
+    everything = [
+        *map(RequestedOutput, plain),
+        *(RequestedOutput(name, classes=len(names)) for name in ("probabilities", "logits")),
+    ]
     for size in (of_predictions(labels, options), of_tensors(labels, options, everything)):
         assert max(4 * size.json + size.binary, size.total) <= labels.most
 
@@ -132,7 +137,7 @@ def test_wide_features(api: Api, monkeypatch: pytest.MonkeyPatch, binary: bool) 
     """1,200 rows of half a million features were 2.4 GB for 14.5 KB: 413, before anything is run."""
     path = f"/v2/models/{ready_model(api, profile=WIDE)}/infer"
     assert api.client.post(path, json=features(1, binary=binary)).status_code == 200
-    monkeypatch.setattr(Engine, "submit", pytest.fail)
+    monkeypatch.setattr(Scheduler, "submit", pytest.fail)
     answer = api.client.post(path, json=features(1200, binary=binary))
     assert answer.status_code == 413
     assert f"at most {33 if binary else 2} rows" in answer.json()["error"]

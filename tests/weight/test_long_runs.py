@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from service.inference.batching import Batch
-from service.inference.model_queue import Line
-from service.inference.quarantine import Suspensions
+from service.inference.batching import InferenceBatch
+from service.inference.model_queue import ModelQueue
+from service.inference.quarantine import Quarantine
 from service.inference.run_limits import RunLimits
-from service.inference.scheduler import Engine
+from service.inference.scheduler import Scheduler
 from service.inference.session import OpenModel
 from service.inference.standard_outputs import Outputs
 from service.registry.artifacts import ArtifactStore
@@ -32,10 +32,10 @@ class Bench:
 
     def __init__(self, folder: Path) -> None:
         self._store = ArtifactStore(folder)
-        self.batches: list[Batch] = []
+        self.batches: list[InferenceBatch] = []
 
-    def engine(self, **options: Any) -> Engine:
-        return Engine(self._store, cache_bytes=10**9, on_batch=self.batches.append, **options)
+    def engine(self, **options: Any) -> Scheduler:
+        return Scheduler(self._store, cache_bytes=10**9, on_batch=self.batches.append, **options)
 
     def kept(self, content: bytes) -> str:
         with self._store.stage_bytes(content) as staged:
@@ -53,7 +53,7 @@ def row(value: float) -> dict[str, np.ndarray]:
     return {"x": np.array([[value, 0.0]], dtype=np.float32)}
 
 
-def until_then(engine: Engine, line: Line, value: float, *, seconds: float) -> asyncio.Future[Outputs]:
+def until_then(engine: Scheduler, line: ModelQueue, value: float, *, seconds: float) -> asyncio.Future[Outputs]:
     """Ask, and give up after so long, as a request does whose deadline comes."""
     loop = asyncio.get_running_loop()
     future = engine.submit(line, row(value), until=loop.time() + seconds)
@@ -144,7 +144,7 @@ def test_who_leaves_early_ends_no_process(bench: Bench) -> None:
 
 
 @pytest.mark.parametrize("prepare", [lambda line: None, lambda line: setattr(line.model, "fixed", 0.005)])
-def test_long_runs_leave_their_places(bench: Bench, prepare: Callable[[Line], None]) -> None:
+def test_long_runs_leave_their_places(bench: Bench, prepare: Callable[[ModelQueue], None]) -> None:
     """With one place for batches, and two models whose rows take seconds, a third answers in a fraction of that."""
 
     async def ask() -> list[float]:
@@ -256,10 +256,10 @@ def test_time_that_was_not_used_is_not_kept(bench: Bench) -> None:
 def test_a_suspended_file_is_not_opened(bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """For ten minutes it is answered 503 at once, also by a process that has just begun; then it may try again."""
     folder, digest = tmp_path / "suspended", bench.kept(scaling(1))
-    Suspensions(folder).add(digest)
+    Quarantine(folder).add(digest)
 
-    async def ask() -> Line:
-        return await bench.engine(suspensions=Suspensions(folder)).open(digest)
+    async def ask() -> ModelQueue:
+        return await bench.engine(suspensions=Quarantine(folder)).open(digest)
 
     with pytest.raises(Unavailable) as failure:
         asyncio.run(ask())

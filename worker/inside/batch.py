@@ -15,7 +15,7 @@ from fedlas.errors import Mismatch
 from fedlas.preprocessing import usable_cores
 from service.inference.predictions import AnswerOptions, needed_outputs
 from service.inference.runtime import REFUSALS, open_session, refusal
-from service.inference.writers.table import Tabulation, write_results
+from service.inference.writers.table import TableWriter, write_results
 from service.registry.errors import InvalidRequest
 from worker.inside.batch_rows import ModelRows
 
@@ -49,10 +49,10 @@ def predict(spec: Json, folder: Path, emit: Emit) -> Json:
     return {"results": "results.parquet", "num_rows": count}
 
 
-def _tabulation(profile: Json, options: AnswerOptions) -> Tabulation:
+def _tabulation(profile: Json, options: AnswerOptions) -> TableWriter:
     """Checks what could not be checked when the batch was ordered, because the model was still being inspected."""
     try:
-        return Tabulation(profile, options)
+        return TableWriter(profile, options)
     except InvalidRequest as error:
         raise Mismatch(error.code, error.message) from error
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from service.inference.formats.input_types import Intake
+from service.inference.formats.input_types import InputTypes
 from service.inference.formats.multipart import media_type, read_form
 from service.inference.formats.npy import read_npy
 from service.inference.formats.options import Options, from_query, merged
@@ -44,7 +44,7 @@ def read(
     kind, boundary = media_type(content_type)
     check_type(kind)
     options = from_query(query)
-    intake = Intake.of(profile, max_rows)
+    intake = InputTypes.of(profile, max_rows)
     if kind == _FORM:
         files, more = read_form(body, boundary, intake)
         return intake.images(files), merged(options, more)
@@ -62,13 +62,13 @@ def check_type(kind: str) -> None:
     raise UnsupportedFormat("unsupported_media_type", f"{found}: {needed}")
 
 
-def _image(body: bytes, intake: Intake) -> Arrays:
+def _image(body: bytes, intake: InputTypes) -> Arrays:
     return intake.images([body])
 
 
 _FORM = "multipart/form-data"
 _IMAGES = ("image/png", "image/jpeg", "image/webp", "image/bmp")
-_READERS: dict[str, Callable[[bytes, Intake], Arrays]] = {
+_READERS: dict[str, Callable[[bytes, InputTypes], Arrays]] = {
     "application/x-npy": read_npy,
     **dict.fromkeys(_IMAGES, _image),
 }

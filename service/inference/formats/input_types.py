@@ -15,7 +15,7 @@ from service.registry.errors import InvalidRequest
 
 
 @dataclass(frozen=True, slots=True)
-class Intake:
+class InputTypes:
     """The inputs of a model, how image files become rows of it, and how many rows a request may have."""
 
     specs: Sequence[Spec]
@@ -23,7 +23,7 @@ class Intake:
     max_rows: int
 
     @classmethod
-    def of(cls, profile: Mapping[str, Any], max_rows: int) -> Intake:
+    def of(cls, profile: Mapping[str, Any], max_rows: int) -> InputTypes:
         """What the model with this profile takes."""
         return cls(profile["inputs"], profile.get("preprocessing"), max_rows)
 

@@ -10,7 +10,7 @@ from functools import lru_cache
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
-from service.inference.formats.input_types import Intake
+from service.inference.formats.input_types import InputTypes
 from service.inference.formats.options import PART, Options, from_part, from_text, merged
 from service.registry.errors import InvalidRequest, TooLarge
 
@@ -33,7 +33,7 @@ def media_type(content_type: str) -> tuple[str, str]:
     return kind.decode("latin-1").strip(), parameters.get(b"boundary", b"").decode("latin-1")
 
 
-def read_form(body: bytes, boundary: str, intake: Intake) -> tuple[list[bytes], Options]:
+def read_form(body: bytes, boundary: str, intake: InputTypes) -> tuple[list[bytes], Options]:
     """The files of a form, in their order and whatever their names, and the options.
 
     Options are fields of their names, or one part `options` with a JSON object of them.

@@ -11,7 +11,7 @@ from functools import lru_cache
 import numpy as np
 from numpy.lib import format as numpy_format
 
-from service.inference.formats.input_types import Intake
+from service.inference.formats.input_types import InputTypes
 from service.registry.errors import InvalidRequest
 
 _MAGIC = b"\x93NUMPY"
@@ -34,8 +34,8 @@ class Header:
     dtype: np.dtype
 
 
-def read_npy(body: bytes, intake: Intake) -> dict[str, np.ndarray]:
-    """The rows of a model with one input; raises InvalidRequest as `array`, and as `Intake.rows`."""
+def read_npy(body: bytes, intake: InputTypes) -> dict[str, np.ndarray]:
+    """The rows of a model with one input; raises InvalidRequest as `array`, and as `InputTypes.rows`."""
     spec = intake.only("an npy file holds one array", "binary tensors by name (POST /v2/models/…/infer), or JSON")
     return intake.rows(array(body, "the body"), spec)
 

@@ -7,12 +7,12 @@ from collections.abc import Mapping
 from typing import Any, NoReturn
 
 from service.inference.oip.datatypes import DATATYPES, datatype_name
-from service.inference.oip.requests import InferRequest
+from service.inference.oip.requests import InferenceRequest
 from service.inference.oip.tensors import from_binary
 from service.registry.errors import InvalidRequest
 
 
-def raw(body: bytes, profile: Mapping[str, Any]) -> InferRequest:
+def raw(body: bytes, profile: Mapping[str, Any]) -> InferenceRequest:
     """Rows of the only input, in the model's own type; the answer is binary, too.
 
     Raises InvalidRequest where the model has several inputs, where rows differ in length, and for a part of a row.
@@ -26,7 +26,7 @@ def raw(body: bytes, profile: Mapping[str, Any]) -> InferRequest:
     if not body or len(body) % row:
         _fail("wrong_size", f"{of}: the body has {len(body)} bytes, a row has {row}")
     inputs = {spec["name"]: from_binary(memoryview(body), datatype, (len(body) // row, *shape), of=of)}
-    return InferRequest(id=None, inputs=inputs, wanted=None, binary=True, parameters={})
+    return InferenceRequest(id=None, inputs=inputs, wanted=None, binary=True, parameters={})
 
 
 def _fail(code: str, message: str) -> NoReturn:

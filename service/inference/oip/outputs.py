@@ -13,9 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from service.inference.decision_policy import Acting, acting, positive_index
+from service.inference.decision_policy import DecisionPolicy, acting, positive_index
 from service.inference.excerpts import shown
-from service.inference.oip.requests import InferRequest, Scalar, Wanted
+from service.inference.oip.requests import InferenceRequest, RequestedOutput, Scalar
 from service.inference.predictions import (
     AnswerOptions,
     abstention_threshold,
@@ -81,13 +81,13 @@ def always_there(profile: Profile) -> tuple[str, ...]:
     return (*DEFAULTS, "index", "logits", "features", "uncalibrated_confidence", "abstain", *own, *binary)
 
 
-def chosen(request: InferRequest, profile: Profile) -> tuple[Wanted, ...]:
+def chosen(request: InferenceRequest, profile: Profile) -> tuple[RequestedOutput, ...]:
     """The outputs to answer: those that are asked for, else DEFAULTS and what the parameters ask for.
 
     Raises InvalidRequest: `unknown_output` with those that exist, `missing_parameter`, `not_classifiable`.
     """
     if request.wanted is None:
-        return tuple(Wanted(name, request.binary) for name in (*DEFAULTS, *_asked_by_parameters(request)))
+        return tuple(RequestedOutput(name, request.binary) for name in (*DEFAULTS, *_asked_by_parameters(request)))
     existing = (*always_there(profile), *_with_parameters(profile))
     for wanted in request.wanted:
         if wanted.name not in existing:
@@ -103,7 +103,7 @@ def chosen(request: InferRequest, profile: Profile) -> tuple[Wanted, ...]:
     return request.wanted
 
 
-def _asked_by_parameters(request: InferRequest) -> list[str]:
+def _asked_by_parameters(request: InferenceRequest) -> list[str]:
     asked = request.parameters
     names = ["prediction_set"] if "coverage" in asked else []
     names += ["abstain", "threshold"] if "abstain_below" in asked or "max_error" in asked else []
@@ -116,7 +116,7 @@ def _with_parameters(profile: Profile) -> list[str]:
     return [name for name in _NEEDED_PARAMETERS if name != "decision" or two]
 
 
-def served_outputs(wanted: Sequence[Wanted], profile: Profile) -> tuple[str, ...]:
+def served_outputs(wanted: Sequence[RequestedOutput], profile: Profile) -> tuple[str, ...]:
     """What to ask of the file; logits always, since rows that overflow are refused whatever is asked for."""
     names = {"logits", "probabilities", "confidence", *(output.name for output in wanted)}
     return tuple(name for name in (*needed_outputs(profile), "features") if name in names)
@@ -129,7 +129,7 @@ class _Rows:
     outputs: dict[str, np.ndarray]
     profile: Profile
     options: AnswerOptions
-    wishes: Acting
+    wishes: DecisionPolicy
 
     @property
     def probs(self) -> np.ndarray:
@@ -180,7 +180,7 @@ _COMPUTED: Mapping[str, Callable[[_Rows], np.ndarray]] = {
 
 
 def named(
-    outputs: Mapping[str, np.ndarray], profile: Profile, options: AnswerOptions, wanted: Sequence[Wanted]
+    outputs: Mapping[str, np.ndarray], profile: Profile, options: AnswerOptions, wanted: Sequence[RequestedOutput]
 ) -> dict[str, np.ndarray]:
     """One array for each output that is wanted, by its name.
 

@@ -20,8 +20,6 @@ from service.inference.oip.tensors import checked_shape, from_binary, from_json
 from service.inference.signature import check_row_counts, fit
 from service.registry.errors import InvalidRequest
 
-__all__ = ["InferRequest", "Scalar", "Wanted", "aligned", "decode"]
-
 #: Inputs, outputs, parameters: each is read by itself, and no model has so many.
 _MOST_NAMED = 256
 
@@ -30,7 +28,7 @@ Json = Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
+class RequestedOutput:
     """An output that is asked for; `classes` is the k of the classification extension."""
 
     name: str
@@ -39,7 +37,7 @@ class Wanted:
 
 
 @dataclass(frozen=True, slots=True)
-class InferRequest:
+class InferenceRequest:
     """What was asked.
 
     Attributes:
@@ -52,12 +50,12 @@ class InferRequest:
 
     id: str | None
     inputs: dict[str, np.ndarray]
-    wanted: tuple[Wanted, ...] | None
+    wanted: tuple[RequestedOutput, ...] | None
     binary: bool
     parameters: dict[str, Scalar]
 
 
-def decode(body: bytes, header_length: int | None) -> InferRequest:
+def decode(body: bytes, header_length: int | None) -> InferenceRequest:
     """Read a body; its first `header_length` bytes are JSON and the rest binary tensors, None for JSON alone.
 
     Raises InvalidRequest, which names what was found and what is needed.
@@ -71,7 +69,7 @@ def decode(body: bytes, header_length: int | None) -> InferRequest:
         _fail("invalid_request", f'"id" must be a text, found {shown(identifier)}', field="id")
     parameters = _scalars(content.get("parameters"), of="request")
     binary = _flag(parameters, "binary_data_output", of="request")
-    return InferRequest(
+    return InferenceRequest(
         id=identifier,
         inputs=_inputs(content.get("inputs"), body, header_length),
         wanted=_wanted(content.get("outputs"), binary),
@@ -179,23 +177,23 @@ def _inputs(items: object, body: bytes, header_length: int | None) -> dict[str, 
     return inputs
 
 
-def _wanted(items: object, binary: bool) -> tuple[Wanted, ...] | None:
+def _wanted(items: object, binary: bool) -> tuple[RequestedOutput, ...] | None:
     if items is None or items == []:
         return None
     return tuple(_wanted_output(name, item, binary) for name, item in _named(items, "output"))
 
 
-def _wanted_output(name: str, item: Json, binary: bool) -> Wanted:
+def _wanted_output(name: str, item: Json, binary: bool) -> RequestedOutput:
     of = f"output {shown(name)}"
     parameters = _scalars(item.get("parameters"), of=of)
     classes = parameters.get("classification", 0)
     if type(classes) is not int or classes < 0:
         found = f"{of}: classification must be the number of classes, found {shown(classes)}"
         _fail("invalid_request", found, field="outputs")
-    return Wanted(name, _flag(parameters, "binary_data", of=of, default=binary), classes or None)
+    return RequestedOutput(name, _flag(parameters, "binary_data", of=of, default=binary), classes or None)
 
 
-def aligned(request: InferRequest, profile: Json, *, max_rows: int) -> dict[str, np.ndarray]:
+def aligned(request: InferenceRequest, profile: Json, *, max_rows: int) -> dict[str, np.ndarray]:
     """The inputs as the model takes them, in its order, all with the same number of rows.
 
     Numbers are cast as `fit` says. BYTES are image files, as they are or in Base64, for models with preprocessing.

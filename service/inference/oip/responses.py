@@ -9,13 +9,13 @@ import numpy as np
 import orjson
 
 from service.inference.oip.datatypes import datatype_name
-from service.inference.oip.requests import Scalar, Wanted
+from service.inference.oip.requests import RequestedOutput, Scalar
 from service.inference.oip.tensors import packed
 
 
 def encode(
     outputs: Mapping[str, np.ndarray],
-    wanted: Sequence[Wanted],
+    wanted: Sequence[RequestedOutput],
     *,
     name: str,
     version: str,

@@ -30,7 +30,7 @@ _REPEATED = (
 )  # fmt: skip
 
 
-class Tabulation:
+class TableWriter:
     """A model's profile and a client's wishes, checked once, for any number of blocks of rows.
 
     Raises:

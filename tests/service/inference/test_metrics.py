@@ -22,11 +22,11 @@ from service.inference.counters import (
     ROWS,
     WIDTH,
     Buckets,
-    Key,
+    ModelKey,
     Row,
     Totals,
 )
-from service.inference.metrics import ModelMetrics, Others, ServingMetrics
+from service.inference.metrics import ModelMetrics, OtherProcesses, ServingMetrics
 
 NONE = Totals.of(())
 
@@ -158,7 +158,7 @@ def test_nothing_is_lost_between_threads(serving: ServingMetrics) -> None:
         thread.start()
     for thread in threads:
         thread.join()
-    row = serving.own()[Key("digits", "2", "mdl_a")]
+    row = serving.own()[ModelKey("digits", "2", "mdl_a")]
     assert (row[REQUESTS["ok"]], row[REQUEST_SECONDS.sum]) == (16_000, 4000.0)
     assert (BATCH_ROWS.counts(row).sum(), row[QUEUE_SECONDS.sum]) == (16_000, 8000.0)
     assert (CONFIDENCE.counts(row).sum(), row[CONFIDENCE.sum]) == (16_000, 8000.0)
@@ -192,13 +192,13 @@ def test_the_last_request_is_the_latest(serving: ServingMetrics, monkeypatch: py
     elsewhere.of("digits", "2", "mdl_a").request("ok", 3, 0.25)
     elsewhere.gauge("fedlas_sessions_open", "Open.", lambda: 3)
     serving.gauge("fedlas_sessions_open", "Open.", lambda: 2)
-    serving.others = lambda: Others([elsewhere.own()], [elsewhere.own_gauges()])
+    serving.others = lambda: OtherProcesses([elsewhere.own()], [elsewhere.own_gauges()])
     totals = serving.totals("digits", "2")
     only = replace(NONE, requests_ok=2, rows=4, request_seconds=0.75, last_request_at=1_700_000_000_250)
     assert totals == only
     assert serving.all_totals() == {("digits", "2"): only}
     counts, gauges = serving.everywhere()
-    assert counts[Key("digits", "2", "mdl_a")][ROWS] == 4
+    assert counts[ModelKey("digits", "2", "mdl_a")][ROWS] == 4
     assert [(gauge.name, value) for gauge, value in gauges] == [("fedlas_sessions_open", 5.0)]
 
 

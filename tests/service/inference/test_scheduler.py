@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from service.inference.batching import Batch
-from service.inference.model_queue import Line
+from service.inference.batching import InferenceBatch
+from service.inference.model_queue import ModelQueue
 from service.inference.run_limits import RunLimits
-from service.inference.scheduler import Engine
+from service.inference.scheduler import Scheduler
 from service.registry.artifacts import ArtifactStore
 from service.registry.errors import DeadlineExceeded, InvalidRequest, NotFound, Overloaded, Unavailable
 from tests.helpers.served import hungry, lookup, scaling
@@ -30,11 +30,11 @@ class Bench:
     """An engine whose batches are written down."""
 
     store: ArtifactStore
-    batches: list[Batch] = field(default_factory=list)
+    batches: list[InferenceBatch] = field(default_factory=list)
 
-    def engine(self, *, cache_bytes: int = 10**9, **options: Any) -> Engine:
+    def engine(self, *, cache_bytes: int = 10**9, **options: Any) -> Scheduler:
         """An engine over the store."""
-        return Engine(self.store, cache_bytes=cache_bytes, on_batch=self.batches.append, **options)
+        return Scheduler(self.store, cache_bytes=cache_bytes, on_batch=self.batches.append, **options)
 
     def kept(self, content: bytes) -> str:
         """Store a file and return its digest."""
@@ -58,7 +58,7 @@ def counted(number: int) -> dict[str, np.ndarray]:
     return {"x": np.stack([np.arange(number), np.zeros(number)], axis=1).astype(np.float32)}
 
 
-def slow(line: Line) -> Line:
+def slow(line: ModelQueue) -> ModelQueue:
     """Have it take every batch for one that belongs into a thread."""
     line.model.fixed = 1.0
     return line
@@ -229,11 +229,11 @@ def test_a_file_that_cannot_be_opened(bench: Bench) -> None:
 def test_what_cannot_be_handed_out_stops_nothing(bench: Bench) -> None:
     """A defect while results are given to their requests is told to these, and the next batch is run."""
 
-    def broken(_: Batch) -> None:
+    def broken(_: InferenceBatch) -> None:
         raise MemoryError
 
     async def ask() -> None:
-        engine = Engine(bench.store, cache_bytes=10**9, on_batch=broken)
+        engine = Scheduler(bench.store, cache_bytes=10**9, on_batch=broken)
         line = await engine.open(bench.kept(scaling(2)), QUICK)
         for _ in range(2):
             outputs = await engine.submit(line, rows(3))
@@ -317,7 +317,7 @@ def test_batches_are_no_longer_than_a_moment(bench: Bench) -> None:
     assert asyncio.run(ask()) == 5
 
 
-def _ran(engine: Engine, digest: str) -> Callable[[], Coroutine[Any, Any, float]]:
+def _ran(engine: Scheduler, digest: str) -> Callable[[], Coroutine[Any, Any, float]]:
     async def run() -> float:
         outputs = await engine.submit(await engine.open(digest, QUICK), rows(1))
         return float(outputs["logits"][0, 0])

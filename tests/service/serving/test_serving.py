@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from service.inference.scheduler import Engine
+from service.inference.scheduler import Scheduler
 from service.serving import messages
 from service.serving.app import Serving
 from tests.helpers.uploads import Uploads
@@ -100,7 +100,7 @@ def test_bad_timeouts(served: tuple[Api, Json], given: str) -> None:
 
 def stalled(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
     """Have the engine take rows and never run them."""
-    engine: Engine = api.client.app.state.parts.engine  # type: ignore[attr-defined]
+    engine: Scheduler = api.client.app.state.parts.engine  # type: ignore[attr-defined]
     monkeypatch.setattr(engine, "_pump_soon", lambda loop: None)
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from service.inference.oip import metadata
 from service.inference.oip.outputs import always_there, chosen
-from service.inference.oip.requests import InferRequest, Wanted
+from service.inference.oip.requests import InferenceRequest, RequestedOutput
 from tests.service.inference.oip.conftest import profile_of
 
 
@@ -50,9 +50,9 @@ def test_all_that_is_listed_can_be_asked_for(changes: dict[str, Any]) -> None:
     """Tools ask for every output that the metadata names, and give no parameters."""
     profile = profile_of(**changes)
     outputs = metadata.model_metadata(profile, "m", ["1"])["outputs"]
-    wanted = tuple(Wanted(output["name"]) for output in outputs)
+    wanted = tuple(RequestedOutput(output["name"]) for output in outputs)
     assert [output.name for output in wanted] == list(always_there(profile))
-    assert chosen(InferRequest(None, {}, wanted, False, {}), profile) == wanted
+    assert chosen(InferenceRequest(None, {}, wanted, False, {}), profile) == wanted
 
 
 def test_configuration() -> None:

@@ -17,20 +17,20 @@ from service.inference.oip.outputs import (
     options,
     served_outputs,
 )
-from service.inference.oip.requests import InferRequest, Wanted
+from service.inference.oip.requests import InferenceRequest, RequestedOutput
 from service.inference.predictions import AnswerOptions, answer
 from service.inference.standard_outputs import completed
 from service.registry.errors import InvalidRequest
 from tests.service.inference.oip.conftest import LOGITS, computed, profile_of
 
 
-def asked(*wanted: str | Wanted, binary: bool = False, **parameters: Any) -> InferRequest:
+def asked(*wanted: str | RequestedOutput, binary: bool = False, **parameters: Any) -> InferenceRequest:
     """A request for these outputs; none means the defaults."""
-    outputs = tuple(item if isinstance(item, Wanted) else Wanted(item) for item in wanted)
-    return InferRequest(None, {}, outputs or None, binary, parameters)
+    outputs = tuple(item if isinstance(item, RequestedOutput) else RequestedOutput(item) for item in wanted)
+    return InferenceRequest(None, {}, outputs or None, binary, parameters)
 
 
-def answered(request: InferRequest, profile: Profile, given: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+def answered(request: InferenceRequest, profile: Profile, given: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     """What the service does with a request, but for the model."""
     return named(given, profile, options(request.parameters), chosen(request, profile))
 
@@ -38,7 +38,7 @@ def answered(request: InferRequest, profile: Profile, given: dict[str, np.ndarra
 def test_defaults() -> None:
     """Probabilities, confidence and label go back where nothing is said, in the form that the request names."""
     request = asked(binary=True)
-    assert chosen(request, profile_of()) == tuple(Wanted(name, True) for name in DEFAULTS)
+    assert chosen(request, profile_of()) == tuple(RequestedOutput(name, True) for name in DEFAULTS)
     given = computed()
     found = answered(request, profile_of(), given)
     assert found["probabilities"] is given["probabilities"]
@@ -109,7 +109,7 @@ def test_binary_models(positive: str | None, column: int) -> None:
 def test_classification() -> None:
     """The k largest values, each as value:index:label; the value is the same float32 again; k may be too large."""
     given = computed()
-    request = asked(Wanted("probabilities", classes=2), Wanted("logits", True, classes=9))
+    request = asked(RequestedOutput("probabilities", classes=2), RequestedOutput("logits", True, classes=9))
     found = answered(request, profile_of(), given)
     assert {name: array.shape for name, array in found.items()} == {"probabilities": (3, 2), "logits": (3, 3)}
     assert found["logits"].tolist()[0] == ["2.0:0:ant", "0.0:1:bee: honey", "-1.0:2:Käfer"]
@@ -124,9 +124,9 @@ def test_classification() -> None:
 def test_what_the_file_is_asked_for() -> None:
     """Logits always, since rows that overflow are refused; features and familiarity only if they go back."""
     usual = ("logits", "probabilities", "confidence")
-    wanted = [Wanted("label")]
+    wanted = [RequestedOutput("label")]
     assert served_outputs(wanted, profile_of()) == usual
-    wanted += [Wanted("features"), Wanted("familiarity")]
+    wanted += [RequestedOutput("features"), RequestedOutput("familiarity")]
     assert served_outputs(wanted, profile_of()) == (*usual, "familiarity", "features")
     assert served_outputs(wanted, profile_of(familiarity=None)) == (*usual, "features")
 
@@ -149,13 +149,18 @@ def test_outputs_of_kinds_of_models() -> None:
         (asked("threshold"), {}, "missing_parameter", "'abstain_below' or 'max_error'"),
         (asked("top_k_label"), {}, "missing_parameter", "'top_k'"),
         (asked("decision"), {"task": "binary", "class_names": ["a", "b"]}, "missing_parameter", "decision_threshold"),
-        (asked(Wanted("label", classes=2)), {}, "not_classifiable", "probabilities and logits, not for 'label'"),
+        (
+            asked(RequestedOutput("label", classes=2)),
+            {},
+            "not_classifiable",
+            "probabilities and logits, not for 'label'",
+        ),
         (asked(coverage=0.9), {}, "no_guarantee_rows", "nothing can be promised"),
         (asked(max_error=0.1), {}, "no_guarantee_rows", "nothing can be promised"),
         (asked(decision_threshold=0.5), {}, "invalid_request", "binary models"),
     ],
 )
-def test_what_a_model_does_not_have(request_: InferRequest, changes: dict[str, Any], code: str, words: str) -> None:
+def test_what_a_model_does_not_have(request_: InferenceRequest, changes: dict[str, Any], code: str, words: str) -> None:
     """Outputs that do not exist, lack their parameter or cannot be promised are refused with what there is."""
     with pytest.raises(InvalidRequest) as caught:
         answered(request_, profile_of(**changes), computed())

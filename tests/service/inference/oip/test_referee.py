@@ -13,7 +13,7 @@ from hypothesis.extra import numpy as arrays
 from tritonclient.http import InferenceServerClient, InferInput, InferRequestedOutput
 from tritonclient.utils import np_to_triton_dtype
 
-from service.inference.oip.requests import Wanted, decode
+from service.inference.oip.requests import RequestedOutput, decode
 from service.inference.oip.responses import encode
 
 DTYPES = ("bool", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "f2", "f4", "f8")
@@ -81,7 +81,7 @@ OUTPUTS = st.one_of(NUMBERS, arrays.arrays(object, SHAPES, elements=TEXTS, fill=
 @settings(deadline=None)
 def test_answers_are_read_as_they_were_written(outputs: list[tuple[np.ndarray, bool]], identifier: str | None) -> None:
     """Any mixture of types, shapes and forms; floats in JSON are the same again in their own type."""
-    wanted = [Wanted(f"o{number}", binary) for number, (_, binary) in enumerate(outputs)]
+    wanted = [RequestedOutput(f"o{number}", binary) for number, (_, binary) in enumerate(outputs)]
     tensors = {output.name: values for output, (values, _) in zip(wanted, outputs, strict=True)}
     body, length = encode(tensors, wanted, name="m", version="2", id=identifier)
     assert (length is None) == (not any(binary for _, binary in outputs))
@@ -107,7 +107,7 @@ def test_outputs_as_the_client_asks_for_them() -> None:
         [written(values, "x", binary=True)], outputs=asked, priority=1, timeout=5, parameters={"coverage": 0.9}
     )
     found = decode(body, length)
-    assert found.wanted == (Wanted("a", True), Wanted("b", False), Wanted("c", True, 3))
+    assert found.wanted == (RequestedOutput("a", True), RequestedOutput("b", False), RequestedOutput("c", True, 3))
     assert (found.id, found.binary) == (None, False)
     assert found.parameters == {"priority": 1, "timeout": 5, "coverage": 0.9}
 
@@ -117,7 +117,7 @@ def test_columns_and_views_are_written_row_by_row() -> None:
     values = np.arange(12, dtype=np.float32).reshape(3, 4)
     for array in (values[:, 1], values.T, values[::2], values[:, ::-1]):
         for binary in (False, True):
-            body, length = encode({"a": array}, [Wanted("a", binary)], name="m", version="1", id=None)
+            body, length = encode({"a": array}, [RequestedOutput("a", binary)], name="m", version="1", id=None)
             found = InferenceServerClient.parse_response_body(body, header_length=length).as_numpy("a")
             np.testing.assert_array_equal(found, array)
 
@@ -125,7 +125,9 @@ def test_columns_and_views_are_written_row_by_row() -> None:
 def test_json_says_no_more_than_it_knows() -> None:
     """A float32 is written with as many digits as it has, and the rest of the answer as the protocol has it."""
     tensors = {"p": np.array([[0.1, 1e-8]], dtype=np.float32), "ok": np.array([True])}
-    body, length = encode(tensors, [Wanted("p"), Wanted("ok")], name="m", version="1", id="7", parameters={"a": 1})
+    body, length = encode(
+        tensors, [RequestedOutput("p"), RequestedOutput("ok")], name="m", version="1", id="7", parameters={"a": 1}
+    )
     assert length is None
     assert b"[0.1,1e-8]" in body
     expected: dict[str, Any] = {
@@ -144,4 +146,4 @@ def test_json_says_no_more_than_it_knows() -> None:
 def test_an_output_that_was_not_computed() -> None:
     """Is a mistake of ours, not an empty tensor."""
     with pytest.raises(KeyError):
-        encode({}, [Wanted("a")], name="m", version="1", id=None)
+        encode({}, [RequestedOutput("a")], name="m", version="1", id=None)

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from service.inference.oip.datatypes import DATATYPES
-from service.inference.oip.requests import InferRequest, Wanted, aligned, decode
+from service.inference.oip.requests import InferenceRequest, RequestedOutput, aligned, decode
 from service.registry.errors import InvalidRequest, TooLarge
 from tests.corpus.images import blank_png
 from tests.service.inference.oip.conftest import profile_of
@@ -23,7 +23,7 @@ VALUES = [[1, 2.5, -3], [4, 5, 6]]
 TENSOR: Json = {"name": "x", "shape": [1, 2, 3], "datatype": "FP32", "data": [VALUES]}
 
 
-def read(*inputs: Json, tail: bytes = b"", **more: Any) -> InferRequest:
+def read(*inputs: Json, tail: bytes = b"", **more: Any) -> InferenceRequest:
     """Decode a request with these inputs; `tail` is what follows the JSON."""
     header = json.dumps({"inputs": list(inputs), **more}).encode()
     return decode(header + tail, len(header) if tail else None)
@@ -136,7 +136,7 @@ def test_the_rest_of_a_request() -> None:
     )
     assert (found.id, found.binary) == ('é" 7', True)
     assert found.parameters == {"binary_data_output": True, "timeout": 5, "coverage": 0.9}
-    assert found.wanted == (Wanted("a", True), Wanted("b", False), Wanted("c", True, 3))
+    assert found.wanted == (RequestedOutput("a", True), RequestedOutput("b", False), RequestedOutput("c", True, 3))
 
 
 @pytest.mark.parametrize("nothing", [{}, {"id": None, "parameters": None, "outputs": None}, {"outputs": []}])

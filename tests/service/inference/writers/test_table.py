@@ -17,7 +17,7 @@ from fedlas.guarantees import Guarantees
 from service.inference.predictions import AnswerOptions, answer
 from service.inference.standard_outputs import completed
 from service.inference.writers import table
-from service.inference.writers.table import Tabulation, read_page, write_results
+from service.inference.writers.table import TableWriter, read_page, write_results
 from service.registry.errors import InvalidRequest
 
 ROWS = 300
@@ -52,7 +52,7 @@ def profile(num_classes: int = 3, **more: Any) -> dict[str, Any]:
 
 def tabulated(outputs: Any, about: dict[str, Any], options: AnswerOptions, *, first_row: int | None) -> pa.Table:
     """One block of rows."""
-    return Tabulation(about, options).table(outputs, first_row=first_row)
+    return TableWriter(about, options).table(outputs, first_row=first_row)
 
 
 @pytest.mark.parametrize(
