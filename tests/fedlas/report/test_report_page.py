@@ -18,8 +18,8 @@ from fedlas.guarantees import Guarantees
 from fedlas.report import CalibrationReport, build_report, report_html, risk_coverage_svg
 from fedlas.report.caveats import suspicions
 from fedlas.report.diagnostics import fedlas_signs
-from fedlas.report.html import element, join
 from fedlas.report.label_noise import sensitivity
+from fedlas.report.page import environment
 from tests.fedlas.gate.test_gate import world
 
 HOSTILE = '<img src=x onerror="alert(1)">&\'</td></style><script>alert(2)</script>'
@@ -110,12 +110,11 @@ def test_the_page_needs_nothing_from_outside() -> None:
     assert "url(" not in page
 
 
-def test_only_markup_is_markup() -> None:
-    """Text is escaped in content and in attributes; elements and lists of them are not escaped twice; None is "
-    "nothing."""
-    inner = element("b", "<")
-    assert element("p", [inner, None, " & "], title='"') == '<p title="&quot;"><b>&lt;</b> &amp; </p>'
-    assert join("<b>") == "&lt;b&gt;"
+def test_templates_escape_every_text() -> None:
+    """Text in a template and in an argument of a macro is escaped once; what a macro returns is markup already."""
+    macro = '{% from "macros.html.jinja" import marked %}{{ marked(text, true) }} {{ text }}'
+    made = environment().from_string(macro).render(text='<b title="&">')
+    assert made == '<span class="flag">&lt;b title=&#34;&amp;&#34;&gt;</span> &lt;b title=&#34;&amp;&#34;&gt;'
 
 
 def test_a_perfect_model_is_called_too_good() -> None:
@@ -266,7 +265,7 @@ def test_everything_that_is_given_is_shown() -> None:
     page, summary = is_whole(made), " ".join(made.as_dict()["summary"])
     for text in ("same in 4 of 4 draws", "feature norm", "12 test rows also occur"):
         assert text in summary
-    for title in ("If some test labels were wrong", "FedLAS&#x27;s own signs", "Check first", "judged 3 times before"):
+    for title in ("If some test labels were wrong", "FedLAS's own signs", "Check first", "judged 3 times before"):
         assert title in page
     assert "'train'" not in summary
 
