@@ -20,7 +20,7 @@ from fedlas.race.ensemble_selection import (
     greedy_members,
     student,
 )
-from fedlas.race.results import CandidateResult, Finalist, Floats
+from fedlas.race.results import Finalist, Floats
 from fedlas.race.selection import Judge
 from fedlas.race.successive_halving import Finisher, Heats
 from fedlas.training.fit import EpochResult, pick_device
@@ -34,13 +34,8 @@ def uploaded(classifier: Classifier, judge: Judge, logits: Floats, features: Flo
     """The uploaded network with its best post-hoc calibrator: the bar for everything that is trained."""
     began = time.perf_counter()
     calibrated = judge.calibrate(logits, features)
-    calibrator = calibrated.calibrator
-    method = "temperature" if calibrator.name == "temperature" else "post_hoc"
-    result = CandidateResult(
-        f"uploaded + {calibrator.name}", method, {}, "none", "finished", "",
-        time.perf_counter() - began, judge.score(calibrated), calibrator,
-    )  # fmt: skip
-    return Finalist(classifier, calibrator, result, calibrated.held_out)
+    result = judge.post_hoc(calibrated, seconds=time.perf_counter() - began)
+    return Finalist(classifier, calibrated.calibrator, result, calibrated.held_out)
 
 
 class Averaging:

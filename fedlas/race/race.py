@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 
-from fedlas.calibrators import CALIBRATORS, TemperatureScaling
+from fedlas.calibrators import TemperatureScaling
 from fedlas.classifier import Classifier
 from fedlas.race.candidate_training import Rows
 from fedlas.race.candidates import Candidate
@@ -133,10 +133,10 @@ def _record(
 
 def _same_labels(post_hoc: Finalist, judge: Judge, logits: Floats) -> Finalist:
     """The post-hoc finalist, or the best calibrator beside it that keeps the order of the classes."""
-    if post_hoc.calibrator.keeps_order:
+    keeping = judge.keeping_labels()
+    if post_hoc.calibrator.keeps_order or keeping is None:
         return post_hoc
-    names = [name for name in judge.names if CALIBRATORS[name].keeps_order]
-    return uploaded(post_hoc.classifier, replace(judge, names=names, reads_features=False), logits, None)
+    return uploaded(post_hoc.classifier, keeping, logits, None)
 
 
 def _refined(finisher: Finisher, judge: Judge) -> Finisher:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from fedlas.calibrators import CALIBRATORS, Calibrator
 from fedlas.calibrators.feature_map import MAX_PRODUCT, cross_fit_features
-from fedlas.race.results import Doubles, Floats
+from fedlas.race.results import CandidateResult, Doubles, Floats
 from fedlas.race.scoring import (
     STANDARD_ERRORS,
     clearly_positive,
@@ -100,6 +100,26 @@ class Judge:
         accurate = self.score(richer)["accuracy"] >= self.min_accuracy
         better = self.beats(richer.held_out, plain.held_out, standard_errors=FEATURES_STANDARD_ERRORS)
         return richer if accurate and better else plain
+
+    def keeping_labels(self) -> Judge | None:
+        """The same judge of those calibrators alone that keep the order of the classes, where there are any."""
+        names = [name for name in self.names if CALIBRATORS[name].keeps_order]
+        return replace(self, names=names, reads_features=False) if names else None
+
+    def post_hoc(self, calibrated: Calibrated, *, seconds: float) -> CandidateResult:
+        """What the uploaded network with this calibrator came to, which took so many seconds."""
+        name = calibrated.calibrator.name
+        method = "temperature" if name == "temperature" else "post_hoc"
+        return CandidateResult(
+            f"uploaded + {name}",
+            method,
+            {},
+            "none",
+            "finished",
+            seconds=seconds,
+            calibration=self.score(calibrated),
+            calibrator=calibrated.calibrator,
+        )
 
     def score(self, calibrated: Calibrated) -> dict[str, float]:
         """`nll, accuracy, brier, ece`, cross-fitted."""
