@@ -20,7 +20,7 @@ import numpy as np
 
 from benchmarks.networks import resnet18
 from fedlas.classifier import Classifier
-from fedlas.race import Candidate, race
+from fedlas.race import Candidate, run_race
 from fedlas.race.journal import FolderJournal
 from fedlas.training.checkpoints import State
 from tests.helpers.small_classifier import SmallClassifier
@@ -56,7 +56,7 @@ def measure(network: Classifier, rows: Sequence[Any], fitting: int, candidates: 
     with tempfile.TemporaryDirectory() as folder:
         journal = Timed(Path(folder))
         began = time.perf_counter()
-        race(
+        run_race(
             network,
             train=([inputs[:fitting]], targets[:fitting]),
             calibration=([inputs[fitting:]], targets[fitting:]),

@@ -19,7 +19,7 @@ sys.path[0] = str(Path(__file__).resolve().parents[1])  # the repository, so tha
 
 from benchmarks.data.images import fashion  # noqa: E402
 from benchmarks.networks import resnet18  # noqa: E402
-from fedlas.race import race, recipe  # noqa: E402
+from fedlas.race import make_candidates, run_race  # noqa: E402
 from fedlas.training.fit import predict_logits  # noqa: E402
 
 
@@ -39,9 +39,9 @@ def main() -> None:
     began = time.perf_counter()
     predict_logits(network, [images])
     one_pass = time.perf_counter() - began
-    candidates = recipe("auto", {"scope": "head"})
+    candidates = make_candidates("auto", {"scope": "head"})
     began = time.perf_counter()
-    race(
+    run_race(
         network,
         train=([images[:fitting]], targets[:fitting]),
         calibration=([images[fitting:]], targets[fitting:]),

@@ -19,7 +19,7 @@ from fedlas.calibrators import TemperatureScaling, softmax
 from fedlas.classifier import Classifier
 from fedlas.gate.gate import Judgement, judge
 from fedlas.metrics.noise_floor import floor_draws
-from fedlas.race import Candidate, CandidateResult, RaceResult, make_loss, race, recipe
+from fedlas.race import Candidate, CandidateResult, RaceResult, make_candidates, make_loss, run_race
 from fedlas.training.fit import TrainConfig, fit, predict_logits
 
 Floats = NDArray[np.float64]
@@ -52,7 +52,7 @@ def run(name: str, seed: int, *, minutes: float | None = None, quick: bool = Fal
     network, split = load(name, seed, quick=quick)
     print(f"{name} seed {seed}: base after {time.perf_counter() - began:.0f} s", flush=True)
     budget = 60 * (minutes or (0.5 if quick else setting.minutes))
-    candidates = recipe("auto", {"epochs": 2} if quick else {}, fresh_rows=setting.fresh)
+    candidates = make_candidates("auto", {"epochs": 2} if quick else {}, fresh_rows=setting.fresh)
     started = time.perf_counter()
     result = raced(network, split, candidates, budget, seed)
     race_seconds = time.perf_counter() - started
@@ -82,7 +82,7 @@ def run(name: str, seed: int, *, minutes: float | None = None, quick: bool = Fal
 def raced(
     network: Classifier, split: Split, candidates: Sequence[Candidate], budget_seconds: float, seed: int
 ) -> RaceResult:
-    return race(
+    return run_race(
         network,
         train=split.train,
         calibration=split.calibration,

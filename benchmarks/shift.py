@@ -29,7 +29,7 @@ from benchmarks.settings import SETTINGS, load  # noqa: E402
 from fedlas import metrics  # noqa: E402
 from fedlas.calibrators import softmax  # noqa: E402
 from fedlas.guarantees import Guarantees, Unreachable  # noqa: E402
-from fedlas.race import recipe  # noqa: E402
+from fedlas.race import make_candidates  # noqa: E402
 from fedlas.training.fit import predict_logits  # noqa: E402
 
 RESULTS = Path(__file__).parent / "results" / "shift"
@@ -64,7 +64,7 @@ def run(seed: int, *, minutes: float | None, quick: bool) -> Json:
     """Every damage for the uploaded model, with a temperature, and as served."""
     network, split = load("fashion", seed, quick=quick)
     setting = SETTINGS["fashion"]
-    candidates = recipe("auto", {"epochs": 2} if quick else {})
+    candidates = make_candidates("auto", {"epochs": 2} if quick else {})
     result = raced(network, split, candidates, 60 * (minutes or (0.5 if quick else setting.minutes)), seed)
 
     def uploaded(inputs: list[Any]) -> NDArray[np.float64]:

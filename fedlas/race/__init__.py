@@ -11,16 +11,16 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from fedlas.race.candidates import METHODS, Candidate, make_loss
     from fedlas.race.journal import FolderJournal, Journal, MemoryJournal
-    from fedlas.race.race import race
-    from fedlas.race.recipe import check_hyperparameters, recipe
+    from fedlas.race.race import run_race
+    from fedlas.race.recipe import check_hyperparameters, make_candidates
     from fedlas.race.results import CandidateResult, Finalist, RaceProgress, RaceResult
 
 _HOMES = {
     **dict.fromkeys(("METHODS", "Candidate", "make_loss"), "fedlas.race.candidates"),
     **dict.fromkeys(("FolderJournal", "Journal", "MemoryJournal"), "fedlas.race.journal"),
-    **dict.fromkeys(("check_hyperparameters", "recipe"), "fedlas.race.recipe"),
+    **dict.fromkeys(("check_hyperparameters", "make_candidates"), "fedlas.race.recipe"),
     **dict.fromkeys(("CandidateResult", "Finalist", "RaceProgress", "RaceResult"), "fedlas.race.results"),
-    "race": "fedlas.race.race",
+    "run_race": "fedlas.race.race",
 }
 
 __all__ = [
@@ -34,9 +34,9 @@ __all__ = [
     "RaceProgress",
     "RaceResult",
     "check_hyperparameters",
+    "make_candidates",
     "make_loss",
-    "race",
-    "recipe",
+    "run_race",
 ]
 
 

@@ -32,7 +32,7 @@ _KEPT_FOR_STUDENT = 0.3
 _SHARE_FOR_FEATURES, _LEAST_FOR_FEATURES = 0.1, 2.0
 
 
-def race(
+def run_race(
     classifier: Classifier,
     *,
     train: Rows | None,

@@ -40,7 +40,7 @@ _SHARES = (_MIDDLE, _HIGH, _LOW)
 _FRESH_FIRST = frozenset({("fedlas", 0.02, _LOW), ("cross_entropy", None, _LOW)})
 
 
-def recipe(
+def make_candidates(
     method: str, hyperparameters: Mapping[str, Any], *, max_candidates: int = 16, fresh_rows: bool = False
 ) -> list[Candidate]:
     """The candidates to train, in order, at most `max_candidates` (uploaded + temperature is not counted).

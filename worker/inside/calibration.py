@@ -19,7 +19,7 @@ from fedlas.calibrators.feature_map import shown_parameters
 from fedlas.data import Dataset, shared_rows
 from fedlas.gate.gate import Judgement, judge
 from fedlas.importers import GraphClassifier
-from fedlas.race import CandidateResult, RaceProgress, RaceResult, race, recipe
+from fedlas.race import CandidateResult, RaceProgress, RaceResult, make_candidates, run_race
 from fedlas.report import build_report, finite, reliability_svg, report_html
 from fedlas.report.label_noise import sensitivity
 from fedlas.training.fit import device_name
@@ -135,7 +135,7 @@ def _race(
     """Name the finalists on calibration rows, within the budget; go on where an earlier attempt of the job was."""
     request = spec["request"]
     fresh = dataset.seen_by_model == "no"
-    candidates = recipe(
+    candidates = make_candidates(
         request["method"] if trains else "post_hoc",
         request["hyperparameters"],
         max_candidates=request["budget"]["candidates"],
@@ -161,7 +161,7 @@ def _race(
         data = {**{key: said[key] for key in keys}, "seconds": round(result.seconds, 3)}
         emit({"event": {"type": "candidate", "data": finite(data)}, "important": True})
 
-    return race(
+    return run_race(
         classifier,
         train=rows_of(dataset, "train") if trains else None,
         calibration=rows_of(dataset, "calibration"),

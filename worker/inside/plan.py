@@ -21,7 +21,7 @@ from fedlas.gate.gate import level_of_look
 from fedlas.importers import GraphClassifier
 from fedlas.metrics import accuracy, brier, nll
 from fedlas.metrics.betting_intervals import detectable, paired_mean
-from fedlas.race import recipe
+from fedlas.race import make_candidates
 from fedlas.race.candidate_training import default_epochs, keeps_features, train_config
 from fedlas.race.time_budget import Clock
 from fedlas.training.fit import TrainConfig, device_name, predict_logits, steps_per_epoch
@@ -128,7 +128,7 @@ def _measured(
     inputs, targets = [array[:_MEASURED_ROWS] for array in train_inputs], train_targets[:_MEASURED_ROWS]
     _, features = predict_logits(classifier, inputs)
     fits = keeps_features(len(train_targets), classifier.feature_dim) and bool(classifier.head_parameters())
-    candidates = recipe(
+    candidates = make_candidates(
         request["method"],
         request["hyperparameters"],
         max_candidates=request["budget"]["candidates"],

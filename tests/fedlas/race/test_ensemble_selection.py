@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from fedlas.calibrators import TemperatureScaling, VectorScaling
-from fedlas.race import Candidate, CandidateResult, Finalist, RaceResult, ensemble_selection, race
+from fedlas.race import Candidate, CandidateResult, Finalist, RaceResult, ensemble_selection, run_race
 from fedlas.race.distillation import _blended, distil
 from fedlas.race.ensemble import Ensemble, log_mean
 from fedlas.race.ensemble_selection import MOST_MEMBERS, greedy_members
@@ -31,7 +31,7 @@ PLAIN = ("temperature",)
 def run(candidates: tuple[Candidate, ...], **options: Any) -> RaceResult:
     train, calibration, _ = noisy_digits()
     settings: dict[str, Any] = {"budget_seconds": 600, "calibrators": PLAIN, **options}
-    return race(overconfident_classifier(), train=train, calibration=calibration, candidates=candidates, **settings)
+    return run_race(overconfident_classifier(), train=train, calibration=calibration, candidates=candidates, **settings)
 
 
 @cache

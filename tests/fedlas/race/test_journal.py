@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import torch
 
-from fedlas.race import Candidate, CandidateResult, RaceProgress, RaceResult, race, time_budget
+from fedlas.race import Candidate, CandidateResult, RaceProgress, RaceResult, run_race, time_budget
 from fedlas.race.journal import FolderJournal, Journal, MemoryJournal
 from fedlas.race.record import Record
 from fedlas.training.checkpoints import State
@@ -41,7 +41,7 @@ class Run:
         settings: dict[str, Any] = {
             "candidates": [HOT, HEAD, HOT_PLUS], "budget_seconds": 600, "calibrators": ("temperature",), **options,
         }  # fmt: skip
-        self.result: RaceResult = race(
+        self.result: RaceResult = run_race(
             overconfident_classifier(), train=train, calibration=calibration, journal=journal,
             on_progress=self._hear, on_candidate=self.ended.append, **settings,
         )  # fmt: skip

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import pkgutil
 import time
 from functools import cache
 from typing import Any
@@ -12,9 +13,10 @@ import numpy as np
 import pytest
 import torch
 
+import fedlas.race
 from fedlas import metrics
 from fedlas.calibrators import TemperatureScaling, softmax
-from fedlas.race import Candidate, RaceProgress, RaceResult, race
+from fedlas.race import Candidate, RaceProgress, RaceResult, run_race
 from fedlas.race.candidate_training import Trainer, copy_head, head_logits
 from fedlas.race.scoring import cross_fitted_logits, row_nll, score
 from fedlas.race.selection import Judge
@@ -30,7 +32,7 @@ def run(*candidates: Candidate, budget_seconds: float = 600, **options: Any) -> 
     """A race on the digits with nothing but temperatures, unless `calibrators` says otherwise."""
     train, calibration, _ = noisy_digits()
     settings: dict[str, Any] = {"train": train, "calibration": calibration, "calibrators": ("temperature",), **options}
-    return race(overconfident_classifier(), candidates=candidates, budget_seconds=budget_seconds, **settings)
+    return run_race(overconfident_classifier(), candidates=candidates, budget_seconds=budget_seconds, **settings)
 
 
 @cache
@@ -83,7 +85,7 @@ def test_the_uploaded_network_is_left_alone() -> None:
     classifier = overconfident_classifier()
     before = predict_logits(classifier, calibration[0])[0]
     weights = {name: value.clone() for name, value in classifier.state_dict().items()}
-    result = race(
+    result = run_race(
         classifier, train=train, calibration=calibration, candidates=[HOT, HOT_PLUS, HEAD], budget_seconds=600,
         calibrators=("temperature",),
     )  # fmt: skip
@@ -148,7 +150,7 @@ def test_a_network_without_weights_trains_nothing() -> None:
     """Frozen weights are said to be the reason."""
     train, calibration, _ = noisy_digits()
     frozen = overconfident_classifier().requires_grad_(False)
-    result = race(frozen, train=train, calibration=calibration, candidates=[HOT], budget_seconds=60)
+    result = run_race(frozen, train=train, calibration=calibration, candidates=[HOT], budget_seconds=60)
     assert "no weights" in result.candidates[1].reason
 
 
@@ -167,7 +169,7 @@ def test_where_the_network_does_not_fit_the_head_is_trained() -> None:
     slow = SlowClassifier(64, 10)
     slow.load_state_dict(overconfident_classifier().state_dict())
     candidates = [Candidate("cross_entropy", 0.01, scope=scope) for scope in ("auto", "all")]
-    result = race(
+    result = run_race(
         slow, train=train, calibration=calibration, candidates=candidates, budget_seconds=12.0, combine=False,
         calibrators=("temperature",),
     )  # fmt: skip
@@ -297,3 +299,9 @@ def test_a_candidate_reads_well_as_json() -> None:
     assert (shown["name"], shown["scope"]) == ("fedlas α=0.2 lr=0.2", "all")
     assert shown["calibrator"]["name"] == "temperature"
     assert set(shown["calibration"]) == {"nll", "accuracy", "brier", "ece"}
+
+
+def test_no_public_name_is_hidden_by_a_module() -> None:
+    """A module of the package hides a lazily loaded name that is spelled the same, as soon as it is imported."""
+    modules = {module.name for module in pkgutil.iter_modules(fedlas.race.__path__)}
+    assert not modules & set(fedlas.race.__all__)

@@ -17,7 +17,7 @@ from fedlas.losses import (
     LabelSmoothingLoss,
     MbLSLoss,
 )
-from fedlas.race import METHODS, Candidate, check_hyperparameters, make_loss, recipe
+from fedlas.race import METHODS, Candidate, check_hyperparameters, make_candidates, make_loss
 from fedlas.race.candidates import DEFAULTS
 
 LOSSES: dict[str, type[nn.Module]] = {
@@ -37,7 +37,7 @@ def settings(candidate: Candidate) -> tuple[str, float | None, float, str]:
 
 def test_auto_races_fedlas_beside_its_rivals() -> None:
     """FedLAS+ leads, cross-entropy is among the first three, and heads, strengths and rates are all covered."""
-    candidates = recipe("auto", {})
+    candidates = make_candidates("auto", {})
     assert [settings(c) for c in candidates[:4]] == [
         ("fedlas_plus", 0.1, 0.25, "all"),
         ("fedlas", 0.05, 0.25, "all"),
@@ -56,12 +56,12 @@ def test_auto_races_fedlas_beside_its_rivals() -> None:
 @pytest.mark.parametrize("number", [0, 1, 5, 16, 99])
 def test_at_most_so_many_candidates(number: int) -> None:
     """`max_candidates` keeps the first of the line."""
-    assert recipe("auto", {}, max_candidates=number) == recipe("auto", {})[:number]
+    assert make_candidates("auto", {}, max_candidates=number) == make_candidates("auto", {})[:number]
 
 
 def test_fresh_rows_put_the_gentle_candidates_first() -> None:
     """On rows the model has not seen FedLAS 0.02 and cross-entropy at the low rate lead; nobody is added or lost."""
-    usual, fresh = recipe("auto", {}), recipe("auto", {}, fresh_rows=True)
+    usual, fresh = make_candidates("auto", {}), make_candidates("auto", {}, fresh_rows=True)
     assert [settings(c) for c in fresh[:2]] == [("fedlas", 0.02, 0.125, "all"), ("cross_entropy", None, 0.125, "all")]
     assert [c for c in usual if c not in fresh[:2]] == fresh[2:]
 
@@ -69,7 +69,7 @@ def test_fresh_rows_put_the_gentle_candidates_first() -> None:
 def test_fixed_numbers_leave_no_doubles() -> None:
     """A fixed alpha, learning rate and scope leave one FedLAS candidate with exactly these settings."""
     fixed = {"alpha": 0.3, "learning_rate": 0.03, "epochs": 2, "batch_size": 32, "beta": 2, "scope": "head"}
-    (only,) = recipe("fedlas", fixed)
+    (only,) = make_candidates("fedlas", fixed)
     assert only.hyperparameters() == {
         "alpha": 0.3,
         "beta": 2,
@@ -83,7 +83,7 @@ def test_fixed_numbers_leave_no_doubles() -> None:
 
 def test_a_fixed_number_holds_where_the_loss_has_it() -> None:
     """In `auto` a fixed alpha reaches every smoothing loss and leaves cross-entropy as it is."""
-    candidates = recipe("auto", {"alpha": 0.3, "learning_rate": 0.01, "epochs": "auto"})
+    candidates = make_candidates("auto", {"alpha": 0.3, "learning_rate": 0.01, "epochs": "auto"})
     found = {(c.method, c.scope): c.alpha for c in candidates}
     assert len(candidates) == len(found), "what differed in alpha and rate only has become one"
     assert {alpha for (method, _), alpha in found.items() if method != "cross_entropy"} == {0.3}
@@ -94,7 +94,7 @@ def test_a_fixed_number_holds_where_the_loss_has_it() -> None:
 @pytest.mark.parametrize("scope", ["all", "head"])
 def test_a_fixed_scope_is_everybodys(scope: str) -> None:
     """With a fixed scope nobody trains anything else, and no candidate occurs twice."""
-    candidates = recipe("auto", {"scope": scope})
+    candidates = make_candidates("auto", {"scope": scope})
     assert {c.scope for c in candidates} == {scope}
     assert len(set(candidates)) == len(candidates) > 8
 
@@ -102,7 +102,7 @@ def test_a_fixed_scope_is_everybodys(scope: str) -> None:
 @pytest.mark.parametrize("method", METHODS)
 def test_every_method_has_its_own_loss(method: str) -> None:
     """Each method's candidates make their loss with their settings; those that train nothing have no candidates."""
-    candidates = recipe(method, {}, max_candidates=100)
+    candidates = make_candidates(method, {}, max_candidates=100)
     assert bool(candidates) == (method not in ("post_hoc", "temperature"))
     for candidate in candidates:
         assert method in ("auto", candidate.method)
@@ -115,7 +115,7 @@ def test_every_method_has_its_own_loss(method: str) -> None:
 
 def test_the_gate_starts_from_the_seed() -> None:
     """Two losses of one candidate and seed are equal, and the caller's random state is kept."""
-    candidate = recipe("fedlas", {})[0]
+    candidate = make_candidates("fedlas", {})[0]
     before = torch.random.get_rng_state()
     first, second, other = (make_loss(candidate, 10, seed=seed) for seed in (1, 1, 2))
     weights = [next(loss.parameters()) for loss in (first, second, other)]
@@ -145,7 +145,7 @@ def test_the_gate_starts_from_the_seed() -> None:
 def test_wrong_hyperparameters_are_named(wrong: dict[str, Any]) -> None:
     """A value out of range or an unknown name is a ValueError that names it, from the recipe too."""
     (name,) = wrong
-    for refuse in (check_hyperparameters, lambda given: recipe("auto", given)):
+    for refuse in (check_hyperparameters, lambda given: make_candidates("auto", given)):
         with pytest.raises(ValueError, match=name):
             refuse(wrong)
 
@@ -153,7 +153,7 @@ def test_wrong_hyperparameters_are_named(wrong: dict[str, Any]) -> None:
 def test_an_unknown_method_is_named() -> None:
     """The message says what there is."""
     with pytest.raises(ValueError, match=r"method.*fedlas_plus.*'magic'"):
-        recipe("magic", {})
+        make_candidates("magic", {})
 
 
 def test_names_tell_rate_and_scope() -> None:

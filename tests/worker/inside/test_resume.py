@@ -241,7 +241,7 @@ def test_bits_do_not_depend_on_where_an_array_lies() -> None:
     """In a child a product of matrices is the same to the last bit wherever the allocator has put them."""
     code = (
         "import os\n"
-        "from worker import child\n"
+        "from worker.inside import child\n"
         "os.environ.update(child._SAME_BITS)\n"
         "import numpy as np, torch\n"
         "rows = np.random.default_rng(0).normal(size=(7, 512)).astype(np.float32)\n"
