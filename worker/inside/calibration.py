@@ -5,24 +5,19 @@ Read `calibrate` from top to bottom: it happens in that order.
 
 from __future__ import annotations
 
-import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from fedlas.calibrators import Calibrator, Identity
 from fedlas.calibrators.feature_map import shown_parameters
-from fedlas.data import Dataset, shared_rows
-from fedlas.gate.gate import Judgement, judge
+from fedlas.data import Dataset
 from fedlas.importers import GraphClassifier
 from fedlas.race import CandidateResult, RaceProgress, RaceResult, make_candidates, run_race
-from fedlas.report import build_report, finite, reliability_svg, report_html
-from fedlas.report.label_noise import sensitivity
+from fedlas.report import finite
 from fedlas.training.fit import device_name
+from worker.inside.evaluation import Evaluation, write_report
 from worker.inside.model_loading import check_expected_accuracy, fitting_dataset, open_classifier, rows_of
 from worker.inside.preconditions import check_rows, classes_not_met
 from worker.inside.publishing import NO_PROMISES, Chosen, chosen, export, finalists_probs, promises_of, signs_of
@@ -30,12 +25,7 @@ from worker.inside.reproducibility import asked, digests, journal_of, repeat_exa
 
 Json = dict[str, Any]
 Emit = Callable[[Json], None]
-Array = NDArray[Any]
 
-#: The interval of one guard is drawn so often when only the verdict is asked for.
-_CHEAP_RESAMPLES = 20
-#: How often labels are drawn for each share of wrong ones; fewer where a judgement takes long.
-_FEWEST_DRAWS, _MOST_DRAWS, _JUDGED_ROWS = 3, 20, 200_000
 #: Shares of the whole job at which its stages begin, for the progress bar.
 _TRAINING_FROM, _TRAINING_TO = 0.05, 0.90
 
@@ -59,28 +49,10 @@ def calibrate(spec: Json, folder: Path, emit: Emit) -> Json:
     result = _race(classifier, dataset, spec, folder, trains=trains, emit=emit)
 
     emit(_at("calibrating", _TRAINING_TO))
-    inputs, targets = rows_of(dataset, "test")
-    test = dataset.rows("test")
-    groups = None if dataset.groups is None else dataset.groups[test]
+    inputs, _ = rows_of(dataset, "test")
     probs = finalists_probs(classifier, result, inputs)
-
-    def judged_on(labels: NDArray[np.int64], **options: Any) -> Judgement:
-        return judge(
-            uploaded=probs["uploaded"],
-            post_hoc=probs["post_hoc"],
-            trained=probs.get("trained"),
-            same_labels=probs.get("same_labels"),
-            targets=labels,
-            groups=groups,
-            provenance=dataset.seen_by_model,
-            seed=request["seed"],
-            looks_before=spec["looks_before"],
-            class_names=dataset.class_names,
-            **request["gate"],
-            **options,
-        )
-
-    judgement = judged_on(targets)
+    evaluation = Evaluation(dataset, probs, request["gate"], spec["looks_before"], request["seed"])
+    judgement = evaluation.judge()
     served = chosen(judgement, result, probs)
     promises = promises_of(served.finalist, dataset, request["seed"]) if served.finalist else NO_PROMISES
 
@@ -88,44 +60,27 @@ def calibrate(spec: Json, folder: Path, emit: Emit) -> Json:
     calibrated = None
     if served.finalist is not None:
         calibrated = export(served.finalist, promises, folder, inputs, dataset.class_names, spec, profile)
-    report = build_report(
-        judgement=judgement,
-        uploaded=probs["uploaded"],
-        temperature=probs["temperature"],
-        calibrated=served.probs,
-        targets=targets,
-        groups=groups,
-        class_names=dataset.class_names,
+    report = evaluation.report(
+        judgement,
+        served.probs,
         positive_class=profile["positive_class"],
-        slices={name: column[test] for name, column in dataset.slices.items()},
         signs=signs_of(result),
-        label_noise=_label_noise(judged_on, targets, len(dataset.class_names), request["seed"]) if judged else None,
         guarantees=promises.guarantees.as_dict() if promises.guarantees else None,
-        looks={"before": spec["looks_before"]},
-        seen_by_model=dataset.seen_by_model,
         calibration_accuracy=float((result.base_logits.argmax(1) == rows_of(dataset, "calibration")[1]).mean()),
         num_calibration_rows=len(result.base_logits),
-        duplicates=shared_rows(dataset),
         candidates=[candidate.as_dict() for candidate in result.candidates],
         recipe=_recipe(request, served, dataset, result),
-        seed=request["seed"],
         digests=digests(spec),
         machine={"device": device_name()},
-        confidence_level=request["gate"]["confidence_level"],
         notes=_notes(dataset, classifier, result, judged=judged),
     )
     emit(_at("publishing", 0.99))
-    (folder / "report.json").write_text(json.dumps(report.as_dict(), allow_nan=False))
-    (folder / "report.html").write_text(report_html(report))
-    (folder / "reliability.svg").write_text(reliability_svg(report))
     return {
         "verdict": judgement.verdict,
         "promoted": judgement.promoted,
         "calibrated": calibrated,
         "model": "calibrated.onnx",
-        "report": "report.json",
-        "page": "report.html",
-        "diagram": "reliability.svg",
+        **write_report(report, folder),
     }
 
 
@@ -178,19 +133,6 @@ def _race(
         on_progress=on_progress,
         on_candidate=on_candidate,
         journal=journal_of(spec, folder, emit) if candidates else None,
-    )
-
-
-def _label_noise(
-    judged_on: Callable[..., Judgement], targets: NDArray[np.int64], num_classes: int, seed: int
-) -> Mapping[str, Any]:
-    """How the verdict would change if some of the test labels were wrong."""
-    return sensitivity(
-        lambda labels: judged_on(labels, num_resamples=_CHEAP_RESAMPLES).verdict,
-        targets,
-        num_classes,
-        draws=max(_FEWEST_DRAWS, min(_MOST_DRAWS, _JUDGED_ROWS // len(targets))),
-        seed=seed,
     )
 
 

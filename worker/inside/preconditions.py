@@ -7,17 +7,14 @@ import numpy as np
 from fedlas.classifier import Classifier
 from fedlas.data import SPLITS, Dataset
 from fedlas.data.memmap import pieces
-from fedlas.errors import BadDataset
 from fedlas.race.finite_outputs import require_numbers
 from fedlas.training.fit import predict_logits
+from worker.inside.evaluation import check_test_groups
 
 
 def check_rows(classifier: Classifier, dataset: Dataset) -> None:
     """Refuse before the race what could end in no report: test rows of one group, missing values it cannot read."""
-    if dataset.groups is not None and len(np.unique(dataset.groups[dataset.rows("test")])) < 2:
-        raise BadDataset(
-            "split_too_small", "all rows of the split 'test' are of one group, at least 2 groups are needed"
-        )
+    check_test_groups(dataset)
     for split in SPLITS:
         rows = dataset.rows(split)
         missing = np.zeros(len(rows), dtype=bool)

@@ -1,0 +1,119 @@
+"""The evaluation of a job: test rows judge its finalists once, and its report is about them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedlas.data import Dataset, shared_rows
+from fedlas.errors import BadDataset
+from fedlas.gate.gate import Judgement, judge
+from fedlas.report import CalibrationReport, build_report, reliability_svg, report_html
+from fedlas.report.label_noise import sensitivity
+
+Json = dict[str, Any]
+Floats = NDArray[np.float64]
+Targets = NDArray[np.int64]
+
+#: The interval of one guard is drawn so often when only the verdict is asked for.
+_CHEAP_RESAMPLES = 20
+#: How often labels are drawn for each share of wrong ones; fewer where a judgement takes long.
+_FEWEST_DRAWS, _MOST_DRAWS, _JUDGED_ROWS = 3, 20, 200_000
+
+
+def check_test_groups(dataset: Dataset) -> None:
+    """BadDataset `split_too_small` where the test rows are all of one group, on which nothing can be judged."""
+    if dataset.groups is not None and len(np.unique(dataset.groups[dataset.rows("test")])) < 2:
+        raise BadDataset(
+            "split_too_small", "all rows of the split 'test' are of one group, at least 2 groups are needed"
+        )
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """The test rows of a dataset, what the finalists answer on them, and how the gate is to judge.
+
+    Attributes:
+        probs: probabilities (N, K) by finalist: `uploaded`, `temperature`, `post_hoc`, and where they were named
+            `same_labels` and `trained`.
+        gate: the gate's options: `score`, `confidence_level`, `max_accuracy_drop`.
+        looks_before: how many judgements these test rows have made before.
+    """
+
+    dataset: Dataset
+    probs: Mapping[str, Floats]
+    gate: Mapping[str, Any]
+    looks_before: int
+    seed: int
+
+    @property
+    def targets(self) -> Targets:
+        return self.dataset.targets[self.dataset.rows("test")]
+
+    @property
+    def groups(self) -> Targets | None:
+        groups = self.dataset.groups
+        return None if groups is None else groups[self.dataset.rows("test")]
+
+    def judge(self, targets: Targets | None = None, **options: Any) -> Judgement:
+        """The verdict on the finalists, or the one that these rows would give with other `targets`."""
+        return judge(
+            uploaded=self.probs["uploaded"],
+            post_hoc=self.probs["post_hoc"],
+            trained=self.probs.get("trained"),
+            same_labels=self.probs.get("same_labels"),
+            targets=self.targets if targets is None else targets,
+            groups=self.groups,
+            provenance=self.dataset.seen_by_model,
+            seed=self.seed,
+            looks_before=self.looks_before,
+            class_names=self.dataset.class_names,
+            **self.gate,
+            **options,
+        )
+
+    def report(self, judgement: Judgement, calibrated: Floats, **evidence: Any) -> CalibrationReport:
+        """The report with `calibrated` (N, K) as what is to be served; `evidence` as `build_report` takes it."""
+        rows = self.dataset.rows("test")
+        return build_report(
+            judgement=judgement,
+            uploaded=self.probs["uploaded"],
+            temperature=self.probs["temperature"],
+            calibrated=calibrated,
+            targets=self.targets,
+            groups=self.groups,
+            class_names=self.dataset.class_names,
+            slices={name: column[rows] for name, column in self.dataset.slices.items()},
+            label_noise=self._label_noise() if self.dataset.seen_by_model != "unknown" else None,
+            looks={"before": self.looks_before},
+            seen_by_model=self.dataset.seen_by_model,
+            duplicates=shared_rows(self.dataset),
+            seed=self.seed,
+            confidence_level=self.gate["confidence_level"],
+            **evidence,
+        )
+
+    def _label_noise(self) -> Mapping[str, Any]:
+        """How the verdict would change if some of the test labels were wrong."""
+        return sensitivity(
+            lambda targets: self.judge(targets, num_resamples=_CHEAP_RESAMPLES).verdict,
+            self.targets,
+            len(self.dataset.class_names),
+            draws=max(_FEWEST_DRAWS, min(_MOST_DRAWS, _JUDGED_ROWS // len(self.targets))),
+            seed=self.seed,
+        )
+
+
+def write_report(report: CalibrationReport, folder: Path) -> dict[str, str]:
+    """Leave the report, its page and its diagram in `folder`; returns the name of each."""
+    names = {"report": "report.json", "page": "report.html", "diagram": "reliability.svg"}
+    (folder / names["report"]).write_text(json.dumps(report.as_dict(), allow_nan=False))
+    (folder / names["page"]).write_text(report_html(report))
+    (folder / names["diagram"]).write_text(reliability_svg(report))
+    return names
