@@ -29,11 +29,11 @@ from service.registry.errors import Unavailable
 from service.registry.notifier import Bell
 from service.registry.repositories import Ring
 from service.registry.unit_of_work import Registry
-from worker.outside.broker_check import Ears
-from worker.outside.cleanup import tidy
-from worker.outside.concurrency import Slots
+from worker.outside.broker_check import BrokerCheck
+from worker.outside.cleanup import run_cleanup
+from worker.outside.concurrency import WorkPool
 from worker.outside.recovery import Reaper
-from worker.outside.supervisor import Worker
+from worker.outside.supervisor import Supervisor
 from worker.sandbox import confinement
 from worker.sandbox.process import clear_left_overs, worker_name
 from worker.settings import WorkerSettings
@@ -99,54 +99,56 @@ def main(settings: WorkerSettings) -> int:
     bell = Bell(sender(producer))
     registry.ring = bell.ring
     clear_left_overs(settings.work_dir)
-    worker = Worker(settings, registry, name=name, stopping=stop, expected=_tell_protection(settings.work_dir / name))
-    slots = Slots(worker, registry, settings)
-    reaper = Reaper(registry, settings, worker, slots)
-    ears = Ears(lambda: _ping(producer, name), settings.data_dir.absolute() / "run" / f"{name}.alive")
+    supervisor = Supervisor(
+        settings, registry, name=name, stopping=stop, expected=_tell_protection(settings.work_dir / name)
+    )
+    pool = WorkPool(supervisor, registry, settings)
+    reaper = Reaper(registry, settings, supervisor, pool)
+    broker_check = BrokerCheck(lambda: _ping(producer, name), settings.data_dir.absolute() / "run" / f"{name}.alive")
     reaper.look()  # known to others before it takes anything from them
-    slots.start()
+    pool.start()
     _in_thread(reaper.run)
-    _in_thread(lambda: tidy(registry, settings, stop))
-    _in_thread(lambda: _listen(make_celery(settings, name), slots, ears, stop, name))
-    _in_thread(lambda: _mind(ears, stop))
+    _in_thread(lambda: run_cleanup(registry, settings, stop))
+    _in_thread(lambda: _listen(make_celery(settings, name), pool, broker_check, stop, name))
+    _in_thread(lambda: _mind(broker_check, stop))
     _LOG.info("worker ready, serving %s", ", ".join(settings.resolved_queues))
-    code = _wait(ears, slots, asked)
+    code = _wait(broker_check, pool, asked)
     stop.set()
-    slots.join(_STOP_S)
+    pool.join(_STOP_S)
     bell.close()
     leaving = [_in_thread(reaper.leave), _in_thread(lambda: _forget_queue(producer, name))]
     for thread in leaving:  # a database or broker that hangs keeps nobody here
         thread.join(_PATIENCE_S)
-    ears.close()
+    broker_check.close()
     return code
 
 
-def _wait(ears: Ears, slots: Slots, asked: list[int]) -> int:
+def _wait(broker_check: BrokerCheck, pool: WorkPool, asked: list[int]) -> int:
     """Until somebody says stop, or until this worker is deaf and does nothing; returns the exit code."""
     while not asked:
         time.sleep(_TICK_S)
-        if ears.deaf and slots.idle:
+        if broker_check.deaf and pool.idle:
             _LOG.error("messages are sent, but none arrives here any more: starting anew")
             return _RESTART
     return 0
 
 
-def _mind(ears: Ears, stop: threading.Event) -> None:
+def _mind(broker_check: BrokerCheck, stop: threading.Event) -> None:
     """In a thread of its own: whoever talks to a broker may be kept waiting."""
     while not stop.wait(1.0):
-        ears.look()
+        broker_check.look()
 
 
-def _listen(app: Celery, slots: Slots, ears: Ears, stop: threading.Event, name: str) -> None:
+def _listen(app: Celery, pool: WorkPool, broker_check: BrokerCheck, stop: threading.Event, name: str) -> None:
     """Consume messages; a consumer that fails is replaced by another."""
 
     @app.task(name=RING)  # type: ignore[untyped-decorator]
     def ring(record_id: str) -> None:
-        slots.look(_kinds_of(record_id))
+        pool.look(_kinds_of(record_id))
 
     @app.task(name=_PING)  # type: ignore[untyped-decorator]
     def ping() -> None:
-        ears.hear()
+        broker_check.hear()
 
     while not stop.is_set():
         try:

@@ -1,6 +1,6 @@
 """Many uploads through one confined child: `python -m tests.corpus.driver FOLDER`; what a single child does, repeated.
 
-`FOLDER/orders.json` lists `{"step", "spec", "file", "folder"}`; `FOLDER/answers.json` is a list of the answers with the
+`FOLDER/orders.json` lists `{"kind", "spec", "file", "folder"}`; `FOLDER/answers.json` is a list of the answers with the
 seconds that each took. It is confined and limited like every child of the worker.
 """
 
@@ -27,7 +27,7 @@ def main(folder: Path) -> None:
         started = time.monotonic()
         Path(order["folder"]).mkdir(exist_ok=True)
         spec = child.with_files(order["spec"], {"file": order["file"]})
-        answer = child._answer(order["step"], spec, Path(order["folder"]), lambda event: None)
+        answer = child._answer(order["kind"], spec, Path(order["folder"]), lambda event: None)
         seconds = time.monotonic() - started
         status.seek(0)
         peak = 1024 * int(status.read().partition("VmHWM:")[2].split()[0])

@@ -1,4 +1,4 @@
-"""Sends bad files through the worker's real steps: each in a child of its own, or many through one confined driver."""
+"""Sends bad files through the real child: each in a child of its own, or many through one confined driver."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from typing import Any
 from tests.corpus.case import BadFile
 from tests.helpers.service import ROOT
 from worker.sandbox import process as sandbox
-from worker.sandbox.child_output import Outcome
+from worker.sandbox.child_output import ChildOutcome
 from worker.sandbox.process import Limits
 from worker.settings import WorkerSettings, inspection_limits
 
@@ -30,7 +30,7 @@ _OPTIONS: Json = {
     "output": None, "features": None, "task": None, "class_names": None, "positive_class": None,
     "preprocessing": None, "architecture": None, "num_classes": None,
 }  # fmt: skip
-_STEPS = {"models": "inspect_model", "datasets": "inspect_dataset"}
+_KINDS = {"models": "inspect_model", "datasets": "inspect_dataset"}
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ def order(case: BadFile, folder: Path) -> Json:
     folder.mkdir(parents=True)
     file = case.make(folder)
     options = {**_OPTIONS, **{name: _parsed(value) for name, value in case.options.items()}}
-    return {"step": _STEPS[case.route], "spec": {"options": options}, "file": str(file)}
+    return {"kind": _KINDS[case.route], "spec": {"options": options}, "file": str(file)}
 
 
 def _parsed(value: str) -> Any:
@@ -72,7 +72,7 @@ def run_alone(case: BadFile, folder: Path) -> Answer:
     started = time.monotonic()
     with _Watch() as watch:
         outcome = sandbox.run(
-            ordered["step"],
+            ordered["kind"],
             ordered["spec"],
             inputs={"file": ordered["file"]},
             folder=private,
@@ -128,7 +128,7 @@ def _from_driver(answer: Json) -> Answer:
     return Answer(error["code"], error["message"], answer["seconds"], answer["peak"])
 
 
-def _answer(outcome: Outcome, seconds: float, peak: int) -> Answer:
+def _answer(outcome: ChildOutcome, seconds: float, peak: int) -> Answer:
     if outcome.died is not None:
         return Answer(f"died: {outcome.died}", "", seconds, peak, outcome.log)
     error = outcome.error or {"code": "ready", "message": ""}

@@ -16,7 +16,8 @@ from service.registry.unit_of_work import Registry
 from service.settings import ServiceSettings
 from tests.helpers.backends import place
 from tests.helpers.uploads import Uploads
-from worker.outside.supervisor import Worker
+from tests.helpers.work import execute
+from worker.outside.supervisor import Supervisor
 from worker.settings import WorkerSettings
 
 Json = dict[str, Any]
@@ -47,8 +48,8 @@ def _api(data_dir: Path, stack: ExitStack, **options: Any) -> Api:
     app = create_app(settings)
     client = stack.enter_context(TestClient(app, raise_server_exceptions=True))
     registry: Registry = app.state.parts.registry
-    worker = Worker(WorkerSettings(**where), registry, name="test")
-    return Api(client, registry, settings, worker.handle)
+    supervisor = Supervisor(WorkerSettings(**where), registry, name="test")
+    return Api(client, registry, settings, lambda record_id: execute(supervisor, registry, record_id))
 
 
 @pytest.fixture

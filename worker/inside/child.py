@@ -1,4 +1,4 @@
-"""Inside the sandbox: takes its limits, does one step, and leaves an answer; it knows no registry and no queue."""
+"""Inside the sandbox: takes its limits, does one piece of work, and leaves an answer; it knows no registry and no queue."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ _OUT_OF_MEMORY = {"code": "out_of_memory", "message": "opening this file took mo
 #: Not the upload's fault: the work is tried again.
 _STORAGE_FULL = {"code": "storage_full", "message": "the disk took no more while this was being worked on"}
 _INTERNAL = {"code": "internal_error", "message": "an unexpected error happened on our side; it has been logged"}
-#: Step → "module:function"; loaded on demand, since not every step needs PyTorch.
-STEPS = {
+#: Kind of work → "module:function"; loaded on demand, since not every kind needs PyTorch.
+KINDS = {
     "inspect_dataset": "worker.inside.inspection:inspect_dataset",
     "inspect_model": "worker.inside.inspection:inspect_model",
     "calibrate": "worker.inside.calibration:calibrate",
@@ -45,7 +45,7 @@ _KINDS_OF_LIMITS = (
 
 
 def main(folder: Path) -> int:
-    """Run the step that `request.json` names and write `answer.json`.
+    """Do the work that `request.json` names and write `answer.json`.
 
     The first event tells how this process is confined. It begins nothing where a control is off that its supervisor
     expects to be on.
@@ -61,17 +61,17 @@ def main(folder: Path) -> int:
     if lacking(report, request["expected"]):
         return UNPROTECTED
     threading.Thread(target=_end_with_supervisor, daemon=True).start()
-    answer = _answer(request["step"], with_files(request["spec"], inputs), folder, emit)
+    answer = _answer(request["kind"], with_files(request["spec"], inputs), folder, emit)
     partial = folder / "answer.partial"
     partial.write_text(json.dumps(answer))
     os.replace(partial, folder / "answer.json")
     return 0
 
 
-def _answer(step: str, spec: dict[str, Any], folder: Path, emit: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
+def _answer(kind: str, spec: dict[str, Any], folder: Path, emit: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
     from fedlas.errors import FedLASError
 
-    module, _, function = STEPS[step].partition(":")
+    module, _, function = KINDS[kind].partition(":")
     try:
         return {"result": getattr(import_module(module), function)(spec, folder, emit)}
     except Exception as error:
@@ -107,7 +107,7 @@ def _end_with_supervisor() -> None:
 
 
 def with_files(spec: dict[str, Any], inputs: Mapping[str, str]) -> dict[str, Any]:
-    """The order with each input where its step looks for it; whatever an order brings along there gives way.
+    """The order with each input where its function looks for it; whatever an order brings along there gives way.
 
     >>> with_files({"model": {"profile": {}}}, {"model.file": "/a", "file": "/b"})
     {'model': {'profile': {}, 'file': '/a'}, 'file': '/b'}

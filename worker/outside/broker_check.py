@@ -18,7 +18,7 @@ _LOG = logging.getLogger("fedlas.worker")
 _EVERY_S, _DEAF_AFTER_S = 10.0, 45.0
 
 
-class Ears:
+class BrokerCheck:
     """Sends, hears, and keeps a file fresh for health checks while all is well.
 
     Args:

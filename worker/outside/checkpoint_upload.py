@@ -18,7 +18,7 @@ from typing import Any
 
 from service.registry.errors import LeaseLost, Unavailable
 from service.registry.unit_of_work import Registry
-from worker.outside.kinds import Step
+from worker.outside.kinds import WorkKind
 
 _LOG = logging.getLogger("fedlas.worker")
 
@@ -33,7 +33,7 @@ _MOST_NAMES = 1100
 _PAUSE_S = 1.0
 
 
-class Keeper:
+class CheckpointUploader:
     """Keeps entries in the order in which the child saved them, for as long as its claim holds.
 
     With each entry is written what the child had told before it saved: the next attempt will not tell it again.
@@ -42,17 +42,17 @@ class Keeper:
         most_bytes: a larger entry is not kept.
     """
 
-    def __init__(self, registry: Registry, step: Step, folder: Path, *, most_bytes: int) -> None:
+    def __init__(self, registry: Registry, work: WorkKind, folder: Path, *, most_bytes: int) -> None:
         self._registry = registry
-        self._step = step
-        self._claim = step.claim
+        self._work = work
+        self._claim = work.claim
         self._folder = folder / FOLDER
         self._most_bytes = most_bytes
         self._waiting: deque[tuple[str, str]] = deque()
         self._passed_over: list[str] = []
         self._changed = threading.Condition()
         self._busy = self._closed = False
-        self._thread = threading.Thread(target=self._run, name=f"keeper {step.record_id}", daemon=True)
+        self._thread = threading.Thread(target=self._run, name=f"checkpoints {work.record_id}", daemon=True)
 
     def note(self, entry: Any) -> None:
         """The child has saved `{"name", "file"}`; what is none is passed over."""
@@ -69,7 +69,7 @@ class Keeper:
         with self._changed:
             self._changed.wait_for(lambda: self._closed or not (self._waiting or self._busy), seconds)
 
-    def __enter__(self) -> Keeper:
+    def __enter__(self) -> CheckpointUploader:
         self._thread.start()
         return self
 
@@ -126,11 +126,11 @@ class Keeper:
             with self._registry.artifacts.stage_open(opened.descriptor) as staged:
                 staged.seal()
                 with self._registry.write() as unit:
-                    unit.work.prove(self._claim, reached=self._step.reached)
+                    unit.work.prove(self._claim, reached=self._work.reached)
                     known = unit.checkpoints.of(job_id)
                     if name not in known and len(known) >= _MOST_NAMES:
                         raise OSError("there are too many checkpoints")
-                    self._step.tell(unit)
+                    self._work.tell(unit)
                     older = unit.checkpoints.save(job_id, name, staged.keep())
                 digest = staged.digest
             opened.remove()

@@ -20,7 +20,7 @@ from worker.settings import WorkerSettings
 _LOG = logging.getLogger("fedlas.worker")
 
 
-def tidy(registry: Registry, settings: WorkerSettings, stopping: threading.Event) -> None:
+def run_cleanup(registry: Registry, settings: WorkerSettings, stopping: threading.Event) -> None:
     """Until `stopping` is set, go on with the next files every `sweep_seconds`."""
     after: str | None = None
     while not stopping.wait(settings.sweep_seconds):

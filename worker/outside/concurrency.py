@@ -14,7 +14,7 @@ from service.registry.contract import PLAN, WORK_KINDS
 from service.registry.errors import RegistryError
 from service.registry.repositories import Claim
 from service.registry.unit_of_work import Registry
-from worker.outside.supervisor import Worker
+from worker.outside.supervisor import Supervisor
 from worker.settings import WorkerSettings
 
 _LOG = logging.getLogger("fedlas.worker")
@@ -23,11 +23,11 @@ _PAUSE_S = 1.0  # before the registry is asked again, after it could not answer
 _TRAINING = (WORK_KINDS["job"], PLAN)
 
 
-class Slots:
+class WorkPool:
     """Places for work; those who wait are woken by `look`."""
 
-    def __init__(self, worker: Worker, registry: Registry, settings: WorkerSettings) -> None:
-        self._worker = worker
+    def __init__(self, supervisor: Supervisor, registry: Registry, settings: WorkerSettings) -> None:
+        self._supervisor = supervisor
         self._registry = registry
         self._settings = settings
         self._queues = settings.resolved_queues
@@ -48,7 +48,7 @@ class Slots:
             thread.start()
 
     def join(self, seconds: float) -> None:
-        """Wait for the end of what is being done; `Worker.stopping` must be set."""
+        """Wait for the end of what is being done; `Supervisor.stopping` must be set."""
         with self._changed:
             self._changed.notify_all()
         deadline = time.monotonic() + seconds
@@ -93,19 +93,19 @@ class Slots:
         return any(queue.startswith("calibrate") if kind in _TRAINING else queue == kind for queue in self._queues)
 
     def _run(self, kind: str) -> None:
-        stopping = self._worker.stopping
+        stopping = self._supervisor.stopping
         while self._woken(kind):
             while not stopping.is_set() and (claim := self._claim(kind)) is not None:
                 self.look([kind])  # what is left is for the next place
                 try:
-                    self._worker.do(claim)
+                    self._supervisor.execute(claim)
                 finally:
                     with self._changed:
                         self._busy -= 1
 
     def _woken(self, kind: str) -> bool:
         """Wait for a look that nobody has followed yet; False when the worker stops."""
-        stopping = self._worker.stopping
+        stopping = self._supervisor.stopping
         with self._changed:
             self._changed.wait_for(lambda: self._wanted[kind] > 0 or stopping.is_set())
             self._wanted[kind] = 0
@@ -124,16 +124,16 @@ class Slots:
                     claim = unit.work.claim_next(
                         kind,
                         queues=queues,
-                        worker=self._worker.name,
+                        worker=self._supervisor.name,
                         lease_seconds=self._settings.lease_seconds,
                         memory_bytes=memory,
                     )
         except RegistryError as error:
             _LOG.warning("no work can be claimed: %s", error)
-            self._worker.stopping.wait(_PAUSE_S)
+            self._supervisor.stopping.wait(_PAUSE_S)
         except Exception:  # a place that ends would never be missed
             _LOG.exception("no work can be claimed")
-            self._worker.stopping.wait(_PAUSE_S)
+            self._supervisor.stopping.wait(_PAUSE_S)
         finally:
             if claim is None:
                 with self._changed:

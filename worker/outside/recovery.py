@@ -14,8 +14,8 @@ from service.registry.errors import RegistryError
 from service.registry.repositories.work import SILENT
 from service.registry.unit_of_work import Registry
 from worker.machine import is_gone, machine, process_mark
-from worker.outside.concurrency import Slots
-from worker.outside.supervisor import Worker
+from worker.outside.concurrency import WorkPool
+from worker.outside.supervisor import Supervisor
 from worker.settings import WorkerSettings
 
 _LOG = logging.getLogger("fedlas.worker")
@@ -28,11 +28,11 @@ _DEAD = "its worker died"
 class Reaper:
     """One worker's watch."""
 
-    def __init__(self, registry: Registry, settings: WorkerSettings, worker: Worker, slots: Slots) -> None:
+    def __init__(self, registry: Registry, settings: WorkerSettings, supervisor: Supervisor, pool: WorkPool) -> None:
         self._registry = registry
         self._settings = settings
-        self._worker = worker
-        self._slots = slots
+        self._supervisor = supervisor
+        self._pool = pool
         self._mark = process_mark(os.getpid())
         self._last_look = time.monotonic()
         self._blind_until = self._last_look + settings.lease_seconds
@@ -40,13 +40,13 @@ class Reaper:
 
     def run(self) -> None:
         """Until the worker stops."""
-        while not self._worker.stopping.wait(self._settings.poll_seconds):
+        while not self._supervisor.stopping.wait(self._settings.poll_seconds):
             self.look()
 
     def leave(self) -> None:
         """This worker ends, and says so."""
         with suppress(RegistryError), self._registry.write() as unit:
-            unit.workers.forget([self._worker.name])
+            unit.workers.forget([self._supervisor.name])
 
     def look(self) -> None:
         """Look around once."""
@@ -56,8 +56,8 @@ class Reaper:
                 self._introduce_at = time.monotonic() + self._settings.heartbeat_seconds
                 self._introduce()
             self._release()
-            if kinds := self._slots.due():
-                self._slots.look(kinds)
+            if kinds := self._pool.due():
+                self._pool.look(kinds)
             self._last_look = time.monotonic()
         except RegistryError as error:
             _LOG.warning("cannot look around: %s", error)
@@ -77,7 +77,7 @@ class Reaper:
         settings = self._settings
         with self._registry.write() as unit:
             unit.workers.beat(
-                self._worker.name,
+                self._supervisor.name,
                 machine=machine(),
                 process=self._mark,
                 queues=settings.resolved_queues,
@@ -88,7 +88,7 @@ class Reaper:
         # What is too large for all who serve a queue is tried by the largest, and not left waiting for ever.
         mine = settings.resolved_memory_bytes
         larger = [other.queues for other in others if other.memory_bytes > mine]
-        self._slots.memory_bytes = {queue: mine for queues in larger for queue in queues}
+        self._pool.memory_bytes = {queue: mine for queues in larger for queue in queues}
 
     def _release(self) -> None:
         """Work of the dead waits again, and what nobody holds and nobody wants is closed."""

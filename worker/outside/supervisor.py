@@ -15,11 +15,11 @@ from typing import Any
 from service.registry.errors import LeaseLost, Unavailable
 from service.registry.repositories import Claim
 from service.registry.unit_of_work import Registry, UnitOfWork
-from worker.outside.checkpoint_upload import Keeper
-from worker.outside.kinds import Step, step_of
-from worker.outside.lease import Cancelled, Heart
+from worker.outside.checkpoint_upload import CheckpointUploader
+from worker.outside.kinds import WorkKind, kind_of
+from worker.outside.lease import Cancelled, LeaseRenewal
 from worker.sandbox import process as sandbox
-from worker.sandbox.child_output import Outcome
+from worker.sandbox.child_output import ChildOutcome
 from worker.settings import WorkerSettings
 
 _LOG = logging.getLogger("fedlas.worker")
@@ -68,106 +68,101 @@ class Worker:
         self.name = name
         self.stopping = stopping or threading.Event()
 
-    def handle(self, record_id: str) -> None:
-        """Do the work of this record, if it is open and nobody else does it."""
-        with self._registry.write() as unit:
-            claim = unit.work.claim(record_id, worker=self.name, lease_seconds=self._settings.lease_seconds)
-        if claim is not None:
-            self.do(claim)
-
-    def do(self, claim: Claim) -> None:
+    def execute(self, claim: Claim) -> None:
         """Do claimed work; whatever happens, afterwards it is settled, waits, or belongs to somebody else."""
-        step = step_of(claim)(self._registry, self._settings, claim)
+        work = kind_of(claim)(self._registry, self._settings, claim)
         record_id = claim.record_id
         try:
-            with closing(step):
-                self._attempt(step, claim)
+            with closing(work):
+                self._attempt(work, claim)
         except LeaseLost:
             _LOG.warning("%s: another worker owns it now; nothing was written", record_id)
         except Cancelled:
-            self._settle(lambda unit: step.cancelled(unit), record_id)
+            self._settle(lambda unit: work.cancelled(unit), record_id)
             _LOG.info("%s cancelled", record_id)
         except Stopping:
             _LOG.info("%s handed back, this worker stops", record_id)
-            self._settle(lambda unit: step.handed_back(unit, "its worker was stopped"), record_id)
+            self._settle(lambda unit: work.handed_back(unit, "its worker was stopped"), record_id)
         except Unavailable as error:
-            self._postpone(step, str(error))
+            self._postpone(work, str(error))
         except Unprotected:
-            self._rest_unprotected(step)
+            self._rest_unprotected(work)
         except Exception as error:
             if isinstance(error, OSError) and error.errno in FULL and self._lacks_room():
-                self._postpone(step, "the disk is full")
+                self._postpone(work, "the disk is full")
                 return
             _LOG.exception("%s failed in the worker itself", record_id)
             reason = f"the worker failed: {type(error).__name__}"
-            self._settle(lambda unit: step.lost(unit, reason), record_id)
+            self._settle(lambda unit: work.lost(unit, reason), record_id)
 
-    def _postpone(self, step: Step, reason: str, seconds: float = _PAUSE_S) -> None:
+    def _postpone(self, work: WorkKind, reason: str, seconds: float = _PAUSE_S) -> None:
         """It is not the work's fault: no attempt, but not at once again either."""
-        _LOG.warning("%s is tried again in %.0f s: %s", step.record_id, seconds, reason)
-        self._settle(lambda unit: step.handed_back(unit, reason, after_seconds=seconds), step.record_id)
+        _LOG.warning("%s is tried again in %.0f s: %s", work.record_id, seconds, reason)
+        self._settle(lambda unit: work.handed_back(unit, reason, after_seconds=seconds), work.record_id)
 
-    def _rest_unprotected(self, step: Step) -> None:
+    def _rest_unprotected(self, work: WorkKind) -> None:
         """Put the work off, longer each time in a row; this place rests too: its next child may lack the same."""
         self._unprotected += 1
         pause = min(_PAUSE_S * 2 ** min(self._unprotected - 1, 6), _LONGEST_REST_S)
-        self._postpone(step, "its process could not be protected", pause)
+        self._postpone(work, "its process could not be protected", pause)
         self.stopping.wait(_PAUSE_S)
 
     def _lacks_room(self) -> bool:
         """Whether the disk is full of others' files; else a child has filled it, and its files are gone by now."""
         return shutil.disk_usage(self._settings.data_dir).free < _ROOM
 
-    def _attempt(self, step: Step, claim: Claim) -> None:
+    def _attempt(self, work: WorkKind, claim: Claim) -> None:
         settings = self._settings
-        with Heart(
-            self._registry, step, lease_seconds=settings.lease_seconds, every_seconds=settings.heartbeat_seconds
-        ) as heart:
+        with LeaseRenewal(
+            self._registry, work, lease_seconds=settings.lease_seconds, every_seconds=settings.heartbeat_seconds
+        ) as renewal:
             if (error := self._given_up(claim)) is not None:
-                step.failed(error)
+                work.failed(error)
                 return
-            prepared = step.begin()
+            prepared = work.begin()
             if prepared is None:
                 return
             _LOG.info("%s started (attempt %d)", claim.record_id, claim.attempts)
             began = time.monotonic()
             with (
                 sandbox.private_folder(settings.work_dir) as folder,
-                Keeper(self._registry, step, folder, most_bytes=prepared.most_checkpoint_bytes) as keeper,
+                CheckpointUploader(self._registry, work, folder, most_bytes=prepared.most_checkpoint_bytes) as uploader,
             ):
-                step.keep = keeper.note
+                work.keep = uploader.note
                 try:
                     outcome = sandbox.run(
-                        step.name,
+                        work.name,
                         prepared.spec,
                         inputs=prepared.inputs,
                         folder=folder,
                         limits=prepared.limits,
-                        on_event=step.note,
-                        on_tick=lambda: self._check(heart),
+                        on_event=work.note,
+                        on_tick=lambda: self._check(renewal),
                         expected=self._expected,
                     )
                 except Stopping:
-                    keeper.drain(_KEEP_STOPPING_S)
+                    uploader.drain(_KEEP_STOPPING_S)
                     raise
                 if outcome.died:
-                    keeper.drain(_KEEP_DEAD_S)
-                self._conclude(step, outcome, folder, time.monotonic() - began, heart)
+                    uploader.drain(_KEEP_DEAD_S)
+                self._conclude(work, outcome, folder, time.monotonic() - began, renewal)
 
-    def _check(self, heart: Heart) -> None:
-        heart.check()
+    def _check(self, renewal: LeaseRenewal) -> None:
+        renewal.check()
         if self.stopping.is_set():
             raise Stopping
 
-    def _conclude(self, step: Step, outcome: Outcome, folder: Path, seconds: float, heart: Heart) -> None:
-        record_id = step.record_id
+    def _conclude(
+        self, work: WorkKind, outcome: ChildOutcome, folder: Path, seconds: float, renewal: LeaseRenewal
+    ) -> None:
+        record_id = work.record_id
         if outcome.unprotected is not None:
             _LOG.error("%s was not begun: its process lacks what this machine has: %s", record_id, outcome.unprotected)
             raise Unprotected
         self._unprotected = 0
         if outcome.result is not None:
             result = outcome.result
-            self._patiently(lambda: step.succeeded(result, folder), heart)
+            self._patiently(lambda: work.succeeded(result, folder), renewal)
             _LOG.info("%s done in %.1f s", record_id, seconds)
         elif outcome.error is not None and outcome.error["code"] == STORAGE_FULL:
             raise OSError(errno.ENOSPC, "the child found the disk full")
@@ -175,16 +170,16 @@ class Worker:
             error = outcome.error
             if not error["user_error"]:
                 _LOG.error("%s failed: %s\n%s", record_id, error["code"], outcome.log)
-            self._patiently(lambda: step.failed(error), heart)
+            self._patiently(lambda: work.failed(error), renewal)
             _LOG.info("%s refused after %.1f s: %s", record_id, seconds, error["code"])
         elif outcome.died == "timeout":
-            self._patiently(lambda: step.failed(_timed_out(seconds)), heart)
+            self._patiently(lambda: work.failed(_timed_out(seconds)), renewal)
         else:
             reason = f"its process ended: {outcome.died}"
             _LOG.warning("%s was lost (%s)\n%s", record_id, reason, outcome.log)
-            self._settle(lambda unit: step.lost(unit, reason), record_id)
+            self._settle(lambda unit: work.lost(unit, reason), record_id)
 
-    def _patiently(self, publish: Callable[[], None], heart: Heart) -> None:
+    def _patiently(self, publish: Callable[[], None], renewal: LeaseRenewal) -> None:
         """Publish, also if database or disk are away for a while: hours of work must not be lost for minutes."""
         deadline, pause = time.monotonic() + _PUBLISH_S, 1.0
         while True:
@@ -194,13 +189,13 @@ class Worker:
                 if time.monotonic() > deadline:
                     raise
                 _LOG.warning("cannot publish yet: %s", error)
-                self._rest(pause, heart)
+                self._rest(pause, renewal)
                 pause = min(2 * pause, _LONGEST_PAUSE_S)
 
-    def _rest(self, seconds: float, heart: Heart) -> None:
+    def _rest(self, seconds: float, renewal: LeaseRenewal) -> None:
         end = time.monotonic() + seconds
         while time.monotonic() < end:
-            self._check(heart)
+            self._check(renewal)
             time.sleep(_TICK_S)
 
     def _settle(self, write: Callable[[UnitOfWork], object], record_id: str) -> None:

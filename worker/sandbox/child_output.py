@@ -17,7 +17,7 @@ _CODE, _LONGEST_MESSAGE = re.compile(r"[a-z][a-z0-9_]{0,63}"), 10_000
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class ChildOutcome:
     """How the child ended: with a result, with an error it explains, without a word, or before it began."""
 
     result: dict[str, Any] | None = None
@@ -27,22 +27,22 @@ class Outcome:
     log: str = ""
 
 
-def outcome_of(folder: Path, died: str | None) -> Outcome:
+def read_outcome(folder: Path, died: str | None) -> ChildOutcome:
     """What the child has left in its folder; `died` says how it ended, where it did not end well."""
     _keep_only_files(folder)
     log = log_tail(folder)
     answer = folder / "answer.json"
     if died is not None or not answer.is_file() or answer.stat().st_size > _LARGEST_ANSWER:
-        return Outcome(died=died or "no answer", log=log)
+        return ChildOutcome(died=died or "no answer", log=log)
     try:
         content = json.loads(answer.read_text())
         json.dumps(content, ensure_ascii=False).encode()  # raises for text that no answer to a client could carry
         result, error = content.get("result"), content.get("error")
         if result is not None and not _stays_inside(result):
-            return Outcome(died="an answer that names files outside its folder", log=log)
-        return Outcome(result=result, error=error and _plain_error(error), log=log)
+            return ChildOutcome(died="an answer that names files outside its folder", log=log)
+        return ChildOutcome(result=result, error=error and _plain_error(error), log=log)
     except (ValueError, KeyError, AttributeError, TypeError, RecursionError):
-        return Outcome(died="an answer that is none", log=log)
+        return ChildOutcome(died="an answer that is none", log=log)
 
 
 def _keep_only_files(folder: Path) -> None:

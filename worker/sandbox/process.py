@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from worker.machine import is_gone, process_mark
-from worker.sandbox.child_output import Outcome, log_tail, outcome_of
+from worker.sandbox.child_output import ChildOutcome, log_tail, read_outcome
 from worker.sandbox.confinement import lacking
 
 _PASSED_ON = (
@@ -91,7 +91,7 @@ def _remove(folder: Path) -> None:
 
 
 def run(
-    step: str,
+    kind: str,
     spec: Mapping[str, Any],
     *,
     inputs: Mapping[str, str],
@@ -100,8 +100,8 @@ def run(
     on_event: Callable[[dict[str, Any]], None],
     on_tick: Callable[[], None],
     expected: Collection[str] = (),
-) -> Outcome:
-    """Run one step in a child and return how it ended.
+) -> ChildOutcome:
+    """Do one piece of work in a child and return how it ended.
 
     Args:
         spec: what is to be done; nothing in it decides what the child may read.
@@ -113,7 +113,7 @@ def run(
         expected: controls of `worker.sandbox.confinement` without which the child must not begin.
     """
     given = {"spec": dict(spec), "inputs": dict(inputs), "limits": asdict(limits), "expected": list(expected)}
-    (folder / "request.json").write_text(json.dumps({"step": step, **given}))
+    (folder / "request.json").write_text(json.dumps({"kind": kind, **given}))
     stream = _EventStream(on_event, expected)
     with (folder / "log.txt").open("wb") as log:
         child = subprocess.Popen(
@@ -130,8 +130,8 @@ def run(
     finally:
         code = _kill_group(child)
     if stream.lacking:
-        return Outcome(unprotected="; ".join(stream.lacking), log=log_tail(folder))
-    return outcome_of(folder, died or _unwell(code))
+        return ChildOutcome(unprotected="; ".join(stream.lacking), log=log_tail(folder))
+    return read_outcome(folder, died or _unwell(code))
 
 
 class _EventStream:

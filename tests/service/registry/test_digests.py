@@ -12,7 +12,8 @@ from service.registry.ids import new_id
 from service.registry.repositories.records import now
 from service.registry.unit_of_work import Registry
 from tests.helpers import uploads as made
-from worker.outside.supervisor import Worker
+from tests.helpers.work import execute
+from worker.outside.supervisor import Supervisor
 from worker.settings import WorkerSettings
 
 NAMED = {
@@ -87,9 +88,9 @@ def test_no_file_is_named_in_json_alone(registry: Registry, tmp_path: Any) -> No
         for repository, row in ((unit.datasets, data), (unit.models, model)):
             repository.add(row)  # type: ignore[attr-defined]
             unit.work.open(row.id)
-    worker = Worker(WorkerSettings(data_dir=tmp_path / "data"), registry, name="w")
+    supervisor = Supervisor(WorkerSettings(data_dir=tmp_path / "data"), registry, name="w")
     for row in (data, model):
-        worker.handle(row.id)
+        execute(supervisor, registry, row.id)
     stored = {file.digest for file in registry.artifacts.listed(limit=100)}
     assert len(stored) >= 3
     with registry.read() as unit:

@@ -23,12 +23,13 @@ from service.registry.unit_of_work import Registry
 from service.settings import ServiceSettings
 from tests.helpers import uploads as made
 from tests.helpers.service import ROOT
+from tests.helpers.work import execute
 from worker.inside import child
-from worker.outside.kinds import step_of
-from worker.outside.supervisor import Worker
+from worker.outside.kinds import kind_of
+from worker.outside.supervisor import Supervisor
 from worker.sandbox import confinement
 from worker.sandbox import process as sandbox
-from worker.sandbox.child_output import Outcome
+from worker.sandbox.child_output import ChildOutcome
 from worker.sandbox.process import Limits
 from worker.settings import WorkerSettings
 
@@ -125,7 +126,7 @@ def granted(folder: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return list(caught.value.args[0])
 
 
-def ordered(folder: Path, monkeypatch: pytest.MonkeyPatch, step: str, prepared: Any) -> None:
+def ordered(folder: Path, monkeypatch: pytest.MonkeyPatch, kind: str, prepared: Any) -> None:
     """Write the order of a child that is not started."""
 
     def refuse(*_: object, **__: object) -> None:
@@ -134,7 +135,7 @@ def ordered(folder: Path, monkeypatch: pytest.MonkeyPatch, step: str, prepared: 
     with monkeypatch.context() as patched, pytest.raises(Captured):
         patched.setattr(subprocess, "Popen", refuse)
         sandbox.run(
-            step, prepared.spec, inputs=prepared.inputs, folder=folder, limits=prepared.limits,
+            kind, prepared.spec, inputs=prepared.inputs, folder=folder, limits=prepared.limits,
             on_event=lambda event: None, on_tick=lambda: None,
         )  # fmt: skip
 
@@ -145,7 +146,7 @@ def test_no_field_of_a_request_changes_what_is_granted(
     said: Json, found: Json, metadata: Json, registry: Registry, worker_settings: WorkerSettings,
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
-    """Names, options, profiles, plans, webhooks and metadata of any content: each step reads its own files only."""
+    """Names, options, profiles, plans, webhooks and metadata of any content: each kind reads its own files only."""
     names = ("dataset", "prepared", "model", "served", "scores", "saved")
     digests = {name: kept(registry, name.encode()) for name in names}
     with registry.write() as unit:
@@ -157,10 +158,10 @@ def test_no_field_of_a_request_changes_what_is_granted(
         with registry.write() as unit:
             work = unit.work.session.get(tables.Work, record_id) or unit.work.open(record_id, kind="any")
             work.state, work.token = "claimed", 1
-        step = step_of(claim)(registry, worker_settings, claim)
-        prepared = step.begin()
+        work = kind_of(claim)(registry, worker_settings, claim)
+        prepared = work.begin()
         assert prepared is not None
-        ordered(tmp_path, monkeypatch, step.name, prepared)
+        ordered(tmp_path, monkeypatch, work.name, prepared)
         places = {str(registry.artifacts.path(digests[name])) for name in files}
         assert set(granted(tmp_path, monkeypatch)) == places
         request = json.loads((tmp_path / "request.json").read_text())
@@ -171,7 +172,7 @@ def test_no_field_of_a_request_changes_what_is_granted(
             assert {entry["file"] for entry in looked_up["journal"].values()} == places - {w["file"] for w in wanted}
 
 
-def run(folder: Path, spec: Json, **inputs: str) -> Outcome:
+def run(folder: Path, spec: Json, **inputs: str) -> ChildOutcome:
     """Inspect a dataset in a real child."""
     return sandbox.run(
         "inspect_dataset", {"options": OPTIONS, **spec}, inputs=inputs, folder=folder, limits=Limits(60),
@@ -217,15 +218,16 @@ def test_a_child_without_an_expected_protection_opens_nothing(place: tuple[Path,
     """Where the trial found a control on, a child in which it is off ends at once, and says what is missing."""
     folder, secret = place
     request = {
-        "step": "inspect_dataset", "spec": {"options": OPTIONS}, "inputs": {"file": str(secret)},
+        "kind": "inspect_dataset", "spec": {"options": OPTIONS}, "inputs": {"file": str(secret)},
         "limits": {"seconds": 60}, "expected": confinement.controls_on(confinement.status(folder.parent)),
     }  # fmt: skip
     (folder / "request.json").write_text(json.dumps(request))
     code = (
-        "import sys; from pathlib import Path; from worker import child, landlock\n"
+        "import sys; from pathlib import Path; from worker.inside import child\n"
+        "from worker.sandbox import landlock\n"
         "def denied(*_): raise OSError(36, 'File name too long')\n"
         "landlock.restrict = denied\n"
-        "child.STEPS = {}\n"
+        "child.KINDS = {}\n"
         "sys.exit(child.main(Path(sys.argv[1])))\n"
     )
     done = subprocess.run(
@@ -261,10 +263,10 @@ def test_unprotected_work_is_put_off(
     with registry.write() as unit:
         unit.datasets.add(row)
         unit.work.open(row.id)
-    worker = Worker(worker_settings, registry, name="w", expected=["files", "a new control"])
-    worker.stopping.wait = lambda seconds=None: False  # type: ignore[method-assign]
+    supervisor = Supervisor(worker_settings, registry, name="w", expected=["files", "a new control"])
+    supervisor.stopping.wait = lambda seconds=None: False  # type: ignore[method-assign]
     for least in (4, 9):
-        worker.handle(row.id)
+        execute(supervisor, registry, row.id)
         with registry.write() as unit:
             work = unit.work.of(row.id)
             assert (work.state, work.attempts, list(work.losses)) == ("waiting", 0, [])
@@ -272,6 +274,7 @@ def test_unprotected_work_is_put_off(
             assert unit.datasets.get(row.id).status == "inspecting"
             work.not_before = unit.now()
     assert "a new control off: unknown" in caplog.text
-    Worker(worker_settings, registry, name="x", expected=confinement.controls_on(confinement.status())).handle(row.id)
+    protected = Supervisor(worker_settings, registry, name="x", expected=confinement.controls_on(confinement.status()))
+    execute(protected, registry, row.id)
     with registry.read() as unit:
         assert unit.datasets.get(row.id).status == "ready"

@@ -57,7 +57,7 @@ class Job:
         inputs |= {f"journal.{name}.file": entry["file"] for name, entry in self.journal.items()}
         limits = {"seconds": None, "address_space": None, "file_size": None}
         spec = {**self.spec, "journal": {}}
-        request = {"step": "calibrate", "spec": spec, "inputs": inputs, "limits": limits, "expected": []}
+        request = {"kind": "calibrate", "spec": spec, "inputs": inputs, "limits": limits, "expected": []}
         (folder / "request.json").write_text(json.dumps(request))
         with (folder / "log.txt").open("wb") as log:
             child = subprocess.Popen(

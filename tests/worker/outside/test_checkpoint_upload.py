@@ -13,8 +13,8 @@ from service.registry.errors import Unavailable
 from service.registry.ids import new_id
 from service.registry.repositories import Claim
 from service.registry.unit_of_work import Registry
-from worker.outside.checkpoint_upload import FOLDER, Keeper
-from worker.outside.kinds import step_of
+from worker.outside.checkpoint_upload import FOLDER, CheckpointUploader
+from worker.outside.kinds import kind_of
 from worker.settings import WorkerSettings
 
 
@@ -42,25 +42,25 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path / "child"
 
 
-def keeping(registry: Registry, claim: Claim, folder: Path, *, most_bytes: int = 1000) -> Keeper:
-    """A keeper of this claim, whose child has got to the middle."""
+def keeping(registry: Registry, claim: Claim, folder: Path, *, most_bytes: int = 1000) -> CheckpointUploader:
+    """An uploader of this claim, whose child has got to the middle."""
     settings = WorkerSettings(data_dir=folder, database_url=None, broker_url=None, artifacts=None)
-    step = step_of(claim)(registry, settings, claim)
-    step.note({"progress": {"fraction": 0.5}})
-    return Keeper(registry, step, folder, most_bytes=most_bytes)
+    work = kind_of(claim)(registry, settings, claim)
+    work.note({"progress": {"fraction": 0.5}})
+    return CheckpointUploader(registry, work, folder, most_bytes=most_bytes)
 
 
 @pytest.fixture
-def keeper(registry: Registry, claim: Claim, folder: Path) -> Iterator[Keeper]:
-    """A keeper at work."""
+def uploader(registry: Registry, claim: Claim, folder: Path) -> Iterator[CheckpointUploader]:
+    """An uploader at work."""
     with keeping(registry, claim, folder) as running:
         yield running
 
 
-def save(keeper: Keeper, folder: Path, name: str, file: str, content: bytes) -> None:
+def save(uploader: CheckpointUploader, folder: Path, name: str, file: str, content: bytes) -> None:
     """What a child does."""
     (folder / FOLDER / file).write_bytes(content)
-    keeper.note({"name": name, "file": file})
+    uploader.note({"name": name, "file": file})
 
 
 def kept(registry: Registry, claim: Claim) -> dict[str, bytes]:
@@ -76,15 +76,17 @@ def losses(registry: Registry, claim: Claim) -> int:
         return len(unit.work.of(claim.record_id).losses)
 
 
-def test_newer_entries_replace_older_ones(registry: Registry, claim: Claim, keeper: Keeper, folder: Path) -> None:
+def test_newer_entries_replace_older_ones(
+    registry: Registry, claim: Claim, uploader: CheckpointUploader, folder: Path
+) -> None:
     """Of each name the newest is kept, and neither the child's file nor the older artifact is left."""
-    save(keeper, folder, "running", "running-1.pt", b"one")
-    keeper.drain(10)
+    save(uploader, folder, "running", "running-1.pt", b"one")
+    uploader.drain(10)
     with registry.read() as unit:
         first = unit.checkpoints.of(claim.record_id)["running"]
-    save(keeper, folder, "candidate-01", "candidate-01.pt", b"done")
-    save(keeper, folder, "running", "running-2.pt", b"two")
-    keeper.drain(10)
+    save(uploader, folder, "candidate-01", "candidate-01.pt", b"done")
+    save(uploader, folder, "running", "running-2.pt", b"two")
+    uploader.drain(10)
     assert kept(registry, claim) == {"running": b"two", "candidate-01": b"done"}
     assert list((folder / FOLDER).iterdir()) == []
     assert not registry.artifacts.place(first).exists()
@@ -94,18 +96,18 @@ def test_getting_further_forgives_and_repeating_does_not(registry: Registry, cla
     """A checkpoint where no attempt has ever been forgives earlier losses; one where it had been before does not."""
     with registry.write() as unit:
         unit.work.of(claim.record_id).reached = 0.5
-    with keeping(registry, claim, folder) as keeper:
-        save(keeper, folder, "running", "r.pt", b"again")
-        keeper.drain(10)
+    with keeping(registry, claim, folder) as uploader:
+        save(uploader, folder, "running", "r.pt", b"again")
+        uploader.drain(10)
         assert losses(registry, claim) == 2
-        keeper._step.note({"progress": {"fraction": 0.6}})
-        save(keeper, folder, "running", "s.pt", b"further")
-        keeper.drain(10)
+        uploader._work.note({"progress": {"fraction": 0.6}})
+        save(uploader, folder, "running", "s.pt", b"further")
+        uploader.drain(10)
     assert losses(registry, claim) == 0
 
 
 def test_what_cannot_be_kept_now_is_kept_later(
-    registry: Registry, claim: Claim, keeper: Keeper, folder: Path, monkeypatch: pytest.MonkeyPatch
+    registry: Registry, claim: Claim, uploader: CheckpointUploader, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """While the storage takes nothing entries wait, in their order; the child does not save them again."""
 
@@ -114,23 +116,23 @@ def test_what_cannot_be_kept_now_is_kept_later(
 
     with monkeypatch.context() as full:
         full.setattr(registry.artifacts, "stage_open", refuse)
-        save(keeper, folder, "candidate-01", "c.pt", b"done")
-        save(keeper, folder, "running", "r.pt", b"state")
+        save(uploader, folder, "candidate-01", "c.pt", b"done")
+        save(uploader, folder, "running", "r.pt", b"state")
         time.sleep(0.5)
         assert kept(registry, claim) == {}
-    keeper.drain(10)
+    uploader.drain(10)
     assert kept(registry, claim) == {"candidate-01": b"done", "running": b"state"}
 
 
 def test_thousands_of_states_are_passed_over(registry: Registry, claim: Claim, folder: Path) -> None:
     """Where states come faster than they are kept only the newest is, and the files of the others go."""
-    with keeping(registry, claim, folder) as keeper:
-        with keeper._changed:  # it cannot begin
+    with keeping(registry, claim, folder) as uploader:
+        with uploader._changed:  # it cannot begin
             for number in range(3000):
                 (folder / FOLDER / f"r{number}.pt").write_bytes(b"%d" % number)
-                keeper._waiting.append(("running", f"r{number}.pt"))
-            keeper._changed.notify_all()
-        keeper.drain(30)
+                uploader._waiting.append(("running", f"r{number}.pt"))
+            uploader._changed.notify_all()
+        uploader.drain(30)
     assert kept(registry, claim) == {"running": b"2999"}
     assert list((folder / FOLDER).iterdir()) == []
 
@@ -142,34 +144,34 @@ def test_what_is_passed_over_is_removed_from_the_childs_folder_only(
     (tmp_path / "x.pt").write_bytes(b"of somebody else")
     (folder / FOLDER).rmdir()
     (folder / FOLDER).symlink_to(tmp_path)
-    with keeping(registry, claim, folder) as keeper:
-        with keeper._changed:
-            keeper._waiting.extend([("running", "x.pt"), ("running", "x.pt")])
-            keeper._changed.notify_all()
-        keeper.drain(10)
+    with keeping(registry, claim, folder) as uploader:
+        with uploader._changed:
+            uploader._waiting.extend([("running", "x.pt"), ("running", "x.pt")])
+            uploader._changed.notify_all()
+        uploader.drain(10)
     assert (tmp_path / "x.pt").read_bytes() == b"of somebody else"
 
 
 def test_what_is_too_large_is_not_kept(registry: Registry, claim: Claim, folder: Path) -> None:
     """A sparse file costs its child nothing; it would cost the storage."""
-    with keeping(registry, claim, folder, most_bytes=100) as keeper:
-        save(keeper, folder, "running", "x.pt", bytes(101))
-        keeper.drain(10)
+    with keeping(registry, claim, folder, most_bytes=100) as uploader:
+        save(uploader, folder, "running", "x.pt", bytes(101))
+        uploader.drain(10)
         assert kept(registry, claim) == {}
-        save(keeper, folder, "running", "y.pt", bytes(100))
-        keeper.drain(10)
+        save(uploader, folder, "running", "y.pt", bytes(100))
+        uploader.drain(10)
     assert kept(registry, claim) == {"running": bytes(100)}
 
 
-def test_candidates_are_told_once(registry: Registry, claim: Claim, keeper: Keeper, folder: Path) -> None:
+def test_candidates_are_told_once(registry: Registry, claim: Claim, uploader: CheckpointUploader, folder: Path) -> None:
     """What the child told before it saved is written with the entry, also where the first try fails, and only once."""
-    keeper._step.note({"event": {"type": "candidate", "data": {"name": "one"}}})
+    uploader._work.note({"event": {"type": "candidate", "data": {"name": "one"}}})
     with pytest.raises(RuntimeError), registry.write() as unit:
-        keeper._step.tell(unit)
+        uploader._work.tell(unit)
         raise RuntimeError
     for number in range(2):
-        save(keeper, folder, "decisions", f"d{number}.pt", b"d")
-        keeper.drain(10)
+        save(uploader, folder, "decisions", f"d{number}.pt", b"d")
+        uploader.drain(10)
     with registry.read() as unit:
         told = [(event.type, event.data) for event in unit.events.after(claim.record_id, 0, limit=10)]
     assert told == [("candidate", {"name": "one"})]
@@ -209,9 +211,9 @@ def test_only_plain_files_are_taken(registry: Registry, claim: Claim, folder: Pa
         (tmp_path / "x.pt").write_bytes(b"secret")
         (folder / FOLDER).rmdir()
         (folder / FOLDER).symlink_to(tmp_path)
-    with keeping(registry, claim, folder) as keeper:
-        keeper.note({"name": "running", "file": "x.pt"})
-        keeper.drain(10)
+    with keeping(registry, claim, folder) as uploader:
+        uploader.note({"name": "running", "file": "x.pt"})
+        uploader.drain(10)
     assert kept(registry, claim) == {}
     assert secret.read_bytes() == b"secret"
 
@@ -233,18 +235,22 @@ def test_only_plain_files_are_taken(registry: Registry, claim: Claim, folder: Pa
     ],
     ids=str,
 )
-def test_nonsense_is_passed_over(registry: Registry, claim: Claim, keeper: Keeper, folder: Path, entry: object) -> None:
-    """What is no entry changes nothing, and the keeper goes on."""
-    keeper.note(entry)
-    save(keeper, folder, "running", "x.pt", b"fine")
-    keeper.drain(10)
+def test_nonsense_is_passed_over(
+    registry: Registry, claim: Claim, uploader: CheckpointUploader, folder: Path, entry: object
+) -> None:
+    """What is no entry changes nothing, and the uploader goes on."""
+    uploader.note(entry)
+    save(uploader, folder, "running", "x.pt", b"fine")
+    uploader.drain(10)
     assert kept(registry, claim) == {"running": b"fine"}
 
 
-def test_checkpoints_go_with_their_job(registry: Registry, claim: Claim, keeper: Keeper, folder: Path) -> None:
+def test_checkpoints_go_with_their_job(
+    registry: Registry, claim: Claim, uploader: CheckpointUploader, folder: Path
+) -> None:
     """When the job ends its entries and their files are gone; what something else names stays."""
-    save(keeper, folder, "running", "x.pt", b"state")
-    keeper.drain(10)
+    save(uploader, folder, "running", "x.pt", b"state")
+    uploader.drain(10)
     (path,) = [path for path in registry.artifacts.root.rglob("*") if path.is_file()]
     with registry.write() as unit:
         unit.jobs.unnamed += unit.checkpoints.drop(claim.record_id)

@@ -15,7 +15,7 @@ from service.registry.repositories.records import now
 from service.registry.unit_of_work import Registry
 from service.settings import ServiceSettings
 from worker.inside.child import with_files
-from worker.outside.kinds import Step, step_of
+from worker.outside.kinds import WorkKind, kind_of
 from worker.settings import WorkerSettings
 
 Json = dict[str, Any]
@@ -81,19 +81,19 @@ class Bench:
             unit.work.open(row.id)
         return row.id
 
-    def claimed(self, record_id: str, *, lease: float = 60) -> Step:
-        """The step of work that was just claimed."""
+    def claimed(self, record_id: str, *, lease: float = 60) -> WorkKind:
+        """The work that was just claimed."""
         with self.registry.write() as unit:
             claim = unit.work.claim(record_id, worker="w", lease_seconds=lease)
         assert isinstance(claim, Claim)
-        return step_of(claim)(self.registry, self.settings, claim)
+        return kind_of(claim)(self.registry, self.settings, claim)
 
-    def begun(self, record_id: str) -> tuple[Step, Json]:
-        """The step and what its child is told to do."""
-        step = self.claimed(record_id)
-        prepared = step.begin()
+    def begun(self, record_id: str) -> tuple[WorkKind, Json]:
+        """The work and what its child is told to do."""
+        work = self.claimed(record_id)
+        prepared = work.begin()
         assert prepared is not None
-        return step, with_files(prepared.spec, prepared.inputs)
+        return work, with_files(prepared.spec, prepared.inputs)
 
     def looks(self, record_id: str) -> int:
         """How many looks the child of this job is told of."""
@@ -117,9 +117,9 @@ def answer(folder: Path, *, verdict: str = "unchanged", page: bool = True) -> Js
 def test_the_ledger_survives_deletion_and_reupload(bench: Bench, tmp_path: Path) -> None:
     """After a job the dataset is deleted and sent again, under a new id: its next job is told of the earlier look."""
     model, first = bench.model(), bench.dataset(b"rows")
-    step, spec = bench.begun(bench.job(first, model))
+    work, spec = bench.begun(bench.job(first, model))
     assert (spec["looks_before"], spec["dataset"]["id"]) == (0, first)
-    step.succeeded(answer(tmp_path), tmp_path)
+    work.succeeded(answer(tmp_path), tmp_path)
     with bench.registry.write() as unit:
         unnamed = unit.datasets.delete(first)
     bench.registry.discard(unnamed)
@@ -143,17 +143,17 @@ def test_jobs_that_showed_nothing_give_back(bench: Bench, tmp_path: Path, end: s
     """A job that fails, is cancelled, or ends undetermined leaves the ledger as it was."""
     model, data = bench.model(), bench.dataset(b"rows")
     job_id = bench.job(data, model)
-    step, _ = bench.begun(job_id)
+    work, _ = bench.begun(job_id)
     if end == "failed":
-        step.failed(ERROR)
+        work.failed(ERROR)
     elif end == "undetermined":
-        step.succeeded(answer(tmp_path, verdict="undetermined"), tmp_path)
+        work.succeeded(answer(tmp_path, verdict="undetermined"), tmp_path)
     elif end == "cancelled":
         with bench.registry.write() as unit:
-            step.cancelled(unit)
+            work.cancelled(unit)
     else:
         with bench.registry.write() as unit:
-            step.lost(unit, "signal 9")
+            work.lost(unit, "signal 9")
             unit.jobs.change_status(unit.jobs.get(job_id), "cancelling")
         assert bench.claimed(job_id).begin() is None
     assert bench.looks(bench.job(data, model)) == 0
@@ -164,9 +164,9 @@ def test_a_dry_run_takes_no_look_and_publishes_nothing(bench: Bench, tmp_path: P
     model, data = bench.model(), bench.dataset(b"rows")
     bench.begun(bench.job(data, model))[0].succeeded(answer(tmp_path), tmp_path)
     dry = bench.job(data, model, dry_run=True, publish_as="name", publish_when="always")
-    step, spec = bench.begun(dry)
-    assert (step.name, spec["looks_before"], spec["request"]["dry_run"]) == ("plan", 1, True)
-    step.succeeded({"plan": {"features": {"layer": "h"}}}, tmp_path)
+    work, spec = bench.begun(dry)
+    assert (work.name, spec["looks_before"], spec["request"]["dry_run"]) == ("plan", 1, True)
+    work.succeeded({"plan": {"features": {"layer": "h"}}}, tmp_path)
     with bench.registry.read() as unit:
         row = unit.jobs.get(dry)
         assert (row.status, row.verdict, row.promoted, row.calibrated_model_id) == ("succeeded", None, False, None)
@@ -221,8 +221,8 @@ def test_evidence_is_kept_together(bench: Bench, tmp_path: Path) -> None:
     model, data = bench.model(), bench.dataset(b"rows")
     for page in (True, False):
         job_id = bench.job(data, model)
-        step, _ = bench.begun(job_id)
-        step.succeeded(answer(tmp_path, page=page), tmp_path)
+        work, _ = bench.begun(job_id)
+        work.succeeded(answer(tmp_path, page=page), tmp_path)
         with bench.registry.read() as unit:
             row = unit.jobs.get(job_id)
         kept = [row.report_sha256, row.diagram_sha256, row.page_sha256]
@@ -246,14 +246,14 @@ def test_jobs_of_an_earlier_version_get_todays_defaults(bench: Bench) -> None:
 def test_fitted_scores_are_published(bench: Bench, tmp_path: Path) -> None:
     """What the child found stands in the record, with the file's digest; its scores stay until it is deleted."""
     record_id = bench.calibrator(b"scores")
-    step, spec = bench.begun(record_id)
+    work, spec = bench.begun(record_id)
     assert Path(spec["file"]).read_bytes() == b"scores"
     (tmp_path / "c.onnx").write_bytes(b"file")
     result = {
         "method": "temperature", "parameters": {"temperature": 2.0}, "report": {"verdict": "post_hoc"},
         "onnx": "c.onnx", "profile": {"num_samples": 5, "num_classes": 2, "class_names": ["a", "b"], "input": "logits"},
     }  # fmt: skip
-    step.succeeded(result, tmp_path)
+    work.succeeded(result, tmp_path)
     with bench.registry.read() as unit:
         row = unit.calibrators.get(record_id)
         assert (row.status, row.method, row.parameters) == ("succeeded", "temperature", {"temperature": 2.0})
@@ -304,9 +304,9 @@ def test_findings_that_no_list_could_show_are_not_published(bench: Bench, tmp_pa
     for record_id, result in answers.items():
         if record_id == scores and "warnings" in odd:
             continue  # a calibrator's record has none
-        step, _ = bench.begun(record_id)
+        work, _ = bench.begun(record_id)
         with pytest.raises((ValueError, TypeError)):
-            step.succeeded(result, tmp_path)
+            work.succeeded(result, tmp_path)
     with bench.registry.read() as unit:
         assert (unit.datasets.get(data).status, unit.models.get(model).status) == ("inspecting", "inspecting")
         assert unit.work.of(data).state == unit.work.of(model).state == "claimed"

@@ -21,12 +21,13 @@ from service.registry.presenters import job_record
 from service.registry.unit_of_work import Registry
 from service.settings import ServiceSettings
 from tests.helpers.service import until
+from tests.helpers.work import execute
 from worker.machine import machine, process_mark
-from worker.outside.concurrency import Slots
-from worker.outside.kinds import step_of
-from worker.outside.lease import Cancelled, Heart
+from worker.outside.concurrency import WorkPool
+from worker.outside.kinds import kind_of
+from worker.outside.lease import Cancelled, LeaseRenewal
 from worker.outside.recovery import Reaper
-from worker.outside.supervisor import Worker
+from worker.outside.supervisor import Supervisor
 from worker.settings import WorkerSettings
 
 Json = dict[str, Any]
@@ -98,26 +99,26 @@ def claimed_by(registry: Registry, record_id: str, worker: str, *, lease: float 
 
 
 @contextmanager
-def slots_of(worker: Worker, registry: Registry, settings: WorkerSettings) -> Iterator[Slots]:
+def running_pool(supervisor: Supervisor, registry: Registry, settings: WorkerSettings) -> Iterator[WorkPool]:
     """Places that are open, and closed afterwards."""
-    slots = Slots(worker, registry, settings)
-    slots.start()
+    pool = WorkPool(supervisor, registry, settings)
+    pool.start()
     try:
-        yield slots
+        yield pool
     finally:
-        worker.stopping.set()
-        slots.join(30)
+        supervisor.stopping.set()
+        pool.join(30)
 
 
 def reaper_of(registry: Registry, settings: WorkerSettings, name: str = "reaper") -> Reaper:
     """A watch that looks when it is told to."""
-    worker = Worker(settings, registry, name=name)
-    reaper = Reaper(registry, settings, worker, Slots(worker, registry, settings))
+    supervisor = Supervisor(settings, registry, name=name)
+    reaper = Reaper(registry, settings, supervisor, WorkPool(supervisor, registry, settings))
     reaper._blind_until = 0.0  # it has been at it for long
     return reaper
 
 
-class Recording(Worker):
+class Recording(Supervisor):
     """A worker whose work is to be seen, and to last as long as a test wants."""
 
     def __init__(self, *args: Any, **options: Any) -> None:
@@ -127,7 +128,7 @@ class Recording(Worker):
         self.go_on = threading.Event()
         self._lock = threading.Lock()
 
-    def do(self, claim: Any) -> None:
+    def execute(self, claim: Any) -> None:
         """Hold the place until the test lets go."""
         with self._lock:
             self.running.append(claim.kind)
@@ -141,48 +142,50 @@ class Recording(Worker):
 
 def test_each_kind_has_places_of_its_own(registry: Registry, worker_settings: WorkerSettings) -> None:
     """While the only place for training is taken, dry runs and inspections are done; nothing runs beyond its places."""
-    worker = Recording(worker_settings, registry, name="w")
+    supervisor = Recording(worker_settings, registry, name="w")
     jobs = [add_job(registry) for _ in range(3)]
     plan = add_job(registry, kind=PLAN)
     inspections = [add_dataset(registry) for _ in range(3)]
-    with slots_of(worker, registry, worker_settings) as slots:
-        slots.look()
+    with running_pool(supervisor, registry, worker_settings) as pool:
+        pool.look()
         until(
-            lambda: sorted(worker.running) == ["calibrate", "inspect", "inspect", "plan"], seconds=10, what="all begin"
+            lambda: sorted(supervisor.running) == ["calibrate", "inspect", "inspect", "plan"],
+            seconds=10,
+            what="all begin",
         )
-        assert not slots.idle
-        worker.go_on.set()
+        assert not pool.idle
+        supervisor.go_on.set()
         everything = [*jobs, plan, *inspections]
         until(lambda: all(state(registry, one) == "done" for one in everything), seconds=20, what="all is done")
-        until(lambda: slots.idle, seconds=5, what="the places are free")
-    assert worker.most == {"calibrate": 1, "plan": 1, "inspect": 2}
+        until(lambda: pool.idle, seconds=5, what="the places are free")
+    assert supervisor.most == {"calibrate": 1, "plan": 1, "inspect": 2}
 
 
 def test_one_ring_is_enough_for_all_that_waits(registry: Registry, worker_settings: WorkerSettings) -> None:
     """A place that is free goes on with the next piece of work, and wakes the other places."""
-    worker = Recording(worker_settings, registry, name="w")
-    worker.go_on.set()
+    supervisor = Recording(worker_settings, registry, name="w")
+    supervisor.go_on.set()
     ids = [add_dataset(registry) for _ in range(12)]
-    with slots_of(worker, registry, worker_settings) as slots:
-        slots.look(["inspect"])
+    with running_pool(supervisor, registry, worker_settings) as pool:
+        pool.look(["inspect"])
         until(lambda: all(state(registry, one) == "done" for one in ids), seconds=20, what="all is done")
 
 
 def test_a_worker_takes_only_what_it_serves(registry: Registry, worker_settings: WorkerSettings) -> None:
     """Queues and memory decide: GPU work waits for a GPU, large work for a large worker."""
     small = worker_settings.model_copy(update={"worker_queues": frozenset({"calibrate.cpu"})})
-    worker = Recording(small, registry, name="w")
-    worker.go_on.set()
+    supervisor = Recording(small, registry, name="w")
+    supervisor.go_on.set()
     gpu, large = add_job(registry, queue="calibrate.gpu"), add_job(registry, memory_bytes=2**40)
     inspection, fits = add_dataset(registry), add_job(registry, memory_bytes=2**20)
-    with slots_of(worker, registry, small) as slots:
-        slots.memory_bytes = {"calibrate.cpu": 2**30}
-        slots.look()
+    with running_pool(supervisor, registry, small) as pool:
+        pool.memory_bytes = {"calibrate.cpu": 2**30}
+        pool.look()
         until(lambda: state(registry, fits) == "done", seconds=10, what="what fits is done")
-        assert slots.due() == []
+        assert pool.due() == []
         assert [state(registry, one) for one in (gpu, large, inspection)] == ["waiting"] * 3
-        slots.memory_bytes = {}
-        slots.look()
+        pool.memory_bytes = {}
+        pool.look()
         until(lambda: state(registry, large) == "done", seconds=10, what="nobody is larger")
 
 
@@ -191,28 +194,28 @@ def test_the_largest_worker_takes_what_is_too_large(registry: Registry, worker_s
     mine = worker_settings.model_copy(update={"worker_memory_bytes": 100})
     reaper = reaper_of(registry, mine)
     reaper.look()
-    assert reaper._slots.memory_bytes == {}
+    assert reaper._pool.memory_bytes == {}
     with registry.write() as unit:
         for name, queue in (("large", "calibrate.cpu"), ("other", "calibrate.gpu")):
             unit.workers.beat(name, machine="elsewhere", process="1 1", queues=[queue], gpu=False, memory_bytes=200)
     reaper._introduce()
-    assert reaper._slots.memory_bytes == {"calibrate.cpu": 100, "calibrate.gpu": 100}
+    assert reaper._pool.memory_bytes == {"calibrate.cpu": 100, "calibrate.gpu": 100}
     with registry.write() as unit:
         unit.workers.forget(["large"])
     reaper._introduce()
-    assert reaper._slots.memory_bytes == {"calibrate.gpu": 100}
+    assert reaper._pool.memory_bytes == {"calibrate.gpu": 100}
 
 
 def test_work_nobody_rang_for_is_found(registry: Registry, worker_settings: WorkerSettings) -> None:
     """Without any message, as after the loss of the whole broker, a worker finds what waits."""
-    worker = Recording(worker_settings, registry, name="w")
-    worker.go_on.set()
-    with slots_of(worker, registry, worker_settings) as slots:
-        watch = threading.Thread(target=Reaper(registry, worker_settings, worker, slots).run)
+    supervisor = Recording(worker_settings, registry, name="w")
+    supervisor.go_on.set()
+    with running_pool(supervisor, registry, worker_settings) as pool:
+        watch = threading.Thread(target=Reaper(registry, worker_settings, supervisor, pool).run)
         watch.start()
         record_id = add_dataset(registry)
         until(lambda: state(registry, record_id) == "done", seconds=10, what="it is found")
-        worker.stopping.set()
+        supervisor.stopping.set()
         watch.join(10)
 
 
@@ -268,21 +271,21 @@ def test_a_cancelled_job_of_a_dead_worker_needs_no_place(registry: Registry, wor
     assert row.finished_at is not None
 
 
-def test_a_heart_keeps_the_lease_and_hears(registry: Registry, worker_settings: WorkerSettings) -> None:
+def test_a_lease_is_renewed_and_its_loss_is_noticed(registry: Registry, worker_settings: WorkerSettings) -> None:
     """A lease far shorter than the work is kept; a cancellation, and a claim by somebody else, are heard."""
 
     def hears(happens: Callable[[str], None]) -> Exception:
         job_id = add_job(registry, status="running")
         claim = claimed_by(registry, job_id, "w", lease=0.4)
-        step = step_of(claim)(registry, worker_settings, claim)
-        with Heart(registry, step, lease_seconds=0.4, every_seconds=0.05) as heart:
+        work = kind_of(claim)(registry, worker_settings, claim)
+        with LeaseRenewal(registry, work, lease_seconds=0.4, every_seconds=0.05) as renewal:
             time.sleep(1.0)
             with registry.read() as unit:
                 assert unit.work.of(job_id).lease_expires_at > unit.now()
-            heart.check()
+            renewal.check()
             happens(job_id)
             with pytest.raises((Cancelled, LeaseLost)) as caught:
-                until(lambda: heart.check(), seconds=5, what="it is heard")
+                until(lambda: renewal.check(), seconds=5, what="it is heard")
         return caught.value
 
     def cancel(job_id: str) -> None:
@@ -301,16 +304,16 @@ def test_what_is_lost_without_getting_further_is_given_up(registry: Registry, wo
     """An inspection that kills its process every time is rejected as poisoned, with the reasons, and left alone."""
     settings = worker_settings.model_copy(update={"max_attempts": 2, "inspection_memory_bytes": 1})
     settings = settings.model_copy(update={"inspection_base_bytes": 1})  # no interpreter starts within this
-    worker = Worker(settings, registry, name="w")
+    supervisor = Supervisor(settings, registry, name="w")
     record_id = add_dataset(registry)
     for _ in range(2):
         with registry.write() as unit:
             unit.work.of(record_id).not_before = unit.now()
-        worker.handle(record_id)
+        execute(supervisor, registry, record_id)
         assert state(registry, record_id) == "waiting"
     with registry.write() as unit:
         unit.work.of(record_id).not_before = unit.now()
-    worker.handle(record_id)
+    execute(supervisor, registry, record_id)
     with registry.read() as unit:
         row = unit.datasets.get(record_id)
         assert (row.status, unit.work.of(record_id).state) == ("rejected", "done")
@@ -323,8 +326,8 @@ def test_an_inspection_is_done_by_whoever_comes(registry: Registry, worker_setti
     """The road itself: two workers, one upload, a real child, one prepared copy."""
     content = b"x,label\n" + b"".join(b"%d.5,%d\n" % (i, i % 2) for i in range(200))
     record_id = add_dataset(registry, content)
-    workers = [Worker(worker_settings, registry, name=name) for name in "ab"]
-    threads = [threading.Thread(target=worker.handle, args=[record_id]) for worker in workers]
+    supervisors = [Supervisor(worker_settings, registry, name=name) for name in "ab"]
+    threads = [threading.Thread(target=execute, args=[one, registry, record_id]) for one in supervisors]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -340,7 +343,7 @@ def test_an_inspection_is_done_by_whoever_comes(registry: Registry, worker_setti
 def test_who_comes_too_late_begins_nothing(registry: Registry, worker_settings: WorkerSettings, end: str) -> None:
     """A worker that slept between its claim and its beginning does not open a job again that another has ended."""
     job_id = add_job(registry)
-    slept = step_of(late := claimed_by(registry, job_id, "slept"))(registry, worker_settings, late)
+    slept = kind_of(late := claimed_by(registry, job_id, "slept"))(registry, worker_settings, late)
     with registry.write() as unit:
         unit.work.release_held_by(["slept"], "its worker died")
     other = claimed_by(registry, job_id, "other")
@@ -385,11 +388,11 @@ def test_a_hostile_child_writes_nothing_that_breaks_a_record(
     """What a child says is taken only as far as the job's record and events can carry it."""
     job_id = add_job(registry, status="running")
     claim = claimed_by(registry, job_id, "w")
-    step = step_of(claim)(registry, worker_settings, claim)
-    step.note({"stage": "training", "progress": {"fraction": 0.25}})
-    step.note(event)
+    work = kind_of(claim)(registry, worker_settings, claim)
+    work.note({"stage": "training", "progress": {"fraction": 0.25}})
+    work.note(event)
     with registry.write() as unit:
-        assert step.beat(unit) is False
+        assert work.beat(unit) is False
     with registry.read() as unit:
         record = job_record(unit.jobs.get(job_id), unit.work.of(job_id))
         assert [line.type for line in unit.events.after(job_id, 0, limit=10)] == ["stage", "progress"]
@@ -401,17 +404,17 @@ def test_places_and_watch_outlive_any_error(
     registry: Registry, worker_settings: WorkerSettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """An error that nobody foresaw ends neither a place nor the watch: both would never be missed."""
-    worker = Recording(worker_settings, registry, name="w")
-    worker.go_on.set()
+    supervisor = Recording(worker_settings, registry, name="w")
+    supervisor.go_on.set()
     monkeypatch.setattr("worker.outside.concurrency._PAUSE_S", 0.01)
-    with slots_of(worker, registry, worker_settings) as slots:
-        reaper = Reaper(registry, worker_settings, worker, slots)
+    with running_pool(supervisor, registry, worker_settings) as pool:
+        reaper = Reaper(registry, worker_settings, supervisor, pool)
         with monkeypatch.context() as broken:
             broken.setattr(registry, "read", lambda: 1 / 0)
-            slots.look()
+            pool.look()
             reaper.look()
             time.sleep(0.2)
         record_id = add_dataset(registry)
         reaper.look()
         until(lambda: state(registry, record_id) == "done", seconds=10, what="it is done all the same")
-        until(lambda: slots.idle, seconds=5, what="every place is free")
+        until(lambda: pool.idle, seconds=5, what="every place is free")

@@ -18,7 +18,7 @@ from tests.helpers import uploads as made
 from tests.helpers.service import ROOT, children_of, is_alive, until
 from worker.sandbox import confinement
 from worker.sandbox import process as sandbox
-from worker.sandbox.child_output import Outcome, outcome_of
+from worker.sandbox.child_output import ChildOutcome, read_outcome
 from worker.sandbox.process import Limits
 
 Json = dict[str, Any]
@@ -306,11 +306,11 @@ def _group(leader: int) -> list[int]:
     return found
 
 
-def answered(folder: Path, answer: str) -> Outcome:
+def answered(folder: Path, answer: str) -> ChildOutcome:
     """What the supervisor makes of what a child left."""
     (folder / "log.txt").write_text("\x1b[2Jlog\n")
     (folder / "answer.json").write_text(answer)
-    return outcome_of(folder, None)
+    return read_outcome(folder, None)
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ from tests.helpers import uploads as made
 from tests.helpers.service import ROOT, children_of, is_alive, until
 from worker.inside import child
 from worker.sandbox import process as sandbox
-from worker.sandbox.child_output import Outcome
+from worker.sandbox.child_output import ChildOutcome
 from worker.sandbox.process import Limits
 
 Json = dict[str, Any]
@@ -39,14 +39,14 @@ def inspect(
     *,
     limits: Limits | None = None,
     on_tick: Callable[[], None] = lambda: None,
-    step: str = "inspect_dataset",
-) -> Outcome:
+    kind: str = "inspect_dataset",
+) -> ChildOutcome:
     """Inspect a dataset in a child."""
     folder.mkdir(exist_ok=True)
     file = folder / "upload"
     file.write_bytes(content)
     return sandbox.run(
-        step,
+        kind,
         {"options": OPTIONS},
         inputs={"file": str(file)},
         folder=folder,
@@ -69,7 +69,7 @@ def child_of_ours() -> int | None:
 
 
 def test_result_and_error_come_back(tmp_path: Path) -> None:
-    """A step's result, or the library's own error, is what the supervisor gets; no child stays."""
+    """A result, or the library's own error, is what the supervisor gets; no child stays."""
     good = inspect(tmp_path / "good", made.digits_npz())
     assert (good.error, good.died) == (None, None)
     assert good.result is not None
@@ -84,7 +84,7 @@ def test_result_and_error_come_back(tmp_path: Path) -> None:
 
 def test_a_defect_is_ours_and_is_logged(tmp_path: Path) -> None:
     """An unexpected exception is told as our error, without its text, which goes to the log."""
-    outcome = inspect(tmp_path / "a", b"x", step="predict")
+    outcome = inspect(tmp_path / "a", b"x", kind="predict")
     assert outcome.error is not None
     assert (outcome.error["code"], outcome.error["user_error"]) == ("internal_error", False)
     assert "KeyError" in outcome.log
@@ -122,12 +122,12 @@ def test_killed_child(tmp_path: Path) -> None:
         if (pid := child_of_ours()) is not None:
             os.kill(pid, signal.SIGKILL)
 
-    assert inspect(tmp_path / "a", b"model", step=SLOW, on_tick=kill).died == "signal 9"
+    assert inspect(tmp_path / "a", b"model", kind=SLOW, on_tick=kill).died == "signal 9"
 
 
 def test_child_out_of_time(tmp_path: Path) -> None:
     """A child that takes longer than it may is ended and reported as such."""
-    outcome = inspect(tmp_path / "a", b"model", step=SLOW, limits=Limits(seconds=0.001))
+    outcome = inspect(tmp_path / "a", b"model", kind=SLOW, limits=Limits(seconds=0.001))
     assert outcome.died == "timeout"
     assert child_of_ours() is None
 
@@ -141,7 +141,7 @@ def test_supervisor_that_changes_its_mind(tmp_path: Path) -> None:
         raise LookupError
 
     with pytest.raises(LookupError):
-        inspect(tmp_path / "a", b"model", step=SLOW, on_tick=stop)
+        inspect(tmp_path / "a", b"model", kind=SLOW, on_tick=stop)
     assert seen[0] is not None
     assert not is_alive(seen[0])
 
@@ -171,7 +171,7 @@ def test_no_secret_reaches_the_child(tmp_path: Path, monkeypatch: pytest.MonkeyP
             raise LookupError
 
     with pytest.raises(LookupError):
-        inspect(tmp_path / "a", b"model", step=SLOW, on_tick=look)
+        inspect(tmp_path / "a", b"model", kind=SLOW, on_tick=look)
     assert b"s3cr3t" not in found[0]
     names = {entry.partition(b"=")[0].decode() for entry in found[0].split(b"\0") if entry}
     own = {"HOME", "TMPDIR", "PYTHONUNBUFFERED", "ORT_DISABLE_TELEMETRY", "ARROW_DEFAULT_MEMORY_POOL"}
@@ -185,7 +185,7 @@ def test_child_ends_with_its_supervisor(tmp_path: Path) -> None:
     code = (
         "import sys\n"
         "from pathlib import Path\n"
-        "from worker import sandbox\n"
+        "from worker.sandbox import process as sandbox\n"
         "spec = {'options': {'output': None, 'features': None, 'task': None}}\n"
         "print('ready', flush=True)\n"
         "sandbox.run('inspect_model', spec, inputs={'file': sys.argv[1] + '/upload'}, folder=Path(sys.argv[1]),\n"
@@ -223,7 +223,7 @@ def test_child_protocol(tmp_path: Path) -> None:
     """Events are JSON lines on the pipe, prints of libraries are not among them, and the answer appears whole."""
     (tmp_path / "upload").write_bytes(made.digits_npz())
     request = {
-        "step": "inspect_dataset",
+        "kind": "inspect_dataset",
         "spec": {"options": OPTIONS},
         "inputs": {"file": str(tmp_path / "upload")},
         "expected": [],
@@ -250,7 +250,7 @@ def test_child_without_supervisor_exits(tmp_path: Path) -> None:
     """With its standard input closed from the start, the child ends instead of working for nobody."""
     started = time.monotonic()
     request = {
-        "step": "inspect_model", "spec": {}, "inputs": {}, "expected": [],
+        "kind": "inspect_model", "spec": {}, "inputs": {}, "expected": [],
         "limits": {"address_space": None, "file_size": None},
     }  # fmt: skip
     (tmp_path / "request.json").write_text(json.dumps(request))

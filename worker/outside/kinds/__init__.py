@@ -2,7 +2,7 @@
 
 from service.registry.contract import PLAN
 from service.registry.repositories import Claim
-from worker.outside.kinds.base import Prepared, Step
+from worker.outside.kinds.base import Prepared, WorkKind
 from worker.outside.kinds.batch import Predict
 from worker.outside.kinds.calibration import Calibrate
 from worker.outside.kinds.delivery import Deliver
@@ -10,10 +10,10 @@ from worker.outside.kinds.inspection import InspectDataset, InspectModel
 from worker.outside.kinds.plan import Plan
 from worker.outside.kinds.scores import FitScores
 
-__all__ = ["STEPS", "Prepared", "Step", "step_of"]
+__all__ = ["KINDS", "Prepared", "WorkKind", "kind_of"]
 
 #: By the prefix of the record's id.
-STEPS: dict[str, type[Step]] = {
+KINDS: dict[str, type[WorkKind]] = {
     "ds": InspectDataset,
     "mdl": InspectModel,
     "job": Calibrate,
@@ -23,6 +23,6 @@ STEPS: dict[str, type[Step]] = {
 }
 
 
-def step_of(claim: Claim) -> type[Step]:
+def kind_of(claim: Claim) -> type[WorkKind]:
     """What is to be done with the claimed record."""
-    return Plan if claim.kind == PLAN else STEPS[claim.record_id.partition("_")[0]]
+    return Plan if claim.kind == PLAN else KINDS[claim.record_id.partition("_")[0]]

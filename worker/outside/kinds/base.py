@@ -40,7 +40,7 @@ class Prepared:
     most_checkpoint_bytes: int = 0
 
 
-class Step(ABC):
+class WorkKind(ABC):
     """One piece of claimed work.
 
     Attributes:

@@ -6,13 +6,13 @@ from pathlib import Path
 
 from service.registry.repositories import Claim
 from service.registry.unit_of_work import Registry, UnitOfWork
-from worker.outside.kinds.base import Json, Prepared, Step, ready
+from worker.outside.kinds.base import Json, Prepared, WorkKind, ready
 from worker.outside.kinds.child_events import sound_progress
 from worker.sandbox.process import Limits
 from worker.settings import WorkerSettings
 
 
-class Predict(Step):
+class Predict(WorkKind):
     """Predictions over a stored dataset."""
 
     name = "predict"

@@ -14,11 +14,11 @@ from service.registry.presenters import job_record, model_record
 from service.registry.repositories.records import now
 from service.registry.unit_of_work import UnitOfWork
 from worker.outside.kinds.base import Json, answerable
-from worker.outside.kinds.jobs import JobStep
+from worker.outside.kinds.jobs import JobKind
 from worker.sandbox.process import Limits
 
 
-class Calibrate(JobStep):
+class Calibrate(JobKind):
     """The job itself."""
 
     name = "calibrate"

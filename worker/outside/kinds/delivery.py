@@ -10,11 +10,18 @@ from random import Random
 
 from service.registry import tables
 from service.registry.unit_of_work import UnitOfWork
-from worker.outside.kinds.base import Json, Prepared, Step
-from worker.outside.webhooks import Answer, Outcome, delay_before, deliver, outcome_of, signed_headers
+from worker.outside.kinds.base import Json, Prepared, WorkKind
+from worker.outside.webhooks import (
+    AttemptOutcome,
+    WebhookResponse,
+    attempt_outcome,
+    delay_before,
+    deliver,
+    signed_headers,
+)
 
 
-class Deliver(Step):
+class Deliver(WorkKind):
     """One attempt to deliver one message."""
 
     name = "deliver"
@@ -32,8 +39,8 @@ class Deliver(Step):
             self._note(unit, unit.deliveries.get(self.record_id), answer)
         return None
 
-    def _note(self, unit: UnitOfWork, row: tables.Delivery, answer: Answer) -> None:
-        outcome = outcome_of(answer.status_code)
+    def _note(self, unit: UnitOfWork, row: tables.Delivery, answer: WebhookResponse) -> None:
+        outcome = attempt_outcome(answer.status_code)
         pause = delay_before(self.claim.attempts + 1, random=Random(), retry_after=answer.retry_after)
         attempt = {
             "at": unit.now().isoformat(),
@@ -41,16 +48,16 @@ class Deliver(Step):
             "error": answer.error,
             "seconds": round(answer.seconds, 3),
         }
-        if outcome is Outcome.FAILED and pause is not None:
+        if outcome is AttemptOutcome.FAILED and pause is not None:
             unit.work.postpone(self.claim, not_before=unit.now() + pause)
             unit.deliveries.tried(row, attempt, "pending")
             return
         unit.work.finish(self.claim)
-        if outcome is Outcome.GONE:
+        if outcome is AttemptOutcome.GONE:
             unit.deliveries.tried(row, attempt, "disabled")
             unit.deliveries.disable(row.url)
         else:
-            unit.deliveries.tried(row, attempt, "delivered" if outcome is Outcome.DELIVERED else "failed")
+            unit.deliveries.tried(row, attempt, "delivered" if outcome is AttemptOutcome.DELIVERED else "failed")
 
     def succeeded(self, result: Json, folder: Path) -> None:
         """Never called: there is no child."""

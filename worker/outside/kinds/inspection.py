@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 from service.registry.presenters import dataset_record, model_record
-from worker.outside.kinds.base import Json, Prepared, Step, answerable
+from worker.outside.kinds.base import Json, Prepared, WorkKind, answerable
 
 
-class InspectDataset(Step):
+class InspectDataset(WorkKind):
     """An uploaded dataset becomes ready with a profile, or rejected with a reason."""
 
     name = "inspect_dataset"
@@ -34,7 +34,7 @@ class InspectDataset(Step):
             unit.work.unblock(unit.jobs.waiting_for(self.record_id))
 
 
-class InspectModel(Step):
+class InspectModel(WorkKind):
     """An uploaded model becomes ready with a served copy, or rejected with a reason."""
 
     name = "inspect_model"

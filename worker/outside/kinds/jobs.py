@@ -15,7 +15,7 @@ from service.registry.errors import NotFound
 from service.registry.repositories import Claim
 from service.registry.settings import GIBIBYTE
 from service.registry.unit_of_work import Registry, UnitOfWork
-from worker.outside.kinds.base import Json, Prepared, Step, ready
+from worker.outside.kinds.base import Json, Prepared, WorkKind, ready
 from worker.outside.kinds.child_events import sound_candidate, sound_progress
 from worker.sandbox.process import Limits
 from worker.settings import WorkerSettings
@@ -32,7 +32,7 @@ _CHECKPOINT_BYTES, _COPIES = 2 * GIBIBYTE, 6
 _NEWS = 0.01
 
 
-class JobStep(Step):
+class JobKind(WorkKind):
     """A job of either kind."""
 
     def __init__(self, registry: Registry, settings: WorkerSettings, claim: Claim) -> None:

@@ -8,11 +8,11 @@ from service.registry import tables
 from service.registry.presenters import job_record
 from service.registry.unit_of_work import UnitOfWork
 from worker.outside.kinds.base import Json, answerable
-from worker.outside.kinds.jobs import JobStep
+from worker.outside.kinds.jobs import JobKind
 from worker.sandbox.process import Limits
 
 
-class Plan(JobStep):
+class Plan(JobKind):
     """Everything that a job would check, and what it would take."""
 
     name = "plan"

@@ -6,13 +6,13 @@ from dataclasses import replace
 from pathlib import Path
 
 from service.registry.presenters import calibrator_record
-from worker.outside.kinds.base import Json, Prepared, Step, answerable
+from worker.outside.kinds.base import Json, Prepared, WorkKind, answerable
 
 #: How many times as long as an inspection it may take.
 _PATIENCE = 5
 
 
-class FitScores(Step):
+class FitScores(WorkKind):
     """Uploaded scores become a fitted calibrator, its report and its ONNX file."""
 
     name = "fit_scores"

@@ -28,7 +28,7 @@ _JITTER = 0.2
 _MOST_DIGITS = 9
 
 
-class Outcome(StrEnum):
+class AttemptOutcome(StrEnum):
     """What an attempt achieved."""
 
     DELIVERED = "delivered"
@@ -36,11 +36,11 @@ class Outcome(StrEnum):
     FAILED = "failed"
 
 
-def outcome_of(status_code: int | None) -> Outcome:
+def attempt_outcome(status_code: int | None) -> AttemptOutcome:
     """Judge an answer by its status; None stands for no answer. A redirect is a failure: the URL is to be corrected."""
     if status_code is not None and 200 <= status_code < 300:
-        return Outcome.DELIVERED
-    return Outcome.GONE if status_code == HTTPStatus.GONE else Outcome.FAILED
+        return AttemptOutcome.DELIVERED
+    return AttemptOutcome.GONE if status_code == HTTPStatus.GONE else AttemptOutcome.FAILED
 
 
 def delay_before(attempt: int, *, random: Random, retry_after: timedelta | None = None) -> timedelta | None:

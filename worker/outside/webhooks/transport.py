@@ -27,7 +27,7 @@ _MOST_BODY_BYTES = 64 * 1024
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class WebhookResponse:
     """What came of an attempt: a status, or else the reason why there is none."""
 
     status_code: int | None
@@ -45,7 +45,7 @@ def deliver(
     seconds: float = ATTEMPT_SECONDS,
     resolver: Resolver = resolve,
     tls: ssl.SSLContext | None = None,
-) -> Answer:
+) -> WebhookResponse:
     """POST `body` to `url` once; whatever the other side does, the answer tells it and nothing is raised.
 
     The status line decides: what goes wrong afterwards, in the body that nobody reads, changes nothing.
@@ -76,7 +76,7 @@ def deliver(
     except httpcore.RemoteProtocolError:
         # Its words may quote what the other side sent.
         error = "the answer is not HTTP"
-    return Answer(status_code, retry_after, error, time.monotonic() - begin)
+    return WebhookResponse(status_code, retry_after, error, time.monotonic() - begin)
 
 
 def _post(

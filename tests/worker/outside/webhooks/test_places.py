@@ -20,10 +20,10 @@ from service.registry.repositories.records import now
 from service.registry.unit_of_work import Registry
 from service.settings import ServiceSettings
 from tests.helpers.service import until
-from worker.outside.concurrency import Slots
+from worker.outside.concurrency import WorkPool
 from worker.outside.kinds import delivery
-from worker.outside.supervisor import Worker
-from worker.outside.webhooks import Answer, deliver
+from worker.outside.supervisor import Supervisor
+from worker.outside.webhooks import WebhookResponse, deliver
 from worker.settings import WorkerSettings
 
 SECRET = "whsec_" + base64.b64encode(bytes(range(32))).decode()
@@ -65,7 +65,7 @@ class Attempts:
         self.beside: Counter[str] = Counter()  # attempts that began while one to another receiver was running
         self._lock = threading.Lock()
 
-    def __call__(self, url: str, *arguments: Any, **options: Any) -> Answer:
+    def __call__(self, url: str, *arguments: Any, **options: Any) -> WebhookResponse:
         with self._lock:
             self.beside[url] += self.running.total() > self.running[url]
             self.running[url] += 1
@@ -118,19 +118,19 @@ def test_a_trickling_receiver_has_one_place(
     monkeypatch.setattr(delivery, "deliver", attempts)
     place = settings.model_dump(include={"data_dir", "database_url", "broker_url", "artifacts"})
     hurried = WorkerSettings(**place, webhook_allow_private=True, worker_deliveries=2)
-    worker = Worker(hurried, registry, name="w")
+    supervisor = Supervisor(hurried, registry, name="w")
     with ExitStack() as stack:
         slow = stack.enter_context(receiver("127.0.0.1", trickles=True))
         quick = stack.enter_context(receiver("127.0.0.2", trickles=False))
         waiting = [tell(registry, slow.url) for _ in range(3)]
-        slots = Slots(worker, registry, hurried)
-        stack.callback(slots.join, 30)
-        stack.callback(worker.stopping.set)
-        slots.start()
-        slots.look()
+        pool = WorkPool(supervisor, registry, hurried)
+        stack.callback(pool.join, 30)
+        stack.callback(supervisor.stopping.set)
+        pool.start()
+        pool.look()
         until(lambda: attempts.running[slow.url], seconds=20, what="a message trickles")
         others = [tell(registry, quick.url) for _ in range(3)]
-        slots.look(["deliver"])
+        pool.look(["deliver"])
         everything = [*waiting, *others]
         until(lambda: all(stored(registry, one).attempts for one in everything), seconds=60, what="all had a turn")
     assert attempts.most[slow.url] == 1

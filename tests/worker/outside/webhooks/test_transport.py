@@ -20,7 +20,7 @@ import trustme
 from standardwebhooks import Webhook
 
 from service.registry.webhooks import Policy, payload
-from worker.outside.webhooks import Answer, Outcome, deliver, outcome_of, signed_headers
+from worker.outside.webhooks import AttemptOutcome, WebhookResponse, attempt_outcome, deliver, signed_headers
 
 _SECRET = "whsec_" + base64.b64encode(bytes(range(32))).decode()
 _OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
@@ -155,7 +155,7 @@ def _send(
     names: Callable[[str], Sequence[str]] | None = None,
     tls: ssl.SSLContext | None = None,
     body: bytes = b"{}",
-) -> Answer:
+) -> WebhookResponse:
     port = receiver if isinstance(receiver, int) else receiver.port
     headers = signed_headers("msg_1", datetime.now(UTC), body, _SECRET)
     names = names or Names(["127.0.0.1"])
@@ -454,21 +454,21 @@ def test_redirects_are_not_followed(start: Start, status: int) -> None:
     head = f"HTTP/1.1 {status} Moved\r\nLocation: {location}\r\nContent-Length: 0\r\n\r\n"
     answer = _send(start(_says(head.encode())))
     assert (answer.status_code, answer.error) == (status, None)
-    assert outcome_of(answer.status_code) is Outcome.FAILED
+    assert attempt_outcome(answer.status_code) is AttemptOutcome.FAILED
     assert elsewhere.connections == 0
 
 
 def test_a_receiver_that_is_gone_says_so_with_410(start: Start) -> None:
     """The sign to disable the endpoint."""
     answer = _send(start(_says(b"HTTP/1.1 410 Gone\r\nContent-Length: 0\r\n\r\n")))
-    assert outcome_of(answer.status_code) is Outcome.GONE
+    assert attempt_outcome(answer.status_code) is AttemptOutcome.GONE
 
 
 @pytest.mark.parametrize("status", [429, 503])
 def test_retry_after_comes_back_with_the_status(start: Start, status: int) -> None:
     """In seconds, or as a date; nonsense is as if it were not there."""
 
-    def _asks(value: str) -> Answer:
+    def _asks(value: str) -> WebhookResponse:
         head = f"HTTP/1.1 {status} Busy\r\nretry-AFTER: {value}\r\nContent-Length: 0\r\n\r\n"
         return _send(start(_says(head.encode("latin-1"))))
 
