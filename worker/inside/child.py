@@ -1,4 +1,4 @@
-"""Inside the sandbox: takes its limits, does one piece of work, and leaves an answer; it knows no registry and no queue."""
+"""The child process: it takes its limits, confines itself, does one piece of work and leaves an answer."""
 
 from __future__ import annotations
 

@@ -45,7 +45,7 @@ class Unprotected(Exception):
     """A child lacked a protection that this machine has; it has opened nothing."""
 
 
-class Worker:
+class Supervisor:
     """Does one piece of work after the other; safe to be used by several threads at once.
 
     Args:
