@@ -1,4 +1,4 @@
-"""The ONNX file that is served: the upload with tuned weights, calibrator and standard outputs; it trains nothing.
+"""The served graph: the upload with tuned weights, calibrator and standard outputs, as one ONNX file.
 
 Standard outputs: `logits` (N, K) before the calibrator, `probabilities` (N, K) after it, `confidence` (N,) their
 maximum, `features` (N, D); where it was fitted also `familiarity` (N,). All are float32, the number of rows is free,
@@ -9,44 +9,34 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnxruntime as ort
-import torch
 from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
-from fedlas.calibrators import Calibrator, softmax
-from fedlas.calibrators.feature_map import calibrated, calibrator_graph, shown_parameters
+from fedlas.calibrators import Calibrator
+from fedlas.calibrators.feature_map import calibrator_graph, shown_parameters
 from fedlas.errors import ExportError, UnsupportedModel
+from fedlas.export.proof import FAMILIARITY, Exportable, prove, uploaded_network
 from fedlas.guarantees import Guarantees
 from fedlas.guarantees.typicality import Familiarity
 from fedlas.guarantees.typicality_graph import familiarity_graph
 from fedlas.importers.onnx.graph import Graph
 from fedlas.importers.onnx.graph_classifier import STANDARD_OUTPUTS, GraphClassifier
 from fedlas.importers.onnx.merging import merge
-from fedlas.importers.onnx.parity import ROUNDINGS, moved_by_rounding
 from fedlas.importers.onnx.sizes import ServingCost, serving_cost
 from fedlas.race.ensemble import TINY, Ensemble
 
 Array = NDArray[Any]
 OnnxPart = tuple[list[NodeProto], list[TensorProto]]
-Exportable = GraphClassifier | Ensemble
 
-FAMILIARITY = "familiarity"
 #: Names that no tensor of the upload may keep.
 _RESERVED = (*STANDARD_OUTPUTS, FAMILIARITY)
-#: Between two knots a familiarity may change as fast as its rows lie close; float32 distances then differ visibly.
-_FAMILIARITY_TOLERANCE = 2e-3
 #: Protocol Buffers, ONNX's container, ends at 2 GiB; some room for the nodes.
 _MAX_WEIGHT_BYTES = 2**31 - 2**24
-
-
-#: Beyond this no difference is put down to rounding; the rows on which rounding is tried out.
-_LARGEST_ROUNDING, _ROUNDED_ROWS = 1e-3, 32
 
 
 @dataclass(frozen=True)
@@ -91,7 +81,8 @@ def export_onnx(
     if guarantees is not None and list(guarantees.class_names) != list(class_names):
         raise ValueError(f"guarantees are for the classes {list(guarantees.class_names)}, not {list(class_names)}")
     model, graph = build_model(classifier, calibrator, familiarity=familiarity)
-    cost = serving_cost(graph, _upload(classifier).inputs, _upload(classifier).lengths)
+    upload = uploaded_network(classifier)
+    cost = serving_cost(graph, upload.inputs, upload.lengths)
     properties = {
         "class_names": json.dumps(list(class_names)),
         "calibrator": json.dumps({"name": calibrator.name, "parameters": shown_parameters(calibrator)}),
@@ -100,12 +91,11 @@ def export_onnx(
     }
     helper.set_model_props(model, properties)
     content = model.SerializeToString()
-    report = ExportReport(0.0, _upload(classifier).opset, 0, cost)
+    error, rows = 0.0, 0
     if verify_with is not None:
-        error, rows = _verify(classifier, calibrator, familiarity, content, verify_with, tolerance)
-        report = replace(report, max_probability_error=error, rows=rows)
+        error, rows = prove(content, classifier, calibrator, familiarity, verify_with, tolerance=tolerance)
     Path(path).write_bytes(content)
-    return report
+    return ExportReport(error, upload.opset, rows, cost)
 
 
 def build_model(
@@ -148,13 +138,6 @@ def _require_fitting(graph: Graph, classifier: Exportable) -> None:
         return
     kind = ExportError if isinstance(classifier, Ensemble) else UnsupportedModel
     raise kind("too_large_for_onnx", f"the weights take {needed / 2**30:.2f} GiB, an ONNX file holds 2 GiB")
-
-
-def _upload(classifier: Exportable) -> GraphClassifier:
-    """The network that knows the upload's inputs and versions."""
-    network = classifier.networks[0] if isinstance(classifier, Ensemble) else classifier
-    assert isinstance(network, GraphClassifier)
-    return network
 
 
 def _append_logits(graph: Graph, classifier: Exportable, logits: Sequence[str], flat: Sequence[str]) -> None:
@@ -254,100 +237,3 @@ def _flat_features(graph: Graph, frontier: Sequence[str], name: str) -> list[Nod
     if len(frontier) > 1:
         nodes.append(helper.make_node("Concat", flat, [name], axis=1))
     return nodes
-
-
-def session(path_or_bytes: str | Path | bytes, *, optimised: bool = True) -> ort.InferenceSession:
-    """A quiet ONNX Runtime session on the CPU; not `optimised`, it computes every node as it is written."""
-    options = ort.SessionOptions()
-    options.log_severity_level = 4
-    if not optimised:
-        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
-    source = path_or_bytes if isinstance(path_or_bytes, bytes) else str(path_or_bytes)
-    return ort.InferenceSession(source, options, providers=["CPUExecutionProvider"])
-
-
-def predict(
-    path_or_bytes: str | Path | bytes, inputs: Sequence[Array], *, batch_size: int = 256, optimised: bool = True
-) -> dict[str, Array]:
-    """Every output of a file by name, for one array of rows per input, by ONNX Runtime on the CPU in batches."""
-    running = session(path_or_bytes, optimised=optimised)
-    names = [value.name for value in running.get_inputs()]
-    if len(names) != len(inputs):
-        raise ValueError(f"the model has the inputs {names}, {len(inputs)} arrays were given")
-    outputs = [value.name for value in running.get_outputs()]
-    rows = len(inputs[0])
-    starts = range(0, max(rows, 1), batch_size)
-    parts = [
-        running.run(
-            outputs, {name: value[start : start + batch_size] for name, value in zip(names, inputs, strict=True)}
-        )
-        for start in starts
-    ]
-    return {name: np.concatenate([part[i] for part in parts]) for i, name in enumerate(outputs)}
-
-
-def _verify(
-    classifier: Exportable,
-    calibrator: Calibrator,
-    familiarity: Familiarity | None,
-    content: bytes,
-    inputs: Sequence[Array],
-    tolerance: float,
-) -> tuple[float, int]:
-    """The largest difference in any probability, on so many rows."""
-    typed = [
-        np.asarray(value, dtype=spec.dtype) for value, spec in zip(inputs, _upload(classifier).inputs, strict=True)
-    ]
-    written = predict(content, typed)
-    logits, features = _network_outputs(classifier, typed)
-    expected = softmax(calibrated(calibrator, logits, features))
-    error = float(np.abs(written["probabilities"] - expected).max())
-    if not error <= tolerance and not _is_rounding(classifier, content, typed, expected, error, tolerance):
-        raise ExportError(
-            "parity",
-            f"the written file differs from the network by {error:.2e} in probability, more than {tolerance:.0e}",
-        )
-    if familiarity is not None:
-        _verify_familiarity(written[FAMILIARITY], familiarity(features))
-    return error, len(logits)
-
-
-def _is_rounding(
-    classifier: Exportable, content: bytes, inputs: Sequence[Array], expected: Array, error: float, tolerance: float
-) -> bool:
-    """Whether an error is what float32 makes of this network: as the graph is written, it is within the tolerance.
-
-    ONNX Runtime's optimiser folds and fuses, which rounds otherwise (2e-5 for a Keras MobileNetV3, on its own upload
-    too). A network that amplifies rounding may differ by so much more as a rounding of all its weights changes it.
-    """
-    if error > _LARGEST_ROUNDING:
-        return False
-    plain = predict(content, inputs, optimised=False)["probabilities"]
-    difference = float(np.abs(plain - expected).max())
-    if difference <= tolerance:
-        return True
-    few = [value[:_ROUNDED_ROWS] for value in inputs]
-    return difference <= ROUNDINGS * moved_by_rounding(classifier, few)
-
-
-def _verify_familiarity(written: Array, expected: Array) -> None:
-    error = float(np.abs(written - expected).max())
-    if not error <= _FAMILIARITY_TOLERANCE:
-        raise ExportError("familiarity_parity", f"the written file's familiarity is wrong by {error:.2e}")
-
-
-@torch.no_grad()
-def _network_outputs(classifier: Exportable, inputs: Sequence[Array], batch_size: int = 256) -> tuple[Array, Array]:
-    """The classifier's logits and features in inference, on its own device; its mode is left as it was."""
-    device = next((parameter.device for parameter in classifier.parameters()), torch.device("cpu"))
-    training = classifier.training
-    classifier.eval()
-    try:
-        parts = [
-            classifier(*(torch.from_numpy(value[start : start + batch_size]).to(device) for value in inputs))
-            for start in range(0, len(inputs[0]), batch_size)
-        ]
-    finally:
-        classifier.train(training)
-    logits, features = (torch.cat(part).double().cpu().numpy() for part in zip(*parts, strict=True))
-    return logits, features

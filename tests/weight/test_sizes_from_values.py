@@ -13,10 +13,11 @@ from onnx import TensorProto, helper
 
 from fedlas.calibrators import Identity
 from fedlas.errors import UnsupportedModel
-from fedlas.export.graph import export_onnx, predict
+from fedlas.export.graph import export_onnx
 from fedlas.importers import check_parity, load_onnx
 from fedlas.importers.onnx.graph import Graph
 from fedlas.importers.onnx.input_specs import input_spec
+from fedlas.importers.onnx.runtime_session import predict_file
 from fedlas.importers.onnx.sizes import limit_sizes
 from fedlas.importers.onnx.sizes.inference import MOST_ELEMENTS, Walk
 from fedlas.importers.onnx.sizes.known import Known
@@ -102,7 +103,7 @@ def test_a_limited_mask_is_the_same_for_every_length_of_a_row(opset: int, tmp_pa
     export_onnx(classifier, tmp_path / "served.onnx", calibrator=Identity(), class_names=["a", "b", "c"])
     rows = np.random.default_rng(0).normal(size=(41, 40)).astype(np.float32)
     rows[:, 1] = np.arange(41)
-    served, uploaded = predict(tmp_path / "served.onnx", [rows]), predict(path, [rows])
+    served, uploaded = predict_file(tmp_path / "served.onnx", [rows]), predict_file(path, [rows])
     np.testing.assert_allclose(served["logits"], uploaded["y"], rtol=1e-5, atol=1e-5)
 
 

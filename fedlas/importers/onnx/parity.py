@@ -1,4 +1,4 @@
-"""Proof that an imported classifier computes what the file computes, by running the file itself under ONNX Runtime."""
+"""Parity: two forms of one classifier compute the same probabilities, but for what float32 rounds."""
 
 from __future__ import annotations
 
@@ -8,23 +8,23 @@ from typing import Any
 
 import numpy as np
 import onnx
-import onnxruntime as ort
 import torch
-from numpy.typing import NDArray
 
+from fedlas.calibrators import softmax
 from fedlas.classifier import Classifier
 from fedlas.errors import UnsupportedModel
 from fedlas.importers.onnx.ai_onnx_ml.lowering import plain_outputs
+from fedlas.importers.onnx.graph import Array
 from fedlas.importers.onnx.graph_classifier import GraphClassifier
 from fedlas.importers.onnx.normalise import to_inference
+from fedlas.importers.onnx.runtime_session import not_runnable, open_session
 
 _ROWS = 4
 #: Two right computations in float32 may differ by so many times what one rounding of every weight changes, …
-ROUNDINGS = 10
+_ROUNDINGS = 10
 #: … but by no more than this: a network understood wrongly differs by more.
 _TOLERANCE_OF_ROUNDING = 1e-2
-#: Why a session refuses a file is the sender's to know, but not in pages.
-_LONGEST_REASON = 300
+_BATCH_SIZE = 256
 
 
 def check_parity(path: str | Path, classifier: GraphClassifier, *, tolerance: float = 1e-4) -> float:
@@ -36,19 +36,18 @@ def check_parity(path: str | Path, classifier: GraphClassifier, *, tolerance: fl
     """
     try:
         source = _in_inference(path, classifier.output_name)
-        session = _session(source)
+        session = open_session(source)
         rows = classifier.example_rows(_fixed_rows(session) or _ROWS)
         found = _run(session, classifier, rows)
     except Exception as error:  # ONNX Runtime raises a class of its own for every kind of refusal
-        reason = str(error)[:_LONGEST_REASON]
-        raise UnsupportedModel("not_runnable", f"ONNX Runtime cannot run the model: {reason}") from error
-    expected = _predicted(classifier, rows)
+        raise not_runnable(error) from error
+    expected = softmax(network_outputs(classifier, rows)[0])
     difference = float(np.abs(found - expected).max())
     if not difference <= tolerance:  # what ONNX Runtime folds may round otherwise than the graph as it is written
-        found = _run(_session(source, optimised=False), classifier, rows)
+        found = _run(open_session(source, optimised=False), classifier, rows)
         difference = float(np.abs(found - expected).max())
     if _TOLERANCE_OF_ROUNDING > difference > tolerance:
-        tolerance = max(tolerance, ROUNDINGS * moved_by_rounding(classifier, rows))
+        tolerance = max(tolerance, rounding_error(classifier, rows))
     if not difference <= tolerance:
         raise UnsupportedModel(
             "import_mismatch",
@@ -58,40 +57,43 @@ def check_parity(path: str | Path, classifier: GraphClassifier, *, tolerance: fl
     return difference
 
 
-def _session(source: str | bytes, *, optimised: bool = True) -> ort.InferenceSession:
-    options = ort.SessionOptions()
-    options.log_severity_level = 4
-    if not optimised:
-        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
-    return ort.InferenceSession(source, options, providers=["CPUExecutionProvider"])
-
-
-def _run(session: ort.InferenceSession, classifier: GraphClassifier, rows: Sequence[NDArray[Any]]) -> NDArray[Any]:
+def _run(session: Any, classifier: GraphClassifier, rows: Sequence[Array]) -> Array:
     given = {value.name: row for value, row in zip(session.get_inputs(), rows, strict=True)}
     return _probabilities(np.asarray(session.run([classifier.output_name], given)[0], np.float64), classifier)
 
 
 @torch.no_grad()
-def _predicted(classifier: Classifier, rows: Sequence[NDArray[Any]]) -> NDArray[Any]:
+def network_outputs(classifier: Classifier, inputs: Sequence[Array]) -> tuple[Array, Array]:
+    """The classifier's logits and features in inference, on its own device; its mode is left as it was."""
     device = next((parameter.device for parameter in classifier.parameters()), torch.device("cpu"))
-    logits, _ = classifier(*(torch.from_numpy(row).to(device) for row in rows))
-    return np.asarray(torch.softmax(logits.double(), dim=1).cpu().numpy())
+    training = classifier.training
+    classifier.eval()
+    try:
+        parts = [
+            classifier(*(torch.from_numpy(value[start : start + _BATCH_SIZE]).to(device) for value in inputs))
+            for start in range(0, len(inputs[0]), _BATCH_SIZE)
+        ]
+    finally:
+        classifier.train(training)
+    logits, features = (torch.cat(part).double().cpu().numpy() for part in zip(*parts, strict=True))
+    return logits, features
 
 
 @torch.no_grad()
-def moved_by_rounding(classifier: Classifier, rows: Sequence[NDArray[Any]]) -> float:
-    """The largest change in any probability where every weight is rounded once more, up or down at random.
+def rounding_error(classifier: Classifier, rows: Sequence[Array]) -> float:
+    """The largest difference in any probability between two right computations in float32.
 
-    Made-up rows may lie where a network amplifies rounding (a variance taken as E[x²] − E[x]² of rows that are nearly
-    constant): there two right computations differ by a multiple of this.
+    It is a multiple of what changes where every weight is rounded once more, up or down at random: made-up rows may lie
+    where a network amplifies rounding (a variance taken as E[x²] − E[x]² of rows that are nearly constant).
     """
-    before = _predicted(classifier, rows)
+    before = softmax(network_outputs(classifier, rows)[0])
     generator, kept = torch.Generator().manual_seed(0), [p.detach().clone() for p in classifier.parameters()]
     try:
         for parameter in classifier.parameters():
             sign = 2 * torch.randint(0, 2, parameter.shape, generator=generator) - 1
             parameter.mul_(1 + sign.to(parameter.device) * torch.finfo(parameter.dtype).eps)
-        return float(np.abs(_predicted(classifier, rows) - before).max())
+        moved = np.abs(softmax(network_outputs(classifier, rows)[0]) - before).max()
+        return _ROUNDINGS * float(moved)
     finally:
         for parameter, value in zip(classifier.parameters(), kept, strict=True):
             parameter.copy_(value)
@@ -122,12 +124,12 @@ def _trains(model: onnx.ModelProto) -> bool:
     )
 
 
-def _fixed_rows(session: ort.InferenceSession) -> int | None:
+def _fixed_rows(session: Any) -> int | None:
     sizes = [value.shape[0] for value in session.get_inputs() if value.shape]
     return next((size for size in sizes if isinstance(size, int)), None)
 
 
-def _probabilities(found: NDArray[Any], classifier: GraphClassifier) -> NDArray[Any]:
+def _probabilities(found: Array, classifier: GraphClassifier) -> Array:
     """The file's output as probabilities (N, K)."""
     scores = found.reshape(len(found), -1)
     if scores.shape[1] == 1:  # one column: of the positive class
@@ -135,5 +137,4 @@ def _probabilities(found: NDArray[Any], classifier: GraphClassifier) -> NDArray[
         return np.concatenate([1 - positive, positive], axis=1)
     if classifier.output_kind == "probabilities":
         return scores if (scores >= 0).all() else np.exp(scores)  # the latter of a LogSoftmax
-    shifted = np.exp(scores - scores.max(axis=1, keepdims=True))
-    return np.asarray(shifted / shifted.sum(axis=1, keepdims=True))
+    return softmax(scores)

@@ -1,8 +1,9 @@
-"""Nodes of a graph, open in ONNX Runtime; every session that the importer opens is opened here."""
+"""ONNX Runtime sessions of the library: of a file, and of the nodes of a graph."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,29 +13,65 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
 from fedlas.errors import UnsupportedModel
-from fedlas.importers.onnx.graph import Graph
+from fedlas.importers.onnx.graph import Array, Graph
+
+#: ONNX Runtime's reason for a refusal belongs to the sender, but not in pages.
+_LONGEST_REASON = 300
 
 
-class Program:
-    """Some nodes of a graph in an ONNX Runtime session; never changed, so copies of a classifier share it."""
+def open_session(model: str | Path | bytes, *, optimised: bool = True, threads: int = 0) -> ort.InferenceSession:
+    """A quiet session on the CPU.
+
+    Args:
+        model: a path or a serialised model.
+        optimised: False computes every node as it is written.
+        threads: within one operator; 0 leaves the number to ONNX Runtime.
+    """
+    options = ort.SessionOptions()
+    options.log_severity_level = 4
+    options.intra_op_num_threads = threads
+    if not optimised:
+        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    source = model if isinstance(model, bytes) else str(model)
+    return ort.InferenceSession(source, options, providers=["CPUExecutionProvider"])
+
+
+def predict_file(
+    model: str | Path | bytes, inputs: Sequence[Array], *, batch_size: int = 256, optimised: bool = True
+) -> dict[str, Array]:
+    """Every output of a file by name, for one array of rows per input, computed in batches.
+
+    Raises:
+        ValueError: the number of arrays is not that of the model's inputs.
+    """
+    session = open_session(model, optimised=optimised)
+    names = [value.name for value in session.get_inputs()]
+    if len(names) != len(inputs):
+        raise ValueError(f"the model has the inputs {names}, {len(inputs)} arrays were given")
+    outputs = [value.name for value in session.get_outputs()]
+    parts = []
+    for start in range(0, max(len(inputs[0]), 1), batch_size):
+        batch = {name: value[start : start + batch_size] for name, value in zip(names, inputs, strict=True)}
+        parts.append(session.run(outputs, batch))
+    return {name: np.concatenate([part[i] for part in parts]) for i, name in enumerate(outputs)}
+
+
+class GraphSession:
+    """Some nodes of a graph in a session; never changed, so copies of a classifier share it."""
 
     def __init__(self, graph: Graph, outputs: Sequence[str], *, typed: bool = True) -> None:
         kind = TensorProto.FLOAT if typed else TensorProto.UNDEFINED
         shown = [helper.make_tensor_value_info(name, kind, None) for name in outputs]
         for value in shown if not typed else ():
             value.ClearField("type")
-        options = ort.SessionOptions()
-        options.log_severity_level = 4
-        options.intra_op_num_threads = torch.get_num_threads()
         self.outputs = list(outputs)
         self.dtypes = {v.name: helper.tensor_dtype_to_np_dtype(v.type.tensor_type.elem_type) for v in graph.inputs}
         try:
-            content = graph.to_model(shown).SerializeToString()
-            self.session = ort.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+            self.session = open_session(graph.to_model(shown).SerializeToString(), threads=torch.get_num_threads())
         except Exception as error:  # ONNX Runtime raises a class of its own for every kind of refusal
             raise not_runnable(error) from error
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> Program:
+    def __deepcopy__(self, memo: dict[int, Any]) -> GraphSession:
         return self
 
     def __call__(self, rows: Sequence[NDArray[Any]]) -> list[Any]:
@@ -51,5 +88,5 @@ class Program:
 
 
 def not_runnable(error: Exception) -> UnsupportedModel:
-    """What ONNX Runtime said, in short."""
-    return UnsupportedModel("not_runnable", f"ONNX Runtime cannot run the model: {str(error)[:300]}")
+    """ONNX Runtime's refusal as an error of the library."""
+    return UnsupportedModel("not_runnable", f"ONNX Runtime cannot run the model: {str(error)[:_LONGEST_REASON]}")

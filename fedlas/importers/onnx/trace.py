@@ -13,7 +13,7 @@ from fedlas.errors import UnsupportedModel
 from fedlas.importers.onnx.ai_onnx_ml.outputs import label_names
 from fedlas.importers.onnx.graph import Graph, attribute
 from fedlas.importers.onnx.input_specs import InputSpec, example_inputs
-from fedlas.importers.onnx.runtime_session import Program
+from fedlas.importers.onnx.runtime_session import GraphSession
 
 Array = NDArray[Any]
 
@@ -33,7 +33,7 @@ class Trace:
     """
 
     def __init__(self, graph: Graph, specs: Sequence[InputSpec], batch: int | None) -> None:
-        program = Program(graph, graph.outputs, typed=False)
+        program = GraphSession(graph, graph.outputs, typed=False)
         try:
             self.lengths, found = _first_run(program, graph, list(specs))
         except UnsupportedModel as failure:
@@ -46,13 +46,13 @@ class Trace:
     def look_inside(self, graph: Graph) -> None:
         """Run the graph for all of its tensors."""
         names = [name for node in graph.nodes for name in node.output if name]
-        self._see(names, Program(graph, names, typed=False)(self._rows))
+        self._see(names, GraphSession(graph, names, typed=False)(self._rows))
 
     def _see(self, names: Sequence[str], found: Sequence[Any]) -> None:
         self._values |= {name: value for name, value in zip(names, found, strict=True) if isinstance(value, np.ndarray)}
         self.shapes = {name: tuple(value.shape) for name, value in self._values.items()}
 
-    def _prove(self, program: Program, batch: int | None) -> None:
+    def _prove(self, program: GraphSession, batch: int | None) -> None:
         """Rows computed alone must equal rows computed together."""
         places = {name: i for i, name in enumerate(program.outputs) if self.is_float(name)}
         for row in range(_ROWS):
@@ -96,7 +96,7 @@ def _fixed(batch: int | None, why: str) -> UnsupportedModel:
     return UnsupportedModel("fixed_batch", f"{found} ({why}); export the model with a free number of rows")
 
 
-def _first_run(program: Program, graph: Graph, specs: list[InputSpec]) -> tuple[dict[str, int], list[Any]]:
+def _first_run(program: GraphSession, graph: Graph, specs: list[InputSpec]) -> tuple[dict[str, int], list[Any]]:
     """Lengths of the open axes with which the graph runs, the likeliest first, and what it computes."""
     axes = {size for spec in specs for size in spec.shape[1:] if isinstance(size, str)}
     failure: UnsupportedModel | None = None

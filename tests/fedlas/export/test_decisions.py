@@ -13,10 +13,11 @@ from torch import nn
 
 from fedlas.calibrators import Identity, TemperatureScaling, softmax
 from fedlas.errors import ExportError
-from fedlas.export.graph import export_onnx, predict
+from fedlas.export.graph import export_onnx
 from fedlas.guarantees import Guarantees
 from fedlas.guarantees.typicality import Familiarity, Score
 from fedlas.importers import load_onnx
+from fedlas.importers.onnx.runtime_session import predict_file
 from tests.helpers.networks import Cnn, export, images, mlp, table, trained_looking
 
 
@@ -44,7 +45,7 @@ def test_familiarity_in_every_opset(opset: int, dynamo: bool, score: Score, tmp_
     )
     if classifier.ir_version >= 4:  # older files had to name constants among the inputs; no runtime asks for that
         onnx.checker.check_model(onnx.load(out), full_check=True)
-    found = predict(out, [new.numpy()])
+    found = predict_file(out, [new.numpy()])
     assert list(found) == ["logits", "probabilities", "confidence", "features", "familiarity"]
     assert (found["familiarity"].dtype, found["familiarity"].shape) == (np.float32, (40,))
     np.testing.assert_allclose(found["familiarity"], fitted(network_outputs(classifier, new)[1]), atol=1e-3)
@@ -65,7 +66,7 @@ def test_guarantees_in_the_metadata(tmp_path: Path) -> None:
     stored = {item.key: item.value for item in onnx.load(out).metadata_props}["guarantees"]
     read = Guarantees.from_dict(json.loads(stored))
     assert read.as_dict() == guarantees.as_dict()
-    confidences = predict(out, [rows.numpy()])["confidence"]
+    confidences = predict_file(out, [rows.numpy()])["confidence"]
     level = float(guarantees.bounds.max())
     assert ((confidences >= read.threshold_for(level)) == (probs.max(1) >= guarantees.threshold_for(level))).all()
     with pytest.raises(ValueError, match="guarantees are for the classes"):
@@ -85,7 +86,7 @@ def test_a_familiar_file_can_be_opened_again(tmp_path: Path) -> None:
             classifier, path, calibrator=TemperatureScaling(2.0), class_names=["a", "b", "c"],
             familiarity=fitted, verify_with=[rows.numpy()],
         )  # fmt: skip
-    found = predict(path, [rows.numpy()])
+    found = predict_file(path, [rows.numpy()])
     np.testing.assert_allclose(found["familiarity"], fitted(found["features"]), atol=1e-3)
 
 

@@ -14,9 +14,10 @@ from torch import nn
 
 from fedlas.calibrators import Calibrator, TemperatureScaling, VectorScaling, softmax
 from fedlas.calibrators.feature_map import FeatureScaling, calibrated
-from fedlas.export.graph import export_onnx, predict
+from fedlas.export.graph import export_onnx
 from fedlas.guarantees.typicality import Familiarity
 from fedlas.importers import GraphClassifier, load_onnx
+from fedlas.importers.onnx.runtime_session import predict_file
 from fedlas.race import CandidateResult, Finalist
 from fedlas.race.candidate_training import copy_head
 from fedlas.race.ensemble import Ensemble
@@ -88,7 +89,7 @@ def test_the_file_gives_the_finalists_probabilities(name: str, dynamo: bool, hea
     path = written(made, tmp_path / "out.onnx", rows)
     for count in (1, 4, 9):
         some = [array[:count] for array in rows]
-        found = predict(path, some)
+        found = predict_file(path, some)
         expected = made.probs(some)
         np.testing.assert_allclose(found["probabilities"], expected, atol=1e-5)
         np.testing.assert_allclose(found["confidence"], expected.max(axis=1), atol=1e-5)
@@ -113,7 +114,7 @@ def test_in_every_opset(opset: int, dynamo: bool, head_only: bool, tmp_path: Pat
     made, rows = finalist(base, head_only=head_only), [images(6)[0].numpy()]
     familiarity = Familiarity.fit(predict_logits(base, [images(60)[0].numpy()])[1])
     out = written(made, tmp_path / "out.onnx", rows, familiarity=familiarity)
-    found = predict(out, rows)
+    found = predict_file(out, rows)
     np.testing.assert_allclose(found["probabilities"], made.probs(rows), atol=1e-5)
     assert list(found) == ["logits", "probabilities", "confidence", "features", "familiarity"]
     versions = {o.domain: o.version for o in onnx.load(out).opset_import}
@@ -144,4 +145,6 @@ def test_a_written_average_can_be_uploaded_again(name: str, head_only: bool, tmp
     np.testing.assert_allclose(softmax(predict_logits(again, rows)[0]), made.probs(rows), atol=1e-5)
     names = [f"k{i}" for i in range(again.num_classes)]
     export_onnx(again, tmp_path / "twice.onnx", calibrator=TemperatureScaling(1.0), class_names=names, verify_with=rows)
-    np.testing.assert_allclose(predict(tmp_path / "twice.onnx", rows)["probabilities"], made.probs(rows), atol=2e-5)
+    np.testing.assert_allclose(
+        predict_file(tmp_path / "twice.onnx", rows)["probabilities"], made.probs(rows), atol=2e-5
+    )

@@ -15,8 +15,9 @@ from torch import Tensor, nn
 
 from fedlas.calibrators import AffineScaling, Identity, TemperatureScaling
 from fedlas.errors import ExportError
-from fedlas.export.graph import export_onnx, predict
+from fedlas.export.graph import export_onnx
 from fedlas.importers import OnnxClassifier, load_onnx
+from fedlas.importers.onnx.runtime_session import predict_file
 from tests.helpers.networks import (
     Bert,
     Cnn,
@@ -69,24 +70,24 @@ def test_tuned_weights_come_back(name: str, batch: int | None, tmp_path: Path) -
     )
     assert (report.rows, report.opset) == (9, classifier.opset)
     np.testing.assert_allclose(
-        predict(out, [a[: batch or 9] for a in arrays])["logits"],
+        predict_file(out, [a[: batch or 9] for a in arrays])["logits"],
         run_file(path, tuple(torch.from_numpy(a[: batch or 9]) for a in arrays)),
         atol=1e-5,
     )
     train_a_little(classifier, rows(8))
-    untrained = predict(out, arrays)
+    untrained = predict_file(out, arrays)
     calibrator = TemperatureScaling(1.7)
     report = export_onnx(
         classifier, out, calibrator=calibrator, class_names=names(classifier), verify_with=arrays, tolerance=1e-5
     )
     onnx.checker.check_model(onnx.load(out), full_check=True)
-    trained = predict(out, arrays)
+    trained = predict_file(out, arrays)
     assert np.abs(trained["logits"] - untrained["logits"]).max() > 1e-3
     np.testing.assert_allclose(
         trained["probabilities"], torch.from_numpy(trained["logits"] / 1.7).softmax(1), atol=1e-6
     )
     for count in (1, 3, 8):
-        some = predict(out, [a[:count] for a in arrays])
+        some = predict_file(out, [a[:count] for a in arrays])
         for key in ("logits", "probabilities", "confidence", "features"):
             np.testing.assert_allclose(some[key], trained[key][:count], atol=1e-5)
 
@@ -97,7 +98,7 @@ def test_standard_outputs(tmp_path: Path) -> None:
     out = tmp_path / "out.onnx"
     export_onnx(classifier, out, calibrator=Identity(), class_names=names(classifier))
     (x,) = table(5)
-    found = predict(out, [x.numpy()], batch_size=2)
+    found = predict_file(out, [x.numpy()], batch_size=2)
     logits, features = classifier(x)
     assert list(found) == ["logits", "probabilities", "confidence", "features"]
     assert {value.dtype.name for value in found.values()} == {"float32"}
@@ -137,7 +138,7 @@ def test_running_statistics_are_written(tmp_path: Path) -> None:
     out = tmp_path / "out.onnx"
     rows = images(16)
     export_onnx(classifier, out, calibrator=Identity(), class_names=names(classifier))
-    before = predict(out, [rows[0].numpy()])["logits"]
+    before = predict_file(out, [rows[0].numpy()])["logits"]
     with torch.no_grad():
         for _ in range(5):
             classifier.train()(3 * rows[0] + 1)
@@ -146,7 +147,7 @@ def test_running_statistics_are_written(tmp_path: Path) -> None:
     )
     assert report.max_probability_error < 1e-6
     assert classifier.training, "the export changed the classifier's mode"
-    assert np.abs(predict(out, [rows[0].numpy()])["logits"] - before).max() > 1e-2
+    assert np.abs(predict_file(out, [rows[0].numpy()])["logits"] - before).max() > 1e-2
 
 
 def test_names_that_collide(tmp_path: Path) -> None:
@@ -158,7 +159,7 @@ def test_names_that_collide(tmp_path: Path) -> None:
         (x,) = table(4)
         out = tmp_path / "out.onnx"
         export_onnx(classifier, out, calibrator=Identity(), class_names=names(classifier))
-        np.testing.assert_allclose(predict(out, [x.numpy()])["logits"], network(x).detach(), atol=1e-5)
+        np.testing.assert_allclose(predict_file(out, [x.numpy()])["logits"], network(x).detach(), atol=1e-5)
         assert set(classifier.input_names).isdisjoint({"features", "logits"})
 
 
@@ -172,7 +173,7 @@ def test_binary_with_an_affine_calibrator(tmp_path: Path) -> None:
     export_onnx(
         classifier, out, calibrator=AffineScaling(2.0, -0.5), class_names=["no", "yes"], verify_with=[x.numpy()]
     )
-    found = predict(out, [x.numpy()])
+    found = predict_file(out, [x.numpy()])
     assert np.array_equal(found["logits"][:, 0], np.zeros(6, np.float32))
     odds = torch.from_numpy(found["logits"][:, 1])
     np.testing.assert_allclose(found["probabilities"][:, 1], torch.sigmoid(2 * odds - 0.5), atol=1e-6)
@@ -184,7 +185,7 @@ def test_half_precision_upload(tmp_path: Path) -> None:
     x = np.random.default_rng(0).standard_normal((5, 10)).astype(np.float16)
     out = tmp_path / "out.onnx"
     export_onnx(classifier, out, calibrator=Identity(), class_names=names(classifier), verify_with=[x], tolerance=1e-6)
-    assert predict(out, [x])["probabilities"].dtype == np.float32
+    assert predict_file(out, [x])["probabilities"].dtype == np.float32
 
 
 def test_metadata(tmp_path: Path) -> None:

@@ -11,11 +11,12 @@ import torch
 
 from fedlas.calibrators import TemperatureScaling, softmax
 from fedlas.errors import ExportError, UnsupportedModel
-from fedlas.export.graph import export_onnx, predict
+from fedlas.export.graph import export_onnx
 from fedlas.guarantees.typicality import Familiarity
 from fedlas.importers import load_onnx
 from fedlas.importers.architectures import NativeClassifier
 from fedlas.importers.architectures.heads import Heads
+from fedlas.importers.onnx.runtime_session import predict_file
 from fedlas.race.candidate_training import copy_head
 from fedlas.race.ensemble import Ensemble
 from fedlas.training.fit import predict_logits
@@ -53,7 +54,7 @@ def test_an_average_is_one_file(base: NativeClassifier, head_only: bool, tmp_pat
         )
     ]
     assert np.ptp(members, axis=0).max() > 1e-3, "the members differ"
-    found = predict(path, rows)
+    found = predict_file(path, rows)
     np.testing.assert_allclose(softmax(found["logits"]), np.mean(members, axis=0), atol=1e-6)
     operators = [node.op_type for node in onnx.load(path).graph.node]
     assert operators.count("Conv") == (2 if head_only else 6)
@@ -77,7 +78,7 @@ def test_a_head_of_its_own(base: NativeClassifier, tmp_path: Path) -> None:
             classifier, path, calibrator=TemperatureScaling(1.0), class_names=list("abcde"), verify_with=rows
         )
         assert report.max_probability_error <= 1e-6
-    assert np.abs(predict(path, rows)["logits"] - before).max() > 0.5
+    assert np.abs(predict_file(path, rows)["logits"] - before).max() > 0.5
 
 
 def test_every_standard_output_can_be_uploaded_again(base: NativeClassifier, tmp_path: Path) -> None:
@@ -89,7 +90,7 @@ def test_every_standard_output_can_be_uploaded_again(base: NativeClassifier, tmp
         base, path, calibrator=TemperatureScaling(2.0), class_names=list("abcde"), familiarity=familiarity,
         verify_with=rows,
     )  # fmt: skip
-    found = predict(path, rows)
+    found = predict_file(path, rows)
     again = load_onnx(path, output="probabilities")
     np.testing.assert_allclose(softmax(predict_logits(again, rows, device="cpu")[0]), found["probabilities"], atol=1e-5)
 

@@ -9,8 +9,9 @@ import torch
 from torch import nn
 
 from fedlas.calibrators import TemperatureScaling, softmax
-from fedlas.export.graph import export_onnx, predict
+from fedlas.export.graph import export_onnx
 from fedlas.importers import load_onnx
+from fedlas.importers.onnx.runtime_session import predict_file
 from tests.helpers.uploads import to_onnx
 
 
@@ -29,4 +30,4 @@ def test_calibrators_compose(tmp_path: Path) -> None:
         export_onnx(classifier, path, calibrator=calibrator, class_names=list("abcd"), verify_with=[rows])
     with torch.no_grad():
         expected = softmax(network(torch.from_numpy(rows)).numpy() / 18)
-    np.testing.assert_allclose(predict(path, [rows])["probabilities"], expected, atol=1e-6)
+    np.testing.assert_allclose(predict_file(path, [rows])["probabilities"], expected, atol=1e-6)

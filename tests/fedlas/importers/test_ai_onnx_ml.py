@@ -27,9 +27,10 @@ from sklearn.svm import LinearSVC
 
 from fedlas.calibrators import TemperatureScaling
 from fedlas.errors import UnsupportedModel
-from fedlas.export.graph import export_onnx, predict
+from fedlas.export.graph import export_onnx
 from fedlas.importers import check_parity, load_onnx
 from fedlas.importers.onnx.ai_onnx_ml.lowering import class_labels, to_standard
+from fedlas.importers.onnx.runtime_session import predict_file
 from tests.helpers.classical_models import Array, node_model, save, table
 
 TRAINABLE: dict[str, Callable[[], Any]] = {
@@ -243,7 +244,7 @@ def test_what_is_calibrated_and_served_again(tmp_path: Path) -> None:
     export_onnx(load_onnx(path), tmp_path / "served.onnx", calibrator=TemperatureScaling(3.0), class_names=list("abc"))
     again = load_onnx(tmp_path / "served.onnx", output="probabilities")
     assert again.trainable
-    served = predict(tmp_path / "served.onnx", [rows])
+    served = predict_file(tmp_path / "served.onnx", [rows])
     np.testing.assert_allclose(
         torch.softmax(again(torch.from_numpy(rows))[0].double(), 1).detach().numpy(), served["probabilities"], atol=1e-5
     )

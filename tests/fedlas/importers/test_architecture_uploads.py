@@ -19,10 +19,11 @@ from torch import nn
 
 from fedlas.calibrators import TemperatureScaling
 from fedlas.errors import UnsupportedModel
-from fedlas.export.graph import export_onnx, predict
+from fedlas.export.graph import export_onnx
 from fedlas.importers import load_onnx
 from fedlas.importers.architectures import NativeClassifier, building, exporting, load_architecture
 from fedlas.importers.architectures.libraries import Wanted, find_architecture
+from fedlas.importers.onnx.runtime_session import predict_file
 from fedlas.importers.safetensors import read_header, read_tensors
 from fedlas.losses import CrossEntropyLoss
 from fedlas.training.fit import TrainConfig, fit, predict_logits
@@ -115,7 +116,7 @@ def check(name: str, folder: Path, **options: Any) -> NativeClassifier:
     assert [key for key in own if not any(name.endswith(f"network.{key}") for name in stored)] == [], "folded away"
     again = load_onnx(path, output="probabilities")
     for count in (1, 3):
-        found = predict(path, [images[:count]])["probabilities"]
+        found = predict_file(path, [images[:count]])["probabilities"]
         seen = predict_logits(again, [images[:count]], device="cpu")[0]
         np.testing.assert_allclose(torch.from_numpy(seen).softmax(1), found, atol=1e-5)
     return classifier
@@ -167,7 +168,7 @@ def test_batchnorm_is_real(resnet: NativeClassifier, tmp_path: Path) -> None:
     images = rows(resnet, 4)
     written(resnet, tmp_path / "first.onnx", images)
     assert written(other, tmp_path / "second.onnx", images) <= 1e-6
-    first, second = (predict(tmp_path / f"{name}.onnx", [images])["logits"] for name in ("first", "second"))
+    first, second = (predict_file(tmp_path / f"{name}.onnx", [images])["logits"] for name in ("first", "second"))
     assert np.abs(first - second).max() > 1e-2
 
 

@@ -25,13 +25,14 @@ from sklearn.tree import DecisionTreeClassifier
 
 from fedlas.calibrators import CALIBRATORS, Calibrator, MixtureScaling, TemperatureScaling, softmax
 from fedlas.errors import UnsupportedModel
-from fedlas.export.graph import export_onnx, predict
+from fedlas.export.graph import export_onnx
 from fedlas.guarantees.typicality import Familiarity
 from fedlas.importers import GraphClassifier, check_parity, load_onnx
 from fedlas.importers.onnx.gradients import reached
 from fedlas.importers.onnx.graph import Graph
 from fedlas.importers.onnx.runtime_only.loading import FLOOR, OpaqueClassifier
 from fedlas.importers.onnx.runtime_operators import RUNTIME_OPERATORS
+from fedlas.importers.onnx.runtime_session import predict_file
 from fedlas.metrics import nll
 from tests.helpers.classical_models import Array, node_model, save, table
 
@@ -177,7 +178,7 @@ def test_files_with_every_calibrator(calibrator: str, tmp_path: Path) -> None:
     fitted = CALIBRATORS[calibrator]().fit(logits, labels)
     out = tmp_path / "out.onnx"
     export_onnx(classifier, out, calibrator=fitted, class_names=list("abc")[:classes], verify_with=[rows])
-    np.testing.assert_allclose(predict(out, [rows])["probabilities"], softmax(fitted(logits)), atol=1e-5)
+    np.testing.assert_allclose(predict_file(out, [rows])["probabilities"], softmax(fitted(logits)), atol=1e-5)
     written, uploaded = onnx.load(out), onnx.load(path)
     assert written.ir_version == uploaded.ir_version
     versions = [{(entry.domain, entry.version) for entry in model.opset_import} for model in (written, uploaded)]
@@ -198,7 +199,7 @@ def test_features_and_familiarity(tmp_path: Path) -> None:
         classifier, tmp_path / "out.onnx", calibrator=TemperatureScaling(2.0), class_names=list("abc"),
         familiarity=familiarity, verify_with=[rows],
     )  # fmt: skip
-    assert predict(tmp_path / "out.onnx", [rows])["familiarity"].shape == (len(rows),)
+    assert predict_file(tmp_path / "out.onnx", [rows])["familiarity"].shape == (len(rows),)
 
 
 def test_served_files_can_be_sent_again(tmp_path: Path) -> None:
@@ -210,7 +211,7 @@ def test_served_files_can_be_sent_again(tmp_path: Path) -> None:
     again = load_onnx(served, output="probabilities")
     assert not again.trainable
     np.testing.assert_allclose(
-        softmax(scores(again, rows)[0]), predict(served, [rows])["probabilities"], atol=2 * FLOOR
+        softmax(scores(again, rows)[0]), predict_file(served, [rows])["probabilities"], atol=2 * FLOOR
     )
 
 

@@ -13,10 +13,10 @@ from fedlas.calibrators import TemperatureScaling, softmax
 from fedlas.data import Dataset, save_dataset
 from fedlas.errors import Mismatch
 from fedlas.export.graph import export_onnx
-from fedlas.export.graph import predict as run_file
 from fedlas.guarantees import Guarantees
 from fedlas.guarantees.typicality import Familiarity
 from fedlas.importers import load_onnx
+from fedlas.importers.onnx.runtime_session import predict_file as run_file
 from service.inference.predictions import AnswerOptions, answer
 from service.inference.writers.table import read_page
 from tests.helpers.networks import export, mlp, table

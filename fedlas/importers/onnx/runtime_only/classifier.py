@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from fedlas.importers.onnx.graph import Graph
 from fedlas.importers.onnx.graph_classifier import GraphClassifier
 from fedlas.importers.onnx.input_specs import InputSpec
-from fedlas.importers.onnx.runtime_session import Program
+from fedlas.importers.onnx.runtime_session import GraphSession
 
 
 @dataclass(frozen=True)
@@ -62,9 +62,9 @@ class OpaqueClassifier(GraphClassifier):
         self.feature_layer = scores.layer
         self.logits_name, self.feature_names = scores.logits, (scores.features,)
         self.opset, self.ir_version = graph.opset, graph.ir_version
-        self._whole = Program(self._graph, list(dict.fromkeys((scores.logits, scores.features))))
+        self._whole = GraphSession(self._graph, list(dict.fromkeys((scores.logits, scores.features))))
         self._head = (
-            None if scores.features == scores.logits else Program(_head_of(self._graph, scores), [scores.logits])
+            None if scores.features == scores.logits else GraphSession(_head_of(self._graph, scores), [scores.logits])
         )
 
     def forward(self, *inputs: Tensor) -> tuple[Tensor, Tensor]:
