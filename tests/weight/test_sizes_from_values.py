@@ -19,8 +19,8 @@ from fedlas.importers.onnx.graph import Graph
 from fedlas.importers.onnx.input_specs import input_spec
 from fedlas.importers.onnx.runtime_session import predict_file
 from fedlas.importers.onnx.sizes import limit_sizes
-from fedlas.importers.onnx.sizes.inference import MOST_ELEMENTS, Walk
-from fedlas.importers.onnx.sizes.known import Known
+from fedlas.importers.onnx.sizes.abstract_tensor import AbstractTensor
+from fedlas.importers.onnx.sizes.interpreter import MAX_ELEMENTS, Interpretation
 from tests.helpers.networks import hand_made, node
 from tests.helpers.sized_graphs import HOSTILE, LARGEST, LIMITED, MUST_PASS, REFUSED, Hostile
 
@@ -39,14 +39,14 @@ def every_tensor(graph: Graph, rows: dict[str, Any]) -> dict[str, Any]:
     return dict(zip(names, session.run(names, rows), strict=True))
 
 
-def assert_within(known: Known, value: Any) -> None:
+def assert_within(known: AbstractTensor, value: Any) -> None:
     """A computed tensor is no larger, and has no other elements, than the analysis says."""
     assert known.shape is None or len(known.shape) == value.ndim
     assert known.shape is None or all(a >= b for a, b in zip(known.shape, value.shape, strict=True))
     assert not (known.fixed and known.shape) or known.shape == value.shape
     assert known.count is None or known.count >= value.size
     if value.dtype.kind in "biu" and value.size:
-        low, high = known.ends
+        low, high = known.bounds
         assert low <= float(value.min())
         assert float(value.max()) <= high
 
@@ -61,11 +61,11 @@ def test_no_row_asks_for_more_than_the_analysis_says(name: str, tmp_path: Path) 
         assert caught.value.code == "size_depends_on_values"
         return
     assert limit_sizes(graph, [input_spec(info) for info in graph.inputs], {})
-    walk = Walk(graph, {"x": (2, 4)}, constants={})
+    walk = Interpretation(graph, {"x": (2, 4)}, constants={})
     for bad in _BAD:
         for tensor, value in _run(graph, bad).items():
-            assert np.size(value) <= MOST_ELEMENTS
-            assert_within(walk.known[tensor], value)
+            assert np.size(value) <= MAX_ELEMENTS
+            assert_within(walk.tensors[tensor], value)
 
 
 def _run(graph: Graph, bad: float) -> dict[str, Any]:
@@ -88,10 +88,10 @@ def test_what_people_export_is_opened(name: str, tmp_path: Path) -> None:
     assert any("is limited to" in note for note in classifier.notes) == (name in LIMITED)
     graph = classifier.graph()
     rows = dict(zip(graph.input_names, classifier.example_rows(3), strict=True))
-    walk = Walk(graph, {key: value.shape for key, value in rows.items()}, constants={}, strict=True)
+    walk = Interpretation(graph, {key: value.shape for key, value in rows.items()}, constants={}, strict=True)
     for tensor, value in every_tensor(graph, rows).items():
         if isinstance(value, np.ndarray):
-            assert_within(walk.known[tensor], value)
+            assert_within(walk.tensors[tensor], value)
 
 
 @pytest.mark.parametrize("opset", [17, 11])
@@ -156,5 +156,5 @@ def test_an_unknown_operator_reads_sizes(tmp_path: Path) -> None:
         onnx.load(Hostile([node("Strange", ["whole"], "zeros", domain="com.example")]).write(tmp_path))
     )
     with pytest.raises(UnsupportedModel) as caught:
-        Walk(graph, {"x": (2, 4)}, constants={})
+        Interpretation(graph, {"x": (2, 4)}, constants={})
     assert caught.value.code == "size_depends_on_values"

@@ -1,4 +1,4 @@
-"""Runs a graph node by node with the table's functions, without gradients: for shapes and checks; it trains nothing."""
+"""The reference evaluator: a graph node by node with the functions of the operator table, without gradients."""
 
 from __future__ import annotations
 
@@ -33,10 +33,10 @@ def run_node(node: NodeProto, values: Mapping[str, Tensor], opset: int) -> dict[
     """
     inputs = [values[name] if name else None for name in node.input]
     if any(value is not None and value.is_meta for value in inputs):
-        return _bounded_results(node, _call(node, _on_meta(node, inputs), opset))
+        return _bounded_results(node, apply_node(node, _on_meta(node, inputs), opset))
     if node.op_type in _DECLARING or math.prod(max(1, v.numel()) for v in inputs if v is not None) > _SMALL:
         _check_size(node, inputs, opset)
-    return _call(node, inputs, opset)
+    return apply_node(node, inputs, opset)
 
 
 def _on_meta(node: NodeProto, inputs: Sequence[Tensor | None]) -> list[Tensor | None]:
@@ -45,7 +45,12 @@ def _on_meta(node: NodeProto, inputs: Sequence[Tensor | None]) -> list[Tensor | 
     return [value if value is None or i in host else value.to("meta") for i, value in enumerate(inputs)]
 
 
-def _call(node: NodeProto, inputs: Sequence[Tensor | None], opset: int) -> dict[str, Tensor]:
+def apply_node(node: NodeProto, inputs: Sequence[Tensor | None], opset: int) -> dict[str, Tensor]:
+    """The outputs of one node by name, however large they are.
+
+    Raises:
+        UnsupportedModel: `invalid_graph` where the node cannot be computed from its inputs.
+    """
     try:
         result = OPERATORS[operator_name(node)].function(*inputs, **keywords(node, opset))
     except (UnsupportedModel, Mismatch):
@@ -62,7 +67,7 @@ def _call(node: NodeProto, inputs: Sequence[Tensor | None], opset: int) -> dict[
 def _check_size(node: NodeProto, inputs: Sequence[Tensor | None], opset: int) -> None:
     """Compute the shapes of the outputs first; where they depend on values (NonZero) they are not larger than those."""
     try:
-        results = _call(node, _on_meta(node, inputs), opset)
+        results = apply_node(node, _on_meta(node, inputs), opset)
     except UnsupportedModel as failure:
         if failure.code == "declared_size":
             raise

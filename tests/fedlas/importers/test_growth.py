@@ -9,12 +9,20 @@ import numpy as np
 import onnx
 import pytest
 from onnx import NodeProto
+from sklearn.calibration import CalibratedClassifierCV
+from sklearn.datasets import make_blobs
+from sklearn.ensemble import RandomForestClassifier
+from sklearn.svm import SVC
 
 from fedlas.errors import UnsupportedModel
+from fedlas.importers import load_onnx
 from fedlas.importers.onnx.graph import Graph
 from fedlas.importers.onnx.input_specs import input_spec
 from fedlas.importers.onnx.normalise import hoist_constants
+from fedlas.importers.onnx.runtime_session import GraphSession
 from fedlas.importers.onnx.sizes import ServingCost, serving_cost
+from fedlas.importers.onnx.sizes.interpreter import Interpretation
+from tests.helpers import classical_models
 from tests.helpers.networks import hand_made, node
 from tests.helpers.sized_graphs import MUST_PASS
 
@@ -61,6 +69,38 @@ def test_more_than_linear_in_rows_is_refused(nodes: list[NodeProto], tmp_path: P
     with pytest.raises(UnsupportedModel) as caught:
         counted(tmp_path, [*nodes, *_ENDING], many=np.array([100]), two=np.array([2]))
     assert caught.value.code == "grows_faster_than_rows"
+
+
+def test_growth_behind_unknown_sizes_is_refused(tmp_path: Path) -> None:
+    """What comes out of a sequence has sizes that only a run tells: such a graph is run, and its growth refused."""
+    through = [node("SequenceConstruct", ["x"], "list"), node("SequenceAt", ["list", "first"], "z")]
+    first = np.array(0)
+    linear = [*through, node("Gemm", ["z", "w", "b"], "y")]
+    cost = counted(tmp_path, linear, first=first)
+    assert (cost.sizes, cost.row_bytes) == ("unknown", 8 * (4 + 4 + 3))
+    pairs = [*through, node("Transpose", ["z"], "t"), node("MatMul", ["z", "t"], "zeros"), *_ENDING]
+    with pytest.raises(UnsupportedModel) as caught:
+        counted(tmp_path, pairs, first=first)
+    assert caught.value.code == "grows_faster_than_rows"
+
+
+@pytest.mark.parametrize(
+    "model",
+    [RandomForestClassifier(5), SVC(), CalibratedClassifierCV(RandomForestClassifier(3))],
+    ids=["forest", "support vectors", "calibrated forest"],
+)
+def test_sizes_of_classical_models_follow_from_shapes(model: Any, tmp_path: Path) -> None:
+    """Every tensor of a converted classifier of four classes has the sizes that ONNX Runtime gives it."""
+    rows, labels = make_blobs(80, 4, centers=4, cluster_std=4, random_state=0)
+    rows = rows.astype(np.float32)
+    classifier = load_onnx(classical_models.save(model.fit(rows, labels), rows, tmp_path / "model.onnx"))
+    graph = classifier.graph()
+    graph.outputs = [classifier.logits_name]
+    assert serving_cost(graph, classifier.inputs, classifier.lengths).sizes == "shapes"
+    run = Interpretation(graph, dict.fromkeys(graph.input_names, (3, 4)), constants={})
+    names = [name for item in graph.nodes for name in item.output if name]
+    for name, value in zip(names, GraphSession(graph, names, typed=False)([rows[:3]]), strict=True):
+        assert run.tensors[name].shape == np.shape(value)
 
 
 def test_powers_of_a_free_dimension(tmp_path: Path) -> None:

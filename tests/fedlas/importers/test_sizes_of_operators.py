@@ -11,8 +11,8 @@ from onnx import defs, helper
 from fedlas.errors import UnsupportedModel
 from fedlas.importers.onnx.operators import OPERATORS
 from fedlas.importers.onnx.runtime_operators import RUNTIME_OPERATORS, refused
-from fedlas.importers.onnx.sizes.inference import Walk
-from fedlas.importers.onnx.sizes.known import Known
+from fedlas.importers.onnx.sizes.abstract_tensor import AbstractTensor
+from fedlas.importers.onnx.sizes.interpreter import Interpretation
 from fedlas.importers.onnx.sizes.positions import READ, read_at
 from tests.fedlas.importers.test_node_tests import SKIPPED, Case, claimed, out_of_scope
 
@@ -55,7 +55,7 @@ def test_every_input_of_an_operator_has_a_letter() -> None:
         assert variadic or max(len(schema.inputs) for schema in newer) == len(letters) or name == "Tile", name
 
 
-def _assert_holds(known: Known, value: Any) -> None:
+def _assert_holds(known: AbstractTensor, value: Any) -> None:
     if known.shape is not None:
         assert len(known.shape) == value.ndim
         assert all(a >= b for a, b in zip(known.shape, value.shape, strict=True))
@@ -64,7 +64,7 @@ def _assert_holds(known: Known, value: Any) -> None:
     numbers = value.astype(np.float64).ravel() if value.dtype.kind in "biuf" else np.zeros(0)
     numbers = numbers[~np.isnan(numbers)]
     if numbers.size:
-        low, high = known.ends
+        low, high = known.bounds
         rounding = 0.0 if value.dtype.kind in "biu" else 1e-3
         assert low - rounding * (1 + abs(low) if np.isfinite(low) else 0) <= numbers.min()
         assert numbers.max() <= high + rounding * (1 + abs(high) if np.isfinite(high) else 0)
@@ -92,9 +92,9 @@ def _checked(case: Case, constant: bool) -> int:
         graph.constants.update({name: value for name, value in given.items() if name in sizes})
         graph.inputs = [info for info in graph.inputs if info.name not in sizes]
     try:
-        walk = Walk(graph, {name: value.shape for name, value in given.items()}, constants={})
+        walk = Interpretation(graph, {name: value.shape for name, value in given.items()}, constants={})
     except UnsupportedModel:  # an operator written out in others computes its sizes from what is a size to it
         return 0
     for name, value in zip(graph.outputs, case.outputs, strict=True):
-        _assert_holds(walk.known[name], np.asarray(value))
+        _assert_holds(walk.tensors[name], np.asarray(value))
     return 1

@@ -28,6 +28,7 @@ from fedlas.importers.onnx.operators.table import (
     keywords,
     node_has_gradient,
     operator_name,
+    operator_names,
 )
 
 __all__ = [
@@ -47,6 +48,7 @@ __all__ = [
     "node_has_gradient",
     "normalisations",
     "operator_name",
+    "operator_names",
     "pools",
     "products",
     "recurrent",

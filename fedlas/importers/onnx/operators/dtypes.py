@@ -1,4 +1,4 @@
-"""ONNX's element types as PyTorch's; it knows nothing else."""
+"""ONNX's element types as PyTorch's."""
 
 from __future__ import annotations
 
@@ -27,20 +27,26 @@ _DTYPES: dict[int, torch.dtype] = {
     TensorProto.INT64: torch.int64,
     TensorProto.BOOL: torch.bool,
 }
+_ELEM_TYPES = {dtype: number for number, dtype in _DTYPES.items()}
 _BY_NAME = {str(dtype).removeprefix("torch."): dtype for dtype in _DTYPES.values()}
 
 
-def torch_dtype(elem_type: int) -> torch.dtype:
+def torch_dtype(number: int) -> torch.dtype:
     """The PyTorch type of an ONNX element type.
 
     Raises:
         UnsupportedModel: `unsupported_type` for strings, complex numbers and 2- to 8-bit floats.
     """
     try:
-        return _DTYPES[elem_type]
+        return _DTYPES[number]
     except KeyError:
-        name = TensorProto.DataType.Name(elem_type) if elem_type in TensorProto.DataType.values() else elem_type
+        name = TensorProto.DataType.Name(number) if number in TensorProto.DataType.values() else number
         raise UnsupportedModel("unsupported_type", f"the graph computes with {name} tensors; use float32") from None
+
+
+def elem_type(dtype: torch.dtype) -> int:
+    """ONNX's number of a PyTorch type, 0 for one that ONNX does not have."""
+    return int(_ELEM_TYPES.get(dtype, 0))
 
 
 def dtype_of(name: str) -> torch.dtype:

@@ -100,6 +100,11 @@ def operator_name(node: NodeProto) -> str:
     return node.op_type if node.domain in STANDARD_DOMAINS else f"{node.domain}.{node.op_type}"
 
 
+def operator_names(text: str) -> frozenset[str]:
+    """A set of operators from their names in a text."""
+    return frozenset(text.split())
+
+
 def attributes(node: NodeProto) -> dict[str, Any]:
     """The node's attributes as plain Python values (tensors as `(values, dtype name)`)."""
     return {attribute.name: _plain(attribute) for attribute in node.attribute}

@@ -1,7 +1,8 @@
-"""What sizes the tensors of a graph have, and whether a value of an input can choose them.
+"""Sizes of a graph's tensors, and whether a value of an input can choose them.
 
-`positions` says what operators read as sizes, `shapes` and `values` what follows for their results, `inference` walks
-through a graph with them, `limiting` writes limits, `growth` counts what rows of a size take.
+`abstract_tensor` is the domain, `shape_rules`, `declared_sizes` and `shape_inference` give the sizes of results,
+`intervals`, `value_ranges` and `folding` their elements, `positions` says what operators read as sizes;
+`interpreter` runs a graph with them, `limiting` writes limits, `growth` counts what rows cost.
 """
 
 from __future__ import annotations

@@ -1,27 +1,31 @@
-"""What rows of a graph take, counted from sizes and not timed: bytes, and how they grow with rows and lengths."""
+"""The cost of rows of a graph, counted from sizes and not timed: bytes, and how they grow with rows and lengths."""
 
 from __future__ import annotations
 
 import math
 import secrets
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
+import numpy as np
 from onnx import NodeProto, TensorProto, helper
 
 from fedlas.errors import UnsupportedModel
 from fedlas.importers.onnx.graph import Graph, attribute
-from fedlas.importers.onnx.input_specs import InputSpec
+from fedlas.importers.onnx.input_specs import InputSpec, example_inputs
 from fedlas.importers.onnx.operators import operator_name
-from fedlas.importers.onnx.sizes.inference import Read, Walk
-from fedlas.importers.onnx.sizes.known import Known, Shape
+from fedlas.importers.onnx.runtime_session import GraphSession
+from fedlas.importers.onnx.sizes.abstract_tensor import AbstractTensor, Shape
+from fedlas.importers.onnx.sizes.interpreter import Interpretation, SizeBound
 from fedlas.importers.onnx.sizes.limiting import row_shapes
-from fedlas.importers.onnx.sizes.shapes import Misfit
+from fedlas.importers.onnx.sizes.shape_rules import ShapeMismatch
 
 #: Numbers of rows at which all tensors are counted.
 _ROWS = (1, 2, 4, 8)
 _MANY = 4096
+#: Rows that a graph is run on where the sizes of a tensor are not known.
+_MOST_RUN = 64
 #: Multiples of the lengths that are known to run at which powers are counted, and at twice of which.
 _FACTORS = (64, 8, 1, 0.5, 0.25)
 #: Text and unknown types.
@@ -59,7 +63,7 @@ class ServingCost:
     """
 
     sizes: str
-    bounds: tuple[Read, ...] = ()
+    bounds: tuple[SizeBound, ...] = ()
     fixed_bytes: int = 0
     row_bytes: int = 0
     peak_row_bytes: int = 0
@@ -70,7 +74,7 @@ class ServingCost:
         """Plain numbers and texts, as they stand in a model's profile."""
         return {
             "sizes": self.sizes,
-            "bounds": [asdict(read) for read in self.bounds],
+            "bounds": [asdict(bound) for bound in self.bounds],
             "fixed_bytes": self.fixed_bytes,
             "row_bytes": self.row_bytes,
             "peak_row_bytes": self.peak_row_bytes,
@@ -86,18 +90,24 @@ def serving_cost(graph: Graph, inputs: Sequence[InputSpec], lengths: Mapping[str
         UnsupportedModel: `size_depends_on_values`; `grows_faster_than_rows` where a tensor has more than so many times
             the elements for so many times the rows.
     """
-    constants: dict[str, Known] = {}
+    constants: dict[str, AbstractTensor] = {}
     # One number of rows is drawn, so that no graph can be written to grow where nobody looks.
-    rows = (*_ROWS, _MANY, 9 + secrets.randbelow(_MANY - 9))
-    walks = {n: Walk(graph, row_shapes(inputs, lengths, n), constants=constants) for n in rows}
-    _refuse_growth(walks)
-    known = _computed(walks[2])
-    unknown = any(item.shape is None for item in known)
-    (all_two, peak_two), (all_four, peak_four) = (_bytes(graph, walks[n]) for n in (2, 4))
+    rows = (*_ROWS, 9 + secrets.randbelow(_MANY - 9), _MANY)
+    runs = {n: Interpretation(graph, row_shapes(inputs, lengths, n), constants=constants) for n in rows}
+    computed = [runs[2].tensors[name] for node in runs[2].nodes for name in node.output if name]
+    unknown = [name for node in graph.nodes for name in node.output if name and runs[2].tensors[name].count is None]
+    if unknown:
+        n = 9 + secrets.randbelow(_MOST_RUN - 8)
+        runs[n] = Interpretation(graph, row_shapes(inputs, lengths, n), constants=constants)
+        observed = {n: run for n, run in runs.items() if n <= _MOST_RUN}
+        _observe(GraphSession(graph, unknown, typed=False), inputs, lengths, observed)
+    _refuse_growth(runs)
+    (all_two, peak_two), (all_four, peak_four) = (_bytes(graph, runs[n]) for n in (2, 4))
     row_bytes = max(0, (all_four - all_two) // 2)
+    known = all(tensor.shape is not None for tensor in computed)
     return ServingCost(
-        "unknown" if unknown else "shapes" if all(item.fixed for item in known) else "bounded",
-        tuple(dict.fromkeys(walks[2].reads)),
+        "unknown" if not known else "shapes" if all(tensor.fixed for tensor in computed) else "bounded",
+        tuple(dict.fromkeys(runs[2].bounds)),
         sum(value.nbytes for value in graph.constants.values()) + max(0, all_two - 2 * row_bytes),
         row_bytes,
         max(0, (peak_four - peak_two) // 2),
@@ -105,33 +115,38 @@ def serving_cost(graph: Graph, inputs: Sequence[InputSpec], lengths: Mapping[str
     )
 
 
-def _computed(walk: Walk) -> list[Known]:
-    return [walk.known[name] for node in walk.nodes for name in node.output if name]
+def _observe(
+    session: GraphSession, inputs: Sequence[InputSpec], lengths: Mapping[str, int], runs: Mapping[int, Interpretation]
+) -> None:
+    """Give tensors of unknown sizes as many elements as ONNX Runtime makes of made-up rows."""
+    for rows, run in runs.items():
+        found = session([value.numpy() for value in example_inputs(list(inputs), rows, lengths).values()])
+        for name, value in zip(session.outputs, found, strict=True):
+            count = sum(map(np.size, value)) if isinstance(value, list) else np.size(value)
+            run.tensors[name] = replace(run.tensors[name], max_elements=int(count))
 
 
-def _refuse_growth(walks: Mapping[int, Walk]) -> None:
+def _refuse_growth(runs: Mapping[int, Interpretation]) -> None:
     """No tensor has, for any number of rows, more elements than a line through what it has for few rows says."""
-    for node in walks[1].nodes:
-        counts = {rows: _elements(walk, node) for rows, walk in walks.items()}
-        found = {rows: count for rows, count in counts.items() if count is not None}
-        if len(found) < len(counts):
-            continue
-        slope = max(found[2] - found[1], (found[4] - found[2]) / 2)
-        for rows, count in found.items():
-            if count > 1.01 * (found[1] + slope * (rows - 1)) + rows:
+    for node in runs[1].nodes:
+        counts = {rows: _elements(run, node) for rows, run in runs.items()}
+        one, two, four = (counts[rows] or 0 for rows in (1, 2, 4))
+        slope = max(two - one, (four - two) / 2)
+        for rows, count in counts.items():
+            if count is not None and count > 1.01 * (one + slope * (rows - 1)) + rows:
                 raise UnsupportedModel(
                     "grows_faster_than_rows",
-                    f"{operator_name(node)} ({node.output[0]!r}) makes {found[1]:,} elements of one row and {count:,} "
+                    f"{operator_name(node)} ({node.output[0]!r}) makes {one:,} elements of one row and {count:,} "
                     f"of {rows}, more than in proportion: a batch costs more than its rows do; compute each row alone",
                 )
 
 
-def _elements(walk: Walk, node: NodeProto) -> int | None:
+def _elements(run: Interpretation, node: NodeProto) -> int | None:
     """Of the outputs of a node, and of what it makes inside: products of all axes of an Einsum, scores of attention."""
-    counts = [walk.known[name].count for name in node.output if name]
+    counts = [run.tensors[name].count for name in node.output if name]
     if any(count is None for count in counts):
         return None
-    shapes = [walk.known[name].shape for name in node.input if name]
+    shapes = [run.tensors[name].shape for name in node.input if name]
     return sum(count or 0 for count in counts) + _inside(node, [shape for shape in shapes if shape is not None])
 
 
@@ -155,16 +170,16 @@ def _width(elem: int) -> int:
     return int(helper.tensor_dtype_to_np_dtype(elem).itemsize)
 
 
-def _bytes(graph: Graph, walk: Walk) -> tuple[int, int]:
+def _bytes(graph: Graph, run: Interpretation) -> tuple[int, int]:
     """The bytes of all computed tensors, and the most that are alive at once, each until its last use."""
-    last = {name: i for i, node in enumerate(walk.nodes) for name in node.input}
-    last |= dict.fromkeys(graph.outputs, len(walk.nodes))
+    last = {name: i for i, node in enumerate(run.nodes) for name in node.input}
+    last |= dict.fromkeys(graph.outputs, len(run.nodes))
     total = alive = peak = 0
     sizes: dict[str, int] = {}
-    for i, node in enumerate(walk.nodes):
+    for i, node in enumerate(run.nodes):
         for name in node.output:
             if name:
-                known = walk.known[name]
+                known = run.tensors[name]
                 sizes[name] = (known.count or 0) * _width(known.elem)
                 total += sizes[name]
                 alive += sizes[name]
@@ -176,7 +191,7 @@ def _bytes(graph: Graph, walk: Walk) -> tuple[int, int]:
 
 
 def _powers(
-    graph: Graph, inputs: Sequence[InputSpec], lengths: Mapping[str, int], constants: dict[str, Known]
+    graph: Graph, inputs: Sequence[InputSpec], lengths: Mapping[str, int], constants: dict[str, AbstractTensor]
 ) -> dict[str, float]:
     """Of each free dimension, alone where the graph lets it change alone, else of all at once."""
     places = [
@@ -192,18 +207,22 @@ def _powers(
 
 
 def _power(
-    graph: Graph, inputs: Sequence[InputSpec], lengths: Mapping[str, int], free: set[str], constants: dict[str, Known]
+    graph: Graph,
+    inputs: Sequence[InputSpec],
+    lengths: Mapping[str, int],
+    free: set[str],
+    constants: dict[str, AbstractTensor],
 ) -> float | None:
     """The largest over all tensors, at lengths as great as the graph takes: there what grows fastest counts."""
     for factor in _FACTORS:
-        walks = []
+        runs = []
         for share in (factor, 2 * factor):
             changed = {name: max(1, int(size * share)) if name in free else size for name, size in lengths.items()}
             try:
-                walks.append(Walk(graph, row_shapes(inputs, changed, 2), constants=constants, strict=True))
-            except (Misfit, UnsupportedModel):  # a table of positions ends, or parts no longer fit each other
+                runs.append(Interpretation(graph, row_shapes(inputs, changed, 2), constants=constants, strict=True))
+            except (ShapeMismatch, UnsupportedModel):  # a table of positions ends, or parts no longer fit each other
                 break
-        if len(walks) == 2:
-            pairs = [(_elements(walks[0], node), _elements(walks[1], node)) for node in walks[0].nodes]
+        if len(runs) == 2:
+            pairs = [(_elements(runs[0], node), _elements(runs[1], node)) for node in runs[0].nodes]
             return round(max([0.0, *(math.log2(b / a) for a, b in pairs if a and b)]), 3)
     return None

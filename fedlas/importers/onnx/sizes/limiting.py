@@ -17,8 +17,8 @@ from onnx import NodeProto, TensorProto, helper
 from fedlas.importers.onnx.graph import Graph
 from fedlas.importers.onnx.input_specs import InputSpec
 from fedlas.importers.onnx.operators import operator_name
-from fedlas.importers.onnx.sizes.inference import ROWS, Walk
-from fedlas.importers.onnx.sizes.known import Array, Known, Shape
+from fedlas.importers.onnx.sizes.abstract_tensor import AbstractTensor, Array, Shape
+from fedlas.importers.onnx.sizes.interpreter import ROWS, Interpretation
 
 _LEAST_LIMIT = 1024
 #: Smaller limits would change what ordinary rows give.
@@ -34,9 +34,9 @@ def limit_sizes(graph: Graph, inputs: Sequence[InputSpec], lengths: Mapping[str,
     Raises:
         UnsupportedModel: `size_depends_on_values` where no limit can be written.
     """
-    writer = _Writer(graph)
-    walk = Walk(graph, row_shapes(inputs, lengths, ROWS), constants={}, limiter=writer)
-    graph.nodes = walk.nodes
+    writer = _LimitWriter(graph)
+    run = Interpretation(graph, row_shapes(inputs, lengths, ROWS), constants={}, limiter=writer)
+    graph.nodes = run.nodes
     return writer.notes
 
 
@@ -45,7 +45,7 @@ def row_shapes(inputs: Sequence[InputSpec], lengths: Mapping[str, int], rows: in
     return {i.name: (rows, *(n if isinstance(n, int) else lengths[n] for n in i.shape[1:])) for i in inputs}
 
 
-class _Writer:
+class _LimitWriter:
     """The limiter of a graph."""
 
     def __init__(self, graph: Graph) -> None:
@@ -53,17 +53,17 @@ class _Writer:
         self.notes: list[str] = []
         self._largest: str | None = None
 
-    def __call__(self, walk: Walk, node: NodeProto, position: int) -> list[NodeProto]:
-        name, known = node.input[position], walk.known[node.input[position]]
-        if not known.each or known.elem not in _TYPES or self.graph.opset < 8:
+    def __call__(self, run: Interpretation, node: NodeProto, position: int) -> list[NodeProto]:
+        name, tensor = node.input[position], run.tensors[node.input[position]]
+        if not tensor.per_element or tensor.elem not in _TYPES or self.graph.opset < 8:
             return []
-        limit, dynamic = self._limit(walk, node, position)
+        limit, dynamic = self._limit(run, node, position)
         if limit is None:
             return []
         made: list[NodeProto] = []
-        wide = known.low != known.high
-        bound = self._bound(made, known, wide, limit, dynamic)
-        node.input[position] = self._least(made, name, bound, known.elem)
+        wide = tensor.low != tensor.high
+        bound = self._bound(made, tensor, wide, limit, dynamic)
+        node.input[position] = self._least(made, name, bound, tensor.elem)
         shown = f"the number of elements of a row, and {limit:,} at least" if dynamic else f"{limit:g}"
         self.notes.append(
             f"{operator_name(node)} takes a size from the values of a row ({name!r}): it is limited to {shown}; "
@@ -71,24 +71,24 @@ class _Writer:
         )
         return made
 
-    def _limit(self, walk: Walk, node: NodeProto, position: int) -> tuple[float | None, bool]:
+    def _limit(self, run: Interpretation, node: NodeProto, position: int) -> tuple[float | None, bool]:
         """The largest limit that makes no tensor too large, and whether it may grow with the rows' lengths."""
-        known = walk.known[node.input[position]]
-        shapes = [walk.known[name].shape or () for name in self.graph.input_names]
+        tensor = run.tensors[node.input[position]]
+        shapes = [run.tensors[name].shape or () for name in self.graph.input_names]
         elements = max((math.prod(shape[1:]) for shape in shapes), default=1)
-        scale = node.op_type in ("Resize", "Upsample") and known.elem in (TensorProto.FLOAT, TensorProto.DOUBLE)
+        scale = node.op_type in ("Resize", "Upsample") and tensor.elem in (TensorProto.FLOAT, TensorProto.DOUBLE)
         first = float(_SCALE if scale else max(_LEAST_LIMIT, elements))
         start = 0.0
         if node.op_type == "Range":
             if position != 1:
                 return None, False
-            begin, step = (walk.known.get(node.input[i]) for i in (0, 2))
-            if begin is None or step is None or begin.open or step.open or step.ends[0] <= 0:
+            begin, step = (run.tensors.get(node.input[i]) for i in (0, 2))
+            if begin is None or step is None or begin.varies or step.varies or step.bounds[0] <= 0:
                 return None, False
-            start, first = begin.ends[1], first * step.ends[1]
+            start, first = begin.bounds[1], first * step.bounds[1]
         limit = first
         while limit >= (2 if scale else _SMALLEST):
-            if self._fits(walk, node, position, known, start + limit):
+            if self._fits(run, node, position, tensor, start + limit):
                 grows = limit == max(_LEAST_LIMIT, elements) and start == 0 and not scale and self._has_free_sizes()
                 return (_LEAST_LIMIT if grows else start + limit), grows
             limit //= 2
@@ -98,21 +98,17 @@ class _Writer:
         dims = [dim for info in self.graph.inputs for dim in info.type.tensor_type.shape.dim[1:]]
         return any(not dim.HasField("dim_value") for dim in dims)
 
-    def _fits(self, walk: Walk, node: NodeProto, position: int, known: Known, limit: float) -> bool:
-        inputs = [walk.known.get(name) if name else None for name in node.input]
-        limited = np.where(known.low != known.high, np.minimum(known.high, limit), known.high)
-        inputs[position] = replace(known, high=limited, low=np.minimum(known.low, limited))
-        try:
-            found = walk.sizes(node, inputs)
-        except Exception:  # no rule for this use of the operator
-            return False
-        return all(shape is not None and math.prod(shape) <= walk.most for shape in found)
+    def _fits(self, run: Interpretation, node: NodeProto, position: int, tensor: AbstractTensor, limit: float) -> bool:
+        inputs = run.inputs_of(node)
+        limited = np.where(tensor.low != tensor.high, np.minimum(tensor.high, limit), tensor.high)
+        inputs[position] = replace(tensor, high=limited, low=np.minimum(tensor.low, limited))
+        return run.fits(node, inputs)
 
-    def _bound(self, made: list[NodeProto], known: Known, wide: Array, limit: float, dynamic: bool) -> str:
+    def _bound(self, made: list[NodeProto], tensor: AbstractTensor, wide: Array, limit: float, dynamic: bool) -> str:
         """The limits of each element: none for those that do not depend on values."""
-        dtype = helper.tensor_dtype_to_np_dtype(self._kind(known.elem))
+        dtype = helper.tensor_dtype_to_np_dtype(self._kind(tensor.elem))
         constant = self.graph.add_constant("fedlas_limit", np.asarray(np.where(wide, limit, np.inf), dtype))
-        return self._at_least(made, constant, self._kind(known.elem)) if dynamic else constant
+        return self._at_least(made, constant, self._kind(tensor.elem)) if dynamic else constant
 
     def _at_least(self, made: list[NodeProto], constant: str, kind: int) -> str:
         """The larger of the constant and the number of elements of a row of the largest input."""

@@ -1,4 +1,4 @@
-"""What is known of a tensor before any row is: its sizes at most, and between which numbers its elements lie."""
+"""An abstract tensor: its sizes at most, and an interval for its elements, for rows of any values."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from onnx import TensorProto, helper
 
 Array = NDArray[Any]
@@ -19,15 +19,12 @@ FEW = 64
 COMPUTED = 1024
 #: Of larger constants the least and the largest element are not looked for, unless they are whole numbers.
 _SEARCHED = 1 << 14
-_INTEGERS = {
-    TensorProto.INT8, TensorProto.INT16, TensorProto.INT32, TensorProto.INT64, TensorProto.UINT8, TensorProto.UINT16,
-    TensorProto.UINT32, TensorProto.UINT64,
-}  # fmt: skip
+_INTEGERS = {TensorProto.DataType.Value(f"{sign}INT{bits}") for sign in ("", "U") for bits in (8, 16, 32, 64)}
 FLOATS = {TensorProto.FLOAT, TensorProto.DOUBLE, TensorProto.FLOAT16, TensorProto.BFLOAT16}
 
 
 @dataclass(frozen=True, eq=False)
-class Known:
+class AbstractTensor:
     """A tensor of a graph whose inputs have given sizes and any values.
 
     Attributes:
@@ -37,7 +34,7 @@ class Known:
         fixed: the sizes follow from the sizes of the inputs alone.
         tainted: the elements follow from values of the inputs.
         value: the elements, where they follow from constants and shapes and are few.
-        most: elements at most, where that is less than the product of the sizes.
+        max_elements: where that is less than the product of the sizes, or the sizes are not known.
     """
 
     elem: int
@@ -47,28 +44,28 @@ class Known:
     fixed: bool = True
     tainted: bool = True
     value: Array | None = None
-    most: int | None = None
+    max_elements: int | None = None
 
     @property
     def count(self) -> int | None:
         """Elements at most."""
         if self.shape is None:
-            return self.most
+            return self.max_elements
         product = math.prod(self.shape)
-        return product if self.most is None else min(product, self.most)
+        return product if self.max_elements is None else min(product, self.max_elements)
 
     @property
-    def open(self) -> bool:
+    def varies(self) -> bool:
         """Whether its elements may differ from row to row."""
         return self.value is None and self.tainted and not bool(np.all(self.low == self.high))
 
     @property
-    def each(self) -> bool:
+    def per_element(self) -> bool:
         """Whether every element has bounds of its own."""
         return self.shape is not None and self.low.shape == self.shape == self.high.shape
 
     @property
-    def ends(self) -> tuple[float, float]:
+    def bounds(self) -> tuple[float, float]:
         """One pair of bounds for all elements."""
         if not self.low.size:
             return 0.0, 0.0
@@ -90,7 +87,9 @@ def is_whole(elem: int) -> bool:
     return elem in _INTEGERS or elem == TensorProto.BOOL
 
 
-def made(elem: int, shape: Shape | None, low: Any, high: Any, *, computed: bool = False, **marks: Any) -> Known:
+def bounded_tensor(
+    elem: int, shape: Shape | None, low: ArrayLike, high: ArrayLike, *, computed: bool = False, **marks: Any
+) -> AbstractTensor:
     """A tensor with these bounds, as far as its type has them: integers that overflow may be any number.
 
     `computed` tells that they are results of arithmetic, which may overflow, not elements of other tensors.
@@ -109,10 +108,10 @@ def made(elem: int, shape: Shape | None, low: Any, high: Any, *, computed: bool 
     own = shape is not None and low.shape == shape == high.shape and low.size <= FEW and marks.get("fixed", True)
     if not own:
         low, high = (np.asarray(low.min() if low.size else 0.0), np.asarray(high.max() if high.size else 0.0))
-    return Known(elem, shape, low, high, **marks)
+    return AbstractTensor(elem, shape, low, high, **marks)
 
 
-def constant(value: Array) -> Known:
+def constant_tensor(value: Array) -> AbstractTensor:
     """A tensor of the file."""
     value = np.asarray(value)
     try:
@@ -127,12 +126,12 @@ def constant(value: Array) -> Known:
             low = high = value.astype(np.float64)
         elif value.size:
             low, high = float(value.min()), float(value.max())
-    return made(elem, value.shape, low, high, tainted=False, value=kept)
+    return bounded_tensor(elem, value.shape, low, high, tainted=False, value=kept)
 
 
-def anything(elem: int, shape: Shape | None, **marks: Any) -> Known:
+def unbounded_tensor(elem: int, shape: Shape | None, **marks: Any) -> AbstractTensor:
     """A tensor whose elements may be any numbers of its type."""
     low, high = limits_of(elem)
     if shape is not None and math.prod(shape) <= FEW:
-        return Known(elem, shape, np.full(shape, low), np.full(shape, high), **marks)
-    return Known(elem, shape, np.asarray(low), np.asarray(high), **marks)
+        return AbstractTensor(elem, shape, np.full(shape, low), np.full(shape, high), **marks)
+    return AbstractTensor(elem, shape, np.asarray(low), np.asarray(high), **marks)

@@ -1,0 +1,72 @@
+"""Constant folding of abstract tensors: the elements of few-element results, exactly or as intervals."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from onnx import NodeProto
+
+from fedlas.errors import Mismatch, UnsupportedModel
+from fedlas.importers.onnx.evaluator import run_node
+from fedlas.importers.onnx.operators import OPERATORS, operator_names
+from fedlas.importers.onnx.operators.dtypes import as_tensor
+from fedlas.importers.onnx.sizes.abstract_tensor import (
+    COMPUTED,
+    FEW,
+    AbstractTensor,
+    Array,
+    bounded_tensor,
+    constant_tensor,
+)
+from fedlas.importers.onnx.sizes.shape_rules import Inputs
+
+#: Elements move about: each end of the intervals is computed as values would be.
+_MOVES = operator_names("Identity Reshape Transpose Squeeze Unsqueeze Flatten Slice Gather Concat Expand Tile Split")
+_NOT_COMPUTED = (UnsupportedModel, Mismatch, KeyError, TypeError, RuntimeError)
+
+
+def fold(
+    name: str, node: NodeProto, inputs: Inputs, results: Sequence[AbstractTensor], opset: int
+) -> list[AbstractTensor]:
+    """The results with their elements, where all inputs are known and the results are few; else as they are."""
+    few = all(result.count is not None and result.count <= COMPUTED for result in results)
+    given = [tensor for tensor in inputs if tensor is not None]
+    if not given or not few or name not in OPERATORS or any(tensor.value is None for tensor in given):
+        return list(results)
+    found = _run(node, [None if tensor is None else tensor.value for tensor in inputs], opset)
+    folded = []
+    for output, result in zip(node.output, results, strict=True):
+        value = constant_tensor(found[output]) if output in found else result
+        folded.append(result if result.fixed and value.shape != result.shape else value)
+    return folded
+
+
+def fold_bounds(name: str, node: NodeProto, inputs: Inputs, result: AbstractTensor, opset: int) -> AbstractTensor:
+    """The result with bounds of its own for each element, where few elements are moved about; else as it is."""
+    if name not in _MOVES or len(node.output) != 1 or result.value is not None or not result.fixed:
+        return result
+    data = list(inputs) if name == "Concat" else list(inputs[:1])
+    moved = all(tensor is not None and tensor.per_element for tensor in data)
+    steered = all(tensor is None or tensor.value is not None for tensor in inputs[len(data) :])
+    if result.count is None or result.count > FEW or not moved or not steered:
+        return result
+    ends = []
+    for end in ("low", "high"):
+        values = [None if tensor is None else tensor.value for tensor in inputs]
+        values[: len(data)] = [getattr(tensor, end) for tensor in data]
+        found = _run(node, values, opset)
+        if node.output[0] not in found or found[node.output[0]].shape != result.shape:
+            return result
+        ends.append(found[node.output[0]])
+    return bounded_tensor(result.elem, result.shape, *ends, fixed=True, tainted=result.tainted)
+
+
+def _run(node: NodeProto, values: Sequence[Array | None], opset: int) -> dict[str, Array]:
+    """The outputs by name, none where the operator table does not compute them."""
+    pairs = zip(node.input, values, strict=True)
+    try:
+        tensors = {name: as_tensor(np.array(value)) for name, value in pairs if value is not None}
+        return {name: value.numpy() for name, value in run_node(node, tensors, opset).items()}
+    except _NOT_COMPUTED:
+        return {}

@@ -1,0 +1,244 @@
+"""Rules for the sizes of results that ONNX's own shape inference does not tell: those of bounds and of values.
+
+A bound of a size is computed with like the size itself. A rule answers None for an output whose sizes nobody can tell,
+and raises `NoRule` where ONNX's inference may know more.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+
+import numpy as np
+from onnx import NodeProto
+
+from fedlas.importers.onnx.graph import attribute
+from fedlas.importers.onnx.sizes.abstract_tensor import AbstractTensor, Shape
+
+Inputs = Sequence[AbstractTensor | None]
+Shapes = Sequence[Shape | None]
+Rule = Callable[[NodeProto, Inputs, int], Shapes]
+
+RULES: dict[str, Rule] = {}
+#: More elements than any address holds.
+ENDLESS = 2**62
+
+
+class NoRule(Exception):
+    """The rule does not cover this use of the operator."""
+
+
+class ShapeMismatch(Exception):
+    """The operator cannot be computed: its inputs have no sizes like these together."""
+
+
+def rule(names: str) -> Callable[[Rule], Rule]:
+    def enter(rule: Rule) -> Rule:
+        RULES.update(dict.fromkeys(names.split(), rule))
+        return rule
+
+    return enter
+
+
+def given(inputs: Inputs, position: int) -> AbstractTensor:
+    """An input that a rule needs; raises `NoRule` where there is none."""
+    tensor = inputs[position] if position < len(inputs) else None
+    if tensor is None:
+        raise NoRule(position)
+    return tensor
+
+
+def shape_of(inputs: Inputs, position: int) -> Shape:
+    """The sizes of an input; raises `NoRule` where they are not known."""
+    shape = given(inputs, position).shape
+    if shape is None:
+        raise NoRule(position)
+    return shape
+
+
+def numbers(inputs: Inputs, position: int, fallback: Iterable[int] | None = None) -> list[int] | None:
+    """The exact whole numbers at a position, `fallback` where there is no such input; `NoRule` where not known."""
+    tensor = inputs[position] if position < len(inputs) else None
+    if tensor is None:
+        return None if fallback is None else list(fallback)
+    if tensor.value is None:
+        raise NoRule(position)
+    return [int(n) for n in np.ravel(tensor.value)]
+
+
+def highest(inputs: Inputs, position: int) -> list[float]:
+    """The largest number that each element at a position may be; raises `NoRule` where they cannot be counted."""
+    tensor = given(inputs, position)
+    if tensor.value is not None:
+        return [float(n) for n in np.ravel(tensor.value)]
+    if not tensor.fixed or not tensor.per_element:
+        raise NoRule(position)
+    return [float(n) for n in np.ravel(tensor.high)]
+
+
+def as_size(number: float) -> int:
+    return int(min(max(number, 0.0), ENDLESS))
+
+
+def _all_fixed(inputs: Inputs) -> bool:
+    return all(tensor is None or tensor.fixed for tensor in inputs)
+
+
+def broadcast(shapes: Sequence[Shape], *, fixed: bool = True) -> Shape:
+    """The sizes of an elementwise result; of bounds the largest counts."""
+    rank = max(map(len, shapes), default=0)
+    result = []
+    for axis in range(1, rank + 1):
+        sizes = {shape[-axis] for shape in shapes if len(shape) >= axis}
+        if fixed and len(sizes - {1}) > 1:
+            raise ShapeMismatch(f"sizes {shapes} do not fit")
+        result.append(next(iter(sizes - {1}), 1) if fixed else max(sizes))
+    return tuple(reversed(result))
+
+
+@rule(
+    "Abs Ceil Clip Erf Exp Floor Identity Log Neg Reciprocal Relu Round Sigmoid Softmax Sqrt Tanh ScatterND "
+    "ScatterElements ai.onnx.ml.Imputer ai.onnx.ml.Normalizer ai.onnx.ml.Scaler"
+)
+def _same(node: NodeProto, inputs: Inputs, opset: int) -> Shapes:
+    return [shape_of(inputs, 0)]
+
+
+@rule("Add Sub Mul Div Pow Mod Max Min Sum Mean SwiGLU StringConcat PRelu")
+def _elementwise(node: NodeProto, inputs: Inputs, opset: int) -> Shapes:
+    return [broadcast([shape_of(inputs, i) for i in range(len(inputs))], fixed=_all_fixed(inputs))]
+
+
+@rule("And Or Xor Equal Greater GreaterOrEqual Less LessOrEqual Where")
+def _elementwise_of_bounds(node: NodeProto, inputs: Inputs, opset: int) -> Shapes:
+    if _all_fixed(inputs):
+        raise NoRule
+    return _elementwise(node, inputs, opset)
+
+
+@rule("MatMul")
+def _product_of_bounds(node: NodeProto, inputs: Inputs, opset: int) -> Shapes:
+    a, b = shape_of(inputs, 0), shape_of(inputs, 1)
+    if _all_fixed(inputs) or min(len(a), len(b)) < 2:
+        raise NoRule
+    return [(*broadcast([a[:-2], b[:-2]], fixed=False), a[-2], b[-1])]
+
+
+@rule("Concat")
+def _concat_of_bounds(node: NodeProto, inputs: Inputs, opset: int) -> Shapes:
+    if _all_fixed(inputs):
+        raise NoRule
+    shapes = [shape_of(inputs, i) for i in range(len(inputs))]
+    axis = attribute(node, "axis", 1) % max(len(shapes[0]), 1)
+    sizes = [max(part) for part in zip(*shapes, strict=True)]
+    sizes[axis] = sum(shape[axis] for shape in shapes)
+    return [tuple(sizes)]
+
+
+@rule("Reshape")
+def _reshape(node: NodeProto, inputs: Inputs, opset: int) -> Shapes:
+    """A target that follows from values has along an axis at most as many elements as there are, if there are any."""
+    source, old = given(inputs, 0), shape_of(inputs, 0)
+    count = source.count or 0
+    wanted = inputs[1] if len(inputs) > 1 else None
+    if wanted is not None and wanted.value is None:
+        if wanted.shape is None or not wanted.fixed or len(wanted.shape) != 1:
+            return [None]
+        if source.fixed and count:
+            return [(count,) * wanted.shape[0]]
+        # Of an empty tensor any other size may be asked for.
+        return [tuple(max(count, as_size(high)) if high >= 0 else count for high in highest(inputs, 1))]
+    target = numbers(inputs, 1, attribute(node, "shape", ())) or []
+    if not attribute(node, "allowzero", 0):
+        target = [old[i] if n == 0 and i < len(old) else n for i, n in enumerate(target)]
+    rest = math.prod(n for n in target if n != -1)
+    if source.fixed and (rest != count if -1 not in target else rest and count % rest):
+        raise ShapeMismatch(f"{old} is not reshaped to {target}")
+    return [tuple(count // max(rest, 1) if n == -1 else n for n in target)]
+
+
+@rule("Squeeze")
+def _squeeze(node: NodeProto, inputs: Inputs, opset: int) -> Shapes:
+    """Axes of size one are dropped where none are named: of bounds nobody knows which."""
+    named = len(inputs) > 1 or attribute(node, "axes") is not None
+    if named or _all_fixed(inputs):
+        raise NoRule
+    return [None]
+
+
+@rule("Slice")
+def _slice(node: NodeProto, inputs: Inputs, opset: int) -> Shapes:
+    """Where the ends are not known, or are those of a size that is not, nothing is cut off."""
+    if _all_fixed(inputs) and all(tensor is None or tensor.value is not None for tensor in inputs[1:]):
+        raise NoRule
+    return [shape_of(inputs, 0)]
+
+
+@rule("Split")
+def _split(node: NodeProto, inputs: Inputs, opset: int) -> Shapes:
+    if _all_fixed(inputs) and all(tensor is None or tensor.value is not None for tensor in inputs[1:]):
+        raise NoRule
+    return [shape_of(inputs, 0)] * len(node.output)
+
+
+@rule("NonZero")
+def _nonzero(node: NodeProto, inputs: Inputs, opset: int) -> Shapes:
+    return [(len(shape_of(inputs, 0)), given(inputs, 0).count or 0)]
+
+
+@rule("Compress")
+def _compress(node: NodeProto, inputs: Inputs, opset: int) -> Shapes:
+    shape = shape_of(inputs, 0)
+    return [shape if attribute(node, "axis") is not None else (math.prod(shape),)]
+
+
+@rule("Unique")
+def _unique(node: NodeProto, inputs: Inputs, opset: int) -> Shapes:
+    shape, axis = shape_of(inputs, 0), attribute(node, "axis")
+    count = (math.prod(shape) if axis is None else shape[axis],)
+    return [count if axis is None else shape, count, count, count][: len(node.output)]
+
+
+@rule("TopK")
+def _topk(node: NodeProto, inputs: Inputs, opset: int) -> Shapes:
+    shape, axis = list(shape_of(inputs, 0)), attribute(node, "axis", -1)
+    count = inputs[1].value if len(inputs) > 1 and inputs[1] is not None else np.array(attribute(node, "k", 0))
+    if count is not None:
+        shape[axis] = min(int(count.item()), shape[axis])
+    return [tuple(shape)] * len(node.output)
+
+
+@rule("ai.onnx.ml.FeatureVectorizer")
+def _side_by_side(node: NodeProto, inputs: Inputs, opset: int) -> Shapes:
+    shapes = [shape_of(inputs, i) for i in range(len(inputs))]
+    return [(shapes[0][0], sum(math.prod(shape[1:]) for shape in shapes))]
+
+
+@rule("com.microsoft.CDist")
+def _distances(node: NodeProto, inputs: Inputs, opset: int) -> Shapes:
+    return [(shape_of(inputs, 0)[0], shape_of(inputs, 1)[0])]
+
+
+@rule("ai.onnx.ml.LinearRegressor ai.onnx.ml.SVMRegressor ai.onnx.ml.TreeEnsembleRegressor")
+def _regression(node: NodeProto, inputs: Inputs, opset: int) -> Shapes:
+    targets = attribute(node, "n_targets") or attribute(node, "targets") or 1
+    return [(shape_of(inputs, 0)[0], targets)]
+
+
+@rule("ai.onnx.ml.SVMClassifier ai.onnx.ml.TreeEnsembleClassifier")
+def _labels_and_scores(node: NodeProto, inputs: Inputs, opset: int) -> Shapes:
+    """One score for each class; support vectors without probabilities have one for each pair of classes."""
+    rows = shape_of(inputs, 0)[0]
+    names = ("classlabels_int64s", "classlabels_ints", "classlabels_strings")
+    scores = max(len(attribute(node, name) or ()) for name in names)
+    if node.op_type == "SVMClassifier" and scores > 2 and not attribute(node, "prob_a"):
+        if not attribute(node, "support_vectors"):
+            raise NoRule
+        scores = scores * (scores - 1) // 2
+    return [(rows,), (rows, scores)][: len(node.output)]
+
+
+@rule("ai.onnx.ml.ArrayFeatureExtractor")
+def _columns(node: NodeProto, inputs: Inputs, opset: int) -> Shapes:
+    table, chosen = shape_of(inputs, 0), shape_of(inputs, 1)
+    return [(*(table[:-1] or (1,)), math.prod(chosen))]
