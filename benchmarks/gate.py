@@ -18,7 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedlas.calibrators import softmax
-from fedlas.gate.gate import Judgement, judge
+from fedlas.gate.claims import GateResult
+from fedlas.gate.gate import judge
 from fedlas.metrics import evaluate
 from fedlas.metrics.betting_intervals import paired_mean
 from fedlas.metrics.binning import equal_mass_bins
@@ -45,14 +46,14 @@ def noisy(logits: Floats, rng: np.random.Generator, *, noise: float = NOISE, sha
     return softmax(sharpness * (logits + noise * rng.normal(size=logits.shape)))
 
 
-def gate(uploaded: Floats, post_hoc: Floats, trained: Floats | None, targets: Ints, looks: int = 0) -> Judgement:
+def gate(uploaded: Floats, post_hoc: Floats, trained: Floats | None, targets: Ints, looks: int = 0) -> GateResult:
     return judge(
         uploaded=uploaded,
         post_hoc=post_hoc,
         trained=trained,
         targets=targets,
         provenance="no",
-        looks_before=looks,
+        evaluations_before=looks,
         num_resamples=RESAMPLES,
     )
 

@@ -17,7 +17,8 @@ from benchmarks.settings import SETTINGS, load
 from fedlas import metrics
 from fedlas.calibrators import TemperatureScaling, softmax
 from fedlas.classifier import Classifier
-from fedlas.gate.gate import Judgement, judge
+from fedlas.gate.claims import GateResult
+from fedlas.gate.gate import judge
 from fedlas.metrics.noise_floor import floor_draws
 from fedlas.race import Candidate, CandidateResult, RaceResult, make_candidates, make_loss, run_race
 from fedlas.training.fit import TrainConfig, fit, predict_logits
@@ -156,7 +157,7 @@ def _policies(
     return probs
 
 
-def judged(probs: Mapping[str, Floats], split: Split, provenance: str, seed: int) -> Judgement:
+def judged(probs: Mapping[str, Floats], split: Split, provenance: str, seed: int) -> GateResult:
     return judge(
         uploaded=probs[BASE],
         post_hoc=probs[POST_HOC],
@@ -170,7 +171,7 @@ def judged(probs: Mapping[str, Floats], split: Split, provenance: str, seed: int
     )
 
 
-def _verdict(judgement: Judgement) -> Json:
+def _verdict(judgement: GateResult) -> Json:
     return {
         "verdict": judgement.verdict,
         "finalist": judgement.finalist,

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
+from fedlas.documents import as_json
 from fedlas.gate.non_inferiority import GUARD_NAMES, Guard
 
 #: Where more rows than this would be needed, the number says nothing but "too many".
@@ -50,11 +51,11 @@ class Claim:
 
 
 @dataclass(frozen=True)
-class Judgement:
+class GateResult:
     """The verdict (`trained`, `post_hoc`, `unchanged`, `undetermined`) and what it rests on.
 
-    `level` is what this look at the test split could spend, after `looks_before` earlier ones; `finalist` is who is to
-    be served (`same_labels`, `post_hoc`, `trained`), None for the uploaded model as it came.
+    `level` is what this evaluation of the test split could spend, after `evaluations_before` earlier ones; `finalist`
+    is what is to be served (`same_labels`, `post_hoc`, `trained`), None for the uploaded model as it came.
     """
 
     verdict: str
@@ -62,17 +63,18 @@ class Judgement:
     claims: tuple[Claim, ...]
     guards: tuple[Guard, ...]
     sentences: tuple[str, ...]
-    looks_before: int = 0
+    evaluations_before: int = field(default=0, metadata={"key": "looks_before"})
     level: float | None = None
     finalist: str | None = None
+    promoted: bool = field(init=False)
 
-    @property
-    def promoted(self) -> bool:
-        return self.verdict in ("trained", "post_hoc")
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "promoted", self.verdict in ("trained", "post_hoc"))
 
     def as_dict(self) -> dict[str, Any]:
         """Ready for JSON."""
-        return {**asdict(self), "promoted": self.promoted}
+        content: dict[str, Any] = as_json(self)
+        return content
 
 
 UNDETERMINED = (
@@ -93,18 +95,18 @@ _SAME_LABELS = (
 )
 
 
-def sentences_of(judgement: Judgement, num_rows: int, class_names: Sequence[str] | None = None) -> tuple[str, ...]:
+def sentences_of(result: GateResult, num_rows: int, class_names: Sequence[str] | None = None) -> tuple[str, ...]:
     """What was judged, in words: the verdict, every claim, every guard that has something to say, the ledger."""
-    sentences = [_SAME_LABELS if judgement.finalist == "same_labels" else _SENTENCES[judgement.verdict]]
-    for claim in judgement.claims:
-        sentences += [_compared(claim, comparison, judgement.score) for comparison in claim.comparisons]
+    sentences = [_SAME_LABELS if result.finalist == "same_labels" else _SENTENCES[result.verdict]]
+    for claim in result.claims:
+        sentences += [_compared(claim, comparison, result.score) for comparison in claim.comparisons]
         if claim.rows_needed is not None:
             sentences.append(_needed(claim, claim.rows_needed, num_rows))
-    sentences += [text for guard in judgement.guards if (text := _guarded(guard, class_names))]
-    if all(claim.finalist != "trained" for claim in judgement.claims):
+    sentences += [text for guard in result.guards if (text := _guarded(guard, class_names))]
+    if all(claim.finalist != "trained" for claim in result.claims):
         sentences.append("No fine-tuned model beat it on the calibration rows, so none was judged.")
-    if judgement.looks_before > 0:
-        sentences.append(_ledger(judgement))
+    if result.evaluations_before > 0:
+        sentences.append(_ledger(result))
     return tuple(sentences)
 
 
@@ -144,11 +146,11 @@ def _class(index: int, class_names: Sequence[str] | None) -> str:
     return str(index) if class_names is None else f"“{class_names[index]}”"
 
 
-def _ledger(judgement: Judgement) -> str:
-    times = "once" if judgement.looks_before == 1 else f"{judgement.looks_before} times"
+def _ledger(result: GateResult) -> str:
+    times = "once" if result.evaluations_before == 1 else f"{result.evaluations_before} times"
     return (
         f"These test rows have judged {times} before, and each look spends some of the chance of a false promotion: "
-        f"this one may be wrong in {100 * (judgement.level or 0):.3g} % of cases, so it needs clearer differences, "
+        f"this one may be wrong in {100 * (result.level or 0):.3g} % of cases, so it needs clearer differences, "
         "or new test rows."
     )
 

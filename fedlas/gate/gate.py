@@ -5,8 +5,9 @@ was not trained (an intersection-union test: the largest of its p-values counts)
 labels, "a calibrator that keeps every label beats the uploaded model" is a third, so that a guard which stops the
 other does not send an overconfident model back. All are one-sided tests of the mean paired difference of one proper
 score, of rows or of whole groups, by `fedlas.metrics.betting_intervals`, which says why, and Holm's procedure keeps
-the chance of any false claim under the level of this look. A test split that has judged before has spent part of `1 -
-confidence_level`: see `level_of_look`. Guards can only stop a promotion, never cause one; their level is not spent.
+the chance of any false claim under the level of this evaluation. A test split that has judged before has spent part
+of `1 - confidence_level`: see `fedlas.gate.ledger_level`. Guards can only stop a promotion, never cause one; their
+level is not spent.
 """
 
 from __future__ import annotations
@@ -20,19 +21,15 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from fedlas.errors import BadDataset
-from fedlas.gate.claims import MOST_ROWS_NEEDED, UNDETERMINED, VERDICTS, Claim, Comparison, Judgement, sentences_of
+from fedlas.gate.claims import MOST_ROWS_NEEDED, UNDETERMINED, VERDICTS, Claim, Comparison, GateResult, sentences_of
+from fedlas.gate.ledger_level import ledger_level
 from fedlas.gate.non_inferiority import RIVALS, Options, Score, TestRows, guard_finalist
 from fedlas.metrics._checks import check_count, check_groups, check_rows
 from fedlas.metrics.betting_intervals import BoundedMean, paired_mean
 
 Floats: TypeAlias = NDArray[np.float64]
 
-__all__ = ["Claim", "Comparison", "Judgement", "holm", "judge", "level_of_look"]
-
 MIN_TEST_ROWS = 10
-
-#: Of the level, the first look at a test split may spend this share and all later ones together the rest.
-FIRST_LOOK = 0.75
 
 
 def judge(
@@ -49,9 +46,9 @@ def judge(
     max_accuracy_drop: float = 0.005,
     seed: int = 0,
     num_resamples: int = 1000,
-    looks_before: int = 0,
+    evaluations_before: int = 0,
     class_names: Sequence[str] | None = None,
-) -> Judgement:
+) -> GateResult:
     """Judge the finalists' probabilities (N, K) on the test rows, targets (N,), once.
 
     Args:
@@ -61,7 +58,7 @@ def judge(
         provenance: which rows the model has seen: `no`, `train_split`, or `unknown`, which makes all `undetermined`.
         max_accuracy_drop: how far a promoted model's accuracy may lie under the uploaded model's (point estimate).
         num_resamples: for the interval of the AURC difference, which decides nothing; few make a judgement cheap.
-        looks_before: how many judgements these test rows have made before this one.
+        evaluations_before: how many judgements these test rows have made before this one.
         class_names: for the sentences; else classes are numbers.
 
     Raises:
@@ -74,14 +71,14 @@ def judge(
         raise ValueError(f"score must be 'brier' or 'nll', got {score!r}")
     if not 0.5 < confidence_level < 1:
         raise ValueError(f"confidence_level must lie in (0.5, 1), got {confidence_level!r}")
-    level = level_of_look(looks_before, 1 - confidence_level)
+    level = ledger_level(evaluations_before, 1 - confidence_level)
     if len(np.asarray(targets)) < MIN_TEST_ROWS:
         raise BadDataset(
             "split_too_small",
             f"the split 'test' has {len(np.asarray(targets))} rows, at least {MIN_TEST_ROWS} are needed",
         )
     if provenance == "unknown":
-        return Judgement("undetermined", score, (), (), (UNDETERMINED,), looks_before)
+        return GateResult("undetermined", score, (), (), (UNDETERMINED,), evaluations_before)
     given = {"uploaded": uploaded, "same_labels": same_labels, "post_hoc": post_hoc, "trained": trained}
     probs, rows = _checked(given, targets, groups)
     options = Options(score, 1 - confidence_level, max_accuracy_drop, seed, check_count("num_resamples", num_resamples))
@@ -91,27 +88,8 @@ def judge(
     for claim in claims:  # in the order of what they claim, so the strongest has the last word
         if claim.shown and all(guard.passed for guard in guards if guard.finalist == claim.finalist):
             finalist = claim.finalist
-    judgement = Judgement(VERDICTS[finalist], score, claims, guards, (), looks_before, level, finalist)
-    return replace(judgement, sentences=sentences_of(judgement, len(rows.targets), class_names))
-
-
-def level_of_look(looks_before: int, level: float) -> float:
-    """What look k = looks_before + 1 at one test split may spend, so that all looks together spend `level`.
-
-    Three quarters for the first, `level / (4·k·(k − 1))` for each later one, whose sum is the last quarter. Most
-    splits judge once, and the first look then needs 11 % more rows than without a ledger (19 % if it spent 6/π², the
-    first share of the usual 1/k²); the second needs 1.8 times and the fifth 2.7 times as many.
-
-    Raises:
-        ValueError: looks_before is no integer of at least 0.
-
-    >>> [round(level_of_look(k, 0.05), 5) for k in range(4)]
-    [0.0375, 0.00625, 0.00208, 0.00104]
-    """
-    if isinstance(looks_before, bool) or not isinstance(looks_before, int | np.integer) or looks_before < 0:
-        raise ValueError(f"looks_before must be an integer of at least 0, got {looks_before!r}")
-    look = int(looks_before) + 1
-    return level * (FIRST_LOOK if look == 1 else (1 - FIRST_LOOK) / (look * (look - 1)))
+    result = GateResult(VERDICTS[finalist], score, claims, guards, (), evaluations_before, level, finalist)
+    return replace(result, sentences=sentences_of(result, len(rows.targets), class_names))
 
 
 def _checked(

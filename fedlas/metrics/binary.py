@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from statistics import NormalDist
-from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -160,9 +159,6 @@ class PositiveClass:
     average_precision: Estimate | None
     recall: float | None
     precision: float | None
-
-    def as_dict(self) -> dict[str, Any]:
-        return {name: value.as_dict() if isinstance(value, Estimate) else value for name, value in vars(self).items()}
 
 
 def positive_class(

@@ -33,7 +33,8 @@ METRICS = (
 )
 _BINNED = {"ece": ece, "adaptive_ece": adaptive_ece, "classwise_ece": classwise_ece}
 
-Report = dict[str, Estimate | BinnedEstimate]
+#: Metrics by name, in the order of `METRICS`.
+Estimates = dict[str, Estimate | BinnedEstimate]
 
 
 def evaluate(
@@ -45,7 +46,7 @@ def evaluate(
     num_resamples: int = 1000,
     confidence_level: float = 0.95,
     seed: int = 0,
-) -> Report:
+) -> Estimates:
     """All metrics of probabilities (N, K) against class indices (N,), keyed as in `METRICS`.
 
     Args:
@@ -65,7 +66,7 @@ def evaluate(
     level, ids = check_level(confidence_level), check_groups(groups, len(rows))
     num_bins, num_resamples = check_count("num_bins", num_bins), check_count("num_resamples", num_resamples)
     scores, areas = proper_rows(rows, labels), [RiskCoverage(rows, labels)]
-    report: Report = dict(_resampled(scores, areas, Units(ids, len(rows)), num_resamples, level, seed))
+    report: Estimates = dict(_resampled(scores, areas, Units(ids, len(rows)), num_resamples, level, seed))
     squared = SquaredError(rows, labels, num_bins=num_bins, groups=ids)
     report["calibration_error_l2"] = squared.estimate(level)
     draws = floor_draws(rows, num_bins=num_bins, num_draws=num_resamples, seed=seed)
@@ -83,7 +84,7 @@ def compare(
     num_resamples: int = 1000,
     confidence_level: float = 0.95,
     seed: int = 0,
-) -> Report:
+) -> Estimates:
     """All metrics of `probs` minus those of `baseline_probs` on the same rows, paired.
 
     The floor of a binned difference is the range it takes when both models are calibrated, with common random numbers.
@@ -98,7 +99,7 @@ def compare(
     num_bins, num_resamples = check_count("num_bins", num_bins), check_count("num_resamples", num_resamples)
     scores = proper_rows(rows, labels) - proper_rows(base, labels)
     areas = [RiskCoverage(rows, labels), RiskCoverage(base, labels)]
-    report: Report = dict(_resampled(scores, areas, Units(ids, len(rows)), num_resamples, level, seed))
+    report: Estimates = dict(_resampled(scores, areas, Units(ids, len(rows)), num_resamples, level, seed))
     ours, theirs = (SquaredError(p, labels, num_bins=num_bins, groups=ids) for p in (rows, base))
     report["calibration_error_l2"] = ours.minus(theirs, level)
     our_draws, their_draws = (

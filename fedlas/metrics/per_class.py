@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -42,9 +41,6 @@ class ClassRow:
     brier: float
     p_value: float | None
     p_adjusted: float | None
-
-    def as_dict(self) -> dict[str, Any]:
-        return {name: value.as_dict() if isinstance(value, Estimate) else value for name, value in vars(self).items()}
 
 
 def class_calibration_errors(

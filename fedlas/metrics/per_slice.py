@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -43,17 +42,15 @@ class SliceRow:
     p_miscalibrated: float | None
     p_worse: float | None
 
-    def as_dict(self) -> dict[str, Any]:
-        return {name: value.as_dict() if isinstance(value, Estimate) else value for name, value in vars(self).items()}
-
 
 @dataclass(frozen=True)
 class SliceTable:
     """The worst slices, worst first, out of `num_slices`; `skipped` columns have too many values."""
 
-    rows: tuple[SliceRow, ...]
     num_slices: int
+    correction: str
     skipped: tuple[str, ...]
+    rows: tuple[SliceRow, ...]
 
 
 def slice_table(
@@ -88,7 +85,7 @@ def slice_table(
         _row(parts[i], confidences, scores, ids, adjusted[i], level, num_resamples, seed)
         for i in order[: check_count("max_slices", max_slices)]
     ]
-    return SliceTable(tuple(table), len(parts), skipped)
+    return SliceTable(len(parts), "holm", skipped, tuple(table))
 
 
 Part = tuple[str, str, NDArray[np.bool_]]

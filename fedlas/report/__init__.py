@@ -1,16 +1,18 @@
-"""The calibration report: plain numbers ready for JSON, one self-contained page, and pictures; it trains nothing."""
+"""The calibration report: a typed document from the evidence of a job, one self-contained page, and diagrams."""
 
 from __future__ import annotations
 
-from fedlas.report.build import CalibrationReport, build_report, finite
+from fedlas.report.build import build_report
 from fedlas.report.diagrams import reliability_svg, risk_coverage_svg
+from fedlas.report.document import CalibrationReport
 from fedlas.report.environment import library_versions, machine_facts
+from fedlas.report.evidence import Evidence
 from fedlas.report.page import report_html
 
 __all__ = [
     "CalibrationReport",
+    "Evidence",
     "build_report",
-    "finite",
     "library_versions",
     "machine_facts",
     "reliability_svg",

@@ -1,4 +1,4 @@
-"""What makes the figures of a report doubtful: each a sentence with what to check; it changes no figure."""
+"""Caveats: what makes the figures of a report doubtful, each in a sentence that says what to check."""
 
 from __future__ import annotations
 
@@ -6,10 +6,11 @@ from collections.abc import Mapping, Sequence
 from math import sqrt
 
 import numpy as np
-from numpy.typing import NDArray
 
-Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
+from fedlas.gate.non_inferiority import TestRows
+from fedlas.metrics._checks import Ints
+from fedlas.metrics.evaluate import Estimates
+from fedlas.report.evidence import Evidence
 
 #: A model that is right so often, and so sure of it, has usually seen the rows.
 ACCURACY_TOO_GOOD, NLL_TOO_GOOD, ROWS_ENOUGH = 0.995, 0.05, 200
@@ -20,32 +21,21 @@ ACCURACY_APART, STANDARD_ERRORS_APART = 0.02, 3.0
 FEW_ROWS, FEW_GROUPS = 200, 30
 
 
-def suspicions(
-    *,
-    targets: Ints,
-    num_classes: int,
-    names: Sequence[str],
-    groups: Ints | None,
-    accuracy: float,
-    nll: float,
-    calibration_accuracy: float | None = None,
-    num_calibration_rows: int | None = None,
-    seen_by_model: str | None = None,
-    duplicates: Mapping[str, int] | None = None,
-) -> list[str]:
-    """All warnings about the test rows of the uploaded model, of which `accuracy` and `nll` are."""
-    guessed = float(np.bincount(targets).max() / len(targets))
+def caveats(evidence: Evidence, rows: TestRows, names: Sequence[str], uploaded: Estimates) -> tuple[str, ...]:
+    """All warnings about the test rows, given the uploaded model's metrics on them."""
+    targets, accuracy, nll = rows.targets, uploaded["accuracy"].value, uploaded["nll"].value
     found = [
-        _too_good(len(targets), accuracy, nll, seen_by_model, guessed),
+        _too_good(targets, accuracy, nll, evidence.seen_by_model),
         _no_better_than_guessing(targets, names, accuracy),
-        _apart(len(targets), accuracy, calibration_accuracy, num_calibration_rows),
-        _missing_classes(targets, num_classes, names),
-        _few(targets, groups),
+        _apart(len(targets), accuracy, evidence.calibration_accuracy, evidence.num_calibration_rows),
+        _missing_classes(targets, names),
+        _few(rows),
     ]
-    return [*(sentence for sentence in found if sentence), *_duplicated(duplicates or {})]
+    return (*(sentence for sentence in found if sentence), *_duplicated(evidence.duplicates or {}))
 
 
-def _too_good(num_rows: int, accuracy: float, nll: float, seen_by_model: str | None, guessed: float) -> str | None:
+def _too_good(targets: Ints, accuracy: float, nll: float, seen_by_model: str | None) -> str | None:
+    num_rows, guessed = len(targets), float(np.bincount(targets).max() / len(targets))
     if seen_by_model == "unknown" or num_rows < ROWS_ENOUGH:
         return None
     if accuracy < ACCURACY_TOO_GOOD or nll > NLL_TOO_GOOD or 1 - accuracy > ERRORS_LEFT * (1 - guessed):
@@ -93,7 +83,8 @@ def _apart(num_rows: int, accuracy: float, before: float | None, num_before: int
     )
 
 
-def _missing_classes(targets: Ints, num_classes: int, names: Sequence[str]) -> str | None:
+def _missing_classes(targets: Ints, names: Sequence[str]) -> str | None:
+    num_classes = len(names)
     missing = np.flatnonzero(np.bincount(targets, minlength=num_classes) == 0)
     if len(missing) == 0:
         return None
@@ -103,14 +94,14 @@ def _missing_classes(targets: Ints, num_classes: int, names: Sequence[str]) -> s
     return f"{len(missing)} of {num_classes} classes have no test row, so nothing is known about them: {shown}."
 
 
-def _few(targets: Ints, groups: Ints | None) -> str | None:
-    if groups is not None and int(groups.max()) + 1 < FEW_GROUPS:
+def _few(rows: TestRows) -> str | None:
+    if rows.groups is not None and int(rows.groups.max()) + 1 < FEW_GROUPS:
         return (
-            f"The test rows come from only {int(groups.max()) + 1} groups: intervals that resample so few groups are "
-            "too short."
+            f"The test rows come from only {int(rows.groups.max()) + 1} groups: intervals that resample so few groups "
+            "are too short."
         )
-    if len(targets) < FEW_ROWS:
-        return f"There are only {len(targets)} test rows: intervals are wide, and binned errors are mostly noise."
+    if len(rows.targets) < FEW_ROWS:
+        return f"There are only {len(rows.targets)} test rows: intervals are wide, and binned errors are mostly noise."
     return None
 
 

@@ -1,4 +1,4 @@
-"""FedLAS's own signs: do the features know where the model errs, and what did gate and smoothing make of it?
+"""FedLAS's own diagnostics: do the features know where the model errs, and what did gate and smoothing make of it?
 
 FedLAS smooths by the feature norm. Where the norm says nothing about correctness, the method has nothing to work with,
 and whatever was gained came from training on. It knows arrays, and no network.
@@ -6,9 +6,9 @@ and whatever was gained came from training on. It knows arrays, and no network.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from math import sqrt
 from statistics import NormalDist
-from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -22,7 +22,44 @@ Floats = NDArray[np.float64]
 USEFUL = 0.05
 
 
-def fedlas_signs(
+@dataclass(frozen=True)
+class NormDiagnostic:
+    """The AUROC of the feature norm for correctness, and whether it is shown to be useful."""
+
+    auroc: Estimate
+    useful: bool
+
+
+@dataclass(frozen=True)
+class SmoothingDiagnostic:
+    """The mean smoothing of right and of wrong rows, and the difference; None of fewer than two rows."""
+
+    right: Estimate | None
+    wrong: Estimate | None
+    wrong_minus_right: Estimate | None
+
+
+@dataclass(frozen=True)
+class GateDiagnostic:
+    """The share of rows with sign +1, and the share whose sign training flipped; None where that is not known."""
+
+    positive: Estimate
+    flipped: Estimate | None
+
+
+@dataclass(frozen=True)
+class Diagnostics:
+    """What norms, smoothing and gate say about right and wrong rows; None where nothing can be computed."""
+
+    num_rows: int
+    num_right: int
+    feature_norm: NormDiagnostic | None
+    epsilon: SmoothingDiagnostic | None
+    gate: GateDiagnostic | None
+    sentences: tuple[str, ...]
+
+
+def fedlas_diagnostics(
     *,
     feature_norms: ArrayLike,
     correct: ArrayLike,
@@ -30,8 +67,8 @@ def fedlas_signs(
     gate: ArrayLike | None = None,
     gate_before: ArrayLike | None = None,
     confidence_level: float = 0.95,
-) -> dict[str, Any]:
-    """What norms, smoothing and gate of N rows say about right and wrong rows, ready for JSON.
+) -> Diagnostics:
+    """What norms, smoothing and gate of N rows say about right and wrong rows.
 
     Args:
         feature_norms: ‖f‖₁ of the penultimate features (N,).
@@ -39,34 +76,18 @@ def fedlas_signs(
         epsilon: the smoothing each row got or would get (N,).
         gate, gate_before: the gate's sign, +1 or −1 (N,), after and before training.
 
-    Returns:
-        `num_rows`, `num_right`, `feature_norm` (AUROC of the norm for correctness with interval, and `useful`),
-        `epsilon` (mean on `right` and `wrong` rows and `wrong_minus_right`, with intervals), `gate`
-        (`positive`: share of +1; `flipped`: share that training turned) and `sentences`. None where a sign is not
-        given or cannot be computed.
-
     Raises:
         ValueError: arrays of different lengths, not finite, no rows, or a gate that is not ±1.
     """
     norms, right = _column("feature_norms", feature_norms), _column("correct", correct)
     if not np.isin(right, (0, 1)).all() or len(right) != len(norms):
         raise ValueError(f"correct must be {len(norms)} times 0 or 1, got shape {right.shape}")
-    is_right = right == 1
-    norm = _norm_sign(norms, is_right, confidence_level)
-    smoothing = (
-        None
-        if epsilon is None
-        else _smoothing_sign(_column("epsilon", epsilon, len(norms)), is_right, confidence_level)
-    )
-    turned = None if gate is None else _gate_sign(gate, gate_before, len(norms), confidence_level)
-    return {
-        "num_rows": len(norms),
-        "num_right": int(is_right.sum()),
-        "feature_norm": norm,
-        "epsilon": smoothing,
-        "gate": turned,
-        "sentences": [*_norm_sentences(norm), *_smoothing_sentences(smoothing), *_gate_sentences(turned)],
-    }
+    is_right, level = right == 1, confidence_level
+    norm = _norm(norms, is_right, level)
+    smoothing = None if epsilon is None else _smoothing(_column("epsilon", epsilon, len(norms)), is_right, level)
+    signs = None if gate is None else _gate(gate, gate_before, len(norms), level)
+    sentences = (*_norm_sentences(norm), *_smoothing_sentences(smoothing), *_gate_sentences(signs))
+    return Diagnostics(len(norms), int(is_right.sum()), norm, smoothing, signs, sentences)
 
 
 def auroc(scores: ArrayLike, positive: ArrayLike, *, confidence_level: float = 0.95) -> Estimate | None:
@@ -110,23 +131,22 @@ def _smallest_variance(value: float, m: int, n: int) -> float:
     return full if value in (0.0, 1.0) else 0.0
 
 
-def _norm_sign(norms: Floats, right: NDArray[np.bool_], level: float) -> dict[str, Any] | None:
+def _norm(norms: Floats, right: NDArray[np.bool_], level: float) -> NormDiagnostic | None:
     area = auroc(norms, right, confidence_level=level)
     if area is None:
         return None
     shown = not area.low <= 0.5 <= area.high
-    return {"auroc": area.as_dict(), "useful": bool(shown and abs(area.value - 0.5) >= USEFUL)}
+    return NormDiagnostic(area, bool(shown and abs(area.value - 0.5) >= USEFUL))
 
 
-def _smoothing_sign(epsilon: Floats, right: NDArray[np.bool_], level: float) -> dict[str, Any]:
+def _smoothing(epsilon: Floats, right: NDArray[np.bool_], level: float) -> SmoothingDiagnostic:
     on_right, on_wrong = _mean(epsilon[right], level), _mean(epsilon[~right], level)
     difference = None
     if on_right is not None and on_wrong is not None:
         value = on_wrong.value - on_right.value
         half = sqrt((on_wrong.high - on_wrong.value) ** 2 + (on_right.high - on_right.value) ** 2)
         difference = Estimate(value, value - half, value + half)
-    parts = {"right": on_right, "wrong": on_wrong, "wrong_minus_right": difference}
-    return {name: part and part.as_dict() for name, part in parts.items()}
+    return SmoothingDiagnostic(on_right, on_wrong, difference)
 
 
 def _mean(values: Floats, level: float) -> Estimate | None:
@@ -137,53 +157,54 @@ def _mean(values: Floats, level: float) -> Estimate | None:
     return Estimate(float(values.mean()), float(values.mean()) - half, float(values.mean()) + half)
 
 
-def _gate_sign(gate: ArrayLike, before: ArrayLike | None, num_rows: int, level: float) -> dict[str, Any]:
+def _gate(gate: ArrayLike, before: ArrayLike | None, num_rows: int, level: float) -> GateDiagnostic:
     signs = _signs("gate", gate, num_rows)
     flipped = None if before is None else _share(signs != _signs("gate_before", before, num_rows), level)
-    return {"positive": _share(signs > 0, level), "flipped": flipped}
+    return GateDiagnostic(_share(signs > 0, level), flipped)
 
 
-def _share(rows: NDArray[np.bool_], level: float) -> dict[str, float]:
+def _share(rows: NDArray[np.bool_], level: float) -> Estimate:
     low, high = wilson(rows.mean(), len(rows), level)
-    return Estimate(float(rows.mean()), float(low), float(high)).as_dict()
+    return Estimate(float(rows.mean()), float(low), float(high))
 
 
-def _norm_sentences(norm: dict[str, Any] | None) -> list[str]:
+def _norm_sentences(norm: NormDiagnostic | None) -> list[str]:
     if norm is None:
         return ["All rows are right, or all are wrong, so nothing can tell whether the feature norm knows correctness."]
-    area = norm["auroc"]
-    figure = f"(AUROC {area['value']:.2f}, interval {area['low']:.2f} to {area['high']:.2f}; 0.50 is guessing)"
-    if not norm["useful"]:
+    area = norm.auroc
+    figure = f"(AUROC {area.value:.2f}, interval {area.low:.2f} to {area.high:.2f}; 0.50 is guessing)"
+    if not norm.useful:
         return [
             f"The feature norm knows next to nothing about correctness here {figure}, so FedLAS has nothing "
             "to work with: a gain, if there is one, came from training on."
         ]
-    which = "larger" if area["value"] > 0.5 else "smaller"
+    which = "larger" if area.value > 0.5 else "smaller"
     return [f"The feature norm tells right rows from wrong ones {figure}: it is {which} where the model is right."]
 
 
-def _smoothing_sentences(smoothing: dict[str, Any] | None) -> list[str]:
-    difference = smoothing and smoothing["wrong_minus_right"]
-    if not smoothing or not difference:
+def _smoothing_sentences(smoothing: SmoothingDiagnostic | None) -> list[str]:
+    if smoothing is None or not smoothing.right or not smoothing.wrong or not smoothing.wrong_minus_right:
         return []
-    right, wrong = smoothing["right"]["value"], smoothing["wrong"]["value"]
-    start = f"Labels are smoothed by {wrong:.3f} where the model is wrong and by {right:.3f} where it is right"
-    if difference["low"] > 0:
+    start = (
+        f"Labels are smoothed by {smoothing.wrong.value:.3f} where the model is wrong and by "
+        f"{smoothing.right.value:.3f} where it is right"
+    )
+    if smoothing.wrong_minus_right.low > 0:
         return [f"{start}: more where it errs, as intended."]
-    if difference["high"] < 0:
+    if smoothing.wrong_minus_right.high < 0:
         return [f"{start}: less where it errs, which is the wrong way round."]
     return [f"{start}: no difference is shown, so the smoothing is as good as uniform."]
 
 
-def _gate_sentences(gate: dict[str, Any] | None) -> list[str]:
+def _gate_sentences(gate: GateDiagnostic | None) -> list[str]:
     if gate is None:
         return []
-    if gate["flipped"] is None:
+    if gate.flipped is None:
         return [
             "The gate reads a large norm as a reason for more smoothing on "
-            f"{100 * gate['positive']['value']:.0f} % of the rows."
+            f"{100 * gate.positive.value:.0f} % of the rows."
         ]
-    return [f"Training changed the gate's answer on {100 * gate['flipped']['value']:.0f} % of the rows."]
+    return [f"Training changed the gate's answer on {100 * gate.flipped.value:.0f} % of the rows."]
 
 
 def _column(name: str, values: ArrayLike, num_rows: int | None = None) -> Floats:

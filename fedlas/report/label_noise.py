@@ -7,13 +7,33 @@ labels would have said, which nobody can know.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 Ints = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class NoiseLevel:
+    """A share of wrong labels: how often each verdict was drawn, and in how many draws it stayed the same."""
+
+    share: float
+    rows: int
+    verdicts: Mapping[str, float]
+    same: int
+
+
+@dataclass(frozen=True)
+class LabelNoise:
+    """The verdict on the labels as they are, and under each share of wrong ones."""
+
+    verdict: str
+    draws: int
+    levels: tuple[NoiseLevel, ...]
+    sentences: tuple[str, ...]
 
 
 def sensitivity(
@@ -24,7 +44,7 @@ def sensitivity(
     shares: Sequence[float] = (0.01, 0.05, 0.10),
     draws: int = 20,
     seed: int = 0,
-) -> dict[str, Any]:
+) -> LabelNoise:
     """Redraw a share of the labels to another class, evenly, and ask for the verdict again, `draws` times per share.
 
     Args:
@@ -32,37 +52,26 @@ def sensitivity(
             these are what-ifs, of which only the first, on the true labels, is the judgement itself.
         targets: class indices (N,) of the test rows.
 
-    Returns:
-        Ready for JSON: `verdict`, `draws`, `levels` (`share`, `rows`, `verdicts`: verdict → share of draws, `same`:
-        number of draws with the same verdict) and `sentences`.
-
     Raises:
         ValueError: targets are not (N,) class indices, a share lies outside (0, 1), less than one draw or two classes.
 
-    >>> sensitivity(lambda labels: "unchanged", [0, 1] * 50, 2, shares=[0.05])["sentences"]
-    ['With 5 % wrong labels the verdict would be the same in 20 of 20 draws.']
+    >>> sensitivity(lambda labels: "unchanged", [0, 1] * 50, 2, shares=[0.05]).sentences
+    ('With 5 % wrong labels the verdict would be the same in 20 of 20 draws.',)
     """
     labels = _checked(targets, num_classes, shares, draws)
     verdict = rejudge(labels.copy())
     rng = np.random.default_rng(seed)
-    levels: list[dict[str, Any]] = []
+    levels = []
     for share in shares:
         wrong = max(1, round(share * len(labels)))
         found = Counter(rejudge(_with_errors(labels, num_classes, wrong, rng)) for _ in range(draws))
-        levels.append(
-            {
-                "share": float(share),
-                "rows": wrong,
-                "verdicts": {name: count / draws for name, count in sorted(found.items())},
-                "same": found[verdict],
-            }
-        )
-    sentences = [
-        f"With {100 * level['share']:g} % wrong labels the verdict would be the same in {level['same']} of "
-        f"{draws} draws."
+        verdicts = {name: count / draws for name, count in sorted(found.items())}
+        levels.append(NoiseLevel(float(share), wrong, verdicts, found[verdict]))
+    sentences = tuple(
+        f"With {100 * level.share:g} % wrong labels the verdict would be the same in {level.same} of {draws} draws."
         for level in levels
-    ]
-    return {"verdict": verdict, "draws": draws, "levels": levels, "sentences": sentences}
+    )
+    return LabelNoise(verdict, draws, tuple(levels), sentences)
 
 
 def _with_errors(labels: Ints, num_classes: int, wrong: int, rng: np.random.Generator) -> Ints:

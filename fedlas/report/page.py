@@ -1,14 +1,15 @@
 """The report as one self-contained HTML page: the templates, and the filters that write numbers in them.
 
-The page is a view of report.json. It holds no script and no reference to anything outside, and the templates escape
-every text, since names of classes, slices and files come from strangers.
+The page shows the numbers of report.json. It holds no script and no reference to anything outside, and the templates
+escape every text, since names of classes, slices and files come from strangers.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import cache
+from math import isfinite
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -17,16 +18,12 @@ from markupsafe import Markup
 from fedlas.gate.non_inferiority import GUARD_NAMES
 from fedlas.report import sentences
 from fedlas.report.diagrams import reliability_panel_svg, risk_coverage_svg
-from fedlas.report.diagrams.reliability import content_of
+from fedlas.report.document import CalibrationReport
 
 
-def report_html(report: Any) -> str:
-    """One HTML file with everything that the report holds, verdict first.
-
-    Args:
-        report: a `CalibrationReport` or its `as_dict()`.
-    """
-    return environment().get_template("report.html.jinja").render(report=content_of(report))
+def report_html(report: CalibrationReport) -> str:
+    """One HTML file with everything that the report holds, verdict first."""
+    return environment().get_template("report.html.jinja").render(report=report)
 
 
 @cache
@@ -54,7 +51,7 @@ def number(value: float | None, percent: bool = False, signed: bool = False) -> 
     >>> number(0.0123, percent=True, signed=True), number(-0.00001, signed=True), number(None)
     ('+1.2 %', '+0.0000', '–')
     """
-    if value is None:
+    if value is None or not isfinite(value):
         return "–"
     sign = "+" if signed else ""
     # z: what rounds to zero has no sign.
@@ -77,9 +74,9 @@ def at_most(p: float | None, alpha: float) -> bool:
     return p is not None and p <= alpha
 
 
-def _reliability_panel(content: Mapping[str, Any], name: str) -> Markup:
-    return Markup(reliability_panel_svg(content, name))
+def _reliability_panel(report: CalibrationReport, name: str) -> Markup:
+    return Markup(reliability_panel_svg(report, name))
 
 
-def _risk_coverage(content: Mapping[str, Any], curves: Sequence[str]) -> Markup:
-    return Markup(risk_coverage_svg(content, curves=curves))
+def _risk_coverage(report: CalibrationReport, curves: Sequence[str]) -> Markup:
+    return Markup(risk_coverage_svg(report, curves=curves))

@@ -1,116 +1,133 @@
-"""The sections of a report as plain numbers, each from probabilities and labels; it writes no sentence."""
+"""The sections of a report, each computed from probabilities and labels."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from fedlas import metrics
+from fedlas.gate.non_inferiority import TestRows
+from fedlas.metrics._checks import Floats
+from fedlas.report.document import (
+    BinarySection,
+    ClassTable,
+    ConfidenceSummary,
+    NamedClassRow,
+    PositiveClassSection,
+    Reliability,
+    RiskCoverageSection,
+    SetAside,
+)
 
-Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
-Options = Mapping[str, Any]
-
-#: More rows in a table are read by nobody; the worst come first.
+#: A longer table is of no use to a reader; the worst come first.
 MAX_SHOWN = 50
 #: The share of rows left to a person in the sentence about abstaining.
 SET_ASIDE = 0.2
 
 
-def as_dicts(estimates: Mapping[str, Any]) -> dict[str, dict[str, float]]:
-    return {name: estimate.as_dict() for name, estimate in estimates.items()}
+@dataclass(frozen=True)
+class Resampling:
+    """How intervals are computed; the metrics take it by name (`**vars(options)`)."""
+
+    num_bins: int
+    num_resamples: int
+    confidence_level: float
+    seed: int
 
 
-def reliability(probs: Floats, targets: Ints, options: Options) -> dict[str, Any]:
+def reliability(probs: Floats, rows: TestRows, options: Resampling) -> Reliability:
     """The curve and its consistency band, bin by bin; empty bins have counts 0 and no values."""
-    curve = metrics.reliability_curve(probs, targets, num_bins=options["num_bins"])
-    band = metrics.consistency_band(probs, **options)
-    return {
-        "edges": np.asarray(curve.edges).tolist(),
-        "counts": np.asarray(curve.counts).tolist(),
-        "mean_confidence": np.asarray(curve.mean_confidence).tolist(),
-        "accuracy": np.asarray(curve.accuracy).tolist(),
-        "band_low": np.asarray(band.low).tolist(),
-        "band_high": np.asarray(band.high).tolist(),
-    }
+    curve = metrics.reliability_curve(probs, rows.targets, num_bins=options.num_bins)
+    band = metrics.consistency_band(probs, **vars(options))
+    return Reliability(**vars(curve), band_low=band.low, band_high=band.high)
 
 
-def confidence(probs: Floats, targets: Ints, options: Options) -> dict[str, float]:
-    """What the model says in the mean, how often it is right, and the ECE split by its sign."""
-    signed = metrics.signed_ece(probs, targets, num_bins=options["num_bins"])
-    return {
-        "mean_confidence": float(probs.max(axis=1).mean()),
-        "accuracy": metrics.accuracy(probs, targets),
-        "over_confidence": signed.over_confidence,
-        "under_confidence": signed.under_confidence,
-    }
+def confidence(probs: Floats, rows: TestRows, options: Resampling) -> ConfidenceSummary:
+    """Mean confidence, accuracy, and the ECE split by its sign."""
+    signed = metrics.signed_ece(probs, rows.targets, num_bins=options.num_bins)
+    return ConfidenceSummary(float(probs.max(axis=1).mean()), metrics.accuracy(probs, rows.targets), *signed)
 
 
-def calibration_test(probs: Floats, targets: Ints, options: Options) -> dict[str, float]:
+def calibration_test(probs: Floats, rows: TestRows, options: Resampling) -> metrics.CalibrationTest:
+    """Whether the confidences are refuted."""
     return metrics.calibration_test(
-        probs, targets, num_bins=options["num_bins"], num_draws=options["num_resamples"], seed=options["seed"]
-    ).as_dict()
+        probs, rows.targets, num_bins=options.num_bins, num_draws=options.num_resamples, seed=options.seed
+    )
 
 
-def risk_coverage(probs: Floats, targets: Ints, groups: Ints | None, options: Options) -> dict[str, Any]:
-    """The curve, rounded to a millionth, and what setting aside the least sure rows would leave."""
-    curve = metrics.risk_coverage_curve(probs, targets, groups=groups, confidence_level=options["confidence_level"])
-    lists = {name: np.round(values, 6).tolist() for name, values in vars(curve).items()}
+def risk_coverage(probs: Floats, rows: TestRows, options: Resampling) -> RiskCoverageSection:
+    """The curve, and what setting aside the least sure rows would leave."""
+    curve = metrics.risk_coverage_curve(
+        probs, rows.targets, groups=rows.groups, confidence_level=options.confidence_level
+    )
     # Where many rows are equally sure, they stay together, and fewer than asked are set aside.
     i = int(np.argmax(curve.coverage >= 1 - SET_ASIDE - 1e-9))
-    rest = {"value": curve.error_rate[i], "low": curve.low[i], "high": curve.high[i]}
-    return {
-        **lists,
-        "set_aside": {"share": 1 - curve.coverage[i], "threshold": curve.thresholds[i], "error_rate": rest},
-    }
+    rest = metrics.Estimate(float(curve.error_rate[i]), float(curve.low[i]), float(curve.high[i]))
+    aside = SetAside(float(1 - curve.coverage[i]), float(curve.thresholds[i]), rest)
+    return RiskCoverageSection(**{name: np.round(values, 6) for name, values in vars(curve).items()}, set_aside=aside)
 
 
-def classes(
-    probs: Floats, targets: Ints, groups: Ints | None, names: Sequence[str], options: Options
-) -> dict[str, Any]:
+def class_section(probs: Floats, rows: TestRows, names: Sequence[str], options: Resampling) -> ClassTable:
+    """The worst classes."""
     table = metrics.class_table(
         probs,
-        targets,
-        groups=groups,
-        num_bins=options["num_bins"],
-        confidence_level=options["confidence_level"],
+        rows.targets,
+        groups=rows.groups,
+        num_bins=options.num_bins,
+        confidence_level=options.confidence_level,
         max_classes=MAX_SHOWN,
     )
-    rows = [{"name": names[row.index], **row.as_dict()} for row in table]
-    return {"num_classes": probs.shape[1], "correction": "holm", "rows": rows}
+    named = tuple(NamedClassRow(**vars(row), name=names[row.index]) for row in table)
+    return ClassTable(probs.shape[1], "holm", named)
 
 
 def slice_section(
-    probs: Floats, targets: Ints, groups: Ints | None, slices: Mapping[str, ArrayLike] | None, options: Options
-) -> dict[str, Any] | None:
+    probs: Floats, rows: TestRows, slices: Mapping[str, ArrayLike], options: Resampling
+) -> metrics.SliceTable | None:
+    """The worst slices, None without slice columns."""
     if not slices:
         return None
-    table = metrics.slice_table(
+    return metrics.slice_table(
         probs,
-        targets,
+        rows.targets,
         slices,
-        groups=groups,
-        num_resamples=options["num_resamples"],
-        confidence_level=options["confidence_level"],
+        groups=rows.groups,
+        num_resamples=options.num_resamples,
+        confidence_level=options.confidence_level,
         max_slices=MAX_SHOWN,
-        seed=options["seed"],
+        seed=options.seed,
     )
-    return {
-        "num_slices": table.num_slices,
-        "correction": "holm",
-        "skipped": list(table.skipped),
-        "rows": [row.as_dict() for row in table.rows],
-    }
 
 
-def binary(probs: Floats, targets: Ints, groups: Ints | None, positive: int, options: Options) -> dict[str, Any]:
-    """Calibration and ranking of the positive class, with slope and intercept where a line exists."""
-    found = metrics.positive_class(probs, targets, positive=positive, groups=groups, **options)
+def binary_section(
+    models: Mapping[str, Floats],
+    rows: TestRows,
+    names: Sequence[str],
+    positive_class: str | None,
+    options: Resampling,
+) -> BinarySection | None:
+    """The positive class in every model, None where there are not two classes.
+
+    Raises:
+        ValueError: `positive_class` is none of the names.
+    """
+    if len(names) != 2:
+        return None
+    if positive_class is not None and positive_class not in names:
+        raise ValueError(f"positive_class must be one of {list(names)}, got {positive_class!r}")
+    positive = 1 if positive_class is None else names.index(positive_class)
+    shown = {name: _positive_class(probs, rows, positive, options) for name, probs in models.items()}
+    return BinarySection(positive_class=names[positive], **shown)
+
+
+def _positive_class(probs: Floats, rows: TestRows, positive: int, options: Resampling) -> PositiveClassSection:
+    found = metrics.positive_class(probs, rows.targets, positive=positive, groups=rows.groups, **vars(options))
     line = metrics.calibration_line(
-        probs, targets, positive=positive, groups=groups, confidence_level=options["confidence_level"]
+        probs, rows.targets, positive=positive, groups=rows.groups, confidence_level=options.confidence_level
     )
-    drawn = {"slope": line and line.slope.as_dict(), "intercept": line and line.intercept.as_dict()}
-    return {**found.as_dict(), **drawn}
+    return PositiveClassSection(
+        **vars(found), slope=line.slope if line else None, intercept=line.intercept if line else None
+    )

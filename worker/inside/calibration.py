@@ -13,14 +13,14 @@ from typing import Any
 from fedlas.calibrators import Calibrator, Identity
 from fedlas.calibrators.feature_map import shown_parameters
 from fedlas.data import Dataset
+from fedlas.documents import as_json
 from fedlas.importers import GraphClassifier
 from fedlas.race import CandidateResult, RaceProgress, RaceResult, make_candidates, run_race
-from fedlas.report import finite
 from fedlas.training.fit import device_name
 from worker.inside.evaluation import Evaluation, write_report
 from worker.inside.model_loading import check_expected_accuracy, fitting_dataset, open_classifier, rows_of
 from worker.inside.preconditions import check_rows, classes_not_met
-from worker.inside.publishing import NO_PROMISES, Chosen, chosen, export, finalists_probs, promises_of, signs_of
+from worker.inside.publishing import NO_PROMISES, Chosen, chosen, diagnostics_of, export, finalists_probs, promises_of
 from worker.inside.reproducibility import asked, digests, journal_of, repeat_exactly
 
 Json = dict[str, Any]
@@ -64,8 +64,8 @@ def calibrate(spec: Json, folder: Path, emit: Emit) -> Json:
         judgement,
         served.probs,
         positive_class=profile["positive_class"],
-        signs=signs_of(result),
-        guarantees=promises.guarantees.as_dict() if promises.guarantees else None,
+        diagnostics=diagnostics_of(result),
+        guarantees=promises.guarantees,
         calibration_accuracy=float((result.base_logits.argmax(1) == rows_of(dataset, "calibration")[1]).mean()),
         num_calibration_rows=len(result.base_logits),
         candidates=[candidate.as_dict() for candidate in result.candidates],
@@ -114,7 +114,7 @@ def _race(
         keys = ("name", "method", "scope", "status", "reason", "calibration")
         said = result.as_dict()
         data = {**{key: said[key] for key in keys}, "seconds": round(result.seconds, 3)}
-        emit({"event": {"type": "candidate", "data": finite(data)}, "important": True})
+        emit({"event": {"type": "candidate", "data": as_json(data)}, "important": True})
 
     return run_race(
         classifier,

@@ -13,9 +13,10 @@ from numpy.typing import NDArray
 
 from fedlas.data import Dataset, shared_rows
 from fedlas.errors import BadDataset
-from fedlas.gate.gate import Judgement, judge
-from fedlas.report import CalibrationReport, build_report, reliability_svg, report_html
-from fedlas.report.label_noise import sensitivity
+from fedlas.gate.claims import GateResult
+from fedlas.gate.gate import judge
+from fedlas.report import CalibrationReport, Evidence, build_report, reliability_svg, report_html
+from fedlas.report.label_noise import LabelNoise, sensitivity
 
 Json = dict[str, Any]
 Floats = NDArray[np.float64]
@@ -43,13 +44,13 @@ class Evaluation:
         probs: probabilities (N, K) by finalist: `uploaded`, `temperature`, `post_hoc`, and where they were named
             `same_labels` and `trained`.
         gate: the gate's options: `score`, `confidence_level`, `max_accuracy_drop`.
-        looks_before: how many judgements these test rows have made before.
+        evaluations_before: how often these test rows have judged before.
     """
 
     dataset: Dataset
     probs: Mapping[str, Floats]
     gate: Mapping[str, Any]
-    looks_before: int
+    evaluations_before: int
     seed: int
 
     @property
@@ -61,7 +62,7 @@ class Evaluation:
         groups = self.dataset.groups
         return None if groups is None else groups[self.dataset.rows("test")]
 
-    def judge(self, targets: Targets | None = None, **options: Any) -> Judgement:
+    def judge(self, targets: Targets | None = None, **options: Any) -> GateResult:
         """The verdict on the finalists, or the one that these rows would give with other `targets`."""
         return judge(
             uploaded=self.probs["uploaded"],
@@ -72,17 +73,17 @@ class Evaluation:
             groups=self.groups,
             provenance=self.dataset.seen_by_model,
             seed=self.seed,
-            looks_before=self.looks_before,
+            evaluations_before=self.evaluations_before,
             class_names=self.dataset.class_names,
             **self.gate,
             **options,
         )
 
-    def report(self, judgement: Judgement, calibrated: Floats, **evidence: Any) -> CalibrationReport:
-        """The report with `calibrated` (N, K) as what is to be served; `evidence` as `build_report` takes it."""
+    def report(self, judgement: GateResult, calibrated: Floats, **evidence: Any) -> CalibrationReport:
+        """The report with `calibrated` (N, K) as what is to be served; `evidence` is added to the `Evidence`."""
         rows = self.dataset.rows("test")
-        return build_report(
-            judgement=judgement,
+        whole = Evidence(
+            gate=judgement,
             uploaded=self.probs["uploaded"],
             temperature=self.probs["temperature"],
             calibrated=calibrated,
@@ -91,15 +92,15 @@ class Evaluation:
             class_names=self.dataset.class_names,
             slices={name: column[rows] for name, column in self.dataset.slices.items()},
             label_noise=self._label_noise() if self.dataset.seen_by_model != "unknown" else None,
-            looks={"before": self.looks_before},
+            evaluations_before=self.evaluations_before,
             seen_by_model=self.dataset.seen_by_model,
             duplicates=shared_rows(self.dataset),
             seed=self.seed,
-            confidence_level=self.gate["confidence_level"],
             **evidence,
         )
+        return build_report(whole, confidence_level=self.gate["confidence_level"])
 
-    def _label_noise(self) -> Mapping[str, Any]:
+    def _label_noise(self) -> LabelNoise:
         """How the verdict would change if some of the test labels were wrong."""
         return sensitivity(
             lambda targets: self.judge(targets, num_resamples=_CHEAP_RESAMPLES).verdict,

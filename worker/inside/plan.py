@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from fedlas.calibrators import TemperatureScaling, softmax
 from fedlas.data import SPLITS, Dataset, shared_rows
-from fedlas.gate.gate import level_of_look
+from fedlas.gate.ledger_level import ledger_level
 from fedlas.importers import GraphClassifier
 from fedlas.metrics import accuracy, brier, nll
 from fedlas.metrics.betting_intervals import detectable, paired_mean
@@ -154,7 +154,7 @@ def _detectable(dataset: Dataset, spec: Json, logits: NDArray[np.float32], targe
     cooled = softmax(TemperatureScaling().fit(logits, targets)(logits))
     groups = None if dataset.groups is None else dataset.groups[dataset.rows("calibration")]
     mean = paired_mean(cooled, softmax(logits), targets, score=score, groups=groups)
-    level = level_of_look(spec["looks_before"], 1 - gate["confidence_level"])
+    level = ledger_level(spec["looks_before"], 1 - gate["confidence_level"])
     rows = len(dataset.rows("test"))
     return {
         "score": score,

@@ -18,14 +18,14 @@ from fedlas.classifier import Classifier
 from fedlas.data import Dataset
 from fedlas.errors import ExportError
 from fedlas.export.graph import export_onnx
-from fedlas.gate.gate import Judgement
+from fedlas.gate.claims import GateResult
 from fedlas.guarantees import Guarantees
 from fedlas.guarantees.typicality import Familiarity
 from fedlas.importers import GraphClassifier
 from fedlas.race import Finalist, RaceResult
 from fedlas.race.ensemble import Ensemble
 from fedlas.race.finite_outputs import require_numbers
-from fedlas.report.diagnostics import fedlas_signs
+from fedlas.report.diagnostics import Diagnostics, fedlas_diagnostics
 from fedlas.training.fit import predict_logits
 from worker.inside.serving_cost import measured
 
@@ -70,7 +70,7 @@ def finalists_probs(classifier: Classifier, result: RaceResult, inputs: Sequence
     return probs
 
 
-def chosen(judgement: Judgement, result: RaceResult, probs: Mapping[str, Array]) -> Chosen:
+def chosen(judgement: GateResult, result: RaceResult, probs: Mapping[str, Array]) -> Chosen:
     """The finalist that the judgement names, with its probabilities on the test rows."""
     name = judgement.finalist
     if name == "trained":
@@ -102,12 +102,12 @@ def promises_of(finalist: Finalist, dataset: Dataset, seed: int) -> Promises:
     return Promises(guarantees, familiarity)
 
 
-def signs_of(result: RaceResult) -> Json | None:
+def diagnostics_of(result: RaceResult) -> Diagnostics | None:
     """What FedLAS saw on the calibration rows, or None where it was not trained."""
     signs = result.signs
     if signs is None:
         return None
-    return fedlas_signs(
+    return fedlas_diagnostics(
         feature_norms=signs.feature_norms,
         correct=signs.correct,
         epsilon=signs.epsilon,

@@ -2,65 +2,61 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
+from math import isnan
 
+from fedlas.metrics import BinnedEstimate
+from fedlas.metrics.evaluate import Estimates
 from fedlas.report.diagrams.drawing import BAND, BAND_EDGE, COLOURS, GRID, INK, PAPER, SOFT, TITLES, line, opening, text
+from fedlas.report.document import CalibrationReport, Reliability
 
 _WIDTH, _HEIGHT = 920, 640
 _SIDE, _LEFTS, _TOP = 350, (82, 520), 112
 _HISTOGRAM_TOP, _HISTOGRAM = _TOP + _SIDE + 16, 62
 
 
-def reliability_svg(report: Any, *, panels: tuple[str, str] = ("uploaded", "calibrated")) -> str:
+def reliability_svg(report: CalibrationReport, *, panels: tuple[str, str] = ("uploaded", "calibrated")) -> str:
     """An SVG with two reliability diagrams side by side.
 
     Points are bins: mean confidence across, accuracy up. Where a calibrated model's points would lie in 95 % of draws
     is shaded; points under the diagonal are overconfident.
 
     Args:
-        report: a `CalibrationReport` or its `as_dict()`.
         panels: which two of `uploaded`, `temperature`, `calibrated`.
     """
-    content = content_of(report)
-    parts = [_frame(content)]
+    parts = [_frame(report)]
     for name, left in zip(panels, _LEFTS, strict=True):
-        parts.append(_panel(name, left, content))
-    parts.append(_legend([COLOURS[name] for name in panels], content["confidence_level"]))
+        parts.append(_panel(name, left, report))
+    parts.append(_legend([COLOURS[name] for name in panels], report.confidence_level))
     return "\n".join([*parts, "</svg>"]) + "\n"
 
 
-def reliability_panel_svg(report: Any, name: str) -> str:
+def reliability_panel_svg(report: CalibrationReport, name: str) -> str:
     """One reliability diagram, of `uploaded`, `temperature` or `calibrated`, without title and legend: for a page."""
-    content = content_of(report)
     width, cut = _LEFTS[0] + _SIDE + 24, _TOP - 50
     start = opening(width, _HEIGHT - cut - 42, f"Reliability: {TITLES[name]}")
-    panel = _panel(name, _LEFTS[0], content)
+    panel = _panel(name, _LEFTS[0], report)
     return f'{start}\n<g transform="translate(0 {-cut})">\n{panel}\n</g>\n</svg>\n'
 
 
-def content_of(report: Any) -> Mapping[str, Any]:
-    return report if isinstance(report, Mapping) else report.as_dict()
-
-
-def _frame(content: Mapping[str, Any]) -> str:
-    rows = int(content["num_test_rows"])
+def _frame(report: CalibrationReport) -> str:
     title = "Reliability: how sure the model says it is, and how often it is right"
+    judged = f"{report.num_test_rows:,} test rows, verdict: {report.verdict.replace('_', '-')}"
     return "\n".join(
         [
             opening(_WIDTH, _HEIGHT, title),
             text(_LEFTS[0], 36, title, size=18, weight=600),
-            text(_LEFTS[0], 58, f"{rows:,} test rows, verdict: {content['verdict'].replace('_', '-')}", colour=SOFT),
+            text(_LEFTS[0], 58, judged, colour=SOFT),
         ]
     )
 
 
-def _panel(name: str, left: int, content: Mapping[str, Any]) -> str:
-    curve, colour = content["reliability"][name], COLOURS[name]
+def _panel(name: str, left: int, report: CalibrationReport) -> str:
+    curve, colour = report.reliability[name], COLOURS[name]
     return "\n".join(
         [
             text(left, _TOP - 26, TITLES[name], size=15, weight=600, colour=colour),
-            text(left, _TOP - 9, _numbers(content["metrics"][name]), size=12, colour=SOFT),
+            text(left, _TOP - 9, _numbers(report.metrics[name]), size=12, colour=SOFT),
             _axes(left),
             _band(left, curve),
             f'<line x1="{left}" y1="{_TOP + _SIDE}" x2="{left + _SIDE}" y2="{_TOP}" stroke="{INK}" '
@@ -71,12 +67,13 @@ def _panel(name: str, left: int, content: Mapping[str, Any]) -> str:
     )
 
 
-def _numbers(scores: Mapping[str, Mapping[str, float]]) -> str:
+def _numbers(scores: Estimates) -> str:
     ece = scores["ece"]
-    floor = f"noise {100 * ece['floor_low']:.1f}–{100 * ece['floor_high']:.1f} %"
+    assert isinstance(ece, BinnedEstimate)
+    floor = f"noise {100 * ece.floor_low:.1f}–{100 * ece.floor_high:.1f} %"
     return (
-        f"accuracy {100 * scores['accuracy']['value']:.1f} %   NLL {scores['nll']['value']:.3f}   "
-        f"ECE {100 * ece['value']:.1f} % ({floor})"
+        f"accuracy {100 * scores['accuracy'].value:.1f} %   NLL {scores['nll'].value:.3f}   "
+        f"ECE {100 * ece.value:.1f} % ({floor})"
     )
 
 
@@ -101,13 +98,13 @@ def _axes(left: int) -> str:
     return "\n".join(parts)
 
 
-def _band(left: int, curve: Mapping[str, Sequence[Any]]) -> str:
+def _band(left: int, curve: Reliability) -> str:
     """One shaded box per bin: where a calibrated model's accuracy would lie."""
     boxes = []
-    for i, (low, high) in enumerate(zip(curve["band_low"], curve["band_high"], strict=True)):
-        if low is None or high is None:
+    for i, (low, high) in enumerate(zip(curve.band_low, curve.band_high, strict=True)):
+        if isnan(low) or isnan(high):
             continue
-        x, width = left + curve["edges"][i] * _SIDE, (curve["edges"][i + 1] - curve["edges"][i]) * _SIDE
+        x, width = left + curve.edges[i] * _SIDE, (curve.edges[i + 1] - curve.edges[i]) * _SIDE
         height = max((high - low) * _SIDE, 2.0)
         y = _TOP + (1 - (low + high) / 2) * _SIDE - height / 2
         boxes.append(
@@ -117,11 +114,11 @@ def _band(left: int, curve: Mapping[str, Sequence[Any]]) -> str:
     return "\n".join(boxes)
 
 
-def _points(left: int, curve: Mapping[str, Sequence[Any]], colour: str) -> str:
+def _points(left: int, curve: Reliability, colour: str) -> str:
     """Bins joined by a line; the area of a point grows with the share of rows in it."""
-    total = max(1, sum(curve["counts"]))
+    total = max(1, sum(curve.counts))
     places, marks = [], []
-    for count, confidence, accuracy in zip(curve["counts"], curve["mean_confidence"], curve["accuracy"], strict=True):
+    for count, confidence, accuracy in zip(curve.counts, curve.mean_confidence, curve.accuracy, strict=True):
         if not count:
             continue
         x, y = left + confidence * _SIDE, _TOP + (1 - accuracy) * _SIDE
@@ -136,14 +133,14 @@ def _points(left: int, curve: Mapping[str, Sequence[Any]], colour: str) -> str:
     return "\n".join([line, *marks])
 
 
-def _histogram(left: int, curve: Mapping[str, Sequence[Any]], colour: str) -> str:
+def _histogram(left: int, curve: Reliability, colour: str) -> str:
     """Share of rows per bin, under the diagram and on the same axis."""
-    largest, total, base = max([*curve["counts"], 1]), max(1, sum(curve["counts"])), _below()
+    largest, total, base = max([*curve.counts, 1]), max(1, sum(curve.counts)), _below()
     bars = [line(left, base, left + _SIDE, base, BAND_EDGE)]
-    for i, count in enumerate(curve["counts"]):
+    for i, count in enumerate(curve.counts):
         if not count:
             continue
-        x, width = left + curve["edges"][i] * _SIDE, (curve["edges"][i + 1] - curve["edges"][i]) * _SIDE
+        x, width = left + curve.edges[i] * _SIDE, (curve.edges[i + 1] - curve.edges[i]) * _SIDE
         height = max(1.0, _HISTOGRAM * count / largest)
         bars.append(
             f'<rect x="{x + 1:.1f}" y="{base - height:.1f}" width="{width - 2:.1f}" height="{height:.1f}" '

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from fedlas.report.diagrams.drawing import BAND_EDGE, COLOURS, GRID, SOFT, TITLES, line, opening, text
-from fedlas.report.diagrams.reliability import content_of
+from fedlas.report.document import CalibrationReport, RiskCoverageSection
 
 _WIDTH, _HEIGHT = 560, 420
 _LEFT, _TOP, _ACROSS, _UP = 72, 64, 460, 280
@@ -15,32 +14,30 @@ _SCALED_FROM = 0.1
 _STEPS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.8, 1.0)
 
 
-def risk_coverage_svg(report: Any, *, curves: Sequence[str] = ("uploaded", "calibrated")) -> str:
+def risk_coverage_svg(report: CalibrationReport, *, curves: Sequence[str] = ("uploaded", "calibrated")) -> str:
     """An SVG: the share of rows that is answered across, the share of wrong answers among them up.
 
     The lower, the better; the last of `curves` has its pointwise band shaded.
 
     Args:
-        report: a `CalibrationReport` or its `as_dict()`.
         curves: which of `uploaded`, `temperature`, `calibrated`.
     """
-    content = content_of(report)
-    sections: Mapping[str, Any] = content["risk_coverage"]
+    sections = report.risk_coverage
     top = _scale([sections[name] for name in curves])
     title = "What is wrong among the surest answers"
     parts = [opening(_WIDTH, _HEIGHT, title), text(_LEFT, 26, title, size=14, weight=600), _axes(top)]
     parts.append(_band(sections[curves[-1]], COLOURS[curves[-1]], top))
     parts += [_curve(sections[name], COLOURS[name], top) for name in curves]
-    parts.append(_legend(curves, content["confidence_level"]))
+    parts.append(_legend(curves, report.confidence_level))
     return "\n".join([*parts, "</svg>"]) + "\n"
 
 
-def _scale(curves: Sequence[Mapping[str, Sequence[float]]]) -> float:
+def _scale(curves: Sequence[RiskCoverageSection]) -> float:
     """The smallest round share that holds all curves and bands from `_SCALED_FROM` on."""
     highest = max(
         high
         for curve in curves
-        for share, high in zip(curve["coverage"], curve["high"], strict=True)
+        for share, high in zip(curve.coverage, curve.high, strict=True)
         if share >= _SCALED_FROM
     )
     return next(step for step in _STEPS if highest <= step + 1e-9)
@@ -75,15 +72,15 @@ def _axes(top: float) -> str:
     return "\n".join(parts)
 
 
-def _band(curve: Mapping[str, Sequence[float]], colour: str, top: float) -> str:
-    upper = [_place(share, high, top) for share, high in zip(curve["coverage"], curve["high"], strict=True)]
-    lower = [_place(share, low, top) for share, low in zip(curve["coverage"], curve["low"], strict=True)]
+def _band(curve: RiskCoverageSection, colour: str, top: float) -> str:
+    upper = [_place(share, high, top) for share, high in zip(curve.coverage, curve.high, strict=True)]
+    lower = [_place(share, low, top) for share, low in zip(curve.coverage, curve.low, strict=True)]
     corners = " ".join(f"{x:.1f},{y:.1f}" for x, y in [*upper, *reversed(lower)])
     return f'<polygon points="{corners}" fill="{colour}" opacity="0.14"/>'
 
 
-def _curve(curve: Mapping[str, Sequence[float]], colour: str, top: float) -> str:
-    places = [_place(share, error, top) for share, error in zip(curve["coverage"], curve["error_rate"], strict=True)]
+def _curve(curve: RiskCoverageSection, colour: str, top: float) -> str:
+    places = [_place(share, error, top) for share, error in zip(curve.coverage, curve.error_rate, strict=True)]
     joined = " ".join(f"{x:.1f},{y:.1f}" for x, y in places)
     x, y = places[-1]
     return (

@@ -8,7 +8,9 @@ from scipy.stats import binomtest
 
 from fedlas.calibrators import softmax
 from fedlas.errors import BadDataset
-from fedlas.gate.gate import Judgement, holm, judge, level_of_look
+from fedlas.gate.claims import GateResult
+from fedlas.gate.gate import holm, judge
+from fedlas.gate.ledger_level import ledger_level
 
 
 def world(num_rows: int = 1000, num_classes: int = 5, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -18,7 +20,7 @@ def world(num_rows: int = 1000, num_classes: int = 5, seed: int = 0) -> tuple[np
     return logits, (softmax(logits).cumsum(axis=1) > rng.random((num_rows, 1))).argmax(axis=1)
 
 
-def verdict(**changes: object) -> Judgement:
+def verdict(**changes: object) -> GateResult:
     """An overconfident upload, a perfect temperature, no trained finalist, unless changed."""
     logits, targets = world()
     settings = {
@@ -199,13 +201,13 @@ def test_the_other_proper_score_guards_a_promotion() -> None:
 
 def test_the_ledger_spends_no_more_than_the_level() -> None:
     """All looks together spend at most the level, the first one three quarters of it, and each one less than before."""
-    levels = [level_of_look(look, 0.05) for look in range(10_000)]
+    levels = [ledger_level(look, 0.05) for look in range(10_000)]
     assert levels[0] == pytest.approx(0.0375)
     assert levels == sorted(levels, reverse=True)
     assert 0.0499 < sum(levels) <= 0.05
     for wrong in (-1, 1.5, True):
-        with pytest.raises(ValueError, match="looks_before"):
-            level_of_look(wrong, 0.05)  # type: ignore[arg-type]
+        with pytest.raises(ValueError, match="evaluations_before"):
+            ledger_level(wrong, 0.05)  # type: ignore[arg-type]
 
 
 def test_earlier_looks_make_a_promotion_harder() -> None:
@@ -216,7 +218,7 @@ def test_earlier_looks_make_a_promotion_harder() -> None:
         "post_hoc": softmax(logits),
         "targets": targets,
     }
-    first, late = verdict(**settings), verdict(**settings, looks_before=99)
+    first, late = verdict(**settings), verdict(**settings, evaluations_before=99)
     assert (first.verdict, late.verdict) == ("post_hoc", "unchanged")
     assert first.as_dict()["level"] == pytest.approx(0.0375)
     assert late.as_dict()["level"] == pytest.approx(0.05 / (4 * 100 * 99))
@@ -240,7 +242,7 @@ def test_retrying_on_one_split_does_not_become_a_promotion() -> None:
                 post_hoc=softmax(logits + rng.normal(scale=0.3, size=logits.shape)),
                 targets=targets,
                 num_resamples=2,
-                looks_before=look,
+                evaluations_before=look,
             ).promoted
             for look in range(10)
         )

@@ -1,4 +1,4 @@
-"""FedLAS's own signs: the AUROC against a referee, and sentences that say what the numbers say."""
+"""FedLAS's own diagnostics: the AUROC against a referee, and sentences that say what the numbers say."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from fedlas.report.diagnostics import auroc, fedlas_signs
+from fedlas.report.diagnostics import auroc, fedlas_diagnostics
 
 
 @pytest.mark.parametrize("ties", [False, True])
@@ -47,12 +47,12 @@ def test_a_norm_that_knows_nothing_is_called_so() -> None:
     """Random norms: not useful, and the sentence says that FedLAS has nothing to work with; telling norms: useful."""
     rng = np.random.default_rng(1)
     right = rng.random(500) < 0.8
-    blind = fedlas_signs(feature_norms=rng.normal(size=500), correct=right)
-    assert blind["feature_norm"]["useful"] is False
-    assert "nothing to work with" in blind["sentences"][0]
-    telling = fedlas_signs(feature_norms=rng.normal(size=500) - 2 * right, correct=right)
-    assert telling["feature_norm"]["useful"] is True
-    assert "smaller where the model is right" in telling["sentences"][0]
+    blind = fedlas_diagnostics(feature_norms=rng.normal(size=500), correct=right)
+    assert blind.feature_norm.useful is False
+    assert "nothing to work with" in blind.sentences[0]
+    telling = fedlas_diagnostics(feature_norms=rng.normal(size=500) - 2 * right, correct=right)
+    assert telling.feature_norm.useful is True
+    assert "smaller where the model is right" in telling.sentences[0]
 
 
 def test_smoothing_and_gate_are_counted() -> None:
@@ -60,23 +60,23 @@ def test_smoothing_and_gate_are_counted() -> None:
     right = np.array([True] * 6 + [False] * 4)
     epsilon = np.array([0.01, 0.02, 0.03] * 2 + [0.1, 0.12, 0.08, 0.1])
     gate = np.array([1, 1, 1, 1, 1, -1, -1, -1, -1, -1])
-    found = fedlas_signs(
+    found = fedlas_diagnostics(
         feature_norms=np.arange(10.0), correct=right, epsilon=epsilon, gate=gate, gate_before=np.ones(10)
     )
-    assert found["epsilon"]["right"]["value"] == pytest.approx(0.02)
-    assert found["epsilon"]["wrong"]["value"] == pytest.approx(0.1)
-    assert found["epsilon"]["wrong_minus_right"]["low"] > 0
-    assert (found["gate"]["flipped"]["value"], found["gate"]["positive"]["value"]) == (0.5, 0.5)
-    assert any("more where it errs" in sentence for sentence in found["sentences"])
-    assert any("answer on 50 %" in sentence for sentence in found["sentences"])
+    assert found.epsilon.right.value == pytest.approx(0.02)
+    assert found.epsilon.wrong.value == pytest.approx(0.1)
+    assert found.epsilon.wrong_minus_right.low > 0
+    assert (found.gate.flipped.value, found.gate.positive.value) == (0.5, 0.5)
+    assert any("more where it errs" in sentence for sentence in found.sentences)
+    assert any("answer on 50 %" in sentence for sentence in found.sentences)
 
 
-def test_a_perfect_model_has_signs_without_figures() -> None:
+def test_a_perfect_model_has_diagnostics_without_figures() -> None:
     """No wrong row: no AUROC, no mean on wrong rows, and it is said."""
-    found = fedlas_signs(feature_norms=np.arange(20.0), correct=np.ones(20), epsilon=np.full(20, 0.1))
-    assert found["feature_norm"] is None
-    assert found["epsilon"]["wrong"] is None
-    assert "nothing can tell" in found["sentences"][0]
+    found = fedlas_diagnostics(feature_norms=np.arange(20.0), correct=np.ones(20), epsilon=np.full(20, 0.1))
+    assert found.feature_norm is None
+    assert found.epsilon.wrong is None
+    assert "nothing can tell" in found.sentences[0]
 
 
 @pytest.mark.parametrize(
@@ -92,4 +92,4 @@ def test_a_perfect_model_has_signs_without_figures() -> None:
 def test_wrong_arrays_are_named(arguments: dict[str, list[float]], message: str) -> None:
     """The message says which and what is needed."""
     with pytest.raises(ValueError, match=message):
-        fedlas_signs(**arguments)  # type: ignore[arg-type]
+        fedlas_diagnostics(**arguments)  # type: ignore[arg-type]

@@ -22,7 +22,7 @@ def test_so_many_labels_go_evenly_to_other_classes() -> None:
     assert {int((labels != 0).sum()) for labels in seen[1:]} == {50}
     counts = np.bincount(np.concatenate(seen[1:]), minlength=4)[1:]
     assert np.abs(counts - 10000 / 3).max() < 250  # about five standard deviations
-    assert found["levels"][0]["rows"] == 50
+    assert found.levels[0].rows == 50
 
 
 def test_verdicts_are_counted_and_said() -> None:
@@ -33,11 +33,11 @@ def test_verdicts_are_counted_and_said() -> None:
         return "trained" if labels[0] == 0 else "unchanged"
 
     found = sensitivity(verdict, targets, 2, shares=[0.1, 0.5], draws=400, seed=3)
-    assert found["verdict"] == "trained"
-    for level, expected in zip(found["levels"], (0.9, 0.5), strict=True):
-        assert level["verdicts"]["trained"] == pytest.approx(expected, abs=0.1)
-        assert level["same"] == round(400 * level["verdicts"]["trained"])
-    assert f"the same in {found['levels'][1]['same']} of 400 draws" in found["sentences"][1]
+    assert found.verdict == "trained"
+    for level, expected in zip(found.levels, (0.9, 0.5), strict=True):
+        assert level.verdicts["trained"] == pytest.approx(expected, abs=0.1)
+        assert level.same == round(400 * level.verdicts["trained"])
+    assert f"the same in {found.levels[1].same} of 400 draws" in found.sentences[1]
 
 
 def test_the_seed_decides() -> None:

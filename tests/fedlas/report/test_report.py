@@ -13,7 +13,7 @@ import pytest
 from fedlas import metrics
 from fedlas.calibrators import softmax
 from fedlas.gate.gate import judge
-from fedlas.report import CalibrationReport, build_report, library_versions, reliability_svg
+from fedlas.report import CalibrationReport, Evidence, build_report, library_versions, reliability_svg
 from tests.fedlas.gate.test_gate import world
 
 METRICS = {"accuracy", "nll", "brier", "calibration_error_l2", "ece", "adaptive_ece", "classwise_ece", "aurc", "augrc"}
@@ -25,8 +25,8 @@ def example() -> tuple[CalibrationReport, np.ndarray, np.ndarray, np.ndarray]:
     logits, targets = world(400)
     uploaded, calibrated = softmax(3 * logits), softmax(logits)
     judgement = judge(uploaded=uploaded, post_hoc=calibrated, trained=None, targets=targets, provenance="no")
-    report = build_report(
-        judgement=judgement,
+    evidence = Evidence(
+        gate=judgement,
         uploaded=uploaded,
         temperature=calibrated,
         calibrated=calibrated,
@@ -35,10 +35,9 @@ def example() -> tuple[CalibrationReport, np.ndarray, np.ndarray, np.ndarray]:
         recipe={"method": "auto"},
         seed=7,
         digests={"model": "sha256:ab"},
-        num_resamples=200,
         notes=["A note."],
     )
-    return report, uploaded, calibrated, targets
+    return build_report(evidence, num_resamples=200), uploaded, calibrated, targets
 
 
 def content() -> dict[str, Any]:
@@ -98,7 +97,7 @@ def test_versions_name_what_is_installed() -> None:
 @pytest.mark.parametrize("panels", [("uploaded", "calibrated"), ("temperature", "calibrated")])
 def test_the_picture_is_self_contained_svg(panels: tuple[str, str]) -> None:
     """It parses as XML, needs no other file, runs no script, and has one point per bin that holds rows."""
-    svg = reliability_svg(content(), panels=panels)
+    svg = reliability_svg(example()[0], panels=panels)
     root = ET.fromstring(svg)
     assert root.tag == "{http://www.w3.org/2000/svg}svg"
     assert "href" not in svg

@@ -13,37 +13,37 @@ import pytest
 from fedlas import metrics
 from fedlas.calibrators import softmax
 from fedlas.errors import BadDataset
-from fedlas.gate.gate import Judgement
+from fedlas.gate.claims import GateResult
+from fedlas.gate.non_inferiority import TestRows
 from fedlas.guarantees import Guarantees
-from fedlas.report import CalibrationReport, build_report, report_html, risk_coverage_svg
-from fedlas.report.caveats import suspicions
-from fedlas.report.diagnostics import fedlas_signs
+from fedlas.metrics import Estimate
+from fedlas.report import CalibrationReport, Evidence, build_report, report_html, risk_coverage_svg
+from fedlas.report.caveats import caveats
+from fedlas.report.diagnostics import fedlas_diagnostics
 from fedlas.report.label_noise import sensitivity
 from fedlas.report.page import environment
 from tests.fedlas.gate.test_gate import world
 
 HOSTILE = '<img src=x onerror="alert(1)">&\'</td></style><script>alert(2)</script>'
-UNCHANGED = Judgement("unchanged", "brier", (), (), ("The uploaded model stays as it is.",))
+UNCHANGED = GateResult("unchanged", "brier", (), (), ("The uploaded model stays as it is.",))
 
 
-def report(probs: np.ndarray, targets: np.ndarray, **changes: Any) -> CalibrationReport:
+def report(probs: np.ndarray, targets: np.ndarray, *, num_resamples: int = 60, **changes: Any) -> CalibrationReport:
     settings: dict[str, Any] = {
-        "judgement": UNCHANGED,
+        "gate": UNCHANGED,
         "uploaded": probs,
         "temperature": probs,
         "calibrated": probs,
         "targets": targets,
-        "num_resamples": 60,
         **changes,
     }
-    return build_report(**settings)
+    return build_report(Evidence(**settings), num_resamples=num_resamples)
 
 
 def is_whole(made: CalibrationReport) -> str:
     """Strict JSON, a page that closes every element, pictures that are XML; the page."""
-    text = json.dumps(made.as_dict(), allow_nan=False)
-    page = report_html(json.loads(text))
-    assert page == report_html(made)
+    json.dumps(made.as_dict(), allow_nan=False)
+    page = report_html(made)
     tags = Tags()
     tags.feed(page)
     assert tags.open == []
@@ -234,7 +234,7 @@ def test_promises_stand_beside_what_was_found() -> None:
     logits, labels = world(3000, 4, seed=5)
     probs = softmax(logits)
     fitted = Guarantees.fit(probs[:2000], labels[:2000], class_names=list("abcd"))
-    made = report(probs[2000:], labels[2000:], guarantees=fitted.as_dict())
+    made = report(probs[2000:], labels[2000:], guarantees=fitted)
     rows = made.as_dict()["guarantees"]["max_error"]
     row = next(row for row in rows if row["level"] == 0.2)
     kept = probs[2000:].max(axis=1).astype(np.float32) >= fitted.threshold_for(0.2)
@@ -246,20 +246,20 @@ def test_promises_stand_beside_what_was_found() -> None:
     covered = next(row for row in made.as_dict()["guarantees"]["coverage"] if row["level"] == 0.9)
     assert covered["mean_size"] == pytest.approx(sets.sum(axis=1).mean())
     assert covered["covered"]["value"] == pytest.approx(sets[np.arange(1000), labels[2000:]].mean())
-    few = Guarantees.fit(probs[:50], labels[:50], class_names=list("abcd")).as_dict()
+    few = Guarantees.fit(probs[:50], labels[:50], class_names=list("abcd"))
     assert "cannot be promised" in is_whole(report(probs[2000:], labels[2000:], guarantees=few))
 
 
 def test_everything_that_is_given_is_shown() -> None:
-    """Signs, label noise, looks and duplicates reach summary and page."""
+    """Diagnostics, label noise, earlier evaluations and duplicates reach summary and page."""
     logits, targets = world(300, 3)
     probs = softmax(logits)
     made = report(
         probs,
         targets,
-        signs=fedlas_signs(feature_norms=logits.max(axis=1), correct=probs.argmax(axis=1) == targets),
+        diagnostics=fedlas_diagnostics(feature_norms=logits.max(axis=1), correct=probs.argmax(axis=1) == targets),
         label_noise=sensitivity(lambda labels: "unchanged", targets, 3, shares=[0.05], draws=4),
-        looks={"before": 3},
+        evaluations_before=3,
         duplicates={"calibration": 12, "train": 0},
     )
     page, summary = is_whole(made), " ".join(made.as_dict()["summary"])
@@ -290,16 +290,17 @@ def test_too_easy_calibration_rows_are_noticed() -> None:
 
     def warned(before: float, now: float, rows: int) -> bool:
         targets = np.arange(rows) % 2
-        found = suspicions(
+        evidence = Evidence(
+            gate=UNCHANGED,
+            uploaded=(),
+            temperature=(),
+            calibrated=(),
             targets=targets,
-            num_classes=2,
-            names=["a", "b"],
-            groups=None,
-            accuracy=now,
-            nll=0.5,
             calibration_accuracy=before,
             num_calibration_rows=rows,
         )
+        estimates = {"accuracy": Estimate(now, now, now), "nll": Estimate(0.5, 0.5, 0.5)}
+        found = caveats(evidence, TestRows(targets, None), ["a", "b"], dict(estimates))
         return any("more than chance explains" in sentence for sentence in found)
 
     assert warned(0.99, 0.90, 500)

@@ -16,11 +16,13 @@ from numpy.typing import NDArray
 from fedlas import metrics
 from fedlas.calibrators import CALIBRATORS, Calibrator, softmax
 from fedlas.data.splits import check_groups, draw_splits, given_splits
+from fedlas.documents import as_json
 from fedlas.errors import BadDataset, FedLASError
-from fedlas.gate.gate import Judgement, judge
-from fedlas.metrics.evaluate import Report
+from fedlas.gate.claims import GateResult
+from fedlas.gate.gate import judge
+from fedlas.metrics.evaluate import Estimates
 from fedlas.race import scoring
-from fedlas.report import finite, library_versions
+from fedlas.report import library_versions
 from worker.inside.scores_only.graph import write
 from worker.inside.scores_only.reading import Scores, read_scores
 
@@ -53,7 +55,7 @@ def fit_scores(spec: Json, folder: Path, emit: Emit) -> Json:
     return {
         "method": calibrator.name,
         "parameters": calibrator.parameters(),
-        "report": finite(report),
+        "report": as_json(report),
         "profile": {
             "input": scores.kind,
             "num_samples": len(scores.targets),
@@ -162,7 +164,7 @@ def _report(scores: Scores, calibrator: Calibrator, fitting: Rows, judging: Rows
 
 
 def _summary(
-    judgement: Judgement, shown: Mapping[str, Report], fitting: Rows, judging: Rows, *, drawn: bool
+    judgement: GateResult, shown: Mapping[str, Estimates], fitting: Rows, judging: Rows, *, drawn: bool
 ) -> list[str]:
     """Sentences for somebody who reads nothing else."""
     before, after = shown["uploaded"], shown["calibrated"]

@@ -1,0 +1,29 @@
+"""Documents: dataclasses written as JSON, with the names of their fields as keys."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import fields, is_dataclass
+from typing import Any
+
+import numpy as np
+
+
+def as_json(value: Any) -> Any:
+    """Objects, lists and numbers for dataclasses, mappings, sequences and arrays.
+
+    JSON has neither NaN nor infinity: both become null. `field(metadata={"key": …})` gives a field another key.
+
+    >>> as_json({"mean": np.array([0.5, np.nan])})
+    {'mean': [0.5, None]}
+    """
+    if is_dataclass(value) and not isinstance(value, type):
+        return {part.metadata.get("key", part.name): as_json(getattr(value, part.name)) for part in fields(value)}
+    if isinstance(value, Mapping):
+        return {str(key): as_json(item) for key, item in value.items()}
+    if isinstance(value, np.ndarray | np.generic):
+        return as_json(value.tolist())
+    if isinstance(value, list | tuple):
+        return [as_json(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

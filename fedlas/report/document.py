@@ -1,0 +1,154 @@
+"""The calibration report as a document: the content of report.json, typed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias, TypeVar
+
+from fedlas.documents import as_json
+from fedlas.gate.claims import GateResult
+from fedlas.metrics import (
+    CalibrationTest,
+    ClassRow,
+    Estimate,
+    PositiveClass,
+    ReliabilityCurve,
+    RiskCoverageCurve,
+    SliceTable,
+)
+from fedlas.metrics._checks import Floats
+from fedlas.metrics.evaluate import Estimates
+from fedlas.report.diagnostics import Diagnostics
+from fedlas.report.guarantees import GuaranteeTable
+from fedlas.report.label_noise import LabelNoise
+
+T = TypeVar("T")
+#: Values under `uploaded`, `temperature` and `calibrated`.
+ByModel: TypeAlias = Mapping[str, T]
+
+
+@dataclass(frozen=True)
+class ConfidenceSummary:
+    """Mean confidence beside accuracy, and the ECE split by its sign."""
+
+    mean_confidence: float
+    accuracy: float
+    over_confidence: float
+    under_confidence: float
+
+
+@dataclass(frozen=True)
+class Reliability(ReliabilityCurve):
+    """A reliability curve with its consistency band."""
+
+    band_low: Floats
+    band_high: Floats
+
+
+@dataclass(frozen=True)
+class SetAside:
+    """The share of rows with a confidence below `threshold`, and the error rate among the others."""
+
+    share: float
+    threshold: float
+    error_rate: Estimate
+
+
+@dataclass(frozen=True)
+class RiskCoverageSection(RiskCoverageCurve):
+    """A risk-coverage curve, rounded to a millionth, and its point where about a fifth of the rows is set aside."""
+
+    set_aside: SetAside
+
+
+@dataclass(frozen=True)
+class NamedClassRow(ClassRow):
+    """A class under its name."""
+
+    name: str
+
+
+@dataclass(frozen=True)
+class ClassTable:
+    """The worst of `num_classes` classes, worst first."""
+
+    num_classes: int
+    correction: str
+    rows: tuple[NamedClassRow, ...]
+
+
+@dataclass(frozen=True)
+class PositiveClassSection(PositiveClass):
+    """The positive class in one model, with the calibration line where one exists."""
+
+    slope: Estimate | None
+    intercept: Estimate | None
+
+
+@dataclass(frozen=True)
+class BinarySection:
+    """The positive class of a two-class problem in the three models."""
+
+    positive_class: str
+    uploaded: PositiveClassSection
+    temperature: PositiveClassSection
+    calibrated: PositiveClassSection
+
+
+@dataclass(frozen=True)
+class Ledger:
+    """How often the test rows had judged before."""
+
+    before: int
+
+
+@dataclass(frozen=True)
+class WorstParts:
+    """The worst class and the worst slice, in a sentence each."""
+
+    class_: str = field(metadata={"key": "class"})
+    slice: str | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class CalibrationReport:
+    """The report of one job; `as_dict()` is what `GET /v1/jobs/{id}/report` answers."""
+
+    verdict: str
+    promoted: bool
+    summary: tuple[str, ...] = ()
+    advice: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+    metrics: ByModel[Estimates]
+    differences: Mapping[str, Estimates]
+    confidence: ByModel[ConfidenceSummary]
+    calibration_test: ByModel[CalibrationTest]
+    risk_coverage: ByModel[RiskCoverageSection]
+    reliability: ByModel[Reliability]
+    num_test_rows: int
+    num_groups: int | None
+    num_classes: int
+    confidence_level: float
+    classes: ClassTable
+    slices: SliceTable | None
+    binary: BinarySection | None
+    gate: GateResult
+    ledger: Ledger | None = field(metadata={"key": "looks"})
+    guarantees: GuaranteeTable | None
+    label_noise: LabelNoise | None
+    diagnostics: Diagnostics | None = field(metadata={"key": "signs"})
+    candidates: tuple[Mapping[str, Any], ...]
+    recipe: Mapping[str, Any]
+    seed: int
+    seen_by_model: str | None
+    duplicates: Mapping[str, int] | None
+    digests: Mapping[str, str]
+    versions: Mapping[str, str]
+    machine: Mapping[str, Any]
+    worst: WorstParts
+
+    def as_dict(self) -> dict[str, Any]:
+        """Strict JSON."""
+        content: dict[str, Any] = as_json(self)
+        return content

@@ -1,0 +1,61 @@
+"""Evidence: all that a calibration report is made of."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from numpy.typing import ArrayLike
+
+from fedlas.gate.claims import GateResult
+from fedlas.guarantees import Guarantees
+from fedlas.report.diagnostics import Diagnostics
+from fedlas.report.label_noise import LabelNoise
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evidence:
+    """The test rows of one job, three models' probabilities on them, and what stands beside them in the report.
+
+    Attributes:
+        gate: what the gate decided on these rows.
+        uploaded, temperature, calibrated: probabilities (N, K) of the uploaded model, of the same with a temperature,
+            and of the model that is to be served; targets: class indices (N,); groups: of the rows (N,), if any.
+        class_names: the K names in order; `positive_class` is one of them where K = 2 (the second by default).
+        slices: columns (N,) by name; every value is a slice. Numbers with many values are cut into quarters.
+        guarantees: of the model that is to be served.
+        evaluations_before: how often the test rows had judged before, as the evaluation ledger says.
+        seen_by_model: which rows the model has seen, as the dataset says (`no`, `train_split`, `unknown`).
+        calibration_accuracy, num_calibration_rows: of the uploaded model, to compare with its accuracy on test rows.
+        duplicates: how many test rows also occur in each other split, by its name.
+        candidates: `CandidateResult.as_dict()` of all candidates of the race.
+        versions: of the libraries; those that are installed by default.
+        machine: added to what `machine_facts` finds.
+        notes: further sentences for the summary (budget, warnings of the dataset).
+    """
+
+    gate: GateResult
+    uploaded: ArrayLike
+    temperature: ArrayLike
+    calibrated: ArrayLike
+    targets: ArrayLike
+    groups: ArrayLike | None = None
+    class_names: Sequence[str] | None = None
+    positive_class: str | None = None
+    slices: Mapping[str, ArrayLike] = field(default_factory=dict)
+    diagnostics: Diagnostics | None = None
+    label_noise: LabelNoise | None = None
+    guarantees: Guarantees | None = None
+    evaluations_before: int | None = None
+    seen_by_model: str | None = None
+    calibration_accuracy: float | None = None
+    num_calibration_rows: int | None = None
+    duplicates: Mapping[str, int] | None = None
+    candidates: Sequence[Mapping[str, Any]] = ()
+    recipe: Mapping[str, Any] = field(default_factory=dict)
+    seed: int = 0
+    digests: Mapping[str, str] = field(default_factory=dict)
+    versions: Mapping[str, str] | None = None
+    machine: Mapping[str, Any] = field(default_factory=dict)
+    notes: Sequence[str] = ()
