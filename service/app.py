@@ -6,7 +6,6 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from importlib.metadata import version
 
-from anyio import CapacityLimiter
 from fastapi import FastAPI
 from fastapi.routing import APIRoute
 from fastapi_offline import FastAPIOffline
@@ -30,21 +29,18 @@ from service.api import (
     problems,
     uploads,
 )
-from service.api import metrics as metrics_page
 from service.api.cross_site import SameSite, Sites
-from service.api.dependencies import Parts
 from service.api.documentation import openapi_document
-from service.api.group_commit import Together
 from service.api.json_bodies import MOST_JSON_BYTES, JsonBodies
 from service.api.json_types import JsonTypes
-from service.api.long_poll import Waiting
 from service.api.methods import AllowedMethods
 from service.api.middleware import BearerKeys, BodyLimit, HeadAsGet, Keys, RequestId
+from service.api.services import Services
 from service.inference.runtime import check_single_runtime
-from service.queue import Doorbell
 from service.registry.errors import Unavailable
-from service.registry.unit_of_work import Registry
-from service.serving.composition import Assembly
+from service.serving.app import Serving, ServingLane
+from service.serving.infer import infer
+from service.serving.predict import predict
 from service.settings import ServiceSettings
 
 _FORM_OVERHEAD_BYTES = 1024**2
@@ -52,7 +48,7 @@ _UPLOAD_PATHS = frozenset({"/v1/datasets", "/v1/models", "/v1/calibrators"})
 _PIECES = "/v1/uploads/"
 _RESOURCES = (
     *(uploads, datasets, models, jobs, events, deliveries, calibrators),
-    *(predictions, batches, names, oip_statistics, oip, oip_repository, metrics_page, operations),
+    *(predictions, batches, names, oip_statistics, oip, oip_repository, operations),
 )
 
 
@@ -62,23 +58,8 @@ def create_app(settings: ServiceSettings, *, on_stuck: Callable[[str], None] | N
     `on_stuck` is told the digest of a served copy whose run does not end when its time is up.
     """
     check_single_runtime()
-    registry = Registry.open(settings)
-    registry.migrate()
-    doorbell = Doorbell(settings.resolved_broker_url)
-    registry.ring = doorbell.ring
-    turn = CapacityLimiter(1)
-    serving = Assembly.of(settings, registry, on_stuck)
-    parts = Parts(
-        settings=settings,
-        registry=registry,
-        doorbell=doorbell,
-        waiting=Waiting(registry),
-        turn=turn,
-        together=Together(registry, turn),
-        engine=serving.engine,
-        metrics=serving.metrics,
-        catalogue=serving.catalogue,
-    )
+    services = Services.open(settings, on_stuck)
+    serving = Serving(settings, services.model_repository, services.scheduler, services.tracing)
     app = FastAPIOffline(  # /docs works without the internet
         title="FedLAS service",
         summary="Calibration as a service: upload a classifier, get back confidences one can act on.",
@@ -90,11 +71,12 @@ def create_app(settings: ServiceSettings, *, on_stuck: Callable[[str], None] | N
         generate_unique_id_function=_operation_id,
         telemetry={"tracing": False, "metrics": False, "logs": False},  # ours are `tracing` and `metrics`
     )
-    app.state.parts = parts
+    app.state.services = services
     app.state.serving = serving
-    app.state.exposition = serving.exposition
-    build = app.build_middleware_stack
-    app.build_middleware_stack = lambda: serving.before(build())  # type: ignore[method-assign]
+    build, keys, sites = app.build_middleware_stack, Keys(settings.api_keys), Sites.of(settings)
+    app.build_middleware_stack = lambda: ServingLane(  # type: ignore[method-assign]
+        build(), serving=serving, keys=keys, sites=sites, predict=predict, infer=infer
+    )
     problems.install(app)
     app.openapi = lambda: openapi_document(app)  # type: ignore[method-assign]
     for resource in _RESOURCES:
@@ -104,16 +86,14 @@ def create_app(settings: ServiceSettings, *, on_stuck: Callable[[str], None] | N
 
 @asynccontextmanager
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
-    parts: Parts = app.state.parts
-    serving: Assembly = app.state.serving
+    services: Services = app.state.services
+    serving: Serving = app.state.serving
     with suppress(Unavailable):  # what is left over goes with the next sweep
-        await run_in_threadpool(parts.registry.artifacts.clear_abandoned)
-    serving.start()
+        await run_in_threadpool(services.registry.artifacts.clear_abandoned)
+    services.start()
     yield
-    serving.stop()
-    parts.waiting.close()
-    parts.doorbell.close()
-    parts.registry.close()
+    serving.shut_down()
+    services.close()
 
 
 def _middleware(settings: ServiceSettings) -> list[Middleware]:

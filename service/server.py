@@ -21,14 +21,13 @@ from types import FrameType
 
 import uvicorn
 
-from service.api.dependencies import Parts
+from service.api.services import Services, suspensions
 from service.app import create_app
 from service.heartbeat import Heartbeat
 from service.inference.runtime import providers, release_arena
 from service.process_memory import MemoryRelease, limit
 from service.registry.errors import Unavailable
 from service.registry.unit_of_work import Registry
-from service.serving.composition import suspensions
 from service.settings import ServiceSettings
 from service.transport.connections import Connections
 from service.transport.protocol import Protocol
@@ -49,11 +48,11 @@ class Server(uvicorn.Server):
     """uvicorn with an end in good order."""
 
     def __init__(
-        self, config: uvicorn.Config, parts: Parts, *, heartbeat: Heartbeat, document: Callable[[], object]
+        self, config: uvicorn.Config, services: Services, *, heartbeat: Heartbeat, document: Callable[[], object]
     ) -> None:
         super().__init__(config)
         self._document = document
-        self._parts = parts
+        self._services = services
         self._heartbeat = heartbeat
         self._beside: list[asyncio.Task[object]] = []
 
@@ -75,7 +74,7 @@ class Server(uvicorn.Server):
         """Called by the signal handler."""
         if self.should_exit:
             self.force_exit = True
-        self._parts.waiting.close()
+        self._services.long_poll.close()
         super().handle_exit(sig, frame)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
@@ -139,7 +138,7 @@ def run(
     gc.collect()
     gc.freeze()
     beating = Heartbeat(heartbeat, hung_seconds=settings.hung_seconds)
-    server = Server(config, app.state.parts, heartbeat=beating, document=app.openapi)
+    server = Server(config, app.state.services, heartbeat=beating, document=app.openapi)
     server.run(list(sockets) or None)
     return 0 if server.started else 1
 

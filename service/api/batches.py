@@ -10,7 +10,7 @@ from fastapi import APIRouter, Query, Request, Response
 from pydantic_core import to_json
 
 from service.api.creation import still_inspecting
-from service.api.dependencies import PartsDep, Wait, created, long_poll, still_open, stored_file, tagged
+from service.api.dependencies import ServicesDep, Wait, created, long_poll, still_open, stored_file, tagged
 from service.api.idempotency import IdempotencyKey, Key, create_together
 from service.api.pages import MOST_BYTES, After, Limit, cursor, json_page, page_of
 from service.api.predictions import OPTIONS, Prediction, find_model
@@ -34,7 +34,7 @@ _RESULTS: dict[int | str, dict[str, Any]] = {
 
 
 @router.post("/v1/predictions", status_code=202, response_model=BatchRecord)
-async def create_batch(parts: PartsDep, body: BatchRequest, key: IdempotencyKey = None) -> Response:
+async def create_batch(services: ServicesDep, body: BatchRequest, key: IdempotencyKey = None) -> Response:
     """Order predictions for every row of a stored dataset."""
 
     def make(unit: UnitOfWork) -> BatchRecord:
@@ -61,29 +61,29 @@ async def create_batch(parts: PartsDep, body: BatchRequest, key: IdempotencyKey 
         unit.batches.add(row)
         return batch_record(row, unit.work.open(row.id, blocked=still_inspecting(model, dataset)))
 
-    answer = await create_together(parts, Key.of("predictions", key), [body.model_dump_json()], make)
+    answer = await create_together(services, Key.of("predictions", key), [body.model_dump_json()], make)
     return created(answer, "/v1/predictions", 202)
 
 
 @router.get("/v1/predictions", response_model=Page[BatchRecord])
-def list_batches(parts: PartsDep, limit: Limit = 20, after: After = None) -> Response:
+def list_batches(services: ServicesDep, limit: Limit = 20, after: After = None) -> Response:
     """List batches, newest first."""
     after = cursor(after, "bat")
-    with parts.registry.read() as unit:
+    with services.registry.read() as unit:
         rows = unit.batches.newest(limit=limit + 1, after=after)
         return page_of((batch_record(row, unit.work.of(row.id)) for row in rows), limit)
 
 
 @router.get("/v1/predictions/{batch_id}", response_model=BatchRecord)
-async def get_batch(request: Request, parts: PartsDep, batch_id: str, wait: Wait = None) -> Response:
+async def get_batch(request: Request, services: ServicesDep, batch_id: str, wait: Wait = None) -> Response:
     """Return one batch; `wait` returns as soon as it has ended."""
 
     def read() -> BatchRecord:
-        with parts.registry.read() as unit:
+        with services.registry.read() as unit:
             row = unit.batches.get(batch_id)
             return batch_record(row, unit.work.of(row.id))
 
-    record = await long_poll(parts, read, wait)
+    record = await long_poll(services, read, wait)
     return tagged(request, record, headers=still_open(record))
 
 
@@ -94,23 +94,23 @@ _FIRST_ROWS = 16
 
 @router.get("/v1/predictions/{batch_id}/results", response_model=Page[Prediction], responses=_RESULTS)
 def get_results(
-    request: Request, parts: PartsDep, batch_id: str, limit: Limit = 100, after: RowCursor = None
+    request: Request, services: ServicesDep, batch_id: str, limit: Limit = 100, after: RowCursor = None
 ) -> Response:
     """One page of a batch's predictions, in the dataset's order; 409 before it has ended.
 
     With `Accept: application/vnd.apache.parquet` the whole file, whatever `limit` and `after` say: the same columns,
     those alone that were asked for. Its `ETag` is its digest, and ranges work.
     """
-    with parts.registry.read() as unit:
+    with services.registry.read() as unit:
         row = unit.batches.get(batch_id)
     if row.results_sha256 is None:
         message = f"{batch_id} is {row.status}; results exist once it has succeeded"
         raise Conflict("no_results", message, passing=row.status not in FINAL)
     if _PARQUET in request.headers.get("accept", ""):
-        answer = stored_file(request, parts, row.results_sha256, f"{batch_id}.parquet", media_type=_PARQUET)
+        answer = stored_file(request, services, row.results_sha256, f"{batch_id}.parquet", media_type=_PARQUET)
         answer.headers["Vary"] = "Accept"
         return answer
-    path = parts.registry.artifacts.path(row.results_sha256)
+    path = services.registry.artifacts.path(row.results_sha256)
     rows = _rows(path, 0 if after is None else after + 1, limit + 1)
     return json_page(rows, limit, headers={"Vary": "Accept"})
 
@@ -127,8 +127,8 @@ def _rows(path: Path, start: int, limit: int) -> Iterator[bytes]:
 
 
 @router.delete("/v1/predictions/{batch_id}", status_code=204)
-def delete_batch(parts: PartsDep, batch_id: str) -> None:
+def delete_batch(services: ServicesDep, batch_id: str) -> None:
     """Delete a batch with its results; 409 before it has ended."""
-    with parts.registry.write() as unit:
+    with services.registry.write() as unit:
         unnamed = unit.batches.delete(batch_id)
-    parts.registry.discard(unnamed)
+    services.registry.discard(unnamed)

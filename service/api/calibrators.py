@@ -12,21 +12,13 @@ from pydantic import ConfigDict, Field
 
 from service.api.creation import add_calibrator
 from service.api.datasets import UPLOAD_BODY
-from service.api.dependencies import (
-    Parts,
-    PartsDep,
-    Wait,
-    created,
-    long_poll,
-    still_open,
-    stored_file,
-    tagged,
-)
+from service.api.dependencies import ServicesDep, Wait, created, long_poll, still_open, stored_file, tagged
 from service.api.idempotency import IdempotencyKey, Key, create_once, reserved
 from service.api.models import parse_class_names
 from service.api.pages import After, Limit, cursor, page_of
 from service.api.receiving import receive_file
 from service.api.routing import Route
+from service.api.services import Services
 from service.registry.contract import FINAL, CalibratorRecord, Page, RecordError, Strict
 from service.registry.errors import Conflict, InvalidRequest, RegistryError, WorkFailed
 from service.registry.presenters import calibrator_record
@@ -62,7 +54,7 @@ class CalibratorOptions(Strict):
 @router.post("", status_code=201, response_model=CalibratorRecord, responses=_RESPONSES, openapi_extra=UPLOAD_BODY)
 async def create_calibrator(
     request: Request,
-    parts: PartsDep,
+    services: ServicesDep,
     options: Annotated[CalibratorOptions, Query()],
     key: IdempotencyKey = None,
 ) -> Response:
@@ -71,9 +63,9 @@ async def create_calibrator(
     Answered when it is fitted; with 202 and `Retry-After` where that takes longer than `wait`.
     """
     scoped = Key.of("calibrators", key)
-    async with reserved(parts, scoped) as held:
+    async with reserved(services, scoped) as held:
         with ExitStack() as stack:
-            file, texts, filename = await receive_file(request, parts, stack)
+            file, texts, filename = await receive_file(request, services, stack)
             merged = CalibratorOptions.model_validate({**options.model_dump(exclude_unset=True), **texts})
             stored = merged.stored()
 
@@ -81,20 +73,20 @@ async def create_calibrator(
                 return calibrator_record(add_calibrator(unit, file, merged.name or filename, merged.method, stored))
 
             content = [file.fingerprint, merged.model_dump_json(exclude={"wait"})]
-            answer = await parts.in_turn(create_once, parts, held, content, make)
+            answer = await services.write_in_thread(create_once, services, held, content, make)
     record = CalibratorRecord.model_validate_json(answer)
     if record.status not in FINAL:
-        await parts.waiting.for_final(record.id, merged.wait)
-        record = await parts.in_turn(_settled, parts, scoped, record)
+        await services.long_poll.for_final(record.id, merged.wait)
+        record = await services.write_in_thread(_settled, services, scoped, record)
     if record.error is not None:
         raise _refusal(record.error)
     return created(record.model_dump_json(), "/v1/calibrators", 201 if record.status in FINAL else 202)
 
 
-def _settled(parts: Parts, key: Key | None, asked: CalibratorRecord) -> CalibratorRecord:
+def _settled(services: Services, key: Key | None, asked: CalibratorRecord) -> CalibratorRecord:
     """The record now; once it is final the key answers with it, and of bad scores nothing else stays behind."""
     unnamed: list[str] = []
-    with parts.registry.write() as unit:
+    with services.registry.write() as unit:
         row = unit.calibrators.find(asked.id)
         if row is None:  # gone: a request beside this one has settled it, or somebody has deleted it
             answer = unit.keys.current(key.text) if key is not None else None
@@ -105,7 +97,7 @@ def _settled(parts: Parts, key: Key | None, asked: CalibratorRecord) -> Calibrat
             unit.keys.amend(key.text, record.model_dump_json())
         if record.error is not None:
             unnamed = unit.calibrators.delete(row.id)
-    parts.registry.discard(unnamed)
+    services.registry.discard(unnamed)
     return record
 
 
@@ -116,39 +108,39 @@ def _refusal(error: RecordError) -> RegistryError:
 
 
 @router.get("", response_model=Page[CalibratorRecord])
-def list_calibrators(parts: PartsDep, limit: Limit = 20, after: After = None) -> Response:
+def list_calibrators(services: ServicesDep, limit: Limit = 20, after: After = None) -> Response:
     """List calibrators, newest first."""
     after = cursor(after, "cal")
-    with parts.registry.read() as unit:
+    with services.registry.read() as unit:
         return page_of(map(calibrator_record, unit.calibrators.newest(limit=limit + 1, after=after)), limit)
 
 
 @router.get("/{calibrator_id}", response_model=CalibratorRecord)
-async def get_calibrator(request: Request, parts: PartsDep, calibrator_id: str, wait: Wait = None) -> Response:
+async def get_calibrator(request: Request, services: ServicesDep, calibrator_id: str, wait: Wait = None) -> Response:
     """Return one calibrator; `wait` returns as soon as it is fitted or refused."""
 
     def read() -> CalibratorRecord:
-        with parts.registry.read() as unit:
+        with services.registry.read() as unit:
             return calibrator_record(unit.calibrators.get(calibrator_id))
 
-    record = await long_poll(parts, read, wait)
+    record = await long_poll(services, read, wait)
     return tagged(request, record, headers=still_open(record))
 
 
 @router.get("/{calibrator_id}/onnx", response_class=FileResponse)
-def download_calibrator(request: Request, parts: PartsDep, calibrator_id: str) -> Response:
+def download_calibrator(request: Request, services: ServicesDep, calibrator_id: str) -> Response:
     """The calibrator as a file: scores in, `probabilities` and `confidence` out. Ranges work; 409 before it exists."""
-    with parts.registry.read() as unit:
+    with services.registry.read() as unit:
         row = unit.calibrators.get(calibrator_id)
     if row.onnx_sha256 is None:
         message = f"{calibrator_id} is {row.status}; its file exists once it has succeeded"
         raise Conflict("no_calibrator", message, passing=row.status not in FINAL)
-    return stored_file(request, parts, row.onnx_sha256, f"{Path(row.name).stem}-{row.id}.onnx")
+    return stored_file(request, services, row.onnx_sha256, f"{Path(row.name).stem}-{row.id}.onnx")
 
 
 @router.delete("/{calibrator_id}", status_code=204)
-def delete_calibrator(parts: PartsDep, calibrator_id: str) -> None:
+def delete_calibrator(services: ServicesDep, calibrator_id: str) -> None:
     """Delete a calibrator with its scores and its file."""
-    with parts.registry.write() as unit:
+    with services.registry.write() as unit:
         unnamed = unit.calibrators.delete(calibrator_id)
-    parts.registry.discard(unnamed)
+    services.registry.discard(unnamed)

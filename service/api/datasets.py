@@ -10,7 +10,7 @@ from fastapi import APIRouter, Query, Request, Response
 from pydantic import ConfigDict, Field
 
 from service.api.creation import add_dataset
-from service.api.dependencies import PartsDep, UploadId, Wait, created, long_poll, still_open, tagged
+from service.api.dependencies import ServicesDep, UploadId, Wait, created, long_poll, still_open, tagged
 from service.api.idempotency import IdempotencyKey, Key, create_once, reserved
 from service.api.json_values import parse_json
 from service.api.pages import After, Limit, cursor, page_of
@@ -103,14 +103,14 @@ def parse_padding(text: str) -> dict[str, float]:
 @router.post("", status_code=201, response_model=DatasetRecord, openapi_extra=UPLOAD_BODY)
 async def create_dataset(
     request: Request,
-    parts: PartsDep,
+    services: ServicesDep,
     options: Annotated[DatasetOptions, Query()],
     key: IdempotencyKey = None,
 ) -> Response:
     """Store a dataset; it is inspected in the background and becomes `ready` or `rejected`."""
-    async with reserved(parts, Key.of("datasets", key)) as held:
+    async with reserved(services, Key.of("datasets", key)) as held:
         with ExitStack() as stack:
-            file, texts, filename = await receive_file(request, parts, stack, upload_id=options.upload_id)
+            file, texts, filename = await receive_file(request, services, stack, upload_id=options.upload_id)
             merged = DatasetOptions.model_validate({**options.model_dump(exclude_unset=True), **texts})
             stored = merged.stored()
 
@@ -118,33 +118,33 @@ async def create_dataset(
                 return dataset_record(add_dataset(unit, file, merged.name or filename, stored))
 
             content = [file.fingerprint, merged.model_dump_json()]
-            answer = await parts.in_turn(create_once, parts, held, content, make)
+            answer = await services.write_in_thread(create_once, services, held, content, make)
     return created(answer, "/v1/datasets")
 
 
 @router.get("", response_model=Page[DatasetRecord])
-def list_datasets(parts: PartsDep, limit: Limit = 20, after: After = None) -> Response:
+def list_datasets(services: ServicesDep, limit: Limit = 20, after: After = None) -> Response:
     """List datasets, newest first."""
     after = cursor(after, "ds")
-    with parts.registry.read() as unit:
+    with services.registry.read() as unit:
         return page_of(map(dataset_record, unit.datasets.newest(limit=limit + 1, after=after)), limit)
 
 
 @router.get("/{dataset_id}", response_model=DatasetRecord)
-async def get_dataset(request: Request, parts: PartsDep, dataset_id: str, wait: Wait = None) -> Response:
+async def get_dataset(request: Request, services: ServicesDep, dataset_id: str, wait: Wait = None) -> Response:
     """Return one dataset; `wait` returns as soon as it is ready or rejected."""
 
     def read() -> DatasetRecord:
-        with parts.registry.read() as unit:
+        with services.registry.read() as unit:
             return dataset_record(unit.datasets.get(dataset_id))
 
-    record = await long_poll(parts, read, wait)
+    record = await long_poll(services, read, wait)
     return tagged(request, record, headers=still_open(record))
 
 
 @router.delete("/{dataset_id}", status_code=204)
-def delete_dataset(parts: PartsDep, dataset_id: str) -> None:
+def delete_dataset(services: ServicesDep, dataset_id: str) -> None:
     """Delete a dataset and its files; 409 while an open job or batch needs it."""
-    with parts.registry.write() as unit:
+    with services.registry.write() as unit:
         unnamed = unit.datasets.delete(dataset_id)
-    parts.registry.discard(unnamed)
+    services.registry.discard(unnamed)

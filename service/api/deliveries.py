@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from fastapi import APIRouter, Response
 
-from service.api.dependencies import RETRY_AFTER_S, Parts, PartsDep
+from service.api.dependencies import RETRY_AFTER_S, ServicesDep
 from service.api.pages import After, Limit, cursor, page_of
 from service.api.routing import Route
+from service.api.services import Services
 from service.registry import tables
 from service.registry.contract import DeliveryRecord, Page
 from service.registry.errors import NotFound
@@ -17,25 +18,25 @@ router = APIRouter(route_class=Route, prefix="/v1/jobs/{job_id}/deliveries", tag
 
 
 @router.get("", response_model=Page[DeliveryRecord])
-def list_deliveries(parts: PartsDep, job_id: str, limit: Limit = 20, after: After = None) -> Response:
+def list_deliveries(services: ServicesDep, job_id: str, limit: Limit = 20, after: After = None) -> Response:
     """What was sent to a job's webhook, or is about to be, newest first; there is nothing before the job has ended."""
     after = cursor(after, "msg")
-    with parts.registry.read() as unit:
+    with services.registry.read() as unit:
         unit.jobs.get(job_id)
         rows = unit.deliveries.newest(job_id, limit=limit + 1, after=after)
         return page_of((delivery_record(row, unit.work.of(row.id)) for row in rows), limit)
 
 
 @router.post("/{delivery_id}/resend", status_code=202, response_model=DeliveryRecord)
-async def resend_delivery(parts: PartsDep, job_id: str, delivery_id: str) -> Response:
+async def resend_delivery(services: ServicesDep, job_id: str, delivery_id: str) -> Response:
     """Send a message once more, now and under the same `webhook-id`; 409 while an attempt is running."""
-    record = await parts.in_turn(_resend, parts, job_id, delivery_id)
+    record = await services.write_in_thread(_resend, services, job_id, delivery_id)
     headers = {"Retry-After": RETRY_AFTER_S}
     return Response(record.model_dump_json(), 202, headers=headers, media_type="application/json")
 
 
-def _resend(parts: Parts, job_id: str, delivery_id: str) -> DeliveryRecord:
-    with parts.registry.write() as unit:
+def _resend(services: Services, job_id: str, delivery_id: str) -> DeliveryRecord:
+    with services.registry.write() as unit:
         unit.jobs.get(job_id)
         row = _find(unit, job_id, delivery_id)
         unit.deliveries.resend(row)

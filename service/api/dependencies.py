@@ -1,14 +1,11 @@
-"""What handlers are given: the parts made by the composition root, and the answers they share."""
+"""The dependencies of handlers: the services of the process, query parameters, and the responses they share."""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from functools import partial
-from typing import Annotated, Any, ParamSpec, Protocol, TypeVar
+from typing import Annotated, Any, Protocol, TypeVar
 
-from anyio import CapacityLimiter, to_thread
 from fastapi import Depends, Query, Request, Response
 from fastapi.responses import FileResponse
 from pydantic import BaseModel, Field
@@ -16,51 +13,16 @@ from pydantic_core import from_json
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import HTTPConnection
 
-from service.api.group_commit import Together
-from service.api.long_poll import Waiting
-from service.api.probes import Probes
-from service.inference.metrics import ServingMetrics
-from service.inference.scheduler import Scheduler
-from service.model_repository import Catalogue
-from service.queue import Doorbell
+from service.api.services import Services
 from service.registry.contract import FINAL
-from service.registry.unit_of_work import Registry
-from service.settings import ServiceSettings
-
-P = ParamSpec("P")
-T = TypeVar("T")
 
 
-@dataclass(frozen=True)
-class Parts:
-    """Everything that lives as long as the process."""
-
-    settings: ServiceSettings
-    registry: Registry
-    doorbell: Doorbell
-    waiting: Waiting
-    engine: Scheduler
-    metrics: ServingMetrics
-    catalogue: Catalogue
-    turn: CapacityLimiter  # who writes
-    together: Together
-    probes: Probes = field(default_factory=Probes)
-
-    async def in_turn(self, function: Callable[P, T], *args: P.args, **options: P.kwargs) -> T:
-        """Run a function that writes in a thread, after those that came before it.
-
-        The database lets one write at a time anyway. Threads that queue there wait in no order (with 16 clients on
-        SQLite the slowest took 5 s, here 0.1 s) and are missing for reading.
-        """
-        return await to_thread.run_sync(partial(function, *args, **options), limiter=self.turn)
+async def _services(connection: HTTPConnection) -> Services:  # a plain function would be sent to a thread
+    services: Services = connection.app.state.services
+    return services
 
 
-async def _parts(connection: HTTPConnection) -> Parts:  # a plain function would be sent to a thread
-    parts: Parts = connection.app.state.parts
-    return parts
-
-
-PartsDep = Annotated[Parts, Depends(_parts)]
+ServicesDep = Annotated[Services, Depends(_services)]
 UploadId = Annotated[
     str | None, Field(max_length=100, description="A finished upload (`/v1/uploads`) in place of the body; used once.")
 ]
@@ -86,11 +48,11 @@ class Followed(Protocol):
 R = TypeVar("R", bound=Followed)
 
 
-async def long_poll(parts: Parts, read: Callable[[], R], wait: float | None) -> R:
+async def long_poll(services: Services, read: Callable[[], R], wait: float | None) -> R:
     """Read the record; where it is not final, read again as soon as it is, or when `wait` seconds have passed."""
     record = await run_in_threadpool(read)
     if wait and record.status not in FINAL:
-        await parts.waiting.for_final(record.id, wait)
+        await services.long_poll.for_final(record.id, wait)
         record = await run_in_threadpool(read)
     return record
 
@@ -116,13 +78,13 @@ def tagged_bytes(request: Request, body: bytes, *, media_type: str, headers: dic
 
 
 def stored_file(
-    request: Request, parts: Parts, digest: str, filename: str, *, media_type: str = "application/octet-stream"
+    request: Request, services: Services, digest: str, filename: str, *, media_type: str = "application/octet-stream"
 ) -> Response:
     """Answer a stored file, whose `ETag` is its digest, or 304 if the client already has it. Ranges work."""
     etag = f'"{digest}"'
     if etag_matches(request, etag):
         return Response(status_code=304, headers={"ETag": etag})
-    path = parts.registry.artifacts.path(digest)
+    path = services.registry.artifacts.path(digest)
     return FileResponse(path, media_type=media_type, filename=filename, headers={"ETag": etag, **_AS_SAID})
 
 

@@ -13,10 +13,11 @@ from fastapi import APIRouter, Header, Query, Request, Response
 from fastapi.responses import StreamingResponse
 from starlette.concurrency import run_in_threadpool
 
-from service.api.dependencies import Parts, PartsDep
+from service.api.dependencies import ServicesDep
 from service.api.long_poll import Line, Waiting
 from service.api.pages import Limit, page_of
 from service.api.routing import Route
+from service.api.services import Services
 from service.registry.contract import FINAL, EventRecord, Page
 from service.registry.presenters import event_record
 
@@ -42,7 +43,7 @@ LastEventId = Annotated[
 @router.get("", response_model=Page[EventRecord], responses=_RESPONSES)
 async def list_events(
     request: Request,
-    parts: PartsDep,
+    services: ServicesDep,
     job_id: str,
     limit: Limit = 20,
     after: Number = None,
@@ -53,23 +54,23 @@ async def list_events(
     A stream begins after `Last-Event-ID` (or `after`, where a client cannot set headers), else with the first event.
     """
     if _EVENT_STREAM not in request.headers.get("accept", ""):
-        return await run_in_threadpool(_page, parts, job_id, limit, after)
+        return await run_in_threadpool(_page, services, job_id, limit, after)
     known = (after or 0) if last_event_id is None else int(last_event_id)
-    if await run_in_threadpool(_knows_all, parts, job_id, known):  # a browser would come back again and again
+    if await run_in_threadpool(_knows_all, services, job_id, known):  # a browser would come back again and again
         return Response(status_code=204, headers=_STREAMED)
-    return StreamingResponse(_stream(parts.waiting, job_id, known), media_type=_EVENT_STREAM, headers=_STREAMED)
+    return StreamingResponse(_stream(services.long_poll, job_id, known), media_type=_EVENT_STREAM, headers=_STREAMED)
 
 
-def _page(parts: Parts, job_id: str, limit: int, after: int | None) -> Response:
-    with parts.registry.read() as unit:
+def _page(services: Services, job_id: str, limit: int, after: int | None) -> Response:
+    with services.registry.read() as unit:
         unit.jobs.get(job_id)
         rows = unit.events.newest_before(job_id, after, limit=limit + 1)
         return page_of(map(event_record, rows), limit, headers={"Vary": "Accept"})
 
 
-def _knows_all(parts: Parts, job_id: str, known: int) -> bool:
+def _knows_all(services: Services, job_id: str, known: int) -> bool:
     """Whether there is nothing left to tell this client; raises NotFound."""
-    with parts.registry.read() as unit:
+    with services.registry.read() as unit:
         return unit.jobs.get(job_id).status in FINAL and unit.events.last(job_id) <= known
 
 

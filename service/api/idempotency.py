@@ -20,7 +20,7 @@ from typing import Annotated
 from fastapi import Header
 from pydantic import BaseModel
 
-from service.api.dependencies import Parts
+from service.api.services import Services
 from service.api.threads import in_thread
 from service.registry.errors import Unavailable
 from service.registry.unit_of_work import UnitOfWork
@@ -50,38 +50,40 @@ class Key:
 
 
 @asynccontextmanager
-async def reserved(parts: Parts, key: Key | None) -> AsyncIterator[Key | None]:
+async def reserved(services: Services, key: Key | None) -> AsyncIterator[Key | None]:
     """Hold the key while the block receives and creates; raises KeyInFlight. If the block fails, the key is free."""
     if key is None:
         yield None
         return
     held = Key(key.text, secrets.token_hex(16))
-    await parts.in_turn(_reserve, parts, held)
-    renewing = asyncio.create_task(_go_on_holding(parts, held))
+    await services.write_in_thread(_reserve, services, held)
+    renewing = asyncio.create_task(_go_on_holding(services, held))
     try:
         yield held
     except BaseException:
         with suppress(Unavailable):  # then it ends by itself
-            await in_thread(_release, parts, held)
+            await in_thread(_release, services, held)
         raise
     finally:
         renewing.cancel()
 
 
-def create_once(parts: Parts, key: Key | None, content: Sequence[str], make: Callable[[UnitOfWork], BaseModel]) -> str:
+def create_once(
+    services: Services, key: Key | None, content: Sequence[str], make: Callable[[UnitOfWork], BaseModel]
+) -> str:
     """Run `make` in one transaction and return its record as JSON, or the answer that this key was given before.
 
     `content` is what the key stands for: digests and options, not bytes with boundaries. Raises KeyReused, KeyInFlight.
     """
-    with parts.registry.write() as unit:
+    with services.registry.write() as unit:
         return _create(unit, key, content, make)
 
 
 async def create_together(
-    parts: Parts, key: Key | None, content: Sequence[str], make: Callable[[UnitOfWork], BaseModel]
+    services: Services, key: Key | None, content: Sequence[str], make: Callable[[UnitOfWork], BaseModel]
 ) -> str:
     """The same for what comes without a file, in one transaction with others that come at this moment."""
-    return await parts.together.create(lambda unit: _create(unit, key, content, make))
+    return await services.group_commit.create(lambda unit: _create(unit, key, content, make))
 
 
 def _create(unit: UnitOfWork, key: Key | None, content: Sequence[str], make: Callable[[UnitOfWork], BaseModel]) -> str:
@@ -95,25 +97,25 @@ def _create(unit: UnitOfWork, key: Key | None, content: Sequence[str], make: Cal
     return answer
 
 
-async def _go_on_holding(parts: Parts, key: Key) -> None:
+async def _go_on_holding(services: Services, key: Key) -> None:
     while True:
         await asyncio.sleep(_RENEWED_EVERY_S)
         try:
-            await parts.in_turn(_renew, parts, key)
+            await services.write_in_thread(_renew, services, key)
         except Unavailable as error:
             _LOG.warning("an Idempotency-Key could not be held: %s", error)
 
 
-def _reserve(parts: Parts, key: Key) -> None:
-    with parts.registry.write() as unit:
+def _reserve(services: Services, key: Key) -> None:
+    with services.registry.write() as unit:
         unit.keys.reserve(key.text, key.holder, seconds=_HELD_S)
 
 
-def _renew(parts: Parts, key: Key) -> None:
-    with parts.registry.write() as unit:
+def _renew(services: Services, key: Key) -> None:
+    with services.registry.write() as unit:
         unit.keys.renew(key.text, key.holder, seconds=_HELD_S)
 
 
-def _release(parts: Parts, key: Key) -> None:
-    with parts.registry.write() as unit:
+def _release(services: Services, key: Key) -> None:
+    with services.registry.write() as unit:
         unit.keys.release(key.text, key.holder)

@@ -12,16 +12,7 @@ from fastapi.responses import HTMLResponse
 
 from service.api.creation import add_dataset, add_model, still_inspecting
 from service.api.datasets import DatasetOptions
-from service.api.dependencies import (
-    Parts,
-    PartsDep,
-    Wait,
-    created,
-    long_poll,
-    still_open,
-    tagged,
-    tagged_bytes,
-)
+from service.api.dependencies import ServicesDep, Wait, created, long_poll, still_open, tagged, tagged_bytes
 from service.api.forms import Form
 from service.api.idempotency import IdempotencyKey, Key, create_once, create_together, reserved
 from service.api.json_bodies import check_json
@@ -30,6 +21,7 @@ from service.api.models import ModelOptions
 from service.api.pages import After, Limit, cursor, page_of
 from service.api.receiving import is_multipart, receive_parts, take_part
 from service.api.routing import Route
+from service.api.services import Services
 from service.registry import tables
 from service.registry.contract import FINAL, GPU_ONLY, PLAN, JobOptions, JobRecord, JobRequest, Page
 from service.registry.errors import Conflict, InvalidRequest, UnknownReference
@@ -44,7 +36,7 @@ router = APIRouter(route_class=Route, prefix="/v1/jobs", tags=["jobs"])
 
 Options = TypeVar("Options", bound=JobOptions)
 
-#: Parts of a call that brings its files along, beside `model` and `dataset`.
+#: Services of a call that brings its files along, beside `model` and `dataset`.
 _JSON_PARTS = ("job", "model_options", "dataset_options")
 
 #: Names of classes and slices in a report are its sender's: whatever they hold, nothing runs, nothing is fetched, and
@@ -95,18 +87,18 @@ _JOB_BODY = {
 @router.post("", status_code=202, response_model=JobRecord, openapi_extra=_JOB_BODY)
 async def create_job(
     request: Request,
-    parts: PartsDep,
+    services: ServicesDep,
     key: IdempotencyKey = None,
     dry_run: Annotated[bool, Query(description="Check everything, train nothing.")] = False,
 ) -> Response:
     """Order a calibration of a stored model on a stored dataset, or upload both in the same call."""
     scoped = Key.of("jobs", key)
     if is_multipart(request):
-        async with reserved(parts, scoped) as held:
-            answer = await _create_with_files(request, parts, held, dry_run=dry_run)
+        async with reserved(services, scoped) as held:
+            answer = await _create_with_files(request, services, held, dry_run=dry_run)
     else:
-        body = _checked(parts, JobRequest.model_validate_json(await request.body() or b"null"), dry_run=dry_run)
-        answer = await create_together(parts, scoped, [body.model_dump_json()], partial(_create, body=body))
+        body = _checked(services, JobRequest.model_validate_json(await request.body() or b"null"), dry_run=dry_run)
+        answer = await create_together(services, scoped, [body.model_dump_json()], partial(_create, body=body))
     return created(answer, "/v1/jobs", 202)
 
 
@@ -122,26 +114,28 @@ def _create(unit: UnitOfWork, body: JobRequest) -> JobRecord:
     return _add_job(unit, body, model, dataset)
 
 
-def _checked(parts: Parts, options: Options, *, dry_run: bool) -> Options:
+def _checked(services: Services, options: Options, *, dry_run: bool) -> Options:
     """The same options, as a dry run where the query asks for one; raises InvalidRequest."""
     if options.webhook is not None:
         try:
-            parts.settings.webhook_policy.check(parse_url(options.webhook.url))
+            services.settings.webhook_policy.check(parse_url(options.webhook.url))
         except ValueError as error:
             raise InvalidRequest("webhook_not_permitted", str(error), field="webhook.url") from error
     return options.model_copy(update={"dry_run": True}) if dry_run else options
 
 
-async def _create_with_files(request: Request, parts: PartsDep, key: Key | None, *, dry_run: bool) -> str:
+async def _create_with_files(request: Request, services: ServicesDep, key: Key | None, *, dry_run: bool) -> str:
     with ExitStack() as stack:
-        form = await receive_parts(request, parts, stack, files=("model", "dataset"), documents=_JSON_PARTS)
+        form = await receive_parts(request, services, stack, files=("model", "dataset"), documents=_JSON_PARTS)
         given = {name: _json_object(form, name) for name in _JSON_PARTS}
-        options = _checked(parts, JobOptions.model_validate(given["job"]), dry_run=dry_run)
+        options = _checked(services, JobOptions.model_validate(given["job"]), dry_run=dry_run)
         model_options = ModelOptions.model_validate(_flat(given["model_options"]))
         dataset_options = DatasetOptions.model_validate(_flat(given["dataset_options"]))
         stored_model, stored_dataset = model_options.stored(), dataset_options.stored()
-        model_file, model_name = await take_part(form, "model", parts, stack, upload_id=model_options.upload_id)
-        dataset_file, dataset_name = await take_part(form, "dataset", parts, stack, upload_id=dataset_options.upload_id)
+        model_file, model_name = await take_part(form, "model", services, stack, upload_id=model_options.upload_id)
+        dataset_file, dataset_name = await take_part(
+            form, "dataset", services, stack, upload_id=dataset_options.upload_id
+        )
 
         def make(unit: UnitOfWork) -> JobRecord:
             model = add_model(unit, model_file, model_options.name or model_name, stored_model)
@@ -150,7 +144,7 @@ async def _create_with_files(request: Request, parts: PartsDep, key: Key | None,
             return _add_job(unit, body, model, dataset)
 
         content = [model_file.fingerprint, dataset_file.fingerprint, json.dumps([given, dry_run], sort_keys=True)]
-        return await parts.in_turn(create_once, parts, key, content, make)
+        return await services.write_in_thread(create_once, services, key, content, make)
 
 
 def _json_object(form: Form, name: str) -> dict[str, Any]:
@@ -196,35 +190,35 @@ def _record(unit: UnitOfWork, row: tables.Job) -> JobRecord:
 
 
 @router.get("", response_model=Page[JobRecord])
-def list_jobs(parts: PartsDep, limit: Limit = 20, after: After = None) -> Response:
+def list_jobs(services: ServicesDep, limit: Limit = 20, after: After = None) -> Response:
     """List jobs, newest first."""
     after = cursor(after, "job")
-    with parts.registry.read() as unit:
+    with services.registry.read() as unit:
         return page_of((_record(unit, row) for row in unit.jobs.newest(limit=limit + 1, after=after)), limit)
 
 
 @router.get("/{job_id}", response_model=JobRecord)
-async def get_job(request: Request, parts: PartsDep, job_id: str, wait: Wait = None) -> Response:
+async def get_job(request: Request, services: ServicesDep, job_id: str, wait: Wait = None) -> Response:
     """Return one job; `wait` returns as soon as it has ended."""
     name: str | None = None
 
     def read() -> JobRecord:
         nonlocal name
-        with parts.registry.read() as unit:
+        with services.registry.read() as unit:
             row = unit.jobs.get(job_id)
             name = row.request["publish_as"]
             return _record(unit, row)
 
-    record = await long_poll(parts, read, wait)
+    record = await long_poll(services, read, wait)
     if name is not None and record.status in FINAL:
-        await parts.catalogue.renew(name)  # who has been told of a new version is answered by it
+        await services.model_repository.renew(name)  # who has been told of a new version is answered by it
     return tagged(request, record, headers=still_open(record))
 
 
 @router.post("/{job_id}/cancel", response_model=JobRecord)
-def cancel_job(request: Request, parts: PartsDep, job_id: str) -> Response:
+def cancel_job(request: Request, services: ServicesDep, job_id: str) -> Response:
     """Cancel a job: at once if nobody has begun it, else as soon as its worker hears of it."""
-    with parts.registry.write() as unit:
+    with services.registry.write() as unit:
         row = unit.jobs.get(job_id)
         if row.status in FINAL:
             raise Conflict("already_finished", f"{job_id} has already {row.status}")
@@ -237,31 +231,31 @@ def cancel_job(request: Request, parts: PartsDep, job_id: str) -> Response:
 
 
 @router.get("/{job_id}/report")
-def get_report(request: Request, parts: PartsDep, job_id: str) -> Response:
+def get_report(request: Request, services: ServicesDep, job_id: str) -> Response:
     """The evidence, as JSON; 409 before the job has ended."""
-    return _evidence(request, parts, job_id, "report_sha256", "application/json")
+    return _evidence(request, services, job_id, "report_sha256", "application/json")
 
 
 @router.get("/{job_id}/reliability.svg")
-def get_diagram(request: Request, parts: PartsDep, job_id: str) -> Response:
+def get_diagram(request: Request, services: ServicesDep, job_id: str) -> Response:
     """The reliability diagram, as SVG; 409 before the job has ended."""
-    return _evidence(request, parts, job_id, "diagram_sha256", "image/svg+xml")
+    return _evidence(request, services, job_id, "diagram_sha256", "image/svg+xml")
 
 
 @router.get("/{job_id}/report.html", response_class=HTMLResponse)
-def get_page(request: Request, parts: PartsDep, job_id: str) -> Response:
+def get_page(request: Request, services: ServicesDep, job_id: str) -> Response:
     """The evidence as one page for people, which loads nothing from anywhere; 409 before the job has ended."""
-    return _evidence(request, parts, job_id, "page_sha256", "text/html")
+    return _evidence(request, services, job_id, "page_sha256", "text/html")
 
 
 def _evidence(
     request: Request,
-    parts: PartsDep,
+    services: ServicesDep,
     job_id: str,
     column: str,
     media_type: str,
 ) -> Response:
-    with parts.registry.read() as unit:
+    with services.registry.read() as unit:
         row = unit.jobs.get(job_id)
     digest = getattr(row, column)
     if digest is None and row.request.get("dry_run"):
@@ -269,5 +263,5 @@ def _evidence(
     if digest is None:
         message = f"{job_id} is {row.status} and {_REASONS.get(row.status, 'has not ended yet')}"
         raise Conflict("no_report", message, passing=row.status not in FINAL)
-    body = parts.registry.artifacts.path(digest).read_bytes()
+    body = services.registry.artifacts.path(digest).read_bytes()
     return tagged_bytes(request, body, media_type=media_type, headers=_INERT)

@@ -1,23 +1,20 @@
-"""`GET /metrics`: what serving counts and what the processes use, for Prometheus; it counts nothing itself."""
+"""The exposition of metrics for Prometheus: what serving counts, and what the processes use."""
 
 from __future__ import annotations
 
 import gzip
 from collections.abc import Callable, Iterable
-from typing import Annotated
 
 from anyio import CapacityLimiter, to_thread
-from fastapi import APIRouter, Depends, Request, Response
+from fastapi import Response
 from prometheus_client import CollectorRegistry, PlatformCollector, ProcessCollector
 from prometheus_client.exposition import generate_latest as prometheus_text
 from prometheus_client.exposition import gzip_accepted
 from prometheus_client.metrics_core import Metric
 from prometheus_client.openmetrics.exposition import generate_latest as openmetrics_text
 from prometheus_client.registry import Collector
-from starlette.requests import HTTPConnection
 
 from service.api.metrics_text import serving_text
-from service.api.routing import Route
 from service.inference.counters import latest
 from service.inference.metrics import MOST_MODELS, Gauge, ServingMetrics
 
@@ -103,22 +100,3 @@ class _Processes(Collector):
                 family.samples = samples if known is None else known.samples + samples
                 families[family.name] = family
         return families.values()
-
-
-async def _exposition(connection: HTTPConnection) -> Exposition:
-    exposition: Exposition = connection.app.state.exposition
-    return exposition
-
-
-router = APIRouter(route_class=Route, tags=["operations"])
-
-
-@router.get(
-    "/metrics",
-    response_class=Response,
-    responses={200: {"content": {"text/plain": {}, "application/openmetrics-text": {}}}},
-)
-async def metrics(request: Request, exposition: Annotated[Exposition, Depends(_exposition)]) -> Response:
-    """What Prometheus scrapes: requests, times, batches and confidences per model and version, and the processes."""
-    headers = request.headers
-    return await exposition.answer(headers.get("accept", ""), headers.get("accept-encoding", ""))

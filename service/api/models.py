@@ -14,7 +14,7 @@ from fedlas.preprocessing import Preprocessing
 from service.api.creation import add_model
 from service.api.datasets import UPLOAD_BODY
 from service.api.dependencies import (
-    PartsDep,
+    ServicesDep,
     UploadId,
     Wait,
     created,
@@ -108,14 +108,14 @@ def parse_preprocessing(text: str) -> dict[str, Any]:
 @router.post("", status_code=201, response_model=ModelRecord, openapi_extra=UPLOAD_BODY)
 async def create_model(
     request: Request,
-    parts: PartsDep,
+    services: ServicesDep,
     options: Annotated[ModelOptions, Query()],
     key: IdempotencyKey = None,
 ) -> Response:
     """Store a classifier; it is inspected in the background and becomes `ready` or `rejected`."""
-    async with reserved(parts, Key.of("models", key)) as held:
+    async with reserved(services, Key.of("models", key)) as held:
         with ExitStack() as stack:
-            file, texts, filename = await receive_file(request, parts, stack, upload_id=options.upload_id)
+            file, texts, filename = await receive_file(request, services, stack, upload_id=options.upload_id)
             merged = ModelOptions.model_validate({**options.model_dump(exclude_unset=True), **texts})
             stored = merged.stored()
 
@@ -123,42 +123,42 @@ async def create_model(
                 return model_record(add_model(unit, file, merged.name or filename, stored))
 
             content = [file.fingerprint, merged.model_dump_json()]
-            answer = await parts.in_turn(create_once, parts, held, content, make)
+            answer = await services.write_in_thread(create_once, services, held, content, make)
     return created(answer, "/v1/models")
 
 
 @router.get("", response_model=Page[ModelRecord])
-def list_models(parts: PartsDep, limit: Limit = 20, after: After = None) -> Response:
+def list_models(services: ServicesDep, limit: Limit = 20, after: After = None) -> Response:
     """List models, newest first."""
     after = cursor(after, "mdl")
-    with parts.registry.read() as unit:
+    with services.registry.read() as unit:
         return page_of(map(model_record, unit.models.newest(limit=limit + 1, after=after)), limit)
 
 
 @router.get("/{model_id}", response_model=ModelRecord)
-async def get_model(request: Request, parts: PartsDep, model_id: str, wait: Wait = None) -> Response:
+async def get_model(request: Request, services: ServicesDep, model_id: str, wait: Wait = None) -> Response:
     """Return one model; `wait` returns as soon as it is ready or rejected."""
 
     def read() -> ModelRecord:
-        with parts.registry.read() as unit:
+        with services.registry.read() as unit:
             return model_record(unit.models.get(model_id))
 
-    record = await long_poll(parts, read, wait)
+    record = await long_poll(services, read, wait)
     return tagged(request, record, headers=still_open(record))
 
 
 @router.get("/{model_id}/onnx", response_class=FileResponse)
-def download_model(request: Request, parts: PartsDep, model_id: str) -> Response:
+def download_model(request: Request, services: ServicesDep, model_id: str) -> Response:
     """The file: an uploaded model's bytes as sent, a calibrated model with its standard outputs. Ranges work."""
-    with parts.registry.read() as unit:
+    with services.registry.read() as unit:
         row = unit.models.get(model_id)
-    return stored_file(request, parts, row.sha256, f"{Path(row.name).stem}-{row.id}.onnx")
+    return stored_file(request, services, row.sha256, f"{Path(row.name).stem}-{row.id}.onnx")
 
 
 @router.delete("/{model_id}", status_code=204)
-def delete_model(parts: PartsDep, model_id: str) -> None:
+def delete_model(services: ServicesDep, model_id: str) -> None:
     """Delete a model and its files; 409 while it is published or an open job or batch needs it."""
-    with parts.registry.write() as unit:
+    with services.registry.write() as unit:
         unnamed = unit.models.delete(model_id)
-    parts.catalogue.forget()
-    parts.registry.discard(unnamed)
+    services.model_repository.forget()
+    services.registry.discard(unnamed)

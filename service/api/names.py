@@ -8,7 +8,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Query, Request, Response
 from starlette.concurrency import run_in_threadpool
 
-from service.api.dependencies import PartsDep, tagged
+from service.api.dependencies import ServicesDep, tagged
 from service.api.pages import Limit, page_of
 from service.api.routing import Route
 from service.registry.contract import DefaultVersion, NameRecord, Page
@@ -22,7 +22,7 @@ router = APIRouter(route_class=Route, prefix="/v1/names", tags=["names"])
 
 
 @router.get("", response_model=Page[NameRecord])
-async def list_names(parts: PartsDep, limit: Limit = 20, after: AfterName = None) -> Response:
+async def list_names(services: ServicesDep, limit: Limit = 20, after: AfterName = None) -> Response:
     """List published names with their versions, in alphabetical order."""
     shown: list[str] = []
 
@@ -32,42 +32,42 @@ async def list_names(parts: PartsDep, limit: Limit = 20, after: AfterName = None
             yield record
 
     def read() -> Response:
-        with parts.registry.read() as unit:
+        with services.registry.read() as unit:
             return page_of(names(unit), limit)
 
     page = await run_in_threadpool(read)
     for name in shown:
-        await parts.catalogue.renew(name)
+        await services.model_repository.renew(name)
     return page
 
 
 @router.get("/{name}", response_model=NameRecord)
-async def get_name(request: Request, parts: PartsDep, name: str) -> Response:
+async def get_name(request: Request, services: ServicesDep, name: str) -> Response:
     """Return one published name with its versions."""
 
     def read() -> NameRecord:
-        with parts.registry.read() as unit:
+        with services.registry.read() as unit:
             return unit.names.get(name)
 
     record = await run_in_threadpool(read)
-    await parts.catalogue.renew(name)
+    await services.model_repository.renew(name)
     return tagged(request, record)
 
 
 @router.put("/{name}")
-async def switch_default_version(parts: PartsDep, name: str, body: DefaultVersion) -> NameRecord:
+async def switch_default_version(services: ServicesDep, name: str, body: DefaultVersion) -> NameRecord:
     """Choose which version answers under the name; it is open and warm before the first request is sent to it."""
 
     def served() -> tuple[str | None, Mapping[str, Any] | None]:
-        with parts.registry.read() as unit:
+        with services.registry.read() as unit:
             model = unit.models.find(unit.names.get(name).versions.get(str(body.default_version), ""))
             return (None, None) if model is None else (model.served_sha256, model.profile)
 
     def switch() -> NameRecord:
-        with parts.registry.write() as unit:
+        with services.registry.write() as unit:
             return unit.names.switch(name, body.default_version)
 
-    await parts.catalogue.prepare(*await run_in_threadpool(served))
-    record = await parts.in_turn(switch)
-    parts.catalogue.forget()
+    await services.model_repository.prepare(*await run_in_threadpool(served))
+    record = await services.write_in_thread(switch)
+    services.model_repository.forget()
     return record

@@ -12,11 +12,12 @@ from fastapi import APIRouter
 from fastapi.responses import JSONResponse
 from starlette.concurrency import run_in_threadpool
 
-from service.api.dependencies import Parts, PartsDep
+from service.api.dependencies import ServicesDep
 from service.api.oip_repository import listed
 from service.api.oip_schemas import INFER_BODY, INFER_RESPONSES, RESPONSES, InferResponse
 from service.api.oip_statistics import versions_of
 from service.api.routing import Route
+from service.api.services import Services
 from service.inference.oip.metadata import model_config, model_metadata, server_metadata
 from service.registry.errors import Conflict, Unavailable
 
@@ -38,33 +39,33 @@ async def live() -> Json:
 
 
 @router.get("/health/ready")
-async def ready(parts: PartsDep) -> JSONResponse:
+async def ready(services: ServicesDep) -> JSONResponse:
     """Whether models can be found and opened; 503 where they cannot."""
     try:
-        await parts.probes.ask("database", parts.registry.check)
-        await parts.probes.ask("storage", parts.registry.artifacts.check)
+        await services.probes.ask("database", services.registry.check)
+        await services.probes.ask("storage", services.registry.artifacts.check)
     except Exception:  # whatever it is, it is the answer
         return JSONResponse({"ready": False}, 503)
     return JSONResponse({"ready": True})
 
 
 @router.get("/models")
-def list_served(parts: PartsDep) -> Json:
+def list_served(services: ServicesDep) -> Json:
     """The names and ids that answer, as KServe lists them."""
-    with parts.registry.read() as unit:
+    with services.registry.read() as unit:
         return {"models": list(dict.fromkeys(item["name"] for item in listed(unit, only_ready=True)))}
 
 
 @router.get("/models/{model}")
-def metadata(parts: PartsDep, model: str) -> Json:
+def metadata(services: ServicesDep, model: str) -> Json:
     """Inputs, outputs and versions."""
-    return _metadata(parts, model, None)
+    return _metadata(services, model, None)
 
 
 @router.get("/models/{model}/versions/{version}")
-def metadata_of_version(parts: PartsDep, model: str, version: str) -> Json:
+def metadata_of_version(services: ServicesDep, model: str, version: str) -> Json:
     """The same of one version."""
-    return _metadata(parts, model, version)
+    return _metadata(services, model, version)
 
 
 @router.post("/models/{model}/infer", response_model=InferResponse, openapi_extra=INFER_BODY, responses=INFER_RESPONSES)
@@ -85,44 +86,44 @@ async def infer_with_version(model: str, version: str) -> None:
 
 
 @router.get("/models/{model}/config")
-async def config(parts: PartsDep, model: str) -> Json:
+async def config(services: ServicesDep, model: str) -> Json:
     """Inputs and outputs in Triton's words; `instance_group` says what it really runs on, once it is open."""
-    return await _config(parts, model, None)
+    return await _config(services, model, None)
 
 
 @router.get("/models/{model}/versions/{version}/config")
-async def config_of_version(parts: PartsDep, model: str, version: str) -> Json:
+async def config_of_version(services: ServicesDep, model: str, version: str) -> Json:
     """The same of one version."""
-    return await _config(parts, model, version)
+    return await _config(services, model, version)
 
 
 @router.get("/models/{model}/ready")
-async def model_ready(parts: PartsDep, model: str) -> JSONResponse:
+async def model_ready(services: ServicesDep, model: str) -> JSONResponse:
     """Whether it answers, and is open from now on; 503 while it is inspected, was unloaded, or cannot be had."""
-    return await _ready(parts, model, None)
+    return await _ready(services, model, None)
 
 
 @router.get("/models/{model}/versions/{version}/ready")
-async def version_ready(parts: PartsDep, model: str, version: str) -> JSONResponse:
+async def version_ready(services: ServicesDep, model: str, version: str) -> JSONResponse:
     """The same of one version."""
-    return await _ready(parts, model, version)
+    return await _ready(services, model, version)
 
 
-def _metadata(parts: Parts, model: str, version: str | None) -> Json:
-    target = parts.catalogue.look_up(model, version)
-    return model_metadata(target.profile, model, versions_of(parts, model, target.version))
+def _metadata(services: Services, model: str, version: str | None) -> Json:
+    target = services.model_repository.look_up(model, version)
+    return model_metadata(target.profile, model, versions_of(services, model, target.version))
 
 
-async def _config(parts: Parts, model: str, version: str | None) -> Json:
-    target = await run_in_threadpool(parts.catalogue.look_up, model, version)
-    line = parts.engine.opened(target.digest)
+async def _config(services: Services, model: str, version: str | None) -> Json:
+    target = await run_in_threadpool(services.model_repository.look_up, model, version)
+    line = services.scheduler.opened(target.digest)
     provider = None if line is None else line.model.provider
-    return model_config(target.profile, model, max_rows=parts.settings.max_predict_rows, provider=provider)
+    return model_config(target.profile, model, max_rows=services.settings.max_predict_rows, provider=provider)
 
 
-async def _ready(parts: Parts, model: str, version: str | None) -> JSONResponse:
+async def _ready(services: Services, model: str, version: str | None) -> JSONResponse:
     try:
-        await parts.catalogue.find(model, version)
+        await services.model_repository.find(model, version)
     except (Conflict, Unavailable):
         return JSONResponse({"name": model, "ready": False}, 503)
     return JSONResponse({"name": model, "ready": True})

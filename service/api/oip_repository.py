@@ -9,7 +9,7 @@ from fastapi import APIRouter, Response
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, JsonValue
 
-from service.api.dependencies import PartsDep
+from service.api.dependencies import ServicesDep
 from service.api.oip_schemas import RESPONSES
 from service.api.routing import Route
 from service.registry.errors import InvalidRequest, NotFound
@@ -43,14 +43,14 @@ class Parameters(BaseModel):
 
 
 @router.post("/index")
-def index(parts: PartsDep, body: IndexRequest | None = None) -> list[Json]:
+def index(services: ServicesDep, body: IndexRequest | None = None) -> list[Json]:
     """Published names with their versions, and models by their ids, the newest first; 10,000 together at most."""
-    with parts.registry.read() as unit:
+    with services.registry.read() as unit:
         return listed(unit, only_ready=body is not None and body.ready)
 
 
 @router.post("/models/{model}/load", response_class=Response)
-async def load(parts: PartsDep, model: str, body: Parameters | None = None) -> Response:
+async def load(services: ServicesDep, model: str, body: Parameters | None = None) -> Response:
     """Put a name or id into service again; answers once it is open and warm."""
     given = sorted(body.parameters) if body else []
     if given:
@@ -58,28 +58,28 @@ async def load(parts: PartsDep, model: str, body: Parameters | None = None) -> R
         raise InvalidRequest("invalid_request", f"a stored model is loaded as it is; {found}, needed is none")
 
     def write() -> None:
-        with parts.registry.write() as unit:
+        with services.registry.write() as unit:
             _check_exists(unit, model)
             unit.names.load(model)
 
-    await parts.in_turn(write)
-    parts.catalogue.forget()
-    await parts.catalogue.find(model)
+    await services.write_in_thread(write)
+    services.model_repository.forget()
+    await services.model_repository.find(model)
     return JSONResponse({})
 
 
 @router.post("/models/{model}/unload", response_class=Response)
-async def unload(parts: PartsDep, model: str, body: Parameters | None = None) -> Response:
+async def unload(services: ServicesDep, model: str, body: Parameters | None = None) -> Response:
     """Take a name or id out of service until it is loaded again; requests that have begun are still answered."""
 
     def write() -> None:
-        with parts.registry.write() as unit:
+        with services.registry.write() as unit:
             _check_exists(unit, model)
             unit.names.unload(model)
 
-    await parts.in_turn(write)
-    parts.catalogue.forget()
-    parts.catalogue.drop(model)
+    await services.write_in_thread(write)
+    services.model_repository.forget()
+    services.model_repository.drop(model)
     return JSONResponse({})
 
 

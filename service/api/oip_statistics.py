@@ -6,10 +6,11 @@ from typing import Any
 
 from fastapi import APIRouter
 
-from service.api.dependencies import Parts, PartsDep
+from service.api.dependencies import ServicesDep
 from service.api.oip_repository import listed
 from service.api.oip_schemas import RESPONSES
 from service.api.routing import Route
+from service.api.services import Services
 from service.inference.counters import Totals
 
 #: Before that of `/v2/models/{model}`: no model is called `stats`.
@@ -21,10 +22,10 @@ _MOST_TOLD = 1000
 
 
 @router.get("/stats")
-def all_statistics(parts: PartsDep) -> Json:
+def all_statistics(services: ServicesDep) -> Json:
     """Statistics of the models that were asked for anything, and zeros of others that answer: 1,000 together."""
-    found = parts.metrics.all_totals()
-    with parts.registry.read() as unit:
+    found = services.metrics.all_totals()
+    with services.registry.read() as unit:
         ready = {(str(item["name"]), str(item["version"])) for item in listed(unit, only_ready=True)}
     silent = sorted(ready - found.keys())[: max(0, _MOST_TOLD - len(found))]
     totals = {call: Totals.of(()) for call in silent} | found
@@ -32,26 +33,26 @@ def all_statistics(parts: PartsDep) -> Json:
 
 
 @router.get("/{model}/stats")
-def statistics(parts: PartsDep, model: str) -> Json:
+def statistics(services: ServicesDep, model: str) -> Json:
     """Requests, rows and times since the service began, of all versions."""
-    own = parts.catalogue.look_up(model).version
-    counted, none = parts.metrics.all_totals(), Totals.of(())
-    newest = versions_of(parts, model, own)[-_MOST_TOLD:]
+    own = services.model_repository.look_up(model).version
+    counted, none = services.metrics.all_totals(), Totals.of(())
+    newest = versions_of(services, model, own)[-_MOST_TOLD:]
     return {"model_stats": [_statistics(model, number, counted.get((model, number), none)) for number in newest]}
 
 
 @router.get("/{model}/versions/{version}/stats")
-def statistics_of_version(parts: PartsDep, model: str, version: str) -> Json:
+def statistics_of_version(services: ServicesDep, model: str, version: str) -> Json:
     """The same of one version."""
-    number = parts.catalogue.look_up(model, version).version
-    return {"model_stats": [_statistics(model, number, parts.metrics.totals(model, number))]}
+    number = services.model_repository.look_up(model, version).version
+    return {"model_stats": [_statistics(model, number, services.metrics.totals(model, number))]}
 
 
-def versions_of(parts: Parts, model: str, own: str) -> list[str]:
+def versions_of(services: Services, model: str, own: str) -> list[str]:
     """All versions of a name; an id has one, its `own`."""
     if model.startswith("mdl_"):
         return [own]
-    with parts.registry.read() as unit:
+    with services.registry.read() as unit:
         return list(unit.names.get(model).versions)
 
 

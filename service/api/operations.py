@@ -1,4 +1,4 @@
-"""`/healthz`, `/readyz` and the way to the documentation."""
+"""The routes of operations: `/healthz`, `/readyz`, `/metrics`, and the redirect to the documentation."""
 
 from __future__ import annotations
 
@@ -6,12 +6,13 @@ import asyncio
 from collections import Counter
 from collections.abc import Callable
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse, RedirectResponse
 
-from service.api.dependencies import Parts, PartsDep
+from service.api.dependencies import ServicesDep
 from service.api.probes import Probes
 from service.api.routing import Route
+from service.api.services import Services
 from service.inference.runtime import providers
 from service.registry.contract import QUEUES
 
@@ -28,15 +29,15 @@ async def healthz() -> dict[str, str]:
 
 
 @router.get("/readyz")
-async def readyz(parts: PartsDep) -> JSONResponse:
+async def readyz(services: ServicesDep) -> JSONResponse:
     """Whether database, broker and storage can be reached; 503 with what is not. `workers` is for information only."""
     checks = {
-        "database": parts.registry.check,
-        "broker": parts.doorbell.check,
-        "storage": parts.registry.artifacts.check,
+        "database": services.registry.check,
+        "broker": services.notifier.check,
+        "storage": services.registry.artifacts.check,
     }
     *outcomes, workers = await asyncio.gather(
-        *(_outcome(parts.probes, name, check) for name, check in checks.items()), _workers(parts)
+        *(_outcome(services.probes, name, check) for name, check in checks.items()), _workers(services)
     )
     ready = all(outcome == "ok" for outcome in outcomes)
     content = {
@@ -56,19 +57,30 @@ async def _outcome(probes: Probes, name: str, check: Callable[[], None]) -> str:
     return "ok"
 
 
-async def _workers(parts: Parts) -> dict[str, int] | None:
+async def _workers(services: Services) -> dict[str, int] | None:
     """How many living workers take from each queue; None if that cannot be told now."""
 
     def count() -> dict[str, int]:
-        with parts.registry.read() as unit:
+        with services.registry.read() as unit:
             living = unit.workers.living(within_seconds=_SILENT_S)
         return {**dict.fromkeys(QUEUES, 0), **Counter(queue for worker in living for queue in worker.queues)}
 
     try:
-        found: dict[str, int] = await parts.probes.ask("workers", count)
+        found: dict[str, int] = await services.probes.ask("workers", count)
     except Exception:  # the checks say what is away
         return None
     return found
+
+
+@router.get(
+    "/metrics",
+    response_class=Response,
+    responses={200: {"content": {"text/plain": {}, "application/openmetrics-text": {}}}},
+)
+async def metrics(request: Request, services: ServicesDep) -> Response:
+    """What Prometheus scrapes: requests, times, batches and confidences per model and version, and the processes."""
+    headers = request.headers
+    return await services.exposition.answer(headers.get("accept", ""), headers.get("accept-encoding", ""))
 
 
 @router.get("/", include_in_schema=False)

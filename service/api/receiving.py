@@ -10,8 +10,8 @@ from typing import Protocol
 from fastapi import Request
 from starlette.concurrency import run_in_threadpool
 
-from service.api.dependencies import Parts
 from service.api.forms import CHUNK, Form, receive_form
+from service.api.services import Services
 from service.api.threads import in_thread
 from service.registry.artifacts import StagedFile
 from service.registry.errors import Conflict, InvalidRequest, NotFound, Unavailable, UnknownReference
@@ -94,20 +94,20 @@ class Unknown:
 
 
 async def receive_file(
-    request: Request, parts: Parts, stack: ExitStack, *, upload_id: str | None = None
+    request: Request, services: Services, stack: ExitStack, *, upload_id: str | None = None
 ) -> tuple[Arrived, dict[str, str], str | None]:
     """Take the upload, the part `file` or the raw body; return it with the other parts' texts and the file's name."""
     if is_multipart(request):
-        form = await receive_form(request, lambda: _staged(parts), stack, files=(_FILE,))
+        form = await receive_form(request, lambda: _staged(services), stack, files=(_FILE,))
         texts = form.texts()
-        file, filename = await take_part(form, _FILE, parts, stack, upload_id=texts.get("upload_id", upload_id))
+        file, filename = await take_part(form, _FILE, services, stack, upload_id=texts.get("upload_id", upload_id))
         return file, texts, filename
     if upload_id is not None:
         async for chunk in request.stream():
             if chunk:
                 raise _both("body")
-        return await take_upload(parts, upload_id, stack), {}, None
-    staged = stack.enter_context(_staged(parts))
+        return await take_upload(services, upload_id, stack), {}, None
+    staged = stack.enter_context(_staged(services))
     buffer = bytearray()
     async for chunk in request.stream():
         buffer += chunk
@@ -119,20 +119,20 @@ async def receive_file(
 
 
 async def receive_parts(
-    request: Request, parts: Parts, stack: ExitStack, *, files: Collection[str], documents: Collection[str]
+    request: Request, services: Services, stack: ExitStack, *, files: Collection[str], documents: Collection[str]
 ) -> Form:
     """The form of a request that brings several files along; raises InvalidRequest for parts with other names."""
-    return await receive_form(request, lambda: _staged(parts), stack, files=files, documents=documents)
+    return await receive_form(request, lambda: _staged(services), stack, files=files, documents=documents)
 
 
 async def take_part(
-    form: Form, name: str, parts: Parts, stack: ExitStack, *, upload_id: str | None
+    form: Form, name: str, services: Services, stack: ExitStack, *, upload_id: str | None
 ) -> tuple[Arrived, str | None]:
     """Take the upload, or the file part `name`; raises InvalidRequest unless it is exactly one of the two."""
     if upload_id is not None:
         if name in form.names():
             raise _both(name)
-        return await take_upload(parts, upload_id, stack), None
+        return await take_upload(services, upload_id, stack), None
     if name not in form.files:
         found = ", ".join(form.names()) or "none"
         raise InvalidRequest("missing_part", f"a file part named {name!r} is needed; found: {found}", field=name)
@@ -140,13 +140,13 @@ async def take_part(
     return await _sealed(staged, name), filename
 
 
-def _staged(parts: Parts) -> StagedFile:
-    return parts.registry.artifacts.stage(limit=parts.settings.max_upload_bytes)
+def _staged(services: Services) -> StagedFile:
+    return services.registry.artifacts.stage(limit=services.settings.max_upload_bytes)
 
 
-async def take_upload(parts: Parts, upload_id: str, stack: ExitStack) -> Arrived:
+async def take_upload(services: Services, upload_id: str, stack: ExitStack) -> Arrived:
     """Hold a finished upload until `stack` is left; raises Conflict while bytes are missing or somebody sends."""
-    return await in_thread(_finished, parts.registry, upload_id, stack)
+    return await in_thread(_finished, services.registry, upload_id, stack)
 
 
 def _finished(registry: Registry, upload_id: str, stack: ExitStack) -> Finished | Unknown:

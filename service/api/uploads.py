@@ -14,11 +14,12 @@ from typing import TYPE_CHECKING, Annotated
 
 from fastapi import APIRouter, Header, Request, Response
 
-from service.api.dependencies import Parts, PartsDep, created, tagged
+from service.api.dependencies import ServicesDep, created, tagged
 from service.api.forms import CHUNK
 from service.api.idempotency import IdempotencyKey, Key, create_once
 from service.api.receiving import is_multipart
 from service.api.routing import Route
+from service.api.services import Services
 from service.api.threads import in_thread
 from service.registry import tables
 from service.registry.contract import UploadRecord, UploadRequest
@@ -52,34 +53,36 @@ Checksum = Annotated[
 
 
 @router.post("", status_code=201, response_model=UploadRecord)
-async def create_upload(parts: PartsDep, body: UploadRequest, key: IdempotencyKey = None) -> Response:
+async def create_upload(services: ServicesDep, body: UploadRequest, key: IdempotencyKey = None) -> Response:
     """Announce a file of `bytes` bytes; its pieces follow with PATCH, and its id takes the place of a body."""
-    limit = parts.settings.max_upload_bytes
+    limit = services.settings.max_upload_bytes
     if body.bytes > limit:
         raise TooLarge("too_large", f"{body.bytes} bytes are more than the limit of {limit} bytes", field="bytes")
 
     def make(unit: UnitOfWork) -> UploadRecord:
         row = unit.uploads.add(tables.Upload(id=new_id("upl"), bytes=body.bytes, created_at=now()))
-        parts.registry.partial.create(row.id)
+        services.registry.partial.create(row.id)
         return upload_record(row, offset=0, touched_at=row.created_at)
 
-    answer = await parts.in_turn(create_once, parts, Key.of("uploads", key), [body.model_dump_json()], make)
+    answer = await services.write_in_thread(
+        create_once, services, Key.of("uploads", key), [body.model_dump_json()], make
+    )
     return created(answer, "/v1/uploads", 201, **_headers(0, body.bytes))
 
 
 @router.get("/{upload_id}", response_model=UploadRecord)
-def get_upload(request: Request, parts: PartsDep, upload_id: str) -> Response:
+def get_upload(request: Request, services: ServicesDep, upload_id: str) -> Response:
     """How much is safely here, as a record and in `Upload-Offset`; HEAD answers the same headers without the record."""
-    with parts.registry.read() as unit:
+    with services.registry.read() as unit:
         row = unit.uploads.get(upload_id)
-    offset, touched_at = parts.registry.partial.state(upload_id)
+    offset, touched_at = services.registry.partial.state(upload_id)
     record = upload_record(row, offset=offset, touched_at=touched_at)
     return tagged(request, record, headers=_headers(offset, row.bytes))
 
 
 @router.patch("/{upload_id}", status_code=204, response_class=Response, openapi_extra=_PIECE_BODY)
 async def append_to_upload(
-    request: Request, parts: PartsDep, upload_id: str, offset: Offset, checksum: Checksum = None
+    request: Request, services: ServicesDep, upload_id: str, offset: Offset, checksum: Checksum = None
 ) -> Response:
     """Append the raw body. It must begin at the offset that HEAD tells, else 409 with the right one.
 
@@ -88,8 +91,8 @@ async def append_to_upload(
     if is_multipart(request):
         raise InvalidRequest("not_raw", "send the piece as the raw body, not as multipart/form-data", field="body")
     expected = None if checksum is None else _parse_checksum(checksum)
-    length = await in_thread(_announced, parts, upload_id)
-    with await in_thread(parts.registry.partial.open, upload_id) as file:
+    length = await in_thread(_announced, services, upload_id)
+    with await in_thread(services.registry.partial.open, upload_id) as file:
         _require_fit(request, file, offset, length)
         try:
             found = None if expected is None else hashlib.sha256()
@@ -105,18 +108,18 @@ async def append_to_upload(
 
 
 @router.delete("/{upload_id}", status_code=204)
-def delete_upload(parts: PartsDep, upload_id: str) -> None:
+def delete_upload(services: ServicesDep, upload_id: str) -> None:
     """Give an upload up; 409 while a piece arrives."""
-    _announced(parts, upload_id)
-    with parts.registry.partial.open(upload_id):
-        with parts.registry.write() as unit:
+    _announced(services, upload_id)
+    with services.registry.partial.open(upload_id):
+        with services.registry.write() as unit:
             unit.uploads.remove(upload_id)
-        parts.registry.partial.remove(upload_id)
+        services.registry.partial.remove(upload_id)
 
 
-def _announced(parts: Parts, upload_id: str) -> int:
+def _announced(services: Services, upload_id: str) -> int:
     """How large the whole file will be; raises NotFound."""
-    with parts.registry.read() as unit:
+    with services.registry.read() as unit:
         return unit.uploads.get(upload_id).bytes
 
 

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -23,8 +24,9 @@ from prometheus_client.registry import Collector
 from prometheus_client.samples import Sample
 from starlette.testclient import TestClient
 
-from service.api.metrics import OPENMETRICS, TEXT, Exposition, router
+from service.api.metrics import OPENMETRICS, TEXT, Exposition
 from service.api.metrics_text import serving_text
+from service.api.operations import router
 from service.inference.counters import (
     ABSTENTIONS,
     BATCH_ROWS,
@@ -59,7 +61,7 @@ LABELS = ("model", "version", "model_id")
 def client_of(metrics: ServingMetrics, exposition: Exposition | None = None) -> TestClient:
     app = FastAPI()
     app.include_router(router)
-    app.state.exposition = exposition or Exposition(metrics)
+    app.state.services = SimpleNamespace(exposition=exposition or Exposition(metrics))
     return TestClient(app)
 
 

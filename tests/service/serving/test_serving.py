@@ -100,7 +100,7 @@ def test_bad_timeouts(served: tuple[Api, Json], given: str) -> None:
 
 def stalled(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
     """Have the engine take rows and never run them."""
-    engine: Scheduler = api.client.app.state.parts.engine  # type: ignore[attr-defined]
+    engine: Scheduler = api.client.app.state.services.scheduler  # type: ignore[attr-defined]
     monkeypatch.setattr(engine, "_pump_soon", lambda loop: None)
 
 
@@ -115,7 +115,7 @@ def test_a_deadline_is_kept(ready: Callable[..., tuple[Api, str]], monkeypatch: 
     assert time.monotonic() - started < 10
     monkeypatch.undo()
     assert api.client.post(path, json={"inputs": [ROW]}).status_code == 200
-    assert api.client.app.state.parts.engine.queued_rows == 0  # type: ignore[attr-defined]
+    assert api.client.app.state.services.scheduler.queued_rows == 0  # type: ignore[attr-defined]
 
 
 def test_triton_s_timeout(ready: Callable[..., tuple[Api, str]], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -160,7 +160,7 @@ def test_a_client_that_leaves_takes_its_rows_along(
     assert sent == []
     monkeypatch.undo()
     assert api.client.post(path, json={"inputs": [ROW]}).status_code == 200
-    assert api.client.app.state.parts.engine.queued_rows == 0  # type: ignore[attr-defined]
+    assert api.client.app.state.services.scheduler.queued_rows == 0  # type: ignore[attr-defined]
     text = api.client.get("/metrics").text
     (model,) = re.findall(r"mdl_\w+", path)
     (gone,) = re.findall(rf'fedlas_requests_total{{[^}}]*{model}[^}}]*outcome="gone"[^}}]*}} (\S+)', text)
@@ -175,7 +175,7 @@ def test_a_full_queue(ready: Callable[..., tuple[Api, str]], monkeypatch: pytest
     stalled(api, monkeypatch)
     waiting = threading.Thread(target=lambda: api.client.post(path, json={"inputs": [ROW] * 3}))
     waiting.start()
-    engine = api.client.app.state.parts.engine  # type: ignore[attr-defined]
+    engine = api.client.app.state.services.scheduler  # type: ignore[attr-defined]
     while engine.queued_rows < 3:
         time.sleep(0.01)
     answer = api.client.post(path, json={"inputs": [ROW]})
@@ -351,5 +351,5 @@ def test_a_silent_client_is_answered(served: tuple[Api, Json], monkeypatch: pyte
     assert portal is not None
     portal.call(ask)
     assert (sent[0]["status"], json.loads(sent[1]["body"])["code"]) == (408, "body_stalled")
-    serving: Serving = api.client.app.state.serving.serving  # type: ignore[attr-defined]
+    serving: Serving = api.client.app.state.serving  # type: ignore[attr-defined]
     assert serving._held_bytes == 0
