@@ -16,7 +16,8 @@ from service.api.json_values import parse_json
 from service.api.pages import After, Limit, cursor, page_of
 from service.api.receiving import receive_file
 from service.api.routing import Route
-from service.registry.contract import DatasetRecord, Page, SeenByModel, Strict
+from service.registry.contract import DatasetRecord, Page, Strict
+from service.registry.documents import SeenByModel
 from service.registry.errors import InvalidRequest
 from service.registry.presenters import dataset_record
 from service.registry.unit_of_work import UnitOfWork

@@ -28,7 +28,8 @@ from service.api.json_values import parse_json
 from service.api.pages import After, Limit, cursor, page_of
 from service.api.receiving import receive_file
 from service.api.routing import Route
-from service.registry.contract import ModelRecord, Page, Strict, Task
+from service.registry.contract import ModelRecord, Page, Strict
+from service.registry.documents import Task
 from service.registry.errors import InvalidRequest
 from service.registry.presenters import model_record
 from service.registry.unit_of_work import UnitOfWork

@@ -7,6 +7,17 @@ from typing import Annotated, Any, Generic, Literal, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue, field_validator, model_validator
 
+from service.registry.documents import (
+    DatasetRoles,
+    FeatureSpec,
+    GuaranteesSummary,
+    ImagePreprocessing,
+    OutputSpec,
+    SeenByModel,
+    SplitCounts,
+    Task,
+    TensorSpec,
+)
 from service.registry.text import objection_within
 from service.registry.webhooks import parse_secret, parse_url
 
@@ -29,8 +40,6 @@ CalibratorStatus = Literal["running", "succeeded", "failed"]
 DeliveryStatus = Literal["pending", "delivered", "failed", "disabled"]
 Stage = Literal["inspecting", "evaluating", "training", "calibrating", "exporting", "publishing"]
 Verdict = Literal["trained", "post_hoc", "unchanged", "undetermined"]
-SeenByModel = Literal["no", "train_split", "unknown"]
-Task = Literal["binary", "multiclass"]
 
 #: Statuses after which a record never changes again (except by deletion).
 FINAL: frozenset[str] = frozenset({"ready", "rejected", "succeeded", "failed", "cancelled"})
@@ -210,37 +219,6 @@ class RecordError(BaseModel):
     user_error: bool = Field(True, description="Whether the sender can mend it.")
 
 
-class TensorSpec(BaseModel):
-    """One input of a model or dataset; the first dimension is the batch, `N`."""
-
-    name: str
-    dtype: str
-    shape: list[int | str]
-
-
-class OutputSpec(BaseModel):
-    """The output that classifies."""
-
-    name: str
-    kind: Literal["logits", "probabilities"]
-
-
-class FeatureSpec(BaseModel):
-    """Where the penultimate features are tapped."""
-
-    layer: str
-    dim: int
-
-
-class SplitCounts(BaseModel):
-    """Rows in each split, fixed once."""
-
-    train: int = 0
-    calibration: int = 0
-    guarantee: int = 0
-    test: int = 0
-
-
 class DatasetRecord(BaseModel):
     """A labelled dataset."""
 
@@ -256,7 +234,7 @@ class DatasetRecord(BaseModel):
     class_names: list[str] | None = None
     class_counts: dict[str, int] | None = None
     inputs: list[TensorSpec] | None = None
-    roles: dict[str, Any] | None = None
+    roles: DatasetRoles | None = None
     seen_by_model: SeenByModel | None = None
     splits: SplitCounts | None = None
     warnings: list[str] = Field(default_factory=list)
@@ -293,13 +271,13 @@ class ModelRecord(BaseModel):
     features: FeatureSpec | None = None
     trainable: bool | None = Field(None, description="False: only a calibrator can be fitted on top.")
     architecture: str | None = None
-    preprocessing: dict[str, Any] | None = None
+    preprocessing: ImagePreprocessing | None = None
     warnings: list[str] = Field(default_factory=list, description="What was passed over, or why it cannot be trained.")
     calibrated: bool
     parent_id: str | None = None
     job_id: str | None = None
     report_url: str | None = None
-    guarantees: dict[str, Any] | None = Field(None, description="What `max_error` and `coverage` can promise.")
+    guarantees: GuaranteesSummary | None = Field(None, description="What `max_error` and `coverage` can promise.")
     cost_factor: float | None = Field(None, description="Cost of an answer, as a multiple of the uploaded model's.")
     created_at: datetime
 

@@ -14,6 +14,7 @@ from service.registry.repositories import Claim
 from service.registry.repositories.records import now
 from service.registry.unit_of_work import Registry
 from service.settings import ServiceSettings
+from tests.helpers.documents import DATASET_PROFILE, MODEL_PROFILE, SCORES_PROFILE
 from worker.inside.child import with_files
 from worker.outside.kinds import WorkKind, kind_of
 from worker.settings import WorkerSettings
@@ -251,7 +252,7 @@ def test_fitted_scores_are_published(bench: Bench, tmp_path: Path) -> None:
     (tmp_path / "c.onnx").write_bytes(b"file")
     result = {
         "method": "temperature", "parameters": {"temperature": 2.0}, "report": {"verdict": "post_hoc"},
-        "onnx": "c.onnx", "profile": {"num_samples": 5, "num_classes": 2, "class_names": ["a", "b"], "input": "logits"},
+        "onnx": "c.onnx", "profile": SCORES_PROFILE,
     }  # fmt: skip
     work.succeeded(result, tmp_path)
     with bench.registry.read() as unit:
@@ -273,9 +274,6 @@ def test_refused_scores_keep_the_reason(bench: Bench) -> None:
         assert (row.status, row.error, unit.work.of(record_id).state) == ("failed", ERROR, "done")
 
 
-PROFILE = {"num_samples": 5, "num_classes": 2, "class_names": ["a", "b"]}
-
-
 @pytest.mark.parametrize(
     "odd",
     [
@@ -295,11 +293,16 @@ def test_findings_that_no_list_could_show_are_not_published(bench: Bench, tmp_pa
         for record_id in (data, model):
             unit.work.open(record_id)
         unit.datasets.get(data).status = unit.models.get(model).status = "inspecting"
-    profile = {**PROFILE, **odd}
     answers = {
-        data: {"prepared": "file", "profile": profile},
-        model: {"served": "file", "profile": profile},
-        scores: {"onnx": "file", "profile": profile, "report": {}, "method": "temperature", "parameters": {}},
+        data: {"prepared": "file", "profile": {**DATASET_PROFILE, **odd}},
+        model: {"served": "file", "profile": {**MODEL_PROFILE, **odd}},
+        scores: {
+            "onnx": "file",
+            "profile": {**SCORES_PROFILE, **odd},
+            "report": {},
+            "method": "temperature",
+            "parameters": {},
+        },
     }
     for record_id, result in answers.items():
         if record_id == scores and "warnings" in odd:

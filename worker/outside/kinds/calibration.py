@@ -9,6 +9,7 @@ from typing import get_args
 from service.registry import tables
 from service.registry.artifacts import StagedFile
 from service.registry.contract import Verdict
+from service.registry.documents import ModelProfile
 from service.registry.ids import new_id
 from service.registry.presenters import job_record, model_record
 from service.registry.repositories.records import now
@@ -35,8 +36,9 @@ class Calibrate(JobKind):
         """Publish calibrated model, report, diagram and page together with the job's end."""
         if result["verdict"] not in get_args(Verdict):
             raise ValueError(f"the child's verdict is none: {result['verdict']!r}")
+        profile = None if result["calibrated"] is None else ModelProfile.arrived(result["calibrated"])
         names = ["report", "diagram", *(["page"] if "page" in result else [])]
-        names += ["model"] if result["calibrated"] is not None else []
+        names += ["model"] if profile is not None else []
         with ExitStack() as stack:
             files = {name: stack.enter_context(self.staged(folder / result[name])) for name in names}
             unit = stack.enter_context(self.publishing())
@@ -48,8 +50,8 @@ class Calibrate(JobKind):
             if row.verdict == "undetermined":  # the test rows have judged nothing
                 unit.looks.give_back(row.id)
             served = unit.models.get(row.model_id)
-            if result["calibrated"] is not None:
-                served = unit.models.add(_calibrated(served, row, result["calibrated"], files["model"]))
+            if profile is not None:
+                served = unit.models.add(_calibrated(served, row, profile, files["model"]))
                 answerable(model_record(served))
             row.calibrated_model_id = served.id
             if row.request["publish_as"] and (row.promoted or row.request["publish_when"] == "always"):
@@ -61,7 +63,7 @@ class Calibrate(JobKind):
             answerable(job_record(row, unit.work.of(row.id)))
 
 
-def _calibrated(parent: tables.Model, job: tables.Job, profile: Json, file: StagedFile) -> tables.Model:
+def _calibrated(parent: tables.Model, job: tables.Job, profile: ModelProfile, file: StagedFile) -> tables.Model:
     digest = file.keep()
     return tables.Model(
         id=new_id("mdl"),
@@ -74,7 +76,7 @@ def _calibrated(parent: tables.Model, job: tables.Job, profile: Json, file: Stag
         served_sha256=digest,
         bytes=file.size,
         options={},
-        profile=profile,
+        profile=profile.stored(),
         calibrated=True,
         parent_id=parent.id,
         job_id=job.id,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from service.registry.documents import DatasetProfile, ModelProfile
 from service.registry.presenters import dataset_record, model_record
 from worker.outside.kinds.base import Json, Prepared, WorkKind, answerable
 
@@ -22,8 +23,9 @@ class InspectDataset(WorkKind):
 
     def succeeded(self, result: Json, folder: Path) -> None:
         """Keep the prepared copy, in which the splits are fixed."""
+        profile = DatasetProfile.arrived(result["profile"]).stored()
         with self.staged(folder / result["prepared"]) as prepared, self.publishing() as unit:
-            unit.datasets.ready(self.record_id, profile=result["profile"], prepared_sha256=prepared.keep())
+            unit.datasets.ready(self.record_id, profile=profile, prepared_sha256=prepared.keep())
             answerable(dataset_record(unit.datasets.get(self.record_id)))
             unit.work.unblock(unit.jobs.waiting_for(self.record_id))
 
@@ -48,8 +50,9 @@ class InspectModel(WorkKind):
 
     def succeeded(self, result: Json, folder: Path) -> None:
         """Keep the served copy."""
+        profile = ModelProfile.arrived(result["profile"]).stored()
         with self.staged(folder / result["served"]) as served, self.publishing() as unit:
-            unit.models.ready(self.record_id, profile=result["profile"], served_sha256=served.keep())
+            unit.models.ready(self.record_id, profile=profile, served_sha256=served.keep())
             answerable(model_record(unit.models.get(self.record_id)))
             unit.work.unblock(unit.jobs.waiting_for(self.record_id))
 

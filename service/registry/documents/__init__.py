@@ -1,0 +1,29 @@
+"""Typed documents: the JSON that passes between processes and stays in rows and files, one module per document.
+
+Each is validated once where it arrives: the worker validates what a sandboxed process found before it is published,
+and a stored document is validated again when its row is read as one.
+"""
+
+from service.registry.documents.base import Document, TensorSpec
+from service.registry.documents.dataset_profile import DatasetProfile, DatasetRoles, SeenByModel, SplitCounts
+from service.registry.documents.guarantees import Guarantees, GuaranteesSummary
+from service.registry.documents.model_profile import FeatureSpec, ModelProfile, OutputSpec, Task
+from service.registry.documents.preprocessing import ImagePreprocessing
+from service.registry.documents.serving_cost import ServingCost
+
+__all__ = [
+    "DatasetProfile",
+    "DatasetRoles",
+    "Document",
+    "FeatureSpec",
+    "Guarantees",
+    "GuaranteesSummary",
+    "ImagePreprocessing",
+    "ModelProfile",
+    "OutputSpec",
+    "SeenByModel",
+    "ServingCost",
+    "SplitCounts",
+    "Task",
+    "TensorSpec",
+]
