@@ -9,7 +9,7 @@ import pytest
 from fedlas.guarantees import Guarantees as ComputedGuarantees
 from fedlas.importers.onnx.sizes.growth import Measured
 from fedlas.importers.onnx.sizes.growth import ServingCost as ComputedCost
-from fedlas.importers.onnx.sizes.inference import Read
+from fedlas.importers.onnx.sizes.interpreter import SizeBound
 from fedlas.preprocessing import Preprocessing
 from service.registry.documents import DatasetProfile, Guarantees, ImagePreprocessing, ModelProfile, ServingCost
 from tests.helpers.documents import DATASET_PROFILE, MODEL_PROFILE
@@ -30,7 +30,9 @@ def test_guarantees_are_what_the_library_writes(groups: list[int] | None) -> Non
 def test_the_serving_cost_is_what_inspection_writes() -> None:
     """The typed form holds all of `ServingCost.as_dict`, measured or not."""
     plain = ComputedCost("unknown").as_dict()
-    measured = ComputedCost("bounded", (Read("k", 7),), 1, 2, 3, {"x.1": 2.0}, Measured(4, 5, 0.5, "zeros")).as_dict()
+    measured = ComputedCost(
+        "bounded", (SizeBound("k", 7),), 1, 2, 3, {"x.1": 2.0}, Measured(4, 5, 0.5, "zeros")
+    ).as_dict()
     for written in (plain, measured):
         assert ServingCost.model_validate(written).stored() == written
 
