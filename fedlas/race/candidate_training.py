@@ -16,12 +16,12 @@ from torch import nn
 from fedlas.classifier import Classifier
 from fedlas.losses import FedLASLoss, FedLASPlusLoss
 from fedlas.race.candidates import Candidate, make_loss
-from fedlas.race.finite_outputs import require_numbers
+from fedlas.race.outputs import SplitOutputs
 from fedlas.race.record import Record
 from fedlas.race.results import Floats, Signs
 from fedlas.race.resume import Trained, made_once
 from fedlas.training.checkpoints import Checkpoints
-from fedlas.training.fit import EpochResult, TrainConfig, fit, predict_logits, steps_per_epoch
+from fedlas.training.fit import EpochResult, TrainConfig, fit, head_logits, predict_logits, steps_per_epoch
 from fedlas.training.lr_range_test import edge_rate, head_edge_rate
 
 Rows = tuple[Sequence[NDArray[Any]], NDArray[np.int64]]
@@ -70,9 +70,7 @@ class Trainer:
         if not self.keeps_features:
             rows = np.sort(np.random.default_rng(self.seed).permutation(len(self.targets))[:_SAMPLED_ROWS])
             inputs = [array[rows] for array in inputs]
-        logits, features = predict_logits(self.classifier, inputs, device=self.device)
-        require_numbers(logits, features, split="train")
-        return features
+        return SplitOutputs(self.classifier, inputs, split="train", device=self.device).features
 
     @property
     def edges(self) -> dict[str, float]:
@@ -145,7 +143,7 @@ class Trainer:
         )
         if candidate.scope == "head":
             own, features = None, self.calibration_features
-            logits = head_logits(network, features)
+            logits = head_logits(network, features, device=self.device)
         else:
             logits, own = predict_logits(network, self.calibration_inputs, device=self.device)
             features = own
@@ -203,11 +201,3 @@ def copy_head(classifier: Classifier) -> Classifier:
     own = {id(parameter) for parameter in classifier.head_parameters()}
     tensors = [*classifier.parameters(), *classifier.buffers()]
     return copy.deepcopy(classifier, {id(tensor): tensor for tensor in tensors if id(tensor) not in own})
-
-
-@torch.no_grad()
-def head_logits(classifier: Classifier, features: Floats) -> Floats:
-    """Logits (N, K) of a classifier's head for features (N, D)."""
-    device = next((parameter.device for parameter in classifier.head_parameters()), torch.device("cpu"))
-    logits: Floats = classifier.head(torch.from_numpy(features).to(device)).float().cpu().numpy()
-    return logits

@@ -25,8 +25,8 @@ TINY = 1e-30
 class Ensemble(Classifier):
     """`logits` = log of the mean of the members' calibrated probabilities; `features` are the first member's.
 
-    Its softmax is that mean, so any calibrator may follow. It cannot be trained, and as its members may have bodies
-    of their own it has no `head`.
+    Its softmax is that mean, so any calibrator may follow. It cannot be trained, and it has a `head` only
+    where its members share their body.
 
     Attributes:
         members: the networks, two or more, of the same classes, features and inputs.
@@ -59,13 +59,23 @@ class Ensemble(Classifier):
             outputs = [(logits, features)]
             for member in others:
                 outputs.append((member.head(features), features) if self.shares_body else member(*inputs))
-        rows = [(scores.double().cpu().numpy(), seen.double().cpu().numpy()) for scores, seen in outputs]
-        parts = [calibrated(c, *row) for c, row in zip(self.calibrators, rows, strict=True)]
-        return torch.from_numpy(log_mean(parts)).float().to(features.device), features
+        return self._averaged(outputs), features
 
     def head(self, features: Tensor) -> Tensor:
-        """Raises TypeError: the members may have bodies of their own."""
-        raise TypeError("an ensemble has no head of its own")
+        """The log mean probabilities (N, K) of members that share their body.
+
+        Raises:
+            TypeError: the members have bodies of their own.
+        """
+        if not self.shares_body:
+            raise TypeError("an ensemble of whole networks has no head")
+        with torch.no_grad():
+            return self._averaged([(member.head(features), features) for member in self.networks])
+
+    def _averaged(self, outputs: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
+        rows = [(scores.double().cpu().numpy(), seen.double().cpu().numpy()) for scores, seen in outputs]
+        parts = [calibrated(c, *row) for c, row in zip(self.calibrators, rows, strict=True)]
+        return torch.from_numpy(log_mean(parts)).float().to(outputs[0][0].device)
 
     def head_parameters(self) -> list[nn.Parameter]:
         """None: an ensemble is not trained."""

@@ -62,7 +62,7 @@ def ensemble(
     name = f"average of {len(members)} {'heads' if shares_body else 'networks'}"
     scope, seconds = "head" if shares_body else "all", time.perf_counter() - began
     result = _result(name, "ensemble", settings, scope, seconds, calibrated, judge)
-    return Finalist(network, calibrated.calibrator, result, calibrated.held_out, cost)
+    return Finalist(network, calibrated.calibrator, result, calibrated.held_out, members[0].features, cost)
 
 
 def _average(members: Sequence[Finalist]) -> NDArray[np.float64]:
@@ -107,7 +107,7 @@ def student(classifier: Classifier, teacher: Finalist, judge: Judge, lesson: Les
         copied=lambda: copy.deepcopy(classifier),
         train=lambda network, checkpoints: _taught(network, teacher.classifier, lesson, checkpoints),
     )
-    if done.network is None or done.logits is None:
+    if done.network is None or done.logits is None or done.features is None:
         raise Unfinished(done.reason)
     calibrated = judge.calibrate(done.logits, done.features)
     settings = {
@@ -118,7 +118,7 @@ def student(classifier: Classifier, teacher: Finalist, judge: Judge, lesson: Les
     }
     name = f"distilled from an average of {len(members)} networks"
     result = _result(name, "distilled", settings, "all", done.seconds, calibrated, judge)
-    return Finalist(done.network, calibrated.calibrator, result, calibrated.held_out)
+    return Finalist(done.network, calibrated.calibrator, result, calibrated.held_out, done.features)
 
 
 def _taught(network: Classifier, teacher: Classifier, lesson: Lesson, checkpoints: Checkpoints) -> Trained:

@@ -30,12 +30,12 @@ _FEWEST_EPOCHS = 4
 _UNFINISHED = "one network that learns what an average of networks says was begun and given up:"
 
 
-def uploaded(classifier: Classifier, judge: Judge, logits: Floats, features: Floats | None) -> Finalist:
+def uploaded(classifier: Classifier, judge: Judge, logits: Floats, features: Floats) -> Finalist:
     """The uploaded network with its best post-hoc calibrator: the bar for everything that is trained."""
     began = time.perf_counter()
     calibrated = judge.calibrate(logits, features)
     result = judge.post_hoc(calibrated, seconds=time.perf_counter() - began)
-    return Finalist(classifier, calibrated.calibrator, result, calibrated.held_out)
+    return Finalist(classifier, calibrated.calibrator, result, calibrated.held_out, features)
 
 
 class Averaging:
@@ -84,11 +84,13 @@ class Averaging:
         They teach with no more than a temperature: a richer calibrator would pass on the labels it was fitted on.
         """
         trainer = self.heats.trainer
+        if trainer is None:
+            return None
         networks = self.heats.best(len(self.heats.finishers), scope="all")
         plain = replace(self.judge, names=("temperature",), reads_features=False)
-        base = uploaded(classifier, plain, base_logits, None)
+        base = uploaded(classifier, plain, base_logits, trainer.calibration_features)
         members = greedy_members([base, *(_calibrated_by(plain, f) for f in networks)], plain, most=MOST_MEMBERS)
-        if trainer is None or not networks or len(members) < 2:
+        if not networks or len(members) < 2:
             return None
         epochs = self.heats.record.decided(
             "epochs of the student", lambda: self._affordable_epochs(networks[0], len(members))

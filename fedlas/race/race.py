@@ -14,8 +14,8 @@ from fedlas.classifier import Classifier
 from fedlas.race.candidate_training import Rows
 from fedlas.race.candidates import Candidate
 from fedlas.race.ensembling import Averaging, uploaded
-from fedlas.race.finite_outputs import require_numbers
 from fedlas.race.journal import Journal
+from fedlas.race.outputs import SplitOutputs
 from fedlas.race.progress import OnCandidate, OnProgress, Telling
 from fedlas.race.record import Record
 from fedlas.race.results import Finalist, Floats, RaceResult, Signs
@@ -50,6 +50,7 @@ def run_race(
     on_candidate: OnCandidate | None = None,
     journal: Journal | None = None,
     train_weights: NDArray[np.float64] | None = None,
+    outputs: SplitOutputs | None = None,
     device: torch.device | str | None = None,
 ) -> RaceResult:
     """Name the post-hoc and the trained finalist on calibration rows; `classifier` itself is left as it is.
@@ -73,14 +74,17 @@ def run_race(
         journal: where decisions, finished candidates and the state of the running one are kept. A race that is killed
             and begun again with its journal trains on where it was and names the same finalists, bit by bit.
         train_weights: sampling weights (N,) of the train rows, by which they are drawn.
+        outputs: the classifier's on the calibration rows, where they are at hand.
     """
     record = _record(
         journal, train, calibration, candidates, seed=seed, budget_seconds=budget_seconds, combine=combine,
         max_accuracy_drop=max_accuracy_drop, max_cost_factor=max_cost_factor, calibrators=calibrators,
     )  # fmt: skip
     clock = Clock(budget_seconds, record)
-    base_logits, base_features = clock.timed_prediction(classifier, calibration[0], device=device)
-    require_numbers(base_logits, base_features, split="calibration")
+    if outputs is None:
+        outputs = SplitOutputs(classifier, calibration[0], split="calibration", device=device)
+    clock.note_speed(outputs)
+    base_logits, base_features = outputs.logits, outputs.features
     targets = calibration[1]
     names = tuple(calibrators or post_hoc_names(base_logits.shape[1], len(targets), task))
     accuracy = float(np.mean(base_logits.argmax(axis=1) == targets))
@@ -136,7 +140,7 @@ def _same_labels(post_hoc: Finalist, judge: Judge, logits: Floats) -> Finalist:
     keeping = judge.keeping_labels()
     if post_hoc.calibrator.keeps_order or keeping is None:
         return post_hoc
-    return uploaded(post_hoc.classifier, keeping, logits, None)
+    return uploaded(post_hoc.classifier, keeping, logits, post_hoc.features)
 
 
 def _refined(finisher: Finisher, judge: Judge) -> Finisher:

@@ -88,6 +88,7 @@ class Finalist:
 
     Attributes:
         held_out: calibrated logits (N, K) of the calibration rows, cross-fitted: no row is seen by its own calibrator.
+        features: (N, D) of the calibration rows under this network.
         cost_factor: multiplications per row, as a multiple of the uploaded network's.
         signs: of a network that was trained with FedLAS or FedLAS+.
     """
@@ -96,6 +97,7 @@ class Finalist:
     calibrator: Calibrator
     result: CandidateResult
     held_out: Doubles
+    features: Floats
     cost_factor: float = 1.0
     signs: Signs | None = None
 

@@ -187,7 +187,10 @@ class Heats:
         if done.network is not None and done.logits is not None:
             calibrated = self.judge.cool(done.logits)
             result = self._scored(result, calibrated)
-            finalist = Finalist(done.network, calibrated.calibrator, result, calibrated.held_out, signs=done.signs)
+            features = self.trainer.calibration_features if done.features is None else done.features
+            finalist = Finalist(
+                done.network, calibrated.calibrator, result, calibrated.held_out, features, signs=done.signs
+            )
             finisher = Finisher(place, candidate, finalist, done.logits, done.features)
         self._results[place] = result
         self.telling.ended(name, result)

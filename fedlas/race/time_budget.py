@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,9 +12,10 @@ from numpy.typing import NDArray
 
 from fedlas.classifier import Classifier
 from fedlas.losses import CrossEntropyLoss
+from fedlas.race.outputs import SplitOutputs
 from fedlas.race.record import Record
 from fedlas.race.results import Floats
-from fedlas.training.fit import EpochResult, TrainConfig, fit, predict_logits, steps_per_epoch
+from fedlas.training.fit import EpochResult, TrainConfig, fit, steps_per_epoch
 
 #: Estimates are stretched by this, since other work shares the machine.
 _CAUTION = 1.1
@@ -49,15 +49,9 @@ class Clock:
         if to_come > self.left() + _GRACE * self._budget:
             raise OverBudget
 
-    def timed_prediction(
-        self, classifier: Classifier, inputs: Sequence[NDArray[Any]], *, device: torch.device | str | None
-    ) -> tuple[Floats, Floats]:
-        """`predict_logits`, whose speed is remembered."""
-        began = time.perf_counter()
-        logits, features = predict_logits(classifier, inputs, device=device)
-        seconds = (time.perf_counter() - began) / len(logits)
-        self._row_seconds = self._record.decided("seconds per row", lambda: seconds)
-        return logits, features
+    def note_speed(self, outputs: SplitOutputs) -> None:
+        """Take the time of a prediction from a pass over a split."""
+        self._row_seconds = self._record.decided("seconds per row", lambda: outputs.seconds_per_row)
 
     def prediction_seconds(self, num_rows: int) -> float:
         """How long a pass over so many rows takes."""

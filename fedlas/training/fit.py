@@ -216,6 +216,17 @@ def predict_logits(
     return np.concatenate(logits), np.concatenate(features)
 
 
+@torch.no_grad()
+def head_logits(
+    classifier: Classifier, features: Floats, *, batch_size: int = 256, device: torch.device | str | None = None
+) -> Floats:
+    """Logits (N, K) of a classifier's head for features (N, D): what `predict_logits` says, without the body."""
+    device = pick_device(device)
+    classifier.to(device)
+    batches = torch.from_numpy(features).split(batch_size)
+    return np.concatenate([classifier.head(batch.to(device)).float().cpu().numpy() for batch in batches])
+
+
 def pick_device(device: torch.device | str | None) -> torch.device:
     if device is not None:
         return torch.device(device)

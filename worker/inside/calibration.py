@@ -16,6 +16,7 @@ from fedlas.data import Dataset
 from fedlas.documents import as_json
 from fedlas.importers import GraphClassifier
 from fedlas.race import CandidateResult, RaceProgress, RaceResult, make_candidates, run_race
+from fedlas.race.outputs import SplitOutputs
 from fedlas.training.fit import device_name
 from worker.inside.evaluation import Evaluation, write_report
 from worker.inside.model_loading import check_expected_accuracy, fitting_dataset, open_classifier, rows_of
@@ -43,10 +44,12 @@ def calibrate(spec: Json, folder: Path, emit: Emit) -> Json:
     trains = judged and classifier.trainable and request["method"] not in ("post_hoc", "temperature")
     dataset.require("calibration", "test", *(["train"] if trains else []))
     check_rows(classifier, dataset)
-    check_expected_accuracy(classifier, rows_of(dataset, "calibration"), request["expected_accuracy"])
+    calibration = rows_of(dataset, "calibration")
+    outputs = SplitOutputs(classifier, calibration[0], split="calibration")
+    check_expected_accuracy(outputs.logits, calibration[1], request["expected_accuracy"])
 
     emit(_at("training", _TRAINING_FROM))
-    result = _race(classifier, dataset, spec, folder, trains=trains, emit=emit)
+    result = _race(classifier, dataset, outputs, spec, folder, trains=trains, emit=emit)
 
     emit(_at("calibrating", _TRAINING_TO))
     inputs, _ = rows_of(dataset, "test")
@@ -66,8 +69,8 @@ def calibrate(spec: Json, folder: Path, emit: Emit) -> Json:
         positive_class=profile["positive_class"],
         diagnostics=diagnostics_of(result),
         guarantees=promises.guarantees,
-        calibration_accuracy=float((result.base_logits.argmax(1) == rows_of(dataset, "calibration")[1]).mean()),
-        num_calibration_rows=len(result.base_logits),
+        calibration_accuracy=float((outputs.logits.argmax(1) == calibration[1]).mean()),
+        num_calibration_rows=len(calibration[1]),
         candidates=[candidate.as_dict() for candidate in result.candidates],
         recipe=_recipe(request, served, dataset, result),
         digests=digests(spec),
@@ -85,7 +88,14 @@ def calibrate(spec: Json, folder: Path, emit: Emit) -> Json:
 
 
 def _race(
-    classifier: GraphClassifier, dataset: Dataset, spec: Json, folder: Path, *, trains: bool, emit: Emit
+    classifier: GraphClassifier,
+    dataset: Dataset,
+    outputs: SplitOutputs,
+    spec: Json,
+    folder: Path,
+    *,
+    trains: bool,
+    emit: Emit,
 ) -> RaceResult:
     """Name the finalists on calibration rows, within the budget; go on where an earlier attempt of the job was."""
     request = spec["request"]
@@ -129,6 +139,7 @@ def _race(
         calibrators=("temperature",) if request["method"] == "temperature" else None,
         combine=request["method"] == "auto",
         max_cost_factor=request["max_cost_factor"],
+        outputs=outputs,
         train_weights=None if dataset.weights is None else dataset.weights[dataset.rows("train")],
         on_progress=on_progress,
         on_candidate=on_candidate,

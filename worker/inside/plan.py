@@ -23,6 +23,7 @@ from fedlas.metrics import accuracy, brier, nll
 from fedlas.metrics.betting_intervals import detectable, paired_mean
 from fedlas.race import make_candidates
 from fedlas.race.candidate_training import default_epochs, keeps_features, train_config
+from fedlas.race.outputs import SplitOutputs
 from fedlas.race.time_budget import Clock
 from fedlas.training.fit import TrainConfig, device_name, predict_logits, steps_per_epoch
 from worker.inside.model_loading import check_expected_accuracy, fitting_dataset, open_classifier, rows_of
@@ -33,8 +34,6 @@ Emit = Callable[[Json], None]
 
 #: The gate judges two claims, and the first to be shown has half of the level (Holm).
 _CLAIMS = 2
-#: How often a job passes over its rows without training: answers before, features, answers after.
-_PASSES = 3
 #: Rows on which a step is measured; its time does not depend on the learning rate.
 _MEASURED_ROWS, _ANY_RATE = 2000, 1e-3
 
@@ -49,9 +48,11 @@ def plan(spec: Json, folder: Path, emit: Emit) -> Json:
     dataset.require("calibration", "test", *(["train"] if trains else []))
     check_rows(classifier, dataset)
     calibration = rows_of(dataset, "calibration")
-    check_expected_accuracy(classifier, calibration, request["expected_accuracy"])
+    outputs = SplitOutputs(classifier, calibration[0], split="calibration")
+    logits = outputs.logits
+    check_expected_accuracy(logits, calibration[1], request["expected_accuracy"])
     clock = Clock(60 * request["budget"]["minutes"])
-    logits, _ = clock.timed_prediction(classifier, calibration[0], device=None)
+    clock.note_speed(outputs)
     return {
         "plan": {
             "features": {"layer": classifier.feature_layer, "dim": classifier.feature_dim},
@@ -103,12 +104,15 @@ def _uploaded(logits: NDArray[np.float32], targets: NDArray[np.int64]) -> Json:
 
 def _estimate(classifier: GraphClassifier, dataset: Dataset, request: Json, clock: Clock, *, trains: bool) -> Json:
     """Minutes that all candidates would take in full, and the memory that they take here, measured on a few steps."""
-    passes = sum(len(dataset.rows(split)) for split in SPLITS if trains or split != "train")
-    seconds, candidates = _PASSES * clock.prediction_seconds(passes), 0
+    rows = {split: len(dataset.rows(split)) for split in SPLITS}
+    # The uploaded network sees every row once, a trained one those of the splits that name and judge it.
+    passed = sum(rows.values()) if trains else sum(rows.values()) - rows["train"]
+    seconds, candidates = clock.prediction_seconds(passed), 0
     if trains:
+        seconds += clock.prediction_seconds(rows["test"])
         for config, step_seconds in _measured(classifier, dataset, request, clock):
-            steps = steps_per_epoch(len(dataset.rows("train")), config.batch_size)
-            seconds += config.epochs * steps * step_seconds
+            seconds += config.epochs * steps_per_epoch(rows["train"], config.batch_size) * step_seconds
+            seconds += clock.prediction_seconds(rows["calibration"] if config.scope == "all" else 0)
             candidates += 1
     return {
         "minutes": round(min(seconds / 60, request["budget"]["minutes"]), 5),

@@ -13,7 +13,6 @@ from typing import Any
 from numpy.typing import NDArray
 
 from fedlas.calibrators import softmax
-from fedlas.calibrators.feature_map import calibrated
 from fedlas.classifier import Classifier
 from fedlas.data import Dataset
 from fedlas.errors import ExportError
@@ -24,9 +23,8 @@ from fedlas.guarantees.typicality import Familiarity
 from fedlas.importers import GraphClassifier
 from fedlas.race import Finalist, RaceResult
 from fedlas.race.ensemble import Ensemble
-from fedlas.race.finite_outputs import require_numbers
+from fedlas.race.outputs import SplitOutputs
 from fedlas.report.diagnostics import Diagnostics, fedlas_diagnostics
-from fedlas.training.fit import predict_logits
 from worker.inside.serving_cost import measured
 
 Json = dict[str, Any]
@@ -55,18 +53,17 @@ NO_PROMISES = Promises(None, None)
 
 
 def finalists_probs(classifier: Classifier, result: RaceResult, inputs: Sequence[Array]) -> dict[str, Array]:
-    """Probabilities (N, K) of everybody who is judged, on rows that nobody has touched before."""
-    logits, features = predict_logits(classifier, inputs)
-    require_numbers(logits, features, split="test")
+    """Probabilities (N, K) of all that is judged, on the test rows, which each network sees once."""
+    outputs = SplitOutputs(classifier, inputs, split="test")
     probs: dict[str, Array] = {
-        "uploaded": softmax(logits),
-        "temperature": softmax(result.temperature(logits)),
-        "post_hoc": result.post_hoc.probs(inputs),
+        "uploaded": softmax(outputs.logits),
+        "temperature": softmax(result.temperature(outputs.logits)),
+        "post_hoc": outputs.probs(result.post_hoc),
     }
     if result.same_labels is not result.post_hoc:
-        probs["same_labels"] = result.same_labels.probs(inputs)
+        probs["same_labels"] = outputs.probs(result.same_labels)
     if result.trained is not None:
-        probs["trained"] = result.trained.probs(inputs)
+        probs["trained"] = outputs.probs(result.trained)
     return probs
 
 
@@ -84,17 +81,14 @@ def chosen(judgement: GateResult, result: RaceResult, probs: Mapping[str, Array]
 
 def promises_of(finalist: Finalist, dataset: Dataset, seed: int) -> Promises:
     """What guarantee rows allow to promise, and how familiar calibration rows look to the served network."""
-    inputs, targets = dataset.select("calibration")
-    _, features = predict_logits(finalist.classifier, list(inputs.values()))
-    familiarity = Familiarity.fit(features, targets, seed=seed)
+    familiarity = Familiarity.fit(finalist.features, dataset.select("calibration")[1], seed=seed)
     rows = dataset.rows("guarantee")
     if len(rows) == 0:
         return Promises(None, familiarity)
     inputs, targets = dataset.select("guarantee")
-    logits, features = predict_logits(finalist.classifier, list(inputs.values()))
-    require_numbers(logits, features, split="guarantee")
+    outputs = SplitOutputs(finalist.classifier, list(inputs.values()), split="guarantee")
     guarantees = Guarantees.fit(
-        softmax(calibrated(finalist.calibrator, logits, features)),
+        outputs.probs(finalist),
         targets,
         class_names=dataset.class_names,
         groups=None if dataset.groups is None else dataset.groups[rows],

@@ -53,7 +53,7 @@ def finalist(base: GraphClassifier, *, head_only: bool) -> Finalist:
     members = [base, *(shaken(base, seed, head_only=head_only) for seed in (1, 2))]
     network = Ensemble(members, calibrators, shares_body=head_only)
     result = CandidateResult("average", "ensemble", {}, "all", "finished")
-    return Finalist(network, TemperatureScaling(0.8), result, np.zeros((1, classes)))
+    return Finalist(network, TemperatureScaling(0.8), result, np.zeros((1, classes)), np.zeros((1, width), np.float32))
 
 
 def written(made: Finalist, path: Path, rows: list[np.ndarray], familiarity: Familiarity | None = None) -> Path:

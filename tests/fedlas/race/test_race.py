@@ -17,10 +17,10 @@ import fedlas.race
 from fedlas import metrics
 from fedlas.calibrators import TemperatureScaling, softmax
 from fedlas.race import Candidate, RaceProgress, RaceResult, run_race
-from fedlas.race.candidate_training import Trainer, copy_head, head_logits
+from fedlas.race.candidate_training import Trainer, copy_head
 from fedlas.race.scoring import cross_fitted_logits, row_nll, score
 from fedlas.race.selection import Judge
-from fedlas.training.fit import predict_logits
+from fedlas.training.fit import head_logits, predict_logits
 from tests.helpers.small_classifier import SmallClassifier, noisy_digits, overconfident_classifier
 
 HOT = Candidate("fedlas", 0.2, alpha=0.2, beta=4.0, momentum=0.95, scope="all")

@@ -1,0 +1,91 @@
+"""How often a job sends each row through each network."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch import nn
+from torch.nn.modules.module import register_module_forward_pre_hook
+
+from fedlas.classifier import Classifier
+from tests.worker.inside.test_hard_data import CENTRES, network, words
+from tests.worker.inside.test_plan import a_spec
+from worker.inside.calibration import calibrate
+
+#: Test rows that pass through the served network again: they prove that the exported file gives its probabilities.
+PROVEN = 256
+
+SPLITS = {"train": 1500, "calibration": 300, "guarantee": 80, "test": 400}
+#: A body of two features, in which no calibrator finds what was lost: a network that is trained as a whole beats it.
+_RNG = np.random.default_rng(0)
+NARROW = network((_RNG.normal(size=(8, 2)), np.ones(2)), (_RNG.normal(size=(2, 4)), np.zeros(4)))
+
+Passes = Counter[tuple[int, str]]
+
+
+@contextmanager
+def counted(rows: dict[str, Any]) -> Iterator[Passes]:
+    """Rows that went through each network in evaluation, by (network in order of appearance, split); 0 is the upload.
+
+    Training is not counted.
+    """
+    split_of = {row.tobytes(): str(split) for row, split in zip(rows["x"], rows["split"], strict=True)}
+    passes: Passes = Counter()
+    networks: list[nn.Module] = []
+
+    def note(module: nn.Module, inputs: tuple[Any, ...]) -> None:
+        if not isinstance(module, Classifier) or module.training:
+            return
+        if not any(module is known for known in networks):
+            networks.append(module)
+        number = next(i for i, known in enumerate(networks) if module is known)
+        passes.update((number, split_of[np.ascontiguousarray(row).tobytes()]) for row in inputs[0].cpu().numpy())
+
+    handle = register_module_forward_pre_hook(note)
+    try:
+        yield passes
+    finally:
+        handle.remove()
+
+
+def passes_of(folder: Path, **request: Any) -> tuple[str, Passes]:
+    """The verdict of a whole job, and its passes."""
+    rng = np.random.default_rng(0)
+    targets = rng.integers(0, 4, sum(SPLITS.values()))
+    inputs = (CENTRES[targets] + rng.normal(size=(len(targets), 8))).astype(np.float32)
+    rows = {"x": inputs, "label": targets, "split": words(**SPLITS)}
+    spec = a_spec(folder, rows, NARROW, budget={"minutes": 10.0, "candidates": 2}, **request)
+    with counted(rows) as passes:
+        verdict = calibrate(spec, folder, lambda _: None)["verdict"]
+    return verdict, passes
+
+
+def test_a_post_hoc_job_passes_once_over_every_split(tmp_path: Path) -> None:
+    """Expected accuracy, calibrators, verdict, guarantees and typicality are computed from one pass per split."""
+    verdict, passes = passes_of(tmp_path, method="post_hoc", expected_accuracy=0.15)
+    assert verdict == "post_hoc"
+    assert passes == {(0, "calibration"): 300, (0, "guarantee"): 80, (0, "test"): 400 + PROVEN}
+
+
+def test_a_trained_network_passes_once_over_the_splits_that_name_and_judge_it(tmp_path: Path) -> None:
+    """Each trained network sees the calibration rows once; the finalist, here the first, the test rows too."""
+    training = {"scope": "all", "epochs": 10, "learning_rate": 0.05}
+    verdict, passes = passes_of(tmp_path, method="cross_entropy", hyperparameters=training)
+    assert verdict == "trained"
+    uploaded = {(0, "train"): 1500, (0, "calibration"): 300, (0, "test"): 400}
+    trained = {(1, "calibration"): 300, (1, "guarantee"): 80, (1, "test"): 400 + PROVEN}
+    assert passes == uploaded | trained
+
+
+def test_a_trained_head_reads_the_features_of_the_uploaded_network(tmp_path: Path) -> None:
+    """Calibration and test rows pass through the shared body once, whatever number of heads is trained on it."""
+    _, passes = passes_of(tmp_path, method="fedlas", hyperparameters={"scope": "head", "epochs": 5})
+    assert {network for network, split in passes if split in ("train", "calibration")} == {0}
+    assert passes[0, "train"] == 1500
+    assert passes[0, "calibration"] == 300
+    assert passes[0, "test"] <= 400 + PROVEN
