@@ -15,7 +15,6 @@ The sign tests take the rows of a group as if they were independent, which makes
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Literal, TypeAlias
@@ -223,7 +222,6 @@ def chance_of_losing(lost: int, won: int) -> float:
     >>> chance_of_losing(3, 0)
     0.125
     """
-    changed = lost + won
-    if changed > 2000:  # the normal limit, where exact sums would grow slow
-        return 0.5 * math.erfc((lost - won - 1) / math.sqrt(2 * changed))
-    return float(sum(math.comb(changed, k) for k in range(lost, changed + 1)) / 2**changed)
+    from scipy.special import betainc  # loaded with the first judgement, not with the module
+
+    return float(betainc(lost, won + 1, 0.5)) if lost else 1.0

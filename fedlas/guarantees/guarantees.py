@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from fedlas.documents import as_json
 from fedlas.guarantees.quantiles import CLASS_LEVELS, LEVELS, Quantiles
 from fedlas.guarantees.risk_bounds import NUM_THRESHOLDS, error_bounds, rank_thresholds
 from fedlas.metrics._checks import check_groups, check_level, check_probs, check_rows
@@ -175,17 +176,8 @@ class Guarantees:
 
     def as_dict(self) -> dict[str, Any]:
         """Ready for JSON."""
-        return {
-            "class_names": list(self.class_names),
-            "num_rows": self.num_rows,
-            "num_groups": self.num_groups,
-            "delta": self.delta,
-            "thresholds": self.thresholds.tolist(),
-            "bounds": self.bounds.tolist(),
-            "class_bounds": self.class_bounds.tolist(),
-            "quantiles": self.quantiles.as_dict(),
-            "class_quantiles": [quantiles.as_dict() for quantiles in self.class_quantiles],
-        }
+        content: dict[str, Any] = as_json(self)
+        return content
 
     @classmethod
     def from_dict(cls, content: Mapping[str, Any]) -> Guarantees:

@@ -54,10 +54,6 @@ class Quantiles:
         at = int(np.searchsorted(self.ranks, rank))
         return float(self.scores[at]) if at < len(self.ranks) else None
 
-    def as_dict(self) -> dict[str, Any]:
-        ranks, scores = self.ranks.tolist(), self.scores.tolist()
-        return {"num_rows": self.num_rows, "room": self.room, "ranks": ranks, "scores": scores}
-
     @classmethod
     def from_dict(cls, content: Mapping[str, Any]) -> Quantiles:
         ranks, scores = np.asarray(content["ranks"], np.int64), np.asarray(content["scores"], np.float64)

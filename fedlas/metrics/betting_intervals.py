@@ -35,6 +35,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from statistics import NormalDist
 
 import numpy as np
@@ -100,6 +101,7 @@ class BoundedMean:
         error = math.sqrt(float(residuals @ residuals)) + float(self.most.max() - self.value * self.sizes.max())
         step = max(2 * abs(error) / float(self.sizes.sum()), 1e-12)
 
+        @cache  # each value is a pass over the rows, and the ends of the bracket are asked for twice
         def excess(mean: float) -> float:
             return math.log(max(self.p_value(mean), 1e-300) / level)
 
@@ -205,7 +207,10 @@ def exponential_tail(weights: Floats) -> float:
 
 
 def _best_stake(weights: Floats, low: float, high: float) -> float:
-    """The s between its two limits where Σ w/(1 − s·w) = 0, by Newton's method kept inside a shrinking bracket."""
+    """The s between its two limits where Σ w/(1 − s·w) = 0, by Newton's method kept inside a shrinking bracket.
+
+    SciPy's Newton method keeps no bracket, and its bracketing methods take more passes over the rows.
+    """
     stake = 0.0
     for _ in range(_STEPS):
         terms = weights / (1 - stake * weights)
@@ -220,22 +225,16 @@ def _best_stake(weights: Floats, low: float, high: float) -> float:
 
 
 def _falling_root(function: Callable[[float], float], start: float, step: float, limit: float) -> float:
-    """Where a falling function crosses 0: searched for from `start` in doubled steps, then by the Illinois method."""
-    low, high, at_low = start, min(limit, start + step), function(start)
-    while (at_high := function(high)) > 0 and high < limit:
-        low, at_low, step = high, at_high, 2 * step
+    """Where a falling function crosses 0, searched for from `start` in doubled steps; `limit` where it does not."""
+    from scipy.optimize import brentq  # loaded where intervals are computed: 50 MB that serving does without
+
+    low, high = start, min(limit, start + step)
+    while function(high) > 0:
+        if high >= limit:
+            return high
+        low, step = high, 2 * step
         high = min(limit, low + step)
-    tolerance, side = 1e-9 * step, 0
-    for _ in range(_STEPS if at_low > 0 > at_high else 0):
-        middle = low + (high - low) * at_low / (at_low - at_high)
-        at_middle = function(middle)
-        if high - low <= tolerance or abs(at_middle) < 1e-9:
-            return middle
-        if at_middle > 0:  # an end that stays twice would hold the line back: its value is halved
-            low, at_low, at_high, side = middle, at_middle, at_high / (2 if side > 0 else 1), 1
-        else:
-            high, at_high, at_low, side = middle, at_middle, at_low / (2 if side < 0 else 1), -1
-    return high
+    return float(brentq(function, low, high, xtol=1e-9 * step)) if function(low) > 0 else high
 
 
 def _log(probs: Floats) -> Floats:

@@ -151,12 +151,13 @@ def _wilson_hilferty(value: float, mean: float, variance: float) -> float:
 
 def _falling_root(function: Callable[[float], float], target: float) -> float:
     """The θ >= 0 where a falling function meets its target; 0 where it starts below."""
+    from scipy.optimize import brentq  # loaded where intervals are computed: 50 MB that serving does without
+
     if function(0.0) <= target:
         return 0.0
-    low, high = 0.0, 1.0
-    while function(high) > target and high < 1e6:
+    high = 1.0
+    while function(high) > target:
+        if high >= 1e6:
+            return high
         high *= 2
-    for _ in range(60):
-        middle = (low + high) / 2
-        low, high = (middle, high) if function(middle) > target else (low, middle)
-    return (low + high) / 2
+    return float(brentq(lambda theta: function(theta) - target, 0.0, high, xtol=1e-15))

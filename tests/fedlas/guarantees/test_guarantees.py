@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from scipy.stats import beta, betabinom
+from scipy.stats import beta, betabinom, binom
 
 from fedlas.guarantees import Guarantees, Unreachable
-from fedlas.guarantees.binomial import beta_cdf, upper_bound
+from fedlas.guarantees.binomial import upper_bound
 from fedlas.guarantees.quantiles import LEVELS, Quantiles
 from fedlas.guarantees.risk_bounds import NUM_THRESHOLDS
 
@@ -70,11 +70,13 @@ def test_bound_is_clopper_and_pearsons() -> None:
     assert upper_bound([0, 3], [0, 3], 0.05).tolist() == [1, 1]
 
 
-def test_incomplete_beta() -> None:
-    """I_x(a, b) equals scipy's, on both sides of its mean."""
+def test_so_few_errors_have_the_level_at_the_bound() -> None:
+    """The binomial distribution at the bound gives so few errors exactly the probability asked for."""
     rng = np.random.default_rng(1)
-    a, b, x = 500 * rng.random(500) + 0.01, 500 * rng.random(500) + 0.01, rng.random(500)
-    np.testing.assert_allclose(beta_cdf(a, b, x), beta.cdf(x, a, b), atol=1e-12)
+    trials = rng.integers(1, 5000, 300)
+    errors = (trials * rng.random(300) ** 2).astype(int)
+    found = binom.cdf(errors, trials, upper_bound(errors, trials, 0.0025))
+    np.testing.assert_allclose(found[errors < trials], 0.0025, rtol=1e-6)
 
 
 @pytest.mark.parametrize(("errors", "trials", "level"), [(-1, 5, 0.1), (6, 5, 0.1), (1, 5, 0.0), (1, 5, 1.0)])

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper
 from sklearn.covariance import EmpiricalCovariance
 
+from fedlas.export.typicality_graph import familiarity_graph
 from fedlas.guarantees.typicality import MAX_KNOTS, Familiarity, Score
-from fedlas.guarantees.typicality_graph import familiarity_graph
 
 Array = NDArray[Any]
 
