@@ -12,7 +12,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from fedlas.calibrators import Calibrator, softmax
 from fedlas.calibrators.feature_map import calibrated
@@ -108,6 +107,8 @@ def cost_factor(members: Sequence[Classifier], inputs: Sequence[Tensor], *, shar
 
 
 def _counted(function: object, *inputs: Tensor) -> tuple[tuple[Tensor, Tensor], int]:
+    from torch.utils.flop_counter import FlopCounterMode  # imports SymPy: a third of a second
+
     with FlopCounterMode(display=False) as counter:
         result = function(*inputs)  # type: ignore[operator]
     return result, int(counter.get_total_flops())

@@ -8,6 +8,7 @@ import re
 from collections import Counter
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -28,8 +29,6 @@ MAX_LINE_BYTES = 1 << 24
 #: More would be text that only looks like a table.
 MAX_COLUMNS = 1 << 16
 
-#: What an empty cell of a numeric column may also be called: Arrow's own list, pandas' too.
-_MISSING = pa.array(arrow_csv.ConvertOptions().null_values)
 _KINDS = (pa.int64(), pa.float64(), pa.bool_())
 
 
@@ -201,7 +200,7 @@ def _numbers(texts: Any) -> Array | None:
     for attempt in (texts, None):
         if attempt is None:  # padded cells and empty ones are rare enough to look for them only now
             trimmed = pc.utf8_trim_whitespace(texts)
-            attempt = pc.if_else(pc.is_in(trimmed, value_set=_MISSING), pa.scalar(None, pa.string()), trimmed)
+            attempt = pc.if_else(pc.is_in(trimmed, value_set=_missing()), pa.scalar(None, pa.string()), trimmed)
         for kind in _KINDS:
             try:
                 cast = attempt.cast(kind)
@@ -209,3 +208,12 @@ def _numbers(texts: Any) -> Array | None:
                 continue
             return numeric(cast)
     return None
+
+
+@cache
+def _missing() -> pa.Array:
+    """What an empty cell of a numeric column may also be called: Arrow's own list, pandas' too.
+
+    Made on first use, since `pa.array` imports pandas where that is installed.
+    """
+    return pa.array(arrow_csv.ConvertOptions().null_values)

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import onnx_ir
 import torch
 from numpy.typing import NDArray
 from onnx import ModelProto, ValueInfoProto, helper
@@ -86,6 +85,8 @@ class _Named(nn.Module):
 
 
 def _by_dynamo(network: nn.Module, example: Tensor, states: Sequence[str]) -> Written:
+    import onnx_ir  # a second of imports, which only weights without a graph need
+
     program = torch.onnx.export(
         network, (example,), dynamo=True, dynamic_shapes=({0: torch.export.Dim("N")},), opset_version=OPSET,
         input_names=[_INPUT], output_names=[LOGITS, FEATURES], optimize=False, verbose=False,
