@@ -15,11 +15,11 @@ from starlette.concurrency import run_in_threadpool
 
 from service.api.dependencies import ServicesDep
 from service.api.long_poll import Line, Waiting
-from service.api.pages import Limit, page_of
+from service.api.pages import Limit, json_page
 from service.api.routing import Route
 from service.api.services import Services
 from service.registry.contract import FINAL, EventRecord, Page
-from service.registry.presenters import event_record
+from service.registry.presenters import event_json
 
 router = APIRouter(route_class=Route, prefix="/v1/jobs/{job_id}/events", tags=["jobs"])
 
@@ -65,7 +65,7 @@ def _page(services: Services, job_id: str, limit: int, after: int | None) -> Res
     with services.registry.read() as unit:
         unit.jobs.get(job_id)
         rows = unit.events.newest_before(job_id, after, limit=limit + 1)
-        return page_of(map(event_record, rows), limit, headers={"Vary": "Accept"})
+        return json_page((event_json(row).encode() for row in rows), limit, headers={"Vary": "Accept"})
 
 
 def _knows_all(services: Services, job_id: str, known: int) -> bool:

@@ -24,6 +24,7 @@ from service.api.routing import Route
 from service.api.services import Services
 from service.registry import tables
 from service.registry.contract import FINAL, GPU_ONLY, PLAN, JobOptions, JobRecord, JobRequest, Page
+from service.registry.documents import Report
 from service.registry.errors import Conflict, InvalidRequest, UnknownReference
 from service.registry.ids import new_id
 from service.registry.presenters import job_record
@@ -230,7 +231,7 @@ def cancel_job(request: Request, services: ServicesDep, job_id: str) -> Response
     return tagged(request, record)
 
 
-@router.get("/{job_id}/report")
+@router.get("/{job_id}/report", response_model=Report)
 def get_report(request: Request, services: ServicesDep, job_id: str) -> Response:
     """The evidence, as JSON; 409 before the job has ended."""
     return _evidence(request, services, job_id, "report_sha256", "application/json")

@@ -17,7 +17,7 @@ from anyio import CapacityLimiter, to_thread
 
 from service.registry.contract import FINAL
 from service.registry.errors import Unavailable
-from service.registry.presenters import event_record
+from service.registry.presenters import event_json
 from service.registry.unit_of_work import Registry, UnitOfWork
 
 _LOG = logging.getLogger(__name__)
@@ -171,7 +171,7 @@ def _lines(unit: UnitOfWork, places: Iterable[tuple[str, int]]) -> dict[tuple[st
         if room <= 0:
             break
         rows = unit.events.after(job_id, after, limit=_LINES_AT_ONCE)
-        found[job_id, after] = [Line(row.number, row.type, event_record(row).model_dump_json()) for row in rows]
+        found[job_id, after] = [Line(row.number, row.type, event_json(row)) for row in rows]
         room -= len(rows)
     return found
 

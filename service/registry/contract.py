@@ -9,14 +9,19 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue, fi
 
 from service.registry.documents import (
     DatasetRoles,
+    EventData,
     FeatureSpec,
     GuaranteesSummary,
     ImagePreprocessing,
     OutputSpec,
+    Plan,
+    Progress,
     SeenByModel,
     SplitCounts,
+    Stage,
     Task,
     TensorSpec,
+    Verdict,
 )
 from service.registry.text import objection_within
 from service.registry.webhooks import parse_secret, parse_url
@@ -38,8 +43,6 @@ JobStatus = Literal["queued", "running", "cancelling", "succeeded", "failed", "c
 BatchStatus = Literal["queued", "running", "succeeded", "failed"]
 CalibratorStatus = Literal["running", "succeeded", "failed"]
 DeliveryStatus = Literal["pending", "delivered", "failed", "disabled"]
-Stage = Literal["inspecting", "evaluating", "training", "calibrating", "exporting", "publishing"]
-Verdict = Literal["trained", "post_hoc", "unchanged", "undetermined"]
 
 #: Statuses after which a record never changes again (except by deletion).
 FINAL: frozenset[str] = frozenset({"ready", "rejected", "succeeded", "failed", "cancelled"})
@@ -282,16 +285,6 @@ class ModelRecord(BaseModel):
     created_at: datetime
 
 
-class Progress(BaseModel):
-    """How far a job is; `eta_seconds` is an estimate from measured epochs, or null."""
-
-    fraction: float = 0.0
-    candidate: str | None = None
-    epoch: int | None = None
-    epochs: int | None = None
-    eta_seconds: float | None = None
-
-
 class StatusChange(BaseModel):
     """One line of a job's history."""
 
@@ -314,10 +307,7 @@ class JobRecord(BaseModel):
     calibrated_model_id: str | None = None
     report_url: str | None = None
     dry_run: bool = False
-    plan: dict[str, Any] | None = Field(
-        None,
-        description="What a dry run found: features, labels, leakage, splits, estimate, detectable_effect, and more.",
-    )
+    plan: Plan | None = Field(None, description="What a dry run found.")
     error: RecordError | None = None
     attempts: int
     history: list[StatusChange]
@@ -335,7 +325,7 @@ class EventRecord(BaseModel):
         description="`attempt`: a process or worker was lost or handed the job back, and it goes on."
     )
     at: datetime
-    data: dict[str, Any]
+    data: EventData
 
 
 class DeliveryAttempt(BaseModel):

@@ -49,9 +49,10 @@ def job_record(row: tables.Job, work: tables.Work) -> contract.JobRecord:
     )
 
 
-def event_record(row: tables.Event) -> contract.EventRecord:
-    """The public record of what happened to a job."""
-    return contract.EventRecord.model_validate({"id": row.number, "type": row.type, "at": row.at, "data": row.data})
+def event_json(row: tables.Event) -> str:
+    """The public record of what happened to a job, as JSON; its data has exactly the fields that were stored."""
+    content = {"id": row.number, "type": row.type, "at": row.at, "data": row.data}
+    return contract.EventRecord.model_validate(content).model_dump_json(exclude_unset=True)
 
 
 def delivery_record(row: tables.Delivery, work: tables.Work) -> contract.DeliveryRecord:

@@ -1,7 +1,9 @@
-"""Documents as inspection leaves them, for records that no inspection made."""
+"""Documents as inspections and jobs leave them, for records that neither made."""
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import Any
 
 from tests.helpers.publishing import PROFILE
@@ -24,3 +26,6 @@ DATASET_PROFILE: dict[str, Any] = {
     "splits": {"train": 2, "calibration": 1, "guarantee": 1, "test": 1},
 }
 SCORES_PROFILE: dict[str, Any] = {"num_samples": 5, "num_classes": 2, "class_names": ["a", "b"], "input": "logits"}
+
+#: What a run of `fedlas demo --short` stored: `models`, `dataset`, `events`, `report`, and the `plan` of a dry run.
+DEMO: dict[str, Any] = json.loads((Path(__file__).parents[1] / "data" / "demo_documents.json").read_text())

@@ -4,26 +4,39 @@ Each is validated once where it arrives: the worker validates what a sandboxed p
 and a stored document is validated again when its row is read as one.
 """
 
-from service.registry.documents.base import Document, TensorSpec
+from service.registry.documents.base import Document, JsonObject, TensorSpec
 from service.registry.documents.dataset_profile import DatasetProfile, DatasetRoles, SeenByModel, SplitCounts
+from service.registry.documents.events import CandidateEnded, EventData, Progress, Stage
+from service.registry.documents.gate_verdict import GateVerdict, Verdict
 from service.registry.documents.guarantees import Guarantees, GuaranteesSummary
 from service.registry.documents.model_profile import FeatureSpec, ModelProfile, OutputSpec, Task
+from service.registry.documents.plan import Plan
 from service.registry.documents.preprocessing import ImagePreprocessing
+from service.registry.documents.report import Report
 from service.registry.documents.serving_cost import ServingCost
 
 __all__ = [
+    "CandidateEnded",
     "DatasetProfile",
     "DatasetRoles",
     "Document",
+    "EventData",
     "FeatureSpec",
+    "GateVerdict",
     "Guarantees",
     "GuaranteesSummary",
     "ImagePreprocessing",
+    "JsonObject",
     "ModelProfile",
     "OutputSpec",
+    "Plan",
+    "Progress",
+    "Report",
     "SeenByModel",
     "ServingCost",
     "SplitCounts",
+    "Stage",
     "Task",
     "TensorSpec",
+    "Verdict",
 ]

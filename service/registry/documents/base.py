@@ -19,7 +19,7 @@ def is_absent(value: object) -> bool:
 class Document(BaseModel):
     """A JSON object with known fields; an unknown field, NaN or infinity is an error."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, serialize_by_alias=True)
 
     @classmethod
     def arrived(cls, found: object) -> Self:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +15,14 @@ from service.registry.repositories import Claim
 from service.registry.repositories.records import now
 from service.registry.unit_of_work import Registry
 from service.settings import ServiceSettings
-from tests.helpers.documents import DATASET_PROFILE, MODEL_PROFILE, SCORES_PROFILE
+from tests.helpers.documents import DATASET_PROFILE, DEMO, MODEL_PROFILE, SCORES_PROFILE
 from worker.inside.child import with_files
 from worker.outside.kinds import WorkKind, kind_of
 from worker.settings import WorkerSettings
 
 Json = dict[str, Any]
 
+REPORT = json.dumps(DEMO["report"])
 ERROR = {"code": "bad", "message": "it is bad", "user_error": True}
 
 
@@ -108,10 +110,11 @@ def bench(registry: Registry, worker_settings: WorkerSettings) -> Bench:
 
 
 def answer(folder: Path, *, verdict: str = "unchanged", page: bool = True) -> Json:
-    """What a child of a job leaves behind."""
+    """What a child of a job leaves behind; the report stands for any."""
     names = {"report": "report.json", "diagram": "reliability.svg", **({"page": "report.html"} if page else {})}
     for name in names.values():
         (folder / name).write_text(f"content of {name}")
+    (folder / "report.json").write_text(REPORT)
     return {"verdict": verdict, "promoted": False, "calibrated": None, "model": "calibrated.onnx", **names}
 
 
@@ -167,11 +170,11 @@ def test_a_dry_run_takes_no_look_and_publishes_nothing(bench: Bench, tmp_path: P
     dry = bench.job(data, model, dry_run=True, publish_as="name", publish_when="always")
     work, spec = bench.begun(dry)
     assert (work.name, spec["looks_before"], spec["request"]["dry_run"]) == ("plan", 1, True)
-    work.succeeded({"plan": {"features": {"layer": "h"}}}, tmp_path)
+    work.succeeded({"plan": DEMO["plan"]}, tmp_path)
     with bench.registry.read() as unit:
         row = unit.jobs.get(dry)
         assert (row.status, row.verdict, row.promoted, row.calibrated_model_id) == ("succeeded", None, False, None)
-        assert (row.plan, row.progress) == ({"features": {"layer": "h"}}, {"fraction": 1.0})
+        assert (row.plan, row.progress) == (DEMO["plan"], {"fraction": 1.0})
         assert list(unit.names.listed(limit=10, after=None)) == []
         assert unit.work.of(dry).state == "done"
         assert unit.looks.before(unit.datasets.get(data).sha256) == 1
@@ -228,8 +231,20 @@ def test_evidence_is_kept_together(bench: Bench, tmp_path: Path) -> None:
             row = unit.jobs.get(job_id)
         kept = [row.report_sha256, row.diagram_sha256, row.page_sha256]
         found = [bench.registry.artifacts.path(digest).read_text() if digest else None for digest in kept]
-        expected = ["content of report.json", "content of reliability.svg", "content of report.html" if page else None]
+        expected = [REPORT, "content of reliability.svg", "content of report.html" if page else None]
         assert found == expected
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{}", REPORT.replace('"seed"', '"seeds"'), REPORT[:-1], "[" * 100_000])
+def test_a_report_that_is_none_is_not_published(bench: Bench, tmp_path: Path, content: str) -> None:
+    """What the child left is the document that clients are promised, or the job does not succeed."""
+    job_id = bench.job(bench.dataset(b"rows"), bench.model())
+    result = answer(tmp_path)
+    (tmp_path / "report.json").write_text(content)
+    with pytest.raises(ValueError, match="Report"):
+        bench.begun(job_id)[0].succeeded(result, tmp_path)
+    with bench.registry.read() as unit:
+        assert unit.jobs.get(job_id).status == "running"
 
 
 def test_jobs_of_an_earlier_version_get_todays_defaults(bench: Bench) -> None:

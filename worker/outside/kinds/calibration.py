@@ -8,8 +8,7 @@ from typing import get_args
 
 from service.registry import tables
 from service.registry.artifacts import StagedFile
-from service.registry.contract import Verdict
-from service.registry.documents import ModelProfile
+from service.registry.documents import ModelProfile, Report, Verdict
 from service.registry.ids import new_id
 from service.registry.presenters import job_record, model_record
 from service.registry.repositories.records import now
@@ -17,6 +16,9 @@ from service.registry.unit_of_work import UnitOfWork
 from worker.outside.kinds.base import Json, answerable
 from worker.outside.kinds.jobs import JobKind
 from worker.sandbox.process import Limits
+
+#: A report of a thousand classes has less than one mebibyte.
+_MOST_REPORT_BYTES = 64 * 1024**2
 
 
 class Calibrate(JobKind):
@@ -36,6 +38,7 @@ class Calibrate(JobKind):
         """Publish calibrated model, report, diagram and page together with the job's end."""
         if result["verdict"] not in get_args(Verdict):
             raise ValueError(f"the child's verdict is none: {result['verdict']!r}")
+        _check_report(folder / result["report"])
         profile = None if result["calibrated"] is None else ModelProfile.arrived(result["calibrated"])
         names = ["report", "diagram", *(["page"] if "page" in result else [])]
         names += ["model"] if profile is not None else []
@@ -61,6 +64,13 @@ class Calibrate(JobKind):
             unit.jobs.show(row, "publishing", {"fraction": 1.0})
             unit.jobs.change_status(row, "succeeded")
             answerable(job_record(row, unit.work.of(row.id)))
+
+
+def _check_report(path: Path) -> None:
+    """Raise ValueError where the child's file is no report, or larger than any."""
+    if (size := path.stat().st_size) > _MOST_REPORT_BYTES:
+        raise ValueError(f"the child's report has {size} bytes")
+    Report.model_validate_json(path.read_bytes())
 
 
 def _calibrated(parent: tables.Model, job: tables.Job, profile: ModelProfile, file: StagedFile) -> tables.Model:

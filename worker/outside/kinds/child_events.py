@@ -10,7 +10,7 @@ from typing import Any
 
 from pydantic import ConfigDict, ValidationError
 
-from service.registry.contract import Progress
+from service.registry.documents import Progress
 
 Json = dict[str, Any]
 

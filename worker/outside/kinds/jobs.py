@@ -10,7 +10,8 @@ from contextlib import suppress
 from typing import get_args
 
 from service.registry import tables
-from service.registry.contract import JobRequest, Stage
+from service.registry.contract import JobRequest
+from service.registry.documents import Stage
 from service.registry.errors import NotFound
 from service.registry.repositories import Claim
 from service.registry.settings import GIBIBYTE

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from service.registry import tables
+from service.registry import documents, tables
 from service.registry.presenters import job_record
 from service.registry.unit_of_work import UnitOfWork
 from worker.outside.kinds.base import Json, answerable
@@ -27,8 +27,9 @@ class Plan(JobKind):
 
     def succeeded(self, result: Json, folder: Path) -> None:
         """Keep the plan."""
+        plan = documents.Plan.arrived(result["plan"]).stored()
         with self.publishing() as unit:
             row = unit.jobs.get(self.record_id)
-            row.plan, row.progress = result["plan"], {"fraction": 1.0}
+            row.plan, row.progress = plan, {"fraction": 1.0}
             unit.jobs.change_status(row, "succeeded")
             answerable(job_record(row, unit.work.of(row.id)))

@@ -1,0 +1,58 @@
+"""The data of a job's events: what each type of event says."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, JsonValue
+
+from service.registry.documents.base import Document
+
+Stage = Literal["inspecting", "evaluating", "training", "calibrating", "exporting", "publishing"]
+
+
+class Progress(Document):
+    """How far a job is; `eta_seconds` is an estimate from measured epochs, or null."""
+
+    fraction: float = 0.0
+    candidate: str | None = None
+    epoch: int | None = None
+    epochs: int | None = None
+    eta_seconds: float | None = None
+
+
+class StatusChanged(Document):
+    """Type `status`."""
+
+    status: str
+
+
+class StageChanged(Document):
+    """Type `stage`."""
+
+    stage: Stage
+
+
+class CandidateEnded(Document):
+    """Type `candidate`: one candidate of the race has ended."""
+
+    name: str
+    method: str
+    scope: str
+    status: str
+    reason: str
+    calibration: dict[str, float | None] | None
+    seconds: float
+
+
+class AttemptEnded(Document):
+    """Type `attempt`: a process or worker was lost or handed the job back, and it goes on."""
+
+    reason: str
+
+
+#: In this order; what no current version writes is shown as it is stored.
+EventData = Annotated[
+    StatusChanged | StageChanged | CandidateEnded | AttemptEnded | Progress | dict[str, JsonValue],
+    Field(union_mode="left_to_right"),
+]

@@ -1,0 +1,70 @@
+"""The plan: what a dry run found, without training anything."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from service.registry.documents.base import Document
+from service.registry.documents.dataset_profile import SeenByModel, SplitCounts
+from service.registry.documents.estimates import DetectableEffect, Figure
+from service.registry.documents.model_profile import FeatureSpec
+
+
+class PlannedClass(Document):
+    """A class of the model, and the rows of the dataset that have it."""
+
+    index: int
+    name: str
+    rows: int
+
+
+class PlannedLabels(Document):
+    """How labels of the dataset became classes of the model."""
+
+    classes: list[PlannedClass]
+    matched_by: Literal["name", "index"]
+
+
+class Leakage(Document):
+    """Rows of the judging splits that occur elsewhere too."""
+
+    seen_by_model: SeenByModel
+    shared_rows: dict[str, dict[str, int]] = Field(description="Split → other split → rows with the same inputs.")
+
+
+class UploadedScores(Document):
+    """The uploaded model on one split."""
+
+    split: str
+    accuracy: Figure
+    confidence: Figure
+    nll: Figure
+    brier: Figure
+
+
+class PlanEstimate(Document):
+    """What the job would take, measured on a few steps."""
+
+    minutes: float = Field(description="Within the budget.")
+    minutes_in_full: float = Field(description="Where every candidate is trained to the end.")
+    budget_minutes: float
+    candidates: int
+    memory_bytes: int
+    device: str
+
+
+class Plan(Document):
+    """What the job of this order would do."""
+
+    features: FeatureSpec
+    trainable: bool
+    trains: bool = Field(description="Whether anything would be trained, rather than only calibrated.")
+    labels: PlannedLabels
+    leakage: Leakage
+    splits: SplitCounts
+    uploaded: UploadedScores
+    estimate: PlanEstimate
+    detectable_effect: DetectableEffect | None
+    warnings: list[str]
