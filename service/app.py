@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
+from functools import partial
 from importlib.metadata import version
 
 from fastapi import FastAPI
@@ -25,7 +26,6 @@ from service.api import (
     oip_repository,
     oip_statistics,
     operations,
-    predictions,
     problems,
     uploads,
 )
@@ -38,9 +38,8 @@ from service.api.middleware import BearerKeys, BodyLimit, HeadAsGet, Keys, Reque
 from service.api.services import Services
 from service.inference.runtime import check_single_runtime
 from service.registry.errors import Unavailable
-from service.serving.app import Serving, ServingLane
-from service.serving.infer import infer
-from service.serving.predict import predict
+from service.serving.app import Serving, ServingApp
+from service.serving.routes import ROUTES
 from service.settings import ServiceSettings
 
 _FORM_OVERHEAD_BYTES = 1024**2
@@ -48,52 +47,54 @@ _UPLOAD_PATHS = frozenset({"/v1/datasets", "/v1/models", "/v1/calibrators"})
 _PIECES = "/v1/uploads/"
 _RESOURCES = (
     *(uploads, datasets, models, jobs, events, deliveries, calibrators),
-    *(predictions, batches, names, oip_statistics, oip, oip_repository, operations),
+    *(batches, names, oip_statistics, oip, oip_repository, operations),
 )
 
 
-def create_app(settings: ServiceSettings, *, on_stuck: Callable[[str], None] | None = None) -> FastAPI:
+def create_app(settings: ServiceSettings, *, on_stuck: Callable[[str], None] | None = None) -> ServingApp:
     """Build the application; the registry is opened and migrated here, and closed when the application stops.
 
-    `on_stuck` is told the digest of a served copy whose run does not end when its time is up.
+    `on_stuck` is called with the digest of a served copy whose run does not end when its time is up.
     """
     check_single_runtime()
     services = Services.open(settings, on_stuck)
     serving = Serving(settings, services.model_repository, services.scheduler, services.tracing)
+    return ServingApp(_rest_api(services, serving), services, serving, ROUTES)
+
+
+def _rest_api(services: Services, serving: Serving) -> FastAPI:
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        with suppress(Unavailable):  # what is left over goes with the next sweep
+            await run_in_threadpool(services.registry.artifacts.clear_abandoned)
+        services.start()
+        yield
+        serving.shut_down()
+        services.close()
+
     app = FastAPIOffline(  # /docs works without the internet
         title="FedLAS service",
         summary="Calibration as a service: upload a classifier, get back confidences one can act on.",
         version=version("fedlas"),
-        lifespan=_lifespan,
+        lifespan=lifespan,
         redirect_slashes=False,  # it would lead to wherever `Host` says
-        middleware=_middleware(settings),
+        middleware=_middleware(services.settings),
         responses=problems.RESPONSES,
         generate_unique_id_function=_operation_id,
         telemetry={"tracing": False, "metrics": False, "logs": False},  # ours are `tracing` and `metrics`
     )
     app.state.services = services
-    app.state.serving = serving
-    build, keys, sites = app.build_middleware_stack, Keys(settings.api_keys), Sites.of(settings)
-    app.build_middleware_stack = lambda: ServingLane(  # type: ignore[method-assign]
-        build(), serving=serving, keys=keys, sites=sites, predict=predict, infer=infer
-    )
     problems.install(app)
-    app.openapi = lambda: openapi_document(app)  # type: ignore[method-assign]
+    app.openapi = partial(  # type: ignore[method-assign]
+        openapi_document,
+        app,
+        {route.path: route.openapi() for route in ROUTES},
+        requests=[model for route in ROUTES for model in route.body.values() if model],
+        responses=[model for route in ROUTES for model in route.response.values() if model],
+    )
     for resource in _RESOURCES:
         app.include_router(resource.router)
     return app
-
-
-@asynccontextmanager
-async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
-    services: Services = app.state.services
-    serving: Serving = app.state.serving
-    with suppress(Unavailable):  # what is left over goes with the next sweep
-        await run_in_threadpool(services.registry.artifacts.clear_abandoned)
-    services.start()
-    yield
-    serving.shut_down()
-    services.close()
 
 
 def _middleware(settings: ServiceSettings) -> list[Middleware]:

@@ -85,7 +85,7 @@ def _openapi(options: argparse.Namespace) -> int:
     from service.app import create_app
 
     with tempfile.TemporaryDirectory() as folder:
-        document = create_app(ServiceSettings(data_dir=Path(folder))).openapi()
+        document = create_app(ServiceSettings(data_dir=Path(folder))).fastapi.openapi()
     options.path.parent.mkdir(parents=True, exist_ok=True)
     options.path.write_text(json.dumps(document, indent=2, sort_keys=True, ensure_ascii=False) + "\n")
     return 0

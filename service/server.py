@@ -138,7 +138,7 @@ def run(
     gc.collect()
     gc.freeze()
     beating = Heartbeat(heartbeat, hung_seconds=settings.hung_seconds)
-    server = Server(config, app.state.services, heartbeat=beating, document=app.openapi)
+    server = Server(config, app.services, heartbeat=beating, document=app.fastapi.openapi)
     server.run(list(sockets) or None)
     return 0 if server.started else 1
 

@@ -1,27 +1,48 @@
-"""The OpenAPI document: what FastAPI finds by itself, and the bodies that handlers parse by hand."""
+"""The OpenAPI document: FastAPI's own, the serving application's paths, and the bodies that handlers parse by hand."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from fastapi import FastAPI
+from fastapi.encoders import jsonable_encoder
 from fastapi.openapi.utils import get_openapi
-from pydantic.json_schema import models_json_schema
+from pydantic import BaseModel
+from pydantic.json_schema import JsonSchemaMode, models_json_schema
 
-from service.api.oip_schemas import InferRequest
-from service.api.predictions import PredictRequest
 from service.registry.contract import JobRequest
 
-_PARSED_BY_HAND = (InferRequest, JobRequest, PredictRequest)
+Json = dict[str, Any]
 
 
-def openapi_document(app: FastAPI) -> dict[str, Any]:
-    """Return the document, built once per application."""
+def openapi_document(
+    app: FastAPI,
+    paths: Mapping[str, Json],
+    *,
+    requests: Sequence[type[BaseModel]],
+    responses: Sequence[type[BaseModel]],
+) -> Json:
+    """Return the document, built once per application.
+
+    Args:
+        paths: path items of what is answered in front of FastAPI.
+        requests, responses: the models whose schemas they refer to.
+    """
     if app.openapi_schema is None:
         document = get_openapi(title=app.title, version=app.version, summary=app.summary, routes=app.routes)
-        _, definitions = models_json_schema(
-            [(model, "validation") for model in _PARSED_BY_HAND], ref_template="#/components/schemas/{model}"
-        )
-        document["components"]["schemas"] |= definitions["$defs"]
+        schemas = document["components"]["schemas"]
+        schemas |= _schemas([JobRequest, *requests], "validation")
+        # As FastAPI writes the schemas of its own responses.
+        schemas |= jsonable_encoder(
+            _schemas(responses, "serialization"), exclude_none=True
+        )  # as FastAPI writes its own
+        document["paths"] |= paths
         app.openapi_schema = document
     return app.openapi_schema
+
+
+def _schemas(models: Sequence[type[BaseModel]], mode: JsonSchemaMode) -> Json:
+    _, schemas = models_json_schema([(model, mode) for model in models], ref_template="#/components/schemas/{model}")
+    definitions: Json = schemas["$defs"]
+    return definitions

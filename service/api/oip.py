@@ -1,6 +1,6 @@
-"""`/v2`: the Open Inference Protocol, but for inference itself, which `serving` answers.
+"""The metadata and health routes of the Open Inference Protocol, `/v2`, and Triton's model configuration.
 
-Triton's extensions that its clients call are in `oip_repository` and `oip_statistics`; the configuration is here.
+`service.serving` answers inference itself; Triton's other extensions are in `oip_repository` and `oip_statistics`.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from starlette.concurrency import run_in_threadpool
 
 from service.api.dependencies import ServicesDep
 from service.api.oip_repository import listed
-from service.api.oip_schemas import INFER_BODY, INFER_RESPONSES, RESPONSES, InferResponse
+from service.api.oip_schemas import RESPONSES
 from service.api.oip_statistics import versions_of
 from service.api.routing import Route
 from service.api.services import Services
@@ -66,23 +66,6 @@ def metadata(services: ServicesDep, model: str) -> Json:
 def metadata_of_version(services: ServicesDep, model: str, version: str) -> Json:
     """The same of one version."""
     return _metadata(services, model, version)
-
-
-@router.post("/models/{model}/infer", response_model=InferResponse, openapi_extra=INFER_BODY, responses=INFER_RESPONSES)
-async def infer(model: str) -> None:
-    """Infer; with `Inference-Header-Content-Length`, tensors lie in binary behind so many bytes of JSON."""
-    raise AssertionError("declared here, answered by the serving lane before any router")
-
-
-@router.post(
-    "/models/{model}/versions/{version}/infer",
-    response_model=InferResponse,
-    openapi_extra=INFER_BODY,
-    responses=INFER_RESPONSES,
-)
-async def infer_with_version(model: str, version: str) -> None:
-    """The same with one version."""
-    raise AssertionError("declared here, answered by the serving lane before any router")
 
 
 @router.get("/models/{model}/config")

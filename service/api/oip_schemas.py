@@ -1,4 +1,4 @@
-"""The bodies of the Open Inference Protocol, for the OpenAPI document; the lane reads and writes them itself."""
+"""The schemas of the Open Inference Protocol in the OpenAPI document; `service.inference.oip` reads and writes them."""
 
 from __future__ import annotations
 
@@ -58,20 +58,6 @@ class InferResponse(BaseModel):
     outputs: list[OutputTensor]
 
 
-#: For routes that read their bodies themselves.
-INFER_BODY: dict[str, Any] = {
-    "requestBody": {
-        "required": True,
-        "content": {
-            "application/json": {"schema": {"$ref": "#/components/schemas/InferRequest"}},
-            "application/octet-stream": {
-                "schema": {"type": "string", "format": "binary"},
-            },
-        },
-    }
-}
-
-
 class OipError(BaseModel):
     """What went wrong."""
 
@@ -82,8 +68,4 @@ class OipError(BaseModel):
 RESPONSES: dict[int | str, dict[str, Any]] = {
     "4XX": {"model": OipError, "description": "Refused."},
     "5XX": {"model": OipError, "description": "Not now, or our mistake."},
-}
-#: The answer, too, may hold binary tensors.
-INFER_RESPONSES: dict[int | str, dict[str, Any]] = {
-    200: {"content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}},
 }

@@ -1,16 +1,12 @@
-"""`/v1/models/{model}/predict`: predictions at once, over the rows of a request."""
+"""The schemas of `POST /v1/models/{model}/predict`, which the serving application answers."""
 
 from __future__ import annotations
 
-from fastapi import APIRouter
 from pydantic import BaseModel, Field, JsonValue
 
-from service.api.routing import Route
 from service.registry import tables
 from service.registry.contract import ServedModel, Strict
 from service.registry.unit_of_work import UnitOfWork
-
-router = APIRouter(route_class=Route, tags=["predictions"])
 
 
 class PredictRequest(Strict):
@@ -74,25 +70,6 @@ class Predictions(BaseModel):
 
 #: Of a request, what is not about its rows.
 OPTIONS = ("top_k", "abstain_below", "max_error", "coverage", "decision")
-_BINARY = {"schema": {"type": "string", "format": "binary"}}
-_PREDICT_BODY = {
-    "requestBody": {
-        "required": True,
-        "description": "Rows in any of these formats; beside JSON the options stand in the query string.",
-        "content": {
-            "application/json": {"schema": {"$ref": "#/components/schemas/PredictRequest"}},
-            "application/x-npy": _BINARY,
-            "multipart/form-data": _BINARY,
-            "image/*": _BINARY,
-        },
-    }
-}
-
-
-@router.post("/v1/models/{model}/predict", response_model=Predictions, openapi_extra=_PREDICT_BODY)
-async def predict(model: str) -> None:
-    """Predict the rows of this request with calibrated confidences."""
-    raise AssertionError("declared here, answered by the serving lane before any router")
 
 
 def find_model(unit: UnitOfWork, id_or_name: str) -> tables.Model:

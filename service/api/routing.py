@@ -1,4 +1,4 @@
-"""The class of all routes but those of the serving lane: what a request may look like, before any handler sees it.
+"""The class of all of FastAPI's routes: what a request may look like, before any handler sees it.
 
 Which query parameters exist is what FastAPI found in the handler's signature: there is no second list to forget.
 """

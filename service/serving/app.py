@@ -1,4 +1,4 @@
-"""Tells requests for predictions from all others and answers them: key, body, model, rows, answer, metrics."""
+"""The serving application in front of FastAPI: it answers predictions and passes every other request on."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import asyncio
 import logging
 import math
 import time
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -14,14 +14,16 @@ from functools import partial
 from typing import TypeVar
 
 import numpy as np
+from fastapi import FastAPI
 from pydantic import ValidationError
 from starlette.requests import ClientDisconnect
 from starlette.responses import Response
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import Receive, Scope, Send
 
 from service.api import problems
 from service.api.cross_site import Sites
 from service.api.middleware import Keys
+from service.api.services import Services
 from service.inference.answer_size import RowSize
 from service.inference.json_limits import too_many_bytes
 from service.inference.metrics import ModelMetrics
@@ -33,6 +35,7 @@ from service.model_repository import Catalogue, Target
 from service.registry.errors import DeadlineExceeded, Overloaded, RegistryError, TooLarge
 from service.serving.deadlines import patiently, seconds_given, too_late
 from service.serving.messages import Answer, Request
+from service.serving.routing import ServingRoute
 from service.settings import ServiceSettings
 from service.tracing import Span, Tracing
 
@@ -56,9 +59,9 @@ class Call:
     """
 
     request: Request
-    model: str
-    version: str | None
     began_at: float
+    model: str
+    version: str | None = None
     arrived: float = 0.0
     until: float = math.inf
     target: Target | None = None
@@ -70,7 +73,7 @@ class Call:
     answer_bytes: int = 0
 
 
-Handler = Callable[["Serving", Call], Awaitable[Answer]]
+Handler = Callable[..., Awaitable[Answer]]
 
 
 class Serving:
@@ -203,60 +206,63 @@ class Serving:
         self._threads.shutdown(wait=False, cancel_futures=True)
 
 
-class ServingLane:
-    """ASGI middleware, the outermost: what is no prediction goes on to the framework untouched."""
+class ServingApp:
+    """The ASGI application in front of FastAPI: it answers its own routes and passes everything else on."""
 
-    def __init__(
-        self, app: ASGIApp, *, serving: Serving, keys: Keys, sites: Sites, predict: Handler, infer: Handler
-    ) -> None:
-        self.app = app
-        self._serving = serving
-        self._keys = keys
-        self._sites = sites
-        self._predict = predict
-        self._infer = infer
+    def __init__(self, fastapi: FastAPI, services: Services, serving: Serving, routes: Sequence[ServingRoute]) -> None:
+        self.fastapi = fastapi
+        self.services = services
+        self.serving = serving
+        self._routes = tuple(routes)
+        self._keys = Keys(services.settings.api_keys)
+        self._sites = Sites.of(services.settings)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and scope["method"] == "POST":
-            path = scope["path"].split("/")
-            match path:
-                case ["", "v1", "models", model, "predict"] if model:
-                    return await self._answer(self._predict, model, None, scope, receive, send)
-                case ["", "v2", "models", model, "infer"] if model:
-                    return await self._answer(self._infer, model, None, scope, receive, send)
-                case ["", "v2", "models", model, "versions", version, "infer"] if model and version:
-                    return await self._answer(self._infer, model, version, scope, receive, send)
-        await self.app(scope, receive, send)
-        return None
+        if scope["type"] == "http":
+            for route in self._routes:
+                if (match := route.pattern.fullmatch(scope["path"])) is not None:
+                    return await self._answer(route, match.groups(), scope, receive, send)
+        return await self.fastapi(scope, receive, send)
 
     async def _answer(
-        self, handler: Handler, model: str, version: str | None, scope: Scope, receive: Receive, send: Send
+        self, route: ServingRoute, parameters: tuple[str, ...], scope: Scope, receive: Receive, send: Send
     ) -> None:
         request = Request.read(scope, receive)
-        if refusal := self._sites.refusal(scope, request.headers):
-            await request.answer(send, _refused(refusal))
+        if refusal := self._refusal(scope, request):
+            await request.answer(send, refusal)
             return
-        if not self._keys.admit(request.headers.get(b"authorization", b"")):
-            await request.answer(send, _refused(Keys.refusal(scope["path"])))
-            return
-        call = Call(request, model, version, time.perf_counter())
-        call.span = self._serving.tracing.begin(request.headers, handler.__name__)
+        model, *version = parameters
+        call = Call(request, time.perf_counter(), model, version[0] if version else None)
+        call.span = self.serving.tracing.begin(request.headers, route.handler.__name__)
         outcome = "gone"
         try:
-            outcome, answer = await self._outcome(handler, call)
+            outcome, answer = await self._outcome(route.handler, call)
             if answer is not None:
-                self._serving.hold_answer(call, len(answer.body))
+                self.serving.hold_answer(call, len(answer.body))
                 await request.answer(send, answer)
         finally:
-            self._serving.let_go(call)
+            self.serving.let_go(call)
             self._tell(call, outcome)
+
+    def _refusal(self, scope: Scope, request: Request) -> Answer | None:
+        """The answer to a request that no handler sees."""
+        if refusal := self._sites.refusal(scope, request.headers):
+            return _refused(refusal)
+        if not self._keys.admit(request.headers.get(b"authorization", b"")):
+            return _refused(Keys.refusal(scope["path"]))
+        if scope["method"] == "POST":
+            return None
+        if scope["method"] == "OPTIONS":
+            return Answer(b"", status=204, headers=[(b"allow", b"POST")])
+        detail, headers = "Method Not Allowed", {"Allow": "POST"}
+        return _refused(problems.problem(405, "method_not_allowed", detail, path=scope["path"], headers=headers))
 
     async def _outcome(self, handler: Handler, call: Call) -> tuple[str, Answer | None]:
         method, path = call.request.scope["method"], call.request.scope["path"]
         try:
             call.arrived = asyncio.get_running_loop().time()
             call.until = call.arrived + self._seconds(call.request)
-            return "ok", await handler(self._serving, call)
+            return "ok", await handler(self.serving, call)
         except ClientDisconnect:  # nobody is left to be answered
             _LOG.info("%s %s: the client has gone", method, path)
             return "gone", None
@@ -269,11 +275,11 @@ class ServingLane:
 
     def _seconds(self, request: Request) -> float:
         given = request.headers.get(b"x-request-timeout")
-        most = self._serving.settings.predict_timeout_seconds
+        most = self.serving.settings.predict_timeout_seconds
         return most if given is None else seconds_given(given.decode("latin-1"), most)
 
     def _tell(self, call: Call, outcome: str) -> None:
-        metrics = call.metrics or self._serving.catalogue.metrics.unknown
+        metrics = call.metrics or self.serving.catalogue.metrics.unknown
         metrics.request(outcome, call.rows, time.perf_counter() - call.began_at, call.abstained)
         if call.span is not None:
             found = {} if call.target is None else {"version": call.target.version}

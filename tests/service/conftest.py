@@ -47,7 +47,7 @@ def _api(data_dir: Path, stack: ExitStack, **options: Any) -> Api:
     settings = ServiceSettings(**{"allowed_hosts": frozenset({"test", "testserver"}), **where, **options})
     app = create_app(settings)
     client = stack.enter_context(TestClient(app, raise_server_exceptions=True))
-    registry: Registry = app.state.services.registry
+    registry: Registry = app.services.registry
     supervisor = Supervisor(WorkerSettings(**where), registry, name="test")
     return Api(client, registry, settings, lambda record_id: execute(supervisor, registry, record_id))
 

@@ -158,7 +158,7 @@ def test_long_names(api: Api, options: Json) -> None:
 
 def test_answers_are_held_like_bodies(api: Api) -> None:
     """While others hold what there is, 429; alone it is never refused; nothing is held when all are answered."""
-    serving: Serving = api.client.app.state.serving  # type: ignore[attr-defined]
+    serving: Serving = api.client.app.serving  # type: ignore[attr-defined]
     size = RowSize(json=10, binary=0, held=serving.settings.max_inflight_bytes // 40)
 
     async def ask() -> None:

@@ -49,10 +49,10 @@ def test_many_who_stand_at_different_places(tmp_path: Path, monkeypatch: pytest.
 
     async def run() -> None:
         app = create_app(ServiceSettings(data_dir=tmp_path))
-        async with app.router.lifespan_context(app):
-            registry: Registry = app.state.services.registry
+        async with app.fastapi.router.lifespan_context(app.fastapi):
+            registry: Registry = app.services.registry
             await asyncio.to_thread(prepare, registry)
-            waiting = app.state.services.long_poll
+            waiting = app.services.long_poll
             places = range(0, 200, 5)
             seen = await asyncio.to_thread(waiting._look, [_Place(job_id, after) for after in places])
             assert sum(map(len, seen.lines.values())) < 2_000

@@ -9,7 +9,7 @@ from starlette.testclient import TestClient
 
 from tests.service.conftest import Api, MakeApi
 
-#: Of every road: the framework's, the lane's two, an upload, and one without a body.
+#: Of each way through the service: FastAPI, the two of the serving application, an upload, and one without a body.
 UNSAFE = [
     ("POST", "/v1/jobs"),
     ("POST", "/v1/models?name=a"),

@@ -26,7 +26,7 @@ MOST = 10_000
 @pytest.fixture
 def serving(make_api: MakeApi) -> Serving:
     """With room for 1,000 bytes."""
-    found: Serving = make_api(max_inflight_bytes=1000).client.app.state.serving  # type: ignore[attr-defined]
+    found: Serving = make_api(max_inflight_bytes=1000).client.app.serving  # type: ignore[attr-defined]
     return found
 
 
@@ -146,7 +146,7 @@ def test_threads_are_not_waited_for_beyond_the_deadline(serving: Serving) -> Non
 def test_who_waits_for_a_thread_is_counted(make_api: MakeApi) -> None:
     """Beyond the bound requests are told to come again; who gives up waiting leaves nothing in the queue of threads."""
     api = make_api(max_waiting_bodies=4)
-    serving: Serving = api.client.app.state.serving  # type: ignore[attr-defined]
+    serving: Serving = api.client.app.serving  # type: ignore[attr-defined]
 
     async def ask() -> None:
         loop = asyncio.get_running_loop()

@@ -24,7 +24,7 @@ OPERATIONS = [
     for path, methods in DOCUMENT["paths"].items()
     for method, operation in methods.items()
 ]
-#: The serving lane has a test of its own.
+#: The serving application has a test of its own.
 V1 = [(method, path) for method, path, _ in OPERATIONS if path.startswith("/v1/") and not path.endswith("/predict")]
 V1 += [("HEAD", path) for method, path in V1 if method == "GET"]
 #: What any parser of text has stumbled over at some time.
@@ -129,7 +129,7 @@ def test_the_open_protocol_ignores_them(api: Api) -> None:
 
 
 def test_predict_refuses_them(served: tuple[Api, Json]) -> None:
-    """The serving lane knows its options by itself: others are 422 there too, and so are those that come twice."""
+    """It knows its options by itself: others are 422 there too, and so are those that come twice."""
     api, record = served
     path, body = f"/v1/models/{record['id']}/predict", {"inputs": [[0.0] * 64]}
     assert api.client.post(f"{path}?top_k=2", json=body).status_code == 200

@@ -1,4 +1,4 @@
-"""The serving lane: keys, ids, limits, deadlines and clients that leave, before everything else."""
+"""The serving application: keys, ids, limits, deadlines and clients that leave, before everything else."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ import pytest
 
 from service.inference.scheduler import Scheduler
 from service.serving import messages
-from service.serving.app import Serving
+from service.serving.app import Serving, ServingApp
+from service.serving.routes import ROUTES
 from tests.helpers.uploads import Uploads
 from tests.service.conftest import Api, MakeApi
 
@@ -47,7 +48,7 @@ def problem(answer: Any, status: int, code: str) -> Json:
     return dict(answer.json())
 
 
-def test_request_ids_of_the_lane(served: tuple[Api, Json]) -> None:
+def test_request_ids(served: tuple[Api, Json]) -> None:
     """The client's harmless id comes back; in place of a harmful one, or none, there is a new one."""
     api, model = served
     path = f"/v1/models/{model['id']}/predict"
@@ -61,8 +62,8 @@ def test_request_ids_of_the_lane(served: tuple[Api, Json]) -> None:
 
 
 @pytest.mark.parametrize("given", ["Bearer wrong", "secret", "Basic secret", "", "Bearer "])
-def test_the_lane_asks_for_keys(make_api: MakeApi, given: str) -> None:
-    """Without a configured key the lane answers 401 before it looks for the model; with it, that there is none."""
+def test_keys_are_asked_for(make_api: MakeApi, given: str) -> None:
+    """Without a configured key it answers 401 before it looks for the model; with it, that there is none."""
     api = make_api(api_keys=frozenset({"secret", "other"}))
     path = "/v1/models/mdl_x/predict"
     headers = {"Authorization": given} if given else {}
@@ -100,7 +101,7 @@ def test_bad_timeouts(served: tuple[Api, Json], given: str) -> None:
 
 def stalled(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
     """Have the engine take rows and never run them."""
-    engine: Scheduler = api.client.app.state.services.scheduler  # type: ignore[attr-defined]
+    engine: Scheduler = api.client.app.services.scheduler  # type: ignore[attr-defined]
     monkeypatch.setattr(engine, "_pump_soon", lambda loop: None)
 
 
@@ -115,7 +116,7 @@ def test_a_deadline_is_kept(ready: Callable[..., tuple[Api, str]], monkeypatch: 
     assert time.monotonic() - started < 10
     monkeypatch.undo()
     assert api.client.post(path, json={"inputs": [ROW]}).status_code == 200
-    assert api.client.app.state.services.scheduler.queued_rows == 0  # type: ignore[attr-defined]
+    assert api.client.app.services.scheduler.queued_rows == 0  # type: ignore[attr-defined]
 
 
 def test_triton_s_timeout(ready: Callable[..., tuple[Api, str]], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -160,7 +161,7 @@ def test_a_client_that_leaves_takes_its_rows_along(
     assert sent == []
     monkeypatch.undo()
     assert api.client.post(path, json={"inputs": [ROW]}).status_code == 200
-    assert api.client.app.state.services.scheduler.queued_rows == 0  # type: ignore[attr-defined]
+    assert api.client.app.services.scheduler.queued_rows == 0  # type: ignore[attr-defined]
     text = api.client.get("/metrics").text
     (model,) = re.findall(r"mdl_\w+", path)
     (gone,) = re.findall(rf'fedlas_requests_total{{[^}}]*{model}[^}}]*outcome="gone"[^}}]*}} (\S+)', text)
@@ -175,7 +176,7 @@ def test_a_full_queue(ready: Callable[..., tuple[Api, str]], monkeypatch: pytest
     stalled(api, monkeypatch)
     waiting = threading.Thread(target=lambda: api.client.post(path, json={"inputs": [ROW] * 3}))
     waiting.start()
-    engine = api.client.app.state.services.scheduler  # type: ignore[attr-defined]
+    engine = api.client.app.services.scheduler  # type: ignore[attr-defined]
     while engine.queued_rows < 3:
         time.sleep(0.01)
     answer = api.client.post(path, json={"inputs": [ROW]})
@@ -318,12 +319,29 @@ def test_defects_are_told_apart(served: tuple[Api, Json], monkeypatch: pytest.Mo
     assert (v2.status_code, set(v2.json())) == (500, {"error"})
 
 
-def test_other_methods(served: tuple[Api, Json]) -> None:
-    """The lane takes nothing but POST; the router says what is allowed."""
-    api, model = served
-    for path in (f"/v1/models/{model['id']}/predict", f"/v2/models/{model['id']}/infer"):
-        answer = api.client.get(path)
-        assert (answer.status_code, answer.headers["allow"]) == (405, "POST")
+def test_other_methods(make_api: MakeApi) -> None:
+    """Its paths know POST alone: `OPTIONS` answers so, and other methods are 405, for who has a key."""
+    api = make_api(api_keys=frozenset({"secret"}))
+    for path in ("/v1/models/mdl_x/predict", "/v2/models/mdl_x/infer", "/v2/models/mdl_x/versions/1/infer"):
+        for method, status in (("GET", 405), ("HEAD", 405), ("DELETE", 405), ("OPTIONS", 204)):
+            assert api.client.request(method, path).status_code == 401
+            answer = api.client.request(method, path, headers={"Authorization": "Bearer secret"})
+            assert (answer.status_code, answer.headers["allow"]) == (status, "POST")
+            assert answer.headers["x-request-id"]
+    refused = api.client.get("/v1/models/mdl_x/predict", headers={"Authorization": "Bearer secret"})
+    problem(refused, 405, "method_not_allowed")
+
+
+def test_routes_are_declared_once(served: tuple[Api, Json]) -> None:
+    """What is answered in front of FastAPI stands in the OpenAPI document, and FastAPI has no route for it."""
+    api, _ = served
+    app = api.client.app
+    assert isinstance(app, ServingApp)
+    document = api.client.get("/openapi.json").json()
+    behind = {getattr(route, "path", None) for route in app.fastapi.routes}
+    for route in ROUTES:
+        assert document["paths"][route.path] == route.openapi()
+        assert route.path not in behind
 
 
 def test_a_silent_client_is_answered(served: tuple[Api, Json], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -351,5 +369,5 @@ def test_a_silent_client_is_answered(served: tuple[Api, Json], monkeypatch: pyte
     assert portal is not None
     portal.call(ask)
     assert (sent[0]["status"], json.loads(sent[1]["body"])["code"]) == (408, "body_stalled")
-    serving: Serving = api.client.app.state.serving  # type: ignore[attr-defined]
+    serving: Serving = api.client.app.serving  # type: ignore[attr-defined]
     assert serving._held_bytes == 0
