@@ -88,7 +88,7 @@ def measure(path: Path, steps: int, *, in_memory: bool) -> dict[str, Any]:
     watcher.start()
     times: list[float] = []
 
-    def on_step(_: float) -> bool:
+    def on_step(_: torch.Tensor) -> bool:
         times.append(time.perf_counter())
         return len(times) < steps
 

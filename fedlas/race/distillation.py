@@ -7,7 +7,6 @@ see plain rows only, so that running statistics of BatchNorm fit what will be se
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import astuple
@@ -17,12 +16,21 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
 from fedlas.classifier import Classifier
 from fedlas.training.checkpoints import Checkpoints, Training
-from fedlas.training.fit import EpochResult, TrainConfig, cosine, own_randomness, shuffled_batches, steps_per_epoch
-from fedlas.training.loader import Feed
+from fedlas.training.fit import (
+    EpochResult,
+    TrainConfig,
+    cosine,
+    descend,
+    own_randomness,
+    shuffled_batches,
+    steps_per_epoch,
+)
+from fedlas.training.loader import Loader, to_device
+from fedlas.training.loss_meter import LossMeter
 
 _PLAIN_FROM = 0.8  # share of the epochs after which no rows are blended any more
 
@@ -45,39 +53,34 @@ def distil(
     began = time.perf_counter()
     student.to(device).train()
     teacher.to(device).eval()
-    feed = Feed(inputs, device)
-    rows = len(feed)
+    loader = Loader(inputs, device)
+    rows = len(loader)
     parameters = [parameter for parameter in student.parameters() if parameter.requires_grad]
     optimizer = torch.optim.SGD(parameters, lr=config.learning_rate, momentum=config.momentum)
-    rate = cosine(config.learning_rate, config.epochs * steps_per_epoch(rows, config.batch_size))
+    steps = steps_per_epoch(rows, config.batch_size)
+    rate = cosine(config.learning_rate, config.epochs * steps)
     order = torch.Generator().manual_seed(config.seed)
     training = Training([student], optimizer, order, device, checkpoints)
     with own_randomness(config.seed, device):
         history = [EpochResult(*epoch) for epoch in training.resume()]
         began -= history[-1].seconds if history else 0.0
-        step = len(history) * steps_per_epoch(rows, config.batch_size)
+        step = len(history) * steps
         for epoch in range(len(history) + 1, config.epochs + 1):
-            blends = epoch <= _PLAIN_FROM * config.epochs and feed.floating
-            total = 0.0
-            for _, batch in feed.batches(shuffled_batches(rows, config.batch_size, order, weights)):
-                if blends:
-                    batch = _blended(batch, order)
+            blends = epoch <= _PLAIN_FROM * config.epochs and loader.floating
+            meter = LossMeter(device)
+            for _, batch in loader.batches(shuffled_batches(rows, config.batch_size, order, weights)):
+                seen = _blended(batch, order) if blends else batch
                 with torch.no_grad():
-                    wanted = F.softmax(teacher(*batch)[0], dim=1)
-                for group in optimizer.param_groups:
-                    group["lr"] = rate(step)
-                value = -(wanted * F.log_softmax(student(*batch)[0], dim=1)).sum(dim=1).mean()
-                if not math.isfinite(float(value.detach())):
-                    student.eval()
-                    return False
-                optimizer.zero_grad(set_to_none=True)
-                value.backward()
-                nn.utils.clip_grad_norm_(parameters, config.clip_norm)
-                optimizer.step()
-                total += float(value.detach())
+                    wanted = F.softmax(teacher(*seen)[0], dim=1)
+                value = -(wanted * F.log_softmax(student(*seen)[0], dim=1)).sum(dim=1).mean()
+                if not meter.add(value):
+                    break
+                descend(value, optimizer, rate(step), config.clip_norm)
                 step += 1
-            mean = total / steps_per_epoch(rows, config.batch_size)
-            history.append(EpochResult(epoch, config.epochs, mean, time.perf_counter() - began))
+            if not meter.finite():
+                student.eval()
+                return False
+            history.append(EpochResult(epoch, config.epochs, meter.mean(), time.perf_counter() - began))
             training.save([astuple(result) for result in history])
             on_epoch(history[-1])
     student.eval()
@@ -92,6 +95,6 @@ def _blended(batch: list[Tensor], order: torch.Generator) -> list[Tensor]:
     share[::2] = 1.0
     blended = []
     for array in batch:
-        weight = share.to(array).reshape(-1, *[1] * (array.ndim - 1))
-        blended.append(weight * array + (1 - weight) * array[partner.to(array.device)])
+        weight = to_device(share, array.device).to(array.dtype).reshape(-1, *[1] * (array.ndim - 1))
+        blended.append(weight * array + (1 - weight) * array[to_device(partner, array.device)])
     return blended

@@ -17,7 +17,8 @@ from torch import Tensor, nn
 from fedlas.classifier import Classifier
 from fedlas.losses import FedLASLoss, FedLASPlusLoss
 from fedlas.training.checkpoints import Checkpoints, Training, trained_part
-from fedlas.training.loader import Feed, tensor
+from fedlas.training.loader import Loader
+from fedlas.training.loss_meter import LossMeter
 
 Floats: TypeAlias = NDArray[np.float32]
 Scope: TypeAlias = Literal["all", "head"]
@@ -85,7 +86,7 @@ def fit(
     device: torch.device | str | None = None,
     features: Floats | None = None,
     schedule: Callable[[int], float] | None = None,
-    on_step: Callable[[float], bool] | None = None,
+    on_step: Callable[[Tensor], bool] | None = None,
     weights: NDArray[np.float64] | None = None,
     checkpoints: Checkpoints | None = None,
 ) -> FitResult:
@@ -99,7 +100,7 @@ def fit(
         features: `predict_logits(classifier, inputs)[1]` where it is at hand, which saves the pass that
             initialises the statistics of FedLAS (those of some rows will do) and, for the scope `head`, feeds the head.
         schedule: the learning rate of a step, counted from 0, in place of the cosine.
-        on_step: called with the loss of every step, also one that is not finite; False ends the training there.
+        on_step: called with the loss of every step, on the device and perhaps not finite; False ends the training.
         weights: sampling weights (N,): an epoch draws its N rows by them, with replacement, instead of shuffling all.
         checkpoints: is handed the state at each epoch's end; a training that goes on from one ends with the same bits.
 
@@ -110,74 +111,83 @@ def fit(
     device = pick_device(device)
     classifier.to(device)
     loss.to(device)
-    feed = Feed(inputs, device)
-    labels = tensor(targets).long()
-    if len(feed) != len(labels):
-        raise ValueError(f"inputs must have {len(labels)} rows each, as targets has, got {len(feed)}")
+    head = config.scope == "head"
+    features = _prepared(classifier, loss, inputs, features, head=head, device=device)
+    loader = Loader([features] if head and features is not None else inputs, device, targets=targets)
 
-    smooths = isinstance(loss, FedLASLoss | FedLASPlusLoss)
-    if features is None and (smooths or config.scope == "head"):
-        features = predict_logits(classifier, inputs, device=device)[1]
-    if isinstance(loss, FedLASLoss | FedLASPlusLoss) and features is not None and len(features) > 1:
-        loss.init_statistics(torch.from_numpy(np.abs(features).sum(axis=1, dtype=np.float64)))
-
-    if config.scope == "head":
-        feed = Feed([tensor(features)], device)
-        parameters = classifier.head_parameters()
-        classifier.eval()
-    else:
-        parameters = [parameter for parameter in classifier.parameters() if parameter.requires_grad]
-        classifier.train()
-    loss.train()
-    trained = [*parameters, *loss.parameters()]
+    parameters = [*_trained_parameters(classifier, head=head), *loss.parameters()]
     optimizer = torch.optim.SGD(
-        trained, lr=config.learning_rate, momentum=config.momentum, weight_decay=config.weight_decay
+        parameters, lr=config.learning_rate, momentum=config.momentum, weight_decay=config.weight_decay
     )
-
-    rate = schedule or cosine(config.learning_rate, config.epochs * steps_per_epoch(len(labels), config.batch_size))
+    steps = steps_per_epoch(len(loader), config.batch_size)
+    rate = schedule or cosine(config.learning_rate, config.epochs * steps)
     order = torch.Generator().manual_seed(config.seed)
     training = Training([trained_part(classifier, config.scope), loss], optimizer, order, device, checkpoints)
-    diverged, stopped = False, False
+    sound, stopped = True, False
     with own_randomness(config.seed, device):
         history = [EpochResult(*epoch) for epoch in training.resume()]
         began -= history[-1].seconds if history else 0.0
-        step = len(history) * steps_per_epoch(len(labels), config.batch_size)
+        step = len(history) * steps
         for epoch in range(len(history) + 1, config.epochs + 1):
-            total = 0.0
-            for rows, batch in feed.batches(shuffled_batches(len(labels), config.batch_size, order, weights)):
-                for group in optimizer.param_groups:
-                    group["lr"] = rate(step)
-                wanted = labels[rows].to(device, non_blocking=True)
-
-                if config.scope == "head":
-                    logits, seen = classifier.head(batch[0]), batch[0]
-                else:
-                    logits, seen = classifier(*batch)
-                if not math.isfinite(float(logits.detach().sum() + seen.detach().sum())):
-                    diverged = True
+            meter = LossMeter(device)
+            for _, (*batch, wanted) in loader.batches(shuffled_batches(len(loader), config.batch_size, order, weights)):
+                logits, seen = (classifier.head(batch[0]), batch[0]) if head else classifier(*batch)
+                sound = meter.watch(logits, seen)
+                if not sound:
                     break
                 value: Tensor = loss(logits, wanted, seen)
-
-                optimizer.zero_grad(set_to_none=True)
-                value.backward()
-                nn.utils.clip_grad_norm_(trained, config.clip_norm)
-                optimizer.step()
-                total += float(value.detach())
+                descend(value, optimizer, rate(step), config.clip_norm)
                 step += 1
-                if on_step is not None and not on_step(float(value.detach())):
-                    stopped = True
+                stopped = on_step is not None and not on_step(value.detach())
+                sound = meter.add(value)
+                if stopped or not sound:
                     break
-                if diverged := not math.isfinite(total):
-                    break
-            if diverged or stopped:
+            sound = sound and meter.finite()
+            if stopped or not sound:
                 break
-            mean = total / steps_per_epoch(len(labels), config.batch_size)
-            history.append(EpochResult(epoch, config.epochs, mean, time.perf_counter() - began))
+            history.append(EpochResult(epoch, config.epochs, meter.mean(), time.perf_counter() - began))
             training.save([astuple(result) for result in history])
             if on_epoch is not None:
                 on_epoch(history[-1])
     classifier.eval()
-    return FitResult(tuple(history), time.perf_counter() - began, diverged)
+    return FitResult(tuple(history), time.perf_counter() - began, diverged=not sound)
+
+
+def _prepared(
+    classifier: Classifier,
+    loss: nn.Module,
+    inputs: Sequence[NDArray[Any] | Tensor],
+    features: Floats | None,
+    *,
+    head: bool,
+    device: torch.device,
+) -> Floats | None:
+    """Put network and loss into the modes of training; the features where they were given or are needed."""
+    if features is None and (head or isinstance(loss, FedLASLoss | FedLASPlusLoss)):
+        features = predict_logits(classifier, inputs, device=device)[1]
+    if isinstance(loss, FedLASLoss | FedLASPlusLoss) and features is not None and len(features) > 1:
+        loss.init_statistics(torch.from_numpy(np.abs(features).sum(axis=1, dtype=np.float64)))
+    classifier.train(not head)
+    loss.train()
+    return features
+
+
+def _trained_parameters(classifier: Classifier, *, head: bool) -> list[nn.Parameter]:
+    if head:
+        return classifier.head_parameters()
+    return [parameter for parameter in classifier.parameters() if parameter.requires_grad]
+
+
+def descend(loss: Tensor, optimizer: torch.optim.Optimizer, rate: float, clip_norm: float) -> None:
+    """One step of the optimiser at a learning rate, the gradient of all parameters clipped to a norm."""
+    parameters = []
+    for group in optimizer.param_groups:
+        group["lr"] = rate
+        parameters += group["params"]
+    optimizer.zero_grad(set_to_none=True)
+    loss.backward()
+    nn.utils.clip_grad_norm_(parameters, clip_norm)
+    optimizer.step()
 
 
 def cosine(peak: float, steps: int) -> Callable[[int], float]:
@@ -204,11 +214,11 @@ def predict_logits(
         ValueError: there are no rows, or the arrays have different lengths.
     """
     device = pick_device(device)
-    feed = Feed(inputs, device)
+    loader = Loader(inputs, device)
     was_training = classifier.training
     classifier.to(device).eval()
     logits, features = [], []
-    for _, batch in feed.batches(slice(start, start + batch_size) for start in range(0, len(feed), batch_size)):
+    for _, batch in loader.batches(slice(start, start + batch_size) for start in range(0, len(loader), batch_size)):
         scores, seen = classifier(*batch)
         logits.append(scores.float().cpu().numpy())
         features.append(seen.float().cpu().numpy())

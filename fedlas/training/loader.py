@@ -1,4 +1,4 @@
-"""Rows on their way to the network: gathered batch by batch, from memory or from disk; it trains nothing."""
+"""The loader: rows gathered batch by batch on their way to the network, from memory or from disk."""
 
 from __future__ import annotations
 
@@ -21,25 +21,42 @@ def tensor(array: Any) -> Tensor:
     return torch.from_numpy(np.require(array, requirements=["C", "W"]))
 
 
-class Feed:
-    """The rows of one array per model input.
+def to_device(batch: Tensor, device: torch.device) -> Tensor:
+    """The batch on the device: a copy to an accelerator runs beside its kernels only from pinned memory."""
+    if device.type != "cuda" or batch.is_cuda:
+        return batch.to(device)
+    return batch.pin_memory().to(device, non_blocking=True)
+
+
+class Loader:
+    """The rows of one array per model input, and of the targets where they are given.
 
     Arrays that are mapped from disk are read from their files one batch ahead, while the network computes: a dataset
-    larger than memory is fed without being held.
+    larger than memory is fed without being held. Batches for an accelerator leave from pinned memory.
 
     Raises:
         ValueError: there is no array or no row, or the arrays have different lengths.
     """
 
-    def __init__(self, arrays: Sequence[NDArray[Any] | Tensor], device: torch.device) -> None:
+    def __init__(
+        self,
+        inputs: Sequence[NDArray[Any] | Tensor],
+        device: torch.device,
+        *,
+        targets: NDArray[np.int64] | Tensor | None = None,
+    ) -> None:
+        arrays = [*inputs, *(() if targets is None else (targets,))]
         self._tensors = [tensor(array) for array in arrays]
-        self._device = device
+        if targets is not None:
+            self._tensors[-1] = self._tensors[-1].long()
+        self._num_inputs, self._device = len(inputs), device
         self._readers = [RowReader(array) if isinstance(array, np.memmap) else None for array in arrays]
-        if not self._tensors or len(self._tensors[0]) == 0:
+        if not inputs or len(inputs[0]) == 0:
             raise ValueError("inputs must hold at least one array and one row")
-        lengths = [len(array) for array in self._tensors]
-        if len(set(lengths)) > 1:
-            raise ValueError(f"inputs must have the same number of rows each, got {lengths}")
+        if len({len(array) for array in inputs}) > 1:
+            raise ValueError(f"inputs must have the same number of rows each, got {[len(array) for array in inputs]}")
+        if targets is not None and len(targets) != len(inputs[0]):
+            raise ValueError(f"inputs must have {len(targets)} rows each, as targets has, got {len(inputs[0])}")
 
     def __len__(self) -> int:
         return len(self._tensors[0])
@@ -52,15 +69,15 @@ class Feed:
     @property
     def floating(self) -> bool:
         """Whether all inputs are floating-point numbers."""
-        return all(array.is_floating_point() for array in self._tensors)
+        return all(array.is_floating_point() for array in self._tensors[: self._num_inputs])
 
     def batches(self, chosen: Iterable[Tensor | slice]) -> Iterator[tuple[Tensor | slice, list[Tensor]]]:
-        """For each choice of rows: the choice, and those rows of every input on the device."""
+        """For each choice of rows: the choice, and those rows of every input and of the targets on the device."""
         if not self.on_disk:
             for rows in chosen:
-                yield rows, [array[rows].to(self._device, non_blocking=True) for array in self._tensors]
+                yield rows, [to_device(array[rows], self._device) for array in self._tensors]
             return
-        with ThreadPoolExecutor(1, thread_name_prefix="feed") as reader:
+        with ThreadPoolExecutor(1, thread_name_prefix="loader") as reader:
             ahead: tuple[Tensor | slice, Future[list[Tensor]]] | None = None
             for rows in chosen:
                 coming = (rows, reader.submit(self._gather, rows))
@@ -71,7 +88,7 @@ class Feed:
                 yield self._arrived(*ahead)
 
     def _arrived(self, rows: Tensor | slice, batch: Future[list[Tensor]]) -> tuple[Tensor | slice, list[Tensor]]:
-        return rows, [array.to(self._device, non_blocking=True) for array in batch.result()]
+        return rows, [to_device(array, self._device) for array in batch.result()]
 
     def _gather(self, rows: Tensor | slice) -> list[Tensor]:
         chosen = rows if isinstance(rows, slice) else rows.numpy()

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from fedlas.classifier import Classifier
 from fedlas.losses import CrossEntropyLoss
@@ -44,7 +45,7 @@ def edge_rate(
 ) -> float:
     """The highest learning rate at which training the whole network holds, between `LOWEST` and `HIGHEST`."""
     rates = np.geomspace(LOWEST, HIGHEST, STEPS)
-    losses: list[float] = []
+    losses: list[Tensor] = []
     config = TrainConfig(
         epochs=math.ceil(STEPS / steps_per_epoch(len(targets), batch_size)),
         batch_size=batch_size,
@@ -60,9 +61,10 @@ def edge_rate(
         device=device,
         features=features,
         schedule=lambda step: float(rates[min(step, STEPS - 1)]),
-        on_step=lambda loss: _note(losses, loss),
+        on_step=lambda loss: _keep(losses, loss),
     )
-    return _edge(rates[: len(losses)], np.array(losses), classifier.num_classes)
+    found = np.array(torch.stack(losses).tolist()) if losses else np.zeros(0)
+    return _edge(rates[: len(losses)], found, classifier.num_classes)
 
 
 def head_edge_rate(features: Floats) -> float:
@@ -71,7 +73,7 @@ def head_edge_rate(features: Floats) -> float:
     return min(HIGHEST, 4.0 / max(size, 1e-12))
 
 
-def _note(losses: list[float], loss: float) -> bool:
+def _keep(losses: list[Tensor], loss: Tensor) -> bool:
     losses.append(loss)
     return len(losses) < STEPS
 

@@ -13,7 +13,7 @@ from fedlas.data.formats.image_folder import EncodedImages
 from fedlas.data.memmap import RowReader, pieces, read_arrays, release, write_arrays
 from fedlas.losses import FedLASLoss
 from fedlas.training.fit import TrainConfig, fit, predict_logits
-from fedlas.training.loader import Feed
+from fedlas.training.loader import Loader
 from tests.helpers.small_classifier import SmallClassifier
 
 RNG = np.random.default_rng(0)
@@ -153,25 +153,25 @@ def test_training_from_disk_is_training_from_memory(tmp_path: Path) -> None:
     np.testing.assert_array_equal(trained[0][1], trained[1][1])
 
 
-def test_a_feed_reads_one_batch_ahead_and_in_order(tmp_path: Path) -> None:
+def test_a_loader_reads_one_batch_ahead_and_in_order(tmp_path: Path) -> None:
     """Batches of mapped rows arrive in the order of the choice, and a reader that stops early leaves no thread."""
     write_arrays(tmp_path / "a.npz", {"x": ARRAYS["x"]})
     mapped = read_arrays(tmp_path / "a.npz", mapped_from=0)["x"]
-    feed = Feed([mapped], torch.device("cpu"))
-    assert feed.on_disk
+    loader = Loader([mapped], torch.device("cpu"))
+    assert loader.on_disk
     chosen = [torch.tensor([3, 1]), slice(10, 14), torch.tensor([199])]
-    for (rows, (batch,)), expected in zip(feed.batches(chosen), chosen, strict=True):
+    for (rows, (batch,)), expected in zip(loader.batches(chosen), chosen, strict=True):
         assert rows is expected
         expected_rows = ARRAYS["x"][expected if isinstance(expected, slice) else expected.tolist()]
         np.testing.assert_array_equal(batch.numpy(), expected_rows)
-    started = feed.batches(chosen)
+    started = loader.batches(chosen)
     next(started)
     started.close()
 
 
-def test_arrays_of_different_lengths_are_no_feed() -> None:
+def test_arrays_of_different_lengths_are_not_loaded() -> None:
     """Inputs must agree in their number of rows, and there must be one."""
     with pytest.raises(ValueError, match=r"same number of rows each, got \[3, 2\]"):
-        Feed([np.zeros(3), np.zeros(2)], torch.device("cpu"))
+        Loader([np.zeros(3), np.zeros(2)], torch.device("cpu"))
     with pytest.raises(ValueError, match="at least one array and one row"):
-        Feed([np.zeros((0, 2))], torch.device("cpu"))
+        Loader([np.zeros((0, 2))], torch.device("cpu"))

@@ -14,6 +14,7 @@ from fedlas import metrics
 from fedlas.calibrators import TemperatureScaling, softmax
 from fedlas.losses import CrossEntropyLoss, FedLASLoss, FedLASPlusLoss
 from fedlas.training.fit import EpochResult, TrainConfig, fit, predict_logits
+from fedlas.training.loss_meter import CHECKED_STEPS, LossMeter
 from tests.helpers.small_classifier import SmallClassifier, noisy_digits, overconfident_classifier
 
 
@@ -223,3 +224,52 @@ def test_different_lengths_are_refused() -> None:
                 np.zeros(labels, np.int64),
                 TrainConfig(),
             )
+
+
+class UncheckedLoss(nn.Module):
+    """Cross-entropy that takes any number, as all losses do on an accelerator."""
+
+    def forward(self, logits: torch.Tensor, targets: torch.Tensor, features: torch.Tensor) -> torch.Tensor:
+        return nn.functional.cross_entropy(logits, targets)
+
+
+def read_seldom(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Let meters on the CPU read their numbers as seldom as on an accelerator; the list grows with each reading."""
+    readings: list[int] = []
+    finite, begin = LossMeter.finite, LossMeter.__init__
+
+    def counted(self: LossMeter) -> bool:
+        readings.append(1)
+        return finite(self)
+
+    def seldom(self: LossMeter, device: torch.device) -> None:
+        begin(self, device)
+        self._every = CHECKED_STEPS
+
+    monkeypatch.setattr(LossMeter, "finite", counted)
+    monkeypatch.setattr(LossMeter, "__init__", seldom)
+    return readings
+
+
+@pytest.mark.parametrize("epochs", [1, 3])
+def test_divergence_is_found_where_numbers_are_seldom_read(monkeypatch: pytest.MonkeyPatch, epochs: int) -> None:
+    """A training that diverges between two readings is found by the end of its epoch."""
+    read_seldom(monkeypatch)
+    (inputs, targets), _, _ = noisy_digits()
+    config = TrainConfig(epochs=epochs, learning_rate=1e30, clip_norm=1e30)
+    done = fit(SmallClassifier(64, 10), UncheckedLoss(), [1e3 * inputs[0]], targets, config, device="cpu")
+    assert done.diverged
+    assert done.history == ()
+
+
+def test_numbers_are_read_once_in_many_steps_and_once_per_epoch(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of 112 steps per epoch two are waited for, and the end; what is trained and said is the same to the last bit."""
+    (inputs, targets), _, _ = noisy_digits()
+    config, networks = TrainConfig(epochs=2, batch_size=8), [SmallClassifier(64, 10), SmallClassifier(64, 10)]
+    often = fit(networks[0], UncheckedLoss(), inputs, targets, config, device="cpu")
+    readings = read_seldom(monkeypatch)
+    seldom = fit(networks[1], UncheckedLoss(), inputs, targets, config, device="cpu")
+    # Steps 50 and 100: after the step, and before the next one.
+    assert len(readings) <= 2 * (1 + 2 * 2 + 1)
+    assert [epoch.loss for epoch in often.history] == [epoch.loss for epoch in seldom.history]
+    assert same(weights_of(networks[0]), weights_of(networks[1]))
