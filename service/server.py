@@ -31,6 +31,7 @@ from service.registry.unit_of_work import Registry
 from service.settings import ServiceSettings
 from service.transport.connections import Connections
 from service.transport.protocol import Protocol
+from service.transport.self_check import check_server
 
 _LOG = logging.getLogger("fedlas.api")
 #: How long an idle connection is kept after the signal: a request that comes by then is answered with
@@ -115,6 +116,7 @@ def run(
             settings.listen_host,
             settings.host,
         )
+    check_server()
     _allow_many_connections()
     _await_database(settings)
     # CUDA reserves address space of its own, which was never tried under a limit: there it must be asked for.

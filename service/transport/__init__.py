@@ -1,1 +1,1 @@
-"""HTTP/1.1 connections: who may connect, how large a head may be, how long a silence may last."""
+"""HTTP/1.1 connections over uvicorn: limits of connections, of heads and of silence."""

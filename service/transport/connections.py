@@ -1,4 +1,4 @@
-"""How many connections one API process holds: in all, and from one address."""
+"""The connection limits of one API process: in all, and from one address."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from service.settings import ServiceSettings
 
 _MOST = 16_384
 _PER_ADDRESS = 1024
-#: Heads that are not whole yet, of all connections together; one alone may have 64 KiB.
-_MOST_GATHERED_BYTES = 16 * 1024**2
-#: Connections beyond the limit that are read from all the same, to be answered in terms of what they ask.
-_MOST_HEARD = 64
+#: Incomplete heads of all connections together; one alone may have 64 KiB.
+_MOST_PENDING_HEAD_BYTES = 16 * 1024**2
+#: Connections beyond a limit that are read from, so that the answer has the form of the protocol they ask for.
+_MOST_SURPLUS_READ = 64
 #: A host has at least this much of the IPv6 addresses to itself.
 _HOST_BITS = 64
 
 
 class Connections:
-    """Counts connections, and the bytes of heads that are not whole yet.
+    """Counts connections, and the bytes of incomplete heads.
 
     Args:
         most: connections at once; 0 is no limit.
@@ -34,56 +34,56 @@ class Connections:
         self._proxies = tuple(proxies)
         self._count = 0
         self._by_address: Counter[str] = Counter()
-        self._heard = 0
-        self.gathered_bytes = 0
+        self._surplus_read = 0
+        self.pending_head_bytes = 0
 
     @classmethod
     def of(cls, settings: ServiceSettings) -> Connections:
-        """As the settings say, and no more than this process may have open files."""
+        """The limits of the settings, and no more than this process may have open files."""
         soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
         most = settings.max_connections or _MOST
         if soft != resource.RLIM_INFINITY:
-            most = min(most, soft - max(128, soft // 8))  # the database, stored files and models need some, too
+            most = min(most, soft - max(128, soft // 8))  # for the database, stored files and models
         return cls(max(1, most), settings.max_connections_per_address or _PER_ADDRESS, settings.trusted_proxies)
 
-    def enter(self, address: str) -> str | None:
-        """Count a new connection; returns why it is one too many, and then has not counted it."""
+    def admit(self, address: str) -> str | None:
+        """Count a new connection; returns the reason where it is beyond a limit, and then does not count it."""
         if self._most and self._count >= self._most:
-            return f"this process has {self._most} connections, as many as it takes"
+            return f"this process has {self._most} connections, its limit"
         key = self._key(address)
         if key and self._per_address and self._by_address[key] >= self._per_address:
-            return f"{self._per_address} connections come from {key}, as many as one address may have"
+            return f"{self._per_address} connections come from {key}, the limit for one address"
         self._count += 1
         if key:
             self._by_address[key] += 1
         return None
 
-    def leave(self, address: str) -> None:
-        """A connection that was counted has ended."""
+    def release(self, address: str) -> None:
+        """Uncount a connection that has ended."""
         self._count -= 1
         if key := self._key(address):
             self._by_address[key] -= 1
             if not self._by_address[key]:
                 del self._by_address[key]
 
-    def hear(self) -> bool:
-        """Whether one more that is too many is read from; it is counted then."""
-        if self._heard >= _MOST_HEARD:
+    def read_surplus(self) -> bool:
+        """Whether one more surplus connection is read from, which is counted then."""
+        if self._surplus_read >= _MOST_SURPLUS_READ:
             return False
-        self._heard += 1
+        self._surplus_read += 1
         return True
 
-    def unhear(self) -> None:
-        """One of those has ended."""
-        self._heard -= 1
+    def release_surplus(self) -> None:
+        """Uncount one of those."""
+        self._surplus_read -= 1
 
     @property
-    def gathered_too_much(self) -> bool:
-        """Whether the heads that are not whole yet fill what they may."""
-        return self.gathered_bytes > _MOST_GATHERED_BYTES
+    def heads_are_full(self) -> bool:
+        """Whether the incomplete heads exceed their limit."""
+        return self.pending_head_bytes > _MOST_PENDING_HEAD_BYTES
 
     def _key(self, address: str) -> str:
-        """Who is counted together; nothing for those who are not counted."""
+        """The address or network that is counted; empty for those without a limit."""
         if not self._per_address:
             return ""
         try:

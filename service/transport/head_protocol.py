@@ -1,4 +1,7 @@
-"""What one connection sends: requests whose heads are bounded in bytes, time and meaning, over uvicorn's protocol."""
+"""The reading side of an HTTP/1.1 connection: uvicorn's protocol with heads bounded in bytes, time and meaning.
+
+`HttpToolsProtocol` and `RequestResponseCycle` are no public classes; `self_check` tries the installed ones at start.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,6 @@ from urllib.parse import unquote
 
 import httptools
 from starlette.responses import Response
-from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from service.api.middleware import request_id_of
@@ -29,43 +31,43 @@ from service.transport.request_head import (
 
 #: How long a head may take from its first byte.
 HEAD_S = 15.0
-#: How long one connection too many is listened to, so that its answer can be in terms of what it asks.
+#: How long a surplus connection is read from, so that its answer has the form of the protocol that it asks for.
 SURPLUS_S = 1.0
-#: Requests that wait on one connection for the answer to an earlier one.
-_MOST_WAITING = 16
-_GONE: Any = None
+#: Requests of one connection that wait for the answer to an earlier one (HTTP pipelining).
+_MOST_PIPELINED = 16
+_RELEASED: Any = None
 
 
 class _Stop(Exception):
-    """Ends the parser in the middle of what it was fed."""
+    """Raised in a callback to stop the parser in the middle of a piece."""
 
 
 class HeadProtocol(HttpToolsProtocol):
     """Reads requests.
 
-    - A head that is longer than 64 KiB, later than 15 s or ambiguous is answered, and the connection closed.
-    - Trailers are dropped: the parser reports them like headers, and they come when these were looked at.
+    - A head that is longer than 64 KiB, later than 15 s or ambiguous is refused, and the connection closed.
+    - Trailers are dropped: the parser reports them like headers, after the headers were checked.
     - An upgrade is ignored.
     """
 
     def __init__(self, *args: Any, connections: Connections | None = None, **options: Any) -> None:
         super().__init__(*args, **options)
-        self._all = connections or Connections()
-        self._excess: str | None = None  # why this connection is one too many
-        self._running: RequestResponseCycle | None = None
+        self._admission = connections or Connections()
+        self._surplus: str | None = None  # why this connection is beyond a limit
+        self._answering: RequestResponseCycle | None = None
         self._timer: asyncio.TimerHandle | None = None
-        self._silent = True  # nothing has come yet
-        self._refused = False  # what comes is dropped
+        self._silent = True  # nothing was received yet
+        self._refused = False  # what is received is dropped
         self._begun = False  # the head of a request has begun
         self._in_body = False
         self._upgrading = False
-        self._moved = False  # the parser got on with the present piece
-        self._pending = 0  # bytes since it did
+        self._advanced = False  # the parser completed something within the present piece
+        self._pending = 0  # bytes since it last did
         self.url = b""
         self.headers: list[Header] = []
 
     def data_received(self, data: bytes) -> None:
-        """Called with up to 256 KiB."""
+        """Called by the transport, with up to 256 KiB."""
         if self._refused:
             return
         if len(data) <= HEAD_BYTES - self._pending:
@@ -81,8 +83,8 @@ class HeadProtocol(HttpToolsProtocol):
         self._silent = False
 
     def _take(self, data: bytes | memoryview) -> None:
-        """Parse a piece, which ends where the head would be too long."""
-        self._moved = False
+        """Parse a piece that ends where the head would be too long."""
+        self._advanced = False
         try:
             try:
                 self.parser.feed_data(data)
@@ -92,23 +94,23 @@ class HeadProtocol(HttpToolsProtocol):
             if not self._refused:
                 self._refuse(malformed(f"this is no HTTP/1.1: {str(error) or 'the request line'}"))
             return
-        if self._moved:
+        if self._advanced:
             if self._pending:
                 self._count(0)
         else:
             self._count(self._pending + len(data))
 
     def _count(self, pending: int) -> None:
-        self._all.gathered_bytes += pending - self._pending
+        self._admission.pending_head_bytes += pending - self._pending
         self._pending = pending
         if pending >= HEAD_BYTES:
-            between = "there is no end to what stands before, between or after chunks of the body"
+            between = "what stands before, between or after chunks of the body is too long"
             self._refuse(malformed(between) if self._in_body else too_long(self.url))
-        elif pending and self._all.gathered_too_much:
+        elif pending and self._admission.heads_are_full:
             self._refuse(too_many("too many heads are being received"))
 
     def _take_upgrade(self, rest: bytes | memoryview) -> None:
-        """Parse again, as an ordinary request, what wants to speak something else, and then the rest of the piece."""
+        """Parse a request that asks for an upgrade again as an ordinary one, and then the rest of the piece."""
         while True:
             self._upgrading = False
             head = without_upgrade(self.parser.get_method(), self.url, self.parser.get_http_version(), self.headers)
@@ -123,7 +125,7 @@ class HeadProtocol(HttpToolsProtocol):
 
     def on_message_begin(self) -> None:
         """Called by the parser."""
-        if len(self.pipeline) >= _MOST_WAITING:  # those are answered; whoever sent more sends the rest again
+        if len(self.pipeline) >= _MOST_PIPELINED:  # those are answered; the client sends the rest again
             self.cycle.keep_alive = False
             self._refused = True
             raise _Stop
@@ -136,15 +138,15 @@ class HeadProtocol(HttpToolsProtocol):
             self.headers.append((name.lower(), value))
 
     def on_headers_complete(self) -> None:
-        """Called by the parser: the request begins, or waits for its turn."""
-        self._moved = True
+        """Called by the parser: the request is answered now or after earlier ones."""
+        self._advanced = True
         parser, scope = self.parser, self.scope
         method, version = parser.get_method(), parser.get_http_version()
         if parser.should_upgrade() and method != b"CONNECT":
             self._upgrading = True
             return
         found = dict(self.headers)
-        wrong = fault(version, self.url, self.headers, found) if self._excess is None else too_many(self._excess)
+        wrong = fault(version, self.url, self.headers, found) if self._surplus is None else too_many(self._surplus)
         scope["method"] = method.decode()
         if wrong is not None:
             self._refuse(wrong)
@@ -159,30 +161,22 @@ class HeadProtocol(HttpToolsProtocol):
         self._begin(self._cycle(scope, keeps_alive=keeps, expects=b"expect" in found), self.app)
 
     def on_body(self, body: bytes) -> None:
-        """Called by the parser; what nobody reads any more is dropped."""
-        self._moved = True
-        cycle = self.cycle
-        if not cycle.response_complete:
-            cycle.body += body
-            if len(cycle.body) > HIGH_WATER_LIMIT:
-                self.flow.pause_reading()
-            cycle.message_event.set()
+        """Called by the parser."""
+        self._advanced = True
+        super().on_body(body)
 
     def on_message_complete(self) -> None:
         """Called by the parser."""
         if not self._upgrading:
             self._in_body = False
-            self.cycle.more_body = False
-            self.cycle.message_event.set()
-
-    # What is answered to a head that is refused.
+            super().on_message_complete()
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
-        self._running = cycle
+        self._answering = cycle
         super()._start_asgi_task(cycle, app)
 
     def _refuse(self, refusal: Refusal) -> None:
-        """Answer what came last, in its turn, and read no more."""
+        """Answer the last request with the refusal, after earlier ones, and read no more."""
         self._refused = True
         self._no_timer()
         last = self.cycle
@@ -197,7 +191,7 @@ class HeadProtocol(HttpToolsProtocol):
         answer: Any = _answer(refusal, self.url, self.headers)
         plain: Any = {"type": "http", "method": "GET", "http_version": "1.1", "path": "", "query_string": b""}
         cycle = self._cycle({**plain, **(self.scope or {}), "headers": []}, keeps_alive=False, expects=False)
-        self.parser, self.scope, self.url, self.headers = _GONE, _GONE, b"", []  # they hold what has come so far
+        self.parser, self.scope, self.url, self.headers = _RELEASED, _RELEASED, b"", []  # they hold what was received
         self._begin(cycle, answer)
 
     def _cycle(self, scope: Any, *, keeps_alive: bool, expects: bool) -> RequestResponseCycle:
@@ -216,9 +210,9 @@ class HeadProtocol(HttpToolsProtocol):
         )
 
     def _begin(self, cycle: RequestResponseCycle, app: Any) -> None:
-        """Have it answered, now or in its turn."""
+        """Answer now, or after the requests before it."""
         self.cycle = cycle
-        running = self._running
+        running = self._answering
         if running is None or running.response_complete or running.disconnected:
             self._start_asgi_task(cycle, app)
         else:
@@ -226,17 +220,17 @@ class HeadProtocol(HttpToolsProtocol):
             self.pipeline.appendleft((cycle, app))
 
     def _time_head(self) -> None:
-        """A head that has begun must be whole in time."""
+        """Start or stop the timer of a head that has begun."""
         if not self._in_body and (self._begun or self.cycle is None or self.cycle.response_complete):
             if self._silent or self._timer is None:
                 self._no_timer()
-                self._timer = self.loop.call_later(SURPLUS_S if self._excess else HEAD_S, self._on_time)
+                self._timer = self.loop.call_later(SURPLUS_S if self._surplus else HEAD_S, self._on_time)
         elif self._timer is not None:
             self._no_timer()
 
     def _on_time(self) -> None:
         self._timer = None
-        self._refuse(too_many(self._excess) if self._excess else too_late(HEAD_S))
+        self._refuse(too_many(self._surplus) if self._surplus else too_late(HEAD_S))
 
     def _no_timer(self) -> None:
         if self._timer is not None:
@@ -246,5 +240,5 @@ class HeadProtocol(HttpToolsProtocol):
 
 def _answer(refusal: Refusal, url: bytes, headers: list[tuple[bytes, bytes]]) -> Response:
     given = next((value for name, value in headers if name == b"x-request-id"), b"").decode("latin-1")
-    told = {**refusal.headers, "Connection": "close", "X-Request-Id": request_id_of(given)}
-    return problem(refusal.status, refusal.code, refusal.detail, path=url.decode("latin-1"), headers=told)
+    headers_out = {**refusal.headers, "Connection": "close", "X-Request-Id": request_id_of(given)}
+    return problem(refusal.status, refusal.code, refusal.detail, path=url.decode("latin-1"), headers=headers_out)

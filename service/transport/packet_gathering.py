@@ -1,4 +1,4 @@
-"""What is written to a connection within one turn of the event loop leaves in one packet; it knows no HTTP.
+"""A transport that sends what is written within one turn of the event loop in one packet.
 
 uvicorn writes the head of an answer and its body one after the other, and each write is a system call: a third of what
 a small answer costs.
@@ -16,10 +16,10 @@ LINGER_S = 2.0
 
 
 class GatheringTransport:
-    """A transport that passes on what was written when the present turn of the loop is over; else the one it wraps.
+    """Writes at the end of the present turn of the loop; everything else is the transport that it wraps.
 
     Args:
-        lingers: whether the client may still be sending. Then `close` ends this side only, and the rest soon after.
+        lingers: whether the client may still be sending; then `close` ends this side first, and all of it soon after.
     """
 
     __slots__ = ("_held", "_lingering", "_lingers", "_loop", "_transport")
@@ -37,7 +37,7 @@ class GatheringTransport:
         return getattr(self._transport, name)
 
     def write(self, data: bytes) -> None:
-        """Write soon, in order."""
+        """Write at the end of this turn, in order."""
         if not self._held:
             self._loop.call_soon(self._flush)
         self._held.append(data)

@@ -1,4 +1,4 @@
-"""HTTP/1.1 on one connection, from its beginning to its end: who may connect, and how long nobody reads."""
+"""The HTTP/1.1 protocol of one connection: admission, timeouts of reading and writing, and its end."""
 
 from __future__ import annotations
 
@@ -9,53 +9,53 @@ from service.transport.head_protocol import SURPLUS_S, HeadProtocol
 from service.transport.packet_gathering import GatheringTransport
 from service.transport.request_head import too_many
 
-#: How long a client may read nothing of what it was sent.
-PATIENCE_S = 60.0
-#: How long a new connection may say nothing: browsers open some ahead.
+#: How long a client may read nothing of what was sent.
+WRITE_TIMEOUT_S = 60.0
+#: How long a new connection may send nothing: browsers open some ahead.
 SILENCE_S = 30.0
-#: A client that has ended its side may have gone: only writing tells (RFC 9110, 15.2: any number of 1xx may come).
+#: A client that has ended its side may be gone: only writing shows it (RFC 9110, 15.2: any number of 1xx may come).
 _PROBE = b"HTTP/1.1 100 Continue\r\n\r\n"
-_PROBE_AFTER_S, _PROBE_AGAIN_S = 0.05, 1.0
+_PROBE_AFTER_S, _PROBE_EVERY_S = 0.05, 1.0
 
 
 class Protocol(HeadProtocol):
     """One connection.
 
-    - One too many is answered 503, as soon as its first head has come.
-    - A client that has ended its side is answered; one that has gone altogether is noticed.
-    - A client that reads nothing for a minute is let go, or answers would stay; uvicorn itself waits for ever.
+    - A surplus connection is answered 503 as soon as its first head is complete.
+    - A client that has ended its side is answered; a closed connection is detected.
+    - A connection whose client reads nothing for a minute is aborted; uvicorn itself waits without end.
     """
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
-        self._heard = False  # one too many that is read from all the same
-        self._ended = False  # nothing will come
+        self._reads_surplus = False  # a surplus connection that is read from
+        self._ended = False  # the client sends nothing more
         self._idle_since = 0.0
-        self._watch: asyncio.TimerHandle | None = None
+        self._write_timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Called when a client has connected."""
+        """Called by the event loop when a client has connected."""
         super().connection_made(GatheringTransport(transport, self.loop, self._lingers))  # type: ignore[arg-type]
-        self._excess = self._all.enter(self._address)
-        if self._excess is None:
+        self._surplus = self._admission.admit(self._address)
+        if self._surplus is None:
             self._timer = self.loop.call_later(SILENCE_S, self._on_time)
-        elif self._all.hear():
-            self._heard = True
+        elif self._admission.read_surplus():
+            self._reads_surplus = True
             self._timer = self.loop.call_later(SURPLUS_S, self._on_time)
         else:
             self._ended = True
-            self._refuse(too_many(self._excess))
+            self._refuse(too_many(self._surplus))
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Called when it has gone, and with it everybody who waits for an answer on it."""
-        self._no_watch()
+        """Called when the connection is closed; every request on it is marked as disconnected."""
+        self._stop_write_timer()
         self._no_timer()
-        self._all.gathered_bytes -= self._pending
-        if self._excess is None:
-            self._all.leave(self._address)
-        elif self._heard:
-            self._all.unhear()
-        for cycle in (self._running, *(cycle for cycle, _ in self.pipeline)):
+        self._admission.pending_head_bytes -= self._pending
+        if self._surplus is None:
+            self._admission.release(self._address)
+        elif self._reads_surplus:
+            self._admission.release_surplus()
+        for cycle in (self._answering, *(cycle for cycle, _ in self.pipeline)):
             if cycle is not None and not cycle.response_complete:
                 cycle.disconnected = True
                 cycle.message_event.set()
@@ -66,7 +66,7 @@ class Protocol(HeadProtocol):
         return self.client[0] if self.client else ""
 
     def eof_received(self) -> bool:  # type: ignore[override]
-        """Called when the client has ended its side; returns whether it is still answered."""
+        """Called when the client has ended its side; returns whether the connection stays open for an answer."""
         self._ended = True
         cycle = self.cycle
         if cycle is None or cycle.response_complete or (self._in_body and not self._refused):
@@ -75,16 +75,16 @@ class Protocol(HeadProtocol):
         self._no_timer()
         cycle.keep_alive = False
         if cycle.scope["http_version"] == "1.1":
-            self._timer = self.loop.call_later(_PROBE_AFTER_S, self._ask_whether_it_listens)
+            self._timer = self.loop.call_later(_PROBE_AFTER_S, self._probe)
         return True
 
-    def _ask_whether_it_listens(self) -> None:
-        if self._running is not None and not self._running.response_started:
+    def _probe(self) -> None:
+        if self._answering is not None and not self._answering.response_started:
             self.transport.write(_PROBE)
-        self._timer = self.loop.call_later(_PROBE_AGAIN_S, self._ask_whether_it_listens)
+        self._timer = self.loop.call_later(_PROBE_EVERY_S, self._probe)
 
     def _lingers(self) -> bool:
-        """Whether the client may still be sending what nobody will read."""
+        """Whether the client may still be sending what is not read any more."""
         if self._ended or not (self._refused or self._in_body):
             return False
         self._refused = True
@@ -92,15 +92,16 @@ class Protocol(HeadProtocol):
         return True
 
     def _on_time(self) -> None:
-        if self._silent and self._excess is None:
+        if self._silent and self._surplus is None:
             self.transport.close()
         else:
             super()._on_time()
 
     def on_response_complete(self) -> None:
-        """Called when an answer has been written: the next one's turn, or nobody's.
+        """Called when an answer was written: answers the next pipelined request.
 
-        One timer a connection, which looks again and again: one a request, as uvicorn has, costs more than all checks.
+        One timer per connection, which is set again when it fires: one per request, as uvicorn has, costs more than all
+        checks of heads.
         """
         self.server_state.total_requests += 1
         if self.transport.is_closing():
@@ -111,42 +112,42 @@ class Protocol(HeadProtocol):
             return
         self._idle_since = self.loop.time()
         if self.timeout_keep_alive_task is None:
-            self._look_for_requests(self.timeout_keep_alive)
+            self._watch_idle(self.timeout_keep_alive)
 
-    def _look_for_requests(self, after: float) -> None:
+    def _watch_idle(self, after: float) -> None:
         self.timeout_keep_alive_task = self.loop.call_later(after, self.timeout_keep_alive_handler)
 
     def timeout_keep_alive_handler(self) -> None:
-        """Called when the connection may have been idle for long: the rest of an answered request is no use of it."""
+        """Called when the connection may be idle for long; the rest of an answered request does not count as use."""
         self.timeout_keep_alive_task = None
         left = self._idle_since + self.timeout_keep_alive - self.loop.time()
         if self.cycle.response_complete and not self._begun and not self.transport.is_closing():
             if left > 0:
-                self._look_for_requests(left)
+                self._watch_idle(left)
             else:
                 self.transport.close()
 
     def pause_writing(self) -> None:
-        """Called when more is written than the client reads."""
+        """Called when the write buffer is full."""
         super().pause_writing()
-        self._look_again()
+        self._watch_writing()
 
     def resume_writing(self) -> None:
-        """Called when it has caught up."""
-        self._no_watch()
+        """Called when the client has read enough of it."""
+        self._stop_write_timer()
         super().resume_writing()
 
-    def _look_again(self) -> None:
+    def _watch_writing(self) -> None:
         unread = self.transport.get_write_buffer_size()
-        self._watch = self.loop.call_later(PATIENCE_S, self._look, unread)
+        self._write_timer = self.loop.call_later(WRITE_TIMEOUT_S, self._check_reading, unread)
 
-    def _look(self, unread: int) -> None:
+    def _check_reading(self, unread: int) -> None:
         if self.transport.get_write_buffer_size() >= unread:
             self.transport.abort()
         else:
-            self._look_again()
+            self._watch_writing()
 
-    def _no_watch(self) -> None:
-        if self._watch is not None:
-            self._watch.cancel()
-            self._watch = None
+    def _stop_write_timer(self) -> None:
+        if self._write_timer is not None:
+            self._write_timer.cancel()
+            self._write_timer = None

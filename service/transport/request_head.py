@@ -1,7 +1,6 @@
-"""What is wrong with the head of a request, beyond what the parser refuses; each is answered and the connection closed.
+"""The check of a request's head beyond the parser's: what is ambiguous is refused, and the connection closed.
 
-Whoever stands between us and the client (a proxy, a cache, a filter) may read such a head differently: what has two
-meanings is given none.
+A proxy, a cache or a filter in front of the service may read an ambiguous head differently (request smuggling).
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ HEAD_BYTES = 64 * 1024
 MOST_HEADERS = 128
 #: A length with more digits than 2^63 is padded with zeros.
 _LENGTH_DIGITS = 19
-#: Each of them decides something, so two of them would be decided by who reads first.
+#: Each of them decides something, and with two of them a proxy may decide by the other one.
 _SINGLE = frozenset(
     {
         *(b"authorization", b"content-encoding", b"content-length", b"content-type", b"expect", b"host", b"origin"),
@@ -28,7 +27,7 @@ _SINGLE = frozenset(
     }
 )
 _HOST = re.compile(rb"(?:[A-Za-z0-9._~!$&'()*+,;=%-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{0,5})?")
-#: Most clients say the same.
+#: Most clients send the same one.
 _KNOWN_HOSTS: set[bytes] = set()
 _MOST_KNOWN_HOSTS = 100
 _ABSOLUTE = re.compile(rb"https?://([^/?#]*)", re.IGNORECASE)
@@ -37,7 +36,7 @@ _BAD_ESCAPE = re.compile(rb"%(?![0-9A-Fa-f]{2})|%(?:2[Ff]|5[Cc]|[01][0-9A-Fa-f]|
 
 @dataclass(frozen=True)
 class Refusal:
-    """The answer to a request that is not looked at any further."""
+    """The answer to a request that no application sees."""
 
     status: int
     code: str
@@ -46,12 +45,12 @@ class Refusal:
 
 
 def malformed(detail: str) -> Refusal:
-    """What is no HTTP/1.1, or has two meanings."""
+    """The refusal of what is no HTTP/1.1, or is ambiguous."""
     return Refusal(400, "malformed_request", detail)
 
 
 def too_long(url: bytes) -> Refusal:
-    """A head beyond the limit, of which this much of the target has come."""
+    """The refusal of a head beyond the limit, of whose target this much was received."""
     if len(url) > HEAD_BYTES // 2:
         return Refusal(
             414, "uri_too_long", f"the request line is longer than {HEAD_BYTES} bytes; send JSON as the body"
@@ -60,20 +59,20 @@ def too_long(url: bytes) -> Refusal:
 
 
 def too_late(seconds: float) -> Refusal:
-    """A head that is not whole after so long."""
+    """The refusal of a head that is not complete after so long."""
     return Refusal(408, "head_stalled", f"the head of the request was not whole {seconds:g} s after its first byte")
 
 
 def too_many(reason: str) -> Refusal:
-    """A connection beyond the limit."""
+    """The refusal of a connection beyond a limit."""
     detail = f"{reason}; close idle connections and come again in 1 s"
     return Refusal(503, "too_many_connections", detail, {"Retry-After": "1"})
 
 
 def fault(version: str, url: bytes, headers: Sequence[Header], found: Mapping[bytes, bytes]) -> Refusal | None:
-    """What is wrong with a head; `found` holds the headers by name."""
+    """Return what is wrong with a head, if anything; `found` holds the headers by name."""
     if version not in ("1.1", "1.0"):
-        return Refusal(505, "http_version_not_supported", f"HTTP/{version} is not spoken here; send HTTP/1.1")
+        return Refusal(505, "http_version_not_supported", f"HTTP/{version} is not supported; send HTTP/1.1")
     if len(found) != len(headers) and (repeated := _repeated(headers)):
         return malformed(f"there are several headers {_shown(repeated)}; send one")
     if len(headers) > MOST_HEADERS:
@@ -89,7 +88,7 @@ def fault(version: str, url: bytes, headers: Sequence[Header], found: Mapping[by
     if len(found.get(b"content-length", b"")) > _LENGTH_DIGITS:
         return malformed("'Content-Length' has more digits than any length")
     if b"expect" in found and found[b"expect"].lower() != b"100-continue":
-        return Refusal(417, "expectation_failed", "the only expectation that is met here is '100-continue'")
+        return Refusal(417, "expectation_failed", "the only supported expectation is '100-continue'")
     if url[:1] != b"/" or b"%" in url or b"/." in url or b"#" in url:
         return _wrong_target(url, host)
     return None
@@ -122,7 +121,7 @@ def _wrong_encoding(version: str, found: Mapping[bytes, bytes]) -> Refusal | Non
 
 
 def origin_form(url: bytes) -> tuple[bytes, bytes]:
-    """Path and query of a target in which nothing is wrong.
+    """Path and query of a target that `fault` accepts.
 
     >>> origin_form(b"/v1/jobs?limit=1"), origin_form(b"http://localhost")
     ((b'/v1/jobs', b'limit=1'), (b'/', b''))
@@ -148,7 +147,7 @@ def _wrong_target(url: bytes, host: bytes | None) -> Refusal | None:
         return malformed("the path holds an escaped slash or control character, or '%' without two hexadecimal digits")
     plain = unquote_to_bytes(path)
     if b"/." in plain and not {b".", b".."}.isdisjoint(plain.split(b"/")):
-        return malformed("the path holds '.' or '..' as a segment; send the path that is meant")
+        return malformed("the path holds '.' or '..' as a segment; send the path without them")
     try:
         plain.decode()
     except UnicodeDecodeError:
@@ -157,7 +156,7 @@ def _wrong_target(url: bytes, host: bytes | None) -> Refusal | None:
 
 
 def without_upgrade(method: bytes, url: bytes, version: str, headers: Sequence[Header]) -> bytes:
-    """The head of a request as it is where nothing else is spoken than HTTP/1.1 (RFC 9110, 7.8: ignore `Upgrade`)."""
+    """The head of a request without its upgrade, which a server may ignore (RFC 9110, 7.8)."""
     lines = [b"%b %b HTTP/%b" % (method, url, version.encode())]
     for name, value in headers:
         if name == b"connection":

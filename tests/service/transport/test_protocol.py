@@ -103,7 +103,7 @@ def test_answers_arrive_whole(port: int, size: int) -> None:
 
 def test_who_reads_nothing_is_let_go(port: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """After a while without reading the connection is closed, and the request has ended; before, it had not."""
-    monkeypatch.setattr(transport, "PATIENCE_S", 0.5)
+    monkeypatch.setattr(transport, "WRITE_TIMEOUT_S", 0.5)
     with connection(port, "/") as silent:
         time.sleep(0.2)
         assert ENDED == []
@@ -113,7 +113,7 @@ def test_who_reads_nothing_is_let_go(port: int, monkeypatch: pytest.MonkeyPatch)
 
 def test_who_reads_slowly_is_served(port: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """A client that goes on reading gets all of it, however long that takes."""
-    monkeypatch.setattr(transport, "PATIENCE_S", 0.3)
+    monkeypatch.setattr(transport, "WRITE_TIMEOUT_S", 0.3)
     count = 0
     with connection(port, "/") as slow:
         while count < SIZE:
@@ -228,12 +228,12 @@ def test_connections_are_limited() -> None:
 def test_connections_are_limited_by_address() -> None:
     """By IPv4 address, and by /64 of IPv6; this machine and proxies are not counted, but in all."""
     limited = Connections(most=8, per_address=2, proxies=[ip_network("10.0.0.0/8")])
-    assert [limited.enter("192.0.2.1") for _ in range(2)] == [None, None]
-    assert "2 connections come from 192.0.2.1" in str(limited.enter("::ffff:192.0.2.1"))
-    assert limited.enter("192.0.2.2") is None
-    limited.leave("192.0.2.1")
-    assert limited.enter("192.0.2.1") is None
-    assert [limited.enter("2001:db8::1"), limited.enter("2001:db8::2")] == [None, None]
-    assert "from 2001:db8::/64" in str(limited.enter("2001:db8::ffff:1"))
-    assert [limited.enter(address) for address in ("127.0.0.1", "127.0.0.1", "10.1.2.3")] == [None, None, None]
-    assert "8 connections" in str(limited.enter("10.1.2.3"))
+    assert [limited.admit("192.0.2.1") for _ in range(2)] == [None, None]
+    assert "2 connections come from 192.0.2.1" in str(limited.admit("::ffff:192.0.2.1"))
+    assert limited.admit("192.0.2.2") is None
+    limited.release("192.0.2.1")
+    assert limited.admit("192.0.2.1") is None
+    assert [limited.admit("2001:db8::1"), limited.admit("2001:db8::2")] == [None, None]
+    assert "from 2001:db8::/64" in str(limited.admit("2001:db8::ffff:1"))
+    assert [limited.admit(address) for address in ("127.0.0.1", "127.0.0.1", "10.1.2.3")] == [None, None, None]
+    assert "8 connections" in str(limited.admit("10.1.2.3"))
