@@ -15,19 +15,17 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from math import ceil
-from typing import TypeAlias
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from fedlas.errors import BadDataset
 from fedlas.gate.claims import MOST_ROWS_NEEDED, UNDETERMINED, VERDICTS, Claim, Comparison, GateResult, sentences_of
 from fedlas.gate.ledger_level import ledger_level
-from fedlas.gate.non_inferiority import RIVALS, Options, Score, TestRows, guard_finalist
-from fedlas.metrics._checks import check_count, check_groups, check_rows
+from fedlas.gate.non_inferiority import RIVALS, GateOptions, JudgedRows, guard_finalist
+from fedlas.metrics._checks import Floats, check_count, check_groups, check_rows
 from fedlas.metrics.betting_intervals import BoundedMean, paired_mean
-
-Floats: TypeAlias = NDArray[np.float64]
+from fedlas.metrics.proper_scores import Score
 
 MIN_TEST_ROWS = 10
 
@@ -81,7 +79,8 @@ def judge(
         return GateResult("undetermined", score, (), (), (UNDETERMINED,), evaluations_before)
     given = {"uploaded": uploaded, "same_labels": same_labels, "post_hoc": post_hoc, "trained": trained}
     probs, rows = _checked(given, targets, groups)
-    options = Options(score, 1 - confidence_level, max_accuracy_drop, seed, check_count("num_resamples", num_resamples))
+    num_resamples = check_count("num_resamples", num_resamples)
+    options = GateOptions(score, 1 - confidence_level, max_accuracy_drop, seed, num_resamples)
     claims = _claims(probs, rows, score, level)
     guards = tuple(guard for name in list(probs)[1:] for guard in guard_finalist(name, probs, rows, options))
     finalist = None
@@ -94,7 +93,7 @@ def judge(
 
 def _checked(
     given: dict[str, ArrayLike | None], targets: ArrayLike, groups: ArrayLike | None
-) -> tuple[dict[str, Floats], TestRows]:
+) -> tuple[dict[str, Floats], JudgedRows]:
     probs: dict[str, Floats] = {}
     labels = np.empty(0, dtype=np.int64)
     for name, values in given.items():
@@ -106,10 +105,10 @@ def _checked(
             raise ValueError(f"{name}: {error}") from error
         if probs[name].shape != probs["uploaded"].shape:
             raise ValueError(f"{name} must be {probs['uploaded'].shape}, as uploaded, got {probs[name].shape}")
-    return probs, TestRows(labels, check_groups(groups, len(labels)))
+    return probs, JudgedRows(labels, check_groups(groups, len(labels)))
 
 
-def _claims(probs: dict[str, Floats], rows: TestRows, score: Score, level: float) -> tuple[Claim, ...]:
+def _claims(probs: dict[str, Floats], rows: JudgedRows, score: Score, level: float) -> tuple[Claim, ...]:
     means = {
         finalist: {
             rival: paired_mean(probs[finalist], probs[rival], rows.targets, score=score, groups=rows.groups)

@@ -17,19 +17,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Literal, TypeAlias
 
 import numpy as np
-from numpy.typing import NDArray
 
 from fedlas import metrics
+from fedlas.metrics._checks import Floats, Ints
 from fedlas.metrics.betting_intervals import BoundedMean, paired_mean
-from fedlas.metrics.bootstrap import Estimate, Units, percentile_interval
+from fedlas.metrics.bootstrap import Estimate, ResamplingUnits, percentile_interval
+from fedlas.metrics.proper_scores import Score
 from fedlas.metrics.selective import RiskCoverage
-
-Floats: TypeAlias = NDArray[np.float64]
-Ints: TypeAlias = NDArray[np.int64]
-Score: TypeAlias = Literal["brier", "nll"]
 
 #: AURC of a promoted model may be worse by this much, or by this share of the uploaded model's (point estimates): a
 #: temperature moves the ranking a little too, and where AURC is 0.22 a rise of 0.005 is no loss that anybody notices.
@@ -79,7 +75,7 @@ class Guard:
 
 
 @dataclass(frozen=True)
-class Options:
+class GateOptions:
     """What one judgement rests on: the score that decides, the level (1 − confidence), the margin, the resamples."""
 
     score: Score = "brier"
@@ -90,16 +86,14 @@ class Options:
 
 
 @dataclass(frozen=True)
-class TestRows:
+class JudgedRows:
     """The rows that judge: class indices (N,), and the groups (N,) that they belong to."""
-
-    __test__ = False  # no test case, whatever the name begins with
 
     targets: Ints
     groups: Ints | None
 
 
-def guard_finalist(finalist: str, probs: Mapping[str, Floats], rows: TestRows, options: Options) -> list[Guard]:
+def guard_finalist(finalist: str, probs: Mapping[str, Floats], rows: JudgedRows, options: GateOptions) -> list[Guard]:
     """All guards of one finalist: against the uploaded model, and the other proper score against every rival.
 
     Args:
@@ -119,7 +113,7 @@ def guard_finalist(finalist: str, probs: Mapping[str, Floats], rows: TestRows, o
     ]
 
 
-def accuracy_drop(before: Floats, after: Floats, rows: TestRows, level: float) -> Estimate:
+def accuracy_drop(before: Floats, after: Floats, rows: JudgedRows, level: float) -> Estimate:
     """How much accuracy was lost; only a row whose answer changed can have lost or won."""
     was, now = before.argmax(axis=1), after.argmax(axis=1)
     lost = (was == rows.targets).astype(np.float64) - (now == rows.targets)
@@ -127,8 +121,8 @@ def accuracy_drop(before: Floats, after: Floats, rows: TestRows, level: float) -
     return BoundedMean.of(lost, lower=-possible, upper=possible, groups=rows.groups).estimate(level / 2)
 
 
-def _aurc_rise(before: Floats, after: Floats, rows: TestRows, options: Options) -> Estimate:
-    units, areas = Units(rows.groups, len(before)), [RiskCoverage(p, rows.targets) for p in (after, before)]
+def _aurc_rise(before: Floats, after: Floats, rows: JudgedRows, options: GateOptions) -> Estimate:
+    units, areas = ResamplingUnits(rows.groups, len(before)), [RiskCoverage(p, rows.targets) for p in (after, before)]
 
     def rise(counts: Ints) -> Floats:
         return areas[0].areas(counts) - areas[1].areas(counts)
@@ -143,7 +137,7 @@ def _margin(name: str, finalist: str, estimate: Estimate, limit: float) -> Guard
     return Guard(name, finalist, estimate.value <= limit + 1e-12, estimate.value, limit, estimate.low, estimate.high)
 
 
-def _other_score(finalist: str, probs: Mapping[str, Floats], rows: TestRows, options: Options) -> Guard:
+def _other_score(finalist: str, probs: Mapping[str, Floats], rows: JudgedRows, options: GateOptions) -> Guard:
     """The rise of the other proper score against the rival where it is worst; stops where it is shown to be one."""
     other: Score = "nll" if options.score == "brier" else "brier"
     rises = [

@@ -12,10 +12,8 @@ from numpy.typing import ArrayLike, NDArray
 from fedlas.documents import as_json
 from fedlas.guarantees.quantiles import CLASS_LEVELS, LEVELS, Quantiles
 from fedlas.guarantees.risk_bounds import NUM_THRESHOLDS, error_bounds, rank_thresholds
-from fedlas.metrics._checks import check_groups, check_level, check_probs, check_rows
+from fedlas.metrics._checks import Floats, Ints, check_groups, check_level, check_probs, check_rows
 
-Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
 Bools = NDArray[np.bool_]
 Shares = float | Mapping[str, float]
 

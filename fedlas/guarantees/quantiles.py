@@ -8,10 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
+from fedlas.metrics._checks import Floats, Ints
 
 #: The same row differs by about 1e-7 between runtimes and batch sizes; nothing is decided by less than this.
 MARGIN = 1e-6

@@ -7,9 +7,8 @@ from numpy.typing import NDArray
 
 from fedlas.guarantees.binomial import upper_bound
 from fedlas.guarantees.quantiles import MARGIN
+from fedlas.metrics._checks import Floats, Ints
 
-Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
 Bools = NDArray[np.bool_]
 
 #: More would allow a finer choice of threshold and make every bound wider (they share δ).

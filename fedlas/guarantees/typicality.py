@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
-Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
-Score = Literal["mahalanobis", "norm"]
+from fedlas.metrics._checks import Floats, Ints
+
+TypicalityScore = Literal["mahalanobis", "norm"]
 
 MAX_RANK, MAX_ROWS, MAX_KNOTS = 128, 5_000, 64
 _FOLDS = 5
@@ -95,12 +95,17 @@ class Familiarity:
         self.num_rows, self.feature_dim = num_rows, dim
 
     @property
-    def score(self) -> Score:
+    def score(self) -> TypicalityScore:
         return "norm" if isinstance(self.measure, Norm) else "mahalanobis"
 
     @classmethod
     def fit(
-        cls, features: ArrayLike, targets: ArrayLike | None = None, *, score: Score = "mahalanobis", seed: int = 0
+        cls,
+        features: ArrayLike,
+        targets: ArrayLike | None = None,
+        *,
+        score: TypicalityScore = "mahalanobis",
+        seed: int = 0,
     ) -> Familiarity:
         """Fit on features (N, D) of calibration rows; without class indices (N,) there is one mean for all.
 
@@ -111,8 +116,8 @@ class Familiarity:
             ValueError: features are not (N, D) finite numbers with N >= 2, targets do not fit, an unknown score.
         """
         rows, labels = _checked(features, targets)
-        if score not in get_args(Score):
-            raise ValueError(f"score must be one of {get_args(Score)}, got {score!r}")
+        if score not in get_args(TypicalityScore):
+            raise ValueError(f"score must be one of {get_args(TypicalityScore)}, got {score!r}")
         kind = Norm if score == "norm" else Gaussians
         rng = np.random.default_rng(seed)
         order = rng.permutation(len(rows))[:MAX_ROWS]

@@ -13,8 +13,8 @@ from numpy.typing import ArrayLike
 
 from fedlas.metrics._checks import Floats, Ints, check_count, check_groups, check_level, check_rows
 from fedlas.metrics.binning import equal_width_bins
-from fedlas.metrics.bootstrap import Estimate, Units, percentile_interval
-from fedlas.metrics.l2_calibration_error import SquaredGap
+from fedlas.metrics.bootstrap import Estimate, ResamplingUnits, percentile_interval
+from fedlas.metrics.l2_calibration_error import L2CalibrationError
 
 #: Probabilities are kept this far from 0 and 1 before their log-odds are taken.
 MARGIN = 1e-12
@@ -70,7 +70,7 @@ def calibration_line(
         return None
     beta, bread = fitted
     scores = design * (hits - _sigmoid(design @ beta))[:, None]
-    units = Units(ids, len(p)).sums(scores)
+    units = ResamplingUnits(ids, len(p)).sums(scores)
     errors = np.sqrt(np.diag(bread @ (units.T @ units) @ bread) * len(units) / max(len(units) - 1, 1))
     half = NormalDist().inv_cdf((1 + level) / 2) * errors
     intercept, slope = (Estimate(float(b), float(b - h), float(b + h)) for b, h in zip(beta, half, strict=True))
@@ -126,10 +126,10 @@ def average_precision(probs: ArrayLike, targets: ArrayLike, *, positive: int = 1
     p, hits = positive_probs(probs, targets, positive)
     if not hits.any():
         return None
-    return float(Precision(p, hits).areas(np.ones((1, len(p)), dtype=np.int64))[0])
+    return float(PrecisionRecall(p, hits).areas(np.ones((1, len(p)), dtype=np.int64))[0])
 
 
-class Precision:
+class PrecisionRecall:
     """The order of rows by the positive class's probability, ready for the average precision of many resamples."""
 
     def __init__(self, scores: Floats, hits: Floats) -> None:
@@ -182,12 +182,14 @@ def positive_class(
     num_bins = check_count("num_bins", num_bins)
     said = np.asarray(check_rows(probs, targets)[0]).argmax(axis=1) == positive
     gaps = np.bincount(equal_width_bins(p, num_bins), p - hits)
-    several = ids is None or int(ids.max()) > 0
+    error = None
+    if ids is None or int(ids.max()) > 0:  # an interval takes two groups
+        error = L2CalibrationError(p, hits, num_bins=num_bins, groups=ids).estimate(level)
     return PositiveClass(
         prevalence=float(hits.mean()),
         mean_probability=float(p.mean()),
         ece=float(np.abs(gaps).sum() / len(p)),
-        calibration_error_l2=SquaredGap(p, hits, num_bins=num_bins, groups=ids).estimate(level) if several else None,
+        calibration_error_l2=error,
         average_precision=_average_precision(p, hits, ids, check_count("num_resamples", num_resamples), level, seed),
         recall=float(hits[said].sum() / hits.sum()) if hits.any() else None,
         precision=float(hits[said].mean()) if said.any() else None,
@@ -199,7 +201,7 @@ def _average_precision(
 ) -> Estimate | None:
     if not hits.any():
         return None
-    ranking, units = Precision(p, hits), Units(groups, len(p))
+    ranking, units = PrecisionRecall(p, hits), ResamplingUnits(groups, len(p))
     draws = np.concatenate([ranking.areas(units.of_rows(c)) for c in units.resamples(num_resamples, seed)])
     value = float(ranking.areas(np.ones((1, len(p)), dtype=np.int64))[0])
     drawn = draws[~np.isnan(draws)]

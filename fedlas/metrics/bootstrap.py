@@ -45,7 +45,7 @@ def paired_bootstrap(
     rows = np.asarray(differences, dtype=np.float64)
     if rows.ndim != 1 or len(rows) == 0 or not np.isfinite(rows).all():
         raise ValueError(f"differences must be (N,) with N >= 1 and finite, got {rows.shape}")
-    units = Units(check_groups(groups, len(rows)), len(rows))
+    units = ResamplingUnits(check_groups(groups, len(rows)), len(rows))
     sums = units.sums(rows[:, None])
     draws = [
         units.means(counts, sums)[:, 0] for counts in units.resamples(check_count("num_resamples", num_resamples), seed)
@@ -60,7 +60,7 @@ def percentile_interval(draws: Floats, confidence_level: float) -> tuple[float, 
     return float(low), float(high)
 
 
-class Units:
+class ResamplingUnits:
     """What is resampled: the rows, or whole groups of them."""
 
     def __init__(self, groups: Ints | None, num_rows: int) -> None:

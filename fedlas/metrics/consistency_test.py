@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike
 from fedlas.metrics._checks import Floats, check_count, check_rows
 from fedlas.metrics.binning import top_label
 from fedlas.metrics.bootstrap import CHUNK_CELLS
-from fedlas.metrics.l2_calibration_error import SquaredError, error_bins
+from fedlas.metrics.l2_calibration_error import error_bins, top_label_error
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ def calibration_test(
     """
     rows, labels = check_rows(probs, targets)
     num_bins, num_draws = check_count("num_bins", num_bins), check_count("num_draws", num_draws)
-    statistic = SquaredError(rows, labels, num_bins=num_bins).value
+    statistic = top_label_error(rows, labels, num_bins=num_bins).value
     redrawn = _redrawn(top_label(rows, labels)[0], num_bins, num_draws, seed)
     # Draws that repeat the observed rights and wrongs must count, whatever the order of the sums.
     reached = int((redrawn >= statistic - 1e-12).sum())
@@ -52,7 +52,7 @@ def calibration_test(
 
 
 def _redrawn(confidences: Floats, num_bins: int, num_draws: int, seed: int) -> Floats:
-    """The debiased squared error (R,) of R redraws, all at once: `SquaredGap` tells what each term is."""
+    """The debiased squared error (R,) of R redraws, all at once: `L2CalibrationError` tells what each term is."""
     bins = np.unique(error_bins(confidences, num_bins), return_inverse=True)[1]
     num_rows, sizes = len(bins), np.bincount(bins).astype(np.float64)
     members = np.eye(len(sizes))[bins]

@@ -12,9 +12,9 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from fedlas.metrics._checks import Floats, Ints, check_count, check_groups, check_level, check_rows
-from fedlas.metrics.bootstrap import Estimate, Units, percentile_interval
+from fedlas.metrics.bootstrap import Estimate, ResamplingUnits, percentile_interval
 from fedlas.metrics.calibration_error import adaptive_ece, classwise_ece, ece
-from fedlas.metrics.l2_calibration_error import SquaredError
+from fedlas.metrics.l2_calibration_error import top_label_error
 from fedlas.metrics.noise_floor import BinnedEstimate, floor_draws
 from fedlas.metrics.proper_scores import proper_rows
 from fedlas.metrics.selective import RiskCoverage
@@ -66,8 +66,8 @@ def evaluate(
     level, ids = check_level(confidence_level), check_groups(groups, len(rows))
     num_bins, num_resamples = check_count("num_bins", num_bins), check_count("num_resamples", num_resamples)
     scores, areas = proper_rows(rows, labels), [RiskCoverage(rows, labels)]
-    report: Estimates = dict(_resampled(scores, areas, Units(ids, len(rows)), num_resamples, level, seed))
-    squared = SquaredError(rows, labels, num_bins=num_bins, groups=ids)
+    report: Estimates = dict(_resampled(scores, areas, ResamplingUnits(ids, len(rows)), num_resamples, level, seed))
+    squared = top_label_error(rows, labels, num_bins=num_bins, groups=ids)
     report["calibration_error_l2"] = squared.estimate(level)
     draws = floor_draws(rows, num_bins=num_bins, num_draws=num_resamples, seed=seed)
     report |= _binned([metric(rows, labels, num_bins=num_bins) for metric in _BINNED.values()], draws, level)
@@ -99,8 +99,8 @@ def compare(
     num_bins, num_resamples = check_count("num_bins", num_bins), check_count("num_resamples", num_resamples)
     scores = proper_rows(rows, labels) - proper_rows(base, labels)
     areas = [RiskCoverage(rows, labels), RiskCoverage(base, labels)]
-    report: Estimates = dict(_resampled(scores, areas, Units(ids, len(rows)), num_resamples, level, seed))
-    ours, theirs = (SquaredError(p, labels, num_bins=num_bins, groups=ids) for p in (rows, base))
+    report: Estimates = dict(_resampled(scores, areas, ResamplingUnits(ids, len(rows)), num_resamples, level, seed))
+    ours, theirs = (top_label_error(p, labels, num_bins=num_bins, groups=ids) for p in (rows, base))
     report["calibration_error_l2"] = ours.minus(theirs, level)
     our_draws, their_draws = (
         floor_draws(p, num_bins=num_bins, num_draws=num_resamples, seed=seed) for p in (rows, base)
@@ -113,7 +113,7 @@ def compare(
 
 
 def _resampled(
-    scores: Floats, areas: list[RiskCoverage], units: Units, num_resamples: int, level: float, seed: int
+    scores: Floats, areas: list[RiskCoverage], units: ResamplingUnits, num_resamples: int, level: float, seed: int
 ) -> dict[str, Estimate]:
     """Accuracy, NLL, Brier from row scores (N, 3), AURC and AUGRC (of the first minus any second), resampled alike."""
     sums = units.sums(scores)

@@ -33,7 +33,7 @@ def calibration_error_l2(probs: ArrayLike, targets: ArrayLike, *, num_bins: int 
     0.09
     """
     num_bins = check_count("num_bins", num_bins)
-    return SquaredError(*check_rows(probs, targets), num_bins=num_bins).value
+    return top_label_error(*check_rows(probs, targets), num_bins=num_bins).value
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class _Noise:
     smoothed: Floats
 
 
-class SquaredGap:
+class L2CalibrationError:
     """The estimate for probabilities (N,) of an event and whether it came true, 0 or 1 (N,), and its intervals.
 
     Rows of one group may depend on each other.
@@ -75,7 +75,7 @@ class SquaredGap:
         low, high = _falling_root(score, z), _falling_root(score, -z)
         return Estimate(self.value, min(low, self.value), max(high, self.value))
 
-    def minus(self, other: SquaredGap, confidence_level: float) -> Estimate:
+    def minus(self, other: L2CalibrationError, confidence_level: float) -> Estimate:
         """The difference of two models on the same rows: a normal interval, the rows' influences paired."""
         value = self.value - other.value
         influence = np.bincount(self._groups, self._influence() - other._influence())
@@ -86,7 +86,7 @@ class SquaredGap:
         half = NormalDist().inv_cdf((1 + confidence_level) / 2) * float(np.sqrt(max(linear, curved)))
         return Estimate(value, value - half, value + half)
 
-    def _curved_variance(self, other: SquaredGap) -> float:
+    def _curved_variance(self, other: L2CalibrationError) -> float:
         """Variance of the difference if both errors were 0: of two quadratic forms in correlated normals."""
         own = [2 * float((part._noise.unbiased**2).sum()) for part in (self, other)]
         smoothing = [2 * float(((p._noise.smoothed - p._noise.unbiased) ** 2).sum()) for p in (self, other)]
@@ -131,11 +131,9 @@ class SquaredGap:
         return sums
 
 
-class SquaredError(SquaredGap):
+def top_label_error(probs: Floats, targets: Ints, *, num_bins: int, groups: Ints | None = None) -> L2CalibrationError:
     """The estimate for the top label of checked rows."""
-
-    def __init__(self, probs: Floats, targets: Ints, *, num_bins: int, groups: Ints | None = None) -> None:
-        super().__init__(*top_label(probs, targets), num_bins=num_bins, groups=groups)
+    return L2CalibrationError(*top_label(probs, targets), num_bins=num_bins, groups=groups)
 
 
 def error_bins(confidences: Floats, num_bins: int) -> Ints:

@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike
 from fedlas.metrics._checks import Floats, Ints, check_count, check_groups, check_level, check_rows
 from fedlas.metrics.binning import top_label
 from fedlas.metrics.bootstrap import Estimate
-from fedlas.metrics.l2_calibration_error import SquaredGap
+from fedlas.metrics.l2_calibration_error import L2CalibrationError
 from fedlas.metrics.multiplicity import holm_adjusted
 from fedlas.metrics.subgroups import chance_if_calibrated, gap, share
 
@@ -63,12 +63,11 @@ def class_calibration_errors(
     rows, labels = check_rows(probs, targets)
     level, ids, num_bins = check_level(confidence_level), check_groups(groups, len(rows)), check_count("bins", num_bins)
     chosen = range(rows.shape[1]) if classes is None else classes
-    return [
-        SquaredGap(rows[:, k].clip(max=1), (labels == k).astype(np.float64), num_bins=num_bins, groups=ids).estimate(
-            level
-        )
+    errors = (
+        L2CalibrationError(rows[:, k].clip(max=1), (labels == k).astype(np.float64), num_bins=num_bins, groups=ids)
         for k in chosen
-    ]
+    )
+    return [error.estimate(level) for error in errors]
 
 
 def class_table(

@@ -11,7 +11,7 @@ import numpy as np
 from fedlas import metrics
 from fedlas.documents import as_json
 from fedlas.errors import BadDataset
-from fedlas.gate.non_inferiority import TestRows
+from fedlas.gate.non_inferiority import JudgedRows
 from fedlas.metrics._checks import Floats, check_groups, check_rows
 from fedlas.metrics.evaluate import Estimates
 from fedlas.report import sections, sentences
@@ -80,7 +80,7 @@ def build_report(
     return replace(report, summary=(*evidence.gate.sentences, *sentences.summary(report), *evidence.notes))
 
 
-def _checked(evidence: Evidence) -> tuple[dict[str, Floats], TestRows]:
+def _checked(evidence: Evidence) -> tuple[dict[str, Floats], JudgedRows]:
     """Probabilities by model, and the test rows."""
     given = {
         "uploaded": evidence.uploaded,
@@ -94,7 +94,7 @@ def _checked(evidence: Evidence) -> tuple[dict[str, Floats], TestRows]:
         raise BadDataset(
             "split_too_small", "all rows of the split 'test' are of one group, at least 2 groups are needed"
         )
-    return {name: probs for name, (probs, _) in checked.items()}, TestRows(targets, groups)
+    return {name: probs for name, (probs, _) in checked.items()}, JudgedRows(targets, groups)
 
 
 def _names(evidence: Evidence, num_classes: int) -> list[str]:
@@ -114,5 +114,5 @@ def _by_model(models: Mapping[str, Floats], section: Callable[[Floats], T]) -> B
     return {name: computed[twin] for name, twin in twins.items()}
 
 
-def _difference(probs: Floats, baseline: Floats, rows: TestRows, options: Resampling) -> Estimates:
+def _difference(probs: Floats, baseline: Floats, rows: JudgedRows, options: Resampling) -> Estimates:
     return metrics.compare(probs, baseline, rows.targets, groups=rows.groups, **vars(options))

@@ -7,7 +7,7 @@ from math import sqrt
 
 import numpy as np
 
-from fedlas.gate.non_inferiority import TestRows
+from fedlas.gate.non_inferiority import JudgedRows
 from fedlas.metrics._checks import Ints
 from fedlas.metrics.evaluate import Estimates
 from fedlas.report.evidence import Evidence
@@ -21,7 +21,7 @@ ACCURACY_APART, STANDARD_ERRORS_APART = 0.02, 3.0
 FEW_ROWS, FEW_GROUPS = 200, 30
 
 
-def caveats(evidence: Evidence, rows: TestRows, names: Sequence[str], uploaded: Estimates) -> tuple[str, ...]:
+def caveats(evidence: Evidence, rows: JudgedRows, names: Sequence[str], uploaded: Estimates) -> tuple[str, ...]:
     """All warnings about the test rows, given the uploaded model's metrics on them."""
     targets, accuracy, nll = rows.targets, uploaded["accuracy"].value, uploaded["nll"].value
     found = [
@@ -94,7 +94,7 @@ def _missing_classes(targets: Ints, names: Sequence[str]) -> str | None:
     return f"{len(missing)} of {num_classes} classes have no test row, so nothing is known about them: {shown}."
 
 
-def _few(rows: TestRows) -> str | None:
+def _few(rows: JudgedRows) -> str | None:
     if rows.groups is not None and int(rows.groups.max()) + 1 < FEW_GROUPS:
         return (
             f"The test rows come from only {int(rows.groups.max()) + 1} groups: intervals that resample so few groups "

@@ -14,9 +14,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from fedlas.metrics import Estimate
+from fedlas.metrics._checks import Floats
 from fedlas.metrics.proportions import wilson
-
-Floats = NDArray[np.float64]
 
 #: An AUROC nearer to 1/2 than this is of no use, however surely it differs from 1/2.
 USEFUL = 0.05

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from fedlas.gate.non_inferiority import TestRows
+from fedlas.gate.non_inferiority import JudgedRows
 from fedlas.guarantees import Guarantees, Unreachable
 from fedlas.metrics import Estimate
 from fedlas.metrics._checks import Floats
@@ -49,7 +49,7 @@ class GuaranteeTable:
 
 
 def guarantee_table(
-    guarantees: Guarantees | None, probs: Floats, rows: TestRows, confidence_level: float
+    guarantees: Guarantees | None, probs: Floats, rows: JudgedRows, confidence_level: float
 ) -> GuaranteeTable | None:
     """Threshold, share answered and error found for each level; sets and coverage for each coverage."""
     if guarantees is None:
@@ -64,7 +64,7 @@ def guarantee_table(
 
 
 def _error_level(
-    guarantees: Guarantees, level: float, probs: Floats, rows: TestRows, confidence_level: float
+    guarantees: Guarantees, level: float, probs: Floats, rows: JudgedRows, confidence_level: float
 ) -> ErrorLevel:
     try:
         threshold = guarantees.threshold_for(level)
@@ -78,7 +78,7 @@ def _error_level(
 
 
 def _coverage_level(
-    guarantees: Guarantees, level: float, probs: Floats, rows: TestRows, confidence_level: float
+    guarantees: Guarantees, level: float, probs: Floats, rows: JudgedRows, confidence_level: float
 ) -> CoverageLevel:
     try:
         sets = guarantees.prediction_sets(probs, level)

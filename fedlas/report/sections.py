@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from fedlas import metrics
-from fedlas.gate.non_inferiority import TestRows
+from fedlas.gate.non_inferiority import JudgedRows
 from fedlas.metrics._checks import Floats
 from fedlas.report.document import (
     BinarySection,
@@ -38,27 +38,27 @@ class Resampling:
     seed: int
 
 
-def reliability(probs: Floats, rows: TestRows, options: Resampling) -> Reliability:
+def reliability(probs: Floats, rows: JudgedRows, options: Resampling) -> Reliability:
     """The curve and its consistency band, bin by bin; empty bins have counts 0 and no values."""
     curve = metrics.reliability_curve(probs, rows.targets, num_bins=options.num_bins)
     band = metrics.consistency_band(probs, **vars(options))
     return Reliability(**vars(curve), band_low=band.low, band_high=band.high)
 
 
-def confidence(probs: Floats, rows: TestRows, options: Resampling) -> ConfidenceSummary:
+def confidence(probs: Floats, rows: JudgedRows, options: Resampling) -> ConfidenceSummary:
     """Mean confidence, accuracy, and the ECE split by its sign."""
     signed = metrics.signed_ece(probs, rows.targets, num_bins=options.num_bins)
     return ConfidenceSummary(float(probs.max(axis=1).mean()), metrics.accuracy(probs, rows.targets), *signed)
 
 
-def calibration_test(probs: Floats, rows: TestRows, options: Resampling) -> metrics.CalibrationTest:
+def calibration_test(probs: Floats, rows: JudgedRows, options: Resampling) -> metrics.CalibrationTest:
     """Whether the confidences are refuted."""
     return metrics.calibration_test(
         probs, rows.targets, num_bins=options.num_bins, num_draws=options.num_resamples, seed=options.seed
     )
 
 
-def risk_coverage(probs: Floats, rows: TestRows, options: Resampling) -> RiskCoverageSection:
+def risk_coverage(probs: Floats, rows: JudgedRows, options: Resampling) -> RiskCoverageSection:
     """The curve, and what setting aside the least sure rows would leave."""
     curve = metrics.risk_coverage_curve(
         probs, rows.targets, groups=rows.groups, confidence_level=options.confidence_level
@@ -70,7 +70,7 @@ def risk_coverage(probs: Floats, rows: TestRows, options: Resampling) -> RiskCov
     return RiskCoverageSection(**{name: np.round(values, 6) for name, values in vars(curve).items()}, set_aside=aside)
 
 
-def class_section(probs: Floats, rows: TestRows, names: Sequence[str], options: Resampling) -> ClassTable:
+def class_section(probs: Floats, rows: JudgedRows, names: Sequence[str], options: Resampling) -> ClassTable:
     """The worst classes."""
     table = metrics.class_table(
         probs,
@@ -85,7 +85,7 @@ def class_section(probs: Floats, rows: TestRows, names: Sequence[str], options: 
 
 
 def slice_section(
-    probs: Floats, rows: TestRows, slices: Mapping[str, ArrayLike], options: Resampling
+    probs: Floats, rows: JudgedRows, slices: Mapping[str, ArrayLike], options: Resampling
 ) -> metrics.SliceTable | None:
     """The worst slices, None without slice columns."""
     if not slices:
@@ -104,7 +104,7 @@ def slice_section(
 
 def binary_section(
     models: Mapping[str, Floats],
-    rows: TestRows,
+    rows: JudgedRows,
     names: Sequence[str],
     positive_class: str | None,
     options: Resampling,
@@ -123,7 +123,7 @@ def binary_section(
     return BinarySection(positive_class=names[positive], **shown)
 
 
-def _positive_class(probs: Floats, rows: TestRows, positive: int, options: Resampling) -> PositiveClassSection:
+def _positive_class(probs: Floats, rows: JudgedRows, positive: int, options: Resampling) -> PositiveClassSection:
     found = metrics.positive_class(probs, rows.targets, positive=positive, groups=rows.groups, **vars(options))
     line = metrics.calibration_line(
         probs, rows.targets, positive=positive, groups=rows.groups, confidence_level=options.confidence_level

@@ -15,7 +15,7 @@ from fedlas.calibrators import Identity, TemperatureScaling, softmax
 from fedlas.errors import ExportError
 from fedlas.export.graph import export_onnx
 from fedlas.guarantees import Guarantees
-from fedlas.guarantees.typicality import Familiarity, Score
+from fedlas.guarantees.typicality import Familiarity, TypicalityScore
 from fedlas.importers import load_onnx
 from fedlas.importers.onnx.runtime_session import predict_file
 from tests.helpers.networks import Cnn, export, images, mlp, table, trained_looking
@@ -30,7 +30,7 @@ def network_outputs(classifier: nn.Module, rows: torch.Tensor) -> list[np.ndarra
 @pytest.mark.parametrize(
     ("opset", "dynamo"), [(7, False), (9, False), (13, False), (17, False), (18, False), (20, True), (23, True)]
 )
-def test_familiarity_in_every_opset(opset: int, dynamo: bool, score: Score, tmp_path: Path) -> None:
+def test_familiarity_in_every_opset(opset: int, dynamo: bool, score: TypicalityScore, tmp_path: Path) -> None:
     """The output `familiarity` (N,) is float32 and equals what the classifier's features give in numpy."""
     torch.manual_seed(0)
     path = export(trained_looking(Cnn()), images(2), tmp_path / "m.onnx", dynamo=dynamo, opset_version=opset)

@@ -8,14 +8,14 @@ from scipy.stats import binomtest
 
 from fedlas.calibrators import softmax
 from fedlas.gate.gate import judge
-from fedlas.gate.non_inferiority import Guard, Options, TestRows, accuracy_drop, chance_of_losing, guard_finalist
+from fedlas.gate.non_inferiority import GateOptions, Guard, JudgedRows, accuracy_drop, chance_of_losing, guard_finalist
 from fedlas.metrics import aurc
 
 
 def guards(before: np.ndarray, after: np.ndarray, targets: np.ndarray, **options: object) -> dict[str, Guard]:
     """The guards of a trained finalist, by name."""
     probs = {"uploaded": before, "post_hoc": before, "trained": after}
-    found = guard_finalist("trained", probs, TestRows(targets, None), Options(**options))  # type: ignore[arg-type]
+    found = guard_finalist("trained", probs, JudgedRows(targets, None), GateOptions(**options))  # type: ignore[arg-type]
     return {guard.name: guard for guard in found}
 
 
@@ -131,7 +131,7 @@ def test_accuracy_and_aurc_are_judged_by_their_points_and_shown_with_intervals()
 def test_the_interval_of_an_accuracy_drop_knows_which_answers_changed() -> None:
     """With one answer in 1,000 changed, the interval is that of a share of 1 to 1,000, not of two accuracies."""
     targets = np.zeros(1000, dtype=int)
-    found = accuracy_drop(answers(targets, 2), answers(changed(targets, [0], 2), 2), TestRows(targets, None), 0.05)
+    found = accuracy_drop(answers(targets, 2), answers(changed(targets, [0], 2), 2), JudgedRows(targets, None), 0.05)
     assert found.value == pytest.approx(0.001)
     assert found.high == pytest.approx(0.00556, rel=0.02)  # Clopper and Pearson
     assert -0.004 < found.low < 0.001

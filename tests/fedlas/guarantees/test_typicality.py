@@ -13,7 +13,7 @@ from onnx import TensorProto, helper
 from sklearn.covariance import EmpiricalCovariance
 
 from fedlas.export.typicality_graph import familiarity_graph
-from fedlas.guarantees.typicality import MAX_KNOTS, Familiarity, Score
+from fedlas.guarantees.typicality import MAX_KNOTS, Familiarity, TypicalityScore
 
 Array = NDArray[Any]
 
@@ -47,7 +47,7 @@ def run(made: onnx.ModelProto, rows: Array) -> Array:
 
 @pytest.mark.parametrize("dim", [3, 64])
 @pytest.mark.parametrize("score", ["mahalanobis", "norm"])
-def test_new_rows_are_evenly_familiar(dim: int, score: Score) -> None:
+def test_new_rows_are_evenly_familiar(dim: int, score: TypicalityScore) -> None:
     """Of new rows of the same kind, a share p or a little less has a familiarity of at most p."""
     fitted = Familiarity.fit(*features(1500, dim), score=score)
     found = fitted(features(20_000, dim, seed=1)[0])
@@ -96,7 +96,7 @@ def test_the_norm_is_two_sided() -> None:
 
 @pytest.mark.parametrize("opset", [7, 9, 13, 17, 18, 21])
 @pytest.mark.parametrize(("dim", "score"), [(8, "mahalanobis"), (300, "mahalanobis"), (8, "norm")])
-def test_the_graph_computes_the_same(opset: int, dim: int, score: Score) -> None:
+def test_the_graph_computes_the_same(opset: int, dim: int, score: TypicalityScore) -> None:
     """In every opset the graph is valid and equals numpy to 2e-4, near, far and absurdly far."""
     fitted = Familiarity.fit(*features(400, dim), score=score)
     made = model(fitted, opset)
@@ -115,7 +115,7 @@ def test_it_stays_small() -> None:
 
 
 @pytest.mark.parametrize("score", ["mahalanobis", "norm"])
-def test_degenerate_features(score: Score) -> None:
+def test_degenerate_features(score: TypicalityScore) -> None:
     """Dead units, constant features and two rows still give numbers, in numpy as in the graph."""
     dead = features(200, 12)[0]
     dead[:, :6] = 0

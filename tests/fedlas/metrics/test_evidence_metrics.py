@@ -12,9 +12,9 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import average_precision_score, precision_recall_fscore_support, roc_auc_score
 
 from fedlas import metrics
-from fedlas.metrics.bootstrap import Units
+from fedlas.metrics.bootstrap import ResamplingUnits
 from fedlas.metrics.consistency_test import _redrawn
-from fedlas.metrics.l2_calibration_error import SquaredGap
+from fedlas.metrics.l2_calibration_error import L2CalibrationError
 from fedlas.metrics.per_slice import slice_names
 from fedlas.metrics.proportions import chance_of_so_few, chance_of_sum, effective_rows, wilson
 from fedlas.metrics.selective import RiskCoverage
@@ -67,7 +67,7 @@ def test_augrc_of_resamples_is_that_of_the_resampled_rows() -> None:
     """Weights and repeated rows give the same."""
     probs, targets = world(60, 3, seed=3)
     probs = rounded(probs)
-    counts = next(iter(Units(None, 60).resamples(20, seed=0)))
+    counts = next(iter(ResamplingUnits(None, 60).resamples(20, seed=0)))
     for row, value in zip(counts, RiskCoverage(probs, targets).both(counts)[:, 1], strict=True):
         held = np.repeat(np.arange(60), row)
         assert value == pytest.approx(metrics.augrc(probs[held], targets[held]), rel=1e-9)
@@ -170,11 +170,11 @@ def test_nothing_is_claimed_of_nothing() -> None:
 
 
 def test_the_redrawn_statistic_is_the_squared_error() -> None:
-    """All draws at once give what `SquaredGap` gives one by one, from the same random numbers; bins of one row too."""
+    """All draws at once give what `L2CalibrationError` gives one by one from the same draws; bins of one row too."""
     probs, _ = world(200, 3, seed=1)
     for confidences in (probs.max(axis=1), np.append(np.full(40, 0.5), 0.99)):
         hits = (np.random.default_rng(4).random((5, len(confidences))) < confidences).astype(float)
-        expected = [SquaredGap(confidences, row, num_bins=10).value for row in hits]
+        expected = [L2CalibrationError(confidences, row, num_bins=10).value for row in hits]
         assert _redrawn(confidences, 10, 5, 4) == pytest.approx(np.array(expected), abs=1e-12)
 
 

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from fedlas import metrics
 from fedlas.metrics import BinnedEstimate, Estimate, compare, evaluate, paired_bootstrap
-from fedlas.metrics.bootstrap import Units
-from fedlas.metrics.l2_calibration_error import SquaredError
+from fedlas.metrics.bootstrap import ResamplingUnits
+from fedlas.metrics.l2_calibration_error import top_label_error
 from fedlas.metrics.noise_floor import redrawn_labels
 from fedlas.metrics.selective import RiskCoverage
 
@@ -90,7 +90,7 @@ def test_an_interval_from_counts_is_that_of_resampled_rows() -> None:
     probs, targets = classifier(60, 3, seed=3)
     probs = np.round(probs, 1) + 1e-9
     probs /= probs.sum(axis=1, keepdims=True)
-    units = Units(None, 60)
+    units = ResamplingUnits(None, 60)
     counts = next(iter(units.resamples(20, seed=0)))
     areas = RiskCoverage(probs, targets).areas(units.of_rows(counts))
     scores = metrics.row_scores(probs, targets, score="brier")
@@ -216,7 +216,7 @@ def test_the_squared_error_is_unbiased_and_its_interval_covers(gain: float) -> N
     for _ in range(draws):
         confidences = 0.5 + 0.5 * rng.random(rows)
         probs, targets = two_classes(confidences, confidences - gain * (confidences - 0.5), rng)
-        estimate = SquaredError(probs, targets, num_bins=15).estimate(0.95)
+        estimate = top_label_error(probs, targets, num_bins=15).estimate(0.95)
         values.append(estimate.value)
         held += estimate.low <= true <= estimate.high
         assert estimate.low <= estimate.value <= estimate.high
@@ -232,7 +232,7 @@ def test_the_interval_of_a_difference_covers() -> None:
         accuracies = 0.5 + 0.47 * rng.random(1000)
         probs, targets = two_classes(accuracies, accuracies, rng)
         sure = np.stack([accuracies + 0.03, 0.97 - accuracies], axis=1)
-        ours, theirs = (SquaredError(p, targets, num_bins=15) for p in (sure, probs))
+        ours, theirs = (top_label_error(p, targets, num_bins=15) for p in (sure, probs))
         estimate = ours.minus(theirs, 0.95)
         held += estimate.low <= 0.03**2 <= estimate.high
     assert held / draws >= 0.92

@@ -14,7 +14,7 @@ from fedlas import metrics
 from fedlas.calibrators import softmax
 from fedlas.errors import BadDataset
 from fedlas.gate.claims import GateResult
-from fedlas.gate.non_inferiority import TestRows
+from fedlas.gate.non_inferiority import JudgedRows
 from fedlas.guarantees import Guarantees
 from fedlas.metrics import Estimate
 from fedlas.report import CalibrationReport, Evidence, build_report, report_html, risk_coverage_svg
@@ -300,7 +300,7 @@ def test_too_easy_calibration_rows_are_noticed() -> None:
             num_calibration_rows=rows,
         )
         estimates = {"accuracy": Estimate(now, now, now), "nll": Estimate(0.5, 0.5, 0.5)}
-        found = caveats(evidence, TestRows(targets, None), ["a", "b"], dict(estimates))
+        found = caveats(evidence, JudgedRows(targets, None), ["a", "b"], dict(estimates))
         return any("more than chance explains" in sentence for sentence in found)
 
     assert warned(0.99, 0.90, 500)
