@@ -1,4 +1,4 @@
-"""What the gate concludes and how it reads: claims, verdict, sentences; it knows no rows and no test."""
+"""The gate's result: claims, guards, the verdict, and sentences about them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 from fedlas.documents import as_json
 from fedlas.gate.non_inferiority import GUARD_NAMES, Guard
 
-#: Where more rows than this would be needed, the number says nothing but "too many".
+#: Where more rows than this would be needed, the report says "more than".
 MOST_ROWS_NEEDED = 1_000_000
 
 _NAMES = {
@@ -19,7 +19,7 @@ _NAMES = {
     "trained": "the fine-tuned model",
 }
 
-#: What serving a finalist is called; None is the uploaded model as it came.
+#: The verdict that serves a finalist; None is the uploaded model as it came.
 VERDICTS = {None: "unchanged", "same_labels": "post_hoc", "post_hoc": "post_hoc", "trained": "trained"}
 
 
@@ -96,7 +96,7 @@ _SAME_LABELS = (
 
 
 def sentences_of(result: GateResult, num_rows: int, class_names: Sequence[str] | None = None) -> tuple[str, ...]:
-    """What was judged, in words: the verdict, every claim, every guard that has something to say, the ledger."""
+    """The verdict, every claim, every guard that failed or that chance excused, and the evaluation ledger."""
     sentences = [_SAME_LABELS if result.finalist == "same_labels" else _SENTENCES[result.verdict]]
     for claim in result.claims:
         sentences += [_compared(claim, comparison, result.score) for comparison in claim.comparisons]
@@ -149,9 +149,9 @@ def _class(index: int, class_names: Sequence[str] | None) -> str:
 def _ledger(result: GateResult) -> str:
     times = "once" if result.evaluations_before == 1 else f"{result.evaluations_before} times"
     return (
-        f"These test rows have judged {times} before, and each look spends some of the chance of a false promotion: "
-        f"this one may be wrong in {100 * (result.level or 0):.3g} % of cases, so it needs clearer differences, "
-        "or new test rows."
+        f"These test rows have judged {times} before, and each evaluation spends part of the permitted chance of a "
+        f"false promotion: {100 * (result.level or 0):.3g} % is left for this one, which needs clearer differences or "
+        "new test rows."
     )
 
 

@@ -12,9 +12,10 @@ from fedlas.metrics._checks import Ints
 from fedlas.metrics.evaluate import Estimates
 from fedlas.report.evidence import Evidence
 
-#: A model that is right so often, and so sure of it, has usually seen the rows.
+#: A model of such accuracy and NLL has usually seen the rows.
 ACCURACY_TOO_GOOD, NLL_TOO_GOOD, ROWS_ENOUGH = 0.995, 0.05, 200
-#: Where one class is nearly all rows, being right so often is no feat: of its errors this share must be left at most.
+#: Such accuracy is common where one class has nearly all rows: of the errors of always answering it, this share is
+#: left at most.
 ERRORS_LEFT = 0.1
 #: Calibration rows that are so much easier than test rows, beyond chance, were seen or come from elsewhere.
 ACCURACY_APART, STANDARD_ERRORS_APART = 0.02, 3.0
@@ -41,9 +42,8 @@ def _too_good(targets: Ints, accuracy: float, nll: float, seen_by_model: str | N
     if accuracy < ACCURACY_TOO_GOOD or nll > NLL_TOO_GOOD or 1 - accuracy > ERRORS_LEFT * (1 - guessed):
         return None
     return (
-        f"The uploaded model is right on {100 * accuracy:.2f} % of the {num_rows:,} test rows and almost sure of it "
-        "(NLL "
-        f"{nll:.4f}). Check that the model has not seen these rows: on rows it was trained on, nothing in this report "
+        f"The uploaded model has an accuracy of {100 * accuracy:.2f} % and an NLL of {nll:.4f} on the {num_rows:,} "
+        "test rows. Check that it has not seen these rows: for rows that it was trained on, nothing in this report "
         "holds."
     )
 
@@ -55,9 +55,9 @@ def _no_better_than_guessing(targets: Ints, names: Sequence[str], accuracy: floa
         return None
     commonest = names[int(counts.argmax())]
     return (
-        f"The uploaded model is right on {100 * accuracy:.1f} % of the test rows, which is no more than always "
-        f"answering “{commonest}” would be ({100 * share:.1f} %): accuracy is no evidence that it has "
-        "learned anything, and calibration does not teach it. Look at the recall of each class."
+        f"The uploaded model has an accuracy of {100 * accuracy:.1f} %, no more than that of always answering "
+        f"“{commonest}” ({100 * share:.1f} %): it may have learned nothing, and calibration cannot change that. The "
+        "recall of each class tells more."
     )
 
 
@@ -69,16 +69,17 @@ def _apart(num_rows: int, accuracy: float, before: float | None, num_before: int
         error = sqrt(error**2 + max(before * (1 - before), 0.25 / num_before) / num_before)
     if abs(before - accuracy) < max(ACCURACY_APART, STANDARD_ERRORS_APART * error):
         return None
+    apart = (
+        f"The uploaded model has an accuracy of {100 * before:.1f} % on the calibration rows and of "
+        f"{100 * accuracy:.1f} % on the test rows"
+    )
     if before < accuracy:
         return (
-            f"The uploaded model is right on only {100 * before:.1f} % of the calibration rows but on "
-            f"{100 * accuracy:.1f} % of the test rows: either labels of calibration rows are wrong, or the two splits "
-            "come from different places. What was fitted on the calibration rows is then wrong for the test rows."
+            f"{apart}: either labels of calibration rows are wrong, or the two splits come from different places. What "
+            "was fitted on the calibration rows is then wrong for the test rows."
         )
     return (
-        f"The uploaded model is right on {100 * before:.1f} % of the calibration rows but on {100 * accuracy:.1f} % "
-        "of the "
-        "test rows, more than chance explains: either it has seen the calibration rows, or the two splits come from "
+        f"{apart}, more than chance explains: either it has seen the calibration rows, or the two splits come from "
         "different places. What was fitted on the calibration rows is then too optimistic."
     )
 

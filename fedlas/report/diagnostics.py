@@ -1,7 +1,7 @@
-"""FedLAS's own diagnostics: do the features know where the model errs, and what did gate and smoothing make of it?
+"""FedLAS's own diagnostics: how well the feature norm predicts correctness, and what gate and smoothing make of it.
 
 FedLAS smooths by the feature norm. Where the norm says nothing about correctness, the method has nothing to work with,
-and whatever was gained came from training on. It knows arrays, and no network.
+and a gain comes from further training.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from fedlas.metrics import Estimate
 from fedlas.metrics._checks import Floats
 from fedlas.metrics.proportions import wilson
 
-#: An AUROC nearer to 1/2 than this is of no use, however surely it differs from 1/2.
+#: An AUROC nearer to 1/2 than this is of no use, even where the difference is shown.
 USEFUL = 0.05
 
 
@@ -169,16 +169,18 @@ def _share(rows: NDArray[np.bool_], level: float) -> Estimate:
 
 def _norm_sentences(norm: NormDiagnostic | None) -> list[str]:
     if norm is None:
-        return ["All rows are right, or all are wrong, so nothing can tell whether the feature norm knows correctness."]
+        return [
+            "All rows are right or all are wrong, so nothing can tell whether the feature norm predicts correctness."
+        ]
     area = norm.auroc
     figure = f"(AUROC {area.value:.2f}, interval {area.low:.2f} to {area.high:.2f}; 0.50 is guessing)"
     if not norm.useful:
         return [
-            f"The feature norm knows next to nothing about correctness here {figure}, so FedLAS has nothing "
-            "to work with: a gain, if there is one, came from training on."
+            f"The feature norm hardly predicts correctness here {figure}, so FedLAS has nothing to work "
+            "with: a gain, if there is one, comes from further training."
         ]
     which = "larger" if area.value > 0.5 else "smaller"
-    return [f"The feature norm tells right rows from wrong ones {figure}: it is {which} where the model is right."]
+    return [f"The feature norm separates right rows from wrong ones {figure}: it is {which} where the model is right."]
 
 
 def _smoothing_sentences(smoothing: SmoothingDiagnostic | None) -> list[str]:
@@ -191,7 +193,7 @@ def _smoothing_sentences(smoothing: SmoothingDiagnostic | None) -> list[str]:
     if smoothing.wrong_minus_right.low > 0:
         return [f"{start}: more where it errs, as intended."]
     if smoothing.wrong_minus_right.high < 0:
-        return [f"{start}: less where it errs, which is the wrong way round."]
+        return [f"{start}: less where it errs, contrary to the method's purpose."]
     return [f"{start}: no difference is shown, so the smoothing is as good as uniform."]
 
 

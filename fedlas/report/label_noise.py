@@ -1,7 +1,6 @@
-"""How the verdict would change if some test labels were wrong; it knows labels, and asks whoever judges.
+"""Label noise: how often the verdict stays the same where some test labels are replaced by wrong ones.
 
-Nobody's labels are free of errors. This asks what would have been decided had a few more been wrong: not what the true
-labels would have said, which nobody can know.
+The simulation adds errors to those that the labels already have; it cannot tell the verdict on the true labels.
 """
 
 from __future__ import annotations
@@ -45,11 +44,11 @@ def sensitivity(
     draws: int = 20,
     seed: int = 0,
 ) -> LabelNoise:
-    """Redraw a share of the labels to another class, evenly, and ask for the verdict again, `draws` times per share.
+    """Redraw a share of the labels to another class, evenly, and judge again, `draws` times per share.
 
     Args:
-        rejudge: the verdict for class indices (N,) of the same test rows. It must not spend the test split's level:
-            these are what-ifs, of which only the first, on the true labels, is the judgement itself.
+        rejudge: the verdict for class indices (N,) of the same test rows. It must not be entered in the evaluation
+            ledger: only the verdict on the labels as they are counts.
         targets: class indices (N,) of the test rows.
 
     Raises:

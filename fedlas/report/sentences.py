@@ -1,4 +1,4 @@
-"""The numbers of a report in plain words, for somebody who has never heard of ECE; it computes nothing."""
+"""The sentences of a report about its numbers."""
 
 from __future__ import annotations
 
@@ -7,12 +7,11 @@ from fedlas.report.document import (
     BinarySection,
     CalibrationReport,
     ClassTable,
-    ConfidenceSummary,
     RiskCoverageSection,
     WorstParts,
 )
 
-#: A share smaller than this is printed as 0.0 %: two that differ by less look the same.
+#: Shares that differ by less than this are printed alike.
 _UNSEEN = 5e-4
 
 
@@ -42,47 +41,36 @@ def calibration_sentences(report: CalibrationReport) -> list[str]:
     ece = after["ece"]
     assert isinstance(ece, BinnedEstimate)
     inside = ece.value <= ece.floor_high + _UNSEEN
+    rest = "what remains is within the noise" if inside else "some miscalibration remains"
     return [
         f"On the test rows accuracy goes from {percent(before['accuracy'].value)} to "
         f"{percent(after['accuracy'].value)}, "
         f"NLL from {before['nll'].value:.3f} to {after['nll'].value:.3f}, "
         f"Brier from {before['brier'].value:.3f} to {after['brier'].value:.3f}, "
         f"ECE from {percent(before['ece'].value)} to {percent(after['ece'].value)}.",
-        f"A perfectly calibrated model with the same confidences would score an ECE of {percent(ece.floor_low)} to "
-        f"{percent(ece.floor_high)} on so many rows, so "
-        + ("what is left is within the noise." if inside else "some miscalibration is left."),
+        f"A perfectly calibrated model with the same confidences has an ECE of {percent(ece.floor_low)} to "
+        f"{percent(ece.floor_high)} on as many rows: {rest}.",
     ]
 
 
-def test_sentence(test: CalibrationTest, level: float, *, grouped: bool) -> str:
-    """What the calibration test of the served model says; not shown is not the same as absent."""
+def calibration_test_sentence(test: CalibrationTest, level: float, *, grouped: bool) -> str:
+    """The result of the calibration test of the served model; not shown is not the same as absent."""
     p = f"p = {test.p_value:.3f}" if test.p_value >= 0.001 else "p < 0.001"
-    limits = " (rows of one group count as independent here, so p is too small)" if grouped else ""
+    limits = "; rows of one group count as independent here, so p is too small" if grouped else ""
     if test.p_value <= 1 - level:
-        return f"That its confidences are exact is refuted on these rows ({p}{limits}): some error is left."
-    return f"These rows do not contradict that its confidences are exact ({p}{limits}), which does not prove it."
-
-
-def says_and_is(confidence: ConfidenceSummary) -> str:
-    return (
-        f"says {percent(confidence.mean_confidence)} on average and is right {percent(confidence.accuracy)} of the time"
-    )
+        return f"Exact calibration is refuted on these rows ({p}{limits}): some error remains."
+    return f"Exact calibration is not refuted on these rows ({p}{limits}), which does not prove it."
 
 
 def abstaining(curve: RiskCoverageSection) -> str:
-    aside, everything = curve.set_aside, curve.error_rate[-1]
+    aside, everything = curve.set_aside, percent(float(curve.error_rate[-1]))
     rest = aside.error_rate
     if aside.share < 0.005:
-        return (
-            "Its confidences are too much alike to set some rows aside: answering everything, "
-            f"{percent(everything)} are wrong."
-        )
+        return f"The confidences are too much alike to set rows aside; {everything} of all answers are wrong."
     return (
-        f"If the {percent(aside.share, 0)} least sure (confidence below {aside.threshold:.3f}) are handed to a "
-        "person, "
-        f"{percent(rest.value)} of the rest are wrong ({percent(rest.low)} to {percent(rest.high)}); "
-        "answering "
-        f"everything, {percent(everything)}."
+        f"If the {percent(aside.share, 0)} of rows with the lowest confidence (below {aside.threshold:.3f}) are left "
+        f"to a person, {percent(rest.value)} ({percent(rest.low)} to {percent(rest.high)}) of the other answers are "
+        f"wrong, against {everything} of all answers."
     )
 
 
@@ -91,23 +79,21 @@ def worst_parts(classes: ClassTable, slices: SliceTable | None, level: float) ->
 
 
 def worst_class(section: ClassTable, level: float) -> str:
-    """The class that is shown to be the least believable where it is predicted, or that none is."""
+    """The class that is shown to be miscalibrated most where it is predicted."""
     row = next((row for row in section.rows if row.p_adjusted is not None), None)
     if row is None or row.p_adjusted is None or row.precision is None or row.gap is None:
         return "No class is predicted often enough to be tested."
     if row.p_adjusted > 1 - level:
-        return (
-            "No class is shown to be miscalibrated where it is predicted (all classes tested together, Holm's "
-            "correction)."
-        )
+        return "No class is shown to be miscalibrated where it is predicted (all tested together, Holm's correction)."
     return (
-        f"Worst class: where it answers “{row.name}” it says {percent(row.mean_confidence)} and is right "
-        f"{percent(row.precision.value)} of the time ({row.num_predicted:,} rows, corrected "
-        f"{_p(row.p_adjusted)}): {_direction(row.gap.value)} there."
+        f"Worst class: predictions of “{row.name}” have a mean confidence of {percent(row.mean_confidence)} and a "
+        f"precision of {percent(row.precision.value)} ({row.num_predicted:,} rows, corrected {_p(row.p_adjusted)}): "
+        f"{_direction(row.gap.value)}."
     )
 
 
 def worst_slice(section: SliceTable | None, level: float) -> str | None:
+    """The slice that is shown to be miscalibrated, or worse than the rest, most."""
     if section is None:
         return None
     if not section.rows:
@@ -122,8 +108,8 @@ def worst_slice(section: SliceTable | None, level: float) -> str | None:
             "together, Holm's correction)."
         )
     return (
-        f"Worst slice: {row.column} = “{row.value}” ({row.num_rows:,} rows) is right "
-        f"{percent(row.accuracy.value)} of the time and says {percent(row.mean_confidence)} "
+        f"Worst slice: {row.column} = “{row.value}” ({row.num_rows:,} rows) has an accuracy of "
+        f"{percent(row.accuracy.value)} and a mean confidence of {percent(row.mean_confidence)} "
         f"({_failings(row, 1 - level)})."
     )
 
@@ -133,7 +119,7 @@ def _failings(row: SliceRow, alpha: float) -> str:
     if row.p_miscalibrated is not None and row.p_miscalibrated <= alpha:
         parts.append(f"{_direction(row.gap.value)}, corrected {_p(row.p_miscalibrated)}")
     if row.p_worse is not None and row.p_worse <= alpha:
-        parts.append(f"right less often than the other rows, corrected {_p(row.p_worse)}")
+        parts.append(f"less accurate than the other rows, corrected {_p(row.p_worse)}")
     return "; ".join(parts)
 
 
@@ -146,48 +132,46 @@ def _direction(gap: float) -> str:
 
 
 def positive_sentence(section: BinarySection, level: float) -> str:
-    """How the served model treats the positive class."""
+    """Recall and calibration slope of the positive class in the served model."""
     served, name = section.calibrated, section.positive_class
     if served.recall is None:
-        return f"No test row is “{name}”, so nothing is known about finding it."
-    found = f"Of the rows that are “{name}” ({percent(served.prevalence, 2)} of all) it finds {percent(served.recall)}"
+        return f"No test row is “{name}”, so its recall is unknown."
+    recall = f"The recall of “{name}” ({percent(served.prevalence, 2)} of the rows) is {percent(served.recall)}"
     if served.recall == 0:
-        return f"{found}: it never answers “{name}” rightly. Accuracy alone would hide that."
+        return f"{recall}: the model never answers “{name}” correctly, which accuracy alone hides."
     slope = served.slope
     if slope is None:
-        return f"{found}."
+        return f"{recall}."
     if slope.low <= 1 <= slope.high:
-        return (
-            f"{found}; its probabilities are neither shown to be too extreme nor too timid (slope {slope.value:.2f})."
-        )
+        return f"{recall}; its probabilities are not shown to be too extreme or too timid (slope {slope.value:.2f})."
     kind = "too extreme" if slope.value < 1 else "too timid"
-    return f"{found}; its probabilities are {kind} (calibration slope {slope.value:.2f}, 1 is right)."
+    return f"{recall}; its probabilities are {kind} (calibration slope {slope.value:.2f}, 1 is right)."
 
 
 def ledger_sentence(report: CalibrationReport) -> str | None:
-    """How often the test rows have judged; nothing where they did not judge now."""
+    """How often the test rows had judged; None where they do not judge now."""
     if report.ledger is None or report.verdict == "undetermined":
         return None
     before = report.ledger.before
     if before == 0:
         return "These test rows had not judged before."
     times = "once" if before == 1 else f"{before} times"
-    return f"These test rows had judged {times} before, and the gate was made stricter for it."
+    return f"These test rows had judged {times} before, which lowers the level of this evaluation."
 
 
 def advice(report: CalibrationReport) -> tuple[str, ...]:
-    """What the reader should do: what to serve, how far to believe it, when to abstain."""
+    """Which model to serve, how well it is calibrated, and what abstaining gains."""
     serve = {
         "trained": "Serve the calibrated model: fine-tuned, with a calibrator on top.",
-        "post_hoc": "Serve the calibrated model: the network as it was, with a calibrator on top.",
-        "unchanged": "Keep serving the model that you sent: nothing was shown to be better without doing harm.",
-        "undetermined": "Decide nothing on this report yet: it is unknown which rows the model was trained on.",
+        "post_hoc": "Serve the calibrated model: the uploaded network with a calibrator on top.",
+        "unchanged": "Keep serving the uploaded model: nothing was shown to be better without doing harm.",
+        "undetermined": "This report supports no decision yet: it is unknown which rows the model was trained on.",
     }
-    level = report.confidence_level
-    served = report.confidence["calibrated"]
+    served, grouped = report.confidence["calibrated"], report.num_groups is not None
     return (
         serve.get(report.verdict, f"Verdict: {report.verdict}."),
-        f"{'What would be served' if report.promoted else 'The model'} {says_and_is(served)}. "
-        + test_sentence(report.calibration_test["calibrated"], level, grouped=report.num_groups is not None),
+        f"{'The model to be served' if report.promoted else 'The model'} has a mean confidence of "
+        f"{percent(served.mean_confidence)} and an accuracy of {percent(served.accuracy)}. "
+        + calibration_test_sentence(report.calibration_test["calibrated"], report.confidence_level, grouped=grouped),
         abstaining(report.risk_coverage["calibrated"]),
     )

@@ -40,7 +40,7 @@ def reliability_panel_svg(report: CalibrationReport, name: str) -> str:
 
 
 def _frame(report: CalibrationReport) -> str:
-    title = "Reliability: how sure the model says it is, and how often it is right"
+    title = "Reliability: confidence and accuracy"
     judged = f"{report.num_test_rows:,} test rows, verdict: {report.verdict.replace('_', '-')}"
     return "\n".join(
         [
@@ -93,7 +93,7 @@ def _axes(left: int) -> str:
     parts += [
         f'<rect x="{left}" y="{_TOP}" width="{_SIDE}" height="{_SIDE}" fill="none" stroke="{BAND_EDGE}"/>',
         text(middle, _below() + 35, "confidence", size=12, anchor="middle"),
-        text(left - 52, y, "share that is right", size=12, anchor="middle", turn=(left - 52, y)),
+        text(left - 52, y, "accuracy", size=12, anchor="middle", turn=(left - 52, y)),
     ]
     return "\n".join(parts)
 
@@ -126,7 +126,7 @@ def _points(left: int, curve: Reliability, colour: str) -> str:
         radius = 3.2 + 7.0 * (count / total) ** 0.5
         marks.append(
             f'<circle cx="{x:.1f}" cy="{y:.1f}" r="{radius:.1f}" fill="{colour}" fill-opacity="0.85" stroke="{PAPER}" '
-            f'stroke-width="1.2"><title>{count:,} rows: confidence {100 * confidence:.1f} %, right '
+            f'stroke-width="1.2"><title>{count:,} rows: confidence {100 * confidence:.1f} %, accuracy '
             f"{100 * accuracy:.1f} %</title></circle>"
         )
     line = f'<polyline points="{" ".join(places)}" fill="none" stroke="{colour}" stroke-width="1.6" opacity="0.55"/>'

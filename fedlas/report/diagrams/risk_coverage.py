@@ -24,7 +24,7 @@ def risk_coverage_svg(report: CalibrationReport, *, curves: Sequence[str] = ("up
     """
     sections = report.risk_coverage
     top = _scale([sections[name] for name in curves])
-    title = "What is wrong among the surest answers"
+    title = "Error rate among the most confident answers"
     parts = [opening(_WIDTH, _HEIGHT, title), text(_LEFT, 26, title, size=14, weight=600), _axes(top)]
     parts.append(_band(sections[curves[-1]], COLOURS[curves[-1]], top))
     parts += [_curve(sections[name], COLOURS[name], top) for name in curves]
@@ -63,11 +63,11 @@ def _axes(top: float) -> str:
         text(
             _LEFT + _ACROSS / 2,
             _TOP + _UP + 38,
-            "share of rows that is answered, the surest first",
+            "coverage: share of rows answered, the most confident first",
             size=12,
             anchor="middle",
         ),
-        text(18, middle, "share of the answers that is wrong", size=12, anchor="middle", turn=(18, middle)),
+        text(18, middle, "error rate of the answers", size=12, anchor="middle", turn=(18, middle)),
     ]
     return "\n".join(parts)
 

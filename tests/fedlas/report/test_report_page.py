@@ -265,7 +265,7 @@ def test_everything_that_is_given_is_shown() -> None:
     page, summary = is_whole(made), " ".join(made.as_dict()["summary"])
     for text in ("same in 4 of 4 draws", "feature norm", "12 test rows also occur"):
         assert text in summary
-    for title in ("If some test labels were wrong", "FedLAS's own signs", "Check first", "judged 3 times before"):
+    for title in ("If some test labels were wrong", "FedLAS's own diagnostics", "Check first", "judged 3 times before"):
         assert title in page
     assert "'train'" not in summary
 
