@@ -21,7 +21,7 @@ from fedlas.data.formats.parquet import ParquetReader
 from fedlas.data.labels import Labels, as_text, read_labels
 from fedlas.data.raw_columns import Columns, check_lengths, check_single
 from fedlas.data.roles import Roles, find_roles
-from fedlas.data.splits import Codes, check_groups, draw_splits, given_splits, thinned
+from fedlas.data.splits import Codes, check_groups, draw_splits, given_splits, halved, thinned
 from fedlas.errors import BadDataset
 
 _CLASS_NAMES = "class_names"
@@ -75,8 +75,8 @@ def read_dataset(
         chosen = find_roles([name for name in reader.names if not names_classes or name != _CLASS_NAMES], roles)
         named = chosen.columns() | ({_CLASS_NAMES} if names_classes else set())
         columns = reader.read(named, Building(scratch, allow_nan=missing == "nan"))
-        class_names = _class_names(columns.named.pop(_CLASS_NAMES)) if names_classes else None
-        return _dataset(columns, chosen, class_names, seen_by_model, split_seed, format)
+        class_names = class_names_of(columns.named.pop(_CLASS_NAMES)) if names_classes else None
+        return build_dataset(columns, chosen, class_names, seen_by_model, split_seed, format)
     except MemoryError:
         raise BadDataset("too_large", "the arrays do not fit into memory") from None
     except OSError as error:
@@ -111,14 +111,21 @@ def _reader(path: str | Path, format: str, padding: Mapping[str, float] | None, 
     return NpzReader(path) if format == "npz" else CsvReader(path)
 
 
-def _dataset(
+def build_dataset(
     columns: Columns,
     roles: Roles,
     class_names: list[str] | None,
     seen_by_model: str | None,
     split_seed: int,
     format: str,
+    *,
+    trains: bool = True,
 ) -> Dataset:
+    """Columns with their roles as a dataset whose splits are fixed; without `trains`, half fits and half judges.
+
+    Raises:
+        BadDataset: as `read_dataset`.
+    """
     named, names = columns.named, roles.names
     if not columns.inputs:
         raise BadDataset(
@@ -129,7 +136,7 @@ def _dataset(
     labels = read_labels(names["label"], named[names["label"]], class_names)
     groups = read_groups(names["group"], named[names["group"]]) if "group" in names else None
     weights = read_weights(names["weight"], named[names["weight"]]) if "weight" in names else None
-    splits = _splits(named, roles, labels, groups, split_seed)
+    splits = _splits(named, roles, labels, groups, split_seed, trains=trains)
     thinning: list[str] = []
     if weights is not None:
         splits, thinning = _thinned(splits, weights, names["weight"], split_seed)
@@ -144,7 +151,7 @@ def _dataset(
         splits=splits,
         groups=groups,
         seen_by_model=seen,
-        warnings=[*warnings, *_check_splits(splits, drawn="split" not in names)],
+        warnings=[*warnings, *_check_splits(splits, drawn="split" not in names, trains=trains)],
         roles=names,
         format=format,
         slices={name: read_slice(name, named[name]) for name in names.get("slices", [])},
@@ -153,7 +160,8 @@ def _dataset(
     )
 
 
-def _class_names(array: Array) -> list[str]:
+def class_names_of(array: Array) -> list[str]:
+    """The names in an array `class_names`; BadDataset `bad_class_names` unless each is there once."""
     if array.ndim != 1:
         raise BadDataset("bad_class_names", f"'class_names' must be a list of names, got shape {array.shape}")
     names = [str(name) for name in as_text(array)]
@@ -162,7 +170,9 @@ def _class_names(array: Array) -> list[str]:
     return names
 
 
-def _splits(arrays: Mapping[str, Array], roles: Roles, labels: Labels, groups: Integers | None, seed: int) -> Codes:
+def _splits(
+    arrays: Mapping[str, Array], roles: Roles, labels: Labels, groups: Integers | None, seed: int, *, trains: bool
+) -> Codes:
     if "split" in roles.names:
         check_single("split", arrays[roles.names["split"]])
         splits = given_splits(roles.names["split"], arrays[roles.names["split"]])
@@ -170,7 +180,8 @@ def _splits(arrays: Mapping[str, Array], roles: Roles, labels: Labels, groups: I
             _check_groups(splits, groups, arrays[roles.names["group"]])
         return splits
     time = read_time(roles.names["time"], arrays[roles.names["time"]]) if "time" in roles.names else None
-    return draw_splits(labels.targets, groups=groups, time=time, seed=seed)
+    drawn = draw_splits(labels.targets, groups=groups, time=time, seed=seed)
+    return drawn if trains else halved(drawn)
 
 
 def _thinned(splits: Codes, weights: NDArray[np.float64], name: str, seed: int) -> tuple[Codes, list[str]]:
@@ -220,7 +231,7 @@ def _provenance(seen_by_model: str | None, *, given: bool) -> tuple[str, list[st
     ]
 
 
-def _check_splits(splits: Codes, *, drawn: bool) -> list[str]:
+def _check_splits(splits: Codes, *, drawn: bool, trains: bool) -> list[str]:
     """BadDataset `split_too_small`, or a sentence for every split whose absence limits what a job can do."""
     counts = dict(zip(SPLITS, np.bincount(splits[splits >= 0], minlength=len(SPLITS)).tolist(), strict=True))
     warnings = []
@@ -233,6 +244,6 @@ def _check_splits(splits: Codes, *, drawn: bool) -> list[str]:
             )
         if counts[split] == 0:
             warnings.append(f"there are no {split} rows: no job can run without them")
-    if counts["train"] == 0:
+    if trains and counts["train"] == 0:
         warnings.append("there are no train rows: jobs can only fit a post-hoc calibrator")
     return warnings

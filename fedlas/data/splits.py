@@ -93,6 +93,15 @@ def draw_splits(
     return splits
 
 
+def halved(drawn: Codes) -> Codes:
+    """Codes (N,) for scores, which train nothing: the half that would train fits, all other rows judge.
+
+    >>> halved(np.array([0, 1, 2, 3], np.int8)).tolist()
+    [1, 3, 3, 3]
+    """
+    return np.where(drawn == SPLITS.index("train"), SPLITS.index("calibration"), SPLITS.index("test")).astype(np.int8)
+
+
 def _by_time(time: Array, groups: Integers) -> Codes:
     """Whole groups in order of their earliest row, cut where the shares are reached."""
     _, ranks = np.unique(time, return_inverse=True)

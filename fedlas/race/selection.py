@@ -85,7 +85,7 @@ class Judge:
         held_out = cross_fitted_logits(kind, scores, self.targets, self.folds)
         return Calibrated(kind().fit(scores, self.targets), held_out)
 
-    def calibrate(self, logits: Floats, features: Floats | None = None) -> Calibrated:
+    def calibrate(self, logits: Floats | Doubles, features: Floats | None = None) -> Calibrated:
         """The best calibrator of the logits alone, or of the features too where they are given and clearly help."""
         calibrator = fit_calibrator(
             logits, self.targets, self.names, self.min_accuracy, seed=self.seed, groups=self.groups
@@ -106,7 +106,7 @@ class Judge:
         names = [name for name in self.names if CALIBRATORS[name].keeps_order]
         return replace(self, names=names, reads_features=False) if names else None
 
-    def post_hoc(self, calibrated: Calibrated, *, seconds: float) -> CandidateResult:
+    def post_hoc(self, calibrated: Calibrated, *, seconds: float = 0.0) -> CandidateResult:
         """What the uploaded network with this calibrator came to, which took so many seconds."""
         name = calibrated.calibrator.name
         method = "temperature" if name == "temperature" else "post_hoc"
@@ -143,7 +143,7 @@ class Judge:
     def row_nll(self, held_out: Doubles) -> Doubles:
         return row_nll(held_out, self.targets)
 
-    def _affords(self, logits: Floats, features: Floats) -> bool:
+    def _affords(self, logits: Floats | Doubles, features: Floats) -> bool:
         enough = len(self.targets) >= _MIN_ROWS and np.isfinite(features).all()
         seconds = _SECONDS * logits.size * (features.shape[1] + _PER_CLASS)
         in_time = logits.size * features.shape[1] <= MAX_PRODUCT and seconds <= self.seconds

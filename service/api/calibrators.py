@@ -7,12 +7,13 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request, Response
-from fastapi.responses import FileResponse
+from fastapi.responses import FileResponse, HTMLResponse
 from pydantic import ConfigDict, Field
 
 from service.api.creation import add_calibrator
-from service.api.datasets import UPLOAD_BODY
+from service.api.datasets import UPLOAD_BODY, parse_roles
 from service.api.dependencies import ServicesDep, Wait, created, long_poll, still_open, stored_file, tagged
+from service.api.evidence import answer_evidence
 from service.api.idempotency import IdempotencyKey, Key, create_once, reserved
 from service.api.models import parse_class_names
 from service.api.pages import After, Limit, cursor, page_of
@@ -43,12 +44,15 @@ class CalibratorOptions(Strict):
         "auto", pattern="^[a-z][a-z0-9_]{0,39}$", description="`auto`, `temperature`, `affine`, … or another by name."
     )
     class_names: str | None = Field(None, max_length=1_000_000, description="Comma-separated, in the columns' order.")
+    roles: str | None = Field(
+        None, max_length=100_000, description='JSON, for example {"label": "diagnosis", "group": "patient"}.'
+    )
     wait: float = Field(60, ge=0, le=60, description="Seconds to wait for the calibrator; then the answer is 202.")
 
     def stored(self) -> dict[str, Any]:
         """The options as they are kept with the record."""
         names = parse_class_names(self.class_names) if self.class_names is not None else None
-        return {"method": self.method, "class_names": names}
+        return {"method": self.method, "class_names": names, "roles": parse_roles(self.roles) if self.roles else None}
 
 
 @router.post("", status_code=201, response_model=CalibratorRecord, responses=_RESPONSES, openapi_extra=UPLOAD_BODY)
@@ -138,9 +142,33 @@ def download_calibrator(request: Request, services: ServicesDep, calibrator_id: 
     return stored_file(request, services, row.onnx_sha256, f"{Path(row.name).stem}-{row.id}.onnx")
 
 
+@router.get("/{calibrator_id}/report")
+def get_calibrator_report(request: Request, services: ServicesDep, calibrator_id: str) -> Response:
+    """The whole evidence, as JSON; 409 before there is any."""
+    return _evidence(request, services, calibrator_id, "report_sha256", "application/json")
+
+
+@router.get("/{calibrator_id}/reliability.svg")
+def get_calibrator_diagram(request: Request, services: ServicesDep, calibrator_id: str) -> Response:
+    """The reliability diagram, as SVG; 409 before there is one."""
+    return _evidence(request, services, calibrator_id, "diagram_sha256", "image/svg+xml")
+
+
+@router.get("/{calibrator_id}/report.html", response_class=HTMLResponse)
+def get_calibrator_page(request: Request, services: ServicesDep, calibrator_id: str) -> Response:
+    """The evidence as one page for people, which loads nothing from anywhere; 409 before there is any."""
+    return _evidence(request, services, calibrator_id, "page_sha256", "text/html")
+
+
+def _evidence(request: Request, services: Services, calibrator_id: str, column: str, media_type: str) -> Response:
+    with services.registry.read() as unit:
+        row = unit.calibrators.get(calibrator_id)
+    return answer_evidence(request, services, row, getattr(row, column), media_type)
+
+
 @router.delete("/{calibrator_id}", status_code=204)
 def delete_calibrator(services: ServicesDep, calibrator_id: str) -> None:
-    """Delete a calibrator with its scores and its file."""
+    """Delete a calibrator with its scores, its file and its report; its look at the test rows stays counted."""
     with services.registry.write() as unit:
         unnamed = unit.calibrators.delete(calibrator_id)
     services.registry.discard(unnamed)

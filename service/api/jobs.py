@@ -12,7 +12,8 @@ from fastapi.responses import HTMLResponse
 
 from service.api.creation import add_dataset, add_model, still_inspecting
 from service.api.datasets import DatasetOptions
-from service.api.dependencies import ServicesDep, Wait, created, long_poll, still_open, tagged, tagged_bytes
+from service.api.dependencies import ServicesDep, Wait, created, long_poll, still_open, tagged
+from service.api.evidence import answer_evidence
 from service.api.forms import Form
 from service.api.idempotency import IdempotencyKey, Key, create_once, create_together, reserved
 from service.api.json_bodies import check_json
@@ -39,21 +40,6 @@ Options = TypeVar("Options", bound=JobOptions)
 
 #: Services of a call that brings its files along, beside `model` and `dataset`.
 _JSON_PARTS = ("job", "model_options", "dataset_options")
-
-#: Names of classes and slices in a report are its sender's: whatever they hold, nothing runs, nothing is fetched, and
-#: for a browser it comes from nowhere (`sandbox`), so that it can reach nothing of the service's.
-_INERT = {
-    "Content-Security-Policy": (
-        "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; form-action 'none'; sandbox"
-    ),
-    "X-Content-Type-Options": "nosniff",
-}
-#: Why an ended job lacks a piece of evidence.
-_REASONS = {
-    "succeeded": "was done by a version that did not make this yet",
-    "failed": "has no report, since it did not succeed",
-    "cancelled": "has no report, since it did not succeed",
-}
 
 _JOB_BODY = {
     "requestBody": {
@@ -261,8 +247,4 @@ def _evidence(
     digest = getattr(row, column)
     if digest is None and row.request.get("dry_run"):
         raise Conflict("no_report", f"{job_id} is a dry run and has no report; its record has the plan")
-    if digest is None:
-        message = f"{job_id} is {row.status} and {_REASONS.get(row.status, 'has not ended yet')}"
-        raise Conflict("no_report", message, passing=row.status not in FINAL)
-    body = services.registry.artifacts.path(digest).read_bytes()
-    return tagged_bytes(request, body, media_type=media_type, headers=_INERT)
+    return answer_evidence(request, services, row, digest, media_type)

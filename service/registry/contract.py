@@ -383,7 +383,8 @@ class CalibratorRecord(BaseModel):
     num_samples: int | None = None
     num_classes: int | None = None
     class_names: list[str] | None = None
-    report: dict[str, Any] | None = None
+    report: dict[str, Any] | None = Field(None, description="An excerpt; `report_url` leads to the whole.")
+    report_url: str | None = Field(None, description="Null for calibrators of earlier versions.")
     created_at: datetime
 
 

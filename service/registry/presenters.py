@@ -72,7 +72,11 @@ def batch_record(row: tables.Batch, work: tables.Work) -> contract.BatchRecord:
 
 def calibrator_record(row: tables.Calibrator) -> contract.CalibratorRecord:
     """The public record of a calibrator."""
-    return contract.CalibratorRecord(**_own(row, contract.CalibratorRecord), **(row.profile or {}))
+    return contract.CalibratorRecord(
+        **_own(row, contract.CalibratorRecord),
+        **(row.profile or {}),
+        report_url=f"/v1/calibrators/{row.id}/report" if row.report_sha256 else None,
+    )
 
 
 def upload_record(row: tables.Upload, *, offset: int, touched_at: datetime) -> contract.UploadRecord:

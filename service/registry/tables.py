@@ -154,16 +154,19 @@ class Calibrator(Record, Base):
     name: Mapped[str] = mapped_column(String(200))
     bytes: Mapped[int] = mapped_column(BigInteger)
     sha256: Mapped[str] = mapped_column(Digest, index=True)
-    options: Mapped[Json]  # what the sender said: method, class_names
+    options: Mapped[Json]  # what the sender said: method, class_names, roles
     profile: Mapped[Json | None]  # what was found in the file: num_samples, num_classes, class_names, input
     method: Mapped[str] = mapped_column(String(40))  # what was asked for, and once it is fitted what it is
     parameters: Mapped[Json | None]
-    report: Mapped[Json | None]
+    report: Mapped[Json | None]  # an excerpt of the report, for the record
+    report_sha256: Mapped[str | None] = mapped_column(Digest, index=True)
+    diagram_sha256: Mapped[str | None] = mapped_column(Digest, index=True)
+    page_sha256: Mapped[str | None] = mapped_column(Digest, index=True)
     onnx_sha256: Mapped[str | None] = mapped_column(Digest, index=True)
 
 
 class Look(Base):
-    """One job's look at the test rows of a file; kept by the file's digest, so that it outlives the dataset."""
+    """One look at the test rows of a file, by a job or calibrator; kept by the file's digest, so it outlives both."""
 
     __tablename__ = "looks"
     __table_args__ = (UniqueConstraint("dataset_sha256", "number"),)

@@ -12,7 +12,7 @@ from typing import Any
 
 from fedlas.calibrators import Calibrator, Identity
 from fedlas.calibrators.feature_map import shown_parameters
-from fedlas.data import Dataset
+from fedlas.data import Dataset, shared_rows
 from fedlas.documents import as_json
 from fedlas.importers import GraphClassifier
 from fedlas.race import CandidateResult, RaceProgress, RaceResult, make_candidates, run_race
@@ -71,6 +71,7 @@ def calibrate(spec: Json, folder: Path, emit: Emit) -> Json:
         guarantees=promises.guarantees,
         calibration_accuracy=float((outputs.logits.argmax(1) == calibration[1]).mean()),
         num_calibration_rows=len(calibration[1]),
+        duplicates=shared_rows(dataset),
         candidates=[candidate.as_dict() for candidate in result.candidates],
         recipe=_recipe(request, served, dataset, result),
         digests=digests(spec),

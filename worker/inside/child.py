@@ -31,7 +31,7 @@ KINDS = {
     "calibrate": "worker.inside.calibration:calibrate",
     "plan": "worker.inside.plan:plan",
     "predict": "worker.inside.batch:predict",
-    "fit_scores": "worker.inside.scores_only:fit_scores",
+    "fit_scores": "worker.inside.scores:fit_scores",
 }
 #: The exit code of a child that lacks a protection which this machine has.
 UNPROTECTED = 4

@@ -11,8 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fedlas.data import Dataset, shared_rows
-from fedlas.errors import BadDataset
+from fedlas.data import Dataset
 from fedlas.gate.claims import GateResult
 from fedlas.gate.gate import judge
 from fedlas.report import CalibrationReport, Evidence, build_report, reliability_svg, report_html
@@ -24,16 +23,8 @@ Targets = NDArray[np.int64]
 
 #: The interval of one guard is drawn so often when only the verdict is asked for.
 _CHEAP_RESAMPLES = 20
-#: How often labels are drawn for each share of wrong ones; fewer where a judgement takes long.
-_FEWEST_DRAWS, _MOST_DRAWS, _JUDGED_ROWS = 3, 20, 200_000
-
-
-def check_test_groups(dataset: Dataset) -> None:
-    """BadDataset `split_too_small` where the test rows are all of one group, on which nothing can be judged."""
-    if dataset.groups is not None and len(np.unique(dataset.groups[dataset.rows("test")])) < 2:
-        raise BadDataset(
-            "split_too_small", "all rows of the split 'test' are of one group, at least 2 groups are needed"
-        )
+#: Wrong labels are drawn so often at the least, and in all draws for so many rows at the most.
+_FEWEST_DRAWS, _JUDGED_ROWS = 3, 200_000
 
 
 @dataclass(frozen=True)
@@ -45,6 +36,8 @@ class Evaluation:
             `same_labels` and `trained`.
         gate: the gate's options: `score`, `confidence_level`, `max_accuracy_drop`.
         evaluations_before: how often these test rows have judged before.
+        noise_draws: how often labels are drawn for each share of wrong ones; less often where a judgement takes long.
+        num_resamples: of every interval of the report.
     """
 
     dataset: Dataset
@@ -52,6 +45,8 @@ class Evaluation:
     gate: Mapping[str, Any]
     evaluations_before: int
     seed: int
+    noise_draws: int = 20
+    num_resamples: int = 1000
 
     @property
     def targets(self) -> Targets:
@@ -94,11 +89,11 @@ class Evaluation:
             label_noise=self._label_noise() if self.dataset.seen_by_model != "unknown" else None,
             evaluations_before=self.evaluations_before,
             seen_by_model=self.dataset.seen_by_model,
-            duplicates=shared_rows(self.dataset),
             seed=self.seed,
             **evidence,
         )
-        return build_report(whole, confidence_level=self.gate["confidence_level"])
+        level = self.gate["confidence_level"]
+        return build_report(whole, num_resamples=self.num_resamples, confidence_level=level)
 
     def _label_noise(self) -> LabelNoise:
         """How the verdict would change if some of the test labels were wrong."""
@@ -106,7 +101,7 @@ class Evaluation:
             lambda targets: self.judge(targets, num_resamples=_CHEAP_RESAMPLES).verdict,
             self.targets,
             len(self.dataset.class_names),
-            draws=max(_FEWEST_DRAWS, min(_MOST_DRAWS, _JUDGED_ROWS // len(self.targets))),
+            draws=max(_FEWEST_DRAWS, min(self.noise_draws, _JUDGED_ROWS // len(self.targets))),
             seed=self.seed,
         )
 

@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 
-from fedlas.classifier import Classifier
 from fedlas.data import SPLITS, Dataset
 from fedlas.data.memmap import pieces
+from fedlas.errors import BadDataset
 from fedlas.race.finite_outputs import require_numbers
-from fedlas.training.fit import predict_logits
-from worker.inside.evaluation import check_test_groups
+
+if TYPE_CHECKING:
+    from fedlas.classifier import Classifier
+
+
+def check_test_groups(dataset: Dataset) -> None:
+    """BadDataset `split_too_small` where the test rows are all of one group, on which nothing can be judged."""
+    if dataset.groups is not None and len(np.unique(dataset.groups[dataset.rows("test")])) < 2:
+        raise BadDataset(
+            "split_too_small", "all rows of the split 'test' are of one group, at least 2 groups are needed"
+        )
 
 
 def check_rows(classifier: Classifier, dataset: Dataset) -> None:
@@ -23,6 +34,8 @@ def check_rows(classifier: Classifier, dataset: Dataset) -> None:
                 parts = [np.isnan(part).any(axis=tuple(range(1, array.ndim))) for part in pieces(array, rows)]
                 missing |= np.concatenate(parts)
         if missing.any():
+            from fedlas.training.fit import predict_logits
+
             logits, features = predict_logits(classifier, [array[rows[missing]] for array in dataset.inputs.values()])
             require_numbers(logits, features, split=split, rows=dataset.in_file(rows[missing]))
 

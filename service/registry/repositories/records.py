@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, ClassVar, Generic, TypeVar
 
@@ -277,19 +277,23 @@ class Calibrators(_Records[tables.Calibrator]):
     table = tables.Calibrator
     noun = "calibrator"
 
-    def fitted(self, record_id: str, result: Json, *, onnx_sha256: str) -> None:
-        """The calibrator is fitted, judged, and written as a file."""
+    def fitted(self, record_id: str, result: Json, files: Mapping[str, str]) -> None:
+        """The calibrator is fitted and judged; `files` are the digests of what was written, by column."""
         row = self.get(record_id)
-        row.status, row.onnx_sha256 = "succeeded", onnx_sha256
-        row.profile, row.report = result["profile"], result["report"]
+        row.status, row.profile, row.report = "succeeded", result["profile"], result["excerpt"]
         row.method, row.parameters = result["method"], result["parameters"]
+        for column, digest in files.items():
+            setattr(row, column, digest)
 
     def fail(self, record_id: str, error: Json) -> None:
-        """There is no calibrator for these scores."""
+        """There is no calibrator for these scores, and their test rows have shown nothing."""
         row = self.get(record_id)
         row.status, row.error = "failed", error
+        Looks(self.session).give_back(record_id)
 
     def delete(self, record_id: str) -> list[str]:
         """Delete with its scores; work that is still open on it is closed."""
         row = self.get(record_id)
+        if row.status not in FINAL:
+            Looks(self.session).give_back(record_id)
         return self._delete(row)

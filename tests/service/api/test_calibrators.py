@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -40,10 +41,23 @@ def working(api: Api) -> Iterator[Api]:
         yield api
 
 
+def arrays(content: bytes) -> dict[str, Any]:
+    """The arrays of an archive."""
+    with np.load(io.BytesIO(content)) as found:
+        return dict(found)
+
+
 def files(api: Api) -> set[str]:
     """Digests of everything stored."""
     root = api.registry.artifacts.root
     return {path.name for path in root.rglob("*") if path.is_file()}
+
+
+def digests(api: Api, record: Json) -> dict[str, str]:
+    """Digests of a calibrator's files, by column."""
+    with api.registry.read() as unit:
+        row = unit.calibrators.get(record["id"])
+        return {name: value for name, value in vars(row).items() if name.endswith("sha256")}
 
 
 def test_scores_are_answered_within_the_request(working: Api) -> None:
@@ -174,8 +188,9 @@ def test_deleting(working: Api) -> None:
     """DELETE removes record, scores and file; what another record shares stays."""
     first, second = (working.post(f"{PATH}?method=temperature", content=scores()) for _ in range(2))
     kept = files(working)
+    own = {column: digests(working, first)[column] for column in ("report_sha256", "page_sha256", "diagram_sha256")}
     assert working.client.delete(f"{PATH}/{first['id']}").status_code == 204
-    assert files(working) == kept, "the same scores give the same file"
+    assert kept - files(working) == set(own.values()) - set(digests(working, second).values()), "shared files stay"
     assert working.client.delete(f"{PATH}/{second['id']}").status_code == 204
     assert files(working) == set()
     for path in (f"{PATH}/{second['id']}", f"{PATH}/{second['id']}/onnx"):
@@ -254,3 +269,68 @@ def test_tags_and_pages(api: Api) -> None:
     rest = api.client.get(f"{PATH}?limit=2&after={page['data'][-1]['id']}").json()
     assert [record["id"] for record in page["data"] + rest["data"]] == made[::-1]
     assert (page["has_more"], rest["has_more"]) == (True, False)
+
+
+def test_the_report_is_that_of_a_job(working: Api) -> None:
+    """The record holds an excerpt of the report; the whole, its page and its diagram are where a job has them."""
+    record = working.post(PATH, content=scores(group=np.arange(400), site=np.arange(400) % 2))
+    assert record["report_url"] == f"{PATH}/{record['id']}/report"
+    answer = working.client.get(record["report_url"])
+    report = answer.json()
+    assert answer.headers["content-security-policy"].endswith("sandbox")
+    assert {name: report[name] for name in record["report"] if name in report} == {
+        name: value for name, value in record["report"].items() if name in report
+    }
+    assert {"reliability", "risk_coverage", "classes", "label_noise", "candidates"} <= set(report)
+    page = working.client.get(f"{PATH}/{record['id']}/report.html")
+    assert (page.status_code, page.headers["content-type"]) == (200, "text/html; charset=utf-8")
+    diagram = working.client.get(f"{PATH}/{record['id']}/reliability.svg")
+    assert (diagram.status_code, diagram.headers["content-type"]) == (200, "image/svg+xml")
+
+
+def test_there_is_no_report_before_the_calibrator(api: Api) -> None:
+    """Until it is fitted the report, its page and its diagram are 409; of an unknown calibrator, 404."""
+    path = api.client.post(f"{PATH}?wait=0", content=scores()).headers["location"]
+    for what in ("report", "report.html", "reliability.svg"):
+        answer = api.client.get(f"{path}/{what}")
+        assert (answer.status_code, answer.json()["code"]) == (409, "no_report")
+        assert api.client.get(f"{PATH}/cal_none/{what}").status_code == 404
+
+
+def test_looks_at_the_same_test_rows_are_counted(working: Api) -> None:
+    """The second calibrator of a file is judged as a second look, whatever became of the first record."""
+    first = working.post(PATH, content=scores())
+    assert working.client.delete(f"{PATH}/{first['id']}").status_code == 204
+    second = working.post(f"{PATH}?method=temperature", content=scores())
+    assert [record["report"]["looks"] for record in (first, second)] == [{"before": 0}, {"before": 1}]
+    assert second["report"]["gate"]["level"] < first["report"]["gate"]["level"] / 2
+    assert working.post(PATH, content=scores(seed=1))["report"]["looks"] == {"before": 0}
+
+
+def test_scores_that_are_refused_or_deleted_have_shown_nothing(api: Api) -> None:
+    """A calibrator that fails, or is deleted before it is fitted, gives its look back."""
+    path = api.client.post(f"{PATH}?wait=0&method=magic", content=scores()).headers["location"]
+    api.work(path.rpartition("/")[2])
+    assert api.client.get(path).json()["status"] == "failed"
+    digest = api.client.get(path).json()["sha256"]
+    with api.registry.write() as unit:
+        assert unit.looks.before(digest) == 0
+    begun = api.post(f"{PATH}?wait=0", content=scores())
+    with api.registry.write() as unit:
+        assert unit.looks.take(digest, begun["id"]) == 0
+    assert api.client.delete(f"{PATH}/{begun['id']}").status_code == 204
+    with api.registry.read() as unit:
+        assert unit.looks.before(digest) == 0
+
+
+def test_guarantee_rows_promise_and_roles_are_named(working: Api) -> None:
+    """Rows of the split `guarantee` set thresholds, in the report and in the file; roles name columns."""
+    split = np.array(["calibration", "test", "guarantee", "test"] * 100)
+    content = npz(**{**arrays(scores()), "part": split})
+    record = working.post(PATH, params={"roles": '{"split": "part"}'}, content=content)
+    assert record["report"]["guarantees"]["num_rows"] == 100
+    file = working.client.get(f"{PATH}/{record['id']}/onnx").content
+    metadata = ort.InferenceSession(file, providers=["CPUExecutionProvider"]).get_modelmeta().custom_metadata_map
+    assert json.loads(metadata["guarantees"])["num_rows"] == 100
+    refused = working.client.post(PATH, params={"roles": '{"shape": "part"}'}, content=content)
+    assert (refused.status_code, refused.json()["code"]) == (422, "invalid_roles")

@@ -17,7 +17,8 @@ from worker.outside.supervisor import Supervisor
 from worker.settings import WorkerSettings
 
 NAMED = {
-    "batches.results_sha256", "calibrators.onnx_sha256", "calibrators.sha256", "checkpoints.sha256",
+    "batches.results_sha256", "calibrators.diagram_sha256", "calibrators.onnx_sha256", "calibrators.page_sha256",
+    "calibrators.report_sha256", "calibrators.sha256", "checkpoints.sha256",
     "datasets.prepared_sha256", "datasets.sha256", "jobs.diagram_sha256", "jobs.page_sha256", "jobs.report_sha256",
     "models.served_sha256", "models.sha256",
 }  # fmt: skip

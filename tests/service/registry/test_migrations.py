@@ -14,7 +14,7 @@ from service.registry import tables
 from service.registry.contract import ANY_DEVICE, QUEUES
 from service.registry.database import open_engine
 from service.registry.migrate import _config
-from service.registry.presenters import job_record
+from service.registry.presenters import calibrator_record, job_record
 from service.registry.repositories.records import now
 from service.registry.unit_of_work import Registry
 from service.settings import ServiceSettings
@@ -187,6 +187,28 @@ def test_messages_that_wait_are_told_by_their_hosts(settings: ServiceSettings) -
     with registry.read() as unit:
         keys = [unit.work.of(record_id).concurrency_key for record_id in urls]
     assert keys == ["slow.example", "slow.example", "2001:db8::1"]
+    registry.close()
+
+
+def test_calibrators_of_the_sixth_release_are_kept(settings: ServiceSettings) -> None:
+    """A calibrator that was fitted before there were reports of scores reads as before, and says that it has none."""
+    engine = open_engine(settings.resolved_database_url)
+    to_revision(engine, "0006")
+    insert(
+        engine, "calibrators", id="cal_1", name="c", bytes=4, sha256="a" * 64, method="temperature", status="succeeded",
+        options='{"method": "auto", "class_names": null}', parameters='{"temperature": 2.0}', created_at=MOMENT,
+        profile='{"input": "logits", "num_samples": 400, "num_classes": 2, "class_names": ["0", "1"]}',
+        report='{"verdict": "post_hoc", "summary": ["It was fitted."]}', onnx_sha256="b" * 64,
+    )  # fmt: skip
+    engine.dispose()
+    registry = Registry.open(settings)
+    registry.migrate()
+    with registry.read() as unit:
+        row = unit.calibrators.get("cal_1")
+        record = calibrator_record(row)
+    assert (record.report_url, record.parameters) == (None, {"temperature": 2.0})
+    assert record.report == {"verdict": "post_hoc", "summary": ["It was fitted."]}
+    assert row.onnx_sha256 == "b" * 64
     registry.close()
 
 

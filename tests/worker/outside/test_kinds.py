@@ -260,21 +260,29 @@ def test_jobs_of_an_earlier_version_get_todays_defaults(bench: Bench) -> None:
 
 
 def test_fitted_scores_are_published(bench: Bench, tmp_path: Path) -> None:
-    """What the child found stands in the record, with the file's digest; its scores stay until it is deleted."""
+    """What the child found stands in the record, with its files' digests; its scores stay until it is deleted."""
     record_id = bench.calibrator(b"scores")
     work, spec = bench.begun(record_id)
-    assert Path(spec["file"]).read_bytes() == b"scores"
-    (tmp_path / "c.onnx").write_bytes(b"file")
+    assert (Path(spec["file"]).read_bytes(), spec["looks_before"]) == (b"scores", 0)
+    files = {"onnx": "c.onnx", "report": "r.json", "page": "r.html", "diagram": "d.svg"}
+    for name in files.values():
+        (tmp_path / name).write_bytes(name.encode())
     result = {
-        "method": "temperature", "parameters": {"temperature": 2.0}, "report": {"verdict": "post_hoc"},
-        "onnx": "c.onnx", "profile": SCORES_PROFILE,
-    }  # fmt: skip
+        **files,
+        "method": "temperature",
+        "parameters": {"temperature": 2.0},
+        "excerpt": {"verdict": "post_hoc"},
+        "profile": SCORES_PROFILE,
+    }
     work.succeeded(result, tmp_path)
     with bench.registry.read() as unit:
         row = unit.calibrators.get(record_id)
         assert (row.status, row.method, row.parameters) == ("succeeded", "temperature", {"temperature": 2.0})
         assert unit.work.of(record_id).state == "done"
-    assert bench.registry.artifacts.path(str(row.onnx_sha256)).read_bytes() == b"file"
+        assert unit.looks.before(row.sha256) == 1
+    for name in files:
+        digest = getattr(row, f"{name}_sha256")
+        assert bench.registry.artifacts.path(digest).read_bytes() == files[name].encode()
     with bench.registry.write() as unit:
         bench.registry.artifacts.remove(unit.calibrators.delete(record_id))
     assert [path for path in bench.registry.artifacts.root.rglob("*") if path.is_file()] == []
@@ -287,6 +295,7 @@ def test_refused_scores_keep_the_reason(bench: Bench) -> None:
     with bench.registry.read() as unit:
         row = unit.calibrators.get(record_id)
         assert (row.status, row.error, unit.work.of(record_id).state) == ("failed", ERROR, "done")
+        assert unit.looks.before(row.sha256) == 0
 
 
 @pytest.mark.parametrize(
@@ -312,9 +321,9 @@ def test_findings_that_no_list_could_show_are_not_published(bench: Bench, tmp_pa
         data: {"prepared": "file", "profile": {**DATASET_PROFILE, **odd}},
         model: {"served": "file", "profile": {**MODEL_PROFILE, **odd}},
         scores: {
-            "onnx": "file",
+            **dict.fromkeys(("onnx", "report", "page", "diagram"), "file"),
             "profile": {**SCORES_PROFILE, **odd},
-            "report": {},
+            "excerpt": {},
             "method": "temperature",
             "parameters": {},
         },

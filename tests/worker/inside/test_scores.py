@@ -1,0 +1,246 @@
+"""Calibrators from scores alone: what is fitted, judged and promised, and whether the file does what was reported."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime as ort
+import pytest
+from numpy.typing import NDArray
+from scipy.optimize import minimize_scalar
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import log_loss
+
+from fedlas.errors import BadDataset
+from fedlas.guarantees import Guarantees
+from tests.helpers import uploads as made
+from worker.inside.scores import fit_scores
+from worker.inside.scores_graph import as_logits
+
+Json = dict[str, Any]
+Array = NDArray[Any]
+
+
+def drawn(rows: int = 2000, classes: int = 4, *, sharpened: float = 3.0, seed: int = 0) -> tuple[Array, Array]:
+    """Logits `sharpened` times too large for the labels that were drawn from them, so the best temperature is that."""
+    rng = np.random.default_rng(seed)
+    true = rng.normal(size=(rows, classes)) * 2
+    targets = (true + rng.gumbel(size=true.shape)).argmax(axis=1)
+    return (sharpened * true).astype(np.float32), targets
+
+
+def softmax(logits: Array) -> Array:
+    """An implementation of the test's own."""
+    powers = np.exp(logits.astype(np.float64) - logits.max(axis=1, keepdims=True))
+    return np.asarray(powers / powers.sum(axis=1, keepdims=True))
+
+
+def fit(folder: Path, content: bytes, *, method: str = "auto", looks_before: int = 0) -> Json:
+    """Fit on what was sent."""
+    (folder / "scores").write_bytes(content)
+    options = {"method": method, "class_names": None, "roles": None}
+    spec = {"file": str(folder / "scores"), "sha256": "s" * 64, "options": options, "looks_before": looks_before}
+    return fit_scores(spec, folder, lambda _: None)
+
+
+def run(folder: Path, rows: Array) -> tuple[Array, Array]:
+    """What the file alone answers, in a plain ONNX Runtime."""
+    session = ort.InferenceSession(str(folder / "calibrator.onnx"), providers=["CPUExecutionProvider"])
+    (given,) = session.get_inputs()
+    assert [output.name for output in session.get_outputs()] == ["probabilities", "confidence"]
+    probabilities, confidence = session.run(None, {given.name: rows.astype(np.float32)})
+    return probabilities, confidence
+
+
+def test_probabilities_of_zero_and_one_are_allowed(tmp_path: Path) -> None:
+    """A probability of exactly 0 counts as float32's smallest: its logarithm is finite, and no row is refused."""
+    probabilities = np.array([[1.0, 0.0], [0.25, 0.75]] * 20)
+    logits = as_logits("probabilities", probabilities.astype(np.float32))
+    assert logits[0].tolist() == [0.0, pytest.approx(-87.336545)]
+    np.testing.assert_allclose(softmax(logits), probabilities, atol=1e-7)
+    assert fit(tmp_path, made.npz(probabilities=probabilities, labels=[0, 1] * 20))["profile"]["num_samples"] == 40
+
+
+def test_the_temperature_is_the_best_of_the_calibration_rows(tmp_path: Path) -> None:
+    """Found by an optimiser of somebody else's on the calibration rows alone; the test rows have no say in it."""
+    logits, targets = drawn(1200)
+    split = np.where(np.arange(1200) % 3 == 0, "calibration", np.where(np.arange(1200) % 3 == 1, "test", "train"))
+    result = fit(tmp_path, made.npz(logits=logits, labels=targets, split=split), method="temperature")
+    chosen = split == "calibration"
+
+    def loss(log_temperature: float) -> float:
+        return float(log_loss(targets[chosen], softmax(logits[chosen] / np.exp(log_temperature)), labels=range(4)))
+
+    best = float(np.exp(minimize_scalar(loss, bounds=(-3, 3), method="bounded", options={"xatol": 1e-9}).x))
+    assert result["parameters"]["temperature"] == pytest.approx(best, rel=1e-4)
+    assert (result["excerpt"]["num_calibration_rows"], result["excerpt"]["num_test_rows"]) == (400, 400)
+    assert any("400 rows of the split train" in line for line in result["excerpt"]["summary"])
+
+
+@pytest.mark.parametrize("kind", ["logits", "probabilities"])
+def test_the_file_alone_gives_the_reported_figures(tmp_path: Path, kind: str) -> None:
+    """ONNX Runtime on the test rows gives probabilities whose log loss and accuracy are those of the report."""
+    logits, targets = drawn(1000)
+    split = np.where(np.arange(1000) % 2 == 0, "calibration", "test")
+    sent = logits if kind == "logits" else softmax(logits).astype(np.float32)
+    result = fit(tmp_path, made.npz(**{kind: sent}, labels=targets, split=split))
+    probabilities, confidence = run(tmp_path, sent)
+    np.testing.assert_allclose(confidence, probabilities.max(axis=1))
+    np.testing.assert_allclose(probabilities.sum(axis=1), 1, atol=1e-6)
+    judged = split == "test"
+    shown = result["excerpt"]["metrics"]
+    for name, given in (("uploaded", softmax(logits)), ("calibrated", softmax(np.log(probabilities)))):
+        expected = log_loss(targets[judged], given[judged], labels=range(4))
+        assert shown[name]["nll"]["value"] == pytest.approx(expected, rel=1e-4)
+        assert shown[name]["accuracy"]["value"] == pytest.approx((given.argmax(axis=1) == targets)[judged].mean())
+    if result["method"] == "temperature":
+        scale = result["parameters"]["temperature"]
+        np.testing.assert_allclose(probabilities, softmax(logits / scale), atol=1e-5)
+
+
+def test_overconfident_scores_are_mended_and_calibrated_ones_are_not_touched_up(tmp_path: Path) -> None:
+    """Logits three times too large are shown to gain; logits that were right already are not promoted."""
+    logits, targets = drawn(3000)
+    mended = fit(tmp_path, made.npz(logits=logits, labels=targets))["excerpt"]
+    assert (mended["verdict"], mended["promoted"]) == ("post_hoc", True)
+    assert mended["differences"]["calibrated_minus_uploaded"]["brier"]["high"] < 0
+    right, targets = drawn(3000, sharpened=1.0)
+    same = fit(tmp_path, made.npz(logits=right, labels=targets))["excerpt"]
+    assert (same["verdict"], same["promoted"]) == ("unchanged", False)
+    assert any("returned all the same" in line for line in same["summary"])
+    for report in (mended, same):
+        assert any("not trained on any of these rows" in line for line in report["summary"])
+
+
+def test_halves_are_drawn_once_and_by_class(tmp_path: Path) -> None:
+    """The same file is always halved the same way, half of each class, and groups stay together."""
+    rng = np.random.default_rng(0)
+    targets = np.repeat([0, 1], [900, 100])
+    logits = rng.normal(size=(1000, 2)).astype(np.float32)
+    logits[np.arange(1000), targets] += 1
+    content = made.npz(logits=logits, labels=targets)
+    first, again = fit(tmp_path, content), fit(tmp_path, content)
+    assert first == again
+    assert (first["excerpt"]["num_calibration_rows"], first["excerpt"]["num_test_rows"]) == (500, 500)
+    grouped = made.npz(logits=logits, labels=targets, group=np.arange(1000) % 50)
+    report = fit(tmp_path, grouped)["excerpt"]
+    assert report["num_calibration_rows"] % 20 == report["num_test_rows"] % 20 == 0
+
+
+def test_named_methods(tmp_path: Path) -> None:
+    """A method by name is that method; one that does not exist or does not suit is refused with the choice."""
+    logits, targets = drawn(600, 2)
+    binary = made.npz(logits=logits, labels=targets)
+    found = fit(tmp_path, binary, method="affine")
+    assert (found["method"], found["excerpt"]["methods"]["tried"]) == ("affine", ["affine"])
+    with pytest.raises(BadDataset) as caught:
+        fit(tmp_path, binary, method="magic")
+    assert (caught.value.code, "temperature" in caught.value.message) == ("unknown_method", True)
+    with pytest.raises(BadDataset) as caught:
+        fit(tmp_path, made.npz(logits=drawn(600, 4)[0], labels=drawn(600, 4)[1]), method="affine")
+    assert caught.value.code == "unsuitable_method"
+
+
+def test_affine_is_the_logistic_line(tmp_path: Path) -> None:
+    """On rows with a shifted base rate the slope and intercept are those of scikit-learn's logistic regression."""
+    rng = np.random.default_rng(0)
+    log_odds = rng.normal(size=4000) * 2
+    targets = (rng.random(4000) < 1 / (1 + np.exp(-(0.5 * log_odds - 1)))).astype(int)
+    split = np.where(np.arange(4000) < 2000, "calibration", "test")
+    logits = np.stack([np.zeros(4000), log_odds], axis=1).astype(np.float32)
+    result = fit(tmp_path, made.npz(logits=logits, labels=targets, split=split), method="affine")
+    line = LogisticRegression(C=np.inf).fit(log_odds[:2000, None], targets[:2000])
+    assert result["parameters"]["slope"] == pytest.approx(line.coef_[0, 0], rel=0.01)
+    assert result["parameters"]["intercept"] == pytest.approx(line.intercept_[0], rel=0.01)
+
+
+@pytest.mark.parametrize("name", ["huge", "perfect", "useless", "a thousand classes", "rare"])
+def test_extremes_get_a_true_report(tmp_path: Path, name: str) -> None:
+    """Logits of ±1e4, perfect and useless models, many classes and few positives: figures without NaN or null."""
+    rng = np.random.default_rng(0)
+    rows, classes = (400, 1000) if name == "a thousand classes" else (1000, 2 if name == "rare" else 4)
+    targets = rng.integers(0, classes, rows)
+    if name == "rare":
+        targets = (np.arange(rows) % 250 == 0).astype(int)
+    logits = rng.normal(size=(rows, classes))
+    logits[np.arange(rows), targets] += {"useless": 0, "perfect": 50}.get(name, 2)
+    if name == "huge":
+        logits *= 1e4 / np.abs(logits).max()
+    result = fit(tmp_path, made.npz(logits=logits.astype(np.float32), labels=targets))
+    text = json.dumps(result, allow_nan=False)
+    for figures in result["excerpt"]["metrics"].values():
+        assert None not in [value for metric in figures.values() for value in metric.values()], text[:2000]
+    probabilities, _ = run(tmp_path, logits)
+    assert np.isfinite(probabilities).all()
+    if name == "useless":
+        assert result["excerpt"]["metrics"]["calibrated"]["nll"]["value"] == pytest.approx(np.log(4), abs=0.02)
+
+
+def test_the_child_loads_no_pytorch(tmp_path: Path) -> None:
+    """The step of the child, in a fresh interpreter and with everything that it writes, never imports PyTorch."""
+    logits, targets = drawn(300)
+    (tmp_path / "scores").write_bytes(made.npz(logits=logits, labels=targets))
+    code = """
+import sys
+from pathlib import Path
+from worker.inside.child import _answer
+folder = Path(sys.argv[1])
+options = {"method": "auto", "class_names": None, "roles": None}
+spec = {"file": str(folder / "scores"), "sha256": "s", "options": options, "looks_before": 0}
+answer = _answer("fit_scores", spec, folder, print)
+assert "result" in answer, answer
+sys.exit("torch" in sys.modules)
+"""
+    done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=False, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    for name in ("calibrator.onnx", "report.json", "report.html", "reliability.svg"):
+        assert (tmp_path / name).stat().st_size > 0
+
+
+def test_a_guard_leaves_the_calibrator_that_keeps_every_label(tmp_path: Path) -> None:
+    """Where moving labels is not shown to help, the calibrator that keeps them is judged, and is what is written."""
+    logits, targets = drawn(2000, 10)
+    result = fit(tmp_path, made.npz(logits=logits, labels=targets))
+    finalists = {claim["finalist"] for claim in result["excerpt"]["gate"]["claims"]}
+    served = result["excerpt"]["gate"]["finalist"]
+    probabilities, _ = run(tmp_path, logits)
+    moved = (probabilities.argmax(axis=1) != logits.argmax(axis=1)).any()
+    assert finalists == {"same_labels", "post_hoc"}
+    assert moved == (served != "same_labels")
+
+
+def test_looks_that_came_before_raise_the_bar(tmp_path: Path) -> None:
+    """The gate may spend less on a fifth look, and the report says that it is one."""
+    logits, targets = drawn(400)
+    first, fifth = (fit(tmp_path, made.npz(logits=logits, labels=targets), looks_before=n)["excerpt"] for n in (0, 4))
+    assert fifth["gate"]["level"] < first["gate"]["level"] / 10
+    assert any("judged 4 times before" in line for line in fifth["summary"])
+
+
+def test_what_guarantee_rows_promise_holds_for_the_file(tmp_path: Path) -> None:
+    """The promised share of wrong answers, by the threshold in the file's metadata, is kept on rows of its own."""
+    logits, targets = drawn(6000)
+    split = np.array(["calibration", "guarantee", "test"] * 2000)
+    result = fit(tmp_path, made.npz(logits=logits, labels=targets, split=split))
+    session = ort.InferenceSession(str(tmp_path / "calibrator.onnx"), providers=["CPUExecutionProvider"])
+    promised = Guarantees.from_dict(json.loads(session.get_modelmeta().custom_metadata_map["guarantees"]))
+    probabilities, confidence = run(tmp_path, logits[split == "test"])
+    answered = confidence >= promised.threshold_for(0.15)
+    wrong = probabilities.argmax(axis=1) != targets[split == "test"]
+    assert 0.1 < answered.mean() < 1
+    assert wrong[answered].mean() <= 0.15
+    assert result["excerpt"]["guarantees"]["num_rows"] == 2000
+
+
+def test_weights_thin_the_rows_that_fit_and_judge(tmp_path: Path) -> None:
+    """By sampling weights a sample of the population fits and judges, and the summary says how many rows stay."""
+    logits, targets = drawn(2000)
+    weight = np.where(np.arange(2000) % 2 == 0, 1.0, 4.0)
+    excerpt = fit(tmp_path, made.npz(logits=logits, labels=targets, weight=weight))["excerpt"]
+    assert 500 < excerpt["num_test_rows"] < 750
+    assert any("as a sample of the population" in line for line in excerpt["summary"])

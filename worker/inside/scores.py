@@ -1,0 +1,189 @@
+"""The calibration of scores that are sent without their network: files in, files out.
+
+A job with the method `post_hoc` on the identity: what other jobs ask of a network stands in the file. Calibration rows
+choose the calibrator, test rows judge it, guarantee rows promise; what is written is what was judged, not a calibrator
+fitted again on all rows.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedlas.calibrators import CALIBRATORS, Calibrator, TemperatureScaling, softmax
+from fedlas.calibrators.feature_map import shown_parameters
+from fedlas.data import Dataset
+from fedlas.data.scores import Kind, read_scores
+from fedlas.errors import BadDataset, FedLASError
+from fedlas.gate.claims import GateResult
+from fedlas.guarantees import Guarantees
+from fedlas.race.scoring import post_hoc_names
+from fedlas.race.selection import Calibrated, Judge
+from worker.inside.evaluation import Evaluation, write_report
+from worker.inside.preconditions import check_test_groups, classes_not_met
+from worker.inside.scores_graph import as_logits, write
+
+Json = dict[str, Any]
+Emit = Callable[[Json], None]
+Floats = NDArray[np.float64]
+
+_SEED = 0
+#: A request waits for the report: few draws of wrong labels.
+_NOISE_DRAWS = 5
+_GATE: Json = {"score": "brier", "confidence_level": 0.95, "max_accuracy_drop": 0.005}
+#: Intervals rest on this many resamples, fewer where there are many rows, which need them less.
+_RESAMPLES, _RESAMPLED_ROWS = 1000, 10_000_000
+#: What a record shows of the report, which is long.
+_SHOWN = (
+    *("verdict", "promoted", "summary", "metrics", "differences", "num_test_rows", "confidence_level", "gate"),
+    *("looks", "guarantees", "seed", "digests", "versions"),
+)
+_UNSEEN = (
+    "All this assumes that the model was not trained on any of these rows, which scores alone cannot show: on rows "
+    "that it has learnt by heart every figure here is worthless."
+)
+
+
+@dataclass(frozen=True)
+class _Scores:
+    """Scores that are sent: their rows, what they are, and as logits (N, K)."""
+
+    dataset: Dataset
+    kind: Kind
+    sent: NDArray[np.float32]
+    logits: Floats
+
+    def rows(self, split: str) -> tuple[Floats, NDArray[np.int64]]:
+        """Logits and targets of one split."""
+        chosen = self.dataset.rows(split)
+        return self.logits[chosen], self.dataset.targets[chosen]
+
+    def groups(self, split: str) -> NDArray[np.int64] | None:
+        groups = self.dataset.groups
+        return None if groups is None else groups[self.dataset.rows(split)]
+
+
+def fit_scores(spec: Json, folder: Path, emit: Emit) -> Json:
+    """Calibrate, judge and write; `calibrator.onnx`, the report, its page and the diagram are left in `folder`."""
+    scores = _read(spec)
+    judge = _judge(scores, spec["options"]["method"])
+    finalists = _finalists(scores, judge)
+
+    test, _ = scores.rows("test")
+    probs = {"uploaded": softmax(test), **{name: softmax(one.calibrator(test)) for name, one in finalists.items()}}
+    evaluation = Evaluation(
+        scores.dataset,
+        probs,
+        _GATE,
+        spec["looks_before"],
+        _SEED,
+        noise_draws=_NOISE_DRAWS,
+        num_resamples=max(200, min(_RESAMPLES, _RESAMPLED_ROWS // len(test))),
+    )
+    judgement = evaluation.judge()
+    name = judgement.finalist or "post_hoc"  # returned all the same where it is not shown to be better
+    served = finalists[name].calibrator
+    guarantees = _guarantees(scores, served)
+
+    methods = {"asked": spec["options"]["method"], "tried": list(judge.names), "fitted": served.name}
+    report = evaluation.report(
+        judgement,
+        probs[name],
+        guarantees=guarantees,
+        calibration_accuracy=judge.base_accuracy,
+        num_calibration_rows=len(judge.targets),
+        candidates=[judge.post_hoc(finalists["post_hoc"]).as_dict()],
+        recipe={"methods": methods, "calibrator": {"name": served.name, "parameters": shown_parameters(served)}},
+        digests={"scores_sha256": spec["sha256"]},
+        notes=_notes(scores.dataset, judgement),
+    )
+    metadata = {"fedlas.scores_sha256": spec["sha256"]}
+    if guarantees is not None:
+        metadata["guarantees"] = json.dumps(guarantees.as_dict())
+    names = scores.dataset.class_names
+    path = folder / "calibrator.onnx"
+    error = write(path, served, scores.kind, names, metadata=metadata, prove_with=scores.sent)
+    shown = {"num_calibration_rows": len(judge.targets), "methods": methods, "max_probability_error": error}
+    return {
+        "method": served.name,
+        "parameters": served.parameters(),
+        "excerpt": {**{name: report.as_dict()[name] for name in _SHOWN}, **shown},
+        "profile": {
+            "input": scores.kind,
+            "num_samples": len(scores.dataset),
+            "num_classes": len(scores.dataset.class_names),
+            "class_names": scores.dataset.class_names,
+        },
+        "onnx": "calibrator.onnx",
+        **write_report(report, folder),
+    }
+
+
+def _read(spec: Json) -> _Scores:
+    """The scores of a file, with rows enough to fit and to judge."""
+    options = spec["options"]
+    dataset = read_scores(spec["file"], class_names=options["class_names"], roles=options.get("roles"))
+    dataset.require("calibration", "test")
+    check_test_groups(dataset)
+    ((kind, sent),) = dataset.inputs.items()
+    kind = cast(Kind, kind)
+    return _Scores(dataset, kind, sent, as_logits(kind, sent))
+
+
+def _judge(scores: _Scores, method: str) -> Judge:
+    """The calibration rows, and the calibrators that may compete on them."""
+    logits, targets = scores.rows("calibration")
+    if method != "auto" and method not in CALIBRATORS:
+        known = ", ".join(["auto", *sorted(CALIBRATORS)])
+        raise BadDataset("unknown_method", f"method {method!r} is none of {known}")
+    names = post_hoc_names(logits.shape[1], len(targets)) if method == "auto" else (method,)
+    accuracy = float((logits.argmax(axis=1) == targets).mean())
+    return Judge(targets, names, False, scores.groups("calibration"), _SEED, accuracy, _GATE["max_accuracy_drop"])
+
+
+def _finalists(scores: _Scores, judge: Judge) -> dict[str, Calibrated]:
+    """The plain temperature, the best calibrator, and the best that keeps every label where that one does not."""
+    logits, targets = scores.rows("calibration")
+    temperature = Calibrated(TemperatureScaling().fit(logits, targets), logits)
+    try:
+        found = {"temperature": temperature, "post_hoc": judge.calibrate(logits)}
+        keeping = judge.keeping_labels()
+        if keeping is not None and not found["post_hoc"].calibrator.keeps_order:
+            found["same_labels"] = keeping.calibrate(logits)
+    except FedLASError:
+        raise
+    except ValueError as error:  # the scores were checked, so it is the method that does not suit them
+        method = ", ".join(judge.names)
+        raise BadDataset("unsuitable_method", f"{method!r} cannot be fitted on these scores: {error}") from error
+    return found
+
+
+def _guarantees(scores: _Scores, calibrator: Calibrator) -> Guarantees | None:
+    """What guarantee rows allow to promise, where there are any."""
+    logits, targets = scores.rows("guarantee")
+    if len(targets) == 0:
+        return None
+    probs, names = softmax(calibrator(logits)), scores.dataset.class_names
+    return Guarantees.fit(probs, targets, class_names=names, groups=scores.groups("guarantee"))
+
+
+def _notes(dataset: Dataset, judgement: GateResult) -> list[str]:
+    """What a reader must know beside the verdict."""
+    fitting, judging = len(dataset.rows("calibration")), len(dataset.rows("test"))
+    drawn = "split" not in dataset.roles
+    how = "drawn by chance: half of each class, whole groups" if drawn else "as the split column says"
+    notes = [
+        f"The calibrator was fitted on {fitting} rows and judged on {judging} others ({how}).",
+        _UNSEEN,
+        *classes_not_met(dataset),
+        *dataset.warnings,
+    ]
+    if not judgement.promoted:
+        notes.insert(0, "The calibrator is returned all the same; whether to use it is yours.")
+    return notes

@@ -1,0 +1,93 @@
+"""The calibrator of scores as an ONNX file of its own, scores in and probabilities out, proven on rows."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from onnx import ModelProto, TensorProto, ValueInfoProto, checker, helper, numpy_helper
+
+from fedlas.calibrators import Calibrator, softmax
+from fedlas.data.scores import Kind
+from fedlas.errors import ExportError
+from service.inference.runtime import open_session
+
+Floats = NDArray[np.float64]
+
+#: Old enough for runtimes of 2022.
+OPSET, IR_VERSION = 17, 8
+#: A probability of 0 counts as this when its logarithm is taken, here and in the file.
+SMALLEST = float(np.finfo(np.float32).tiny)
+#: In ONNX no output may bear the name of an input.
+INPUT_NAMES: dict[Kind, str] = {"logits": "logits", "probabilities": "uncalibrated_probabilities"}
+
+_TOLERANCE = 1e-5
+
+
+def as_logits(kind: Kind, scores: NDArray[np.float32]) -> Floats:
+    """Logits (N, K) float64 of scores (N, K); those of probabilities are their logarithms."""
+    values = scores.astype(np.float64)
+    return values if kind == "logits" else np.log(np.maximum(values, SMALLEST))
+
+
+def write(
+    path: Path,
+    calibrator: Calibrator,
+    kind: Kind,
+    class_names: Sequence[str],
+    *,
+    metadata: Mapping[str, str],
+    prove_with: NDArray[np.float32],
+) -> float:
+    """Write the file, prove it on scores (N, K), and return how far its probabilities are from ours.
+
+    Raises:
+        ExportError: `parity` where that is more than float32 explains.
+    """
+    model = build(calibrator, kind, class_names)
+    properties = {
+        "class_names": json.dumps(list(class_names)),
+        "calibrator": json.dumps({"name": calibrator.name, "parameters": calibrator.parameters()}),
+    }
+    helper.set_model_props(model, {**properties, **metadata})
+    checker.check_model(model)
+    path.write_bytes(model.SerializeToString())
+    session = open_session(str(path), threads=1)
+    (written,) = session.run(["probabilities"], {INPUT_NAMES[kind]: prove_with})
+    calibrated = calibrator(as_logits(kind, prove_with))
+    error = float(np.abs(written.astype(np.float64) - softmax(calibrated)).max())
+    # Among logits of 1e4 neighbouring float32 numbers are 1e-3 apart: no file can be exacter than its numbers.
+    allowed = _TOLERANCE + 2 * float(np.finfo(np.float32).eps) * float(np.abs(calibrated).max())
+    if not error <= allowed:
+        raise ExportError("parity", f"the file differs from the calibrator by {error:.2e}, more than {allowed:.0e}")
+    return error
+
+
+def build(calibrator: Calibrator, kind: Kind, class_names: Sequence[str]) -> ModelProto:
+    """The graph: input (N, K) float32, outputs `probabilities` (N, K) and `confidence` (N,)."""
+    given, nodes, constants = INPUT_NAMES[kind], [], []
+    logits = given
+    if kind == "probabilities":
+        constants.append(numpy_helper.from_array(np.array(SMALLEST, np.float32), "fedlas_smallest"))
+        nodes.append(helper.make_node("Max", [given, "fedlas_smallest"], ["fedlas_positive"]))
+        nodes.append(helper.make_node("Log", ["fedlas_positive"], ["fedlas_logits"]))
+        logits = "fedlas_logits"
+    middle, more = calibrator.to_onnx(logits, "fedlas_calibrated_logits")
+    nodes += [
+        *middle,
+        helper.make_node("Softmax", ["fedlas_calibrated_logits"], ["probabilities"], axis=1),
+        helper.make_node("ReduceMax", ["probabilities"], ["confidence"], axes=[1], keepdims=0),
+    ]
+    classes = len(class_names)
+    outputs = [_info("probabilities", "N", classes), _info("confidence", "N")]
+    graph = helper.make_graph(nodes, "fedlas_calibrator", [_info(given, "N", classes)], outputs, [*constants, *more])
+    return helper.make_model(
+        graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION, producer_name="fedlas"
+    )
+
+
+def _info(name: str, *shape: int | str) -> ValueInfoProto:
+    return helper.make_tensor_value_info(name, TensorProto.FLOAT, shape)
