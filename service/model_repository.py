@@ -22,7 +22,6 @@ from anyio import CapacityLimiter, to_thread
 from service.inference.answer_size import Labels
 from service.inference.metrics import ServingMetrics
 from service.inference.model_queue import ModelQueue
-from service.inference.predictions import extra_outputs
 from service.inference.run_limits import RunLimits
 from service.inference.scheduler import Scheduler
 from service.registry.contract import ServedModel
@@ -52,7 +51,6 @@ class Target:
     Attributes:
         called: the published name or id by which it was asked for, and the version behind it.
         digest: of its served copy.
-        wants: outputs that its answers need beyond the usual ones.
         labels: of its classes, as long as they are.
         served: who answers, as JSON.
     """
@@ -62,7 +60,6 @@ class Target:
     model_id: str
     digest: str
     profile: Mapping[str, Any]
-    wants: tuple[str, ...]
     labels: Labels
     served: bytes
 
@@ -228,7 +225,6 @@ class Catalogue:
             model_id=row.id,
             digest=row.served_sha256,
             profile=row.profile,
-            wants=extra_outputs(row.profile),
             labels=self._labels_of(row.id, row.profile),
             served=served.model_dump_json().encode(),
         )

@@ -21,7 +21,7 @@ from types import FrameType
 
 import uvicorn
 
-from service.api.services import Services, suspensions
+from service.api.services import Services, quarantine
 from service.app import create_app
 from service.heartbeat import Heartbeat
 from service.inference.runtime import providers, release_arena
@@ -148,7 +148,7 @@ def run(
 def _end(settings: ServiceSettings, digest: str) -> None:
     """A run that cannot be ended otherwise ends with this process, and is not begun again for a while."""
     _LOG.critical("a run of the served copy %s does not end: the process ends, and the model is suspended", digest)
-    suspensions(settings).add(digest)
+    quarantine(settings).add(digest)
     os._exit(_STUCK_EXIT_CODE)
 
 

@@ -111,7 +111,7 @@ class Services:
         return await to_thread.run_sync(partial(function, *args, **options), limiter=self.write_limiter)
 
 
-def suspensions(settings: ServiceSettings) -> Quarantine:
+def quarantine(settings: ServiceSettings) -> Quarantine:
     """Which served copies are out of service on this machine."""
     return Quarantine(settings.data_dir.absolute() / "run" / "suspended")
 
@@ -132,7 +132,7 @@ def _scheduler(
         max_batch_rows=settings.max_batch_rows,
         max_queued_rows=settings.max_queued_rows,
         max_batch_bytes=settings.resolved_api_memory_bytes // 4,
-        suspensions=suspensions(settings),
+        quarantine=quarantine(settings),
         on_stuck=on_stuck,
         on_batch=trace if tracing.on else None,
     )

@@ -1,6 +1,7 @@
-"""Rows of several requests that are run together: who waits, what is cut off for whom, who is told.
+"""The batcher: queued requests, and batches of their rows that run together through one open model.
 
-It knows one open model, and neither queues nor threads nor HTTP.
+A batch hands out its outputs in the thread that ran it: rows of a request that several batches share are written into
+arrays of the whole request there, so that the event loop copies nothing however large an answer is.
 """
 
 from __future__ import annotations
@@ -16,38 +17,39 @@ import numpy as np
 import onnxruntime as ort
 
 from service.inference.session import OpenModel
-from service.inference.standard_outputs import Outputs, completed, joined
+from service.inference.standard_outputs import MODEL_OUTPUTS, Outputs, completed, selected
 from service.registry.errors import InvalidRequest
 
 
 class BatchObserver(Protocol):
-    """Who wants to know what became of the rows of a request."""
+    """What counts the batches in which a request has rows."""
 
     def batch(self, rows: int, requests: int, queue_seconds: float, compute_seconds: float) -> None:
-        """So many rows were run; `queue_seconds` is summed over the `requests` whose first rows are among them."""
+        """Count a batch; `queue_seconds` is summed over the `requests` whose first rows are among these rows."""
 
     def confidences(self, values: np.ndarray) -> None:
-        """What came out."""
+        """Count the confidences (N,) of a batch."""
 
 
 @dataclass(slots=True, eq=False)
 class QueuedRequest:
-    """A request whose rows wait.
+    """A request whose rows are queued, and its outputs as far as batches have computed them.
 
     Attributes:
         inputs: (rows, *row) by name.
-        wants: outputs beyond the usual ones.
-        key: what its rows must share with others of a batch: the shape of a row.
+        outputs: names of the model's outputs that the request takes.
+        key: the shapes of its rows; rows of one batch share it.
         length: the longest free dimension of a row.
-        until: when nobody waits for it any more, on the clock of the event loop.
-        taken: rows that were given to a batch; `done`: those that have come back.
+        until: its deadline, on the clock of the event loop.
+        taken: rows that were given to a batch; `done`: those that batches have returned.
+        gathered: arrays of all rows, filled by the batches of a request that is run in parts, in any order.
     """
 
     inputs: Mapping[str, np.ndarray]
     rows: int
-    wants: tuple[str, ...]
+    outputs: tuple[str, ...]
     future: asyncio.Future[Outputs]
-    watch: BatchObserver | None
+    observer: BatchObserver | None
     span: object | None
     key: tuple[object, ...]
     since: float
@@ -55,26 +57,50 @@ class QueuedRequest:
     until: float = math.inf
     taken: int = 0
     done: int = 0
-    parts: dict[int, Outputs] = field(default_factory=dict)  # by first row: batches may end in any order
+    gathered: Outputs = field(default_factory=dict)
 
     @property
     def left(self) -> int:
         """Rows that are in no batch yet."""
         return self.rows - self.taken
 
+    def gather(self, start: int, part: Outputs) -> None:
+        """Keep the outputs of consecutive rows; called in the thread of their batch."""
+        for name, array in part.items():
+            make = np.ones if name == "finite" else np.empty  # parts without it are finite
+            # `setdefault` is atomic: two batches that end at once fill the same array.
+            whole = self.gathered.setdefault(name, make((self.rows, *array.shape[1:]), array.dtype))
+            if whole.shape[1:] != array.shape[1:]:
+                raise ValueError(f"output {name}: rows of {whole.shape[1:]} and of {array.shape[1:]} in one request")
+            whole[start : start + len(array)] = array
+
 
 @dataclass(frozen=True, slots=True)
 class Slice:
-    """Rows `start:stop` of a request, which stand in a batch from `at` on."""
+    """Rows `start:stop` of a request, at `at` in their batch."""
 
     request: QueuedRequest
     start: int
     stop: int
     at: int
 
+    @property
+    def rows(self) -> int:
+        """How many they are."""
+        return self.stop - self.start
+
+    @property
+    def whole(self) -> bool:
+        """Whether they are all rows of the request."""
+        return self.rows == self.request.rows
+
 
 class InferenceBatch:
-    """Rows that are run together."""
+    """Rows that are run together.
+
+    Attributes:
+        results: for each slice its outputs, or the error that it ended with.
+    """
 
     __slots__ = ("_options", "_terminated", "ended", "model", "results", "rows", "slices", "started")
 
@@ -89,48 +115,50 @@ class InferenceBatch:
 
     @property
     def seconds(self) -> float:
-        """How long it took."""
+        """How long the run took."""
         return self.ended - self.started
 
     @property
     def until(self) -> float:
-        """When the last of its requests has been given up, on the clock of the event loop."""
+        """The latest deadline of its requests, on the clock of the event loop."""
         return max(piece.request.until for piece in self.slices)
 
     @property
     def awaited(self) -> bool:
-        """Whether somebody still waits for it."""
+        """Whether any of its requests is still open."""
         return any(not piece.request.future.done() for piece in self.slices)
 
-    def can_be_ended(self) -> InferenceBatch:
-        """Have it run so that another thread may `terminate` it."""
+    def make_terminable(self) -> InferenceBatch:
+        """Let another thread `terminate` the run."""
         self._options = ort.RunOptions()
         return self
 
     def terminate(self) -> None:
-        """End its run before the next node: one that is under way is not interrupted."""
+        """End the run before its next node: a node that is under way is not interrupted."""
         self._terminated = True
         if self._options is not None:
             self._options.terminate = True
 
     def run(self) -> None:
-        """Run it, here and now; every slice has its result afterwards, or why it has none."""
+        """Run the rows in the calling thread and set `results`."""
         self.started = time.perf_counter()
-        wants = self.slices[0].request.wants
+        outputs = self.slices[0].request.outputs
         for piece in self.slices:
-            if piece.request.wants != wants:
-                wants = tuple(dict.fromkeys((*wants, *piece.request.wants)))
+            if piece.request.outputs != outputs:
+                outputs = (*outputs, *piece.request.outputs)
+        # Logits always: they tell whether a row overflows, and the confidence without the calibrator.
+        outputs = tuple(dict.fromkeys((*MODEL_OUTPUTS, *outputs)))
         try:
-            self.results = self._results(self.slices, wants)
+            self.results = self._results(self.slices, outputs)
             self.ended = time.perf_counter()
             self.model.measured(self.rows, self.seconds, self.slices[0].request.length)
-        except InvalidRequest as error:  # somebody's rows; the others are not to suffer for it
-            self.results = self._halves(self.slices, wants, error)
+        except InvalidRequest as error:  # of some of the rows: requests with other rows are answered
+            self.results = self._halves(self.slices, outputs, error)
         except Exception as error:
             self.results = [error] * len(self.slices)
         self.ended = time.perf_counter()
 
-    def _halves(self, slices: list[Slice], wants: tuple[str, ...], refused: Exception) -> list[Outputs | Exception]:
+    def _halves(self, slices: list[Slice], outputs: tuple[str, ...], refused: Exception) -> list[Outputs | Exception]:
         """The results of slices that were refused together."""
         if len(slices) == 1 or self._terminated:
             return [refused] * len(slices)
@@ -138,68 +166,70 @@ class InferenceBatch:
         half = len(slices) // 2
         for some in (slices[:half], slices[half:]):
             try:
-                found += self._results(some, wants)
+                found += self._results(some, outputs)
             except InvalidRequest as error:
-                found += self._halves(some, wants, error)
+                found += self._halves(some, outputs, error)
             except Exception as error:
                 found += [error] * len(some)
         return found
 
-    def _results(self, slices: list[Slice], wants: tuple[str, ...]) -> list[Outputs | Exception]:
-        outputs = self._outputs(slices, wants)
-        if len(slices) == 1:
-            return [outputs]
-        starts = slices[0].at
-        return [_cut(outputs, piece.at - starts, piece.stop - piece.start) for piece in slices]
-
-    def _outputs(self, slices: list[Slice], wants: tuple[str, ...]) -> Outputs:
-        first = slices[0]
-        if len(slices) == 1:
-            inputs = {name: array[first.start : first.stop] for name, array in first.request.inputs.items()}
-        else:
-            inputs = {
-                name: np.concatenate([piece.request.inputs[name][piece.start : piece.stop] for piece in slices])
-                for name in first.request.inputs
-            }
-        return completed(self.model.run(inputs, ("logits", "probabilities", "confidence", *wants), self._options))
+    def _results(self, slices: list[Slice], outputs: tuple[str, ...]) -> list[Outputs | Exception]:
+        found = completed(self.model.run(_inputs(slices), outputs, self._options))
+        begin = slices[0].at
+        results: list[Outputs | Exception] = []
+        for piece in slices:
+            at = piece.at - begin
+            rows = None if len(slices) == 1 else slice(at, at + piece.rows)
+            part = selected(found, piece.request.outputs, rows)
+            if not piece.whole:
+                piece.request.gather(piece.start, part)
+            results.append(part)
+        return results
 
     def settle(self) -> None:
-        """Give the requests what is theirs; on the event loop."""
+        """Set the results of the requests that are complete; called on the event loop."""
         for piece, result in zip(self.slices, self.results, strict=True):
             request = piece.request
             if request.future.done():
                 continue
             if isinstance(result, Exception):
                 request.future.set_exception(result)
-            elif piece.start == 0 and piece.stop == request.rows:
+            elif piece.whole:
                 request.future.set_result(result)
             else:
-                request.parts[piece.start] = result
-                request.done += piece.stop - piece.start
+                request.done += piece.rows
                 if request.done == request.rows:
-                    request.future.set_result(joined([part for _, part in sorted(request.parts.items())]))
-        self._tell()
+                    request.future.set_result(request.gathered)
+        self._observe()
 
-    def give_up(self, reason: Exception) -> None:
-        """Tell this to those who still wait for it."""
+    def fail(self, reason: Exception) -> None:
+        """Set an error as the result of the requests that are still open."""
         for piece in self.slices:
             if not piece.request.future.done():
                 piece.request.future.set_exception(reason)
 
-    def _tell(self) -> None:
-        """Tell each watch of its share."""
+    def _observe(self) -> None:
+        """Report to each observer the share of its requests."""
         shares: dict[BatchObserver, list[tuple[Slice, Outputs | Exception]]] = {}
         for piece, result in zip(self.slices, self.results, strict=True):
-            if piece.request.watch is not None:
-                shares.setdefault(piece.request.watch, []).append((piece, result))
-        for watch, share in shares.items():
-            rows = sum(piece.stop - piece.start for piece, _ in share)
+            if piece.request.observer is not None:
+                shares.setdefault(piece.request.observer, []).append((piece, result))
+        for observer, share in shares.items():
+            rows = sum(piece.rows for piece, _ in share)
             waited = [self.started - piece.request.since for piece, _ in share if piece.start == 0]
-            watch.batch(rows, len(waited), sum(waited), self.seconds * rows / self.rows)
+            observer.batch(rows, len(waited), sum(waited), self.seconds * rows / self.rows)
             found = [result["confidence"] for _, result in share if not isinstance(result, Exception)]
             if found:
-                watch.confidences(found[0] if len(found) == 1 else np.concatenate(found))
+                observer.confidences(found[0] if len(found) == 1 else np.concatenate(found))
 
 
-def _cut(outputs: Outputs, start: int, rows: int) -> Outputs:
-    return {name: array[start : start + rows] for name, array in outputs.items()}
+def _inputs(slices: list[Slice]) -> Mapping[str, np.ndarray]:
+    first = slices[0]
+    if len(slices) > 1:
+        return {
+            name: np.concatenate([piece.request.inputs[name][piece.start : piece.stop] for piece in slices])
+            for name in first.request.inputs
+        }
+    if first.whole:
+        return first.request.inputs
+    return {name: array[first.start : first.stop] for name, array in first.request.inputs.items()}

@@ -1,7 +1,8 @@
-"""Who waits for one model: while one batch runs, what waits gathers into the next; nobody waits for more.
+"""The queue of one model: requests wait here, and while one batch runs the next one gathers.
 
-Of a request with ten thousand rows only what small ones leave of a batch is taken, so that a single row waits for the
-batches that are under way and no longer. A batch is no larger than what takes about `BATCH_SECONDS` on this machine.
+A small request goes into the next batch whole; a large one fills what small ones leave of it, so that a single row
+waits for the batches that are under way and no longer. A batch is no larger than what takes about `BATCH_SECONDS` on
+this machine, and computes at most `_MOST_PROBABILITIES` numbers of each standard output.
 """
 
 from __future__ import annotations
@@ -12,28 +13,38 @@ from service.inference.batching import InferenceBatch, QueuedRequest, Slice
 from service.inference.session import OpenModel
 from service.registry.errors import InvalidRequest
 
-#: About how long a batch may take: who comes while one runs, and another is next, waits for these two.
+#: About how long a batch may take: a row that arrives while one runs, and another is next, waits for these two.
 BATCH_SECONDS = 0.025
+#: Rows times classes of a batch: 4 MiB of float32, and of 8,000 classes 131 rows.
+_MOST_PROBABILITIES = 1 << 20
 
 
 class ModelQueue:
-    """The requests that wait for one model."""
+    """The requests that wait for one model.
+
+    Attributes:
+        digest: of the model's file.
+        rows: how many rows wait.
+        spent: seconds of its batches; of several models the one that has had least is next.
+        long_batches: batches under way that take long.
+        listed: whether the scheduler has it among the queues with waiting rows.
+    """
 
     def __init__(self, model: OpenModel, *, max_batch_rows: int, digest: str = "", most_bytes: int = 2**62) -> None:
         self.model = model
         self.digest = digest
         self.rows = 0
-        self.spent = 0.0  # seconds of its batches: of several models the one that has had least is next
-        self.heavy = 0  # batches under way that take long
-        self.listed = False  # whether the engine knows that something waits here
-        self._max_rows = max_batch_rows
+        self.spent = 0.0
+        self.long_batches = 0
+        self.listed = False
+        self._max_rows = max(1, min(max_batch_rows, _MOST_PROBABILITIES // max(1, model.classes)))
         self._most_bytes = most_bytes
         self._most_short_rows = self._most_rows(1) if model.limits.length == 1 else 0  # the usual case, kept at hand
-        # One queue for each shape of row: what differs in length cannot be one batch.
+        # One queue for each shape of row: rows of different lengths cannot be one batch.
         self._queues: OrderedDict[tuple[object, ...], deque[QueuedRequest]] = OrderedDict()
 
     def add(self, request: QueuedRequest) -> None:
-        """Let it wait."""
+        """Queue a request."""
         queue = self._queues.get(request.key)
         if queue is None:
             queue = self._queues[request.key] = deque()
@@ -61,7 +72,7 @@ class ModelQueue:
         return min(self._max_rows, self.model.limits.most_rows(length, most_bytes=self._most_bytes))
 
     def _next_length(self) -> int:
-        """How long the rows are whose turn is next."""
+        """The length of the rows whose turn is next."""
         for queue in self._queues.values():
             return queue[0].length
         return 1
@@ -80,7 +91,7 @@ class ModelQueue:
         return self.model.quick(min(self.rows, self.capacity), self._next_length(), seconds)
 
     def take(self) -> InferenceBatch | None:
-        """The next batch; None if nobody waits (any more)."""
+        """The next batch; None where no request is open."""
         while self._queues:
             key, queue = next(iter(self._queues.items()))
             slices = self._slices(queue)
@@ -92,21 +103,21 @@ class ModelQueue:
         return None
 
     def _slices(self, queue: deque[QueuedRequest]) -> list[Slice]:
-        """What is no larger than an equal share of the room comes along whole, and the rest is for larger ones in turn.
+        """Requests no larger than an equal share of the batch are taken whole; larger ones fill the rest in turn.
 
-        Were the rest divided, too, all who send large requests would be answered at the end of the last of them.
+        Were the rest divided equally, every large request would be answered at the end of the last of them.
         """
         whole, large, spare = self._sorted_out(queue)
         chosen = [(request, request.left) for request in whole]
-        waiting = []
+        passed_over = []
         for request in large:
             count = min(spare, request.left)
             spare -= count
             if count > 0:
                 chosen.append((request, count))
             else:
-                waiting.append(request)
-        queue.extendleft(reversed(waiting))  # they are next
+                passed_over.append(request)
+        queue.extendleft(reversed(passed_over))  # they are next
         slices, at = [], 0
         for request, count in chosen:
             slices.append(Slice(request, request.taken, request.taken + count, at))
@@ -118,7 +129,7 @@ class ModelQueue:
         return slices
 
     def _sorted_out(self, queue: deque[QueuedRequest]) -> tuple[list[QueuedRequest], list[QueuedRequest], int]:
-        """Take requests from the queue: those that come along whole, larger ones, and the rows there are for these."""
+        """Take from the queue the requests that fit whole, larger ones, and how many rows are free for these."""
         room = self.capacity
         share = max(1, room // len(queue))
         whole, large = [], []
@@ -127,7 +138,7 @@ class ModelQueue:
             if room == 0:
                 break
             request = queue.popleft()
-            if request.future.done():  # the client has gone, or its time is up
+            if request.future.done():  # its client has gone, or its deadline has passed
                 self.rows -= request.left
                 continue
             part = min(share, request.left)

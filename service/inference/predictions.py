@@ -13,6 +13,7 @@ from service.inference.standard_outputs import Outputs, completed
 from service.registry.errors import InvalidRequest
 
 _FEW_CLASSES = 100
+_NO_CLASSES = np.empty((0, 0), np.float32)
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +37,12 @@ def needed_outputs(profile: Mapping[str, Any]) -> tuple[str, ...]:
     return ("logits", "probabilities", "confidence", *extra_outputs(profile))
 
 
+def taken_outputs(profile: Mapping[str, Any], options: AnswerOptions) -> tuple[str, ...]:
+    """What these answers take of it: without options that look at all classes a number of each row is enough."""
+    every_class = profile.get("task") == "binary" or not (options.top_k is options.coverage is options.decision is None)
+    return (*extra_outputs(profile), "probabilities") if every_class else extra_outputs(profile)
+
+
 def check_options(profile: Mapping[str, Any], options: AnswerOptions) -> None:
     """Raise InvalidRequest for what this model cannot promise or decide, before anything is run."""
     acting(profile, max_error=options.max_error, coverage=options.coverage, decision=options.decision)
@@ -54,7 +61,7 @@ def answer(outputs: Outputs, profile: Mapping[str, Any], options: AnswerOptions)
     if "index" not in outputs:
         outputs = completed(dict(outputs))
     check_finite(outputs)
-    names, probs, confidences = profile["class_names"], outputs["probabilities"], outputs["confidence"].tolist()
+    names, confidences = profile["class_names"], outputs["confidence"].tolist()
     threshold = abstention_threshold(options, wishes)
     indices = outputs["index"].tolist()
     columns: dict[str, Sequence[Any]] = {
@@ -64,6 +71,7 @@ def answer(outputs: Outputs, profile: Mapping[str, Any], options: AnswerOptions)
         "uncalibrated_confidence": outputs["uncalibrated_confidence"].tolist(),
         "abstain": [confidence < threshold for confidence in confidences],
     }
+    probs = outputs.get("probabilities", _NO_CLASSES)
     if profile.get("task") == "binary":
         columns["probability"] = probs[:, positive_index(profile)].tolist()
     if "familiarity" in outputs:

@@ -1,6 +1,6 @@
-"""Stored files that are not opened for a while, since a run of theirs could be ended only together with its process.
+"""The quarantine: files that are not opened for a while, since a run of theirs could be ended only with its process.
 
-They are remembered as files in a folder, which outlives the process and is seen by those beside it.
+Each is an empty file in a folder, which outlives the process and is shared with the processes beside it.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ SUSPENDED_S = 600.0
 
 
 class Quarantine:
-    """The files that are suspended; without a folder none is."""
+    """The files that are out of service; without a folder there are none."""
 
     def __init__(self, folder: Path | None = None) -> None:
         self._folder = folder
 
     def add(self, digest: str) -> None:
-        """Suspend a file from now on."""
+        """Take a file out of service from now on."""
         if self._folder is not None:
             with suppress(OSError):  # a full disk must not keep the process from ending
                 self._folder.mkdir(parents=True, exist_ok=True)

@@ -1,8 +1,8 @@
-"""Runs stored models for many clients at once: open sessions up to a limit of bytes, and one line of batches.
+"""The scheduler: open sessions up to a limit of bytes, a queue for each model, and the choice of the next batch.
 
-It lives on an event loop and knows no HTTP. What surely takes less time than handing it to a thread is run at once,
-where it is; everything else in threads, as many at a time as there are cores to spare. A batch that takes long gives
-its place to others and goes on at a low priority; one that nobody waits for any more is ended.
+It lives on an event loop. A batch that surely takes less time than handing it to a thread runs on the loop; all others
+run in threads, as many at a time as there are cores to spare. A batch that takes long frees its slot for others and
+goes on at a low priority; one whose requests are all closed is ended.
 """
 
 from __future__ import annotations
@@ -25,32 +25,32 @@ from service.inference.model_queue import ModelQueue
 from service.inference.quarantine import Quarantine
 from service.inference.run_limits import UNKNOWN, RunLimits
 from service.inference.session import OpenModel
-from service.inference.standard_outputs import Outputs
+from service.inference.standard_outputs import MODEL_OUTPUTS, Outputs
 from service.registry.artifacts import ArtifactStore
 from service.registry.errors import Overloaded, RegistryError, Unavailable
 
 _LOG = logging.getLogger(__name__)
-#: What a batch may take on the event loop: about what handing it to a thread and back costs on a busy machine.
+#: What a batch may take on the event loop: about the cost of handing it to a thread and back on a busy machine.
 _AT_ONCE_SECONDS = 0.0005
-#: How long batches are run on the event loop before it looks at its sockets again.
+#: How long batches run on the event loop before it looks at its sockets again.
 _ON_LOOP_SECONDS = 0.002
-#: Processor time of a batch on the event loop that was taken for a quick one, beyond which it is not any more.
+#: Processor time of a batch on the event loop beyond which its model runs in threads for a while.
 _MUCH_TOO_LONG_SECONDS = 0.02
 _LEAST_RETRY_S = 1
 
 
 class Scheduler:
-    """A file is named by its digest and never changes, so an open session is never stale.
+    """Runs rows of many requests through open models; a file never changes under its digest, so none is stale.
 
     Args:
         cache_bytes: total size of the files kept open; the least recently used is closed first.
         threads: of ONNX Runtime, within one batch.
         runs: batches at once.
         max_batch_rows: rows of one batch at most; `max_queued_rows`: rows that may wait for one model.
-        max_batch_bytes: what the tensors of one batch may take, as far as inspection has computed it.
-        suspensions: files that are not opened for a while.
-        on_batch: told of every batch that was run.
-        on_stuck: told the file of a run that does not end, a second after its time was up.
+        max_batch_bytes: of the tensors of one batch, as far as inspection has computed them.
+        quarantine: files that are not opened for a while.
+        on_batch: called with every batch that has run.
+        on_stuck: called with the file of a run that does not end, a second after its deadline.
     """
 
     def __init__(
@@ -63,7 +63,7 @@ class Scheduler:
         max_batch_rows: int = 256,
         max_queued_rows: int = 20_000,
         max_batch_bytes: int = 2**62,
-        suspensions: Quarantine | None = None,
+        quarantine: Quarantine | None = None,
         on_batch: Callable[[InferenceBatch], None] | None = None,
         on_stuck: Callable[[str], None] | None = None,
     ) -> None:
@@ -73,101 +73,101 @@ class Scheduler:
         self._max_batch_rows = max_batch_rows
         self._max_queued_rows = max_queued_rows
         self._max_batch_bytes = max_batch_bytes
-        self._suspensions = suspensions or Quarantine()
+        self._quarantine = quarantine or Quarantine()
         self._on_batch = on_batch
-        self._lines: OrderedDict[str, ModelQueue] = OrderedDict()
+        self._queues: OrderedDict[str, ModelQueue] = OrderedDict()
         self._opening: dict[str, asyncio.Task[ModelQueue]] = {}
         self._ready: list[ModelQueue] = []
         self._opening_bytes = 0
-        self._spent = 0.0  # of the line whose turn was last: who comes anew starts there
-        self._pumping = False
-        self._places = Executor(runs, on_free=self._worked, on_stuck=on_stuck)
-        # Of their own: a large file that is being opened must not keep batches waiting.
+        self._spent = 0.0  # of the queue whose turn was last: a new one starts there
+        self._scheduled = False
+        self._executor = Executor(runs, on_free=self._freed, on_stuck=on_stuck)
+        # Separate threads: opening a large file must not delay batches.
         self._openers = ThreadPoolExecutor(2, thread_name_prefix="opening")
 
     @property
     def open_sessions(self) -> int:
-        """Models that are kept open."""
-        return len(self._lines)
+        """How many models are kept open."""
+        return len(self._queues)
 
     @property
     def open_bytes(self) -> int:
-        """The size of their files; like the other two it may be asked for in any thread."""
-        return sum(line.model.size for line in list(self._lines.values()))
+        """The size of their files; readable in any thread, like `open_sessions` and `queued_rows`."""
+        return sum(queue.model.size for queue in list(self._queues.values()))
 
     @property
     def queued_rows(self) -> int:
-        """Rows that wait, for any model."""
-        return sum(line.rows for line in list(self._lines.values()))
+        """Rows that wait, for all models together."""
+        return sum(queue.rows for queue in list(self._queues.values()))
 
     def opened(self, digest: str) -> ModelQueue | None:
-        """The line of an open model, now its most recently used; None if it has to be opened first."""
-        line = self._lines.get(digest)
-        if line is not None:
-            self._lines.move_to_end(digest)
-        return line
+        """The queue of an open model, which becomes the most recently used; None for one that is not open."""
+        queue = self._queues.get(digest)
+        if queue is not None:
+            self._queues.move_to_end(digest)
+        return queue
 
     async def open(self, digest: str, limits: RunLimits = UNKNOWN) -> ModelQueue:
-        """Open and warm up the file, once for all who ask; raises NotFound or Unavailable if it cannot be had.
+        """Open and warm up the file, once for all callers; raises NotFound or Unavailable where that fails.
 
-        `limits` are of its record's profile.
+        `limits` are those of its record's profile.
         """
-        line = self.opened(digest)
-        if line is not None:
-            return line
+        queue = self.opened(digest)
+        if queue is not None:
+            return queue
         opening = self._opening.get(digest)
         if opening is None:
             opening = self._opening[digest] = asyncio.ensure_future(self._open(digest, limits))
             opening.add_done_callback(lambda task: (self._opening.pop(digest), task.cancelled() or task.exception()))
-        return await asyncio.shield(opening)  # one who leaves must not take it from the others
+        return await asyncio.shield(opening)  # a caller that is cancelled must not cancel it for the others
 
     def close_model(self, digest: str) -> None:
-        """Forget the open file; what waits for it is still answered."""
-        self._lines.pop(digest, None)
+        """Close the model; requests that wait for it are still answered."""
+        self._queues.pop(digest, None)
 
     def submit(
         self,
-        line: ModelQueue,
+        queue: ModelQueue,
         inputs: Mapping[str, np.ndarray],
         *,
-        wants: tuple[str, ...] = (),
-        watch: BatchObserver | None = None,
+        outputs: tuple[str, ...] = MODEL_OUTPUTS,
+        observer: BatchObserver | None = None,
         span: object | None = None,
         until: float = math.inf,
     ) -> asyncio.Future[Outputs]:
-        """Queue rows and return what will hold their outputs; whoever sets or cancels it gives the rows up.
+        """Queue rows and return the future of their outputs; to set or cancel it gives the rows up.
 
-        `wants` names outputs beyond logits, probabilities and confidence; `until`, on the clock of the event loop, is
-        when nobody waits for them any more.
+        `outputs` names what is returned beside index, confidence and uncalibrated_confidence; `until` is the deadline
+        on the clock of the event loop.
         Raises Overloaded if too many rows wait already, InvalidRequest if they are longer than the model may run.
         """
         rows = len(next(iter(inputs.values())))
-        if line.rows and line.rows + rows > self._max_queued_rows:
-            raise self._overloaded(line)
+        if queue.rows and queue.rows + rows > self._max_queued_rows:
+            raise self._overloaded(queue)
         loop = asyncio.get_running_loop()
         key = tuple([array.shape[1:] for array in inputs.values()])
-        length = line.model.length(inputs)
+        length = queue.model.length(inputs)
         request = QueuedRequest(
-            inputs, rows, wants, loop.create_future(), watch, span, key, time.perf_counter(), length, until
+            inputs, rows, outputs, loop.create_future(), observer, span, key, time.perf_counter(), length, until
         )
         if length > 1:
-            line.check(request)
-        line.add(request)
-        if not line.listed:
-            line.listed = True
-            line.spent = max(line.spent, self._spent)
-            self._ready.append(line)
-        self._pump_soon(loop)
+            queue.check(request)
+        queue.add(request)
+        if not queue.listed:
+            queue.listed = True
+            queue.spent = max(queue.spent, self._spent)
+            self._ready.append(queue)
+        self._schedule_soon(loop)
         return request.future
 
     def shut_down(self) -> None:
-        """No more batches are begun."""
-        self._places.shut_down()
+        """Stop the threads that are idle, and open no more files."""
+        self._executor.shut_down()
         self._openers.shutdown(wait=False, cancel_futures=True)
 
     async def _open(self, digest: str, limits: RunLimits) -> ModelQueue:
         loop = asyncio.get_running_loop()
-        self._suspensions.check(digest)
+        self._quarantine.check(digest)
         holding = self._artifacts.held(digest)
         path = await loop.run_in_executor(self._openers, holding.__enter__)
         size = 0
@@ -185,88 +185,88 @@ class Scheduler:
         finally:
             self._opening_bytes -= size
             await loop.run_in_executor(self._openers, holding.__exit__, None, None, None)
-        line = self._lines[digest] = ModelQueue(
+        queue = self._queues[digest] = ModelQueue(
             model, max_batch_rows=self._max_batch_rows, digest=digest, most_bytes=self._max_batch_bytes
         )
-        return line
+        return queue
 
     def _make_room(self) -> None:
-        while self._lines and self.open_bytes + self._opening_bytes > self._cache_bytes:
-            self._lines.popitem(last=False)
+        while self._queues and self.open_bytes + self._opening_bytes > self._cache_bytes:
+            self._queues.popitem(last=False)
 
-    def _overloaded(self, line: ModelQueue) -> Overloaded:
-        seconds = max(_LEAST_RETRY_S, round(line.model.cost(line.rows)))
-        message = f"{line.rows} rows wait for this model already; at most {self._max_queued_rows} may"
+    def _overloaded(self, queue: ModelQueue) -> Overloaded:
+        seconds = max(_LEAST_RETRY_S, round(queue.model.cost(queue.rows)))
+        message = f"{queue.rows} rows wait for this model already; at most {self._max_queued_rows} may"
         return Overloaded("overloaded", f"{message}; try again in {seconds} s", retry_after=seconds)
 
-    def _pump_soon(self, loop: asyncio.AbstractEventLoop) -> None:
-        if not self._pumping:
-            self._pumping = True
-            # Two turns of the loop from now: who is being read in this one is parsed in the next, and comes along.
-            # (With 16 clients batches are twice as large as after one turn; a lone row waits for some 10 µs.)
-            loop.call_soon(loop.call_soon, self._pump, loop)
+    def _schedule_soon(self, loop: asyncio.AbstractEventLoop) -> None:
+        if not self._scheduled:
+            self._scheduled = True
+            # Two turns of the loop from now: a request that is being read in this one is parsed in the next, and joins
+            # the batch. (With 16 clients batches are twice as large as after one turn; a lone row waits some 10 µs.)
+            loop.call_soon(loop.call_soon, self._schedule, loop)
 
-    def _pump(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Begin what can be begun: quick batches here, one for each line, others while threads are free.
+    def _schedule(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Begin batches: quick ones here, one for each queue, others while threads are free.
 
-        The line that has had the least time is the first, and those that have had much more have no turn beside it.
+        The queue that has had the least time is the first, and those that have had much more have no turn beside it.
         """
-        self._pumping = False
+        self._scheduled = False
         until = time.perf_counter() + _ON_LOOP_SECONDS
         if len(self._ready) > 1:
             self._ready.sort(key=_spent)
         passed_over: list[ModelQueue] = []
-        begun: list[ModelQueue] = []
+        started: list[ModelQueue] = []
         most_spent = math.inf
         while self._ready and time.perf_counter() <= until:
-            line = self._ready.pop(0)
-            quick = line.quick(_AT_ONCE_SECONDS)
-            room = quick or self._places.room_for(line, others=bool(self._ready or passed_over or begun))
-            if not room or line.spent > most_spent:
-                passed_over.append(line)
+            queue = self._ready.pop(0)
+            quick = queue.quick(_AT_ONCE_SECONDS)
+            room = quick or self._executor.has_slot(queue, others=bool(self._ready or passed_over or started))
+            if not room or queue.spent > most_spent:
+                passed_over.append(queue)
                 continue
-            most_spent = min(most_spent, line.spent + _ON_LOOP_SECONDS)
-            batch = line.take()
-            if line.rows > 0:
-                begun.append(line)
+            most_spent = min(most_spent, queue.spent + _ON_LOOP_SECONDS)
+            batch = queue.take()
+            if queue.rows > 0:
+                started.append(queue)
             else:
-                line.listed = False
+                queue.listed = False
             if batch is None:
                 continue
-            self._spent = max(self._spent, line.spent)
+            self._spent = max(self._spent, queue.spent)
             if quick:
-                self._run_here(line, batch)
+                self._run_here(queue, batch)
             else:
-                self._places.run(loop, line, batch)
-        self._ready = [*passed_over, *self._ready, *begun]
+                self._executor.run(loop, queue, batch)
+        self._ready = [*passed_over, *self._ready, *started]
         others = len(self._ready) > 1
-        if any(line.quick(_AT_ONCE_SECONDS) or self._places.room_for(line, others=others) for line in self._ready):
-            self._pump_soon(loop)
+        if any(queue.quick(_AT_ONCE_SECONDS) or self._executor.has_slot(queue, others=others) for queue in self._ready):
+            self._schedule_soon(loop)
 
-    def _run_here(self, line: ModelQueue, batch: InferenceBatch) -> None:
+    def _run_here(self, queue: ModelQueue, batch: InferenceBatch) -> None:
         processor = time.thread_time()
         batch.run()
-        line.spent += batch.seconds
-        # Not the clock: this thread may have waited for a core meanwhile.
+        queue.spent += batch.seconds
+        # Processor time: this thread may have waited for a core meanwhile.
         if batch.seconds > _ON_LOOP_SECONDS and time.thread_time() - processor > _MUCH_TOO_LONG_SECONDS:
-            line.model.mistrust()
+            queue.model.mistrust()
         self._settle(batch)
 
-    def _worked(self, loop: asyncio.AbstractEventLoop, batch: InferenceBatch | None) -> None:
-        """A batch has come back from its thread, or has given its place to others."""
+    def _freed(self, loop: asyncio.AbstractEventLoop, batch: InferenceBatch | None) -> None:
+        """A batch has come back from its thread, or has freed its slot for others."""
         if batch is not None:
             self._settle(batch)
         if self._ready:
-            self._pump_soon(loop)
+            self._schedule_soon(loop)
 
     def _settle(self, batch: InferenceBatch) -> None:
         try:
             batch.settle()
             if self._on_batch is not None:
                 self._on_batch(batch)
-        except Exception as error:  # no memory to join a large answer, say: the next batches must be begun all the same
-            _LOG.exception("a batch could not be handed out")
-            batch.give_up(error)
+        except Exception as error:  # the next batches must begin all the same
+            _LOG.exception("the results of a batch could not be delivered")
+            batch.fail(error)
 
 
 _spent: Callable[[ModelQueue], float] = attrgetter("spent")

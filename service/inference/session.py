@@ -1,4 +1,4 @@
-"""One stored file, open: it runs rows, and measures how long they take on this machine; it knows no queue."""
+"""An open model: an ONNX Runtime session over one stored file, and an estimate of how long its batches take."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ STANDARD_OUTPUTS = ("logits", "probabilities", "confidence", "features")
 
 _WARM_ROWS = 16
 _WARM_RUNS = 3
-#: How far an estimate follows a batch that was slower, or quicker: what else runs on the machine makes many slower.
+#: How far an estimate follows a batch that was slower, or quicker: other work on the machine makes many slower.
 _FOLLOW_UP, _FOLLOW_DOWN = 0.02, 0.2
-#: Where rows of zeros tell nothing: what is taken for a batch and for a row, and how far one batch changes that.
+#: Where rows of zeros measure nothing: the assumed seconds of a batch and of a row, and how far one batch changes them.
 _UNKNOWN_S, _FOLLOW_UNKNOWN = 1e-3, 0.5
 #: How long a model that kept the event loop for much longer than it should have is run in threads.
 _MISTRUSTED_S = 60.0
@@ -34,14 +34,18 @@ class OpenModel:
     Attributes:
         size: bytes of the file, which is about what the session holds in memory.
         outputs: names of what the file computes.
-        limits: what its inspection has found out about its runs.
+        classes: columns of its probabilities; 0 where the file leaves them open and it has not run yet.
+        limits: what its inspection has measured of its runs.
     """
 
     def __init__(self, path: Path, *, threads: int = 1, limits: RunLimits = UNKNOWN) -> None:
         self.size = path.stat().st_size
         self.limits = limits
         self._session = open_session(str(path), threads=threads, shared_arena=True)
+        widths = {output.name: output.shape[-1] for output in self._session.get_outputs() if output.shape}
         self.outputs = frozenset(output.name for output in self._session.get_outputs())
+        classes = widths.get("probabilities")
+        self.classes: int = classes if isinstance(classes, int) else 0
         self.provider: str = self._session.get_providers()[0]
         self.fixed = self.per_row = 0.0
         self._follow_up = _FOLLOW_UP if limits.sizes_follow_shapes else _FOLLOW_UNKNOWN
@@ -62,10 +66,10 @@ class OpenModel:
     def run(
         self, inputs: Mapping[str, np.ndarray], outputs: Sequence[str], options: ort.RunOptions | None = None
     ) -> dict[str, np.ndarray]:
-        """Run over rows; whoever holds the `options` may end the run between two nodes.
+        """Run over rows; another thread may end the run between two nodes through the `options`.
 
-        Raises InvalidRequest `inputs_refused` for what fits the shapes and cannot be computed, or Unavailable
-        `out_of_memory`, which is nobody's mistake.
+        Raises InvalidRequest `inputs_refused` for rows that fit the shapes and cannot be computed, or Unavailable
+        `out_of_memory`.
         """
         try:
             results = self._session.run(outputs, inputs, options)
@@ -94,14 +98,14 @@ class OpenModel:
         )
 
     def mistrust(self) -> None:
-        """It kept the event loop for longer than anybody expected."""
+        """A batch has held the event loop for much longer than estimated: run in threads for a while."""
         self._mistrusted_until = time.monotonic() + _MISTRUSTED_S
 
     def warm_up(self) -> None:
         """Run rows of zeros, so that the first request finds everything allocated, and measure them.
 
-        A model that refuses them (an attention mask of nothing but zeros, say) is measured by its first requests; so
-        is one whose rows differ in length, since what zeros of length one take says nothing.
+        A model that refuses zeros (as an attention mask, say) is measured by its first requests; so is one whose rows
+        differ in length, since rows of length one say nothing about longer ones.
         """
         try:
             one, many = self._warm(1), self._warm(_WARM_ROWS)
@@ -123,10 +127,12 @@ class OpenModel:
         times = []
         for _ in range(_WARM_RUNS):
             started = time.perf_counter()
-            self.run(inputs, outputs)
+            found = self.run(inputs, outputs)
             times.append(time.perf_counter() - started)
             if times[-1] > 1.0:
                 break
+        if "probabilities" in found:
+            self.classes = found["probabilities"].shape[-1]
         return min(times)
 
 

@@ -1,4 +1,4 @@
-"""What a served file computes, completed by what every answer needs; once for a whole batch, not for each request."""
+"""The standard outputs of a served file, and the columns that every prediction needs, computed once for a batch."""
 
 from __future__ import annotations
 
@@ -6,9 +6,15 @@ from collections.abc import Sequence
 
 import numpy as np
 
+#: What every batch computes.
+MODEL_OUTPUTS = ("logits", "probabilities", "confidence")
 #: By name: logits (N, K) before the calibrator, probabilities (N, K) after it, confidence (N,), and where asked for
 #: features (N, D) and familiarity (N,). `completed` adds index (N,) and uncalibrated_confidence (N,).
 Outputs = dict[str, np.ndarray]
+
+#: Logits that are worked on at once in float64: 512 KiB, so that no large block of memory is asked for.
+_BLOCK_NUMBERS = 1 << 16
+_ALWAYS = ("index", "confidence", "uncalibrated_confidence")
 
 
 def completed(outputs: Outputs) -> Outputs:
@@ -18,22 +24,31 @@ def completed(outputs: Outputs) -> Outputs:
     """
     logits, confidence = outputs["logits"], outputs["confidence"]
     outputs["index"] = outputs["probabilities"].argmax(axis=1)
-    # max softmax(s) = 1 / Σ exp(s − max s), in float64.
     with np.errstate(invalid="ignore", over="ignore"):
-        shifted = logits.astype(np.float64)
-        shifted -= shifted.max(axis=1, keepdims=True)
+        if logits.size <= _BLOCK_NUMBERS:
+            uncalibrated, total = _largest_softmax(logits)
+        else:
+            step = max(1, _BLOCK_NUMBERS // logits.shape[1])
+            blocks = [_largest_softmax(logits[start : start + step]) for start in range(0, len(logits), step)]
+            uncalibrated, total = np.concatenate([block for block, _ in blocks]), sum(total for _, total in blocks)
+        outputs["uncalibrated_confidence"] = uncalibrated
         # One sum tells whether any is not finite: infinities and NaN do not vanish in it.
-        sound = np.isfinite(shifted.sum() + confidence.sum(dtype=np.float64))
-        outputs["uncalibrated_confidence"] = 1.0 / np.exp(shifted, out=shifted).sum(axis=1)
-        if not sound:
+        if not np.isfinite(total + confidence.sum(dtype=np.float64)):
             outputs["finite"] = np.isfinite(confidence) & np.isfinite(logits).all(axis=1)
     return outputs
 
 
-def joined(parts: Sequence[Outputs]) -> Outputs:
-    """The outputs of consecutive rows, as those of one."""
-    if any("finite" in part for part in parts):
-        for part in parts:
-            part.setdefault("finite", np.ones(len(part["confidence"]), dtype=bool))
-    common = set(parts[0]).intersection(*parts[1:])
-    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0] if name in common}
+def _largest_softmax(logits: np.ndarray) -> tuple[np.ndarray, float]:
+    """max softmax(s) = 1 / Σ exp(s − max s) of each row, in float64, and the sum of all s − max s."""
+    shifted = logits.astype(np.float64)
+    shifted -= shifted.max(axis=1, keepdims=True)
+    total = shifted.sum()
+    return 1.0 / np.exp(shifted, out=shifted).sum(axis=1), total
+
+
+def selected(outputs: Outputs, names: Sequence[str], rows: slice | None) -> Outputs:
+    """The named outputs of some rows (None for all) as views, and those that every prediction needs."""
+    kept = (*_ALWAYS, "finite", *names) if "finite" in outputs else (*_ALWAYS, *names)
+    if rows is None:
+        return {name: outputs[name] for name in kept}
+    return {name: outputs[name][rows] for name in kept}

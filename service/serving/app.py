@@ -153,8 +153,7 @@ class Serving:
 
     async def write(self, call: Call, outputs: Outputs, function: Callable[..., T], *args: object) -> T:
         """`function(*args)`, in a thread where these outputs are more than a few rows or numbers."""
-        numbers = outputs["probabilities"].size + (outputs["features"].size if "features" in outputs else 0)
-        if call.rows <= _FEW_ROWS and numbers <= _FEW_NUMBERS:
+        if call.rows <= _FEW_ROWS and sum([array.size for array in outputs.values()]) <= _FEW_NUMBERS:
             return function(*args)
         return await self._in_thread(call, function, *args)
 
@@ -187,13 +186,15 @@ class Serving:
         return work
 
     async def run(
-        self, call: Call, line: ModelQueue, inputs: Mapping[str, np.ndarray], wants: tuple[str, ...]
+        self, call: Call, line: ModelQueue, inputs: Mapping[str, np.ndarray], outputs: tuple[str, ...]
     ) -> Outputs:
         """The outputs for these rows; raises Overloaded, DeadlineExceeded, InvalidRequest, ClientDisconnect."""
         call.rows = len(next(iter(inputs.values())))
         # A small file may be a large image.
         self.hold(call, sum(array.nbytes for array in inputs.values()) + call.answer_bytes)
-        future = self.engine.submit(line, inputs, wants=wants, watch=call.metrics, span=call.span, until=call.until)
+        future = self.engine.submit(
+            line, inputs, outputs=outputs, observer=call.metrics, span=call.span, until=call.until
+        )
         return await patiently(future, call.request.receive, until=call.until)
 
     def let_go(self, call: Call) -> None:

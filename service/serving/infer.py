@@ -13,7 +13,7 @@ import numpy as np
 from service.inference.answer_size import FEW_ANSWER_BYTES, of_tensors
 from service.inference.json_limits import FEW_BYTES, check_json, collector_paused
 from service.inference.oip.binary_extension import raw
-from service.inference.oip.outputs import chosen, named, options, served_outputs
+from service.inference.oip.outputs import chosen, named, options, taken_outputs
 from service.inference.oip.requests import InferenceRequest, RequestedOutput, aligned, decode
 from service.inference.oip.responses import encode
 from service.inference.predictions import AnswerOptions, abstentions, check_options
@@ -25,7 +25,6 @@ from service.serving.messages import Answer, Header
 
 #: A page of anybody may have these sent to us.
 _FORMS = frozenset({"text/plain", "application/x-www-form-urlencoded", "multipart/form-data"})
-_USUAL = frozenset({"logits", "probabilities", "confidence"})
 _SMALL_TENSORS = 1024 * 1024
 _HEADER_LENGTH = b"inference-header-content-length"
 #: Only for who asks for just one of them: libraries that take anything are better off without the wait. Level 1: in
@@ -62,8 +61,7 @@ async def infer(serving: Serving, call: Call) -> Answer:
     rows = len(next(iter(inputs.values())))
     if rows * target.labels.most > FEW_ANSWER_BYTES:
         serving.expect(call, rows, of_tensors(target.labels, wishes, wanted))
-    wants = tuple(name for name in served_outputs(wanted, target.profile) if name not in _USUAL)
-    outputs = await serving.run(call, line, inputs, wants)
+    outputs = await serving.run(call, line, inputs, taken_outputs(wanted))
     content, json_length = await serving.write(call, outputs, _write, target, asked, outputs, wanted, wishes)
     call.abstained = abstentions(outputs, target.profile, wishes)
     accepted = headers.get(b"accept-encoding", b"").strip().lower()

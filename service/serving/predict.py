@@ -16,7 +16,7 @@ from service.inference.answer_size import FEW_ANSWER_BYTES, of_predictions
 from service.inference.excerpts import listed
 from service.inference.formats.options import from_query, merged
 from service.inference.json_limits import FEW_BYTES, check_json, collector_paused
-from service.inference.predictions import AnswerOptions, abstentions, answer, check_options
+from service.inference.predictions import AnswerOptions, abstentions, answer, check_options, taken_outputs
 from service.inference.signature import parse_inputs
 from service.inference.standard_outputs import Outputs
 from service.model_repository import Target
@@ -54,7 +54,7 @@ async def predict(serving: Serving, call: Call) -> Answer:
     rows = len(next(iter(inputs.values())))
     if rows * target.labels.most > FEW_ANSWER_BYTES:
         serving.expect(call, rows, of_predictions(target.labels, options))
-    outputs = await serving.run(call, line, inputs, target.wants)
+    outputs = await serving.run(call, line, inputs, taken_outputs(profile, options))
     found = Answer(await serving.write(call, outputs, _json, target, outputs, options))
     call.abstained = abstentions(outputs, profile, options)
     return found

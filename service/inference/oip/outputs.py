@@ -22,7 +22,6 @@ from service.inference.predictions import (
     best_classes,
     check_finite,
     familiarity,
-    needed_outputs,
 )
 from service.inference.standard_outputs import completed
 from service.registry.errors import InvalidRequest
@@ -40,6 +39,12 @@ _NEEDED_PARAMETERS: Mapping[str, tuple[str, ...]] = {
     "prediction_set": ("coverage",),
     **dict.fromkeys(_RANKED, ("top_k",)),
     "decision": ("decision_threshold",),
+}
+#: Outputs of the file that a request may take, and those that an output of the protocol is computed from; all others
+#: are made of the columns that every batch has.
+_MADE_OF: Mapping[str, str] = {
+    **{name: name for name in ("probabilities", "logits", "features", "familiarity")},
+    **dict.fromkeys(("probability", "prediction_set", *_RANKED, "decision"), "probabilities"),
 }
 _PARAMETERS = ("abstain_below", "max_error", "coverage", "top_k", "decision_threshold")
 _MISTAKEN = {"threshold": "decision_threshold", "decision": "decision_threshold"}
@@ -116,10 +121,9 @@ def _with_parameters(profile: Profile) -> list[str]:
     return [name for name in _NEEDED_PARAMETERS if name != "decision" or two]
 
 
-def served_outputs(wanted: Sequence[RequestedOutput], profile: Profile) -> tuple[str, ...]:
-    """What to ask of the file; logits always, since rows that overflow are refused whatever is asked for."""
-    names = {"logits", "probabilities", "confidence", *(output.name for output in wanted)}
-    return tuple(name for name in (*needed_outputs(profile), "features") if name in names)
+def taken_outputs(wanted: Sequence[RequestedOutput]) -> tuple[str, ...]:
+    """The outputs of the file that these are made of."""
+    return tuple(dict.fromkeys(_MADE_OF[output.name] for output in wanted if output.name in _MADE_OF))
 
 
 @dataclass(frozen=True)
@@ -184,7 +188,7 @@ def named(
 ) -> dict[str, np.ndarray]:
     """One array for each output that is wanted, by its name.
 
-    `outputs` are the file's, those that `served_outputs` names. Shapes and types: probabilities and logits (N, K)
+    `outputs` are the file's, those that `taken_outputs` names. Shapes and types: probabilities and logits (N, K)
     float32, features (N, D) float32, confidence, familiarity and probability (N,) float32, uncalibrated_confidence (N,)
     float64, index (N,) int64, label and decision (N,) texts, abstain (N,) bool, threshold (1,) float64, prediction_set
     (N, K) bool, top_k_index, top_k_label and top_k_confidence (N, k) int64, texts and float32. Texts are objects, each

@@ -84,7 +84,7 @@ def test_a_large_request_comes_back_in_order(bench: Bench, runs: int, threads: b
     async def ask() -> dict[str, np.ndarray]:
         engine = bench.engine(max_batch_rows=64, runs=runs)
         line = await engine.open(bench.kept(scaling(2)), QUICK)
-        return await engine.submit(slow(line) if threads else line, counted(1000), wants=("features",))
+        return await engine.submit(slow(line) if threads else line, counted(1000), outputs=("logits", "features"))
 
     outputs = asyncio.run(ask())
     assert (outputs["logits"][:, 0] == 2.0 * np.arange(1000)).all()

@@ -15,7 +15,7 @@ from service.inference.oip.outputs import (
     chosen,
     named,
     options,
-    served_outputs,
+    taken_outputs,
 )
 from service.inference.oip.requests import InferenceRequest, RequestedOutput
 from service.inference.predictions import AnswerOptions, answer
@@ -121,14 +121,14 @@ def test_classification() -> None:
     assert found["logits"].tolist()[2][:2] == ["1.0:1:bee: honey", "1.0:2:Käfer"], "of equal ones the first"
 
 
-def test_what_the_file_is_asked_for() -> None:
-    """Logits always, since rows that overflow are refused; features and familiarity only if they go back."""
-    usual = ("logits", "probabilities", "confidence")
-    wanted = [RequestedOutput("label")]
-    assert served_outputs(wanted, profile_of()) == usual
-    wanted += [RequestedOutput("features"), RequestedOutput("familiarity")]
-    assert served_outputs(wanted, profile_of()) == (*usual, "familiarity", "features")
-    assert served_outputs(wanted, profile_of(familiarity=None)) == (*usual, "features")
+def test_what_is_taken_of_the_file() -> None:
+    """Only what goes back, or what that is made of: a label needs no column of every class."""
+    wanted = [RequestedOutput("label"), RequestedOutput("confidence")]
+    assert taken_outputs(wanted) == ()
+    wanted += [RequestedOutput("features"), RequestedOutput("top_k_label"), RequestedOutput("top_k_index")]
+    assert taken_outputs(wanted) == ("features", "probabilities")
+    everything = [RequestedOutput(name) for name in SHAPES]
+    assert taken_outputs(everything) == ("probabilities", "logits", "features", "familiarity")
 
 
 def test_outputs_of_kinds_of_models() -> None:
