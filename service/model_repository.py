@@ -19,9 +19,9 @@ from typing import Any
 
 from anyio import CapacityLimiter, to_thread
 
-from service.inference.answer_size import Labels
 from service.inference.metrics import ServingMetrics
 from service.inference.model_queue import ModelQueue
+from service.inference.profile import ServingProfile
 from service.inference.run_limits import RunLimits
 from service.inference.scheduler import Scheduler
 from service.registry.contract import ServedModel
@@ -51,7 +51,6 @@ class Target:
     Attributes:
         called: the published name or id by which it was asked for, and the version behind it.
         digest: of its served copy.
-        labels: of its classes, as long as they are.
         served: who answers, as JSON.
     """
 
@@ -59,8 +58,7 @@ class Target:
     version: str
     model_id: str
     digest: str
-    profile: Mapping[str, Any]
-    labels: Labels
+    profile: ServingProfile
     served: bytes
 
 
@@ -81,7 +79,7 @@ class Catalogue:
         self._entries: OrderedDict[Key, _Entry] = OrderedDict()
         self._reading: dict[Key, tuple[float, asyncio.Task[Target]]] = {}
         self._threads = CapacityLimiter(_THREADS)  # of its own: answers wait for nothing else that asks the database
-        self._labels: dict[str, Labels] = {}
+        self._profiles: dict[str, ServingProfile] = {}
         self._since = 0.0  # what was asked before says nothing any more
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -178,7 +176,7 @@ class Catalogue:
 
     async def _open(self, target: Target) -> ModelQueue:
         try:
-            return await self._engine.open(target.digest, RunLimits.of(target.profile))
+            return await self._engine.open(target.digest, target.profile.limits)
         except NotFound as error:  # the model is there: it is not the client who is mistaken
             raise Unavailable(error.code, f"{target.model_id} cannot be opened: {error.message}") from error
 
@@ -224,20 +222,18 @@ class Catalogue:
             version=str(number),
             model_id=row.id,
             digest=row.served_sha256,
-            profile=row.profile,
-            labels=self._labels_of(row.id, row.profile),
+            profile=self._profile_of(row.id, row.profile),
             served=served.model_dump_json().encode(),
         )
 
-    def _labels_of(self, model_id: str, profile: Mapping[str, Any]) -> Labels:
-        """Measured once: a hundred thousand names take milliseconds, and a model's never change."""
-        labels = self._labels.get(model_id)
-        if labels is None:
-            if len(self._labels) >= _MOST_ENTRIES:
-                self._labels.clear()
-            names = profile.get("class_names", ())
-            labels = self._labels[model_id] = Labels.of(names, (profile.get("features") or {}).get("dim") or 0)
-        return labels
+    def _profile_of(self, model_id: str, profile: Mapping[str, Any]) -> ServingProfile:
+        """Read once: a hundred thousand names take milliseconds, and a ready model's profile never changes."""
+        found = self._profiles.get(model_id)
+        if found is None:
+            if len(self._profiles) >= _MOST_ENTRIES:
+                self._profiles.clear()
+            found = self._profiles[model_id] = ServingProfile.of(profile)
+        return found
 
 
 def _resolved(unit: UnitOfWork, called: str, version: str | None) -> tuple[str, int | None]:

@@ -13,12 +13,13 @@ from service.api.creation import still_inspecting
 from service.api.dependencies import ServicesDep, Wait, created, long_poll, still_open, stored_file, tagged
 from service.api.idempotency import IdempotencyKey, Key, create_together
 from service.api.pages import MOST_BYTES, After, Limit, cursor, json_page, page_of
-from service.api.predictions import OPTIONS, Prediction, find_model
+from service.api.predictions import Prediction, find_model
 from service.api.routing import Route
-from service.inference.predictions import AnswerOptions, check_options
+from service.inference.decision_policy import DecisionPolicy
+from service.inference.profile import ServingProfile
 from service.inference.writers.table import read_page
 from service.registry import tables
-from service.registry.contract import FINAL, BatchRecord, BatchRequest, Page
+from service.registry.contract import FINAL, AnswerOptions, BatchRecord, BatchRequest, Page
 from service.registry.errors import Conflict, NotFound, UnknownReference
 from service.registry.ids import new_id
 from service.registry.presenters import batch_record
@@ -46,9 +47,9 @@ async def create_batch(services: ServicesDep, body: BatchRequest, key: Idempoten
         if dataset is None:
             message = f"there is no dataset {body.dataset_id!r}"
             raise UnknownReference("unknown_dataset", message, field="dataset_id")
-        options = body.model_dump(include=set(OPTIONS))
+        options = body.model_dump(include=set(AnswerOptions.model_fields))
         if model.profile is not None:  # else the worker checks, once the model has been inspected
-            check_options(model.profile, AnswerOptions(**options))
+            DecisionPolicy.of(ServingProfile.of(model.profile), body)
         row = tables.Batch(
             id=new_id("bat"),
             status="queued",

@@ -5,32 +5,16 @@ from __future__ import annotations
 from pydantic import BaseModel, Field, JsonValue
 
 from service.registry import tables
-from service.registry.contract import ServedModel, Strict
+from service.registry.contract import AnswerOptions, ServedModel
 from service.registry.unit_of_work import UnitOfWork
 
 
-class PredictRequest(Strict):
+class PredictRequest(AnswerOptions):
     """`POST /v1/models/{id or published name}/predict`."""
 
     inputs: JsonValue = Field(
         description="Rows in the model's input shape, or an object of rows by input name. Where the model has "
         'preprocessing a row may be an image file, `{"b64": "…"}` (PNG, JPEG, WebP or BMP).'
-    )
-    top_k: int | None = Field(None, ge=1, le=1000)
-    abstain_below: float | None = Field(None, ge=0, le=1)
-    max_error: float | dict[str, float] | None = Field(
-        None,
-        description="Abstain so that at most this share of the answers is wrong; or such a share of each true class's "
-        'answers: `{"class": share}` for every class, or by class name.',
-    )
-    coverage: float | dict[str, float] | None = Field(
-        None,
-        description="Answer `prediction_set`, which holds the true class with this probability; or with such a "
-        'probability for the rows of each true class: `{"class": c}` for every class, or by class name.',
-    )
-    decision: dict[str, JsonValue] | None = Field(
-        None,
-        description='`{"threshold": t}` on the positive class, or `{"costs": [[…]]}`: rows decide, columns are true.',
     )
 
 
@@ -66,10 +50,6 @@ class Predictions(BaseModel):
 
     model: ServedModel
     predictions: list[Prediction]
-
-
-#: Of a request, what is not about its rows.
-OPTIONS = ("top_k", "abstain_below", "max_error", "coverage", "decision")
 
 
 def find_model(unit: UnitOfWork, id_or_name: str) -> tables.Model:

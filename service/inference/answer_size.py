@@ -1,17 +1,16 @@
-"""How much room an answer takes, from the model's profile and what is asked for, before anything is run.
+"""The size of an answer, bounded before the model runs from its profile and from what is asked for.
 
-Sizes are upper bounds: a prediction set may hold every class, a number every digit. It knows no HTTP.
+Sizes are upper bounds: a prediction set may hold every class, a number every digit.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import NamedTuple
 
-import orjson
-
 from service.inference.oip.requests import RequestedOutput
-from service.inference.predictions import AnswerOptions
+from service.inference.profile import LabelSizes
+from service.registry.contract import AnswerOptions
 from service.registry.errors import TooLarge
 
 #: What is surely less than this needs no closer look.
@@ -20,41 +19,12 @@ FEW_ANSWER_BYTES = 64 * 1024
 _JSON_WEIGHT = 4
 #: What may be held while an answer is made, as a multiple of what may be sent.
 _HELD_RATIO = 4
-#: A character of a name, escaped or as UTF-8.
-_ESCAPED = 6
 #: JSON of a row's fixed fields, of one of the best classes, and of numbers, each with its name and comma.
 _ROW, _OPTIONAL, _RANKED, _FLOAT32, _FLOAT64, _INDEX, _BOOL = 170, 50, 70, 16, 26, 9, 6
 #: Objects in memory: a row's dictionary with its values, one of the best classes, a text made for one place.
 _ROW_OBJECTS, _RANKED_OBJECTS, _TEXT_OBJECT, _POINTER = 900, 330, 70, 8
 #: To rank a class: its probability negated, and its place.
 _RANKING = 12
-
-
-class Labels(NamedTuple):
-    """The names of a model's classes, as long as they become in an answer, and the width of its features.
-
-    `most` is more than any answer to a row weighs or holds, whatever is asked for.
-    """
-
-    classes: int
-    longest: int
-    total: int
-    features: int
-    most: int
-
-    @classmethod
-    def of(cls, names: Sequence[str], features: int) -> Labels:
-        """Measure them."""
-        written = len(orjson.dumps(list(names)))
-        longest = max(map(len, names), default=0)
-        plain = written == 2 + sum(map(len, names)) + 3 * len(names) - (1 if names else 0)
-        longest *= 1 if plain else _ESCAPED
-        most = 2000 + 10 * longest + 16 * written + 500 * len(names) + 80 * features
-        return cls(len(names), longest, written, features, most)
-
-    def of_best(self, k: int) -> int:
-        """Of k different ones, at most."""
-        return min(k * (self.longest + 3), self.total)
 
 
 class RowSize(NamedTuple):
@@ -87,8 +57,8 @@ class RowSize(NamedTuple):
         raise TooLarge("answer_too_large", f"{size} and {rows * self.held} in memory: {advice}", field="inputs")
 
 
-def of_predictions(labels: Labels, options: AnswerOptions) -> RowSize:
-    """One of the objects that `answers.answer` gives."""
+def of_predictions(labels: LabelSizes, options: AnswerOptions) -> RowSize:
+    """One of the objects of `writers.json_rows`."""
     json, held = _ROW + _OPTIONAL + labels.longest, _ROW_OBJECTS + 8 * labels.classes
     if options.top_k is not None:
         k = min(options.top_k, labels.classes)
@@ -103,8 +73,8 @@ def of_predictions(labels: Labels, options: AnswerOptions) -> RowSize:
     return RowSize(json, 0, held)
 
 
-def of_tensors(labels: Labels, options: AnswerOptions, wanted: Iterable[RequestedOutput]) -> RowSize:
-    """What `oip.outputs.named` gives for these outputs."""
+def of_tensors(labels: LabelSizes, options: AnswerOptions, wanted: Iterable[RequestedOutput]) -> RowSize:
+    """What `writers.tensors` makes for these outputs."""
     k = labels.classes if options.top_k is None else min(options.top_k, labels.classes)
     json = binary = 0
     held = 8 * labels.classes
@@ -118,7 +88,7 @@ def of_tensors(labels: Labels, options: AnswerOptions, wanted: Iterable[Requeste
     return RowSize(json, binary, held)
 
 
-def _of_output(output: RequestedOutput, labels: Labels, k: int) -> tuple[int, int, int]:
+def _of_output(output: RequestedOutput, labels: LabelSizes, k: int) -> tuple[int, int, int]:
     """As JSON, as a binary tensor, and in memory besides."""
     classes = labels.classes
     if output.classes is not None:

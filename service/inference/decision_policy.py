@@ -1,144 +1,131 @@
-"""What a client wants to do with the confidences: error rates, sets and costs; it knows a profile and no model.
+"""The decision policy of a request: abstention, prediction sets and decisions, checked against the model's profile.
 
-Everything is checked against the model's profile before the model runs, and refused in words for the client.
+It is made once, before the model runs, and refuses with a message for the client what the model cannot promise.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
-from typing import Any, NoReturn
+from typing import NoReturn, TypeVar
 
 import numpy as np
 
 from fedlas.guarantees import Guarantees, Unreachable
 from service.inference.excerpts import listed, shown
+from service.inference.profile import ServingProfile
+from service.registry.contract import AnswerOptions
 from service.registry.errors import InvalidRequest
 
-Shares = float | Mapping[str, float]
+T = TypeVar("T")
+
+#: The options of a request that asks for nothing beside the label.
+NO_OPTIONS = AnswerOptions()
 
 
 @dataclass(frozen=True, slots=True)
 class DecisionPolicy:
-    """Checked wishes, ready for any number of rows."""
+    """What is done with the confidences of any number of rows.
 
-    class_names: Sequence[str]
-    guarantees: Guarantees | None = None
+    Attributes:
+        threshold: the confidence below which a prediction abstains: the client's, or what its `max_error` needs.
+        costs: (K, K) of each decision (rows) for each true class (columns).
+        least_probability: of the positive class of a binary model, to decide for it.
+    """
+
+    profile: ServingProfile
+    options: AnswerOptions = NO_OPTIONS
     threshold: float = 0.0
-    coverage: Shares | None = None
     costs: np.ndarray | None = None
     least_probability: float | None = None
-    positive: int = 1
 
-    def prediction_sets(self, probs: np.ndarray) -> list[list[str]]:
-        """The names of the classes in each row's set, the most probable first."""
-        classes, sizes = self.sets(probs)
-        names = [self.class_names[k] for k in classes.tolist()]
-        return [names[begin:end] for begin, end in pairwise([0, *sizes.cumsum().tolist()])]
+    @classmethod
+    def of(cls, profile: ServingProfile, options: AnswerOptions) -> DecisionPolicy:
+        """Check the options against what the model can promise and decide.
+
+        Raises InvalidRequest with the field: `no_guarantee_rows`, `max_error_unreachable` or `coverage_unreachable`
+        (with the value that can be reached), `invalid_request` for unknown classes, wrong shapes and impossible
+        numbers.
+        """
+        threshold, costs, least_probability = options.abstain_below or 0.0, None, None
+        max_error, coverage, decision = options.max_error, options.coverage, options.decision
+        if max_error is not None:
+            guarantees = _guarantees(profile, "max_error")
+            threshold = max(threshold, _promised("max_error", guarantees.threshold_for, max_error))
+        if coverage is not None:
+            _promised("coverage", _guarantees(profile, "coverage").check_coverage, coverage)
+        if decision is not None:
+            if set(decision) == {"threshold"}:
+                least_probability = _least_probability(decision["threshold"], profile)
+            elif set(decision) == {"costs"}:
+                costs = _costs(decision["costs"], len(profile.class_names))
+            else:
+                _refuse(f'must be {{"threshold": t}} or {{"costs": [[…]]}}, found {listed(decision)}')
+        return cls(profile, options, threshold, costs, least_probability)
+
+    @property
+    def abstains(self) -> bool:
+        """Whether the client has asked for abstention."""
+        return self.options.abstain_below is not None or self.options.max_error is not None
+
+    @property
+    def taken_outputs(self) -> tuple[str, ...]:
+        """The outputs of the file that predictions are made of, beside what every batch computes for each row."""
+        options, profile = self.options, self.profile
+        names = ("familiarity",) if profile.familiarity else ()
+        if profile.binary or not (options.top_k is options.coverage is options.decision is None):
+            return (*names, "probabilities")
+        return names
+
+    def inside(self, probs: np.ndarray) -> np.ndarray:
+        """Whether each class is in the row's prediction set (N, K); `probs` (N, K), as everywhere here."""
+        guarantees, coverage = self.profile.guarantees, self.options.coverage
+        assert guarantees is not None
+        assert coverage is not None
+        inside: np.ndarray = guarantees.prediction_sets(probs, coverage)
+        return inside
 
     def sets(self, probs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """The classes in all rows' sets (M,), row after row and the most probable first, and how many are in each (N,).
-
-        `probs` (N, K), as everywhere here.
-        """
-        assert self.guarantees is not None
-        assert self.coverage is not None
-        inside = self.guarantees.prediction_sets(probs, self.coverage)
+        """The classes in all rows' sets (M,), row after row, the most probable first, and the size of each set (N,)."""
         order = np.argsort(-probs, axis=1, kind="stable")
-        ranked = np.take_along_axis(inside, order, axis=1)
+        ranked = np.take_along_axis(self.inside(probs), order, axis=1)
         return order[ranked], ranked.sum(axis=1)
 
-    def decisions(self, probs: np.ndarray) -> list[str] | None:
-        """The label to act on for each row, or None where no decision was asked for."""
-        decided = self.decided(probs)
-        return None if decided is None else [self.class_names[k] for k in decided.tolist()]
-
     def decided(self, probs: np.ndarray) -> np.ndarray | None:
-        """The class to act on for each row (N,), or None where no decision was asked for."""
+        """The class to act on for each row (N,); None where no decision was asked for."""
         if self.costs is not None:
             cheapest: np.ndarray = (probs @ self.costs.T).argmin(axis=1)
             return cheapest
         if self.least_probability is not None:
+            positive = self.profile.positive
             # As float64: numpy would round the threshold to the probabilities' type.
-            reached = probs[:, self.positive].astype(np.float64) >= self.least_probability
-            return np.where(reached, self.positive, 1 - self.positive)
+            reached = probs[:, positive].astype(np.float64) >= self.least_probability
+            return np.where(reached, positive, 1 - positive)
         return None
 
 
-def acting(
-    profile: Mapping[str, Any],
-    *,
-    max_error: Shares | None = None,
-    coverage: Shares | None = None,
-    decision: Mapping[str, Any] | None = None,
-) -> DecisionPolicy:
-    """Check the wishes against what the model can promise.
-
-    Raises InvalidRequest with the field: `no_guarantee_rows`, `max_error_unreachable` or `coverage_unreachable` (with
-    the value that can be reached), `invalid_request` for unknown classes, wrong shapes and impossible numbers.
-    """
-    names = profile["class_names"]
-    if max_error is None and coverage is None and decision is None:
-        return DecisionPolicy(names)
-    wishes: dict[str, Any] = {"class_names": names, "positive": positive_index(profile)}
-    if max_error is not None or coverage is not None:
-        guarantees = _guarantees(profile, "coverage" if max_error is None else "max_error")
-        wishes |= {"guarantees": guarantees, "coverage": coverage}
-        if max_error is not None:
-            wishes["threshold"] = _threshold(guarantees, max_error)
-        if coverage is not None:
-            _check_coverage(guarantees, coverage)
-    if decision is not None:
-        wishes |= _decision(decision, names, profile.get("task"))
-    return DecisionPolicy(**wishes)
-
-
-def positive_index(profile: Mapping[str, Any]) -> int:
-    """The column of a binary model's positive class."""
-    positive = profile.get("positive_class")
-    return 1 if positive is None else int(profile["class_names"].index(positive))
-
-
-def _guarantees(profile: Mapping[str, Any], field: str) -> Guarantees:
-    content = profile.get("guarantees")
-    if content is None:
+def _guarantees(profile: ServingProfile, field: str) -> Guarantees:
+    if profile.guarantees is None:
         message = (
             "nothing can be promised for this model: promises are made for the calibrated model of a job whose dataset "
             "has rows in the split 'guarantee' (a model that a job left unchanged carries none)"
         )
         raise InvalidRequest("no_guarantee_rows", message, field=field)
-    return Guarantees.from_dict(content)
+    return profile.guarantees
 
 
-def _threshold(guarantees: Guarantees, max_error: Shares) -> float:
+def _promised(field: str, check: Callable[[float | Mapping[str, float]], T], value: float | Mapping[str, float]) -> T:
     try:
-        return guarantees.threshold_for(max_error)
+        return check(value)
     except Unreachable as error:
-        raise InvalidRequest("max_error_unreachable", str(error), field="max_error") from error
+        raise InvalidRequest(f"{field}_unreachable", str(error), field=field) from error
     except ValueError as error:
-        raise InvalidRequest("invalid_request", str(error), field="max_error") from error
+        raise InvalidRequest("invalid_request", str(error), field=field) from error
 
 
-def _check_coverage(guarantees: Guarantees, coverage: Shares) -> None:
-    try:
-        guarantees.check_coverage(coverage)
-    except Unreachable as error:
-        raise InvalidRequest("coverage_unreachable", str(error), field="coverage") from error
-    except ValueError as error:
-        raise InvalidRequest("invalid_request", str(error), field="coverage") from error
-
-
-def _decision(decision: Mapping[str, Any], names: Sequence[str], task: str | None) -> dict[str, Any]:
-    if set(decision) == {"threshold"}:
-        return {"least_probability": _least_probability(decision["threshold"], len(names), task)}
-    if set(decision) != {"costs"}:
-        _refuse(f'must be {{"threshold": t}} or {{"costs": [[…]]}}, found {listed(decision)}')
-    return {"costs": _costs(decision["costs"], len(names))}
-
-
-def _least_probability(value: object, num_classes: int, task: str | None) -> float:
-    if task != "binary" and num_classes != 2:
+def _least_probability(value: object, profile: ServingProfile) -> float:
+    num_classes = len(profile.class_names)
+    if not profile.binary and num_classes != 2:
         _refuse(f'"threshold" is for binary models; this one has {num_classes} classes: give "costs"')
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
         _refuse(f'"threshold" must be a probability between 0 and 1, found {shown(value)}')
@@ -151,7 +138,7 @@ def _costs(value: object, num_classes: int) -> np.ndarray:
     sizes = [len(row) if isinstance(row, list) else -1 for row in rows]
     if sizes != [num_classes] * num_classes:
         _refuse(f'"costs" must be {needed}')
-    numbers = [number for row in rows for number in row]
+    numbers: Sequence[object] = [number for row in rows for number in row]
     if any(isinstance(n, bool) or not isinstance(n, int | float) for n in numbers):
         _refuse(f'"costs" must be {needed}; something in it is no number')
     try:

@@ -1,14 +1,14 @@
-"""Image files in a request become a model's rows, by the same preprocessing that training used; it knows no HTTP."""
+"""Image files of a request, decoded into a model's rows by the same preprocessing that training used."""
 
 from __future__ import annotations
 
 import binascii
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
 
 from fedlas.preprocessing import BadImage, Preprocessing, image_facts, preprocess_all, usable_cores
+from service.inference.profile import TensorSpec
 from service.registry.errors import InvalidRequest, TooLarge
 
 #: Of one file.
@@ -32,13 +32,13 @@ def are_images(rows: Sequence[object]) -> bool:
     return any(images)
 
 
-def image_rows(rows: Sequence[object], spec: Mapping[str, Any], preprocessing: Mapping[str, Any] | None) -> np.ndarray:
+def image_rows(rows: Sequence[object], spec: TensorSpec, preprocessing: Preprocessing | None) -> np.ndarray:
     """The model's rows (N, *row) for `{"b64": …}` each; raises as `decoded`."""
     steps = _steps(spec, preprocessing)
     return _decoded([_file(number, row) for number, row in enumerate(rows)], spec, steps)
 
 
-def decoded(files: Sequence[bytes], spec: Mapping[str, Any], preprocessing: Mapping[str, Any] | None) -> np.ndarray:
+def decoded(files: Sequence[bytes], spec: TensorSpec, preprocessing: Preprocessing | None) -> np.ndarray:
     """The model's rows (N, *row) for image files.
 
     Raises:
@@ -48,15 +48,15 @@ def decoded(files: Sequence[bytes], spec: Mapping[str, Any], preprocessing: Mapp
     return _decoded(files, spec, _steps(spec, preprocessing))
 
 
-def _steps(spec: Mapping[str, Any], preprocessing: Mapping[str, Any] | None) -> Preprocessing:
+def _steps(spec: TensorSpec, preprocessing: Preprocessing | None) -> Preprocessing:
     if preprocessing is None:
-        needed = f"needed are rows of numbers of shape {spec['shape'][1:]}"
+        needed = f"needed are rows of numbers of shape {list(spec.row)}"
         message = f"the model has no preprocessing, so it takes no image files; {needed}"
         raise InvalidRequest("no_preprocessing", message, field="inputs")
-    return Preprocessing.parse(preprocessing)
+    return preprocessing
 
 
-def _decoded(files: Sequence[bytes], spec: Mapping[str, Any], steps: Preprocessing) -> np.ndarray:
+def _decoded(files: Sequence[bytes], spec: TensorSpec, steps: Preprocessing) -> np.ndarray:
     for row, file in enumerate(files):
         if len(file) > MAX_IMAGE_BYTES:
             raise _bad_image(row, f"the file has more than {MAX_IMAGE_BYTES >> 20} MiB")
@@ -66,7 +66,7 @@ def _decoded(files: Sequence[bytes], spec: Mapping[str, Any], steps: Preprocessi
         made = preprocess_all(files, steps, workers=usable_cores(_MAX_THREADS))
     except BadImage as error:
         raise _bad_image(error.row or 0, f"{error.message} ({error.code})") from error
-    return made.astype(spec["dtype"], copy=False)
+    return made.astype(spec.dtype, copy=False)
 
 
 def _check_pixels(files: Sequence[bytes]) -> None:

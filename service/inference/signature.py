@@ -1,4 +1,4 @@
-"""Rows of a request become the arrays that a model takes, or an error that shows what was found and what is needed."""
+"""The signature of a model, enforced: rows of a request become its input arrays, or an error says what is needed."""
 
 from __future__ import annotations
 
@@ -7,28 +7,26 @@ from typing import Any, NoReturn
 
 import numpy as np
 
+from fedlas.preprocessing import Preprocessing
 from service.inference.excerpts import listed, shown
 from service.inference.images import are_images, image_rows
 from service.inference.json_arrays import first_unsound, only_numbers, packed, shape_of
+from service.inference.profile import ServingProfile, TensorSpec
 from service.registry.errors import InvalidRequest, TooLarge
 
-Spec = Mapping[str, Any]  # name, dtype, shape with "N" first
 
-
-def parse_inputs(
-    value: object, specs: Sequence[Spec], *, max_rows: int, preprocessing: Mapping[str, Any] | None = None
-) -> dict[str, np.ndarray]:
-    """Return one array per input, all with the same number of rows; `preprocessing` is for rows that are image files.
+def parse_inputs(value: object, profile: ServingProfile, *, max_rows: int) -> dict[str, np.ndarray]:
+    """Return one array per input of the model, all with the same number of rows; rows may be image files.
 
     Raises InvalidRequest with the expected shape, and TooLarge for more than `max_rows` rows.
     """
-    by_name = _by_name(value, specs)
+    by_name = _by_name(value, profile.inputs)
     check_row_counts({name: len(rows) for name, rows in by_name.items()}, max_rows)
-    return {spec["name"]: _rows(by_name[spec["name"]], spec, preprocessing) for spec in specs}
+    return {spec.name: _rows(by_name[spec.name], spec, profile.preprocessing) for spec in profile.inputs}
 
 
-def _by_name(value: object, specs: Sequence[Spec]) -> dict[str, list[object]]:
-    names = [spec["name"] for spec in specs]
+def _by_name(value: object, specs: Sequence[TensorSpec]) -> dict[str, list[object]]:
+    names = [spec.name for spec in specs]
     if isinstance(value, list) and len(names) == 1:
         value = {names[0]: value}
     if not isinstance(value, dict) or set(value) != set(names):
@@ -55,12 +53,12 @@ def check_row_counts(counts: Mapping[str, int], max_rows: int) -> None:
         raise TooLarge("too_many_rows", f"{count} rows in one request; at most {max_rows}: {advice}", field="inputs")
 
 
-def _rows(rows: list[object], spec: Spec, preprocessing: Mapping[str, Any] | None) -> np.ndarray:
+def _rows(rows: list[object], spec: TensorSpec, preprocessing: Preprocessing | None) -> np.ndarray:
     return image_rows(rows, spec, preprocessing) if are_images(rows) else _array(rows, spec)
 
 
-def _array(rows: list[object], spec: Spec) -> np.ndarray:
-    array = packed(rows, spec["shape"][1:], spec["dtype"])
+def _array(rows: list[object], spec: TensorSpec) -> np.ndarray:
+    array = packed(rows, spec.row, spec.dtype)
     if array is not None:
         return array
     if not only_numbers(rows) or shape_of(rows) is None:
@@ -71,17 +69,17 @@ def _array(rows: list[object], spec: Spec) -> np.ndarray:
     return fit(array, spec)
 
 
-def fit(array: np.ndarray, spec: Spec) -> np.ndarray:
+def fit(array: np.ndarray, spec: TensorSpec) -> np.ndarray:
     """Rows of any number type as the model takes them: cast where nothing but precision is lost, never scaled.
 
     Args:
         array: (N, *row) of bool, integers or floats.
-        spec: the model's input: name, dtype, shape with "N" first.
+        spec: the model's input.
 
     Raises:
         InvalidRequest: `wrong_shape`, `wrong_dtype` or `non_finite`, with what was found and what is needed.
     """
-    name, dtype, expected = spec["name"], np.dtype(spec["dtype"]), spec["shape"]
+    name, dtype, expected = spec.name, np.dtype(spec.dtype), spec.shape
     if array.dtype.kind not in "iufb":
         _fail("wrong_dtype", spec, f"values of type {array.dtype}")
     if array.dtype.kind == "b" and dtype.kind != "b":
@@ -104,23 +102,23 @@ def fit(array: np.ndarray, spec: Spec) -> np.ndarray:
     return cast
 
 
-def _explain_bad_rows(rows: list[object], spec: Spec) -> NoReturn:
+def _explain_bad_rows(rows: list[object], spec: TensorSpec) -> NoReturn:
     """Name the first row that is not like what is needed."""
     number = first_unsound(rows, lambda some: _is_sound(some, spec))
     shape = shape_of(rows[number])
     if shape is None:
         _fail("wrong_shape", spec, f"a ragged list in row {number}")
-    if not _fits((1, *shape), spec["shape"]):
+    if not _fits((1, *shape), spec.shape):
         _fail("wrong_shape", spec, f"shape {_shown(shape)} in row {number}")
     if not only_numbers(rows[number]):
         _fail("wrong_dtype", spec, f"something that is no number in row {number}")
     _fail("wrong_shape", spec, "rows of different shapes")
 
 
-def _is_sound(rows: Sequence[Any], spec: Spec) -> bool:
+def _is_sound(rows: Sequence[Any], spec: TensorSpec) -> bool:
     rows = list(rows)
     shape = shape_of(rows)
-    return shape is not None and _fits(shape, spec["shape"]) and only_numbers(rows)
+    return shape is not None and _fits(shape, spec.shape) and only_numbers(rows)
 
 
 def _fits(shape: Sequence[int], expected: Sequence[int | str]) -> bool:
@@ -129,13 +127,13 @@ def _fits(shape: Sequence[int], expected: Sequence[int | str]) -> bool:
     )
 
 
-def _fail(code: str, spec: Spec, found: str) -> NoReturn:
-    needed = f"rows of shape {_row_shape(spec)} with dtype {spec['dtype']}"
-    raise InvalidRequest(code, f"input {spec['name']!r}: found {found}; needed are {needed}", field="inputs")
+def _fail(code: str, spec: TensorSpec, found: str) -> NoReturn:
+    needed = f"rows of shape {_row_shape(spec)} with dtype {spec.dtype}"
+    raise InvalidRequest(code, f"input {spec.name!r}: found {found}; needed are {needed}", field="inputs")
 
 
-def _row_shape(spec: Spec) -> str:
-    return _shown(spec["shape"][1:])
+def _row_shape(spec: TensorSpec) -> str:
+    return _shown(spec.row)
 
 
 def _shown(shape: Sequence[int | str]) -> str:

@@ -186,20 +186,34 @@ class JobRequest(JobOptions):
     dataset_id: Reference
 
 
-class BatchRequest(Strict):
+class AnswerOptions(Strict):
+    """What a prediction carries beside the label."""
+
+    model_config = ConfigDict(frozen=True)
+
+    top_k: int | None = Field(None, ge=1, le=1000)
+    abstain_below: float | None = Field(None, ge=0, le=1)
+    max_error: float | dict[str, float] | None = Field(
+        None,
+        description="Abstain so that at most this share of the answers is wrong; or such a share of each true class's "
+        'answers: `{"class": share}` for every class, or by class name.',
+    )
+    coverage: float | dict[str, float] | None = Field(
+        None,
+        description="Answer `prediction_set`, which holds the true class with this probability; or with such a "
+        'probability for the rows of each true class: `{"class": c}` for every class, or by class name.',
+    )
+    decision: dict[str, JsonValue] | None = Field(
+        None,
+        description='`{"threshold": t}` on the positive class, or `{"costs": [[…]]}`: rows decide, columns are true.',
+    )
+
+
+class BatchRequest(AnswerOptions):
     """`POST /v1/predictions`."""
 
     model: Reference = Field(description="A model id or a published name.")
     dataset_id: Reference
-    top_k: int | None = Field(None, ge=1, le=1000)
-    abstain_below: float | None = Field(None, ge=0, le=1)
-    max_error: float | dict[str, float] | None = Field(
-        None, description="At most this share of the answered rows is wrong; or such a share per true class."
-    )
-    coverage: float | dict[str, float] | None = Field(
-        None, description="The prediction set holds the true class with this probability; or so per true class."
-    )
-    decision: dict[str, JsonValue] | None = Field(None, description='`{"threshold"}` or `{"costs"}`.')
 
 
 class UploadRequest(Strict):

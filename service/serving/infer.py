@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import gzip
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import partial
-from typing import Any
 
 import numpy as np
 
 from service.inference.answer_size import FEW_ANSWER_BYTES, of_tensors
+from service.inference.decision_policy import DecisionPolicy
 from service.inference.json_limits import FEW_BYTES, check_json, collector_paused
 from service.inference.oip.binary_extension import raw
-from service.inference.oip.outputs import chosen, named, options, taken_outputs
+from service.inference.oip.outputs import chosen, options, taken_outputs
 from service.inference.oip.requests import InferenceRequest, RequestedOutput, aligned, decode
 from service.inference.oip.responses import encode
-from service.inference.predictions import AnswerOptions, abstentions, check_options
-from service.inference.standard_outputs import Outputs
+from service.inference.predictions import Predictions
+from service.inference.profile import ServingProfile
+from service.inference.writers.tensors import tensors
 from service.model_repository import Target
 from service.registry.errors import InvalidRequest, UnsupportedFormat
 from service.serving.app import SMALL_BYTES, Call, Serving
@@ -34,7 +35,7 @@ _PACKED: dict[bytes, Callable[[bytes], bytes]] = {
     b"deflate": partial(zlib.compress, level=1),
 }
 
-Parsed = tuple[InferenceRequest, dict[str, np.ndarray], tuple[RequestedOutput, ...], AnswerOptions]
+Parsed = tuple[InferenceRequest, dict[str, np.ndarray], tuple[RequestedOutput, ...], DecisionPolicy]
 
 
 async def infer(serving: Serving, call: Call) -> Answer:
@@ -47,7 +48,7 @@ async def infer(serving: Serving, call: Call) -> Answer:
     body = await serving.body(call, limit, json=is_json)
     target, line = await serving.find(call)
     body = await serving.unpacked(call, body, limit, json=is_json)
-    asked, inputs, wanted, wishes = await serving.read(
+    asked, inputs, wanted, policy = await serving.read(
         call,
         body,
         parse,
@@ -59,11 +60,13 @@ async def infer(serving: Serving, call: Call) -> Answer:
     )
     _shorten(call, asked)
     rows = len(next(iter(inputs.values())))
-    if rows * target.labels.most > FEW_ANSWER_BYTES:
-        serving.expect(call, rows, of_tensors(target.labels, wishes, wanted))
+    sizes = target.profile.label_sizes
+    if rows * sizes.most > FEW_ANSWER_BYTES:
+        serving.expect(call, rows, of_tensors(sizes, policy.options, wanted))
     outputs = await serving.run(call, line, inputs, taken_outputs(wanted))
-    content, json_length = await serving.write(call, outputs, _write, target, asked, outputs, wanted, wishes)
-    call.abstained = abstentions(outputs, target.profile, wishes)
+    predictions = Predictions(outputs, policy)
+    content, json_length = await serving.write(call, outputs, _write, target, asked, wanted, predictions)
+    call.abstained = predictions.abstained
     accepted = headers.get(b"accept-encoding", b"").strip().lower()
     if accepted in _PACKED:
         content = await serving.read(call, content, _PACKED[accepted])
@@ -71,7 +74,7 @@ async def infer(serving: Serving, call: Call) -> Answer:
 
 
 def parse(
-    body: bytes, length: int | None, profile: Mapping[str, Any], max_rows: int, json_limit: int = 8 * 1024**2
+    body: bytes, length: int | None, profile: ServingProfile, max_rows: int, json_limit: int = 8 * 1024**2
 ) -> Parsed:
     """Read a body with at most `json_limit` bytes of JSON; raises InvalidRequest or TooLarge."""
     if length is None or length <= len(body):
@@ -82,21 +85,16 @@ def parse(
         return _read(body, length, profile, max_rows)
 
 
-def _read(body: bytes, length: int | None, profile: Mapping[str, Any], max_rows: int) -> Parsed:
+def _read(body: bytes, length: int | None, profile: ServingProfile, max_rows: int) -> Parsed:
     asked = raw(body, profile) if length == 0 else decode(body, length)
-    wishes = options(asked.parameters)
-    check_options(profile, wishes)
-    return asked, aligned(asked, profile, max_rows=max_rows), chosen(asked, profile), wishes
+    policy = DecisionPolicy.of(profile, options(asked.parameters))
+    return asked, aligned(asked, profile, max_rows=max_rows), chosen(asked, profile), policy
 
 
 def _write(
-    target: Target,
-    asked: InferenceRequest,
-    outputs: Outputs,
-    wanted: tuple[RequestedOutput, ...],
-    wishes: AnswerOptions,
+    target: Target, asked: InferenceRequest, wanted: tuple[RequestedOutput, ...], predictions: Predictions
 ) -> tuple[bytes, int | None]:
-    arrays = named(outputs, target.profile, wishes, wanted)
+    arrays = tensors(predictions, wanted)
     return encode(arrays, wanted, name=target.called, version=target.version, id=asked.id)
 
 
@@ -116,9 +114,9 @@ def _header_length(given: bytes | None) -> int | None:
     return int(given)
 
 
-def _small(length: int | None, profile: Mapping[str, Any]) -> int:
+def _small(length: int | None, profile: ServingProfile) -> int:
     """How large a body may be that is read at once: never one of image files, and more where it is binary tensors."""
-    if profile.get("preprocessing") is not None:
+    if profile.preprocessing is not None:
         return 0
     return _SMALL_TENSORS if length is not None and length <= SMALL_BYTES else SMALL_BYTES
 

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from service.inference import formats
+from service.inference.profile import ServingProfile
 
 Json = dict[str, Any]
 
@@ -32,7 +33,7 @@ PICTURES: Json = {
 
 def read(content_type: str, body: bytes, profile: Json = TABLE, *, query: bytes = b"", max_rows: int = 1000) -> Any:
     """What the service makes of a request."""
-    return formats.read(content_type, query, body, profile, max_rows=max_rows)
+    return formats.read(content_type, query, body, ServingProfile.of(profile), max_rows=max_rows)
 
 
 def rows(content_type: str, body: bytes, profile: Json = TABLE, **more: Any) -> dict[str, np.ndarray]:

@@ -12,17 +12,20 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from service.inference.answer_size import Labels, RowSize, of_predictions, of_tensors
-from service.inference.decision_policy import DecisionPolicy
-from service.inference.oip.outputs import named
+from service.inference.answer_size import RowSize, of_predictions, of_tensors
 from service.inference.oip.requests import RequestedOutput
 from service.inference.oip.responses import encode
-from service.inference.predictions import AnswerOptions, answer
+from service.inference.predictions import Predictions
+from service.inference.profile import LabelSizes
 from service.inference.scheduler import Scheduler
+from service.inference.writers.json_rows import json_rows
+from service.inference.writers.tensors import tensors
+from service.registry.contract import AnswerOptions
 from service.registry.errors import Overloaded, TooLarge
 from service.serving.app import Call, Serving
 from service.serving.messages import Request
 from tests.helpers.hostile_bodies import PAIR, Json, ready_model
+from tests.helpers.predictions import policy
 from tests.service.conftest import Api
 from tests.service.conftest import _api as open_api
 
@@ -62,12 +65,13 @@ def test_no_answer_is_larger(
 ) -> None:
     """Of any names, numbers and options, as JSON and in the protocol's forms."""
     profile = {**PAIR, "class_names": names, "features": {"dim": 7}}
-    labels, options, found = Labels.of(names, 7), AnswerOptions(top_k=top_k), outputs(rows, len(names), seed)
-    written = orjson.dumps(answer(found, profile, options))
+    labels, options, found = LabelSizes.of(names, 7), AnswerOptions(top_k=top_k), outputs(rows, len(names), seed)
+    predictions = Predictions(found, policy(profile, options))
+    written = orjson.dumps(json_rows(predictions))
     assert len(written) <= 2 + rows * of_predictions(labels, options).json
     if top_k is None:
         wanted = [output for output in wanted if not output.name.startswith("top_k")] or [RequestedOutput("label")]
-    body, header = encode(named(found, profile, options, wanted), wanted, name="m", version="1", id=None)
+    body, header = encode(tensors(predictions, wanted), wanted, name="m", version="1", id=None)
     size = of_tensors(labels, options, wanted)
     assert len(body) - (header or len(body)) <= rows * size.binary
     assert (header or len(body)) <= 200 + 150 * len(wanted) + rows * size.json
@@ -79,12 +83,11 @@ def test_no_answer_is_larger(
 def test_prediction_sets_and_decisions() -> None:
     """They may name every class, and the longest."""
     names = ["short", "ü" * 50, "c"]
-    labels = Labels.of(names, 0)
-    acting = DecisionPolicy(names)
+    labels = LabelSizes.of(names, 0)
     plain = of_predictions(labels, AnswerOptions()).json
     sets = of_predictions(labels, AnswerOptions(coverage=0.9)).json - plain
     decision = of_predictions(labels, AnswerOptions(decision={"threshold": 0.5})).json - plain
-    assert sets >= len(orjson.dumps({"prediction_set": list(acting.class_names)}))
+    assert sets >= len(orjson.dumps({"prediction_set": names}))
     assert decision >= len(orjson.dumps({"decision": names[1]}))
 
 
@@ -94,7 +97,7 @@ def test_prediction_sets_and_decisions() -> None:
 @pytest.mark.parametrize("width", [0, 1, 5000])
 def test_what_needs_no_closer_look(names: list[str], width: int) -> None:
     """All outputs at once, in their largest form, weigh and hold less than `most`."""
-    labels = Labels.of(names, width)
+    labels = LabelSizes.of(names, width)
     options = AnswerOptions(top_k=1000, coverage=0.9, decision={"threshold": 0.5}, abstain_below=0.5)
     plain = [
         *("features", "confidence", "label", "index", "uncalibrated_confidence", "abstain", "familiarity"),

@@ -16,6 +16,7 @@ from pydantic import ValidationError
 from service.api import problems
 from service.inference.oip import requests
 from service.inference.oip.inflation import inflated
+from service.inference.profile import ServingProfile
 from service.registry.errors import InvalidRequest, RegistryError, TooLarge
 from service.serving import infer, predict
 from tests.helpers.hostile_bodies import MEBIBYTE, PAIR, Json, keyed, listed
@@ -74,11 +75,11 @@ def test_what_legitimate_requests_hold_is_read() -> None:
     body = orjson.dumps({"inputs": wide}, option=orjson.OPT_SERIALIZE_NUMPY)
     assert LIMIT - MEBIBYTE < len(body) < LIMIT
     profile = {**PAIR, "inputs": [{"name": "x", "dtype": "float32", "shape": ["N", 784]}]}
-    (rows, _) = predict.parse_json(body, profile, 10_000)
+    (rows, _) = predict.parse_json(body, ServingProfile.of(profile), 10_000)
     np.testing.assert_array_equal(rows["x"], wide)
     long = np.random.default_rng(0).random((10_000, 20))
     profile = {**PAIR, "inputs": [{"name": "x", "dtype": "float64", "shape": ["N", 20]}]}
-    (rows, _) = predict.parse_json(orjson.dumps({"inputs": long.tolist()}), profile, 10_000)
+    (rows, _) = predict.parse_json(orjson.dumps({"inputs": long.tolist()}), ServingProfile.of(profile), 10_000)
     np.testing.assert_array_equal(rows["x"], long)
 
 

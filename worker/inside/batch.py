@@ -13,9 +13,12 @@ import pyarrow as pa
 
 from fedlas.errors import Mismatch
 from fedlas.preprocessing import usable_cores
-from service.inference.predictions import AnswerOptions, needed_outputs
+from service.inference.decision_policy import DecisionPolicy
+from service.inference.profile import ServingProfile
 from service.inference.runtime import REFUSALS, open_session, refusal
+from service.inference.standard_outputs import MODEL_OUTPUTS
 from service.inference.writers.table import TableWriter, write_results
+from service.registry.contract import AnswerOptions
 from service.registry.errors import InvalidRequest
 from worker.inside.batch_rows import ModelRows
 
@@ -30,16 +33,17 @@ _TELL_EVERY_S = 1.0
 def predict(spec: Json, folder: Path, emit: Emit) -> Json:
     """Predict all rows in the order of the owner's file and leave them in `results.parquet`."""
     profile = spec["model"]["profile"]
-    tabulation = _tabulation(profile, AnswerOptions(**spec["options"]))
+    policy = _policy(ServingProfile.of(profile), AnswerOptions(**spec["options"]))
+    writer = TableWriter(policy)
     rows = ModelRows(spec["dataset"]["file"], profile)
-    network = _Network(spec["model"]["file"], needed_outputs(profile))
+    network = _Network(spec["model"]["file"], tuple({*MODEL_OUTPUTS, *policy.taken_outputs}))
     told = _Progress(len(rows), emit)
 
     def tables() -> Iterator[pa.Table]:
         for first, block in ahead(rows.blocks()):
             outputs = network.run(block, first_row=first)
             try:
-                answers = tabulation.table(outputs, first_row=first)
+                answers = writer.table(outputs, first_row=first)
             except InvalidRequest as error:
                 raise Mismatch(error.code, error.message) from error
             yield answers
@@ -49,10 +53,10 @@ def predict(spec: Json, folder: Path, emit: Emit) -> Json:
     return {"results": "results.parquet", "num_rows": count}
 
 
-def _tabulation(profile: Json, options: AnswerOptions) -> TableWriter:
+def _policy(profile: ServingProfile, options: AnswerOptions) -> DecisionPolicy:
     """Checks what could not be checked when the batch was ordered, because the model was still being inspected."""
     try:
-        return TableWriter(profile, options)
+        return DecisionPolicy.of(profile, options)
     except InvalidRequest as error:
         raise Mismatch(error.code, error.message) from error
 

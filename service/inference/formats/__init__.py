@@ -1,13 +1,12 @@
-"""Request formats of `predict` besides JSON: a body becomes the arrays that a model takes; it knows no HTTP.
+"""Request formats of `predict` besides JSON: a body becomes the arrays that a model takes.
 
-`npy` reads numpy's files, `multipart` forms of image files; `options` reads what is asked for beside the rows, and
-`intake` knows what the model takes.
+`npy` reads numpy's files, `multipart` forms of image files; `options` reads the answer options beside the rows, and
+`input_types` fits arrays and files to the model's inputs.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable
 
 import numpy as np
 
@@ -15,20 +14,21 @@ from service.inference.formats.input_types import InputTypes
 from service.inference.formats.multipart import media_type, read_form
 from service.inference.formats.npy import read_npy
 from service.inference.formats.options import Options, from_query, merged
+from service.inference.profile import ServingProfile
 from service.registry.errors import InvalidRequest, UnsupportedFormat
 
 Arrays = dict[str, np.ndarray]
 
 
 def read(
-    content_type: str, query: bytes, body: bytes, profile: Mapping[str, Any], *, max_rows: int
+    content_type: str, query: bytes, body: bytes, profile: ServingProfile, *, max_rows: int
 ) -> tuple[Arrays, Options]:
     """Read a request whose body is not JSON.
 
     Args:
         content_type: the header, with its parameters.
         query: what stands behind the question mark, still encoded.
-        profile: of the model; `inputs` and `preprocessing` are looked at.
+        profile: of the model.
 
     Returns:
         One array (N, *row) per input of the model, in its type, C-contiguous, aligned, perhaps read-only: rows that
@@ -44,13 +44,13 @@ def read(
     kind, boundary = media_type(content_type)
     check_type(kind)
     options = from_query(query)
-    intake = InputTypes.of(profile, max_rows)
+    types = InputTypes(profile, max_rows)
     if kind == _FORM:
-        files, more = read_form(body, boundary, intake)
-        return intake.images(files), merged(options, more)
+        files, more = read_form(body, boundary, types)
+        return types.images(files), merged(options, more)
     if not body:
         raise InvalidRequest("empty_inputs", f"the body is empty; {kind} is needed", field="inputs")
-    return _READERS[kind](body, intake), options
+    return _READERS[kind](body, types), options
 
 
 def check_type(kind: str) -> None:
@@ -62,8 +62,8 @@ def check_type(kind: str) -> None:
     raise UnsupportedFormat("unsupported_media_type", f"{found}: {needed}")
 
 
-def _image(body: bytes, intake: InputTypes) -> Arrays:
-    return intake.images([body])
+def _image(body: bytes, types: InputTypes) -> Arrays:
+    return types.images([body])
 
 
 _FORM = "multipart/form-data"

@@ -33,7 +33,7 @@ def media_type(content_type: str) -> tuple[str, str]:
     return kind.decode("latin-1").strip(), parameters.get(b"boundary", b"").decode("latin-1")
 
 
-def read_form(body: bytes, boundary: str, intake: InputTypes) -> tuple[list[bytes], Options]:
+def read_form(body: bytes, boundary: str, types: InputTypes) -> tuple[list[bytes], Options]:
     """The files of a form, in their order and whatever their names, and the options.
 
     Options are fields of their names, or one part `options` with a JSON object of them.
@@ -45,9 +45,9 @@ def read_form(body: bytes, boundary: str, intake: InputTypes) -> tuple[list[byte
     """
     if _BOUNDARY.fullmatch(boundary) is None:
         raise _invalid("its Content-Type names no boundary")
-    most = intake.max_rows + _MAX_FIELDS
+    most = types.max_rows + _MAX_FIELDS
     if body.count(b"--" + boundary.encode()) > most + 1:  # before the parser, which is slow, looks at each
-        message = f"a form of more than {most} parts; at most {intake.max_rows} files"
+        message = f"a form of more than {most} parts; at most {types.max_rows} files"
         raise TooLarge("too_many_rows", message, field="inputs")
     parts = _parts(body, boundary)
     options = merged(*(_options(part.name, part.content) for part in parts if not part.is_row))

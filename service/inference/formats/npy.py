@@ -34,10 +34,10 @@ class Header:
     dtype: np.dtype
 
 
-def read_npy(body: bytes, intake: InputTypes) -> dict[str, np.ndarray]:
+def read_npy(body: bytes, types: InputTypes) -> dict[str, np.ndarray]:
     """The rows of a model with one input; raises InvalidRequest as `array`, and as `InputTypes.rows`."""
-    spec = intake.only("an npy file holds one array", "binary tensors by name (POST /v2/models/…/infer), or JSON")
-    return intake.rows(array(body, "the body"), spec)
+    spec = types.only("an npy file holds one array", "binary tensors by name (POST /v2/models/…/infer), or JSON")
+    return types.rows(array(body, "the body"), spec)
 
 
 def array(content: bytes, where: str) -> np.ndarray:

@@ -1,25 +1,31 @@
-"""What is asked for beside the rows, from a query string or a form; it does not judge whether values are possible."""
+"""Answer options in a query string or a form; whether their values are possible is checked later."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import get_args, get_origin
 from urllib.parse import parse_qsl
 
 from pydantic_core import from_json
 
+from service.registry.contract import AnswerOptions
 from service.registry.errors import InvalidRequest
 
 Options = dict[str, object]
 
 _NUMBER: tuple[type, ...] = (int, float)
 _OBJECT: tuple[type, ...] = (dict,)
+
+
+def _json_types(annotation: object) -> tuple[type, ...]:
+    """The types that a JSON value of this annotation may have."""
+    kinds = {get_origin(kind) or kind for kind in get_args(annotation)}
+    return (_NUMBER if kinds & {int, float} else ()) + (_OBJECT if dict in kinds else ())
+
+
 #: Name → the types its JSON value may have.
 NAMES: dict[str, tuple[type, ...]] = {
-    "top_k": _NUMBER,
-    "abstain_below": _NUMBER,
-    "max_error": _NUMBER + _OBJECT,
-    "coverage": _NUMBER + _OBJECT,
-    "decision": _OBJECT,
+    name: _json_types(field.annotation) for name, field in AnswerOptions.model_fields.items()
 }
 #: The part of a form that holds all options as one JSON object.
 PART = "options"

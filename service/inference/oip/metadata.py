@@ -1,4 +1,4 @@
-"""Server and models as the protocol describes them, and as Triton's configuration does; it knows no HTTP."""
+"""Metadata of the server and of models, in the protocol's form and in that of Triton's configuration."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from typing import Any
 
 from service.inference.oip.datatypes import BYTES, datatype_name
 from service.inference.oip.outputs import always_there
+from service.inference.profile import ServingProfile
 
 Json = dict[str, Any]
-Profile = Mapping[str, Any]
 
 PLATFORM = "onnxruntime_onnx"
 #: In Triton's words, which clients look for.
@@ -34,7 +34,7 @@ def server_metadata(version: str) -> Json:
     return {"name": "fedlas", "version": version, "extensions": list(EXTENSIONS)}
 
 
-def model_metadata(profile: Profile, name: str, versions: Sequence[str]) -> Json:
+def model_metadata(profile: ServingProfile, name: str, versions: Sequence[str]) -> Json:
     """Of `GET /v2/models/{name}`: the inputs as numbers, and the outputs that need no parameter."""
     return {
         "name": name,
@@ -42,11 +42,11 @@ def model_metadata(profile: Profile, name: str, versions: Sequence[str]) -> Json
         "platform": PLATFORM,
         "inputs": [
             {
-                "name": spec["name"],
-                "datatype": datatype_name(spec["dtype"]),
-                "shape": [-1, *_sizes(spec["shape"][1:])],
+                "name": spec.name,
+                "datatype": datatype_name(spec.dtype),
+                "shape": [-1, *_sizes(spec.row)],
             }
-            for spec in profile["inputs"]
+            for spec in profile.inputs
         ],
         "outputs": [
             {"name": output, "datatype": datatype, "shape": [-1, *row]} for output, datatype, row in _outputs(profile)
@@ -54,7 +54,7 @@ def model_metadata(profile: Profile, name: str, versions: Sequence[str]) -> Json
     }
 
 
-def model_config(profile: Profile, name: str, *, max_rows: int, provider: str | None = None) -> Json:
+def model_config(profile: ServingProfile, name: str, *, max_rows: int, provider: str | None = None) -> Json:
     """Of `GET /v2/models/{name}/config`: what Triton's tools read, without the batch dimension, as there.
 
     `provider` is ONNX Runtime's execution provider that the open session really has; None while it is not open.
@@ -68,8 +68,7 @@ def model_config(profile: Profile, name: str, *, max_rows: int, provider: str | 
         "version_policy": {"all": {}},
         "max_batch_size": max_rows,
         "input": [
-            {"name": spec["name"], **_configured(datatype_name(spec["dtype"]), _sizes(spec["shape"][1:]))}
-            for spec in profile["inputs"]
+            {"name": spec.name, **_configured(datatype_name(spec.dtype), _sizes(spec.row))} for spec in profile.inputs
         ],
         "output": [{"name": output, **_configured(datatype, row)} for output, datatype, row in _outputs(profile)],
         "dynamic_batching": {
@@ -83,13 +82,13 @@ def model_config(profile: Profile, name: str, *, max_rows: int, provider: str | 
     }
 
 
-def _outputs(profile: Profile) -> list[tuple[str, str, list[int]]]:
+def _outputs(profile: ServingProfile) -> list[tuple[str, str, list[int]]]:
     """Name, datatype and the shape of a row."""
-    classes = len(profile["class_names"])
+    classes = len(profile.class_names)
     rows: Mapping[str, list[int]] = {
         "probabilities": [classes],
         "logits": [classes],
-        "features": [profile["features"]["dim"]],
+        "features": [profile.features],
     }
     return [(name, _OUTPUT_TYPES.get(name, "FP32"), rows.get(name, [])) for name in always_there(profile)]
 

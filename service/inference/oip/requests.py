@@ -1,4 +1,4 @@
-"""An inference request of the protocol, read and made fit for a model; it knows neither HTTP nor what is answered."""
+"""Inference requests of the protocol: decoded from bytes, and their inputs aligned with what a model takes."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from service.inference.excerpts import listed, shown
 from service.inference.images import MAX_BASE64_BYTES, decoded
 from service.inference.oip.datatypes import datatype_name, numbers_of
 from service.inference.oip.tensors import checked_shape, from_binary, from_json
+from service.inference.profile import ServingProfile, TensorSpec
 from service.inference.signature import check_row_counts, fit
 from service.registry.errors import InvalidRequest
 
@@ -193,27 +194,27 @@ def _wanted_output(name: str, item: Json, binary: bool) -> RequestedOutput:
     return RequestedOutput(name, _flag(parameters, "binary_data", of=of, default=binary), classes or None)
 
 
-def aligned(request: InferenceRequest, profile: Json, *, max_rows: int) -> dict[str, np.ndarray]:
+def aligned(request: InferenceRequest, profile: ServingProfile, *, max_rows: int) -> dict[str, np.ndarray]:
     """The inputs as the model takes them, in its order, all with the same number of rows.
 
     Numbers are cast as `fit` says. BYTES are image files, as they are or in Base64, for models with preprocessing.
     Raises InvalidRequest, and TooLarge for more than `max_rows` rows and as `images.decoded`.
     """
-    specs: Sequence[Json] = profile["inputs"]
-    if request.inputs.keys() != {spec["name"] for spec in specs}:
+    specs = profile.inputs
+    if request.inputs.keys() != {spec.name for spec in specs}:
         needed = ", ".join(_described(spec, profile) for spec in specs)
         _fail("wrong_inputs", f"the model's inputs are {needed}; found are {listed(request.inputs)}")
     check_row_counts({name: len(array) if array.ndim else 1 for name, array in request.inputs.items()}, max_rows)
-    return {spec["name"]: _fitted(request.inputs[spec["name"]], spec, profile) for spec in specs}
+    return {spec.name: _fitted(request.inputs[spec.name], spec, profile) for spec in specs}
 
 
-def _fitted(array: np.ndarray, spec: Json, profile: Json) -> np.ndarray:
+def _fitted(array: np.ndarray, spec: TensorSpec, profile: ServingProfile) -> np.ndarray:
     if array.dtype != object:
         return fit(array, spec)
     if array.ndim == 0 or array.size != len(array):
-        found = f"input {spec['name']!r}: image files have the shape [N] or [N, 1], found {list(array.shape)}"
+        found = f"input {spec.name!r}: image files have the shape [N] or [N, 1], found {list(array.shape)}"
         _fail("wrong_shape", found)
-    files, preprocessing = array.ravel().tolist(), profile.get("preprocessing")
+    files, preprocessing = array.ravel().tolist(), profile.preprocessing
     if preprocessing is not None:
         files = [_image_file(row, content) for row, content in enumerate(files)]
     return decoded(files, spec, preprocessing)
@@ -232,9 +233,9 @@ def _image_file(row: int, content: bytes) -> bytes:
         return content
 
 
-def _described(spec: Json, profile: Json) -> str:
-    kind = datatype_name(spec["dtype"]) + (" or BYTES (image files)" if profile.get("preprocessing") else "")
-    return f"{spec['name']!r} {kind} [{', '.join(map(str, spec['shape']))}]"
+def _described(spec: TensorSpec, profile: ServingProfile) -> str:
+    kind = datatype_name(spec.dtype) + (" or BYTES (image files)" if profile.preprocessing else "")
+    return f"{spec.name!r} {kind} [{', '.join(map(str, spec.shape))}]"
 
 
 def _fail(code: str, message: str, *, field: str = "inputs") -> NoReturn:

@@ -1,12 +1,9 @@
-"""A batch's answers as columns: tables of any rows, and their Parquet file, written in groups and read by pages.
-
-What the columns mean is said in `answers` and `acting`; here they are only laid out without an object per row.
-"""
+"""The writer of tables: the results of a batch prediction as columns and as a Parquet file, read by pages."""
 
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import accumulate, chain
 from pathlib import Path
 from typing import Any
@@ -15,85 +12,69 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from service.inference.decision_policy import acting, positive_index
-from service.inference.predictions import AnswerOptions, abstention_threshold, best_classes, check_finite, familiarity
-from service.inference.standard_outputs import Outputs, completed
+from service.inference.decision_policy import DecisionPolicy
+from service.inference.predictions import Predictions
+from service.inference.standard_outputs import Outputs
 
 _RANKED = ["label", "index", "confidence"]
-#: What a page is read from and a writer holds. Of 10 million rows with `top_k` any page takes 12 ms, 4 of them for the
-#: list of the groups; twice as large it would be 20, and half as large no less.
+#: Rows of a group, which a page is read from and a writer holds. Of 10 million rows with `top_k` any page takes 12 ms,
+#: 4 of them for the list of the groups; twice as large it would be 20, and half as large no less.
 GROUP_ROWS = 1 << 15
 _GROUP_BYTES = 1 << 25
 #: Columns that repeat a few values; to look for repetitions among confidences takes longer than all the rest.
-_REPEATED = (
-    "label", "index", "decision", "prediction_set.list.element", "top_k.list.element.label", "top_k.list.element.index",
-)  # fmt: skip
+_REPEATED = ["label", "index", "decision", "prediction_set.list.element"]
+_REPEATED += ["top_k.list.element.label", "top_k.list.element.index"]
 
 
 class TableWriter:
-    """A model's profile and a client's wishes, checked once, for any number of blocks of rows.
+    """Lays out any number of blocks of rows under one policy."""
 
-    Raises:
-        InvalidRequest: the model cannot keep what is wished for.
-    """
+    def __init__(self, policy: DecisionPolicy) -> None:
+        self._policy = policy
+        self._names = pa.array(list(policy.profile.class_names), pa.string())
 
-    def __init__(self, profile: Mapping[str, Any], options: AnswerOptions) -> None:
-        self._options = options
-        self._wishes = acting(
-            profile, max_error=options.max_error, coverage=options.coverage, decision=options.decision
-        )
-        self._threshold = abstention_threshold(options, self._wishes)
-        self._positive = positive_index(profile) if profile.get("task") == "binary" else None
-        self._names = pa.array(list(profile["class_names"]), pa.string())
-
-    def table(self, outputs: Mapping[str, np.ndarray], *, first_row: int | None) -> pa.Table:
-        """What `answers.answer` gives, as columns of the same names: numbers as doubles, `index` and `row` as integers.
+    def table(self, outputs: Outputs, *, first_row: int | None) -> pa.Table:
+        """The fields of JSON rows as columns: numbers as doubles, `index` and `row` as integers.
 
         Args:
-            outputs: logits (N, K) before the calibrator, probabilities (N, K) after it, confidence (N,) and, where the
-                file has it, familiarity (N,).
+            outputs: as for `Predictions`.
             first_row: of these rows, for a column `row` (and for errors); None leaves it out.
 
         Raises:
-            InvalidRequest: as `answers.answer`, with the number of the row.
+            InvalidRequest: as `Predictions`, with the number of the row.
         """
-        known: Outputs = dict(outputs)
-        known = known if "index" in known else completed(known)
-        check_finite(known, first_row=first_row or 0)
-        probs, confidence, index = known["probabilities"], _doubles(known["confidence"]), _integers(known["index"])
+        found = Predictions(outputs, self._policy, first_row=first_row or 0)
         columns: dict[str, pa.Array] = {}
         if first_row is not None:
-            columns["row"] = pa.array(np.arange(first_row, first_row + len(index), dtype=np.int64))
+            columns["row"] = pa.array(np.arange(first_row, first_row + len(found.index), dtype=np.int64))
         columns |= {
-            "label": self._names.take(index),
-            "index": index,
-            "confidence": confidence,
-            "uncalibrated_confidence": _doubles(known["uncalibrated_confidence"]),
-            # As doubles: numpy would round the threshold to the confidences' type.
-            "abstain": pa.array(confidence.to_numpy() < self._threshold),
+            "label": self._labels(found.index),
+            "index": _integers(found.index),
+            "confidence": _doubles(found.confidence),
+            "uncalibrated_confidence": _doubles(found.uncalibrated_confidence),
+            "abstain": pa.array(found.abstain),
         }
-        if self._positive is not None:
-            columns["probability"] = _doubles(probs[:, self._positive])
-        if "familiarity" in known:
-            columns["familiarity"] = _doubles(familiarity(known))
-        if self._options.top_k is not None:
-            columns["top_k"] = self._top_k(probs, self._options.top_k)
-        if self._options.coverage is not None:
-            columns["prediction_set"] = self._prediction_sets(probs)
-        if (decided := self._wishes.decided(probs)) is not None:
-            columns["decision"] = self._names.take(_integers(decided))
+        if (probability := found.probability) is not None:
+            columns["probability"] = _doubles(probability)
+        if (familiarity := found.familiarity) is not None:
+            columns["familiarity"] = _doubles(familiarity)
+        if self._policy.options.top_k is not None:
+            columns["top_k"] = self._top_k(found)
+        if self._policy.options.coverage is not None:
+            classes, sizes = self._policy.sets(found.probabilities)
+            columns["prediction_set"] = pa.ListArray.from_arrays(_offsets(sizes), self._labels(classes))
+        if (decision := found.decision) is not None:
+            columns["decision"] = self._labels(decision)
         return pa.table(columns)
 
-    def _top_k(self, probs: np.ndarray, k: int) -> pa.Array:
-        best = best_classes(probs, k)
-        index = _integers(best.reshape(-1))
-        confidence = _doubles(np.take_along_axis(probs, best, axis=1).reshape(-1))
-        ranked = pa.StructArray.from_arrays([self._names.take(index), index, confidence], _RANKED)
-        return pa.ListArray.from_arrays(_offsets(np.full(len(best), best.shape[1])), ranked)
+    def _labels(self, index: np.ndarray) -> pa.Array:
+        return self._names.take(_integers(index))
 
-    def _prediction_sets(self, probs: np.ndarray) -> pa.Array:
-        classes, sizes = self._wishes.sets(probs)
-        return pa.ListArray.from_arrays(_offsets(sizes), self._names.take(_integers(classes)))
+    def _top_k(self, found: Predictions) -> pa.Array:
+        best = found.best.reshape(-1)
+        columns = [self._labels(best), _integers(best), _doubles(found.best_confidence.reshape(-1))]
+        ranked = pa.StructArray.from_arrays(columns, _RANKED)
+        return pa.ListArray.from_arrays(_offsets(np.full(len(found.best), found.best.shape[1])), ranked)
 
 
 def _doubles(values: np.ndarray) -> pa.Array:
@@ -117,7 +98,7 @@ def write_results(path: Path, tables: Iterable[pa.Table]) -> int:
     first = next(groups)
     count = 0
     try:
-        with pq.ParquetWriter(path, first.schema, compression="zstd", use_dictionary=list(_REPEATED)) as writer:
+        with pq.ParquetWriter(path, first.schema, compression="zstd", use_dictionary=_REPEATED) as writer:
             for group in chain([first], groups):
                 writer.write_table(group, row_group_size=group.num_rows)
                 count += group.num_rows

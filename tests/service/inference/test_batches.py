@@ -17,9 +17,10 @@ from fedlas.guarantees import Guarantees
 from fedlas.guarantees.typicality import Familiarity
 from fedlas.importers import load_onnx
 from fedlas.importers.onnx.runtime_session import predict_file as run_file
-from service.inference.predictions import AnswerOptions, answer
 from service.inference.writers.table import read_page
+from service.registry.contract import AnswerOptions
 from tests.helpers.networks import export, mlp, table
+from tests.helpers.predictions import answer
 from worker.inside.batch import predict
 
 NAMES = ["a", "b", "c"]

@@ -12,6 +12,7 @@ from fedlas.data import align_inputs
 from fedlas.data.image_column import EncodedImages
 from fedlas.preprocessing import Preprocessing
 from service.inference import images as serving
+from service.inference.profile import ServingProfile
 from service.inference.signature import parse_inputs
 from service.registry.errors import InvalidRequest, TooLarge
 from tests.corpus.images import animated, blank_png, image, photo, rotated_jpeg
@@ -29,7 +30,8 @@ def b64(content: bytes) -> Json:
 
 
 def parse(value: Any, *, preprocessing: Json | None = PREPROCESSING, specs: Any = SPECS) -> dict[str, np.ndarray]:
-    return parse_inputs(value, specs, max_rows=100, preprocessing=preprocessing)
+    profile = ServingProfile.of({"inputs": specs, "preprocessing": preprocessing})
+    return parse_inputs(value, profile, max_rows=100)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float16", "float64"])

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from fedlas.guarantees import Guarantees
-from service.inference.predictions import AnswerOptions, answer, needed_outputs
+from service.registry.contract import AnswerOptions
 from service.registry.errors import InvalidRequest
+from tests.helpers.predictions import answer, policy
 
 LOGITS = np.array([[2.0, 0.0, -1.0], [0.0, 0.5, 0.4]], dtype=np.float32)
 
@@ -83,8 +84,8 @@ def test_promises_of_an_answer() -> None:
     guarantees = Guarantees.fit(probs, targets, class_names=list("abc"))
     profile = {"class_names": list("abc"), "guarantees": guarantees.as_dict(), "familiarity": {"score": "norm"}}
     given = {**outputs(), "familiarity": np.array([0.25, np.nan], dtype=np.float32)}
-    assert set(needed_outputs(profile)) == set(given)
-    assert "familiarity" not in needed_outputs({"class_names": []})
+    assert policy(profile, AnswerOptions(coverage=0.6)).taken_outputs == ("familiarity", "probabilities")
+    assert policy({"class_names": []}, AnswerOptions()).taken_outputs == ()
     found = answer(given, profile, AnswerOptions(max_error=0.4, coverage={"class": 0.6}))
     threshold = guarantees.threshold_for(0.4)
     sets = guarantees.prediction_sets(given["probabilities"], {"class": 0.6})

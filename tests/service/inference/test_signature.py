@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from service.inference.profile import ServingProfile
 from service.inference.signature import parse_inputs
 from service.registry.errors import InvalidRequest, TooLarge
 
@@ -21,7 +22,7 @@ GOOD_ROW = [[1, 2.5, 3], [4, 5, 6]]
 
 def parse(value: Any, specs: list[dict[str, Any]] = PIXELS) -> dict[str, np.ndarray]:
     """With room for four rows."""
-    return parse_inputs(value, specs, max_rows=4)
+    return parse_inputs(value, ServingProfile.of({"inputs": specs}), max_rows=4)
 
 
 @pytest.mark.parametrize("value", [[GOOD_ROW] * 2, {"x": [GOOD_ROW] * 2}], ids=["rows", "by name"])
@@ -125,7 +126,7 @@ def test_the_quick_way_and_the_careful_one_agree(dtype: str) -> None:
     """What the quick reader takes is what NumPy would have made of it, in every type."""
     rows = [[[1, 2], [3, 4]], [[5, 6], [7, 100]]]
     spec = {"name": "x", "dtype": dtype, "shape": ["N", 2, "L"]}
-    found = parse_inputs(rows, [spec], max_rows=10)["x"]
+    found = parse_inputs(rows, ServingProfile.of({"inputs": [spec]}), max_rows=10)["x"]
     assert (found.dtype, found.tolist()) == (np.dtype(dtype), rows)
 
 
@@ -133,11 +134,11 @@ def test_a_long_text_among_numbers_costs_no_memory() -> None:
     """One long text is found before anybody makes an array of texts, each as long as it."""
     row: list[Any] = [0.5] * 1000
     row[700] = "x" * 1_000_000  # as an array of texts: 4 GB
-    spec = {"name": "x", "dtype": "float32", "shape": ["N", 1000]}
+    profile = ServingProfile.of({"inputs": [{"name": "x", "dtype": "float32", "shape": ["N", 1000]}]})
     tracemalloc.start()
     try:
         with pytest.raises(InvalidRequest) as caught:
-            parse_inputs([[0.5] * 1000, row], [spec], max_rows=10)
+            parse_inputs([[0.5] * 1000, row], profile, max_rows=10)
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()

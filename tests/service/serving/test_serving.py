@@ -102,7 +102,7 @@ def test_bad_timeouts(served: tuple[Api, Json], given: str) -> None:
 def stalled(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
     """Have the engine take rows and never run them."""
     engine: Scheduler = api.client.app.services.scheduler  # type: ignore[attr-defined]
-    monkeypatch.setattr(engine, "_pump_soon", lambda loop: None)
+    monkeypatch.setattr(engine, "_schedule_soon", lambda loop: None)
 
 
 def test_a_deadline_is_kept(ready: Callable[..., tuple[Api, str]], monkeypatch: pytest.MonkeyPatch) -> None:

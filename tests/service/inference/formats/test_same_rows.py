@@ -12,6 +12,7 @@ import pytest
 from onnx import TensorProto, helper
 
 from service.inference import formats
+from service.inference.profile import ServingProfile
 from service.inference.runtime import session_options
 from service.inference.signature import parse_inputs
 from service.registry.errors import InvalidRequest, TooLarge, UnsupportedFormat
@@ -52,7 +53,7 @@ def test_one_input(way: str, profile: Json, array: Array) -> None:
     """Whatever the rows of a single input are written in, they are what JSON says, contiguous and aligned."""
     content_type, body = ONE[way](array)
     found = rows(content_type, body, profile)
-    expected = parse_inputs(array.tolist(), profile["inputs"], max_rows=10)
+    expected = parse_inputs(array.tolist(), ServingProfile.of(profile), max_rows=10)
     assert list(found) == list(expected) == ["x"]
     np.testing.assert_array_equal(found["x"], expected["x"], strict=True)
     assert found["x"].flags.c_contiguous
@@ -86,7 +87,7 @@ def test_image_files() -> None:
     """Image files become the pixels that the same files in Base64 become, in their order."""
     files = [image(photo()), image(photo(31, 40, seed=1), "JPEG"), image(photo(seed=2), "WEBP")]
     texts = [{"b64": base64.b64encode(file).decode()} for file in files]
-    expected = parse_inputs(texts, PICTURES["inputs"], max_rows=3, preprocessing=PICTURES["preprocessing"])["x"]
+    expected = parse_inputs(texts, ServingProfile.of(PICTURES), max_rows=3)["x"]
     found = rows(FORM, form(*file_parts(files)), PICTURES, max_rows=3)["x"]
     np.testing.assert_array_equal(found, expected, strict=True)
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from fedlas.guarantees import Guarantees
-from service.inference.oip.outputs import Profile
+from service.inference.profile import ServingProfile
 
 LOGITS = np.array([[2.0, 0.0, -1.0], [0.0, 0.5, 0.4], [-3.0, 1.0, 1.0]], dtype=np.float32)
 
@@ -34,9 +34,9 @@ def computed(logits: np.ndarray = LOGITS, temperature: float = 2.0) -> dict[str,
     }
 
 
-def profile_of(**changes: Any) -> Profile:
+def profile_of(**changes: Any) -> ServingProfile:
     """A model of three classes with one input (N, 2, 3)."""
-    return {
+    document = {
         "inputs": [{"name": "x", "dtype": "float32", "shape": ["N", 2, 3]}],
         "task": "multiclass",
         "class_names": ["ant", "bee: honey", "Käfer"],
@@ -47,6 +47,7 @@ def profile_of(**changes: Any) -> Profile:
         "preprocessing": None,
         **changes,
     }
+    return ServingProfile.of(document)
 
 
 @pytest.fixture(scope="session")
@@ -55,4 +56,4 @@ def guarantees() -> Guarantees:
     rng = np.random.default_rng(0)
     probs = softmax(rng.normal(size=(400, 3)) * 2)
     targets = (probs.cumsum(1) > rng.random((400, 1))).argmax(1)
-    return Guarantees.fit(probs, targets, class_names=list(profile_of()["class_names"]))
+    return Guarantees.fit(probs, targets, class_names=list(profile_of().class_names))

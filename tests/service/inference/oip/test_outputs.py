@@ -8,18 +8,21 @@ import numpy as np
 import pytest
 
 from fedlas.guarantees import Guarantees
+from service.inference.decision_policy import DecisionPolicy
 from service.inference.oip.outputs import (
     DEFAULTS,
-    Profile,
     always_there,
     chosen,
-    named,
     options,
     taken_outputs,
 )
 from service.inference.oip.requests import InferenceRequest, RequestedOutput
-from service.inference.predictions import AnswerOptions, answer
+from service.inference.predictions import Predictions
+from service.inference.profile import ServingProfile
 from service.inference.standard_outputs import completed
+from service.inference.writers.json_rows import json_rows
+from service.inference.writers.tensors import tensors
+from service.registry.contract import AnswerOptions
 from service.registry.errors import InvalidRequest
 from tests.service.inference.oip.conftest import LOGITS, computed, profile_of
 
@@ -30,9 +33,15 @@ def asked(*wanted: str | RequestedOutput, binary: bool = False, **parameters: An
     return InferenceRequest(None, {}, outputs or None, binary, parameters)
 
 
-def answered(request: InferenceRequest, profile: Profile, given: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+def answered(request: InferenceRequest, profile: ServingProfile, given: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     """What the service does with a request, but for the model."""
-    return named(given, profile, options(request.parameters), chosen(request, profile))
+    requested = chosen(request, profile)
+    return tensors(Predictions(given, DecisionPolicy.of(profile, options(request.parameters))), requested)
+
+
+def answer(outputs: dict[str, np.ndarray], profile: ServingProfile, options: AnswerOptions) -> list[dict[str, Any]]:
+    """The same rows as `/v1` answers them."""
+    return json_rows(Predictions(outputs, DecisionPolicy.of(profile, options)))
 
 
 def test_defaults() -> None:
@@ -82,7 +91,7 @@ def test_every_output_agrees_with_v1(guarantees: Guarantees, complete: bool) -> 
     expected = answer(computed(), profile, AnswerOptions(**wishes))
     for name in ("label", "index", "confidence", "uncalibrated_confidence", "abstain", "familiarity"):
         assert found[name].tolist() == [prediction[name] for prediction in expected]
-    names = profile["class_names"]
+    names = profile.class_names
     for row, prediction in enumerate(expected):
         ranked = zip(found["top_k_label"][row], found["top_k_index"][row], found["top_k_confidence"][row], strict=True)
         assert prediction["top_k"] == [{"label": text, "index": k, "confidence": p} for text, k, p in ranked]
@@ -117,7 +126,7 @@ def test_classification() -> None:
         for text in texts:
             value, index, label = text.split(":", 2)
             assert np.float32(value) == given["probabilities"][row, int(index)]
-            assert label == profile_of()["class_names"][int(index)]
+            assert label == profile_of().class_names[int(index)]
     assert found["logits"].tolist()[2][:2] == ["1.0:1:bee: honey", "1.0:2:Käfer"], "of equal ones the first"
 
 

@@ -14,11 +14,12 @@ import pytest
 
 from fedlas.calibrators import softmax
 from fedlas.guarantees import Guarantees
-from service.inference.predictions import AnswerOptions, answer
 from service.inference.standard_outputs import completed
 from service.inference.writers import table
 from service.inference.writers.table import TableWriter, read_page, write_results
+from service.registry.contract import AnswerOptions
 from service.registry.errors import InvalidRequest
+from tests.helpers.predictions import answer, policy
 
 ROWS = 300
 NAMES = ["a", "b", "ä ,\n"]
@@ -52,7 +53,7 @@ def profile(num_classes: int = 3, **more: Any) -> dict[str, Any]:
 
 def tabulated(outputs: Any, about: dict[str, Any], options: AnswerOptions, *, first_row: int | None) -> pa.Table:
     """One block of rows."""
-    return TableWriter(about, options).table(outputs, first_row=first_row)
+    return TableWriter(policy(about, options)).table(outputs, first_row=first_row)
 
 
 @pytest.mark.parametrize(

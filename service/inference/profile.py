@@ -1,0 +1,123 @@
+"""The serving profile: what requests to one model need to know of it, read once from the model's record."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, NamedTuple
+
+import numpy as np
+import orjson
+
+from fedlas.guarantees import Guarantees
+from fedlas.preprocessing import Preprocessing
+from service.inference.run_limits import RunLimits
+
+#: A character of a name, escaped or as UTF-8.
+_ESCAPED = 6
+
+
+class TensorSpec(NamedTuple):
+    """An input of a model.
+
+    Attributes:
+        dtype: numpy's name.
+        shape: the batch first, as a text, like all dimensions that the model leaves open.
+    """
+
+    name: str
+    dtype: str
+    shape: tuple[int | str, ...]
+
+    @property
+    def row(self) -> tuple[int | str, ...]:
+        """The shape of one row."""
+        return self.shape[1:]
+
+
+class LabelSizes(NamedTuple):
+    """The lengths of a model's class names, as they are written in an answer, and the width of its features.
+
+    `most` is more than any answer to a row weighs or holds, whatever is asked for.
+    """
+
+    classes: int
+    longest: int
+    total: int
+    features: int
+    most: int
+
+    @classmethod
+    def of(cls, names: Sequence[str], features: int) -> LabelSizes:
+        """Measure the names."""
+        written = len(orjson.dumps(list(names)))
+        longest = max(map(len, names), default=0)
+        plain = written == 2 + sum(map(len, names)) + 3 * len(names) - (1 if names else 0)
+        longest *= 1 if plain else _ESCAPED
+        most = 2000 + 10 * longest + 16 * written + 500 * len(names) + 80 * features
+        return cls(len(names), longest, written, features, most)
+
+    def of_best(self, k: int) -> int:
+        """Of k different names, at most."""
+        return min(k * (self.longest + 3), self.total)
+
+
+@dataclass(frozen=True)
+class ServingProfile:
+    """A model as requests see it.
+
+    Attributes:
+        binary: whether the task is binary, so that predictions carry the probability of the positive class.
+        positive: the column of that class.
+        features: width of the features.
+        familiarity: whether the file computes how familiar rows are.
+        preprocessing: how image files become rows; None where the model takes none.
+        limits: what inspection has measured of its runs.
+    """
+
+    inputs: tuple[TensorSpec, ...]
+    class_names: Sequence[str]
+    binary: bool
+    positive: int
+    features: int
+    familiarity: bool
+    preprocessing: Preprocessing | None
+    limits: RunLimits
+    _guarantees: Mapping[str, Any] | None
+
+    @classmethod
+    def of(cls, profile: Mapping[str, Any]) -> ServingProfile:
+        """Read the profile of a record; what an older record lacks is absent."""
+        names: Sequence[str] = profile.get("class_names", ())
+        positive, preprocessing = profile.get("positive_class"), profile.get("preprocessing")
+        return cls(
+            inputs=tuple(
+                TensorSpec(spec["name"], spec["dtype"], tuple(spec["shape"])) for spec in profile.get("inputs", ())
+            ),
+            class_names=names,
+            binary=profile.get("task") == "binary",
+            positive=1 if positive is None else names.index(positive),
+            features=(profile.get("features") or {}).get("dim") or 0,
+            familiarity=bool(profile.get("familiarity")),
+            preprocessing=None if preprocessing is None else Preprocessing.parse(preprocessing),
+            limits=RunLimits.of(profile),
+            _guarantees=profile.get("guarantees"),
+        )
+
+    @cached_property
+    def guarantees(self) -> Guarantees | None:
+        """What the guarantee rows of the model's job allow to promise; None where there were none."""
+        return None if self._guarantees is None else Guarantees.from_dict(self._guarantees)
+
+    @cached_property
+    def label_sizes(self) -> LabelSizes:
+        """Measured once: a hundred thousand names take milliseconds."""
+        return LabelSizes.of(self.class_names, self.features)
+
+    @cached_property
+    def name_array(self) -> np.ndarray:
+        """The class names (K,) as objects."""
+        names = np.empty(len(self.class_names), dtype=object)
+        names[:] = self.class_names
+        return names
