@@ -21,6 +21,7 @@ from service.registry.errors import InvalidRequest, RegistryError, TooLarge
 from service.serving import infer, predict
 from tests.helpers.hostile_bodies import MEBIBYTE, PAIR, Json, keyed, listed
 
+MODEL = ServingProfile.of(PAIR)
 LIMIT = 8 * MEBIBYTE
 DEEP = b"[" * 900 + b"]" * 900
 
@@ -61,9 +62,9 @@ def test_what_is_too_heavy_is_not_read(kind: str, monkeypatch: pytest.MonkeyPatc
         monkeypatch.setattr(module, "orjson", None)
     body = HEAVY[kind]
     for error in (
-        refused(predict.parse_json, body, PAIR, 10_000),
-        refused(infer.parse, body, None, PAIR, 10_000),
-        refused(infer.parse, body + b"1234", len(body), PAIR, 10_000),
+        refused(predict.parse_json, body, MODEL, 10_000),
+        refused(infer.parse, body, None, MODEL, 10_000),
+        refused(infer.parse, body + b"1234", len(body), MODEL, 10_000),
     ):
         assert error.code in ("too_many_values", "too_large")
         assert all(way in error.message for way in ("application/x-npy", "/v2", "/v1/predictions"))
@@ -86,8 +87,8 @@ def test_what_legitimate_requests_hold_is_read() -> None:
 def test_a_lower_limit_allows_fewer_values() -> None:
     """Values are bounded with the bytes: an operator turns one setting."""
     body = listed(b"[1,2]", 60_000)
-    assert len(predict.parse_json(body, PAIR, 10_000, b"", 1_000_000)[0]["x"]) == 10_000
-    assert refused(predict.parse_json, body, PAIR, 10_000, b"", 100_000).code == "too_many_values"
+    assert len(predict.parse_json(body, MODEL, 10_000, b"", 1_000_000)[0]["x"]) == 10_000
+    assert refused(predict.parse_json, body, MODEL, 10_000, b"", 100_000).code == "too_many_values"
 
 
 def test_packed_bodies_become_no_larger() -> None:
@@ -126,7 +127,7 @@ def test_packed_bodies_become_no_larger() -> None:
 def test_what_is_wrong_is_told_in_few_words(body: bytes, words: str) -> None:
     """However much is wrong with a body of allowed size, the answer is short and names the first of it."""
     try:
-        error: Any = refused(predict.parse_json, body, PAIR, 10_000)
+        error: Any = refused(predict.parse_json, body, MODEL, 10_000)
         assert words in error.message
     except ValidationError as invalid:
         answer = problems.invalid("/v1/x", invalid)
@@ -151,7 +152,7 @@ def test_what_is_wrong_is_told_in_few_words(body: bytes, words: str) -> None:
 )  # fmt: skip
 def test_the_protocol_is_told_in_few_words(body: bytes, words: str) -> None:
     """So it is under `/v2`: inputs, outputs, parameters and sizes are counted before each is looked at."""
-    assert words in refused(infer.parse, body, None, PAIR, 10_000).message  # type: ignore[attr-defined]
+    assert words in refused(infer.parse, body, None, MODEL, 10_000).message  # type: ignore[attr-defined]
 
 
 def test_millions_of_empty_texts() -> None:
@@ -163,7 +164,7 @@ def test_millions_of_empty_texts() -> None:
             ]
         }
     ).encode()
-    error = refused(infer.parse, head + bytes(1 << 26), len(head), PAIR, 10_000)
+    error = refused(infer.parse, head + bytes(1 << 26), len(head), MODEL, 10_000)
     assert error.code == "too_many_rows"
 
 
@@ -185,8 +186,8 @@ def test_any_json_is_read_or_refused(content: Any, items: Json) -> None:
         content = {**content, "inputs": [{"name": "x", "shape": [1, 2], "datatype": "FP32", **items}]}
     for ascii_only in (True, False):
         body = json.dumps(content, ensure_ascii=ascii_only).encode("utf-8", "surrogatepass")
-        assert status(predict.parse_json, body, PAIR, 100) < 500
-        assert status(infer.parse, body, None, PAIR, 100) < 500
+        assert status(predict.parse_json, body, MODEL, 100) < 500
+        assert status(infer.parse, body, None, MODEL, 100) < 500
 
 
 def status(function: Any, *args: Any) -> int:

@@ -177,7 +177,7 @@ def test_a_model_that_kept_the_loop_is_run_in_threads_for_a_while(bench: Bench) 
         engine = bench.engine()
         line = await engine.open(bench.kept(toiling(30)), QUICK)  # as if inspection had been deceived
         line.model.fixed = line.model.per_row = 1e-6
-        await engine.submit(line, row(400))
+        await engine.submit(line, row(800))
         return line.model.quick(1, 1, seconds=10.0)
 
     assert asyncio.run(ask()) is False

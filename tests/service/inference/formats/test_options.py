@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic_core import to_json
 
-from service.api.predictions import OPTIONS
 from service.inference.formats.options import NAMES, from_query
+from service.registry.contract import AnswerOptions
 from service.registry.errors import InvalidRequest
 
 SHARES = st.dictionaries(st.text(max_size=5), st.floats(allow_nan=False, allow_infinity=False), max_size=3)
@@ -25,7 +25,7 @@ VALUES = {
 
 def test_names_are_those_of_json_requests() -> None:
     """Every option of a JSON request can be given otherwise."""
-    assert tuple(NAMES) == OPTIONS
+    assert tuple(NAMES) == tuple(AnswerOptions.model_fields)
 
 
 @given(st.fixed_dictionaries({}, optional=VALUES))
