@@ -202,7 +202,7 @@ def aurocs(network: Classifier, calibration: tuple[Array, Array], images: Array,
     result["short norm ‖f‖₁"] = roc_auc_score(is_digit, -np.abs(features).sum(1))
     for score in ("norm", "mahalanobis"):
         fitted = Familiarity.fit(known, calibration[1], score=score)
-        result[score] = roc_auc_score(is_digit, fitted.strangeness(features))
+        result[score] = roc_auc_score(is_digit, fitted.distance(features))
         result[f"{score}, as served"] = roc_auc_score(is_digit, -fitted(features))
     return {name: float(value) for name, value in result.items()}
 

@@ -1,11 +1,11 @@
-"""The library's error family: what is wrong with an input, in words for its owner; it knows no HTTP and no database.
+"""The library's error family: a code, and a sentence for the owner of the input.
 
 FedLASError (ValueError)
 ├── UnsupportedModel    an upload that is no classifier we can open: `unsafe_format`, `external_data`, …
 ├── BadDataset          rows that cannot be trained on or judged: `non_finite`, `labels_out_of_range`, …
 ├── Mismatch            model and dataset do not fit: `inputs_mismatch`, `class_mismatch`, …
-├── BaselineMismatch    the uploaded model is far from the accuracy its owner expects
-└── ExportError         our own failure: the file we wrote does not compute what was trained
+├── BaselineMismatch    the uploaded model is far from the expected accuracy
+└── ExportError         a defect of the library: the written file does not compute what was trained
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from __future__ import annotations
 class FedLASError(ValueError):
     """Base of the family: a stable machine `code` and a sentence that says what was found and what is needed."""
 
-    #: Whether the owner of the input can mend it (as opposed to a defect of ours).
+    #: Whether the owner of the input can mend it, as opposed to a defect of the library.
     user_error = True
 
     def __init__(self, code: str, message: str) -> None:
@@ -36,7 +36,7 @@ class Mismatch(FedLASError):
 
 
 class BaselineMismatch(FedLASError):
-    """The uploaded model misses the accuracy its owner expects: label order or preprocessing is probably wrong."""
+    """The uploaded model misses the expected accuracy: label order or preprocessing is probably wrong."""
 
     def __init__(self, message: str) -> None:
         super().__init__("baseline_mismatch", message)

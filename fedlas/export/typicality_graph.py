@@ -1,4 +1,4 @@
-"""Familiarity as ONNX operators that mean the same from opset 7 on; it knows nothing of the graph around them."""
+"""Typicality as ONNX: familiarity in operators that mean the same from opset 7 on."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ def familiarity_graph(
     part = _Part(opset)
     measure = familiarity.measure
     if isinstance(measure, Gaussians):
-        strangeness = _distance(part, input_name, measure)
+        distance = _distance(part, input_name, measure)
     else:
         ones = part.constant(np.ones((familiarity.feature_dim, 1)))
         norm = part.node("MatMul", [part.node("Abs", [input_name]), ones])
-        strangeness = part.node("Abs", [part.node("Sub", [norm, part.constant(measure.median)])])
-    _share(part, strangeness, familiarity, output_name)
+        distance = part.node("Abs", [part.node("Sub", [norm, part.constant(measure.median)])])
+    _share(part, distance, familiarity, output_name)
     return part.nodes, part.initializers
 
 
@@ -73,14 +73,14 @@ def _distance(part: _Part, features: str, measure: Gaussians) -> str:
     return part.node("Add", [nearest, part.squares(left, dim)])
 
 
-def _share(part: _Part, strangeness: str, familiarity: Familiarity, output_name: str) -> None:
+def _share(part: _Part, distance: str, familiarity: Familiarity, output_name: str) -> None:
     """Linear interpolation: the first value minus what each piece between two knots takes off.
 
     The filled part of a piece is clip(x, 0, 1) = 1 - relu(1 - relu(x)), which stays exact however large x is.
     """
     knots, values = familiarity.knots, familiarity.values
     one = part.constant(1.0)
-    over = part.node("Sub", [strangeness, part.constant(knots[None, :-1])])
+    over = part.node("Sub", [distance, part.constant(knots[None, :-1])])
     filled = part.node("Relu", [part.node("Mul", [over, part.constant(1 / np.diff(knots)[None])])])
     unfilled = part.node("Relu", [part.node("Sub", [one, filled])])
     # What is unfilled has not been taken off: value = last + Σ drop · unfilled.

@@ -1,1 +1,1 @@
-"""The gate: finalists that were named beforehand are judged once on test rows."""
+"""The gate: the one test on test rows that decides the verdict."""

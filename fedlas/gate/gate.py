@@ -1,4 +1,4 @@
-"""The gate: finalists that were named beforehand are judged once on test rows; it knows no networks and no files.
+"""The gate: finalists that were named beforehand are judged once on test rows.
 
 Two claims are tested together: the post-hoc finalist beats the uploaded model, and the trained finalist beats all that
 was not trained (an intersection-union test: the largest of its p-values counts). Where the post-hoc finalist moves
@@ -55,8 +55,8 @@ def judge(
             one more claim, and what a verdict `post_hoc` serves if a guard stops the other.
         provenance: which rows the model has seen: `no`, `train_split`, or `unknown`, which makes all `undetermined`.
         max_accuracy_drop: how far a promoted model's accuracy may lie under the uploaded model's (point estimate).
-        num_resamples: for the interval of the AURC difference, which decides nothing; few make a judgement cheap.
-        evaluations_before: how many judgements these test rows have made before this one.
+        num_resamples: for the interval of the AURC difference, which decides nothing.
+        evaluations_before: how often these test rows have judged before.
         class_names: for the sentences; else classes are numbers.
 
     Raises:
@@ -84,7 +84,7 @@ def judge(
     claims = _claims(probs, rows, score, level)
     guards = tuple(guard for name in list(probs)[1:] for guard in guard_finalist(name, probs, rows, options))
     finalist = None
-    for claim in claims:  # in the order of what they claim, so the strongest has the last word
+    for claim in claims:  # the strongest claim comes last
         if claim.shown and all(guard.passed for guard in guards if guard.finalist == claim.finalist):
             finalist = claim.finalist
     result = GateResult(VERDICTS[finalist], score, claims, guards, (), evaluations_before, level, finalist)

@@ -1,4 +1,4 @@
-"""The guards of the gate: what a better score may not cost. They can stop a promotion, never cause one.
+"""Non-inferiority guards of the gate: figures that a better score may not cost. They can only stop a promotion.
 
 Accuracy and AURC may fall by a margin (point differences, with their intervals beside them), the other proper score
 may not be shown to be worse, and no class may lose recall. A class with 50 test rows or more that loses more than five
@@ -28,11 +28,11 @@ from fedlas.metrics.proper_scores import Score
 from fedlas.metrics.selective import RiskCoverage
 
 #: AURC of a promoted model may be worse by this much, or by this share of the uploaded model's (point estimates): a
-#: temperature moves the ranking a little too, and where AURC is 0.22 a rise of 0.005 is no loss that anybody notices.
+#: temperature moves the ranking a little too, and where AURC is 0.22 a rise of 0.005 is negligible.
 MAX_AURC_RISE, MAX_AURC_SHARE = 0.005, 0.05
 #: No class with at least so many test rows may lose more recall than this.
 MIN_CLASS_ROWS, MAX_RECALL_DROP = 50, 0.05
-#: Beyond this nothing is put down to chance in such a class.
+#: A larger loss is never excused by chance in such a class.
 MOST_RECALL_DROP = 0.1
 #: The sign test of a class: so many classes may be stopped by chance among all, and a level within these ends.
 CHANCE_CLASSES, LEAST_LEVEL, MOST_LEVEL = 0.5, 0.01, 0.1
@@ -48,7 +48,7 @@ GUARD_NAMES = {
 }
 
 
-#: Whom each finalist must beat. The calibrator that keeps every label stands behind a richer one that a guard stops.
+#: The rivals that each finalist must beat. `same_labels` is served where a guard stops the richer calibrator.
 RIVALS = {
     "same_labels": ("uploaded",),
     "post_hoc": ("uploaded",),
@@ -76,7 +76,7 @@ class Guard:
 
 @dataclass(frozen=True)
 class GateOptions:
-    """What one judgement rests on: the score that decides, the level (1 − confidence), the margin, the resamples."""
+    """Options of one judgement: the score that decides, the level (1 − confidence), the margin, the resamples."""
 
     score: Score = "brier"
     level: float = 0.05
@@ -114,7 +114,7 @@ def guard_finalist(finalist: str, probs: Mapping[str, Floats], rows: JudgedRows,
 
 
 def accuracy_drop(before: Floats, after: Floats, rows: JudgedRows, level: float) -> Estimate:
-    """How much accuracy was lost; only a row whose answer changed can have lost or won."""
+    """The loss of accuracy; only a row whose answer changed can have lost or won."""
     was, now = before.argmax(axis=1), after.argmax(axis=1)
     lost = (was == rows.targets).astype(np.float64) - (now == rows.targets)
     possible = (was != now).astype(np.float64)

@@ -1,11 +1,11 @@
-"""Confidence one can act on: thresholds with a guaranteed error rate, and sets that cover; it knows no network.
+"""Guarantees: thresholds with a bounded error rate, and prediction sets with a bounded miss rate.
 
-Everything is set on the `guarantee` rows, which nothing else may have touched. Two promises:
+Both are fitted on the `guarantee` rows, which nothing else has used:
 
 - `max_error`: answer only where the confidence reaches a threshold, so that among the answered rows of new data at
   most a given share is wrong. Learn then Test (arXiv 2110.01052): at `NUM_THRESHOLDS` thresholds, fixed by rank before
   any error is looked at, an exact binomial bound at δ / `NUM_THRESHOLDS` holds for all of them together. Hence every
-  level that anybody may ask for holds at once, not only those of a list. Given the r-th highest confidence, the rows
+  level holds at once, not only those of a list. Given the r-th highest confidence, the rows
   above it are independent draws of "a row with a higher confidence", so choosing thresholds by rank costs nothing.
 - `coverage`: the set of all classes with 1 - p <= q holds the true class with that probability, q being the
   ⌈(n+1)c⌉-th smallest score 1 - p of the true classes (LAC, Sadinle et al. 2019, arXiv 1609.00451).

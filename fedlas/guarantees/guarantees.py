@@ -1,4 +1,4 @@
-"""What the guarantee rows allow to promise, and the thresholds and sets that keep it; it knows no network."""
+"""Guarantees of a served model: thresholds for `max_error` and prediction sets for `coverage`."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ EVERY_CLASS = "class"
 
 
 class Unreachable(ValueError):
-    """No threshold can promise what was asked; `reachable` is the nearest value that can be."""
+    """No threshold or set keeps the guarantee; `reachable` is the nearest value that one keeps."""
 
     def __init__(self, message: str, reachable: float) -> None:
         super().__init__(message)
@@ -31,7 +31,7 @@ class Unreachable(ValueError):
 
 @dataclass(frozen=True)
 class Guarantees:
-    """What the guarantee rows allow to promise; `fit` makes it, `as_dict` and `from_dict` carry it as JSON.
+    """Bounds and quantiles of the guarantee rows; `as_dict` and `from_dict` carry them as JSON.
 
     Attributes:
         num_rows: how many guarantee rows there were; `num_groups` of independent groups, if rows had groups.
@@ -61,7 +61,7 @@ class Guarantees:
         groups: ArrayLike | None = None,
         delta: float = 0.05,
     ) -> Guarantees:
-        """Set everything from probabilities (N, K) and class indices (N,) of the guarantee rows; nothing is random.
+        """Fit on probabilities (N, K) and class indices (N,) of the guarantee rows; nothing is random.
 
         Rows of one group are not independent: error bounds then take Kish's effective number of rows (as if all rows
         of a group shared one fate), or the number that the observed scatter of the groups gives if that is smaller,
@@ -79,7 +79,7 @@ class Guarantees:
         if len(class_names) != rows.shape[1]:
             raise ValueError(f"class_names has {len(class_names)} names, probs {rows.shape[1]} columns")
         group_ids = check_groups(groups, len(rows))
-        # What will be compared with a threshold is float32: two confidences that are equal there must be equal here.
+        # Serving compares float32 confidences with a threshold: two that are equal there must be equal here.
         confidences = rows.max(axis=1).astype(np.float32).astype(np.float64)
         thresholds = rank_thresholds(confidences)
         answered, wrong = confidences >= thresholds[:, None], rows.argmax(axis=1) != labels
@@ -104,7 +104,7 @@ class Guarantees:
         )
 
     def threshold_for(self, max_error: Shares) -> float:
-        """The lowest confidence at which answers keep the promise.
+        """The lowest confidence at which answers keep the guarantee.
 
         A number bounds the share of wrong answers among all answered rows. A mapping bounds it among the answered
         rows of each true class that it names; `{"class": share}` names every class.

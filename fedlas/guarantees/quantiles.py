@@ -1,4 +1,4 @@
-"""How uncommon the true class's probability may be: score quantiles that cover; it knows scores and no classes."""
+"""Conformal quantiles: the score 1 - p of the true class that covers a given share of new rows."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class Quantiles:
 
     @property
     def reachable(self) -> float:
-        """The largest coverage that so few rows can promise."""
+        """The largest coverage that so few rows guarantee."""
         return math.floor(1e6 * self.num_rows / (self.num_rows + self.room)) / 1e6
 
     def at(self, coverage: float) -> float | None:

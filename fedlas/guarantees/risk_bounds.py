@@ -1,4 +1,4 @@
-"""Upper bounds of the error rate among confident rows, all valid together; it knows no promise made from them."""
+"""Upper bounds of the error rate among confident rows, all valid together (Learn then Test)."""
 
 from __future__ import annotations
 

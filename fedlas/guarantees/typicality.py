@@ -1,7 +1,7 @@
-"""How far a row's features lie from the calibration rows; it knows features and no network.
+"""Typicality: the distance of a row's features from those of the calibration rows.
 
-A softmax is sure of itself far from everything it has seen; the features can tell. `Familiarity` turns the distance
-into the share of calibration rows that are at least as strange, so that 0.002 means "two in a thousand are".
+A softmax is confident far from all that it was trained on; the features show the distance. `Familiarity` turns it into
+the share of calibration rows that are at least as untypical: 0.002 means two in a thousand.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ class Gaussians:
 
 @dataclass(frozen=True)
 class Norm:
-    """Distance (N,) of ‖f‖₁ from its median, in both directions: strange rows may be long as well as short."""
+    """Distance (N,) of ‖f‖₁ from its median, in both directions: untypical rows may be long as well as short."""
 
     median: float
 
@@ -83,9 +83,9 @@ class Norm:
 
 
 class Familiarity:
-    """The share of calibration rows that are at least as strange as a row: small means unfamiliar.
+    """The share of calibration rows that are at least as untypical as a row: small means unfamiliar.
 
-    Two measures of strangeness: `"mahalanobis"`, the distance to the nearest class mean under one covariance (Lee et
+    Two measures of distance: `"mahalanobis"`, the distance to the nearest class mean under one covariance (Lee et
     al. 2018, arXiv 1807.03888; at most `MAX_RANK` principal directions, the rest shares one variance, so that 2,048
     features or fewer rows than features are no trouble), and `"norm"`, the distance of FedLAS's ‖f‖₁ from its median.
     """
@@ -109,7 +109,7 @@ class Familiarity:
     ) -> Familiarity:
         """Fit on features (N, D) of calibration rows; without class indices (N,) there is one mean for all.
 
-        How strange the calibration rows are is measured by cross-fitting, since a covariance makes the rows that it
+        The distances of the calibration rows are cross-fitted, since a covariance makes the rows that it
         was fitted on look closer than new ones. Of more than `MAX_ROWS` rows a random part is used.
 
         Raises:
@@ -123,13 +123,13 @@ class Familiarity:
         order = rng.permutation(len(rows))[:MAX_ROWS]
         rows, labels = rows[order], labels[order]
         fold = np.arange(len(rows)) % min(_FOLDS, len(rows))
-        strangeness = np.empty(len(rows))
+        distances = np.empty(len(rows))
         for k in range(int(fold.max()) + 1):
-            strangeness[fold == k] = kind.fit(rows[fold != k], labels[fold != k], rng)(rows[fold == k])
-        knots, values = _survival(strangeness)
+            distances[fold == k] = kind.fit(rows[fold != k], labels[fold != k], rng)(rows[fold == k])
+        knots, values = _survival(distances)
         return cls(kind.fit(rows, labels, rng), knots, values, len(rows), rows.shape[1])
 
-    def strangeness(self, features: ArrayLike) -> Floats:
+    def distance(self, features: ArrayLike) -> Floats:
         """The distance (N,) itself, which has no upper end."""
         rows, _ = _checked(features, None, least=0)
         if rows.shape[1] != self.feature_dim:
@@ -138,7 +138,7 @@ class Familiarity:
 
     def __call__(self, features: ArrayLike) -> Floats:
         """Familiarity (N,) in (0, 1] for features (N, D)."""
-        result: Floats = np.interp(self.strangeness(features), self.knots, self.values)
+        result: Floats = np.interp(self.distance(features), self.knots, self.values)
         return result
 
 
@@ -172,10 +172,10 @@ def _principal_directions(centred: Floats, rank: int, rng: np.random.Generator) 
     return directions
 
 
-def _survival(strangeness: Floats) -> tuple[Floats, Floats]:
-    """At most `MAX_KNOTS` points of "(1 + how many are at least as strange) / (n + 1)", half of them in the tail."""
-    n = len(strangeness)
-    ordered = np.sort(strangeness)
+def _survival(distances: Floats) -> tuple[Floats, Floats]:
+    """At most `MAX_KNOTS` points of "(1 + number of rows at least as far) / (n + 1)", half of them in the tail."""
+    n = len(distances)
+    ordered = np.sort(distances)
     shares = np.concatenate([np.linspace(1, 0.1, 24), np.geomspace(0.1, 1 / n, MAX_KNOTS - 25)])
     knots = np.unique(ordered[n - np.clip(np.ceil(n * shares - 1e-9).astype(np.int64), 1, n)])
     values = (1 + n - np.searchsorted(ordered, knots)) / (n + 1)

@@ -1,4 +1,4 @@
-"""Metrics of classifiers in plain NumPy: proper scores, calibration errors, selective risk, and what each may claim."""
+"""Metrics of classifiers: proper scores, calibration errors and selective risk, with intervals or noise floors."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What every metric asks of its arguments, in words that name the row; it knows no metric."""
+"""Validation of the arguments of metrics; messages name the row."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""Two classes, one of them positive: calibration line, average precision, the positive class's own calibration.
+"""Binary metrics: calibration line, average precision, and the calibration of the positive class.
 
-With two classes the top label hides what matters: a model that never says "positive" may be perfectly sure and useless.
+The top label hides it: a model that never predicts the positive class may be confident, accurate and useless.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""One binning for all calibration errors: every row falls in exactly one bin; it knows confidences, and no labels."""
+"""Binning of confidences, the same for all calibration errors: every row falls in exactly one bin."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Bootstrap intervals from count weights: how often each resample holds every row, or every whole group of rows."""
+"""Bootstrap intervals from count weights: how often each resample holds every row, or every group of rows."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def percentile_interval(draws: Floats, confidence_level: float) -> tuple[float, 
 
 
 class ResamplingUnits:
-    """What is resampled: the rows, or whole groups of them."""
+    """The units of resampling: the rows, or whole groups of them."""
 
     def __init__(self, groups: Ints | None, num_rows: int) -> None:
         self._groups = groups

@@ -1,6 +1,7 @@
-"""The binned calibration errors: ECE, adaptive ECE, classwise ECE; they know no intervals (`noise` has their floor).
+"""Binned calibration errors: ECE, adaptive ECE, classwise ECE.
 
-All are biased upward: a perfectly calibrated classifier scores ECE ≈ 0.02 on 1,000 rows. Show them beside that floor.
+All are biased upward: a perfectly calibrated classifier has an ECE of about 0.02 on 1,000 rows. `noise_floor` computes
+the range to compare them with.
 """
 
 from __future__ import annotations

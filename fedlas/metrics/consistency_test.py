@@ -1,4 +1,4 @@
-"""Is this model calibrated? A test by redrawing whether it is right from its own confidences; it knows no groups."""
+"""Consistency test of calibration: correctness is redrawn from the model's own confidences."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""All metrics of one model, or of the difference of two, each with what may be claimed about it.
+"""Evaluation: all metrics of one model, or of the difference of two, with intervals or noise floors.
 
 Accuracy, NLL, Brier, AURC and AUGRC come with percentile bootstrap intervals (paired for a difference), the squared
 calibration error with its own interval, and the binned errors beside their noise floor. Resampling takes whole groups

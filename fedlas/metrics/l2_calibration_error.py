@@ -1,4 +1,4 @@
-"""The debiased squared ℓ2 calibration error, with intervals; it knows one binning and no bootstrap.
+"""The debiased squared ℓ2 calibration error, with intervals.
 
 With bins of equal mass, w_b = n_b/N and d_b the mean of confidence − correctness in b, the error is θ = Σ w_b·E[d_b]².
 Its plug-in value Σ w_b·d_b² is too large by the noise Σ w_b·Var(d_b), which is estimated and taken off (Kumar et al.

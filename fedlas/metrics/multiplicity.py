@@ -1,4 +1,4 @@
-"""Many tests at once: p-values corrected so that no false alarm is to be expected; it knows no test."""
+"""Multiple testing: Holm's correction of p-values."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from fedlas.metrics._checks import Floats
 def holm_adjusted(p_values: ArrayLike) -> Floats:
     """Holm's adjusted p-values (M,) (Holm 1979): those at most α are shown with a chance of any false one of at most α.
 
-    It asks nothing of how the tests depend on each other, which rows shared by several slices need. NaN marks a test
+    It holds for any dependence between the tests, as rows shared by several slices require. NaN marks a test
     that was not made: it stays NaN and costs nothing.
 
     Raises:

@@ -1,4 +1,4 @@
-"""The noise floor: what a binned error comes to when labels are redrawn from the model's own probabilities.
+"""The noise floor: the range of a binned error when labels are redrawn from the model's own probabilities.
 
 This is consistency resampling (Bröcker & Smith 2007): the redrawn labels are calibrated by construction, so an error
 inside the floor shows nothing.

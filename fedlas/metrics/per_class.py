@@ -1,4 +1,4 @@
-"""Class by class: what is found, what may be believed, and how far stated and true probabilities lie apart."""
+"""Metrics by class: recall, precision, calibration."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Slice by slice (device, site, age …): accuracy and calibration of every part of the rows, and which is shown to fail.
+"""Metrics by slice (device, site, age …): accuracy and calibration of parts of the rows.
 
-Every slice is asked two questions: is it miscalibrated, and is it right less often than the rest? All answers of all
-slices are corrected together by Holm's procedure, so that among many slices chance alone names none.
+Every slice is tested for miscalibration and for a lower accuracy than the rest. All p-values are corrected together
+by Holm's procedure.
 """
 
 from __future__ import annotations

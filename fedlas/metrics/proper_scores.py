@@ -1,4 +1,4 @@
-"""Accuracy and the proper scores NLL and Brier, row by row and in the mean; they know no bins and no intervals."""
+"""Accuracy and the proper scores NLL and Brier, row by row and in the mean."""
 
 from __future__ import annotations
 

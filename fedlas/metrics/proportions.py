@@ -1,4 +1,4 @@
-"""Shares of rows: their intervals, and exact tests of them; it knows counts and probabilities, and no classifier."""
+"""Proportions: intervals and exact tests of shares of rows."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The risk of answering only where confident: AURC, AUGRC and the curve; it knows no calibration."""
+"""Selective classification: AURC, AUGRC and the risk-coverage curve."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def augrc(probs: ArrayLike, targets: ArrayLike) -> float:
 
 @dataclass(frozen=True)
 class RiskCoverageCurve:
-    """What a risk-coverage diagram draws, (P,) each: answering down to `thresholds` answers `coverage` of the rows.
+    """The points of a risk-coverage diagram, (P,) each: answering down to `thresholds` answers `coverage` of the rows.
 
     `error_rate` of the answered rows is wrong; `low` and `high` bound it point by point, not all points together.
     """

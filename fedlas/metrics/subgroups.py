@@ -1,6 +1,6 @@
-"""Tests and intervals for a part of the rows, a class or a slice: is it miscalibrated, is it worse than the rest?
+"""Subgroups: tests and intervals for a part of the rows, a class or a slice.
 
-It knows no names. Where rows belong to groups, the exact tests of independent rows are joined by a normal test whose
+Where rows belong to groups, the exact tests of independent rows are joined by a normal test whose
 draws are whole groups, and the larger p-value counts.
 """
 

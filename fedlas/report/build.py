@@ -1,4 +1,4 @@
-"""Building a report: three models evaluated on the test rows, beside everything a reader needs to judge the figures."""
+"""The building of a report: three models evaluated on the test rows, with the sentences about them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where a report was made: libraries and machine, read without importing any of them."""
+"""The environment of a report: versions of libraries and the machine, read without importing anything."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _PROCESSORS, _DEVICES = Path("/proc/cpuinfo"), Path("/proc/driver/nvidia/gpus")
 
 
 def library_versions() -> dict[str, str]:
-    """Python and the installed libraries that the numbers rest on; nothing is imported for it."""
+    """Versions of Python and of the installed libraries that the numbers depend on."""
     versions = {"python": platform.python_version()}
     for name in _LIBRARIES:
         try:

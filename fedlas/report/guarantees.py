@@ -1,4 +1,4 @@
-"""What the guarantees promise, and what was found on the test rows, as a table."""
+"""The table of guarantees: what is promised, beside what the test rows show."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """The report as one self-contained HTML page: the templates, and the filters that write numbers in them.
 
 The page shows the numbers of report.json. It holds no script and no reference to anything outside, and the templates
-escape every text, since names of classes, slices and files come from strangers.
+escape every text, since clients choose the names of classes, slices and files.
 """
 
 from __future__ import annotations

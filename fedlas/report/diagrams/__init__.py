@@ -1,4 +1,4 @@
-"""Draws self-contained SVG from a report's numbers: reliability and risk-coverage diagrams; it computes no metric."""
+"""Diagrams of a report as self-contained SVG: reliability and risk-coverage."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Lines, words and colours that all pictures share; it knows no numbers and no layout."""
+"""SVG primitives of the diagrams: lines, text and colours."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'DejaVu Sans', sans-serif"
 
 
 def opening(width: int, height: int, title: str) -> str:
-    """The start of a picture on white paper; close it with `</svg>`."""
+    """The start of a diagram on white paper; `</svg>` closes it."""
     return "\n".join(
         [
             f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}" '

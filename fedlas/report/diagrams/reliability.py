@@ -1,4 +1,4 @@
-"""Draws reliability diagrams as self-contained SVG from a report's numbers; it computes no metric."""
+"""Reliability diagrams as self-contained SVG."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ _HISTOGRAM_TOP, _HISTOGRAM = _TOP + _SIDE + 16, 62
 def reliability_svg(report: CalibrationReport, *, panels: tuple[str, str] = ("uploaded", "calibrated")) -> str:
     """An SVG with two reliability diagrams side by side.
 
-    Points are bins: mean confidence across, accuracy up. Where a calibrated model's points would lie in 95 % of draws
-    is shaded; points under the diagonal are overconfident.
+    Points are bins: mean confidence across, accuracy up. The shaded band holds a calibrated model's points in 95 % of
+    draws; points under the diagonal are overconfident.
 
     Args:
         panels: which two of `uploaded`, `temperature`, `calibrated`.

@@ -1,4 +1,4 @@
-"""Draws risk-coverage diagrams: what is wrong among the answers if only the surest rows are answered."""
+"""Risk-coverage diagrams: the error rate where only the most confident rows are answered."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from fedlas.report.document import CalibrationReport, RiskCoverageSection
 
 _WIDTH, _HEIGHT = 560, 420
 _LEFT, _TOP, _ACROSS, _UP = 72, 64, 460, 280
-#: The band of the first few rows is as wide as the picture: the scale is set by what follows.
+#: The band of the first few rows is as wide as the diagram: the scale is set by what follows.
 _SCALED_FROM = 0.1
 _STEPS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.8, 1.0)
 
 
 def risk_coverage_svg(report: CalibrationReport, *, curves: Sequence[str] = ("uploaded", "calibrated")) -> str:
-    """An SVG: the share of rows that is answered across, the share of wrong answers among them up.
+    """An SVG: coverage across, error rate of the answers up.
 
     The lower, the better; the last of `curves` has its pointwise band shaded.
 

@@ -341,10 +341,9 @@ def test_a_trained_finalist_must_beat_the_calibrator_that_keeps_labels() -> None
         probs[np.arange(2000), answer] = confidence
         return probs
 
-    found = judge(
-        uploaded=saying(0.99), post_hoc=saying(0.95), same_labels=saying(0.7), trained=saying(0.88),
-        targets=targets, provenance="no",
-    )  # fmt: skip
+    confidences = {"uploaded": 0.99, "post_hoc": 0.95, "same_labels": 0.7, "trained": 0.88}
+    probs = {name: saying(confidence) for name, confidence in confidences.items()}
+    found = judge(**probs, targets=targets, provenance="no")
     trained = next(claim for claim in found.claims if claim.finalist == "trained")
     assert {comparison.against for comparison in trained.comparisons} == {"uploaded", "same_labels", "post_hoc"}
     assert not trained.shown

@@ -57,10 +57,10 @@ def test_new_rows_are_evenly_familiar(dim: int, score: TypicalityScore) -> None:
 
 
 def test_the_fitted_rows_flatter_themselves() -> None:
-    """With fewer rows than features new rows would look alien if strangeness were not cross-fitted."""
+    """With fewer rows than features new rows would look untypical if distances were not cross-fitted."""
     fitted = Familiarity.fit(*features(200, 500))
     own, new = (features(200, 500, seed=seed)[0] for seed in (0, 1))
-    assert np.median(fitted.strangeness(new)) > 1.5 * np.median(fitted.strangeness(own))
+    assert np.median(fitted.distance(new)) > 1.5 * np.median(fitted.distance(own))
     assert (fitted(new) <= 0.05).mean() < 0.1
 
 
@@ -81,7 +81,7 @@ def test_mahalanobis_is_scikit_learns() -> None:
     within.precision_ = np.linalg.inv(within.covariance_)
     new = features(50, 6, seed=3)[0]
     expected = np.min([within.mahalanobis(new - mean) for mean in means], axis=0)
-    np.testing.assert_allclose(fitted.strangeness(new), expected, rtol=1e-9)
+    np.testing.assert_allclose(fitted.distance(new), expected, rtol=1e-9)
 
 
 def test_the_norm_is_two_sided() -> None:

@@ -1,4 +1,4 @@
-"""The report at its edges, and its page: always true, always strict JSON, never anybody's markup."""
+"""The report at its edges, and its page: always true, always strict JSON, every name escaped."""
 
 from __future__ import annotations
 
@@ -118,7 +118,7 @@ def test_templates_escape_every_text() -> None:
 
 
 def test_a_perfect_model_is_called_too_good() -> None:
-    """Probabilities of exactly 0 and 1, all right: accuracy 1, no NaN, and the reader is told to check."""
+    """Probabilities of exactly 0 and 1, all right: accuracy 1, no NaN, and a warning says what to check."""
     targets = np.arange(300) % 3
     made = report(np.eye(3)[targets], targets, seen_by_model="no")
     content = made.as_dict()
