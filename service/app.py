@@ -29,12 +29,11 @@ from service.api import (
     problems,
     uploads,
 )
-from service.api.cross_site import SameSite, Sites
+from service.api.access import AccessControl, AccessMiddleware
 from service.api.documentation import openapi_document
-from service.api.json_bodies import MOST_JSON_BYTES, JsonBodies
-from service.api.json_types import JsonTypes
-from service.api.methods import AllowedMethods
-from service.api.middleware import BearerKeys, BodyLimit, HeadAsGet, Keys, RequestId
+from service.api.methods import MethodMiddleware
+from service.api.request_bodies import BodyMiddleware
+from service.api.request_ids import RequestIdMiddleware
 from service.api.services import Services
 from service.inference.runtime import check_single_runtime
 from service.registry.errors import Unavailable
@@ -42,9 +41,6 @@ from service.serving.app import Serving, ServingApp
 from service.serving.routes import ROUTES
 from service.settings import ServiceSettings
 
-_FORM_OVERHEAD_BYTES = 1024**2
-_UPLOAD_PATHS = frozenset({"/v1/datasets", "/v1/models", "/v1/calibrators"})
-_PIECES = "/v1/uploads/"
 _RESOURCES = (
     *(uploads, datasets, models, jobs, events, deliveries, calibrators),
     *(batches, names, oip_statistics, oip, oip_repository, operations),
@@ -98,26 +94,11 @@ def _rest_api(services: Services, serving: Serving) -> FastAPI:
 
 
 def _middleware(settings: ServiceSettings) -> list[Middleware]:
-
-    def takes_file(path: str) -> bool:
-        return path in _UPLOAD_PATHS or path.startswith(_PIECES)
-
-    def limit_of(path: str) -> int:
-        if takes_file(path):
-            return settings.max_upload_bytes + _FORM_OVERHEAD_BYTES
-        if path == "/v1/jobs":  # may carry both files; as JSON it may not
-            return 2 * settings.max_upload_bytes + _FORM_OVERHEAD_BYTES
-        return MOST_JSON_BYTES
-
     return [
-        Middleware(RequestId),
-        Middleware(SameSite, sites=Sites.of(settings)),
-        *([Middleware(BearerKeys, keys=Keys(settings.api_keys))] if settings.api_keys else []),
-        Middleware(JsonTypes),
-        Middleware(BodyLimit, limit_of=limit_of),
-        Middleware(JsonBodies, takes_file=takes_file),
-        Middleware(HeadAsGet),
-        Middleware(AllowedMethods),
+        Middleware(RequestIdMiddleware),
+        Middleware(AccessMiddleware, access=AccessControl(settings)),
+        Middleware(BodyMiddleware, settings=settings),
+        Middleware(MethodMiddleware),
     ]
 
 

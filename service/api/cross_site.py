@@ -1,8 +1,8 @@
-"""Which web pages may send requests here, and under which names this service answers: keys are no help against either.
+"""The check of sites: which web pages may send requests, and under which host names this service answers.
 
-A browser adds what it knows of its user to every request, wherever the page came from that makes it; on loopback that
-includes being on this machine. It says where the page came from (`Origin`, `Sec-Fetch-Site`), and no page can change
-that. Where a page's own name was made to lead to loopback (DNS rebinding), only `Host` tells.
+Keys protect against neither. A browser adds what it knows of its user to every request, whichever page makes it; on
+loopback that includes being on this machine. The browser says where the page came from (`Origin`, `Sec-Fetch-Site`),
+and no page can change that. Where a page's own name resolves to loopback (DNS rebinding), only `Host` shows it.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from ipaddress import ip_address
 
 from starlette.responses import JSONResponse
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import Scope
 
 from service.api.problems import problem
 from service.settings import ServiceSettings
@@ -19,12 +19,12 @@ from service.settings import ServiceSettings
 _SAFE = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})
 _OTHERS = frozenset({b"cross-site", b"same-site"})
 _DEFAULT_PORTS = {"http": ":80", "https": ":443"}
-#: So many spellings of `Host` are remembered: an attacker must not fill the memory with more.
+#: Spellings of `Host` that are remembered: an attacker must not fill the memory with more.
 _MOST_KNOWN = 100
 
 
 class Sites:
-    """The judgement of both roads.
+    """Decides by `Host`, `Origin` and `Sec-Fetch-Site`.
 
     Args:
         names: hosts, without ports, under which browsers reach this service through a proxy that sends another `Host`.
@@ -42,9 +42,9 @@ class Sites:
         return cls(settings.allowed_hosts | {settings.listen_host.lower()}, local=not settings.api_keys)
 
     def refusal(self, scope: Scope, headers: Mapping[bytes, bytes]) -> JSONResponse | None:
-        """The answer to a request that must not be looked at; None for all others."""
+        """The answer to a request from another site or for another host; None for all others."""
         if self._local and headers.get(b"host") not in self._known and not self._is_ours(headers[b"host"]):
-            detail = "without keys this service answers to 'localhost' and addresses of loopback only; others are named"
+            detail = "without keys this service answers to 'localhost' and addresses of loopback only; name others"
             return problem(421, "unknown_host", f"{detail} in FEDLAS_ALLOWED_HOSTS", path=scope["path"])
         if (b"origin" in headers or b"sec-fetch-site" in headers) and scope["method"] not in _SAFE:
             return self._foreign(scope, headers)
@@ -71,18 +71,6 @@ class Sites:
         host = headers.get(b"host", b"").decode("latin-1").lower()
         port = _DEFAULT_PORTS[scheme]
         return place.removesuffix(port) == host.removesuffix(port) or _name(place) in self._names
-
-
-class SameSite:
-    """ASGI middleware: such requests are answered before anything else looks at them."""
-
-    def __init__(self, app: ASGIApp, sites: Sites) -> None:
-        self.app = app
-        self._sites = sites
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        refusal = self._sites.refusal(scope, dict(scope["headers"])) if scope["type"] == "http" else None
-        await (refusal or self.app)(scope, receive, send)
 
 
 def _name(host: str) -> str:

@@ -16,11 +16,11 @@ from service.api.dependencies import ServicesDep, Wait, created, long_poll, stil
 from service.api.evidence import answer_evidence
 from service.api.forms import Form
 from service.api.idempotency import IdempotencyKey, Key, create_once, create_together, reserved
-from service.api.json_bodies import check_json
 from service.api.json_values import parse_json
 from service.api.models import ModelOptions
 from service.api.pages import After, Limit, cursor, page_of
 from service.api.receiving import is_multipart, receive_parts, take_part
+from service.api.request_bodies import check_json
 from service.api.routing import Route
 from service.api.services import Services
 from service.registry import tables

@@ -1,10 +1,11 @@
-"""Which methods a path has: `OPTIONS` answers them, and 405 names them, all of them.
+"""HTTP methods of paths: `OPTIONS` and 405 name all of them, and `HEAD` is answered wherever `GET` is.
 
 The framework's router asks its routes one by one, and answers for the first that knows the path.
 """
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterable
 
 from starlette.datastructures import MutableHeaders
@@ -15,8 +16,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 _METHODS = ("DELETE", "GET", "PATCH", "POST", "PUT")
 
 
-class AllowedMethods:
-    """ASGI middleware around the router, which is behind `HeadAsGet`: where GET is answered, HEAD is."""
+class MethodMiddleware:
+    """Answers `OPTIONS`, `HEAD` from the answer to `GET`, and adds `Allow` to 405; the innermost middleware."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
@@ -34,11 +35,38 @@ class AllowedMethods:
                 MutableHeaders(scope=message)["Allow"] = _allowed(scope)
             await send(message)
 
-        await self.app(scope, receive, send_allowed)
+        if scope["method"] == "HEAD":
+            await _head(self.app, scope, receive, send_allowed)
+        else:
+            await self.app(scope, receive, send_allowed)
+
+
+async def _head(app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
+    """Answer as `GET` without the body. An answer in pieces is ended after the first: a stream may have no end."""
+    answered = False
+
+    async def send_without_body(message: Message) -> None:
+        nonlocal answered
+        if message["type"] == "http.response.start":
+            await send(message)
+        elif not answered:  # a file is only named (`pathsend`) and not read
+            answered = True
+            await send({"type": "http.response.body"})
+            if message.get("more_body"):
+                answering.cancel()
+
+    extensions = {**scope.get("extensions", {}), "http.response.pathsend": {}}
+    as_get = {**scope, "method": "GET", "extensions": extensions}
+    answering = asyncio.ensure_future(app(as_get, receive, send_without_body))
+    try:
+        await answering
+    except asyncio.CancelledError:
+        if not answered:
+            raise
 
 
 def _allowed(scope: Scope) -> str:
-    """The methods of a path, in alphabetical order; nothing where there is no such path."""
+    """The methods of a path, in alphabetical order; empty where there is no such path."""
     found = {method for method in _METHODS if _is_answered(method, scope)}
     if "GET" in found:
         found.add("HEAD")

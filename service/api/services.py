@@ -8,6 +8,7 @@ from functools import partial
 from typing import ParamSpec, TypeVar
 
 from anyio import CapacityLimiter, to_thread
+from opentelemetry.trace import Span
 
 from service.api.group_commit import Together
 from service.api.long_poll import Waiting
@@ -120,7 +121,7 @@ def _scheduler(
     settings: ServiceSettings, registry: Registry, tracing: Tracing, on_stuck: Callable[[str], None] | None
 ) -> Scheduler:
     def trace(batch: InferenceBatch) -> None:
-        spans = [piece.request.span for piece in batch.slices if piece.request.span is not None]
+        spans = [piece.request.span for piece in batch.slices if isinstance(piece.request.span, Span)]
         tracing.batch(spans, batch.started, batch.ended, rows=batch.rows)
 
     threads = settings.inference_threads

@@ -15,14 +15,14 @@ from typing import TypeVar
 
 import numpy as np
 from fastapi import FastAPI
+from opentelemetry.trace import INVALID_SPAN, Span
 from pydantic import ValidationError
 from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from service.api import problems
-from service.api.cross_site import Sites
-from service.api.middleware import Keys
+from service.api.access import AccessControl
 from service.api.services import Services
 from service.inference.answer_size import RowSize
 from service.inference.json_limits import too_many_bytes
@@ -37,7 +37,7 @@ from service.serving.deadlines import patiently, seconds_given, too_late
 from service.serving.messages import Answer, Request
 from service.serving.routing import ServingRoute
 from service.settings import ServiceSettings
-from service.tracing import Span, Tracing
+from service.tracing import Tracing, end
 
 _LOG = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -66,7 +66,7 @@ class Call:
     until: float = math.inf
     target: Target | None = None
     metrics: ModelMetrics | None = None
-    span: Span | None = None
+    span: Span = INVALID_SPAN
     rows: int = 0
     abstained: int = 0
     held_bytes: int = 0
@@ -215,8 +215,7 @@ class ServingApp:
         self.services = services
         self.serving = serving
         self._routes = tuple(routes)
-        self._keys = Keys(services.settings.api_keys)
-        self._sites = Sites.of(services.settings)
+        self._access = AccessControl(services.settings)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
@@ -234,7 +233,7 @@ class ServingApp:
             return
         model, *version = parameters
         call = Call(request, time.perf_counter(), model, version[0] if version else None)
-        call.span = self.serving.tracing.begin(request.headers, route.handler.__name__)
+        call.span = self.serving.tracing.start(request.headers, route.handler.__name__)
         outcome = "gone"
         try:
             outcome, answer = await self._outcome(route.handler, call)
@@ -247,10 +246,8 @@ class ServingApp:
 
     def _refusal(self, scope: Scope, request: Request) -> Answer | None:
         """The answer to a request that no handler sees."""
-        if refusal := self._sites.refusal(scope, request.headers):
+        if refusal := self._access.refusal(scope, request.headers):
             return _refused(refusal)
-        if not self._keys.admit(request.headers.get(b"authorization", b"")):
-            return _refused(Keys.refusal(scope["path"]))
         if scope["method"] == "POST":
             return None
         if scope["method"] == "OPTIONS":
@@ -282,9 +279,9 @@ class ServingApp:
     def _tell(self, call: Call, outcome: str) -> None:
         metrics = call.metrics or self.serving.catalogue.metrics.unknown
         metrics.request(outcome, call.rows, time.perf_counter() - call.began_at, call.abstained)
-        if call.span is not None:
+        if call.span.is_recording():
             found = {} if call.target is None else {"version": call.target.version}
-            call.span.end(outcome, model=call.model, rows=call.rows, request_id=call.request.id, **found)
+            end(call.span, outcome, model=call.model, rows=call.rows, request_id=call.request.id, **found)
 
 
 @contextmanager

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from starlette.requests import ClientDisconnect
 from starlette.types import Message, Receive, Scope, Send
 
-from service.api.middleware import PATIENCE_S, request_id_of, stalled, too_large
+from service.api.access import headers_of
+from service.api.request_bodies import BODY_TIMEOUT_S, stalled, too_large
+from service.api.request_ids import request_id_of
 from service.serving.deadlines import too_late
 
 Header = tuple[bytes, bytes]
@@ -37,14 +39,14 @@ class Request:
 
     scope: Scope
     receive: Receive
-    headers: dict[bytes, bytes]
+    headers: Mapping[bytes, bytes]
     id: str
 
     @classmethod
     def read(cls, scope: Scope, receive: Receive) -> Request:
         """Read the head."""
-        headers = scope.get("fedlas.headers") or dict(scope["headers"])
-        return cls(scope, receive, headers, request_id_of(headers.get(b"x-request-id", b"").decode("latin-1")))
+        headers = headers_of(scope)
+        return cls(scope, receive, headers, request_id_of(headers.get(b"x-request-id", b"")))
 
     @property
     def query(self) -> bytes:
@@ -95,7 +97,7 @@ class Request:
             nonlocal silent
             silent = task.cancel()
 
-        timer = asyncio.get_running_loop().call_later(PATIENCE_S, give_up)
+        timer = asyncio.get_running_loop().call_later(BODY_TIMEOUT_S, give_up)
         try:
             return await self.receive()
         except asyncio.CancelledError:

@@ -13,8 +13,8 @@ import httptools
 from starlette.responses import Response
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
-from service.api.middleware import request_id_of
 from service.api.problems import problem
+from service.api.request_ids import request_id_of
 from service.transport.connections import Connections
 from service.transport.request_head import (
     HEAD_BYTES,
@@ -239,6 +239,6 @@ class HeadProtocol(HttpToolsProtocol):
 
 
 def _answer(refusal: Refusal, url: bytes, headers: list[tuple[bytes, bytes]]) -> Response:
-    given = next((value for name, value in headers if name == b"x-request-id"), b"").decode("latin-1")
+    given = next((value for name, value in headers if name == b"x-request-id"), b"")
     headers_out = {**refusal.headers, "Connection": "close", "X-Request-Id": request_id_of(given)}
     return problem(refusal.status, refusal.code, refusal.detail, path=url.decode("latin-1"), headers=headers_out)

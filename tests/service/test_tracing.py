@@ -20,9 +20,10 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.sdk.trace.sampling import ALWAYS_OFF
+from opentelemetry.trace import INVALID_SPAN
 
 from service import tracing as module
-from service.tracing import Recording, Tracing
+from service.tracing import Tracing, end
 
 ROOT = Path(__file__).parents[2]
 TRACE, PARENT = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
@@ -87,10 +88,10 @@ def collector() -> Iterator[Collector]:
     made.close()
 
 
-def in_memory(provider: TracerProvider | None = None) -> tuple[Recording, InMemorySpanExporter]:
+def in_memory(provider: TracerProvider | None = None) -> tuple[Tracing, InMemorySpanExporter]:
     provider, exporter = provider or TracerProvider(shutdown_on_exit=False), InMemorySpanExporter()
     provider.add_span_processor(SimpleSpanProcessor(exporter))
-    return Recording(provider), exporter
+    return Tracing(provider), exporter
 
 
 def test_requests_and_their_batch_reach_the_collector(collector: Collector, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -100,14 +101,12 @@ def test_requests_and_their_batch_reach_the_collector(collector: Collector, monk
     tracing = Tracing.from_environment()
     assert tracing.on
     before = time.time_ns()
-    continued, fresh = tracing.begin(HEADERS, "predict"), tracing.begin({b"host": b"x"}, "infer")
-    assert continued is not None
-    assert fresh is not None
+    continued, fresh = tracing.start(HEADERS, "predict"), tracing.start({b"host": b"x"}, "infer")
     began = time.perf_counter()
     ended = time.perf_counter() + 0.25
-    tracing.batch([continued, None, fresh], began, ended, rows=6, model="digits", queue_seconds=0.5)
-    continued.end("ok", model="digits", version="2", rows=3, abstained=0, request_id="req_1", calibrated=True)
-    fresh.end("failed", model="digits", rows=2)
+    tracing.batch([continued, INVALID_SPAN, fresh], began, ended, rows=6, model="digits", queue_seconds=0.5)
+    end(continued, "ok", model="digits", version="2", rows=3, abstained=0, request_id="req_1", calibrated=True)
+    end(fresh, "failed", model="digits", rows=2)
     after = time.time_ns()
     tracing.close()
 
@@ -157,9 +156,8 @@ def test_the_environments_own_service_name_and_path_count(
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", f"{collector.url}/here")
     monkeypatch.setenv("OTEL_SERVICE_NAME", "digits-serving")
     tracing = Tracing.from_environment()
-    span = tracing.begin({}, "predict")
-    assert span is not None
-    span.end("ok")
+    span = tracing.start({}, "predict")
+    end(span, "ok")
     tracing.close()
     assert collector.paths == {"/here"}
     resource = {
@@ -175,9 +173,8 @@ def test_the_environments_own_service_name_and_path_count(
 def test_a_traceparent_that_is_none_begins_a_new_trace(traceparent: bytes) -> None:
     """Whatever a client sends there, its request is traced, and answered."""
     tracing, exporter = in_memory()
-    span = tracing.begin({b"traceparent": traceparent}, "predict")
-    assert span is not None
-    span.end("ok")
+    span = tracing.start({b"traceparent": traceparent}, "predict")
+    end(span, "ok")
     (found,) = exporter.get_finished_spans()
     assert found.parent is None
 
@@ -185,36 +182,31 @@ def test_a_traceparent_that_is_none_begins_a_new_trace(traceparent: bytes) -> No
 def test_what_is_not_sampled_is_not_recorded() -> None:
     """A client that does not trace its request (flags 00) causes no spans; neither does a batch of such requests."""
     tracing, exporter = in_memory()
-    quiet = tracing.begin({b"traceparent": f"00-{TRACE}-{PARENT}-00".encode()}, "predict")
-    assert quiet is not None
-    tracing.batch([quiet, None], 1.0, 2.0, rows=2)
+    quiet = tracing.start({b"traceparent": f"00-{TRACE}-{PARENT}-00".encode()}, "predict")
+    tracing.batch([quiet, INVALID_SPAN], 1.0, 2.0, rows=2)
     tracing.batch([], 1.0, 2.0, rows=0)
-    quiet.end("ok")
+    end(quiet, "ok")
     assert exporter.get_finished_spans() == ()
-    loud = tracing.begin({b"traceparent": f"00-{TRACE}-{PARENT}-01".encode()}, "predict")
-    assert loud is not None
+    loud = tracing.start({b"traceparent": f"00-{TRACE}-{PARENT}-01".encode()}, "predict")
     tracing.batch([quiet, loud], 1.0, 2.0, rows=2)
-    loud.end("ok")
+    end(loud, "ok")
     batch, request = exporter.get_finished_spans()
     assert batch.attributes is not None
     assert (batch.name, batch.attributes["fedlas.requests"]) == ("batch", 2)
     assert [link.context.span_id for link in batch.links] == [request.context.span_id]
     silent, exporter = in_memory(TracerProvider(sampler=ALWAYS_OFF, shutdown_on_exit=False))
-    span = silent.begin({}, "predict")
-    assert span is not None
-    span.end("ok", rows=1)
+    span = silent.start({}, "predict")
+    end(span, "ok", rows=1)
     assert exporter.get_finished_spans() == ()
 
 
 def test_a_request_that_ended_before_its_batch_is_left_alone(caplog: pytest.LogCaptureFixture) -> None:
     """Who has gone, or whose time was up, is no part of the batch's trace, and nothing is complained of."""
     tracing, exporter = in_memory()
-    gone, there = tracing.begin({}, "gone"), tracing.begin({}, "there")
-    assert gone is not None
-    assert there is not None
-    gone.end("gone")
+    gone, there = tracing.start({}, "gone"), tracing.start({}, "there")
+    end(gone, "gone")
     tracing.batch([gone, there], 1.0, 2.0, rows=2)
-    there.end("ok")
+    end(there, "ok")
     spans = {span.name: span for span in exporter.get_finished_spans()}
     assert [link.context.span_id for link in spans["batch"].links] == [spans["there"].context.span_id]
     assert spans["gone"].status.is_unset
@@ -227,10 +219,9 @@ def test_threads_trace_side_by_side() -> None:
 
     def work(number: int) -> None:
         for _ in range(50):
-            span = tracing.begin({}, f"predict {number}")
-            assert span is not None
+            span = tracing.start({}, f"predict {number}")
             tracing.batch([span], 1.0, 2.0, rows=1)
-            span.end("ok")
+            end(span, "ok")
 
     threads = [threading.Thread(target=work, args=(number,)) for number in range(4)]
     for thread in threads:
@@ -243,16 +234,18 @@ def test_threads_trace_side_by_side() -> None:
     assert len({span.context.trace_id for span in spans}) == 200
 
 
-def test_nothing_is_loaded_or_made_where_nobody_asked() -> None:
-    """Without the variables the SDK is not even imported, and a request has no span."""
+def test_spans_are_no_ops_where_none_are_asked_for() -> None:
+    """Without the variables the SDK is not even imported, and no span records anything."""
     script = """
 import sys
-from service.tracing import Tracing
+from service.tracing import Tracing, end
 tracing = Tracing.from_environment()
-assert not tracing.on and tracing.begin({b"traceparent": b"x"}, "predict") is None
-tracing.batch([None], 1.0, 2.0, rows=1, model="digits")
+span = tracing.start({b"traceparent": b"x"}, "predict")
+assert not tracing.on and not span.is_recording()
+tracing.batch([span], 1.0, 2.0, rows=1, model="digits")
+end(span, "ok")
 tracing.close()
-assert not [name for name in sys.modules if name.startswith("opentelemetry")]
+assert not [name for name in sys.modules if name.startswith("opentelemetry.sdk")]
 """
     subprocess.run([sys.executable, "-c", script], cwd=ROOT, check=True, env={"PATH": "/usr/bin:/bin"})
 
@@ -262,8 +255,8 @@ assert not [name for name in sys.modules if name.startswith("opentelemetry")]
     [
         ("OTEL_SDK_DISABLED", "TRUE", ""),
         ("OTEL_TRACES_EXPORTER", "none", ""),
-        ("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc", "only 'http/protobuf' is spoken here"),
-        ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "http/json", "only 'http/protobuf' is spoken here"),
+        ("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc", "only 'http/protobuf' is supported"),
+        ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "http/json", "only 'http/protobuf' is supported"),
     ],
 )
 def test_what_cannot_be_done_is_said(
@@ -290,23 +283,16 @@ def test_without_the_extra_one_is_told_to_install_it(
 
 def test_a_collector_that_says_nothing_keeps_nobody_from_ending(monkeypatch: pytest.MonkeyPatch) -> None:
     """What could not be sent in time is given up."""
-    monkeypatch.setattr(module, "_PATIENCE_S", 0.1)
+    monkeypatch.setattr(module, "_CLOSE_TIMEOUT_S", 0.1)
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_TIMEOUT", "2")
     with socket.create_server(("127.0.0.1", 0)) as silent:
         monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", f"http://127.0.0.1:{silent.getsockname()[1]}")
         tracing = Tracing.from_environment()
-        span = tracing.begin({}, "predict")
-        assert span is not None
-        span.end("ok")
+        span = tracing.start({}, "predict")
+        end(span, "ok")
         tracing.close()
         closing = [thread for thread in threading.enumerate() if thread.name == "traces-close"]
         assert len(closing) == 1  # it still waits, and nobody for it
         accepted, _ = silent.accept()
         accepted.close()
     closing[0].join(60)
-
-
-def test_off_is_off_whatever_the_environment_says(monkeypatch: pytest.MonkeyPatch) -> None:
-    """For whoever wants no traces."""
-    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:9")
-    assert not Tracing.off().on

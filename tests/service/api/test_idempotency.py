@@ -12,7 +12,7 @@ from typing import Any
 import httpx
 import pytest
 
-from service.api import idempotency, middleware
+from service.api import idempotency, request_bodies
 from service.registry import tables
 from service.registry.clock import database_now
 from service.registry.errors import KeyInFlight, KeyReused
@@ -152,7 +152,7 @@ def test_a_lost_reservation_makes_no_second_record(api: Api, monkeypatch: pytest
 
 def test_a_silent_client_gives_the_key_up(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
     """A connection that died without a word holds its key for the server's patience only."""
-    monkeypatch.setattr(middleware, "PATIENCE_S", 0.3)
+    monkeypatch.setattr(request_bodies, "BODY_TIMEOUT_S", 0.3)
     headers = {"Idempotency-Key": "k"}
 
     async def body() -> AsyncIterator[bytes]:

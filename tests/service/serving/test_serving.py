@@ -347,7 +347,7 @@ def test_routes_are_declared_once(served: tuple[Api, Json]) -> None:
 def test_a_silent_client_is_answered(served: tuple[Api, Json], monkeypatch: pytest.MonkeyPatch) -> None:
     """408 when the body stops arriving; what its request held is free again."""
     api, model = served
-    monkeypatch.setattr(messages, "PATIENCE_S", 0.1)
+    monkeypatch.setattr(messages, "BODY_TIMEOUT_S", 0.1)
     sent: list[Any] = []
 
     async def ask() -> None:
