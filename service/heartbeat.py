@@ -1,8 +1,8 @@
 """The heartbeat of an API process: a byte in a pipe twice a second, for as long as its event loop turns.
 
-It is kept by two watches. `Watchdog`, a thread of the C runtime's in the process itself, needs no interpreter: it ends
-a process whose loop stands still, and logs where every thread was. `Pulse`, on the side of `fedlas serve`, sees a
-process that was stopped as a whole, or no longer takes the connections that wait for it.
+Two watchdogs depend on it. `faulthandler`, a thread of the C runtime in the process itself, needs no interpreter: it
+ends a process whose loop stands still, and logs where every thread was. `Pulse`, in `fedlas serve`, detects a process
+that was stopped as a whole, or accepts no connections although some wait.
 """
 
 from __future__ import annotations
@@ -17,18 +17,18 @@ import time
 from contextlib import suppress
 
 _BEAT_S = 0.5
-#: Whoever looks less often than this was frozen itself, perhaps together with the process that it watches.
+#: A watcher that looks less often than this was frozen itself, perhaps together with the process that it watches.
 _FROZEN_S = 1.0
 #: In `struct tcp_info`: of a listening socket the connections that wait to be accepted, and how many may.
 _WAITING_OFFSET, _TCP_INFO_BYTES = 24, 104
 
 
 class Heartbeat:
-    """The beating side, on the event loop.
+    """The sending side, on the event loop.
 
     Args:
-        pipe: where to write; None where nobody listens, and only the watchdog is kept quiet.
-        hung_seconds: the watchdog ends the process when the event loop has stood still for so long.
+        pipe: where to write; None where no process reads, and only `faulthandler` watches.
+        hung_seconds: `faulthandler` ends the process when the event loop has stood still for so long.
     """
 
     def __init__(self, pipe: int | None, *, hung_seconds: float) -> None:
@@ -38,7 +38,7 @@ class Heartbeat:
             os.set_blocking(pipe, False)
 
     async def run(self) -> None:
-        """Until it is cancelled; then the watchdog watches no more."""
+        """Beat until cancelled, which also ends the watch of `faulthandler`."""
         try:
             while True:
                 self._beat()
@@ -54,11 +54,11 @@ class Heartbeat:
 
 
 class Pulse:
-    """The listening side, in the process that starts the API's; one for each of them.
+    """The receiving side, in the process that starts the APIs; one for each of them.
 
     Args:
         listener: the socket that the process accepts connections from.
-        hung_seconds: without a beat, or without taking a connection from a full queue.
+        hung_seconds: without a beat, or without accepting from a full queue, after which a process hangs.
     """
 
     def __init__(self, listener: socket.socket, *, hung_seconds: float) -> None:
@@ -66,30 +66,30 @@ class Pulse:
         self._hung_seconds = hung_seconds
         self._read, self.write = os.pipe()
         os.set_blocking(self._read, False)
-        self._felt: float | None = None
+        self._last_beat: float | None = None
         self._accepting = self._looked = time.monotonic()
 
     def started(self) -> None:
-        """Another process beats from now on; until its first beat nothing is said about it."""
-        self._felt = None
+        """Expect the beats of another process; before its first one `trouble` returns None."""
+        self._last_beat = None
         self._drain()
 
     def trouble(self) -> str | None:
-        """Why the process must be ended, or None while it lives."""
+        """Why the process must be ended; None while it is alive."""
         now = time.monotonic()
         frozen, self._looked = now - self._looked > _FROZEN_S, now
-        if self._drain() or (frozen and self._felt is not None):
-            self._felt = now
-        if frozen or self._felt is None or not _is_full(self._listener):
+        if self._drain() or (frozen and self._last_beat is not None):
+            self._last_beat = now
+        if frozen or self._last_beat is None or not _is_full(self._listener):
             self._accepting = now
-        if self._felt is not None and now - self._felt > self._hung_seconds:
+        if self._last_beat is not None and now - self._last_beat > self._hung_seconds:
             return f"its event loop has stood still for {self._hung_seconds:.0f} s"
         if now - self._accepting > self._hung_seconds:
             return f"it has taken no connection for {self._hung_seconds:.0f} s although its queue is full"
         return None
 
     def close(self) -> None:
-        """No process beats any more."""
+        """Close the pipe."""
         os.close(self._read)
         os.close(self.write)
 

@@ -1,7 +1,7 @@
-"""The memory of an API process: a limit that the kernel keeps, and what is given back after large requests.
+"""The memory of an API process: the kernel's limit, and its release after large requests.
 
-At the limit an allocation fails, and with it the request that asked for it; the process goes on. What is freed
-afterwards stays with the C library and ONNX Runtime's arena until they are asked for it.
+At the limit an allocation fails, and with it its request; the process goes on. What is freed afterwards stays with the
+C library and ONNX Runtime's arena until `MemoryRelease` trims them.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from pathlib import Path
 from service.inference.memory import memory_bytes
 
 _LEAST_BYTES = 2 * 1024**3
-#: Growth beyond which memory is asked back, how often it is looked for, and how rarely at the most: what steady work
-#: takes again and again is given back ever less often.
+#: Growth beyond which memory is released, and the shortest and longest interval between two checks: what steady work
+#: allocates again and again is released ever less often.
 _GROWTH_BYTES, _LOOK_S, _LONGEST_LOOK_S = 32 * 1024**2, 1.0, 4.0
 #: Between two tries without growth: large requests may have been under way during the last one.
 _LONGEST_PAUSE_S = 32.0
@@ -39,7 +39,7 @@ def limit(most_bytes: int) -> None:
 
 
 def resident_bytes() -> int:
-    """What this process holds in memory now; 0 where the system does not tell."""
+    """What this process holds in memory now; 0 where the system has no such figure."""
     try:
         return int(Path("/proc/self/statm").read_text().split()[1]) * _PAGE
     except (OSError, ValueError, IndexError):
@@ -47,10 +47,10 @@ def resident_bytes() -> int:
 
 
 class MemoryRelease:
-    """Looks once a second whether memory has grown, and then gives back what is free.
+    """Checks once a second whether memory has grown, and then releases what is free.
 
     Args:
-        release: called in a thread; asks libraries for what they keep.
+        release: called in a thread; makes libraries free what they keep.
     """
 
     def __init__(self, release: Callable[[], None]) -> None:
@@ -58,7 +58,7 @@ class MemoryRelease:
         self._trim = _trim()
 
     async def run(self) -> None:
-        """Until it is cancelled."""
+        """Check and release until cancelled."""
         loop = asyncio.get_running_loop()
         level, look, pause, due = resident_bytes(), _LOOK_S, _LOOK_S, loop.time()
         while True:
@@ -69,10 +69,10 @@ class MemoryRelease:
                 continue
             pause = _LOOK_S if grown else min(2 * pause, _LONGEST_PAUSE_S)
             due = loop.time() + pause
-            await loop.run_in_executor(None, self._give_back)
+            await loop.run_in_executor(None, self._release_free)
             level = resident_bytes()
 
-    def _give_back(self) -> None:
+    def _release_free(self) -> None:
         self._release()
         self._trim()
 

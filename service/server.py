@@ -1,8 +1,8 @@
-"""Runs the API under uvicorn, and stops it so that no request that was begun goes without its answer.
+"""The API process: uvicorn with a graceful shutdown, in which every request that was begun is answered.
 
-On the first signal nobody is accepted any more, and those who wait on long polls and streams are told to come back.
-Connections that are kept open get a moment for the request that may be on its way; then what is being answered may
-finish, an upload for instance, for as long as the grace allows. A second signal ends everything at once.
+On the first signal no connection is accepted any more, and long polls and streams end. Connections that are kept open
+have a second for a request that may be on its way; then requests in progress, an upload for instance, may finish within
+the grace period. A second signal ends everything at once.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ _STUCK_EXIT_CODE = 70
 
 
 class Server(uvicorn.Server):
-    """uvicorn with an end in good order."""
+    """uvicorn's server with a graceful shutdown and background tasks."""
 
     def __init__(
         self, config: uvicorn.Config, services: Services, *, heartbeat: Heartbeat, document: Callable[[], object]
@@ -55,15 +55,15 @@ class Server(uvicorn.Server):
         self._document = document
         self._services = services
         self._heartbeat = heartbeat
-        self._beside: list[asyncio.Task[object]] = []
+        self._background: list[asyncio.Task[object]] = []
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Say where to find the service, as soon as it can be found."""
+        """Start listening and the background tasks, and log the address."""
         await super().startup(sockets)
-        self._beside = [
+        self._background = [
             asyncio.create_task(self._heartbeat.run()),
             asyncio.create_task(MemoryRelease(release_arena).run()),
-            # Made by its first reader it would keep the event loop for a quarter of a second.
+            # Built for its first reader, the document would block the event loop for a quarter of a second.
             asyncio.create_task(asyncio.to_thread(self._document)),
         ]
         for server in self.servers if self.started else ():
@@ -79,7 +79,7 @@ class Server(uvicorn.Server):
         super().handle_exit(sig, frame)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Accept nobody, let the connections run out, then do what uvicorn does."""
+        """Stop accepting, give idle connections a last moment, then shut down as uvicorn does."""
         for server in self.servers:
             server.close()
         self.server_state.default_headers = [*self.server_state.default_headers, (b"connection", b"close")]
@@ -88,9 +88,9 @@ class Server(uvicorn.Server):
         while self.server_state.connections and loop.time() < last_call and not self.force_exit:
             await asyncio.sleep(0.02)
         await super().shutdown(sockets)
-        for task in self._beside:
+        for task in self._background:
             task.cancel()
-        await asyncio.wait(self._beside)
+        await asyncio.wait(self._background)
 
 
 def run(
@@ -103,9 +103,9 @@ def run(
     """Serve until SIGINT or SIGTERM; returns the exit code.
 
     Args:
-        sockets: listen on these instead of `settings.listen_host` and `settings.port`. Whoever keeps a copy of such a
-            socket open loses no connection while this process ends and another begins: they wait in its queue.
-        grace_seconds: how long requests that are being answered may take after the signal.
+        sockets: listen on these instead of `settings.listen_host` and `settings.port`. While another process keeps such
+            a socket open, connections wait in its queue until the next API process starts.
+        grace_seconds: how long requests in progress may take after the signal.
         heartbeat: a pipe into which a byte is written twice a second while the event loop turns.
     """
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(message)s", stream=sys.stdout)
@@ -119,7 +119,7 @@ def run(
     check_server()
     _allow_many_connections()
     _await_database(settings)
-    # CUDA reserves address space of its own, which was never tried under a limit: there it must be asked for.
+    # CUDA reserves address space of its own, which was never tried under a limit: there the limit must be set.
     if settings.api_memory_bytes is not None or "CUDAExecutionProvider" not in providers():
         limit(settings.resolved_api_memory_bytes)
     app = create_app(settings, on_stuck=partial(_end, settings))
@@ -136,7 +136,7 @@ def run(
         ws="none",
         proxy_headers=False,  # nothing here depends on the client's address or scheme
     )
-    # What is here now stays: the collector would look through it again and again, for a tenth of a second each time.
+    # These objects stay: each full collection would traverse them, for a tenth of a second each time.
     gc.collect()
     gc.freeze()
     beating = Heartbeat(heartbeat, hung_seconds=settings.hung_seconds)
@@ -146,14 +146,14 @@ def run(
 
 
 def _end(settings: ServiceSettings, digest: str) -> None:
-    """A run that cannot be ended otherwise ends with this process, and is not begun again for a while."""
+    """End the process, because its run of this served copy does not end, and suspend the copy for a while."""
     _LOG.critical("a run of the served copy %s does not end: the process ends, and the model is suspended", digest)
     quarantine(settings).add(digest)
     os._exit(_STUCK_EXIT_CODE)
 
 
 def _allow_many_connections() -> None:
-    """Every client that waits is an open file, and the usual limit is 1,024."""
+    """Raise the limit of open files: every connection is one, and the usual limit is 1,024."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     most = _MOST_FILES if hard == resource.RLIM_INFINITY else min(hard, _MOST_FILES)
     if soft != resource.RLIM_INFINITY and soft < most:
@@ -161,7 +161,7 @@ def _allow_many_connections() -> None:
 
 
 def _await_database(settings: ServiceSettings) -> None:
-    """A database that is away for a moment is no reason to end; a signal ends the waiting."""
+    """Migrate the database as soon as it can be reached; a signal ends the wait."""
     registry = Registry.open(settings)
     while True:
         try:

@@ -14,11 +14,12 @@ from pathlib import Path
 import httpx
 import pytest
 
-from service import standalone
+from service import child_process
+from service.child_process import ChildProcess
 from service.heartbeat import Pulse
 from service.registry.unit_of_work import Registry
 from service.settings import ServiceSettings
-from service.standalone import Part, running
+from service.standalone import running
 from tests.helpers.live_api import LiveApi
 from tests.helpers.processes import free_port, until
 from tests.helpers.publishing import publish
@@ -33,10 +34,10 @@ signal.signal(signal.SIGUSR1, lambda *_: ctypes.PyDLL(None).sleep(60))  # a PyDL
 
 
 class Supervised:
-    """`fedlas serve` in this process: its parts are others, and it looks after them in a thread."""
+    """`fedlas serve` in this process: its children are other processes, and it looks after them in a thread."""
 
-    def __init__(self, settings: ServiceSettings, parts: list[Part]) -> None:
-        self._settings, self._parts = settings, parts
+    def __init__(self, settings: ServiceSettings, children: list[ChildProcess]) -> None:
+        self._settings, self._children = settings, children
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._look_after)
         self._thread.start()
@@ -44,8 +45,8 @@ class Supervised:
         until(self.answers, seconds=60, what="the API answers")
 
     @property
-    def api(self) -> Part:
-        return next(part for part in self._parts if part.name == "api")
+    def api(self) -> ChildProcess:
+        return next(child for child in self._children if child.name == "api")
 
     @property
     def pid(self) -> int:
@@ -67,8 +68,8 @@ class Supervised:
 
     def _look_after(self) -> None:
         while not self._over.wait(0.05):
-            for part in self._parts:
-                part.ensure_running()
+            for child in self._children:
+                child.ensure_running()
 
 
 @pytest.fixture(scope="module")
@@ -76,9 +77,9 @@ def supervised(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Supervised]
     """A service with a model that toils as long as a row says, and an ordinary one."""
     settings = ServiceSettings(data_dir=tmp_path_factory.mktemp("hanging") / "data", port=free_port())
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(standalone, "_STANDBY_AFTER_S", 0.5)
-        with running(settings) as parts:
-            found = Supervised(settings, parts)
+        patched.setattr(child_process, "_STANDBY_AFTER_S", 0.5)
+        with running(settings) as children:
+            found = Supervised(settings, children)
             with closing(Registry.open(settings)) as registry:
                 publish(registry, "toiling", toiling(1))
                 publish(registry, "ordinary", scaling(2))
