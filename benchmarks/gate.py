@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedlas.calibrators import softmax
-from fedlas.gate.claims import GateResult
+from fedlas.gate.claims import GateVerdict
 from fedlas.gate.gate import judge
 from fedlas.metrics import evaluate
 from fedlas.metrics.betting_intervals import paired_mean
@@ -46,7 +46,7 @@ def noisy(logits: Floats, rng: np.random.Generator, *, noise: float = NOISE, sha
     return softmax(sharpness * (logits + noise * rng.normal(size=logits.shape)))
 
 
-def gate(uploaded: Floats, post_hoc: Floats, trained: Floats | None, targets: Ints, looks: int = 0) -> GateResult:
+def gate(uploaded: Floats, post_hoc: Floats, trained: Floats | None, targets: Ints, looks: int = 0) -> GateVerdict:
     return judge(
         uploaded=uploaded,
         post_hoc=post_hoc,

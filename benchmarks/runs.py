@@ -17,7 +17,7 @@ from benchmarks.settings import SETTINGS, load
 from fedlas import metrics
 from fedlas.calibrators import TemperatureScaling, softmax
 from fedlas.classifier import Classifier
-from fedlas.gate.claims import GateResult
+from fedlas.gate.claims import GateVerdict
 from fedlas.gate.gate import judge
 from fedlas.metrics.noise_floor import floor_draws
 from fedlas.race import Candidate, CandidateResult, RaceResult, make_candidates, make_loss, run_race
@@ -157,7 +157,7 @@ def _policies(
     return probs
 
 
-def judged(probs: Mapping[str, Floats], split: Split, provenance: str, seed: int) -> GateResult:
+def judged(probs: Mapping[str, Floats], split: Split, provenance: str, seed: int) -> GateVerdict:
     return judge(
         uploaded=probs[BASE],
         post_hoc=probs[POST_HOC],
@@ -171,7 +171,7 @@ def judged(probs: Mapping[str, Floats], split: Split, provenance: str, seed: int
     )
 
 
-def _verdict(judgement: GateResult) -> Json:
+def _verdict(judgement: GateVerdict) -> Json:
     return {
         "verdict": judgement.verdict,
         "finalist": judgement.finalist,

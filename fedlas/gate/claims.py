@@ -1,4 +1,4 @@
-"""The gate's result: claims, guards, the verdict, and sentences about them."""
+"""The gate's verdict: claims, guards, and sentences about them."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class Claim:
 
 
 @dataclass(frozen=True)
-class GateResult:
+class GateVerdict:
     """The verdict (`trained`, `post_hoc`, `unchanged`, `undetermined`) and what it rests on.
 
     `level` is what this evaluation of the test split could spend, after `evaluations_before` earlier ones; `finalist`
@@ -95,18 +95,18 @@ _SAME_LABELS = (
 )
 
 
-def sentences_of(result: GateResult, num_rows: int, class_names: Sequence[str] | None = None) -> tuple[str, ...]:
+def sentences_of(verdict: GateVerdict, num_rows: int, class_names: Sequence[str] | None = None) -> tuple[str, ...]:
     """The verdict, every claim, every guard that failed or that chance excused, and the evaluation ledger."""
-    sentences = [_SAME_LABELS if result.finalist == "same_labels" else _SENTENCES[result.verdict]]
-    for claim in result.claims:
-        sentences += [_compared(claim, comparison, result.score) for comparison in claim.comparisons]
+    sentences = [_SAME_LABELS if verdict.finalist == "same_labels" else _SENTENCES[verdict.verdict]]
+    for claim in verdict.claims:
+        sentences += [_compared(claim, comparison, verdict.score) for comparison in claim.comparisons]
         if claim.rows_needed is not None:
             sentences.append(_needed(claim, claim.rows_needed, num_rows))
-    sentences += [text for guard in result.guards if (text := _guarded(guard, class_names))]
-    if all(claim.finalist != "trained" for claim in result.claims):
+    sentences += [text for guard in verdict.guards if (text := _guarded(guard, class_names))]
+    if all(claim.finalist != "trained" for claim in verdict.claims):
         sentences.append("No fine-tuned model beat it on the calibration rows, so none was judged.")
-    if result.evaluations_before > 0:
-        sentences.append(_ledger(result))
+    if verdict.evaluations_before > 0:
+        sentences.append(_ledger(verdict))
     return tuple(sentences)
 
 
@@ -146,11 +146,11 @@ def _class(index: int, class_names: Sequence[str] | None) -> str:
     return str(index) if class_names is None else f"“{class_names[index]}”"
 
 
-def _ledger(result: GateResult) -> str:
-    times = "once" if result.evaluations_before == 1 else f"{result.evaluations_before} times"
+def _ledger(verdict: GateVerdict) -> str:
+    times = "once" if verdict.evaluations_before == 1 else f"{verdict.evaluations_before} times"
     return (
         f"These test rows have judged {times} before, and each evaluation spends part of the permitted chance of a "
-        f"false promotion: {100 * (result.level or 0):.3g} % is left for this one, which needs clearer differences or "
+        f"false promotion: {100 * (verdict.level or 0):.3g} % is left for this one, which needs clearer differences or "
         "new test rows."
     )
 

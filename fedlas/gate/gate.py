@@ -20,11 +20,12 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from fedlas.errors import BadDataset
-from fedlas.gate.claims import MOST_ROWS_NEEDED, UNDETERMINED, VERDICTS, Claim, Comparison, GateResult, sentences_of
+from fedlas.gate.claims import MOST_ROWS_NEEDED, UNDETERMINED, VERDICTS, Claim, Comparison, GateVerdict, sentences_of
 from fedlas.gate.ledger_level import ledger_level
 from fedlas.gate.non_inferiority import RIVALS, GateOptions, JudgedRows, guard_finalist
 from fedlas.metrics._checks import Floats, check_count, check_groups, check_rows
 from fedlas.metrics.betting_intervals import BoundedMean, paired_mean
+from fedlas.metrics.multiplicity import holm
 from fedlas.metrics.proper_scores import Score
 
 MIN_TEST_ROWS = 10
@@ -46,7 +47,7 @@ def judge(
     num_resamples: int = 1000,
     evaluations_before: int = 0,
     class_names: Sequence[str] | None = None,
-) -> GateResult:
+) -> GateVerdict:
     """Judge the finalists' probabilities (N, K) on the test rows, targets (N,), once.
 
     Args:
@@ -63,20 +64,10 @@ def judge(
         BadDataset: `split_too_small` with fewer than ten test rows.
         ValueError: shapes or options do not fit, probabilities are NaN or do not sum to 1; the argument is named.
     """
-    if provenance not in ("no", "train_split", "unknown"):
-        raise ValueError(f"provenance must be 'no', 'train_split' or 'unknown', got {provenance!r}")
-    if score not in ("brier", "nll"):
-        raise ValueError(f"score must be 'brier' or 'nll', got {score!r}")
-    if not 0.5 < confidence_level < 1:
-        raise ValueError(f"confidence_level must lie in (0.5, 1), got {confidence_level!r}")
+    _check(targets, provenance, score, confidence_level)
     level = ledger_level(evaluations_before, 1 - confidence_level)
-    if len(np.asarray(targets)) < MIN_TEST_ROWS:
-        raise BadDataset(
-            "split_too_small",
-            f"the split 'test' has {len(np.asarray(targets))} rows, at least {MIN_TEST_ROWS} are needed",
-        )
     if provenance == "unknown":
-        return GateResult("undetermined", score, (), (), (UNDETERMINED,), evaluations_before)
+        return GateVerdict("undetermined", score, (), (), (UNDETERMINED,), evaluations_before)
     given = {"uploaded": uploaded, "same_labels": same_labels, "post_hoc": post_hoc, "trained": trained}
     probs, rows = _checked(given, targets, groups)
     num_resamples = check_count("num_resamples", num_resamples)
@@ -87,8 +78,22 @@ def judge(
     for claim in claims:  # the strongest claim comes last
         if claim.shown and all(guard.passed for guard in guards if guard.finalist == claim.finalist):
             finalist = claim.finalist
-    result = GateResult(VERDICTS[finalist], score, claims, guards, (), evaluations_before, level, finalist)
-    return replace(result, sentences=sentences_of(result, len(rows.targets), class_names))
+    verdict = GateVerdict(VERDICTS[finalist], score, claims, guards, (), evaluations_before, level, finalist)
+    return replace(verdict, sentences=sentences_of(verdict, len(rows.targets), class_names))
+
+
+def _check(targets: ArrayLike, provenance: str, score: str, confidence_level: float) -> None:
+    if provenance not in ("no", "train_split", "unknown"):
+        raise ValueError(f"provenance must be 'no', 'train_split' or 'unknown', got {provenance!r}")
+    if score not in ("brier", "nll"):
+        raise ValueError(f"score must be 'brier' or 'nll', got {score!r}")
+    if not 0.5 < confidence_level < 1:
+        raise ValueError(f"confidence_level must lie in (0.5, 1), got {confidence_level!r}")
+    num_rows = len(np.asarray(targets))
+    if num_rows < MIN_TEST_ROWS:
+        raise BadDataset(
+            "split_too_small", f"the split 'test' has {num_rows} rows, at least {MIN_TEST_ROWS} are needed"
+        )
 
 
 def _checked(
@@ -141,22 +146,3 @@ def _comparison(against: str, mean: BoundedMean, level: float) -> Comparison:
 def _rows_needed(means: Iterable[BoundedMean], level: float) -> int | None:
     rows = max(mean.rows_needed(level) for mean in means)
     return None if rows == float("inf") else min(ceil(rows), MOST_ROWS_NEEDED + 1)
-
-
-def holm(p_values: Sequence[float], level: float) -> tuple[list[float], list[bool]]:
-    """The level each claim is tested at and whether it is shown (Holm 1979): the smallest p first, at level / m.
-
-    >>> holm([0.04, 0.01], 0.05)
-    ([0.05, 0.025], [True, True])
-    >>> holm([0.04, 0.03], 0.05)
-    ([0.025, 0.025], [False, False])
-    """
-    levels, shown = [0.0] * len(p_values), [False] * len(p_values)
-    open_still = True
-    current = level / max(1, len(p_values))
-    for rank, i in enumerate(np.argsort(p_values, kind="stable")):
-        if open_still:
-            current = level / (len(p_values) - rank)
-            open_still = bool(p_values[i] <= current)
-        levels[i], shown[i] = current, open_still
-    return levels, shown

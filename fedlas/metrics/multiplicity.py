@@ -1,6 +1,8 @@
-"""Multiple testing: Holm's correction of p-values."""
+"""Multiple testing: Holm's procedure, as adjusted p-values and as levels."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -29,3 +31,22 @@ def holm_adjusted(p_values: ArrayLike) -> Floats:
     steps = values[order] * np.arange(len(order), 0, -1)
     adjusted[order] = np.minimum(np.maximum.accumulate(steps), 1.0) if len(order) else steps
     return adjusted
+
+
+def holm(p_values: Sequence[float], level: float) -> tuple[list[float], list[bool]]:
+    """The level each claim is tested at and whether it is shown (Holm 1979): the smallest p first, at level / m.
+
+    >>> holm([0.04, 0.01], 0.05)
+    ([0.05, 0.025], [True, True])
+    >>> holm([0.04, 0.03], 0.05)
+    ([0.025, 0.025], [False, False])
+    """
+    levels, shown = [0.0] * len(p_values), [False] * len(p_values)
+    open_still = True
+    current = level / max(1, len(p_values))
+    for rank, i in enumerate(np.argsort(p_values, kind="stable")):
+        if open_still:
+            current = level / (len(p_values) - rank)
+            open_still = bool(p_values[i] <= current)
+        levels[i], shown[i] = current, open_still
+    return levels, shown

@@ -16,7 +16,7 @@ from fedlas.metrics._checks import Floats, check_groups, check_rows
 from fedlas.metrics.evaluate import Estimates
 from fedlas.report import sections, sentences
 from fedlas.report.caveats import caveats
-from fedlas.report.document import ByModel, CalibrationReport, Ledger
+from fedlas.report.document import ByModel, CalibrationReport, EvaluationLedger
 from fedlas.report.environment import library_versions, machine_facts
 from fedlas.report.evidence import Evidence
 from fedlas.report.guarantees import guarantee_table
@@ -40,7 +40,7 @@ def build_report(
     classes = sections.class_section(models["calibrated"], rows, names, options)
     slices = sections.slice_section(models["calibrated"], rows, evidence.slices, options)
     estimates = _by_model(models, lambda p: metrics.evaluate(p, rows.targets, groups=rows.groups, **vars(options)))
-    ledger = None if evidence.evaluations_before is None else Ledger(evidence.evaluations_before)
+    ledger = None if evidence.evaluations_before is None else EvaluationLedger(evidence.evaluations_before)
     report = CalibrationReport(
         verdict=evidence.gate.verdict,
         promoted=evidence.gate.promoted,

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypeAlias, TypeVar
 
 from fedlas.documents import as_json
-from fedlas.gate.claims import GateResult
+from fedlas.gate.claims import GateVerdict
 from fedlas.metrics import (
     CalibrationTest,
     ClassRow,
@@ -97,7 +97,7 @@ class BinarySection:
 
 
 @dataclass(frozen=True)
-class Ledger:
+class EvaluationLedger:
     """How often the test rows had judged before."""
 
     before: int
@@ -133,8 +133,8 @@ class CalibrationReport:
     classes: ClassTable
     slices: SliceTable | None
     binary: BinarySection | None
-    gate: GateResult
-    ledger: Ledger | None = field(metadata={"key": "looks"})
+    gate: GateVerdict
+    ledger: EvaluationLedger | None = field(metadata={"key": "looks"})
     guarantees: GuaranteeTable | None
     label_noise: LabelNoise | None
     diagnostics: Diagnostics | None = field(metadata={"key": "signs"})

@@ -8,7 +8,7 @@ from typing import Any
 
 from numpy.typing import ArrayLike
 
-from fedlas.gate.claims import GateResult
+from fedlas.gate.claims import GateVerdict
 from fedlas.guarantees import Guarantees
 from fedlas.report.diagnostics import Diagnostics
 from fedlas.report.label_noise import LabelNoise
@@ -35,7 +35,7 @@ class Evidence:
         notes: further sentences for the summary (budget, warnings of the dataset).
     """
 
-    gate: GateResult
+    gate: GateVerdict
     uploaded: ArrayLike
     temperature: ArrayLike
     calibrated: ArrayLike

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedlas.data import Dataset
-from fedlas.gate.claims import GateResult
+from fedlas.gate.claims import GateVerdict
 from fedlas.gate.gate import judge
 from fedlas.report import CalibrationReport, Evidence, build_report, reliability_svg, report_html
 from fedlas.report.label_noise import LabelNoise, sensitivity
@@ -57,7 +57,7 @@ class Evaluation:
         groups = self.dataset.groups
         return None if groups is None else groups[self.dataset.rows("test")]
 
-    def judge(self, targets: Targets | None = None, **options: Any) -> GateResult:
+    def judge(self, targets: Targets | None = None, **options: Any) -> GateVerdict:
         """The verdict on the finalists, or the one that these rows would give with other `targets`."""
         return judge(
             uploaded=self.probs["uploaded"],
@@ -74,7 +74,7 @@ class Evaluation:
             **options,
         )
 
-    def report(self, judgement: GateResult, calibrated: Floats, **evidence: Any) -> CalibrationReport:
+    def report(self, judgement: GateVerdict, calibrated: Floats, **evidence: Any) -> CalibrationReport:
         """The report with `calibrated` (N, K) as what is to be served; `evidence` is added to the `Evidence`."""
         rows = self.dataset.rows("test")
         whole = Evidence(

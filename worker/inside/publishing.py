@@ -17,7 +17,7 @@ from fedlas.classifier import Classifier
 from fedlas.data import Dataset
 from fedlas.errors import ExportError
 from fedlas.export.graph import export_onnx
-from fedlas.gate.claims import GateResult
+from fedlas.gate.claims import GateVerdict
 from fedlas.guarantees import Guarantees
 from fedlas.guarantees.typicality import Familiarity
 from fedlas.importers import GraphClassifier
@@ -67,7 +67,7 @@ def finalists_probs(classifier: Classifier, result: RaceResult, inputs: Sequence
     return probs
 
 
-def chosen(judgement: GateResult, result: RaceResult, probs: Mapping[str, Array]) -> Chosen:
+def chosen(judgement: GateVerdict, result: RaceResult, probs: Mapping[str, Array]) -> Chosen:
     """The finalist that the judgement names, with its probabilities on the test rows."""
     name = judgement.finalist
     if name == "trained":

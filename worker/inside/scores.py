@@ -21,7 +21,7 @@ from fedlas.calibrators.feature_map import shown_parameters
 from fedlas.data import Dataset
 from fedlas.data.scores import Kind, read_scores
 from fedlas.errors import BadDataset, FedLASError
-from fedlas.gate.claims import GateResult
+from fedlas.gate.claims import GateVerdict
 from fedlas.guarantees import Guarantees
 from fedlas.race.scoring import post_hoc_names
 from fedlas.race.selection import Calibrated, Judge
@@ -173,7 +173,7 @@ def _guarantees(scores: _Scores, calibrator: Calibrator) -> Guarantees | None:
     return Guarantees.fit(probs, targets, class_names=names, groups=scores.groups("guarantee"))
 
 
-def _notes(dataset: Dataset, judgement: GateResult) -> list[str]:
+def _notes(dataset: Dataset, judgement: GateVerdict) -> list[str]:
     """What a reader must know beside the verdict."""
     fitting, judging = len(dataset.rows("calibration")), len(dataset.rows("test"))
     drawn = "split" not in dataset.roles

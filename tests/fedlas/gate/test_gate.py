@@ -8,9 +8,10 @@ from scipy.stats import binomtest
 
 from fedlas.calibrators import softmax
 from fedlas.errors import BadDataset
-from fedlas.gate.claims import GateResult
-from fedlas.gate.gate import holm, judge
+from fedlas.gate.claims import GateVerdict
+from fedlas.gate.gate import judge
 from fedlas.gate.ledger_level import ledger_level
+from fedlas.metrics.multiplicity import holm
 
 
 def world(num_rows: int = 1000, num_classes: int = 5, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -20,7 +21,7 @@ def world(num_rows: int = 1000, num_classes: int = 5, seed: int = 0) -> tuple[np
     return logits, (softmax(logits).cumsum(axis=1) > rng.random((num_rows, 1))).argmax(axis=1)
 
 
-def verdict(**changes: object) -> GateResult:
+def verdict(**changes: object) -> GateVerdict:
     """An overconfident upload, a perfect temperature, no trained finalist, unless changed."""
     logits, targets = world()
     settings = {

@@ -13,7 +13,7 @@ import pytest
 from fedlas import metrics
 from fedlas.calibrators import softmax
 from fedlas.errors import BadDataset
-from fedlas.gate.claims import GateResult
+from fedlas.gate.claims import GateVerdict
 from fedlas.gate.non_inferiority import JudgedRows
 from fedlas.guarantees import Guarantees
 from fedlas.metrics import Estimate
@@ -25,7 +25,7 @@ from fedlas.report.page import environment
 from tests.fedlas.gate.test_gate import world
 
 HOSTILE = '<img src=x onerror="alert(1)">&\'</td></style><script>alert(2)</script>'
-UNCHANGED = GateResult("unchanged", "brier", (), (), ("The uploaded model stays as it is.",))
+UNCHANGED = GateVerdict("unchanged", "brier", (), (), ("The uploaded model stays as it is.",))
 
 
 def report(probs: np.ndarray, targets: np.ndarray, *, num_resamples: int = 60, **changes: Any) -> CalibrationReport:
