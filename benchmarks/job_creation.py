@@ -4,7 +4,8 @@
 
 A real `fedlas api` over a real database and broker; no worker. The client is this process, so that server, client,
 broker and database share the machine's cores; it writes plain HTTP/1.1 on connections that are kept. Model and dataset
-are ready, so that every job also rings the broker. `--keys` gives every request an `Idempotency-Key` of its own.
+are ready, so that every job also sends a message to the broker. `--keys` gives every request an `Idempotency-Key` of
+its own.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The producer's side of the queue: rings the doorbell after a commit; a ring that is lost is made good by workers."""
+"""The producer of the queue: sends a Celery message after each commit that opened work."""
 
 from __future__ import annotations
 
@@ -8,40 +8,42 @@ from celery import Celery
 from kombu.exceptions import OperationalError
 from redis.exceptions import RedisError
 
-from service.registry.contract import RING
-from service.registry.notifier import Bell
-from service.registry.repositories import Ring
+from service.registry.contract import WAKE_UP
+from service.registry.notifier import Notifier
+from service.registry.repositories import WakeUp
 
 _LOG = logging.getLogger(__name__)
-_PATIENCE_S = 2.0  # probes must not wait long for a broker that is away
+_TIMEOUT_S = 2.0  # probes must not wait long for a broker that is away
 
 
-class Doorbell:
-    """Tells the workers that something waits for them."""
+class CeleryNotifier:
+    """A notifier over Celery; `notify` returns at once."""
 
     def __init__(self, broker_url: str) -> None:
         self._celery = Celery("fedlas", broker=broker_url, set_as_current=False)
-        timeouts = {"socket_timeout": _PATIENCE_S, "socket_connect_timeout": _PATIENCE_S}
+        timeouts = {"socket_timeout": _TIMEOUT_S, "socket_connect_timeout": _TIMEOUT_S}
         self._celery.conf.update(
             broker_transport_options={**timeouts, "max_retries": 0},
-            broker_connection_timeout=_PATIENCE_S,
+            broker_connection_timeout=_TIMEOUT_S,
             task_ignore_result=True,
         )
-        self._bell = Bell(self._send)
-        self.ring = self._bell.ring
+        self._notifier = Notifier(self._send)
+        self.notify = self._notifier.notify
 
     def check(self) -> None:
         """Raise an error unless the broker answers now."""
         with self._celery.connection_for_write() as connection:
-            connection.ensure_connection(max_retries=1, timeout=_PATIENCE_S)
+            connection.ensure_connection(max_retries=1, timeout=_TIMEOUT_S)
 
     def close(self) -> None:
         """Close all connections."""
-        self._bell.close()
+        self._notifier.close()
         self._celery.close()
 
-    def _send(self, ring: Ring) -> None:
+    def _send(self, wake_up: WakeUp) -> None:
         try:
-            self._celery.send_task(RING, args=[ring.record_id], queue=ring.queue, retry=False, ignore_result=True)
+            self._celery.send_task(
+                WAKE_UP, args=[wake_up.record_id], queue=wake_up.queue, retry=False, ignore_result=True
+            )
         except (OperationalError, RedisError, OSError) as error:
-            _LOG.warning("the broker is away, %s will be picked up without it: %s", ring.record_id, error)
+            _LOG.warning("the broker is away; workers find %s when they poll: %s", wake_up.record_id, error)

@@ -1,6 +1,6 @@
 """The composition root of the worker: settings in, a Celery worker that runs until it is told to stop.
 
-Celery carries the doorbell: a message makes a place look for work. Work itself is done in threads of our own, so that
+A Celery message is a wake-up: it makes a place look for work. Work itself is done in threads of our own, so that
 a broker that is away, deaf or emptied delays nothing by more than a second.
 """
 
@@ -24,10 +24,10 @@ from kombu.entity import Queue
 from kombu.exceptions import OperationalError
 from redis.exceptions import RedisError
 
-from service.registry.contract import PLAN, RING, WORK_KINDS
+from service.registry.contract import PLAN, WAKE_UP, WORK_KINDS
 from service.registry.errors import Unavailable
-from service.registry.notifier import Bell
-from service.registry.repositories import Ring
+from service.registry.notifier import Notifier
+from service.registry.repositories import WakeUp
 from service.registry.unit_of_work import Registry
 from worker.outside.broker_check import BrokerCheck
 from worker.outside.cleanup import run_cleanup
@@ -74,14 +74,14 @@ def _own_queue(name: str) -> str:
     return f"alive.{name}"
 
 
-def sender(app: Celery) -> Callable[[Ring], None]:
+def sender(app: Celery) -> Callable[[WakeUp], None]:
     """A function that tells the workers about a record; a broker that is away is forgiven."""
 
-    def send(ring: Ring) -> None:
+    def send(wake_up: WakeUp) -> None:
         try:
-            app.send_task(RING, args=[ring.record_id], queue=ring.queue, retry=False, ignore_result=True)
+            app.send_task(WAKE_UP, args=[wake_up.record_id], queue=wake_up.queue, retry=False, ignore_result=True)
         except (OperationalError, RedisError, OSError) as error:
-            _LOG.warning("the broker is away, %s is found without it: %s", ring.record_id, error)
+            _LOG.warning("the broker is away, %s is found without it: %s", wake_up.record_id, error)
 
     return send
 
@@ -96,8 +96,8 @@ def main(settings: WorkerSettings) -> int:
         return 0
     name = worker_name()
     producer = make_producer(settings)
-    bell = Bell(sender(producer))
-    registry.ring = bell.ring
+    notifier = Notifier(sender(producer))
+    registry.notify = notifier.notify
     clear_left_overs(settings.work_dir)
     supervisor = Supervisor(
         settings, registry, name=name, stopping=stop, expected=_tell_protection(settings.work_dir / name)
@@ -115,7 +115,7 @@ def main(settings: WorkerSettings) -> int:
     code = _wait(broker_check, pool, asked)
     stop.set()
     pool.join(_STOP_S)
-    bell.close()
+    notifier.close()
     leaving = [_in_thread(reaper.leave), _in_thread(lambda: _forget_queue(producer, name))]
     for thread in leaving:  # a database or broker that hangs keeps nobody here
         thread.join(_PATIENCE_S)
@@ -142,8 +142,8 @@ def _mind(broker_check: BrokerCheck, stop: threading.Event) -> None:
 def _listen(app: Celery, pool: WorkPool, broker_check: BrokerCheck, stop: threading.Event, name: str) -> None:
     """Consume messages; a consumer that fails is replaced by another."""
 
-    @app.task(name=RING)  # type: ignore[untyped-decorator]
-    def ring(record_id: str) -> None:
+    @app.task(name=WAKE_UP)  # type: ignore[untyped-decorator]
+    def wake_up(record_id: str) -> None:
         pool.look(_kinds_of(record_id))
 
     @app.task(name=_PING)  # type: ignore[untyped-decorator]

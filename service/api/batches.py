@@ -11,7 +11,7 @@ from pydantic_core import to_json
 
 from service.api.creation import still_inspecting
 from service.api.dependencies import ServicesDep, Wait, created, long_poll, still_open, stored_file, tagged
-from service.api.idempotency import IdempotencyKey, Key, create_together
+from service.api.idempotency import IdempotencyKey, Key, create_in_group
 from service.api.pages import MOST_BYTES, After, Limit, cursor, json_page, page_of
 from service.api.predictions import Prediction, find_model
 from service.api.routing import Route
@@ -62,7 +62,7 @@ async def create_batch(services: ServicesDep, body: BatchRequest, key: Idempoten
         unit.batches.add(row)
         return batch_record(row, unit.work.open(row.id, blocked=still_inspecting(model, dataset)))
 
-    answer = await create_together(services, Key.of("predictions", key), [body.model_dump_json()], make)
+    answer = await create_in_group(services, Key.of("predictions", key), [body.model_dump_json()], make)
     return created(answer, "/v1/predictions", 202)
 
 

@@ -1,7 +1,8 @@
-"""`/v1/jobs/{id}/events`: what happened to a job, as a list or as a stream that goes on until the job has ended.
+"""`/v1/jobs/{id}/events`: the events of a job, as a list or as a stream that goes on until the job has ended.
 
 A stream follows the standard for server-sent events (https://html.spec.whatwg.org/multipage/server-sent-events.html).
-Events are in the database: a client that was cut off goes on where it stopped, at any API process.
+Events are in the database: a client that was cut off continues where it stopped, at any API process. One path answers
+both forms, by `Accept`, so that the stream is a response of its own and not a generator of FastAPI's routing.
 """
 
 from __future__ import annotations
@@ -10,11 +11,11 @@ from collections.abc import AsyncIterator
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Header, Query, Request, Response
-from fastapi.responses import StreamingResponse
+from fastapi.sse import KEEPALIVE_COMMENT, EventSourceResponse, format_sse_event
 from starlette.concurrency import run_in_threadpool
 
 from service.api.dependencies import ServicesDep
-from service.api.long_poll import Line, Waiting
+from service.api.long_poll import LongPoll, WrittenEvent
 from service.api.pages import Limit, json_page
 from service.api.routing import Route
 from service.api.services import Services
@@ -58,7 +59,7 @@ async def list_events(
     known = (after or 0) if last_event_id is None else int(last_event_id)
     if await run_in_threadpool(_knows_all, services, job_id, known):  # a browser would come back again and again
         return Response(status_code=204, headers=_STREAMED)
-    return StreamingResponse(_stream(services.long_poll, job_id, known), media_type=_EVENT_STREAM, headers=_STREAMED)
+    return EventSourceResponse(_stream(services.long_poll, job_id, known), headers=_STREAMED)
 
 
 def _page(services: Services, job_id: str, limit: int, after: int | None) -> Response:
@@ -69,23 +70,23 @@ def _page(services: Services, job_id: str, limit: int, after: int | None) -> Res
 
 
 def _knows_all(services: Services, job_id: str, known: int) -> bool:
-    """Whether there is nothing left to tell this client; raises NotFound."""
+    """Whether the job has ended and the client has all its events; raises NotFound."""
     with services.registry.read() as unit:
         return unit.jobs.get(job_id).status in FINAL and unit.events.last(job_id) <= known
 
 
-async def _stream(waiting: Waiting, job_id: str, known: int) -> AsyncIterator[str]:
-    yield ": connected\n\n"
+async def _stream(long_poll: LongPoll, job_id: str, known: int) -> AsyncIterator[bytes]:
+    yield format_sse_event(comment="connected")
     while True:
-        news = await waiting.for_events(job_id, known, _HEARTBEAT_S)
-        if news.lines:
-            known = news.lines[-1].number
-            yield "".join(map(_frame, news.lines))
-        elif not news.ended:
-            yield ": still here\n\n"
-        if news.ended:
+        update = await long_poll.for_events(job_id, known, _HEARTBEAT_S)
+        if update.events:
+            known = update.events[-1].number
+            yield b"".join(map(_frame, update.events))
+        elif not update.ended:
+            yield KEEPALIVE_COMMENT
+        if update.ended:
             return
 
 
-def _frame(line: Line) -> str:
-    return f"id: {line.number}\nevent: {line.type}\ndata: {line.text}\n\n"
+def _frame(event: WrittenEvent) -> bytes:
+    return format_sse_event(id=str(event.number), event=event.type, data_str=event.text)

@@ -79,7 +79,7 @@ def create_once(
         return _create(unit, key, content, make)
 
 
-async def create_together(
+async def create_in_group(
     services: Services, key: Key | None, content: Sequence[str], make: Callable[[UnitOfWork], BaseModel]
 ) -> str:
     """The same for what comes without a file, in one transaction with others that come at this moment."""

@@ -15,7 +15,7 @@ from service.api.datasets import DatasetOptions
 from service.api.dependencies import ServicesDep, Wait, created, long_poll, still_open, tagged
 from service.api.evidence import answer_evidence
 from service.api.forms import Form
-from service.api.idempotency import IdempotencyKey, Key, create_once, create_together, reserved
+from service.api.idempotency import IdempotencyKey, Key, create_in_group, create_once, reserved
 from service.api.json_values import parse_json
 from service.api.models import ModelOptions
 from service.api.pages import After, Limit, cursor, page_of
@@ -85,7 +85,7 @@ async def create_job(
             answer = await _create_with_files(request, services, held, dry_run=dry_run)
     else:
         body = _checked(services, JobRequest.model_validate_json(await request.body() or b"null"), dry_run=dry_run)
-        answer = await create_together(services, scoped, [body.model_dump_json()], partial(_create, body=body))
+        answer = await create_in_group(services, scoped, [body.model_dump_json()], partial(_create, body=body))
     return created(answer, "/v1/jobs", 202)
 
 

@@ -1,7 +1,7 @@
-"""Everybody who waits, for a record's end or a job's next events: one loop asks the registry for all of them.
+"""Long polls and event streams: one loop asks the registry for all clients that wait.
 
 A waiting client holds no thread and no connection to the database, and it may ask any API process: what it waits for is
-in the database. A waiter is told once; whoever wants to hear more waits anew.
+in the database. Each wait is answered once.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ _LOG = logging.getLogger(__name__)
 _INTERVAL_S = 0.2
 #: Ids in one query; more would be refused by some builds of SQLite (999 parameters).
 _AT_ONCE = 500
-_LINES_AT_ONCE = 500
-#: Lines of one look, some 3 MB: each of a thousand clients may stand at another place of a long job.
-_MOST_LINES = 5_000
+_EVENTS_AT_ONCE = 500
+#: Events in one round, some 3 MB: each of a thousand clients may be at another place of a long job.
+_MOST_EVENTS = 5_000
 
 
 @dataclass(frozen=True, slots=True)
-class Line:
-    """One event of a job, written out once for all who listen."""
+class WrittenEvent:
+    """One event of a job, serialized once for all its streams."""
 
     number: int
     type: str
@@ -40,10 +40,10 @@ class Line:
 
 
 @dataclass(frozen=True, slots=True)
-class News:
-    """What a waiter is told: new lines, oldest first, and whether nothing will follow."""
+class Update:
+    """The answer to one wait: new events, oldest first, and whether none will follow."""
 
-    lines: Sequence[Line] = ()
+    events: Sequence[WrittenEvent] = ()
     ended: bool = False
 
 
@@ -51,34 +51,34 @@ class News:
 class _Waiter:
     record_id: str
     after: int | None  # the last event that is known; None waits for the record's end alone
-    told: asyncio.Future[News] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
+    answer: asyncio.Future[Update] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
 
-    def tell(self, news: News) -> None:
-        if not self.told.done():
-            self.told.set_result(news)
+    def resolve(self, update: Update) -> None:
+        if not self.answer.done():
+            self.answer.set_result(update)
 
 
 @dataclass(frozen=True, slots=True)
-class _Seen:
-    """What one look into the registry found."""
+class _Snapshot:
+    """What one round found in the registry."""
 
     statuses: Mapping[str, str]
     newest: Mapping[str, int]
-    lines: Mapping[tuple[str, int], Sequence[Line]]  # by job and last known event
+    events: Mapping[tuple[str, int], Sequence[WrittenEvent]]  # by job and last known event
 
-    def news_for(self, waiter: _Waiter) -> News | None:
-        """What this waiter should hear now; a record that is gone has ended too."""
+    def update_for(self, waiter: _Waiter) -> Update | None:
+        """The answer for this waiter, None where there is none yet; a record that is gone has ended too."""
         final = self.statuses.get(waiter.record_id, "ready") in FINAL
         if waiter.after is None:
-            return News(ended=True) if final else None
-        lines = self.lines.get((waiter.record_id, waiter.after), ())
-        last = lines[-1].number if lines else waiter.after
+            return Update(ended=True) if final else None
+        events = self.events.get((waiter.record_id, waiter.after), ())
+        last = events[-1].number if events else waiter.after
         ended = final and last >= self.newest.get(waiter.record_id, 0)
-        return News(lines, ended) if lines or ended else None
+        return Update(events, ended) if events or ended else None
 
 
-class Waiting:
-    """Wakes those who wait, as soon as there is something to tell or the process stops."""
+class LongPoll:
+    """Answers waits as soon as a record is final, a job has new events, or the process stops."""
 
     def __init__(self, registry: Registry) -> None:
         self._registry = registry
@@ -92,27 +92,27 @@ class Waiting:
         if seconds > 0:
             await self._wait(_Waiter(record_id, None), seconds)
 
-    async def for_events(self, job_id: str, after: int, seconds: float) -> News:
+    async def for_events(self, job_id: str, after: int, seconds: float) -> Update:
         """Events of the job that follow number `after`; none if nothing has happened within `seconds`."""
         return await self._wait(_Waiter(job_id, after), seconds)
 
     def close(self) -> None:
-        """Tell everybody that nothing will follow. Safe to call from a signal handler of the event loop."""
+        """End all waits: nothing will follow. Safe to call from a signal handler of the event loop."""
         self._closed = True
         for waiter in list(self._waiters):
-            waiter.tell(News(ended=True))
+            waiter.resolve(Update(ended=True))
 
-    async def _wait(self, waiter: _Waiter, seconds: float) -> News:
+    async def _wait(self, waiter: _Waiter, seconds: float) -> Update:
         if self._closed:
-            return News(ended=True)
+            return Update(ended=True)
         self._waiters.add(waiter)
         if self._loop is None or self._loop.done():
             self._loop = asyncio.create_task(self._watch())
         try:
             async with asyncio.timeout(seconds):
-                return await waiter.told
+                return await waiter.answer
         except TimeoutError:
-            return News()
+            return Update()
         finally:
             self._waiters.discard(waiter)
 
@@ -120,18 +120,18 @@ class Waiting:
         while self._waiters and not self._closed:
             asked = list(self._waiters)
             try:
-                seen = await to_thread.run_sync(self._look, asked, limiter=self._thread, abandon_on_cancel=True)
-            except Unavailable:  # those who wait go on waiting; their time runs out by itself
+                snapshot = await to_thread.run_sync(self._round, asked, limiter=self._thread, abandon_on_cancel=True)
+            except Unavailable:  # all go on waiting, until their time is up
                 asked = []
-            except Exception:  # one job's unreadable line must not silence all others
-                _LOG.exception("those who wait cannot be told of anything just now")
+            except Exception:  # an unreadable event of one job must not hold up all others
+                _LOG.exception("long polls and event streams cannot be answered just now")
                 asked = []
             for waiter in asked:
-                if (news := seen.news_for(waiter)) is not None:
-                    waiter.tell(news)
+                if (update := snapshot.update_for(waiter)) is not None:
+                    waiter.resolve(update)
             await asyncio.sleep(_INTERVAL_S)
 
-    def _look(self, waiters: Iterable[_Waiter]) -> _Seen:
+    def _round(self, waiters: Iterable[_Waiter]) -> _Snapshot:
         record_ids = {waiter.record_id for waiter in waiters}
         known = {(waiter.record_id, waiter.after) for waiter in waiters if waiter.after is not None}
         with self._registry.read() as unit:
@@ -141,7 +141,7 @@ class Waiting:
             for some in _chunks({job_id for job_id, _ in known}):
                 newest |= unit.events.newest(some)
             behind = [(job_id, after) for job_id, after in known if after < newest.get(job_id, 0)]
-            return _Seen(statuses, newest, _lines(unit, behind))
+            return _Snapshot(statuses, newest, _events(unit, behind))
 
 
 def _statuses(unit: UnitOfWork, record_ids: Collection[str]) -> dict[str, str]:
@@ -163,15 +163,15 @@ def _statuses(unit: UnitOfWork, record_ids: Collection[str]) -> dict[str, str]:
     return found
 
 
-def _lines(unit: UnitOfWork, places: Iterable[tuple[str, int]]) -> dict[tuple[str, int], list[Line]]:
-    """What follows each of these places; those for whom there is no room any more are told by a later look."""
-    found: dict[tuple[str, int], list[Line]] = {}
-    room = _MOST_LINES
+def _events(unit: UnitOfWork, places: Iterable[tuple[str, int]]) -> dict[tuple[str, int], list[WrittenEvent]]:
+    """The events that follow each of these places; those beyond `_MOST_EVENTS` come in a later round."""
+    found: dict[tuple[str, int], list[WrittenEvent]] = {}
+    room = _MOST_EVENTS
     for job_id, after in places:
         if room <= 0:
             break
-        rows = unit.events.after(job_id, after, limit=_LINES_AT_ONCE)
-        found[job_id, after] = [Line(row.number, row.type, event_json(row)) for row in rows]
+        rows = unit.events.after(job_id, after, limit=_EVENTS_AT_ONCE)
+        found[job_id, after] = [WrittenEvent(row.number, row.type, event_json(row)) for row in rows]
         room -= len(rows)
     return found
 

@@ -15,7 +15,7 @@ from service.api.services import Services
 from service.api.threads import in_thread
 from service.registry.artifacts import StagedFile
 from service.registry.errors import Conflict, InvalidRequest, NotFound, Unavailable, UnknownReference
-from service.registry.resumable_uploads import PartialFile
+from service.registry.resumable_uploads import ResumableUpload
 from service.registry.unit_of_work import Registry, UnitOfWork
 
 _FILE = "file"
@@ -52,7 +52,7 @@ class Sent:
 class Finished:
     """A finished upload: its row goes with the transaction that makes the record, its own file after that."""
 
-    def __init__(self, registry: Registry, upload_id: str, file: PartialFile) -> None:
+    def __init__(self, registry: Registry, upload_id: str, file: ResumableUpload) -> None:
         self._registry = registry
         self._id = upload_id
         self._file = file
@@ -76,7 +76,7 @@ class Finished:
     ) -> None:
         if self._kept and kind is None:
             with suppress(Unavailable):  # the record is there; what is left of the upload goes after a day
-                self._registry.partial.remove(self._id)
+                self._registry.resumable_uploads.remove(self._id)
         self._file.close()
 
 
@@ -155,7 +155,7 @@ def _finished(registry: Registry, upload_id: str, stack: ExitStack) -> Finished 
     if row is None:
         return Unknown(upload_id)
     try:
-        file = registry.partial.open(upload_id)
+        file = registry.resumable_uploads.open(upload_id)
     except NotFound:  # the storage has lost it, or somebody took it just now
         return Unknown(upload_id)
     finished = stack.enter_context(Finished(registry, upload_id, file))

@@ -10,8 +10,8 @@ from typing import ParamSpec, TypeVar
 from anyio import CapacityLimiter, to_thread
 from opentelemetry.trace import Span
 
-from service.api.group_commit import Together
-from service.api.long_poll import Waiting
+from service.api.group_commit import GroupCommit
+from service.api.long_poll import LongPoll
 from service.api.metrics import Exposition
 from service.api.probes import Probes
 from service.inference.batching import InferenceBatch
@@ -20,7 +20,7 @@ from service.inference.quarantine import Quarantine
 from service.inference.runtime import prepare, spare_runs
 from service.inference.scheduler import Scheduler
 from service.model_repository import Catalogue
-from service.queue import Doorbell
+from service.queue import CeleryNotifier
 from service.registry.unit_of_work import Registry
 from service.settings import ServiceSettings
 from service.shared_counts import SharedCounts
@@ -41,10 +41,10 @@ class Services:
 
     settings: ServiceSettings
     registry: Registry
-    notifier: Doorbell
-    long_poll: Waiting
+    notifier: CeleryNotifier
+    long_poll: LongPoll
     write_limiter: CapacityLimiter
-    group_commit: Together
+    group_commit: GroupCommit
     probes: Probes
     metrics: ServingMetrics
     tracing: Tracing
@@ -58,8 +58,8 @@ class Services:
         """Open and migrate the registry and make the rest; nothing runs before `start`."""
         registry = Registry.open(settings)
         registry.migrate()
-        notifier = Doorbell(settings.resolved_broker_url)
-        registry.ring = notifier.ring
+        notifier = CeleryNotifier(settings.resolved_broker_url)
+        registry.notify = notifier.notify
         write_limiter = CapacityLimiter(1)
         metrics, tracing = ServingMetrics(most_models=settings.metrics_models), Tracing.from_environment()
         scheduler = _scheduler(settings, registry, tracing, on_stuck)
@@ -71,9 +71,9 @@ class Services:
             settings=settings,
             registry=registry,
             notifier=notifier,
-            long_poll=Waiting(registry),
+            long_poll=LongPoll(registry),
             write_limiter=write_limiter,
-            group_commit=Together(registry, write_limiter),
+            group_commit=GroupCommit(registry, write_limiter),
             probes=Probes(),
             metrics=metrics,
             tracing=tracing,

@@ -27,7 +27,7 @@ from service.registry.errors import InvalidRequest, OffsetMismatch, Stalled, Too
 from service.registry.ids import new_id
 from service.registry.presenters import upload_record
 from service.registry.repositories.records import now
-from service.registry.resumable_uploads import PartialFile
+from service.registry.resumable_uploads import ResumableUpload
 from service.registry.unit_of_work import UnitOfWork
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ async def create_upload(services: ServicesDep, body: UploadRequest, key: Idempot
 
     def make(unit: UnitOfWork) -> UploadRecord:
         row = unit.uploads.add(tables.Upload(id=new_id("upl"), bytes=body.bytes, created_at=now()))
-        services.registry.partial.create(row.id)
+        services.registry.resumable_uploads.create(row.id)
         return upload_record(row, offset=0, touched_at=row.created_at)
 
     answer = await services.write_in_thread(
@@ -75,7 +75,7 @@ def get_upload(request: Request, services: ServicesDep, upload_id: str) -> Respo
     """How much is safely here, as a record and in `Upload-Offset`; HEAD answers the same headers without the record."""
     with services.registry.read() as unit:
         row = unit.uploads.get(upload_id)
-    offset, touched_at = services.registry.partial.state(upload_id)
+    offset, touched_at = services.registry.resumable_uploads.state(upload_id)
     record = upload_record(row, offset=offset, touched_at=touched_at)
     return tagged(request, record, headers=_headers(offset, row.bytes))
 
@@ -92,7 +92,7 @@ async def append_to_upload(
         raise InvalidRequest("not_raw", "send the piece as the raw body, not as multipart/form-data", field="body")
     expected = None if checksum is None else _parse_checksum(checksum)
     length = await in_thread(_announced, services, upload_id)
-    with await in_thread(services.registry.partial.open, upload_id) as file:
+    with await in_thread(services.registry.resumable_uploads.open, upload_id) as file:
         _require_fit(request, file, offset, length)
         try:
             found = None if expected is None else hashlib.sha256()
@@ -111,10 +111,10 @@ async def append_to_upload(
 def delete_upload(services: ServicesDep, upload_id: str) -> None:
     """Give an upload up; 409 while a piece arrives."""
     _announced(services, upload_id)
-    with services.registry.partial.open(upload_id):
+    with services.registry.resumable_uploads.open(upload_id):
         with services.registry.write() as unit:
             unit.uploads.remove(upload_id)
-        services.registry.partial.remove(upload_id)
+        services.registry.resumable_uploads.remove(upload_id)
 
 
 def _announced(services: Services, upload_id: str) -> int:
@@ -123,7 +123,7 @@ def _announced(services: Services, upload_id: str) -> int:
         return unit.uploads.get(upload_id).bytes
 
 
-def _require_fit(request: Request, file: PartialFile, offset: int, length: int) -> None:
+def _require_fit(request: Request, file: ResumableUpload, offset: int, length: int) -> None:
     """Refuse before the first byte what can be known to be wrong."""
     if offset != file.size:
         message = f"the upload has {file.size} bytes, so the next piece begins at {file.size}, not at {offset}"
@@ -133,7 +133,7 @@ def _require_fit(request: Request, file: PartialFile, offset: int, length: int) 
         raise _too_long(length)
 
 
-async def _append(request: Request, file: PartialFile, length: int, found: _Hash | None) -> None:
+async def _append(request: Request, file: ResumableUpload, length: int, found: _Hash | None) -> None:
     """Write the body as it arrives, and also what came before a broken connection; `found` is told all of it."""
 
     def store(piece: bytes) -> None:

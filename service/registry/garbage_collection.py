@@ -1,7 +1,7 @@
-"""Removes stored files that nobody owns: what no record names, and what killed processes left half-written.
+"""Garbage collection: removes stored files that no record names, and what killed processes left half-written.
 
 A process may be killed between storing a file and committing the record that names it, and a deletion may commit while
-the storage is away. Age is told by the storage's own clock, and each file is looked at anew inside the write
+the storage is away. The storage's own clock decides a file's age, and each file is checked again inside the write
 transaction that removes it: no other writer can name it in between.
 """
 
@@ -14,13 +14,13 @@ from datetime import timedelta
 from service.registry.listing import StoredFile
 from service.registry.unit_of_work import Registry
 
-#: Files looked at in one call, and in one reading transaction.
+#: Files checked in one call, and in one reading transaction.
 _MOST_FILES, _AT_ONCE = 1_000, 100
 
 
 @dataclass(frozen=True, slots=True)
-class Swept:
-    """What one call has done.
+class CollectedGarbage:
+    """The result of one call.
 
     Attributes:
         looked_at: stored files listed.
@@ -37,13 +37,13 @@ class Swept:
     next: str | None
 
 
-def sweep(
+def collect_garbage(
     registry: Registry, *, older_than: timedelta, after: str | None = None, most_files: int = _MOST_FILES
-) -> Swept:
-    """Remove what nobody owns and nobody touched for `older_than`, among the next `most_files` files from `after`.
+) -> CollectedGarbage:
+    """Remove what no record names and nothing has changed for `older_than`, among the next `most_files` from `after`.
 
-    `older_than` must be longer than any upload takes from its last byte to its record. Several processes may sweep at
-    once, and each host should: what is half-written lies on its own disk. Raises Unavailable where the database or
+    `older_than` must be longer than any upload takes from its last byte to its record. Several processes may collect
+    at once, and each host should: what is half-written lies on its own disk. Raises Unavailable where the database or
     the storage cannot be reached; what was removed until then stays removed.
     """
     store = registry.artifacts
@@ -55,7 +55,7 @@ def sweep(
         with registry.write() as unit:
             if not unit.datasets.is_named(file.digest) and store.expire(file.digest, before=before):
                 removed.append(file.size)
-    return Swept(
+    return CollectedGarbage(
         looked_at=len(files),
         orphans=len(removed),
         orphan_bytes=sum(removed),
@@ -66,7 +66,7 @@ def sweep(
 
 
 def _unnamed(registry: Registry, files: Sequence[StoredFile]) -> list[StoredFile]:
-    """Those that no record seems to name: nearly all files are named, and need no turn of a writer's."""
+    """Those that no record seems to name: nearly all files are named, and need no write transaction."""
     unnamed = []
     for start in range(0, len(files), _AT_ONCE):
         some = files[start : start + _AT_ONCE]

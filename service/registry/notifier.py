@@ -1,7 +1,7 @@
-"""The doorbell, rung from a thread of its own so that nobody waits for a broker; it knows no broker.
+"""The notifier: sends wake-ups to the broker from a thread of its own, so that a commit never waits for it.
 
-A message says no more than "look into this queue", so one per queue is enough however much was put into it meanwhile.
-What is never said is found all the same: workers look into the queues once a second.
+A message says "look into this queue", so the newest wake-up of a queue stands for all that came since the last one was
+sent. A lost message is harmless: workers poll the queues once a second.
 """
 
 from __future__ import annotations
@@ -9,46 +9,46 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Sequence
 
-from service.registry.repositories import Ring
+from service.registry.repositories import WakeUp
 
-#: Sends one message about a record to a queue; whatever goes wrong is its own business.
-Send = Callable[[Ring], None]
+#: Sends one wake-up to its queue; it must not raise.
+Send = Callable[[WakeUp], None]
 
-_PATIENCE_S, _PAUSE_S = 2.0, 0.05
+_CLOSING_S, _PAUSE_S = 2.0, 0.05
 
 
-class Bell:
-    """Takes rings from any thread, and says each queue's newest one."""
+class Notifier:
+    """Takes wake-ups from any thread and sends the newest one of each queue."""
 
     def __init__(self, send: Send) -> None:
         self._send = send
-        self._waiting: dict[str, Ring] = {}
+        self._pending: dict[str, WakeUp] = {}
         self._changed = threading.Condition()
         self._closed = False
-        self._thread = threading.Thread(target=self._run, name="bell", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="notifier", daemon=True)
         self._thread.start()
 
-    def ring(self, rings: Sequence[Ring]) -> None:
-        """Return at once."""
+    def notify(self, wake_ups: Sequence[WakeUp]) -> None:
+        """Hand the wake-ups to the thread; returns at once."""
         with self._changed:
-            self._waiting.update({ring.queue: ring for ring in rings})
+            self._pending.update({wake_up.queue: wake_up for wake_up in wake_ups})
             self._changed.notify()
 
     def close(self) -> None:
-        """Say what waits, if the broker takes it soon, and stop."""
+        """Send what is pending, if the broker takes it soon, and stop."""
         with self._changed:
             self._closed = True
             self._changed.notify()
-        self._thread.join(_PATIENCE_S)
+        self._thread.join(_CLOSING_S)
 
     def _run(self) -> None:
         while True:
             with self._changed:
-                self._changed.wait_for(lambda: self._waiting or self._closed)
-                rings, self._waiting = list(self._waiting.values()), {}
-                if not rings:
+                self._changed.wait_for(lambda: self._pending or self._closed)
+                wake_ups, self._pending = list(self._pending.values()), {}
+                if not wake_ups:
                     return
-            for ring in rings:
-                self._send(ring)
-            with self._changed:  # what comes in a burst is said once
+            for wake_up in wake_ups:
+                self._send(wake_up)
+            with self._changed:  # a burst is sent as one message per queue
                 self._changed.wait_for(lambda: self._closed, _PAUSE_S)

@@ -1,7 +1,7 @@
-"""Files that arrive in pieces, over hours and restarts; it knows neither their records nor HTTP.
+"""Resumable uploads: files that arrive in pieces, over hours and restarts.
 
-How much is here is the file's own length: nothing else could be right after a process was killed between two writes.
-Whoever appends holds the file's lock, which the kernel takes back from a process that dies.
+The offset is the length of the file: nothing else is right after a process was killed between two writes. A request
+that appends holds the lock of the file, which the kernel takes back from a process that dies.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ if TYPE_CHECKING:
 _REMEMBERED_HASHES = 1000
 
 
-class PartialFile:
-    """A file that nobody else may change while it is held: append to it, take the piece back, or make it an artifact.
+class ResumableUpload:
+    """A file that is locked while it is open: append to it, take the piece back, or make it an artifact.
 
     Attributes:
         size: bytes in the file.
         path: where it lies; once it is whole the artifacts may adopt it from there.
     """
 
-    def __init__(self, files: PartialFiles, name: str, descriptor: int) -> None:
+    def __init__(self, files: ResumableUploads, name: str, descriptor: int) -> None:
         self._files = files
         self.path = files.folder / name
         self._name = name
@@ -74,12 +74,12 @@ class PartialFile:
         return self._hash.hexdigest()
 
     def close(self) -> None:
-        """Let go of the lock."""
+        """Release the lock."""
         if self._hash is not None:
             self._files.remember(self._name, self._hash, self.size)
         os.close(self._descriptor)
 
-    def __enter__(self) -> PartialFile:
+    def __enter__(self) -> ResumableUpload:
         return self
 
     def __exit__(
@@ -88,8 +88,8 @@ class PartialFile:
         self.close()
 
 
-class PartialFiles:
-    """A folder of files that are not whole yet, on the same file system as the artifacts they will be."""
+class ResumableUploads:
+    """A folder of files that are not complete yet, on the same file system as the artifacts that they become."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -112,19 +112,19 @@ class PartialFiles:
         try:
             found = os.fstat(descriptor)
             with storing():
-                os.fsync(descriptor)  # a piece may have been cut off before anybody waited for the disk
+                os.fsync(descriptor)  # a piece may have ended before it was synced
         finally:
             os.close(descriptor)
         return found.st_size, datetime.fromtimestamp(found.st_mtime, UTC)
 
-    def open(self, name: str) -> PartialFile:
-        """Take the file for oneself; raises NotFound, or Conflict while somebody else holds it."""
+    def open(self, name: str) -> ResumableUpload:
+        """Lock the file; raises NotFound, or Conflict while another request holds it."""
         descriptor = self._opened(name, os.O_RDWR | os.O_APPEND)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             if os.fstat(descriptor).st_nlink == 0:  # deleted between opening and locking
                 raise _unknown(name)
-            return PartialFile(self, name, descriptor)
+            return ResumableUpload(self, name, descriptor)
         except BlockingIOError:
             os.close(descriptor)
             message = f"another request is sending to {name} or using it just now; ask again with HEAD in a moment"

@@ -1,4 +1,4 @@
-"""A unit of work: the repositories over one transaction; nowhere else is anything committed."""
+"""The unit of work: the repositories over one transaction, and the registry that opens, commits and rolls back."""
 
 from __future__ import annotations
 
@@ -26,27 +26,27 @@ from service.registry.repositories import (
     Checkpoints,
     Datasets,
     Deliveries,
+    EvaluationLedger,
     Events,
     IdempotencyKeys,
     Jobs,
-    Looks,
     Models,
     Names,
-    Ring,
     Uploads,
+    WakeUp,
     Workers,
     WorkQueue,
 )
 from service.registry.repositories.records import now
 from service.registry.repositories.uploads import KEPT
-from service.registry.resumable_uploads import PartialFiles
+from service.registry.resumable_uploads import ResumableUploads
 from service.registry.settings import RegistrySettings
 
 _CLOSING_S = 2.0
 
 
 class UnitOfWork:
-    """The repositories, all speaking within the same transaction."""
+    """The repositories, all within the same transaction."""
 
     def __init__(self, session: Session) -> None:
         self.work = WorkQueue(session)
@@ -59,7 +59,7 @@ class UnitOfWork:
         self.jobs = Jobs(session, self.deliveries)
         self.batches = Batches(session)
         self.calibrators = Calibrators(session)
-        self.looks = Looks(session)
+        self.ledger = EvaluationLedger(session)
         self.uploads = Uploads(session)
         self.names = Names(session)
         self.keys = IdempotencyKeys(session)
@@ -69,7 +69,7 @@ class UnitOfWork:
         self.afterwards: list[Callable[[bool], None]] = []
 
     def wait_again(self, record_id: str, reason: str) -> None:
-        """Work was given up: where its record says that it is running, it shows that it waits."""
+        """Put the record of work that was given up from running back to queued."""
         if record_id.startswith("job_"):
             self.jobs.wait_again(record_id, reason)
         elif record_id.startswith("bat_"):
@@ -84,13 +84,13 @@ class Registry:
     """Records and files; one per process, safe to share between threads.
 
     Attributes:
-        ring: told, after a commit, of work that may be claimed from now on; it must neither raise nor take long.
+        notify: called after a commit that opened work, with its wake-ups; it must neither raise nor take long.
     """
 
     def __init__(self, engine: Engine, artifacts: ArtifactStore) -> None:
         self.artifacts = artifacts
-        self.ring: Callable[[Sequence[Ring]], None] = lambda rings: None
-        self.partial = PartialFiles(artifacts.uploads)
+        self.notify: Callable[[Sequence[WakeUp]], None] = lambda wake_ups: None
+        self.resumable_uploads = ResumableUploads(artifacts.uploads)
         self._engine = engine
         self._writing = engine.execution_options(writes=True)
         self._turn = Lock() if engine.dialect.name == "sqlite" else None
@@ -102,13 +102,13 @@ class Registry:
 
     @contextmanager
     def read(self) -> Iterator[UnitOfWork]:
-        """For looking; nothing is kept."""
+        """Open a transaction that is never committed."""
         with Session(self._engine, expire_on_commit=False) as session, _reachable():
             yield UnitOfWork(session)
 
     @contextmanager
     def write(self) -> Iterator[UnitOfWork]:
-        """Commit at the end of the block, or roll everything back if it raises; what follows from it comes after."""
+        """Commit at the end of the block, or roll back if it raises; callbacks and wake-ups follow the commit."""
         unit, committed = None, False
         try:
             with self._in_turn(), Session(self._writing, expire_on_commit=False) as session, session.begin():
@@ -117,17 +117,17 @@ class Registry:
                 yield unit
             committed = True
         finally:
-            for hear in unit.afterwards if unit else ():
-                hear(committed)
-        if unit.work.rings:
-            self.ring(unit.work.rings)
+            for callback in unit.afterwards if unit else ():
+                callback(committed)
+        if unit.work.wake_ups:
+            self.notify(unit.work.wake_ups)
         if unit.jobs.unnamed:
-            with suppress(Unavailable):  # the sweeper finds what is left
+            with suppress(Unavailable):  # garbage collection finds what is left
                 self.discard(unit.jobs.unnamed)
 
     @contextmanager
     def _in_turn(self) -> Iterator[None]:
-        """SQLite lets one writer in and whoever is lucky next: threads of this process take turns before they try."""
+        """SQLite lets one writer in and is not fair to the others: threads of this process queue before they try."""
         with _reachable():
             if self._turn is None:
                 yield
@@ -142,7 +142,7 @@ class Registry:
     def discard(self, digests: Sequence[str]) -> None:
         """Delete files that no record names any more, after the transaction that took the last name away.
 
-        Looked at anew inside a transaction of its own: an upload of the same content may have come in between.
+        Each is checked again inside a transaction of its own: an upload of the same content may have come in between.
         """
         for digest in digests:  # one by one: a bucket takes its time, and all other writers wait
             with self.write() as unit:
@@ -150,13 +150,13 @@ class Registry:
                     self.artifacts.remove([digest])
 
     def forget_expired_uploads(self) -> list[str]:
-        """Remove uploads that nobody has touched for a day, and what was left of those that became records."""
+        """Remove uploads without a new byte for a day, and what was left of those that became records."""
         forgotten = []
-        for upload_id in self.partial.untouched_since(now() - KEPT):
-            with suppress(Conflict, NotFound), self.partial.open(upload_id):  # somebody sends a piece just now
+        for upload_id in self.resumable_uploads.untouched_since(now() - KEPT):
+            with suppress(Conflict, NotFound), self.resumable_uploads.open(upload_id):  # a piece is arriving just now
                 with self.write() as unit:
                     unit.uploads.remove(upload_id)
-                self.partial.remove(upload_id)
+                self.resumable_uploads.remove(upload_id)
                 forgotten.append(upload_id)
         return forgotten
 
@@ -176,11 +176,11 @@ class Registry:
             unit.work.session.execute(text("SELECT 1"))
 
     def close(self) -> None:
-        """Close all connections, when those who look or write just now have ended, or after a moment."""
+        """Close all connections, once the open transactions have ended or after two seconds."""
         deadline = time.monotonic() + _CLOSING_S
         pool = self._engine.pool
         while isinstance(pool, QueuePool) and pool.checkedout() and time.monotonic() < deadline:
-            time.sleep(0.005)  # what came back to a pool that is gone would stay open
+            time.sleep(0.005)  # a connection returned to a disposed pool stays open
         self._engine.dispose()
         self.artifacts.close()
 

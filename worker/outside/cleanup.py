@@ -12,7 +12,7 @@ import threading
 from datetime import timedelta
 
 from service.registry.errors import RegistryError
-from service.registry.garbage_collection import sweep
+from service.registry.garbage_collection import collect_garbage
 from service.registry.unit_of_work import Registry
 from worker.sandbox.process import clear_left_overs
 from worker.settings import WorkerSettings
@@ -38,7 +38,7 @@ def run_cleanup(registry: Registry, settings: WorkerSettings, stopping: threadin
 
 
 def _sweep(registry: Registry, grace: timedelta, after: str | None) -> str | None:
-    swept = sweep(registry, older_than=grace, after=after)
+    swept = collect_garbage(registry, older_than=grace, after=after)
     if removed := swept.orphans + swept.left_overs:
         size = swept.orphan_bytes + swept.left_over_bytes
         _LOG.info("%d stored files that nothing names are gone, %d bytes", removed, size)

@@ -2,13 +2,13 @@
 
 from service.registry.repositories.checkpoints import Checkpoints
 from service.registry.repositories.deliveries import Deliveries
-from service.registry.repositories.evaluation_ledger import Looks
+from service.registry.repositories.evaluation_ledger import EvaluationLedger
 from service.registry.repositories.events import Events
 from service.registry.repositories.idempotency_keys import IdempotencyKeys
 from service.registry.repositories.names import Names
 from service.registry.repositories.records import Batches, Calibrators, Datasets, Jobs, Models
 from service.registry.repositories.uploads import Uploads
-from service.registry.repositories.work import Claim, Ring, WorkQueue
+from service.registry.repositories.work import Claim, WakeUp, WorkQueue
 from service.registry.repositories.workers import Workers
 
 __all__ = [
@@ -18,14 +18,14 @@ __all__ = [
     "Claim",
     "Datasets",
     "Deliveries",
+    "EvaluationLedger",
     "Events",
     "IdempotencyKeys",
     "Jobs",
-    "Looks",
     "Models",
     "Names",
-    "Ring",
     "Uploads",
+    "WakeUp",
     "WorkQueue",
     "Workers",
 ]

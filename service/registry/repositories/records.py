@@ -16,7 +16,7 @@ from service.registry.contract import FINAL
 from service.registry.errors import Conflict, InvalidRequest, NotFound
 from service.registry.repositories.checkpoints import Checkpoints
 from service.registry.repositories.deliveries import Deliveries
-from service.registry.repositories.evaluation_ledger import Looks
+from service.registry.repositories.evaluation_ledger import EvaluationLedger
 from service.registry.repositories.events import Events
 from service.registry.repositories.paging import few_at_a_time
 from service.registry.tables import Json
@@ -195,7 +195,7 @@ class Jobs(_Records[tables.Job]):
         self.session.flush()  # events and messages name a job that is there
         Events(self.session).add(row.id, "status", {"status": status})
         if status in ("failed", "cancelled"):
-            Looks(self.session).give_back(row.id)
+            EvaluationLedger(self.session).withdraw(row.id)
         if status in FINAL:
             row.finished_at = moment
             self.unnamed += Checkpoints(self.session).drop(row.id)

@@ -1,6 +1,6 @@
-"""The work that is open: claimed by compare-and-set, held by a lease, fenced by a token that grows with every claim.
+"""The work queue: work is claimed by compare-and-set, held by a lease, fenced by a token that grows with every claim.
 
-The row is the truth and the broker a doorbell: a lost or doubled message is harmless. Times are the database's.
+The row is the truth: a lost or doubled message of the broker is harmless. Times are the database's.
 """
 
 from __future__ import annotations
@@ -38,8 +38,8 @@ class Claim:
 
 
 @dataclass(frozen=True, slots=True)
-class Ring:
-    """Work that may be claimed from now on; somebody may be told once the transaction has been committed."""
+class WakeUp:
+    """Work that may be claimed once the transaction is committed; a message then wakes a worker up."""
 
     record_id: str
     queue: str
@@ -50,7 +50,7 @@ class WorkQueue:
 
     def __init__(self, session: Session) -> None:
         self.session = session
-        self.rings: list[Ring] = []
+        self.wake_ups: list[WakeUp] = []
 
     def open(
         self,
@@ -86,7 +86,7 @@ class WorkQueue:
         )
         self.session.add(work)
         if not blocked and not_before is None:
-            self.rings.append(Ring(record_id, queue))
+            self.wake_ups.append(WakeUp(record_id, queue))
         return work
 
     def of(self, record_id: str) -> Work:
@@ -169,7 +169,7 @@ class WorkQueue:
         due = database_now(self.session) + timedelta(seconds=after_seconds)
         queue = self._mine(claim, state="waiting", attempts=claim.attempts - 1, not_before=due)
         if after_seconds == 0:
-            self.rings.append(Ring(claim.record_id, queue))
+            self.wake_ups.append(WakeUp(claim.record_id, queue))
 
     def lose(self, claim: Claim, reason: str) -> float:
         """The work's process was lost: it waits, longer each time. Returns for how many seconds; raises LeaseLost."""
@@ -178,7 +178,7 @@ class WorkQueue:
         due = database_now(self.session) + timedelta(seconds=pause)
         queue = self._mine(claim, state="waiting", losses=losses, not_before=due)
         if pause == 0:
-            self.rings.append(Ring(claim.record_id, queue))
+            self.wake_ups.append(WakeUp(claim.record_id, queue))
         return pause
 
     def postpone(self, claim: Claim, *, not_before: datetime) -> None:
@@ -193,7 +193,7 @@ class WorkQueue:
         """Whoever claims these now sees for himself whether they can be done."""
         blocked = update(Work).where(Work.record_id.in_(list(record_ids)), Work.state == "blocked")
         freed = self.session.execute(blocked.values(state="waiting").returning(Work.record_id, Work.queue))
-        self.rings += [Ring(*row) for row in freed]
+        self.wake_ups += [WakeUp(*row) for row in freed]
 
     def finish(self, claim: Claim) -> None:
         """The result is written in this same transaction; raises LeaseLost if it may not be."""
@@ -219,7 +219,7 @@ class WorkQueue:
             .returning(Work.queue)
         )
         if queue is not None:
-            self.rings.append(Ring(record_id, queue))
+            self.wake_ups.append(WakeUp(record_id, queue))
         return queue is not None
 
     def has_expired(self) -> bool:
@@ -246,7 +246,7 @@ class WorkQueue:
             pause = _pause(work.losses)
             work.state, work.not_before = "waiting", moment + timedelta(seconds=pause)
             if pause == 0:
-                self.rings.append(Ring(work.record_id, work.queue))
+                self.wake_ups.append(WakeUp(work.record_id, work.queue))
         self.session.flush()
         return [work.record_id for work in released]
 

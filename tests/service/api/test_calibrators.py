@@ -13,7 +13,7 @@ import numpy as np
 import onnxruntime as ort
 import pytest
 
-from service.registry.repositories import Ring
+from service.registry.repositories import WakeUp
 from tests.helpers.uploads import csv, npz
 from tests.service.conftest import Api
 
@@ -37,7 +37,7 @@ BAD = scores(labels=np.zeros(400, dtype=int))
 def working(api: Api) -> Iterator[Api]:
     """An API whose bell a worker hears: it does the work in a thread beside the request that waits."""
     with ThreadPoolExecutor(2) as pool:
-        api.registry.ring = lambda rings: [pool.submit(api.work, ring.record_id) for ring in rings] and None
+        api.registry.notify = lambda wake_ups: [pool.submit(api.work, one.record_id) for one in wake_ups] and None
         yield api
 
 
@@ -174,11 +174,11 @@ def test_a_defect_of_ours_is_500(api: Api) -> None:
     """What the sender cannot mend is not called their error, and leaves nothing behind either."""
     error = {"code": "worker_lost", "message": "its process was lost", "user_error": False}
 
-    def fail(rings: Sequence[Ring]) -> None:
+    def fail(wake_ups: Sequence[WakeUp]) -> None:
         with api.registry.write() as unit:
-            unit.calibrators.fail(rings[0].record_id, error)
+            unit.calibrators.fail(wake_ups[0].record_id, error)
 
-    api.registry.ring = fail
+    api.registry.notify = fail
     answer = api.client.post(PATH, content=scores())
     assert (answer.status_code, answer.json()["code"]) == (500, "worker_lost")
     assert api.client.get(PATH).json()["data"] == []

@@ -10,7 +10,7 @@ import httpx
 import pytest
 
 from service.api import events
-from service.api.long_poll import Waiting
+from service.api.long_poll import LongPoll
 from service.registry.repositories import Events
 from service.registry.unit_of_work import Registry
 from service.settings import ServiceSettings
@@ -118,9 +118,9 @@ def test_an_idle_stream_beats(api: Api, monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setattr(events, "_HEARTBEAT_S", 0.3)
     job_id = ordered(api)
 
-    async def listen() -> list[str]:
+    async def listen() -> list[bytes]:
         told = []
-        async for text in events._stream(Waiting(api.registry), job_id, 1):
+        async for text in events._stream(LongPoll(api.registry), job_id, 1):
             told.append(text)
             if len(told) == 3:
                 end(api.registry, job_id)
@@ -128,8 +128,9 @@ def test_an_idle_stream_beats(api: Api, monkeypatch: pytest.MonkeyPatch) -> None
 
     *beats, last = asyncio.run(asyncio.wait_for(listen(), 30))
     assert len(beats) >= 3
-    assert all(text.startswith(":") and text.endswith("\n\n") for text in beats)
-    assert last.startswith("id: 2\nevent: status\ndata: {")
+    assert all(text.startswith(b":") and text.endswith(b"\n\n") for text in beats)
+    assert last.startswith(b"event: status\ndata: {")
+    assert last.endswith(b"\nid: 2\n\n")
 
 
 def test_one_loop_asks_for_all(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -146,20 +147,20 @@ def test_one_loop_asks_for_all(api: Api, monkeypatch: pytest.MonkeyPatch) -> Non
 
     monkeypatch.setattr(Events, "after", counted)
 
-    async def to_the_end(waiting: Waiting) -> list[int]:
+    async def to_the_end(long_poll: LongPoll) -> list[int]:
         """The numbers of all events after the first; the job's end may be seen a look later than its last event."""
         numbers: list[int] = []
         ended = False
         while not ended:
-            news = await waiting.for_events(job_id, 1 + len(numbers), 60)
-            numbers += [line.number for line in news.lines]
-            ended = news.ended
+            update = await long_poll.for_events(job_id, 1 + len(numbers), 60)
+            numbers += [event.number for event in update.events]
+            ended = update.ended
         return numbers
 
     async def wait() -> tuple[list[list[int]], list[bool]]:
-        waiting = Waiting(api.registry)
-        polls = [asyncio.create_task(waiting.for_final(other, 60)) for other in others]
-        listeners = [asyncio.create_task(to_the_end(waiting)) for _ in range(600)]
+        long_poll = LongPoll(api.registry)
+        polls = [asyncio.create_task(long_poll.for_final(other, 60)) for other in others]
+        listeners = [asyncio.create_task(to_the_end(long_poll)) for _ in range(600)]
         await asyncio.sleep(0.5)
         assert not any(task.done() for task in (*polls, *listeners))
         await asyncio.to_thread(end, api.registry, job_id)
@@ -168,7 +169,7 @@ def test_one_loop_asks_for_all(api: Api, monkeypatch: pytest.MonkeyPatch) -> Non
             await asyncio.to_thread(end, api.registry, other)
         await asyncio.gather(*polls[:2])
         open_still = [task.done() for task in polls[2:]]
-        waiting.close()
+        long_poll.close()
         await asyncio.gather(*polls)
         return news, open_still
 

@@ -53,7 +53,7 @@ KINDS = ["models", "datasets", "uploads", "jobs", "jobs with files", "prediction
 def stored(api: Api, kind: str) -> int:
     """How many records of this kind there are."""
     if kind == "uploads":
-        return len(list(api.registry.partial.folder.iterdir()))
+        return len(list(api.registry.resumable_uploads.folder.iterdir()))
     return len(api.client.get(f"/v1/{kind.split()[0]}").json()["data"])
 
 

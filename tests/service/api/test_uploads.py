@@ -51,7 +51,7 @@ def finished(api: Api, content: bytes = CONTENT) -> str:
 
 def left_over(api: Api) -> list[Path]:
     """Files of uploads."""
-    return list(api.registry.partial.folder.iterdir())
+    return list(api.registry.resumable_uploads.folder.iterdir())
 
 
 def test_announcing(api: Api) -> None:
@@ -231,7 +231,7 @@ def test_while_a_piece_arrives(api: Api) -> None:
     """Nobody else may append to an upload, use or delete it until the piece has ended; HEAD answers all the time."""
     upload = finished(api)
     path = f"/v1/uploads/{upload}"
-    with api.registry.partial.open(upload):
+    with api.registry.resumable_uploads.open(upload):
         problem(send(api, path, 20, b""), 409, "upload_busy")
         problem(api.client.post(f"/v1/datasets?upload_id={upload}"), 409, "upload_busy")
         problem(api.client.delete(path), 409, "upload_busy")

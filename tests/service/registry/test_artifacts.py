@@ -15,7 +15,7 @@ import pytest
 from service.registry.artifacts import ArtifactStore
 from service.registry.errors import NotFound, TooLarge, Unavailable
 from service.registry.object_store import open_artifacts
-from service.registry.resumable_uploads import PartialFiles
+from service.registry.resumable_uploads import ResumableUploads
 from service.registry.settings import RegistrySettings
 from tests.helpers.stores import Behind, make_older
 
@@ -159,7 +159,7 @@ def test_a_deletion_may_come_between(behind: Behind, store: ArtifactStore) -> No
 
 def test_a_partial_file_is_adopted(behind: Behind, store: ArtifactStore) -> None:
     """A file that came in pieces becomes an artifact and keeps its own name too, so that the record may still fail."""
-    files = PartialFiles(store.uploads)
+    files = ResumableUploads(store.uploads)
     files.create("upl_1")
     with files.open("upl_1") as file:
         file.write(b"piece by piece")

@@ -15,13 +15,13 @@ FILE, OTHER = "a" * 64, "b" * 64
 def take(registry: Registry, digest: str, job_id: str) -> int:
     """Take a look in a transaction of its own."""
     with registry.write() as unit:
-        return unit.looks.take(digest, job_id)
+        return unit.ledger.enter(digest, job_id)
 
 
 def give_back(registry: Registry, job_id: str) -> None:
     """Give a look back in a transaction of its own."""
     with registry.write() as unit:
-        unit.looks.give_back(job_id)
+        unit.ledger.withdraw(job_id)
 
 
 def test_looks_are_counted_by_file(registry: Registry) -> None:
@@ -67,7 +67,7 @@ def test_jobs_without_a_result_give_back(registry: Registry, status: str, before
     )  # fmt: skip
     with registry.write() as unit:
         unit.jobs.add(job)
-        unit.looks.take(FILE, job.id)
+        unit.ledger.enter(FILE, job.id)
     with registry.write() as unit:
         unit.jobs.change_status(unit.jobs.get(job.id), status)
     assert take(registry, FILE, new_id("job")) == before

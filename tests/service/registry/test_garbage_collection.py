@@ -17,7 +17,7 @@ from service.registry import tables
 from service.registry.artifacts import ArtifactStore
 from service.registry.database import open_engine
 from service.registry.errors import Unavailable
-from service.registry.garbage_collection import Swept, sweep
+from service.registry.garbage_collection import CollectedGarbage, collect_garbage
 from service.registry.ids import new_id
 from service.registry.listing import StoredFile
 from service.registry.repositories.records import now
@@ -70,9 +70,9 @@ def owned(registry: Registry, content: bytes) -> str:
     return digest
 
 
-def sweep_mercilessly(registry: Registry) -> Swept:
+def sweep_mercilessly(registry: Registry) -> CollectedGarbage:
     """Take whatever has no owner at this very moment, but leave those on their way in: they have no name to go by."""
-    return sweep(registry, older_than=timedelta(seconds=-5), after="")
+    return collect_garbage(registry, older_than=timedelta(seconds=-5), after="")
 
 
 def test_only_old_orphans_are_swept(behind: Behind, registry: Registry) -> None:
@@ -80,10 +80,12 @@ def test_only_old_orphans_are_swept(behind: Behind, registry: Registry) -> None:
     old = [orphan(registry, b"old"), orphan(registry, b"older still")]
     fresh, kept = orphan(registry, b"fresh"), owned(registry, b"owned")
     behind.age([*old, kept], seconds=2 * HOUR)
-    swept = sweep(registry, older_than=GRACE)
-    assert swept == Swept(looked_at=4, orphans=2, orphan_bytes=14, left_overs=0, left_over_bytes=0, next=None)
+    swept = collect_garbage(registry, older_than=GRACE)
+    assert swept == CollectedGarbage(
+        looked_at=4, orphans=2, orphan_bytes=14, left_overs=0, left_over_bytes=0, next=None
+    )
     assert behind.names() == {fresh, kept}
-    assert sweep(registry, older_than=GRACE).orphans == 0
+    assert collect_garbage(registry, older_than=GRACE).orphans == 0
     assert behind.names() == {fresh, kept}
     assert registry.artifacts.path(kept).read_bytes() == b"owned"
 
@@ -96,10 +98,10 @@ def test_a_killed_process_leaves_work_for_the_sweeper(behind: Behind, registry: 
     (digest,) = behind.names()
     half = registry.artifacts.incoming / "half"
     half.write_bytes(b"hal")
-    assert sweep(registry, older_than=GRACE) == Swept(1, 0, 0, 0, 0, None)
+    assert collect_garbage(registry, older_than=GRACE) == CollectedGarbage(1, 0, 0, 0, 0, None)
     behind.age([digest], seconds=2 * HOUR)
     make_older(half, seconds=2 * HOUR)
-    assert sweep(registry, older_than=GRACE) == Swept(1, 1, 6, 1, 3, None)
+    assert collect_garbage(registry, older_than=GRACE) == CollectedGarbage(1, 1, 6, 1, 3, None)
     assert behind.names() == set()
 
 
@@ -108,9 +110,9 @@ def test_one_call_looks_at_so_many(behind: Behind, registry: Registry) -> None:
     orphans = {orphan(registry, bytes([number])) for number in range(7)}
     kept = {owned(registry, bytes([number])) for number in range(100, 104)}
     behind.age(orphans | kept, seconds=2 * HOUR)
-    steps = [sweep(registry, older_than=GRACE, most_files=3)]
+    steps = [collect_garbage(registry, older_than=GRACE, most_files=3)]
     while (after := steps[-1].next) is not None:
-        steps.append(sweep(registry, older_than=GRACE, after=after, most_files=3))
+        steps.append(collect_garbage(registry, older_than=GRACE, after=after, most_files=3))
     assert [step.looked_at for step in steps] == [3, 3, 3, 2]
     assert sum(step.orphans for step in steps) == 7
     assert behind.names() == kept
@@ -143,7 +145,7 @@ def test_an_open_transaction_is_waited_for(behind: Behind, registry: Registry, m
         return files
 
     monkeypatch.setattr(registry.artifacts, "listed", listed_then_wait)
-    swept: list[Swept] = []
+    swept: list[CollectedGarbage] = []
     sweeper = threading.Thread(target=lambda: swept.append(sweep_mercilessly(registry)))
     with registry.artifacts.stage_bytes(b"content") as staged, registry.write() as unit:
         sweeper.start()
@@ -216,12 +218,12 @@ def test_a_sweep_of_a_store_that_is_away_says_so(behind: Behind, registry: Regis
     behind.leave()
     try:
         with pytest.raises(Unavailable):
-            sweep(registry, older_than=GRACE)
+            collect_garbage(registry, older_than=GRACE)
     finally:
         behind.come_back()
     kept = owned(registry, b"content")
     lost = orphan(registry, b"orphan")
     behind.age([kept, lost], seconds=2 * HOUR)
     with suppress(Unavailable):
-        sweep(registry, older_than=GRACE)
+        collect_garbage(registry, older_than=GRACE)
     assert behind.names() == {kept}

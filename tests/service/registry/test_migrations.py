@@ -103,9 +103,9 @@ def test_looks_of_the_first_release_count(settings: ServiceSettings, first_relea
     registry = Registry.open(settings)
     registry.migrate()
     with registry.write() as unit:
-        assert unit.looks.take("a" * 64, "job_new") == 2
-        assert unit.looks.take("b" * 64, "job_other") == 1
-        assert unit.looks.take("a" * 64, "job_1") == 1, "a judged job keeps its number"
+        assert unit.ledger.enter("a" * 64, "job_new") == 2
+        assert unit.ledger.enter("b" * 64, "job_other") == 1
+        assert unit.ledger.enter("a" * 64, "job_1") == 1, "a judged job keeps its number"
     registry.close()
 
 
@@ -128,7 +128,7 @@ def test_rows_of_the_second_release_are_kept(settings: ServiceSettings) -> None:
         row.request = {**row.request, "metadata": {}}
         record = job_record(row, unit.work.of("job_1"))
         assert (record.verdict, record.dry_run, record.plan) == ("trained", False, None)
-        assert unit.looks.before("a" * 64) == 1
+        assert unit.ledger.evaluations("a" * 64) == 1
         unit.uploads.add(tables.Upload(id="upl_1", bytes=2**40, created_at=now()))
     with registry.read() as unit:
         assert unit.uploads.get("upl_1").bytes == 2**40

@@ -237,7 +237,7 @@ def test_every_file_of_a_record_counts(registry: Registry) -> None:
 
 
 def test_calibrators_are_quick_work(registry: Registry) -> None:
-    """Scores are rung in the queue of inspections, so that they never wait behind a calibration job."""
+    """Scores wait in the queue of inspections, so that they never wait behind a calibration job."""
     with registry.write() as unit:
         record_id = new_id("cal")
         unit.work.open(record_id)

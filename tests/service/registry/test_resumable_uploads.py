@@ -13,34 +13,34 @@ import pytest
 from service.registry import tables
 from service.registry.errors import Conflict, NotFound, UnknownReference
 from service.registry.repositories.records import now
-from service.registry.resumable_uploads import PartialFiles
+from service.registry.resumable_uploads import ResumableUploads
 from service.registry.unit_of_work import Registry
 
 LONG_AGO = 25 * 3600
 
 
 @pytest.fixture
-def files(tmp_path: Path) -> PartialFiles:
+def files(tmp_path: Path) -> ResumableUploads:
     """A folder with one empty file `f`."""
-    made = PartialFiles(tmp_path / "uploads")
+    made = ResumableUploads(tmp_path / "uploads")
     made.create("f")
     return made
 
 
-def append(files: PartialFiles, content: bytes) -> None:
+def append(files: ResumableUploads, content: bytes) -> None:
     """One piece that is kept."""
     with files.open("f") as file:
         file.write(content)
         file.seal()
 
 
-def digest(files: PartialFiles) -> str:
+def digest(files: ResumableUploads) -> str:
     """What the file's digest is said to be."""
     with files.open("f") as file:
         return file.digest()
 
 
-def test_pieces_follow_each_other(files: PartialFiles) -> None:
+def test_pieces_follow_each_other(files: ResumableUploads) -> None:
     """Offset and digest are those of all pieces so far, whether this process or another one received them."""
     content = b""
     for piece in (b"one", b"", b"two", b"three"):
@@ -48,7 +48,7 @@ def test_pieces_follow_each_other(files: PartialFiles) -> None:
         content += piece
         assert files.state("f")[0] == len(content)
         assert digest(files) == hashlib.sha256(content).hexdigest()
-    restarted = PartialFiles(files.folder)
+    restarted = ResumableUploads(files.folder)
     append(restarted, b"four")
     assert digest(restarted) == hashlib.sha256(content + b"four").hexdigest()
     append(files, b"five")  # the first process knows an earlier part only
@@ -56,7 +56,7 @@ def test_pieces_follow_each_other(files: PartialFiles) -> None:
     assert (files.folder / "f").read_bytes() == content + b"fourfive"
 
 
-def test_a_piece_can_be_taken_back(files: PartialFiles) -> None:
+def test_a_piece_can_be_taken_back(files: ResumableUploads) -> None:
     """What is taken back leaves the file and its digest as they were, and other bytes may follow."""
     append(files, b"kept")
     with files.open("f") as file:
@@ -68,10 +68,10 @@ def test_a_piece_can_be_taken_back(files: PartialFiles) -> None:
     assert digest(files) == hashlib.sha256(b"kept and more").hexdigest()
 
 
-def test_one_writer_at_a_time(files: PartialFiles) -> None:
+def test_one_writer_at_a_time(files: ResumableUploads) -> None:
     """While somebody holds the file nobody else gets it, not even in another process; reading its state is free."""
     with files.open("f") as file:
-        for others in (files, PartialFiles(files.folder)):
+        for others in (files, ResumableUploads(files.folder)):
             with pytest.raises(Conflict) as refused:
                 others.open("f")
             assert refused.value.code == "upload_busy"
@@ -82,7 +82,7 @@ def test_one_writer_at_a_time(files: PartialFiles) -> None:
     append(files, b"y")
 
 
-def test_what_is_gone_is_not_found(files: PartialFiles) -> None:
+def test_what_is_gone_is_not_found(files: ResumableUploads) -> None:
     """A removed or unknown file is NotFound, also for those who opened it before; removing twice is no error."""
     with files.open("f"):
         files.remove("f")
@@ -93,7 +93,7 @@ def test_what_is_gone_is_not_found(files: PartialFiles) -> None:
                 ask(name)
 
 
-def test_touched_is_when_bytes_came(files: PartialFiles) -> None:
+def test_touched_is_when_bytes_came(files: ResumableUploads) -> None:
     """A file is untouched since the last byte was appended."""
     old = time.time() - LONG_AGO
     os.utime(files.folder / "f", (old, old))
@@ -108,16 +108,16 @@ def test_expired_uploads_are_forgotten(registry: Registry) -> None:
     """After a day without a byte row and file go; a fresh upload, and one that receives just now, stay."""
     old = time.time() - LONG_AGO
     for name in ("upl_old", "upl_held", "upl_fresh"):
-        registry.partial.create(name)
+        registry.resumable_uploads.create(name)
         with registry.write() as unit:
             unit.uploads.add(tables.Upload(id=name, bytes=5, created_at=now()))
         if name != "upl_fresh":
-            os.utime(registry.partial.folder / name, (old, old))
-    (registry.partial.folder / "upl_left").touch()  # its row became a record, and then the process was killed
-    os.utime(registry.partial.folder / "upl_left", (old, old))
-    with registry.partial.open("upl_held"):
+            os.utime(registry.resumable_uploads.folder / name, (old, old))
+    (registry.resumable_uploads.folder / "upl_left").touch()  # its row became a record, and then the process was killed
+    os.utime(registry.resumable_uploads.folder / "upl_left", (old, old))
+    with registry.resumable_uploads.open("upl_held"):
         assert registry.forget_expired_uploads() == ["upl_left", "upl_old"]
-    assert sorted(path.name for path in registry.partial.folder.iterdir()) == ["upl_fresh", "upl_held"]
+    assert sorted(path.name for path in registry.resumable_uploads.folder.iterdir()) == ["upl_fresh", "upl_held"]
     with registry.read() as unit:
         assert [unit.uploads.find(name) is None for name in ("upl_old", "upl_held", "upl_fresh")] == [
             True,

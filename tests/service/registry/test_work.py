@@ -220,7 +220,7 @@ def test_an_expired_lease_is_a_loss(registry: Registry) -> None:
         assert unit.work.has_expired()
     with registry.write() as unit:
         assert unit.work.release_expired() == [expired]
-        assert [ring.record_id for ring in unit.work.rings] == [expired]
+        assert [wake_up.record_id for wake_up in unit.work.wake_ups] == [expired]
     with registry.read() as unit:
         assert (unit.work.of(expired).state, unit.work.of(expired).losses) == ("waiting", [SILENT])
         assert (unit.work.of(living).state, unit.work.has_expired()) == ("claimed", False)
@@ -272,35 +272,35 @@ def test_the_oldest_due_is_next(registry: Registry) -> None:
 
 
 def test_blocked_work_waits_for_its_inputs(registry: Registry) -> None:
-    """Blocked work is not due until it is unblocked, which rings once, after the commit; it can be withdrawn."""
-    rung: list[str] = []
-    registry.ring = lambda rings: rung.extend(ring.record_id for ring in rings)
+    """Blocked work is not due until it is unblocked, which wakes a worker up after the commit; it can be withdrawn."""
+    notified: list[str] = []
+    registry.notify = lambda wake_ups: notified.extend(wake_up.record_id for wake_up in wake_ups)
     blocked, given_up = new_id("job"), new_id("job")
     with registry.write() as unit:
         unit.work.open(blocked, blocked=True)
         unit.work.open(given_up, blocked=True)
-    assert (rung, claim(registry, blocked)) == ([], None)
+    assert (notified, claim(registry, blocked)) == ([], None)
     with registry.write() as unit:
         unit.work.unblock([blocked])
-        assert rung == [], "nobody is told before the commit"
+        assert notified == [], "nobody is told before the commit"
         assert unit.work.withdraw(given_up)
-    assert rung == [blocked]
+    assert notified == [blocked]
     held = must_claim(registry, blocked)
     with registry.write() as unit:
         unit.work.block(held)
-    assert (claim(registry, blocked), rung) == (None, [blocked])
+    assert (claim(registry, blocked), notified) == (None, [blocked])
 
 
-def test_a_failed_transaction_rings_nobody(registry: Registry) -> None:
+def test_a_failed_transaction_wakes_nobody_up(registry: Registry) -> None:
     """Who is told of work finds it."""
-    rung: list[str] = []
-    registry.ring = lambda rings: rung.extend(ring.record_id for ring in rings)
+    notified: list[str] = []
+    registry.notify = lambda wake_ups: notified.extend(wake_up.record_id for wake_up in wake_ups)
     with pytest.raises(RuntimeError), registry.write() as unit:
         unit.work.open(new_id("job"))
         raise RuntimeError
-    assert rung == []
+    assert notified == []
     (record_id,) = opened(registry)
-    assert rung == [record_id]
+    assert notified == [record_id]
 
 
 def test_a_failed_transaction_leaves_nothing(registry: Registry) -> None:

@@ -177,7 +177,7 @@ def test_a_dry_run_takes_no_look_and_publishes_nothing(bench: Bench, tmp_path: P
         assert (row.plan, row.progress) == (DEMO["plan"], {"fraction": 1.0})
         assert list(unit.names.listed(limit=10, after=None)) == []
         assert unit.work.of(dry).state == "done"
-        assert unit.looks.before(unit.datasets.get(data).sha256) == 1
+        assert unit.ledger.evaluations(unit.datasets.get(data).sha256) == 1
 
 
 def test_a_dry_run_waits_for_its_inputs_and_tells_why_it_cannot_run(bench: Bench) -> None:

@@ -28,7 +28,7 @@ class Calibrate(JobKind):
 
     def looks_before(self, unit: UnitOfWork, row: tables.Job, dataset: tables.Dataset) -> int:
         """Take a look: the test rows will judge."""
-        return unit.looks.take(dataset.sha256, row.id)
+        return unit.ledger.enter(dataset.sha256, row.id)
 
     def limits(self, row: tables.Job) -> Limits:
         """Its own budget of time, and some grace."""
@@ -51,7 +51,7 @@ class Calibrate(JobKind):
             row.page_sha256 = files["page"].keep() if "page" in files else None
             row.verdict, row.promoted = result["verdict"], result["promoted"]
             if row.verdict == "undetermined":  # the test rows have judged nothing
-                unit.looks.give_back(row.id)
+                unit.ledger.withdraw(row.id)
             served = unit.models.get(row.model_id)
             if profile is not None:
                 served = unit.models.add(_calibrated(served, row, profile, files["model"]))

@@ -19,7 +19,7 @@ class Plan(JobKind):
 
     def looks_before(self, unit: UnitOfWork, row: tables.Job, dataset: tables.Dataset) -> int:
         """What the job would be told, without a place in the ledger."""
-        return unit.looks.before(dataset.sha256)
+        return unit.ledger.evaluations(dataset.sha256)
 
     def limits(self, row: tables.Job) -> Limits:
         """As long as a job may go beyond its budget: reading large inputs takes as long as before training."""

@@ -1,0 +1,78 @@
+"""Column types and the base of all tables; a column of type `Digest` keeps the file that it names."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy import JSON, Column, DateTime, Dialect, MetaData, String
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+from sqlalchemy.types import TypeDecorator
+
+Json = dict[str, Any]
+
+
+class UtcDateTime(TypeDecorator[datetime]):
+    """An aware UTC time; SQLite drops the zone, so it is put back on the way out."""
+
+    impl = DateTime(timezone=True)
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        """Convert to UTC; a naive time is a defect of the caller."""
+        if value is not None and value.tzinfo is None:
+            raise ValueError("a naive datetime reached the database")
+        return None if value is None else value.astimezone(UTC)
+
+    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        """Put the zone back."""
+        if value is None:
+            return None
+        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+
+
+class Digest(TypeDecorator[str]):
+    """The SHA-256 of a stored file, which stays for as long as any column of this type names it."""
+
+    impl = String(64)
+    cache_ok = True
+
+
+#: In a column's `info`: whether it keeps the file that it names, where neither its type nor its name says so rightly.
+KEEPS_FILE = "keeps_file"
+
+
+class Base(DeclarativeBase):
+    """Names of constraints are fixed, so that migrations can refer to them."""
+
+    metadata = MetaData(
+        naming_convention={
+            "ix": "ix_%(column_0_label)s",
+            "uq": "uq_%(table_name)s_%(column_0_name)s",
+            "fk": "fk_%(table_name)s_%(column_0_name)s",
+            "pk": "pk_%(table_name)s",
+        }
+    )
+    type_annotation_map = {datetime: UtcDateTime(), Json: JSON(), list[Any]: JSON()}  # noqa: RUF012
+
+
+class Record:
+    """What every record has."""
+
+    id: Mapped[str] = mapped_column(String(40), primary_key=True)
+    status: Mapped[str] = mapped_column(String(16))
+    error: Mapped[Json | None]
+    created_at: Mapped[datetime]
+
+
+def digest_columns(metadata: MetaData = Base.metadata) -> tuple[Column[Any], ...]:
+    """Every column that names a stored file: a file may go when none of them does.
+
+    A column whose name says that it is a digest counts, too, so that one that was typed otherwise loses no files.
+    """
+    columns = [column for table in metadata.sorted_tables for column in table.columns]
+    return tuple(column for column in columns if column.info.get(KEEPS_FILE, _is_digest(column)))
+
+
+def _is_digest(column: Column[Any]) -> bool:
+    return isinstance(column.type, Digest) or column.name.endswith(("sha256", "digest"))
