@@ -38,7 +38,7 @@ router = APIRouter(route_class=Route, prefix="/v1/jobs", tags=["jobs"])
 
 Options = TypeVar("Options", bound=JobOptions)
 
-#: Services of a call that brings its files along, beside `model` and `dataset`.
+#: Parts of a call that brings its files along, beside `model` and `dataset`.
 _JSON_PARTS = ("job", "model_options", "dataset_options")
 
 _JOB_BODY = {

@@ -289,11 +289,11 @@ class Calibrators(_Records[tables.Calibrator]):
         """There is no calibrator for these scores, and their test rows have shown nothing."""
         row = self.get(record_id)
         row.status, row.error = "failed", error
-        Looks(self.session).give_back(record_id)
+        EvaluationLedger(self.session).withdraw(record_id)
 
     def delete(self, record_id: str) -> list[str]:
         """Delete with its scores; work that is still open on it is closed."""
         row = self.get(record_id)
         if row.status not in FINAL:
-            Looks(self.session).give_back(record_id)
+            EvaluationLedger(self.session).withdraw(record_id)
         return self._delete(row)

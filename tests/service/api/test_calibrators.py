@@ -314,13 +314,13 @@ def test_scores_that_are_refused_or_deleted_have_shown_nothing(api: Api) -> None
     assert api.client.get(path).json()["status"] == "failed"
     digest = api.client.get(path).json()["sha256"]
     with api.registry.write() as unit:
-        assert unit.looks.before(digest) == 0
+        assert unit.ledger.evaluations(digest) == 0
     begun = api.post(f"{PATH}?wait=0", content=scores())
     with api.registry.write() as unit:
-        assert unit.looks.take(digest, begun["id"]) == 0
+        assert unit.ledger.enter(digest, begun["id"]) == 0
     assert api.client.delete(f"{PATH}/{begun['id']}").status_code == 204
     with api.registry.read() as unit:
-        assert unit.looks.before(digest) == 0
+        assert unit.ledger.evaluations(digest) == 0
 
 
 def test_guarantee_rows_promise_and_roles_are_named(working: Api) -> None:

@@ -279,7 +279,7 @@ def test_fitted_scores_are_published(bench: Bench, tmp_path: Path) -> None:
         row = unit.calibrators.get(record_id)
         assert (row.status, row.method, row.parameters) == ("succeeded", "temperature", {"temperature": 2.0})
         assert unit.work.of(record_id).state == "done"
-        assert unit.looks.before(row.sha256) == 1
+        assert unit.ledger.evaluations(row.sha256) == 1
     for name in files:
         digest = getattr(row, f"{name}_sha256")
         assert bench.registry.artifacts.path(digest).read_bytes() == files[name].encode()
@@ -295,7 +295,7 @@ def test_refused_scores_keep_the_reason(bench: Bench) -> None:
     with bench.registry.read() as unit:
         row = unit.calibrators.get(record_id)
         assert (row.status, row.error, unit.work.of(record_id).state) == ("failed", ERROR, "done")
-        assert unit.looks.before(row.sha256) == 0
+        assert unit.ledger.evaluations(row.sha256) == 0
 
 
 @pytest.mark.parametrize(

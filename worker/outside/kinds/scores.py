@@ -30,7 +30,7 @@ class FitScores(WorkKind):
         with self.registry.write() as unit:
             unit.work.prove(self.claim)
             row = unit.calibrators.get(self.record_id)
-            looks_before = unit.looks.take(row.sha256, row.id)
+            looks_before = unit.ledger.enter(row.sha256, row.id)
         limits = self.inspection_limits(row.bytes)
         self.give("file", row.sha256)
         spec = {"sha256": row.sha256, "options": row.options, "looks_before": looks_before}
