@@ -91,7 +91,7 @@ class _Block(nn.Module):
         return self.second(x + self.feed(x))  # type: ignore[no-any-return]
 
 
-class Ending(nn.Module):
+class Composed(nn.Module):
     """A network with a function after its logits; any number of inputs."""
 
     def __init__(self, network: nn.Module, function: Any) -> None:

@@ -9,8 +9,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from fedlas.importers.architectures.exporting import FEATURES, IR_VERSION, LOGITS, OPSET, Exported, export
-from fedlas.importers.architectures.heads import Heads, listening
+from fedlas.importers.architectures.exporting import FEATURES, IR_VERSION, LOGITS, OPSET, ExportedGraph, export
+from fedlas.importers.architectures.heads import ClassifierHeads, listening
 from fedlas.importers.onnx.graph import Graph
 from fedlas.importers.onnx.graph_classifier import GraphClassifier
 from fedlas.importers.onnx.input_specs import InputSpec
@@ -28,9 +28,15 @@ class NativeClassifier(GraphClassifier):
     """
 
     def __init__(
-        self, network: nn.Module, heads: Heads, *, architecture: str, num_classes: int, image_shape: Sequence[int],
+        self,
+        network: nn.Module,
+        heads: ClassifierHeads,
+        *,
+        architecture: str,
+        num_classes: int,
+        image_shape: Sequence[int],
         notes: Sequence[str] = (),
-    ) -> None:  # fmt: skip
+    ) -> None:
         super().__init__()
         self.network, self.heads = network, heads
         self.architecture, self.notes = architecture, tuple(notes)
@@ -44,7 +50,7 @@ class NativeClassifier(GraphClassifier):
         self.feature_layer = f"input of {', '.join(heads.paths)}"
         self.opset, self.ir_version = OPSET, IR_VERSION
         self.logits_name, self.feature_names = LOGITS, (FEATURES,)
-        self._exported = _Shared()
+        self._exported = _SharedExport()
 
     def forward(self, *inputs: Tensor) -> tuple[Tensor, Tensor]:
         """Return `(logits (N, K), features (N, D))` for one input of images (N, C, H, W)."""
@@ -89,11 +95,11 @@ class NativeClassifier(GraphClassifier):
         return copy.deepcopy(self, moved).train().eval()
 
 
-class _Shared:
+class _SharedExport:
     """The graph without weights, made once for a classifier and all its copies."""
 
     def __init__(self) -> None:
-        self.value: Exported | None = None
+        self.value: ExportedGraph | None = None
 
-    def __deepcopy__(self, memo: dict[int, object]) -> _Shared:
+    def __deepcopy__(self, memo: dict[int, object]) -> _SharedExport:
         return self

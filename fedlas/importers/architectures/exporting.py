@@ -32,7 +32,7 @@ Written = tuple[ModelProto, dict[str, str]]
 
 
 @dataclass(frozen=True)
-class Exported:
+class ExportedGraph:
     """A graph without weights, which state each of its missing tensors is, and which exporter wrote it."""
 
     graph: Graph
@@ -48,7 +48,7 @@ class Exported:
         return graph
 
 
-def export(network: nn.Module, rows: Rows) -> Exported:
+def export(network: nn.Module, rows: Rows) -> ExportedGraph:
     """The graph of a network on the CPU in inference that returns logits and features for one input, for any rows.
 
     By PyTorch's exporter of today; by its older one where that cannot.
@@ -56,7 +56,7 @@ def export(network: nn.Module, rows: Rows) -> Exported:
     Raises:
         UnsupportedModel: `not_exportable` where neither can.
     """
-    wrapped = _Named(network).eval()
+    wrapped = _NamedOutputs(network).eval()
     example = torch.from_numpy(rows[0])
     # Parameters and running statistics; tables that no file holds are constants of the graph.
     states = [name for name, value in network.state_dict().items() if value.is_floating_point()]
@@ -72,7 +72,7 @@ def export(network: nn.Module, rows: Rows) -> Exported:
     raise UnsupportedModel("not_exportable", f"PyTorch cannot write the network as ONNX ({'; '.join(failures)})")
 
 
-class _Named(nn.Module):
+class _NamedOutputs(nn.Module):
     """Gives the input its name: the exporter reads it from the signature."""
 
     def __init__(self, classifier: nn.Module) -> None:
@@ -120,7 +120,7 @@ _EXPORTERS: dict[str, Callable[[nn.Module, Tensor, Sequence[str]], Written]] = {
 }
 
 
-def _separated(model: ModelProto, names: Mapping[str, str], exporter: str) -> Exported:
+def _separated(model: ModelProto, names: Mapping[str, str], exporter: str) -> ExportedGraph:
     """The graph, of which weights are no part; it must be in the versions that we promise."""
     versions = {entry.domain: entry.version for entry in model.opset_import}
     if versions.get("") != OPSET or model.ir_version > IR_VERSION:
@@ -135,7 +135,7 @@ def _separated(model: ModelProto, names: Mapping[str, str], exporter: str) -> Ex
     graph.constants = {name: value for name, value in graph.constants.items() if name not in names}
     graph.inputs = [_with_open_rows(value) for value in graph.inputs if value.name not in names]
     used = {name for node in graph.nodes for name in node.input}
-    return Exported(graph, {name: state for name, state in names.items() if name in used}, exporter)
+    return ExportedGraph(graph, {name: state for name, state in names.items() if name in used}, exporter)
 
 
 def _with_open_rows(value: ValueInfoProto) -> ValueInfoProto:

@@ -17,7 +17,7 @@ _TOLERANCE = 1e-5
 
 
 @dataclass(frozen=True)
-class Heads:
+class ClassifierHeads:
     """The layers from each head on (by their paths), and the shape of one row of what each head reads.
 
     There is one, or two whose scores are averaged (distilled vision transformers).
@@ -57,7 +57,7 @@ def listening(network: nn.Module, paths: Sequence[str]) -> Iterator[list[list[Te
 
 
 @torch.no_grad()
-def find_heads(network: nn.Module, named: Sequence[nn.Module], num_classes: int, example: Tensor) -> Heads:
+def find_heads(network: nn.Module, named: Sequence[nn.Module], num_classes: int, example: Tensor) -> ClassifierHeads:
     """The heads of a network in inference, from those that its library names or the last layer with K outputs.
 
     Raises:
@@ -78,7 +78,7 @@ def find_heads(network: nn.Module, named: Sequence[nn.Module], num_classes: int,
         )
     for chains in _candidates(network, named, num_classes):
         if (shapes := _proven(network, chains, example, expected)) is not None:
-            return Heads(chains, shapes)
+            return ClassifierHeads(chains, shapes)
     raise UnsupportedModel(
         "features_not_found", "the class scores are not made by a last layer; send the network as ONNX with features="
     )
@@ -137,7 +137,7 @@ def _proven(
     if any(len(values) != 1 or values[0].shape[:1] != example.shape[:1] for values in heard):
         return None
     shapes = tuple(tuple(values[0].shape[1:]) for values in heard)
-    scores = Heads(chains, shapes).scores(network, [values[0] for values in heard])
+    scores = ClassifierHeads(chains, shapes).scores(network, [values[0] for values in heard])
     if scores.shape != expected.shape:
         return None
     difference = (scores - expected).abs().max()

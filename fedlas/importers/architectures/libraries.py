@@ -19,7 +19,7 @@ _SHOWN = 5
 
 
 @dataclass(frozen=True)
-class Wanted:
+class ArchitectureOptions:
     """For what a network is built; what is None is the library's own choice.
 
     Attributes:
@@ -40,7 +40,7 @@ class Library(Protocol):
         """Every classifier's name."""
         ...
 
-    def build(self, name: str, wanted: Wanted) -> nn.Module:
+    def build(self, name: str, wanted: ArchitectureOptions) -> nn.Module:
         """A network with its library's own first weights."""
         ...
 
@@ -69,7 +69,7 @@ class Torchvision:
     def names(self) -> Collection[str]:
         return set(self._models.list_models(module=self._models))
 
-    def build(self, name: str, wanted: Wanted) -> nn.Module:
+    def build(self, name: str, wanted: ArchitectureOptions) -> nn.Module:
         options: dict[str, Any] = {} if wanted.num_classes is None else {"num_classes": wanted.num_classes}
         if name in self._AUXILIARY:
             options |= {"aux_logits": False, "init_weights": False}
@@ -109,7 +109,7 @@ class Timm:
     def names(self) -> Collection[str]:
         return {*self._timm.list_models(), *self._timm.list_pretrained()}
 
-    def build(self, name: str, wanted: Wanted) -> nn.Module:
+    def build(self, name: str, wanted: ArchitectureOptions) -> nn.Module:
         given = {"num_classes": wanted.num_classes, "in_chans": wanted.channels}
         options = {key: value for key, value in given.items() if value is not None}
         network: nn.Module = self._timm.create_model(name, pretrained=False, **options)

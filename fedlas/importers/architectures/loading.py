@@ -12,7 +12,7 @@ from fedlas.errors import UnsupportedModel
 from fedlas.importers.architectures.building import build, fill
 from fedlas.importers.architectures.classifier import NativeClassifier
 from fedlas.importers.architectures.heads import find_heads, head_weight
-from fedlas.importers.architectures.libraries import Library, Wanted, find_architecture, first_convolution
+from fedlas.importers.architectures.libraries import ArchitectureOptions, Library, find_architecture, first_convolution
 from fedlas.importers.architectures.matching import Stored, look_up, match
 from fedlas.importers.safetensors import read_header, read_tensors
 
@@ -74,7 +74,7 @@ class _Plan:
     library: Library
     name: str
     num_classes: int
-    wanted: Wanted
+    wanted: ArchitectureOptions
 
     def make(self) -> nn.Module:
         return self.library.build(self.name, self.wanted)
@@ -83,10 +83,10 @@ class _Plan:
 def _planned(stored: Stored, architecture: str, num_classes: int | None, input_shape: tuple[int, ...] | None) -> _Plan:
     """What the request and the file's header say about the network."""
     library, name = find_architecture(architecture)
-    usual = build(lambda: library.build(name, Wanted()), architecture)
+    usual = build(lambda: library.build(name, ArchitectureOptions()), architecture)
     classes = num_classes if num_classes is not None else _told_classes(usual, library, stored)
     size = None if input_shape is None else (input_shape[1], input_shape[2])
-    return _Plan(library, name, classes, Wanted(classes, _told_channels(usual, stored), size))
+    return _Plan(library, name, classes, ArchitectureOptions(classes, _told_channels(usual, stored), size))
 
 
 def _told_classes(usual: nn.Module, library: Library, stored: Stored) -> int:

@@ -20,7 +20,7 @@ Stored = Mapping[str, StoredTensor]
 
 
 @dataclass
-class Match:
+class StateDictMatch:
     """The file's tensors under the network's names, and what does not fit."""
 
     tensors: dict[str, StoredTensor]
@@ -50,7 +50,7 @@ class Match:
         raise UnsupportedModel("weights_mismatch", f"the weights are not those of {name}: {'; '.join(parts)}")
 
 
-def match(network: nn.Module, stored: Stored) -> Match:
+def match(network: nn.Module, stored: Stored) -> StateDictMatch:
     """The best reading of the file's names: as they are, or without what a wrapper put before all of them."""
     found = [_compare(network, stored, prefix) for prefix in ("", *prefixes(stored))]
     return min(found, key=lambda item: item.problems)
@@ -71,9 +71,9 @@ def look_up(stored: Stored, name: str) -> StoredTensor | None:
     return next((stored[prefix + name] for prefix in ("", *prefixes(stored)) if prefix + name in stored), None)
 
 
-def _compare(network: nn.Module, stored: Stored, prefix: str) -> Match:
+def _compare(network: nn.Module, stored: Stored, prefix: str) -> StateDictMatch:
     wanted: dict[str, Tensor] = network.state_dict()
-    result = Match({}, prefix=prefix)
+    result = StateDictMatch({}, prefix=prefix)
     for full, place in stored.items():
         name = full.removeprefix(prefix)
         if name in wanted:

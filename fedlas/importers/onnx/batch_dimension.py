@@ -22,23 +22,25 @@ from fedlas.errors import UnsupportedModel
 from fedlas.importers.onnx.evaluator import constant_tensors, outputs_of, run_node
 from fedlas.importers.onnx.graph import Graph, attribute
 from fedlas.importers.onnx.input_specs import InputSpec, example_inputs
+from fedlas.importers.onnx.operators import words
 from fedlas.importers.onnx.weight_roles import constant_derived
 
 Shape = tuple[int, ...]
-_BROADCASTING = ("Add", "Sub", "Mul", "Div", "Where", "Pow", "Max", "Min", "And", "Or", "Equal", "Less", "Greater",
-                 "LessOrEqual", "GreaterOrEqual", "Sum", "MatMul", "Mod", "PRelu")  # fmt: skip
+_BROADCASTING = words(
+    "Add Sub Mul Div Where Pow Max Min And Or Equal Less Greater LessOrEqual GreaterOrEqual Sum MatMul Mod PRelu"
+)
 
 
 # Up to this many rows the exporter's own batch is computed for the proof, above it the repaired graph's single rows.
 _AFFORDABLE = 4
 
 
-class _Unclear(Exception):
+class _AmbiguousShape(Exception):
     """This reading of the shapes does not lead to an independent computation of rows."""
 
 
 @dataclass(frozen=True)
-class _Place:
+class _AxisCandidate:
     """A candidate axis of a Reshape's result for carrying the rows."""
 
     axis: int
@@ -49,7 +51,7 @@ class _Place:
 
 
 # What is likeliest, in several readings: merged axes (rows · heads) leave room for doubt when the batch was one.
-_Preference = Callable[[_Place], tuple[object, ...]]
+_Preference = Callable[[_AxisCandidate], tuple[object, ...]]
 _PREFERENCES: tuple[_Preference, ...] = (
     lambda p: (not p.same, not p.exact, p.last, not p.aligned, p.axis),
     lambda p: (not p.same, not p.exact, p.last, p.axis),
@@ -77,10 +79,10 @@ def free_batch(
     for on_meta, preference in itertools.product((True, False), _PREFERENCES):
         repaired = graph.copy()
         try:
-            repair = _Repair(repaired, specs, batch, lengths, before, preference, on_meta)
+            repair = _BatchRewriter(repaired, specs, batch, lengths, before, preference, on_meta)
             repair.walk()
             _prove(graph, repaired, specs, batch, lengths)
-        except (_Unclear, UnsupportedModel) as failure:
+        except (_AmbiguousShape, UnsupportedModel) as failure:
             reasons.append(str(failure))
         else:
             return repaired, repair.shapes
@@ -102,10 +104,10 @@ def _prove(original: Graph, repaired: Graph, specs: list[InputSpec], batch: int,
         # Sums in another order differ by what the largest value rounds to; mixed rows differ by far more.
         scale = max(1.0, float(one.abs().max())) if one.is_floating_point() and one.numel() else 1.0
         if one.shape != many[1:].shape or not torch.allclose(one, many[1:], 1e-3, 1e-4 * scale, equal_nan=True):
-            raise _Unclear("rows would change each other's results")
+            raise _AmbiguousShape("rows would change each other's results")
 
 
-class _Repair:
+class _BatchRewriter:
     """Walks through the graph with one row more than the exporter's and mends each node that cannot follow."""
 
     def __init__(
@@ -144,7 +146,7 @@ class _Repair:
         results = run_node(node, self.values, self.graph.opset)
         for name, value in results.items():
             if name in self.before and len(value.shape) != len(self.before[name]):
-                raise _Unclear(f"{node.op_type} changes its rank")
+                raise _AmbiguousShape(f"{node.op_type} changes its rank")
         self.values.update(results)
         self.shapes.update({name: tuple(value.shape) for name, value in results.items()})
         self.done.append(node)
@@ -200,7 +202,7 @@ class _Repair:
         """The axis of a Reshape's result that carries the rows."""
         carriers = [i for i, (a, b) in enumerate(zip(old, new, strict=True)) if a != b]
         if len(carriers) != 1 or new[carriers[0]] * self.batch != old[carriers[0]] * self.rows:
-            raise _Unclear(f"a Reshape of {old} has no clear batch axis")
+            raise _AmbiguousShape(f"a Reshape of {old} has no clear batch axis")
         source = carriers[0]
         before, after = math.prod(old[:source]), math.prod(old[source + 1 :])
         stride = after * old[source] // self.batch  # between rows, at most
@@ -210,7 +212,7 @@ class _Repair:
             if size % self.batch or inner > stride or inner * size < after * self.batch:
                 continue
             outer = math.prod(result[:axis])
-            places.append(_Place(
+            places.append(_AxisCandidate(
                 axis,
                 same=result[:axis] == old[:source] and result[axis + 1 :] == old[source + 1 :],
                 exact=size == self.batch and (outer == before or inner == after),
@@ -218,7 +220,7 @@ class _Repair:
                 aligned=result[:axis] == old[:source],
             ))  # fmt: skip
         if not places:
-            raise _Unclear(f"a Reshape from {old} to {result} mixes rows")
+            raise _AmbiguousShape(f"a Reshape from {old} to {result} mixes rows")
         return min(places, key=self.prefer).axis
 
     def _mend_expand(self, node: NodeProto) -> None:
@@ -318,7 +320,7 @@ class _Repair:
         value = self.values[name]
         first = value.narrow(axis, 0, 1)
         if not torch.equal(first.expand_as(value), value):
-            raise _Unclear("a constant holds different values for every row of the exporter's batch")
+            raise _AmbiguousShape("a constant holds different values for every row of the exporter's batch")
         if name in self.graph.constants:
             made = self.graph.add_constant(name, first.contiguous().numpy())
             self.values[made] = torch.from_numpy(self.graph.constants[made])

@@ -14,7 +14,7 @@ from fedlas.importers.onnx.graph_classifier import GraphClassifier
 from fedlas.importers.onnx.input_specs import InputSpec
 
 
-class Template:
+class GraphTemplate:
     """The uploaded graph without the weights; never changed, so copies of a classifier share it."""
 
     def __init__(self, graph: Graph, logits: str, frontier: Sequence[str], weights: dict[str, str]) -> None:
@@ -25,7 +25,7 @@ class Template:
         for name in weights:
             self.graph.constants.pop(name, None)
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> Template:
+    def __deepcopy__(self, memo: dict[int, Any]) -> GraphTemplate:
         return self
 
 
@@ -40,7 +40,7 @@ class OnnxClassifier(GraphClassifier):
         *,
         body: fx.GraphModule,
         head: fx.GraphModule | None,
-        template: Template,
+        template: GraphTemplate,
         feature_shapes: Sequence[tuple[int, ...]],
         feature_layer: str,
         inputs: Sequence[InputSpec],
@@ -89,7 +89,7 @@ class OnnxClassifier(GraphClassifier):
         return [] if self.head_network is None else list(self.head_network.parameters())
 
     def graph(self) -> Graph:
-        """The uploaded graph, ending in the logits, with this classifier's weights and running statistics."""
+        """The uploaded graph, activation in the logits, with this classifier's weights and running statistics."""
         graph = self.template.graph.copy()
         state = self.state_dict()
         for name, place in self.template.weights.items():

@@ -11,15 +11,17 @@ from torch import Tensor
 
 from fedlas.errors import Mismatch, UnsupportedModel
 from fedlas.importers.onnx.graph import Graph
-from fedlas.importers.onnx.operators import MAX_BYTES, OPERATORS, keywords, operator_name
+from fedlas.importers.onnx.operators import MAX_BYTES, OPERATORS, keywords, operator_name, words
 from fedlas.importers.onnx.operators.dtypes import as_tensor
 
 Values = dict[str, Tensor]
 
 
 # Operators whose result may be large though their inputs are small: sizes are numbers that they read.
-_DECLARING = frozenset({"AffineGrid", "AveragePool", "CenterCropPad", "Col2Im", "Conv", "ConvTranspose", "Expand",
-                        "LpPool", "MaxPool", "MaxUnpool", "OneHot", "Pad", "Resize", "Tile", "Upsample"})  # fmt: skip
+_DECLARING = words(
+    "AffineGrid AveragePool CenterCropPad Col2Im Conv ConvTranspose Expand LpPool MaxPool MaxUnpool OneHot Pad Resize "
+    "Tile Upsample"
+)
 # Up to so many pairs of elements no other operator's result can be large.
 _SMALL = 2**24
 

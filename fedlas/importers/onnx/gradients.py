@@ -11,17 +11,17 @@ from collections.abc import Iterable
 from onnx import NodeProto, TensorProto
 
 from fedlas.importers.onnx.graph import Graph, attribute
+from fedlas.importers.onnx.operators.table import words
 
 # Their outputs are steps, truth values, places or sizes. Whatever reads places or truth values is fed by one of these.
-_FLAT = frozenset({
-    "And", "ArgMax", "ArgMin", "BitShift", "BitwiseAnd", "BitwiseNot", "BitwiseOr", "BitwiseXor", "Ceil", "Equal",
-    "EyeLike", "Floor", "Greater", "GreaterOrEqual", "Hardmax", "IsInf", "IsNaN", "Less", "LessOrEqual",
-    "NonMaxSuppression", "NonZero", "Not", "Or", "Round", "Shape", "Sign", "Size", "Xor",
-})  # fmt: skip
+_FLAT = words(
+    "And ArgMax ArgMin BitShift BitwiseAnd BitwiseNot BitwiseOr BitwiseXor Ceil Equal EyeLike Floor Greater "
+    "GreaterOrEqual Hardmax IsInf IsNaN Less LessOrEqual NonMaxSuppression NonZero Not Or Round Shape Sign Size Xor"
+)
 _FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE, TensorProto.BFLOAT16)
 
 
-def reached(graph: Graph, outputs: Iterable[str], weights: set[str]) -> set[str]:
+def reachable_weights(graph: Graph, outputs: Iterable[str], weights: set[str]) -> set[str]:
     """Those of `weights` on which `outputs` depend smoothly."""
     wanted = set(outputs)
     for node in reversed(graph.nodes):

@@ -17,8 +17,7 @@ from fedlas.errors import UnsupportedModel
 from fedlas.importers.onnx.parsing import standard_opset
 
 Array = NDArray[Any]
-_RAW = frozenset({"float32", "float64", "float16", "int64", "int32", "int16", "int8", "uint8", "uint16", "uint32",
-                  "uint64", "bool"})  # fmt: skip
+_RAW = frozenset(f"{kind}{bits}" for kind in ("int", "uint", "float") for bits in (8, 16, 32, 64)) | {"bool"}
 
 
 @dataclass

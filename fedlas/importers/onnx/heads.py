@@ -12,20 +12,26 @@ from torch import Tensor
 
 from fedlas.errors import UnsupportedModel
 from fedlas.importers.onnx.graph import Graph
-from fedlas.importers.onnx.output_activation import Ending, before_layout, find_ending, is_distribution
+from fedlas.importers.onnx.operators.table import words
+from fedlas.importers.onnx.output_activation import (
+    OutputActivation,
+    before_layout,
+    find_output_activation,
+    is_distribution,
+)
 from fedlas.importers.onnx.weight_roles import constant_derived
 
 Shapes = Mapping[str, tuple[int, ...]]
 
 _LINEAR = ("Gemm", "MatMul", "Conv", "Einsum")
-_POOLS = ("GlobalAveragePool", "AveragePool", "ReduceMean", "ReduceSum", "ReduceMax", "GlobalMaxPool", "MaxPool",
-          "ReduceLogSumExp")  # fmt: skip
+_POOLS = words("GlobalAveragePool AveragePool ReduceMean ReduceSum ReduceMax GlobalMaxPool MaxPool ReduceLogSumExp")
 # What may stand between the last linear layer and the output where nothing else says that this is a classifier.
-_AFTER_HEAD = ("Add", "Sub", "Mul", "Div", "Identity", "Cast", "Flatten", "Reshape", "Squeeze", "Unsqueeze",
-               "Dropout", "Gather", "GatherND", "Slice", "Transpose", "Sum", "Mean", "Concat", "BatchNormalization",
-               *_POOLS)  # fmt: skip
+_AFTER_HEAD = _POOLS | words(
+    "Add Sub Mul Div Identity Cast Flatten Reshape Squeeze Unsqueeze Dropout Gather GatherND Slice Transpose Sum Mean "
+    "Concat BatchNormalization"
+)
 # Operators whose further inputs are shapes, axes or places.
-_SHAPED = ("Reshape", "Expand", "Slice", "Tile", "Squeeze", "Unsqueeze", "Split", "Pad", *_POOLS)
+_SHAPED = _POOLS | words("Reshape Expand Slice Tile Squeeze Unsqueeze Split Pad")
 #: Added to probabilities before their logarithm is taken: less than any that float32 computes to more than zero places.
 _TINY = 1e-30
 
@@ -71,19 +77,19 @@ def find_head(
     Raises:
         UnsupportedModel: `no_classifier_output`, `multilabel_unsupported`, `unknown_features`.
     """
-    ending = find_ending(graph, output, shapes)
-    logits = before_layout(graph, ending.scores, shapes)
+    activation = find_output_activation(graph, output, shapes)
+    logits = before_layout(graph, activation.scores, shapes)
     columns = _columns(output, logits, shapes, shapes[graph.input_names[0]][0])
-    _check_activation(output, ending, columns)
+    _check_activation(output, activation, columns)
     frontier, direct = _frontier(graph, logits, shapes)
     mixture = (
-        ending.activation is None
+        activation.function is None
         and bool(frontier)
         and examples is not None
         and not (direct and _is_plain(graph, logits, frontier))
         and is_distribution(graph, logits, examples)
     )
-    settled = bool(frontier) and (direct or ending.activation is not None)
+    settled = bool(frontier) and (direct or activation.function is not None)
     if not (settled or mixture) and (features is None or not frontier):
         raise _no_output(
             f"output {output!r} of shape {_shown(shapes[logits], shapes[graph.input_names[0]][0])} does not come "
@@ -94,8 +100,8 @@ def find_head(
         frontier = _tapped(graph, features, shapes)
     for name in frontier:
         _check_rows(name, shapes, shapes[graph.input_names[0]][0])
-    positive = 1 if ending.pair is None else ending.pair
-    return Head(output, logits, "probabilities" if mixture else ending.kind, columns, frontier, positive, mixture)
+    positive = 1 if activation.pair is None else activation.pair
+    return Head(output, logits, "probabilities" if mixture else activation.kind, columns, frontier, positive, mixture)
 
 
 def _is_plain(graph: Graph, logits: str, frontier: Sequence[str]) -> bool:
@@ -137,20 +143,20 @@ def _producer_name(graph: Graph, name: str) -> str:
     return node.op_type if node is not None else "nothing"
 
 
-def _check_activation(output: str, ending: Ending, columns: int) -> None:
-    if ending.activation == "Sigmoid" and columns > 1:
+def _check_activation(output: str, activation: OutputActivation, columns: int) -> None:
+    if activation.function == "Sigmoid" and columns > 1:
         raise UnsupportedModel(
             "multilabel_unsupported",
             f"output {output!r} has {columns} independent sigmoids (several labels may be true at once); "
             "a classifier of exclusive classes is needed: logits or a softmax over the classes",
         )
-    if ending.activation == "Softmax" and columns == 1:
+    if activation.function == "Softmax" and columns == 1:
         raise _no_output(f"output {output!r} is a softmax over a single class, which is always 1")
 
 
 def _frontier(graph: Graph, logits: str, shapes: Shapes) -> tuple[tuple[str, ...], bool]:
     """The inputs of the last linear layers on every path to the logits; whether only harmless operators follow them."""
-    walk = _Walk(graph, shapes)
+    walk = _BackwardSearch(graph, shapes)
     found, direct = walk.back(logits, stop=set())
     # A path around a layer's input (its norm, by which a cosine head divides) ends there too.
     while found and (again := walk.back(logits, stop=set(found)))[0] != found:
@@ -160,7 +166,7 @@ def _frontier(graph: Graph, logits: str, shapes: Shapes) -> tuple[tuple[str, ...
     return tuple(found), direct
 
 
-class _Walk:
+class _BackwardSearch:
     """Walks backwards from logits to linear layers."""
 
     def __init__(self, graph: Graph, shapes: Shapes) -> None:

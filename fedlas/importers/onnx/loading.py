@@ -12,9 +12,9 @@ from torch import Tensor
 from fedlas.errors import UnsupportedModel
 from fedlas.importers.onnx.ai_onnx_ml.lowering import class_labels, to_standard
 from fedlas.importers.onnx.batch_dimension import free_batch
-from fedlas.importers.onnx.classifier import OnnxClassifier, Template
+from fedlas.importers.onnx.classifier import GraphTemplate, OnnxClassifier
 from fedlas.importers.onnx.evaluator import shapes_of
-from fedlas.importers.onnx.gradients import reached
+from fedlas.importers.onnx.gradients import reachable_weights
 from fedlas.importers.onnx.graph import Graph
 from fedlas.importers.onnx.graph_classifier import STANDARD_OUTPUTS, GraphClassifier
 from fedlas.importers.onnx.heads import Head, check_head_alone, find_head, standard_logits
@@ -26,15 +26,15 @@ from fedlas.importers.onnx.input_specs import (
     input_spec,
     set_batch,
 )
-from fedlas.importers.onnx.lowering import Lowered, lower
+from fedlas.importers.onnx.lowering import LoweredModule, lower
 from fedlas.importers.onnx.normalise import check_operators, normalise, unsupported
 from fedlas.importers.onnx.output_activation import labelled_scores
 from fedlas.importers.onnx.parsing import read_model
 from fedlas.importers.onnx.pooling_rewrite import pool_features, pool_first
-from fedlas.importers.onnx.runtime_only.loading import open_opaque
+from fedlas.importers.onnx.runtime_only.loading import load_runtime_only
 from fedlas.importers.onnx.sizes import limit_sizes
 from fedlas.importers.onnx.weight_roles import TRANSPARENT, find_weights
-from fedlas.importers.onnx.weight_untying import modules_of, unshare
+from fedlas.importers.onnx.weight_untying import modules_of, untie_weights
 
 Shapes = Mapping[str, tuple[int, ...]]
 
@@ -85,7 +85,7 @@ def _untrainable(
 ) -> GraphClassifier:
     """The file run as it is; what is said where that fails too is what the owner can mend."""
     try:
-        return open_opaque(model, output=output, features=features, task=task, instead_of=failure)
+        return load_runtime_only(model, output=output, features=features, task=task, instead_of=failure)
     except UnsupportedModel as other:
         raise (other if failure.code == "unsupported_operator" else failure) from None
 
@@ -220,9 +220,9 @@ def _build(
     features = head.frontier if pooled is None else (pooled,)
     graph.prune([logits, *features])
     check_head_alone(graph, logits, head.frontier)
-    unshare(graph, modules)
+    untie_weights(graph, modules)
     notes = limit_sizes(graph, specs, lengths)
-    weights = reached(graph, [logits], find_weights(graph, shapes))
+    weights = reachable_weights(graph, [logits], find_weights(graph, shapes))
     num_classes = max(head.columns, 2)
     if pooled is None:
         body, tail = lower(graph, graph.input_names, features, weights), lower(graph, features, [logits], weights)
@@ -233,7 +233,7 @@ def _build(
     classifier = OnnxClassifier(
         body=body.module,
         head=None if tail is None else tail.module,
-        template=Template(graph, logits, features, places),
+        template=GraphTemplate(graph, logits, features, places),
         feature_shapes=[shapes[name][1:] for name in features],
         feature_layer=",".join(head.frontier),
         inputs=specs,
@@ -247,5 +247,5 @@ def _build(
     return classifier.eval()
 
 
-def _places(**parts: Lowered) -> dict[str, str]:
+def _places(**parts: LoweredModule) -> dict[str, str]:
     return {name: f"{part}.{place}" for part, lowered in parts.items() for name, place in lowered.weights.items()}

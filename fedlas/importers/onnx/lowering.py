@@ -65,7 +65,7 @@ def on_device(value: Tensor, like: Tensor) -> Tensor:
 
 
 @dataclass
-class Lowered:
+class LoweredModule:
     """The module, and under which of its names each of the graph's weights and statistics lives."""
 
     module: GraphModule
@@ -73,7 +73,7 @@ class Lowered:
 
 
 @dataclass
-class _Lowering:
+class _LoweringState:
     graph: Graph
     weights: set[str]
     root: nn.Module = field(default_factory=nn.Module)
@@ -146,9 +146,9 @@ def tensor_copy(value: Array) -> Tensor:
     return as_tensor(np.array(value))
 
 
-def lower(graph: Graph, inputs: Sequence[str], outputs: Sequence[str], weights: set[str]) -> Lowered:
+def lower(graph: Graph, inputs: Sequence[str], outputs: Sequence[str], weights: set[str]) -> LoweredModule:
     """The part of `graph` from `inputs` to `outputs` as a module that returns the tuple of outputs."""
-    state = _Lowering(graph, weights)
+    state = _LoweringState(graph, weights)
     state.constants = {n: as_tensor(v) for n, v in graph.constants.items() if n not in weights}
     for name in inputs:
         state.values[name] = state.fx.placeholder(re.sub(r"\W", "_", f"in_{name}"))
@@ -160,10 +160,10 @@ def lower(graph: Graph, inputs: Sequence[str], outputs: Sequence[str], weights: 
     results = [state.values[name] for name in outputs]
     state.fx.output(tuple(results))
     state.fx.lint()
-    return Lowered(GraphModule(state.root, state.fx), state.places)
+    return LoweredModule(GraphModule(state.root, state.fx), state.places)
 
 
-def _lower_node(state: _Lowering, node: NodeProto) -> None:
+def _lower_node(state: _LoweringState, node: NodeProto) -> None:
     device = state.device_inputs(node)
     if not device and all(name in state.constants for name in node.input if name) and node.input:
         _fold(state, node)
@@ -183,7 +183,7 @@ def _lower_node(state: _Lowering, node: NodeProto) -> None:
         state.on_host.update(node.output)
 
 
-def _fold(state: _Lowering, node: NodeProto) -> None:
+def _fold(state: _LoweringState, node: NodeProto) -> None:
     """Compute a node of constants once and for all."""
     known = {name: state.constants[name] for name in node.input if name}
     results = run_node(node, known, state.graph.opset)
@@ -199,7 +199,7 @@ def _item(values: tuple[Tensor, ...] | list[Tensor], index: int) -> Tensor:
     return values[index]
 
 
-def _call(state: _Lowering, node: NodeProto, device: list[str]) -> Node:
+def _call(state: _LoweringState, node: NodeProto, device: list[str]) -> Node:
     # Where the first input is the one on the device, it is also the likeliest to be an activation.
     reference = device[0] if device else None
     arguments = [state.argument(node, position, reference) for position in range(len(node.input))]
@@ -209,13 +209,13 @@ def _call(state: _Lowering, node: NodeProto, device: list[str]) -> Node:
     return state.fx.call_function(function, tuple(arguments), keywords(node, state.graph.opset))
 
 
-def _trains(state: _Lowering, node: NodeProto) -> bool:
+def _trains(state: _LoweringState, node: NodeProto) -> bool:
     """Whether scale and bias are weights and the statistics constants, as in every trained network."""
     names = node.input[1:5]
     return all(state.is_weight(n) for n in names[:2]) and all(n in state.constants for n in names[2:])
 
 
-def _batch_normalization(state: _Lowering, node: NodeProto) -> Node:
+def _batch_normalization(state: _LoweringState, node: NodeProto) -> Node:
     name = state.free_name(node.name or "batch_norm")
     scale, bias, mean, var = (tensor_copy(state.graph.constants[n]) for n in node.input[1:5])
     epsilon, momentum = attribute(node, "epsilon", 1e-5), attribute(node, "momentum", 0.9)
@@ -225,7 +225,7 @@ def _batch_normalization(state: _Lowering, node: NodeProto) -> Node:
     return state.fx.call_module(name, (state.argument(node, 0, node.input[0]),))
 
 
-def _dropout(state: _Lowering, node: NodeProto) -> Node:
+def _dropout(state: _LoweringState, node: NodeProto) -> Node:
     ratio = attribute(node, "ratio", 0.5)
     if len(node.input) > 1 and node.input[1] in state.constants:
         ratio = float(state.constants[node.input[1]])

@@ -22,35 +22,35 @@ _SUMS = ("ReduceSum", "ReduceMax", "ReduceLogSumExp")
 
 
 @dataclass(frozen=True)
-class Ending:
+class OutputActivation:
     """The tensor before a final activation.
 
     Attributes:
         scores: that tensor; the output itself where there is no activation.
         kind: `"logits"` or `"probabilities"`: what the output is.
-        activation: `"Softmax"`, `"Sigmoid"` or None.
+        function: `"Softmax"`, `"Sigmoid"` or None.
         pair: for an output [1 − p, p] of one sigmoid, the column of p.
     """
 
     scores: str
     kind: str
-    activation: str | None = None
+    function: str | None = None
     pair: int | None = None
 
 
-def find_ending(graph: Graph, output: str, shapes: Shapes) -> Ending:
+def find_output_activation(graph: Graph, output: str, shapes: Shapes) -> OutputActivation:
     """Read the graph backwards from `output` over casts, changes of layout, Log and Exp to an activation."""
-    return _Reader(graph, shapes).read(output)
+    return _ActivationMatcher(graph, shapes).read(output)
 
 
 def before_layout(graph: Graph, name: str, shapes: Shapes) -> str:
     """The tensor before changes of layout that keep every row's scores in their order."""
-    return _Reader(graph, shapes).before_layout(name)
+    return _ActivationMatcher(graph, shapes).before_layout(name)
 
 
 def labelled_scores(graph: Graph, output: str, shapes: Shapes) -> str | None:
     """The scores whose ArgMax an output is; None for any other output."""
-    reader = _Reader(graph, shapes)
+    reader = _ActivationMatcher(graph, shapes)
     node = reader.producer(output, "ArgMax", "Cast", *LAYOUT)
     while node is not None and node.op_type != "ArgMax":
         node = reader.producer(node.input[0], "ArgMax", "Cast", *LAYOUT)
@@ -72,7 +72,7 @@ def is_distribution(graph: Graph, name: str, inputs: Mapping[str, Tensor]) -> bo
     return value.shape[1] > 1 and bool((value >= 0).all() and ((sums - 1).abs() < 1e-3).all())
 
 
-class _Reader:
+class _ActivationMatcher:
     def __init__(self, graph: Graph, shapes: Shapes) -> None:
         self.graph, self.shapes = graph, shapes
         self.producers = graph.producers()
@@ -83,20 +83,20 @@ class _Reader:
         node = self.producers.get(name)
         return node if node is not None and node.op_type in op_types else None
 
-    def read(self, output: str) -> Ending:
+    def read(self, output: str) -> OutputActivation:
         name, logarithms = output, 0
         while (node := self.producers.get(name)) is not None:
             if (found := self._activation(node)) is not None:
-                scores, activation, log = found
+                scores, function, log = found
                 kind = "logits" if (logarithms % 2 == 1) != log else "probabilities"
-                return Ending(scores, kind, activation)
+                return OutputActivation(scores, kind, function)
             if (pair := self._pair(node)) is not None:
                 return pair
             if node.op_type not in ("Cast", "Log", "Exp") and not self._keeps_order(node):
                 break
             logarithms += node.op_type in ("Log", "Exp")
             name = node.input[0]
-        return Ending(output, "logits")
+        return OutputActivation(output, "logits")
 
     def before_layout(self, name: str) -> str:
         while (node := self.producer(name, *LAYOUT)) is not None and self._keeps_order(node):
@@ -200,7 +200,7 @@ class _Reader:
         value = self.graph.constants.get(name)
         return value is not None and value.size == 1 and float(value.ravel()[0]) == 1.0
 
-    def _pair(self, node: NodeProto) -> Ending | None:
+    def _pair(self, node: NodeProto) -> OutputActivation | None:
         """[1 − p, p], or [p, 1 − p], of one sigmoid p."""
         if (
             node.op_type != "Concat"
@@ -214,7 +214,7 @@ class _Reader:
             p = columns[positive]
             if taken is None or not self._is_one(taken.input[0]) or self.before_layout(taken.input[1]) != p:
                 continue
-            ending = self.read(p)
-            if ending.activation == "Sigmoid" and ending.kind == "probabilities":
-                return Ending(ending.scores, "probabilities", "Sigmoid", pair=positive)
+            activation = self.read(p)
+            if activation.function == "Sigmoid" and activation.kind == "probabilities":
+                return OutputActivation(activation.scores, "probabilities", "Sigmoid", pair=positive)
         return None

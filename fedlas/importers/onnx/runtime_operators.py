@@ -6,14 +6,13 @@ from collections.abc import Sequence
 
 from onnx import NodeProto, defs
 
-from fedlas.importers.onnx.operators import OPERATORS, operator_name
+from fedlas.importers.onnx.operators import OPERATORS, operator_name, words
 from fedlas.importers.onnx.operators.table import STANDARD_DOMAINS
 
 #: Operators of ONNX Runtime's own that compute on numbers only; skl2onnx writes distances to neighbours so.
 RUNTIME_OPERATORS = frozenset({"com.microsoft.CDist"})
 #: Chance has no place in a classifier, and no upload decodes files of other formats.
-_REFUSED = frozenset({"RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Multinomial",
-                      "Bernoulli", "ImageDecoder"})  # fmt: skip
+_REFUSED = words("RandomNormal RandomNormalLike RandomUniform RandomUniformLike Multinomial Bernoulli ImageDecoder")
 
 
 def refused(nodes: Sequence[NodeProto]) -> list[str]:

@@ -11,19 +11,20 @@ import numpy as np
 from onnx import FunctionProto, GraphProto, ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 from fedlas.errors import UnsupportedModel
+from fedlas.importers.onnx.operators.table import words
 from fedlas.importers.onnx.protobuf_limits import MOST_NODES
 
 _LONGEST_NAME = 1000
 #: Attributes that say how large something is, and the largest product of their numbers: a pooling window of 4096².
-_SIZES = {"kernel_shape", "pads", "strides", "dilations", "output_padding", "output_shape", "hidden_size", "blocksize",
-          "size", "group", "num_heads"}  # fmt: skip
+_SIZES = words(
+    "kernel_shape pads strides dilations output_padding output_shape hidden_size blocksize size group num_heads"
+)
 _LARGEST = 2**24
 #: Operators whose constant inputs are weights: no infinity there means "masked", as it does elsewhere.
-_WEIGHTED = {
-    "Conv", "ConvTranspose", "Gemm", "MatMul", "BatchNormalization", "LayerNormalization", "InstanceNormalization",
-    "GroupNormalization", "RMSNormalization", "PRelu", "LSTM", "GRU", "RNN", "Einsum", "FusedConv", "FusedMatMul",
-    "FusedGemm", "Attention",
-}  # fmt: skip
+_WEIGHTED = words(
+    "Conv ConvTranspose Gemm MatMul BatchNormalization LayerNormalization InstanceNormalization GroupNormalization "
+    "RMSNormalization PRelu LSTM GRU RNN Einsum FusedConv FusedMatMul FusedGemm Attention"
+)
 _PARTS_OF_A_BYTE = {
     value: 2 if name.endswith(("INT4", "FLOAT4E2M1")) else 4
     for name, value in TensorProto.DataType.items()

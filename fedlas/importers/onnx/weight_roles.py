@@ -8,7 +8,7 @@ import numpy as np
 from onnx import NodeProto
 
 from fedlas.importers.onnx.graph import Array, Graph
-from fedlas.importers.onnx.operators.table import operator_name
+from fedlas.importers.onnx.operators.table import operator_name, words
 
 Shapes = Mapping[str, tuple[int, ...]]
 
@@ -46,8 +46,9 @@ _WEIGHT_INPUTS: dict[str, tuple[int, ...]] = {
 # Operators that combine a weight (bias, layer scale, position embedding, class token) with what was learned before.
 _COMBINING = ("Add", "Mul", "Sub", "Sum", "Concat")
 # Operators that only rearrange their first input.
-TRANSPARENT = ("Expand", "Reshape", "Transpose", "Unsqueeze", "Squeeze", "Flatten", "Identity", "Cast", "Slice",
-               "Gather", "Split", "Tile", "Concat", "Pad")  # fmt: skip
+TRANSPARENT = words(
+    "Expand Reshape Transpose Unsqueeze Squeeze Flatten Identity Cast Slice Gather Split Tile Concat Pad"
+)
 
 
 def constant_derived(graph: Graph) -> set[str]:
@@ -76,10 +77,10 @@ def find_weights(graph: Graph, shapes: Shapes) -> set[str]:
     learned, or where they widen a raw input (a tokeniser of numbers does, a scaler of inputs does not). Single numbers,
     masks, sinusoidal and rotary positions and values of 1e4 and more are constants.
     """
-    return _Roles(graph, shapes).find()
+    return _WeightFinder(graph, shapes).find()
 
 
-class _Roles:
+class _WeightFinder:
     """One walk along the graph: what was learned so far decides what the next constant is."""
 
     def __init__(self, graph: Graph, shapes: Shapes) -> None:

@@ -45,7 +45,7 @@ def _module_path(scopes: str) -> str:
     return str(path[-2]) if isinstance(path, list) and len(path) > 1 else ""
 
 
-def unshare(graph: Graph, modules: Mapping[str, str] | None = None) -> None:
+def untie_weights(graph: Graph, modules: Mapping[str, str] | None = None) -> None:
     """Give every layer that reads a float constant its own copy, also behind operators that only rearrange it.
 
     Nodes that compute a weight from constants (its norm, its standardised form) keep sharing what they read.
@@ -53,10 +53,10 @@ def unshare(graph: Graph, modules: Mapping[str, str] | None = None) -> None:
     Args:
         modules: the module that computes a tensor, where known; readers in one module keep sharing.
     """
-    _Parting(graph, modules or {}).part()
+    _WeightUntying(graph, modules or {}).part()
 
 
-class _Parting:
+class _WeightUntying:
     def __init__(self, graph: Graph, modules: Mapping[str, str]) -> None:
         self.graph, self.modules = graph, modules
         self.consumers = graph.consumers()

@@ -21,8 +21,8 @@ from fedlas.importers.onnx.runtime_session import predict_file
 from tests.helpers.networks import (
     Bert,
     Cnn,
+    Composed,
     Encoder,
-    Ending,
     Inputs,
     export,
     images,
@@ -94,7 +94,7 @@ def test_tuned_weights_come_back(name: str, batch: int | None, tmp_path: Path) -
 
 def test_standard_outputs(tmp_path: Path) -> None:
     """Exactly the four outputs, in float32, with the features that the classifier gives and the largest probability."""
-    classifier = load_onnx(export(Ending(mlp(), lambda y: y.softmax(1)).eval(), table(2), tmp_path / "m.onnx"))
+    classifier = load_onnx(export(Composed(mlp(), lambda y: y.softmax(1)).eval(), table(2), tmp_path / "m.onnx"))
     out = tmp_path / "out.onnx"
     export_onnx(classifier, out, calibrator=Identity(), class_names=names(classifier))
     (x,) = table(5)
@@ -166,7 +166,7 @@ def test_names_that_collide(tmp_path: Path) -> None:
 def test_binary_with_an_affine_calibrator(tmp_path: Path) -> None:
     """One sigmoid is served as two columns; an affine calibrator moves the log-odds in the file as in numpy."""
     network = mlp(1).eval()
-    classifier = load_onnx(export(Ending(network, torch.sigmoid), table(2), tmp_path / "m.onnx"))
+    classifier = load_onnx(export(Composed(network, torch.sigmoid), table(2), tmp_path / "m.onnx"))
     (x,) = table(6)
     train_a_little(classifier, (x,))
     out = tmp_path / "out.onnx"

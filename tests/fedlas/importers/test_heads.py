@@ -18,7 +18,7 @@ from fedlas.calibrators import TemperatureScaling
 from fedlas.errors import UnsupportedModel
 from fedlas.export.graph import export_onnx
 from fedlas.importers import OnnxClassifier, check_parity, load_onnx
-from tests.helpers.networks import Ending, Scaled, export, hand_made, images, mlp, node, run_file, table, weight_count
+from tests.helpers.networks import Composed, Scaled, export, hand_made, images, mlp, node, run_file, table, weight_count
 
 Function = Callable[[Tensor], Tensor]
 
@@ -70,7 +70,7 @@ def test_a_softmax_is_cut_however_it_is_written(name: str, form: str, tmp_path: 
     """The logits are the numbers before the softmax, the features what the last layer reads."""
     function, kind = ENDINGS[name]
     network = mlp().eval()
-    classifier = opened(export(Ending(network, function), table(2), tmp_path / "m.onnx", dynamo=FORMS[form]))
+    classifier = opened(export(Composed(network, function), table(2), tmp_path / "m.onnx", dynamo=FORMS[form]))
     (x,) = table(5)
     scale = 2.5 if name == "temperature" else 1.0
     torch.testing.assert_close(classifier(x)[0] * scale, network(x), atol=1e-5, rtol=1e-5)
@@ -85,7 +85,7 @@ def test_a_softmax_is_cut_however_it_is_written(name: str, form: str, tmp_path: 
 def test_one_sigmoid_gives_two_logits(name: str, form: str, tmp_path: Path) -> None:
     """One probability p, alone or beside 1 - p in either order, becomes the logits 0 and z with p = sigmoid(z)."""
     network = mlp(1).eval()
-    classifier = opened(export(Ending(network, PAIRS[name]), table(2), tmp_path / "m.onnx", dynamo=FORMS[form]))
+    classifier = opened(export(Composed(network, PAIRS[name]), table(2), tmp_path / "m.onnx", dynamo=FORMS[form]))
     (x,) = table(6)
     logits = classifier(x)[0].flip(1) if name == "[p, 1 - p]" else classifier(x)[0]
     assert torch.equal(logits[:, 0], torch.zeros(6))
@@ -154,7 +154,7 @@ def test_the_last_of_several_steps_is_the_output(tmp_path: Path) -> None:
 def test_labels_alone_lead_to_their_scores(tmp_path: Path) -> None:
     """A file that gives only the label: the scores before its ArgMax are what is calibrated."""
     network = mlp().eval()
-    classifier = opened(export(Ending(network, lambda y: y.softmax(1).argmax(1)), table(2), tmp_path / "m.onnx"))
+    classifier = opened(export(Composed(network, lambda y: y.softmax(1).argmax(1)), table(2), tmp_path / "m.onnx"))
     (x,) = table(4)
     torch.testing.assert_close(classifier(x)[0], network(x))
 
@@ -363,7 +363,7 @@ def test_a_floor_of_the_sum_is_no_softmax(tmp_path: Path) -> None:
 def test_what_is_no_classifier_is_refused(kind: str, tmp_path: Path) -> None:
     """Unit vectors and bounded numbers after a linear layer are not taken for class scores."""
     functions: dict[str, Function] = {"embedding": F.normalize, "regression": torch.tanh}
-    path = export(Ending(mlp(), functions[kind]), table(2), tmp_path / "m.onnx")
+    path = export(Composed(mlp(), functions[kind]), table(2), tmp_path / "m.onnx")
     with pytest.raises(UnsupportedModel) as caught:
         load_onnx(path)
     assert caught.value.code == "no_classifier_output"
@@ -381,6 +381,6 @@ def test_scaled_inputs_are_features_of_a_linear_classifier(tmp_path: Path) -> No
 
 def test_the_output_of_a_label_is_not_renamed(tmp_path: Path) -> None:
     """What was read is recorded: the tensor before ArgMax, which the file can be asked for."""
-    path = export(Ending(mlp(), lambda y: y.argmax(1)), table(2), tmp_path / "m.onnx", output_names=["label"])
+    path = export(Composed(mlp(), lambda y: y.argmax(1)), table(2), tmp_path / "m.onnx", output_names=["label"])
     names = {name for n in onnx.load(path).graph.node for name in n.output}
     assert load_onnx(path).output_name in names - {"label"}

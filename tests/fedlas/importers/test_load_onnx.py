@@ -21,8 +21,8 @@ from fedlas.importers.onnx.graph_classifier import GraphClassifier
 from tests.helpers.networks import (
     Bert,
     Cnn,
+    Composed,
     Encoder,
-    Ending,
     Inputs,
     export,
     images,
@@ -86,7 +86,7 @@ def test_trailing_softmax_is_cut(ending: str, form: str, tmp_path: Path) -> None
         "both": lambda y: y.log_softmax(-1).exp(),
     }
     network = mlp().eval()
-    path = export(Ending(network, functions[ending]), table(2), tmp_path / "m.onnx", dynamo=FORMS[form])
+    path = export(Composed(network, functions[ending]), table(2), tmp_path / "m.onnx", dynamo=FORMS[form])
     classifier = load_onnx(path)
     (x,) = table(5)
     torch.testing.assert_close(classifier(x)[0], network(x), atol=1e-5, rtol=1e-5)
@@ -294,7 +294,7 @@ def test_inputs_are_described(tmp_path: Path) -> None:
 def test_one_sigmoid_is_a_binary_classifier(squeeze: bool, tmp_path: Path) -> None:
     """A single sigmoid becomes the logits [0, s], whose softmax is the sigmoid; the 0 never trains."""
     network = mlp(1).eval()
-    ending = Ending(network, lambda y: y.sigmoid().squeeze(-1) if squeeze else y.sigmoid())
+    ending = Composed(network, lambda y: y.sigmoid().squeeze(-1) if squeeze else y.sigmoid())
     classifier = load_onnx(export(ending, table(2), tmp_path / "m.onnx"))
     (x,) = table(6)
     logits, _ = classifier(x)

@@ -28,9 +28,9 @@ from fedlas.errors import UnsupportedModel
 from fedlas.export.graph import export_onnx
 from fedlas.guarantees.typicality import Familiarity
 from fedlas.importers import GraphClassifier, check_parity, load_onnx
-from fedlas.importers.onnx.gradients import reached
+from fedlas.importers.onnx.gradients import reachable_weights
 from fedlas.importers.onnx.graph import Graph
-from fedlas.importers.onnx.runtime_only.loading import FLOOR, OpaqueClassifier
+from fedlas.importers.onnx.runtime_only.loading import FLOOR, RuntimeOnlyClassifier
 from fedlas.importers.onnx.runtime_operators import RUNTIME_OPERATORS
 from fedlas.importers.onnx.runtime_session import predict_file
 from fedlas.metrics import nll
@@ -69,7 +69,7 @@ def test_scores_as_scikit_learn_does(kind: str, classes: int, tmp_path: Path) ->
     assert features.shape == (len(rows), classifier.feature_dim)
     assert getattr(classifier, "class_labels") == tuple(str(i) for i in range(classes))  # noqa: B009
     assert check_parity(path, classifier) <= 1e-4
-    assert isinstance(classifier, OpaqueClassifier)
+    assert isinstance(classifier, RuntimeOnlyClassifier)
     assert len(classifier.reason) > 40
 
 
@@ -287,7 +287,7 @@ def test_networks_with_an_operator_that_cannot_be_trained(rows: Any, tmp_path: P
     classifier = opened(network(nodes, constants, "p", rows=rows), tmp_path / "m.onnx")
     x = RNG.normal(size=(7, 4)).astype(np.float32)
     logits, features = scores(classifier, x)
-    assert (type(classifier).__name__, classifier.feature_layer) == ("OpaqueClassifier", "h")
+    assert (type(classifier).__name__, classifier.feature_layer) == ("RuntimeOnlyClassifier", "h")
     session = ort.InferenceSession(
         network(nodes, constants, "p").SerializeToString(), providers=["CPUExecutionProvider"]
     )
@@ -357,7 +357,7 @@ def test_weights_that_no_gradient_reaches_are_no_parameters(op: str, tmp_path: P
     assert sorted(parameter.shape[1] for parameter in classifier.parameters()) == ([3, 5] if smooth else [3])
     assert classifier.trainable
     graph = Graph.from_model(network(nodes, constants, "z"))
-    assert reached(graph, ["z"], {"w", "v"}) == ({"w", "v"} if smooth else {"v"})
+    assert reachable_weights(graph, ["z"], {"w", "v"}) == ({"w", "v"} if smooth else {"v"})
 
 
 def test_a_step_at_the_very_end_leaves_nothing_to_train(tmp_path: Path) -> None:

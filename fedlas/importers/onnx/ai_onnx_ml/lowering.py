@@ -9,7 +9,7 @@ from __future__ import annotations
 from onnx import ModelProto, TensorProto
 
 from fedlas.errors import UnsupportedModel
-from fedlas.importers.onnx.ai_onnx_ml.operators import EQUIVALENTS, NoEquivalent, Writer, keep_finite
+from fedlas.importers.onnx.ai_onnx_ml.operators import EQUIVALENTS, GraphBuilder, NoEquivalent, keep_finite
 from fedlas.importers.onnx.ai_onnx_ml.outputs import ML_DOMAIN, class_labels, has_classical, plain_outputs
 
 __all__ = ["class_labels", "plain_outputs", "to_standard"]
@@ -31,21 +31,21 @@ def to_standard(model: ModelProto) -> ModelProto:
     _refuse_text(model)
     changed = plain_outputs(model)
     _drop_labels(changed)
-    writer = Writer(changed)
+    builder = GraphBuilder(changed)
     for node in changed.graph.node:
-        before = len(writer.nodes), len(writer.made)
+        before = len(builder.nodes), len(builder.made)
         try:
             if node.domain == ML_DOMAIN:
-                EQUIVALENTS[node.op_type](writer, node)
+                EQUIVALENTS[node.op_type](builder, node)
             else:
-                keep_finite(writer, node)
-                writer.nodes.append(node)
+                keep_finite(builder, node)
+                builder.nodes.append(node)
         except (NoEquivalent, KeyError):
-            del writer.nodes[before[0] :], writer.made[before[1] :]
-            writer.nodes.append(node)
+            del builder.nodes[before[0] :], builder.made[before[1] :]
+            builder.nodes.append(node)
     del changed.graph.node[:]
-    changed.graph.node.extend(writer.nodes)
-    changed.graph.initializer.extend(writer.made)
+    changed.graph.node.extend(builder.nodes)
+    changed.graph.initializer.extend(builder.made)
     return changed
 
 

@@ -21,7 +21,7 @@ class NoEquivalent(Exception):
     """This node computes what no standard operators of the model's opset compute."""
 
 
-class Writer:
+class GraphBuilder:
     """Collects the nodes and constants that replace one node after the other."""
 
     def __init__(self, model: ModelProto) -> None:
@@ -90,32 +90,32 @@ class Writer:
         return self.add(op_type, [name, self.constant(np.array([1], np.int64))], keepdims=1)
 
 
-def keep_finite(writer: Writer, node: NodeProto) -> None:
+def keep_finite(builder: GraphBuilder, node: NodeProto) -> None:
     """Where `node` ends the formula 1 / (1 + exp(t)), let t be at most 80: overflow has no gradient.
 
     The formula stays: ONNX Runtime's Sigmoid is not exact where probabilities are small, and their ratios count.
     """
     if node.op_type == "Reciprocal":
         below = node.input[0]
-    elif node.op_type == "Div" and writer.is_one(node.input[0]):
+    elif node.op_type == "Div" and builder.is_one(node.input[0]):
         below = node.input[1]
     else:
         return
-    producers = {name: other for other in writer.nodes for name in other.output}
+    producers = {name: other for other in builder.nodes for name in other.output}
     added = producers.get(below)
-    terms = [] if added is None or added.op_type != "Add" else [n for n in added.input if not writer.is_one(n)]
+    terms = [] if added is None or added.op_type != "Add" else [n for n in added.input if not builder.is_one(n)]
     exponential = producers.get(terms[0]) if len(terms) == 1 else None
-    if exponential is None or exponential.op_type != "Exp" or writer.opset < 8:
+    if exponential is None or exponential.op_type != "Exp" or builder.opset < 8:
         return
-    place = next(i for i, other in enumerate(writer.nodes) if other is exponential)
-    exponential.input[0] = writer.add("Min", [exponential.input[0], writer.number(80.0)])
-    writer.nodes.insert(place, writer.nodes.pop())
+    place = next(i for i, other in enumerate(builder.nodes) if other is exponential)
+    exponential.input[0] = builder.add("Min", [exponential.input[0], builder.number(80.0)])
+    builder.nodes.insert(place, builder.nodes.pop())
 
 
-def _linear_classifier(writer: Writer, node: NodeProto) -> None:
+def _linear_classifier(builder: GraphBuilder, node: NodeProto) -> None:
     """Scores by a Gemm; (σ(-z), σ(z)) is softmax(-z/2, z/2), which has no column that follows from the other."""
     transform = attribute(node, "post_transform", b"NONE")
-    if transform not in (b"NONE", b"SOFTMAX", b"LOGISTIC") or node.output[0] in writer.read or len(node.output) < 2:
+    if transform not in (b"NONE", b"SOFTMAX", b"LOGISTIC") or node.output[0] in builder.read or len(node.output) < 2:
         raise NoEquivalent
     weight, bias = _coefficients(node)
     labels = attribute(node, "classlabels_ints") or attribute(node, "classlabels_strings") or ()
@@ -129,14 +129,14 @@ def _linear_classifier(writer: Writer, node: NodeProto) -> None:
     if transform == b"LOGISTIC" and len(bias) == 2 and np.array_equal(weight[0], -weight[1]) and bias[0] == -bias[1]:
         weight, bias, transform = weight / 2, bias / 2, b"SOFTMAX"
     output = node.output[1]
-    scores = output if transform == b"NONE" else writer.name(f"{output}_scores")
-    _gemm(writer, node.input[0], weight, bias, scores)
+    scores = output if transform == b"NONE" else builder.name(f"{output}_scores")
+    _gemm(builder, node.input[0], weight, bias, scores)
     if transform == b"SOFTMAX":
-        writer.softmax(scores, output)
+        builder.softmax(scores, output)
     elif transform == b"LOGISTIC":
-        writer.add("Sigmoid", [scores], output)
-        writer.sigmoids[output] = scores
-    writer.float32.add(output)
+        builder.add("Sigmoid", [scores], output)
+        builder.sigmoids[output] = scores
+    builder.float32.add(output)
 
 
 def _coefficients(node: NodeProto) -> tuple[Array, Array]:
@@ -147,97 +147,97 @@ def _coefficients(node: NodeProto) -> tuple[Array, Array]:
     return weight.reshape(len(bias), -1), bias
 
 
-def _gemm(writer: Writer, source: str, weight: Array, bias: Array, output: str) -> None:
-    names = [writer.constant(weight, f"{output}_weight"), writer.constant(bias, f"{output}_bias")]
-    writer.add("Gemm", [writer.as_float(source), *names], output, transB=1)
-    writer.float32.add(output)
+def _gemm(builder: GraphBuilder, source: str, weight: Array, bias: Array, output: str) -> None:
+    names = [builder.constant(weight, f"{output}_weight"), builder.constant(bias, f"{output}_bias")]
+    builder.add("Gemm", [builder.as_float(source), *names], output, transB=1)
+    builder.float32.add(output)
 
 
-def _linear_regressor(writer: Writer, node: NodeProto) -> None:
+def _linear_regressor(builder: GraphBuilder, node: NodeProto) -> None:
     if attribute(node, "post_transform", b"NONE") != b"NONE":
         raise NoEquivalent
     weight, bias = _coefficients(node)
     if len(bias) != attribute(node, "targets", 1):
         raise NoEquivalent
-    _gemm(writer, node.input[0], weight, bias, node.output[0])
+    _gemm(builder, node.input[0], weight, bias, node.output[0])
 
 
-def _scaler(writer: Writer, node: NodeProto) -> None:
+def _scaler(builder: GraphBuilder, node: NodeProto) -> None:
     """(x - offset) · scale."""
     offset, scale = (np.array(attribute(node, name, ()), np.float32) for name in ("offset", "scale"))
     if not offset.size or offset.size != scale.size:
         raise NoEquivalent
-    moved = writer.add("Sub", [writer.as_float(node.input[0]), writer.constant(offset)])
-    writer.float32.add(writer.add("Mul", [moved, writer.constant(scale)], node.output[0]))
+    moved = builder.add("Sub", [builder.as_float(node.input[0]), builder.constant(offset)])
+    builder.float32.add(builder.add("Mul", [moved, builder.constant(scale)], node.output[0]))
 
 
-def _normalizer(writer: Writer, node: NodeProto) -> None:
+def _normalizer(builder: GraphBuilder, node: NodeProto) -> None:
     """x / norm(x), rows of norm 0 as they are; what sums to one already is left alone.
 
     σ(z) of each class against the rest, divided by their sum, is softmax(log σ(z)).
     """
     source, output, norm = node.input[0], node.output[0], attribute(node, "norm", b"MAX")
-    writer.float32.add(output)
-    if norm == b"L1" and source in writer.sums_to_one:
-        writer.add("Identity", [source], output)
-        writer.sums_to_one.add(output)
-    elif norm == b"L1" and source in writer.sigmoids:
-        softplus = writer.add("Softplus", [writer.add("Neg", [writer.sigmoids[source]])])
-        writer.softmax(writer.add("Neg", [softplus]), output)
+    builder.float32.add(output)
+    if norm == b"L1" and source in builder.sums_to_one:
+        builder.add("Identity", [source], output)
+        builder.sums_to_one.add(output)
+    elif norm == b"L1" and source in builder.sigmoids:
+        softplus = builder.add("Softplus", [builder.add("Neg", [builder.sigmoids[source]])])
+        builder.softmax(builder.add("Neg", [softplus]), output)
     elif norm in (b"L1", b"L2", b"MAX"):
-        x = writer.as_float(source)
-        size = writer.reduce({b"L1": "ReduceL1", b"L2": "ReduceL2", b"MAX": "ReduceMax"}[norm], x)
+        x = builder.as_float(source)
+        size = builder.reduce({b"L1": "ReduceL1", b"L2": "ReduceL2", b"MAX": "ReduceMax"}[norm], x)
         # Comparing floats came with opset 11; a cast to booleans has always told zero from the rest.
-        zero = writer.add("Not", [writer.add("Cast", [size], to=TensorProto.BOOL)])
-        safe = writer.add("Add", [size, writer.add("Cast", [zero], to=TensorProto.FLOAT)])
-        writer.add("Div", [x, safe], output)
+        zero = builder.add("Not", [builder.add("Cast", [size], to=TensorProto.BOOL)])
+        safe = builder.add("Add", [size, builder.add("Cast", [zero], to=TensorProto.FLOAT)])
+        builder.add("Div", [x, safe], output)
     else:
         raise NoEquivalent
 
 
-def _imputer(writer: Writer, node: NodeProto) -> None:
+def _imputer(builder: GraphBuilder, node: NodeProto) -> None:
     """One value (usually NaN) is replaced by a number for each column."""
     values = np.array(attribute(node, "imputed_value_floats", ()), np.float32)
     missing = attribute(node, "replaced_value_float", 0.0)
-    if not values.size or writer.opset < 11 or node.input[0] not in writer.float32:
+    if not values.size or builder.opset < 11 or node.input[0] not in builder.float32:
         raise NoEquivalent
     x = node.input[0]
-    found = writer.add("IsNaN", [x]) if np.isnan(missing) else writer.add("Equal", [x, writer.number(missing)])
-    writer.float32.add(writer.add("Where", [found, writer.constant(values), x], node.output[0]))
+    found = builder.add("IsNaN", [x]) if np.isnan(missing) else builder.add("Equal", [x, builder.number(missing)])
+    builder.float32.add(builder.add("Where", [found, builder.constant(values), x], node.output[0]))
 
 
-def _binarizer(writer: Writer, node: NodeProto) -> None:
-    above = writer.add("Greater", [writer.as_float(node.input[0]), writer.number(attribute(node, "threshold", 0.0))])
-    writer.float32.add(writer.add("Cast", [above], node.output[0], to=TensorProto.FLOAT))
+def _binarizer(builder: GraphBuilder, node: NodeProto) -> None:
+    above = builder.add("Greater", [builder.as_float(node.input[0]), builder.number(attribute(node, "threshold", 0.0))])
+    builder.float32.add(builder.add("Cast", [above], node.output[0], to=TensorProto.FLOAT))
 
 
-def _feature_vectorizer(writer: Writer, node: NodeProto) -> None:
+def _feature_vectorizer(builder: GraphBuilder, node: NodeProto) -> None:
     """Columns side by side."""
-    writer.float32.add(writer.add("Concat", [writer.as_float(name) for name in node.input], node.output[0], axis=1))
+    builder.float32.add(builder.add("Concat", [builder.as_float(name) for name in node.input], node.output[0], axis=1))
 
 
-def _array_feature_extractor(writer: Writer, node: NodeProto) -> None:
+def _array_feature_extractor(builder: GraphBuilder, node: NodeProto) -> None:
     """Chosen columns of a table (N, F); a single row of constants becomes (1, n)."""
     table, chosen = node.input
-    if chosen not in writer.constants or table in writer.constants:
+    if chosen not in builder.constants or table in builder.constants:
         raise NoEquivalent
-    columns = numpy_helper.to_array(writer.constants[chosen]).ravel().astype(np.int64)
-    writer.add("Gather", [table, writer.constant(columns)], node.output[0], axis=1)
-    if table in writer.float32:
-        writer.float32.add(node.output[0])
+    columns = numpy_helper.to_array(builder.constants[chosen]).ravel().astype(np.int64)
+    builder.add("Gather", [table, builder.constant(columns)], node.output[0], axis=1)
+    if table in builder.float32:
+        builder.float32.add(node.output[0])
 
 
-def _one_hot(writer: Writer, node: NodeProto) -> None:
+def _one_hot(builder: GraphBuilder, node: NodeProto) -> None:
     """A last axis with a one at the category; unknown categories have none."""
     categories = np.array(attribute(node, "cats_int64s") or (), np.int64)
     if not categories.size:
         raise NoEquivalent
-    whole = writer.unsqueeze(writer.add("Cast", [node.input[0]], to=TensorProto.INT64))
-    same = writer.add("Equal", [whole, writer.constant(categories)])
-    writer.float32.add(writer.add("Cast", [same], node.output[0], to=TensorProto.FLOAT))
+    whole = builder.unsqueeze(builder.add("Cast", [node.input[0]], to=TensorProto.INT64))
+    same = builder.add("Equal", [whole, builder.constant(categories)])
+    builder.float32.add(builder.add("Cast", [same], node.output[0], to=TensorProto.FLOAT))
 
 
-def _label_encoder(writer: Writer, node: NodeProto) -> None:
+def _label_encoder(builder: GraphBuilder, node: NodeProto) -> None:
     """A table from numbers to numbers; what it does not hold becomes the default."""
     kind = "int64s" if attribute(node, "keys_int64s") else "floats"
     keys = np.array(attribute(node, f"keys_{kind}") or (), np.int64 if kind == "int64s" else np.float32)
@@ -246,19 +246,19 @@ def _label_encoder(writer: Writer, node: NodeProto) -> None:
     default = attribute(node, "default_int64", -1) if whole else attribute(node, "default_float", -0.0)
     if not keys.size or keys.size != values.size or np.isnan(keys).any() or np.abs(values).max() >= 1 << 24:
         raise NoEquivalent
-    same = writer.add("Equal", [writer.unsqueeze(node.input[0]), writer.constant(keys)])
+    same = builder.add("Equal", [builder.unsqueeze(node.input[0]), builder.constant(keys)])
     # The default is added where no key fits: Σ same · (value - default) + default.
-    hit = writer.add("Cast", [same], to=TensorProto.FLOAT)
-    moved = writer.add("MatMul", [hit, writer.constant(values - np.float32(default))])
-    found = writer.add("Add", [moved, writer.number(float(default))], None if whole else node.output[0])
+    hit = builder.add("Cast", [same], to=TensorProto.FLOAT)
+    moved = builder.add("MatMul", [hit, builder.constant(values - np.float32(default))])
+    found = builder.add("Add", [moved, builder.number(float(default))], None if whole else node.output[0])
     if whole:
-        writer.add("Cast", [found], node.output[0], to=TensorProto.INT64)
+        builder.add("Cast", [found], node.output[0], to=TensorProto.INT64)
     else:
-        writer.float32.add(found)
+        builder.float32.add(found)
 
 
 #: By operator type; what is not here has no equivalent.
-EQUIVALENTS: dict[str, Callable[[Writer, NodeProto], None]] = {
+EQUIVALENTS: dict[str, Callable[[GraphBuilder, NodeProto], None]] = {
     "ArrayFeatureExtractor": _array_feature_extractor,
     "Binarizer": _binarizer,
     "FeatureVectorizer": _feature_vectorizer,

@@ -28,7 +28,7 @@ from fedlas.importers.onnx.operators.table import (
     keywords,
     node_has_gradient,
     operator_name,
-    operator_names,
+    words,
 )
 
 __all__ = [
@@ -48,7 +48,6 @@ __all__ = [
     "node_has_gradient",
     "normalisations",
     "operator_name",
-    "operator_names",
     "pools",
     "products",
     "recurrent",
@@ -57,4 +56,5 @@ __all__ = [
     "sampling",
     "shapes",
     "spectra",
+    "words",
 ]

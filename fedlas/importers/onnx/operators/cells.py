@@ -55,7 +55,7 @@ def _with(function: Callable[..., Tensor], parameters: list[float]) -> Activatio
 
 
 @dataclass(frozen=True)
-class Kind:
+class CellKind:
     """How ONNX and PyTorch write one kind of cell.
 
     Attributes:
@@ -71,14 +71,14 @@ class Kind:
 
 # Functions of torch._VF are what nn.LSTM and its kin call; they have no public name that takes weights.
 _VF: Any = torch._VF
-LSTM = Kind(_VF.lstm, (0, 2, 3, 1), ("sigmoid", "tanh", "tanh"))
-GRU = Kind(_VF.gru, (1, 0, 2), ("sigmoid", "tanh"))
-TANH = Kind(_VF.rnn_tanh, (0,), ("tanh",))
-RELU = Kind(_VF.rnn_relu, (0,), ("relu",))
+LSTM = CellKind(_VF.lstm, (0, 2, 3, 1), ("sigmoid", "tanh", "tanh"))
+GRU = CellKind(_VF.gru, (1, 0, 2), ("sigmoid", "tanh"))
+TANH = CellKind(_VF.rnn_tanh, (0,), ("tanh",))
+RELU = CellKind(_VF.rnn_relu, (0,), ("relu",))
 
 
 @dataclass(frozen=True)
-class Layer:
+class RecurrentLayer:
     """One recurrent layer with its inputs, time first: x (T, N, I), states (directions, N, H)."""
 
     x: Tensor
@@ -95,7 +95,7 @@ class Layer:
 
 
 def prepare(x: Tensor, w: Tensor, r: Tensor, b: Tensor | None, lengths: Tensor | None,
-            initial: Sequence[Tensor | None], direction: str, layout: int) -> Layer:  # fmt: skip
+            initial: Sequence[Tensor | None], direction: str, layout: int) -> RecurrentLayer:  # fmt: skip
     """A node's inputs in one form; states that are not given are zeros."""
     if layout:
         x = x.transpose(0, 1)
@@ -106,7 +106,7 @@ def prepare(x: Tensor, w: Tensor, r: Tensor, b: Tensor | None, lengths: Tensor |
         lengths = None
     states = tuple(zeros if state is None else state for state in initial)
     _check_sizes(x, w, r, b, states, direction)
-    return Layer(x, w, r, b, lengths, states, direction)
+    return RecurrentLayer(x, w, r, b, lengths, states, direction)
 
 
 def _check_sizes(x: Tensor, w: Tensor, r: Tensor, b: Tensor | None, states: States, direction: str) -> None:
@@ -127,7 +127,7 @@ def _check_sizes(x: Tensor, w: Tensor, r: Tensor, b: Tensor | None, states: Stat
             raise ValueError(f"{name} has the shape {tuple(value.shape)}, {shape} is needed")
 
 
-def fused(layer: Layer, kind: Kind) -> tuple[Tensor, States]:
+def fused(layer: RecurrentLayer, kind: CellKind) -> tuple[Tensor, States]:
     """The layer by PyTorch's function: outputs (T, directions, N, H) and the last states."""
     weights: list[Tensor] = []
     if layer.w.shape[1] != len(kind.order) * layer.r.shape[-1]:
@@ -155,7 +155,7 @@ def _quietly(on_cuda: bool) -> Iterator[None]:
         yield
 
 
-def _whole(layer: Layer, kind: Kind, options: tuple[Any, ...]) -> tuple[Tensor, States]:
+def _whole(layer: RecurrentLayer, kind: CellKind, options: tuple[Any, ...]) -> tuple[Tensor, States]:
     """All rows run to the end."""
     turn = layer.direction == "reverse"
     x = layer.x.flip(0) if turn else layer.x
@@ -163,7 +163,7 @@ def _whole(layer: Layer, kind: Kind, options: tuple[Any, ...]) -> tuple[Tensor, 
     return output.flip(0) if turn else output, tuple(last)
 
 
-def _packed(layer: Layer, kind: Kind, options: tuple[Any, ...]) -> tuple[Tensor, States]:
+def _packed(layer: RecurrentLayer, kind: CellKind, options: tuple[Any, ...]) -> tuple[Tensor, States]:
     """Rows of several lengths, of which only the steps that they have are computed."""
     assert layer.lengths is not None
     turn = layer.direction == "reverse"
@@ -194,7 +194,7 @@ def _reordered(weight: Tensor, order: tuple[int, ...]) -> Tensor:
 Step = Callable[[Tensor, States], States]
 
 
-def stepwise(layer: Layer, make_step: Callable[[int], tuple[Tensor, Step]]) -> tuple[Tensor, States]:
+def stepwise(layer: RecurrentLayer, make_step: Callable[[int], tuple[Tensor, Step]]) -> tuple[Tensor, States]:
     """Every direction by a loop over time; a row that has ended keeps its state and yields zeros."""
     outputs, last = [], []
     lengths = None if layer.lengths is None else layer.lengths.to(layer.x.device)
@@ -223,7 +223,7 @@ def answer(output: Tensor, last: States, layout: int) -> tuple[Tensor, ...]:
     return output, *last
 
 
-def is_default(activations: Sequence[str], kind: Kind, layer: Layer, clip: float | None) -> bool:
+def is_default(activations: Sequence[str], kind: CellKind, layer: RecurrentLayer, clip: float | None) -> bool:
     """Whether PyTorch's function computes the same: its own activations, no clipping, no row without a step."""
     names = tuple(name.lower() for name in activations)
     empty_rows = layer.lengths is not None and bool((layer.lengths < 1).any())

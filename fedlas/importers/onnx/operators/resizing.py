@@ -15,7 +15,7 @@ from fedlas.importers.onnx.operators.table import operator
 
 
 @dataclass(frozen=True)
-class _Options:
+class _ResizeOptions:
     """Resize's attributes that concern one axis, by ONNX's names."""
 
     mode: str
@@ -28,7 +28,7 @@ class _Options:
 
 
 @dataclass(frozen=True)
-class _Axis:
+class _ResizedAxis:
     """How one axis is resized, and the part of it (as fractions) that `tf_crop_and_resize` reads."""
 
     dim: int
@@ -61,10 +61,10 @@ def resize(x: Tensor, roi: Tensor | None = None, scales: Tensor | None = None, s
     else:
         given_sizes = [_scaled(x.shape[d], s) for d, s in zip(dims, given_scales, strict=True)]
     parts = [
-        _Axis(d, x.shape[d], n, s, (crops[i], crops[i + len(dims)]))
+        _ResizedAxis(d, x.shape[d], n, s, (crops[i], crops[i + len(dims)]))
         for i, (d, n, s) in enumerate(zip(dims, given_sizes, given_scales, strict=True))
     ]
-    options = _Options(mode, coordinate_transformation_mode, nearest_mode, bool(antialias), cubic_coeff_a,
+    options = _ResizeOptions(mode, coordinate_transformation_mode, nearest_mode, bool(antialias), cubic_coeff_a,
                        bool(exclude_outside), extrapolation_value)  # fmt: skip
     return _resize(x, parts, options)
 
@@ -74,8 +74,8 @@ def upsample(
     x: Tensor, scales_input: Tensor | None = None, *, mode: str = "nearest", scales: tuple[float, ...] = ()
 ) -> Tensor:
     factors = list(scales) if scales_input is None else scales_input.tolist()
-    parts = [_Axis(d, n, _scaled(n, s), s) for d, (n, s) in enumerate(zip(x.shape, factors, strict=True))]
-    return _resize(x, parts, _Options(mode, "asymmetric", "simple"))
+    parts = [_ResizedAxis(d, n, _scaled(n, s), s) for d, (n, s) in enumerate(zip(x.shape, factors, strict=True))]
+    return _resize(x, parts, _ResizeOptions(mode, "asymmetric", "simple"))
 
 
 def _scaled(size: int, scale: float) -> int:
@@ -91,7 +91,7 @@ def _aspect(sizes: list[int], target: list[int], policy: str) -> tuple[list[int]
     return [math.floor(scale * n + 0.5) for n in sizes], [scale] * len(sizes)
 
 
-def _resize(x: Tensor, axes: Sequence[_Axis], options: _Options) -> Tensor:
+def _resize(x: Tensor, axes: Sequence[_ResizedAxis], options: _ResizeOptions) -> Tensor:
     target = list(x.shape)
     for axis in axes:
         target[axis.dim] = axis.target
@@ -115,7 +115,7 @@ _INTERPOLATIONS = {
 }  # fmt: skip
 
 
-def _is_pytorchs(x: Tensor, axes: Sequence[_Axis], options: _Options) -> bool:
+def _is_pytorchs(x: Tensor, axes: Sequence[_ResizedAxis], options: _ResizeOptions) -> bool:
     """Whether `F.interpolate` has the same definition (and then does it in one fast step)."""
     spatial = all(axis.dim > 1 for axis in axes) and 3 <= x.ndim <= 5 and x.is_floating_point()
     exact = all(abs(axis.scale * axis.size - axis.target) < 1e-5 and axis.target > 1 for axis in axes)
@@ -132,7 +132,7 @@ def _is_pytorchs(x: Tensor, axes: Sequence[_Axis], options: _Options) -> bool:
     return same and (options.mode == "linear" or (options.cubic_coeff_a == -0.75 and not options.exclude_outside))
 
 
-def _along(x: Tensor, axis: _Axis, options: _Options) -> Tensor:
+def _along(x: Tensor, axis: _ResizedAxis, options: _ResizeOptions) -> Tensor:
     """One axis: every result is a weighted sum of a few elements."""
     place = _coordinates(axis, options.coordinate_transformation_mode)
     index, weight = _taps(place, axis, options)
@@ -147,7 +147,7 @@ def _along(x: Tensor, axis: _Axis, options: _Options) -> Tensor:
     return result
 
 
-def _coordinates(axis: _Axis, transformation: str) -> Tensor:
+def _coordinates(axis: _ResizedAxis, transformation: str) -> Tensor:
     """Where in the input each element of the result lies; in single precision, as ONNX Runtime rounds."""
     i = torch.arange(bounded([axis.target])[0], dtype=torch.float32)
     if transformation == "align_corners":
@@ -169,7 +169,7 @@ def _coordinates(axis: _Axis, transformation: str) -> Tensor:
     return half_pixel
 
 
-def _taps(place: Tensor, axis: _Axis, options: _Options) -> tuple[Tensor, Tensor]:
+def _taps(place: Tensor, axis: _ResizedAxis, options: _ResizeOptions) -> tuple[Tensor, Tensor]:
     """For each result the indices (results, taps) of the elements that it sums, and their weights."""
     if options.mode == "nearest":
         index, weight = _nearest(place, options.nearest_mode, axis.scale)[:, None], torch.ones(len(place), 1)

@@ -100,8 +100,8 @@ def operator_name(node: NodeProto) -> str:
     return node.op_type if node.domain in STANDARD_DOMAINS else f"{node.domain}.{node.op_type}"
 
 
-def operator_names(text: str) -> frozenset[str]:
-    """A set of operators from their names in a text."""
+def words(text: str) -> frozenset[str]:
+    """The words of a text as a set, which lists of operators are written as."""
     return frozenset(text.split())
 
 

@@ -22,7 +22,7 @@ from fedlas.importers.onnx.runtime_session import GraphSession
 
 
 @dataclass(frozen=True)
-class Scores:
+class ScoreTensors:
     """Where a graph's classes are scored: logits (N, K), features (N, …), and what the upload called its output."""
 
     logits: str
@@ -34,7 +34,7 @@ class Scores:
     layer: str  # the upload's tensor that the features are, or that they were made of
 
 
-class OpaqueClassifier(GraphClassifier):
+class RuntimeOnlyClassifier(GraphClassifier):
     """A classifier that ONNX Runtime computes on the CPU, without parameters: `trainable` is False.
 
     Attributes:
@@ -44,7 +44,7 @@ class OpaqueClassifier(GraphClassifier):
     def __init__(
         self,
         graph: Graph,
-        scores: Scores,
+        scores: ScoreTensors,
         *,
         inputs: Sequence[InputSpec],
         lengths: Mapping[str, int],
@@ -88,12 +88,12 @@ class OpaqueClassifier(GraphClassifier):
         """The uploaded nodes up to the logits."""
         return self._graph.copy()
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> OpaqueClassifier:
+    def __deepcopy__(self, memo: dict[int, Any]) -> RuntimeOnlyClassifier:
         """Nothing in it ever changes but its mode, which it does not heed."""
         return self
 
 
-def _head_of(graph: Graph, scores: Scores) -> Graph:
+def _head_of(graph: Graph, scores: ScoreTensors) -> Graph:
     head = graph.copy()
     shape: list[int | str] = ["N", *scores.feature_shape]
     head.inputs = [helper.make_tensor_value_info(scores.features, TensorProto.FLOAT, shape)]

@@ -1,4 +1,4 @@
-"""`open_opaque`: from a graph that cannot be trained to a classifier that can be calibrated; it trains nothing."""
+"""Loading of graphs that cannot be trained, as classifiers that ONNX Runtime computes and that can be calibrated."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from fedlas.importers.onnx.graph_classifier import STANDARD_OUTPUTS
 from fedlas.importers.onnx.heads import Head, check_head_alone, find_head, standard_logits
 from fedlas.importers.onnx.input_specs import InputSpec, fixed_batch, input_spec, set_batch
 from fedlas.importers.onnx.normalise import hoist_constants
-from fedlas.importers.onnx.output_activation import before_layout, find_ending
-from fedlas.importers.onnx.runtime_only.classifier import OpaqueClassifier, Scores
+from fedlas.importers.onnx.output_activation import before_layout, find_output_activation
+from fedlas.importers.onnx.runtime_only.classifier import RuntimeOnlyClassifier, ScoreTensors
 from fedlas.importers.onnx.runtime_operators import refused
 from fedlas.importers.onnx.sizes import limit_sizes
 from fedlas.importers.onnx.trace import Trace
 
-__all__ = ["OpaqueClassifier", "open_opaque"]
+__all__ = ["RuntimeOnlyClassifier", "load_runtime_only"]
 
 #: Why an import may end without a trainable network although the file is a good classifier: an operator or an option
 #: of one that has no gradient here, no linear layer at the end, values that only ONNX Runtime computes.
@@ -35,9 +35,9 @@ _NOISE = 1e-6
 _CHECKED_ROWS = 4
 
 
-def open_opaque(
+def load_runtime_only(
     model: ModelProto, *, output: str | None, features: str | None, task: str | None, instead_of: UnsupportedModel
-) -> OpaqueClassifier:
+) -> RuntimeOnlyClassifier:
     """The model as a classifier that ONNX Runtime computes.
 
     Args:
@@ -66,7 +66,7 @@ def open_opaque(
     reason = instead_of.message
     graph.prune([scores.logits, scores.features])
     notes = limit_sizes(graph, specs, trace.lengths)
-    classifier = OpaqueClassifier(graph, scores, inputs=specs, lengths=trace.lengths, task=kind, reason=reason)
+    classifier = RuntimeOnlyClassifier(graph, scores, inputs=specs, lengths=trace.lengths, task=kind, reason=reason)
     classifier.notes = tuple(notes)
     _check_finite(classifier)
     return classifier.eval()
@@ -135,16 +135,16 @@ def _head(graph: Graph, trace: Trace, output: str, features: str | None) -> Head
 
 def _scored_otherwise(graph: Graph, trace: Trace, output: str) -> Head | None:
     """The end of a graph whose scores come from no linear layer: probabilities, or a classifier node's scores."""
-    ending = find_ending(graph, output, trace.shapes)
-    scores = before_layout(graph, ending.scores, trace.shapes)
+    activation = find_output_activation(graph, output, trace.shapes)
+    scores = before_layout(graph, activation.scores, trace.shapes)
     shape = trace.shapes.get(scores, ())
     columns = int(np.prod(shape[1:]))
     if not trace.follows_rows(scores) or columns != max(shape[1:], default=1) or not trace.is_float(scores):
         return None
-    if columns == 1 and ending.activation == "Softmax":
+    if columns == 1 and activation.function == "Softmax":
         return None  # always 1
-    if ending.activation is not None:
-        return Head(output, scores, ending.kind, columns, (), 1 if ending.pair is None else ending.pair)
+    if activation.function is not None:
+        return Head(output, scores, activation.kind, columns, (), 1 if activation.pair is None else activation.pair)
     if trace.is_distribution(scores) or (columns == 1 and _is_logistic(graph, scores)):
         return Head(output, scores, "probabilities", columns, (), mixture=True)
     classifiers = [n for n in graph.cone([scores]) if n.domain == ML_DOMAIN and n.op_type.endswith("Classifier")]
@@ -186,7 +186,7 @@ def _check_task(head: Head, task: str | None) -> None:
         )
 
 
-def _scores(graph: Graph, head: Head, trace: Trace) -> Scores:
+def _scores(graph: Graph, head: Head, trace: Trace) -> ScoreTensors:
     """Append what makes float32 logits (N, K) of the scores; where no features are known, they are the features."""
     name, classes = head.logits, max(head.columns, 2)
     if not trace.is_float32(name):
@@ -200,7 +200,8 @@ def _scores(graph: Graph, head: Head, trace: Trace) -> Scores:
         logits = standard_logits(graph, scored, {**trace.shapes, name: (1, head.columns)})
     features = head.frontier[0] if head.frontier else logits
     shape = trace.shapes[features][1:] if head.frontier else (classes,)
-    return Scores(logits, features, shape, classes, head.output, head.kind, layer=(*head.frontier, head.logits)[0])
+    layer = (*head.frontier, head.logits)[0]
+    return ScoreTensors(logits, features, shape, classes, head.output, head.kind, layer)
 
 
 def _logarithm(graph: Graph, probs: str, columns: int) -> str:
@@ -222,7 +223,7 @@ def _append(graph: Graph, op_type: str, inputs: list[str], **attributes: Any) ->
     return output
 
 
-def _check_finite(classifier: OpaqueClassifier) -> None:
+def _check_finite(classifier: RuntimeOnlyClassifier) -> None:
     logits, features = classifier(*(torch.from_numpy(rows) for rows in classifier.example_rows(_CHECKED_ROWS)))
     if not (torch.isfinite(logits).all() and torch.isfinite(features).all()):
         raise UnsupportedModel(

@@ -9,7 +9,7 @@ from onnx import NodeProto
 
 from fedlas.errors import Mismatch, UnsupportedModel
 from fedlas.importers.onnx.evaluator import run_node
-from fedlas.importers.onnx.operators import OPERATORS, operator_names
+from fedlas.importers.onnx.operators import OPERATORS, words
 from fedlas.importers.onnx.operators.dtypes import as_tensor
 from fedlas.importers.onnx.sizes.abstract_tensor import (
     COMPUTED,
@@ -22,7 +22,7 @@ from fedlas.importers.onnx.sizes.abstract_tensor import (
 from fedlas.importers.onnx.sizes.shape_rules import Inputs
 
 #: Elements move about: each end of the intervals is computed as values would be.
-_MOVES = operator_names("Identity Reshape Transpose Squeeze Unsqueeze Flatten Slice Gather Concat Expand Tile Split")
+_MOVES = words("Identity Reshape Transpose Squeeze Unsqueeze Flatten Slice Gather Concat Expand Tile Split")
 _NOT_COMPUTED = (UnsupportedModel, Mismatch, KeyError, TypeError, RuntimeError)
 
 

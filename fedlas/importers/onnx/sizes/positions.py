@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from onnx import NodeProto
 
-from fedlas.importers.onnx.operators import operator_name
+from fedlas.importers.onnx.operators import operator_name, words
 
 _READ: dict[str, str] = {
     "": "Constant SequenceEmpty",
@@ -66,12 +66,14 @@ _READ: dict[str, str] = {
     "vovs": "STFT",
     "vsss": "Resize",
     "ssvvv": "MelWeightMatrix",
-}  # fmt: skip
+}
 READ: dict[str, str] = {name: letters for letters, names in _READ.items() for name in names.split()}
 
 #: Operators whose results have as many elements as their input's values say, and no more than an operand has.
-COUNTING = frozenset({"NonZero", "Compress", "Unique", "NonMaxSuppression", "StringNormalizer", "StringSplit",
-                      "SequenceAt", "ConcatFromSequence", "SplitToSequence", "ai.onnx.ml.DictVectorizer"})  # fmt: skip
+COUNTING = words(
+    "NonZero Compress Unique NonMaxSuppression StringNormalizer StringSplit SequenceAt ConcatFromSequence "
+    "SplitToSequence ai.onnx.ml.DictVectorizer"
+)
 
 
 def read_at(node: NodeProto, position: int) -> str:

@@ -8,7 +8,7 @@ import numpy as np
 from onnx import NodeProto, numpy_helper
 
 from fedlas.importers.onnx.graph import attribute
-from fedlas.importers.onnx.operators import operator_names
+from fedlas.importers.onnx.operators import words
 from fedlas.importers.onnx.sizes.abstract_tensor import limits_of
 from fedlas.importers.onnx.sizes.intervals import RULES, Bounds, hull, rule, widened
 from fedlas.importers.onnx.sizes.shape_rules import Inputs, NoRule, given, numbers
@@ -16,7 +16,7 @@ from fedlas.importers.onnx.sizes.shape_rules import Inputs, NoRule, given, numbe
 #: Results of these may overflow.
 ARITHMETIC = frozenset({"Add", "Sub", "Mul", "Div", "Neg", "Abs", "Sum", "Mean", "ReduceSum", "ReduceMean", "CumSum"})
 #: Each element of the result is one of the first input, or of any of the inputs of a Concat.
-MOVES = operator_names(
+MOVES = words(
     "Identity Reshape Transpose Squeeze Unsqueeze Flatten Slice Gather Split GatherElements GatherND Expand Tile "
     "Compress DepthToSpace SpaceToDepth ReverseSequence GlobalMaxPool TopK Unique Concat "
     "ai.onnx.ml.ArrayFeatureExtractor"
@@ -24,13 +24,13 @@ MOVES = operator_names(
 #: Least and largest element of what is always between the two.
 _BETWEEN: dict[str, Bounds] = {
     **dict.fromkeys(
-        operator_names(
+        words(
             "Sigmoid HardSigmoid Softmax Hardmax EyeLike Equal Greater GreaterOrEqual Less LessOrEqual And Or Xor Not "
             "IsNaN IsInf RegexFullMatch ai.onnx.ml.Binarizer ai.onnx.ml.OneHotEncoder"
         ),
         (0.0, 1.0),
     ),
-    **dict.fromkeys(operator_names("Tanh Softsign Sin Cos Erf Sign"), (-1.0, 1.0)),
+    **dict.fromkeys(words("Tanh Softsign Sin Cos Erf Sign"), (-1.0, 1.0)),
 }
 
 
