@@ -26,14 +26,16 @@ from fedlas.importers.onnx.parsing import refuse_foreign
 MAX_HEADER = 16 * 2**20
 _LENGTH_BYTES, _MAX_DIMENSIONS = 8, 16
 _DTYPES = {
-    "F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16,
-    "I64": torch.int64, "I32": torch.int32, "I16": torch.int16, "I8": torch.int8, "U8": torch.uint8, "BOOL": torch.bool,
-}  # fmt: skip
+    **{f"F{bits}": getattr(torch, f"float{bits}") for bits in (16, 32, 64)},
+    **{f"I{bits}": getattr(torch, f"int{bits}") for bits in (8, 16, 32, 64)},
+    "BF16": torch.bfloat16,
+    "U8": torch.uint8,
+    "BOOL": torch.bool,
+}
 #: Types of the format that no float32 network is stored in.
-_OTHER_DTYPES = frozenset(
-    {"F8_E5M2", "F8_E4M3", "F8_E8M0", "F8_E4M3FNUZ", "F8_E5M2FNUZ", "F6_E2M3", "F6_E3M2", "F4", "C64", "U16", "U32",
-     "U64"}
-)  # fmt: skip
+_OTHER_DTYPES = frozenset({"C64", "F4", "F6_E2M3", "F6_E3M2", "F8_E8M0", "U16", "U32", "U64"}) | {
+    f"F8_{kind}" for kind in ("E5M2", "E4M3", "E4M3FNUZ", "E5M2FNUZ")
+}
 
 
 @dataclass(frozen=True)

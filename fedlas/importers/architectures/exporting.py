@@ -25,6 +25,11 @@ from fedlas.importers.onnx.graph import Graph
 OPSET, IR_VERSION = 20, 10
 LOGITS, FEATURES = "network_logits", "network_features"
 _INPUT, _WRAPPER = "input", "classifier."
+_VERSION_AND_NAMES: dict[str, Any] = {
+    "opset_version": OPSET,
+    "input_names": [_INPUT],
+    "output_names": [LOGITS, FEATURES],
+}
 
 Rows = Sequence[NDArray[Any]]
 #: A model, and which state each of its weights is.
@@ -87,10 +92,10 @@ class _NamedOutputs(nn.Module):
 def _by_dynamo(network: nn.Module, example: Tensor, states: Sequence[str]) -> Written:
     import onnx_ir  # a second of imports, which only weights without a graph need
 
+    rows = ({0: torch.export.Dim("N")},)
     program = torch.onnx.export(
-        network, (example,), dynamo=True, dynamic_shapes=({0: torch.export.Dim("N")},), opset_version=OPSET,
-        input_names=[_INPUT], output_names=[LOGITS, FEATURES], optimize=False, verbose=False,
-    )  # fmt: skip
+        network, (example,), dynamo=True, dynamic_shapes=rows, optimize=False, verbose=False, **_VERSION_AND_NAMES
+    )
     assert program is not None
     graph = program.model.graph
     found = [name for name in states if _WRAPPER + name in graph.initializers]
@@ -106,11 +111,14 @@ def _by_dynamo(network: nn.Module, example: Tensor, states: Sequence[str]) -> Wr
 def _by_torchscript(network: nn.Module, example: Tensor, states: Sequence[str]) -> Written:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "network.onnx")
-        torch.onnx.export(
-            network, (example,), path, dynamo=False, dynamic_axes={_INPUT: {0: "N"}}, opset_version=OPSET,
-            input_names=[_INPUT], output_names=[LOGITS, FEATURES], do_constant_folding=False,
-            training=torch.onnx.TrainingMode.PRESERVE,
-        )  # fmt: skip
+        rows, mode = {_INPUT: {0: "N"}}, torch.onnx.TrainingMode.PRESERVE
+        options: dict[str, Any] = {
+            "dynamic_axes": rows,
+            "training": mode,
+            "do_constant_folding": False,
+            **_VERSION_AND_NAMES,
+        }
+        torch.onnx.export(network, (example,), path, dynamo=False, **options)
         return ModelProto.FromString(path.read_bytes()), {_WRAPPER + name: name for name in states}
 
 

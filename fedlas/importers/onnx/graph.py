@@ -52,9 +52,15 @@ class Graph:
     def copy(self) -> Graph:
         """An independent graph; the arrays are shared."""
         return Graph(
-            [copy.deepcopy(node) for node in self.nodes], dict(self.constants), list(self.inputs), list(self.outputs),
-            self.opset, self.opset_imports, self.ir_version, self._counter,
-        )  # fmt: skip
+            nodes=[copy.deepcopy(node) for node in self.nodes],
+            constants=dict(self.constants),
+            inputs=list(self.inputs),
+            outputs=list(self.outputs),
+            opset=self.opset,
+            opset_imports=self.opset_imports,
+            ir_version=self.ir_version,
+            _counter=self._counter,
+        )
 
     @property
     def input_names(self) -> list[str]:

@@ -1,4 +1,4 @@
-"""Where a classifier ends: its logits, and the input of the last linear layer as its features; it knows no weights."""
+"""The head of a classifier: its logits, and the inputs of its last linear layers as its features."""
 
 from __future__ import annotations
 
@@ -7,31 +7,21 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from onnx import NodeProto, helper
+from onnx import helper
 from torch import Tensor
 
 from fedlas.errors import UnsupportedModel
+from fedlas.importers.onnx.frontier import AFTER_HEAD, LINEAR, find_frontier
 from fedlas.importers.onnx.graph import Graph
-from fedlas.importers.onnx.operators.table import words
 from fedlas.importers.onnx.output_activation import (
     OutputActivation,
     before_layout,
     find_output_activation,
     is_distribution,
 )
-from fedlas.importers.onnx.weight_roles import constant_derived
 
 Shapes = Mapping[str, tuple[int, ...]]
 
-_LINEAR = ("Gemm", "MatMul", "Conv", "Einsum")
-_POOLS = words("GlobalAveragePool AveragePool ReduceMean ReduceSum ReduceMax GlobalMaxPool MaxPool ReduceLogSumExp")
-# What may stand between the last linear layer and the output where nothing else says that this is a classifier.
-_AFTER_HEAD = _POOLS | words(
-    "Add Sub Mul Div Identity Cast Flatten Reshape Squeeze Unsqueeze Dropout Gather GatherND Slice Transpose Sum Mean "
-    "Concat BatchNormalization"
-)
-# Operators whose further inputs are shapes, axes or places.
-_SHAPED = _POOLS | words("Reshape Expand Slice Tile Squeeze Unsqueeze Split Pad")
 #: Added to probabilities before their logarithm is taken: less than any that float32 computes to more than zero places.
 _TINY = 1e-30
 
@@ -81,7 +71,7 @@ def find_head(
     logits = before_layout(graph, activation.scores, shapes)
     columns = _columns(output, logits, shapes, shapes[graph.input_names[0]][0])
     _check_activation(output, activation, columns)
-    frontier, direct = _frontier(graph, logits, shapes)
+    frontier, direct = find_frontier(graph, logits, shapes)
     mixture = (
         activation.function is None
         and bool(frontier)
@@ -107,7 +97,7 @@ def find_head(
 def _is_plain(graph: Graph, logits: str, frontier: Sequence[str]) -> bool:
     """Whether nothing but sums and layouts follow the last linear layers, so that probabilities cannot come of them."""
     nodes = graph.cone([logits], stop=frontier)
-    return all(node.op_type in (*_LINEAR, *_AFTER_HEAD) and node.op_type != "Div" for node in nodes)
+    return all(node.op_type in (*LINEAR, *AFTER_HEAD) and node.op_type != "Div" for node in nodes)
 
 
 def _columns(output: str, logits: str, shapes: Shapes, rows: int) -> int:
@@ -154,72 +144,6 @@ def _check_activation(output: str, activation: OutputActivation, columns: int) -
         raise _no_output(f"output {output!r} is a softmax over a single class, which is always 1")
 
 
-def _frontier(graph: Graph, logits: str, shapes: Shapes) -> tuple[tuple[str, ...], bool]:
-    """The inputs of the last linear layers on every path to the logits; whether only harmless operators follow them."""
-    walk = _BackwardSearch(graph, shapes)
-    found, direct = walk.back(logits, stop=set())
-    # A path around a layer's input (its norm, by which a cosine head divides) ends there too.
-    while found and (again := walk.back(logits, stop=set(found)))[0] != found:
-        found, direct = again
-    if all(name not in walk.producers for name in found) and not walk.has_linear(logits):
-        return (), direct
-    return tuple(found), direct
-
-
-class _BackwardSearch:
-    """Walks backwards from logits to linear layers."""
-
-    def __init__(self, graph: Graph, shapes: Shapes) -> None:
-        self.graph, self.shapes = graph, shapes
-        self.producers, self.derived = graph.producers(), constant_derived(graph)
-        self.readers = graph.consumers()
-
-    def back(self, logits: str, stop: set[str]) -> tuple[list[str], bool]:
-        """The tensors at which walking ends, tensors in `stop` among them, and whether the way is direct."""
-        found: list[str] = []
-        direct, pending, seen = True, [(logits, False)], set()
-        while pending:
-            name, scale = pending.pop()
-            if name in seen or name in self.derived:
-                continue
-            seen.add(name)
-            node = self.producers.get(name)
-            if node is None or name in stop:
-                direct = direct and name in stop
-                found.append(name)
-            elif (data := linear_input(node, self.derived)) is not None:
-                found.append(data)
-            elif node.op_type not in ("Shape", "Size"):
-                # One number a row scales its scores, whatever it is computed by.
-                scale = scale or (name != logits and int(np.prod(self.shapes[name][1:])) == 1)
-                direct = direct and (scale or node.op_type in _AFTER_HEAD or self._before_pool(node))
-                pending.extend((source, scale) for source in self._data_inputs(node))
-        return list(dict.fromkeys(reversed(found))), direct
-
-    def has_linear(self, logits: str) -> bool:
-        return any(linear_input(node, self.derived) is not None for node in self.graph.cone([logits]))
-
-    def _data_inputs(self, node: NodeProto) -> list[str]:
-        """Places say which scores are taken (those of a text's last token), not what they are."""
-        picks = node.op_type in ("Gather", "GatherND") and node.input[0] not in self.derived
-        return list(node.input[:1] if picks or node.op_type in _SHAPED else node.input)
-
-    def _before_pool(self, node: NodeProto) -> bool:
-        """SqueezeNet applies its last ReLU between the 1×1 convolution and the pooling."""
-        readers = self.readers.get(node.output[0], [])
-        return node.op_type == "Relu" and bool(readers) and all(reader.op_type in _POOLS for reader, _ in readers)
-
-
-def linear_input(node: NodeProto, derived: set[str]) -> str | None:
-    """The data input of a product with constants, None for any other node."""
-    if node.op_type not in _LINEAR or len(node.input) < 2:
-        return None
-    first, second = node.input[0], node.input[1]
-    if second in derived and first not in derived:
-        return str(first)
-    return str(second) if first in derived and second not in derived and node.op_type != "Conv" else None
-
-
 def _tapped(graph: Graph, features: str, shapes: Shapes) -> tuple[str]:
     if features not in shapes or features in graph.constants:
         near = ", ".join(sorted(name for node in graph.nodes[-12:] for name in node.output if name))
@@ -263,3 +187,21 @@ def _append(graph: Graph, op_type: str, inputs: list[str], **attributes: Any) ->
     output = graph.fresh("fedlas_logits")
     graph.nodes.append(helper.make_node(op_type, inputs, [output], **attributes))
     return output
+
+
+def check_task(head: Head, task: str | None) -> None:
+    """The columns of the scores fit the task that the owner says.
+
+    Raises:
+        UnsupportedModel: `ambiguous_output`.
+    """
+    if head.columns == 1 and head.kind == "logits" and task != "binary":
+        raise UnsupportedModel(
+            "ambiguous_output",
+            f"output {head.output!r} is one column without a sigmoid: a binary classifier's logit or a regression; "
+            "pass task='binary' if it is a logit",
+        )
+    if head.columns > 2 and task == "binary":
+        raise UnsupportedModel(
+            "ambiguous_output", f"task='binary', but output {head.output!r} has {head.columns} columns"
+        )

@@ -7,7 +7,6 @@ from dataclasses import replace
 from pathlib import Path
 
 from onnx import ModelProto
-from torch import Tensor
 
 from fedlas.errors import UnsupportedModel
 from fedlas.importers.onnx.ai_onnx_ml.lowering import class_labels, to_standard
@@ -17,7 +16,8 @@ from fedlas.importers.onnx.evaluator import shapes_of
 from fedlas.importers.onnx.gradients import reachable_weights
 from fedlas.importers.onnx.graph import Graph
 from fedlas.importers.onnx.graph_classifier import STANDARD_OUTPUTS, GraphClassifier
-from fedlas.importers.onnx.heads import Head, check_head_alone, find_head, standard_logits
+from fedlas.importers.onnx.head_choice import choose_head
+from fedlas.importers.onnx.heads import Head, check_head_alone, check_task, find_head, standard_logits
 from fedlas.importers.onnx.input_specs import (
     InputSpec,
     example_inputs,
@@ -28,7 +28,6 @@ from fedlas.importers.onnx.input_specs import (
 )
 from fedlas.importers.onnx.lowering import LoweredModule, lower
 from fedlas.importers.onnx.normalise import check_operators, normalise, unsupported
-from fedlas.importers.onnx.output_activation import labelled_scores
 from fedlas.importers.onnx.parsing import read_model
 from fedlas.importers.onnx.pooling_rewrite import pool_features, pool_first
 from fedlas.importers.onnx.runtime_only.loading import load_runtime_only
@@ -108,8 +107,8 @@ def _trainable(model: ModelProto, output: str | None, features: str | None, task
     if batch is not None:
         graph, shapes = free_batch(graph, specs, batch, lengths, shapes)
     set_batch(graph)
-    head = _choose_head(graph, shapes, output, features, example_inputs(specs, rows, lengths))
-    _check_task(head, task)
+    head = choose_head(graph, shapes, output, features, example_inputs(specs, rows, lengths))
+    check_task(head, task)
     graph.prune([head.output])
     if features is None and pool_first(graph, head, shapes):
         shapes = shapes_of(graph, example_inputs(specs, rows, lengths))
@@ -153,57 +152,6 @@ def _follows_rows(graph: Graph, specs: list[InputSpec], lengths: Mapping[str, in
     except UnsupportedModel:
         return False
     return all(two[name][:1] == (2,) and three[name][:1] == (3,) for name in graph.outputs if 2 in two[name][:1])
-
-
-def _choose_head(
-    graph: Graph, shapes: Shapes, output: str | None, features: str | None, examples: Mapping[str, Tensor]
-) -> Head:
-    heads: dict[str, Head] = {}
-    failures: list[UnsupportedModel] = []
-    for name in graph.outputs:
-        try:
-            head = find_head(graph, name, shapes, features, examples=examples)
-        except UnsupportedModel as failure:
-            failures.append(failure)
-        else:
-            heads.setdefault(head.logits, head)
-    if not heads:  # labels alone: the scores that they were picked from lie before them
-        for scores in (labelled_scores(graph, name, shapes) for name in graph.outputs):
-            if scores is not None:
-                return find_head(graph, scores, shapes, features, examples=examples)
-        raise failures[0]
-    last = [head for head in heads.values() if all(_leads_to(graph, other, head) for other in heads.values())]
-    if len(last) != 1:
-        names = [head.output for head in heads.values()]
-        raise UnsupportedModel(
-            "several_outputs", f"several outputs look like class scores: {names}; pass output= to choose one"
-        )
-    return last[0]
-
-
-def _leads_to(graph: Graph, other: Head, head: Head) -> bool:
-    """Whether `other` is a step on the way to `head`, as scores before a further layer's are, and embeddings."""
-    if other is head:
-        return True
-    if other.kind == "probabilities":
-        return False
-    if other.frontier == head.frontier and head.kind == "probabilities":
-        return True
-    nodes = graph.cone([head.logits], stop=[other.logits])
-    return all(name not in graph.input_names for node in nodes for name in node.input) and bool(nodes)
-
-
-def _check_task(head: Head, task: str | None) -> None:
-    if head.columns == 1 and head.kind == "logits" and task != "binary":
-        raise UnsupportedModel(
-            "ambiguous_output",
-            f"output {head.output!r} is one column without a sigmoid: a binary classifier's logit or a regression; "
-            "pass task='binary' if it is a logit",
-        )
-    if head.columns > 2 and task == "binary":
-        raise UnsupportedModel(
-            "ambiguous_output", f"task='binary', but output {head.output!r} has {head.columns} columns"
-        )
 
 
 def _build(

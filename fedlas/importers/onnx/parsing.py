@@ -18,13 +18,12 @@ from fedlas.errors import UnsupportedModel
 from fedlas.importers.onnx.operators.table import OPERATORS, STANDARD_DOMAINS, operator_name
 from fedlas.importers.onnx.protobuf_limits import survey
 from fedlas.importers.onnx.runtime_operators import RUNTIME_OPERATORS
+from fedlas.importers.onnx.tensor_checks import check_tensors, check_weights
 from fedlas.importers.onnx.validation import (
     check_attributes,
     check_functions,
     check_names,
     check_order,
-    check_tensors,
-    check_weights,
     every_node,
 )
 

@@ -11,8 +11,9 @@ from collections.abc import Mapping
 import numpy as np
 from onnx import NodeProto, helper
 
+from fedlas.importers.onnx.frontier import linear_input
 from fedlas.importers.onnx.graph import Graph, attribute, set_attribute
-from fedlas.importers.onnx.heads import Head, linear_input
+from fedlas.importers.onnx.heads import Head
 from fedlas.importers.onnx.weight_roles import constant_derived
 
 Shapes = Mapping[str, tuple[int, ...]]
@@ -126,9 +127,9 @@ def _choose_first(graph: Graph, linear: NodeProto, choice: list[NodeProto], feat
     """Pick positions of the features instead of positions of the scores; their shape is still asked for."""
     before, after = choice[0].input[0], choice[-1].output[0]
     pooled, columns = graph.fresh("fedlas_pooled"), shapes[before][-1]
-    asking = [node for name in {linear.output[0], before} for node, _ in graph.consumers().get(name, [])
-              if node.op_type == "Shape"]  # fmt: skip
-    for node in asking:
+    consumers = graph.consumers()
+    readers = [node for name in {linear.output[0], before} for node, _ in consumers.get(name, [])]
+    for node in (reader for reader in readers if reader.op_type == "Shape"):
         last = graph.add_constant("fedlas_columns", np.array([columns], np.int64))
         lengths, leading = graph.fresh("fedlas_lengths"), graph.fresh("fedlas_lengths")
         places = graph.add_constant("fedlas_places", np.arange(len(shapes[before]) - 1, dtype=np.int64))

@@ -1,14 +1,13 @@
-"""Whether a parsed graph is sound: names, order, functions and tensors; it evaluates nothing and knows no operator."""
+"""Validation of a parsed graph: names, order, functions, and sizes among the attributes."""
 
 from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any
 
-import numpy as np
-from onnx import FunctionProto, GraphProto, ModelProto, NodeProto, TensorProto, helper, numpy_helper
+from onnx import FunctionProto, GraphProto, ModelProto, NodeProto, TensorProto
 
 from fedlas.errors import UnsupportedModel
 from fedlas.importers.onnx.operators.table import words
@@ -20,16 +19,6 @@ _SIZES = words(
     "kernel_shape pads strides dilations output_padding output_shape hidden_size blocksize size group num_heads"
 )
 _LARGEST = 2**24
-#: Operators whose constant inputs are weights: no infinity there means "masked", as it does elsewhere.
-_WEIGHTED = words(
-    "Conv ConvTranspose Gemm MatMul BatchNormalization LayerNormalization InstanceNormalization GroupNormalization "
-    "RMSNormalization PRelu LSTM GRU RNN Einsum FusedConv FusedMatMul FusedGemm Attention"
-)
-_PARTS_OF_A_BYTE = {
-    value: 2 if name.endswith(("INT4", "FLOAT4E2M1")) else 4
-    for name, value in TensorProto.DataType.items()
-    if name.endswith(("INT4", "FLOAT4E2M1", "INT2"))
-}
 
 
 def check_names(model: ModelProto) -> None:
@@ -177,88 +166,3 @@ def check_attributes(model: ModelProto) -> None:
                     f"{node.op_type} has {attribute.name} = {[*attribute.ints] or attribute.i}; "
                     f"sizes whose product is at most {_LARGEST:,} can be opened",
                 )
-
-
-def check_tensors(model: ModelProto) -> None:
-    """Every tensor lies in the file, and holds as much as its shape says.
-
-    Raises:
-        UnsupportedModel: `external_data`, `corrupt`.
-    """
-    for tensor in every_tensor(model):
-        if tensor.data_location == TensorProto.EXTERNAL or tensor.external_data:
-            raise UnsupportedModel(
-                "external_data",
-                f"the weights of {tensor.name!r} lie in a second file, which was not sent; keep them inside the ONNX "
-                "file: torch.onnx.export(model, example, 'model.onnx', external_data=False)",
-            )
-        _check_size(tensor)
-
-
-def _check_size(tensor: TensorProto) -> None:
-    if tensor.data_type == TensorProto.UNDEFINED and not tensor.ByteSize():
-        return  # an empty message, as `sparse_tensor` holds one where there is none
-    count = math.prod(tensor.dims)
-    if any(size < 0 for size in tensor.dims) or (count == 0 and max(tensor.dims) > 2**31):
-        raise UnsupportedModel("corrupt", f"tensor {tensor.name!r} has the shape {tuple(tensor.dims)}")
-    if tensor.HasField("segment"):
-        raise UnsupportedModel("corrupt", f"tensor {tensor.name!r} is one of several segments, which cannot be read")
-    if tensor.HasField("raw_data"):
-        held, needed, unit = len(tensor.raw_data), _bytes_of(tensor, count), "bytes"
-    else:
-        held, needed, unit = _values_in(tensor), count, "values"
-        if tensor.data_type in _PARTS_OF_A_BYTE:
-            needed = -(-count // _PARTS_OF_A_BYTE[tensor.data_type])
-        elif tensor.data_type in (TensorProto.COMPLEX64, TensorProto.COMPLEX128):
-            needed = 2 * count
-    if held != needed:
-        raise UnsupportedModel(
-            "corrupt",
-            f"tensor {tensor.name!r} holds {held} {unit}, its shape {tuple(tensor.dims)} needs {needed}",
-        )
-
-
-def _bytes_of(tensor: TensorProto, count: int) -> int:
-    if tensor.data_type in _PARTS_OF_A_BYTE:
-        return -(-count // _PARTS_OF_A_BYTE[tensor.data_type])
-    try:
-        return count * int(helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize)
-    except (KeyError, ValueError):
-        raise UnsupportedModel("corrupt", f"tensor {tensor.name!r} has an unknown element type") from None
-
-
-def _values_in(tensor: TensorProto) -> int:
-    kinds: Sequence[Any] = (
-        tensor.float_data, tensor.int32_data, tensor.int64_data, tensor.double_data, tensor.uint64_data,
-        tensor.string_data,
-    )  # fmt: skip
-    return sum(map(len, kinds))
-
-
-def check_weights(model: ModelProto) -> None:
-    """No weight is NaN or infinite: such a network answers nothing, and training spreads it.
-
-    Infinities elsewhere are legitimate (attention masks, open bounds of Clip), NaN in a single number is, too.
-
-    Raises:
-        UnsupportedModel: `non_finite_weights`.
-    """
-    tensors = {tensor.name: tensor for tensor in model.graph.initializer}
-    for node in model.graph.node:
-        if node.op_type == "Constant":
-            tensors.update((node.output[0], a.t) for a in node.attribute if a.HasField("t") and node.output)
-    weights = {name for node in model.graph.node if node.op_type in _WEIGHTED for name in node.input}
-    for name, tensor in tensors.items():
-        if _is_float(tensor) and math.prod(tensor.dims) > 1:
-            values = np.asarray(numpy_helper.to_array(tensor))
-            bad = ~np.isfinite(values) if name in weights else np.isnan(values)
-            if bad.any():
-                raise UnsupportedModel(
-                    "non_finite_weights",
-                    f"{int(bad.sum())} of {bad.size} values of the weights {name!r} are NaN or infinite; "
-                    "send the model from before its training diverged",
-                )
-
-
-def _is_float(tensor: TensorProto) -> bool:
-    return tensor.data_type in (TensorProto.FLOAT, TensorProto.DOUBLE, TensorProto.FLOAT16, TensorProto.BFLOAT16)

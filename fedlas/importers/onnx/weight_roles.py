@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping
 
 import numpy as np
@@ -232,10 +233,8 @@ def _rotary_tables(values: Mapping[str, Array]) -> set[str]:
     for names in by_shape.values():
         # The first elements tell pairs apart from chance; comparing all with all is for few tables of one shape only.
         heads = {name: np.square(values[name].flat[:64]) for name in names} if len(names) <= 64 else {}
-        for name in heads:
-            for other in heads:
-                if name < other and np.allclose(heads[name] + heads[other], 1, atol=1e-3) and np.allclose(
-                    np.square(values[name]) + np.square(values[other]), 1, atol=1e-3
-                ):  # fmt: skip
-                    found |= {name, other}
+        for one, other in itertools.combinations(heads, 2):
+            likely = np.allclose(heads[one] + heads[other], 1, atol=1e-3)
+            if likely and np.allclose(np.square(values[one]) + np.square(values[other]), 1, atol=1e-3):
+                found |= {one, other}
     return found

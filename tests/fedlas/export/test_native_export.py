@@ -15,7 +15,7 @@ from fedlas.export.graph import export_onnx
 from fedlas.guarantees.typicality import Familiarity
 from fedlas.importers import load_onnx
 from fedlas.importers.architectures import NativeClassifier
-from fedlas.importers.architectures.heads import Heads
+from fedlas.importers.architectures.heads import ClassifierHeads
 from fedlas.importers.onnx.runtime_session import predict_file
 from fedlas.race.candidate_training import copy_head
 from fedlas.race.ensemble import Ensemble
@@ -28,7 +28,7 @@ from tests.helpers.networks import Cnn, trained_looking
 def base() -> NativeClassifier:
     """A network with BatchNorm and Dropout, as an architecture upload gives it."""
     torch.manual_seed(0)
-    heads = Heads((("net.10",),), ((16,),))
+    heads = ClassifierHeads((("net.10",),), ((16,),))
     return NativeClassifier(
         trained_looking(Cnn()), heads, architecture="own/cnn", num_classes=5, image_shape=(3, 32, 32)
     ).eval()

@@ -22,7 +22,7 @@ from fedlas.errors import UnsupportedModel
 from fedlas.export.graph import export_onnx
 from fedlas.importers import load_onnx
 from fedlas.importers.architectures import NativeClassifier, building, exporting, load_architecture
-from fedlas.importers.architectures.libraries import Wanted, find_architecture
+from fedlas.importers.architectures.libraries import ArchitectureOptions, find_architecture
 from fedlas.importers.onnx.runtime_session import predict_file
 from fedlas.importers.safetensors import read_header, read_tensors
 from fedlas.losses import CrossEntropyLoss
@@ -202,7 +202,7 @@ def test_nothing_is_read_before_the_header_fits(tmp_path: Path, monkeypatch: pyt
     path = saved(corpus.network(), tmp_path / "w.safetensors")
     monkeypatch.setattr("fedlas.importers.architectures.loading.read_tensors", lambda *_: pytest.fail("it was read"))
     library, name = find_architecture("torchvision/vgg16")
-    network = building.build(lambda: library.build(name, Wanted(CLASSES)), name)
+    network = building.build(lambda: library.build(name, ArchitectureOptions(CLASSES)), name)
     assert {value.device.type for value in network.parameters()} == {"meta"}
     with pytest.raises(UnsupportedModel, match="not those of torchvision/vgg16 with 5 classes") as caught:
         load_architecture(path, architecture="torchvision/vgg16", num_classes=CLASSES)

@@ -9,7 +9,8 @@ from __future__ import annotations
 from onnx import ModelProto, TensorProto
 
 from fedlas.errors import UnsupportedModel
-from fedlas.importers.onnx.ai_onnx_ml.operators import EQUIVALENTS, GraphBuilder, NoEquivalent, keep_finite
+from fedlas.importers.onnx.ai_onnx_ml.graph_builder import GraphBuilder, NoEquivalent
+from fedlas.importers.onnx.ai_onnx_ml.operators import EQUIVALENTS, keep_finite
 from fedlas.importers.onnx.ai_onnx_ml.outputs import ML_DOMAIN, class_labels, has_classical, plain_outputs
 
 __all__ = ["class_labels", "plain_outputs", "to_standard"]

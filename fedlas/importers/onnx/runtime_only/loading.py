@@ -13,7 +13,7 @@ from fedlas.errors import UnsupportedModel
 from fedlas.importers.onnx.ai_onnx_ml.outputs import ML_DOMAIN, plain_outputs
 from fedlas.importers.onnx.graph import Graph, attribute
 from fedlas.importers.onnx.graph_classifier import STANDARD_OUTPUTS
-from fedlas.importers.onnx.heads import Head, check_head_alone, find_head, standard_logits
+from fedlas.importers.onnx.heads import Head, check_head_alone, check_task, find_head, standard_logits
 from fedlas.importers.onnx.input_specs import InputSpec, fixed_batch, input_spec, set_batch
 from fedlas.importers.onnx.normalise import hoist_constants
 from fedlas.importers.onnx.output_activation import before_layout, find_output_activation
@@ -60,7 +60,7 @@ def load_runtime_only(
     specs = [input_spec(info) for info in graph.inputs]
     trace = _trace(graph, specs, instead_of)
     head = _choose(graph, trace, features, instead_of)
-    _check_task(head, task)
+    check_task(head, task)
     scores = _scores(graph, head, trace)
     kind = task or ("binary" if scores.num_classes == 2 else "multiclass")
     reason = instead_of.message
@@ -171,19 +171,6 @@ def _check_features(graph: Graph, trace: Trace, logits: str, features: str) -> N
             "unknown_features", f"the graph has no float32 tensor {features!r} with a row of features"
         )
     check_head_alone(graph, logits, [features])
-
-
-def _check_task(head: Head, task: str | None) -> None:
-    if head.columns > 2 and task == "binary":
-        raise UnsupportedModel(
-            "ambiguous_output", f"task='binary', but output {head.output!r} has {head.columns} columns"
-        )
-    if head.columns == 1 and head.kind == "logits" and task != "binary":
-        raise UnsupportedModel(
-            "ambiguous_output",
-            f"output {head.output!r} is one column without a sigmoid: a binary classifier's logit or a regression; "
-            "pass task='binary' if it is a logit",
-        )
 
 
 def _scores(graph: Graph, head: Head, trace: Trace) -> ScoreTensors:

@@ -1,0 +1,224 @@
+"""The batch rewriter: mends each node whose shapes hold the exporter's number of rows, so that any number runs."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from onnx import NodeProto, helper
+from torch import Tensor
+
+from fedlas.importers.onnx.evaluator import constant_tensors, run_node
+from fedlas.importers.onnx.graph import Graph, attribute
+from fedlas.importers.onnx.input_specs import InputSpec, example_inputs
+from fedlas.importers.onnx.operators import words
+from fedlas.importers.onnx.row_axes import AmbiguousShape, Preference, Shape, row_axis
+from fedlas.importers.onnx.weight_roles import constant_derived
+
+_BROADCASTING = words(
+    "Add Sub Mul Div Where Pow Max Min And Or Equal Less Greater LessOrEqual GreaterOrEqual Sum MatMul Mod PRelu"
+)
+
+
+class BatchRewriter:
+    """Walks through the graph with one row more than the exporter's and mends each node that cannot follow."""
+
+    def __init__(
+        self,
+        graph: Graph,
+        specs: list[InputSpec],
+        batch: int,
+        lengths: Mapping[str, int],
+        before: Mapping[str, Shape],
+        prefer: Preference,
+        on_meta: bool,
+    ) -> None:
+        self.graph, self.batch, self.rows, self.prefer = graph, batch, batch + 1, prefer
+        self.before = before
+        self.values: dict[str, Tensor] = constant_tensors(graph)
+        for name, value in example_inputs(specs, self.rows, lengths).items():
+            self.values[name] = value.to("meta") if on_meta else value
+        self.shapes: dict[str, Shape] = {name: tuple(value.shape) for name, value in self.values.items()}
+        self.derived = constant_derived(graph)
+        self.done: list[NodeProto] = []
+        self.batch_size: str | None = None
+
+    @torch.no_grad()
+    def walk(self) -> None:
+        last = {name: i for i, node in enumerate(self.graph.nodes) for name in node.input}
+        last |= dict.fromkeys(self.graph.input_names, len(self.graph.nodes))
+        for i, node in enumerate(self.graph.nodes):
+            self._mend(node)
+            self._run(node)
+            for name in node.input:  # activations are large
+                if last.get(name, -1) == i and name not in self.derived:
+                    self.values.pop(name, None)
+        self.graph.nodes = self.done
+
+    def _run(self, node: NodeProto) -> None:
+        results = run_node(node, self.values, self.graph.opset)
+        for name, value in results.items():
+            if name in self.before and len(value.shape) != len(self.before[name]):
+                raise AmbiguousShape(f"{node.op_type} changes its rank")
+        self.values.update(results)
+        self.shapes.update({name: tuple(value.shape) for name, value in results.items()})
+        self.done.append(node)
+
+    def _add(self, op_type: str, inputs: list[str], **attributes: Any) -> str:
+        output = self.graph.fresh("fedlas_batch")
+        self._run(helper.make_node(op_type, inputs, [output], **attributes))
+        return output
+
+    def _constant(self, values: list[int]) -> str:
+        name = self.graph.add_constant("fedlas_batch", np.array(values, np.int64))
+        self.shapes[name] = (len(values),)
+        self.values[name] = torch.tensor(values)
+        return name
+
+    def _mend(self, node: NodeProto) -> None:
+        if not any(name not in self.derived for name in node.input):
+            return
+        if node.op_type == "Reshape" and len(node.input) == 2:
+            self._mend_reshape(node)
+        elif node.op_type == "Expand" and node.input[1] in self.derived:
+            self._mend_expand(node)
+        elif node.op_type == "Expand" and node.input[0] in self.derived:
+            self._mend_expanded(node)
+        elif node.op_type == "Resize" and len(node.input) > 3 and node.input[3] in self.derived:
+            self._mend_resize(node)
+        elif node.op_type in ("LSTM", "GRU", "RNN"):
+            self._mend_recurrent(node)
+        elif node.op_type == "Concat" or node.op_type in _BROADCASTING:
+            for position, name in enumerate(node.input):
+                if name and name in self.derived:
+                    self._mend_operand(node, position)
+
+    def _mend_reshape(self, node: NodeProto) -> None:
+        old, new = self.before[node.input[0]], tuple(self.values[node.input[0]].shape)
+        result = self.before[node.output[0]]
+        if old == new or math.prod(old) == 0:
+            return
+        axis = row_axis(old, new, result, batch=self.batch, prefer=self.prefer)
+        wanted = [size * self.rows // self.batch if i == axis else size for i, size in enumerate(result)]
+        if node.input[1] not in self.derived and self._target(node, new) == wanted:
+            return  # computed from the shape of an input, and rightly so
+        node.input[1] = self._constant([-1 if i == axis else size for i, size in enumerate(result)])
+
+    def _target(self, node: NodeProto, shape: Shape) -> list[int]:
+        """The sizes that a Reshape asks for, where nothing is left to be inferred."""
+        sizes: list[int] = self.values[node.input[1]].tolist()
+        sizes = [shape[i] if size == 0 and i < len(shape) else size for i, size in enumerate(sizes)]
+        rest = math.prod(size for size in sizes if size != -1)
+        return [math.prod(shape) // max(rest, 1) if size == -1 else size for size in sizes]
+
+    def _mend_expand(self, node: NodeProto) -> None:
+        """A 1 in an Expand's shape keeps what the input has; axes that the input lacks take the running batch."""
+        shape, target = tuple(self.values[node.input[0]].shape), self.values[node.input[1]].tolist()
+        old = self.before[node.input[0]]
+        offset = len(target) - len(shape)
+        fixed = [
+            1 if i >= offset and shape[i - offset] != old[i - offset] else int(size) for i, size in enumerate(target)
+        ]
+        if fixed != target:
+            node.input[1] = self._constant(fixed)
+        elif self.batch > 1 and target and target[0] == self.batch and (offset > 0 or shape[0] == 1):
+            node.input[1] = self._with_batch(fixed, 0)
+
+    def _mend_expanded(self, node: NodeProto) -> None:
+        """A constant for the exporter's rows that is expanded to the running ones, as PyTorch does with states."""
+        shape, target = self.values[node.input[0]].shape, self.values[node.input[1]].tolist()
+        for axis, size in enumerate(shape):
+            if size == self.batch > 1 and target[axis - len(shape)] == self.rows and len(target) >= len(shape):
+                node.input[0] = self._one_row(node.input[0], axis)
+
+    def _mend_resize(self, node: NodeProto) -> None:
+        """Sizes that are written for all axes have the exporter's rows among them."""
+        old, new = self.before[node.input[0]], tuple(self.values[node.input[0]].shape)
+        sizes: list[int] = self.values[node.input[3]].tolist()
+        axes = [axis % len(old) for axis in attribute(node, "axes", range(len(old)))]
+        for place, axis in enumerate(axes):
+            if old[axis] != new[axis] and sizes[place] == old[axis]:
+                node.input[3] = self._with_size(sizes, place, self._size_of(node.input[0], axis))
+
+    def _with_batch(self, shape: list[int], axis: int) -> str:
+        """`shape` with the running number of rows at `axis`."""
+        if self.batch_size is None:
+            self.batch_size = self._size_of(self.graph.input_names[0], 0)
+        return self._with_size(shape, axis, self.batch_size)
+
+    def _size_of(self, name: str, axis: int) -> str:
+        return self._add("Gather", [self._add("Shape", [name]), self._constant([axis])], axis=0)
+
+    def _with_size(self, shape: list[int], axis: int, size: str) -> str:
+        parts = [self._constant(shape[:axis]), size, self._constant(shape[axis + 1 :])]
+        return self._add("Concat", [p for p in parts if self.values[p].numel()], axis=0)
+
+    def _mend_recurrent(self, node: NodeProto) -> None:
+        """Lengths (rows,) and states (directions, rows, width) before the first step, written for the exporter's rows.
+
+        Rows of a layer may be several for each of the graph's (sentences of a document), so its own input is asked.
+        """
+        axis = 0 if attribute(node, "layout", 0) else 1
+        old, new = self.before[node.input[0]][axis], self.values[node.input[0]].shape[axis]
+        for position, place in ((4, 0), (5, axis), (6, axis)):
+            name = node.input[position] if position < len(node.input) else ""
+            if old == new or not name or name not in self.derived or self.values[name].shape[place] != old:
+                continue
+            if old > 1:
+                name = self._one_row(name, place)
+            ones = [1] * self.values[name].ndim
+            size = self._size_of(node.input[0], axis)
+            node.input[position] = self._add("Expand", [name, self._with_size(ones, place, size)])
+
+    def _mend_operand(self, node: NodeProto, position: int) -> None:
+        """A constant operand with the exporter's batch along an axis that follows the rows."""
+        name = node.input[position]
+        others = [n for i, n in enumerate(node.input) if i != position and n and n not in self.derived]
+        if not others:
+            return
+        rank = len(self.before[node.output[0]])
+        skip = _axis(node, rank) if node.op_type == "Concat" else None
+        matrix = 2 if node.op_type == "MatMul" else 0
+        constant = self.values[name]
+        for axis in range(rank - matrix):
+            place = axis - (rank - constant.ndim)
+            if (
+                axis == skip
+                or place < 0
+                or not self._follows_rows(others, axis, rank)
+                or constant.shape[place] != self.batch
+            ):
+                continue
+            if self.batch > 1:
+                name = self._one_row(name, place)
+            if node.op_type == "Concat":
+                ones = [1] * constant.ndim
+                name = self._add("Expand", [name, self._with_batch(ones, place)])
+            node.input[position] = name
+
+    def _follows_rows(self, names: list[str], axis: int, rank: int) -> bool:
+        for name in names:
+            new, old = tuple(self.values[name].shape), self.before.get(name)
+            place = axis - (rank - len(new))
+            if old is not None and place >= 0 and old[place] == self.batch and new[place] == self.rows:
+                return True
+        return False
+
+    def _one_row(self, name: str, axis: int) -> str:
+        value = self.values[name]
+        first = value.narrow(axis, 0, 1)
+        if not torch.equal(first.expand_as(value), value):
+            raise AmbiguousShape("a constant holds different values for every row of the exporter's batch")
+        if name in self.graph.constants:
+            made = self.graph.add_constant(name, first.contiguous().numpy())
+            self.values[made] = torch.from_numpy(self.graph.constants[made])
+            self.shapes[made] = tuple(first.shape)
+            return made
+        return self._add("Gather", [name, self._constant([0])], axis=axis)
+
+
+def _axis(node: NodeProto, rank: int) -> int:
+    return next((int(item.i) for item in node.attribute if item.name == "axis"), 1) % rank
