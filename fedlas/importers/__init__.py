@@ -1,4 +1,4 @@
-"""Uploads become classifiers; no code of an upload is ever run, and nothing here knows where the file came from."""
+"""Importers: uploaded files become classifiers, and no code of an upload is run."""
 
 from __future__ import annotations
 

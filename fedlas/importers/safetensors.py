@@ -1,8 +1,9 @@
-"""A safetensors file's header, checked strictly before a byte of its tensors is read; it knows no architectures.
+"""The safetensors reader: the header is checked strictly before a byte of the tensors is read.
 
 The format, as the safetensors library documents it: eight bytes with the header's length (little endian), the
-header (a JSON object: tensor's name → dtype, shape, offsets), and the tensors without a gap. The reference reader
-takes headers up to 100 MB; real ones have some hundred kilobytes, so we stop far earlier.
+header (a JSON object: tensor's name → dtype, shape, offsets), and the tensors without a gap. The
+safetensors library takes headers up to 100 MB (real ones have some hundred kilobytes), names twice, further keys and
+shapes of any rank, and does not tell a file that is cut off from a damaged one: so its reader is not used here.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from io import BufferedReader
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import NoReturn, TypeGuard
 
 import torch
 from torch import Tensor
@@ -107,7 +108,7 @@ def _header_length(head: bytes, size: int) -> int:
     return length
 
 
-def _parse(header: bytes) -> dict[str, Any]:
+def _parse(header: bytes) -> dict[str, object]:
     try:
         entries = json.loads(header.decode("utf-8"), object_pairs_hook=_unique, parse_constant=_no_constant)
     except UnsupportedModel:
@@ -123,7 +124,7 @@ def _parse(header: bytes) -> dict[str, Any]:
     return dict(entries)
 
 
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
     found = dict(pairs)
     if len(found) != len(pairs):
         seen: set[str] = set()
@@ -136,7 +137,7 @@ def _no_constant(word: str) -> NoReturn:
     _corrupt(f"its header has {word} where a number is needed")
 
 
-def _stored(name: str, entry: Any, begin: int) -> StoredTensor:
+def _stored(name: str, entry: object, begin: int) -> StoredTensor:
     shown = repr(name[:100])
     if not isinstance(entry, dict) or set(entry) != {"dtype", "shape", "data_offsets"}:
         _corrupt(f"tensor {shown} must have dtype, shape and data_offsets, and nothing else")
@@ -154,7 +155,7 @@ def _stored(name: str, entry: Any, begin: int) -> StoredTensor:
     return StoredTensor(dtype, tuple(shape), begin + offsets[0], begin + offsets[1])
 
 
-def _sizes(value: Any) -> bool:
+def _sizes(value: object) -> TypeGuard[list[int]]:
     """Whether `value` is a list of few numbers that may be sizes; products of more would be slow to compute."""
     return (
         isinstance(value, list)

@@ -1,4 +1,4 @@
-"""Weights of a known architecture become a trainable classifier; this package knows no training and no service.
+"""The importer of weights: a safetensors file and the name of an architecture become a trainable classifier.
 
 In the order of `loading.load_architecture`: `libraries` (which architectures exist, and how they are built), `building`
 (without memory), `matching` (the file's header against the network), `heads` (where the features are), `classifier`,

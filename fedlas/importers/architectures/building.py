@@ -1,4 +1,4 @@
-"""Builds a network without memory for its weights, and gives it those of a file; it compares nothing."""
+"""The construction of a network without memory for its weights, and their loading from a file."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def build(make: Callable[[], nn.Module], name: str, *, memory: bool = False) -> 
     for place in places:
         try:
             with warnings.catch_warnings(), place:
-                warnings.simplefilter("ignore")  # of the libraries about first weights that nobody will use
+                warnings.simplefilter("ignore")  # of the libraries about initial weights, which are not used
                 return make().eval()
         except Exception as error:  # whatever the constructors run into
             failure = failure or error

@@ -1,4 +1,4 @@
-"""A network of a known architecture as a classifier, with real BatchNorm and Dropout; it knows no files."""
+"""A network of a known architecture as a classifier, with real BatchNorm and Dropout."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A PyTorch network becomes an ONNX graph once; afterwards its weights are only put in. It knows no architectures.
+"""The export of a PyTorch network as an ONNX graph: once; afterwards only its weights are put in.
 
 Weights are the graph's inputs while it is simplified, so that none of them is folded into another constant: the same
 graph then serves every copy of the network, and what two copies have in common is equal node by node.

@@ -1,4 +1,4 @@
-"""Where a network's class scores are made: the last layer, and what follows it; proven by computing both ways."""
+"""The heads of a network: the layers that make its class scores, proven by computing them both ways."""
 
 from __future__ import annotations
 

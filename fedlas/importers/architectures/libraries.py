@@ -1,4 +1,4 @@
-"""The architectures that can be named, and how their libraries build them; never a download, and no weights here."""
+"""The libraries of architectures: which names they have and how they build a network, without a download."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`load_architecture`: from weights and a name to a trainable classifier, step by step in the order of the steps."""
+"""The loading of weights of a known architecture, step by step in the order of the steps."""
 
 from __future__ import annotations
 

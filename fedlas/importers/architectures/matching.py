@@ -1,4 +1,4 @@
-"""Whether a file's tensors are those of a network, told from the file's header alone; it reads no tensor."""
+"""The match of a file's tensors with a network's state dictionary, by the file's header alone."""
 
 from __future__ import annotations
 

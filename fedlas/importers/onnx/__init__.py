@@ -1,4 +1,4 @@
-"""ONNX files become trainable classifiers; this package knows no training and no service.
+"""The ONNX importer: ONNX files become trainable classifiers.
 
 In the order of `loading.load_onnx`: `reading` (bytes → checked model), `normalise` (one form), `examples` and `batch`
 (any number of rows), `heads` (logits and features), `roles` (which constants are weights), `lowering` (→ torch.fx, by

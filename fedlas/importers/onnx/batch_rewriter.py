@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 import torch
-from onnx import NodeProto, helper
+from onnx import NodeProto
 from torch import Tensor
 
 from fedlas.importers.onnx.evaluator import constant_tensors, run_node
-from fedlas.importers.onnx.graph import Graph, attribute
+from fedlas.importers.onnx.graph import Attribute, Graph, attribute, make_node
 from fedlas.importers.onnx.input_specs import InputSpec, example_inputs
 from fedlas.importers.onnx.operators import words
 from fedlas.importers.onnx.row_axes import AmbiguousShape, Preference, Shape, row_axis
@@ -67,9 +66,9 @@ class BatchRewriter:
         self.shapes.update({name: tuple(value.shape) for name, value in results.items()})
         self.done.append(node)
 
-    def _add(self, op_type: str, inputs: list[str], **attributes: Any) -> str:
+    def _add(self, op_type: str, inputs: list[str], **attributes: Attribute) -> str:
         output = self.graph.fresh("fedlas_batch")
-        self._run(helper.make_node(op_type, inputs, [output], **attributes))
+        self._run(make_node(op_type, inputs, [output], **attributes))
         return output
 
     def _constant(self, values: list[int]) -> str:

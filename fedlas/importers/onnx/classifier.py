@@ -1,9 +1,8 @@
-"""The classifier that an ONNX graph becomes: a trainable body and head, and the graph that takes its weights back."""
+"""The ONNX classifier: a trainable body and head, and the graph that takes their weights back."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 import torch
@@ -25,7 +24,7 @@ class GraphTemplate:
         for name in weights:
             self.graph.constants.pop(name, None)
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> GraphTemplate:
+    def __deepcopy__(self, memo: dict[int, object]) -> GraphTemplate:
         return self
 
 

@@ -1,4 +1,4 @@
-"""Which weights a gradient can reach; it knows which operators have steps for values, and no training.
+"""Gradient flow: the weights that a gradient can reach.
 
 A weight behind a rounding, a comparison or a choice of indices gets no gradient, or one that is zero everywhere: in
 training it would only shrink by weight decay, so it is no parameter.

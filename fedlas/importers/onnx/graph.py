@@ -1,4 +1,4 @@
-"""A plain, editable form of an ONNX graph: a list of nodes and a dictionary of constants; it knows no meaning."""
+"""The graph: a plain, editable form of an ONNX graph, with a list of nodes and a dictionary of constants."""
 
 from __future__ import annotations
 
@@ -17,6 +17,8 @@ from fedlas.errors import UnsupportedModel
 from fedlas.importers.onnx.parsing import standard_opset
 
 Array = NDArray[Any]
+#: What an attribute of a node may hold.
+Attribute = int | float | str | bytes | Sequence[int] | Sequence[float] | Sequence[str]
 _RAW = frozenset(f"{kind}{bits}" for kind in ("int", "uint", "float") for bits in (8, 16, 32, 64)) | {"bool"}
 
 
@@ -92,6 +94,12 @@ class Graph:
         name = self.fresh(stem)
         self.constants[name] = value
         return name
+
+    def append(self, op_type: str, inputs: Sequence[str], stem: str, **attributes: Attribute) -> str:
+        """Add a node at the end; returns the fresh name of its output."""
+        output = self.fresh(stem)
+        self.nodes.append(make_node(op_type, inputs, [output], **attributes))
+        return output
 
     def cone(self, outputs: Iterable[str], stop: Iterable[str] = ()) -> list[NodeProto]:
         """The nodes that `outputs` need, in order; tensors in `stop` are taken as given."""
@@ -175,13 +183,20 @@ def _fill(tensor: TensorProto, name: str, value: Array) -> None:
         tensor.CopyFrom(numpy_helper.from_array(np.ascontiguousarray(value).reshape(value.shape), name))
 
 
-def attribute(node: NodeProto, name: str, default: Any = None) -> Any:
+def make_node(op_type: str, inputs: Sequence[str], outputs: Sequence[str], **attributes: Attribute) -> NodeProto:
+    """A node of the standard domain."""
+    node = helper.make_node(op_type, inputs, outputs)
+    node.attribute.extend(helper.make_attribute(name, value) for name, value in sorted(attributes.items()))
+    return node
+
+
+def attribute(node: NodeProto, name: str, default: object = None) -> Any:
     """One attribute's value, or the default."""
     found = next((item for item in node.attribute if item.name == name), None)
     return default if found is None else helper.get_attribute_value(found)
 
 
-def set_attribute(node: NodeProto, name: str, value: Any) -> None:
+def set_attribute(node: NodeProto, name: str, value: Attribute | TensorProto | None) -> None:
     """Set one attribute, or remove it with None."""
     kept = [item for item in node.attribute if item.name != name]
     del node.attribute[:]

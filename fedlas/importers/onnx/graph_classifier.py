@@ -1,4 +1,4 @@
-"""What every imported classifier offers beyond training: its inputs, and a graph that takes its weights back."""
+"""The interface of imported classifiers: beyond training, their inputs and a graph that takes their weights back."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ STANDARD_OUTPUTS = ("logits", "probabilities", "confidence", "features")
 
 
 class GraphClassifier(Classifier):
-    """A classifier that can be written as an ONNX graph; how it computes is its subclass's business.
+    """A classifier that can be written as an ONNX graph.
 
     Attributes:
         inputs: name, type and shape of every input; `input_names` are their names.
         lengths: a size with which the graph runs for every open axis of the inputs.
         output_name: the output of the upload that was taken.
         output_kind: `"logits"` or `"probabilities"`: what that output was (the classifier itself gives logits).
-        feature_layer: name of what the features are, for people.
+        feature_layer: the name of the features.
         task: `"binary"` or `"multiclass"`.
         opset, ir_version: the upload's versions, which an export keeps.
         class_labels: the names of the classes where the upload itself carries them.
-        notes: what its owner should know about how it was opened.
+        notes: remarks about how it was opened, for its owner.
         reason: why it cannot be trained, where it cannot.
         logits_name, feature_names: the tensors of `graph()` that hold the logits (N, K) and, side by side and
             flattened, the features (N, D).

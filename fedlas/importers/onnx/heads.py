@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-from onnx import helper
 from torch import Tensor
 
 from fedlas.errors import UnsupportedModel
@@ -172,21 +170,15 @@ def standard_logits(graph: Graph, head: Head, shapes: Shapes) -> str:
     """Append what makes the logits (N, K), and (N, 2) for one column; returns the tensor's name."""
     name = head.logits
     if len(shapes[name]) != 2:
-        name = _append(graph, "Flatten", [name], axis=1)
+        name = graph.append("Flatten", [name], "fedlas_logits", axis=1)
     if head.columns == 1:
         pair = [[0.0, 1.0]] if head.positive == 1 else [[1.0, 0.0]]
         weight = graph.add_constant("fedlas_zero_and_logit", np.array(pair, np.float32))
-        name = _append(graph, "MatMul", [name, weight])
+        name = graph.append("MatMul", [name, weight], "fedlas_logits")
     if head.mixture:
         tiny = graph.add_constant("fedlas_tiny", np.array(_TINY, np.float32))
-        name = _append(graph, "Log", [_append(graph, "Add", [name, tiny])])
+        name = graph.append("Log", [graph.append("Add", [name, tiny], "fedlas_logits")], "fedlas_logits")
     return name
-
-
-def _append(graph: Graph, op_type: str, inputs: list[str], **attributes: Any) -> str:
-    output = graph.fresh("fedlas_logits")
-    graph.nodes.append(helper.make_node(op_type, inputs, [output], **attributes))
-    return output
 
 
 def check_task(head: Head, task: str | None) -> None:

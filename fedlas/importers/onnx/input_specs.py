@@ -1,4 +1,4 @@
-"""What a graph takes, and rows made up to run it on; it knows no real data."""
+"""Input specifications of a graph, and made-up rows that fit them."""
 
 from __future__ import annotations
 

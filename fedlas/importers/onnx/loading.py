@@ -1,4 +1,4 @@
-"""`load_onnx`: from a file to a trainable classifier, step by step in the order in which it happens."""
+"""The loading of an ONNX file as a classifier, step by step in the order of the steps."""
 
 from __future__ import annotations
 

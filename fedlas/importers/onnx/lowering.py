@@ -1,4 +1,4 @@
-"""A graph becomes a `torch.GraphModule` whose weights train; it knows which constants are weights, not why.
+"""The lowering of a graph to a `torch.fx.GraphModule` whose weights train.
 
 Shapes are computed on the CPU and stay functions of the running batch; the constants that they are computed from stay
 there too, wherever the module is moved.

@@ -1,4 +1,4 @@
-"""Several graphs over the same inputs become one that computes common parts once; it knows no classifiers.
+"""Common subexpression elimination over several graphs of the same inputs, which become one graph.
 
 Nodes are compared by what they compute: operator, attributes, and inputs that are already known to be equal. Where
 only the heads of copies of one network differ, the body is therefore kept once.

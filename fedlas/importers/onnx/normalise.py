@@ -1,4 +1,4 @@
-"""Brings every graph into one form: constants in one place, inference mode, float32; it knows no roles."""
+"""Normalisation of a graph to one form: constants in one place, inference mode, float32."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a graph makes of its class scores: a softmax or sigmoid, however it is written; it knows no layers."""
+"""The output activation of a graph: the softmax or sigmoid after its class scores, however it is written."""
 
 from __future__ import annotations
 

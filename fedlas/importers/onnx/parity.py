@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnx
 import torch
+from onnxruntime import InferenceSession
 
 from fedlas.calibrators import softmax
 from fedlas.classifier import Classifier
@@ -57,7 +57,7 @@ def check_parity(path: str | Path, classifier: GraphClassifier, *, tolerance: fl
     return difference
 
 
-def _run(session: Any, classifier: GraphClassifier, rows: Sequence[Array]) -> Array:
+def _run(session: InferenceSession, classifier: GraphClassifier, rows: Sequence[Array]) -> Array:
     given = {value.name: row for value, row in zip(session.get_inputs(), rows, strict=True)}
     return _probabilities(np.asarray(session.run([classifier.output_name], given)[0], np.float64), classifier)
 
@@ -124,7 +124,7 @@ def _trains(model: onnx.ModelProto) -> bool:
     )
 
 
-def _fixed_rows(session: Any) -> int | None:
+def _fixed_rows(session: InferenceSession) -> int | None:
     sizes = [value.shape[0] for value in session.get_inputs() if value.shape]
     return next((size for size in sizes if isinstance(size, int)), None)
 

@@ -1,7 +1,7 @@
-"""An uploaded file's bytes become a checked `ModelProto`; nothing is unpickled, unpacked or read beside the file.
+"""The parsing of an uploaded file to a checked `ModelProto`; nothing is unpickled, unpacked or read beside the file.
 
 The checks stand in the order of their cost and trust: size, magic bytes, counts on the bytes, parsing, versions, the
-list of allowed operators, soundness of names, order and tensors. Only then does anything compute.
+list of allowed operators, validity of names, order and tensors. Only then does anything compute.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from fedlas.importers.onnx.validation import (
 MAX_OPSET, MIN_OPSET, MAX_IR = 26, 7, 13
 #: A protobuf message ends here, whatever the writer.
 MOST_BYTES = 2**31 - 1
-#: One row of an input; the largest images and volumes that anybody classifies are far below.
+#: One row of an input; the largest images and volumes that are classified are far below.
 _LARGEST_ROW = 256 * 1024**2
 _OPSET_OF_CLASSICAL = 13
 _CLASSICAL = "ai.onnx.ml"
@@ -41,7 +41,7 @@ _CONTROL_FLOW = frozenset({"If", "Loop", "Scan", "SequenceMap"})
 _HOW_TO_EXPORT = (
     "export the network as ONNX instead: torch.onnx.export(model, example, 'model.onnx', external_data=False)"
 )
-# (first bytes, what such a file is): formats that people send instead of ONNX. None of them is ever opened.
+# (first bytes, what such a file is): formats that are sent instead of ONNX. None of them is ever opened.
 _FOREIGN = (
     (b"PK\x03\x04", "a zip archive (as torch.save, TorchScript, .pt2, .keras or .npz write)"),
     (b"PK\x05\x06", "an empty zip archive"),

@@ -1,4 +1,4 @@
-"""Moves a pooling that follows the last linear layer before it: one feature vector a row remains; it knows no weights.
+"""The pooling rewrite: a pooling that follows the last linear layer moves before it, and a row has one feature vector.
 
 A mean over positions, or the choice of one, commutes with a layer that treats every position alike: the result is the
 same, and the penultimate features are (N, D) instead of (N, L, D), whatever the length L is.

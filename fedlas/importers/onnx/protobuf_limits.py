@@ -1,4 +1,4 @@
-"""The shape of an ONNX file's bytes, told before anything is made of them: how many parts, how deep; it knows no graph.
+"""Limits of an ONNX file's bytes, checked before they are parsed: the number of messages and their depth.
 
 Two bytes of a file can become an object of hundreds in memory, so parts are counted on the bytes, along the fields that
 ONNX defines. https://protobuf.dev/programming-guides/encoding/

@@ -1,4 +1,4 @@
-"""Which operators may be run by ONNX Runtime without a counterpart in the table: a list, and nothing else."""
+"""The operators that ONNX Runtime may run without a counterpart in the operator table."""
 
 from __future__ import annotations
 

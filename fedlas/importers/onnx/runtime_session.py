@@ -71,7 +71,7 @@ class GraphSession:
         except Exception as error:  # ONNX Runtime raises a class of its own for every kind of refusal
             raise not_runnable(error) from error
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> GraphSession:
+    def __deepcopy__(self, memo: dict[int, object]) -> GraphSession:
         return self
 
     def __call__(self, rows: Sequence[NDArray[Any]]) -> list[Any]:

@@ -1,4 +1,4 @@
-"""What ONNX Runtime computes for every tensor of a graph on made-up rows: shapes, types, values; it knows no layers."""
+"""The trace of a graph: what ONNX Runtime computes for every tensor on made-up rows."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which constants of a graph are weights: told by their role in the graph, never by their names; it trains nothing."""
+"""Weight roles: which constants of a graph are weights, by their role in the graph and not by their names."""
 
 from __future__ import annotations
 

@@ -1,9 +1,9 @@
-"""Gives every layer its own copy of the constants that it reads; it knows layers only as readers of constants.
+"""Weight untying: every layer gets its own copy of the constants that it reads.
 
 Exporters merge initialisers that are equal (two fresh LayerNorms), and merged layers would stay tied in training. The
 file cannot tell a merged constant from one that layers share on purpose, unless the exporter recorded which module each
 node comes from: a module that reads one trained constant again (the block that ALBERT runs twelve times) keeps sharing,
-all others are parted. Constants of a single value do not show that a module runs again: fresh parameters are equal too.
+all others are untied. Constants of a single value do not show that a module runs again: fresh parameters are equal too.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def untie_weights(graph: Graph, modules: Mapping[str, str] | None = None) -> Non
     Args:
         modules: the module that computes a tensor, where known; readers in one module keep sharing.
     """
-    _WeightUntying(graph, modules or {}).part()
+    _WeightUntying(graph, modules or {}).untie()
 
 
 class _WeightUntying:
@@ -93,10 +93,10 @@ class _WeightUntying:
     def _module(self, node: NodeProto) -> str:
         return next((self.modules[name] for name in node.output if name in self.modules), "")
 
-    def part(self) -> None:
+    def untie(self) -> None:
         movers = self._movers()
         for node in reversed(movers):
-            self._part_mover(node)
+            self._untie_mover(node)
         self.graph.nodes = [each for node in self.graph.nodes for each in self._with_clones(node)]
         for name in [n for n, v in self.graph.constants.items() if v.dtype == np.float32 and v.ndim]:
             groups, shared = self._groups(name)
@@ -120,13 +120,13 @@ class _WeightUntying:
                 self.shares.add(id(node))
         return movers
 
-    def _part_mover(self, node: NodeProto) -> None:
+    def _untie_mover(self, node: NodeProto) -> None:
         """Clone a rearranging node, so that each serves one layer."""
         groups, shared = self._groups(node.output[0])
         for layer, readers in groups if shared else groups[1:]:
             clone = copy.deepcopy(node)
             clone.name = ""
-            clone.output[0] = self.graph.fresh(node.output[0])  # of no module: it belongs to whoever reads it
+            clone.output[0] = self.graph.fresh(node.output[0])  # of no module: it belongs to its reader
             for reader, position in readers:
                 reader.input[position] = clone.output[0]
             for position, name in enumerate(clone.input):

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
-from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
+from onnx import ModelProto, NodeProto, TensorProto, numpy_helper
 
-from fedlas.importers.onnx.graph import Array
+from fedlas.importers.onnx.graph import Array, Attribute, make_node
 from fedlas.importers.onnx.parsing import standard_opset
 
 
@@ -50,10 +49,10 @@ class GraphBuilder:
         """A new float32 constant of one element."""
         return self.constant(np.array([value], np.float32))
 
-    def add(self, op_type: str, inputs: Sequence[str], output: str | None = None, **attributes: Any) -> str:
+    def add(self, op_type: str, inputs: Sequence[str], output: str | None = None, **attributes: Attribute) -> str:
         """Write a node; returns the name of its output."""
         output = output or self.name("fedlas_classical")
-        self.nodes.append(helper.make_node(op_type, list(inputs), [output], **attributes))
+        self.nodes.append(make_node(op_type, inputs, [output], **attributes))
         return output
 
     def as_float(self, name: str) -> str:

@@ -1,4 +1,4 @@
-"""scikit-learn's operators (`ai.onnx.ml`) become standard ones where those exist; it knows no training and no roles.
+"""The lowering of scikit-learn's operators (`ai.onnx.ml`) to standard ones, where those exist.
 
 Linear models, scalers, normalisers, imputers, binarisers, one-hot and label tables have standard equivalents, with
 which a pipeline trains as any network does. Trees, support vectors and text have none: such nodes stay as they are.

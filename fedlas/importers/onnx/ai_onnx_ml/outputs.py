@@ -1,4 +1,4 @@
-"""What scikit-learn's converters wrap around class scores (maps, columns, labels) is taken off; it computes nothing."""
+"""The outputs of scikit-learn's converters: what they wrap around class scores (maps, columns, labels) is taken off."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""ONNX's activation functions, element by element or along one axis; they know no weights."""
+"""ONNX's activation functions, element by element or along one axis."""
 
 from __future__ import annotations
 

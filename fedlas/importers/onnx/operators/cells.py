@@ -1,4 +1,4 @@
-"""How recurrent layers run: by PyTorch's fused functions or by a loop over time; it knows no cell's equations.
+"""The run of a recurrent layer through time: by PyTorch's fused functions or by a loop.
 
 Gates are put into PyTorch's order by differentiable slices, so that what is trained are the graph's constants.
 """

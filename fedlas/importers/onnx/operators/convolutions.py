@@ -1,4 +1,4 @@
-"""ONNX's convolutions in one to three dimensions; they know no pooling."""
+"""ONNX's convolutions in one to three dimensions."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""ONNX operators that make tensors up from numbers and shapes; they know no data."""
+"""ONNX operators that make tensors up from numbers and shapes."""
 
 from __future__ import annotations
 

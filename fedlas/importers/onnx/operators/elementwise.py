@@ -1,4 +1,4 @@
-"""ONNX operators that work element by element: arithmetic, comparisons, bits, types; they know no layout."""
+"""ONNX operators that work element by element: arithmetic, comparisons, bits, types."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""ONNX operators that pick or place elements by computed indices: Gather, Scatter, OneHot; they know no weights."""
+"""ONNX operators that pick or place elements by computed indices: Gather, Scatter, OneHot."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def gather(x: Tensor, indices: Tensor, *, axis: int = 0) -> Tensor:
         if axis == 0 and x.ndim == 2:
             return F.embedding(index, x)
         picked = x.index_select(axis, index.reshape(-1))
-    except IndexError as error:  # the rows are to blame, not the graph: its owner can mend them
+    except IndexError as error:  # the rows are wrong, not the graph
         known = x.shape[axis]
         message = f"an index lies outside the {known} entries of a table of the model (a token beyond its vocabulary?)"
         raise Mismatch("inputs_refused", message) from error

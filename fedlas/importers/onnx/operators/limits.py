@@ -1,4 +1,4 @@
-"""How large a tensor a graph may declare: a few bytes of a file can ask for petabytes; it knows no operator."""
+"""Limits of the tensors that a graph may declare: a few bytes of a file can ask for petabytes."""
 
 from __future__ import annotations
 

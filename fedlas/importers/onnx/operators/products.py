@@ -1,4 +1,4 @@
-"""ONNX's matrix products; they know no layers around them."""
+"""ONNX's matrix products."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""ONNX's LSTM, GRU and RNN by their equations; how a layer is run through time stands in `cells`."""
+"""ONNX's LSTM, GRU and RNN: the equations of their cells, which `cells` runs through time."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""ONNX operators that reduce or accumulate along axes: ReduceX, ArgMax, TopK, CumSum; they know no weights."""
+"""ONNX operators that reduce or accumulate along axes: ReduceX, ArgMax, TopK, CumSum."""
 
 from __future__ import annotations
 

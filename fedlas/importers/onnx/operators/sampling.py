@@ -1,4 +1,4 @@
-"""ONNX's operators that read an image at computed places: GridSample, AffineGrid; they know no layers."""
+"""ONNX's operators that read an image at computed places: GridSample, AffineGrid."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""ONNX operators that move, cut and repeat elements, and shape arithmetic; they know no weights.
+"""ONNX operators that move, cut and repeat elements, and shape arithmetic.
 
 Shapes are int64 tensors on the CPU, so that they stay a function of the batch that is running.
 """

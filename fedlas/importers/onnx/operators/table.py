@@ -1,4 +1,4 @@
-"""The table of ONNX operators: one operator is one function on tensors; it knows no graph.
+"""The table of ONNX operators: one operator is one function on tensors.
 
 A function's positional parameters are the operator's inputs, its keyword-only parameters are the operator's attributes,
 both by the names of the ONNX specification. Two keyword names are filled in by the importer where a function asks for

@@ -1,4 +1,4 @@
-"""Padding and sizes of sliding windows, shared by convolutions and pooling; it moves no window itself."""
+"""Padding and sizes of sliding windows, shared by convolutions and pooling."""
 
 from __future__ import annotations
 

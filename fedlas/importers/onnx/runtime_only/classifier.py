@@ -1,4 +1,4 @@
-"""Classifiers that cannot be trained: ONNX Runtime computes them as they are; this module knows no gradient.
+"""The runtime-only classifier: ONNX Runtime computes it as it is, and it cannot be trained.
 
 Random forests, support vectors and graphs with operators that have no counterpart here can still be calibrated: their
 scores and features come from the file's own nodes, and the graph that is served is made of these.
@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -38,7 +37,7 @@ class RuntimeOnlyClassifier(GraphClassifier):
     """A classifier that ONNX Runtime computes on the CPU, without parameters: `trainable` is False.
 
     Attributes:
-        reason: why it cannot be trained, for people.
+        reason: why it cannot be trained.
     """
 
     def __init__(
@@ -88,8 +87,8 @@ class RuntimeOnlyClassifier(GraphClassifier):
         """The uploaded nodes up to the logits."""
         return self._graph.copy()
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> RuntimeOnlyClassifier:
-        """Nothing in it ever changes but its mode, which it does not heed."""
+    def __deepcopy__(self, memo: dict[int, object]) -> RuntimeOnlyClassifier:
+        """Nothing in it changes but its mode, which has no effect."""
         return self
 
 

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 import torch
-from onnx import ModelProto, TensorProto, helper, inliner
+from onnx import ModelProto, TensorProto, inliner
 
 from fedlas.errors import UnsupportedModel
 from fedlas.importers.onnx.ai_onnx_ml.outputs import ML_DOMAIN, plain_outputs
@@ -177,9 +176,9 @@ def _scores(graph: Graph, head: Head, trace: Trace) -> ScoreTensors:
     """Append what makes float32 logits (N, K) of the scores; where no features are known, they are the features."""
     name, classes = head.logits, max(head.columns, 2)
     if not trace.is_float32(name):
-        name = _append(graph, "Cast", [name], to=TensorProto.FLOAT)
+        name = graph.append("Cast", [name], "fedlas_logits", to=TensorProto.FLOAT)
     if len(trace.shapes[head.logits]) != 2:
-        name = _append(graph, "Flatten", [name], axis=1)
+        name = graph.append("Flatten", [name], "fedlas_logits", axis=1)
     if head.mixture:
         logits = _logarithm(graph, name, head.columns)
     else:
@@ -195,19 +194,15 @@ def _logarithm(graph: Graph, probs: str, columns: int) -> str:
     """The logarithms of probabilities (N, K), or of [1 - p, p] for one column p."""
     if columns == 1:
         one = graph.add_constant("fedlas_one", np.array([1], np.float32))
-        probs = _append(graph, "Concat", [_append(graph, "Sub", [one, probs]), probs], axis=1)
+        probs = graph.append(
+            "Concat", [graph.append("Sub", [one, probs], "fedlas_logits"), probs], "fedlas_logits", axis=1
+        )
     classes = max(columns, 2)
     # ONNX Runtime gives two classes' forests 1 - Σ votes, which is zero but for an error that depends on the batch.
     noise = graph.add_constant("fedlas_noise", np.array([min(_NOISE, FLOOR / classes)], np.float32))
-    clean = _append(graph, "Relu", [_append(graph, "Sub", [probs, noise])])
+    clean = graph.append("Relu", [graph.append("Sub", [probs, noise], "fedlas_logits")], "fedlas_logits")
     floor = graph.add_constant("fedlas_floor", np.array([FLOOR / classes], np.float32))
-    return _append(graph, "Log", [_append(graph, "Add", [clean, floor])])
-
-
-def _append(graph: Graph, op_type: str, inputs: list[str], **attributes: Any) -> str:
-    output = graph.fresh("fedlas_logits")
-    graph.nodes.append(helper.make_node(op_type, inputs, [output], **attributes))
-    return output
+    return graph.append("Log", [graph.append("Add", [clean, floor], "fedlas_logits")], "fedlas_logits")
 
 
 def _check_finite(classifier: RuntimeOnlyClassifier) -> None:

@@ -91,7 +91,7 @@ def serving_cost(graph: Graph, inputs: Sequence[InputSpec], lengths: Mapping[str
             the elements for so many times the rows.
     """
     constants: dict[str, AbstractTensor] = {}
-    # One number of rows is drawn, so that no graph can be written to grow where nobody looks.
+    # One number of rows is drawn, so that no graph can be written to grow between the others.
     rows = (*_ROWS, 9 + secrets.randbelow(_MANY - 9), _MANY)
     runs = {n: Interpretation(graph, row_shapes(inputs, lengths, n), constants=constants) for n in rows}
     computed = [runs[2].tensors[name] for node in runs[2].nodes for name in node.output if name]

@@ -1,4 +1,4 @@
-"""Writes limits before operators that read a size from values: `Min(size, limit)`, in the graph that is served.
+"""Limits of sizes that depend on values: `Min(size, limit)` before the operator, in the graph that is served.
 
 The limit is the number of elements of one row of the largest input, and 1,024 at least: what a row can have as many of
 as it has elements (tokens, positions, a mask of lengths) is the same with the limit as without.
@@ -9,12 +9,11 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 from onnx import NodeProto, TensorProto, helper
 
-from fedlas.importers.onnx.graph import Graph
+from fedlas.importers.onnx.graph import Attribute, Graph, make_node
 from fedlas.importers.onnx.input_specs import InputSpec
 from fedlas.importers.onnx.operators import operator_name
 from fedlas.importers.onnx.sizes.abstract_tensor import AbstractTensor, Array, Shape
@@ -29,7 +28,7 @@ _TYPES = {TensorProto.INT64, TensorProto.INT32, TensorProto.FLOAT, TensorProto.D
 
 
 def limit_sizes(graph: Graph, inputs: Sequence[InputSpec], lengths: Mapping[str, int]) -> list[str]:
-    """Change `graph` so that no size depends on values without a limit; returns what its owner is told of it.
+    """Change `graph` so that no size depends on values without a limit; returns a remark on each limit for the owner.
 
     Raises:
         UnsupportedModel: `size_depends_on_values` where no limit can be written.
@@ -136,7 +135,7 @@ class _LimitWriter:
     def _kind(self, elem: int) -> int:
         return int(TensorProto.DOUBLE) if elem in (TensorProto.INT64, TensorProto.INT32) else elem
 
-    def _add(self, made: list[NodeProto], op_type: str, inputs: list[str], **attributes: Any) -> str:
+    def _add(self, made: list[NodeProto], op_type: str, inputs: list[str], **attributes: Attribute) -> str:
         output = self.graph.fresh("fedlas_limited")
-        made.append(helper.make_node(op_type, inputs, [output], **attributes))
+        made.append(make_node(op_type, inputs, [output], **attributes))
         return output

@@ -1,4 +1,4 @@
-"""What every operator reads at every input: a list, and nothing else.
+"""The roles of operators' inputs: values, sizes, or numbers that choose a size.
 
 One letter for each input of the operator: `v` values, `s` a size that nothing but its number limits, `o` numbers
 that choose a size which is limited by another operand (the bounds of a Slice, the k of a TopK); `*` repeats the

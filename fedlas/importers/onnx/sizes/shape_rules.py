@@ -1,6 +1,6 @@
 """Rules for the sizes of results that ONNX's own shape inference does not tell: those of bounds and of values.
 
-A bound of a size is computed with like the size itself. A rule answers None for an output whose sizes nobody can tell,
+A bound of a size is computed with like the size itself. A rule answers None for an output whose sizes cannot be told,
 and raises `NoRule` where ONNX's inference may know more.
 """
 
@@ -159,7 +159,7 @@ def _reshape(node: NodeProto, inputs: Inputs, opset: int) -> Shapes:
 
 @rule("Squeeze")
 def _squeeze(node: NodeProto, inputs: Inputs, opset: int) -> Shapes:
-    """Axes of size one are dropped where none are named: of bounds nobody knows which."""
+    """Axes of size one are dropped where none are named: of bounds it is not known which."""
     named = len(inputs) > 1 or attribute(node, "axes") is not None
     if named or _all_fixed(inputs):
         raise NoRule

@@ -1,4 +1,4 @@
-"""Between which numbers the elements of reductions, choices, fillings and moved tensors lie, whatever the rows are."""
+"""Value ranges of the results of reductions, choices, fillings and moves, whatever the rows are."""
 
 from __future__ import annotations
 
