@@ -18,10 +18,7 @@ Values = dict[str, Tensor]
 
 
 # Operators whose result may be large though their inputs are small: sizes are numbers that they read.
-_DECLARING = words(
-    "AffineGrid AveragePool CenterCropPad Col2Im Conv ConvTranspose Expand LpPool MaxPool MaxUnpool OneHot Pad Resize "
-    "Tile Upsample"
-)
+_DECLARING = words("AffineGrid AveragePool Col2Im Conv ConvTranspose Expand MaxPool OneHot Pad Resize Tile Upsample")
 # Up to so many pairs of elements no other operator's result can be large.
 _SMALL = 2**24
 

@@ -308,8 +308,6 @@ def test_fused_operators_agree_with_onnx_runtime_and_train(case: Case) -> None:
         Case("Trilu", (X,)),
         Case("Cast", (X,), {"to": TensorProto.DOUBLE}),
         Case("CastLike", (X, np.zeros(1, np.float64))),
-        Case("GlobalLpPool", (IMAGE,)),
-        Case("GlobalLpPool", (LINE,), {"p": 3}),
         Case("Upsample", (LINE, np.array([1, 1, 2.5], np.float32)), {"mode": "linear"}, opset=9),
     ],
     ids=str,

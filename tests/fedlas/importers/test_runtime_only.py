@@ -36,7 +36,7 @@ from fedlas.importers.onnx.runtime_session import predict_file
 from fedlas.metrics import nll
 from tests.helpers.classical_models import Array, node_model, save, table
 
-OPAQUE: dict[str, Callable[[], Any]] = {
+RUNTIME_ONLY: dict[str, Callable[[], Any]] = {
     "forest": lambda: RandomForestClassifier(10, random_state=0),
     "boosting": lambda: GradientBoostingClassifier(n_estimators=5, random_state=0),
     "tree": lambda: DecisionTreeClassifier(max_depth=3, random_state=0),
@@ -52,11 +52,11 @@ def scores(classifier: GraphClassifier, rows: Array) -> tuple[Array, Array]:
 
 
 @pytest.mark.parametrize("classes", [2, 3])
-@pytest.mark.parametrize("kind", OPAQUE)
+@pytest.mark.parametrize("kind", RUNTIME_ONLY)
 def test_scores_as_scikit_learn_does(kind: str, classes: int, tmp_path: Path) -> None:
     """Probabilities are predict_proba's but for the floor, logits are finite, and there is nothing to train."""
     rows, labels = table(classes)
-    model = OPAQUE[kind]().fit(rows, labels)
+    model = RUNTIME_ONLY[kind]().fit(rows, labels)
     path = save(model, rows, tmp_path / "m.onnx", **SETTINGS)
     classifier = load_onnx(path)
     logits, features = scores(classifier, rows)
@@ -77,7 +77,7 @@ def test_scores_as_scikit_learn_does(kind: str, classes: int, tmp_path: Path) ->
 def test_zipmaps_of_forests(zipmap: Any, tmp_path: Path) -> None:
     """Maps and columns of probabilities are taken off where nothing else is replaced."""
     rows, labels = table(3)
-    model = OPAQUE["scaled forest"]().fit(rows, labels)
+    model = RUNTIME_ONLY["scaled forest"]().fit(rows, labels)
     path = save(model, rows, tmp_path / "m.onnx", options={"zipmap": zipmap})
     classifier = load_onnx(path)
     np.testing.assert_allclose(softmax(scores(classifier, rows)[0]), model.predict_proba(rows), atol=2 * FLOOR)
@@ -172,7 +172,7 @@ def test_files_with_every_calibrator(calibrator: str, tmp_path: Path) -> None:
     """The served file holds the upload's nodes, its own versions, and gives the calibrated probabilities."""
     classes = 2 if calibrator in ("affine", "beta") else 3
     rows, labels = table(classes)
-    path = save(OPAQUE["forest"]().fit(rows, labels), rows, tmp_path / "m.onnx", **SETTINGS)
+    path = save(RUNTIME_ONLY["forest"]().fit(rows, labels), rows, tmp_path / "m.onnx", **SETTINGS)
     classifier = load_onnx(path)
     logits, _ = scores(classifier, rows)
     fitted = CALIBRATORS[calibrator]().fit(logits, labels)
@@ -189,7 +189,7 @@ def test_files_with_every_calibrator(calibrator: str, tmp_path: Path) -> None:
 def test_features_and_familiarity(tmp_path: Path) -> None:
     """Where no layer's input is known the logits are the features, so that familiarity works, in the file too."""
     rows, labels = table(3)
-    classifier = load_onnx(save(OPAQUE["forest"]().fit(rows, labels), rows, tmp_path / "m.onnx", **SETTINGS))
+    classifier = load_onnx(save(RUNTIME_ONLY["forest"]().fit(rows, labels), rows, tmp_path / "m.onnx", **SETTINGS))
     logits, features = scores(classifier, rows)
     np.testing.assert_array_equal(features, logits.astype(np.float32))
     assert (classifier.feature_layer, classifier.feature_dim) == ("probabilities", 3)
@@ -205,7 +205,7 @@ def test_features_and_familiarity(tmp_path: Path) -> None:
 def test_served_files_can_be_sent_again(tmp_path: Path) -> None:
     """A calibrated forest is an upload like any other: its calibrated probabilities come back."""
     rows, labels = table(3)
-    classifier = load_onnx(save(OPAQUE["forest"]().fit(rows, labels), rows, tmp_path / "m.onnx", **SETTINGS))
+    classifier = load_onnx(save(RUNTIME_ONLY["forest"]().fit(rows, labels), rows, tmp_path / "m.onnx", **SETTINGS))
     served = tmp_path / "served.onnx"
     export_onnx(classifier, served, calibrator=TemperatureScaling(2.0), class_names=list("abc"))
     again = load_onnx(served, output="probabilities")
@@ -229,7 +229,7 @@ def test_votes_do_not_depend_on_the_batch(classes: int, tmp_path: Path) -> None:
 def test_copies_compute_the_same(tmp_path: Path) -> None:
     """A deep copy computes the same, in training mode too, and a graph that was changed changes nothing."""
     rows, labels = table(3)
-    classifier = load_onnx(save(OPAQUE["forest"]().fit(rows, labels), rows, tmp_path / "m.onnx", **SETTINGS))
+    classifier = load_onnx(save(RUNTIME_ONLY["forest"]().fit(rows, labels), rows, tmp_path / "m.onnx", **SETTINGS))
     expected, _ = scores(classifier, rows)
     classifier.graph().nodes.clear()
     np.testing.assert_array_equal(scores(copy.deepcopy(classifier).train(), rows)[0], expected)
@@ -299,6 +299,26 @@ def test_networks_with_an_operator_that_cannot_be_trained(rows: Any, tmp_path: P
     with pytest.raises(UnsupportedModel) as caught:
         opened(network(nodes, constants, "p", rows=rows), tmp_path / "m.onnx", features="nowhere")
     assert caught.value.code == "unknown_features"
+
+
+@pytest.mark.parametrize("op", ["LpPool", "GlobalLpPool", "MeanVarianceNormalization", "CenterCropPad"])
+def test_rare_operators_are_run_but_not_trained(op: str, tmp_path: Path) -> None:
+    """Operators that no exporter of classifiers writes are not in the table: the network around one is calibrated."""
+    attributes = {"LpPool": {"kernel_shape": [1]}, "GlobalLpPool": {}}.get(op, {"axes": [2]})
+    axis = "last" if op == "GlobalLpPool" else "first"
+    nodes = [
+        helper.make_node("MatMul", ["x", "w"], ["a"]),
+        helper.make_node("Unsqueeze", ["a", axis], ["m"]),
+        helper.make_node(op, ["m", "width"] if op == "CenterCropPad" else ["m"], ["n"], **attributes),
+        helper.make_node("Flatten", ["n"], ["h"]),
+        helper.make_node("MatMul", ["h", "v"], ["z"]),
+        helper.make_node("Softmax", ["z"], ["p"], axis=1),
+    ]
+    constants = {**WEIGHTS, "first": np.array([1]), "last": np.array([2]), "width": np.array([5])}
+    classifier = opened(network(nodes, constants, "p"), tmp_path / "m.onnx")
+    assert not classifier.trainable
+    assert op in classifier.reason
+    check_parity(tmp_path / "m.onnx", classifier)
 
 
 @pytest.mark.parametrize(

@@ -133,20 +133,3 @@ def cast(x: Tensor, *, to: int, saturate: int = 1, round_mode: str = "up") -> Te
 @operator("CastLike")
 def cast_like(x: Tensor, like: Tensor, *, saturate: int = 1, round_mode: str = "up") -> Tensor:
     return x.to(like.dtype)
-
-
-@operator("BitShift", gradient=False)
-def bit_shift(x: Tensor, count: Tensor, *, direction: str) -> Tensor:
-    """Unsigned numbers only; those wider than a byte are shifted as int64, in which PyTorch computes."""
-    shift = torch.bitwise_left_shift if direction == "LEFT" else torch.bitwise_right_shift
-    if x.dtype in (torch.uint8, torch.int32, torch.int64):
-        return shift(x, count)
-    if x.dtype is torch.uint64 and direction == "RIGHT":
-        return _right_shift_64(x.view(torch.int64), count.view(torch.int64)).view(torch.uint64)
-    return shift(x.to(torch.int64), count.to(torch.int64)).to(x.dtype)
-
-
-def _right_shift_64(x: Tensor, count: Tensor) -> Tensor:
-    """Shift in zeros, also where the highest bit is set."""
-    halved = torch.bitwise_right_shift(x, 1) & torch.iinfo(torch.int64).max
-    return torch.where(count == 0, x, torch.bitwise_right_shift(halved, count - 1))

@@ -75,19 +75,6 @@ def scatter_elements(x: Tensor, indices: Tensor, updates: Tensor, *, axis: int =
     return x.scatter_reduce(axis, index, updates, _REDUCTIONS[reduction])
 
 
-@operator("TensorScatter")
-def tensor_scatter(x: Tensor, updates: Tensor, first: Tensor | None = None, *, axis: int = -2,
-                   mode: str = "linear") -> Tensor:  # fmt: skip
-    """Each row's updates placed along `axis` from the row's own first index on."""
-    axis = axis % x.ndim
-    step = torch.arange(updates.shape[axis], device=x.device)
-    start = torch.zeros(x.shape[0], dtype=torch.int64, device=x.device) if first is None else first
-    index = start[:, None] + step
-    index = index % x.shape[axis] if mode == "circular" else index
-    shape = [x.shape[0] if d == 0 else len(step) if d == axis else 1 for d in range(x.ndim)]
-    return x.scatter(axis, index.reshape(shape).expand(updates.shape), updates)
-
-
 @operator("Compress")
 def compress(x: Tensor, condition: Tensor, *, axis: int | None = None) -> Tensor:
     """The elements where the condition holds; it may be shorter than the axis."""
@@ -109,19 +96,6 @@ def one_hot(indices: Tensor, depth: Tensor, values: Tensor, *, axis: int = -1) -
     index = torch.where(index < 0, index + count, index)
     hot = (index.unsqueeze(-1) == torch.arange(count, device=index.device)).movedim(-1, axis)
     return torch.where(hot, values[1], values[0])
-
-
-@operator("Unique", gradient=False)
-def unique(x: Tensor, *, axis: int | None = None, sorted: int = 1) -> tuple[Tensor, ...]:
-    """The distinct elements (or slices along `axis`), where each first occurs, where each came from, how often."""
-    values, inverse, counts = torch.unique(x, return_inverse=True, return_counts=True, dim=axis)
-    flat, along = inverse.reshape(-1), axis or 0
-    places = torch.arange(len(flat), device=x.device)
-    first = torch.full_like(counts, len(flat)).scatter_reduce(0, flat, places, "amin")
-    if sorted:
-        return values, first, flat, counts
-    order = torch.argsort(first)
-    return values.index_select(along, order), first[order], torch.argsort(order)[flat], counts[order]
 
 
 @operator("ReverseSequence")

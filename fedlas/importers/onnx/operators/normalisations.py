@@ -105,12 +105,6 @@ def lp_normalization(x: Tensor, *, axis: int = -1, p: int = 2) -> Tensor:
     return x / torch.where(norm == 0, torch.ones_like(norm), norm)
 
 
-@operator("MeanVarianceNormalization")
-def mean_variance_normalization(x: Tensor, *, axes: Ints = (0, 2, 3)) -> Tensor:
-    var, mean = torch.var_mean(x, axes, correction=0, keepdim=True)
-    return (x - mean) / (torch.sqrt(var) + 1e-9)
-
-
 @operator("LRN")
 def local_response_normalization(
     x: Tensor, *, size: int, alpha: float = 1e-4, beta: float = 0.75, bias: float = 1.0

@@ -96,22 +96,6 @@ def _window_sums(x: Tensor, kernel: Ints, stride: Ints, dilation: Ints) -> Tenso
     return sums.reshape(*x.shape[:2], *sums.shape[2:])
 
 
-@operator("LpPool")
-def lp_pool(x: Tensor, *, kernel_shape: Ints, auto_pad: str = "NOTSET", ceil_mode: int = 0,
-            dilations: Ints | None = None, p: int = 2, pads: Ints | None = None,
-            strides: Ints | None = None) -> Tensor:  # fmt: skip
-    stride, dilation, edges, rounded_up = _plan(x, kernel_shape, auto_pad, ceil_mode, dilations, pads, strides)
-    ends = ends_of_windows(x.shape[2:], edges, kernel_shape, stride, dilation, ceil_mode=rounded_up)
-    powers = pad(x.abs() ** p, edges[: len(stride)] + ends)
-    return _root(_window_sums(powers, kernel_shape, stride, dilation), p)
-
-
-def _root(total: Tensor, p: int) -> Tensor:
-    """The p-th root; its slope at zero is infinite, so that zeros are kept out of the gradient."""
-    zero = total <= 0
-    return torch.where(zero, 0.0, torch.where(zero, 1.0, total) ** (1 / p))
-
-
 @operator("GlobalAveragePool")
 def global_average_pool(x: Tensor) -> Tensor:
     return x.mean(tuple(range(2, x.ndim)), keepdim=True)
@@ -120,26 +104,3 @@ def global_average_pool(x: Tensor) -> Tensor:
 @operator("GlobalMaxPool")
 def global_max_pool(x: Tensor) -> Tensor:
     return x.amax(tuple(range(2, x.ndim)), keepdim=True)
-
-
-@operator("GlobalLpPool")
-def global_lp_pool(x: Tensor, *, p: int = 2) -> Tensor:
-    return _root((x.abs() ** p).sum(tuple(range(2, x.ndim)), keepdim=True), p)
-
-
-@operator("MaxUnpool", host=(2,))
-def max_unpool(x: Tensor, indices: Tensor, output_shape: Tensor | None = None, *, kernel_shape: Ints,
-               pads: Ints | None = None, strides: Ints | None = None) -> Tensor:  # fmt: skip
-    """Pooled values back at their places in a tensor of zeros; indices count in the tensor that was pooled."""
-    rank = x.ndim - 2
-    stride, edges = strides or (1,) * rank, pads or (0,) * (2 * rank)
-    pooled = [
-        (n - 1) * s + k - a - b
-        for n, s, k, a, b in zip(x.shape[2:], stride, kernel_shape, edges[:rank], edges[rank:], strict=True)
-    ]
-    plain = torch.zeros(math.prod((*x.shape[:2], *pooled)), dtype=x.dtype, device=x.device)
-    result = plain.scatter(0, indices.reshape(-1), x.reshape(-1)).reshape(*x.shape[:2], *pooled)
-    if output_shape is None:
-        return result
-    wanted = output_shape.tolist()[2:]
-    return pad(result, (0,) * rank + tuple(a - b for a, b in zip(wanted, pooled, strict=True)))

@@ -47,8 +47,3 @@ def fused_matmul(a: Tensor, b: Tensor, *, alpha: float = 1.0, transA: int = 0, t
     a, b = (x.movedim(0, -2) if flag else x for x, flag in ((a, transBatchA), (b, transBatchB)))
     a, b = (x.mT if flag else x for x, flag in ((a, transA), (b, transB)))
     return alpha * torch.matmul(a, b)
-
-
-@operator("Det")
-def determinant(x: Tensor) -> Tensor:
-    return torch.det(x)

@@ -98,22 +98,12 @@ def top_k(x: Tensor, count: Tensor | None = None, *, axis: int = -1, largest: in
     return values.narrow(axis, 0, number), indices.narrow(axis, 0, number)
 
 
-def _accumulate(function: Callable[..., Tensor], x: Tensor, axis: int, start: float, exclusive: int,
-                reverse: int) -> Tensor:  # fmt: skip
-    """Sums or products up to each element; exclusive ones begin with `start` and leave the last element out."""
-    x = x.flip(axis) if reverse else x
-    if exclusive:
-        first = torch.full_like(x.narrow(axis, 0, 1), start)
-        x = torch.cat((first, x.narrow(axis, 0, x.shape[axis] - 1)), axis)
-    total = function(x, axis, dtype=x.dtype)
-    return total.flip(axis) if reverse else total
-
-
 @operator("CumSum", host=(1,))
 def cumulative_sum(x: Tensor, axis: Tensor, *, exclusive: int = 0, reverse: int = 0) -> Tensor:
-    return _accumulate(torch.cumsum, x, int(axis), 0, exclusive, reverse)
-
-
-@operator("CumProd", host=(1,))
-def cumulative_product(x: Tensor, axis: Tensor, *, exclusive: int = 0, reverse: int = 0) -> Tensor:
-    return _accumulate(torch.cumprod, x, int(axis), 1, exclusive, reverse)
+    """Exclusive sums begin with zero and leave the last element out."""
+    dim = int(axis)
+    x = x.flip(dim) if reverse else x
+    if exclusive:
+        x = torch.cat((torch.zeros_like(x.narrow(dim, 0, 1)), x.narrow(dim, 0, x.shape[dim] - 1)), dim)
+    total = torch.cumsum(x, dim, dtype=x.dtype)
+    return total.flip(dim) if reverse else total

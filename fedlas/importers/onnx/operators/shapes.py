@@ -159,18 +159,6 @@ def _as_pytorch(x: Tensor, pairs: list[tuple[int, int]], mode: str) -> Tensor | 
     return F.pad(x, [n for pair in reversed(spatial) for n in pair], name)
 
 
-@operator("CenterCropPad", host=(1,))
-def center_crop_pad(x: Tensor, target: Tensor, *, axes: tuple[int, ...] | None = None) -> Tensor:
-    """Cuts or pads with zeros on both sides; an odd element is cut or padded at the end."""
-    pairs = [(0, 0)] * x.ndim
-    for dim, wanted in zip(axes or range(x.ndim), target.tolist(), strict=True):
-        missing = wanted - x.shape[dim]
-        before = missing // 2 if missing > 0 else -(-missing // 2)
-        pairs[dim] = before, missing - before
-    bounded([size + a + b for size, (a, b) in zip(x.shape, pairs, strict=True)])
-    return F.pad(x, [n for pair in reversed(pairs) for n in pair])
-
-
 @operator("DepthToSpace")
 def depth_to_space(x: Tensor, *, blocksize: int, mode: str = "DCR") -> Tensor:
     n, c, h, w = x.shape
