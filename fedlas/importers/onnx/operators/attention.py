@@ -23,12 +23,26 @@ def _merge_heads(x: Tensor) -> Tensor:
 
 
 @operator("Attention")
-def attention(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None, past_key: Tensor | None = None,
-              past_value: Tensor | None = None, valid_keys: Tensor | None = None, *, is_causal: int = 0,
-              kv_num_heads: int | None = None, left_window_size: int = -1, num_outputs: int = 1,
-              q_num_heads: int | None = None, qk_matmul_output_mode: int = 0, right_window_size: int = -1,
-              scale: float | None = None, softcap: float = 0.0,
-              softmax_precision: int | None = None) -> Tensor | tuple[Tensor, ...]:  # fmt: skip
+def attention(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    mask: Tensor | None = None,
+    past_key: Tensor | None = None,
+    past_value: Tensor | None = None,
+    valid_keys: Tensor | None = None,
+    *,
+    is_causal: int = 0,
+    kv_num_heads: int | None = None,
+    left_window_size: int = -1,
+    num_outputs: int = 1,
+    q_num_heads: int | None = None,
+    qk_matmul_output_mode: int = 0,
+    right_window_size: int = -1,
+    scale: float | None = None,
+    softcap: float = 0.0,
+    softmax_precision: int | None = None,
+) -> Tensor | tuple[Tensor, ...]:
     """Scaled dot products over (N, heads, L, d), or over (N, L, heads·d) with the numbers of heads as attributes.
 
     Further outputs are the keys and values with the past before them, and the scores (mode 0 raw, 1 capped, 2 masked,
@@ -58,8 +72,16 @@ def attention(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = N
     return out if num_outputs == 1 else (out, *present, scores)
 
 
-def _bias(query: Tensor, key: Tensor, mask: Tensor | None, before: int, valid_keys: Tensor | None, causal: bool,
-          left: int, right: int) -> Tensor | None:  # fmt: skip
+def _bias(
+    query: Tensor,
+    key: Tensor,
+    mask: Tensor | None,
+    before: int,
+    valid_keys: Tensor | None,
+    causal: bool,
+    left: int,
+    right: int,
+) -> Tensor | None:
     """What is added to the scores: the mask, and minus infinity where a query must not see a key."""
     queries, keys = query.shape[2], key.shape[2]
     bias = None if mask is None else _additive(mask, keys, query.dtype)
@@ -95,8 +117,16 @@ def _all_masked(bias: Tensor) -> Tensor:
     return (bias == -math.inf).all(-1, keepdim=True)
 
 
-def _attend(query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None, scale: float, softcap: float, mode: int,
-            precision: int | None) -> tuple[Tensor, Tensor]:  # fmt: skip
+def _attend(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    bias: Tensor | None,
+    scale: float,
+    softcap: float,
+    mode: int,
+    precision: int | None,
+) -> tuple[Tensor, Tensor]:
     root = math.sqrt(scale)
     raw = torch.matmul(query * root, (key * root).mT)
     capped = softcap * torch.tanh(raw / softcap) if softcap else raw
@@ -109,8 +139,16 @@ def _attend(query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None, scal
 
 
 @operator("RotaryEmbedding")
-def rotary_embedding(x: Tensor, cos: Tensor, sin: Tensor, positions: Tensor | None = None, *, interleaved: int = 0,
-                     num_heads: int = 0, rotary_embedding_dim: int = 0) -> Tensor:  # fmt: skip
+def rotary_embedding(
+    x: Tensor,
+    cos: Tensor,
+    sin: Tensor,
+    positions: Tensor | None = None,
+    *,
+    interleaved: int = 0,
+    num_heads: int = 0,
+    rotary_embedding_dim: int = 0,
+) -> Tensor:
     """Turns pairs of features of (N, heads, L, d), or of (N, L, heads·d), by angles that depend on the position."""
     heads = _split_heads(x, num_heads) if x.ndim == 3 else x
     width = rotary_embedding_dim or heads.shape[-1]
@@ -137,8 +175,16 @@ def _padding_bias(mask: Tensor | None, keys: int, fill: float, dtype: torch.dtyp
     return torch.zeros_like(hidden, dtype=dtype).masked_fill(hidden, fill)
 
 
-def _fused(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, bias: Tensor | None, fill: float,
-           causal: bool, scale: float) -> Tensor:  # fmt: skip
+def _fused(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    mask: Tensor | None,
+    bias: Tensor | None,
+    fill: float,
+    causal: bool,
+    scale: float,
+) -> Tensor:
     total = _padding_bias(mask, key.shape[2], fill, query.dtype)
     if causal:
         hidden = torch.ones(query.shape[2], key.shape[2], dtype=torch.bool, device=query.device).triu(1)
@@ -152,10 +198,20 @@ def _add(a: Tensor | None, b: Tensor | None) -> Tensor | None:
 
 
 @operator("com.microsoft.Attention")
-def packed_attention(x: Tensor, weight: Tensor, bias: Tensor | None = None, mask: Tensor | None = None,
-                     past: Tensor | None = None, attention_bias: Tensor | None = None, *, num_heads: int,
-                     mask_filter_value: float = -10000.0, qkv_hidden_sizes: tuple[int, ...] = (), scale: float = 0.0,
-                     unidirectional: int = 0) -> tuple[Tensor, ...]:  # fmt: skip
+def packed_attention(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    mask: Tensor | None = None,
+    past: Tensor | None = None,
+    attention_bias: Tensor | None = None,
+    *,
+    num_heads: int,
+    mask_filter_value: float = -10000.0,
+    qkv_hidden_sizes: tuple[int, ...] = (),
+    scale: float = 0.0,
+    unidirectional: int = 0,
+) -> tuple[Tensor, ...]:
     """Self-attention with one matrix for queries, keys and values."""
     if past is not None:
         raise UnsupportedModel("unsupported_operator", "fused Attention with a past is not supported")
@@ -167,11 +223,21 @@ def packed_attention(x: Tensor, weight: Tensor, bias: Tensor | None = None, mask
 
 
 @operator("com.microsoft.MultiHeadAttention")
-def multi_head_attention(query: Tensor, key: Tensor | None = None, value: Tensor | None = None,
-                         bias: Tensor | None = None, mask: Tensor | None = None, attention_bias: Tensor | None = None,
-                         past_key: Tensor | None = None, past_value: Tensor | None = None, *, num_heads: int,
-                         mask_filter_value: float = -10000.0, scale: float = 0.0,
-                         unidirectional: int = 0) -> tuple[Tensor, ...]:  # fmt: skip
+def multi_head_attention(
+    query: Tensor,
+    key: Tensor | None = None,
+    value: Tensor | None = None,
+    bias: Tensor | None = None,
+    mask: Tensor | None = None,
+    attention_bias: Tensor | None = None,
+    past_key: Tensor | None = None,
+    past_value: Tensor | None = None,
+    *,
+    num_heads: int,
+    mask_filter_value: float = -10000.0,
+    scale: float = 0.0,
+    unidirectional: int = 0,
+) -> tuple[Tensor, ...]:
     """Attention over (N, L, heads·d) with a joint bias, a padding mask and a bias of the scores."""
     if past_key is not None or past_value is not None or key is None or value is None or query.ndim != 3:
         raise UnsupportedModel("unsupported_operator", "MultiHeadAttention is supported with separate (N, L, D) inputs")
@@ -184,10 +250,20 @@ def multi_head_attention(query: Tensor, key: Tensor | None = None, value: Tensor
 
 
 @operator("com.microsoft.EmbedLayerNormalization")
-def embed_layer_normalization(tokens: Tensor, segments: Tensor | None, words: Tensor, places: Tensor,
-                              kinds: Tensor | None, scale: Tensor, shift: Tensor, mask: Tensor | None = None,
-                              positions: Tensor | None = None, *, epsilon: float = 1e-12,
-                              mask_index_type: int = 0) -> tuple[Tensor, ...]:  # fmt: skip
+def embed_layer_normalization(
+    tokens: Tensor,
+    segments: Tensor | None,
+    words: Tensor,
+    places: Tensor,
+    kinds: Tensor | None,
+    scale: Tensor,
+    shift: Tensor,
+    mask: Tensor | None = None,
+    positions: Tensor | None = None,
+    *,
+    epsilon: float = 1e-12,
+    mask_index_type: int = 0,
+) -> tuple[Tensor, ...]:
     """LayerNorm of the sum of a token's embeddings; then the number of real tokens of each row, and the sum."""
     at = torch.arange(tokens.shape[1], device=tokens.device) if positions is None else positions.long()
     total = F.embedding(tokens.long(), words) + F.embedding(at, places)

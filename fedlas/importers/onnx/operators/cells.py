@@ -94,8 +94,16 @@ class RecurrentLayer:
         return {"forward": [False], "reverse": [True], "bidirectional": [False, True]}[self.direction]
 
 
-def prepare(x: Tensor, w: Tensor, r: Tensor, b: Tensor | None, lengths: Tensor | None,
-            initial: Sequence[Tensor | None], direction: str, layout: int) -> RecurrentLayer:  # fmt: skip
+def prepare(
+    x: Tensor,
+    w: Tensor,
+    r: Tensor,
+    b: Tensor | None,
+    lengths: Tensor | None,
+    initial: Sequence[Tensor | None],
+    direction: str,
+    layout: int,
+) -> RecurrentLayer:
     """A node's inputs in one form; states that are not given are zeros."""
     if layout:
         x = x.transpose(0, 1)

@@ -14,9 +14,18 @@ from fedlas.importers.onnx.operators.windows import Ints, by_rank, explicit_pads
 
 
 @operator("Conv")
-def conv(x: Tensor, weight: Tensor, bias: Tensor | None = None, *, auto_pad: str = "NOTSET",
-         dilations: Ints | None = None, group: int = 1, kernel_shape: Ints | None = None, pads: Ints | None = None,
-         strides: Ints | None = None) -> Tensor:  # fmt: skip
+def conv(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    *,
+    auto_pad: str = "NOTSET",
+    dilations: Ints | None = None,
+    group: int = 1,
+    kernel_shape: Ints | None = None,
+    pads: Ints | None = None,
+    strides: Ints | None = None,
+) -> Tensor:
     rank = x.ndim - 2
     stride, dilation = strides or (1,) * rank, dilations or (1,) * rank
     edges = explicit_pads(auto_pad, pads, x.shape[2:], weight.shape[2:], stride, dilation)
@@ -28,20 +37,41 @@ def conv(x: Tensor, weight: Tensor, bias: Tensor | None = None, *, auto_pad: str
 
 
 @operator("com.microsoft.FusedConv")
-def fused_conv(x: Tensor, weight: Tensor, bias: Tensor | None = None, summand: Tensor | None = None, *,
-               activation: str = "", activation_params: tuple[float, ...] = (), auto_pad: str = "NOTSET",
-               dilations: Ints | None = None, group: int = 1, kernel_shape: Ints | None = None,
-               pads: Ints | None = None, strides: Ints | None = None) -> Tensor:  # fmt: skip
+def fused_conv(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    summand: Tensor | None = None,
+    *,
+    activation: str = "",
+    activation_params: tuple[float, ...] = (),
+    auto_pad: str = "NOTSET",
+    dilations: Ints | None = None,
+    group: int = 1,
+    kernel_shape: Ints | None = None,
+    pads: Ints | None = None,
+    strides: Ints | None = None,
+) -> Tensor:
     """A convolution, a summand and an activation, as ONNX Runtime's optimiser writes them."""
     result = conv(x, weight, bias, auto_pad=auto_pad, dilations=dilations, group=group, pads=pads, strides=strides)
     return fused_activation(activation, result if summand is None else result + summand, *activation_params)
 
 
 @operator("ConvTranspose")
-def conv_transpose(x: Tensor, weight: Tensor, bias: Tensor | None = None, *, auto_pad: str = "NOTSET",
-                   dilations: Ints | None = None, group: int = 1, kernel_shape: Ints | None = None,
-                   output_padding: Ints | None = None, output_shape: Ints | None = None, pads: Ints | None = None,
-                   strides: Ints | None = None) -> Tensor:  # fmt: skip
+def conv_transpose(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    *,
+    auto_pad: str = "NOTSET",
+    dilations: Ints | None = None,
+    group: int = 1,
+    kernel_shape: Ints | None = None,
+    output_padding: Ints | None = None,
+    output_shape: Ints | None = None,
+    pads: Ints | None = None,
+    strides: Ints | None = None,
+) -> Tensor:
     """Pads are cut from the full result, which also serves uneven ones and those that enlarge it."""
     rank = x.ndim - 2
     stride, dilation, extra = strides or (1,) * rank, dilations or (1,) * rank, output_padding or (0,) * rank
@@ -64,8 +94,9 @@ def conv_transpose(x: Tensor, weight: Tensor, bias: Tensor | None = None, *, aut
     return result if bias is None else result + bias.reshape(-1, *(1,) * rank)
 
 
-def _cut(auto_pad: str, full: list[int], size: torch.Size, stride: Ints, output: Ints | None,
-         pads: Ints | None) -> Ints:  # fmt: skip
+def _cut(
+    auto_pad: str, full: list[int], size: torch.Size, stride: Ints, output: Ints | None, pads: Ints | None
+) -> Ints:
     """What to cut from the full result's beginnings and ends; what it lacks is added at the end."""
     if output is None and not auto_pad.startswith("SAME"):
         return pads if pads and auto_pad == "NOTSET" else (0,) * (2 * len(stride))
@@ -79,8 +110,15 @@ def _cut(auto_pad: str, full: list[int], size: torch.Size, stride: Ints, output:
 
 
 @operator("Col2Im", host=(1, 2))
-def col2im(x: Tensor, image_shape: Tensor, block_shape: Tensor, *, dilations: Ints | None = None,
-           pads: Ints | None = None, strides: Ints | None = None) -> Tensor:  # fmt: skip
+def col2im(
+    x: Tensor,
+    image_shape: Tensor,
+    block_shape: Tensor,
+    *,
+    dilations: Ints | None = None,
+    pads: Ints | None = None,
+    strides: Ints | None = None,
+) -> Tensor:
     """Adds columns back into an image: a transposed convolution with one-hot weights, in any rank up to three."""
     block, image = tuple(block_shape.tolist()), tuple(image_shape.tolist())
     rank, area = len(block), math.prod(block)
@@ -91,8 +129,15 @@ def col2im(x: Tensor, image_shape: Tensor, block_shape: Tensor, *, dilations: In
     ]
     columns = x.reshape(-1, area, *counts)
     weight = torch.eye(area, dtype=x.dtype, device=x.device).reshape(area, 1, *block)
-    shape = conv_transpose(columns, weight, strides=stride, dilations=dilation, pads=edges, output_padding=tuple(
-        n + edges[i] + edges[i + rank] - ((c - 1) * stride[i] + (k - 1) * dilation[i] + 1)
-        for i, (n, c, k) in enumerate(zip(image, counts, block, strict=True))
-    ))  # fmt: skip
+    shape = conv_transpose(
+        columns,
+        weight,
+        strides=stride,
+        dilations=dilation,
+        pads=edges,
+        output_padding=tuple(
+            n + edges[i] + edges[i + rank] - ((c - 1) * stride[i] + (k - 1) * dilation[i] + 1)
+            for i, (n, c, k) in enumerate(zip(image, counts, block, strict=True))
+        ),
+    )
     return shape.reshape(x.shape[0], -1, *image)

@@ -105,8 +105,14 @@ def where(condition: Tensor, x: Tensor, y: Tensor) -> Tensor:
 
 
 @operator("Clip")
-def clip(x: Tensor, low: Tensor | None = None, high: Tensor | None = None, *,
-         min: float | None = None, max: float | None = None) -> Tensor:  # fmt: skip
+def clip(
+    x: Tensor,
+    low: Tensor | None = None,
+    high: Tensor | None = None,
+    *,
+    min: float | None = None,
+    max: float | None = None,
+) -> Tensor:
     """Bounds are attributes below opset 11 and inputs from there on."""
     lower, upper = (min if low is None else low), (max if high is None else high)
     if lower is None and upper is None:

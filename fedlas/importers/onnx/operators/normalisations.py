@@ -13,9 +13,19 @@ Ints = tuple[int, ...]
 
 
 @operator("BatchNormalization")
-def batch_normalization(x: Tensor, scale: Tensor, bias: Tensor, mean: Tensor, var: Tensor, *, epsilon: float = 1e-5,
-                        momentum: float = 0.9, spatial: int = 1, training_mode: int = 0,
-                        num_outputs: int = 1) -> Tensor | tuple[Tensor, ...]:  # fmt: skip
+def batch_normalization(
+    x: Tensor,
+    scale: Tensor,
+    bias: Tensor,
+    mean: Tensor,
+    var: Tensor,
+    *,
+    epsilon: float = 1e-5,
+    momentum: float = 0.9,
+    spatial: int = 1,
+    training_mode: int = 0,
+    num_outputs: int = 1,
+) -> Tensor | tuple[Tensor, ...]:
     """In inference; with `training_mode` by the batch's own statistics, and the running ones as further outputs."""
     if not spatial:
         raise UnsupportedModel("unsupported_operator", "operator BatchNormalization with spatial=0 is not supported")
@@ -42,8 +52,9 @@ def instance_normalization(x: Tensor, scale: Tensor, bias: Tensor, *, epsilon: f
 
 
 @operator("GroupNormalization")
-def group_normalization(x: Tensor, scale: Tensor, bias: Tensor, *, num_groups: int, epsilon: float = 1e-5,
-                        stash_type: int = 1) -> Tensor:  # fmt: skip
+def group_normalization(
+    x: Tensor, scale: Tensor, bias: Tensor, *, num_groups: int, epsilon: float = 1e-5, stash_type: int = 1
+) -> Tensor:
     """Opset 18 has one scale a group, opset 21 one a channel."""
     if len(scale) != x.shape[1]:
         repeat = x.shape[1] // num_groups
@@ -52,9 +63,16 @@ def group_normalization(x: Tensor, scale: Tensor, bias: Tensor, *, num_groups: i
 
 
 @operator("LayerNormalization")
-def layer_normalization(x: Tensor, scale: Tensor | None = None, bias: Tensor | None = None, *, axis: int = -1,
-                        epsilon: float = 1e-5, stash_type: int = 1,
-                        num_outputs: int = 1) -> Tensor | tuple[Tensor, ...]:  # fmt: skip
+def layer_normalization(
+    x: Tensor,
+    scale: Tensor | None = None,
+    bias: Tensor | None = None,
+    *,
+    axis: int = -1,
+    epsilon: float = 1e-5,
+    stash_type: int = 1,
+    num_outputs: int = 1,
+) -> Tensor | tuple[Tensor, ...]:
     """Over the axes from `axis` on; further outputs are the mean and the inverse standard deviation."""
     shape = x.shape[axis:]
     if all(value is None or value.shape == shape for value in (scale, bias)):
@@ -77,9 +95,16 @@ def rms_normalization(
 
 
 @operator("com.microsoft.SkipLayerNormalization")
-def skip_layer_normalization(x: Tensor, skip: Tensor, scale: Tensor, shift: Tensor | None = None,
-                             bias: Tensor | None = None, *, epsilon: float = 1e-12,
-                             num_outputs: int = 1) -> Tensor | tuple[Tensor, ...]:  # fmt: skip
+def skip_layer_normalization(
+    x: Tensor,
+    skip: Tensor,
+    scale: Tensor,
+    shift: Tensor | None = None,
+    bias: Tensor | None = None,
+    *,
+    epsilon: float = 1e-12,
+    num_outputs: int = 1,
+) -> Tensor | tuple[Tensor, ...]:
     """LayerNorm of `x + skip + bias`; the sum is the fourth output, statistics are none."""
     total = x + skip if bias is None else x + skip + bias
     result = F.layer_norm(total, total.shape[-1:], scale, shift, epsilon)
@@ -87,8 +112,9 @@ def skip_layer_normalization(x: Tensor, skip: Tensor, scale: Tensor, shift: Tens
 
 
 @operator("com.microsoft.SkipSimplifiedLayerNormalization")
-def skip_rms_normalization(x: Tensor, skip: Tensor, scale: Tensor, bias: Tensor | None = None, *,
-                           epsilon: float = 1e-5, num_outputs: int = 1) -> Tensor | tuple[Tensor, ...]:  # fmt: skip
+def skip_rms_normalization(
+    x: Tensor, skip: Tensor, scale: Tensor, bias: Tensor | None = None, *, epsilon: float = 1e-5, num_outputs: int = 1
+) -> Tensor | tuple[Tensor, ...]:
     total = x + skip if bias is None else x + skip + bias
     result = F.rms_norm(total, total.shape[-1:], scale, epsilon)
     return result if num_outputs == 1 else (result, *_statistics(total, epsilon), total)
@@ -117,7 +143,14 @@ def local_response_normalization(
 
 
 @operator("Dropout", host=(1, 2))
-def dropout(x: Tensor, ratio_input: Tensor | None = None, training_mode: Tensor | None = None, *, ratio: float = 0.5,
-            seed: int = 0, num_outputs: int = 1) -> Tensor | tuple[Tensor, ...]:  # fmt: skip
+def dropout(
+    x: Tensor,
+    ratio_input: Tensor | None = None,
+    training_mode: Tensor | None = None,
+    *,
+    ratio: float = 0.5,
+    seed: int = 0,
+    num_outputs: int = 1,
+) -> Tensor | tuple[Tensor, ...]:
     """In inference, where the mask keeps everything; the importer uses a module that also trains."""
     return x if num_outputs == 1 else (x, torch.ones_like(x, dtype=torch.bool))

@@ -19,8 +19,15 @@ from fedlas.importers.onnx.operators.windows import (
 )
 
 
-def _plan(x: Tensor, kernel: Ints, auto_pad: str, ceil_mode: int, dilations: Ints | None, pads: Ints | None,
-          strides: Ints | None) -> tuple[Ints, Ints, Ints, bool]:  # fmt: skip
+def _plan(
+    x: Tensor,
+    kernel: Ints,
+    auto_pad: str,
+    ceil_mode: int,
+    dilations: Ints | None,
+    pads: Ints | None,
+    strides: Ints | None,
+) -> tuple[Ints, Ints, Ints, bool]:
     """Stride, dilation, padding and whether sizes are rounded up, which automatic padding leaves no room for."""
     rank = x.ndim - 2
     stride, dilation = strides or (1,) * rank, dilations or (1,) * rank
@@ -35,14 +42,31 @@ def _as_pytorch(edges: Ints, kernel: Ints) -> Ints | None:
 
 
 @operator("MaxPool")
-def max_pool(x: Tensor, *, kernel_shape: Ints, auto_pad: str = "NOTSET", ceil_mode: int = 0,
-             dilations: Ints | None = None, pads: Ints | None = None, storage_order: int = 0,
-             strides: Ints | None = None, num_outputs: int = 1) -> Tensor | tuple[Tensor, ...]:  # fmt: skip
+def max_pool(
+    x: Tensor,
+    *,
+    kernel_shape: Ints,
+    auto_pad: str = "NOTSET",
+    ceil_mode: int = 0,
+    dilations: Ints | None = None,
+    pads: Ints | None = None,
+    storage_order: int = 0,
+    strides: Ints | None = None,
+    num_outputs: int = 1,
+) -> Tensor | tuple[Tensor, ...]:
     stride, dilation, edges, rounded_up = _plan(x, kernel_shape, auto_pad, ceil_mode, dilations, pads, strides)
     rank = len(stride)
     if not x.is_floating_point():  # exact: pooled integers are bytes
-        result = max_pool(x.float(), kernel_shape=kernel_shape, ceil_mode=ceil_mode, dilations=dilations, pads=edges,
-                          storage_order=storage_order, strides=strides, num_outputs=num_outputs)  # fmt: skip
+        result = max_pool(
+            x.float(),
+            kernel_shape=kernel_shape,
+            ceil_mode=ceil_mode,
+            dilations=dilations,
+            pads=edges,
+            storage_order=storage_order,
+            strides=strides,
+            num_outputs=num_outputs,
+        )
         return result.to(x.dtype) if isinstance(result, Tensor) else (result[0].to(x.dtype), *result[1:])
     pool = by_rank(rank, F.max_pool1d, F.max_pool2d, F.max_pool3d)
     padding, values, before = _as_pytorch(edges, kernel_shape), x, (0,) * rank
@@ -68,9 +92,17 @@ def _flat_indices(places: Tensor, x: Tensor, padded: torch.Size, before: Ints, *
 
 
 @operator("AveragePool")
-def average_pool(x: Tensor, *, kernel_shape: Ints, auto_pad: str = "NOTSET", ceil_mode: int = 0,
-                 count_include_pad: int = 0, dilations: Ints | None = None, pads: Ints | None = None,
-                 strides: Ints | None = None) -> Tensor:  # fmt: skip
+def average_pool(
+    x: Tensor,
+    *,
+    kernel_shape: Ints,
+    auto_pad: str = "NOTSET",
+    ceil_mode: int = 0,
+    count_include_pad: int = 0,
+    dilations: Ints | None = None,
+    pads: Ints | None = None,
+    strides: Ints | None = None,
+) -> Tensor:
     stride, dilation, edges, rounded_up = _plan(x, kernel_shape, auto_pad, ceil_mode, dilations, pads, strides)
     padding, rank = _as_pytorch(edges, kernel_shape), len(stride)
     if padding is not None and set(dilation) == {1}:

@@ -16,8 +16,16 @@ def matmul(a: Tensor, b: Tensor) -> Tensor:
 
 
 @operator("Gemm")
-def gemm(a: Tensor, b: Tensor, c: Tensor | None = None, *, alpha: float = 1.0, beta: float = 1.0,
-         transA: int = 0, transB: int = 0) -> Tensor:  # fmt: skip
+def gemm(
+    a: Tensor,
+    b: Tensor,
+    c: Tensor | None = None,
+    *,
+    alpha: float = 1.0,
+    beta: float = 1.0,
+    transA: int = 0,
+    transB: int = 0,
+) -> Tensor:
     a, weight = (a.T if transA else a), (b if transB else b.T)
     if not a.is_floating_point():  # F.linear has no integers
         return (alpha * torch.matmul(a, weight.T) + (0 if c is None else beta * c)).to(a.dtype)
@@ -28,9 +36,19 @@ def gemm(a: Tensor, b: Tensor, c: Tensor | None = None, *, alpha: float = 1.0, b
 
 
 @operator("com.microsoft.FusedGemm")
-def fused_gemm(a: Tensor, b: Tensor, c: Tensor | None = None, *, activation: str = "",
-               activation_alpha: float | None = None, activation_beta: float | None = None, alpha: float = 1.0,
-               beta: float = 1.0, transA: int = 0, transB: int = 0) -> Tensor:  # fmt: skip
+def fused_gemm(
+    a: Tensor,
+    b: Tensor,
+    c: Tensor | None = None,
+    *,
+    activation: str = "",
+    activation_alpha: float | None = None,
+    activation_beta: float | None = None,
+    alpha: float = 1.0,
+    beta: float = 1.0,
+    transA: int = 0,
+    transB: int = 0,
+) -> Tensor:
     given = [value for value in (activation_alpha, activation_beta) if value is not None]
     return fused_activation(activation, gemm(a, b, c, alpha=alpha, beta=beta, transA=transA, transB=transB), *given)
 
@@ -41,8 +59,16 @@ def einsum(*values: Tensor, equation: str) -> Tensor:
 
 
 @operator("com.microsoft.FusedMatMul")
-def fused_matmul(a: Tensor, b: Tensor, *, alpha: float = 1.0, transA: int = 0, transB: int = 0,
-                 transBatchA: int = 0, transBatchB: int = 0) -> Tensor:  # fmt: skip
+def fused_matmul(
+    a: Tensor,
+    b: Tensor,
+    *,
+    alpha: float = 1.0,
+    transA: int = 0,
+    transB: int = 0,
+    transBatchA: int = 0,
+    transBatchB: int = 0,
+) -> Tensor:
     """`alpha·a·b`; a batch transposition moves the first axis behind the other batch axes, before the matrix ones."""
     a, b = (x.movedim(0, -2) if flag else x for x, flag in ((a, transBatchA), (b, transBatchB)))
     a, b = (x.mT if flag else x for x, flag in ((a, transA), (b, transB)))

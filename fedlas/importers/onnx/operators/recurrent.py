@@ -24,11 +24,25 @@ from fedlas.importers.onnx.operators.table import operator
 
 
 @operator("LSTM", host=(4,))
-def lstm(x: Tensor, w: Tensor, r: Tensor, b: Tensor | None = None, sequence_lens: Tensor | None = None,
-         initial_h: Tensor | None = None, initial_c: Tensor | None = None, peepholes: Tensor | None = None, *,
-         activation_alpha: tuple[float, ...] = (), activation_beta: tuple[float, ...] = (),
-         activations: tuple[str, ...] = (), clip: float | None = None, direction: str = "forward",
-         hidden_size: int = 0, input_forget: int = 0, layout: int = 0) -> tuple[Tensor, ...]:  # fmt: skip
+def lstm(
+    x: Tensor,
+    w: Tensor,
+    r: Tensor,
+    b: Tensor | None = None,
+    sequence_lens: Tensor | None = None,
+    initial_h: Tensor | None = None,
+    initial_c: Tensor | None = None,
+    peepholes: Tensor | None = None,
+    *,
+    activation_alpha: tuple[float, ...] = (),
+    activation_beta: tuple[float, ...] = (),
+    activations: tuple[str, ...] = (),
+    clip: float | None = None,
+    direction: str = "forward",
+    hidden_size: int = 0,
+    input_forget: int = 0,
+    layout: int = 0,
+) -> tuple[Tensor, ...]:
     """Gates in the order input, output, forget, cell; peepholes in the order input, output, forget."""
     layer = prepare(x, w, r, b, sequence_lens, (initial_h, initial_c), direction, layout)
     if peepholes is None and not input_forget and is_default(activations, LSTM, layer, clip):
@@ -55,11 +69,23 @@ def lstm(x: Tensor, w: Tensor, r: Tensor, b: Tensor | None = None, sequence_lens
 
 
 @operator("GRU", host=(4,))
-def gru(x: Tensor, w: Tensor, r: Tensor, b: Tensor | None = None, sequence_lens: Tensor | None = None,
-        initial_h: Tensor | None = None, *, activation_alpha: tuple[float, ...] = (),
-        activation_beta: tuple[float, ...] = (), activations: tuple[str, ...] = (), clip: float | None = None,
-        direction: str = "forward", hidden_size: int = 0, layout: int = 0,
-        linear_before_reset: int = 0) -> tuple[Tensor, ...]:  # fmt: skip
+def gru(
+    x: Tensor,
+    w: Tensor,
+    r: Tensor,
+    b: Tensor | None = None,
+    sequence_lens: Tensor | None = None,
+    initial_h: Tensor | None = None,
+    *,
+    activation_alpha: tuple[float, ...] = (),
+    activation_beta: tuple[float, ...] = (),
+    activations: tuple[str, ...] = (),
+    clip: float | None = None,
+    direction: str = "forward",
+    hidden_size: int = 0,
+    layout: int = 0,
+    linear_before_reset: int = 0,
+) -> tuple[Tensor, ...]:
     """Gates in the order update, reset, hidden; PyTorch's cell applies the reset after the product."""
     layer = prepare(x, w, r, b, sequence_lens, (initial_h,), direction, layout)
     if linear_before_reset and is_default(activations, GRU, layer, clip):
@@ -89,10 +115,22 @@ def gru(x: Tensor, w: Tensor, r: Tensor, b: Tensor | None = None, sequence_lens:
 
 
 @operator("RNN", host=(4,))
-def rnn(x: Tensor, w: Tensor, r: Tensor, b: Tensor | None = None, sequence_lens: Tensor | None = None,
-        initial_h: Tensor | None = None, *, activation_alpha: tuple[float, ...] = (),
-        activation_beta: tuple[float, ...] = (), activations: tuple[str, ...] = (), clip: float | None = None,
-        direction: str = "forward", hidden_size: int = 0, layout: int = 0) -> tuple[Tensor, ...]:  # fmt: skip
+def rnn(
+    x: Tensor,
+    w: Tensor,
+    r: Tensor,
+    b: Tensor | None = None,
+    sequence_lens: Tensor | None = None,
+    initial_h: Tensor | None = None,
+    *,
+    activation_alpha: tuple[float, ...] = (),
+    activation_beta: tuple[float, ...] = (),
+    activations: tuple[str, ...] = (),
+    clip: float | None = None,
+    direction: str = "forward",
+    hidden_size: int = 0,
+    layout: int = 0,
+) -> tuple[Tensor, ...]:
     layer = prepare(x, w, r, b, sequence_lens, (initial_h,), direction, layout)
     names = activations or TANH.defaults * len(layer.directions())
     for kind in (TANH, RELU):

@@ -56,8 +56,15 @@ _REDUCTIONS: dict[str, Callable[[Tensor, Axes, bool], Tensor]] = {
 }
 
 
-def reduce(x: Tensor, axes_input: Tensor | None = None, *, kind: str, axes: Axes | None = None, keepdims: int = 1,
-           noop_with_empty_axes: int = 0) -> Tensor:  # fmt: skip
+def reduce(
+    x: Tensor,
+    axes_input: Tensor | None = None,
+    *,
+    kind: str,
+    axes: Axes | None = None,
+    keepdims: int = 1,
+    noop_with_empty_axes: int = 0,
+) -> Tensor:
     """Axes are an attribute in old opsets and an input in new ones; none at all means every axis (or nothing to do)."""
     chosen = axes if axes_input is None else tuple(axes_input.tolist())
     if not chosen:
@@ -90,8 +97,9 @@ def arg_min(x: Tensor, *, axis: int = 0, keepdims: int = 1, select_last_index: i
 
 
 @operator("TopK", host=(1,))
-def top_k(x: Tensor, count: Tensor | None = None, *, axis: int = -1, largest: int = 1, sorted: int = 1,
-          k: int | None = None) -> tuple[Tensor, Tensor]:  # fmt: skip
+def top_k(
+    x: Tensor, count: Tensor | None = None, *, axis: int = -1, largest: int = 1, sorted: int = 1, k: int | None = None
+) -> tuple[Tensor, Tensor]:
     """Among equals the one with the smaller index comes first, which `torch.topk` does not promise."""
     number = int(count) if count is not None else int(k or 0)
     values, indices = torch.sort(x, dim=axis, descending=bool(largest), stable=True)

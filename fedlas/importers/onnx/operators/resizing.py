@@ -44,11 +44,23 @@ class _ResizedAxis:
 
 
 @operator("Resize", host=(1, 2, 3))
-def resize(x: Tensor, roi: Tensor | None = None, scales: Tensor | None = None, sizes: Tensor | None = None, *,
-           antialias: int = 0, axes: tuple[int, ...] | None = None, coordinate_transformation_mode: str = "half_pixel",
-           cubic_coeff_a: float = -0.75, exclude_outside: int = 0, extrapolation_value: float = 0.0,
-           keep_aspect_ratio_policy: str = "stretch", mode: str = "nearest",
-           nearest_mode: str = "round_prefer_floor", opset: int) -> Tensor:  # fmt: skip
+def resize(
+    x: Tensor,
+    roi: Tensor | None = None,
+    scales: Tensor | None = None,
+    sizes: Tensor | None = None,
+    *,
+    antialias: int = 0,
+    axes: tuple[int, ...] | None = None,
+    coordinate_transformation_mode: str = "half_pixel",
+    cubic_coeff_a: float = -0.75,
+    exclude_outside: int = 0,
+    extrapolation_value: float = 0.0,
+    keep_aspect_ratio_policy: str = "stretch",
+    mode: str = "nearest",
+    nearest_mode: str = "round_prefer_floor",
+    opset: int,
+) -> Tensor:
     """Opset 10 has scales as its second input and knows no options."""
     if opset < 11:
         return upsample(x, roi, mode=mode)
@@ -64,8 +76,15 @@ def resize(x: Tensor, roi: Tensor | None = None, scales: Tensor | None = None, s
         _ResizedAxis(d, x.shape[d], n, s, (crops[i], crops[i + len(dims)]))
         for i, (d, n, s) in enumerate(zip(dims, given_sizes, given_scales, strict=True))
     ]
-    options = _ResizeOptions(mode, coordinate_transformation_mode, nearest_mode, bool(antialias), cubic_coeff_a,
-                       bool(exclude_outside), extrapolation_value)  # fmt: skip
+    options = _ResizeOptions(
+        mode,
+        coordinate_transformation_mode,
+        nearest_mode,
+        bool(antialias),
+        cubic_coeff_a,
+        bool(exclude_outside),
+        extrapolation_value,
+    )
     return _resize(x, parts, options)
 
 
@@ -111,8 +130,11 @@ def _resize(x: Tensor, axes: Sequence[_ResizedAxis], options: _ResizeOptions) ->
 
 
 _INTERPOLATIONS = {
-    ("linear", 3): "linear", ("linear", 4): "bilinear", ("linear", 5): "trilinear", ("cubic", 4): "bicubic",
-}  # fmt: skip
+    ("linear", 3): "linear",
+    ("linear", 4): "bilinear",
+    ("linear", 5): "trilinear",
+    ("cubic", 4): "bicubic",
+}
 
 
 def _is_pytorchs(x: Tensor, axes: Sequence[_ResizedAxis], options: _ResizeOptions) -> bool:

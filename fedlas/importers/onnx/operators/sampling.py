@@ -13,8 +13,9 @@ _MODES = {"linear": "bilinear", "bilinear": "bilinear", "cubic": "bicubic", "bic
 
 
 @operator("GridSample")
-def grid_sample(x: Tensor, grid: Tensor, *, align_corners: int = 0, mode: str = "linear",
-                padding_mode: str = "zeros") -> Tensor:  # fmt: skip
+def grid_sample(
+    x: Tensor, grid: Tensor, *, align_corners: int = 0, mode: str = "linear", padding_mode: str = "zeros"
+) -> Tensor:
     """Opset 16 calls its modes bilinear and bicubic, later ones linear and cubic."""
     if x.ndim not in (4, 5) or (x.ndim == 5 and _MODES[mode] == "bicubic"):
         raise UnsupportedModel(

@@ -80,8 +80,9 @@ def concat(*values: Tensor, axis: int = 1) -> Tensor:
 
 
 @operator("Split", host=(1,))
-def split(x: Tensor, sizes: Tensor | None = None, *, axis: int = 0, split: tuple[int, ...] | None = None,
-          num_outputs: int) -> tuple[Tensor, ...]:  # fmt: skip
+def split(
+    x: Tensor, sizes: Tensor | None = None, *, axis: int = 0, split: tuple[int, ...] | None = None, num_outputs: int
+) -> tuple[Tensor, ...]:
     """Without sizes the parts are equal, the last one possibly smaller."""
     given = list(split or ()) if sizes is None else sizes.tolist()
     if not given:
@@ -91,9 +92,17 @@ def split(x: Tensor, sizes: Tensor | None = None, *, axis: int = 0, split: tuple
 
 
 @operator("Slice", host=(1, 2, 3, 4))
-def slice_(x: Tensor, start: Tensor | None = None, end: Tensor | None = None, axis: Tensor | None = None,
-           step: Tensor | None = None, *, starts: tuple[int, ...] = (), ends: tuple[int, ...] = (),
-           axes: tuple[int, ...] | None = None) -> Tensor:  # fmt: skip
+def slice_(
+    x: Tensor,
+    start: Tensor | None = None,
+    end: Tensor | None = None,
+    axis: Tensor | None = None,
+    step: Tensor | None = None,
+    *,
+    starts: tuple[int, ...] = (),
+    ends: tuple[int, ...] = (),
+    axes: tuple[int, ...] | None = None,
+) -> Tensor:
     """Bounds are attributes below opset 10; they are clamped like Python's, and steps may be negative."""
     first = list(starts) if start is None else start.tolist()
     last = list(ends) if end is None else end.tolist()
@@ -129,8 +138,16 @@ _PADDINGS: dict[str, Callable[[Tensor, int], Tensor]] = {
 
 
 @operator("Pad", host=(1, 2, 3))
-def pad(x: Tensor, amounts: Tensor | None = None, fill: Tensor | None = None, axes: Tensor | None = None, *,
-        mode: str = "constant", pads: tuple[int, ...] = (), value: float = 0.0) -> Tensor:  # fmt: skip
+def pad(
+    x: Tensor,
+    amounts: Tensor | None = None,
+    fill: Tensor | None = None,
+    axes: Tensor | None = None,
+    *,
+    mode: str = "constant",
+    pads: tuple[int, ...] = (),
+    value: float = 0.0,
+) -> Tensor:
     """ONNX lists all beginnings, then all ends; PyTorch pairs them, last axis first."""
     widths = list(pads) if amounts is None else amounts.tolist()
     dims = list(range(x.ndim)) if axes is None else [axis % x.ndim for axis in axes.tolist()]

@@ -15,8 +15,16 @@ def _complex(x: Tensor) -> Tensor:
 
 
 @operator("DFT", host=(1, 2))
-def fourier(x: Tensor, length: Tensor | None = None, axis_input: Tensor | None = None, *, axis: int | None = None,
-            inverse: int = 0, onesided: int = 0, opset: int) -> Tensor:  # fmt: skip
+def fourier(
+    x: Tensor,
+    length: Tensor | None = None,
+    axis_input: Tensor | None = None,
+    *,
+    axis: int | None = None,
+    inverse: int = 0,
+    onesided: int = 0,
+    opset: int,
+) -> Tensor:
     """Along one axis: an attribute (default 1) below opset 20, then an input (default the signal's last)."""
     default = 1 if opset < 20 else x.ndim - 2
     dim = default if axis is None else axis
@@ -33,8 +41,14 @@ def fourier(x: Tensor, length: Tensor | None = None, axis_input: Tensor | None =
 
 
 @operator("STFT", host=(1, 3))
-def short_time_fourier(x: Tensor, frame_step: Tensor, window: Tensor | None = None, frame_length: Tensor | None = None,
-                       *, onesided: int = 1) -> Tensor:  # fmt: skip
+def short_time_fourier(
+    x: Tensor,
+    frame_step: Tensor,
+    window: Tensor | None = None,
+    frame_length: Tensor | None = None,
+    *,
+    onesided: int = 1,
+) -> Tensor:
     """(N, L, 1 or 2) → (N, frames, frequencies, 2); what does not fill a frame at the end is left out."""
     length = len(window) if window is not None else x.shape[1] if frame_length is None else int(frame_length)
     frames = _complex(x).unfold(1, length, int(frame_step))

@@ -65,8 +65,9 @@ def enter_all(
         OPERATORS[name] = Operator(function, host, keyword_names(function), gradient=gradient, several=several)
 
 
-def enter_kinds(function: Callable[..., Any], kinds: Iterable[str], *, host: tuple[int, ...] = (),
-                gradient: bool = True) -> None:  # fmt: skip
+def enter_kinds(
+    function: Callable[..., Any], kinds: Iterable[str], *, host: tuple[int, ...] = (), gradient: bool = True
+) -> None:
     """Enter one function for several operators; which one is meant it learns by its keyword `kind`."""
     known = keyword_names(function) - {"kind"}
     OPERATORS.update({kind: Operator(function, host, known, {"kind": kind}, gradient) for kind in kinds})

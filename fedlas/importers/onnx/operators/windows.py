@@ -14,8 +14,9 @@ from fedlas.importers.onnx.operators.limits import bounded
 Ints = tuple[int, ...]
 
 
-def explicit_pads(auto_pad: str, pads: Ints | None, size: Sequence[int], kernel: Sequence[int], stride: Ints,
-                  dilation: Ints) -> Ints:  # fmt: skip
+def explicit_pads(
+    auto_pad: str, pads: Ints | None, size: Sequence[int], kernel: Sequence[int], stride: Ints, dilation: Ints
+) -> Ints:
     """All beginnings, then all ends, as ONNX writes them."""
     if auto_pad in ("NOTSET", "VALID"):
         return pads if pads and auto_pad == "NOTSET" else (0,) * (2 * len(stride))
@@ -50,8 +51,9 @@ def by_rank(rank: int, *functions: Callable[..., Any]) -> Callable[..., Any]:
     return functions[rank - 1]
 
 
-def ends_of_windows(size: Sequence[int], pads: Ints, kernel: Sequence[int], stride: Ints, dilation: Ints,
-                    *, ceil_mode: bool) -> Ints:  # fmt: skip
+def ends_of_windows(
+    size: Sequence[int], pads: Ints, kernel: Sequence[int], stride: Ints, dilation: Ints, *, ceil_mode: bool
+) -> Ints:
     """The padding at the ends with which the last window ends exactly where the padded input does.
 
     With `ceil_mode` a window may reach beyond the padding, but none begins in the padding at the end.
