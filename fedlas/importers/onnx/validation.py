@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Iterator
+from graphlib import CycleError, TopologicalSorter
 from typing import Any
 
 from onnx import FunctionProto, GraphProto, ModelProto, NodeProto, TensorProto
@@ -91,23 +92,14 @@ def _outputs(graph: GraphProto) -> list[str]:
 
 def _refuse_cycles(graph: GraphProto) -> None:
     makers = {name: index for index, node in enumerate(graph.node) for name in node.output if name}
-    needs = [{makers[name] for name in node.input if name in makers} for node in graph.node]
-    readers: list[list[int]] = [[] for _ in needs]
-    for index, makers_of in enumerate(needs):
-        for maker in makers_of:
-            readers[maker].append(index)
-    missing = [len(makers_of) for makers_of in needs]
-    ready = [index for index, count in enumerate(missing) if count == 0]
-    done = 0
-    while ready:
-        done += 1
-        for reader in readers[ready.pop()]:
-            missing[reader] -= 1
-            if missing[reader] == 0:
-                ready.append(reader)
-    if done < len(needs):
-        node = graph.node[next(index for index, count in enumerate(missing) if count)]
-        raise UnsupportedModel("cyclic_graph", f"the node {node.name or node.op_type!r} needs what is made from it")
+    needs = {index: [makers[name] for name in node.input if name in makers] for index, node in enumerate(graph.node)}
+    try:
+        TopologicalSorter(needs).prepare()
+    except CycleError as error:
+        node = graph.node[error.args[1][0]]
+        raise UnsupportedModel(
+            "cyclic_graph", f"the node {node.name or node.op_type!r} needs what is made from it"
+        ) from error
 
 
 def check_functions(model: ModelProto) -> None:
