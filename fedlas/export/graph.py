@@ -20,13 +20,13 @@ from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 from fedlas.calibrators import Calibrator
 from fedlas.calibrators.feature_map import calibrator_graph, shown_parameters
 from fedlas.errors import ExportError, UnsupportedModel
+from fedlas.export.merging import merge
 from fedlas.export.proof import FAMILIARITY, Exportable, prove, uploaded_network
 from fedlas.export.typicality_graph import familiarity_graph
 from fedlas.guarantees import Guarantees
 from fedlas.guarantees.typicality import Familiarity
 from fedlas.importers.onnx.graph import Graph
 from fedlas.importers.onnx.graph_classifier import STANDARD_OUTPUTS, GraphClassifier
-from fedlas.importers.onnx.merging import merge
 from fedlas.importers.onnx.sizes import ServingCost, serving_cost
 from fedlas.race.ensemble import TINY, Ensemble
 

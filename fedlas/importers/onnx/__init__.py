@@ -1,8 +1,9 @@
 """The ONNX importer: ONNX files become trainable classifiers.
 
-In the order of `loading.load_onnx`: `reading` (bytes → checked model), `normalise` (one form), `examples` and `batch`
-(any number of rows), `heads` (logits and features), `roles` (which constants are weights), `lowering` (→ torch.fx, by
-the table in `operators`), `classifier`.
+In the order of `loading.load_onnx`: `parsing` (bytes → checked model), `normalise` (one form), `input_specs` and
+`batch_dimension` (any number of rows), `heads` (logits and features), `sizes` (what a row may cost), `weight_roles`
+(which constants are weights), `lowering` (→ torch.fx, by the table in `operators`), `classifier`; what cannot be
+trained goes to `runtime_only`.
 """
 
 from __future__ import annotations

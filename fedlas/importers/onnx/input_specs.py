@@ -14,8 +14,8 @@ from fedlas.errors import Mismatch, UnsupportedModel
 from fedlas.importers.onnx.evaluator import shapes_of
 from fedlas.importers.onnx.graph import Graph
 
-# Lengths tried for axes that the exporter left open, the likeliest first.
-_LENGTHS = (16, 64, 224, 32, 8, 4, 128, 3, 2, 1, 256, 299, 512)
+#: Lengths tried for axes that the exporter left open, the likeliest first.
+LENGTHS = (16, 64, 224, 32, 8, 4, 128, 3, 2, 1, 256, 299, 512)
 
 
 @dataclass(frozen=True)
@@ -110,7 +110,7 @@ def find_lengths(graph: Graph, specs: list[InputSpec], rows: int) -> tuple[dict[
     names = {size: axis for spec in specs for axis, size in enumerate(spec.shape[1:]) if isinstance(size, str)}
     channels = {s for spec in specs if len(spec.shape) >= 4 for s in spec.shape[1:2] if isinstance(s, str)}
     failure: UnsupportedModel | Mismatch | None = None
-    for length in dict.fromkeys((*_LENGTHS, *_sizes_in(graph))):
+    for length in dict.fromkeys((*LENGTHS, *_sizes_in(graph))):
         for depth in (3, 1) if channels else (1,):
             lengths = {name: depth if name in channels else length for name in names}
             try:

@@ -12,13 +12,12 @@ from onnx import NodeProto
 from fedlas.errors import UnsupportedModel
 from fedlas.importers.onnx.ai_onnx_ml.outputs import label_names
 from fedlas.importers.onnx.graph import Graph, attribute
-from fedlas.importers.onnx.input_specs import InputSpec, example_inputs
+from fedlas.importers.onnx.input_specs import LENGTHS, InputSpec, example_inputs
 from fedlas.importers.onnx.runtime_session import GraphSession
 
 Array = NDArray[Any]
 
 _ROWS = 4
-_LENGTHS = (16, 64, 224, 32, 8, 4, 128, 3, 2, 1, 256, 299, 512)
 
 
 class Trace:
@@ -100,7 +99,7 @@ def _first_run(program: GraphSession, graph: Graph, specs: list[InputSpec]) -> t
     """Lengths of the open axes with which the graph runs, the likeliest first, and what it computes."""
     axes = {size for spec in specs for size in spec.shape[1:] if isinstance(size, str)}
     failure: UnsupportedModel | None = None
-    for length in dict.fromkeys((*_widths(graph), *_LENGTHS)) if axes else (0,):
+    for length in dict.fromkeys((*_widths(graph), *LENGTHS)) if axes else (0,):
         lengths = dict.fromkeys(axes, length)
         rows = [value.numpy() for value in example_inputs(specs, _ROWS, lengths).values()]
         try:

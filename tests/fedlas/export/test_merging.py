@@ -7,8 +7,8 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
+from fedlas.export.merging import merge
 from fedlas.importers.onnx.graph import Graph
-from fedlas.importers.onnx.merging import merge
 
 onnx_reference = pytest.importorskip("onnx.reference")
 
