@@ -1,4 +1,4 @@
-"""Opens one image file of unknown origin safely, upright and in a mode that is asked for; it knows no models.
+"""Decoding of one image file of unknown origin, upright and in the requested mode.
 
 The format is told from the content and only the four parsers named here are ever reached: those for everything else
 that Pillow reads (TIFF, EPS through Ghostscript, PDF, …) never see a byte. Sizes are read from the header and limited
@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import io
 import struct
+from contextlib import suppress
 from dataclasses import dataclass
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageOps
 from PIL.BmpImagePlugin import BmpImageFile
 from PIL.ImageFile import ImageFile
 from PIL.JpegImagePlugin import JpegImageFile
@@ -34,20 +35,16 @@ _PARSERS: dict[str, type[ImageFile]] = {
 }
 _OTHER_IMAGES = {b"GIF8": "GIF", b"II*\0": "TIFF", b"MM\0*": "TIFF", b"II+\0": "TIFF", b"\0\0\0\x0cjP": "JPEG 2000"}
 _OTHERS = {
-    b"%PDF": "PDF", b"%!PS": "PostScript", b"\xc5\xd0\xd3\xc6": "PostScript", b"PK": "zip archive", b"\x1f\x8b": "gzip",
-    b"\x80": "pickle", b"\x7fELF": "program", b"\x00\x00\x01\x00": "icon",
-}  # fmt: skip
-_MARKUP = {b"<svg": "SVG drawing", b"<!doctype html": "HTML page", b"<html": "HTML page", b"<?xml": "XML text"}
-_TURNS = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
+    b"%PDF": "PDF",
+    b"%!PS": "PostScript",
+    b"\xc5\xd0\xd3\xc6": "PostScript",
+    b"PK": "zip archive",
+    b"\x1f\x8b": "gzip",
+    b"\x80": "pickle",
+    b"\x7fELF": "program",
+    b"\x00\x00\x01\x00": "icon",
 }
-_ORIENTATION = 0x0112
+_MARKUP = {b"<svg": "SVG drawing", b"<!doctype html": "HTML page", b"<html": "HTML page", b"<?xml": "XML text"}
 
 
 class BadImage(ValueError):
@@ -108,11 +105,11 @@ def decoded(content: bytes, *, channels: int, sixteen_bit: bool = False) -> Imag
         raise BadImage("wrong_bit_depth", _bit_depth_advice(facts))
     _load(image)
     image.info.pop("transparency", None)  # or Pillow warns that it drops it
-    upright = _turned(image)
+    _turn_upright(image)
     if sixteen_bit:
-        return Image.fromarray(np.asarray(upright).astype(np.float32))
+        return Image.fromarray(np.asarray(image).astype(np.float32))
     wanted = "L" if channels == 1 else "RGB"
-    return upright if upright.mode == wanted else upright.convert(wanted)
+    return image if image.mode == wanted else image.convert(wanted)
 
 
 def _opened(content: bytes) -> tuple[ImageFile, ImageFacts]:
@@ -204,29 +201,10 @@ def _check_size(width: int, height: int) -> None:
         )
 
 
-def _turned(image: Image.Image) -> Image.Image:
-    turn = _TURNS.get(_orientation(image.info.get("exif", b"")))
-    return image if turn is None else image.transpose(turn)
-
-
-def _orientation(exif: object) -> int:
-    """The orientation in EXIF bytes; 1 (upright) where there is none or they are broken, as cameras' often are."""
-    if not isinstance(exif, bytes):
-        return 1
-    tiff = exif.removeprefix(b"Exif\0\0")
-    order = {b"II": "<", b"MM": ">"}.get(tiff[:2])
-    if order is None:
-        return 1
-    try:
-        (start,) = struct.unpack_from(f"{order}I", tiff, 4)
-        (count,) = struct.unpack_from(f"{order}H", tiff, start)
-        for place in range(start + 2, start + 2 + 12 * count, 12):
-            tag, kind, number, value = struct.unpack_from(f"{order}HHIH", tiff, place)
-            if (tag, kind, number) == (_ORIENTATION, 3, 1):
-                return int(value)
-    except struct.error:
-        pass
-    return 1
+def _turn_upright(image: Image.Image) -> None:
+    """Apply the orientation of the EXIF data in place; what is broken, as cameras' often is, says nothing."""
+    with suppress(Exception):  # whatever its parser runs into
+        ImageOps.exif_transpose(image, in_place=True)
 
 
 def _bit_depth_advice(facts: ImageFacts) -> str:
