@@ -1,8 +1,9 @@
-"""Monotone regression on few knots: pools rows, then pools what falls; it knows no logits."""
+"""Monotone regression on few knots: pools rows, then pools what falls."""
 
 from __future__ import annotations
 
 import numpy as np
+from scipy.optimize import isotonic_regression
 
 from fedlas.calibrators.base import Floats, Ints
 
@@ -11,23 +12,6 @@ MAX_KNOTS = 32
 _LEAST_SURPRISE = 10.0
 #: Every bin begins with so many rows that say what the probabilities say: its mean is never 0 or 1.
 _PRIOR_ROWS = 1.0
-
-
-def pool_adjacent_violators(values: Floats, weights: Floats) -> Floats:
-    """The increasing sequence (B,) nearest to values (B,) in weighted squares (Barlow et al. 1972).
-
-    >>> pool_adjacent_violators(np.array([1.0, 3.0, 2.0]), np.ones(3)).tolist()
-    [1.0, 2.5, 2.5]
-    """
-    blocks: list[tuple[float, float, int]] = []
-    for value, weight in zip(values, weights, strict=True):
-        mean, mass, count = float(value), float(weight), 1
-        while blocks and blocks[-1][0] >= mean:
-            before, its_mass, its_count = blocks.pop()
-            mean = (before * its_mass + mean * mass) / (its_mass + mass)
-            mass, count = its_mass + mass, its_count + count
-        blocks.append((mean, mass, count))
-    return np.repeat([mean for mean, _, _ in blocks], [count for _, _, count in blocks])
 
 
 def monotone_knots(probs: Floats, hits: Floats, rows: Floats) -> tuple[Floats, Floats]:
@@ -49,7 +33,8 @@ def monotone_knots(probs: Floats, hits: Floats, rows: Floats) -> tuple[Floats, F
     says = np.clip(np.bincount(bins, rows * probs)[used] / mass, 1e-12, 1 - 1e-12)
     found = (np.bincount(bins, rows * hits)[used] + _PRIOR_ROWS * says) / (mass + _PRIOR_ROWS)
     mass = mass + _PRIOR_ROWS
-    pools = np.cumsum(np.diff(pool_adjacent_violators(found, mass), prepend=-1.0) > 0) - 1
+    pooled = isotonic_regression(found, weights=mass).x
+    pools = np.cumsum(np.diff(pooled, prepend=-1.0) > 0) - 1
     whole = np.bincount(pools, mass)
     return np.bincount(pools, mass * says) / whole, np.bincount(pools, mass * found) / whole
 

@@ -1,4 +1,4 @@
-"""The uploaded logits as they are, and one temperature for all of them; neither moves a decision."""
+"""Temperature scaling, and the identity; neither moves a decision."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 from numpy.typing import ArrayLike
+from scipy.optimize import brentq
 
 from fedlas.calibrators.base import (
     HOTTEST,
@@ -73,7 +74,8 @@ class TemperatureScaling(Calibrator):
 
     def fit(self, logits: ArrayLike, targets: ArrayLike, *, weights: ArrayLike | None = None) -> Self:
         scores, labels, rows = checked(logits, targets, weights)
-        self.temperature = float(np.exp(-_log_inverse_temperature(scores, labels, rows)))
+        found = np.exp(-_log_inverse_temperature(scores, labels, rows))
+        self.temperature = float(np.clip(found, LOWEST, HOTTEST))
         return self
 
     def __call__(self, logits: ArrayLike) -> Floats:
@@ -98,7 +100,7 @@ class TemperatureScaling(Calibrator):
 
 
 def _log_inverse_temperature(scores: Floats, labels: Ints, rows: Floats) -> float:
-    """The root u of d NLL / d beta at beta = exp(u): Newton steps inside a bracket that only shrinks.
+    """The root u of d NLL / d beta at beta = exp(u), between the bounds of a temperature.
 
     NLL is convex in beta = 1/T, so its derivative `E_p[s] − s_y` only grows and the root is unique.
     """
@@ -107,27 +109,16 @@ def _log_inverse_temperature(scores: Floats, labels: Ints, rows: Floats) -> floa
     if wanted == 0.0:  # every row is right: the NLL falls for ever as T goes to 0
         doubt = 1.0 / (effective_count(rows) + 2.0)
         wanted = float(doubt * (rows @ centred.mean(axis=1)))
+
+    def excess(u: float) -> float:
+        weights = np.exp(np.exp(u) * centred)
+        weights /= weights.sum(axis=1, keepdims=True)
+        return float(rows @ np.einsum("nk,nk->n", weights, centred)) - wanted
+
+    if not centred.any():  # all logits are equal, and every temperature is as good as 1
+        return 0.0
     low, high = np.log(1.0 / HOTTEST), np.log(1.0 / LOWEST)
-    u = 0.0
-    for _ in range(100):
-        beta = np.exp(u)
-        slope, curvature = _moments(centred, rows, beta)
-        excess = slope - wanted
-        if excess == 0.0:  # also where all logits are equal, and every temperature is as good as 1
-            break
-        low, high = (low, u) if excess > 0 else (u, high)
-        step = u - excess / (curvature * beta) if curvature > 0 else np.inf
-        new = step if low < step < high else 0.5 * (low + high)
-        if abs(new - u) < 1e-12:
-            break
-        u = new
-    return float(u)
-
-
-def _moments(centred: Floats, rows: Floats, beta: float) -> tuple[float, float]:
-    """Mean over the rows of the mean and the variance of a row's logits under softmax(beta · logits)."""
-    weights = np.exp(beta * centred)
-    weights /= weights.sum(axis=1, keepdims=True)
-    mean = np.einsum("nk,nk->n", weights, centred)
-    variance = np.einsum("nk,nk,nk->n", weights, centred, centred) - mean**2
-    return float(rows @ mean), float(rows @ variance)
+    try:
+        return float(brentq(excess, low, high, xtol=1e-12))
+    except ValueError:  # the root lies beyond a bound
+        return float(low if excess(low) > 0 else high)

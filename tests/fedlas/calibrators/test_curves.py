@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 from scipy.optimize import minimize
 from scipy.special import expit, log_expit
-from sklearn.isotonic import IsotonicRegression
 
 from fedlas.calibrators import (
     AffineScaling,
@@ -17,7 +16,7 @@ from fedlas.calibrators import (
     VectorScaling,
     softmax,
 )
-from fedlas.calibrators.monotone import MAX_KNOTS, monotone_knots, pool_adjacent_violators
+from fedlas.calibrators.monotone import MAX_KNOTS, monotone_knots
 from tests.fedlas.calibrators.test_vector_and_matrix import drawn, nll, normal
 
 
@@ -62,15 +61,6 @@ def test_beta_takes_two_classes() -> None:
         BetaScaling().fit(np.zeros((3, 3)), np.arange(3))
     with pytest.raises(ValueError, match="must be positive"):
         BetaScaling(a=0.0)
-
-
-@pytest.mark.parametrize("seed", range(5))
-def test_pools_are_isotonic_regression(seed: int) -> None:
-    """Pooled values are scikit-learn's, weights included."""
-    rng = np.random.default_rng(seed)
-    values, weights = np.linspace(0, 1, 60) + rng.normal(size=60), rng.uniform(0.1, 3, size=60)
-    referee = IsotonicRegression().fit_transform(np.arange(60), values, sample_weight=weights)
-    np.testing.assert_allclose(pool_adjacent_violators(values, weights), referee, atol=1e-12)
 
 
 def test_knots_lie_on_the_true_curve() -> None:
