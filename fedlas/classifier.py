@@ -1,4 +1,4 @@
-"""The classifier that the library trains: logits beside penultimate features; it knows neither files nor datasets."""
+"""The classifier that the library trains: logits beside penultimate features."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Post-hoc calibrators: maps from logits to logits that can enter an ONNX graph; they know no network.
+"""Post-hoc calibrators: maps from logits to logits that can enter an ONNX graph.
 
 Each is fitted in float64 by penalised maximum likelihood on rows that the network has not seen. Where rows are
 perfectly separated or a class has none no maximum exists; a penalty, or Platt's targets (as if one more row had been

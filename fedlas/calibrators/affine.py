@@ -1,4 +1,4 @@
-"""A line through the log-odds of two classes; it knows nothing of more classes."""
+"""Affine scaling: a line through the log-odds of two classes."""
 
 from __future__ import annotations
 

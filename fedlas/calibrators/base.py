@@ -1,4 +1,4 @@
-"""What every post-hoc calibrator is, and the checks and ONNX parts that they share; it knows none of them."""
+"""The base of post-hoc calibrators, and the checks and ONNX parts that they share."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A calibrator that also reads the features: one ridge-regularised linear map of them is added to the cooled logits.
+"""Feature scaling: one ridge-regularised linear map of them is added to the cooled logits.
 
 calibrated logits = mix((s / T + f·W + b) / U) with logits s, penultimate features f, and W shrunk towards 0: where the
 rows cannot tell, it is the temperature T. The last step, a mixture with doubt (`calibrators.mixture`), is fitted on

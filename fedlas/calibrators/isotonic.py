@@ -1,4 +1,4 @@
-"""A monotone curve, of the log-odds for two classes and common to all probabilities for more."""
+"""Isotonic scaling: a monotone curve, of the log-odds for two classes and common to all probabilities for more."""
 
 from __future__ import annotations
 

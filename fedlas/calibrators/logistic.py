@@ -1,4 +1,4 @@
-"""Logistic regression of two classes on a few columns, as the maps of log-odds need it; it knows no calibrator."""
+"""Logistic regression of two classes on a few columns, as the maps of log-odds need it."""
 
 from __future__ import annotations
 

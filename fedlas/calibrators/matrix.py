@@ -1,4 +1,4 @@
-"""A penalised matrix over the classes: it learns which classes are confused, and falls back to the temperature."""
+"""Structured matrix scaling: a penalised matrix over the classes, which falls back to the temperature."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from fedlas.calibrators.base import Calibrator, Chain, Floats, Parameters, centred, checked, effective_count
-from fedlas.calibrators.multinomial import Full, fit_deviation
+from fedlas.calibrators.multinomial import MatrixMap, fit_logit_map
 from fedlas.calibrators.temperature import TemperatureScaling
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ class MatrixScaling(Calibrator):
             )
         temperature = TemperatureScaling().fit(scores, labels, weights=rows).temperature
         z = centred(scores) / temperature
-        theta = fit_deviation(Full(z), z, labels, rows, _penalty(effective_count(rows), num_classes))
+        theta = fit_logit_map(MatrixMap(z), z, labels, rows, _penalty(effective_count(rows), num_classes))
         self.matrix, self.offset = (np.eye(num_classes) + theta[:-1]) / temperature, theta[-1]
         return self
 

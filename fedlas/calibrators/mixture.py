@@ -1,4 +1,4 @@
-"""A temperature, and a small share of doubt that is spread evenly over the classes; it never moves a decision.
+"""Mixture scaling: a temperature, and a small share of doubt that is spread evenly over the classes.
 
 A single temperature has to answer two questions at once: how sensitive the confidences are, and how often a row that
 the model is certain of is wrong all the same (a wrong label, another kind of input). Such rows cost most of the NLL, so

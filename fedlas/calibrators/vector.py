@@ -1,4 +1,4 @@
-"""A factor and an offset for every class; it knows nothing of how classes are confused with each other."""
+"""Vector scaling: a factor and an offset for every class."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from fedlas.calibrators.base import MAX_LOGITS, Calibrator, Chain, Floats, Parameters, centred, checked, effective_count
-from fedlas.calibrators.multinomial import Diagonal, fit_deviation
+from fedlas.calibrators.multinomial import DiagonalMap, fit_logit_map
 from fedlas.calibrators.temperature import TemperatureScaling
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ class VectorScaling(Calibrator):
         temperature = TemperatureScaling().fit(scores, labels, weights=rows).temperature
         z = centred(scores) / temperature
         penalty = np.full((2, num_classes), num_classes / effective_count(rows))
-        factors, self.offset = fit_deviation(Diagonal(z), z, labels, rows, penalty)
+        factors, self.offset = fit_logit_map(DiagonalMap(z), z, labels, rows, penalty)
         self.scale = (1.0 + factors) / temperature
         return self
 

@@ -1,4 +1,4 @@
-"""Labelled datasets: safe readers, splits that are fixed once, fit to a model; it loads no torch."""
+"""Labelled datasets: safe readers, splits that are fixed once, fit to a model."""
 
 from __future__ import annotations
 

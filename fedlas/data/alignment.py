@@ -1,4 +1,4 @@
-"""Fits a dataset to a model's inputs and classes, or says with both sides shown why it does not fit."""
+"""Alignment of a dataset with a model's inputs and classes, or an error that shows both sides."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 
 from fedlas.data.casting import cast, described, fits, shown
 from fedlas.data.dataset import Array, Dataset, Integers
-from fedlas.data.image_column import EncodedImages
+from fedlas.data.image_column import ImageColumn
 from fedlas.data.pixels import pixels
 from fedlas.errors import Mismatch
 from fedlas.preprocessing import Preprocessing
@@ -21,7 +21,7 @@ SINGLE_INPUT_NAMES = ("inputs", "x", "X", "images", "data")
 
 
 @dataclass(frozen=True)
-class _Means:
+class _Conversion:
     """How image files become pixels, and where arrays go that are too large for memory."""
 
     preprocessing: Preprocessing | None
@@ -56,7 +56,7 @@ def align(
         BadDataset: `non_finite` where a number is too large for the model's type, or the code of a `BadImage`.
     """
     pairs, warnings = _matched(dataset.inputs, model_inputs)
-    inputs = _all_fitted(dataset.inputs, pairs, _Means(preprocessing, scratch))
+    inputs = _all_fitted(dataset.inputs, pairs, _Conversion(preprocessing, scratch))
     targets, names = _classes(dataset, num_classes, list(class_names) if class_names_given else None)
     return replace(
         dataset,
@@ -80,13 +80,13 @@ def align_inputs(
 
     `first_row` is the number of the first of these rows in what the owner sent, for errors.
     """
-    return _all_fitted(inputs, _matched(inputs, model_inputs)[0], _Means(preprocessing, scratch, first_row))
+    return _all_fitted(inputs, _matched(inputs, model_inputs)[0], _Conversion(preprocessing, scratch, first_row))
 
 
 def _all_fitted(
-    inputs: Mapping[str, Array], pairs: Sequence[tuple[str, Mapping[str, Any]]], means: _Means
+    inputs: Mapping[str, Array], pairs: Sequence[tuple[str, Mapping[str, Any]]], conversion: _Conversion
 ) -> dict[str, Array]:
-    return {str(spec["name"]): _fitted(name, inputs[name], spec, means) for name, spec in pairs}
+    return {str(spec["name"]): _fitted(name, inputs[name], spec, conversion) for name, spec in pairs}
 
 
 def _matched(
@@ -110,10 +110,10 @@ def _matched(
     return pairs, [f"'{name}' is not used: the model has no such input" for name in inputs if name not in used]
 
 
-def _fitted(name: str, array: Array | EncodedImages, spec: Mapping[str, Any], means: _Means) -> Array:
+def _fitted(name: str, array: Array | ImageColumn, spec: Mapping[str, Any], conversion: _Conversion) -> Array:
     """The array in the model's type, once its trailing shape fits."""
-    if isinstance(array, EncodedImages):
-        return pixels(name, array, spec, means.preprocessing, means.scratch)
+    if isinstance(array, ImageColumn):
+        return pixels(name, array, spec, conversion.preprocessing, conversion.scratch)
     wanted, found = tuple(spec["shape"])[1:], array.shape[1:]
     if not fits(wanted, found):
         raise Mismatch(
@@ -121,7 +121,7 @@ def _fitted(name: str, array: Array | EncodedImages, spec: Mapping[str, Any], me
             f"the model's input {shown(spec)} does not fit the dataset's {described(name, array)}"
             + _reshape_hint(wanted, found),
         )
-    return cast(name, array, spec, means.scratch, first_row=means.first_row)
+    return cast(name, array, spec, conversion.scratch, first_row=conversion.first_row)
 
 
 def _reshape_hint(wanted: tuple[Any, ...], found: tuple[int, ...]) -> str:

@@ -1,4 +1,4 @@
-"""An array that grows row by row while a file is read: in memory first, in a file once it is large; it knows no format.
+"""The array builder: an array that grows row by row while a file is read, in memory first, then in a file.
 
 Files are written one piece after another and mapped only when they are whole, so that reading ten gigabytes needs
 memory for a piece.
@@ -33,8 +33,8 @@ NO_ROOM = (errno.ENOSPC, errno.EFBIG, errno.EDQUOT)
 
 
 @dataclass(frozen=True)
-class Building:
-    """How the arrays of one dataset are built.
+class ArrayFactory:
+    """Makes the builders of the arrays of one dataset.
 
     Attributes:
         scratch: folder for the files of large arrays; None keeps everything in memory.
@@ -45,28 +45,28 @@ class Building:
     allow_nan: bool = False
 
     @contextmanager
-    def array(self, name: str, *, columns: Sequence[str] | None = None) -> Iterator[GrowingArray]:
+    def builder(self, name: str, *, columns: Sequence[str] | None = None) -> Iterator[ArrayBuilder]:
         """An array to append to; its file is removed where the block fails. `columns` name the cells of a row."""
-        growing = GrowingArray(name, self, columns)
-        with growing:
-            yield growing
+        builder = ArrayBuilder(name, self, columns)
+        with builder:
+            yield builder
 
 
-class GrowingArray:
+class ArrayBuilder:
     """Rows appended in pieces, each checked: numbers must be finite.
 
     The type is wide enough for all pieces: integers followed by floats become floats, those before included.
     """
 
-    def __init__(self, name: str, building: Building, columns: Sequence[str] | None = None) -> None:
-        self._name, self._building, self._columns = name, building, columns
+    def __init__(self, name: str, factory: ArrayFactory, columns: Sequence[str] | None = None) -> None:
+        self._name, self._factory, self._columns = name, factory, columns
         self._rows = 0
         self._row_shape: tuple[int, ...] = ()
         self._dtype: np.dtype[Any] | None = None
         self._memory = np.empty(0, np.uint8)
         self._file: IO[bytes] | None = None
 
-    def __enter__(self) -> GrowingArray:
+    def __enter__(self) -> ArrayBuilder:
         return self
 
     def __exit__(
@@ -123,7 +123,7 @@ class GrowingArray:
     def _check_finite(self, part: Array) -> None:
         if part.dtype.kind != "f" or part.size == 0:
             return
-        broken = np.isinf(part) if self._building.allow_nan else ~np.isfinite(part)
+        broken = np.isinf(part) if self._factory.allow_nan else ~np.isfinite(part)
         if broken.any():
             place = tuple(int(i) for i in np.unravel_index(int(np.argmax(broken)), broken.shape))
             raise non_finite(self._name, part[place], (self._rows + place[0], *place[1:]), columns=self._columns)
@@ -133,7 +133,7 @@ class GrowingArray:
         used = self._rows * self._row_bytes
         if used + content.size > MAX_BYTES:
             raise BadDataset("too_large", f"'{self._name}' has more than {MAX_BYTES >> 30} GiB")
-        if self._file is None and self._building.scratch is not None and used + content.size > MEMORY_BYTES:
+        if self._file is None and self._factory.scratch is not None and used + content.size > MEMORY_BYTES:
             self._move_to_file(used)
         if self._file is not None:
             self._file.write(content.data)
@@ -149,7 +149,7 @@ class GrowingArray:
         self._memory = np.empty(0, np.uint8)
 
     def _open(self) -> None:
-        handle, name = tempfile.mkstemp(suffix=".npy", dir=self._building.scratch)
+        handle, name = tempfile.mkstemp(suffix=".npy", dir=self._factory.scratch)
         os.close(handle)
         self._file = Path(name).open("r+b")  # noqa: SIM115 - it stays open from piece to piece
         self._write_header()

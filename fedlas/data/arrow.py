@@ -1,4 +1,4 @@
-"""Arrow columns as numpy arrays, one value per row; it knows no file and no roles."""
+"""Arrow columns as numpy arrays, one value per row."""
 
 from __future__ import annotations
 

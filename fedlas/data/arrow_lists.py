@@ -1,4 +1,4 @@
-"""Arrow lists of numbers, nested or not, as arrays with one shape for all rows; it knows no file."""
+"""Arrow lists of numbers, nested or not, as arrays with one shape for all rows."""
 
 from __future__ import annotations
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from fedlas.data.array_builder import MEMORY_BYTES, Building
+from fedlas.data.array_builder import MEMORY_BYTES, ArrayFactory
 from fedlas.data.dataset import Array
 from fedlas.data.memmap import pieces
 from fedlas.errors import BadDataset, Mismatch
@@ -47,7 +47,7 @@ def cast(name: str, array: Array, spec: Spec, scratch: Path | None, *, first_row
     if scratch is None or array.size * dtype.itemsize <= MEMORY_BYTES:
         return _cast_rows(name, array, dtype, first_row=first_row)
     rows = first_row
-    with Building(scratch, allow_nan=True).array(name) as cast:
+    with ArrayFactory(scratch, allow_nan=True).builder(name) as cast:
         for piece in pieces(array):
             cast.append(_cast_rows(name, piece, dtype, first_row=rows))
             rows += len(piece)

@@ -1,4 +1,4 @@
-"""What the columns of roles mean: times, weights, names of rows, groups and slices; it knows no file."""
+"""Columns of roles: times, weights, names of rows, groups and slices."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A labelled dataset with fixed splits; it does not know how files are read or where copies lie."""
+"""A labelled dataset with fixed splits."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Rows that occur in more than one split, found by the digest of all their inputs; it changes no split."""
+"""Rows that occur in more than one split, found by the digest of all their inputs."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedlas.data.dataset import SPLITS, Dataset
-from fedlas.data.formats.image_folder import EncodedImages
+from fedlas.data.formats.image_folder import ImageColumn
 from fedlas.data.memmap import pieces
 
 _DIGEST = 16
@@ -35,7 +35,7 @@ def _digests(dataset: Dataset, split: str) -> NDArray[np.bytes_]:
     digests = np.zeros((len(rows), _DIGEST), np.uint8)
     for array in dataset.inputs.values():
         start = 0
-        for part in [array[rows]] if isinstance(array, EncodedImages) else pieces(array, rows):
+        for part in [array[rows]] if isinstance(array, ImageColumn) else pieces(array, rows):
             for i, row in enumerate(part, start):
                 content = row if isinstance(row, bytes) else np.ascontiguousarray(row).tobytes()
                 digest = hashlib.blake2b(digests[i].tobytes() + content, digest_size=_DIGEST)

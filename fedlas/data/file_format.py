@@ -1,4 +1,4 @@
-"""Tells a dataset file's format from its content, and refuses what could run code; nothing is unpickled."""
+"""The file format of a dataset, told from its content; what could run code is refused, and nothing is unpickled."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Image files as a column of a dataset, which looks like an array of shape (N,); it knows no model and no pixels."""
+"""The image column: encoded image files of a dataset, which look like an array of shape (N,)."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from fedlas.data.memmap import release
 
 
 @dataclass(frozen=True)
-class ImageType:
-    """What stands where an array has its number type."""
+class ImageDtype:
+    """The `dtype` of an image column."""
 
     name: str = "image"
     kind: str = "V"
@@ -23,18 +23,18 @@ class ImageType:
     hasobject: bool = False
 
 
-class EncodedImages:
+class ImageColumn:
     """A column of N image files as they were sent, one after another in a flat array of bytes (perhaps memory-mapped).
 
     It looks like an array of shape (N,) as far as datasets need: `len`, `shape`, `dtype`, and selection of rows, which
     copies nothing.
 
-    >>> column = EncodedImages.of([b"one", b"two", b"three"])
+    >>> column = ImageColumn.of([b"one", b"two", b"three"])
     >>> column[1:].image(1), column[[2, 0]].lengths.tolist()
     (b'three', [5, 3])
     """
 
-    dtype = ImageType()
+    dtype = ImageDtype()
     ndim = 1
 
     def __init__(
@@ -50,7 +50,7 @@ class EncodedImages:
         self.warnings = list(warnings)
 
     @classmethod
-    def of(cls, images: Sequence[bytes]) -> EncodedImages:
+    def of(cls, images: Sequence[bytes]) -> ImageColumn:
         """The column of these files."""
         offsets = np.cumsum([0, *(len(image) for image in images)], dtype=np.int64)
         return cls(np.frombuffer(b"".join(images), np.uint8), offsets)
@@ -61,14 +61,14 @@ class EncodedImages:
     def __iter__(self) -> Iterator[bytes]:
         return (self.image(i) for i in range(len(self)))
 
-    def __getitem__(self, rows: slice | Sequence[int] | NDArray[Any]) -> EncodedImages:
+    def __getitem__(self, rows: slice | Sequence[int] | NDArray[Any]) -> ImageColumn:
         if self._rows is not None:
             chosen = self._rows[rows]
         elif isinstance(rows, slice):
             chosen = np.arange(*rows.indices(len(self)))
         else:
             chosen = np.arange(len(self))[np.asarray(rows)]
-        return EncodedImages(self._data, self._offsets, rows=np.atleast_1d(chosen), warnings=self.warnings)
+        return ImageColumn(self._data, self._offsets, rows=np.atleast_1d(chosen), warnings=self.warnings)
 
     @property
     def shape(self) -> tuple[int, ...]:

@@ -1,4 +1,4 @@
-"""Labels of any kind become class indices and class names; it knows no file and no model."""
+"""Labels of any kind become class indices and class names."""
 
 from __future__ import annotations
 

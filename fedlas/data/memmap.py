@@ -1,4 +1,4 @@
-"""Arrays on disk that are read where they lie: an uncompressed npz file, mapped into memory; it knows no datasets.
+"""Arrays on disk that are read where they lie: an uncompressed npz file, mapped into memory.
 
 Any tool that reads npz reads these files. Beyond that every array begins at a multiple of 64 bytes, so that it can be
 mapped as it stands, and rows can be written in another order than they have, in pieces, whatever their size.
@@ -153,7 +153,7 @@ class RowReader:
 def release(array: Array) -> None:
     """Give the pages of a mapped array back to the system; they are read again when they are needed.
 
-    Pages that were read count as this process's memory until somebody else needs it, which looks like (and, under a
+    Pages that were read count as this process's memory until another process needs it, which looks like (and, under a
     limit, is) a dataset that is held in memory. Does nothing for other arrays.
     """
     base: Any = array

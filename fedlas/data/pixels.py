@@ -8,10 +8,10 @@ from pathlib import Path
 
 import numpy as np
 
-from fedlas.data.array_builder import Building
+from fedlas.data.array_builder import ArrayFactory
 from fedlas.data.casting import Spec, cast, fits, shown
 from fedlas.data.dataset import Array
-from fedlas.data.image_column import EncodedImages
+from fedlas.data.image_column import ImageColumn
 from fedlas.errors import BadDataset, Mismatch
 from fedlas.preprocessing import BadImage, Preprocessing, preprocess_all, usable_cores
 
@@ -27,7 +27,7 @@ def check_preprocessing(preprocessing: Preprocessing, model_inputs: Sequence[Spe
 
 
 def pixels(
-    name: str, images: EncodedImages, spec: Spec, preprocessing: Preprocessing | None, scratch: Path | None
+    name: str, images: ImageColumn, spec: Spec, preprocessing: Preprocessing | None, scratch: Path | None
 ) -> Array:
     """What the model's preprocessing makes of the files, block by block."""
     if preprocessing is None:
@@ -41,7 +41,7 @@ def pixels(
     wanted = tuple(spec["shape"])[1:]
     row = wanted if all(isinstance(size, int) and size >= 0 for size in wanted) else _first_row(images, preprocessing)
     step = max(1, _BLOCK_BYTES // (4 * max(1, int(np.prod(row)))))
-    with Building(scratch, allow_nan=True).array(name) as rows:
+    with ArrayFactory(scratch, allow_nan=True).builder(name) as rows:
         for start in range(0, len(images), step):
             block = images[start : start + step]
             out = np.empty((len(block), *row), preprocessing.dtype)
@@ -53,7 +53,7 @@ def pixels(
         return rows.finish()
 
 
-def _first_row(images: EncodedImages, preprocessing: Preprocessing) -> tuple[int, ...]:
+def _first_row(images: ImageColumn, preprocessing: Preprocessing) -> tuple[int, ...]:
     """The shape that all rows must have, where neither the model nor the preprocessing fixes it."""
     try:
         return preprocess_all(images[:1], preprocessing, workers=1).shape[1:]

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from fedlas.data.dataset import Array, Dataset
-from fedlas.data.formats.image_folder import EncodedImages
+from fedlas.data.formats.image_folder import ImageColumn
 from fedlas.data.memmap import MAPPED_FROM, read_arrays, write_arrays
 
 _META = ("class_names", "class_names_given", "seen_by_model", "warnings", "roles", "format")
@@ -38,7 +38,7 @@ def save_dataset(dataset: Dataset, path: str | Path) -> None:
 
 def _input_arrays(name: str, array: Array) -> dict[str, Array]:
     """Files of images are written as they are, with the numbers of the rows that they belong to."""
-    if not isinstance(array, EncodedImages):
+    if not isinstance(array, ImageColumn):
         return {name: array}
     # One dimension more than rows, so that sorting the rows leaves the bytes and their places alone.
     return {f"{name}_data": array.data[None], f"{name}_offsets": array.offsets[None], name: np.arange(len(array))}
@@ -62,4 +62,4 @@ def load_dataset(path: str | Path, *, mapped_from: int = MAPPED_FROM) -> Dataset
 def _input(arrays: dict[str, Array], name: str) -> Array:
     if f"{name}_data" not in arrays:
         return arrays[name]
-    return EncodedImages(arrays[f"{name}_data"][0], arrays[f"{name}_offsets"][0], rows=arrays[name])  # type: ignore[return-value]
+    return ImageColumn(arrays[f"{name}_data"][0], arrays[f"{name}_offsets"][0], rows=arrays[name])  # type: ignore[return-value]

@@ -1,4 +1,4 @@
-"""What readers hand on, and the checks that all formats share; it knows no file."""
+"""Raw columns: what readers hand on, and the checks that all formats share."""
 
 from __future__ import annotations
 

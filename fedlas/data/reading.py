@@ -10,7 +10,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from fedlas.data.array_builder import Building
+from fedlas.data.array_builder import ArrayFactory
 from fedlas.data.columns import read_groups, read_ids, read_slice, read_time, read_weights
 from fedlas.data.dataset import MIN_SPLIT_ROWS, SEEN_BY_MODEL, SPLITS, Array, Dataset, Integers
 from fedlas.data.file_format import told_format
@@ -32,7 +32,7 @@ class Reader(Protocol):
 
     names: list[str]
 
-    def read(self, named: Collection[str], building: Building) -> Columns:
+    def read(self, named: Collection[str], arrays: ArrayFactory) -> Columns:
         """The columns `named` whole, everything else as inputs."""
         ...
 
@@ -74,7 +74,7 @@ def read_dataset(
         names_classes = format == "npz" and _CLASS_NAMES in reader.names and _CLASS_NAMES not in (roles or {}).values()
         chosen = find_roles([name for name in reader.names if not names_classes or name != _CLASS_NAMES], roles)
         named = chosen.columns() | ({_CLASS_NAMES} if names_classes else set())
-        columns = reader.read(named, Building(scratch, allow_nan=missing == "nan"))
+        columns = reader.read(named, ArrayFactory(scratch, allow_nan=missing == "nan"))
         class_names = class_names_of(columns.named.pop(_CLASS_NAMES)) if names_classes else None
         return build_dataset(columns, chosen, class_names, seen_by_model, split_seed, format)
     except MemoryError:
@@ -92,7 +92,7 @@ class _ImageFolder:
         self._columns = read_imagefolder(path, scratch=scratch)
         self.names = [name for name in self._columns if name != IMAGES]
 
-    def read(self, named: Collection[str], building: Building) -> Columns:
+    def read(self, named: Collection[str], arrays: ArrayFactory) -> Columns:
         images = self._columns[IMAGES]
         warnings = [*getattr(images, "warnings", ())]
         if unused := [name for name in self.names if name not in named]:

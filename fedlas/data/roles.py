@@ -1,4 +1,4 @@
-"""Which column or array plays which role; it looks at names only."""
+"""Roles: which column or array is the label, the split, a group, told from names only."""
 
 from __future__ import annotations
 

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from fedlas.data.array_builder import Building
+from fedlas.data.array_builder import ArrayFactory
 from fedlas.data.dataset import SPLITS, Array, Dataset
 from fedlas.data.file_format import told_format
 from fedlas.data.formats.csv import CsvReader
@@ -73,7 +73,7 @@ def read_scores(
     if format not in _READERS:
         raise BadDataset("unsupported_format", f"scores are read from npz and csv files, and this is {format}")
     reader = _READERS[format](path)
-    columns = reader.read(reader.names, Building()).named
+    columns = reader.read(reader.names, ArrayFactory()).named
     if (given := columns.pop(_CLASS_NAMES, None)) is not None and class_names is None:
         class_names = class_names_of(np.atleast_1d(given))
     chosen = find_roles(columns, roles).names

@@ -1,4 +1,4 @@
-"""Splits: read as given, or drawn once; groups are never divided. It knows labels and groups, no inputs."""
+"""Splits: read as given, or drawn once; groups are never divided."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""FedLAS and FedLAS+ (arXiv 2606.28654): every row's label smoothed by its own amount, knowing no network.
+"""FedLAS and FedLAS+ (arXiv 2606.28654): every row's label smoothed by its own amount.
 
 The amount ε comes from two parts with the paper's names. The Norm-based Confidence Indicator (NCI) reads the
 penultimate features; the Bidirectional Calibration Gate (BCG) reads the logits and says whether a large norm
@@ -109,7 +109,7 @@ class NormConfidenceIndicator(nn.Module):
 
 def _move(statistic: Tensor, batch: Tensor, weight: float) -> None:
     moved = weight * batch + (1 - weight) * statistic
-    # On an accelerator nobody has looked at the values; a broken batch must not make the statistic NaN for
+    # On an accelerator the values are not checked; a broken batch must not make the statistic NaN for
     # ever.
     statistic.copy_(torch.where(torch.isfinite(moved), moved, statistic))
 

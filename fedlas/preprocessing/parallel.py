@@ -1,4 +1,4 @@
-"""Runs a function over many images on several cores, with the pixels in work limited; it knows no files and no models.
+"""Runs a function over many images on several cores, with the pixels in work limited.
 
 Threads, not processes: Pillow decodes and resizes without the interpreter's lock, and results need no copying.
 """
@@ -24,13 +24,13 @@ _SMALL_PIXELS = 1_000_000
 
 
 class Images(Protocol):
-    """A sequence of files; `EncodedImages` reads them when they are asked for."""
+    """A sequence of files; `ImageColumn` reads them when they are asked for."""
 
     def __len__(self) -> int: ...
     def image(self, i: int, /) -> bytes: ...
 
 
-class _Budget:
+class _PixelBudget:
     """Lets large images in only as long as those in work in this process together have at most `MAX_PIXELS` pixels."""
 
     def __init__(self) -> None:
@@ -49,7 +49,7 @@ class _Budget:
                 self._changed.notify_all()
 
 
-_BUDGET = _Budget()
+_BUDGET = _PixelBudget()
 
 
 def usable_cores(at_most: int = 16) -> int:

@@ -1,4 +1,4 @@
-"""Trains one candidate on a copy of the uploaded network, unless the record has it trained; it scores nothing."""
+"""Candidate training: one candidate on a copy of the uploaded network, unless the record has it already."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from fedlas.losses import FedLASLoss, FedLASPlusLoss
 from fedlas.race.candidates import Candidate, make_loss
 from fedlas.race.outputs import SplitOutputs
 from fedlas.race.record import Record
-from fedlas.race.results import Floats, Signs
-from fedlas.race.resume import Trained, made_once
+from fedlas.race.results import FedLASDiagnostics, Floats
+from fedlas.race.resume import TrainingOutcome, train_once
 from fedlas.training.checkpoints import Checkpoints
 from fedlas.training.fit import EpochResult, TrainConfig, fit, head_logits, predict_logits, steps_per_epoch
 from fedlas.training.lr_range_test import edge_rate, head_edge_rate
@@ -106,13 +106,13 @@ class Trainer:
 
     def train(
         self, candidate: Candidate, on_epoch: Callable[[EpochResult], None], *, name: str = "candidate"
-    ) -> Trained:
-        """What comes of a resolved candidate, which the record knows by `name`.
+    ) -> TrainingOutcome:
+        """The outcome of a resolved candidate, which the record knows by `name`.
 
-        What `on_epoch` raises passes through, but for OverBudget.
+        What `on_epoch` raises passes through, but for BudgetExceeded.
         """
         body = copy_head if candidate.scope == "head" else copy.deepcopy
-        return made_once(
+        return train_once(
             self.record,
             name,
             {"candidate": asdict(candidate), "seed": self.seed},
@@ -127,7 +127,7 @@ class Trainer:
         network: Classifier,
         on_epoch: Callable[[EpochResult], None],
         checkpoints: Checkpoints,
-    ) -> Trained:
+    ) -> TrainingOutcome:
         loss = make_loss(candidate, network.num_classes, seed=self.seed)
         fitted = fit(
             network,
@@ -148,18 +148,20 @@ class Trainer:
             logits, own = predict_logits(network, self.calibration_inputs, device=self.device)
             features = own
         if fitted.diverged or not (np.isfinite(logits).all() and np.isfinite(features).all()):
-            return Trained(None, status="diverged", reason="its loss stopped being finite")
-        return Trained(network, logits, own, self._signs(candidate, loss, logits, features))
+            return TrainingOutcome(None, status="diverged", reason="its loss stopped being finite")
+        return TrainingOutcome(network, logits, own, self._diagnostics(candidate, loss, logits, features))
 
     @torch.no_grad()
-    def _signs(self, candidate: Candidate, loss: nn.Module, logits: Floats, features: Floats) -> Signs | None:
+    def _diagnostics(
+        self, candidate: Candidate, loss: nn.Module, logits: Floats, features: Floats
+    ) -> FedLASDiagnostics | None:
         if not isinstance(loss, FedLASLoss | FedLASPlusLoss):
             return None
         untrained = make_loss(candidate, loss.num_classes, seed=self.seed)
         assert isinstance(untrained, FedLASLoss | FedLASPlusLoss)
         scores, seen = torch.from_numpy(logits), torch.from_numpy(features)
         loss.to("cpu").eval()
-        return Signs(
+        return FedLASDiagnostics(
             feature_norms=loss.nci.norms(seen).double().numpy(),
             epsilon=loss.smoothing(scores, seen).double().numpy(),
             gate=loss.bcg.soft(scores).sign().double().numpy(),

@@ -1,4 +1,4 @@
-"""A candidate: one loss with its settings, learning rate, epochs and scope; it knows neither data nor budget."""
+"""A candidate: one loss with its settings, learning rate, epochs and scope."""
 
 from __future__ import annotations
 

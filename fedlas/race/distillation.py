@@ -1,4 +1,4 @@
-"""One network learns what an ensemble says, so that its gain is served at the price of one; it knows no budget.
+"""Distillation: one network learns what an ensemble says, so that its gain is served at the price of one.
 
 Function matching (Beyer et al. 2022, arXiv 2106.05237): the teacher answers anew for every batch, and where inputs are
 numbers half of the rows are blends of two, on which nobody has a label but the teacher has an opinion. The last epochs
@@ -7,9 +7,10 @@ see plain rows only, so that running statistics of BatchNorm fit what will be se
 
 from __future__ import annotations
 
+import copy
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import astuple
+from dataclasses import asdict, astuple, dataclass
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fedlas.classifier import Classifier
+from fedlas.race.ensemble import Ensemble
+from fedlas.race.record import Record
+from fedlas.race.results import Finalist
+from fedlas.race.resume import TrainingOutcome, train_once
+from fedlas.race.selection import CalibratorSelector
 from fedlas.training.checkpoints import Checkpoints, Training
 from fedlas.training.fit import (
     EpochResult,
@@ -26,6 +32,7 @@ from fedlas.training.fit import (
     cosine,
     descend,
     own_randomness,
+    predict_logits,
     shuffled_batches,
     steps_per_epoch,
 )
@@ -98,3 +105,76 @@ def _blended(batch: list[Tensor], order: torch.Generator) -> list[Tensor]:
         weight = to_device(share, array.device).to(array.dtype).reshape(-1, *[1] * (array.ndim - 1))
         blended.append(weight * array + (1 - weight) * array[to_device(partner, array.device)])
     return blended
+
+
+class DistillationFailed(Exception):
+    """The student diverged, or ran out of time or memory."""
+
+
+@dataclass(frozen=True)
+class Distillation:
+    """The rows, the configuration and the record of a distillation."""
+
+    config: TrainConfig
+    inputs: Sequence[NDArray[Any]]
+    calibration_inputs: Sequence[NDArray[Any]]
+    device: torch.device
+    on_epoch: Callable[[EpochResult], None]
+    weights: NDArray[np.float64] | None
+    record: Record
+
+
+def distilled(
+    classifier: Classifier, teacher: Finalist, selector: CalibratorSelector, distillation: Distillation
+) -> Finalist:
+    """A copy of the uploaded network, the student, that learned what the teacher says on train rows.
+
+    The teacher's members carry only their temperatures: a richer calibrator was fitted on the labels of the calibration
+    rows, which would reach the student and then judge it.
+
+    Raises:
+        DistillationFailed: it diverged, or ran out of time or memory.
+    """
+    members = teacher.result.hyperparameters["members"]
+    assert isinstance(teacher.classifier, Ensemble)
+    # A member that had been trained otherwise would have another temperature.
+    temperatures = [calibrator.parameters() for calibrator in teacher.classifier.calibrators]
+    done = train_once(
+        distillation.record,
+        "student",
+        {"config": asdict(distillation.config), "members": members, "temperatures": temperatures},
+        scope="all",
+        copied=lambda: copy.deepcopy(classifier),
+        train=lambda network, checkpoints: _trained_student(network, teacher.classifier, distillation, checkpoints),
+    )
+    if done.network is None or done.logits is None or done.features is None:
+        raise DistillationFailed(done.reason)
+    calibrated = selector.calibrate(done.logits, done.features)
+    settings = {
+        "teacher": members,
+        "learning_rate": distillation.config.learning_rate,
+        "epochs": distillation.config.epochs,
+        "batch_size": distillation.config.batch_size,
+    }
+    name = f"distilled from an average of {len(members)} networks"
+    result = selector.result(name, "distilled", calibrated, settings=settings, scope="all", seconds=done.seconds)
+    return Finalist(done.network, calibrated.calibrator, result, calibrated.held_out, done.features)
+
+
+def _trained_student(
+    network: Classifier, teacher: Classifier, distillation: Distillation, checkpoints: Checkpoints
+) -> TrainingOutcome:
+    sound = distil(
+        network,
+        teacher,
+        distillation.inputs,
+        distillation.config,
+        device=distillation.device,
+        on_epoch=distillation.on_epoch,
+        weights=distillation.weights,
+        checkpoints=checkpoints,
+    )
+    logits, features = predict_logits(network, distillation.calibration_inputs, device=distillation.device)
+    if not sound or not (np.isfinite(logits).all() and np.isfinite(features).all()):
+        return TrainingOutcome(None, status="diverged", reason="its loss stopped being finite")
+    return TrainingOutcome(network, logits, features)

@@ -1,6 +1,6 @@
-"""The average of several calibrated networks as one classifier; it trains nothing and knows no files.
+"""An ensemble: the average of several calibrated networks as one classifier.
 
-Averaging the probabilities of the best finishers of a race and fitting one more temperature beat the winner in twelve
+Averaging the probabilities of the best trials of a race and fitting one more temperature beat the winner in twelve
 of twelve measured runs. Where only heads were trained the members share their body, which is computed once.
 """
 

@@ -1,140 +1,140 @@
-"""What is made of a race's finishers together: one file that averages them, or one network that learned their average.
-
-It decides what is worth trying and what the time and the cost allow; how it is done stands in `combining`.
-"""
+"""Ensembling: the best trials of a race are averaged as one file, or teach one network what their average says."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from fedlas.classifier import Classifier
 from fedlas.race.candidate_training import default_epochs, train_config
-from fedlas.race.ensemble_selection import (
-    MOST_MEMBERS,
-    STUDENT_EPOCHS,
-    Lesson,
-    Unfinished,
-    ensemble,
-    greedy_members,
-    student,
-)
+from fedlas.race.distillation import Distillation, DistillationFailed, distilled
+from fedlas.race.ensemble import Ensemble, cost_factor, log_mean
 from fedlas.race.results import Finalist, Floats
-from fedlas.race.selection import Judge
-from fedlas.race.successive_halving import Finisher, Heats
+from fedlas.race.selection import CalibratorSelector
+from fedlas.race.successive_halving import SuccessiveHalving, Trial
 from fedlas.training.fit import EpochResult, pick_device
+from fedlas.training.loader import tensor
 
+MOST_MEMBERS = 5
+#: Rows on which multiplications are counted.
+_COUNTED_ROWS = 2
+#: The student sees at most so many times the epochs of a candidate: it has the soft answers of several to learn.
+STUDENT_EPOCHS = 2
 #: A student that could see its rows less often than this is not begun.
 _FEWEST_EPOCHS = 4
 _UNFINISHED = "one network that learns what an average of networks says was begun and given up:"
 
 
-def uploaded(classifier: Classifier, judge: Judge, logits: Floats, features: Floats) -> Finalist:
+def uploaded(classifier: Classifier, selector: CalibratorSelector, logits: Floats, features: Floats) -> Finalist:
     """The uploaded network with its best post-hoc calibrator: the bar for everything that is trained."""
     began = time.perf_counter()
-    calibrated = judge.calibrate(logits, features)
-    result = judge.post_hoc(calibrated, seconds=time.perf_counter() - began)
+    calibrated = selector.calibrate(logits, features)
+    result = selector.post_hoc(calibrated, seconds=time.perf_counter() - began)
     return Finalist(classifier, calibrated.calibrator, result, calibrated.held_out, features)
 
 
-class Averaging:
-    """Averages finishers: as one file where that is cheap enough, else as the teacher of one network."""
+class EnsembleBuilder:
+    """Averages trials: as one file where that is cheap enough, else as the teacher of one network."""
 
-    def __init__(self, heats: Heats, judge: Judge, max_cost_factor: float) -> None:
-        self.heats, self.judge, self.max_cost_factor = heats, judge, max_cost_factor
+    def __init__(self, halving: SuccessiveHalving, selector: CalibratorSelector, max_cost_factor: float) -> None:
+        self.halving, self.selector, self.max_cost_factor = halving, selector, max_cost_factor
 
-    def run(self, post_hoc: Finalist, base_logits: Floats, refined: Sequence[Finisher]) -> list[Finalist]:
+    def run(self, post_hoc: Finalist, base_logits: Floats, refined: Sequence[Trial]) -> list[Finalist]:
         """What averaging brings, scored like every candidate."""
-        if self.heats.trainer is None:
+        if self.halving.trainer is None:
             return []
         found = []
-        own = {finisher.place: finisher for finisher in [*self.heats.finishers, *refined]}
-        heads = [finisher for finisher in own.values() if finisher.candidate.scope == "head"]
+        own = {trial.place: trial for trial in [*self.halving.trials, *refined]}
+        heads = [trial for trial in own.values() if trial.candidate.scope == "head"]
         averaged_heads = self._as_one_file(heads, post_hoc, shares_body=True)
         if averaged_heads is not None:
             found.append(averaged_heads)
         if self.max_cost_factor >= 2:
             whole = self._as_one_file(refined, post_hoc, shares_body=False)
         else:
-            whole = self._taught(post_hoc.classifier, base_logits)
+            whole = self._distilled(post_hoc.classifier, base_logits)
         if whole is not None:
             found.append(whole)
         for number, one in enumerate(found, start=1):
-            self.heats.telling.ended(f"average {number}", one.result)
+            self.halving.reporter.candidate_ended(f"average {number}", one.result)
         return found
 
-    def _as_one_file(self, finishers: Sequence[Finisher], post_hoc: Finalist, *, shares_body: bool) -> Finalist | None:
+    def _as_one_file(self, trials: Sequence[Trial], post_hoc: Finalist, *, shares_body: bool) -> Finalist | None:
         most = MOST_MEMBERS if shares_body else min(MOST_MEMBERS, int(self.max_cost_factor))
-        members = greedy_members([post_hoc, *(f.finalist for f in finishers)], self.judge, most=most)
+        members = select_members([post_hoc, *(f.finalist for f in trials)], self.selector, most=most)
         while len(members) >= 2:
-            made = ensemble(members, self.judge, self.heats.calibration[0], shares_body=shares_body)
+            made = average(members, self.selector, self.halving.calibration[0], shares_body=shares_body)
             if made.cost_factor <= self.max_cost_factor:
                 return made
-            self.heats.notes.append(
+            self.halving.notes.append(
                 f"an {made.result.name} would have cost {made.cost_factor:.2f} uploaded networks per row, more than "
                 f"max_cost_factor allows ({self.max_cost_factor:g})"
             )
             members = members[:-1]  # the last to be added brought least
         return None
 
-    def _taught(self, classifier: Classifier, base_logits: Floats) -> Finalist | None:
+    def _distilled(self, classifier: Classifier, base_logits: Floats) -> Finalist | None:
         """One network that learned what the best networks say together, where the time is left.
 
         They teach with no more than a temperature: a richer calibrator would pass on the labels it was fitted on.
         """
-        trainer = self.heats.trainer
+        trainer = self.halving.trainer
         if trainer is None:
             return None
-        networks = self.heats.best(len(self.heats.finishers), scope="all")
-        plain = replace(self.judge, names=("temperature",), reads_features=False)
+        networks = self.halving.best(len(self.halving.trials), scope="all")
+        plain = replace(self.selector, names=("temperature",), reads_features=False)
         base = uploaded(classifier, plain, base_logits, trainer.calibration_features)
-        members = greedy_members([base, *(_calibrated_by(plain, f) for f in networks)], plain, most=MOST_MEMBERS)
+        members = select_members([base, *(_calibrated_by(plain, f) for f in networks)], plain, most=MOST_MEMBERS)
         if not networks or len(members) < 2:
             return None
-        epochs = self.heats.record.decided(
+        epochs = self.halving.record.decided(
             "epochs of the student", lambda: self._affordable_epochs(networks[0], len(members))
         )
         if epochs < _FEWEST_EPOCHS:
-            self.heats.notes.append(
+            self.halving.notes.append(
                 f"an average of {len(members)} networks was not taught to one network: the budget left too little time"
             )
             return None
-        teacher = ensemble(members, plain, self.heats.calibration[0], shares_body=False)
+        teacher = average(members, plain, self.halving.calibration[0], shares_body=False)
         config = train_config(
-            replace(networks[0].candidate, epochs=epochs, learning_rate=_rate(members)), self.heats.seed
+            replace(networks[0].candidate, epochs=epochs, learning_rate=_rate(members)), self.halving.seed
         )
-        lesson = Lesson(
+        distillation = Distillation(
             config,
             trainer.inputs,
-            self.heats.calibration[0],
-            pick_device(self.heats.device),
+            self.halving.calibration[0],
+            pick_device(self.halving.device),
             self._tell,
             trainer.weights,
-            self.heats.record,
+            self.halving.record,
         )
         try:
-            return student(classifier, teacher, self.judge, lesson)
-        except Unfinished as why:
-            self.heats.notes.append(f"{_UNFINISHED} {why}")
+            return distilled(classifier, teacher, self.selector, distillation)
+        except DistillationFailed as why:
+            self.halving.notes.append(f"{_UNFINISHED} {why}")
             return None
 
-    def _affordable_epochs(self, best: Finisher, num_members: int) -> int:
+    def _affordable_epochs(self, best: Trial, num_members: int) -> int:
         """Epochs that the time left allows: a step of the student and an answer of every member for each row."""
-        assert self.heats.trainer is not None
-        clock, rows = self.heats.clock, len(self.heats.trainer.targets)
-        epoch = self.heats.epoch_seconds(best.candidate) + num_members * clock.prediction_seconds(rows)
+        assert self.halving.trainer is not None
+        budget, rows = self.halving.budget, len(self.halving.trainer.targets)
+        epoch = self.halving.epoch_seconds(best.candidate) + num_members * budget.prediction_seconds(rows)
         wanted = STUDENT_EPOCHS * default_epochs(rows, best.candidate.batch_size)
-        return min(wanted, int((clock.left() - clock.prediction_seconds(len(self.judge.targets))) / epoch))
+        return min(wanted, int((budget.remaining() - budget.prediction_seconds(len(self.selector.targets))) / epoch))
 
     def _tell(self, epoch: EpochResult) -> None:
-        self.heats.report_last("student of an average", epoch)
-        self.heats.clock.check(epoch)
+        self.halving.report_last("student of an average", epoch)
+        self.halving.budget.check(epoch)
 
 
-def _calibrated_by(judge: Judge, finisher: Finisher) -> Finalist:
-    calibrated = judge.calibrate(finisher.logits)
-    return replace(finisher.finalist, calibrator=calibrated.calibrator, held_out=calibrated.held_out)
+def _calibrated_by(selector: CalibratorSelector, trial: Trial) -> Finalist:
+    calibrated = selector.calibrate(trial.logits)
+    return replace(trial.finalist, calibrator=calibrated.calibrator, held_out=calibrated.held_out)
 
 
 def _rate(members: Sequence[Finalist]) -> float:
@@ -142,3 +142,42 @@ def _rate(members: Sequence[Finalist]) -> float:
     rates = [one.result.hyperparameters.get("learning_rate") for one in members if one.result.status == "finished"]
     known = [rate for rate in rates if rate is not None]
     return float(max(known)) if known else 0.05
+
+
+def select_members(trials: Sequence[Finalist], selector: CalibratorSelector, *, most: int) -> list[Finalist]:
+    """The trials whose averaged cross-fitted probabilities have the lowest NLL, added one by one while it falls.
+
+    Greedy forward selection without replacement (Caruana et al. 2004).
+    """
+    chosen: list[Finalist] = []
+    lowest = np.inf
+    while len(chosen) < most:
+        rest = [trial for trial in trials if not any(trial is member for member in chosen)]
+        scored = [(float(selector.row_nll(_average([*chosen, f])).mean()), i) for i, f in enumerate(rest)]
+        if not scored or min(scored)[0] >= lowest:
+            break
+        lowest, best = min(scored)
+        chosen.append(rest[best])
+    return chosen
+
+
+def average(
+    members: Sequence[Finalist], selector: CalibratorSelector, inputs: Sequence[NDArray[Any]], *, shares_body: bool
+) -> Finalist:
+    """The average of two members or more with one more calibrator, scored like every candidate."""
+    began = time.perf_counter()
+    networks = [member.classifier for member in members]
+    network = Ensemble(networks, [member.calibrator for member in members], shares_body=shares_body)
+    averaged = _average(members)
+    calibrated = selector.calibrate(averaged.astype(np.float32))
+    few = [tensor(array[:_COUNTED_ROWS]) for array in inputs]
+    cost = cost_factor([one.to("cpu").eval() for one in networks], few, shares_body=shares_body)
+    settings = {"members": [member.result.name for member in members], "cost_factor": round(cost, 3)}
+    name = f"average of {len(members)} {'heads' if shares_body else 'networks'}"
+    scope, seconds = "head" if shares_body else "all", time.perf_counter() - began
+    result = selector.result(name, "ensemble", calibrated, settings=settings, scope=scope, seconds=seconds)
+    return Finalist(network, calibrated.calibrator, result, calibrated.held_out, members[0].features, cost)
+
+
+def _average(members: Sequence[Finalist]) -> NDArray[np.float64]:
+    return log_mean([member.held_out for member in members])

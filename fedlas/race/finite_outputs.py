@@ -1,4 +1,4 @@
-"""What a network answers must be numbers before anything is fitted on it or judged by it; it mends nothing."""
+"""The check that the outputs of a network are finite, before anything is fitted on them or judged by them."""
 
 from __future__ import annotations
 

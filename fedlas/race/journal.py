@@ -1,4 +1,4 @@
-"""Where a race's entries lie between two attempts: nowhere, in memory or in files; it does not know what they say."""
+"""Journals: entries of a race, kept between two attempts in memory or in files."""
 
 from __future__ import annotations
 
@@ -48,10 +48,10 @@ class MemoryJournal(Journal):
 
 
 class FolderJournal(Journal):
-    """Writes each entry to a file of its own, and tells somebody who keeps it.
+    """Writes each entry to a file of its own and calls `on_saved`, which keeps it.
 
     Args:
-        folder: is made where it is not there; every write makes a new file in it, which whoever is told may take away.
+        folder: is made where it is not there; every write makes a new file in it, which `on_saved` may take away.
         known: the files that earlier attempts have left, by the names of their entries.
         on_saved: called with the name of an entry and the name of its file in `folder`, once it is complete.
     """

@@ -1,4 +1,4 @@
-"""Tells whoever waits where a race stands and how each candidate ended; it decides nothing."""
+"""The progress reporter of a race: its position, and the result of each candidate, go to callables."""
 
 from __future__ import annotations
 
@@ -6,35 +6,35 @@ from collections.abc import Callable
 
 from fedlas.race.record import Record
 from fedlas.race.results import CandidateResult, RaceProgress
-from fedlas.race.time_budget import Clock
+from fedlas.race.time_budget import TimeBudget
 
 OnProgress = Callable[[RaceProgress], None]
 OnCandidate = Callable[[CandidateResult], None]
 
 
-class Telling:
-    """What a race says while it runs, to callables that may be None."""
+class ProgressReporter:
+    """Reports to callables that may be None."""
 
     def __init__(
-        self, clock: Clock, record: Record, on_progress: OnProgress | None, on_candidate: OnCandidate | None
+        self, budget: TimeBudget, record: Record, on_progress: OnProgress | None, on_candidate: OnCandidate | None
     ) -> None:
-        self._clock, self._record = clock, record
+        self._time, self._record = budget, record
         self._on_progress, self._on_candidate = on_progress, on_candidate
         self._fraction = 0.0
         self.total = 1
 
-    def stands(self, number: int, name: str, epoch: int, epochs: int, *, done: int) -> None:
+    def report(self, number: int, name: str, epoch: int, epochs: int, *, done: int) -> None:
         """Number `number` in line has so many of its epochs behind it, and `done` others are over."""
         if self._on_progress is None:
             return
         self._fraction = max(self._fraction, min(1.0, (done + epoch / epochs) / self.total))
-        left = self._clock.left()
-        eta = self._clock.elapsed() * (1 - self._fraction) / self._fraction if self._fraction > 0 else left
+        left = self._time.remaining()
+        eta = self._time.elapsed() * (1 - self._fraction) / self._fraction if self._fraction > 0 else left
         eta = max(0.0, min(eta, left))
         self._on_progress(RaceProgress(number, self.total, name, epoch, epochs, self._fraction, eta))
 
-    def ended(self, name: str, result: CandidateResult) -> None:
-        """Something that was tried has ended; it is told once in all attempts, which know it by `name`."""
+    def candidate_ended(self, name: str, result: CandidateResult) -> None:
+        """Report a result, once in all attempts at the race, which know it by `name`."""
         if self._on_candidate is not None:
             told = self._on_candidate
             self._record.once(f"told of {name}", lambda: told(result))

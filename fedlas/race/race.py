@@ -1,4 +1,4 @@
-"""The race: candidates are trained on copies, calibrated and scored on calibration rows; it sees no test rows."""
+"""The race: candidates are trained on copies, calibrated and scored on calibration rows."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from fedlas.calibrators import TemperatureScaling
 from fedlas.classifier import Classifier
 from fedlas.race.candidate_training import Rows
 from fedlas.race.candidates import Candidate
-from fedlas.race.ensembling import Averaging, uploaded
+from fedlas.race.ensembling import EnsembleBuilder, uploaded
 from fedlas.race.journal import Journal
 from fedlas.race.outputs import SplitOutputs
-from fedlas.race.progress import OnCandidate, OnProgress, Telling
+from fedlas.race.progress import OnCandidate, OnProgress, ProgressReporter
 from fedlas.race.record import Record
-from fedlas.race.results import Finalist, Floats, RaceResult, Signs
+from fedlas.race.results import FedLASDiagnostics, Finalist, Floats, RaceResult
 from fedlas.race.scoring import post_hoc_names
-from fedlas.race.selection import Judge
-from fedlas.race.successive_halving import Finisher, Heats
-from fedlas.race.time_budget import Clock
+from fedlas.race.selection import CalibratorSelector
+from fedlas.race.successive_halving import SuccessiveHalving, Trial
+from fedlas.race.time_budget import TimeBudget
 
-#: So many of the best finishers are calibrated once more, with their features.
+#: So many of the best trials are calibrated once more, with their features.
 _REFINED = 4
 #: Share of the time that is kept for teaching one network what an ensemble of networks says.
 _KEPT_FOR_STUDENT = 0.3
@@ -57,7 +57,7 @@ def run_race(
 
     The uploaded model with a temperature always finishes. All candidates run in full where the budget allows it, else
     by successive halving; heads are trained on features that are computed once. Candidates whose accuracy falls more
-    than `max_accuracy_drop` under the uploaded model's are dropped. The best finishers are averaged: as an ensemble
+    than `max_accuracy_drop` under the uploaded model's are dropped. The best trials are averaged: as an ensemble
     where that costs at most `max_cost_factor` uploaded networks, else it teaches one network. The lowest cross-fitted
     NLL is the trained finalist if it beats the post-hoc one by more than a standard error.
 
@@ -67,7 +67,7 @@ def run_race(
         groups: labels (N,) of groups of calibration rows that stay together in cross-fitting.
         calibrators: names that may compete, over what `task` says (for example only `temperature`; then no calibrator
             reads the features either).
-        combine: whether finishers are averaged.
+        combine: whether trials are averaged.
         on_progress: called before every candidate and after every epoch; what it raises stops the race.
         on_candidate: called with everything that was trained or averaged, as soon as it is scored; not with what an
             earlier attempt has told of.
@@ -77,40 +77,63 @@ def run_race(
         outputs: the classifier's on the calibration rows, where they are at hand.
     """
     record = _record(
-        journal, train, calibration, candidates, seed=seed, budget_seconds=budget_seconds, combine=combine,
-        max_accuracy_drop=max_accuracy_drop, max_cost_factor=max_cost_factor, calibrators=calibrators,
-    )  # fmt: skip
-    clock = Clock(budget_seconds, record)
+        journal,
+        train,
+        calibration,
+        candidates,
+        seed=seed,
+        budget_seconds=budget_seconds,
+        combine=combine,
+        max_accuracy_drop=max_accuracy_drop,
+        max_cost_factor=max_cost_factor,
+        calibrators=calibrators,
+    )
+    budget = TimeBudget(budget_seconds, record)
     if outputs is None:
         outputs = SplitOutputs(classifier, calibration[0], split="calibration", device=device)
-    clock.note_speed(outputs)
+    budget.note_speed(outputs)
     base_logits, base_features = outputs.logits, outputs.features
     targets = calibration[1]
     names = tuple(calibrators or post_hoc_names(base_logits.shape[1], len(targets), task))
     accuracy = float(np.mean(base_logits.argmax(axis=1) == targets))
     seconds = max(_LEAST_FOR_FEATURES, _SHARE_FOR_FEATURES * budget_seconds)
-    judge = Judge(targets, names, calibrators is None, groups, seed, accuracy, max_accuracy_drop, seconds)
-    post_hoc = uploaded(classifier, judge, base_logits, base_features)
-    heats = Heats(
-        classifier, train, calibration, judge, clock, record, Telling(clock, record, on_progress, on_candidate),
-        calibration_features=base_features, seed=seed, device=device, weights=train_weights,
-    )  # fmt: skip
+    selector = CalibratorSelector(
+        targets, names, calibrators is None, groups, seed, accuracy, max_accuracy_drop, seconds
+    )
+    post_hoc = uploaded(classifier, selector, base_logits, base_features)
+    halving = SuccessiveHalving(
+        classifier,
+        train,
+        calibration,
+        selector,
+        budget,
+        record,
+        ProgressReporter(budget, record, on_progress, on_candidate),
+        calibration_features=base_features,
+        seed=seed,
+        device=device,
+        weights=train_weights,
+    )
     combine = combine and len(candidates) > 1
-    heats.run(candidates, kept=_KEPT_FOR_STUDENT if combine and max_cost_factor < 2 else 0.0, then=1 if combine else 0)
-    refined = [_refined(finisher, judge) for finisher in heats.best(_REFINED)]
-    averaged = Averaging(heats, judge, max_cost_factor).run(post_hoc, base_logits, refined) if combine else []
+    halving.run(
+        candidates, kept=_KEPT_FOR_STUDENT if combine and max_cost_factor < 2 else 0.0, then=1 if combine else 0
+    )
+    refined = [_refined(trial, selector) for trial in halving.best(_REFINED)]
+    averaged = (
+        EnsembleBuilder(halving, selector, max_cost_factor).run(post_hoc, base_logits, refined) if combine else []
+    )
     classifier.to("cpu")
-    trained = _best([*(finisher.finalist for finisher in refined), *averaged], post_hoc, judge)
+    trained = _best([*(trial.finalist for trial in refined), *averaged], post_hoc, selector)
     return RaceResult(
-        candidates=(post_hoc.result, *heats.results_with(refined), *(one.result for one in averaged)),
+        candidates=(post_hoc.result, *halving.results_with(refined), *(one.result for one in averaged)),
         temperature=TemperatureScaling().fit(base_logits, targets),
         post_hoc=post_hoc,
-        same_labels=_same_labels(post_hoc, judge, base_logits),
+        same_labels=_same_labels(post_hoc, selector, base_logits),
         trained=trained,
         base_logits=base_logits,
-        notes=tuple(dict.fromkeys(heats.notes)),
-        signs=_signs(trained, heats),
-        rates=heats.rates,
+        notes=tuple(dict.fromkeys(halving.notes)),
+        diagnostics=_diagnostics(trained, halving),
+        rates=halving.rates,
     )
 
 
@@ -135,42 +158,44 @@ def _record(
     )
 
 
-def _same_labels(post_hoc: Finalist, judge: Judge, logits: Floats) -> Finalist:
+def _same_labels(post_hoc: Finalist, selector: CalibratorSelector, logits: Floats) -> Finalist:
     """The post-hoc finalist, or the best calibrator beside it that keeps the order of the classes."""
-    keeping = judge.keeping_labels()
+    keeping = selector.keeping_labels()
     if post_hoc.calibrator.keeps_order or keeping is None:
         return post_hoc
     return uploaded(post_hoc.classifier, keeping, logits, post_hoc.features)
 
 
-def _refined(finisher: Finisher, judge: Judge) -> Finisher:
-    """The finisher with a calibrator chosen with care, which may read its features too where they are its own.
+def _refined(trial: Trial, selector: CalibratorSelector) -> Trial:
+    """The trial with a calibrator chosen with care, which may read its features too where they are its own.
 
     A head has none of its own, and a map of the uploaded network's already stands behind the uploaded head.
     """
-    calibrated = judge.calibrate(finisher.logits, finisher.features)
-    scores = judge.score(calibrated)
-    reason = judge.too_inaccurate(scores)
+    calibrated = selector.calibrate(trial.logits, trial.features)
+    scores = selector.score(calibrated)
+    reason = selector.too_inaccurate(scores)
     result = replace(
-        finisher.finalist.result,
+        trial.finalist.result,
         calibration=scores,
         calibrator=calibrated.calibrator,
         status="dropped" if reason else "finished",
         reason=reason or "",
     )
-    finalist = replace(finisher.finalist, calibrator=calibrated.calibrator, held_out=calibrated.held_out, result=result)
-    return replace(finisher, finalist=finalist)
+    finalist = replace(trial.finalist, calibrator=calibrated.calibrator, held_out=calibrated.held_out, result=result)
+    return replace(trial, finalist=finalist)
 
 
-def _best(rivals: Sequence[Finalist], post_hoc: Finalist, judge: Judge) -> Finalist | None:
+def _best(rivals: Sequence[Finalist], post_hoc: Finalist, selector: CalibratorSelector) -> Finalist | None:
     """The rival with the lowest cross-fitted NLL, if it clearly beats the post-hoc finalist."""
     accurate = [one for one in rivals if one.result.status == "finished"]
-    best = min(accurate, key=lambda one: float(judge.row_nll(one.held_out).mean()), default=None)
-    return best if best is not None and judge.beats(best.held_out, post_hoc.held_out) else None
+    best = min(accurate, key=lambda one: float(selector.row_nll(one.held_out).mean()), default=None)
+    return best if best is not None and selector.beats(best.held_out, post_hoc.held_out) else None
 
 
-def _signs(trained: Finalist | None, heats: Heats) -> Signs | None:
+def _diagnostics(trained: Finalist | None, halving: SuccessiveHalving) -> FedLASDiagnostics | None:
     """What FedLAS saw: of the trained finalist if it is FedLAS itself, else of the best FedLAS candidate."""
-    if trained is not None and trained.signs is not None:
-        return trained.signs
-    return next((one.finalist.signs for one in heats.best(len(heats.finishers)) if one.finalist.signs), None)
+    if trained is not None and trained.diagnostics is not None:
+        return trained.diagnostics
+    return next(
+        (one.finalist.diagnostics for one in halving.best(len(halving.trials)) if one.finalist.diagnostics), None
+    )

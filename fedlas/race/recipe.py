@@ -1,4 +1,4 @@
-"""The recipe: which candidates a method races, those that pay most often first; it knows no data.
+"""The recipe: which candidates a method races, those that pay most often first.
 
 Warm restarts at a high peak learning rate, FedLAS+ first; plain cross-entropy and label smoothing take part, so that
 the report can say what the loss added. Learning rates are shares of what the network stands, which the race measures.

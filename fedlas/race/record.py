@@ -1,4 +1,4 @@
-"""What a race has decided, finished and begun, so that a later attempt holds to it; it knows no networks.
+"""The record of a race: what it has decided, finished and begun, for a later attempt to go on with.
 
 What a clock decides would come out differently at a second asking, so it is written down as soon as it is decided.
 Everything else follows from the seed and is worked out again.
@@ -32,9 +32,8 @@ class Record:
 
     def __init__(self, journal: Journal | None = None, settings: Settings | None = None) -> None:
         self._journal = journal or Journal()
-        self._race = _text({
-            "format": _FORMAT, "torch": torch.__version__, "key": self._journal.key, "settings": dict(settings or {}),
-        })  # fmt: skip
+        race = {"format": _FORMAT, "torch": torch.__version__, "key": self._journal.key}
+        self._race = _text({**race, "settings": dict(settings or {})})
         decisions, self._left = self._open(_DECISIONS), self._open(_RUNNING)
         self._decisions: State = dict(decisions["content"]) if decisions else {}
         self._spent: float = max((entry["elapsed"] for entry in (decisions, self._left) if entry), default=0.0)
@@ -71,10 +70,12 @@ class Record:
         """Write down something that is finished."""
         self._write(name, content, settings)
 
-    def running(self, name: str, settings: Settings) -> Running:
+    def running(self, name: str, settings: Settings) -> RunningCheckpoints:
         """The checkpoints of the training of this name, which runs now: only one does at a time."""
         mine = {"name": name, **settings}
-        return Running(lambda content: self._save_running(mine, content), last=_content(self._left, mine) or {})
+        return RunningCheckpoints(
+            lambda content: self._save_running(mine, content), last=_content(self._left, mine) or {}
+        )
 
     def _save_running(self, settings: Settings, content: Callable[[], State]) -> None:
         if time.perf_counter() - self._saved_at >= self._journal.every_seconds:
@@ -101,7 +102,7 @@ class Record:
         return found
 
 
-class Running:
+class RunningCheckpoints:
     """The checkpoints of one training: found where an earlier attempt left off, else begun anew."""
 
     def __init__(self, write: Callable[[Callable[[], State]], None], *, last: State) -> None:

@@ -1,4 +1,4 @@
-"""What a race reports while it runs and when it ends; plain records, without training or files."""
+"""Results of a race: its progress, the result of each candidate, and the finalists."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ class CandidateResult:
 
 
 @dataclass(frozen=True)
-class Signs:
+class FedLASDiagnostics:
     """What FedLAS saw on the calibration rows: L1 norms, smoothing ε, gate after and before training; (N,) each."""
 
     feature_norms: Doubles
@@ -90,7 +90,7 @@ class Finalist:
         held_out: calibrated logits (N, K) of the calibration rows, cross-fitted: no row is seen by its own calibrator.
         features: (N, D) of the calibration rows under this network.
         cost_factor: multiplications per row, as a multiple of the uploaded network's.
-        signs: of a network that was trained with FedLAS or FedLAS+.
+        diagnostics: of a network that was trained with FedLAS or FedLAS+.
     """
 
     classifier: Classifier
@@ -99,7 +99,7 @@ class Finalist:
     held_out: Doubles
     features: Floats
     cost_factor: float = 1.0
-    signs: Signs | None = None
+    diagnostics: FedLASDiagnostics | None = None
 
     def probs(self, inputs: Sequence[NDArray[Any]], *, device: torch.device | str | None = None) -> Doubles:
         """Calibrated probabilities (N, K) for one array per input."""
@@ -120,7 +120,7 @@ class RaceResult:
         trained: the best of what was trained (one network, an ensemble, or what learned from one), None where none
             beats `post_hoc` on the calibration rows by more than one standard error.
         base_logits: (N, K) of the uploaded model on the calibration rows.
-        signs: of the trained finalist if it is FedLAS, else of the best FedLAS candidate.
+        diagnostics: of the trained finalist if it is FedLAS, else of the best FedLAS candidate.
         rates: the learning rate that each scope stands, as it was measured.
     """
 
@@ -131,5 +131,5 @@ class RaceResult:
     trained: Finalist | None
     base_logits: Floats
     notes: tuple[str, ...] = field(default=())
-    signs: Signs | None = None
+    diagnostics: FedLASDiagnostics | None = None
     rates: Mapping[str, float] = field(default_factory=dict)

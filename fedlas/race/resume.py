@@ -1,4 +1,4 @@
-"""What came of one training, taken from the record where an earlier attempt has finished it; it knows no loop."""
+"""Resuming a race: the outcome of a training comes from the record where an earlier attempt has finished it."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ import torch
 
 from fedlas.classifier import Classifier
 from fedlas.race.record import Record
-from fedlas.race.results import Floats, Signs
-from fedlas.race.time_budget import OverBudget
+from fedlas.race.results import FedLASDiagnostics, Floats
+from fedlas.race.time_budget import BudgetExceeded
 from fedlas.training.checkpoints import Checkpoints, State, trained_part
 
 _LOG = logging.getLogger("fedlas.race")
 
 
 @dataclass(frozen=True)
-class Trained:
-    """What came of one training: its logits and features on the calibration rows, or why there are none.
+class TrainingOutcome:
+    """The outcome of one training: its logits and features on the calibration rows, or why there are none.
 
     Attributes:
         features: None for a head, whose features are the uploaded network's.
@@ -30,21 +30,21 @@ class Trained:
     network: Classifier | None
     logits: Floats | None = None
     features: Floats | None = None
-    signs: Signs | None = None
+    diagnostics: FedLASDiagnostics | None = None
     status: str = "finished"
     reason: str = ""
     seconds: float = 0.0
 
 
-def made_once(
+def train_once(
     record: Record,
     name: str,
     settings: Mapping[str, Any],
     *,
     scope: str,
     copied: Callable[[], Classifier],
-    train: Callable[[Classifier, Checkpoints], Trained],
-) -> Trained:
+    train: Callable[[Classifier, Checkpoints], TrainingOutcome],
+) -> TrainingOutcome:
     """What the record has under this name and these settings, else what `train` makes of a copy, which is kept.
 
     A training that runs out of the budget or of the device's memory is skipped, with the reason. A whole network waits
@@ -62,10 +62,10 @@ def made_once(
     running = record.running(name, settings)
     try:
         done = train(copied(), running)
-    except OverBudget:
-        done = Trained(None, status="skipped", reason="it ran slower than measured and out of the budget")
+    except BudgetExceeded:
+        done = TrainingOutcome(None, status="skipped", reason="it ran slower than measured and out of the budget")
     except torch.OutOfMemoryError:
-        done = Trained(None, status="skipped", reason="it does not fit into the device's memory")
+        done = TrainingOutcome(None, status="skipped", reason="it does not fit into the device's memory")
     if done.network is not None and scope != "head":
         done.network.to("cpu")
     done = replace(done, seconds=running.seconds())
@@ -73,8 +73,12 @@ def made_once(
     return done
 
 
-def _kept(done: Trained, scope: str) -> State:
-    arrays = {"logits": done.logits, "features": done.features, **(asdict(done.signs) if done.signs else {})}
+def _kept(done: TrainingOutcome, scope: str) -> State:
+    arrays = {
+        "logits": done.logits,
+        "features": done.features,
+        **(asdict(done.diagnostics) if done.diagnostics else {}),
+    }
     return {
         "network": None if done.network is None else trained_part(done.network, scope).state_dict(),
         "arrays": {name: torch.from_numpy(array) for name, array in arrays.items() if array is not None},
@@ -82,14 +86,14 @@ def _kept(done: Trained, scope: str) -> State:
     }
 
 
-def _restored(kept: State, network: Classifier, scope: str) -> Trained:
+def _restored(kept: State, network: Classifier, scope: str) -> TrainingOutcome:
     """`network` with the weights that were trained, and what it said. Raises whatever an entry of another one does."""
     arrays = {name: tensor.clone().numpy() for name, tensor in kept["arrays"].items()}
     logits, features = arrays.pop("logits", None), arrays.pop("features", None)
     if kept["network"] is None:
-        return Trained(None, **kept["outcome"])
+        return TrainingOutcome(None, **kept["outcome"])
     trained_part(network, scope).load_state_dict(kept["network"])
     if scope != "head":
         network.to("cpu")
-    signs = Signs(**arrays) if arrays else None
-    return Trained(network.eval(), logits, features, signs, **kept["outcome"])
+    diagnostics = FedLASDiagnostics(**arrays) if arrays else None
+    return TrainingOutcome(network.eval(), logits, features, diagnostics, **kept["outcome"])

@@ -1,8 +1,8 @@
-"""Who runs for how long: all in full where the time allows it, else successive halving; it knows no networks.
+"""The schedule of a race: all candidates in full where the time allows it, else successive halving.
 
-Successive halving (Jamieson & Talwalkar 2016, arXiv 1502.07943) in two rounds: everybody runs a quarter of the epochs
-as a complete short warm restart, and the best third runs again in full. A restart cannot be continued where a shorter
-one ended, since its learning rate has already fallen to 0.
+Successive halving (Jamieson & Talwalkar 2016, arXiv 1502.07943) in two rounds: every candidate runs a quarter of
+the epochs as a complete short warm restart, and the best third runs again in full. A restart cannot be continued where
+a shorter one ended, since its learning rate has already fallen to 0.
 """
 
 from __future__ import annotations
@@ -10,12 +10,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-#: The first round's share of the epochs, and how many of its runners the second one keeps.
+#: The first round's share of the epochs, and which share of its trials the second one keeps.
 _SHORT, _KEPT = 4, 3
 
 
 @dataclass(frozen=True)
-class Runner:
+class PlannedTrial:
     """A candidate by its place in line, and what an epoch of it costs."""
 
     place: int
@@ -34,9 +34,9 @@ class Runner:
 class Plan:
     """Runners of a first short round (empty where all run in full) and how many of them, or who, runs in full."""
 
-    short: tuple[Runner, ...]
+    short: tuple[PlannedTrial, ...]
     kept: int
-    full: tuple[Runner, ...]
+    full: tuple[PlannedTrial, ...]
 
     @property
     def seconds(self) -> float:
@@ -44,17 +44,17 @@ class Plan:
         return sum(r.seconds(r.short) for r in self.short) + sum(dearest) + sum(r.seconds(r.epochs) for r in self.full)
 
 
-def plan(runners: Sequence[Runner], seconds: float) -> Plan:
+def plan(trials: Sequence[PlannedTrial], seconds: float) -> Plan:
     """The plan that lets most candidates take part within `seconds`; those first in line come first.
 
-    >>> line = [Runner(i, 10, 1.0) for i in range(6)]
+    >>> line = [PlannedTrial(i, 10, 1.0) for i in range(6)]
     >>> [(len(plan(line, t).short), len(plan(line, t).full)) for t in (60, 50, 25, 5)]
     [(0, 6), (0, 5), (5, 0), (0, 0)]
     """
-    in_full = _longest(lambda n: Plan((), 0, tuple(runners[:n])), len(runners), seconds)
-    if len(in_full.full) == len(runners):
+    in_full = _longest(lambda n: Plan((), 0, tuple(trials[:n])), len(trials), seconds)
+    if len(in_full.full) == len(trials):
         return in_full
-    halved = _longest(lambda n: Plan(tuple(runners[:n]), max(1, n // _KEPT), ()), len(runners), seconds)
+    halved = _longest(lambda n: Plan(tuple(trials[:n]), max(1, n // _KEPT), ()), len(trials), seconds)
     # One short look at two more candidates is worth less than a full run, a look at many is worth more.
     return halved if len(halved.short) >= len(in_full.full) + 3 else in_full
 

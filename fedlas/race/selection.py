@@ -1,10 +1,11 @@
-"""The calibration rows as judge of a race: calibrators are fitted and chosen by cross-fitting; it trains no network."""
+"""Selection on calibration rows: calibrators are fitted and compared by cross-fitting, candidates ranked."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -34,7 +35,7 @@ _SECONDS, _PER_CLASS = 1.5e-7, 40
 
 
 @dataclass(frozen=True)
-class Calibrated:
+class CrossFitted:
     """A fitted calibrator, and the calibrated logits (N, K) of rows that it was not fitted on."""
 
     calibrator: Calibrator
@@ -42,11 +43,11 @@ class Calibrated:
 
 
 @dataclass
-class Judge:
+class CalibratorSelector:
     """Calibration rows: their targets (N,), groups, and which calibrators may compete.
 
     A calibrator that reads features competes only where fitting it takes no more than about `seconds`, by an estimate
-    that no clock enters, so that a seed gives the same race on every machine.
+    that no budget enters, so that a seed gives the same race on every machine.
     """
 
     targets: NDArray[np.int64]
@@ -79,54 +80,71 @@ class Judge:
         groups = rows if self.groups is None else np.unique(np.asarray(self.groups), return_inverse=True)[1]
         return rows if groups.max() == 0 else groups.astype(np.int64)
 
-    def cool(self, logits: Floats) -> Calibrated:
-        """The simplest calibrator, which every candidate gets; who does well is calibrated once more with care."""
+    def fit_simplest(self, logits: Floats) -> CrossFitted:
+        """The simplest calibrator, which every candidate gets; the best ones get a selected one later."""
         scores, kind = np.asarray(logits, np.float64), CALIBRATORS[self.names[0]]
         held_out = cross_fitted_logits(kind, scores, self.targets, self.folds)
-        return Calibrated(kind().fit(scores, self.targets), held_out)
+        return CrossFitted(kind().fit(scores, self.targets), held_out)
 
-    def calibrate(self, logits: Floats | Doubles, features: Floats | None = None) -> Calibrated:
+    def calibrate(self, logits: Floats | Doubles, features: Floats | None = None) -> CrossFitted:
         """The best calibrator of the logits alone, or of the features too where they are given and clearly help."""
         calibrator = fit_calibrator(
             logits, self.targets, self.names, self.min_accuracy, seed=self.seed, groups=self.groups
         )
         held_out = cross_fitted_logits(type(calibrator), np.asarray(logits, np.float64), self.targets, self.folds)
-        plain = Calibrated(calibrator, held_out)
+        plain = CrossFitted(calibrator, held_out)
         if features is None or not self._affords(logits, features):
             return plain
         scores = np.asarray(logits, np.float64)
         fine_folds = self.fine_folds if len(self.targets) < _MANY_ROWS else None
-        richer = Calibrated(*cross_fit_features(scores, features, self.targets, self.folds, fine_folds=fine_folds))
+        richer = CrossFitted(*cross_fit_features(scores, features, self.targets, self.folds, fine_folds=fine_folds))
         accurate = self.score(richer)["accuracy"] >= self.min_accuracy
         better = self.beats(richer.held_out, plain.held_out, standard_errors=FEATURES_STANDARD_ERRORS)
         return richer if accurate and better else plain
 
-    def keeping_labels(self) -> Judge | None:
-        """The same judge of those calibrators alone that keep the order of the classes, where there are any."""
+    def keeping_labels(self) -> CalibratorSelector | None:
+        """A selector among those calibrators alone that keep the order of the classes, where there are any."""
         names = [name for name in self.names if CALIBRATORS[name].keeps_order]
         return replace(self, names=names, reads_features=False) if names else None
 
-    def post_hoc(self, calibrated: Calibrated, *, seconds: float = 0.0) -> CandidateResult:
+    def post_hoc(self, calibrated: CrossFitted, *, seconds: float = 0.0) -> CandidateResult:
         """What the uploaded network with this calibrator came to, which took so many seconds."""
         name = calibrated.calibrator.name
         method = "temperature" if name == "temperature" else "post_hoc"
+        result = self.result(f"uploaded + {name}", method, calibrated, scope="none", seconds=seconds)
+        return replace(result, status="finished", reason="")  # nothing is left if the upload itself is dropped
+
+    def result(
+        self,
+        name: str,
+        method: str,
+        calibrated: CrossFitted,
+        *,
+        scope: str,
+        seconds: float,
+        settings: Mapping[str, Any] | None = None,
+    ) -> CandidateResult:
+        """The scores of a network with its calibrator, and whether its accuracy drops it."""
+        scores = self.score(calibrated)
+        reason = self.too_inaccurate(scores)
         return CandidateResult(
-            f"uploaded + {name}",
+            name,
             method,
-            {},
-            "none",
-            "finished",
-            seconds=seconds,
-            calibration=self.score(calibrated),
-            calibrator=calibrated.calibrator,
+            dict(settings or {}),
+            scope,
+            "dropped" if reason else "finished",
+            reason or "",
+            seconds,
+            scores,
+            calibrated.calibrator,
         )
 
-    def score(self, calibrated: Calibrated) -> dict[str, float]:
+    def score(self, calibrated: CrossFitted) -> dict[str, float]:
         """`nll, accuracy, brier, ece`, cross-fitted."""
         return score(calibrated.held_out, self.targets)
 
     def too_inaccurate(self, scores: Mapping[str, float]) -> str | None:
-        """Why somebody with these scores is dropped, or None."""
+        """Why a candidate with these scores is dropped, or None."""
         if scores["accuracy"] >= self.min_accuracy:
             return None
         drop = 100 * (self.base_accuracy - scores["accuracy"])

@@ -1,4 +1,4 @@
-"""The heats of a race: which candidates run, for how long, and how each of them finished; it names no finalist."""
+"""Successive halving: candidates run within the budget, the best of a short round in full, and each is scored."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from numpy.typing import NDArray
 from fedlas.classifier import Classifier
 from fedlas.race.candidate_training import Rows, Trainer, train_config
 from fedlas.race.candidates import Candidate
-from fedlas.race.progress import Telling
+from fedlas.race.progress import ProgressReporter
 from fedlas.race.record import Record
 from fedlas.race.results import CandidateResult, Finalist, Floats
-from fedlas.race.schedule import Runner, plan
-from fedlas.race.selection import Calibrated, Judge
-from fedlas.race.time_budget import Clock
+from fedlas.race.schedule import PlannedTrial, plan
+from fedlas.race.selection import CalibratorSelector, CrossFitted
+from fedlas.race.time_budget import TimeBudget
 from fedlas.training.fit import EpochResult, steps_per_epoch
 
 #: A plan as it is written down: places with the epochs of a short first round, how many of them, or who, runs in full.
@@ -33,7 +33,7 @@ _NO_TIME_FOR_ANY = (
 
 
 @dataclass(frozen=True)
-class Finisher:
+class Trial:
     """A candidate that ran to its end: its place in line, itself as it ran, and what it came to.
 
     Attributes:
@@ -52,7 +52,7 @@ class Finisher:
         return self.finalist.result.calibration["nll"]
 
 
-class Heats:
+class SuccessiveHalving:
     """Runs candidates within the budget: heads first, since they cost little, then whole networks."""
 
     def __init__(
@@ -60,21 +60,21 @@ class Heats:
         classifier: Classifier,
         train: Rows | None,
         calibration: Rows,
-        judge: Judge,
-        clock: Clock,
+        selector: CalibratorSelector,
+        budget: TimeBudget,
         record: Record,
-        telling: Telling,
+        reporter: ProgressReporter,
         *,
         calibration_features: Floats,
         seed: int,
         device: torch.device | str | None,
         weights: NDArray[np.float64] | None = None,
     ) -> None:
-        self.classifier, self.judge, self.clock, self.record = classifier, judge, clock, record
-        self.telling, self.seed, self.device = telling, seed, device
+        self.classifier, self.selector, self.budget, self.record = classifier, selector, budget, record
+        self.reporter, self.seed, self.device = reporter, seed, device
         self.calibration = calibration
         self.notes: list[str] = []
-        self.finishers: list[Finisher] = []
+        self.trials: list[Trial] = []
         self.trainer: Trainer | None = None
         self._results: dict[int, CandidateResult] = {}
         self._obstacle = record.decided("obstacle", lambda: self._find_obstacle(train))
@@ -89,14 +89,14 @@ class Heats:
         """The learning rate that each scope stands, as far as it was measured."""
         return self.trainer.edges if self.trainer else {}
 
-    def best(self, number: int, *, scope: str | None = None) -> list[Finisher]:
-        """The finishers with the lowest NLL."""
-        mine = [f for f in self.finishers if scope in (None, f.candidate.scope)]
-        return sorted(mine, key=lambda finisher: finisher.nll)[:number]
+    def best(self, number: int, *, scope: str | None = None) -> list[Trial]:
+        """The trials with the lowest NLL."""
+        mine = [f for f in self.trials if scope in (None, f.candidate.scope)]
+        return sorted(mine, key=lambda trial: trial.nll)[:number]
 
-    def results_with(self, refined: Sequence[Finisher]) -> list[CandidateResult]:
-        """How everybody ended, in the order of the line; `refined` finishers with their newer result."""
-        newer = {finisher.place: finisher.finalist.result for finisher in refined}
+    def results_with(self, refined: Sequence[Trial]) -> list[CandidateResult]:
+        """The results of all candidates in their order; `refined` trials with their newer result."""
+        newer = {trial.place: trial.finalist.result for trial in refined}
         return [newer.get(place, result) for place, result in sorted(self._results.items())]
 
     def run(self, candidates: Sequence[Candidate], *, kept: float, then: int) -> None:
@@ -104,17 +104,17 @@ class Heats:
 
         `then` is how many more things will be reported by `report_last`.
         """
-        self.telling.total = max(1, len(candidates) + then)
+        self.reporter.total = max(1, len(candidates) + then)
         line = list(enumerate(candidates))
         if self.trainer is None:
             for place, candidate in line:
                 self._skip(place, candidate, self._obstacle)
             return
         heads = [(i, c) for i, c in line if c.scope == "head"]
-        self._run_scope("head", heads, self.clock.left())
+        self._run_scope("head", heads, self.budget.remaining())
         whole = [(i, c) for i, c in line if c.scope != "head"]
-        left_over = self._run_scope("all", whole, (1 - kept) * self.clock.left())
-        self._run_scope("head", [(i, c) for i, c in left_over if c.scope == "auto"], self.clock.left())
+        left_over = self._run_scope("all", whole, (1 - kept) * self.budget.remaining())
+        self._run_scope("head", [(i, c) for i, c in left_over if c.scope == "auto"], self.budget.remaining())
 
     def _run_scope(
         self, scope: str, line: Sequence[tuple[int, Candidate]], seconds: float
@@ -126,16 +126,16 @@ class Heats:
             for place, candidate in line:
                 self._skip(place, candidate, obstacle)
             return []
-        began = self.clock.elapsed()
+        began = self.budget.elapsed()
         resolved = {place: self.trainer.resolved(candidate, scope) for place, candidate in line}
 
         def planned() -> Taken:
-            runners = [Runner(place, c.epochs or 1, self._epoch_seconds(c)) for place, c in resolved.items()]
-            found = plan(runners, seconds - (self.clock.elapsed() - began))
+            planned = [PlannedTrial(place, c.epochs or 1, self._epoch_seconds(c)) for place, c in resolved.items()]
+            found = plan(planned, seconds - (self.budget.elapsed() - began))
             return {
-                "short": [[runner.place, runner.short] for runner in found.short],
+                "short": [[trial.place, trial.short] for trial in found.short],
                 "kept": found.kept,
-                "full": [runner.place for runner in found.full],
+                "full": [trial.place for trial in found.full],
             }
 
         taken = self.record.decided(f"plan, {scope} from {line[0][0]} on", planned)
@@ -151,30 +151,30 @@ class Heats:
     def _run_plan(self, taken: Taken, resolved: dict[int, Candidate]) -> None:
         first = []
         for place, epochs in taken["short"]:
-            finisher = self._run_one(place, replace(resolved[place], epochs=epochs))
-            if finisher is not None:
-                first.append(finisher)
-        first.sort(key=lambda finisher: finisher.nll)
+            trial = self._run_one(place, replace(resolved[place], epochs=epochs))
+            if trial is not None:
+                first.append(trial)
+        first.sort(key=lambda trial: trial.nll)
         kept = taken["kept"]
-        for finisher in first[kept:]:
-            reason = f"after {finisher.candidate.epochs} epochs it was not among the best {kept}"
-            if finisher.finalist.result.status == "finished":
-                self._results[finisher.place] = replace(finisher.finalist.result, status="halved", reason=reason)
-        for place in [*(finisher.place for finisher in first[:kept]), *taken["full"]]:
+        for trial in first[kept:]:
+            reason = f"after {trial.candidate.epochs} epochs it was not among the best {kept}"
+            if trial.finalist.result.status == "finished":
+                self._results[trial.place] = replace(trial.finalist.result, status="halved", reason=reason)
+        for place in [*(trial.place for trial in first[:kept]), *taken["full"]]:
             longer = self._run_one(place, resolved[place])
             if longer is not None:
-                self.finishers.append(longer)
-        # Who ran short took part all the same, and may be averaged.
-        again = {finisher.place for finisher in self.finishers}
-        self.finishers += [finisher for finisher in first if finisher.place not in again]
+                self.trials.append(longer)
+        # A trial of the short round may be averaged too.
+        again = {trial.place for trial in self.trials}
+        self.trials += [trial for trial in first if trial.place not in again]
 
-    def _run_one(self, place: int, candidate: Candidate) -> Finisher | None:
+    def _run_one(self, place: int, candidate: Candidate) -> Trial | None:
         """Train, calibrate and score one candidate; its result is noted however it ends."""
         assert self.trainer is not None
 
         def on_epoch(epoch: EpochResult) -> None:
             self.report(place + 1, candidate.name, epoch.epoch, epoch.epochs)
-            self.clock.check(epoch)
+            self.budget.check(epoch)
 
         self.report(place + 1, candidate.name, 0, candidate.epochs or 1)
         name = f"candidate-{place + 1:02}-{candidate.epochs:02}"
@@ -183,23 +183,23 @@ class Heats:
             candidate.name, candidate.method, candidate.hyperparameters(), candidate.scope, done.status, done.reason,
             done.seconds,
         )  # fmt: skip
-        finisher = None
+        trial = None
         if done.network is not None and done.logits is not None:
-            calibrated = self.judge.cool(done.logits)
+            calibrated = self.selector.fit_simplest(done.logits)
             result = self._scored(result, calibrated)
             features = self.trainer.calibration_features if done.features is None else done.features
             finalist = Finalist(
-                done.network, calibrated.calibrator, result, calibrated.held_out, features, signs=done.signs
+                done.network, calibrated.calibrator, result, calibrated.held_out, features, diagnostics=done.diagnostics
             )
-            finisher = Finisher(place, candidate, finalist, done.logits, done.features)
+            trial = Trial(place, candidate, finalist, done.logits, done.features)
         self._results[place] = result
-        self.telling.ended(name, result)
-        return finisher
+        self.reporter.candidate_ended(name, result)
+        return trial
 
-    def _scored(self, result: CandidateResult, calibrated: Calibrated) -> CandidateResult:
-        scores = self.judge.score(calibrated)
+    def _scored(self, result: CandidateResult, calibrated: CrossFitted) -> CandidateResult:
+        scores = self.selector.score(calibrated)
         result = replace(result, calibration=scores, calibrator=calibrated.calibrator)
-        if (reason := self.judge.too_inaccurate(scores)) is not None:
+        if (reason := self.selector.too_inaccurate(scores)) is not None:
             # It can no longer be named alone, but its errors may be others than those of the rest: it may be averaged.
             result = replace(result, status="dropped", reason=reason)
         return result
@@ -209,14 +209,14 @@ class Heats:
         assert self.trainer is not None
         config = replace(train_config(candidate, self.seed), epochs=1)
         inputs, targets = self.trainer.inputs, self.trainer.targets
-        step = self.clock.step_seconds(
+        step = self.budget.step_seconds(
             self.classifier, inputs, targets, config, features=self.trainer.features, device=self.device
         )
         return steps_per_epoch(len(targets), config.batch_size) * step
 
     def _epoch_seconds(self, candidate: Candidate) -> float:
         """The same, with its share of the one prediction that follows the last epoch."""
-        after = 0.0 if candidate.scope == "head" else self.clock.prediction_seconds(len(self.judge.targets))
+        after = 0.0 if candidate.scope == "head" else self.budget.prediction_seconds(len(self.selector.targets))
         return self.epoch_seconds(candidate) + after / (candidate.epochs or 1)
 
     def _find_obstacle(self, train: Rows | None) -> str:
@@ -225,7 +225,7 @@ class Heats:
             return "there are no train rows"
         if not any(parameter.requires_grad for parameter in self.classifier.parameters()):
             return "the model has no weights that can be trained"
-        if self.clock.prediction_seconds(len(train[1])) > self.clock.left():
+        if self.budget.prediction_seconds(len(train[1])) > self.budget.remaining():
             return "one pass over the train rows does not fit the budget"
         return ""
 
@@ -244,10 +244,10 @@ class Heats:
         )
 
     def report(self, number: int, name: str, epoch: int, epochs: int) -> None:
-        """Tell where the race stands."""
+        """Report where the race stands."""
         done = len(self._results) - (1 if number - 1 in self._results else 0)
-        self.telling.stands(number, name, epoch, epochs, done=done)
+        self.reporter.report(number, name, epoch, epochs, done=done)
 
     def report_last(self, name: str, epoch: EpochResult) -> None:
-        """Tell of the last thing in line, which is no candidate."""
-        self.report(self.telling.total, name, epoch.epoch, epoch.epochs)
+        """Report an epoch of the last training of the race, which is of no candidate."""
+        self.report(self.reporter.total, name, epoch.epoch, epoch.epochs)

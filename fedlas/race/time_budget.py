@@ -1,4 +1,4 @@
-"""The budget: measures how long a step takes, and says what still fits; it knows no scores."""
+"""The time budget of a race: how long a step takes, as measured, and what still fits."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ _GRACE = 0.1
 _LONG_ENOUGH = 0.1
 
 
-class OverBudget(Exception):
+class BudgetExceeded(Exception):
     """A candidate runs so much slower than measured that it would end long after the budget."""
 
 
-class Clock:
+class TimeBudget:
     """Seconds since the race began, and measured speeds, which a later attempt takes over from the record."""
 
     def __init__(self, budget_seconds: float, record: Record | None = None) -> None:
@@ -40,14 +40,14 @@ class Clock:
     def elapsed(self) -> float:
         return self._record.elapsed()
 
-    def left(self) -> float:
+    def remaining(self) -> float:
         return self._budget - self.elapsed()
 
     def check(self, epoch: EpochResult) -> None:
-        """Raise OverBudget where the epochs that are still to come would end long after the budget."""
+        """Raise BudgetExceeded where the epochs that are still to come would end long after the budget."""
         to_come = epoch.seconds / epoch.epoch * (epoch.epochs - epoch.epoch)
-        if to_come > self.left() + _GRACE * self._budget:
-            raise OverBudget
+        if to_come > self.remaining() + _GRACE * self._budget:
+            raise BudgetExceeded
 
     def note_speed(self, outputs: SplitOutputs) -> None:
         """Take the time of a prediction from a pass over a split."""

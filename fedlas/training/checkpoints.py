@@ -1,4 +1,4 @@
-"""The state of a training at an epoch's end: taken, put back, written and read; it knows no loop and no race."""
+"""Checkpoints: the state of a training at an epoch's end, taken, put back, written and read."""
 
 from __future__ import annotations
 

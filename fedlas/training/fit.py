@@ -1,4 +1,4 @@
-"""The training loop, in the order in which it happens; it knows no files, no candidates and no queue."""
+"""The training loop, in the order in which it happens."""
 
 from __future__ import annotations
 

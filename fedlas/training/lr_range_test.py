@@ -1,4 +1,4 @@
-"""How high a learning rate a network stands, its edge; it chooses no candidate and keeps no training.
+"""The learning-rate range test: the highest rate that a network stands, its edge.
 
 Whole networks are tested: the rate grows exponentially over a few dozen steps of a copy (Smith 2017, arXiv 1506.01186).
 On rows a network has learned by heart the loss is flat near 0 until it jumps, so the usual "steepest descent" says

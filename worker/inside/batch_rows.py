@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedlas.data import Dataset, align_inputs, load_dataset
-from fedlas.data.image_column import EncodedImages
+from fedlas.data.image_column import ImageColumn
 from fedlas.data.memmap import RowReader
 from fedlas.preprocessing import Preprocessing
 
@@ -64,7 +64,7 @@ class ModelRows:
         for block in in_file_order(self._dataset, self._step):
             yield block.first_row, self._aligned(block)
             for column in self._dataset.inputs.values():
-                if isinstance(column, EncodedImages):
+                if isinstance(column, ImageColumn):
                     column.release()
 
     def _aligned(self, block: Block) -> dict[str, Array]:
@@ -79,7 +79,7 @@ def _bytes_of_row(array: Array) -> int:
 def _bytes_of_files(column: Array) -> int:
     """Bytes that a row takes as it was sent, where that is a file of its own."""
     some = column[:_SAMPLE]
-    return some.nbytes // len(some) if isinstance(some, EncodedImages) else 0
+    return some.nbytes // len(some) if isinstance(some, ImageColumn) else 0
 
 
 class Block(Mapping[str, Array]):
@@ -101,7 +101,7 @@ class Block(Mapping[str, Array]):
 
     def __getitem__(self, name: str) -> Array:
         column = self._columns[name]
-        if isinstance(column, EncodedImages):
+        if isinstance(column, ImageColumn):
             rows = np.empty(self._count, np.int64)
             for part in self._parts:
                 rows[part.places] = part.rows

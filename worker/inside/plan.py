@@ -24,7 +24,7 @@ from fedlas.metrics.betting_intervals import detectable, paired_mean
 from fedlas.race import make_candidates
 from fedlas.race.candidate_training import default_epochs, keeps_features, train_config
 from fedlas.race.outputs import SplitOutputs
-from fedlas.race.time_budget import Clock
+from fedlas.race.time_budget import TimeBudget
 from fedlas.training.fit import TrainConfig, device_name, predict_logits, steps_per_epoch
 from worker.inside.model_loading import check_expected_accuracy, fitting_dataset, open_classifier, rows_of
 from worker.inside.preconditions import check_rows, classes_not_met
@@ -51,8 +51,8 @@ def plan(spec: Json, folder: Path, emit: Emit) -> Json:
     outputs = SplitOutputs(classifier, calibration[0], split="calibration")
     logits = outputs.logits
     check_expected_accuracy(logits, calibration[1], request["expected_accuracy"])
-    clock = Clock(60 * request["budget"]["minutes"])
-    clock.note_speed(outputs)
+    budget = TimeBudget(60 * request["budget"]["minutes"])
+    budget.note_speed(outputs)
     return {
         "plan": {
             "features": {"layer": classifier.feature_layer, "dim": classifier.feature_dim},
@@ -62,7 +62,7 @@ def plan(spec: Json, folder: Path, emit: Emit) -> Json:
             "leakage": _leakage(dataset),
             "splits": dataset.profile()["splits"],
             "uploaded": _uploaded(logits, calibration[1]),
-            "estimate": _estimate(classifier, dataset, request, clock, trains=trains),
+            "estimate": _estimate(classifier, dataset, request, budget, trains=trains),
             "detectable_effect": _detectable(dataset, spec, logits, calibration[1]) if judged else None,
             "warnings": [*classes_not_met(dataset), *dataset.warnings],
         }
@@ -102,17 +102,19 @@ def _uploaded(logits: NDArray[np.float32], targets: NDArray[np.int64]) -> Json:
     }
 
 
-def _estimate(classifier: GraphClassifier, dataset: Dataset, request: Json, clock: Clock, *, trains: bool) -> Json:
+def _estimate(
+    classifier: GraphClassifier, dataset: Dataset, request: Json, budget: TimeBudget, *, trains: bool
+) -> Json:
     """Minutes that all candidates would take in full, and the memory that they take here, measured on a few steps."""
     rows = {split: len(dataset.rows(split)) for split in SPLITS}
     # The uploaded network sees every row once, a trained one those of the splits that name and judge it.
     passed = sum(rows.values()) if trains else sum(rows.values()) - rows["train"]
-    seconds, candidates = clock.prediction_seconds(passed), 0
+    seconds, candidates = budget.prediction_seconds(passed), 0
     if trains:
-        seconds += clock.prediction_seconds(rows["test"])
-        for config, step_seconds in _measured(classifier, dataset, request, clock):
+        seconds += budget.prediction_seconds(rows["test"])
+        for config, step_seconds in _measured(classifier, dataset, request, budget):
             seconds += config.epochs * steps_per_epoch(rows["train"], config.batch_size) * step_seconds
-            seconds += clock.prediction_seconds(rows["calibration"] if config.scope == "all" else 0)
+            seconds += budget.prediction_seconds(rows["calibration"] if config.scope == "all" else 0)
             candidates += 1
     return {
         "minutes": round(min(seconds / 60, request["budget"]["minutes"]), 5),
@@ -125,7 +127,7 @@ def _estimate(classifier: GraphClassifier, dataset: Dataset, request: Json, cloc
 
 
 def _measured(
-    classifier: GraphClassifier, dataset: Dataset, request: Json, clock: Clock
+    classifier: GraphClassifier, dataset: Dataset, request: Json, budget: TimeBudget
 ) -> Iterator[tuple[TrainConfig, float]]:
     """Every candidate as it would be trained, and the seconds of one of its steps."""
     train_inputs, train_targets = rows_of(dataset, "train")
@@ -144,7 +146,7 @@ def _measured(
             continue
         epochs = candidate.epochs or default_epochs(len(train_targets), candidate.batch_size, scope=scope)
         config = train_config(replace(candidate, scope=scope, epochs=epochs, learning_rate=_ANY_RATE), request["seed"])
-        yield config, clock.step_seconds(classifier, inputs, targets, config, features=features, device=None)
+        yield config, budget.step_seconds(classifier, inputs, targets, config, features=features, device=None)
 
 
 def _detectable(dataset: Dataset, spec: Json, logits: NDArray[np.float32], targets: NDArray[np.int64]) -> Json:

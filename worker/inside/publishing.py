@@ -98,15 +98,15 @@ def promises_of(finalist: Finalist, dataset: Dataset, seed: int) -> Promises:
 
 def diagnostics_of(result: RaceResult) -> Diagnostics | None:
     """What FedLAS saw on the calibration rows, or None where it was not trained."""
-    signs = result.signs
-    if signs is None:
+    found = result.diagnostics
+    if found is None:
         return None
     return fedlas_diagnostics(
-        feature_norms=signs.feature_norms,
-        correct=signs.correct,
-        epsilon=signs.epsilon,
-        gate=signs.gate,
-        gate_before=signs.gate_before,
+        feature_norms=found.feature_norms,
+        correct=found.correct,
+        epsilon=found.epsilon,
+        gate=found.gate,
+        gate_before=found.gate_before,
     )
 
 

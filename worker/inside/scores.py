@@ -24,7 +24,7 @@ from fedlas.errors import BadDataset, FedLASError
 from fedlas.gate.claims import GateVerdict
 from fedlas.guarantees import Guarantees
 from fedlas.race.scoring import post_hoc_names
-from fedlas.race.selection import Calibrated, Judge
+from fedlas.race.selection import CalibratorSelector, CrossFitted
 from worker.inside.evaluation import Evaluation, write_report
 from worker.inside.preconditions import check_test_groups, classes_not_met
 from worker.inside.scores_graph import as_logits, write
@@ -72,8 +72,8 @@ class _Scores:
 def fit_scores(spec: Json, folder: Path, emit: Emit) -> Json:
     """Calibrate, judge and write; `calibrator.onnx`, the report, its page and the diagram are left in `folder`."""
     scores = _read(spec)
-    judge = _judge(scores, spec["options"]["method"])
-    finalists = _finalists(scores, judge)
+    selector = _selector(scores, spec["options"]["method"])
+    finalists = _finalists(scores, selector)
 
     test, _ = scores.rows("test")
     probs = {"uploaded": softmax(test), **{name: softmax(one.calibrator(test)) for name, one in finalists.items()}}
@@ -91,14 +91,14 @@ def fit_scores(spec: Json, folder: Path, emit: Emit) -> Json:
     served = finalists[name].calibrator
     guarantees = _guarantees(scores, served)
 
-    methods = {"asked": spec["options"]["method"], "tried": list(judge.names), "fitted": served.name}
+    methods = {"asked": spec["options"]["method"], "tried": list(selector.names), "fitted": served.name}
     report = evaluation.report(
         judgement,
         probs[name],
         guarantees=guarantees,
-        calibration_accuracy=judge.base_accuracy,
-        num_calibration_rows=len(judge.targets),
-        candidates=[judge.post_hoc(finalists["post_hoc"]).as_dict()],
+        calibration_accuracy=selector.base_accuracy,
+        num_calibration_rows=len(selector.targets),
+        candidates=[selector.post_hoc(finalists["post_hoc"]).as_dict()],
         recipe={"methods": methods, "calibrator": {"name": served.name, "parameters": shown_parameters(served)}},
         digests={"scores_sha256": spec["sha256"]},
         notes=_notes(scores.dataset, judgement),
@@ -109,7 +109,7 @@ def fit_scores(spec: Json, folder: Path, emit: Emit) -> Json:
     names = scores.dataset.class_names
     path = folder / "calibrator.onnx"
     error = write(path, served, scores.kind, names, metadata=metadata, prove_with=scores.sent)
-    shown = {"num_calibration_rows": len(judge.targets), "methods": methods, "max_probability_error": error}
+    shown = {"num_calibration_rows": len(selector.targets), "methods": methods, "max_probability_error": error}
     return {
         "method": served.name,
         "parameters": served.parameters(),
@@ -136,7 +136,7 @@ def _read(spec: Json) -> _Scores:
     return _Scores(dataset, kind, sent, as_logits(kind, sent))
 
 
-def _judge(scores: _Scores, method: str) -> Judge:
+def _selector(scores: _Scores, method: str) -> CalibratorSelector:
     """The calibration rows, and the calibrators that may compete on them."""
     logits, targets = scores.rows("calibration")
     if method != "auto" and method not in CALIBRATORS:
@@ -144,22 +144,24 @@ def _judge(scores: _Scores, method: str) -> Judge:
         raise BadDataset("unknown_method", f"method {method!r} is none of {known}")
     names = post_hoc_names(logits.shape[1], len(targets)) if method == "auto" else (method,)
     accuracy = float((logits.argmax(axis=1) == targets).mean())
-    return Judge(targets, names, False, scores.groups("calibration"), _SEED, accuracy, _GATE["max_accuracy_drop"])
+    return CalibratorSelector(
+        targets, names, False, scores.groups("calibration"), _SEED, accuracy, _GATE["max_accuracy_drop"]
+    )
 
 
-def _finalists(scores: _Scores, judge: Judge) -> dict[str, Calibrated]:
+def _finalists(scores: _Scores, selector: CalibratorSelector) -> dict[str, CrossFitted]:
     """The plain temperature, the best calibrator, and the best that keeps every label where that one does not."""
     logits, targets = scores.rows("calibration")
-    temperature = Calibrated(TemperatureScaling().fit(logits, targets), logits)
+    temperature = CrossFitted(TemperatureScaling().fit(logits, targets), logits)
     try:
-        found = {"temperature": temperature, "post_hoc": judge.calibrate(logits)}
-        keeping = judge.keeping_labels()
+        found = {"temperature": temperature, "post_hoc": selector.calibrate(logits)}
+        keeping = selector.keeping_labels()
         if keeping is not None and not found["post_hoc"].calibrator.keeps_order:
             found["same_labels"] = keeping.calibrate(logits)
     except FedLASError:
         raise
     except ValueError as error:  # the scores were checked, so it is the method that does not suit them
-        method = ", ".join(judge.names)
+        method = ", ".join(selector.names)
         raise BadDataset("unsuitable_method", f"{method!r} cannot be fitted on these scores: {error}") from error
     return found
 

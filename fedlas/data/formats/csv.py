@@ -1,4 +1,4 @@
-"""Reads the columns of a csv file with Arrow, block by block; it knows no roles."""
+"""The csv reader: columns of a csv file, read with Arrow block by block."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv as arrow_csv
 
-from fedlas.data.array_builder import Building
+from fedlas.data.array_builder import ArrayFactory
 from fedlas.data.arrow import numeric, text_array
 from fedlas.data.dataset import Array
 from fedlas.data.labels import as_text
@@ -56,7 +56,7 @@ class CsvReader:
         if next(self._batches(), None) is None:
             raise _no_rows()
 
-    def read(self, named: Collection[str], building: Building) -> Columns:
+    def read(self, named: Collection[str], arrays: ArrayFactory) -> Columns:
         """The columns `named` as numbers (empty cells become NaN), booleans or text; all others as one table.
 
         Raises:
@@ -65,7 +65,7 @@ class CsvReader:
         others = [name for name in self.names if name not in named]
         kept: dict[str, list[Any]] = {name: [] for name in self.names if name in named}
         rows = 0
-        with building.array(TABLE, columns=others) as table:
+        with arrays.builder(TABLE, columns=others) as table:
             for batch in self._batches():
                 for name in kept:
                     kept[name].append(_utf8(name, batch.column(name)))
@@ -104,7 +104,7 @@ class CsvReader:
 def read_csv(path: str | Path) -> dict[str, Array]:
     """All columns by name: numbers (empty cells become NaN), booleans or text; raises as `CsvReader` does."""
     reader = CsvReader(path)
-    columns = reader.read(reader.names, Building()).named
+    columns = reader.read(reader.names, ArrayFactory()).named
     return {name: as_text(column) if column.dtype.kind == "S" else column for name, column in columns.items()}
 
 

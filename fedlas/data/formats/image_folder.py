@@ -1,4 +1,4 @@
-"""Reads a zip of images in class folders, every image decoded once, into columns; it knows no roles and no model.
+"""The image-folder reader: a zip of images in class folders, every image decoded once, becomes columns.
 
 `class/image.png` or `split/class/image.png`, perhaps all in one more folder, and beside them perhaps `metadata.csv`,
 whose column `file_name` says which image a row is about.
@@ -15,16 +15,16 @@ from pathlib import Path
 
 import numpy as np
 
-from fedlas.data.array_builder import Building
+from fedlas.data.array_builder import ArrayFactory
 from fedlas.data.dataset import SPLITS, Array
 from fedlas.data.formats.csv import read_csv
 from fedlas.data.formats.zip_archive import check_members, open_archive, read_member, text_name
-from fedlas.data.image_column import EncodedImages
+from fedlas.data.image_column import ImageColumn
 from fedlas.data.roles import LABEL_NAMES
 from fedlas.errors import BadDataset
 from fedlas.preprocessing import BadImage, ImageFacts, checked_image, in_parallel, usable_cores
 
-__all__ = ["EncodedImages", "read_imagefolder"]
+__all__ = ["ImageColumn", "read_imagefolder"]
 
 IMAGES, METADATA, FILE_NAME = "images", "metadata.csv", "file_name"
 
@@ -34,7 +34,7 @@ _LITTER_FOLDERS, _LITTER_FILES = ("__MACOSX",), (".DS_Store", "Thumbs.db", "desk
 _PIECE_BYTES = 1 << 24
 
 
-def read_imagefolder(path: str | Path, *, scratch: Path | None = None) -> dict[str, Array | EncodedImages]:
+def read_imagefolder(path: str | Path, *, scratch: Path | None = None) -> dict[str, Array | ImageColumn]:
     """The columns `images`, `label` (text) and `split` where folders say so, and those of `metadata.csv`.
 
     A column of `metadata.csv` replaces what the folders say under the same name. Rows are in the archive's order.
@@ -136,10 +136,10 @@ def _metadata(
     return {name: column[order] for name, column in columns.items()}
 
 
-def _images(archive: zipfile.ZipFile, members: Sequence[zipfile.ZipInfo], scratch: Path | None) -> EncodedImages:
+def _images(archive: zipfile.ZipFile, members: Sequence[zipfile.ZipInfo], scratch: Path | None) -> ImageColumn:
     """The bytes of all members, one after another."""
     offsets = np.cumsum([0, *(member.file_size for member in members)], dtype=np.int64)
-    with Building(scratch).array(IMAGES) as data:
+    with ArrayFactory(scratch).builder(IMAGES) as data:
         waiting = bytearray()
         for member in members:
             waiting += read_member(archive, member)
@@ -147,10 +147,10 @@ def _images(archive: zipfile.ZipFile, members: Sequence[zipfile.ZipInfo], scratc
                 data.append(np.frombuffer(bytes(waiting), np.uint8))
                 waiting.clear()
         data.append(np.frombuffer(bytes(waiting), np.uint8))
-        return EncodedImages(data.finish(), offsets)
+        return ImageColumn(data.finish(), offsets)
 
 
-def _checked(images: EncodedImages, names: Sequence[str]) -> EncodedImages:
+def _checked(images: ImageColumn, names: Sequence[str]) -> ImageColumn:
     """The same images, all of them decoded once, with what their owner should know about them."""
     facts: list[ImageFacts | None] = [None] * len(images)
 

@@ -1,4 +1,4 @@
-"""Reads the arrays of an npz archive, headers before data and never a pickle; it knows no roles."""
+"""The npz reader: arrays of an npz archive, headers before data and never a pickle."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from typing import IO, Any
 
 import numpy as np
 
-from fedlas.data.array_builder import MAX_BYTES, MEMORY_BYTES, NO_ROOM, PIECE_BYTES, Building
+from fedlas.data.array_builder import MAX_BYTES, MEMORY_BYTES, NO_ROOM, PIECE_BYTES, ArrayFactory
 from fedlas.data.dataset import Array
 from fedlas.data.formats.zip_archive import check_members, open_archive
 from fedlas.data.raw_columns import Columns, not_numeric
@@ -49,7 +49,7 @@ class NpzReader:
                 raise BadDataset("corrupt", "two members of the npz archive have the same array name")
         self.names = list(self._members)
 
-    def read(self, named: Collection[str], building: Building) -> Columns:
+    def read(self, named: Collection[str], arrays: ArrayFactory) -> Columns:
         """All arrays in native byte order: `named` ones in memory, the others as inputs, of which each is numeric.
 
         Raises:
@@ -60,22 +60,22 @@ class NpzReader:
         with _unpacking(), zipfile.ZipFile(self._path) as archive:
             for name, member in self._members.items():
                 with archive.open(member) as file:
-                    content = _Member(name, file, *_checked_header(name, file, member.file_size))
+                    content = _NpyMember(name, file, *_checked_header(name, file, member.file_size))
                     if name in named:
                         columns.named[name] = content.whole()
                     else:
-                        columns.inputs[name] = content.built(building)
+                        columns.inputs[name] = content.built(arrays)
         return columns
 
 
 def read_npz(path: str | Path) -> dict[str, Array]:
     """All arrays by name, in memory; raises as `NpzReader` does."""
     reader = NpzReader(path)
-    return reader.read(reader.names, Building()).named
+    return reader.read(reader.names, ArrayFactory()).named
 
 
 @dataclass(frozen=True)
-class _Member:
+class _NpyMember:
     """An array whose header has been read and whose content has not."""
 
     name: str
@@ -97,20 +97,20 @@ class _Member:
         _check_text(self.name, array)
         return array.astype(self.dtype.newbyteorder("="), copy=False)
 
-    def built(self, building: Building) -> Array:
+    def built(self, arrays: ArrayFactory) -> Array:
         """The array as an input, in memory or in a file."""
         if self.dtype.kind not in "biuf":
             small = self.dtype.itemsize * math.prod(self.shape[1:]) <= PIECE_BYTES
             first = next(self._pieces(), np.empty(0, self.dtype)) if small else np.empty(0, self.dtype)
             _check_text(self.name, first[:1])
             raise not_numeric("array", self.name, self.dtype.name, first[0] if len(first) else "nothing", 0)
-        with building.array(self.name) as growing:
+        with arrays.builder(self.name) as builder:
             if not self.shape:  # left for the check of lengths
                 return self.whole()
-            growing.append(np.empty((0, *self.shape[1:]), self.dtype))
-            for rows in self._columns_first(building) if self._turned() else self._rows():
-                growing.append(rows)
-            return growing.finish()
+            builder.append(np.empty((0, *self.shape[1:]), self.dtype))
+            for rows in self._columns_first(arrays) if self._turned() else self._rows():
+                builder.append(rows)
+            return builder.finish()
 
     def _turned(self) -> bool:
         return self.fortran_order and len(self.shape) > 1 and self.nbytes > 0
@@ -122,12 +122,12 @@ class _Member:
         for piece in self._pieces():
             yield piece.reshape(-1, *self.shape[1:])
 
-    def _columns_first(self, building: Building) -> Iterator[Array]:
+    def _columns_first(self, arrays: ArrayFactory) -> Iterator[Array]:
         """Whole rows of an array that is stored the other way round, which takes a copy of it."""
-        if building.scratch is None or self.nbytes <= MEMORY_BYTES:
+        if arrays.scratch is None or self.nbytes <= MEMORY_BYTES:
             yield np.concatenate(list(self._pieces())).reshape(self.shape, order="F")
             return
-        with tempfile.TemporaryFile(dir=building.scratch) as copy:
+        with tempfile.TemporaryFile(dir=arrays.scratch) as copy:
             for piece in self._pieces():
                 copy.write(piece.view(np.uint8).data)
             copy.flush()

@@ -1,4 +1,4 @@
-"""Reads the columns of a parquet file, some rows at a time; it knows no roles.
+"""The parquet reader: columns of a parquet file, some rows at a time.
 
 List columns become inputs under their own names, numeric columns together one input; ragged lists need a number that
 fills them.
@@ -14,7 +14,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from fedlas.data.array_builder import MAX_BYTES, NO_ROOM, PIECE_BYTES, Building
+from fedlas.data.array_builder import MAX_BYTES, NO_ROOM, PIECE_BYTES, ArrayFactory
 from fedlas.data.arrow import is_numeric, numeric, single_values, stored, stored_type
 from fedlas.data.arrow_lists import is_tensor, longest, tensor
 from fedlas.data.dataset import Array
@@ -57,7 +57,7 @@ class ParquetReader:
         self._padding = dict(padding or {})
         self._check_schema()
 
-    def read(self, named: Collection[str], building: Building) -> Columns:
+    def read(self, named: Collection[str], arrays: ArrayFactory) -> Columns:
         """The columns `named` with one value per row, and all others as inputs.
 
         Raises:
@@ -65,7 +65,7 @@ class ParquetReader:
                 `non_finite`, `too_large`.
         """
         others = [name for name in self.names if name not in named]
-        inputs = self._inputs(others, building)
+        inputs = self._inputs(others, arrays)
         columns = {name: self._named(name) for name in self.names if name in named}
         for name, array in (*inputs.items(), *columns.items()):
             if len(array) != self._metadata.num_rows:
@@ -96,16 +96,16 @@ class ParquetReader:
     def _kind(self, name: str) -> Any:
         return self._schema.field(name).type
 
-    def _inputs(self, names: list[str], building: Building) -> dict[str, Array]:
+    def _inputs(self, names: list[str], arrays: ArrayFactory) -> dict[str, Array]:
         lists = [name for name in names if is_tensor(self._kind(name))]
         numbers = [name for name in names if name not in lists]
         for name in numbers:
             if not is_numeric(stored_type(self._kind(name))):
                 raise self._refused(name)
-        inputs = {name: self._tensor(name, building) for name in lists}
+        inputs = {name: self._tensor(name, arrays) for name in lists}
         if numbers:
             name = single_name(lists)
-            inputs[name] = self._table(name, numbers, building)
+            inputs[name] = self._table(name, numbers, arrays)
         return inputs
 
     def _refused(self, name: str) -> BadDataset:
@@ -120,16 +120,16 @@ class ParquetReader:
         value = first.column(name)[0].as_py() if first is not None else None
         return not_numeric("column", name, "text" if "string" in str(kind) else str(kind), value, 0)
 
-    def _table(self, name: str, columns: list[str], building: Building) -> Array:
-        with building.array(name, columns=columns) as table:
+    def _table(self, name: str, columns: list[str], arrays: ArrayFactory) -> Array:
+        with arrays.builder(name, columns=columns) as table:
             for batch in self._batches(columns):
                 table.append(side_by_side([numeric(stored(batch.column(column))) for column in columns]))
             return table.finish()
 
-    def _tensor(self, name: str, building: Building) -> Array:
+    def _tensor(self, name: str, arrays: ArrayFactory) -> Array:
         fill = self._padding.get(name)
         width = None if fill is None else self._width(name)
-        with building.array(name) as array:
+        with arrays.builder(name) as array:
             for batch in self._batches([name]):
                 array.append(tensor(name, batch.column(name), first=len(array), width=width, fill=fill))
             return array.finish()

@@ -1,4 +1,4 @@
-"""Opens a zip archive of unknown origin: totals before names, names before bytes; it knows nothing of the files inside.
+"""Zip archives of unknown origin: totals are checked before names, names before bytes.
 
 Nothing is ever extracted to a named file: members are read as bytes, and no name of theirs reaches the file system.
 """
@@ -104,7 +104,7 @@ def text_name(member: zipfile.ZipInfo) -> str:
 
 
 def _check_directory(path: Path) -> None:
-    """Read the end record alone: `zipfile` would turn all names into objects before anybody can count them."""
+    """Read the end record alone: `zipfile` would turn all names into objects before they can be counted."""
     with path.open("rb") as file:
         size = file.seek(0, 2)
         file.seek(max(0, size - 65_536 - _END_BYTES - _ZIP64_LOCATOR_BYTES))

@@ -9,7 +9,7 @@ from scipy.special import log_softmax
 from sklearn.linear_model import LogisticRegression
 
 from fedlas.calibrators import Calibrator, MatrixScaling, TemperatureScaling, VectorScaling, softmax
-from fedlas.calibrators.multinomial import Full, fit_deviation
+from fedlas.calibrators.multinomial import MatrixMap, fit_logit_map
 
 
 def drawn(logits: np.ndarray, seed: int = 0) -> np.ndarray:
@@ -67,7 +67,7 @@ def test_newton_agrees_with_scikit_learn() -> None:
     referee = LogisticRegression(C=0.5, tol=1e-10, max_iter=5000).fit(z, targets)
     penalty = np.full((6, 5), 1 / n)
     penalty[-1] = 1e-12
-    theta = fit_deviation(Full(z), np.zeros_like(z), targets, np.full(n, 1 / n), penalty)
+    theta = fit_logit_map(MatrixMap(z), np.zeros_like(z), targets, np.full(n, 1 / n), penalty)
     expected = referee.predict_proba(z)
     np.testing.assert_allclose(softmax(np.c_[z, np.ones(n)] @ theta), expected, atol=1e-5)
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from fedlas.data import align, align_inputs, load_dataset, read_dataset, save_dataset
 from fedlas.data.formats.image_folder import read_imagefolder
-from fedlas.data.image_column import EncodedImages
+from fedlas.data.image_column import ImageColumn
 from fedlas.data.pixels import check_preprocessing
 from fedlas.errors import BadDataset, Mismatch
 from fedlas.preprocessing import Preprocessing
@@ -145,8 +145,8 @@ def test_many_bytes_go_to_the_scratch_folder(tmp_path: Path, monkeypatch: pytest
     monkeypatch.setattr("fedlas.data.array_builder.MEMORY_BYTES", 1000)
     large = read_imagefolder(path, scratch=tmp_path)["images"]
     assert len(list(tmp_path.iterdir())) == 2
-    assert isinstance(small, EncodedImages)
-    assert isinstance(large, EncodedImages)
+    assert isinstance(small, ImageColumn)
+    assert isinstance(large, ImageColumn)
     assert isinstance(large.data, np.memmap)
     assert [*large] == [*small] == [image(photo(10, 12, seed=i)) for i in range(40)]
 
@@ -164,7 +164,7 @@ def test_more_members_than_are_counted(tmp_path: Path, monkeypatch: pytest.Monke
 def test_selected_images() -> None:
     """Rows of a column may be chosen by slices, numbers and masks, again and again, as those of an array."""
     contents = [b"%d" % i * (i + 1) for i in range(10)]
-    column = EncodedImages.of(contents)
+    column = ImageColumn.of(contents)
     array = np.arange(10)
     for rows in (slice(2, 9, 3), [3, 1, 1], array[::-1], array % 2 == 0, np.array([], np.int64)):
         chosen = column[rows]
@@ -202,7 +202,7 @@ def test_prepared_images_become_pixels(tmp_path: Path) -> None:
 
 def test_pixels_in_the_scratch_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Rows larger than memory are written in pieces and mapped; rows of numbers that must be cast too."""
-    images = EncodedImages.of([image(photo(seed=i)) for i in range(50)])
+    images = ImageColumn.of([image(photo(seed=i)) for i in range(50)])
     numbers: NDArray[np.float64] = np.random.default_rng(0).normal(size=(50, 3, 8, 8))
     inputs: dict[str, Any] = {"images": images}
     wanted = align_inputs(inputs, [SPEC], preprocessing=STEPS)["x"]
@@ -219,14 +219,14 @@ def test_pixels_in_the_scratch_folder(tmp_path: Path, monkeypatch: pytest.Monkey
 
 def test_half_precision_models(tmp_path: Path) -> None:
     """Pixels are cast to the model's float width."""
-    images: dict[str, Any] = {"images": EncodedImages.of([image(photo())] * 3)}
+    images: dict[str, Any] = {"images": ImageColumn.of([image(photo())] * 3)}
     found = align_inputs(images, [{**SPEC, "dtype": "float16"}], preprocessing=STEPS)["x"]
     np.testing.assert_array_equal(found[0], STEPS(image(photo())).astype(np.float16))
 
 
 def test_images_need_preprocessing() -> None:
     """A model that does not say how images become its input is refused, with an example of what to send."""
-    images: dict[str, Any] = {"images": EncodedImages.of([image(photo())])}
+    images: dict[str, Any] = {"images": ImageColumn.of([image(photo())])}
     with pytest.raises(Mismatch, match=r'\'x\' float32.*preprocessing=\{"resize": 256') as caught:
         align_inputs(images, [SPEC])
     assert caught.value.code == "preprocessing_needed"
@@ -245,7 +245,7 @@ def test_images_need_preprocessing() -> None:
 def test_preprocessing_must_fit_the_model(given: dict[str, Any], spec: dict[str, Any], words: str) -> None:
     """Shapes and types that cannot fit are refused before an image is decoded, with what to change."""
     steps = Preprocessing.parse(given)
-    images: dict[str, Any] = {"images": EncodedImages.of([b"not even an image"])}
+    images: dict[str, Any] = {"images": ImageColumn.of([b"not even an image"])}
     with pytest.raises(Mismatch, match=words) as caught:
         align_inputs(images, [spec], preprocessing=steps)
     assert caught.value.code == "inputs_mismatch"
@@ -262,7 +262,7 @@ def test_preprocessing_that_fits_some_input() -> None:
 
 def test_images_of_another_size_are_named() -> None:
     """An image that does not become the model's shape is refused with its row in the owner's file."""
-    images = EncodedImages.of([image(photo(8, 8)), image(photo(8, 8)), image(photo(9, 8)), image(photo(8, 8))])
+    images = ImageColumn.of([image(photo(8, 8)), image(photo(8, 8)), image(photo(9, 8)), image(photo(8, 8))])
     chosen: dict[str, Any] = {"images": images[[3, 2, 1]]}
     with pytest.raises(BadDataset, match=r"row 2 .*\(3, 8, 9\).*\(3, 8, 8\)") as caught:
         align_inputs(chosen, [SPEC], preprocessing=Preprocessing())
@@ -271,6 +271,6 @@ def test_images_of_another_size_are_named() -> None:
 
 def test_sizes_may_follow_from_the_first_image() -> None:
     """Where neither the model nor the preprocessing fixes the size, the images do, if they all have one."""
-    images: dict[str, Any] = {"images": EncodedImages.of([image(photo(seed=i)) for i in range(3)])}
+    images: dict[str, Any] = {"images": ImageColumn.of([image(photo(seed=i)) for i in range(3)])}
     spec = {**SPEC, "shape": ("N", 3, "h", "w")}
     assert align_inputs(images, [spec], preprocessing=Preprocessing())["x"].shape == (3, 3, 16, 24)

@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from fedlas.data import array_builder, read_dataset
-from fedlas.data.array_builder import Building
+from fedlas.data.array_builder import ArrayFactory
 from fedlas.data.formats import csv as reading_csv
 from fedlas.data.formats import npz, parquet
 from fedlas.errors import BadDataset
@@ -103,7 +103,7 @@ def test_a_growing_array_widens(scratch_used: bool, scratch: Path, monkeypatch: 
         np.linspace(0, 1, 33),
         np.array([True]),
     ]
-    with Building(scratch if scratch_used else None).array("x") as array:
+    with ArrayFactory(scratch if scratch_used else None).builder("x") as array:
         for part in parts:
             array.append(part)
         found = array.finish()
@@ -115,7 +115,7 @@ def test_a_growing_array_widens(scratch_used: bool, scratch: Path, monkeypatch: 
 def test_an_array_may_not_be_larger_than_the_limit(monkeypatch: pytest.MonkeyPatch, scratch: Path) -> None:
     """Beyond the limit reading stops, whatever the file holds."""
     monkeypatch.setattr(array_builder, "MAX_BYTES", 1000)
-    with pytest.raises(BadDataset) as caught, Building(scratch).array("x") as array:
+    with pytest.raises(BadDataset) as caught, ArrayFactory(scratch).builder("x") as array:
         for _ in range(3):
             array.append(np.zeros(500, np.int8))
     assert caught.value.code == "too_large"

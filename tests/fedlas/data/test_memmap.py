@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from fedlas.data import SPLITS, Dataset, load_dataset, save_dataset
-from fedlas.data.formats.image_folder import EncodedImages
+from fedlas.data.formats.image_folder import ImageColumn
 from fedlas.data.memmap import RowReader, pieces, read_arrays, release, write_arrays
 from fedlas.losses import FedLASLoss
 from fedlas.training.fit import TrainConfig, fit, predict_logits
@@ -122,12 +122,12 @@ def test_images_stay_with_their_labels(tmp_path: Path) -> None:
     """Files of images are stored once and follow the order of the rows."""
     images = [bytes([i]) * (i + 1) for i in range(40)]
     splits = (np.arange(40) % 4).astype(np.int8)
-    inputs = {"images": EncodedImages.of(images)}
+    inputs = {"images": ImageColumn.of(images)}
     dataset = Dataset(inputs, np.arange(40), [str(i) for i in range(40)], True, splits)  # type: ignore[arg-type]
     save_dataset(dataset, tmp_path / "d")
     copy = load_dataset(tmp_path / "d")
     column = copy.inputs["images"]
-    assert isinstance(column, EncodedImages)
+    assert isinstance(column, ImageColumn)
     assert [column.image(i) for i in range(40)] == [images[target] for target in copy.targets]
 
 

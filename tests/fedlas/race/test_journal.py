@@ -61,9 +61,16 @@ def bits(result: RaceResult) -> Any:
     """All that may not change: scores, notes, and every weight of the finalists."""
     finalists = [one for one in (result.post_hoc, result.same_labels, result.trained) if one is not None]
     weights = [[t.numpy().tobytes() for t in one.classifier.state_dict().values()] for one in finalists]
-    signs = [array.tobytes() for array in vars(result.signs).values()] if result.signs else None
+    diagnostics = [array.tobytes() for array in vars(result.diagnostics).values()] if result.diagnostics else None
     held_out = [one.held_out.tobytes() for one in finalists]
-    return [one.as_dict() for one in result.candidates], result.notes, dict(result.rates), weights, held_out, signs
+    return (
+        [one.as_dict() for one in result.candidates],
+        result.notes,
+        dict(result.rates),
+        weights,
+        held_out,
+        diagnostics,
+    )
 
 
 @cache
@@ -72,7 +79,7 @@ def undisturbed() -> Run:
 
 
 def test_a_race_killed_at_any_call_goes_on() -> None:
-    """Before a candidate, after an epoch, in the student's lesson: the same bits, and no epoch is run twice."""
+    """Before a candidate, after an epoch, in the student's distillation: the same bits, and no epoch is run twice."""
     whole = undisturbed()
     assert whole.result.candidates[-1].method == "distilled"
     assert whole.result.trained is not None
@@ -136,7 +143,7 @@ def test_what_a_clock_decided_holds(monkeypatch: pytest.MonkeyPatch) -> None:
     assert {one.status for one in whole.result.candidates[1:]} == {"finished", "halved"}
     killed(journal, 4, candidates=line, **options)
     monkeypatch.setattr(time_budget, "_measured_step", lambda *_: pytest.fail("it was measured again"))
-    monkeypatch.setattr(time_budget.Clock, "prediction_seconds", lambda *_: 1e9)
+    monkeypatch.setattr(time_budget.TimeBudget, "prediction_seconds", lambda *_: 1e9)
     assert bits(Run(journal, candidates=line, **options).result) == bits(whole.result)
 
 
@@ -144,11 +151,11 @@ def test_who_ran_out_of_the_budget_stays_out(monkeypatch: pytest.MonkeyPatch) ->
     """A candidate that was stopped for its time, and a student that was, are not tried again by a later attempt."""
 
     def late(_: object, epoch: Any) -> None:
-        raise time_budget.OverBudget
+        raise time_budget.BudgetExceeded
 
     journal = MemoryJournal(every_seconds=0)
     with monkeypatch.context() as slow:
-        slow.setattr(time_budget.Clock, "check", late)
+        slow.setattr(time_budget.TimeBudget, "check", late)
         first = Run(journal, candidates=[HEAD, HOT])
     assert [one.status for one in first.result.candidates[1:]] == ["skipped", "skipped"]
     again = Run(journal, candidates=[HEAD, HOT])
@@ -162,8 +169,8 @@ def test_the_time_already_spent_counts() -> None:
     killed(journal, 7)
     journal.entries["running"]["elapsed"] = 500.0
     spent = Record(journal, _settings(journal))
-    assert 500 < time_budget.Clock(600, spent).elapsed() < 560
-    assert time_budget.Clock(600, Record(MemoryJournal(every_seconds=0))).elapsed() < 60
+    assert 500 < time_budget.TimeBudget(600, spent).elapsed() < 560
+    assert time_budget.TimeBudget(600, Record(MemoryJournal(every_seconds=0))).elapsed() < 60
 
 
 def _settings(journal: MemoryJournal) -> dict[str, Any]:

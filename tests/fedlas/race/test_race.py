@@ -19,7 +19,7 @@ from fedlas.calibrators import TemperatureScaling, softmax
 from fedlas.race import Candidate, RaceProgress, RaceResult, run_race
 from fedlas.race.candidate_training import Trainer, copy_head
 from fedlas.race.scoring import cross_fitted_logits, row_nll, score
-from fedlas.race.selection import Judge
+from fedlas.race.selection import CalibratorSelector
 from fedlas.training.fit import head_logits, predict_logits
 from tests.helpers.small_classifier import SmallClassifier, noisy_digits, overconfident_classifier
 
@@ -57,7 +57,7 @@ def test_the_best_candidate_is_named() -> None:
 def test_scores_are_those_of_the_finalists_networks() -> None:
     """Each finalist's network reproduces its published scores with temperatures of the other folds, exactly."""
     result, (_, (inputs, targets), _) = plain_race(), noisy_digits()
-    folds = Judge(targets, ("temperature",), False).folds
+    folds = CalibratorSelector(targets, ("temperature",), False).folds
     assert result.trained is not None
     for finalist in (result.post_hoc, result.trained):
         logits = predict_logits(finalist.classifier, inputs)[0].astype(np.float64)
@@ -179,7 +179,7 @@ def test_where_the_network_does_not_fit_the_head_is_trained() -> None:
 
 def test_halving_keeps_the_best_of_a_short_round(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where only a quarter fits, all run short, the best third runs in full, and the others say so."""
-    monkeypatch.setattr("fedlas.race.successive_halving.Heats.epoch_seconds", lambda *args, **_: 10.0)
+    monkeypatch.setattr("fedlas.race.successive_halving.SuccessiveHalving.epoch_seconds", lambda *args, **_: 10.0)
     line = [Candidate("cross_entropy", rate, scope="all", epochs=8) for rate in (0.01, 0.02, 0.05, 0.1, 0.15, 0.2)]
     # An epoch "costs" 10 s: in full 480 s, short rounds of two epochs 120 s and two in full 160 s.
     result = run(*line, budget_seconds=300, combine=False)
@@ -215,7 +215,7 @@ def test_the_student_is_the_last_in_line() -> None:
 
 @pytest.mark.parametrize("number", [1, 5, 14, 25])
 def test_what_the_callback_raises_ends_the_race(number: int) -> None:
-    """Before a candidate, after an epoch, or in the student's lesson: the exception passes through."""
+    """Before a candidate, after an epoch, or in the student's distillation: the exception passes through."""
     calls = itertools.count(1)
 
     def stop(progress: RaceProgress) -> None:
@@ -231,9 +231,9 @@ def test_a_student_that_is_too_slow_is_given_up(monkeypatch: pytest.MonkeyPatch)
     from fedlas.race import ensembling, time_budget
 
     def late(self: Any, epoch: Any) -> None:
-        raise time_budget.OverBudget
+        raise time_budget.BudgetExceeded
 
-    monkeypatch.setattr(ensembling.Averaging, "_tell", late)
+    monkeypatch.setattr(ensembling.EnsembleBuilder, "_tell", late)
     result = run(HOT, HOT_PLUS)
     assert result.trained is not None
     assert result.trained.result.method in ("fedlas", "fedlas_plus")
@@ -282,15 +282,15 @@ def test_rates_are_shares_of_the_measured_edge() -> None:
 def test_signs_of_fedlas_are_kept() -> None:
     """Smoothing stays in (0, 2α), the gate is a sign, and rows are right where the finalist is right."""
     result, (_, (inputs, targets), _) = run(HOT), noisy_digits()
-    signs, trained = result.signs, result.trained
-    assert signs is not None
+    diagnostics, trained = result.diagnostics, result.trained
+    assert diagnostics is not None
     assert trained is not None
-    assert 0 < signs.epsilon.min() <= signs.epsilon.max() < 0.4
-    assert set(np.unique(signs.gate)) <= {-1.0, 1.0}
+    assert 0 < diagnostics.epsilon.min() <= diagnostics.epsilon.max() < 0.4
+    assert set(np.unique(diagnostics.gate)) <= {-1.0, 1.0}
     logits, features = predict_logits(trained.classifier, inputs)
-    np.testing.assert_array_equal(signs.correct, logits.argmax(axis=1) == targets)
-    np.testing.assert_allclose(signs.feature_norms, np.abs(features).sum(axis=1), rtol=1e-5)
-    assert run(Candidate("cross_entropy", 0.1, epochs=1, scope="all")).signs is None
+    np.testing.assert_array_equal(diagnostics.correct, logits.argmax(axis=1) == targets)
+    np.testing.assert_allclose(diagnostics.feature_norms, np.abs(features).sum(axis=1), rtol=1e-5)
+    assert run(Candidate("cross_entropy", 0.1, epochs=1, scope="all")).diagnostics is None
 
 
 def test_a_candidate_reads_well_as_json() -> None:

@@ -9,26 +9,26 @@ import pytest
 import torch
 
 from fedlas.race.candidate_training import default_epochs
-from fedlas.race.schedule import Plan, Runner, plan
+from fedlas.race.schedule import Plan, PlannedTrial, plan
 from fedlas.training.fit import Floats, predict_logits, steps_per_epoch
 from fedlas.training.lr_range_test import HIGHEST, LOWEST, STEPS, _edge, edge_rate, head_edge_rate
 from tests.helpers.small_classifier import noisy_digits, overconfident_classifier
 
 
-def places(runners: tuple[Runner, ...]) -> list[int]:
-    return [runner.place for runner in runners]
+def places(trials: tuple[PlannedTrial, ...]) -> list[int]:
+    return [trial.place for trial in trials]
 
 
 def test_all_run_in_full_where_the_time_allows_it() -> None:
     """Sixteen candidates of 10 s each need exactly 160 s; a second less and not all run in full."""
-    line = [Runner(i, 10, 1.0) for i in range(16)]
+    line = [PlannedTrial(i, 10, 1.0) for i in range(16)]
     assert plan(line, 160.0) == Plan((), 0, tuple(line))
     assert len(plan(line, 159.0).full) < 16
 
 
 def test_halving_runs_all_for_a_quarter_and_the_best_third_in_full() -> None:
-    """Sixteen runners at a quarter (2 of 10 epochs) and the best five in full take 32 + 50 = 82 s."""
-    line = [Runner(i, 10, 1.0) for i in range(16)]
+    """Sixteen trials at a quarter (2 of 10 epochs) and the best five in full take 32 + 50 = 82 s."""
+    line = [PlannedTrial(i, 10, 1.0) for i in range(16)]
     found = plan(line, 82.0)
     assert (places(found.short), found.kept, found.full) == (list(range(16)), 5, ())
     assert found.seconds == 82.0
@@ -37,7 +37,7 @@ def test_halving_runs_all_for_a_quarter_and_the_best_third_in_full() -> None:
 
 def test_few_more_runners_are_not_worth_the_halving() -> None:
     """Where halving would let two more take part only, the first in line run in full."""
-    line = [Runner(i, 4, 1.0) for i in range(5)]
+    line = [PlannedTrial(i, 4, 1.0) for i in range(5)]
     found = plan(line, 12.0)
     assert (places(found.full), found.short) == ([0, 1, 2], ())
 
@@ -45,7 +45,7 @@ def test_few_more_runners_are_not_worth_the_halving() -> None:
 @pytest.mark.parametrize("seconds", [0.0, -5.0, 2.0])
 def test_nothing_fits(seconds: float) -> None:
     """A budget under the cheapest run leaves an empty plan; so does an empty line."""
-    assert plan([Runner(0, 10, 1.0), Runner(1, 10, 1.0)], seconds) == Plan((), 0, ())
+    assert plan([PlannedTrial(0, 10, 1.0), PlannedTrial(1, 10, 1.0)], seconds) == Plan((), 0, ())
     assert plan([], 100.0) == Plan((), 0, ())
 
 
@@ -54,7 +54,9 @@ def test_a_plan_never_exceeds_its_budget() -> None:
     rng = np.random.default_rng(0)
     kinds = set()
     for _ in range(300):
-        line = [Runner(i, int(rng.integers(1, 12)), float(rng.uniform(0.1, 3))) for i in range(rng.integers(1, 17))]
+        line = [
+            PlannedTrial(i, int(rng.integers(1, 12)), float(rng.uniform(0.1, 3))) for i in range(rng.integers(1, 17))
+        ]
         budget = float(rng.uniform(0, 150))
         found = plan(line, budget)
         assert found.seconds <= budget

@@ -1,4 +1,4 @@
-"""The judge: what may be said from calibration rows about calibrators and candidates."""
+"""The selector: what may be said from calibration rows about calibrators and candidates."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 from fedlas.calibrators import TemperatureScaling, softmax
 from fedlas.calibrators.feature_map import MAX_PRODUCT, FeatureScaling
 from fedlas.race.scoring import cross_fitted_logits, row_nll, score
-from fedlas.race.selection import Judge
+from fedlas.race.selection import CalibratorSelector
 
 Rows = tuple[np.ndarray, np.ndarray, np.ndarray]
 PLAIN = ("temperature",)
@@ -35,7 +35,7 @@ def test_noise_features_win_no_more_often_than_two_standard_errors_allow() -> No
     costs = []
     for seed in range(30):
         logits, features, targets = rows(2400, informative=False, seed=seed)
-        found = Judge(targets[:400], PLAIN, True).calibrate(logits[:400], features[:400]).calibrator
+        found = CalibratorSelector(targets[:400], PLAIN, True).calibrate(logits[:400], features[:400]).calibrator
         if isinstance(found, FeatureScaling):
             plain = TemperatureScaling().fit(logits[:400], targets[:400])
             answers = found(logits[400:], features[400:]), plain(logits[400:])
@@ -48,23 +48,26 @@ def test_features_that_know_more_are_chosen() -> None:
     """Where features hold what the logits lack every one of ten sets chooses them, and scores lower on new rows."""
     for seed in range(10):
         logits, features, targets = rows(1200, informative=True, seed=seed)
-        judge = Judge(targets[:400], PLAIN, True)
-        found = judge.calibrate(logits[:400], features[:400])
+        selector = CalibratorSelector(targets[:400], PLAIN, True)
+        found = selector.calibrate(logits[:400], features[:400])
         assert isinstance(found.calibrator, FeatureScaling)
         plain = TemperatureScaling().fit(logits[:400], targets[:400])
         new = row_nll(found.calibrator(logits[400:], features[400:]), targets[400:])
         assert new.mean() < row_nll(plain(logits[400:]), targets[400:]).mean() - 0.03
         error = np.hypot(new.std() / np.sqrt(800), row_nll(found.held_out, targets[:400]).std() / np.sqrt(400))
-        assert judge.score(found)["nll"] == pytest.approx(new.mean(), abs=3.5 * error), "cross-fitting is honest"
+        assert selector.score(found)["nll"] == pytest.approx(new.mean(), abs=3.5 * error), "cross-fitting is honest"
 
 
 def test_a_judge_that_reads_no_features_chooses_none() -> None:
     """With `reads_features` False, without features, or under 200 rows the logits alone are calibrated."""
     logits, features, targets = rows(400, informative=True, seed=0)
-    assert Judge(targets, PLAIN, False).calibrate(logits, features).calibrator.name == "temperature"
-    assert Judge(targets, PLAIN, True).calibrate(logits).calibrator.name == "temperature"
+    assert CalibratorSelector(targets, PLAIN, False).calibrate(logits, features).calibrator.name == "temperature"
+    assert CalibratorSelector(targets, PLAIN, True).calibrate(logits).calibrator.name == "temperature"
     few = slice(0, 199)
-    assert Judge(targets[few], PLAIN, True).calibrate(logits[few], features[few]).calibrator.name == "temperature"
+    assert (
+        CalibratorSelector(targets[few], PLAIN, True).calibrate(logits[few], features[few]).calibrator.name
+        == "temperature"
+    )
 
 
 def test_a_map_that_would_take_minutes_is_not_fitted(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -80,10 +83,10 @@ def test_a_map_that_would_take_minutes_is_not_fitted(monkeypatch: pytest.MonkeyP
         return TemperatureScaling(), logits
 
     monkeypatch.setattr("fedlas.race.selection.cross_fit_features", fit)
-    judge = Judge(targets, PLAIN, True)
-    assert judge.calibrate(logits, wide).calibrator.name == "temperature"
+    selector = CalibratorSelector(targets, PLAIN, True)
+    assert selector.calibrate(logits, wide).calibrator.name == "temperature"
     assert begun == []
-    judge.calibrate(logits, wide[:, :4000])
+    selector.calibrate(logits, wide[:, :4000])
     assert begun == [(500, 4000)]
 
 
@@ -91,14 +94,14 @@ def test_features_that_are_not_finite_are_left_out() -> None:
     """One infinite feature forbids the map, not the calibration."""
     logits, features, targets = rows(400, informative=True, seed=0)
     features[3, 2] = np.inf
-    assert Judge(targets, PLAIN, True).calibrate(logits, features).calibrator.name == "temperature"
+    assert CalibratorSelector(targets, PLAIN, True).calibrate(logits, features).calibrator.name == "temperature"
 
 
 def test_groups_are_left_out_whole() -> None:
     """Every group lies in exactly one fold, every row is in one."""
     _, _, targets = rows(400, informative=False, seed=0)
     groups = np.random.default_rng(0).integers(0, 40, 400)
-    folds = Judge(targets, PLAIN, True, groups).folds
+    folds = CalibratorSelector(targets, PLAIN, True, groups).folds
     assert sorted(np.concatenate(folds).tolist()) == list(range(400))
     homes = [{int(group) for group in groups[fold]} for fold in folds]
     assert len(folds) == 5
@@ -109,8 +112,8 @@ def test_copies_in_groups_cannot_vote_for_a_map() -> None:
     """Thirty noisy rows repeated ten times: without groups the map learns the copies by heart, with groups it loses."""
     logits, features, targets = (np.repeat(part, 10, axis=0) for part in rows(30, informative=False, seed=1))
     groups = np.repeat(np.arange(30), 10)
-    assert Judge(targets, PLAIN, True).calibrate(logits, features).calibrator.name == "features"
-    assert Judge(targets, PLAIN, True, groups).calibrate(logits, features).calibrator.name == "temperature"
+    assert CalibratorSelector(targets, PLAIN, True).calibrate(logits, features).calibrator.name == "features"
+    assert CalibratorSelector(targets, PLAIN, True, groups).calibrate(logits, features).calibrator.name == "temperature"
 
 
 def test_groups_count_as_one_in_the_error() -> None:
@@ -125,21 +128,21 @@ def test_groups_count_as_one_in_the_error() -> None:
 
     better, rival = logits(np.full(100, 5.0)), logits(5.0 + gain)
     groups = np.repeat(np.arange(100), 9)
-    grouped, apart = Judge(targets, PLAIN, True, groups), Judge(targets, PLAIN, True)
+    grouped, apart = CalibratorSelector(targets, PLAIN, True, groups), CalibratorSelector(targets, PLAIN, True)
     assert grouped.beats(better, rival)
     assert not grouped.beats(better, rival, standard_errors=1.6)
     assert apart.beats(better, rival, standard_errors=4.4)
     assert not apart.beats(better, better), "nobody beats himself"
-    one = Judge(targets, PLAIN, True, np.zeros(900))
+    one = CalibratorSelector(targets, PLAIN, True, np.zeros(900))
     assert one.beats(better, rival, standard_errors=4.4), "a single group keeps nothing apart"
 
 
 def test_the_accuracy_floor() -> None:
     """A drop of exactly the limit is allowed, one row more is not, and the reason names the points."""
     targets = np.zeros(200, np.int64)
-    judge = Judge(targets, PLAIN, True, base_accuracy=0.9, max_accuracy_drop=0.005)
-    assert judge.too_inaccurate({"accuracy": 179 / 200}) is None
-    reason = judge.too_inaccurate({"accuracy": 178 / 200})
+    selector = CalibratorSelector(targets, PLAIN, True, base_accuracy=0.9, max_accuracy_drop=0.005)
+    assert selector.too_inaccurate({"accuracy": 179 / 200}) is None
+    reason = selector.too_inaccurate({"accuracy": 178 / 200})
     assert reason is not None
     assert "1.00 points" in reason
 
@@ -147,13 +150,13 @@ def test_the_accuracy_floor() -> None:
 def test_a_map_that_costs_accuracy_is_not_chosen() -> None:
     """Where features help but the demanded accuracy is out of reach the temperature stays."""
     logits, features, targets = rows(400, informative=True, seed=0)
-    demanding = Judge(targets, PLAIN, True, base_accuracy=1.0, max_accuracy_drop=0.0)
+    demanding = CalibratorSelector(targets, PLAIN, True, base_accuracy=1.0, max_accuracy_drop=0.0)
     assert demanding.calibrate(logits, features).calibrator.name == "temperature"
 
 
 def test_scores_are_cross_fitted() -> None:
     """The scores of a temperature are those of rows that were not fitted on."""
     logits, _, targets = rows(400, informative=False, seed=0)
-    judge = Judge(targets, PLAIN, True)
-    held_out = cross_fitted_logits(TemperatureScaling, logits.astype(np.float64), targets, judge.folds)
-    assert judge.score(judge.calibrate(logits)) == score(held_out, targets)
+    selector = CalibratorSelector(targets, PLAIN, True)
+    held_out = cross_fitted_logits(TemperatureScaling, logits.astype(np.float64), targets, selector.folds)
+    assert selector.score(selector.calibrate(logits)) == score(held_out, targets)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from fedlas.data import align_inputs
-from fedlas.data.image_column import EncodedImages
+from fedlas.data.image_column import ImageColumn
 from fedlas.preprocessing import Preprocessing
 from service.inference import images as serving
 from service.inference.profile import ServingProfile
@@ -38,7 +38,7 @@ def parse(value: Any, *, preprocessing: Json | None = PREPROCESSING, specs: Any 
 def test_serving_sees_what_training_saw(dtype: str) -> None:
     """The same files through a dataset and through a request are the same array to the last bit."""
     specs = [{**SPECS[0], "dtype": dtype}]
-    inputs: dict[str, Any] = {"images": EncodedImages.of(FILES)}
+    inputs: dict[str, Any] = {"images": ImageColumn.of(FILES)}
     trained = align_inputs(inputs, specs, preprocessing=Preprocessing.parse(PREPROCESSING))["x"]
     served = parse([b64(file) for file in FILES], specs=specs)["x"]
     assert served.dtype == trained.dtype == np.dtype(dtype)

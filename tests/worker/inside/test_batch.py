@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from fedlas.data import Dataset, load_dataset, save_dataset
-from fedlas.data.image_column import EncodedImages
+from fedlas.data.image_column import ImageColumn
 from fedlas.errors import BadDataset, Mismatch
 from tests.corpus.images import image, photo
 from tests.helpers.served import lookup, scaling
@@ -133,16 +133,16 @@ def test_images_are_decoded_in_their_places(tmp_path: Path) -> None:
     files = [image(np.full((1, 2, 3), shade, np.uint8)) for shade in shades]
     steps = {"preprocessing": {"channels": 1, "layout": "NCHW"}}
     inputs = [spec("float32", 1, 1, "width")]
-    told = order(tmp_path, _flat(), prepared(tmp_path, {"x": EncodedImages.of(files)}), inputs, profile=steps)
+    told = order(tmp_path, _flat(), prepared(tmp_path, {"x": ImageColumn.of(files)}), inputs, profile=steps)
     found = run(told, tmp_path)
     expected = 1 / (1 + np.exp(-shades / 255))  # logits 2 · shade and shade
     np.testing.assert_allclose([row["confidence"] for row in found], expected, atol=1e-5)
     files[77] = b"no image"
-    prepared(tmp_path, {"x": EncodedImages.of(files)})
+    prepared(tmp_path, {"x": ImageColumn.of(files)})
     with pytest.raises(BadDataset, match=r"row 77 \(counted from 0\)"):
         predict(told, tmp_path, lambda event: None)
     files[77] = image(photo(1, 3))
-    prepared(tmp_path, {"x": EncodedImages.of(files)})
+    prepared(tmp_path, {"x": ImageColumn.of(files)})
     with pytest.raises(BadDataset, match="row 77"):
         predict(told, tmp_path, lambda event: None)
 
@@ -209,7 +209,7 @@ def test_blocks_are_sized_by_what_rows_take(tmp_path: Path) -> None:
     noise = image(np.random.default_rng(0).integers(0, 256, (300, 300, 3), dtype=np.uint8))
     steps = {"channels": 1, "resize": [1, 2], "layout": "NCHW"}
     profile = {"inputs": [spec("float32", 1, 1, 2)], "class_names": NAMES, "preprocessing": steps}
-    path = prepared(tmp_path, {"x": EncodedImages.of([noise] * 30)})
+    path = prepared(tmp_path, {"x": ImageColumn.of([noise] * 30)})
     first, block = next(batch_rows.ModelRows(path, profile).blocks())
     assert (first, len(block["x"])) == (0, (1 << 22) // (len(noise) + 8 + 64))
 

@@ -18,7 +18,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from fedlas.errors import BadDataset, UnsupportedModel
 from fedlas.gate.gate import judge
-from fedlas.race.selection import Judge
+from fedlas.race.selection import CalibratorSelector
 from service.registry.contract import JobRequest
 from worker.inside.calibration import calibrate
 from worker.inside.inspection import inspect_dataset, inspect_model
@@ -266,7 +266,9 @@ def test_a_map_of_the_features_keeps_to_its_time() -> None:
     targets = rng.integers(0, 3, 400)
     logits, features = rng.normal(size=(400, 3)), np.eye(3)[targets] + rng.normal(size=(400, 3)) * 0.3
     names = {
-        seconds: Judge(targets, ("temperature",), True, seconds=seconds).calibrate(logits, features).calibrator.name
+        seconds: CalibratorSelector(targets, ("temperature",), True, seconds=seconds)
+        .calibrate(logits, features)
+        .calibrator.name
         for seconds in (2.0, 1e-6)
     }
     assert names == {2.0: "features", 1e-6: "temperature"}

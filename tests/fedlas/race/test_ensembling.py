@@ -1,4 +1,4 @@
-"""What is made of finishers together: averages that share a body, whole averages, and one network taught by them."""
+"""What is made of trials together: averages that share a body, whole averages, and one network taught by them."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ import pytest
 import torch
 
 from fedlas.calibrators import TemperatureScaling, VectorScaling
-from fedlas.race import Candidate, CandidateResult, Finalist, RaceResult, ensemble_selection, run_race
+from fedlas.race import Candidate, CandidateResult, Finalist, RaceResult, distillation, run_race
 from fedlas.race.distillation import _blended, distil
 from fedlas.race.ensemble import Ensemble, log_mean
-from fedlas.race.ensemble_selection import MOST_MEMBERS, greedy_members
+from fedlas.race.ensembling import MOST_MEMBERS, select_members
 from fedlas.race.scoring import row_nll
-from fedlas.race.selection import Judge
+from fedlas.race.selection import CalibratorSelector
 from fedlas.training.fit import TrainConfig, predict_logits
 from tests.helpers.small_classifier import SmallClassifier, noisy_digits, overconfident_classifier
 
@@ -92,13 +92,13 @@ def test_without_leave_one_network_is_taught() -> None:
 def test_a_teacher_has_seen_no_labels_but_for_its_temperature(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where richer calibrators are chosen for the finalists the teacher's members still have temperatures alone."""
     seen: list[Finalist] = []
-    teach = ensemble_selection.student
+    teach = distillation.distilled
 
-    def watched(classifier: Any, teacher: Finalist, judge: Judge, lesson: Any) -> Finalist | None:
+    def watched(classifier: Any, teacher: Finalist, selector: CalibratorSelector, distillation: Any) -> Finalist | None:
         seen.append(teacher)
-        return teach(classifier, teacher, judge, lesson)
+        return teach(classifier, teacher, selector, distillation)
 
-    monkeypatch.setattr("fedlas.race.ensembling.student", watched)
+    monkeypatch.setattr("fedlas.race.ensembling.distilled", watched)
     result = run(WHOLE, calibrators=("temperature", "structured_matrix"))
     assert {c.calibrator.name for c in result.candidates if c.calibrator} - {"temperature"}, "richer ones do compete"
     (teacher,) = seen
@@ -133,8 +133,8 @@ def test_members_are_added_while_the_average_gets_better() -> None:
     truth = 1.5 * np.eye(3)[targets]
     noisy = [finalist(truth + rng.normal(size=truth.shape), str(i)) for i in range(5)]
     rivals = [finalist(-3 * truth, "useless"), *noisy]
-    judge = Judge(targets, PLAIN, False)
-    chosen = greedy_members(rivals, judge, most=MOST_MEMBERS)
+    selector = CalibratorSelector(targets, PLAIN, False)
+    chosen = select_members(rivals, selector, most=MOST_MEMBERS)
 
     def nll(members: list[Finalist]) -> float:
         return float(row_nll(log_mean([member.held_out for member in members]), targets).mean())
@@ -146,13 +146,13 @@ def test_members_are_added_while_the_average_gets_better() -> None:
         assert nll(chosen[:size]) == min(nll([*before, one]) for one in rest)
         assert size == 1 or nll(chosen[:size]) < nll(before)
     assert all(nll([*chosen, one]) >= nll(chosen) for one in rivals if one not in chosen)
-    assert greedy_members(rivals, judge, most=2) == chosen[:2]
-    assert greedy_members([noisy[0], finalist(noisy[0].held_out, "twin")], judge, most=5) == [noisy[0]]
-    assert greedy_members([], judge, most=5) == []
+    assert select_members(rivals, selector, most=2) == chosen[:2]
+    assert select_members([noisy[0], finalist(noisy[0].held_out, "twin")], selector, most=5) == [noisy[0]]
+    assert select_members([], selector, most=5) == []
 
 
 def test_a_student_learns_what_its_teacher_says() -> None:
-    """After its lesson the student is far closer to the teacher than it was; the teacher is left as it is."""
+    """After its distillation the student is far closer to the teacher than it was; the teacher is left as it is."""
     (inputs, _), (new, _), _ = noisy_digits()
     teacher = Ensemble([overconfident_classifier() for _ in range(2)], [VectorScaling(), TemperatureScaling(4.0)])
     teacher.calibrators = (TemperatureScaling(6.0), TemperatureScaling(4.0))
