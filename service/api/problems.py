@@ -29,7 +29,6 @@ _STATUS: dict[type[errors.RegistryError], int] = {
     errors.Conflict: 409,
     errors.KeyInFlight: 409,
     errors.TooLarge: 413,
-    errors.NotYetAvailable: 501,
     errors.Overloaded: 429,
     errors.Unavailable: 503,
     errors.DeadlineExceeded: 504,

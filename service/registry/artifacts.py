@@ -153,17 +153,6 @@ class ArtifactStore:
         with source.open("rb") as file:
             return self.stage_open(file.fileno())
 
-    def stage_bytes(self, content: bytes) -> StagedFile:
-        """Begin a new file with this content."""
-        staged = self.stage()
-        try:
-            staged.write(content)
-            staged.seal()
-        except BaseException:
-            staged.discard()
-            raise
-        return staged
-
     def deliver(self, path: Path, digest: str) -> None:
         """Bring a whole file to where it will be kept, before the transaction that names it; it has no name yet."""
 

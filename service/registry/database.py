@@ -1,17 +1,21 @@
-"""Opens the database that a URL names; on SQLite and PostgreSQL alike there is one writer at a time."""
+"""The database: opens the one that a URL names; SQLite and PostgreSQL alike have one writer at a time."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url
 from sqlalchemy.engine.interfaces import ExecutionContext
+from sqlalchemy.exc import DBAPIError, InterfaceError, InternalError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 
-from service.registry.errors import InvalidRequest, NotFound
+from service.registry.errors import InvalidRequest, NotFound, Unavailable
 from service.registry.text import objection_within
 
-#: How long a writer waits for its turn.
+#: How long a writer waits for the lock.
 BUSY_TIMEOUT_S = 30
 #: An error that is logged shows no values: requests hold the secrets of webhooks.
 _QUIET: dict[str, Any] = {"hide_parameters": True}
@@ -20,7 +24,7 @@ _IDLE_TIMEOUT_S = 3
 _CONNECT_TIMEOUT_S = 3
 #: A host that has gone is noticed by its silence: after 5 s, then two more questions.
 _KEEPALIVE = {"keepalives": 1, "keepalives_idle": 5, "keepalives_interval": 2, "keepalives_count": 2}
-_WRITERS_TURN = 2606028655  # any number that nobody else locks
+_WRITERS_TURN = 2606028655  # an arbitrary number, locked by nothing else
 
 
 def open_engine(url: str) -> Engine:
@@ -94,3 +98,16 @@ def _begin_postgresql(connection: Connection) -> None:
 
 def _writes(connection: Connection) -> bool:
     return bool(connection.get_execution_options().get("writes", False))
+
+
+@contextmanager
+def reachable() -> Iterator[None]:
+    """Raise Unavailable where the database cannot be reached, takes no writes, or was lost within a transaction."""
+    try:
+        yield
+    except (DBAPIError, PoolTimeout) as error:
+        if isinstance(error, DBAPIError) and not (
+            isinstance(error, OperationalError | InterfaceError | InternalError) or error.connection_invalidated
+        ):
+            raise
+        raise Unavailable("database_unavailable", "the database cannot be reached; try again shortly") from error

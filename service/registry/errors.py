@@ -10,7 +10,6 @@ RegistryError
 │   └── OffsetMismatch   a piece of an upload does not begin where the upload ends
 ├── KeyReused            an idempotency key came back with other content
 ├── TooLarge             more bytes or rows than the operator allows
-├── NotYetAvailable      part of the contract that this version does not carry out
 ├── Overloaded           too much waits already; `retry_after` seconds later there may be room
 ├── DeadlineExceeded     the answer would come later than the client can use it
 ├── Stalled              a client began to send and then sent nothing more
@@ -77,10 +76,6 @@ class KeyReused(RegistryError):
 
 class TooLarge(RegistryError):
     """More bytes or rows than the operator allows."""
-
-
-class NotYetAvailable(RegistryError):
-    """Part of the contract that this version does not carry out."""
 
 
 class Overloaded(RegistryError):

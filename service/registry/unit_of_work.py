@@ -9,14 +9,12 @@ from datetime import datetime
 from threading import Lock
 
 from sqlalchemy import Engine, text
-from sqlalchemy.exc import DBAPIError, InterfaceError, InternalError, OperationalError
-from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.orm import Session
 from sqlalchemy.pool import QueuePool
 
 from service.registry.artifacts import ArtifactStore
 from service.registry.clock import database_now
-from service.registry.database import BUSY_TIMEOUT_S, open_engine
+from service.registry.database import BUSY_TIMEOUT_S, open_engine, reachable
 from service.registry.errors import Conflict, NotFound, Unavailable
 from service.registry.migrate import is_current, migrate
 from service.registry.object_store import open_artifacts
@@ -103,7 +101,7 @@ class Registry:
     @contextmanager
     def read(self) -> Iterator[UnitOfWork]:
         """Open a transaction that is never committed."""
-        with Session(self._engine, expire_on_commit=False) as session, _reachable():
+        with Session(self._engine, expire_on_commit=False) as session, reachable():
             yield UnitOfWork(session)
 
     @contextmanager
@@ -128,7 +126,7 @@ class Registry:
     @contextmanager
     def _in_turn(self) -> Iterator[None]:
         """SQLite lets one writer in and is not fair to the others: threads of this process queue before they try."""
-        with _reachable():
+        with reachable():
             if self._turn is None:
                 yield
                 return
@@ -162,17 +160,17 @@ class Registry:
 
     def migrate(self) -> None:
         """Bring the tables up to date; only the service does this. Raises Unavailable."""
-        with _reachable():
+        with reachable():
             migrate(self._engine)
 
     def is_current(self) -> bool:
         """Whether the tables are those this code expects."""
-        with _reachable():
+        with reachable():
             return is_current(self._engine)
 
     def check(self) -> None:
         """Raise Unavailable unless the database answers now."""
-        with self.read() as unit, _reachable():
+        with self.read() as unit, reachable():
             unit.work.session.execute(text("SELECT 1"))
 
     def close(self) -> None:
@@ -183,16 +181,3 @@ class Registry:
             time.sleep(0.005)  # a connection returned to a disposed pool stays open
         self._engine.dispose()
         self.artifacts.close()
-
-
-@contextmanager
-def _reachable() -> Iterator[None]:
-    """Raise Unavailable where the database cannot be reached, takes no writes, or was lost within a transaction."""
-    try:
-        yield
-    except (DBAPIError, PoolTimeout) as error:
-        if isinstance(error, DBAPIError) and not (
-            isinstance(error, OperationalError | InterfaceError | InternalError) or error.connection_invalidated
-        ):
-            raise
-        raise Unavailable("database_unavailable", "the database cannot be reached; try again shortly") from error

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.helpers.served import scaling
+from tests.helpers.staging import stage_bytes
 from tests.service.conftest import Api
 
 Json = dict[str, Any]
@@ -35,7 +36,7 @@ def keyed(number: int, *, head: bytes = b'{"inputs":[[1,2]],', tail: bytes = b"}
 def ready_model(api: Api, *, profile: Mapping[str, Any] = PAIR, file: bytes | None = None) -> str:
     """The id of a model that is ready, without any inspection."""
     model = api.post("/v1/models", content=b"x")
-    with api.registry.artifacts.stage_bytes(file or scaling(1)) as staged, api.registry.write() as unit:
+    with stage_bytes(api.registry.artifacts, file or scaling(1)) as staged, api.registry.write() as unit:
         unit.models.ready(model["id"], profile=dict(profile), served_sha256=staged.keep())
     return str(model["id"])
 

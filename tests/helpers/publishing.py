@@ -8,6 +8,7 @@ from service.registry import tables
 from service.registry.ids import new_id
 from service.registry.repositories.records import now
 from service.registry.unit_of_work import Registry
+from tests.helpers.staging import stage_bytes
 
 #: Of the files of `tests.helpers.served` that take rows (x, y).
 PROFILE: dict[str, Any] = {
@@ -21,7 +22,7 @@ PROFILE: dict[str, Any] = {
 
 def publish(registry: Registry, name: str, content: bytes, **profile: Any) -> str:
     """Make a ready model of a served copy and publish it as the next version of `name`; returns its id."""
-    with registry.artifacts.stage_bytes(content) as staged:
+    with stage_bytes(registry.artifacts, content) as staged:
         staged.seal()
         with registry.write() as unit:
             digest = staged.keep()

@@ -20,6 +20,7 @@ from service.registry.unit_of_work import Registry
 from tests.helpers.processes import until
 from tests.helpers.publishing import PROFILE, publish
 from tests.helpers.served import scaling
+from tests.helpers.staging import stage_bytes
 from tests.service.conftest import Api
 
 Json = dict[str, Any]
@@ -225,7 +226,7 @@ def test_serving_goes_on_without_the_database(api: Api, monkeypatch: pytest.Monk
 def test_a_deleted_model_answers_nobody(api: Api) -> None:
     """The request after a deletion is 404; so is one for a name that never was."""
     published(api, "digits", 1)
-    with api.registry.artifacts.stage_bytes(scaling(3)) as staged, api.registry.write() as unit:
+    with stage_bytes(api.registry.artifacts, scaling(3)) as staged, api.registry.write() as unit:
         digest = staged.keep()
         row = tables.Model(
             id=new_id("mdl"), name="m", version=1, status="ready", origin="uploaded", bytes=1, sha256=digest,

@@ -21,6 +21,7 @@ from service.inference.standard_outputs import Outputs
 from service.registry.artifacts import ArtifactStore
 from service.registry.errors import DeadlineExceeded, InvalidRequest, Unavailable
 from tests.helpers.served import scaling, toiling
+from tests.helpers.staging import stage_bytes
 
 QUICK = RunLimits(sizes_follow_shapes=True)
 #: Sides of matrices of which a product takes about 50 ms, and about 10 s.
@@ -38,7 +39,7 @@ class Bench:
         return Scheduler(self._store, cache_bytes=10**9, on_batch=self.batches.append, **options)
 
     def kept(self, content: bytes) -> str:
-        with self._store.stage_bytes(content) as staged:
+        with stage_bytes(self._store, content) as staged:
             return staged.keep()
 
 

@@ -16,6 +16,7 @@ from service.inference.scheduler import Scheduler
 from service.process_memory import MemoryRelease, resident_bytes
 from service.registry.artifacts import ArtifactStore
 from tests.helpers.served import scaling
+from tests.helpers.staging import stage_bytes
 
 CLASSES, ROWS = 8000, 4000
 #: What the goal allows to stay; all rows of one output take 122 MiB.
@@ -35,7 +36,7 @@ async def given_back(level: int) -> None:
 def test_rows_in_many_batches(tmp_path: Path, outputs: tuple[str, ...]) -> None:
     """Batches write into arrays of the whole request in their own threads; what is not taken is not kept."""
     store, longest, batches = ArtifactStore(tmp_path), 0.0, []
-    with store.stage_bytes(scaling(3, columns=CLASSES)) as staged:
+    with stage_bytes(store, scaling(3, columns=CLASSES)) as staged:
         digest = staged.keep()
     row = np.random.default_rng(0).permutation(CLASSES).astype(np.float32) / CLASSES
     # Every row is the same memory: the test measures what the service holds.

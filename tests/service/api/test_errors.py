@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from tests.helpers.served import scaling
+from tests.helpers.staging import stage_bytes
 from tests.service.conftest import Api, MakeApi
 
 Json = dict[str, Any]
@@ -308,7 +309,7 @@ def test_defects_are_answered_too(api: Api) -> None:
     """What nobody foresaw is 500 in the same form, with the request id that it asks to quote."""
     model = api.client.post("/v1/models", content=b"x").json()
     path = f"/v1/models/{model['id']}/predict"
-    with api.registry.artifacts.stage_bytes(scaling(1)) as staged, api.registry.write() as unit:
+    with stage_bytes(api.registry.artifacts, scaling(1)) as staged, api.registry.write() as unit:
         # a record as no inspection of ours would leave it
         unit.models.ready(model["id"], profile={}, served_sha256=staged.keep())
     answer = api.client.post(path, json={"inputs": [[1.0]]}, headers={"X-Request-Id": "mine"})

@@ -13,6 +13,7 @@ from starlette.testclient import TestClient
 from fedlas.preprocessing import Preprocessing
 from service.app import create_app
 from service.settings import ServiceSettings
+from tests.helpers.staging import stage_bytes
 from tests.service.conftest import Api, MakeApi
 
 Json = dict[str, Any]
@@ -386,7 +387,7 @@ def test_evidence_runs_nothing_in_a_browser(api: Api) -> None:
     body = ordered(api)
     job = api.post("/v1/jobs", json=body)["id"]
     script = b"<svg xmlns='http://www.w3.org/2000/svg'><script>alert(1)</script></svg>"
-    with api.registry.artifacts.stage_bytes(script) as staged, api.registry.write() as unit:
+    with stage_bytes(api.registry.artifacts, script) as staged, api.registry.write() as unit:
         row = unit.jobs.get(job)
         row.report_sha256 = row.page_sha256 = row.diagram_sha256 = staged.keep()
     for path in ("report", "report.html", "reliability.svg"):

@@ -20,6 +20,7 @@ from service.inference.scheduler import Scheduler
 from service.registry.artifacts import ArtifactStore
 from service.registry.errors import DeadlineExceeded, InvalidRequest, NotFound, Overloaded, Unavailable
 from tests.helpers.served import hungry, lookup, scaling
+from tests.helpers.staging import stage_bytes
 
 #: Of a model whose inspection found that no value of a row decides how much is computed.
 QUICK = RunLimits(sizes_follow_shapes=True)
@@ -38,7 +39,7 @@ class Bench:
 
     def kept(self, content: bytes) -> str:
         """Store a file and return its digest."""
-        with self.store.stage_bytes(content) as staged:
+        with stage_bytes(self.store, content) as staged:
             return staged.keep()
 
 

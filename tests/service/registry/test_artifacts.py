@@ -17,6 +17,7 @@ from service.registry.errors import NotFound, TooLarge, Unavailable
 from service.registry.object_store import open_artifacts
 from service.registry.resumable_uploads import ResumableUploads
 from service.registry.settings import RegistrySettings
+from tests.helpers.staging import stage_bytes
 from tests.helpers.stores import Behind, make_older
 
 HOUR = 3600.0
@@ -45,7 +46,7 @@ def sha256(content: bytes) -> str:
 
 def keep(store: ArtifactStore, content: bytes) -> str:
     """Store a file."""
-    with store.stage_bytes(content) as staged:
+    with stage_bytes(store, content) as staged:
         return staged.keep()
 
 
@@ -60,7 +61,7 @@ def test_a_kept_file_is_found_by_its_content(behind: Behind, store: ArtifactStor
     """However a file comes in, it is stored under the digest of its content, whole, and nothing else is left."""
     source = tmp_path / "source"
     source.write_bytes(b"from a file" * 200_000)
-    with store.stage() as written, store.stage_file(source) as copied, store.stage_bytes(b"bytes") as given:
+    with store.stage() as written, store.stage_file(source) as copied, stage_bytes(store, b"bytes") as given:
         written.write(b"piece ")
         written.write(b"by piece")
         assert (written.size, copied.size, given.size) == (14, 2_200_000, 5)
@@ -92,7 +93,7 @@ def test_what_is_not_kept_is_not_there(behind: Behind, store: ArtifactStore) -> 
         fail()
     with pytest.raises(TooLarge):
         exceed()
-    store.stage_bytes(b"changed its mind").discard()
+    stage_bytes(store, b"changed its mind").discard()
     assert behind.names() <= {sha256(b"changed its mind")}, "a sealed file may wait for its record, whole"
     assert list(store.incoming.iterdir()) == []
 
@@ -150,7 +151,7 @@ def test_the_same_content_is_the_same_file(behind: Behind, store: ArtifactStore)
 
 def test_a_deletion_may_come_between(behind: Behind, store: ArtifactStore) -> None:
     """A file that was sealed and then taken away by the deletion of another record is there when it is kept."""
-    with store.stage_bytes(b"content") as staged:
+    with stage_bytes(store, b"content") as staged:
         behind.forget(staged.digest)
         digest = staged.keep()
     assert behind.names() == {digest}
@@ -177,7 +178,7 @@ def test_a_partial_file_is_adopted(behind: Behind, store: ArtifactStore) -> None
 
 def test_a_store_that_is_away_says_so(behind: Behind, store: ArtifactStore) -> None:
     """While the store is away everything is Unavailable, nothing is NotFound; when it is back everything works."""
-    staged = store.stage_bytes(b"under way")
+    staged = stage_bytes(store, b"under way")
     attempts: list[Callable[[], object]] = [
         lambda: keep(store, b"new"),
         staged.keep,

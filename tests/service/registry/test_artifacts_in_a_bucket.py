@@ -20,6 +20,7 @@ from service.registry.artifacts import ArtifactStore
 from service.registry.errors import NotFound, Unavailable
 from service.registry.object_store import open_artifacts
 from tests.helpers.object_store import ObjectServer
+from tests.helpers.staging import stage_bytes
 from tests.helpers.stores import BehindBucket, make_older
 
 MEBIBYTE = 1024**2
@@ -64,7 +65,7 @@ def test_a_damaged_file_is_noticed(behind: BehindBucket, store: ArtifactStore, d
         store.path(digest)
     assert caught.value.code == "artifact_damaged"
     assert (copies(store), list(store.incoming.iterdir())) == (set(), [])
-    with store.stage_bytes(b"content") as staged:  # whoever sends it again mends it
+    with stage_bytes(store, b"content") as staged:  # whoever sends it again mends it
         staged.keep()
     assert behind.open().path(digest).read_bytes() == b"content"
 
@@ -72,7 +73,7 @@ def test_a_damaged_file_is_noticed(behind: BehindBucket, store: ArtifactStore, d
 def test_large_files_travel_in_parts(behind: BehindBucket, store: ArtifactStore) -> None:
     """A file above the limit of one request goes up in parts and comes back whole."""
     content = os.urandom(MEBIBYTE) * 70
-    with store.stage_bytes(content) as staged:
+    with stage_bytes(store, content) as staged:
         digest = staged.keep()
     store.place(digest).unlink()
     assert store.path(digest).read_bytes() == content
@@ -97,7 +98,7 @@ def test_parts_that_nobody_finished_are_dropped(behind: BehindBucket, store: Art
 
 def test_a_large_file_is_not_sent_again_in_a_transaction(behind: BehindBucket, store: ArtifactStore) -> None:
     """Where a deletion took a large file away in between, its sender is asked to send it again."""
-    with store.stage_bytes(bytes(17 * MEBIBYTE)) as staged:
+    with stage_bytes(store, bytes(17 * MEBIBYTE)) as staged:
         behind.forget(staged.digest)
         with pytest.raises(Unavailable, match="send it again"):
             staged.keep()
@@ -238,7 +239,7 @@ def test_evicting_never_takes_what_is_asked_for(behind: BehindBucket, small_cach
 
 def test_a_store_that_hangs_is_not_waited_for(behind: BehindBucket, store: ArtifactStore) -> None:
     """A server that accepts connections and answers nothing is Unavailable, in a check and inside a transaction."""
-    with store.stage_bytes(b"content") as staged:
+    with stage_bytes(store, b"content") as staged:
         behind.server.pause()
         try:
             for attempt in (store.check, staged.keep):
@@ -266,7 +267,7 @@ def test_a_copy_needs_space(behind: BehindBucket, small_disk: Path) -> None:
 def test_a_missing_bucket_is_no_missing_file(behind: BehindBucket, object_server: ObjectServer) -> None:
     """A bucket that does not exist is Unavailable and named as the trouble; a file that it lacks is NotFound."""
     nowhere = open_artifacts(behind.settings.model_copy(update={"artifacts": "s3://nowhere/at/all"}))
-    for attempt in (nowhere.check, lambda: nowhere.path("ab" * 32), lambda: nowhere.stage_bytes(b"x")):
+    for attempt in (nowhere.check, lambda: nowhere.path("ab" * 32), lambda: stage_bytes(nowhere, b"x")):
         with pytest.raises(Unavailable) as caught:
             attempt()
         assert object_server.environment["AWS_ENDPOINT_URL"] not in str(caught.value)

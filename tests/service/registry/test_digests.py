@@ -12,6 +12,7 @@ from service.registry.ids import new_id
 from service.registry.repositories.records import now
 from service.registry.unit_of_work import Registry
 from tests.helpers import uploads as made
+from tests.helpers.staging import stage_bytes
 from tests.helpers.work import execute
 from worker.outside.supervisor import Supervisor
 from worker.settings import WorkerSettings
@@ -81,7 +82,7 @@ def test_no_file_is_named_in_json_alone(registry: Registry, tmp_path: Any) -> No
     contents = {"ds": made.digits_npz(), "mdl": made.text_model()}
     kept = {}
     for prefix, content in contents.items():
-        with registry.artifacts.stage_bytes(content) as staged:
+        with stage_bytes(registry.artifacts, content) as staged:
             kept[prefix] = {"sha256": staged.keep(), "bytes": len(content), "status": "inspecting", "created_at": now()}
     data = tables.Dataset(id=new_id("ds"), name="d", options=options, **kept["ds"])
     model = tables.Model(id=new_id("mdl"), name="m", origin="uploaded", options=model_options, **kept["mdl"])

@@ -22,6 +22,7 @@ from service.registry.ids import new_id
 from service.registry.listing import StoredFile
 from service.registry.repositories.records import now
 from service.registry.unit_of_work import Registry, UnitOfWork
+from tests.helpers.staging import stage_bytes
 from tests.helpers.stores import Behind, make_older
 
 HOUR = 3600.0
@@ -34,7 +35,10 @@ import os, signal, sys
 from service.registry.object_store import open_artifacts
 from service.registry.settings import RegistrySettings
 store = open_artifacts(RegistrySettings(data_dir=sys.argv[1], artifacts=sys.argv[2] or None))
-store.stage_bytes(b"orphan").keep()
+staged = store.stage()
+staged.write(b"orphan")
+staged.seal()
+staged.keep()
 os.kill(os.getpid(), signal.SIGKILL)
 """
 
@@ -58,13 +62,13 @@ def name(unit: UnitOfWork, digest: str) -> str:
 
 def orphan(registry: Registry, content: bytes) -> str:
     """A stored file that no record names."""
-    with registry.artifacts.stage_bytes(content) as staged:
+    with stage_bytes(registry.artifacts, content) as staged:
         return staged.keep()
 
 
 def owned(registry: Registry, content: bytes) -> str:
     """A stored file that a record names."""
-    with registry.artifacts.stage_bytes(content) as staged, registry.write() as unit:
+    with stage_bytes(registry.artifacts, content) as staged, registry.write() as unit:
         digest = staged.keep()
         name(unit, digest)
     return digest
@@ -122,7 +126,7 @@ def test_a_second_upload_of_an_orphan_is_safe(behind: Behind, registry: Registry
     """Content that is about to be swept and comes again survives, wherever the sweeper comes between."""
     digest = orphan(registry, b"content")
     behind.age([digest], seconds=2 * HOUR)
-    with registry.artifacts.stage_bytes(b"content") as staged:  # between sealing and keeping
+    with stage_bytes(registry.artifacts, b"content") as staged:  # between sealing and keeping
         sweep_mercilessly(registry)
         assert behind.names() == set()
         with registry.write() as unit:
@@ -147,7 +151,7 @@ def test_an_open_transaction_is_waited_for(behind: Behind, registry: Registry, m
     monkeypatch.setattr(registry.artifacts, "listed", listed_then_wait)
     swept: list[CollectedGarbage] = []
     sweeper = threading.Thread(target=lambda: swept.append(sweep_mercilessly(registry)))
-    with registry.artifacts.stage_bytes(b"content") as staged, registry.write() as unit:
+    with stage_bytes(registry.artifacts, b"content") as staged, registry.write() as unit:
         sweeper.start()
         assert found.wait(30)
         staged.keep()
@@ -188,7 +192,7 @@ def test_sweeping_without_mercy_loses_nothing(behind: Behind, registry: Registry
         try:
             for step in range(12):
                 content = bytes([(offset + step) % 4])
-                with registry.artifacts.stage_bytes(content) as staged, registry.write() as unit:
+                with stage_bytes(registry.artifacts, content) as staged, registry.write() as unit:
                     record = name(unit, staged.keep())
                 digest = hashlib.sha256(content).hexdigest()
                 assert digest in {file.digest for file in registry.artifacts.listed(limit=100)}

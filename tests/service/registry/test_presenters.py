@@ -21,11 +21,12 @@ from service.registry.ids import new_id
 from service.registry.repositories.records import now
 from service.registry.unit_of_work import Registry, UnitOfWork
 from service.settings import ServiceSettings
+from tests.helpers.staging import stage_bytes
 
 
 def dataset(registry: Registry, content: bytes = b"data", **columns: Any) -> tables.Dataset:
     """A dataset row whose file is stored."""
-    with registry.artifacts.stage_bytes(content) as staged:
+    with stage_bytes(registry.artifacts, content) as staged:
         digest = staged.keep()
     row = {"name": "d", "bytes": len(content), "options": {}, "status": "ready", "created_at": now(), **columns}
     return tables.Dataset(id=new_id("ds"), sha256=digest, **row)
@@ -33,7 +34,7 @@ def dataset(registry: Registry, content: bytes = b"data", **columns: Any) -> tab
 
 def model(registry: Registry, content: bytes = b"model", **columns: Any) -> tables.Model:
     """A model row whose file is stored."""
-    with registry.artifacts.stage_bytes(content) as staged:
+    with stage_bytes(registry.artifacts, content) as staged:
         digest = staged.keep()
     row = {"name": "m", "bytes": len(content), "options": {}, "status": "ready", "created_at": now(), **columns}
     return tables.Model(id=new_id("mdl"), sha256=digest, origin="uploaded", **row)
@@ -213,7 +214,7 @@ def test_every_file_of_a_record_counts(registry: Registry) -> None:
     """A page, a report and a calibrator's files are kept while any record names them, and go with the last."""
     contents = {name: hashlib.sha256(name.encode()).hexdigest() for name in ("page", "scores", "onnx")}
     for name in contents:
-        with registry.artifacts.stage_bytes(name.encode()) as staged:
+        with stage_bytes(registry.artifacts, name.encode()) as staged:
             staged.keep()
     data, classifier = dataset(registry), model(registry)
     rows = [
@@ -281,7 +282,7 @@ def test_staged_files_leave_nothing_behind(registry: Registry) -> None:
         staged.keep()
     assert store.path(staged.digest).read_bytes() == b"1234512345"
     kept = store.path(staged.digest).stat().st_ino
-    with store.stage_bytes(b"1234512345") as again:
+    with stage_bytes(store, b"1234512345") as again:
         again.keep()
     assert files(registry) == {staged.digest}
     assert store.path(staged.digest).stat().st_ino == kept, "a child may be about to open the very file that was there"

@@ -23,6 +23,7 @@ from service.registry.unit_of_work import Registry
 from service.settings import ServiceSettings
 from tests.helpers import uploads as made
 from tests.helpers.service import ROOT
+from tests.helpers.staging import stage_bytes
 from tests.helpers.work import execute
 from worker.inside import child
 from worker.outside.kinds import kind_of
@@ -66,7 +67,7 @@ def worker_settings(settings: ServiceSettings) -> WorkerSettings:
 
 def kept(registry: Registry, content: bytes) -> str:
     """A stored file."""
-    with registry.artifacts.stage_bytes(content) as staged:
+    with stage_bytes(registry.artifacts, content) as staged:
         return staged.keep()
 
 

@@ -16,6 +16,7 @@ from service.registry.repositories.records import now
 from service.registry.unit_of_work import Registry
 from service.settings import ServiceSettings
 from tests.helpers.documents import DATASET_PROFILE, DEMO, MODEL_PROFILE, SCORES_PROFILE
+from tests.helpers.staging import stage_bytes
 from worker.inside.child import with_files
 from worker.outside.kinds import WorkKind, kind_of
 from worker.settings import WorkerSettings
@@ -40,7 +41,7 @@ class Bench:
         self.settings = settings
 
     def _kept(self, content: bytes) -> str:
-        with self.registry.artifacts.stage_bytes(content) as staged:
+        with stage_bytes(self.registry.artifacts, content) as staged:
             return staged.keep()
 
     def dataset(self, content: bytes) -> str:

@@ -21,6 +21,7 @@ from service.registry.presenters import job_record
 from service.registry.unit_of_work import Registry
 from service.settings import ServiceSettings
 from tests.helpers.service import until
+from tests.helpers.staging import stage_bytes
 from tests.helpers.work import execute
 from worker.machine import machine, process_mark
 from worker.outside.concurrency import WorkPool
@@ -42,7 +43,7 @@ def worker_settings(settings: ServiceSettings) -> WorkerSettings:
 
 def kept(registry: Registry, content: bytes) -> str:
     """A stored file."""
-    with registry.artifacts.stage_bytes(content) as staged:
+    with stage_bytes(registry.artifacts, content) as staged:
         return staged.keep()
 
 
