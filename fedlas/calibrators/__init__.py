@@ -35,9 +35,15 @@ __all__ = [
 ]
 
 _KINDS: tuple[type[Calibrator], ...] = (
-    Identity, TemperatureScaling, MixtureScaling, AffineScaling, BetaScaling, VectorScaling, MatrixScaling,
+    Identity,
+    TemperatureScaling,
+    MixtureScaling,
+    AffineScaling,
+    BetaScaling,
+    VectorScaling,
+    MatrixScaling,
     IsotonicScaling,
-)  # fmt: skip
+)
 
 CALIBRATORS: dict[str, type[Calibrator]] = {kind.name: kind for kind in _KINDS}
 

@@ -41,18 +41,27 @@ class FeatureScaling(Calibrator):
     name: ClassVar[str] = "features"
 
     def __init__(
-        self, temperature: float = 1.0, matrix: ArrayLike | None = None, offset: ArrayLike | None = None,
-        *, strength: float = 1e-3, share: float = 0.0,
-    ) -> None:  # fmt: skip
+        self,
+        temperature: float = 1.0,
+        matrix: ArrayLike | None = None,
+        offset: ArrayLike | None = None,
+        *,
+        strength: float = 1e-3,
+        share: float = 0.0,
+    ) -> None:
         self.temperature = float(temperature)
         self.matrix = np.zeros((0, 0)) if matrix is None else np.asarray(matrix, np.float64)
         self.offset = np.zeros(0) if offset is None else np.asarray(offset, np.float64)
         self.strength, self.share = strength, share
 
     def fit(
-        self, logits: ArrayLike, targets: ArrayLike, *, weights: ArrayLike | None = None,
+        self,
+        logits: ArrayLike,
+        targets: ArrayLike,
+        *,
+        weights: ArrayLike | None = None,
         features: ArrayLike | None = None,
-    ) -> Self:  # fmt: skip
+    ) -> Self:
         """Fit on logits (N, K), features (N, D) and class indices (N,).
 
         Raises:
@@ -88,9 +97,12 @@ class FeatureScaling(Calibrator):
     @classmethod
     def _restore(cls, parameters: Mapping[str, Any]) -> FeatureScaling:
         return cls(
-            float(parameters["temperature"]), parameters["matrix"], parameters["offset"],
-            strength=float(parameters["strength"]), share=float(parameters["share"]),
-        )  # fmt: skip
+            float(parameters["temperature"]),
+            parameters["matrix"],
+            parameters["offset"],
+            strength=float(parameters["strength"]),
+            share=float(parameters["share"]),
+        )
 
     def to_onnx(
         self, input_name: str, output_name: str, features_name: str = "features"

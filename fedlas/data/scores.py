@@ -89,9 +89,14 @@ def read_scores(
         warnings.append(f"These columns were not used: {', '.join(unused[:20])}.")
     names = matrix.names or _numbered(named[chosen["label"]], matrix)
     dataset = build_dataset(
-        Columns(named, {matrix.kind: matrix.values}), Roles(chosen, warnings), names, "no", _SPLIT_SEED, format,
+        Columns(named, {matrix.kind: matrix.values}),
+        Roles(chosen, warnings),
+        names,
+        "no",
+        _SPLIT_SEED,
+        format,
         trains=False,
-    )  # fmt: skip
+    )
     return _with_all_classes(dataset, matrix, sorted_words=names is None)
 
 

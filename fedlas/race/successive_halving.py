@@ -80,9 +80,15 @@ class SuccessiveHalving:
         self._obstacle = record.decided("obstacle", lambda: self._find_obstacle(train))
         if train is not None and not self._obstacle:
             self.trainer = Trainer(
-                classifier, train, calibration,
-                calibration_features=calibration_features, seed=seed, device=device, weights=weights, record=record,
-            )  # fmt: skip
+                classifier,
+                train,
+                calibration,
+                calibration_features=calibration_features,
+                seed=seed,
+                device=device,
+                weights=weights,
+                record=record,
+            )
 
     @property
     def rates(self) -> dict[str, float]:
@@ -180,9 +186,14 @@ class SuccessiveHalving:
         name = f"candidate-{place + 1:02}-{candidate.epochs:02}"
         done = self.trainer.train(candidate, on_epoch, name=name)
         result = CandidateResult(
-            candidate.name, candidate.method, candidate.hyperparameters(), candidate.scope, done.status, done.reason,
+            candidate.name,
+            candidate.method,
+            candidate.hyperparameters(),
+            candidate.scope,
+            done.status,
+            done.reason,
             done.seconds,
-        )  # fmt: skip
+        )
         trial = None
         if done.network is not None and done.logits is not None:
             calibrated = self.selector.fit_simplest(done.logits)

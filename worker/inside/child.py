@@ -40,8 +40,10 @@ _EVENTS_PER_SECOND = 5.0
 #: depend on where an array lies in memory (seen in a product of 7 × 512 and 512 × 10), those of cuBLAS on its streams.
 _SAME_BITS = {"MKL_CBWR": "AUTO", "CUBLAS_WORKSPACE_CONFIG": ":4096:8"}
 _KINDS_OF_LIMITS = (
-    (resource.RLIMIT_AS, "address_space"), (resource.RLIMIT_DATA, "memory"), (resource.RLIMIT_FSIZE, "file_size"),
-)  # fmt: skip
+    (resource.RLIMIT_AS, "address_space"),
+    (resource.RLIMIT_DATA, "memory"),
+    (resource.RLIMIT_FSIZE, "file_size"),
+)
 
 
 def main(folder: Path) -> int:

@@ -112,9 +112,7 @@ def changed(array: Array, row: int, value: Any) -> Array:
 BAD: dict[str, tuple[bytes, str, str]] = {
     "not a data file": (b"\x00\x01\x02\x03" * 10, "unsupported_format", "npz"),
     "pickle": (b"\x80\x04K\x01.", "unsafe_format", "never opened"),
-    "object array": (
-        made.npz(logits=np.array([None] * 40, dtype=object), labels=TARGETS), "object_array", "logits"
-    ),
+    "object array": (made.npz(logits=np.array([None] * 40, dtype=object), labels=TARGETS), "object_array", "logits"),
     "no labels": (made.npz(logits=LOGITS), "no_label", "label"),
     "no scores": (made.npz(x=LOGITS, labels=TARGETS), "no_scores", "x"),
     "both": (made.npz(logits=LOGITS, probabilities=PROBABILITIES, labels=TARGETS), "ambiguous_scores", "logits"),
@@ -128,18 +126,24 @@ BAD: dict[str, tuple[bytes, str, str]] = {
     "NaN": (made.npz(logits=changed(LOGITS, 7, [0, np.nan, 0]), labels=TARGETS), "non_finite", "row 7, column 1"),
     "infinity": (made.npz(logits=changed(LOGITS, 7, -np.inf), labels=TARGETS), "non_finite", "-inf in row 7"),
     "too large": (
-        made.npz(logits=changed(LOGITS.astype(np.float64), 7, 1e39), labels=TARGETS), "non_finite", "float32"
+        made.npz(logits=changed(LOGITS.astype(np.float64), 7, 1e39), labels=TARGETS),
+        "non_finite",
+        "float32",
     ),
     "NaN probability": (
-        made.npz(probabilities=changed(PROBABILITIES, 9, np.nan), labels=TARGETS), "non_finite", "row 9"
+        made.npz(probabilities=changed(PROBABILITIES, 9, np.nan), labels=TARGETS),
+        "non_finite",
+        "row 9",
     ),
     "sum": (
         made.npz(probabilities=changed(PROBABILITIES, 5, [0.5, 0.4, 0.05]), labels=TARGETS),
-        "not_probabilities", "row 5",
+        "not_probabilities",
+        "row 5",
     ),
     "negative": (
         made.npz(probabilities=changed(PROBABILITIES, 6, [1.1, -0.1, 0.0]), labels=TARGETS),
-        "not_probabilities", "row 6",
+        "not_probabilities",
+        "row 6",
     ),
     "label too high": (made.npz(logits=LOGITS, labels=changed(TARGETS, 3, 3)), "labels_out_of_range", "row 3"),
     "label negative": (made.npz(logits=LOGITS, labels=changed(TARGETS, 3, -1)), "labels_out_of_range", "0 to 2"),
@@ -150,18 +154,23 @@ BAD: dict[str, tuple[bytes, str, str]] = {
     "unknown split": (made.npz(logits=LOGITS, labels=TARGETS, split=["dev"] * 40), "unknown_split", "dev"),
     "group in two splits": (
         made.npz(logits=LOGITS, labels=TARGETS, group=[1] * 40, split=["calibration", "test"] * 20),
-        "group_crosses_splits", "'1'",
+        "group_crosses_splits",
+        "'1'",
     ),
     "gap in the columns": (
-        made.csv({**columns("logit_", LOGITS, ["0", "1", "3"]), "label": TARGETS}), "bad_columns", "logit_3"
+        made.csv({**columns("logit_", LOGITS, ["0", "1", "3"]), "label": TARGETS}),
+        "bad_columns",
+        "logit_3",
     ),
     "text in a column": (
-        made.csv({"logit_0": LOGITS[:, 0], "logit_1": ["x"] * 40, "label": TARGETS}), "bad_scores", "logit_1"
+        made.csv({"logit_0": LOGITS[:, 0], "logit_1": ["x"] * 40, "label": TARGETS}),
+        "bad_scores",
+        "logit_1",
     ),
     "empty cell": (b"logit_0,logit_1,label\n" + b"1,2,0\n" * 15 + b"1,,1\n" + b"3,1,1\n" * 10, "non_finite", "row 15"),
     "ragged lists": (b'logits,label\n"[1,2]",0\n"[1,2,3]",1\n', "bad_scores", "row 1"),
     "broken list": (b'logits,label\n"[1,2]",0\n"[1;2]",1\n', "bad_scores", "row 1"),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", BAD)

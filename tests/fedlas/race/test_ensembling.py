@@ -41,9 +41,12 @@ def whole_race() -> RaceResult:
 
 def finalist(held_out: np.ndarray, name: str = "x") -> Finalist:
     return Finalist(
-        SmallClassifier(4, 3), TemperatureScaling(), CandidateResult(name, "cross_entropy", {}, "all", "finished"),
-        held_out, np.zeros((len(held_out), 4), np.float32),
-    )  # fmt: skip
+        SmallClassifier(4, 3),
+        TemperatureScaling(),
+        CandidateResult(name, "cross_entropy", {}, "all", "finished"),
+        held_out,
+        np.zeros((len(held_out), 4), np.float32),
+    )
 
 
 def test_a_dear_average_needs_leave() -> None:

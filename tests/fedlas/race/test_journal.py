@@ -39,12 +39,20 @@ class Run:
         self._calls, self._kill_at = itertools.count(1), kill_at
         train, calibration, _ = noisy_digits()
         settings: dict[str, Any] = {
-            "candidates": [HOT, HEAD, HOT_PLUS], "budget_seconds": 600, "calibrators": ("temperature",), **options,
-        }  # fmt: skip
+            "candidates": [HOT, HEAD, HOT_PLUS],
+            "budget_seconds": 600,
+            "calibrators": ("temperature",),
+            **options,
+        }
         self.result: RaceResult = run_race(
-            overconfident_classifier(), train=train, calibration=calibration, journal=journal,
-            on_progress=self._hear, on_candidate=self.ended.append, **settings,
-        )  # fmt: skip
+            overconfident_classifier(),
+            train=train,
+            calibration=calibration,
+            journal=journal,
+            on_progress=self._hear,
+            on_candidate=self.ended.append,
+            **settings,
+        )
 
     def _hear(self, progress: RaceProgress) -> None:
         self.told.append((progress.name, progress.epoch))
@@ -99,9 +107,12 @@ def test_a_race_killed_all_the_time_arrives(tmp_path: Path) -> None:
     for attempt in range(20):
         folder = tmp_path / str(attempt)
         journal = FolderJournal(
-            folder, key="k", known=dict(known), every_seconds=0,
+            folder,
+            key="k",
+            known=dict(known),
+            every_seconds=0,
             on_saved=lambda name, file, folder=folder: known.update({name: folder / file}),
-        )  # fmt: skip
+        )
         with suppress(Killed):
             run = Run(journal, kill_at=9)
             break

@@ -86,9 +86,13 @@ def test_the_uploaded_network_is_left_alone() -> None:
     before = predict_logits(classifier, calibration[0])[0]
     weights = {name: value.clone() for name, value in classifier.state_dict().items()}
     result = run_race(
-        classifier, train=train, calibration=calibration, candidates=[HOT, HOT_PLUS, HEAD], budget_seconds=600,
+        classifier,
+        train=train,
+        calibration=calibration,
+        candidates=[HOT, HOT_PLUS, HEAD],
+        budget_seconds=600,
         calibrators=("temperature",),
-    )  # fmt: skip
+    )
     assert all(torch.equal(value, weights[name]) for name, value in classifier.state_dict().items())
     np.testing.assert_array_equal(before, predict_logits(classifier, calibration[0])[0])
     np.testing.assert_array_equal(before, result.base_logits)
@@ -170,9 +174,14 @@ def test_where_the_network_does_not_fit_the_head_is_trained() -> None:
     slow.load_state_dict(overconfident_classifier().state_dict())
     candidates = [Candidate("cross_entropy", 0.01, scope=scope) for scope in ("auto", "all")]
     result = run_race(
-        slow, train=train, calibration=calibration, candidates=candidates, budget_seconds=12.0, combine=False,
+        slow,
+        train=train,
+        calibration=calibration,
+        candidates=candidates,
+        budget_seconds=12.0,
+        combine=False,
         calibrators=("temperature",),
-    )  # fmt: skip
+    )
     assert [(c.scope, c.status) for c in result.candidates[1:]] == [("head", "finished"), ("all", "skipped")]
     assert any("head" in note for note in result.notes)
 

@@ -78,9 +78,11 @@ def network(*layers: tuple[Array, Array], ends_with: str | None = None, fills_mi
         last = "y"
     ends = [("x", len(layers[0][0])), (last, len(layers[-1][1]))]
     graph = helper.make_graph(
-        nodes, "g", *([helper.make_tensor_value_info(name, TensorProto.FLOAT, ["N", size])] for name, size in ends),
+        nodes,
+        "g",
+        *([helper.make_tensor_value_info(name, TensorProto.FLOAT, ["N", size])] for name, size in ends),
         initializer=weights,
-    )  # fmt: skip
+    )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
     return bytes(model.SerializeToString())
 

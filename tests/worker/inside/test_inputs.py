@@ -76,30 +76,51 @@ def records(digests: dict[str, str], said: Json, found: Json, metadata: Json) ->
     fresh = {"created_at": now(), "bytes": 1, "name": json.dumps(said)[:200]}
     request = JobRequest(model_id="mdl_1", dataset_id="ds_1").model_dump()
     job = {
-        "model_id": "mdl_1", "dataset_id": "ds_1", "progress": {}, "history": [], "created_at": now(),
-        "status": "queued", "plan": found,
+        "model_id": "mdl_1",
+        "dataset_id": "ds_1",
+        "progress": {},
+        "history": [],
+        "created_at": now(),
+        "status": "queued",
+        "plan": found,
         "request": {**request, "metadata": metadata, "webhook": {"url": "/", "secret": "/", "file": "/"}},
-    }  # fmt: skip
+    }
     return [
         tables.Dataset(
-            id="ds_1", sha256=digests["dataset"], prepared_sha256=digests["prepared"], options={**said, "roles": said},
-            profile=found, status="ready", **fresh,
+            id="ds_1",
+            sha256=digests["dataset"],
+            prepared_sha256=digests["prepared"],
+            options={**said, "roles": said},
+            profile=found,
+            status="ready",
+            **fresh,
         ),
         tables.Model(
-            id="mdl_1", sha256=digests["model"], served_sha256=digests["served"], options={**said, "output": "/"},
-            profile=found, origin="uploaded", status="ready", **fresh,
+            id="mdl_1",
+            sha256=digests["model"],
+            served_sha256=digests["served"],
+            options={**said, "output": "/"},
+            profile=found,
+            origin="uploaded",
+            status="ready",
+            **fresh,
         ),
         tables.Calibrator(
             id="cal_1", sha256=digests["scores"], options=said, profile=found, method="auto", status="running", **fresh
         ),
         tables.Batch(
-            id="bat_1", model_id="mdl_1", dataset_id="ds_1", options=said, progress=found, status="queued",
+            id="bat_1",
+            model_id="mdl_1",
+            dataset_id="ds_1",
+            options=said,
+            progress=found,
+            status="queued",
             created_at=now(),
         ),
         tables.Job(id="job_1", **job),
         tables.Job(id="job_2", **job),
         tables.Checkpoint(job_id="job_1", name="base", sha256=digests["saved"], saved_at=now()),
-    ]  # fmt: skip
+    ]
 
 
 #: Which stored files each kind of work is given.
@@ -136,17 +157,27 @@ def ordered(folder: Path, monkeypatch: pytest.MonkeyPatch, kind: str, prepared: 
     with monkeypatch.context() as patched, pytest.raises(Captured):
         patched.setattr(subprocess, "Popen", refuse)
         sandbox.run(
-            kind, prepared.spec, inputs=prepared.inputs, folder=folder, limits=prepared.limits,
-            on_event=lambda event: None, on_tick=lambda: None,
-        )  # fmt: skip
+            kind,
+            prepared.spec,
+            inputs=prepared.inputs,
+            folder=folder,
+            limits=prepared.limits,
+            on_event=lambda event: None,
+            on_tick=lambda: None,
+        )
 
 
 @settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(said=DOCUMENTS, found=DOCUMENTS, metadata=METADATA)
 def test_no_field_of_a_request_changes_what_is_granted(
-    said: Json, found: Json, metadata: Json, registry: Registry, worker_settings: WorkerSettings,
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
-) -> None:  # fmt: skip
+    said: Json,
+    found: Json,
+    metadata: Json,
+    registry: Registry,
+    worker_settings: WorkerSettings,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """Names, options, profiles, plans, webhooks and metadata of any content: each kind reads its own files only."""
     names = ("dataset", "prepared", "model", "served", "scores", "saved")
     digests = {name: kept(registry, name.encode()) for name in names}
@@ -176,9 +207,14 @@ def test_no_field_of_a_request_changes_what_is_granted(
 def run(folder: Path, spec: Json, **inputs: str) -> ChildOutcome:
     """Inspect a dataset in a real child."""
     return sandbox.run(
-        "inspect_dataset", {"options": OPTIONS, **spec}, inputs=inputs, folder=folder, limits=Limits(60),
-        on_event=lambda event: None, on_tick=lambda: None,
-    )  # fmt: skip
+        "inspect_dataset",
+        {"options": OPTIONS, **spec},
+        inputs=inputs,
+        folder=folder,
+        limits=Limits(60),
+        on_event=lambda event: None,
+        on_tick=lambda: None,
+    )
 
 
 @pytest.fixture
@@ -219,9 +255,12 @@ def test_a_child_without_an_expected_protection_opens_nothing(place: tuple[Path,
     """Where the trial found a control on, a child in which it is off ends at once, and says what is missing."""
     folder, secret = place
     request = {
-        "kind": "inspect_dataset", "spec": {"options": OPTIONS}, "inputs": {"file": str(secret)},
-        "limits": {"seconds": 60}, "expected": confinement.controls_on(confinement.status(folder.parent)),
-    }  # fmt: skip
+        "kind": "inspect_dataset",
+        "spec": {"options": OPTIONS},
+        "inputs": {"file": str(secret)},
+        "limits": {"seconds": 60},
+        "expected": confinement.controls_on(confinement.status(folder.parent)),
+    }
     (folder / "request.json").write_text(json.dumps(request))
     code = (
         "import sys; from pathlib import Path; from worker.inside import child\n"
@@ -233,9 +272,13 @@ def test_a_child_without_an_expected_protection_opens_nothing(place: tuple[Path,
     )
     done = subprocess.run(
         [sys.executable, "-P", "-c", code, str(folder)],
-        cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, check=False, timeout=60,
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        check=False,
+        timeout=60,
         stdin=subprocess.PIPE,
-    )  # fmt: skip
+    )
     assert done.returncode == child.UNPROTECTED, done.stderr
     assert json.loads(done.stdout)["confined"]["files"] == "off: [Errno 36] File name too long"
     assert not (folder / "answer.json").exists()
@@ -246,9 +289,15 @@ def test_children_have_what_the_trial_had(place: tuple[Path, Path]) -> None:
     folder, secret = place
     expected = confinement.controls_on(confinement.status(folder.parent))
     outcome = sandbox.run(
-        "inspect_dataset", {"options": OPTIONS}, inputs={"file": str(secret)}, folder=folder, limits=Limits(60),
-        on_event=lambda event: None, on_tick=lambda: None, expected=expected,
-    )  # fmt: skip
+        "inspect_dataset",
+        {"options": OPTIONS},
+        inputs={"file": str(secret)},
+        folder=folder,
+        limits=Limits(60),
+        on_event=lambda event: None,
+        on_tick=lambda: None,
+        expected=expected,
+    )
     assert outcome.unprotected is None
     assert outcome.result is not None
 
@@ -258,9 +307,14 @@ def test_unprotected_work_is_put_off(
 ) -> None:
     """It is no fault of the upload's and no attempt at it; it waits longer each time, and is done once all is well."""
     row = tables.Dataset(
-        id="ds_1", name="d", bytes=1, sha256=kept(registry, made.digits_npz()), status="inspecting", options=OPTIONS,
+        id="ds_1",
+        name="d",
+        bytes=1,
+        sha256=kept(registry, made.digits_npz()),
+        status="inspecting",
+        options=OPTIONS,
         created_at=now(),
-    )  # fmt: skip
+    )
     with registry.write() as unit:
         unit.datasets.add(row)
         unit.work.open(row.id)

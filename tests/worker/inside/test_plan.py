@@ -63,9 +63,12 @@ def test_a_plan_tells_what_is_there(tmp_path: Path) -> None:
     rows = world()
     names = ["ant", "bee", "cat", "dog"]
     found = planned(
-        tmp_path, {**rows, "class_names": np.array(names)}, MODEL, model_options={"class_names": names},
+        tmp_path,
+        {**rows, "class_names": np.array(names)},
+        MODEL,
+        model_options={"class_names": names},
         budget={"minutes": 3.0, "candidates": 5},
-    )  # fmt: skip
+    )
     assert found["features"] == {"layer": "r1", "dim": 4}
     assert found["trains"] is found["trainable"] is True
     assert found["splits"] == SPLITS
