@@ -10,20 +10,12 @@ from fedlas.calibrators import softmax
 from fedlas.errors import BadDataset
 from fedlas.gate.claims import GateVerdict
 from fedlas.gate.gate import judge
-from fedlas.gate.ledger_level import ledger_level
-from fedlas.metrics.multiplicity import holm
-
-
-def world(num_rows: int = 1000, num_classes: int = 5, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """True logits and labels drawn from them."""
-    rng = np.random.default_rng(seed)
-    logits = 2 * rng.normal(size=(num_rows, num_classes))
-    return logits, (softmax(logits).cumsum(axis=1) > rng.random((num_rows, 1))).argmax(axis=1)
+from tests.helpers.drawn_rows import drawn_logits
 
 
 def verdict(**changes: object) -> GateVerdict:
     """An overconfident upload, a perfect temperature, no trained finalist, unless changed."""
-    logits, targets = world()
+    logits, targets = drawn_logits()
     settings = {
         "uploaded": softmax(3 * logits),
         "post_hoc": softmax(logits),
@@ -46,7 +38,7 @@ def test_a_good_temperature_is_promoted() -> None:
 
 def test_a_better_network_is_promoted() -> None:
     """A trained finalist that knows the truth beats an upload that sees it through noise, calibrated or not."""
-    logits, _ = world()
+    logits, _ = drawn_logits()
     blurred = logits + np.random.default_rng(9).normal(scale=2, size=logits.shape)
     result = verdict(uploaded=softmax(3 * blurred), post_hoc=softmax(0.6 * blurred), trained=softmax(logits))
     assert result.verdict == "trained"
@@ -56,7 +48,7 @@ def test_a_better_network_is_promoted() -> None:
 
 def test_the_trained_finalist_must_beat_both() -> None:
     """As good as the temperature is not better: the post-hoc model is promoted."""
-    logits, _ = world()
+    logits, _ = drawn_logits()
     result = verdict(trained=softmax(logits))
     assert result.verdict == "post_hoc"
     assert result.claims[1].p_value == 1.0
@@ -65,7 +57,7 @@ def test_the_trained_finalist_must_beat_both() -> None:
 
 def test_nothing_better_changes_nothing() -> None:
     """Identical finalists leave the upload as it is, with p-values of 1."""
-    logits, _ = world()
+    logits, _ = drawn_logits()
     same = softmax(logits)
     result = verdict(uploaded=same, post_hoc=same, trained=same)
     assert (result.verdict, result.promoted) == ("unchanged", False)
@@ -78,7 +70,7 @@ def test_false_promotions_are_rare(seed: int) -> None:
     rng = np.random.default_rng(seed)
     promoted = 0
     for draw in range(100):
-        logits, targets = world(200, 3, seed=1000 * seed + draw)
+        logits, targets = drawn_logits(200, 3, seed=1000 * seed + draw)
         three = [softmax(logits + rng.normal(scale=0.5, size=logits.shape)) for _ in range(3)]
         result = judge(
             uploaded=three[0],
@@ -103,7 +95,7 @@ def test_unknown_provenance_is_undetermined() -> None:
 
 def test_accuracy_guards_a_promotion() -> None:
     """A finalist with a better score but an accuracy 2 points lower is stopped, and the sentence says so."""
-    logits, targets = world()
+    logits, targets = drawn_logits()
     uploaded = softmax(3 * logits)
     trained = softmax(logits)
     right = np.flatnonzero(trained.argmax(axis=1) == targets)[:20]
@@ -134,16 +126,9 @@ def test_the_worst_class_guards_a_promotion() -> None:
     assert not guards["worst_class_recall_drop"].passed
 
 
-def test_holm_is_holm() -> None:
-    """The smallest p-value is tested at level / m and a failure stops everything after it."""
-    assert holm([0.02, 0.04], 0.05) == ([0.025, 0.05], [True, True])
-    assert holm([0.03, 0.001], 0.05) == ([0.05, 0.025], [True, True])
-    assert holm([0.03, 0.04], 0.05)[1] == [False, False]
-
-
 def test_groups_count_whole() -> None:
     """Rows repeated ten times, once they are declared groups, give exactly what the rows alone give."""
-    logits, targets = world(40, seed=4)
+    logits, targets = drawn_logits(40, seed=4)
     blurred = logits + np.random.default_rng(1).normal(size=logits.shape)
     once = {"uploaded": softmax(blurred), "post_hoc": softmax(logits), "targets": targets}
     many = {name: np.repeat(values, 10, axis=0) for name, values in once.items()}
@@ -157,7 +142,7 @@ def test_groups_count_whole() -> None:
 @pytest.mark.parametrize("score", ["brier", "nll"])
 def test_the_score_is_the_named_one(score: str) -> None:
     """The difference shown is that of the named score, computed here by hand."""
-    logits, targets = world()
+    logits, targets = drawn_logits()
     two = [softmax(logits), softmax(3 * logits)]
     by_hand = {
         "nll": [-np.log(p[np.arange(len(targets)), targets]).mean() for p in two],
@@ -169,7 +154,7 @@ def test_the_score_is_the_named_one(score: str) -> None:
 
 def test_too_few_test_rows_are_refused() -> None:
     """Nine test rows judge nothing."""
-    logits, targets = world(9)
+    logits, targets = drawn_logits(9)
     with pytest.raises(BadDataset, match="9 rows") as caught:
         verdict(uploaded=softmax(logits), post_hoc=softmax(logits), targets=targets)
     assert caught.value.code == "split_too_small"
@@ -200,20 +185,9 @@ def test_the_other_proper_score_guards_a_promotion() -> None:
     assert any("worse in NLL" in sentence for sentence in judgement.sentences)
 
 
-def test_the_ledger_spends_no_more_than_the_level() -> None:
-    """All looks together spend at most the level, the first one three quarters of it, and each one less than before."""
-    levels = [ledger_level(look, 0.05) for look in range(10_000)]
-    assert levels[0] == pytest.approx(0.0375)
-    assert levels == sorted(levels, reverse=True)
-    assert 0.0499 < sum(levels) <= 0.05
-    for wrong in (-1, 1.5, True):
-        with pytest.raises(ValueError, match="evaluations_before"):
-            ledger_level(wrong, 0.05)  # type: ignore[arg-type]
-
-
 def test_earlier_looks_make_a_promotion_harder() -> None:
     """What the first look shows, the hundredth does not; the level, the interval and a sentence say so."""
-    logits, targets = world(600)
+    logits, targets = drawn_logits(600)
     settings = {
         "uploaded": softmax(1.6 * logits[:600]),
         "post_hoc": softmax(logits),
@@ -235,7 +209,7 @@ def test_retrying_on_one_split_does_not_become_a_promotion() -> None:
     """Ten candidates in a row that are no better: hardly a split promotes any of them."""
     rng, splits = np.random.default_rng(7), 0
     for draw in range(40):
-        logits, targets = world(150, 3, seed=draw)
+        logits, targets = drawn_logits(150, 3, seed=draw)
         uploaded = softmax(logits + rng.normal(scale=0.3, size=logits.shape))
         splits += any(
             verdict(
@@ -252,7 +226,7 @@ def test_retrying_on_one_split_does_not_become_a_promotion() -> None:
 
 def test_a_claim_that_is_not_shown_says_how_many_rows_would_show_it() -> None:
     """A small gain on few rows asks for more, and twice so many show it; a loss or a shown gain asks for none."""
-    logits, targets = world(40_000)
+    logits, targets = drawn_logits(40_000)
     few = {"uploaded": softmax(1.3 * logits[:300]), "post_hoc": softmax(logits[:300]), "targets": targets[:300]}
     claim = (small := verdict(**few)).claims[0]
     assert not claim.shown
@@ -281,7 +255,7 @@ def test_an_invisible_gain_asks_for_more_than_a_million_rows() -> None:
 @pytest.mark.parametrize("name", ["uploaded", "post_hoc", "trained"])
 def test_what_are_no_probabilities_is_refused(name: str) -> None:
     """NaN in one row, and rows that do not sum to 1: the argument and the row are named."""
-    logits, _ = world()
+    logits, _ = drawn_logits()
     good = softmax(logits)
     holed, long = good.copy(), good * 1.1
     holed[7, 2] = np.nan
@@ -293,14 +267,14 @@ def test_what_are_no_probabilities_is_refused(name: str) -> None:
 
 def test_another_number_of_classes_is_refused() -> None:
     """A finalist must have the uploaded model's rows and classes."""
-    logits, _ = world(num_classes=6)
+    logits, _ = drawn_logits(num_classes=6)
     with pytest.raises(ValueError, match="trained must be"):
         verdict(trained=softmax(logits))
 
 
 def test_the_order_of_the_rows_does_not_matter() -> None:
     """Shuffled rows give the same p-values, intervals and verdict."""
-    logits, targets = world()
+    logits, targets = drawn_logits()
     order = np.random.default_rng(3).permutation(len(targets))
     one = verdict(uploaded=softmax(1.3 * logits))
     two = verdict(uploaded=softmax(1.3 * logits[order]), post_hoc=softmax(logits[order]), targets=targets[order])

@@ -1,0 +1,85 @@
+"""The page: self-contained, every text escaped, everything shown."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+
+from fedlas.calibrators import softmax
+from fedlas.report import report_html
+from fedlas.report.diagnostics import fedlas_diagnostics
+from fedlas.report.label_noise import sensitivity
+from fedlas.report.page import environment
+from tests.helpers.drawn_rows import drawn_logits
+from tests.helpers.reports import Tags, is_whole, report
+
+HOSTILE = '<img src=x onerror="alert(1)">&\'</td></style><script>alert(2)</script>'
+
+
+def test_names_from_strangers_stay_text() -> None:
+    """Names of classes, slices, candidates and files that are markup are read as text and open no element."""
+    logits, targets = drawn_logits(200, 3)
+    made = report(
+        softmax(logits),
+        targets,
+        class_names=[HOSTILE, "b", "c"],
+        slices={HOSTILE: np.where(np.arange(200) < 100, HOSTILE, "fine")},
+        candidates=[{"name": HOSTILE, "status": HOSTILE, "reason": HOSTILE, "calibration": {"nll": None}}],
+        recipe={HOSTILE: HOSTILE},
+        digests={"model": HOSTILE},
+        machine={"device": HOSTILE},
+    )
+    tags = Tags()
+    tags.feed(is_whole(made))
+    assert tags.open == []
+    assert not {"script", "img", "link", "iframe", "object", "a", "image", "use"} & tags.seen
+    assert not {"src", "href", "onerror", "onload", "style"} & set(tags.attributes)
+    assert sum(word.count(HOSTILE) for word in tags.words) >= 9
+
+
+def test_the_page_needs_nothing_from_outside() -> None:
+    """No address but the SVG namespace, no import and no url() in its style."""
+    logits, targets = drawn_logits(100, 3)
+    page = report_html(report(softmax(logits), targets))
+    assert "http" not in page.replace("http://www.w3.org/2000/svg", "")
+    assert "@import" not in page
+    assert "url(" not in page
+
+
+def test_templates_escape_every_text() -> None:
+    """Text in a template and in an argument of a macro is escaped once; what a macro returns is markup already."""
+    macro = '{% from "macros.html.jinja" import marked %}{{ marked(text, true) }} {{ text }}'
+    made = environment().from_string(macro).render(text='<b title="&">')
+    assert made == '<span class="flag">&lt;b title=&#34;&amp;&#34;&gt;</span> &lt;b title=&#34;&amp;&#34;&gt;'
+
+
+def test_a_thousand_classes_stay_readable() -> None:
+    """Fifty classes are shown, the rest counted; file and page stay small."""
+    logits, targets = drawn_logits(200, 1000)
+    made = report(softmax(logits), targets, num_resamples=20)
+    assert len(made.as_dict()["classes"]["rows"]) == 50
+    page = is_whole(made)
+    assert "950 further classes are not shown" in page
+    assert len(page) < 300_000
+    assert len(json.dumps(made.as_dict())) < 300_000
+
+
+def test_everything_that_is_given_is_shown() -> None:
+    """Diagnostics, label noise, earlier evaluations and duplicates reach summary and page."""
+    logits, targets = drawn_logits(300, 3)
+    probs = softmax(logits)
+    made = report(
+        probs,
+        targets,
+        diagnostics=fedlas_diagnostics(feature_norms=logits.max(axis=1), correct=probs.argmax(axis=1) == targets),
+        label_noise=sensitivity(lambda labels: "unchanged", targets, 3, shares=[0.05], draws=4),
+        evaluations_before=3,
+        duplicates={"calibration": 12, "train": 0},
+    )
+    page, summary = is_whole(made), " ".join(made.as_dict()["summary"])
+    for text in ("same in 4 of 4 draws", "feature norm", "12 test rows also occur"):
+        assert text in summary
+    for title in ("If some test labels were wrong", "FedLAS's own diagnostics", "Check first", "judged 3 times before"):
+        assert title in page
+    assert "'train'" not in summary
