@@ -37,7 +37,7 @@ from service.api.request_ids import RequestIdMiddleware
 from service.api.services import Services
 from service.inference.runtime import check_single_runtime
 from service.registry.errors import Unavailable
-from service.serving.app import Serving, ServingApp
+from service.serving.app import ServingApp
 from service.serving.routes import ROUTES
 from service.settings import ServiceSettings
 
@@ -54,18 +54,16 @@ def create_app(settings: ServiceSettings, *, on_stuck: Callable[[str], None] | N
     """
     check_single_runtime()
     services = Services.open(settings, on_stuck)
-    serving = Serving(settings, services.model_repository, services.scheduler, services.tracing)
-    return ServingApp(_rest_api(services, serving), services, serving, ROUTES)
+    return ServingApp(_rest_api(services), services, ROUTES)
 
 
-def _rest_api(services: Services, serving: Serving) -> FastAPI:
+def _rest_api(services: Services) -> FastAPI:
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         with suppress(Unavailable):  # what is left over goes with the next sweep
             await run_in_threadpool(services.registry.artifacts.clear_abandoned)
         services.start()
         yield
-        serving.shut_down()
         services.close()
 
     app = FastAPIOffline(  # /docs works without the internet

@@ -45,7 +45,7 @@ Key = tuple[str, str | None]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Target:
+class ResolvedModel:
     """What a name means: a ready model.
 
     Attributes:
@@ -64,12 +64,12 @@ class Target:
 
 @dataclass(slots=True)
 class _Entry:
-    target: Target
+    target: ResolvedModel
     read_at: float
     reading: bool = False
 
 
-class Catalogue:
+class ModelRepository:
     """Lives on the event loop."""
 
     def __init__(self, registry: Registry, engine: Scheduler, metrics: ServingMetrics) -> None:
@@ -77,13 +77,13 @@ class Catalogue:
         self._engine = engine
         self.metrics = metrics
         self._entries: OrderedDict[Key, _Entry] = OrderedDict()
-        self._reading: dict[Key, tuple[float, asyncio.Task[Target]]] = {}
+        self._reading: dict[Key, tuple[float, asyncio.Task[ResolvedModel]]] = {}
         self._threads = CapacityLimiter(_THREADS)  # of its own: answers wait for nothing else that asks the database
         self._profiles: dict[str, ServingProfile] = {}
         self._since = 0.0  # what was asked before says nothing any more
         self._tasks: set[asyncio.Task[None]] = set()
 
-    def known(self, called: str, version: str | None = None) -> tuple[Target, ModelQueue] | None:
+    def known(self, called: str, version: str | None = None) -> tuple[ResolvedModel, ModelQueue] | None:
         """The model that a name, or an id, means now, open; None where somebody has to be asked, or it is not open."""
         entry = self._entries.get((called, version))
         if entry is None or entry.read_at < self._since:
@@ -97,7 +97,7 @@ class Catalogue:
             self._beside(self._read_again((called, version), entry))
         return entry.target, line
 
-    async def find(self, called: str, version: str | None = None) -> tuple[Target, ModelQueue]:
+    async def find(self, called: str, version: str | None = None) -> tuple[ResolvedModel, ModelQueue]:
         """Like `known`, but ask and open.
 
         Raises NotFound, or Conflict while it is not ready (`model_not_ready`) or taken out of service
@@ -118,7 +118,7 @@ class Catalogue:
         target = await asyncio.shield(reading[1])
         return target, await self._open(target)
 
-    def _read_done(self, key: Key, task: asyncio.Task[Target]) -> None:
+    def _read_done(self, key: Key, task: asyncio.Task[ResolvedModel]) -> None:
         if (reading := self._reading.get(key)) is not None and reading[1] is task:
             del self._reading[key]
         if not task.cancelled():
@@ -148,7 +148,7 @@ class Catalogue:
             except RegistryError as error:
                 _LOG.warning("a model could not be opened ahead of its requests: %s", error.message)
 
-    async def _read(self, key: Key) -> Target:
+    async def _read(self, key: Key) -> ResolvedModel:
         asked_at = time.monotonic()
         known = self._entries.get(key)
         try:
@@ -174,7 +174,7 @@ class Catalogue:
             self._entries.popitem(last=False)
         return target
 
-    async def _open(self, target: Target) -> ModelQueue:
+    async def _open(self, target: ResolvedModel) -> ModelQueue:
         try:
             return await self._engine.open(target.digest, target.profile.limits)
         except NotFound as error:  # the model is there: it is not the client who is mistaken
@@ -197,12 +197,12 @@ class Catalogue:
         self._tasks.add(task)  # the loop itself would let it be collected
         task.add_done_callback(self._tasks.discard)
 
-    def look_up(self, called: str, version: str | None = None) -> Target:
+    def look_up(self, called: str, version: str | None = None) -> ResolvedModel:
         """Ask the registry, in any thread; raises as `find`."""
         with self._registry.read() as unit:
             return self._target(unit, called, version)
 
-    def _target(self, unit: UnitOfWork, called: str, version: str | None) -> Target:
+    def _target(self, unit: UnitOfWork, called: str, version: str | None) -> ResolvedModel:
         model_id, number = _resolved(unit, called, version)
         row = unit.models.get(model_id)
         if number is None:
@@ -217,7 +217,7 @@ class Catalogue:
         # A name is answered with itself: behind it may be an upload, whose record is older than its publication.
         name = row.name if called.startswith("mdl_") else called
         served = ServedModel(id=row.id, name=name, version=number, calibrated=row.calibrated)
-        return Target(
+        return ResolvedModel(
             called=called,
             version=str(number),
             model_id=row.id,

@@ -19,7 +19,7 @@ from service.inference.metrics import ServingMetrics
 from service.inference.quarantine import Quarantine
 from service.inference.runtime import prepare, spare_runs
 from service.inference.scheduler import Scheduler
-from service.model_repository import Catalogue
+from service.model_repository import ModelRepository
 from service.queue import CeleryNotifier
 from service.registry.unit_of_work import Registry
 from service.settings import ServiceSettings
@@ -49,7 +49,7 @@ class Services:
     metrics: ServingMetrics
     tracing: Tracing
     scheduler: Scheduler
-    model_repository: Catalogue
+    model_repository: ModelRepository
     exposition: Exposition
     shared_counts: SharedCounts | None
 
@@ -78,7 +78,7 @@ class Services:
             metrics=metrics,
             tracing=tracing,
             scheduler=scheduler,
-            model_repository=Catalogue(registry, scheduler, metrics),
+            model_repository=ModelRepository(registry, scheduler, metrics),
             exposition=Exposition(
                 metrics,
                 process_ids=shared_counts.process_ids if shared_counts else None,

@@ -1,4 +1,4 @@
-"""Waits for outputs no longer than somebody wants them: until the deadline, or until the client has gone."""
+"""Deadlines of inference: outputs are awaited until the deadline or until the client disconnects."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from starlette.types import Receive
 from service.inference.standard_outputs import Outputs
 from service.registry.errors import DeadlineExceeded, InvalidRequest
 
-#: Most answers are there sooner; only for the others it is worth listening whether the client still waits.
+#: Most answers are there sooner; only for the others it is worth detecting a disconnect.
 _LISTEN_AFTER_S = 0.02
 _LONGEST_S = 3600.0
 
 
-async def patiently(future: asyncio.Future[Outputs], receive: Receive, *, until: float) -> Outputs:
-    """The outputs, when they are there.
+async def outputs_in_time(future: asyncio.Future[Outputs], receive: Receive, *, until: float) -> Outputs:
+    """The outputs, as soon as the scheduler has them.
 
     Args:
         until: on the clock of the event loop.
 
     Raises:
-        DeadlineExceeded: when that time has come. The rows that still wait are given up.
-        ClientDisconnect: when the client has gone. So are its rows.
+        DeadlineExceeded: at that time; rows that still wait are given up.
+        ClientDisconnect: when the client disconnects; rows that still wait are given up.
     """
     if future.done():
         return future.result()
@@ -56,12 +56,12 @@ async def _listen(future: asyncio.Future[Outputs], receive: Receive, until: floa
 
 
 def too_late() -> DeadlineExceeded:
-    """The answer to a request whose time is up."""
+    """The error of a request whose time is up."""
     return DeadlineExceeded("deadline_exceeded", "the answer was not ready in the time that the request gives")
 
 
 def seconds_given(text: str, most: float) -> float:
-    """How long a client says that it waits (`X-Request-Timeout`), at most `most`; raises InvalidRequest."""
+    """The seconds that `X-Request-Timeout` gives, at most `most`; raises InvalidRequest."""
     try:
         seconds = float(text)
     except ValueError:

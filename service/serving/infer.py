@@ -1,4 +1,4 @@
-"""`POST /v2/models/{model}[/versions/{version}]/infer`: the Open Inference Protocol, in JSON and binary tensors."""
+"""The handler of `POST /v2/models/{model}[/versions/{version}]/infer`, in JSON and binary tensors."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ from service.inference.oip.responses import encode
 from service.inference.predictions import Predictions
 from service.inference.profile import ServingProfile
 from service.inference.writers.tensors import tensors
-from service.model_repository import Target
+from service.model_repository import ResolvedModel
 from service.registry.errors import InvalidRequest, UnsupportedFormat
-from service.serving.app import SMALL_BYTES, Call, Serving
+from service.serving.call import SMALL_BYTES, InferenceCall
 from service.serving.messages import Answer, Header
 
-#: A page of anybody may have these sent to us.
+#: Any web page can send these without a preflight request.
 _FORMS = frozenset({"text/plain", "application/x-www-form-urlencoded", "multipart/form-data"})
 _SMALL_TENSORS = 1024 * 1024
 _HEADER_LENGTH = b"inference-header-content-length"
-#: Only for who asks for just one of them: libraries that take anything are better off without the wait. Level 1: in
-#: data centres compression is slower than the network at any level.
+#: Only for clients that accept just one of them: for libraries that accept anything compression takes longer than it
+#: saves. Level 1: in data centres compression is slower than the network at any level.
 _PACKED: dict[bytes, Callable[[bytes], bytes]] = {
     b"gzip": partial(gzip.compress, compresslevel=1),
     b"deflate": partial(zlib.compress, level=1),
@@ -38,38 +38,37 @@ _PACKED: dict[bytes, Callable[[bytes], bytes]] = {
 Parsed = tuple[InferenceRequest, dict[str, np.ndarray], tuple[RequestedOutput, ...], DecisionPolicy]
 
 
-async def infer(serving: Serving, call: Call) -> Answer:
+async def infer(call: InferenceCall) -> Answer:
     """Answer one request."""
-    headers, settings = call.request.headers, serving.settings
+    headers, settings = call.request.headers, call.settings
     length = _header_length(headers.get(_HEADER_LENGTH))
     _check_type(call.request.content_type)
     is_json = length is None
     limit = settings.max_predict_json_bytes if is_json else settings.max_predict_bytes
-    body = await serving.body(call, limit, json=is_json)
-    target, line = await serving.find(call)
-    body = await serving.unpacked(call, body, limit, json=is_json)
-    asked, inputs, wanted, policy = await serving.read(
-        call,
+    body = await call.body(limit, json=is_json)
+    model, queue = await call.find()
+    body = await call.decompressed(body, limit, json=is_json)
+    asked, inputs, wanted, policy = await call.read(
         body,
         parse,
         length,
-        target.profile,
+        model.profile,
         settings.max_predict_rows,
         settings.max_predict_json_bytes,
-        small=_small(length, target.profile),
+        small=_small(length, model.profile),
     )
     _shorten(call, asked)
     rows = len(next(iter(inputs.values())))
-    sizes = target.profile.label_sizes
+    sizes = model.profile.label_sizes
     if rows * sizes.most > FEW_ANSWER_BYTES:
-        serving.expect(call, rows, of_tensors(sizes, policy.options, wanted))
-    outputs = await serving.run(call, line, inputs, taken_outputs(wanted))
+        call.expect_answer(rows, of_tensors(sizes, policy.options, wanted))
+    outputs = await call.run(queue, inputs, taken_outputs(wanted))
     predictions = Predictions(outputs, policy)
-    content, json_length = await serving.write(call, outputs, _write, target, asked, wanted, predictions)
+    content, json_length = await call.write(outputs, _write, model, asked, wanted, predictions)
     call.abstained = predictions.abstained
     accepted = headers.get(b"accept-encoding", b"").strip().lower()
     if accepted in _PACKED:
-        content = await serving.read(call, content, _PACKED[accepted])
+        content = await call.read(content, _PACKED[accepted])
     return _answer(content, json_length, accepted)
 
 
@@ -92,10 +91,10 @@ def _read(body: bytes, length: int | None, profile: ServingProfile, max_rows: in
 
 
 def _write(
-    target: Target, asked: InferenceRequest, wanted: tuple[RequestedOutput, ...], predictions: Predictions
+    model: ResolvedModel, asked: InferenceRequest, wanted: tuple[RequestedOutput, ...], predictions: Predictions
 ) -> tuple[bytes, int | None]:
     arrays = tensors(predictions, wanted)
-    return encode(arrays, wanted, name=target.called, version=target.version, id=asked.id)
+    return encode(arrays, wanted, name=model.called, version=model.version, id=asked.id)
 
 
 def _check_type(kind: str) -> None:
@@ -121,7 +120,7 @@ def _small(length: int | None, profile: ServingProfile) -> int:
     return _SMALL_TENSORS if length is not None and length <= SMALL_BYTES else SMALL_BYTES
 
 
-def _shorten(call: Call, asked: InferenceRequest) -> None:
+def _shorten(call: InferenceCall, asked: InferenceRequest) -> None:
     """Triton's parameter `timeout`, in microseconds, as its clients send it; 0 means none."""
     timeout = asked.parameters.get("timeout")
     if timeout is None:

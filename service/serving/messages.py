@@ -1,4 +1,4 @@
-"""One request and its answer, as plainly as ASGI allows: the head read once, the body bounded, two messages back."""
+"""Requests and answers over ASGI: the head is read once, the body is bounded, the answer is two messages."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from service.api.request_ids import request_id_of
 from service.serving.deadlines import too_late
 
 Header = tuple[bytes, bytes]
-#: As much of an answer as a connection takes without asking whether the client reads it.
+#: A larger answer is only complete when the client has read most of it.
 _LARGE_BYTES = 64 * 1024
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What is sent back."""
+    """A whole response."""
 
     body: bytes
     content_type: bytes = b"application/json"
@@ -31,7 +31,7 @@ class Answer:
 
 @dataclass(slots=True)
 class Request:
-    """What a prediction is asked with.
+    """The head of a request, and its body as it arrives.
 
     Attributes:
         headers: by lower-case name; of several lines with one name the last.
@@ -61,10 +61,10 @@ class Request:
         return given.partition(b";")[0].strip().lower().decode("latin-1")
 
     async def body(self, limit: int, until: float, arrived: Callable[[int], None]) -> bytes:
-        """Read the body, `arrived` being told of the size of every piece.
+        """Read the body; `arrived` is called with the size of every piece.
 
-        Raises TooLarge, Stalled where the client falls silent, ClientDisconnect where it leaves, DeadlineExceeded when
-        it is `until` (on the clock of the event loop), and what `arrived` raises.
+        Raises TooLarge, Stalled where nothing arrives for a minute, ClientDisconnect, DeadlineExceeded after `until`
+        (on the clock of the event loop), and what `arrived` raises.
         """
         length = self.headers.get(b"content-length", b"")
         if length.isdigit() and int(length) > limit:
@@ -81,7 +81,7 @@ class Request:
             received += len(chunk)
             if received > limit:
                 raise too_large(limit)
-            if more and asyncio.get_running_loop().time() > until:  # who sends a byte a minute would never end
+            if more and asyncio.get_running_loop().time() > until:  # a byte a minute would never end
                 raise too_late()
             arrived(len(chunk))
             chunks.append(chunk)
@@ -115,11 +115,13 @@ class Request:
             (b"x-request-id", self.id.encode()),
             *answer.headers,
         ]
-        if answer.status >= 400 and b"expect" in self.headers:  # a body may follow or not: nobody could tell what comes
+        if answer.status >= 400 and b"expect" in self.headers:  # whether a body follows is unknown
             headers.append((b"connection", b"close"))
         large = len(answer.body) > _LARGE_BYTES
         await send({"type": "http.response.start", "status": answer.status, "headers": headers})
         await send({"type": "http.response.body", "body": answer.body, "more_body": large})
         if large:
-            await asyncio.sleep(0)  # it is on its way after this turn of the loop; only then its reader can be slow
+            await asyncio.sleep(
+                0
+            )  # written after this turn of the loop; only then the next send waits for a slow client
             await send({"type": "http.response.body", "body": b""})

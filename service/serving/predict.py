@@ -1,4 +1,4 @@
-"""`POST /v1/models/{model}/predict`: rows in any format become predictions one can act on."""
+"""The handler of `POST /v1/models/{model}/predict`: rows in any format become predictions to act on."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from service.inference.signature import parse_inputs
 from service.inference.writers.json_rows import write_json
 from service.registry.contract import AnswerOptions
 from service.registry.errors import InvalidRequest
-from service.serving.app import SMALL_BYTES, Call, Serving
+from service.serving.call import SMALL_BYTES, InferenceCall
 from service.serving.messages import Answer
 
 _JSON = "application/json"
@@ -29,32 +29,32 @@ _JSON = "application/json"
 Parsed = tuple[dict[str, np.ndarray], DecisionPolicy]
 
 
-async def predict(serving: Serving, call: Call) -> Answer:
+async def predict(call: InferenceCall) -> Answer:
     """Answer one request."""
     request = call.request
-    settings, kind = serving.settings, request.content_type
+    settings, kind = call.settings, request.content_type
     is_json = _is_json(kind)
     if not is_json:
         formats.check_type(kind)
     limit = settings.max_predict_json_bytes if is_json else settings.max_predict_bytes
-    body = await serving.body(call, limit, json=is_json)
-    target, line = await serving.find(call)
-    body = await serving.unpacked(call, body, limit, json=is_json)
-    profile, most = target.profile, settings.max_predict_rows
+    body = await call.body(limit, json=is_json)
+    model, queue = await call.find()
+    body = await call.decompressed(body, limit, json=is_json)
+    profile, most = model.profile, settings.max_predict_rows
     small = 0 if profile.preprocessing else SMALL_BYTES  # a file of 100 bytes may have 50 million pixels
     if is_json:
-        inputs, policy = await serving.read(call, body, parse_json, profile, most, request.query, limit, small=small)
+        inputs, policy = await call.read(body, parse_json, profile, most, request.query, limit, small=small)
     else:
         content_type = request.headers[b"content-type"].decode("latin-1")
-        inputs, policy = await serving.read(call, body, _parse, content_type, request.query, profile, most, small=small)
+        inputs, policy = await call.read(body, _parse, content_type, request.query, profile, most, small=small)
     rows = len(next(iter(inputs.values())))
     if rows * profile.label_sizes.most > FEW_ANSWER_BYTES:
-        serving.expect(call, rows, of_predictions(profile.label_sizes, policy.options))
-    outputs = await serving.run(call, line, inputs, policy.taken_outputs)
+        call.expect_answer(rows, of_predictions(profile.label_sizes, policy.options))
+    outputs = await call.run(queue, inputs, policy.taken_outputs)
     predictions = Predictions(outputs, policy)
-    found = Answer(await serving.write(call, outputs, write_json, predictions, target.served))
+    answer = Answer(await call.write(outputs, write_json, predictions, model.served))
     call.abstained = predictions.abstained
-    return found
+    return answer
 
 
 def _is_json(kind: str) -> bool:

@@ -22,7 +22,7 @@ from service.inference.writers.json_rows import json_rows
 from service.inference.writers.tensors import tensors
 from service.registry.contract import AnswerOptions
 from service.registry.errors import Overloaded, TooLarge
-from service.serving.app import Call, Serving
+from service.serving.app import ServingApp
 from service.serving.messages import Request
 from tests.helpers.hostile_bodies import PAIR, Json, ready_model
 from tests.helpers.predictions import policy
@@ -161,26 +161,25 @@ def test_long_names(api: Api, options: Json) -> None:
 
 def test_answers_are_held_like_bodies(api: Api) -> None:
     """While others hold what there is, 429; alone it is never refused; nothing is held when all are answered."""
-    serving: Serving = api.client.app.serving  # type: ignore[attr-defined]
-    size = RowSize(json=10, binary=0, held=serving.settings.max_inflight_bytes // 40)
+    app = api.client.app
+    assert isinstance(app, ServingApp)
+    most, held = app.services.settings.max_inflight_bytes, app.memory
+    size = RowSize(json=10, binary=0, held=most // 40)
 
     async def ask() -> None:
-        first, second = (
-            Call(Request.read({"type": "http", "headers": []}, asyncio.Event().wait), "m", None, 0.0)  # type: ignore[arg-type]
-            for _ in range(2)
-        )
+        request = Request.read({"type": "http", "headers": []}, asyncio.Event().wait)  # type: ignore[arg-type]
+        first, second, alone = (app.call(request, "test", "m") for _ in range(3))
         for _ in range(4):
-            serving.hold(first, first.held_bytes + serving.settings.max_inflight_bytes // 4)
+            first.hold(first.held_bytes + most // 4)
         with pytest.raises(Overloaded):
-            serving.expect(second, 10, size)
-        serving.let_go(second)
-        serving.let_go(first)
-        alone = Call(first.request, "m", None, 0.0)
-        serving.expect(alone, 10, size)
-        assert serving._held_bytes == 10 * size.total
-        serving.hold_answer(alone, 100)
-        assert serving._held_bytes == 100
-        serving.let_go(alone)
-        assert serving._held_bytes == 0
+            second.expect_answer(10, size)
+        second.release()
+        first.release()
+        alone.expect_answer(10, size)
+        assert held.held_bytes == 10 * size.total
+        alone.hold_answer(100)
+        assert held.held_bytes == 100
+        alone.release()
+        assert held.held_bytes == 0
 
     asyncio.run(ask())

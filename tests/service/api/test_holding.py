@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 
 from service.registry.errors import DeadlineExceeded, Overloaded
-from service.serving.app import Call, Serving
+from service.serving.app import ServingApp
+from service.serving.call import InferenceCall
 from service.serving.messages import Request
 from tests.service.conftest import MakeApi
 
@@ -24,13 +25,16 @@ MOST = 10_000
 
 
 @pytest.fixture
-def serving(make_api: MakeApi) -> Serving:
+def app(make_api: MakeApi) -> ServingApp:
     """With room for 1,000 bytes."""
-    found: Serving = make_api(max_inflight_bytes=1000).client.app.serving  # type: ignore[attr-defined]
+    found = make_api(max_inflight_bytes=1000).client.app
+    assert isinstance(found, ServingApp)
     return found
 
 
-def call(*pieces: bytes, declared: int = 0, until: float = float("inf"), **headers: str) -> Call:
+def call(
+    app: ServingApp, *pieces: bytes, declared: int = 0, until: float = float("inf"), **headers: str
+) -> InferenceCall:
     """A request whose body arrives like that, and then no more."""
     given = [(name.replace("_", "-").encode(), value.encode()) for name, value in headers.items()]
     if declared:
@@ -43,78 +47,80 @@ def call(*pieces: bytes, declared: int = 0, until: float = float("inf"), **heade
         return {"type": "http.request", "body": left.pop(0), "more_body": bool(left) or bool(declared)}
 
     scope = {"type": "http", "headers": given, "query_string": b""}
-    return Call(Request.read(scope, receive), "m", None, 0.0, until=until)
+    found = app.call(Request.read(scope, receive), "test", "m")
+    found.until = until
+    return found
 
 
 @asynccontextmanager
-async def arriving(serving: Serving, *calls: Call) -> AsyncIterator[None]:
+async def arriving(*calls: InferenceCall) -> AsyncIterator[None]:
     """Their bodies, for the length of the block."""
-    tasks = [asyncio.ensure_future(serving.body(one, MOST, json=False)) for one in calls]
+    tasks = [asyncio.ensure_future(one.body(MOST, json=False)) for one in calls]
     await asyncio.sleep(0.05)
     yield
     for task, one in zip(tasks, calls, strict=True):
         task.cancel()
-        serving.let_go(one)
+        one.release()
 
 
 def run(work: Callable[[], Awaitable[None]]) -> None:
     asyncio.run(work())  # type: ignore[arg-type]
 
 
-def test_what_is_announced_holds_nothing(serving: Serving) -> None:
+def test_what_is_announced_holds_nothing(app: ServingApp) -> None:
     """Clients that announce large bodies and send a byte leave the room to others."""
 
     async def ask() -> None:
-        async with arriving(serving, *(call(b"x", declared=900) for _ in range(20))):
-            assert await serving.body(call(b"y" * 900), MOST, json=False) == b"y" * 900
+        async with arriving(*(call(app, b"x", declared=900) for _ in range(20))):
+            assert await call(app, b"y" * 900).body(MOST, json=False) == b"y" * 900
 
     run(ask)
 
 
-def test_the_sum_is_bounded_and_one_alone_is_not(serving: Serving) -> None:
+def test_the_sum_is_bounded_and_one_alone_is_not(app: ServingApp) -> None:
     """Bodies that have arrived count together; a single one is never refused for it."""
 
     async def ask() -> None:
-        first, second = call(b"x" * 800), call(b"x" * 800)
-        await serving.body(first, MOST, json=False)
+        first, second = call(app, b"x" * 800), call(app, b"x" * 800)
+        await first.body(MOST, json=False)
         with pytest.raises(Overloaded):
-            await serving.body(second, MOST, json=False)
-        serving.let_go(second)
-        serving.let_go(first)
-        alone = call(b"x" * 5000)
-        await serving.body(alone, MOST, json=False)
-        serving.let_go(alone)
-        assert serving._held_bytes == 0
+            await second.body(MOST, json=False)
+        second.release()
+        first.release()
+        alone = call(app, b"x" * 5000)
+        await alone.body(MOST, json=False)
+        alone.release()
+        assert app.memory.held_bytes == 0
 
     run(ask)
 
 
-def test_what_becomes_larger_counts_as_such(serving: Serving) -> None:
+def test_what_becomes_larger_counts_as_such(app: ServingApp) -> None:
     """A body that was inflated, and rows that were decoded from a small file, count with their size."""
 
     async def ask() -> None:
-        packed, other = call(gzip.compress(bytes(900)), content_encoding="gzip"), call(b"x" * 300)
-        content = await serving.unpacked(packed, await serving.body(packed, MOST, json=False), MOST, json=False)
+        packed, other = call(app, gzip.compress(bytes(900)), content_encoding="gzip"), call(app, b"x" * 300)
+        content = await packed.decompressed(await packed.body(MOST, json=False), MOST, json=False)
         assert content == bytes(900)
         with pytest.raises(Overloaded):
-            await serving.body(other, MOST, json=False)
-        serving.let_go(other)
-        serving.let_go(packed)
-        small, other = call(b"x" * 10), call(b"x" * 300)
-        await serving.body(small, MOST, json=False)
-        await serving.body(other, MOST, json=False)
+            await other.body(MOST, json=False)
+        other.release()
+        packed.release()
+        small, other = call(app, b"x" * 10), call(app, b"x" * 300)
+        await small.body(MOST, json=False)
+        await other.body(MOST, json=False)
         with pytest.raises(Overloaded):
-            await serving.run(small, None, {"x": np.zeros((1, 250), np.float32)}, ())  # type: ignore[arg-type]
+            await small.run(None, {"x": np.zeros((1, 250), np.float32)}, ())  # type: ignore[arg-type]
 
     run(ask)
 
 
-def test_a_body_that_drips_ends_with_the_request_s_time(serving: Serving) -> None:
+def test_a_body_that_drips_ends_with_the_request_s_time(app: ServingApp) -> None:
     """A piece now and then does not keep a request alive beyond its deadline."""
 
     async def ask() -> None:
         until = asyncio.get_running_loop().time() + 0.2
-        dripping = call(until=until)
+        dripping = call(app, until=until)
 
         async def receive() -> Json:
             await asyncio.sleep(0.05)
@@ -122,21 +128,21 @@ def test_a_body_that_drips_ends_with_the_request_s_time(serving: Serving) -> Non
 
         dripping.request.receive = receive
         with pytest.raises(DeadlineExceeded):
-            await serving.body(dripping, MOST, json=False)
+            await dripping.body(MOST, json=False)
 
     run(ask)
 
 
-def test_threads_are_not_waited_for_beyond_the_deadline(serving: Serving) -> None:
+def test_threads_are_not_waited_for_beyond_the_deadline(app: ServingApp) -> None:
     """Where all threads are busy the request is told so in time, and its work is not begun any more."""
     begun: list[bytes] = []
 
     async def ask() -> None:
         loop = asyncio.get_running_loop()
         for _ in range(2):
-            loop.run_in_executor(serving._threads, time.sleep, 0.5)
+            loop.run_in_executor(app.threads._pool, time.sleep, 0.5)
         with pytest.raises(DeadlineExceeded):
-            await serving.read(call(until=loop.time() + 0.1), b"body", begun.append, small=0)
+            await call(app, until=loop.time() + 0.1).read(b"body", begun.append, small=0)
         await asyncio.sleep(0.6)
         assert begun == []
 
@@ -146,23 +152,24 @@ def test_threads_are_not_waited_for_beyond_the_deadline(serving: Serving) -> Non
 def test_who_waits_for_a_thread_is_counted(make_api: MakeApi) -> None:
     """Beyond the bound requests are told to come again; who gives up waiting leaves nothing in the queue of threads."""
     api = make_api(max_waiting_bodies=4)
-    serving: Serving = api.client.app.serving  # type: ignore[attr-defined]
+    app = api.client.app
+    assert isinstance(app, ServingApp)
 
     async def ask() -> None:
         loop = asyncio.get_running_loop()
-        busy = [asyncio.ensure_future(serving.read(call(), b"", lambda _: time.sleep(0.5), small=-1)) for _ in range(2)]
+        busy = [asyncio.ensure_future(call(app).read(b"", lambda _: time.sleep(0.5), small=-1)) for _ in range(2)]
         await asyncio.sleep(0.05)
-        patient = asyncio.ensure_future(serving.read(call(), b"patient", bytes.decode, small=0))
-        hasty = asyncio.ensure_future(serving.read(call(until=loop.time() + 0.1), b"hasty", bytes.decode, small=0))
+        patient = asyncio.ensure_future(call(app).read(b"patient", bytes.decode, small=0))
+        hasty = asyncio.ensure_future(call(app, until=loop.time() + 0.1).read(b"hasty", bytes.decode, small=0))
         await asyncio.sleep(0)
         with pytest.raises(Overloaded) as caught:
-            await serving.read(call(), b"late", bytes.decode, small=0)
+            await call(app).read(b"late", bytes.decode, small=0)
         assert caught.value.retry_after == 1
         with pytest.raises(DeadlineExceeded):
             await hasty
-        assert serving._threads._work_queue.qsize() == 0
+        assert app.threads._pool._work_queue.qsize() == 0
         assert await patient == "patient"
         await asyncio.gather(*busy)
-        assert await serving.read(call(), b"again", bytes.decode, small=0) == "again"
+        assert await call(app).read(b"again", bytes.decode, small=0) == "again"
 
     run(ask)

@@ -17,7 +17,8 @@ import pytest
 
 from service.inference.scheduler import Scheduler
 from service.serving import messages
-from service.serving.app import Serving, ServingApp
+from service.serving.app import ServingApp
+from service.serving.call import InferenceCall
 from service.serving.routes import ROUTES
 from tests.helpers.uploads import Uploads
 from tests.service.conftest import Api, MakeApi
@@ -312,7 +313,7 @@ def test_defects_are_told_apart(served: tuple[Api, Json], monkeypatch: pytest.Mo
     async def broken(*args: Any) -> Any:
         raise ZeroDivisionError("secret detail")
 
-    monkeypatch.setattr(Serving, "find", broken)
+    monkeypatch.setattr(InferenceCall, "find", broken)
     answer = api.client.post(f"/v1/models/{model['id']}/predict", json={"inputs": [ROW]})
     assert "secret" not in json.dumps(problem(answer, 500, "internal_error"))
     v2 = api.client.post(f"/v2/models/{model['id']}/infer", json={})
@@ -369,5 +370,5 @@ def test_a_silent_client_is_answered(served: tuple[Api, Json], monkeypatch: pyte
     assert portal is not None
     portal.call(ask)
     assert (sent[0]["status"], json.loads(sent[1]["body"])["code"]) == (408, "body_stalled")
-    serving: Serving = api.client.app.serving  # type: ignore[attr-defined]
-    assert serving._held_bytes == 0
+    assert isinstance(api.client.app, ServingApp)
+    assert api.client.app.memory.held_bytes == 0

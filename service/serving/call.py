@@ -1,0 +1,169 @@
+"""An inference call, the servicer context of gRPC: a request, what it holds, and the steps by which it is answered."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from functools import partial
+from typing import TypeVar
+
+import numpy as np
+from opentelemetry.trace import Span
+
+from service.api.services import Services
+from service.inference.answer_size import RowSize
+from service.inference.json_limits import too_many_bytes
+from service.inference.metrics import ModelMetrics
+from service.inference.model_queue import ModelQueue
+from service.inference.oip.inflation import inflated
+from service.inference.standard_outputs import Outputs
+from service.model_repository import ResolvedModel
+from service.registry.errors import TooLarge
+from service.serving.deadlines import outputs_in_time, too_late
+from service.serving.format_threads import FormatThreads
+from service.serving.memory import InflightMemory
+from service.serving.messages import Request
+from service.settings import ServiceSettings
+
+T = TypeVar("T")
+
+#: Larger work is done in threads: bytes of text to read, and rows or numbers to write.
+SMALL_BYTES = 64 * 1024
+_FEW_ROWS = 256
+_FEW_NUMBERS = 32 * 1024
+
+
+class InferenceCall:
+    """One request for predictions.
+
+    Attributes:
+        began_at: on the clock of `time.perf_counter`.
+        arrived, until: the time of arrival and the deadline, on the clock of the event loop.
+        resolved: the model behind the name, once it is found.
+        held_bytes: of its body, its rows and its answer; answer_bytes: of these the answer, as far as it is known.
+    """
+
+    __slots__ = (
+        *("_memory", "_services", "_threads", "abstained", "answer_bytes", "arrived", "began_at", "held_bytes"),
+        *("metrics", "model", "request", "resolved", "rows", "span", "until", "version"),
+    )
+
+    def __init__(
+        self,
+        services: Services,
+        memory: InflightMemory,
+        threads: FormatThreads,
+        request: Request,
+        model: str,
+        version: str | None,
+        span: Span,
+    ) -> None:
+        self._services, self._memory, self._threads = services, memory, threads
+        self.request = request
+        self.model = model
+        self.version = version
+        self.span = span
+        self.began_at = time.perf_counter()
+        self.arrived = 0.0
+        self.until = math.inf
+        self.resolved: ResolvedModel | None = None
+        self.metrics: ModelMetrics | None = None
+        self.rows = self.abstained = self.held_bytes = self.answer_bytes = 0
+
+    @property
+    def settings(self) -> ServiceSettings:
+        """The settings of the process."""
+        return self._services.settings
+
+    async def body(self, limit: int, *, json: bool) -> bytes:
+        """The whole body; raises TooLarge, Stalled, DeadlineExceeded, ClientDisconnect, and Overloaded as `hold`."""
+        with _json_limit_named(limit, json):
+            return await self.request.body(limit, self.until, self._received)
+
+    def _received(self, size: int) -> None:
+        self.hold(self.held_bytes + size)
+
+    async def decompressed(self, body: bytes, limit: int, *, json: bool) -> bytes:
+        """The body without its content encoding, if it has one; raises what `inflated` does, and as `hold`."""
+        encoding = self.request.headers.get(b"content-encoding")
+        if encoding is None:
+            return body
+        with _json_limit_named(limit, json):
+            work = partial(inflated, body, encoding.decode("latin-1"), limit=limit)
+            body = await self._threads.run(self.until, work)
+        self.hold(len(body))
+        return body
+
+    async def find(self) -> tuple[ResolvedModel, ModelQueue]:
+        """The model that is asked for, open; raises what `ModelRepository.find` does, or DeadlineExceeded."""
+        repository = self._services.model_repository
+        found = repository.known(self.model, self.version)
+        if found is None:
+            try:
+                async with asyncio.timeout_at(self.until):
+                    found = await repository.find(self.model, self.version)
+            except TimeoutError:
+                raise too_late() from None
+        self.resolved = resolved = found[0]
+        self.metrics = self._services.metrics.of(resolved.called, resolved.version, resolved.model_id)
+        return found
+
+    async def read(self, body: bytes, function: Callable[..., T], *args: object, small: int = SMALL_BYTES) -> T:
+        """`function(body, *args)`, in a thread where the body is not small."""
+        if len(body) <= small:
+            return function(body, *args)
+        return await self._threads.run(self.until, function, body, *args)
+
+    async def run(self, queue: ModelQueue, inputs: Mapping[str, np.ndarray], names: tuple[str, ...]) -> Outputs:
+        """These outputs for the rows; raises Overloaded, DeadlineExceeded, InvalidRequest, ClientDisconnect."""
+        self.rows = len(next(iter(inputs.values())))
+        # A small file may be a large image.
+        self.hold(sum([array.nbytes for array in inputs.values()]) + self.answer_bytes)
+        outputs = self._services.scheduler.submit(
+            queue, inputs, outputs=names, observer=self.metrics, span=self.span, until=self.until
+        )
+        return await outputs_in_time(outputs, self.request.receive, until=self.until)
+
+    async def write(self, outputs: Outputs, function: Callable[..., T], *args: object) -> T:
+        """`function(*args)`, in a thread where these outputs are more than a few rows or numbers."""
+        if self.rows <= _FEW_ROWS and sum([array.size for array in outputs.values()]) <= _FEW_NUMBERS:
+            return function(*args)
+        return await self._threads.run(self.until, function, *args)
+
+    def hold(self, size: int) -> None:
+        """Hold so many bytes, if more than before; raises Overloaded where all requests hold too many."""
+        more = size - self.held_bytes
+        if more > 0:
+            self._memory.take(more, held=self.held_bytes)
+            self.held_bytes = size
+
+    def expect_answer(self, rows: int, size: RowSize) -> None:
+        """Hold an answer of this size per row before it is made; raises TooLarge, and Overloaded as `hold`."""
+        size.check(rows, self.settings.max_answer_bytes)
+        self.answer_bytes = rows * size.total
+        self.hold(self.held_bytes + self.answer_bytes)
+
+    def hold_answer(self, size: int) -> None:
+        """Hold an answer of this size in place of the expected one, until it is sent; never refused."""
+        more, self.answer_bytes = size - self.answer_bytes, size
+        self.held_bytes += more
+        self._memory.release(-more)
+
+    def release(self) -> None:
+        """Hold nothing any more: the request has ended."""
+        self._memory.release(self.held_bytes)
+        self.held_bytes = 0
+
+
+@contextmanager
+def _json_limit_named(limit: int, is_json: bool) -> Iterator[None]:
+    """Name the formats without a limit of their own where JSON is too large."""
+    try:
+        yield
+    except TooLarge as error:
+        if is_json and error.code == "too_large":
+            raise too_many_bytes(limit) from error
+        raise
