@@ -67,7 +67,7 @@ def _api(options: argparse.Namespace) -> int:
     from service.server import run
 
     if options.standby and not sys.stdin.readline():
-        return 0  # whoever would have said so has ended
+        return 0  # the parent process has ended
     sockets = [] if options.fd is None else [socket.socket(fileno=options.fd)]
     settings = settings_from(options)
     return run(settings, sockets=sockets, grace_seconds=settings.shutdown_seconds, heartbeat=options.heartbeat)

@@ -1,4 +1,4 @@
-"""The demo: from an overconfident classifier to calibrated predictions, all through HTTP like any other client."""
+"""The demo: an overconfident classifier is calibrated and serves predictions, all over HTTP."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ _SHOWN = 10
 
 
 def run(*, short: bool = False) -> int:
-    """Run the demo and return its exit code: 0 if the whole road was walked, whatever the verdict."""
+    """Run the demo and return its exit code: 0 if all steps succeeded, whatever the verdict."""
     console = Console(width=110 if not sys.stdout.isatty() else None, highlight=False)
     with tempfile.TemporaryDirectory(prefix="fedlas-demo-") as name:
         folder = Path(name)

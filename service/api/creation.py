@@ -1,4 +1,4 @@
-"""How records that come with a file come into being: the file is kept together with its row."""
+"""Creation of records with a file: the file is kept in the transaction of its row."""
 
 from __future__ import annotations
 
@@ -6,12 +6,13 @@ from typing import Any
 
 from service.api.receiving import Arrived
 from service.registry import tables
+from service.registry.documents import JsonObject
 from service.registry.ids import new_id
 from service.registry.repositories.records import now
 from service.registry.unit_of_work import UnitOfWork
 
 
-def add_dataset(unit: UnitOfWork, file: Arrived, name: str | None, options: dict[str, Any]) -> tables.Dataset:
+def add_dataset(unit: UnitOfWork, file: Arrived, name: str | None, options: JsonObject) -> tables.Dataset:
     """Keep the file and insert the record; inspection is open work."""
     row = tables.Dataset(id=new_id("ds"), name=_named(name, "dataset"), options=options, **_fresh(unit, file))
     unit.datasets.add(row)
@@ -19,7 +20,7 @@ def add_dataset(unit: UnitOfWork, file: Arrived, name: str | None, options: dict
     return row
 
 
-def add_model(unit: UnitOfWork, file: Arrived, name: str | None, options: dict[str, Any]) -> tables.Model:
+def add_model(unit: UnitOfWork, file: Arrived, name: str | None, options: JsonObject) -> tables.Model:
     """Keep the file and insert the record; inspection is open work."""
     row = tables.Model(
         id=new_id("mdl"), name=_named(name, "model"), origin="uploaded", options=options, **_fresh(unit, file)
@@ -30,7 +31,7 @@ def add_model(unit: UnitOfWork, file: Arrived, name: str | None, options: dict[s
 
 
 def add_calibrator(
-    unit: UnitOfWork, file: Arrived, name: str | None, method: str, options: dict[str, Any]
+    unit: UnitOfWork, file: Arrived, name: str | None, method: str, options: JsonObject
 ) -> tables.Calibrator:
     """Keep the scores and insert the record; fitting is open work."""
     fresh = {**_fresh(unit, file), "status": "running"}
@@ -41,7 +42,7 @@ def add_calibrator(
 
 
 def still_inspecting(*rows: tables.Model | tables.Dataset) -> bool:
-    """Whether work on these has to wait."""
+    """Whether work on these is blocked."""
     return any(row.status == "inspecting" for row in rows)
 
 

@@ -1,10 +1,10 @@
-"""`/v1/datasets`: labelled datasets are received here and opened elsewhere."""
+"""`/v1/datasets`: labelled datasets; a worker opens them in its sandbox."""
 
 from __future__ import annotations
 
 import sys
 from contextlib import ExitStack
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from fastapi import APIRouter, Query, Request, Response
 from pydantic import ConfigDict, Field
@@ -17,7 +17,7 @@ from service.api.pages import After, Limit, cursor, page_of
 from service.api.receiving import receive_file
 from service.api.routing import Route
 from service.registry.contract import DatasetRecord, Page, Strict
-from service.registry.documents import SeenByModel
+from service.registry.documents import JsonObject, SeenByModel
 from service.registry.errors import InvalidRequest
 from service.registry.presenters import dataset_record
 from service.registry.unit_of_work import UnitOfWork
@@ -64,7 +64,7 @@ class DatasetOptions(Strict):
     padding: str | None = Field(None, max_length=100_000, description='JSON, fills ragged lists: {"input_ids": 0}.')
     upload_id: UploadId = None
 
-    def stored(self) -> dict[str, Any]:
+    def stored(self) -> JsonObject:
         """The options as they are kept with the record; raises InvalidRequest."""
         roles = parse_roles(self.roles) if self.roles else None
         padding = parse_padding(self.padding) if self.padding else None
@@ -72,7 +72,7 @@ class DatasetOptions(Strict):
         return {**kept, "roles": roles, "padding": padding}
 
 
-def parse_roles(text: str) -> dict[str, Any]:
+def parse_roles(text: str) -> JsonObject:
     """Parse and check the roles; raises InvalidRequest."""
     roles = parse_json(text, "roles")
     if not isinstance(roles, dict):

@@ -1,4 +1,4 @@
-"""`/v1/jobs/{id}/deliveries`: messages to a job's webhook, with every attempt, and sent once more on request."""
+"""`/v1/jobs/{id}/deliveries`: the messages to a job's webhook with their attempts; they are sent again on request."""
 
 from __future__ import annotations
 

@@ -27,14 +27,14 @@ UploadId = Annotated[
     str | None, Field(max_length=100, description="A finished upload (`/v1/uploads`) in place of the body; used once.")
 ]
 Wait = Annotated[float | None, Query(ge=0, le=60, description="Long poll: seconds to wait for a final state.")]
-#: A browser takes what is sent for what it is said to be: bytes of a sender's are no page.
-_AS_SAID = {"X-Content-Type-Options": "nosniff"}
-#: When to look again at what has not ended yet.
+#: A browser must not guess another content type: an uploaded file is no page.
+_NO_SNIFFING = {"X-Content-Type-Options": "nosniff"}
+#: When to ask again for a record that is not final.
 RETRY_AFTER_S = "2"
 
 
-class Followed(Protocol):
-    """A record that comes to an end."""
+class Pollable(Protocol):
+    """A record that becomes final."""
 
     @property
     def id(self) -> str:
@@ -42,10 +42,10 @@ class Followed(Protocol):
 
     @property
     def status(self) -> str:
-        """Where it stands."""
+        """The record's status."""
 
 
-R = TypeVar("R", bound=Followed)
+R = TypeVar("R", bound=Pollable)
 
 
 async def long_poll(services: Services, read: Callable[[], R], wait: float | None) -> R:
@@ -57,8 +57,8 @@ async def long_poll(services: Services, read: Callable[[], R], wait: float | Non
     return record
 
 
-def still_open(record: Followed) -> dict[str, str]:
-    """Headers that say when to look again at a record that has not come to its end."""
+def still_open(record: Pollable) -> dict[str, str]:
+    """`Retry-After` of a record that is not final."""
     return {} if record.status in FINAL else {"Retry-After": RETRY_AFTER_S}
 
 
@@ -71,7 +71,7 @@ def tagged(request: Request, record: BaseModel, *, headers: dict[str, str] | Non
 def tagged_bytes(request: Request, body: bytes, *, media_type: str, headers: dict[str, str] | None = None) -> Response:
     """Answer `body` with its `ETag`, or 304 if the client already has it."""
     etag = f'"{hashlib.sha256(body).hexdigest()[:32]}"'
-    all_headers = {"ETag": etag, "Cache-Control": "no-cache", **_AS_SAID, **(headers or {})}
+    all_headers = {"ETag": etag, "Cache-Control": "no-cache", **_NO_SNIFFING, **(headers or {})}
     if etag_matches(request, etag):
         return Response(status_code=304, headers=all_headers)
     return Response(body, media_type=media_type, headers=all_headers)
@@ -85,7 +85,7 @@ def stored_file(
     if etag_matches(request, etag):
         return Response(status_code=304, headers={"ETag": etag})
     path = services.registry.artifacts.path(digest)
-    return FileResponse(path, media_type=media_type, filename=filename, headers={"ETag": etag, **_AS_SAID})
+    return FileResponse(path, media_type=media_type, filename=filename, headers={"ETag": etag, **_NO_SNIFFING})
 
 
 def etag_matches(request: Request, etag: str) -> bool:
@@ -96,7 +96,7 @@ def etag_matches(request: Request, etag: str) -> bool:
 
 
 def created(record: str, collection: str, status: int = 201, **headers: str) -> Response:
-    """Answer a new record, as JSON, with its `Location`; where more is to come of it, with when to ask."""
+    """Answer a new record, as JSON, with its `Location`; with `Retry-After` where it is not final yet."""
     all_headers: dict[str, Any] = {"Location": f"{collection}/{from_json(record)['id']}", **headers}
     if status == 202:
         all_headers["Retry-After"] = RETRY_AFTER_S

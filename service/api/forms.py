@@ -1,4 +1,4 @@
-"""Forms with files: every file goes straight to where it will be kept, and is counted and hashed on the way.
+"""Multipart forms: every file is streamed to the store, and counted and hashed on the way.
 
 Parts that are not asked for are refused before their content is read, and what is no file is short: nothing of a form
 waits in a temporary folder, and no more of it than `_MOST_BYTES` in memory.

@@ -1,7 +1,7 @@
-"""Every creation is answered once per `Idempotency-Key`; it knows no kind of record.
+"""Idempotency: every creation is answered once per `Idempotency-Key`.
 
 A small body is compared and answered in the one transaction that creates its record. A file may arrive for hours:
-its key is reserved before the first byte is read, so that a retry beside it is told at once, whichever process it
+its key is reserved before the first byte is read, so that a concurrent retry is refused at once, whichever process it
 reaches. The reservation of a process that has died ends by itself.
 """
 
@@ -82,7 +82,7 @@ def create_once(
 async def create_in_group(
     services: Services, key: Key | None, content: Sequence[str], make: Callable[[UnitOfWork], BaseModel]
 ) -> str:
-    """The same for what comes without a file, in one transaction with others that come at this moment."""
+    """The same for a creation without a file, in one transaction with others that arrive at this moment."""
     return await services.group_commit.create(lambda unit: _create(unit, key, content, make))
 
 

@@ -1,11 +1,11 @@
-"""`/v1/jobs`: calibrations are ordered, followed, cancelled, and their evidence handed out."""
+"""`/v1/jobs`: calibrations, from their order to their report."""
 
 from __future__ import annotations
 
 import json
 from contextlib import ExitStack
 from functools import partial
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, TypeVar
 
 from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import HTMLResponse
@@ -25,7 +25,7 @@ from service.api.routing import Route
 from service.api.services import Services
 from service.registry import tables
 from service.registry.contract import FINAL, GPU_ONLY, PLAN, JobOptions, JobRecord, JobRequest, Page
-from service.registry.documents import Report
+from service.registry.documents import JsonObject, Report
 from service.registry.errors import Conflict, InvalidRequest, UnknownReference
 from service.registry.ids import new_id
 from service.registry.presenters import job_record
@@ -134,7 +134,7 @@ async def _create_with_files(request: Request, services: ServicesDep, key: Key |
         return await services.write_in_thread(create_once, services, key, content, make)
 
 
-def _json_object(form: Form, name: str) -> dict[str, Any]:
+def _json_object(form: Form, name: str) -> JsonObject:
     """The object in a part, which many clients send as a file; empty without it. Raises InvalidRequest."""
     content = bytes(form.contents.get(name, b"{}"))
     check_json(content, field=name)
@@ -144,7 +144,7 @@ def _json_object(form: Form, name: str) -> dict[str, Any]:
     return value
 
 
-def _flat(options: dict[str, Any]) -> dict[str, Any]:
+def _flat(options: JsonObject) -> JsonObject:
     """Options that are JSON within a query may stand in a JSON part as what they are."""
     return {name: json.dumps(value) if isinstance(value, dict) else value for name, value in options.items()}
 
@@ -198,13 +198,13 @@ async def get_job(request: Request, services: ServicesDep, job_id: str, wait: Wa
 
     record = await long_poll(services, read, wait)
     if name is not None and record.status in FINAL:
-        await services.model_repository.renew(name)  # who has been told of a new version is answered by it
+        await services.model_repository.renew(name)  # a client that has seen the new version is answered by it
     return tagged(request, record, headers=still_open(record))
 
 
 @router.post("/{job_id}/cancel", response_model=JobRecord)
 def cancel_job(request: Request, services: ServicesDep, job_id: str) -> Response:
-    """Cancel a job: at once if nobody has begun it, else as soon as its worker hears of it."""
+    """Cancel a job: at once if it waits, else with the next heartbeat of its worker."""
     with services.registry.write() as unit:
         row = unit.jobs.get(job_id)
         if row.status in FINAL:

@@ -1,10 +1,10 @@
-"""`/v1/models`: classifiers are received here, opened elsewhere, and handed out again."""
+"""`/v1/models`: classifiers; a worker opens them in its sandbox."""
 
 from __future__ import annotations
 
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import FileResponse
@@ -29,7 +29,7 @@ from service.api.pages import After, Limit, cursor, page_of
 from service.api.receiving import receive_file
 from service.api.routing import Route
 from service.registry.contract import ModelRecord, Page, Strict
-from service.registry.documents import Task
+from service.registry.documents import JsonObject, Task
 from service.registry.errors import InvalidRequest
 from service.registry.presenters import model_record
 from service.registry.unit_of_work import UnitOfWork
@@ -64,7 +64,7 @@ class ModelOptions(Strict):
     num_classes: int | None = Field(None, ge=1, le=1_000_000, description="Of the architecture's last layer.")
     upload_id: UploadId = None
 
-    def stored(self) -> dict[str, Any]:
+    def stored(self) -> JsonObject:
         """The options as they are kept with the record; raises InvalidRequest."""
         if self.num_classes is not None and self.architecture is None:
             message = "num_classes belongs to an architecture; an ONNX file says itself how many classes it has"
@@ -94,7 +94,7 @@ def parse_class_names(text: str) -> list[str]:
     return names
 
 
-def parse_preprocessing(text: str) -> dict[str, Any]:
+def parse_preprocessing(text: str) -> JsonObject:
     """Parse, check and complete; raises InvalidRequest."""
     given = parse_json(text, "preprocessing")
     if not isinstance(given, dict):

@@ -1,4 +1,4 @@
-"""The only place that marries errors with status codes.
+"""Problems (RFC 9457): the mapping of errors to status codes.
 
 Every error leaves as `application/problem+json` (RFC 9457); under `/v2` as that protocol wants it, `{"error": "…"}`.
 """
@@ -186,7 +186,7 @@ def _on_http_error(request: Request, error: Exception) -> JSONResponse:
 
 
 def defect(method: str, path: str, error: Exception) -> JSONResponse:
-    """Log what nobody foresaw, and build the answer."""
+    """Log an unexpected error, and build the answer."""
     _LOG.error("unhandled error in %s %s", method, path, exc_info=error)
     detail = "an unexpected error happened; quote the X-Request-Id when reporting it"
     return problem(500, "internal_error", detail, path=path)

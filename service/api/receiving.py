@@ -1,4 +1,4 @@
-"""How files arrive: as a body, as a part of a form, or as a finished upload that takes the place of either."""
+"""Received files: a body, a part of a form, or a finished upload in place of either."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Arrived(Protocol):
 
     @property
     def fingerprint(self) -> str:
-        """What an idempotency key remembers of it."""
+        """Its part in the fingerprint of an idempotency key."""
 
     def keep(self, unit: UnitOfWork) -> str:
         """Make it an artifact, inside the transaction that makes its record; returns its digest."""
@@ -61,7 +61,7 @@ class Finished:
         self.fingerprint = upload_id
 
     def keep(self, unit: UnitOfWork) -> str:
-        """Take the upload; raises UnknownReference if somebody else did."""
+        """Take the upload; raises UnknownReference if another request did."""
         unit.uploads.take(self._id)
         digest = self._file.digest()
         self._registry.artifacts.adopt(self._file.path, digest)
@@ -145,7 +145,7 @@ def _staged(services: Services) -> StagedFile:
 
 
 async def take_upload(services: Services, upload_id: str, stack: ExitStack) -> Arrived:
-    """Hold a finished upload until `stack` is left; raises Conflict while bytes are missing or somebody sends."""
+    """Hold a finished upload until `stack` is left; raises Conflict while bytes are missing or arriving."""
     return await in_thread(_finished, services.registry, upload_id, stack)
 
 
@@ -156,13 +156,13 @@ def _finished(registry: Registry, upload_id: str, stack: ExitStack) -> Finished 
         return Unknown(upload_id)
     try:
         file = registry.resumable_uploads.open(upload_id)
-    except NotFound:  # the storage has lost it, or somebody took it just now
+    except NotFound:  # the storage has lost it, or another request took it
         return Unknown(upload_id)
     finished = stack.enter_context(Finished(registry, upload_id, file))
     if file.size < row.bytes:
         message = f"{upload_id} has {file.size} of {row.bytes} bytes; send the rest with PATCH first"
         raise Conflict("upload_incomplete", message, field="upload_id")
-    # Here, since both may take a while: nobody else can write to the database within a transaction of ours.
+    # Here, since both may take a while, and a write transaction blocks all other writers.
     registry.artifacts.deliver(file.path, file.digest())
     return finished
 

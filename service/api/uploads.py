@@ -1,4 +1,4 @@
-"""`/v1/uploads`: large files arrive here in pieces, so that a broken connection costs a piece and not the file.
+"""`/v1/uploads`: resumable uploads; a broken connection costs a piece and not the file.
 
 The pieces follow what resumable uploads have in common (tus 1.0, draft-ietf-httpbis-resumable-upload): `HEAD` tells the
 offset, `PATCH` goes on from there.
@@ -134,7 +134,7 @@ def _require_fit(request: Request, file: ResumableUpload, offset: int, length: i
 
 
 async def _append(request: Request, file: ResumableUpload, length: int, found: _Hash | None) -> None:
-    """Write the body as it arrives, and also what came before a broken connection; `found` is told all of it."""
+    """Write the body as it arrives, and also what came before a broken connection; `found` hashes all of it."""
 
     def store(piece: bytes) -> None:
         file.write(piece)

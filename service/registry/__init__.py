@@ -1,1 +1,1 @@
-"""What service and worker agree on: records and files. It knows no HTTP, no queue and no network."""
+"""The registry: records and files, shared by the service and the worker."""

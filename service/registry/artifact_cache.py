@@ -1,6 +1,6 @@
-"""Copies of stored files on this machine's disk, least recently used first out; it knows not where they come from.
+"""The artifact cache: copies of stored files on this machine's disk, evicted least recently used first.
 
-Several processes share the folder. Whoever uses a copy holds a shared lock on it, and only what nobody holds is
+Several processes share the folder. A process that uses a copy holds a shared lock on it, and only unlocked copies are
 removed; the kernel takes the locks of a process that dies.
 """
 
@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-#: What was asked for so recently may be about to be opened by somebody who holds no lock.
+#: A copy that was used so recently may be about to be opened without a lock.
 FRESH_S = 15 * 60.0
 #: How long to wait for another process that fetches the same file: it may have been stopped.
 _PATIENCE_S = 30.0
@@ -43,11 +43,11 @@ def take(place: Path) -> int | None:
 
 @contextmanager
 def turn(folder: Path, digest: str, *, done: Callable[[], bool], patience: float = _PATIENCE_S) -> Iterator[None]:
-    """Wait while another thread or process fetches this file, until it is `done`, or patience ends.
+    """Wait while another thread or process fetches this file, until it is `done`, or the timeout passes.
 
     This saves traffic and is no promise: two that fetch the same file at once do no harm.
     """
-    # Digests that begin alike share one of 4096 lock files, so that nobody has to clear them away.
+    # Digests that begin alike share one of 4096 lock files, so that they need no clearing away.
     descriptor = os.open(folder / digest[:3], os.O_RDWR | os.O_CREAT, 0o600)
     try:
         deadline = time.monotonic() + patience
@@ -82,12 +82,12 @@ def _copies(root: Path) -> Iterator[tuple[float, int, str]]:
                 for entry in entries:
                     found = entry.stat(follow_symlinks=False)
                     yield found.st_mtime, found.st_size, entry.path
-        except FileNotFoundError:  # no such folder, or somebody evicts the same file
+        except FileNotFoundError:  # no such folder, or another process evicts the same file
             continue
 
 
 def _remove_unused(path: str, before: float) -> bool:
-    """Remove the copy unless somebody holds it or has used it since."""
+    """Remove the copy unless it is locked or was used since."""
     try:
         descriptor = os.open(path, os.O_RDONLY)
     except FileNotFoundError:

@@ -1,4 +1,4 @@
-"""Stored files, named by the SHA-256 of their content and never changed; it knows no records.
+"""Artifacts: immutable files, named by the SHA-256 of their content.
 
 A file is written beside its final place, counted and hashed on the way, and gets its name when it is whole (`keep`):
 nothing half-written can be found under a digest. `ArtifactStore` keeps them in a folder; `object_store` in a bucket.
@@ -81,7 +81,7 @@ class StagedFile:
 
     def discard(self) -> None:
         """Remove the file if it was not kept."""
-        with suppress(OSError):  # a full disk refuses even the last bytes of a file that nobody wants
+        with suppress(OSError):  # a full disk refuses even the last bytes of a discarded file
             self._file.close()
         self.path.unlink(missing_ok=True)
         self._held.close()
@@ -160,7 +160,7 @@ class ArtifactStore:
         """Give a delivered file its name, inside the transaction that names it; `path` stays, where links exist.
 
         A file already there is the same file, and stays: a confined child may open that very file, and no other that
-        takes its name. It counts as fresh from now on, so that no sweep takes it for an orphan.
+        takes its name. It counts as fresh from now on, so that garbage collection does not take it for an orphan.
         """
         target = self.place(digest)
         with storing():
@@ -180,9 +180,9 @@ class ArtifactStore:
                 self.place(digest).unlink(missing_ok=True)
 
     def clock(self) -> datetime:
-        """The present as the file system sees it: a host whose clock is wrong must not take a fresh file for old."""
+        """The time of the file system: a host whose clock is wrong must not take a fresh file for old."""
         with storing():
-            os.utime(self.incoming)  # needs no space, so that a full disk can be swept
+            os.utime(self.incoming)  # needs no space, so that a full disk can be cleaned
             return datetime.fromtimestamp(self.incoming.stat().st_mtime, UTC)
 
     def listed(self, *, after: str = "", limit: int) -> list[StoredFile]:
@@ -220,7 +220,7 @@ class ArtifactStore:
         shutil.disk_usage(self.root)
 
     def close(self) -> None:
-        """Let go of connections."""
+        """Close all connections."""
 
 
 def missing(digest: str) -> NotFound:

@@ -1,4 +1,4 @@
-"""One clock for everything that is compared: the database's, so that a host whose own clock is wrong harms nobody.
+"""The clock: the database's, for all times that are compared, so that a wrong clock of a host does no harm.
 
 On SQLite all processes are on one machine and share its clock; on PostgreSQL the server is asked.
 """
@@ -21,7 +21,7 @@ def database_now(session: Session) -> datetime:
     if session.get_bind().dialect.name != "postgresql":
         return datetime.now(UTC)
     if _KNOWN not in session.info:
-        # `now()` would be the transaction's start, which may have waited for its turn.
+        # `now()` would be the start of the transaction, which may have waited for the lock.
         session.info[_KNOWN] = session.scalars(select(func.clock_timestamp())).one().astimezone(UTC)
     moment: datetime = session.info[_KNOWN]
     return moment

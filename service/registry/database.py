@@ -19,10 +19,10 @@ from service.registry.text import objection_within
 BUSY_TIMEOUT_S = 30
 #: An error that is logged shows no values: requests hold the secrets of webhooks.
 _QUIET: dict[str, Any] = {"hide_parameters": True}
-#: A process that stops in the middle of a transaction holds every other writer's turn: the server ends it after this.
+#: A process that stops in the middle of a transaction blocks every other writer: the server ends it after this.
 _IDLE_TIMEOUT_S = 3
 _CONNECT_TIMEOUT_S = 3
-#: A host that has gone is noticed by its silence: after 5 s, then two more questions.
+#: A host that has gone is noticed by TCP keep-alive: after 5 s of silence and two more probes.
 _KEEPALIVE = {"keepalives": 1, "keepalives_idle": 5, "keepalives_interval": 2, "keepalives_count": 2}
 _WRITERS_TURN = 2606028655  # an arbitrary number, locked by nothing else
 

@@ -1,4 +1,4 @@
-"""The registry's error family: what went wrong with records and files; it knows no HTTP.
+"""The error family of the registry and the service; `service.api.problems` maps it to status codes.
 
 RegistryError
 ├── NotFound             no record has this id (or what was asked of it does not exist)
@@ -10,7 +10,7 @@ RegistryError
 │   └── OffsetMismatch   a piece of an upload does not begin where the upload ends
 ├── KeyReused            an idempotency key came back with other content
 ├── TooLarge             more bytes or rows than the operator allows
-├── Overloaded           too much waits already; `retry_after` seconds later there may be room
+├── Overloaded           too much is queued; `retry_after` seconds later there may be room
 ├── DeadlineExceeded     the answer would come later than the client can use it
 ├── Stalled              a client began to send and then sent nothing more
 ├── WorkFailed           a worker could not finish what a request waits for, and the sender cannot mend it
@@ -79,7 +79,7 @@ class TooLarge(RegistryError):
 
 
 class Overloaded(RegistryError):
-    """Too much waits already; after `retry_after` seconds there may be room."""
+    """Too much is queued; after `retry_after` seconds there may be room."""
 
     def __init__(self, code: str, message: str, *, retry_after: int) -> None:
         super().__init__(code, message)

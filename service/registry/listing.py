@@ -1,4 +1,4 @@
-"""What lies in a folder of stored files: listed piece by piece, and cleared of what is old; it knows no store."""
+"""A listing of the folder of artifacts, page by page, and the removal of old files without a name."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class StoredFile:
 
 
 def is_digest(name: str) -> bool:
-    """Whether this can be the name of a stored file; what is not is somebody else's, and left alone."""
+    """Whether this can be the name of a stored file; other files are left alone."""
     return _DIGEST.fullmatch(name) is not None
 
 
@@ -39,14 +39,14 @@ def list_folder(root: Path, *, after: str, limit: int) -> list[StoredFile]:
         for name in sorted(names):
             if len(found) == limit:
                 break
-            with suppress(FileNotFoundError):  # removed just now
+            with suppress(FileNotFoundError):  # removed meanwhile
                 stat = os.stat(root / prefix / name)
                 found.append(StoredFile(name, stat.st_size, datetime.fromtimestamp(stat.st_mtime, UTC)))
     return found
 
 
 def remove_unlocked(folder: Path, *, before: datetime) -> list[int]:
-    """Remove the files that nobody holds a lock on and nothing was written to since; returns their sizes in bytes."""
+    """Remove the files without a lock to which nothing was written since; returns their sizes in bytes."""
     sizes = []
     with os.scandir(folder) as entries:
         for entry in entries:
@@ -64,7 +64,7 @@ def remove_older(folder: Path, *, before: datetime) -> list[int]:
     sizes = []
     with os.scandir(folder) as entries:
         for entry in entries:
-            with suppress(FileNotFoundError):  # somebody keeps or discards it just now
+            with suppress(FileNotFoundError):  # kept or discarded meanwhile
                 found = entry.stat(follow_symlinks=False)
                 if found.st_mtime < before.timestamp():
                     os.unlink(entry)

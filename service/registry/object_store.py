@@ -1,4 +1,4 @@
-"""Stored files in a bucket, with copies of those in use on this machine's disk; it knows no records.
+"""The object store: artifacts in a bucket, with copies of those in use on this machine's disk.
 
 Files are named by their content, so a file is uploaded under its final name before any transaction, where it harms
 nobody; the transaction only looks whether it is still there. What is fetched is never stale.
@@ -25,7 +25,7 @@ from service.registry.settings import RegistrySettings
 if TYPE_CHECKING:
     from service.registry.s3 import Bucket
 
-#: A larger file is not sent again inside a transaction: everybody who writes would wait for it.
+#: A larger file is not sent again inside a transaction: all writers would wait for it.
 _AGAIN_BYTES = 16 * 1024**2
 #: A copy may be evicted between its arrival and its use, where the disk is small; not again and again.
 _FETCHES = 3
@@ -99,7 +99,7 @@ class ObjectStore(ArtifactStore):
             with storing():
                 self._bucket.put(path, digest, brief=True)
         self._added(size)
-        with suppress(Unavailable):  # only a copy, for whoever asks next
+        with suppress(Unavailable):  # only a copy, for later requests
             super().adopt(path, digest)
 
     def remove(self, digests: Iterable[str]) -> None:
@@ -109,7 +109,7 @@ class ObjectStore(ArtifactStore):
             super().remove([digest])
 
     def clock(self) -> datetime:
-        """The present as the bucket's server sees it."""
+        """The time of the bucket's server."""
         return self._bucket.clock()
 
     def listed(self, *, after: str = "", limit: int) -> list[StoredFile]:
@@ -125,7 +125,7 @@ class ObjectStore(ArtifactStore):
         return True
 
     def clear_left_overs(self, *, older_than: timedelta) -> list[int]:
-        """Remove what killed processes of this machine left without a name, and parts nobody finished within a day."""
+        """Remove files of killed processes of this machine, and parts that were not finished within a day."""
         with storing():
             sizes = remove_older(self.incoming, before=super().clock() - older_than)
         dropped = self._bucket.abort_uploads(before=self.clock() - max(older_than, _PARTS_GRACE))
@@ -137,7 +137,7 @@ class ObjectStore(ArtifactStore):
         self._bucket.clock()
 
     def close(self) -> None:
-        """Let go of connections."""
+        """Close all connections."""
         self._bucket.close()
 
     def _taken(self, digest: str) -> int:
@@ -154,7 +154,7 @@ class ObjectStore(ArtifactStore):
         raise Unavailable("storage_unavailable", f"copies of {digest[:12]}… are removed as soon as they are fetched")
 
     def _fetch(self, digest: str) -> int | None:
-        """Make a copy, seen by nobody until it is whole and its content is what was stored.
+        """Make a copy, visible once it is whole and its content is what was stored.
 
         Returns a descriptor that has kept it from being evicted since before it could be seen; None where somebody else
         was first.
@@ -172,7 +172,7 @@ class ObjectStore(ArtifactStore):
                     message = f"the stored file {digest[:12]}… is damaged: its content has another digest"
                     raise Unavailable("artifact_damaged", message)
             held = take(copy)
-            assert held is not None, "nobody else knows it yet"
+            assert held is not None, "no other process knows it yet"
             try:
                 super().adopt(copy, digest)
                 self._added(os.fstat(held).st_size)

@@ -1,4 +1,4 @@
-"""Rows become the records that clients see; what stays internal (digests of copies, leases) stays here."""
+"""Presenters: rows as the records that clients see, without what is internal (digests of copies, leases)."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def job_record(row: tables.Job, work: tables.Work) -> contract.JobRecord:
         **_own(row, contract.JobRecord),
         method=row.request["method"],
         metadata=row.request["metadata"],
-        dry_run=row.request.get("dry_run", False),  # ordered before there were dry runs: it is none
+        dry_run=row.request.get("dry_run", False),  # absent in jobs of versions without dry runs
         report_url=f"/v1/jobs/{row.id}/report" if row.report_sha256 else None,
         attempts=work.attempts,
     )

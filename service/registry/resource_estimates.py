@@ -1,4 +1,4 @@
-"""What work needs of the machine that does it, by estimates that err on the high side; it knows no machine."""
+"""Resource estimates: the memory that work takes at most, erring on the high side."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""A bucket of files named by their digest, in anything that speaks S3; it knows no records and no copies.
+"""The S3 client: a bucket of files named by their digest, in anything that speaks S3.
 
 Credentials, region and endpoint are those of boto3: the usual `AWS_*` variables, or the machine's role. Every call is
-bounded: how long it may take depends on who waits for it.
+bounded: how long it may take depends on what waits for it.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class Bucket:
         self._prefix = f"{prefix}/" if prefix else ""
         session = Session()
         self._patient = session.client("s3", config=_config(connect=3, read=20, attempts=4))
-        # Somebody waits while holding the writers' turn of the database.
+        # Called within a write transaction, which blocks all other writers.
         self._brief = session.client("s3", config=_config(connect=1, read=2, attempts=2))
         self._probing = session.client("s3", config=_config(connect=1, read=1.5, attempts=1))
 
@@ -98,7 +98,7 @@ class Bucket:
         return found[:limit]
 
     def abort_uploads(self, *, before: datetime) -> int:
-        """Drop the parts of large uploads that nobody finished; returns how many uploads they were of."""
+        """Drop the parts of large uploads that were not finished; returns how many uploads they were of."""
         dropped = 0
         with _reaching():
             pages = self._patient.get_paginator("list_multipart_uploads").paginate(

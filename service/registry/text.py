@@ -1,4 +1,4 @@
-"""Text that every database stores and every answer carries: no NUL, no half of a surrogate pair; it knows no records.
+"""Storable text: every database stores it and every answer carries it; no NUL, no half of a surrogate pair.
 
 PostgreSQL refuses NUL within text, and half a surrogate pair, which JSON can spell (`"\\ud800"`), is in no encoding: a
 record that held one would break every list it stands in.

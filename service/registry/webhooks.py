@@ -15,7 +15,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
-from typing import Any
 
 Address = IPv4Address | IPv6Address
 Network = IPv4Network | IPv6Network
@@ -24,8 +23,8 @@ _SECRET_PREFIX = "whsec_"
 _SHORTEST_KEY, _LONGEST_KEY = 24, 64
 _EVENT_TYPE = re.compile(r"[a-zA-Z0-9_]+(\.[a-zA-Z0-9_]+)*")
 
-# Own expressions instead of a URL library: those differ in what they repair, and whoever checks a URL must read it as
-# whoever connects does. What is not plainly a URL of RFC 3986 is refused.
+# Own expressions instead of a URL library: those differ in what they repair, and the check of a URL must read it as the
+# connection does. What is not plainly a URL of RFC 3986 is refused.
 _CHARACTERS = re.compile(r"[A-Za-z0-9\-._~:/?#\[\]@!$&'()*+,;=%]+")
 _URL = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*)://(?P<authority>[^/?#]*)(?P<path>[^?#]*)(?P<query>\?[^#]*)?")
 _AUTHORITY = re.compile(r"(?P<host>\[[^\[\]]*\]|[^:\[\]]*)(:(?P<port>[0-9]{1,5}))?")
@@ -97,7 +96,7 @@ class Policy:
     """Which addresses webhooks may lead to; by default public ones over https only.
 
     An operator who allows an address trusts the way to it: http is good enough there, whereas over the public internet
-    everybody on the way reads the message. Metadata services of clouds are never allowed.
+    everything on the way reads the message. Metadata services of clouds are never allowed.
 
     Attributes:
         allow_private: Also loopback, RFC 1918, carrier-grade NAT (100.64.0.0/10) and unique local IPv6 addresses.
@@ -152,7 +151,7 @@ def parse_secret(text: str) -> bytes:
     return key
 
 
-def payload(event_type: str, timestamp: datetime, data: Mapping[str, Any]) -> bytes:
+def payload(event_type: str, timestamp: datetime, data: Mapping[str, object]) -> bytes:
     """Return the message of an event as compact JSON in ASCII: the very bytes to be signed and sent.
 
     Args:
@@ -178,7 +177,7 @@ def payload(event_type: str, timestamp: datetime, data: Mapping[str, Any]) -> by
 def parse_url(text: str) -> Endpoint:
     """Take a webhook's URL apart; raises ValueError for what is not plainly one.
 
-    Any port goes: which ones are safe is told by the address, not by a list. Names are accepted in ASCII only (`xn--`),
+    Any port goes: the address decides what is safe. Names are accepted in ASCII only (`xn--`),
     since two versions of IDNA disagree on some; IPv4 addresses as four decimal numbers only, since resolvers read
     `2130706433`, `0x7f.1` and `0177.0.0.1` as 127.0.0.1.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Any, Generic, Literal, TypeVar
+from typing import Generic, Literal, TypeVar
 
 from pydantic import BaseModel, Field
 
@@ -21,6 +21,7 @@ from service.registry.documents import (
     FeatureSpec,
     GuaranteesSummary,
     ImagePreprocessing,
+    JsonObject,
     OutputSpec,
     Plan,
     Progress,
@@ -198,11 +199,11 @@ class CalibratorRecord(BaseModel):
     error: RecordError | None = None
     input: Literal["logits", "probabilities"] | None = Field(None, description="What was sent, and the file takes.")
     method: str = Field(description="What was asked for, and once it is fitted what it is.")
-    parameters: dict[str, Any] | None = None
+    parameters: JsonObject | None = None
     num_samples: int | None = None
     num_classes: int | None = None
     class_names: list[str] | None = None
-    report: dict[str, Any] | None = Field(None, description="An excerpt; `report_url` leads to the whole.")
+    report: JsonObject | None = Field(None, description="An excerpt; `report_url` leads to the whole.")
     report_url: str | None = Field(None, description="Null for calibrators of earlier versions.")
     created_at: datetime
 

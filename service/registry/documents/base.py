@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any, Self
+from typing import Self
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, JsonValue
 
 from service.registry.text import objection_within
 
-JsonObject = dict[str, Any]
+JsonObject = dict[str, JsonValue]
 
 
 def is_absent(value: object) -> bool:

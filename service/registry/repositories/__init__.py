@@ -1,4 +1,4 @@
-"""All SQL of the registry: one class per kind of record, each over a session that somebody else commits."""
+"""The repositories: all SQL of the registry, one class per kind of record, over the session of a unit of work."""
 
 from service.registry.repositories.checkpoints import Checkpoints
 from service.registry.repositories.deliveries import Deliveries

@@ -1,4 +1,4 @@
-"""What a job has saved to go on from: entries by name, each a stored file; they go when the job ends."""
+"""Checkpoints: what a job saved to resume from, entries by name, each an artifact; deleted when the job ends."""
 
 from __future__ import annotations
 

@@ -1,10 +1,10 @@
-"""Messages to webhooks: written in the transaction of the change they tell of, so that none is lost or made up."""
+"""Webhook deliveries: written in the transaction of the change that they report, so that none is lost or made up."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterator, Mapping
 
+from pydantic import JsonValue
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
@@ -16,26 +16,26 @@ from service.registry.repositories.paging import few_at_a_time
 from service.registry.repositories.work import WorkQueue
 from service.registry.webhooks import parse_url, payload
 
-#: What a message tells of its job.
-_TOLD = ("id", "status", "verdict", "promoted", "calibrated_model_id", "error")
+#: The fields of its job in a message.
+_SHOWN = ("id", "status", "verdict", "promoted", "calibrated_model_id", "error")
 
 
 class Deliveries:
-    """Announced with a job's end, tried by workers, and tried again when somebody asks for it."""
+    """Announced with a job's end, attempted by workers, and sent again on request."""
 
     def __init__(self, session: Session, work: WorkQueue) -> None:
         self.session = session
         self._work = work
 
     def announce(self, job: tables.Job) -> None:
-        """Tell the job's webhook, if it has one, of its end."""
+        """Open a delivery to the webhook of a job that has ended, if it has one."""
         webhook = job.request.get("webhook")
         if webhook is None:
             return
         moment = database_now(self.session)
-        told = {name: getattr(job, name) for name in _TOLD}
+        shown = {name: getattr(job, name) for name in _SHOWN}
         report_url = f"/v1/jobs/{job.id}/report" if job.report_sha256 else None
-        data = {**told, "report_url": report_url, "metadata": job.request.get("metadata", {})}
+        data = {**shown, "report_url": report_url, "metadata": job.request.get("metadata", {})}
         type_ = f"job.{job.status}"
         row = tables.Delivery(
             id=new_id("msg"),
@@ -67,15 +67,15 @@ class Deliveries:
         query = query.order_by(tables.Delivery.id.desc()).limit(limit)
         yield from few_at_a_time(self.session, query)
 
-    def tried(self, row: tables.Delivery, attempt: dict[str, Any], status: str) -> None:
-        """Write an attempt into the log, and how the message stands after it."""
-        row.attempts = [*row.attempts, attempt]
+    def tried(self, row: tables.Delivery, attempt: Mapping[str, JsonValue], status: str) -> None:
+        """Append an attempt to the log and set the status after it."""
+        row.attempts = [*row.attempts, dict(attempt)]
         row.status = status
         if status == "delivered":
             row.delivered_at = database_now(self.session)
 
     def disable(self, url: str) -> list[str]:
-        """The receiver is gone for good: nothing that waits for this address is sent; returns those messages."""
+        """Disable all pending messages to an address that is gone for good; returns their ids."""
         query = select(tables.Delivery).where(tables.Delivery.url == url, tables.Delivery.status == "pending")
         waiting = [row for row in self.session.scalars(query) if self._work.withdraw(row.id)]
         for row in waiting:
@@ -90,8 +90,8 @@ class Deliveries:
 
 
 def _host(url: str) -> str | None:
-    """Receivers that answer slowly keep only their own messages waiting: one at a time goes to a host."""
+    """The concurrency key: one message at a time goes to a host, so that a slow one delays only its own."""
     try:
         return parse_url(url).host
-    except ValueError:  # ordered when more was taken for a URL; delivering it tells what is wrong
+    except ValueError:  # accepted by an earlier version; its delivery fails with the reason
         return None

@@ -48,7 +48,7 @@ class Names:
         query = select(PublishedVersion.model_id, PublishedVersion.version).where(PublishedVersion.name == name, wanted)
         if found := self.session.execute(query).first():
             return found.model_id, found.version
-        known = _told(self.get(name).versions)  # raises where there is none at all
+        known = _excerpt(self.get(name).versions)  # raises where there is none at all
         raise NotFound("unknown_version", f"{name!r} has the versions {known}, not {version}")
 
     def unload(self, name: str) -> None:
@@ -74,7 +74,7 @@ class Names:
         if str(version) not in record.versions:
             raise InvalidRequest(
                 "unknown_version",
-                f"{name!r} has the versions {_told(record.versions)}, not {version}",
+                f"{name!r} has the versions {_excerpt(record.versions)}, not {version}",
                 field="default_version",
             )
         self._clear_default(name)
@@ -108,7 +108,7 @@ class Names:
         self.session.execute(update(PublishedVersion).where(PublishedVersion.name == name).values(is_default=False))
 
 
-def _told(versions: Collection[str]) -> str:
-    """Versions as an error names them: there may be thousands."""
+def _excerpt(versions: Collection[str]) -> str:
+    """The newest versions, for an error message: there may be thousands."""
     shown = list(versions)[-_SHOWN:]
     return ", ".join(shown) if len(shown) == len(versions) else f"… {', '.join(shown)}"

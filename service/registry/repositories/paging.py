@@ -1,4 +1,4 @@
-"""How lists are read: a few rows at a time, since a page may end long before its limit."""
+"""Paged reads: a few rows at a time, since a page may end long before its limit."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""All kinds of records: found, listed, changed and deleted; it knows neither leases nor messages."""
+"""The repositories of records: find, list, change and delete."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def now() -> datetime:
 
 
 class _Records(Generic[Row]):
-    """What every kind of record can do."""
+    """The operations of all kinds of records."""
 
     table: ClassVar[type[Any]]
     noun: ClassVar[str]
@@ -184,7 +184,7 @@ class Jobs(_Records[tables.Job]):
         self.session.add_all([row, first])
 
     def change_status(self, row: tables.Job, status: str) -> None:
-        """Set the status and tell of it; without a result the test rows have shown nobody anything."""
+        """Set the status and add its event; a job without a result leaves the evaluation ledger."""
         if row.status in FINAL:
             raise Conflict("already_finished", f"{row.id} has already {row.status}")
         moment = database_now(self.session)
@@ -202,14 +202,14 @@ class Jobs(_Records[tables.Job]):
             self._deliveries.announce(row)
 
     def wait_again(self, record_id: str, reason: str) -> None:
-        """The job's process is no more, and another will go on; without effect on a job that is to be cancelled."""
+        """The job's process was lost and another continues; without effect on a job that is to be cancelled."""
         row = self.get(record_id)
         if row.status == "running":
             Events(self.session).add(row.id, "attempt", {"reason": reason})
             self.change_status(row, "queued")
 
     def forsaken(self) -> Sequence[tables.Job]:
-        """Jobs to be cancelled that nobody holds any more."""
+        """Jobs to be cancelled whose work is not claimed."""
         held = select(tables.Work.record_id).where(tables.Work.state == "claimed")
         query = select(tables.Job).where(tables.Job.status == "cancelling", tables.Job.id.not_in(held))
         return self.session.scalars(query).all()
@@ -251,7 +251,7 @@ class Batches(_Records[tables.Batch]):
             row.finished_at = database_now(self.session)
 
     def wait_again(self, record_id: str) -> None:
-        """Its process is no more, and another will begin."""
+        """Its process was lost, and another begins again."""
         row = self.get(record_id)
         if row.status == "running":
             self.change_status(row, "queued")

@@ -1,4 +1,4 @@
-"""Announced uploads; it does not know how much of them has arrived: the files tell."""
+"""The rows of resumable uploads; how much has arrived is the length of their files."""
 
 from __future__ import annotations
 

@@ -24,7 +24,7 @@ SILENT = "its worker went silent"
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """The right to work on a record and to write its result, until the lease ends or somebody claims it anew.
+    """The right to work on a record and to write its result, until the lease ends or another worker claims it.
 
     Attributes:
         losses: why earlier processes were lost, since the work last got further.
@@ -63,10 +63,10 @@ class WorkQueue:
         concurrency_key: str | None = None,
         not_before: datetime | None = None,
     ) -> Work:
-        """There is something to do for this new record; without `kind` and `queue` what its id says.
+        """Open work for this new record; without `kind` and `queue` what its id says.
 
         Args:
-            blocked: other records must be inspected first; `unblock` tells when they are.
+            blocked: other records must be inspected first; `unblock` opens it when they are.
             memory_bytes: what it needs, by an estimate.
             concurrency_key: of work with the same key one piece is done at a time, by whichever worker.
         """
@@ -94,7 +94,7 @@ class WorkQueue:
         return self.session.get_one(Work, record_id)
 
     def claim(self, record_id: str, *, worker: str, lease_seconds: float) -> Claim | None:
-        """Take the work if nobody holds it, nor other work with its concurrency key.
+        """Claim the work unless it, or other work with its concurrency key, is claimed.
 
         None if it is blocked, done, gone, not yet due, or under a living lease.
         """
@@ -150,7 +150,7 @@ class WorkQueue:
         return None
 
     def renew(self, claim: Claim, *, lease_seconds: float) -> None:
-        """Go on holding the work; raises LeaseLost if somebody else claimed it."""
+        """Extend the lease; raises LeaseLost if another worker claimed the work."""
         moment = database_now(self.session)
         self._mine(claim, lease_expires_at=moment + timedelta(seconds=lease_seconds))
 
@@ -165,7 +165,7 @@ class WorkQueue:
         self.session.execute(further.values(losses=[], reached=reached))
 
     def hand_back(self, claim: Claim, *, after_seconds: float = 0.0) -> None:
-        """Give the work up through no fault of its own: this was no attempt. Raises LeaseLost."""
+        """Release the work without counting the attempt. Raises LeaseLost."""
         due = database_now(self.session) + timedelta(seconds=after_seconds)
         queue = self._mine(claim, state="waiting", attempts=claim.attempts - 1, not_before=due)
         if after_seconds == 0:
@@ -190,7 +190,7 @@ class WorkQueue:
         self._mine(claim, state="blocked", attempts=claim.attempts - 1)
 
     def unblock(self, record_ids: Iterable[str]) -> None:
-        """Whoever claims these now sees for himself whether they can be done."""
+        """Let these be claimed; the claim checks again whether they can be done."""
         blocked = update(Work).where(Work.record_id.in_(list(record_ids)), Work.state == "blocked")
         freed = self.session.execute(blocked.values(state="waiting").returning(Work.record_id, Work.queue))
         self.wake_ups += [WakeUp(*row) for row in freed]
@@ -200,7 +200,7 @@ class WorkQueue:
         self._mine(claim, state="done")
 
     def withdraw(self, record_id: str) -> bool:
-        """Close work that nobody is doing, or that a silent worker held; False if somebody holds it."""
+        """Close work that is not claimed, or whose lease has ended; False if it is claimed."""
         ended = and_(Work.state == "claimed", Work.lease_expires_at < database_now(self.session))
         withdrawn = self.session.execute(
             update(Work)
@@ -211,7 +211,7 @@ class WorkQueue:
         return withdrawn is not None
 
     def reopen(self, record_id: str) -> bool:
-        """Do work once more that is done, or at once what waits; False if somebody holds it."""
+        """Open work again that is done, or make waiting work due; False if it is claimed."""
         queue = self.session.scalar(
             update(Work)
             .where(Work.record_id == record_id, Work.state != "claimed")
@@ -263,7 +263,7 @@ class WorkQueue:
 
 
 def _free(moment: datetime) -> ColumnElement[bool]:
-    """Nobody does other work with the same concurrency key; a holder whose lease has ended keeps nobody waiting."""
+    """No other work with the same concurrency key is claimed under a living lease."""
     other = aliased(Work)
     held = select(other.concurrency_key).where(
         other.state == "claimed", other.concurrency_key.is_not(None), other.lease_expires_at >= moment

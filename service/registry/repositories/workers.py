@@ -1,4 +1,4 @@
-"""Workers that live: who they are, what they take, and when they were last heard of; it does not know their work."""
+"""The workers: name, process, queues, and the time of the last heartbeat."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from service.registry.tables import WorkerProcess
 
 
 class Workers:
-    """Beat, list, forget."""
+    """Record heartbeats, list and forget workers."""
 
     def __init__(self, session: Session) -> None:
         self.session = session
@@ -21,7 +21,7 @@ class Workers:
     def beat(
         self, name: str, *, machine: str, process: str, queues: Sequence[str], gpu: bool, memory_bytes: int
     ) -> None:
-        """The worker lives; the first beat introduces it."""
+        """Record a heartbeat; the first one adds the worker."""
         moment = database_now(self.session)
         row = self.session.get(WorkerProcess, name)
         if row is not None and row.process == process:
@@ -45,15 +45,15 @@ class Workers:
         return self.session.scalars(select(WorkerProcess).where(WorkerProcess.machine == machine)).all()
 
     def living(self, *, within_seconds: float) -> Sequence[WorkerProcess]:
-        """Those that were heard of so recently."""
+        """Workers with a heartbeat within this time."""
         since = database_now(self.session) - timedelta(seconds=within_seconds)
         return self.session.scalars(select(WorkerProcess).where(WorkerProcess.seen_at >= since)).all()
 
     def silent(self, *, for_seconds: float) -> list[str]:
-        """Names of those that were not heard of for so long."""
+        """Names of workers without a heartbeat for so long."""
         before = database_now(self.session) - timedelta(seconds=for_seconds)
         return list(self.session.scalars(select(WorkerProcess.name).where(WorkerProcess.seen_at < before)))
 
     def forget(self, names: Iterable[str]) -> None:
-        """They are gone."""
+        """Delete these workers."""
         self.session.execute(delete(WorkerProcess).where(WorkerProcess.name.in_(list(names))))

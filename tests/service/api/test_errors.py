@@ -311,7 +311,7 @@ def test_defects_are_answered_too(api: Api) -> None:
     path = f"/v1/models/{model['id']}/predict"
     with stage_bytes(api.registry.artifacts, scaling(1)) as staged, api.registry.write() as unit:
         # a record as no inspection of ours would leave it
-        unit.models.ready(model["id"], profile={}, served_sha256=staged.keep())
+        unit.models.ready(model["id"], profile={"inputs": [{}]}, served_sha256=staged.keep())
     answer = api.client.post(path, json={"inputs": [[1.0]]}, headers={"X-Request-Id": "mine"})
     problem(answer, 500, "internal_error")
     assert answer.headers["x-request-id"] == "mine"
