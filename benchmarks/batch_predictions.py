@@ -49,6 +49,7 @@ def model(folder: Path) -> Json:
     from fedlas.guarantees.typicality import Familiarity
     from fedlas.importers import load_onnx
     from tests.helpers.uploads import to_onnx
+    from worker.documents import ModelOptions
     from worker.inside.inspection import model_profile
 
     torch.manual_seed(0)
@@ -69,7 +70,7 @@ def model(folder: Path) -> Json:
         classifier, folder / "served.onnx", calibrator=calibrator, class_names=names, guarantees=guarantees,
         familiarity=familiarity,
     )  # fmt: skip
-    profile = model_profile(classifier, names, {"class_names": names, "positive_class": None})
+    profile = model_profile(classifier, names, ModelOptions(class_names=names))
     promises = {"guarantees": guarantees.as_dict(), "familiarity": {"score": familiarity.score}}
     return {"file": str(folder / "served.onnx"), "profile": {**profile, **promises}}
 
@@ -96,9 +97,11 @@ def write(path: Path, rows: int) -> None:
 def supervised(request: Path) -> Json:
     """Run the child as the worker does and watch what is resident of it; the answer of a process of its own."""
     from tests.helpers.processes import children_of
-    from worker.sandbox.process import Limits, run
+    from worker.documents import BatchOrder
+    from worker.sandbox.process import run
+    from worker.sandbox.protocol import Limits
 
-    order = json.loads(request.read_text())
+    given = json.loads(request.read_text())
     folder = request.with_name("child")
     folder.mkdir()
     peaks = dict.fromkeys(("VmHWM", "RssAnon", "RssFile"), 0)
@@ -117,20 +120,21 @@ def supervised(request: Path) -> Json:
     watcher.start()
     began = time.perf_counter()
     outcome = run(
-        "predict", order, folder=folder, limits=Limits(seconds=24 * 3600), on_tick=lambda: None,
+        BatchOrder.model_validate(given["order"]), files=given["files"], folder=folder,
+        limits=Limits(seconds=24 * 3600), on_tick=lambda: None,
         on_event=lambda event: fractions.append((time.perf_counter() - began, event["progress"]["fraction"])),
     )  # fmt: skip
     seconds = time.perf_counter() - began
     done.set()
     watcher.join()
     if outcome.result is None:
-        return {"failed": outcome.error or outcome.died, "log": outcome.log}
+        return {"failed": outcome.died if outcome.error is None else outcome.error.model_dump(), "log": outcome.log}
     (first, reached), (last, end) = fractions[0], fractions[-1]
-    steady = order["rows"] * (end - reached) / (last - first) if last > first else None
+    steady = given["rows"] * (end - reached) / (last - first) if last > first else None
     return {
         "seconds": seconds,
         "cpu_seconds": sum(resource.getrusage(resource.RUSAGE_CHILDREN)[:2]),
-        "rows_per_second": order["rows"] / seconds,
+        "rows_per_second": given["rows"] / seconds,
         "rows_per_second_between_first_and_last_progress": steady,
         "peak_resident_mb": peaks["VmHWM"] / 1024,
         "peak_anonymous_mb": peaks["RssAnon"] / 1024,
@@ -234,8 +238,9 @@ def main() -> None:
             for megabytes in args.memory_megabytes:
                 with tempfile.TemporaryDirectory(dir=folder) as place:
                     request = Path(place) / "order.json"
-                    order = {"model": served, "dataset": {"file": str(prepared)}, "options": args.options}
-                    request.write_text(json.dumps({**order, "rows": rows}))
+                    order = {"profile": served["profile"], "options": args.options}
+                    files = {"model": served["file"], "dataset": str(prepared)}
+                    request.write_text(json.dumps({"order": order, "files": files, "rows": rows}))
                     result = {"rows": rows, **in_group(request, megabytes)}
                     if "failed" not in result and not args.no_pages:
                         result |= pages(Path(place) / "child" / "results.parquet", rows)

@@ -35,7 +35,7 @@ from worker.outside.concurrency import WorkPool
 from worker.outside.recovery import Reaper
 from worker.outside.supervisor import Supervisor
 from worker.sandbox import confinement
-from worker.sandbox.process import clear_left_overs, worker_name
+from worker.sandbox.process import remove_stale_folders, worker_name
 from worker.settings import WorkerSettings
 
 _LOG = logging.getLogger("fedlas.worker")
@@ -98,7 +98,7 @@ def main(settings: WorkerSettings) -> int:
     producer = make_producer(settings)
     notifier = Notifier(sender(producer))
     registry.notify = notifier.notify
-    clear_left_overs(settings.work_dir)
+    remove_stale_folders(settings.work_dir)
     supervisor = Supervisor(
         settings, registry, name=name, stopping=stop, expected=_tell_protection(settings.work_dir / name)
     )

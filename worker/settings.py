@@ -12,7 +12,7 @@ from service.inference.memory import memory_bytes
 from service.registry.contract import ANY_DEVICE, GPU_ONLY, QUEUES
 from service.registry.settings import GIBIBYTE, RegistrySettings, listed
 from worker.machine import has_gpu
-from worker.sandbox.process import Limits
+from worker.sandbox.protocol import Limits
 
 _MEBIBYTE = 1024**2
 #: An importer holds the file, its message, the arrays, the network, the session and the copy it writes.

@@ -1,6 +1,6 @@
 """Many uploads through one confined child: `python -m tests.corpus.driver FOLDER`; what a single child does, repeated.
 
-`FOLDER/orders.json` lists `{"kind", "spec", "file", "folder"}`; `FOLDER/answers.json` is a list of the answers with the
+`FOLDER/orders.json` lists `{"order", "file", "folder"}`; `FOLDER/answers.json` is a list of the answers with the
 seconds that each took. It is confined and limited like every child of the worker.
 """
 
@@ -11,8 +11,14 @@ import sys
 import time
 from pathlib import Path
 
+from pydantic import TypeAdapter
+
+from worker.documents import WorkOrder
 from worker.inside import child
 from worker.sandbox.confinement import confine
+from worker.sandbox.protocol import Limits
+
+_ORDER: TypeAdapter[WorkOrder] = TypeAdapter(WorkOrder)
 
 
 def main(folder: Path) -> None:
@@ -20,14 +26,15 @@ def main(folder: Path) -> None:
     orders = json.loads((folder / "orders.json").read_text())
     # Not ru_maxrss, which begins at the size of the process that this one was forked from.
     status = Path("/proc/self/status").open()  # noqa: SIM115
-    child._take_limits(orders["limits"])
+    child.take_limits(Limits(**orders["limits"]))
     confine(folder, [Path(order["file"]) for order in orders["orders"]])
     answers = []
     for order in orders["orders"]:
         started = time.monotonic()
         Path(order["folder"]).mkdir(exist_ok=True)
-        spec = child.with_files(order["spec"], {"file": order["file"]})
-        answer = child._answer(order["kind"], spec, Path(order["folder"]), lambda event: None)
+        ordered: WorkOrder = _ORDER.validate_python(order["order"])
+        files = dict.fromkeys(("model", "dataset"), Path(order["file"]))
+        answer = json.loads(child.answer_to(ordered, files, Path(order["folder"]), lambda event: None))
         seconds = time.monotonic() - started
         status.seek(0)
         peak = 1024 * int(status.read().partition("VmHWM:")[2].split()[0])

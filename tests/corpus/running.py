@@ -13,16 +13,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pydantic import TypeAdapter
+
 from tests.corpus.case import BadFile
 from tests.helpers.service import ROOT
+from worker.documents import WorkOrder
 from worker.sandbox import process as sandbox
 from worker.sandbox.child_output import ChildOutcome
-from worker.sandbox.process import Limits
+from worker.sandbox.protocol import Limits
 from worker.settings import WorkerSettings, inspection_limits
 
 Json = dict[str, Any]
 
 GIGABYTE = 10**9
+_ORDER: TypeAdapter[WorkOrder] = TypeAdapter(WorkOrder)
 _PATIENCE_S = 280
 _TOGETHER = 20
 _OPTIONS: Json = {
@@ -49,7 +53,7 @@ def order(case: BadFile, folder: Path) -> Json:
     folder.mkdir(parents=True)
     file = case.make(folder)
     options = {**_OPTIONS, **{name: _parsed(value) for name, value in case.options.items()}}
-    return {"kind": _KINDS[case.route], "spec": {"options": options}, "file": str(file)}
+    return {"order": {"kind": _KINDS[case.route], "options": options}, "file": str(file)}
 
 
 def _parsed(value: str) -> Any:
@@ -72,9 +76,8 @@ def run_alone(case: BadFile, folder: Path) -> Answer:
     started = time.monotonic()
     with _Watch() as watch:
         outcome = sandbox.run(
-            ordered["kind"],
-            ordered["spec"],
-            inputs={"file": ordered["file"]},
+            _ORDER.validate_python(ordered["order"]),
+            files=dict.fromkeys(("model", "dataset"), ordered["file"]),
             folder=private,
             limits=limits_for(Path(ordered["file"]).stat().st_size),
             on_event=lambda event: None,
@@ -104,7 +107,7 @@ def run_together(cases: Sequence[BadFile], folder: Path) -> list[Answer]:
         ordered = order(case, folder / f"upload{number}")
         orders.append({**ordered, "folder": str(folder / f"private{number}")})
     size = max((Path(item["file"]).stat().st_size for item in orders), default=0)
-    limits = {**vars_of(limits_for(size)), "seconds": None}
+    limits = {**vars_of(limits_for(size)), "seconds": 24 * 3600}
     (folder / "orders.json").write_text(json.dumps({"orders": orders, "limits": limits}))
     done = subprocess.run(
         [sys.executable, "-m", "tests.corpus.driver", str(folder)],
@@ -131,8 +134,9 @@ def _from_driver(answer: Json) -> Answer:
 def _answer(outcome: ChildOutcome, seconds: float, peak: int) -> Answer:
     if outcome.died is not None:
         return Answer(f"died: {outcome.died}", "", seconds, peak, outcome.log)
-    error = outcome.error or {"code": "ready", "message": ""}
-    return Answer(error["code"], error["message"], seconds, peak, outcome.log)
+    if outcome.error is None:
+        return Answer("ready", "", seconds, peak, outcome.log)
+    return Answer(outcome.error.code, outcome.error.message, seconds, peak, outcome.log)
 
 
 class _Watch:

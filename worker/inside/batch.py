@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeVar
@@ -20,23 +20,24 @@ from service.inference.standard_outputs import MODEL_OUTPUTS
 from service.inference.writers.table import TableWriter, write_results
 from service.registry.contract import AnswerOptions
 from service.registry.errors import InvalidRequest
+from worker.documents import BatchOrder, BatchResult
 from worker.inside.batch_rows import ModelRows
+from worker.inside.functions import Emit, Files
 
 Json = dict[str, Any]
-Emit = Callable[[Json], None]
 Rows = Mapping[str, np.ndarray]
 T = TypeVar("T")
 
 _TELL_EVERY_S = 1.0
 
 
-def predict(spec: Json, folder: Path, emit: Emit) -> Json:
+def predict(order: BatchOrder, files: Files, folder: Path, emit: Emit) -> BatchResult:
     """Predict all rows in the order of the owner's file and leave them in `results.parquet`."""
-    profile = spec["model"]["profile"]
-    policy = _policy(ServingProfile.of(profile), AnswerOptions(**spec["options"]))
+    profile = order.profile.stored()
+    policy = _policy(ServingProfile.of(profile), order.options)
     writer = TableWriter(policy)
-    rows = ModelRows(spec["dataset"]["file"], profile)
-    network = _Network(spec["model"]["file"], tuple({*MODEL_OUTPUTS, *policy.taken_outputs}))
+    rows = ModelRows(files["dataset"], profile)
+    network = _Network(str(files["model"]), tuple({*MODEL_OUTPUTS, *policy.taken_outputs}))
     told = _Progress(len(rows), emit)
 
     def tables() -> Iterator[pa.Table]:
@@ -50,7 +51,7 @@ def predict(spec: Json, folder: Path, emit: Emit) -> Json:
             told.reached(first + answers.num_rows)
 
     count = write_results(folder / "results.parquet", ahead(tables()))
-    return {"results": "results.parquet", "num_rows": count}
+    return BatchResult(results="results.parquet", num_rows=count)
 
 
 def _policy(profile: ServingProfile, options: AnswerOptions) -> DecisionPolicy:

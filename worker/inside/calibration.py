@@ -6,7 +6,6 @@ Read `calibrate` from top to bottom: it happens in that order.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,29 +14,31 @@ from fedlas.calibrators.feature_map import shown_parameters
 from fedlas.data import Dataset, shared_rows
 from fedlas.documents import as_json
 from fedlas.importers import GraphClassifier
-from fedlas.race import CandidateResult, RaceProgress, RaceResult, make_candidates, run_race
+from fedlas.race import CandidateResult, Journal, RaceProgress, RaceResult, make_candidates, run_race
 from fedlas.race.outputs import SplitOutputs
 from fedlas.training.fit import device_name
+from service.registry.documents import ModelProfile
+from worker.documents import JobOrder, JobResult
 from worker.inside.evaluation import Evaluation, write_report
+from worker.inside.functions import Emit, Files
 from worker.inside.model_loading import check_expected_accuracy, fitting_dataset, open_classifier, rows_of
 from worker.inside.preconditions import check_rows, classes_not_met
 from worker.inside.publishing import NO_PROMISES, Chosen, chosen, diagnostics_of, export, finalists_probs, promises_of
 from worker.inside.reproducibility import asked, digests, journal_of, repeat_exactly
 
 Json = dict[str, Any]
-Emit = Callable[[Json], None]
 
 #: Shares of the whole job at which its stages begin, for the progress bar.
 _TRAINING_FROM, _TRAINING_TO = 0.05, 0.90
 
 
-def calibrate(spec: Json, folder: Path, emit: Emit) -> Json:
+def calibrate(order: JobOrder, files: Files, folder: Path, emit: Emit) -> JobResult:
     """Run one job and return what came of it; `calibrated.onnx`, `report.json` and the diagram are left in `folder`."""
-    request, profile = spec["request"], spec["model"]["profile"]
+    request, profile = order.request.model_dump(), order.model.profile.stored()
     repeat_exactly()
     emit(_at("inspecting", 0.0))
-    classifier = open_classifier(spec["model"]["file"], spec["model"]["importing"])
-    dataset = fitting_dataset(spec, profile, folder)
+    classifier = open_classifier(files["model"], order.model.options)
+    dataset = fitting_dataset(files["dataset"], profile, folder)
 
     emit(_at("evaluating", 0.01))
     judged = dataset.seen_by_model != "unknown"
@@ -49,12 +50,13 @@ def calibrate(spec: Json, folder: Path, emit: Emit) -> Json:
     check_expected_accuracy(outputs.logits, calibration[1], request["expected_accuracy"])
 
     emit(_at("training", _TRAINING_FROM))
-    result = _race(classifier, dataset, outputs, spec, folder, trains=trains, emit=emit)
+    journal = journal_of(order, files, folder, emit)
+    result = _race(classifier, dataset, outputs, request, journal, trains=trains, emit=emit)
 
     emit(_at("calibrating", _TRAINING_TO))
     inputs, _ = rows_of(dataset, "test")
     probs = finalists_probs(classifier, result, inputs)
-    evaluation = Evaluation(dataset, probs, request["gate"], spec["looks_before"], request["seed"])
+    evaluation = Evaluation(dataset, probs, request["gate"], order.looks_before, request["seed"])
     judgement = evaluation.judge()
     served = chosen(judgement, result, probs)
     promises = promises_of(served.finalist, dataset, request["seed"]) if served.finalist else NO_PROMISES
@@ -62,7 +64,7 @@ def calibrate(spec: Json, folder: Path, emit: Emit) -> Json:
     emit(_at("exporting", 0.95))
     calibrated = None
     if served.finalist is not None:
-        calibrated = export(served.finalist, promises, folder, inputs, dataset.class_names, spec, profile)
+        calibrated = export(served.finalist, promises, folder, inputs, dataset.class_names, order, profile)
     report = evaluation.report(
         judgement,
         served.probs,
@@ -74,32 +76,31 @@ def calibrate(spec: Json, folder: Path, emit: Emit) -> Json:
         duplicates=shared_rows(dataset),
         candidates=[candidate.as_dict() for candidate in result.candidates],
         recipe=_recipe(request, served, dataset, result),
-        digests=digests(spec),
+        digests=digests(order),
         machine={"device": device_name()},
         notes=_notes(dataset, classifier, result, judged=judged),
     )
     emit(_at("publishing", 0.99))
-    return {
-        "verdict": judgement.verdict,
-        "promoted": judgement.promoted,
-        "calibrated": calibrated,
-        "model": "calibrated.onnx",
+    return JobResult(
+        verdict=judgement.verdict,
+        promoted=judgement.promoted,
+        calibrated=None if calibrated is None else ModelProfile.model_validate(calibrated),
+        model="calibrated.onnx",
         **write_report(report, folder),
-    }
+    )
 
 
 def _race(
     classifier: GraphClassifier,
     dataset: Dataset,
     outputs: SplitOutputs,
-    spec: Json,
-    folder: Path,
+    request: Json,
+    journal: Journal,
     *,
     trains: bool,
     emit: Emit,
 ) -> RaceResult:
     """Name the finalists on calibration rows, within the budget; go on where an earlier attempt of the job was."""
-    request = spec["request"]
     fresh = dataset.seen_by_model == "no"
     candidates = make_candidates(
         request["method"] if trains else "post_hoc",
@@ -144,7 +145,7 @@ def _race(
         train_weights=None if dataset.weights is None else dataset.weights[dataset.rows("train")],
         on_progress=on_progress,
         on_candidate=on_candidate,
-        journal=journal_of(spec, folder, emit) if candidates else None,
+        journal=journal if candidates else None,
     )
 
 

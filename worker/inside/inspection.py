@@ -1,39 +1,47 @@
-"""Inspection, inside the sandbox: an upload is opened for the first time, profiled, and copied into our own form."""
+"""Inspection: an upload is opened for the first time, profiled, and copied for serving or training."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from fedlas.errors import UnsupportedModel
+from service.registry.documents import DatasetProfile, ModelProfile
+from worker.documents import (
+    DatasetInspection,
+    InspectDatasetOrder,
+    InspectModelOrder,
+    ModelInspection,
+    ModelOptions,
+)
+from worker.inside.functions import Emit, Files
 
 Json = dict[str, Any]
-Emit = Callable[[Json], None]
 
 _CHECKED_ROWS = 3
 
 
-def inspect_dataset(spec: Json, folder: Path, emit: Emit) -> Json:
+def inspect_dataset(order: InspectDatasetOrder, files: Files, folder: Path, emit: Emit) -> DatasetInspection:
     """Read the dataset, fix its splits, and write the prepared copy that jobs read."""
     from fedlas.data import read_dataset, save_dataset
 
-    options = spec["options"]
+    options = order.options
     dataset = read_dataset(
-        spec["file"],
-        format=options["format"],
-        roles=options["roles"],
-        seen_by_model=options["seen_by_model"],
-        split_seed=options["split_seed"],
-        missing=options["missing"],
-        padding=options.get("padding"),
+        files["dataset"],
+        format=options.format,
+        roles=options.roles,
+        seen_by_model=options.seen_by_model,
+        split_seed=options.split_seed,
+        missing=options.missing,
+        padding=options.padding,
         scratch=folder,
     )
     save_dataset(dataset, folder / "prepared.npz")
-    return {"profile": {**dataset.profile(), "format": dataset.format}, "prepared": "prepared.npz"}
+    profile = DatasetProfile.model_validate({**dataset.profile(), "format": dataset.format})
+    return DatasetInspection(profile=profile, prepared="prepared.npz")
 
 
-def inspect_model(spec: Json, folder: Path, emit: Emit) -> Json:
+def inspect_model(order: InspectModelOrder, files: Files, folder: Path, emit: Emit) -> ModelInspection:
     """Import the network, prove that it computes what the upload computes, and write the copy that is served."""
     from fedlas.calibrators import Identity
     from fedlas.data.pixels import check_preprocessing
@@ -42,20 +50,21 @@ def inspect_model(spec: Json, folder: Path, emit: Emit) -> Json:
     from worker.inside.model_loading import open_classifier, preprocessing_of
     from worker.inside.serving_cost import measured
 
-    options = spec["options"]
-    classifier = open_classifier(spec["file"], options)
-    names = _class_names(classifier, options["class_names"])
+    options, file = order.options, files["model"]
+    classifier = open_classifier(file, options)
+    names = _class_names(classifier, options.class_names)
     profile = model_profile(classifier, names, options)
-    preprocessing = preprocessing_of(options)
+    preprocessing = preprocessing_of(options.preprocessing)
     if preprocessing is not None:
         check_preprocessing(preprocessing, profile["inputs"])
     served = folder / "served.onnx"
-    if options.get("architecture") is None:
-        check_parity(spec["file"], classifier)
+    if options.architecture is None:
+        check_parity(file, classifier)
     rows = classifier.example_rows(_CHECKED_ROWS)
     report = export_onnx(classifier, served, calibrator=Identity(), class_names=names, verify_with=rows)
     cost = measured(served, classifier.inputs, classifier.lengths, report.cost)
-    return {"profile": {**profile, "cost": cost.as_dict()}, "served": served.name}
+    found = ModelProfile.model_validate({**profile, "cost": cost.as_dict()})
+    return ModelInspection(profile=found, served=served.name)
 
 
 def _class_names(classifier: Any, given: list[str] | None) -> list[str]:
@@ -69,19 +78,19 @@ def _class_names(classifier: Any, given: list[str] | None) -> list[str]:
     return given or list(classifier.class_labels or map(str, range(classifier.num_classes)))
 
 
-def model_profile(classifier: Any, class_names: list[str], options: Json) -> Json:
+def model_profile(classifier: Any, class_names: list[str], options: ModelOptions) -> Json:
     """What the record of a model shows, ready for JSON."""
     return {
-        "format": "onnx" if options.get("architecture") is None else "safetensors",
-        "architecture": options.get("architecture"),
-        "preprocessing": options.get("preprocessing"),
+        "format": "onnx" if options.architecture is None else "safetensors",
+        "architecture": options.architecture,
+        "preprocessing": options.preprocessing,
         "inputs": [{"name": i.name, "dtype": i.dtype, "shape": list(i.shape)} for i in classifier.inputs],
         "output": {"name": classifier.output_name, "kind": classifier.output_kind},
         "task": classifier.task,
         "num_classes": classifier.num_classes,
         "class_names": class_names,
-        "class_names_given": options["class_names"] is not None or bool(classifier.class_labels),
-        "positive_class": options["positive_class"],
+        "class_names_given": options.class_names is not None or bool(classifier.class_labels),
+        "positive_class": options.positive_class,
         "features": {"layer": classifier.feature_layer, "dim": classifier.feature_dim},
         "trainable": classifier.trainable,
         "warnings": _notes(classifier),

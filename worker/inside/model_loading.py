@@ -5,6 +5,7 @@ Inside the sandbox; it knows neither the race nor the registry.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from fedlas.data import Dataset, align, load_dataset
 from fedlas.errors import BaselineMismatch
 from fedlas.importers import GraphClassifier, load_architecture, load_onnx
 from fedlas.preprocessing import Preprocessing
+from worker.documents import ModelOptions
 
 Json = dict[str, Any]
 Rows = tuple[list[NDArray[Any]], NDArray[np.int64]]
@@ -23,38 +25,36 @@ Rows = tuple[list[NDArray[Any]], NDArray[np.int64]]
 _EXPECTED_WITHIN = 0.05
 
 
-def open_classifier(file: str, importing: Json) -> GraphClassifier:
-    """The uploaded file as a classifier; `importing` says how to understand it: the options of the model's owner."""
-    architecture = importing.get("architecture")
-    if architecture is not None:
-        preprocessing = preprocessing_of(importing)
+def open_classifier(file: Path, options: ModelOptions) -> GraphClassifier:
+    """The uploaded file as a classifier; the options of its sender say how to understand it."""
+    if options.architecture is not None:
+        preprocessing = preprocessing_of(options.preprocessing)
         made = () if preprocessing is None else preprocessing.shape
         sizes = tuple(size for size in made if size is not None)
         shape = sizes if len(sizes) == len(made) > 0 else None
         return load_architecture(
             file,
-            architecture=architecture,
-            num_classes=importing.get("num_classes"),
+            architecture=options.architecture,
+            num_classes=options.num_classes,
             input_shape=shape,
         )
-    return load_onnx(file, **{name: importing.get(name) for name in ("output", "features", "task")})
+    return load_onnx(file, output=options.output, features=options.features, task=options.task)
 
 
-def preprocessing_of(options: Json) -> Preprocessing | None:
-    """How image files become rows of the model, if its owner said so."""
-    given = options.get("preprocessing")
+def preprocessing_of(given: Mapping[str, Any] | None) -> Preprocessing | None:
+    """How image files become rows of the model, if its sender said so."""
     return None if given is None else Preprocessing.parse(given)
 
 
-def fitting_dataset(spec: Json, profile: Json, folder: Path) -> Dataset:
+def fitting_dataset(file: Path, profile: Json, folder: Path) -> Dataset:
     """The prepared copy, cast to the model's inputs and mapped to its classes; what is made of it lies in `folder`."""
     return align(
-        load_dataset(spec["dataset"]["file"]),
+        load_dataset(file),
         model_inputs=profile["inputs"],
         num_classes=profile["num_classes"],
         class_names=profile["class_names"],
         class_names_given=profile["class_names_given"],
-        preprocessing=preprocessing_of(profile),
+        preprocessing=preprocessing_of(profile.get("preprocessing")),
         scratch=folder,
     )
 

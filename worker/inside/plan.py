@@ -7,7 +7,7 @@ calibration rows tells what the test rows could show.
 from __future__ import annotations
 
 import resource
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -26,11 +26,12 @@ from fedlas.race.candidate_training import default_epochs, keeps_features, train
 from fedlas.race.outputs import SplitOutputs
 from fedlas.race.time_budget import TimeBudget
 from fedlas.training.fit import TrainConfig, device_name, predict_logits, steps_per_epoch
+from worker.documents import JobOrder, PlanResult
+from worker.inside.functions import Emit, Files
 from worker.inside.model_loading import check_expected_accuracy, fitting_dataset, open_classifier, rows_of
 from worker.inside.preconditions import check_rows, classes_not_met
 
 Json = dict[str, Any]
-Emit = Callable[[Json], None]
 
 #: The gate judges two claims, and the first to be shown has half of the level (Holm).
 _CLAIMS = 2
@@ -38,11 +39,11 @@ _CLAIMS = 2
 _MEASURED_ROWS, _ANY_RATE = 2000, 1e-3
 
 
-def plan(spec: Json, folder: Path, emit: Emit) -> Json:
+def plan(order: JobOrder, files: Files, folder: Path, emit: Emit) -> PlanResult:
     """What the job of this request would do; raises what the job would raise before training."""
-    request, profile = spec["request"], spec["model"]["profile"]
-    classifier = open_classifier(spec["model"]["file"], spec["model"]["importing"])
-    dataset = fitting_dataset(spec, profile, folder)
+    request, profile = order.request.model_dump(), order.model.profile.stored()
+    classifier = open_classifier(files["model"], order.model.options)
+    dataset = fitting_dataset(files["dataset"], profile, folder)
     judged = dataset.seen_by_model != "unknown"
     trains = judged and classifier.trainable and request["method"] not in ("post_hoc", "temperature")
     dataset.require("calibration", "test", *(["train"] if trains else []))
@@ -53,8 +54,8 @@ def plan(spec: Json, folder: Path, emit: Emit) -> Json:
     check_expected_accuracy(logits, calibration[1], request["expected_accuracy"])
     budget = TimeBudget(60 * request["budget"]["minutes"])
     budget.note_speed(outputs)
-    return {
-        "plan": {
+    return PlanResult(
+        plan={
             "features": {"layer": classifier.feature_layer, "dim": classifier.feature_dim},
             "trainable": classifier.trainable,
             "trains": trains,
@@ -63,10 +64,10 @@ def plan(spec: Json, folder: Path, emit: Emit) -> Json:
             "splits": dataset.profile()["splits"],
             "uploaded": _uploaded(logits, calibration[1]),
             "estimate": _estimate(classifier, dataset, request, budget, trains=trains),
-            "detectable_effect": _detectable(dataset, spec, logits, calibration[1]) if judged else None,
+            "detectable_effect": _detectable(dataset, order, logits, calibration[1]) if judged else None,
             "warnings": [*classes_not_met(dataset), *dataset.warnings],
         }
-    }
+    )
 
 
 def _labels(dataset: Dataset, profile: Json) -> Json:
@@ -149,21 +150,20 @@ def _measured(
         yield config, budget.step_seconds(classifier, inputs, targets, config, features=features, device=None)
 
 
-def _detectable(dataset: Dataset, spec: Json, logits: NDArray[np.float32], targets: NDArray[np.int64]) -> Json:
+def _detectable(dataset: Dataset, order: JobOrder, logits: NDArray[np.float32], targets: NDArray[np.int64]) -> Json:
     """The smallest gain over the uploaded model that the test rows would show with 80 % power.
 
     The spread is that between the uploaded model and itself with a temperature, on calibration rows. Earlier looks at
     the test rows have spent some of the level.
     """
-    gate = spec["request"]["gate"]
-    score = gate["score"]
+    gate = order.request.gate
     cooled = softmax(TemperatureScaling().fit(logits, targets)(logits))
     groups = None if dataset.groups is None else dataset.groups[dataset.rows("calibration")]
-    mean = paired_mean(cooled, softmax(logits), targets, score=score, groups=groups)
-    level = ledger_level(spec["looks_before"], 1 - gate["confidence_level"])
+    mean = paired_mean(cooled, softmax(logits), targets, score=gate.score, groups=groups)
+    level = ledger_level(order.looks_before, 1 - gate.confidence_level)
     rows = len(dataset.rows("test"))
     return {
-        "score": score,
+        "score": gate.score,
         "gain": detectable(mean, level / _CLAIMS, num_rows=rows),
         "power": 0.8,
         "test_rows": rows,

@@ -25,6 +25,7 @@ from fedlas.race import Finalist, RaceResult
 from fedlas.race.ensemble import Ensemble
 from fedlas.race.outputs import SplitOutputs
 from fedlas.report.diagnostics import Diagnostics, fedlas_diagnostics
+from worker.documents import JobOrder
 from worker.inside.serving_cost import measured
 
 Json = dict[str, Any]
@@ -116,7 +117,7 @@ def export(
     folder: Path,
     inputs: Sequence[Array],
     class_names: list[str],
-    spec: Json,
+    order: JobOrder,
     profile: Json,
 ) -> Json:
     """Write the calibrated file, proven on real rows, and return the profile of its record."""
@@ -126,7 +127,7 @@ def export(
         "calibrator": finalist.calibrator,
         "class_names": class_names,
         "guarantees": promises.guarantees,
-        "metadata": {"fedlas.job_id": spec["job_id"], "fedlas.parent_sha256": spec["model"]["sha256"]},
+        "metadata": {"fedlas.job_id": order.job_id, "fedlas.parent_sha256": order.model.sha256},
         "verify_with": [array[:_VERIFIED_ROWS] for array in inputs],
     }
     familiarity, path = promises.familiarity, folder / "calibrated.onnx"

@@ -7,17 +7,19 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from fedlas.race.journal import FolderJournal, Journal
+from worker.documents import JobOrder
+from worker.inside.functions import Emit, Files
 
 Json = dict[str, Any]
-Emit = Callable[[Json], None]
 
+#: The prefix of the files that hold what earlier attempts have saved.
+CHECKPOINT = "checkpoint."
 #: Names of things rather than what they are, and where to tell of the end: they change nothing of what comes out.
 _NOT_ASKED = ("webhook", "metadata", "model_id", "dataset_id")
 
@@ -27,12 +29,12 @@ def asked(request: Json) -> Json:
     return {key: value for key, value in request.items() if key not in _NOT_ASKED}
 
 
-def digests(spec: Json) -> dict[str, str]:
+def digests(order: JobOrder) -> dict[str, str]:
     """What the job is given."""
     return {
-        "model_sha256": spec["model"]["sha256"],
-        "dataset_sha256": spec["dataset"]["sha256"],
-        "prepared_dataset_sha256": spec["dataset"]["prepared_sha256"],
+        "model_sha256": order.model.sha256,
+        "dataset_sha256": order.dataset.sha256,
+        "prepared_dataset_sha256": order.dataset.prepared_sha256,
     }
 
 
@@ -43,19 +45,21 @@ def repeat_exactly() -> None:
         torch.use_deterministic_algorithms(True, warn_only=True)
 
 
-def journal_of(spec: Json, folder: Path, emit: Emit) -> Journal:
-    """What earlier attempts have saved, and a folder for what this one saves, of which the supervisor is told.
+def journal_of(order: JobOrder, files: Files, folder: Path, emit: Emit) -> Journal:
+    """What earlier attempts have saved, and a folder for what this one saves and reports.
 
-    Without either, where nobody supervises. Which entries there are, the list of inputs says.
+    Nothing is saved where the order asks for no checkpoints. The list of files says which entries there are.
     """
-    if "journal" not in spec:
+    if order.checkpoint_seconds is None:
         return Journal()
-    known = {name: Path(entry["file"]) for name, entry in spec["journal"].items()}
-    given = {"request": asked(spec["request"]), "profile": spec["model"]["profile"], **digests(spec)}
+    known = {name.removeprefix(CHECKPOINT): file for name, file in files.items() if name.startswith(CHECKPOINT)}
+    request, profile = asked(order.request.model_dump()), order.model.profile.stored()
+    given = {"request": request, "profile": profile, **digests(order)}
     key = hashlib.sha256(json.dumps(given, sort_keys=True).encode()).hexdigest()
 
     def on_saved(name: str, file: str) -> None:
         emit({"checkpoint": {"name": name, "file": file}, "important": True})
 
-    every = spec["checkpoint_seconds"]
-    return FolderJournal(folder / "journal", key=key, known=known, on_saved=on_saved, every_seconds=every)
+    return FolderJournal(
+        folder / "journal", key=key, known=known, on_saved=on_saved, every_seconds=order.checkpoint_seconds
+    )

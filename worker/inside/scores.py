@@ -8,7 +8,6 @@ fitted again on all rows.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -25,12 +24,13 @@ from fedlas.gate.claims import GateVerdict
 from fedlas.guarantees import Guarantees
 from fedlas.race.scoring import post_hoc_names
 from fedlas.race.selection import CalibratorSelector, CrossFitted
+from worker.documents import ScoresOptions, ScoresOrder, ScoresProfile, ScoresResult
 from worker.inside.evaluation import Evaluation, write_report
+from worker.inside.functions import Emit, Files
 from worker.inside.preconditions import check_test_groups, classes_not_met
 from worker.inside.scores_graph import as_logits, write
 
 Json = dict[str, Any]
-Emit = Callable[[Json], None]
 Floats = NDArray[np.float64]
 
 _SEED = 0
@@ -69,10 +69,10 @@ class _Scores:
         return None if groups is None else groups[self.dataset.rows(split)]
 
 
-def fit_scores(spec: Json, folder: Path, emit: Emit) -> Json:
+def fit_scores(order: ScoresOrder, files: Files, folder: Path, emit: Emit) -> ScoresResult:
     """Calibrate, judge and write; `calibrator.onnx`, the report, its page and the diagram are left in `folder`."""
-    scores = _read(spec)
-    selector = _selector(scores, spec["options"]["method"])
+    scores = _read(files["scores"], order.options)
+    selector = _selector(scores, order.options.method)
     finalists = _finalists(scores, selector)
 
     test, _ = scores.rows("test")
@@ -81,7 +81,7 @@ def fit_scores(spec: Json, folder: Path, emit: Emit) -> Json:
         scores.dataset,
         probs,
         _GATE,
-        spec["looks_before"],
+        order.looks_before,
         _SEED,
         noise_draws=_NOISE_DRAWS,
         num_resamples=max(200, min(_RESAMPLES, _RESAMPLED_ROWS // len(test))),
@@ -91,7 +91,7 @@ def fit_scores(spec: Json, folder: Path, emit: Emit) -> Json:
     served = finalists[name].calibrator
     guarantees = _guarantees(scores, served)
 
-    methods = {"asked": spec["options"]["method"], "tried": list(selector.names), "fitted": served.name}
+    methods = {"asked": order.options.method, "tried": list(selector.names), "fitted": served.name}
     report = evaluation.report(
         judgement,
         probs[name],
@@ -100,35 +100,32 @@ def fit_scores(spec: Json, folder: Path, emit: Emit) -> Json:
         num_calibration_rows=len(selector.targets),
         candidates=[selector.post_hoc(finalists["post_hoc"]).as_dict()],
         recipe={"methods": methods, "calibrator": {"name": served.name, "parameters": shown_parameters(served)}},
-        digests={"scores_sha256": spec["sha256"]},
+        digests={"scores_sha256": order.sha256},
         notes=_notes(scores.dataset, judgement),
     )
-    metadata = {"fedlas.scores_sha256": spec["sha256"]}
+    metadata = {"fedlas.scores_sha256": order.sha256}
     if guarantees is not None:
         metadata["guarantees"] = json.dumps(guarantees.as_dict())
     names = scores.dataset.class_names
     path = folder / "calibrator.onnx"
     error = write(path, served, scores.kind, names, metadata=metadata, prove_with=scores.sent)
     shown = {"num_calibration_rows": len(selector.targets), "methods": methods, "max_probability_error": error}
-    return {
-        "method": served.name,
-        "parameters": served.parameters(),
-        "excerpt": {**{name: report.as_dict()[name] for name in _SHOWN}, **shown},
-        "profile": {
-            "input": scores.kind,
-            "num_samples": len(scores.dataset),
-            "num_classes": len(scores.dataset.class_names),
-            "class_names": scores.dataset.class_names,
-        },
-        "onnx": "calibrator.onnx",
+    profile = ScoresProfile(
+        input=scores.kind, num_samples=len(scores.dataset), num_classes=len(names), class_names=list(names)
+    )
+    return ScoresResult(
+        method=served.name,
+        parameters=served.parameters(),
+        excerpt={**{name: report.as_dict()[name] for name in _SHOWN}, **shown},
+        profile=profile,
+        onnx=path.name,
         **write_report(report, folder),
-    }
+    )
 
 
-def _read(spec: Json) -> _Scores:
+def _read(file: Path, options: ScoresOptions) -> _Scores:
     """The scores of a file, with rows enough to fit and to judge."""
-    options = spec["options"]
-    dataset = read_scores(spec["file"], class_names=options["class_names"], roles=options.get("roles"))
+    dataset = read_scores(file, class_names=options.class_names, roles=options.roles)
     dataset.require("calibration", "test")
     check_test_groups(dataset)
     ((kind, sent),) = dataset.inputs.items()

@@ -1,4 +1,4 @@
-"""Carries checkpoints from a child's folder into the registry while the child trains on; it does not look into them.
+"""The checkpoint uploader: it copies checkpoints from a child's folder into the registry while the child trains on.
 
 The child is not trusted: only plain files of its own journal folder are taken, whatever their names say.
 """
@@ -7,26 +7,24 @@ from __future__ import annotations
 
 import logging
 import os
-import re
 import stat
 import threading
 from collections import deque
 from contextlib import closing, suppress
 from pathlib import Path
 from types import TracebackType
-from typing import Any
 
 from service.registry.errors import LeaseLost, Unavailable
 from service.registry.unit_of_work import Registry
+from worker.documents import SavedCheckpoint
 from worker.outside.kinds import WorkKind
 
 _LOG = logging.getLogger("fedlas.worker")
 
-#: Where a child's step leaves what it saves.
+#: Where a child leaves what it saves.
 FOLDER = "journal"
-#: The entry that is replaced with every epoch: an older one need not be carried when a newer one is there.
+#: The entry that is replaced with every epoch: an older one is not uploaded when a newer one is there.
 _RUNNING = "running"
-_NAME, _FILE = re.compile(r"[a-z0-9-]{1,64}"), re.compile(r"[a-z0-9][a-z0-9.-]{0,79}")
 _MOST_WAITING = 10_000
 #: A race has at most a thousand candidates, and few other entries.
 _MOST_NAMES = 1100
@@ -34,9 +32,10 @@ _PAUSE_S = 1.0
 
 
 class CheckpointUploader:
-    """Keeps entries in the order in which the child saved them, for as long as its claim holds.
+    """Uploads entries in the order in which the child saved them, for as long as its claim holds.
 
-    With each entry is written what the child had told before it saved: the next attempt will not tell it again.
+    With each entry the events are written that the child reported before it saved: the next attempt does not report
+    them again.
 
     Args:
         most_bytes: a larger entry is not kept.
@@ -49,23 +48,20 @@ class CheckpointUploader:
         self._folder = folder / FOLDER
         self._most_bytes = most_bytes
         self._waiting: deque[tuple[str, str]] = deque()
-        self._passed_over: list[str] = []
+        self._superseded: list[str] = []
         self._changed = threading.Condition()
         self._busy = self._closed = False
         self._thread = threading.Thread(target=self._run, name=f"checkpoints {work.record_id}", daemon=True)
 
-    def note(self, entry: Any) -> None:
-        """The child has saved `{"name", "file"}`; what is none is passed over."""
-        name, file = (entry.get(key) for key in ("name", "file")) if isinstance(entry, dict) else (None, None)
-        if not (isinstance(name, str) and isinstance(file, str) and _NAME.fullmatch(name) and _FILE.fullmatch(file)):
-            return
+    def submit(self, entry: SavedCheckpoint) -> None:
+        """The child has saved an entry."""
         with self._changed:
             if len(self._waiting) < _MOST_WAITING:
-                self._waiting.append((name, file))
+                self._waiting.append((entry.name, entry.file))
                 self._changed.notify_all()
 
     def drain(self, seconds: float) -> None:
-        """Wait until everything is kept, but no longer than this."""
+        """Wait until everything is uploaded, but no longer than this."""
         with self._changed:
             self._changed.wait_for(lambda: self._closed or not (self._waiting or self._busy), seconds)
 
@@ -85,18 +81,18 @@ class CheckpointUploader:
     def _run(self) -> None:
         while (entry := self._next()) is not None:
             try:
-                self._keep(*entry)
+                self._upload(*entry)
             except LeaseLost:
                 with self._changed:
                     self._closed = True
-            except Unavailable as error:  # what is not kept now will be, for the child does not save it again
-                _LOG.warning("%s: checkpoint %s is not kept yet: %s", self._claim.record_id, entry[0], error)
+            except Unavailable as error:  # it is tried again, for the child does not save it again
+                _LOG.warning("%s: checkpoint %s is not uploaded yet: %s", self._claim.record_id, entry[0], error)
                 self._put_back(entry)
             except Exception as error:  # the child goes on; only a restart would repeat more
-                _LOG.warning("%s: checkpoint %s is not kept: %s", self._claim.record_id, entry[0], error)
+                _LOG.warning("%s: checkpoint %s is not uploaded: %s", self._claim.record_id, entry[0], error)
 
     def _next(self) -> tuple[str, str] | None:
-        """Wait for an entry; older states of what is running are passed over. None when it is over."""
+        """Wait for an entry; superseded states of the running candidate are skipped. None after the end."""
         with self._changed:
             self._busy = False
             self._changed.notify_all()
@@ -108,19 +104,19 @@ class CheckpointUploader:
                 name, file = self._waiting.popleft()
                 if name != _RUNNING or all(later != _RUNNING for later, _ in self._waiting):
                     return name, file
-                self._passed_over.append(file)
+                self._superseded.append(file)
 
     def _put_back(self, entry: tuple[str, str]) -> None:
         with self._changed:
             self._waiting.appendleft(entry)
             self._changed.wait_for(lambda: self._closed, _PAUSE_S)
 
-    def _keep(self, name: str, file: str) -> None:
-        while self._passed_over:
-            with suppress(OSError), closing(_Opened(self._folder, self._passed_over.pop())) as opened:
+    def _upload(self, name: str, file: str) -> None:
+        while self._superseded:
+            with suppress(OSError), closing(_OpenFile(self._folder, self._superseded.pop())) as opened:
                 opened.remove()
         job_id = self._claim.record_id
-        with closing(_Opened(self._folder, file)) as opened:
+        with closing(_OpenFile(self._folder, file)) as opened:
             if opened.size > self._most_bytes:
                 raise OSError(f"{opened.size} bytes are more than a checkpoint may have")
             with self._registry.artifacts.stage_open(opened.descriptor) as staged:
@@ -130,7 +126,7 @@ class CheckpointUploader:
                     known = unit.checkpoints.of(job_id)
                     if name not in known and len(known) >= _MOST_NAMES:
                         raise OSError("there are too many checkpoints")
-                    self._work.tell(unit)
+                    self._work.write_events(unit)
                     older = unit.checkpoints.save(job_id, name, staged.keep())
                 digest = staged.digest
             opened.remove()
@@ -139,8 +135,8 @@ class CheckpointUploader:
                 self._registry.discard([older])
 
 
-class _Opened:
-    """A plain file in a folder that somebody hostile may write to: neither a link nor a second name of another file."""
+class _OpenFile:
+    """A plain file in a folder that hostile code may write to: neither a link nor a second name of another file."""
 
     def __init__(self, folder: Path, name: str) -> None:
         self._name = name
@@ -157,10 +153,10 @@ class _Opened:
             raise OSError(f"{name!r} is no plain file of its own")
 
     def remove(self) -> None:
-        """Delete the file: it is kept elsewhere."""
+        """Delete the file."""
         os.unlink(self._name, dir_fd=self._folder)
 
     def close(self) -> None:
-        """Let go."""
+        """Close the file and its folder."""
         os.close(self.descriptor)
         os.close(self._folder)

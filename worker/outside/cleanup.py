@@ -14,7 +14,7 @@ from datetime import timedelta
 from service.registry.errors import RegistryError
 from service.registry.garbage_collection import collect_garbage
 from service.registry.unit_of_work import Registry
-from worker.sandbox.process import clear_left_overs
+from worker.sandbox.process import remove_stale_folders
 from worker.settings import WorkerSettings
 
 _LOG = logging.getLogger("fedlas.worker")
@@ -25,7 +25,7 @@ def run_cleanup(registry: Registry, settings: WorkerSettings, stopping: threadin
     after: str | None = None
     while not stopping.wait(settings.sweep_seconds):
         try:
-            clear_left_overs(settings.work_dir)  # of those whose children were not dead yet when we started
+            remove_stale_folders(settings.work_dir)  # of those whose children were not dead yet when we started
             with registry.write() as unit:
                 unit.keys.forget_old()
             for upload_id in registry.forget_expired_uploads():

@@ -49,7 +49,7 @@ class LeaseRenewal:
             try:
                 with self._registry.write() as unit:
                     unit.work.renew(self._work.claim, lease_seconds=self._lease)
-                    unwanted = self._work.beat(unit)
+                    unwanted = self._work.heartbeat(unit)
                 if unwanted:
                     self._heard = Cancelled()
             except LeaseLost as error:

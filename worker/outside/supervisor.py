@@ -1,4 +1,4 @@
-"""One claim: supervise its child, publish what came of it, or hand it back; it knows neither queue nor threads."""
+"""The supervisor: it executes a claim, that is it runs the child, publishes its result, or hands the work back."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import time
 from collections.abc import Callable, Collection
 from contextlib import closing
 from pathlib import Path
-from typing import Any
 
+from service.registry.contract import RecordError
 from service.registry.errors import LeaseLost, Unavailable
 from service.registry.repositories import Claim
 from service.registry.unit_of_work import Registry, UnitOfWork
@@ -128,12 +128,11 @@ class Supervisor:
                 sandbox.private_folder(settings.work_dir) as folder,
                 CheckpointUploader(self._registry, work, folder, most_bytes=prepared.most_checkpoint_bytes) as uploader,
             ):
-                work.keep = uploader.note
+                work.keep = uploader.submit
                 try:
                     outcome = sandbox.run(
-                        work.name,
-                        prepared.spec,
-                        inputs=prepared.inputs,
+                        prepared.order,
+                        files=prepared.files,
                         folder=folder,
                         limits=prepared.limits,
                         on_event=work.note,
@@ -164,14 +163,14 @@ class Supervisor:
             result = outcome.result
             self._patiently(lambda: work.succeeded(result, folder), renewal)
             _LOG.info("%s done in %.1f s", record_id, seconds)
-        elif outcome.error is not None and outcome.error["code"] == STORAGE_FULL:
+        elif outcome.error is not None and outcome.error.code == STORAGE_FULL:
             raise OSError(errno.ENOSPC, "the child found the disk full")
         elif outcome.error is not None:
-            error = outcome.error
-            if not error["user_error"]:
-                _LOG.error("%s failed: %s\n%s", record_id, error["code"], outcome.log)
+            error = RecordError(**outcome.error.model_dump())
+            if not error.user_error:
+                _LOG.error("%s failed: %s\n%s", record_id, error.code, outcome.log)
             self._patiently(lambda: work.failed(error), renewal)
-            _LOG.info("%s refused after %.1f s: %s", record_id, seconds, error["code"])
+            _LOG.info("%s refused after %.1f s: %s", record_id, seconds, error.code)
         elif outcome.died == "timeout":
             self._patiently(lambda: work.failed(_timed_out(seconds)), renewal)
         else:
@@ -218,14 +217,14 @@ class Supervisor:
                 _LOG.exception("%s is left to its lease", record_id)
                 return
 
-    def _given_up(self, claim: Claim) -> dict[str, Any] | None:
+    def _given_up(self, claim: Claim) -> RecordError | None:
         """Why the work must not be tried again, or None."""
         if len(claim.losses) < self._settings.max_attempts:
             return None
         reasons = "; ".join(dict.fromkeys(claim.losses))
         message = f"given up: its process was lost {len(claim.losses)} times without getting further ({reasons})"
-        return {"code": "poisoned", "message": message, "user_error": False}
+        return RecordError(code="poisoned", message=message, user_error=False)
 
 
-def _timed_out(seconds: float) -> dict[str, Any]:
-    return {"code": "timeout", "message": f"it was ended by force after {seconds:.0f} s", "user_error": False}
+def _timed_out(seconds: float) -> RecordError:
+    return RecordError(code="timeout", message=f"it was ended by force after {seconds:.0f} s", user_error=False)

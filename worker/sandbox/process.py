@@ -1,4 +1,4 @@
-"""The limited child process in which uploads are opened and jobs run: started, watched and ended here.
+"""The sandboxed child process in which uploads are opened and jobs run: started, watched and ended here.
 
 The child is a fresh interpreter in a session of its own, with an allow-listed environment (no secrets) and a private
 folder; it gives up everything else itself (`worker.sandbox.confinement`) before it opens anything, and it ends when the
@@ -21,39 +21,23 @@ import tempfile
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+
+from pydantic import BaseModel, JsonValue, SerializeAsAny
 
 from worker.machine import is_gone, process_mark
 from worker.sandbox.child_output import ChildOutcome, log_tail, read_outcome
 from worker.sandbox.confinement import lacking
+from worker.sandbox.protocol import REQUEST, ChildRequest, Limits
+
+JsonObject = dict[str, JsonValue]
 
 _PASSED_ON = (
-    "PATH", "LANG", "LC_ALL", "TZ", "LD_LIBRARY_PATH", "PYTHONPATH", "VIRTUAL_ENV", "OMP_NUM_THREADS",
-    "OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE", "CUDA_VISIBLE_DEVICES", "NVIDIA_VISIBLE_DEVICES",
-)  # fmt: skip
+    *("PATH", "LANG", "LC_ALL", "TZ", "LD_LIBRARY_PATH", "PYTHONPATH", "VIRTUAL_ENV"),
+    *("OMP_NUM_THREADS", "OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE", "CUDA_VISIBLE_DEVICES", "NVIDIA_VISIBLE_DEVICES"),
+)
 _TICK_S = 0.5
 _LONGEST_EVENT = 1024**2
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """What the child may use; None means no limit of its own.
-
-    Attributes:
-        seconds: wall clock; the processor time of all cores is limited to as much.
-        address_space: bytes mapped, files and libraries among them.
-        file_size: bytes of each file written.
-        memory: bytes of private writable memory (`RLIMIT_DATA`).
-        cores: it runs on so many; every thread of a library's pool takes memory for its stack.
-    """
-
-    seconds: float
-    address_space: int | None = None
-    file_size: int | None = None
-    memory: int | None = None
-    cores: int | None = None
 
 
 def worker_name() -> str:
@@ -61,8 +45,8 @@ def worker_name() -> str:
     return f"{socket.gethostname()}-{process_mark(os.getpid()).replace(' ', '-')}"
 
 
-def clear_left_overs(root: Path) -> None:
-    """Remove the folders of workers of this host that are gone: a killed worker cannot tidy up."""
+def remove_stale_folders(root: Path) -> None:
+    """Remove the folders of workers of this host that are gone: a killed worker removes nothing."""
     for folder in root.glob(f"{socket.gethostname()}-*"):
         if is_gone(folder.name.removeprefix(f"{socket.gethostname()}-").replace("-", " ")):
             _remove(folder)
@@ -91,34 +75,35 @@ def _remove(folder: Path) -> None:
 
 
 def run(
-    kind: str,
-    spec: Mapping[str, Any],
+    order: BaseModel,
     *,
-    inputs: Mapping[str, str],
+    files: Mapping[str, str],
     folder: Path,
     limits: Limits,
-    on_event: Callable[[dict[str, Any]], None],
+    on_event: Callable[[JsonObject], None],
     on_tick: Callable[[], None],
     expected: Collection[str] = (),
 ) -> ChildOutcome:
     """Do one piece of work in a child and return how it ended.
 
     Args:
-        spec: what is to be done; nothing in it decides what the child may read.
-        inputs: the files that the child may read, and no others, by their places in the order (`"model.file"`).
+        order: what is to be done; nothing in it decides what the child may read.
+        files: the files that the child may read, and no others, by the names that its function knows.
         folder: the child's own, in which it leaves its files.
-        on_event: is given every progress event.
+        on_event: is given every event, unchecked.
         on_tick: is called about twice a second and may raise to stop the child, which is then killed with all its
             descendants.
         expected: controls of `worker.sandbox.confinement` without which the child must not begin.
     """
-    given = {"spec": dict(spec), "inputs": dict(inputs), "limits": asdict(limits), "expected": list(expected)}
-    (folder / "request.json").write_text(json.dumps({"kind": kind, **given}))
+    request = ChildRequest[SerializeAsAny[BaseModel]](
+        order=order, files=dict(files), limits=limits, expected=list(expected)
+    )
+    (folder / REQUEST).write_text(request.model_dump_json())
     stream = _EventStream(on_event, expected)
     with (folder / "log.txt").open("wb") as log:
         child = subprocess.Popen(
             [sys.executable, "-P", "-m", "worker.inside.child", str(folder)],
-            stdin=subprocess.PIPE,  # held open: its closing is the child's signal that we are gone
+            stdin=subprocess.PIPE,  # held open: its closing is the child's signal that its supervisor is gone
             stdout=subprocess.PIPE,
             stderr=log,
             cwd=folder,
@@ -131,19 +116,19 @@ def run(
         code = _kill_group(child)
     if stream.lacking:
         return ChildOutcome(unprotected="; ".join(stream.lacking), log=log_tail(folder))
-    return read_outcome(folder, died or _unwell(code))
+    return read_outcome(folder, died or _abnormal_end(code))
 
 
 class _EventStream:
-    """What a child says: first how it is confined, which it says before it opens anything, then its events."""
+    """A child's events; the first, sent before the child opens anything, reports how it is confined."""
 
-    def __init__(self, on_event: Callable[[dict[str, Any]], None], expected: Collection[str]) -> None:
+    def __init__(self, on_event: Callable[[JsonObject], None], expected: Collection[str]) -> None:
         self._on_event = on_event
         self._expected = expected
         self._began = False
         self.lacking: list[str] = []
 
-    def take(self, event: dict[str, Any]) -> None:
+    def take(self, event: JsonObject) -> None:
         """Pass an event on; the first is judged here."""
         if self._began:
             self._on_event(event)
@@ -172,7 +157,7 @@ def _watch(
     stream: _EventStream,
     on_tick: Callable[[], None],
 ) -> str | None:
-    """Pass events on until the child ends by itself; else return why it is to be ended."""
+    """Pass events on until the child ends by itself; else return why it has to be ended."""
     assert child.stdout is not None
     deadline = time.monotonic() + seconds
     pending = b""
@@ -186,7 +171,7 @@ def _watch(
                 *lines, pending = (pending + chunk).split(b"\n")
                 events = [_event(line) for line in lines]
                 if len(pending) > _LONGEST_EVENT or None in events:
-                    return "events that are none"
+                    return "invalid events"
                 for event in events:
                     stream.take(event or {})
                 if stream.lacking:
@@ -202,7 +187,7 @@ def _watch(
     return None
 
 
-def _event(line: bytes) -> dict[str, Any] | None:
+def _event(line: bytes) -> JsonObject | None:
     try:
         event = json.loads(line)
     except (ValueError, RecursionError):
@@ -232,5 +217,5 @@ def _kill_group(child: subprocess.Popen[bytes]) -> int:
     return code
 
 
-def _unwell(code: int) -> str | None:
+def _abnormal_end(code: int) -> str | None:
     return None if code == 0 else f"signal {-code}" if code < 0 else f"exit code {code}"

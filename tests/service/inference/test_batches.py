@@ -19,15 +19,19 @@ from fedlas.importers import load_onnx
 from fedlas.importers.onnx.runtime_session import predict_file as run_file
 from service.inference.writers.table import read_page
 from service.registry.contract import AnswerOptions
+from service.registry.documents import ModelProfile
+from tests.helpers.documents import MODEL_PROFILE
 from tests.helpers.networks import export, mlp, table
 from tests.helpers.predictions import answer
+from worker.documents import BatchOptions, BatchOrder
 from worker.inside.batch import predict
 
 NAMES = ["a", "b", "c"]
+Batch = tuple[ModelProfile, dict[str, Path], np.ndarray]
 
 
 @pytest.fixture(scope="module")
-def batch(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], np.ndarray]:
+def batch(tmp_path_factory: pytest.TempPathFactory) -> Batch:
     """What the worker's child is given, without options, and the rows."""
     folder = tmp_path_factory.mktemp("batch")
     torch.manual_seed(0)
@@ -47,22 +51,25 @@ def batch(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], np.
     rows = Dataset(inputs=inputs, targets=targets, splits=splits, class_names=NAMES, class_names_given=True)
     save_dataset(rows, folder / "rows.npz")
     profile = {
+        **MODEL_PROFILE,
+        "num_classes": len(NAMES),
         "inputs": [{"name": name, "dtype": "float32", "shape": ["N", 10]}],
         "class_names": NAMES,
         "guarantees": guarantees.as_dict(),
         "familiarity": {"score": "mahalanobis"},
     }
-    model = {"file": str(folder / "out.onnx"), "profile": profile}
-    return {"model": model, "dataset": {"file": str(folder / "rows.npz")}}, x.numpy()
+    files = {"model": folder / "out.onnx", "dataset": folder / "rows.npz"}
+    return ModelProfile.model_validate(profile), files, x.numpy()
 
 
-def test_a_batch_answers_the_same(batch: tuple[dict[str, Any], np.ndarray], tmp_path: Path) -> None:
+def test_a_batch_answers_the_same(batch: Batch, tmp_path: Path) -> None:
     """Abstaining, sets, decisions and familiarity of a batch are those of the same rows answered at once."""
-    spec, rows = batch
+    profile, files, rows = batch
     options = {"max_error": 0.12, "coverage": 0.8, "decision": {"costs": [[0, 1, 1], [5, 0, 1], [1, 1, 0]]}}
-    assert predict({**spec, "options": options}, tmp_path, lambda event: None)["num_rows"] == 400
+    order = BatchOrder(profile=profile, options=BatchOptions.model_validate(options))
+    assert predict(order, files, tmp_path, lambda event: None).num_rows == 400
     found, _ = read_page(tmp_path / "results.parquet", start=0, limit=400)
-    expected = answer(run_file(spec["model"]["file"], [rows]), spec["model"]["profile"], AnswerOptions(**options))
+    expected = answer(run_file(files["model"], [rows]), profile.stored(), AnswerOptions(**options))
     assert {item["abstain"] for item in expected} == {True, False}
     for item, single in zip(found, expected, strict=True):
         for key in ("label", "abstain", "prediction_set", "decision"):
@@ -75,11 +82,11 @@ def test_a_batch_answers_the_same(batch: tuple[dict[str, Any], np.ndarray], tmp_
     ("options", "code"),
     [({"max_error": 0.0001}, "max_error_unreachable"), ({"decision": {"threshold": 0.5}}, "invalid_request")],
 )
-def test_a_batch_refuses(
-    batch: tuple[dict[str, Any], np.ndarray], tmp_path: Path, options: dict[str, Any], code: str
-) -> None:
+def test_a_batch_refuses(batch: Batch, tmp_path: Path, options: dict[str, Any], code: str) -> None:
     """What this model cannot promise ends the batch before any row is run, with the code of a single request."""
+    profile, files, _ = batch
+    order = BatchOrder(profile=profile, options=BatchOptions.model_validate(options))
     with pytest.raises(Mismatch) as caught:
-        predict({**batch[0], "options": options}, tmp_path, lambda event: None)
+        predict(order, files, tmp_path, lambda event: None)
     assert caught.value.code == code
     assert not (tmp_path / "results.parquet").exists()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import json
 import subprocess
 import sys
 import threading
@@ -22,13 +21,17 @@ from onnx import TensorProto, helper, numpy_helper
 from fedlas.data import Dataset, load_dataset, save_dataset
 from fedlas.data.image_column import ImageColumn
 from fedlas.errors import BadDataset, Mismatch
+from service.registry.documents import ModelProfile
 from tests.corpus.images import image, photo
+from tests.helpers.documents import MODEL_PROFILE
 from tests.helpers.served import lookup, scaling
+from worker.documents import BatchOptions, BatchOrder
 from worker.inside import batch, batch_rows
 from worker.inside.batch import ahead, predict
 from worker.inside.batch_rows import in_file_order
 
 Json = dict[str, Any]
+Told = tuple[BatchOrder, dict[str, Path]]
 Array = NDArray[Any]
 
 ROWS = 200
@@ -44,12 +47,13 @@ def prepared(folder: Path, inputs: Mapping[str, Any], *, splits: Array | None = 
     return path
 
 
-def order(folder: Path, model: bytes, data: Path, inputs: list[Json], **more: Any) -> Json:
-    """What the child is told."""
+def order(folder: Path, model: bytes, data: Path, inputs: list[Json], **more: Any) -> Told:
+    """What the child is given."""
     file = folder / "served.onnx"
     file.write_bytes(model)
-    profile = {"inputs": inputs, "class_names": NAMES, **more.pop("profile", {})}
-    return {"model": {"file": str(file), "profile": profile}, "dataset": {"file": str(data)}, "options": more}
+    profile = {**MODEL_PROFILE, "inputs": inputs, "class_names": NAMES, **more.pop("profile", {})}
+    ordered = BatchOrder(profile=ModelProfile.model_validate(profile), options=BatchOptions.model_validate(more))
+    return ordered, {"model": file, "dataset": data}
 
 
 def spec(dtype: str, *sizes: int | str, name: str = "x") -> Json:
@@ -57,9 +61,9 @@ def spec(dtype: str, *sizes: int | str, name: str = "x") -> Json:
     return {"name": name, "dtype": dtype, "shape": ["N", *sizes]}
 
 
-def run(told: Json, folder: Path) -> list[Json]:
+def run(told: Told, folder: Path) -> list[Json]:
     """Predict, and read the file."""
-    assert predict(told, folder, lambda event: None) == {"results": "results.parquet", "num_rows": ROWS}
+    assert predict(*told, folder, lambda event: None).num_rows == ROWS
     return list(pq.read_table(folder / "results.parquet").to_pylist())
 
 
@@ -106,7 +110,7 @@ def test_values_are_those_of_the_file(tmp_path: Path) -> None:
     rows = np.random.default_rng(0).normal(size=(ROWS, 2)).astype(np.float32)
     told = order(tmp_path, scaling(2.0), prepared(tmp_path, {"x": rows, "unused": rows}), [spec("float32", 2)])
     found = run(told, tmp_path)
-    session = ort.InferenceSession(told["model"]["file"], providers=["CPUExecutionProvider"])
+    session = ort.InferenceSession(told[1]["model"], providers=["CPUExecutionProvider"])
     confidence, probs = session.run(["confidence", "probabilities"], {"x": rows})
     assert [row["row"] for row in found] == list(range(ROWS))
     assert [row["index"] for row in found] == probs.argmax(1).tolist()
@@ -119,7 +123,7 @@ def test_other_number_types_are_cast_block_by_block(tmp_path: Path) -> None:
     for array in (np.random.default_rng(0).normal(size=(ROWS, 2)), np.arange(ROWS * 2).reshape(ROWS, 2) % 256):
         told = order(tmp_path, scaling(0.01), prepared(tmp_path, {"x": array}), [spec("float32", 2)])
         cast = array.astype(np.float32)
-        session = ort.InferenceSession(told["model"]["file"], providers=["CPUExecutionProvider"])
+        session = ort.InferenceSession(told[1]["model"], providers=["CPUExecutionProvider"])
         np.testing.assert_allclose(
             [row["confidence"] for row in run(told, tmp_path)], session.run(["confidence"], {"x": cast})[0], atol=1e-6
         )
@@ -140,11 +144,11 @@ def test_images_are_decoded_in_their_places(tmp_path: Path) -> None:
     files[77] = b"no image"
     prepared(tmp_path, {"x": ImageColumn.of(files)})
     with pytest.raises(BadDataset, match=r"row 77 \(counted from 0\)"):
-        predict(told, tmp_path, lambda event: None)
+        predict(*told, tmp_path, lambda event: None)
     files[77] = image(photo(1, 3))
     prepared(tmp_path, {"x": ImageColumn.of(files)})
     with pytest.raises(BadDataset, match="row 77"):
-        predict(told, tmp_path, lambda event: None)
+        predict(*told, tmp_path, lambda event: None)
 
 
 @pytest.mark.parametrize("rows", [[130], [0], [199, 130]])
@@ -156,7 +160,7 @@ def test_a_refused_row_is_named(tmp_path: Path, rows: list[int]) -> None:
     table = np.eye(3, 2, dtype=np.float32)
     told = order(tmp_path, lookup(table), prepared(tmp_path, {"x": tokens}), [spec("int64", 1)])
     with pytest.raises(Mismatch, match=rf"row {min(rows)} \(counted from 0\)") as caught:
-        predict(told, tmp_path, lambda event: None)
+        predict(*told, tmp_path, lambda event: None)
     assert (caught.value.code, caught.value.user_error) == ("inputs_refused", True)
     assert not (tmp_path / "results.parquet").exists()
 
@@ -168,7 +172,7 @@ def test_a_number_that_does_not_fit_is_named(tmp_path: Path) -> None:
     rows[[131, 150], 1] = 1e300
     told = order(tmp_path, scaling(1.0), prepared(tmp_path, {"x": rows}), [spec("float32", 2)])
     with pytest.raises(BadDataset, match=r"in row 131 \(counted from 0\)") as caught:
-        predict(told, tmp_path, lambda event: None)
+        predict(*told, tmp_path, lambda event: None)
     assert caught.value.code == "non_finite"
 
 
@@ -180,7 +184,7 @@ def test_a_row_without_a_number_is_named(tmp_path: Path, row: int) -> None:
     rows[row, 1] = np.nan
     told = order(tmp_path, scaling(1.0), prepared(tmp_path, {"x": rows}), [spec("float32", 2)])
     with pytest.raises(Mismatch, match=rf"^row {row}:") as caught:
-        predict(told, tmp_path, lambda event: None)
+        predict(*told, tmp_path, lambda event: None)
     assert caught.value.code == "non_finite_output"
 
 
@@ -222,7 +226,7 @@ def test_progress_is_told_about_once_a_second(tmp_path: Path, monkeypatch: pytes
     moments = iter(0.1 * i for i in range(1000))
     monkeypatch.setattr(batch.time, "monotonic", lambda: next(moments))
     events: list[Json] = []
-    predict(told, tmp_path, events.append)
+    predict(*told, tmp_path, events.append)
     shares = [event["progress"]["fraction"] for event in events]
     assert shares == sorted(shares)
     assert (len(shares), shares[-1]) == (2, 1.0)
@@ -250,8 +254,12 @@ def test_ahead_gives_the_same() -> None:
 CHILD = """
 import json, sys
 from pathlib import Path
+from worker.documents import BatchOrder
 from worker.inside.batch import predict
-predict(json.loads(Path(sys.argv[1]).read_text()), Path(sys.argv[1]).parent, lambda event: None)
+folder = Path(sys.argv[1])
+order = BatchOrder.model_validate_json((folder / "order.json").read_bytes())
+files = {"model": folder / "served.onnx", "dataset": folder / "prepared.npz"}
+predict(order, files, folder, lambda event: None)
 lines = Path("/proc/self/status").read_text().splitlines()
 print(next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) << 10)
 """
@@ -266,10 +274,8 @@ def test_memory_does_not_grow_with_the_rows(tmp_path: Path) -> None:
         folder.mkdir()
         rows = np.random.default_rng(0).random((count, 64), np.float32)
         told = order(folder, _first_two(), prepared(folder, {"x": rows}), [spec("float32", 64)])
-        (folder / "order.json").write_text(json.dumps(told))
-        child = subprocess.run(
-            [sys.executable, "-c", CHILD, str(folder / "order.json")], capture_output=True, text=True, check=True
-        )
+        (folder / "order.json").write_text(told[0].model_dump_json())
+        child = subprocess.run([sys.executable, "-c", CHILD, str(folder)], capture_output=True, text=True, check=True)
         peaks.append(int(child.stdout))
         (folder / "prepared.npz").unlink()
     assert peaks[1] - peaks[0] < 64 * 2**20

@@ -20,6 +20,15 @@ from fedlas.errors import BadDataset, UnsupportedModel
 from fedlas.gate.gate import judge
 from fedlas.race.selection import CalibratorSelector
 from service.registry.contract import JobRequest
+from worker.documents import (
+    CalibrateOrder,
+    DatasetOptions,
+    InspectDatasetOrder,
+    InspectModelOrder,
+    ModelOptions,
+    OrderedDataset,
+    OrderedModel,
+)
 from worker.inside.calibration import calibrate
 from worker.inside.inspection import inspect_dataset, inspect_model
 
@@ -120,20 +129,20 @@ def run(tmp_path: Path) -> Run:
     ) -> Outcome:
         (tmp_path / "m.onnx").write_bytes(model)
         np.savez(tmp_path / "d.npz", **data)
-        upload = dict.fromkeys(("output", "features", "task", "class_names", "positive_class"))
-        options = {"format": None, "roles": None, "seen_by_model": None, "split_seed": 0, "missing": "reject"}
-        file = str(tmp_path / "m.onnx")
-        profile = inspect_model({"file": file, "options": upload}, tmp_path, _silent)["profile"]
-        inspect_dataset({"file": str(tmp_path / "d.npz"), "options": {**options, **(dataset or {})}}, tmp_path, _silent)
+        file = tmp_path / "m.onnx"
+        profile = inspect_model(InspectModelOrder(options=ModelOptions()), {"model": file}, tmp_path, _silent).profile
+        inspection = InspectDatasetOrder(options=DatasetOptions(**(dataset or {})))
+        inspect_dataset(inspection, {"dataset": tmp_path / "d.npz"}, tmp_path, _silent)
         wanted = {"method": "post_hoc", "budget": {"minutes": 1, "candidates": 2}, **request}
-        spec = {
-            "job_id": "job_1",
-            "request": JobRequest(model_id="mdl_1", dataset_id="ds_1", **wanted).model_dump(),
-            "model": {"file": file, "sha256": "0", "importing": {}, "profile": profile},
-            "dataset": {"file": str(tmp_path / "prepared.npz"), "sha256": "1", "prepared_sha256": "2"},
-            "looks_before": looks,
-        }
-        answer = calibrate(spec, tmp_path, _silent)
+        order = CalibrateOrder(
+            job_id="job_1",
+            request=JobRequest(model_id="mdl_1", dataset_id="ds_1", **wanted),
+            model=OrderedModel(id="mdl_1", sha256="0", options=ModelOptions(), profile=profile),
+            dataset=OrderedDataset(id="ds_1", sha256="1", prepared_sha256="2"),
+            looks_before=looks,
+        )
+        files = {"model": file, "dataset": tmp_path / "prepared.npz"}
+        answer = calibrate(order, files, tmp_path, _silent).model_dump(mode="json", exclude_unset=True)
         json.dumps(answer, allow_nan=False)
         report = json.loads((tmp_path / "report.json").read_text(), parse_constant=_no_number)
         assert answer["promoted"] == (answer["verdict"] in ("trained", "post_hoc")) == report["promoted"]

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from pydantic import BaseModel, ValidationError
 
 from service.registry import tables
 from service.registry.contract import PLAN, JobRequest
@@ -22,21 +23,36 @@ from service.registry.repositories.records import now
 from service.registry.unit_of_work import Registry
 from service.settings import ServiceSettings
 from tests.helpers import uploads as made
+from tests.helpers.documents import MODEL_PROFILE
 from tests.helpers.service import ROOT
 from tests.helpers.staging import stage_bytes
 from tests.helpers.work import execute
+from worker.documents import DatasetOptions, InspectDatasetOrder, WorkOrder
 from worker.inside import child
 from worker.outside.kinds import kind_of
 from worker.outside.supervisor import Supervisor
 from worker.sandbox import confinement
 from worker.sandbox import process as sandbox
 from worker.sandbox.child_output import ChildOutcome
-from worker.sandbox.process import Limits
+from worker.sandbox.protocol import ChildRequest, Limits
 from worker.settings import WorkerSettings
 
 Json = dict[str, Any]
 
 OPTIONS = {"format": None, "roles": None, "seen_by_model": None, "split_seed": 0, "missing": "reject"}
+ORDER = InspectDatasetOrder(options=DatasetOptions())
+
+
+class WordyOrder(BaseModel):
+    """An order with more words than the child knows."""
+
+    kind: str = "inspect_dataset"
+    options: Json = OPTIONS
+    metadata: Json
+    profile: Json = {"model": {"file": "/"}}
+    file: str
+
+
 LONG = "x" * 300
 
 #: Keys under which files stand in orders, and paths that would open the machine.
@@ -53,6 +69,19 @@ DOCUMENTS = st.dictionaries(
     max_size=5,
 )
 METADATA = st.dictionaries(_KEYS, _WORDS, max_size=5)
+PROFILES = st.builds(
+    lambda words, names: {
+        **MODEL_PROFILE,
+        "class_names": names,
+        "positive_class": words[0],
+        "architecture": words[1],
+        "warnings": words,
+        "features": {"layer": words[2], "dim": 2},
+        "output": {"name": words[3], "kind": "logits"},
+    },
+    st.lists(_WORDS, min_size=4, max_size=4),
+    st.lists(_WORDS, min_size=2, max_size=2),
+)
 
 
 class Captured(Exception):
@@ -71,7 +100,7 @@ def kept(registry: Registry, content: bytes) -> str:
         return staged.keep()
 
 
-def records(digests: dict[str, str], said: Json, found: Json, metadata: Json) -> list[tables.Base]:
+def records(digests: dict[str, str], said: Json, found: Json, profile: Json, metadata: Json) -> list[tables.Base]:
     """One record of each kind of work, with this in every field that a request or a child fills."""
     fresh = {"created_at": now(), "bytes": 1, "name": json.dumps(said)[:200]}
     request = JobRequest(model_id="mdl_1", dataset_id="ds_1").model_dump()
@@ -100,13 +129,19 @@ def records(digests: dict[str, str], said: Json, found: Json, metadata: Json) ->
             sha256=digests["model"],
             served_sha256=digests["served"],
             options={**said, "output": "/"},
-            profile=found,
+            profile=profile,
             origin="uploaded",
             status="ready",
             **fresh,
         ),
         tables.Calibrator(
-            id="cal_1", sha256=digests["scores"], options=said, profile=found, method="auto", status="running", **fresh
+            id="cal_1",
+            sha256=digests["scores"],
+            options={**said, "method": "/"},
+            profile=found,
+            method="auto",
+            status="running",
+            **fresh,
         ),
         tables.Batch(
             id="bat_1",
@@ -123,14 +158,14 @@ def records(digests: dict[str, str], said: Json, found: Json, metadata: Json) ->
     ]
 
 
-#: Which stored files each kind of work is given.
+#: Which stored files each kind of work is given, by the names of its child's function.
 GIVEN = {
-    "ds_1": {"dataset"},
-    "mdl_1": {"model"},
-    "cal_1": {"scores"},
-    "bat_1": {"served", "prepared"},
-    "job_1": {"model", "prepared", "saved"},
-    "job_2": {"model", "prepared"},
+    "ds_1": {"dataset": "dataset"},
+    "mdl_1": {"model": "model"},
+    "cal_1": {"scores": "scores"},
+    "bat_1": {"model": "served", "dataset": "prepared"},
+    "job_1": {"model": "model", "dataset": "prepared", "checkpoint.base": "saved"},
+    "job_2": {"model": "model", "dataset": "prepared"},
 }
 
 
@@ -143,12 +178,12 @@ def granted(folder: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     with monkeypatch.context() as patched, pytest.raises(Captured) as caught:
         patched.setattr(child, "confine", confine)
         patched.setattr(child, "_claim_stdout", lambda: print)
-        patched.setattr(child, "_take_limits", lambda limits: None)
+        patched.setattr(child, "take_limits", lambda limits: None)
         child.main(folder)
     return list(caught.value.args[0])
 
 
-def ordered(folder: Path, monkeypatch: pytest.MonkeyPatch, kind: str, prepared: Any) -> None:
+def ordered(folder: Path, monkeypatch: pytest.MonkeyPatch, prepared: Any) -> None:
     """Write the order of a child that is not started."""
 
     def refuse(*_: object, **__: object) -> None:
@@ -157,9 +192,8 @@ def ordered(folder: Path, monkeypatch: pytest.MonkeyPatch, kind: str, prepared: 
     with monkeypatch.context() as patched, pytest.raises(Captured):
         patched.setattr(subprocess, "Popen", refuse)
         sandbox.run(
-            kind,
-            prepared.spec,
-            inputs=prepared.inputs,
+            prepared.order,
+            files=prepared.files,
             folder=folder,
             limits=prepared.limits,
             on_event=lambda event: None,
@@ -168,10 +202,11 @@ def ordered(folder: Path, monkeypatch: pytest.MonkeyPatch, kind: str, prepared: 
 
 
 @settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(said=DOCUMENTS, found=DOCUMENTS, metadata=METADATA)
+@given(said=DOCUMENTS, found=DOCUMENTS, profile=PROFILES, metadata=METADATA)
 def test_no_field_of_a_request_changes_what_is_granted(
     said: Json,
     found: Json,
+    profile: Json,
     metadata: Json,
     registry: Registry,
     worker_settings: WorkerSettings,
@@ -183,7 +218,7 @@ def test_no_field_of_a_request_changes_what_is_granted(
     digests = {name: kept(registry, name.encode()) for name in names}
     with registry.write() as unit:
         session = unit.work.session
-        for row in records(digests, said, found, metadata):
+        for row in records(digests, said, found, profile, metadata):
             session.merge(row)
     for record_id, files in GIVEN.items():
         claim = Claim(record_id, PLAN if record_id == "job_2" else "any", token=1, attempts=1)
@@ -193,28 +228,56 @@ def test_no_field_of_a_request_changes_what_is_granted(
         work = kind_of(claim)(registry, worker_settings, claim)
         prepared = work.begin()
         assert prepared is not None
-        ordered(tmp_path, monkeypatch, work.name, prepared)
-        places = {str(registry.artifacts.path(digests[name])) for name in files}
-        assert set(granted(tmp_path, monkeypatch)) == places
-        request = json.loads((tmp_path / "request.json").read_text())
-        looked_up = child.with_files(request["spec"], request["inputs"])
-        wanted = [looked_up] if record_id in ("ds_1", "mdl_1", "cal_1") else [looked_up["model"], looked_up["dataset"]]
-        assert {place["file"] for place in wanted} <= places
-        if record_id.startswith("job"):
-            assert {entry["file"] for entry in looked_up["journal"].values()} == places - {w["file"] for w in wanted}
+        ordered(tmp_path, monkeypatch, prepared)
+        places = {name: str(registry.artifacts.path(digests[stored])) for name, stored in files.items()}
+        assert sorted(granted(tmp_path, monkeypatch)) == sorted(places.values())
+        request = ChildRequest[WorkOrder].model_validate_json((tmp_path / "request.json").read_bytes())
+        assert (request.files, request.order) == (places, prepared.order)
 
 
-def run(folder: Path, spec: Json, **inputs: str) -> ChildOutcome:
+@pytest.mark.parametrize("record_id", ["bat_1", "job_1"])
+def test_a_profile_that_is_none_starts_no_child(
+    registry: Registry, worker_settings: WorkerSettings, record_id: str
+) -> None:
+    """Where a stored profile is no model's, nothing is ordered."""
+    digests = {name: kept(registry, b"x") for name in ("dataset", "prepared", "model", "served", "scores", "saved")}
+    with registry.write() as unit:
+        for row in records(digests, {}, {}, {"file": "/"}, {}):
+            unit.work.session.merge(row)
+        unit.work.open(record_id)
+        claim = unit.work.claim(record_id, worker="w", lease_seconds=60)
+    assert claim is not None
+    with pytest.raises(ValidationError):
+        kind_of(claim)(registry, worker_settings, claim).begin()
+
+
+def run(folder: Path, order: BaseModel = ORDER, **files: str) -> ChildOutcome:
     """Inspect a dataset in a real child."""
     return sandbox.run(
-        "inspect_dataset",
-        {"options": OPTIONS, **spec},
-        inputs=inputs,
+        order,
+        files=files,
         folder=folder,
         limits=Limits(60),
         on_event=lambda event: None,
         on_tick=lambda: None,
     )
+
+
+def in_python(code: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run code in a fresh interpreter whose standard input stays open."""
+    with subprocess.Popen(
+        [sys.executable, "-P", "-c", code, *arguments],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        output = process.stdout.read(), process.stderr.read()
+        return subprocess.CompletedProcess(code, process.wait(60), *output)
 
 
 @pytest.fixture
@@ -232,32 +295,44 @@ def place(tmp_path: Path) -> tuple[Path, Path]:
 def test_words_of_a_request_open_nothing(place: tuple[Path, Path], metadata: Json) -> None:
     """A real child whose order speaks of `/`, or of a name longer than any, reads nothing that was not handed out."""
     folder, secret = place
-    outcome = run(folder, {"file": str(secret), "metadata": metadata, "profile": {"model": {"file": "/"}}})
+    outcome = run(folder, WordyOrder(file=str(secret), metadata=metadata))
+    assert (outcome.result, outcome.died) == (None, "exit code 1")  # no such order
+    assert "Extra inputs are not permitted" in outcome.log
+    options = DatasetOptions.model_validate({**OPTIONS, "roles": {"file": str(secret), **metadata}, **metadata})
+    outcome = run(folder, InspectDatasetOrder(options=options))
     assert outcome.error is not None, outcome
-    assert outcome.error["code"] == "internal_error"
-    assert "PermissionError" in outcome.log
+    assert outcome.error.code == "internal_error"
+    assert "KeyError: 'dataset'" in outcome.log
 
 
 def test_one_bad_grant_is_left_out_alone(place: tuple[Path, Path]) -> None:
     """Beside inputs that are missing, too long, folders, or no names at all a child reads the one that is there."""
     folder, secret = place
     odd = {"a": LONG, "b": str(folder.parent / "not there"), "c": "/", "d": str(folder.parent), "e": "a\0b", "f": ""}
-    good = run(folder, {}, file=str(secret), **odd)
+    good = run(folder, dataset=str(secret), **odd)
     assert good.result is not None, (good.error, good.log)
     outside = folder.parent / "other.npz"
     outside.write_bytes(made.digits_npz())
-    bad = run(folder, {"file": str(outside)}, **odd)
-    assert bad.error is not None
-    assert "PermissionError" in bad.log
+    files = {"dataset": str(secret), **odd}
+    request = {"order": ORDER.model_dump(), "files": files, "limits": {"seconds": 60}, "expected": []}
+    (folder / "request.json").write_text(json.dumps(request))
+    code = (
+        "import sys; from pathlib import Path; from worker.inside import child\n"
+        "child.answer_to = lambda *_: Path(sys.argv[2]).read_bytes().hex()\n"
+        "sys.exit(child.main(Path(sys.argv[1])))\n"
+    )
+    for file, code_of_exit in ((secret, 0), (outside, 1)):
+        done = in_python(code, str(folder), str(file))
+        assert done.returncode == code_of_exit, done.stderr
+        assert ("PermissionError" in done.stderr) == (file == outside)
 
 
 def test_a_child_without_an_expected_protection_opens_nothing(place: tuple[Path, Path]) -> None:
     """Where the trial found a control on, a child in which it is off ends at once, and says what is missing."""
     folder, secret = place
     request = {
-        "kind": "inspect_dataset",
-        "spec": {"options": OPTIONS},
-        "inputs": {"file": str(secret)},
+        "order": {"kind": "inspect_dataset", "options": OPTIONS},
+        "files": {"dataset": str(secret)},
         "limits": {"seconds": 60},
         "expected": confinement.controls_on(confinement.status(folder.parent)),
     }
@@ -270,15 +345,7 @@ def test_a_child_without_an_expected_protection_opens_nothing(place: tuple[Path,
         "child.KINDS = {}\n"
         "sys.exit(child.main(Path(sys.argv[1])))\n"
     )
-    done = subprocess.run(
-        [sys.executable, "-P", "-c", code, str(folder)],
-        cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        check=False,
-        timeout=60,
-        stdin=subprocess.PIPE,
-    )
+    done = in_python(code, str(folder))
     assert done.returncode == child.UNPROTECTED, done.stderr
     assert json.loads(done.stdout)["confined"]["files"] == "off: [Errno 36] File name too long"
     assert not (folder / "answer.json").exists()
@@ -289,9 +356,8 @@ def test_children_have_what_the_trial_had(place: tuple[Path, Path]) -> None:
     folder, secret = place
     expected = confinement.controls_on(confinement.status(folder.parent))
     outcome = sandbox.run(
-        "inspect_dataset",
-        {"options": OPTIONS},
-        inputs={"file": str(secret)},
+        ORDER,
+        files={"dataset": str(secret)},
         folder=folder,
         limits=Limits(60),
         on_event=lambda event: None,

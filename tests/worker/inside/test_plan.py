@@ -11,48 +11,46 @@ import pytest
 from fedlas.errors import BadDataset, BaselineMismatch
 from service.registry.contract import JobRequest
 from tests.worker.inside.test_hard_data import CENTRES, OVERCONFIDENT, SPLITS, network, world
+from worker.documents import (
+    DatasetOptions,
+    InspectDatasetOrder,
+    InspectModelOrder,
+    ModelOptions,
+    OrderedDataset,
+    OrderedModel,
+    PlanOrder,
+)
 from worker.inside.calibration import calibrate
+from worker.inside.functions import Files
 from worker.inside.inspection import inspect_dataset, inspect_model
 from worker.inside.plan import plan
 
 Json = dict[str, Any]
 
-_DATASET_OPTIONS = {"format": None, "roles": None, "seen_by_model": None, "split_seed": 0, "missing": "reject"}
-_MODEL_OPTIONS = {"output": None, "features": None, "task": None, "class_names": None, "positive_class": None}
 
-
-def a_spec(folder: Path, rows: Json, model: bytes, *, model_options: Json | None = None, **request: Any) -> Json:
+def an_order(
+    folder: Path, rows: Json, model: bytes, *, model_options: Json | None = None, **request: Any
+) -> tuple[PlanOrder, Files]:
     """What the worker's child is given, after both inspections."""
     folder.mkdir(parents=True, exist_ok=True)
     np.savez(folder / "rows.npz", **rows)
     (folder / "model.onnx").write_bytes(model)
-    options = {**_MODEL_OPTIONS, **(model_options or {})}
-    data = inspect_dataset({"file": str(folder / "rows.npz"), "options": _DATASET_OPTIONS}, folder, lambda _: None)
-    seen = inspect_model({"file": str(folder / "model.onnx"), "options": options}, folder, lambda _: None)
+    options, file = ModelOptions(**(model_options or {})), folder / "model.onnx"
+    data_order = InspectDatasetOrder(options=DatasetOptions())
+    inspect_dataset(data_order, {"dataset": folder / "rows.npz"}, folder, lambda _: None)
+    seen = inspect_model(InspectModelOrder(options=options), {"model": file}, folder, lambda _: None)
     asked = JobRequest(model_id="mdl_1", dataset_id="ds_1", **request)
-    return {
-        "job_id": "job_1",
-        "request": asked.model_dump(),
-        "looks_before": 0,
-        "model": {
-            "id": "mdl_1",
-            "file": str(folder / "model.onnx"),
-            "sha256": "0",
-            "importing": options,
-            "profile": seen["profile"],
-        },
-        "dataset": {
-            "id": "ds_1",
-            "file": str(folder / data["prepared"]),
-            "sha256": "1",
-            "prepared_sha256": "2",
-        },
-    }
+    order = PlanOrder(
+        job_id="job_1",
+        request=asked,
+        model=OrderedModel(id="mdl_1", sha256="0", options=options, profile=seen.profile),
+        dataset=OrderedDataset(id="ds_1", sha256="1", prepared_sha256="2"),
+    )
+    return order, {"model": file, "dataset": folder / "prepared.npz"}
 
 
 def planned(folder: Path, rows: Json, model: bytes, **options: Any) -> Json:
-    found: Json = plan(a_spec(folder, rows, model, **options), folder, lambda _: None)["plan"]
-    return found
+    return plan(*an_order(folder, rows, model, **options), folder, lambda _: None).plan.stored()
 
 
 MODEL = network((CENTRES.T, np.zeros(4)), (np.eye(4), OVERCONFIDENT[1]))
@@ -98,11 +96,12 @@ def test_more_test_rows_detect_less(tmp_path: Path) -> None:
 
 def test_earlier_looks_make_effects_harder_to_detect(tmp_path: Path) -> None:
     """The plan reckons with the level that the next look at these test rows may spend, not with a fresh one."""
-    spec = a_spec(tmp_path, world(), MODEL)
-    gains = [
-        plan({**spec, "looks_before": looks}, tmp_path, lambda _: None)["plan"]["detectable_effect"]["gain"]
+    order, files = an_order(tmp_path, world(), MODEL)
+    effects = [
+        plan(order.model_copy(update={"looks_before": looks}), files, tmp_path, lambda _: None).plan.detectable_effect
         for looks in (0, 5)
     ]
+    gains = [effect.gain for effect in effects if effect is not None]
     assert gains[1] > 1.2 * gains[0]
 
 
@@ -128,11 +127,11 @@ def test_what_stops_a_job_stops_its_plan(tmp_path: Path) -> None:
     """A wrong label order and a split that is too small are told by the dry run, in the words of the job."""
     rows = world()
     wrong = {**rows, "label": 3 - rows["label"]}
-    spec = a_spec(tmp_path / "a", wrong, MODEL, expected_accuracy=0.8)
+    order, files = an_order(tmp_path / "a", wrong, MODEL, expected_accuracy=0.8)
     with pytest.raises(BaselineMismatch) as planned_error:
-        plan(spec, tmp_path / "a", lambda _: None)
+        plan(order, files, tmp_path / "a", lambda _: None)
     with pytest.raises(BaselineMismatch) as job_error:
-        calibrate(spec, tmp_path / "a", lambda _: None)
+        calibrate(order, files, tmp_path / "a", lambda _: None)
     assert planned_error.value.message == job_error.value.message
     few = rows["split"].copy()
     few[few == "train"] = "guarantee"

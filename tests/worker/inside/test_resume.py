@@ -20,10 +20,21 @@ import pytest
 
 from service.registry.contract import JobRequest
 from tests.helpers.uploads import Uploads
+from worker.documents import (
+    CalibrateOrder,
+    DatasetOptions,
+    InspectDatasetOrder,
+    InspectModelOrder,
+    ModelOptions,
+    OrderedDataset,
+    OrderedModel,
+)
 from worker.inside.inspection import inspect_dataset, inspect_model
+from worker.sandbox.protocol import ChildRequest, Limits
 
 Json = dict[str, Any]
 Moment = Callable[["Job", Json], bool]
+Given = tuple[CalibrateOrder, dict[str, Path]]
 Whole = tuple["Job", dict[str, bytes]]
 
 ROOT = Path(__file__).parents[3]
@@ -40,9 +51,10 @@ REQUEST = {
 class Job:
     """One job with its attempts, kept as its supervisor keeps it: events in order, files by the names of entries."""
 
-    spec: Json
+    order: CalibrateOrder
+    files: dict[str, Path]
     place: Path
-    journal: Json = field(default_factory=dict)
+    journal: dict[str, str] = field(default_factory=dict)
     events: list[Json] = field(default_factory=list)
     attempts: int = 0
     began: float = 0.0
@@ -53,12 +65,10 @@ class Job:
         self.attempts, self.began = self.attempts + 1, time.monotonic()
         folder = self.place / f"attempt-{self.attempts}"
         folder.mkdir(parents=True)
-        inputs = {f"{name}.file": self.spec[name]["file"] for name in ("model", "dataset")}
-        inputs |= {f"journal.{name}.file": entry["file"] for name, entry in self.journal.items()}
-        limits = {"seconds": None, "address_space": None, "file_size": None}
-        spec = {**self.spec, "journal": {}}
-        request = {"kind": "calibrate", "spec": spec, "inputs": inputs, "limits": limits, "expected": []}
-        (folder / "request.json").write_text(json.dumps(request))
+        files = {name: str(file) for name, file in self.files.items()}
+        files |= {f"checkpoint.{name}": file for name, file in self.journal.items()}
+        request = ChildRequest[CalibrateOrder](order=self.order, files=files, limits=Limits(3600), expected=[])
+        (folder / "request.json").write_text(request.model_dump_json())
         with (folder / "log.txt").open("wb") as log:
             child = subprocess.Popen(
                 [sys.executable, "-P", "-m", "worker.inside.child", str(folder)],
@@ -93,7 +103,7 @@ class Job:
             kept = self.place / f"{self.attempts}-{file}"
             shutil.copyfile(folder / "journal" / file, kept)
             (folder / "journal" / file).unlink()
-            self.journal[name] = {"file": str(kept)}
+            self.journal[name] = str(kept)
 
     def saved(self) -> Counter[str]:
         """How often each entry was saved."""
@@ -111,29 +121,29 @@ class Job:
 
 
 @pytest.fixture(scope="module")
-def spec(tmp_path_factory: pytest.TempPathFactory) -> Json:
+def given(tmp_path_factory: pytest.TempPathFactory) -> Given:
     """An overconfident network, and digits that it has never seen, inspected."""
     folder, uploads = tmp_path_factory.mktemp("inputs"), Uploads()
-    (folder / "m.onnx").write_bytes(uploads["digits.onnx"])
-    (folder / "d.npz").write_bytes(uploads["fresh.npz"])
-    importing = dict.fromkeys(("output", "features", "task", "class_names", "positive_class"))
-    options = {"format": None, "roles": None, "seen_by_model": "no", "split_seed": 0, "missing": "reject"}
-    model = inspect_model({"file": str(folder / "m.onnx"), "options": importing}, folder, lambda _: None)
-    data = inspect_dataset({"file": str(folder / "d.npz"), "options": options}, folder, lambda _: None)
-    return {
-        "job_id": "job_1",
-        "request": JobRequest(model_id="mdl_1", dataset_id="ds_1", **REQUEST).model_dump(),  # type: ignore[arg-type]
-        "model": {"file": str(folder / "m.onnx"), "sha256": "0", "importing": {}, "profile": model["profile"]},
-        "dataset": {"file": str(folder / data["prepared"]), "sha256": "1", "prepared_sha256": "2"},
-        "looks_before": 0,
-        "checkpoint_seconds": 0.0,
-    }
+    files = {"model": folder / "m.onnx", "dataset": folder / "d.npz"}
+    files["model"].write_bytes(uploads["digits.onnx"])
+    files["dataset"].write_bytes(uploads["fresh.npz"])
+    model = inspect_model(InspectModelOrder(options=ModelOptions()), files, folder, lambda _: None)
+    unseen = InspectDatasetOrder(options=DatasetOptions(seen_by_model="no"))
+    data = inspect_dataset(unseen, files, folder, lambda _: None)
+    order = CalibrateOrder(
+        job_id="job_1",
+        request=JobRequest(model_id="mdl_1", dataset_id="ds_1", **REQUEST),  # type: ignore[arg-type]
+        model=OrderedModel(id="mdl_1", sha256="0", options=ModelOptions(), profile=model.profile),
+        dataset=OrderedDataset(id="ds_1", sha256="1", prepared_sha256="2"),
+        checkpoint_seconds=0.0,
+    )
+    return order, {**files, "dataset": folder / data.prepared}
 
 
 @pytest.fixture(scope="module")
-def whole(spec: Json, tmp_path_factory: pytest.TempPathFactory) -> Whole:
+def whole(given: Given, tmp_path_factory: pytest.TempPathFactory) -> Whole:
     """The same job undisturbed, and the files that it leaves."""
-    job = Job(spec, tmp_path_factory.mktemp("whole"))
+    job = Job(*given, tmp_path_factory.mktemp("whole"))
     folder = job.attempt()
     assert folder is not None
     report = json.loads((folder / "report.json").read_text())
@@ -172,9 +182,9 @@ def check_same(job: Job, folder: Path | None, whole: Whole) -> None:
     assert job.candidates() == undisturbed.candidates()
 
 
-def test_a_killed_job_goes_on(spec: Json, whole: Whole, tmp_path: Path) -> None:
+def test_a_killed_job_goes_on(given: Given, whole: Whole, tmp_path: Path) -> None:
     """Killed between two candidates, in the student's lesson and while it publishes: the same bytes, nothing twice."""
-    job = Job(spec, tmp_path)
+    job = Job(*given, tmp_path)
     for moment in (saved("candidate-02-04"), epoch_after(7), stage("publishing")):
         assert job.attempt(moment) is None
     check_same(job, job.attempt(), whole)
@@ -197,26 +207,26 @@ MOMENTS = {
 
 @pytest.mark.slow
 @pytest.mark.parametrize("moment", MOMENTS)
-def test_a_job_killed_anywhere_ends_the_same(spec: Json, whole: Whole, tmp_path: Path, moment: str) -> None:
+def test_a_job_killed_anywhere_ends_the_same(given: Given, whole: Whole, tmp_path: Path, moment: str) -> None:
     """Killed at any moment of its life and begun again, a job ends with the bytes of an undisturbed one."""
-    job = Job(spec, tmp_path)
+    job = Job(*given, tmp_path)
     assert job.attempt(MOMENTS[moment]) is None
     check_same(job, job.attempt(), whole)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("share", [0.45, 0.55, 0.65, 0.75, 0.85])
-def test_a_job_killed_at_any_time_ends_the_same(spec: Json, whole: Whole, tmp_path: Path, share: float) -> None:
+def test_a_job_killed_at_any_time_ends_the_same(given: Given, whole: Whole, tmp_path: Path, share: float) -> None:
     """The same in the middle of whatever the job is doing, at a share of its time."""
-    job = Job(spec, tmp_path)
+    job = Job(*given, tmp_path)
     folder = job.attempt(after(share, whole[0]))
     check_same(job, folder or job.attempt(), whole)
 
 
 @pytest.mark.slow
-def test_a_job_that_is_killed_all_the_time_arrives(spec: Json, whole: Whole, tmp_path: Path) -> None:
+def test_a_job_that_is_killed_all_the_time_arrives(given: Given, whole: Whole, tmp_path: Path) -> None:
     """Killed as soon as anything new is finished, a job still ends, and with the same bytes."""
-    job = Job(spec, tmp_path)
+    job = Job(*given, tmp_path)
     for attempt in range(1, 12):
         folder = job.attempt(lambda job, _, number=attempt: len(job.finished()) == number)  # type: ignore[misc]
         if folder is not None:
@@ -225,11 +235,12 @@ def test_a_job_that_is_killed_all_the_time_arrives(spec: Json, whole: Whole, tmp
     check_same(job, folder, whole)
 
 
-def test_another_jobs_journal_is_not_used(spec: Json, whole: Whole, tmp_path: Path) -> None:
+def test_another_jobs_journal_is_not_used(given: Given, whole: Whole, tmp_path: Path) -> None:
     """Entries of another request, and files that are none, are passed over with a line in the log; the job runs."""
     (tmp_path / "broken.pt").write_bytes(b"PK nothing")
-    other = {**spec, "request": {**spec["request"], "seed": 1}}
-    job = Job(other, tmp_path, journal={**whole[0].journal, "candidate-05-04": {"file": str(tmp_path / "broken.pt")}})
+    order, files = given
+    other = order.model_copy(update={"request": order.request.model_copy(update={"seed": 1})})
+    job = Job(other, files, tmp_path, journal={**whole[0].journal, "candidate-05-04": str(tmp_path / "broken.pt")})
     assert job.attempt(saved("candidate-05-04")) is None
     log = (tmp_path / "attempt-1" / "log.txt").read_text()
     assert job.finished() == {"candidate-05-04": 1}, "it was trained here"

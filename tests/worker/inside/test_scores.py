@@ -19,6 +19,7 @@ from sklearn.metrics import log_loss
 from fedlas.errors import BadDataset
 from fedlas.guarantees import Guarantees
 from tests.helpers import uploads as made
+from worker.documents import ScoresOptions, ScoresOrder
 from worker.inside.scores import fit_scores
 from worker.inside.scores_graph import as_logits
 
@@ -43,9 +44,8 @@ def softmax(logits: Array) -> Array:
 def fit(folder: Path, content: bytes, *, method: str = "auto", looks_before: int = 0) -> Json:
     """Fit on what was sent."""
     (folder / "scores").write_bytes(content)
-    options = {"method": method, "class_names": None, "roles": None}
-    spec = {"file": str(folder / "scores"), "sha256": "s" * 64, "options": options, "looks_before": looks_before}
-    return fit_scores(spec, folder, lambda _: None)
+    order = ScoresOrder(sha256="s" * 64, options=ScoresOptions(method=method), looks_before=looks_before)
+    return fit_scores(order, {"scores": folder / "scores"}, folder, lambda _: None).stored()
 
 
 def run(folder: Path, rows: Array) -> tuple[Array, Array]:
@@ -188,12 +188,12 @@ def test_the_child_loads_no_pytorch(tmp_path: Path) -> None:
     code = """
 import sys
 from pathlib import Path
-from worker.inside.child import _answer
+from worker.documents import ScoresOptions, ScoresOrder
+from worker.inside.child import answer_to
 folder = Path(sys.argv[1])
-options = {"method": "auto", "class_names": None, "roles": None}
-spec = {"file": str(folder / "scores"), "sha256": "s", "options": options, "looks_before": 0}
-answer = _answer("fit_scores", spec, folder, print)
-assert "result" in answer, answer
+order = ScoresOrder(sha256="s", options=ScoresOptions(method="auto"))
+answer = answer_to(order, {"scores": folder / "scores"}, folder, print)
+assert answer.startswith('{"result": '), answer
 sys.exit("torch" in sys.modules)
 """
     done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=False, capture_output=True, text=True)

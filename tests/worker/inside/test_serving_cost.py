@@ -13,18 +13,15 @@ from fedlas.errors import UnsupportedModel
 from service.inference.session import OpenModel
 from tests.helpers.networks import hand_made, node
 from tests.helpers.sized_graphs import HOSTILE, MUST_PASS
+from worker.documents import InspectModelOrder, ModelOptions
 from worker.inside.inspection import inspect_model
-
-_OPTIONS = {"class_names": None, "positive_class": None}
 
 
 def inspected(upload: Path, folder: Path) -> dict[str, Any]:
     """The worker's own inspection."""
     folder.mkdir(exist_ok=True)
-    profile: dict[str, Any] = inspect_model({"file": str(upload), "options": _OPTIONS}, folder, lambda event: None)[
-        "profile"
-    ]
-    return profile
+    order = InspectModelOrder(options=ModelOptions())
+    return inspect_model(order, {"model": upload}, folder, lambda event: None).profile.stored()
 
 
 def test_the_profile_has_a_cost(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,9 +14,20 @@ from service.registry.errors import Unavailable
 from service.registry.ids import new_id
 from service.registry.repositories import Claim
 from service.registry.unit_of_work import Registry
+from worker.documents import SavedCheckpoint
 from worker.outside.checkpoint_upload import FOLDER, CheckpointUploader
 from worker.outside.kinds import kind_of
 from worker.settings import WorkerSettings
+
+CANDIDATE = {
+    "name": "one",
+    "method": "fedlas",
+    "scope": "all",
+    "status": "finished",
+    "reason": "",
+    "calibration": None,
+    "seconds": 0.5,
+}
 
 
 @pytest.fixture
@@ -42,7 +54,7 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path / "child"
 
 
-def keeping(registry: Registry, claim: Claim, folder: Path, *, most_bytes: int = 1000) -> CheckpointUploader:
+def uploading(registry: Registry, claim: Claim, folder: Path, *, most_bytes: int = 1000) -> CheckpointUploader:
     """An uploader of this claim, whose child has got to the middle."""
     settings = WorkerSettings(data_dir=folder, database_url=None, broker_url=None, artifacts=None)
     work = kind_of(claim)(registry, settings, claim)
@@ -53,14 +65,14 @@ def keeping(registry: Registry, claim: Claim, folder: Path, *, most_bytes: int =
 @pytest.fixture
 def uploader(registry: Registry, claim: Claim, folder: Path) -> Iterator[CheckpointUploader]:
     """An uploader at work."""
-    with keeping(registry, claim, folder) as running:
+    with uploading(registry, claim, folder) as running:
         yield running
 
 
 def save(uploader: CheckpointUploader, folder: Path, name: str, file: str, content: bytes) -> None:
     """What a child does."""
     (folder / FOLDER / file).write_bytes(content)
-    uploader.note({"name": name, "file": file})
+    uploader.submit(SavedCheckpoint(name=name, file=file))
 
 
 def kept(registry: Registry, claim: Claim) -> dict[str, bytes]:
@@ -96,7 +108,7 @@ def test_getting_further_forgives_and_repeating_does_not(registry: Registry, cla
     """A checkpoint where no attempt has ever been forgives earlier losses; one where it had been before does not."""
     with registry.write() as unit:
         unit.work.of(claim.record_id).reached = 0.5
-    with keeping(registry, claim, folder) as uploader:
+    with uploading(registry, claim, folder) as uploader:
         save(uploader, folder, "running", "r.pt", b"again")
         uploader.drain(10)
         assert losses(registry, claim) == 2
@@ -126,7 +138,7 @@ def test_what_cannot_be_kept_now_is_kept_later(
 
 def test_thousands_of_states_are_passed_over(registry: Registry, claim: Claim, folder: Path) -> None:
     """Where states come faster than they are kept only the newest is, and the files of the others go."""
-    with keeping(registry, claim, folder) as uploader:
+    with uploading(registry, claim, folder) as uploader:
         with uploader._changed:  # it cannot begin
             for number in range(3000):
                 (folder / FOLDER / f"r{number}.pt").write_bytes(b"%d" % number)
@@ -144,7 +156,7 @@ def test_what_is_passed_over_is_removed_from_the_childs_folder_only(
     (tmp_path / "x.pt").write_bytes(b"of somebody else")
     (folder / FOLDER).rmdir()
     (folder / FOLDER).symlink_to(tmp_path)
-    with keeping(registry, claim, folder) as uploader:
+    with uploading(registry, claim, folder) as uploader:
         with uploader._changed:
             uploader._waiting.extend([("running", "x.pt"), ("running", "x.pt")])
             uploader._changed.notify_all()
@@ -154,7 +166,7 @@ def test_what_is_passed_over_is_removed_from_the_childs_folder_only(
 
 def test_what_is_too_large_is_not_kept(registry: Registry, claim: Claim, folder: Path) -> None:
     """A sparse file costs its child nothing; it would cost the storage."""
-    with keeping(registry, claim, folder, most_bytes=100) as uploader:
+    with uploading(registry, claim, folder, most_bytes=100) as uploader:
         save(uploader, folder, "running", "x.pt", bytes(101))
         uploader.drain(10)
         assert kept(registry, claim) == {}
@@ -165,16 +177,39 @@ def test_what_is_too_large_is_not_kept(registry: Registry, claim: Claim, folder:
 
 def test_candidates_are_told_once(registry: Registry, claim: Claim, uploader: CheckpointUploader, folder: Path) -> None:
     """What the child told before it saved is written with the entry, also where the first try fails, and only once."""
-    uploader._work.note({"event": {"type": "candidate", "data": {"name": "one"}}})
+    uploader._work.note({"event": {"type": "candidate", "data": CANDIDATE}})
     with pytest.raises(RuntimeError), registry.write() as unit:
-        uploader._work.tell(unit)
+        uploader._work.write_events(unit)
         raise RuntimeError
     for number in range(2):
         save(uploader, folder, "decisions", f"d{number}.pt", b"d")
         uploader.drain(10)
     with registry.read() as unit:
         told = [(event.type, event.data) for event in unit.events.after(claim.record_id, 0, limit=10)]
-    assert told == [("candidate", {"name": "one"})]
+    assert told == [("candidate", CANDIDATE)]
+
+
+def test_an_open_transaction_keeps_no_other_waiting(registry: Registry, claim: Claim, folder: Path) -> None:
+    """A transaction that told of candidates and is still open blocks no thread; if it fails, they are told later."""
+    work = uploading(registry, claim, folder)._work
+    work.note({"event": {"type": "candidate", "data": CANDIDATE}})
+
+    def tell_also() -> None:
+        with registry.read() as unit:
+            work.write_events(unit)
+
+    other = threading.Thread(target=tell_also, daemon=True)
+    with pytest.raises(RuntimeError), registry.write() as unit:
+        work.write_events(unit)
+        other.start()
+        other.join(10)
+        assert not other.is_alive()
+        raise RuntimeError
+    with registry.write() as unit:
+        work.write_events(unit)
+    with registry.read() as unit:
+        told = [event.data for event in unit.events.after(claim.record_id, 0, limit=10)]
+    assert told == [CANDIDATE]
 
 
 def test_who_lost_the_lease_keeps_nothing(registry: Registry, claim: Claim, folder: Path) -> None:
@@ -184,10 +219,10 @@ def test_who_lost_the_lease_keeps_nothing(registry: Registry, claim: Claim, fold
         unit.work.of(claim.record_id).not_before = unit.now()
         newer = unit.work.claim(claim.record_id, worker="v", lease_seconds=60)
     assert newer is not None
-    with keeping(registry, newer, folder) as theirs:
+    with uploading(registry, newer, folder) as theirs:
         save(theirs, folder, "running", "new.pt", b"newer")
         theirs.drain(10)
-    with keeping(registry, claim, folder) as ours:
+    with uploading(registry, claim, folder) as ours:
         save(ours, folder, "running", "old.pt", b"older")
         ours.drain(10)
     assert kept(registry, claim) == {"running": b"newer"}
@@ -211,8 +246,8 @@ def test_only_plain_files_are_taken(registry: Registry, claim: Claim, folder: Pa
         (tmp_path / "x.pt").write_bytes(b"secret")
         (folder / FOLDER).rmdir()
         (folder / FOLDER).symlink_to(tmp_path)
-    with keeping(registry, claim, folder) as uploader:
-        uploader.note({"name": "running", "file": "x.pt"})
+    with uploading(registry, claim, folder) as uploader:
+        uploader.submit(SavedCheckpoint(name="running", file="x.pt"))
         uploader.drain(10)
     assert kept(registry, claim) == {}
     assert secret.read_bytes() == b"secret"
@@ -239,7 +274,8 @@ def test_nonsense_is_passed_over(
     registry: Registry, claim: Claim, uploader: CheckpointUploader, folder: Path, entry: object
 ) -> None:
     """What is no entry changes nothing, and the uploader goes on."""
-    uploader.note(entry)
+    uploader._work.keep = uploader.submit
+    uploader._work.note({"checkpoint": entry})
     save(uploader, folder, "running", "x.pt", b"fine")
     uploader.drain(10)
     assert kept(registry, claim) == {"running": b"fine"}

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from service.registry import tables
-from service.registry.contract import PLAN, JobRequest
+from service.registry.contract import PLAN, JobRequest, RecordError
 from service.registry.ids import new_id
 from service.registry.repositories import Claim
 from service.registry.repositories.records import now
@@ -17,14 +17,14 @@ from service.registry.unit_of_work import Registry
 from service.settings import ServiceSettings
 from tests.helpers.documents import DATASET_PROFILE, DEMO, MODEL_PROFILE, SCORES_PROFILE
 from tests.helpers.staging import stage_bytes
-from worker.inside.child import with_files
-from worker.outside.kinds import WorkKind, kind_of
+from worker.documents import JobOrder, PlanOrder, ScoresOrder
+from worker.outside.kinds import Prepared, WorkKind, kind_of
 from worker.settings import WorkerSettings
 
 Json = dict[str, Any]
 
 REPORT = json.dumps(DEMO["report"])
-ERROR = {"code": "bad", "message": "it is bad", "user_error": True}
+ERROR = RecordError(code="bad", message="it is bad", user_error=True)
 
 
 @pytest.fixture
@@ -47,8 +47,9 @@ class Bench:
     def dataset(self, content: bytes) -> str:
         """A dataset that is ready."""
         row = tables.Dataset(
-            id=new_id("ds"), name="d", bytes=len(content), sha256=self._kept(content), status="ready", profile={},
-            options={"split_seed": 0}, prepared_sha256=self._kept(b"prepared " + content), created_at=now(),
+            id=new_id("ds"), name="d", bytes=len(content), sha256=self._kept(content), status="ready",
+            profile=DATASET_PROFILE, options={"split_seed": 0}, created_at=now(),
+            prepared_sha256=self._kept(b"prepared " + content),
         )  # fmt: skip
         with self.registry.write() as unit:
             return unit.datasets.add(row).id
@@ -56,8 +57,8 @@ class Bench:
     def model(self) -> str:
         """A model that is ready."""
         row = tables.Model(
-            id=new_id("mdl"), name="m", bytes=1, sha256=self._kept(b"m"), served_sha256=self._kept(b"m"), profile={},
-            origin="uploaded", status="ready", options={}, created_at=now(),
+            id=new_id("mdl"), name="m", bytes=1, sha256=self._kept(b"m"), served_sha256=self._kept(b"m"),
+            profile=MODEL_PROFILE, origin="uploaded", status="ready", options={}, created_at=now(),
         )  # fmt: skip
         with self.registry.write() as unit:
             return unit.models.add(row).id
@@ -92,16 +93,22 @@ class Bench:
         assert isinstance(claim, Claim)
         return kind_of(claim)(self.registry, self.settings, claim)
 
-    def begun(self, record_id: str) -> tuple[WorkKind, Json]:
-        """The work and what its child is told to do."""
+    def begun(self, record_id: str) -> tuple[WorkKind, Prepared]:
+        """The work and what its child is given."""
         work = self.claimed(record_id)
         prepared = work.begin()
         assert prepared is not None
-        return work, with_files(prepared.spec, prepared.inputs)
+        return work, prepared
+
+    def job_order(self, record_id: str) -> tuple[WorkKind, JobOrder]:
+        """The work of a job and its child's order."""
+        work, prepared = self.begun(record_id)
+        assert isinstance(prepared.order, JobOrder)
+        return work, prepared.order
 
     def looks(self, record_id: str) -> int:
         """How many looks the child of this job is told of."""
-        return int(self.begun(record_id)[1]["looks_before"])
+        return self.job_order(record_id)[1].looks_before
 
 
 @pytest.fixture
@@ -122,8 +129,8 @@ def answer(folder: Path, *, verdict: str = "unchanged", page: bool = True) -> Js
 def test_the_ledger_survives_deletion_and_reupload(bench: Bench, tmp_path: Path) -> None:
     """After a job the dataset is deleted and sent again, under a new id: its next job is told of the earlier look."""
     model, first = bench.model(), bench.dataset(b"rows")
-    work, spec = bench.begun(bench.job(first, model))
-    assert (spec["looks_before"], spec["dataset"]["id"]) == (0, first)
+    work, order = bench.job_order(bench.job(first, model))
+    assert (order.looks_before, order.dataset.id) == (0, first)
     work.succeeded(answer(tmp_path), tmp_path)
     with bench.registry.write() as unit:
         unnamed = unit.datasets.delete(first)
@@ -169,8 +176,8 @@ def test_a_dry_run_takes_no_look_and_publishes_nothing(bench: Bench, tmp_path: P
     model, data = bench.model(), bench.dataset(b"rows")
     bench.begun(bench.job(data, model))[0].succeeded(answer(tmp_path), tmp_path)
     dry = bench.job(data, model, dry_run=True, publish_as="name", publish_when="always")
-    work, spec = bench.begun(dry)
-    assert (work.name, spec["looks_before"], spec["request"]["dry_run"]) == ("plan", 1, True)
+    work, order = bench.job_order(dry)
+    assert (type(order), order.looks_before, order.request.dry_run) == (PlanOrder, 1, True)
     work.succeeded({"plan": DEMO["plan"]}, tmp_path)
     with bench.registry.read() as unit:
         row = unit.jobs.get(dry)
@@ -191,7 +198,7 @@ def test_a_dry_run_waits_for_its_inputs_and_tells_why_it_cannot_run(bench: Bench
     with bench.registry.read() as unit:
         assert (unit.work.of(dry).state, unit.jobs.get(dry).status) == ("blocked", "queued")
     with bench.registry.write() as unit:
-        unit.models.reject(model, ERROR)
+        unit.models.reject(model, ERROR.model_dump())
         unit.work.unblock(unit.jobs.waiting_for(model))
     assert bench.claimed(dry).begin() is None
     with bench.registry.read() as unit:
@@ -255,16 +262,17 @@ def test_jobs_of_an_earlier_version_get_todays_defaults(bench: Bench) -> None:
         row = unit.jobs.get(job_id)
         old = {name: value for name, value in row.request.items() if name != "max_cost_factor"}
         row.request = {**old, "metadata": {"note": 1000 * "x"}}  # longer than may be ordered today
-    request = bench.begun(job_id)[1]["request"]
-    assert request["max_cost_factor"] == 1.5
-    assert not {"metadata", "webhook"} & set(request)
+    request = bench.job_order(job_id)[1].request
+    assert request.max_cost_factor == 1.5
+    assert (request.metadata, request.webhook) == ({}, None)
 
 
 def test_fitted_scores_are_published(bench: Bench, tmp_path: Path) -> None:
     """What the child found stands in the record, with its files' digests; its scores stay until it is deleted."""
     record_id = bench.calibrator(b"scores")
-    work, spec = bench.begun(record_id)
-    assert (Path(spec["file"]).read_bytes(), spec["looks_before"]) == (b"scores", 0)
+    work, prepared = bench.begun(record_id)
+    assert isinstance(prepared.order, ScoresOrder)
+    assert (Path(prepared.files["scores"]).read_bytes(), prepared.order.looks_before) == (b"scores", 0)
     files = {"onnx": "c.onnx", "report": "r.json", "page": "r.html", "diagram": "d.svg"}
     for name in files.values():
         (tmp_path / name).write_bytes(name.encode())
@@ -295,7 +303,7 @@ def test_refused_scores_keep_the_reason(bench: Bench) -> None:
     bench.begun(record_id)[0].failed(ERROR)
     with bench.registry.read() as unit:
         row = unit.calibrators.get(record_id)
-        assert (row.status, row.error, unit.work.of(record_id).state) == ("failed", ERROR, "done")
+        assert (row.status, row.error, unit.work.of(record_id).state) == ("failed", ERROR.model_dump(), "done")
         assert unit.ledger.evaluations(row.sha256) == 0
 
 

@@ -393,7 +393,7 @@ def test_a_hostile_child_writes_nothing_that_breaks_a_record(
     work.note({"stage": "training", "progress": {"fraction": 0.25}})
     work.note(event)
     with registry.write() as unit:
-        assert work.beat(unit) is False
+        assert work.heartbeat(unit) is False
     with registry.read() as unit:
         record = job_record(unit.jobs.get(job_id), unit.work.of(job_id))
         assert [line.type for line in unit.events.after(job_id, 0, limit=10)] == ["stage", "progress"]

@@ -16,16 +16,18 @@ import pytest
 
 from tests.helpers import uploads as made
 from tests.helpers.service import ROOT, children_of, is_alive, until
+from worker.documents import InspectModelOrder, ModelOptions
 from worker.sandbox import confinement
 from worker.sandbox import process as sandbox
 from worker.sandbox.child_output import ChildOutcome, read_outcome
-from worker.sandbox.process import Limits
+from worker.sandbox.protocol import Limits
 
 Json = dict[str, Any]
 
 _BEFORE = """
 import ctypes, errno, json, os, socket, subprocess, sys
 from pathlib import Path
+from worker.documents import InspectModelOrder, ModelOptions
 from worker.sandbox import confinement
 from worker.sandbox import landlock
 from worker.sandbox import kernel
@@ -253,12 +255,10 @@ def test_the_real_child_is_confined(tmp_path: Path) -> None:
                 found.append(status)
                 raise LookupError
 
-    options = {"output": None, "features": None, "task": None}
     with pytest.raises(LookupError):
         sandbox.run(
-            "inspect_model",
-            {"options": options},
-            inputs={"file": str(tmp_path / "upload")},
+            InspectModelOrder(options=ModelOptions()),
+            files={"model": str(tmp_path / "upload")},
             folder=tmp_path,
             limits=Limits(60),
             on_event=lambda event: None,
@@ -331,7 +331,8 @@ def test_errors_that_a_child_tells_are_bounded(tmp_path: Path) -> None:
     """A message stands in lists of records: it is cut where it is longer than anybody reads."""
     error = {"code": "no_label", "message": "x" * 10**6, "user_error": True}
     outcome = answered(tmp_path, json.dumps({"error": error}))
-    assert outcome.error == {**error, "message": "x" * 10_000}
+    assert outcome.error is not None
+    assert outcome.error.model_dump() == {**error, "message": "x" * 10_000}
 
 
 def test_links_that_are_left_behind_are_removed(tmp_path: Path) -> None:

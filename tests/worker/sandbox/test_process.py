@@ -13,20 +13,29 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import BaseModel
 
 from fedlas.errors import UnsupportedModel
 from tests.helpers import uploads as made
 from tests.helpers.service import ROOT, children_of, is_alive, until
+from worker.documents import (
+    DatasetOptions,
+    InspectDatasetOrder,
+    InspectModelOrder,
+    ModelOptions,
+    ScoresOptions,
+    ScoresOrder,
+)
 from worker.inside import child
 from worker.sandbox import process as sandbox
 from worker.sandbox.child_output import ChildOutcome
-from worker.sandbox.process import Limits
+from worker.sandbox.protocol import Limits
 
 Json = dict[str, Any]
 
 #: It loads PyTorch first, which takes longer than the half second between two ticks.
-SLOW = "inspect_model"
-OPTIONS = {"format": None, "roles": None, "seen_by_model": None, "split_seed": 0, "missing": "reject"}
+SLOW = InspectModelOrder(options=ModelOptions())
+DATASET = InspectDatasetOrder(options=DatasetOptions())
 
 
 def ignore(_: Json) -> None:
@@ -39,16 +48,15 @@ def inspect(
     *,
     limits: Limits | None = None,
     on_tick: Callable[[], None] = lambda: None,
-    kind: str = "inspect_dataset",
+    order: BaseModel | None = None,
 ) -> ChildOutcome:
     """Inspect a dataset in a child."""
     folder.mkdir(exist_ok=True)
     file = folder / "upload"
     file.write_bytes(content)
     return sandbox.run(
-        kind,
-        {"options": OPTIONS},
-        inputs={"file": str(file)},
+        order or DATASET,
+        files={"dataset": str(file), "model": str(file)},
         folder=folder,
         limits=limits or Limits(60),
         on_event=ignore,
@@ -78,17 +86,18 @@ def test_result_and_error_come_back(tmp_path: Path) -> None:
     bad = inspect(tmp_path / "bad", b"a,b\n1,2\n")
     assert bad.result is None
     assert bad.error is not None
-    assert (bad.error["code"], bad.error["user_error"]) == ("no_label", True)
+    assert (bad.error.code, bad.error.user_error) == ("no_label", True)
     assert child_of_ours() is None
 
 
 def test_a_defect_is_ours_and_is_logged(tmp_path: Path) -> None:
     """An unexpected exception is told as our error, without its text, which goes to the log."""
-    outcome = inspect(tmp_path / "a", b"x", kind="predict")
+    order = ScoresOrder(sha256="0", options=ScoresOptions(method="auto"))  # and no file of that name
+    outcome = inspect(tmp_path / "a", b"x", order=order)
     assert outcome.error is not None
-    assert (outcome.error["code"], outcome.error["user_error"]) == ("internal_error", False)
+    assert (outcome.error.code, outcome.error.user_error) == ("internal_error", False)
     assert "KeyError" in outcome.log
-    assert "KeyError" not in outcome.error["message"]
+    assert "KeyError" not in outcome.error.message
 
 
 def test_the_group_is_ended_before_its_leader_is_reaped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -103,7 +112,7 @@ def test_the_group_is_ended_before_its_leader_is_reaped(tmp_path: Path, monkeypa
     monkeypatch.setattr(os, "killpg", killpg)
     outcome = inspect(tmp_path / "a", b"a,b\n1,2\n")
     assert outcome.error is not None
-    assert outcome.error["code"] == "no_label"
+    assert outcome.error.code == "no_label"
     assert states == ["Z"]
 
 
@@ -122,12 +131,12 @@ def test_killed_child(tmp_path: Path) -> None:
         if (pid := child_of_ours()) is not None:
             os.kill(pid, signal.SIGKILL)
 
-    assert inspect(tmp_path / "a", b"model", kind=SLOW, on_tick=kill).died == "signal 9"
+    assert inspect(tmp_path / "a", b"model", order=SLOW, on_tick=kill).died == "signal 9"
 
 
 def test_child_out_of_time(tmp_path: Path) -> None:
     """A child that takes longer than it may is ended and reported as such."""
-    outcome = inspect(tmp_path / "a", b"model", kind=SLOW, limits=Limits(seconds=0.001))
+    outcome = inspect(tmp_path / "a", b"model", order=SLOW, limits=Limits(seconds=0.001))
     assert outcome.died == "timeout"
     assert child_of_ours() is None
 
@@ -141,7 +150,7 @@ def test_supervisor_that_changes_its_mind(tmp_path: Path) -> None:
         raise LookupError
 
     with pytest.raises(LookupError):
-        inspect(tmp_path / "a", b"model", kind=SLOW, on_tick=stop)
+        inspect(tmp_path / "a", b"model", order=SLOW, on_tick=stop)
     assert seen[0] is not None
     assert not is_alive(seen[0])
 
@@ -171,7 +180,7 @@ def test_no_secret_reaches_the_child(tmp_path: Path, monkeypatch: pytest.MonkeyP
             raise LookupError
 
     with pytest.raises(LookupError):
-        inspect(tmp_path / "a", b"model", kind=SLOW, on_tick=look)
+        inspect(tmp_path / "a", b"model", order=SLOW, on_tick=look)
     assert b"s3cr3t" not in found[0]
     names = {entry.partition(b"=")[0].decode() for entry in found[0].split(b"\0") if entry}
     own = {"HOME", "TMPDIR", "PYTHONUNBUFFERED", "ORT_DISABLE_TELEMETRY", "ARROW_DEFAULT_MEMORY_POOL"}
@@ -186,10 +195,12 @@ def test_child_ends_with_its_supervisor(tmp_path: Path) -> None:
         "import sys\n"
         "from pathlib import Path\n"
         "from worker.sandbox import process as sandbox\n"
-        "spec = {'options': {'output': None, 'features': None, 'task': None}}\n"
+        "from worker.documents import InspectModelOrder, ModelOptions\n"
+        "from worker.sandbox.protocol import Limits\n"
+        "order = InspectModelOrder(options=ModelOptions())\n"
         "print('ready', flush=True)\n"
-        "sandbox.run('inspect_model', spec, inputs={'file': sys.argv[1] + '/upload'}, folder=Path(sys.argv[1]),\n"
-        "            limits=sandbox.Limits(60), on_event=lambda event: None, on_tick=lambda: None)\n"
+        "sandbox.run(order, files={'model': sys.argv[1] + '/upload'}, folder=Path(sys.argv[1]),\n"
+        "            limits=Limits(60), on_event=lambda event: None, on_tick=lambda: None)\n"
     )
     supervisor = subprocess.Popen(
         [sys.executable, "-c", code, str(tmp_path)], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
@@ -223,9 +234,8 @@ def test_child_protocol(tmp_path: Path) -> None:
     """Events are JSON lines on the pipe, prints of libraries are not among them, and the answer appears whole."""
     (tmp_path / "upload").write_bytes(made.digits_npz())
     request = {
-        "kind": "inspect_dataset",
-        "spec": {"options": OPTIONS},
-        "inputs": {"file": str(tmp_path / "upload")},
+        "order": {"kind": "inspect_dataset", "options": {}},
+        "files": {"dataset": str(tmp_path / "upload")},
         "expected": [],
         "limits": {"seconds": 60, "address_space": None, "file_size": None},
     }
@@ -250,8 +260,8 @@ def test_child_without_supervisor_exits(tmp_path: Path) -> None:
     """With its standard input closed from the start, the child ends instead of working for nobody."""
     started = time.monotonic()
     request = {
-        "kind": "inspect_model", "spec": {}, "inputs": {}, "expected": [],
-        "limits": {"address_space": None, "file_size": None},
+        "order": {"kind": "inspect_model", "options": {}}, "files": {}, "expected": [],
+        "limits": {"seconds": 60, "address_space": None, "file_size": None},
     }  # fmt: skip
     (tmp_path / "request.json").write_text(json.dumps(request))
     command = [sys.executable, "-m", "worker.inside.child", str(tmp_path)]
@@ -275,6 +285,6 @@ def test_a_lack_of_memory_is_told_apart_from_a_bad_file(tmp_path: Path, monkeypa
         (ValueError("a node without inputs"), "invalid_graph"),
     ):
         monkeypatch.setattr("worker.inside.inspection.inspect_model", importer(cause))
-        answer = child._answer("inspect_model", {}, tmp_path, lambda _: None)
+        answer = json.loads(child.answer_to(SLOW, {}, tmp_path, lambda _: None))
         assert answer["error"]["code"] == code
         assert answer["error"]["user_error"] is True

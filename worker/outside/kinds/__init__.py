@@ -1,4 +1,4 @@
-"""Where each kind of work meets the registry: what the child needs, and how its answer is published."""
+"""The kinds of work, one module each: what the child is given, and how its result is published."""
 
 from service.registry.contract import PLAN
 from service.registry.repositories import Claim
@@ -24,5 +24,5 @@ KINDS: dict[str, type[WorkKind]] = {
 
 
 def kind_of(claim: Claim) -> type[WorkKind]:
-    """What is to be done with the claimed record."""
+    """The kind of the claimed work."""
     return Plan if claim.kind == PLAN else KINDS[claim.record_id.partition("_")[0]]

@@ -1,21 +1,21 @@
-"""The calibration job meets the registry: its place in the ledger of looks, and what it publishes."""
+"""Calibrations: a job's place in the evaluation ledger, and what the job publishes."""
 
 from __future__ import annotations
 
 from contextlib import ExitStack
 from pathlib import Path
-from typing import get_args
 
 from service.registry import tables
 from service.registry.artifacts import StagedFile
-from service.registry.documents import ModelProfile, Report, Verdict
+from service.registry.documents import ModelProfile, Report
 from service.registry.ids import new_id
 from service.registry.presenters import job_record, model_record
 from service.registry.repositories.records import now
 from service.registry.unit_of_work import UnitOfWork
-from worker.outside.kinds.base import Json, answerable
+from worker.documents import CalibrateOrder, JobResult
+from worker.outside.kinds.base import JsonObject, require_answerable
 from worker.outside.kinds.jobs import JobKind
-from worker.sandbox.process import Limits
+from worker.sandbox.protocol import Limits
 
 #: A report of a thousand classes has less than one mebibyte.
 _MOST_REPORT_BYTES = 64 * 1024**2
@@ -24,7 +24,7 @@ _MOST_REPORT_BYTES = 64 * 1024**2
 class Calibrate(JobKind):
     """The job itself."""
 
-    name = "calibrate"
+    order = CalibrateOrder
 
     def looks_before(self, unit: UnitOfWork, row: tables.Job, dataset: tables.Dataset) -> int:
         """Take a look: the test rows will judge."""
@@ -34,28 +34,29 @@ class Calibrate(JobKind):
         """Its own budget of time, and some grace."""
         return Limits(60 * row.request["budget"]["minutes"] + self.settings.job_grace_seconds)
 
-    def succeeded(self, result: Json, folder: Path) -> None:
+    def succeeded(self, result: JsonObject, folder: Path) -> None:
         """Publish calibrated model, report, diagram and page together with the job's end."""
-        if result["verdict"] not in get_args(Verdict):
-            raise ValueError(f"the child's verdict is none: {result['verdict']!r}")
-        _check_report(folder / result["report"])
-        profile = None if result["calibrated"] is None else ModelProfile.arrived(result["calibrated"])
-        names = ["report", "diagram", *(["page"] if "page" in result else [])]
-        names += ["model"] if profile is not None else []
+        found = JobResult.arrived(result)
+        _check_report(folder / found.report)
+        names = {"report": found.report, "diagram": found.diagram}
+        if found.page is not None:
+            names["page"] = found.page
+        if found.calibrated is not None:
+            names["model"] = found.model
         with ExitStack() as stack:
-            files = {name: stack.enter_context(self.staged(folder / result[name])) for name in names}
+            files = {key: stack.enter_context(self.staged(folder / name)) for key, name in names.items()}
             unit = stack.enter_context(self.publishing())
-            self.tell(unit)
+            self.write_events(unit)
             row = unit.jobs.get(self.record_id)
             row.report_sha256, row.diagram_sha256 = files["report"].keep(), files["diagram"].keep()
             row.page_sha256 = files["page"].keep() if "page" in files else None
-            row.verdict, row.promoted = result["verdict"], result["promoted"]
+            row.verdict, row.promoted = found.verdict, found.promoted
             if row.verdict == "undetermined":  # the test rows have judged nothing
                 unit.ledger.withdraw(row.id)
             served = unit.models.get(row.model_id)
-            if profile is not None:
-                served = unit.models.add(_calibrated(served, row, profile, files["model"]))
-                answerable(model_record(served))
+            if found.calibrated is not None:
+                served = unit.models.add(_calibrated(served, row, found.calibrated, files["model"]))
+                require_answerable(model_record(served))
             row.calibrated_model_id = served.id
             if row.request["publish_as"] and (row.promoted or row.request["publish_when"] == "always"):
                 version = unit.names.publish(row.request["publish_as"], served)
@@ -63,7 +64,7 @@ class Calibrate(JobKind):
                     served.name, served.version = row.request["publish_as"], version
             unit.jobs.show(row, "publishing", {"fraction": 1.0})
             unit.jobs.change_status(row, "succeeded")
-            answerable(job_record(row, unit.work.of(row.id)))
+            require_answerable(job_record(row, unit.work.of(row.id)))
 
 
 def _check_report(path: Path) -> None:

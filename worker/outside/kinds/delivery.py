@@ -1,6 +1,6 @@
-"""Messages to webhooks meet the registry: each attempt is logged, and the message settled or put off.
+"""Deliveries of webhook messages: each attempt is logged, and the message is settled or postponed.
 
-No child is needed: nothing of a stranger's is opened, and of the answer only the status counts.
+No child is needed: no upload is opened, and of the response only the status counts.
 """
 
 from __future__ import annotations
@@ -9,8 +9,9 @@ from pathlib import Path
 from random import Random
 
 from service.registry import tables
+from service.registry.contract import RecordError
 from service.registry.unit_of_work import UnitOfWork
-from worker.outside.kinds.base import Json, Prepared, WorkKind
+from worker.outside.kinds.base import JsonObject, Prepared, WorkKind
 from worker.outside.webhooks import (
     AttemptOutcome,
     WebhookResponse,
@@ -24,10 +25,8 @@ from worker.outside.webhooks import (
 class Deliver(WorkKind):
     """One attempt to deliver one message."""
 
-    name = "deliver"
-
     def begin(self) -> Prepared | None:
-        """Send it now; what comes of it settles the work, or says when to try again."""
+        """Send it now; the response settles the work, or says when to try again."""
         with self.registry.read() as unit:
             row = unit.deliveries.get(self.record_id)
             webhook = unit.jobs.get(row.job_id).request["webhook"]
@@ -59,12 +58,12 @@ class Deliver(WorkKind):
         else:
             unit.deliveries.tried(row, attempt, "delivered" if outcome is AttemptOutcome.DELIVERED else "failed")
 
-    def succeeded(self, result: Json, folder: Path) -> None:
+    def succeeded(self, result: JsonObject, folder: Path) -> None:
         """Never called: there is no child."""
         raise AssertionError
 
-    def failed(self, error: Json) -> None:
-        """It is given up, unless somebody asks for it again."""
+    def failed(self, error: RecordError) -> None:
+        """The message is given up, until a client asks for it again."""
         with self.publishing() as unit:
             row = unit.deliveries.get(self.record_id)
-            row.status, row.error = "failed", error
+            row.status, row.error = "failed", error.model_dump()

@@ -1,63 +1,70 @@
-"""Inspections meet the registry: an upload becomes ready, or is rejected with a reason."""
+"""Inspections: an upload becomes ready, or is rejected with a reason."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from service.registry.documents import DatasetProfile, ModelProfile
+from service.registry.contract import RecordError
 from service.registry.presenters import dataset_record, model_record
-from worker.outside.kinds.base import Json, Prepared, WorkKind, answerable
+from worker.documents import (
+    DatasetInspection,
+    DatasetOptions,
+    InspectDatasetOrder,
+    InspectModelOrder,
+    ModelInspection,
+    ModelOptions,
+)
+from worker.outside.kinds.base import JsonObject, Prepared, WorkKind, require_answerable
+from worker.settings import inspection_limits
 
 
 class InspectDataset(WorkKind):
     """An uploaded dataset becomes ready with a profile, or rejected with a reason."""
 
-    name = "inspect_dataset"
-
     def begin(self) -> Prepared | None:
-        """Nothing to note: it is inspecting from the start."""
+        """Nothing to note: the record is `inspecting` from the start."""
         with self.registry.read() as unit:
             row = unit.datasets.get(self.record_id)
-        self.give("file", row.sha256)
-        return self.order({"options": row.options}, self.inspection_limits(row.bytes))
+        self.give("dataset", row.sha256)
+        order = InspectDatasetOrder(options=DatasetOptions.model_validate(row.options))
+        return self.prepared(order, inspection_limits(self.settings, row.bytes))
 
-    def succeeded(self, result: Json, folder: Path) -> None:
+    def succeeded(self, result: JsonObject, folder: Path) -> None:
         """Keep the prepared copy, in which the splits are fixed."""
-        profile = DatasetProfile.arrived(result["profile"]).stored()
-        with self.staged(folder / result["prepared"]) as prepared, self.publishing() as unit:
-            unit.datasets.ready(self.record_id, profile=profile, prepared_sha256=prepared.keep())
-            answerable(dataset_record(unit.datasets.get(self.record_id)))
+        found = DatasetInspection.arrived(result)
+        with self.staged(folder / found.prepared) as prepared, self.publishing() as unit:
+            unit.datasets.ready(self.record_id, profile=found.profile.stored(), prepared_sha256=prepared.keep())
+            require_answerable(dataset_record(unit.datasets.get(self.record_id)))
             unit.work.unblock(unit.jobs.waiting_for(self.record_id))
 
-    def failed(self, error: Json) -> None:
+    def failed(self, error: RecordError) -> None:
         """Reject."""
         with self.publishing() as unit:
-            unit.datasets.reject(self.record_id, error)
+            unit.datasets.reject(self.record_id, error.model_dump())
             unit.work.unblock(unit.jobs.waiting_for(self.record_id))
 
 
 class InspectModel(WorkKind):
     """An uploaded model becomes ready with a served copy, or rejected with a reason."""
 
-    name = "inspect_model"
-
     def begin(self) -> Prepared | None:
-        """Nothing to note: it is inspecting from the start."""
+        """Nothing to note: the record is `inspecting` from the start."""
         with self.registry.read() as unit:
             row = unit.models.get(self.record_id)
-        self.give("file", row.sha256)
-        return self.order({"options": row.options}, self.inspection_limits(row.bytes))
+        self.give("model", row.sha256)
+        order = InspectModelOrder(options=ModelOptions.model_validate(row.options))
+        return self.prepared(order, inspection_limits(self.settings, row.bytes))
 
-    def succeeded(self, result: Json, folder: Path) -> None:
+    def succeeded(self, result: JsonObject, folder: Path) -> None:
         """Keep the served copy."""
-        profile = ModelProfile.arrived(result["profile"]).stored()
-        with self.staged(folder / result["served"]) as served, self.publishing() as unit:
-            unit.models.ready(self.record_id, profile=profile, served_sha256=served.keep())
-            answerable(model_record(unit.models.get(self.record_id)))
+        found = ModelInspection.arrived(result)
+        with self.staged(folder / found.served) as served, self.publishing() as unit:
+            unit.models.ready(self.record_id, profile=found.profile.stored(), served_sha256=served.keep())
+            require_answerable(model_record(unit.models.get(self.record_id)))
             unit.work.unblock(unit.jobs.waiting_for(self.record_id))
 
-    def failed(self, error: Json) -> None:
+    def failed(self, error: RecordError) -> None:
         """Reject."""
         with self.publishing() as unit:
-            unit.models.reject(self.record_id, error)
+            unit.models.reject(self.record_id, error.model_dump())
             unit.work.unblock(unit.jobs.waiting_for(self.record_id))

@@ -1,21 +1,22 @@
-"""A dry run meets the registry: it looks at no test row, publishes nothing, and leaves a plan in the job's record."""
+"""Dry runs: no test row is looked at, nothing is published, and a plan is left in the job's record."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from service.registry import documents, tables
+from service.registry import tables
 from service.registry.presenters import job_record
 from service.registry.unit_of_work import UnitOfWork
-from worker.outside.kinds.base import Json, answerable
+from worker.documents import PlanOrder, PlanResult
+from worker.outside.kinds.base import JsonObject, require_answerable
 from worker.outside.kinds.jobs import JobKind
-from worker.sandbox.process import Limits
+from worker.sandbox.protocol import Limits
 
 
 class Plan(JobKind):
     """Everything that a job would check, and what it would take."""
 
-    name = "plan"
+    order = PlanOrder
 
     def looks_before(self, unit: UnitOfWork, row: tables.Job, dataset: tables.Dataset) -> int:
         """What the job would be told, without a place in the ledger."""
@@ -25,11 +26,11 @@ class Plan(JobKind):
         """As long as a job may go beyond its budget: reading large inputs takes as long as before training."""
         return Limits(self.settings.job_grace_seconds)
 
-    def succeeded(self, result: Json, folder: Path) -> None:
+    def succeeded(self, result: JsonObject, folder: Path) -> None:
         """Keep the plan."""
-        plan = documents.Plan.arrived(result["plan"]).stored()
+        plan = PlanResult.arrived(result).plan.stored()
         with self.publishing() as unit:
             row = unit.jobs.get(self.record_id)
             row.plan, row.progress = plan, {"fraction": 1.0}
             unit.jobs.change_status(row, "succeeded")
-            answerable(job_record(row, unit.work.of(row.id)))
+            require_answerable(job_record(row, unit.work.of(row.id)))

@@ -1,4 +1,4 @@
-"""Scores without a model meet the registry: they become a calibrator, or an error that says what is wrong with them."""
+"""Scores without a model: they become a calibrator, or an error that says what is wrong with them."""
 
 from __future__ import annotations
 
@@ -6,24 +6,18 @@ from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
+from service.registry.contract import RecordError
 from service.registry.presenters import calibrator_record
-from worker.outside.kinds.base import Json, Prepared, WorkKind, answerable
+from worker.documents import ScoresOptions, ScoresOrder, ScoresResult
+from worker.outside.kinds.base import JsonObject, Prepared, WorkKind, require_answerable
+from worker.settings import inspection_limits
 
 #: How many times as long as an inspection it may take.
-_PATIENCE = 5
-#: What the child has written, by the column that names it.
-_FILES = {
-    "onnx_sha256": "onnx",
-    "report_sha256": "report",
-    "page_sha256": "page",
-    "diagram_sha256": "diagram",
-}
+_TIMES_LONGER = 5
 
 
 class FitScores(WorkKind):
     """Uploaded scores become a fitted calibrator, its report and its ONNX file."""
-
-    name = "fit_scores"
 
     def begin(self) -> Prepared | None:
         """Take a look: the test rows will judge."""
@@ -31,21 +25,30 @@ class FitScores(WorkKind):
             unit.work.prove(self.claim)
             row = unit.calibrators.get(self.record_id)
             looks_before = unit.ledger.enter(row.sha256, row.id)
-        limits = self.inspection_limits(row.bytes)
-        self.give("file", row.sha256)
-        spec = {"sha256": row.sha256, "options": row.options, "looks_before": looks_before}
+        limits = inspection_limits(self.settings, row.bytes)
+        self.give("scores", row.sha256)
+        options = ScoresOptions.model_validate(row.options)
+        order = ScoresOrder(sha256=row.sha256, options=options, looks_before=looks_before)
         # Reading them is quick, judging 100,000 rows of 1,000 classes is not: the client is answered 202 by then.
-        return self.order(spec, replace(limits, seconds=_PATIENCE * limits.seconds))
+        return self.prepared(order, replace(limits, seconds=_TIMES_LONGER * limits.seconds))
 
-    def succeeded(self, result: Json, folder: Path) -> None:
+    def succeeded(self, result: JsonObject, folder: Path) -> None:
         """Keep the calibrator's file, its report, page and diagram."""
+        found = ScoresResult.arrived(result)
+        files = {
+            "onnx_sha256": found.onnx,
+            "report_sha256": found.report,
+            "page_sha256": found.page,
+            "diagram_sha256": found.diagram,
+        }
         with ExitStack() as stack:
-            staged = {column: stack.enter_context(self.staged(folder / result[key])) for column, key in _FILES.items()}
+            staged = {column: stack.enter_context(self.staged(folder / name)) for column, name in files.items()}
             unit = stack.enter_context(self.publishing())
-            unit.calibrators.fitted(self.record_id, result, {column: file.keep() for column, file in staged.items()})
-            answerable(calibrator_record(unit.calibrators.get(self.record_id)))
+            kept = {column: file.keep() for column, file in staged.items()}
+            unit.calibrators.fitted(self.record_id, found.stored(), kept)
+            require_answerable(calibrator_record(unit.calibrators.get(self.record_id)))
 
-    def failed(self, error: Json) -> None:
+    def failed(self, error: RecordError) -> None:
         """There is no calibrator."""
         with self.publishing() as unit:
-            unit.calibrators.fail(self.record_id, error)
+            unit.calibrators.fail(self.record_id, error.model_dump())

@@ -1,0 +1,55 @@
+"""The documents that pass the border of the sandbox: orders in, results and events out, each validated on arrival."""
+
+from worker.documents.events import CandidateEvent, ChildEvent, SavedCheckpoint
+from worker.documents.orders import (
+    BatchOptions,
+    BatchOrder,
+    CalibrateOrder,
+    DatasetOptions,
+    InspectDatasetOrder,
+    InspectModelOrder,
+    JobOrder,
+    ModelOptions,
+    OrderedDataset,
+    OrderedModel,
+    PlanOrder,
+    ScoresOptions,
+    ScoresOrder,
+    WorkOrder,
+)
+from worker.documents.results import (
+    BatchResult,
+    DatasetInspection,
+    JobResult,
+    ModelInspection,
+    PlanResult,
+    ScoresProfile,
+    ScoresResult,
+)
+
+__all__ = [
+    "BatchOptions",
+    "BatchOrder",
+    "BatchResult",
+    "CalibrateOrder",
+    "CandidateEvent",
+    "ChildEvent",
+    "DatasetInspection",
+    "DatasetOptions",
+    "InspectDatasetOrder",
+    "InspectModelOrder",
+    "JobOrder",
+    "JobResult",
+    "ModelInspection",
+    "ModelOptions",
+    "OrderedDataset",
+    "OrderedModel",
+    "PlanOrder",
+    "PlanResult",
+    "SavedCheckpoint",
+    "ScoresOptions",
+    "ScoresOrder",
+    "ScoresProfile",
+    "ScoresResult",
+    "WorkOrder",
+]

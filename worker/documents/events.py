@@ -1,0 +1,61 @@
+"""Events: what a child reports while it works. An event that is not what it seems is dropped as a whole."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from service.registry.documents import CandidateEnded, Progress, Stage
+
+_MOST_BYTES = 16 * 1024
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(strict=True, allow_inf_nan=False, frozen=True)
+
+
+class ReportedProgress(Progress):
+    """Progress in which every number is one."""
+
+    model_config = ConfigDict(strict=True, allow_inf_nan=False)
+
+
+class CandidateEvent(_Part):
+    """How one candidate of the race ended."""
+
+    type: Literal["candidate"]
+    data: CandidateEnded
+
+
+class SavedCheckpoint(_Part):
+    """An entry of the child's journal: its name, and its file in the journal's folder."""
+
+    name: Annotated[str, Field(pattern=r"^[a-z0-9-]{1,64}$")]
+    file: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9.-]{0,79}$")]
+
+
+class ChildEvent(_Part):
+    """One line of a child's events."""
+
+    stage: Stage | None = None
+    progress: ReportedProgress | None = None
+    event: CandidateEvent | None = None
+    checkpoint: SavedCheckpoint | None = None
+
+    @classmethod
+    def parse(cls, told: object) -> ChildEvent | None:
+        """The event, or None where the child told of none: others will read it in records.
+
+        >>> ChildEvent.parse({"progress": {"fraction": 0.5, "candidate": "fedlas"}}).progress.fraction
+        0.5
+        >>> ChildEvent.parse({"progress": {"fraction": float("nan")}}) is ChildEvent.parse({"stage": "x"}) is None
+        True
+        """
+        try:
+            if len(json.dumps(told, ensure_ascii=False, allow_nan=False).encode()) > _MOST_BYTES:
+                return None
+            return cls.model_validate(told)
+        except (ValueError, TypeError, RecursionError, ValidationError):  # half a surrogate pair is no text, either
+            return None

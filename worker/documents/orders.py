@@ -1,0 +1,144 @@
+"""Orders: what a child is to do, one model per kind of work.
+
+An order holds the sender's words and an earlier child's findings, but never a path: the files that a child may read
+are a list of their own (`worker.sandbox.protocol.ChildRequest.files`), by the names that each order's docstring gives.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, JsonValue
+
+from service.registry.contract import AnswerOptions, JobRequest
+from service.registry.documents import Document, ModelProfile, SeenByModel, Task
+
+JsonObject = dict[str, JsonValue]
+
+
+class StoredOptions(BaseModel):
+    """Options as their record keeps them; what an earlier version stored beside them is ignored."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+
+class DatasetOptions(StoredOptions):
+    """How a dataset's file is to be read."""
+
+    format: str | None = None
+    roles: JsonObject | None = None
+    seen_by_model: SeenByModel | None = None
+    split_seed: int = 0
+    missing: Literal["reject", "nan"] = "reject"
+    padding: dict[str, int | float] | None = None
+
+
+class ModelOptions(StoredOptions):
+    """What the sender said of a model and the importer must know."""
+
+    output: str | None = None
+    features: str | None = None
+    task: Task | None = None
+    class_names: list[str] | None = None
+    positive_class: str | None = None
+    architecture: str | None = None
+    num_classes: int | None = None
+    preprocessing: JsonObject | None = None
+
+
+class BatchOptions(AnswerOptions):
+    """What each prediction carries beside the label."""
+
+    model_config = ConfigDict(extra="ignore")
+
+
+class ScoresOptions(StoredOptions):
+    """How scores are to be calibrated."""
+
+    method: str
+    class_names: list[str] | None = None
+    roles: JsonObject | None = None
+
+
+class InspectDatasetOrder(Document):
+    """Inspect the dataset in the file `dataset`."""
+
+    kind: Literal["inspect_dataset"] = "inspect_dataset"
+    options: DatasetOptions
+
+
+class InspectModelOrder(Document):
+    """Inspect the model in the file `model`."""
+
+    kind: Literal["inspect_model"] = "inspect_model"
+    options: ModelOptions
+
+
+class ScoresOrder(Document):
+    """Calibrate the scores in the file `scores`."""
+
+    kind: Literal["fit_scores"] = "fit_scores"
+    sha256: str
+    options: ScoresOptions
+    looks_before: int = Field(0, ge=0)
+
+
+class BatchOrder(Document):
+    """Predict every row of the file `dataset`, a prepared copy, with the file `model`, a served copy."""
+
+    kind: Literal["predict"] = "predict"
+    profile: ModelProfile
+    options: BatchOptions
+
+
+class OrderedModel(Document):
+    """The model that is to be calibrated."""
+
+    id: str
+    sha256: str
+    options: ModelOptions
+    profile: ModelProfile
+
+
+class OrderedDataset(Document):
+    """The dataset that calibrates and judges."""
+
+    id: str
+    sha256: str
+    prepared_sha256: str
+
+
+class JobOrder(Document):
+    """A job on the files `model`, as it was uploaded, and `dataset`, the prepared copy.
+
+    Attributes:
+        looks_before: how often the test rows have been looked at before.
+        checkpoint_seconds: the least time between two saved states of a training; None where nothing is saved. What
+            earlier attempts have saved are the files `checkpoint.NAME`.
+    """
+
+    job_id: str
+    request: JobRequest
+    model: OrderedModel
+    dataset: OrderedDataset
+    looks_before: int = Field(0, ge=0)
+    checkpoint_seconds: float | None = None
+
+
+class CalibrateOrder(JobOrder):
+    """Calibrate."""
+
+    kind: Literal["calibrate"] = "calibrate"
+
+
+class PlanOrder(JobOrder):
+    """Tell what the job would do."""
+
+    kind: Literal["plan"] = "plan"
+
+
+#: The order of any kind of work; `kind` tells which.
+WorkOrder = Annotated[
+    InspectDatasetOrder | InspectModelOrder | ScoresOrder | BatchOrder | CalibrateOrder | PlanOrder,
+    Field(discriminator="kind"),
+]

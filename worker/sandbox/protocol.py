@@ -1,0 +1,77 @@
+"""The protocol of the sandbox: the request that a child reads and the answer that it leaves, as models.
+
+The request is written by the supervisor and validated by the child; the answer comes from a process that may have
+been taken over, and every part of it is bounded.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, Generic, TypeVar
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, JsonValue
+
+REQUEST, ANSWER = "request.json", "answer.json"
+
+Order = TypeVar("Order", bound=BaseModel)
+
+_LONGEST_MESSAGE = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What the child may use; None means no limit of its own.
+
+    Attributes:
+        seconds: wall clock; the processor time of all cores is limited to as much.
+        address_space: bytes mapped, files and libraries among them.
+        file_size: bytes of each file written.
+        memory: bytes of private writable memory (`RLIMIT_DATA`).
+        cores: it runs on so many; every thread of a library's pool takes memory for its stack.
+    """
+
+    seconds: float
+    address_space: int | None = None
+    file_size: int | None = None
+    memory: int | None = None
+    cores: int | None = None
+
+
+class ChildRequest(BaseModel, Generic[Order]):
+    """What the child is given.
+
+    Attributes:
+        order: what is to be done; nothing in it decides what the child may read.
+        files: the files that the child may read, and no others, by the names that its function knows.
+        expected: controls of `worker.sandbox.confinement` without which the child opens nothing.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    order: Order
+    files: dict[str, str]
+    limits: Limits
+    expected: list[str]
+
+
+def _cut(message: object) -> object:
+    return message[:_LONGEST_MESSAGE] if isinstance(message, str) else message
+
+
+class ChildError(BaseModel):
+    """Why there is no result, as it may stand in records and logs."""
+
+    model_config = ConfigDict(strict=True, frozen=True)
+
+    code: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,63}$")]
+    message: Annotated[str, BeforeValidator(_cut)]
+    user_error: bool
+
+
+class ChildAnswer(BaseModel):
+    """What the child leaves: the JSON of its result, or an error. The result is validated by its kind of work."""
+
+    model_config = ConfigDict(frozen=True)
+
+    result: dict[str, JsonValue] | None = None
+    error: ChildError | None = None
