@@ -38,7 +38,7 @@ class WorkerSettings(RegistrySettings):
     )
     lease_seconds: float = Field(6, gt=0, description="Work whose worker is silent for this long is given to another.")
     heartbeat_seconds: float = Field(2, gt=0, description="How often a lease is renewed and progress written.")
-    poll_seconds: float = Field(1, gt=0, description="How often to look for work that nobody rang for.")
+    poll_seconds: float = Field(1, gt=0, description="How often to poll the queues for work whose message was lost.")
     max_attempts: int = Field(
         5, ge=1, description="Work that loses its process this often in a row, without getting further, is given up."
     )
