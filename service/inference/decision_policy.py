@@ -47,6 +47,8 @@ class DecisionPolicy:
         (with the value that can be reached), `invalid_request` for unknown classes, wrong shapes and impossible
         numbers.
         """
+        if options is NO_OPTIONS:
+            return cls(profile)
         threshold, costs, least_probability = options.abstain_below or 0.0, None, None
         max_error, coverage, decision = options.max_error, options.coverage, options.decision
         if max_error is not None:

@@ -57,9 +57,13 @@ def packed(rows: list[object], sizes: Sequence[int | str], dtype: str) -> np.nda
     except (struct.error, OverflowError):
         return None
     array = np.frombuffer(flat, dtype=dtype).reshape(shape)
-    # JSON has no infinities, but some readers of it let them through. (`all` takes twice the time for one row.)
-    sound = code not in "efd" or np.count_nonzero(np.isfinite(array)) == array.size
-    return array if sound else None
+    # JSON has no infinities, but some readers of it let them through.
+    return array if code not in "efd" or all_finite(array) else None
+
+
+def all_finite(array: np.ndarray) -> bool:
+    """Whether no value is NaN or infinite; `all` takes twice the time for one row."""
+    return bool(np.count_nonzero(np.isfinite(array)) == array.size)
 
 
 def shape_of(value: object) -> tuple[int, ...] | None:

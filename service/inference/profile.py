@@ -63,7 +63,7 @@ class LabelSizes(NamedTuple):
         return min(k * (self.longest + 3), self.total)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class ServingProfile:
     """A model as requests see it.
 

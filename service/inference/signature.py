@@ -10,7 +10,7 @@ import numpy as np
 from fedlas.preprocessing import Preprocessing
 from service.inference.excerpts import listed, shown
 from service.inference.images import are_images, image_rows
-from service.inference.json_arrays import first_unsound, only_numbers, packed, shape_of
+from service.inference.json_arrays import all_finite, first_unsound, only_numbers, packed, shape_of
 from service.inference.profile import ServingProfile, TensorSpec
 from service.registry.errors import InvalidRequest, TooLarge
 
@@ -80,6 +80,8 @@ def fit(array: np.ndarray, spec: TensorSpec) -> np.ndarray:
         InvalidRequest: `wrong_shape`, `wrong_dtype` or `non_finite`, with what was found and what is needed.
     """
     name, dtype, expected = spec.name, np.dtype(spec.dtype), spec.shape
+    if array.dtype == dtype and _fits(array.shape, expected) and (dtype.kind != "f" or all_finite(array)):
+        return array  # nearly always
     if array.dtype.kind not in "iufb":
         _fail("wrong_dtype", spec, f"values of type {array.dtype}")
     if array.dtype.kind == "b" and dtype.kind != "b":
@@ -88,7 +90,7 @@ def fit(array: np.ndarray, spec: TensorSpec) -> np.ndarray:
         _fail("wrong_shape", spec, f"rows of shape {_shown(array.shape[1:])}")
     if dtype.kind in "iu" and array.dtype.kind == "f" and array.size:
         _fail("wrong_dtype", spec, f"values with decimals, for example {array.flat[0]}")
-    if array.dtype.kind == "f" and not np.isfinite(array).all():
+    if array.dtype.kind == "f" and not all_finite(array):
         row = int(np.argwhere(~np.isfinite(array))[0][0])
         raise InvalidRequest("non_finite", f"input {name!r}, row {row}: NaN or infinity", field="inputs")
     if array.dtype == dtype:
@@ -122,9 +124,12 @@ def _is_sound(rows: Sequence[Any], spec: TensorSpec) -> bool:
 
 
 def _fits(shape: Sequence[int], expected: Sequence[int | str]) -> bool:
-    return len(shape) == len(expected) and all(
-        isinstance(wanted, str) or size == wanted for size, wanted in zip(shape, expected, strict=True)
-    )
+    if len(shape) != len(expected):
+        return False
+    for size, wanted in zip(shape, expected, strict=True):
+        if size != wanted and not isinstance(wanted, str):
+            return False
+    return True
 
 
 def _fail(code: str, spec: TensorSpec, found: str) -> NoReturn:

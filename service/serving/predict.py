@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import lru_cache
 
 import numpy as np
 import orjson
@@ -102,6 +103,8 @@ def _loaded(body: bytes) -> object:
 def _policy(given: Mapping[str, object], profile: ServingProfile) -> DecisionPolicy:
     if not given:
         return DecisionPolicy(profile)
+    if len(given) <= len(NAMES) and set(map(type, given.values())) <= {int, float}:
+        return _policy_of_numbers(profile, *given, *given.values())
     _check_number(given, profile)
     decision = given.get("decision")
     if not isinstance(decision, dict):
@@ -109,6 +112,14 @@ def _policy(given: Mapping[str, object], profile: ServingProfile) -> DecisionPol
     options = AnswerOptions.model_validate({**given, "decision": {}})
     # JSON it is, and the policy checks it against the model's classes.
     return DecisionPolicy.of(profile, options.model_copy(update={"decision": decision}))
+
+
+@lru_cache(maxsize=256, typed=True)
+def _policy_of_numbers(profile: ServingProfile, *names_and_values: object) -> DecisionPolicy:
+    """The policy of options that are numbers: clients ask for the same ones again and again."""
+    count = len(names_and_values) // 2
+    options = dict(zip(names_and_values[:count], names_and_values[count:], strict=True))
+    return DecisionPolicy.of(profile, AnswerOptions.model_validate(options))
 
 
 def _check_number(content: Mapping[str, object], profile: ServingProfile) -> None:

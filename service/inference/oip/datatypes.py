@@ -1,7 +1,8 @@
-"""The protocol's names of number types and numpy's; it knows no values."""
+"""Datatypes of the protocol: their names, numpy's types, and the form of a value of BYTES."""
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -11,6 +12,8 @@ from service.inference.excerpts import shown
 from service.registry.errors import InvalidRequest
 
 BYTES = "BYTES"
+#: The length of a value of BYTES.
+PREFIX = struct.Struct("<I")
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +46,11 @@ _NAMES: Mapping[np.dtype, str] = {datatype.dtype: datatype.name for datatype in 
 def datatype_name(dtype: np.dtype | str) -> str:
     """The protocol's name of a numpy type; texts and bytes (dtype object) are BYTES."""
     return _NAMES.get(np.dtype(dtype), BYTES)
+
+
+def prefixed(content: bytes) -> bytes:
+    """A value of BYTES in a binary tensor: its length before it."""
+    return PREFIX.pack(len(content)) + content
 
 
 def numbers_of(datatype: object, *, of: str) -> Datatype | None:

@@ -14,6 +14,7 @@ from service.registry.errors import InvalidRequest
 
 #: What goes back where the client names no outputs; what its parameters ask for comes on top.
 DEFAULTS = ("probabilities", "confidence", "label")
+_DEFAULTS = {binary: tuple(RequestedOutput(name, binary) for name in DEFAULTS) for binary in (False, True)}
 #: Outputs whose columns are the classes, which the classification extension can rank.
 _CLASSIFIABLE = ("probabilities", "logits")
 _RANKED = ("top_k_index", "top_k_label", "top_k_confidence")
@@ -78,7 +79,8 @@ def chosen(request: InferenceRequest, profile: ServingProfile) -> tuple[Requeste
     Raises InvalidRequest: `unknown_output` with those that exist, `missing_parameter`, `not_classifiable`.
     """
     if request.wanted is None:
-        return tuple(RequestedOutput(name, request.binary) for name in (*DEFAULTS, *_asked_by_parameters(request)))
+        asked = _asked_by_parameters(request.parameters) if request.parameters else ()
+        return (*_DEFAULTS[request.binary], *(RequestedOutput(name, request.binary) for name in asked))
     existing = (*always_there(profile), *_with_parameters(profile))
     for wanted in request.wanted:
         if wanted.name not in existing:
@@ -94,8 +96,7 @@ def chosen(request: InferenceRequest, profile: ServingProfile) -> tuple[Requeste
     return request.wanted
 
 
-def _asked_by_parameters(request: InferenceRequest) -> list[str]:
-    asked = request.parameters
+def _asked_by_parameters(asked: Mapping[str, Scalar]) -> list[str]:
     names = ["prediction_set"] if "coverage" in asked else []
     names += ["abstain", "threshold"] if "abstain_below" in asked or "max_error" in asked else []
     names += _RANKED if "top_k" in asked else ()

@@ -53,5 +53,5 @@ def encode(
 
 def _listed(array: np.ndarray) -> np.ndarray | list[str]:
     """Flat, in row-major order."""
-    flat = np.ascontiguousarray(array).reshape(-1)
+    flat = array.ravel()
     return flat.tolist() if flat.dtype == object else flat

@@ -16,7 +16,7 @@ import numpy as np
 
 from service.inference.excerpts import shown
 from service.inference.json_arrays import first_unsound
-from service.inference.oip.datatypes import Datatype
+from service.inference.oip.datatypes import PREFIX, Datatype, prefixed
 from service.registry.errors import InvalidRequest, TooLarge
 
 Shape = tuple[int, ...]
@@ -25,7 +25,6 @@ Shape = tuple[int, ...]
 _MAX_DIMENSIONS = 32
 #: Of BYTES, which are read one by one: more than the rows of any request, few enough to take no time.
 _MAX_CONTENTS = 1 << 16
-_PREFIX = struct.Struct("<I")
 
 
 def checked_shape(value: object, *, of: str) -> Shape:
@@ -144,15 +143,15 @@ def _check_contents(count: int, of: str) -> None:
 
 
 def _prefixed(raw: memoryview, count: int, of: str) -> np.ndarray:
-    if count * _PREFIX.size > len(raw):
-        found = f"{count} values of BYTES need {count * _PREFIX.size} bytes and more, binary_data_size is {len(raw)}"
+    if count * PREFIX.size > len(raw):
+        found = f"{count} values of BYTES need {count * PREFIX.size} bytes and more, binary_data_size is {len(raw)}"
         _fail("wrong_size", f"{of}: {found}")
     _check_contents(count, of)
     contents = np.empty(count, dtype=object)
     start = 0
     for number in range(count):
-        begin = start + _PREFIX.size
-        start = begin + _PREFIX.unpack_from(raw, start)[0] if begin <= len(raw) else begin
+        begin = start + PREFIX.size
+        start = begin + PREFIX.unpack_from(raw, start)[0] if begin <= len(raw) else begin
         if start > len(raw):
             _fail("wrong_size", f"{of}: value {number} of {count} ends behind the last of {len(raw)} bytes")
         contents[number] = bytes(raw[begin:start])
@@ -169,13 +168,14 @@ def _shaped(values: np.ndarray, shape: Shape, of: str) -> np.ndarray:
 
 
 def packed(array: np.ndarray) -> bytes | memoryview:
-    """The bytes of an output, as `from_binary` reads them; objects are texts."""
+    """The bytes of an output, as `from_binary` reads them; objects are texts, or bytes with their length."""
     if array.dtype != object:
-        return np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
-    texts = array.ravel().tolist()
-    contents = {text: text.encode() for text in set(texts)}
-    prefixed = {text: _PREFIX.pack(len(content)) + content for text, content in contents.items()}
-    return b"".join([prefixed[text] for text in texts])
+        return array.ravel().view(np.uint8).data
+    values = array.ravel().tolist()
+    if values and type(values[0]) is bytes:
+        return b"".join(values)
+    contents = {text: prefixed(text.encode()) for text in set(values)}
+    return b"".join([contents[text] for text in values])
 
 
 def _fail(code: str, message: str) -> NoReturn:

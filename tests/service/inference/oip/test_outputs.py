@@ -17,6 +17,7 @@ from service.inference.oip.outputs import (
     taken_outputs,
 )
 from service.inference.oip.requests import InferenceRequest, RequestedOutput
+from service.inference.oip.tensors import packed
 from service.inference.predictions import Predictions
 from service.inference.profile import ServingProfile
 from service.inference.standard_outputs import completed
@@ -52,7 +53,9 @@ def test_defaults() -> None:
     found = answered(request, profile_of(), given)
     assert found["probabilities"] is given["probabilities"]
     assert found["confidence"] is given["confidence"]
-    assert found["label"].tolist() == ["ant", "bee: honey", "bee: honey"]
+    labels = ["ant", "bee: honey", "bee: honey"]
+    assert packed(found["label"]) == packed(np.array(labels, dtype=object))
+    assert answered(asked(), profile_of(), given)["label"].tolist() == labels
 
 
 def test_parameters_add_what_they_ask_for(guarantees: Guarantees) -> None:
