@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from service.api.receiving import Arrived
+from service.api.receiving import ReceivedFile
 from service.registry import tables
 from service.registry.documents import JsonObject
 from service.registry.ids import new_id
@@ -12,7 +12,7 @@ from service.registry.repositories.records import now
 from service.registry.unit_of_work import UnitOfWork
 
 
-def add_dataset(unit: UnitOfWork, file: Arrived, name: str | None, options: JsonObject) -> tables.Dataset:
+def add_dataset(unit: UnitOfWork, file: ReceivedFile, name: str | None, options: JsonObject) -> tables.Dataset:
     """Keep the file and insert the record; inspection is open work."""
     row = tables.Dataset(id=new_id("ds"), name=_named(name, "dataset"), options=options, **_fresh(unit, file))
     unit.datasets.add(row)
@@ -20,7 +20,7 @@ def add_dataset(unit: UnitOfWork, file: Arrived, name: str | None, options: Json
     return row
 
 
-def add_model(unit: UnitOfWork, file: Arrived, name: str | None, options: JsonObject) -> tables.Model:
+def add_model(unit: UnitOfWork, file: ReceivedFile, name: str | None, options: JsonObject) -> tables.Model:
     """Keep the file and insert the record; inspection is open work."""
     row = tables.Model(
         id=new_id("mdl"), name=_named(name, "model"), origin="uploaded", options=options, **_fresh(unit, file)
@@ -31,7 +31,7 @@ def add_model(unit: UnitOfWork, file: Arrived, name: str | None, options: JsonOb
 
 
 def add_calibrator(
-    unit: UnitOfWork, file: Arrived, name: str | None, method: str, options: JsonObject
+    unit: UnitOfWork, file: ReceivedFile, name: str | None, method: str, options: JsonObject
 ) -> tables.Calibrator:
     """Keep the scores and insert the record; fitting is open work."""
     fresh = {**_fresh(unit, file), "status": "running"}
@@ -46,7 +46,7 @@ def still_inspecting(*rows: tables.Model | tables.Dataset) -> bool:
     return any(row.status == "inspecting" for row in rows)
 
 
-def _fresh(unit: UnitOfWork, file: Arrived) -> dict[str, Any]:
+def _fresh(unit: UnitOfWork, file: ReceivedFile) -> dict[str, Any]:
     # Kept inside the transaction: a deletion of the same content cannot come between file and record.
     return {"sha256": file.keep(unit), "bytes": file.size, "status": "inspecting", "created_at": now()}
 

@@ -53,7 +53,7 @@ class DatasetOptions(Strict):
 
     name: str | None = Field(None, max_length=200)
     format: Literal["npz", "csv", "parquet", "imagefolder"] | None = Field(
-        None, description="Without it, the format is told from the content."
+        None, description="Without it, the format is detected from the content."
     )
     roles: str | None = Field(
         None, max_length=100_000, description='JSON, for example {"label": "diagnosis", "group": "patient"}.'

@@ -30,7 +30,7 @@ _LONGEST_NAME = 100
 
 @dataclass(slots=True)
 class Form:
-    """What arrived.
+    """A received form.
 
     Attributes:
         files: by the name of their part, with the name that the sender gave them.
@@ -106,7 +106,7 @@ def _parser(content_type: str, reader: _Reader) -> MultipartParser:
 
 
 class _Reader:
-    """What the parser tells, in the order of the body."""
+    """The callbacks of the parser, in the order of the body."""
 
     def __init__(
         self, stage: Callable[[], StagedFile], stack: ExitStack, files: Collection[str], documents: Collection[str]
@@ -151,7 +151,7 @@ class _Reader:
             self._take = partial(self._append, self.form.contents.setdefault(name, bytearray()))
 
     def _checked(self, given: bytes) -> str:
-        """The name of a part that may come now."""
+        """The name of the part that begins, if it may come."""
         name = _text(given, "the name of a part")
         if not name or len(name) > _LONGEST_NAME:
             raise InvalidRequest("invalid_form", f"a part needs a name of 1 to {_LONGEST_NAME} characters")

@@ -57,7 +57,7 @@ async def reserved(services: Services, key: Key | None) -> AsyncIterator[Key | N
         return
     held = Key(key.text, secrets.token_hex(16))
     await services.write_in_thread(_reserve, services, held)
-    renewing = asyncio.create_task(_go_on_holding(services, held))
+    renewing = asyncio.create_task(_keep_renewing(services, held))
     try:
         yield held
     except BaseException:
@@ -97,7 +97,7 @@ def _create(unit: UnitOfWork, key: Key | None, content: Sequence[str], make: Cal
     return answer
 
 
-async def _go_on_holding(services: Services, key: Key) -> None:
+async def _keep_renewing(services: Services, key: Key) -> None:
     while True:
         await asyncio.sleep(_RENEWED_EVERY_S)
         try:

@@ -8,8 +8,8 @@ from typing import Any
 
 from anyio import CapacityLimiter, to_thread
 
-#: Shorter than the patience of those who probe, which is 5 s or more where somebody has thought about it.
-_PATIENCE_S = 3.0
+#: Shorter than the timeout of those who probe, which is 5 s or more where somebody has thought about it.
+_TIMEOUT_S = 3.0
 
 
 class Probes:
@@ -27,7 +27,7 @@ class Probes:
             answering = to_thread.run_sync(question, limiter=self._threads, abandon_on_cancel=True)
             self._running[name] = running = asyncio.create_task(answering)
             running.add_done_callback(_hear)
-        async with asyncio.timeout(_PATIENCE_S):
+        async with asyncio.timeout(_TIMEOUT_S):
             return await asyncio.shield(running)
 
 

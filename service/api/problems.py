@@ -98,7 +98,7 @@ def status_of(error: errors.RegistryError) -> int:
     return next(_STATUS[kind] for kind in type(error).__mro__ if kind in _STATUS)
 
 
-def told(path: str, error: errors.RegistryError) -> JSONResponse:
+def problem_of(path: str, error: errors.RegistryError) -> JSONResponse:
     """The answer that an error of the domain is, in a request for `path`."""
     fields = [_field_error(error.field, error.message)] if error.field else None
     headers: dict[str, str] = {}
@@ -154,7 +154,7 @@ def install(app: FastAPI) -> None:
 
 def _on_registry_error(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, errors.RegistryError)
-    return told(request.url.path, error)
+    return problem_of(request.url.path, error)
 
 
 def _on_validation_error(request: Request, error: Exception) -> JSONResponse:
@@ -178,7 +178,7 @@ def _on_http_error(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, HTTPException)
     path = request.url.path
     if isinstance(error.__cause__, errors.RegistryError):  # raised while the framework was reading the body
-        return told(path, error.__cause__)
+        return problem_of(path, error.__cause__)
     if isinstance(error.__cause__, UnicodeDecodeError):
         return problem(422, "invalid_json", "the body is not valid JSON: it is not UTF-8 text", path=path)
     code = HTTPStatus(error.status_code).name.lower()

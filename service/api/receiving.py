@@ -21,7 +21,7 @@ from service.registry.unit_of_work import Registry, UnitOfWork
 _FILE = "file"
 
 
-class Arrived(Protocol):
+class ReceivedFile(Protocol):
     """A file that is wholly here and waits for its record."""
 
     @property
@@ -36,7 +36,7 @@ class Arrived(Protocol):
         """Make it an artifact, inside the transaction that makes its record; returns its digest."""
 
 
-class Sent:
+class SentFile:
     """A file that came with this request."""
 
     def __init__(self, staged: StagedFile) -> None:
@@ -49,7 +49,7 @@ class Sent:
         return self._staged.keep()
 
 
-class Finished:
+class FinishedUpload:
     """A finished upload: its row goes with the transaction that makes the record, its own file after that."""
 
     def __init__(self, registry: Registry, upload_id: str, file: ResumableUpload) -> None:
@@ -68,7 +68,7 @@ class Finished:
         self._kept = True
         return digest
 
-    def __enter__(self) -> Finished:
+    def __enter__(self) -> FinishedUpload:
         return self
 
     def __exit__(
@@ -80,7 +80,7 @@ class Finished:
         self._file.close()
 
 
-class Unknown:
+class UnknownUpload:
     """No upload has this id now; a request that was answered before, under the same key, is answered again."""
 
     def __init__(self, upload_id: str) -> None:
@@ -95,7 +95,7 @@ class Unknown:
 
 async def receive_file(
     request: Request, services: Services, stack: ExitStack, *, upload_id: str | None = None
-) -> tuple[Arrived, dict[str, str], str | None]:
+) -> tuple[ReceivedFile, dict[str, str], str | None]:
     """Take the upload, the part `file` or the raw body; return it with the other parts' texts and the file's name."""
     if is_multipart(request):
         form = await receive_form(request, lambda: _staged(services), stack, files=(_FILE,))
@@ -127,7 +127,7 @@ async def receive_parts(
 
 async def take_part(
     form: Form, name: str, services: Services, stack: ExitStack, *, upload_id: str | None
-) -> tuple[Arrived, str | None]:
+) -> tuple[ReceivedFile, str | None]:
     """Take the upload, or the file part `name`; raises InvalidRequest unless it is exactly one of the two."""
     if upload_id is not None:
         if name in form.names():
@@ -144,21 +144,21 @@ def _staged(services: Services) -> StagedFile:
     return services.registry.artifacts.stage(limit=services.settings.max_upload_bytes)
 
 
-async def take_upload(services: Services, upload_id: str, stack: ExitStack) -> Arrived:
+async def take_upload(services: Services, upload_id: str, stack: ExitStack) -> ReceivedFile:
     """Hold a finished upload until `stack` is left; raises Conflict while bytes are missing or arriving."""
     return await in_thread(_finished, services.registry, upload_id, stack)
 
 
-def _finished(registry: Registry, upload_id: str, stack: ExitStack) -> Finished | Unknown:
+def _finished(registry: Registry, upload_id: str, stack: ExitStack) -> FinishedUpload | UnknownUpload:
     with registry.read() as unit:
         row = unit.uploads.find(upload_id)
     if row is None:
-        return Unknown(upload_id)
+        return UnknownUpload(upload_id)
     try:
         file = registry.resumable_uploads.open(upload_id)
     except NotFound:  # the storage has lost it, or another request took it
-        return Unknown(upload_id)
-    finished = stack.enter_context(Finished(registry, upload_id, file))
+        return UnknownUpload(upload_id)
+    finished = stack.enter_context(FinishedUpload(registry, upload_id, file))
     if file.size < row.bytes:
         message = f"{upload_id} has {file.size} of {row.bytes} bytes; send the rest with PATCH first"
         raise Conflict("upload_incomplete", message, field="upload_id")
@@ -177,9 +177,9 @@ def _both(place: str) -> InvalidRequest:
     return InvalidRequest("file_and_upload", message, field="upload_id")
 
 
-async def _sealed(staged: StagedFile, field: str) -> Sent:
+async def _sealed(staged: StagedFile, field: str) -> SentFile:
     """The file is complete: on the disk before any transaction begins, and not empty."""
     await run_in_threadpool(staged.seal)
     if staged.size == 0:
         raise InvalidRequest("empty_upload", "the file is empty; send its bytes as the body", field=field)
-    return Sent(staged)
+    return SentFile(staged)

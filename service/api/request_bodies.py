@@ -12,7 +12,7 @@ import asyncio
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.api.access import headers_of
-from service.api.problems import told
+from service.api.problems import problem_of
 from service.registry.errors import InvalidRequest, RegistryError, Stalled, TooLarge, UnsupportedFormat
 from service.settings import ServiceSettings
 
@@ -74,7 +74,7 @@ class BodyMiddleware:
             try:
                 receive = await self._checked(scope, receive)
             except RegistryError as error:
-                await told(scope["path"], error)(scope, receive, send)
+                await problem_of(scope["path"], error)(scope, receive, send)
                 return
         await self.app(scope, receive, send)
 

@@ -1,7 +1,7 @@
 """`/v1/uploads`: resumable uploads; a broken connection costs a piece and not the file.
 
-The pieces follow what resumable uploads have in common (tus 1.0, draft-ietf-httpbis-resumable-upload): `HEAD` tells the
-offset, `PATCH` goes on from there.
+The pieces follow what resumable uploads have in common (tus 1.0, draft-ietf-httpbis-resumable-upload): `HEAD` returns
+the offset, `PATCH` continues there.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 router = APIRouter(route_class=Route, prefix="/v1/uploads", tags=["uploads"])
 
 #: A client that sends nothing for so long has lost its connection, and its next one must find the upload free.
-_PATIENCE_S = 30.0
+_TIMEOUT_S = 30.0
 _BINARY = {"schema": {"type": "string", "format": "binary"}}
 _PIECE_BODY = {
     "requestBody": {
@@ -45,7 +45,7 @@ _PIECE_BODY = {
     }
 }
 
-Offset = Annotated[int, Header(alias="Upload-Offset", ge=0, description="Where this piece begins: what HEAD tells.")]
+Offset = Annotated[int, Header(alias="Upload-Offset", ge=0, description="Where this piece begins: what HEAD returns.")]
 Checksum = Annotated[
     str | None,
     Header(alias="Upload-Checksum", description="Of this piece: `sha256`, a space, and the digest in base64."),
@@ -84,7 +84,7 @@ def get_upload(request: Request, services: ServicesDep, upload_id: str) -> Respo
 async def append_to_upload(
     request: Request, services: ServicesDep, upload_id: str, offset: Offset, checksum: Checksum = None
 ) -> Response:
-    """Append the raw body. It must begin at the offset that HEAD tells, else 409 with the right one.
+    """Append the raw body. It must begin at the offset that HEAD returns, else 409 with the right one.
 
     What arrived before a connection broke is kept. A piece that is refused (409, 413, 422) changes nothing.
     """
@@ -109,7 +109,7 @@ async def append_to_upload(
 
 @router.delete("/{upload_id}", status_code=204)
 def delete_upload(services: ServicesDep, upload_id: str) -> None:
-    """Give an upload up; 409 while a piece arrives."""
+    """Delete an upload; 409 while a piece arrives."""
     _announced(services, upload_id)
     with services.registry.resumable_uploads.open(upload_id):
         with services.registry.write() as unit:
@@ -145,7 +145,7 @@ async def _append(request: Request, file: ResumableUpload, length: int, found: _
     stream = request.stream()
     try:
         while True:
-            async with asyncio.timeout(_PATIENCE_S):
+            async with asyncio.timeout(_TIMEOUT_S):
                 chunk = await anext(stream, None)
             buffer += chunk or b""
             if file.size + len(buffer) > length:
@@ -156,7 +156,7 @@ async def _append(request: Request, file: ResumableUpload, length: int, found: _
             if chunk is None:
                 break
     except TimeoutError as error:
-        message = f"nothing arrived for {_PATIENCE_S:.0f} s; what came before is kept, go on from Upload-Offset"
+        message = f"nothing arrived for {_TIMEOUT_S:.0f} s; what came before is kept, go on from Upload-Offset"
         raise Stalled("upload_stalled", message) from error
     finally:
         store(bytes(buffer))  # little, and in a cancelled task nothing can be awaited any more

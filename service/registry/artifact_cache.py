@@ -16,7 +16,7 @@ from pathlib import Path
 #: A copy that was used so recently may be about to be opened without a lock.
 FRESH_S = 15 * 60.0
 #: How long to wait for another process that fetches the same file: it may have been stopped.
-_PATIENCE_S = 30.0
+_TIMEOUT_S = 30.0
 _PAUSE_S = 0.05
 
 
@@ -42,7 +42,7 @@ def take(place: Path) -> int | None:
 
 
 @contextmanager
-def turn(folder: Path, digest: str, *, done: Callable[[], bool], patience: float = _PATIENCE_S) -> Iterator[None]:
+def turn(folder: Path, digest: str, *, done: Callable[[], bool], timeout: float = _TIMEOUT_S) -> Iterator[None]:
     """Wait while another thread or process fetches this file, until it is `done`, or the timeout passes.
 
     This saves traffic and is no promise: two that fetch the same file at once do no harm.
@@ -50,7 +50,7 @@ def turn(folder: Path, digest: str, *, done: Callable[[], bool], patience: float
     # Digests that begin alike share one of 4096 lock files, so that they need no clearing away.
     descriptor = os.open(folder / digest[:3], os.O_RDWR | os.O_CREAT, 0o600)
     try:
-        deadline = time.monotonic() + patience
+        deadline = time.monotonic() + timeout
         while not _lock(descriptor) and not done() and time.monotonic() < deadline:
             time.sleep(_PAUSE_S)
         yield

@@ -89,7 +89,7 @@ class ServingApp:
             _LOG.info("%s %s: the client has disconnected", method, path)
             return "gone", None
         except RegistryError as error:
-            return _outcome_of(error), _answer_of(problems.told(path, error))
+            return _outcome_of(error), _answer_of(problems.problem_of(path, error))
         except ValidationError as error:
             return "refused", _answer_of(problems.invalid(path, error))
         except Exception as error:

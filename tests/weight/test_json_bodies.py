@@ -32,7 +32,7 @@ def refused(function: Any, *args: Any) -> RegistryError:
         function(*args)
     error: Any = caught.value
     assert len(error.message) < 2000
-    assert len(problems.told("/v1/x", error).body) < 5000
+    assert len(problems.problem_of("/v1/x", error).body) < 5000
     return error  # type: ignore[no-any-return]
 
 
@@ -197,5 +197,5 @@ def status(function: Any, *args: Any) -> int:
     except ValidationError as error:
         return problems.invalid("/v1/x", error).status_code
     except RegistryError as error:
-        return problems.told("/v1/x", error).status_code
+        return problems.problem_of("/v1/x", error).status_code
     return 200

@@ -142,7 +142,7 @@ class EventRecord(BaseModel):
 
     id: int
     type: Literal["status", "stage", "progress", "candidate", "attempt"] = Field(
-        description="`attempt`: a process or worker was lost or handed the job back, and it goes on."
+        description="`attempt`: a process or worker was lost or handed the job back, and the job continues."
     )
     at: datetime
     data: EventData

@@ -60,7 +60,7 @@ class GateOptions(Strict):
 
 
 class Webhook(Strict):
-    """Where to tell of the job's end."""
+    """The receiver of a message about the job's end."""
 
     url: str = Field(max_length=2000)
     secret: str = Field(max_length=200, repr=False)

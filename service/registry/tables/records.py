@@ -19,7 +19,7 @@ class Dataset(Record, Base):
     name: Mapped[str] = mapped_column(String(200))
     bytes: Mapped[int] = mapped_column(BigInteger)
     sha256: Mapped[str] = mapped_column(Digest, index=True)
-    options: Mapped[Json]  # what the sender said: format, roles, seen_by_model
+    options: Mapped[Json]  # as sent: format, roles, seen_by_model
     profile: Mapped[Json | None]  # what inspection found
     prepared_sha256: Mapped[str | None] = mapped_column(Digest, index=True)
 
@@ -88,7 +88,7 @@ class Calibrator(Record, Base):
     name: Mapped[str] = mapped_column(String(200))
     bytes: Mapped[int] = mapped_column(BigInteger)
     sha256: Mapped[str] = mapped_column(Digest, index=True)
-    options: Mapped[Json]  # what the sender said: method, class_names, roles
+    options: Mapped[Json]  # as sent: method, class_names, roles
     profile: Mapped[Json | None]  # what was found in the file: num_samples, num_classes, class_names, input
     method: Mapped[str] = mapped_column(String(40))  # what was asked for, and once it is fitted what it is
     parameters: Mapped[Json | None]
@@ -100,7 +100,7 @@ class Calibrator(Record, Base):
 
 
 class Upload(Base):
-    """A file that arrives in pieces: what was announced; how much of it is here, the file itself tells."""
+    """A resumable upload, as announced; its offset is the length of its file."""
 
     __tablename__ = "uploads"
 

@@ -65,7 +65,7 @@ class Checkpoint(Base):
 
 
 class Delivery(Record, Base):
-    """A message to a job's webhook: written with the change it tells of, delivered by a worker."""
+    """A message to a job's webhook: written in the transaction of the change that it reports, delivered by a worker."""
 
     __tablename__ = "deliveries"
 

@@ -55,7 +55,7 @@ def test_a_broker_that_hangs_does_not_hang_the_probe(make_api: MakeApi) -> None:
 
 def test_a_question_that_hangs_is_asked_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Everybody who asks gets a TimeoutError in time, one thread hangs for all of them, and a late answer is heard."""
-    monkeypatch.setattr(probes, "_PATIENCE_S", 0.2)
+    monkeypatch.setattr(probes, "_TIMEOUT_S", 0.2)
     asked: list[int] = []
     go = threading.Event()
 
@@ -69,7 +69,7 @@ def test_a_question_that_hangs_is_asked_once(monkeypatch: pytest.MonkeyPatch) ->
         outcomes = []
         for _ in range(2):
             outcomes += await asyncio.gather(*(made.ask("q", question) for _ in range(3)), return_exceptions=True)
-        monkeypatch.setattr(probes, "_PATIENCE_S", 30)
+        monkeypatch.setattr(probes, "_TIMEOUT_S", 30)
         waiting = asyncio.create_task(made.ask("q", question))
         await asyncio.sleep(0)
         go.set()

@@ -242,7 +242,7 @@ def test_while_a_piece_arrives(api: Api) -> None:
 
 def test_a_client_that_falls_silent(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
     """Silence in the middle of a piece ends it with 408: what came is kept, and the next connection goes on."""
-    monkeypatch.setattr(resource, "_PATIENCE_S", 0.2)
+    monkeypatch.setattr(resource, "_TIMEOUT_S", 0.2)
     path = announced(api)
 
     async def body() -> AsyncIterator[bytes]:
