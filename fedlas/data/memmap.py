@@ -12,10 +12,12 @@ import weakref
 import zipfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from fedlas.data.npy_header import read_npy_header
 
 Array = NDArray[Any]
 
@@ -77,22 +79,15 @@ def read_arrays(path: str | Path, *, mapped_from: int = MAPPED_FROM) -> dict[str
     with zipfile.ZipFile(path) as archive:
         for member in archive.infolist():
             with archive.open(member) as file:
-                shape, fortran_order, dtype = _header(file)
-                offset = file.tell()
+                header = read_npy_header(file)
                 name = member.filename.removesuffix(".npy")
-                if fortran_order or member.compress_type or member.file_size - offset < mapped_from:
+                if header.fortran_order or member.compress_type or member.file_size - header.begins < mapped_from:
                     file.seek(0)
                     arrays[name] = np.lib.format.read_array(file, allow_pickle=False)
                     continue
-            begins = _data_offset(path, member) + offset
-            arrays[name] = np.memmap(path, dtype=dtype, mode="c", offset=begins, shape=shape)
+            begins = _data_offset(path, member) + header.begins
+            arrays[name] = np.memmap(path, dtype=header.dtype, mode="c", offset=begins, shape=header.shape)
     return arrays
-
-
-def _header(file: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
-    version = np.lib.format.read_magic(file)
-    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-    return read(file)
 
 
 def _data_offset(path: str | Path, member: zipfile.ZipInfo) -> int:

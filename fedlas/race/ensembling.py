@@ -14,9 +14,9 @@ from fedlas.classifier import Classifier
 from fedlas.race.candidate_training import default_epochs, train_config
 from fedlas.race.distillation import Distillation, DistillationFailed, distilled
 from fedlas.race.ensemble import Ensemble, cost_factor, log_mean
-from fedlas.race.results import Finalist, Floats
+from fedlas.race.results import Finalist, Floats, Trial
 from fedlas.race.selection import CalibratorSelector
-from fedlas.race.successive_halving import SuccessiveHalving, Trial
+from fedlas.race.successive_halving import SuccessiveHalving
 from fedlas.training.fit import EpochResult, pick_device
 from fedlas.training.loader import tensor
 

@@ -18,10 +18,10 @@ from fedlas.race.journal import Journal
 from fedlas.race.outputs import SplitOutputs
 from fedlas.race.progress import OnCandidate, OnProgress, ProgressReporter
 from fedlas.race.record import Record
-from fedlas.race.results import FedLASDiagnostics, Finalist, Floats, RaceResult
+from fedlas.race.results import FedLASDiagnostics, Finalist, Floats, RaceResult, Trial
 from fedlas.race.scoring import post_hoc_names
 from fedlas.race.selection import CalibratorSelector
-from fedlas.race.successive_halving import SuccessiveHalving, Trial
+from fedlas.race.successive_halving import SuccessiveHalving
 from fedlas.race.time_budget import TimeBudget
 
 #: So many of the best trials are calibrated once more, with their features.

@@ -16,6 +16,7 @@ if TYPE_CHECKING:  # a calibrator is chosen for scores without PyTorch
     import torch
 
     from fedlas.classifier import Classifier
+    from fedlas.race.candidates import Candidate
 
 Floats: TypeAlias = NDArray[np.float32]
 Doubles: TypeAlias = NDArray[np.float64]
@@ -107,6 +108,26 @@ class Finalist:
 
         logits, features = predict_logits(self.classifier, inputs, device=device)
         return softmax(calibrated(self.calibrator, logits, features))
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A candidate that ran to its end: its place in line, itself as it ran, and what it came to.
+
+    Attributes:
+        features: None for a head, whose features are the uploaded network's.
+    """
+
+    place: int
+    candidate: Candidate
+    finalist: Finalist
+    logits: Floats
+    features: Floats | None
+
+    @property
+    def nll(self) -> float:
+        assert self.finalist.result.calibration is not None
+        return self.finalist.result.calibration["nll"]
 
 
 @dataclass(frozen=True)

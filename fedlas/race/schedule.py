@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TypedDict
 
 #: The first round's share of the epochs, and which share of its trials the second one keeps.
 _SHORT, _KEPT = 4, 3
@@ -30,9 +31,17 @@ class PlannedTrial:
         return max(1, round(self.epochs / _SHORT))
 
 
+class WrittenPlan(TypedDict):
+    """A plan in plain values: places with the epochs of a short first round, how many or which of them run in full."""
+
+    short: list[list[int]]
+    kept: int
+    full: list[int]
+
+
 @dataclass(frozen=True)
 class Plan:
-    """Runners of a first short round (empty where all run in full) and how many of them, or who, runs in full."""
+    """Trials of a first short round (none where all run in full), and how many of them or which run in full."""
 
     short: tuple[PlannedTrial, ...]
     kept: int
@@ -42,6 +51,11 @@ class Plan:
     def seconds(self) -> float:
         dearest = sorted((r.seconds(r.epochs) for r in self.short), reverse=True)[: self.kept]
         return sum(r.seconds(r.short) for r in self.short) + sum(dearest) + sum(r.seconds(r.epochs) for r in self.full)
+
+    def written(self) -> WrittenPlan:
+        """The plan as a record keeps it."""
+        short = [[trial.place, trial.short] for trial in self.short]
+        return {"short": short, "kept": self.kept, "full": [trial.place for trial in self.full]}
 
 
 def plan(trials: Sequence[PlannedTrial], seconds: float) -> Plan:

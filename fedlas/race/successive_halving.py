@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -15,14 +14,11 @@ from fedlas.race.candidate_training import Rows, Trainer, train_config
 from fedlas.race.candidates import Candidate
 from fedlas.race.progress import ProgressReporter
 from fedlas.race.record import Record
-from fedlas.race.results import CandidateResult, Finalist, Floats
-from fedlas.race.schedule import PlannedTrial, plan
-from fedlas.race.selection import CalibratorSelector, CrossFitted
+from fedlas.race.results import CandidateResult, Finalist, Floats, Trial
+from fedlas.race.schedule import PlannedTrial, WrittenPlan, plan
+from fedlas.race.selection import CalibratorSelector
 from fedlas.race.time_budget import TimeBudget
 from fedlas.training.fit import EpochResult, steps_per_epoch
-
-#: A plan as it is written down: places with the epochs of a short first round, how many of them, or who, runs in full.
-Taken = dict[str, Any]
 
 _NO_TIME = "its measured time does not fit what is left of the budget"
 # How many seconds were measured is not said: the same job would say something else the next time.
@@ -30,26 +26,6 @@ _NO_TIME_FOR_ANY = (
     "Training the whole network would have taken longer, for a single candidate, than was left of the budget: "
     "at most its head was trained"
 )
-
-
-@dataclass(frozen=True)
-class Trial:
-    """A candidate that ran to its end: its place in line, itself as it ran, and what it came to.
-
-    Attributes:
-        features: None for a head, whose features are the uploaded network's.
-    """
-
-    place: int
-    candidate: Candidate
-    finalist: Finalist
-    logits: Floats
-    features: Floats | None
-
-    @property
-    def nll(self) -> float:
-        assert self.finalist.result.calibration is not None
-        return self.finalist.result.calibration["nll"]
 
 
 class SuccessiveHalving:
@@ -135,14 +111,9 @@ class SuccessiveHalving:
         began = self.budget.elapsed()
         resolved = {place: self.trainer.resolved(candidate, scope) for place, candidate in line}
 
-        def planned() -> Taken:
+        def planned() -> WrittenPlan:
             planned = [PlannedTrial(place, c.epochs or 1, self._epoch_seconds(c)) for place, c in resolved.items()]
-            found = plan(planned, seconds - (self.budget.elapsed() - began))
-            return {
-                "short": [[trial.place, trial.short] for trial in found.short],
-                "kept": found.kept,
-                "full": [trial.place for trial in found.full],
-            }
+            return plan(planned, seconds - (self.budget.elapsed() - began)).written()
 
         taken = self.record.decided(f"plan, {scope} from {line[0][0]} on", planned)
         places = {place for place, _ in taken["short"]}.union(taken["full"])
@@ -154,7 +125,7 @@ class SuccessiveHalving:
         self._run_plan(taken, resolved)
         return rest
 
-    def _run_plan(self, taken: Taken, resolved: dict[int, Candidate]) -> None:
+    def _run_plan(self, taken: WrittenPlan, resolved: dict[int, Candidate]) -> None:
         first = []
         for place, epochs in taken["short"]:
             trial = self._run_one(place, replace(resolved[place], epochs=epochs))
@@ -185,19 +156,19 @@ class SuccessiveHalving:
         self.report(place + 1, candidate.name, 0, candidate.epochs or 1)
         name = f"candidate-{place + 1:02}-{candidate.epochs:02}"
         done = self.trainer.train(candidate, on_epoch, name=name)
-        result = CandidateResult(
-            candidate.name,
-            candidate.method,
-            candidate.hyperparameters(),
-            candidate.scope,
-            done.status,
-            done.reason,
-            done.seconds,
-        )
+        result = _unscored(candidate, done.status, done.reason, seconds=done.seconds)
         trial = None
         if done.network is not None and done.logits is not None:
             calibrated = self.selector.fit_simplest(done.logits)
-            result = self._scored(result, calibrated)
+            # One that is dropped can no longer be named alone, but it may be averaged: its errors may be others.
+            result = self.selector.result(
+                candidate.name,
+                candidate.method,
+                calibrated,
+                settings=candidate.hyperparameters(),
+                scope=candidate.scope,
+                seconds=done.seconds,
+            )
             features = self.trainer.calibration_features if done.features is None else done.features
             finalist = Finalist(
                 done.network, calibrated.calibrator, result, calibrated.held_out, features, diagnostics=done.diagnostics
@@ -206,14 +177,6 @@ class SuccessiveHalving:
         self._results[place] = result
         self.reporter.candidate_ended(name, result)
         return trial
-
-    def _scored(self, result: CandidateResult, calibrated: CrossFitted) -> CandidateResult:
-        scores = self.selector.score(calibrated)
-        result = replace(result, calibration=scores, calibrator=calibrated.calibrator)
-        if (reason := self.selector.too_inaccurate(scores)) is not None:
-            # It can no longer be named alone, but its errors may be others than those of the rest: it may be averaged.
-            result = replace(result, status="dropped", reason=reason)
-        return result
 
     def epoch_seconds(self, candidate: Candidate) -> float:
         """What one epoch of a resolved candidate costs, measured."""
@@ -250,9 +213,7 @@ class SuccessiveHalving:
 
     def _skip(self, place: int, candidate: Candidate, reason: str) -> None:
         self.report(place + 1, candidate.name, 0, candidate.epochs or 1)
-        self._results[place] = CandidateResult(
-            candidate.name, candidate.method, candidate.hyperparameters(), candidate.scope, "skipped", reason
-        )
+        self._results[place] = _unscored(candidate, "skipped", reason)
 
     def report(self, number: int, name: str, epoch: int, epochs: int) -> None:
         """Report where the race stands."""
@@ -262,3 +223,8 @@ class SuccessiveHalving:
     def report_last(self, name: str, epoch: EpochResult) -> None:
         """Report an epoch of the last training of the race, which is of no candidate."""
         self.report(self.reporter.total, name, epoch.epoch, epoch.epochs)
+
+
+def _unscored(candidate: Candidate, status: str, reason: str, *, seconds: float = 0.0) -> CandidateResult:
+    settings = candidate.hyperparameters()
+    return CandidateResult(candidate.name, candidate.method, settings, candidate.scope, status, reason, seconds)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import math
 import tempfile
 import zipfile
@@ -18,6 +17,7 @@ import numpy as np
 from fedlas.data.array_builder import MAX_BYTES, MEMORY_BYTES, NO_ROOM, PIECE_BYTES, ArrayFactory
 from fedlas.data.dataset import Array
 from fedlas.data.formats.zip_archive import check_members, open_archive
+from fedlas.data.npy_header import read_npy_header
 from fedlas.data.raw_columns import Columns, not_numeric
 from fedlas.errors import BadDataset
 
@@ -27,7 +27,6 @@ MAX_ARRAYS = 10_000
 MAX_NAMED_BYTES = 1 << 30
 #: Arrays are larger than pictures, and those that are mostly zero shrink further.
 _LIMITS = {"max_member_bytes": MAX_BYTES, "max_ratio": 200, "free_bytes": 1 << 28}
-_MAX_HEADER_BYTES = 1 << 14
 
 
 class NpzReader:
@@ -159,7 +158,11 @@ class _NpyMember:
 
 
 def _checked_header(name: str, file: IO[bytes], size: int) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
-    shape, fortran_order, dtype, begins = _header(name, file)
+    try:
+        header = read_npy_header(file)
+    except ValueError as error:
+        raise BadDataset("corrupt", f"the header of the array '{name}' cannot be read: {str(error)[:300]}") from error
+    shape, dtype = header.shape, header.dtype
     if dtype.hasobject:
         raise BadDataset(
             "object_array",
@@ -168,30 +171,13 @@ def _checked_header(name: str, file: IO[bytes], size: int) -> tuple[tuple[int, .
         )
     if dtype.kind not in "biufUSM" or dtype.itemsize == 0:
         raise BadDataset("unsupported_dtype", f"the array '{name}' has type {dtype}; numbers or text are needed")
-    claimed, held = math.prod(shape) * dtype.itemsize, size - begins
+    claimed, held = math.prod(shape) * dtype.itemsize, size - header.begins
     if min(shape, default=0) < 0 or claimed != held:
         raise BadDataset(
             "corrupt",
             f"the array '{name}' claims shape {shape} of {dtype} ({claimed} bytes), but {held} bytes follow",
         )
-    return shape, fortran_order, dtype
-
-
-def _header(name: str, file: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[Any], int]:
-    """Shape, order and type of an array, and where its content begins, which is where the file stands afterwards."""
-    readers = {1: np.lib.format.read_array_header_1_0, 2: np.lib.format.read_array_header_2_0}
-    magic = file.read(8)
-    version = magic[6] if len(magic) == 8 and magic.startswith(b"\x93NUMPY") else 0
-    length = file.read(2 * version)
-    content = file.read(min(_MAX_HEADER_BYTES, int.from_bytes(length, "little")))  # a header may claim any length
-    try:
-        if version not in readers:
-            raise ValueError(f"it begins with {magic!r}, not with the magic word of npy format 1 or 2")
-        shape, fortran_order, dtype = readers[version](io.BytesIO(length + content))
-    except Exception as error:  # numpy raises many kinds for a header that is not one
-        raise BadDataset("corrupt", f"the header of the array '{name}' cannot be read: {str(error)[:300]}") from error
-    begins = len(magic) + len(length) + len(content)
-    return tuple(int(size) for size in shape), bool(fortran_order), np.dtype(dtype), begins
+    return shape, header.fortran_order, dtype
 
 
 def _check_text(name: str, array: Array) -> None:
