@@ -7,11 +7,8 @@ wrong, Platt 1999), then keeps the fit finite.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 from fedlas.calibrators.affine import AffineScaling
-from fedlas.calibrators.base import Calibrator, softmax
+from fedlas.calibrators.base import Calibrator, Parameters, softmax
 from fedlas.calibrators.beta import BetaScaling
 from fedlas.calibrators.isotonic import IsotonicScaling
 from fedlas.calibrators.matrix import MatrixScaling
@@ -48,7 +45,7 @@ _KINDS: tuple[type[Calibrator], ...] = (
 CALIBRATORS: dict[str, type[Calibrator]] = {kind.name: kind for kind in _KINDS}
 
 
-def from_parameters(name: str, parameters: Mapping[str, Any]) -> Calibrator:
+def from_parameters(name: str, parameters: Parameters) -> Calibrator:
     """The calibrator called `name` with what `parameters()` once returned.
 
     >>> from_parameters("temperature", {"temperature": 2.0})

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -49,7 +48,7 @@ class AffineScaling(Calibrator):
         return {"slope": self.slope, "intercept": self.intercept}
 
     @classmethod
-    def _restore(cls, parameters: Mapping[str, Any]) -> AffineScaling:
+    def _restore(cls, parameters: Parameters) -> AffineScaling:
         return cls(float(parameters["slope"]), float(parameters["intercept"]))
 
     def to_onnx(self, input_name: str, output_name: str) -> tuple[list[onnx.NodeProto], list[onnx.TensorProto]]:

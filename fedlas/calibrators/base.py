@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
@@ -75,7 +74,7 @@ class Calibrator(ABC):
 
     @classmethod
     @abstractmethod
-    def _restore(cls, parameters: Mapping[str, Any]) -> Calibrator: ...
+    def _restore(cls, parameters: Parameters) -> Calibrator: ...
 
     @abstractmethod
     def to_onnx(self, input_name: str, output_name: str) -> tuple[list[onnx.NodeProto], list[onnx.TensorProto]]:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -60,7 +59,7 @@ class BetaScaling(Calibrator):
         return {"a": self.a, "b": self.b, "c": self.c, "temperature": self.temperature}
 
     @classmethod
-    def _restore(cls, parameters: Mapping[str, Any]) -> BetaScaling:
+    def _restore(cls, parameters: Parameters) -> BetaScaling:
         return cls(*(float(parameters[name]) for name in ("a", "b", "c", "temperature")))
 
     def to_onnx(self, input_name: str, output_name: str) -> tuple[list[onnx.NodeProto], list[onnx.TensorProto]]:

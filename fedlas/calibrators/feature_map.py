@@ -9,14 +9,14 @@ It has D·K parameters, so everything it claims comes from cross-fitting, never 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, ClassVar, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from fedlas.calibrators import Calibrator, MixtureScaling, TemperatureScaling
-from fedlas.calibrators.base import Chain
+from fedlas.calibrators.base import Chain, Parameters
 from fedlas.calibrators.mixture import add_doubt, mixed
 
 if TYPE_CHECKING:
@@ -90,12 +90,12 @@ class FeatureScaling(Calibrator):
             self.temperature * u, self.matrix / u, self.offset / u, strength=self.strength, share=last.share
         )
 
-    def parameters(self) -> dict[str, Any]:
+    def parameters(self) -> Parameters:
         tables = {"matrix": self.matrix.tolist(), "offset": self.offset.tolist()}
         return {"temperature": self.temperature, **tables, "strength": self.strength, "share": self.share}
 
     @classmethod
-    def _restore(cls, parameters: Mapping[str, Any]) -> FeatureScaling:
+    def _restore(cls, parameters: Parameters) -> FeatureScaling:
         return cls(
             float(parameters["temperature"]),
             parameters["matrix"],
@@ -136,9 +136,9 @@ def calibrator_graph(
     return calibrator.to_onnx(logits_name, output_name)
 
 
-def shown_parameters(calibrator: Calibrator) -> dict[str, Any]:
+def shown_parameters(calibrator: Calibrator) -> Parameters:
     """A calibrator's parameters for people; large tables are shown by their shape."""
-    shown: dict[str, Any] = {}
+    shown: Parameters = {}
     for name, value in calibrator.parameters().items():
         table = np.asarray(value)
         shown[name] = value if table.size <= _SHOWN_PARAMETERS else f"{' × '.join(map(str, table.shape))} numbers"

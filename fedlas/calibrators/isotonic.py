@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Self
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -120,7 +120,7 @@ class IsotonicScaling(Calibrator):
         }
 
     @classmethod
-    def _restore(cls, parameters: Mapping[str, Any]) -> IsotonicScaling:
+    def _restore(cls, parameters: Parameters) -> IsotonicScaling:
         numbers = {name: float(parameters[name]) for name in ("slope", "temperature")}
         return cls(parameters["x"], parameters["y"], **numbers, binary=bool(parameters["binary"]))
 

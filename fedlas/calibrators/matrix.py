@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -68,7 +67,7 @@ class MatrixScaling(Calibrator):
         return {"matrix": self.matrix.tolist(), "offset": self.offset.tolist()}
 
     @classmethod
-    def _restore(cls, parameters: Mapping[str, Any]) -> MatrixScaling:
+    def _restore(cls, parameters: Parameters) -> MatrixScaling:
         return cls(parameters["matrix"], parameters["offset"])
 
     def to_onnx(self, input_name: str, output_name: str) -> tuple[list[onnx.NodeProto], list[onnx.TensorProto]]:

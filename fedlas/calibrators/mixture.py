@@ -8,8 +8,8 @@ p = softmax(s/T) the mixture is (1 − w)·p + w/K; w answers the second questio
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, Self
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -80,7 +80,7 @@ class MixtureScaling(Calibrator):
         return {"temperature": self.temperature, "share": self.share, "num_classes": self.num_classes}
 
     @classmethod
-    def _restore(cls, parameters: Mapping[str, Any]) -> MixtureScaling:
+    def _restore(cls, parameters: Parameters) -> MixtureScaling:
         return cls(float(parameters["temperature"]), float(parameters["share"]), int(parameters["num_classes"]))
 
     def to_onnx(self, input_name: str, output_name: str) -> tuple[list[onnx.NodeProto], list[onnx.TensorProto]]:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -45,7 +44,7 @@ class Identity(Calibrator):
         return {}
 
     @classmethod
-    def _restore(cls, parameters: Mapping[str, Any]) -> Identity:
+    def _restore(cls, parameters: Parameters) -> Identity:
         return cls()
 
     def to_onnx(self, input_name: str, output_name: str) -> tuple[list[onnx.NodeProto], list[onnx.TensorProto]]:
@@ -90,7 +89,7 @@ class TemperatureScaling(Calibrator):
         return {"temperature": self.temperature}
 
     @classmethod
-    def _restore(cls, parameters: Mapping[str, Any]) -> TemperatureScaling:
+    def _restore(cls, parameters: Parameters) -> TemperatureScaling:
         return cls(float(parameters["temperature"]))
 
     def to_onnx(self, input_name: str, output_name: str) -> tuple[list[onnx.NodeProto], list[onnx.TensorProto]]:

@@ -17,9 +17,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fedlas.data.dataset import Array
 from fedlas.data.npy_header import read_npy_header
-
-Array = NDArray[Any]
 
 #: Arrays from this size on are mapped instead of read.
 MAPPED_FROM = 1 << 28

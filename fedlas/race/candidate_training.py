@@ -6,7 +6,6 @@ import copy
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 import torch
@@ -14,6 +13,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from fedlas.classifier import Classifier
+from fedlas.data.dataset import Array
 from fedlas.losses import FedLASLoss, FedLASPlusLoss
 from fedlas.race.candidates import Candidate, make_loss
 from fedlas.race.outputs import SplitOutputs
@@ -24,7 +24,7 @@ from fedlas.training.checkpoints import Checkpoints
 from fedlas.training.fit import EpochResult, TrainConfig, fit, head_logits, predict_logits, steps_per_epoch
 from fedlas.training.lr_range_test import edge_rate, head_edge_rate
 
-Rows = tuple[Sequence[NDArray[Any]], NDArray[np.int64]]
+Rows = tuple[Sequence[Array], NDArray[np.int64]]
 
 #: Epochs where their number is left to us, and the most steps they may take. More epochs for few rows were tried: 27
 #: instead of 10 on 1,000 rows that the network knew by heart only taught it their wrong labels once more.

@@ -11,7 +11,6 @@ import copy
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, astuple, dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -20,6 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fedlas.classifier import Classifier
+from fedlas.data.dataset import Array
 from fedlas.race.ensemble import Ensemble
 from fedlas.race.record import Record
 from fedlas.race.results import Finalist
@@ -45,7 +45,7 @@ _PLAIN_FROM = 0.8  # share of the epochs after which no rows are blended any mor
 def distil(
     student: Classifier,
     teacher: Classifier,
-    inputs: Sequence[NDArray[Any]],
+    inputs: Sequence[Array],
     config: TrainConfig,
     *,
     device: torch.device,
@@ -116,8 +116,8 @@ class Distillation:
     """The rows, the configuration and the record of a distillation."""
 
     config: TrainConfig
-    inputs: Sequence[NDArray[Any]]
-    calibration_inputs: Sequence[NDArray[Any]]
+    inputs: Sequence[Array]
+    calibration_inputs: Sequence[Array]
     device: torch.device
     on_epoch: Callable[[EpochResult], None]
     weights: NDArray[np.float64] | None

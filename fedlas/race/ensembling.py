@@ -5,12 +5,12 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fedlas.classifier import Classifier
+from fedlas.data.dataset import Array
 from fedlas.race.candidate_training import default_epochs, train_config
 from fedlas.race.distillation import Distillation, DistillationFailed, distilled
 from fedlas.race.ensemble import Ensemble, cost_factor, log_mean
@@ -162,7 +162,7 @@ def select_members(trials: Sequence[Finalist], selector: CalibratorSelector, *, 
 
 
 def average(
-    members: Sequence[Finalist], selector: CalibratorSelector, inputs: Sequence[NDArray[Any]], *, shares_body: bool
+    members: Sequence[Finalist], selector: CalibratorSelector, inputs: Sequence[Array], *, shares_body: bool
 ) -> Finalist:
     """The average of two members or more with one more calibrator, scored like every candidate."""
     began = time.perf_counter()

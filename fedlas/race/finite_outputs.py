@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 from numpy.typing import NDArray
 
+from fedlas.data.dataset import Array
 from fedlas.errors import BadDataset
 
 
 def require_numbers(
-    logits: NDArray[Any], features: NDArray[Any] | None = None, *, split: str, rows: NDArray[np.int64] | None = None
+    logits: Array, features: Array | None = None, *, split: str, rows: NDArray[np.int64] | None = None
 ) -> None:
     """Raise unless the model answered every row of `split` with finite logits (N, K) and features (N, D).
 

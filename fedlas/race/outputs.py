@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from typing import Any
 
 import torch
-from numpy.typing import NDArray
 
 from fedlas.calibrators import softmax
 from fedlas.calibrators.feature_map import calibrated
 from fedlas.classifier import Classifier
+from fedlas.data.dataset import Array
 from fedlas.race.finite_outputs import require_numbers
 from fedlas.race.results import Doubles, Finalist, Floats
 from fedlas.training.fit import head_logits, predict_logits
@@ -35,7 +34,7 @@ class SplitOutputs:
     def __init__(
         self,
         classifier: Classifier,
-        inputs: Sequence[NDArray[Any]],
+        inputs: Sequence[Array],
         *,
         split: str,
         device: torch.device | str | None = None,

@@ -7,7 +7,7 @@ the report can say what the loss added. Learning rates are shares of what the ne
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -84,7 +84,7 @@ def _number(value: object, low: float, high: float = math.inf, *, with_low: bool
     return (low <= value if with_low else low < value) and value <= high
 
 
-_CHECKS: dict[str, tuple[str, Any]] = {
+_CHECKS: dict[str, tuple[str, Callable[[object], bool]]] = {
     "epochs": ("an integer of at least 1", lambda v: isinstance(v, int) and v >= 1),
     "learning_rate": ("a positive number", lambda v: _number(v, 0, with_low=False)),
     "batch_size": ("an integer of at least 1", lambda v: isinstance(v, int) and v >= 1),

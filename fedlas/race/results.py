@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from fedlas.calibrators import Calibrator, softmax
 from fedlas.calibrators.feature_map import calibrated, shown_parameters
+from fedlas.data.dataset import Array
 
 if TYPE_CHECKING:  # a calibrator is chosen for scores without PyTorch
     import torch
@@ -102,7 +103,7 @@ class Finalist:
     cost_factor: float = 1.0
     diagnostics: FedLASDiagnostics | None = None
 
-    def probs(self, inputs: Sequence[NDArray[Any]], *, device: torch.device | str | None = None) -> Doubles:
+    def probs(self, inputs: Sequence[Array], *, device: torch.device | str | None = None) -> Doubles:
         """Calibrated probabilities (N, K) for one array per input."""
         from fedlas.training.fit import predict_logits
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from fedlas.classifier import Classifier
+from fedlas.data.dataset import Array
 from fedlas.losses import CrossEntropyLoss
 from fedlas.race.outputs import SplitOutputs
 from fedlas.race.record import Record
@@ -60,7 +60,7 @@ class TimeBudget:
     def step_seconds(
         self,
         classifier: Classifier,
-        inputs: Sequence[NDArray[Any]],
+        inputs: Sequence[Array],
         targets: NDArray[np.int64],
         config: TrainConfig,
         *,
@@ -77,7 +77,7 @@ class TimeBudget:
 
 def _measured_step(
     network: Classifier,
-    inputs: Sequence[NDArray[Any]],
+    inputs: Sequence[Array],
     targets: NDArray[np.int64],
     config: TrainConfig,
     features: Floats | None,

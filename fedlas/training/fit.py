@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import astuple, dataclass
-from typing import Any, Literal, TypeAlias
+from typing import Literal, TypeAlias
 
 import numpy as np
 import torch
@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from fedlas.classifier import Classifier
+from fedlas.data.dataset import Array
 from fedlas.losses import FedLASLoss, FedLASPlusLoss
 from fedlas.training.checkpoints import Checkpoints, Training, trained_part
 from fedlas.training.loader import Loader
@@ -78,7 +79,7 @@ class FitResult:
 def fit(
     classifier: Classifier,
     loss: nn.Module,
-    inputs: Sequence[NDArray[Any] | Tensor],
+    inputs: Sequence[Array | Tensor],
     targets: NDArray[np.int64] | Tensor,
     config: TrainConfig,
     *,
@@ -156,7 +157,7 @@ def fit(
 def _prepared(
     classifier: Classifier,
     loss: nn.Module,
-    inputs: Sequence[NDArray[Any] | Tensor],
+    inputs: Sequence[Array | Tensor],
     features: Floats | None,
     *,
     head: bool,
@@ -203,7 +204,7 @@ def steps_per_epoch(num_rows: int, batch_size: int) -> int:
 @torch.no_grad()
 def predict_logits(
     classifier: Classifier,
-    inputs: Sequence[NDArray[Any] | Tensor],
+    inputs: Sequence[Array | Tensor],
     *,
     batch_size: int = 256,
     device: torch.device | str | None = None,

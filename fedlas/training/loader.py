@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from fedlas.data.dataset import Array
 from fedlas.data.memmap import RowReader
 
 
@@ -40,7 +41,7 @@ class Loader:
 
     def __init__(
         self,
-        inputs: Sequence[NDArray[Any] | Tensor],
+        inputs: Sequence[Array | Tensor],
         device: torch.device,
         *,
         targets: NDArray[np.int64] | Tensor | None = None,

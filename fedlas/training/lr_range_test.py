@@ -14,7 +14,6 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import torch
@@ -22,6 +21,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fedlas.classifier import Classifier
+from fedlas.data.dataset import Array
 from fedlas.losses import CrossEntropyLoss
 from fedlas.training.fit import Floats, TrainConfig, fit, steps_per_epoch
 
@@ -35,7 +35,7 @@ _WINDOW, _RISE = 5, 0.1
 
 def edge_rate(
     classifier: Classifier,
-    inputs: Sequence[NDArray[Any]],
+    inputs: Sequence[Array],
     targets: NDArray[np.int64],
     *,
     batch_size: int = 64,
