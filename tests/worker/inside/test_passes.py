@@ -14,7 +14,7 @@ from torch.nn.modules.module import register_module_forward_pre_hook
 
 from fedlas.classifier import Classifier
 from tests.worker.inside.test_hard_data import CENTRES, network, words
-from tests.worker.inside.test_plan import a_spec
+from tests.worker.inside.test_plan import an_order
 from worker.inside.calibration import calibrate
 
 #: Test rows that pass through the served network again: they prove that the exported file gives its probabilities.
@@ -59,9 +59,9 @@ def passes_of(folder: Path, **request: Any) -> tuple[str, Passes]:
     targets = rng.integers(0, 4, sum(SPLITS.values()))
     inputs = (CENTRES[targets] + rng.normal(size=(len(targets), 8))).astype(np.float32)
     rows = {"x": inputs, "label": targets, "split": words(**SPLITS)}
-    spec = a_spec(folder, rows, NARROW, budget={"minutes": 10.0, "candidates": 2}, **request)
+    order, files = an_order(folder, rows, NARROW, budget={"minutes": 10.0, "candidates": 2}, **request)
     with counted(rows) as passes:
-        verdict = calibrate(spec, folder, lambda _: None)["verdict"]
+        verdict = calibrate(order, files, folder, lambda _: None).verdict
     return verdict, passes
 
 
