@@ -67,6 +67,10 @@ class Dataset:
         chosen = slice(int(rows[0]), int(rows[-1]) + 1) if side_by_side else rows
         return {name: array[chosen] for name, array in self.inputs.items()}, self.targets[rows]
 
+    def groups_of(self, split: str) -> Integers | None:
+        """Groups of the rows of one split, None where rows are independent."""
+        return None if self.groups is None else self.groups[self.rows(split)]
+
     def in_file(self, rows: Integers) -> Integers:
         """The rows of the owner's file that these rows are."""
         return rows if self.file_rows is None else self.file_rows[rows]

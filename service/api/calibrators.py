@@ -21,6 +21,7 @@ from service.api.receiving import receive_file
 from service.api.routing import Route
 from service.api.services import Services
 from service.registry.contract import FINAL, CalibratorRecord, Page, RecordError, Strict
+from service.registry.documents import Report
 from service.registry.errors import Conflict, InvalidRequest, RegistryError, WorkFailed
 from service.registry.presenters import calibrator_record
 from service.registry.unit_of_work import UnitOfWork
@@ -142,7 +143,7 @@ def download_calibrator(request: Request, services: ServicesDep, calibrator_id: 
     return stored_file(request, services, row.onnx_sha256, f"{Path(row.name).stem}-{row.id}.onnx")
 
 
-@router.get("/{calibrator_id}/report")
+@router.get("/{calibrator_id}/report", response_model=Report)
 def get_calibrator_report(request: Request, services: ServicesDep, calibrator_id: str) -> Response:
     """The whole evidence, as JSON; 409 before there is any."""
     return _evidence(request, services, calibrator_id, "report_sha256", "application/json")

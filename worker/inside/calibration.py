@@ -137,7 +137,7 @@ def _race(
         max_accuracy_drop=request["gate"]["max_accuracy_drop"],
         seed=request["seed"],
         task=classifier.task,
-        groups=None if dataset.groups is None else dataset.groups[dataset.rows("calibration")],
+        groups=dataset.groups_of("calibration"),
         calibrators=("temperature",) if request["method"] == "temperature" else None,
         combine=request["method"] == "auto",
         max_cost_factor=request["max_cost_factor"],

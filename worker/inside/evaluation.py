@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from fedlas.data import Dataset
 from fedlas.gate.claims import GateVerdict
 from fedlas.gate.gate import judge
+from fedlas.guarantees import Guarantees
 from fedlas.report import CalibrationReport, Evidence, build_report, reliability_svg, report_html
 from fedlas.report.label_noise import LabelNoise, sensitivity
 
@@ -52,11 +53,6 @@ class Evaluation:
     def targets(self) -> Targets:
         return self.dataset.targets[self.dataset.rows("test")]
 
-    @property
-    def groups(self) -> Targets | None:
-        groups = self.dataset.groups
-        return None if groups is None else groups[self.dataset.rows("test")]
-
     def judge(self, targets: Targets | None = None, **options: Any) -> GateVerdict:
         """The verdict on the finalists, or the one that these rows would give with other `targets`."""
         return judge(
@@ -65,7 +61,7 @@ class Evaluation:
             trained=self.probs.get("trained"),
             same_labels=self.probs.get("same_labels"),
             targets=self.targets if targets is None else targets,
-            groups=self.groups,
+            groups=self.dataset.groups_of("test"),
             provenance=self.dataset.seen_by_model,
             seed=self.seed,
             evaluations_before=self.evaluations_before,
@@ -83,7 +79,7 @@ class Evaluation:
             temperature=self.probs["temperature"],
             calibrated=calibrated,
             targets=self.targets,
-            groups=self.groups,
+            groups=self.dataset.groups_of("test"),
             class_names=self.dataset.class_names,
             slices={name: column[rows] for name, column in self.dataset.slices.items()},
             label_noise=self._label_noise() if self.dataset.seen_by_model != "unknown" else None,
@@ -104,6 +100,12 @@ class Evaluation:
             draws=max(_FEWEST_DRAWS, min(self.noise_draws, _JUDGED_ROWS // len(self.targets))),
             seed=self.seed,
         )
+
+
+def fit_guarantees(dataset: Dataset, probs: Floats) -> Guarantees:
+    """What the guarantee rows allow to promise of a served model with these probabilities (N, K) on them."""
+    targets = dataset.targets[dataset.rows("guarantee")]
+    return Guarantees.fit(probs, targets, class_names=dataset.class_names, groups=dataset.groups_of("guarantee"))
 
 
 def write_report(report: CalibrationReport, folder: Path) -> dict[str, str]:

@@ -158,7 +158,7 @@ def _detectable(dataset: Dataset, order: JobOrder, logits: NDArray[np.float32], 
     """
     gate = order.request.gate
     cooled = softmax(TemperatureScaling().fit(logits, targets)(logits))
-    groups = None if dataset.groups is None else dataset.groups[dataset.rows("calibration")]
+    groups = dataset.groups_of("calibration")
     mean = paired_mean(cooled, softmax(logits), targets, score=gate.score, groups=groups)
     level = ledger_level(order.looks_before, 1 - gate.confidence_level)
     rows = len(dataset.rows("test"))

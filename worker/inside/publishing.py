@@ -26,6 +26,7 @@ from fedlas.race.ensemble import Ensemble
 from fedlas.race.outputs import SplitOutputs
 from fedlas.report.diagnostics import Diagnostics, fedlas_diagnostics
 from worker.documents import JobOrder
+from worker.inside.evaluation import fit_guarantees
 from worker.inside.serving_cost import measured
 
 Json = dict[str, Any]
@@ -83,18 +84,11 @@ def chosen(judgement: GateVerdict, result: RaceResult, probs: Mapping[str, Array
 def promises_of(finalist: Finalist, dataset: Dataset, seed: int) -> Promises:
     """What guarantee rows allow to promise, and how familiar calibration rows look to the served network."""
     familiarity = Familiarity.fit(finalist.features, dataset.select("calibration")[1], seed=seed)
-    rows = dataset.rows("guarantee")
-    if len(rows) == 0:
+    if len(dataset.rows("guarantee")) == 0:
         return Promises(None, familiarity)
-    inputs, targets = dataset.select("guarantee")
+    inputs, _ = dataset.select("guarantee")
     outputs = SplitOutputs(finalist.classifier, list(inputs.values()), split="guarantee")
-    guarantees = Guarantees.fit(
-        outputs.probs(finalist),
-        targets,
-        class_names=dataset.class_names,
-        groups=None if dataset.groups is None else dataset.groups[rows],
-    )
-    return Promises(guarantees, familiarity)
+    return Promises(fit_guarantees(dataset, outputs.probs(finalist)), familiarity)
 
 
 def diagnostics_of(result: RaceResult) -> Diagnostics | None:

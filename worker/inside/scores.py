@@ -15,17 +15,16 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from fedlas.calibrators import CALIBRATORS, Calibrator, TemperatureScaling, softmax
+from fedlas.calibrators import CALIBRATORS, TemperatureScaling, softmax
 from fedlas.calibrators.feature_map import shown_parameters
 from fedlas.data import Dataset
 from fedlas.data.scores import Kind, read_scores
 from fedlas.errors import BadDataset, FedLASError
 from fedlas.gate.claims import GateVerdict
-from fedlas.guarantees import Guarantees
 from fedlas.race.scoring import post_hoc_names
 from fedlas.race.selection import CalibratorSelector, CrossFitted
 from worker.documents import ScoresOptions, ScoresOrder, ScoresProfile, ScoresResult
-from worker.inside.evaluation import Evaluation, write_report
+from worker.inside.evaluation import Evaluation, fit_guarantees, write_report
 from worker.inside.functions import Emit, Files
 from worker.inside.preconditions import check_test_groups, classes_not_met
 from worker.inside.scores_graph import as_logits, write
@@ -64,10 +63,6 @@ class _Scores:
         chosen = self.dataset.rows(split)
         return self.logits[chosen], self.dataset.targets[chosen]
 
-    def groups(self, split: str) -> NDArray[np.int64] | None:
-        groups = self.dataset.groups
-        return None if groups is None else groups[self.dataset.rows(split)]
-
 
 def fit_scores(order: ScoresOrder, files: Files, folder: Path, emit: Emit) -> ScoresResult:
     """Calibrate, judge and write; `calibrator.onnx`, the report, its page and the diagram are left in `folder`."""
@@ -89,7 +84,8 @@ def fit_scores(order: ScoresOrder, files: Files, folder: Path, emit: Emit) -> Sc
     judgement = evaluation.judge()
     name = judgement.finalist or "post_hoc"  # returned all the same where it is not shown to be better
     served = finalists[name].calibrator
-    guarantees = _guarantees(scores, served)
+    promising, _ = scores.rows("guarantee")
+    guarantees = fit_guarantees(scores.dataset, softmax(served(promising))) if len(promising) else None
 
     methods = {"asked": order.options.method, "tried": list(selector.names), "fitted": served.name}
     report = evaluation.report(
@@ -109,6 +105,7 @@ def fit_scores(order: ScoresOrder, files: Files, folder: Path, emit: Emit) -> Sc
     names = scores.dataset.class_names
     path = folder / "calibrator.onnx"
     error = write(path, served, scores.kind, names, metadata=metadata, prove_with=scores.sent)
+    content = report.as_dict()
     shown = {"num_calibration_rows": len(selector.targets), "methods": methods, "max_probability_error": error}
     profile = ScoresProfile(
         input=scores.kind, num_samples=len(scores.dataset), num_classes=len(names), class_names=list(names)
@@ -116,7 +113,7 @@ def fit_scores(order: ScoresOrder, files: Files, folder: Path, emit: Emit) -> Sc
     return ScoresResult(
         method=served.name,
         parameters=served.parameters(),
-        excerpt={**{name: report.as_dict()[name] for name in _SHOWN}, **shown},
+        excerpt={**{name: content[name] for name in _SHOWN}, **shown},
         profile=profile,
         onnx=path.name,
         **write_report(report, folder),
@@ -142,7 +139,7 @@ def _selector(scores: _Scores, method: str) -> CalibratorSelector:
     names = post_hoc_names(logits.shape[1], len(targets)) if method == "auto" else (method,)
     accuracy = float((logits.argmax(axis=1) == targets).mean())
     return CalibratorSelector(
-        targets, names, False, scores.groups("calibration"), _SEED, accuracy, _GATE["max_accuracy_drop"]
+        targets, names, False, scores.dataset.groups_of("calibration"), _SEED, accuracy, _GATE["max_accuracy_drop"]
     )
 
 
@@ -161,15 +158,6 @@ def _finalists(scores: _Scores, selector: CalibratorSelector) -> dict[str, Cross
         method = ", ".join(selector.names)
         raise BadDataset("unsuitable_method", f"{method!r} cannot be fitted on these scores: {error}") from error
     return found
-
-
-def _guarantees(scores: _Scores, calibrator: Calibrator) -> Guarantees | None:
-    """What guarantee rows allow to promise, where there are any."""
-    logits, targets = scores.rows("guarantee")
-    if len(targets) == 0:
-        return None
-    probs, names = softmax(calibrator(logits)), scores.dataset.class_names
-    return Guarantees.fit(probs, targets, class_names=names, groups=scores.groups("guarantee"))
 
 
 def _notes(dataset: Dataset, judgement: GateVerdict) -> list[str]:

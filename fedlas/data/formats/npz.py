@@ -67,12 +67,6 @@ class NpzReader:
         return columns
 
 
-def read_npz(path: str | Path) -> dict[str, Array]:
-    """All arrays by name, in memory; raises as `NpzReader` does."""
-    reader = NpzReader(path)
-    return reader.read(reader.names, ArrayFactory()).named
-
-
 @dataclass(frozen=True)
 class _NpyMember:
     """An array whose header has been read and whose content has not."""

@@ -275,7 +275,7 @@ def test_fitted_scores_are_published(bench: Bench, tmp_path: Path) -> None:
     assert (Path(prepared.files["scores"]).read_bytes(), prepared.order.looks_before) == (b"scores", 0)
     files = {"onnx": "c.onnx", "report": "r.json", "page": "r.html", "diagram": "d.svg"}
     for name in files.values():
-        (tmp_path / name).write_bytes(name.encode())
+        (tmp_path / name).write_text(REPORT if name == "r.json" else name)
     result = {
         **files,
         "method": "temperature",
@@ -289,9 +289,9 @@ def test_fitted_scores_are_published(bench: Bench, tmp_path: Path) -> None:
         assert (row.status, row.method, row.parameters) == ("succeeded", "temperature", {"temperature": 2.0})
         assert unit.work.of(record_id).state == "done"
         assert unit.ledger.evaluations(row.sha256) == 1
-    for name in files:
+    for name, file in files.items():
         digest = getattr(row, f"{name}_sha256")
-        assert bench.registry.artifacts.path(digest).read_bytes() == files[name].encode()
+        assert bench.registry.artifacts.path(digest).read_bytes() == (tmp_path / file).read_bytes()
     with bench.registry.write() as unit:
         bench.registry.artifacts.remove(unit.calibrators.delete(record_id))
     assert [path for path in bench.registry.artifacts.root.rglob("*") if path.is_file()] == []
@@ -320,6 +320,7 @@ def test_refused_scores_keep_the_reason(bench: Bench) -> None:
 )
 def test_findings_that_no_list_could_show_are_not_published(bench: Bench, tmp_path: Path, odd: Json) -> None:
     """A child that was taken over cannot break the lists of everybody by what it says of its own upload."""
+    (tmp_path / "report.json").write_text(REPORT)
     (tmp_path / "file").write_bytes(b"file")
     data, model, scores = bench.dataset(b"rows"), bench.model(), bench.calibrator(b"scores")
     with bench.registry.write() as unit:
@@ -330,7 +331,8 @@ def test_findings_that_no_list_could_show_are_not_published(bench: Bench, tmp_pa
         data: {"prepared": "file", "profile": {**DATASET_PROFILE, **odd}},
         model: {"served": "file", "profile": {**MODEL_PROFILE, **odd}},
         scores: {
-            **dict.fromkeys(("onnx", "report", "page", "diagram"), "file"),
+            **dict.fromkeys(("onnx", "page", "diagram"), "file"),
+            "report": "report.json",
             "profile": {**SCORES_PROFILE, **odd},
             "excerpt": {},
             "method": "temperature",

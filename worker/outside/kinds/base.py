@@ -13,6 +13,7 @@ from pydantic import BaseModel, JsonValue
 from service.registry import tables
 from service.registry.artifacts import StagedFile
 from service.registry.contract import RecordError
+from service.registry.documents import Report
 from service.registry.repositories import Claim
 from service.registry.unit_of_work import Registry, UnitOfWork
 from worker.documents import SavedCheckpoint, WorkOrder
@@ -20,6 +21,9 @@ from worker.sandbox.protocol import Limits
 from worker.settings import WorkerSettings
 
 JsonObject = dict[str, JsonValue]
+
+#: A report of a thousand classes has less than one mebibyte.
+_MOST_REPORT_BYTES = 64 * 1024**2
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +125,13 @@ class WorkKind(ABC):
     def close(self) -> None:
         """The attempt is over."""
         self._held.close()
+
+
+def check_report(path: Path) -> None:
+    """Raise ValueError where the child's file is no report, or larger than any."""
+    if (size := path.stat().st_size) > _MOST_REPORT_BYTES:
+        raise ValueError(f"the child's report has {size} bytes")
+    Report.model_validate_json(path.read_bytes())
 
 
 def require_answerable(record: BaseModel) -> None:

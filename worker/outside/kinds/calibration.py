@@ -7,18 +7,15 @@ from pathlib import Path
 
 from service.registry import tables
 from service.registry.artifacts import StagedFile
-from service.registry.documents import ModelProfile, Report
+from service.registry.documents import ModelProfile
 from service.registry.ids import new_id
 from service.registry.presenters import job_record, model_record
 from service.registry.repositories.records import now
 from service.registry.unit_of_work import UnitOfWork
 from worker.documents import CalibrateOrder, JobResult
-from worker.outside.kinds.base import JsonObject, require_answerable
+from worker.outside.kinds.base import JsonObject, check_report, require_answerable
 from worker.outside.kinds.jobs import JobKind
 from worker.sandbox.protocol import Limits
-
-#: A report of a thousand classes has less than one mebibyte.
-_MOST_REPORT_BYTES = 64 * 1024**2
 
 
 class Calibrate(JobKind):
@@ -37,7 +34,7 @@ class Calibrate(JobKind):
     def succeeded(self, result: JsonObject, folder: Path) -> None:
         """Publish calibrated model, report, diagram and page together with the job's end."""
         found = JobResult.arrived(result)
-        _check_report(folder / found.report)
+        check_report(folder / found.report)
         names = {"report": found.report, "diagram": found.diagram}
         if found.page is not None:
             names["page"] = found.page
@@ -65,13 +62,6 @@ class Calibrate(JobKind):
             unit.jobs.show(row, "publishing", {"fraction": 1.0})
             unit.jobs.change_status(row, "succeeded")
             require_answerable(job_record(row, unit.work.of(row.id)))
-
-
-def _check_report(path: Path) -> None:
-    """Raise ValueError where the child's file is no report, or larger than any."""
-    if (size := path.stat().st_size) > _MOST_REPORT_BYTES:
-        raise ValueError(f"the child's report has {size} bytes")
-    Report.model_validate_json(path.read_bytes())
 
 
 def _calibrated(parent: tables.Model, job: tables.Job, profile: ModelProfile, file: StagedFile) -> tables.Model:

@@ -9,7 +9,7 @@ from pathlib import Path
 from service.registry.contract import RecordError
 from service.registry.presenters import calibrator_record
 from worker.documents import ScoresOptions, ScoresOrder, ScoresResult
-from worker.outside.kinds.base import JsonObject, Prepared, WorkKind, require_answerable
+from worker.outside.kinds.base import JsonObject, Prepared, WorkKind, check_report, require_answerable
 from worker.settings import inspection_limits
 
 #: How many times as long as an inspection it may take.
@@ -35,6 +35,7 @@ class FitScores(WorkKind):
     def succeeded(self, result: JsonObject, folder: Path) -> None:
         """Keep the calibrator's file, its report, page and diagram."""
         found = ScoresResult.arrived(result)
+        check_report(folder / found.report)
         files = {
             "onnx_sha256": found.onnx,
             "report_sha256": found.report,
