@@ -1,4 +1,4 @@
-"""What is counted of a model, as one row of float64, so that it is added, copied and stored whole; it counts nothing.
+"""The layout of a model's counters: one row of float64, which is added, copied and stored whole.
 
 A row holds plain counters, histograms, and the compute seconds of each bucket of batch sizes.
 """
@@ -14,19 +14,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 Row = NDArray[np.float64]  # (WIDTH,)
-#: How a request may end; only "ok" is an answer.
+#: How a request may end.
 OUTCOMES = ("ok", "refused", "overloaded", "deadline", "gone", "failed")
 
 
 class ModelKey(NamedTuple):
-    """Whose counts: the name as called (published name or id), the version, and the model's id."""
+    """The model that is counted: the name as called (published name or id), the version, and the model's id."""
 
     name: str
     version: str
     model_id: str
 
 
-#: Where models are counted that there is no room for; no model has an empty id.
+#: Counts models beyond the limit; no model has an empty id.
 OTHER = ModelKey("other", "", "")
 Counts = dict[ModelKey, Row]
 

@@ -1,4 +1,4 @@
-"""What a client sent, as an excerpt in an error: short however large it is; it knows no meaning."""
+"""Excerpts of what a client sent, for error messages: short however large the value is."""
 
 from __future__ import annotations
 

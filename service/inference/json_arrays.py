@@ -1,8 +1,8 @@
-"""Nested lists of JSON as arrays: quickly where they are what is needed, and looked at with care where they are not.
+"""JSON arrays: nested lists become numpy arrays quickly where they fit, and are examined with care where they do not.
 
-NumPy is not asked to make sense of them before it is known that all values are numbers: of a list of numbers with one
-long text it would make an array of texts, each cell as long as that one. Types and lengths are looked at as sets, which
-takes some 10 ns a value; what a reader of JSON makes has just these types and no subclasses of them.
+NumPy sees the lists only once all values are known to be numbers: of a list of numbers with one long text it would make
+an array of texts, each cell as long as that one. Types and lengths are compared as sets, which takes some 10 ns a
+value; a JSON reader makes exactly these types and no subclasses of them.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ import numpy as np
 
 #: `struct`'s letters; it takes whole numbers for floats, and refuses texts, null, and what does not fit.
 _CODES: Mapping[str, str] = {
-    "float16": "e", "float32": "f", "float64": "d",
-    "int8": "b", "int16": "h", "int32": "i", "int64": "q",
-    "uint8": "B", "uint16": "H", "uint32": "I", "uint64": "Q",
-}  # fmt: skip
+    **dict(zip(("float16", "float32", "float64"), "efd", strict=True)),
+    **dict(zip(("int8", "int16", "int32", "int64"), "bhiq", strict=True)),
+    **dict(zip(("uint8", "uint16", "uint32", "uint64"), "BHIQ", strict=True)),
+}
 _MOST_DIMENSIONS = 32
 _LISTS: set[type] = {list}
 _NUMBERS: set[type] = {int, float, bool}
@@ -80,7 +80,7 @@ def shape_of(value: object) -> tuple[int, ...] | None:
 
 
 def only_numbers(value: object) -> bool:
-    """Whether all that lies in nested lists is numbers, true or false."""
+    """Whether nested lists hold nothing but numbers, true and false."""
     values: list[Any] = [value]
     while list in (kinds := set(map(type, values))):
         if not kinds <= _LISTS | _NUMBERS:
@@ -94,9 +94,9 @@ def _is_list(value: object) -> bool:
 
 
 def first_unsound(values: Sequence[Any], is_sound: Callable[[Sequence[Any]], bool]) -> int:
-    """The place of the first value that makes `is_sound` false of all that hold it; found by halving.
+    """The index of the first value that makes `is_sound` false for every slice that holds it, found by halving.
 
-    One of them has to; where it is no single value's fault, a place at which two differ.
+    There must be one; where only two values together are at fault, the index of one of them.
 
     >>> first_unsound([1, 2, "3", 4], only_numbers)
     2

@@ -1,4 +1,4 @@
-"""How much may stand in a JSON body: counted on its bytes, before anything is made of them; it knows no HTTP.
+"""Limits of JSON bodies: values are counted on the bytes, before anything is made of them.
 
 A number takes as little as two bytes and becomes an object of 24 and more; an empty list takes three bytes and becomes
 one of 56 that the collector looks at again and again. So bytes alone say little of what reading them costs: 4 MiB of
@@ -23,7 +23,7 @@ _WEIGHTS = ((ord(","), 1), (ord(":"), 8), (ord("["), 4), (ord("{"), 4))
 _HEAVIEST = max(weight for _, weight in _WEIGHTS)
 #: Counted at once: numpy takes 0.25 ns a byte for all four, `bytes.count` as long for each.
 _PIECE_BYTES = 256 * 1024
-#: Up to this the collector is in nobody's way.
+#: Smaller bodies are read without pausing the collector.
 FEW_BYTES = 64 * 1024
 _INSTEAD = (
     "send rows as application/x-npy, image files as they are (image/…, multipart/form-data), tensors in binary under "
@@ -32,7 +32,7 @@ _INSTEAD = (
 
 
 def too_many_bytes(limit: int) -> TooLarge:
-    """The answer to JSON that is longer."""
+    """The error for JSON that is longer."""
     return TooLarge("too_large", f"JSON may have at most {limit} bytes in one request; {_INSTEAD}")
 
 
@@ -61,7 +61,7 @@ def _weight(content: np.ndarray) -> int:
 
 
 class _Pause:
-    """Keeps the collector still while anybody reads a large body: what JSON becomes has no cycles."""
+    """Pauses the collector while a large body is read: the objects of JSON have no cycles."""
 
     def __init__(self) -> None:
         self._lock = Lock()

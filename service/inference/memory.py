@@ -1,4 +1,4 @@
-"""How much memory there is, and a lack of it told from other errors; it loads nothing, since a child asks first."""
+"""The memory of the machine or container, and the recognition of errors that mean a lack of it."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Counts what serving does, per model and version; it knows neither Prometheus nor other processes' files.
+"""Metrics of serving, per model and version.
 
-Counting is on the way of every request: the numbers are items of an `array`, which takes half the time of NumPy's,
-under a NumPy view of the same memory.
+Every request is counted, so the numbers are items of an `array`, which takes half the time of NumPy's, under a NumPy
+view of the same memory.
 """
 
 from __future__ import annotations
@@ -133,7 +133,7 @@ class ModelMetrics:
 
 @dataclass(frozen=True, slots=True)
 class Gauge:
-    """A value that is asked for when somebody looks."""
+    """A value that is read at a scrape."""
 
     name: str
     help: str
@@ -142,14 +142,14 @@ class Gauge:
 
 @dataclass(frozen=True, slots=True)
 class OtherProcesses:
-    """What the other processes of this service counted, and the gauges of those that live."""
+    """The counts of the other processes of this service, and the gauges of those that live."""
 
     counts: Sequence[Mapping[ModelKey, Row]]
     gauges: Sequence[Mapping[str, float]]
 
 
 class ServingMetrics:
-    """The counts of all models; `of` is for models that were found, or else anybody could make it grow.
+    """The counts of all models; `of` is for models that were found: a client that guesses names must not make it grow.
 
     It remembers `most_models` names with their versions. When there is no room, one that was silent for an hour is
     forgotten; if none was, the new one is counted under `OTHER`. Forgotten counts are dropped: added to `OTHER` they
@@ -163,7 +163,7 @@ class ServingMetrics:
         self._other = ModelMetrics(self._lock)
         self._search_again = 0.0
         self._gauges: list[Gauge] = []
-        #: Set by whoever knows other processes of this service.
+        #: Set where other processes of this service are known.
         self.others: Callable[[], OtherProcesses] = lambda: OtherProcesses((), ())
 
     def of(self, name: str, version: str, model_id: str) -> ModelMetrics:
@@ -178,7 +178,7 @@ class ServingMetrics:
         return self._other
 
     def gauge(self, name: str, help: str, function: Callable[[], float]) -> None:
-        """Have a value asked for whenever somebody looks; those of all processes are added up."""
+        """Register a value to be read at each scrape; those of all processes are added up."""
         self._gauges.append(Gauge(name, help, function))
 
     def own(self) -> Counts:
@@ -233,5 +233,5 @@ class ServingMetrics:
             self._search_again = now + _SEARCH_PAUSE_S
             return False
         del self._models[key]
-        model.join(self._other)  # whoever still holds it counts somewhere
+        model.join(self._other)  # a request that still holds it is counted there
         return True

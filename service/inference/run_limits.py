@@ -1,7 +1,7 @@
-"""How large a batch of one model may be, and whether it may run on the event loop: the profile's `cost`, read.
+"""Run limits of one model: how large a batch may be, and whether it may run on the event loop.
 
-Inspection has computed which sizes of the served graph follow from shapes alone, and has run it on zeros, random and
-extreme values up to a largest batch. Serving stays within a small multiple of what was tried there.
+They are read from the profile's `cost`. Inspection has computed which sizes of the served graph follow from shapes
+alone, and has run it on zeros, random and extreme values up to a largest batch; serving stays within a small multiple.
 """
 
 from __future__ import annotations
@@ -11,13 +11,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-#: A batch is no larger than so many times the largest one that was measured: beyond it nothing is known of its cost.
+#: A batch is at most so many times as large as the largest measured one: beyond that its cost is unknown.
 _BEYOND_MEASURED = 4
 
 
 @dataclass(frozen=True, slots=True)
 class RunLimits:
-    """What inspection found out about the runs of a model.
+    """The measurements of inspection.
 
     Attributes:
         sizes_follow_shapes: no value of a row decides how much is computed.
@@ -35,7 +35,7 @@ class RunLimits:
 
     @classmethod
     def of(cls, profile: Mapping[str, Any]) -> RunLimits:
-        """Read the profile of a record; one that was made before there was a cost knows nothing."""
+        """Read the profile of a record; profiles of earlier versions have no cost."""
         cost = profile.get("cost")
         if cost is None:
             return UNKNOWN
@@ -49,7 +49,7 @@ class RunLimits:
         )
 
     def weight(self, length: int) -> float:
-        """What a row of this length costs, in rows of length one."""
+        """The cost of a row of this length, in rows of length one."""
         return 1.0 if length <= 1 else float(length) ** self.power
 
     def most_rows(self, length: int, *, most_bytes: int) -> int:
@@ -67,5 +67,5 @@ class RunLimits:
         return int(self.length * (_BEYOND_MEASURED * self.rows) ** (1 / self.power))
 
 
-#: Of a model that no inspection has measured: never on the event loop, and no limit but the usual ones.
+#: Of a model without measurements: it never runs on the event loop, and has only the usual limits.
 UNKNOWN = RunLimits()

@@ -1,4 +1,4 @@
-"""ONNX Runtime as it really is on this machine: one package of it, and the device that a session really runs on."""
+"""ONNX Runtime on this machine: the one installed package, the device that sessions run on, and the shared arena."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _SHARED: list[ort.InferenceSession] = []
 
 
 def prepare(*, arena_bytes: int = 0) -> None:
-    """Find out once, before any request and in one thread, what sessions run on, and make what they share.
+    """Determine once, before any request and in one thread, the device of sessions, and make what they share.
 
     `arena_bytes`: what the tensors of all runs may take together, 0 for no limit; the first call of a process decides.
     """
@@ -51,9 +51,9 @@ def _installed(name: str) -> bool:
 
 @cache
 def providers() -> tuple[str, ...]:
-    """What a session really runs on here, tried once; `get_available_providers` names CUDA even where there is none."""
+    """The providers that a session really has, tried once; `get_available_providers` names CUDA where there is none."""
     wanted = [name for name in ("CUDAExecutionProvider",) if name in ort.get_available_providers()]
-    ort.set_default_logger_severity(4)  # a missing CUDA is no error: the answer says what is there
+    ort.set_default_logger_severity(4)  # a missing CUDA is no error
     session = ort.InferenceSession(_PROBE, session_options(), providers=[*wanted, "CPUExecutionProvider"])
     return tuple(session.get_providers())
 
@@ -61,14 +61,14 @@ def providers() -> tuple[str, ...]:
 def session_options(*, threads: int = 1) -> ort.SessionOptions:
     """Options of every session: quiet, and with as many threads as the caller may use."""
     options = ort.SessionOptions()
-    options.log_severity_level = 4  # what a failure means is said by the exception
+    options.log_severity_level = 4  # the exception says what a failure means
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     return options
 
 
 def _share_arena(most_bytes: int = 0) -> None:
-    """One arena for all sessions that ask for it: each would keep what its largest batch ever took for itself."""
+    """Make one arena for all sessions that ask for it: each alone would keep what its largest batch ever took."""
     if _SHARED:
         return
     memory = ort.OrtMemoryInfo("Cpu", ort.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, ort.OrtMemType.DEFAULT)
@@ -79,7 +79,7 @@ def _share_arena(most_bytes: int = 0) -> None:
 
 
 def release_arena() -> None:
-    """Give back what the shared arena holds and no run uses; a run asks for it, and any session's will do."""
+    """Give back what the shared arena holds and no run uses: an option of a run, in any session."""
     options = ort.RunOptions()
     options.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
     for session in _SHARED:
@@ -102,7 +102,7 @@ def open_session(path: str, *, threads: int, shared_arena: bool = False, spinnin
 
 
 def _tuned(provider: str) -> str | tuple[str, dict[str, str]]:
-    """By default CUDA tries all ways to convolve anew for every size of batch that it has not seen: for seconds."""
+    """By default CUDA tries all convolution algorithms for every new batch size, which takes seconds."""
     if provider == "CUDAExecutionProvider":
         return provider, {"cudnn_conv_algo_search": "HEURISTIC"}
     return provider

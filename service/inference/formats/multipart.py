@@ -1,4 +1,4 @@
-"""Forms whose parts are image files, one row each, beside fields that are options; it decodes no image."""
+"""Multipart forms: image files, one row each, beside fields that are answer options."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from service.inference.formats.input_types import InputTypes
 from service.inference.formats.options import PART, Options, from_part, from_text, merged
 from service.registry.errors import InvalidRequest, TooLarge
 
-#: Parts beside the files: every option once, and more, so that a repeated one is told by its name.
+#: Parts beside the files: every option once, and more, so that the error for a repeated one can name it.
 _MAX_FIELDS = 32
 #: Of each part; ten thousand parts of the largest headers are read in less than a second.
 _MAX_HEADERS = 8
@@ -22,7 +22,7 @@ _MAX_HEADER_BYTES = 1024
 _BOUNDARY = re.compile(r"[ -~]{0,69}[!-~]")  # RFC 2046, and a little more
 #: Some clients write a name that is not ASCII in this form only, which forms do not know.
 _FILENAME = re.compile(rb";\s*filename\*=", re.IGNORECASE)
-#: What is wrong with a form is told to its sender; the parser would also tell the log.
+#: The sender gets the error of a bad form; the parser would also log it.
 _SILENT = logging.Logger(__name__, logging.CRITICAL + 1)
 
 
@@ -56,7 +56,7 @@ def read_form(body: bytes, boundary: str, types: InputTypes) -> tuple[list[bytes
 
 @dataclass(slots=True)
 class _Part:
-    """What a part's headers say, and its bytes."""
+    """A part: what its headers say, and its bytes."""
 
     name: str = ""
     is_file: bool = False
@@ -100,7 +100,7 @@ def _parts(body: bytes, boundary: str) -> list[_Part]:
 
 
 class _Listener:
-    """Takes note of what the parser comes by."""
+    """Collects the parts that the parser finds."""
 
     def __init__(self) -> None:
         self.parts: list[_Part] = []

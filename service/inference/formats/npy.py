@@ -1,4 +1,4 @@
-"""An array in numpy's own format (.npy), as it lies in the body: nothing is copied, and no pickle is ever opened."""
+"""The npy reader: an array over the bytes of the body; nothing is copied, and no pickle is ever opened."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The Open Inference Protocol (version 2): requests and answers in JSON and binary tensors; it knows no HTTP.
+"""The Open Inference Protocol (version 2): requests and responses in JSON and binary tensors.
 
-`requests` reads what came, `outputs` chooses and computes what goes back, `responses` writes it, `metadata` describes.
+`requests` decodes, `outputs` chooses the requested outputs, `responses` encodes, `metadata` describes models.
 """

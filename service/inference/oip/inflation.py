@@ -1,4 +1,4 @@
-"""Compressed bodies, inflated no further than is allowed; it knows no request."""
+"""Inflation of compressed bodies, no further than is allowed."""
 
 from __future__ import annotations
 

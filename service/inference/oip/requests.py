@@ -30,7 +30,7 @@ Json = Mapping[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class RequestedOutput:
-    """An output that is asked for; `classes` is the k of the classification extension."""
+    """A requested output; `classes` is the k of the classification extension."""
 
     name: str
     binary: bool = False
@@ -39,12 +39,12 @@ class RequestedOutput:
 
 @dataclass(frozen=True, slots=True)
 class InferenceRequest:
-    """What was asked.
+    """A decoded request.
 
     Attributes:
-        id: echoed in the answer.
+        id: echoed in the response.
         inputs: name → array of the datatype and shape that were announced; BYTES are objects, each `bytes`.
-        wanted: None where the client leaves the choice to us.
+        wanted: the requested outputs; None for the defaults.
         binary: whether outputs of which nothing else is said go back as binary tensors (`binary_data_output`).
         parameters: of the request, as they came.
     """
@@ -90,7 +90,7 @@ def _json(raw: bytes | memoryview) -> Json:
 
 
 def _explain_json(raw: bytes, error: ValueError) -> NoReturn:
-    """Some clients write NaN, which JSON does not have: they are told which input holds it."""
+    """Some clients write NaN, which JSON does not have: the error names the input that holds it."""
     if b"NaN" in raw or b"Infinity" in raw:
         try:
             content = json.loads(raw)

@@ -1,4 +1,4 @@
-"""Arrays become an answer of the protocol, in JSON and binary tensors; it knows no model and no HTTP."""
+"""Responses of the protocol: named arrays encoded in JSON and binary tensors."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""The values of one tensor, from JSON or from bytes, as an array of exactly the shape and type that were announced.
+"""Tensors of the protocol: values from JSON or bytes become an array of exactly the announced shape and type.
 
-It knows no model. Nothing is allocated for a size that is only claimed: values are counted before they are read.
+Nothing is allocated for a size that is only claimed: values are counted before they are read.
 """
 
 from __future__ import annotations
