@@ -9,4 +9,4 @@ from worker.settings import WorkerSettings
 if __name__ == "__main__":
     code = main(WorkerSettings())
     sys.stdout.flush()
-    os._exit(code)  # a consumer that hangs in the broker's client keeps nobody here
+    os._exit(code)  # a consumer that hangs in the broker's client does not delay the exit

@@ -1,7 +1,7 @@
-"""The composition root of the worker: settings in, a Celery worker that runs until it is told to stop.
+"""The composition root of the worker: settings in, a Celery worker that runs until it is stopped.
 
-A Celery message is a wake-up: it makes a place look for work. Work itself is done in threads of our own, so that
-a broker that is away, deaf or emptied delays nothing by more than a second.
+A Celery message is a wake-up: it makes a thread of the work pool look for work. The pool has its own threads, so that
+a broker that is away, silent or emptied delays nothing by more than a second.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ from worker.settings import WorkerSettings
 _LOG = logging.getLogger("fedlas.worker")
 
 _PING = "fedlas.ping"
-_PATIENCE_S, _STOP_S, _TICK_S = 2.0, 15.0, 0.2
+_BROKER_TIMEOUT_S, _STOP_S, _TICK_S = 2.0, 15.0, 0.2
 #: The exit code of a worker that wants to be started again.
 _RESTART = 75
 
@@ -63,10 +63,12 @@ def make_celery(settings: WorkerSettings, name: str) -> Celery:
 
 
 def make_producer(settings: WorkerSettings) -> Celery:
-    """The producer's side: a broker that is away is found out soon, and not waited for."""
+    """The producer's side: a broker that is away fails soon, and is not waited for."""
     app = Celery("fedlas", broker=settings.resolved_broker_url, set_as_current=False)
-    timeouts = {"socket_timeout": _PATIENCE_S, "socket_connect_timeout": _PATIENCE_S}
-    app.conf.update(broker_transport_options={**timeouts, "max_retries": 0}, broker_connection_timeout=_PATIENCE_S)
+    timeouts = {"socket_timeout": _BROKER_TIMEOUT_S, "socket_connect_timeout": _BROKER_TIMEOUT_S}
+    app.conf.update(
+        broker_transport_options={**timeouts, "max_retries": 0}, broker_connection_timeout=_BROKER_TIMEOUT_S
+    )
     return app
 
 
@@ -75,7 +77,7 @@ def _own_queue(name: str) -> str:
 
 
 def sender(app: Celery) -> Callable[[WakeUp], None]:
-    """A function that tells the workers about a record; a broker that is away is forgiven."""
+    """A function that sends a wake-up; a broker that is away is logged and ignored."""
 
     def send(wake_up: WakeUp) -> None:
         try:
@@ -100,43 +102,43 @@ def main(settings: WorkerSettings) -> int:
     registry.notify = notifier.notify
     remove_stale_folders(settings.work_dir)
     supervisor = Supervisor(
-        settings, registry, name=name, stopping=stop, expected=_tell_protection(settings.work_dir / name)
+        settings, registry, name=name, stopping=stop, expected=_log_protections(settings.work_dir / name)
     )
     pool = WorkPool(supervisor, registry, settings)
     reaper = Reaper(registry, settings, supervisor, pool)
     broker_check = BrokerCheck(lambda: _ping(producer, name), settings.data_dir.absolute() / "run" / f"{name}.alive")
-    reaper.look()  # known to others before it takes anything from them
+    reaper.sweep()  # registered before it takes work that others might take
     pool.start()
     _in_thread(reaper.run)
     _in_thread(lambda: run_cleanup(registry, settings, stop))
     _in_thread(lambda: _listen(make_celery(settings, name), pool, broker_check, stop, name))
-    _in_thread(lambda: _mind(broker_check, stop))
+    _in_thread(lambda: _check_broker(broker_check, stop))
     _LOG.info("worker ready, serving %s", ", ".join(settings.resolved_queues))
-    code = _wait(broker_check, pool, asked)
+    code = _run_until_stopped(broker_check, pool, asked)
     stop.set()
     pool.join(_STOP_S)
     notifier.close()
-    leaving = [_in_thread(reaper.leave), _in_thread(lambda: _forget_queue(producer, name))]
-    for thread in leaving:  # a database or broker that hangs keeps nobody here
-        thread.join(_PATIENCE_S)
+    leaving = [_in_thread(reaper.deregister), _in_thread(lambda: _forget_queue(producer, name))]
+    for thread in leaving:  # a database or broker that hangs does not delay the exit
+        thread.join(_BROKER_TIMEOUT_S)
     broker_check.close()
     return code
 
 
-def _wait(broker_check: BrokerCheck, pool: WorkPool, asked: list[int]) -> int:
-    """Until somebody says stop, or until this worker is deaf and does nothing; returns the exit code."""
+def _run_until_stopped(broker_check: BrokerCheck, pool: WorkPool, asked: list[int]) -> int:
+    """Until a signal asks to stop, or until the broker check fails and the pool is idle; returns the exit code."""
     while not asked:
         time.sleep(_TICK_S)
-        if broker_check.deaf and pool.idle:
-            _LOG.error("messages are sent, but none arrives here any more: starting anew")
+        if broker_check.failed and pool.idle:
+            _LOG.error("messages are sent, but none arrives here any more: restarting")
             return _RESTART
     return 0
 
 
-def _mind(broker_check: BrokerCheck, stop: threading.Event) -> None:
-    """In a thread of its own: whoever talks to a broker may be kept waiting."""
+def _check_broker(broker_check: BrokerCheck, stop: threading.Event) -> None:
+    """In a thread of its own: a call to the broker may hang."""
     while not stop.wait(1.0):
-        broker_check.look()
+        broker_check.check()
 
 
 def _listen(app: Celery, pool: WorkPool, broker_check: BrokerCheck, stop: threading.Event, name: str) -> None:
@@ -144,15 +146,15 @@ def _listen(app: Celery, pool: WorkPool, broker_check: BrokerCheck, stop: thread
 
     @app.task(name=WAKE_UP)  # type: ignore[untyped-decorator]
     def wake_up(record_id: str) -> None:
-        pool.look(_kinds_of(record_id))
+        pool.wake(_kinds_of(record_id))
 
     @app.task(name=_PING)  # type: ignore[untyped-decorator]
     def ping() -> None:
-        broker_check.hear()
+        broker_check.received()
 
     while not stop.is_set():
         try:
-            # In this thread, and what a message asks for is done at once: it only wakes somebody.
+            # In this thread, and each message is done at once: it only wakes the pool.
             consumer = WorkController(
                 app=app,
                 hostname=name,
@@ -179,7 +181,7 @@ def _ping(app: Celery, name: str) -> None:
 
 
 def _forget_queue(app: Celery, name: str) -> None:
-    """The broker need not remember a queue that nobody will ever read."""
+    """Delete this worker's queue: no other process reads it."""
     with suppress(OperationalError, RedisError, OSError), app.connection_for_write() as connection:
         connection.default_channel.queue_delete(_own_queue(name))
 
@@ -191,7 +193,7 @@ def _in_thread(run: Callable[[], None]) -> threading.Thread:
 
 
 def _on_signals() -> list[int]:
-    """Filled when this process is asked to stop; an event would be locked by the very thread that is interrupted."""
+    """Filled when a signal asks to stop; an event would be locked by the very thread that is interrupted."""
     asked: list[int] = []
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda number, frame: asked.append(number))
@@ -199,7 +201,7 @@ def _on_signals() -> list[int]:
 
 
 def _prepare_log() -> None:
-    """One line per event of ours; the machinery speaks only when something is wrong."""
+    """One line per event of the worker; libraries log warnings only."""
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(message)s", stream=sys.stdout)
     _LOG.setLevel(logging.INFO)
     # Uploads are opened in a child of their own; Celery's general warning about root repeats at every start.
@@ -211,10 +213,10 @@ def _keep_logging(**_: object) -> None:
     """A receiver of this signal keeps Celery from changing the log."""
 
 
-def _tell_protection(place: Path) -> list[str]:
-    """Say at every start what uploads are opened with, and warn of each protection that this machine lacks.
+def _log_protections(place: Path) -> list[str]:
+    """Log what uploads are opened with, and warn of each protection that this machine lacks.
 
-    Returns the protections that are there, where this worker's children have their folders: none begins without them.
+    Returns the protections that hold where this worker's children have their folders; no child begins without them.
     """
     place.mkdir(parents=True, exist_ok=True)
     report = confinement.status(place)
@@ -225,7 +227,7 @@ def _tell_protection(place: Path) -> list[str]:
 
 
 def _await_tables(registry: Registry, asked: list[int]) -> bool:
-    """Only the service migrates; a worker that starts first waits for it. False if it is asked to stop meanwhile."""
+    """Only the service migrates; a worker that starts first waits for it. False if a signal asks to stop meanwhile."""
     while not asked:
         try:
             if registry.is_current():

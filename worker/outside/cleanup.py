@@ -1,5 +1,4 @@
-"""Removes what nobody needs any more: uploads that nobody finished, old
-idempotency keys, folders of dead workers, and stored files that no record names.
+"""The cleanup: unfinished uploads, old idempotency keys, folders of dead workers and unnamed stored files are removed.
 
 Every worker does this, since what is half-written lies on its own disk; in a thread of its own, since a bucket may be
 slow. Nothing waits for it.
@@ -32,9 +31,9 @@ def run_cleanup(registry: Registry, settings: WorkerSettings, stopping: threadin
                 _LOG.info("%s forgotten: nothing came for a day", upload_id)
             after = _sweep(registry, timedelta(seconds=settings.sweep_grace_seconds), after)
         except RegistryError as error:
-            _LOG.warning("cannot tidy up: %s", error)
+            _LOG.warning("cleanup failed: %s", error)
         except Exception:
-            _LOG.exception("cannot tidy up")
+            _LOG.exception("cleanup failed")
 
 
 def _sweep(registry: Registry, grace: timedelta, after: str | None) -> str | None:

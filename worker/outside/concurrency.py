@@ -1,6 +1,6 @@
-"""Threads that take work as it comes, so many for each kind; they know neither the broker nor what the work is.
+"""The work pool: threads that claim and execute work, so many for each kind.
 
-A short inspection never waits behind a long training: each kind has places of its own.
+A short inspection never waits behind a long training: each kind has threads of its own.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _TRAINING = (WORK_KINDS["job"], PLAN)
 
 
 class WorkPool:
-    """Places for work; those who wait are woken by `look`."""
+    """Threads that wait until `wake` tells them to look for work."""
 
     def __init__(self, supervisor: Supervisor, registry: Registry, settings: WorkerSettings) -> None:
         self._supervisor = supervisor
@@ -34,11 +34,11 @@ class WorkPool:
         #: By queue: calibrations that need more memory are left to the larger workers that live.
         self.memory_bytes: Mapping[str, int] = {}
         self._changed = threading.Condition()
-        self._wanted = dict.fromkeys(self._places(), 0)
+        self._wake_ups = dict.fromkeys(self._concurrency(), 0)
         self._busy = 0
         self._threads = [
             threading.Thread(target=self._run, args=(kind,), name=f"{kind} {i}", daemon=True)
-            for kind, number in self._places().items()
+            for kind, number in self._concurrency().items()
             for i in range(number)
         ]
 
@@ -48,24 +48,24 @@ class WorkPool:
             thread.start()
 
     def join(self, seconds: float) -> None:
-        """Wait for the end of what is being done; `Supervisor.stopping` must be set."""
+        """Wait for the threads to end; `Supervisor.stopping` must be set."""
         with self._changed:
             self._changed.notify_all()
         deadline = time.monotonic() + seconds
         for thread in self._threads:
             thread.join(max(0.0, deadline - time.monotonic()))
 
-    def look(self, kinds: Collection[str] | None = None) -> None:
+    def wake(self, kinds: Collection[str] | None = None) -> None:
         """There may be work of these kinds, or of any."""
         with self._changed:
-            for kind in kinds or self._wanted:
-                if kind in self._wanted:
-                    self._wanted[kind] += 1
+            for kind in kinds or self._wake_ups:
+                if kind in self._wake_ups:
+                    self._wake_ups[kind] += 1
             self._changed.notify_all()
 
     @property
     def idle(self) -> bool:
-        """Whether nothing is being done."""
+        """Whether no work is being done."""
         with self._changed:
             return self._busy == 0
 
@@ -74,41 +74,41 @@ class WorkPool:
         with self._registry.read() as unit:
             return [
                 kind
-                for kind in self._wanted
+                for kind in self._wake_ups
                 if unit.work.next_due(kind, queues=self._queues, memory_bytes=self.memory_bytes) is not None
             ]
 
-    def _places(self) -> Mapping[str, int]:
+    def _concurrency(self) -> Mapping[str, int]:
         settings = self._settings
-        places = {
+        threads = {
             "calibrate": settings.worker_jobs,
             PLAN: settings.worker_plans,
             "inspect": settings.worker_inspections,
             "predict": settings.worker_predictions,
             "deliver": settings.worker_deliveries,
         }
-        return {kind: number for kind, number in places.items() if number and self._serves(kind)}
+        return {kind: number for kind, number in threads.items() if number and self._serves(kind)}
 
     def _serves(self, kind: str) -> bool:
         return any(queue.startswith("calibrate") if kind in _TRAINING else queue == kind for queue in self._queues)
 
     def _run(self, kind: str) -> None:
         stopping = self._supervisor.stopping
-        while self._woken(kind):
+        while self._wait_for_wake_up(kind):
             while not stopping.is_set() and (claim := self._claim(kind)) is not None:
-                self.look([kind])  # what is left is for the next place
+                self.wake([kind])  # another thread takes what is left
                 try:
                     self._supervisor.execute(claim)
                 finally:
                     with self._changed:
                         self._busy -= 1
 
-    def _woken(self, kind: str) -> bool:
-        """Wait for a look that nobody has followed yet; False when the worker stops."""
+    def _wait_for_wake_up(self, kind: str) -> bool:
+        """Wait for a wake-up that no thread has taken yet; False when the worker stops."""
         stopping = self._supervisor.stopping
         with self._changed:
-            self._changed.wait_for(lambda: self._wanted[kind] > 0 or stopping.is_set())
-            self._wanted[kind] = 0
+            self._changed.wait_for(lambda: self._wake_ups[kind] > 0 or stopping.is_set())
+            self._wake_ups[kind] = 0
         return not stopping.is_set()
 
     def _claim(self, kind: str) -> Claim | None:
@@ -117,7 +117,7 @@ class WorkPool:
             self._busy += 1
         claim = None
         try:
-            with self._registry.read() as unit:  # a writer's turn is not taken for nothing
+            with self._registry.read() as unit:  # a writer's turn is not taken in vain
                 due = unit.work.next_due(kind, queues=queues, memory_bytes=memory)
             if due is not None:
                 with self._registry.write() as unit:
@@ -131,7 +131,7 @@ class WorkPool:
         except RegistryError as error:
             _LOG.warning("no work can be claimed: %s", error)
             self._supervisor.stopping.wait(_PAUSE_S)
-        except Exception:  # a place that ends would never be missed
+        except Exception:  # a thread that ends would never be missed
             _LOG.exception("no work can be claimed")
             self._supervisor.stopping.wait(_PAUSE_S)
         finally:

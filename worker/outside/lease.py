@@ -1,4 +1,4 @@
-"""Keeps a claim alive from a thread of its own, and hears whether the work is still wanted; it does no work."""
+"""The lease renewal: a thread of its own keeps a claim alive, and notices a cancellation or the loss of the claim."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ _LOG = logging.getLogger("fedlas.worker")
 
 
 class Cancelled(Exception):
-    """Somebody asked for the job to be cancelled."""
+    """The cancellation of the job was asked for."""
 
 
 class LeaseRenewal:
-    """Beats while its `with` block runs, however long the block copies a file or waits for a child."""
+    """Renews the lease while its `with` block runs, however long the block copies a file or waits for a child."""
 
     def __init__(self, registry: Registry, work: WorkKind, *, lease_seconds: float, every_seconds: float) -> None:
         self._registry = registry
@@ -26,13 +26,13 @@ class LeaseRenewal:
         self._lease = lease_seconds
         self._every = every_seconds
         self._stopped = threading.Event()
-        self._heard: Exception | None = None
+        self._error: Exception | None = None
         self._thread = threading.Thread(target=self._run, name=f"lease {work.record_id}", daemon=True)
 
     def check(self) -> None:
-        """Raise what a beat has met: LeaseLost, Cancelled, or a defect."""
-        if self._heard is not None:
-            raise self._heard
+        """Raise what a heartbeat has met: LeaseLost, Cancelled, or a defect."""
+        if self._error is not None:
+            raise self._error
 
     def __enter__(self) -> LeaseRenewal:
         self._thread.start()
@@ -45,16 +45,18 @@ class LeaseRenewal:
         self._thread.join()
 
     def _run(self) -> None:
-        while self._heard is None and not self._stopped.wait(self._every):
+        while self._error is None and not self._stopped.wait(self._every):
             try:
                 with self._registry.write() as unit:
                     unit.work.renew(self._work.claim, lease_seconds=self._lease)
-                    unwanted = self._work.heartbeat(unit)
-                if unwanted:
-                    self._heard = Cancelled()
+                    cancelled = self._work.heartbeat(unit)
+                if cancelled:
+                    self._error = Cancelled()
             except LeaseLost as error:
-                self._heard = error
-            except RegistryError as error:  # the database is away for a moment; whoever takes over asks it as well
+                self._error = error
+            except (
+                RegistryError
+            ) as error:  # the database is away for a moment; a worker that takes over needs it as well
                 _LOG.warning("%s: no heartbeat: %s", self._work.record_id, error)
-            except Exception as error:  # a defect of ours: who does the work must hear of it
-                self._heard = error
+            except Exception as error:  # a defect: the thread that does the work raises it
+                self._error = error

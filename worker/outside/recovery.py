@@ -1,6 +1,6 @@
-"""Looks around every second: for work that nobody rang for, and for work of the dead.
+"""The reaper: every second it wakes the pool for work without a message, and releases work of dead workers.
 
-Every worker does this. Nothing depends on which of them comes first.
+Every worker runs one. Nothing depends on which of them comes first.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from worker.settings import WorkerSettings
 
 _LOG = logging.getLogger("fedlas.worker")
 
-#: A worker that was not heard of for so many leases is not counted, and after so many seconds it is forgotten.
+#: A worker that has been silent for so many leases is not counted, and after so many seconds it is forgotten.
 _LEASES, _FORGOTTEN_S = 3, 3600.0
 _DEAD = "its worker died"
 
 
 class Reaper:
-    """One worker's watch."""
+    """The reaper of one worker."""
 
     def __init__(self, registry: Registry, settings: WorkerSettings, supervisor: Supervisor, pool: WorkPool) -> None:
         self._registry = registry
@@ -34,46 +34,46 @@ class Reaper:
         self._supervisor = supervisor
         self._pool = pool
         self._mark = process_mark(os.getpid())
-        self._last_look = time.monotonic()
-        self._blind_until = self._last_look + settings.lease_seconds
-        self._introduce_at = 0.0
+        self._last_sweep = time.monotonic()
+        self._judges_from = self._last_sweep + settings.lease_seconds
+        self._register_at = 0.0
 
     def run(self) -> None:
         """Until the worker stops."""
         while not self._supervisor.stopping.wait(self._settings.poll_seconds):
-            self.look()
+            self.sweep()
 
-    def leave(self) -> None:
-        """This worker ends, and says so."""
+    def deregister(self) -> None:
+        """This worker ends: its row goes."""
         with suppress(RegistryError), self._registry.write() as unit:
             unit.workers.forget([self._supervisor.name])
 
-    def look(self) -> None:
-        """Look around once."""
+    def sweep(self) -> None:
+        """Register, release and wake once."""
         try:
-            self._notice_blindness()
-            if time.monotonic() >= self._introduce_at:
-                self._introduce_at = time.monotonic() + self._settings.heartbeat_seconds
-                self._introduce()
+            self._allow_for_outages()
+            if time.monotonic() >= self._register_at:
+                self._register_at = time.monotonic() + self._settings.heartbeat_seconds
+                self._register()
             self._release()
             if kinds := self._pool.due():
-                self._pool.look(kinds)
-            self._last_look = time.monotonic()
+                self._pool.wake(kinds)
+            self._last_sweep = time.monotonic()
         except RegistryError as error:
-            _LOG.warning("cannot look around: %s", error)
-        except Exception:  # a watch that ends would never be missed
-            _LOG.exception("cannot look around")
+            _LOG.warning("the reaper failed: %s", error)
+        except Exception:  # a reaper that ends would never be missed
+            _LOG.exception("the reaper failed")
 
-    def _notice_blindness(self) -> None:
-        """After an outage of the database, or of ourselves, leases have ended that their holders could not renew.
+    def _allow_for_outages(self) -> None:
+        """After an outage of the database, or of this process, leases have ended that their holders could not renew.
 
-        The same holds at the start: perhaps everything has just come back.
+        The same holds at the start, which may follow an outage.
         """
-        if time.monotonic() - self._last_look > self._settings.lease_seconds - self._settings.heartbeat_seconds:
-            self._blind_until = time.monotonic() + self._settings.lease_seconds
+        if time.monotonic() - self._last_sweep > self._settings.lease_seconds - self._settings.heartbeat_seconds:
+            self._judges_from = time.monotonic() + self._settings.lease_seconds
 
-    def _introduce(self) -> None:
-        """Say that this worker lives, and see who else does."""
+    def _register(self) -> None:
+        """Write that this worker lives, and read which others do."""
         settings = self._settings
         with self._registry.write() as unit:
             unit.workers.beat(
@@ -85,23 +85,23 @@ class Reaper:
                 memory_bytes=settings.resolved_memory_bytes,
             )
             others = unit.workers.living(within_seconds=_LEASES * settings.lease_seconds)
-        # What is too large for all who serve a queue is tried by the largest, and not left waiting for ever.
+        # Work too large for all workers of a queue is tried by the largest of them, and does not wait for ever.
         mine = settings.resolved_memory_bytes
         larger = [other.queues for other in others if other.memory_bytes > mine]
         self._pool.memory_bytes = {queue: mine for queues in larger for queue in queues}
 
     def _release(self) -> None:
-        """Work of the dead waits again, and what nobody holds and nobody wants is closed."""
+        """Work of dead workers waits again, and cancelled jobs that no worker holds end."""
         with self._registry.read() as unit:
             gone = [row.name for row in unit.workers.on_machine(machine()) if is_gone(row.process)]
             gone += unit.workers.silent(for_seconds=_FORGOTTEN_S)
-            expired = time.monotonic() >= self._blind_until and unit.work.has_expired()
+            expired = time.monotonic() >= self._judges_from and unit.work.has_expired()
             forsaken = bool(unit.jobs.forsaken())
         if not (gone or expired or forsaken):
             return
         began = time.monotonic()
         with self._registry.write() as unit:
-            # Whoever waited long for this turn has kept the hearts of others waiting as well.
+            # A long wait for this turn has delayed the heartbeats of other workers as well.
             expired = expired and time.monotonic() - began < self._settings.heartbeat_seconds
             released = dict.fromkeys(unit.work.release_held_by(gone, _DEAD), _DEAD) if gone else {}
             unit.workers.forget(gone)

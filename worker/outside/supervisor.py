@@ -24,7 +24,7 @@ from worker.settings import WorkerSettings
 
 _LOG = logging.getLogger("fedlas.worker")
 
-#: Work that cannot be done for reasons of our own (no disk, no database) is left alone for so long.
+#: Work that this worker cannot do (no disk, no database) waits for so long.
 _PAUSE_S = 5.0
 #: How long results wait for a database that is away, and how long a stopping worker tries to hand work back.
 _PUBLISH_S, _HAND_BACK_S = 3600.0, 5.0
@@ -42,11 +42,11 @@ class Stopping(Exception):
 
 
 class Unprotected(Exception):
-    """A child lacked a protection that this machine has; it has opened nothing."""
+    """A child lacked a protection that this machine has; the child has opened nothing."""
 
 
 class Supervisor:
-    """Does one piece of work after the other; safe to be used by several threads at once.
+    """Executes claims; safe to be used by several threads at once.
 
     Args:
         expected: what children are confined with on this machine; one that lacks any of it opens nothing.
@@ -69,7 +69,7 @@ class Supervisor:
         self.stopping = stopping or threading.Event()
 
     def execute(self, claim: Claim) -> None:
-        """Do claimed work; whatever happens, afterwards it is settled, waits, or belongs to somebody else."""
+        """Do claimed work; afterwards, in any case, it is settled, waits, or belongs to another worker."""
         work = kind_of(claim)(self._registry, self._settings, claim)
         record_id = claim.record_id
         try:
@@ -86,7 +86,7 @@ class Supervisor:
         except Unavailable as error:
             self._postpone(work, str(error))
         except Unprotected:
-            self._rest_unprotected(work)
+            self._postpone_unprotected(work)
         except Exception as error:
             if isinstance(error, OSError) and error.errno in FULL and self._lacks_room():
                 self._postpone(work, "the disk is full")
@@ -96,19 +96,19 @@ class Supervisor:
             self._settle(lambda unit: work.lost(unit, reason), record_id)
 
     def _postpone(self, work: WorkKind, reason: str, seconds: float = _PAUSE_S) -> None:
-        """It is not the work's fault: no attempt, but not at once again either."""
+        """Hand the work back for a while; this was no attempt."""
         _LOG.warning("%s is tried again in %.0f s: %s", work.record_id, seconds, reason)
         self._settle(lambda unit: work.handed_back(unit, reason, after_seconds=seconds), work.record_id)
 
-    def _rest_unprotected(self, work: WorkKind) -> None:
-        """Put the work off, longer each time in a row; this place rests too: its next child may lack the same."""
+    def _postpone_unprotected(self, work: WorkKind) -> None:
+        """Postpone the work, longer each time in a row; this thread pauses too: its next child may lack the same."""
         self._unprotected += 1
         pause = min(_PAUSE_S * 2 ** min(self._unprotected - 1, 6), _LONGEST_REST_S)
         self._postpone(work, "its process could not be protected", pause)
         self.stopping.wait(_PAUSE_S)
 
     def _lacks_room(self) -> bool:
-        """Whether the disk is full of others' files; else a child has filled it, and its files are gone by now."""
+        """Whether the disk is full of other files; else a child had filled it, and its files are gone by now."""
         return shutil.disk_usage(self._settings.data_dir).free < _ROOM
 
     def _attempt(self, work: WorkKind, claim: Claim) -> None:
@@ -161,7 +161,7 @@ class Supervisor:
         self._unprotected = 0
         if outcome.result is not None:
             result = outcome.result
-            self._patiently(lambda: work.succeeded(result, folder), renewal)
+            self._publish(lambda: work.succeeded(result, folder), renewal)
             _LOG.info("%s done in %.1f s", record_id, seconds)
         elif outcome.error is not None and outcome.error.code == STORAGE_FULL:
             raise OSError(errno.ENOSPC, "the child found the disk full")
@@ -169,16 +169,16 @@ class Supervisor:
             error = RecordError(**outcome.error.model_dump())
             if not error.user_error:
                 _LOG.error("%s failed: %s\n%s", record_id, error.code, outcome.log)
-            self._patiently(lambda: work.failed(error), renewal)
+            self._publish(lambda: work.failed(error), renewal)
             _LOG.info("%s refused after %.1f s: %s", record_id, seconds, error.code)
         elif outcome.died == "timeout":
-            self._patiently(lambda: work.failed(_timed_out(seconds)), renewal)
+            self._publish(lambda: work.failed(_timed_out(seconds)), renewal)
         else:
             reason = f"its process ended: {outcome.died}"
             _LOG.warning("%s was lost (%s)\n%s", record_id, reason, outcome.log)
             self._settle(lambda unit: work.lost(unit, reason), record_id)
 
-    def _patiently(self, publish: Callable[[], None], renewal: LeaseRenewal) -> None:
+    def _publish(self, publish: Callable[[], None], renewal: LeaseRenewal) -> None:
         """Publish, also if database or disk are away for a while: hours of work must not be lost for minutes."""
         deadline, pause = time.monotonic() + _PUBLISH_S, 1.0
         while True:
@@ -188,10 +188,10 @@ class Supervisor:
                 if time.monotonic() > deadline:
                     raise
                 _LOG.warning("cannot publish yet: %s", error)
-                self._rest(pause, renewal)
+                self._pause(pause, renewal)
                 pause = min(2 * pause, _LONGEST_PAUSE_S)
 
-    def _rest(self, seconds: float, renewal: LeaseRenewal) -> None:
+    def _pause(self, seconds: float, renewal: LeaseRenewal) -> None:
         end = time.monotonic() + seconds
         while time.monotonic() < end:
             self._check(renewal)

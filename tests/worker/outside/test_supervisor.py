@@ -115,7 +115,7 @@ def reaper_of(registry: Registry, settings: WorkerSettings, name: str = "reaper"
     """A watch that looks when it is told to."""
     supervisor = Supervisor(settings, registry, name=name)
     reaper = Reaper(registry, settings, supervisor, WorkPool(supervisor, registry, settings))
-    reaper._blind_until = 0.0  # it has been at it for long
+    reaper._judges_from = 0.0  # it has been at it for long
     return reaper
 
 
@@ -148,7 +148,7 @@ def test_each_kind_has_places_of_its_own(registry: Registry, worker_settings: Wo
     plan = add_job(registry, kind=PLAN)
     inspections = [add_dataset(registry) for _ in range(3)]
     with running_pool(supervisor, registry, worker_settings) as pool:
-        pool.look()
+        pool.wake()
         until(
             lambda: sorted(supervisor.running) == ["calibrate", "inspect", "inspect", "plan"],
             seconds=10,
@@ -168,7 +168,7 @@ def test_one_ring_is_enough_for_all_that_waits(registry: Registry, worker_settin
     supervisor.go_on.set()
     ids = [add_dataset(registry) for _ in range(12)]
     with running_pool(supervisor, registry, worker_settings) as pool:
-        pool.look(["inspect"])
+        pool.wake(["inspect"])
         until(lambda: all(state(registry, one) == "done" for one in ids), seconds=20, what="all is done")
 
 
@@ -181,12 +181,12 @@ def test_a_worker_takes_only_what_it_serves(registry: Registry, worker_settings:
     inspection, fits = add_dataset(registry), add_job(registry, memory_bytes=2**20)
     with running_pool(supervisor, registry, small) as pool:
         pool.memory_bytes = {"calibrate.cpu": 2**30}
-        pool.look()
+        pool.wake()
         until(lambda: state(registry, fits) == "done", seconds=10, what="what fits is done")
         assert pool.due() == []
         assert [state(registry, one) for one in (gpu, large, inspection)] == ["waiting"] * 3
         pool.memory_bytes = {}
-        pool.look()
+        pool.wake()
         until(lambda: state(registry, large) == "done", seconds=10, what="nobody is larger")
 
 
@@ -194,16 +194,16 @@ def test_the_largest_worker_takes_what_is_too_large(registry: Registry, worker_s
     """A worker leaves large work to a larger one that lives, and takes it itself where there is none."""
     mine = worker_settings.model_copy(update={"worker_memory_bytes": 100})
     reaper = reaper_of(registry, mine)
-    reaper.look()
+    reaper.sweep()
     assert reaper._pool.memory_bytes == {}
     with registry.write() as unit:
         for name, queue in (("large", "calibrate.cpu"), ("other", "calibrate.gpu")):
             unit.workers.beat(name, machine="elsewhere", process="1 1", queues=[queue], gpu=False, memory_bytes=200)
-    reaper._introduce()
+    reaper._register()
     assert reaper._pool.memory_bytes == {"calibrate.cpu": 100, "calibrate.gpu": 100}
     with registry.write() as unit:
         unit.workers.forget(["large"])
-    reaper._introduce()
+    reaper._register()
     assert reaper._pool.memory_bytes == {"calibrate.gpu": 100}
 
 
@@ -232,11 +232,11 @@ def test_work_of_a_dead_process_here_is_released_at_once(registry: Registry, wor
     for name, job_id in jobs.items():
         claimed_by(registry, job_id, name)
     reaper = reaper_of(registry, worker_settings)
-    reaper.look()
+    reaper.sweep()
     assert [state(registry, one) for one in jobs.values()] == ["claimed", "claimed"]
     child.kill()
     child.communicate()
-    reaper.look()
+    reaper.sweep()
     assert [state(registry, one) for one in jobs.values()] == ["waiting", "claimed"]
     row = job(registry, jobs["here"])
     assert (row.status, [line["status"] for line in row.history]) == ("queued", ["queued"])
@@ -254,11 +254,11 @@ def test_after_an_outage_the_living_get_time_to_say_so(registry: Registry, worke
     job_id = add_job(registry, status="running")
     claimed_by(registry, job_id, "w", lease=-1)
     reaper = reaper_of(registry, worker_settings)
-    reaper._last_look -= 2 * worker_settings.lease_seconds
-    reaper.look()
+    reaper._last_sweep -= 2 * worker_settings.lease_seconds
+    reaper.sweep()
     assert state(registry, job_id) == "claimed"
-    reaper._blind_until = time.monotonic()
-    reaper.look()
+    reaper._judges_from = time.monotonic()
+    reaper.sweep()
     assert state(registry, job_id) == "waiting"
 
 
@@ -266,7 +266,7 @@ def test_a_cancelled_job_of_a_dead_worker_needs_no_place(registry: Registry, wor
     """A job whose worker died while it was being cancelled ends, although every place for training may be taken."""
     job_id = add_job(registry, status="cancelling")
     claimed_by(registry, job_id, "w", lease=-1)
-    reaper_of(registry, worker_settings).look()
+    reaper_of(registry, worker_settings).sweep()
     row = job(registry, job_id)
     assert (row.status, state(registry, job_id)) == ("cancelled", "done")
     assert row.finished_at is not None
@@ -412,10 +412,10 @@ def test_places_and_watch_outlive_any_error(
         reaper = Reaper(registry, worker_settings, supervisor, pool)
         with monkeypatch.context() as broken:
             broken.setattr(registry, "read", lambda: 1 / 0)
-            pool.look()
-            reaper.look()
+            pool.wake()
+            reaper.sweep()
             time.sleep(0.2)
         record_id = add_dataset(registry)
-        reaper.look()
+        reaper.sweep()
         until(lambda: state(registry, record_id) == "done", seconds=10, what="it is done all the same")
         until(lambda: pool.idle, seconds=5, what="every place is free")

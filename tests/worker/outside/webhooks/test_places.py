@@ -127,10 +127,10 @@ def test_a_trickling_receiver_has_one_place(
         stack.callback(pool.join, 30)
         stack.callback(supervisor.stopping.set)
         pool.start()
-        pool.look()
+        pool.wake()
         until(lambda: attempts.running[slow.url], seconds=20, what="a message trickles")
         others = [tell(registry, quick.url) for _ in range(3)]
-        pool.look(["deliver"])
+        pool.wake(["deliver"])
         everything = [*waiting, *others]
         until(lambda: all(stored(registry, one).attempts for one in everything), seconds=60, what="all had a turn")
     assert attempts.most[slow.url] == 1
