@@ -15,7 +15,7 @@ import numpy as np
 from fedlas.calibrators.base import Floats, Ints, softmax
 
 _NEWTON_STEPS, _CG_STEPS = 50, 60
-#: Half the squared Newton decrement is about how far the loss is above its minimum: below this nobody sees it.
+#: Half the squared Newton decrement is about how far the loss is above its minimum: this is below all reported digits.
 _CLOSE_ENOUGH = 1e-11
 #: With no more numbers than this in θ the Hessian of a diagonal map is formed.
 _SMALL = 200

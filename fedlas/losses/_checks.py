@@ -1,4 +1,4 @@
-"""What every loss asks of its arguments; it knows tensors' shapes and values, and no formula.
+"""Checks of a loss's arguments: shapes and values of tensors.
 
 Shapes and dtypes are always checked, values (NaN, targets out of range) on the CPU only: on an accelerator a
 look at them would make the host wait for the device in every step. There a NaN shows in the loss itself, and

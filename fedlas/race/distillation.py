@@ -1,7 +1,7 @@
 """Distillation: one network learns what an ensemble says, so that its gain is served at the price of one.
 
 Function matching (Beyer et al. 2022, arXiv 2106.05237): the teacher answers anew for every batch, and where inputs are
-numbers half of the rows are blends of two, on which nobody has a label but the teacher has an opinion. The last epochs
+numbers half of the rows are blends of two, which have no label but the teacher's answer. The last epochs
 see plain rows only, so that running statistics of BatchNorm fit what will be served.
 """
 

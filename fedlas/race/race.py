@@ -70,7 +70,7 @@ def run_race(
         combine: whether trials are averaged.
         on_progress: called before every candidate and after every epoch; what it raises stops the race.
         on_candidate: called with everything that was trained or averaged, as soon as it is scored; not with what an
-            earlier attempt has told of.
+            earlier attempt has reported.
         journal: where decisions, finished candidates and the state of the running one are kept. A race that is killed
             and begun again with its journal trains on where it was and names the same finalists, bit by bit.
         train_weights: sampling weights (N,) of the train rows, by which they are drawn.

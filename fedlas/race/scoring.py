@@ -1,4 +1,4 @@
-"""Scores on calibration rows and the choice of a calibrator; it knows no network."""
+"""Scores on calibration rows, cross-fitting, and the choice of a calibrator."""
 
 from __future__ import annotations
 

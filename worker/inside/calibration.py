@@ -1,4 +1,4 @@
-"""The calibration job, step by step, inside the sandbox: files in, files out; it knows no database and no queue.
+"""The calibration job, step by step, inside the sandbox: files in, files out.
 
 Read `calibrate` from top to bottom: it happens in that order.
 """

@@ -1,7 +1,4 @@
-"""The two inputs of a job are opened: the classifier, and the dataset in the classifier's inputs and classes.
-
-Inside the sandbox; it knows neither the race nor the registry.
-"""
+"""Model loading: the classifier of a job, and the dataset in the classifier's inputs and classes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Rows that a calibration cannot use, refused before anything is trained, and what splits lack; it fits nothing."""
+"""Preconditions of a job: rows that it cannot use are refused, and what splits lack is listed, before it trains."""
 
 from __future__ import annotations
 

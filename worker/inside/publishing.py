@@ -1,7 +1,4 @@
-"""From the finalists to what is served: their probabilities, the verdict's choice, its promises, and its file.
-
-It knows neither the race nor the report, no database and no queue.
-"""
+"""Publishing of a finalist: its probabilities, the verdict's choice, its guarantees, and its file."""
 
 from __future__ import annotations
 
