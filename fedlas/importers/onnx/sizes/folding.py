@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -18,28 +19,32 @@ from fedlas.importers.onnx.sizes.abstract_tensor import (
     Array,
     bounded_tensor,
     constant_tensor,
+    unbounded_tensor,
 )
 from fedlas.importers.onnx.sizes.shape_rules import Inputs
 
 #: Elements move about: each end of the intervals is computed as values would be.
 _MOVES = words("Identity Reshape Transpose Squeeze Unsqueeze Flatten Slice Gather Concat Expand Tile Split")
+#: A product of two vectors of as many elements as are computed.
+_MOST_PAIRS = COMPUTED**2
 _NOT_COMPUTED = (UnsupportedModel, Mismatch, KeyError, TypeError, RuntimeError)
 
 
-def fold(
-    name: str, node: NodeProto, inputs: Inputs, results: Sequence[AbstractTensor], opset: int
-) -> list[AbstractTensor]:
-    """The results with their elements, where all inputs are known and the results are few; else as they are."""
-    few = all(result.count is not None and result.count <= COMPUTED for result in results)
-    given = [tensor for tensor in inputs if tensor is not None]
-    if not given or not few or name not in OPERATORS or any(tensor.value is None for tensor in given):
-        return list(results)
-    found = _run(node, [None if tensor is None else tensor.value for tensor in inputs], opset)
-    folded = []
-    for output, result in zip(node.output, results, strict=True):
-        value = constant_tensor(found[output]) if output in found else result
-        folded.append(result if result.fixed and value.shape != result.shape else value)
-    return folded
+def fold(name: str, node: NodeProto, inputs: Inputs, opset: int) -> list[AbstractTensor] | None:
+    """The results with their elements, where all inputs are known; None where the operator table does not compute them.
+
+    Nodes of many pairs of elements are left out: those that read no size make no more of their inputs.
+    """
+    values = [None if tensor is None else tensor.value for tensor in inputs]
+    known = [value for value in values if value is not None]
+    if not known or len(known) < sum(tensor is not None for tensor in inputs) or name not in OPERATORS:
+        return None
+    if math.prod(max(1, value.size) for value in known) > _MOST_PAIRS:
+        return None
+    found = _run(node, values, opset)
+    if not all(output in found for output in node.output if output):
+        return None
+    return [constant_tensor(found[output]) if output else unbounded_tensor(0, None) for output in node.output]
 
 
 def fold_bounds(name: str, node: NodeProto, inputs: Inputs, result: AbstractTensor, opset: int) -> AbstractTensor:

@@ -17,6 +17,7 @@ from fedlas.errors import UnsupportedModel
 from fedlas.importers.onnx.graph import Graph, attribute
 from fedlas.importers.onnx.operators import operator_name
 from fedlas.importers.onnx.sizes.abstract_tensor import (
+    COMPUTED,
     FEW,
     FLOATS,
     AbstractTensor,
@@ -143,7 +144,11 @@ class Interpretation:
         given = [tensor for tensor in inputs if tensor is not None]
         if name in ("Shape", "Size"):
             return [_shape_tensor(node, name, given[0])]
-        steering = [t for i, t in enumerate(inputs) if t is not None and read_at(node, i) != "v"]
+        roles = [read_at(node, i) for i in range(len(inputs))]
+        declares = "s" in roles
+        if not declares and (folded := fold(name, node, inputs, self.graph.opset)) is not None:
+            return folded
+        steering = [tensor for tensor, role in zip(inputs, roles, strict=True) if tensor is not None and role != "v"]
         reading = any(tensor.varies for tensor in steering)
         # Sizes that follow from constants, but not by what is computed here.
         vague = not reading and any(tensor.value is None for tensor in steering)
@@ -156,7 +161,9 @@ class Interpretation:
             count = given[0].count if given and name in _KEEPS_COUNT else None
             most = None if given and given[0].fixed and shape is not None else count
             results.append(replace(result, fixed=fixed, tainted=tainted, max_elements=most))
-        results = fold(name, node, inputs, results, self.graph.opset)
+        few = all(result.count is not None and result.count <= COMPUTED for result in results)
+        if declares and few and (folded := fold(name, node, inputs, self.graph.opset)) is not None:
+            return folded
         return [fold_bounds(name, node, inputs, result, self.graph.opset) for result in results]
 
     def _sizes(self, node: NodeProto, inputs: Inputs) -> list[tuple[int, Shape | None]]:
