@@ -27,10 +27,18 @@ class Cnn(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.net = nn.Sequential(
-            nn.Conv2d(3, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU(), nn.MaxPool2d(2),
-            nn.Conv2d(8, 16, 3, padding=1), nn.BatchNorm2d(16), nn.ReLU(),
-            nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Dropout(0.2), nn.Linear(16, 5),
-        )  # fmt: skip
+            nn.Conv2d(3, 8, 3, padding=1),
+            nn.BatchNorm2d(8),
+            nn.ReLU(),
+            nn.MaxPool2d(2),
+            nn.Conv2d(8, 16, 3, padding=1),
+            nn.BatchNorm2d(16),
+            nn.ReLU(),
+            nn.AdaptiveAvgPool2d(1),
+            nn.Flatten(),
+            nn.Dropout(0.2),
+            nn.Linear(16, 5),
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         return self.net(x)  # type: ignore[no-any-return]
@@ -146,8 +154,9 @@ def trained_looking(network: nn.Module, seed: int = 0) -> nn.Module:
     return network.eval()
 
 
-def export(network: nn.Module, example: Inputs, path: Path, *, dynamo: bool = False, dynamic: bool = True,
-           **options: Any) -> Path:  # fmt: skip
+def export(
+    network: nn.Module, example: Inputs, path: Path, *, dynamo: bool = False, dynamic: bool = True, **options: Any
+) -> Path:
     """Export with weights inside and without the exporters' many words."""
     names = ["input_ids", "attention_mask"] if len(example) == 2 else ["x"]
     if dynamic and dynamo:

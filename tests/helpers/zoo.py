@@ -42,19 +42,58 @@ def _quiet(name: str) -> nn.Module:
 #: Constructor and size of the images; together they have every kind of block that these libraries have.
 ARCHITECTURES: dict[str, tuple[Maker, int]] = {
     **_torchvision(
-        resnet18=224, mobilenet_v2=64, mobilenet_v3_small=64, shufflenet_v2_x0_5=64, squeezenet1_1=64, mnasnet0_5=64,
-        efficientnet_b0=64, regnet_y_400mf=64, convnext_tiny=64, densenet121=64, swin_t=64, swin_v2_t=64, vit_b_16=224,
-        maxvit_t=224),
+        resnet18=224,
+        mobilenet_v2=64,
+        mobilenet_v3_small=64,
+        shufflenet_v2_x0_5=64,
+        squeezenet1_1=64,
+        mnasnet0_5=64,
+        efficientnet_b0=64,
+        regnet_y_400mf=64,
+        convnext_tiny=64,
+        densenet121=64,
+        swin_t=64,
+        swin_v2_t=64,
+        vit_b_16=224,
+        maxvit_t=224,
+    ),
     "googlenet": (lambda: torchvision.models.googlenet(weights=None, init_weights=False, aux_logits=False), 64),
     "inception_v3": (lambda: torchvision.models.inception_v3(weights=None, init_weights=False, aux_logits=False), 96),
     **_timm(
-        convnext_atto=64, mobilevit_xxs=64, ghostnet_050=64, repvgg_a0=64, efficientvit_b0=64, resnetv2_50=64,
-        hrnet_w18_small=64, lcnet_050=64, rexnet_100=64, ese_vovnet19b_dw=64, res2net50_26w_4s=64, poolformer_s12=64,
-        mobilenetv4_conv_small=64, hgnetv2_b0=64, mambaout_femto=64, nf_resnet26=64, edgenext_xx_small=64,
-        skresnet18=64, dpn48b=64, visformer_tiny=224, fastvit_t8=256, botnet26t_256=256, lambda_resnet26t=64,
-        deit_tiny_distilled_patch16_224=224, mixer_s32_224=224, resmlp_12_224=224, gmlp_ti16_224=224,
-        eva02_tiny_patch14_224=224, cait_xxs24_224=224, xcit_nano_12_p16_224=224, pit_ti_224=224, levit_128s=224),
-}  # fmt: skip
+        convnext_atto=64,
+        mobilevit_xxs=64,
+        ghostnet_050=64,
+        repvgg_a0=64,
+        efficientvit_b0=64,
+        resnetv2_50=64,
+        hrnet_w18_small=64,
+        lcnet_050=64,
+        rexnet_100=64,
+        ese_vovnet19b_dw=64,
+        res2net50_26w_4s=64,
+        poolformer_s12=64,
+        mobilenetv4_conv_small=64,
+        hgnetv2_b0=64,
+        mambaout_femto=64,
+        nf_resnet26=64,
+        edgenext_xx_small=64,
+        skresnet18=64,
+        dpn48b=64,
+        visformer_tiny=224,
+        fastvit_t8=256,
+        botnet26t_256=256,
+        lambda_resnet26t=64,
+        deit_tiny_distilled_patch16_224=224,
+        mixer_s32_224=224,
+        resmlp_12_224=224,
+        gmlp_ti16_224=224,
+        eva02_tiny_patch14_224=224,
+        cait_xxs24_224=224,
+        xcit_nano_12_p16_224=224,
+        pit_ti_224=224,
+        levit_128s=224,
+    ),
+}
 
 
 @dataclass(frozen=True)
@@ -100,9 +139,12 @@ def measure(path: Path, network: nn.Module | None = None, *, rows: int = 4) -> F
     names = [str(i) for i in range(classifier.num_classes)]
     started = time.perf_counter()
     report = export_onnx(
-        classifier.eval(), path.with_suffix(".tuned.onnx"), calibrator=_softening(classifier), class_names=names,
+        classifier.eval(),
+        path.with_suffix(".tuned.onnx"),
+        calibrator=_softening(classifier),
+        class_names=names,
         verify_with=classifier.example_rows(3),
-    )  # fmt: skip
+    )
     write_s = time.perf_counter() - started
     native = sum(p.numel() for p in network.parameters()) if network is not None else weights
     return Figures(import_s, write_s, parity, report.max_probability_error, weights / native, with_gradient)

@@ -110,10 +110,15 @@ def test_a_limited_mask_is_the_same_for_every_length_of_a_row(opset: int, tmp_pa
 def test_a_limit_grows_with_the_length_of_a_row(tmp_path: Path) -> None:
     """Where rows have any length, the limit is computed from it: 5,000 steps of 5,000 columns stay 5,000."""
     weight = {"axes": np.array([1]), "w": np.ones((1, 3)), "zero": np.array(0), "unit": np.array(1), "b": np.zeros(3)}
-    nodes = [*LARGEST, node("Range", ["zero", "whole", "unit"], "steps"),
-             node("Cast", ["steps"], "f", to=TensorProto.FLOAT),
-             node("ReduceSum", ["f"], "total", keepdims=0), node("ReduceMean", ["x"], "mean", axes=[1], keepdims=1),
-             node("Add", ["mean", "total"], "m"), node("Gemm", ["m", "w", "b"], "y")]  # fmt: skip
+    nodes = [
+        *LARGEST,
+        node("Range", ["zero", "whole", "unit"], "steps"),
+        node("Cast", ["steps"], "f", to=TensorProto.FLOAT),
+        node("ReduceSum", ["f"], "total", keepdims=0),
+        node("ReduceMean", ["x"], "mean", axes=[1], keepdims=1),
+        node("Add", ["mean", "total"], "m"),
+        node("Gemm", ["m", "w", "b"], "y"),
+    ]
     classifier = load_onnx(hand_made(tmp_path, nodes, ["L"], weight))
     graph = classifier.graph()
     for given, expected in ((3.0, 3), (1024.0, 1024), (5000.0, 5000), (9e9, 5000)):
@@ -142,8 +147,12 @@ def test_a_served_copy_is_analysed_again(tmp_path: Path) -> None:
 
 def test_least_of_many_integers_is_no_limit(tmp_path: Path) -> None:
     """Min of several 64-bit integers is not trusted: ONNX Runtime 1.31 gives 3e9 for min(3e9, 64) in a vector."""
-    nodes = [node("Reshape", ["whole", "one"], "v"), node("Concat", ["one", "v"], "s", axis=0),
-             node("Min", ["s", "most"], "few"), node("Expand", ["ones", "few"], "zeros")]  # fmt: skip
+    nodes = [
+        node("Reshape", ["whole", "one"], "v"),
+        node("Concat", ["one", "v"], "s", axis=0),
+        node("Min", ["s", "most"], "few"),
+        node("Expand", ["ones", "few"], "zeros"),
+    ]
     hostile = Hostile(nodes, {"most": np.array([64, 64])})
     graph = Graph.from_model(onnx.load(hostile.write(tmp_path)))
     assert limit_sizes(graph, [input_spec(info) for info in graph.inputs], {})

@@ -83,9 +83,13 @@ def test_a_familiar_file_can_be_opened_again(tmp_path: Path) -> None:
         fitted = Familiarity.fit(network_outputs(classifier, rows)[1])
         path, output = tmp_path / f"{step}.onnx", "probabilities"
         export_onnx(
-            classifier, path, calibrator=TemperatureScaling(2.0), class_names=["a", "b", "c"],
-            familiarity=fitted, verify_with=[rows.numpy()],
-        )  # fmt: skip
+            classifier,
+            path,
+            calibrator=TemperatureScaling(2.0),
+            class_names=["a", "b", "c"],
+            familiarity=fitted,
+            verify_with=[rows.numpy()],
+        )
     found = predict_file(path, [rows.numpy()])
     np.testing.assert_allclose(found["familiarity"], fitted(found["features"]), atol=1e-3)
 

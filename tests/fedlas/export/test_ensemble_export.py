@@ -26,8 +26,11 @@ from tests.helpers.networks import Bert, Cnn, Encoder, Inputs, export, images, m
 
 Network = tuple[Callable[[], nn.Module], Callable[[int], Inputs]]
 NETWORKS: dict[str, Network] = {
-    "mlp": (mlp, table), "cnn": (Cnn, images), "encoder": (Encoder, texts), "bert": (Bert, texts),
-}  # fmt: skip
+    "mlp": (mlp, table),
+    "cnn": (Cnn, images),
+    "encoder": (Encoder, texts),
+    "bert": (Bert, texts),
+}
 
 
 def shaken(classifier: GraphClassifier, seed: int, *, head_only: bool) -> GraphClassifier:
@@ -47,9 +50,10 @@ def finalist(base: GraphClassifier, *, head_only: bool) -> Finalist:
     classes, width = base.num_classes, base.feature_dim
     vector = VectorScaling().fit(rng.normal(size=(200, classes)), rng.integers(0, classes, 200))
     calibrators: list[Calibrator] = [
-        TemperatureScaling(1.7), vector,
+        TemperatureScaling(1.7),
+        vector,
         FeatureScaling(1.2, rng.normal(size=(width, classes)) / width**0.5, rng.normal(size=classes)),
-    ]  # fmt: skip
+    ]
     members = [base, *(shaken(base, seed, head_only=head_only) for seed in (1, 2))]
     network = Ensemble(members, calibrators, shares_body=head_only)
     result = CandidateResult("average", "ensemble", {}, "all", "finished")

@@ -131,9 +131,12 @@ def test_running_statistics_are_written(tmp_path: Path) -> None:
     """BatchNorm's running statistics as training left them are in the file."""
     torch.manual_seed(0)
     path = export(
-        Cnn().train(), images(4), tmp_path / "m.onnx", training=torch.onnx.TrainingMode.TRAINING,
+        Cnn().train(),
+        images(4),
+        tmp_path / "m.onnx",
+        training=torch.onnx.TrainingMode.TRAINING,
         do_constant_folding=False,
-    )  # fmt: skip
+    )
     classifier = load_onnx(path)
     out = tmp_path / "out.onnx"
     rows = images(16)

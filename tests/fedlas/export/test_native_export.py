@@ -87,9 +87,13 @@ def test_every_standard_output_can_be_uploaded_again(base: NativeClassifier, tmp
     familiarity = Familiarity.fit(predict_logits(base, rows, device="cpu")[1])
     path = tmp_path / "out.onnx"
     export_onnx(
-        base, path, calibrator=TemperatureScaling(2.0), class_names=list("abcde"), familiarity=familiarity,
+        base,
+        path,
+        calibrator=TemperatureScaling(2.0),
+        class_names=list("abcde"),
+        familiarity=familiarity,
         verify_with=rows,
-    )  # fmt: skip
+    )
     found = predict_file(path, rows)
     again = load_onnx(path, output="probabilities")
     np.testing.assert_allclose(softmax(predict_logits(again, rows, device="cpu")[0]), found["probabilities"], atol=1e-5)

@@ -182,8 +182,16 @@ def test_linear_classifiers_keep_onnx_runtimes_arithmetic(
 ) -> None:
     """Every form of LinearClassifier gives ONNX Runtime's scores in standard operators, or stays as it is."""
     labels = list(range(classes))
-    model = node_model("LinearClassifier", ["N", 2], ["label", "p"], opset=opset, coefficients=coefficients,
-                       intercepts=intercepts, classlabels_ints=labels, post_transform=transform)  # fmt: skip
+    model = node_model(
+        "LinearClassifier",
+        ["N", 2],
+        ["label", "p"],
+        opset=opset,
+        coefficients=coefficients,
+        intercepts=intercepts,
+        classlabels_ints=labels,
+        post_transform=transform,
+    )
     x = np.random.default_rng(1).normal(size=(20, 2)).astype(np.float32)
     changed = to_standard(model)
     assert operators(changed) == ({"LinearClassifier"} if transform in ("SOFTMAX_ZERO", "PROBIT") else set())
@@ -210,7 +218,7 @@ NODES: dict[str, tuple[str, Array, dict[str, Any], int]] = {
     "table": ("LabelEncoder", WHOLE, {"keys_int64s": [1, 2], "values_floats": [0.5, -2.0], "default_float": 9.0}, 11),
     "table, defaults": ("LabelEncoder", WHOLE, {"keys_int64s": [1, 2], "values_floats": [0.5, -2.0]}, 11),
     "regressor": ("LinearRegressor", ZEROS, {"coefficients": [1.0, 2.0, 3.0], "intercepts": [0.5]}, 7),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("opset", [7, 9, 11, 13, 18, 21])
@@ -229,9 +237,11 @@ def test_models_without_such_operators_are_left_alone() -> None:
     """Other models come back as the very object."""
     value = helper.make_tensor_value_info
     graph = helper.make_graph(
-        [helper.make_node("Softmax", ["x"], ["y"])], "g", [value("x", TensorProto.FLOAT, ["N", 3])],
+        [helper.make_node("Softmax", ["x"], ["y"])],
+        "g",
+        [value("x", TensorProto.FLOAT, ["N", 3])],
         [value("y", TensorProto.FLOAT, ["N", 3])],
-    )  # fmt: skip
+    )
     model = helper.make_model(graph)
     assert to_standard(model) is model
     assert class_labels(model, 3) is None

@@ -125,13 +125,25 @@ def check(name: str, folder: Path, **options: Any) -> NativeClassifier:
 QUICK = ["timm/test_resnet", "timm/test_vit", "torchvision/squeezenet1_1"]
 SLOW = ["torchvision/mobilenet_v3_small", "torchvision/resnet18", "timm/test_convnext", "timm/test_efficientnet"]
 EXHAUSTIVE = [
-    "timm/resnet10t", "timm/test_byobnet",
-    "timm/test_coatnet", "timm/test_efficientnet_evos",
-    "timm/test_maxvit", "timm/test_nfnet", "timm/test_mambaout", "timm/test_vit_relpos", "timm/levit_128s",
-    "timm/deit_tiny_distilled_patch16_224", "torchvision/googlenet", "torchvision/regnet_x_400mf",
-    "torchvision/shufflenet_v2_x0_5", "torchvision/densenet121", "torchvision/efficientnet_b0",
-    "torchvision/vit_b_16", "torchvision/swin_t", "torchvision/resnet50",
-]  # fmt: skip
+    "timm/resnet10t",
+    "timm/test_byobnet",
+    "timm/test_coatnet",
+    "timm/test_efficientnet_evos",
+    "timm/test_maxvit",
+    "timm/test_nfnet",
+    "timm/test_mambaout",
+    "timm/test_vit_relpos",
+    "timm/levit_128s",
+    "timm/deit_tiny_distilled_patch16_224",
+    "torchvision/googlenet",
+    "torchvision/regnet_x_400mf",
+    "torchvision/shufflenet_v2_x0_5",
+    "torchvision/densenet121",
+    "torchvision/efficientnet_b0",
+    "torchvision/vit_b_16",
+    "torchvision/swin_t",
+    "torchvision/resnet50",
+]
 
 
 @pytest.mark.parametrize("name", QUICK)
@@ -218,8 +230,11 @@ def test_everything_that_does_not_fit_is_listed(tmp_path: Path) -> None:
     save_file(state, tmp_path / "w.safetensors")
     with pytest.raises(UnsupportedModel) as caught:
         load_architecture(tmp_path / "w.safetensors", architecture=corpus.ARCHITECTURE, num_classes=CLASSES)
-    for part in ("missing (1): features.3.squeeze.bias", "unexpected (1): stranger",
-                 "of a wrong shape (1): features.0.bias is (7,), needed (64,)"):  # fmt: skip
+    for part in (
+        "missing (1): features.3.squeeze.bias",
+        "unexpected (1): stranger",
+        "of a wrong shape (1): features.0.bias is (7,), needed (64,)",
+    ):
         assert part in caught.value.message
 
 

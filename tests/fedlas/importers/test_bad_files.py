@@ -206,15 +206,18 @@ class BatchStatistics(nn.Module):
 
 
 NO_CLASSIFIERS: dict[str, tuple[Callable[[], nn.Module], Inputs, str]] = {
-    "sequence output": (lambda: nn.Sequential(nn.Embedding(9, 8), nn.Linear(8, 3)),
-                        (torch.ones(2, 7, dtype=torch.long),), "no_classifier_output"),
+    "sequence output": (
+        lambda: nn.Sequential(nn.Embedding(9, 8), nn.Linear(8, 3)),
+        (torch.ones(2, 7, dtype=torch.long),),
+        "no_classifier_output",
+    ),
     "embedding": (lambda: nn.Sequential(nn.Linear(10, 8), nn.ReLU()), table(2), "no_classifier_output"),
     "softmax over one": (lambda: Composed(mlp(1), lambda y: y.softmax(1)), table(2), "no_classifier_output"),
     "recurrent states": (Recurrent, (torch.ones(1, 5, 10), torch.zeros(1, 1, 8)), "no_classifier_output"),
     "independent sigmoids": (lambda: Composed(mlp(4), torch.sigmoid), table(2), "multilabel_unsupported"),
     "one raw column": (lambda: mlp(1), table(2), "ambiguous_output"),
     "rows that mix": (BatchStatistics, table(2), "fixed_batch"),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("kind", NO_CLASSIFIERS)

@@ -27,13 +27,18 @@ from tests.helpers.networks import hand_made, node
 from tests.helpers.sized_graphs import MUST_PASS
 
 _CONSTANTS: dict[str, Any] = {
-    "w": np.ones((4, 3)), "b": np.zeros(3), "i0": np.array([0]), "i1": np.array([1]), "last": np.array([-1]),
-}  # fmt: skip
+    "w": np.ones((4, 3)),
+    "b": np.zeros(3),
+    "i0": np.array([0]),
+    "i1": np.array([1]),
+    "last": np.array([-1]),
+}
 #: From `zeros`, which has a size of the rows, to scores.
 _ENDING = [
-    node("ReduceSum", ["zeros"], "nothing", keepdims=0), node("Add", ["x", "nothing"], "moved"),
+    node("ReduceSum", ["zeros"], "nothing", keepdims=0),
+    node("Add", ["x", "nothing"], "moved"),
     node("Gemm", ["moved", "w", "b"], "y"),
-]  # fmt: skip
+]
 _ROWS = [node("Shape", ["x"], "s"), node("Slice", ["s", "i0", "i1"], "n")]
 
 
@@ -47,8 +52,9 @@ def test_bytes_of_a_row(tmp_path: Path) -> None:
     """Relu (4) and Gemm (3 floats): 28 bytes a row in all, both alive at once, and the weights are fixed."""
     cost = counted(tmp_path, [node("Relu", ["x"], "r"), node("Gemm", ["r", "w", "b"], "y")])
     assert (cost.sizes, cost.row_bytes, cost.peak_row_bytes) == ("shapes", 28, 28)
-    assert cost.fixed_bytes == sum(np.asarray(v).size * (4 if np.asarray(v).dtype.kind == "f" else 8)
-                                   for v in _CONSTANTS.values())  # fmt: skip
+    assert cost.fixed_bytes == sum(
+        np.asarray(v).size * (4 if np.asarray(v).dtype.kind == "f" else 8) for v in _CONSTANTS.values()
+    )
 
 
 @pytest.mark.parametrize(
@@ -56,14 +62,24 @@ def test_bytes_of_a_row(tmp_path: Path) -> None:
     [
         [*_ROWS, node("Concat", ["n", "n", "n"], "c", axis=0), node("ConstantOfShape", ["c"], "zeros")],
         [node("Transpose", ["x"], "t"), node("MatMul", ["x", "t"], "zeros")],
-        [*_ROWS, node("Sub", ["n", "many"], "o"), node("Max", ["o", "i0"], "k"), node("Mul", ["k", "k"], "q"),
-         node("ConstantOfShape", ["q"], "zeros")],
+        [
+            *_ROWS,
+            node("Sub", ["n", "many"], "o"),
+            node("Max", ["o", "i0"], "k"),
+            node("Mul", ["k", "k"], "q"),
+            node("ConstantOfShape", ["q"], "zeros"),
+        ],
         [node("Einsum", ["x", "x", "x"], "zeros", equation="ai,bi,ci->a")],
-        [node("NonZero", ["x"], "i"), node("Shape", ["i"], "m"), node("Slice", ["m", "i1", "two"], "k"),
-         node("Concat", ["k", "k"], "c", axis=0), node("ConstantOfShape", ["c"], "zeros")],
+        [
+            node("NonZero", ["x"], "i"),
+            node("Shape", ["i"], "m"),
+            node("Slice", ["m", "i1", "two"], "k"),
+            node("Concat", ["k", "k"], "c", axis=0),
+            node("ConstantOfShape", ["c"], "zeros"),
+        ],
     ],
     ids=["cube", "pairs of rows", "only beyond 100 rows", "inside an Einsum", "of a counted size"],
-)  # fmt: skip
+)
 def test_more_than_linear_in_rows_is_refused(nodes: list[NodeProto], tmp_path: Path) -> None:
     """A tensor of rows times rows is refused, also where it begins at many rows only, or lies inside an operator."""
     with pytest.raises(UnsupportedModel) as caught:
@@ -105,8 +121,12 @@ def test_sizes_of_classical_models_follow_from_shapes(model: Any, tmp_path: Path
 
 def test_powers_of_a_free_dimension(tmp_path: Path) -> None:
     """Sums are linear in the length of a row, pairs of its elements quadratic."""
-    ending = [node("ReduceSum", ["p"], "m", keepdims=0), node("ReduceMean", ["x"], "k", axes=[1], keepdims=1),
-              node("Add", ["k", "m"], "v"), node("Gemm", ["v", "u", "b"], "y")]  # fmt: skip
+    ending = [
+        node("ReduceSum", ["p"], "m", keepdims=0),
+        node("ReduceMean", ["x"], "k", axes=[1], keepdims=1),
+        node("Add", ["k", "m"], "v"),
+        node("Gemm", ["v", "u", "b"], "y"),
+    ]
     unit = np.ones((1, 3))
     assert counted(tmp_path, [node("Relu", ["x"], "p"), *ending], ["L"], u=unit).powers == {"x.1": 1.0}
     pairs = [node("Unsqueeze", ["x", "i1"], "a"), node("Unsqueeze", ["x", "last"], "c"), node("Mul", ["a", "c"], "p")]

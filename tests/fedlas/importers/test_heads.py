@@ -37,13 +37,15 @@ ENDINGS: dict[str, tuple[Function, str]] = {
     "softmax by hand": (softmax_by_hand, "probabilities"),
     "softmax by hand, not shifted": (lambda y: y.exp() / y.exp().sum(1, keepdim=True), "probabilities"),
     "softmax by hand, times the reciprocal": (
-        lambda y: y.exp() * torch.reciprocal(y.exp().sum(1, keepdim=True)), "probabilities"),
+        lambda y: y.exp() * torch.reciprocal(y.exp().sum(1, keepdim=True)),
+        "probabilities",
+    ),
     "log softmax by hand": (log_softmax_by_hand, "logits"),
     "log-sum-exp": (lambda y: y - y.logsumexp(1, keepdim=True), "logits"),
     "exp of log softmax by hand": (lambda y: log_softmax_by_hand(y).exp(), "probabilities"),
     "temperature": (lambda y: (y / 2.5).softmax(1), "probabilities"),
     "softmax on a map of one pixel": (lambda y: y[:, :, None, None].softmax(1).flatten(1), "probabilities"),
-}  # fmt: skip
+}
 PAIRS: dict[str, Function] = {
     "sigmoid": lambda y: y.sigmoid(),
     "sigmoid by hand": lambda y: 1 / (1 + torch.exp(-y)),
@@ -193,10 +195,18 @@ def test_lp_normalised_features(tmp_path: Path) -> None:
     """LpNormalization of features and class vectors: the vectors, though computed, are weights."""
     rng = np.random.default_rng(0)
     constants = {"w": rng.standard_normal((10, 8)), "v": rng.standard_normal((8, 3)), "s": np.array(16.0)}
-    path = hand_made(tmp_path, [
-        node("MatMul", ["x", "w"], "h"), node("LpNormalization", ["h"], "u", axis=1, p=2),
-        node("LpNormalization", ["v"], "n", axis=0, p=2), node("MatMul", ["u", "n"], "c"), node("Mul", ["c", "s"], "y"),
-    ], [10], constants)  # fmt: skip
+    path = hand_made(
+        tmp_path,
+        [
+            node("MatMul", ["x", "w"], "h"),
+            node("LpNormalization", ["h"], "u", axis=1, p=2),
+            node("LpNormalization", ["v"], "n", axis=0, p=2),
+            node("MatMul", ["u", "n"], "c"),
+            node("Mul", ["c", "s"], "y"),
+        ],
+        [10],
+        constants,
+    )
     classifier = opened(path)
     assert sorted(p.numel() for p in classifier.parameters()) == [24, 80]
     torch.testing.assert_close(classifier(*table(4))[1].norm(dim=1), torch.ones(4))
@@ -256,10 +266,17 @@ def squeezed(name: str, opset: int) -> tuple[list[NodeProto], list[int], dict[st
         )
     old = opset < 18
     return (
-        [node("MatMul", ["x", "k"], "c"), node("Tanh", ["c"], "features"), node("MatMul", ["features", "w"], "p"),
-         node("Add", ["p", "b"], "z"), node("Relu", ["z"], "r"),
-         node("ReduceMean", ["r"] if old else ["r", "end"], "y", keepdims=0, **({"axes": [1]} if old else {}))],
-        [7, 3], {"k": rng(3, 8), "w": rng(8, 4), "b": rng(4), **({} if old else {"end": np.array([1])})})  # fmt: skip
+        [
+            node("MatMul", ["x", "k"], "c"),
+            node("Tanh", ["c"], "features"),
+            node("MatMul", ["features", "w"], "p"),
+            node("Add", ["p", "b"], "z"),
+            node("Relu", ["z"], "r"),
+            node("ReduceMean", ["r"] if old else ["r", "end"], "y", keepdims=0, **({"axes": [1]} if old else {})),
+        ],
+        [7, 3],
+        {"k": rng(3, 8), "w": rng(8, 4), "b": rng(4), **({} if old else {"end": np.array([1])})},
+    )
 
 
 @pytest.mark.parametrize("opset", [13, 18])
@@ -270,8 +287,10 @@ def test_features_are_the_mean_where_the_pooling_cannot_move(name: str, opset: i
     The mean alone does not tell the logits, so there is no head; all weights train.
     """
     nodes, shape, constants = squeezed(name, opset)
-    positions = run_file(hand_made(tmp_path, nodes, shape, constants, outputs=("features", "y"), opset=opset),
-                         (x := torch.from_numpy(rng(5, *shape).astype(np.float32)),))  # fmt: skip
+    positions = run_file(
+        hand_made(tmp_path, nodes, shape, constants, outputs=("features", "y"), opset=opset),
+        (x := torch.from_numpy(rng(5, *shape).astype(np.float32)),),
+    )
     path = hand_made(tmp_path, nodes, shape, constants, opset=opset)
     classifier = opened(path)
     logits, features = classifier(x)
@@ -295,20 +314,35 @@ def test_features_are_the_mean_where_the_pooling_cannot_move(name: str, opset: i
 
 def last_token(form: str) -> tuple[list[NodeProto], dict[str, np.ndarray]]:
     """What Transformers' sequence classification writes: the scores at a text's last token that is no padding (0)."""
-    count = [node("Cast", ["x"], "real", to=TensorProto.BOOL), node("Cast", ["real"], "ones", to=TensorProto.INT64),
-             node("ReduceSum", ["ones", "one"], "n", keepdims=0), node("Sub", ["n", "one"], "last")]  # fmt: skip
+    count = [
+        node("Cast", ["x"], "real", to=TensorProto.BOOL),
+        node("Cast", ["real"], "ones", to=TensorProto.INT64),
+        node("ReduceSum", ["ones", "one"], "n", keepdims=0),
+        node("Sub", ["n", "one"], "last"),
+    ]
     column = node("Unsqueeze", ["last", "one"], "place")
     score = lambda x, y: [node("MatMul", [x, "w"], "s"), node("Add", ["s", "b"], y)]  # noqa: E731
     embed = node("Gather", ["table", "x"], "h")
-    constants = {"table": rng(50, 8), "w": rng(8, 3), "b": rng(3), "one": np.array([1]), "seven": np.array(7),
-                 "zero": np.array(0), "step": np.array(1)}  # fmt: skip
+    constants = {
+        "table": rng(50, 8),
+        "w": rng(8, 3),
+        "b": rng(3),
+        "one": np.array([1]),
+        "seven": np.array(7),
+        "zero": np.array(0),
+        "step": np.array(1),
+    }
     if form == "picked before the layer":
         return [embed, *count, column, node("GatherND", ["h", "place"], "f", batch_dims=1), *score("f", "y")], constants
     if form == "GatherND":
         return [embed, *count, column, *score("h", "z"), node("GatherND", ["z", "place"], "y", batch_dims=1)], constants
-    rows = [node("Shape", ["z"], "sizes"), node("Gather", ["sizes", "zero"], "rows"),
-            node("Range", ["zero", "rows", "step"], "row"), node("Mul", ["row", "seven"], "start"),
-            node("Add", ["start", "last"], "at")]  # fmt: skip
+    rows = [
+        node("Shape", ["z"], "sizes"),
+        node("Gather", ["sizes", "zero"], "rows"),
+        node("Range", ["zero", "rows", "step"], "row"),
+        node("Mul", ["row", "seven"], "start"),
+        node("Add", ["start", "last"], "at"),
+    ]
     picks = [node("Flatten", ["z"], "flat", axis=2), node("Gather", ["flat", "at"], "y")]
     return [embed, *count, *score("h", "z"), *rows, *picks], constants
 
@@ -330,16 +364,27 @@ def test_the_last_token_is_what_a_text_is_classified_by(form: str, tmp_path: Pat
 def jax_softmax(floor: float) -> tuple[list[NodeProto], dict[str, np.ndarray]]:
     """A layer and the softmax as JAX writes it: reductions drop their axis and are widened again; Σ is floored."""
     nodes = [
-        node("MatMul", ["x", "w"], "z"), node("ReduceMax", ["z"], "m", axes=[1], keepdims=0),
-        node("Max", ["lowest", "m"], "m1"), node("Reshape", ["m1", "column"], "m2"),
-        node("Expand", ["m2", "wide"], "m3"), node("Sub", ["z", "m3"], "c"), node("Exp", ["c"], "e"),
-        node("ReduceSum", ["e", "axis"], "t", keepdims=0), node("Max", ["t", "floor"], "t1"),
-        node("Reshape", ["t1", "column"], "t2"), node("Expand", ["t2", "wide"], "t3"), node("Div", ["e", "t3"], "y"),
-    ]  # fmt: skip
+        node("MatMul", ["x", "w"], "z"),
+        node("ReduceMax", ["z"], "m", axes=[1], keepdims=0),
+        node("Max", ["lowest", "m"], "m1"),
+        node("Reshape", ["m1", "column"], "m2"),
+        node("Expand", ["m2", "wide"], "m3"),
+        node("Sub", ["z", "m3"], "c"),
+        node("Exp", ["c"], "e"),
+        node("ReduceSum", ["e", "axis"], "t", keepdims=0),
+        node("Max", ["t", "floor"], "t1"),
+        node("Reshape", ["t1", "column"], "t2"),
+        node("Expand", ["t2", "wide"], "t3"),
+        node("Div", ["e", "t3"], "y"),
+    ]
     return nodes, {
-        "w": rng(10, 3), "lowest": np.array(-np.inf), "floor": np.array(floor), "column": np.array([-1, 1]),
-        "wide": np.array([1, 3]), "axis": np.array([1]),
-    }  # fmt: skip
+        "w": rng(10, 3),
+        "lowest": np.array(-np.inf),
+        "floor": np.array(floor),
+        "column": np.array([-1, 1]),
+        "wide": np.array([1, 3]),
+        "axis": np.array([1]),
+    }
 
 
 def test_the_softmax_that_jax_writes(tmp_path: Path) -> None:

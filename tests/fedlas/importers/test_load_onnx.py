@@ -147,9 +147,13 @@ def test_batch_norm_stays_batch_norm(tmp_path: Path) -> None:
     torch.manual_seed(0)
     network = Cnn()
     path = export(
-        network.train(), images(4), tmp_path / "m.onnx", dynamic=False, training=torch.onnx.TrainingMode.TRAINING,
+        network.train(),
+        images(4),
+        tmp_path / "m.onnx",
+        dynamic=False,
+        training=torch.onnx.TrainingMode.TRAINING,
         do_constant_folding=False,
-    )  # fmt: skip
+    )
     classifier = load_onnx(path)
     x = images(8)
     # (the export itself ran one batch through the network)
@@ -380,10 +384,12 @@ def test_minus_one_is_an_open_axis(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     weights = {"k": rng.standard_normal((6, 3, 3, 3)), "w": rng.standard_normal((6, 4))}
     nodes = [
-        helper.make_node("Conv", ["x", "k"], ["c"], kernel_shape=[3, 3]), helper.make_node("Relu", ["c"], ["r"]),
-        helper.make_node("GlobalAveragePool", ["r"], ["g"]), helper.make_node("Flatten", ["g"], ["f"]),
+        helper.make_node("Conv", ["x", "k"], ["c"], kernel_shape=[3, 3]),
+        helper.make_node("Relu", ["c"], ["r"]),
+        helper.make_node("GlobalAveragePool", ["r"], ["g"]),
+        helper.make_node("Flatten", ["g"], ["f"]),
         helper.make_node("MatMul", ["f", "w"], ["y"]),
-    ]  # fmt: skip
+    ]
     path = save(tmp_path, nodes, [3, 8, 8], {name: value.astype(np.float32) for name, value in weights.items()})
     classifier = load_onnx(renamed_sizes(path, [-1, 3, -1, -1]))
     assert classifier.inputs[0].shape == ("N", 3, "dim_2", "dim_3")
@@ -398,9 +404,16 @@ def test_a_file_of_classical_operators_alone(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     weight, bias = rng.standard_normal((3, 10)).astype(np.float32), rng.standard_normal(3).astype(np.float32)
     node = helper.make_node(
-        "LinearClassifier", ["x"], ["label", "y"], domain="ai.onnx.ml", coefficients=weight.ravel().tolist(),
-        intercepts=bias.tolist(), classlabels_ints=[0, 1, 2], multi_class=0, post_transform="NONE",
-    )  # fmt: skip
+        "LinearClassifier",
+        ["x"],
+        ["label", "y"],
+        domain="ai.onnx.ml",
+        coefficients=weight.ravel().tolist(),
+        intercepts=bias.tolist(),
+        classlabels_ints=[0, 1, 2],
+        multi_class=0,
+        post_transform="NONE",
+    )
     path = save(tmp_path, [node], [10], {}, outputs=("label", "y"))
     model = onnx.load(path)
     del model.opset_import[:]
@@ -422,12 +435,16 @@ def test_an_open_length_may_be_bounded_by_a_table_of_positions(tmp_path: Path) -
     """Lengths beyond the table are tried and left; where no length fits at all, that is said of the file."""
     rng = np.random.default_rng(0)
     nodes = [
-        helper.make_node("Shape", ["x"], ["s"]), helper.make_node("Gather", ["s", "one"], ["n"]),
-        helper.make_node("Range", ["first", "n", "one"], ["p"]), helper.make_node("Sub", ["p", "first"], ["p0"]),
-        helper.make_node("Gather", ["places", "p0"], ["e"]), helper.make_node("MatMul", ["x", "v"], ["h"]),
-        helper.make_node("Add", ["h", "e"], ["a"]), helper.make_node("ReduceMean", ["a"], ["m"], axes=[1], keepdims=0),
+        helper.make_node("Shape", ["x"], ["s"]),
+        helper.make_node("Gather", ["s", "one"], ["n"]),
+        helper.make_node("Range", ["first", "n", "one"], ["p"]),
+        helper.make_node("Sub", ["p", "first"], ["p0"]),
+        helper.make_node("Gather", ["places", "p0"], ["e"]),
+        helper.make_node("MatMul", ["x", "v"], ["h"]),
+        helper.make_node("Add", ["h", "e"], ["a"]),
+        helper.make_node("ReduceMean", ["a"], ["m"], axes=[1], keepdims=0),
         helper.make_node("MatMul", ["m", "w"], ["y"]),
-    ]  # fmt: skip
+    ]
     shapes = {"places": (6, 8), "v": (2, 8), "w": (8, 3)}
     constants = {name: rng.standard_normal(shape).astype(np.float32) for name, shape in shapes.items()}
     constants |= {"one": np.array(1), "first": np.array(0)}
@@ -465,7 +482,7 @@ def amplifying(folder: Path, times: float) -> Path:
     constants = {
         "w": np.concatenate([large, large + small], 1),
         "v": np.concatenate([-np.eye(3), np.eye(3)]).astype(np.float32) * np.linspace(1, 1.01, 3, dtype=np.float32),
-    }  # fmt: skip
+    }
     nodes = [helper.make_node("MatMul", ["x", "w"], ["h"]), helper.make_node("MatMul", ["h", "v"], ["y"])]
     return save(folder, nodes, [10], constants)
 

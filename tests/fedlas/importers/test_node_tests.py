@@ -42,8 +42,11 @@ SKIPPED: dict[str, str] = {
     "test_training_dropout_default": _RANDOM,
     "test_training_dropout_default_mask": _RANDOM,
     **dict.fromkeys(
-        (f"test_{name}_uint{bits}" for name in ("add", "sub", "div", "mod", "max", "min", "greater", "less",
-                                                "greater_equal", "less_equal") for bits in (16, 32, 64)),
+        (
+            f"test_{name}_uint{bits}"
+            for name in ("add", "sub", "div", "mod", "max", "min", "greater", "less", "greater_equal", "less_equal")
+            for bits in (16, 32, 64)
+        ),
         _UNSIGNED,
     ),
     **dict.fromkeys(
@@ -57,7 +60,7 @@ SKIPPED: dict[str, str] = {
     "test_attention_4d_fp16": _HALF,
     "test_attention_4d_causal_fp16": _HALF,
     "test_attention_4d_causal_fp16_expanded": _HALF,
-}  # fmt: skip
+}
 #: Operators whose output's size depends on values, so that shapes alone do not tell it.
 COUNTING = {"Compress", "NonZero"}
 
@@ -104,8 +107,10 @@ def arrays(values: list[Any]) -> list[Any]:
 
 
 def from_folder(folder: Path, rtol: float, atol: float) -> Case:
-    values = [[read(path) for path in sorted((folder / "test_data_set_0").glob(f"{kind}_*.pb"))]
-              for kind in ("input", "output")]  # fmt: skip
+    values = [
+        [read(path) for path in sorted((folder / "test_data_set_0").glob(f"{kind}_*.pb"))]
+        for kind in ("input", "output")
+    ]
     return Case(folder.name, onnx.load(folder / "model.onnx"), values[0], values[1], rtol, atol)
 
 
@@ -155,8 +160,11 @@ def cases() -> list[Case]:
 
 def single_nodes() -> list[Case]:
     """The cases of one operator, less those that are written out in several or are constants only."""
-    return [case for case in cases() if [n.op_type for n in case.model.graph.node] not in ([], ["Constant"])
-            and len(case.model.graph.node) == 1]  # fmt: skip
+    return [
+        case
+        for case in cases()
+        if [n.op_type for n in case.model.graph.node] not in ([], ["Constant"]) and len(case.model.graph.node) == 1
+    ]
 
 
 def test_claimed_operators_pass_the_backend_tests() -> None:

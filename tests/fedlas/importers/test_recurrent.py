@@ -66,10 +66,16 @@ CASES = [
     *(layer(op, d, lengths=n, initial=True) for op, d, n in itertools.product(GATES, DIRECTIONS, (SOME, EVERY))),
     *(layer(op, "bidirectional", lengths=np.array([3, 0, 6], np.int32)) for op in GATES),
     *(layer(op, bias=False) for op in GATES),
-    *(layer(op, d, activations=a * (2 if d == "bidirectional" else 1))
-      for (op, a), d in itertools.product(ACTIVATIONS.items(), ("forward", "bidirectional"))),
-    layer("LSTM", activations=["HardSigmoid", "LeakyRelu", "ScaledTanh"], activation_alpha=[0.3, 0.05, 1.2],
-          activation_beta=[0.4, 0.7]),
+    *(
+        layer(op, d, activations=a * (2 if d == "bidirectional" else 1))
+        for (op, a), d in itertools.product(ACTIVATIONS.items(), ("forward", "bidirectional"))
+    ),
+    layer(
+        "LSTM",
+        activations=["HardSigmoid", "LeakyRelu", "ScaledTanh"],
+        activation_alpha=[0.3, 0.05, 1.2],
+        activation_beta=[0.4, 0.7],
+    ),
     layer("RNN", "bidirectional", activations=["Relu", "Relu"]),
     layer("RNN", "bidirectional", activations=["Relu", "Tanh"]),
     *(layer("GRU", d, linear_before_reset=1, initial=i) for d in DIRECTIONS for i in (False, True)),
@@ -78,7 +84,7 @@ CASES = [
     layer("LSTM", "bidirectional", peepholes=True, initial=True),
     layer("LSTM", input_forget=1),
     *(layer(op, clip=0.5) for op in GATES),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: f"{case}-{sorted(case.attributes)}")
@@ -103,10 +109,16 @@ def outputs(case: Case) -> dict[str, torch.Tensor]:
     return run_node(case.node, {n: torch.from_numpy(np.array(v)) for n, v in case.given.items()}, case.opset)
 
 
-@pytest.mark.parametrize("case", [*(layer(op, "bidirectional", initial=True) for op in GATES),
-                                  layer("GRU", linear_before_reset=1), layer("LSTM", lengths=SOME, peepholes=True),
-                                  layer("LSTM", "reverse", lengths=SOME)],
-                         ids=str)  # fmt: skip
+@pytest.mark.parametrize(
+    "case",
+    [
+        *(layer(op, "bidirectional", initial=True) for op in GATES),
+        layer("GRU", linear_before_reset=1),
+        layer("LSTM", lengths=SOME, peepholes=True),
+        layer("LSTM", "reverse", lengths=SOME),
+    ],
+    ids=str,
+)
 def test_gradients(case: Case) -> None:
     """Gradients by inputs, weights and states equal finite differences, fused or step by step."""
     assert_differentiable(case)
@@ -153,8 +165,12 @@ def test_sizes_that_do_not_fit_never_reach_the_kernels(operator: str, wrong: str
     gates = {"LSTM": 4, "GRU": 3, "RNN": 1}[operator]
     shapes = {"w": [1, gates * HIDDEN, WIDTH], "r": [1, gates * HIDDEN, HIDDEN], "b": [1, 2 * gates * HIDDEN]}
     shapes["state"] = [1, ROWS, HIDDEN]
-    shapes[wrong] = {"w": [1, gates * HIDDEN, WIDTH + 1], "r": [1, gates * HIDDEN, HIDDEN + 1],
-                     "b": [1, 2 * gates * HIDDEN - 1], "state": [1, 1, HIDDEN]}[wrong]  # fmt: skip
+    shapes[wrong] = {
+        "w": [1, gates * HIDDEN, WIDTH + 1],
+        "r": [1, gates * HIDDEN, HIDDEN + 1],
+        "b": [1, 2 * gates * HIDDEN - 1],
+        "state": [1, 1, HIDDEN],
+    }[wrong]
     values = {name: torch.ones(shape) for name, shape in shapes.items()} | {"x": torch.ones(TIME, ROWS, WIDTH)}
     node = helper.make_node(operator, ["x", "w", "r", "b", "", "state"], ["y"], hidden_size=HIDDEN)
     with pytest.raises(UnsupportedModel) as error:

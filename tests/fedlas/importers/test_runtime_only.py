@@ -119,11 +119,16 @@ def test_scores_against_the_files_own_labels_are_refused(tmp_path: Path) -> None
 
 
 TREES = {
-    "nodes_treeids": [0, 0, 0, 1, 1, 1], "nodes_nodeids": [0, 1, 2, 0, 1, 2], "nodes_featureids": [0, 0, 0, 1, 0, 0],
-    "nodes_modes": ["BRANCH_LEQ", "LEAF", "LEAF"] * 2, "nodes_values": [0.5, 0, 0, -0.5, 0, 0],
-    "nodes_truenodeids": [1, 0, 0, 1, 0, 0], "nodes_falsenodeids": [2, 0, 0, 2, 0, 0],
-    "class_treeids": [0, 0, 1, 1], "class_nodeids": [1, 2, 1, 2],
-}  # fmt: skip
+    "nodes_treeids": [0, 0, 0, 1, 1, 1],
+    "nodes_nodeids": [0, 1, 2, 0, 1, 2],
+    "nodes_featureids": [0, 0, 0, 1, 0, 0],
+    "nodes_modes": ["BRANCH_LEQ", "LEAF", "LEAF"] * 2,
+    "nodes_values": [0.5, 0, 0, -0.5, 0, 0],
+    "nodes_truenodeids": [1, 0, 0, 1, 0, 0],
+    "nodes_falsenodeids": [2, 0, 0, 2, 0, 0],
+    "class_treeids": [0, 0, 1, 1],
+    "class_nodeids": [1, 2, 1, 2],
+}
 
 
 def trees_by_hand(rows: Array, weights: list[float]) -> Array:
@@ -134,8 +139,16 @@ def trees_by_hand(rows: Array, weights: list[float]) -> Array:
 def test_boosted_trees_of_one_score(tmp_path: Path) -> None:
     """Trees that add up to one score of the positive class, as other boosting libraries write them, give σ(score)."""
     weights = [-1.5, 2.0, -0.25, 0.5]
-    model = node_model("TreeEnsembleClassifier", ["N", 2], ["label", "p"], **TREES, class_ids=[0, 0, 0, 0],
-                       class_weights=weights, classlabels_int64s=[0, 1], post_transform="LOGISTIC")  # fmt: skip
+    model = node_model(
+        "TreeEnsembleClassifier",
+        ["N", 2],
+        ["label", "p"],
+        **TREES,
+        class_ids=[0, 0, 0, 0],
+        class_weights=weights,
+        classlabels_int64s=[0, 1],
+        post_transform="LOGISTIC",
+    )
     (tmp_path / "m.onnx").write_bytes(model.SerializeToString())
     rows = np.random.default_rng(0).normal(size=(40, 2)).astype(np.float32)
     logits, _ = scores(load_onnx(tmp_path / "m.onnx"), rows)
@@ -145,8 +158,15 @@ def test_boosted_trees_of_one_score(tmp_path: Path) -> None:
 def test_regressing_trees_before_a_softmax(tmp_path: Path) -> None:
     """Where a softmax is in sight, the logits are what goes into it; an open width is found in the trees."""
     trees = {name.replace("class_", "target_"): value for name, value in TREES.items()}
-    model = node_model("TreeEnsembleRegressor", ["N", None], ["z"], **trees, n_targets=2, target_ids=[0, 1, 1, 0],
-                       target_weights=[1.0, 2.0, 3.0, 4.0])  # fmt: skip
+    model = node_model(
+        "TreeEnsembleRegressor",
+        ["N", None],
+        ["z"],
+        **trees,
+        n_targets=2,
+        target_ids=[0, 1, 1, 0],
+        target_weights=[1.0, 2.0, 3.0, 4.0],
+    )
     model.graph.node.append(helper.make_node("Softmax", ["z"], ["p"], axis=1))
     model.graph.output[0].name = "p"
     (tmp_path / "m.onnx").write_bytes(model.SerializeToString())
@@ -159,8 +179,15 @@ def test_regressing_trees_before_a_softmax(tmp_path: Path) -> None:
 def test_regressions_are_no_classifiers(tmp_path: Path) -> None:
     """Trees that add up to something that is no distribution are refused, as a regression."""
     trees = {name.replace("class_", "target_"): value for name, value in TREES.items()}
-    model = node_model("TreeEnsembleRegressor", ["N", 2], ["z"], **trees, n_targets=2, target_ids=[0, 1, 1, 0],
-                       target_weights=[1.0, 2.0, 3.0, 4.0])  # fmt: skip
+    model = node_model(
+        "TreeEnsembleRegressor",
+        ["N", 2],
+        ["z"],
+        **trees,
+        n_targets=2,
+        target_ids=[0, 1, 1, 0],
+        target_weights=[1.0, 2.0, 3.0, 4.0],
+    )
     (tmp_path / "m.onnx").write_bytes(model.SerializeToString())
     with pytest.raises(UnsupportedModel) as caught:
         load_onnx(tmp_path / "m.onnx")
@@ -196,9 +223,13 @@ def test_features_and_familiarity(tmp_path: Path) -> None:
     np.testing.assert_array_equal(classifier.head(torch.from_numpy(features)).numpy(), features)
     familiarity = Familiarity.fit(features, labels)
     export_onnx(
-        classifier, tmp_path / "out.onnx", calibrator=TemperatureScaling(2.0), class_names=list("abc"),
-        familiarity=familiarity, verify_with=[rows],
-    )  # fmt: skip
+        classifier,
+        tmp_path / "out.onnx",
+        calibrator=TemperatureScaling(2.0),
+        class_names=list("abc"),
+        familiarity=familiarity,
+        verify_with=[rows],
+    )
     assert predict_file(tmp_path / "out.onnx", [rows])["familiarity"].shape == (len(rows),)
 
 
@@ -282,8 +313,12 @@ def test_networks_with_an_operator_that_cannot_be_trained(rows: Any, tmp_path: P
         helper.make_node("Softmax", ["z"], ["p"], axis=1),
     ]
     scalars = {"bins": np.int64(4), "length": np.int64(16), "rate": np.int64(8000)}
-    constants = {**WEIGHTS, **{name: np.array(number, np.int64) for name, number in scalars.items()},
-                 "low": np.array(0, np.float32), "high": np.array(4000, np.float32)}  # fmt: skip
+    constants = {
+        **WEIGHTS,
+        **{name: np.array(number, np.int64) for name, number in scalars.items()},
+        "low": np.array(0, np.float32),
+        "high": np.array(4000, np.float32),
+    }
     classifier = opened(network(nodes, constants, "p", rows=rows), tmp_path / "m.onnx")
     x = RNG.normal(size=(7, 4)).astype(np.float32)
     logits, features = scores(classifier, x)

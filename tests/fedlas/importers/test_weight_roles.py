@@ -146,9 +146,15 @@ MASK = (np.arange(16) % 3 > 0).astype(np.float32)
 SQUARE = np.random.default_rng(1).standard_normal((16, 16)) / 4
 OPERANDS: dict[str, tuple[list[NodeProto], dict[str, Any], list[int]]] = {
     "rotary positions": (
-        [node("Mul", ["h", "cos"], "a"), node("Neg", ["h"], "n"), node("Mul", ["n", "sin"], "b"),
-         node("Add", ["a", "b"], "z")],
-        {"cos": np.cos(ANGLES)[None], "sin": np.sin(ANGLES)[None]}, []),
+        [
+            node("Mul", ["h", "cos"], "a"),
+            node("Neg", ["h"], "n"),
+            node("Mul", ["n", "sin"], "b"),
+            node("Add", ["a", "b"], "z"),
+        ],
+        {"cos": np.cos(ANGLES)[None], "sin": np.sin(ANGLES)[None]},
+        [],
+    ),
     "mask": ([node("Mul", ["h", "mask"], "z")], {"mask": MASK}, []),
     "large values": ([node("Add", ["h", "far"], "s"), node("Tanh", ["s"], "z")], {"far": np.full(16, -1e9)}, []),
     "single number": ([node("Mul", ["h", "half"], "z")], {"half": np.array([0.5])}, []),
@@ -156,27 +162,52 @@ OPERANDS: dict[str, tuple[list[NodeProto], dict[str, Any], list[int]]] = {
     "sum of three": ([node("Sum", ["h", "bias", "h"], "z")], {"bias": np.linspace(-1, 1, 16)}, [16]),
     "masked weight": (
         [node("Mul", ["w", "mask"], "v"), node("MatMul", ["h", "v"], "z")],
-        {"w": SQUARE, "mask": np.outer(MASK, MASK)}, [256]),
+        {"w": SQUARE, "mask": np.outer(MASK, MASK)},
+        [256],
+    ),
     "spectral norm": (
-        [node("MatMul", ["w", "v"], "wv"), node("Mul", ["u", "wv"], "m"), node("ReduceSum", ["m"], "sigma", keepdims=0),
-         node("Div", ["w", "sigma"], "n"), node("MatMul", ["h", "n"], "z")],
-        {"w": SQUARE, "v": SQUARE[0], "u": SQUARE[1]}, [256]),
+        [
+            node("MatMul", ["w", "v"], "wv"),
+            node("Mul", ["u", "wv"], "m"),
+            node("ReduceSum", ["m"], "sigma", keepdims=0),
+            node("Div", ["w", "sigma"], "n"),
+            node("MatMul", ["h", "n"], "z"),
+        ],
+        {"w": SQUARE, "v": SQUARE[0], "u": SQUARE[1]},
+        [256],
+    ),
     "weight behind Identity": (
         [node("Identity", ["w"], "i"), node("Transpose", ["i"], "t", perm=[1, 0]), node("MatMul", ["h", "t"], "z")],
-        {"w": SQUARE}, [256]),
+        {"w": SQUARE},
+        [256],
+    ),
     "bias in two layers": (
-        [node("Add", ["h", "b"], "a"), node("Tanh", ["a"], "t"), node("MatMul", ["t", "w"], "m"),
-         node("Add", ["m", "b"], "z")],
-        {"w": SQUARE, "b": np.linspace(-1, 1, 16)}, [16, 16, 256]),
+        [
+            node("Add", ["h", "b"], "a"),
+            node("Tanh", ["a"], "t"),
+            node("MatMul", ["t", "w"], "m"),
+            node("Add", ["m", "b"], "z"),
+        ],
+        {"w": SQUARE, "b": np.linspace(-1, 1, 16)},
+        [16, 16, 256],
+    ),
     "filled weight": (
-        [node("ConstantOfShape", ["shape"], "w", value=onnx.numpy_helper.from_array(np.array([0.02], np.float32))),
-         node("MatMul", ["h", "w"], "z")],
-        {"shape": np.array([16, 16])}, [256]),
+        [
+            node("ConstantOfShape", ["shape"], "w", value=onnx.numpy_helper.from_array(np.array([0.02], np.float32))),
+            node("MatMul", ["h", "w"], "z"),
+        ],
+        {"shape": np.array([16, 16])},
+        [256],
+    ),
     "filled padding": (
-        [node("ConstantOfShape", ["shape"], "p", value=onnx.numpy_helper.from_array(np.array([0.0], np.float32))),
-         node("Add", ["h", "p"], "z")],
-        {"shape": np.array([16])}, []),
-}  # fmt: skip
+        [
+            node("ConstantOfShape", ["shape"], "p", value=onnx.numpy_helper.from_array(np.array([0.0], np.float32))),
+            node("Add", ["h", "p"], "z"),
+        ],
+        {"shape": np.array([16])},
+        [],
+    ),
+}
 
 
 @pytest.mark.parametrize("name", OPERANDS)
@@ -262,11 +293,18 @@ def test_fused_embeddings_train(tmp_path: Path) -> None:
     shapes = {"words": (50, 8), "places": (6, 8), "kinds": (2, 8), "gamma": (8,), "beta": (8,), "w": (8, 3)}
     constants: dict[str, Any] = {name: rng.standard_normal(shape) for name, shape in shapes.items()}
     nodes = [
-        node("Mul", ["x", "nought"], "segments"), node("Add", ["segments", "one"], "mask"),
-        node("EmbedLayerNormalization", ["x", "segments", "words", "places", "kinds", "gamma", "beta", "mask"], "e",
-             "counts", domain="com.microsoft"),
-        node("ReduceMean", ["e"], "m", axes=[1], keepdims=0), node("MatMul", ["m", "w"], "y"),
-    ]  # fmt: skip
+        node("Mul", ["x", "nought"], "segments"),
+        node("Add", ["segments", "one"], "mask"),
+        node(
+            "EmbedLayerNormalization",
+            ["x", "segments", "words", "places", "kinds", "gamma", "beta", "mask"],
+            "e",
+            "counts",
+            domain="com.microsoft",
+        ),
+        node("ReduceMean", ["e"], "m", axes=[1], keepdims=0),
+        node("MatMul", ["m", "w"], "y"),
+    ]
     constants |= {"nought": np.array(0, np.int32), "one": np.array(1, np.int32)}
     classifier = opened(hand_made(tmp_path, nodes, [6], constants, kind=TensorProto.INT32))
     assert sizes(classifier) == sorted(int(np.prod(shape)) for shape in shapes.values())
@@ -278,17 +316,21 @@ def test_rotary_caches_do_not_train(form: str, tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     angles = np.outer(np.arange(50), [1.0, 0.1])
     constants: dict[str, Any] = {
-        "words": rng.standard_normal((50, 8)), "w": rng.standard_normal((8, 3)),
-        "cos": 1.2 * np.cos(angles), "sin": 1.2 * np.sin(angles), "middle": np.array([1]),
-    }  # fmt: skip
+        "words": rng.standard_normal((50, 8)),
+        "w": rng.standard_normal((8, 3)),
+        "cos": 1.2 * np.cos(angles),
+        "sin": 1.2 * np.sin(angles),
+        "middle": np.array([1]),
+    }
     before = form == "looked up before"
     inputs = ["c", "s"] if before else ["cos", "sin", "x"]
     nodes = [
         node("Gather", ["words", "x"], "h"),
         *([node("Gather", ["cos", "x"], "c"), node("Gather", ["sin", "x"], "s")] if before else []),
-        node("RotaryEmbedding", ["h", *inputs], "r", num_heads=2), node("ReduceMean", ["r", "middle"], "m", keepdims=0),
+        node("RotaryEmbedding", ["h", *inputs], "r", num_heads=2),
+        node("ReduceMean", ["r", "middle"], "m", keepdims=0),
         node("MatMul", ["m", "w"], "y"),
-    ]  # fmt: skip
+    ]
     path = hand_made(tmp_path, nodes, [6], constants, opset=23, kind=TensorProto.INT64)
     assert sizes(opened(path)) == [24, 400]
 

@@ -41,9 +41,13 @@ def proven(path: Path, tuned: Path, *, weights: int | None = None) -> OnnxClassi
     torch.optim.SGD(classifier.parameters(), lr=1e-3).step()
     names = [str(i) for i in range(classifier.num_classes)]
     report = export_onnx(
-        classifier.eval(), tuned, calibrator=TemperatureScaling(1.5), class_names=names,
-        verify_with=classifier.example_rows(3), tolerance=1e-6,
-    )  # fmt: skip
+        classifier.eval(),
+        tuned,
+        calibrator=TemperatureScaling(1.5),
+        class_names=names,
+        verify_with=classifier.example_rows(3),
+        tolerance=1e-6,
+    )
     assert report.rows == 3
     return classifier
 
@@ -88,11 +92,20 @@ def nhwc(rows: int | str) -> tuple[list[NodeProto], dict[str, Any]]:
     ]
     flat = [-1, 4 * 4 * 8] if rows != 1 else [1, 4 * 4 * 8]
     constants = {
-        "pads": np.array([0, 0, 0, 0, 0, 0, 1, 1]), "k1": rng(8, 3, 3, 3), "bias1": rng(1, 8, 1, 1),
-        "k2": rng(8, 1, 3, 3), "scale": 1 + 0.1 * rng(8), "offset": 0.5 + rng(8), "zero": np.array(0.0),
-        "six": np.array(6.0), "flat": np.array(flat), "d1": rng(128, 16), "db1": rng(16), "d2": rng(16, 5),
+        "pads": np.array([0, 0, 0, 0, 0, 0, 1, 1]),
+        "k1": rng(8, 3, 3, 3),
+        "bias1": rng(1, 8, 1, 1),
+        "k2": rng(8, 1, 3, 3),
+        "scale": 1 + 0.1 * rng(8),
+        "offset": 0.5 + rng(8),
+        "zero": np.array(0.0),
+        "six": np.array(6.0),
+        "flat": np.array(flat),
+        "d1": rng(128, 16),
+        "db1": rng(16),
+        "d2": rng(16, 5),
         "db2": rng(5),
-    }  # fmt: skip
+    }
     return nodes, constants
 
 
@@ -114,11 +127,15 @@ def spatial_mean(opset: int) -> tuple[list[NodeProto], dict[str, Any]]:
     reduce = node("ReduceMean", ["r"], "g", keepdims=1, **axes) if opset < 18 else node("ReduceMean", ["r", "hw"], "g")
     squeeze = node("Squeeze", ["s"], "y", axes=[2, 3]) if opset < 13 else node("Squeeze", ["s", "last"], "y")
     nodes = [
-        node("Transpose", ["x"], "first", perm=[0, 3, 1, 2]), node("Conv", ["first", "k"], "c", kernel_shape=[3, 3]),
-        node("Transpose", ["c"], "back", perm=[0, 2, 3, 1]), node("Relu", ["back"], "r"), reduce,
-        node("Transpose", ["g"], "t", perm=[0, 3, 1, 2]), node("Conv", ["t", "head", "b"], "s", kernel_shape=[1, 1]),
+        node("Transpose", ["x"], "first", perm=[0, 3, 1, 2]),
+        node("Conv", ["first", "k"], "c", kernel_shape=[3, 3]),
+        node("Transpose", ["c"], "back", perm=[0, 2, 3, 1]),
+        node("Relu", ["back"], "r"),
+        reduce,
+        node("Transpose", ["g"], "t", perm=[0, 3, 1, 2]),
+        node("Conv", ["t", "head", "b"], "s", kernel_shape=[1, 1]),
         squeeze,
-    ]  # fmt: skip
+    ]
     constants = {"k": rng(8, 3, 3, 3), "head": rng(5, 8, 1, 1), "b": rng(5)}
     if opset >= 13:
         constants["last"] = np.array([2, 3])
@@ -146,42 +163,65 @@ def cnn(opset: int) -> tuple[list[NodeProto], dict[str, Any]]:
     nodes = [
         node("Conv", ["x", "k", "kb"], "c", kernel_shape=[3, 3], pads=[1, 1, 1, 1]),
         node("BatchNormalization", ["c", "gamma", "beta", "mean", "var"], "n", epsilon=1e-5, **spatial),
-        node("Relu", ["n"], "r"), node("MaxPool", ["r"], "p", kernel_shape=[2, 2], strides=[2, 2]),
-        node("GlobalAveragePool", ["p"], "g"), node("Flatten", ["g"], "f", axis=1),
+        node("Relu", ["n"], "r"),
+        node("MaxPool", ["r"], "p", kernel_shape=[2, 2], strides=[2, 2]),
+        node("GlobalAveragePool", ["p"], "g"),
+        node("Flatten", ["g"], "f", axis=1),
         node("Dropout", ["f"], "d", **({"ratio": 0.5} if opset < 12 else {})),
         node("Gemm", ["d", "w", "b"], "z", transB=1),
         node("Softmax", ["z"], "y", axis=1),
-    ]  # fmt: skip
+    ]
     constants = {
-        "k": rng(8, 3, 3, 3), "kb": rng(8), "gamma": 1 + 0.1 * rng(8), "beta": rng(8), "mean": rng(8),
-        "var": np.linspace(0.5, 1.5, 8), "w": rng(5, 8), "b": rng(5),
-    }  # fmt: skip
+        "k": rng(8, 3, 3, 3),
+        "kb": rng(8),
+        "gamma": 1 + 0.1 * rng(8),
+        "beta": rng(8),
+        "mean": rng(8),
+        "var": np.linspace(0.5, 1.5, 8),
+        "w": rng(5, 8),
+        "b": rng(5),
+    }
     return nodes, constants
 
 
 def perceptron(opset: int) -> tuple[list[NodeProto], dict[str, Any]]:
     """A LayerNorm by hand, Clip, Squeeze, Unsqueeze and Split: what changed its form between opsets."""
     old = opset < 13
-    mean = (lambda x, y: node("ReduceMean", [x], y, axes=[1])) if opset < 18 else (
-        lambda x, y: node("ReduceMean", [x, "one"], y))  # fmt: skip
+    mean = (
+        (lambda x, y: node("ReduceMean", [x], y, axes=[1]))
+        if opset < 18
+        else (lambda x, y: node("ReduceMean", [x, "one"], y))
+    )
     nodes = [
-        node("MatMul", ["x", "w1"], "h0"), node("Add", ["h0", "b1"], "h"),
-        mean("h", "mu"), node("Sub", ["h", "mu"], "centred"), node("Mul", ["centred", "centred"], "sq"),
-        mean("sq", "v"), node("Add", ["v", "eps"], "ve"), node("Sqrt", ["ve"], "sd"),
-        node("Div", ["centred", "sd"], "unit"), node("Mul", ["unit", "gamma"], "scaled"),
+        node("MatMul", ["x", "w1"], "h0"),
+        node("Add", ["h0", "b1"], "h"),
+        mean("h", "mu"),
+        node("Sub", ["h", "mu"], "centred"),
+        node("Mul", ["centred", "centred"], "sq"),
+        mean("sq", "v"),
+        node("Add", ["v", "eps"], "ve"),
+        node("Sqrt", ["ve"], "sd"),
+        node("Div", ["centred", "sd"], "unit"),
+        node("Mul", ["unit", "gamma"], "scaled"),
         node("Add", ["scaled", "beta"], "ln"),
         node("Clip", ["ln"], "relu6", min=-1.0, max=6.0) if opset < 11 else node("Clip", ["ln", "lo", "hi"], "relu6"),
         node("Unsqueeze", ["relu6"], "u", axes=[1]) if old else node("Unsqueeze", ["relu6", "one"], "u"),
         node("Squeeze", ["u"], "s", axes=[1]) if old else node("Squeeze", ["u", "one"], "s"),
         node("Split", ["s"], "left", "right", axis=1, **({"num_outputs": 2} if opset >= 18 else {})),
         node("Mul", ["left", "right"], "gated"),
-        node("MatMul", ["gated", "w2"], "z0"), node("Add", ["z0", "b2"], "z"),
+        node("MatMul", ["gated", "w2"], "z0"),
+        node("Add", ["z0", "b2"], "z"),
         node("LogSoftmax", ["z"], "y", axis=1),
-    ]  # fmt: skip
+    ]
     constants: dict[str, Any] = {
-        "w1": rng(10, 16), "b1": rng(16), "eps": np.array(1e-5), "gamma": 1 + 0.1 * rng(16), "beta": rng(16),
-        "w2": rng(8, 4), "b2": rng(4),
-    }  # fmt: skip
+        "w1": rng(10, 16),
+        "b1": rng(16),
+        "eps": np.array(1e-5),
+        "gamma": 1 + 0.1 * rng(16),
+        "beta": rng(16),
+        "w2": rng(8, 4),
+        "b2": rng(4),
+    }
     if opset >= 11:
         constants |= {"lo": np.array(-1.0), "hi": np.array(6.0)}
     if opset >= 13:
@@ -248,8 +288,13 @@ def test_other_widths_are_written_back(kind: int, tmp_path: Path) -> None:
     """Graphs in half and double precision keep their input's type and come back computing in float32."""
     dtype = onnx.helper.tensor_dtype_to_np_dtype(kind)
     constants = {"w": rng(10, 8).astype(dtype), "b": rng(8).astype(dtype), "v": rng(8, 3).astype(dtype)}
-    nodes = [node("MatMul", ["x", "w"], "h"), node("Add", ["h", "b"], "a"), node("Tanh", ["a"], "t"),
-             node("MatMul", ["t", "v"], "z"), node("Cast", ["z"], "y", to=TensorProto.FLOAT)]  # fmt: skip
+    nodes = [
+        node("MatMul", ["x", "w"], "h"),
+        node("Add", ["h", "b"], "a"),
+        node("Tanh", ["a"], "t"),
+        node("MatMul", ["t", "v"], "z"),
+        node("Cast", ["z"], "y", to=TensorProto.FLOAT),
+    ]
     model = onnx.load(hand_made(tmp_path, nodes, [10], {}, kind=kind))
     model.graph.initializer.extend(onnx.numpy_helper.from_array(value, name) for name, value in constants.items())
     onnx.save(model, tmp_path / "made.onnx")
@@ -259,9 +304,13 @@ def test_other_widths_are_written_back(kind: int, tmp_path: Path) -> None:
     np.testing.assert_allclose(classifier(x)[0].detach(), expected, atol=5e-3 if kind == TensorProto.FLOAT16 else 1e-5)
     names = ["a", "b", "c"]
     report = export_onnx(
-        classifier, tmp_path / "tuned.onnx", calibrator=TemperatureScaling(2.0), class_names=names,
-        verify_with=[x.numpy()], tolerance=1e-6,
-    )  # fmt: skip
+        classifier,
+        tmp_path / "tuned.onnx",
+        calibrator=TemperatureScaling(2.0),
+        class_names=names,
+        verify_with=[x.numpy()],
+        tolerance=1e-6,
+    )
     assert report.rows == 5
 
 
@@ -271,14 +320,30 @@ def test_control_flow_is_refused_by_name(op_type: str, tmp_path: Path) -> None:
     body = onnx.helper.make_graph(
         [node("Identity", ["h"], "o")], "g", [], [onnx.helper.make_tensor_value_info("o", TensorProto.FLOAT, None)]
     )
-    made = node(op_type, ["yes"], "z", then_branch=body, else_branch=body) if op_type == "If" else (
-        node(op_type, ["", "yes", "h"], "z", body=onnx.helper.make_graph(
-            [node("Identity", ["c"], "c2"), node("Tanh", ["s"], "s2")], "g",
-            [onnx.helper.make_tensor_value_info("i", TensorProto.INT64, []),
-             onnx.helper.make_tensor_value_info("c", TensorProto.BOOL, []),
-             onnx.helper.make_tensor_value_info("s", TensorProto.FLOAT, None)],
-            [onnx.helper.make_tensor_value_info("c2", TensorProto.BOOL, []),
-             onnx.helper.make_tensor_value_info("s2", TensorProto.FLOAT, None)])))  # fmt: skip
+    made = (
+        node(op_type, ["yes"], "z", then_branch=body, else_branch=body)
+        if op_type == "If"
+        else (
+            node(
+                op_type,
+                ["", "yes", "h"],
+                "z",
+                body=onnx.helper.make_graph(
+                    [node("Identity", ["c"], "c2"), node("Tanh", ["s"], "s2")],
+                    "g",
+                    [
+                        onnx.helper.make_tensor_value_info("i", TensorProto.INT64, []),
+                        onnx.helper.make_tensor_value_info("c", TensorProto.BOOL, []),
+                        onnx.helper.make_tensor_value_info("s", TensorProto.FLOAT, None),
+                    ],
+                    [
+                        onnx.helper.make_tensor_value_info("c2", TensorProto.BOOL, []),
+                        onnx.helper.make_tensor_value_info("s2", TensorProto.FLOAT, None),
+                    ],
+                ),
+            )
+        )
+    )
     nodes = [node("MatMul", ["x", "w"], "h"), made, node("MatMul", ["z", "v"], "y")]
     path = hand_made(tmp_path, nodes, [4], {"w": rng(4, 4), "v": rng(4, 3), "yes": np.array(True)})
     with pytest.raises(UnsupportedModel, match=op_type) as caught:
@@ -293,9 +358,12 @@ def test_sizes_of_a_resize_are_freed(rows: int, form: str, tmp_path: Path) -> No
     sizes, axes = ([rows, 3, 5, 7], {}) if form == "all axes" else ([rows, 5, 7], {"axes": [0, 2, 3]})
     nodes = [
         node("Resize", ["x", "", "", "sizes"], "small", mode="linear", **axes),
-        node("Conv", ["small", "k"], "c", kernel_shape=[3, 3]), node("Relu", ["c"], "r"),
-        node("GlobalAveragePool", ["r"], "g"), node("Flatten", ["g"], "f", axis=1), node("MatMul", ["f", "w"], "y"),
-    ]  # fmt: skip
+        node("Conv", ["small", "k"], "c", kernel_shape=[3, 3]),
+        node("Relu", ["c"], "r"),
+        node("GlobalAveragePool", ["r"], "g"),
+        node("Flatten", ["g"], "f", axis=1),
+        node("MatMul", ["f", "w"], "y"),
+    ]
     constants = {"sizes": np.array(sizes), "k": rng(6, 3, 3, 3), "w": rng(6, 4)}
     path = hand_made(tmp_path, nodes, [3, 9, 9], constants, rows=rows, opset=18)
     classifier = load_onnx(path)
