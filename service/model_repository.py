@@ -1,8 +1,8 @@
-"""Which model a name means now: read from the registry, remembered for a moment, and open before anybody is sent to it.
+"""The model repository: the ready model behind a name or id, remembered for a moment and open before it is used.
 
-Requests do not wait for the database: an entry that is in use is read again beside them, and where the name means
-another model by then, that one is opened and warmed up first. A process whose client changed something, or was told of
-a change, calls `forget`: its next request sees the change.
+Requests do not wait for the database: an entry in use is read again beside them, and where the name means another model
+by then, that one is opened and warmed up first. A process whose client makes or learns of a change calls `forget`, and
+its next request sees the change.
 """
 
 from __future__ import annotations
@@ -19,7 +19,6 @@ from typing import Any
 
 from anyio import CapacityLimiter, to_thread
 
-from service.inference.metrics import ServingMetrics
 from service.inference.model_queue import ModelQueue
 from service.inference.profile import ServingProfile
 from service.inference.run_limits import RunLimits
@@ -29,29 +28,29 @@ from service.registry.errors import Conflict, NotFound, RegistryError, Unavailab
 from service.registry.unit_of_work import Registry, UnitOfWork
 
 _LOG = logging.getLogger(__name__)
-#: After so long an entry is read again, beside the requests that use it.
+#: An older entry is read again, beside the requests that use it.
 _FRESH_S = 0.1
-#: After so long a request waits until it has been read again.
+#: For an older entry a request waits until it was read again,
 _STALE_S = 0.5
-#: And then no longer than this, if the model that it meant last is open.
+#: and no longer than this, if the model that it last meant is open.
 _LONGEST_S = 1.0
 _MOST_ENTRIES = 10_000
 _THREADS = 4
 
 _VERSION = re.compile(r"[1-9][0-9]{0,8}")
 
-#: A name or id as it was called, and the version if one was named.
+#: The name or id that a request gives, and the version if it gives one.
 Key = tuple[str, str | None]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ResolvedModel:
-    """What a name means: a ready model.
+    """The ready model that a name or id means.
 
     Attributes:
-        called: the published name or id by which it was asked for, and the version behind it.
+        called: the published name or id that the request gave; version: the one behind it.
         digest: of its served copy.
-        served: who answers, as JSON.
+        served: the record `model` of an answer, as JSON.
     """
 
     called: str
@@ -64,87 +63,86 @@ class ResolvedModel:
 
 @dataclass(slots=True)
 class _Entry:
-    target: ResolvedModel
+    resolved: ResolvedModel
     read_at: float
     reading: bool = False
 
 
 class ModelRepository:
-    """Lives on the event loop."""
+    """Names, ids and the models that they mean. It lives on the event loop."""
 
-    def __init__(self, registry: Registry, engine: Scheduler, metrics: ServingMetrics) -> None:
+    def __init__(self, registry: Registry, scheduler: Scheduler) -> None:
         self._registry = registry
-        self._engine = engine
-        self.metrics = metrics
+        self._scheduler = scheduler
         self._entries: OrderedDict[Key, _Entry] = OrderedDict()
         self._reading: dict[Key, tuple[float, asyncio.Task[ResolvedModel]]] = {}
-        self._threads = CapacityLimiter(_THREADS)  # of its own: answers wait for nothing else that asks the database
+        self._threads = CapacityLimiter(_THREADS)  # its own: answers wait for no other reader of the database
         self._profiles: dict[str, ServingProfile] = {}
-        self._since = 0.0  # what was asked before says nothing any more
+        self._since = 0.0  # entries that were read before are not used any more
         self._tasks: set[asyncio.Task[None]] = set()
 
     def known(self, called: str, version: str | None = None) -> tuple[ResolvedModel, ModelQueue] | None:
-        """The model that a name, or an id, means now, open; None where somebody has to be asked, or it is not open."""
+        """The open model that a name or id means now; None where it has to be read or opened first."""
         entry = self._entries.get((called, version))
         if entry is None or entry.read_at < self._since:
             return None
         age = time.monotonic() - entry.read_at
-        # While it is being read again it answers, however long that takes: a new version may have to be opened.
-        if (age > _STALE_S and not entry.reading) or (line := self._engine.opened(entry.target.digest)) is None:
+        # While it is being read again it is used, however long that takes: a new version may have to be opened.
+        if (age > _STALE_S and not entry.reading) or (line := self._scheduler.opened(entry.resolved.digest)) is None:
             return None
         if age > _FRESH_S and not entry.reading:
             entry.reading = True
-            self._beside(self._read_again((called, version), entry))
-        return entry.target, line
+            self._in_background(self._read_again((called, version), entry))
+        return entry.resolved, line
 
     async def find(self, called: str, version: str | None = None) -> tuple[ResolvedModel, ModelQueue]:
-        """Like `known`, but ask and open.
+        """Like `known`, but read and open it.
 
         Raises NotFound, or Conflict while it is not ready (`model_not_ready`) or taken out of service
-        (`model_unloaded`), or Unavailable where the registry was never asked and cannot be now.
+        (`model_unloaded`), or Unavailable where the registry was never read and cannot be now.
         """
         key = (called, version)
         reading = self._reading.get(key)
         if reading is None or reading[0] < self._since:
-            # Once for all who ask now.
+            # Once for all requests of this moment.
             reading = self._reading[key] = (time.monotonic(), asyncio.ensure_future(self._read(key)))
             reading[1].add_done_callback(lambda task: self._read_done(key, task))
         entry = self._entries.get(key)
         if entry is not None and entry.read_at >= self._since:
-            # A database that is silent, and not just away, must not keep those waiting whose model is known and open.
+            # A database that hangs must not delay requests whose model is known and open.
             await asyncio.wait([reading[1]], timeout=_LONGEST_S)
-            if not reading[1].done() and (line := self._engine.opened(entry.target.digest)) is not None:
-                return entry.target, line
-        target = await asyncio.shield(reading[1])
-        return target, await self._open(target)
+            if not reading[1].done() and (line := self._scheduler.opened(entry.resolved.digest)) is not None:
+                return entry.resolved, line
+        resolved = await asyncio.shield(reading[1])
+        return resolved, await self._open(resolved)
 
     def _read_done(self, key: Key, task: asyncio.Task[ResolvedModel]) -> None:
         if (reading := self._reading.get(key)) is not None and reading[1] is task:
             del self._reading[key]
         if not task.cancelled():
-            task.exception()  # whoever waited was told
+            task.exception()  # raised by every request that waited
 
     def forget(self) -> None:
-        """Something has changed: what is remembered is read again before it is used. May be called in any thread."""
+        """Read every entry again before its next use. May be called in any thread."""
         self._since = time.monotonic()
 
     async def renew(self, called: str) -> None:
-        """Somebody is about to be told what this name means: his next request is answered by it, and others go on."""
+        """Read one name again, before a client learns what it means now: its next request is answered by that."""
         if (called, None) in self._entries:
-            with suppress(RegistryError):  # whoever asks for it is told
+            with suppress(RegistryError):  # the next request for it raises
                 await self._read((called, None))
 
     def drop(self, called: str) -> None:
-        """A name or id is out of service: what nobody else means by now is closed."""
+        """Forget a name or id that is out of service, and close its models that no other entry means."""
         gone = [self._entries.pop(key) for key in list(self._entries) if key[0] == called]
-        for digest in {entry.target.digest for entry in gone}:
+        for digest in {entry.resolved.digest for entry in gone}:
             self._close_unused(digest)
 
     async def prepare(self, digest: str | None, profile: Mapping[str, Any] | None) -> None:
-        """Open a served copy that is about to be sent requests; where that fails they will be told."""
+        """Open a served copy ahead of its requests; where that fails, they raise."""
         if digest is not None:
             try:
-                await self._engine.open(digest, RunLimits.of(profile or {}))
+                await self._scheduler.open(digest, RunLimits.of(profile or {}))
             except RegistryError as error:
                 _LOG.warning("a model could not be opened ahead of its requests: %s", error.message)
 
@@ -152,57 +150,57 @@ class ModelRepository:
         asked_at = time.monotonic()
         known = self._entries.get(key)
         try:
-            target = await to_thread.run_sync(self.look_up, *key, limiter=self._threads)
+            resolved = await to_thread.run_sync(self.look_up, *key, limiter=self._threads)
         except Unavailable:
             if known is None:
                 raise
-            target = known.target  # what it meant last is better than no answer at all
-            asked_at = time.monotonic() if asked_at >= self._since else asked_at  # and it is not asked for every time
+            resolved = known.resolved  # its last meaning is better than no answer
+            asked_at = time.monotonic() if asked_at >= self._since else asked_at  # not read every time
         except RegistryError:
             if (gone := self._entries.pop(key, None)) is not None:
-                self._close_unused(gone.target.digest)
+                self._close_unused(gone.resolved.digest)
             raise
-        if known is None or known.target.digest != target.digest:
-            await self._open(target)
+        if known is None or known.resolved.digest != resolved.digest:
+            await self._open(resolved)
         newer = self._entries.get(key)
         if newer is not None and newer.read_at > asked_at:
-            return target
-        # As old as the question: what was changed while the answer was on its way is not in it.
-        self._entries[key] = _Entry(target, asked_at)
+            return resolved
+        # As old as the beginning of the read: a later change may not be in it.
+        self._entries[key] = _Entry(resolved, asked_at)
         self._entries.move_to_end(key)
         if len(self._entries) > _MOST_ENTRIES:
             self._entries.popitem(last=False)
-        return target
+        return resolved
 
-    async def _open(self, target: ResolvedModel) -> ModelQueue:
+    async def _open(self, resolved: ResolvedModel) -> ModelQueue:
         try:
-            return await self._engine.open(target.digest, target.profile.limits)
-        except NotFound as error:  # the model is there: it is not the client who is mistaken
-            raise Unavailable(error.code, f"{target.model_id} cannot be opened: {error.message}") from error
+            return await self._scheduler.open(resolved.digest, resolved.profile.limits)
+        except NotFound as error:  # the model exists: the request is right
+            raise Unavailable(error.code, f"{resolved.model_id} cannot be opened: {error.message}") from error
 
     async def _read_again(self, key: Key, entry: _Entry) -> None:
         try:
             await self._read(key)
-        except RegistryError as error:  # whoever asks next is told
+        except RegistryError as error:  # the next request raises
             _LOG.info("%s: %s", key[0], error.message)
         finally:
             entry.reading = False
 
     def _close_unused(self, digest: str) -> None:
-        if all(entry.target.digest != digest for entry in self._entries.values()):
-            self._engine.close_model(digest)
+        if all(entry.resolved.digest != digest for entry in self._entries.values()):
+            self._scheduler.close_model(digest)
 
-    def _beside(self, work: Coroutine[None, None, None]) -> None:
+    def _in_background(self, work: Coroutine[None, None, None]) -> None:
         task = asyncio.ensure_future(work)
-        self._tasks.add(task)  # the loop itself would let it be collected
+        self._tasks.add(task)  # the loop keeps only weak references to tasks
         task.add_done_callback(self._tasks.discard)
 
     def look_up(self, called: str, version: str | None = None) -> ResolvedModel:
-        """Ask the registry, in any thread; raises as `find`."""
+        """Read the registry, in any thread; raises as `find`."""
         with self._registry.read() as unit:
-            return self._target(unit, called, version)
+            return self._resolve(unit, called, version)
 
-    def _target(self, unit: UnitOfWork, called: str, version: str | None) -> ResolvedModel:
+    def _resolve(self, unit: UnitOfWork, called: str, version: str | None) -> ResolvedModel:
         model_id, number = _resolved(unit, called, version)
         row = unit.models.get(model_id)
         if number is None:
@@ -214,7 +212,7 @@ class ModelRepository:
         if row.status != "ready" or row.profile is None or row.served_sha256 is None:
             message = f"{row.id} is {row.status}; only ready models predict"
             raise Conflict("model_not_ready", message, passing=row.status == "inspecting")
-        # A name is answered with itself: behind it may be an upload, whose record is older than its publication.
+        # A name is answered with itself: behind it may be an upload, whose record has another name.
         name = row.name if called.startswith("mdl_") else called
         served = ServedModel(id=row.id, name=name, version=number, calibrated=row.calibrated)
         return ResolvedModel(
@@ -237,7 +235,7 @@ class ModelRepository:
 
 
 def _resolved(unit: UnitOfWork, called: str, version: str | None) -> tuple[str, int | None]:
-    """Model id and version of what was asked for; the version of an id is its record's."""
+    """The model id and version of a name or id; the version of an id is its record's, so None here."""
     if called.startswith("mdl_"):
         return called, None
     if version is not None and not _VERSION.fullmatch(version):

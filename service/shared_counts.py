@@ -1,7 +1,7 @@
-"""Counts of several API processes that serve one port: each leaves its own in a file, and reads those of the others.
+"""Shared counts of the API processes that serve one port: each writes its own to a file and reads those of the others.
 
-A scrape reaches any one of them and must not see a sum that is smaller than the last one, or Prometheus takes it for a
-restart. So what a process tells is written first, and the files of processes that have ended stay. It knows no HTTP.
+A scrape reaches any one of them and must not see a sum that is smaller than the last one, which Prometheus takes for a
+restart. So a process writes its counts before it exposes them, and the files of processes that have ended stay.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ from service.inference.metrics import OtherProcesses, ServingMetrics
 
 _LOG = logging.getLogger(__name__)
 _COUNTS, _ALIVE, _UNFINISHED = ".counts", ".alive", ".new"
-_MOST_ENDED = 1000  # models that processes have counted which live no more
-_LAYOUT = 1  # other numbers in other places: another number
+_MOST_ENDED = 1000  # models of processes that have ended
+_LAYOUT = 1  # of the rows; increased with every change of them
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +43,7 @@ class Snapshot:
 
     @classmethod
     def decode(cls, content: bytes) -> Snapshot:
-        """Raises ValueError for what is not whole, or was written by another version of this software."""
+        """Read a file; raises ValueError where it is incomplete, or another version of this software wrote it."""
         first, _, rest = content.partition(b"\n")
         head: Any = json.loads(first)
         try:
@@ -63,7 +63,7 @@ class SharedCounts:
     """The counts of this process in a folder of its service, and those of the others in it; thread-safe.
 
     The folder is for processes of one machine that serve the same port, and is cleared before the first of them starts.
-    Who lives holds a lock on a file of its own; the kernel releases it however the process ends.
+    A living process holds a lock on a file of its own, which the kernel releases however the process ends.
     """
 
     def __init__(self, folder: Path, metrics: ServingMetrics, *, seconds: float = 1.0) -> None:
@@ -82,13 +82,13 @@ class SharedCounts:
 
     @staticmethod
     def clear(folder: Path) -> None:
-        """Forget what an earlier run of the service counted."""
+        """Remove the counts of an earlier run of the service."""
         for kind in (_COUNTS, _ALIVE, _UNFINISHED):
             for path in folder.glob(f"*{kind}"):
                 path.unlink(missing_ok=True)
 
     def start(self) -> None:
-        """Write from now on, while something changes; raises OSError where the folder cannot be used."""
+        """Write whenever something has changed from now on; raises OSError where the folder cannot be used."""
         self._folder.mkdir(parents=True, exist_ok=True)
         self._alive = os.open(self._path(_ALIVE), os.O_CREAT | os.O_WRONLY, 0o600)
         fcntl.flock(self._alive, fcntl.LOCK_EX)
@@ -96,7 +96,7 @@ class SharedCounts:
         self._thread.start()
 
     def stop(self) -> None:
-        """Write for the last time, and be gone."""
+        """Write for the last time."""
         if self._alive is None:
             return
         self._stop.set()
@@ -107,15 +107,15 @@ class SharedCounts:
         self._alive = None
 
     def others(self) -> OtherProcesses:
-        """What the others counted, and the gauges of those that live.
+        """The counts of the other processes, and the gauges of those that are alive.
 
-        Writes its own first: whoever asks has its own counts already and tells them, and they must not be lost.
+        Writes its own first: the caller exposes them, and they must not be lost afterwards.
         """
         self._write()
         with self._lock:
             living = []
             for name in self._other_names() - self._names_ended:
-                lives = self._lives(name)  # asked before reading: when it has ended, its file does not change any more
+                lives = self._lives(name)  # before reading: the file of an ended process does not change any more
                 if (snapshot := self._latest(name)) is None:
                     continue
                 if lives:
@@ -127,7 +127,7 @@ class SharedCounts:
             return OtherProcesses([self._ended, *(one.counts for one in living)], [one.gauges for one in living])
 
     def process_ids(self) -> list[int]:
-        """Of this process and the others that live."""
+        """Of this process and the others that are alive."""
         names = {self._name, *filter(self._lives, self._other_names())}
         return sorted(int(name.partition("-")[0]) for name in names)
 
@@ -135,14 +135,14 @@ class SharedCounts:
         while not self._stop.wait(self._seconds):
             try:
                 self._write()
-            except Exception:  # a gauge's defect is told by the scrape too, and must not end the writing
+            except Exception:  # a defective gauge fails the scrape too, and must not end the writing
                 _LOG.exception("the counts of this process were not written")
 
     def _write(self) -> None:
         with self._lock:
             # Under the lock: what is written later was also counted later.
             content = Snapshot(self._metrics.own(), self._metrics.own_gauges()).encode()
-            # Without its lock's file it was cleared away: a new run has begun, whose sums are not its business.
+            # Without its lock file it was cleared away: a new run of the service has begun.
             if content == self._written or self._alive is None or not self._path(_ALIVE).exists():
                 return
             try:
@@ -153,7 +153,7 @@ class SharedCounts:
                 _LOG.warning("the counts of this process were not written: %s", error)
 
     def _latest(self, name: str) -> Snapshot | None:
-        """What the file holds, read again only if it was replaced; what cannot be read is as it was last time."""
+        """The content of the file, read again only if it was replaced; an unreadable file counts as before."""
         path = self._folder / f"{name}{_COUNTS}"
         known = self._read.get(name)
         with suppress(OSError, ValueError):
@@ -169,7 +169,7 @@ class SharedCounts:
     def _lives(self, name: str) -> bool:
         try:
             lock = os.open(self._folder / f"{name}{_ALIVE}", os.O_RDONLY)
-        except FileNotFoundError:  # it stopped in good order
+        except FileNotFoundError:  # it stopped regularly
             return False
         try:
             fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)

@@ -1,4 +1,4 @@
-"""JSON to values, by one parser for bodies, parts and parameters: no half surrogates, and no more than 200 levels."""
+"""The JSON parser of bodies, form parts and parameters: no lone surrogates, and at most 200 levels."""
 
 from __future__ import annotations
 

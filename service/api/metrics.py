@@ -20,8 +20,8 @@ from service.inference.metrics import MOST_MODELS, Gauge, ServingMetrics
 
 TEXT = "text/plain; version=0.0.4; charset=utf-8"
 OPENMETRICS = "application/openmetrics-text; version=1.0.0; charset=utf-8"
-#: Not added to `other`: its sum would fall and jump with who is among the last, and look like restarts and bursts.
-_LEFT_OUT = Gauge("fedlas_models_left_out", "Names and versions asked too long ago to be told here.", lambda: 0.0)
+#: Not added to `other`: its sum would fall and jump as models enter and leave the list, like restarts and bursts.
+_LEFT_OUT = Gauge("fedlas_models_left_out", "Names and versions asked too long ago to be listed here.", lambda: 0.0)
 
 
 class Exposition:
@@ -30,8 +30,8 @@ class Exposition:
     Args:
         metrics: what serving counts.
         process_ids: of the processes that serve this port, where there are several: a scrape reaches only one of them,
-            so what each of them uses stands there with its `pid`.
-        most_models: names and versions that are told apart, the ones that were asked last; each process may have
+            so the resources of each are exposed with its `pid`.
+        most_models: names and versions with series of their own, those that were asked last; each process may have
             counted so many others.
     """
 
@@ -50,10 +50,10 @@ class Exposition:
         else:
             self._registry.register(_Processes(process_ids))
         PlatformCollector(registry=self._registry)
-        self._turn = CapacityLimiter(1)  # who comes during a scrape waits without a thread
+        self._turn = CapacityLimiter(1)  # a scrape during another one waits without a thread
 
     async def answer(self, accept: str, accept_encoding: str) -> Response:
-        """The text in a form that the client takes."""
+        """The text in a format that the client accepts."""
         return await to_thread.run_sync(self._answer, accept, accept_encoding, limiter=self._turn)
 
     def _answer(self, accept: str, accept_encoding: str) -> Response:
@@ -86,7 +86,7 @@ def _takes_openmetrics(accept: str) -> bool:
 
 
 class _Processes(Collector):
-    """What prometheus_client tells of its own process, of each process."""
+    """The metrics of prometheus_client's `ProcessCollector` for each process."""
 
     def __init__(self, process_ids: Callable[[], Iterable[int]]) -> None:
         self._process_ids = process_ids

@@ -1,7 +1,7 @@
-"""The counts of serving as lines of Prometheus' text or of OpenMetrics; it knows neither HTTP nor where they come from.
+"""The text format of the counts of serving, for Prometheus and OpenMetrics.
 
-prometheus_client would do it from families of samples, in 8 µs a sample, and there are about a hundred for each model:
-a second for 1,000 models, in which the event loop waits for the interpreter. Here it is 1 µs.
+prometheus_client renders families of samples in 8 µs a sample, and there are about a hundred for each model: a second
+for 1,000 models, in which the event loop waits for the interpreter. Here it is 1 µs.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def serving_text(counts: Counts, gauges: Iterable[tuple[Gauge, float]], *, openm
     rows = [(_labels(key), row) for key, row in counts.items()]
     lines = [*_head("fedlas_requests", _REQUESTS_HELP, "counter", openmetrics)]
     for labels, row in rows:
-        # Outcomes that have not happened, too: a rate needs a first zero.
+        # Outcomes that have not occurred, too: a rate needs a first zero.
         lines += [
             f'fedlas_requests_total{{{labels},outcome="{outcome}"}} {float(row[place])}'
             for outcome, place in REQUESTS.items()

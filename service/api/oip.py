@@ -42,9 +42,9 @@ async def live() -> Json:
 async def ready(services: ServicesDep) -> JSONResponse:
     """Whether models can be found and opened; 503 where they cannot."""
     try:
-        await services.probes.ask("database", services.registry.check)
-        await services.probes.ask("storage", services.registry.artifacts.check)
-    except Exception:  # whatever it is, it is the answer
+        await services.probes.run("database", services.registry.check)
+        await services.probes.run("storage", services.registry.artifacts.check)
+    except Exception:  # any error is the answer
         return JSONResponse({"ready": False}, 503)
     return JSONResponse({"ready": True})
 

@@ -1,4 +1,4 @@
-"""`/v2/…/stats`: what was counted, in the words of Triton's statistics extension."""
+"""Triton's statistics extension, `/v2/…/stats`."""
 
 from __future__ import annotations
 

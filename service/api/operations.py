@@ -18,7 +18,7 @@ from service.registry.contract import QUEUES
 
 router = APIRouter(route_class=Route, tags=["operations"])
 
-#: A worker that was not heard of for so long serves nobody: several heartbeats, and a slow database.
+#: A worker without a heartbeat for so long counts as dead: several heartbeats, and a slow database.
 _SILENT_S = 30.0
 
 
@@ -51,14 +51,14 @@ async def readyz(services: ServicesDep) -> JSONResponse:
 
 async def _outcome(probes: Probes, name: str, check: Callable[[], None]) -> str:
     try:
-        await probes.ask(name, check)
-    except Exception as error:  # whatever it is, it is the answer
+        await probes.run(name, check)
+    except Exception as error:  # any error is the answer
         return f"unavailable: {type(error).__name__}"
     return "ok"
 
 
 async def _workers(services: Services) -> dict[str, int] | None:
-    """How many living workers take from each queue; None if that cannot be told now."""
+    """How many living workers serve each queue; None if the registry cannot be read."""
 
     def count() -> dict[str, int]:
         with services.registry.read() as unit:
@@ -66,8 +66,8 @@ async def _workers(services: Services) -> dict[str, int] | None:
         return {**dict.fromkeys(QUEUES, 0), **Counter(queue for worker in living for queue in worker.queues)}
 
     try:
-        found: dict[str, int] = await services.probes.ask("workers", count)
-    except Exception:  # the checks say what is away
+        found: dict[str, int] = await services.probes.run("workers", count)
+    except Exception:  # the checks name what is unavailable
         return None
     return found
 

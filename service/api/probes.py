@@ -1,37 +1,39 @@
-"""Questions to parts that may hang, asked so that whoever asks does not; it does not know the parts."""
+"""Probes of dependencies that may hang, with a time limit for each."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 from anyio import CapacityLimiter, to_thread
 
-#: Shorter than the timeout of those who probe, which is 5 s or more where somebody has thought about it.
+T = TypeVar("T")
+#: Shorter than the timeouts of load balancers and orchestrators, which are 5 s or more.
 _TIMEOUT_S = 3.0
 
 
 class Probes:
-    """Questions to parts that may hang; of each at most one is under way, however often somebody asks."""
+    """Runs probes in threads; of each name at most one runs at a time."""
 
     def __init__(self) -> None:
         self._running: dict[str, asyncio.Task[Any]] = {}
-        self._threads = CapacityLimiter(8)  # their own: probes must not queue behind handlers
+        self._threads = CapacityLimiter(8)  # its own: probes must not queue behind handlers
 
-    async def ask(self, name: str, question: Callable[[], Any]) -> Any:
-        """The answer, or whatever error comes instead; TimeoutError if it takes too long. One that hangs is joined."""
+    async def run(self, name: str, probe: Callable[[], T]) -> T:
+        """Return what the probe returns, or raise its error or TimeoutError. A running one of this name is joined."""
         running = self._running.get(name)
         if running is None or running.done():
-            # Abandoned when the process stops: that must not hang either.
-            answering = to_thread.run_sync(question, limiter=self._threads, abandon_on_cancel=True)
+            # Abandoned when the process stops, which must not hang either.
+            answering = to_thread.run_sync(probe, limiter=self._threads, abandon_on_cancel=True)
             self._running[name] = running = asyncio.create_task(answering)
-            running.add_done_callback(_hear)
+            running.add_done_callback(_retrieve)
         async with asyncio.timeout(_TIMEOUT_S):
-            return await asyncio.shield(running)
+            found: T = await asyncio.shield(running)
+            return found
 
 
-def _hear(task: asyncio.Task[Any]) -> None:
-    """Nobody may be left to hear an answer that comes late, and an error that nobody hears is logged as a defect."""
+def _retrieve(task: asyncio.Task[Any]) -> None:
+    """Retrieve the error of a probe that ends late; asyncio logs errors that are never retrieved."""
     if not task.cancelled():
         task.exception()

@@ -1,6 +1,6 @@
-"""The class of all of FastAPI's routes: what a request may look like, before any handler sees it.
+"""The route class of the REST API: path, query and headers of a request are checked before its handler runs.
 
-Which query parameters exist is what FastAPI found in the handler's signature: there is no second list to forget.
+The known query parameters are those that FastAPI finds in the handler's signature.
 """
 
 from __future__ import annotations
@@ -36,10 +36,10 @@ class CheckedRequest(Request):
 
 
 class Route(APIRoute):
-    """A route that answers 422 to parameters it does not have, and takes no text that could not be kept."""
+    """A route that answers 422 to unknown parameters and to text that the database cannot store."""
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-        """What answers a request; called by FastAPI when the route is made."""
+        """The handler with these checks; called by FastAPI when the route is made."""
         handle = super().get_route_handler()
         known = frozenset(_parameters(self.dependant))
 
@@ -54,7 +54,7 @@ class Route(APIRoute):
 
 
 def check_query(query: bytes, known: frozenset[str]) -> None:
-    """Raises InvalidRequest for a name that does not exist or comes twice, and for what is no text."""
+    """Raise InvalidRequest for an unknown or repeated name, and for what is no text."""
     if not query:
         return
     try:
@@ -101,7 +101,7 @@ def _parameters(dependant: Dependant) -> Iterator[str]:
 
 
 def _check_path(values: dict[str, Any]) -> None:
-    """Nothing has such an id: told before anybody asks the database, which would refuse the question."""
+    """Raise NotFound for ids that cannot exist, and that the database would refuse as parameters."""
     for name, value in values.items():
         if len(value) > _LONGEST_SEGMENT:
             message = f"{name} in the path has {len(value)} characters; ids and names have {_LONGEST_SEGMENT} at most"

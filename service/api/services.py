@@ -78,7 +78,7 @@ class Services:
             metrics=metrics,
             tracing=tracing,
             scheduler=scheduler,
-            model_repository=ModelRepository(registry, scheduler, metrics),
+            model_repository=ModelRepository(registry, scheduler),
             exposition=Exposition(
                 metrics,
                 process_ids=shared_counts.process_ids if shared_counts else None,

@@ -1,4 +1,4 @@
-"""Work in threads that is waited for, also by a request that is cancelled meanwhile."""
+"""Work in threads that is awaited to its end, also by a request that is cancelled meanwhile."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ T = TypeVar("T")
 
 
 async def in_thread(function: Callable[P, T], *args: P.args, **options: P.kwargs) -> T:
-    """Run in a thread, and wait for its end also when this request is cancelled: it works on a file we hold."""
+    """Run in a thread, and wait for its end also when the request is cancelled: the work uses a file that is open."""
     running = asyncio.ensure_future(run_in_threadpool(function, *args, **options))
     try:
         return await asyncio.shield(running)

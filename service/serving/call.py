@@ -5,8 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import TypeVar
 
@@ -80,8 +79,10 @@ class InferenceCall:
 
     async def body(self, limit: int, *, json: bool) -> bytes:
         """The whole body; raises TooLarge, Stalled, DeadlineExceeded, ClientDisconnect, and Overloaded as `hold`."""
-        with _json_limit_named(limit, json):
+        try:
             return await self.request.body(limit, self.until, self._received)
+        except TooLarge as error:
+            raise _named(error, limit, json) from None
 
     def _received(self, size: int) -> None:
         self.hold(self.held_bytes + size)
@@ -91,9 +92,11 @@ class InferenceCall:
         encoding = self.request.headers.get(b"content-encoding")
         if encoding is None:
             return body
-        with _json_limit_named(limit, json):
-            work = partial(inflated, body, encoding.decode("latin-1"), limit=limit)
+        work = partial(inflated, body, encoding.decode("latin-1"), limit=limit)
+        try:
             body = await self._threads.run(self.until, work)
+        except TooLarge as error:
+            raise _named(error, limit, json) from None
         self.hold(len(body))
         return body
 
@@ -158,12 +161,6 @@ class InferenceCall:
         self.held_bytes = 0
 
 
-@contextmanager
-def _json_limit_named(limit: int, is_json: bool) -> Iterator[None]:
-    """Name the formats without a limit of their own where JSON is too large."""
-    try:
-        yield
-    except TooLarge as error:
-        if is_json and error.code == "too_large":
-            raise too_many_bytes(limit) from error
-        raise
+def _named(error: TooLarge, limit: int, is_json: bool) -> TooLarge:
+    """The error, which names the formats with a higher limit where JSON is too large."""
+    return too_many_bytes(limit) if is_json and error.code == "too_large" else error

@@ -119,7 +119,7 @@ class Families(Collector):
             yield histogram
         for gauge, value in self._gauges:
             yield GaugeMetricFamily(gauge.name, gauge.help, value=value)
-        left_out = "Names and versions asked too long ago to be told here."
+        left_out = "Names and versions asked too long ago to be listed here."
         yield GaugeMetricFamily("fedlas_models_left_out", left_out, value=0)
 
 

@@ -68,9 +68,9 @@ def test_a_question_that_hangs_is_asked_once(monkeypatch: pytest.MonkeyPatch) ->
         made = Probes()
         outcomes = []
         for _ in range(2):
-            outcomes += await asyncio.gather(*(made.ask("q", question) for _ in range(3)), return_exceptions=True)
+            outcomes += await asyncio.gather(*(made.run("q", question) for _ in range(3)), return_exceptions=True)
         monkeypatch.setattr(probes, "_TIMEOUT_S", 30)
-        waiting = asyncio.create_task(made.ask("q", question))
+        waiting = asyncio.create_task(made.run("q", question))
         await asyncio.sleep(0)
         go.set()
         return [*outcomes, await waiting]
@@ -93,7 +93,7 @@ def test_an_error_is_told_and_asked_again() -> None:
     async def ask() -> Any:
         made = Probes()
         with pytest.raises(OSError, match="away"):
-            await made.ask("q", question)
-        return await made.ask("q", question)
+            await made.run("q", question)
+        return await made.run("q", question)
 
     assert asyncio.run(ask()) == "here"
