@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 from fastapi import APIRouter, Query, Request, Response
 from pydantic_core import to_json
@@ -14,6 +14,7 @@ from service.api.dependencies import ServicesDep, Wait, created, long_poll, stil
 from service.api.idempotency import IdempotencyKey, Key, create_in_group
 from service.api.pages import MOST_BYTES, After, Limit, cursor, json_page, page_of
 from service.api.predictions import Prediction, find_model
+from service.api.problems import Responses
 from service.api.routing import Route
 from service.inference.decision_policy import DecisionPolicy
 from service.inference.profile import ServingProfile
@@ -29,7 +30,7 @@ from service.registry.unit_of_work import UnitOfWork
 router = APIRouter(route_class=Route, tags=["predictions"])
 
 _PARQUET = "application/vnd.apache.parquet"
-_RESULTS: dict[int | str, dict[str, Any]] = {
+_RESULTS: Responses = {
     200: {"content": {_PARQUET: {"schema": {"type": "string", "format": "binary"}}}},
 }
 

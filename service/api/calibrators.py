@@ -17,6 +17,7 @@ from service.api.evidence import answer_evidence
 from service.api.idempotency import IdempotencyKey, Key, create_once, reserved
 from service.api.models import parse_class_names
 from service.api.pages import After, Limit, cursor, page_of
+from service.api.problems import Responses
 from service.api.receiving import receive_file
 from service.api.routing import Route
 from service.api.services import Services
@@ -30,7 +31,7 @@ router = APIRouter(route_class=Route, prefix="/v1/calibrators", tags=["calibrato
 
 #: Which parameter an error of the worker speaks of.
 _FIELDS = {"unknown_method": "method", "unsuitable_method": "method", "class_names_mismatch": "class_names"}
-_RESPONSES: dict[int | str, dict[str, Any]] = {
+_RESPONSES: Responses = {
     202: {"model": CalibratorRecord, "description": "Not fitted within `wait`; its record tells when it is."},
 }
 

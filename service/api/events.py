@@ -8,7 +8,7 @@ both forms, by `Accept`, so that the stream is a response of its own and not a g
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from typing import Annotated, Any
+from typing import Annotated
 
 from fastapi import APIRouter, Header, Query, Request, Response
 from fastapi.sse import KEEPALIVE_COMMENT, EventSourceResponse, format_sse_event
@@ -17,6 +17,7 @@ from starlette.concurrency import run_in_threadpool
 from service.api.dependencies import ServicesDep
 from service.api.long_poll import LongPoll, WrittenEvent
 from service.api.pages import Limit, json_page
+from service.api.problems import Responses
 from service.api.routing import Route
 from service.api.services import Services
 from service.registry.contract import FINAL, EventRecord, Page
@@ -27,7 +28,7 @@ router = APIRouter(route_class=Route, prefix="/v1/jobs/{job_id}/events", tags=["
 #: Proxies close connections on which nothing happens, many after 30 s or 60 s.
 _HEARTBEAT_S = 15.0
 _EVENT_STREAM = "text/event-stream"
-_RESPONSES: dict[int | str, dict[str, Any]] = {
+_RESPONSES: Responses = {
     200: {"content": {_EVENT_STREAM: {"schema": {"type": "string"}}}},
     204: {"description": "Of a stream: the job has ended, and the client knows all its events."},
 }

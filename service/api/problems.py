@@ -67,8 +67,10 @@ class Problem(BaseModel):
     errors: list[FieldError] = []
 
 
+#: Of an operation in the OpenAPI document, by status code.
+Responses = dict[int | str, dict[str, Any]]
 #: For the OpenAPI document: what any operation may answer.
-RESPONSES: dict[int | str, dict[str, Any]] = {
+RESPONSES: Responses = {
     "4XX": {"model": Problem, "description": "Problem", "content": {"application/problem+json": {}}},
 }
 

@@ -8,10 +8,8 @@ from typing import Any
 from pydantic import BaseModel
 
 from service.registry import contract, tables
+from service.registry.documents import GuaranteesSummary
 from service.registry.repositories.uploads import KEPT
-
-#: What a model's record shows of what its guarantee rows allow to promise.
-_SHOWN_OF_GUARANTEES = ("num_rows", "num_groups", "delta")
 
 
 def dataset_record(row: tables.Dataset) -> contract.DatasetRecord:
@@ -27,7 +25,7 @@ def model_record(row: tables.Model) -> contract.ModelRecord:
     for internal in ("class_names_given", "cost"):  # what serving reads
         profile.pop(internal, None)
     if profile.get("guarantees"):  # its tables grow with the classes and stand in the file's metadata
-        profile["guarantees"] = {name: profile["guarantees"].get(name) for name in _SHOWN_OF_GUARANTEES}
+        profile["guarantees"] = {name: profile["guarantees"].get(name) for name in GuaranteesSummary.model_fields}
     report_url = f"/v1/jobs/{row.job_id}/report" if row.job_id else None
     declared = {name: row.options.get(name) for name in ("architecture", "preprocessing")}
     return contract.ModelRecord(
