@@ -50,7 +50,6 @@ class _LimitWriter:
     def __init__(self, graph: Graph) -> None:
         self.graph = graph
         self.notes: list[str] = []
-        self._largest: str | None = None
 
     def __call__(self, run: Interpretation, node: NodeProto, position: int) -> list[NodeProto]:
         name, tensor = node.input[position], run.tensors[node.input[position]]
