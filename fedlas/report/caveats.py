@@ -56,8 +56,8 @@ def _no_better_than_guessing(targets: Ints, names: Sequence[str], accuracy: floa
     commonest = names[int(counts.argmax())]
     return (
         f"The uploaded model has an accuracy of {100 * accuracy:.1f} %, no more than that of always answering "
-        f"“{commonest}” ({100 * share:.1f} %): it may have learned nothing, and calibration cannot change that. The "
-        "recall of each class tells more."
+        f"“{commonest}” ({100 * share:.1f} %): accuracy is no evidence that it has learned anything, and calibration "
+        "cannot change that. The recall of each class tells more."
     )
 
 
