@@ -37,7 +37,7 @@ def predict(order: BatchOrder, files: Files, folder: Path, emit: Emit) -> BatchR
     policy = _policy(ServingProfile.of(profile), order.options)
     writer = TableWriter(policy)
     rows = ModelRows(files["dataset"], profile)
-    network = _Network(str(files["model"]), tuple({*MODEL_OUTPUTS, *policy.taken_outputs}))
+    network = _Network(str(files["model"]), tuple(dict.fromkeys((*MODEL_OUTPUTS, *policy.taken_outputs))))
     told = _Progress(len(rows), emit)
 
     def tables() -> Iterator[pa.Table]:
