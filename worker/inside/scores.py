@@ -34,7 +34,7 @@ Floats = NDArray[np.float64]
 
 _SEED = 0
 #: A request waits for the report: few draws of wrong labels.
-_NOISE_DRAWS = 5
+_NOISE_DRAWS = 3
 _GATE: Json = {"score": "brier", "confidence_level": 0.95, "max_accuracy_drop": 0.005}
 #: Intervals rest on this many resamples, fewer where there are many rows, which need them less.
 _RESAMPLES, _RESAMPLED_ROWS = 1000, 10_000_000
