@@ -101,5 +101,5 @@ def _middleware(settings: ServiceSettings) -> list[Middleware]:
 
 
 def _operation_id(route: APIRoute) -> str:
-    # Where one function answers for two paths, the one with a version is told by it.
+    # Where one function answers two paths, the path with a version gets an id of its own.
     return f"{route.name}_of_version" if "{version}" in route.path else route.name

@@ -229,9 +229,19 @@ def test_a_deleted_model_answers_nobody(api: Api) -> None:
     with stage_bytes(api.registry.artifacts, scaling(3)) as staged, api.registry.write() as unit:
         digest = staged.keep()
         row = tables.Model(
-            id=new_id("mdl"), name="m", version=1, status="ready", origin="uploaded", bytes=1, sha256=digest,
-            options={}, profile=PROFILE, served_sha256=digest, calibrated=False, created_at=now(),
-        )  # fmt: skip
+            id=new_id("mdl"),
+            name="m",
+            version=1,
+            status="ready",
+            origin="uploaded",
+            bytes=1,
+            sha256=digest,
+            options={},
+            profile=PROFILE,
+            served_sha256=digest,
+            calibrated=False,
+            created_at=now(),
+        )
         unit.models.add(row)
         model = row.id
     assert answering(api, model) == model

@@ -123,9 +123,14 @@ def promising(tmp_path_factory: pytest.TempPathFactory, uploads: Uploads) -> Ite
     guarantees = Guarantees.fit(softmax(calibrator(logits)), targets[kept], class_names=names)
     familiarity = Familiarity.fit(features, targets[kept])
     export_onnx(
-        classifier, folder / "out.onnx", calibrator=calibrator, class_names=names,
-        familiarity=familiarity, guarantees=guarantees, verify_with=[rows[:20]],
-    )  # fmt: skip
+        classifier,
+        folder / "out.onnx",
+        calibrator=calibrator,
+        class_names=names,
+        familiarity=familiarity,
+        guarantees=guarantees,
+        verify_with=[rows[:20]],
+    )
     with ExitStack() as stack:
         api = open_api(folder / "data", stack)
         record = api.post("/v1/models?name=digits", content=uploads["digits.onnx"])

@@ -231,9 +231,15 @@ def test_types_of_json(served: tuple[Api, Json], kind: str) -> None:
 
 @pytest.mark.parametrize(
     ("kind", "status"),
-    [("", 200), ("application/json", 200), ("application/octet-stream", 200), ("text/plain", 415),
-     ("application/x-www-form-urlencoded", 415), ("multipart/form-data; boundary=a", 415)],
-)  # fmt: skip
+    [
+        ("", 200),
+        ("application/json", 200),
+        ("application/octet-stream", 200),
+        ("text/plain", 415),
+        ("application/x-www-form-urlencoded", 415),
+        ("multipart/form-data; boundary=a", 415),
+    ],
+)
 def test_types_under_the_protocol(served: tuple[Api, Json], kind: str, status: int) -> None:
     """Triton's clients send no type, or bytes; what forms of browsers send is refused there too."""
     api, model = served
