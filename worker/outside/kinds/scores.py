@@ -14,6 +14,8 @@ from worker.settings import inspection_limits
 
 #: How many times as long as an inspection it may take.
 _TIMES_LONGER = 5
+#: The report of 100,000 rows of 100 classes takes 1.2 GiB, an inspection of so large a file may take 1.05.
+_TIMES_MORE_MEMORY = 2
 
 
 class FitScores(WorkKind):
@@ -30,7 +32,9 @@ class FitScores(WorkKind):
         options = ScoresOptions.model_validate(row.options)
         order = ScoresOrder(sha256=row.sha256, options=options, looks_before=looks_before)
         # Reading them is quick, judging 100,000 rows of 1,000 classes is not: the client is answered 202 by then.
-        return self.prepared(order, replace(limits, seconds=_TIMES_LONGER * limits.seconds))
+        assert limits.memory is not None
+        longer, more = _TIMES_LONGER * limits.seconds, _TIMES_MORE_MEMORY * limits.memory
+        return self.prepared(order, replace(limits, seconds=longer, memory=more))
 
     def succeeded(self, result: JsonObject, folder: Path) -> None:
         """Keep the calibrator's file, its report, page and diagram."""
