@@ -1,7 +1,7 @@
 """The demo's overconfident classifier: trained on real digits until it is too sure of itself, exported to ONNX.
 
 Run as `python -m worker.demo_model FOLDER`; leaves `digits.onnx`, `digits.npz` (what a user would upload) and
-`fresh.npz` (rows that nobody sends to the service until the end). It needs PyTorch, so it lives on the worker's side.
+`fresh.npz` (rows that are not sent to the service until the end). It needs PyTorch, so it lives on the worker's side.
 """
 
 from __future__ import annotations

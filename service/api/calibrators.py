@@ -94,7 +94,7 @@ def _settled(services: Services, key: Key | None, asked: CalibratorRecord) -> Ca
     unnamed: list[str] = []
     with services.registry.write() as unit:
         row = unit.calibrators.find(asked.id)
-        if row is None:  # gone: a request beside this one has settled it, or somebody has deleted it
+        if row is None:  # gone: settled by a request beside this one, or deleted
             answer = unit.keys.current(key.text) if key is not None else None
             told = asked if answer is None else CalibratorRecord.model_validate_json(answer)
             return told if told.status in FINAL else calibrator_record(unit.calibrators.get(asked.id))

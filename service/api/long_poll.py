@@ -59,7 +59,7 @@ class _Waiter:
 
 
 @dataclass(frozen=True, slots=True)
-class _Snapshot:
+class _Observation:
     """What one round found in the registry."""
 
     statuses: Mapping[str, str]
@@ -131,7 +131,7 @@ class LongPoll:
                     waiter.resolve(update)
             await asyncio.sleep(_INTERVAL_S)
 
-    def _round(self, waiters: Iterable[_Waiter]) -> _Snapshot:
+    def _round(self, waiters: Iterable[_Waiter]) -> _Observation:
         record_ids = {waiter.record_id for waiter in waiters}
         known = {(waiter.record_id, waiter.after) for waiter in waiters if waiter.after is not None}
         with self._registry.read() as unit:
@@ -141,7 +141,7 @@ class LongPoll:
             for some in _chunks({job_id for job_id, _ in known}):
                 newest |= unit.events.newest(some)
             behind = [(job_id, after) for job_id, after in known if after < newest.get(job_id, 0)]
-            return _Snapshot(statuses, newest, _events(unit, behind))
+            return _Observation(statuses, newest, _events(unit, behind))
 
 
 def _statuses(unit: UnitOfWork, record_ids: Collection[str]) -> dict[str, str]:

@@ -1,7 +1,7 @@
 """The object store: artifacts in a bucket, with copies of those in use on this machine's disk.
 
-Files are named by their content, so a file is uploaded under its final name before any transaction, where it harms
-nobody; the transaction only looks whether it is still there. What is fetched is never stale.
+Files are named by their content, so a file is uploaded under its final name before any transaction, where it does
+no harm; the transaction only checks that it is still there. What is fetched is never stale.
 """
 
 from __future__ import annotations
@@ -156,8 +156,8 @@ class ObjectStore(ArtifactStore):
     def _fetch(self, digest: str) -> int | None:
         """Make a copy, visible once it is whole and its content is what was stored.
 
-        Returns a descriptor that has kept it from being evicted since before it could be seen; None where somebody else
-        was first.
+        Returns a descriptor that has kept it from being evicted since before it could be seen; None where another
+        process was first.
         """
         descriptor, name = tempfile.mkstemp(dir=self.incoming)
         copy = Path(name)

@@ -89,7 +89,9 @@ class Block(Mapping[str, Array]):
         first_row: the first of them, counted from 0.
     """
 
-    def __init__(self, first_row: int, count: int, parts: Sequence[_Part], columns: Mapping[str, Array]) -> None:
+    def __init__(
+        self, first_row: int, count: int, parts: Sequence[_RowSelection], columns: Mapping[str, Array]
+    ) -> None:
         self.first_row = first_row
         self._count, self._parts, self._columns = count, parts, columns
 
@@ -147,7 +149,7 @@ class _Stretch:
         self._numbers = None if dataset.file_rows is None else _readable(dataset.file_rows[begin:end])
         self._readers: dict[str, RowReader | Array] = {}
 
-    def take(self, first: int, stop: int) -> _Part | None:
+    def take(self, first: int, stop: int) -> _RowSelection | None:
         """Those that are rows `first` to `stop` of the owner's file; all before them have been taken."""
         begin, most = self._next, min(stop - first, self._end - self._next)
         if self._numbers is None:
@@ -156,7 +158,7 @@ class _Stretch:
             numbers = self._numbers[begin - self.begin : begin - self.begin + most]
             places = numbers[: np.searchsorted(numbers, stop)] - first
         self._next += len(places)
-        return _Part(self, begin, places) if len(places) else None
+        return _RowSelection(self, begin, places) if len(places) else None
 
     def read(self, name: str, rows: slice) -> Array:
         """Values of some rows, counted from the stretch's first."""
@@ -165,7 +167,7 @@ class _Stretch:
         return self._readers[name][rows]
 
 
-class _Part:
+class _RowSelection:
     """Rows of a stretch, from `begin` on, and their places in a block."""
 
     def __init__(self, stretch: _Stretch, begin: int, places: NDArray[np.int64]) -> None:

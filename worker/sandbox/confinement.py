@@ -208,7 +208,7 @@ def _packages() -> list[Path]:
 
 
 def _leave_root(folder: Path, inputs: list[Path], *, confined: bool) -> str:
-    """Become a user that nobody else is; keep the right to read what Landlock allows, and give up all other rights."""
+    """Become a user of its own; keep the right to read what Landlock allows, and give up all other rights."""
     if os.geteuid() != 0:
         keep_capabilities(())
         return f"user {os.geteuid()}"

@@ -52,7 +52,7 @@ def unshare(flags: int) -> None:
 
 
 def map_only_this_user(user: int, group: int) -> None:
-    """In a fresh user namespace, just entered by this process: nobody exists but itself; raises OSError."""
+    """In a fresh user namespace, just entered by this process: no other user exists; raises OSError."""
     Path("/proc/self/setgroups").write_text("deny")
     Path("/proc/self/uid_map").write_text(f"{user} {user} 1")
     Path("/proc/self/gid_map").write_text(f"{group} {group} 1")

@@ -208,7 +208,7 @@ def _kill_group(child: subprocess.Popen[bytes]) -> int:
     In this order: the id of a process that was reaped may be another's by now, and so may that of its group.
     """
     if child.returncode is None:
-        with suppress(ProcessLookupError, PermissionError):  # nobody of the group is left that could be told
+        with suppress(ProcessLookupError, PermissionError):  # the group is empty
             os.killpg(child.pid, signal.SIGKILL)
     code = child.wait()
     for stream in (child.stdin, child.stdout):

@@ -68,7 +68,7 @@ def load_architecture(
 
 
 @dataclass(frozen=True)
-class _Plan:
+class _ImportPlan:
     """What is built."""
 
     library: Library
@@ -80,13 +80,15 @@ class _Plan:
         return self.library.build(self.name, self.wanted)
 
 
-def _planned(stored: Stored, architecture: str, num_classes: int | None, input_shape: tuple[int, ...] | None) -> _Plan:
+def _planned(
+    stored: Stored, architecture: str, num_classes: int | None, input_shape: tuple[int, ...] | None
+) -> _ImportPlan:
     """What the request and the file's header say about the network."""
     library, name = find_architecture(architecture)
     usual = build(lambda: library.build(name, ArchitectureOptions()), architecture)
     classes = num_classes if num_classes is not None else _told_classes(usual, library, stored)
     size = None if input_shape is None else (input_shape[1], input_shape[2])
-    return _Plan(library, name, classes, ArchitectureOptions(classes, _told_channels(usual, stored), size))
+    return _ImportPlan(library, name, classes, ArchitectureOptions(classes, _told_channels(usual, stored), size))
 
 
 def _told_classes(usual: nn.Module, library: Library, stored: Stored) -> int:
@@ -110,7 +112,7 @@ def _told_channels(usual: nn.Module, stored: Stored) -> int | None:
     return channels if same and channels not in (0, expected[1]) else None
 
 
-def _image_shape(plan: _Plan, network: nn.Module, given: tuple[int, ...] | None) -> tuple[int, int, int]:
+def _image_shape(plan: _ImportPlan, network: nn.Module, given: tuple[int, ...] | None) -> tuple[int, int, int]:
     _, layer = first_convolution(network)
     channels = 3 if layer is None else layer.in_channels
     if given is not None and given[0] != channels:

@@ -94,7 +94,8 @@ class JobOptions(Strict):
     publish_when: Literal["promoted", "always"] = "promoted"
     webhook: Webhook | None = None
     accelerator: Literal["auto", "gpu"] = Field(
-        "auto", description="`gpu`: waits for a worker with a GPU; `auto`: whoever is free first, on the best it has."
+        "auto",
+        description="`gpu`: waits for a worker with a GPU; `auto`: takes the first free worker, on its best device.",
     )
     metadata: dict[MetadataName, MetadataValue] = Field(
         default_factory=dict,

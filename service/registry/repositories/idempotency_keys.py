@@ -17,9 +17,9 @@ _KEPT = timedelta(hours=24)
 class IdempotencyKeys:
     """A key is answered in the transaction that creates the record; a request that takes long reserves it before.
 
-    A reservation holds others off for a while and promises nothing to its holder: writers take turns, and whoever comes
-    to write his answer sees in that same transaction whether somebody else did or is about to. While a key is reserved
-    `answer` is empty and `fingerprint` is its holder.
+    A reservation holds others off for a while and promises nothing to its holder: writers take turns, and the one that
+    stores its answer sees in that same transaction whether another has stored one or is about to. While a key is
+    reserved `answer` is empty and `fingerprint` is its holder.
     """
 
     def __init__(self, session: Session) -> None:
@@ -49,7 +49,7 @@ class IdempotencyKeys:
 
         Raises:
             KeyReused: the key was answered for other content.
-            KeyInFlight: somebody else but `holder` has reserved it.
+            KeyInFlight: another holder than `holder` has reserved it.
         """
         moment = database_now(self.session)
         row = self._find(key, moment)

@@ -112,7 +112,7 @@ class _Records(Generic[Row]):
             )
 
 
-class _Uploads(_Records[Row]):
+class _UploadedRecords(_Records[Row]):
     """Datasets and models: what inspection decides about them."""
 
     def reject(self, record_id: str, error: Json) -> None:
@@ -121,7 +121,7 @@ class _Uploads(_Records[Row]):
         row.status, row.error = "rejected", error
 
 
-class Datasets(_Uploads[tables.Dataset]):
+class Datasets(_UploadedRecords[tables.Dataset]):
     """Labelled datasets."""
 
     table = tables.Dataset
@@ -139,7 +139,7 @@ class Datasets(_Uploads[tables.Dataset]):
         return self._delete(row)
 
 
-class Models(_Uploads[tables.Model]):
+class Models(_UploadedRecords[tables.Model]):
     """Classifiers, uploaded and calibrated."""
 
     table = tables.Model

@@ -94,7 +94,7 @@ class GuardedBackend(httpcore.NetworkBackend):
         objections = {address: self._objection(address) for address in found}
         permitted = [address for address, objection in objections.items() if objection is None]
         if not permitted:
-            # The kind, not the address: whoever may read the message need not know the names of this network.
+            # The kind, not the address: a reader of the message need not know the names of this network.
             kinds = " or ".join(sorted({str(objection) for objection in objections.values()}))
             raise Refused(f"no webhook may be sent to {host}: it is {kinds}")
         return permitted[:_MOST_ADDRESSES]

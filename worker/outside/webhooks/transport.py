@@ -48,7 +48,7 @@ def deliver(
 ) -> WebhookResponse:
     """POST `body` to `url` once; whatever the other side does, the answer tells it and nothing is raised.
 
-    The status line decides: what goes wrong afterwards, in the body that nobody reads, changes nothing.
+    The status line decides: what goes wrong afterwards, in the unread body, changes nothing.
 
     Args:
         url: As `parse_url` takes it.
