@@ -24,10 +24,10 @@ demo: setup ## from an overconfident classifier to calibrated predictions, on re
 	$(BIN)/fedlas demo
 
 test: setup ## run the tests
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m "not slow and not exhaustive and not gpu"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow and not exhaustive and not gpu"
 
 exhaustive: setup ## every architecture, both exporters, and every bad file alone and live (half an hour)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m "exhaustive and not gpu" --timeout 1800
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -m "exhaustive and not gpu" --timeout 1800
 
 chaos: setup ## kill, stop, flush and fill everything under 30 jobs; a table at the end (a quarter of an hour)
 	$(BIN)/python -m tests.chaos --seed 0 --jobs 30 --faults 200

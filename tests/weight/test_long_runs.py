@@ -24,8 +24,8 @@ from tests.helpers.served import scaling, toiling
 from tests.helpers.staging import stage_bytes
 
 QUICK = RunLimits(sizes_follow_shapes=True)
-#: Sides of matrices of which a product takes about 50 ms, and about 10 s.
-_SIDE, _LARGE_SIDE = 1000, 6000
+#: The side of matrices of which a product takes some 10 to 50 ms.
+_SIDE = 1000
 
 
 class Bench:
@@ -60,6 +60,18 @@ def until_then(engine: Scheduler, line: ModelQueue, value: float, *, seconds: fl
     future = engine.submit(line, row(value), until=loop.time() + seconds)
     loop.call_later(seconds, lambda: future.done() or future.set_exception(DeadlineExceeded("late", "late")))
     return future
+
+
+async def side_of(bench: Bench, *, seconds: float) -> int:
+    """The side of matrices whose product takes so long on this machine, by the quickest of three small ones."""
+    engine = bench.engine()
+    line = await engine.open(bench.kept(toiling(1)))
+    times = []
+    for _ in range(3):
+        started = time.perf_counter()
+        await engine.submit(line, row(2 * _SIDE))
+        times.append(time.perf_counter() - started)
+    return round(2 * _SIDE * (seconds / min(times)) ** (1 / 3))
 
 
 async def longest_pause(while_waiting_for: asyncio.Future[Any]) -> float:
@@ -113,9 +125,11 @@ def test_a_run_that_cannot_be_ended_is_told_of_a_second_after_its_time(bench: Be
 
     async def ask() -> float:
         engine = bench.engine(on_stuck=lambda digest: stuck.append((digest, time.perf_counter())))
+        side = await side_of(bench, seconds=8)
+        bench.batches.clear()
         line = await engine.open(bench.kept(toiling(1)))
         started = time.perf_counter()
-        future = until_then(engine, line, _LARGE_SIDE, seconds=1.5)
+        future = until_then(engine, line, side, seconds=1.5)
         with pytest.raises(DeadlineExceeded):
             await future
         while not stuck:

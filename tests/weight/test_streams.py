@@ -25,7 +25,7 @@ class _Place:
 def test_many_who_stand_at_different_places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Streams of one long job, each at another place: all are told, some thousand lines at a time."""
     job_id = new_id("job")
-    monkeypatch.setattr("service.api.long_poll._MOST_LINES", 1_500)
+    monkeypatch.setattr("service.api.long_poll._MOST_EVENTS", 1_500)
 
     def prepare(registry: Registry) -> None:
         with registry.write() as unit:
@@ -54,9 +54,9 @@ def test_many_who_stand_at_different_places(tmp_path: Path, monkeypatch: pytest.
             await asyncio.to_thread(prepare, registry)
             waiting = app.services.long_poll
             places = range(0, 200, 5)
-            seen = await asyncio.to_thread(waiting._look, [_Place(job_id, after) for after in places])
-            assert sum(map(len, seen.lines.values())) < 2_000
+            seen = await asyncio.to_thread(waiting._round, [_Place(job_id, after) for after in places])
+            assert sum(map(len, seen.events.values())) < 2_000
             told = await asyncio.gather(*(waiting.for_events(job_id, after, 60) for after in places))
-            assert [news.lines[0].number for news in told] == [after + 1 for after in places]
+            assert [update.events[0].number for update in told] == [after + 1 for after in places]
 
     asyncio.run(run())

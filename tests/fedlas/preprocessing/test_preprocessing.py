@@ -319,7 +319,7 @@ def test_large_images_wait_for_each_other(monkeypatch: pytest.MonkeyPatch) -> No
     """However many threads there are, images in work together stay within the limit of one."""
     monkeypatch.setattr(threads, "_SMALL_PIXELS", 0)
     monkeypatch.setattr(threads, "MAX_PIXELS", 1000)
-    monkeypatch.setattr(threads, "_BUDGET", threads._Budget())
+    monkeypatch.setattr(threads, "_BUDGET", threads._PixelBudget())
     monkeypatch.setattr(threads, "_CHUNK", 1)
     at_work, most = [], []
 

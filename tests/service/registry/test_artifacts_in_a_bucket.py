@@ -135,8 +135,8 @@ def test_one_fetches_while_the_others_wait(tmp_path: Path) -> None:
     done = threading.Event()
     order: list[str] = []
 
-    def second(patience: float) -> None:
-        with turn(tmp_path, "ab" * 32, done=done.is_set, patience=patience):
+    def second(timeout: float) -> None:
+        with turn(tmp_path, "ab" * 32, done=done.is_set, timeout=timeout):
             order.append("second")
 
     with turn(tmp_path, "ab" * 32, done=lambda: False):
