@@ -9,10 +9,21 @@ import sys
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-PEERS = ("litserve", "mlserver", "bentoml")
+PEERS = ("litserve", "mlserver", "bentoml", "mosec")
 ROOT = Path(__file__).parents[2]
 _FOLDER = ROOT / ".venv" / "peers"
-_NAMED = ("litserve", "mlserver", "bentoml", "fastapi", "starlette", "uvicorn", "uvloop", "httptools", "pydantic")
+_NAMED = (
+    "litserve",
+    "mlserver",
+    "bentoml",
+    "mosec",
+    "fastapi",
+    "starlette",
+    "uvicorn",
+    "uvloop",
+    "httptools",
+    "pydantic",
+)
 _ASK = """
 import json, sys
 from importlib.metadata import distributions

@@ -47,9 +47,15 @@ def _mlserver(name: str, *, workers: int = 0, size: int = 0, seconds: float = 0.
     return Setting("mlserver", name, options)
 
 
+def _mosec(name: str, *, size: int = 1, wait_ms: int = 0, workers: int = 1) -> Setting:
+    options = {"MAX_BATCH_SIZE": str(size), "MAX_WAIT_MS": str(wait_ms), "WORKERS": str(workers)}
+    return Setting("mosec", name, options)
+
+
 _LITSERVE_CALM = _litserve("no batches, fast_queue", 1, 0.0, fast_queue=True)
 _MLSERVER_CALM = _mlserver("no batches")
 _BENTOML_CALM = Setting("bentoml", "no batches", {"service": "Plain"})
+_MOSEC_CALM = _mosec("no batches")
 #: Requests/s on digits and on MNIST; `fast_queue` is ZeroMQ instead of a queue of Python's multiprocessing.
 CANDIDATES: Mapping[str, tuple[Setting, ...]] = {
     "litserve": (
@@ -76,9 +82,16 @@ CANDIDATES: Mapping[str, tuple[Setting, ...]] = {
         _BENTOML_CALM,  # 1,030 and 400
         Setting("bentoml", "no batches, access log", {"service": "Plain", "access_log": "1"}),  # 980 and 450
     ),
+    "mosec": (
+        _mosec("batches of 16, 1 ms", size=16, wait_ms=1),
+        _MOSEC_CALM,
+        _mosec("no batches, 2 workers", workers=2),
+        _mosec("batches of 8, 1 ms", size=8, wait_ms=1),
+        _mosec("batches of 16, 10 ms", size=16, wait_ms=10),
+    ),
 }
 #: Those that never let a request wait for others.
-CALM = (_LITSERVE_CALM, _MLSERVER_CALM, _BENTOML_CALM)
+CALM = (_LITSERVE_CALM, _MLSERVER_CALM, _BENTOML_CALM, _MOSEC_CALM)
 #: Not peers: what one writes in an afternoon, and what Python can do at all.
 FASTAPI, EMPTY = Setting("fastapi", ""), Setting("empty", "")
 
@@ -159,6 +172,15 @@ def _start_bentoml(setting: Setting, model: ServedModel, folder: Path) -> Iterat
         yield Peer(found, setting, "/predict", payloads.read_array)
 
 
+def _start_mosec(setting: Setting, model: ServedModel, folder: Path) -> Iterator[Peer]:
+    port = free_port()
+    given = {**setting.options, "SERVED_MODEL": str(model.path)}
+    command = [str(environments.python("mosec")), str(APPS / "mosec_app.py"), "--address", "127.0.0.1"]
+    command += ["--port", str(port), "--path", str(folder / "sockets"), "--log-level", "warning"]
+    with running(str(setting), command, port=port, ready="/", environment=given, folder=folder) as found:
+        yield Peer(found, setting, "/inference", payloads.read_probabilities)
+
+
 def _start_fastapi(setting: Setting, model: ServedModel, folder: Path) -> Iterator[Peer]:
     port = free_port()
     given = {"SERVED_MODEL": str(model.path)}
@@ -193,6 +215,7 @@ _START = {
     "litserve": _start_litserve,
     "mlserver": _start_mlserver,
     "bentoml": _start_bentoml,
+    "mosec": _start_mosec,
     "fastapi": _start_fastapi,
     "empty": _start_empty,
 }
