@@ -3,7 +3,7 @@
     python -m benchmarks.batch_predictions --rows 1000000 10000000 --memory-megabytes 1024 --folder /tmp
 
 The real child (`worker.inside.child` in its sandbox) works in a control group (version 1) whose limit counts
-everything: the page cache, and its supervisor, too. A group takes for the page cache whatever nobody else needs, so
+everything: the page cache, and its supervisor, too. A group takes for the page cache whatever is free, so
 its own peak says little; that the child ends well under the limit, and what is resident of it, is what counts. Pages
 are read over HTTP.
 """
@@ -146,7 +146,7 @@ def supervised(request: Path) -> Json:
 def in_group(request: Path, megabytes: float) -> Json:
     """Run `supervised` in a control group, with a page cache that holds nothing of the files."""
     os.sync()
-    with suppress(OSError):  # needs root; pages that others have read are charged to nobody's limit
+    with suppress(OSError):  # needs root; pages that others have read are charged to no limit here
         Path("/proc/sys/vm/drop_caches").write_text("1")
     command = [sys.executable, "-m", "benchmarks.batch_predictions", "--request", str(request)]
     with control_group(megabytes * 2**20) as group:

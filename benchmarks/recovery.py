@@ -4,7 +4,7 @@
 
 Real processes: an API, a Valkey and workers. `child`: SIGKILL of the training process. `worker`: SIGKILL of its worker
 while another worker lives on the same machine. `alone`: the same, where the worker has to be started again first.
-`asleep`: SIGSTOP of the worker, so that nobody can see that it is gone and its lease has to end. A job runs again when
+`asleep`: SIGSTOP of the worker, so that its absence cannot be seen and its lease has to end. A job runs again when
 another attempt has claimed it; until it tells of an epoch that it had not told of before, an interpreter has to start
 and both inputs to be opened.
 """

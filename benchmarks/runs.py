@@ -37,7 +37,7 @@ BASE, BASE_TS, POST_HOC, TRAINED, SERVED = (
 CROSS_ENTROPY, FEDLAS = "cross-entropy, best rate, + TS", "FedLAS, best candidate, + TS"
 PROBMETRICS, NETCAL = "probmetrics, best", "netcal, best"
 SAME_LABELS = "FedLAS service: finalist that keeps every label"
-#: What is served where the judgement names a finalist, or nobody.
+#: What is served where the verdict names a finalist, or none.
 SERVES = {"trained": TRAINED, "post_hoc": POST_HOC, "same_labels": SAME_LABELS, None: BASE}
 #: The order of the table, and what the served model is compared with.
 POLICIES = (BASE, BASE_TS, PROBMETRICS, NETCAL, CROSS_ENTROPY, FEDLAS, POST_HOC, SAME_LABELS, TRAINED, SERVED)

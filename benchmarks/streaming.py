@@ -112,7 +112,7 @@ def resident() -> int:
 
 
 def forget_cached_files() -> None:
-    """Pages that somebody else has read are charged to nobody's limit; needs root, else the runs share a warm cache."""
+    """Pages that another process has read are outside of the limit; needs root, else the runs share a warm cache."""
     os.sync()
     with suppress(OSError):
         Path("/proc/sys/vm/drop_caches").write_text("1")

@@ -41,7 +41,7 @@ def fashion(seed: int, quick: bool = False, *, fresh: bool = False, channels: in
 
 
 def fashion_guarantee(seed: int) -> Rows:
-    """2,000 more rows of the official 60,000 that `fashion` with the same seed gives to nobody."""
+    """2,000 more rows of the official 60,000 that `fashion` with the same seed leaves unused."""
     images, labels = (_idx(f"train-{kind}") for kind in ("images-idx3-ubyte", "labels-idx1-ubyte"))
     rows = np.random.default_rng(seed).permutation(len(labels))[7000:9000]
     return [(images[rows, None] / 255.0).astype(np.float32)], labels[rows].astype(np.int64)

@@ -78,5 +78,5 @@ def summed_up(found: dict[str, list[Json]], *keys: str) -> dict[str, Json]:
 
 
 def round_to(value: float, digits: int = 4) -> float:
-    """So many significant digits: nobody's clock is better."""
+    """So many significant digits: no clock is better."""
     return float(f"{value:.{digits}g}")

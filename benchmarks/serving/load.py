@@ -131,7 +131,7 @@ def _play(connections: list[_Connection], wire: bytes, moments: Array) -> tuple[
 
 @dataclass
 class _Answer:
-    """An HTTP answer that arrives in pieces; its length must be told in its head."""
+    """An HTTP answer that arrives in pieces; its length must stand in its head."""
 
     head: bytearray = field(default_factory=bytearray)
     body: bytearray = field(default_factory=bytearray)

@@ -34,7 +34,7 @@ class Running:
         return {self.process.pid, *descendants_of(self.process.pid)}
 
     def freeze(self) -> None:
-        """Nobody else shall be disturbed by it: LitServe, for one, looks for requests a thousand times a second."""
+        """It must not disturb the others: LitServe, for one, polls for requests a thousand times a second."""
         self._tell(signal.SIGSTOP)
 
     def thaw(self) -> None:

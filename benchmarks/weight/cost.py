@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from benchmarks.weight.requests import MIB
 
-#: The goals: nobody waits longer for `/healthz`, and no more memory stays.
+#: The goals: `/healthz` takes no longer, and no more memory stays.
 STANDSTILL_S, KEPT_BYTES = 0.25, 64 * MIB
 #: What is not forbidden but shows where a limit lies: memory while it runs, bytes answered beyond those sent, seconds.
 _PEAK_BYTES, _ANSWER_BYTES, _SECONDS = 1024 * MIB, 64 * MIB, 20.0

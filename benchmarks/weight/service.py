@@ -77,7 +77,7 @@ class Service:
         return sum(map(_processor_seconds, self._members))
 
     def forget_highest(self) -> None:
-        """The highest is what is held now; Linux does this for whoever asks. Looks anew who belongs to the API."""
+        """The highest is what is held now; Linux does this on request. Reads anew which processes belong to the API."""
         self._members = self._family()
         for pid in self._members:
             with suppress(OSError):

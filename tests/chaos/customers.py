@@ -1,4 +1,4 @@
-"""Customers as they should be: they ask again with the same key when nobody answers, and remember what was promised."""
+"""Well-behaved clients: a request without an answer is repeated with the same key, and every promise is recorded."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _LONG_POLL_S = 15
 
 
 class GaveUp(Exception):
-    """Nobody answered until the end of the run."""
+    """No answer came until the end of the run."""
 
 
 class Caller:
@@ -119,7 +119,7 @@ def _minding(order: Order, caller: Caller) -> Iterator[None]:
     try:
         yield
     except GaveUp as error:
-        order.complaints.append(f"order {order.number}: nobody answered {error}")
+        order.complaints.append(f"order {order.number}: no answer, {error}")
     except AssertionError as error:
         order.complaints.append(f"order {order.number}: {error}")
     finally:

@@ -37,8 +37,8 @@ class Evidence:
         jobs, calibrated: rows of jobs by id; how many calibrated models name a job.
         owned: digests that some row names. stored: those that lie in the folder, and whether the content is theirs.
         strays: other files in the folder.
-        orphans: processes of the site that nobody supervises. left: those that live after everything was stopped.
-        references: what the same orders gave in a site that nobody disturbed.
+        orphans: processes of the site without a supervisor. left: those that live after everything was stopped.
+        references: what the same orders gave in an undisturbed site.
     """
 
     orders: list[Order] = field(default_factory=list)

@@ -13,7 +13,7 @@ from tests.helpers.uploads import digits, npz
 
 Json = dict[str, Any]
 
-#: The first so many orders have a dataset of their own, so that nobody looked at its test rows before: their reports
+#: The first so many orders have a dataset of their own, so that its test rows have no earlier look: their reports
 #: must be those of an undisturbed run.
 COMPARED = 4
 _CANCELLED = (9, 4)  # of every nine, the one with this remainder

@@ -1,4 +1,4 @@
-"""A process that must always run: it is started again when it dies, and notes every end that nobody ordered."""
+"""A process that must always run: it is started again when it dies, and every unordered end is recorded."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Supervised:
 
     Attributes:
         ordered: whether the next end is wanted.
-        surprises: how it ended although nobody wanted it to.
+        surprises: its unordered ends.
     """
 
     def __init__(

@@ -60,7 +60,7 @@ def _one_final_state(evidence: Evidence) -> Line:
 
 
 def _times_are_in_order(evidence: Evidence) -> Line:
-    """Whoever wrote them, on whatever clock."""
+    """By any writer, on any clock."""
     broken = []
     for order in evidence.orders:
         job = order.job
@@ -102,7 +102,7 @@ def _nothing_lost(evidence: Evidence) -> Line:
 def _nothing_doubled(evidence: Evidence) -> Line:
     promised = {one.record_id for order in evidence.orders for one in order.acknowledged if one.kind == "jobs"}
     extra = sorted(set(evidence.jobs) - promised)
-    return Line("jobs that somebody ordered, each once", len(evidence.jobs), [f"nobody ordered {one}" for one in extra])
+    return Line("jobs that were ordered, each once", len(evidence.jobs), [f"not ordered: {one}" for one in extra])
 
 
 def _webhooks_arrive(evidence: Evidence) -> Line:
@@ -128,11 +128,11 @@ def _webhooks_arrive(evidence: Evidence) -> Line:
 def _no_orphan_process(evidence: Evidence) -> Line:
     broken = [f"unsupervised: {one}" for one in evidence.orphans]
     broken += [f"lives after the end: {one}" for one in evidence.left]
-    return Line("processes that nobody supervises, or that outlive the end", len(broken), broken)
+    return Line("processes without a supervisor, or that outlive the end", len(broken), broken)
 
 
 def _files_have_owners(evidence: Evidence) -> Line:
-    broken = [f"nobody owns {digest}" for digest in sorted(set(evidence.stored) - set(evidence.owned))]
+    broken = [f"without an owner: {digest}" for digest in sorted(set(evidence.stored) - set(evidence.owned))]
     broken += [f"half-written: {stray}" for stray in evidence.strays]
     return Line("stored files that a row names", len(evidence.stored), broken)
 

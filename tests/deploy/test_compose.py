@@ -118,7 +118,7 @@ def test_what_goes_out_opens_nothing(compose: Json) -> None:
 
 
 def test_the_worker_asks_for_a_gpu(compose: Json) -> None:
-    """One NVIDIA device is reserved for the worker and for nobody else."""
+    """One NVIDIA device is reserved for the worker alone."""
     devices = compose["services"]["worker"]["deploy"]["resources"]["reservations"]["devices"]
     assert devices == [{"driver": "nvidia", "count": 1, "capabilities": ["gpu"]}]
     assert [name for name, service in compose["services"].items() if "deploy" in service] == ["worker"]

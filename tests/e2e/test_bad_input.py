@@ -90,7 +90,7 @@ def test_models_that_are_no_classifiers(service: Service, uploads: Uploads) -> N
 
 
 def test_pickles_are_never_opened(service: Service) -> None:
-    """Pickle in any form is told by its content and refused with advice."""
+    """Pickle in any form is recognised by its content and refused with advice."""
     layer = torch.nn.Linear(4, 2)
     cases = {
         "pickle": (pickle.dumps({"a": 1}), "unsafe_format", "ONNX"),

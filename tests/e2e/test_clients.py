@@ -341,7 +341,7 @@ def test_errors_are_said(client: triton.InferenceServerClient) -> None:
 
 
 def test_every_error_is_plain_json(service: Service) -> None:
-    """Below /v2 an error is `{"error": …}` as exactly application/json, whoever gives it."""
+    """Below /v2 an error is `{"error": …}` as exactly application/json, from every layer."""
     huge = b'{"inputs":' + b" " * (64 << 20) + b"[]}"
     for method, path, content, status in (
         ("POST", f"/v2/models/{NAME}/infer", b"{", 400),
@@ -418,7 +418,7 @@ def test_statistics(client: triton.InferenceServerClient, alone: Outputs) -> Non
 def test_an_uploaded_model_and_several_inputs(
     client: triton.InferenceServerClient, service: Service, uploads: Uploads
 ) -> None:
-    """A model that nobody calibrated answers too, by its id; integers of another width are taken."""
+    """An uncalibrated model answers too, by its id; integers of another width are taken."""
     model = service.inspected("models", uploads["text.onnx"], name="text")
     ids, mask, _ = made.sentences(count=5)
     alone = run_alone(served_copy(service, model["id"]))({"input_ids": ids, "attention_mask": mask})
@@ -447,7 +447,7 @@ def kserve_input(values: Array, *, binary: bool) -> Json:
 
 
 def test_kserve(service: Service, alone: Outputs) -> None:
-    """KServe's client finds the server and its models ready, infers in every form, and is told what is wrong."""
+    """KServe's client finds the server and its models ready, infers in every form, and receives what is wrong."""
     forms = [(sent, received) for sent in (True, False) for received in (True, False, None)]
     calls: list[Json] = [
         {"call": "is_server_live"},

@@ -26,7 +26,7 @@ def dry_run(service: Service, model_id: str, dataset_id: str, **options: Any) ->
 
 @pytest.fixture(scope="module")
 def others(service: Service) -> Json:
-    """The digits with one row less, so that nobody has looked at this file before."""
+    """The digits with one row less: a file without an earlier look."""
     rows, targets, splits = all_digits()
     return service.inspected("datasets", digits_npz(x=rows[1:], label=targets[1:], split=splits[1:]))
 

@@ -40,7 +40,7 @@ def test_several_api_processes(tmp_path: Path, uploads: Uploads) -> None:
             answers.append(httpx.post(f"{base}{path}", json=body, timeout=30))
         assert {answer.status_code for answer in answers} == {200}
         assert len({answer.text for answer in answers}) == 1
-        until(lambda: ok(service, model["id"]) == 60, seconds=10, what="all are counted, whoever answered them")
+        until(lambda: ok(service, model["id"]) == 60, seconds=10, what="all are counted, in every process")
         # Every process has opened the model, or it would not have been asked.
         until(lambda: gauge(service, "fedlas_sessions_open") == 3, seconds=10, what="all have it open")
 
@@ -71,7 +71,7 @@ def gauge(service: Service, name: str) -> float:
 
 
 def test_clients_stay_connected_while_the_api_stops(tmp_path: Path, uploads: Uploads) -> None:
-    """Requests that are on their way when the service is told to stop are answered; none is cut off."""
+    """Requests under way when the service is asked to stop are answered; none is cut off."""
     with serving(tmp_path / "data") as service:
         model = service.inspected("models", uploads["digits.onnx"])
         rows = np.random.default_rng(0).random((2000, 64)).tolist()

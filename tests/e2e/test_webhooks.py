@@ -1,4 +1,4 @@
-"""A job's end is told to its webhook: signed, again after a failure, and never to an address that is not permitted."""
+"""A job's end is sent to its webhook: signed, again after a failure, and never to an address that is not permitted."""
 
 from __future__ import annotations
 

@@ -33,7 +33,7 @@ def chosen() -> str:
 
 @contextmanager
 def place(data_dir: Path, *, migrated: bool = True) -> Iterator[dict[str, Any]]:
-    """Keyword arguments of any settings object, for records, messages and files that are nobody else's.
+    """Keyword arguments of any settings object, for records, messages and files of one test alone.
 
     They hold whatever the environment says. With `migrated=False` a PostgreSQL database has no tables yet (an SQLite
     file never has). What lies outside `data_dir` is gone after the block.
@@ -99,6 +99,6 @@ def _servers() -> _Servers:
 
 
 def close() -> None:
-    """Stop what was started, at the end of the tests; where nobody calls this, Python does when it ends."""
+    """Stop what was started, at the end of the tests; without a call, Python's exit does."""
     _stack.close()
     _servers.cache_clear()

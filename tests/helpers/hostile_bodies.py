@@ -29,7 +29,7 @@ def listed(piece: bytes, total: int, *, head: bytes = b'{"inputs":[', tail: byte
 
 
 def keyed(number: int, *, head: bytes = b'{"inputs":[[1,2]],', tail: bytes = b"}") -> bytes:
-    """So many keys that nobody knows."""
+    """So many unknown keys."""
     return head + b",".join(b'"k%d":0' % i for i in range(number)) + tail
 
 

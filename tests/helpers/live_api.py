@@ -52,7 +52,7 @@ class LiveApi:
         )
 
     def until_ready(self) -> LiveApi:
-        """Wait until it says where it listens: a connection alone waits in the socket, whoever takes it."""
+        """Wait until the process prints its address: an open connection may wait unaccepted in the queue."""
         assert self.process.stdout is not None
         line = self.process.stdout.readline()
         while line and b"listening" not in line:
@@ -162,7 +162,7 @@ def listening(url: str, job_id: str, *, last: int | None = None) -> Iterator[Ite
 
 
 def order(url: str) -> str:
-    """The id of a new job on records that nobody inspects."""
+    """The id of a new job on records without inspection."""
     with httpx.Client(base_url=url, timeout=60) as client:
         body = {f"{kind}_id": client.post(f"/v1/{kind}s", content=b"x").json()["id"] for kind in ("model", "dataset")}
         return str(client.post("/v1/jobs", json=body).json()["id"])

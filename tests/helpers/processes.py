@@ -33,7 +33,7 @@ def until(condition: Callable[[], T], *, seconds: float, what: str) -> T:
 
 
 def free_port() -> int:
-    """A port of loopback that nobody uses now, and that no outgoing connection is given."""
+    """A free port of loopback outside of the range of outgoing connections."""
     for port in random.SystemRandom().sample(_PORTS, 200):
         with socket.socket() as probe, suppress(OSError):
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

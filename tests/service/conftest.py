@@ -25,7 +25,7 @@ Json = dict[str, Any]
 
 @dataclass(frozen=True)
 class Api:
-    """A client, and a worker that does what it is told in this process."""
+    """A client, and a worker that acts in this process on demand."""
 
     client: TestClient
     registry: Registry

@@ -1,4 +1,4 @@
-"""A name means what the registry says: at once for who changed it or was told, soon for others."""
+"""A name means what the registry says: at once in the process that changed it or was notified, soon in others."""
 
 from __future__ import annotations
 

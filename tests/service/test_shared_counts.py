@@ -111,7 +111,7 @@ def rows(metrics: ServingMetrics) -> int:
 
 
 def test_whoever_is_asked_tells_the_sum_and_it_never_falls(start: Start, share: Share) -> None:
-    """Three processes count and are asked in turn; one stops, one is killed, one comes: what was told stays told."""
+    """Three processes count and are asked in turn; one stops, one is killed, one comes: no count is ever lowered."""
     metrics, shared = share()
     first, second = start(), start()
     assert (first.count(1), second.count(20)) == (1, 21)
@@ -210,7 +210,7 @@ def test_a_cleared_folder_belongs_to_the_next_run(share: Share, tmp_path: Path) 
 
 
 def test_a_folder_that_cannot_be_written_stops_nobody(share: Share, caplog: pytest.LogCaptureFixture) -> None:
-    """The process goes on counting and telling; the log says why nobody else hears of it."""
+    """The process goes on counting and reporting; the log says why other processes do not see it."""
     metrics, shared = share()
     shared._path(".new").mkdir()
     metrics.of(*DIGITS).request("ok", 5, 0.25)

@@ -1,4 +1,4 @@
-"""Traces: sent over real OTLP to a receiver that reads the protobuf, and nothing at all where nobody asked for them."""
+"""Traces: sent over real OTLP to a receiver that reads the protobuf, and nothing at all where none is configured."""
 
 from __future__ import annotations
 
@@ -201,7 +201,7 @@ def test_what_is_not_sampled_is_not_recorded() -> None:
 
 
 def test_a_request_that_ended_before_its_batch_is_left_alone(caplog: pytest.LogCaptureFixture) -> None:
-    """Who has gone, or whose time was up, is no part of the batch's trace, and nothing is complained of."""
+    """A request without a client, or past its deadline, is no part of the batch's trace, and nothing is logged."""
     tracing, exporter = in_memory()
     gone, there = tracing.start({}, "gone"), tracing.start({}, "there")
     end(gone, "gone")
@@ -292,7 +292,7 @@ def test_a_collector_that_says_nothing_keeps_nobody_from_ending(monkeypatch: pyt
         end(span, "ok")
         tracing.close()
         closing = [thread for thread in threading.enumerate() if thread.name == "traces-close"]
-        assert len(closing) == 1  # it still waits, and nobody for it
+        assert len(closing) == 1  # it still waits, and no request for it
         accepted, _ = silent.accept()
         accepted.close()
     closing[0].join(60)

@@ -112,7 +112,7 @@ def test_what_needs_no_closer_look(names: list[str], width: int) -> None:
 
 
 def test_the_reachable_number_of_rows_is_told() -> None:
-    """It is allowed, and one row more is not; where not even one is, that is told."""
+    """It is allowed, and one row more is not; where not even one is, the answer says so."""
     size = RowSize(json=1000, binary=50, held=10_000)
     with pytest.raises(TooLarge, match="ask for at most 24 rows at once") as caught:
         size.check(25, 100_000)
@@ -148,7 +148,7 @@ def test_wide_features(api: Api, monkeypatch: pytest.MonkeyPatch, binary: bool) 
 
 @pytest.mark.parametrize("options", [{}, {"top_k": 2}])
 def test_long_names(api: Api, options: Json) -> None:
-    """Names are repeated in every row; what is told may be asked for."""
+    """Names are repeated in every row; the number of rows that the answer names is accepted."""
     path = f"/v1/models/{ready_model(api, profile=LONG)}/predict"
     answer = api.client.post(path, json={"inputs": [[1, 2]] * 1000, **options})
     assert (answer.status_code, answer.json()["code"]) == (413, "answer_too_large")

@@ -104,14 +104,14 @@ def test_every_value_of_every_choice_is_an_arm() -> None:
 
 
 def test_a_goal_that_is_missed_is_named() -> None:
-    """Costs are told by the goals that they miss, and by nothing where they miss none."""
+    """Costs name the goals that they miss, and nothing where they miss none."""
     assert Cost(standstill=0.25, kept=64 << 20, status=422).misses == []
     assert Cost(standstill=0.3, status=500).misses == ["standstill 0.30 s", "status 500"]
     assert Cost(end="process ended").score > Cost(standstill=60, kept=1 << 32).score
 
 
 def test_content_is_as_long_as_it_says() -> None:
-    """Sizes are told without making the bytes, numbered copies and compressed ones included."""
+    """Sizes are known without making the bytes, numbered copies and compressed ones included."""
     numbered = b"{" + listed(b'"%08x":"%08x"', 70_000) + b"}" + repeated(b"[]", 100_001)
     made = b"".join(numbered.chunks())
     assert len(made) == numbered.size

@@ -1,4 +1,4 @@
-"""Heads without end, to a real API process: each is answered, nothing of it stays, and nobody else waits."""
+"""Endless heads, to a real API process: each is answered, nothing of it stays, and no other request waits."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def unharmed(api: LiveApi) -> Iterator[None]:
     ids=["value", "name", "target"],
 )
 def test_one_line_without_end(api: LiveApi, head: bytes, told: tuple[int, str]) -> None:
-    """64 MiB of a header or target are cut at 64 KiB: answered, and the connection closed; nobody waits for it."""
+    """64 MiB of a header or target are cut at 64 KiB: answered, and the connection closed; no other waits for it."""
     with unharmed(api):
         (answer,) = ask(api.port, head, *[b"a" * MIB] * 64)
     assert answer.told == told

@@ -1,4 +1,4 @@
-"""JSON of predict requests: what it holds is counted before it is read, and what is wrong with it is told briefly."""
+"""JSON of predict requests: what it holds is counted before it is read, and what is wrong with it is said briefly."""
 
 from __future__ import annotations
 

@@ -25,7 +25,7 @@ def api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Api]:
 
 
 def refusal(answer: Any, status: int, code: str = "") -> str:
-    """What is told; never much."""
+    """The text of an error, always short."""
     assert answer.status_code == status, answer.text[:500]
     assert len(answer.content) < 10_000
     body = answer.json()

@@ -1,4 +1,4 @@
-"""A batch that takes long costs others little: it leaves its place, and is ended when nobody waits for it any more."""
+"""A batch that takes long costs others little: it frees its slot, and is ended when no request waits for it."""
 
 from __future__ import annotations
 
@@ -103,7 +103,7 @@ def test_a_size_that_depends_on_a_value_never_holds_the_event_loop(bench: Bench)
 
 
 def test_a_run_that_nobody_waits_for_is_ended_before_its_next_node(bench: Bench) -> None:
-    """Of hundreds of products only those until the deadline are computed, and the rows are nobody's mistake."""
+    """Of hundreds of products only those until the deadline are computed, and the rows are not reported as faulty."""
 
     async def ask() -> None:
         engine = bench.engine()

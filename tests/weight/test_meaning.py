@@ -147,7 +147,7 @@ def test_trailers_are_no_headers(api: LiveApi) -> None:
 
 
 def test_an_upgrade_is_ignored(api: LiveApi) -> None:
-    """Whoever wants to speak WebSocket or HTTP/2 is answered in HTTP/1.1, with a body too, and so is who comes next."""
+    """An upgrade to WebSocket or HTTP/2 is answered in HTTP/1.1, with a body too, and so is the next request."""
     upgrade = b"Host: a\r\nConnection: Upgrade, HTTP2-Settings\r\nUpgrade: %b\r\nHTTP2-Settings: AAMAAABk\r\n"
     for other in (b"websocket", b"h2c"):
         with connected(api.port) as found:
@@ -182,7 +182,7 @@ def test_who_has_ended_its_side_is_answered(api: LiveApi) -> None:
     [b"", b"GET /heal", b"GET /healthz HTTP/1.1\r\nHost: a\r\n", b"POST /v1/models HTTP/1.1\r\nHost: a\r\n" + KEY],
 )
 def test_half_a_request_and_no_more(api: LiveApi, half: bytes) -> None:
-    """Who ends its side before the request is whole is closed, without an answer."""
+    """A connection whose client ends its side before the request is whole is closed, without an answer."""
     if half.startswith(b"POST"):
         half += b"Content-Length: 3\r\n\r\nab"
     with connected(api.port) as found:

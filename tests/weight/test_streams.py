@@ -1,4 +1,4 @@
-"""Streams of events: what those are told who stand at many different places of a long job."""
+"""Streams of events from many different positions of a long job."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class _Place:
 
 
 def test_many_who_stand_at_different_places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Streams of one long job, each at another place: all are told, some thousand lines at a time."""
+    """Streams of one long job, each from another position: all are served, some thousand lines at a time."""
     job_id = new_id("job")
     monkeypatch.setattr("service.api.long_poll._MOST_EVENTS", 1_500)
 

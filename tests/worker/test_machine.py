@@ -1,4 +1,4 @@
-"""Who is gone: told by process id and start, on the same machine only."""
+"""Which processes are gone, by process id and start, on the same machine only."""
 
 from __future__ import annotations
 

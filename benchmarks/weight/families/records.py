@@ -1,4 +1,4 @@
-"""What stays: records that are made large or many, and then listed; keys; names that nobody knows."""
+"""What stays: records that are made large or many, and then listed; keys; unknown names."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def _idempotency(world: World, *, length: int, requests: int, route: str) -> Att
 
 @family(
     "strangers",
-    "models that nobody knows, each under a name of its own, and then what is counted of them",
+    "unknown models, each under a name of its own, and then what is counted of them",
     copies=Size(1, 1 << 16),
     length=Size(1, 1 << 14),
     route=choice("/v1/models/{}/predict", "/v2/models/{}/infer", "/v2/models/{}/versions/1/infer"),

@@ -220,7 +220,7 @@ def test_every_compression_is_read(compression: str, tmp_path: Path) -> None:
 
 
 def test_tensors_that_pyarrow_would_read_wrongly_are_refused() -> None:
-    """A permutation that is not its own inverse (NHWC seen as NCHW) is told of, with what to send instead."""
+    """A permutation that is not its own inverse (NHWC seen as NCHW) is reported, with what to send instead."""
     kind = pa.fixed_shape_tensor(pa.float32(), [2, 3, 4], permutation=[2, 0, 1])
     storage = pa.FixedSizeListArray.from_arrays(pa.array(np.zeros(48, dtype=np.float32)), 24)
     with pytest.raises(BadDataset) as caught:

@@ -133,7 +133,7 @@ def test_roles_can_be_renamed(tmp_path: Path) -> None:
 
 
 def test_a_second_label_name_is_an_input_with_a_warning(tmp_path: Path) -> None:
-    """With `label` and `y`, `label` is the label, `y` an input, and the owner is told."""
+    """With `label` and `y`, `label` is the label, `y` an input, and a warning says so."""
     dataset = read_dataset(npz(tmp_path, x=np.zeros(200), y=np.arange(200), label=LABELS))
     assert list(dataset.inputs) == ["x", "y"]
     assert any("'y'" in warning for warning in dataset.warnings)

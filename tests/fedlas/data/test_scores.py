@@ -78,7 +78,7 @@ def test_columns_can_name_the_classes(tmp_path: Path) -> None:
 
 
 def test_words_without_names_are_sorted_and_said(tmp_path: Path) -> None:
-    """Words that nobody ordered are columns in sorted order, and the report says so; too few words are an error."""
+    """Class names without a given order are columns in sorted order, and the report says so; too few are an error."""
     logits, targets = drawn(60, 3)
     words = np.array(["b", "a", "c"])[targets]
     scores = read(tmp_path, made.npz(logits=logits, labels=words))
@@ -90,7 +90,7 @@ def test_words_without_names_are_sorted_and_said(tmp_path: Path) -> None:
 
 
 def test_what_looks_odd_is_said(tmp_path: Path) -> None:
-    """Probabilities sent as logits, and columns that nobody uses, are mentioned."""
+    """Probabilities sent as logits, and unused columns, are mentioned."""
     logits, targets = drawn(60, 3)
     warnings = read(tmp_path, made.npz(logits=softmax(logits), labels=targets, height=np.ones(60))).warnings
     assert any("if they are probabilities" in warning for warning in warnings)

@@ -53,7 +53,7 @@ def test_familiarity_in_every_opset(opset: int, dynamo: bool, score: TypicalityS
 
 
 def test_guarantees_in_the_metadata(tmp_path: Path) -> None:
-    """Whoever has only the file can keep the same promises."""
+    """The file alone suffices to keep the same guarantees."""
     torch.manual_seed(0)
     classifier = load_onnx(export(mlp().eval(), table(2), tmp_path / "m.onnx"))
     (rows,) = table(300)

@@ -240,7 +240,7 @@ def test_everything_that_does_not_fit_is_listed(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("prefix", ["module.", "model.", "module._orig_mod."])
 def test_wrappers_names_are_taken_off(prefix: str, tmp_path: Path) -> None:
-    """What DataParallel and others put before every name does not matter, and the owner is told."""
+    """What DataParallel and others put before every name does not matter, and a warning says so."""
     path = saved(library_network(corpus.ARCHITECTURE), tmp_path / "w.safetensors", prefix=prefix)
     classifier = load_architecture(path, architecture=corpus.ARCHITECTURE, input_shape=(3, 64, 64))
     assert classifier.num_classes == CLASSES
@@ -292,7 +292,7 @@ def test_image_size(tmp_path: Path) -> None:
 
 
 def test_auxiliary_outputs_are_left_out(tmp_path: Path) -> None:
-    """Weights of outputs that only training uses may be in the file; the owner is told."""
+    """Weights of outputs that only training uses may be in the file; a warning names them."""
     network = library_network("torchvision/googlenet", aux_logits=True)
     classifier = load_architecture(saved(network, tmp_path / "w.safetensors"), architecture="torchvision/googlenet")
     assert not any("aux" in name for name, _ in classifier.named_parameters())

@@ -67,7 +67,7 @@ FOREIGN = {
 
 @pytest.mark.parametrize("kind", FOREIGN)
 def test_pickles_and_archives_are_never_opened(kind: str, tmp_path: Path) -> None:
-    """Pickle in any wrapping is told by its content, whatever its name, and answered with how to export ONNX."""
+    """Pickle in any wrapping is recognised by its content, whatever its name, and answered with how to export ONNX."""
     path = tmp_path / "model.onnx"
     path.write_bytes(FOREIGN[kind]())
     error = refused(path)

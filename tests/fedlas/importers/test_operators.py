@@ -368,7 +368,7 @@ MILLION = torch.tensor([10**6])
     ids=lambda value: value.op_type if hasattr(value, "op_type") else "",
 )
 def test_results_of_many_gigabytes_are_refused_before_they_are_computed(node: Any, inputs: list[torch.Tensor]) -> None:
-    """A node that declares 4 to 400 GB is told by the size of its output, which is never allocated."""
+    """A node that declares 4 to 400 GB is refused by the size of its output, which is never allocated."""
     names = dict.fromkeys(name for name in node.input if name)
     with pytest.raises(UnsupportedModel) as caught:
         run_node(node, dict(zip(names, inputs, strict=True)), 17)

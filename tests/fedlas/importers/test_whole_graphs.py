@@ -262,7 +262,7 @@ def test_architecture_table(name: str, dynamo: bool, tmp_path: Path) -> None:
     path = tmp_path / "m.onnx"
     try:
         export(network, images(1, size), path, dynamo=dynamo, dynamic=False)
-    except Exception as error:  # exporters raise whatever they run into; what they cannot write nobody uploads
+    except Exception as error:  # exporters raise anything; what they cannot write is never uploaded
         pytest.skip(f"PyTorch cannot export it: {type(error).__name__}")
     figures = measure(path, network)
     assert figures.parity <= 1e-4

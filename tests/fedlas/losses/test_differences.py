@@ -204,7 +204,7 @@ def test_autocast_gives_nearly_the_same_loss() -> None:
 
 
 def test_statistics_ignore_a_batch_that_is_not_finite() -> None:
-    """Where nobody looked at the values, as on an accelerator, NaN norms leave μ and σ as they were."""
+    """Without a check of values, as on an accelerator, NaN norms leave μ and σ as they were."""
     nci = NormConfidenceIndicator()
     nci.update(torch.tensor([1.0, math.nan]))
     assert (nci.running_mean.item(), nci.running_std.item()) == (20.0, 100.0)

@@ -130,7 +130,7 @@ def test_combining_can_be_switched_off(max_cost_factor: float) -> None:
 
 
 def test_members_are_added_while_the_average_gets_better() -> None:
-    """The best comes first, each next one lowers the NLL most, and nobody left outside would lower it further."""
+    """The best comes first, each next one lowers the NLL most, and no candidate left out would lower it further."""
     rng = np.random.default_rng(0)
     targets = rng.integers(0, 3, 1000)
     truth = 1.5 * np.eye(3)[targets]

@@ -134,7 +134,7 @@ def test_measured_rates_are_kept() -> None:
 
 
 def test_each_candidate_is_told_of_once() -> None:
-    """Over all attempts everything that ends is told once, with its seconds; what is restored keeps them."""
+    """Over all attempts every end is reported once, with its seconds; what is restored keeps them."""
     journal = MemoryJournal(every_seconds=0)
     killed(journal, 6)  # the head has ended, a network has begun
     again = Run(journal)

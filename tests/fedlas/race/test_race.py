@@ -69,7 +69,7 @@ def test_scores_are_those_of_the_finalists_networks() -> None:
 
 
 def test_a_trained_finalist_must_be_clearly_better() -> None:
-    """Named where it leads by more than a standard error; a training that changes next to nothing names nobody."""
+    """Named where it leads by more than a standard error; a training that changes next to nothing is none."""
     result, (_, (_, targets), _) = plain_race(), noisy_digits()
     assert result.trained is not None
     gain = row_nll(result.post_hoc.held_out, targets) - row_nll(result.trained.held_out, targets)

@@ -60,7 +60,7 @@ def test_at_most_so_many_candidates(number: int) -> None:
 
 
 def test_fresh_rows_put_the_gentle_candidates_first() -> None:
-    """On rows the model has not seen FedLAS 0.02 and cross-entropy at the low rate lead; nobody is added or lost."""
+    """On rows the model has not seen FedLAS 0.02 and cross-entropy at the low rate lead; none is added or lost."""
     usual, fresh = make_candidates("auto", {}), make_candidates("auto", {}, fresh_rows=True)
     assert [settings(c) for c in fresh[:2]] == [("fedlas", 0.02, 0.125, "all"), ("cross_entropy", None, 0.125, "all")]
     assert [c for c in usual if c not in fresh[:2]] == fresh[2:]
@@ -93,7 +93,7 @@ def test_a_fixed_number_holds_where_the_loss_has_it() -> None:
 
 @pytest.mark.parametrize("scope", ["all", "head"])
 def test_a_fixed_scope_is_everybodys(scope: str) -> None:
-    """With a fixed scope nobody trains anything else, and no candidate occurs twice."""
+    """With a fixed scope every candidate trains that scope, and none occurs twice."""
     candidates = make_candidates("auto", {"scope": scope})
     assert {c.scope for c in candidates} == {scope}
     assert len(set(candidates)) == len(candidates) > 8

@@ -1,4 +1,4 @@
-"""Who runs for how long within a budget, and how high a learning rate a network stands."""
+"""Which candidate runs for how long within a budget, and the highest learning rate that a network bears."""
 
 from __future__ import annotations
 

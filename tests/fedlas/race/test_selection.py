@@ -132,7 +132,7 @@ def test_groups_count_as_one_in_the_error() -> None:
     assert grouped.beats(better, rival)
     assert not grouped.beats(better, rival, standard_errors=1.6)
     assert apart.beats(better, rival, standard_errors=4.4)
-    assert not apart.beats(better, better), "nobody beats himself"
+    assert not apart.beats(better, better), "no candidate beats itself"
     one = CalibratorSelector(targets, PLAIN, True, np.zeros(900))
     assert one.beats(better, rival, standard_errors=4.4), "a single group keeps nothing apart"
 

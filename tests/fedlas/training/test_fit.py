@@ -158,7 +158,7 @@ class CountingLoss(CrossEntropyLoss):
 
 
 def test_an_epoch_callback_can_stop_the_training() -> None:
-    """What `on_epoch` raises passes through after the epoch it was told about."""
+    """What `on_epoch` raises passes through after the epoch of the call."""
     train, _, _ = noisy_digits()
     seen: list[EpochResult] = []
 

@@ -107,7 +107,7 @@ def test_the_whole_file(batch: tuple[Api, str]) -> None:
 
 
 def test_results_that_do_not_exist(batch: tuple[Api, str], uploads: Uploads) -> None:
-    """409 before the end and after a failure, as a page and as a file; 404 for what nobody has ordered."""
+    """409 before the end and after a failure, as a page and as a file; 404 for an unknown batch."""
     api = batch[0]
     model = api.post("/v1/models", content=uploads["two_columns.onnx"])["id"]
     dataset = api.post("/v1/datasets", content=npz(x=np.ones((200, 3), np.float32), label=np.arange(200) % 2))["id"]

@@ -160,7 +160,7 @@ def test_nobody_works_in_time(api: Api) -> None:
 
 
 def test_failed_later_is_told_by_the_record(api: Api) -> None:
-    """Whoever was answered 202 finds the reason in the record, and can delete it."""
+    """After a 202 the record holds the reason, and can be deleted."""
     path = api.client.post(f"{PATH}?wait=0", content=BAD).headers["location"]
     api.work(path.rpartition("/")[2])
     record = api.client.get(path).json()
@@ -230,7 +230,7 @@ def test_a_key_gives_the_refusal_again(working: Api) -> None:
 
 
 def test_a_key_after_202_gives_what_came_of_it(api: Api) -> None:
-    """A client that was told to come back and repeats its request gets the calibrator that was begun then."""
+    """A client that repeats its request after a 202 gets the calibrator that was begun then."""
     headers = {"Idempotency-Key": "k"}
     begun = api.client.post(f"{PATH}?wait=0", content=scores(), headers=headers).json()
     worker = threading.Timer(0.3, api.work, [begun["id"]])
@@ -243,7 +243,7 @@ def test_a_key_after_202_gives_what_came_of_it(api: Api) -> None:
 
 @pytest.mark.parametrize("content", [scores(), BAD], ids=["good", "bad"])
 def test_many_requests_with_one_key_at_once(working: Api, content: bytes) -> None:
-    """Of several requests with one key one record is made; who comes while the first still arrives is told to wait."""
+    """Of several requests with one key one record is made; one that comes while the first arrives is asked to wait."""
 
     def send(_: int) -> Any:
         return working.client.post(PATH, content=content, headers={"Idempotency-Key": "k"})

@@ -80,7 +80,7 @@ def test_pages_of_other_sites_send_nothing(make_api: MakeApi, keys: frozenset[st
 
 
 def test_only_names_of_this_machine_without_keys(make_api: MakeApi) -> None:
-    """Keyless, any other `Host` is 421 everywhere: whoever makes a name lead here (DNS rebinding) reads nothing."""
+    """Keyless, any other `Host` is 421 everywhere: a name that is made to lead here (DNS rebinding) reads nothing."""
     client = TestClient(make_api(allowed_hosts=frozenset({"calib.example"})).client.app)
     for host in (
         "evil.example",

@@ -299,14 +299,14 @@ def test_harmful_request_id_is_replaced(api: Api, given: str | bytes) -> None:
 
 
 def test_lost_storage_is_unavailable(api: Api) -> None:
-    """Where nothing can be stored an upload is 503 `storage_unavailable`, and no path of ours is told."""
+    """Where nothing can be stored an upload is 503 `storage_unavailable`, and no path of ours is named."""
     shutil.rmtree(api.registry.artifacts.incoming)
     body = problem(api.client.post("/v1/datasets", content=b"x"), 503, "storage_unavailable")
     assert str(api.settings.data_dir) not in json.dumps(body)
 
 
 def test_defects_are_answered_too(api: Api) -> None:
-    """What nobody foresaw is 500 in the same form, with the request id that it asks to quote."""
+    """An unforeseen error is 500 in the same form, with the request id to quote."""
     model = api.client.post("/v1/models", content=b"x").json()
     path = f"/v1/models/{model['id']}/predict"
     with stage_bytes(api.registry.artifacts, scaling(1)) as staged, api.registry.write() as unit:
@@ -318,7 +318,7 @@ def test_defects_are_answered_too(api: Api) -> None:
 
 
 def test_a_model_whose_file_is_lost(api: Api) -> None:
-    """503: the model is there, and nobody but the operator can mend it."""
+    """503: the model is there, and only the operator can mend it."""
     model = api.client.post("/v1/models", content=b"x").json()
     with api.registry.write() as unit:
         unit.models.ready(model["id"], profile={}, served_sha256="0" * 64)

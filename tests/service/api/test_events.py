@@ -78,7 +78,7 @@ def test_a_stream_tells_everything_and_ends(api: Api) -> None:
 
 
 def test_a_stream_goes_on_anywhere(api: Api) -> None:
-    """After any `Last-Event-ID`, or `after`, follows exactly the rest; a client that knows all is told to stay away."""
+    """After any `Last-Event-ID`, or `after`, follows exactly the rest; a client that has all is answered 204."""
     job_id = ordered(api)
     add(api.registry, job_id, 0.5)
     end(api.registry, job_id, "failed")
@@ -114,7 +114,7 @@ def test_head_of_a_stream_ends(api: Api) -> None:
 
 
 def test_an_idle_stream_beats(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
-    """While nothing happens comments keep the connection open; what happens then is told as ever."""
+    """While nothing happens comments keep the connection open; later events follow as ever."""
     monkeypatch.setattr(events, "_HEARTBEAT_S", 0.3)
     job_id = ordered(api)
 
@@ -204,7 +204,7 @@ def test_a_stream_goes_on_at_another_process(tmp_path: Path) -> None:
 
 
 def test_a_number_that_is_not_there_yet_waits(tmp_path: Path) -> None:
-    """Whoever claims to know more than there is hears nothing until the job has ended, and then the stream ends."""
+    """A `Last-Event-ID` beyond the last event receives nothing until the job has ended, and then the stream ends."""
     with place(tmp_path / "data") as where, live(where) as (api,):
         job_id, registry = order(api.url), Registry.open(ServiceSettings(**where))
         with listening(api.url, job_id, last=99) as heard:

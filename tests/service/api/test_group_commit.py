@@ -88,7 +88,7 @@ def test_one_key_among_many(api: Api) -> None:
 
 
 def test_a_database_that_is_away_is_told_to_all(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
-    """While nothing can be written everybody is told so at once, and when to come again; afterwards all is well."""
+    """While nothing can be written requests are answered at once, with when to come again; afterwards all is well."""
     body = order(api)
 
     def away() -> AbstractContextManager[UnitOfWork]:

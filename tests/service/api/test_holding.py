@@ -134,7 +134,7 @@ def test_a_body_that_drips_ends_with_the_request_s_time(app: ServingApp) -> None
 
 
 def test_threads_are_not_waited_for_beyond_the_deadline(app: ServingApp) -> None:
-    """Where all threads are busy the request is told so in time, and its work is not begun any more."""
+    """Where all threads are busy the request is answered in time, and its work is not begun any more."""
     begun: list[bytes] = []
 
     async def ask() -> None:
@@ -150,7 +150,7 @@ def test_threads_are_not_waited_for_beyond_the_deadline(app: ServingApp) -> None
 
 
 def test_who_waits_for_a_thread_is_counted(make_api: MakeApi) -> None:
-    """Beyond the bound requests are told to come again; who gives up waiting leaves nothing in the queue of threads."""
+    """Beyond the bound requests are asked to come again; an abandoned one leaves nothing in the queue of threads."""
     api = make_api(max_waiting_bodies=4)
     app = api.client.app
     assert isinstance(app, ServingApp)

@@ -106,7 +106,7 @@ def test_a_key_is_kept_for_a_day(api: Api) -> None:
 
 
 def test_a_reservation_holds_others_off(registry: Registry) -> None:
-    """Until it is answered, released, or its time is up nobody else gets the key; its holder may renew it."""
+    """Until it is answered, released or expired no other request gets the key; its holder may renew it."""
     with registry.write() as unit:
         unit.keys.reserve("k", "a", seconds=60)
         unit.keys.renew("k", "b", seconds=0)
@@ -204,7 +204,7 @@ def retry(api: LiveApi) -> httpx.Response:
 
 
 def test_a_retry_beside_a_slow_upload_is_409_anywhere(pair: Pair) -> None:
-    """While the first request still sends, a retry at any process is told to wait; later both have one answer."""
+    """While the first request still sends, a retry at any process is asked to wait; later both have one answer."""
     slow = pair.begin()
     for api in (pair.first, pair.second):
         answer = retry(api)

@@ -270,7 +270,7 @@ def test_text_needs_no_end_but_openmetrics_does(metrics: ServingMetrics) -> None
 
 
 def test_what_the_service_does_is_told(served: tuple[Api, Json]) -> None:
-    """A request with three rows is one request, three rows and three confidences; an unknown model is nobody's."""
+    """A request with three rows is one request, three rows and three confidences; an unknown model counts for none."""
     api, model = served
 
     def counted(name: str, **labels: str) -> float:
@@ -302,7 +302,7 @@ def test_a_scrape_needs_a_key_where_keys_are_configured(make_api: MakeApi) -> No
 
 
 def test_the_number_of_series_is_bounded() -> None:
-    """1,500 versions are no more text than 200: those asked last are told apart, and the rest is counted."""
+    """1,500 versions are no more text than 200: those asked last are listed, and the rest is counted."""
     serving = ServingMetrics(most_models=1500)
     for version in range(1500):
         model = serving.of("digits", str(version), "mdl_a")

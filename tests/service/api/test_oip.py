@@ -245,7 +245,7 @@ def test_statistics_count(make_api: MakeApi, uploads: Uploads, rows: np.ndarray)
 
 
 def test_repository(make_api: MakeApi, uploads: Uploads, rows: np.ndarray) -> None:
-    """An unloaded model answers nobody, under either protocol, until it is loaded; the index says which is which."""
+    """An unloaded model answers no request, under either protocol, until it is loaded; the index says which it is."""
     api = make_api()
     ready, waiting = [api.post("/v1/models", content=uploads["digits.onnx"]) for _ in range(2)]
     api.work(ready["id"])

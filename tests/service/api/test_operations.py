@@ -37,13 +37,13 @@ def test_living_workers_are_counted_by_queue(api: Api) -> None:
 
 
 def test_no_workers_is_no_reason_to_be_unready(api: Api) -> None:
-    """Who is not ready is told by the checks; that nobody works is only told beside them."""
+    """The checks name the part that is not ready; the absence of workers is reported beside them only."""
     answer = api.client.get("/readyz").json()
     assert set(answer["checks"]) == {"database", "broker", "storage"}
 
 
 def test_a_broker_that_hangs_does_not_hang_the_probe(make_api: MakeApi) -> None:
-    """A server that accepts and says nothing is told as unavailable, and the rest of the answer is there."""
+    """A server that accepts and says nothing is reported as unavailable, and the rest of the answer is there."""
     with socket.create_server(("127.0.0.1", 0)) as silent:
         api = make_api(broker_url=f"redis://127.0.0.1:{silent.getsockname()[1]}/0")
         answer = api.client.get("/readyz")
@@ -81,7 +81,7 @@ def test_a_question_that_hangs_is_asked_once(monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_an_error_is_told_and_asked_again() -> None:
-    """What a question raises reaches whoever asked, and the next one asks anew."""
+    """What a check raises reaches its caller, and the next call checks anew."""
     answers: list[Any] = [OSError("away"), "here"]
 
     def question() -> Any:

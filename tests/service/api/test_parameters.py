@@ -107,7 +107,7 @@ def test_a_misspelt_dry_run_trains_nothing(api: Api) -> None:
 
 @pytest.mark.parametrize("query", ["limit=1&limit=2", "limit=1&limit=1", "limit=1&after=&limit=1"])
 def test_a_parameter_is_given_once(api: Api, query: str) -> None:
-    """Which of two values counts is nobody's guess: both are refused, equal ones too."""
+    """Two values of one parameter are refused, equal ones too."""
     assert fields(api.client.get(f"/v1/models?{query}")) == {"limit"}
     assert fields(api.client.post("/v1/models?name=a&name=b", content=b"x")) == {"name"}
 
@@ -122,7 +122,7 @@ def test_every_declared_parameter_is_taken(api: Api) -> None:
 
 
 def test_the_open_protocol_ignores_them(api: Api) -> None:
-    """Under /v2 unknown parameters are nobody's business, and so they are of the probes."""
+    """Under /v2 unknown parameters are ignored, and by the probes too."""
     for path in ("/v2", "/v2/models", "/v2/models/stats", "/v2/health/live", "/healthz", "/metrics"):
         assert api.client.get(path, params={"no_such_name": "1"}).status_code == 200
     assert api.client.post("/v2/repository/index?x=1", json={}).status_code == 200

@@ -173,7 +173,7 @@ def test_records_have_tags(api: Api, kind: str) -> None:
 
 @pytest.mark.parametrize("kind", ["models", "datasets", "jobs", "uploads"])
 def test_head_is_get_without_the_body(api: Api, kind: str) -> None:
-    """HEAD of a record answers status, tag and length of its GET, and 304 to whoever has it; of no record, 404."""
+    """HEAD of a record answers status, tag and length of its GET, and 304 where the tag matches; of no record, 404."""
     body = ordered(api)
     made = {
         "models": lambda: body["model_id"],
@@ -215,7 +215,7 @@ def test_deleting(api: Api) -> None:
 
 
 def test_cancelling_a_queued_job(api: Api) -> None:
-    """A job that nobody has begun is cancelled at once, and no worker begins it later."""
+    """A queued job is cancelled at once, and no worker begins it later."""
     job = api.post("/v1/jobs", json=ordered(api))
     cancelled = api.post(f"/v1/jobs/{job['id']}/cancel")
     assert (cancelled["status"], cancelled["attempts"]) == ("cancelled", 0)
@@ -300,7 +300,7 @@ def test_multipart_is_compared_by_its_parts(api: Api) -> None:
 
 
 def test_concurrent_requests_with_one_key_make_one_record(api: Api) -> None:
-    """Of many orders with one key at once exactly one makes a job; the others are told of it."""
+    """Of many orders with one key at once exactly one makes a job; the others receive it."""
     body = ordered(api)
 
     def order(_: int) -> Any:

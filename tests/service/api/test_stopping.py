@@ -1,4 +1,4 @@
-"""The API process at its end: nobody who was being answered is cut off, nobody who waits holds it up."""
+"""The API process at its end: no answer under way is cut off, and no waiting request delays it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ CONTENT = b"0123456789" * 100
 
 @contextmanager
 def clients(number: int, act: Callable[[httpx.Client], None]) -> Iterator[list[Exception]]:
-    """So many clients that do the same again and again, each on a connection that it keeps; what failed is told."""
+    """So many clients that do the same again and again, each on a connection that it keeps; failures are returned."""
     errors: list[Exception] = []
     done = threading.Event()
 
@@ -117,7 +117,7 @@ def test_those_who_wait_are_woken(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_second_signal_ends_it(tmp_path: Path, number: int) -> None:
-    """Whoever asks twice is not made to wait for an upload that does not end."""
+    """A second signal does not wait for an endless upload."""
     with place(tmp_path / "data") as where, live(where, grace_seconds=300) as (api,):
         slow = SlowUpload(api.port, CONTENT)
         slow.send(500)

@@ -228,7 +228,7 @@ def test_idempotent(api: Api) -> None:
 
 
 def test_while_a_piece_arrives(api: Api) -> None:
-    """Nobody else may append to an upload, use or delete it until the piece has ended; HEAD answers all the time."""
+    """No other request may append to an upload, use or delete it until the piece has ended; HEAD always answers."""
     upload = finished(api)
     path = f"/v1/uploads/{upload}"
     with api.registry.resumable_uploads.open(upload):
@@ -261,7 +261,7 @@ def test_a_client_that_falls_silent(api: Api, monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_lost_storage(api: Api) -> None:
-    """Where the file is gone an upload is 404 whoever asks, and using it says so; nothing is a defect."""
+    """Where the file is gone an upload is 404 for every request, and using it says so; nothing is a defect."""
     upload = finished(api)
     left_over(api)[0].unlink()
     assert api.client.head(f"/v1/uploads/{upload}").status_code == 404

@@ -112,7 +112,7 @@ def test_batches_are_counted_as_numpy_counts_them(digits: ModelMetrics) -> None:
 
 
 def test_totals_tell_batches_by_powers_of_two(serving: ServingMetrics, digits: ModelMetrics) -> None:
-    """Each size of batch is told with the next power of two, and with how long its batches took."""
+    """Each size of batch is counted under the next power of two, with how long its batches took."""
     for rows, requests, seconds in ((1, 1, 0.25), (1, 1, 0.5), (3, 2, 1.0), (4, 4, 2.0), (5, 1, 4.0), (99_999, 1, 8.0)):
         digits.batch(rows, requests, 0.5, seconds)
     totals = serving.totals("digits", "2")
@@ -184,7 +184,7 @@ def test_a_name_is_counted_by_version_and_model(serving: ServingMetrics) -> None
 
 
 def test_the_last_request_is_the_latest(serving: ServingMetrics, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of several processes the latest is told, in milliseconds; everything else is added up."""
+    """Of several processes the latest is reported, in milliseconds; everything else is added up."""
     monkeypatch.setattr(module.time, "time", lambda: 1_700_000_000.25)
     serving.of("digits", "2", "mdl_a").request("ok", 1, 0.5)
     elsewhere = ServingMetrics()

@@ -228,7 +228,7 @@ def test_a_file_that_cannot_be_opened(bench: Bench) -> None:
 
 
 def test_what_cannot_be_handed_out_stops_nothing(bench: Bench) -> None:
-    """A defect while results are given to their requests is told to these, and the next batch is run."""
+    """A defect while results are handed out reaches their requests, and the next batch is run."""
 
     def broken(_: InferenceBatch) -> None:
         raise MemoryError
@@ -271,7 +271,7 @@ def test_numbers_that_overflow_are_told_of_only_to_their_sender(bench: Bench) ->
 
 
 def test_too_many_waiting_rows_are_refused(bench: Bench) -> None:
-    """Beyond the limit a request is told when to come back; a large one alone is not beyond it."""
+    """Beyond the limit a request is answered with when to come back; a large one alone is not beyond it."""
 
     async def ask() -> Overloaded:
         engine = bench.engine(max_queued_rows=100)

@@ -105,7 +105,7 @@ def test_bad_rows_of_two_inputs(value: Any, code: str) -> None:
 
 
 def test_too_many_rows() -> None:
-    """More rows than allowed are told apart from bad ones, before anything is converted."""
+    """More rows than allowed are distinguished from bad ones, before anything is converted."""
     assert len(parse([GOOD_ROW] * 4)["x"]) == 4
     with pytest.raises(TooLarge) as caught:
         parse([GOOD_ROW] * 5)

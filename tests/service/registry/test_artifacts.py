@@ -266,7 +266,7 @@ def test_settings_name_a_folder_or_a_bucket(tmp_path: Path) -> None:
 
 
 def test_a_folder_needs_no_client_of_s3(tmp_path: Path) -> None:
-    """Who keeps files in a folder never loads boto3, which is an extra."""
+    """With files in a folder boto3, which is an extra, is never loaded."""
     code = (
         "import sys; from service.registry.object_store import open_artifacts; "
         "from service.registry.settings import RegistrySettings; "

@@ -1,4 +1,4 @@
-"""A bucket and its copies on disk: fetched once and verified, evicted when nobody needs them, large files in parts."""
+"""A bucket and its copies on disk: fetched once and verified, evicted when unused, large files in parts."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def test_a_damaged_file_is_noticed(behind: BehindBucket, store: ArtifactStore, d
         store.path(digest)
     assert caught.value.code == "artifact_damaged"
     assert (copies(store), list(store.incoming.iterdir())) == (set(), [])
-    with stage_bytes(store, b"content") as staged:  # whoever sends it again mends it
+    with stage_bytes(store, b"content") as staged:  # sending it again mends it
         staged.keep()
     assert behind.open().path(digest).read_bytes() == b"content"
 
@@ -131,7 +131,7 @@ def test_processes_that_fetch_at_once_share_a_copy(behind: BehindBucket, store: 
 
 
 def test_one_fetches_while_the_others_wait(tmp_path: Path) -> None:
-    """Who comes second waits until the file is there, and fetches it himself if the first one does not go on."""
+    """A second reader waits until the file is there, and fetches it itself if the first one does not go on."""
     done = threading.Event()
     order: list[str] = []
 

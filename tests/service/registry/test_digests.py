@@ -1,4 +1,4 @@
-"""What names a stored file is told by the tables themselves: no list could forget a column, and a file with it."""
+"""The columns that name a stored file are read from the tables themselves, so that none is forgotten."""
 
 from __future__ import annotations
 

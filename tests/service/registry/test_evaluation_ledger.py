@@ -25,7 +25,7 @@ def give_back(registry: Registry, job_id: str) -> None:
 
 
 def test_looks_are_counted_by_file(registry: Registry) -> None:
-    """Each job is told how many looked at the same file's test rows before it; another file has its own ledger."""
+    """Each job receives the number of earlier looks at the same file's test rows; another file has its own ledger."""
     jobs = [new_id("job") for _ in range(3)]
     assert [take(registry, FILE, job) for job in jobs] == [0, 1, 2]
     assert take(registry, OTHER, new_id("job")) == 0
@@ -40,7 +40,7 @@ def test_a_job_that_begins_again_keeps_its_number(registry: Registry) -> None:
 
 
 def test_numbers_below_a_taken_one_are_not_used_again(registry: Registry) -> None:
-    """What is given back lowers nobody's number: the highest look still held decides, not the count."""
+    """A returned look lowers no other number: the highest look still held decides, not the count."""
     first, second = new_id("job"), new_id("job")
     take(registry, FILE, first)
     take(registry, FILE, second)

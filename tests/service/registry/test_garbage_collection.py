@@ -1,4 +1,4 @@
-"""The sweeper takes what nobody owns, all of it, and nothing that anybody owns or is about to own."""
+"""The sweep removes every file without an owner, and none that has one or is about to get one."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def sweep_mercilessly(registry: Registry) -> CollectedGarbage:
 
 
 def test_only_old_orphans_are_swept(behind: Behind, registry: Registry) -> None:
-    """What no record names and nobody touched for longer than the grace goes; all else stays, also the second time."""
+    """What no record names and what is older than the grace period goes; all else stays, also the second time."""
     old = [orphan(registry, b"old"), orphan(registry, b"older still")]
     fresh, kept = orphan(registry, b"fresh"), owned(registry, b"owned")
     behind.age([*old, kept], seconds=2 * HOUR)

@@ -247,7 +247,7 @@ def test_calibrators_are_quick_work(registry: Registry) -> None:
 
 
 def test_answers_of_keys_can_become_final(registry: Registry) -> None:
-    """A preliminary answer is replaced by the final one; a key that nobody took is not made."""
+    """A preliminary answer is replaced by the final one; a key that was never taken is not made."""
     with registry.write() as unit:
         unit.keys.keep("k", "content", "running")
         unit.keys.amend("k", "done")

@@ -69,7 +69,7 @@ def test_a_piece_can_be_taken_back(files: ResumableUploads) -> None:
 
 
 def test_one_writer_at_a_time(files: ResumableUploads) -> None:
-    """While somebody holds the file nobody else gets it, not even in another process; reading its state is free."""
+    """While the file is held no other holder gets it, not even in another process; reading its state is free."""
     with files.open("f") as file:
         for others in (files, ResumableUploads(files.folder)):
             with pytest.raises(Conflict) as refused:
@@ -127,7 +127,7 @@ def test_expired_uploads_are_forgotten(registry: Registry) -> None:
 
 
 def test_an_upload_is_taken_once(registry: Registry) -> None:
-    """The second who takes an upload is told that it is not there; a transaction that fails takes nothing."""
+    """A second taker of an upload finds none; a transaction that fails takes nothing."""
     with registry.write() as unit:
         unit.uploads.add(tables.Upload(id="upl_1", bytes=5, created_at=now()))
     with pytest.raises(RuntimeError), registry.write() as unit:

@@ -45,7 +45,7 @@ def claim(registry: Registry, record_id: str, *, lease: float = 60) -> Claim | N
 
 
 def must_claim(registry: Registry, record_id: str, *, lease: float = 60) -> Claim:
-    """Claim what nobody holds."""
+    """Claim work without a holder."""
     claimed = claim(registry, record_id, lease=lease)
     assert claimed is not None
     return claimed
@@ -129,7 +129,7 @@ def test_a_living_lease_is_respected_and_a_dead_one_is_not(registry: Registry) -
 
 
 def test_renewing_keeps_the_lease(registry: Registry) -> None:
-    """A heartbeat moves the end of the lease, so that nobody else gets the work."""
+    """A heartbeat moves the end of the lease, so that no other worker gets the work."""
     (record_id,) = opened(registry)
     held = must_claim(registry, record_id, lease=60)
     shift(registry, record_id, lease_expires_at=-0.001)
@@ -148,7 +148,7 @@ def test_renewing_keeps_the_lease(registry: Registry) -> None:
     ids=["finish", "renew", "hand_back"],
 )
 def test_an_old_token_writes_nothing(registry: Registry, write: Callable[..., None]) -> None:
-    """Who lost the lease can do nothing, and everything else in that transaction is rolled back."""
+    """A holder without the lease can do nothing, and everything else in that transaction is rolled back."""
     record_id, other = opened(registry, count=2)
     old = must_claim(registry, record_id)
     shift(registry, record_id, lease_expires_at=1)
@@ -282,7 +282,7 @@ def test_blocked_work_waits_for_its_inputs(registry: Registry) -> None:
     assert (notified, claim(registry, blocked)) == ([], None)
     with registry.write() as unit:
         unit.work.unblock([blocked])
-        assert notified == [], "nobody is told before the commit"
+        assert notified == [], "no wake-up before the commit"
         assert unit.work.withdraw(given_up)
     assert notified == [blocked]
     held = must_claim(registry, blocked)
@@ -292,7 +292,7 @@ def test_blocked_work_waits_for_its_inputs(registry: Registry) -> None:
 
 
 def test_a_failed_transaction_wakes_nobody_up(registry: Registry) -> None:
-    """Who is told of work finds it."""
+    """Notified work is found."""
     notified: list[str] = []
     registry.notify = lambda wake_ups: notified.extend(wake_up.record_id for wake_up in wake_ups)
     with pytest.raises(RuntimeError), registry.write() as unit:
@@ -344,4 +344,4 @@ def test_work_with_one_key_is_done_one_after_the_other(registry: Registry) -> No
     assert second.record_id == slow[1]
     shift(registry, slow[1], lease_expires_at=1)
     third = next_one()
-    assert third is not None, "a holder whose lease has ended keeps nobody waiting"
+    assert third is not None, "a holder whose lease has ended blocks no claim"

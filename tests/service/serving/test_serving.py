@@ -137,7 +137,7 @@ def test_triton_s_timeout(ready: Callable[..., tuple[Api, str]], monkeypatch: py
 def test_a_client_that_leaves_takes_its_rows_along(
     ready: Callable[..., tuple[Api, str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Nobody is answered, nothing is computed, and the outcome is counted as what it was."""
+    """No answer is written, nothing is computed, and the outcome is counted as what it was."""
     api, path = ready()
     assert api.client.post(path, json={"inputs": [ROW]}).status_code == 200
     stalled(api, monkeypatch)
@@ -313,7 +313,7 @@ def test_requests_for_no_model_are_counted(make_api: MakeApi) -> None:
 
 
 def test_defects_are_told_apart(served: tuple[Api, Json], monkeypatch: pytest.MonkeyPatch) -> None:
-    """What nobody foresaw is a 500 without a stack trace, under either protocol."""
+    """An unforeseen error is a 500 without a stack trace, under either protocol."""
     api, model = served
 
     async def broken(*args: Any) -> Any:

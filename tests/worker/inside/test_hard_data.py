@@ -286,7 +286,7 @@ def test_a_map_of_the_features_keeps_to_its_time() -> None:
 
 
 def test_a_perfect_model_stays_as_it_is(run: Run) -> None:
-    """Nothing can be better than right and sure on every row; nothing is promoted, and the reader is told to doubt."""
+    """Nothing can be better than right and sure on every row; nothing is promoted, and the report expresses doubt."""
     rng = np.random.default_rng(0)
     targets = rng.integers(0, 4, COUNT)
     rows = (20 * np.eye(4, 8)[targets] + rng.normal(size=(COUNT, 8))).astype(np.float32)

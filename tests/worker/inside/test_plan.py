@@ -124,7 +124,7 @@ def test_an_unknown_provenance_trains_and_judges_nothing(tmp_path: Path) -> None
 
 
 def test_what_stops_a_job_stops_its_plan(tmp_path: Path) -> None:
-    """A wrong label order and a split that is too small are told by the dry run, in the words of the job."""
+    """A wrong label order and a split that is too small are reported by the dry run, in the words of the job."""
     rows = world()
     wrong = {**rows, "label": 3 - rows["label"]}
     order, files = an_order(tmp_path / "a", wrong, MODEL, expected_accuracy=0.8)

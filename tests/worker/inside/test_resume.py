@@ -114,7 +114,7 @@ class Job:
         return {name: times for name, times in self.saved().items() if name.startswith(("candidate", "student"))}
 
     def candidates(self) -> list[Json]:
-        """What was told of each candidate when it ended, without how long it took."""
+        """What was reported of each candidate when it ended, without how long it took."""
         told = [event["event"]["data"] for event in self.events if "event" in event]
         assert all(data["seconds"] >= 0 for data in told)
         return [{key: value for key, value in data.items() if key != "seconds"} for data in told]

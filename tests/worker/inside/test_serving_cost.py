@@ -42,7 +42,7 @@ def test_rows_of_any_length_are_measured_long(tmp_path: Path) -> None:
 
 
 def test_a_hostile_model_is_served_with_its_limit(tmp_path: Path) -> None:
-    """The largest first value makes at most 1,024 elements; the owner is told, and a hostile row is answered."""
+    """The largest first value makes at most 1,024 elements; a warning says so, and a hostile row is answered."""
     profile = inspected(HOSTILE["ConstantOfShape"].write(tmp_path), tmp_path / "out")
     assert profile["cost"]["sizes"] == "bounded"
     assert [bound["limit"] for bound in profile["cost"]["bounds"]] == [1024]

@@ -190,7 +190,7 @@ def test_candidates_are_told_once(registry: Registry, claim: Claim, uploader: Ch
 
 
 def test_an_open_transaction_keeps_no_other_waiting(registry: Registry, claim: Claim, folder: Path) -> None:
-    """A transaction that told of candidates and is still open blocks no thread; if it fails, they are told later."""
+    """An open transaction with candidates' events blocks no thread; if it fails, they are written later."""
     work = uploading(registry, claim, folder)._work
     work.note({"event": {"type": "candidate", "data": CANDIDATE}})
 

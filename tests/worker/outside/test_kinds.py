@@ -107,7 +107,7 @@ class Bench:
         return work, prepared.order
 
     def looks(self, record_id: str) -> int:
-        """How many looks the child of this job is told of."""
+        """How many looks the child of this job receives."""
         return self.job_order(record_id)[1].looks_before
 
 
@@ -127,7 +127,7 @@ def answer(folder: Path, *, verdict: str = "unchanged", page: bool = True) -> Js
 
 
 def test_the_ledger_survives_deletion_and_reupload(bench: Bench, tmp_path: Path) -> None:
-    """After a job the dataset is deleted and sent again, under a new id: its next job is told of the earlier look."""
+    """After a job the dataset is deleted and sent again, under a new id: its next job counts the earlier look."""
     model, first = bench.model(), bench.dataset(b"rows")
     work, order = bench.job_order(bench.job(first, model))
     assert (order.looks_before, order.dataset.id) == (0, first)
@@ -142,7 +142,7 @@ def test_the_ledger_survives_deletion_and_reupload(bench: Bench, tmp_path: Path)
 
 
 def test_a_restarted_job_keeps_its_number(bench: Bench) -> None:
-    """A job whose worker was killed is claimed again, after another job has looked: it is told the same as before."""
+    """A job whose worker was killed is claimed again, after another job has looked: its number stays the same."""
     model, data = bench.model(), bench.dataset(b"rows")
     first, second = bench.job(data, model), bench.job(data, model)
     assert bench.claimed(first, lease=-1).begin() is not None
@@ -172,7 +172,7 @@ def test_jobs_that_showed_nothing_give_back(bench: Bench, tmp_path: Path, end: s
 
 
 def test_a_dry_run_takes_no_look_and_publishes_nothing(bench: Bench, tmp_path: Path) -> None:
-    """A dry run is told of the looks so far and leaves the ledger as it was; only its plan is kept."""
+    """A dry run receives the looks so far and leaves the ledger as it was; only its plan is kept."""
     model, data = bench.model(), bench.dataset(b"rows")
     bench.begun(bench.job(data, model))[0].succeeded(answer(tmp_path), tmp_path)
     dry = bench.job(data, model, dry_run=True, publish_as="name", publish_when="always")

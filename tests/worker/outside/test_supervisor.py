@@ -112,7 +112,7 @@ def running_pool(supervisor: Supervisor, registry: Registry, settings: WorkerSet
 
 
 def reaper_of(registry: Registry, settings: WorkerSettings, name: str = "reaper") -> Reaper:
-    """A watch that looks when it is told to."""
+    """A watch that checks on demand."""
     supervisor = Supervisor(settings, registry, name=name)
     reaper = Reaper(registry, settings, supervisor, WorkPool(supervisor, registry, settings))
     reaper._judges_from = 0.0  # it has been at it for long
@@ -187,7 +187,7 @@ def test_a_worker_takes_only_what_it_serves(registry: Registry, worker_settings:
         assert [state(registry, one) for one in (gpu, large, inspection)] == ["waiting"] * 3
         pool.memory_bytes = {}
         pool.wake()
-        until(lambda: state(registry, large) == "done", seconds=10, what="nobody is larger")
+        until(lambda: state(registry, large) == "done", seconds=10, what="no work is larger")
 
 
 def test_the_largest_worker_takes_what_is_too_large(registry: Registry, worker_settings: WorkerSettings) -> None:
@@ -359,7 +359,7 @@ def test_who_comes_too_late_begins_nothing(registry: Registry, worker_settings: 
 
 
 def test_a_cancellation_needs_no_living_worker(registry: Registry) -> None:
-    """Work under a lease that has ended is withdrawn by whoever asks for it; under a living one it is not."""
+    """Work under an expired lease is withdrawn by any claim for it; under a valid one it is not."""
     ended, living = add_job(registry), add_job(registry)
     claimed_by(registry, ended, "w", lease=-1)
     claimed_by(registry, living, "w")
@@ -404,7 +404,7 @@ def test_a_hostile_child_writes_nothing_that_breaks_a_record(
 def test_places_and_watch_outlive_any_error(
     registry: Registry, worker_settings: WorkerSettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """An error that nobody foresaw ends neither a place nor the watch: both would never be missed."""
+    """An unforeseen error ends neither a work thread nor the watch, whose absence no check would notice."""
     supervisor = Recording(worker_settings, registry, name="w")
     supervisor.go_on.set()
     monkeypatch.setattr("worker.outside.concurrency._PAUSE_S", 0.01)

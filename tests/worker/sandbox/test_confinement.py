@@ -140,7 +140,7 @@ attempt("thread", lambda: __import__("concurrent.futures").futures.ThreadPoolExe
 
 
 def test_no_network_and_no_way_out(places: tuple[Path, ...]) -> None:
-    """No socket reaches anything, the process group cannot be left, and nobody becomes more than they are."""
+    """No socket reaches anything, the process group cannot be left, and no privilege can be gained."""
     outcome = tried(places, CALLS)
     needs(outcome["report"], "network", "system_calls")
     done = {name for name, what in outcome["found"].items() if what == "done"}
@@ -336,7 +336,7 @@ def test_errors_that_a_child_tells_are_bounded(tmp_path: Path) -> None:
 
 
 def test_links_that_are_left_behind_are_removed(tmp_path: Path) -> None:
-    """Whoever publishes a child's files is led nowhere: only files of its own are left."""
+    """Publishing a child's files follows no link: only files of its own are left."""
     secret = tmp_path / "secret"
     secret.write_text("x")
     folder = tmp_path / "folder"

@@ -91,7 +91,7 @@ def test_result_and_error_come_back(tmp_path: Path) -> None:
 
 
 def test_a_defect_is_ours_and_is_logged(tmp_path: Path) -> None:
-    """An unexpected exception is told as our error, without its text, which goes to the log."""
+    """An unexpected exception is reported as our error, without its text, which goes to the log."""
     order = ScoresOrder(sha256="0", options=ScoresOptions(method="auto"))  # and no file of that name
     outcome = inspect(tmp_path / "a", b"x", order=order)
     assert outcome.error is not None
@@ -101,7 +101,7 @@ def test_a_defect_is_ours_and_is_logged(tmp_path: Path) -> None:
 
 
 def test_the_group_is_ended_before_its_leader_is_reaped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A child that ended by itself keeps its id, and its group's, until the group was told to end."""
+    """A child that ended by itself keeps its id, and its group's, until the group was ended."""
     states: list[str] = []
     really = os.killpg
 
@@ -189,7 +189,7 @@ def test_no_secret_reaches_the_child(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 
 def test_child_ends_with_its_supervisor(tmp_path: Path) -> None:
-    """When the supervisor is killed its child ends by itself, though nobody tells it."""
+    """When the supervisor is killed its child ends by itself, without a signal."""
     (tmp_path / "upload").write_bytes(made.text_model())
     code = (
         "import sys\n"
@@ -257,7 +257,7 @@ def test_child_protocol(tmp_path: Path) -> None:
 
 
 def test_child_without_supervisor_exits(tmp_path: Path) -> None:
-    """With its standard input closed from the start, the child ends instead of working for nobody."""
+    """With its standard input closed from the start, the child ends instead of working unsupervised."""
     started = time.monotonic()
     request = {
         "order": {"kind": "inspect_model", "options": {}}, "files": {}, "expected": [],

@@ -62,7 +62,7 @@ def test_what_is_damaged_is_refused(encoding: str) -> None:
 
 @pytest.mark.parametrize("encoding", ["br", "zstd", "gzip, deflate", "x" * 1000])
 def test_unknown_encodings(encoding: str) -> None:
-    """What cannot be undone is told, with what can."""
+    """An unknown encoding is named, with the known ones."""
     with pytest.raises(InvalidRequest, match="known are gzip, deflate and identity") as caught:
         inflated(CONTENT, encoding, limit=20_000)
     assert caught.value.code == "unsupported_encoding"

@@ -59,7 +59,7 @@ def test_defaults() -> None:
 
 
 def test_parameters_add_what_they_ask_for(guarantees: Guarantees) -> None:
-    """Who asks for sets, thresholds or a ranking by a parameter gets them without naming them."""
+    """Sets, thresholds or a ranking asked for by a parameter come without being named."""
     profile = profile_of(guarantees=guarantees.as_dict())
     names = {
         "coverage": (0.9, ["prediction_set"]),

@@ -258,7 +258,7 @@ def test_bad_bytes(tensor: Json, tail: bytes, words: str) -> None:
     ],
 )
 def test_bad_requests(content: bytes, words: str) -> None:
-    """What is no request at all is told so."""
+    """What is no request at all is reported as such."""
     with pytest.raises(InvalidRequest) as caught:
         decode(content, None)
     assert words in caught.value.message
@@ -387,7 +387,7 @@ def test_inputs_that_the_model_does_not_take(change: Json, code: str, words: str
 
 
 def test_missing_and_surplus_inputs() -> None:
-    """Both are told by what is needed and what was found."""
+    """Both errors say what is needed and what was found."""
     with pytest.raises(InvalidRequest, match=r"'x' FP32 \[N, 2, 3\]; found are none"):
         align()
     with pytest.raises(InvalidRequest, match="found are 'x', 'z'"):
@@ -395,7 +395,7 @@ def test_missing_and_surplus_inputs() -> None:
 
 
 def test_rows_are_counted() -> None:
-    """More rows than allowed are told apart from bad ones; inputs of different lengths are bad."""
+    """More rows than allowed are distinguished from bad ones; inputs of different lengths are bad."""
     tensor = {**TENSOR, "shape": [5, 2, 3], "data": [0] * 30}
     assert len(align(tensor, max_rows=5)["x"]) == 5
     with pytest.raises(TooLarge):
@@ -438,7 +438,7 @@ def test_image_files(shape: list[int], form: str) -> None:
     ],
 )
 def test_bad_image_files(text: str, words: str) -> None:
-    """What is no image is told by its row."""
+    """What is no image is reported by its row."""
     good = base64.b64encode(blank_png(8)).decode()
     tensor = {"name": "x", "shape": [2], "datatype": "BYTES", "data": [good, text]}
     with pytest.raises(InvalidRequest) as caught:

@@ -101,7 +101,7 @@ def test_columns_of_binary_models(positive: str | None, decision: dict[str, Any]
 
 
 def test_a_threshold_is_not_rounded() -> None:
-    """A confidence of float32 is compared as it is told: 0.8 there is a little more than the 0.8 of a client."""
+    """A confidence of float32 is compared as it is written: 0.8 there is a little more than the 0.8 of a client."""
     given = outputs(2, rows=2)
     given["confidence"] = np.array([0.8, 0.7], np.float32)
     for below, expected in ((0.8, [False, True]), (0.7, [False, True]), (float(np.float32(0.8)) + 1e-12, [True, True])):

@@ -80,7 +80,7 @@ def test_the_signature_is_the_one_published_for_the_standards_example() -> None:
 def test_the_reference_library_accepts_every_message(
     key: bytes, message_id: str, data: dict[str, object], hours: int
 ) -> None:
-    """Whatever secret, id, content and time zone: the receiver's library verifies it and reads what was told."""
+    """Whatever secret, id, content and time zone: the receiver's library verifies it and reads the message."""
     data = {name: value for name, value in data.items() if value not in (float("inf"), float("-inf"))}
     body = payload("job.succeeded", _MOMENT, data)
     now = datetime.now(timezone(timedelta(hours=hours)))

@@ -242,7 +242,7 @@ def test_a_certificate_for_an_address_is_verified_too(start: Start, authority: t
 def test_nothing_is_sent_to_a_receiver_without_a_trusted_certificate(
     start: Start, authority: trustme.CA, named: str, trusts: bool, reason: str
 ) -> None:
-    """Another name, or (with the default trust) an authority that nobody knows."""
+    """Another name, or (with the default trust) an unknown authority."""
     receiver = start(tls=_server_side(authority, named))
     answer = _send(receiver, scheme="https", host=_NAME, tls=_client_side(authority) if trusts else None)
     assert answer.status_code is None
@@ -355,7 +355,7 @@ def test_of_several_addresses_only_permitted_ones_are_connected_to(start: Start)
 
 
 def test_an_address_that_does_not_answer_is_followed_by_the_next(start: Start) -> None:
-    """Nobody listens on the first two; the third gets the message, once."""
+    """The first two refuse connections; the third gets the message, once."""
     receiver = start()
     names = Names(["127.0.0.3", "127.0.0.4", "127.0.0.1"])
     assert _send(receiver, host=_NAME, names=names).status_code == 200
@@ -439,7 +439,7 @@ def test_a_name_server_that_hangs_is_cut_off() -> None:
 
 
 def test_a_refused_connection_is_told_so() -> None:
-    """The port is taken, but nobody listens there."""
+    """The port is bound, without a listener."""
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         answer = _send(taken.getsockname()[1])
@@ -553,7 +553,7 @@ def test_a_body_without_end_is_read_in_part(start: Start) -> None:
 
 
 def test_a_body_that_breaks_off_does_not_undo_the_status(start: Start) -> None:
-    """Closed early, or with broken chunks: nobody reads it."""
+    """Closed early, or with broken chunks: it is not read."""
     for body in (b"Content-Length: 10\r\n\r\nabc", b"Transfer-Encoding: chunked\r\n\r\nxyz\r\n"):
         answer = _send(start(_says(b"HTTP/1.1 200 OK\r\n" + body)))
         assert (answer.status_code, answer.error) == (200, None)
