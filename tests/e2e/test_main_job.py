@@ -289,7 +289,7 @@ def test_binary_models(service: Service, uploads: Uploads, name: str, options: J
 
 
 def test_unknown_provenance_is_undetermined(service: Service, uploads: Uploads, digits: tuple[Json, Json]) -> None:
-    """Without splits the rows that the model has seen are unknown: no verdict, and a sentence that says how to fix it."""
+    """Without splits the rows that the model has seen are unknown: no verdict, and how to fix it."""
     dataset = service.upload("datasets", made.digits_npz(split=None))
     job = service.calibrated(digits[0], dataset)
     assert (job["verdict"], job["promoted"]) == ("undetermined", False)

@@ -138,7 +138,7 @@ def test_a_thread_that_holds_the_interpreter_is_ended(tmp_path: Path) -> None:
 
 
 def test_a_full_queue_that_is_not_taken_from_is_seen() -> None:
-    """A process that accepts no connection is unhealthy in spite of its heartbeat, unless all its connections are taken."""
+    """A process that accepts no connection is unhealthy in spite of its heartbeat, unless its connections are taken."""
     with (
         socket.create_server(("127.0.0.1", 0), backlog=1) as listener,
         closing(Pulse(listener, hung_seconds=0.3)) as pulse,
