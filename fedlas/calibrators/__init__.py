@@ -8,13 +8,12 @@ wrong, Platt 1999), then keeps the fit finite.
 from __future__ import annotations
 
 from fedlas.calibrators.affine import AffineScaling
-from fedlas.calibrators.base import Calibrator, Parameters, softmax
+from fedlas.calibrators.base import Calibrator, LogitsCalibrator, Parameters, softmax
 from fedlas.calibrators.beta import BetaScaling
 from fedlas.calibrators.isotonic import IsotonicScaling
-from fedlas.calibrators.matrix import MatrixScaling
+from fedlas.calibrators.linear import MatrixScaling, VectorScaling
 from fedlas.calibrators.mixture import MixtureScaling
 from fedlas.calibrators.temperature import Identity, TemperatureScaling
-from fedlas.calibrators.vector import VectorScaling
 
 __all__ = [
     "CALIBRATORS",
@@ -31,7 +30,7 @@ __all__ = [
     "softmax",
 ]
 
-_KINDS: tuple[type[Calibrator], ...] = (
+_KINDS: tuple[type[LogitsCalibrator], ...] = (
     Identity,
     TemperatureScaling,
     MixtureScaling,
@@ -42,7 +41,7 @@ _KINDS: tuple[type[Calibrator], ...] = (
     IsotonicScaling,
 )
 
-CALIBRATORS: dict[str, type[Calibrator]] = {kind.name: kind for kind in _KINDS}
+CALIBRATORS: dict[str, type[LogitsCalibrator]] = {kind.name: kind for kind in _KINDS}
 
 
 def from_parameters(name: str, parameters: Parameters) -> Calibrator:
@@ -53,4 +52,4 @@ def from_parameters(name: str, parameters: Parameters) -> Calibrator:
     """
     if name not in CALIBRATORS:
         raise ValueError(f"name must be one of {sorted(CALIBRATORS)}, got {name!r}")
-    return CALIBRATORS[name]._restore(parameters)
+    return CALIBRATORS[name](**parameters)

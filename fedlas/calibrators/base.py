@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from inspect import signature
+from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeAlias
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 Parameters = dict[str, Any]
+OnnxPart: TypeAlias = "tuple[list[onnx.NodeProto], list[onnx.TensorProto]]"
 
 #: No slope of an affine map leaves this range, and no temperature is lower.
 LOWEST, HIGHEST = 0.01, 100.0
@@ -60,28 +62,53 @@ class Calibrator(ABC):
         """
 
     @abstractmethod
-    def __call__(self, logits: ArrayLike) -> Floats:
-        """Calibrated logits (N, K) float64 for logits (N, K)."""
+    def __call__(self, logits: ArrayLike, features: ArrayLike | None = None) -> Floats:
+        """Calibrated logits (N, K) float64 for logits (N, K); only `FeatureScaling` reads the features (N, D)."""
 
-    @classmethod
-    def num_parameters(cls, num_classes: int) -> int:
-        """How many numbers are fitted for so many classes: the simpler of two calibrators has fewer."""
-        raise NotImplementedError(f"{cls.__name__} does not say how many parameters it has")
-
-    @abstractmethod
     def parameters(self) -> Parameters:
-        """What was fitted, ready for JSON and for `from_parameters`."""
-
-    @classmethod
-    @abstractmethod
-    def _restore(cls, parameters: Parameters) -> Calibrator: ...
+        """The arguments of the constructor that make this calibrator again, ready for JSON."""
+        values = {name: getattr(self, name) for name in signature(type(self)).parameters}
+        return {name: value.tolist() if isinstance(value, np.ndarray) else value for name, value in values.items()}
 
     @abstractmethod
-    def to_onnx(self, input_name: str, output_name: str) -> tuple[list[onnx.NodeProto], list[onnx.TensorProto]]:
+    def to_onnx(self, logits_name: str, output_name: str, features_name: str = "features") -> OnnxPart:
         """Nodes and initialisers that compute this map in float32, in operators unchanged since opset 7."""
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({', '.join(f'{k}={v!r}' for k, v in self.parameters().items())})"
+
+
+class LogitsCalibrator(Calibrator):
+    """A calibrator that reads logits alone."""
+
+    def fit(self, logits: ArrayLike, targets: ArrayLike, *, weights: ArrayLike | None = None) -> Self:
+        self.fit_rows(*checked(logits, targets, weights))
+        return self
+
+    @abstractmethod
+    def fit_rows(self, scores: Floats, labels: Ints, rows: Floats) -> None:
+        """`fit` on checked logits (N, K), class indices (N,) and weights (N,) that sum to 1."""
+
+    def __call__(self, logits: ArrayLike, features: ArrayLike | None = None) -> Floats:
+        return self.transform(np.asarray(logits, dtype=np.float64))
+
+    @abstractmethod
+    def transform(self, scores: Floats) -> Floats:
+        """Calibrated logits (N, K) of logits (N, K)."""
+
+    def to_onnx(self, logits_name: str, output_name: str, features_name: str = "features") -> OnnxPart:
+        chain = Chain(logits_name)
+        self.append_nodes(chain)
+        return chain.end(output_name)
+
+    @abstractmethod
+    def append_nodes(self, chain: Chain) -> None:
+        """`transform` as ONNX nodes, at the end of a chain that stands at the logits."""
+
+    @classmethod
+    @abstractmethod
+    def num_parameters(cls, num_classes: int) -> int:
+        """How many numbers are fitted for so many classes: the simpler of two calibrators has fewer."""
 
 
 def checked(logits: ArrayLike, targets: ArrayLike, weights: ArrayLike | None) -> tuple[Floats, Ints, Floats]:
@@ -99,6 +126,17 @@ def checked(logits: ArrayLike, targets: ArrayLike, weights: ArrayLike | None) ->
     if rows.shape != labels.shape or not np.isfinite(rows).all() or rows.min() < 0 or rows.sum() <= 0:
         raise ValueError(f"weights must be {labels.shape}, finite, not negative and not all zero")
     return scores, labels.astype(np.int64), rows / rows.sum()
+
+
+def require_two_classes(calibrator: Calibrator, logits: Floats) -> None:
+    """Raise a ValueError unless the logits are (N, 2)."""
+    if logits.ndim != 2 or logits.shape[1] != 2:
+        raise ValueError(f"{type(calibrator).__name__} needs logits (N, 2), got {logits.shape}")
+
+
+def pair(log_odds: Floats) -> Floats:
+    """Logits (N, 2) whose softmax has these log-odds (N,): `(0, log-odds)`."""
+    return np.stack([np.zeros_like(log_odds), log_odds], axis=1)
 
 
 def effective_count(rows: Floats) -> float:
@@ -146,7 +184,7 @@ class Chain:
         mean = self.step("MatMul", self.constant("mean", np.full((num_classes, 1), 1 / num_classes)), result="mean_of")
         return self.step("Sub", mean, result="centred", first=given)
 
-    def end(self, output_name: str) -> tuple[list[onnx.NodeProto], list[onnx.TensorProto]]:
+    def end(self, output_name: str) -> OnnxPart:
         """The parts, the last result renamed to `output_name`."""
         self.nodes[-1].output[0] = output_name
         return self.nodes, self.constants

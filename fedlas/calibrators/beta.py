@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Self
-
 import numpy as np
-from numpy.typing import ArrayLike
 
-from fedlas.calibrators.base import Calibrator, Chain, Floats, Parameters, checked, log_softmax
+from fedlas.calibrators.base import (
+    Chain,
+    Floats,
+    Ints,
+    LogitsCalibrator,
+    log_softmax,
+    pair,
+    require_two_classes,
+)
 from fedlas.calibrators.logistic import bounded_line, platt_targets
 from fedlas.calibrators.temperature import TemperatureScaling
 
-if TYPE_CHECKING:
-    import onnx
 
-
-class BetaScaling(Calibrator):
+class BetaScaling(LogitsCalibrator):
     """Two classes: calibrated log-odds = a·ln p − b·ln(1 − p) + c with a, b > 0 and p = softmax(logits / T)₁.
 
     Kull, Silva Filho and Flach 2017 ("Beta calibration", AISTATS), of whose family the affine map is the part a = b.
@@ -36,36 +38,23 @@ class BetaScaling(Calibrator):
             )
         self.a, self.b, self.c, self.temperature = float(a), float(b), float(c), float(temperature)
 
-    def fit(self, logits: ArrayLike, targets: ArrayLike, *, weights: ArrayLike | None = None) -> Self:
-        scores, labels, rows = checked(logits, targets, weights)
-        if scores.shape[1] != 2:
-            raise ValueError(f"BetaScaling needs logits (N, 2), got {scores.shape}")
+    def fit_rows(self, scores: Floats, labels: Ints, rows: Floats) -> None:
+        require_two_classes(self, scores)
         self.temperature = TemperatureScaling().fit(scores, labels, weights=rows).temperature
         logs = log_softmax(scores / self.temperature)
         columns = np.stack([logs[:, 1], -logs[:, 0]], axis=1)
         self.a, self.b, self.c = map(float, bounded_line(columns, platt_targets(labels, rows), rows))
-        return self
 
-    def __call__(self, logits: ArrayLike) -> Floats:
-        logs = log_softmax(np.asarray(logits, dtype=np.float64) / self.temperature)
-        log_odds = self.a * logs[:, 1] - self.b * logs[:, 0] + self.c
-        return np.stack([np.zeros_like(log_odds), log_odds], axis=1)
+    def transform(self, scores: Floats) -> Floats:
+        logs = log_softmax(scores / self.temperature)
+        return pair(self.a * logs[:, 1] - self.b * logs[:, 0] + self.c)
 
     @classmethod
     def num_parameters(cls, num_classes: int) -> int:
         return 3
 
-    def parameters(self) -> Parameters:
-        return {"a": self.a, "b": self.b, "c": self.c, "temperature": self.temperature}
-
-    @classmethod
-    def _restore(cls, parameters: Parameters) -> BetaScaling:
-        return cls(*(float(parameters[name]) for name in ("a", "b", "c", "temperature")))
-
-    def to_onnx(self, input_name: str, output_name: str) -> tuple[list[onnx.NodeProto], list[onnx.TensorProto]]:
-        chain = Chain(input_name)
+    def append_nodes(self, chain: Chain) -> None:
         chain.step("Div", chain.constant("temperature", self.temperature), result="divided")
         chain.step("LogSoftmax", result="logs", axis=1)
         chain.step("MatMul", chain.constant("matrix", [[0.0, -self.b], [0.0, self.a]]), result="product")
         chain.step("Add", chain.constant("offset", [0.0, self.c]), result="sum")
-        return chain.end(output_name)

@@ -10,20 +10,14 @@ It has D·K parameters, so everything it claims comes from cross-fitting, never 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, ClassVar, Self
+from typing import Self
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from fedlas.calibrators import Calibrator, MixtureScaling, TemperatureScaling
-from fedlas.calibrators.base import Chain, Parameters
+from fedlas.calibrators.base import Chain, Floats, Ints, OnnxPart, Parameters
 from fedlas.calibrators.mixture import add_doubt, mixed
-
-if TYPE_CHECKING:
-    import onnx
-
-Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
 
 #: Ridge penalties that compete, on features scaled to mean squared norm 1.
 STRENGTHS = (1e-1, 1e-2, 1e-3, 1e-4, 1e-5)
@@ -38,7 +32,7 @@ MAX_PRODUCT = 2.0e8
 class FeatureScaling(Calibrator):
     """(s / T + f·W + b) / U; see the module. `fit` needs `features` (N, D) and one ridge `strength`."""
 
-    name: ClassVar[str] = "features"
+    name = "features"
 
     def __init__(
         self,
@@ -52,7 +46,7 @@ class FeatureScaling(Calibrator):
         self.temperature = float(temperature)
         self.matrix = np.zeros((0, 0)) if matrix is None else np.asarray(matrix, np.float64)
         self.offset = np.zeros(0) if offset is None else np.asarray(offset, np.float64)
-        self.strength, self.share = strength, share
+        self.strength, self.share = float(strength), float(share)
 
     def fit(
         self,
@@ -90,25 +84,9 @@ class FeatureScaling(Calibrator):
             self.temperature * u, self.matrix / u, self.offset / u, strength=self.strength, share=last.share
         )
 
-    def parameters(self) -> Parameters:
-        tables = {"matrix": self.matrix.tolist(), "offset": self.offset.tolist()}
-        return {"temperature": self.temperature, **tables, "strength": self.strength, "share": self.share}
-
-    @classmethod
-    def _restore(cls, parameters: Parameters) -> FeatureScaling:
-        return cls(
-            float(parameters["temperature"]),
-            parameters["matrix"],
-            parameters["offset"],
-            strength=float(parameters["strength"]),
-            share=float(parameters["share"]),
-        )
-
-    def to_onnx(
-        self, input_name: str, output_name: str, features_name: str = "features"
-    ) -> tuple[list[onnx.NodeProto], list[onnx.TensorProto]]:
+    def to_onnx(self, logits_name: str, output_name: str, features_name: str = "features") -> OnnxPart:
         """Nodes and initialisers in float32; `features_name` is the flat features (N, D)."""
-        chain = Chain(input_name)
+        chain = Chain(logits_name)
         chain.step("Div", chain.constant("temperature", self.temperature), result="divided")
         divided = chain.last
         chain.step("MatMul", chain.constant("matrix", self.matrix), result="product", first=features_name)
@@ -120,20 +98,6 @@ class FeatureScaling(Calibrator):
 
     def __repr__(self) -> str:
         return f"FeatureScaling(temperature={self.temperature!r}, matrix={self.matrix.shape}, strength={self.strength})"
-
-
-def calibrated(calibrator: Calibrator, logits: ArrayLike, features: ArrayLike) -> Floats:
-    """Calibrated logits (N, K) of any calibrator, with the features where it reads them."""
-    return calibrator(logits, features) if isinstance(calibrator, FeatureScaling) else calibrator(logits)
-
-
-def calibrator_graph(
-    calibrator: Calibrator, logits_name: str, output_name: str, features_name: str
-) -> tuple[list[onnx.NodeProto], list[onnx.TensorProto]]:
-    """Nodes and initialisers of any calibrator, over the features too where it reads them."""
-    if isinstance(calibrator, FeatureScaling):
-        return calibrator.to_onnx(logits_name, output_name, features_name)
-    return calibrator.to_onnx(logits_name, output_name)
 
 
 def shown_parameters(calibrator: Calibrator) -> Parameters:

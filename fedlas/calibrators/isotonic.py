@@ -3,33 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Self
 
 import numpy as np
-from numpy.typing import ArrayLike
 
 from fedlas.calibrators.base import (
     LOWEST,
     MAX_LOGITS,
-    Calibrator,
     Chain,
     Floats,
-    Parameters,
-    checked,
+    Ints,
+    LogitsCalibrator,
     effective_count,
     log_softmax,
+    pair,
+    require_two_classes,
 )
 from fedlas.calibrators.monotone import MAX_KNOTS, bounded_slopes, monotone_knots
 from fedlas.calibrators.temperature import TemperatureScaling
-
-if TYPE_CHECKING:
-    import onnx
 
 #: A steeper curve would copy the jumps of isotonic regression, and blow up the rounding of float32.
 _STEEPEST = 20.0
 
 
-class IsotonicScaling(Calibrator):
+class IsotonicScaling(LogitsCalibrator):
     """A strictly increasing, piecewise linear curve g on at most 32 knots, outside of them a straight line.
 
     With p = softmax(logits / T), T fitted first, calibrated logits are
@@ -68,8 +64,7 @@ class IsotonicScaling(Calibrator):
         self.slope, self.temperature, self.binary = float(slope), float(temperature), bool(binary)
         self.keeps_order = not self.binary
 
-    def fit(self, logits: ArrayLike, targets: ArrayLike, *, weights: ArrayLike | None = None) -> Self:
-        scores, labels, rows = checked(logits, targets, weights)
+    def fit_rows(self, scores: Floats, labels: Ints, rows: Floats) -> None:
         if scores.size > MAX_LOGITS:
             raise ValueError(f"IsotonicScaling needs logits with N·K <= {MAX_LOGITS}, got {scores.shape}")
         temperature = TemperatureScaling().fit(scores, labels, weights=rows).temperature
@@ -90,16 +85,13 @@ class IsotonicScaling(Calibrator):
         if not self.binary:
             last = TemperatureScaling().fit(self._curve(logs), labels, weights=rows).temperature
             self.y, self.slope = self.y / last, self.slope / last
-        return self
 
-    def __call__(self, logits: ArrayLike) -> Floats:
-        logs = log_softmax(np.asarray(logits, dtype=np.float64) / self.temperature)
+    def transform(self, scores: Floats) -> Floats:
+        logs = log_softmax(scores / self.temperature)
         if not self.binary:
             return self._curve(logs)
-        if logs.shape[1] != 2:
-            raise ValueError(f"logits must be (N, 2), got {logs.shape}")
-        log_odds = self._curve(logs[:, 1] - logs[:, 0])
-        return np.stack([np.zeros_like(log_odds), log_odds], axis=1)
+        require_two_classes(self, logs)
+        return pair(self._curve(logs[:, 1] - logs[:, 0]))
 
     def _curve(self, values: Floats) -> Floats:
         inside = np.interp(values, self.x, self.y)
@@ -110,22 +102,7 @@ class IsotonicScaling(Calibrator):
     def num_parameters(cls, num_classes: int) -> int:
         return MAX_KNOTS
 
-    def parameters(self) -> Parameters:
-        return {
-            "x": self.x.tolist(),
-            "y": self.y.tolist(),
-            "slope": self.slope,
-            "temperature": self.temperature,
-            "binary": self.binary,
-        }
-
-    @classmethod
-    def _restore(cls, parameters: Parameters) -> IsotonicScaling:
-        numbers = {name: float(parameters[name]) for name in ("slope", "temperature")}
-        return cls(parameters["x"], parameters["y"], **numbers, binary=bool(parameters["binary"]))
-
-    def to_onnx(self, input_name: str, output_name: str) -> tuple[list[onnx.NodeProto], list[onnx.TensorProto]]:
-        chain = Chain(input_name)
+    def append_nodes(self, chain: Chain) -> None:
         chain.step("Div", chain.constant("temperature", self.temperature), result="divided")
         if self.binary:
             chain.step("MatMul", chain.constant("difference", [[-1.0], [1.0]]), result="log_odds")
@@ -134,7 +111,6 @@ class IsotonicScaling(Calibrator):
         else:
             chain.step("LogSoftmax", result="logs", axis=1)
             self._append_curve(chain)
-        return chain.end(output_name)
 
     def _append_curve(self, chain: Chain) -> None:
         """y₀ + Σ cᵢ·relu(±(v − xᵢ)): the hinges open away from the middle knot, so that least is cancelled there."""

@@ -9,27 +9,11 @@ p = softmax(s/T) the mixture is (1 − w)·p + w/K; w answers the second questio
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Self
 
 import numpy as np
-from numpy.typing import ArrayLike
 
-from fedlas.calibrators.base import (
-    HOTTEST,
-    LOWEST,
-    Calibrator,
-    Chain,
-    Floats,
-    Ints,
-    Parameters,
-    checked,
-    log_softmax,
-    softmax,
-)
+from fedlas.calibrators.base import HOTTEST, LOWEST, Chain, Floats, Ints, LogitsCalibrator, log_softmax, softmax
 from fedlas.calibrators.temperature import TemperatureScaling
-
-if TYPE_CHECKING:
-    import onnx
 
 #: No more than half of every answer is doubt; a share under the smallest is none (its logarithm must fit float32).
 MOST, LEAST = 0.5, 1e-6
@@ -38,7 +22,7 @@ _COOLER, _HOTTER = 2.0, 0.5
 _GOLDEN = (np.sqrt(5.0) - 1.0) / 2.0
 
 
-class MixtureScaling(Calibrator):
+class MixtureScaling(LogitsCalibrator):
     """log((1 − w)·softmax(s/T) + w/K) with T > 0 and 0 ≤ w ≤ 1/2; w = 0 is a temperature.
 
     >>> logits = np.array([[9.0, 0.0]] * 9 + [[0.1, 0.0]] * 10)   # sure rows that are wrong once in nine
@@ -57,9 +41,10 @@ class MixtureScaling(Calibrator):
             )
         self.temperature, self.share, self.num_classes = float(temperature), float(share), int(num_classes)
 
-    def fit(self, logits: ArrayLike, targets: ArrayLike, *, weights: ArrayLike | None = None) -> Self:
-        scores, labels, rows = checked(logits, targets, weights)
-        start = -np.log(TemperatureScaling().fit(scores, labels, weights=weights).temperature)
+    def fit_rows(self, scores: Floats, labels: Ints, rows: Floats) -> None:
+        alone = TemperatureScaling()
+        alone.fit_rows(scores, labels, rows)
+        start = -np.log(alone.temperature)
         low, high = np.log(1 / HOTTEST), np.log(1 / LOWEST)
         low, high = max(low, start - _HOTTER), min(high, start + _COOLER)
         u = _lowest(lambda v: _best_share(scores, labels, rows, v)[1], low, high)
@@ -67,28 +52,18 @@ class MixtureScaling(Calibrator):
         if share < LEAST or nll >= _plain_nll(scores, labels, rows, start):
             share, u = 0.0, start
         self.temperature, self.share, self.num_classes = float(np.exp(-u)), float(share), scores.shape[1]
-        return self
 
-    def __call__(self, logits: ArrayLike) -> Floats:
-        return mixed(np.asarray(logits, dtype=np.float64) / self.temperature, self.share)
+    def transform(self, scores: Floats) -> Floats:
+        return mixed(scores / self.temperature, self.share)
 
     @classmethod
     def num_parameters(cls, num_classes: int) -> int:
         return 2
 
-    def parameters(self) -> Parameters:
-        return {"temperature": self.temperature, "share": self.share, "num_classes": self.num_classes}
-
-    @classmethod
-    def _restore(cls, parameters: Parameters) -> MixtureScaling:
-        return cls(float(parameters["temperature"]), float(parameters["share"]), int(parameters["num_classes"]))
-
-    def to_onnx(self, input_name: str, output_name: str) -> tuple[list[onnx.NodeProto], list[onnx.TensorProto]]:
-        chain = Chain(input_name)
+    def append_nodes(self, chain: Chain) -> None:
         chain.step("Div", chain.constant("temperature", self.temperature), result="divided")
         if self.share:
             add_doubt(chain, self.share, self.num_classes)
-        return chain.end(output_name)
 
 
 def mixed(logits: Floats, share: float) -> Floats:

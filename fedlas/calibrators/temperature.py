@@ -2,58 +2,33 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Self
-
 import numpy as np
-from numpy.typing import ArrayLike
 from scipy.optimize import brentq
 
-from fedlas.calibrators.base import (
-    HOTTEST,
-    LOWEST,
-    Calibrator,
-    Chain,
-    Floats,
-    Ints,
-    Parameters,
-    checked,
-    effective_count,
-)
-
-if TYPE_CHECKING:
-    import onnx
+from fedlas.calibrators.base import HOTTEST, LOWEST, Chain, Floats, Ints, LogitsCalibrator, effective_count
 
 
-class Identity(Calibrator):
+class Identity(LogitsCalibrator):
     """Leaves the logits as they are: the uploaded model as it came."""
 
     name = "identity"
     keeps_order = True
 
-    def fit(self, logits: ArrayLike, targets: ArrayLike, *, weights: ArrayLike | None = None) -> Self:
-        return self
+    def fit_rows(self, scores: Floats, labels: Ints, rows: Floats) -> None:
+        pass
 
-    def __call__(self, logits: ArrayLike) -> Floats:
-        return np.asarray(logits, dtype=np.float64)
+    def transform(self, scores: Floats) -> Floats:
+        return scores
 
     @classmethod
     def num_parameters(cls, num_classes: int) -> int:
         return 0
 
-    def parameters(self) -> Parameters:
-        return {}
-
-    @classmethod
-    def _restore(cls, parameters: Parameters) -> Identity:
-        return cls()
-
-    def to_onnx(self, input_name: str, output_name: str) -> tuple[list[onnx.NodeProto], list[onnx.TensorProto]]:
-        chain = Chain(input_name)
+    def append_nodes(self, chain: Chain) -> None:
         chain.step("Identity", result="identity")
-        return chain.end(output_name)
 
 
-class TemperatureScaling(Calibrator):
+class TemperatureScaling(LogitsCalibrator):
     """logits / T with one T > 0 for all rows (Guo et al. 2017, arXiv 1706.04599).
 
     >>> from fedlas.calibrators import softmax
@@ -71,31 +46,19 @@ class TemperatureScaling(Calibrator):
             raise ValueError(f"temperature must be positive and finite, got {temperature!r}")
         self.temperature = float(temperature)
 
-    def fit(self, logits: ArrayLike, targets: ArrayLike, *, weights: ArrayLike | None = None) -> Self:
-        scores, labels, rows = checked(logits, targets, weights)
+    def fit_rows(self, scores: Floats, labels: Ints, rows: Floats) -> None:
         found = np.exp(-_log_inverse_temperature(scores, labels, rows))
         self.temperature = float(np.clip(found, LOWEST, HOTTEST))
-        return self
 
-    def __call__(self, logits: ArrayLike) -> Floats:
-        scaled: Floats = np.asarray(logits, dtype=np.float64) / self.temperature
-        return scaled
+    def transform(self, scores: Floats) -> Floats:
+        return scores / self.temperature
 
     @classmethod
     def num_parameters(cls, num_classes: int) -> int:
         return 1
 
-    def parameters(self) -> Parameters:
-        return {"temperature": self.temperature}
-
-    @classmethod
-    def _restore(cls, parameters: Parameters) -> TemperatureScaling:
-        return cls(float(parameters["temperature"]))
-
-    def to_onnx(self, input_name: str, output_name: str) -> tuple[list[onnx.NodeProto], list[onnx.TensorProto]]:
-        chain = Chain(input_name)
+    def append_nodes(self, chain: Chain) -> None:
         chain.step("Div", chain.constant("temperature", self.temperature), result="divided")
-        return chain.end(output_name)
 
 
 def _log_inverse_temperature(scores: Floats, labels: Ints, rows: Floats) -> float:

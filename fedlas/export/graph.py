@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 from fedlas.calibrators import Calibrator
-from fedlas.calibrators.feature_map import calibrator_graph, shown_parameters
+from fedlas.calibrators.feature_map import shown_parameters
 from fedlas.errors import ExportError, UnsupportedModel
 from fedlas.export.merging import merge
 from fedlas.export.proof import FAMILIARITY, Exportable, prove, uploaded_network
@@ -148,7 +148,7 @@ def _append_logits(graph: Graph, classifier: Exportable, logits: Sequence[str], 
     members = []
     for calibrator, source, features in zip(classifier.calibrators, logits, flat, strict=True):
         calibrated, probs = graph.fresh("fedlas_member_logits"), graph.fresh("fedlas_member_probabilities")
-        part = calibrator_graph(calibrator, source, calibrated, features)
+        part = calibrator.to_onnx(source, calibrated, features)
         graph.constants.update(
             {tensor.name: numpy_helper.to_array(tensor) for tensor in _append(graph, part, calibrated)}
         )
@@ -185,7 +185,7 @@ def _served_graph(classifier: Exportable) -> tuple[Graph, list[str], list[list[s
 def _append_probabilities(graph: Graph, calibrator: Calibrator) -> list[TensorProto]:
     """From `logits` and `features` to `probabilities` and `confidence`; returns the calibrator's initialisers."""
     calibrated = graph.fresh("fedlas_calibrated_logits")
-    initializers = _append(graph, calibrator_graph(calibrator, "logits", calibrated, "features"), calibrated)
+    initializers = _append(graph, calibrator.to_onnx("logits", calibrated), calibrated)
     graph.nodes.append(helper.make_node("Softmax", [calibrated], ["probabilities"], axis=1))
     graph.nodes.append(_maximum(graph, "probabilities", "confidence"))
     return initializers

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 import numpy as np
 
 from fedlas.calibrators import Calibrator, softmax
-from fedlas.calibrators.feature_map import calibrated
 from fedlas.errors import ExportError
 from fedlas.guarantees.typicality import Familiarity
 from fedlas.importers.onnx.graph import Array
@@ -50,7 +49,7 @@ def prove(
     rows = [np.asarray(value, dtype=spec.dtype) for value, spec in zip(inputs, specs, strict=True)]
     written = predict_file(content, rows)
     logits, features = network_outputs(classifier, rows)
-    expected = softmax(calibrated(calibrator, logits, features))
+    expected = softmax(calibrator(logits, features))
     error = float(np.abs(written["probabilities"] - expected).max())
     if not error <= tolerance and not _is_rounding(classifier, content, rows, expected, error, tolerance):
         raise ExportError(

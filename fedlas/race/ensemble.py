@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from fedlas.calibrators import Calibrator, softmax
-from fedlas.calibrators.feature_map import calibrated
 from fedlas.classifier import Classifier
 
 #: A mean probability is never taken for less than this, so that its logarithm stays finite in float32.
@@ -73,7 +72,7 @@ class Ensemble(Classifier):
 
     def _averaged(self, outputs: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
         rows = [(scores.double().cpu().numpy(), seen.double().cpu().numpy()) for scores, seen in outputs]
-        parts = [calibrated(c, *row) for c, row in zip(self.calibrators, rows, strict=True)]
+        parts = [c(*row) for c, row in zip(self.calibrators, rows, strict=True)]
         return torch.from_numpy(log_mean(parts)).float().to(outputs[0][0].device)
 
     def head_parameters(self) -> list[nn.Parameter]:

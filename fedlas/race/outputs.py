@@ -8,7 +8,6 @@ from collections.abc import Sequence
 import torch
 
 from fedlas.calibrators import softmax
-from fedlas.calibrators.feature_map import calibrated
 from fedlas.classifier import Classifier
 from fedlas.data.dataset import Array
 from fedlas.race.finite_outputs import require_numbers
@@ -55,4 +54,4 @@ class SplitOutputs:
 
     def probs(self, finalist: Finalist) -> Doubles:
         """Calibrated probabilities (N, K) of a finalist."""
-        return softmax(calibrated(finalist.calibrator, *self.of(finalist)))
+        return softmax(finalist.calibrator(*self.of(finalist)))

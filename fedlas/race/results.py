@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedlas.calibrators import Calibrator, softmax
-from fedlas.calibrators.feature_map import calibrated, shown_parameters
+from fedlas.calibrators.feature_map import shown_parameters
 from fedlas.data.dataset import Array
 
 if TYPE_CHECKING:  # a calibrator is chosen for scores without PyTorch
@@ -108,7 +108,7 @@ class Finalist:
         from fedlas.training.fit import predict_logits
 
         logits, features = predict_logits(self.classifier, inputs, device=device)
-        return softmax(calibrated(self.calibrator, logits, features))
+        return softmax(self.calibrator(logits, features))
 
 
 @dataclass(frozen=True)

@@ -15,8 +15,6 @@ from fedlas import metrics
 from fedlas.calibrators import MixtureScaling, TemperatureScaling, VectorScaling, softmax
 from fedlas.calibrators.feature_map import (
     FeatureScaling,
-    calibrated,
-    calibrator_graph,
     cross_fit_features,
     shown_parameters,
 )
@@ -155,7 +153,7 @@ def test_parameters_bring_it_back() -> None:
     """What `parameters` wrote gives the same calibrated logits to the last bit."""
     logits, features, targets = rows()
     fitted = FeatureScaling().fit(logits, targets, features=features)
-    again = FeatureScaling._restore(fitted.parameters())
+    again = FeatureScaling(**fitted.parameters())
     np.testing.assert_array_equal(again(logits, features), fitted(logits, features))
 
 
@@ -178,7 +176,7 @@ def test_onnx_nodes_compute_the_same(kind: str, opset: int) -> None:
         if kind == "features"
         else VectorScaling().fit(logits, targets)
     )
-    nodes, initializers = calibrator_graph(fitted, "logits", "out", "seen")
+    nodes, initializers = fitted.to_onnx("logits", "out", "seen")
     shapes = {"logits": 3, "seen": 6}
     graph = helper.make_graph(
         nodes,
@@ -192,13 +190,13 @@ def test_onnx_nodes_compute_the_same(kind: str, opset: int) -> None:
     session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
     feed = {"logits": logits.astype(np.float32), "seen": features.astype(np.float32)}
     (found,) = session.run(None, feed)
-    np.testing.assert_allclose(found, calibrated(fitted, logits, features), rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(found, fitted(logits, features), rtol=1e-5, atol=1e-5)
 
 
 def test_features_are_given_only_to_those_that_read_them() -> None:
-    """`calibrated` calls a temperature with the logits alone."""
+    """A temperature, called like every calibrator, leaves the features alone."""
     logits, features, _ = rows(20)
-    np.testing.assert_array_equal(calibrated(TemperatureScaling(2.0), logits, features), logits / 2)
+    np.testing.assert_array_equal(TemperatureScaling(2.0)(logits, features), logits / 2)
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from fedlas.calibrators import Calibrator, TemperatureScaling, VectorScaling, softmax
-from fedlas.calibrators.feature_map import FeatureScaling, calibrated
+from fedlas.calibrators.feature_map import FeatureScaling
 from fedlas.export.graph import export_onnx
 from fedlas.guarantees.typicality import Familiarity
 from fedlas.importers import GraphClassifier, load_onnx
@@ -98,7 +98,7 @@ def test_the_file_gives_the_finalists_probabilities(name: str, dynamo: bool, hea
         np.testing.assert_allclose(found["probabilities"], expected, atol=1e-5)
         np.testing.assert_allclose(found["confidence"], expected.max(axis=1), atol=1e-5)
         parts = [
-            softmax(calibrated(calibrator, *predict_logits(member, some)))
+            softmax(calibrator(*predict_logits(member, some)))
             for calibrator, member in zip(network.calibrators, network.networks, strict=True)
         ]
         np.testing.assert_allclose(softmax(found["logits"]), np.mean(parts, axis=0), atol=1e-5)
