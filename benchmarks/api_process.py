@@ -16,8 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from service.registry.registry import Registry
 from service.registry.settings import RegistrySettings
-from service.registry.unit_of_work import Registry
 from tests.helpers.processes import die_with_parent, free_port, until
 from tests.helpers.servers import PostgreSQL, Redis, Valkey, running
 

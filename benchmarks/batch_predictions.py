@@ -173,8 +173,7 @@ def pages(results: Path, rows: int) -> Json:
     """Milliseconds per page over HTTP, anywhere in the file and one after another; and the whole file."""
     from benchmarks.api_process import running_api
     from service.registry import tables
-    from service.registry.ids import new_id
-    from service.registry.repositories.records import now
+    from service.registry.tables import new_id, now
 
     with running_api("sqlite") as api:
         with api.registry.artifacts.stage_file(results) as staged, api.registry.write() as unit:

@@ -16,9 +16,9 @@ from pathlib import Path
 
 from service.registry import tables
 from service.registry.contract import ANY_DEVICE, JobRequest
-from service.registry.ids import new_id
+from service.registry.registry import Registry
 from service.registry.settings import RegistrySettings
-from service.registry.unit_of_work import Registry
+from service.registry.tables import new_id
 from tests.helpers.servers import PostgreSQL, running
 
 
@@ -32,7 +32,7 @@ def fill(registry: Registry, number: int) -> None:
                     id=new_id("job"), model_id="mdl_x", dataset_id="ds_x", status="queued", request=request,
                     progress={}, history=[], created_at=unit.now(),
                 )  # fmt: skip
-                unit.jobs.session.add(row)
+                unit.session.add(row)
                 unit.work.open(row.id)
 
 
@@ -47,7 +47,7 @@ def claim_once(registry: Registry) -> float:
     seconds = time.perf_counter() - began
     assert claim is not None
     with registry.write() as unit:
-        unit.work.hand_back(claim)
+        unit.work.release(claim)
     return seconds
 
 

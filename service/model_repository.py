@@ -25,7 +25,8 @@ from service.inference.run_limits import RunLimits
 from service.inference.scheduler import Scheduler
 from service.registry.contract import ServedModel
 from service.registry.errors import Conflict, NotFound, RegistryError, Unavailable
-from service.registry.unit_of_work import Registry, UnitOfWork
+from service.registry.registry import Registry
+from service.registry.unit_of_work import UnitOfWork
 
 _LOG = logging.getLogger(__name__)
 #: An older entry is read again, beside the requests that use it.

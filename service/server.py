@@ -27,7 +27,7 @@ from service.heartbeat import Heartbeat
 from service.inference.runtime import providers, release_arena
 from service.process_memory import MemoryRelease, limit
 from service.registry.errors import Unavailable
-from service.registry.unit_of_work import Registry
+from service.registry.registry import Registry
 from service.settings import ServiceSettings
 from service.transport.connections import Connections
 from service.transport.protocol import Protocol

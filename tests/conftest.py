@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from service.registry.unit_of_work import Registry
+from service.registry.registry import Registry
 from service.settings import ServiceSettings
 from tests.helpers import backends
 from tests.helpers.uploads import Uploads

@@ -27,8 +27,8 @@ from redis.exceptions import RedisError
 from service.registry.contract import PLAN, WAKE_UP, WORK_KINDS
 from service.registry.errors import Unavailable
 from service.registry.notifier import Notifier
+from service.registry.registry import Registry
 from service.registry.repositories import WakeUp
-from service.registry.unit_of_work import Registry
 from worker.outside.broker_check import BrokerCheck
 from worker.outside.cleanup import run_cleanup
 from worker.outside.concurrency import WorkPool

@@ -26,7 +26,7 @@ from benchmarks.serving.environments import ROOT
 from benchmarks.serving.fleet import Json, round_to
 from benchmarks.serving.ours import AUTHORIZATION, Fedlas
 from benchmarks.serving.payloads import Request
-from service.registry.unit_of_work import Registry
+from service.registry.registry import Registry
 from service.settings import ServiceSettings
 from tests.helpers.publishing import publish
 from tests.helpers.served import toiling

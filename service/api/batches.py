@@ -22,9 +22,8 @@ from service.inference.writers.table import read_page
 from service.registry import tables
 from service.registry.contract import FINAL, AnswerOptions, BatchRecord, BatchRequest, Page
 from service.registry.errors import Conflict, NotFound, UnknownReference
-from service.registry.ids import new_id
 from service.registry.presenters import batch_record
-from service.registry.repositories.records import now
+from service.registry.tables import new_id, now
 from service.registry.unit_of_work import UnitOfWork
 
 router = APIRouter(route_class=Route, tags=["predictions"])

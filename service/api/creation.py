@@ -7,8 +7,7 @@ from typing import Any
 from service.api.receiving import ReceivedFile
 from service.registry import tables
 from service.registry.documents import JsonObject
-from service.registry.ids import new_id
-from service.registry.repositories.records import now
+from service.registry.tables import new_id, now
 from service.registry.unit_of_work import UnitOfWork
 
 

@@ -23,7 +23,7 @@ def list_deliveries(services: ServicesDep, job_id: str, limit: Limit = 20, after
     after = cursor(after, "msg")
     with services.registry.read() as unit:
         unit.jobs.get(job_id)
-        rows = unit.deliveries.newest(job_id, limit=limit + 1, after=after)
+        rows = unit.deliveries.of_job(job_id, limit=limit + 1, after=after)
         return page_of((delivery_record(row, unit.work.of(row.id)) for row in rows), limit)
 
 

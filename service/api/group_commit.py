@@ -13,7 +13,8 @@ from collections.abc import Callable, Sequence
 from anyio import CapacityLimiter, to_thread
 
 from service.registry.errors import Unavailable
-from service.registry.unit_of_work import Registry, UnitOfWork
+from service.registry.registry import Registry
+from service.registry.unit_of_work import UnitOfWork
 
 #: Writes one record and returns it as JSON. It may be called twice, in two transactions of which one is kept.
 Make = Callable[[UnitOfWork], str]

@@ -27,10 +27,9 @@ from service.registry import tables
 from service.registry.contract import FINAL, GPU_ONLY, PLAN, JobOptions, JobRecord, JobRequest, Page
 from service.registry.documents import JsonObject, Report
 from service.registry.errors import Conflict, InvalidRequest, UnknownReference
-from service.registry.ids import new_id
 from service.registry.presenters import job_record
-from service.registry.repositories.records import now
 from service.registry.resource_estimates import memory_of_job
+from service.registry.tables import new_id, now
 from service.registry.unit_of_work import UnitOfWork
 from service.registry.webhooks import parse_url
 

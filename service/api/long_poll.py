@@ -18,7 +18,8 @@ from anyio import CapacityLimiter, to_thread
 from service.registry.contract import FINAL
 from service.registry.errors import Unavailable
 from service.registry.presenters import event_json
-from service.registry.unit_of_work import Registry, UnitOfWork
+from service.registry.registry import Registry
+from service.registry.unit_of_work import UnitOfWork
 
 _LOG = logging.getLogger(__name__)
 

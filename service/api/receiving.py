@@ -15,8 +15,9 @@ from service.api.services import Services
 from service.api.threads import in_thread
 from service.registry.artifacts import StagedFile
 from service.registry.errors import Conflict, InvalidRequest, NotFound, Unavailable, UnknownReference
+from service.registry.registry import Registry
 from service.registry.resumable_uploads import ResumableUpload
-from service.registry.unit_of_work import Registry, UnitOfWork
+from service.registry.unit_of_work import UnitOfWork
 
 _FILE = "file"
 
@@ -62,7 +63,7 @@ class FinishedUpload:
 
     def keep(self, unit: UnitOfWork) -> str:
         """Take the upload; raises UnknownReference if another request did."""
-        unit.uploads.take(self._id)
+        unit.uploads.consume(self._id)
         digest = self._file.digest()
         self._registry.artifacts.adopt(self._file.path, digest)
         self._kept = True
@@ -89,7 +90,7 @@ class UnknownUpload:
 
     def keep(self, unit: UnitOfWork) -> str:
         """Raises UnknownReference."""
-        unit.uploads.take(self.fingerprint)
+        unit.uploads.consume(self.fingerprint)
         raise UnknownReference("unknown_upload", f"there is no upload {self.fingerprint!r}", field="upload_id")
 
 

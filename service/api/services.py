@@ -21,7 +21,7 @@ from service.inference.runtime import prepare, spare_runs
 from service.inference.scheduler import Scheduler
 from service.model_repository import ModelRepository
 from service.queue import CeleryNotifier
-from service.registry.unit_of_work import Registry
+from service.registry.registry import Registry
 from service.settings import ServiceSettings
 from service.shared_counts import SharedCounts
 from service.tracing import Tracing

@@ -24,10 +24,9 @@ from service.api.threads import in_thread
 from service.registry import tables
 from service.registry.contract import UploadRecord, UploadRequest
 from service.registry.errors import InvalidRequest, OffsetMismatch, Stalled, TooLarge
-from service.registry.ids import new_id
 from service.registry.presenters import upload_record
-from service.registry.repositories.records import now
 from service.registry.resumable_uploads import ResumableUpload
+from service.registry.tables import new_id, now
 from service.registry.unit_of_work import UnitOfWork
 
 if TYPE_CHECKING:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url
+from sqlalchemy import URL, Connection, Engine, create_engine, event, func, make_url, select
 from sqlalchemy.engine.interfaces import ExecutionContext
 from sqlalchemy.exc import DBAPIError, InterfaceError, InternalError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
+from sqlalchemy.orm import Session
 
 from service.registry.errors import InvalidRequest, NotFound, Unavailable
 from service.registry.text import objection_within
@@ -111,3 +113,19 @@ def reachable() -> Iterator[None]:
         ):
             raise
         raise Unavailable("database_unavailable", "the database cannot be reached; try again shortly") from error
+
+
+def database_now(session: Session) -> datetime:
+    """The moment in UTC, by the database's clock, at which this was first asked within the session's transaction.
+
+    All times that are compared are the database's, so that a wrong clock of a host does no harm: on SQLite all
+    processes are on one machine, and a PostgreSQL server is asked. A writer first asks when it is its turn: what it
+    writes comes after what others have written.
+    """
+    if session.get_bind().dialect.name != "postgresql":
+        return datetime.now(UTC)
+    if database_now not in session.info:
+        # `now()` would be the start of the transaction, which may have waited for the lock.
+        session.info[database_now] = session.scalars(select(func.clock_timestamp())).one().astimezone(UTC)
+    moment: datetime = session.info[database_now]
+    return moment

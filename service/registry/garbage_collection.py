@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 from service.registry.listing import StoredFile
-from service.registry.unit_of_work import Registry
+from service.registry.registry import Registry
 
 #: Files checked in one call, and in one reading transaction.
 _MOST_FILES, _AT_ONCE = 1_000, 100
@@ -53,7 +53,7 @@ def collect_garbage(
     removed = []
     for file in _unnamed(registry, [file for file in files if file.changed < before]):
         with registry.write() as unit:
-            if not unit.datasets.is_named(file.digest) and store.expire(file.digest, before=before):
+            if not unit.datasets.is_referenced(file.digest) and store.expire(file.digest, before=before):
                 removed.append(file.size)
     return CollectedGarbage(
         looked_at=len(files),
@@ -71,6 +71,6 @@ def _unnamed(registry: Registry, files: Sequence[StoredFile]) -> list[StoredFile
     for start in range(0, len(files), _AT_ONCE):
         some = files[start : start + _AT_ONCE]
         with registry.read() as unit:
-            named = unit.datasets.named([file.digest for file in some])
+            named = unit.datasets.referenced([file.digest for file in some])
         unnamed += [file for file in some if file.digest not in named]
     return unnamed

@@ -9,7 +9,7 @@ from pydantic import BaseModel
 
 from service.registry import contract, tables
 from service.registry.documents import GuaranteesSummary
-from service.registry.repositories.uploads import KEPT
+from service.registry.repositories.records import KEPT
 
 
 def dataset_record(row: tables.Dataset) -> contract.DatasetRecord:

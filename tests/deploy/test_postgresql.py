@@ -10,11 +10,10 @@ import pytest
 
 from service.registry import tables
 from service.registry.errors import Unavailable
-from service.registry.ids import new_id
+from service.registry.registry import Registry
 from service.registry.repositories import Claim
-from service.registry.repositories.records import now
 from service.registry.settings import RegistrySettings
-from service.registry.unit_of_work import Registry
+from service.registry.tables import new_id, now
 from tests.helpers import backends
 from tests.helpers.processes import until
 from tests.helpers.servers import PostgreSQL, find_program, running
@@ -110,7 +109,7 @@ def test_one_of_many_workers_gets_the_work(registry: Registry) -> None:
     job_id = running_job(registry).record_id
     with registry.write() as unit:
         held = unit.work.of(job_id)
-        unit.work.hand_back(Claim(job_id, "calibrate", held.token, held.attempts))
+        unit.work.release(Claim(job_id, "calibrate", held.token, held.attempts))
     won: list[Claim | None] = []
 
     def claim() -> None:

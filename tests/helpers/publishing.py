@@ -5,9 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from service.registry import tables
-from service.registry.ids import new_id
-from service.registry.repositories.records import now
-from service.registry.unit_of_work import Registry
+from service.registry.registry import Registry
+from service.registry.tables import new_id, now
 from tests.helpers.staging import stage_bytes
 
 #: Of the files of `tests.helpers.served` that take rows (x, y).

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from service.registry.unit_of_work import Registry
+from service.registry.registry import Registry
 from worker.outside.supervisor import Supervisor
 
 _LEASE_S = 6

@@ -12,7 +12,7 @@ import pytest
 from starlette.testclient import TestClient
 
 from service.app import create_app
-from service.registry.unit_of_work import Registry
+from service.registry.registry import Registry
 from service.settings import ServiceSettings
 from tests.helpers.backends import place
 from tests.helpers.uploads import Uploads

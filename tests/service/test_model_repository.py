@@ -14,9 +14,8 @@ from service.inference.run_limits import RunLimits
 from service.inference.session import OpenModel
 from service.registry import tables
 from service.registry.errors import Unavailable
-from service.registry.ids import new_id
-from service.registry.repositories.records import now
-from service.registry.unit_of_work import Registry
+from service.registry.registry import Registry
+from service.registry.tables import new_id, now
 from tests.helpers.processes import until
 from tests.helpers.publishing import PROFILE, publish
 from tests.helpers.served import scaling

@@ -17,7 +17,7 @@ import pytest
 from service import child_process
 from service.child_process import ChildProcess
 from service.heartbeat import Pulse
-from service.registry.unit_of_work import Registry
+from service.registry.registry import Registry
 from service.settings import ServiceSettings
 from service.standalone import running
 from tests.helpers.live_api import LiveApi

@@ -15,8 +15,7 @@ import pytest
 
 from service.api.pages import MOST_BYTES
 from service.registry import tables
-from service.registry.ids import new_id
-from service.registry.repositories.records import now
+from service.registry.tables import new_id, now
 from service.registry.unit_of_work import UnitOfWork
 from tests.service.conftest import Api, _api
 
@@ -53,7 +52,7 @@ def _upload(table: type[tables.Model] | type[tables.Dataset], prefix: str) -> Ca
         fresh = {"sha256": "a" * 64, "bytes": 1, "status": "ready", "created_at": now(), "options": {}}
         more = {"origin": "uploaded"} if table is tables.Model else {}
         profile = {"warnings": [text], "num_classes": 2}
-        unit.work.session.add(table(id=new_id(prefix), name="n", profile=profile, **fresh, **more))
+        unit.session.add(table(id=new_id(prefix), name="n", profile=profile, **fresh, **more))
 
     return add
 
@@ -73,8 +72,8 @@ def _delivery(unit: UnitOfWork, text: str, job_id: str) -> None:
         status="delivered",
         created_at=now(),
     )
-    unit.work.session.add(row)
-    unit.work.session.flush()
+    unit.session.add(row)
+    unit.session.flush()
     unit.work.open(row.id)
 
 
@@ -110,8 +109,8 @@ def test_a_list_takes_little_memory(api: Api) -> None:
     with api.registry.write() as unit:
         for _ in range(50):
             _job(unit, _LARGE, new_id("job"))
-            unit.work.session.flush()
-            unit.work.session.expunge_all()
+            unit.session.flush()
+            unit.session.expunge_all()
     tracemalloc.start()
     page = api.client.get("/v1/jobs?limit=1000")
     _, peak = tracemalloc.get_traced_memory()
@@ -168,7 +167,7 @@ def test_names_come_in_pages(api: Api) -> None:
     """Names are listed like all else, and a page of names with thousands of versions ends by bytes."""
     model = api.post("/v1/models", content=b"x")["id"]
     with api.registry.write() as unit:
-        unit.work.session.add_all(
+        unit.session.add_all(
             tables.PublishedVersion(
                 name=f"name-{name:02}", version=version, model_id=model, is_default=version == 1, created_at=now()
             )

@@ -10,9 +10,8 @@ import pytest
 
 from service.app import create_app
 from service.registry import tables
-from service.registry.ids import new_id
-from service.registry.repositories.records import now
-from service.registry.unit_of_work import Registry
+from service.registry.registry import Registry
+from service.registry.tables import new_id, now
 from service.settings import ServiceSettings
 
 
@@ -42,7 +41,7 @@ def test_many_who_stand_at_different_places(tmp_path: Path, monkeypatch: pytest.
             )
             unit.jobs.open(row)
             unit.work.open(job_id)
-            unit.work.session.add_all(
+            unit.session.add_all(
                 tables.Event(job_id=job_id, number=number, type="progress", at=now(), data={"note": "x" * 500})
                 for number in range(2, 400)
             )

@@ -15,7 +15,7 @@ from pathlib import Path
 from types import TracebackType
 
 from service.registry.errors import LeaseLost, Unavailable
-from service.registry.unit_of_work import Registry
+from service.registry.registry import Registry
 from worker.documents import SavedCheckpoint
 from worker.outside.kinds import WorkKind
 
@@ -122,7 +122,7 @@ class CheckpointUploader:
             with self._registry.artifacts.stage_open(opened.descriptor) as staged:
                 staged.seal()
                 with self._registry.write() as unit:
-                    unit.work.prove(self._claim, reached=self._work.reached)
+                    unit.work.verify(self._claim, reached=self._work.reached)
                     known = unit.checkpoints.of(job_id)
                     if name not in known and len(known) >= _MOST_NAMES:
                         raise OSError("there are too many checkpoints")

@@ -12,7 +12,7 @@ from datetime import timedelta
 
 from service.registry.errors import RegistryError
 from service.registry.garbage_collection import collect_garbage
-from service.registry.unit_of_work import Registry
+from service.registry.registry import Registry
 from worker.sandbox.process import remove_stale_folders
 from worker.settings import WorkerSettings
 

@@ -12,8 +12,8 @@ from collections.abc import Collection, Mapping
 
 from service.registry.contract import PLAN, WORK_KINDS
 from service.registry.errors import RegistryError
+from service.registry.registry import Registry
 from service.registry.repositories import Claim
-from service.registry.unit_of_work import Registry
 from worker.outside.supervisor import Supervisor
 from worker.settings import WorkerSettings
 

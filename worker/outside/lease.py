@@ -7,7 +7,7 @@ import threading
 from types import TracebackType
 
 from service.registry.errors import LeaseLost, RegistryError
-from service.registry.unit_of_work import Registry
+from service.registry.registry import Registry
 from worker.outside.kinds import WorkKind
 
 _LOG = logging.getLogger("fedlas.worker")

@@ -11,8 +11,8 @@ import time
 from contextlib import suppress
 
 from service.registry.errors import RegistryError
+from service.registry.registry import Registry
 from service.registry.repositories.work import SILENT
-from service.registry.unit_of_work import Registry
 from worker.machine import is_gone, machine, process_mark
 from worker.outside.concurrency import WorkPool
 from worker.outside.supervisor import Supervisor
@@ -76,7 +76,7 @@ class Reaper:
         """Write that this worker lives, and read which others do."""
         settings = self._settings
         with self._registry.write() as unit:
-            unit.workers.beat(
+            unit.workers.heartbeat(
                 self._supervisor.name,
                 machine=machine(),
                 process=self._mark,
@@ -96,8 +96,8 @@ class Reaper:
             gone = [row.name for row in unit.workers.on_machine(machine()) if is_gone(row.process)]
             gone += unit.workers.silent(for_seconds=_FORGOTTEN_S)
             expired = time.monotonic() >= self._judges_from and unit.work.has_expired()
-            forsaken = bool(unit.jobs.forsaken())
-        if not (gone or expired or forsaken):
+            cancelling = bool(unit.jobs.cancelling_unclaimed())
+        if not (gone or expired or cancelling):
             return
         began = time.monotonic()
         with self._registry.write() as unit:
@@ -109,8 +109,8 @@ class Reaper:
                 released |= dict.fromkeys(unit.work.release_expired(), SILENT)
             for record_id, reason in released.items():
                 _LOG.warning("%s waits again: %s", record_id, reason)
-                unit.wait_again(record_id, reason)
-            for job in unit.jobs.forsaken():
+                unit.requeue(record_id, reason)
+            for job in unit.jobs.cancelling_unclaimed():
                 unit.work.withdraw(job.id)
                 unit.jobs.change_status(job, "cancelled")
                 _LOG.info("%s cancelled", job.id)

@@ -13,8 +13,9 @@ from pathlib import Path
 
 from service.registry.contract import RecordError
 from service.registry.errors import LeaseLost, Unavailable
+from service.registry.registry import Registry
 from service.registry.repositories import Claim
-from service.registry.unit_of_work import Registry, UnitOfWork
+from service.registry.unit_of_work import UnitOfWork
 from worker.outside.checkpoint_upload import CheckpointUploader
 from worker.outside.kinds import WorkKind, kind_of
 from worker.outside.lease import Cancelled, LeaseRenewal

@@ -6,13 +6,10 @@ from collections.abc import Iterator, Mapping
 
 from pydantic import JsonValue
 from sqlalchemy import select
-from sqlalchemy.orm import Session
 
 from service.registry import tables
-from service.registry.clock import database_now
 from service.registry.errors import Conflict
-from service.registry.ids import new_id
-from service.registry.repositories.paging import few_at_a_time
+from service.registry.repositories.records import Records
 from service.registry.repositories.work import WorkQueue
 from service.registry.webhooks import parse_url, payload
 
@@ -20,25 +17,24 @@ from service.registry.webhooks import parse_url, payload
 _SHOWN = ("id", "status", "verdict", "promoted", "calibrated_model_id", "error")
 
 
-class Deliveries:
+class Deliveries(Records[tables.Delivery]):
     """Announced with a job's end, attempted by workers, and sent again on request."""
 
-    def __init__(self, session: Session, work: WorkQueue) -> None:
-        self.session = session
-        self._work = work
+    table = tables.Delivery
+    noun = "delivery"
 
     def announce(self, job: tables.Job) -> None:
         """Open a delivery to the webhook of a job that has ended, if it has one."""
         webhook = job.request.get("webhook")
         if webhook is None:
             return
-        moment = database_now(self.session)
+        moment = self.now
         shown = {name: getattr(job, name) for name in _SHOWN}
         report_url = f"/v1/jobs/{job.id}/report" if job.report_sha256 else None
         data = {**shown, "report_url": report_url, "metadata": job.request.get("metadata", {})}
         type_ = f"job.{job.status}"
         row = tables.Delivery(
-            id=new_id("msg"),
+            id=tables.new_id("msg"),
             job_id=job.id,
             type=type_,
             url=webhook["url"],
@@ -47,44 +43,31 @@ class Deliveries:
             status="pending",
             created_at=moment,
         )
-        self.session.add(row)
-        self.session.flush()
-        self._work.open(row.id, concurrency_key=_host(row.url))
+        self.add(row)
+        WorkQueue(self.session).open(row.id, concurrency_key=_host(row.url))
 
-    def get(self, delivery_id: str) -> tables.Delivery:
-        """The message of claimed work."""
-        return self.session.get_one(tables.Delivery, delivery_id)
-
-    def find(self, delivery_id: str) -> tables.Delivery | None:
-        """The message, or None."""
-        return self.session.get(tables.Delivery, delivery_id)
-
-    def newest(self, job_id: str, *, limit: int, after: str | None) -> Iterator[tables.Delivery]:
+    def of_job(self, job_id: str, *, limit: int, after: str | None) -> Iterator[tables.Delivery]:
         """At most `limit` messages of this job, newest first, that are older than the id `after`."""
-        query = select(tables.Delivery).where(tables.Delivery.job_id == job_id)
-        if after is not None:
-            query = query.where(tables.Delivery.id < after)
-        query = query.order_by(tables.Delivery.id.desc()).limit(limit)
-        yield from few_at_a_time(self.session, query)
+        return self.newest(tables.Delivery.job_id == job_id, limit=limit, after=after)
 
-    def tried(self, row: tables.Delivery, attempt: Mapping[str, JsonValue], status: str) -> None:
+    def record_attempt(self, row: tables.Delivery, attempt: Mapping[str, JsonValue], status: str) -> None:
         """Append an attempt to the log and set the status after it."""
         row.attempts = [*row.attempts, dict(attempt)]
         row.status = status
         if status == "delivered":
-            row.delivered_at = database_now(self.session)
+            row.delivered_at = self.now
 
     def disable(self, url: str) -> list[str]:
         """Disable all pending messages to an address that is gone for good; returns their ids."""
         query = select(tables.Delivery).where(tables.Delivery.url == url, tables.Delivery.status == "pending")
-        waiting = [row for row in self.session.scalars(query) if self._work.withdraw(row.id)]
+        waiting = [row for row in self.session.scalars(query) if WorkQueue(self.session).withdraw(row.id)]
         for row in waiting:
             row.status = "disabled"
         return [row.id for row in waiting]
 
     def resend(self, row: tables.Delivery) -> None:
         """Try again now, under the same id; raises Conflict while an attempt is running."""
-        if not self._work.reopen(row.id):
+        if not WorkQueue(self.session).reopen(row.id):
             raise Conflict("delivery_running", f"{row.id} is being delivered just now", passing=True)
         row.status = "pending"
 

@@ -5,16 +5,15 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 
 from sqlalchemy import ColumnElement, delete, update
-from sqlalchemy.orm import Session
 
-from service.registry.clock import database_now
 from service.registry.errors import KeyInFlight, KeyReused
+from service.registry.repositories.records import Repository
 from service.registry.tables import IdempotencyKey
 
 _KEPT = timedelta(hours=24)
 
 
-class IdempotencyKeys:
+class IdempotencyKeys(Repository):
     """A key is answered in the transaction that creates the record; a request that takes long reserves it before.
 
     A reservation holds others off for a while and promises nothing to its holder: writers take turns, and the one that
@@ -22,12 +21,9 @@ class IdempotencyKeys:
     reserved `answer` is empty and `fingerprint` is its holder.
     """
 
-    def __init__(self, session: Session) -> None:
-        self.session = session
-
     def reserve(self, key: str, holder: str, *, seconds: float) -> None:
         """Hold off other requests with this key for so long, unless it has an answer already; raises KeyInFlight."""
-        moment = database_now(self.session)
+        moment = self.now
         row = self._find(key, moment)
         if row is None:
             row = self._fresh(key, moment)
@@ -37,7 +33,7 @@ class IdempotencyKeys:
 
     def renew(self, key: str, holder: str, *, seconds: float) -> None:
         """Hold the key for so long from now; nothing happens if it was lost to another request."""
-        held_until = database_now(self.session) + timedelta(seconds=seconds)
+        held_until = self.now + timedelta(seconds=seconds)
         self.session.execute(update(IdempotencyKey).where(*_held(key, holder)).values(held_until=held_until))
 
     def release(self, key: str, holder: str) -> None:
@@ -51,7 +47,7 @@ class IdempotencyKeys:
             KeyReused: the key was answered for other content.
             KeyInFlight: another holder than `holder` has reserved it.
         """
-        moment = database_now(self.session)
+        moment = self.now
         row = self._find(key, moment)
         if row is None:
             return None
@@ -66,7 +62,7 @@ class IdempotencyKeys:
 
     def keep(self, key: str, fingerprint: str, answer: str) -> None:
         """Remember the answer, in the transaction that asked `answer_of`."""
-        moment = database_now(self.session)
+        moment = self.now
         row = self._find(key, moment) or self._fresh(key, moment)
         row.fingerprint, row.answer, row.held_until = fingerprint, answer, None
 
@@ -83,7 +79,7 @@ class IdempotencyKeys:
 
     def forget_old(self) -> None:
         """Delete what is kept no longer."""
-        oldest = database_now(self.session) - _KEPT
+        oldest = self.now - _KEPT
         self.session.execute(delete(IdempotencyKey).where(IdempotencyKey.created_at < oldest))
 
     def _find(self, key: str, moment: datetime) -> IdempotencyKey | None:

@@ -5,21 +5,17 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Sequence
 
 from sqlalchemy import delete, func, select, update
-from sqlalchemy.orm import Session
 
 from service.registry.contract import NameRecord
 from service.registry.errors import InvalidRequest, NotFound
-from service.registry.repositories.records import now
-from service.registry.tables import Model, PublishedVersion, UnloadedName
+from service.registry.repositories.records import Repository
+from service.registry.tables import Model, PublishedVersion, UnloadedName, now
 
 _SHOWN = 20
 
 
-class Names:
+class Names(Repository):
     """Publish, resolve, switch."""
-
-    def __init__(self, session: Session) -> None:
-        self.session = session
 
     def publish(self, name: str, model: Model) -> int:
         """Make the model the next version of `name`, and its default; return the version."""

@@ -1,45 +1,88 @@
-"""The repositories of records: find, list, change and delete."""
+"""The repositories of records: what all kinds have in common, and datasets, models and uploads."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from datetime import UTC, datetime
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
 from typing import Any, ClassVar, Generic, TypeVar
 
+from sqlalchemy import ColumnElement, Select, delete, or_, select
 from sqlalchemy import Row as SqlRow
-from sqlalchemy import or_, select
 from sqlalchemy.orm import Session
 
 from service.registry import tables
-from service.registry.clock import database_now
 from service.registry.contract import FINAL
-from service.registry.errors import Conflict, InvalidRequest, NotFound
-from service.registry.repositories.checkpoints import Checkpoints
-from service.registry.repositories.deliveries import Deliveries
-from service.registry.repositories.evaluation_ledger import EvaluationLedger
-from service.registry.repositories.events import Events
-from service.registry.repositories.paging import few_at_a_time
+from service.registry.database import database_now
+from service.registry.errors import Conflict, InvalidRequest, NotFound, UnknownReference
 from service.registry.tables import Json
 from service.registry.text import objection_within
 
-Row = TypeVar("Row", tables.Dataset, tables.Model, tables.Job, tables.Batch, tables.Calibrator)
+#: How long after its last byte an upload is kept.
+KEPT = timedelta(hours=24)
 
+T = TypeVar("T")
+Row = TypeVar("Row", bound=tables.Entity)
+InspectedRow = TypeVar("InspectedRow", tables.Dataset, tables.Model)
+
+#: Rows that are held at once. A row of an older version may have 4 MiB, and as much again while it is parsed.
+_AT_ONCE = 4
 _DIGEST_COLUMNS = tables.digest_columns()
 
 
-def now() -> datetime:
-    """The present, in UTC."""
-    return datetime.now(UTC)
+@dataclass(frozen=True, slots=True)
+class WakeUp:
+    """Work that may be claimed once the transaction is committed; a message then wakes a worker up."""
+
+    record_id: str
+    queue: str
 
 
-class _Records(Generic[Row]):
+@dataclass(frozen=True, slots=True)
+class AfterCommit:
+    """What is left to do once the transaction is committed.
+
+    Attributes:
+        wake_ups: of the work that it opened.
+        unreferenced: digests of files that no record names any more.
+    """
+
+    wake_ups: list[WakeUp] = field(default_factory=list)
+    unreferenced: list[str] = field(default_factory=list)
+
+    @classmethod
+    def of(cls, session: Session) -> AfterCommit:
+        """The one of this session's transaction."""
+        found: AfterCommit = session.info.setdefault(cls, cls())
+        return found
+
+
+class Repository:
+    """Queries and changes within the transaction of a session."""
+
+    def __init__(self, session: Session) -> None:
+        self.session = session
+
+    @property
+    def now(self) -> datetime:
+        """The present, as the database sees it."""
+        return database_now(self.session)
+
+    def streamed(self, query: Select[T]) -> Iterator[T]:
+        """The rows of a query, a few at a time, since a page of them may end long before its limit.
+
+        A page that ends early leaves no cursor open, which PostgreSQL would keep for it.
+        """
+        with closing(self.session.scalars(query.execution_options(yield_per=_AT_ONCE))) as rows:
+            yield from rows
+
+
+class Records(Repository, Generic[Row]):
     """The operations of all kinds of records."""
 
     table: ClassVar[type[Any]]
     noun: ClassVar[str]
-
-    def __init__(self, session: Session) -> None:
-        self.session = session
 
     def add(self, row: Row) -> Row:
         """Insert a new record; raises InvalidRequest where its options hold text that no answer could carry."""
@@ -51,7 +94,7 @@ class _Records(Generic[Row]):
 
     def get(self, record_id: str) -> Row:
         """Return the record; raises NotFound."""
-        row: Row | None = self.session.get(self.table, record_id)
+        row = self.find(record_id)
         if row is None:
             raise NotFound(f"unknown_{self.noun}", f"there is no {self.noun} {record_id!r}")
         return row
@@ -61,67 +104,64 @@ class _Records(Generic[Row]):
         row: Row | None = self.session.get(self.table, record_id)
         return row
 
-    def newest(self, *, limit: int, after: str | None) -> Iterator[Row]:
+    def newest(self, *where: ColumnElement[bool], limit: int, after: str | None) -> Iterator[Row]:
         """At most `limit` records, newest first, that are older than the id `after`; read as they are asked for."""
-        query = select(self.table).order_by(self.table.id.desc()).limit(limit)
-        if after is not None:
-            query = query.where(self.table.id < after)
-        yield from few_at_a_time(self.session, query)
+        query = select(self.table).where(*where).order_by(self.table.id.desc()).limit(limit)
+        return self.streamed(query if after is None else query.where(self.table.id < after))
 
     def statuses(self, record_ids: Iterable[str]) -> dict[str, str]:
         """Return the status of each of these records that exists."""
         query = select(self.table.id, self.table.status).where(self.table.id.in_(list(record_ids)))
         return {row.id: row.status for row in self.session.execute(query)}
 
-    def _delete(self, row: Row) -> list[str]:
-        """Delete the record and return the files that nothing names any more."""
-        digests = [getattr(row, column.key) for column in _DIGEST_COLUMNS if column.table is row.__table__]
-        work = self.session.get(tables.Work, row.id)
-        if work is not None:
-            self.session.delete(work)
-        self.session.delete(row)
-        self.session.flush()
-        return [digest for digest in digests if digest and not self.is_named(digest)]
-
-    def is_named(self, digest: str) -> bool:
+    def is_referenced(self, digest: str) -> bool:
         """Whether any record names this stored file."""
-        return any(self.session.scalar(select(column).where(column == digest).limit(1)) for column in _DIGEST_COLUMNS)
+        return bool(self.referenced([digest]))
 
-    def named(self, digests: Collection[str]) -> set[str]:
+    def referenced(self, digests: Collection[str]) -> set[str]:
         """Those of these stored files that some record names."""
         return {
             found
             for column in _DIGEST_COLUMNS
-            for found in self.session.scalars(select(column).where(column.in_(list(digests))))
+            for found in self.session.scalars(select(column).where(column.in_(list(digests))).distinct())
         }
 
-    def _open_uses(self, condition: str, record_id: str) -> list[str]:
-        """Ids of jobs and batches that still need the record."""
-        return [
-            found
-            for user in (tables.Job, tables.Batch)
-            for found in self.session.scalars(
-                select(user.id).where(getattr(user, condition) == record_id, user.status.not_in(FINAL))
-            )
-        ]
+    def open_users(self, record_id: str) -> list[str]:
+        """Ids of the open jobs and batches that read this model or dataset."""
+        found: list[str] = []
+        for user in (tables.Job, tables.Batch):
+            named = or_(user.model_id == record_id, user.dataset_id == record_id)
+            found += self.session.scalars(select(user.id).where(named, user.status.not_in(FINAL)))
+        return found
 
-    def _refuse_while_used(self, condition: str, record_id: str) -> None:
-        if users := self._open_uses(condition, record_id):
-            raise Conflict(
-                "in_use", f"{record_id} is needed by {', '.join(users[:3])}; wait or cancel first", passing=True
-            )
+    def _delete(self, row: Row) -> list[str]:
+        """Delete the record with its work; returns the files that nothing references any more."""
+        digests = [getattr(row, column.key) for column in _DIGEST_COLUMNS if column.table is row.__table__]
+        if (work := self.session.get(tables.Work, row.id)) is not None:
+            self.session.delete(work)
+        self.session.delete(row)
+        self.session.flush()
+        return [digest for digest in digests if digest and not self.is_referenced(digest)]
 
 
-class _UploadedRecords(_Records[Row]):
-    """Datasets and models: what inspection decides about them."""
+class _Inspected(Records[InspectedRow]):
+    """Uploaded files that inspection accepts or rejects."""
 
     def reject(self, record_id: str, error: Json) -> None:
         """Inspection found the file unfit."""
         row = self.get(record_id)
         row.status, row.error = "rejected", error
 
+    def delete(self, record_id: str) -> list[str]:
+        """Delete; finished jobs keep their reports. Raises Conflict while an open job or batch needs it."""
+        row = self.get(record_id)
+        if users := self.open_users(record_id):
+            message = f"{record_id} is needed by {', '.join(users[:3])}; wait or cancel first"
+            raise Conflict("in_use", message, passing=True)
+        return self._delete(row)
 
-class Datasets(_UploadedRecords[tables.Dataset]):
+
+class Datasets(_Inspected[tables.Dataset]):
     """Labelled datasets."""
 
     table = tables.Dataset
@@ -132,14 +172,8 @@ class Datasets(_UploadedRecords[tables.Dataset]):
         row = self.get(record_id)
         row.status, row.profile, row.prepared_sha256 = "ready", profile, prepared_sha256
 
-    def delete(self, record_id: str) -> list[str]:
-        """Delete; finished jobs keep their reports. Raises Conflict while an open job or batch needs it."""
-        row = self.get(record_id)
-        self._refuse_while_used("dataset_id", record_id)
-        return self._delete(row)
 
-
-class Models(_UploadedRecords[tables.Model]):
+class Models(_Inspected[tables.Model]):
     """Classifiers, uploaded and calibrated."""
 
     table = tables.Model
@@ -156,144 +190,26 @@ class Models(_UploadedRecords[tables.Model]):
         return self.session.execute(query.order_by(tables.Model.id.desc()).limit(limit)).all()
 
     def delete(self, record_id: str) -> list[str]:
-        """Delete; finished jobs keep their reports. Raises Conflict while in use or published."""
-        row = self.get(record_id)
-        self._refuse_while_used("model_id", record_id)
+        """The same; raises Conflict while it is published, too."""
         published = select(tables.PublishedVersion.name).where(tables.PublishedVersion.model_id == record_id)
         if name := self.session.scalar(published):
             raise Conflict("in_use", f"{record_id} is published as {name!r}")
-        return self._delete(row)
+        return super().delete(record_id)
 
 
-class Jobs(_Records[tables.Job]):
-    """Calibrations."""
+class Uploads(Records[tables.Upload]):
+    """Resumable uploads; how much has arrived is the length of their files."""
 
-    table = tables.Job
-    noun = "job"
+    table = tables.Upload
+    noun = "upload"
 
-    def __init__(self, session: Session, deliveries: Deliveries) -> None:
-        super().__init__(session)
-        self._deliveries = deliveries
-        self.unnamed: list[str] = []  # files that nothing may name any more once this transaction is over
+    def remove(self, upload_id: str) -> bool:
+        """Delete the upload; False if it was deleted before."""
+        removed = delete(tables.Upload).where(tables.Upload.id == upload_id).returning(tables.Upload.id)
+        return self.session.scalar(removed) is not None
 
-    def open(self, row: tables.Job) -> None:
-        """Insert a new job with its first event."""
-        moment = database_now(self.session)
-        row.history = [{"status": row.status, "at": moment.isoformat()}]
-        first = tables.Event(job_id=row.id, number=1, type="status", at=moment, data={"status": row.status})
-        self.session.add_all([row, first])
-
-    def change_status(self, row: tables.Job, status: str) -> None:
-        """Set the status and add its event; a job without a result leaves the evaluation ledger."""
-        if row.status in FINAL:
-            raise Conflict("already_finished", f"{row.id} has already {row.status}")
-        moment = database_now(self.session)
-        row.status = status
-        row.history = [*row.history, {"status": status, "at": moment.isoformat()}]
-        if status == "running" and row.started_at is None:
-            row.started_at = moment
-        self.session.flush()  # events and messages name a job that is there
-        Events(self.session).add(row.id, "status", {"status": status})
-        if status in ("failed", "cancelled"):
-            EvaluationLedger(self.session).withdraw(row.id)
-        if status in FINAL:
-            row.finished_at = moment
-            self.unnamed += Checkpoints(self.session).drop(row.id)
-            self._deliveries.announce(row)
-
-    def wait_again(self, record_id: str, reason: str) -> None:
-        """The job's process was lost and another continues; without effect on a job that is to be cancelled."""
-        row = self.get(record_id)
-        if row.status == "running":
-            Events(self.session).add(row.id, "attempt", {"reason": reason})
-            self.change_status(row, "queued")
-
-    def forsaken(self) -> Sequence[tables.Job]:
-        """Jobs to be cancelled whose work is not claimed."""
-        held = select(tables.Work.record_id).where(tables.Work.state == "claimed")
-        query = select(tables.Job).where(tables.Job.status == "cancelling", tables.Job.id.not_in(held))
-        return self.session.scalars(query).all()
-
-    def show(self, row: tables.Job, stage: str, progress: Json) -> None:
-        """Write where the job stands; a new stage is an event."""
-        if row.stage != stage:
-            Events(self.session).add(row.id, "stage", {"stage": stage})
-        row.stage, row.progress = stage, progress
-
-    def fail(self, row: tables.Job, error: Json) -> None:
-        """The job ended without a result."""
-        row.error = error
-        self.change_status(row, "failed")
-
-    def waiting_for(self, record_id: str) -> list[str]:
-        """Ids of open jobs and batches that name this record."""
-        found: list[str] = []
-        for user in (tables.Job, tables.Batch):
-            named = or_(user.model_id == record_id, user.dataset_id == record_id)
-            found += self.session.scalars(select(user.id).where(named, user.status.not_in(FINAL)))
-        return found
-
-
-class Batches(_Records[tables.Batch]):
-    """Predictions over stored datasets."""
-
-    table = tables.Batch
-    noun = "prediction"
-
-    def change_status(self, row: tables.Batch, status: str) -> None:
-        """Set the status and its times."""
-        if row.status in FINAL:
-            raise Conflict("already_finished", f"{row.id} has already {row.status}")
-        row.status = status
-        if status == "running" and row.started_at is None:
-            row.started_at = database_now(self.session)
-        if status in FINAL:
-            row.finished_at = database_now(self.session)
-
-    def wait_again(self, record_id: str) -> None:
-        """Its process was lost, and another begins again."""
-        row = self.get(record_id)
-        if row.status == "running":
-            self.change_status(row, "queued")
-
-    def fail(self, row: tables.Batch, error: Json) -> None:
-        """The batch ended without a result."""
-        row.error = error
-        self.change_status(row, "failed")
-
-    def delete(self, record_id: str) -> list[str]:
-        """Delete with its results. Raises Conflict while it waits or runs."""
-        row = self.get(record_id)
-        if row.status not in FINAL:
-            raise Conflict(
-                "not_finished", f"{record_id} is {row.status}; it can be deleted once it has ended", passing=True
-            )
-        return self._delete(row)
-
-
-class Calibrators(_Records[tables.Calibrator]):
-    """Calibrators fitted on scores."""
-
-    table = tables.Calibrator
-    noun = "calibrator"
-
-    def fitted(self, record_id: str, result: Json, files: Mapping[str, str]) -> None:
-        """The calibrator is fitted and judged; `files` are the digests of what was written, by column."""
-        row = self.get(record_id)
-        row.status, row.profile, row.report = "succeeded", result["profile"], result["excerpt"]
-        row.method, row.parameters = result["method"], result["parameters"]
-        for column, digest in files.items():
-            setattr(row, column, digest)
-
-    def fail(self, record_id: str, error: Json) -> None:
-        """There is no calibrator for these scores, and their test rows have shown nothing."""
-        row = self.get(record_id)
-        row.status, row.error = "failed", error
-        EvaluationLedger(self.session).withdraw(record_id)
-
-    def delete(self, record_id: str) -> list[str]:
-        """Delete with its scores; work that is still open on it is closed."""
-        row = self.get(record_id)
-        if row.status not in FINAL:
-            EvaluationLedger(self.session).withdraw(record_id)
-        return self._delete(row)
+    def consume(self, upload_id: str) -> None:
+        """The upload becomes a record in this same transaction; raises UnknownReference if it is not there."""
+        if not self.remove(upload_id):
+            message = f"there is no upload {upload_id!r}: it was used, deleted, or untouched for 24 hours"
+            raise UnknownReference("unknown_upload", message, field="upload_id")

@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from sqlalchemy import ColumnElement, and_, or_, select, update
-from sqlalchemy.orm import Session, aliased
+from sqlalchemy.orm import aliased
 
-from service.registry.clock import database_now
 from service.registry.contract import ANY_DEVICE, WORK_KINDS
 from service.registry.errors import LeaseLost
+from service.registry.repositories.records import AfterCommit, Repository, WakeUp
 from service.registry.tables import Work
 
 #: How long work waits after its process was lost for the first, second, … time in a row; the last one repeats.
@@ -37,20 +37,8 @@ class Claim:
     losses: Sequence[str] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class WakeUp:
-    """Work that may be claimed once the transaction is committed; a message then wakes a worker up."""
-
-    record_id: str
-    queue: str
-
-
-class WorkQueue:
-    """Open, claim, renew, hand back, finish."""
-
-    def __init__(self, session: Session) -> None:
-        self.session = session
-        self.wake_ups: list[WakeUp] = []
+class WorkQueue(Repository):
+    """Open, claim, renew, release, finish."""
 
     def open(
         self,
@@ -77,7 +65,7 @@ class WorkQueue:
             kind=kind,
             queue=queue,
             state="blocked" if blocked else "waiting",
-            not_before=not_before or database_now(self.session),
+            not_before=not_before or self.now,
             memory_bytes=memory_bytes,
             concurrency_key=concurrency_key,
             attempts=0,
@@ -86,7 +74,7 @@ class WorkQueue:
         )
         self.session.add(work)
         if not blocked and not_before is None:
-            self.wake_ups.append(WakeUp(record_id, queue))
+            self._wake(record_id, queue)
         return work
 
     def of(self, record_id: str) -> Work:
@@ -98,8 +86,8 @@ class WorkQueue:
 
         None if it is blocked, done, gone, not yet due, or under a living lease.
         """
-        self._release(Work.record_id == record_id)
-        moment = database_now(self.session)
+        self._release(Work.record_id == record_id, self._expired)
+        moment = self.now
         claimed = self.session.execute(
             update(Work)
             .where(Work.record_id == record_id, Work.state == "waiting", Work.not_before <= moment, _free(moment))
@@ -135,7 +123,7 @@ class WorkQueue:
         self, kind: str, *, queues: Collection[str], memory_bytes: Mapping[str, int] | None = None
     ) -> str | None:
         """The oldest work of this kind that may be claimed now."""
-        moment = database_now(self.session)
+        moment = self.now
         # Thousands of messages may wait for hours, and little else ever waits for a moment.
         messages = kind == WORK_KINDS["msg"]
         order = Work.not_before if messages else Work.record_id
@@ -151,106 +139,101 @@ class WorkQueue:
 
     def renew(self, claim: Claim, *, lease_seconds: float) -> None:
         """Extend the lease; raises LeaseLost if another worker claimed the work."""
-        moment = database_now(self.session)
-        self._mine(claim, lease_expires_at=moment + timedelta(seconds=lease_seconds))
+        moment = self.now
+        self._change(claim, lease_expires_at=moment + timedelta(seconds=lease_seconds))
 
-    def prove(self, claim: Claim, *, reached: float = 0.0) -> None:
+    def verify(self, claim: Claim, *, reached: float = 0.0) -> None:
         """Something of the work is written in this same transaction; raises LeaseLost if it may not be.
 
         Args:
             reached: the share of the whole that is done. Where no attempt has ever been, earlier losses are forgiven.
         """
-        self._mine(claim, state="claimed")
+        self._change(claim, state="claimed")
         further = update(Work).where(Work.record_id == claim.record_id, Work.reached < reached)
         self.session.execute(further.values(losses=[], reached=reached))
 
-    def hand_back(self, claim: Claim, *, after_seconds: float = 0.0) -> None:
-        """Release the work without counting the attempt. Raises LeaseLost."""
-        due = database_now(self.session) + timedelta(seconds=after_seconds)
-        queue = self._mine(claim, state="waiting", attempts=claim.attempts - 1, not_before=due)
+    def release(self, claim: Claim, *, after_seconds: float = 0.0) -> None:
+        """Let the work be claimed again without counting the attempt. Raises LeaseLost."""
+        due = self.now + timedelta(seconds=after_seconds)
+        queue = self._change(claim, state="waiting", attempts=claim.attempts - 1, not_before=due)
         if after_seconds == 0:
-            self.wake_ups.append(WakeUp(claim.record_id, queue))
+            self._wake(claim.record_id, queue)
 
-    def lose(self, claim: Claim, reason: str) -> float:
-        """The work's process was lost: it waits, longer each time. Returns for how many seconds; raises LeaseLost."""
-        losses = [*self.session.scalars(select(Work.losses).where(Work.record_id == claim.record_id)).one(), reason]
-        pause = _pause(losses)
-        due = database_now(self.session) + timedelta(seconds=pause)
-        queue = self._mine(claim, state="waiting", losses=losses, not_before=due)
-        if pause == 0:
-            self.wake_ups.append(WakeUp(claim.record_id, queue))
-        return pause
+    def retry(self, claim: Claim, reason: str) -> None:
+        """The work's process was lost: it is claimed again, later each time. Raises LeaseLost."""
+        self._change(claim, state="claimed")
+        self._release(Work.record_id == claim.record_id, reason=reason)
 
     def postpone(self, claim: Claim, *, not_before: datetime) -> None:
         """The work is to be done again at another time. Raises LeaseLost."""
-        self._mine(claim, state="waiting", losses=[], not_before=not_before)
+        self._change(claim, state="waiting", losses=[], not_before=not_before)
 
     def block(self, claim: Claim) -> None:
         """Other records must be inspected first, and this was no attempt. Raises LeaseLost."""
-        self._mine(claim, state="blocked", attempts=claim.attempts - 1)
+        self._change(claim, state="blocked", attempts=claim.attempts - 1)
 
     def unblock(self, record_ids: Iterable[str]) -> None:
         """Let these be claimed; the claim checks again whether they can be done."""
         blocked = update(Work).where(Work.record_id.in_(list(record_ids)), Work.state == "blocked")
         freed = self.session.execute(blocked.values(state="waiting").returning(Work.record_id, Work.queue))
-        self.wake_ups += [WakeUp(*row) for row in freed]
+        for row in freed:
+            self._wake(*row)
 
     def finish(self, claim: Claim) -> None:
         """The result is written in this same transaction; raises LeaseLost if it may not be."""
-        self._mine(claim, state="done")
+        self._change(claim, state="done")
 
     def withdraw(self, record_id: str) -> bool:
         """Close work that is not claimed, or whose lease has ended; False if it is claimed."""
-        ended = and_(Work.state == "claimed", Work.lease_expires_at < database_now(self.session))
-        withdrawn = self.session.execute(
-            update(Work)
-            .where(Work.record_id == record_id, or_(Work.state.in_(("waiting", "blocked")), ended))
-            .values(state="done")
-            .returning(Work.record_id)
-        ).one_or_none()
-        return withdrawn is not None
+        unclaimed = or_(Work.state.in_(("waiting", "blocked")), self._expired)
+        closed = update(Work).where(Work.record_id == record_id, unclaimed).values(state="done")
+        return self.session.scalar(closed.returning(Work.record_id)) is not None
 
     def reopen(self, record_id: str) -> bool:
         """Open work again that is done, or make waiting work due; False if it is claimed."""
         queue = self.session.scalar(
             update(Work)
             .where(Work.record_id == record_id, Work.state != "claimed")
-            .values(state="waiting", attempts=0, losses=[], not_before=database_now(self.session))
+            .values(state="waiting", attempts=0, losses=[], not_before=self.now)
             .returning(Work.queue)
         )
         if queue is not None:
-            self.wake_ups.append(WakeUp(record_id, queue))
+            self._wake(record_id, queue)
         return queue is not None
 
     def has_expired(self) -> bool:
         """Whether any lease has ended."""
-        ended = Work.lease_expires_at < database_now(self.session)
-        return self.session.scalar(select(Work.record_id).where(Work.state == "claimed", ended).limit(1)) is not None
+        return self.session.scalar(select(Work.record_id).where(self._expired).limit(1)) is not None
 
     def release_expired(self) -> list[str]:
         """Work whose lease has ended waits again; returns the records."""
-        return self._release(Work.lease_expires_at < database_now(self.session))
+        return self._release(self._expired)
 
     def release_held_by(self, workers: Collection[str], reason: str) -> list[str]:
         """Work of workers that are known to be gone waits again, without waiting for their leases to end."""
-        return self._release(Work.worker.in_(list(workers)), reason=reason, expired_only=False)
+        return self._release(Work.worker.in_(list(workers)), reason=reason)
 
-    def _release(self, *which: ColumnElement[bool], reason: str = SILENT, expired_only: bool = True) -> list[str]:
-        moment = database_now(self.session)
-        held = select(Work).where(Work.state == "claimed", *which)
-        if expired_only:
-            held = held.where(Work.lease_expires_at < moment)
-        released = self.session.scalars(held.execution_options(populate_existing=True)).all()
+    @property
+    def _expired(self) -> ColumnElement[bool]:
+        return and_(Work.state == "claimed", Work.lease_expires_at < self.now)
+
+    def _release(self, *which: ColumnElement[bool], reason: str = SILENT) -> list[str]:
+        """Let this work be claimed again, later with every loss; returns the records."""
+        held = select(Work).where(Work.state == "claimed", *which).execution_options(populate_existing=True)
+        released = self.session.scalars(held).all()
         for work in released:
             work.losses = [*work.losses, reason]
-            pause = _pause(work.losses)
-            work.state, work.not_before = "waiting", moment + timedelta(seconds=pause)
+            pause = BACK_OFF_S[min(len(work.losses), len(BACK_OFF_S)) - 1]
+            work.state, work.not_before = "waiting", self.now + timedelta(seconds=pause)
             if pause == 0:
-                self.wake_ups.append(WakeUp(work.record_id, work.queue))
+                self._wake(work.record_id, work.queue)
         self.session.flush()
         return [work.record_id for work in released]
 
-    def _mine(self, claim: Claim, **values: object) -> str:
+    def _wake(self, record_id: str, queue: str) -> None:
+        AfterCommit.of(self.session).wake_ups.append(WakeUp(record_id, queue))
+
+    def _change(self, claim: Claim, **values: object) -> str:
         queue: str | None = self.session.scalar(
             update(Work)
             .where(Work.record_id == claim.record_id, Work.state == "claimed", Work.token == claim.token)
@@ -269,7 +252,3 @@ def _free(moment: datetime) -> ColumnElement[bool]:
         other.state == "claimed", other.concurrency_key.is_not(None), other.lease_expires_at >= moment
     )
     return or_(Work.concurrency_key.is_(None), Work.concurrency_key.not_in(held))
-
-
-def _pause(losses: Sequence[str]) -> float:
-    return BACK_OFF_S[min(len(losses), len(BACK_OFF_S)) - 1]

@@ -6,23 +6,19 @@ from collections.abc import Iterable, Sequence
 from datetime import timedelta
 
 from sqlalchemy import delete, select
-from sqlalchemy.orm import Session
 
-from service.registry.clock import database_now
+from service.registry.repositories.records import Repository
 from service.registry.tables import WorkerProcess
 
 
-class Workers:
+class Workers(Repository):
     """Record heartbeats, list and forget workers."""
 
-    def __init__(self, session: Session) -> None:
-        self.session = session
-
-    def beat(
+    def heartbeat(
         self, name: str, *, machine: str, process: str, queues: Sequence[str], gpu: bool, memory_bytes: int
     ) -> None:
         """Record a heartbeat; the first one adds the worker."""
-        moment = database_now(self.session)
+        moment = self.now
         row = self.session.get(WorkerProcess, name)
         if row is not None and row.process == process:
             row.seen_at = moment
@@ -46,12 +42,12 @@ class Workers:
 
     def living(self, *, within_seconds: float) -> Sequence[WorkerProcess]:
         """Workers with a heartbeat within this time."""
-        since = database_now(self.session) - timedelta(seconds=within_seconds)
+        since = self.now - timedelta(seconds=within_seconds)
         return self.session.scalars(select(WorkerProcess).where(WorkerProcess.seen_at >= since)).all()
 
     def silent(self, *, for_seconds: float) -> list[str]:
         """Names of workers without a heartbeat for so long."""
-        before = database_now(self.session) - timedelta(seconds=for_seconds)
+        before = self.now - timedelta(seconds=for_seconds)
         return list(self.session.scalars(select(WorkerProcess.name).where(WorkerProcess.seen_at < before)))
 
     def forget(self, names: Iterable[str]) -> None:

@@ -1,8 +1,18 @@
 """The tables of the registry; `service.registry.repositories` queries them."""
 
 from service.registry.tables.bookkeeping import Evaluation, IdempotencyKey, PublishedVersion, UnloadedName
-from service.registry.tables.columns import KEEPS_FILE, Base, Digest, Json, UtcDateTime, digest_columns
-from service.registry.tables.records import Batch, Calibrator, Dataset, Event, Job, Model, Upload
+from service.registry.tables.columns import (
+    KEEPS_FILE,
+    Base,
+    Digest,
+    Entity,
+    Json,
+    UtcDateTime,
+    digest_columns,
+    new_id,
+    now,
+)
+from service.registry.tables.records import Batch, Calibrator, Dataset, Event, Job, Model, Run, Upload
 from service.registry.tables.work import Checkpoint, Delivery, Work, WorkerProcess
 
 __all__ = [
@@ -14,6 +24,7 @@ __all__ = [
     "Dataset",
     "Delivery",
     "Digest",
+    "Entity",
     "Evaluation",
     "Event",
     "IdempotencyKey",
@@ -21,10 +32,13 @@ __all__ = [
     "Json",
     "Model",
     "PublishedVersion",
+    "Run",
     "UnloadedName",
     "Upload",
     "UtcDateTime",
     "Work",
     "WorkerProcess",
     "digest_columns",
+    "new_id",
+    "now",
 ]

@@ -8,105 +8,104 @@ from typing import Any
 from sqlalchemy import BigInteger, Index, String
 from sqlalchemy.orm import Mapped, mapped_column
 
-from service.registry.tables.columns import Base, Digest, Json, Record
+from service.registry.tables.columns import Base, Digest, Entity, Json, Record
 
 
-class Dataset(Record, Base):
+class Uploaded(Record):
+    """What came as a file."""
+
+    __abstract__ = True
+
+    name: Mapped[str] = mapped_column(String(200))
+    bytes: Mapped[int] = mapped_column(BigInteger)
+    sha256: Mapped[str] = mapped_column(Digest, index=True)
+    options: Mapped[Json]  # as sent
+    profile: Mapped[Json | None]  # what was found in the file
+
+
+class Run(Record):
+    """What reads a model and a dataset."""
+
+    __abstract__ = True
+
+    model_id: Mapped[str] = mapped_column(String(40), index=True)
+    dataset_id: Mapped[str] = mapped_column(String(40), index=True)
+    progress: Mapped[Json]
+    started_at: Mapped[datetime | None]
+    finished_at: Mapped[datetime | None]
+
+
+class Reported:
+    """The files of a report."""
+
+    report_sha256: Mapped[str | None] = mapped_column(Digest, index=True)
+    diagram_sha256: Mapped[str | None] = mapped_column(Digest, index=True)
+    page_sha256: Mapped[str | None] = mapped_column(Digest, index=True)
+
+
+class Dataset(Uploaded):
     """A labelled dataset: the file as sent, and the prepared copy in which the splits are fixed."""
 
     __tablename__ = "datasets"
 
-    name: Mapped[str] = mapped_column(String(200))
-    bytes: Mapped[int] = mapped_column(BigInteger)
-    sha256: Mapped[str] = mapped_column(Digest, index=True)
-    options: Mapped[Json]  # as sent: format, roles, seen_by_model
-    profile: Mapped[Json | None]  # what inspection found
     prepared_sha256: Mapped[str | None] = mapped_column(Digest, index=True)
 
 
-class Model(Record, Base):
+class Model(Uploaded):
     """A classifier: the file as sent or calibrated, and the served copy with the standard outputs."""
 
     __tablename__ = "models"
 
-    name: Mapped[str] = mapped_column(String(200))
     version: Mapped[int] = mapped_column(default=1)
     origin: Mapped[str] = mapped_column(String(16))
-    bytes: Mapped[int] = mapped_column(BigInteger)
-    sha256: Mapped[str] = mapped_column(Digest, index=True)
-    options: Mapped[Json]
-    profile: Mapped[Json | None]
     served_sha256: Mapped[str | None] = mapped_column(Digest, index=True)
     calibrated: Mapped[bool] = mapped_column(default=False)
     parent_id: Mapped[str | None] = mapped_column(String(40))
     job_id: Mapped[str | None] = mapped_column(String(40))
 
 
-class Job(Record, Base):
+class Job(Reported, Run):
     """One calibration: the request, where it stands, and what came of it."""
 
     __tablename__ = "jobs"
     __table_args__ = (Index("ix_jobs_status", "status"),)
 
-    model_id: Mapped[str] = mapped_column(String(40), index=True)
-    dataset_id: Mapped[str] = mapped_column(String(40), index=True)
     request: Mapped[Json]
     stage: Mapped[str | None] = mapped_column(String(16))
-    progress: Mapped[Json]
     history: Mapped[list[Any]]
     verdict: Mapped[str | None] = mapped_column(String(16))
     promoted: Mapped[bool] = mapped_column(default=False)
     calibrated_model_id: Mapped[str | None] = mapped_column(String(40))
     plan: Mapped[Json | None]  # what a dry run found
-    report_sha256: Mapped[str | None] = mapped_column(Digest, index=True)
-    diagram_sha256: Mapped[str | None] = mapped_column(Digest, index=True)
-    page_sha256: Mapped[str | None] = mapped_column(Digest, index=True)
-    started_at: Mapped[datetime | None]
-    finished_at: Mapped[datetime | None]
 
 
-class Batch(Record, Base):
+class Batch(Run):
     """Predictions over a stored dataset."""
 
     __tablename__ = "batches"
 
-    model_id: Mapped[str] = mapped_column(String(40), index=True)
-    dataset_id: Mapped[str] = mapped_column(String(40), index=True)
     options: Mapped[Json]
-    progress: Mapped[Json]
     num_rows: Mapped[int | None]
     results_sha256: Mapped[str | None] = mapped_column(Digest, index=True)
-    started_at: Mapped[datetime | None]
-    finished_at: Mapped[datetime | None]
 
 
-class Calibrator(Record, Base):
+class Calibrator(Reported, Uploaded):
     """A calibrator fitted on scores that were sent without their model."""
 
     __tablename__ = "calibrators"
 
-    name: Mapped[str] = mapped_column(String(200))
-    bytes: Mapped[int] = mapped_column(BigInteger)
-    sha256: Mapped[str] = mapped_column(Digest, index=True)
-    options: Mapped[Json]  # as sent: method, class_names, roles
-    profile: Mapped[Json | None]  # what was found in the file: num_samples, num_classes, class_names, input
     method: Mapped[str] = mapped_column(String(40))  # what was asked for, and once it is fitted what it is
     parameters: Mapped[Json | None]
     report: Mapped[Json | None]  # an excerpt of the report, for the record
-    report_sha256: Mapped[str | None] = mapped_column(Digest, index=True)
-    diagram_sha256: Mapped[str | None] = mapped_column(Digest, index=True)
-    page_sha256: Mapped[str | None] = mapped_column(Digest, index=True)
     onnx_sha256: Mapped[str | None] = mapped_column(Digest, index=True)
 
 
-class Upload(Base):
+class Upload(Entity):
     """A resumable upload, as announced; its offset is the length of its file."""
 
     __tablename__ = "uploads"
 
-    id: Mapped[str] = mapped_column(String(40), primary_key=True)
     bytes: Mapped[int] = mapped_column(BigInteger)
-    created_at: Mapped[datetime]
 
 
 class Event(Base):

@@ -64,7 +64,7 @@ class Checkpoint(Base):
     saved_at: Mapped[datetime]
 
 
-class Delivery(Record, Base):
+class Delivery(Record):
     """A message to a job's webhook: written in the transaction of the change that it reports, delivered by a worker."""
 
     __tablename__ = "deliveries"

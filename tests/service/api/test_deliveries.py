@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from service.registry.clock import database_now
+from service.registry.database import database_now
 from tests.service.api.test_errors import problem
 from tests.service.conftest import Api
 
@@ -58,14 +58,14 @@ def test_attempts_are_told(api: Api) -> None:
     held = claim(api, delivery)
     attempt = {"at": "2026-01-01T00:00:00Z", "status_code": 503, "error": None, "seconds": 0.5}
     with api.registry.write() as unit:
-        due = database_now(unit.work.session) + timedelta(minutes=5)
-        unit.deliveries.tried(unit.deliveries.get(delivery), attempt, "pending")
+        due = database_now(unit.session) + timedelta(minutes=5)
+        unit.deliveries.record_attempt(unit.deliveries.get(delivery), attempt, "pending")
         unit.work.postpone(held, not_before=due)
     (message,) = deliveries(api, job)["data"]
     assert message["attempts"] == [attempt]
     assert datetime.fromisoformat(message["next_attempt_at"]) == due
     with api.registry.write() as unit:
-        unit.deliveries.tried(unit.deliveries.get(delivery), {**attempt, "status_code": 204}, "delivered")
+        unit.deliveries.record_attempt(unit.deliveries.get(delivery), {**attempt, "status_code": 204}, "delivered")
     (message,) = deliveries(api, job)["data"]
     assert [line["status_code"] for line in message["attempts"]] == [503, 204]
     assert (message["status"], message["next_attempt_at"]) == ("delivered", None)
@@ -81,7 +81,9 @@ def test_sent_once_more(api: Api) -> None:
     problem(api.client.post(path), 409, "delivery_running")
     for status in ("delivered", "failed", "disabled"):
         with api.registry.write() as unit:
-            unit.deliveries.tried(unit.deliveries.get(delivery), {"at": "2026-01-01T00:00:00Z", "seconds": 0.1}, status)
+            unit.deliveries.record_attempt(
+                unit.deliveries.get(delivery), {"at": "2026-01-01T00:00:00Z", "seconds": 0.1}, status
+            )
             unit.work.finish(held)
         answer = api.client.post(path)
         assert (answer.status_code, answer.json()["id"], answer.json()["status"]) == (202, delivery, "pending")
@@ -143,7 +145,7 @@ def test_the_secret_never_leaves(api: Api, caplog: pytest.LogCaptureFixture, in_
     texts += [api.client.get("/v1/jobs").text, caplog.text]
     texts.append(api.client.get(f"/v1/jobs/{job}/events", headers={"Accept": "text/event-stream"}).text)
     with api.registry.read() as unit:
-        texts += [row.body for row in unit.deliveries.newest(job, limit=9, after=None)]
+        texts += [row.body for row in unit.deliveries.of_job(job, limit=9, after=None)]
         texts.append(str(unit.keys.current("jobs:k")))
     for text in texts:
         assert SECRET[6:] not in text

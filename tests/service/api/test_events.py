@@ -11,8 +11,8 @@ import pytest
 
 from service.api import events
 from service.api.long_poll import LongPoll
+from service.registry.registry import Registry
 from service.registry.repositories import Events
-from service.registry.unit_of_work import Registry
 from service.settings import ServiceSettings
 from tests.helpers.backends import place
 from tests.helpers.live_api import events_of, listening, live, order

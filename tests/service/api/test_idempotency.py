@@ -14,9 +14,9 @@ import pytest
 
 from service.api import idempotency, request_bodies
 from service.registry import tables
-from service.registry.clock import database_now
+from service.registry.database import database_now
 from service.registry.errors import KeyInFlight, KeyReused
-from service.registry.unit_of_work import Registry
+from service.registry.registry import Registry
 from service.settings import ServiceSettings
 from tests.helpers.backends import place
 from tests.helpers.live_api import LiveApi, SlowUpload, live
@@ -89,19 +89,19 @@ def test_a_key_is_kept_for_a_day(api: Api) -> None:
     first = api.client.post("/v1/uploads", json={"bytes": 5}, headers=headers).json()
     for hours, kept in ((23.9, True), (24.1, False)):
         with api.registry.write() as unit:
-            row = unit.keys.session.get_one(tables.IdempotencyKey, "uploads:k")
-            row.created_at = database_now(unit.keys.session) - timedelta(hours=hours)
+            row = unit.session.get_one(tables.IdempotencyKey, "uploads:k")
+            row.created_at = database_now(unit.session) - timedelta(hours=hours)
         answer = api.client.post("/v1/uploads", json={"bytes": 5}, headers=headers).json()
         assert (answer == first) is kept
     with api.registry.write() as unit:
-        row = unit.keys.session.get_one(tables.IdempotencyKey, "uploads:k")
+        row = unit.session.get_one(tables.IdempotencyKey, "uploads:k")
         assert row.answer != "", "the new answer is kept in its place"
         unit.keys.forget_old()
         assert unit.keys.current("uploads:k") is not None
-        row.created_at = database_now(unit.keys.session) - timedelta(hours=25)
-        unit.keys.session.flush()
+        row.created_at = database_now(unit.session) - timedelta(hours=25)
+        unit.session.flush()
         unit.keys.forget_old()
-        unit.keys.session.expire_all()
+        unit.session.expire_all()
         assert unit.keys.current("uploads:k") is None
 
 
@@ -177,7 +177,7 @@ class Pair:
     def is_held(self) -> bool:
         """Whether a request that still runs has reserved the key."""
         with self._registry.read() as unit:
-            row = unit.keys.session.get(tables.IdempotencyKey, "datasets:k")
+            row = unit.session.get(tables.IdempotencyKey, "datasets:k")
             return row is not None and not row.answer
 
     def begin(self) -> SlowUpload:

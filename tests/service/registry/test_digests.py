@@ -8,9 +8,8 @@ import pytest
 import sqlalchemy as sa
 
 from service.registry import tables
-from service.registry.ids import new_id
-from service.registry.repositories.records import now
-from service.registry.unit_of_work import Registry
+from service.registry.registry import Registry
+from service.registry.tables import new_id, now
 from tests.helpers import uploads as made
 from tests.helpers.staging import stage_bytes
 from tests.helpers.work import execute
@@ -69,10 +68,10 @@ def test_each_column_keeps_its_file(registry: Registry) -> None:
     for number, column in enumerate(tables.digest_columns()):
         digest = f"{number:x}".ljust(64, "0")
         with registry.write() as unit:
-            assert unit.datasets.named([digest]) == set()
-            unit.work.session.execute(sa.insert(column.table).values(filled(column, digest)))
-            assert unit.datasets.is_named(digest), column
-            assert unit.models.named([digest, "f" * 64]) == {digest}
+            assert unit.datasets.referenced([digest]) == set()
+            unit.session.execute(sa.insert(column.table).values(filled(column, digest)))
+            assert unit.datasets.is_referenced(digest), column
+            assert unit.models.referenced([digest, "f" * 64]) == {digest}
 
 
 def test_no_file_is_named_in_json_alone(registry: Registry, tmp_path: Any) -> None:
@@ -96,11 +95,11 @@ def test_no_file_is_named_in_json_alone(registry: Registry, tmp_path: Any) -> No
     stored = {file.digest for file in registry.artifacts.listed(limit=100)}
     assert len(stored) >= 3
     with registry.read() as unit:
-        assert unit.datasets.named(stored) == stored
+        assert unit.datasets.referenced(stored) == stored
         documents = [
             str(value)
             for table in tables.Base.metadata.sorted_tables
-            for row in unit.work.session.execute(sa.select(table)).mappings()
+            for row in unit.session.execute(sa.select(table)).mappings()
             for column, value in row.items()
             if isinstance(table.columns[column].type, sa.JSON)
         ]

@@ -5,9 +5,8 @@ from __future__ import annotations
 import pytest
 
 from service.registry import tables
-from service.registry.ids import new_id
-from service.registry.repositories.records import now
-from service.registry.unit_of_work import Registry
+from service.registry.registry import Registry
+from service.registry.tables import new_id, now
 
 FILE, OTHER = "a" * 64, "b" * 64
 

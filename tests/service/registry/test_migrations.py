@@ -15,8 +15,8 @@ from service.registry.contract import ANY_DEVICE, QUEUES
 from service.registry.database import open_engine
 from service.registry.migrate import _config
 from service.registry.presenters import calibrator_record, job_record
-from service.registry.repositories.records import now
-from service.registry.unit_of_work import Registry
+from service.registry.registry import Registry
+from service.registry.tables import now
 from service.settings import ServiceSettings
 from tests.helpers import backends
 

@@ -17,9 +17,9 @@ from service.registry import tables
 from service.registry.artifacts import ArtifactStore
 from service.registry.contract import QUEUES
 from service.registry.errors import Conflict, InvalidRequest, KeyReused, NotFound, TooLarge
-from service.registry.ids import new_id
-from service.registry.repositories.records import now
-from service.registry.unit_of_work import Registry, UnitOfWork
+from service.registry.registry import Registry
+from service.registry.tables import new_id, now
+from service.registry.unit_of_work import UnitOfWork
 from service.settings import ServiceSettings
 from tests.helpers.staging import stage_bytes
 
@@ -68,7 +68,7 @@ def test_sqlite_is_prepared(tmp_path: Path) -> None:
     """Write-ahead log, full synchronisation and foreign keys are on for every connection."""
     registry = Registry.open(ServiceSettings(data_dir=tmp_path, database_url=None, artifacts=None))
     with registry.read() as unit:
-        connection = unit.jobs.session.connection()
+        connection = unit.session.connection()
         found = [
             connection.exec_driver_sql(f"PRAGMA {name}").scalar()
             for name in ("journal_mode", "synchronous", "foreign_keys")
@@ -132,7 +132,7 @@ def test_keys_answer_once_for_a_day(registry: Registry) -> None:
     for hours, remembered in ((23.9, "answer"), (24.1, None)):
         with registry.write() as unit:
             long_ago = now() - timedelta(hours=hours)
-            unit.keys.session.execute(update(tables.IdempotencyKey).values(created_at=long_ago))
+            unit.session.execute(update(tables.IdempotencyKey).values(created_at=long_ago))
         with registry.write() as unit:
             assert unit.keys.answer_of("k", "one") == remembered
 
@@ -151,7 +151,7 @@ def test_shared_files_stay_until_the_last_record_goes(registry: Registry) -> Non
         assert files(registry) == left
     with registry.read() as unit:
         assert unit.datasets.find(first.id) is None
-        assert unit.work.session.get(tables.Work, first.id) is None
+        assert unit.session.get(tables.Work, first.id) is None
     registry.artifacts.remove([first.sha256])  # what is gone already is no error
 
 
@@ -230,11 +230,11 @@ def test_every_file_of_a_record_counts(registry: Registry) -> None:
             unit.work.open(row.id)
         unit.jobs.add(job(classifier, data, page_sha256=contents["page"]))
     with registry.write() as unit:
-        assert all(unit.datasets.is_named(digest) for digest in contents.values())
+        assert all(unit.datasets.is_referenced(digest) for digest in contents.values())
         assert unit.calibrators.delete(rows[0].id) == []
-        assert unit.work.session.get(tables.Work, rows[0].id) is None
+        assert unit.session.get(tables.Work, rows[0].id) is None
         assert unit.calibrators.delete(rows[1].id) == [contents["scores"], contents["onnx"]]
-        assert unit.datasets.is_named(contents["page"])
+        assert unit.datasets.is_referenced(contents["page"])
 
 
 def test_calibrators_are_quick_work(registry: Registry) -> None:

@@ -12,9 +12,9 @@ import pytest
 
 from service.registry import tables
 from service.registry.errors import Conflict, NotFound, UnknownReference
-from service.registry.repositories.records import now
+from service.registry.registry import Registry
 from service.registry.resumable_uploads import ResumableUploads
-from service.registry.unit_of_work import Registry
+from service.registry.tables import now
 
 LONG_AGO = 25 * 3600
 
@@ -131,9 +131,9 @@ def test_an_upload_is_taken_once(registry: Registry) -> None:
     with registry.write() as unit:
         unit.uploads.add(tables.Upload(id="upl_1", bytes=5, created_at=now()))
     with pytest.raises(RuntimeError), registry.write() as unit:
-        unit.uploads.take("upl_1")
+        unit.uploads.consume("upl_1")
         raise RuntimeError
     with registry.write() as unit:
-        unit.uploads.take("upl_1")
+        unit.uploads.consume("upl_1")
     with pytest.raises(UnknownReference), registry.write() as unit:
-        unit.uploads.take("upl_1")
+        unit.uploads.consume("upl_1")

@@ -17,12 +17,10 @@ from sqlalchemy.orm import Session
 
 from service.registry.contract import ANY_DEVICE, GPU_ONLY
 from service.registry.errors import LeaseLost
-from service.registry.ids import new_id
+from service.registry.registry import Registry
 from service.registry.repositories import Claim
-from service.registry.repositories.records import now
 from service.registry.repositories.work import SILENT
-from service.registry.tables import Work
-from service.registry.unit_of_work import Registry
+from service.registry.tables import Work, new_id, now
 from service.settings import ServiceSettings
 from tests.helpers import backends
 
@@ -55,7 +53,7 @@ def shift(registry: Registry, record_id: str, **ages: float) -> None:
     """Move times of the work into the past by so many seconds, instead of waiting."""
     values = {name: now() - timedelta(seconds=seconds) for name, seconds in ages.items()}
     with registry.write() as unit:
-        unit.work.session.execute(update(Work).where(Work.record_id == record_id).values(**values))
+        unit.session.execute(update(Work).where(Work.record_id == record_id).values(**values))
 
 
 def test_threads_never_share_a_claim(registry: Registry) -> None:
@@ -77,7 +75,7 @@ def test_processes_never_share_a_claim(registry: Registry, settings: ServiceSett
     ids = opened(registry, count=30)
     code = (
         "import sys\n"
-        "from service.registry.unit_of_work import Registry\n"
+        "from service.registry.registry import Registry\n"
         "from service.registry.settings import RegistrySettings\n"
         "registry = Registry.open(RegistrySettings())\n"
         "sys.stdin.readline()\n"
@@ -143,7 +141,7 @@ def test_renewing_keeps_the_lease(registry: Registry) -> None:
     [
         lambda unit, old: unit.work.finish(old),
         lambda unit, old: unit.work.renew(old, lease_seconds=60),
-        lambda unit, old: unit.work.hand_back(old),
+        lambda unit, old: unit.work.release(old),
     ],
     ids=["finish", "renew", "hand_back"],
 )
@@ -174,11 +172,11 @@ def test_handing_back_is_no_attempt_and_a_loss_is_one(registry: Registry) -> Non
     (record_id,) = opened(registry)
     held = must_claim(registry, record_id)
     with registry.write() as unit:
-        unit.work.hand_back(held)
+        unit.work.release(held)
     held = must_claim(registry, record_id)
     assert (held.attempts, held.losses) == (1, [])
     with registry.write() as unit:
-        assert unit.work.lose(held, "signal 9") == 0
+        unit.work.retry(held, "signal 9")
     held = must_claim(registry, record_id)
     assert (held.attempts, held.losses) == (2, ["signal 9"])
 
@@ -191,7 +189,8 @@ def test_losses_in_a_row_wait_longer_and_longer(registry: Registry) -> None:
         held = must_claim(registry, record_id)
         assert len(held.losses) == number - 1
         with registry.write() as unit:
-            pauses.append(unit.work.lose(held, f"signal {number}"))
+            unit.work.retry(held, f"signal {number}")
+            pauses.append(round((unit.work.of(record_id).not_before - unit.now()).total_seconds()))
         if pauses[-1] > 0:
             assert claim(registry, record_id) is None
         shift(registry, record_id, not_before=1)
@@ -199,14 +198,14 @@ def test_losses_in_a_row_wait_longer_and_longer(registry: Registry) -> None:
     held = must_claim(registry, record_id)
     for reached, remembered in ((0.0, 7), (0.3, 0)):
         with registry.write() as unit:
-            unit.work.prove(held, reached=reached)
+            unit.work.verify(held, reached=reached)
         with registry.read() as unit:
             assert len(unit.work.of(record_id).losses) == remembered
     with registry.write() as unit:
-        assert unit.work.lose(held, "once more") == 0
+        unit.work.retry(held, "once more")
     held = must_claim(registry, record_id)
     with registry.write() as unit:
-        unit.work.prove(held, reached=0.3)
+        unit.work.verify(held, reached=0.3)
         assert len(unit.work.of(record_id).losses) == 1, "to be where one has been is not to get further"
 
 
@@ -220,7 +219,7 @@ def test_an_expired_lease_is_a_loss(registry: Registry) -> None:
         assert unit.work.has_expired()
     with registry.write() as unit:
         assert unit.work.release_expired() == [expired]
-        assert [wake_up.record_id for wake_up in unit.work.wake_ups] == [expired]
+        assert [wake_up.record_id for wake_up in unit.after_commit.wake_ups] == [expired]
     with registry.read() as unit:
         assert (unit.work.of(expired).state, unit.work.of(expired).losses) == ("waiting", [SILENT])
         assert (unit.work.of(living).state, unit.work.has_expired()) == ("claimed", False)
@@ -315,7 +314,7 @@ def test_a_failed_transaction_leaves_nothing(registry: Registry) -> None:
     with pytest.raises(RuntimeError):
         fail()
     with registry.read() as unit:
-        session: Session = unit.work.session
+        session: Session = unit.session
         assert session.get(Work, record_id) is None
 
 

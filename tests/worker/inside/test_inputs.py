@@ -18,9 +18,9 @@ from pydantic import BaseModel, ValidationError
 
 from service.registry import tables
 from service.registry.contract import PLAN, JobRequest
+from service.registry.registry import Registry
 from service.registry.repositories import Claim
-from service.registry.repositories.records import now
-from service.registry.unit_of_work import Registry
+from service.registry.tables import now
 from service.settings import ServiceSettings
 from tests.helpers import uploads as made
 from tests.helpers.documents import MODEL_PROFILE
@@ -217,13 +217,13 @@ def test_no_field_of_a_request_changes_what_is_granted(
     names = ("dataset", "prepared", "model", "served", "scores", "saved")
     digests = {name: kept(registry, name.encode()) for name in names}
     with registry.write() as unit:
-        session = unit.work.session
+        session = unit.session
         for row in records(digests, said, found, profile, metadata):
             session.merge(row)
     for record_id, files in GIVEN.items():
         claim = Claim(record_id, PLAN if record_id == "job_2" else "any", token=1, attempts=1)
         with registry.write() as unit:
-            work = unit.work.session.get(tables.Work, record_id) or unit.work.open(record_id, kind="any")
+            work = unit.session.get(tables.Work, record_id) or unit.work.open(record_id, kind="any")
             work.state, work.token = "claimed", 1
         work = kind_of(claim)(registry, worker_settings, claim)
         prepared = work.begin()
@@ -243,7 +243,7 @@ def test_a_profile_that_is_none_starts_no_child(
     digests = {name: kept(registry, b"x") for name in ("dataset", "prepared", "model", "served", "scores", "saved")}
     with registry.write() as unit:
         for row in records(digests, {}, {}, {"file": "/"}, {}):
-            unit.work.session.merge(row)
+            unit.session.merge(row)
         unit.work.open(record_id)
         claim = unit.work.claim(record_id, worker="w", lease_seconds=60)
     assert claim is not None

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from service.registry.errors import Unavailable
-from service.registry.ids import new_id
+from service.registry.registry import Registry
 from service.registry.repositories import Claim
-from service.registry.unit_of_work import Registry
+from service.registry.tables import new_id
 from worker.documents import SavedCheckpoint
 from worker.outside.checkpoint_upload import FOLDER, CheckpointUploader
 from worker.outside.kinds import kind_of
@@ -41,7 +41,7 @@ def claim(registry: Registry) -> Claim:
             claimed = unit.work.claim(record_id, worker="w", lease_seconds=60)
             assert claimed is not None
             if claimed.attempts < 3:
-                unit.work.lose(claimed, "signal 9")
+                unit.work.retry(claimed, "signal 9")
                 unit.work.of(record_id).not_before = unit.now()
     assert claimed is not None
     return claimed
@@ -289,6 +289,6 @@ def test_checkpoints_go_with_their_job(
     uploader.drain(10)
     (path,) = [path for path in registry.artifacts.root.rglob("*") if path.is_file()]
     with registry.write() as unit:
-        unit.jobs.unnamed += unit.checkpoints.drop(claim.record_id)
+        unit.after_commit.unreferenced += unit.checkpoints.drop(claim.record_id)
     assert not path.exists()
     assert kept(registry, claim) == {}

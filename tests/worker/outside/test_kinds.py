@@ -10,10 +10,9 @@ import pytest
 
 from service.registry import tables
 from service.registry.contract import PLAN, JobRequest, RecordError
-from service.registry.ids import new_id
+from service.registry.registry import Registry
 from service.registry.repositories import Claim
-from service.registry.repositories.records import now
-from service.registry.unit_of_work import Registry
+from service.registry.tables import new_id, now
 from service.settings import ServiceSettings
 from tests.helpers.documents import DATASET_PROFILE, DEMO, MODEL_PROFILE, SCORES_PROFILE
 from tests.helpers.staging import stage_bytes
@@ -199,7 +198,7 @@ def test_a_dry_run_waits_for_its_inputs_and_tells_why_it_cannot_run(bench: Bench
         assert (unit.work.of(dry).state, unit.jobs.get(dry).status) == ("blocked", "queued")
     with bench.registry.write() as unit:
         unit.models.reject(model, ERROR.model_dump())
-        unit.work.unblock(unit.jobs.waiting_for(model))
+        unit.work.unblock(unit.models.open_users(model))
     assert bench.claimed(dry).begin() is None
     with bench.registry.read() as unit:
         assert unit.jobs.get(dry).error["code"] == "model_rejected"

@@ -16,9 +16,9 @@ import pytest
 from service.registry import tables
 from service.registry.contract import PLAN, JobRequest
 from service.registry.errors import Conflict, LeaseLost
-from service.registry.ids import new_id
 from service.registry.presenters import job_record
-from service.registry.unit_of_work import Registry
+from service.registry.registry import Registry
+from service.registry.tables import new_id
 from service.settings import ServiceSettings
 from tests.helpers.service import until
 from tests.helpers.staging import stage_bytes
@@ -198,7 +198,9 @@ def test_the_largest_worker_takes_what_is_too_large(registry: Registry, worker_s
     assert reaper._pool.memory_bytes == {}
     with registry.write() as unit:
         for name, queue in (("large", "calibrate.cpu"), ("other", "calibrate.gpu")):
-            unit.workers.beat(name, machine="elsewhere", process="1 1", queues=[queue], gpu=False, memory_bytes=200)
+            unit.workers.heartbeat(
+                name, machine="elsewhere", process="1 1", queues=[queue], gpu=False, memory_bytes=200
+            )
     reaper._register()
     assert reaper._pool.memory_bytes == {"calibrate.cpu": 100, "calibrate.gpu": 100}
     with registry.write() as unit:
@@ -226,7 +228,7 @@ def test_work_of_a_dead_process_here_is_released_at_once(registry: Registry, wor
     jobs = {name: add_job(registry, status="running") for name in ("here", "elsewhere")}
     with registry.write() as unit:
         for name, place in (("here", machine()), ("elsewhere", "another machine")):
-            unit.workers.beat(
+            unit.workers.heartbeat(
                 name, machine=place, process=process_mark(child.pid), queues=[], gpu=False, memory_bytes=1
             )
     for name, job_id in jobs.items():

@@ -14,8 +14,9 @@ from service.registry import tables
 from service.registry.artifacts import StagedFile
 from service.registry.contract import RecordError
 from service.registry.documents import Report
+from service.registry.registry import Registry
 from service.registry.repositories import Claim
-from service.registry.unit_of_work import Registry, UnitOfWork
+from service.registry.unit_of_work import UnitOfWork
 from worker.documents import SavedCheckpoint, WorkOrder
 from worker.sandbox.protocol import Limits
 from worker.settings import WorkerSettings
@@ -94,13 +95,13 @@ class WorkKind(ABC):
 
     def handed_back(self, unit: UnitOfWork, reason: str, *, after_seconds: float = 0.0) -> None:
         """Another worker, or this one later, does the work; this was no attempt."""
-        unit.work.hand_back(self.claim, after_seconds=after_seconds)
-        unit.wait_again(self.record_id, reason)
+        unit.work.release(self.claim, after_seconds=after_seconds)
+        unit.requeue(self.record_id, reason)
 
     def lost(self, unit: UnitOfWork, reason: str) -> None:
         """The child has ended without an answer; the work is tried again."""
-        unit.work.lose(self.claim, reason)
-        unit.wait_again(self.record_id, reason)
+        unit.work.retry(self.claim, reason)
+        unit.requeue(self.record_id, reason)
 
     @contextmanager
     def publishing(self) -> Iterator[UnitOfWork]:

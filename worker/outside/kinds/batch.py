@@ -6,8 +6,9 @@ from pathlib import Path
 
 from service.registry.contract import RecordError
 from service.registry.documents import ModelProfile
+from service.registry.registry import Registry
 from service.registry.repositories import Claim
-from service.registry.unit_of_work import Registry, UnitOfWork
+from service.registry.unit_of_work import UnitOfWork
 from worker.documents import BatchOptions, BatchOrder, BatchResult, ChildEvent
 from worker.outside.kinds.base import JsonObject, Prepared, WorkKind, inputs_of
 from worker.sandbox.protocol import Limits
@@ -26,7 +27,7 @@ class Predict(WorkKind):
     def begin(self) -> Prepared | None:
         """Mark as running; settle at once what cannot run."""
         with self.registry.write() as unit:
-            unit.work.prove(self.claim)
+            unit.work.verify(self.claim)
             row = unit.batches.get(self.record_id)
             inputs = inputs_of(unit, row.model_id, row.dataset_id)
             if inputs is None:

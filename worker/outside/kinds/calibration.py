@@ -8,9 +8,8 @@ from pathlib import Path
 from service.registry import tables
 from service.registry.artifacts import StagedFile
 from service.registry.documents import ModelProfile
-from service.registry.ids import new_id
 from service.registry.presenters import job_record, model_record
-from service.registry.repositories.records import now
+from service.registry.tables import new_id, now
 from service.registry.unit_of_work import UnitOfWork
 from worker.documents import CalibrateOrder, JobResult
 from worker.outside.kinds.base import JsonObject, check_report, require_answerable
@@ -59,7 +58,7 @@ class Calibrate(JobKind):
                 version = unit.names.publish(row.request["publish_as"], served)
                 if served.origin == "calibrated":
                     served.name, served.version = row.request["publish_as"], version
-            unit.jobs.show(row, "publishing", {"fraction": 1.0})
+            unit.jobs.update_progress(row, "publishing", {"fraction": 1.0})
             unit.jobs.change_status(row, "succeeded")
             require_answerable(job_record(row, unit.work.of(row.id)))
 

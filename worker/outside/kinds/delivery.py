@@ -49,14 +49,16 @@ class Deliver(WorkKind):
         }
         if outcome is AttemptOutcome.FAILED and pause is not None:
             unit.work.postpone(self.claim, not_before=unit.now() + pause)
-            unit.deliveries.tried(row, attempt, "pending")
+            unit.deliveries.record_attempt(row, attempt, "pending")
             return
         unit.work.finish(self.claim)
         if outcome is AttemptOutcome.GONE:
-            unit.deliveries.tried(row, attempt, "disabled")
+            unit.deliveries.record_attempt(row, attempt, "disabled")
             unit.deliveries.disable(row.url)
         else:
-            unit.deliveries.tried(row, attempt, "delivered" if outcome is AttemptOutcome.DELIVERED else "failed")
+            unit.deliveries.record_attempt(
+                row, attempt, "delivered" if outcome is AttemptOutcome.DELIVERED else "failed"
+            )
 
     def succeeded(self, result: JsonObject, folder: Path) -> None:
         """Never called: there is no child."""

@@ -35,13 +35,13 @@ class InspectDataset(WorkKind):
         with self.staged(folder / found.prepared) as prepared, self.publishing() as unit:
             unit.datasets.ready(self.record_id, profile=found.profile.stored(), prepared_sha256=prepared.keep())
             require_answerable(dataset_record(unit.datasets.get(self.record_id)))
-            unit.work.unblock(unit.jobs.waiting_for(self.record_id))
+            unit.work.unblock(unit.datasets.open_users(self.record_id))
 
     def failed(self, error: RecordError) -> None:
         """Reject."""
         with self.publishing() as unit:
             unit.datasets.reject(self.record_id, error.model_dump())
-            unit.work.unblock(unit.jobs.waiting_for(self.record_id))
+            unit.work.unblock(unit.datasets.open_users(self.record_id))
 
 
 class InspectModel(WorkKind):
@@ -61,10 +61,10 @@ class InspectModel(WorkKind):
         with self.staged(folder / found.served) as served, self.publishing() as unit:
             unit.models.ready(self.record_id, profile=found.profile.stored(), served_sha256=served.keep())
             require_answerable(model_record(unit.models.get(self.record_id)))
-            unit.work.unblock(unit.jobs.waiting_for(self.record_id))
+            unit.work.unblock(unit.models.open_users(self.record_id))
 
     def failed(self, error: RecordError) -> None:
         """Reject."""
         with self.publishing() as unit:
             unit.models.reject(self.record_id, error.model_dump())
-            unit.work.unblock(unit.jobs.waiting_for(self.record_id))
+            unit.work.unblock(unit.models.open_users(self.record_id))

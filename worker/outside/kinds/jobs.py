@@ -13,9 +13,10 @@ from service.registry import tables
 from service.registry.contract import JobRequest, RecordError
 from service.registry.documents import ModelProfile
 from service.registry.errors import NotFound
+from service.registry.registry import Registry
 from service.registry.repositories import Claim
 from service.registry.settings import GIBIBYTE
-from service.registry.unit_of_work import Registry, UnitOfWork
+from service.registry.unit_of_work import UnitOfWork
 from worker.documents import CalibrateOrder, ChildEvent, ModelOptions, OrderedDataset, OrderedModel, PlanOrder
 from worker.outside.kinds.base import JsonObject, Prepared, WorkKind, inputs_of
 from worker.sandbox.protocol import Limits
@@ -56,7 +57,7 @@ class JobKind(WorkKind):
     def begin(self) -> Prepared | None:
         """Mark as running; settle at once what was cancelled or cannot run."""
         with self.registry.write() as unit:
-            unit.work.prove(self.claim)
+            unit.work.verify(self.claim)
             row = unit.jobs.get(self.record_id)
             if row.status == "cancelling":
                 self.cancelled(unit)
@@ -71,7 +72,7 @@ class JobKind(WorkKind):
                 return None
             if row.status != "running":
                 unit.jobs.change_status(row, "running")
-            unit.jobs.show(row, "inspecting", row.progress or {"fraction": 0.0})
+            unit.jobs.update_progress(row, "inspecting", row.progress or {"fraction": 0.0})
             looks_before = self.looks_before(unit, row, inputs[1])
             saved = unit.checkpoints.of(row.id)
         order = self._order(row, *inputs, looks_before)
@@ -131,10 +132,10 @@ class JobKind(WorkKind):
             return True
         self.write_events(unit)
         if progress := self._progress:
-            unit.jobs.show(row, self._stage, progress)
+            unit.jobs.update_progress(row, self._stage, progress)
             if _is_news(progress, self._written_progress):
                 unit.events.add(row.id, "progress", progress)
-                unit.afterwards.append(lambda committed: self._progress_written(progress) if committed else None)
+                unit.callbacks.append(lambda committed: self._progress_written(progress) if committed else None)
         return False
 
     def write_events(self, unit: UnitOfWork) -> None:
@@ -147,7 +148,7 @@ class JobKind(WorkKind):
             taken, self._candidates = self._candidates, deque()
         for candidate in taken:
             unit.events.add(self.record_id, "candidate", candidate)
-        unit.afterwards.append(lambda committed: None if committed else self._put_back(taken))
+        unit.callbacks.append(lambda committed: None if committed else self._put_back(taken))
 
     def _put_back(self, candidates: Iterable[JsonObject]) -> None:
         """The transaction that was to write them has failed: the next one writes them."""

@@ -24,7 +24,7 @@ class FitScores(WorkKind):
     def begin(self) -> Prepared | None:
         """Take a look: the test rows will judge."""
         with self.registry.write() as unit:
-            unit.work.prove(self.claim)
+            unit.work.verify(self.claim)
             row = unit.calibrators.get(self.record_id)
             looks_before = unit.ledger.enter(row.sha256, row.id)
         limits = inspection_limits(self.settings, row.bytes)

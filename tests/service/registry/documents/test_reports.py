@@ -18,8 +18,7 @@ from fedlas.report.guarantees import GuaranteeTable as WrittenGuarantees
 from service.registry.documents import CandidateEnded, DatasetProfile, Document, ModelProfile, Plan, Report
 from service.registry.documents import report_tables as tables
 from service.registry.presenters import event_json
-from service.registry.repositories.records import now
-from service.registry.tables import Event
+from service.registry.tables import Event, now
 from tests.helpers.documents import DEMO
 
 Json = dict[str, Any]

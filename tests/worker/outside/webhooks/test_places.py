@@ -15,9 +15,8 @@ import pytest
 
 from service.registry import tables
 from service.registry.contract import JobRequest
-from service.registry.ids import new_id
-from service.registry.repositories.records import now
-from service.registry.unit_of_work import Registry
+from service.registry.registry import Registry
+from service.registry.tables import new_id, now
 from service.settings import ServiceSettings
 from tests.helpers.service import until
 from worker.outside.concurrency import WorkPool
@@ -98,7 +97,7 @@ def tell(registry: Registry, url: str) -> str:
     with registry.write() as unit:
         unit.jobs.open(row)
         unit.jobs.fail(row, {"code": "x", "message": "x", "user_error": True})
-        return next(unit.deliveries.newest(row.id, limit=1, after=None)).id
+        return next(unit.deliveries.of_job(row.id, limit=1, after=None)).id
 
 
 def stored(registry: Registry, message: str) -> Any:

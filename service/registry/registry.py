@@ -1,0 +1,130 @@
+"""The registry: opens the database and the stored files, and runs transactions."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from threading import Lock
+
+from sqlalchemy import Engine, text
+from sqlalchemy.orm import Session
+from sqlalchemy.pool import QueuePool
+
+from service.registry.artifacts import ArtifactStore
+from service.registry.database import BUSY_TIMEOUT_S, open_engine, reachable
+from service.registry.errors import Conflict, NotFound, Unavailable
+from service.registry.migrate import is_current, migrate
+from service.registry.object_store import open_artifacts
+from service.registry.repositories import WakeUp
+from service.registry.repositories.records import KEPT
+from service.registry.resumable_uploads import ResumableUploads
+from service.registry.settings import RegistrySettings
+from service.registry.tables import now
+from service.registry.unit_of_work import UnitOfWork
+
+_CLOSING_S = 2.0
+
+
+class Registry:
+    """Records and files; one per process, safe to share between threads.
+
+    Attributes:
+        notify: called after a commit that opened work, with its wake-ups; it must neither raise nor take long.
+    """
+
+    def __init__(self, engine: Engine, artifacts: ArtifactStore) -> None:
+        self.artifacts = artifacts
+        self.notify: Callable[[Sequence[WakeUp]], None] = lambda wake_ups: None
+        self.resumable_uploads = ResumableUploads(artifacts.uploads)
+        self._engine = engine
+        self._writing = engine.execution_options(writes=True)
+        self._turn = Lock() if engine.dialect.name == "sqlite" else None
+
+    @classmethod
+    def open(cls, settings: RegistrySettings) -> Registry:
+        """Open the registry that the settings name; tables are made by `migrate`."""
+        return cls(open_engine(settings.resolved_database_url), open_artifacts(settings))
+
+    @contextmanager
+    def read(self) -> Iterator[UnitOfWork]:
+        """Open a transaction that is never committed."""
+        with Session(self._engine, expire_on_commit=False) as session, reachable():
+            yield UnitOfWork(session)
+
+    @contextmanager
+    def write(self) -> Iterator[UnitOfWork]:
+        """Commit at the end of the block, or roll back if it raises; callbacks and wake-ups follow the commit."""
+        unit, committed = None, False
+        try:
+            with self._in_turn(), Session(self._writing, expire_on_commit=False) as session, session.begin():
+                session.connection()  # begin now: a file kept before the first statement would be kept out of turn
+                unit = UnitOfWork(session)
+                yield unit
+            committed = True
+        finally:
+            for callback in unit.callbacks if unit else ():
+                callback(committed)
+        if unit.after_commit.wake_ups:
+            self.notify(unit.after_commit.wake_ups)
+        with suppress(Unavailable):  # garbage collection finds what is left
+            self.discard(unit.after_commit.unreferenced)
+
+    @contextmanager
+    def _in_turn(self) -> Iterator[None]:
+        """SQLite lets one writer in and is not fair to the others: threads of this process queue before they try."""
+        with reachable():
+            if self._turn is None:
+                yield
+                return
+            if not self._turn.acquire(timeout=BUSY_TIMEOUT_S):
+                raise Unavailable("database_unavailable", "the database is busy; try again shortly")
+            try:
+                yield
+            finally:
+                self._turn.release()
+
+    def discard(self, digests: Sequence[str]) -> None:
+        """Delete files that no record names any more, after the transaction that took the last name away.
+
+        Each is checked again inside a transaction of its own: an upload of the same content may have come in between.
+        """
+        for digest in digests:  # one by one: a bucket takes its time, and all other writers wait
+            with self.write() as unit:
+                if not unit.datasets.is_referenced(digest):
+                    self.artifacts.remove([digest])
+
+    def forget_expired_uploads(self) -> list[str]:
+        """Remove uploads without a new byte for a day, and what was left of those that became records."""
+        forgotten = []
+        for upload_id in self.resumable_uploads.untouched_since(now() - KEPT):
+            with suppress(Conflict, NotFound), self.resumable_uploads.open(upload_id):  # a piece is arriving just now
+                with self.write() as unit:
+                    unit.uploads.remove(upload_id)
+                self.resumable_uploads.remove(upload_id)
+                forgotten.append(upload_id)
+        return forgotten
+
+    def migrate(self) -> None:
+        """Bring the tables up to date; only the service does this. Raises Unavailable."""
+        with reachable():
+            migrate(self._engine)
+
+    def is_current(self) -> bool:
+        """Whether the tables are those this code expects."""
+        with reachable():
+            return is_current(self._engine)
+
+    def check(self) -> None:
+        """Raise Unavailable unless the database answers now."""
+        with self.read() as unit, reachable():
+            unit.session.execute(text("SELECT 1"))
+
+    def close(self) -> None:
+        """Close all connections, once the open transactions have ended or after two seconds."""
+        deadline = time.monotonic() + _CLOSING_S
+        pool = self._engine.pool
+        while isinstance(pool, QueuePool) and pool.checkedout() and time.monotonic() < deadline:
+            time.sleep(0.005)  # a connection returned to a disposed pool stays open
+        self._engine.dispose()
+        self.artifacts.close()

@@ -1,0 +1,96 @@
+"""What a job leaves beside its row: events, checkpoints, and its entry in the evaluation ledger."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+from sqlalchemy import delete, func, select
+
+from service.registry.documents import JsonObject
+from service.registry.repositories.records import Repository
+from service.registry.tables import Checkpoint, Evaluation, Event
+
+
+class Events(Repository):
+    """What happened to jobs, appended in the transaction of the change that an event reports.
+
+    Numbers grow by one within a job, so that a reader can continue where it stopped.
+    """
+
+    def add(self, job_id: str, type: str, data: JsonObject) -> Event:
+        """Append one event; there is one writer at a time, so that no number is given twice."""
+        event = Event(job_id=job_id, number=self.last(job_id) + 1, type=type, at=self.now, data=data)
+        self.session.add(event)
+        self.session.flush()
+        return event
+
+    def last(self, job_id: str) -> int:
+        """The newest number of this job; 0 before the first."""
+        return self.newest([job_id]).get(job_id, 0)
+
+    def newest(self, job_ids: Iterable[str]) -> dict[str, int]:
+        """The newest number of each of these jobs that has any."""
+        query = select(Event.job_id, func.max(Event.number).label("newest")).where(Event.job_id.in_(list(job_ids)))
+        return {row.job_id: row.newest for row in self.session.execute(query.group_by(Event.job_id))}
+
+    def after(self, job_id: str, number: int, *, limit: int) -> Sequence[Event]:
+        """The events that follow this one, oldest first."""
+        query = select(Event).where(Event.job_id == job_id, Event.number > number)
+        return self.session.scalars(query.order_by(Event.number).limit(limit)).all()
+
+    def newest_before(self, job_id: str, number: int | None, *, limit: int) -> Iterator[Event]:
+        """At most `limit` events, newest first, that came before this one; read as they are asked for."""
+        query = select(Event).where(Event.job_id == job_id).order_by(Event.number.desc()).limit(limit)
+        return self.streamed(query if number is None else query.where(Event.number < number))
+
+
+class Checkpoints(Repository):
+    """What a job saved to resume from, entries by name, each an artifact."""
+
+    def save(self, job_id: str, name: str, sha256: str) -> str | None:
+        """Put the entry in place of an older one of this name; returns the older one's file."""
+        older = self.of(job_id).get(name)
+        self.session.merge(Checkpoint(job_id=job_id, name=name, sha256=sha256, saved_at=self.now))
+        return older
+
+    def of(self, job_id: str) -> Mapping[str, str]:
+        """The files of all entries, by name."""
+        query = select(Checkpoint.name, Checkpoint.sha256).where(Checkpoint.job_id == job_id)
+        return {row.name: row.sha256 for row in self.session.execute(query)}
+
+    def drop(self, job_id: str) -> list[str]:
+        """The job has ended; returns the files, which something else may name."""
+        dropped = delete(Checkpoint).where(Checkpoint.job_id == job_id).returning(Checkpoint.sha256)
+        return list(self.session.scalars(dropped))
+
+
+class EvaluationLedger(Repository):
+    """How often the test rows of a file have judged a job or calibrator.
+
+    A job enters before its test rows judge; the entry of a job without a verdict is withdrawn. The key is the digest of
+    the file as it was sent: a dataset that is deleted and sent again, or split by another seed, goes on with the same
+    ledger.
+    """
+
+    def enter(self, dataset_sha256: str, job_id: str) -> int:
+        """Return how many evaluations came before this job's; a job that begins again keeps its number.
+
+        The highest number so far decides, not the count: two jobs never have the same number.
+        """
+        entered = self.session.get(Evaluation, job_id)
+        if entered is None:
+            number = self.evaluations(dataset_sha256)
+            entered = Evaluation(job_id=job_id, dataset_sha256=dataset_sha256, number=number)
+            self.session.add(entered)
+            self.session.flush()
+        return entered.number
+
+    def evaluations(self, dataset_sha256: str) -> int:
+        """Return how many evaluations of this file the next job follows, without entering one."""
+        of_file = Evaluation.dataset_sha256 == dataset_sha256
+        highest = self.session.scalar(select(func.max(Evaluation.number)).where(of_file))
+        return 0 if highest is None else highest + 1
+
+    def withdraw(self, job_id: str) -> None:
+        """Delete the entry of a job that ended without a verdict; nothing happens where there is none."""
+        self.session.execute(delete(Evaluation).where(Evaluation.job_id == job_id))

@@ -1,0 +1,131 @@
+"""The repositories of what workers carry out: calibration jobs, batch predictions, and calibrators fitted on scores."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TypeVar
+
+from sqlalchemy import select
+
+from service.registry import tables
+from service.registry.contract import FINAL
+from service.registry.errors import Conflict
+from service.registry.repositories.deliveries import Deliveries
+from service.registry.repositories.job_history import Checkpoints, EvaluationLedger, Events
+from service.registry.repositories.records import AfterCommit, Records
+from service.registry.tables import Json
+
+Row = TypeVar("Row", bound=tables.Run)
+
+
+class Runs(Records[Row]):
+    """What jobs and batch predictions have in common: they wait, run, and end."""
+
+    def change_status(self, row: Row, status: str) -> None:
+        """Set the status and its times; raises Conflict where the run has ended."""
+        if row.status in FINAL:
+            raise Conflict("already_finished", f"{row.id} has already {row.status}")
+        row.status = status
+        if status == "running" and row.started_at is None:
+            row.started_at = self.now
+        if status in FINAL:
+            row.finished_at = self.now
+
+    def requeue(self, record_id: str, reason: str) -> None:
+        """Its process was lost and another continues; without effect on a job that is to be cancelled."""
+        row = self.get(record_id)
+        if row.status == "running":
+            self.change_status(row, "queued")
+
+    def fail(self, row: Row, error: Json) -> None:
+        """It ended without a result."""
+        row.error = error
+        self.change_status(row, "failed")
+
+
+class Jobs(Runs[tables.Job]):
+    """Calibrations."""
+
+    table = tables.Job
+    noun = "job"
+
+    def open(self, row: tables.Job) -> None:
+        """Insert a new job with its first event."""
+        moment = self.now
+        row.history = [{"status": row.status, "at": moment.isoformat()}]
+        first = tables.Event(job_id=row.id, number=1, type="status", at=moment, data={"status": row.status})
+        self.session.add_all([row, first])
+
+    def change_status(self, row: tables.Job, status: str) -> None:
+        """The same, with an event; a job without a result leaves the evaluation ledger."""
+        super().change_status(row, status)
+        row.history = [*row.history, {"status": status, "at": self.now.isoformat()}]
+        self.session.flush()  # events and messages name a job that is there
+        Events(self.session).add(row.id, "status", {"status": status})
+        if status in ("failed", "cancelled"):
+            EvaluationLedger(self.session).withdraw(row.id)
+        if status in FINAL:
+            AfterCommit.of(self.session).unreferenced.extend(Checkpoints(self.session).drop(row.id))
+            Deliveries(self.session).announce(row)
+
+    def requeue(self, record_id: str, reason: str) -> None:
+        """The same, with an event that gives the reason."""
+        if self.get(record_id).status == "running":
+            Events(self.session).add(record_id, "attempt", {"reason": reason})
+        super().requeue(record_id, reason)
+
+    def cancelling_unclaimed(self) -> Sequence[tables.Job]:
+        """Jobs to be cancelled whose work is not claimed."""
+        held = select(tables.Work.record_id).where(tables.Work.state == "claimed")
+        query = select(tables.Job).where(tables.Job.status == "cancelling", tables.Job.id.not_in(held))
+        return self.session.scalars(query).all()
+
+    def update_progress(self, row: tables.Job, stage: str, progress: Json) -> None:
+        """Write where the job stands; a new stage is an event."""
+        if row.stage != stage:
+            Events(self.session).add(row.id, "stage", {"stage": stage})
+        row.stage, row.progress = stage, progress
+
+
+class Batches(Runs[tables.Batch]):
+    """Predictions over stored datasets."""
+
+    table = tables.Batch
+    noun = "prediction"
+
+    def delete(self, record_id: str) -> list[str]:
+        """Delete with its results. Raises Conflict while it waits or runs."""
+        row = self.get(record_id)
+        if row.status not in FINAL:
+            raise Conflict(
+                "not_finished", f"{record_id} is {row.status}; it can be deleted once it has ended", passing=True
+            )
+        return self._delete(row)
+
+
+class Calibrators(Records[tables.Calibrator]):
+    """Calibrators fitted on scores."""
+
+    table = tables.Calibrator
+    noun = "calibrator"
+
+    def fitted(self, record_id: str, result: Json, files: Mapping[str, str]) -> None:
+        """The calibrator is fitted and judged; `files` are the digests of what was written, by column."""
+        row = self.get(record_id)
+        row.status, row.profile, row.report = "succeeded", result["profile"], result["excerpt"]
+        row.method, row.parameters = result["method"], result["parameters"]
+        for column, digest in files.items():
+            setattr(row, column, digest)
+
+    def fail(self, record_id: str, error: Json) -> None:
+        """There is no calibrator for these scores, and their test rows have shown nothing."""
+        row = self.get(record_id)
+        row.status, row.error = "failed", error
+        EvaluationLedger(self.session).withdraw(record_id)
+
+    def delete(self, record_id: str) -> list[str]:
+        """Delete with its scores; work that is still open on it is closed."""
+        row = self.get(record_id)
+        if row.status not in FINAL:
+            EvaluationLedger(self.session).withdraw(record_id)
+        return self._delete(row)
