@@ -65,7 +65,7 @@ class Jobs(Runs[tables.Job]):
         if status in ("failed", "cancelled"):
             EvaluationLedger(self.session).withdraw(row.id)
         if status in FINAL:
-            AfterCommit.of(self.session).unreferenced.extend(Checkpoints(self.session).drop(row.id))
+            AfterCommit.of(self.session).unreferenced += Checkpoints(self.session).drop(row.id)
             Deliveries(self.session).announce(row)
 
     def requeue(self, record_id: str, reason: str) -> None:

@@ -39,7 +39,7 @@ class WakeUp:
     queue: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class AfterCommit:
     """What is left to do once the transaction is committed.
 
