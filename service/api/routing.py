@@ -17,8 +17,8 @@ from fastapi.routing import APIRoute
 from pydantic import BaseModel
 
 from service.api.json_values import parse_json
+from service.registry.documents.base import objection
 from service.registry.errors import InvalidRequest, NotFound
-from service.registry.text import objection
 
 #: Ids have at most 30 characters and published names 100.
 _LONGEST_SEGMENT = 200

@@ -1,6 +1,5 @@
 """The HTTP contract: requests, records, statuses and queues, shared by the service and the worker."""
 
-from service.registry.contract.bodies import Reference, Strict, Text
 from service.registry.contract.queues import ANY_DEVICE, GPU_ONLY, PLAN, QUEUES, WAKE_UP, WORK_KINDS
 from service.registry.contract.records import (
     BatchRecord,
@@ -39,6 +38,7 @@ from service.registry.contract.statuses import (
     JobStatus,
     UploadStatus,
 )
+from service.registry.documents.base import Reference, Strict, Text
 
 __all__ = [
     "ANY_DEVICE",

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import ConfigDict, Field, JsonValue, field_validator, model_validator
 
-from service.registry.contract.bodies import Reference, Strict
+from service.registry.documents.base import Reference, Strict
 from service.registry.webhooks import parse_secret, parse_url
 
 Method = Literal[

@@ -15,9 +15,9 @@ from sqlalchemy.orm import Session
 from service.registry import tables
 from service.registry.contract import FINAL
 from service.registry.database import database_now
+from service.registry.documents.base import objection_within
 from service.registry.errors import Conflict, InvalidRequest, NotFound, UnknownReference
 from service.registry.tables import Json
-from service.registry.text import objection_within
 
 #: How long after its last byte an upload is kept.
 KEPT = timedelta(hours=24)

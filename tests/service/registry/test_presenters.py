@@ -16,11 +16,14 @@ from sqlalchemy.exc import StatementError
 from service.registry import tables
 from service.registry.artifacts import ArtifactStore
 from service.registry.contract import QUEUES
+from service.registry.documents import OutputSpec
 from service.registry.errors import Conflict, InvalidRequest, KeyReused, NotFound, TooLarge
+from service.registry.presenters import dataset_record, job_record, model_record
 from service.registry.registry import Registry
 from service.registry.tables import new_id, now
 from service.registry.unit_of_work import UnitOfWork
 from service.settings import ServiceSettings
+from tests.helpers.documents import DATASET_PROFILE, MODEL_PROFILE
 from tests.helpers.staging import stage_bytes
 
 
@@ -298,3 +301,21 @@ def test_a_missing_file_is_not_found(tmp_path: Any) -> None:
     store.incoming.rmdir()
     with pytest.raises(OSError, match="incoming"):
         store.check()
+
+
+def test_rows_of_another_release_are_shown(registry: Registry) -> None:
+    """Unknown fields in the documents of a row, at any depth, neither break its record nor appear in it."""
+    odd = {"from_another_release": [1]}
+    found = {**MODEL_PROFILE, **odd, "output": {**MODEL_PROFILE["output"], **odd}}
+    classifier = model(registry, profile=found)
+    data = dataset(registry, profile={**DATASET_PROFILE, **odd, "splits": {**DATASET_PROFILE["splits"], **odd}})
+    request = {"method": "auto", "metadata": {}, **odd}
+    ordered = job(classifier, data, request=request, progress={"fraction": 0.5, **odd}, history=[])
+    with registry.write() as unit:
+        unit.models.add(classifier)
+        unit.datasets.add(data)
+        unit.jobs.open(ordered)
+        work = unit.work.open(ordered.id)
+    records = [model_record(classifier), dataset_record(data), job_record(ordered, work)]
+    assert all("from_another_release" not in record.model_dump_json() for record in records)
+    assert records[0].output == OutputSpec.read(MODEL_PROFILE["output"])

@@ -9,10 +9,10 @@ from pydantic import TypeAdapter, ValidationError
 
 from service.registry import tables
 from service.registry.contract import BatchRequest, JobOptions, JobRequest, Strict, Text
+from service.registry.documents.base import objection_within, texts
 from service.registry.errors import InvalidRequest, NotFound
 from service.registry.registry import Registry
 from service.registry.tables import new_id, now
-from service.registry.text import objection_within, texts
 
 ODD = ["\0", "a\0b", "\ud800", "a\udfff", "\udc00\ud800"]
 SOUND = ["", "a", "Zoë", "🐈", "a\n\tb", "\U0010ffff", "\ufffd"]

@@ -41,7 +41,7 @@ class Predict(WorkKind):
         model, dataset = inputs
         self.give("model", model.served_sha256)
         self.give("dataset", dataset.prepared_sha256)
-        profile = ModelProfile.model_validate(model.profile)
+        profile = ModelProfile.read(model.profile)
         order = BatchOrder(profile=profile, options=BatchOptions.model_validate(row.options))
         return self.prepared(order, Limits(_MOST_SECONDS))
 

@@ -86,7 +86,7 @@ class JobKind(WorkKind):
         self.give("model", model.sha256)
         self.give("dataset", dataset.prepared_sha256)
         assert dataset.prepared_sha256 is not None
-        profile = ModelProfile.model_validate(model.profile)
+        profile = ModelProfile.read(model.profile)
         return self.order(
             job_id=row.id,
             request=_without_withheld(row.request),
@@ -181,7 +181,7 @@ def _fraction(progress: JsonObject, default: float) -> float:
 
 def _without_withheld(request: Mapping[str, object]) -> JobRequest:
     """What the child is to do; a job that was ordered before an upgrade gets today's defaults."""
-    return JobRequest.model_validate({name: value for name, value in request.items() if name not in _WITHHELD})
+    return JobRequest.read({name: value for name, value in request.items() if name not in _WITHHELD})
 
 
 def import_options(model: tables.Model, profile: ModelProfile) -> ModelOptions:

@@ -11,6 +11,7 @@ from fedlas.importers.onnx.sizes.growth import Measured
 from fedlas.importers.onnx.sizes.growth import ServingCost as ComputedCost
 from fedlas.importers.onnx.sizes.interpreter import SizeBound
 from fedlas.preprocessing import Preprocessing
+from service.registry.contract import JobRequest
 from service.registry.documents import DatasetProfile, Guarantees, ImagePreprocessing, ModelProfile, ServingCost
 from tests.helpers.documents import DATASET_PROFILE, MODEL_PROFILE
 
@@ -78,3 +79,27 @@ def test_what_arrives_is_the_document_or_an_error(document: type[ModelProfile | 
     """Unknown fields, missing fields, numbers that are none and text that no database stores are refused."""
     with pytest.raises(ValueError, match=document.__name__):
         document.arrived(found)
+
+
+@pytest.mark.parametrize(
+    "stored",
+    [
+        {**MODEL_PROFILE, "novelty": {"a": 1}},
+        {**MODEL_PROFILE, "output": {**MODEL_PROFILE["output"], "unit": "nats"}},
+        {**MODEL_PROFILE, "inputs": [{**entry, "unit": "mm"} for entry in MODEL_PROFILE["inputs"]]},
+    ],
+    ids=["profile", "nested", "list"],
+)
+def test_what_another_release_stored_can_be_read(stored: Json) -> None:
+    """Fields that this release does not know are passed over at any depth; from a child the same are refused."""
+    assert ModelProfile.read(stored) == ModelProfile.read(MODEL_PROFILE)
+    with pytest.raises(ValueError, match="Extra inputs"):
+        ModelProfile.arrived(stored)
+
+
+def test_an_order_that_another_release_stored_can_be_read() -> None:
+    """A job that was ordered of a newer release keeps what this one knows; from a client the same is refused."""
+    asked = {"model_id": "mdl_1", "dataset_id": "ds_1", "gate": {"score": "nll", "patience": 3}, "colour": "red"}
+    assert JobRequest.read(asked).gate.score == "nll"
+    with pytest.raises(ValueError, match="Extra inputs"):
+        JobRequest.model_validate(asked)
