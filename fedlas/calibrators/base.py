@@ -34,7 +34,8 @@ def softmax(logits: ArrayLike) -> Floats:
     [[0.5, 0.5]]
     """
     scores = np.asarray(logits, dtype=np.float64)
-    weights: Floats = np.exp(scores - scores.max(axis=1, keepdims=True))
+    weights: Floats = scores - scores.max(axis=1, keepdims=True)
+    np.exp(weights, out=weights)
     weights /= weights.sum(axis=1, keepdims=True)
     return weights
 

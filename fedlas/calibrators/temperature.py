@@ -72,15 +72,18 @@ def _log_inverse_temperature(scores: Floats, labels: Ints, rows: Floats) -> floa
         doubt = 1.0 / (effective_count(rows) + 2.0)
         wanted = float(doubt * (rows @ centred.mean(axis=1)))
 
-    def excess(u: float) -> float:
-        weights = np.exp(np.exp(u) * centred)
-        weights /= weights.sum(axis=1, keepdims=True)
-        return float(rows @ np.einsum("nk,nk->n", weights, centred)) - wanted
-
     if not centred.any():  # all logits are equal, and every temperature is as good as 1
         return 0.0
     low, high = np.log(1.0 / HOTTEST), np.log(1.0 / LOWEST)
     try:
-        return float(brentq(excess, low, high, xtol=1e-12))
+        return float(brentq(_excess, low, high, args=(centred, rows, wanted), xtol=1e-12))
     except ValueError:  # the root lies beyond a bound
-        return float(low if excess(low) > 0 else high)
+        return float(low if _excess(low, centred, rows, wanted) > 0 else high)
+
+
+def _excess(u: float, centred: Floats, rows: Floats, wanted: float) -> float:
+    """The derivative of the NLL. No closure: `brentq` leaves a cycle, which would hold its logits until it is found."""
+    weights = np.exp(u) * centred
+    np.exp(weights, out=weights)
+    weights /= weights.sum(axis=1, keepdims=True)
+    return float(rows @ np.einsum("nk,nk->n", weights, centred)) - wanted

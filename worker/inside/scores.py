@@ -8,6 +8,7 @@ fitted again on all rows.
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -15,14 +16,15 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from fedlas.calibrators import CALIBRATORS, TemperatureScaling, softmax
+from fedlas.calibrators import CALIBRATORS, Calibrator, TemperatureScaling, softmax
 from fedlas.calibrators.feature_map import shown_parameters
 from fedlas.data import Dataset
 from fedlas.data.scores import Kind, read_scores
 from fedlas.errors import BadDataset, FedLASError
 from fedlas.gate.claims import GateVerdict
+from fedlas.race.results import CandidateResult
 from fedlas.race.scoring import post_hoc_names
-from fedlas.race.selection import CalibratorSelector, CrossFitted
+from fedlas.race.selection import CalibratorSelector
 from worker.documents import ScoresOptions, ScoresOrder, ScoresProfile, ScoresResult
 from worker.inside.evaluation import Evaluation, fit_guarantees, write_report
 from worker.inside.functions import Emit, Files
@@ -51,27 +53,24 @@ _UNSEEN = (
 
 @dataclass(frozen=True)
 class _Scores:
-    """Scores that are sent: their rows, what they are, and as logits (N, K)."""
+    """Scores (N, K) that are sent, and what they are."""
 
     dataset: Dataset
     kind: Kind
     sent: NDArray[np.float32]
-    logits: Floats
 
     def rows(self, split: str) -> tuple[Floats, NDArray[np.int64]]:
         """Logits and targets of one split."""
         chosen = self.dataset.rows(split)
-        return self.logits[chosen], self.dataset.targets[chosen]
+        return as_logits(self.kind, self.sent[chosen]), self.dataset.targets[chosen]
 
 
 def fit_scores(order: ScoresOrder, files: Files, folder: Path, emit: Emit) -> ScoresResult:
     """Calibrate, judge and write; `calibrator.onnx`, the report, its page and the diagram are left in `folder`."""
     scores = _read(files["scores"], order.options)
     selector = _selector(scores, order.options.method)
-    finalists = _finalists(scores, selector)
-
-    test, _ = scores.rows("test")
-    probs = {"uploaded": softmax(test), **{name: softmax(one.calibrator(test)) for name, one in finalists.items()}}
+    finalists, candidate = _finalists(scores, selector)
+    probs = _probabilities(scores, finalists)
     evaluation = Evaluation(
         scores.dataset,
         probs,
@@ -79,11 +78,11 @@ def fit_scores(order: ScoresOrder, files: Files, folder: Path, emit: Emit) -> Sc
         order.looks_before,
         _SEED,
         noise_draws=_NOISE_DRAWS,
-        num_resamples=max(200, min(_RESAMPLES, _RESAMPLED_ROWS // len(test))),
+        num_resamples=max(200, min(_RESAMPLES, _RESAMPLED_ROWS // len(probs["uploaded"]))),
     )
     judgement = evaluation.judge()
     name = judgement.finalist or "post_hoc"  # returned all the same where it is not shown to be better
-    served = finalists[name].calibrator
+    served = finalists[name]
     promising, _ = scores.rows("guarantee")
     guarantees = fit_guarantees(scores.dataset, softmax(served(promising))) if len(promising) else None
 
@@ -94,7 +93,7 @@ def fit_scores(order: ScoresOrder, files: Files, folder: Path, emit: Emit) -> Sc
         guarantees=guarantees,
         calibration_accuracy=selector.base_accuracy,
         num_calibration_rows=len(selector.targets),
-        candidates=[selector.post_hoc(finalists["post_hoc"]).as_dict()],
+        candidates=[candidate.as_dict()],
         recipe={"methods": methods, "calibrator": {"name": served.name, "parameters": shown_parameters(served)}},
         digests={"scores_sha256": order.sha256},
         notes=_notes(scores.dataset, judgement),
@@ -126,8 +125,7 @@ def _read(file: Path, options: ScoresOptions) -> _Scores:
     dataset.require("calibration", "test")
     check_test_groups(dataset)
     ((kind, sent),) = dataset.inputs.items()
-    kind = cast(Kind, kind)
-    return _Scores(dataset, kind, sent, as_logits(kind, sent))
+    return _Scores(dataset, cast(Kind, kind), sent)
 
 
 def _selector(scores: _Scores, method: str) -> CalibratorSelector:
@@ -143,21 +141,31 @@ def _selector(scores: _Scores, method: str) -> CalibratorSelector:
     )
 
 
-def _finalists(scores: _Scores, selector: CalibratorSelector) -> dict[str, CrossFitted]:
-    """The plain temperature, the best calibrator, and the best that keeps every label where that one does not."""
+def _finalists(scores: _Scores, selector: CalibratorSelector) -> tuple[dict[str, Calibrator], CandidateResult]:
+    """The plain temperature, the best calibrator, and the best that keeps every label where that one does not.
+
+    Beside them the best one's figures; the logits that gave them are not kept.
+    """
     logits, targets = scores.rows("calibration")
-    temperature = CrossFitted(TemperatureScaling().fit(logits, targets), logits)
+    temperature = TemperatureScaling().fit(logits, targets)
     try:
-        found = {"temperature": temperature, "post_hoc": selector.calibrate(logits)}
+        best = selector.calibrate(logits)
+        found: dict[str, Calibrator] = {"temperature": temperature, "post_hoc": best.calibrator}
         keeping = selector.keeping_labels()
-        if keeping is not None and not found["post_hoc"].calibrator.keeps_order:
-            found["same_labels"] = keeping.calibrate(logits)
+        if keeping is not None and not best.calibrator.keeps_order:
+            found["same_labels"] = keeping.calibrate(logits).calibrator
     except FedLASError:
         raise
     except ValueError as error:  # the scores were checked, so it is the method that does not suit them
         method = ", ".join(selector.names)
         raise BadDataset("unsuitable_method", f"{method!r} cannot be fitted on these scores: {error}") from error
-    return found
+    return found, selector.post_hoc(best)
+
+
+def _probabilities(scores: _Scores, finalists: Mapping[str, Calibrator]) -> dict[str, Floats]:
+    """Of the test rows (N, K): as they were sent, and by every finalist."""
+    logits, _ = scores.rows("test")
+    return {"uploaded": softmax(logits), **{name: softmax(one(logits)) for name, one in finalists.items()}}
 
 
 def _notes(dataset: Dataset, judgement: GateVerdict) -> list[str]:
