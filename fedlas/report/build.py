@@ -44,6 +44,8 @@ def build_report(
     report = CalibrationReport(
         verdict=evidence.gate.verdict,
         promoted=evidence.gate.promoted,
+        summary=(),
+        advice=(),
         warnings=caveats(evidence, rows, names, estimates["uploaded"]),
         metrics=estimates,
         differences={

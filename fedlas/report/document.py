@@ -113,13 +113,17 @@ class WorstParts:
 
 @dataclass(frozen=True, kw_only=True)
 class CalibrationReport:
-    """The report of one job; `as_dict()` is what `GET /v1/jobs/{id}/report` answers."""
+    """All evidence of one job, as `GET /v1/jobs/{id}/report` answers it.
+
+    `duplicates`: split → test rows whose inputs occur there too. `recipe`: the request, the winner and its calibrator,
+    enough to repeat the job.
+    """
 
     verdict: str
     promoted: bool
-    summary: tuple[str, ...] = ()
-    advice: tuple[str, ...] = ()
-    warnings: tuple[str, ...] = ()
+    summary: tuple[str, ...]
+    advice: tuple[str, ...]
+    warnings: tuple[str, ...]
     metrics: ByModel[Estimates]
     differences: Mapping[str, Estimates]
     confidence: ByModel[ConfidenceSummary]

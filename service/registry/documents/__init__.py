@@ -7,12 +7,11 @@ and a stored document is validated again when its row is read as one.
 from service.registry.documents.base import Document, JsonObject, TensorSpec
 from service.registry.documents.dataset_profile import DatasetProfile, DatasetRoles, SeenByModel, SplitCounts
 from service.registry.documents.events import CandidateEnded, EventData, Progress, Stage
-from service.registry.documents.gate_verdict import GateVerdict, Verdict
 from service.registry.documents.guarantees import Guarantees, GuaranteesSummary
 from service.registry.documents.model_profile import FeatureSpec, ModelProfile, OutputSpec, Task
 from service.registry.documents.plan import Plan
 from service.registry.documents.preprocessing import ImagePreprocessing
-from service.registry.documents.report import Report
+from service.registry.documents.report import GateVerdict, Report, Verdict
 from service.registry.documents.serving_cost import ServingCost
 
 __all__ = [

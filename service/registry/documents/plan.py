@@ -8,8 +8,8 @@ from pydantic import Field
 
 from service.registry.documents.base import Document
 from service.registry.documents.dataset_profile import SeenByModel, SplitCounts
-from service.registry.documents.estimates import DetectableEffect, Figure
 from service.registry.documents.model_profile import FeatureSpec
+from service.registry.documents.report import Figure
 
 
 class PlannedClass(Document):
@@ -53,6 +53,16 @@ class PlanEstimate(Document):
     candidates: int
     memory_bytes: int
     device: str
+
+
+class DetectableEffect(Document):
+    """The smallest gain that the test rows would show."""
+
+    score: str
+    gain: Figure
+    power: float
+    test_rows: int
+    temperature_would_gain: Figure = Field(description="On the calibration rows.")
 
 
 class Plan(Document):

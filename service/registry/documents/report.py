@@ -1,43 +1,36 @@
-"""The report: the evidence of one job, as `GET /v1/jobs/{id}/report` answers it."""
+"""The report: the evidence of one job, as `GET /v1/jobs/{id}/report` answers it.
+
+Its fields are those of the library's dataclasses (`fedlas.report.document`), as `fedlas.documents.as_json` writes them.
+What the library leaves open stands here: which verdicts there are, and what is told of a candidate.
+"""
 
 from __future__ import annotations
 
-from typing import Generic, TypeVar
+import keyword
+from collections.abc import Mapping
+from dataclasses import MISSING, fields, is_dataclass
+from functools import cache
+from types import UnionType
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
-from pydantic import Field, JsonValue
+import numpy as np
+from pydantic import Field, JsonValue, create_model
 
+from fedlas.gate.claims import Claim, Comparison
+from fedlas.gate.claims import GateVerdict as LibraryVerdict
+from fedlas.gate.non_inferiority import Guard
+from fedlas.metrics import METRICS, BinnedEstimate, Estimate
+from fedlas.metrics.evaluate import Estimates as LibraryEstimates
+from fedlas.report import document as library
+from fedlas.report.guarantees import CoverageLevel, ErrorLevel, GuaranteeTable
+from fedlas.report.label_noise import NoiseLevel
 from service.registry.documents.base import Document
 from service.registry.documents.dataset_profile import SeenByModel
-from service.registry.documents.diagnostics import Diagnostics, LabelNoise
-from service.registry.documents.estimates import Estimates
-from service.registry.documents.gate_verdict import GateVerdict, Verdict
-from service.registry.documents.report_tables import (
-    BinarySection,
-    CalibrationTest,
-    ClassTable,
-    ConfidenceSummary,
-    GuaranteeTable,
-    Reliability,
-    RiskCoverage,
-    SliceTable,
-)
 
-Section = TypeVar("Section")
-
-
-class ByModel(Document, Generic[Section]):
-    """A section for the uploaded model, for it with a temperature, and for the model that is served."""
-
-    uploaded: Section
-    temperature: Section
-    calibrated: Section
-
-
-class Differences(Document):
-    """Metrics of the served model minus those of another, paired by row."""
-
-    calibrated_minus_uploaded: Estimates
-    calibrated_minus_temperature: Estimates
+Verdict = Literal["trained", "post_hoc", "unchanged", "undetermined"]
+Finalist = Literal["same_labels", "post_hoc", "trained"]
+#: A figure; null where it does not exist, since JSON has neither NaN nor infinity.
+Figure = float | None
 
 
 class FittedCalibrator(Document):
@@ -60,51 +53,91 @@ class CandidateSummary(Document):
     calibrator: FittedCalibrator | None
 
 
-class EvaluationLedger(Document):
-    """How often the test rows had judged before."""
+#: Names of documents that are not those of the dataclasses: schemas keep the names that clients have generated from.
+_NAMES = {
+    library.CalibrationReport: "Report",
+    library.NamedClassRow: "ClassRow",
+    library.PositiveClassSection: "PositiveClass",
+    library.RiskCoverageSection: "RiskCoverage",
+    Claim: "GateClaim",
+    Comparison: "ScoreDifference",
+    Guard: "GateGuard",
+}
+#: Types of fields that the dataclasses leave open; a number among them is never null.
+_TYPES: dict[type, dict[str, Any]] = {
+    library.CalibrationReport: {
+        "verdict": Verdict,
+        "seen_by_model": SeenByModel | None,
+        "candidates": list[CandidateSummary],
+        "confidence_level": float,
+    },
+    ErrorLevel: {"level": float},
+    CoverageLevel: {"level": float},
+    GuaranteeTable: {"delta": float},
+    NoiseLevel: {"share": float, "verdicts": dict[str, float]},
+    LibraryVerdict: {"verdict": Verdict, "finalist": Finalist | None},
+    Claim: {"finalist": Finalist, "level": float},
+    Guard: {"finalist": Finalist},
+}
 
-    before: int
+
+@cache
+def document_of(source: type) -> type[Document]:
+    """The document of a dataclass of the library."""
+    hints, given = get_type_hints(source), _TYPES.get(source, {})
+    members: dict[str, Any] = {}
+    for part in fields(source):
+        key, default = part.metadata.get("key", part.name), ... if part.default is MISSING else part.default
+        name, alias = (f"{key}_", key) if keyword.iskeyword(key) else (key, None)
+        members[name] = (given.get(part.name) or _json_type(hints[part.name]), Field(default, alias=alias))
+    return create_model(_NAMES.get(source, source.__name__), __base__=Document, __doc__=source.__doc__, **members)
 
 
-class WorstParts(Document):
-    """The worst class and the worst slice, in a sentence each."""
+def _json_type(hint: Any) -> Any:
+    """The type of the JSON that is written for a value of this type."""
+    origin, parts = get_origin(hint), get_args(hint)
+    if is_dataclass(hint) and isinstance(hint, type):
+        return document_of(hint)
+    if hint is float:
+        return Figure
+    if hint is Any:
+        return JsonValue
+    if origin in (Union, UnionType):
+        return Union[tuple(map(_json_type, parts))]  # noqa: UP007
+    if origin is np.ndarray:
+        return list[int] if np.issubdtype(get_args(parts[1])[0], np.integer) else list[Figure]
+    if origin is tuple:
+        return list[_json_type(parts[0])]  # type: ignore[misc]
+    if hint == LibraryEstimates:
+        return Estimates
+    if origin is Mapping:
+        value: Any = _json_type(parts[1])
+        return by_model(value) if isinstance(value, type) and issubclass(value, Document) else dict[str, value]
+    return hint
 
-    class_: str = Field(alias="class")
-    slice: str | None
+
+@cache
+def by_model(section: type[Document]) -> type[Document]:
+    """A section for the uploaded model, for it with a temperature, and for the model that is served."""
+    models: dict[str, Any] = dict.fromkeys(("uploaded", "temperature", "calibrated"), (section, ...))
+    return create_model(f"ByModel[{section.__name__}]", __base__=Document, __doc__=by_model.__doc__, **models)
 
 
-class Report(Document):
-    """All evidence of one job."""
-
-    verdict: Verdict
-    promoted: bool
-    summary: list[str]
-    advice: list[str]
-    warnings: list[str]
-    metrics: ByModel[Estimates]
-    differences: Differences
-    confidence: ByModel[ConfidenceSummary]
-    calibration_test: ByModel[CalibrationTest]
-    risk_coverage: ByModel[RiskCoverage]
-    reliability: ByModel[Reliability]
-    num_test_rows: int
-    num_groups: int | None
-    num_classes: int
-    confidence_level: float
-    classes: ClassTable
-    slices: SliceTable | None
-    binary: BinarySection | None
-    gate: GateVerdict
-    looks: EvaluationLedger | None
-    guarantees: GuaranteeTable | None
-    label_noise: LabelNoise | None
-    signs: Diagnostics | None
-    candidates: list[CandidateSummary]
-    recipe: dict[str, JsonValue] = Field(description="The request, the winner and its calibrator: enough to repeat it.")
-    seed: int
-    seen_by_model: SeenByModel | None
-    duplicates: dict[str, int] | None = Field(description="Split → test rows whose inputs occur there too.")
-    digests: dict[str, str]
-    versions: dict[str, str]
-    machine: dict[str, JsonValue]
-    worst: WorstParts
+_METRICS: dict[str, Any] = {
+    name: (_json_type(BinnedEstimate | Estimate if name.endswith("ece") else Estimate), ...) for name in METRICS
+}
+Estimates = create_model(
+    "Estimates",
+    __base__=Document,
+    __doc__="The metrics of one model, or of the difference between two.",
+    **_METRICS,
+)
+_TYPES[library.CalibrationReport]["differences"] = create_model(
+    "Differences",
+    __base__=Document,
+    __doc__="Metrics of the served model minus those of another, paired by row.",
+    calibrated_minus_uploaded=(Estimates, ...),
+    calibrated_minus_temperature=(Estimates, ...),
+)
+GateVerdict = document_of(LibraryVerdict)
+Report = document_of(library.CalibrationReport)
