@@ -20,7 +20,7 @@ Json = dict[str, Any]
 def beat(api: Api, name: str, queues: list[str]) -> None:
     """A worker lives."""
     with api.registry.write() as unit:
-        unit.workers.beat(name, machine="m", process=name, queues=queues, gpu=False, memory_bytes=1)
+        unit.workers.heartbeat(name, machine="m", process=name, queues=queues, gpu=False, memory_bytes=1)
 
 
 def test_living_workers_are_counted_by_queue(api: Api) -> None:
