@@ -44,7 +44,7 @@ def free_batch(
         try:
             repair = BatchRewriter(repaired, specs, batch, lengths, before, preference, on_meta)
             repair.walk()
-            _prove(graph, repaired, specs, batch, lengths)
+            prove_rows(graph, repaired, specs, batch, lengths)
         except (AmbiguousShape, UnsupportedModel) as failure:
             reasons.append(str(failure))
         else:
@@ -56,8 +56,14 @@ def free_batch(
     )
 
 
-def _prove(original: Graph, repaired: Graph, specs: list[InputSpec], batch: int, lengths: Mapping[str, int]) -> None:
-    """Rows computed together must equal rows computed in the exporter's batches."""
+def prove_rows(
+    original: Graph, repaired: Graph, specs: list[InputSpec], batch: int, lengths: Mapping[str, int]
+) -> None:
+    """Rows computed together must equal rows computed in the exporter's batches.
+
+    Raises:
+        AmbiguousShape: they do not.
+    """
     original_rows = batch if batch <= _AFFORDABLE else 1
     rows = example_inputs(specs, original_rows + 1, lengths, seed=1)
     together = outputs_of(repaired, rows)

@@ -11,14 +11,15 @@ from torch import Tensor
 
 from fedlas.errors import Mismatch, UnsupportedModel
 from fedlas.importers.onnx.graph import Graph
-from fedlas.importers.onnx.operators import MAX_BYTES, OPERATORS, keywords, operator_name, words
+from fedlas.importers.onnx.operators import MAX_BYTES, operator_name, words
 from fedlas.importers.onnx.operators.dtypes import as_tensor
+from fedlas.importers.onnx.runtime_nodes import call_of
 
 Values = dict[str, Tensor]
 
 
 # Operators whose result may be large though their inputs are small: sizes are numbers that they read.
-_DECLARING = words("AffineGrid AveragePool Col2Im Conv ConvTranspose Expand MaxPool OneHot Pad Resize Tile Upsample")
+_DECLARING = words("AveragePool Conv ConvTranspose Expand MaxPool OneHot Pad Resize Tile Upsample")
 # Up to so many pairs of elements no other operator's result can be large.
 _SMALL = 2**24
 
@@ -32,15 +33,15 @@ def run_node(node: NodeProto, values: Mapping[str, Tensor], opset: int) -> dict[
     """
     inputs = [values[name] if name else None for name in node.input]
     if any(value is not None and value.is_meta for value in inputs):
-        return _bounded_results(node, apply_node(node, _on_meta(node, inputs), opset))
+        return _bounded_results(node, apply_node(node, _on_meta(node, inputs, opset), opset))
     if node.op_type in _DECLARING or math.prod(max(1, v.numel()) for v in inputs if v is not None) > _SMALL:
         _check_size(node, inputs, opset)
     return apply_node(node, inputs, opset)
 
 
-def _on_meta(node: NodeProto, inputs: Sequence[Tensor | None]) -> list[Tensor | None]:
+def _on_meta(node: NodeProto, inputs: Sequence[Tensor | None], opset: int) -> list[Tensor | None]:
     """The inputs as shapes only, less those that are read as numbers."""
-    host = OPERATORS[operator_name(node)].host
+    host = call_of(node, opset).host
     return [value if value is None or i in host else value.to("meta") for i, value in enumerate(inputs)]
 
 
@@ -51,7 +52,8 @@ def apply_node(node: NodeProto, inputs: Sequence[Tensor | None], opset: int) -> 
         UnsupportedModel: `invalid_graph` where the node cannot be computed from its inputs.
     """
     try:
-        result = OPERATORS[operator_name(node)].function(*inputs, **keywords(node, opset))
+        call = call_of(node, opset)
+        result = call.function(*inputs, **call.keywords)
     except (UnsupportedModel, Mismatch):
         raise
     except (RuntimeError, ValueError, TypeError, IndexError, KeyError, ArithmeticError) as error:
@@ -66,7 +68,7 @@ def apply_node(node: NodeProto, inputs: Sequence[Tensor | None], opset: int) -> 
 def _check_size(node: NodeProto, inputs: Sequence[Tensor | None], opset: int) -> None:
     """Compute the shapes of the outputs first; where they depend on values (NonZero) they are not larger than those."""
     try:
-        results = apply_node(node, _on_meta(node, inputs), opset)
+        results = apply_node(node, _on_meta(node, inputs, opset), opset)
     except UnsupportedModel as failure:
         if failure.code == "declared_size":
             raise

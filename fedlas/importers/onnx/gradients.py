@@ -24,6 +24,5 @@ def reachable_weights(graph: Graph, outputs: Iterable[str], weights: set[str]) -
 
 
 def _smooth_outputs(node: NodeProto) -> list[str]:
-    """Outputs but for those that are places or truth values."""
-    first_alone = node.op_type in ("TopK", "MaxPool", "Dropout")
-    return [name for name in (node.output[:1] if first_alone else node.output) if name]
+    """Outputs but for those that are places."""
+    return [name for name in (node.output[:1] if node.op_type == "TopK" else node.output) if name]

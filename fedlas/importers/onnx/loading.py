@@ -10,7 +10,7 @@ from onnx import ModelProto
 
 from fedlas.errors import UnsupportedModel
 from fedlas.importers.onnx.ai_onnx_ml.lowering import class_labels, to_standard
-from fedlas.importers.onnx.batch_dimension import free_batch
+from fedlas.importers.onnx.batch_dimension import free_batch, prove_rows
 from fedlas.importers.onnx.classifier import GraphTemplate, OnnxClassifier
 from fedlas.importers.onnx.evaluator import shapes_of
 from fedlas.importers.onnx.gradients import reachable_weights
@@ -27,9 +27,11 @@ from fedlas.importers.onnx.input_specs import (
     set_batch,
 )
 from fedlas.importers.onnx.lowering import LoweredModule, lower
-from fedlas.importers.onnx.normalise import check_operators, normalise, unsupported
+from fedlas.importers.onnx.normalise import check_operators, no_gradient, normalise, unsupported
 from fedlas.importers.onnx.parsing import read_model
 from fedlas.importers.onnx.pooling_rewrite import pool_features, pool_first
+from fedlas.importers.onnx.row_axes import AmbiguousShape
+from fedlas.importers.onnx.runtime_nodes import is_runtime_node
 from fedlas.importers.onnx.runtime_only.loading import load_runtime_only
 from fedlas.importers.onnx.sizes import limit_sizes
 from fedlas.importers.onnx.weight_roles import TRANSPARENT, find_weights
@@ -107,6 +109,7 @@ def _trainable(model: ModelProto, output: str | None, features: str | None, task
     if batch is not None:
         graph, shapes = free_batch(graph, specs, batch, lengths, shapes)
     set_batch(graph)
+    _check_rows(graph, specs, lengths)
     head = choose_head(graph, shapes, output, features, example_inputs(specs, rows, lengths))
     check_task(head, task)
     graph.prune([head.output])
@@ -154,6 +157,17 @@ def _follows_rows(graph: Graph, specs: list[InputSpec], lengths: Mapping[str, in
     return all(two[name][:1] == (2,) and three[name][:1] == (3,) for name in graph.outputs if 2 in two[name][:1])
 
 
+def _check_rows(graph: Graph, specs: list[InputSpec], lengths: Mapping[str, int]) -> None:
+    """Refuse rows that change each other's results, where operators are not those of the table."""
+    if any(map(is_runtime_node, graph.nodes)):
+        try:
+            prove_rows(graph, graph, specs, 1, lengths)
+        except AmbiguousShape as failure:
+            raise UnsupportedModel(
+                "fixed_batch", f"the rows of a batch are not independent ({failure}); a row's scores must be its own"
+            ) from None
+
+
 def _build(
     graph: Graph,
     head: Head,
@@ -171,6 +185,8 @@ def _build(
     untie_weights(graph, modules)
     notes = limit_sizes(graph, specs, lengths)
     weights = reachable_weights(graph, [logits], find_weights(graph, shapes))
+    if not weights and any(map(is_runtime_node, graph.nodes)):
+        raise no_gradient(node for node in graph.nodes if is_runtime_node(node))
     num_classes = max(head.columns, 2)
     if pooled is None:
         body, tail = lower(graph, graph.input_names, features, weights), lower(graph, features, [logits], weights)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import cast
 
 import numpy as np
 import torch.nn.functional as F
@@ -16,12 +17,13 @@ from onnx import NodeProto
 from torch import Tensor, nn
 from torch.fx import Graph as FxGraph
 from torch.fx import GraphModule, Node
+from torch.fx.node import Argument
 
 from fedlas.errors import UnsupportedModel
 from fedlas.importers.onnx.evaluator import run_node
 from fedlas.importers.onnx.graph import Array, Graph, attribute
-from fedlas.importers.onnx.operators import OPERATORS, keywords, operator_name
 from fedlas.importers.onnx.operators.dtypes import as_tensor
+from fedlas.importers.onnx.runtime_nodes import Call, call_of
 
 #: What a graph may compute from its constants when it is imported; each tensor alone is bounded too.
 MAX_FOLDED_BYTES = 2**32
@@ -130,7 +132,7 @@ class _LoweringState:
         name = node.input[position]
         if not name:
             return None
-        as_numbers = reference is None or position in OPERATORS[operator_name(node)].host
+        as_numbers = reference is None or position in call_of(node, self.graph.opset).host
         if name in self.constants:
             return self.host_constant(name) if as_numbers else self.buffer(name)
         value = self.weight(name) if self.is_weight(name) else self.values[name]
@@ -168,14 +170,13 @@ def _lower_node(state: _LoweringState, node: NodeProto) -> None:
     if not device and all(name in state.constants for name in node.input if name) and node.input:
         _fold(state, node)
         return
-    several = len(node.output) > 1
+    call, several = call_of(node, state.graph.opset), False
     if node.op_type == "BatchNormalization" and _trains(state, node):
         result = _batch_normalization(state, node)
-    elif node.op_type == "Dropout" and not any(name in state.read for name in node.output[1:]):
-        result, several = _dropout(state, node), False
+    elif node.op_type == "Dropout" and not call.several:
+        result = _dropout(state, node)
     else:
-        result = _call(state, node, device)
-        several = several or OPERATORS[operator_name(node)].several
+        result, several = _call(state, node, call, device), call.several
     for i, name in enumerate(node.output):
         if name and name in state.read:
             state.values[name] = state.fx.call_function(_item, (result, i)) if several else result
@@ -199,14 +200,17 @@ def _item(values: tuple[Tensor, ...] | list[Tensor], index: int) -> Tensor:
     return values[index]
 
 
-def _call(state: _LoweringState, node: NodeProto, device: list[str]) -> Node:
+def _call(state: _LoweringState, node: NodeProto, call: Call, device: list[str]) -> Node:
     # Where the first input is the one on the device, it is also the likeliest to be an activation.
     reference = device[0] if device else None
     arguments = [state.argument(node, position, reference) for position in range(len(node.input))]
     while arguments and arguments[-1] is None:
         arguments.pop()
-    function = OPERATORS[operator_name(node)].function
-    return state.fx.call_function(function, tuple(arguments), keywords(node, state.graph.opset))
+    if isinstance(call.function, nn.Module):
+        name = state.free_name(node.name or node.op_type)
+        state.root.add_module(name, call.function)
+        return state.fx.call_module(name, tuple(arguments))
+    return state.fx.call_function(call.function, tuple(arguments), cast("dict[str, Argument]", dict(call.keywords)))
 
 
 def _trains(state: _LoweringState, node: NodeProto) -> bool:

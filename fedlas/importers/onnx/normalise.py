@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
-from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto, helper, inliner, numpy_helper
+from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto, defs, helper, inliner, numpy_helper
 
 from fedlas.errors import UnsupportedModel
 from fedlas.importers.onnx.graph import Array, Graph, attribute, set_attribute
 from fedlas.importers.onnx.operators import OPERATORS, operator_name
 from fedlas.importers.onnx.operators.table import STANDARD_DOMAINS
+from fedlas.importers.onnx.runtime_nodes import is_runtime_node
 
 _MOST_BYTES = 2**31  # as large as a model file can be
 _FLOATS = (TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.DOUBLE)
 _ANY_FLOAT = (TensorProto.FLOAT, *_FLOATS)
+_OPTIONAL = defs.OpSchema.FormalParameterOption.Optional
 
 
 def normalise(model: ModelProto) -> Graph:
@@ -34,6 +36,7 @@ def normalise(model: ModelProto) -> Graph:
     fold_fills(graph)
     for node in graph.nodes:
         to_inference(node)
+    drop_unread_outputs(graph)
     undo_as_strided(graph)
     to_float32(graph)
     return graph
@@ -117,6 +120,17 @@ def to_inference(node: NodeProto) -> None:
         del node.input[2:]
 
 
+def drop_unread_outputs(graph: Graph) -> None:
+    """Optional outputs at a node's end that nothing reads: statistics of a LayerNormalization, indices of a MaxPool."""
+    read = {name for node in graph.nodes for name in node.input} | set(graph.outputs)
+    for node in graph.nodes:
+        if len(node.output) > 1 and node.domain in STANDARD_DOMAINS and defs.has(node.op_type):
+            schema = defs.get_schema(node.op_type)
+            optional = {i for i, value in enumerate(schema.outputs) if value.option == _OPTIONAL}
+            while node.output[-1] not in read and len(node.output) - 1 in optional:
+                del node.output[-1]
+
+
 def undo_as_strided(graph: Graph) -> None:
     """Gather(Reshape(x, [-1]), 0…n−1 in some shape) is how `as_strided` is exported: it is a Reshape to that shape.
 
@@ -169,20 +183,21 @@ def _cast_input(graph: Graph, info: ValueInfoProto) -> None:
 
 
 def check_operators(nodes: list[NodeProto]) -> None:
-    """Refuse graphs with operators that the table does not know.
+    """Refuse graphs with operators that cannot be computed node by node.
 
     Raises:
         UnsupportedModel: `unsupported_operator`, naming all of them with their domains.
     """
-    unknown = unsupported(nodes)
-    if unknown:
-        raise UnsupportedModel(
-            "unsupported_operator",
-            f"the graph uses operators that cannot be trained here: {', '.join(unknown)} "
-            "(control flow, recurrent cells and custom operators are not supported)",
-        )
+    if unsupported(nodes):
+        raise no_gradient(node for node in nodes if unsupported([node]))
+
+
+def no_gradient(nodes: Iterable[NodeProto]) -> UnsupportedModel:
+    """The error that names these nodes' operators as those that stand in the way of training."""
+    names = ", ".join(sorted({operator_name(node) for node in nodes}))
+    return UnsupportedModel("unsupported_operator", f"the graph uses operators that cannot be trained here: {names}")
 
 
 def unsupported(nodes: list[NodeProto]) -> list[str]:
-    """The names of the nodes' operators that the table does not know."""
-    return sorted({operator_name(node) for node in nodes} - OPERATORS.keys())
+    """The names of the nodes' operators that neither the table knows nor ONNX Runtime computes node by node."""
+    return sorted({operator_name(n) for n in nodes if operator_name(n) not in OPERATORS and not is_runtime_node(n)})

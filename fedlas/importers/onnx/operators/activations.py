@@ -123,32 +123,37 @@ def log_softmax(x: Tensor, *, axis: int | None = None, opset: int) -> Tensor:
     return torch.log_softmax(values, dim).view(x.shape)
 
 
-@operator("Hardmax", gradient=False)
-def hardmax(x: Tensor, *, axis: int | None = None, opset: int) -> Tensor:
-    """One at the first maximum, zero elsewhere."""
-    values, dim = _along(x, axis, opset)
-    first = values.argmax(dim, keepdim=True)
-    return torch.zeros_like(values).scatter(dim, first, 1.0).view(x.shape)
-
-
-_FUSED: dict[str, Callable[..., Tensor]] = {
-    "": lambda x: x,
-    "Relu": F.relu,
-    "Tanh": torch.tanh,
-    "Sigmoid": torch.sigmoid,
-    "HardSwish": F.hardswish,
-    "LeakyRelu": lambda x, alpha=0.01: leaky_relu(x, alpha=alpha),
-    "Clip": torch.clamp,
-    "HardSigmoid": lambda x, alpha=0.2, beta=0.5: hard_sigmoid(x, alpha=alpha, beta=beta),
+#: What layers call by name, in lower case: the function, and its parameters' defaults. Two of them are no operators.
+_NAMED: dict[str, tuple[Callable[..., Tensor], tuple[float, ...]]] = {
+    "": (lambda x: x, ()),
+    "affine": (lambda x, a, b: a * x + b, (1.0, 0.0)),
+    "clip": (torch.clamp, (-math.inf, math.inf)),
+    "elu": (F.elu, (1.0,)),
+    "hardsigmoid": (lambda x, a, b: hard_sigmoid(x, alpha=a, beta=b), (0.2, 0.5)),
+    "hardswish": (F.hardswish, ()),
+    "leakyrelu": (F.leaky_relu, (0.01,)),
+    "relu": (F.relu, ()),
+    "scaledtanh": (lambda x, a, b: a * torch.tanh(b * x), (1.0, 1.0)),
+    "sigmoid": (torch.sigmoid, ()),
+    "softplus": (F.softplus, ()),
+    "softsign": (F.softsign, ()),
+    "tanh": (torch.tanh, ()),
+    "thresholdedrelu": (lambda x, a: thresholded_relu(x, alpha=a), (1.0,)),
 }
 
 
-def fused_activation(name: str, x: Tensor, *parameters: float) -> Tensor:
-    """The activation that ONNX Runtime's optimiser has put into the layer before it.
+def named_activation(name: str) -> tuple[Callable[..., Tensor], tuple[float, ...]]:
+    """A function of a tensor and parameters, and the defaults of these.
 
     Raises:
         UnsupportedModel: `unsupported_operator` for one that is not known.
     """
-    if name not in _FUSED:
-        raise UnsupportedModel("unsupported_operator", f"a layer fused with activation {name!r} is not supported")
-    return _FUSED[name](x, *parameters)
+    if name.lower() not in _NAMED:
+        raise UnsupportedModel("unsupported_operator", f"a layer with activation {name!r} is not supported")
+    return _NAMED[name.lower()]
+
+
+def fused_activation(name: str, x: Tensor, *parameters: float) -> Tensor:
+    """The activation that ONNX Runtime's optimiser has put into the layer before it."""
+    function, defaults = named_activation(name)
+    return function(x, *parameters, *defaults[len(parameters) :])

@@ -8,7 +8,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fedlas.importers.onnx.operators.dtypes import torch_dtype
 from fedlas.importers.onnx.operators.table import operator
 
 
@@ -28,114 +27,42 @@ def attention(
     key: Tensor,
     value: Tensor,
     mask: Tensor | None = None,
-    past_key: Tensor | None = None,
-    past_value: Tensor | None = None,
-    valid_keys: Tensor | None = None,
     *,
     is_causal: int = 0,
-    kv_num_heads: int | None = None,
-    left_window_size: int = -1,
-    num_outputs: int = 1,
-    q_num_heads: int | None = None,
-    qk_matmul_output_mode: int = 0,
-    right_window_size: int = -1,
+    kv_num_heads: int = 1,
+    q_num_heads: int = 1,
     scale: float | None = None,
-    softcap: float = 0.0,
-    softmax_precision: int | None = None,
-) -> Tensor | tuple[Tensor, ...]:
+) -> Tensor:
     """Scaled dot products over (N, heads, L, d), or over (N, L, heads·d) with the numbers of heads as attributes.
 
-    Further outputs are the keys and values with the past before them, and the scores (mode 0 raw, 1 capped, 2 masked,
-    3 as probabilities). A query that may see no key yields zeros.
+    A query that may see no key yields zeros.
     """
     packed = query.ndim == 3
     if packed:
-        query = split_heads(query, q_num_heads or 1)
-        key, value = (split_heads(t, kv_num_heads or 1) for t in (key, value))
-    before = 0
-    if past_key is not None and past_value is not None:
-        before = past_key.shape[2]
-        key, value = torch.cat((past_key, key), 2), torch.cat((past_value, value), 2)
-    present = key, value
-    if query.shape[1] != key.shape[1]:
-        groups = query.shape[1] // key.shape[1]
+        query = split_heads(query, q_num_heads)
+        key, value = (split_heads(t, kv_num_heads) for t in (key, value))
+    groups = query.shape[1] // key.shape[1]
+    if groups > 1:
         key, value = key.repeat_interleave(groups, 1), value.repeat_interleave(groups, 1)
-    bias = _bias(query, key, mask, before, valid_keys, bool(is_causal), left_window_size, right_window_size)
-    factor = 1 / math.sqrt(query.shape[-1]) if scale is None else scale
-    if num_outputs < 4 and not softcap and (bias is None or (not is_causal and mask is not None and not before)):
-        out, scores = F.scaled_dot_product_attention(query, key, value, bias, scale=factor), query
-        if bias is not None:
-            out = torch.where(_all_masked(bias), 0.0, out)
-    else:
-        out, scores = _attend(query, key, value, bias, factor, softcap, qk_matmul_output_mode, softmax_precision)
-    out = merge_heads(out) if packed else out
-    return out if num_outputs == 1 else (out, *present, scores)
-
-
-def _bias(
-    query: Tensor,
-    key: Tensor,
-    mask: Tensor | None,
-    before: int,
-    valid_keys: Tensor | None,
-    causal: bool,
-    left: int,
-    right: int,
-) -> Tensor | None:
-    """What is added to the scores: the mask, and minus infinity where a query must not see a key."""
-    queries, keys = query.shape[2], key.shape[2]
-    bias = None if mask is None else _additive(mask, keys, query.dtype)
-    column = torch.arange(keys, device=query.device)
-    position = torch.arange(queries, device=query.device)[:, None] + before
-    if valid_keys is not None:
-        position = position + (valid_keys.reshape(-1, 1, 1, 1) - queries)
-        bias = _forbid(bias, column >= valid_keys.reshape(-1, 1, 1, 1), query.dtype)
-    distance = position - column
-    if causal:
-        bias = _forbid(bias, distance < 0, query.dtype)
-    if left >= 0:
-        bias = _forbid(bias, distance > left, query.dtype)
-    if right >= 0:
-        bias = _forbid(bias, -distance > right, query.dtype)
-    return bias
-
-
-def _additive(mask: Tensor, keys: int, dtype: torch.dtype) -> Tensor:
-    """A mask as numbers to add; keys beyond its end are hidden."""
-    missing = keys - mask.shape[-1]
-    if mask.dtype is torch.bool:
-        mask = torch.zeros_like(mask, dtype=dtype).masked_fill(~mask, -math.inf)
-    return F.pad(mask, (0, missing), value=-math.inf) if missing > 0 else mask
-
-
-def _forbid(bias: Tensor | None, hidden: Tensor, dtype: torch.dtype) -> Tensor:
-    wall = torch.zeros_like(hidden, dtype=dtype).masked_fill(hidden, -math.inf)
-    return wall if bias is None else bias + wall
-
-
-def _all_masked(bias: Tensor) -> Tensor:
-    return (bias == -math.inf).all(-1, keepdim=True)
-
-
-def _attend(
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    bias: Tensor | None,
-    scale: float,
-    softcap: float,
-    mode: int,
-    precision: int | None,
-) -> tuple[Tensor, Tensor]:
-    root = math.sqrt(scale)
-    raw = torch.matmul(query * root, (key * root).mT)
-    capped = softcap * torch.tanh(raw / softcap) if softcap else raw
-    masked = capped if bias is None else capped + bias
-    high = masked if precision is None else masked.to(torch_dtype(precision))
-    probs = torch.softmax(high, -1).to(query.dtype)
+    bias = _bias(query, key.shape[2], mask, causal=bool(is_causal))
+    out = F.scaled_dot_product_attention(query, key, value, bias, scale=scale)
     if bias is not None:
-        probs = torch.where(_all_masked(bias), 0.0, probs)
-    return torch.matmul(probs, value), (raw, capped, masked, probs)[mode]
+        out = torch.where((bias == -math.inf).all(-1, keepdim=True), 0.0, out)
+    return merge_heads(out) if packed else out
+
+
+def _bias(query: Tensor, keys: int, mask: Tensor | None, *, causal: bool) -> Tensor | None:
+    """What is added to the scores: the mask, and minus infinity where a query must not see a key."""
+    bias = mask
+    if bias is not None:
+        if bias.dtype is torch.bool:
+            bias = torch.zeros_like(bias, dtype=query.dtype).masked_fill(~bias, -math.inf)
+        bias = F.pad(bias, (0, keys - bias.shape[-1]), value=-math.inf)  # keys beyond the mask's end are hidden
+    if causal:
+        hidden = torch.ones(query.shape[2], keys, dtype=torch.bool, device=query.device).triu(1)
+        wall = torch.zeros_like(hidden, dtype=query.dtype).masked_fill(hidden, -math.inf)
+        bias = wall if bias is None else bias + wall
+    return bias
 
 
 @operator("RotaryEmbedding")

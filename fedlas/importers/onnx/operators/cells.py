@@ -9,49 +9,34 @@ import contextlib
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypedDict
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
 
-from fedlas.errors import UnsupportedModel
+from fedlas.importers.onnx.operators.activations import named_activation
 from fedlas.importers.onnx.operators.indexing import reverse_sequence
 
 States = tuple[Tensor, ...]
 Activation = Callable[[Tensor], Tensor]
-
-# For each activation: how it is computed with alpha and beta, and their defaults where it takes them.
-_ACTIVATIONS: dict[str, tuple[Callable[..., Tensor], tuple[float, ...]]] = {
-    "affine": (lambda x, a, b: a * x + b, (1.0, 0.0)),
-    "elu": (lambda x, a: F.elu(x, a), (1.0,)),
-    "hardsigmoid": (lambda x, a, b: torch.clamp(a * x + b, 0, 1), (0.2, 0.5)),
-    "leakyrelu": (lambda x, a: F.leaky_relu(x, a), (0.01,)),
-    "relu": (F.relu, ()),
-    "scaledtanh": (lambda x, a, b: a * torch.tanh(b * x), (1.0, 1.0)),
-    "sigmoid": (torch.sigmoid, ()),
-    "softplus": (F.softplus, ()),
-    "softsign": (F.softsign, ()),
-    "tanh": (torch.tanh, ()),
-    "thresholdedrelu": (lambda x, a: torch.where(x > a, x, 0.0), (1.0,)),
-}
+Step = Callable[[Tensor, States], States]
+#: The step of one direction, from its number, its bias of the recurrence and its activations.
+MakeStep = Callable[[int, Tensor | None, list[Activation]], Step]
+_BACKWARDS = {"forward": [False], "reverse": [True], "bidirectional": [False, True]}
 
 
-def activations_of(names: Sequence[str], alphas: Sequence[float], betas: Sequence[float]) -> list[Activation]:
-    """Functions of one argument; alphas and betas are used up by those that take them, in order."""
-    first, second, made = iter(alphas), iter(betas), []
-    for name in names:
-        if name.lower() not in _ACTIVATIONS:
-            raise UnsupportedModel("unsupported_operator", f"recurrent layers with activation {name!r}")
-        function, defaults = _ACTIVATIONS[name.lower()]
-        given = [next(source, default) for source, default in zip((first, second), defaults, strict=False)]
-        made.append(_with(function, given))
-    return made
+class RecurrentAttributes(TypedDict, total=False):
+    """The attributes that all recurrent layers have."""
 
-
-def _with(function: Callable[..., Tensor], parameters: list[float]) -> Activation:
-    return lambda x: function(x, *parameters)
+    activation_alpha: tuple[float, ...]
+    activation_beta: tuple[float, ...]
+    activations: tuple[str, ...]
+    clip: float
+    direction: str
+    hidden_size: int
+    layout: int
 
 
 @dataclass(frozen=True)
@@ -87,52 +72,121 @@ class RecurrentLayer:
     b: Tensor | None
     lengths: Tensor | None
     states: States
-    direction: str
+    attributes: RecurrentAttributes
 
-    def directions(self) -> list[bool]:
+    @classmethod
+    def of(
+        cls,
+        x: Tensor,
+        w: Tensor,
+        r: Tensor,
+        b: Tensor | None,
+        lengths: Tensor | None,
+        initial: Sequence[Tensor | None],
+        attributes: RecurrentAttributes,
+    ) -> RecurrentLayer:
+        """A node's inputs in one form; states that are not given are zeros."""
+        if attributes.get("layout"):
+            x = x.transpose(0, 1)
+            initial = [state if state is None else state.transpose(0, 1) for state in initial]
+        zeros = x.new_zeros(w.shape[0], x.shape[1], r.shape[-1])
+        # Lengths change no shape, and where all are the whole length they change nothing.
+        if lengths is not None and (x.is_meta or bool((lengths == x.shape[0]).all())):
+            lengths = None
+        states = tuple(zeros if state is None else state for state in initial)
+        layer = cls(x, w, r, b, lengths, states, attributes)
+        layer._check_sizes()
+        return layer
+
+    def _check_sizes(self) -> None:
+        """PyTorch's functions write beyond their memory where these do not fit together.
+
+        Raises:
+            ValueError: they do not.
+        """
+        count, gates, hidden = len(self.backwards), self.w.shape[1], self.r.shape[-1]
+        wanted: dict[str, tuple[Tensor, tuple[int, ...]]] = {
+            "W": (self.w, (count, gates, self.x.shape[2])),
+            "R": (self.r, (count, gates, hidden)),
+        }
+        wanted |= {} if self.b is None else {"B": (self.b, (count, 2 * gates))}
+        wanted |= {f"state {i}": (state, (count, self.x.shape[1], hidden)) for i, state in enumerate(self.states)}
+        for name, (value, shape) in wanted.items():
+            if tuple(value.shape) != shape:
+                raise ValueError(f"{name} has the shape {tuple(value.shape)}, {shape} is needed")
+
+    @property
+    def direction(self) -> str:
+        return self.attributes.get("direction", "forward")
+
+    @property
+    def backwards(self) -> list[bool]:
         """Whether each direction runs backwards."""
-        return {"forward": [False], "reverse": [True], "bidirectional": [False, True]}[self.direction]
+        return _BACKWARDS[self.direction]
+
+    def cut(self, x: Tensor) -> Tensor:
+        """`x` within the layer's clip of zero."""
+        clip = self.attributes.get("clip")
+        return x if clip is None else torch.clamp(x, -clip, clip)
+
+    def run(self, kinds: Sequence[CellKind], make_step: MakeStep, *, fusible: bool = True) -> tuple[Tensor, ...]:
+        """Outputs (T, directions, N, H) and last states (directions, N, H), or both with the rows first.
+
+        By the function of the first of `kinds` that computes the same, else step by step.
+        """
+        given = self.attributes.get("activations") or kinds[0].defaults * len(self.backwards)
+        same = next((kind for kind in kinds if self._computes(kind, given)), None)
+        if fusible and same is not None:
+            output, last = fused(self, same)
+        else:
+            output, last = self._stepwise(make_step, self._activations(given))
+        if self.attributes.get("layout"):
+            return output.permute(2, 0, 1, 3), *(state.transpose(0, 1) for state in last)
+        return output, *last
+
+    def _computes(self, kind: CellKind, activations: Sequence[str]) -> bool:
+        """Whether PyTorch's function computes the same: its own activations, no clipping, no row without a step."""
+        empty_rows = self.lengths is not None and bool((self.lengths < 1).any())
+        names = tuple(name.lower() for name in activations)
+        return "clip" not in self.attributes and not empty_rows and names == kind.defaults * len(self.backwards)
+
+    def _activations(self, names: Sequence[str]) -> list[Activation]:
+        """Functions of one argument; alphas and betas are used up by those that take them, in order."""
+        given = iter(self.attributes.get("activation_alpha", ())), iter(self.attributes.get("activation_beta", ()))
+        made = []
+        for name in names:
+            function, defaults = named_activation(name)
+            parameters = [next(source, default) for source, default in zip(given, defaults, strict=False)]
+            made.append(_with(function, parameters))
+        return made
+
+    def _stepwise(self, make_step: MakeStep, activations: list[Activation]) -> tuple[Tensor, States]:
+        """Every direction by a loop over time; a row that has ended keeps its state and yields zeros."""
+        outputs, last = [], []
+        lengths = None if self.lengths is None else self.lengths.to(self.x.device)
+        each = len(activations) // len(self.backwards)
+        for d, backwards in enumerate(self.backwards):
+            wb, rb = (None, None) if self.b is None else self.b[d].chunk(2)
+            step = make_step(d, rb, activations[each * d : each * (d + 1)])
+            projected = F.linear(self.x, self.w[d], wb)
+            state, found = tuple(value[d] for value in self.states), []
+            times = range(len(projected))
+            for t in reversed(times) if backwards else times:
+                new = step(projected[t], state)
+                shown = new[0]
+                if lengths is not None:
+                    running = (t < lengths)[:, None]
+                    new = tuple(torch.where(running, a, b) for a, b in zip(new, state, strict=True))
+                    shown = torch.where(running, shown, 0.0)
+                state = new
+                found.append(shown)
+            outputs.append(torch.stack(found[::-1] if backwards else found))
+            last.append(state)
+        return torch.stack(outputs, 1), tuple(torch.stack(values) for values in zip(*last, strict=True))
 
 
-def prepare(
-    x: Tensor,
-    w: Tensor,
-    r: Tensor,
-    b: Tensor | None,
-    lengths: Tensor | None,
-    initial: Sequence[Tensor | None],
-    direction: str,
-    layout: int,
-) -> RecurrentLayer:
-    """A node's inputs in one form; states that are not given are zeros."""
-    if layout:
-        x = x.transpose(0, 1)
-        initial = [state if state is None else state.transpose(0, 1) for state in initial]
-    zeros = x.new_zeros(w.shape[0], x.shape[1], r.shape[-1])
-    # Lengths change no shape, and where all are the whole length they change nothing.
-    if lengths is not None and (x.is_meta or bool((lengths == x.shape[0]).all())):
-        lengths = None
-    states = tuple(zeros if state is None else state for state in initial)
-    _check_sizes(x, w, r, b, states, direction)
-    return RecurrentLayer(x, w, r, b, lengths, states, direction)
-
-
-def _check_sizes(x: Tensor, w: Tensor, r: Tensor, b: Tensor | None, states: States, direction: str) -> None:
-    """PyTorch's functions write beyond their memory where these do not fit together.
-
-    Raises:
-        ValueError: they do not.
-    """
-    count, hidden = 2 if direction == "bidirectional" else 1, r.shape[-1]
-    wanted: dict[str, tuple[Tensor, tuple[int, ...]]] = {
-        "W": (w, (count, w.shape[1], x.shape[2])),
-        "R": (r, (count, w.shape[1], hidden)),
-    }
-    wanted |= {} if b is None else {"B": (b, (count, 2 * w.shape[1]))}
-    wanted |= {f"state {i}": (state, (count, x.shape[1], hidden)) for i, state in enumerate(states)}
-    for name, (value, shape) in wanted.items():
-        if tuple(value.shape) != shape:
-            raise ValueError(f"{name} has the shape {tuple(value.shape)}, {shape} is needed")
+def _with(function: Callable[..., Tensor], parameters: list[float]) -> Activation:
+    return lambda x: function(x, *parameters)
 
 
 def fused(layer: RecurrentLayer, kind: CellKind) -> tuple[Tensor, States]:
@@ -140,7 +194,7 @@ def fused(layer: RecurrentLayer, kind: CellKind) -> tuple[Tensor, States]:
     weights: list[Tensor] = []
     if layer.w.shape[1] != len(kind.order) * layer.r.shape[-1]:
         raise ValueError(f"W has {layer.w.shape[1]} rows, {len(kind.order)} times {layer.r.shape[-1]} are needed")
-    for d in range(len(layer.directions())):
+    for d in range(len(layer.backwards)):
         parts = [layer.w[d], layer.r[d]]
         if layer.b is not None:
             parts += layer.b[d].chunk(2)
@@ -148,7 +202,7 @@ def fused(layer: RecurrentLayer, kind: CellKind) -> tuple[Tensor, States]:
     options = weights, layer.b is not None, 1, 0.0, torch.is_grad_enabled(), layer.direction == "bidirectional"
     with _quietly(layer.x.is_cuda):
         output, last = (_whole if layer.lengths is None else _packed)(layer, kind, options)
-    output = output.unflatten(-1, (len(layer.directions()), -1)).transpose(1, 2)
+    output = output.unflatten(-1, (len(layer.backwards), -1)).transpose(1, 2)
     return output, last
 
 
@@ -197,47 +251,3 @@ def _as_pytorch(states: Sequence[Tensor]) -> Tensor | list[Tensor]:
 def _reordered(weight: Tensor, order: tuple[int, ...]) -> Tensor:
     gates = weight.chunk(len(order))
     return torch.cat([gates[i] for i in order])
-
-
-Step = Callable[[Tensor, States], States]
-
-
-def stepwise(layer: RecurrentLayer, make_step: Callable[[int], tuple[Tensor, Step]]) -> tuple[Tensor, States]:
-    """Every direction by a loop over time; a row that has ended keeps its state and yields zeros."""
-    outputs, last = [], []
-    lengths = None if layer.lengths is None else layer.lengths.to(layer.x.device)
-    for d, backwards in enumerate(layer.directions()):
-        projected, step = make_step(d)
-        state, found = tuple(value[d] for value in layer.states), []
-        times = range(len(projected))
-        for t in reversed(times) if backwards else times:
-            new = step(projected[t], state)
-            shown = new[0]
-            if lengths is not None:
-                running = (t < lengths)[:, None]
-                new = tuple(torch.where(running, a, b) for a, b in zip(new, state, strict=True))
-                shown = torch.where(running, shown, 0.0)
-            state = new
-            found.append(shown)
-        outputs.append(torch.stack(found[::-1] if backwards else found))
-        last.append(state)
-    return torch.stack(outputs, 1), tuple(torch.stack(values) for values in zip(*last, strict=True))
-
-
-def answer(output: Tensor, last: States, layout: int) -> tuple[Tensor, ...]:
-    """(T, directions, N, H) and (directions, N, H), or both with the rows first."""
-    if layout:
-        return output.permute(2, 0, 1, 3), *(state.transpose(0, 1) for state in last)
-    return output, *last
-
-
-def is_default(activations: Sequence[str], kind: CellKind, layer: RecurrentLayer, clip: float | None) -> bool:
-    """Whether PyTorch's function computes the same: its own activations, no clipping, no row without a step."""
-    names = tuple(name.lower() for name in activations)
-    empty_rows = layer.lengths is not None and bool((layer.lengths < 1).any())
-    return clip is None and not empty_rows and names in ((), kind.defaults * len(layer.directions()))
-
-
-def cut(x: Tensor, clip: float | None) -> Tensor:
-    """`x` within `clip` of zero."""
-    return x if clip is None else torch.clamp(x, -clip, clip)

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from fedlas.importers.onnx.operators.dtypes import torch_dtype
-from fedlas.importers.onnx.operators.table import enter_all, operator
+from fedlas.importers.onnx.operators.table import Function, enter_all, operator
 
 # Operators that PyTorch computes under the same definition: no attributes, inputs in the same order.
-_SAME: dict[str, Callable[..., Any]] = {
+_SAME: dict[str, Function] = {
     "Abs": torch.abs,
     "Acos": torch.acos,
     "Acosh": torch.acosh,
@@ -27,6 +25,7 @@ _SAME: dict[str, Callable[..., Any]] = {
     "Erf": torch.erf,
     "Exp": torch.exp,
     "Log": torch.log,
+    "MatMul": torch.matmul,
     "Mul": torch.mul,
     "Neg": torch.neg,
     "Reciprocal": torch.reciprocal,
@@ -35,8 +34,9 @@ _SAME: dict[str, Callable[..., Any]] = {
     "Sqrt": torch.sqrt,
     "Sub": torch.sub,
     "Tan": torch.tan,
+    "Where": torch.where,
 }
-_SAME_WITHOUT_GRADIENT: dict[str, Callable[..., Any]] = {
+_SAME_WITHOUT_GRADIENT: dict[str, Function] = {
     "And": torch.logical_and,
     "BitwiseAnd": torch.bitwise_and,
     "BitwiseNot": torch.bitwise_not,
@@ -97,11 +97,6 @@ def add_all(*values: Tensor) -> Tensor:
 @operator("Mean")
 def mean_of(*values: Tensor) -> Tensor:
     return add_all(*values) / len(values)
-
-
-@operator("Where")
-def where(condition: Tensor, x: Tensor, y: Tensor) -> Tensor:
-    return torch.where(condition, x, y)
 
 
 @operator("Clip")

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Literal
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fedlas.errors import UnsupportedModel
 from fedlas.importers.onnx.operators.table import operator
 
 Ints = tuple[int, ...]
@@ -22,23 +24,9 @@ def batch_normalization(
     *,
     epsilon: float = 1e-5,
     momentum: float = 0.9,
-    spatial: int = 1,
-    training_mode: int = 0,
-    num_outputs: int = 1,
-) -> Tensor | tuple[Tensor, ...]:
-    """In inference; with `training_mode` by the batch's own statistics, and the running ones as further outputs."""
-    if not spatial:
-        raise UnsupportedModel("unsupported_operator", "operator BatchNormalization with spatial=0 is not supported")
-    if not training_mode:
-        return _normalised(x, mean, var, scale, bias, epsilon)
-    axes = tuple(i for i in range(x.ndim) if i != 1)
-    batch_var, batch_mean = torch.var_mean(x, axes, correction=0)
-    result = _normalised(x, batch_mean, batch_var, scale, bias, epsilon)
-    running = (old * momentum + new * (1 - momentum) for old, new in ((mean, batch_mean), (var, batch_var)))
-    return (result, *running) if num_outputs > 1 else result
-
-
-def _normalised(x: Tensor, mean: Tensor, var: Tensor, scale: Tensor, bias: Tensor, epsilon: float) -> Tensor:
+    spatial: Literal[1] = 1,
+    training_mode: Literal[0] = 0,
+) -> Tensor:
     if mean.requires_grad or var.requires_grad:  # computed statistics, as of standardised weights
         shape = [-1] + [1] * (x.ndim - 2)
         mean, var, scale, bias = (value.reshape(shape) for value in (mean, var, scale, bias))
@@ -81,10 +69,7 @@ def layer_normalization(
         result = F.layer_norm(x, shape, eps=epsilon)
         result = result if scale is None else result * scale
         result = result if bias is None else result + bias
-    if num_outputs == 1:
-        return result
-    var, mean = torch.var_mean(x, tuple(range(axis % x.ndim, x.ndim)), correction=0, keepdim=True)
-    return result, mean, torch.rsqrt(var + epsilon)
+    return result if num_outputs == 1 else (result, *_statistics(x, range(axis % x.ndim, x.ndim), epsilon))
 
 
 @operator("RMSNormalization", "SimplifiedLayerNormalization")
@@ -108,7 +93,7 @@ def skip_layer_normalization(
     """LayerNorm of `x + skip + bias`; the sum is the fourth output, statistics are none."""
     total = x + skip if bias is None else x + skip + bias
     result = F.layer_norm(total, total.shape[-1:], scale, shift, epsilon)
-    return result if num_outputs == 1 else (result, *_statistics(total, epsilon), total)
+    return result if num_outputs == 1 else (result, *_statistics(total, [-1], epsilon), total)
 
 
 @operator("com.microsoft.SkipSimplifiedLayerNormalization")
@@ -117,11 +102,11 @@ def skip_rms_normalization(
 ) -> Tensor | tuple[Tensor, ...]:
     total = x + skip if bias is None else x + skip + bias
     result = F.rms_norm(total, total.shape[-1:], scale, epsilon)
-    return result if num_outputs == 1 else (result, *_statistics(total, epsilon), total)
+    return result if num_outputs == 1 else (result, *_statistics(total, [-1], epsilon), total)
 
 
-def _statistics(x: Tensor, epsilon: float) -> tuple[Tensor, Tensor]:
-    var, mean = torch.var_mean(x, -1, correction=0, keepdim=True)
+def _statistics(x: Tensor, axes: Sequence[int], epsilon: float) -> tuple[Tensor, Tensor]:
+    var, mean = torch.var_mean(x, tuple(axes), correction=0, keepdim=True)
     return mean, torch.rsqrt(var + epsilon)
 
 
@@ -142,15 +127,7 @@ def local_response_normalization(
     return x / (bias + alpha * mean) ** beta
 
 
-@operator("Dropout", host=(1, 2))
-def dropout(
-    x: Tensor,
-    ratio_input: Tensor | None = None,
-    training_mode: Tensor | None = None,
-    *,
-    ratio: float = 0.5,
-    seed: int = 0,
-    num_outputs: int = 1,
-) -> Tensor | tuple[Tensor, ...]:
-    """In inference, where the mask keeps everything; the importer uses a module that also trains."""
-    return x if num_outputs == 1 else (x, torch.ones_like(x, dtype=torch.bool))
+@operator("Dropout", host=(1,))
+def dropout(x: Tensor, ratio_input: Tensor | None = None, *, ratio: float = 0.5, seed: int = 0) -> Tensor:
+    """In inference; the importer uses a module that also trains."""
+    return x

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TypedDict, Unpack
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -10,23 +12,19 @@ from fedlas.importers.onnx.operators.activations import fused_activation
 from fedlas.importers.onnx.operators.table import operator
 
 
-@operator("MatMul")
-def matmul(a: Tensor, b: Tensor) -> Tensor:
-    return torch.matmul(a, b)
+class GemmAttributes(TypedDict, total=False):
+    """`alpha·a·b + beta·c`, with a and b transposed where so told."""
+
+    alpha: float
+    beta: float
+    transA: int
+    transB: int
 
 
 @operator("Gemm")
-def gemm(
-    a: Tensor,
-    b: Tensor,
-    c: Tensor | None = None,
-    *,
-    alpha: float = 1.0,
-    beta: float = 1.0,
-    transA: int = 0,
-    transB: int = 0,
-) -> Tensor:
-    a, weight = (a.T if transA else a), (b if transB else b.T)
+def gemm(a: Tensor, b: Tensor, c: Tensor | None = None, **attributes: Unpack[GemmAttributes]) -> Tensor:
+    alpha, beta = attributes.get("alpha", 1.0), attributes.get("beta", 1.0)
+    a, weight = (a.T if attributes.get("transA") else a), (b if attributes.get("transB") else b.T)
     if not a.is_floating_point():  # F.linear has no integers
         return (alpha * torch.matmul(a, weight.T) + (0 if c is None else beta * c)).to(a.dtype)
     if alpha == beta == 1.0 and (c is None or (c.ndim == 1 and len(c) == len(weight))):
@@ -44,13 +42,10 @@ def fused_gemm(
     activation: str = "",
     activation_alpha: float | None = None,
     activation_beta: float | None = None,
-    alpha: float = 1.0,
-    beta: float = 1.0,
-    transA: int = 0,
-    transB: int = 0,
+    **attributes: Unpack[GemmAttributes],
 ) -> Tensor:
     given = [value for value in (activation_alpha, activation_beta) if value is not None]
-    return fused_activation(activation, gemm(a, b, c, alpha=alpha, beta=beta, transA=transA, transB=transB), *given)
+    return fused_activation(activation, gemm(a, b, c, **attributes), *given)
 
 
 @operator("Einsum")

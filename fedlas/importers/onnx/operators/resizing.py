@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -12,6 +13,8 @@ from torch import Tensor
 
 from fedlas.importers.onnx.operators.limits import bounded
 from fedlas.importers.onnx.operators.table import operator
+
+Where = Literal["half_pixel", "pytorch_half_pixel", "align_corners", "asymmetric"]
 
 
 @dataclass(frozen=True)
@@ -21,25 +24,21 @@ class _ResizeOptions:
     mode: str
     coordinate_transformation_mode: str
     nearest_mode: str = "round_prefer_floor"
-    antialias: bool = False
     cubic_coeff_a: float = -0.75
-    exclude_outside: bool = False
-    extrapolation_value: float = 0.0
 
 
 @dataclass(frozen=True)
 class _ResizedAxis:
-    """How one axis is resized, and the part of it (as fractions) that `tf_crop_and_resize` reads."""
+    """How one axis is resized."""
 
     dim: int
     size: int
     target: int
     scale: float
-    crop: tuple[float, float] = (0.0, 1.0)
 
     @property
     def unchanged(self) -> bool:
-        """Then it is not read at other places either: as ONNX Runtime has it, also where a part is cut out."""
+        """Then it is not read at other places either."""
         return self.size == self.target and math.isclose(self.scale, 1.0)
 
 
@@ -50,13 +49,9 @@ def resize(
     scales: Tensor | None = None,
     sizes: Tensor | None = None,
     *,
-    antialias: int = 0,
     axes: tuple[int, ...] | None = None,
-    coordinate_transformation_mode: str = "half_pixel",
+    coordinate_transformation_mode: Where = "half_pixel",
     cubic_coeff_a: float = -0.75,
-    exclude_outside: int = 0,
-    extrapolation_value: float = 0.0,
-    keep_aspect_ratio_policy: str = "stretch",
     mode: str = "nearest",
     nearest_mode: str = "round_prefer_floor",
     opset: int,
@@ -65,27 +60,14 @@ def resize(
     if opset < 11:
         return upsample(x, roi, mode=mode)
     dims = [axis % x.ndim for axis in axes] if axes else list(range(x.ndim))
-    given_scales = [] if scales is None else scales.tolist()
-    given_sizes = [] if sizes is None else sizes.tolist()
-    crops = [0.0] * len(dims) + [1.0] * len(dims) if roi is None or not roi.numel() else roi.tolist()
-    if given_sizes:
-        given_sizes, given_scales = _aspect([x.shape[d] for d in dims], given_sizes, keep_aspect_ratio_policy)
+    if sizes is not None and sizes.numel():
+        target = sizes.tolist()
+        factors = [n / x.shape[d] for d, n in zip(dims, target, strict=True)]
     else:
-        given_sizes = [_scaled(x.shape[d], s) for d, s in zip(dims, given_scales, strict=True)]
-    parts = [
-        _ResizedAxis(d, x.shape[d], n, s, (crops[i], crops[i + len(dims)]))
-        for i, (d, n, s) in enumerate(zip(dims, given_sizes, given_scales, strict=True))
-    ]
-    options = _ResizeOptions(
-        mode,
-        coordinate_transformation_mode,
-        nearest_mode,
-        bool(antialias),
-        cubic_coeff_a,
-        bool(exclude_outside),
-        extrapolation_value,
-    )
-    return _resize(x, parts, options)
+        factors = [] if scales is None else scales.tolist()
+        target = [_scaled(x.shape[d], s) for d, s in zip(dims, factors, strict=True)]
+    parts = [_ResizedAxis(d, x.shape[d], n, s) for d, n, s in zip(dims, target, factors, strict=True)]
+    return _resize(x, parts, _ResizeOptions(mode, coordinate_transformation_mode, nearest_mode, cubic_coeff_a))
 
 
 @operator("Upsample", host=(1,))
@@ -100,14 +82,6 @@ def upsample(
 def _scaled(size: int, scale: float) -> int:
     """In single precision, as ONNX Runtime does it: 10 · 0.7 is 7."""
     return int(torch.tensor(size, dtype=torch.float32) * torch.tensor(scale, dtype=torch.float32))
-
-
-def _aspect(sizes: list[int], target: list[int], policy: str) -> tuple[list[int], list[float]]:
-    scales = [t / n for t, n in zip(target, sizes, strict=True)]
-    if policy == "stretch":
-        return target, scales
-    scale = min(scales) if policy == "not_larger" else max(scales)
-    return [math.floor(scale * n + 0.5) for n in sizes], [scale] * len(sizes)
 
 
 def _resize(x: Tensor, axes: Sequence[_ResizedAxis], options: _ResizeOptions) -> Tensor:
@@ -141,7 +115,7 @@ def _is_pytorchs(x: Tensor, axes: Sequence[_ResizedAxis], options: _ResizeOption
     """Whether `F.interpolate` has the same definition (and then does it in one fast step)."""
     spatial = all(axis.dim > 1 for axis in axes) and 3 <= x.ndim <= 5 and x.is_floating_point()
     exact = all(abs(axis.scale * axis.size - axis.target) < 1e-5 and axis.target > 1 for axis in axes)
-    if not spatial or not exact or options.antialias:
+    if not spatial or not exact:
         return False
     where = options.coordinate_transformation_mode
     if options.mode == "nearest":
@@ -151,7 +125,7 @@ def _is_pytorchs(x: Tensor, axes: Sequence[_ResizedAxis], options: _ResizeOption
         )
         return (whole and options.nearest_mode.startswith("round")) or (where == "asymmetric" and floor)
     same = where in ("half_pixel", "pytorch_half_pixel", "align_corners") and (options.mode, x.ndim) in _INTERPOLATIONS
-    return same and (options.mode == "linear" or (options.cubic_coeff_a == -0.75 and not options.exclude_outside))
+    return same and (options.mode == "linear" or options.cubic_coeff_a == -0.75)
 
 
 def _along(x: Tensor, axis: _ResizedAxis, options: _ResizeOptions) -> Tensor:
@@ -163,9 +137,6 @@ def _along(x: Tensor, axis: _ResizedAxis, options: _ResizeOptions) -> Tensor:
     result = torch.zeros((), dtype=x.dtype, device=x.device)
     for k in range(index.shape[1]):
         result = result + x.index_select(axis.dim, index[:, k]) * weight[:, k].reshape(shape)
-    if options.coordinate_transformation_mode == "tf_crop_and_resize":
-        outside = ((place < 0) | (place > axis.size - 1)).to(x.device).reshape(shape)
-        result = torch.where(outside, options.extrapolation_value, result)
     return result
 
 
@@ -176,19 +147,9 @@ def _coordinates(axis: _ResizedAxis, transformation: str) -> Tensor:
         return i * (axis.size - 1) / max(axis.target - 1, 1)
     if transformation == "asymmetric":
         return i / axis.scale
-    if transformation == "tf_crop_and_resize":
-        start, end = axis.crop
-        if axis.target == 1:
-            return i + (start + end) * (axis.size - 1) / 2
-        return start * (axis.size - 1) + i * ((end - start) * (axis.size - 1) / (axis.target - 1))
-    half_pixel = (i + 0.5) / axis.scale - 0.5
     if transformation == "pytorch_half_pixel" and axis.target == 1:
         return i
-    if transformation == "half_pixel_symmetric":
-        return axis.size / 2 * (1 - axis.target / (axis.scale * axis.size)) + half_pixel
-    if transformation not in ("half_pixel", "pytorch_half_pixel"):
-        raise ValueError(f"coordinate_transformation_mode {transformation!r} is none of ONNX's")
-    return half_pixel
+    return (i + 0.5) / axis.scale - 0.5
 
 
 def _taps(place: Tensor, axis: _ResizedAxis, options: _ResizeOptions) -> tuple[Tensor, Tensor]:
@@ -197,19 +158,10 @@ def _taps(place: Tensor, axis: _ResizedAxis, options: _ResizeOptions) -> tuple[T
         index, weight = _nearest(place, options.nearest_mode, axis.scale)[:, None], torch.ones(len(place), 1)
     else:
         base = torch.floor(place)
-        shrink = min(axis.scale, 1.0) if options.antialias else 1.0
-        reach = 1 if options.mode == "linear" else 2
-        first = math.floor(-reach / shrink) + 1
-        bounded([len(place), 2 - 2 * first])
-        offsets = torch.arange(first, 2 - first)
+        offsets = torch.arange(0, 2) if options.mode == "linear" else torch.arange(-1, 3)
         index = base[:, None] + offsets
-        distance = (offsets - (place - base)[:, None]).abs() * shrink
-        weight = (1 - distance).clamp(min=0) if options.mode == "linear" else _cubic(distance, options.cubic_coeff_a)
-        if options.antialias:
-            weight = weight / weight.sum(1, keepdim=True)
-    if options.exclude_outside:
-        weight = torch.where((index < 0) | (index >= axis.size), 0.0, weight)
-        weight = weight / weight.sum(1, keepdim=True)
+        distance = (offsets - (place - base)[:, None]).abs()
+        weight = 1 - distance if options.mode == "linear" else _cubic(distance, options.cubic_coeff_a)
     return index.long().clamp(0, axis.size - 1), weight
 
 

@@ -1,22 +1,26 @@
 """The table of ONNX operators: one operator is one function on tensors.
 
-A function's positional parameters are the operator's inputs, its keyword-only parameters are the operator's attributes,
-both by the names of the ONNX specification. Two keyword names are filled in by the importer where a function asks for
-them: `opset` (semantics changed over time) and `num_outputs` (the node's number of outputs).
+A function's positional parameters are the operator's inputs, its keyword-only parameters (or the fields of the
+`TypedDict` that its `**attributes` are) are the operator's attributes, both by the names of the ONNX specification. Two
+keyword names are filled in by the importer where a function asks for them: `opset` (semantics changed over time) and
+`num_outputs` (the node's number of outputs).
 """
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterable, Mapping
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Literal, TypeVar, get_args, get_origin, get_type_hints
 
-from onnx import AttributeProto, NodeProto, TensorProto, helper, numpy_helper
+from onnx import AttributeProto, NodeProto, TensorProto, defs, helper, numpy_helper
+from torch import Tensor
 
 from fedlas.errors import UnsupportedModel
 
-F = TypeVar("F", bound=Callable[..., Any])
+Function = Callable[..., Tensor | tuple[Tensor, ...]]
+F = TypeVar("F", bound=Function)
 
 STANDARD_DOMAINS = ("", "ai.onnx")
 _FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.DOUBLE)
@@ -29,18 +33,49 @@ class Operator:
     Attributes:
         function: computes the operator's output, or a tuple of its outputs.
         host: positions of inputs that the function reads as numbers (shapes, axes, indices), on whatever device.
-        keywords: the attributes that it understands.
+        keywords: the attributes that it understands, and which values of them where these are `Literal`.
         fixed: keyword arguments that tell several operators of one function apart.
         gradient: whether a loss can be differentiated through it; never through ArgMax, Round or a comparison.
         several: the function answers with a tuple, however many outputs the node has.
+        inputs: how many inputs the function takes, where it says so.
     """
 
-    function: Callable[..., Any]
+    function: Function
     host: tuple[int, ...] = ()
-    keywords: frozenset[str] = frozenset()
-    fixed: Mapping[str, Any] = field(default_factory=dict)
+    keywords: Mapping[str, tuple[object, ...]] = field(default_factory=dict)
+    fixed: Mapping[str, str] = field(default_factory=dict)
     gradient: bool = True
     several: bool = False
+    inputs: float = math.inf
+
+    @classmethod
+    def of(cls, function: Function, host: tuple[int, ...], gradient: bool, **fixed: str) -> Operator:
+        """The entry of a function, whose signature tells the rest; that of a function of PyTorch tells nothing."""
+        if not inspect.isfunction(function) or not function.__module__.startswith("fedlas."):
+            return cls(function, host, gradient=gradient)
+        hints, inputs = get_type_hints(function), 0.0
+        keywords: dict[str, tuple[object, ...]] = {}
+        for parameter in inspect.signature(function).parameters.values():
+            match parameter.kind:
+                case parameter.KEYWORD_ONLY:
+                    keywords[parameter.name] = _values(hints[parameter.name])
+                case parameter.VAR_KEYWORD:
+                    (fields,) = get_args(hints[parameter.name])
+                    keywords |= dict.fromkeys(fields.__optional_keys__, ())
+                case kind:
+                    inputs += math.inf if kind is parameter.VAR_POSITIONAL else 1
+        known = {name: values for name, values in keywords.items() if name not in fixed}
+        several = get_origin(hints["return"]) is tuple
+        return cls(function, host, known, fixed, gradient, several, inputs)
+
+    @property
+    def outputs(self) -> float:
+        """How many outputs the function computes at most."""
+        return math.inf if self.several or "num_outputs" in self.keywords else 1
+
+
+def _values(hint: object) -> tuple[object, ...]:
+    return get_args(hint) if get_origin(hint) is Literal else ()
 
 
 OPERATORS: dict[str, Operator] = {}
@@ -56,21 +91,14 @@ def operator(*names: str, host: tuple[int, ...] = (), gradient: bool = True) -> 
     return enter
 
 
-def enter_all(
-    functions: Mapping[str, Callable[..., Any]], *, host: tuple[int, ...] = (), gradient: bool = True
-) -> None:
+def enter_all(functions: Mapping[str, Function], *, host: tuple[int, ...] = (), gradient: bool = True) -> None:
     """Enter several operators whose attributes are the functions' own keywords."""
-    for name, function in functions.items():
-        several = _returns_tuple(function)
-        OPERATORS[name] = Operator(function, host, keyword_names(function), gradient=gradient, several=several)
+    OPERATORS.update({name: Operator.of(function, host, gradient) for name, function in functions.items()})
 
 
-def enter_kinds(
-    function: Callable[..., Any], kinds: Iterable[str], *, host: tuple[int, ...] = (), gradient: bool = True
-) -> None:
+def enter_kinds(function: Function, kinds: Iterable[str], *, host: tuple[int, ...] = (), gradient: bool = True) -> None:
     """Enter one function for several operators; which one is meant it learns by its keyword `kind`."""
-    known = keyword_names(function) - {"kind"}
-    OPERATORS.update({kind: Operator(function, host, known, {"kind": kind}, gradient) for kind in kinds})
+    OPERATORS.update({kind: Operator.of(function, host, gradient, kind=kind) for kind in kinds})
 
 
 def has_gradient(name: str) -> bool:
@@ -79,21 +107,9 @@ def has_gradient(name: str) -> bool:
 
 
 def node_has_gradient(node: NodeProto) -> bool:
-    """As `has_gradient`, but a Cast has one only where it casts to floats."""
+    """As `has_gradient` for the attributes that the node has; a Cast has one only where it casts to floats."""
     casts = operator_name(node) == "Cast" and attributes(node).get("to") not in _FLOATS
-    return has_gradient(operator_name(node)) and not casts
-
-
-def keyword_names(function: Callable[..., Any]) -> frozenset[str]:
-    """The names of a function's keyword-only parameters; none for functions of PyTorch, which ONNX's never match."""
-    if not inspect.isfunction(function) or not function.__module__.startswith("fedlas."):
-        return frozenset()
-    parameters = inspect.signature(function).parameters.values()
-    return frozenset(p.name for p in parameters if p.kind is p.KEYWORD_ONLY)
-
-
-def _returns_tuple(function: Callable[..., Any]) -> bool:
-    return inspect.isfunction(function) and str(function.__annotations__.get("return", "")).startswith("tuple")
+    return has_gradient(operator_name(node)) and not casts and not misfits(node)
 
 
 def operator_name(node: NodeProto) -> str:
@@ -106,38 +122,62 @@ def words(text: str) -> frozenset[str]:
     return frozenset(text.split())
 
 
-def attributes(node: NodeProto) -> dict[str, Any]:
+def attributes(node: NodeProto) -> dict[str, object]:
     """The node's attributes as plain Python values (tensors as `(values, dtype name)`)."""
     return {attribute.name: _plain(attribute) for attribute in node.attribute}
 
 
-def _plain(attribute: AttributeProto) -> Any:
-    value = helper.get_attribute_value(attribute)
-    if attribute.type == AttributeProto.STRING:
-        return value.decode()
-    if attribute.type == AttributeProto.STRINGS:
-        return tuple(item.decode() for item in value)
-    if attribute.type == AttributeProto.TENSOR:
-        array = numpy_helper.to_array(value)
-        return array.ravel().tolist(), array.dtype.name
-    return tuple(value) if attribute.type in (AttributeProto.INTS, AttributeProto.FLOATS) else value
+def _plain(attribute: AttributeProto) -> object:
+    match attribute.type:
+        case AttributeProto.STRING:
+            return attribute.s.decode()
+        case AttributeProto.STRINGS:
+            return tuple(item.decode() for item in attribute.strings)
+        case AttributeProto.TENSOR:
+            array = numpy_helper.to_array(attribute.t)
+            return array.ravel().tolist(), array.dtype.name
+        case AttributeProto.INTS | AttributeProto.FLOATS:
+            return tuple(attribute.ints or attribute.floats)
+        case _:
+            return helper.get_attribute_value(attribute)
 
 
-def keywords(node: NodeProto, opset: int) -> dict[str, Any]:
+def misfits(node: NodeProto) -> list[str]:
+    """What of a node its table's function does not know; attributes that say what goes without saying do not count."""
+    entry, found = OPERATORS[operator_name(node)], []
+    for item in node.attribute:
+        values = entry.keywords.get(item.name)
+        if (values is None and not _is_default(node, item)) or (values and _plain(item) not in values):
+            found.append(item.name)
+    inputs, outputs = _last_named(node.input), _last_named(node.output)
+    found += [f"{inputs} inputs"] if inputs > entry.inputs else []
+    return found + ([f"{outputs} outputs"] if outputs > entry.outputs else [])
+
+
+def _last_named(names: Sequence[str]) -> int:
+    """How many inputs or outputs a node has, less those without a name at the end."""
+    return max((i for i, name in enumerate(names, 1) if name), default=0)
+
+
+def _is_default(node: NodeProto, item: AttributeProto) -> bool:
+    if node.domain not in STANDARD_DOMAINS or item.name not in (known := defs.get_schema(node.op_type).attributes):
+        return False
+    default = known[item.name].default_value
+    return bool(default.type == item.type and _plain(default) == _plain(item))
+
+
+def keywords(node: NodeProto, opset: int) -> dict[str, object]:
     """The keyword arguments with which the table's function computes `node`.
 
     Raises:
-        UnsupportedModel: `unsupported_operator` where the node has an attribute that the function does not know.
+        UnsupportedModel: `unsupported_operator` where the node has attributes, inputs or outputs of which the function
+            does not know.
     """
     entry = OPERATORS[operator_name(node)]
-    known = entry.keywords
-    given = attributes(node)
-    unknown = sorted(given.keys() - known)
-    if unknown:
+    if unknown := misfits(node):
         raise UnsupportedModel(
             "unsupported_operator", f"operator {operator_name(node)} is used with {unknown}, which is not supported"
         )
+    given = {name: value for name, value in attributes(node).items() if name in entry.keywords}
     extra = {"opset": opset, "num_outputs": len(node.output)}
-    return {**given, **entry.fixed} | {
-        name: value for name, value in extra.items() if name in known and name not in given
-    }
+    return {name: value for name, value in extra.items() if name in entry.keywords} | given | dict(entry.fixed)

@@ -1,10 +1,11 @@
-"""Padding and sizes of sliding windows, shared by convolutions and pooling."""
+"""Sliding windows, shared by convolutions and pooling: their attributes, padding and sizes."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import TypedDict
 
 import torch.nn.functional as F
 from torch import Tensor
@@ -14,17 +15,76 @@ from fedlas.importers.onnx.operators.limits import bounded
 Ints = tuple[int, ...]
 
 
-def explicit_pads(
-    auto_pad: str, pads: Ints | None, size: Sequence[int], kernel: Sequence[int], stride: Ints, dilation: Ints
-) -> Ints:
-    """All beginnings, then all ends, as ONNX writes them."""
-    if auto_pad in ("NOTSET", "VALID"):
-        return pads if pads and auto_pad == "NOTSET" else (0,) * (2 * len(stride))
-    total = [
-        max((math.ceil(n / s) - 1) * s + (k - 1) * d + 1 - n, 0)
-        for n, k, s, d in zip(size, kernel, stride, dilation, strict=True)
-    ]
-    return halves(total, more_at_end=auto_pad == "SAME_UPPER")
+class WindowAttributes(TypedDict, total=False):
+    """The attributes that all operators with windows have."""
+
+    auto_pad: str
+    dilations: Ints
+    kernel_shape: Ints
+    pads: Ints
+    strides: Ints
+
+
+@dataclass(frozen=True)
+class Window:
+    """A window along the spatial axes; `pads` are all beginnings, then all ends, as ONNX writes them."""
+
+    kernel: Ints
+    stride: Ints
+    dilation: Ints
+    pads: Ints
+    auto_pad: str
+
+    @classmethod
+    def over(cls, size: Sequence[int], kernel: Sequence[int], attributes: WindowAttributes) -> Window:
+        """The window of a node whose input has the spatial axes `size`."""
+        rank, auto_pad = len(size), attributes.get("auto_pad", "NOTSET")
+        given = attributes.get("pads") if auto_pad == "NOTSET" else None
+        ones = (1,) * rank
+        stride, dilation = attributes.get("strides") or ones, attributes.get("dilations") or ones
+        window = cls(tuple(kernel), stride, dilation, given or (0,) * (2 * rank), auto_pad)
+        return replace(window, pads=window._same_pads(size)) if auto_pad.startswith("SAME") else window
+
+    def _same_pads(self, size: Sequence[int]) -> Ints:
+        axes = zip(size, self.stride, self.reach, strict=True)
+        total = [max((math.ceil(n / s) - 1) * s + reach - n, 0) for n, s, reach in axes]
+        return halves(total, more_at_end=self.auto_pad == "SAME_UPPER")
+
+    @property
+    def rank(self) -> int:
+        return len(self.stride)
+
+    @property
+    def reach(self) -> Ints:
+        """How many elements a window spans along each axis."""
+        return tuple((k - 1) * d + 1 for k, d in zip(self.kernel, self.dilation, strict=True))
+
+    @property
+    def begins(self) -> Ints:
+        return self.pads[: self.rank]
+
+    @property
+    def ends(self) -> Ints:
+        return self.pads[self.rank :]
+
+    @property
+    def symmetric(self) -> Ints | None:
+        """The padding of each axis where beginning and end have the same, which PyTorch's layers take."""
+        return self.begins if self.begins == self.ends and min(self.pads, default=0) >= 0 else None
+
+    def exact_ends(self, size: Sequence[int], *, ceil_mode: bool) -> Ints:
+        """The padding at the ends with which the last window ends exactly where the padded input does.
+
+        With `ceil_mode` a window may reach beyond the padding, but none begins in the padding at the end.
+        """
+        ends = []
+        for n, stride, reach, begin, end in zip(size, self.stride, self.reach, self.begins, self.ends, strict=True):
+            steps = (n + begin + end - reach) / stride
+            count = math.ceil(steps) if ceil_mode else math.floor(steps)
+            if ceil_mode and count * stride >= n + begin:
+                count -= 1
+            ends.append(count * stride + reach - n - begin)
+        return tuple(ends)
 
 
 def halves(total: Sequence[int], *, more_at_end: bool) -> Ints:
@@ -40,30 +100,12 @@ def pad(x: Tensor, pads: Ints, value: float = 0.0) -> Tensor:
     return F.pad(x, [n for i in reversed(range(rank)) for n in (pads[i], pads[i + rank])], value=value)
 
 
-def symmetric(pads: Ints) -> Ints | None:
-    """The padding of each axis where beginning and end have the same, which PyTorch's layers take."""
-    rank = len(pads) // 2
-    return pads[:rank] if pads[:rank] == pads[rank:] and min(pads, default=0) >= 0 else None
+def by_rank(rank: int, *functions: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """The function for one, two or three spatial axes.
 
-
-def by_rank(rank: int, *functions: Callable[..., Any]) -> Callable[..., Any]:
-    """The function for one, two or three spatial axes."""
-    return functions[rank - 1]
-
-
-def ends_of_windows(
-    size: Sequence[int], pads: Ints, kernel: Sequence[int], stride: Ints, dilation: Ints, *, ceil_mode: bool
-) -> Ints:
-    """The padding at the ends with which the last window ends exactly where the padded input does.
-
-    With `ceil_mode` a window may reach beyond the padding, but none begins in the padding at the end.
+    Raises:
+        ValueError: there is none.
     """
-    rank, ends = len(stride), []
-    for i, n in enumerate(size):
-        begin, end, reach = pads[i], pads[i + rank], (kernel[i] - 1) * dilation[i] + 1
-        steps = (n + begin + end - reach) / stride[i]
-        count = math.ceil(steps) if ceil_mode else math.floor(steps)
-        if ceil_mode and count * stride[i] >= n + begin:
-            count -= 1
-        ends.append(count * stride[i] + reach - n - begin)
-    return tuple(ends)
+    if not 1 <= rank <= len(functions):
+        raise ValueError(f"windows over {rank} spatial axes, 1 to {len(functions)} are supported")
+    return functions[rank - 1]

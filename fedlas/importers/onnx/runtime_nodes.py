@@ -1,0 +1,129 @@
+"""Runtime nodes: single nodes that ONNX Runtime computes, without a gradient, where the operator table has no function.
+
+What lies behind such a node trains as ever; weights before it are constants, since no gradient reaches them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache, lru_cache
+
+import torch
+from onnx import NodeProto, OperatorSetIdProto, defs, helper, numpy_helper
+from onnx.shape_inference import infer_node_outputs
+from torch import Tensor, nn
+
+from fedlas.errors import UnsupportedModel
+from fedlas.importers.onnx.graph import Array, Graph
+from fedlas.importers.onnx.operators import OPERATORS, keywords, operator_name
+from fedlas.importers.onnx.operators.dtypes import as_tensor, elem_type
+from fedlas.importers.onnx.operators.limits import bounded
+from fedlas.importers.onnx.operators.table import STANDARD_DOMAINS, Function, misfits
+from fedlas.importers.onnx.runtime_operators import refused
+from fedlas.importers.onnx.runtime_session import GraphSession
+
+#: Up to so many elements an input may be what a size is read from.
+_FEW = 64
+_NUMBERS = frozenset(f"tensor({kind})" for kind in ("float", "int64", "int32", "uint8", "bool"))
+
+
+class RuntimeNode(nn.Module):
+    """One node as a module; it has no weights and no gradient, and computes on the CPU."""
+
+    def __init__(self, node: NodeProto, opset: int) -> None:
+        super().__init__()
+        self.content, self.opset = node.SerializeToString(deterministic=True), opset
+
+    @torch.no_grad()
+    def forward(self, *inputs: Tensor | None) -> tuple[Tensor, ...]:
+        """The node's outputs, where its inputs are.
+
+        Raises:
+            UnsupportedModel: `unsupported_operator` where ONNX Runtime does not compute them, or the inputs have a
+                shape alone; `declared_size` where they are too large.
+        """
+        given = [value for value in inputs if value is not None]
+        if any(value.is_meta for value in given):
+            raise UnsupportedModel("unsupported_operator", "ONNX Runtime computes values, not shapes alone")
+        arrays = [None if value is None else value.detach().cpu().numpy() for value in inputs]
+        _check_size(NodeProto.FromString(self.content), arrays, self.opset)
+        types = tuple(0 if value is None else elem_type(value.dtype) for value in inputs)
+        try:
+            found = _session(self.content, self.opset, types)([value for value in arrays if value is not None])
+            results = [as_tensor(value) for value in found]
+        except UnsupportedModel as error:
+            raise UnsupportedModel("unsupported_operator", error.message) from error
+        device = next((value.device for value in given if value.device.type != "cpu"), torch.device("cpu"))
+        return tuple(value.to(device) for value in results)
+
+
+def _check_size(node: NodeProto, arrays: Sequence[Array | None], opset: int) -> None:
+    """Refuse outputs that ONNX's inference knows to be too large; numbers that choose a size are few."""
+    given = {name: value for name, value in zip(node.input, arrays, strict=True) if value is not None}
+    types = {
+        name: helper.make_tensor_type_proto(helper.np_dtype_to_tensor_dtype(value.dtype), value.shape)
+        for name, value in given.items()
+    }
+    data = {name: numpy_helper.from_array(value, name) for name, value in given.items() if value.size <= _FEW}
+    try:
+        found = infer_node_outputs(
+            defs.get_schema(node.op_type, opset), node, types, data, opset_imports=_imports(opset)
+        )
+    except Exception:  # whatever does not fit the operator: ONNX Runtime says it better
+        return
+    for value in found.values():
+        bounded([dim.dim_value for dim in value.tensor_type.shape.dim])
+
+
+def _imports(opset: int) -> list[OperatorSetIdProto]:
+    return [OperatorSetIdProto(version=opset)]
+
+
+@lru_cache(maxsize=256)
+def _session(content: bytes, opset: int, types: tuple[int, ...]) -> GraphSession:
+    """The node for inputs of these types (0: left out), under names of its own, as one tensor may be read twice."""
+    node = NodeProto.FromString(content)
+    outputs = [f"output_{i}" for i in range(len(node.output))]
+    inputs = [f"input_{i}" if kind else "" for i, kind in enumerate(types)]
+    node = NodeProto(op_type=node.op_type, attribute=node.attribute, input=inputs, output=outputs)
+    infos = [helper.make_tensor_value_info(name, kind, None) for name, kind in zip(inputs, types, strict=True) if kind]
+    graph = Graph([node], {}, infos, outputs, opset, _imports(opset), helper.find_min_ir_version_for(_imports(opset)))
+    return GraphSession(graph, outputs, typed=False)
+
+
+def is_runtime_node(node: NodeProto) -> bool:
+    """Whether ONNX Runtime computes the node alone: no function of the table knows it, or none knows its options."""
+    if node.domain not in STANDARD_DOMAINS or (node.op_type in OPERATORS and not misfits(node)):
+        return False
+    return not refused([node]) and _takes_tensors(node.op_type)
+
+
+@cache
+def _takes_tensors(op_type: str) -> bool:
+    """Whether all that an operator reads and makes may be tensors of numbers, not text, sequences or optionals."""
+    schema = defs.get_schema(op_type)
+    return all(_NUMBERS & {str(kind) for kind in value.types} for value in (*schema.inputs, *schema.outputs))
+
+
+@dataclass(frozen=True)
+class Call:
+    """How a node is computed; `host` as in `Operator`, `several` where the function answers with a tuple."""
+
+    function: Function
+    keywords: Mapping[str, object]
+    host: tuple[int, ...]
+    several: bool
+
+
+def call_of(node: NodeProto, opset: int) -> Call:
+    """The table's function with the node's attributes, or ONNX Runtime, which takes all inputs wherever they are.
+
+    Raises:
+        UnsupportedModel: `unsupported_operator` for attributes that neither knows.
+    """
+    if is_runtime_node(node):
+        return Call(RuntimeNode(node, opset), {}, tuple(range(len(node.input))), several=True)
+    entry = OPERATORS[operator_name(node)]
+    several = entry.several or ("num_outputs" in entry.keywords and len(node.output) > 1)
+    return Call(entry.function, keywords(node, opset), entry.host, several)

@@ -1,0 +1,144 @@
+"""Nodes that ONNX Runtime computes within a network: their values, sizes and what of the network still trains."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from onnx import TensorProto, helper, numpy_helper
+
+from fedlas.calibrators import TemperatureScaling
+from fedlas.errors import UnsupportedModel
+from fedlas.export.graph import export_onnx
+from fedlas.importers import OnnxClassifier, check_parity, load_onnx
+from fedlas.importers.onnx.evaluator import run_node
+from fedlas.importers.onnx.operators import node_has_gradient
+from fedlas.importers.onnx.runtime_nodes import is_runtime_node
+from tests.helpers.single_node import Case, assert_agrees, ints, random_floats
+
+floats = random_floats(2)
+IMAGE, LINE, X = floats(2, 4, 7, 6), floats(2, 20, 1), floats(3, 4)
+HEADS = (floats(2, 4, 5, 6), floats(2, 2, 7, 6), floats(2, 2, 7, 6))
+CASES = [
+    Case("GridSample", (IMAGE, np.tanh(floats(2, 3, 5, 2))), {"mode": "bicubic"}, opset=16),
+    Case("AffineGrid", (floats(2, 2, 3), ints(2, 4, 5, 6)), {"align_corners": 1}, opset=20),
+    Case("DFT", (floats(2, 6, 5, 1), np.array(8)), {"axis": 1, "onesided": 1}, opset=17),
+    Case("STFT", (LINE, np.array(3), np.hanning(8).astype(np.float32)), opset=17),
+    Case("STFT", (LINE, np.array(4), None, np.array(6)), opset=17),
+    Case("HannWindow", (np.array(10),), opset=17),
+    Case("Col2Im", (floats(1, 8, 6), ints(3, 4), ints(2, 2)), opset=18),
+    Case("EyeLike", (X,), {"dtype": TensorProto.INT64, "k": 1}, opset=9),
+    Case("Hardmax", (X,), opset=13),
+    Case("MaxPool", (IMAGE,), {"kernel_shape": [3, 2], "storage_order": 1}, opset=12, outputs=2),
+    Case("Resize", (IMAGE, None, None, ints(5, 4)), {"axes": [2, 3], "mode": "linear", "antialias": 1}, opset=18),
+    Case(
+        "Resize", (IMAGE, None, None, ints(2, 4, 5, 5)), {"coordinate_transformation_mode": "half_pixel_symmetric"}, 19
+    ),
+    Case("Attention", HEADS, {"softcap": 2.0}, opset=23),
+    Case("Attention", (*HEADS, None, floats(2, 2, 3, 6), floats(2, 2, 3, 6)), opset=23, outputs=3),
+]
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_agrees_with_onnx_runtime(case: Case) -> None:
+    """An operator, or an option of one, that the table does not know is computed; it has no gradient."""
+    assert is_runtime_node(case.node)
+    assert not node_has_gradient(case.node)
+    assert_agrees(case)
+
+
+@pytest.mark.parametrize(
+    ("op", "attributes"),
+    [
+        ("StringNormalizer", {}),
+        ("SequenceLength", {}),
+        ("Optional", {}),
+        ("RandomNormalLike", {}),
+        ("Conv", {"group": 2}),
+        ("Resize", {"antialias": 0, "mode": "linear"}),
+    ],
+)
+def test_what_is_no_runtime_node(op: str, attributes: dict[str, Any]) -> None:
+    """Text, sequences, chance and control flow are never run alone, and what the table knows is not."""
+    assert not is_runtime_node(helper.make_node(op, ["x"], ["y"], **attributes))
+
+
+def test_a_tensor_that_is_read_twice() -> None:
+    """One tensor may be several inputs of a node."""
+    node = helper.make_node("CenterCropPad", ["x", "x"], ["y"])
+    found = run_node(node, {"x": torch.tensor([3, 1, 2])[:1]}, 18)
+    assert found["y"].tolist() == [0, 3, 0]
+
+
+GEOMETRY = {
+    "w": floats(4, 6),
+    "v": floats(6, 3),
+    "axis": np.array([1]),
+    "two": np.array([2]),
+}
+
+
+def spoken(tmp_path: Path, rows: int | str) -> Path:
+    """A network whose middle is a node without a function: the layer before it is not trained, those behind it are."""
+    nodes = [
+        helper.make_node("MatMul", ["x", "w"], ["a"]),
+        helper.make_node("Unsqueeze", ["a", "two"], ["m"]),
+        helper.make_node("DFT", ["m"], ["s"], axis=1),
+        helper.make_node("ReduceSumSquare", ["s", "two"], ["power"], keepdims=0),
+        helper.make_node("MatMul", ["power", "v"], ["z"]),
+        helper.make_node("Softmax", ["z"], ["p"], axis=1),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "g",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [rows, 4])],
+        [helper.make_tensor_value_info("p", TensorProto.FLOAT, [rows, 3])],
+        [numpy_helper.from_array(value, name) for name, value in GEOMETRY.items()],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8)
+    path = tmp_path / "m.onnx"
+    path.write_bytes(model.SerializeToString())
+    return path
+
+
+@pytest.mark.parametrize("rows", ["N", 1, 3])
+def test_layers_behind_a_runtime_node_train(rows: int | str, tmp_path: Path) -> None:
+    """Weights behind the node get a gradient, those before it are constants; the tuned file computes the same."""
+    path = spoken(tmp_path, rows)
+    classifier = load_onnx(path)
+    assert isinstance(classifier, OnnxClassifier)
+    assert check_parity(path, classifier) < 1e-5
+    assert [tuple(parameter.shape) for parameter in classifier.parameters()] == [(6, 3)]
+    tuned = copy.deepcopy(classifier).train()
+    tuned(torch.from_numpy(floats(5, 4)))[0].square().sum().backward()
+    (weight,) = tuned.parameters()
+    assert weight.grad is not None
+    assert bool((weight.grad != 0).all())
+    with torch.no_grad():
+        weight.add_(0.1)
+    report = export_onnx(
+        tuned.eval(),
+        tmp_path / "tuned.onnx",
+        calibrator=TemperatureScaling(1.5),
+        class_names=list("abc"),
+        verify_with=classifier.example_rows(3),
+    )
+    assert report.max_probability_error < 1e-5
+
+
+@pytest.mark.parametrize(
+    ("node", "inputs"),
+    [
+        (helper.make_node("HannWindow", ["a"], ["y"]), [torch.tensor(10**10)]),
+        (helper.make_node("AffineGrid", ["a", "b"], ["y"]), [torch.zeros(1, 2, 3), torch.tensor([1, 1, 10**5, 10**5])]),
+    ],
+)
+def test_large_results_are_refused_before_they_are_computed(node: Any, inputs: list[torch.Tensor]) -> None:
+    """A node that declares 40 GB or more is told by ONNX's inference of its output's size."""
+    with pytest.raises(UnsupportedModel) as caught:
+        run_node(node, dict(zip(node.input, inputs, strict=True)), 20)
+    assert caught.value.code == "declared_size"
