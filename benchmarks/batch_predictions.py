@@ -72,7 +72,7 @@ def model(folder: Path) -> Json:
     )  # fmt: skip
     profile = model_profile(classifier, names, ModelOptions(class_names=names))
     promises = {"guarantees": guarantees.as_dict(), "familiarity": {"score": familiarity.score}}
-    return {"file": str(folder / "served.onnx"), "profile": {**profile, **promises}}
+    return {"file": str(folder / "served.onnx"), "profile": {**profile.stored(), **promises}}
 
 
 def write(path: Path, rows: int) -> None:

@@ -46,6 +46,7 @@ _HOMES = {
     ),
 }
 _MODULES = (
+    "calibration",
     "calibrators",
     "export",
     "gate",

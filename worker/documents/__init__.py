@@ -1,6 +1,6 @@
 """The documents that pass the border of the sandbox: orders in, results and events out, each validated on arrival."""
 
-from worker.documents.events import CandidateEvent, ChildEvent, SavedCheckpoint
+from worker.documents.events import CandidateEvent, ChildEvent, ReportedProgress, SavedCheckpoint
 from worker.documents.orders import (
     BatchOptions,
     BatchOrder,
@@ -46,6 +46,7 @@ __all__ = [
     "OrderedModel",
     "PlanOrder",
     "PlanResult",
+    "ReportedProgress",
     "SavedCheckpoint",
     "ScoresOptions",
     "ScoresOrder",

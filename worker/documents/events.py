@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
 from service.registry.documents import CandidateEnded, Progress, Stage
 
@@ -25,7 +25,7 @@ class ReportedProgress(Progress):
 class CandidateEvent(_Part):
     """How one candidate of the race ended."""
 
-    type: Literal["candidate"]
+    type: Literal["candidate"] = "candidate"
     data: CandidateEnded
 
 
@@ -44,6 +44,11 @@ class ChildEvent(_Part):
     event: CandidateEvent | None = None
     checkpoint: SavedCheckpoint | None = None
 
+    @property
+    def only_progress(self) -> bool:
+        """Whether the next event of this kind says all that this one does, and more."""
+        return self.model_fields_set <= {"progress"}
+
     @classmethod
     def parse(cls, told: object) -> ChildEvent | None:
         """The event, or None where the child told of none: others will read it in records.
@@ -57,5 +62,5 @@ class ChildEvent(_Part):
             if len(json.dumps(told, ensure_ascii=False, allow_nan=False).encode()) > _MOST_BYTES:
                 return None
             return cls.model_validate(told)
-        except (ValueError, TypeError, RecursionError, ValidationError):  # half a surrogate pair is no text, either
+        except (ValueError, TypeError, RecursionError):  # half a surrogate pair is no text, either
             return None

@@ -8,12 +8,10 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue
+from pydantic import BaseModel, ConfigDict, Field
 
 from service.registry.contract import AnswerOptions, JobRequest
-from service.registry.documents import Document, ModelProfile, SeenByModel, Task
-
-JsonObject = dict[str, JsonValue]
+from service.registry.documents import Document, ImagePreprocessing, JsonObject, ModelProfile, SeenByModel, Task
 
 
 class StoredOptions(BaseModel):
@@ -43,7 +41,7 @@ class ModelOptions(StoredOptions):
     positive_class: str | None = None
     architecture: str | None = None
     num_classes: int | None = None
-    preprocessing: JsonObject | None = None
+    preprocessing: ImagePreprocessing | None = None
 
 
 class BatchOptions(AnswerOptions):

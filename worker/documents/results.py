@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field, JsonValue
+from pydantic import Field
 
-from service.registry.documents import DatasetProfile, Document, ModelProfile, Plan, Verdict
+from service.registry.documents import DatasetProfile, Document, JsonObject, ModelProfile, Plan, Verdict
 
 #: A file in the child's folder, never a path.
 FileName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,79}$")]
@@ -39,8 +39,8 @@ class ScoresResult(Document):
     """A fitted calibrator, its files, and the part of its report that its record shows."""
 
     method: str
-    parameters: dict[str, JsonValue]
-    excerpt: dict[str, JsonValue]
+    parameters: JsonObject
+    excerpt: JsonObject
     profile: ScoresProfile
     onnx: FileName
     report: FileName
@@ -63,8 +63,8 @@ class JobResult(Document):
     calibrated: ModelProfile | None
     model: FileName
     report: FileName
+    page: FileName
     diagram: FileName
-    page: FileName | None = None
 
 
 class PlanResult(Document):

@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -20,11 +20,10 @@ from service.inference.standard_outputs import MODEL_OUTPUTS
 from service.inference.writers.table import TableWriter, write_results
 from service.registry.contract import AnswerOptions
 from service.registry.errors import InvalidRequest
-from worker.documents import BatchOrder, BatchResult
+from worker.documents import BatchOrder, BatchResult, ChildEvent, ReportedProgress
 from worker.inside.batch_rows import ModelRows
 from worker.inside.functions import Emit, Files
 
-Json = dict[str, Any]
 Rows = Mapping[str, np.ndarray]
 T = TypeVar("T")
 
@@ -33,10 +32,9 @@ _TELL_EVERY_S = 1.0
 
 def predict(order: BatchOrder, files: Files, folder: Path, emit: Emit) -> BatchResult:
     """Predict all rows in the order of the owner's file and leave them in `results.parquet`."""
-    profile = order.profile.stored()
-    policy = _policy(ServingProfile.of(profile), order.options)
+    policy = _policy(ServingProfile.of(order.profile.stored()), order.options)
     writer = TableWriter(policy)
-    rows = ModelRows(files["dataset"], profile)
+    rows = ModelRows(files["dataset"], order.profile)
     network = _Network(str(files["model"]), tuple(dict.fromkeys((*MODEL_OUTPUTS, *policy.taken_outputs))))
     told = _Progress(len(rows), emit)
 
@@ -111,4 +109,4 @@ class _Progress:
             return
         self._told, share = now, row / self._num_rows
         eta = (now - self._began) * (1 - share) / share
-        self._emit({"progress": {"fraction": round(share, 4), "eta_seconds": round(eta, 1)}})
+        self._emit(ChildEvent(progress=ReportedProgress(fraction=round(share, 4), eta_seconds=round(eta, 1))))

@@ -19,6 +19,7 @@ from fedlas.data import Dataset, align_inputs, load_dataset
 from fedlas.data.image_column import ImageColumn
 from fedlas.data.memmap import RowReader
 from fedlas.preprocessing import Preprocessing
+from service.registry.documents import ModelProfile
 
 Array = NDArray[Any]
 
@@ -44,16 +45,17 @@ class ModelRows:
         BadDataset: a number does not fit the model's type, or an image cannot be decoded.
     """
 
-    def __init__(self, path: str | Path, profile: Mapping[str, Any]) -> None:
+    def __init__(self, path: str | Path, profile: ModelProfile) -> None:
         self._dataset = load_dataset(path, mapped_from=_MAPPED_FROM)
-        given = profile.get("preprocessing")
-        self._preprocessing = None if given is None else Preprocessing.parse(given)
-        self._specs: Sequence[Mapping[str, Any]] = profile["inputs"]
+        given = profile.preprocessing
+        self._preprocessing = None if given is None else Preprocessing.parse(given.stored())
+        self._specs = [spec.model_dump() for spec in profile.inputs]
         first = self._aligned(next(in_file_order(self._dataset, 1)))
         # Sizes that the model leaves open are those of the first row.
-        self._specs = [{**spec, "shape": ["N", *first[spec["name"]].shape[1:]]} for spec in self._specs]
+        for spec in self._specs:
+            spec["shape"] = ["N", *first[spec["name"]].shape[1:]]
         taken = sum(map(_bytes_of_row, first.values())) + sum(map(_bytes_of_files, self._dataset.inputs.values()))
-        taken += _BYTES_PER_CLASS * len(profile["class_names"])
+        taken += _BYTES_PER_CLASS * len(profile.class_names)
         self._step = max(1, min(_MOST_ROWS, _BLOCK_BYTES // taken))
 
     def __len__(self) -> int:

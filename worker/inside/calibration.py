@@ -1,183 +1,171 @@
-"""The calibration job, step by step, inside the sandbox: files in, files out.
-
-Read `calibrate` from top to bottom: it happens in that order.
-"""
+"""The calibration of a network or of scores, inside the sandbox: files in, files out around `fedlas.calibration`."""
 
 from __future__ import annotations
 
-import time
+import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
-from fedlas.calibrators import Calibrator, Identity
-from fedlas.calibrators.feature_map import shown_parameters
-from fedlas.data import Dataset, shared_rows
+from fedlas.calibration import CalibrationOptions, ScoredRows, calibrate_scores
+from fedlas.data.scores import read_scores
 from fedlas.documents import as_json
-from fedlas.importers import GraphClassifier
-from fedlas.race import CandidateResult, Journal, RaceProgress, RaceResult, make_candidates, run_race
-from fedlas.race.outputs import SplitOutputs
-from fedlas.training.fit import device_name
-from service.registry.documents import ModelProfile
-from worker.documents import JobOrder, JobResult
-from worker.inside.evaluation import Evaluation, write_report
+from fedlas.report import CalibrationReport, reliability_svg, report_html
+from service.registry.documents import CandidateEnded, Guarantees, ModelProfile, OutputSpec, ServingCost, Stage
+from service.registry.documents.model_profile import FamiliaritySpec
+from worker.documents import (
+    CandidateEvent,
+    ChildEvent,
+    JobOrder,
+    JobResult,
+    ReportedProgress,
+    ScoresOrder,
+    ScoresProfile,
+    ScoresResult,
+)
 from worker.inside.functions import Emit, Files
-from worker.inside.model_loading import check_expected_accuracy, fitting_dataset, open_classifier, rows_of
-from worker.inside.preconditions import check_rows, classes_not_met
-from worker.inside.publishing import NO_PROMISES, Chosen, chosen, diagnostics_of, export, finalists_probs, promises_of
-from worker.inside.reproducibility import asked, digests, journal_of, repeat_exactly
 
-Json = dict[str, Any]
+if TYPE_CHECKING:  # scores are calibrated without PyTorch
+    from fedlas.calibration import Calibration
+    from fedlas.importers import GraphClassifier
+    from fedlas.race import CandidateResult, RaceProgress
 
-#: Shares of the whole job at which its stages begin, for the progress bar.
-_TRAINING_FROM, _TRAINING_TO = 0.05, 0.90
+#: What a calibrator's record shows of its report, which is long.
+_SHOWN = (
+    *("verdict", "promoted", "summary", "metrics", "differences", "num_test_rows", "confidence_level", "gate"),
+    *("looks", "guarantees", "seed", "digests", "versions"),
+)
+_REPORT, _PAGE, _DIAGRAM = "report.json", "report.html", "reliability.svg"
 
 
 def calibrate(order: JobOrder, files: Files, folder: Path, emit: Emit) -> JobResult:
-    """Run one job and return what came of it; `calibrated.onnx`, `report.json` and the diagram are left in `folder`."""
-    request, profile = order.request.model_dump(), order.model.profile.stored()
+    """Run one job and return what came of it; `calibrated.onnx`, the report, its page and diagram lie in `folder`."""
+    from fedlas.calibration import calibrate
+    from worker.inside.model_loading import open_job
+    from worker.inside.reproducibility import asked, digests, journal_of, repeat_exactly
+
     repeat_exactly()
-    emit(_at("inspecting", 0.0))
-    classifier = open_classifier(files["model"], order.model.options)
-    dataset = fitting_dataset(files["dataset"], profile, folder)
-
-    emit(_at("evaluating", 0.01))
-    judged = dataset.seen_by_model != "unknown"
-    trains = judged and classifier.trainable and request["method"] not in ("post_hoc", "temperature")
-    dataset.require("calibration", "test", *(["train"] if trains else []))
-    check_rows(classifier, dataset)
-    calibration = rows_of(dataset, "calibration")
-    outputs = SplitOutputs(classifier, calibration[0], split="calibration")
-    check_expected_accuracy(outputs.logits, calibration[1], request["expected_accuracy"])
-
-    emit(_at("training", _TRAINING_FROM))
-    journal = journal_of(order, files, folder, emit)
-    result = _race(classifier, dataset, outputs, request, journal, trains=trains, emit=emit)
-
-    emit(_at("calibrating", _TRAINING_TO))
-    inputs, _ = rows_of(dataset, "test")
-    probs = finalists_probs(classifier, result, inputs)
-    evaluation = Evaluation(dataset, probs, request["gate"], order.looks_before, request["seed"])
-    judgement = evaluation.judge()
-    served = chosen(judgement, result, probs)
-    promises = promises_of(served.finalist, dataset, request["seed"]) if served.finalist else NO_PROMISES
-
-    emit(_at("exporting", 0.95))
-    calibrated = None
-    if served.finalist is not None:
-        calibrated = export(served.finalist, promises, folder, inputs, dataset.class_names, order, profile)
-    report = evaluation.report(
-        judgement,
-        served.probs,
-        positive_class=profile["positive_class"],
-        diagnostics=diagnostics_of(result),
-        guarantees=promises.guarantees,
-        calibration_accuracy=float((outputs.logits.argmax(1) == calibration[1]).mean()),
-        num_calibration_rows=len(calibration[1]),
-        duplicates=shared_rows(dataset),
-        candidates=[candidate.as_dict() for candidate in result.candidates],
-        recipe=_recipe(request, served, dataset, result),
+    tell = _Events(emit)
+    tell.stage("inspecting", 0.0)
+    classifier, dataset, options = open_job(order, files, folder)
+    found = calibrate(
+        classifier,
+        dataset,
+        options,
+        request=asked(order.request),
         digests=digests(order),
-        machine={"device": device_name()},
-        notes=_notes(dataset, classifier, result, judged=judged),
+        journal=journal_of(order, files, folder, emit),
+        on_stage=tell.stage,
+        on_progress=tell.progress,
+        on_candidate=tell.candidate,
     )
-    emit(_at("publishing", 0.99))
+    tell.stage("exporting", 0.95)
+    exported = None if found.finalist is None else _export(found, classifier, folder / "calibrated.onnx", order)
+    _write_report(found.report, folder)
+    tell.stage("publishing", 0.99)
     return JobResult(
-        verdict=judgement.verdict,
-        promoted=judgement.promoted,
-        calibrated=None if calibrated is None else ModelProfile.model_validate(calibrated),
+        verdict=found.verdict.verdict,
+        promoted=found.verdict.promoted,
+        calibrated=exported,
         model="calibrated.onnx",
-        **write_report(report, folder),
+        report=_REPORT,
+        page=_PAGE,
+        diagram=_DIAGRAM,
     )
 
 
-def _race(
-    classifier: GraphClassifier,
-    dataset: Dataset,
-    outputs: SplitOutputs,
-    request: Json,
-    journal: Journal,
-    *,
-    trains: bool,
-    emit: Emit,
-) -> RaceResult:
-    """Name the finalists on calibration rows, within the budget; go on where an earlier attempt of the job was."""
-    fresh = dataset.seen_by_model == "no"
-    candidates = make_candidates(
-        request["method"] if trains else "post_hoc",
-        request["hyperparameters"],
-        max_candidates=request["budget"]["candidates"],
-        fresh_rows=fresh,
+def fit_scores(order: ScoresOrder, files: Files, folder: Path, emit: Emit) -> ScoresResult:
+    """Calibrate scores; `calibrator.onnx`, the report, its page and diagram lie in `folder`."""
+    dataset = read_scores(files["scores"], class_names=order.options.class_names, roles=order.options.roles)
+    options = CalibrationOptions(method=order.options.method, evaluations_before=order.looks_before)
+    found = calibrate_scores(ScoredRows.of(dataset), options, digests={"scores_sha256": order.sha256})
+    error = found.export(folder / "calibrator.onnx", metadata={"fedlas.scores_sha256": order.sha256})
+    _write_report(found.report, folder)
+    report = found.report.as_dict()
+    excerpt = {name: report[name] for name in _SHOWN}
+    excerpt["num_calibration_rows"] = len(dataset.rows("calibration"))
+    excerpt["methods"] = report["recipe"]["methods"]
+    excerpt["max_probability_error"] = error
+    return ScoresResult(
+        method=found.calibrator.name,
+        parameters=found.calibrator.parameters(),
+        excerpt=excerpt,
+        profile=ScoresProfile(
+            input=found.rows.kind,
+            num_samples=len(dataset),
+            num_classes=len(dataset.class_names),
+            class_names=dataset.class_names,
+        ),
+        onnx="calibrator.onnx",
+        report=_REPORT,
+        page=_PAGE,
+        diagram=_DIAGRAM,
     )
 
-    def on_progress(progress: RaceProgress) -> None:
-        fraction = _TRAINING_FROM + (_TRAINING_TO - _TRAINING_FROM) * progress.fraction
-        emit(
-            _at(
-                "training",
-                fraction,
-                candidate=progress.name,
-                epoch=progress.epoch,
-                epochs=progress.epochs,
-                eta_seconds=progress.eta_seconds,
+
+def _export(found: Calibration, upload: GraphClassifier, file: Path, order: JobOrder) -> ModelProfile:
+    """Write the calibrated file, measure what a row of it costs, and return the profile of its record."""
+    from worker.inside.serving_cost import measured
+
+    finalist, names, profile = found.finalist, found.dataset.class_names, order.model.profile
+    assert finalist is not None
+    metadata = {"fedlas.job_id": order.job_id, "fedlas.parent_sha256": order.model.sha256}
+    written, familiarity = found.export(file, metadata=metadata)
+    cost = measured(file, upload.inputs, upload.lengths, written.cost)
+    changed = {
+        "format": "onnx",
+        "architecture": None,
+        "warnings": [],
+        "output": OutputSpec(name="probabilities", kind="probabilities"),
+        "class_names": names,
+        "class_names_given": profile.class_names_given or names != profile.class_names,
+        "guarantees": found.guarantees and Guarantees.model_validate(found.guarantees.as_dict()),
+        "familiarity": familiarity and FamiliaritySpec(score=familiarity.score),
+        "cost_factor": round(finalist.cost_factor, 3),
+        "cost": ServingCost.model_validate(cost.as_dict()),
+    }
+    return profile.model_copy(update=changed)
+
+
+def _write_report(report: CalibrationReport, folder: Path) -> None:
+    """Leave the report, its page and its diagram in `folder`."""
+    (folder / _REPORT).write_text(json.dumps(report.as_dict(), allow_nan=False))
+    (folder / _PAGE).write_text(report_html(report))
+    (folder / _DIAGRAM).write_text(reliability_svg(report))
+
+
+class _Events:
+    """Events of a job, as they are reported."""
+
+    def __init__(self, emit: Emit) -> None:
+        self._emit = emit
+
+    def stage(self, stage: Stage, fraction: float) -> None:
+        """A stage begins."""
+        self._emit(ChildEvent(stage=stage, progress=ReportedProgress(fraction=fraction)))
+
+    def progress(self, progress: RaceProgress) -> None:
+        """A candidate begins, or has trained for another epoch."""
+        self._emit(
+            ChildEvent(
+                progress=ReportedProgress(
+                    fraction=round(progress.fraction, 4),
+                    candidate=progress.name,
+                    epoch=progress.epoch,
+                    epochs=progress.epochs,
+                    eta_seconds=progress.eta_seconds,
+                )
             )
         )
 
-    def on_candidate(result: CandidateResult) -> None:
-        keys = ("name", "method", "scope", "status", "reason", "calibration")
-        said = result.as_dict()
-        data = {**{key: said[key] for key in keys}, "seconds": round(result.seconds, 3)}
-        emit({"event": {"type": "candidate", "data": as_json(data)}, "important": True})
-
-    return run_race(
-        classifier,
-        train=rows_of(dataset, "train") if trains else None,
-        calibration=rows_of(dataset, "calibration"),
-        candidates=candidates,
-        budget_seconds=60 * request["budget"]["minutes"],
-        max_accuracy_drop=request["gate"]["max_accuracy_drop"],
-        seed=request["seed"],
-        task=classifier.task,
-        groups=dataset.groups_of("calibration"),
-        calibrators=("temperature",) if request["method"] == "temperature" else None,
-        combine=request["method"] == "auto",
-        max_cost_factor=request["max_cost_factor"],
-        outputs=outputs,
-        train_weights=None if dataset.weights is None else dataset.weights[dataset.rows("train")],
-        on_progress=on_progress,
-        on_candidate=on_candidate,
-        journal=journal if candidates else None,
-    )
-
-
-def _recipe(request: Json, served: Chosen, dataset: Dataset, result: RaceResult) -> Json:
-    """How the served model was made, enough to make it again."""
-    calibrator: Calibrator = served.finalist.calibrator if served.finalist else Identity()
-    winner = served.finalist.result.as_dict() if served.finalist else None
-    return {
-        "request": asked(request),
-        "winner": winner,
-        "calibrator": {"name": calibrator.name, "parameters": shown_parameters(calibrator)},
-        "learning_rate_edges": dict(result.rates),
-        "cost_factor": served.finalist.cost_factor if served.finalist else 1.0,
-        "seen_by_model": dataset.seen_by_model,
-        "splits": dataset.profile()["splits"],
-    }
-
-
-def _notes(dataset: Dataset, classifier: GraphClassifier, result: RaceResult, *, judged: bool) -> list[str]:
-    """What a reader must know beside the verdict."""
-    notes = list(result.notes)
-    if not judged:
-        notes.append("Nothing was trained, since nothing could have been judged.")
-    if not classifier.trainable:
-        why = classifier.reason
-        notes.append(
-            f"The model has no weights that can be trained{f' ({why})' if why else ''}; "
-            "only its confidences were calibrated."
+    def candidate(self, result: CandidateResult) -> None:
+        """A candidate has ended."""
+        ended = CandidateEnded(
+            name=result.name,
+            method=result.method,
+            scope=result.scope,
+            status=result.status,
+            reason=result.reason,
+            calibration=as_json(result.calibration),
+            seconds=round(result.seconds, 3),
         )
-    return [*notes, *classes_not_met(dataset), *dataset.warnings]
-
-
-def _at(stage: str, fraction: float, **details: Any) -> Json:
-    progress = {"fraction": round(fraction, 4), **details}
-    return {"stage": stage, "progress": progress, "important": not details, "at": time.time()}
+        self._emit(ChildEvent(event=CandidateEvent(type="candidate", data=ended)))

@@ -12,7 +12,7 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from importlib import import_module
 from pathlib import Path
 
@@ -20,10 +20,10 @@ from pydantic import BaseModel
 
 from fedlas.errors import FedLASError
 from service.inference.memory import lacked_memory
-from worker.documents import WorkOrder
-from worker.inside.functions import Emit, JsonObject
+from worker.documents import ChildEvent, WorkOrder
+from worker.inside.functions import Emit
 from worker.sandbox.confinement import confine, lacking, lower
-from worker.sandbox.protocol import ANSWER, REQUEST, ChildAnswer, ChildError, ChildRequest, Limits
+from worker.sandbox.protocol import ANSWER, REQUEST, ChildAnswer, ChildError, ChildRequest, Confined, Limits
 
 _OUT_OF_MEMORY = ChildError(
     code="out_of_memory", message="opening this file took more memory than is allowed", user_error=True
@@ -42,7 +42,7 @@ KINDS = {
     "calibrate": "worker.inside.calibration:calibrate",
     "plan": "worker.inside.plan:plan",
     "predict": "worker.inside.batch:predict",
-    "fit_scores": "worker.inside.scores:fit_scores",
+    "fit_scores": "worker.inside.calibration:fit_scores",
 }
 #: The exit code of a child that lacks a protection which this machine has.
 UNPROTECTED = 4
@@ -59,17 +59,17 @@ def main(folder: Path) -> int:
     expects to be on.
     """
     os.environ.update(_SAME_BITS)
-    emit = _claim_stdout()
+    write = _claim_stdout()
     request = ChildRequest[WorkOrder].model_validate_json((folder / REQUEST).read_bytes())
     take_limits(request.limits)
     files = {name: Path(file) for name, file in request.files.items()}
     # A single thread until here: namespaces ask for it.
     report = confine(folder.resolve(), files.values())
-    emit({"confined": dict(report), "important": True})
+    write(Confined(confined=report))
     if lacking(report, request.expected):
         return UNPROTECTED
     threading.Thread(target=_end_with_supervisor, daemon=True).start()
-    answer = answer_to(request.order, files, folder, emit)
+    answer = answer_to(request.order, files, folder, _thinned(write))
     partial = folder / "answer.partial"
     partial.write_text(answer)
     os.replace(partial, folder / ANSWER)
@@ -97,17 +97,22 @@ def _explained(error: Exception) -> ChildError:
     return _INTERNAL
 
 
-def _claim_stdout() -> Emit:
-    """Keep the pipe for events; what libraries print goes to the log."""
+def _claim_stdout() -> Callable[[BaseModel], None]:
+    """Keep the pipe for events, one a line; what libraries print goes to the log."""
     pipe = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)
+    return lambda event: print(event.model_dump_json(exclude_unset=True), file=pipe)
+
+
+def _thinned(write: Callable[[BaseModel], None]) -> Emit:
+    """Write events, but mere progress only some times a second."""
     last = 0.0
 
-    def emit(event: JsonObject) -> None:
+    def emit(event: ChildEvent) -> None:
         nonlocal last
-        if event.get("important") or time.monotonic() - last > 1 / _EVENTS_PER_SECOND:
+        if not event.only_progress or time.monotonic() - last > 1 / _EVENTS_PER_SECOND:
             last = time.monotonic()
-            pipe.write(json.dumps(event) + "\n")
+            write(event)
 
     return emit
 

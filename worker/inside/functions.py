@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+
+from worker.documents import ChildEvent
 
 #: The files that the child may read, by name.
 Files = Mapping[str, Path]
-#: Reports an event (`worker.documents.ChildEvent`); events that are not `important` are thinned out.
-JsonObject = dict[str, Any]
-Emit = Callable[[JsonObject], None]
+#: Reports an event; plain progress is thinned out.
+Emit = Callable[[ChildEvent], None]

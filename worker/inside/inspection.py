@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from fedlas.errors import UnsupportedModel
-from service.registry.documents import DatasetProfile, ModelProfile
+from service.registry.documents import (
+    DatasetProfile,
+    FeatureSpec,
+    ModelProfile,
+    ServingCost,
+    TensorSpec,
+)
 from worker.documents import (
     DatasetInspection,
     InspectDatasetOrder,
@@ -16,7 +22,8 @@ from worker.documents import (
 )
 from worker.inside.functions import Emit, Files
 
-Json = dict[str, Any]
+if TYPE_CHECKING:  # datasets are read without PyTorch
+    from fedlas.importers import GraphClassifier
 
 _CHECKED_ROWS = 3
 
@@ -25,17 +32,7 @@ def inspect_dataset(order: InspectDatasetOrder, files: Files, folder: Path, emit
     """Read the dataset, fix its splits, and write the prepared copy that jobs read."""
     from fedlas.data import read_dataset, save_dataset
 
-    options = order.options
-    dataset = read_dataset(
-        files["dataset"],
-        format=options.format,
-        roles=options.roles,
-        seen_by_model=options.seen_by_model,
-        split_seed=options.split_seed,
-        missing=options.missing,
-        padding=options.padding,
-        scratch=folder,
-    )
+    dataset = read_dataset(files["dataset"], **dict(order.options), scratch=folder)
     save_dataset(dataset, folder / "prepared.npz")
     profile = DatasetProfile.model_validate({**dataset.profile(), "format": dataset.format})
     return DatasetInspection(profile=profile, prepared="prepared.npz")
@@ -54,20 +51,18 @@ def inspect_model(order: InspectModelOrder, files: Files, folder: Path, emit: Em
     classifier = open_classifier(file, options)
     names = _class_names(classifier, options.class_names)
     profile = model_profile(classifier, names, options)
-    preprocessing = preprocessing_of(options.preprocessing)
-    if preprocessing is not None:
-        check_preprocessing(preprocessing, profile["inputs"])
+    if (preprocessing := preprocessing_of(options.preprocessing)) is not None:
+        check_preprocessing(preprocessing, [spec.model_dump() for spec in profile.inputs])
     served = folder / "served.onnx"
     if options.architecture is None:
         check_parity(file, classifier)
     rows = classifier.example_rows(_CHECKED_ROWS)
     report = export_onnx(classifier, served, calibrator=Identity(), class_names=names, verify_with=rows)
-    cost = measured(served, classifier.inputs, classifier.lengths, report.cost)
-    found = ModelProfile.model_validate({**profile, "cost": cost.as_dict()})
-    return ModelInspection(profile=found, served=served.name)
+    cost = ServingCost.model_validate(measured(served, classifier.inputs, classifier.lengths, report.cost).as_dict())
+    return ModelInspection(profile=profile.model_copy(update={"cost": cost}), served=served.name)
 
 
-def _class_names(classifier: Any, given: list[str] | None) -> list[str]:
+def _class_names(classifier: GraphClassifier, given: list[str] | None) -> list[str]:
     """The owner's names, else the labels that the graph itself carries, else numbers."""
     if given is not None and len(given) != classifier.num_classes:
         raise UnsupportedModel(
@@ -78,28 +73,25 @@ def _class_names(classifier: Any, given: list[str] | None) -> list[str]:
     return given or list(classifier.class_labels or map(str, range(classifier.num_classes)))
 
 
-def model_profile(classifier: Any, class_names: list[str], options: ModelOptions) -> Json:
-    """What the record of a model shows, ready for JSON."""
-    return {
-        "format": "onnx" if options.architecture is None else "safetensors",
-        "architecture": options.architecture,
-        "preprocessing": options.preprocessing,
-        "inputs": [{"name": i.name, "dtype": i.dtype, "shape": list(i.shape)} for i in classifier.inputs],
-        "output": {"name": classifier.output_name, "kind": classifier.output_kind},
-        "task": classifier.task,
-        "num_classes": classifier.num_classes,
-        "class_names": class_names,
-        "class_names_given": options.class_names is not None or bool(classifier.class_labels),
-        "positive_class": options.positive_class,
-        "features": {"layer": classifier.feature_layer, "dim": classifier.feature_dim},
-        "trainable": classifier.trainable,
-        "warnings": _notes(classifier),
-    }
-
-
-def _notes(classifier: Any) -> list[str]:
-    """What its owner should know: what was passed over in the file, and why it cannot be trained."""
+def model_profile(classifier: GraphClassifier, class_names: list[str], options: ModelOptions) -> ModelProfile:
+    """What the record of a model shows."""
     notes = list(classifier.notes)
     if classifier.reason:
         notes.append(f"the model cannot be trained ({classifier.reason}); its confidences can be calibrated")
-    return notes
+    return ModelProfile.model_validate(
+        {
+            "format": "onnx" if options.architecture is None else "safetensors",
+            "architecture": options.architecture,
+            "preprocessing": options.preprocessing,
+            "inputs": [TensorSpec(name=i.name, dtype=i.dtype, shape=list(i.shape)) for i in classifier.inputs],
+            "output": {"name": classifier.output_name, "kind": classifier.output_kind},
+            "task": classifier.task,
+            "num_classes": classifier.num_classes,
+            "class_names": class_names,
+            "class_names_given": options.class_names is not None or bool(classifier.class_labels),
+            "positive_class": options.positive_class,
+            "features": FeatureSpec(layer=classifier.feature_layer, dim=classifier.feature_dim),
+            "trainable": classifier.trainable,
+            "warnings": notes,
+        }
+    )

@@ -8,25 +8,24 @@ from __future__ import annotations
 import hashlib
 import json
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from fedlas.race.journal import FolderJournal, Journal
-from worker.documents import JobOrder
+from service.registry.contract import JobRequest
+from service.registry.documents import JsonObject
+from worker.documents import ChildEvent, JobOrder, SavedCheckpoint
 from worker.inside.functions import Emit, Files
-
-Json = dict[str, Any]
 
 #: The prefix of the files that hold what earlier attempts have saved.
 CHECKPOINT = "checkpoint."
 #: Names of things rather than what they are, and where to tell of the end: they change nothing of what comes out.
-_NOT_ASKED = ("webhook", "metadata", "model_id", "dataset_id")
+_NOT_ASKED = {"webhook", "metadata", "model_id", "dataset_id"}
 
 
-def asked(request: Json) -> Json:
+def asked(request: JobRequest) -> JsonObject:
     """What a request asks for; with `digests` it says what comes out."""
-    return {key: value for key, value in request.items() if key not in _NOT_ASKED}
+    return request.model_dump(exclude=_NOT_ASKED)
 
 
 def digests(order: JobOrder) -> dict[str, str]:
@@ -53,12 +52,11 @@ def journal_of(order: JobOrder, files: Files, folder: Path, emit: Emit) -> Journ
     if order.checkpoint_seconds is None:
         return Journal()
     known = {name.removeprefix(CHECKPOINT): file for name, file in files.items() if name.startswith(CHECKPOINT)}
-    request, profile = asked(order.request.model_dump()), order.model.profile.stored()
-    given = {"request": request, "profile": profile, **digests(order)}
+    given = {"request": asked(order.request), "profile": order.model.profile.stored(), **digests(order)}
     key = hashlib.sha256(json.dumps(given, sort_keys=True).encode()).hexdigest()
 
     def on_saved(name: str, file: str) -> None:
-        emit({"checkpoint": {"name": name, "file": file}, "important": True})
+        emit(ChildEvent(checkpoint=SavedCheckpoint(name=name, file=file)))
 
     return FolderJournal(
         folder / "journal", key=key, known=known, on_saved=on_saved, every_seconds=order.checkpoint_seconds

@@ -54,6 +54,12 @@ class ChildRequest(BaseModel, Generic[Order]):
     expected: list[str]
 
 
+class Confined(BaseModel):
+    """The first event: for each control of `worker.sandbox.confinement` how it is on, or why it is off."""
+
+    confined: dict[str, str]
+
+
 def _cut(message: object) -> object:
     return message[:_LONGEST_MESSAGE] if isinstance(message, str) else message
 

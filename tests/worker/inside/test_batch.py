@@ -25,7 +25,7 @@ from service.registry.documents import ModelProfile
 from tests.corpus.images import image, photo
 from tests.helpers.documents import MODEL_PROFILE
 from tests.helpers.served import lookup, scaling
-from worker.documents import BatchOptions, BatchOrder
+from worker.documents import BatchOptions, BatchOrder, ChildEvent
 from worker.inside import batch, batch_rows
 from worker.inside.batch import ahead, predict
 from worker.inside.batch_rows import in_file_order
@@ -51,9 +51,14 @@ def order(folder: Path, model: bytes, data: Path, inputs: list[Json], **more: An
     """What the child is given."""
     file = folder / "served.onnx"
     file.write_bytes(model)
-    profile = {**MODEL_PROFILE, "inputs": inputs, "class_names": NAMES, **more.pop("profile", {})}
-    ordered = BatchOrder(profile=ModelProfile.model_validate(profile), options=BatchOptions.model_validate(more))
+    profile = model_profile(inputs=inputs, class_names=NAMES, **more.pop("profile", {}))
+    ordered = BatchOrder(profile=profile, options=BatchOptions.model_validate(more))
     return ordered, {"model": file, "dataset": data}
+
+
+def model_profile(**fields: Any) -> ModelProfile:
+    """The profile of a model, with these fields of its own."""
+    return ModelProfile.model_validate({**MODEL_PROFILE, **fields})
 
 
 def spec(dtype: str, *sizes: int | str, name: str = "x") -> Json:
@@ -200,7 +205,7 @@ def test_blocks_are_sized_by_what_rows_take(tmp_path: Path) -> None:
     """Rows of large images, of many classes and of tokens come in smaller blocks than rows of a few numbers."""
 
     def size(array: Array, *sizes: int, classes: int = 2) -> int:
-        profile = {"inputs": [spec(array.dtype.name, *sizes)], "class_names": [str(k) for k in range(classes)]}
+        profile = model_profile(inputs=[spec(array.dtype.name, *sizes)], class_names=[str(k) for k in range(classes)])
         first = next(batch_rows.ModelRows(prepared(tmp_path, {"x": array}), profile).blocks())
         return len(first[1]["x"])
 
@@ -212,7 +217,7 @@ def test_blocks_are_sized_by_what_rows_take(tmp_path: Path) -> None:
     assert size(np.zeros((2, 1 << 21), np.float32), 1 << 21) == 1
     noise = image(np.random.default_rng(0).integers(0, 256, (300, 300, 3), dtype=np.uint8))
     steps = {"channels": 1, "resize": [1, 2], "layout": "NCHW"}
-    profile = {"inputs": [spec("float32", 1, 1, 2)], "class_names": NAMES, "preprocessing": steps}
+    profile = model_profile(inputs=[spec("float32", 1, 1, 2)], class_names=NAMES, preprocessing=steps)
     path = prepared(tmp_path, {"x": ImageColumn.of([noise] * 30)})
     first, block = next(batch_rows.ModelRows(path, profile).blocks())
     assert (first, len(block["x"])) == (0, (1 << 22) // (len(noise) + 8 + 64))
@@ -225,12 +230,13 @@ def test_progress_is_told_about_once_a_second(tmp_path: Path, monkeypatch: pytes
     told = order(tmp_path, scaling(1.0), prepared(tmp_path, {"x": rows}), [spec("float32", 2)])
     moments = iter(0.1 * i for i in range(1000))
     monkeypatch.setattr(batch.time, "monotonic", lambda: next(moments))
-    events: list[Json] = []
+    events: list[ChildEvent] = []
     predict(*told, tmp_path, events.append)
-    shares = [event["progress"]["fraction"] for event in events]
+    progress = [event.progress for event in events if event.progress is not None]
+    shares = [one.fraction for one in progress]
     assert shares == sorted(shares)
     assert (len(shares), shares[-1]) == (2, 1.0)
-    assert [event["progress"]["eta_seconds"] for event in events] == [1.0, 0.0]
+    assert [one.eta_seconds for one in progress] == [1.0, 0.0]
 
 
 def test_ahead_gives_the_same() -> None:

@@ -22,6 +22,7 @@ from fedlas.race.selection import CalibratorSelector
 from service.registry.contract import JobRequest
 from worker.documents import (
     CalibrateOrder,
+    ChildEvent,
     DatasetOptions,
     InspectDatasetOrder,
     InspectModelOrder,
@@ -152,7 +153,7 @@ def run(tmp_path: Path) -> Run:
     return job
 
 
-def _silent(event: Json) -> None:
+def _silent(event: ChildEvent) -> None:
     pass
 
 

@@ -17,11 +17,11 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import log_loss
 
 from fedlas.errors import BadDataset
+from fedlas.export.scores_graph import as_logits
 from fedlas.guarantees import Guarantees
 from tests.helpers import uploads as made
 from worker.documents import ScoresOptions, ScoresOrder
-from worker.inside.scores import fit_scores
-from worker.inside.scores_graph import as_logits
+from worker.inside.calibration import fit_scores
 
 Json = dict[str, Any]
 Array = NDArray[Any]

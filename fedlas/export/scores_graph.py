@@ -7,13 +7,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
+import onnxruntime as ort
 from numpy.typing import NDArray
 from onnx import ModelProto, TensorProto, ValueInfoProto, checker, helper, numpy_helper
 
 from fedlas.calibrators import Calibrator, softmax
 from fedlas.data.scores import Kind
 from fedlas.errors import ExportError
-from service.inference.runtime import open_session
 
 Floats = NDArray[np.float64]
 
@@ -57,7 +57,9 @@ def write(
     helper.set_model_props(model, {**properties, **metadata})
     checker.check_model(model)
     path.write_bytes(model.SerializeToString())
-    session = open_session(str(path), threads=1)
+    options = ort.SessionOptions()
+    options.intra_op_num_threads, options.log_severity_level = 1, 4
+    session = ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
     largest = 0.0
     for start in range(0, len(prove_with), _PROVEN_AT_ONCE):
         rows = prove_with[start : start + _PROVEN_AT_ONCE]

@@ -1,0 +1,160 @@
+"""The evaluation of a calibration: test rows judge its finalists once, and its report is about them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedlas.data import Dataset
+from fedlas.errors import BadDataset
+from fedlas.gate.claims import GateVerdict
+from fedlas.gate.gate import judge
+from fedlas.guarantees import Guarantees
+from fedlas.metrics.proper_scores import Score
+from fedlas.report import CalibrationReport, Evidence, build_report
+from fedlas.report.label_noise import LabelNoise, sensitivity
+
+Floats = NDArray[np.float64]
+Targets = NDArray[np.int64]
+
+#: The interval of one guard is drawn so often when only the verdict is asked for.
+_CHEAP_RESAMPLES = 20
+#: Wrong labels are drawn so often at the least, and in all draws for so many rows at the most.
+_FEWEST_DRAWS, _JUDGED_ROWS = 3, 200_000
+
+
+@dataclass(frozen=True)
+class CalibrationOptions:
+    """What a calibration may do, and how the gate judges what came of it.
+
+    Attributes:
+        method: `auto`, `post_hoc`, `temperature`, or a loss of `fedlas.race.METHODS`; of scores `auto` or a name of
+            `fedlas.calibrators.CALIBRATORS`.
+        hyperparameters: `auto` or a fixed number each, as `fedlas.race.make_candidates` takes them.
+        budget_seconds, max_candidates: what the race may take.
+        max_cost_factor: how much dearer than the uploaded network an answer of the calibrated one may be.
+        expected_accuracy: of the uploaded network on calibration rows; a clearly lower one is an error.
+        score, confidence_level, max_accuracy_drop: of the gate (`fedlas.gate.gate.judge`).
+        evaluations_before: how often these test rows have judged before.
+        positive_class: one of the two class names.
+        noise_draws: how often labels are drawn for each share of wrong ones; less often where a judgement takes long.
+        num_resamples: of every interval of the report.
+    """
+
+    method: str = "auto"
+    hyperparameters: Mapping[str, str | float] = field(default_factory=dict)
+    budget_seconds: float = 1800.0
+    max_candidates: int = 16
+    max_cost_factor: float = 1.5
+    expected_accuracy: float | None = None
+    score: Score = "brier"
+    confidence_level: float = 0.95
+    max_accuracy_drop: float = 0.005
+    evaluations_before: int = 0
+    seed: int = 0
+    positive_class: str | None = None
+    noise_draws: int = 20
+    num_resamples: int = 1000
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """The test rows of a dataset, and what the finalists answer on them.
+
+    Attributes:
+        probs: probabilities (N, K) by finalist: `uploaded`, `temperature`, `post_hoc`, and where they were named
+            `same_labels` and `trained`.
+    """
+
+    dataset: Dataset
+    probs: Mapping[str, Floats]
+    options: CalibrationOptions
+
+    @property
+    def targets(self) -> Targets:
+        """The class indices of the test rows (N,)."""
+        return self.dataset.targets[self.dataset.rows("test")]
+
+    def judge(self, targets: Targets | None = None, *, num_resamples: int = 1000) -> GateVerdict:
+        """The verdict on the finalists, or the one that these rows would give with other `targets`."""
+        return judge(
+            uploaded=self.probs["uploaded"],
+            post_hoc=self.probs["post_hoc"],
+            trained=self.probs.get("trained"),
+            same_labels=self.probs.get("same_labels"),
+            targets=self.targets if targets is None else targets,
+            groups=self.dataset.groups_of("test"),
+            provenance=self.dataset.seen_by_model,
+            score=self.options.score,
+            confidence_level=self.options.confidence_level,
+            max_accuracy_drop=self.options.max_accuracy_drop,
+            seed=self.options.seed,
+            num_resamples=num_resamples,
+            evaluations_before=self.options.evaluations_before,
+            class_names=self.dataset.class_names,
+        )
+
+    def evidence(self, verdict: GateVerdict, served: str) -> Evidence:
+        """What the test rows say, with the finalist that is to be served; the caller adds what it knows besides."""
+        rows = self.dataset.rows("test")
+        return Evidence(
+            gate=verdict,
+            uploaded=self.probs["uploaded"],
+            temperature=self.probs["temperature"],
+            calibrated=self.probs[served],
+            targets=self.targets,
+            groups=self.dataset.groups_of("test"),
+            class_names=self.dataset.class_names,
+            positive_class=self.options.positive_class,
+            slices={name: column[rows] for name, column in self.dataset.slices.items()},
+            label_noise=self._label_noise() if self.dataset.seen_by_model != "unknown" else None,
+            evaluations_before=self.options.evaluations_before,
+            seen_by_model=self.dataset.seen_by_model,
+            seed=self.options.seed,
+        )
+
+    def report(self, evidence: Evidence) -> CalibrationReport:
+        """The report on this evidence."""
+        options = self.options
+        return build_report(evidence, num_resamples=options.num_resamples, confidence_level=options.confidence_level)
+
+    def _label_noise(self) -> LabelNoise:
+        """How the verdict would change if some of the test labels were wrong."""
+        return sensitivity(
+            lambda targets: self.judge(targets, num_resamples=_CHEAP_RESAMPLES).verdict,
+            self.targets,
+            len(self.dataset.class_names),
+            draws=max(_FEWEST_DRAWS, min(self.options.noise_draws, _JUDGED_ROWS // len(self.targets))),
+            seed=self.options.seed,
+        )
+
+
+def fit_guarantees(dataset: Dataset, probs: Floats) -> Guarantees:
+    """What the guarantee rows allow to promise of a served model with these probabilities (N, K) on them."""
+    targets = dataset.targets[dataset.rows("guarantee")]
+    return Guarantees.fit(probs, targets, class_names=dataset.class_names, groups=dataset.groups_of("guarantee"))
+
+
+def check_test_groups(dataset: Dataset) -> None:
+    """BadDataset `split_too_small` where the test rows are all of one group, on which nothing can be judged."""
+    if dataset.groups is not None and len(np.unique(dataset.groups[dataset.rows("test")])) < 2:
+        raise BadDataset(
+            "split_too_small", "all rows of the split 'test' are of one group, at least 2 groups are needed"
+        )
+
+
+def classes_not_met(dataset: Dataset) -> list[str]:
+    """A sentence for each split that something is fitted on and that lacks a class."""
+    notes = []
+    for split in ("calibration", "guarantee"):
+        counts = np.bincount(dataset.select(split)[1], minlength=len(dataset.class_names))
+        names = [name for name, count in zip(dataset.class_names, counts, strict=True) if count == 0]
+        if names and counts.any():
+            notes.append(
+                f"{len(names)} of {len(counts)} classes have no {split} row, so what was fitted on these rows has "
+                f"never met them: {', '.join(names[:5])}{' …' if len(names) > 5 else ''}."
+            )
+    return notes

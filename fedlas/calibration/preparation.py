@@ -1,0 +1,101 @@
+"""The preparation of a calibration: before anything is trained, rows that it cannot use are refused."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedlas.calibration.evaluation import CalibrationOptions, check_test_groups
+from fedlas.data import SPLITS, Dataset
+from fedlas.data.dataset import Array
+from fedlas.data.memmap import pieces
+from fedlas.errors import BaselineMismatch
+from fedlas.importers import GraphClassifier
+from fedlas.race import Candidate, make_candidates
+from fedlas.race.finite_outputs import require_numbers
+from fedlas.race.outputs import SplitOutputs
+from fedlas.training.fit import predict_logits
+
+Rows = tuple[list[Array], NDArray[np.int64]]
+
+#: How far the uploaded model may miss the accuracy its owner expects before this looks like a wrong label order.
+_EXPECTED_WITHIN = 0.05
+
+
+@dataclass(frozen=True)
+class Start:
+    """A classifier and its dataset before anything is trained.
+
+    Attributes:
+        outputs: of the classifier on the calibration rows, whose classes are `targets` (N,).
+        judged: whether test rows can judge, that is whether it is known what the classifier has seen.
+        trains: whether anything is trained, rather than only calibrated.
+    """
+
+    classifier: GraphClassifier
+    dataset: Dataset
+    options: CalibrationOptions
+    outputs: SplitOutputs
+    targets: NDArray[np.int64]
+    judged: bool
+    trains: bool
+
+    @property
+    def accuracy(self) -> float:
+        """The classifier's on the calibration rows."""
+        return float((self.outputs.logits.argmax(1) == self.targets).mean())
+
+    def candidates(self) -> list[Candidate]:
+        """What is to be raced."""
+        return make_candidates(
+            self.options.method if self.trains else "post_hoc",
+            self.options.hyperparameters,
+            max_candidates=self.options.max_candidates,
+            fresh_rows=self.dataset.seen_by_model == "no",
+        )
+
+
+def prepare(classifier: GraphClassifier, dataset: Dataset, options: CalibrationOptions) -> Start:
+    """Check everything that can be checked before training; raises as `calibrate` does."""
+    judged = dataset.seen_by_model != "unknown"
+    trains = judged and classifier.trainable and options.method not in ("post_hoc", "temperature")
+    dataset.require("calibration", "test", *(["train"] if trains else []))
+    _check_rows(classifier, dataset)
+    inputs, targets = rows_of(dataset, "calibration")
+    outputs = SplitOutputs(classifier, inputs, split="calibration")
+    start = Start(classifier, dataset, options, outputs, targets, judged, trains)
+    _check_expected_accuracy(start)
+    return start
+
+
+def rows_of(dataset: Dataset, split: str) -> Rows:
+    """Inputs, in the model's order, and targets of one split."""
+    inputs, targets = dataset.select(split)
+    return list(inputs.values()), targets
+
+
+def _check_rows(classifier: GraphClassifier, dataset: Dataset) -> None:
+    """Refuse before the race what could end in no report: test rows of one group, missing values it cannot read."""
+    check_test_groups(dataset)
+    for split in SPLITS:
+        rows = dataset.rows(split)
+        missing = np.zeros(len(rows), dtype=bool)
+        for array in dataset.inputs.values():
+            if array.dtype.kind == "f" and len(rows):
+                parts = [np.isnan(part).any(axis=tuple(range(1, array.ndim))) for part in pieces(array, rows)]
+                missing |= np.concatenate(parts)
+        if missing.any():
+            logits, features = predict_logits(classifier, [array[rows[missing]] for array in dataset.inputs.values()])
+            require_numbers(logits, features, split=split, rows=dataset.in_file(rows[missing]))
+
+
+def _check_expected_accuracy(start: Start) -> None:
+    """Refuse an uploaded model whose accuracy is further below what its owner expects than chance explains."""
+    found, expected = start.accuracy, start.options.expected_accuracy
+    if expected is not None and found < expected - _EXPECTED_WITHIN:
+        raise BaselineMismatch(
+            f"the uploaded model is right on {100 * found:.1f} % of the {len(start.targets)} calibration rows, but "
+            f"{100 * expected:.1f} % was expected: check the order of the class names and the preprocessing"
+        )

@@ -1,0 +1,201 @@
+"""The calibration of scores whose network is not at hand: a calibration with the method `post_hoc` on the identity.
+
+Calibration rows choose the calibrator, test rows judge it, guarantee rows promise; what is written is what was judged,
+not a calibrator fitted again on all rows.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedlas.calibration.evaluation import (
+    CalibrationOptions,
+    Evaluation,
+    Floats,
+    Targets,
+    check_test_groups,
+    classes_not_met,
+    fit_guarantees,
+)
+from fedlas.calibrators import CALIBRATORS, Calibrator, TemperatureScaling, softmax
+from fedlas.calibrators.feature_map import shown_parameters
+from fedlas.data import Dataset
+from fedlas.data.scores import Kind
+from fedlas.errors import BadDataset, FedLASError
+from fedlas.export.scores_graph import as_logits, write
+from fedlas.gate.claims import GateVerdict
+from fedlas.guarantees import Guarantees
+from fedlas.race.results import CandidateResult
+from fedlas.race.scoring import post_hoc_names
+from fedlas.race.selection import CalibratorSelector
+from fedlas.report import CalibrationReport
+
+#: Few draws of wrong labels: a request waits for the report.
+_NOISE_DRAWS = 3
+#: Intervals rest on this many resamples, fewer where there are many rows, which need them less.
+_FEWEST_RESAMPLES, _RESAMPLES, _RESAMPLED_ROWS = 200, 1000, 10_000_000
+_UNSEEN = (
+    "All this assumes that the model was not trained on any of these rows, which scores alone cannot show: on rows "
+    "that it has learnt by heart every figure here is worthless."
+)
+
+
+@dataclass(frozen=True)
+class ScoredRows:
+    """A dataset whose only input are scores (N, K), and what they are."""
+
+    dataset: Dataset
+    kind: Kind
+    sent: NDArray[np.float32]
+
+    @classmethod
+    def of(cls, dataset: Dataset) -> ScoredRows:
+        """Check that there are rows enough to fit and to judge; `dataset` is as `fedlas.data.read_scores` gives it."""
+        dataset.require("calibration", "test")
+        check_test_groups(dataset)
+        ((name, sent),) = dataset.inputs.items()
+        return cls(dataset, cast(Kind, name), sent)
+
+    def split(self, name: str) -> tuple[Floats, Targets]:
+        """Logits and targets of one split."""
+        chosen = self.dataset.rows(name)
+        return as_logits(self.kind, self.sent[chosen]), self.dataset.targets[chosen]
+
+
+@dataclass(frozen=True)
+class ScoresCalibration:
+    """What came of it: `calibrator` is returned whatever the verdict is.
+
+    Attributes:
+        tried: the names of the calibrators that competed.
+    """
+
+    verdict: GateVerdict
+    report: CalibrationReport
+    rows: ScoredRows
+    calibrator: Calibrator
+    guarantees: Guarantees | None
+    tried: tuple[str, ...]
+
+    def export(self, path: Path, *, metadata: Mapping[str, str] | None = None) -> float:
+        """Write the calibrator as an ONNX file, and return how far its probabilities are from ours.
+
+        Raises:
+            ExportError: `parity` where that is more than float32 explains.
+        """
+        promised = {} if self.guarantees is None else {"guarantees": json.dumps(self.guarantees.as_dict())}
+        return write(
+            path,
+            self.calibrator,
+            self.rows.kind,
+            self.rows.dataset.class_names,
+            metadata={**(metadata or {}), **promised},
+            prove_with=self.rows.sent,
+        )
+
+
+def calibrate_scores(
+    rows: ScoredRows, options: CalibrationOptions | None = None, *, digests: Mapping[str, str] | None = None
+) -> ScoresCalibration:
+    """Choose a calibrator on calibration rows, judge it on test rows, promise on guarantee rows.
+
+    Args:
+        options: `method` is `auto` or the name of a calibrator; what is about networks is not used.
+        digests: what was given, for the report.
+
+    Raises:
+        BadDataset: `unknown_method`, or `unsuitable_method` where it cannot be fitted on these scores.
+    """
+    num_test_rows = len(rows.dataset.rows("test"))
+    options = replace(
+        options or CalibrationOptions(),
+        noise_draws=_NOISE_DRAWS,
+        num_resamples=max(_FEWEST_RESAMPLES, min(_RESAMPLES, _RESAMPLED_ROWS // num_test_rows)),
+    )
+    selector = _selector(rows, options)
+    finalists, candidate = _finalists(rows, selector)
+    probs = _probabilities(rows, finalists)
+    evaluation = Evaluation(rows.dataset, probs, options)
+    verdict = evaluation.judge()
+    name = verdict.finalist or "post_hoc"  # returned all the same where it is not shown to be better
+    served = finalists[name]
+    promising, _ = rows.split("guarantee")
+    guarantees = fit_guarantees(rows.dataset, softmax(served(promising))) if len(promising) else None
+
+    methods = {"asked": options.method, "tried": list(selector.names), "fitted": served.name}
+    evidence = replace(
+        evaluation.evidence(verdict, name),
+        guarantees=guarantees,
+        calibration_accuracy=selector.base_accuracy,
+        num_calibration_rows=len(selector.targets),
+        candidates=[candidate.as_dict()],
+        recipe={"methods": methods, "calibrator": {"name": served.name, "parameters": shown_parameters(served)}},
+        digests=digests or {},
+        notes=_notes(rows.dataset, verdict),
+    )
+    report = evaluation.report(evidence)
+    return ScoresCalibration(verdict, report, rows, served, guarantees, tuple(selector.names))
+
+
+def _selector(rows: ScoredRows, options: CalibrationOptions) -> CalibratorSelector:
+    """The calibration rows, and the calibrators that may compete on them."""
+    logits, targets = rows.split("calibration")
+    method = options.method
+    if method != "auto" and method not in CALIBRATORS:
+        known = ", ".join(["auto", *sorted(CALIBRATORS)])
+        raise BadDataset("unknown_method", f"method {method!r} is none of {known}")
+    names = post_hoc_names(logits.shape[1], len(targets)) if method == "auto" else (method,)
+    accuracy = float((logits.argmax(axis=1) == targets).mean())
+    return CalibratorSelector(
+        targets, names, False, rows.dataset.groups_of("calibration"), options.seed, accuracy, options.max_accuracy_drop
+    )
+
+
+def _finalists(rows: ScoredRows, selector: CalibratorSelector) -> tuple[dict[str, Calibrator], CandidateResult]:
+    """The plain temperature, the best calibrator, and the best that keeps every label where that one does not.
+
+    Beside them the best one's figures; the logits that gave them are not kept.
+    """
+    logits, targets = rows.split("calibration")
+    temperature = TemperatureScaling().fit(logits, targets)
+    try:
+        best = selector.calibrate(logits)
+        found: dict[str, Calibrator] = {"temperature": temperature, "post_hoc": best.calibrator}
+        keeping = selector.keeping_labels()
+        if keeping is not None and not best.calibrator.keeps_order:
+            found["same_labels"] = keeping.calibrate(logits).calibrator
+    except FedLASError:
+        raise
+    except ValueError as error:  # the scores were checked, so it is the method that does not suit them
+        method = ", ".join(selector.names)
+        raise BadDataset("unsuitable_method", f"{method!r} cannot be fitted on these scores: {error}") from error
+    return found, selector.post_hoc(best)
+
+
+def _probabilities(rows: ScoredRows, finalists: Mapping[str, Calibrator]) -> dict[str, Floats]:
+    """Of the test rows (N, K): as they were sent, and by every finalist."""
+    logits, _ = rows.split("test")
+    return {"uploaded": softmax(logits), **{name: softmax(one(logits)) for name, one in finalists.items()}}
+
+
+def _notes(dataset: Dataset, verdict: GateVerdict) -> list[str]:
+    """What a reader must know beside the verdict."""
+    fitting, judging = len(dataset.rows("calibration")), len(dataset.rows("test"))
+    drawn = "split" not in dataset.roles
+    how = "drawn by chance: half of each class, whole groups" if drawn else "as the split column says"
+    notes = [
+        f"The calibrator was fitted on {fitting} rows and judged on {judging} others ({how}).",
+        _UNSEEN,
+        *classes_not_met(dataset),
+        *dataset.warnings,
+    ]
+    if not verdict.promoted:
+        notes.insert(0, "The calibrator is returned all the same; whether to use it is yours.")
+    return notes
