@@ -23,6 +23,7 @@ from worker.documents.results import (
     JobResult,
     ModelInspection,
     PlanResult,
+    Result,
     ScoresProfile,
     ScoresResult,
 )
@@ -47,6 +48,7 @@ __all__ = [
     "PlanOrder",
     "PlanResult",
     "ReportedProgress",
+    "Result",
     "SavedCheckpoint",
     "ScoresOptions",
     "ScoresOrder",

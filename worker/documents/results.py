@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
@@ -12,15 +12,29 @@ from service.registry.documents import DatasetProfile, Document, JsonObject, Mod
 FileName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,79}$")]
 
 
-class DatasetInspection(Document):
+class Result(Document):
+    """What a child found; the fields in `left` name the files that it leaves."""
+
+    left: ClassVar[tuple[str, ...]] = ()
+
+    def files(self) -> dict[str, str]:
+        """The names of the files in the child's folder, by field."""
+        return {name: getattr(self, name) for name in self.left}
+
+
+class DatasetInspection(Result):
     """A dataset that is ready, and its prepared copy."""
+
+    left = ("prepared",)
 
     profile: DatasetProfile
     prepared: FileName
 
 
-class ModelInspection(Document):
+class ModelInspection(Result):
     """A model that is ready, and its served copy."""
+
+    left = ("served",)
 
     profile: ModelProfile
     served: FileName
@@ -35,8 +49,10 @@ class ScoresProfile(Document):
     class_names: list[str]
 
 
-class ScoresResult(Document):
+class ScoresResult(Result):
     """A fitted calibrator, its files, and the part of its report that its record shows."""
+
+    left = ("onnx", "report", "page", "diagram")
 
     method: str
     parameters: JsonObject
@@ -48,15 +64,19 @@ class ScoresResult(Document):
     diagram: FileName
 
 
-class BatchResult(Document):
+class BatchResult(Result):
     """Predictions, as Parquet."""
+
+    left = ("results",)
 
     results: FileName
     num_rows: int = Field(ge=0)
 
 
-class JobResult(Document):
+class JobResult(Result):
     """The outcome of a job; `calibrated` is the profile of the file `model`, None where none was made."""
+
+    left = ("report", "page", "diagram", "model")
 
     verdict: Verdict
     promoted: bool
@@ -66,8 +86,12 @@ class JobResult(Document):
     page: FileName
     diagram: FileName
 
+    def files(self) -> dict[str, str]:
+        """The names of the files; the uploaded model itself is not left again."""
+        return {name: file for name, file in super().files().items() if name != "model" or self.calibrated is not None}
 
-class PlanResult(Document):
+
+class PlanResult(Result):
     """What a dry run found: it stands in the job's record as it is."""
 
     plan: Plan

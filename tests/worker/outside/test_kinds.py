@@ -116,9 +116,9 @@ def bench(registry: Registry, worker_settings: WorkerSettings) -> Bench:
     return Bench(registry, worker_settings)
 
 
-def answer(folder: Path, *, verdict: str = "unchanged", page: bool = True) -> Json:
+def answer(folder: Path, *, verdict: str = "unchanged") -> Json:
     """What a child of a job leaves behind; the report stands for any."""
-    names = {"report": "report.json", "diagram": "reliability.svg", **({"page": "report.html"} if page else {})}
+    names = {"report": "report.json", "diagram": "reliability.svg", "page": "report.html"}
     for name in names.values():
         (folder / name).write_text(f"content of {name}")
     (folder / "report.json").write_text(REPORT)
@@ -228,18 +228,14 @@ def test_whose_fault_a_rejection_is(bench: Bench, noun: str, users: bool) -> Non
 
 
 def test_evidence_is_kept_together(bench: Bench, tmp_path: Path) -> None:
-    """Report, diagram and page are stored with the job's end; a child that writes no page leaves none."""
-    model, data = bench.model(), bench.dataset(b"rows")
-    for page in (True, False):
-        job_id = bench.job(data, model)
-        work, _ = bench.begun(job_id)
-        work.succeeded(answer(tmp_path, page=page), tmp_path)
-        with bench.registry.read() as unit:
-            row = unit.jobs.get(job_id)
-        kept = [row.report_sha256, row.diagram_sha256, row.page_sha256]
-        found = [bench.registry.artifacts.path(digest).read_text() if digest else None for digest in kept]
-        expected = [REPORT, "content of reliability.svg", "content of report.html" if page else None]
-        assert found == expected
+    """Report, diagram and page are stored with the job's end."""
+    job_id = bench.job(bench.dataset(b"rows"), bench.model())
+    bench.begun(job_id)[0].succeeded(answer(tmp_path), tmp_path)
+    with bench.registry.read() as unit:
+        row = unit.jobs.get(job_id)
+    kept = [row.report_sha256, row.diagram_sha256, row.page_sha256]
+    found = [bench.registry.artifacts.path(digest).read_text() for digest in kept if digest]
+    assert found == [REPORT, "content of reliability.svg", "content of report.html"]
 
 
 @pytest.mark.parametrize("content", ["", "[]", "{}", REPORT.replace('"seed"', '"seeds"'), REPORT[:-1], "[" * 100_000])

@@ -4,10 +4,9 @@ from service.registry.contract import PLAN
 from service.registry.repositories import Claim
 from worker.outside.kinds.base import Prepared, WorkKind
 from worker.outside.kinds.batch import Predict
-from worker.outside.kinds.calibration import Calibrate
+from worker.outside.kinds.calibration import Calibrate, Plan
 from worker.outside.kinds.delivery import Deliver
 from worker.outside.kinds.inspection import InspectDataset, InspectModel
-from worker.outside.kinds.plan import Plan
 from worker.outside.kinds.scores import FitScores
 
 __all__ = ["KINDS", "Prepared", "WorkKind", "kind_of"]

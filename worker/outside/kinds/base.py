@@ -7,24 +7,24 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Generic, TypeVar
 
-from pydantic import BaseModel, JsonValue
+from pydantic import BaseModel
 
-from service.registry import tables
 from service.registry.artifacts import StagedFile
 from service.registry.contract import RecordError
-from service.registry.documents import Report
+from service.registry.documents import JsonObject, Report
 from service.registry.registry import Registry
 from service.registry.repositories import Claim
 from service.registry.unit_of_work import UnitOfWork
-from worker.documents import SavedCheckpoint, WorkOrder
+from worker.documents import Result, SavedCheckpoint, WorkOrder
 from worker.sandbox.protocol import Limits
 from worker.settings import WorkerSettings
 
-JsonObject = dict[str, JsonValue]
-
 #: A report of a thousand classes has less than one mebibyte.
 _MOST_REPORT_BYTES = 64 * 1024**2
+
+R = TypeVar("R", bound=Result)
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +34,7 @@ class Prepared:
     Attributes:
         order: what is to be done; no path stands in it.
         files: the files that the child may read, by the names that its function knows.
-        most_checkpoint_bytes: how large a checkpoint of it may be.
+        most_checkpoint_bytes: how large a checkpoint of it may be; 0 where it saves none.
     """
 
     order: WorkOrder
@@ -56,7 +56,6 @@ class WorkKind(ABC):
         self.claim = claim
         self.record_id = claim.record_id
         self._held = ExitStack()
-        self._files: dict[str, str] = {}
         self.keep: Callable[[SavedCheckpoint], None] = lambda entry: None
 
     @abstractmethod
@@ -64,16 +63,17 @@ class WorkKind(ABC):
         """Note that the work has begun and prepare the child; None if the work is settled or blocked already."""
 
     @abstractmethod
-    def succeeded(self, result: JsonObject, folder: Path) -> None:
-        """Publish the child's result and its files.
+    def fail(self, unit: UnitOfWork, error: RecordError) -> None:
+        """Write why there is no result."""
 
-        Raises:
-            ValidationError: the result is not what this kind of work ends with; nothing is written.
-        """
+    def succeeded(self, answer: JsonObject, folder: Path) -> None:
+        """Publish the child's result and its files."""
+        raise NotImplementedError("there is no child")
 
-    @abstractmethod
     def failed(self, error: RecordError) -> None:
         """Publish why there is no result."""
+        with self.publishing() as unit:
+            self.fail(unit, error)
 
     def note(self, event: JsonObject) -> None:
         """Take an event of the child; what has to be written waits for the next heartbeat."""
@@ -110,57 +110,50 @@ class WorkKind(ABC):
             unit.work.finish(self.claim)
             yield unit
 
-    def staged(self, path: Path) -> StagedFile:
-        """A file of the child's, copied to the storage's disk before any transaction begins."""
-        return self.registry.artifacts.stage_file(path)
-
-    def give(self, name: str, digest: str | None) -> None:
-        """Let the child read a stored file by this name; the file stays where it is until `close`."""
+    def stored(self, digest: str | None) -> str:
+        """The path of a stored file for the child, which stays where it is until `close`."""
         assert digest is not None
-        self._files[name] = str(self._held.enter_context(self.registry.artifacts.held(digest)))
-
-    def prepared(self, order: WorkOrder, limits: Limits, *, most_checkpoint_bytes: int = 0) -> Prepared:
-        """What the child is given: this order, and the files given so far."""
-        return Prepared(order, limits, dict(self._files), most_checkpoint_bytes)
+        return str(self._held.enter_context(self.registry.artifacts.held(digest)))
 
     def close(self) -> None:
         """The attempt is over."""
         self._held.close()
 
 
-def check_report(path: Path) -> None:
+class ChildWork(WorkKind, Generic[R]):
+    """Work that a child does.
+
+    Attributes:
+        result: what the child ends with.
+    """
+
+    result: type[R]
+
+    @abstractmethod
+    def publish(self, unit: UnitOfWork, found: R, files: Mapping[str, StagedFile]) -> BaseModel:
+        """Write what the child found and keep its files, which go by the fields of its result; return the record."""
+
+    def succeeded(self, answer: JsonObject, folder: Path) -> None:
+        """Publish the child's result and its files.
+
+        Raises:
+            ValueError: the result is not what this kind of work ends with, its report is none, or its record cannot be
+                answered to a client, so that every list that holds it would fail. Nothing is written.
+        """
+        found = self.result.arrived(answer)
+        names = found.files()
+        if "report" in names:
+            _check_report(folder / names["report"])
+        with ExitStack() as stack:
+            # Copied to the storage's disk before the transaction begins.
+            stage = self.registry.artifacts.stage_file
+            files = {name: stack.enter_context(stage(folder / file)) for name, file in names.items()}
+            unit = stack.enter_context(self.publishing())
+            self.publish(unit, found, files).model_dump_json()
+
+
+def _check_report(path: Path) -> None:
     """Raise ValueError where the child's file is no report, or larger than any."""
     if (size := path.stat().st_size) > _MOST_REPORT_BYTES:
         raise ValueError(f"the child's report has {size} bytes")
     Report.model_validate_json(path.read_bytes())
-
-
-def require_answerable(record: BaseModel) -> None:
-    """Raise where a record cannot be answered to a client, since every list that holds it would fail.
-
-    Building the record raises, too, for a field that is there twice or is not what it should be.
-    """
-    record.model_dump_json()
-
-
-def inputs_of(
-    unit: UnitOfWork, model_id: str, dataset_id: str
-) -> tuple[tables.Model, tables.Dataset] | RecordError | None:
-    """The model and dataset if both are ready, the error to fail with, or None while one is being inspected."""
-    model, dataset = unit.models.find(model_id), unit.datasets.find(dataset_id)
-    for noun, row in (("model", model), ("dataset", dataset)):
-        if row is None:
-            return RecordError(code=f"{noun}_deleted", message=f"the {noun} was deleted")
-        if row.status == "rejected":
-            return _rejected(noun, row.id, row.error or {})
-        if row.status != "ready":
-            return None
-    assert model is not None
-    assert dataset is not None
-    return model, dataset
-
-
-def _rejected(noun: str, record_id: str, error: Mapping[str, JsonValue]) -> RecordError:
-    """The error of a job or batch whose input was rejected: the fault is whose the rejection was."""
-    message = f"the {noun} {record_id} was rejected by inspection: {error.get('message', '')}"
-    return RecordError(code=f"{noun}_rejected", message=message, user_error=bool(error.get("user_error", True)))

@@ -2,71 +2,59 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from collections.abc import Mapping
 
+from pydantic import BaseModel
+
+from service.registry import tables
+from service.registry.artifacts import StagedFile
 from service.registry.contract import RecordError
 from service.registry.documents import ModelProfile
-from service.registry.registry import Registry
-from service.registry.repositories import Claim
+from service.registry.presenters import batch_record
 from service.registry.unit_of_work import UnitOfWork
-from worker.documents import BatchOptions, BatchOrder, BatchResult, ChildEvent
-from worker.outside.kinds.base import JsonObject, Prepared, WorkKind, inputs_of
+from worker.documents import BatchOptions, BatchOrder, BatchResult
+from worker.outside.kinds.base import Prepared
+from worker.outside.kinds.on_inputs import OnInputs
 from worker.sandbox.protocol import Limits
-from worker.settings import WorkerSettings
 
 _MOST_SECONDS = 24 * 3600
 
 
-class Predict(WorkKind):
+class Predict(OnInputs[BatchResult]):
     """Predictions over a stored dataset."""
 
-    def __init__(self, registry: Registry, settings: WorkerSettings, claim: Claim) -> None:
-        super().__init__(registry, settings, claim)
-        self._progress: JsonObject = {}
+    result = BatchResult
 
-    def begin(self) -> Prepared | None:
-        """Mark as running; settle at once what cannot run."""
-        with self.registry.write() as unit:
-            unit.work.verify(self.claim)
-            row = unit.batches.get(self.record_id)
-            inputs = inputs_of(unit, row.model_id, row.dataset_id)
-            if inputs is None:
-                unit.work.block(self.claim)
-                return None
-            if isinstance(inputs, RecordError):
-                unit.work.finish(self.claim)
-                unit.batches.fail(row, inputs.model_dump())
-                return None
-            unit.batches.change_status(row, "running")
-        model, dataset = inputs
-        self.give("model", model.served_sha256)
-        self.give("dataset", dataset.prepared_sha256)
+    def row(self, unit: UnitOfWork) -> tables.Batch:
+        """The batch."""
+        return unit.batches.get(self.record_id)
+
+    def start(self, unit: UnitOfWork, dataset: tables.Dataset) -> None:
+        """Mark as running."""
+        unit.batches.change_status(self.row(unit), "running")
+
+    def prepare(self, row: tables.Job | tables.Batch, model: tables.Model, dataset: tables.Dataset) -> Prepared:
+        """The served copy and the prepared one."""
+        assert isinstance(row, tables.Batch)
         profile = ModelProfile.read(model.profile)
         order = BatchOrder(profile=profile, options=BatchOptions.model_validate(row.options))
-        return self.prepared(order, Limits(_MOST_SECONDS))
-
-    def note(self, event: JsonObject) -> None:
-        """Remember progress."""
-        told = ChildEvent.parse(event)
-        if told is not None and told.progress is not None:
-            self._progress = told.progress.model_dump()
+        files = {"model": self.stored(model.served_sha256), "dataset": self.stored(dataset.prepared_sha256)}
+        return Prepared(order, Limits(_MOST_SECONDS), files)
 
     def heartbeat(self, unit: UnitOfWork) -> bool:
         """Write progress."""
-        if self._progress:
-            unit.batches.get(self.record_id).progress = self._progress
+        if self.progress is not None:
+            self.row(unit).progress = self.progress.model_dump()
         return False
 
-    def succeeded(self, result: JsonObject, folder: Path) -> None:
+    def publish(self, unit: UnitOfWork, found: BatchResult, files: Mapping[str, StagedFile]) -> BaseModel:
         """Keep the results."""
-        found = BatchResult.arrived(result)
-        with self.staged(folder / found.results) as staged, self.publishing() as unit:
-            row = unit.batches.get(self.record_id)
-            row.results_sha256, row.num_rows = staged.keep(), found.num_rows
-            row.progress = {"fraction": 1.0}
-            unit.batches.change_status(row, "succeeded")
+        row = self.row(unit)
+        row.results_sha256, row.num_rows = files["results"].keep(), found.num_rows
+        row.progress = {"fraction": 1.0}
+        unit.batches.change_status(row, "succeeded")
+        return batch_record(row, unit.work.of(row.id))
 
-    def failed(self, error: RecordError) -> None:
+    def fail(self, unit: UnitOfWork, error: RecordError) -> None:
         """The batch ends without a result."""
-        with self.publishing() as unit:
-            unit.batches.fail(unit.batches.get(self.record_id), error.model_dump())
+        unit.batches.fail(self.row(unit), error.model_dump())

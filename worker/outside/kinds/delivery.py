@@ -5,13 +5,12 @@ No child is needed: no upload is opened, and of the response only the status cou
 
 from __future__ import annotations
 
-from pathlib import Path
 from random import Random
 
 from service.registry import tables
 from service.registry.contract import RecordError
 from service.registry.unit_of_work import UnitOfWork
-from worker.outside.kinds.base import JsonObject, Prepared, WorkKind
+from worker.outside.kinds.base import WorkKind
 from worker.outside.webhooks import (
     AttemptOutcome,
     WebhookResponse,
@@ -25,7 +24,7 @@ from worker.outside.webhooks import (
 class Deliver(WorkKind):
     """One attempt to deliver one message."""
 
-    def begin(self) -> Prepared | None:
+    def begin(self) -> None:
         """Send it now; the response settles the work, or says when to try again."""
         with self.registry.read() as unit:
             row = unit.deliveries.get(self.record_id)
@@ -36,7 +35,6 @@ class Deliver(WorkKind):
         answer = deliver(row.url, headers, body, policy=self.settings.webhook_policy)
         with self.registry.write() as unit:
             self._note(unit, unit.deliveries.get(self.record_id), answer)
-        return None
 
     def _note(self, unit: UnitOfWork, row: tables.Delivery, answer: WebhookResponse) -> None:
         outcome = attempt_outcome(answer.status_code)
@@ -60,12 +58,7 @@ class Deliver(WorkKind):
                 row, attempt, "delivered" if outcome is AttemptOutcome.DELIVERED else "failed"
             )
 
-    def succeeded(self, result: JsonObject, folder: Path) -> None:
-        """Never called: there is no child."""
-        raise AssertionError
-
-    def failed(self, error: RecordError) -> None:
+    def fail(self, unit: UnitOfWork, error: RecordError) -> None:
         """The message is given up, until a client asks for it again."""
-        with self.publishing() as unit:
-            row = unit.deliveries.get(self.record_id)
-            row.status, row.error = "failed", error.model_dump()
+        row = unit.deliveries.get(self.record_id)
+        row.status, row.error = "failed", error.model_dump()

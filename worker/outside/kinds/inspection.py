@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from abc import abstractmethod
+from collections.abc import Mapping
 
+from pydantic import BaseModel
+
+from service.registry.artifacts import StagedFile
 from service.registry.contract import RecordError
 from service.registry.presenters import dataset_record, model_record
+from service.registry.unit_of_work import UnitOfWork
 from worker.documents import (
     DatasetInspection,
     DatasetOptions,
@@ -14,57 +19,63 @@ from worker.documents import (
     ModelInspection,
     ModelOptions,
 )
-from worker.outside.kinds.base import JsonObject, Prepared, WorkKind, require_answerable
+from worker.outside.kinds.base import ChildWork, Prepared, R
 from worker.settings import inspection_limits
 
 
-class InspectDataset(WorkKind):
-    """An uploaded dataset becomes ready with a profile, or rejected with a reason."""
+class _Inspection(ChildWork[R]):
+    """Either kind; jobs that wait for the upload go on when it is ready or rejected."""
 
-    def begin(self) -> Prepared | None:
+    def publish(self, unit: UnitOfWork, found: R, files: Mapping[str, StagedFile]) -> BaseModel:
+        """Keep the copy that jobs or requests read."""
+        record = self.ready(unit, found, files)
+        unit.work.unblock(unit.jobs.open_users(self.record_id))
+        return record
+
+    @abstractmethod
+    def ready(self, unit: UnitOfWork, found: R, files: Mapping[str, StagedFile]) -> BaseModel:
+        """Write the profile and keep the copy."""
+
+    def fail(self, unit: UnitOfWork, error: RecordError) -> None:
+        """Reject."""
+        records = unit.datasets if self.result is DatasetInspection else unit.models
+        records.reject(self.record_id, error.model_dump())
+        unit.work.unblock(unit.jobs.open_users(self.record_id))
+
+
+class InspectDataset(_Inspection[DatasetInspection]):
+    """An uploaded dataset becomes ready with a profile and a prepared copy, in which the splits are fixed."""
+
+    result = DatasetInspection
+
+    def begin(self) -> Prepared:
         """Nothing to note: the record is `inspecting` from the start."""
         with self.registry.read() as unit:
             row = unit.datasets.get(self.record_id)
-        self.give("dataset", row.sha256)
         order = InspectDatasetOrder(options=DatasetOptions.model_validate(row.options))
-        return self.prepared(order, inspection_limits(self.settings, row.bytes))
+        return Prepared(order, inspection_limits(self.settings, row.bytes), {"dataset": self.stored(row.sha256)})
 
-    def succeeded(self, result: JsonObject, folder: Path) -> None:
-        """Keep the prepared copy, in which the splits are fixed."""
-        found = DatasetInspection.arrived(result)
-        with self.staged(folder / found.prepared) as prepared, self.publishing() as unit:
-            unit.datasets.ready(self.record_id, profile=found.profile.stored(), prepared_sha256=prepared.keep())
-            require_answerable(dataset_record(unit.datasets.get(self.record_id)))
-            unit.work.unblock(unit.datasets.open_users(self.record_id))
-
-    def failed(self, error: RecordError) -> None:
-        """Reject."""
-        with self.publishing() as unit:
-            unit.datasets.reject(self.record_id, error.model_dump())
-            unit.work.unblock(unit.datasets.open_users(self.record_id))
+    def ready(self, unit: UnitOfWork, found: DatasetInspection, files: Mapping[str, StagedFile]) -> BaseModel:
+        """Keep the prepared copy."""
+        digest = files["prepared"].keep()
+        unit.datasets.ready(self.record_id, profile=found.profile.stored(), prepared_sha256=digest)
+        return dataset_record(unit.datasets.get(self.record_id))
 
 
-class InspectModel(WorkKind):
-    """An uploaded model becomes ready with a served copy, or rejected with a reason."""
+class InspectModel(_Inspection[ModelInspection]):
+    """An uploaded model becomes ready with a profile and a served copy."""
 
-    def begin(self) -> Prepared | None:
+    result = ModelInspection
+
+    def begin(self) -> Prepared:
         """Nothing to note: the record is `inspecting` from the start."""
         with self.registry.read() as unit:
             row = unit.models.get(self.record_id)
-        self.give("model", row.sha256)
         order = InspectModelOrder(options=ModelOptions.model_validate(row.options))
-        return self.prepared(order, inspection_limits(self.settings, row.bytes))
+        return Prepared(order, inspection_limits(self.settings, row.bytes), {"model": self.stored(row.sha256)})
 
-    def succeeded(self, result: JsonObject, folder: Path) -> None:
+    def ready(self, unit: UnitOfWork, found: ModelInspection, files: Mapping[str, StagedFile]) -> BaseModel:
         """Keep the served copy."""
-        found = ModelInspection.arrived(result)
-        with self.staged(folder / found.served) as served, self.publishing() as unit:
-            unit.models.ready(self.record_id, profile=found.profile.stored(), served_sha256=served.keep())
-            require_answerable(model_record(unit.models.get(self.record_id)))
-            unit.work.unblock(unit.models.open_users(self.record_id))
-
-    def failed(self, error: RecordError) -> None:
-        """Reject."""
-        with self.publishing() as unit:
-            unit.models.reject(self.record_id, error.model_dump())
-            unit.work.unblock(unit.models.open_users(self.record_id))
+        digest = files["served"].keep()
+        unit.models.ready(self.record_id, profile=found.profile.stored(), served_sha256=digest)
+        return model_record(unit.models.get(self.record_id))
