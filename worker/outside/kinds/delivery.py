@@ -11,14 +11,9 @@ from service.registry import tables
 from service.registry.contract import RecordError
 from service.registry.unit_of_work import UnitOfWork
 from worker.outside.kinds.base import WorkKind
-from worker.outside.webhooks import (
-    AttemptOutcome,
-    WebhookResponse,
-    attempt_outcome,
-    delay_before,
-    deliver,
-    signed_headers,
-)
+from worker.outside.webhooks.schedule import attempt_outcome, delay_before
+from worker.outside.webhooks.signing import signed_headers
+from worker.outside.webhooks.transport import WebhookResponse, deliver
 
 
 class Deliver(WorkKind):
@@ -45,18 +40,14 @@ class Deliver(WorkKind):
             "error": answer.error,
             "seconds": round(answer.seconds, 3),
         }
-        if outcome is AttemptOutcome.FAILED and pause is not None:
+        if outcome == "failed" and pause is not None:
             unit.work.postpone(self.claim, not_before=unit.now() + pause)
             unit.deliveries.record_attempt(row, attempt, "pending")
             return
         unit.work.finish(self.claim)
-        if outcome is AttemptOutcome.GONE:
-            unit.deliveries.record_attempt(row, attempt, "disabled")
+        unit.deliveries.record_attempt(row, attempt, outcome)
+        if outcome == "disabled":
             unit.deliveries.disable(row.url)
-        else:
-            unit.deliveries.record_attempt(
-                row, attempt, "delivered" if outcome is AttemptOutcome.DELIVERED else "failed"
-            )
 
     def fail(self, unit: UnitOfWork, error: RecordError) -> None:
         """The message is given up, until a client asks for it again."""

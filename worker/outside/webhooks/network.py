@@ -14,7 +14,6 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from ipaddress import ip_address
-from typing import Any
 
 import httpcore
 
@@ -72,7 +71,7 @@ class GuardedBackend(httpcore.NetworkBackend):
         port: int,
         timeout: float | None = None,
         local_address: str | None = None,
-        socket_options: Iterable[Any] | None = None,
+        socket_options: Iterable[object] | None = None,
     ) -> httpcore.NetworkStream:
         """Connect to the first permitted address that accepts; raises Refused, Unresolved or an error of httpcore."""
         with _as_httpcore(httpcore.ConnectTimeout, httpcore.ConnectError):
@@ -151,9 +150,8 @@ class _Stream(httpcore.NetworkStream):
                 self.close()
                 raise
 
-    def get_extra_info(self, info: str) -> Any:
+    def get_extra_info(self, info: str) -> None:
         """Nothing: httpcore asks for the protocol that TLS agreed on, and only HTTP/1.1 is offered."""
-        return None
 
 
 def _ask(resolver: Resolver, host: str, answers: queue.SimpleQueue[Sequence[str] | Exception]) -> None:

@@ -4,22 +4,16 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
-from enum import StrEnum
 from http import HTTPStatus
 from random import Random
+from typing import Literal
+
+#: What an attempt makes of its message; `disabled`: the receiver wants none ever again.
+AttemptOutcome = Literal["delivered", "disabled", "failed"]
 
 #: Before each attempt, since the one before: the specification's example, 75 h 35 min in all.
-SCHEDULE = (
-    timedelta(),
-    timedelta(seconds=5),
-    timedelta(minutes=5),
-    timedelta(minutes=30),
-    timedelta(hours=2),
-    timedelta(hours=5),
-    timedelta(hours=10),
-    timedelta(hours=14),
-    timedelta(hours=20),
-    timedelta(hours=24),
+SCHEDULE = tuple(
+    timedelta(minutes=minutes) for minutes in (0, 5 / 60, 5, 30, *(60 * hours for hours in (2, 5, 10, 14, 20, 24)))
 )
 #: A receiver may ask for no longer a pause than the schedule makes itself.
 LONGEST_PAUSE = SCHEDULE[-1]
@@ -28,19 +22,11 @@ _JITTER = 0.2
 _MOST_DIGITS = 9
 
 
-class AttemptOutcome(StrEnum):
-    """What an attempt achieved."""
-
-    DELIVERED = "delivered"
-    GONE = "gone"  # the receiver wants no message ever again
-    FAILED = "failed"
-
-
 def attempt_outcome(status_code: int | None) -> AttemptOutcome:
     """Judge an answer by its status; None stands for no answer. A redirect is a failure: the URL is to be corrected."""
     if status_code is not None and 200 <= status_code < 300:
-        return AttemptOutcome.DELIVERED
-    return AttemptOutcome.GONE if status_code == HTTPStatus.GONE else AttemptOutcome.FAILED
+        return "delivered"
+    return "disabled" if status_code == HTTPStatus.GONE else "failed"
 
 
 def delay_before(attempt: int, *, random: Random, retry_after: timedelta | None = None) -> timedelta | None:

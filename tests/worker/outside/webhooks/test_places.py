@@ -22,7 +22,7 @@ from tests.helpers.service import until
 from worker.outside.concurrency import WorkPool
 from worker.outside.kinds import delivery
 from worker.outside.supervisor import Supervisor
-from worker.outside.webhooks import WebhookResponse, deliver
+from worker.outside.webhooks.transport import WebhookResponse, deliver
 from worker.settings import WorkerSettings
 
 SECRET = "whsec_" + base64.b64encode(bytes(range(32))).decode()

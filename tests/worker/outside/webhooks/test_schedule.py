@@ -10,8 +10,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from worker.outside.webhooks import AttemptOutcome, attempt_outcome, delay_before
-from worker.outside.webhooks.schedule import LONGEST_PAUSE, SCHEDULE, parse_retry_after
+from worker.outside.webhooks.schedule import (
+    LONGEST_PAUSE,
+    SCHEDULE,
+    AttemptOutcome,
+    attempt_outcome,
+    delay_before,
+    parse_retry_after,
+)
 
 _NOW = datetime(2026, 5, 4, 3, 2, 1, tzinfo=UTC)
 
@@ -107,17 +113,14 @@ def test_no_header_breaks_the_reader(text: str) -> None:
 @pytest.mark.parametrize(
     ("status_code", "outcome"),
     [
-        *((status, AttemptOutcome.DELIVERED) for status in (200, 201, 202, 204, 299)),
-        *(
-            (status, AttemptOutcome.FAILED)
-            for status in (101, 199, 300, 301, 302, 307, 308, 400, 401, 404, 429, 500, 502, 503)
-        ),
-        (410, AttemptOutcome.GONE),
-        (None, AttemptOutcome.FAILED),
+        *((status, "delivered") for status in (200, 201, 202, 204, 299)),
+        *((status, "failed") for status in (101, 199, 300, 301, 302, 307, 308, 400, 401, 404, 429, 500, 502, 503)),
+        (410, "disabled"),
+        (None, "failed"),
     ],
 )
 def test_2xx_is_delivered_410_is_gone_and_all_else_is_a_failure(
     status_code: int | None, outcome: AttemptOutcome
 ) -> None:
     """Redirects too: they are not followed."""
-    assert attempt_outcome(status_code) is outcome
+    assert attempt_outcome(status_code) == outcome

@@ -13,7 +13,7 @@ from standardwebhooks import Webhook
 
 from fedlas import __version__
 from service.registry.webhooks import parse_secret, payload
-from worker.outside.webhooks import signed_headers
+from worker.outside.webhooks.signing import signed_headers
 
 _KEY = bytes(range(32))
 _SECRET = "whsec_" + base64.b64encode(_KEY).decode()
