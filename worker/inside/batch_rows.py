@@ -8,20 +8,20 @@ in their places. No memory grows with the number of rows, neither for an order n
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fedlas.data import Dataset, align_inputs, load_dataset
+from fedlas.data.dataset import Array
 from fedlas.data.image_column import ImageColumn
 from fedlas.data.memmap import RowReader
 from fedlas.preprocessing import Preprocessing
 from service.registry.documents import ModelProfile
-
-Array = NDArray[Any]
 
 #: Larger arrays stay in the file: what is not read (labels, splits, ids) takes no memory.
 _MAPPED_FROM = 1 << 20
@@ -84,6 +84,7 @@ def _bytes_of_files(column: Array) -> int:
     return some.nbytes // len(some) if isinstance(some, ImageColumn) else 0
 
 
+@dataclass(frozen=True, eq=False)
 class Block(Mapping[str, Array]):
     """Neighbouring rows of the owner's file: inputs by name, each read when it is asked for.
 
@@ -91,29 +92,28 @@ class Block(Mapping[str, Array]):
         first_row: the first of them, counted from 0.
     """
 
-    def __init__(
-        self, first_row: int, count: int, parts: Sequence[_RowSelection], columns: Mapping[str, Array]
-    ) -> None:
-        self.first_row = first_row
-        self._count, self._parts, self._columns = count, parts, columns
+    first_row: int
+    count: int
+    parts: Sequence[_Part]
+    columns: Mapping[str, Array]
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._columns)
+        return iter(self.columns)
 
     def __len__(self) -> int:
-        return len(self._columns)
+        return len(self.columns)
 
     def __getitem__(self, name: str) -> Array:
-        column = self._columns[name]
+        column = self.columns[name]
         if isinstance(column, ImageColumn):
-            rows = np.empty(self._count, np.int64)
-            for part in self._parts:
-                rows[part.places] = part.rows
+            rows = np.empty(self.count, np.int64)
+            for part in self.parts:
+                rows[part.places] = np.arange(part.begin, part.begin + len(part.places))
             return column[rows]
-        if len(self._parts) == 1:
-            return self._parts[0].read(name)
-        found = np.empty((self._count, *column.shape[1:]), column.dtype)
-        for part in self._parts:
+        if len(self.parts) == 1:
+            return self.parts[0].read(name)
+        found = np.empty((self.count, *column.shape[1:]), column.dtype)
+        for part in self.parts:
             found[part.places] = part.read(name)
         return found
 
@@ -151,7 +151,7 @@ class _Stretch:
         self._numbers = None if dataset.file_rows is None else _readable(dataset.file_rows[begin:end])
         self._readers: dict[str, RowReader | Array] = {}
 
-    def take(self, first: int, stop: int) -> _RowSelection | None:
+    def take(self, first: int, stop: int) -> _Part | None:
         """Those that are rows `first` to `stop` of the owner's file; all before them have been taken."""
         begin, most = self._next, min(stop - first, self._end - self._next)
         if self._numbers is None:
@@ -160,30 +160,26 @@ class _Stretch:
             numbers = self._numbers[begin - self.begin : begin - self.begin + most]
             places = numbers[: np.searchsorted(numbers, stop)] - first
         self._next += len(places)
-        return _RowSelection(self, begin, places) if len(places) else None
+        return _Part(self, begin, places) if len(places) else None
 
-    def read(self, name: str, rows: slice) -> Array:
-        """Values of some rows, counted from the stretch's first."""
+    def reader(self, name: str) -> RowReader | Array:
+        """All values of the stretch."""
         if name not in self._readers:
             self._readers[name] = _readable(self._columns[name][self.begin : self._end])
-        return self._readers[name][rows]
+        return self._readers[name]
 
 
-class _RowSelection:
-    """Rows of a stretch, from `begin` on, and their places in a block."""
+class _Part(NamedTuple):
+    """Rows of a stretch, from row `begin` of the copy on, and their places in a block."""
 
-    def __init__(self, stretch: _Stretch, begin: int, places: NDArray[np.int64]) -> None:
-        self._stretch, self._begin, self.places = stretch, begin, places
-
-    @property
-    def rows(self) -> NDArray[np.int64]:
-        """Their numbers in the copy."""
-        return np.arange(self._begin, self._begin + len(self.places))
+    stretch: _Stretch
+    begin: int
+    places: NDArray[np.int64]
 
     def read(self, name: str) -> Array:
         """Their values."""
-        begin = self._begin - self._stretch.begin
-        return self._stretch.read(name, slice(begin, begin + len(self.places)))
+        first = self.begin - self.stretch.begin
+        return self.stretch.reader(name)[first : first + len(self.places)]
 
 
 def _readable(array: Array) -> RowReader | Array:

@@ -145,27 +145,17 @@ class _Events:
 
     def progress(self, progress: RaceProgress) -> None:
         """A candidate begins, or has trained for another epoch."""
-        self._emit(
-            ChildEvent(
-                progress=ReportedProgress(
-                    fraction=round(progress.fraction, 4),
-                    candidate=progress.name,
-                    epoch=progress.epoch,
-                    epochs=progress.epochs,
-                    eta_seconds=progress.eta_seconds,
-                )
-            )
+        told = ReportedProgress(
+            fraction=round(progress.fraction, 4),
+            candidate=progress.name,
+            epoch=progress.epoch,
+            epochs=progress.epochs,
+            eta_seconds=progress.eta_seconds,
         )
+        self._emit(ChildEvent(progress=told))
 
     def candidate(self, result: CandidateResult) -> None:
         """A candidate has ended."""
-        ended = CandidateEnded(
-            name=result.name,
-            method=result.method,
-            scope=result.scope,
-            status=result.status,
-            reason=result.reason,
-            calibration=as_json(result.calibration),
-            seconds=round(result.seconds, 3),
-        )
+        found = as_json({**result.as_dict(), "seconds": round(result.seconds, 3)})
+        ended = CandidateEnded.model_validate({name: found[name] for name in CandidateEnded.model_fields})
         self._emit(ChildEvent(event=CandidateEvent(type="candidate", data=ended)))

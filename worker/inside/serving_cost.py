@@ -10,18 +10,18 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnx
-from numpy.typing import NDArray
 
+from fedlas.data.dataset import Array
 from fedlas.importers import InputSpec
 from fedlas.importers.onnx.graph import Graph
 from fedlas.importers.onnx.sizes import Measured, ServingCost, serving_cost
 from service.inference.runtime import open_session
 
-Array = NDArray[Any]
+#: Makes an array of this shape and type.
+Fill = Callable[[Sequence[int], str], Array]
 
 #: Seconds of all runs together, of the last one, and of one row that is still made longer.
 _ALL_S, _LAST_S, _LONGER_S = 2.0, 0.5, 0.25
@@ -71,9 +71,9 @@ class _Measuring:
             rows *= 2
         return best
 
-    def _accepted(self, lengths: Mapping[str, int]) -> dict[str, Callable[[Sequence[int], str], Array]]:
+    def _accepted(self, lengths: Mapping[str, int]) -> dict[str, Fill]:
         """The kinds of values that the model takes; of whole numbers the largest that it takes is one."""
-        found: dict[str, Callable[[Sequence[int], str], Array]] = {}
+        found: dict[str, Fill] = {}
         for name, make in _kinds():
             if name.split(" ")[0] not in {known.split(" ")[0] for known in found} and (
                 self._seconds(make, 1, lengths) is not None
@@ -81,7 +81,7 @@ class _Measuring:
                 found[name] = make
         return found
 
-    def _lengthen(self, kinds: Mapping[str, Callable[[Sequence[int], str], Array]]) -> None:
+    def _lengthen(self, kinds: Mapping[str, Fill]) -> None:
         """Free dimensions are doubled while a row takes little and the model takes it."""
         share = 1
         while time.perf_counter() < self._deadline:
@@ -97,9 +97,7 @@ class _Measuring:
             self.lengths = longer
             self._most_rows = max(1, min(_MOST_ROWS, _MOST_BYTES // max(1, share * self._cost.peak_row_bytes)))
 
-    def _seconds(
-        self, make: Callable[[Sequence[int], str], Array], rows: int, lengths: Mapping[str, int]
-    ) -> float | None:
+    def _seconds(self, make: Fill, rows: int, lengths: Mapping[str, int]) -> float | None:
         """Of one run, None where the rows are refused."""
         given = {
             spec.name: make([rows, *(n if isinstance(n, int) else lengths[n] for n in spec.shape[1:])], spec.dtype)
@@ -113,7 +111,7 @@ class _Measuring:
         return time.perf_counter() - started
 
 
-def _kinds() -> Iterator[tuple[str, Callable[[Sequence[int], str], Array]]]:
+def _kinds() -> Iterator[tuple[str, Fill]]:
     """Kinds of values by name; of several with the same first word the first that is taken counts."""
     yield "zeros", lambda shape, dtype: np.zeros(shape, dtype)
     yield "random", _random

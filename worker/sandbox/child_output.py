@@ -5,14 +5,11 @@ from __future__ import annotations
 import json
 import os
 import stat
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from textwrap import indent
 
-from pydantic import JsonValue
-
-from worker.sandbox.protocol import ANSWER, ChildAnswer, ChildError
+from worker.sandbox.protocol import ANSWER, ChildAnswer, ChildError, JsonObject
 
 _LOG_TAIL = 4000
 _LARGEST_ANSWER = 64 * 1024**2
@@ -22,7 +19,7 @@ _LARGEST_ANSWER = 64 * 1024**2
 class ChildOutcome:
     """How the child ended: with a result, with an error it explains, without an answer, or before it began."""
 
-    result: dict[str, JsonValue] | None = None
+    result: JsonObject | None = None
     error: ChildError | None = None
     died: str | None = None  # "signal 9", "exit code 1", "timeout"
     unprotected: str | None = None  # which protections it lacked: nothing was opened
@@ -63,7 +60,7 @@ def _keep_only_files(folder: Path) -> None:
             os.unlink(os.path.join(place, name))
 
 
-def _stays_inside(result: Mapping[str, JsonValue]) -> bool:
+def _stays_inside(result: JsonObject) -> bool:
     """The strings of a result are words or names of files in the folder, never paths that lead out of it."""
     words = [value for value in result.values() if isinstance(value, str)]
     return all("/" not in word and word not in ("", ".", "..") for word in words)

@@ -23,14 +23,12 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from pydantic import BaseModel, JsonValue, SerializeAsAny
+from pydantic import BaseModel, SerializeAsAny
 
 from worker.machine import is_gone, process_mark
 from worker.sandbox.child_output import ChildOutcome, log_tail, read_outcome
 from worker.sandbox.confinement import lacking
-from worker.sandbox.protocol import REQUEST, ChildRequest, Limits
-
-JsonObject = dict[str, JsonValue]
+from worker.sandbox.protocol import REQUEST, ChildRequest, JsonObject, Limits
 
 _PASSED_ON = (
     *("PATH", "LANG", "LC_ALL", "TZ", "LD_LIBRARY_PATH", "PYTHONPATH", "VIRTUAL_ENV"),

@@ -13,6 +13,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, JsonValue
 
 REQUEST, ANSWER = "request.json", "answer.json"
 
+JsonObject = dict[str, JsonValue]
 Order = TypeVar("Order", bound=BaseModel)
 
 _LONGEST_MESSAGE = 10_000
@@ -79,5 +80,5 @@ class ChildAnswer(BaseModel):
 
     model_config = ConfigDict(frozen=True)
 
-    result: dict[str, JsonValue] | None = None
+    result: JsonObject | None = None
     error: ChildError | None = None
