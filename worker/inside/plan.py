@@ -24,8 +24,14 @@ from fedlas.race.candidate_training import default_epochs, keeps_features, train
 from fedlas.race.time_budget import TimeBudget
 from fedlas.training.fit import TrainConfig, device_name, predict_logits, steps_per_epoch
 from service.registry.documents import FeatureSpec, ModelProfile, Plan, SplitCounts
-from service.registry.documents.estimates import DetectableEffect
-from service.registry.documents.plan import Leakage, PlanEstimate, PlannedClass, PlannedLabels, UploadedScores
+from service.registry.documents.plan import (
+    DetectableEffect,
+    Leakage,
+    PlanEstimate,
+    PlannedClass,
+    PlannedLabels,
+    UploadedScores,
+)
 from worker.documents import JobOrder, PlanResult
 from worker.inside.functions import Emit, Files
 from worker.inside.model_loading import open_job
