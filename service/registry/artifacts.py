@@ -12,21 +12,20 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from types import TracebackType
 from typing import BinaryIO
 
 from service.registry.errors import NotFound, TooLarge, Unavailable
-from service.registry.listing import StoredFile, list_folder, remove_older, remove_unlocked
+from service.registry.listing import StoredFile, list_folder, remove_older
 
 _CHUNK = 1024 * 1024
 #: Between making a file and locking it.
 _MOMENT = timedelta(minutes=1)
 
 
-class StagedFile:
+class StagedFile(AbstractContextManager["StagedFile"]):
     """A file on its way in: write to it, `seal` it, then `keep` it, or leave the `with` block and it is gone.
 
     Attributes:
@@ -86,12 +85,7 @@ class StagedFile:
         self.path.unlink(missing_ok=True)
         self._held.close()
 
-    def __enter__(self) -> StagedFile:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.discard()
 
 
@@ -211,7 +205,7 @@ class ArtifactStore:
     def clear_abandoned(self) -> list[int]:
         """Remove what processes of this machine left that live no more, however young it is; returns the sizes."""
         with storing():
-            return remove_unlocked(self.incoming, before=self.clock() - _MOMENT)
+            return remove_older(self.incoming, before=self.clock() - _MOMENT, unlocked=True)
 
     def check(self) -> None:
         """Raise OSError unless a file can be written here now."""

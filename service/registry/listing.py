@@ -45,27 +45,19 @@ def list_folder(root: Path, *, after: str, limit: int) -> list[StoredFile]:
     return found
 
 
-def remove_unlocked(folder: Path, *, before: datetime) -> list[int]:
-    """Remove the files without a lock to which nothing was written since; returns their sizes in bytes."""
+def remove_older(folder: Path, *, before: datetime, unlocked: bool = False) -> list[int]:
+    """Remove the files that nothing was written to since; returns their sizes in bytes.
+
+    Args:
+        unlocked: only those that no living process of this machine has locked.
+    """
     sizes = []
     with os.scandir(folder) as entries:
-        for entry in entries:
+        for entry in entries:  # FileNotFoundError: kept or discarded meanwhile
             with suppress(FileNotFoundError, BlockingIOError), open(entry, "rb") as file:
-                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+                if unlocked:
+                    fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
                 found = os.fstat(file.fileno())
-                if found.st_mtime < before.timestamp():
-                    os.unlink(entry)
-                    sizes.append(found.st_size)
-    return sizes
-
-
-def remove_older(folder: Path, *, before: datetime) -> list[int]:
-    """Remove the files that nothing was written to since; returns their sizes in bytes."""
-    sizes = []
-    with os.scandir(folder) as entries:
-        for entry in entries:
-            with suppress(FileNotFoundError):  # kept or discarded meanwhile
-                found = entry.stat(follow_symlinks=False)
                 if found.st_mtime < before.timestamp():
                     os.unlink(entry)
                     sizes.append(found.st_size)

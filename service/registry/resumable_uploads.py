@@ -10,9 +10,9 @@ import fcntl
 import hashlib
 import os
 from collections import OrderedDict
+from contextlib import AbstractContextManager
 from datetime import UTC, datetime
 from pathlib import Path
-from types import TracebackType
 from typing import TYPE_CHECKING
 
 from service.registry.artifacts import storing
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 _REMEMBERED_HASHES = 1000
 
 
-class ResumableUpload:
+class ResumableUpload(AbstractContextManager["ResumableUpload"]):
     """A file that is locked while it is open: append to it, take the piece back, or make it an artifact.
 
     Attributes:
@@ -79,12 +79,7 @@ class ResumableUpload:
             self._files.remember(self._name, self._hash, self.size)
         os.close(self._descriptor)
 
-    def __enter__(self) -> ResumableUpload:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
 

@@ -10,23 +10,14 @@ from typing import TypeVar
 from sqlalchemy.orm import Session
 
 from service.registry.database import database_now
-from service.registry.repositories import (
-    AfterCommit,
-    Batches,
-    Calibrators,
-    Checkpoints,
-    Datasets,
-    Deliveries,
-    EvaluationLedger,
-    Events,
-    IdempotencyKeys,
-    Jobs,
-    Models,
-    Names,
-    Uploads,
-    Workers,
-    WorkQueue,
-)
+from service.registry.repositories.deliveries import Deliveries
+from service.registry.repositories.idempotency_keys import IdempotencyKeys
+from service.registry.repositories.job_history import Checkpoints, EvaluationLedger, Events
+from service.registry.repositories.jobs import Batches, Calibrators, Jobs
+from service.registry.repositories.names import Names
+from service.registry.repositories.records import AfterCommit, Datasets, Models, Uploads
+from service.registry.repositories.work import WorkQueue
+from service.registry.repositories.workers import Workers
 
 T = TypeVar("T")
 

@@ -2,6 +2,7 @@
 
 from service.registry.contract.queues import ANY_DEVICE, GPU_ONLY, PLAN, QUEUES, WAKE_UP, WORK_KINDS
 from service.registry.contract.records import (
+    FINAL,
     BatchRecord,
     CalibratorRecord,
     DatasetRecord,
@@ -30,14 +31,6 @@ from service.registry.contract.requests import (
     UploadRequest,
     Webhook,
 )
-from service.registry.contract.statuses import (
-    FINAL,
-    BatchStatus,
-    CalibratorStatus,
-    DeliveryStatus,
-    JobStatus,
-    UploadStatus,
-)
 from service.registry.documents.base import Reference, Strict, Text
 
 __all__ = [
@@ -51,22 +44,18 @@ __all__ = [
     "AnswerOptions",
     "BatchRecord",
     "BatchRequest",
-    "BatchStatus",
     "Budget",
     "CalibratorRecord",
-    "CalibratorStatus",
     "DatasetRecord",
     "DefaultVersion",
     "DeliveryAttempt",
     "DeliveryRecord",
-    "DeliveryStatus",
     "EventRecord",
     "GateOptions",
     "Hyperparameters",
     "JobOptions",
     "JobRecord",
     "JobRequest",
-    "JobStatus",
     "Method",
     "ModelRecord",
     "NameRecord",
@@ -79,6 +68,5 @@ __all__ = [
     "Text",
     "UploadRecord",
     "UploadRequest",
-    "UploadStatus",
     "Webhook",
 ]

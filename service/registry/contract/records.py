@@ -8,13 +8,6 @@ from typing import Generic, Literal, TypeVar
 from pydantic import BaseModel, Field
 
 from service.registry.contract.requests import Method
-from service.registry.contract.statuses import (
-    BatchStatus,
-    CalibratorStatus,
-    DeliveryStatus,
-    JobStatus,
-    UploadStatus,
-)
 from service.registry.documents import (
     DatasetRoles,
     EventData,
@@ -33,6 +26,15 @@ from service.registry.documents import (
     Verdict,
 )
 
+UploadStatus = Literal["inspecting", "ready", "rejected"]
+JobStatus = Literal["queued", "running", "cancelling", "succeeded", "failed", "cancelled"]
+BatchStatus = Literal["queued", "running", "succeeded", "failed"]
+CalibratorStatus = Literal["running", "succeeded", "failed"]
+DeliveryStatus = Literal["pending", "delivered", "failed", "disabled"]
+
+#: Statuses after which a record never changes again (except by deletion).
+FINAL: frozenset[str] = frozenset({"ready", "rejected", "succeeded", "failed", "cancelled"})
+
 
 class RecordError(BaseModel):
     """Why an upload was rejected or a job failed."""
@@ -42,26 +44,47 @@ class RecordError(BaseModel):
     user_error: bool = Field(True, description="Whether the sender can mend it.")
 
 
-class DatasetRecord(BaseModel):
-    """A labelled dataset."""
+class Record(BaseModel):
+    """What has an id of its own, and an error where it failed."""
 
     id: str
+    error: RecordError | None = None
+    created_at: datetime
+
+
+class UploadedRecord(Record):
+    """What came as a file, with classes."""
+
     name: str
-    format: str | None
     bytes: int
     sha256: str
-    status: UploadStatus
-    error: RecordError | None = None
-    num_samples: int | None = None
     num_classes: int | None = None
     class_names: list[str] | None = None
+
+
+class RunRecord(Record):
+    """What reads a model and a dataset."""
+
+    model_id: str
+    dataset_id: str
+    progress: Progress
+    attempts: int
+    started_at: datetime | None = None
+    finished_at: datetime | None = None
+
+
+class DatasetRecord(UploadedRecord):
+    """A labelled dataset."""
+
+    format: str | None
+    status: UploadStatus
+    num_samples: int | None = None
     class_counts: dict[str, int] | None = None
     inputs: list[TensorSpec] | None = None
     roles: DatasetRoles | None = None
     seen_by_model: SeenByModel | None = None
     splits: SplitCounts | None = None
     warnings: list[str] = Field(default_factory=list)
-    created_at: datetime
 
 
 class UploadRecord(BaseModel):
@@ -74,23 +97,16 @@ class UploadRecord(BaseModel):
     expires_at: datetime = Field(description="24 hours after the last byte.")
 
 
-class ModelRecord(BaseModel):
+class ModelRecord(UploadedRecord):
     """A classifier, uploaded or calibrated."""
 
-    id: str
-    name: str
     version: int
     origin: Literal["uploaded", "calibrated"]
     format: str | None = Field(description="Null until inspection has looked at the content.")
-    bytes: int
-    sha256: str
     status: UploadStatus
-    error: RecordError | None = None
     inputs: list[TensorSpec] | None = None
     output: OutputSpec | None = None
     task: Task | None = None
-    num_classes: int | None = None
-    class_names: list[str] | None = None
     features: FeatureSpec | None = None
     trainable: bool | None = Field(None, description="False: only a calibrator can be fitted on top.")
     architecture: str | None = None
@@ -102,7 +118,6 @@ class ModelRecord(BaseModel):
     report_url: str | None = None
     guarantees: GuaranteesSummary | None = Field(None, description="What `max_error` and `coverage` can promise.")
     cost_factor: float | None = Field(None, description="Cost of an answer, as a multiple of the uploaded model's.")
-    created_at: datetime
 
 
 class StatusChange(BaseModel):
@@ -112,29 +127,20 @@ class StatusChange(BaseModel):
     at: datetime
 
 
-class JobRecord(BaseModel):
+class JobRecord(RunRecord):
     """One calibration."""
 
-    id: str
-    model_id: str
-    dataset_id: str
     method: Method
     status: JobStatus
     stage: Stage | None = None
-    progress: Progress
     verdict: Verdict | None = None
     promoted: bool
     calibrated_model_id: str | None = None
     report_url: str | None = None
     dry_run: bool = False
     plan: Plan | None = Field(None, description="What a dry run found.")
-    error: RecordError | None = None
-    attempts: int
     history: list[StatusChange]
     metadata: dict[str, str]
-    created_at: datetime
-    started_at: datetime | None = None
-    finished_at: datetime | None = None
 
 
 class EventRecord(BaseModel):
@@ -171,41 +177,24 @@ class DeliveryRecord(BaseModel):
     delivered_at: datetime | None = None
 
 
-class BatchRecord(BaseModel):
+class BatchRecord(RunRecord):
     """Predictions over a stored dataset."""
 
-    id: str
-    model_id: str
-    dataset_id: str
     status: BatchStatus
-    progress: Progress
     num_rows: int | None = None
     results_url: str | None = None
-    error: RecordError | None = None
-    attempts: int
-    created_at: datetime
-    started_at: datetime | None = None
-    finished_at: datetime | None = None
 
 
-class CalibratorRecord(BaseModel):
+class CalibratorRecord(UploadedRecord):
     """A calibrator fitted on scores, without their model."""
 
-    id: str
-    name: str
-    bytes: int
-    sha256: str
     status: CalibratorStatus
-    error: RecordError | None = None
     input: Literal["logits", "probabilities"] | None = Field(None, description="What was sent, and the file takes.")
     method: str = Field(description="What was asked for, and once it is fitted what it is.")
     parameters: JsonObject | None = None
     num_samples: int | None = None
-    num_classes: int | None = None
-    class_names: list[str] | None = None
     report: JsonObject | None = Field(None, description="An excerpt; `report_url` leads to the whole.")
     report_url: str | None = Field(None, description="Null for calibrators of earlier versions.")
-    created_at: datetime
 
 
 class ServedModel(BaseModel):

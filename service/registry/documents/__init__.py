@@ -7,12 +7,18 @@ and a stored document is validated again when its row is read as one.
 from service.registry.documents.base import Document, JsonObject, TensorSpec
 from service.registry.documents.dataset_profile import DatasetProfile, DatasetRoles, SeenByModel, SplitCounts
 from service.registry.documents.events import CandidateEnded, EventData, Progress, Stage
-from service.registry.documents.guarantees import Guarantees, GuaranteesSummary
-from service.registry.documents.model_profile import FeatureSpec, ModelProfile, OutputSpec, Task
+from service.registry.documents.model_profile import (
+    FeatureSpec,
+    Guarantees,
+    GuaranteesSummary,
+    ImagePreprocessing,
+    ModelProfile,
+    OutputSpec,
+    ServingCost,
+    Task,
+)
 from service.registry.documents.plan import Plan
-from service.registry.documents.preprocessing import ImagePreprocessing
 from service.registry.documents.report import GateVerdict, Report, Verdict
-from service.registry.documents.serving_cost import ServingCost
 
 __all__ = [
     "CandidateEnded",

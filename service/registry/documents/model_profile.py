@@ -1,4 +1,8 @@
-"""The model profile: what inspection or calibration found out about a model's file."""
+"""The model profile: what inspection or calibration found out about a model's file.
+
+`fedlas.preprocessing.Preprocessing` checks the preprocessing and carries it out; `fedlas.guarantees.Guarantees`
+computes the guarantees and reads them with `from_dict`.
+"""
 
 from __future__ import annotations
 
@@ -6,12 +10,96 @@ from typing import Literal
 
 from pydantic import Field
 
-from service.registry.documents.base import Document, TensorSpec
-from service.registry.documents.guarantees import Guarantees
-from service.registry.documents.preprocessing import ImagePreprocessing
-from service.registry.documents.serving_cost import ServingCost
+from service.registry.documents.base import Document, TensorSpec, is_absent
 
 Task = Literal["binary", "multiclass"]
+
+Size = tuple[int, int]
+
+
+class ImagePreprocessing(Document):
+    """From the bytes of an image file to one row of a model's input; a field without a value is left out."""
+
+    resize: int | Size | None = Field(
+        None, description="Length of the shorter side, or `[height, width]`.", exclude_if=is_absent
+    )
+    interpolation: Literal["bilinear", "bicubic", "nearest", "lanczos", "box"] = "bilinear"
+    crop: Size | None = Field(None, description="The middle `[height, width]`.", exclude_if=is_absent)
+    mean: list[float] | None = Field(None, description="Subtracted, per channel.", exclude_if=is_absent)
+    std: list[float] | None = Field(None, description="Divides what is left, per channel.", exclude_if=is_absent)
+    scale: float | None = Field(
+        None,
+        description="Multiplies the pixels; without it they are divided by their largest value.",
+        exclude_if=is_absent,
+    )
+    layout: Literal["NCHW", "NHWC"] = "NCHW"
+    channels: Literal[1, 3] = 3
+    order: Literal["RGB", "BGR"] = "RGB"
+    bit_depth: Literal[8, 16] = 8
+    dtype: Literal["float32", "uint8"] = "float32"
+
+
+class ScoreQuantiles(Document):
+    """Scores at some ranks of the guarantee rows."""
+
+    num_rows: int
+    room: int = Field(description="How many rows one new group may have; 1 without groups.")
+    ranks: list[int]
+    scores: list[float]
+
+
+class GuaranteesSummary(Document):
+    """What a model's record shows of its guarantees; the tables grow with the classes."""
+
+    num_rows: int | None = Field(None, description="How many guarantee rows there were.")
+    num_groups: int | None = Field(None, description="Of how many independent groups, if rows had groups.")
+    delta: float | None = Field(None, description="The probability with which a promise may fail.")
+
+
+class Guarantees(Document):
+    """All that the guarantee rows allow to promise."""
+
+    class_names: list[str]
+    num_rows: int
+    num_groups: int | None
+    delta: float
+    thresholds: list[float] = Field(description="Confidences (M,), ascending; the lowest answers everything.")
+    bounds: list[float] = Field(description="Upper bounds (M,) of the error rate at or above each threshold.")
+    class_bounds: list[list[float]] = Field(description="The same for each true class, (K, M).")
+    quantiles: ScoreQuantiles
+    class_quantiles: list[ScoreQuantiles]
+
+
+class SizeBound(Document):
+    """A size that depends on values, and the largest that it may be."""
+
+    tensor: str
+    limit: int
+
+
+class MeasuredBatch(Document):
+    """The largest batch that inspection ran."""
+
+    rows: int
+    length: int = Field(description="The longest free dimension of each row; 1 where none is free.")
+    seconds: float = Field(description="Of the slowest kind of values.")
+    values: str = Field(description="That kind.")
+
+
+class ServingCost(Document):
+    """What rows of a served graph cost: computed from sizes, and measured once."""
+
+    sizes: Literal["shapes", "bounded", "unknown"] = Field(
+        description="`shapes`: all sizes follow from shapes; `bounded`: some depend on values and have a bound."
+    )
+    bounds: list[SizeBound] = Field(default_factory=list)
+    fixed_bytes: int = 0
+    row_bytes: int = 0
+    peak_row_bytes: int = Field(0, description="The most bytes that are alive at once, for each further row.")
+    powers: dict[str, float] = Field(
+        default_factory=dict, description="Free dimension → the power with which the largest tensor grows with it."
+    )
+    measured: MeasuredBatch | None = None
 
 
 class OutputSpec(Document):

@@ -12,7 +12,7 @@ import pytest
 from service.api import events
 from service.api.long_poll import LongPoll
 from service.registry.registry import Registry
-from service.registry.repositories import Events
+from service.registry.repositories.job_history import Events
 from service.settings import ServiceSettings
 from tests.helpers.backends import place
 from tests.helpers.live_api import events_of, listening, live, order

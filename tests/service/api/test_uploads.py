@@ -16,7 +16,7 @@ import pytest
 
 from service.api import uploads as resource
 from service.registry.errors import KeyInFlight
-from service.registry.repositories import IdempotencyKeys
+from service.registry.repositories.idempotency_keys import IdempotencyKeys
 from tests.service.api.test_errors import fields, problem
 from tests.service.conftest import Api, MakeApi
 
