@@ -11,27 +11,22 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
-from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
+from onnx import ModelProto, TensorProto, helper, numpy_helper
 
 from fedlas.calibrators import Calibrator
 from fedlas.calibrators.feature_map import shown_parameters
 from fedlas.errors import ExportError, UnsupportedModel
 from fedlas.export.merging import merge
 from fedlas.export.proof import FAMILIARITY, Exportable, prove, uploaded_network
-from fedlas.export.typicality_graph import familiarity_graph
+from fedlas.export.typicality_graph import append_familiarity
 from fedlas.guarantees import Guarantees
 from fedlas.guarantees.typicality import Familiarity
-from fedlas.importers.onnx.graph import Graph
+from fedlas.importers.onnx.graph import Array, Graph, rename_tensors
 from fedlas.importers.onnx.graph_classifier import STANDARD_OUTPUTS, GraphClassifier
 from fedlas.importers.onnx.sizes import ServingCost, serving_cost
 from fedlas.race.ensemble import TINY, Ensemble
-
-Array = NDArray[Any]
-OnnxPart = tuple[list[NodeProto], list[TensorProto]]
 
 #: Names that no tensor of the upload may keep.
 _RESERVED = (*STANDARD_OUTPUTS, FAMILIARITY)
@@ -106,15 +101,17 @@ def build_model(
         raise ValueError(
             f"familiarity was fitted on {familiarity.feature_dim} features, the classifier has {classifier.feature_dim}"
         )
-    graph, logits, frontiers = _served_graph(classifier)
+    graph, logits, features = _served_graph(classifier)
     _require_fitting(graph, classifier)
     if familiarity is not None and FAMILIARITY in graph.input_names:
         raise ValueError(f"an input of the network is called {FAMILIARITY!r}, as the output would be")
-    flat = ["features", *(graph.fresh("fedlas_member_features") for _ in frontiers[1:])]
-    for frontier, name in zip(frontiers, flat, strict=True):
-        graph.nodes.extend(_flat_features(graph, frontier, name))
+    flat = ["features", *(graph.fresh("fedlas_member_features") for _ in features[1:])]
+    for parts, name in zip(features, flat, strict=True):
+        _append_features(graph, parts, name)
     _append_logits(graph, classifier, logits, flat)
-    initializers = _append_probabilities(graph, calibrator)
+    calibrated = _append_calibrator(graph, calibrator, "logits", "features")
+    graph.append("Softmax", [calibrated], output="probabilities", axis=1)
+    graph.reduce("ReduceMax", "probabilities", [1], output="confidence")
     shapes: dict[str, list[int | str]] = {
         "logits": ["N", classifier.num_classes],
         "probabilities": ["N", classifier.num_classes],
@@ -122,14 +119,11 @@ def build_model(
         "features": ["N", classifier.feature_dim],
     }
     if familiarity is not None:
-        part = familiarity_graph(familiarity, "features", FAMILIARITY, opset=graph.opset)
-        initializers += _append(graph, part, FAMILIARITY)
+        append_familiarity(graph, familiarity, "features", FAMILIARITY)
         shapes[FAMILIARITY] = ["N"]
     graph.outputs = list(shapes)
-    model = graph.to_model([helper.make_tensor_value_info(k, TensorProto.FLOAT, shape) for k, shape in shapes.items()])
-    model.graph.initializer.extend(initializers)
-    graph.constants.update({tensor.name: numpy_helper.to_array(tensor) for tensor in initializers})
-    return model, graph
+    outputs = [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name, shape in shapes.items()]
+    return graph.to_model(outputs), graph
 
 
 def _require_fitting(graph: Graph, classifier: Exportable) -> None:
@@ -140,27 +134,45 @@ def _require_fitting(graph: Graph, classifier: Exportable) -> None:
     raise kind("too_large_for_onnx", f"the weights take {needed / 2**30:.2f} GiB, an ONNX file holds 2 GiB")
 
 
+def _append_features(graph: Graph, parts: Sequence[str], name: str) -> None:
+    """The tensors `parts`, flattened and side by side, as `name` (N, D)."""
+    if len(parts) == 1:
+        graph.append("Flatten", parts, output=name, axis=1)
+    else:
+        flat = [graph.append("Flatten", [part], "fedlas_features", axis=1) for part in parts]
+        graph.append("Concat", flat, output=name, axis=1)
+
+
 def _append_logits(graph: Graph, classifier: Exportable, logits: Sequence[str], flat: Sequence[str]) -> None:
     """`logits` (N, K) before the calibrator: the network's own, or the log of the members' mean probabilities."""
     if not isinstance(classifier, Ensemble):
-        graph.nodes.append(helper.make_node("Identity", [logits[0]], ["logits"]))
+        graph.append("Identity", logits, output="logits")
         return
     members = []
     for calibrator, source, features in zip(classifier.calibrators, logits, flat, strict=True):
-        calibrated, probs = graph.fresh("fedlas_member_logits"), graph.fresh("fedlas_member_probabilities")
-        part = calibrator.to_onnx(source, calibrated, features)
-        graph.constants.update(
-            {tensor.name: numpy_helper.to_array(tensor) for tensor in _append(graph, part, calibrated)}
-        )
-        graph.nodes.append(helper.make_node("Softmax", [calibrated], [probs], axis=1))
-        members.append(probs)
-    mean, floored = graph.fresh("fedlas_mean"), graph.fresh("fedlas_floored_mean")
+        calibrated = _append_calibrator(graph, calibrator, source, features)
+        members.append(graph.append("Softmax", [calibrated], "fedlas_member_probabilities", axis=1))
     tiny = graph.add_constant("fedlas_tiny", np.array(TINY, np.float32))
-    graph.nodes += [
-        helper.make_node("Mean", members, [mean]),
-        helper.make_node("Add", [mean, tiny], [floored]),
-        helper.make_node("Log", [floored], ["logits"]),
-    ]
+    mean = graph.append("Mean", members, "fedlas_mean")
+    graph.append("Log", [graph.append("Add", [mean, tiny], "fedlas_floored_mean")], output="logits")
+
+
+def _append_calibrator(graph: Graph, calibrator: Calibrator, logits: str, features: str) -> str:
+    """The calibrated logits.
+
+    Every name is made new: the upload may be a file of ours that already has a calibrator inside.
+    """
+    result = graph.fresh("fedlas_calibrated_logits")
+    nodes, initializers = calibrator.to_onnx(logits, result, features)
+    constants = {tensor.name: numpy_helper.to_array(tensor) for tensor in initializers}
+    made = [*constants, *(name for node in nodes for name in node.output if name != result)]
+    renamed = {name: graph.fresh(name) for name in made}
+    for node in nodes:
+        node.name = ""
+        rename_tensors(node, renamed)
+    graph.nodes.extend(nodes)
+    graph.constants.update({renamed[name]: value for name, value in constants.items()})
+    return result
 
 
 def _served_graph(classifier: Exportable) -> tuple[Graph, list[str], list[list[str]]]:
@@ -182,58 +194,8 @@ def _served_graph(classifier: Exportable) -> tuple[Graph, list[str], list[list[s
     return merged, [names[0] for names in names_by_network], [names[1:] for names in names_by_network]
 
 
-def _append_probabilities(graph: Graph, calibrator: Calibrator) -> list[TensorProto]:
-    """From `logits` and `features` to `probabilities` and `confidence`; returns the calibrator's initialisers."""
-    calibrated = graph.fresh("fedlas_calibrated_logits")
-    initializers = _append(graph, calibrator.to_onnx("logits", calibrated), calibrated)
-    graph.nodes.append(helper.make_node("Softmax", [calibrated], ["probabilities"], axis=1))
-    graph.nodes.append(_maximum(graph, "probabilities", "confidence"))
-    return initializers
-
-
-def _append(graph: Graph, part: OnnxPart, result: str) -> list[TensorProto]:
-    """Append a part's nodes, which compute `result`, and return its initialisers.
-
-    Every other name is made new: the upload may be a file of ours that already has such a part inside.
-    """
-    nodes, initializers = part
-    made = [*(name for node in nodes for name in node.output), *(tensor.name for tensor in initializers)]
-    renamed = {name: graph.fresh(name) for name in made if name != result}
-    for node in nodes:
-        node.name = ""
-        for names in (node.input, node.output):
-            for i, name in enumerate(names):
-                names[i] = renamed.get(name, name)
-    for tensor in initializers:
-        tensor.name = renamed[tensor.name]
-    graph.nodes.extend(nodes)
-    return initializers
-
-
 def _free_output_names(graph: Graph, wanted: list[str]) -> list[str]:
     """Rename tensors of the upload that bear a reserved name; returns `wanted` under its new names."""
     renamed = {name: graph.fresh(f"uploaded_{name}") for name in _RESERVED if name not in graph.input_names}
-    for node in graph.nodes:
-        for names in (node.input, node.output):
-            for i, name in enumerate(names):
-                names[i] = renamed.get(name, name)
-    for name in renamed:
-        if name in graph.constants:
-            graph.constants[renamed[name]] = graph.constants.pop(name)
+    graph.rename(renamed)
     return [renamed.get(name, name) for name in wanted]
-
-
-def _maximum(graph: Graph, source: str, target: str) -> NodeProto:
-    """ReduceMax over the classes; its axes became an input in opset 18."""
-    if graph.opset < 18:
-        return helper.make_node("ReduceMax", [source], [target], axes=[1], keepdims=0)
-    axes = graph.add_constant("fedlas_class_axis", np.array([1], np.int64))
-    return helper.make_node("ReduceMax", [source, axes], [target], keepdims=0)
-
-
-def _flat_features(graph: Graph, frontier: Sequence[str], name: str) -> list[NodeProto]:
-    flat = [graph.fresh("fedlas_features") for _ in frontier] if len(frontier) > 1 else [name]
-    nodes = [helper.make_node("Flatten", [name], [out], axis=1) for name, out in zip(frontier, flat, strict=True)]
-    if len(frontier) > 1:
-        nodes.append(helper.make_node("Concat", flat, [name], axis=1))
-    return nodes

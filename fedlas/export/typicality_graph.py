@@ -2,88 +2,69 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
-
 import numpy as np
-from numpy.typing import NDArray
-from onnx import NodeProto, TensorProto, helper, numpy_helper
+from numpy.typing import ArrayLike
 
 from fedlas.guarantees.typicality import Familiarity, Gaussians
+from fedlas.importers.onnx.graph import Graph
 
 
-def familiarity_graph(
-    familiarity: Familiarity, input_name: str, output_name: str, *, opset: int
-) -> tuple[list[NodeProto], list[TensorProto]]:
-    """Nodes and initialisers from features (N, D) to familiarity (N,)."""
-    part = _Part(opset)
+def append_familiarity(graph: Graph, familiarity: Familiarity, features: str, output: str) -> None:
+    """Nodes and constants from features (N, D) to familiarity (N,)."""
+    writer = _Writer(graph)
     measure = familiarity.measure
     if isinstance(measure, Gaussians):
-        distance = _distance(part, input_name, measure)
+        distance = writer.distance(features, measure)
     else:
-        ones = part.constant(np.ones((familiarity.feature_dim, 1)))
-        norm = part.node("MatMul", [part.node("Abs", [input_name]), ones])
-        distance = part.node("Abs", [part.node("Sub", [norm, part.constant(measure.median)])])
-    _share(part, distance, familiarity, output_name)
-    return part.nodes, part.initializers
+        norm = writer.node("MatMul", writer.node("Abs", features), np.ones((familiarity.feature_dim, 1)))
+        distance = writer.node("Abs", writer.node("Sub", norm, measure.median))
+    share = writer.share(distance, familiarity)
+    shape = graph.add_constant("fedlas_familiarity_shape", np.array([-1]))
+    graph.append("Reshape", [share, shape], output=output)
 
 
-class _Part:
-    """Collects nodes and constants under names that start alike."""
+class _Writer:
+    """Adds nodes whose operands are tensors by name and float32 constants by value."""
 
-    def __init__(self, opset: int) -> None:
-        self.opset = opset
-        self.nodes: list[NodeProto] = []
-        self.initializers: list[TensorProto] = []
+    def __init__(self, graph: Graph) -> None:
+        self.graph = graph
 
-    def constant(self, value: Any, dtype: type = np.float32) -> str:
-        name = f"fedlas_familiarity_constant_{len(self.initializers)}"
-        array: NDArray[Any] = np.ascontiguousarray(np.asarray(value, dtype))
-        self.initializers.append(numpy_helper.from_array(array.reshape(np.shape(value)), name))
-        return name
+    def node(self, operator: str, *operands: str | ArrayLike) -> str:
+        names = [operand if isinstance(operand, str) else self._constant(operand) for operand in operands]
+        return self.graph.append(operator, names, "fedlas_familiarity")
 
-    def node(self, operator: str, inputs: Sequence[str], output: str | None = None, **attributes: Any) -> str:
-        name = output or f"fedlas_familiarity_{len(self.nodes)}"
-        self.nodes.append(helper.make_node(operator, inputs, [name], **attributes))
-        return name
+    def _constant(self, value: ArrayLike) -> str:
+        return self.graph.add_constant("fedlas_familiarity_constant", np.asarray(value, np.float32))
 
     def squares(self, source: str, width: int) -> str:
         """Sums of squares (N, 1): ReduceSum changed with opset 13, a product with ones never did."""
-        ones = self.constant(np.ones((width, 1)))
-        return self.node("MatMul", [self.node("Mul", [source, source]), ones])
+        return self.node("MatMul", self.node("Mul", source, source), np.ones((width, 1)))
 
+    def distance(self, features: str, measure: Gaussians) -> str:
+        """As `Gaussians.__call__`: (N, 1)."""
+        dim, rank = measure.directions.shape
+        centred = self.node("Sub", features, measure.mean)
+        inside = self.node("MatMul", centred, measure.directions)
+        white = self.node("MatMul", inside, measure.whitening)
+        cross = self.node("MatMul", white, -2 * measure.class_means.T)
+        offsets = self.node("Add", cross, (measure.class_means**2).sum(axis=1))
+        to_means = self.node("Add", offsets, self.squares(white, rank))
+        nearest = self.graph.reduce("ReduceMin", to_means, [1], "fedlas_familiarity", keepdims=1)
+        if not measure.residual_scale:
+            return nearest
+        back = self.node("MatMul", inside, measure.directions.T)
+        left = self.node("Mul", self.node("Sub", centred, back), measure.residual_scale)
+        return self.node("Add", nearest, self.squares(left, dim))
 
-def _distance(part: _Part, features: str, measure: Gaussians) -> str:
-    """As `Gaussians.__call__`: (N, 1)."""
-    dim, rank = measure.directions.shape
-    centred = part.node("Sub", [features, part.constant(measure.mean)])
-    inside = part.node("MatMul", [centred, part.constant(measure.directions)])
-    white = part.node("MatMul", [inside, part.constant(measure.whitening)])
-    cross = part.node("MatMul", [white, part.constant(-2 * measure.class_means.T)])
-    offsets = part.constant((measure.class_means**2).sum(axis=1))
-    to_means = part.node("Add", [part.node("Add", [cross, offsets]), part.squares(white, rank)])
-    if part.opset < 18:
-        nearest = part.node("ReduceMin", [to_means], axes=[1], keepdims=1)
-    else:  # the axes became an input
-        nearest = part.node("ReduceMin", [to_means, part.constant([1], np.int64)], keepdims=1)
-    if not measure.residual_scale:
-        return nearest
-    back = part.node("MatMul", [inside, part.constant(measure.directions.T)])
-    left = part.node("Mul", [part.node("Sub", [centred, back]), part.constant(measure.residual_scale)])
-    return part.node("Add", [nearest, part.squares(left, dim)])
+    def share(self, distance: str, familiarity: Familiarity) -> str:
+        """Linear interpolation: the first value minus what each piece between two knots takes off.
 
-
-def _share(part: _Part, distance: str, familiarity: Familiarity, output_name: str) -> None:
-    """Linear interpolation: the first value minus what each piece between two knots takes off.
-
-    The filled part of a piece is clip(x, 0, 1) = 1 - relu(1 - relu(x)), which stays exact however large x is.
-    """
-    knots, values = familiarity.knots, familiarity.values
-    one = part.constant(1.0)
-    over = part.node("Sub", [distance, part.constant(knots[None, :-1])])
-    filled = part.node("Relu", [part.node("Mul", [over, part.constant(1 / np.diff(knots)[None])])])
-    unfilled = part.node("Relu", [part.node("Sub", [one, filled])])
-    # What is unfilled has not been taken off: value = last + Σ drop · unfilled.
-    kept = part.node("MatMul", [unfilled, part.constant(-np.diff(values)[:, None])])
-    share = part.node("Add", [kept, part.constant(values[-1])])
-    part.node("Reshape", [share, part.constant([-1], np.int64)], output_name)
+        The filled part of a piece is clip(x, 0, 1) = 1 - relu(1 - relu(x)), which stays exact however large x is.
+        """
+        knots, values = familiarity.knots, familiarity.values
+        over = self.node("Sub", distance, knots[None, :-1])
+        filled = self.node("Relu", self.node("Mul", over, 1 / np.diff(knots)[None]))
+        unfilled = self.node("Relu", self.node("Sub", 1.0, filled))
+        # What is unfilled has not been taken off: value = last + Σ drop · unfilled.
+        kept = self.node("MatMul", unfilled, -np.diff(values)[:, None])
+        return self.node("Add", kept, values[-1])

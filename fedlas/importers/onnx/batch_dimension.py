@@ -15,9 +15,9 @@ import torch
 from fedlas.errors import UnsupportedModel
 from fedlas.importers.onnx.batch_rewriter import BatchRewriter
 from fedlas.importers.onnx.evaluator import outputs_of
-from fedlas.importers.onnx.graph import Graph
+from fedlas.importers.onnx.graph import Graph, Shape
 from fedlas.importers.onnx.input_specs import InputSpec, example_inputs
-from fedlas.importers.onnx.row_axes import PREFERENCES, AmbiguousShape, Shape
+from fedlas.importers.onnx.row_axes import PREFERENCES, AmbiguousShape
 
 # Up to this many rows the exporter's own batch is computed for the proof, above it the repaired graph's single rows.
 _AFFORDABLE = 4

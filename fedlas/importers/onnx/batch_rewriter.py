@@ -11,10 +11,10 @@ from onnx import NodeProto
 from torch import Tensor
 
 from fedlas.importers.onnx.evaluator import constant_tensors, run_node
-from fedlas.importers.onnx.graph import Attribute, Graph, attribute, make_node
+from fedlas.importers.onnx.graph import Array, Attribute, Graph, Shape, attribute, make_node
 from fedlas.importers.onnx.input_specs import InputSpec, example_inputs
 from fedlas.importers.onnx.operators import words
-from fedlas.importers.onnx.row_axes import AmbiguousShape, Preference, Shape, row_axis
+from fedlas.importers.onnx.row_axes import AmbiguousShape, Preference, row_axis
 from fedlas.importers.onnx.weight_roles import constant_derived
 
 _BROADCASTING = words(
@@ -72,9 +72,11 @@ class BatchRewriter:
         return output
 
     def _constant(self, values: list[int]) -> str:
-        name = self.graph.add_constant("fedlas_batch", np.array(values, np.int64))
-        self.shapes[name] = (len(values),)
-        self.values[name] = torch.tensor(values)
+        return self._store("fedlas_batch", np.array(values, np.int64))
+
+    def _store(self, stem: str, value: Array) -> str:
+        name = self.graph.add_constant(stem, value)
+        self.values[name], self.shapes[name] = torch.from_numpy(value), value.shape
         return name
 
     def _mend(self, node: NodeProto) -> None:
@@ -124,7 +126,7 @@ class BatchRewriter:
         if fixed != target:
             node.input[1] = self._constant(fixed)
         elif self.batch > 1 and target and target[0] == self.batch and (offset > 0 or shape[0] == 1):
-            node.input[1] = self._with_batch(fixed, 0)
+            node.input[1] = self._with_size(fixed, 0, self._running_rows())
 
     def _mend_expanded(self, node: NodeProto) -> None:
         """A constant for the exporter's rows that is expanded to the running ones, as PyTorch does with states."""
@@ -142,11 +144,10 @@ class BatchRewriter:
             if old[axis] != new[axis] and sizes[place] == old[axis]:
                 node.input[3] = self._with_size(sizes, place, self._size_of(node.input[0], axis))
 
-    def _with_batch(self, shape: list[int], axis: int) -> str:
-        """`shape` with the running number of rows at `axis`."""
+    def _running_rows(self) -> str:
         if self.batch_size is None:
             self.batch_size = self._size_of(self.graph.input_names[0], 0)
-        return self._with_size(shape, axis, self.batch_size)
+        return self.batch_size
 
     def _size_of(self, name: str, axis: int) -> str:
         return self._add("Gather", [self._add("Shape", [name]), self._constant([axis])], axis=0)
@@ -166,11 +167,7 @@ class BatchRewriter:
             name = node.input[position] if position < len(node.input) else ""
             if old == new or not name or name not in self.derived or self.values[name].shape[place] != old:
                 continue
-            if old > 1:
-                name = self._one_row(name, place)
-            ones = [1] * self.values[name].ndim
-            size = self._size_of(node.input[0], axis)
-            node.input[position] = self._add("Expand", [name, self._with_size(ones, place, size)])
+            node.input[position] = self._expanded(name, place, self._size_of(node.input[0], axis))
 
     def _mend_operand(self, node: NodeProto, position: int) -> None:
         """A constant operand with the exporter's batch along an axis that follows the rows."""
@@ -179,24 +176,16 @@ class BatchRewriter:
         if not others:
             return
         rank = len(self.before[node.output[0]])
-        skip = _axis(node, rank) if node.op_type == "Concat" else None
-        matrix = 2 if node.op_type == "MatMul" else 0
+        joins = node.op_type == "Concat"
+        skip = attribute(node, "axis", 1) % rank if joins else None
         constant = self.values[name]
-        for axis in range(rank - matrix):
+        for axis in range(rank - 2 if node.op_type == "MatMul" else rank):
             place = axis - (rank - constant.ndim)
-            if (
-                axis == skip
-                or place < 0
-                or not self._follows_rows(others, axis, rank)
-                or constant.shape[place] != self.batch
-            ):
+            if axis == skip or place < 0 or constant.shape[place] != self.batch:
                 continue
-            if self.batch > 1:
-                name = self._one_row(name, place)
-            if node.op_type == "Concat":
-                ones = [1] * constant.ndim
-                name = self._add("Expand", [name, self._with_batch(ones, place)])
-            node.input[position] = name
+            if self._follows_rows(others, axis, rank):
+                name = self._expanded(name, place, self._running_rows()) if joins else self._one_row(name, place)
+                node.input[position] = name
 
     def _follows_rows(self, names: list[str], axis: int, rank: int) -> bool:
         for name in names:
@@ -206,18 +195,18 @@ class BatchRewriter:
                 return True
         return False
 
+    def _expanded(self, name: str, axis: int, rows: str) -> str:
+        """A constant for as many rows as the tensor `rows` says."""
+        ones = [1] * self.values[name].ndim
+        return self._add("Expand", [self._one_row(name, axis), self._with_size(ones, axis, rows)])
+
     def _one_row(self, name: str, axis: int) -> str:
         value = self.values[name]
         first = value.narrow(axis, 0, 1)
+        if first.shape == value.shape:
+            return name
         if not torch.equal(first.expand_as(value), value):
             raise AmbiguousShape("a constant holds different values for every row of the exporter's batch")
         if name in self.graph.constants:
-            made = self.graph.add_constant(name, first.contiguous().numpy())
-            self.values[made] = torch.from_numpy(self.graph.constants[made])
-            self.shapes[made] = tuple(first.shape)
-            return made
+            return self._store(name, first.contiguous().numpy())
         return self._add("Gather", [name, self._constant([0])], axis=axis)
-
-
-def _axis(node: NodeProto, rank: int) -> int:
-    return next((int(item.i) for item in node.attribute if item.name == "axis"), 1) % rank

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import numpy as np
 from onnx import NodeProto
 
-from fedlas.importers.onnx.graph import Graph
+from fedlas.importers.onnx.graph import Graph, Shapes
 from fedlas.importers.onnx.operators.table import words
 from fedlas.importers.onnx.weight_roles import constant_derived
-
-Shapes = Mapping[str, tuple[int, ...]]
 
 LINEAR = ("Gemm", "MatMul", "Conv", "Einsum")
 _POOLS = words("GlobalAveragePool AveragePool ReduceMean ReduceSum ReduceMax GlobalMaxPool MaxPool ReduceLogSumExp")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import heapq
 import itertools
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,6 +17,9 @@ from fedlas.errors import UnsupportedModel
 from fedlas.importers.onnx.parsing import standard_opset
 
 Array = NDArray[Any]
+Shape = tuple[int, ...]
+#: The shapes of tensors by name.
+Shapes = Mapping[str, Shape]
 #: What an attribute of a node may hold.
 Attribute = int | float | str | bytes | Sequence[int] | Sequence[float] | Sequence[str]
 _RAW = frozenset(f"{kind}{bits}" for kind in ("int", "uint", "float") for bits in (8, 16, 32, 64)) | {"bool"}
@@ -95,11 +98,22 @@ class Graph:
         self.constants[name] = value
         return name
 
-    def append(self, op_type: str, inputs: Sequence[str], stem: str, **attributes: Attribute) -> str:
-        """Add a node at the end; returns the fresh name of its output."""
-        output = self.fresh(stem)
+    def append(
+        self, op_type: str, inputs: Sequence[str], stem: str = "", *, output: str = "", **attributes: Attribute
+    ) -> str:
+        """Add a node at the end; returns the name of its output, a fresh one made of `stem` where it is not given."""
+        output = output or self.fresh(stem)
         self.nodes.append(make_node(op_type, inputs, [output], **attributes))
         return output
+
+    def reduce(
+        self, op_type: str, source: str, axes: Sequence[int], stem: str = "", *, output: str = "", keepdims: int = 0
+    ) -> str:
+        """Add a reduction other than ReduceSum, whose axes became an input in operator set 18."""
+        if self.opset < 18:
+            return self.append(op_type, [source], stem, output=output, axes=list(axes), keepdims=keepdims)
+        places = self.add_constant("fedlas_axes", np.array(axes, np.int64))
+        return self.append(op_type, [source, places], stem, output=output, keepdims=keepdims)
 
     def cone(self, outputs: Iterable[str], stop: Iterable[str] = ()) -> list[NodeProto]:
         """The nodes that `outputs` need, in order; tensors in `stop` are taken as given."""
@@ -117,6 +131,12 @@ class Graph:
         self.nodes = self.cone(outputs)
         used = {name for node in self.nodes for name in node.input} | set(outputs)
         self.constants = {name: value for name, value in self.constants.items() if name in used}
+
+    def rename(self, names: Mapping[str, str]) -> None:
+        """Give tensors that nodes compute, and constants, other names."""
+        for node in self.nodes:
+            rename_tensors(node, names)
+        self.constants = {names.get(name, name): value for name, value in self.constants.items()}
 
     def replace_input(self, old: str, new: str) -> None:
         """Let every reader of `old` (and the outputs) read `new`."""
@@ -188,6 +208,12 @@ def make_node(op_type: str, inputs: Sequence[str], outputs: Sequence[str], **att
     node = helper.make_node(op_type, inputs, outputs)
     node.attribute.extend(helper.make_attribute(name, value) for name, value in sorted(attributes.items()))
     return node
+
+
+def rename_tensors(node: NodeProto, names: Mapping[str, str]) -> None:
+    """Let a node read and compute tensors under other names."""
+    node.input[:] = [names.get(name, name) for name in node.input]
+    node.output[:] = [names.get(name, name) for name in node.output]
 
 
 def attribute(node: NodeProto, name: str, default: object = None) -> Any:

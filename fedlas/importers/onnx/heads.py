@@ -10,15 +10,14 @@ from torch import Tensor
 
 from fedlas.errors import UnsupportedModel
 from fedlas.importers.onnx.frontier import AFTER_HEAD, LINEAR, find_frontier
-from fedlas.importers.onnx.graph import Graph
+from fedlas.importers.onnx.graph import Graph, Shapes
 from fedlas.importers.onnx.output_activation import (
     OutputActivation,
     before_layout,
     find_output_activation,
     is_distribution,
+    labelled_scores,
 )
-
-Shapes = Mapping[str, tuple[int, ...]]
 
 #: Added to probabilities before their logarithm is taken: less than any that float32 computes to more than zero places.
 _TINY = 1e-30
@@ -65,9 +64,10 @@ def find_head(
     Raises:
         UnsupportedModel: `no_classifier_output`, `multilabel_unsupported`, `unknown_features`.
     """
+    rows = shapes[graph.input_names[0]][0]
     activation = find_output_activation(graph, output, shapes)
     logits = before_layout(graph, activation.scores, shapes)
-    columns = _columns(output, logits, shapes, shapes[graph.input_names[0]][0])
+    columns = _columns(output, logits, shapes, rows)
     _check_activation(output, activation, columns)
     frontier, direct = find_frontier(graph, logits, shapes)
     mixture = (
@@ -79,17 +79,64 @@ def find_head(
     )
     settled = bool(frontier) and (direct or activation.function is not None)
     if not (settled or mixture) and (features is None or not frontier):
+        producer = graph.producers().get(logits)
         raise _no_output(
-            f"output {output!r} of shape {_shown(shapes[logits], shapes[graph.input_names[0]][0])} does not come "
-            f"from a linear layer (it is computed by {_producer_name(graph, logits)}), so it looks like an "
-            "embedding or a regression"
+            f"output {output!r} of shape {_shown(shapes[logits], rows)} does not come from a linear layer (it is "
+            f"computed by {'nothing' if producer is None else producer.op_type}), so it looks like an embedding or a "
+            "regression"
         )
     if features is not None:
         frontier = _tapped(graph, features, shapes)
     for name in frontier:
-        _check_rows(name, shapes, shapes[graph.input_names[0]][0])
+        if shapes[name][:1] != (rows,):
+            raise _no_output(
+                f"the last linear layer reads {name!r} of shape {shapes[name]}, whose first axis are not the rows"
+            )
     positive = 1 if activation.pair is None else activation.pair
     return Head(output, logits, "probabilities" if mixture else activation.kind, columns, frontier, positive, mixture)
+
+
+def choose_head(
+    graph: Graph, shapes: Shapes, output: str | None, features: str | None, examples: Mapping[str, Tensor]
+) -> Head:
+    """The one head of the graph's outputs, or the last of several that lead to each other.
+
+    Raises:
+        UnsupportedModel: what stands in the way of the first output, or `several_outputs`.
+    """
+    heads: dict[str, Head] = {}
+    failures: list[UnsupportedModel] = []
+    for name in graph.outputs:
+        try:
+            head = find_head(graph, name, shapes, features, examples=examples)
+        except UnsupportedModel as failure:
+            failures.append(failure)
+        else:
+            heads.setdefault(head.logits, head)
+    if not heads:  # labels alone: the scores that they were picked from lie before them
+        for scores in (labelled_scores(graph, name, shapes) for name in graph.outputs):
+            if scores is not None:
+                return find_head(graph, scores, shapes, features, examples=examples)
+        raise failures[0]
+    last = [head for head in heads.values() if all(_leads_to(graph, other, head) for other in heads.values())]
+    if len(last) != 1:
+        names = [head.output for head in heads.values()]
+        raise UnsupportedModel(
+            "several_outputs", f"several outputs look like class scores: {names}; pass output= to choose one"
+        )
+    return last[0]
+
+
+def _leads_to(graph: Graph, other: Head, head: Head) -> bool:
+    """Whether `other` is a step on the way to `head`, as scores before a further layer's are, and embeddings."""
+    if other is head:
+        return True
+    if other.kind == "probabilities":
+        return False
+    if other.frontier == head.frontier and head.kind == "probabilities":
+        return True
+    nodes = graph.cone([head.logits], stop=[other.logits])
+    return all(name not in graph.input_names for node in nodes for name in node.input) and bool(nodes)
 
 
 def _is_plain(graph: Graph, logits: str, frontier: Sequence[str]) -> bool:
@@ -108,13 +155,6 @@ def _columns(output: str, logits: str, shapes: Shapes, rows: int) -> int:
     return columns
 
 
-def _check_rows(name: str, shapes: Shapes, rows: int) -> None:
-    if shapes[name][:1] != (rows,):
-        raise _no_output(
-            f"the last linear layer reads {name!r} of shape {shapes[name]}, whose first axis are not the rows"
-        )
-
-
 def _no_output(found: str) -> UnsupportedModel:
     return UnsupportedModel(
         "no_classifier_output",
@@ -124,11 +164,6 @@ def _no_output(found: str) -> UnsupportedModel:
 
 def _shown(shape: tuple[int, ...], rows: int) -> str:
     return "(" + ", ".join("N" if i == 0 and n == rows else str(n) for i, n in enumerate(shape)) + ")"
-
-
-def _producer_name(graph: Graph, name: str) -> str:
-    node = graph.producers().get(name)
-    return node.op_type if node is not None else "nothing"
 
 
 def _check_activation(output: str, activation: OutputActivation, columns: int) -> None:

@@ -81,13 +81,11 @@ def example_inputs(specs: list[InputSpec], rows: int, lengths: Mapping[str, int]
     for spec in specs:
         shape = [rows, *(size if isinstance(size, int) else lengths[size] for size in spec.shape[1:])]
         if spec.dtype.startswith(("float", "bfloat")):
-            made[spec.name] = torch.from_numpy(generator.standard_normal(shape, np.float32)).to(
-                getattr(torch, spec.dtype)
-            )
-            continue
-        values = torch.from_numpy(generator.integers(0, 2, shape))
-        if values.ndim > 1 and values.numel():
-            values[..., 0] = 1
+            values = torch.from_numpy(generator.standard_normal(shape, np.float32))
+        else:
+            values = torch.from_numpy(generator.integers(0, 2, shape))
+            if values.ndim > 1:
+                values[..., :1] = 1
         made[spec.name] = values.to(getattr(torch, spec.dtype))
     return made
 

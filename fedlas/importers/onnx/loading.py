@@ -14,10 +14,16 @@ from fedlas.importers.onnx.batch_dimension import free_batch, prove_rows
 from fedlas.importers.onnx.classifier import GraphTemplate, OnnxClassifier
 from fedlas.importers.onnx.evaluator import shapes_of
 from fedlas.importers.onnx.gradients import reachable_weights
-from fedlas.importers.onnx.graph import Graph
+from fedlas.importers.onnx.graph import Graph, Shapes
 from fedlas.importers.onnx.graph_classifier import STANDARD_OUTPUTS, GraphClassifier
-from fedlas.importers.onnx.head_choice import choose_head
-from fedlas.importers.onnx.heads import Head, check_head_alone, check_task, find_head, standard_logits
+from fedlas.importers.onnx.heads import (
+    Head,
+    check_head_alone,
+    check_task,
+    choose_head,
+    find_head,
+    standard_logits,
+)
 from fedlas.importers.onnx.input_specs import (
     InputSpec,
     example_inputs,
@@ -36,8 +42,6 @@ from fedlas.importers.onnx.runtime_only.loading import load_runtime_only
 from fedlas.importers.onnx.sizes import limit_sizes
 from fedlas.importers.onnx.weight_roles import TRANSPARENT, find_weights
 from fedlas.importers.onnx.weight_untying import modules_of, untie_weights
-
-Shapes = Mapping[str, tuple[int, ...]]
 
 _TASKS = ("binary", "multiclass")
 

@@ -6,9 +6,7 @@ ONNX defines. https://protobuf.dev/programming-guides/encoding/
 
 from __future__ import annotations
 
-from functools import cache
-from typing import Any
-
+from google.protobuf.descriptor import Descriptor  # type: ignore[import-untyped]
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from onnx import ModelProto, NodeProto
 
@@ -23,8 +21,6 @@ _MOST_FIELDS = 20_000_000
 _DEEPEST = 60
 
 _NUMBER, _EIGHT_BYTES, _SIZED, _FOUR_BYTES = 0, 1, 2, 5
-#: Field number → the same for the message in it; the name of the message stands under 0.
-Fields = dict[int, Any]
 
 
 def survey(content: bytes) -> None:
@@ -34,13 +30,13 @@ def survey(content: bytes) -> None:
         UnsupportedModel: `too_many_nodes`, `too_deep`.
         DecodeError: the bytes are no message, or end before it does.
     """
-    position, end, known = 0, len(content), _fields_of(ModelProto.DESCRIPTOR)
-    outer: list[tuple[int, Fields]] = []  # ends and fields of the messages around this one
+    position, end, message = 0, len(content), ModelProto.DESCRIPTOR
+    outer: list[tuple[int, Descriptor]] = []  # ends and kinds of the messages around this one
     nodes = parts = fields = 0
     while position < end or outer:
         if position >= end:
             _within(position, end)
-            end, known = outer.pop()
+            end, message = outer.pop()
             continue
         fields += 1
         if fields > _MOST_FIELDS:
@@ -49,16 +45,16 @@ def survey(content: bytes) -> None:
         kind = tag & 7
         if kind == _SIZED:
             size, position = _varint(content, position, end)
-            inner = known.get(tag >> 3)
-            if inner is None:
+            field = message.fields_by_number.get(tag >> 3)
+            if field is None or field.message_type is None:
                 position += size
                 continue
             parts += 1
-            nodes += inner[0] == NodeProto.DESCRIPTOR.full_name
+            nodes += field.message_type is NodeProto.DESCRIPTOR
             _check(parts, fields, len(outer))
             _within(position + size, end)
-            outer.append((end, known))
-            end, known = position + size, inner
+            outer.append((end, message))
+            end, message = position + size, field.message_type
         elif kind == _NUMBER:
             _, position = _varint(content, position, end)
         elif kind in (_EIGHT_BYTES, _FOUR_BYTES):
@@ -109,19 +105,3 @@ def _varint(content: bytes, position: int, end: int) -> tuple[int, int]:
             return value, position
         shift += 7
     raise DecodeError("a number that does not end")
-
-
-@cache
-def _fields_of(descriptor: Any) -> Fields:
-    return _collect(descriptor, {})
-
-
-def _collect(descriptor: Any, seen: dict[str, Fields]) -> Fields:
-    """Messages contain each other (a graph's node has a graph), so each is described once."""
-    if descriptor.full_name not in seen:
-        fields: Fields = {0: descriptor.full_name}
-        seen[descriptor.full_name] = fields
-        for field in descriptor.fields:
-            if field.message_type is not None:
-                fields[field.number] = _collect(field.message_type, seen)
-    return seen[descriptor.full_name]

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
-Shape = tuple[int, ...]
+from fedlas.importers.onnx.graph import Shape
 
 
 class AmbiguousShape(Exception):

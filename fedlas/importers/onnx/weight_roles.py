@@ -8,10 +8,8 @@ from collections.abc import Mapping
 import numpy as np
 from onnx import NodeProto
 
-from fedlas.importers.onnx.graph import Array, Graph
+from fedlas.importers.onnx.graph import Array, Graph, Shapes
 from fedlas.importers.onnx.operators.table import operator_name, words
-
-Shapes = Mapping[str, tuple[int, ...]]
 
 #: How the constants begin that are added to a graph here or by an earlier export; they are never weights.
 OURS = "fedlas_"

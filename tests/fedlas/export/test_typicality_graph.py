@@ -11,8 +11,9 @@ import pytest
 from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
-from fedlas.export.typicality_graph import familiarity_graph
+from fedlas.export.typicality_graph import append_familiarity
 from fedlas.guarantees.typicality import MAX_KNOTS, Familiarity, TypicalityScore
+from fedlas.importers.onnx.graph import Graph
 from tests.helpers.drawn_rows import drawn_features
 
 Array = NDArray[Any]
@@ -20,11 +21,11 @@ Array = NDArray[Any]
 
 def model(familiarity: Familiarity, opset: int) -> onnx.ModelProto:
     """The graph alone, from `features` to `familiarity`."""
-    nodes, initializers = familiarity_graph(familiarity, "features", "familiarity", opset=opset)
     given = helper.make_tensor_value_info("features", TensorProto.FLOAT, ["N", familiarity.feature_dim])
     out = helper.make_tensor_value_info("familiarity", TensorProto.FLOAT, ["N"])
-    graph = helper.make_graph(nodes, "g", [given], [out], initializers)
-    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=8)
+    graph = Graph([], {}, [given], ["familiarity"], opset, [helper.make_opsetid("", opset)], ir_version=8)
+    append_familiarity(graph, familiarity, "features", "familiarity")
+    return graph.to_model([out])
 
 
 def run(made: onnx.ModelProto, rows: Array) -> Array:

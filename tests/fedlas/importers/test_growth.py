@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
-from onnx import NodeProto
+from onnx import NodeProto, TensorProto, helper
 from sklearn.calibration import CalibratedClassifierCV
 from sklearn.datasets import make_blobs
 from sklearn.ensemble import RandomForestClassifier
@@ -117,6 +117,23 @@ def test_sizes_of_classical_models_follow_from_shapes(model: Any, tmp_path: Path
     names = [name for item in graph.nodes for name in item.output if name]
     for name, value in zip(names, GraphSession(graph, names, typed=False)([rows[:3]]), strict=True):
         assert run.tensors[name].shape == np.shape(value)
+
+
+@pytest.mark.parametrize("classes", [2, 3])
+def test_a_linear_classifier_has_a_score_for_each_class(classes: int) -> None:
+    """As ONNX Runtime gives them, although ONNX's own inference looks for their names elsewhere and finds none."""
+    linear = node("LinearClassifier", ["x"], "labels", "scores", domain="ai.onnx.ml", **_linear(classes))
+    given = helper.make_tensor_value_info("x", TensorProto.FLOAT, ["N", 2])
+    imports = [helper.make_opsetid("", 17), helper.make_opsetid("ai.onnx.ml", 1)]
+    graph = Graph([linear], {}, [given], ["scores"], 17, imports, ir_version=8)
+    found = Interpretation(graph, {"x": (3, 2)}, constants={}).tensors["scores"].shape
+    (scores,) = GraphSession(graph, ["scores"])([np.ones((3, 2), np.float32)])
+    assert found == np.shape(scores) == (3, classes)
+
+
+def _linear(classes: int) -> dict[str, Any]:
+    labels, coefficients = list(range(classes)), [1.0] * 2 * classes
+    return {"classlabels_ints": labels, "coefficients": coefficients, "intercepts": [0.0] * classes}
 
 
 def test_powers_of_a_free_dimension(tmp_path: Path) -> None:

@@ -43,6 +43,7 @@ ENDINGS: dict[str, tuple[Function, str]] = {
     "log softmax by hand": (log_softmax_by_hand, "logits"),
     "log-sum-exp": (lambda y: y - y.logsumexp(1, keepdim=True), "logits"),
     "exp of log softmax by hand": (lambda y: log_softmax_by_hand(y).exp(), "probabilities"),
+    "softmax divided by its sum again": (lambda y: y.softmax(1) / y.softmax(1).sum(1, keepdim=True), "probabilities"),
     "temperature": (lambda y: (y / 2.5).softmax(1), "probabilities"),
     "softmax on a map of one pixel": (lambda y: y[:, :, None, None].softmax(1).flatten(1), "probabilities"),
 }

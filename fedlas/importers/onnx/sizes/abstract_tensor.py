@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 from onnx import TensorProto, helper
 
-Array = NDArray[Any]
-Shape = tuple[int, ...]
+from fedlas.importers.onnx.graph import Array, Shape
 
 #: Up to so many elements each has an interval of its own (shapes are tensors of a few), …
 FEW = 64
@@ -88,13 +86,21 @@ def is_whole(elem: int) -> bool:
 
 
 def bounded_tensor(
-    elem: int, shape: Shape | None, low: ArrayLike, high: ArrayLike, *, computed: bool = False, **marks: Any
+    elem: int,
+    shape: Shape | None,
+    low: ArrayLike,
+    high: ArrayLike,
+    *,
+    computed: bool = False,
+    tainted: bool = True,
+    value: Array | None = None,
 ) -> AbstractTensor:
     """A tensor with these bounds, as far as its type has them: integers that overflow may be any number.
 
-    `computed` tells that they are results of arithmetic, which may overflow, not elements of other tensors.
+    Bounds of another shape than the tensor's hold for all of its elements. `computed` tells that they are results of
+    arithmetic, which may overflow, not elements of other tensors.
     """
-    low, high = np.asarray(low, np.float64), np.asarray(high, np.float64)
+    low, high = np.broadcast_arrays(np.asarray(low, np.float64), np.asarray(high, np.float64))
     low, high = np.where(np.isnan(low), -np.inf, low), np.where(np.isnan(high), np.inf, high)
     least, largest = limits_of(elem)
     if is_whole(elem):
@@ -105,10 +111,12 @@ def bounded_tensor(
     elif elem in FLOATS:
         top = float(np.finfo(np.float32 if elem == TensorProto.BFLOAT16 else helper.tensor_dtype_to_np_dtype(elem)).max)
         low, high = np.where(low < -top, -np.inf, low), np.where(high > top, np.inf, high)
-    own = shape is not None and low.shape == shape == high.shape and low.size <= FEW and marks.get("fixed", True)
-    if not own:
+    few = shape is not None and math.prod(shape) <= FEW
+    if low.shape != shape or not few:
         low, high = (np.asarray(low.min() if low.size else 0.0), np.asarray(high.max() if high.size else 0.0))
-    return AbstractTensor(elem, shape, low, high, **marks)
+        if few and shape is not None:
+            low, high = np.broadcast_to(low, shape), np.broadcast_to(high, shape)
+    return AbstractTensor(elem, shape, low, high, tainted=tainted, value=value)
 
 
 def constant_tensor(value: Array) -> AbstractTensor:
@@ -119,8 +127,8 @@ def constant_tensor(value: Array) -> AbstractTensor:
     except (KeyError, ValueError):
         elem = 0
     kept = value if value.size <= COMPUTED else None
-    low: Any = -np.inf
-    high: Any = np.inf
+    low: ArrayLike = -np.inf
+    high: ArrayLike = np.inf
     if value.dtype.kind in "biu" or (value.dtype.kind == "f" and value.size <= _SEARCHED):
         if 0 < value.size <= FEW:
             low = high = value.astype(np.float64)
@@ -129,9 +137,9 @@ def constant_tensor(value: Array) -> AbstractTensor:
     return bounded_tensor(elem, value.shape, low, high, tainted=False, value=kept)
 
 
-def unbounded_tensor(elem: int, shape: Shape | None, **marks: Any) -> AbstractTensor:
+def unbounded_tensor(elem: int, shape: Shape | None, *, tainted: bool = True) -> AbstractTensor:
     """A tensor whose elements may be any numbers of its type."""
     low, high = limits_of(elem)
     if shape is not None and math.prod(shape) <= FEW:
-        return AbstractTensor(elem, shape, np.full(shape, low), np.full(shape, high), **marks)
-    return AbstractTensor(elem, shape, np.asarray(low), np.asarray(high), **marks)
+        return AbstractTensor(elem, shape, np.full(shape, low), np.full(shape, high), tainted=tainted)
+    return AbstractTensor(elem, shape, np.asarray(low), np.asarray(high), tainted=tainted)

@@ -10,13 +10,13 @@ from onnx import NodeProto
 
 from fedlas.errors import Mismatch, UnsupportedModel
 from fedlas.importers.onnx.evaluator import run_node
+from fedlas.importers.onnx.graph import Array
 from fedlas.importers.onnx.operators import OPERATORS, words
 from fedlas.importers.onnx.operators.dtypes import as_tensor
 from fedlas.importers.onnx.sizes.abstract_tensor import (
     COMPUTED,
     FEW,
     AbstractTensor,
-    Array,
     bounded_tensor,
     constant_tensor,
     unbounded_tensor,
@@ -64,7 +64,7 @@ def fold_bounds(name: str, node: NodeProto, inputs: Inputs, result: AbstractTens
         if node.output[0] not in found or found[node.output[0]].shape != result.shape:
             return result
         ends.append(found[node.output[0]])
-    return bounded_tensor(result.elem, result.shape, *ends, fixed=True, tainted=result.tainted)
+    return bounded_tensor(result.elem, result.shape, *ends, tainted=result.tainted)
 
 
 def _run(node: NodeProto, values: Sequence[Array | None], opset: int) -> dict[str, Array]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
@@ -12,11 +12,11 @@ import numpy as np
 from onnx import NodeProto, TensorProto, helper
 
 from fedlas.errors import UnsupportedModel
-from fedlas.importers.onnx.graph import Graph, attribute
+from fedlas.importers.onnx.graph import Graph, Shape, attribute
 from fedlas.importers.onnx.input_specs import InputSpec, example_inputs
 from fedlas.importers.onnx.operators import operator_name
 from fedlas.importers.onnx.runtime_session import GraphSession
-from fedlas.importers.onnx.sizes.abstract_tensor import AbstractTensor, Shape
+from fedlas.importers.onnx.sizes.abstract_tensor import AbstractTensor
 from fedlas.importers.onnx.sizes.interpreter import Interpretation, SizeBound
 from fedlas.importers.onnx.sizes.limiting import row_shapes
 from fedlas.importers.onnx.sizes.shape_rules import ShapeMismatch
@@ -72,15 +72,7 @@ class ServingCost:
 
     def as_dict(self) -> dict[str, Any]:
         """Plain numbers and texts, as they stand in a model's profile."""
-        return {
-            "sizes": self.sizes,
-            "bounds": [asdict(bound) for bound in self.bounds],
-            "fixed_bytes": self.fixed_bytes,
-            "row_bytes": self.row_bytes,
-            "peak_row_bytes": self.peak_row_bytes,
-            "powers": dict(self.powers),
-            "measured": None if self.measured is None else asdict(self.measured),
-        }
+        return asdict(self)
 
 
 def serving_cost(graph: Graph, inputs: Sequence[InputSpec], lengths: Mapping[str, int]) -> ServingCost:
@@ -91,14 +83,18 @@ def serving_cost(graph: Graph, inputs: Sequence[InputSpec], lengths: Mapping[str
             the elements for so many times the rows.
     """
     constants: dict[str, AbstractTensor] = {}
+
+    def run(rows: int, lengths: Mapping[str, int] = lengths, *, strict: bool = False) -> Interpretation:
+        return Interpretation(graph, row_shapes(inputs, lengths, rows), constants=constants, strict=strict)
+
     # One number of rows is drawn, so that no graph can be written to grow between the others.
     rows = (*_ROWS, 9 + secrets.randbelow(_MANY - 9), _MANY)
-    runs = {n: Interpretation(graph, row_shapes(inputs, lengths, n), constants=constants) for n in rows}
+    runs = {n: run(n) for n in rows}
     computed = [runs[2].tensors[name] for node in runs[2].nodes for name in node.output if name]
     unknown = [name for node in graph.nodes for name in node.output if name and runs[2].tensors[name].count is None]
     if unknown:
         n = 9 + secrets.randbelow(_MOST_RUN - 8)
-        runs[n] = Interpretation(graph, row_shapes(inputs, lengths, n), constants=constants)
+        runs[n] = run(n)
         observed = {n: run for n, run in runs.items() if n <= _MOST_RUN}
         _observe(GraphSession(graph, unknown, typed=False), inputs, lengths, observed)
     _refuse_growth(runs)
@@ -111,7 +107,7 @@ def serving_cost(graph: Graph, inputs: Sequence[InputSpec], lengths: Mapping[str
         sum(value.nbytes for value in graph.constants.values()) + max(0, all_two - 2 * row_bytes),
         row_bytes,
         max(0, (peak_four - peak_two) // 2),
-        _powers(graph, inputs, lengths, constants),
+        _powers(run, inputs, lengths),
     )
 
 
@@ -174,52 +170,40 @@ def _bytes(graph: Graph, run: Interpretation) -> tuple[int, int]:
     """The bytes of all computed tensors, and the most that are alive at once, each until its last use."""
     last = {name: i for i, node in enumerate(run.nodes) for name in node.input}
     last |= dict.fromkeys(graph.outputs, len(run.nodes))
-    total = alive = peak = 0
-    sizes: dict[str, int] = {}
+    computed = {name: run.tensors[name] for node in run.nodes for name in node.output if name}
+    sizes = {name: (tensor.count or 0) * _width(tensor.elem) for name, tensor in computed.items()}
+    alive = peak = 0
     for i, node in enumerate(run.nodes):
-        for name in node.output:
-            if name:
-                known = run.tensors[name]
-                sizes[name] = (known.count or 0) * _width(known.elem)
-                total += sizes[name]
-                alive += sizes[name]
+        alive += sum(sizes.get(name, 0) for name in node.output)
         peak = max(peak, alive)
-        for name in {*node.input, *node.output}:
-            if last.get(name, -1) <= i:
-                alive -= sizes.pop(name, 0)
-    return total, peak
+        alive -= sum(sizes.get(name, 0) for name in {*node.input, *node.output} if last.get(name, -1) <= i)
+    return sum(sizes.values()), peak
 
 
 def _powers(
-    graph: Graph, inputs: Sequence[InputSpec], lengths: Mapping[str, int], constants: dict[str, AbstractTensor]
+    run: Callable[..., Interpretation], inputs: Sequence[InputSpec], lengths: Mapping[str, int]
 ) -> dict[str, float]:
     """Of each free dimension, alone where the graph lets it change alone, else of all at once."""
     places = [
         (f"{s.name}.{axis}", size) for s in inputs for axis, size in enumerate(s.shape) if axis and size in lengths
     ]
     free = {str(size) for _, size in places}
-    found = {size: _power(graph, inputs, lengths, {size}, constants) for size in free}
+    found = {size: _power(run, lengths, {size}) for size in free}
     if len(free) > 1 and None in found.values():
-        together = _power(graph, inputs, lengths, free, constants)
+        together = _power(run, lengths, free)
         found = {size: together if power is None else power for size, power in found.items()}
     powers = {place: found[str(size)] for place, size in places}
     return {place: power for place, power in powers.items() if power is not None}
 
 
-def _power(
-    graph: Graph,
-    inputs: Sequence[InputSpec],
-    lengths: Mapping[str, int],
-    free: set[str],
-    constants: dict[str, AbstractTensor],
-) -> float | None:
+def _power(run: Callable[..., Interpretation], lengths: Mapping[str, int], free: set[str]) -> float | None:
     """The largest over all tensors, at lengths as great as the graph takes: there what grows fastest counts."""
     for factor in _FACTORS:
         runs = []
         for share in (factor, 2 * factor):
             changed = {name: max(1, int(size * share)) if name in free else size for name, size in lengths.items()}
             try:
-                runs.append(Interpretation(graph, row_shapes(inputs, changed, 2), constants=constants, strict=True))
+                runs.append(run(2, changed, strict=True))
             except (ShapeMismatch, UnsupportedModel):  # a table of positions ends, or parts no longer fit each other
                 break
         if len(runs) == 2:

@@ -7,21 +7,19 @@ tensor larger than `MAX_ELEMENTS`, a limiter may write a limit into the graph, e
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 from onnx import NodeProto, TensorProto
 
 from fedlas.errors import UnsupportedModel
-from fedlas.importers.onnx.graph import Graph, attribute
+from fedlas.importers.onnx.graph import Array, Attribute, Graph, Shape, attribute, make_node
 from fedlas.importers.onnx.operators import operator_name
 from fedlas.importers.onnx.sizes.abstract_tensor import (
     COMPUTED,
-    FEW,
     FLOATS,
     AbstractTensor,
-    Shape,
     bounded_tensor,
     constant_tensor,
     unbounded_tensor,
@@ -104,6 +102,18 @@ class Interpretation:
                 self.tensors[tensor] = result
         self.nodes.append(node)
 
+    def add(self, op_type: str, inputs: Sequence[str], **attributes: Attribute) -> str:
+        """Write a node before the one that is interpreted; returns the name of its result."""
+        output = self.graph.fresh("fedlas_limited")
+        self.visit(make_node(op_type, inputs, [output], **attributes))
+        return output
+
+    def add_constant(self, stem: str, value: Array) -> str:
+        """Store a constant in the graph; returns its name."""
+        name = self.graph.add_constant(stem, value)
+        self.tensors[name] = constant_tensor(value)
+        return name
+
     def inputs_of(self, node: NodeProto) -> list[AbstractTensor | None]:
         """What is known of a node's inputs, None where one is left out."""
         return [self.tensors.get(name) if name else None for name in node.input]
@@ -122,10 +132,7 @@ class Interpretation:
         if tensor is None or not tensor.varies or read_at(node, position) != "s":
             return
         if not self._is_limited(node, name, position) and self.limiter is not None:
-            for written in self.limiter(self, node, position):
-                for constant in set(written.input) & self.graph.constants.keys() - self.tensors.keys():
-                    self.tensors[constant] = constant_tensor(self.graph.constants[constant])
-                self.visit(written)
+            self.limiter(self, node, position)
         if not self._is_limited(node, name, position):
             raise _refused(node, node.input[position], "has no limit in")
         limited = self.tensors[node.input[position]]
@@ -175,21 +182,20 @@ class Interpretation:
             return [(0, None)] * len(node.output)
 
 
-#: Writes limits into a graph while it is interpreted: changes the node's input at a position, and returns the nodes
-#: that compute the new one, none where no limit can be written.
-Limiter = Callable[[Interpretation, NodeProto, int], list[NodeProto]]
+#: Writes limits into a graph while it is interpreted: changes the node's input at a position where it can.
+Limiter = Callable[[Interpretation, NodeProto, int], None]
 
 
 def _shape_tensor(node: NodeProto, name: str, source: AbstractTensor) -> AbstractTensor:
     """A shape is known where sizes are, and bounded where they are bounded."""
     if source.shape is None:
         shape = () if name == "Size" else None
-        return unbounded_tensor(TensorProto.INT64, shape, fixed=True, tainted=not source.fixed)
+        return unbounded_tensor(TensorProto.INT64, shape, tainted=not source.fixed)
     part = slice(attribute(node, "start"), attribute(node, "end"))
     sizes = np.array(source.count if name == "Size" else source.shape[part], np.int64)
     if source.fixed:
         return constant_tensor(sizes)
-    return bounded_tensor(TensorProto.INT64, sizes.shape, np.zeros(sizes.shape), sizes, fixed=True, tainted=True)
+    return bounded_tensor(TensorProto.INT64, sizes.shape, 0.0, sizes)
 
 
 def _with_bounds(
@@ -204,12 +210,7 @@ def _with_bounds(
         bounds = None
     if bounds is None:
         return unbounded_tensor(elem, shape)
-    low, high = np.broadcast_arrays(*(np.asarray(end, np.float64) for end in bounds))
-    if low.shape and low.shape != shape:
-        low, high = np.asarray(low.min(initial=np.inf)), np.asarray(high.max(initial=-np.inf))
-    if shape is not None and not low.shape and 0 < math.prod(shape) <= FEW:
-        low, high = np.broadcast_to(low, shape), np.broadcast_to(high, shape)
-    return bounded_tensor(elem, shape, low, high, computed=name in ARITHMETIC)
+    return bounded_tensor(elem, shape, *bounds, computed=name in ARITHMETIC)
 
 
 def _refused(node: NodeProto, tensor: str, what: str) -> UnsupportedModel:

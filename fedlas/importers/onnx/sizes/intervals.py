@@ -7,16 +7,17 @@ integer when it is cast; so does what is too small.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from functools import reduce
 
 import numpy as np
 from onnx import NodeProto, TensorProto
 
-from fedlas.importers.onnx.graph import attribute
-from fedlas.importers.onnx.sizes.abstract_tensor import AbstractTensor, Array, is_whole, limits_of
+from fedlas.importers.onnx.graph import Array, attribute
+from fedlas.importers.onnx.sizes.abstract_tensor import AbstractTensor, is_whole, limits_of
 from fedlas.importers.onnx.sizes.shape_rules import Inputs, given
 
-Bounds = tuple[Any, Any]
+Ends = Array | float
+Bounds = tuple[Ends, Ends]
 Rule = Callable[[NodeProto, Inputs], Bounds]
 
 RULES: dict[str, Rule] = {}
@@ -39,7 +40,7 @@ def hull(parts: Sequence[AbstractTensor]) -> Bounds:
     return min(part.bounds[0] for part in parts), max(part.bounds[1] for part in parts)
 
 
-def widened(elem: int, low: Any, high: Any, count: float = 1.0) -> Bounds:
+def widened(elem: int, low: Ends, high: Ends, count: float = 1.0) -> Bounds:
     """What rounding may add to results of floats."""
     if is_whole(elem):
         return low, high
@@ -47,7 +48,7 @@ def widened(elem: int, low: Any, high: Any, count: float = 1.0) -> Bounds:
     return low - np.abs(low) * share, high + np.abs(high) * share
 
 
-def _products(a: Array, b: Array) -> list[Array]:
+def _products(a: Bounds, b: Bounds) -> list[Array]:
     with np.errstate(invalid="ignore", over="ignore"):
         return [np.nan_to_num(x * y, nan=0.0, posinf=np.inf, neginf=-np.inf) for x in a for y in b]
 
@@ -67,7 +68,7 @@ def _sub(node: NodeProto, inputs: Inputs) -> Bounds:
 @rule("Mul")
 def _mul(node: NodeProto, inputs: Inputs) -> Bounds:
     a, b = given(inputs, 0), given(inputs, 1)
-    corners = _products((a.low, a.high), (b.low, b.high))  # type: ignore[arg-type]
+    corners = _products((a.low, a.high), (b.low, b.high))
     return widened(a.elem, np.minimum.reduce(corners), np.maximum.reduce(corners))
 
 
@@ -76,7 +77,7 @@ def _div(node: NodeProto, inputs: Inputs) -> Bounds:
     a, b = given(inputs, 0), given(inputs, 1)
     if b.bounds[0] <= 0 <= b.bounds[1]:
         return -np.inf, np.inf
-    corners = _products((a.low, a.high), (1 / b.low, 1 / b.high))  # type: ignore[arg-type]
+    corners = _products((a.low, a.high), (1 / b.low, 1 / b.high))
     low, high = np.minimum.reduce(corners), np.maximum.reduce(corners)
     # Whole numbers are rounded towards nought; the reciprocal of a whole number is not exact.
     return (np.floor(low - 1e-6), np.ceil(high + 1e-6)) if is_whole(a.elem) else widened(a.elem, low, high)
@@ -114,12 +115,6 @@ def _rounded(node: NodeProto, inputs: Inputs) -> Bounds:
     return np.floor(given(inputs, 0).low), np.ceil(given(inputs, 0).high)
 
 
-@rule("Sqrt")
-def _sqrt(node: NodeProto, inputs: Inputs) -> Bounds:
-    high = np.sqrt(np.maximum(given(inputs, 0).high, 0))
-    return widened(given(inputs, 0).elem, np.zeros_like(high), high)
-
-
 @rule("Min", "Max")
 def _extreme(node: NodeProto, inputs: Inputs) -> Bounds:
     """Of floats only a bound that follows from no value holds: the least of NaN and 64 may be either of them.
@@ -130,35 +125,28 @@ def _extreme(node: NodeProto, inputs: Inputs) -> Bounds:
     parts = [given(inputs, i) for i in range(len(inputs))]
     several = parts[0].elem == TensorProto.INT64 and not all(part.count == 1 for part in parts)
     if several and not all(part.bounds[0] > -_INT32 and part.bounds[1] < _INT32 for part in parts):
-        return _fold(np.minimum, [part.low for part in parts]), _fold(np.maximum, [part.high for part in parts])
+        return reduce(np.minimum, [part.low for part in parts]), reduce(np.maximum, [part.high for part in parts])
     # A float that follows from values may be NaN: such operands bound only one side.
     sure = [part for part in parts if is_whole(part.elem) or not part.tainted]
     rest = [part for part in parts if part not in sure]
     if node.op_type == "Min":
-        highest = [_fold(np.maximum, [part.high for part in rest])] if rest else []
-        return _fold(np.minimum, [p.low for p in parts]), _fold(np.minimum, [*(p.high for p in sure), *highest])
-    lowest = [_fold(np.minimum, [part.low for part in rest])] if rest else []
-    return _fold(np.maximum, [*(p.low for p in sure), *lowest]), _fold(np.maximum, [p.high for p in parts])
-
-
-def _fold(function: Any, parts: Sequence[Array]) -> Array:
-    result = parts[0]
-    for part in parts[1:]:
-        result = function(result, part)
-    return np.asarray(result)
+        highest = [reduce(np.maximum, [part.high for part in rest])] if rest else []
+        return reduce(np.minimum, [p.low for p in parts]), reduce(np.minimum, [*(p.high for p in sure), *highest])
+    lowest = [reduce(np.minimum, [part.low for part in rest])] if rest else []
+    return reduce(np.maximum, [*(p.low for p in sure), *lowest]), reduce(np.maximum, [p.high for p in parts])
 
 
 @rule("Clip")
 def _clip(node: NodeProto, inputs: Inputs) -> Bounds:
     x = given(inputs, 0)
     low, high = x.low, x.high
-    ends: list[Any] = []
+    ends: list[Bounds] = []
     for position, name, free in ((1, "min", -np.inf), (2, "max", np.inf)):
         known = inputs[position] if position < len(inputs) else None
         if known is not None and (is_whole(known.elem) or not known.tainted):
             ends.append((known.low, known.high))
         elif known is not None:  # it may be NaN
-            return _fold(np.minimum, [low, known.low]), _fold(np.maximum, [high, known.high])
+            return np.minimum(low, known.low), np.maximum(high, known.high)
         else:
             value = attribute(node, name, free)
             ends.append((value, value))
@@ -186,9 +174,9 @@ def _cast(node: NodeProto, inputs: Inputs) -> Bounds:
         return least, largest
     if is_whole(x.elem) or not is_whole(target):
         return (least, largest) if target == TensorProto.BOOL else widened(target, x.low, x.high)
-    if not x.tainted and bool(np.all((x.low >= least) & (x.high <= largest))):
+    inside = bool(np.all((x.low >= least) & (x.high <= largest)))
+    if inside and not x.tainted:
         return np.trunc(x.low), np.trunc(x.high)
     if target != TensorProto.INT64:
-        inside = bool(np.all((x.low >= least) & (x.high <= largest)))
         return (least, np.maximum(np.trunc(x.high), 0)) if inside else (least, largest)
     return np.full_like(x.high, least), np.where(x.high < 2.0**53, np.maximum(np.trunc(x.high), 0), largest)

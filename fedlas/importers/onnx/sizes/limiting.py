@@ -7,16 +7,16 @@ as it has elements (tokens, positions, a mask of lengths) is the same with the l
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
 from onnx import NodeProto, TensorProto, helper
 
-from fedlas.importers.onnx.graph import Attribute, Graph, make_node
+from fedlas.importers.onnx.graph import Graph, Shape
 from fedlas.importers.onnx.input_specs import InputSpec
 from fedlas.importers.onnx.operators import operator_name
-from fedlas.importers.onnx.sizes.abstract_tensor import AbstractTensor, Array, Shape
+from fedlas.importers.onnx.sizes.abstract_tensor import AbstractTensor
 from fedlas.importers.onnx.sizes.interpreter import ROWS, Interpretation
 
 _LEAST_LIMIT = 1024
@@ -51,23 +51,19 @@ class _LimitWriter:
         self.graph = graph
         self.notes: list[str] = []
 
-    def __call__(self, run: Interpretation, node: NodeProto, position: int) -> list[NodeProto]:
+    def __call__(self, run: Interpretation, node: NodeProto, position: int) -> None:
         name, tensor = node.input[position], run.tensors[node.input[position]]
         if not tensor.per_element or tensor.elem not in _TYPES or self.graph.opset < 8:
-            return []
-        limit, dynamic = self._limit(run, node, position)
+            return
+        limit, grows = self._limit(run, node, position)
         if limit is None:
-            return []
-        made: list[NodeProto] = []
-        wide = tensor.low != tensor.high
-        bound = self._bound(made, tensor, wide, limit, dynamic)
-        node.input[position] = self._least(made, name, bound, tensor.elem)
-        shown = f"the number of elements of a row, and {limit:,} at least" if dynamic else f"{limit:g}"
+            return
+        node.input[position] = self._limited(run, name, tensor, limit, grows)
+        shown = f"the number of elements of a row, and {limit:,} at least" if grows else f"{limit:g}"
         self.notes.append(
             f"{operator_name(node)} takes a size from the values of a row ({name!r}): it is limited to {shown}; "
             "rows that ask for more are computed with the limit"
         )
-        return made
 
     def _limit(self, run: Interpretation, node: NodeProto, position: int) -> tuple[float | None, bool]:
         """The largest limit that makes no tensor too large, and whether it may grow with the rows' lengths."""
@@ -102,39 +98,27 @@ class _LimitWriter:
         inputs[position] = replace(tensor, high=limited, low=np.minimum(tensor.low, limited))
         return run.fits(node, inputs)
 
-    def _bound(self, made: list[NodeProto], tensor: AbstractTensor, wide: Array, limit: float, dynamic: bool) -> str:
-        """The limits of each element: none for those that do not depend on values."""
-        dtype = helper.tensor_dtype_to_np_dtype(self._kind(tensor.elem))
-        constant = self.graph.add_constant("fedlas_limit", np.asarray(np.where(wide, limit, np.inf), dtype))
-        return self._at_least(made, constant, self._kind(tensor.elem)) if dynamic else constant
+    def _limited(self, run: Interpretation, name: str, tensor: AbstractTensor, limit: float, grows: bool) -> str:
+        """The size, and the limit where it is larger; elements that do not depend on values have none.
 
-    def _at_least(self, made: list[NodeProto], constant: str, kind: int) -> str:
-        """The larger of the constant and the number of elements of a row of the largest input."""
-        bound = constant
+        As floats of 64 bits, which hold every size; of integers ONNX Runtime takes the wrong one (see `intervals`).
+        """
+        whole = tensor.elem in (TensorProto.INT64, TensorProto.INT32)
+        kind = int(TensorProto.DOUBLE) if whole else tensor.elem
+        limits = np.asarray(np.where(tensor.low != tensor.high, limit, np.inf), helper.tensor_dtype_to_np_dtype(kind))
+        bound = run.add_constant("fedlas_limit", limits)
+        if grows:
+            bound = run.add("Max", [bound, *self._row_elements(run, kind)])
+        if not whole:
+            return run.add("Min", [name, bound])
+        wide = run.add("Cast", [name], to=kind)
+        return run.add("Cast", [run.add("Min", [wide, bound])], to=tensor.elem)
+
+    def _row_elements(self, run: Interpretation, kind: int) -> Iterator[str]:
+        """The number of elements of a row of each input."""
         for info in self.graph.inputs:
             rank = len(info.type.tensor_type.shape.dim)
-            if rank < 2:
-                continue
-            axes = self.graph.add_constant("fedlas_axes", np.arange(1, rank))
-            shape = self._add(made, "Shape", [info.name])
-            count = self._add(made, "ReduceProd", [self._add(made, "Gather", [shape, axes], axis=0)], keepdims=0)
-            if kind != TensorProto.INT64:
-                count = self._add(made, "Cast", [count], to=kind)
-            bound = self._add(made, "Max", [bound, count])
-        return bound
-
-    def _least(self, made: list[NodeProto], name: str, bound: str, elem: int) -> str:
-        """As floats of 64 bits, which hold every size; of integers ONNX Runtime takes the wrong one (see `values`)."""
-        kind = self._kind(elem)
-        if kind == elem:
-            return self._add(made, "Min", [name, bound])
-        wide = self._add(made, "Cast", [name], to=kind)
-        return self._add(made, "Cast", [self._add(made, "Min", [wide, bound])], to=elem)
-
-    def _kind(self, elem: int) -> int:
-        return int(TensorProto.DOUBLE) if elem in (TensorProto.INT64, TensorProto.INT32) else elem
-
-    def _add(self, made: list[NodeProto], op_type: str, inputs: list[str], **attributes: Attribute) -> str:
-        output = self.graph.fresh("fedlas_limited")
-        made.append(make_node(op_type, inputs, [output], **attributes))
-        return output
+            if rank > 1:
+                axes = run.add_constant("fedlas_axes", np.arange(1, rank))
+                sizes = run.add("Gather", [run.add("Shape", [info.name]), axes], axis=0)
+                yield run.add("Cast", [run.add("ReduceProd", [sizes], keepdims=0)], to=kind)

@@ -10,12 +10,12 @@ from onnx.shape_inference import InferenceError
 from torch import Tensor
 
 from fedlas.importers.onnx.evaluator import apply_node
-from fedlas.importers.onnx.graph import Graph, attribute
+from fedlas.importers.onnx.graph import Graph, Shape, attribute
 from fedlas.importers.onnx.operators import OPERATORS, operator_name
 from fedlas.importers.onnx.operators.dtypes import as_tensor, elem_type, torch_dtype
 from fedlas.importers.onnx.operators.table import STANDARD_DOMAINS
 from fedlas.importers.onnx.sizes import declared_sizes  # noqa: F401 (it enters its rules)
-from fedlas.importers.onnx.sizes.abstract_tensor import AbstractTensor, Shape
+from fedlas.importers.onnx.sizes.abstract_tensor import AbstractTensor
 from fedlas.importers.onnx.sizes.shape_rules import RULES, Inputs, ShapeMismatch, given
 
 __all__ = ["RULES", "infer_results", "ruled_shapes"]

@@ -12,8 +12,8 @@ from collections.abc import Callable, Iterable, Sequence
 import numpy as np
 from onnx import NodeProto
 
-from fedlas.importers.onnx.graph import attribute
-from fedlas.importers.onnx.sizes.abstract_tensor import AbstractTensor, Shape
+from fedlas.importers.onnx.graph import Shape, attribute
+from fedlas.importers.onnx.sizes.abstract_tensor import AbstractTensor
 
 Inputs = Sequence[AbstractTensor | None]
 Shapes = Sequence[Shape | None]
@@ -225,7 +225,7 @@ def _regression(node: NodeProto, inputs: Inputs, opset: int) -> Shapes:
     return [(shape_of(inputs, 0)[0], targets)]
 
 
-@rule("ai.onnx.ml.SVMClassifier ai.onnx.ml.TreeEnsembleClassifier")
+@rule("ai.onnx.ml.LinearClassifier ai.onnx.ml.SVMClassifier ai.onnx.ml.TreeEnsembleClassifier")
 def _labels_and_scores(node: NodeProto, inputs: Inputs, opset: int) -> Shapes:
     """One score for each class; support vectors without probabilities have one for each pair of classes."""
     rows = shape_of(inputs, 0)[0]

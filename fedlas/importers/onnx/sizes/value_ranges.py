@@ -14,7 +14,7 @@ from fedlas.importers.onnx.sizes.intervals import RULES, Bounds, hull, rule, wid
 from fedlas.importers.onnx.sizes.shape_rules import Inputs, NoRule, given, numbers
 
 #: Results of these may overflow.
-ARITHMETIC = frozenset({"Add", "Sub", "Mul", "Div", "Neg", "Abs", "Sum", "Mean", "ReduceSum", "ReduceMean", "CumSum"})
+ARITHMETIC = frozenset({"Add", "Sub", "Mul", "Div", "Neg", "Abs", "Sum", "ReduceSum", "CumSum"})
 #: Each element of the result is one of the first input, or of any of the inputs of a Concat.
 MOVES = words(
     "Identity Reshape Transpose Squeeze Unsqueeze Flatten Slice Gather Split GatherElements GatherND Expand Tile "
@@ -50,13 +50,6 @@ def _sum(node: NodeProto, inputs: Inputs) -> Bounds:
     return widened(x.elem, min(0.0, low, low * count), max(0.0, high, high * count), count)
 
 
-@rule("ReduceMean", "Mean", "AveragePool", "GlobalAveragePool")
-def _mean(node: NodeProto, inputs: Inputs) -> Bounds:
-    parts = [known for known in inputs if known is not None][: None if node.op_type == "Mean" else 1]
-    low, high = hull(parts)
-    return widened(parts[0].elem, min(low, 0.0), max(high, 0.0), parts[0].count or 2**20)
-
-
 @rule("ReduceMax", "ReduceMin")
 def _reduced(node: NodeProto, inputs: Inputs) -> Bounds:
     """Of no elements at all the extreme may be any number."""
@@ -68,11 +61,6 @@ def _reduced(node: NodeProto, inputs: Inputs) -> Bounds:
 def _place(node: NodeProto, inputs: Inputs) -> Bounds:
     shape = given(inputs, 0).shape
     return 0.0, np.inf if shape is None else float(max((*shape, 1)) - 1)
-
-
-@rule("OneHot")
-def _one_hot(node: NodeProto, inputs: Inputs) -> Bounds:
-    return given(inputs, 2).bounds
 
 
 @rule("ConstantOfShape")
@@ -100,11 +88,6 @@ def _scatter(node: NodeProto, inputs: Inputs) -> Bounds:
     if attribute(node, "reduction", b"none") != b"none":
         return -np.inf, np.inf
     return hull([given(inputs, 0), given(inputs, 2)])
-
-
-@rule("Dropout")
-def _dropout(node: NodeProto, inputs: Inputs) -> Bounds:
-    return given(inputs, 0).bounds if len(inputs) < 3 else (-np.inf, np.inf)
 
 
 def element_bounds(name: str, node: NodeProto, inputs: Inputs, position: int) -> Bounds | None:
