@@ -7,7 +7,7 @@ softmax of that tensor, its logarithm, or a sigmoid.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -24,8 +24,9 @@ from fedlas.importers.onnx.weight_roles import constant_derived, data_dependent
 LAYOUT = ("Identity", "Flatten", "Reshape", "Squeeze", "Unsqueeze", "Transpose")
 #: So many tensors before the output are tried; a softmax that JAX writes has ten nodes.
 _MOST_TRIED = 32
-#: Made-up scores are no larger, so that their exponentials, unshifted, are finite and not zero.
-_LARGEST_SCORE = 8.0
+#: Standard deviations of made-up scores: a bound on probabilities shows in confident rows. All scores are within ±48,
+#: so that their exponentials, unshifted, are finite and not zero.
+_DEVIATIONS = (1.0, 4.0, 16.0)
 
 
 @dataclass(frozen=True)
@@ -96,31 +97,33 @@ class _ActivationFinder:
         if not shape or shape[:1] != self.rows or int(np.prod(shape[1:])) not in (1, self.columns):
             return None
         generator = torch.Generator().manual_seed(0)
-        made_up = _LARGEST_SCORE * (2 * torch.rand(shape, generator=generator) - 1)
-        result = self._computed(scores, made_up)
-        if result is None:
-            return None
-        for activation, function in _ACTIVATIONS:
-            expected = function(made_up.reshape(shape[0], -1)).flatten()
-            if result.numel() == expected.numel() and torch.allclose(result.flatten().float(), expected, 1e-4, 1e-6):
+        drawn = [size * torch.randn(shape, generator=generator).clamp(-3, 3) for size in _DEVIATIONS]
+        results = self._computed(scores, drawn)
+        for activation, function in _ACTIVATIONS if results else ():
+            expected = [function(values.reshape(shape[0], -1)).flatten() for values in drawn]
+            if all(map(_equal, results, expected)):
                 return self._unshifted(scores) or replace(activation, scores=scores)
         return None
 
-    def _computed(self, scores: str, values: Tensor) -> Tensor | None:
-        """The output for values of the scores, None where it depends on more than them."""
+    def _computed(self, scores: str, drawn: Sequence[Tensor]) -> list[Tensor]:
+        """The output for values of the scores; nothing where it depends on more than them."""
         part = replace(self.graph, nodes=self.graph.cone([self.output], stop=[scores, *self.sizes]))
         part.prune([self.output])
         if any(name in self.graph.input_names and name != scores for node in part.nodes for name in node.input):
-            return None
+            return []
         try:
-            return outputs_of(part, {**self.sizes, scores: values})[0]
+            return [outputs_of(part, {**self.sizes, scores: values})[0] for values in drawn]
         except UnsupportedModel:
-            return None
+            return []
 
     def _unshifted(self, scores: str) -> OutputActivation | None:
         node = self.producers.get(scores)
         shifted = node is not None and node.op_type == "Sub" and node.input[1] in self.data
         return self.activation_of(node.input[0]) if node is not None and shifted else None
+
+
+def _equal(found: Tensor, expected: Tensor) -> bool:
+    return found.numel() == expected.numel() and torch.allclose(found.flatten().float(), expected, 1e-4, 1e-6)
 
 
 def before_layout(graph: Graph, name: str, shapes: Shapes) -> str:

@@ -405,6 +405,13 @@ def test_a_floor_of_the_sum_is_no_softmax(tmp_path: Path) -> None:
     assert caught.value.code == "no_classifier_output"
 
 
+def test_bounded_probabilities_are_no_softmax(tmp_path: Path) -> None:
+    """What changes confident rows alone shows too: a clipped softmax is kept, its logarithms are the logits."""
+    path = export(Composed(mlp(), lambda y: y.softmax(1).clamp(0.01, 0.99)), table(2), tmp_path / "m.onnx")
+    nodes = load_onnx(path).graph().nodes
+    assert [item.op_type for item in nodes if item.op_type in ("Softmax", "Clip")] == ["Softmax", "Clip"]
+
+
 @pytest.mark.parametrize("kind", ["embedding", "regression"])
 def test_what_is_no_classifier_is_refused(kind: str, tmp_path: Path) -> None:
     """Unit vectors and bounded numbers after a linear layer are not taken for class scores."""

@@ -166,16 +166,9 @@ def _squeeze(node: NodeProto, inputs: Inputs, opset: int) -> Shapes:
     return [None]
 
 
-@rule("Slice")
-def _slice(node: NodeProto, inputs: Inputs, opset: int) -> Shapes:
+@rule("Slice Split")
+def _part(node: NodeProto, inputs: Inputs, opset: int) -> Shapes:
     """Where the ends are not known, or are those of a size that is not, nothing is cut off."""
-    if _all_fixed(inputs) and all(tensor is None or tensor.value is not None for tensor in inputs[1:]):
-        raise NoRule
-    return [shape_of(inputs, 0)]
-
-
-@rule("Split")
-def _split(node: NodeProto, inputs: Inputs, opset: int) -> Shapes:
     if _all_fixed(inputs) and all(tensor is None or tensor.value is not None for tensor in inputs[1:]):
         raise NoRule
     return [shape_of(inputs, 0)] * len(node.output)
