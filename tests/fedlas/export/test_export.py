@@ -11,6 +11,7 @@ import onnx
 import pytest
 import torch
 import torch.nn.functional as F
+from numpy.typing import ArrayLike
 from torch import Tensor, nn
 
 from fedlas.calibrators import AffineScaling, Identity, TemperatureScaling
@@ -221,7 +222,7 @@ def test_a_file_that_differs_is_an_error(tmp_path: Path) -> None:
     """Where file and network disagree nothing is written."""
 
     class Wrong(Identity):
-        def __call__(self, logits: np.ndarray) -> np.ndarray:
+        def __call__(self, logits: ArrayLike, features: ArrayLike | None = None) -> np.ndarray:
             return 2.0 * np.asarray(logits, np.float64)
 
     classifier = load_onnx(export(mlp().eval(), table(2), tmp_path / "m.onnx"))
