@@ -2,7 +2,6 @@
 
 from worker.documents.events import CandidateEvent, ChildEvent, ReportedProgress, SavedCheckpoint
 from worker.documents.orders import (
-    BatchOptions,
     BatchOrder,
     CalibrateOrder,
     DatasetOptions,
@@ -29,7 +28,6 @@ from worker.documents.results import (
 )
 
 __all__ = [
-    "BatchOptions",
     "BatchOrder",
     "BatchResult",
     "CalibrateOrder",

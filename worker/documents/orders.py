@@ -8,19 +8,13 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from service.registry.contract import AnswerOptions, JobRequest
 from service.registry.documents import Document, ImagePreprocessing, JsonObject, ModelProfile, SeenByModel, Task
 
 
-class StoredOptions(BaseModel):
-    """Options as their record keeps them; what an earlier version stored beside them is ignored."""
-
-    model_config = ConfigDict(extra="ignore", frozen=True)
-
-
-class DatasetOptions(StoredOptions):
+class DatasetOptions(Document):
     """How a dataset's file is to be read."""
 
     format: str | None = None
@@ -31,7 +25,7 @@ class DatasetOptions(StoredOptions):
     padding: dict[str, int | float] | None = None
 
 
-class ModelOptions(StoredOptions):
+class ModelOptions(Document):
     """What the sender said of a model and the importer must know."""
 
     output: str | None = None
@@ -44,13 +38,7 @@ class ModelOptions(StoredOptions):
     preprocessing: ImagePreprocessing | None = None
 
 
-class BatchOptions(AnswerOptions):
-    """What each prediction carries beside the label."""
-
-    model_config = ConfigDict(extra="ignore")
-
-
-class ScoresOptions(StoredOptions):
+class ScoresOptions(Document):
     """How scores are to be calibrated."""
 
     method: str
@@ -86,7 +74,7 @@ class BatchOrder(Document):
 
     kind: Literal["predict"] = "predict"
     profile: ModelProfile
-    options: BatchOptions
+    options: AnswerOptions
 
 
 class OrderedModel(Document):

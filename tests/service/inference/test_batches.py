@@ -23,7 +23,7 @@ from service.registry.documents import ModelProfile
 from tests.helpers.documents import MODEL_PROFILE
 from tests.helpers.networks import export, mlp, table
 from tests.helpers.predictions import answer
-from worker.documents import BatchOptions, BatchOrder
+from worker.documents import BatchOrder
 from worker.inside.batch import predict
 
 NAMES = ["a", "b", "c"]
@@ -66,7 +66,7 @@ def test_a_batch_answers_the_same(batch: Batch, tmp_path: Path) -> None:
     """Abstaining, sets, decisions and familiarity of a batch are those of the same rows answered at once."""
     profile, files, rows = batch
     options = {"max_error": 0.12, "coverage": 0.8, "decision": {"costs": [[0, 1, 1], [5, 0, 1], [1, 1, 0]]}}
-    order = BatchOrder(profile=profile, options=BatchOptions.model_validate(options))
+    order = BatchOrder(profile=profile, options=AnswerOptions.model_validate(options))
     assert predict(order, files, tmp_path, lambda event: None).num_rows == 400
     found, _ = read_page(tmp_path / "results.parquet", start=0, limit=400)
     expected = answer(run_file(files["model"], [rows]), profile.stored(), AnswerOptions(**options))
@@ -85,7 +85,7 @@ def test_a_batch_answers_the_same(batch: Batch, tmp_path: Path) -> None:
 def test_a_batch_refuses(batch: Batch, tmp_path: Path, options: dict[str, Any], code: str) -> None:
     """What this model cannot promise ends the batch before any row is run, with the code of a single request."""
     profile, files, _ = batch
-    order = BatchOrder(profile=profile, options=BatchOptions.model_validate(options))
+    order = BatchOrder(profile=profile, options=AnswerOptions.model_validate(options))
     with pytest.raises(Mismatch) as caught:
         predict(order, files, tmp_path, lambda event: None)
     assert caught.value.code == code

@@ -21,11 +21,12 @@ from onnx import TensorProto, helper, numpy_helper
 from fedlas.data import Dataset, load_dataset, save_dataset
 from fedlas.data.image_column import ImageColumn
 from fedlas.errors import BadDataset, Mismatch
+from service.registry.contract import AnswerOptions
 from service.registry.documents import ModelProfile
 from tests.corpus.images import image, photo
 from tests.helpers.documents import MODEL_PROFILE
 from tests.helpers.served import lookup, scaling
-from worker.documents import BatchOptions, BatchOrder, ChildEvent
+from worker.documents import BatchOrder, ChildEvent
 from worker.inside import batch, batch_rows
 from worker.inside.batch import ahead, predict
 from worker.inside.batch_rows import in_file_order
@@ -52,7 +53,7 @@ def order(folder: Path, model: bytes, data: Path, inputs: list[Json], **more: An
     file = folder / "served.onnx"
     file.write_bytes(model)
     profile = model_profile(inputs=inputs, class_names=NAMES, **more.pop("profile", {}))
-    ordered = BatchOrder(profile=profile, options=BatchOptions.model_validate(more))
+    ordered = BatchOrder(profile=profile, options=AnswerOptions.model_validate(more))
     return ordered, {"model": file, "dataset": data}
 
 

@@ -298,7 +298,7 @@ def test_words_of_a_request_open_nothing(place: tuple[Path, Path], metadata: Jso
     outcome = run(folder, WordyOrder(file=str(secret), metadata=metadata))
     assert (outcome.result, outcome.died) == (None, "exit code 1")  # no such order
     assert "Extra inputs are not permitted" in outcome.log
-    options = DatasetOptions.model_validate({**OPTIONS, "roles": {"file": str(secret), **metadata}, **metadata})
+    options = DatasetOptions.read({**OPTIONS, "roles": {"file": str(secret), **metadata}, **metadata})
     outcome = run(folder, InspectDatasetOrder(options=options))
     assert outcome.error is not None, outcome
     assert outcome.error.code == "internal_error"

@@ -8,11 +8,11 @@ from pydantic import BaseModel
 
 from service.registry import tables
 from service.registry.artifacts import StagedFile
-from service.registry.contract import RecordError
+from service.registry.contract import AnswerOptions, RecordError
 from service.registry.documents import ModelProfile
 from service.registry.presenters import batch_record
 from service.registry.unit_of_work import UnitOfWork
-from worker.documents import BatchOptions, BatchOrder, BatchResult
+from worker.documents import BatchOrder, BatchResult
 from worker.outside.kinds.base import Prepared
 from worker.outside.kinds.on_inputs import OnInputs
 from worker.sandbox.protocol import Limits
@@ -37,7 +37,7 @@ class Predict(OnInputs[BatchResult]):
         """The served copy and the prepared one."""
         assert isinstance(row, tables.Batch)
         profile = ModelProfile.read(model.profile)
-        order = BatchOrder(profile=profile, options=BatchOptions.model_validate(row.options))
+        order = BatchOrder(profile=profile, options=AnswerOptions.read(row.options))
         files = {"model": self.stored(model.served_sha256), "dataset": self.stored(dataset.prepared_sha256)}
         return Prepared(order, Limits(_MOST_SECONDS), files)
 

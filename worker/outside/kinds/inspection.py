@@ -52,7 +52,7 @@ class InspectDataset(_Inspection[DatasetInspection]):
         """Nothing to note: the record is `inspecting` from the start."""
         with self.registry.read() as unit:
             row = unit.datasets.get(self.record_id)
-        order = InspectDatasetOrder(options=DatasetOptions.model_validate(row.options))
+        order = InspectDatasetOrder(options=DatasetOptions.read(row.options))
         return Prepared(order, inspection_limits(self.settings, row.bytes), {"dataset": self.stored(row.sha256)})
 
     def ready(self, unit: UnitOfWork, found: DatasetInspection, files: Mapping[str, StagedFile]) -> BaseModel:
@@ -71,7 +71,7 @@ class InspectModel(_Inspection[ModelInspection]):
         """Nothing to note: the record is `inspecting` from the start."""
         with self.registry.read() as unit:
             row = unit.models.get(self.record_id)
-        order = InspectModelOrder(options=ModelOptions.model_validate(row.options))
+        order = InspectModelOrder(options=ModelOptions.read(row.options))
         return Prepared(order, inspection_limits(self.settings, row.bytes), {"model": self.stored(row.sha256)})
 
     def ready(self, unit: UnitOfWork, found: ModelInspection, files: Mapping[str, StagedFile]) -> BaseModel:

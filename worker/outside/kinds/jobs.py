@@ -158,7 +158,7 @@ def _is_news(progress: Progress, written: Progress | None) -> bool:
 
 def _import_options(model: tables.Model, profile: ModelProfile) -> ModelOptions:
     """How the importer is to understand the model's file."""
-    options = ModelOptions.model_validate(model.options)
+    options = ModelOptions.read(model.options)
     if model.origin != "calibrated":
         return options
     # A file of ours: its calibrated output is the one that counts.

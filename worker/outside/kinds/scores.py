@@ -32,7 +32,7 @@ class FitScores(ChildWork[ScoresResult]):
             unit.work.verify(self.claim)
             row = unit.calibrators.get(self.record_id)
             looks_before = unit.ledger.enter(row.sha256, row.id)
-        options = ScoresOptions.model_validate(row.options)
+        options = ScoresOptions.read(row.options)
         order = ScoresOrder(sha256=row.sha256, options=options, looks_before=looks_before)
         # Reading them is quick, judging 100,000 rows of 1,000 classes is not: the client is answered 202 by then.
         limits = inspection_limits(self.settings, row.bytes)
