@@ -99,7 +99,7 @@ def supervised(request: Path) -> Json:
     from tests.helpers.processes import children_of
     from worker.documents import BatchOrder
     from worker.sandbox.process import run
-    from worker.sandbox.protocol import Limits
+    from worker.sandbox.protocol import ChildRequest, Limits
 
     given = json.loads(request.read_text())
     folder = request.with_name("child")
@@ -120,8 +120,10 @@ def supervised(request: Path) -> Json:
     watcher.start()
     began = time.perf_counter()
     outcome = run(
-        BatchOrder.model_validate(given["order"]), files=given["files"], folder=folder,
-        limits=Limits(seconds=24 * 3600), on_tick=lambda: None,
+        ChildRequest(
+            order=BatchOrder.model_validate(given["order"]), files=given["files"], limits=Limits(seconds=24 * 3600)
+        ),
+        folder=folder, on_tick=lambda: None,
         on_event=lambda event: fractions.append((time.perf_counter() - began, event["progress"]["fraction"])),
     )  # fmt: skip
     seconds = time.perf_counter() - began

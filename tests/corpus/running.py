@@ -20,7 +20,7 @@ from tests.helpers.service import ROOT
 from worker.documents import WorkOrder
 from worker.sandbox import process as sandbox
 from worker.sandbox.child_output import ChildOutcome
-from worker.sandbox.protocol import Limits
+from worker.sandbox.protocol import ChildRequest, Limits
 from worker.settings import WorkerSettings, inspection_limits
 
 Json = dict[str, Any]
@@ -76,10 +76,12 @@ def run_alone(case: BadFile, folder: Path) -> Answer:
     started = time.monotonic()
     with _Watch() as watch:
         outcome = sandbox.run(
-            _ORDER.validate_python(ordered["order"]),
-            files=dict.fromkeys(("model", "dataset"), ordered["file"]),
+            ChildRequest(
+                order=_ORDER.validate_python(ordered["order"]),
+                files=dict.fromkeys(("model", "dataset"), ordered["file"]),
+                limits=limits_for(Path(ordered["file"]).stat().st_size),
+            ),
             folder=private,
-            limits=limits_for(Path(ordered["file"]).stat().st_size),
             on_event=lambda event: None,
             on_tick=lambda: None,
         )

@@ -127,18 +127,15 @@ class Supervisor:
             began = time.monotonic()
             with (
                 sandbox.private_folder(settings.work_dir) as folder,
-                CheckpointUploader(self._registry, work, folder, most_bytes=prepared.most_checkpoint_bytes) as uploader,
+                CheckpointUploader(self._registry, work, folder, most_bytes=work.most_checkpoint_bytes) as uploader,
             ):
                 work.keep = uploader.submit
                 try:
                     outcome = sandbox.run(
-                        prepared.order,
-                        files=prepared.files,
+                        prepared.model_copy(update={"expected": list(self._expected)}),
                         folder=folder,
-                        limits=prepared.limits,
                         on_event=work.note,
                         on_tick=lambda: self._check(renewal),
-                        expected=self._expected,
                     )
                 except Stopping:
                     uploader.drain(_KEEP_STOPPING_S)

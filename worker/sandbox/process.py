@@ -19,16 +19,14 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-
-from pydantic import BaseModel, SerializeAsAny
 
 from worker.machine import is_gone, process_mark
 from worker.sandbox.child_output import ChildOutcome, log_tail, read_outcome
 from worker.sandbox.confinement import lacking
-from worker.sandbox.protocol import REQUEST, ChildRequest, JsonObject, Limits
+from worker.sandbox.protocol import REQUEST, ChildRequest, JsonObject, Order
 
 _PASSED_ON = (
     *("PATH", "LANG", "LC_ALL", "TZ", "LD_LIBRARY_PATH", "PYTHONPATH", "VIRTUAL_ENV"),
@@ -73,31 +71,22 @@ def _remove(folder: Path) -> None:
 
 
 def run(
-    order: BaseModel,
+    request: ChildRequest[Order],
     *,
-    files: Mapping[str, str],
     folder: Path,
-    limits: Limits,
     on_event: Callable[[JsonObject], None],
     on_tick: Callable[[], None],
-    expected: Collection[str] = (),
 ) -> ChildOutcome:
     """Do one piece of work in a child and return how it ended.
 
     Args:
-        order: what is to be done; nothing in it decides what the child may read.
-        files: the files that the child may read, and no others, by the names that its function knows.
         folder: the child's own, in which it leaves its files.
         on_event: is given every event, unchecked.
         on_tick: is called about twice a second and may raise to stop the child, which is then killed with all its
             descendants.
-        expected: controls of `worker.sandbox.confinement` without which the child must not begin.
     """
-    request = ChildRequest[SerializeAsAny[BaseModel]](
-        order=order, files=dict(files), limits=limits, expected=list(expected)
-    )
     (folder / REQUEST).write_text(request.model_dump_json())
-    stream = _EventStream(on_event, expected)
+    stream = _EventStream(on_event, request.expected)
     with (folder / "log.txt").open("wb") as log:
         child = subprocess.Popen(
             [sys.executable, "-P", "-m", "worker.inside.child", str(folder)],
@@ -109,7 +98,7 @@ def run(
             start_new_session=True,
         )
     try:
-        died = _watch(child, limits.seconds, stream, on_tick)
+        died = _watch(child, request.limits.seconds, stream, on_tick)
     finally:
         code = _kill_group(child)
     if stream.lacking:

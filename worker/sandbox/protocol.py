@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, Generic, TypeVar
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, JsonValue
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, JsonValue, SerializeAsAny
 
 REQUEST, ANSWER = "request.json", "answer.json"
 
@@ -49,10 +49,10 @@ class ChildRequest(BaseModel, Generic[Order]):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    order: Order
-    files: dict[str, str]
+    order: SerializeAsAny[Order]
     limits: Limits
-    expected: list[str]
+    files: dict[str, str] = {}
+    expected: list[str] = []
 
 
 class Confined(BaseModel):

@@ -192,10 +192,8 @@ def ordered(folder: Path, monkeypatch: pytest.MonkeyPatch, prepared: Any) -> Non
     with monkeypatch.context() as patched, pytest.raises(Captured):
         patched.setattr(subprocess, "Popen", refuse)
         sandbox.run(
-            prepared.order,
-            files=prepared.files,
+            prepared,
             folder=folder,
-            limits=prepared.limits,
             on_event=lambda event: None,
             on_tick=lambda: None,
         )
@@ -254,10 +252,8 @@ def test_a_profile_that_is_none_starts_no_child(
 def run(folder: Path, order: BaseModel = ORDER, **files: str) -> ChildOutcome:
     """Inspect a dataset in a real child."""
     return sandbox.run(
-        order,
-        files=files,
+        ChildRequest(order=order, files=files, limits=Limits(60)),
         folder=folder,
-        limits=Limits(60),
         on_event=lambda event: None,
         on_tick=lambda: None,
     )
@@ -356,13 +352,10 @@ def test_children_have_what_the_trial_had(place: tuple[Path, Path]) -> None:
     folder, secret = place
     expected = confinement.controls_on(confinement.status(folder.parent))
     outcome = sandbox.run(
-        ORDER,
-        files={"dataset": str(secret)},
+        ChildRequest(order=ORDER, files={"dataset": str(secret)}, limits=Limits(60), expected=expected),
         folder=folder,
-        limits=Limits(60),
         on_event=lambda event: None,
         on_tick=lambda: None,
-        expected=expected,
     )
     assert outcome.unprotected is None
     assert outcome.result is not None

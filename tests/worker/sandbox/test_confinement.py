@@ -20,7 +20,7 @@ from worker.documents import InspectModelOrder, ModelOptions
 from worker.sandbox import confinement
 from worker.sandbox import process as sandbox
 from worker.sandbox.child_output import ChildOutcome, read_outcome
-from worker.sandbox.protocol import Limits
+from worker.sandbox.protocol import ChildRequest, Limits
 
 Json = dict[str, Any]
 
@@ -257,10 +257,12 @@ def test_the_real_child_is_confined(tmp_path: Path) -> None:
 
     with pytest.raises(LookupError):
         sandbox.run(
-            InspectModelOrder(options=ModelOptions()),
-            files={"model": str(tmp_path / "upload")},
+            ChildRequest(
+                order=InspectModelOrder(options=ModelOptions()),
+                files={"model": str(tmp_path / "upload")},
+                limits=Limits(60),
+            ),
             folder=tmp_path,
-            limits=Limits(60),
             on_event=lambda event: None,
             on_tick=look,
         )

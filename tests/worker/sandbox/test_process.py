@@ -29,7 +29,7 @@ from worker.documents import (
 from worker.inside import child
 from worker.sandbox import process as sandbox
 from worker.sandbox.child_output import ChildOutcome
-from worker.sandbox.protocol import Limits
+from worker.sandbox.protocol import ChildRequest, Limits
 
 Json = dict[str, Any]
 
@@ -55,10 +55,10 @@ def inspect(
     file = folder / "upload"
     file.write_bytes(content)
     return sandbox.run(
-        order or DATASET,
-        files={"dataset": str(file), "model": str(file)},
+        ChildRequest(
+            order=order or DATASET, files={"dataset": str(file), "model": str(file)}, limits=limits or Limits(60)
+        ),
         folder=folder,
-        limits=limits or Limits(60),
         on_event=ignore,
         on_tick=on_tick,
     )
@@ -196,11 +196,11 @@ def test_child_ends_with_its_supervisor(tmp_path: Path) -> None:
         "from pathlib import Path\n"
         "from worker.sandbox import process as sandbox\n"
         "from worker.documents import InspectModelOrder, ModelOptions\n"
-        "from worker.sandbox.protocol import Limits\n"
+        "from worker.sandbox.protocol import ChildRequest, Limits\n"
         "order = InspectModelOrder(options=ModelOptions())\n"
         "print('ready', flush=True)\n"
-        "sandbox.run(order, files={'model': sys.argv[1] + '/upload'}, folder=Path(sys.argv[1]),\n"
-        "            limits=Limits(60), on_event=lambda event: None, on_tick=lambda: None)\n"
+        "request = ChildRequest(order=order, files={'model': sys.argv[1] + '/upload'}, limits=Limits(60))\n"
+        "sandbox.run(request, folder=Path(sys.argv[1]), on_event=lambda event: None, on_tick=lambda: None)\n"
     )
     supervisor = subprocess.Popen(
         [sys.executable, "-c", code, str(tmp_path)], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL

@@ -5,7 +5,6 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Generic, TypeVar
 
@@ -18,7 +17,7 @@ from service.registry.registry import Registry
 from service.registry.repositories import Claim
 from service.registry.unit_of_work import UnitOfWork
 from worker.documents import Result, SavedCheckpoint, WorkOrder
-from worker.sandbox.protocol import Limits
+from worker.sandbox.protocol import ChildRequest
 from worker.settings import WorkerSettings
 
 #: A report of a thousand classes has less than one mebibyte.
@@ -27,20 +26,8 @@ _MOST_REPORT_BYTES = 64 * 1024**2
 R = TypeVar("R", bound=Result)
 
 
-@dataclass(frozen=True, slots=True)
-class Prepared:
-    """What the child is given.
-
-    Attributes:
-        order: what is to be done; no path stands in it.
-        files: the files that the child may read, by the names that its function knows.
-        most_checkpoint_bytes: how large a checkpoint of it may be; 0 where it saves none.
-    """
-
-    order: WorkOrder
-    limits: Limits
-    files: Mapping[str, str] = field(default_factory=dict)
-    most_checkpoint_bytes: int = 0
+#: What the child is given; no path stands in the order.
+Prepared = ChildRequest[WorkOrder]
 
 
 class WorkKind(ABC):
@@ -48,7 +35,10 @@ class WorkKind(ABC):
 
     Attributes:
         keep: given every checkpoint that the child says it has saved.
+        most_checkpoint_bytes: how large a checkpoint may be; 0 where none is saved.
     """
+
+    most_checkpoint_bytes = 0
 
     def __init__(self, registry: Registry, settings: WorkerSettings, claim: Claim) -> None:
         self.registry = registry

@@ -39,7 +39,7 @@ class Predict(OnInputs[BatchResult]):
         profile = ModelProfile.read(model.profile)
         order = BatchOrder(profile=profile, options=AnswerOptions.read(row.options))
         files = {"model": self.stored(model.served_sha256), "dataset": self.stored(dataset.prepared_sha256)}
-        return Prepared(order, Limits(_MOST_SECONDS), files)
+        return Prepared(order=order, limits=Limits(_MOST_SECONDS), files=files)
 
     def heartbeat(self, unit: UnitOfWork) -> bool:
         """Write progress."""

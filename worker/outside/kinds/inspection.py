@@ -53,7 +53,9 @@ class InspectDataset(_Inspection[DatasetInspection]):
         with self.registry.read() as unit:
             row = unit.datasets.get(self.record_id)
         order = InspectDatasetOrder(options=DatasetOptions.read(row.options))
-        return Prepared(order, inspection_limits(self.settings, row.bytes), {"dataset": self.stored(row.sha256)})
+        return Prepared(
+            order=order, limits=inspection_limits(self.settings, row.bytes), files={"dataset": self.stored(row.sha256)}
+        )
 
     def ready(self, unit: UnitOfWork, found: DatasetInspection, files: Mapping[str, StagedFile]) -> BaseModel:
         """Keep the prepared copy."""
@@ -72,7 +74,9 @@ class InspectModel(_Inspection[ModelInspection]):
         with self.registry.read() as unit:
             row = unit.models.get(self.record_id)
         order = InspectModelOrder(options=ModelOptions.read(row.options))
-        return Prepared(order, inspection_limits(self.settings, row.bytes), {"model": self.stored(row.sha256)})
+        return Prepared(
+            order=order, limits=inspection_limits(self.settings, row.bytes), files={"model": self.stored(row.sha256)}
+        )
 
     def ready(self, unit: UnitOfWork, found: ModelInspection, files: Mapping[str, StagedFile]) -> BaseModel:
         """Keep the served copy."""

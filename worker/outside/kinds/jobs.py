@@ -90,7 +90,8 @@ class JobKind(OnInputs[R]):
         for name, digest in self._checkpoints.items():
             with suppress(NotFound):  # an entry whose file is lost is only trained again
                 files[f"checkpoint.{name}"] = self.stored(digest)
-        return Prepared(order, self.limits(order.request), files, _CHECKPOINT_BYTES + _COPIES * model.bytes)
+        self.most_checkpoint_bytes = _CHECKPOINT_BYTES + _COPIES * model.bytes
+        return Prepared(order=order, limits=self.limits(order.request), files=files)
 
     def take(self, told: ChildEvent) -> None:
         """Remember stage and candidates, and pass checkpoints on."""

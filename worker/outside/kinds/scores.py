@@ -38,7 +38,8 @@ class FitScores(ChildWork[ScoresResult]):
         limits = inspection_limits(self.settings, row.bytes)
         assert limits.memory is not None
         longer, more = _TIMES_LONGER * limits.seconds, _TIMES_MORE_MEMORY * limits.memory
-        return Prepared(order, replace(limits, seconds=longer, memory=more), {"scores": self.stored(row.sha256)})
+        limits = replace(limits, seconds=longer, memory=more)
+        return Prepared(order=order, limits=limits, files={"scores": self.stored(row.sha256)})
 
     def publish(self, unit: UnitOfWork, found: ScoresResult, files: Mapping[str, StagedFile]) -> BaseModel:
         """Keep the calibrator's file, its report, page and diagram."""
