@@ -32,7 +32,6 @@ from service.api import (
 from service.api.access import AccessControl, AccessMiddleware
 from service.api.documentation import openapi_document
 from service.api.methods import MethodMiddleware
-from service.api.request_bodies import BodyMiddleware
 from service.api.request_ids import RequestIdMiddleware
 from service.api.services import Services
 from service.inference.runtime import check_single_runtime
@@ -95,7 +94,6 @@ def _middleware(settings: ServiceSettings) -> list[Middleware]:
     return [
         Middleware(RequestIdMiddleware),
         Middleware(AccessMiddleware, access=AccessControl(settings)),
-        Middleware(BodyMiddleware, settings=settings),
         Middleware(MethodMiddleware),
     ]
 

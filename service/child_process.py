@@ -15,7 +15,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from service.heartbeat import Pulse
@@ -45,7 +45,7 @@ class ChildProcess:
     pulse: Pulse | None = None
     process: subprocess.Popen[bytes] | None = None
     standby: subprocess.Popen[bytes] | None = None
-    started_at: float = field(default=0.0)
+    started_at: float = 0.0
 
     def start(self) -> None:
         """Start the process, or let the standby take over, and pass its log on."""

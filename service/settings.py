@@ -82,20 +82,15 @@ class ServiceSettings(RegistrySettings):
 
     shutdown_seconds: float = Field(30, ge=0, description="How long requests in flight may take after SIGTERM.")
 
-    @field_validator("api_keys", mode="before")
+    @field_validator("api_keys", "trusted_proxies", "allowed_hosts", mode="before")
     @classmethod
-    def _split_keys(cls, value: object) -> object:
+    def _split(cls, value: object) -> object:
         return listed(value)
 
-    @field_validator("trusted_proxies", mode="before")
+    @field_validator("allowed_hosts")
     @classmethod
-    def _split_proxies(cls, value: object) -> object:
-        return listed(value)
-
-    @field_validator("allowed_hosts", mode="before")
-    @classmethod
-    def _split_hosts(cls, value: object) -> object:
-        return listed(value.lower() if isinstance(value, str) else value)
+    def _in_lower_case(cls, value: frozenset[str]) -> frozenset[str]:
+        return frozenset(map(str.lower, value))
 
     @property
     def resolved_api_memory_bytes(self) -> int:
@@ -105,10 +100,11 @@ class ServiceSettings(RegistrySettings):
     @property
     def listen_host(self) -> str:
         """The address really bound: without configured keys only loopback, whatever was asked for."""
-        return self.host if self.api_keys or _is_loopback(self.host) else "127.0.0.1"
+        return self.host if self.api_keys or is_loopback(self.host) else "127.0.0.1"
 
 
-def _is_loopback(host: str) -> bool:
+def is_loopback(host: str) -> bool:
+    """Whether a host name or address is this machine's own."""
     try:
         return ip_address(host).is_loopback
     except ValueError:

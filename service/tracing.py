@@ -74,7 +74,7 @@ class Tracing:
             context = _PROPAGATOR.extract(carrier, context)
         return self._tracer.start_span(name, context, SpanKind.SERVER)
 
-    def batch(self, spans: Sequence[Span], began: float, ended: float, *, rows: int, **attributes: Value) -> None:
+    def batch(self, spans: Sequence[Span], began: float, ended: float, *, rows: int) -> None:
         """Record a batch that was run for these requests, between two readings of `time.perf_counter`."""
         recording = [span for span in spans if span.is_recording()]
         if not recording:
@@ -84,7 +84,7 @@ class Tracing:
         links = [Link(span.get_span_context()) for span in recording]
         context = set_span_in_context(recording[0])
         batch = self._tracer.start_span("batch", context, links=links, start_time=offset + round(began * 1e9))
-        batch.set_attributes({"fedlas.rows": rows, "fedlas.requests": len(spans), **_named(attributes)})
+        batch.set_attributes({"fedlas.rows": rows, "fedlas.requests": len(spans)})
         batch.end(offset + round(ended * 1e9))
         for span in recording:
             span.add_link(batch.get_span_context())

@@ -1,4 +1,10 @@
-"""Access control: which requests are answered, by the page that sends them, the host that they name, and their key."""
+"""Access control: which requests are answered, by the page that sends them, the host that they name, and their key.
+
+Keys protect against neither pages nor hosts. A browser adds what it knows of its user to every request, whichever page
+makes it; on loopback that includes being on this machine. The browser says where the page came from (`Origin`,
+`Sec-Fetch-Site`), and no page can change that. Where a page's own name resolves to loopback (DNS rebinding), only
+`Host` shows it.
+"""
 
 from __future__ import annotations
 
@@ -8,15 +14,19 @@ from collections.abc import Mapping
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from service.api.cross_site import Sites
 from service.api.problems import problem
-from service.settings import ServiceSettings
+from service.settings import ServiceSettings, is_loopback
 
 #: Probes and the documentation hold no secrets, and neither a load balancer nor a browser's address bar has a key.
 _OPEN_PATHS = frozenset(
     {"/", "/healthz", "/readyz", "/docs", "/redoc", "/openapi.json", "/v2/health/live", "/v2/health/ready"}
 )
 _OPEN_FILES = "/static-offline-docs/"
+_SAFE = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})
+_OTHER_SITES = frozenset({b"cross-site", b"same-site"})
+_DEFAULT_PORTS = {"http": ":80", "https": ":443"}
+#: Spellings of `Host` that are remembered: an attacker must not fill the memory with more.
+_MOST_KNOWN = 100
 
 
 def headers_of(scope: Scope) -> Mapping[bytes, bytes]:
@@ -26,20 +36,50 @@ def headers_of(scope: Scope) -> Mapping[bytes, bytes]:
 
 
 class AccessControl:
-    """Decides about a request from its head. Without configured keys every client of this machine is admitted."""
+    """Decides about a request from its head.
+
+    Without configured keys every client of this machine is admitted, and only names of loopback are answered to.
+    """
 
     def __init__(self, settings: ServiceSettings) -> None:
-        self._sites = Sites.of(settings)
         self._keys = [key.encode() for key in settings.api_keys]
+        self._names = settings.allowed_hosts | {settings.listen_host.lower()}
+        self._known: set[bytes | None] = {None}  # HTTP/1.0, which no browser speaks
 
     def refusal(self, scope: Scope, headers: Mapping[bytes, bytes]) -> JSONResponse | None:
         """The answer to a request that is not admitted; None for all others."""
-        if refusal := self._sites.refusal(scope, headers):
-            return refusal
-        if not self._keys or self._has_key(headers.get(b"authorization", b"")) or _is_open(scope["path"]):
+        path = scope["path"]
+        if not self._keys and headers.get(b"host") not in self._known and not self._is_ours(headers[b"host"]):
+            detail = "without keys this service answers to 'localhost' and addresses of loopback only; name others"
+            return problem(421, "unknown_host", f"{detail} in FEDLAS_ALLOWED_HOSTS", path=path)
+        if (b"origin" in headers or b"sec-fetch-site" in headers) and self._is_foreign(scope["method"], headers):
+            detail = "this request was made by a page of another site, which may not send here; a proxy's own name"
+            return problem(403, "foreign_origin", f"{detail} is to be in FEDLAS_ALLOWED_HOSTS", path=path)
+        if not self._keys or self._has_key(headers.get(b"authorization", b"")) or _is_open(path):
             return None
         detail = "send a key of this service as 'Authorization: Bearer …'"
-        return problem(401, "unauthorized", detail, path=scope["path"], headers={"WWW-Authenticate": "Bearer"})
+        return problem(401, "unauthorized", detail, path=path, headers={"WWW-Authenticate": "Bearer"})
+
+    def _is_ours(self, host: bytes) -> bool:
+        name = _name(host.decode("latin-1").lower())
+        ours = name in self._names or name.endswith(".localhost") or is_loopback(name)
+        if ours and len(self._known) < _MOST_KNOWN:
+            self._known.add(host)
+        return ours
+
+    def _is_foreign(self, method: str, headers: Mapping[bytes, bytes]) -> bool:
+        """Whether a page of another site sends what could change something."""
+        if method in _SAFE:
+            return False
+        if headers.get(b"sec-fetch-site") in _OTHER_SITES:
+            return True
+        if (origin := headers.get(b"origin")) is None:
+            return False
+        scheme, _, place = origin.decode("latin-1").lower().partition("://")
+        if (port := _DEFAULT_PORTS.get(scheme)) is None:  # "null": a page that is kept away from its own site
+            return True
+        host = headers.get(b"host", b"").decode("latin-1").lower()
+        return place.removesuffix(port) != host.removesuffix(port) and _name(place) not in self._names
 
     def _has_key(self, authorization: bytes) -> bool:
         scheme, _, given = authorization.partition(b" ")
@@ -63,3 +103,14 @@ class AccessMiddleware:
 
 def _is_open(path: str) -> bool:
     return path in _OPEN_PATHS or path.startswith(_OPEN_FILES)
+
+
+def _name(host: str) -> str:
+    """A host without its port; of an IPv6 address without its brackets.
+
+    >>> _name("localhost:8000"), _name("[::1]:8000")
+    ('localhost', '::1')
+    """
+    if host.startswith("["):
+        return host[1:].partition("]")[0]
+    return host.partition(":")[0].removesuffix(".")

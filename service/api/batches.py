@@ -9,24 +9,24 @@ from typing import Annotated
 from fastapi import APIRouter, Query, Request, Response
 from pydantic_core import to_json
 
-from service.api.creation import still_inspecting
-from service.api.dependencies import ServicesDep, Wait, created, long_poll, still_open, stored_file, tagged
 from service.api.idempotency import IdempotencyKey, Key, create_in_group
-from service.api.pages import MOST_BYTES, After, Limit, cursor, json_page, page_of
 from service.api.predictions import Prediction, find_model
-from service.api.problems import Responses
+from service.api.problems import Responses, named_by_body
+from service.api.records import RecordRoutes
+from service.api.responses import MOST_BYTES, Limit, created, json_page, stored_file
 from service.api.routing import Route
+from service.api.services import ServicesDep
 from service.inference.decision_policy import DecisionPolicy
 from service.inference.profile import ServingProfile
 from service.inference.writers.table import read_page
 from service.registry import tables
 from service.registry.contract import FINAL, AnswerOptions, BatchRecord, BatchRequest, Page
-from service.registry.errors import Conflict, NotFound, UnknownReference
+from service.registry.errors import Conflict
 from service.registry.presenters import batch_record
 from service.registry.tables import new_id, now
 from service.registry.unit_of_work import UnitOfWork
 
-router = APIRouter(route_class=Route, tags=["predictions"])
+router = APIRouter(route_class=Route, prefix="/v1/predictions", tags=["predictions"])
 
 _PARQUET = "application/vnd.apache.parquet"
 _RESULTS: Responses = {
@@ -34,19 +34,15 @@ _RESULTS: Responses = {
 }
 
 
-@router.post("/v1/predictions", status_code=202, response_model=BatchRecord)
+@router.post("", status_code=202, response_model=BatchRecord)
 async def create_batch(services: ServicesDep, body: BatchRequest, key: IdempotencyKey = None) -> Response:
     """Order predictions for every row of a stored dataset."""
 
     def make(unit: UnitOfWork) -> BatchRecord:
-        try:
+        with named_by_body("model"):
             model = find_model(unit, body.model)
-        except NotFound as error:
-            raise UnknownReference(error.code, error.message, field="model") from error
-        dataset = unit.datasets.find(body.dataset_id)
-        if dataset is None:
-            message = f"there is no dataset {body.dataset_id!r}"
-            raise UnknownReference("unknown_dataset", message, field="dataset_id")
+        with named_by_body("dataset_id"):
+            dataset = unit.datasets.get(body.dataset_id)
         options = body.model_dump(include=set(AnswerOptions.model_fields))
         if model.profile is not None:  # else the worker checks, once the model has been inspected
             DecisionPolicy.of(ServingProfile.of(model.profile), body)
@@ -60,40 +56,29 @@ async def create_batch(services: ServicesDep, body: BatchRequest, key: Idempoten
             progress={},
         )
         unit.batches.add(row)
-        return batch_record(row, unit.work.open(row.id, blocked=still_inspecting(model, dataset)))
+        return batch_record(row, unit.work.open(row.id, blocked="inspecting" in (model.status, dataset.status)))
 
     answer = await create_in_group(services, Key.of("predictions", key), [body.model_dump_json()], make)
     return created(answer, "/v1/predictions", 202)
 
 
-@router.get("/v1/predictions", response_model=Page[BatchRecord])
-def list_batches(services: ServicesDep, limit: Limit = 20, after: After = None) -> Response:
-    """List batches, newest first."""
-    after = cursor(after, "bat")
-    with services.registry.read() as unit:
-        rows = unit.batches.newest(limit=limit + 1, after=after)
-        return page_of((batch_record(row, unit.work.of(row.id)) for row in rows), limit)
-
-
-@router.get("/v1/predictions/{batch_id}", response_model=BatchRecord)
-async def get_batch(request: Request, services: ServicesDep, batch_id: str, wait: Wait = None) -> Response:
-    """Return one batch; `wait` returns as soon as it has ended."""
-
-    def read() -> BatchRecord:
-        with services.registry.read() as unit:
-            row = unit.batches.get(batch_id)
-            return batch_record(row, unit.work.of(row.id))
-
-    record = await long_poll(services, read, wait)
-    return tagged(request, record, headers=still_open(record))
-
+ROUTES = RecordRoutes(
+    *(router, "batch", "batches", "bat", BatchRecord),
+    rows=lambda unit: unit.batches,
+    show=lambda unit, row: batch_record(row, unit.work.of(row.id)),
+)
+ROUTES.add_list()
+ROUTES.add_get("has ended")
+ROUTES.add_delete(
+    lambda unit, record_id: unit.batches.delete(record_id), "Delete a batch with its results; 409 before it has ended."
+)
 
 RowCursor = Annotated[int | None, Query(ge=-1, description="Continue after this row.")]
 #: Rows that are looked at to learn how large they are: with `top_k` of a thousand classes one has 60 KB.
 _FIRST_ROWS = 16
 
 
-@router.get("/v1/predictions/{batch_id}/results", response_model=Page[Prediction], responses=_RESULTS)
+@router.get("/{batch_id}/results", response_model=Page[Prediction], responses=_RESULTS)
 def get_results(
     request: Request, services: ServicesDep, batch_id: str, limit: Limit = 100, after: RowCursor = None
 ) -> Response:
@@ -125,11 +110,3 @@ def _rows(path: Path, start: int, limit: int) -> Iterator[bytes]:
         yield from written
         rows += len(found)
         some = max(1, MOST_BYTES * len(found) // max(1, sum(map(len, written))))
-
-
-@router.delete("/v1/predictions/{batch_id}", status_code=204)
-def delete_batch(services: ServicesDep, batch_id: str) -> None:
-    """Delete a batch with its results; 409 before it has ended."""
-    with services.registry.write() as unit:
-        unnamed = unit.batches.delete(batch_id)
-    services.registry.discard(unnamed)

@@ -2,29 +2,30 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 from fastapi import APIRouter, Query, Request, Response
-from fastapi.responses import FileResponse, HTMLResponse
-from pydantic import ConfigDict, Field
+from fastapi.responses import FileResponse
+from pydantic import Field
 
-from service.api.creation import add_calibrator
-from service.api.datasets import UPLOAD_BODY, parse_roles
-from service.api.dependencies import ServicesDep, Wait, created, long_poll, still_open, stored_file, tagged
-from service.api.evidence import answer_evidence
-from service.api.idempotency import IdempotencyKey, Key, create_once, reserved
+from service.api.datasets import parse_roles
+from service.api.evidence import add_evidence
+from service.api.idempotency import IdempotencyKey, Key
 from service.api.models import parse_class_names
-from service.api.pages import After, Limit, cursor, page_of
 from service.api.problems import Responses
-from service.api.receiving import receive_file
+from service.api.receiving import ReceivedFile
+from service.api.records import UPLOAD_BODY, FileOptions, RecordRoutes, create_from_file
+from service.api.responses import created, stored_file
 from service.api.routing import Route
-from service.api.services import Services
-from service.registry.contract import FINAL, CalibratorRecord, Page, RecordError, Strict
-from service.registry.documents import Report
+from service.api.services import ServicesDep
+from service.registry import tables
+from service.registry.contract import FINAL, CalibratorRecord, RecordError
+from service.registry.documents import JsonObject
 from service.registry.errors import Conflict, InvalidRequest, RegistryError, WorkFailed
 from service.registry.presenters import calibrator_record
+from service.registry.tables import new_id
 from service.registry.unit_of_work import UnitOfWork
 
 router = APIRouter(route_class=Route, prefix="/v1/calibrators", tags=["calibrators"])
@@ -36,12 +37,9 @@ _RESPONSES: Responses = {
 }
 
 
-class CalibratorOptions(Strict):
+class CalibratorOptions(FileOptions):
     """How to fit; everything has a default."""
 
-    model_config = ConfigDict(strict=False)  # a query parameter is always text
-
-    name: str | None = Field(None, max_length=200)
     method: str = Field(
         "auto", pattern="^[a-z][a-z0-9_]{0,39}$", description="`auto`, `temperature`, `affine`, … or another by name."
     )
@@ -51,10 +49,22 @@ class CalibratorOptions(Strict):
     )
     wait: float = Field(60, ge=0, le=60, description="Seconds to wait for the calibrator; then the answer is 202.")
 
-    def stored(self) -> dict[str, Any]:
+    def stored(self) -> JsonObject:
         """The options as they are kept with the record."""
         names = parse_class_names(self.class_names) if self.class_names is not None else None
-        return {"method": self.method, "class_names": names, "roles": parse_roles(self.roles) if self.roles else None}
+        roles = parse_roles(self.roles) if self.roles else None
+        return {**self.model_dump(include={"method"}), "class_names": names, "roles": roles}
+
+
+def add_calibrator(
+    unit: UnitOfWork, file: ReceivedFile, options: CalibratorOptions, stored: JsonObject
+) -> tables.Calibrator:
+    """Keep the scores and insert the record; fitting is open work."""
+    columns = file.columns(unit, options.name, "calibrator")
+    row = tables.Calibrator(id=new_id("cal"), status="running", method=options.method, options=stored, **columns)
+    unit.calibrators.add(row)
+    unit.work.open(row.id)
+    return row
 
 
 @router.post("", status_code=201, response_model=CalibratorRecord, responses=_RESPONSES, openapi_extra=UPLOAD_BODY)
@@ -69,41 +79,28 @@ async def create_calibrator(
     Answered when it is fitted; with 202 and `Retry-After` where that takes longer than `wait`.
     """
     scoped = Key.of("calibrators", key)
-    async with reserved(services, scoped) as held:
-        with ExitStack() as stack:
-            file, texts, filename = await receive_file(request, services, stack)
-            merged = CalibratorOptions.model_validate({**options.model_dump(exclude_unset=True), **texts})
-            stored = merged.stored()
-
-            def make(unit: UnitOfWork) -> CalibratorRecord:
-                return calibrator_record(add_calibrator(unit, file, merged.name or filename, merged.method, stored))
-
-            content = [file.fingerprint, merged.model_dump_json(exclude={"wait"})]
-            answer = await services.write_in_thread(create_once, services, held, content, make)
+    answer, merged = await create_from_file(request, services, scoped, options, add_calibrator, calibrator_record)
     record = CalibratorRecord.model_validate_json(answer)
     if record.status not in FINAL:
         await services.long_poll.for_final(record.id, merged.wait)
-        record = await services.write_in_thread(_settled, services, scoped, record)
+        record = await services.write(partial(_settle, record, scoped))
     if record.error is not None:
         raise _refusal(record.error)
     return created(record.model_dump_json(), "/v1/calibrators", 201 if record.status in FINAL else 202)
 
 
-def _settled(services: Services, key: Key | None, asked: CalibratorRecord) -> CalibratorRecord:
+def _settle(asked: CalibratorRecord, key: Key | None, unit: UnitOfWork) -> CalibratorRecord:
     """The record now; once it is final the key answers with it, and of bad scores nothing else stays behind."""
-    unnamed: list[str] = []
-    with services.registry.write() as unit:
-        row = unit.calibrators.find(asked.id)
-        if row is None:  # gone: settled by a request beside this one, or deleted
-            answer = unit.keys.current(key.text) if key is not None else None
-            told = asked if answer is None else CalibratorRecord.model_validate_json(answer)
-            return told if told.status in FINAL else calibrator_record(unit.calibrators.get(asked.id))
-        record = calibrator_record(row)
-        if record.status in FINAL and key is not None:
-            unit.keys.amend(key.text, record.model_dump_json())
-        if record.error is not None:
-            unnamed = unit.calibrators.delete(row.id)
-    services.registry.discard(unnamed)
+    row = unit.calibrators.find(asked.id)
+    if row is None:  # gone: settled by a request beside this one, or deleted
+        answer = unit.keys.current(key.text) if key is not None else None
+        told = asked if answer is None else CalibratorRecord.model_validate_json(answer)
+        return told if told.status in FINAL else calibrator_record(unit.calibrators.get(asked.id))
+    record = calibrator_record(row)
+    if record.status in FINAL and key is not None:
+        unit.keys.amend(key.text, record.model_dump_json())
+    if record.error is not None:
+        unit.after_commit.unreferenced += unit.calibrators.delete(row.id)
     return record
 
 
@@ -113,24 +110,18 @@ def _refusal(error: RecordError) -> RegistryError:
     return InvalidRequest(error.code, error.message, field=_FIELDS.get(error.code))
 
 
-@router.get("", response_model=Page[CalibratorRecord])
-def list_calibrators(services: ServicesDep, limit: Limit = 20, after: After = None) -> Response:
-    """List calibrators, newest first."""
-    after = cursor(after, "cal")
-    with services.registry.read() as unit:
-        return page_of(map(calibrator_record, unit.calibrators.newest(limit=limit + 1, after=after)), limit)
-
-
-@router.get("/{calibrator_id}", response_model=CalibratorRecord)
-async def get_calibrator(request: Request, services: ServicesDep, calibrator_id: str, wait: Wait = None) -> Response:
-    """Return one calibrator; `wait` returns as soon as it is fitted or refused."""
-
-    def read() -> CalibratorRecord:
-        with services.registry.read() as unit:
-            return calibrator_record(unit.calibrators.get(calibrator_id))
-
-    record = await long_poll(services, read, wait)
-    return tagged(request, record, headers=still_open(record))
+ROUTES = RecordRoutes(
+    *(router, "calibrator", "calibrators", "cal", CalibratorRecord),
+    rows=lambda unit: unit.calibrators,
+    show=lambda _, row: calibrator_record(row),
+)
+ROUTES.add_list()
+ROUTES.add_get("is fitted or refused")
+ROUTES.add_delete(
+    lambda unit, record_id: unit.calibrators.delete(record_id),
+    "Delete a calibrator with its scores, its file and its report; its look at the test rows stays counted.",
+)
+add_evidence(ROUTES, names="get_calibrator_")
 
 
 @router.get("/{calibrator_id}/onnx", response_class=FileResponse)
@@ -142,35 +133,3 @@ def download_calibrator(request: Request, services: ServicesDep, calibrator_id: 
         message = f"{calibrator_id} is {row.status}; its file exists once it has succeeded"
         raise Conflict("no_calibrator", message, passing=row.status not in FINAL)
     return stored_file(request, services, row.onnx_sha256, f"{Path(row.name).stem}-{row.id}.onnx")
-
-
-@router.get("/{calibrator_id}/report", response_model=Report)
-def get_calibrator_report(request: Request, services: ServicesDep, calibrator_id: str) -> Response:
-    """The whole evidence, as JSON; 409 before there is any."""
-    return _evidence(request, services, calibrator_id, "report_sha256", "application/json")
-
-
-@router.get("/{calibrator_id}/reliability.svg")
-def get_calibrator_diagram(request: Request, services: ServicesDep, calibrator_id: str) -> Response:
-    """The reliability diagram, as SVG; 409 before there is one."""
-    return _evidence(request, services, calibrator_id, "diagram_sha256", "image/svg+xml")
-
-
-@router.get("/{calibrator_id}/report.html", response_class=HTMLResponse)
-def get_calibrator_page(request: Request, services: ServicesDep, calibrator_id: str) -> Response:
-    """The evidence as one page for people, which loads nothing from anywhere; 409 before there is any."""
-    return _evidence(request, services, calibrator_id, "page_sha256", "text/html")
-
-
-def _evidence(request: Request, services: Services, calibrator_id: str, column: str, media_type: str) -> Response:
-    with services.registry.read() as unit:
-        row = unit.calibrators.get(calibrator_id)
-    return answer_evidence(request, services, row, getattr(row, column), media_type)
-
-
-@router.delete("/{calibrator_id}", status_code=204)
-def delete_calibrator(services: ServicesDep, calibrator_id: str) -> None:
-    """Delete a calibrator with its scores, its file and its report; its look at the test rows stays counted."""
-    with services.registry.write() as unit:
-        unnamed = unit.calibrators.delete(calibrator_id)
-    services.registry.discard(unnamed)

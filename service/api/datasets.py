@@ -3,23 +3,24 @@
 from __future__ import annotations
 
 import sys
-from contextlib import ExitStack
 from typing import Annotated, Literal
 
 from fastapi import APIRouter, Query, Request, Response
-from pydantic import ConfigDict, Field
+from pydantic import Field
 
-from service.api.creation import add_dataset
-from service.api.dependencies import ServicesDep, UploadId, Wait, created, long_poll, still_open, tagged
-from service.api.idempotency import IdempotencyKey, Key, create_once, reserved
+from service.api.idempotency import IdempotencyKey, Key
 from service.api.json_values import parse_json
-from service.api.pages import After, Limit, cursor, page_of
-from service.api.receiving import receive_file
+from service.api.receiving import ReceivedFile
+from service.api.records import UPLOAD_BODY, FileOptions, RecordRoutes, UploadId, create_from_file
+from service.api.responses import created
 from service.api.routing import Route
-from service.registry.contract import DatasetRecord, Page, Strict
+from service.api.services import ServicesDep
+from service.registry import tables
+from service.registry.contract import DatasetRecord
 from service.registry.documents import JsonObject, SeenByModel
 from service.registry.errors import InvalidRequest
 from service.registry.presenters import dataset_record
+from service.registry.tables import new_id
 from service.registry.unit_of_work import UnitOfWork
 
 router = APIRouter(route_class=Route, prefix="/v1/datasets", tags=["datasets"])
@@ -27,31 +28,11 @@ router = APIRouter(route_class=Route, prefix="/v1/datasets", tags=["datasets"])
 #: Integers of JSON may be larger than any float.
 _LARGEST = sys.float_info.max
 ROLE_NAMES = ("label", "split", "group", "slices", "weight", "time", "id")
-_BINARY = {"schema": {"type": "string", "format": "binary"}}
-#: OpenAPI: the raw file, or multipart with a part `file`.
-UPLOAD_BODY = {
-    "requestBody": {
-        "required": True,
-        "content": {
-            "application/octet-stream": _BINARY,
-            "multipart/form-data": {
-                "schema": {
-                    "type": "object",
-                    "required": ["file"],
-                    "properties": {"file": {"type": "string", "format": "binary"}},
-                }
-            },
-        },
-    }
-}
 
 
-class DatasetOptions(Strict):
+class DatasetOptions(FileOptions):
     """How to read the file; everything has a default."""
 
-    model_config = ConfigDict(strict=False)  # a query parameter is always text
-
-    name: str | None = Field(None, max_length=200)
     format: Literal["npz", "csv", "parquet", "imagefolder"] | None = Field(
         None, description="Without it, the format is detected from the content."
     )
@@ -89,7 +70,7 @@ def parse_roles(text: str) -> JsonObject:
     return roles
 
 
-def parse_padding(text: str) -> dict[str, float]:
+def parse_padding(text: str) -> JsonObject:
     """Parse and check what fills ragged lists; raises InvalidRequest."""
     padding = parse_json(text, "padding")
     if not isinstance(padding, dict):
@@ -101,51 +82,30 @@ def parse_padding(text: str) -> dict[str, float]:
     return padding
 
 
+def add_dataset(unit: UnitOfWork, file: ReceivedFile, options: DatasetOptions, stored: JsonObject) -> tables.Dataset:
+    """Keep the file and insert the record; inspection is open work."""
+    columns = file.columns(unit, options.name, "dataset")
+    row = unit.datasets.add(tables.Dataset(id=new_id("ds"), status="inspecting", options=stored, **columns))
+    unit.work.open(row.id)
+    return row
+
+
 @router.post("", status_code=201, response_model=DatasetRecord, openapi_extra=UPLOAD_BODY)
 async def create_dataset(
-    request: Request,
-    services: ServicesDep,
-    options: Annotated[DatasetOptions, Query()],
-    key: IdempotencyKey = None,
+    request: Request, services: ServicesDep, options: Annotated[DatasetOptions, Query()], key: IdempotencyKey = None
 ) -> Response:
     """Store a dataset; it is inspected in the background and becomes `ready` or `rejected`."""
-    async with reserved(services, Key.of("datasets", key)) as held:
-        with ExitStack() as stack:
-            file, texts, filename = await receive_file(request, services, stack, upload_id=options.upload_id)
-            merged = DatasetOptions.model_validate({**options.model_dump(exclude_unset=True), **texts})
-            stored = merged.stored()
-
-            def make(unit: UnitOfWork) -> DatasetRecord:
-                return dataset_record(add_dataset(unit, file, merged.name or filename, stored))
-
-            content = [file.fingerprint, merged.model_dump_json()]
-            answer = await services.write_in_thread(create_once, services, held, content, make)
+    scoped = Key.of("datasets", key)
+    answer, _ = await create_from_file(request, services, scoped, options, add_dataset, dataset_record)
     return created(answer, "/v1/datasets")
 
 
-@router.get("", response_model=Page[DatasetRecord])
-def list_datasets(services: ServicesDep, limit: Limit = 20, after: After = None) -> Response:
-    """List datasets, newest first."""
-    after = cursor(after, "ds")
-    with services.registry.read() as unit:
-        return page_of(map(dataset_record, unit.datasets.newest(limit=limit + 1, after=after)), limit)
-
-
-@router.get("/{dataset_id}", response_model=DatasetRecord)
-async def get_dataset(request: Request, services: ServicesDep, dataset_id: str, wait: Wait = None) -> Response:
-    """Return one dataset; `wait` returns as soon as it is ready or rejected."""
-
-    def read() -> DatasetRecord:
-        with services.registry.read() as unit:
-            return dataset_record(unit.datasets.get(dataset_id))
-
-    record = await long_poll(services, read, wait)
-    return tagged(request, record, headers=still_open(record))
-
-
-@router.delete("/{dataset_id}", status_code=204)
-def delete_dataset(services: ServicesDep, dataset_id: str) -> None:
-    """Delete a dataset and its files; 409 while an open job or batch needs it."""
-    with services.registry.write() as unit:
-        unnamed = unit.datasets.delete(dataset_id)
-    services.registry.discard(unnamed)
+ROUTES = RecordRoutes(
+    router, "dataset", "datasets", "ds", DatasetRecord, lambda unit: unit.datasets, lambda _, row: dataset_record(row)
+)
+ROUTES.add_list()
+ROUTES.add_get("is ready or rejected")
+ROUTES.add_delete(
+    lambda unit, record_id: unit.datasets.delete(record_id),
+    "Delete a dataset and its files; 409 while an open job or batch needs it.",
+)

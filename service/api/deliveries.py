@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from fastapi import APIRouter, Response
 
-from service.api.dependencies import RETRY_AFTER_S, ServicesDep
-from service.api.pages import After, Limit, cursor, page_of
+from service.api.responses import RETRY_AFTER_S, After, Limit, cursor, page_of
 from service.api.routing import Route
-from service.api.services import Services
-from service.registry import tables
+from service.api.services import ServicesDep
 from service.registry.contract import DeliveryRecord, Page
 from service.registry.errors import NotFound
 from service.registry.presenters import delivery_record
@@ -30,21 +28,15 @@ def list_deliveries(services: ServicesDep, job_id: str, limit: Limit = 20, after
 @router.post("/{delivery_id}/resend", status_code=202, response_model=DeliveryRecord)
 async def resend_delivery(services: ServicesDep, job_id: str, delivery_id: str) -> Response:
     """Send a message once more, now and under the same `webhook-id`; 409 while an attempt is running."""
-    record = await services.write_in_thread(_resend, services, job_id, delivery_id)
-    headers = {"Retry-After": RETRY_AFTER_S}
-    return Response(record.model_dump_json(), 202, headers=headers, media_type="application/json")
 
-
-def _resend(services: Services, job_id: str, delivery_id: str) -> DeliveryRecord:
-    with services.registry.write() as unit:
+    def resend(unit: UnitOfWork) -> DeliveryRecord:
         unit.jobs.get(job_id)
-        row = _find(unit, job_id, delivery_id)
+        row = unit.deliveries.find(delivery_id)
+        if row is None or row.job_id != job_id:
+            raise NotFound("unknown_delivery", f"{job_id} has no delivery {delivery_id!r}")
         unit.deliveries.resend(row)
         return delivery_record(row, unit.work.of(row.id))
 
-
-def _find(unit: UnitOfWork, job_id: str, delivery_id: str) -> tables.Delivery:
-    row = unit.deliveries.find(delivery_id)
-    if row is None or row.job_id != job_id:
-        raise NotFound("unknown_delivery", f"{job_id} has no delivery {delivery_id!r}")
-    return row
+    record = await services.write(resend)
+    headers = {"Retry-After": RETRY_AFTER_S}
+    return Response(record.model_dump_json(), 202, headers=headers, media_type="application/json")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from fastapi import FastAPI
 from fastapi.encoders import jsonable_encoder
@@ -12,17 +11,16 @@ from pydantic import BaseModel
 from pydantic.json_schema import JsonSchemaMode, models_json_schema
 
 from service.registry.contract import JobRequest
-
-Json = dict[str, Any]
+from service.registry.documents import JsonObject
 
 
 def openapi_document(
     app: FastAPI,
-    paths: Mapping[str, Json],
+    paths: Mapping[str, JsonObject],
     *,
     requests: Sequence[type[BaseModel]],
     responses: Sequence[type[BaseModel]],
-) -> Json:
+) -> JsonObject:
     """Return the document, built once per application.
 
     Args:
@@ -42,7 +40,7 @@ def openapi_document(
     return app.openapi_schema
 
 
-def _schemas(models: Sequence[type[BaseModel]], mode: JsonSchemaMode) -> Json:
+def _schemas(models: Sequence[type[BaseModel]], mode: JsonSchemaMode) -> JsonObject:
     _, schemas = models_json_schema([(model, mode) for model in models], ref_template="#/components/schemas/{model}")
-    definitions: Json = schemas["$defs"]
+    definitions: JsonObject = schemas["$defs"]
     return definitions

@@ -8,20 +8,20 @@ both forms, by `Accept`, so that the stream is a response of its own and not a g
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from functools import partial
 from typing import Annotated
 
 from fastapi import APIRouter, Header, Query, Request, Response
 from fastapi.sse import KEEPALIVE_COMMENT, EventSourceResponse, format_sse_event
-from starlette.concurrency import run_in_threadpool
 
-from service.api.dependencies import ServicesDep
 from service.api.long_poll import LongPoll, WrittenEvent
-from service.api.pages import Limit, json_page
 from service.api.problems import Responses
+from service.api.responses import Limit, json_page
 from service.api.routing import Route
-from service.api.services import Services
+from service.api.services import ServicesDep
 from service.registry.contract import FINAL, EventRecord, Page
 from service.registry.presenters import event_json
+from service.registry.unit_of_work import UnitOfWork
 
 router = APIRouter(route_class=Route, prefix="/v1/jobs/{job_id}/events", tags=["jobs"])
 
@@ -56,24 +56,22 @@ async def list_events(
     A stream begins after `Last-Event-ID` (or `after`, where a client cannot set headers), else with the first event.
     """
     if _EVENT_STREAM not in request.headers.get("accept", ""):
-        return await run_in_threadpool(_page, services, job_id, limit, after)
+        return await services.read(partial(_page, job_id, limit, after))
     known = (after or 0) if last_event_id is None else int(last_event_id)
-    if await run_in_threadpool(_knows_all, services, job_id, known):  # a browser would come back again and again
+    if await services.read(partial(_knows_all, job_id, known)):  # a browser would come back again and again
         return Response(status_code=204, headers=_STREAMED)
     return EventSourceResponse(_stream(services.long_poll, job_id, known), headers=_STREAMED)
 
 
-def _page(services: Services, job_id: str, limit: int, after: int | None) -> Response:
-    with services.registry.read() as unit:
-        unit.jobs.get(job_id)
-        rows = unit.events.newest_before(job_id, after, limit=limit + 1)
-        return json_page((event_json(row).encode() for row in rows), limit, headers={"Vary": "Accept"})
+def _page(job_id: str, limit: int, after: int | None, unit: UnitOfWork) -> Response:
+    unit.jobs.get(job_id)
+    rows = unit.events.newest_before(job_id, after, limit=limit + 1)
+    return json_page((event_json(row).encode() for row in rows), limit, headers={"Vary": "Accept"})
 
 
-def _knows_all(services: Services, job_id: str, known: int) -> bool:
+def _knows_all(job_id: str, known: int, unit: UnitOfWork) -> bool:
     """Whether the job has ended and the client has all its events; raises NotFound."""
-    with services.registry.read() as unit:
-        return unit.jobs.get(job_id).status in FINAL and unit.events.last(job_id) <= known
+    return unit.jobs.get(job_id).status in FINAL and unit.events.last(job_id) <= known
 
 
 async def _stream(long_poll: LongPoll, job_id: str, known: int) -> AsyncIterator[bytes]:

@@ -1,15 +1,22 @@
 """Evidence: the report of a job or of a calibrator, as JSON, as a page, and as a diagram."""
 
-from __future__ import annotations
+# Without `from __future__ import annotations`: FastAPI could not resolve those of handlers that a function makes.
 
-from typing import Protocol
+from collections.abc import Callable
+from typing import Annotated, TypeVar
 
-from fastapi import Request, Response
+from fastapi import Path, Request, Response
+from fastapi.responses import HTMLResponse
 
-from service.api.dependencies import tagged_bytes
-from service.api.services import Services
+from service.api.records import RecordRoutes
+from service.api.responses import tagged_bytes
+from service.api.services import ServicesDep
+from service.registry import tables
 from service.registry.contract import FINAL
+from service.registry.documents import Report
 from service.registry.errors import Conflict
+
+Row = TypeVar("Row", tables.Job, tables.Calibrator)
 
 #: Names of classes and slices in a report are its sender's: whatever they hold, nothing runs, nothing is fetched, and
 #: for a browser it comes from nowhere (`sandbox`), so that it can reach nothing of the service's.
@@ -27,19 +34,47 @@ _REASONS = {
 }
 
 
-class Evident(Protocol):
-    """A row that comes to an end with evidence."""
+def add_evidence(routes: RecordRoutes[Row], *, names: str) -> None:
+    """Add the three pieces of evidence to the routes of a record; `names` begins the names of their operations."""
 
-    id: str
-    status: str
+    def piece(digest: Callable[[Row], str | None], media_type: str) -> Callable[..., Response]:
+        def get_piece(
+            request: Request, services: ServicesDep, record_id: Annotated[str, Path(alias=routes.parameter)]
+        ) -> Response:
+            with services.registry.read() as unit:
+                row = routes.rows(unit).get(record_id)
+            if (found := digest(row)) is None:
+                raise _missing(row)
+            body = services.registry.artifacts.path(found).read_bytes()
+            return tagged_bytes(request, body, media_type=media_type, headers=_INERT)
+
+        return get_piece
+
+    at, router = f"/{{{routes.parameter}}}", routes.router
+    router.add_api_route(
+        f"{at}/report",
+        piece(lambda row: row.report_sha256, "application/json"),
+        name=f"{names}report",
+        description="The evidence, as JSON; 409 before there is any.",
+        response_model=Report,
+    )
+    router.add_api_route(
+        f"{at}/reliability.svg",
+        piece(lambda row: row.diagram_sha256, "image/svg+xml"),
+        name=f"{names}diagram",
+        description="The reliability diagram, as SVG; 409 before there is one.",
+    )
+    router.add_api_route(
+        f"{at}/report.html",
+        piece(lambda row: row.page_sha256, "text/html"),
+        name=f"{names}page",
+        description="The evidence as one page for people, which loads nothing from anywhere; 409 before there is any.",
+        response_class=HTMLResponse,
+    )
 
 
-def answer_evidence(
-    request: Request, services: Services, row: Evident, digest: str | None, media_type: str
-) -> Response:
-    """One piece of evidence, in which nothing of its sender's is active; raises Conflict where there is none."""
-    if digest is None:
-        message = f"{row.id} is {row.status} and {_REASONS.get(row.status, 'has not ended yet')}"
-        raise Conflict("no_report", message, passing=row.status not in FINAL)
-    body = services.registry.artifacts.path(digest).read_bytes()
-    return tagged_bytes(request, body, media_type=media_type, headers=_INERT)
+def _missing(row: tables.Job | tables.Calibrator) -> Conflict:
+    if isinstance(row, tables.Job) and row.request.get("dry_run"):
+        return Conflict("no_report", f"{row.id} is a dry run and has no report; its record has the plan")
+    message = f"{row.id} is {row.status} and {_REASONS.get(row.status, 'has not ended yet')}"
+    return Conflict("no_report", message, passing=row.status not in FINAL)

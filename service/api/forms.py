@@ -6,7 +6,7 @@ waits in a temporary folder, and no more of it than `_MOST_BYTES` in memory.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import AsyncIterator, Callable, Collection
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import partial
@@ -15,7 +15,7 @@ from fastapi import Request
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
-from service.api.threads import in_thread
+from service.api.services import in_thread
 from service.registry.artifacts import StagedFile
 from service.registry.documents.base import objection
 from service.registry.errors import InvalidRequest
@@ -49,6 +49,17 @@ class Form:
         return [*self.files, *self.contents]
 
 
+async def pieces(request: Request) -> AsyncIterator[bytes]:
+    """The body in pieces of about `CHUNK` bytes; the last one is shorter."""
+    buffer = bytearray()
+    async for chunk in request.stream():
+        buffer += chunk
+        if len(buffer) >= CHUNK:
+            yield bytes(buffer)
+            buffer.clear()
+    yield bytes(buffer)
+
+
 async def receive_form(
     request: Request,
     stage: Callable[[], StagedFile],
@@ -69,14 +80,9 @@ async def receive_form(
     """
     reader = _Reader(stage, stack, files, documents)
     parser = _parser(request.headers.get("content-type", ""), reader)
-    buffer = bytearray()
     try:
-        async for chunk in request.stream():
-            buffer += chunk
-            if len(buffer) >= CHUNK:
-                piece, buffer = bytes(buffer), bytearray()
-                await in_thread(parser.write, piece)
-        await in_thread(parser.write, bytes(buffer))
+        async for piece in pieces(request):
+            await in_thread(parser.write, piece)
     except FormParserError as error:
         raise InvalidRequest("invalid_form", f"the body is not multipart/form-data: {error}"[:300]) from error
     if not reader.ended:

@@ -21,7 +21,6 @@ from fastapi import Header
 from pydantic import BaseModel
 
 from service.api.services import Services
-from service.api.threads import in_thread
 from service.registry.errors import Unavailable
 from service.registry.unit_of_work import UnitOfWork
 
@@ -56,27 +55,26 @@ async def reserved(services: Services, key: Key | None) -> AsyncIterator[Key | N
         yield None
         return
     held = Key(key.text, secrets.token_hex(16))
-    await services.write_in_thread(_reserve, services, held)
+    await services.write(lambda unit: unit.keys.reserve(held.text, held.holder, seconds=_HELD_S))
     renewing = asyncio.create_task(_keep_renewing(services, held))
     try:
         yield held
     except BaseException:
         with suppress(Unavailable):  # then it ends by itself
-            await in_thread(_release, services, held)
+            await asyncio.shield(services.write(lambda unit: unit.keys.release(held.text, held.holder)))
         raise
     finally:
         renewing.cancel()
 
 
-def create_once(
+async def create_once(
     services: Services, key: Key | None, content: Sequence[str], make: Callable[[UnitOfWork], BaseModel]
 ) -> str:
     """Run `make` in one transaction and return its record as JSON, or the answer that this key was given before.
 
     `content` is what the key stands for: digests and options, not bytes with boundaries. Raises KeyReused, KeyInFlight.
     """
-    with services.registry.write() as unit:
-        return _create(unit, key, content, make)
+    return await services.write(lambda unit: _create(unit, key, content, make))
 
 
 async def create_in_group(
@@ -101,21 +99,6 @@ async def _keep_renewing(services: Services, key: Key) -> None:
     while True:
         await asyncio.sleep(_RENEWED_EVERY_S)
         try:
-            await services.write_in_thread(_renew, services, key)
+            await services.write(lambda unit: unit.keys.renew(key.text, key.holder, seconds=_HELD_S))
         except Unavailable as error:
             _LOG.warning("an Idempotency-Key could not be held: %s", error)
-
-
-def _reserve(services: Services, key: Key) -> None:
-    with services.registry.write() as unit:
-        unit.keys.reserve(key.text, key.holder, seconds=_HELD_S)
-
-
-def _renew(services: Services, key: Key) -> None:
-    with services.registry.write() as unit:
-        unit.keys.renew(key.text, key.holder, seconds=_HELD_S)
-
-
-def _release(services: Services, key: Key) -> None:
-    with services.registry.write() as unit:
-        unit.keys.release(key.text, key.holder)

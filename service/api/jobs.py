@@ -8,25 +8,23 @@ from functools import partial
 from typing import Annotated, TypeVar
 
 from fastapi import APIRouter, Query, Request, Response
-from fastapi.responses import HTMLResponse
 
-from service.api.creation import add_dataset, add_model, still_inspecting
-from service.api.datasets import DatasetOptions
-from service.api.dependencies import ServicesDep, Wait, created, long_poll, still_open, tagged
-from service.api.evidence import answer_evidence
+from service.api.datasets import DatasetOptions, add_dataset
+from service.api.evidence import add_evidence
 from service.api.forms import Form
 from service.api.idempotency import IdempotencyKey, Key, create_in_group, create_once, reserved
-from service.api.json_values import parse_json
-from service.api.models import ModelOptions
-from service.api.pages import After, Limit, cursor, page_of
+from service.api.json_values import check_json, parse_json
+from service.api.models import ModelOptions, add_model
+from service.api.problems import named_by_body
 from service.api.receiving import is_multipart, receive_parts, take_part
-from service.api.request_bodies import check_json
+from service.api.records import RecordRoutes
+from service.api.responses import created, tagged
 from service.api.routing import Route
-from service.api.services import Services
+from service.api.services import Services, ServicesDep
 from service.registry import tables
-from service.registry.contract import FINAL, GPU_ONLY, PLAN, JobOptions, JobRecord, JobRequest, Page
-from service.registry.documents import JsonObject, Report
-from service.registry.errors import Conflict, InvalidRequest, UnknownReference
+from service.registry.contract import FINAL, GPU_ONLY, PLAN, JobOptions, JobRecord, JobRequest
+from service.registry.documents import JsonObject
+from service.registry.errors import Conflict, InvalidRequest
 from service.registry.presenters import job_record
 from service.registry.resource_estimates import memory_of_job
 from service.registry.tables import new_id, now
@@ -40,6 +38,14 @@ Options = TypeVar("Options", bound=JobOptions)
 #: Parts of a call that brings its files along, beside `model` and `dataset`.
 _JSON_PARTS = ("job", "model_options", "dataset_options")
 
+_FILE_PARTS = {
+    name: {
+        "type": "string",
+        "format": "binary",
+        "description": f"Needed, unless {name}_options name an upload_id.",
+    }
+    for name in ("model", "dataset")
+}
 _JOB_BODY = {
     "requestBody": {
         "required": True,
@@ -49,16 +55,7 @@ _JOB_BODY = {
                 "schema": {
                     "type": "object",
                     "properties": {
-                        "model": {
-                            "type": "string",
-                            "format": "binary",
-                            "description": "Needed, unless model_options name an upload_id.",
-                        },
-                        "dataset": {
-                            "type": "string",
-                            "format": "binary",
-                            "description": "Needed, unless dataset_options name an upload_id.",
-                        },
+                        **_FILE_PARTS,
                         "job": {"type": "string", "description": "JSON: the job without model_id and dataset_id."},
                         "model_options": {"type": "string", "description": "JSON: options of the model."},
                         "dataset_options": {"type": "string", "description": "JSON: options of the dataset."},
@@ -89,14 +86,10 @@ async def create_job(
 
 
 def _create(unit: UnitOfWork, body: JobRequest) -> JobRecord:
-    model, dataset = unit.models.find(body.model_id), unit.datasets.find(body.dataset_id)
-    for noun, row in (("model", model), ("dataset", dataset)):
-        if row is None:
-            field = f"{noun}_id"
-            message = f"there is no {noun} {getattr(body, field)!r}"
-            raise UnknownReference(f"unknown_{noun}", message, field=field)
-    assert model is not None
-    assert dataset is not None
+    with named_by_body("model_id"):
+        model = unit.models.get(body.model_id)
+    with named_by_body("dataset_id"):
+        dataset = unit.datasets.get(body.dataset_id)
     return _add_job(unit, body, model, dataset)
 
 
@@ -118,19 +111,17 @@ async def _create_with_files(request: Request, services: ServicesDep, key: Key |
         model_options = ModelOptions.model_validate(_flat(given["model_options"]))
         dataset_options = DatasetOptions.model_validate(_flat(given["dataset_options"]))
         stored_model, stored_dataset = model_options.stored(), dataset_options.stored()
-        model_file, model_name = await take_part(form, "model", services, stack, upload_id=model_options.upload_id)
-        dataset_file, dataset_name = await take_part(
-            form, "dataset", services, stack, upload_id=dataset_options.upload_id
-        )
+        model_file = await take_part(form, "model", services, stack, upload_id=model_options.upload_id)
+        dataset_file = await take_part(form, "dataset", services, stack, upload_id=dataset_options.upload_id)
 
         def make(unit: UnitOfWork) -> JobRecord:
-            model = add_model(unit, model_file, model_options.name or model_name, stored_model)
-            dataset = add_dataset(unit, dataset_file, dataset_options.name or dataset_name, stored_dataset)
+            model = add_model(unit, model_file, model_options, stored_model)
+            dataset = add_dataset(unit, dataset_file, dataset_options, stored_dataset)
             body = JobRequest(model_id=model.id, dataset_id=dataset.id, **options.model_dump())
             return _add_job(unit, body, model, dataset)
 
         content = [model_file.fingerprint, dataset_file.fingerprint, json.dumps([given, dry_run], sort_keys=True)]
-        return await services.write_in_thread(create_once, services, key, content, make)
+        return await create_once(services, key, content, make)
 
 
 def _json_object(form: Form, name: str) -> JsonObject:
@@ -165,7 +156,7 @@ def _add_job(unit: UnitOfWork, body: JobRequest, model: tables.Model, dataset: t
         row.id,
         kind=PLAN if body.dry_run else None,
         queue=GPU_ONLY if body.accelerator == "gpu" else None,
-        blocked=still_inspecting(model, dataset),
+        blocked="inspecting" in (model.status, dataset.status),
         memory_bytes=memory_of_job(model.bytes),
     )
     return job_record(row, work)
@@ -175,30 +166,16 @@ def _record(unit: UnitOfWork, row: tables.Job) -> JobRecord:
     return job_record(row, unit.work.of(row.id))
 
 
-@router.get("", response_model=Page[JobRecord])
-def list_jobs(services: ServicesDep, limit: Limit = 20, after: After = None) -> Response:
-    """List jobs, newest first."""
-    after = cursor(after, "job")
-    with services.registry.read() as unit:
-        return page_of((_record(unit, row) for row in unit.jobs.newest(limit=limit + 1, after=after)), limit)
+async def _renew_name(services: Services, row: tables.Job) -> None:
+    """A client that has seen the new version is answered by it."""
+    if row.request["publish_as"] is not None and row.status in FINAL:
+        await services.model_repository.renew(row.request["publish_as"])
 
 
-@router.get("/{job_id}", response_model=JobRecord)
-async def get_job(request: Request, services: ServicesDep, job_id: str, wait: Wait = None) -> Response:
-    """Return one job; `wait` returns as soon as it has ended."""
-    name: str | None = None
-
-    def read() -> JobRecord:
-        nonlocal name
-        with services.registry.read() as unit:
-            row = unit.jobs.get(job_id)
-            name = row.request["publish_as"]
-            return _record(unit, row)
-
-    record = await long_poll(services, read, wait)
-    if name is not None and record.status in FINAL:
-        await services.model_repository.renew(name)  # a client that has seen the new version is answered by it
-    return tagged(request, record, headers=still_open(record))
+ROUTES = RecordRoutes(router, "job", "jobs", "job", JobRecord, lambda unit: unit.jobs, _record)
+ROUTES.add_list()
+ROUTES.add_get("has ended", _renew_name)
+add_evidence(ROUTES, names="get_")
 
 
 @router.post("/{job_id}/cancel", response_model=JobRecord)
@@ -214,36 +191,3 @@ def cancel_job(request: Request, services: ServicesDep, job_id: str) -> Response
             unit.jobs.change_status(row, "cancelling")
         record = _record(unit, row)
     return tagged(request, record)
-
-
-@router.get("/{job_id}/report", response_model=Report)
-def get_report(request: Request, services: ServicesDep, job_id: str) -> Response:
-    """The evidence, as JSON; 409 before the job has ended."""
-    return _evidence(request, services, job_id, "report_sha256", "application/json")
-
-
-@router.get("/{job_id}/reliability.svg")
-def get_diagram(request: Request, services: ServicesDep, job_id: str) -> Response:
-    """The reliability diagram, as SVG; 409 before the job has ended."""
-    return _evidence(request, services, job_id, "diagram_sha256", "image/svg+xml")
-
-
-@router.get("/{job_id}/report.html", response_class=HTMLResponse)
-def get_page(request: Request, services: ServicesDep, job_id: str) -> Response:
-    """The evidence as one page for people, which loads nothing from anywhere; 409 before the job has ended."""
-    return _evidence(request, services, job_id, "page_sha256", "text/html")
-
-
-def _evidence(
-    request: Request,
-    services: ServicesDep,
-    job_id: str,
-    column: str,
-    media_type: str,
-) -> Response:
-    with services.registry.read() as unit:
-        row = unit.jobs.get(job_id)
-    digest = getattr(row, column)
-    if digest is None and row.request.get("dry_run"):
-        raise Conflict("no_report", f"{job_id} is a dry run and has no report; its record has the plan")
-    return answer_evidence(request, services, row, digest, media_type)

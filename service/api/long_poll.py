@@ -8,10 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import defaultdict
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import islice
 
 from anyio import CapacityLimiter, to_thread
 
@@ -24,8 +22,6 @@ from service.registry.unit_of_work import UnitOfWork
 _LOG = logging.getLogger(__name__)
 
 _INTERVAL_S = 0.2
-#: Ids in one query; more would be refused by some builds of SQLite (999 parameters).
-_AT_ONCE = 500
 _EVENTS_AT_ONCE = 500
 #: Events in one round, some 3 MB: each of a thousand clients may be at another place of a long job.
 _MOST_EVENTS = 5_000
@@ -138,9 +134,7 @@ class LongPoll:
         with self._registry.read() as unit:
             # In this order: of a job whose end is seen here, the last event is seen below.
             statuses = _statuses(unit, record_ids)
-            newest: dict[str, int] = {}
-            for some in _chunks({job_id for job_id, _ in known}):
-                newest |= unit.events.newest(some)
+            newest = unit.events.newest({job_id for job_id, _ in known})
             behind = [(job_id, after) for job_id, after in known if after < newest.get(job_id, 0)]
             return _Observation(statuses, newest, _events(unit, behind))
 
@@ -154,13 +148,10 @@ def _statuses(unit: UnitOfWork, record_ids: Collection[str]) -> dict[str, str]:
         "bat": unit.batches.statuses,
         "cal": unit.calibrators.statuses,
     }
-    kinds: defaultdict[str, list[str]] = defaultdict(list)
-    for record_id in record_ids:
-        kinds[record_id.partition("_")[0]].append(record_id)
     found: dict[str, str] = {}
-    for kind, ids in kinds.items():
-        for some in _chunks(ids):
-            found |= ask[kind](some)
+    for prefix, statuses in ask.items():
+        if asked := [record_id for record_id in record_ids if record_id.startswith(f"{prefix}_")]:
+            found |= statuses(asked)
     return found
 
 
@@ -175,9 +166,3 @@ def _events(unit: UnitOfWork, places: Iterable[tuple[str, int]]) -> dict[tuple[s
         found[job_id, after] = [WrittenEvent(row.number, row.type, event_json(row)) for row in rows]
         room -= len(rows)
     return found
-
-
-def _chunks(ids: Iterable[str]) -> Iterator[list[str]]:
-    rest = iter(ids)
-    while some := list(islice(rest, _AT_ONCE)):
-        yield some

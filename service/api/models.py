@@ -2,36 +2,27 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack
 from pathlib import Path
 from typing import Annotated
 
 from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import FileResponse
-from pydantic import ConfigDict, Field
+from pydantic import Field
 
 from fedlas.preprocessing import Preprocessing
-from service.api.creation import add_model
-from service.api.datasets import UPLOAD_BODY
-from service.api.dependencies import (
-    ServicesDep,
-    UploadId,
-    Wait,
-    created,
-    long_poll,
-    still_open,
-    stored_file,
-    tagged,
-)
-from service.api.idempotency import IdempotencyKey, Key, create_once, reserved
+from service.api.idempotency import IdempotencyKey, Key
 from service.api.json_values import parse_json
-from service.api.pages import After, Limit, cursor, page_of
-from service.api.receiving import receive_file
+from service.api.receiving import ReceivedFile
+from service.api.records import UPLOAD_BODY, FileOptions, RecordRoutes, UploadId, create_from_file
+from service.api.responses import created, stored_file
 from service.api.routing import Route
-from service.registry.contract import ModelRecord, Page, Strict
+from service.api.services import ServicesDep
+from service.registry import tables
+from service.registry.contract import ModelRecord
 from service.registry.documents import JsonObject, Task
 from service.registry.errors import InvalidRequest
 from service.registry.presenters import model_record
+from service.registry.tables import new_id
 from service.registry.unit_of_work import UnitOfWork
 
 router = APIRouter(route_class=Route, prefix="/v1/models", tags=["models"])
@@ -40,12 +31,9 @@ _SHOWN = 200
 _LONGEST_MESSAGE = 1000
 
 
-class ModelOptions(Strict):
+class ModelOptions(FileOptions):
     """How to understand the file; everything has a default."""
 
-    model_config = ConfigDict(strict=False)  # a query parameter is always text
-
-    name: str | None = Field(None, max_length=200)
     class_names: str | None = Field(None, max_length=1_000_000, description="Comma-separated, in the output's order.")
     task: Task | None = None
     positive_class: str | None = Field(None, max_length=1000)
@@ -106,46 +94,35 @@ def parse_preprocessing(text: str) -> JsonObject:
         raise InvalidRequest("invalid_preprocessing", message, field="preprocessing") from error
 
 
+def add_model(unit: UnitOfWork, file: ReceivedFile, options: ModelOptions, stored: JsonObject) -> tables.Model:
+    """Keep the file and insert the record; inspection is open work."""
+    columns = file.columns(unit, options.name, "model")
+    row = tables.Model(id=new_id("mdl"), status="inspecting", origin="uploaded", options=stored, **columns)
+    unit.models.add(row)
+    unit.work.open(row.id)
+    return row
+
+
 @router.post("", status_code=201, response_model=ModelRecord, openapi_extra=UPLOAD_BODY)
 async def create_model(
-    request: Request,
-    services: ServicesDep,
-    options: Annotated[ModelOptions, Query()],
-    key: IdempotencyKey = None,
+    request: Request, services: ServicesDep, options: Annotated[ModelOptions, Query()], key: IdempotencyKey = None
 ) -> Response:
     """Store a classifier; it is inspected in the background and becomes `ready` or `rejected`."""
-    async with reserved(services, Key.of("models", key)) as held:
-        with ExitStack() as stack:
-            file, texts, filename = await receive_file(request, services, stack, upload_id=options.upload_id)
-            merged = ModelOptions.model_validate({**options.model_dump(exclude_unset=True), **texts})
-            stored = merged.stored()
-
-            def make(unit: UnitOfWork) -> ModelRecord:
-                return model_record(add_model(unit, file, merged.name or filename, stored))
-
-            content = [file.fingerprint, merged.model_dump_json()]
-            answer = await services.write_in_thread(create_once, services, held, content, make)
+    scoped = Key.of("models", key)
+    answer, _ = await create_from_file(request, services, scoped, options, add_model, model_record)
     return created(answer, "/v1/models")
 
 
-@router.get("", response_model=Page[ModelRecord])
-def list_models(services: ServicesDep, limit: Limit = 20, after: After = None) -> Response:
-    """List models, newest first."""
-    after = cursor(after, "mdl")
-    with services.registry.read() as unit:
-        return page_of(map(model_record, unit.models.newest(limit=limit + 1, after=after)), limit)
-
-
-@router.get("/{model_id}", response_model=ModelRecord)
-async def get_model(request: Request, services: ServicesDep, model_id: str, wait: Wait = None) -> Response:
-    """Return one model; `wait` returns as soon as it is ready or rejected."""
-
-    def read() -> ModelRecord:
-        with services.registry.read() as unit:
-            return model_record(unit.models.get(model_id))
-
-    record = await long_poll(services, read, wait)
-    return tagged(request, record, headers=still_open(record))
+ROUTES = RecordRoutes(
+    router, "model", "models", "mdl", ModelRecord, lambda unit: unit.models, lambda _, row: model_record(row)
+)
+ROUTES.add_list()
+ROUTES.add_get("is ready or rejected")
+ROUTES.add_delete(
+    lambda unit, record_id: unit.models.delete(record_id),
+    "Delete a model and its files; 409 while it is published or an open job or batch needs it.",
+    lambda services: services.model_repository.forget(),
+)
 
 
 @router.get("/{model_id}/onnx", response_class=FileResponse)
@@ -154,12 +131,3 @@ def download_model(request: Request, services: ServicesDep, model_id: str) -> Re
     with services.registry.read() as unit:
         row = unit.models.get(model_id)
     return stored_file(request, services, row.sha256, f"{Path(row.name).stem}-{row.id}.onnx")
-
-
-@router.delete("/{model_id}", status_code=204)
-def delete_model(services: ServicesDep, model_id: str) -> None:
-    """Delete a model and its files; 409 while it is published or an open job or batch needs it."""
-    with services.registry.write() as unit:
-        unnamed = unit.models.delete(model_id)
-    services.model_repository.forget()
-    services.registry.discard(unnamed)

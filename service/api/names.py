@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import Annotated, Any
+from collections.abc import Iterator
+from typing import Annotated
 
 from fastapi import APIRouter, Query, Request, Response
-from starlette.concurrency import run_in_threadpool
 
-from service.api.dependencies import ServicesDep, tagged
-from service.api.pages import Limit, page_of
+from service.api.responses import Limit, page_of, tagged
 from service.api.routing import Route
+from service.api.services import ServicesDep
 from service.registry.contract import DefaultVersion, NameRecord, Page
 from service.registry.unit_of_work import UnitOfWork
 
@@ -26,30 +25,24 @@ async def list_names(services: ServicesDep, limit: Limit = 20, after: AfterName 
     """List published names with their versions, in alphabetical order."""
     shown: list[str] = []
 
-    def names(unit: UnitOfWork) -> Iterator[NameRecord]:
-        for record in unit.names.listed(limit=limit + 1, after=after):
-            shown.append(record.name)
-            yield record
+    def page(unit: UnitOfWork) -> Response:
+        def records() -> Iterator[NameRecord]:
+            for record in unit.names.listed(limit=limit + 1, after=after):
+                shown.append(record.name)
+                yield record
 
-    def read() -> Response:
-        with services.registry.read() as unit:
-            return page_of(names(unit), limit)
+        return page_of(records(), limit)
 
-    page = await run_in_threadpool(read)
+    answer = await services.read(page)
     for name in shown:
         await services.model_repository.renew(name)
-    return page
+    return answer
 
 
 @router.get("/{name}", response_model=NameRecord)
 async def get_name(request: Request, services: ServicesDep, name: str) -> Response:
     """Return one published name with its versions."""
-
-    def read() -> NameRecord:
-        with services.registry.read() as unit:
-            return unit.names.get(name)
-
-    record = await run_in_threadpool(read)
+    record = await services.read(lambda unit: unit.names.get(name))
     await services.model_repository.renew(name)
     return tagged(request, record)
 
@@ -57,17 +50,10 @@ async def get_name(request: Request, services: ServicesDep, name: str) -> Respon
 @router.put("/{name}")
 async def switch_default_version(services: ServicesDep, name: str, body: DefaultVersion) -> NameRecord:
     """Choose which version answers under the name; it is open and warm before the first request is sent to it."""
-
-    def served() -> tuple[str | None, Mapping[str, Any] | None]:
-        with services.registry.read() as unit:
-            model = unit.models.find(unit.names.get(name).versions.get(str(body.default_version), ""))
-            return (None, None) if model is None else (model.served_sha256, model.profile)
-
-    def switch() -> NameRecord:
-        with services.registry.write() as unit:
-            return unit.names.switch(name, body.default_version)
-
-    await services.model_repository.prepare(*await run_in_threadpool(served))
-    record = await services.write_in_thread(switch)
+    version = body.default_version
+    chosen = await services.read(lambda unit: unit.models.find(unit.names.get(name).versions.get(str(version), "")))
+    if chosen is not None:
+        await services.model_repository.prepare(chosen.served_sha256, chosen.profile)
+    record = await services.write(lambda unit: unit.names.switch(name, version))
     services.model_repository.forget()
     return record

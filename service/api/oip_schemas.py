@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from pydantic import BaseModel, Field, JsonValue
+
+from service.api.problems import Responses
 
 Parameters = dict[str, str | int | float | bool]
 
@@ -65,7 +65,7 @@ class OipError(BaseModel):
 
 
 #: For the OpenAPI document: what any operation may answer.
-RESPONSES: dict[int | str, dict[str, Any]] = {
+RESPONSES: Responses = {
     "4XX": {"model": OipError, "description": "Refused."},
     "5XX": {"model": OipError, "description": "Not now, or our mistake."},
 }

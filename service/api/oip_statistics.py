@@ -2,27 +2,41 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Depends, Request
 
-from service.api.dependencies import ServicesDep
 from service.api.oip_repository import listed
 from service.api.oip_schemas import RESPONSES
 from service.api.routing import Route
-from service.api.services import Services
+from service.api.services import Services, ServicesDep
 from service.inference.counters import Totals
+from service.registry.documents import JsonObject
 
 #: Before that of `/v2/models/{model}`: no model is called `stats`.
 router = APIRouter(route_class=Route, prefix="/v2/models", tags=["open inference protocol"], responses=RESPONSES)
 
-Json = dict[str, Any]
+
+async def _version(request: Request) -> str | None:
+    version: str | None = request.path_params.get("version")
+    return version
+
+
+#: Of a function that answers two paths: the version that the path names, None in the one without.
+Version = Annotated[str | None, Depends(_version)]
+#: How the other path is documented.
+WITH_VERSION: JsonObject = {
+    "parameters": [
+        {"name": "version", "in": "path", "required": True, "schema": {"type": "string", "title": "Version"}}
+    ],
+    "description": "The same of one version.",
+}
 #: Each is about 1 KB.
 _MOST_TOLD = 1000
 
 
-@router.get("/stats")
-def all_statistics(services: ServicesDep) -> Json:
+@router.get("/stats", response_model=dict)
+def all_statistics(services: ServicesDep) -> JsonObject:
     """Statistics of the models that were asked for anything, and zeros of others that answer: 1,000 together."""
     found = services.metrics.all_totals()
     with services.registry.read() as unit:
@@ -32,20 +46,21 @@ def all_statistics(services: ServicesDep) -> Json:
     return {"model_stats": [_statistics(name, version, counted) for (name, version), counted in totals.items()]}
 
 
-@router.get("/{model}/stats")
-def statistics(services: ServicesDep, model: str) -> Json:
-    """Requests, rows and times since the service began, of all versions."""
-    own = services.model_repository.look_up(model).version
-    counted, none = services.metrics.all_totals(), Totals.of(())
-    newest = versions_of(services, model, own)[-_MOST_TOLD:]
-    return {"model_stats": [_statistics(model, number, counted.get((model, number), none)) for number in newest]}
-
-
-@router.get("/{model}/versions/{version}/stats")
-def statistics_of_version(services: ServicesDep, model: str, version: str) -> Json:
-    """The same of one version."""
+@router.get("/{model}/stats", response_model=dict)
+@router.get(
+    "/{model}/versions/{version}/stats",
+    response_model=dict,
+    name="statistics_of_version",
+    openapi_extra=WITH_VERSION,
+)
+def statistics(services: ServicesDep, model: str, version: Version) -> JsonObject:
+    """Requests, rows and times since the service began, of all versions or of one."""
     number = services.model_repository.look_up(model, version).version
-    return {"model_stats": [_statistics(model, number, services.metrics.totals(model, number))]}
+    if version is not None:
+        return {"model_stats": [_statistics(model, number, services.metrics.totals(model, number))]}
+    counted, none = services.metrics.all_totals(), Totals.of(())
+    newest = versions_of(services, model, number)[-_MOST_TOLD:]
+    return {"model_stats": [_statistics(model, found, counted.get((model, found), none)) for found in newest]}
 
 
 def versions_of(services: Services, model: str, own: str) -> list[str]:
@@ -56,10 +71,10 @@ def versions_of(services: Services, model: str, own: str) -> list[str]:
         return list(unit.names.get(model).versions)
 
 
-def _statistics(name: str, version: str, totals: Totals) -> Json:
+def _statistics(name: str, version: str, totals: Totals) -> JsonObject:
     """In Triton's shape; times are nanoseconds."""
 
-    def spent(count: int, seconds: float) -> Json:
+    def spent(count: int, seconds: float) -> JsonObject:
         return {"count": count, "ns": round(seconds * 1e9)}
 
     not_measured = spent(0, 0)

@@ -9,10 +9,9 @@ from collections.abc import Callable
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse, RedirectResponse
 
-from service.api.dependencies import ServicesDep
 from service.api.probes import Probes
 from service.api.routing import Route
-from service.api.services import Services
+from service.api.services import Services, ServicesDep
 from service.inference.runtime import providers
 from service.registry.contract import QUEUES
 

@@ -6,7 +6,8 @@ Every error leaves as `application/problem+json` (RFC 9457); under `/v2` as that
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from http import HTTPStatus
 from typing import Any
 
@@ -14,6 +15,7 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
 from starlette.exceptions import HTTPException
 
 from service.registry import errors
@@ -115,6 +117,15 @@ def problem_of(path: str, error: errors.RegistryError) -> JSONResponse:
     return problem(status_of(error), error.code, error.message, path=path, fields=fields, headers=headers)
 
 
+@contextmanager
+def named_by_body(field: str) -> Iterator[None]:
+    """What is not found within this block was named by a field of the body: 422 and not 404."""
+    try:
+        yield
+    except errors.NotFound as error:
+        raise errors.UnknownReference(error.code, error.message, field=field) from error
+
+
 def invalid(path: str, error: ValidationError | RequestValidationError) -> JSONResponse:
     """The answer to a request whose shape is wrong."""
     found = _found(error)
@@ -129,7 +140,7 @@ def invalid(path: str, error: ValidationError | RequestValidationError) -> JSONR
     return problem(422, "invalid_request", detail, path=path, fields=fields)
 
 
-def _found(error: ValidationError | RequestValidationError) -> Sequence[Any]:
+def _found(error: ValidationError | RequestValidationError) -> Sequence[ErrorDetails]:
     """What is wrong, without what was sent and where to read of it: that takes most of the time."""
     if isinstance(error, ValidationError):
         return error.errors(include_url=False, include_context=False, include_input=False)
@@ -147,21 +158,22 @@ def _bounded(text: str, most: int = _MOST_CHARACTERS) -> str:
 
 
 def install(app: FastAPI) -> None:
-    """Register the handlers."""
-    app.add_exception_handler(errors.RegistryError, _on_registry_error)
-    app.add_exception_handler(RequestValidationError, _on_validation_error)
-    app.add_exception_handler(ValidationError, _on_validation_error)
-    app.add_exception_handler(HTTPException, _on_http_error)
+    """Register the handler of all errors that are answers."""
+    for kind in (errors.RegistryError, RequestValidationError, ValidationError, HTTPException):
+        app.add_exception_handler(kind, _answer)
 
 
-def _on_registry_error(request: Request, error: Exception) -> JSONResponse:
-    assert isinstance(error, errors.RegistryError)
-    return problem_of(request.url.path, error)
-
-
-def _on_validation_error(request: Request, error: Exception) -> JSONResponse:
-    assert isinstance(error, RequestValidationError | ValidationError)
-    return invalid(request.url.path, error)
+def _answer(request: Request, error: Exception) -> JSONResponse:
+    path = request.url.path
+    if isinstance(error, HTTPException) and isinstance(error.__cause__, errors.RegistryError):
+        error = error.__cause__  # raised while the framework was reading the body
+    if isinstance(error, errors.RegistryError):
+        return problem_of(path, error)
+    if isinstance(error, RequestValidationError | ValidationError):
+        return invalid(path, error)
+    assert isinstance(error, HTTPException)
+    code = HTTPStatus(error.status_code).name.lower()
+    return problem(error.status_code, code, str(error.detail), path=path, headers=error.headers)
 
 
 def _field(location: tuple[int | str, ...]) -> str:
@@ -174,17 +186,6 @@ def _field(location: tuple[int | str, ...]) -> str:
     if len(parts) > 1 and parts[-1] in ("float", "int", "auto"):
         parts = parts[:-1]
     return ".".join(map(str, parts))
-
-
-def _on_http_error(request: Request, error: Exception) -> JSONResponse:
-    assert isinstance(error, HTTPException)
-    path = request.url.path
-    if isinstance(error.__cause__, errors.RegistryError):  # raised while the framework was reading the body
-        return problem_of(path, error.__cause__)
-    if isinstance(error.__cause__, UnicodeDecodeError):
-        return problem(422, "invalid_json", "the body is not valid JSON: it is not UTF-8 text", path=path)
-    code = HTTPStatus(error.status_code).name.lower()
-    return problem(error.status_code, code, str(error.detail), path=path, headers=error.headers)
 
 
 def defect(method: str, path: str, error: Exception) -> JSONResponse:

@@ -2,143 +2,88 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from contextlib import ExitStack, suppress
-from types import TracebackType
-from typing import Protocol
+from dataclasses import dataclass
+from datetime import datetime
 
 from fastapi import Request
 from starlette.concurrency import run_in_threadpool
 
-from service.api.forms import CHUNK, Form, receive_form
-from service.api.services import Services
-from service.api.threads import in_thread
+from service.api.forms import Form, pieces, receive_form
+from service.api.services import Services, in_thread
 from service.registry.artifacts import StagedFile
 from service.registry.errors import Conflict, InvalidRequest, NotFound, Unavailable, UnknownReference
 from service.registry.registry import Registry
-from service.registry.resumable_uploads import ResumableUpload
+from service.registry.tables import now
 from service.registry.unit_of_work import UnitOfWork
 
 _FILE = "file"
+_LONGEST_NAME = 200
 
 
-class ReceivedFile(Protocol):
-    """A file that is wholly here and waits for its record."""
+@dataclass(frozen=True)
+class ReceivedFile:
+    """A file that is wholly here and waits for its record.
 
-    @property
-    def size(self) -> int:
-        """How many bytes it has."""
+    Attributes:
+        fingerprint: its part in the fingerprint of an idempotency key.
+        keep: makes it an artifact, inside the transaction that makes its record; returns its digest.
+        name: what its sender called it.
+    """
 
-    @property
-    def fingerprint(self) -> str:
-        """Its part in the fingerprint of an idempotency key."""
+    size: int
+    fingerprint: str
+    keep: Callable[[UnitOfWork], str]
+    name: str | None = None
 
-    def keep(self, unit: UnitOfWork) -> str:
-        """Make it an artifact, inside the transaction that makes its record; returns its digest."""
-
-
-class SentFile:
-    """A file that came with this request."""
-
-    def __init__(self, staged: StagedFile) -> None:
-        self._staged = staged
-        self.size = staged.size
-        self.fingerprint = staged.digest
-
-    def keep(self, unit: UnitOfWork) -> str:
-        """Move it to its place."""
-        return self._staged.keep()
-
-
-class FinishedUpload:
-    """A finished upload: its row goes with the transaction that makes the record, its own file after that."""
-
-    def __init__(self, registry: Registry, upload_id: str, file: ResumableUpload) -> None:
-        self._registry = registry
-        self._id = upload_id
-        self._file = file
-        self._kept = False
-        self.size = file.size
-        self.fingerprint = upload_id
-
-    def keep(self, unit: UnitOfWork) -> str:
-        """Take the upload; raises UnknownReference if another request did."""
-        unit.uploads.consume(self._id)
-        digest = self._file.digest()
-        self._registry.artifacts.adopt(self._file.path, digest)
-        self._kept = True
-        return digest
-
-    def __enter__(self) -> FinishedUpload:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self._kept and kind is None:
-            with suppress(Unavailable):  # the record is there; what is left of the upload goes after a day
-                self._registry.resumable_uploads.remove(self._id)
-        self._file.close()
-
-
-class UnknownUpload:
-    """No upload has this id now; a request that was answered before, under the same key, is answered again."""
-
-    def __init__(self, upload_id: str) -> None:
-        self.size = 0
-        self.fingerprint = upload_id
-
-    def keep(self, unit: UnitOfWork) -> str:
-        """Raises UnknownReference."""
-        unit.uploads.consume(self.fingerprint)
-        raise UnknownReference("unknown_upload", f"there is no upload {self.fingerprint!r}", field="upload_id")
+    def columns(self, unit: UnitOfWork, name: str | None, noun: str) -> dict[str, str | int | datetime]:
+        """Keep the file, and return the columns of its record that are made of it; a nameless one is named `noun`."""
+        # Kept inside the transaction: a deletion of the same content cannot come between file and record.
+        cleaned = "".join(character for character in name or self.name or "" if character.isprintable()).strip()
+        shown = cleaned[:_LONGEST_NAME] or noun
+        return {"name": shown, "sha256": self.keep(unit), "bytes": self.size, "created_at": now()}
 
 
 async def receive_file(
     request: Request, services: Services, stack: ExitStack, *, upload_id: str | None = None
-) -> tuple[ReceivedFile, dict[str, str], str | None]:
-    """Take the upload, the part `file` or the raw body; return it with the other parts' texts and the file's name."""
+) -> tuple[ReceivedFile, dict[str, str]]:
+    """Take the upload, the part `file` or the raw body; return it with the texts of the other parts."""
     if is_multipart(request):
-        form = await receive_form(request, lambda: _staged(services), stack, files=(_FILE,))
+        form = await receive_parts(request, services, stack, files=(_FILE,))
         texts = form.texts()
-        file, filename = await take_part(form, _FILE, services, stack, upload_id=texts.get("upload_id", upload_id))
-        return file, texts, filename
+        return await take_part(form, _FILE, services, stack, upload_id=texts.get("upload_id", upload_id)), texts
     if upload_id is not None:
         async for chunk in request.stream():
             if chunk:
                 raise _both("body")
-        return await take_upload(services, upload_id, stack), {}, None
+        return await take_upload(services, upload_id, stack), {}
     staged = stack.enter_context(_staged(services))
-    buffer = bytearray()
-    async for chunk in request.stream():
-        buffer += chunk
-        if len(buffer) >= CHUNK:
-            await run_in_threadpool(staged.write, bytes(buffer))
-            buffer.clear()
-    await run_in_threadpool(staged.write, bytes(buffer))
-    return await _sealed(staged, "body"), {}, None
+    async for piece in pieces(request):
+        await run_in_threadpool(staged.write, piece)
+    return await _sealed(staged, "body", None), {}
 
 
 async def receive_parts(
-    request: Request, services: Services, stack: ExitStack, *, files: Collection[str], documents: Collection[str]
+    request: Request, services: Services, stack: ExitStack, *, files: Collection[str], documents: Collection[str] = ()
 ) -> Form:
-    """The form of a request that brings several files along; raises InvalidRequest for parts with other names."""
+    """The form of a request with these files; raises InvalidRequest for parts with other names, given `documents`."""
     return await receive_form(request, lambda: _staged(services), stack, files=files, documents=documents)
 
 
 async def take_part(
     form: Form, name: str, services: Services, stack: ExitStack, *, upload_id: str | None
-) -> tuple[ReceivedFile, str | None]:
+) -> ReceivedFile:
     """Take the upload, or the file part `name`; raises InvalidRequest unless it is exactly one of the two."""
     if upload_id is not None:
         if name in form.names():
             raise _both(name)
-        return await take_upload(services, upload_id, stack), None
+        return await take_upload(services, upload_id, stack)
     if name not in form.files:
         found = ", ".join(form.names()) or "none"
         raise InvalidRequest("missing_part", f"a file part named {name!r} is needed; found: {found}", field=name)
     staged, filename = form.files[name]
-    return await _sealed(staged, name), filename
+    return await _sealed(staged, name, filename)
 
 
 def _staged(services: Services) -> StagedFile:
@@ -146,26 +91,53 @@ def _staged(services: Services) -> StagedFile:
 
 
 async def take_upload(services: Services, upload_id: str, stack: ExitStack) -> ReceivedFile:
-    """Hold a finished upload until `stack` is left; raises Conflict while bytes are missing or arriving."""
+    """Hold a finished upload until `stack` is left; raises Conflict while bytes are missing or arriving.
+
+    Where no upload has this id, only a request that was answered before, under the same key, is answered again.
+    """
     return await in_thread(_finished, services.registry, upload_id, stack)
 
 
-def _finished(registry: Registry, upload_id: str, stack: ExitStack) -> FinishedUpload | UnknownUpload:
+def _finished(registry: Registry, upload_id: str, stack: ExitStack) -> ReceivedFile:
     with registry.read() as unit:
         row = unit.uploads.find(upload_id)
     if row is None:
-        return UnknownUpload(upload_id)
+        return _unknown(upload_id)
     try:
         file = registry.resumable_uploads.open(upload_id)
     except NotFound:  # the storage has lost it, or another request took it
-        return UnknownUpload(upload_id)
-    finished = stack.enter_context(FinishedUpload(registry, upload_id, file))
+        return _unknown(upload_id)
+    kept = False
+
+    def leave(kind: object, error: object, trace: object) -> None:
+        if kept and kind is None:
+            with suppress(Unavailable):  # the record is there; what is left of the upload goes after a day
+                registry.resumable_uploads.remove(upload_id)
+        file.close()
+
+    stack.push(leave)
     if file.size < row.bytes:
         message = f"{upload_id} has {file.size} of {row.bytes} bytes; send the rest with PATCH first"
         raise Conflict("upload_incomplete", message, field="upload_id")
     # Here, since both may take a while, and a write transaction blocks all other writers.
     registry.artifacts.deliver(file.path, file.digest())
-    return finished
+
+    def keep(unit: UnitOfWork) -> str:
+        nonlocal kept
+        unit.uploads.consume(upload_id)
+        registry.artifacts.adopt(file.path, file.digest())
+        kept = True
+        return file.digest()
+
+    return ReceivedFile(file.size, upload_id, keep)
+
+
+def _unknown(upload_id: str) -> ReceivedFile:
+    def keep(unit: UnitOfWork) -> str:
+        unit.uploads.consume(upload_id)
+        raise UnknownReference("unknown_upload", f"there is no upload {upload_id!r}", field="upload_id")
+
+    return ReceivedFile(0, upload_id, keep)
 
 
 def is_multipart(request: Request) -> bool:
@@ -178,9 +150,9 @@ def _both(place: str) -> InvalidRequest:
     return InvalidRequest("file_and_upload", message, field="upload_id")
 
 
-async def _sealed(staged: StagedFile, field: str) -> SentFile:
+async def _sealed(staged: StagedFile, field: str, name: str | None) -> ReceivedFile:
     """The file is complete: on the disk before any transaction begins, and not empty."""
     await run_in_threadpool(staged.seal)
     if staged.size == 0:
         raise InvalidRequest("empty_upload", "the file is empty; send its bytes as the body", field=field)
-    return SentFile(staged)
+    return ReceivedFile(staged.size, staged.digest, lambda unit: staged.keep(), name)

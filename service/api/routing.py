@@ -1,4 +1,4 @@
-"""The route class of the REST API: path, query and headers of a request are checked before its handler runs.
+"""The route class of the REST API: path, query, headers and body of a request are checked before its handler runs.
 
 The known query parameters are those that FastAPI finds in the handler's signature.
 """
@@ -6,7 +6,7 @@ The known query parameters are those that FastAPI finds in the handler's signatu
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Coroutine, Iterable, Iterator
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping
 from difflib import get_close_matches
 from typing import Any
 from urllib.parse import parse_qsl
@@ -16,23 +16,16 @@ from fastapi.dependencies.models import Dependant
 from fastapi.routing import APIRoute
 from pydantic import BaseModel
 
-from service.api.json_values import parse_json
+from service.api.request_bodies import checked
 from service.registry.documents.base import objection
 from service.registry.errors import InvalidRequest, NotFound
 
 #: Ids have at most 30 characters and published names 100.
 _LONGEST_SEGMENT = 200
+_MOST_PARAMETERS = 64
 _SHOWN = 100
 #: The Open Inference Protocol wants unknown parameters to be ignored.
 _STRICT = "/v1/"
-
-
-class CheckedRequest(Request):
-    """A request whose JSON is parsed as that of parts and parameters is."""
-
-    async def json(self) -> Any:
-        """The body as JSON; raises InvalidRequest."""
-        return parse_json(await self.body(), "body")
 
 
 class Route(APIRoute):
@@ -42,20 +35,27 @@ class Route(APIRoute):
         """The handler with these checks; called by FastAPI when the route is made."""
         handle = super().get_route_handler()
         known = frozenset(_parameters(self.dependant))
+        documented = (self.openapi_extra or {}).get("requestBody", {}).get("content", {})
 
         async def handle_checked(request: Request) -> Response:
             _check_path(request.path_params)
             _check_headers(request.scope["headers"])
-            if request.scope["path"].startswith(_STRICT):
-                check_query(request.scope["query_string"], known)
-            return await handle(CheckedRequest(request.scope, request.receive))
+            check_query(request.scope["query_string"], known if request.scope["path"].startswith(_STRICT) else None)
+            return await handle(await checked(request, documented))
 
         return handle_checked
 
 
-def check_query(query: bytes, known: frozenset[str]) -> None:
-    """Raise InvalidRequest for an unknown or repeated name, and for what is no text."""
-    if not query:
+def check_query(query: bytes, known: frozenset[str] | None) -> None:
+    """Raise InvalidRequest for too many parameters, an unknown or repeated name, and for what is no text.
+
+    Without `known` names only their number is checked.
+    """
+    parameters = query.count(b"&") + 1
+    if parameters > _MOST_PARAMETERS:
+        message = f"the query string has {parameters} parameters; at most {_MOST_PARAMETERS}"
+        raise InvalidRequest("too_many_parameters", message)
+    if not query or known is None:
         return
     try:
         pairs = parse_qsl(query.decode("ascii"), keep_blank_values=True, errors="strict")
@@ -100,7 +100,7 @@ def _parameters(dependant: Dependant) -> Iterator[str]:
         yield from _parameters(dependency)
 
 
-def _check_path(values: dict[str, Any]) -> None:
+def _check_path(values: Mapping[str, str]) -> None:
     """Raise NotFound for ids that cannot exist, and that the database would refuse as parameters."""
     for name, value in values.items():
         if len(value) > _LONGEST_SEGMENT:

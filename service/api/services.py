@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
-from typing import ParamSpec, TypeVar
+from typing import Annotated, ParamSpec, TypeVar
 
 from anyio import CapacityLimiter, to_thread
+from fastapi import Depends
 from opentelemetry.trace import Span
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import HTTPConnection
 
 from service.api.group_commit import GroupCommit
 from service.api.long_poll import LongPoll
@@ -22,6 +25,7 @@ from service.inference.scheduler import Scheduler
 from service.model_repository import ModelRepository
 from service.queue import CeleryNotifier
 from service.registry.registry import Registry
+from service.registry.unit_of_work import UnitOfWork
 from service.settings import ServiceSettings
 from service.shared_counts import SharedCounts
 from service.tracing import Tracing
@@ -103,13 +107,46 @@ class Services:
         self.notifier.close()
         self.registry.close()
 
-    async def write_in_thread(self, function: Callable[P, T], *args: P.args, **options: P.kwargs) -> T:
-        """Run a function that writes in a thread, after those that came before it.
+    async def read(self, find: Callable[[UnitOfWork], T]) -> T:
+        """Run a function in a thread, over a transaction that is never committed."""
+
+        def in_transaction() -> T:
+            with self.registry.read() as unit:
+                return find(unit)
+
+        return await run_in_threadpool(in_transaction)
+
+    async def write(self, change: Callable[[UnitOfWork], T]) -> T:
+        """Run a function in a thread, in a transaction after those that came before it.
 
         The database lets one write at a time anyway. Threads that queue there wait in no order (with 16 clients on
         SQLite the slowest took 5 s, here 0.1 s) and are missing for reading.
         """
-        return await to_thread.run_sync(partial(function, *args, **options), limiter=self.write_limiter)
+
+        def in_transaction() -> T:
+            with self.registry.write() as unit:
+                return change(unit)
+
+        return await to_thread.run_sync(in_transaction, limiter=self.write_limiter)
+
+
+async def _services(connection: HTTPConnection) -> Services:  # a plain function would be sent to a thread
+    services: Services = connection.app.state.services
+    return services
+
+
+async def in_thread(function: Callable[P, T], *args: P.args, **options: P.kwargs) -> T:
+    """Run in a thread, and wait for its end also when the request is cancelled: the work uses a file that is open."""
+    running = asyncio.ensure_future(run_in_threadpool(function, *args, **options))
+    try:
+        return await asyncio.shield(running)
+    except asyncio.CancelledError:
+        await asyncio.wait({running})
+        raise
+
+
+#: The services as the parameter of a handler.
+ServicesDep = Annotated[Services, Depends(_services)]
 
 
 def quarantine(settings: ServiceSettings) -> Quarantine:

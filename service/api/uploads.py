@@ -14,13 +14,12 @@ from typing import TYPE_CHECKING, Annotated
 
 from fastapi import APIRouter, Header, Request, Response
 
-from service.api.dependencies import ServicesDep, created, tagged
 from service.api.forms import CHUNK
 from service.api.idempotency import IdempotencyKey, Key, create_once
 from service.api.receiving import is_multipart
+from service.api.responses import created, tagged
 from service.api.routing import Route
-from service.api.services import Services
-from service.api.threads import in_thread
+from service.api.services import Services, ServicesDep, in_thread
 from service.registry import tables
 from service.registry.contract import UploadRecord, UploadRequest
 from service.registry.errors import InvalidRequest, OffsetMismatch, Stalled, TooLarge
@@ -63,9 +62,7 @@ async def create_upload(services: ServicesDep, body: UploadRequest, key: Idempot
         services.registry.resumable_uploads.create(row.id)
         return upload_record(row, offset=0, touched_at=row.created_at)
 
-    answer = await services.write_in_thread(
-        create_once, services, Key.of("uploads", key), [body.model_dump_json()], make
-    )
+    answer = await create_once(services, Key.of("uploads", key), [body.model_dump_json()], make)
     return created(answer, "/v1/uploads", 201, **_headers(0, body.bytes))
 
 

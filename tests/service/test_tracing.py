@@ -104,7 +104,7 @@ def test_requests_and_their_batch_reach_the_collector(collector: Collector, monk
     continued, fresh = tracing.start(HEADERS, "predict"), tracing.start({b"host": b"x"}, "infer")
     began = time.perf_counter()
     ended = time.perf_counter() + 0.25
-    tracing.batch([continued, INVALID_SPAN, fresh], began, ended, rows=6, model="digits", queue_seconds=0.5)
+    tracing.batch([continued, INVALID_SPAN, fresh], began, ended, rows=6)
     end(continued, "ok", model="digits", version="2", rows=3, abstained=0, request_id="req_1", calibrated=True)
     end(fresh, "failed", model="digits", rows=2)
     after = time.time_ns()
@@ -135,12 +135,7 @@ def test_requests_and_their_batch_reach_the_collector(collector: Collector, monk
     assert [link.span_id for link in batch.links] == [predict.span_id, infer.span_id]
     assert [link.trace_id for link in batch.links] == [predict.trace_id, infer.trace_id]
     assert [[link.span_id for link in span.links] for span in (predict, infer)] == [[batch.span_id]] * 2
-    assert attributes(batch) == {
-        "fedlas.rows": 6,
-        "fedlas.requests": 3,
-        "fedlas.model": "digits",
-        "fedlas.queue_seconds": 0.5,
-    }
+    assert attributes(batch) == {"fedlas.rows": 6, "fedlas.requests": 3}
     assert batch.end_time_unix_nano - batch.start_time_unix_nano == pytest.approx((ended - began) * 1e9, abs=1000)
     assert before <= predict.start_time_unix_nano <= batch.start_time_unix_nano <= predict.end_time_unix_nano <= after
     resource = {
@@ -242,7 +237,7 @@ from service.tracing import Tracing, end
 tracing = Tracing.from_environment()
 span = tracing.start({b"traceparent": b"x"}, "predict")
 assert not tracing.on and not span.is_recording()
-tracing.batch([span], 1.0, 2.0, rows=1, model="digits")
+tracing.batch([span], 1.0, 2.0, rows=1)
 end(span, "ok")
 tracing.close()
 assert not [name for name in sys.modules if name.startswith("opentelemetry.sdk")]

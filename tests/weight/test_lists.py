@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from service.api.pages import MOST_BYTES
+from service.api.responses import MOST_BYTES
 from service.registry import tables
 from service.registry.tables import new_id, now
 from service.registry.unit_of_work import UnitOfWork

@@ -382,3 +382,30 @@ def test_cursors(api: Api, kind: str) -> None:
         api.client.delete(f"/v1/{kind}/{ids[2]}")
         page = api.client.get(f"/v1/{kind}?after={ids[2]}").json()
         assert [record["id"] for record in page["data"]] == [ids[1], ids[0]]
+
+
+@pytest.mark.parametrize("kind", ["models", "datasets", "calibrators", "predictions", "uploads"])
+def test_deletions(api: Api, kind: str) -> None:
+    """A deletion is answered with 204 and nothing else; a second one, as one of nothing, with a problem."""
+    content: Json = {"json": {"bytes": 3}} if kind == "uploads" else {"content": b"x"}
+    if kind in ("calibrators", "predictions"):
+        problem(api.client.delete(f"/v1/{kind}/nothing"), 404)
+        return
+    record = api.post(f"/v1/{kind}", **content)["id"]
+    answer = api.client.delete(f"/v1/{kind}/{record}")
+    assert (answer.status_code, answer.content, answer.headers.get("location")) == (204, b"", None)
+    problem(api.client.delete(f"/v1/{kind}/{record}"), 404)
+
+
+def test_a_body_is_read_where_it_has_a_reader(api: Api) -> None:
+    """Where there is no path or no such method, that is the answer, whatever the body is called or how long it says."""
+    for headers in ({"Content-Type": "text/plain"}, {"Content-Length": str(10**12)}):
+        problem(api.client.post("/v1/nothing", content=b"x", headers=headers), 404, "not_found")
+        answer = api.client.put("/v1/jobs", content=b"x", headers=headers)
+        problem(answer, 405, "method_not_allowed")
+        assert answer.headers["allow"] == "GET, HEAD, POST"
+    wrong = {"Content-Type": "text/plain"}
+    problem(api.client.request("DELETE", "/v1/models/mdl_x", content=b"x", headers=wrong), 415)
+    problem(api.client.post("/v1/jobs/job_x/cancel", content=b"x", headers=wrong), 415, "unsupported_media_type")
+    declared = {"Content-Length": str(10**12)}
+    problem(api.client.post("/v1/models", content=b"x", headers=declared), 413, "too_large")

@@ -1,0 +1,181 @@
+"""The routes that every kind of record has: its list, one record, which can be waited for, and its deletion.
+
+Beside them the creation of a record from a file that a request brings along, with its options in query and form.
+"""
+
+# Without `from __future__ import annotations`: FastAPI could not resolve those of handlers that a method makes.
+
+from collections.abc import Awaitable, Callable
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import Annotated, Generic, TypeVar
+
+from fastapi import APIRouter, Path, Query, Request, Response
+from pydantic import BaseModel, ConfigDict, Field
+
+from service.api.idempotency import Key, create_once, reserved
+from service.api.receiving import ReceivedFile, receive_file
+from service.api.responses import After, Limit, Record, cursor, page_of, still_open, tagged
+from service.api.services import Services, ServicesDep
+from service.registry import tables
+from service.registry.contract import FINAL, Page, Strict
+from service.registry.documents import JsonObject
+from service.registry.repositories.records import Records
+from service.registry.unit_of_work import UnitOfWork
+
+Wait = Annotated[float | None, Query(ge=0, le=60, description="Long poll: seconds to wait for a final state.")]
+UploadId = Annotated[
+    str | None, Field(max_length=100, description="A finished upload (`/v1/uploads`) in place of the body; used once.")
+]
+_BINARY: JsonObject = {"type": "string", "format": "binary"}
+#: OpenAPI: the raw file, or multipart with a part `file`.
+UPLOAD_BODY: JsonObject = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            "application/octet-stream": {"schema": _BINARY},
+            "multipart/form-data": {
+                "schema": {"type": "object", "required": ["file"], "properties": {"file": _BINARY}}
+            },
+        },
+    }
+}
+Row = TypeVar("Row", bound=tables.Entity)
+
+
+@dataclass(frozen=True)
+class RecordRoutes(Generic[Row]):
+    """Adds the common routes of one kind of record to its router.
+
+    Attributes:
+        noun: in the names of operations and parameters, as is `plural`.
+        prefix: of its ids.
+        rows: its repository within a transaction.
+        show: a row as its public record.
+    """
+
+    router: APIRouter
+    noun: str
+    plural: str
+    prefix: str
+    record: type[Record]
+    rows: Callable[[UnitOfWork], Records[Row]]
+    show: Callable[[UnitOfWork, Row], Record]
+
+    @property
+    def parameter(self) -> str:
+        """The parameter of the path that names one record."""
+        return f"{self.noun}_id"
+
+    def add_list(self) -> None:
+        """`GET` of the collection."""
+
+        def list_records(services: ServicesDep, limit: Limit = 20, after: After = None) -> Response:
+            after = cursor(after, self.prefix)
+            with services.registry.read() as unit:
+                rows = self.rows(unit).newest(limit=limit + 1, after=after)
+                return page_of((self.show(unit, row) for row in rows), limit)
+
+        self.router.add_api_route(
+            "",
+            list_records,
+            name=f"list_{self.plural}",
+            description=f"List {self.plural}, newest first.",
+            response_model=Page.__class_getitem__(self.record),
+        )
+
+    def add_get(self, final: str, seen: Callable[[Services, Row], Awaitable[None]] | None = None) -> None:
+        """`GET` of one record, which `wait` holds until it is `final`; `seen` is awaited before the answer."""
+
+        async def get_record(
+            request: Request,
+            services: ServicesDep,
+            record_id: Annotated[str, Path(alias=self.parameter)],
+            wait: Wait = None,
+        ) -> Response:
+            def read(unit: UnitOfWork) -> tuple[Row, Record]:
+                row = self.rows(unit).get(record_id)
+                return row, self.show(unit, row)
+
+            row, record = await services.read(read)
+            if wait and record.status not in FINAL:
+                await services.long_poll.for_final(record_id, wait)
+                row, record = await services.read(read)
+            if seen is not None:
+                await seen(services, row)
+            return tagged(request, record, headers=still_open(record))
+
+        self.router.add_api_route(
+            f"/{{{self.parameter}}}",
+            get_record,
+            name=f"get_{self.noun}",
+            description=f"Return one {self.noun}; `wait` returns as soon as it {final}.",
+            response_model=self.record,
+        )
+
+    def add_delete(
+        self,
+        delete: Callable[[UnitOfWork, str], list[str]],
+        description: str,
+        deleted: Callable[[Services], None] | None = None,
+    ) -> None:
+        """`DELETE` of one record; `delete` returns the files that nothing references any more."""
+
+        def delete_record(services: ServicesDep, record_id: Annotated[str, Path(alias=self.parameter)]) -> None:
+            with services.registry.write() as unit:
+                unit.after_commit.unreferenced += delete(unit, record_id)
+            if deleted is not None:
+                deleted(services)
+
+        self.router.add_api_route(
+            f"/{{{self.parameter}}}",
+            delete_record,
+            methods=["DELETE"],
+            name=f"delete_{self.noun}",
+            description=description,
+            status_code=204,
+        )
+
+
+class FileOptions(Strict):
+    """What is said about a file; everything has a default."""
+
+    model_config = ConfigDict(strict=False)  # a query parameter is always text
+
+    name: str | None = Field(None, max_length=200)
+
+    def stored(self) -> JsonObject:
+        """The options as they are kept with the record; raises InvalidRequest."""
+        raise NotImplementedError
+
+
+Options = TypeVar("Options", bound=FileOptions)
+
+
+async def create_from_file(
+    request: Request,
+    services: Services,
+    key: Key | None,
+    options: Options,
+    add: Callable[[UnitOfWork, ReceivedFile, Options, JsonObject], Row],
+    show: Callable[[Row], BaseModel],
+) -> tuple[str, Options]:
+    """Receive the file and create its record, once per key.
+
+    Args:
+        options: of the query; those of a form stand in its other parts.
+        add: keeps the file and inserts its row; the last argument is what the options say as it is stored.
+        show: the row as its public record.
+
+    Returns:
+        The record as JSON, and all options.
+    """
+    async with reserved(services, key) as held:
+        with ExitStack() as stack:
+            upload_id = getattr(options, "upload_id", None)
+            file, texts = await receive_file(request, services, stack, upload_id=upload_id)
+            given = type(options).model_validate({**options.model_dump(exclude_unset=True), **texts})
+            stored = given.stored()
+            content = [file.fingerprint, given.model_dump_json(exclude={"wait"})]
+            answer = await create_once(services, held, content, lambda unit: show(add(unit, file, given, stored)))
+    return answer, given
