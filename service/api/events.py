@@ -14,7 +14,7 @@ from typing import Annotated
 from fastapi import APIRouter, Header, Query, Request, Response
 from fastapi.sse import KEEPALIVE_COMMENT, EventSourceResponse, format_sse_event
 
-from service.api.long_poll import LongPoll, WrittenEvent
+from service.api.long_poll import LongPoll
 from service.api.problems import Responses
 from service.api.responses import Limit, json_page
 from service.api.routing import Route
@@ -80,12 +80,8 @@ async def _stream(long_poll: LongPoll, job_id: str, known: int) -> AsyncIterator
         update = await long_poll.for_events(job_id, known, _HEARTBEAT_S)
         if update.events:
             known = update.events[-1].number
-            yield b"".join(map(_frame, update.events))
+            yield b"".join(frame.content for frame in update.events)
         elif not update.ended:
             yield KEEPALIVE_COMMENT
         if update.ended:
             return
-
-
-def _frame(event: WrittenEvent) -> bytes:
-    return format_sse_event(id=str(event.number), event=event.type, data_str=event.text)

@@ -10,9 +10,12 @@ import asyncio
 import logging
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from anyio import CapacityLimiter, to_thread
+from fastapi.sse import format_sse_event
 
+from service.registry import tables
 from service.registry.contract import FINAL
 from service.registry.errors import Unavailable
 from service.registry.presenters import event_json
@@ -27,20 +30,18 @@ _EVENTS_AT_ONCE = 500
 _MOST_EVENTS = 5_000
 
 
-@dataclass(frozen=True, slots=True)
-class WrittenEvent:
-    """One event of a job, serialized once for all its streams."""
+class Frame(NamedTuple):
+    """One event of a job as its streams send it, written once for all of them."""
 
     number: int
-    type: str
-    text: str
+    content: bytes
 
 
 @dataclass(frozen=True, slots=True)
 class Update:
     """The answer to one wait: new events, oldest first, and whether none will follow."""
 
-    events: Sequence[WrittenEvent] = ()
+    events: Sequence[Frame] = ()
     ended: bool = False
 
 
@@ -61,7 +62,7 @@ class _Observation:
 
     statuses: Mapping[str, str]
     newest: Mapping[str, int]
-    events: Mapping[tuple[str, int], Sequence[WrittenEvent]]  # by job and last known event
+    events: Mapping[tuple[str, int], Sequence[Frame]]  # by job and last known event
 
     def update_for(self, waiter: _Waiter) -> Update | None:
         """The answer for this waiter, None where there is none yet; a record that is gone has ended too."""
@@ -155,14 +156,18 @@ def _statuses(unit: UnitOfWork, record_ids: Collection[str]) -> dict[str, str]:
     return found
 
 
-def _events(unit: UnitOfWork, places: Iterable[tuple[str, int]]) -> dict[tuple[str, int], list[WrittenEvent]]:
+def _events(unit: UnitOfWork, places: Iterable[tuple[str, int]]) -> dict[tuple[str, int], list[Frame]]:
     """The events that follow each of these places; those beyond `_MOST_EVENTS` come in a later round."""
-    found: dict[tuple[str, int], list[WrittenEvent]] = {}
+    found: dict[tuple[str, int], list[Frame]] = {}
     room = _MOST_EVENTS
     for job_id, after in places:
         if room <= 0:
             break
         rows = unit.events.after(job_id, after, limit=_EVENTS_AT_ONCE)
-        found[job_id, after] = [WrittenEvent(row.number, row.type, event_json(row)) for row in rows]
+        found[job_id, after] = [Frame(row.number, _written(row)) for row in rows]
         room -= len(rows)
     return found
+
+
+def _written(row: tables.Event) -> bytes:
+    return format_sse_event(id=str(row.number), event=row.type, data_str=event_json(row))

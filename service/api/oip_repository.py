@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Mapping
 
 from fastapi import APIRouter, Response
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, JsonValue
 
 from service.api.oip_schemas import RESPONSES
+from service.api.predictions import find_model
 from service.api.routing import Route
 from service.api.services import ServicesDep
 from service.registry.documents import JsonObject
-from service.registry.errors import InvalidRequest, NotFound
+from service.registry.errors import InvalidRequest
 from service.registry.unit_of_work import UnitOfWork
 
 #: Clients of Triton send JSON without saying so.
@@ -51,13 +52,12 @@ def index(services: ServicesDep, body: IndexRequest | None = None) -> list[JsonO
 @router.post("/models/{model}/load", response_class=Response)
 async def load(services: ServicesDep, model: str, body: Parameters | None = None) -> Response:
     """Put a name or id into service again; answers once it is open and warm."""
-    given = sorted(body.parameters) if body else []
-    if given:
-        found = f"found the parameters {', '.join(given)}"
+    if body is not None and body.parameters:
+        found = f"found the parameters {', '.join(sorted(body.parameters))}"
         raise InvalidRequest("invalid_request", f"a stored model is loaded as it is; {found}, needed is none")
 
     def change(unit: UnitOfWork) -> None:
-        _check_exists(unit, model)
+        find_model(unit, model)
         unit.names.load(model)
 
     await services.write(change)
@@ -71,7 +71,7 @@ async def unload(services: ServicesDep, model: str, body: Parameters | None = No
     """Take a name or id out of service until it is loaded again; requests that have begun are still answered."""
 
     def change(unit: UnitOfWork) -> None:
-        _check_exists(unit, model)
+        find_model(unit, model)
         unit.names.unload(model)
 
     await services.write(change)
@@ -80,42 +80,23 @@ async def unload(services: ServicesDep, model: str, body: Parameters | None = No
     return JSONResponse({})
 
 
-def _check_exists(unit: UnitOfWork, model: str) -> None:
-    if model.startswith("mdl_"):
-        unit.models.get(model)
-        return
-    try:
-        unit.names.get(model)
-    except NotFound:
-        raise NotFound("unknown_model", f"there is no model with the id or published name {model!r}") from None
-
-
 def listed(unit: UnitOfWork, *, only_ready: bool) -> list[JsonObject]:
     """Names with each of their versions, and ids: name, version, state and, where it is not READY, the reason."""
-    names = _names(unit)
-    listed = (*names, *_models(unit, _MOST_LISTED - len(names)))
-    return [item for item in listed if item["state"] == "READY" or not only_ready]
-
-
-def _names(unit: UnitOfWork) -> list[JsonObject]:
+    names = [(name, version, "ready", None) for name, version in unit.names.versions(limit=_MOST_LISTED)]
+    models = unit.models.states(limit=_MOST_LISTED - len(names))
     unloaded = unit.names.unloaded()
-    versions = unit.names.versions(limit=_MOST_LISTED)
-    return [_state(name, str(version), unloaded=name in unloaded) for name, version in versions]
+    index: list[JsonObject] = []
+    for name, version, status, error in (*names, *models):
+        state, reason = _state(status, error, unloaded=name in unloaded)
+        if state == "READY" or not only_ready:
+            index.append({"name": name, "version": str(version), "state": state, "reason": reason})
+    return index
 
 
-def _models(unit: UnitOfWork, most: int) -> Iterator[JsonObject]:
-    unloaded = unit.names.unloaded()
-    for row in unit.models.states(limit=most):
-        state = _state(row.id, str(row.version), unloaded=row.id in unloaded)
-        if row.status == "inspecting":
-            state |= {"state": "LOADING", "reason": "it is being inspected"}
-        elif row.status == "rejected":
-            reason = (row.error or {}).get("message", "rejected by inspection")
-            state |= {"state": "UNAVAILABLE", "reason": reason[:_LONGEST_REASON]}
-        yield state
-
-
-def _state(name: str, version: str, *, unloaded: bool) -> JsonObject:
-    if unloaded:
-        return {"name": name, "version": version, "state": "UNAVAILABLE", "reason": "unloaded"}
-    return {"name": name, "version": version, "state": "READY", "reason": ""}
+def _state(status: str, error: Mapping[str, JsonValue] | None, *, unloaded: bool) -> tuple[str, str]:
+    """Triton's word for the status of a model, and why it is not READY."""
+    if status == "inspecting":
+        return "LOADING", "it is being inspected"
+    if status == "rejected":
+        return "UNAVAILABLE", str((error or {}).get("message", "rejected by inspection"))[:_LONGEST_REASON]
+    return ("UNAVAILABLE", "unloaded") if unloaded else ("READY", "")

@@ -11,13 +11,14 @@ from contextlib import contextmanager
 from http import HTTPStatus
 from typing import Any
 
-from fastapi import FastAPI, Request
+from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 from starlette.exceptions import HTTPException
 
+from service.api.methods import allowed_methods
 from service.registry import errors
 
 _LOG = logging.getLogger(__name__)
@@ -163,7 +164,7 @@ def install(app: FastAPI) -> None:
         app.add_exception_handler(kind, _answer)
 
 
-def _answer(request: Request, error: Exception) -> JSONResponse:
+def _answer(request: Request, error: Exception) -> Response:
     path = request.url.path
     if isinstance(error, HTTPException) and isinstance(error.__cause__, errors.RegistryError):
         error = error.__cause__  # raised while the framework was reading the body
@@ -172,8 +173,13 @@ def _answer(request: Request, error: Exception) -> JSONResponse:
     if isinstance(error, RequestValidationError | ValidationError):
         return invalid(path, error)
     assert isinstance(error, HTTPException)
+    headers = error.headers
+    if error.status_code == 405:
+        headers = {"Allow": allowed_methods(request.scope)}
+        if request.method == "OPTIONS":
+            return Response(status_code=204, headers=headers)
     code = HTTPStatus(error.status_code).name.lower()
-    return problem(error.status_code, code, str(error.detail), path=path, headers=error.headers)
+    return problem(error.status_code, code, str(error.detail), path=path, headers=headers)
 
 
 def _field(location: tuple[int | str, ...]) -> str:

@@ -19,7 +19,7 @@ from service.api.idempotency import IdempotencyKey, Key, create_once
 from service.api.receiving import is_multipart
 from service.api.responses import created, tagged
 from service.api.routing import Route
-from service.api.services import Services, ServicesDep, in_thread
+from service.api.services import ServicesDep, in_thread
 from service.registry import tables
 from service.registry.contract import UploadRecord, UploadRequest
 from service.registry.errors import InvalidRequest, OffsetMismatch, Stalled, TooLarge
@@ -87,7 +87,7 @@ async def append_to_upload(
     if is_multipart(request):
         raise InvalidRequest("not_raw", "send the piece as the raw body, not as multipart/form-data", field="body")
     expected = None if checksum is None else _parse_checksum(checksum)
-    length = await in_thread(_announced, services, upload_id)
+    length = (await services.read(lambda unit: unit.uploads.get(upload_id))).bytes
     with await in_thread(services.registry.resumable_uploads.open, upload_id) as file:
         _require_fit(request, file, offset, length)
         try:
@@ -106,17 +106,12 @@ async def append_to_upload(
 @router.delete("/{upload_id}", status_code=204)
 def delete_upload(services: ServicesDep, upload_id: str) -> None:
     """Delete an upload; 409 while a piece arrives."""
-    _announced(services, upload_id)
+    with services.registry.read() as unit:
+        unit.uploads.get(upload_id)
     with services.registry.resumable_uploads.open(upload_id):
         with services.registry.write() as unit:
             unit.uploads.remove(upload_id)
         services.registry.resumable_uploads.remove(upload_id)
-
-
-def _announced(services: Services, upload_id: str) -> int:
-    """How large the whole file will be; raises NotFound."""
-    with services.registry.read() as unit:
-        return unit.uploads.get(upload_id).bytes
 
 
 def _require_fit(request: Request, file: ResumableUpload, offset: int, length: int) -> None:

@@ -159,6 +159,8 @@ def test_what_json_may_be_called(api: Api) -> None:
         ("/v2/models/m/versions/1/infer", "POST"),
         ("/v1/jobs/job_1/cancel", "POST"),
         ("/healthz", "GET, HEAD"),
+        ("/docs", "GET, HEAD"),
+        ("/static-offline-docs/redoc.standalone.js", "GET, HEAD"),
     ],
 )
 def test_all_methods_are_named(api: Api, path: str, allowed: str) -> None:
