@@ -71,18 +71,13 @@ class ScoredRows:
 
 @dataclass(frozen=True)
 class ScoresCalibration:
-    """What came of it: `calibrator` is returned whatever the verdict is.
-
-    Attributes:
-        tried: the names of the calibrators that competed.
-    """
+    """What came of it: `calibrator` is returned whatever the verdict is."""
 
     verdict: GateVerdict
     report: CalibrationReport
     rows: ScoredRows
     calibrator: Calibrator
     guarantees: Guarantees | None
-    tried: tuple[str, ...]
 
     def export(self, path: Path, *, metadata: Mapping[str, str] | None = None) -> float:
         """Write the calibrator as an ONNX file, and return how far its probabilities are from ours.
@@ -140,8 +135,7 @@ def calibrate_scores(
         digests=digests or {},
         notes=_notes(rows.dataset, verdict),
     )
-    report = evaluation.report(evidence)
-    return ScoresCalibration(verdict, report, rows, served, guarantees, tuple(selector.names))
+    return ScoresCalibration(verdict, evaluation.report(evidence), rows, served, guarantees)
 
 
 def _selector(rows: ScoredRows, options: CalibrationOptions) -> CalibratorSelector:

@@ -12,7 +12,6 @@ import threading
 from collections import deque
 from contextlib import closing, suppress
 from pathlib import Path
-from types import TracebackType
 
 from service.registry.errors import LeaseLost, Unavailable
 from service.registry.registry import Registry
@@ -69,9 +68,7 @@ class CheckpointUploader:
         self._thread.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         with self._changed:
             self._closed = True
             self._waiting.clear()

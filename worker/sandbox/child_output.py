@@ -35,9 +35,8 @@ def read_outcome(folder: Path, died: str | None) -> ChildOutcome:
         return ChildOutcome(died=died or "no answer", log=log)
     try:
         answer = ChildAnswer.model_validate(json.loads(file.read_text()))
-        json.dumps(
-            answer.model_dump(), ensure_ascii=False
-        ).encode()  # raises for text that no answer to a client carries
+        # Raises for text that no answer to a client carries.
+        json.dumps(answer.model_dump(), ensure_ascii=False).encode()
     except (ValueError, TypeError, RecursionError):
         return ChildOutcome(died="an invalid answer", log=log)
     if answer.result is not None and not _stays_inside(answer.result):
