@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from fedlas.importers.architectures import NativeClassifier, load_architecture
@@ -29,7 +29,8 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> object:
     if name in _HOMES:
-        return getattr(import_module(f"fedlas.importers.{_HOMES[name]}"), name)
+        found: object = getattr(import_module(f"fedlas.importers.{_HOMES[name]}"), name)
+        return found
     raise AttributeError(f"module 'fedlas.importers' has no attribute {name!r}")

@@ -10,28 +10,22 @@ import tempfile
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import torch
-from numpy.typing import NDArray
 from onnx import ModelProto, ValueInfoProto, helper
 from torch import Tensor, nn
 
 from fedlas.errors import UnsupportedModel
-from fedlas.importers.onnx.graph import Graph
+from fedlas.importers.onnx.graph import Array, Graph
 
 #: What PyTorch's exporter writes without converting (torch 2.9 to 2.13); the newest opset of both exporters.
 OPSET, IR_VERSION = 20, 10
 LOGITS, FEATURES = "network_logits", "network_features"
 _INPUT, _WRAPPER = "input", "classifier."
-_VERSION_AND_NAMES: dict[str, Any] = {
-    "opset_version": OPSET,
-    "input_names": [_INPUT],
-    "output_names": [LOGITS, FEATURES],
-}
+_export = partial(torch.onnx.export, opset_version=OPSET, input_names=[_INPUT], output_names=[LOGITS, FEATURES])
 
-Rows = Sequence[NDArray[Any]]
 #: A model, and which state each of its weights is.
 Written = tuple[ModelProto, dict[str, str]]
 
@@ -53,7 +47,7 @@ class ExportedGraph:
         return graph
 
 
-def export(network: nn.Module, rows: Rows) -> ExportedGraph:
+def export(network: nn.Module, rows: Sequence[Array]) -> ExportedGraph:
     """The graph of a network on the CPU in inference that returns logits and features for one input, for any rows.
 
     By PyTorch's exporter of today; by its older one where that cannot.
@@ -93,9 +87,7 @@ def _by_dynamo(network: nn.Module, example: Tensor, states: Sequence[str]) -> Wr
     import onnx_ir  # a second of imports, which only weights without a graph need
 
     rows = ({0: torch.export.Dim("N")},)
-    program = torch.onnx.export(
-        network, (example,), dynamo=True, dynamic_shapes=rows, optimize=False, verbose=False, **_VERSION_AND_NAMES
-    )
+    program = _export(network, (example,), dynamo=True, dynamic_shapes=rows, optimize=False, verbose=False)
     assert program is not None
     graph = program.model.graph
     found = [name for name in states if _WRAPPER + name in graph.initializers]
@@ -112,13 +104,7 @@ def _by_torchscript(network: nn.Module, example: Tensor, states: Sequence[str]) 
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "network.onnx")
         rows, mode = {_INPUT: {0: "N"}}, torch.onnx.TrainingMode.PRESERVE
-        options: dict[str, Any] = {
-            "dynamic_axes": rows,
-            "training": mode,
-            "do_constant_folding": False,
-            **_VERSION_AND_NAMES,
-        }
-        torch.onnx.export(network, (example,), path, dynamo=False, **options)
+        _export(network, (example,), path, dynamo=False, dynamic_axes=rows, training=mode, do_constant_folding=False)
         return ModelProto.FromString(path.read_bytes()), {_WRAPPER + name: name for name in states}
 
 

@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Collection
 from dataclasses import dataclass
 from importlib import import_module
+from types import ModuleType
 from typing import Any, Protocol
 
 import torch
@@ -64,13 +65,13 @@ class Torchvision:
     _AUXILIARY = ("googlenet", "inception_v3")
 
     def __init__(self) -> None:
-        self._models: Any = import_module("torchvision.models")
+        self._models: ModuleType = import_module("torchvision.models")
 
     def names(self) -> Collection[str]:
         return set(self._models.list_models(module=self._models))
 
     def build(self, name: str, wanted: ArchitectureOptions) -> nn.Module:
-        options: dict[str, Any] = {} if wanted.num_classes is None else {"num_classes": wanted.num_classes}
+        options: dict[str, object] = {} if wanted.num_classes is None else {"num_classes": wanted.num_classes}
         if name in self._AUXILIARY:
             options |= {"aux_logits": False, "init_weights": False}
         if wanted.size is not None and name.startswith("vit_"):
@@ -104,7 +105,7 @@ class Timm:
     """The networks of timm, plain names and those with a tag (`resnet50.a1_in1k`), built without its weights."""
 
     def __init__(self) -> None:
-        self._timm: Any = import_module("timm")
+        self._timm: ModuleType = import_module("timm")
 
     def names(self) -> Collection[str]:
         return {*self._timm.list_models(), *self._timm.list_pretrained()}
@@ -123,7 +124,7 @@ class Timm:
         return int(height), int(width)
 
     def heads(self, network: nn.Module) -> list[nn.Module]:
-        getter: Any = getattr(network, "get_classifier", None)
+        getter = getattr(network, "get_classifier", None)
         found = None if getter is None else getter()
         heads = list(found) if isinstance(found, tuple | list | nn.ModuleList) else [found]
         return [head for head in heads if isinstance(head, nn.Module)]

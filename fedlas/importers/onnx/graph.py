@@ -7,11 +7,20 @@ import heapq
 import itertools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import numpy as np
 from numpy.typing import NDArray
-from onnx import ModelProto, NodeProto, OperatorSetIdProto, TensorProto, ValueInfoProto, helper, numpy_helper
+from onnx import (
+    AttributeProto,
+    ModelProto,
+    NodeProto,
+    OperatorSetIdProto,
+    TensorProto,
+    ValueInfoProto,
+    helper,
+    numpy_helper,
+)
 
 from fedlas.errors import UnsupportedModel
 from fedlas.importers.onnx.parsing import standard_opset
@@ -20,6 +29,7 @@ Array = NDArray[Any]
 Shape = tuple[int, ...]
 #: The shapes of tensors by name.
 Shapes = Mapping[str, Shape]
+T = TypeVar("T")
 #: What an attribute of a node may hold.
 Attribute = int | float | str | bytes | Sequence[int] | Sequence[float] | Sequence[str]
 _RAW = frozenset(f"{kind}{bits}" for kind in ("int", "uint", "float") for bits in (8, 16, 32, 64)) | {"bool"}
@@ -216,10 +226,38 @@ def rename_tensors(node: NodeProto, names: Mapping[str, str]) -> None:
     node.output[:] = [names.get(name, name) for name in node.output]
 
 
-def attribute(node: NodeProto, name: str, default: object = None) -> Any:
-    """One attribute's value, or the default."""
-    found = next((item for item in node.attribute if item.name == name), None)
-    return default if found is None else helper.get_attribute_value(found)
+def attribute(node: NodeProto, name: str, default: T) -> T:
+    """One attribute's value, which is of the default's type wherever the file keeps to the specification."""
+    found = _attribute(node, name)
+    return default if found is None else cast("T", helper.get_attribute_value(found))
+
+
+def integers(node: NodeProto, name: str) -> list[int] | None:
+    """The integers of an attribute, None where the node does not have it."""
+    found = _attribute(node, name)
+    return None if found is None else list(found.ints)
+
+
+def floats(node: NodeProto, name: str) -> list[float] | None:
+    """The floats of an attribute, None where the node does not have it."""
+    found = _attribute(node, name)
+    return None if found is None else list(found.floats)
+
+
+def integer(node: NodeProto, name: str) -> int | None:
+    """The integer that an attribute is, None where the node does not have it."""
+    found = _attribute(node, name)
+    return None if found is None else int(found.i)
+
+
+def tensor(node: NodeProto, name: str) -> TensorProto | None:
+    """The tensor that an attribute is, None where the node does not have it."""
+    found = _attribute(node, name)
+    return None if found is None else found.t
+
+
+def _attribute(node: NodeProto, name: str) -> AttributeProto | None:
+    return next((item for item in node.attribute if item.name == name), None)
 
 
 def set_attribute(node: NodeProto, name: str, value: Attribute | TensorProto | None) -> None:

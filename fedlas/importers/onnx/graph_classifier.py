@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import Any
-
-from numpy.typing import NDArray
 
 from fedlas.classifier import Classifier
-from fedlas.importers.onnx.graph import Graph
+from fedlas.importers.onnx.graph import Array, Graph
 from fedlas.importers.onnx.input_specs import InputSpec, example_inputs
 
 #: What every served file computes; inputs of these names are renamed (`features` → `features_input_0`).
@@ -56,6 +53,6 @@ class GraphClassifier(Classifier):
         """Whether there is anything to train."""
         return any(parameter.numel() for parameter in self.parameters())
 
-    def example_rows(self, rows: int) -> list[NDArray[Any]]:
+    def example_rows(self, rows: int) -> list[Array]:
         """Made-up rows of every input, valid for the graph, for proofs that two forms of it compute the same."""
         return [value.numpy() for value in example_inputs(list(self.inputs), rows, self.lengths).values()]

@@ -10,7 +10,7 @@ import numpy as np
 from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto, defs, helper, inliner, numpy_helper
 
 from fedlas.errors import UnsupportedModel
-from fedlas.importers.onnx.graph import Array, Graph, attribute, set_attribute
+from fedlas.importers.onnx.graph import Array, Graph, attribute, integer, set_attribute, tensor
 from fedlas.importers.onnx.operators import OPERATORS, operator_name
 from fedlas.importers.onnx.operators.table import STANDARD_DOMAINS
 from fedlas.importers.onnx.runtime_nodes import is_runtime_node
@@ -98,7 +98,7 @@ def fold_fills(graph: Graph) -> None:
     """
     total = 0
     for node in graph.nodes:
-        value = attribute(node, "value") if node.op_type == "ConstantOfShape" else None
+        value = tensor(node, "value") if node.op_type == "ConstantOfShape" else None
         if value is None or value.data_type not in _ANY_FLOAT or node.input[0] not in graph.constants:
             continue
         fill = _as_float32(numpy_helper.to_array(value)).ravel()[0]
@@ -159,11 +159,11 @@ def to_float32(graph: Graph) -> None:
             graph.constants[name] = _as_float32(value)
     for node in graph.nodes:
         for name in ("to", "dtype"):
-            if attribute(node, name) in _FLOATS:
+            if integer(node, name) in _FLOATS:
                 set_attribute(node, name, TensorProto.FLOAT)
-        value = attribute(node, "value")
-        if node.op_type == "ConstantOfShape" and value is not None and value.data_type in _FLOATS:
-            set_attribute(node, "value", numpy_helper.from_array(_as_float32(numpy_helper.to_array(value))))
+        fill = tensor(node, "value")
+        if node.op_type == "ConstantOfShape" and fill is not None and fill.data_type in _FLOATS:
+            set_attribute(node, "value", numpy_helper.from_array(_as_float32(numpy_helper.to_array(fill))))
     for info in graph.inputs:
         if info.type.tensor_type.elem_type in _FLOATS:
             _cast_input(graph, info)

@@ -10,7 +10,7 @@ import numpy as np
 from onnx import NodeProto
 
 from fedlas.importers.onnx.frontier import linear_input
-from fedlas.importers.onnx.graph import Graph, Shapes, attribute, set_attribute
+from fedlas.importers.onnx.graph import Graph, Shapes, attribute, integers, set_attribute
 from fedlas.importers.onnx.heads import Head
 from fedlas.importers.onnx.weight_roles import constant_derived
 
@@ -110,7 +110,7 @@ def _pools(graph: Graph, node: NodeProto, shape: tuple[int, ...], feature_axis: 
         return index is not None and index.size == 1 and attribute(node, "axis", 0) % len(shape) not in kept
     if node.op_type == "ReduceMean":
         known = graph.constants.get(node.input[1]) if len(node.input) > 1 else None
-        axes = attribute(node, "axes") or ([] if known is None else known.tolist())
+        axes = integers(node, "axes") or ([] if known is None else known.tolist())
         found = {axis % len(shape) for axis in axes}
         everything = found == set(range(len(shape))) - kept
         return everything if feature_axis == 1 else bool(found) and not found & kept

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnxruntime as ort
 import torch
-from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
 from fedlas.errors import UnsupportedModel
@@ -74,8 +72,8 @@ class GraphSession:
     def __deepcopy__(self, memo: dict[int, object]) -> GraphSession:
         return self
 
-    def __call__(self, rows: Sequence[NDArray[Any]]) -> list[Any]:
-        """The outputs for one array of rows per input.
+    def __call__(self, rows: Sequence[Array]) -> list[Array]:
+        """The outputs for one array of rows per input; what is no tensor (maps, sequences) is as the runtime has it.
 
         Raises:
             UnsupportedModel: `not_runnable`.

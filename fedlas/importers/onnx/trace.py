@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from onnx import NodeProto
 
 from fedlas.errors import UnsupportedModel
 from fedlas.importers.onnx.ai_onnx_ml.outputs import label_names
-from fedlas.importers.onnx.graph import Graph, attribute
+from fedlas.importers.onnx.graph import Graph, floats, integers
 from fedlas.importers.onnx.input_specs import LENGTHS, InputSpec, example_inputs
 from fedlas.importers.onnx.runtime_session import GraphSession
-
-Array = NDArray[Any]
 
 _ROWS = 4
 
@@ -47,7 +43,7 @@ class Trace:
         names = [name for node in graph.nodes for name in node.output if name]
         self._see(names, GraphSession(graph, names, typed=False)(self._rows))
 
-    def _see(self, names: Sequence[str], found: Sequence[Any]) -> None:
+    def _see(self, names: Sequence[str], found: Sequence[object]) -> None:
         self._values |= {name: value for name, value in zip(names, found, strict=True) if isinstance(value, np.ndarray)}
         self.shapes = {name: tuple(value.shape) for name, value in self._values.items()}
 
@@ -95,7 +91,7 @@ def _fixed(batch: int | None, why: str) -> UnsupportedModel:
     return UnsupportedModel("fixed_batch", f"{found} ({why}); export the model with a free number of rows")
 
 
-def _first_run(program: GraphSession, graph: Graph, specs: list[InputSpec]) -> tuple[dict[str, int], list[Any]]:
+def _first_run(program: GraphSession, graph: Graph, specs: list[InputSpec]) -> tuple[dict[str, int], Sequence[object]]:
     """Lengths of the open axes with which the graph runs, the likeliest first, and what it computes."""
     axes = {size for spec in specs for size in spec.shape[1:] if isinstance(size, str)}
     failure: UnsupportedModel | None = None
@@ -114,8 +110,8 @@ def _widths(graph: Graph) -> list[int]:
     """How many columns the nodes of `ai.onnx.ml` say that they read."""
     widths = []
     for node in graph.nodes:
-        widths += [1 + max(attribute(node, name)) for name in ("nodes_featureids",) if attribute(node, name)]
-        widths += [len(attribute(node, name)) for name in ("offset", "imputed_value_floats") if attribute(node, name)]
-        vectors, counts = attribute(node, "support_vectors") or (), attribute(node, "vectors_per_class") or ()
+        widths.append(1 + max(integers(node, "nodes_featureids") or [-1]))
+        widths += [len(floats(node, name) or ()) for name in ("offset", "imputed_value_floats")]
+        vectors, counts = floats(node, "support_vectors") or (), integers(node, "vectors_per_class") or ()
         widths += [len(vectors) // sum(counts)] if vectors and sum(counts) > 0 else []
     return [width for width in widths if 0 < width <= 1 << 16]

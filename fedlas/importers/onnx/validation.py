@@ -6,8 +6,8 @@ import math
 from collections import Counter
 from collections.abc import Iterator
 from graphlib import CycleError, TopologicalSorter
-from typing import Any
 
+from google.protobuf.message import Message  # type: ignore[import-untyped]
 from onnx import FunctionProto, GraphProto, ModelProto, NodeProto, TensorProto
 
 from fedlas.errors import UnsupportedModel
@@ -57,7 +57,7 @@ def every_tensor(model: ModelProto) -> Iterator[TensorProto]:
     return (message for message in _every(model) if isinstance(message, TensorProto))
 
 
-def _every(message: Any) -> Iterator[Any]:
+def _every(message: Message) -> Iterator[Message]:
     pending = [message]
     while pending:
         found = pending.pop()

@@ -13,7 +13,7 @@ import numpy as np
 from onnx import NodeProto, TensorProto, numpy_helper
 
 from fedlas.importers.onnx.ai_onnx_ml.graph_builder import GraphBuilder, NoEquivalent
-from fedlas.importers.onnx.graph import Array, attribute
+from fedlas.importers.onnx.graph import Array, attribute, integers
 
 
 def keep_finite(builder: GraphBuilder, node: NodeProto) -> None:
@@ -44,7 +44,7 @@ def _linear_classifier(builder: GraphBuilder, node: NodeProto) -> None:
     if transform not in (b"NONE", b"SOFTMAX", b"LOGISTIC") or node.output[0] in builder.read or len(node.output) < 2:
         raise NoEquivalent
     weight, bias = _coefficients(node)
-    labels = attribute(node, "classlabels_ints") or attribute(node, "classlabels_strings") or ()
+    labels = attribute(node, "classlabels_ints", ()) or attribute(node, "classlabels_strings", ())
     if len(bias) == 1 and len(labels) == 2:
         # Of one score z, ONNX Runtime makes (σ(-z), σ(z)) with LOGISTIC, and (1 - z, z) without, whatever else is set.
         weight, bias = np.concatenate([-weight, weight]), np.concatenate([-bias, bias])
@@ -155,7 +155,7 @@ def _array_feature_extractor(builder: GraphBuilder, node: NodeProto) -> None:
 
 def _one_hot(builder: GraphBuilder, node: NodeProto) -> None:
     """A last axis with a one at the category; unknown categories have none."""
-    categories = np.array(attribute(node, "cats_int64s") or (), np.int64)
+    categories = np.array(integers(node, "cats_int64s") or (), np.int64)
     if not categories.size:
         raise NoEquivalent
     whole = builder.unsqueeze(builder.add("Cast", [node.input[0]], to=TensorProto.INT64))
@@ -165,10 +165,10 @@ def _one_hot(builder: GraphBuilder, node: NodeProto) -> None:
 
 def _label_encoder(builder: GraphBuilder, node: NodeProto) -> None:
     """A table from numbers to numbers; what it does not hold becomes the default."""
-    kind = "int64s" if attribute(node, "keys_int64s") else "floats"
-    keys = np.array(attribute(node, f"keys_{kind}") or (), np.int64 if kind == "int64s" else np.float32)
-    whole = bool(attribute(node, "values_int64s"))
-    values = np.array(attribute(node, "values_int64s" if whole else "values_floats") or (), np.float32)
+    kind = "int64s" if integers(node, "keys_int64s") else "floats"
+    keys = np.array(attribute(node, f"keys_{kind}", ()), np.int64 if kind == "int64s" else np.float32)
+    whole = bool(integers(node, "values_int64s"))
+    values = np.array(attribute(node, "values_int64s" if whole else "values_floats", ()), np.float32)
     default = attribute(node, "default_int64", -1) if whole else attribute(node, "default_float", -0.0)
     if not keys.size or keys.size != values.size or np.isnan(keys).any() or np.abs(values).max() >= 1 << 24:
         raise NoEquivalent

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto, helper, numpy_helper
 
 from fedlas.importers.onnx.graph import attribute
@@ -87,7 +89,7 @@ def _classified(model: ModelProto) -> set[tuple[str, ...]]:
 def label_names(node: NodeProto) -> tuple[str, ...]:
     """The names of the classes that a node of `ai.onnx.ml` holds, numbers as text; none where it holds none."""
     for name in ("classlabels_strings", "classlabels_int64s", "classlabels_ints"):
-        values = attribute(node, name) or ()
+        values: Sequence[int | bytes] = attribute(node, name, ())
         if values:
             return tuple(value.decode(errors="replace") if isinstance(value, bytes) else str(value) for value in values)
     return ()

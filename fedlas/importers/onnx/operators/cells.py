@@ -49,7 +49,7 @@ class CellKind:
         defaults: the activations that the fused function computes.
     """
 
-    fused: Callable[..., Any]
+    fused: Callable[..., tuple[Tensor, ...]]
     order: tuple[int, ...]
     defaults: tuple[str, ...]
 
@@ -217,7 +217,7 @@ def _quietly(on_cuda: bool) -> Iterator[None]:
         yield
 
 
-def _whole(layer: RecurrentLayer, kind: CellKind, options: tuple[Any, ...]) -> tuple[Tensor, States]:
+def _whole(layer: RecurrentLayer, kind: CellKind, options: tuple[object, ...]) -> tuple[Tensor, States]:
     """All rows run to the end."""
     turn = layer.direction == "reverse"
     x = layer.x.flip(0) if turn else layer.x
@@ -225,7 +225,7 @@ def _whole(layer: RecurrentLayer, kind: CellKind, options: tuple[Any, ...]) -> t
     return output.flip(0) if turn else output, tuple(last)
 
 
-def _packed(layer: RecurrentLayer, kind: CellKind, options: tuple[Any, ...]) -> tuple[Tensor, States]:
+def _packed(layer: RecurrentLayer, kind: CellKind, options: tuple[object, ...]) -> tuple[Tensor, States]:
     """Rows of several lengths, of which only the steps that they have are computed."""
     assert layer.lengths is not None
     turn = layer.direction == "reverse"

@@ -161,7 +161,7 @@ def _scored_otherwise(graph: Graph, trace: Trace, output: str) -> Head | None:
 def _is_logistic(graph: Graph, scores: str) -> bool:
     """Whether a node of trees or support vectors has applied a sigmoid to its one score."""
     node = graph.producers().get(scores)
-    return node is not None and node.domain == ML_DOMAIN and attribute(node, "post_transform") == b"LOGISTIC"
+    return node is not None and node.domain == ML_DOMAIN and attribute(node, "post_transform", b"") == b"LOGISTIC"
 
 
 def _check_features(graph: Graph, trace: Trace, logits: str, features: str) -> None:

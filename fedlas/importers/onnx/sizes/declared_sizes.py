@@ -7,7 +7,7 @@ import math
 import numpy as np
 from onnx import NodeProto
 
-from fedlas.importers.onnx.graph import attribute
+from fedlas.importers.onnx.graph import attribute, floats, integers
 from fedlas.importers.onnx.sizes.shape_rules import (
     ENDLESS,
     Inputs,
@@ -48,7 +48,7 @@ def _tile(node: NodeProto, inputs: Inputs, opset: int) -> Shapes:
 @rule("Pad")
 def _pad(node: NodeProto, inputs: Inputs, opset: int) -> Shapes:
     shape = list(shape_of(inputs, 0))
-    widths = highest(inputs, 1) if len(inputs) > 1 else [float(n) for n in attribute(node, "pads", ())]
+    widths = highest(inputs, 1) if len(inputs) > 1 else [float(n) for n in integers(node, "pads") or ()]
     axes = numbers(inputs, 3, range(len(shape))) or []
     for axis, before, after in zip(axes, widths, widths[len(axes) :], strict=False):
         shape[axis] = as_size(shape[axis] + before + after)
@@ -71,7 +71,7 @@ def _range(node: NodeProto, inputs: Inputs, opset: int) -> Shapes:
 def _resize(node: NodeProto, inputs: Inputs, opset: int) -> Shapes:
     """By sizes or by scales, which may stand in the second place (Upsample, operator set 10) or the third."""
     shape = list(shape_of(inputs, 0))
-    axes = [axis % len(shape) for axis in attribute(node, "axes") or range(len(shape))]
+    axes = [axis % len(shape) for axis in integers(node, "axes") or range(len(shape))]
     if wanted := highest(inputs, 3) if len(inputs) > 3 and inputs[3] is not None else []:
         if attribute(node, "keep_aspect_ratio_policy", b"stretch") != b"stretch":
             raise NoRule
@@ -79,7 +79,7 @@ def _resize(node: NodeProto, inputs: Inputs, opset: int) -> Shapes:
             shape[axis] = as_size(size)
         return [tuple(shape)]
     place = 2 if node.op_type == "Resize" and opset > 10 else 1
-    for axis, scale in zip(axes, attribute(node, "scales") or highest(inputs, place), strict=True):
+    for axis, scale in zip(axes, floats(node, "scales") or highest(inputs, place), strict=True):
         shape[axis] = as_size(math.floor(min(float(np.float32(scale)) * shape[axis] * (1 + 1e-7), ENDLESS)))
     return [tuple(shape)]
 
@@ -94,7 +94,7 @@ def _one_hot(node: NodeProto, inputs: Inputs, opset: int) -> Shapes:
 @rule("CenterCropPad")
 def _center_crop_pad(node: NodeProto, inputs: Inputs, opset: int) -> Shapes:
     shape = list(shape_of(inputs, 0))
-    for axis, size in zip(attribute(node, "axes") or range(len(shape)), highest(inputs, 1), strict=True):
+    for axis, size in zip(integers(node, "axes") or range(len(shape)), highest(inputs, 1), strict=True):
         shape[axis] = as_size(size)
     return [tuple(shape)]
 

@@ -14,7 +14,7 @@ import numpy as np
 from onnx import NodeProto, TensorProto
 
 from fedlas.errors import UnsupportedModel
-from fedlas.importers.onnx.graph import Array, Attribute, Graph, Shape, attribute, make_node
+from fedlas.importers.onnx.graph import Array, Attribute, Graph, Shape, integer, make_node
 from fedlas.importers.onnx.operators import operator_name
 from fedlas.importers.onnx.sizes.abstract_tensor import (
     COMPUTED,
@@ -191,7 +191,7 @@ def _shape_tensor(node: NodeProto, name: str, source: AbstractTensor) -> Abstrac
     if source.shape is None:
         shape = () if name == "Size" else None
         return unbounded_tensor(TensorProto.INT64, shape, tainted=not source.fixed)
-    part = slice(attribute(node, "start"), attribute(node, "end"))
+    part = slice(integer(node, "start"), integer(node, "end"))
     sizes = np.array(source.count if name == "Size" else source.shape[part], np.int64)
     if source.fixed:
         return constant_tensor(sizes)

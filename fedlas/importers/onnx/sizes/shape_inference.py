@@ -10,7 +10,7 @@ from onnx.shape_inference import InferenceError
 from torch import Tensor
 
 from fedlas.importers.onnx.evaluator import apply_node
-from fedlas.importers.onnx.graph import Graph, Shape, attribute
+from fedlas.importers.onnx.graph import Graph, Shape, attribute, tensor
 from fedlas.importers.onnx.operators import OPERATORS, operator_name
 from fedlas.importers.onnx.operators.dtypes import as_tensor, elem_type, torch_dtype
 from fedlas.importers.onnx.operators.table import STANDARD_DOMAINS
@@ -102,7 +102,7 @@ _TYPES: dict[str, Callable[[NodeProto, Inputs], int]] = {
     "NonZero": lambda node, inputs: TensorProto.INT64,
     "Where": lambda node, inputs: given(inputs, 1).elem,
     "OneHot": lambda node, inputs: given(inputs, 2).elem,
-    "ConstantOfShape": lambda node, inputs: getattr(attribute(node, "value"), "data_type", TensorProto.FLOAT),
+    "ConstantOfShape": lambda node, inputs: getattr(tensor(node, "value"), "data_type", TensorProto.FLOAT),
     **dict.fromkeys(_COMPARISONS, lambda node, inputs: TensorProto.BOOL),
     **dict.fromkeys(
         ("HannWindow", "HammingWindow", "BlackmanWindow"),

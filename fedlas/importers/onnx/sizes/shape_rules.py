@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Sequence
 import numpy as np
 from onnx import NodeProto
 
-from fedlas.importers.onnx.graph import Shape, attribute
+from fedlas.importers.onnx.graph import Shape, attribute, floats, integer, integers
 from fedlas.importers.onnx.sizes.abstract_tensor import AbstractTensor
 
 Inputs = Sequence[AbstractTensor | None]
@@ -160,7 +160,7 @@ def _reshape(node: NodeProto, inputs: Inputs, opset: int) -> Shapes:
 @rule("Squeeze")
 def _squeeze(node: NodeProto, inputs: Inputs, opset: int) -> Shapes:
     """Axes of size one are dropped where none are named: of bounds it is not known which."""
-    named = len(inputs) > 1 or attribute(node, "axes") is not None
+    named = len(inputs) > 1 or integers(node, "axes") is not None
     if named or _all_fixed(inputs):
         raise NoRule
     return [None]
@@ -182,12 +182,12 @@ def _nonzero(node: NodeProto, inputs: Inputs, opset: int) -> Shapes:
 @rule("Compress")
 def _compress(node: NodeProto, inputs: Inputs, opset: int) -> Shapes:
     shape = shape_of(inputs, 0)
-    return [shape if attribute(node, "axis") is not None else (math.prod(shape),)]
+    return [shape if integer(node, "axis") is not None else (math.prod(shape),)]
 
 
 @rule("Unique")
 def _unique(node: NodeProto, inputs: Inputs, opset: int) -> Shapes:
-    shape, axis = shape_of(inputs, 0), attribute(node, "axis")
+    shape, axis = shape_of(inputs, 0), integer(node, "axis")
     count = (math.prod(shape) if axis is None else shape[axis],)
     return [count if axis is None else shape, count, count, count][: len(node.output)]
 
@@ -214,7 +214,7 @@ def _distances(node: NodeProto, inputs: Inputs, opset: int) -> Shapes:
 
 @rule("ai.onnx.ml.LinearRegressor ai.onnx.ml.SVMRegressor ai.onnx.ml.TreeEnsembleRegressor")
 def _regression(node: NodeProto, inputs: Inputs, opset: int) -> Shapes:
-    targets = attribute(node, "n_targets") or attribute(node, "targets") or 1
+    targets = integer(node, "n_targets") or integer(node, "targets") or 1
     return [(shape_of(inputs, 0)[0], targets)]
 
 
@@ -223,9 +223,9 @@ def _labels_and_scores(node: NodeProto, inputs: Inputs, opset: int) -> Shapes:
     """One score for each class; support vectors without probabilities have one for each pair of classes."""
     rows = shape_of(inputs, 0)[0]
     names = ("classlabels_int64s", "classlabels_ints", "classlabels_strings")
-    scores = max(len(attribute(node, name) or ()) for name in names)
-    if node.op_type == "SVMClassifier" and scores > 2 and not attribute(node, "prob_a"):
-        if not attribute(node, "support_vectors"):
+    scores = max(len(attribute(node, name, ())) for name in names)
+    if node.op_type == "SVMClassifier" and scores > 2 and not floats(node, "prob_a"):
+        if not floats(node, "support_vectors"):
             raise NoRule
         scores = scores * (scores - 1) // 2
     return [(rows,), (rows, scores)][: len(node.output)]

@@ -7,7 +7,7 @@ import math
 import numpy as np
 from onnx import NodeProto, numpy_helper
 
-from fedlas.importers.onnx.graph import attribute
+from fedlas.importers.onnx.graph import attribute, integers, tensor
 from fedlas.importers.onnx.operators import words
 from fedlas.importers.onnx.sizes.abstract_tensor import limits_of
 from fedlas.importers.onnx.sizes.intervals import RULES, Bounds, hull, rule, widened
@@ -41,7 +41,7 @@ def _sum(node: NodeProto, inputs: Inputs) -> Bounds:
     count = x.count
     if x.shape is not None:
         try:
-            axes = numbers(inputs, 1, attribute(node, "axes"))
+            axes = numbers(inputs, 1, integers(node, "axes"))
             count = math.prod(x.shape[axis] for axis in axes) if axes else x.count
         except NoRule:
             pass
@@ -65,7 +65,7 @@ def _place(node: NodeProto, inputs: Inputs) -> Bounds:
 
 @rule("ConstantOfShape")
 def _fill(node: NodeProto, inputs: Inputs) -> Bounds:
-    value = attribute(node, "value")
+    value = tensor(node, "value")
     number = float(numpy_helper.to_array(value).ravel()[0]) if value is not None else 0.0
     return number, number
 
