@@ -17,8 +17,8 @@ from service.api import problems
 from service.api.access import AccessControl
 from service.api.services import Services
 from service.registry.errors import DeadlineExceeded, Overloaded, RegistryError
-from service.serving.call import InferenceCall
-from service.serving.deadlines import seconds_given
+from service.serving.call import InferenceCall, Shared
+from service.serving.deadlines import Waits, seconds_given
 from service.serving.format_threads import FormatThreads
 from service.serving.memory import InflightMemory
 from service.serving.messages import Answer, Request
@@ -40,6 +40,7 @@ class ServingApp:
         self.services = services
         self.memory = InflightMemory(services.settings.max_inflight_bytes)
         self.threads = FormatThreads(services.settings.max_waiting_bodies)
+        self._shared = Shared(services, self.memory, self.threads, Waits())
         self._routes = tuple(routes)
         self._access = AccessControl(services.settings)
 
@@ -56,7 +57,7 @@ class ServingApp:
     def call(self, request: Request, name: str, model: str, version: str | None = None) -> InferenceCall:
         """The call of a request for a model; `name` is that of its span."""
         span = self.services.tracing.start(request.headers, name)
-        return InferenceCall(self.services, self.memory, self.threads, request, model, version, span)
+        return InferenceCall(self._shared, request, model, version, span)
 
     async def _answer(
         self, route: ServingRoute, parameters: Sequence[str], scope: Scope, receive: Receive, send: Send

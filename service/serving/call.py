@@ -7,7 +7,7 @@ import math
 import time
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 from opentelemetry.trace import Span
@@ -21,11 +21,10 @@ from service.inference.oip.inflation import inflated
 from service.inference.standard_outputs import Outputs
 from service.model_repository import ResolvedModel
 from service.registry.errors import TooLarge
-from service.serving.deadlines import outputs_in_time, too_late
+from service.serving.deadlines import Waits, too_late
 from service.serving.format_threads import FormatThreads
 from service.serving.memory import InflightMemory
 from service.serving.messages import Request
-from service.settings import ServiceSettings
 
 T = TypeVar("T")
 
@@ -33,6 +32,21 @@ T = TypeVar("T")
 SMALL_BYTES = 64 * 1024
 _FEW_ROWS = 256
 _FEW_NUMBERS = 32 * 1024
+
+
+class Shared(NamedTuple):
+    """What the calls of a process share.
+
+    Attributes:
+        memory: bounds what they hold together.
+        threads: read and write large bodies.
+        waits: ends what is awaited for too long.
+    """
+
+    services: Services
+    memory: InflightMemory
+    threads: FormatThreads
+    waits: Waits
 
 
 class InferenceCall:
@@ -46,21 +60,14 @@ class InferenceCall:
     """
 
     __slots__ = (
-        *("_memory", "_services", "_threads", "abstained", "answer_bytes", "arrived", "began_at", "held_bytes"),
-        *("metrics", "model", "request", "resolved", "rows", "span", "until", "version"),
+        *("_memory", "_shared", "abstained", "answer_bytes", "arrived", "began_at", "held_bytes", "metrics", "model"),
+        *("request", "resolved", "rows", "settings", "span", "until", "version"),
     )
 
-    def __init__(
-        self,
-        services: Services,
-        memory: InflightMemory,
-        threads: FormatThreads,
-        request: Request,
-        model: str,
-        version: str | None,
-        span: Span,
-    ) -> None:
-        self._services, self._memory, self._threads = services, memory, threads
+    def __init__(self, shared: Shared, request: Request, model: str, version: str | None, span: Span) -> None:
+        self._shared = shared
+        self._memory = shared.memory
+        self.settings = shared.services.settings
         self.request = request
         self.model = model
         self.version = version
@@ -71,11 +78,6 @@ class InferenceCall:
         self.resolved: ResolvedModel | None = None
         self.metrics: ModelMetrics | None = None
         self.rows = self.abstained = self.held_bytes = self.answer_bytes = 0
-
-    @property
-    def settings(self) -> ServiceSettings:
-        """The settings of the process."""
-        return self._services.settings
 
     async def body(self, limit: int, *, json: bool) -> bytes:
         """The whole body; raises TooLarge, Stalled, DeadlineExceeded, ClientDisconnect, and Overloaded as `hold`."""
@@ -94,7 +96,7 @@ class InferenceCall:
             return body
         work = partial(inflated, body, encoding.decode("latin-1"), limit=limit)
         try:
-            body = await self._threads.run(self.until, work)
+            body = await self._shared.threads.run(self.until, work)
         except TooLarge as error:
             raise _named(error, limit, json) from None
         self.hold(len(body))
@@ -102,7 +104,7 @@ class InferenceCall:
 
     async def find(self) -> tuple[ResolvedModel, ModelQueue]:
         """The model that is asked for, open; raises what `ModelRepository.find` does, or DeadlineExceeded."""
-        repository = self._services.model_repository
+        repository = self._shared.services.model_repository
         found = repository.known(self.model, self.version)
         if found is None:
             try:
@@ -111,30 +113,30 @@ class InferenceCall:
             except TimeoutError:
                 raise too_late() from None
         self.resolved = resolved = found[0]
-        self.metrics = self._services.metrics.of(resolved.called, resolved.version, resolved.model_id)
+        self.metrics = self._shared.services.metrics.of(resolved.called, resolved.version, resolved.model_id)
         return found
 
     async def read(self, body: bytes, function: Callable[..., T], *args: object, small: int = SMALL_BYTES) -> T:
         """`function(body, *args)`, in a thread where the body is not small."""
         if len(body) <= small:
             return function(body, *args)
-        return await self._threads.run(self.until, function, body, *args)
+        return await self._shared.threads.run(self.until, function, body, *args)
 
     async def run(self, queue: ModelQueue, inputs: Mapping[str, np.ndarray], names: tuple[str, ...]) -> Outputs:
         """These outputs for the rows; raises Overloaded, DeadlineExceeded, InvalidRequest, ClientDisconnect."""
         self.rows = len(next(iter(inputs.values())))
         # A small file may be a large image.
         self.hold(sum([array.nbytes for array in inputs.values()]) + self.answer_bytes)
-        outputs = self._services.scheduler.submit(
+        outputs = self._shared.services.scheduler.submit(
             queue, inputs, outputs=names, observer=self.metrics, span=self.span, until=self.until
         )
-        return await outputs_in_time(outputs, self.request.receive, until=self.until)
+        return await self._shared.waits.outputs(outputs, self.request.receive, until=self.until)
 
     async def write(self, outputs: Outputs, function: Callable[..., T], *args: object) -> T:
         """`function(*args)`, in a thread where these outputs are more than a few rows or numbers."""
         if self.rows <= _FEW_ROWS and sum([array.size for array in outputs.values()]) <= _FEW_NUMBERS:
             return function(*args)
-        return await self._threads.run(self.until, function, *args)
+        return await self._shared.threads.run(self.until, function, *args)
 
     def hold(self, size: int) -> None:
         """Hold so many bytes, if more than before; raises Overloaded where all requests hold too many."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import suppress
+from dataclasses import dataclass
 
 from starlette.requests import ClientDisconnect
 from starlette.types import Receive
@@ -16,30 +17,65 @@ _LISTEN_AFTER_S = 0.02
 _LONGEST_S = 3600.0
 
 
-async def outputs_in_time(future: asyncio.Future[Outputs], receive: Receive, *, until: float) -> Outputs:
-    """The outputs, as soon as the scheduler has them.
+class Waits:
+    """The requests that wait for outputs, until their deadlines or until their clients disconnect.
 
-    Args:
-        until: on the clock of the event loop.
-
-    Raises:
-        DeadlineExceeded: at that time; rows that still wait are given up.
-        ClientDisconnect: when the client disconnects; rows that still wait are given up.
+    One timer serves all of them: most outputs are there before it fires, and one for each request takes longer than all
+    that is done with its answer.
     """
-    if future.done():
-        return future.result()
-    loop = asyncio.get_running_loop()
-    listeners: list[asyncio.Task[None]] = []
-    timer = loop.call_later(
-        min(_LISTEN_AFTER_S, max(0.0, until - loop.time())),
-        lambda: listeners.append(asyncio.ensure_future(_listen(future, receive, until))),
-    )
-    try:
-        return await future
-    finally:
-        timer.cancel()
-        for listener in listeners:
-            listener.cancel()
+
+    def __init__(self) -> None:
+        self._waiting: dict[asyncio.Future[Outputs], _Wait] = {}
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._due = 0.0
+
+    async def outputs(self, future: asyncio.Future[Outputs], receive: Receive, *, until: float) -> Outputs:
+        """The outputs, as soon as the scheduler has them.
+
+        Args:
+            until: on the clock of the event loop.
+
+        Raises:
+            DeadlineExceeded: at that time; rows that still wait are given up.
+            ClientDisconnect: when the client disconnects; rows that still wait are given up.
+        """
+        loop = asyncio.get_running_loop()
+        now = loop.time()
+        wait = self._waiting[future] = _Wait(receive, until, min(now + _LISTEN_AFTER_S, until))
+        if self._timer is None or wait.listen_at < self._due or loop is not self._loop:
+            self._wake_at(loop, wait.listen_at)
+        try:
+            return await future
+        finally:
+            del self._waiting[future]
+            if wait.listener is not None:
+                wait.listener.cancel()
+
+    def _wake_at(self, loop: asyncio.AbstractEventLoop, due: float) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._loop, self._due = loop, due
+        self._timer = loop.call_at(due, self._listen_to_late, loop)
+
+    def _listen_to_late(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._timer = None
+        now = loop.time()
+        for future, wait in self._waiting.items():
+            if wait.listener is None and wait.listen_at <= now:
+                wait.listener = loop.create_task(_listen(future, wait.receive, wait.until))
+        if later := [wait.listen_at for wait in self._waiting.values() if wait.listener is None]:
+            self._wake_at(loop, min(later))
+
+
+@dataclass(slots=True)
+class _Wait:
+    """A request that waits, and from when on it is worth detecting its disconnect."""
+
+    receive: Receive
+    until: float
+    listen_at: float
+    listener: asyncio.Task[None] | None = None
 
 
 async def _listen(future: asyncio.Future[Outputs], receive: Receive, until: float) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from starlette.requests import ClientDisconnect
 from starlette.types import Message, Receive, Scope, Send
@@ -13,14 +14,14 @@ from service.api.access import headers_of
 from service.api.request_bodies import BODY_TIMEOUT_S, stalled, too_large
 from service.api.request_ids import request_id_of
 from service.serving.deadlines import too_late
+from service.transport.exchange import exchange_of
 
 Header = tuple[bytes, bytes]
 #: A larger answer is only complete when the client has read most of it.
 _LARGE_BYTES = 64 * 1024
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
+class Answer(NamedTuple):
     """A whole response."""
 
     body: bytes
@@ -66,6 +67,12 @@ class Request:
         Raises TooLarge, Stalled where nothing arrives for a minute, ClientDisconnect, DeadlineExceeded after `until`
         (on the clock of the event loop), and what `arrived` raises.
         """
+        exchange = exchange_of(self.receive)
+        if exchange is not None and (whole := exchange.take_body()) is not None:
+            if len(whole) > limit:
+                raise too_large(limit)
+            arrived(len(whole))
+            return whole
         length = self.headers.get(b"content-length", b"")
         if length.isdigit() and int(length) > limit:
             raise too_large(limit)
@@ -88,24 +95,11 @@ class Request:
         return chunks[0] if len(chunks) == 1 else b"".join(chunks)
 
     async def _next(self) -> Message:
-        """The next message, awaited for a minute at most: what `asyncio.timeout` does, in a quarter of its time."""
-        task = asyncio.current_task()
-        assert task is not None
-        silent = False
-
-        def give_up() -> None:
-            nonlocal silent
-            silent = task.cancel()
-
-        timer = asyncio.get_running_loop().call_later(BODY_TIMEOUT_S, give_up)
         try:
-            return await self.receive()
-        except asyncio.CancelledError:
-            if silent and task.uncancel() == 0:
-                raise stalled() from None
-            raise
-        finally:
-            timer.cancel()
+            async with asyncio.timeout(BODY_TIMEOUT_S):
+                return await self.receive()
+        except TimeoutError:
+            raise stalled() from None
 
     async def answer(self, send: Send, answer: Answer) -> None:
         """Send it; a large one has left, but for the last of it, when this returns."""
@@ -118,10 +112,12 @@ class Request:
         if answer.status >= 400 and b"expect" in self.headers:  # whether a body follows is unknown
             headers.append((b"connection", b"close"))
         large = len(answer.body) > _LARGE_BYTES
+        exchange = None if large else exchange_of(self.receive)
+        if exchange is not None and exchange.answer(answer.status, headers, answer.body):
+            return
         await send({"type": "http.response.start", "status": answer.status, "headers": headers})
         await send({"type": "http.response.body", "body": answer.body, "more_body": large})
         if large:
-            await asyncio.sleep(
-                0
-            )  # written after this turn of the loop; only then the next send waits for a slow client
+            # Written after this turn of the loop; only then the next send waits for a slow client.
+            await asyncio.sleep(0)
             await send({"type": "http.response.body", "body": b""})

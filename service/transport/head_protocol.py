@@ -1,6 +1,6 @@
 """The reading side of an HTTP/1.1 connection: uvicorn's protocol with heads bounded in bytes, time and meaning.
 
-`HttpToolsProtocol` and `RequestResponseCycle` are no public classes; `self_check` tries the installed ones at start.
+`HttpToolsProtocol` and its cycle are no public classes; `self_check` tries the installed ones at start.
 """
 
 from __future__ import annotations
@@ -11,11 +11,12 @@ from urllib.parse import unquote
 
 import httptools
 from starlette.responses import Response
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from service.api.problems import problem
 from service.api.request_ids import request_id_of
 from service.transport.connections import Connections
+from service.transport.exchange import Exchange
 from service.transport.request_head import (
     HEAD_BYTES,
     Header,
@@ -54,7 +55,7 @@ class HeadProtocol(HttpToolsProtocol):
         super().__init__(*args, **options)
         self._admission = connections or Connections()
         self._surplus: str | None = None  # why this connection is beyond a limit
-        self._answering: RequestResponseCycle | None = None
+        self._answering: Exchange | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._silent = True  # nothing was received yet
         self._refused = False  # what is received is dropped
@@ -158,7 +159,7 @@ class HeadProtocol(HttpToolsProtocol):
         scope["path"] = unquote(text) if "%" in text else text
         scope["fedlas.headers"] = found  # type: ignore[typeddict-unknown-key]
         keeps = parser.should_keep_alive() and version == "1.1"
-        self._begin(self._cycle(scope, keeps_alive=keeps, expects=b"expect" in found), self.app)
+        self._begin(self._exchange(scope, keeps_alive=keeps, expects=b"expect" in found), self.app)
 
     def on_body(self, body: bytes) -> None:
         """Called by the parser."""
@@ -171,7 +172,7 @@ class HeadProtocol(HttpToolsProtocol):
             self._in_body = False
             super().on_message_complete()
 
-    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
+    def _start_asgi_task(self, cycle: Exchange, app: Any) -> None:
         self._answering = cycle
         super()._start_asgi_task(cycle, app)
 
@@ -190,12 +191,12 @@ class HeadProtocol(HttpToolsProtocol):
             last.message_event.set()
         answer: Any = _answer(refusal, self.url, self.headers)
         plain: Any = {"type": "http", "method": "GET", "http_version": "1.1", "path": "", "query_string": b""}
-        cycle = self._cycle({**plain, **(self.scope or {}), "headers": []}, keeps_alive=False, expects=False)
+        cycle = self._exchange({**plain, **(self.scope or {}), "headers": []}, keeps_alive=False, expects=False)
         self.parser, self.scope, self.url, self.headers = _RELEASED, _RELEASED, b"", []  # they hold what was received
         self._begin(cycle, answer)
 
-    def _cycle(self, scope: Any, *, keeps_alive: bool, expects: bool) -> RequestResponseCycle:
-        return RequestResponseCycle(
+    def _exchange(self, scope: Any, *, keeps_alive: bool, expects: bool) -> Exchange:
+        return Exchange(
             scope=scope,
             transport=self.transport,
             flow=self.flow,
@@ -209,7 +210,7 @@ class HeadProtocol(HttpToolsProtocol):
             on_response=self.on_response_complete,
         )
 
-    def _begin(self, cycle: RequestResponseCycle, app: Any) -> None:
+    def _begin(self, cycle: Exchange, app: Any) -> None:
         """Answer now, or after the requests before it."""
         self.cycle = cycle
         running = self._answering

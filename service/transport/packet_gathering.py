@@ -42,6 +42,11 @@ class GatheringTransport:
             self._loop.call_soon(self._flush)
         self._held.append(data)
 
+    def write_now(self, data: bytes) -> None:
+        """Write what is held, and this."""
+        self._held.append(data)
+        self._flush()
+
     def is_closing(self) -> bool:
         """Whether nothing more is sent."""
         return self._lingering or self._transport.is_closing()
