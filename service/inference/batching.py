@@ -11,7 +11,7 @@ import math
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import onnxruntime as ort
@@ -75,24 +75,14 @@ class QueuedRequest:
             whole[start : start + len(array)] = array
 
 
-@dataclass(frozen=True, slots=True)
-class Slice:
-    """Rows `start:stop` of a request, at `at` in their batch."""
+class Slice(NamedTuple):
+    """Consecutive rows of a request, from `start` on, which begin at `at` in their batch; `whole` if they are all."""
 
     request: QueuedRequest
     start: int
-    stop: int
+    rows: int
     at: int
-
-    @property
-    def rows(self) -> int:
-        """How many they are."""
-        return self.stop - self.start
-
-    @property
-    def whole(self) -> bool:
-        """Whether they are all rows of the request."""
-        return self.rows == self.request.rows
+    whole: bool
 
 
 class InferenceBatch:
@@ -107,7 +97,7 @@ class InferenceBatch:
     def __init__(self, model: OpenModel, slices: list[Slice]) -> None:
         self.model = model
         self.slices = slices
-        self.rows = slices[-1].at + slices[-1].stop - slices[-1].start
+        self.rows = slices[-1].at + slices[-1].rows
         self.started = self.ended = 0.0
         self.results: list[Outputs | Exception] = []
         self._options: ort.RunOptions | None = None
@@ -215,7 +205,7 @@ class InferenceBatch:
             if piece.request.observer is not None:
                 shares.setdefault(piece.request.observer, []).append((piece, result))
         for observer, share in shares.items():
-            rows = sum(piece.rows for piece, _ in share)
+            rows = sum([piece.rows for piece, _ in share])
             waited = [self.started - piece.request.since for piece, _ in share if piece.start == 0]
             observer.batch(rows, len(waited), sum(waited), self.seconds * rows / self.rows)
             found = [result["confidence"] for _, result in share if not isinstance(result, Exception)]
@@ -227,9 +217,11 @@ def _inputs(slices: list[Slice]) -> Mapping[str, np.ndarray]:
     first = slices[0]
     if len(slices) > 1:
         return {
-            name: np.concatenate([piece.request.inputs[name][piece.start : piece.stop] for piece in slices])
+            name: np.concatenate([_rows(piece, piece.request.inputs[name]) for piece in slices])
             for name in first.request.inputs
         }
-    if first.whole:
-        return first.request.inputs
-    return {name: array[first.start : first.stop] for name, array in first.request.inputs.items()}
+    return {name: _rows(first, array) for name, array in first.request.inputs.items()}
+
+
+def _rows(piece: Slice, array: np.ndarray) -> np.ndarray:
+    return array if piece.whole else array[piece.start : piece.start + piece.rows]

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property, lru_cache
 from typing import NoReturn, TypeVar
 
 import numpy as np
@@ -23,7 +24,7 @@ T = TypeVar("T")
 NO_OPTIONS = AnswerOptions()
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, eq=False)
 class DecisionPolicy:
     """What is done with the confidences of any number of rows.
 
@@ -48,7 +49,7 @@ class DecisionPolicy:
         numbers.
         """
         if options is NO_OPTIONS:
-            return cls(profile)
+            return without_options(profile)
         threshold, costs, least_probability = options.abstain_below or 0.0, None, None
         max_error, coverage, decision = options.max_error, options.coverage, options.decision
         if max_error is not None:
@@ -65,12 +66,12 @@ class DecisionPolicy:
                 _refuse(f'must be {{"threshold": t}} or {{"costs": [[…]]}}, found {listed(decision)}')
         return cls(profile, options, threshold, costs, least_probability)
 
-    @property
+    @cached_property
     def abstains(self) -> bool:
         """Whether the client has asked for abstention."""
         return self.options.abstain_below is not None or self.options.max_error is not None
 
-    @property
+    @cached_property
     def taken_outputs(self) -> tuple[str, ...]:
         """The outputs of the file that predictions are made of, beside what every batch computes for each row."""
         options, profile = self.options, self.profile
@@ -104,6 +105,12 @@ class DecisionPolicy:
             reached = probs[:, positive].astype(np.float64) >= self.least_probability
             return np.where(reached, positive, 1 - positive)
         return None
+
+
+@lru_cache(maxsize=1024)
+def without_options(profile: ServingProfile) -> DecisionPolicy:
+    """The policy of a request that asks for nothing beside the label: of most."""
+    return DecisionPolicy(profile)
 
 
 def _guarantees(profile: ServingProfile, field: str) -> Guarantees:

@@ -107,8 +107,7 @@ class ModelQueue:
 
         Were the rest divided equally, every large request would be answered at the end of the last of them.
         """
-        whole, large, spare = self._sorted_out(queue)
-        chosen = [(request, request.left) for request in whole]
+        chosen, large, spare = self._sorted_out(queue)
         passed_over = []
         for request in large:
             count = min(spare, request.left)
@@ -120,16 +119,18 @@ class ModelQueue:
         queue.extendleft(reversed(passed_over))  # they are next
         slices, at = [], 0
         for request, count in chosen:
-            slices.append(Slice(request, request.taken, request.taken + count, at))
+            slices.append(Slice(request, request.taken, count, at, count == request.rows))
             at += count
             request.taken += count
-            self.rows -= count
-            if request.left:
+            if request.taken < request.rows:
                 queue.append(request)
+        self.rows -= at
         return slices
 
-    def _sorted_out(self, queue: deque[QueuedRequest]) -> tuple[list[QueuedRequest], list[QueuedRequest], int]:
-        """Take from the queue the requests that fit whole, larger ones, and how many rows are free for these."""
+    def _sorted_out(
+        self, queue: deque[QueuedRequest]
+    ) -> tuple[list[tuple[QueuedRequest, int]], list[QueuedRequest], int]:
+        """Take from the queue the requests that fit whole, with their rows; larger ones; and what is free for these."""
         room = self.capacity
         share = max(1, room // len(queue))
         whole, large = [], []
@@ -141,10 +142,11 @@ class ModelQueue:
             if request.future.done():  # its client has gone, or its deadline has passed
                 self.rows -= request.left
                 continue
-            part = min(share, request.left)
+            left = request.left
+            part = min(share, left)
             room -= part
-            if part == request.left:
-                whole.append(request)
+            if part == left:
+                whole.append((request, left))
             else:
                 large.append(request)
                 spare += part

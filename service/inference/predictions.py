@@ -80,7 +80,7 @@ class Predictions:
         """(N, k) their probabilities."""
         return np.take_along_axis(self.probabilities, self.best, axis=1)
 
-    @cached_property
+    @property
     def decision(self) -> np.ndarray | None:
         """(N,) the class to act on; None where no decision was asked for."""
         return None if self.policy.options.decision is None else self.policy.decided(self.probabilities)

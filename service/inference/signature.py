@@ -10,7 +10,7 @@ import numpy as np
 from fedlas.preprocessing import Preprocessing
 from service.inference.excerpts import listed, shown
 from service.inference.images import are_images, image_rows
-from service.inference.json_arrays import all_finite, first_unsound, only_numbers, packed, shape_of
+from service.inference.json_arrays import all_finite, first_unsound, only_numbers, plain_array, shape_of
 from service.inference.profile import ServingProfile, TensorSpec
 from service.registry.errors import InvalidRequest, TooLarge
 
@@ -20,6 +20,10 @@ def parse_inputs(value: object, profile: ServingProfile, *, max_rows: int) -> di
 
     Raises InvalidRequest with the expected shape, and TooLarge for more than `max_rows` rows.
     """
+    if type(value) is list and len(profile.inputs) == 1 and len(value) <= max_rows:
+        spec = profile.inputs[0]
+        if (array := plain_array(value, spec.row, spec.dtype)) is not None:
+            return {spec.name: array}  # nearly always; all that follows finds out what is wrong, or reads images
     by_name = _by_name(value, profile.inputs)
     check_row_counts({name: len(rows) for name, rows in by_name.items()}, max_rows)
     return {spec.name: _rows(by_name[spec.name], spec, profile.preprocessing) for spec in profile.inputs}
@@ -42,7 +46,7 @@ def _by_name(value: object, specs: Sequence[TensorSpec]) -> dict[str, list[objec
 
 def check_row_counts(counts: Mapping[str, int], max_rows: int) -> None:
     """Refuse inputs (name → number of rows) that differ in it, have no row, or too many; raises as `parse_inputs`."""
-    if len(set(counts.values())) > 1:
+    if len(counts) > 1 and len(set(counts.values())) > 1:
         found = f"inputs differ in their number of rows: {dict(counts)}"
         raise InvalidRequest("wrong_inputs", found, field="inputs")
     count = next(iter(counts.values()))
@@ -58,7 +62,7 @@ def _rows(rows: list[object], spec: TensorSpec, preprocessing: Preprocessing | N
 
 
 def _array(rows: list[object], spec: TensorSpec) -> np.ndarray:
-    array = packed(rows, spec.row, spec.dtype)
+    array = plain_array(rows, spec.row, spec.dtype)
     if array is not None:
         return array
     if not only_numbers(rows) or shape_of(rows) is None:

@@ -12,7 +12,7 @@ from pydantic_core import from_json
 from service.api.problems import MOST_ERRORS
 from service.inference import formats
 from service.inference.answer_size import FEW_ANSWER_BYTES, of_predictions
-from service.inference.decision_policy import DecisionPolicy
+from service.inference.decision_policy import DecisionPolicy, without_options
 from service.inference.excerpts import listed
 from service.inference.formats.options import NAMES, from_query, merged
 from service.inference.json_limits import FEW_BYTES, check_json, collector_paused
@@ -102,7 +102,7 @@ def _loaded(body: bytes) -> object:
 
 def _policy(given: Mapping[str, object], profile: ServingProfile) -> DecisionPolicy:
     if not given:
-        return DecisionPolicy(profile)
+        return without_options(profile)
     if len(given) <= len(NAMES) and set(map(type, given.values())) <= {int, float}:
         return _policy_of_numbers(profile, *given, *given.values())
     _check_number(given, profile)

@@ -11,7 +11,7 @@ from urllib.parse import unquote
 
 import httptools
 from starlette.responses import Response
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from service.api.problems import problem
 from service.api.request_ids import request_id_of
@@ -55,7 +55,7 @@ class HeadProtocol(HttpToolsProtocol):
         super().__init__(*args, **options)
         self._admission = connections or Connections()
         self._surplus: str | None = None  # why this connection is beyond a limit
-        self._answering: Exchange | None = None
+        self._answering: RequestResponseCycle | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._silent = True  # nothing was received yet
         self._refused = False  # what is received is dropped
@@ -172,7 +172,7 @@ class HeadProtocol(HttpToolsProtocol):
             self._in_body = False
             super().on_message_complete()
 
-    def _start_asgi_task(self, cycle: Exchange, app: Any) -> None:
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
         self._answering = cycle
         super()._start_asgi_task(cycle, app)
 
@@ -210,7 +210,7 @@ class HeadProtocol(HttpToolsProtocol):
             on_response=self.on_response_complete,
         )
 
-    def _begin(self, cycle: Exchange, app: Any) -> None:
+    def _begin(self, cycle: RequestResponseCycle, app: Any) -> None:
         """Answer now, or after the requests before it."""
         self.cycle = cycle
         running = self._answering

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 
 from service.inference.decision_policy import NO_OPTIONS
 from service.inference.excerpts import shown
@@ -81,7 +82,7 @@ def chosen(request: InferenceRequest, profile: ServingProfile) -> tuple[Requeste
     if request.wanted is None:
         asked = _asked_by_parameters(request.parameters) if request.parameters else ()
         return (*_DEFAULTS[request.binary], *(RequestedOutput(name, request.binary) for name in asked))
-    existing = (*always_there(profile), *_with_parameters(profile))
+    existing = _existing(profile)
     for wanted in request.wanted:
         if wanted.name not in existing:
             message = f"unknown output {shown(wanted.name)}; this model has {', '.join(existing)}"
@@ -103,9 +104,10 @@ def _asked_by_parameters(asked: Mapping[str, Scalar]) -> list[str]:
     return [*names, "decision"] if "decision_threshold" in asked else names
 
 
-def _with_parameters(profile: ServingProfile) -> list[str]:
+@lru_cache(maxsize=1024)
+def _existing(profile: ServingProfile) -> tuple[str, ...]:
     two = profile.binary or len(profile.class_names) == 2
-    return [name for name in _NEEDED_PARAMETERS if name != "decision" or two]
+    return (*always_there(profile), *(name for name in _NEEDED_PARAMETERS if name != "decision" or two))
 
 
 def taken_outputs(wanted: Sequence[RequestedOutput]) -> tuple[str, ...]:

@@ -6,9 +6,8 @@ import binascii
 import json
 import math
 from collections.abc import Mapping, Sequence, Sized
-from dataclasses import dataclass
 from itertools import chain
-from typing import Any, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 import numpy as np
 import orjson
@@ -28,8 +27,7 @@ Scalar = str | int | float | bool
 Json = Mapping[str, Any]
 
 
-@dataclass(frozen=True, slots=True)
-class RequestedOutput:
+class RequestedOutput(NamedTuple):
     """A requested output; `classes` is the k of the classification extension."""
 
     name: str
@@ -37,8 +35,7 @@ class RequestedOutput:
     classes: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class InferenceRequest:
+class InferenceRequest(NamedTuple):
     """A decoded request.
 
     Attributes:

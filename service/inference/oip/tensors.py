@@ -15,7 +15,7 @@ from typing import NoReturn
 import numpy as np
 
 from service.inference.excerpts import shown
-from service.inference.json_arrays import first_unsound
+from service.inference.json_arrays import first_unsound, plain_array
 from service.inference.oip.datatypes import PREFIX, Datatype, prefixed
 from service.registry.errors import InvalidRequest, TooLarge
 
@@ -31,7 +31,7 @@ def checked_shape(value: object, *, of: str) -> Shape:
     """Sizes that may be announced; `of` names the tensor in errors."""
     if isinstance(value, list) and len(value) > _MAX_DIMENSIONS:
         _fail("wrong_shape", f'{of}: "shape" has {len(value)} dimensions; at most {_MAX_DIMENSIONS}')
-    if not isinstance(value, list) or any(type(size) is not int or size < 0 for size in value):
+    if not isinstance(value, list) or not set(map(type, value)) <= {int} or min(value, default=0) < 0:
         _fail(
             "wrong_shape", f'{of}: "shape" must be a list of whole numbers that are not negative, found {shown(value)}'
         )
@@ -44,6 +44,11 @@ def from_json(data: object, datatype: Datatype | None, shape: Shape, *, of: str)
     Returns an array of `shape`; BYTES as objects, each the UTF-8 of a text.
     Raises InvalidRequest: `wrong_shape`, `wrong_dtype`; TooLarge for more BYTES than rows can be.
     """
+    if datatype is not None and type(data) is list and data:
+        nested = type(data[0]) is list
+        array = plain_array(data, shape[1:] if nested else (), datatype.dtype)
+        if array is not None and array.size == math.prod(shape) and (not nested or len(data) == shape[0]):
+            return _shaped(array, shape, of)  # nearly always
     values, nesting = _flattened(data, of)
     if len(values) != math.prod(shape):
         _fail("wrong_shape", f"{of}: shape {list(shape)} needs {math.prod(shape)} values, data holds {len(values)}")
