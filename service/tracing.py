@@ -15,7 +15,7 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING
 
 from opentelemetry.context import Context
-from opentelemetry.trace import Link, NoOpTracerProvider, Span, SpanKind, StatusCode, set_span_in_context
+from opentelemetry.trace import INVALID_SPAN, Link, NoOpTracerProvider, Span, SpanKind, StatusCode, set_span_in_context
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 if TYPE_CHECKING:
@@ -67,8 +67,10 @@ class Tracing:
 
     def start(self, headers: Mapping[bytes, bytes], name: str) -> Span:
         """The span of a request with these headers (lower-case names); a `traceparent` makes it part of that trace."""
+        if not self.on:
+            return INVALID_SPAN
         context = _NO_PARENT
-        if self.on and b"traceparent" in headers:
+        if b"traceparent" in headers:
             names = (b"traceparent", b"tracestate")
             carrier = {name.decode(): headers[name].decode("latin-1") for name in names if name in headers}
             context = _PROPAGATOR.extract(carrier, context)

@@ -22,7 +22,8 @@ def parse_inputs(value: object, profile: ServingProfile, *, max_rows: int) -> di
     """
     if type(value) is list and len(profile.inputs) == 1 and len(value) <= max_rows:
         spec = profile.inputs[0]
-        if (array := plain_array(value, spec.row, spec.dtype)) is not None:
+        array = plain_array(value, spec.row, spec.dtype)
+        if array is not None and all_finite(array):  # JSON has no infinities, but some readers of it let them through
             return {spec.name: array}  # nearly always; all that follows finds out what is wrong, or reads images
     by_name = _by_name(value, profile.inputs)
     check_row_counts({name: len(rows) for name, rows in by_name.items()}, max_rows)
@@ -63,7 +64,7 @@ def _rows(rows: list[object], spec: TensorSpec, preprocessing: Preprocessing | N
 
 def _array(rows: list[object], spec: TensorSpec) -> np.ndarray:
     array = plain_array(rows, spec.row, spec.dtype)
-    if array is not None:
+    if array is not None and all_finite(array):
         return array
     if not only_numbers(rows) or shape_of(rows) is None:
         _explain_bad_rows(rows, spec)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -16,13 +17,18 @@ BYTES = "BYTES"
 PREFIX = struct.Struct("<I")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Datatype:
     """A type whose values have one size: how it lies in memory (little-endian), and `struct`'s letter for it."""
 
     name: str
     dtype: np.dtype
     code: str
+
+    @cached_property
+    def kind(self) -> str:
+        """Numpy's name of the type."""
+        return self.dtype.name
 
 
 _ALL = (

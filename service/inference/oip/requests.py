@@ -182,6 +182,8 @@ def _wanted(items: object, binary: bool) -> tuple[RequestedOutput, ...] | None:
 
 
 def _wanted_output(name: str, item: Json, binary: bool) -> RequestedOutput:
+    if item.get("parameters") is None:
+        return RequestedOutput(name, binary)
     of = f"output {shown(name)}"
     parameters = _scalars(item.get("parameters"), of=of)
     classes = parameters.get("classification", 0)

@@ -31,7 +31,7 @@ def checked_shape(value: object, *, of: str) -> Shape:
     """Sizes that may be announced; `of` names the tensor in errors."""
     if isinstance(value, list) and len(value) > _MAX_DIMENSIONS:
         _fail("wrong_shape", f'{of}: "shape" has {len(value)} dimensions; at most {_MAX_DIMENSIONS}')
-    if not isinstance(value, list) or not set(map(type, value)) <= {int} or min(value, default=0) < 0:
+    if not isinstance(value, list) or not all([type(size) is int and size >= 0 for size in value]):
         _fail(
             "wrong_shape", f'{of}: "shape" must be a list of whole numbers that are not negative, found {shown(value)}'
         )
@@ -46,7 +46,7 @@ def from_json(data: object, datatype: Datatype | None, shape: Shape, *, of: str)
     """
     if datatype is not None and type(data) is list and data:
         nested = type(data[0]) is list
-        array = plain_array(data, shape[1:] if nested else (), datatype.dtype)
+        array = plain_array(data, shape[1:] if nested else (), datatype.kind)
         if array is not None and array.size == math.prod(shape) and (not nested or len(data) == shape[0]):
             return _shaped(array, shape, of)  # nearly always
     values, nesting = _flattened(data, of)
