@@ -7,7 +7,6 @@ value; a JSON reader makes exactly these types and no subclasses of them.
 
 from __future__ import annotations
 
-import math
 import struct
 from collections.abc import Callable, Mapping, Sequence
 from itertools import chain
@@ -19,7 +18,7 @@ import numpy as np
 #: what does not fit.
 _TYPES: Mapping[str, np.dtype] = {np.dtype(code).name: np.dtype(code) for code in "efdbhiqBHIQ"}
 _MOST_DIMENSIONS = 32
-#: Of which the sum of squares takes half the time of a look at each.
+#: Of which bytes are searched in less time than numpy takes to begin.
 _FEW_VALUES = 4096
 _LISTS: set[type] = {list}
 _NUMBERS: set[type] = {int, float, bool}
@@ -61,11 +60,10 @@ def plain_array(rows: list[object], sizes: Sequence[int | str], dtype: str) -> n
 
 def all_finite(array: np.ndarray) -> bool:
     """Whether no value is NaN or infinite; `all` takes twice the time for one row."""
+    finite = np.isfinite(array)
     if array.size <= _FEW_VALUES:
-        flat = array.ravel()
-        if math.isfinite(flat.dot(flat)):  # a sum of squares; it may overflow where no value does
-            return True
-    return bool(np.count_nonzero(np.isfinite(array)) == array.size)
+        return b"\0" not in finite.tobytes()
+    return bool(np.count_nonzero(finite) == array.size)
 
 
 def shape_of(value: object) -> tuple[int, ...] | None:

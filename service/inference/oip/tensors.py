@@ -31,7 +31,7 @@ def checked_shape(value: object, *, of: str) -> Shape:
     """Sizes that may be announced; `of` names the tensor in errors."""
     if isinstance(value, list) and len(value) > _MAX_DIMENSIONS:
         _fail("wrong_shape", f'{of}: "shape" has {len(value)} dimensions; at most {_MAX_DIMENSIONS}')
-    if not isinstance(value, list) or not all([type(size) is int and size >= 0 for size in value]):
+    if not isinstance(value, list) or not all(type(size) is int and size >= 0 for size in value):
         _fail(
             "wrong_shape", f'{of}: "shape" must be a list of whole numbers that are not negative, found {shown(value)}'
         )
