@@ -6,6 +6,7 @@ import binascii
 import json
 import math
 from collections.abc import Mapping, Sequence, Sized
+from dataclasses import dataclass
 from itertools import chain
 from typing import Any, NamedTuple, NoReturn
 
@@ -27,7 +28,8 @@ Scalar = str | int | float | bool
 Json = Mapping[str, Any]
 
 
-class RequestedOutput(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class RequestedOutput:
     """A requested output; `classes` is the k of the classification extension."""
 
     name: str
