@@ -168,8 +168,8 @@ def _record(unit: UnitOfWork, row: tables.Job) -> JobRecord:
 
 async def _renew_name(services: Services, row: tables.Job) -> None:
     """A client that has seen the new version is answered by it."""
-    if row.request["publish_as"] is not None and row.status in FINAL:
-        await services.model_repository.renew(row.request["publish_as"])
+    if row.publish_as is not None and row.status in FINAL:
+        await services.model_repository.renew(row.publish_as)
 
 
 ROUTES = RecordRoutes(router, "job", "jobs", "job", JobRecord, lambda unit: unit.jobs, _record)

@@ -20,7 +20,7 @@ from service.registry.errors import InvalidRequest, NotFound, Unavailable
 #: How long a writer waits for the lock.
 BUSY_TIMEOUT_S = 30
 #: An error that is logged shows no values: requests hold the secrets of webhooks.
-_QUIET: dict[str, Any] = {"hide_parameters": True}
+_HIDE_PARAMETERS = True
 #: A process that stops in the middle of a transaction blocks every other writer: the server ends it after this.
 _IDLE_TIMEOUT_S = 3
 _CONNECT_TIMEOUT_S = 3
@@ -33,16 +33,20 @@ def open_engine(url: str) -> Engine:
     """Return an engine for `url`; the folder of an SQLite file is made if it is missing."""
     parsed = make_url(url)
     openers = {"sqlite": _open_sqlite, "postgresql": _open_postgresql}
-    opener = openers.get(parsed.get_backend_name(), lambda other: create_engine(other, **_QUIET))
+    opener = openers.get(parsed.get_backend_name(), _open_other)
     engine = opener(parsed)
     event.listen(engine, "before_cursor_execute", _keep_out_what_is_no_text)
     return engine
 
 
+def _open_other(url: URL) -> Engine:
+    return create_engine(url, hide_parameters=_HIDE_PARAMETERS)
+
+
 def _open_sqlite(url: URL) -> Engine:
     if url.database:
         Path(url.database).parent.mkdir(parents=True, exist_ok=True)
-    engine = create_engine(url, connect_args={"timeout": BUSY_TIMEOUT_S}, **_QUIET)
+    engine = create_engine(url, connect_args={"timeout": BUSY_TIMEOUT_S}, hide_parameters=_HIDE_PARAMETERS)
     event.listen(engine, "connect", _prepare_sqlite)
     event.listen(engine, "begin", _begin_sqlite)
     return engine
@@ -51,7 +55,7 @@ def _open_sqlite(url: URL) -> Engine:
 def _open_postgresql(url: URL) -> Engine:
     engine = create_engine(
         url,
-        **_QUIET,
+        hide_parameters=_HIDE_PARAMETERS,
         pool_pre_ping=True,
         pool_size=10,
         max_overflow=30,

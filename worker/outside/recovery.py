@@ -96,7 +96,7 @@ class Reaper:
             gone = [row.name for row in unit.workers.on_machine(machine()) if is_gone(row.process)]
             gone += unit.workers.silent(for_seconds=_FORGOTTEN_S)
             expired = time.monotonic() >= self._judges_from and unit.work.has_expired()
-            cancelling = bool(unit.jobs.cancelling_unclaimed())
+            cancelling = bool(unit.work.cancelling_unclaimed())
         if not (gone or expired or cancelling):
             return
         began = time.monotonic()
@@ -110,7 +110,7 @@ class Reaper:
             for record_id, reason in released.items():
                 _LOG.warning("%s waits again: %s", record_id, reason)
                 unit.requeue(record_id, reason)
-            for job in unit.jobs.cancelling_unclaimed():
+            for job in unit.work.cancelling_unclaimed():
                 unit.work.withdraw(job.id)
                 unit.jobs.change_status(job, "cancelled")
                 _LOG.info("%s cancelled", job.id)

@@ -25,8 +25,7 @@ class Deliveries(Records[tables.Delivery]):
 
     def announce(self, job: tables.Job) -> None:
         """Open a delivery to the webhook of a job that has ended, if it has one."""
-        webhook = job.request.get("webhook")
-        if webhook is None:
+        if job.webhook is None:
             return
         moment = self.now
         shown = {name: getattr(job, name) for name in _SHOWN}
@@ -37,7 +36,7 @@ class Deliveries(Records[tables.Delivery]):
             id=tables.new_id("msg"),
             job_id=job.id,
             type=type_,
-            url=webhook["url"],
+            url=job.webhook[0],
             body=payload(type_, moment, data).decode(),
             attempts=[],
             status="pending",

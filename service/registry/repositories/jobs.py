@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import TypeVar
-
-from sqlalchemy import select
 
 from service.registry import tables
 from service.registry.contract import FINAL
@@ -74,12 +72,6 @@ class Jobs(Runs[tables.Job]):
             Events(self.session).add(record_id, "attempt", {"reason": reason})
         super().requeue(record_id, reason)
 
-    def cancelling_unclaimed(self) -> Sequence[tables.Job]:
-        """Jobs to be cancelled whose work is not claimed."""
-        held = select(tables.Work.record_id).where(tables.Work.state == "claimed")
-        query = select(tables.Job).where(tables.Job.status == "cancelling", tables.Job.id.not_in(held))
-        return self.session.scalars(query).all()
-
     def update_progress(self, row: tables.Job, stage: str, progress: Json) -> None:
         """Write where the job stands; a new stage is an event."""
         if row.stage != stage:
@@ -109,13 +101,12 @@ class Calibrators(Records[tables.Calibrator]):
     table = tables.Calibrator
     noun = "calibrator"
 
-    def fitted(self, record_id: str, result: Json, files: Mapping[str, str]) -> None:
+    def fitted(self, record_id: str, result: Mapping[str, object], files: Mapping[str, str]) -> None:
         """The calibrator is fitted and judged; `files` are the digests of what was written, by column."""
         row = self.get(record_id)
-        row.status, row.profile, row.report = "succeeded", result["profile"], result["excerpt"]
-        row.method, row.parameters = result["method"], result["parameters"]
-        for column, digest in files.items():
-            setattr(row, column, digest)
+        columns = {name: result[name] for name in ("profile", "method", "parameters")}
+        for column, value in {**columns, **files, "report": result["excerpt"], "status": "succeeded"}.items():
+            setattr(row, column, value)
 
     def fail(self, record_id: str, error: Json) -> None:
         """There is no calibrator for these scores, and their test rows have shown nothing."""

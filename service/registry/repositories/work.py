@@ -15,7 +15,7 @@ from sqlalchemy.orm import aliased
 from service.registry.contract import ANY_DEVICE, WORK_KINDS
 from service.registry.errors import LeaseLost
 from service.registry.repositories.records import AfterCommit, Repository, WakeUp
-from service.registry.tables import Work
+from service.registry.tables import Job, Work
 
 #: How long work waits after its process was lost for the first, second, … time in a row; the last one repeats.
 BACK_OFF_S = (0.0, 5.0, 15.0, 45.0, 120.0, 300.0)
@@ -26,8 +26,7 @@ SILENT = "its worker went silent"
 class Claim:
     """The right to work on a record and to write its result, until the lease ends or another worker claims it.
 
-    Attributes:
-        losses: why earlier processes were lost, since the work last got further.
+    `losses` says why earlier processes were lost, since the work last got further.
     """
 
     record_id: str
@@ -49,7 +48,6 @@ class WorkQueue(Repository):
         blocked: bool = False,
         memory_bytes: int = 0,
         concurrency_key: str | None = None,
-        not_before: datetime | None = None,
     ) -> Work:
         """Open work for this new record; without `kind` and `queue` what its id says.
 
@@ -65,15 +63,13 @@ class WorkQueue(Repository):
             kind=kind,
             queue=queue,
             state="blocked" if blocked else "waiting",
-            not_before=not_before or self.now,
+            not_before=self.now,
             memory_bytes=memory_bytes,
             concurrency_key=concurrency_key,
-            attempts=0,
-            token=0,
             losses=[],
         )
         self.session.add(work)
-        if not blocked and not_before is None:
+        if not blocked:
             self._wake(record_id, queue)
         return work
 
@@ -111,18 +107,18 @@ class WorkQueue(Repository):
         lease_seconds: float,
         memory_bytes: Mapping[str, int] | None = None,
     ) -> Claim | None:
-        """Take the oldest work of this kind that is due in one of these queues; None if there is none.
-
-        Args:
-            memory_bytes: by queue, how much the work may need; without limit where a queue is not named.
-        """
+        """Claim what `next_due` finds; None if there is nothing."""
         record_id = self.next_due(kind, queues=queues, memory_bytes=memory_bytes)
         return None if record_id is None else self.claim(record_id, worker=worker, lease_seconds=lease_seconds)
 
     def next_due(
         self, kind: str, *, queues: Collection[str], memory_bytes: Mapping[str, int] | None = None
     ) -> str | None:
-        """The oldest work of this kind that may be claimed now."""
+        """The oldest work of this kind that is due in one of these queues.
+
+        Args:
+            memory_bytes: by queue, how much the work may need; without limit where a queue is not named.
+        """
         moment = self.now
         # Thousands of messages may wait for hours, and little else ever waits for a moment.
         messages = kind == WORK_KINDS["msg"]
@@ -132,21 +128,18 @@ class WorkQueue(Repository):
             if memory_bytes is not None and queue in memory_bytes:
                 due.append(Work.memory_bytes <= memory_bytes[queue])
             oldest = select(Work.record_id).where(Work.state == "waiting", Work.kind == kind, *due)
-            found = self.session.scalar(oldest.order_by(order).limit(1))
-            if found is not None:
+            if (found := self.session.scalar(oldest.order_by(order).limit(1))) is not None:
                 return found
         return None
 
     def renew(self, claim: Claim, *, lease_seconds: float) -> None:
         """Extend the lease; raises LeaseLost if another worker claimed the work."""
-        moment = self.now
-        self._change(claim, lease_expires_at=moment + timedelta(seconds=lease_seconds))
+        self._change(claim, lease_expires_at=self.now + timedelta(seconds=lease_seconds))
 
     def verify(self, claim: Claim, *, reached: float = 0.0) -> None:
         """Something of the work is written in this same transaction; raises LeaseLost if it may not be.
 
-        Args:
-            reached: the share of the whole that is done. Where no attempt has ever been, earlier losses are forgiven.
+        `reached` is the share of the whole that is done: where no attempt has ever been, earlier losses are forgiven.
         """
         self._change(claim, state="claimed")
         further = update(Work).where(Work.record_id == claim.record_id, Work.reached < reached)
@@ -212,6 +205,11 @@ class WorkQueue(Repository):
     def release_held_by(self, workers: Collection[str], reason: str) -> list[str]:
         """Work of workers that are known to be gone waits again, without waiting for their leases to end."""
         return self._release(Work.worker.in_(list(workers)), reason=reason)
+
+    def cancelling_unclaimed(self) -> Sequence[Job]:
+        """Jobs to be cancelled whose work is not claimed."""
+        claimed = select(Work.record_id).where(Work.state == "claimed")
+        return self.session.scalars(select(Job).where(Job.status == "cancelling", Job.id.not_in(claimed))).all()
 
     @property
     def _expired(self) -> ColumnElement[bool]:

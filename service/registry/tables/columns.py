@@ -8,11 +8,12 @@ import time
 from datetime import UTC, datetime
 from typing import Any
 
+from pydantic import JsonValue
 from sqlalchemy import JSON, Column, DateTime, Dialect, MetaData, String
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from sqlalchemy.types import TypeDecorator
 
-Json = dict[str, Any]
+Json = dict[str, JsonValue]
 
 _ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"  # Crockford's base 32, lower case
 _RANDOM_BITS = 80
@@ -83,7 +84,7 @@ class Base(DeclarativeBase):
             "pk": "pk_%(table_name)s",
         }
     )
-    type_annotation_map = {datetime: UtcDateTime(), Json: JSON(), list[Any]: JSON()}  # noqa: RUF012
+    type_annotation_map = {datetime: UtcDateTime(), Json: JSON(), list[str]: JSON(), list[Json]: JSON()}  # noqa: RUF012
 
 
 class Entity(Base):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Any
 
 from sqlalchemy import BigInteger, Index, String
 from sqlalchemy.orm import Mapped, mapped_column
@@ -72,11 +71,25 @@ class Job(Reported, Run):
 
     request: Mapped[Json]
     stage: Mapped[str | None] = mapped_column(String(16))
-    history: Mapped[list[Any]]
+    history: Mapped[list[Json]]
     verdict: Mapped[str | None] = mapped_column(String(16))
     promoted: Mapped[bool] = mapped_column(default=False)
     calibrated_model_id: Mapped[str | None] = mapped_column(String(40))
     plan: Mapped[Json | None]  # what a dry run found
+
+    @property
+    def publish_as(self) -> str | None:
+        """The name under which the model is to be published."""
+        name = self.request.get("publish_as")
+        return name if isinstance(name, str) else None
+
+    @property
+    def webhook(self) -> tuple[str, str] | None:
+        """Where a message about the end goes, and the secret that signs it."""
+        match self.request.get("webhook"):
+            case {"url": str(url), "secret": str(secret)}:
+                return url, secret
+        return None
 
 
 class Batch(Run):

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Any
 
 from sqlalchemy import BigInteger, Index, String, Text
 from sqlalchemy.orm import Mapped, mapped_column
 
-from service.registry.tables.columns import Base, Digest, Record
+from service.registry.tables.columns import Base, Digest, Json, Record
 
 
 class Work(Base):
@@ -31,7 +30,7 @@ class Work(Base):
         String(255)
     )  # of work with the same key one piece is done at once
     attempts: Mapped[int] = mapped_column(default=0)
-    losses: Mapped[list[Any]]  # why its process was lost, since it last got further
+    losses: Mapped[list[str]]  # why its process was lost, since it last got further
     reached: Mapped[float] = mapped_column(default=0.0)  # the largest share of the whole that was ever done
     token: Mapped[int] = mapped_column(default=0)  # fencing: grows with every claim
     worker: Mapped[str | None] = mapped_column(String(200))
@@ -46,7 +45,7 @@ class WorkerProcess(Base):
     name: Mapped[str] = mapped_column(String(200), primary_key=True)
     machine: Mapped[str] = mapped_column(String(100), index=True)  # whose process ids mean the same
     process: Mapped[str] = mapped_column(String(60))  # process id and start: an id alone is given again
-    queues: Mapped[list[Any]]
+    queues: Mapped[list[str]]
     gpu: Mapped[bool]
     memory_bytes: Mapped[int] = mapped_column(BigInteger)
     started_at: Mapped[datetime]
@@ -73,5 +72,5 @@ class Delivery(Record):
     type: Mapped[str] = mapped_column(String(40))
     url: Mapped[str] = mapped_column(String(2000))
     body: Mapped[str] = mapped_column(Text)  # the very text that is signed
-    attempts: Mapped[list[Any]]
+    attempts: Mapped[list[Json]]
     delivered_at: Mapped[datetime | None]

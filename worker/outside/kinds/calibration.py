@@ -45,10 +45,10 @@ class Calibrate(JobKind[JobResult]):
             served = unit.models.add(_calibrated(served, row, found.calibrated, files["model"]))
             model_record(served).model_dump_json()  # raises where no list could show it
         row.calibrated_model_id = served.id
-        if row.request["publish_as"] and (row.promoted or row.request["publish_when"] == "always"):
-            version = unit.names.publish(row.request["publish_as"], served)
+        if row.publish_as and (row.promoted or row.request["publish_when"] == "always"):
+            version = unit.names.publish(row.publish_as, served)
             if served.origin == "calibrated":
-                served.name, served.version = row.request["publish_as"], version
+                served.name, served.version = row.publish_as, version
         unit.jobs.update_progress(row, "publishing", {"fraction": 1.0})
         unit.jobs.change_status(row, "succeeded")
         return job_record(row, unit.work.of(row.id))

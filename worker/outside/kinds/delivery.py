@@ -23,10 +23,11 @@ class Deliver(WorkKind):
         """Send it now; the response settles the work, or says when to try again."""
         with self.registry.read() as unit:
             row = unit.deliveries.get(self.record_id)
-            webhook = unit.jobs.get(row.job_id).request["webhook"]
+            webhook = unit.jobs.get(row.job_id).webhook
             moment = unit.now()
+        assert webhook is not None
         body = row.body.encode()
-        headers = signed_headers(row.id, moment, body, webhook["secret"])
+        headers = signed_headers(row.id, moment, body, webhook[1])
         answer = deliver(row.url, headers, body, policy=self.settings.webhook_policy)
         with self.registry.write() as unit:
             self._note(unit, unit.deliveries.get(self.record_id), answer)
