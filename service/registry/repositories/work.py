@@ -53,7 +53,6 @@ class WorkQueue(Repository):
 
         Args:
             blocked: other records must be inspected first; `unblock` opens it when they are.
-            memory_bytes: what it needs, by an estimate.
             concurrency_key: of work with the same key one piece is done at a time, by whichever worker.
         """
         kind = kind or WORK_KINDS[record_id.partition("_")[0]]
@@ -66,6 +65,7 @@ class WorkQueue(Repository):
             not_before=self.now,
             memory_bytes=memory_bytes,
             concurrency_key=concurrency_key,
+            attempts=0,
             losses=[],
         )
         self.session.add(work)
@@ -120,8 +120,7 @@ class WorkQueue(Repository):
             memory_bytes: by queue, how much the work may need; without limit where a queue is not named.
         """
         moment = self.now
-        # Thousands of messages may wait for hours, and little else ever waits for a moment.
-        messages = kind == WORK_KINDS["msg"]
+        messages = kind == WORK_KINDS["msg"]  # thousands may wait for hours, and little else waits for a moment
         order = Work.not_before if messages else Work.record_id
         for queue in queues:  # one after the other: an index that begins with the queue ends at the first row
             due = [Work.queue == queue, Work.not_before <= moment, *([_free(moment)] if messages else [])]
@@ -168,8 +167,7 @@ class WorkQueue(Repository):
     def unblock(self, record_ids: Iterable[str]) -> None:
         """Let these be claimed; the claim checks again whether they can be done."""
         blocked = update(Work).where(Work.record_id.in_(list(record_ids)), Work.state == "blocked")
-        freed = self.session.execute(blocked.values(state="waiting").returning(Work.record_id, Work.queue))
-        for row in freed:
+        for row in self.session.execute(blocked.values(state="waiting").returning(Work.record_id, Work.queue)):
             self._wake(*row)
 
     def finish(self, claim: Claim) -> None:
