@@ -9,7 +9,7 @@ import numpy as np
 import orjson
 
 from service.inference.oip.datatypes import datatype_name
-from service.inference.oip.requests import RequestedOutput, Scalar
+from service.inference.oip.requests import RequestedOutput
 from service.inference.oip.tensors import packed
 
 
@@ -20,7 +20,6 @@ def encode(
     name: str,
     version: str,
     id: str | None,
-    parameters: Mapping[str, Scalar] | None = None,
 ) -> tuple[bytes, int | None]:
     """The body, and the length of the JSON at its beginning where binary tensors follow it (else None).
 
@@ -45,8 +44,6 @@ def encode(
     content: dict[str, Any] = {"model_name": name, "model_version": version, "outputs": tensors}
     if id is not None:
         content["id"] = id
-    if parameters:
-        content["parameters"] = parameters
     header = orjson.dumps(content, option=orjson.OPT_SERIALIZE_NUMPY)
     return (b"".join((header, *binary)), len(header)) if binary else (header, None)
 

@@ -125,16 +125,13 @@ def test_columns_and_views_are_written_row_by_row() -> None:
 def test_json_says_no_more_than_it_knows() -> None:
     """A float32 is written with as many digits as it has, and the rest of the answer as the protocol has it."""
     tensors = {"p": np.array([[0.1, 1e-8]], dtype=np.float32), "ok": np.array([True])}
-    body, length = encode(
-        tensors, [RequestedOutput("p"), RequestedOutput("ok")], name="m", version="1", id="7", parameters={"a": 1}
-    )
+    body, length = encode(tensors, [RequestedOutput("p"), RequestedOutput("ok")], name="m", version="1", id="7")
     assert length is None
     assert b"[0.1,1e-8]" in body
     expected: dict[str, Any] = {
         "model_name": "m",
         "model_version": "1",
         "id": "7",
-        "parameters": {"a": 1},
         "outputs": [
             {"name": "p", "datatype": "FP32", "shape": [1, 2], "data": [0.1, 1e-8]},
             {"name": "ok", "datatype": "BOOL", "shape": [1], "data": [True]},
