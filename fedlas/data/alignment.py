@@ -5,14 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from fedlas.data.casting import cast, described, fits, shown
+from fedlas.data.casting import InputSpec, Shape, cast, described, fits, pixels, shown
 from fedlas.data.dataset import Array, Dataset, Integers
 from fedlas.data.image_column import ImageColumn
-from fedlas.data.pixels import pixels
 from fedlas.errors import Mismatch
 from fedlas.preprocessing import Preprocessing
 
@@ -32,7 +30,7 @@ class _Conversion:
 def align(
     dataset: Dataset,
     *,
-    model_inputs: Sequence[Mapping[str, Any]],
+    model_inputs: Sequence[InputSpec],
     num_classes: int,
     class_names: Sequence[str],
     class_names_given: bool,
@@ -45,8 +43,6 @@ def align(
     has one or not.
 
     Args:
-        model_inputs: `{"name", "dtype", "shape"}` each; the first entry of a shape is the batch, a
-            dimension that is no integer fits any size.
         class_names: the model's names, which count only if its owner gave them (`class_names_given`).
         preprocessing: the model's, for images.
         scratch: folder for arrays of more than 64 MiB that have to be made; None makes them in memory.
@@ -70,7 +66,7 @@ def align(
 
 def align_inputs(
     inputs: Mapping[str, Array],
-    model_inputs: Sequence[Mapping[str, Any]],
+    model_inputs: Sequence[InputSpec],
     *,
     preprocessing: Preprocessing | None = None,
     scratch: Path | None = None,
@@ -84,16 +80,16 @@ def align_inputs(
 
 
 def _all_fitted(
-    inputs: Mapping[str, Array], pairs: Sequence[tuple[str, Mapping[str, Any]]], conversion: _Conversion
+    inputs: Mapping[str, Array], pairs: Sequence[tuple[str, InputSpec]], conversion: _Conversion
 ) -> dict[str, Array]:
-    return {str(spec["name"]): _fitted(name, inputs[name], spec, conversion) for name, spec in pairs}
+    return {spec["name"]: _fitted(name, inputs[name], spec, conversion) for name, spec in pairs}
 
 
 def _matched(
-    inputs: Mapping[str, Array], model_inputs: Sequence[Mapping[str, Any]]
-) -> tuple[list[tuple[str, Mapping[str, Any]]], list[str]]:
+    inputs: Mapping[str, Array], model_inputs: Sequence[InputSpec]
+) -> tuple[list[tuple[str, InputSpec]], list[str]]:
     """Pairs of a dataset's input and a model's input, and a warning for every array that is left over."""
-    wanted = [str(spec["name"]) for spec in model_inputs]
+    wanted = [spec["name"] for spec in model_inputs]
     if all(name in inputs for name in wanted):
         pairs = list(zip(wanted, model_inputs, strict=True))
     else:
@@ -110,7 +106,7 @@ def _matched(
     return pairs, [f"'{name}' is not used: the model has no such input" for name in inputs if name not in used]
 
 
-def _fitted(name: str, array: Array | ImageColumn, spec: Mapping[str, Any], conversion: _Conversion) -> Array:
+def _fitted(name: str, array: Array | ImageColumn, spec: InputSpec, conversion: _Conversion) -> Array:
     """The array in the model's type, once its trailing shape fits."""
     if isinstance(array, ImageColumn):
         return pixels(name, array, spec, conversion.preprocessing, conversion.scratch)
@@ -124,9 +120,9 @@ def _fitted(name: str, array: Array | ImageColumn, spec: Mapping[str, Any], conv
     return cast(name, array, spec, conversion.scratch, first_row=conversion.first_row)
 
 
-def _reshape_hint(wanted: tuple[Any, ...], found: tuple[int, ...]) -> str:
-    whole = all(isinstance(size, int) for size in wanted)
-    if whole and wanted and found and np.prod(wanted) == np.prod(found):
+def _reshape_hint(wanted: Shape, found: tuple[int, ...]) -> str:
+    sizes = [size for size in wanted if isinstance(size, int)]
+    if wanted and found and len(sizes) == len(wanted) and np.prod(sizes) == np.prod(found):
         return f"; reshape every row to {wanted} before sending"
     return ""
 

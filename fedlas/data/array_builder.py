@@ -9,8 +9,7 @@ from __future__ import annotations
 import errno
 import os
 import tempfile
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -44,12 +43,9 @@ class ArrayFactory:
     scratch: Path | None = None
     allow_nan: bool = False
 
-    @contextmanager
-    def builder(self, name: str, *, columns: Sequence[str] | None = None) -> Iterator[ArrayBuilder]:
+    def builder(self, name: str, *, columns: Sequence[str] | None = None) -> ArrayBuilder:
         """An array to append to; its file is removed where the block fails. `columns` name the cells of a row."""
-        builder = ArrayBuilder(name, self, columns)
-        with builder:
-            yield builder
+        return ArrayBuilder(name, self, columns)
 
 
 class ArrayBuilder:
@@ -114,11 +110,8 @@ class ArrayBuilder:
         if self._file is None:
             self._memory.resize(self._rows * self._row_bytes, refcheck=False)
             return self._memory.view(self._dtype).reshape(shape) if self._memory.size else np.empty(shape, self._dtype)
-        self._file.seek(0)
-        self._write_header()
         self._file.close()
-        mapped: Array = np.load(self._file.name, mmap_mode="r", allow_pickle=False)
-        return mapped
+        return np.memmap(self._file.name, self._dtype, "r", shape=shape)
 
     def _check_finite(self, part: Array) -> None:
         if part.dtype.kind != "f" or part.size == 0:
@@ -134,7 +127,9 @@ class ArrayBuilder:
         if used + content.size > MAX_BYTES:
             raise BadDataset("too_large", f"'{self._name}' has more than {MAX_BYTES >> 30} GiB")
         if self._file is None and self._factory.scratch is not None and used + content.size > MEMORY_BYTES:
-            self._move_to_file(used)
+            self._file = self._opened()
+            self._file.write(self._memory[:used].data)
+            self._memory = np.empty(0, np.uint8)
         if self._file is not None:
             self._file.write(content.data)
             return
@@ -142,46 +137,27 @@ class ArrayBuilder:
             self._memory.resize(max(used + content.size, used + used // 4), refcheck=False)
         self._memory[used : used + content.size] = content
 
-    def _move_to_file(self, used: int) -> None:
-        self._open()
-        assert self._file is not None
-        self._file.write(self._memory[:used].data)
-        self._memory = np.empty(0, np.uint8)
-
-    def _open(self) -> None:
-        handle, name = tempfile.mkstemp(suffix=".npy", dir=self._factory.scratch)
-        os.close(handle)
-        self._file = Path(name).open("r+b")  # noqa: SIM115 - it stays open from piece to piece
-        self._write_header()
-
-    def _write_header(self) -> None:
-        """Always of the same length, since numpy leaves room for the number of rows to grow."""
-        assert self._file is not None
-        assert self._dtype is not None
-        shape = (self._rows, *self._row_shape)
-        header = {"descr": self._dtype.str, "fortran_order": False, "shape": shape}
-        np.lib.format.write_array_header_1_0(self._file, header)
+    def _opened(self) -> IO[bytes]:
+        return tempfile.NamedTemporaryFile(suffix=".array", dir=self._factory.scratch, delete=False)
 
     def _widen(self, dtype: np.dtype[Any]) -> None:
         """What was read so far, in a wider type."""
-        narrow, row_bytes, written = self._dtype, self._row_bytes, self._file
+        narrow, used, written = self._dtype, self._rows * self._row_bytes, self._file
         assert narrow is not None
         self._dtype = dtype
         if written is None:
-            wide = self._memory[: self._rows * row_bytes].view(narrow).astype(dtype)
+            wide = self._memory[:used].view(narrow).astype(dtype)
             self._memory = wide.view(np.uint8).copy()  # only an array that owns its memory can grow
             return
-        written.flush()
-        written.seek(-(self._rows * row_bytes), os.SEEK_END)
-        self._open()
-        assert self._file is not None
+        written.seek(0)
+        self._file = self._opened()
         while content := written.read(PIECE_BYTES // narrow.itemsize * narrow.itemsize):
             self._file.write(np.frombuffer(content, narrow).astype(dtype).data)
         written.close()
         os.unlink(written.name)
 
 
-def non_finite(name: str, value: Any, place: tuple[int, ...], *, columns: Sequence[str] | None = None) -> BadDataset:
+def non_finite(name: str, value: float, place: tuple[int, ...], *, columns: Sequence[str] | None = None) -> BadDataset:
     """The error for a number that is none, with its place; `columns` name the cells of a row."""
     if columns is not None:
         name, place = columns[place[1]], place[:1]

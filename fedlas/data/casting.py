@@ -1,23 +1,37 @@
-"""Shapes and number types of a model's input: whether an array fits, and the array in the input's type."""
+"""Rows of a model's input from the arrays and image files of a dataset: in its type, where its shape fits."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 
 from fedlas.data.array_builder import MEMORY_BYTES, ArrayFactory
 from fedlas.data.dataset import Array
+from fedlas.data.image_column import ImageColumn
 from fedlas.data.memmap import pieces
 from fedlas.errors import BadDataset, Mismatch
+from fedlas.preprocessing import BadImage, Preprocessing, preprocess_all, usable_cores
 
-#: `name`, `dtype` and `shape` of a model's input; the first entry of the shape is the batch.
-Spec = Mapping[str, Any]
+_EXAMPLE = 'preprocessing={"resize": 256, "crop": 224, "mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]}'
+_BLOCK_BYTES = 1 << 25
+
+#: The sizes of an input, where a dimension that is no integer fits any size.
+Shape = Sequence[int | str | None]
 
 
-def fits(wanted: tuple[Any, ...], found: tuple[int | None, ...]) -> bool:
+class InputSpec(TypedDict):
+    """A model's input; the first entry of the shape is the batch."""
+
+    name: str
+    dtype: str
+    shape: Shape
+
+
+def fits(wanted: Shape, found: Sequence[int | None]) -> bool:
     """Whether sizes agree where both sides name them."""
     return len(wanted) == len(found) and all(
         not isinstance(size, int) or size < 0 or have is None or size == have
@@ -25,7 +39,7 @@ def fits(wanted: tuple[Any, ...], found: tuple[int | None, ...]) -> bool:
     )
 
 
-def cast(name: str, array: Array, spec: Spec, scratch: Path | None, *, first_row: int = 0) -> Array:
+def cast(name: str, array: Array, spec: InputSpec, scratch: Path | None, *, first_row: int = 0) -> Array:
     """Float widths, integers and pixels become the input's float type unscaled; integers stay integers.
 
     Args:
@@ -71,7 +85,7 @@ def _cast_rows(name: str, array: Array, dtype: np.dtype[Any], *, first_row: int)
     return array.astype(dtype)
 
 
-def shown(spec: Spec) -> str:
+def shown(spec: InputSpec) -> str:
     """The input in a sentence."""
     return f"'{spec['name']}' {spec['dtype']} {tuple(spec['shape'])}"
 
@@ -79,3 +93,64 @@ def shown(spec: Spec) -> str:
 def described(name: str, array: Array) -> str:
     """An array of a dataset in a sentence."""
     return f"'{name}' {array.dtype.name} {('N', *array.shape[1:])}"
+
+
+def check_preprocessing(preprocessing: Preprocessing, model_inputs: Sequence[InputSpec]) -> None:
+    """Raise Mismatch `preprocessing_mismatch` unless some input of the model takes what the preprocessing makes."""
+    faults = [_unfit(preprocessing, spec) for spec in model_inputs]
+    if None not in faults:
+        raise Mismatch("preprocessing_mismatch", str(faults[0]))
+
+
+def pixels(
+    name: str, images: ImageColumn, spec: InputSpec, preprocessing: Preprocessing | None, scratch: Path | None
+) -> Array:
+    """What the model's preprocessing makes of the files, block by block."""
+    if preprocessing is None:
+        raise Mismatch(
+            "preprocessing_needed",
+            f"the dataset's '{name}' are image files, but the model does not say how they become {shown(spec)}; "
+            f"send it again with its preprocessing, for example {_EXAMPLE}",
+        )
+    if (fault := _unfit(preprocessing, spec)) is not None:
+        raise Mismatch("inputs_mismatch", fault)
+    row = tuple(size for size in spec["shape"][1:] if isinstance(size, int) and size >= 0)
+    if len(row) < len(spec["shape"]) - 1:
+        row = _first_row(images, preprocessing)
+    step = max(1, _BLOCK_BYTES // (4 * max(1, int(np.prod(row)))))
+    with ArrayFactory(scratch, allow_nan=True).builder(name) as rows:
+        for start in range(0, len(images), step):
+            block = images[start : start + step]
+            out = np.empty((len(block), *row), preprocessing.dtype)
+            try:
+                preprocess_all(block, preprocessing, workers=usable_cores(), out=out)
+            except BadImage as error:
+                raise _bad_image(name, images.place(start + (error.row or 0)), error) from error
+            rows.append(cast(name, out, spec, None))
+        return rows.finish()
+
+
+def _first_row(images: ImageColumn, preprocessing: Preprocessing) -> tuple[int, ...]:
+    """The shape that all rows must have, where neither the model nor the preprocessing fixes it."""
+    try:
+        return preprocess_all(images[:1], preprocessing, workers=1).shape[1:]
+    except BadImage as error:
+        raise _bad_image("images", images.place(0), error) from error
+
+
+def _bad_image(name: str, row: int, error: BadImage) -> BadDataset:
+    return BadDataset(error.code, f"'{name}', row {row} (counted from 0): {error.message}")
+
+
+def _unfit(preprocessing: Preprocessing, spec: InputSpec) -> str | None:
+    """A sentence where the model's input does not take what the preprocessing makes."""
+    wanted, made = tuple(spec["shape"])[1:], preprocessing.shape
+    text = f"the model's input {shown(spec)} does not fit what its preprocessing makes of an image: "
+    text += f"{preprocessing.dtype} {tuple('any' if size is None else size for size in made)}"
+    if not fits(wanted, made):
+        other = "NHWC" if preprocessing.layout == "NCHW" else "NCHW"
+        turned = replace(preprocessing, layout=other)
+        return text + (f'; say "layout": "{other}"' if fits(wanted, turned.shape) else "")
+    if np.dtype(spec["dtype"]).kind in "iub" and preprocessing.dtype != "uint8":
+        return text + '; say "dtype": "uint8" for pixels from 0 to 255 as they are'
+    return None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
@@ -46,7 +47,7 @@ class Dataset:
     groups: Integers | None = None
     seen_by_model: str = "unknown"
     warnings: list[str] = field(default_factory=list)
-    roles: dict[str, Any] = field(default_factory=dict)
+    roles: dict[str, str | Sequence[str]] = field(default_factory=dict)
     format: str = "npz"
     slices: dict[str, Array] = field(default_factory=dict)
     weights: NDArray[np.float64] | None = None

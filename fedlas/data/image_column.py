@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,7 +20,6 @@ class ImageDtype:
     name: str = "image"
     kind: str = "V"
     itemsize: int = 0
-    hasobject: bool = False
 
 
 class ImageColumn:
@@ -30,7 +29,7 @@ class ImageColumn:
     copies nothing.
 
     >>> column = ImageColumn.of([b"one", b"two", b"three"])
-    >>> column[1:].image(1), column[[2, 0]].lengths.tolist()
+    >>> column[1:][1], column[[2, 0]].lengths.tolist()
     (b'three', [5, 3])
     """
 
@@ -59,16 +58,23 @@ class ImageColumn:
         return len(self._offsets) - 1 if self._rows is None else len(self._rows)
 
     def __iter__(self) -> Iterator[bytes]:
-        return (self.image(i) for i in range(len(self)))
+        return (self[i] for i in range(len(self)))
 
-    def __getitem__(self, rows: slice | Sequence[int] | NDArray[Any]) -> ImageColumn:
+    @overload
+    def __getitem__(self, rows: int) -> bytes: ...
+    @overload
+    def __getitem__(self, rows: slice | Sequence[int] | Integers) -> ImageColumn: ...
+    def __getitem__(self, rows: int | slice | Sequence[int] | Integers) -> bytes | ImageColumn:
+        if isinstance(rows, int):
+            start = self.place(rows)
+            return self._data[self._offsets[start] : self._offsets[start + 1]].tobytes()
         if self._rows is not None:
             chosen = self._rows[rows]
         elif isinstance(rows, slice):
             chosen = np.arange(*rows.indices(len(self)))
         else:
             chosen = np.arange(len(self))[np.asarray(rows)]
-        return ImageColumn(self._data, self._offsets, rows=np.atleast_1d(chosen), warnings=self.warnings)
+        return ImageColumn(self._data, self._offsets, rows=chosen, warnings=self.warnings)
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -103,18 +109,13 @@ class ImageColumn:
             return self._data
         offsets, packed = self.offsets, np.empty(self.nbytes, np.uint8)
         for i in range(len(self)):
-            packed[offsets[i] : offsets[i + 1]] = np.frombuffer(self.image(i), np.uint8)
+            packed[offsets[i] : offsets[i + 1]] = np.frombuffer(self[i], np.uint8)
         return packed
 
     def release(self) -> None:
-        """Give the pages of the files back to the system; see `storage.release`."""
+        """Give the pages of the files back to the system; see `memmap.release`."""
         release(self._data)
 
     def place(self, i: int, /) -> int:
         """The number of a file before rows were selected: its row in what the owner sent."""
         return i if self._rows is None else int(self._rows[i])
-
-    def image(self, i: int, /) -> bytes:
-        """The bytes of one file."""
-        row = self.place(i)
-        return self._data[self._offsets[row] : self._offsets[row + 1]].tobytes()

@@ -6,19 +6,21 @@ mapped as it stands, and rows can be written in another order than they have, in
 
 from __future__ import annotations
 
+import io
+import math
 import mmap
 import os
 import weakref
 import zipfile
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fedlas.data.dataset import Array
-from fedlas.data.npy_header import read_npy_header
 
 #: Arrays from this size on are mapped instead of read.
 MAPPED_FROM = 1 << 28
@@ -27,6 +29,11 @@ _PIECE = 1 << 26
 #: Private extra field of a zip member that holds nothing but padding (as zipalign's).
 _PADDING_ID = b"\x35\xd9"
 _LOCAL_HEADER, _ZIP64_EXTRA, _EXTRA_HEADER = 30, 20, 4
+
+_MAGIC = b"\x93NUMPY"
+#: A header may claim any length.
+_MAX_HEADER_BYTES = 1 << 14
+_HEADERS = {1: np.lib.format.read_array_header_1_0, 2: np.lib.format.read_array_header_2_0}
 
 
 def write_arrays(path: str | Path, arrays: Mapping[str, Array], *, order: NDArray[np.int64] | None = None) -> None:
@@ -66,6 +73,41 @@ def pieces(array: Array, rows: NDArray[np.int64] | None = None) -> Iterator[Arra
         piece = slice(start, start + step)
         yield array[piece] if rows is None else array[rows[piece]]
         release(array)
+
+
+@dataclass(frozen=True)
+class NpyHeader:
+    """Shape, order and number type of an array, and where in its file the content begins."""
+
+    shape: tuple[int, ...]
+    fortran_order: bool
+    dtype: np.dtype
+    begins: int
+
+    @property
+    def nbytes(self) -> int:
+        """Of the content."""
+        return math.prod(self.shape) * self.dtype.itemsize
+
+
+def read_npy_header(file: IO[bytes]) -> NpyHeader:
+    """The header at the beginning of `file`, which stands at the array's content afterwards.
+
+    Raises:
+        ValueError: it is no header of npy format 1 or 2.
+    """
+    magic = file.read(8)
+    version = magic[6] if len(magic) == 8 and magic.startswith(_MAGIC) else 0
+    length = file.read(2 * version)
+    content = file.read(min(_MAX_HEADER_BYTES, int.from_bytes(length, "little")))
+    if version not in _HEADERS:
+        raise ValueError(f"it begins with {magic!r}, not with the magic word of npy format 1 or 2")
+    try:
+        shape, fortran_order, dtype = _HEADERS[version](io.BytesIO(length + content))
+        sizes = tuple(int(size) for size in shape)
+        return NpyHeader(sizes, bool(fortran_order), np.dtype(dtype), len(magic) + len(length) + len(content))
+    except Exception as error:  # numpy raises many kinds for a header that is not one
+        raise ValueError(str(error)) from error
 
 
 def read_arrays(path: str | Path, *, mapped_from: int = MAPPED_FROM) -> dict[str, Array]:

@@ -5,13 +5,22 @@ from __future__ import annotations
 import errno
 from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fedlas.data.array_builder import ArrayFactory
-from fedlas.data.columns import read_groups, read_ids, read_slice, read_time, read_weights
+from fedlas.data.columns import (
+    Columns,
+    check_lengths,
+    check_single,
+    read_groups,
+    read_ids,
+    read_slice,
+    read_time,
+    read_weights,
+)
 from fedlas.data.dataset import MIN_SPLIT_ROWS, SEEN_BY_MODEL, SPLITS, Array, Dataset, Integers
 from fedlas.data.file_format import told_format
 from fedlas.data.formats.csv import CsvReader
@@ -19,8 +28,7 @@ from fedlas.data.formats.image_folder import IMAGES, read_imagefolder
 from fedlas.data.formats.npz import NpzReader
 from fedlas.data.formats.parquet import ParquetReader
 from fedlas.data.labels import Labels, as_text, read_labels
-from fedlas.data.raw_columns import Columns, check_lengths, check_single
-from fedlas.data.roles import Roles, find_roles
+from fedlas.data.roles import RoleNames, Roles, find_roles
 from fedlas.data.splits import Codes, check_groups, draw_splits, given_splits, halved, thinned
 from fedlas.errors import BadDataset
 
@@ -41,7 +49,7 @@ def read_dataset(
     path: str | Path,
     *,
     format: str | None = None,
-    roles: Mapping[str, Any] | None = None,
+    roles: RoleNames | None = None,
     seen_by_model: str | None = None,
     split_seed: int = 0,
     missing: str = "reject",
@@ -126,22 +134,22 @@ def build_dataset(
     Raises:
         BadDataset: as `read_dataset`.
     """
-    named, names = columns.named, roles.names
+    named = columns.named
     if not columns.inputs:
         raise BadDataset(
             "no_inputs",
             "there is no array and no numeric column beside the roles; at least one is needed as the model input",
         )
-    check_lengths({**named, **columns.inputs}, names["label"])
-    labels = read_labels(names["label"], named[names["label"]], class_names)
-    groups = read_groups(names["group"], named[names["group"]]) if "group" in names else None
-    weights = read_weights(names["weight"], named[names["weight"]]) if "weight" in names else None
+    check_lengths({**named, **columns.inputs}, roles.label)
+    labels = read_labels(roles.label, named[roles.label], class_names)
+    groups = read_groups(roles.group, named[roles.group]) if roles.group is not None else None
+    weights = read_weights(roles.weight, named[roles.weight]) if roles.weight is not None else None
     splits = _splits(named, roles, labels, groups, split_seed, trains=trains)
     thinning: list[str] = []
-    if weights is not None:
-        splits, thinning = _thinned(splits, weights, names["weight"], split_seed)
-    ids, warnings = read_ids(names["id"], named[names["id"]]) if "id" in names else (None, [])
-    seen, more = _provenance(seen_by_model, given="split" in names)
+    if weights is not None and roles.weight is not None:
+        splits, thinning = _thinned(splits, weights, roles.weight, split_seed)
+    ids, warnings = read_ids(roles.id, named[roles.id]) if roles.id is not None else (None, [])
+    seen, more = _provenance(seen_by_model, given=roles.split is not None)
     warnings = [*roles.warnings, *columns.warnings, *warnings, *thinning, *more]
     return Dataset(
         inputs=columns.inputs,
@@ -151,10 +159,10 @@ def build_dataset(
         splits=splits,
         groups=groups,
         seen_by_model=seen,
-        warnings=[*warnings, *_check_splits(splits, drawn="split" not in names, trains=trains)],
-        roles=names,
+        warnings=[*warnings, *_check_splits(splits, drawn=roles.split is None, trains=trains)],
+        roles=dict(roles.names()),
         format=format,
-        slices={name: read_slice(name, named[name]) for name in names.get("slices", [])},
+        slices={name: read_slice(name, named[name]) for name in roles.slices or ()},
         weights=weights,
         ids=ids,
     )
@@ -173,13 +181,13 @@ def class_names_of(array: Array) -> list[str]:
 def _splits(
     arrays: Mapping[str, Array], roles: Roles, labels: Labels, groups: Integers | None, seed: int, *, trains: bool
 ) -> Codes:
-    if "split" in roles.names:
-        check_single("split", arrays[roles.names["split"]])
-        splits = given_splits(roles.names["split"], arrays[roles.names["split"]])
-        if groups is not None:
-            _check_groups(splits, groups, arrays[roles.names["group"]])
+    if roles.split is not None:
+        check_single("split", arrays[roles.split])
+        splits = given_splits(roles.split, arrays[roles.split])
+        if groups is not None and roles.group is not None:
+            _check_groups(splits, groups, arrays[roles.group])
         return splits
-    time = read_time(roles.names["time"], arrays[roles.names["time"]]) if "time" in roles.names else None
+    time = read_time(roles.time, arrays[roles.time]) if roles.time is not None else None
     drawn = draw_splits(labels.targets, groups=groups, time=time, seed=seed)
     return drawn if trains else halved(drawn)
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from typing import TypeAlias
 
 from fedlas.errors import BadDataset
 
@@ -13,58 +13,74 @@ ROLES = ("label", "split", "group", "slices", "weight", "time", "id")
 #: Names that also mean `label`, tried in this order.
 LABEL_NAMES = ("label", "labels", "y", "target")
 
+#: role -> column name; `slices` -> a list of names.
+RoleNames: TypeAlias = Mapping[str, str | Sequence[str]]
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, kw_only=True)
 class Roles:
-    """role -> column name (`slices` -> a list of names), and what the owner should know about the choice."""
+    """The name of the column that has each role, and what the owner should know about the choice."""
 
-    names: dict[str, Any]
-    warnings: list[str]
+    label: str
+    split: str | None = None
+    group: str | None = None
+    slices: list[str] | None = None
+    weight: str | None = None
+    time: str | None = None
+    id: str | None = None
+    warnings: list[str] = field(default_factory=list)
+
+    def names(self) -> RoleNames:
+        """The roles that there are, with their columns."""
+        return {role: name for role in ROLES if (name := getattr(self, role)) is not None}
 
     def columns(self) -> set[str]:
         """All columns that are kept out of the inputs."""
-        found: set[str] = set()
-        for value in self.names.values():
-            found.update([value] if isinstance(value, str) else value)
-        return found
+        return {name for names in self.names().values() for name in ([names] if isinstance(names, str) else names)}
 
 
-def find_roles(columns: Collection[str], given: Mapping[str, Any] | None) -> Roles:
+def find_roles(columns: Collection[str], given: RoleNames | None) -> Roles:
     """The roles of the columns: what `given` says, else the well-known names.
 
     Raises:
         BadDataset: `unknown_role`, `unknown_role_column`, `no_label`.
     """
-    names = _given_roles(columns, given or {})
-    warnings: list[str] = []
+    names = {role: _given(role, value, columns) for role, value in (given or {}).items()}
     for role in ROLES:
         if role not in names and role in columns:
-            names[role] = [role] if role == "slices" else role
+            names[role] = [role]
     if "label" not in names:
-        names["label"] = _label_name(columns)
-    if given is None or "label" not in given:
-        warnings += _rivals(columns, names)
-    return Roles({role: names[role] for role in ROLES if role in names}, warnings)
+        names["label"] = [_label_name(columns)]
+    slices = names.pop("slices", None)
+    one = {role: name for role, (name,) in names.items()}
+    rivals = [name for name in LABEL_NAMES if name in columns and name not in one.values()]
+    return Roles(
+        label=one["label"],
+        split=one.get("split"),
+        group=one.get("group"),
+        slices=slices,
+        weight=one.get("weight"),
+        time=one.get("time"),
+        id=one.get("id"),
+        warnings=[f"'{name}' is read as an input, because '{one['label']}' is the label" for name in rivals]
+        if given is None or "label" not in given
+        else [],
+    )
 
 
-def _given_roles(columns: Collection[str], given: Mapping[str, Any]) -> dict[str, Any]:
-    names: dict[str, Any] = {}
-    for role, value in given.items():
-        if role not in ROLES:
-            raise BadDataset("unknown_role", f"'{role}' is no role; the roles are {', '.join(ROLES)}")
-        wanted = [value] if isinstance(value, str) else value
-        if not isinstance(wanted, Sequence) or not all(isinstance(name, str) for name in wanted):
-            raise BadDataset("unknown_role", f"the role '{role}' must name a column, got {value!r}")
-        if role != "slices" and len(wanted) != 1:
-            raise BadDataset("unknown_role", f"the role '{role}' takes one column, got {value!r}")
-        for name in wanted:
-            if name not in columns:
-                raise BadDataset(
-                    "unknown_role_column",
-                    f"the role '{role}' names '{name}', but the columns are {_some(columns)}",
-                )
-        names[role] = list(wanted) if role == "slices" else wanted[0]
-    return names
+def _given(role: str, value: object, columns: Collection[str]) -> list[str]:
+    if role not in ROLES:
+        raise BadDataset("unknown_role", f"'{role}' is no role; the roles are {', '.join(ROLES)}")
+    wanted = [value] if isinstance(value, str) else value
+    if not isinstance(wanted, Sequence) or not all(isinstance(name, str) for name in wanted):
+        raise BadDataset("unknown_role", f"the role '{role}' must name a column, got {value!r}")
+    if role != "slices" and len(wanted) != 1:
+        raise BadDataset("unknown_role", f"the role '{role}' takes one column, got {value!r}")
+    if unknown := [name for name in wanted if name not in columns]:
+        raise BadDataset(
+            "unknown_role_column", f"the role '{role}' names '{unknown[0]}', but the columns are {_some(columns)}"
+        )
+    return list(wanted)
 
 
 def _label_name(columns: Collection[str]) -> str:
@@ -81,12 +97,3 @@ def _label_name(columns: Collection[str]) -> str:
 def _some(columns: Collection[str]) -> str:
     names = list(columns)
     return ", ".join(names[:50]) + (f" and {len(names) - 50} more" if len(names) > 50 else "")
-
-
-def _rivals(columns: Collection[str], names: Mapping[str, Any]) -> list[str]:
-    taken = names["label"]
-    return [
-        f"'{name}' is read as an input, because '{taken}' is the label"
-        for name in LABEL_NAMES
-        if name in columns and name != taken and name not in names.values()
-    ]

@@ -7,19 +7,19 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 
 from fedlas.data.array_builder import ArrayFactory
+from fedlas.data.columns import Columns, check_lengths
 from fedlas.data.dataset import SPLITS, Array, Dataset
 from fedlas.data.file_format import told_format
 from fedlas.data.formats.csv import CsvReader
 from fedlas.data.formats.npz import NpzReader
 from fedlas.data.labels import as_text
-from fedlas.data.raw_columns import Columns, check_lengths
 from fedlas.data.reading import build_dataset, class_names_of
-from fedlas.data.roles import Roles, find_roles
+from fedlas.data.roles import RoleNames, find_roles
 from fedlas.errors import BadDataset
 
 Kind = Literal["logits", "probabilities"]
@@ -55,7 +55,7 @@ class _Matrix:
 
 
 def read_scores(
-    path: str | Path, *, class_names: Sequence[str] | None = None, roles: Mapping[str, Any] | None = None
+    path: str | Path, *, class_names: Sequence[str] | None = None, roles: RoleNames | None = None
 ) -> Dataset:
     """Read scores and labels from an npz or csv file and fix the splits.
 
@@ -76,27 +76,21 @@ def read_scores(
     columns = reader.read(reader.names, ArrayFactory()).named
     if (given := columns.pop(_CLASS_NAMES, None)) is not None and class_names is None:
         class_names = class_names_of(np.atleast_1d(given))
-    chosen = find_roles(columns, roles).names
-    taken = Roles(chosen, []).columns()
+    chosen = find_roles(columns, roles)
+    taken = chosen.columns()
     matrix = _matrix({name: array for name, array in columns.items() if name not in taken})
     named = {name: array for name, array in columns.items() if name in taken}
-    check_lengths({**named, matrix.kind: matrix.values}, chosen["label"])
+    check_lengths({**named, matrix.kind: matrix.values}, chosen.label)
     if (rows := len(matrix.values)) > MAX_ROWS:
         raise BadDataset("too_many_rows", f"{rows} rows were sent, at most {MAX_ROWS} are answered at once")
     matrix = _checked(_in_order(matrix, class_names))
     warnings = _odd(matrix)
     if unused := [name for name in columns if name not in taken and name not in matrix.columns]:
         warnings.append(f"These columns were not used: {', '.join(unused[:20])}.")
-    names = matrix.names or _numbered(named[chosen["label"]], matrix)
-    dataset = build_dataset(
-        Columns(named, {matrix.kind: matrix.values}),
-        Roles(chosen, warnings),
-        names,
-        "no",
-        _SPLIT_SEED,
-        format,
-        trains=False,
-    )
+    names = matrix.names or _numbered(named[chosen.label], matrix)
+    chosen = replace(chosen, warnings=warnings)
+    scores = Columns(named, {matrix.kind: matrix.values})
+    dataset = build_dataset(scores, chosen, names, "no", _SPLIT_SEED, format, trains=False)
     return _with_all_classes(dataset, matrix, sorted_words=names is None)
 
 

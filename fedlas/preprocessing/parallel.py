@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any, Protocol
@@ -24,10 +24,10 @@ _SMALL_PIXELS = 1_000_000
 
 
 class Images(Protocol):
-    """A sequence of files; `ImageColumn` reads them when they are asked for."""
+    """Files, one after another: a list, or an `ImageColumn`, which reads them when they are asked for."""
 
     def __len__(self) -> int: ...
-    def image(self, i: int, /) -> bytes: ...
+    def __getitem__(self, i: int, /) -> bytes: ...
 
 
 class _PixelBudget:
@@ -58,20 +58,19 @@ def usable_cores(at_most: int = 16) -> int:
     return min(at_most, cores)
 
 
-def in_parallel(images: Images | Sequence[bytes], work: Callable[[int, bytes], None], *, workers: int) -> None:
+def in_parallel(images: Images, work: Callable[[int, bytes], None], *, workers: int) -> None:
     """Call `work(i, content)` for every image, on `workers` threads.
 
     Raises:
         BadImage: of the first image, in their order, for which `work` raises it; `row` is its place.
     """
-    read: Callable[[int], bytes] = images.__getitem__ if isinstance(images, Sequence) else images.image
     stopped = threading.Event()
 
     def work_on(rows: range) -> None:
         for i in rows:
             if stopped.is_set():
                 return
-            content = read(i)
+            content = images[i]
             try:
                 pixels = image_facts(content).pixels
                 with _BUDGET.hold(pixels if pixels > _SMALL_PIXELS else 0):
@@ -93,7 +92,7 @@ def in_parallel(images: Images | Sequence[bytes], work: Callable[[int, bytes], N
 
 
 def preprocess_all(
-    images: Images | Sequence[bytes],
+    images: Images,
     preprocessing: Preprocessing,
     *,
     workers: int,
@@ -129,11 +128,10 @@ def preprocess_all(
     return rows
 
 
-def _row_shape(images: Images | Sequence[bytes], preprocessing: Preprocessing) -> tuple[int, ...]:
+def _row_shape(images: Images, preprocessing: Preprocessing) -> tuple[int, ...]:
     fixed = tuple(size for size in preprocessing.shape if size is not None)
     if len(fixed) == len(preprocessing.shape) or not len(images):
         return tuple(size or 0 for size in preprocessing.shape)
-    first = images[0] if isinstance(images, Sequence) else images.image(0)
     shapes: list[tuple[int, ...]] = []
-    in_parallel([first], lambda _, content: shapes.append(preprocessing(content).shape), workers=1)
+    in_parallel([images[0]], lambda _, content: shapes.append(preprocessing(content).shape), workers=1)
     return shapes[0]

@@ -210,12 +210,7 @@ def _gate_sentences(gate: GateDiagnostic | None) -> list[str]:
 
 def _column(name: str, values: ArrayLike, num_rows: int | None = None) -> Floats:
     column = np.asarray(values, dtype=np.float64)
-    if (
-        column.ndim != 1
-        or len(column) == 0
-        or len(column) != (num_rows or len(column))
-        or not np.isfinite(column).all()
-    ):
+    if column.ndim != 1 or len(column) != (num_rows or max(1, len(column))) or not np.isfinite(column).all():
         needed = f"({num_rows},)" if num_rows else "(N,) with N >= 1"
         raise ValueError(f"{name} must be {needed} and finite, got shape {column.shape}")
     return column
@@ -224,6 +219,6 @@ def _column(name: str, values: ArrayLike, num_rows: int | None = None) -> Floats
 def _signs(name: str, values: ArrayLike, num_rows: int) -> Floats:
     signs = _column(name, values, num_rows)
     # The sign of an exact tie is 0: neither direction.
-    if not np.isin(signs, (-1, 0, 1)).all():
-        raise ValueError(f"{name} must hold signs, +1 or -1, got {signs[~np.isin(signs, (-1, 0, 1))][0]:g}")
+    if (strange := signs[~np.isin(signs, (-1, 0, 1))]).size:
+        raise ValueError(f"{name} must hold signs, +1 or -1, got {strange[0]:g}")
     return signs

@@ -6,7 +6,8 @@ import os
 import platform
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+
+from fedlas.documents import Json
 
 _LIBRARIES = ("fedlas", "numpy", "torch", "onnx", "onnxruntime-gpu", "onnxruntime", "pyarrow")
 _PROCESSORS, _DEVICES = Path("/proc/cpuinfo"), Path("/proc/driver/nvidia/gpus")
@@ -23,7 +24,7 @@ def library_versions() -> dict[str, str]:
     return versions
 
 
-def machine_facts() -> dict[str, Any]:
+def machine_facts() -> dict[str, Json]:
     """Platform, processor, number of processors that may be used, and the accelerator, None where there is none."""
     usable = getattr(os, "sched_getaffinity", None)
     return {

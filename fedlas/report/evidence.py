@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 from numpy.typing import ArrayLike
 
+from fedlas.documents import Json
 from fedlas.gate.claims import GateVerdict
 from fedlas.guarantees import Guarantees
 from fedlas.report.diagnostics import Diagnostics
@@ -52,10 +52,10 @@ class Evidence:
     calibration_accuracy: float | None = None
     num_calibration_rows: int | None = None
     duplicates: Mapping[str, int] | None = None
-    candidates: Sequence[Mapping[str, Any]] = ()
-    recipe: Mapping[str, Any] = field(default_factory=dict)
+    candidates: Sequence[Mapping[str, Json]] = ()
+    recipe: Mapping[str, object] = field(default_factory=dict)
     seed: int = 0
     digests: Mapping[str, str] = field(default_factory=dict)
     versions: Mapping[str, str] | None = None
-    machine: Mapping[str, Any] = field(default_factory=dict)
+    machine: Mapping[str, Json] = field(default_factory=dict)
     notes: Sequence[str] = ()

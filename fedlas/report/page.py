@@ -10,11 +10,11 @@ import json
 from collections.abc import Sequence
 from functools import cache
 from math import isfinite
-from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from fedlas.documents import Json
 from fedlas.gate.non_inferiority import GUARD_NAMES
 from fedlas.report import sentences
 from fedlas.report.diagrams import reliability_panel_svg, risk_coverage_svg
@@ -64,7 +64,7 @@ def p_value(value: float | None) -> str:
     return "< 0.001" if value < 0.001 else f"{value:.3f}"
 
 
-def text(value: Any) -> str:
+def text(value: Json) -> str:
     """A value of a free document, as JSON unless it is text already."""
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 

@@ -11,14 +11,14 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from service.registry.contract import AnswerOptions, JobRequest
-from service.registry.documents import Document, ImagePreprocessing, JsonObject, ModelProfile, SeenByModel, Task
+from service.registry.documents import Document, ImagePreprocessing, ModelProfile, SeenByModel, Task
 
 
 class DatasetOptions(Document):
     """How a dataset's file is to be read."""
 
     format: str | None = None
-    roles: JsonObject | None = None
+    roles: dict[str, str | list[str]] | None = None
     seen_by_model: SeenByModel | None = None
     split_seed: int = 0
     missing: Literal["reject", "nan"] = "reject"
@@ -43,7 +43,7 @@ class ScoresOptions(Document):
 
     method: str
     class_names: list[str] | None = None
-    roles: JsonObject | None = None
+    roles: dict[str, str | list[str]] | None = None
 
 
 class InspectDatasetOrder(Document):

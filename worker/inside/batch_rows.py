@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedlas.data import Dataset, align_inputs, load_dataset
+from fedlas.data.casting import InputSpec
 from fedlas.data.dataset import Array
 from fedlas.data.image_column import ImageColumn
 from fedlas.data.memmap import RowReader
@@ -49,7 +50,7 @@ class ModelRows:
         self._dataset = load_dataset(path, mapped_from=_MAPPED_FROM)
         given = profile.preprocessing
         self._preprocessing = None if given is None else Preprocessing.parse(given.stored())
-        self._specs = [spec.model_dump() for spec in profile.inputs]
+        self._specs = [InputSpec(name=spec.name, dtype=spec.dtype, shape=spec.shape) for spec in profile.inputs]
         first = self._aligned(next(in_file_order(self._dataset, 1)))
         # Sizes that the model leaves open are those of the first row.
         for spec in self._specs:

@@ -41,10 +41,10 @@ def inspect_dataset(order: InspectDatasetOrder, files: Files, folder: Path, emit
 def inspect_model(order: InspectModelOrder, files: Files, folder: Path, emit: Emit) -> ModelInspection:
     """Import the network, prove that it computes what the upload computes, and write the copy that is served."""
     from fedlas.calibrators import Identity
-    from fedlas.data.pixels import check_preprocessing
+    from fedlas.data.casting import check_preprocessing
     from fedlas.export.graph import export_onnx
     from fedlas.importers import check_parity
-    from worker.inside.model_loading import open_classifier, preprocessing_of
+    from worker.inside.model_loading import input_specs, open_classifier, preprocessing_of
     from worker.inside.serving_cost import measured
 
     options, file = order.options, files["model"]
@@ -52,7 +52,7 @@ def inspect_model(order: InspectModelOrder, files: Files, folder: Path, emit: Em
     names = _class_names(classifier, options.class_names)
     profile = model_profile(classifier, names, options)
     if (preprocessing := preprocessing_of(options.preprocessing)) is not None:
-        check_preprocessing(preprocessing, [spec.model_dump() for spec in profile.inputs])
+        check_preprocessing(preprocessing, input_specs(profile))
     served = folder / "served.onnx"
     if options.architecture is None:
         check_parity(file, classifier)

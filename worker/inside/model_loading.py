@@ -6,9 +6,10 @@ from pathlib import Path
 
 from fedlas.calibration import CalibrationOptions
 from fedlas.data import Dataset, align, load_dataset
+from fedlas.data.casting import InputSpec
 from fedlas.importers import GraphClassifier, load_architecture, load_onnx
 from fedlas.preprocessing import Preprocessing
-from service.registry.documents import ImagePreprocessing
+from service.registry.documents import ImagePreprocessing, ModelProfile
 from worker.documents import JobOrder, ModelOptions
 from worker.inside.functions import Files
 
@@ -19,7 +20,7 @@ def open_job(order: JobOrder, files: Files, folder: Path) -> tuple[GraphClassifi
     classifier = open_classifier(files["model"], order.model.options)
     dataset = align(
         load_dataset(files["dataset"]),
-        model_inputs=[spec.model_dump() for spec in profile.inputs],
+        model_inputs=input_specs(profile),
         num_classes=profile.num_classes,
         class_names=profile.class_names,
         class_names_given=profile.class_names_given,
@@ -59,3 +60,8 @@ def open_classifier(file: Path, options: ModelOptions) -> GraphClassifier:
 def preprocessing_of(given: ImagePreprocessing | None) -> Preprocessing | None:
     """How image files become rows of the model, if its sender said so."""
     return None if given is None else Preprocessing.parse(given.stored())
+
+
+def input_specs(profile: ModelProfile) -> list[InputSpec]:
+    """The model's inputs, as datasets are fitted to them."""
+    return [InputSpec(name=spec.name, dtype=spec.dtype, shape=spec.shape) for spec in profile.inputs]

@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import BinaryIO
 
 import numpy as np
 import pyarrow as pa
@@ -18,10 +18,10 @@ import pyarrow.compute as pc
 import pyarrow.csv as arrow_csv
 
 from fedlas.data.array_builder import ArrayFactory
-from fedlas.data.arrow import numeric, text_array
+from fedlas.data.arrow import Column, numeric, text_array
+from fedlas.data.columns import TABLE, Columns, not_numeric, side_by_side
 from fedlas.data.dataset import Array
 from fedlas.data.labels import as_text
-from fedlas.data.raw_columns import TABLE, Columns, not_numeric, side_by_side
 from fedlas.errors import BadDataset
 
 #: No line may be longer: it is parsed as a whole.
@@ -63,7 +63,7 @@ class CsvReader:
             BadDataset: `corrupt`, `empty`, `no_inputs`, `non_numeric_column`, `non_finite`.
         """
         others = [name for name in self.names if name not in named]
-        kept: dict[str, list[Any]] = {name: [] for name in self.names if name in named}
+        kept: dict[str, list[pa.Array]] = {name: [] for name in self.names if name in named}
         rows = 0
         with arrays.builder(TABLE, columns=others) as table:
             for batch in self._batches():
@@ -75,7 +75,7 @@ class CsvReader:
             columns = {name: _column(name, pa.chunked_array(chunks)) for name, chunks in kept.items()}
             return Columns(columns, {TABLE: table.finish()} if others else {})
 
-    def _batches(self) -> Iterator[Any]:
+    def _batches(self) -> Iterator[pa.RecordBatch]:
         """Blocks of rows, every cell as it was written."""
         last = None
         with _parsing(), self._path.open("rb") as file:
@@ -87,7 +87,7 @@ class CsvReader:
         if checked.quotes % 2 and last is not None and any(b"\n" in cells[0].as_py() for cells in last.columns):
             raise BadDataset("corrupt", "the csv file cannot be parsed: a quote is never closed")
 
-    def _open(self, file: Any) -> Any:
+    def _open(self, file: io.RawIOBase) -> arrow_csv.CSVStreamingReader:
         stream = arrow_csv.open_csv(
             pa.PythonFile(file, mode="r"),
             read_options=arrow_csv.ReadOptions(use_threads=False, block_size=MAX_LINE_BYTES),
@@ -111,7 +111,7 @@ def read_csv(path: str | Path) -> dict[str, Array]:
 class _Checked(io.RawIOBase):
     """Bytes on their way to the parser, which would take NUL for a letter and an open quote for a very long cell."""
 
-    def __init__(self, file: Any) -> None:
+    def __init__(self, file: BinaryIO) -> None:
         self._file = file
         self._place = 0
         self.quotes = 0
@@ -164,7 +164,7 @@ def _header(start: bytes, separator: str) -> list[str]:
         raise BadDataset("corrupt", f"the header of the csv file cannot be parsed: {error}") from error
 
 
-def _utf8(name: str, column: Any) -> Any:
+def _utf8(name: str, column: Column) -> Column:
     try:
         return column.cast(pa.string())
     except pa.ArrowInvalid as error:
@@ -179,7 +179,7 @@ def _not_utf8(name: str) -> BadDataset:
     )
 
 
-def _cells(name: str, column: Any, first: int) -> Array:
+def _cells(name: str, column: Column, first: int) -> Array:
     """Numbers (n,) of a block of an input column, integers where all are; `first` is the block's first row."""
     column = _utf8(name, column)
     numbers = _numbers(column)
@@ -189,13 +189,13 @@ def _cells(name: str, column: Any, first: int) -> Array:
     return numbers.astype(np.int64) if numbers.dtype.kind == "b" else numbers
 
 
-def _column(name: str, column: Any) -> Array:
+def _column(name: str, column: Column) -> Array:
     """A whole column, of the narrowest type that all of its cells have."""
     numbers = _numbers(column)
     return text_array(name, column) if numbers is None else numbers
 
 
-def _numbers(texts: Any) -> Array | None:
+def _numbers(texts: Column) -> Array | None:
     """Integers, floats (NaN where a cell is empty) or booleans; None where some cell is neither."""
     for attempt in (texts, None):
         if attempt is None:  # padded cells and empty ones are rare enough to look for them only now

@@ -10,15 +10,15 @@ from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
 import numpy as np
 
 from fedlas.data.array_builder import MAX_BYTES, MEMORY_BYTES, NO_ROOM, PIECE_BYTES, ArrayFactory
+from fedlas.data.columns import Columns, not_numeric
 from fedlas.data.dataset import Array
 from fedlas.data.formats.zip_archive import check_members, open_archive
-from fedlas.data.npy_header import read_npy_header
-from fedlas.data.raw_columns import Columns, not_numeric
+from fedlas.data.memmap import NpyHeader, read_npy_header
 from fedlas.errors import BadDataset
 
 #: More arrays than any model has inputs and any dataset roles.
@@ -59,7 +59,7 @@ class NpzReader:
         with _unpacking(), zipfile.ZipFile(self._path) as archive:
             for name, member in self._members.items():
                 with archive.open(member) as file:
-                    content = _NpyMember(name, file, *_checked_header(name, file, member.file_size))
+                    content = _NpyMember(name, file, _checked_header(name, file, member.file_size))
                     if name in named:
                         columns.named[name] = content.whole()
                     else:
@@ -73,85 +73,79 @@ class _NpyMember:
 
     name: str
     file: IO[bytes]
-    shape: tuple[int, ...]
-    fortran_order: bool
-    dtype: np.dtype[Any]
-
-    @property
-    def nbytes(self) -> int:
-        return math.prod(self.shape) * self.dtype.itemsize
+    header: NpyHeader
 
     def whole(self) -> Array:
         """The array in memory, of any type."""
-        if self.nbytes > MAX_NAMED_BYTES:
-            raise BadDataset("too_large", f"'{self.name}' has {self.nbytes >> 20} MiB: too much for a role")
-        flat = np.concatenate([np.empty(0, self.dtype), *self._pieces()])
-        array = flat.reshape(self.shape, order="F" if self.fortran_order else "C")
+        if self.header.nbytes > MAX_NAMED_BYTES:
+            raise BadDataset("too_large", f"'{self.name}' has {self.header.nbytes >> 20} MiB: too much for a role")
+        flat = np.concatenate([np.empty(0, self.header.dtype), *self._pieces()])
+        array = flat.reshape(self.header.shape, order="F" if self.header.fortran_order else "C")
         _check_text(self.name, array)
-        return array.astype(self.dtype.newbyteorder("="), copy=False)
+        return array.astype(self.header.dtype.newbyteorder("="), copy=False)
 
     def built(self, arrays: ArrayFactory) -> Array:
         """The array as an input, in memory or in a file."""
-        if self.dtype.kind not in "biuf":
-            small = self.dtype.itemsize * math.prod(self.shape[1:]) <= PIECE_BYTES
-            first = next(self._pieces(), np.empty(0, self.dtype)) if small else np.empty(0, self.dtype)
+        if self.header.dtype.kind not in "biuf":
+            small = self.header.dtype.itemsize * math.prod(self.header.shape[1:]) <= PIECE_BYTES
+            first = next(self._pieces(), np.empty(0, self.header.dtype)) if small else np.empty(0, self.header.dtype)
             _check_text(self.name, first[:1])
-            raise not_numeric("array", self.name, self.dtype.name, first[0] if len(first) else "nothing", 0)
+            raise not_numeric("array", self.name, self.header.dtype.name, first[0] if len(first) else "nothing", 0)
         with arrays.builder(self.name) as builder:
-            if not self.shape:  # left for the check of lengths
+            if not self.header.shape:  # left for the check of lengths
                 return self.whole()
-            builder.append(np.empty((0, *self.shape[1:]), self.dtype))
+            builder.append(np.empty((0, *self.header.shape[1:]), self.header.dtype))
             for rows in self._columns_first(arrays) if self._turned() else self._rows():
                 builder.append(rows)
             return builder.finish()
 
     def _turned(self) -> bool:
-        return self.fortran_order and len(self.shape) > 1 and self.nbytes > 0
+        return self.header.fortran_order and len(self.header.shape) > 1 and self.header.nbytes > 0
 
     def _rows(self) -> Iterator[Array]:
         """Whole rows of an array that is stored row by row."""
-        if self.nbytes == 0:
-            yield np.empty(self.shape, self.dtype)
+        if self.header.nbytes == 0:
+            yield np.empty(self.header.shape, self.header.dtype)
         for piece in self._pieces():
-            yield piece.reshape(-1, *self.shape[1:])
+            yield piece.reshape(-1, *self.header.shape[1:])
 
     def _columns_first(self, arrays: ArrayFactory) -> Iterator[Array]:
         """Whole rows of an array that is stored the other way round, which takes a copy of it."""
-        if arrays.scratch is None or self.nbytes <= MEMORY_BYTES:
-            yield np.concatenate(list(self._pieces())).reshape(self.shape, order="F")
+        if arrays.scratch is None or self.header.nbytes <= MEMORY_BYTES:
+            yield np.concatenate(list(self._pieces())).reshape(self.header.shape, order="F")
             return
         with tempfile.TemporaryFile(dir=arrays.scratch) as copy:
             for piece in self._pieces():
                 copy.write(piece.view(np.uint8).data)
             copy.flush()
-            step = max(1, 4 * PIECE_BYTES * self.shape[0] // self.nbytes)
-            for start in range(0, self.shape[0], step):
-                yield self._turned_rows(copy, start, min(step, self.shape[0] - start))
+            step = max(1, 4 * PIECE_BYTES * self.header.shape[0] // self.header.nbytes)
+            for start in range(0, self.header.shape[0], step):
+                yield self._turned_rows(copy, start, min(step, self.header.shape[0] - start))
 
     def _turned_rows(self, copy: IO[bytes], start: int, count: int) -> Array:
         """Some rows, put together from a stretch of every column; read, since mapped pages would all count as ours."""
-        columns = np.empty((math.prod(self.shape[1:]), count), self.dtype)
+        columns = np.empty((math.prod(self.header.shape[1:]), count), self.header.dtype)
         for i, column in enumerate(columns):
-            copy.seek((i * self.shape[0] + start) * self.dtype.itemsize)
+            copy.seek((i * self.header.shape[0] + start) * self.header.dtype.itemsize)
             column.view(np.uint8)[:] = np.frombuffer(copy.read(column.nbytes), np.uint8)
-        return columns.reshape(*reversed(self.shape[1:]), count).T
+        return columns.reshape(*reversed(self.header.shape[1:]), count).T
 
     def _pieces(self) -> Iterator[Array]:
         """The values in the order of the file, some rows at a time; the archive's checksum is compared at the end."""
-        left = self.nbytes
-        row = math.prod(self.shape[1:]) * self.dtype.itemsize
+        left = self.header.nbytes
+        row = math.prod(self.header.shape[1:]) * self.header.dtype.itemsize
         while left:
             wanted = min(left, max(1, PIECE_BYTES // row) * row)
             content = self.file.read(wanted)
             if len(content) < wanted:
-                found = self.nbytes - left + len(content)
-                raise BadDataset("corrupt", f"the array '{self.name}' ends after {found} of {self.nbytes} bytes")
+                found = self.header.nbytes - left + len(content)
+                raise BadDataset("corrupt", f"the array '{self.name}' ends after {found} of {self.header.nbytes} bytes")
             left -= wanted
-            yield np.frombuffer(content, self.dtype)
+            yield np.frombuffer(content, self.header.dtype)
         self.file.read(1)
 
 
-def _checked_header(name: str, file: IO[bytes], size: int) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
+def _checked_header(name: str, file: IO[bytes], size: int) -> NpyHeader:
     try:
         header = read_npy_header(file)
     except ValueError as error:
@@ -165,13 +159,13 @@ def _checked_header(name: str, file: IO[bytes], size: int) -> tuple[tuple[int, .
         )
     if dtype.kind not in "biufUSM" or dtype.itemsize == 0:
         raise BadDataset("unsupported_dtype", f"the array '{name}' has type {dtype}; numbers or text are needed")
-    claimed, held = math.prod(shape) * dtype.itemsize, size - header.begins
+    claimed, held = header.nbytes, size - header.begins
     if min(shape, default=0) < 0 or claimed != held:
         raise BadDataset(
             "corrupt",
             f"the array '{name}' claims shape {shape} of {dtype} ({claimed} bytes), but {held} bytes follow",
         )
-    return shape, header.fortran_order, dtype
+    return header
 
 
 def _check_text(name: str, array: Array) -> None:

@@ -9,16 +9,14 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from fedlas.data.array_builder import MAX_BYTES, NO_ROOM, PIECE_BYTES, ArrayFactory
-from fedlas.data.arrow import is_numeric, numeric, single_values, stored, stored_type
-from fedlas.data.arrow_lists import is_tensor, longest, tensor
+from fedlas.data.arrow import is_numeric, is_tensor, longest, numeric, single_values, stored, stored_type, tensor
+from fedlas.data.columns import Columns, not_numeric, side_by_side, single_name
 from fedlas.data.dataset import Array
-from fedlas.data.raw_columns import Columns, not_numeric, side_by_side, single_name
 from fedlas.errors import BadDataset
 
 #: The description of the columns stands at the end of the file and is read as a whole.
@@ -93,7 +91,7 @@ class ParquetReader:
                 f"padding names '{unknown[0]}', but the list columns are {', '.join(lists[:50]) or 'none'}",
             )
 
-    def _kind(self, name: str) -> Any:
+    def _kind(self, name: str) -> pa.DataType:
         return self._schema.field(name).type
 
     def _inputs(self, names: list[str], arrays: ArrayFactory) -> dict[str, Array]:
@@ -149,7 +147,7 @@ class ParquetReader:
             chunks = [batch.column(name) for batch in self._batches([name])]
             return single_values(name, pa.chunked_array(chunks, self._kind(name)))
 
-    def _batches(self, names: list[str], *, rows: int | None = None) -> Iterator[Any]:
+    def _batches(self, names: list[str], *, rows: int | None = None) -> Iterator[pa.RecordBatch]:
         """Batches of rows that hold about `PIECE_BYTES`, as far as the footer tells the truth."""
         with _decoding():
             yield from self._file.iter_batches(rows or self._batch_rows(names), columns=names, use_threads=False)
@@ -173,7 +171,7 @@ class ParquetReader:
         return leaves
 
 
-def _leaf_count(kind: Any) -> int:
+def _leaf_count(kind: pa.DataType) -> int:
     kind = stored_type(kind)
     children = range(kind.num_fields)
     return sum(_leaf_count(kind.field(i).type) for i in children) if children else 1

@@ -7,12 +7,14 @@ from math import isnan
 
 from fedlas.metrics import BinnedEstimate
 from fedlas.metrics.evaluate import Estimates
-from fedlas.report.diagrams.drawing import BAND, BAND_EDGE, COLOURS, GRID, INK, PAPER, SOFT, TITLES, line, opening, text
+from fedlas.report.diagrams.drawing import BAND, BAND_EDGE, COLOURS, INK, PAPER, SOFT, TITLES, Plot, line, opening, text
 from fedlas.report.document import CalibrationReport, Reliability
 
 _WIDTH, _HEIGHT = 920, 640
 _SIDE, _LEFTS, _TOP = 350, (82, 520), 112
-_HISTOGRAM_TOP, _HISTOGRAM = _TOP + _SIDE + 16, 62
+_HISTOGRAM = 62
+#: The base line of the histogram, which carries the axis labels.
+_BASE = _TOP + _SIDE + 16 + _HISTOGRAM
 
 
 def reliability_svg(report: CalibrationReport, *, panels: tuple[str, str] = ("uploaded", "calibrated")) -> str:
@@ -39,6 +41,10 @@ def reliability_panel_svg(report: CalibrationReport, name: str) -> str:
     return f'{start}\n<g transform="translate(0 {-cut})">\n{panel}\n</g>\n</svg>\n'
 
 
+def _plot(left: int) -> Plot:
+    return Plot(left, _TOP, _SIDE, _SIDE)
+
+
 def _frame(report: CalibrationReport) -> str:
     title = "Reliability: confidence and accuracy"
     judged = f"{report.num_test_rows:,} test rows, verdict: {report.verdict.replace('_', '-')}"
@@ -57,7 +63,7 @@ def _panel(name: str, left: int, report: CalibrationReport) -> str:
         [
             text(left, _TOP - 26, TITLES[name], size=15, weight=600, colour=colour),
             text(left, _TOP - 9, _numbers(report.metrics[name]), size=12, colour=SOFT),
-            _axes(left),
+            _plot(left).axes("confidence", "accuracy", below=(_BASE + 16, _BASE + 35), before=left - 52),
             _band(left, curve),
             f'<line x1="{left}" y1="{_TOP + _SIDE}" x2="{left + _SIDE}" y2="{_TOP}" stroke="{INK}" '
             'stroke-width="1.2" stroke-dasharray="5 4" opacity="0.7"/>',
@@ -75,27 +81,6 @@ def _numbers(scores: Estimates) -> str:
         f"accuracy {100 * scores['accuracy'].value:.1f} %   NLL {scores['nll'].value:.3f}   "
         f"ECE {100 * ece.value:.1f} % ({floor})"
     )
-
-
-def _axes(left: int) -> str:
-    parts = []
-    for i in range(6):
-        share = i / 5
-        x, y = left + share * _SIDE, _TOP + (1 - share) * _SIDE
-        parts += [
-            line(left, y, left + _SIDE, y, GRID),
-            line(x, _TOP, x, _TOP + _SIDE, GRID),
-            text(left - 9, y + 4, f"{100 * share:.0f} %", size=11, colour=SOFT, anchor="end"),
-            text(x, _below() + 16, f"{100 * share:.0f} %", size=11, colour=SOFT, anchor="middle"),
-        ]
-    middle = left + _SIDE / 2
-    y = _TOP + _SIDE / 2
-    parts += [
-        f'<rect x="{left}" y="{_TOP}" width="{_SIDE}" height="{_SIDE}" fill="none" stroke="{BAND_EDGE}"/>',
-        text(middle, _below() + 35, "confidence", size=12, anchor="middle"),
-        text(left - 52, y, "accuracy", size=12, anchor="middle", turn=(left - 52, y)),
-    ]
-    return "\n".join(parts)
 
 
 def _band(left: int, curve: Reliability) -> str:
@@ -121,7 +106,7 @@ def _points(left: int, curve: Reliability, colour: str) -> str:
     for count, confidence, accuracy in zip(curve.counts, curve.mean_confidence, curve.accuracy, strict=True):
         if not count:
             continue
-        x, y = left + confidence * _SIDE, _TOP + (1 - accuracy) * _SIDE
+        x, y = _plot(left).place(confidence, accuracy)
         places.append(f"{x:.1f},{y:.1f}")
         radius = 3.2 + 7.0 * (count / total) ** 0.5
         marks.append(
@@ -135,7 +120,7 @@ def _points(left: int, curve: Reliability, colour: str) -> str:
 
 def _histogram(left: int, curve: Reliability, colour: str) -> str:
     """Share of rows per bin, under the diagram and on the same axis."""
-    largest, total, base = max([*curve.counts, 1]), max(1, sum(curve.counts)), _below()
+    largest, total, base = max([*curve.counts, 1]), max(1, sum(curve.counts)), _BASE
     bars = [line(left, base, left + _SIDE, base, BAND_EDGE)]
     for i, count in enumerate(curve.counts):
         if not count:
@@ -170,8 +155,3 @@ def _legend(colours: Sequence[str], level: float) -> str:
             text(x + 596, y, "perfect; below it: overconfident", size=12, colour=SOFT),
         ]
     )
-
-
-def _below() -> int:
-    """The base line of the histogram, which carries the axis labels."""
-    return _HISTOGRAM_TOP + _HISTOGRAM

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from fedlas.report.diagrams.drawing import BAND_EDGE, COLOURS, GRID, SOFT, TITLES, line, opening, text
+from fedlas.report.diagrams.drawing import COLOURS, SOFT, TITLES, Plot, opening, text
 from fedlas.report.document import CalibrationReport, RiskCoverageSection
 
 _WIDTH, _HEIGHT = 560, 420
@@ -23,11 +23,18 @@ def risk_coverage_svg(report: CalibrationReport, *, curves: Sequence[str] = ("up
         curves: which of `uploaded`, `temperature`, `calibrated`.
     """
     sections = report.risk_coverage
-    top = _scale([sections[name] for name in curves])
+    plot = Plot(_LEFT, _TOP, _ACROSS, _UP, _scale([sections[name] for name in curves]))
     title = "Error rate among the most confident answers"
-    parts = [opening(_WIDTH, _HEIGHT, title), text(_LEFT, 26, title, size=14, weight=600), _axes(top)]
-    parts.append(_band(sections[curves[-1]], COLOURS[curves[-1]], top))
-    parts += [_curve(sections[name], COLOURS[name], top) for name in curves]
+    axes = plot.axes(
+        "coverage: share of rows answered, the most confident first",
+        "error rate of the answers",
+        below=(_TOP + _UP + 17, _TOP + _UP + 38),
+        before=18,
+        y_label=".3g",
+    )
+    parts = [opening(_WIDTH, _HEIGHT, title), text(_LEFT, 26, title, size=14, weight=600), axes]
+    parts.append(_band(sections[curves[-1]], COLOURS[curves[-1]], plot))
+    parts += [_curve(sections[name], COLOURS[name], plot) for name in curves]
     parts.append(_legend(curves, report.confidence_level))
     return "\n".join([*parts, "</svg>"]) + "\n"
 
@@ -43,46 +50,14 @@ def _scale(curves: Sequence[RiskCoverageSection]) -> float:
     return next(step for step in _STEPS if highest <= step + 1e-9)
 
 
-def _place(share: float, error: float, top: float) -> tuple[float, float]:
-    return _LEFT + share * _ACROSS, _TOP + (1 - min(error / top, 1.0)) * _UP
+def _band(curve: RiskCoverageSection, colour: str, plot: Plot) -> str:
+    corners = [*plot.points(curve.coverage, curve.high), *reversed(plot.points(curve.coverage, curve.low))]
+    return f'<polygon points="{" ".join(corners)}" fill="{colour}" opacity="0.14"/>'
 
 
-def _axes(top: float) -> str:
-    parts = []
-    for i in range(6):
-        x, y = _place(i / 5, i / 5 * top, top)
-        parts += [
-            line(_LEFT, y, _LEFT + _ACROSS, y, GRID),
-            line(x, _TOP, x, _TOP + _UP, GRID),
-            text(_LEFT - 9, y + 4, f"{100 * i / 5 * top:.3g} %", size=11, colour=SOFT, anchor="end"),
-            text(x, _TOP + _UP + 17, f"{20 * i} %", size=11, colour=SOFT, anchor="middle"),
-        ]
-    middle = _TOP + _UP / 2
-    parts += [
-        f'<rect x="{_LEFT}" y="{_TOP}" width="{_ACROSS}" height="{_UP}" fill="none" stroke="{BAND_EDGE}"/>',
-        text(
-            _LEFT + _ACROSS / 2,
-            _TOP + _UP + 38,
-            "coverage: share of rows answered, the most confident first",
-            size=12,
-            anchor="middle",
-        ),
-        text(18, middle, "error rate of the answers", size=12, anchor="middle", turn=(18, middle)),
-    ]
-    return "\n".join(parts)
-
-
-def _band(curve: RiskCoverageSection, colour: str, top: float) -> str:
-    upper = [_place(share, high, top) for share, high in zip(curve.coverage, curve.high, strict=True)]
-    lower = [_place(share, low, top) for share, low in zip(curve.coverage, curve.low, strict=True)]
-    corners = " ".join(f"{x:.1f},{y:.1f}" for x, y in [*upper, *reversed(lower)])
-    return f'<polygon points="{corners}" fill="{colour}" opacity="0.14"/>'
-
-
-def _curve(curve: RiskCoverageSection, colour: str, top: float) -> str:
-    places = [_place(share, error, top) for share, error in zip(curve.coverage, curve.error_rate, strict=True)]
-    joined = " ".join(f"{x:.1f},{y:.1f}" for x, y in places)
-    x, y = places[-1]
+def _curve(curve: RiskCoverageSection, colour: str, plot: Plot) -> str:
+    x, y = plot.place(curve.coverage[-1], curve.error_rate[-1])
+    joined = " ".join(plot.points(curve.coverage, curve.error_rate))
     return (
         f'<polyline points="{joined}" fill="none" stroke="{colour}" stroke-width="2"/>\n'
         f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3.5" fill="{colour}"/>'

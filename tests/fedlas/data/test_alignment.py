@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from fedlas.data import Dataset, align
+from fedlas.data.casting import InputSpec
 from fedlas.errors import BadDataset, Mismatch
 
 TARGETS = np.arange(60) % 3
@@ -24,7 +25,7 @@ def dataset(class_names: list[str] | None = None, targets: np.ndarray = TARGETS,
     )
 
 
-def spec(name: str = "input", dtype: str = "float32", shape: tuple[Any, ...] = ("N", 4)) -> dict[str, Any]:
+def spec(name: str = "input", dtype: str = "float32", shape: tuple[Any, ...] = ("N", 4)) -> InputSpec:
     return {"name": name, "dtype": dtype, "shape": shape}
 
 

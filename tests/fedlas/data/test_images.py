@@ -11,15 +11,15 @@ import pytest
 from numpy.typing import NDArray
 
 from fedlas.data import align, align_inputs, load_dataset, read_dataset, save_dataset
+from fedlas.data.casting import InputSpec, check_preprocessing
 from fedlas.data.formats.image_folder import read_imagefolder
 from fedlas.data.image_column import ImageColumn
-from fedlas.data.pixels import check_preprocessing
 from fedlas.errors import BadDataset, Mismatch
 from fedlas.preprocessing import Preprocessing
 from tests.corpus.case import BadFile
 from tests.corpus.images import CASES, GOOD_PER_CLASS, Entry, image, photo, zip_of
 
-SPEC = {"name": "x", "dtype": "float32", "shape": ("N", 3, 8, 8)}
+SPEC: InputSpec = {"name": "x", "dtype": "float32", "shape": ("N", 3, 8, 8)}
 STEPS = Preprocessing.parse({"resize": 8, "crop": 8, "mean": 0.5, "std": 0.25})
 
 
@@ -57,7 +57,7 @@ def test_folders_are_classes(tmp_path: Path) -> None:
     found = files(tmp_path, "dog/1.png", "cat/1.png", "cat/2.png")
     assert list(found) == ["images", "label"]
     assert found["label"].tolist() == ["dog", "cat", "cat"]
-    assert [found["images"].image(i) for i in range(3)] == [image(photo(10, 12, seed=i)) for i in range(3)]
+    assert [found["images"][i] for i in range(3)] == [image(photo(10, 12, seed=i)) for i in range(3)]
 
 
 @pytest.mark.parametrize("wrapper", ["", "photos/", "Bilder für uns/of 2026 at 3:04\u202fPM/"])
@@ -208,7 +208,7 @@ def test_pixels_in_the_scratch_folder(tmp_path: Path, monkeypatch: pytest.Monkey
     wanted = align_inputs(inputs, [SPEC], preprocessing=STEPS)["x"]
     monkeypatch.setattr("fedlas.data.array_builder.MEMORY_BYTES", 1000)
     monkeypatch.setattr("fedlas.data.casting.MEMORY_BYTES", 1000)
-    monkeypatch.setattr("fedlas.data.pixels._BLOCK_BYTES", 7000)
+    monkeypatch.setattr("fedlas.data.casting._BLOCK_BYTES", 7000)
     found = align_inputs(inputs, [SPEC], preprocessing=STEPS, scratch=tmp_path)["x"]
     cast = align_inputs({"x": numbers}, [SPEC], preprocessing=STEPS, scratch=tmp_path)["x"]
     assert isinstance(found, np.memmap)

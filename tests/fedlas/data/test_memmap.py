@@ -128,7 +128,7 @@ def test_images_stay_with_their_labels(tmp_path: Path) -> None:
     copy = load_dataset(tmp_path / "d")
     column = copy.inputs["images"]
     assert isinstance(column, ImageColumn)
-    assert [column.image(i) for i in range(40)] == [images[target] for target in copy.targets]
+    assert [column[i] for i in range(40)] == [images[target] for target in copy.targets]
 
 
 def test_training_from_disk_is_training_from_memory(tmp_path: Path) -> None:
