@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,15 +16,6 @@ from fedlas.preprocessing import Preprocessing
 
 #: Names under which a dataset's main array is known when the model calls its only input otherwise.
 SINGLE_INPUT_NAMES = ("inputs", "x", "X", "images", "data")
-
-
-@dataclass(frozen=True)
-class _Conversion:
-    """How image files become pixels, and where arrays go that are too large for memory."""
-
-    preprocessing: Preprocessing | None
-    scratch: Path | None
-    first_row: int = 0
 
 
 def align(
@@ -51,8 +42,9 @@ def align(
         Mismatch: `inputs_mismatch`, `class_mismatch` or `preprocessing_needed`, both sides shown.
         BadDataset: `non_finite` where a number is too large for the model's type, or the code of a `BadImage`.
     """
-    pairs, warnings = _matched(dataset.inputs, model_inputs)
-    inputs = _all_fitted(dataset.inputs, pairs, _Conversion(preprocessing, scratch))
+    inputs = align_inputs(dataset.inputs, model_inputs, preprocessing=preprocessing, scratch=scratch)
+    used = {name for name, _ in _matched(dataset.inputs, model_inputs)}
+    unused = [f"'{name}' is not used: the model has no such input" for name in dataset.inputs if name not in used]
     targets, names = _classes(dataset, num_classes, list(class_names) if class_names_given else None)
     return replace(
         dataset,
@@ -60,7 +52,7 @@ def align(
         targets=targets,
         class_names=names,
         class_names_given=dataset.class_names_given or class_names_given,
-        warnings=[*dataset.warnings, *warnings],
+        warnings=[*dataset.warnings, *unused],
     )
 
 
@@ -76,48 +68,37 @@ def align_inputs(
 
     `first_row` is the number of the first of these rows in what the owner sent, for errors.
     """
-    return _all_fitted(inputs, _matched(inputs, model_inputs)[0], _Conversion(preprocessing, scratch, first_row))
-
-
-def _all_fitted(
-    inputs: Mapping[str, Array], pairs: Sequence[tuple[str, InputSpec]], conversion: _Conversion
-) -> dict[str, Array]:
-    return {spec["name"]: _fitted(name, inputs[name], spec, conversion) for name, spec in pairs}
-
-
-def _matched(
-    inputs: Mapping[str, Array], model_inputs: Sequence[InputSpec]
-) -> tuple[list[tuple[str, InputSpec]], list[str]]:
-    """Pairs of a dataset's input and a model's input, and a warning for every array that is left over."""
-    wanted = [spec["name"] for spec in model_inputs]
-    if all(name in inputs for name in wanted):
-        pairs = list(zip(wanted, model_inputs, strict=True))
-    else:
-        usual = [name for name in SINGLE_INPUT_NAMES if name in inputs]
-        single = list(inputs) if len(inputs) == 1 else usual
-        if len(wanted) != 1 or len(single) != 1:
+    aligned = {}
+    for name, spec in _matched(inputs, model_inputs):
+        array = inputs[name]
+        if isinstance(array, ImageColumn):
+            aligned[spec["name"]] = pixels(name, array, spec, preprocessing, scratch)
+            continue
+        wanted, found = tuple(spec["shape"])[1:], array.shape[1:]
+        if not fits(wanted, found):
             raise Mismatch(
                 "inputs_mismatch",
-                f"the model's inputs are {', '.join(map(shown, model_inputs))}; "
-                f"the dataset has {', '.join(described(n, a) for n, a in inputs.items())}",
+                f"the model's input {shown(spec)} does not fit the dataset's {described(name, array)}"
+                + _reshape_hint(wanted, found),
             )
-        pairs = [(single[0], model_inputs[0])]
-    used = {name for name, _ in pairs}
-    return pairs, [f"'{name}' is not used: the model has no such input" for name in inputs if name not in used]
+        aligned[spec["name"]] = cast(name, array, spec, scratch, first_row=first_row)
+    return aligned
 
 
-def _fitted(name: str, array: Array | ImageColumn, spec: InputSpec, conversion: _Conversion) -> Array:
-    """The array in the model's type, once its trailing shape fits."""
-    if isinstance(array, ImageColumn):
-        return pixels(name, array, spec, conversion.preprocessing, conversion.scratch)
-    wanted, found = tuple(spec["shape"])[1:], array.shape[1:]
-    if not fits(wanted, found):
+def _matched(inputs: Mapping[str, Array], model_inputs: Sequence[InputSpec]) -> list[tuple[str, InputSpec]]:
+    """Pairs of a dataset's input and a model's input."""
+    wanted = [spec["name"] for spec in model_inputs]
+    if all(name in inputs for name in wanted):
+        return list(zip(wanted, model_inputs, strict=True))
+    usual = [name for name in SINGLE_INPUT_NAMES if name in inputs]
+    single = list(inputs) if len(inputs) == 1 else usual
+    if len(wanted) != 1 or len(single) != 1:
         raise Mismatch(
             "inputs_mismatch",
-            f"the model's input {shown(spec)} does not fit the dataset's {described(name, array)}"
-            + _reshape_hint(wanted, found),
+            f"the model's inputs are {', '.join(map(shown, model_inputs))}; "
+            f"the dataset has {', '.join(described(n, a) for n, a in inputs.items())}",
         )
-    return cast(name, array, spec, conversion.scratch, first_row=conversion.first_row)
+    return [(single[0], model_inputs[0])]
 
 
 def _reshape_hint(wanted: Shape, found: tuple[int, ...]) -> str:

@@ -21,17 +21,13 @@ Column: TypeAlias = pa.Array | pa.ChunkedArray
 
 def is_numeric(kind: pa.DataType) -> bool:
     """Whether values of this Arrow type are numbers (or true and false)."""
-    return bool(
-        pa.types.is_integer(kind)
-        or pa.types.is_floating(kind)
-        or pa.types.is_boolean(kind)
-        or pa.types.is_decimal(kind)
-    )
+    tests = (pa.types.is_integer, pa.types.is_floating, pa.types.is_boolean, pa.types.is_decimal)
+    return any(test(kind) for test in tests)
 
 
 def is_text(kind: pa.DataType) -> bool:
     """Whether values of this Arrow type are text."""
-    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind))
+    return any(test(kind) for test in (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view))
 
 
 def stored_type(kind: pa.DataType) -> pa.DataType:

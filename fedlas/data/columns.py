@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -26,6 +28,12 @@ class Columns:
     named: dict[str, Array]
     inputs: dict[str, Array]
     warnings: list[str] = field(default_factory=list)
+
+
+def check_names(names: Sequence[str]) -> None:
+    """BadDataset `duplicate_column` where two columns have one name."""
+    if twice := sorted(name for name, count in Counter(names).items() if count > 1):
+        raise BadDataset("duplicate_column", f"these columns appear more than once: {', '.join(twice[:20])}")
 
 
 def check_lengths(arrays: Mapping[str, Array], label: str) -> None:
@@ -76,9 +84,7 @@ def not_numeric(what: str, name: str, kind: str, value: object, row: int) -> Bad
 def read_groups(name: str, array: Array) -> Integers:
     """Numbers (N,), equal where the groups are; BadDataset `bad_groups` where a row has none."""
     check_single("group", array)
-    row = _first(_missing(array))
-    if row is not None:
-        raise BadDataset("bad_groups", f"the group '{name}' is empty in row {row} (counted from 0)")
+    _check_present(array, "bad_groups", f"the group '{name}'")
     return codes(array)
 
 
@@ -132,20 +138,15 @@ def read_time(name: str, array: Array) -> Array:
     check_single("time", array)
     if array.dtype.kind in "SU":
         array = _parsed(name, as_text(array))
-    row = _first(_missing(array))
-    if row is not None:
-        raise BadDataset("bad_time", f"the time '{name}' is empty in row {row} (counted from 0)")
+    _check_present(array, "bad_time", f"the time '{name}'")
     return array
 
 
 def _parsed(name: str, texts: Array) -> Array:
     column = pa.array(np.char.strip(texts))
-    for kind in (pa.float64(), *_TIMES):
-        try:
-            return np.asarray(column.cast(kind).to_numpy(zero_copy_only=False))
-        except pa.ArrowInvalid:
-            continue
-    row = next((row for row in range(len(column)) if not _is_time(column.slice(row, 1))), None)
+    if (times := _as_times(column)) is not None:
+        return np.asarray(times.to_numpy(zero_copy_only=False))
+    row = next((row for row in range(len(column)) if _as_times(column.slice(row, 1)) is None), None)
     shown = "of two kinds: some times have a zone and some have none" if row is None else f"{str(texts[row])[:60]!r}"
     where = "" if row is None else f" in row {row} (counted from 0)"
     raise BadDataset(
@@ -153,22 +154,20 @@ def _parsed(name: str, texts: Array) -> Array:
     )
 
 
-def _is_time(cell: pa.Array) -> bool:
+def _as_times(column: pa.Array) -> pa.Array | None:
     for kind in (pa.float64(), *_TIMES):
-        try:
-            cell.cast(kind)
-        except pa.ArrowInvalid:
-            continue
-        return True
-    return False
+        with suppress(pa.ArrowInvalid):
+            return column.cast(kind)
+    return None
 
 
-def _missing(array: Array) -> NDArray[np.bool_]:
-    if array.dtype.kind == "f":
-        return np.isnan(array)
-    if array.dtype.kind == "M":
-        return np.isnat(array)
-    return np.asarray(array == array.dtype.type() if array.dtype.kind in "SU" else np.zeros(len(array), bool))
+def _check_present(array: Array, code: str, what: str) -> None:
+    if array.dtype.kind in "fM":
+        missing = np.isnan(array) if array.dtype.kind == "f" else np.isnat(array)
+    else:
+        missing = np.asarray(array == array.dtype.type()) if array.dtype.kind in "SU" else np.zeros(len(array), bool)
+    if (row := _first(missing)) is not None:
+        raise BadDataset(code, f"{what} is empty in row {row} (counted from 0)")
 
 
 def _first(wrong: NDArray[np.bool_]) -> int | None:

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedlas.data.dataset import SPLITS, Dataset
-from fedlas.data.formats.image_folder import ImageColumn
+from fedlas.data.image_column import ImageColumn
 from fedlas.data.memmap import pieces
 
 _DIGEST = 16

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from fedlas.data.dataset import Array, Dataset
-from fedlas.data.formats.image_folder import ImageColumn
+from fedlas.data.image_column import ImageColumn
 from fedlas.data.memmap import MAPPED_FROM, read_arrays, write_arrays
 
 _META = ("class_names", "class_names_given", "seen_by_model", "warnings", "roles", "format")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,16 +32,6 @@ from fedlas.data.splits import Codes, check_groups, draw_splits, given_splits, h
 from fedlas.errors import BadDataset
 
 _CLASS_NAMES = "class_names"
-
-
-class Reader(Protocol):
-    """A file whose columns are known by name and not read yet."""
-
-    names: list[str]
-
-    def read(self, named: Collection[str], arrays: ArrayFactory) -> Columns:
-        """The columns `named` whole, everything else as inputs."""
-        ...
 
 
 def read_dataset(
@@ -109,7 +98,10 @@ class _ImageFolder:
         return Columns(columns, {IMAGES: images}, warnings)  # type: ignore[arg-type,dict-item]
 
 
-def _reader(path: str | Path, format: str, padding: Mapping[str, float] | None, scratch: Path | None) -> Reader:
+def _reader(
+    path: str | Path, format: str, padding: Mapping[str, float] | None, scratch: Path | None
+) -> NpzReader | CsvReader | ParquetReader | _ImageFolder:
+    """A file whose columns are known by name and not read yet."""
     if format == "parquet":
         return ParquetReader(path, padding=padding)
     if padding:
@@ -185,7 +177,7 @@ def _splits(
         check_single("split", arrays[roles.split])
         splits = given_splits(roles.split, arrays[roles.split])
         if groups is not None and roles.group is not None:
-            _check_groups(splits, groups, arrays[roles.group])
+            check_groups(splits, groups, arrays[roles.group])
         return splits
     time = read_time(roles.time, arrays[roles.time]) if roles.time is not None else None
     drawn = draw_splits(labels.targets, groups=groups, time=time, seed=seed)
@@ -213,13 +205,6 @@ def _thinned(splits: Codes, weights: NDArray[np.float64], name: str, seed: int) 
         )
     sentence = f"by the weights in '{name}' {shown} stay, as a sample of the population; train rows are drawn by them"
     return kept, [sentence] if counts else []
-
-
-def _check_groups(splits: Codes, groups: Integers, names: Array) -> None:
-    try:
-        check_groups(splits, groups, groups)
-    except BadDataset:  # only now are the names worth their room
-        check_groups(splits, groups, names if names.dtype.kind != "S" else as_text(names))
 
 
 def _provenance(seen_by_model: str | None, *, given: bool) -> tuple[str, list[str]]:

@@ -83,8 +83,7 @@ def read_scores(
     check_lengths({**named, matrix.kind: matrix.values}, chosen.label)
     if (rows := len(matrix.values)) > MAX_ROWS:
         raise BadDataset("too_many_rows", f"{rows} rows were sent, at most {MAX_ROWS} are answered at once")
-    matrix = _checked(_in_order(matrix, class_names))
-    warnings = _odd(matrix)
+    matrix, warnings = _checked(_in_order(matrix, class_names))
     if unused := [name for name in columns if name not in taken and name not in matrix.columns]:
         warnings.append(f"These columns were not used: {', '.join(unused[:20])}.")
     names = matrix.names or _numbered(named[chosen.label], matrix)
@@ -189,8 +188,12 @@ def _in_order(matrix: _Matrix, class_names: Sequence[str] | None) -> _Matrix:
     return replace(matrix, values=matrix.values[:, order], names=list(class_names))
 
 
-def _checked(matrix: _Matrix) -> _Matrix:
-    """The same scores as finite float32; BadDataset for numbers that are none, or no probabilities."""
+def _checked(matrix: _Matrix) -> tuple[_Matrix, list[str]]:
+    """The same scores as finite float32, and a sentence where logits look like probabilities.
+
+    Raises:
+        BadDataset: for numbers that are none, or no probabilities.
+    """
     if matrix.values.dtype.kind not in "biuf":
         raise BadDataset("bad_scores", f"the scores hold {matrix.values.dtype}, not numbers")
     values = matrix.values.astype(np.float64)
@@ -203,27 +206,21 @@ def _checked(matrix: _Matrix) -> _Matrix:
         raise BadDataset(
             "non_finite", f"the {matrix.kind} are {found} in row {row}, column {column} (counted from 0): {reason}"
         )
-    if matrix.kind == "probabilities":
-        _check_probabilities(values)
-    return replace(matrix, values=rounded)
-
-
-def _check_probabilities(values: Array) -> None:
-    off = np.abs(values.sum(axis=1) - 1)
-    for bad, words in ((values.min(axis=1) < 0, "negative"), (off > SUM_TOLERANCE, "not summing to 1 (within 0.001)")):
-        if bad.any():
-            row = int(np.flatnonzero(bad)[0])
-            shown = ", ".join(f"{value:.6g}" for value in values[row, :10])
-            message = f"the probabilities are {words} in row {row} (counted from 0): {shown}"
-            raise BadDataset("not_probabilities", f"{message}; {int(bad.sum())} of {len(bad)} rows are so")
-
-
-def _odd(matrix: _Matrix) -> list[str]:
-    """A sentence where logits look like probabilities."""
-    off = np.abs(matrix.values.sum(axis=1, dtype=np.float64) - 1)
-    if matrix.kind == "probabilities" or matrix.values.min() < 0 or (off > SUM_TOLERANCE).any():
-        return []
-    return ["Every row of the logits is positive and sums to 1: if they are probabilities, send them as such."]
+    faults = {
+        "negative": values.min(axis=1) < 0,
+        "not summing to 1 (within 0.001)": np.abs(values.sum(axis=1) - 1) > SUM_TOLERANCE,
+    }
+    faulty = next((words for words, bad in faults.items() if bad.any()), None)
+    if matrix.kind == "logits":
+        odd = "Every row of the logits is positive and sums to 1: if they are probabilities, send them as such."
+        return replace(matrix, values=rounded), [] if faulty else [odd]
+    if faulty:
+        bad = faults[faulty]
+        row = int(np.flatnonzero(bad)[0])
+        shown = ", ".join(f"{value:.6g}" for value in values[row, :10])
+        message = f"the probabilities are {faulty} in row {row} (counted from 0): {shown}"
+        raise BadDataset("not_probabilities", f"{message}; {int(bad.sum())} of {len(bad)} rows are so")
+    return replace(matrix, values=rounded), []
 
 
 def _numbered(labels: Array, matrix: _Matrix) -> list[str] | None:

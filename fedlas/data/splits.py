@@ -70,9 +70,10 @@ def check_groups(splits: Codes, groups: Integers, labels: Array) -> None:
     crossing = np.flatnonzero(same_group & (splits[order][1:] != splits[order][:-1]))
     if len(crossing):
         first, second = order[crossing[0]], order[crossing[0] + 1]
+        label = labels[first].decode("utf-8", "replace") if labels.dtype.kind == "S" else labels[first]
         raise BadDataset(
             "group_crosses_splits",
-            f"the group '{labels[first]}' has row {first} in '{SPLITS[splits[first]]}' and row {second} in "
+            f"the group '{label}' has row {first} in '{SPLITS[splits[first]]}' and row {second} in "
             f"'{SPLITS[splits[second]]}' (counted from 0); a group may lie in one split only",
         )
 

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import io
 import struct
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
 import numpy as np
@@ -44,6 +45,7 @@ _OTHERS = {
     b"\x7fELF": "program",
     b"\x00\x00\x01\x00": "icon",
 }
+_CUT_OFF = "the image is damaged or cut off"
 _MARKUP = {b"<svg": "SVG drawing", b"<!doctype html": "HTML page", b"<html": "HTML page", b"<?xml": "XML text"}
 
 
@@ -87,7 +89,8 @@ def image_facts(content: bytes) -> ImageFacts:
 def checked_image(content: bytes) -> ImageFacts:
     """Decode the image once to see that all of it is there; raises as `decoded` does."""
     image, facts = _opened(content)
-    _load(image)
+    with _parsing(_CUT_OFF):
+        image.load()
     return facts
 
 
@@ -103,7 +106,8 @@ def decoded(content: bytes, *, channels: int, sixteen_bit: bool = False) -> Imag
     image, facts = _opened(content)
     if facts.sixteen_bit != sixteen_bit:
         raise BadImage("wrong_bit_depth", _bit_depth_advice(facts))
-    _load(image)
+    with _parsing(_CUT_OFF):
+        image.load()
     image.info.pop("transparency", None)  # or Pillow warns that it drops it
     _turn_upright(image)
     if sixteen_bit:
@@ -116,12 +120,8 @@ def _opened(content: bytes) -> tuple[ImageFile, ImageFacts]:
     """The parsed header, with no pixel decoded."""
     format = _told_format(content)
     _check_before_parsing(format, content)
-    try:
+    with _parsing(f"the {format} file is damaged"):
         image = _PARSERS[format](io.BytesIO(content))
-    except MemoryError:
-        raise
-    except Exception as error:  # a parser meets bytes of unknown origin: whatever it raises, the file is broken
-        raise BadImage("corrupt_image", f"the {format} file is damaged: {_said(error)}") from error
     facts = ImageFacts(format, image.width, image.height, image.mode)
     _check_size(facts.width, facts.height)
     if getattr(image, "is_animated", False):
@@ -129,13 +129,15 @@ def _opened(content: bytes) -> tuple[ImageFile, ImageFacts]:
     return image, facts
 
 
-def _load(image: ImageFile) -> None:
+@contextmanager
+def _parsing(what: str) -> Iterator[None]:
+    """A parser meets bytes of unknown origin: whatever it raises, the file is broken."""
     try:
-        image.load()
+        yield
     except MemoryError:
         raise
-    except Exception as error:  # as above
-        raise BadImage("corrupt_image", f"the image is damaged or cut off: {_said(error)}") from error
+    except Exception as error:
+        raise BadImage("corrupt_image", f"{what}: {str(error) or type(error).__name__}") from error
 
 
 def _told_format(content: bytes) -> str:
@@ -211,7 +213,3 @@ def _bit_depth_advice(facts: ImageFacts) -> str:
     if facts.sixteen_bit:
         return 'the image is greyscale with 16 bits; the model\'s preprocessing must say "bit_depth": 16'
     return 'the preprocessing says "bit_depth": 16, but the image is no greyscale image with 16 bits'
-
-
-def _said(error: Exception) -> str:
-    return str(error) or type(error).__name__

@@ -108,8 +108,7 @@ def preprocess_all(
         BadImage: with `row`, of the first image that cannot be read; `wrong_size` where its row has another shape.
     """
     if out is None:
-        shape = _row_shape(images, preprocessing)
-        out = np.empty((len(images), *shape), preprocessing.dtype)
+        out = np.empty((len(images), *_row_shape(images, preprocessing)), preprocessing.dtype)
     if len(out) != len(images):
         raise ValueError(f"out has {len(out)} rows for {len(images)} images")
     rows = out
@@ -129,8 +128,7 @@ def preprocess_all(
 
 
 def _row_shape(images: Images, preprocessing: Preprocessing) -> tuple[int, ...]:
-    fixed = tuple(size for size in preprocessing.shape if size is not None)
-    if len(fixed) == len(preprocessing.shape) or not len(images):
+    if None not in preprocessing.shape or not len(images):
         return tuple(size or 0 for size in preprocessing.shape)
     shapes: list[tuple[int, ...]] = []
     in_parallel([images[0]], lambda _, content: shapes.append(preprocessing(content).shape), workers=1)

@@ -140,20 +140,20 @@ def _norm(norms: Floats, right: NDArray[np.bool_], level: float) -> NormDiagnost
 
 def _smoothing(epsilon: Floats, right: NDArray[np.bool_], level: float) -> SmoothingDiagnostic:
     on_right, on_wrong = _mean(epsilon[right], level), _mean(epsilon[~right], level)
-    difference = None
-    if on_right is not None and on_wrong is not None:
-        value = on_wrong.value - on_right.value
-        half = sqrt((on_wrong.high - on_wrong.value) ** 2 + (on_right.high - on_right.value) ** 2)
-        difference = Estimate(value, value - half, value + half)
-    return SmoothingDiagnostic(on_right, on_wrong, difference)
+    if on_right is None or on_wrong is None:
+        return SmoothingDiagnostic(on_right, on_wrong, None)
+    value = on_wrong.value - on_right.value
+    half = sqrt((on_wrong.high - on_wrong.value) ** 2 + (on_right.high - on_right.value) ** 2)
+    return SmoothingDiagnostic(on_right, on_wrong, Estimate(value, value - half, value + half))
 
 
 def _mean(values: Floats, level: float) -> Estimate | None:
     """Mean with its normal interval; None of fewer than two rows."""
     if len(values) < 2:
         return None
+    mean = float(values.mean())
     half = NormalDist().inv_cdf((1 + level) / 2) * float(values.std(ddof=1)) / sqrt(len(values))
-    return Estimate(float(values.mean()), float(values.mean()) - half, float(values.mean()) + half)
+    return Estimate(mean, mean - half, mean + half)
 
 
 def _gate(gate: ArrayLike, before: ArrayLike | None, num_rows: int, level: float) -> GateDiagnostic:

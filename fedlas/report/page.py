@@ -7,12 +7,10 @@ escape every text, since clients choose the names of classes, slices and files.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from functools import cache
 from math import isfinite
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
 
 from fedlas.documents import Json
 from fedlas.gate.non_inferiority import GUARD_NAMES
@@ -40,7 +38,10 @@ def environment() -> Environment:
     made.filters.update(number=number, percent=sentences.percent, p_value=p_value, text=text)
     made.tests["at_most"] = at_most
     made.globals.update(
-        sentences=sentences, guard_names=GUARD_NAMES, reliability_panel=_reliability_panel, risk_coverage=_risk_coverage
+        sentences=sentences,
+        guard_names=GUARD_NAMES,
+        reliability_panel=reliability_panel_svg,
+        risk_coverage=risk_coverage_svg,
     )
     return made
 
@@ -72,11 +73,3 @@ def text(value: Json) -> str:
 def at_most(p: float | None, alpha: float) -> bool:
     """Whether a test was made and shows something at level `alpha`."""
     return p is not None and p <= alpha
-
-
-def _reliability_panel(report: CalibrationReport, name: str) -> Markup:
-    return Markup(reliability_panel_svg(report, name))
-
-
-def _risk_coverage(report: CalibrationReport, curves: Sequence[str]) -> Markup:
-    return Markup(risk_coverage_svg(report, curves=curves))

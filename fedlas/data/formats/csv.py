@@ -5,9 +5,8 @@ from __future__ import annotations
 import csv
 import io
 import re
-from collections import Counter
 from collections.abc import Collection, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
 from typing import BinaryIO
@@ -19,7 +18,7 @@ import pyarrow.csv as arrow_csv
 
 from fedlas.data.array_builder import ArrayFactory
 from fedlas.data.arrow import Column, numeric, text_array
-from fedlas.data.columns import TABLE, Columns, not_numeric, side_by_side
+from fedlas.data.columns import TABLE, Columns, check_names, not_numeric, side_by_side
 from fedlas.data.dataset import Array
 from fedlas.data.labels import as_text
 from fedlas.errors import BadDataset
@@ -50,9 +49,7 @@ class CsvReader:
         if (columns := header.count(self._separator.encode()) + 1) > MAX_COLUMNS:
             raise BadDataset("too_large", f"the csv file has {columns} columns, at most {MAX_COLUMNS} are read")
         self.names = _header(start, self._separator)
-        if len(set(self.names)) < len(self.names):
-            twice = sorted(name for name, count in Counter(self.names).items() if count > 1)
-            raise BadDataset("duplicate_column", f"these columns appear more than once: {', '.join(twice[:20])}")
+        check_names(self.names)
         if next(self._batches(), None) is None:
             raise _no_rows()
 
@@ -202,11 +199,8 @@ def _numbers(texts: Column) -> Array | None:
             trimmed = pc.utf8_trim_whitespace(texts)
             attempt = pc.if_else(pc.is_in(trimmed, value_set=_missing()), pa.scalar(None, pa.string()), trimmed)
         for kind in _KINDS:
-            try:
-                cast = attempt.cast(kind)
-            except pa.ArrowInvalid:
-                continue
-            return numeric(cast)
+            with suppress(pa.ArrowInvalid):
+                return numeric(attempt.cast(kind))
     return None
 
 

@@ -6,6 +6,7 @@ whose column `file_name` says which image a row is about.
 
 from __future__ import annotations
 
+import math
 import tempfile
 import unicodedata
 import zipfile
@@ -23,8 +24,6 @@ from fedlas.data.image_column import ImageColumn
 from fedlas.data.roles import LABEL_NAMES
 from fedlas.errors import BadDataset
 from fedlas.preprocessing import BadImage, ImageFacts, checked_image, in_parallel, usable_cores
-
-__all__ = ["ImageColumn", "read_imagefolder"]
 
 IMAGES, METADATA, FILE_NAME = "images", "metadata.csv", "file_name"
 
@@ -171,7 +170,7 @@ def _remarks(facts: Sequence[ImageFacts]) -> list[str]:
     sizes = Counter((fact.width, fact.height) for fact in facts)
     if len(sizes) > 1:
         (width, height), count = sizes.most_common(1)[0]
-        least, most = min(sizes, key=_area), max(sizes, key=_area)
+        least, most = min(sizes, key=math.prod), max(sizes, key=math.prod)
         remarks.append(
             f"the images have {len(sizes)} different sizes, from {least[0]} x {least[1]} to {most[0]} x {most[1]} "
             f"pixels ({count} of {len(facts)} are {width} x {height}): the model's preprocessing must resize or crop"
@@ -183,10 +182,6 @@ def _remarks(facts: Sequence[ImageFacts]) -> list[str]:
     if deep := sum(fact.sixteen_bit for fact in facts):
         remarks.append(f'{deep} of {len(facts)} images are greyscale with 16 bits, which take "bit_depth": 16')
     return remarks
-
-
-def _area(size: tuple[int, int]) -> int:
-    return size[0] * size[1]
 
 
 def _bad_metadata(what: str) -> BadDataset:

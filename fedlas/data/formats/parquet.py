@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 
 from fedlas.data.array_builder import MAX_BYTES, NO_ROOM, PIECE_BYTES, ArrayFactory
 from fedlas.data.arrow import is_numeric, is_tensor, longest, numeric, single_values, stored, stored_type, tensor
-from fedlas.data.columns import Columns, not_numeric, side_by_side, single_name
+from fedlas.data.columns import Columns, check_names, not_numeric, side_by_side, single_name
 from fedlas.data.dataset import Array
 from fedlas.errors import BadDataset
 
@@ -73,9 +73,7 @@ class ParquetReader:
         return Columns(columns, inputs)
 
     def _check_schema(self) -> None:
-        if len(set(self.names)) < len(self.names):
-            twice = sorted({name for name in self.names if self.names.count(name) > 1})
-            raise BadDataset("duplicate_column", f"these columns appear more than once: {', '.join(twice[:20])}")
+        check_names(self.names)
         if self._metadata.num_row_groups * self._metadata.num_columns > MAX_CHUNKS:
             raise BadDataset(
                 "too_large",

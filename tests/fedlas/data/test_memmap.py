@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from fedlas.data import SPLITS, Dataset, load_dataset, save_dataset
-from fedlas.data.formats.image_folder import ImageColumn
+from fedlas.data.image_column import ImageColumn
 from fedlas.data.memmap import RowReader, pieces, read_arrays, release, write_arrays
 from fedlas.losses import FedLASLoss
 from fedlas.training.fit import TrainConfig, fit, predict_logits
