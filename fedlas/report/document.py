@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias, TypeVar
 
-from fedlas.documents import Json, as_json
+from fedlas.documents import as_json
 from fedlas.gate.claims import GateVerdict
 from fedlas.metrics import (
     CalibrationTest,
@@ -142,14 +142,14 @@ class CalibrationReport:
     guarantees: GuaranteeTable | None
     label_noise: LabelNoise | None
     diagnostics: Diagnostics | None = field(metadata={"key": "signs"})
-    candidates: tuple[Mapping[str, Json], ...]
-    recipe: Mapping[str, object]
+    candidates: tuple[Mapping[str, Any], ...]
+    recipe: Mapping[str, Any]
     seed: int
     seen_by_model: str | None
     duplicates: Mapping[str, int] | None
     digests: Mapping[str, str]
     versions: Mapping[str, str]
-    machine: Mapping[str, Json]
+    machine: Mapping[str, Any]
     worst: WorstParts
 
     def as_dict(self) -> dict[str, Any]:
