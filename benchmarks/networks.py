@@ -16,7 +16,8 @@ from benchmarks.data.common import Rows, cache_folder, missing
 from benchmarks.data.text import minilm_folder
 from fedlas.classifier import Classifier
 from fedlas.losses import CrossEntropyLoss
-from fedlas.training.fit import TrainConfig, fit
+from fedlas.training.fit import fit
+from fedlas.training.loop import TrainConfig
 
 
 class Headed(Classifier):

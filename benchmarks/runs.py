@@ -21,7 +21,8 @@ from fedlas.gate.claims import GateVerdict
 from fedlas.gate.gate import judge
 from fedlas.metrics.noise_floor import floor_draws
 from fedlas.race import Candidate, CandidateResult, RaceResult, make_candidates, make_loss, run_race
-from fedlas.training.fit import TrainConfig, fit, predict_logits
+from fedlas.training.fit import fit, predict_logits
+from fedlas.training.loop import TrainConfig
 
 Floats = NDArray[np.float64]
 Json = dict[str, Any]

@@ -29,7 +29,8 @@ from benchmarks.control_groups import control_group
 from fedlas.classifier import Classifier
 from fedlas.data import Dataset, load_dataset, save_dataset
 from fedlas.losses import FedLASLoss
-from fedlas.training.fit import TrainConfig, fit
+from fedlas.training.fit import fit
+from fedlas.training.loop import TrainConfig
 
 SHAPE, BATCH, CLASSES = (3, 64, 64), 64, 10
 

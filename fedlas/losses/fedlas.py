@@ -7,7 +7,6 @@ means more or less smoothing.
 
 from __future__ import annotations
 
-from abc import abstractmethod
 from collections.abc import Callable
 from typing import Self
 
@@ -139,10 +138,27 @@ class BidirectionalCalibrationGate(nn.Module):
         return soft.detach().sign() + (soft - soft.detach())
 
 
-class _SmoothedLoss(nn.Module):
-    """What FedLAS and FedLAS+ share: ε = 2·α·sigmoid(β·g·z), so 0 < ε < 2·α."""
+class FedLASLoss(nn.Module):
+    """mean_i (1 − ε_i)·(−log p_i[y_i]) + ε_i·mean_k(−log p_i[k]): label smoothing by ε_i for row i.
 
-    def __init__(self, num_classes: int, *, alpha: float, beta: float, momentum: float, reduction: Reduction) -> None:
+    ε = 2·α·sigmoid(β·g·z), so 0 < ε < 2·α. Give its parameters (the gate) to the model's optimiser, and its
+    `state_dict` to the checkpoint.
+
+    >>> loss = FedLASLoss(3, alpha=0.1)
+    >>> logits, targets, features = torch.zeros(4, 3), torch.tensor([0, 1, 2, 0]), torch.rand(4, 8)
+    >>> round(loss(logits, targets, features).item(), 6)  # log 3, however much is smoothed
+    1.098612
+    """
+
+    def __init__(
+        self,
+        num_classes: int,
+        *,
+        alpha: float = 0.05,
+        beta: float = 4,
+        momentum: float = 0.95,
+        reduction: Reduction = "mean",
+    ) -> None:
         super().__init__()
         self.num_classes = check_num_classes(num_classes)
         self.alpha = check_number("alpha", alpha, low=0, high=0.5, low_included=False)
@@ -182,9 +198,11 @@ class _SmoothedLoss(nn.Module):
         epsilon = self._epsilon(rows, self.nci(feature_rows(features, len(rows))))
         return reduce(self.rows(rows, labels, epsilon), self.reduction, targets)
 
-    @abstractmethod
     def rows(self, logits: Tensor, targets: Tensor, epsilon: Tensor) -> Tensor:
         """Losses (M,) for logits (M, K), targets (M,) and smoothing (M,)."""
+        log_p = F.log_softmax(logits, dim=1)
+        fit = F.nll_loss(log_p, targets, reduction="none")
+        return (1 - epsilon) * fit - epsilon * log_p.mean(dim=1)
 
     def _epsilon(self, rows: Tensor, z: Tensor) -> Tensor:
         return 2 * self.alpha * torch.sigmoid(self.beta * self.bcg(rows) * z)
@@ -193,36 +211,8 @@ class _SmoothedLoss(nn.Module):
         return f"num_classes={self.num_classes}, alpha={self.alpha}, beta={self.beta}"
 
 
-class FedLASLoss(_SmoothedLoss):
-    """mean_i (1 − ε_i)·(−log p_i[y_i]) + ε_i·mean_k(−log p_i[k]): label smoothing by ε_i for row i.
-
-    Give its parameters (the gate) to the model's optimiser, and its `state_dict` to the checkpoint.
-
-    >>> loss = FedLASLoss(3, alpha=0.1)
-    >>> logits, targets, features = torch.zeros(4, 3), torch.tensor([0, 1, 2, 0]), torch.rand(4, 8)
-    >>> round(loss(logits, targets, features).item(), 6)  # log 3, however much is smoothed
-    1.098612
-    """
-
-    def __init__(
-        self,
-        num_classes: int,
-        *,
-        alpha: float = 0.05,
-        beta: float = 4,
-        momentum: float = 0.95,
-        reduction: Reduction = "mean",
-    ) -> None:
-        super().__init__(num_classes, alpha=alpha, beta=beta, momentum=momentum, reduction=reduction)
-
-    def rows(self, logits: Tensor, targets: Tensor, epsilon: Tensor) -> Tensor:
-        log_p = F.log_softmax(logits, dim=1)
-        fit = F.nll_loss(log_p, targets, reduction="none")
-        return (1 - epsilon) * fit - epsilon * log_p.mean(dim=1)
-
-
-class FedLASPlusLoss(_SmoothedLoss):
-    """mean_i (1 − ε_i)·(−log p_i[y_i]) + ε_i·mean_k relu(max_j s_i[j] − s_i[k] − margin)."""
+class FedLASPlusLoss(FedLASLoss):
+    """FedLAS with a margin: mean_i (1 − ε_i)·(−log p_i[y_i]) + ε_i·mean_k relu(max_j s_i[j] − s_i[k] − margin)."""
 
     def __init__(
         self,

@@ -14,14 +14,15 @@ from torch import nn
 
 from fedlas.classifier import Classifier
 from fedlas.data.dataset import Array
-from fedlas.losses import FedLASLoss, FedLASPlusLoss
+from fedlas.losses import FedLASLoss
 from fedlas.race.candidates import Candidate, make_loss
 from fedlas.race.outputs import SplitOutputs
 from fedlas.race.record import Record
 from fedlas.race.results import FedLASDiagnostics, Floats
 from fedlas.race.resume import TrainingOutcome, train_once
 from fedlas.training.checkpoints import Checkpoints
-from fedlas.training.fit import EpochResult, TrainConfig, fit, head_logits, predict_logits, steps_per_epoch
+from fedlas.training.fit import fit, head_logits, predict_logits
+from fedlas.training.loop import EpochResult, TrainConfig, steps_per_epoch
 from fedlas.training.lr_range_test import edge_rate, head_edge_rate
 
 Rows = tuple[Sequence[Array], NDArray[np.int64]]
@@ -155,10 +156,10 @@ class Trainer:
     def _diagnostics(
         self, candidate: Candidate, loss: nn.Module, logits: Floats, features: Floats
     ) -> FedLASDiagnostics | None:
-        if not isinstance(loss, FedLASLoss | FedLASPlusLoss):
+        if not isinstance(loss, FedLASLoss):
             return None
         untrained = make_loss(candidate, loss.num_classes, seed=self.seed)
-        assert isinstance(untrained, FedLASLoss | FedLASPlusLoss)
+        assert isinstance(untrained, FedLASLoss)
         scores, seen = torch.from_numpy(logits), torch.from_numpy(features)
         loss.to("cpu").eval()
         return FedLASDiagnostics(

@@ -10,7 +10,7 @@ from __future__ import annotations
 import copy
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, astuple, dataclass
+from dataclasses import asdict, dataclass
 
 import numpy as np
 import torch
@@ -26,17 +26,9 @@ from fedlas.race.results import Finalist
 from fedlas.race.resume import TrainingOutcome, train_once
 from fedlas.race.selection import CalibratorSelector
 from fedlas.training.checkpoints import Checkpoints, Training
-from fedlas.training.fit import (
-    EpochResult,
-    TrainConfig,
-    cosine,
-    descend,
-    own_randomness,
-    predict_logits,
-    shuffled_batches,
-    steps_per_epoch,
-)
+from fedlas.training.fit import predict_logits
 from fedlas.training.loader import Loader, to_device
+from fedlas.training.loop import EpochResult, Hooks, TrainConfig, run_epochs, sgd
 from fedlas.training.loss_meter import LossMeter
 
 _PLAIN_FROM = 0.8  # share of the epochs after which no rows are blended any more
@@ -61,37 +53,18 @@ def distil(
     student.to(device).train()
     teacher.to(device).eval()
     loader = Loader(inputs, device)
-    rows = len(loader)
-    parameters = [parameter for parameter in student.parameters() if parameter.requires_grad]
-    optimizer = torch.optim.SGD(parameters, lr=config.learning_rate, momentum=config.momentum)
-    steps = steps_per_epoch(rows, config.batch_size)
-    rate = cosine(config.learning_rate, config.epochs * steps)
-    order = torch.Generator().manual_seed(config.seed)
-    training = Training([student], optimizer, order, device, checkpoints)
-    with own_randomness(config.seed, device):
-        history = [EpochResult(*epoch) for epoch in training.resume()]
-        began -= history[-1].seconds if history else 0.0
-        step = len(history) * steps
-        for epoch in range(len(history) + 1, config.epochs + 1):
-            blends = epoch <= _PLAIN_FROM * config.epochs and loader.floating
-            meter = LossMeter(device)
-            for _, batch in loader.batches(shuffled_batches(rows, config.batch_size, order, weights)):
-                seen = _blended(batch, order) if blends else batch
-                with torch.no_grad():
-                    wanted = F.softmax(teacher(*seen)[0], dim=1)
-                value = -(wanted * F.log_softmax(student(*seen)[0], dim=1)).sum(dim=1).mean()
-                if not meter.add(value):
-                    break
-                descend(value, optimizer, rate(step), config.clip_norm)
-                step += 1
-            if not meter.finite():
-                student.eval()
-                return False
-            history.append(EpochResult(epoch, config.epochs, meter.mean(), time.perf_counter() - began))
-            training.save([astuple(result) for result in history])
-            on_epoch(history[-1])
+    training = Training([student], sgd([student], config), config.seed, device, checkpoints)
+
+    def loss_of(epoch: int, batch: list[Tensor], meter: LossMeter) -> Tensor:
+        blends = epoch <= _PLAIN_FROM * config.epochs and loader.floating
+        seen = _blended(batch, training.order) if blends else batch
+        with torch.no_grad():
+            wanted = F.softmax(teacher(*seen)[0], dim=1)
+        return -(wanted * F.log_softmax(student(*seen)[0], dim=1)).sum(dim=1).mean()
+
+    result = run_epochs(training, loader, config, loss_of, weights=weights, hooks=Hooks(on_epoch), began=began)
     student.eval()
-    return True
+    return not result.diverged
 
 
 def _blended(batch: list[Tensor], order: torch.Generator) -> list[Tensor]:

@@ -17,8 +17,9 @@ from fedlas.race.ensemble import Ensemble, cost_factor, log_mean
 from fedlas.race.results import Finalist, Floats, Trial
 from fedlas.race.selection import CalibratorSelector
 from fedlas.race.successive_halving import SuccessiveHalving
-from fedlas.training.fit import EpochResult, pick_device
+from fedlas.training.fit import pick_device
 from fedlas.training.loader import tensor
+from fedlas.training.loop import EpochResult
 
 MOST_MEMBERS = 5
 #: Rows on which multiplications are counted.

@@ -18,7 +18,7 @@ from fedlas.race.results import CandidateResult, Finalist, Floats, Trial
 from fedlas.race.schedule import PlannedTrial, WrittenPlan, plan
 from fedlas.race.selection import CalibratorSelector
 from fedlas.race.time_budget import TimeBudget
-from fedlas.training.fit import EpochResult, steps_per_epoch
+from fedlas.training.loop import EpochResult, steps_per_epoch
 
 _NO_TIME = "its measured time does not fit what is left of the budget"
 # How many seconds were measured is not said: the same job would say something else the next time.

@@ -15,7 +15,8 @@ from fedlas.losses import CrossEntropyLoss
 from fedlas.race.outputs import SplitOutputs
 from fedlas.race.record import Record
 from fedlas.race.results import Floats
-from fedlas.training.fit import EpochResult, TrainConfig, fit, steps_per_epoch
+from fedlas.training.fit import fit
+from fedlas.training.loop import EpochResult, TrainConfig, steps_per_epoch
 
 #: Estimates are stretched by this, since other work shares the machine.
 _CAUTION = 1.1

@@ -41,12 +41,12 @@ class Training:
         self,
         modules: Sequence[nn.Module],
         optimizer: torch.optim.Optimizer,
-        order: torch.Generator,
+        seed: int,
         device: torch.device,
         checkpoints: Checkpoints | None,
     ) -> None:
-        self._modules, self._optimizer, self._order, self._device = modules, optimizer, order, device
-        self._checkpoints = checkpoints
+        self._modules, self.optimizer, self.device, self._checkpoints = modules, optimizer, device, checkpoints
+        self.order = torch.Generator().manual_seed(seed)
 
     def resume(self) -> Epochs:
         """Put back the last state and return the epochs that are over: none where there is no state, or one of
@@ -69,10 +69,10 @@ class Training:
     def _state(self, epochs: Epochs) -> State:
         return {
             "modules": [module.state_dict() for module in self._modules],
-            "optimizer": self._optimizer.state_dict(),
-            "order": self._order.get_state(),
+            "optimizer": self.optimizer.state_dict(),
+            "order": self.order.get_state(),
             "random": torch.get_rng_state(),
-            "device_random": torch.cuda.get_rng_state(self._device) if self._device.type == "cuda" else None,
+            "device_random": torch.cuda.get_rng_state(self.device) if self.device.type == "cuda" else None,
             "epochs": list(epochs),
         }
 
@@ -80,15 +80,15 @@ class Training:
         for module, saved in zip(self._modules, state["modules"], strict=True):
             module.load_state_dict(saved)
         # It would go on with the very tensors that it is given, and change them.
-        self._optimizer.load_state_dict(copy.deepcopy(state["optimizer"]))
-        for parameter, kept in self._optimizer.state.items():
+        self.optimizer.load_state_dict(copy.deepcopy(state["optimizer"]))
+        for parameter, kept in self.optimizer.state.items():
             for name, value in kept.items():
                 if isinstance(value, Tensor) and value.ndim and value.shape != parameter.shape:
                     raise ValueError(f"{name} must be {tuple(parameter.shape)}, got {tuple(value.shape)}")
-        self._order.set_state(state["order"])
+        self.order.set_state(state["order"])
         torch.set_rng_state(state["random"])
-        if self._device.type == "cuda" and state["device_random"] is not None:
-            torch.cuda.set_rng_state(state["device_random"], self._device)
+        if self.device.type == "cuda" and state["device_random"] is not None:
+            torch.cuda.set_rng_state(state["device_random"], self.device)
         return [tuple(epoch) for epoch in state["epochs"]]
 
 

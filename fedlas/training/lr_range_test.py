@@ -23,7 +23,8 @@ from torch import Tensor
 from fedlas.classifier import Classifier
 from fedlas.data.dataset import Array
 from fedlas.losses import CrossEntropyLoss
-from fedlas.training.fit import Floats, TrainConfig, fit, steps_per_epoch
+from fedlas.training.fit import Floats, fit
+from fedlas.training.loop import TrainConfig, steps_per_epoch
 
 #: Rates between which the edge is looked for. Networks that stood 1.6 without a sign of harm on rows they knew by heart
 #: were destroyed by a whole training at half of it (MLPs on tables).

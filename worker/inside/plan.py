@@ -22,7 +22,8 @@ from fedlas.metrics import accuracy, brier, nll
 from fedlas.metrics.betting_intervals import detectable, paired_mean
 from fedlas.race.candidate_training import default_epochs, keeps_features, train_config
 from fedlas.race.time_budget import TimeBudget
-from fedlas.training.fit import TrainConfig, device_name, predict_logits, steps_per_epoch
+from fedlas.training.fit import device_name, predict_logits
+from fedlas.training.loop import TrainConfig, steps_per_epoch
 from service.registry.documents import FeatureSpec, ModelProfile, Plan, SplitCounts
 from service.registry.documents.plan import (
     DetectableEffect,

@@ -12,8 +12,9 @@ from fedlas.data import SPLITS, Dataset, load_dataset, save_dataset
 from fedlas.data.image_column import ImageColumn
 from fedlas.data.memmap import RowReader, pieces, read_arrays, release, write_arrays
 from fedlas.losses import FedLASLoss
-from fedlas.training.fit import TrainConfig, fit, predict_logits
+from fedlas.training.fit import fit, predict_logits
 from fedlas.training.loader import Loader
+from fedlas.training.loop import TrainConfig
 from tests.helpers.small_classifier import SmallClassifier
 
 RNG = np.random.default_rng(0)

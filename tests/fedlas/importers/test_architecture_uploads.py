@@ -26,7 +26,8 @@ from fedlas.importers.architectures.libraries import ArchitectureOptions, find_a
 from fedlas.importers.onnx.runtime_session import predict_file
 from fedlas.importers.safetensors import read_header, read_tensors
 from fedlas.losses import CrossEntropyLoss
-from fedlas.training.fit import TrainConfig, fit, predict_logits
+from fedlas.training.fit import fit, predict_logits
+from fedlas.training.loop import TrainConfig
 from tests.corpus import safetensors as corpus
 from tests.corpus.case import BadFile
 from tests.helpers.networks import trained_looking

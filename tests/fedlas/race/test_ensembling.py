@@ -16,7 +16,8 @@ from fedlas.race.ensemble import Ensemble, log_mean
 from fedlas.race.ensembling import MOST_MEMBERS, select_members
 from fedlas.race.scoring import row_nll
 from fedlas.race.selection import CalibratorSelector
-from fedlas.training.fit import TrainConfig, predict_logits
+from fedlas.training.fit import predict_logits
+from fedlas.training.loop import TrainConfig
 from tests.helpers.small_classifier import SmallClassifier, noisy_digits, overconfident_classifier
 
 WHOLE = (

@@ -10,7 +10,8 @@ import torch
 
 from fedlas.race.candidate_training import default_epochs
 from fedlas.race.schedule import Plan, PlannedTrial, plan
-from fedlas.training.fit import Floats, predict_logits, steps_per_epoch
+from fedlas.training.fit import Floats, predict_logits
+from fedlas.training.loop import steps_per_epoch
 from fedlas.training.lr_range_test import HIGHEST, LOWEST, STEPS, _edge, edge_rate, head_edge_rate
 from tests.helpers.small_classifier import noisy_digits, overconfident_classifier
 

@@ -20,7 +20,8 @@ from fedlas.race.candidates import DEFAULTS, TRAINED, Candidate, make_loss
 from fedlas.race.distillation import distil
 from fedlas.race.ensemble import Ensemble
 from fedlas.training.checkpoints import State, read_state, write_state
-from fedlas.training.fit import EpochResult, FitResult, TrainConfig, fit
+from fedlas.training.fit import fit
+from fedlas.training.loop import EpochResult, FitResult, TrainConfig
 from tests.helpers.small_classifier import SmallClassifier, noisy_digits, overconfident_classifier
 
 Bits = dict[str, bytes]

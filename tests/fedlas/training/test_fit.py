@@ -13,7 +13,8 @@ from torch import nn
 from fedlas import metrics
 from fedlas.calibrators import TemperatureScaling, softmax
 from fedlas.losses import CrossEntropyLoss, FedLASLoss, FedLASPlusLoss
-from fedlas.training.fit import EpochResult, TrainConfig, fit, predict_logits
+from fedlas.training.fit import fit, predict_logits
+from fedlas.training.loop import EpochResult, TrainConfig
 from fedlas.training.loss_meter import CHECKED_STEPS, LossMeter
 from tests.helpers.small_classifier import SmallClassifier, noisy_digits, overconfident_classifier
 

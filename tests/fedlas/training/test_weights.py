@@ -12,7 +12,8 @@ from fedlas.data import read_dataset
 from fedlas.data.splits import FRACTIONS, SET_ASIDE, draw_splits, thinned
 from fedlas.errors import BadDataset
 from fedlas.losses import CrossEntropyLoss
-from fedlas.training.fit import TrainConfig, fit, predict_logits, shuffled_batches
+from fedlas.training.fit import fit, predict_logits
+from fedlas.training.loop import TrainConfig, shuffled_batches
 from tests.helpers.small_classifier import SmallClassifier
 
 

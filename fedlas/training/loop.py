@@ -1,0 +1,175 @@
+"""The training loop: epochs of steps down a loss, in the order in which they happen."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import astuple, dataclass
+from typing import Literal, TypeAlias
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from fedlas.training.checkpoints import Training
+from fedlas.training.loader import Loader
+from fedlas.training.loss_meter import LossMeter
+
+Scope: TypeAlias = Literal["all", "head"]
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """The recipe of a warm restart: SGD with a high peak learning rate that falls to 0 along a cosine.
+
+    Raises:
+        ValueError: a number is out of its range.
+    """
+
+    epochs: int = 10
+    batch_size: int = 64
+    learning_rate: float = 0.1
+    momentum: float = 0.9
+    weight_decay: float = 0.0
+    clip_norm: float = 2.0
+    seed: int = 0
+    scope: Scope = "all"
+
+    def __post_init__(self) -> None:
+        if self.epochs < 1 or self.batch_size < 1:
+            raise ValueError(f"epochs and batch_size must be at least 1, got {self.epochs}, {self.batch_size}")
+        for name in ("learning_rate", "clip_norm"):
+            if not 0 < getattr(self, name) < math.inf:
+                raise ValueError(f"{name} must be positive, got {getattr(self, name)!r}")
+        if not 0 <= self.momentum < 1 or self.weight_decay < 0:
+            raise ValueError(
+                f"momentum must lie in [0, 1) and weight_decay not be negative, got {self.momentum!r}, "
+                f"{self.weight_decay!r}"
+            )
+        if self.scope not in ("all", "head"):
+            raise ValueError(f"scope must be 'all' or 'head', got {self.scope!r}")
+
+
+@dataclass(frozen=True)
+class EpochResult:
+    """One epoch, counted from 1: mean training loss, and the seconds since the loop began."""
+
+    epoch: int
+    epochs: int
+    loss: float
+    seconds: float
+
+
+@dataclass(frozen=True)
+class FitResult:
+    """The epochs that were run; `diverged` where loss, logits or features stopped being finite."""
+
+    history: tuple[EpochResult, ...]
+    seconds: float
+    diverged: bool = False
+
+
+@dataclass(frozen=True)
+class Hooks:
+    """What a training asks and tells its caller; see `fit`."""
+
+    on_epoch: Callable[[EpochResult], None] | None = None
+    on_step: Callable[[Tensor], bool] | None = None
+    schedule: Callable[[int], float] | None = None
+
+
+def run_epochs(
+    training: Training,
+    loader: Loader,
+    config: TrainConfig,
+    loss_of: Callable[[int, list[Tensor], LossMeter], Tensor | None],
+    *,
+    began: float,
+    weights: NDArray[np.float64] | None = None,
+    hooks: Hooks = Hooks(),
+) -> FitResult:
+    """The epochs that no checkpoint holds yet; `loss_of` an epoch's batch is None where outputs are not finite."""
+    steps = steps_per_epoch(len(loader), config.batch_size)
+    rate = hooks.schedule or cosine(config.learning_rate, config.epochs * steps)
+    with own_randomness(config.seed, training.device):
+        history = [EpochResult(*epoch) for epoch in training.resume()]
+        began -= history[-1].seconds if history else 0.0
+        for epoch in range(len(history) + 1, config.epochs + 1):
+            meter = LossMeter(training.device)
+            batches = loader.batches(shuffled_batches(len(loader), config.batch_size, training.order, weights))
+            complete = True
+            for step, (_, batch) in enumerate(batches, start=(epoch - 1) * steps):
+                value = loss_of(epoch, batch, meter)
+                complete = value is not None and _stepped(value, training, rate(step), config.clip_norm, meter, hooks)
+                if not complete:
+                    break
+            if not complete or not meter.finite():
+                return FitResult(tuple(history), time.perf_counter() - began, diverged=not meter.finite())
+            history.append(EpochResult(epoch, config.epochs, meter.mean(), time.perf_counter() - began))
+            training.save([astuple(result) for result in history])
+            if hooks.on_epoch is not None:
+                hooks.on_epoch(history[-1])
+    return FitResult(tuple(history), time.perf_counter() - began)
+
+
+def _stepped(value: Tensor, training: Training, rate: float, clip_norm: float, meter: LossMeter, hooks: Hooks) -> bool:
+    """Take one step down the loss; False where the training ends with it."""
+    descend(value, training.optimizer, rate, clip_norm)
+    going = hooks.on_step is None or hooks.on_step(value.detach())
+    return meter.add(value) and going
+
+
+def sgd(modules: Sequence[nn.Module], config: TrainConfig) -> torch.optim.Optimizer:
+    """The optimiser of all parameters of these modules that can be trained."""
+    parameters = [parameter for module in modules for parameter in module.parameters() if parameter.requires_grad]
+    return torch.optim.SGD(
+        parameters, lr=config.learning_rate, momentum=config.momentum, weight_decay=config.weight_decay
+    )
+
+
+def descend(loss: Tensor, optimizer: torch.optim.Optimizer, rate: float, clip_norm: float) -> None:
+    """One step of the optimiser at a learning rate, the gradient of all parameters clipped to a norm."""
+    parameters = []
+    for group in optimizer.param_groups:
+        group["lr"] = rate
+        parameters += group["params"]
+    optimizer.zero_grad(set_to_none=True)
+    loss.backward()
+    nn.utils.clip_grad_norm_(parameters, clip_norm)
+    optimizer.step()
+
+
+def cosine(peak: float, steps: int) -> Callable[[int], float]:
+    """The learning rate of a step, counted from 0: from `peak` along a half cosine to 0."""
+    return lambda step: 0.5 * peak * (1 + math.cos(math.pi * step / steps))
+
+
+def steps_per_epoch(num_rows: int, batch_size: int) -> int:
+    """Full batches in an epoch; a last partial batch is dropped unless it is the only one."""
+    return max(1, num_rows // batch_size)
+
+
+def shuffled_batches(
+    num_rows: int, batch_size: int, order: torch.Generator, weights: NDArray[np.float64] | None = None
+) -> Iterator[Tensor]:
+    """The rows of one epoch, batch by batch: all of them shuffled, or as many drawn by their sampling weights."""
+    if weights is None:
+        rows = torch.randperm(num_rows, generator=order)
+    else:
+        # `torch.multinomial` stops at 2^24 rows.
+        ends = torch.from_numpy(np.cumsum(weights, dtype=np.float64))
+        drawn = torch.rand(num_rows, generator=order, dtype=torch.float64) * ends[-1]
+        rows = torch.searchsorted(ends, drawn, right=True).clamp_(max=num_rows - 1)
+    for i in range(steps_per_epoch(num_rows, batch_size)):
+        yield rows[i * batch_size : (i + 1) * batch_size]
+
+
+@contextmanager
+def own_randomness(seed: int, device: torch.device) -> Iterator[None]:
+    """Dropout draws from `seed`, and the caller's random state is as it was afterwards."""
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        torch.manual_seed(seed)
+        yield
