@@ -20,8 +20,9 @@ import numpy as np
 
 from benchmarks.networks import resnet18
 from fedlas.classifier import Classifier
-from fedlas.race import Candidate, run_race
+from fedlas.race.candidates import Candidate
 from fedlas.race.journal import FolderJournal
+from fedlas.race.race import run_race
 from fedlas.training.checkpoints import State
 from tests.helpers.small_classifier import SmallClassifier
 

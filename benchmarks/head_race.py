@@ -19,7 +19,8 @@ sys.path[0] = str(Path(__file__).resolve().parents[1])  # the repository, so tha
 
 from benchmarks.data.images import fashion  # noqa: E402
 from benchmarks.networks import resnet18  # noqa: E402
-from fedlas.race import make_candidates, run_race  # noqa: E402
+from fedlas.race.race import run_race  # noqa: E402
+from fedlas.race.recipe import make_candidates  # noqa: E402
 from fedlas.training.fit import predict_logits  # noqa: E402
 
 

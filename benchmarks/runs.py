@@ -20,7 +20,10 @@ from fedlas.classifier import Classifier
 from fedlas.gate.claims import GateVerdict
 from fedlas.gate.gate import judge
 from fedlas.metrics.noise_floor import floor_draws
-from fedlas.race import Candidate, CandidateResult, RaceResult, make_candidates, make_loss, run_race
+from fedlas.race.candidates import Candidate, make_loss
+from fedlas.race.race import run_race
+from fedlas.race.recipe import make_candidates
+from fedlas.race.results import CandidateResult, RaceResult
 from fedlas.training.fit import fit, predict_logits
 from fedlas.training.loop import TrainConfig
 

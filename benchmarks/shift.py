@@ -29,7 +29,7 @@ from benchmarks.settings import SETTINGS, load  # noqa: E402
 from fedlas import metrics  # noqa: E402
 from fedlas.calibrators import softmax  # noqa: E402
 from fedlas.guarantees import Guarantees, Unreachable  # noqa: E402
-from fedlas.race import make_candidates  # noqa: E402
+from fedlas.race.recipe import make_candidates  # noqa: E402
 from fedlas.training.fit import predict_logits  # noqa: E402
 
 RESULTS = Path(__file__).parent / "results" / "shift"

@@ -3,29 +3,25 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import asdict, replace
 from functools import cached_property
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import nn
 
 from fedlas.classifier import Classifier
-from fedlas.data.dataset import Array
 from fedlas.losses import FedLASLoss
 from fedlas.race.candidates import Candidate, make_loss
+from fedlas.race.context import RaceContext
 from fedlas.race.outputs import SplitOutputs
-from fedlas.race.record import Record
 from fedlas.race.results import FedLASDiagnostics, Floats
-from fedlas.race.resume import TrainingOutcome, train_once
+from fedlas.race.resume import DIVERGED, TrainingOutcome, train_once
 from fedlas.training.checkpoints import Checkpoints
 from fedlas.training.fit import fit, head_logits, predict_logits
 from fedlas.training.loop import EpochResult, TrainConfig, steps_per_epoch
 from fedlas.training.lr_range_test import edge_rate, head_edge_rate
-
-Rows = tuple[Sequence[Array], NDArray[np.int64]]
 
 #: Epochs where their number is left to us, and the most steps they may take. More epochs for few rows were tried: 27
 #: instead of 10 on 1,000 rows that the network knew by heart only taught it their wrong labels once more.
@@ -38,40 +34,27 @@ _MAX_HEAD_STEPS = 625
 
 
 class Trainer:
-    """The uploaded network, the train rows, and what is computed from them once."""
+    """The trainer of candidates on the train rows, and what is computed from these once."""
 
-    def __init__(
-        self,
-        classifier: Classifier,
-        train: Rows,
-        calibration: Rows,
-        *,
-        calibration_features: Floats,
-        seed: int,
-        device: torch.device | str | None,
-        weights: NDArray[np.float64] | None = None,
-        record: Record | None = None,
-    ) -> None:
-        self.record = record or Record()
-        self.classifier, self.seed, self.device, self.weights = classifier, seed, device, weights
-        self.inputs, self.targets = train
-        self.calibration_inputs, self.calibration_targets = calibration
-        self.calibration_features = calibration_features  # under the uploaded network
+    def __init__(self, context: RaceContext) -> None:
+        assert context.train is not None
+        self._context = context
+        self.inputs, self.targets = context.train
         self._edges: dict[str, float] = {}
 
     @property
     def keeps_features(self) -> bool:
         """Whether the features of all train rows fit into memory, so that heads can be trained on them."""
-        return keeps_features(len(self.targets), self.classifier.feature_dim)
+        return keeps_features(len(self.targets), self._context.classifier.feature_dim)
 
     @cached_property
     def features(self) -> Floats:
         """Features (N, D) of the train rows under the uploaded network: what a head is trained on; else of a sample."""
         inputs = self.inputs
         if not self.keeps_features:
-            rows = np.sort(np.random.default_rng(self.seed).permutation(len(self.targets))[:_SAMPLED_ROWS])
+            rows = np.sort(np.random.default_rng(self._context.seed).permutation(len(self.targets))[:_SAMPLED_ROWS])
             inputs = [array[rows] for array in inputs]
-        return SplitOutputs(self.classifier, inputs, split="train", device=self.device).features
+        return SplitOutputs(self._context.classifier, inputs, split="train", device=self._context.device).features
 
     @property
     def edges(self) -> dict[str, float]:
@@ -89,20 +72,22 @@ class Trainer:
 
     def _edge(self, scope: str, batch_size: int) -> float:
         if scope not in self._edges:
-            self._edges[scope] = self.record.decided(f"edge, {scope}", lambda: self._measured_edge(scope, batch_size))
+            self._edges[scope] = self._context.record.decided(
+                f"edge, {scope}", lambda: self._measured_edge(scope, batch_size)
+            )
         return self._edges[scope]
 
     def _measured_edge(self, scope: str, batch_size: int) -> float:
         if scope == "head":
             return head_edge_rate(self.features)
         return edge_rate(
-            self.classifier,
+            self._context.classifier,
             self.inputs,
             self.targets,
             batch_size=batch_size,
             features=self.features,
-            seed=self.seed,
-            device=self.device,
+            seed=self._context.seed,
+            device=self._context.device,
         )
 
     def train(
@@ -114,11 +99,11 @@ class Trainer:
         """
         body = copy_head if candidate.scope == "head" else copy.deepcopy
         return train_once(
-            self.record,
+            self._context.record,
             name,
-            {"candidate": asdict(candidate), "seed": self.seed},
+            {"candidate": asdict(candidate), "seed": self._context.seed},
             scope=candidate.scope,
-            copied=lambda: body(self.classifier),
+            copied=lambda: body(self._context.classifier),
             train=lambda network, checkpoints: self._trained(candidate, network, on_epoch, checkpoints),
         )
 
@@ -129,27 +114,28 @@ class Trainer:
         on_epoch: Callable[[EpochResult], None],
         checkpoints: Checkpoints,
     ) -> TrainingOutcome:
-        loss = make_loss(candidate, network.num_classes, seed=self.seed)
+        context = self._context
+        loss = make_loss(candidate, network.num_classes, seed=context.seed)
         fitted = fit(
             network,
             loss,
             self.inputs,
             self.targets,
-            train_config(candidate, self.seed),
+            train_config(candidate, context.seed),
             on_epoch=on_epoch,
-            device=self.device,
+            device=context.device,
             features=self.features,
-            weights=self.weights,
+            weights=context.weights,
             checkpoints=checkpoints,
         )
         if candidate.scope == "head":
-            own, features = None, self.calibration_features
-            logits = head_logits(network, features, device=self.device)
+            own, features = None, context.outputs.features
+            logits = head_logits(network, features, device=context.device)
         else:
-            logits, own = predict_logits(network, self.calibration_inputs, device=self.device)
+            logits, own = predict_logits(network, context.calibration[0], device=context.device)
             features = own
         if fitted.diverged or not (np.isfinite(logits).all() and np.isfinite(features).all()):
-            return TrainingOutcome(None, status="diverged", reason="its loss stopped being finite")
+            return DIVERGED
         return TrainingOutcome(network, logits, own, self._diagnostics(candidate, loss, logits, features))
 
     @torch.no_grad()
@@ -158,7 +144,7 @@ class Trainer:
     ) -> FedLASDiagnostics | None:
         if not isinstance(loss, FedLASLoss):
             return None
-        untrained = make_loss(candidate, loss.num_classes, seed=self.seed)
+        untrained = make_loss(candidate, loss.num_classes, seed=self._context.seed)
         assert isinstance(untrained, FedLASLoss)
         scores, seen = torch.from_numpy(logits), torch.from_numpy(features)
         loss.to("cpu").eval()
@@ -167,7 +153,7 @@ class Trainer:
             epsilon=loss.smoothing(scores, seen).double().numpy(),
             gate=loss.bcg.soft(scores).sign().double().numpy(),
             gate_before=untrained.bcg.soft(scores).sign().double().numpy(),
-            correct=logits.argmax(axis=1) == self.calibration_targets,
+            correct=logits.argmax(axis=1) == self._context.calibration[1],
         )
 
 

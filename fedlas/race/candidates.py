@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TypedDict, cast
 
 import torch
 from torch import nn
@@ -17,13 +17,28 @@ from fedlas.losses import (
     LabelSmoothingLoss,
     MbLSLoss,
 )
+from fedlas.race.results import Settings
 
 #: Methods that train; `auto` races several, `post_hoc` and `temperature` train nothing.
 TRAINED = ("fedlas", "fedlas_plus", "label_smoothing", "mbls", "acls", "focal", "cross_entropy")
 METHODS = ("auto", *TRAINED, "post_hoc", "temperature")
 
+
+class Hyperparameters(TypedDict, total=False):
+    """What may be fixed of a candidate."""
+
+    alpha: float
+    beta: float
+    momentum: float
+    margin: float
+    learning_rate: float
+    epochs: int
+    batch_size: int
+    scope: str
+
+
 #: The settings of its loss that each method has, with the values it takes where none are given.
-DEFAULTS: dict[str, dict[str, float]] = {
+DEFAULTS: dict[str, Hyperparameters] = {
     "fedlas": {"alpha": 0.1, "beta": 4.0, "momentum": 0.95},
     "fedlas_plus": {"alpha": 0.1, "beta": 0.5, "momentum": 0.95, "margin": 6.0},
     "label_smoothing": {"alpha": 0.05},
@@ -31,6 +46,15 @@ DEFAULTS: dict[str, dict[str, float]] = {
     "acls": {"alpha": 0.1, "margin": 10.0},
     "focal": {},
     "cross_entropy": {},
+}
+
+_GATED = {"fedlas": FedLASLoss, "fedlas_plus": FedLASPlusLoss}
+_BASELINES: dict[str, type[nn.Module]] = {
+    "label_smoothing": LabelSmoothingLoss,
+    "mbls": MbLSLoss,
+    "acls": ACLSLoss,
+    "focal": FocalLoss,
+    "cross_entropy": CrossEntropyLoss,
 }
 
 
@@ -63,10 +87,10 @@ class Candidate:
         rate = f"{self.edge_share:g}×edge" if self.learning_rate is None else f"{self.learning_rate:.3g}"
         return f"{self.method}{alpha} lr={rate}{' head' if self.scope == 'head' else ''}"
 
-    def hyperparameters(self) -> dict[str, Any]:
+    def hyperparameters(self) -> Settings:
         """All settings that apply, ready for JSON."""
         keys = (*DEFAULTS[self.method], "learning_rate", "epochs", "batch_size")
-        return {key: getattr(self, key) for key in keys}
+        return cast(Settings, {key: getattr(self, key) for key in keys})
 
 
 def make_loss(candidate: Candidate, num_classes: int, *, seed: int = 0) -> nn.Module:
@@ -74,18 +98,6 @@ def make_loss(candidate: Candidate, num_classes: int, *, seed: int = 0) -> nn.Mo
     settings = {key: getattr(candidate, key) for key in DEFAULTS[candidate.method]}
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        match candidate.method:
-            case "fedlas":
-                return FedLASLoss(num_classes, **settings)
-            case "fedlas_plus":
-                return FedLASPlusLoss(num_classes, **settings)
-            case "label_smoothing":
-                return LabelSmoothingLoss(**settings)
-            case "mbls":
-                return MbLSLoss(**settings)
-            case "acls":
-                return ACLSLoss(**settings)
-            case "focal":
-                return FocalLoss()
-            case _:
-                return CrossEntropyLoss()
+        if candidate.method in _GATED:
+            return _GATED[candidate.method](num_classes, **settings)
+        return _BASELINES[candidate.method](**settings)

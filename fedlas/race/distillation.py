@@ -10,7 +10,7 @@ from __future__ import annotations
 import copy
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 
 import numpy as np
 import torch
@@ -20,13 +20,12 @@ from torch import Tensor
 
 from fedlas.classifier import Classifier
 from fedlas.data.dataset import Array
+from fedlas.race.context import RaceContext
 from fedlas.race.ensemble import Ensemble
-from fedlas.race.record import Record
 from fedlas.race.results import Finalist
-from fedlas.race.resume import TrainingOutcome, train_once
-from fedlas.race.selection import CalibratorSelector
+from fedlas.race.resume import DIVERGED, TrainingOutcome, train_once
 from fedlas.training.checkpoints import Checkpoints, Training
-from fedlas.training.fit import predict_logits
+from fedlas.training.fit import pick_device, predict_logits
 from fedlas.training.loader import Loader, to_device
 from fedlas.training.loop import EpochResult, Hooks, TrainConfig, run_epochs, sgd
 from fedlas.training.loss_meter import LossMeter
@@ -84,21 +83,8 @@ class DistillationFailed(Exception):
     """The student diverged, or ran out of time or memory."""
 
 
-@dataclass(frozen=True)
-class Distillation:
-    """The rows, the configuration and the record of a distillation."""
-
-    config: TrainConfig
-    inputs: Sequence[Array]
-    calibration_inputs: Sequence[Array]
-    device: torch.device
-    on_epoch: Callable[[EpochResult], None]
-    weights: NDArray[np.float64] | None
-    record: Record
-
-
 def distilled(
-    classifier: Classifier, teacher: Finalist, selector: CalibratorSelector, distillation: Distillation
+    context: RaceContext, teacher: Finalist, config: TrainConfig, on_epoch: Callable[[EpochResult], None]
 ) -> Finalist:
     """A copy of the uploaded network, the student, that learned what the teacher says on train rows.
 
@@ -113,41 +99,54 @@ def distilled(
     # A member that had been trained otherwise would have another temperature.
     temperatures = [calibrator.parameters() for calibrator in teacher.classifier.calibrators]
     done = train_once(
-        distillation.record,
+        context.record,
         "student",
-        {"config": asdict(distillation.config), "members": members, "temperatures": temperatures},
+        {"config": asdict(config), "members": members, "temperatures": temperatures},
         scope="all",
-        copied=lambda: copy.deepcopy(classifier),
-        train=lambda network, checkpoints: _trained_student(network, teacher.classifier, distillation, checkpoints),
+        copied=lambda: copy.deepcopy(context.classifier),
+        train=lambda student, checkpoints: _trained(
+            student, teacher.classifier, context, config, on_epoch, checkpoints
+        ),
     )
     if done.network is None or done.logits is None or done.features is None:
         raise DistillationFailed(done.reason)
-    calibrated = selector.calibrate(done.logits, done.features)
-    settings = {
-        "teacher": members,
-        "learning_rate": distillation.config.learning_rate,
-        "epochs": distillation.config.epochs,
-        "batch_size": distillation.config.batch_size,
-    }
-    name = f"distilled from an average of {len(members)} networks"
-    result = selector.result(name, "distilled", calibrated, settings=settings, scope="all", seconds=done.seconds)
-    return Finalist(done.network, calibrated.calibrator, result, calibrated.held_out, done.features)
+    return context.selector.finalist(
+        done.network,
+        context.selector.calibrate(done.logits, done.features),
+        done.features,
+        name=f"distilled from an average of {len(members)} networks",
+        method="distilled",
+        scope="all",
+        seconds=done.seconds,
+        settings={
+            "teacher": members,
+            "learning_rate": config.learning_rate,
+            "epochs": config.epochs,
+            "batch_size": config.batch_size,
+        },
+    )
 
 
-def _trained_student(
-    network: Classifier, teacher: Classifier, distillation: Distillation, checkpoints: Checkpoints
+def _trained(
+    student: Classifier,
+    teacher: Classifier,
+    context: RaceContext,
+    config: TrainConfig,
+    on_epoch: Callable[[EpochResult], None],
+    checkpoints: Checkpoints,
 ) -> TrainingOutcome:
+    assert context.train is not None
     sound = distil(
-        network,
+        student,
         teacher,
-        distillation.inputs,
-        distillation.config,
-        device=distillation.device,
-        on_epoch=distillation.on_epoch,
-        weights=distillation.weights,
+        context.train[0],
+        config,
+        device=pick_device(context.device),
+        on_epoch=on_epoch,
+        weights=context.weights,
         checkpoints=checkpoints,
     )
-    logits, features = predict_logits(network, distillation.calibration_inputs, device=distillation.device)
+    logits, features = predict_logits(student, context.calibration[0], device=context.device)
     if not sound or not (np.isfinite(logits).all() and np.isfinite(features).all()):
-        return TrainingOutcome(None, status="diverged", reason="its loss stopped being finite")
-    return TrainingOutcome(network, logits, features)
+        return DIVERGED
+    return TrainingOutcome(student, logits, features)

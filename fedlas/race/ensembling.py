@@ -11,13 +11,13 @@ from numpy.typing import NDArray
 
 from fedlas.classifier import Classifier
 from fedlas.data.dataset import Array
-from fedlas.race.candidate_training import default_epochs, train_config
-from fedlas.race.distillation import Distillation, DistillationFailed, distilled
+from fedlas.race.candidate_training import Trainer, default_epochs, train_config
+from fedlas.race.context import RaceContext
+from fedlas.race.distillation import DistillationFailed, distilled
 from fedlas.race.ensemble import Ensemble, cost_factor, log_mean
 from fedlas.race.results import Finalist, Floats, Trial
 from fedlas.race.selection import CalibratorSelector
 from fedlas.race.successive_halving import SuccessiveHalving
-from fedlas.training.fit import pick_device
 from fedlas.training.loader import tensor
 from fedlas.training.loop import EpochResult
 
@@ -42,34 +42,30 @@ def uploaded(classifier: Classifier, selector: CalibratorSelector, logits: Float
 class EnsembleBuilder:
     """Averages trials: as one file where that is cheap enough, else as the teacher of one network."""
 
-    def __init__(self, halving: SuccessiveHalving, selector: CalibratorSelector, max_cost_factor: float) -> None:
-        self.halving, self.selector, self.max_cost_factor = halving, selector, max_cost_factor
+    def __init__(self, context: RaceContext, halving: SuccessiveHalving, max_cost_factor: float) -> None:
+        self.context, self.halving, self.max_cost_factor = context, halving, max_cost_factor
 
-    def run(self, post_hoc: Finalist, base_logits: Floats, refined: Sequence[Trial]) -> list[Finalist]:
+    def run(self, post_hoc: Finalist, refined: Sequence[Trial]) -> list[Finalist]:
         """What averaging brings, scored like every candidate."""
         if self.halving.trainer is None:
             return []
-        found = []
         own = {trial.place: trial for trial in [*self.halving.trials, *refined]}
         heads = [trial for trial in own.values() if trial.candidate.scope == "head"]
-        averaged_heads = self._as_one_file(heads, post_hoc, shares_body=True)
-        if averaged_heads is not None:
-            found.append(averaged_heads)
+        found = [self._as_one_file(heads, post_hoc, shares_body=True)]
         if self.max_cost_factor >= 2:
-            whole = self._as_one_file(refined, post_hoc, shares_body=False)
+            found.append(self._as_one_file(refined, post_hoc, shares_body=False))
         else:
-            whole = self._distilled(post_hoc.classifier, base_logits)
-        if whole is not None:
-            found.append(whole)
-        for number, one in enumerate(found, start=1):
-            self.halving.reporter.candidate_ended(f"average {number}", one.result)
-        return found
+            found.append(self._distilled(self.halving.trainer))
+        made = [one for one in found if one is not None]
+        for number, one in enumerate(made, start=1):
+            self.context.reporter.candidate_ended(f"average {number}", one.result)
+        return made
 
     def _as_one_file(self, trials: Sequence[Trial], post_hoc: Finalist, *, shares_body: bool) -> Finalist | None:
         most = MOST_MEMBERS if shares_body else min(MOST_MEMBERS, int(self.max_cost_factor))
-        members = select_members([post_hoc, *(f.finalist for f in trials)], self.selector, most=most)
+        members = select_members([post_hoc, *(f.finalist for f in trials)], self.context.selector, most=most)
         while len(members) >= 2:
-            made = average(members, self.selector, self.halving.calibration[0], shares_body=shares_body)
+            made = average(members, self.context.selector, self.context.calibration[0], shares_body=shares_body)
             if made.cost_factor <= self.max_cost_factor:
                 return made
             self.halving.notes.append(
@@ -79,58 +75,43 @@ class EnsembleBuilder:
             members = members[:-1]  # the last to be added brought least
         return None
 
-    def _distilled(self, classifier: Classifier, base_logits: Floats) -> Finalist | None:
+    def _distilled(self, trainer: Trainer) -> Finalist | None:
         """One network that learned what the best networks say together, where the time is left.
 
         They teach with no more than a temperature: a richer calibrator would pass on the labels it was fitted on.
         """
-        trainer = self.halving.trainer
-        if trainer is None:
-            return None
-        networks = self.halving.best(len(self.halving.trials), scope="all")
-        plain = replace(self.selector, names=("temperature",), reads_features=False)
-        base = uploaded(classifier, plain, base_logits, trainer.calibration_features)
+        context, networks = self.context, self.halving.best(len(self.halving.trials), scope="all")
+        plain = replace(context.selector, names=("temperature",), reads_features=False)
+        base = uploaded(context.classifier, plain, context.outputs.logits, context.outputs.features)
         members = select_members([base, *(_calibrated_by(plain, f) for f in networks)], plain, most=MOST_MEMBERS)
         if not networks or len(members) < 2:
             return None
-        epochs = self.halving.record.decided(
-            "epochs of the student", lambda: self._affordable_epochs(networks[0], len(members))
+        epochs = context.record.decided(
+            "epochs of the student", lambda: self._affordable_epochs(trainer, networks[0], len(members))
         )
         if epochs < _FEWEST_EPOCHS:
             self.halving.notes.append(
                 f"an average of {len(members)} networks was not taught to one network: the budget left too little time"
             )
             return None
-        teacher = average(members, plain, self.halving.calibration[0], shares_body=False)
-        config = train_config(
-            replace(networks[0].candidate, epochs=epochs, learning_rate=_rate(members)), self.halving.seed
-        )
-        distillation = Distillation(
-            config,
-            trainer.inputs,
-            self.halving.calibration[0],
-            pick_device(self.halving.device),
-            self._tell,
-            trainer.weights,
-            self.halving.record,
-        )
+        teacher = average(members, plain, context.calibration[0], shares_body=False)
+        taught = replace(networks[0].candidate, epochs=epochs, learning_rate=_rate(members))
         try:
-            return distilled(classifier, teacher, self.selector, distillation)
+            return distilled(context, teacher, train_config(taught, context.seed), self._tell)
         except DistillationFailed as why:
             self.halving.notes.append(f"{_UNFINISHED} {why}")
             return None
 
-    def _affordable_epochs(self, best: Trial, num_members: int) -> int:
+    def _affordable_epochs(self, trainer: Trainer, best: Trial, num_members: int) -> int:
         """Epochs that the time left allows: a step of the student and an answer of every member for each row."""
-        assert self.halving.trainer is not None
-        budget, rows = self.halving.budget, len(self.halving.trainer.targets)
+        budget, rows = self.context.budget, len(trainer.targets)
         epoch = self.halving.epoch_seconds(best.candidate) + num_members * budget.prediction_seconds(rows)
-        wanted = STUDENT_EPOCHS * default_epochs(rows, best.candidate.batch_size)
-        return min(wanted, int((budget.remaining() - budget.prediction_seconds(len(self.selector.targets))) / epoch))
+        left = budget.remaining() - budget.prediction_seconds(len(self.context.selector.targets))
+        return min(STUDENT_EPOCHS * default_epochs(rows, best.candidate.batch_size), int(left / epoch))
 
     def _tell(self, epoch: EpochResult) -> None:
         self.halving.report_last("student of an average", epoch)
-        self.halving.budget.check(epoch)
+        self.context.budget.check(epoch)
 
 
 def _calibrated_by(selector: CalibratorSelector, trial: Trial) -> Finalist:
@@ -173,11 +154,17 @@ def average(
     calibrated = selector.calibrate(averaged.astype(np.float32))
     few = [tensor(array[:_COUNTED_ROWS]) for array in inputs]
     cost = cost_factor([one.to("cpu").eval() for one in networks], few, shares_body=shares_body)
-    settings = {"members": [member.result.name for member in members], "cost_factor": round(cost, 3)}
-    name = f"average of {len(members)} {'heads' if shares_body else 'networks'}"
-    scope, seconds = "head" if shares_body else "all", time.perf_counter() - began
-    result = selector.result(name, "ensemble", calibrated, settings=settings, scope=scope, seconds=seconds)
-    return Finalist(network, calibrated.calibrator, result, calibrated.held_out, members[0].features, cost)
+    return selector.finalist(
+        network,
+        calibrated,
+        members[0].features,
+        name=f"average of {len(members)} {'heads' if shares_body else 'networks'}",
+        method="ensemble",
+        scope="head" if shares_body else "all",
+        seconds=time.perf_counter() - began,
+        settings={"members": [member.result.name for member in members], "cost_factor": round(cost, 3)},
+        cost_factor=cost,
+    )
 
 
 def _average(members: Sequence[Finalist]) -> NDArray[np.float64]:

@@ -11,8 +11,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from fedlas.calibrators import TemperatureScaling
 from fedlas.classifier import Classifier
-from fedlas.race.candidate_training import Rows
 from fedlas.race.candidates import Candidate
+from fedlas.race.context import RaceContext, Rows
 from fedlas.race.ensembling import EnsembleBuilder, uploaded
 from fedlas.race.journal import Journal
 from fedlas.race.outputs import SplitOutputs
@@ -92,45 +92,43 @@ def run_race(
     if outputs is None:
         outputs = SplitOutputs(classifier, calibration[0], split="calibration", device=device)
     budget.note_speed(outputs)
-    base_logits, base_features = outputs.logits, outputs.features
-    targets = calibration[1]
-    names = tuple(calibrators or post_hoc_names(base_logits.shape[1], len(targets), task))
-    accuracy = float(np.mean(base_logits.argmax(axis=1) == targets))
-    seconds = max(_LEAST_FOR_FEATURES, _SHARE_FOR_FEATURES * budget_seconds)
+    logits, targets = outputs.logits, calibration[1]
     selector = CalibratorSelector(
-        targets, names, calibrators is None, groups, seed, accuracy, max_accuracy_drop, seconds
-    )
-    post_hoc = uploaded(classifier, selector, base_logits, base_features)
-    halving = SuccessiveHalving(
-        classifier,
-        train,
-        calibration,
-        selector,
-        budget,
-        record,
-        ProgressReporter(budget, record, on_progress, on_candidate),
-        calibration_features=base_features,
+        targets,
+        names=tuple(calibrators or post_hoc_names(logits.shape[1], len(targets), task)),
+        reads_features=calibrators is None,
+        groups=groups,
         seed=seed,
-        device=device,
-        weights=train_weights,
+        base_accuracy=float(np.mean(logits.argmax(axis=1) == targets)),
+        max_accuracy_drop=max_accuracy_drop,
+        seconds=max(_LEAST_FOR_FEATURES, _SHARE_FOR_FEATURES * budget_seconds),
+    )
+    reporter = ProgressReporter(budget, record, on_progress, on_candidate)
+    context = RaceContext(
+        classifier, train, calibration, outputs, selector, budget, record, reporter, seed, device, train_weights
     )
     combine = combine and len(candidates) > 1
-    halving.run(
-        candidates, kept=_KEPT_FOR_STUDENT if combine and max_cost_factor < 2 else 0.0, then=1 if combine else 0
-    )
+    return _run(context, candidates, combine=combine, max_cost_factor=max_cost_factor)
+
+
+def _run(context: RaceContext, candidates: Sequence[Candidate], *, combine: bool, max_cost_factor: float) -> RaceResult:
+    """The race itself, in the order in which it happens."""
+    classifier, outputs, selector = context.classifier, context.outputs, context.selector
+    post_hoc = uploaded(classifier, selector, outputs.logits, outputs.features)
+    halving = SuccessiveHalving(context)
+    kept = _KEPT_FOR_STUDENT if combine and max_cost_factor < 2 else 0.0
+    halving.run(candidates, kept=kept, then=1 if combine else 0)
     refined = [_refined(trial, selector) for trial in halving.best(_REFINED)]
-    averaged = (
-        EnsembleBuilder(halving, selector, max_cost_factor).run(post_hoc, base_logits, refined) if combine else []
-    )
+    averaged = EnsembleBuilder(context, halving, max_cost_factor).run(post_hoc, refined) if combine else []
     classifier.to("cpu")
     trained = _best([*(trial.finalist for trial in refined), *averaged], post_hoc, selector)
     return RaceResult(
         candidates=(post_hoc.result, *halving.results_with(refined), *(one.result for one in averaged)),
-        temperature=TemperatureScaling().fit(base_logits, targets),
+        temperature=TemperatureScaling().fit(outputs.logits, selector.targets),
         post_hoc=post_hoc,
-        same_labels=_same_labels(post_hoc, selector, base_logits),
+        same_labels=_same_labels(post_hoc, selector, outputs.logits),
         trained=trained,
-        base_logits=base_logits,
+        base_logits=outputs.logits,
         notes=tuple(dict.fromkeys(halving.notes)),
         diagnostics=_diagnostics(trained, halving),
         rates=halving.rates,
@@ -171,15 +169,14 @@ def _refined(trial: Trial, selector: CalibratorSelector) -> Trial:
 
     A head has none of its own, and a map of the uploaded network's already stands behind the uploaded head.
     """
-    calibrated = selector.calibrate(trial.logits, trial.features)
-    scores = selector.score(calibrated)
-    reason = selector.too_inaccurate(scores)
-    result = replace(
-        trial.finalist.result,
-        calibration=scores,
-        calibrator=calibrated.calibrator,
-        status="dropped" if reason else "finished",
-        reason=reason or "",
+    calibrated, found = selector.calibrate(trial.logits, trial.features), trial.finalist.result
+    result = selector.result(
+        found.name,
+        found.method,
+        calibrated,
+        scope=found.scope,
+        seconds=found.seconds,
+        settings=found.hyperparameters,
     )
     finalist = replace(trial.finalist, calibrator=calibrated.calibrator, held_out=calibrated.held_out, result=result)
     return replace(trial, finalist=finalist)

@@ -9,10 +9,12 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import Any
+from typing import TypeAlias, cast
 
-from fedlas.race.candidates import DEFAULTS, METHODS, TRAINED, Candidate
+from fedlas.race.candidates import DEFAULTS, METHODS, TRAINED, Candidate, Hyperparameters
 
+#: Hyperparameters as they are asked for: a number (or the word of a scope), or `auto`.
+Asked: TypeAlias = Mapping[str, float | str]
 #: Shares of the highest rate that the network stands: the peaks 0.2, 0.1 and 0.05 of one that stands 0.4.
 _HIGH, _MIDDLE, _LOW = 0.5, 0.25, 0.125
 #: (method, alpha, share of the edge, scope): what `auto` races, those that pay most often first.
@@ -41,7 +43,7 @@ _FRESH_FIRST = frozenset({("fedlas", 0.02, _LOW), ("cross_entropy", None, _LOW)}
 
 
 def make_candidates(
-    method: str, hyperparameters: Mapping[str, Any], *, max_candidates: int = 16, fresh_rows: bool = False
+    method: str, hyperparameters: Asked, *, max_candidates: int = 16, fresh_rows: bool = False
 ) -> list[Candidate]:
     """The candidates to train, in order, at most `max_candidates` (uploaded + temperature is not counted).
 
@@ -63,7 +65,7 @@ def make_candidates(
     return list(dict.fromkeys(candidates))[: max(0, max_candidates)]
 
 
-def check_hyperparameters(hyperparameters: Mapping[str, Any]) -> dict[str, Any]:
+def check_hyperparameters(hyperparameters: Asked) -> Hyperparameters:
     """The fixed values, checked; everything that is `auto` is left out. ValueError names the field."""
     fixed = {}
     for name, value in hyperparameters.items():
@@ -75,7 +77,7 @@ def check_hyperparameters(hyperparameters: Mapping[str, Any]) -> dict[str, Any]:
         if isinstance(value, bool) or not accepts(value):
             raise ValueError(f"{name} must be {expected} or 'auto', got {value!r}")
         fixed[name] = value
-    return fixed
+    return cast(Hyperparameters, fixed)
 
 
 def _number(value: object, low: float, high: float = math.inf, *, with_low: bool = True) -> bool:
@@ -108,15 +110,13 @@ def _grid(method: str, fresh_rows: bool) -> list[Candidate]:
 
 def _candidate(method: str, alpha: float | None, edge_share: float, scope: str) -> Candidate:
     assert method in TRAINED
-    settings: dict[str, Any] = dict(DEFAULTS[method])
-    if alpha is not None:
-        settings["alpha"] = alpha
-    return Candidate(method, edge_share=edge_share, scope=scope, **settings)
+    candidate = replace(Candidate(method, edge_share=edge_share, scope=scope), **DEFAULTS[method])
+    return candidate if alpha is None else replace(candidate, alpha=alpha)
 
 
-def _fixed(candidate: Candidate, fixed: Mapping[str, Any]) -> Candidate:
+def _fixed(candidate: Candidate, fixed: Hyperparameters) -> Candidate:
     own = (*DEFAULTS[candidate.method], "learning_rate", "epochs", "batch_size", "scope")
-    given = {name: value for name, value in fixed.items() if name in own}
-    if "learning_rate" in given:
-        given["edge_share"] = 1.0  # one fixed rate is one candidate, whatever share of the edge it would have been
+    given = cast(Hyperparameters, {name: value for name, value in fixed.items() if name in own})
+    if "learning_rate" in given:  # one fixed rate is one candidate, whatever share of the edge it would have been
+        candidate = replace(candidate, edge_share=1.0)
     return replace(candidate, **given)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, TypeAlias, TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fedlas.calibrators import Calibrator, softmax
+from fedlas.calibrators.base import Parameters
 from fedlas.calibrators.feature_map import shown_parameters
 from fedlas.data.dataset import Array
 
@@ -36,40 +37,85 @@ class RaceProgress:
     eta_seconds: float | None
 
 
+class Settings(TypedDict, total=False):
+    """What a network was made with: of its loss and its training, or of its average."""
+
+    alpha: float
+    beta: float
+    momentum: float
+    margin: float
+    learning_rate: float | None
+    epochs: int | None
+    batch_size: int
+    members: list[str]
+    cost_factor: float
+    teacher: list[str]
+
+
+class Scores(TypedDict):
+    """Scores of calibrated rows."""
+
+    nll: float
+    accuracy: float
+    brier: float
+    ece: float
+
+
+class FittedCalibrator(TypedDict):
+    """A calibrator in a report."""
+
+    name: str
+    parameters: Parameters
+
+
+class CandidateDocument(TypedDict):
+    """A candidate in a report."""
+
+    name: str
+    method: str
+    hyperparameters: Settings
+    scope: str
+    status: str
+    reason: str
+    calibration: Scores | None
+    calibrator: FittedCalibrator | None
+
+
 @dataclass(frozen=True)
 class CandidateResult:
     """One candidate on the calibration rows.
 
     Attributes:
         scope: `all`, `head` or `none` (post-hoc).
-        calibration: `nll, accuracy, brier, ece` after its calibrator and cross-fitted, None where it was not trained to
-            the end.
+        calibration: after its calibrator and cross-fitted, None where it was not trained to the end.
         status: `finished`, `skipped` (budget), `halved` (not among the best of a shorter first round), `dropped`
             (accuracy guard) or `diverged`.
     """
 
     name: str
     method: str
-    hyperparameters: dict[str, Any]
+    hyperparameters: Settings
     scope: str
     status: str
     reason: str = ""
     seconds: float = 0.0
-    calibration: dict[str, float] | None = None
+    calibration: Scores | None = None
     calibrator: Calibrator | None = None
 
-    def as_dict(self) -> dict[str, Any]:
+    def as_dict(self) -> CandidateDocument:
         """Ready for JSON, and the same for every run of a race: without the seconds."""
-        calibrator = self.calibrator
+        fitted: FittedCalibrator | None = None
+        if self.calibrator is not None:
+            fitted = {"name": self.calibrator.name, "parameters": shown_parameters(self.calibrator)}
         return {
             "name": self.name,
             "method": self.method,
-            "hyperparameters": dict(self.hyperparameters),
+            "hyperparameters": self.hyperparameters,
             "scope": self.scope,
             "status": self.status,
             "reason": self.reason,
             "calibration": self.calibration,
-            "calibrator": calibrator and {"name": calibrator.name, "parameters": shown_parameters(calibrator)},
+            "calibrator": fitted,
         }
 
 

@@ -36,6 +36,9 @@ class TrainingOutcome:
     seconds: float = 0.0
 
 
+DIVERGED = TrainingOutcome(None, status="diverged", reason="its loss stopped being finite")
+
+
 def train_once(
     record: Record,
     name: str,

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from fedlas import metrics
 from fedlas.calibrators import CALIBRATORS, Calibrator, softmax
-
-Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
+from fedlas.metrics._checks import Floats, Ints, check_groups
+from fedlas.race.results import Scores
 
 _FOLDS = 5
 #: By so many standard errors of the paired difference a richer calibrator must be better than a simpler one.
@@ -22,11 +22,23 @@ _MOST_MIXED_LOGITS = 5_000_000
 _MOST_LOGITS, _MOST_MATRIX_LOGITS, _MOST_MATRIX_CLASSES = 1_500_000, 500_000, 100
 
 
-def score(logits: ArrayLike, targets: Ints) -> dict[str, float]:
-    """`nll, accuracy, brier, ece` of logits (N, K) that went through their calibrator."""
+@dataclass(frozen=True)
+class CrossFitted:
+    """A fitted calibrator, and the calibrated logits (N, K) of rows that it was not fitted on."""
+
+    calibrator: Calibrator
+    held_out: Floats
+
+
+def score(logits: ArrayLike, targets: Ints) -> Scores:
+    """Scores of logits (N, K) that went through their calibrator."""
     probs = softmax(logits)
-    functions = {"nll": metrics.nll, "accuracy": metrics.accuracy, "brier": metrics.brier, "ece": metrics.ece}
-    return {name: float(function(probs, targets)) for name, function in functions.items()}
+    return {
+        "nll": metrics.nll(probs, targets),
+        "accuracy": metrics.accuracy(probs, targets),
+        "brier": metrics.brier(probs, targets),
+        "ece": metrics.ece(probs, targets),
+    }
 
 
 def post_hoc_names(num_classes: int, num_rows: int, task: str = "multiclass") -> tuple[str, ...]:
@@ -63,12 +75,11 @@ def fit_calibrator(
     *,
     seed: int,
     groups: ArrayLike | None = None,
-    standard_errors: float = STANDARD_ERRORS,
-) -> Calibrator:
+) -> CrossFitted:
     """The calibrator with the lowest cross-fitted NLL, fitted on all rows; the first of `names` needs no accuracy.
 
     They are compared by cross-fitting, since on its own rows the one with more parameters always looks better. From
-    the simplest to the richest, each must be better than the best so far by more than `standard_errors` of the paired
+    the simplest to the richest, each must be better than the best so far by more than `STANDARD_ERRORS` of the paired
     difference, else a chance finding would replace the temperature. One that moves a decision must keep the
     cross-fitted accuracy at `min_accuracy`.
 
@@ -77,29 +88,20 @@ def fit_calibrator(
     """
     scores = np.asarray(logits, dtype=np.float64)
     first, *others = [CALIBRATORS[name] for name in names]
-    clusters = _codes(groups, len(targets))
+    clusters, folds = group_codes(groups, len(targets)), make_folds(targets, groups=groups, seed=seed)
+    best, held_out = first, cross_fitted_logits(first, scores, targets, folds)
     if not others or clusters.max() == 0:
-        return first().fit(scores, targets)
-    folds = make_folds(targets, groups=groups, seed=seed)
-    best, lowest = first, row_nll(cross_fitted_logits(first, scores, targets, folds), targets)
-    decisions = scores.argmax(axis=1)
+        return CrossFitted(first().fit(scores, targets), held_out)
+    decisions, lowest = scores.argmax(axis=1), row_nll(held_out, targets)
     for kind in sorted(others, key=lambda kind: kind.num_parameters(scores.shape[1])):
-        held_out = cross_fitted_logits(kind, scores, targets, folds)
-        chosen = held_out.argmax(axis=1)
+        found = cross_fitted_logits(kind, scores, targets, folds)
+        chosen = found.argmax(axis=1)
         if (chosen != decisions).any() and np.mean(chosen == targets) < min_accuracy:
             continue
-        nll = row_nll(held_out, targets)
-        if clearly_positive(lowest - nll, clusters, standard_errors):
-            best, lowest = kind, nll
-    return best().fit(scores, targets)
-
-
-def cross_fitted_nll(
-    kind: type[Calibrator], logits: Floats, targets: Ints, *, seed: int, groups: ArrayLike | None = None
-) -> float:
-    """NLL of rows that the calibrator was not fitted on: five folds, each scored by a fit on the other four."""
-    folds = make_folds(targets, groups=groups, seed=seed)
-    return float(row_nll(cross_fitted_logits(kind, logits, targets, folds), targets).mean())
+        nll = row_nll(found, targets)
+        if clearly_positive(lowest - nll, clusters, STANDARD_ERRORS):
+            best, held_out, lowest = kind, found, nll
+    return CrossFitted(best().fit(scores, targets), held_out)
 
 
 def cross_fitted_logits(kind: type[Calibrator], logits: Floats, targets: Ints, folds: Sequence[Ints]) -> Floats:
@@ -128,7 +130,7 @@ def make_folds(targets: Ints, *, groups: ArrayLike | None = None, seed: int, num
     >>> [fold.tolist() for fold in make_folds(np.array([0, 0, 1, 1]), groups=[7, 7, 8, 8], seed=0)]
     [[0, 1], [2, 3]]
     """
-    codes = _codes(groups, len(targets))
+    codes = group_codes(groups, len(targets))
     if codes.max() == 0:
         codes = np.arange(len(targets))
     sizes = np.bincount(codes)
@@ -144,14 +146,10 @@ def make_folds(targets: Ints, *, groups: ArrayLike | None = None, seed: int, num
     return [np.flatnonzero(fold[codes] == i) for i in range(int(fold.max()) + 1)]
 
 
-def _codes(groups: ArrayLike | None, num_rows: int) -> Ints:
+def group_codes(groups: ArrayLike | None, num_rows: int) -> Ints:
     """Groups as numbers 0, 1, …; without groups every row is its own."""
-    if groups is None:
-        return np.arange(num_rows)
-    labels = np.asarray(groups)
-    if labels.shape != (num_rows,):
-        raise ValueError(f"groups must be ({num_rows},), got {labels.shape}")
-    return np.unique(labels, return_inverse=True)[1].astype(np.int64)
+    codes = check_groups(groups, num_rows)
+    return np.arange(num_rows) if codes is None else codes
 
 
 def clearly_positive(gains: Floats, clusters: Ints, standard_errors: float) -> bool:

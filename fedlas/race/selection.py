@@ -2,26 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from fedlas.calibrators import CALIBRATORS, Calibrator
+from fedlas.calibrators import CALIBRATORS
 from fedlas.calibrators.feature_map import MAX_PRODUCT, cross_fit_features
-from fedlas.race.results import CandidateResult, Doubles, Floats
+from fedlas.race.results import (
+    CandidateResult,
+    Doubles,
+    FedLASDiagnostics,
+    Finalist,
+    Floats,
+    Scores,
+    Settings,
+)
 from fedlas.race.scoring import (
     STANDARD_ERRORS,
+    CrossFitted,
     clearly_positive,
-    cross_fitted_logits,
     fit_calibrator,
+    group_codes,
     make_folds,
     row_nll,
     score,
 )
+
+if TYPE_CHECKING:  # a calibrator is chosen for scores without PyTorch
+    from fedlas.classifier import Classifier
 
 #: The map of the features has so many parameters that luck finds something in 14 % of sets of pure noise at one.
 FEATURES_STANDARD_ERRORS = 2.0
@@ -32,14 +44,6 @@ _FINE_FOLDS = 10
 _MANY_ROWS = 2000
 #: Seconds on one core that such a map takes per row, class and (feature + 40): measured 0.5 to 1.5 · 10⁻⁷.
 _SECONDS, _PER_CLASS = 1.5e-7, 40
-
-
-@dataclass(frozen=True)
-class CrossFitted:
-    """A fitted calibrator, and the calibrated logits (N, K) of rows that it was not fitted on."""
-
-    calibrator: Calibrator
-    held_out: Doubles
 
 
 @dataclass
@@ -76,23 +80,16 @@ class CalibratorSelector:
     @cached_property
     def _clusters(self) -> NDArray[np.int64]:
         """Groups as numbers 0, 1, …; every row its own where there are none, or only one."""
-        rows = np.arange(len(self.targets))
-        groups = rows if self.groups is None else np.unique(np.asarray(self.groups), return_inverse=True)[1]
-        return rows if groups.max() == 0 else groups.astype(np.int64)
+        codes = group_codes(self.groups, len(self.targets))
+        return codes if codes.max() else np.arange(len(codes))
 
     def fit_simplest(self, logits: Floats) -> CrossFitted:
         """The simplest calibrator, which every candidate gets; the best ones get a selected one later."""
-        scores, kind = np.asarray(logits, np.float64), CALIBRATORS[self.names[0]]
-        held_out = cross_fitted_logits(kind, scores, self.targets, self.folds)
-        return CrossFitted(kind().fit(scores, self.targets), held_out)
+        return self._fit(logits, self.names[:1])
 
     def calibrate(self, logits: Floats | Doubles, features: Floats | None = None) -> CrossFitted:
         """The best calibrator of the logits alone, or of the features too where they are given and clearly help."""
-        calibrator = fit_calibrator(
-            logits, self.targets, self.names, self.min_accuracy, seed=self.seed, groups=self.groups
-        )
-        held_out = cross_fitted_logits(type(calibrator), np.asarray(logits, np.float64), self.targets, self.folds)
-        plain = CrossFitted(calibrator, held_out)
+        plain = self._fit(logits, self.names)
         if features is None or not self._affords(logits, features):
             return plain
         scores = np.asarray(logits, np.float64)
@@ -101,6 +98,9 @@ class CalibratorSelector:
         accurate = self.score(richer)["accuracy"] >= self.min_accuracy
         better = self.beats(richer.held_out, plain.held_out, standard_errors=FEATURES_STANDARD_ERRORS)
         return richer if accurate and better else plain
+
+    def _fit(self, logits: Floats | Doubles, names: Sequence[str]) -> CrossFitted:
+        return fit_calibrator(logits, self.targets, names, self.min_accuracy, seed=self.seed, groups=self.groups)
 
     def keeping_labels(self) -> CalibratorSelector | None:
         """A selector among those calibrators alone that keep the order of the classes, where there are any."""
@@ -114,6 +114,25 @@ class CalibratorSelector:
         result = self.result(f"uploaded + {name}", method, calibrated, scope="none", seconds=seconds)
         return replace(result, status="finished", reason="")  # nothing is left if the upload itself is dropped
 
+    def finalist(
+        self,
+        classifier: Classifier,
+        calibrated: CrossFitted,
+        features: Floats,
+        *,
+        name: str,
+        method: str,
+        scope: str,
+        seconds: float,
+        settings: Settings | None = None,
+        cost_factor: float = 1.0,
+        diagnostics: FedLASDiagnostics | None = None,
+    ) -> Finalist:
+        """A network with its calibrator, and with its scores."""
+        result = self.result(name, method, calibrated, scope=scope, seconds=seconds, settings=settings)
+        fitted, held_out = calibrated.calibrator, calibrated.held_out
+        return Finalist(classifier, fitted, result, held_out, features, cost_factor, diagnostics)
+
     def result(
         self,
         name: str,
@@ -122,32 +141,23 @@ class CalibratorSelector:
         *,
         scope: str,
         seconds: float,
-        settings: Mapping[str, Any] | None = None,
+        settings: Settings | None = None,
     ) -> CandidateResult:
         """The scores of a network with its calibrator, and whether its accuracy drops it."""
         scores = self.score(calibrated)
-        reason = self.too_inaccurate(scores)
-        return CandidateResult(
-            name,
-            method,
-            dict(settings or {}),
-            scope,
-            "dropped" if reason else "finished",
-            reason or "",
-            seconds,
-            scores,
-            calibrated.calibrator,
-        )
+        reason = self.too_inaccurate(scores["accuracy"])
+        status, calibrator = "dropped" if reason else "finished", calibrated.calibrator
+        return CandidateResult(name, method, settings or {}, scope, status, reason, seconds, scores, calibrator)
 
-    def score(self, calibrated: CrossFitted) -> dict[str, float]:
-        """`nll, accuracy, brier, ece`, cross-fitted."""
+    def score(self, calibrated: CrossFitted) -> Scores:
+        """The cross-fitted scores."""
         return score(calibrated.held_out, self.targets)
 
-    def too_inaccurate(self, scores: Mapping[str, float]) -> str | None:
-        """Why a candidate with these scores is dropped, or None."""
-        if scores["accuracy"] >= self.min_accuracy:
-            return None
-        drop = 100 * (self.base_accuracy - scores["accuracy"])
+    def too_inaccurate(self, accuracy: float) -> str:
+        """Why a candidate with this accuracy is dropped, or an empty text."""
+        if accuracy >= self.min_accuracy:
+            return ""
+        drop = 100 * (self.base_accuracy - accuracy)
         return f"its accuracy on the calibration rows is {drop:.2f} points under the uploaded model's"
 
     def beats(self, held_out: Doubles, rival: Doubles, *, standard_errors: float = STANDARD_ERRORS) -> bool:

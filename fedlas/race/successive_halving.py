@@ -5,19 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-import numpy as np
-import torch
-from numpy.typing import NDArray
-
 from fedlas.classifier import Classifier
-from fedlas.race.candidate_training import Rows, Trainer, train_config
+from fedlas.race.candidate_training import Trainer, train_config
 from fedlas.race.candidates import Candidate
-from fedlas.race.progress import ProgressReporter
-from fedlas.race.record import Record
-from fedlas.race.results import CandidateResult, Finalist, Floats, Trial
+from fedlas.race.context import RaceContext
+from fedlas.race.results import CandidateResult, Trial
 from fedlas.race.schedule import PlannedTrial, WrittenPlan, plan
-from fedlas.race.selection import CalibratorSelector
-from fedlas.race.time_budget import TimeBudget
 from fedlas.training.loop import EpochResult, steps_per_epoch
 
 _NO_TIME = "its measured time does not fit what is left of the budget"
@@ -31,40 +24,13 @@ _NO_TIME_FOR_ANY = (
 class SuccessiveHalving:
     """Runs candidates within the budget: heads first, since they cost little, then whole networks."""
 
-    def __init__(
-        self,
-        classifier: Classifier,
-        train: Rows | None,
-        calibration: Rows,
-        selector: CalibratorSelector,
-        budget: TimeBudget,
-        record: Record,
-        reporter: ProgressReporter,
-        *,
-        calibration_features: Floats,
-        seed: int,
-        device: torch.device | str | None,
-        weights: NDArray[np.float64] | None = None,
-    ) -> None:
-        self.classifier, self.selector, self.budget, self.record = classifier, selector, budget, record
-        self.reporter, self.seed, self.device = reporter, seed, device
-        self.calibration = calibration
+    def __init__(self, context: RaceContext) -> None:
+        self.context = context
         self.notes: list[str] = []
         self.trials: list[Trial] = []
-        self.trainer: Trainer | None = None
         self._results: dict[int, CandidateResult] = {}
-        self._obstacle = record.decided("obstacle", lambda: self._find_obstacle(train))
-        if train is not None and not self._obstacle:
-            self.trainer = Trainer(
-                classifier,
-                train,
-                calibration,
-                calibration_features=calibration_features,
-                seed=seed,
-                device=device,
-                weights=weights,
-                record=record,
-            )
+        self._obstacle = context.record.decided("obstacle", lambda: _obstacle(context))
+        self.trainer = None if context.train is None or self._obstacle else Trainer(context)
 
     @property
     def rates(self) -> dict[str, float]:
@@ -86,17 +52,17 @@ class SuccessiveHalving:
 
         `then` is how many more things will be reported by `report_last`.
         """
-        self.reporter.total = max(1, len(candidates) + then)
+        self.context.reporter.total = max(1, len(candidates) + then)
         line = list(enumerate(candidates))
         if self.trainer is None:
             for place, candidate in line:
                 self._skip(place, candidate, self._obstacle)
             return
         heads = [(i, c) for i, c in line if c.scope == "head"]
-        self._run_scope("head", heads, self.budget.remaining())
+        self._run_scope("head", heads, self.context.budget.remaining())
         whole = [(i, c) for i, c in line if c.scope != "head"]
-        left_over = self._run_scope("all", whole, (1 - kept) * self.budget.remaining())
-        self._run_scope("head", [(i, c) for i, c in left_over if c.scope == "auto"], self.budget.remaining())
+        left_over = self._run_scope("all", whole, (1 - kept) * self.context.budget.remaining())
+        self._run_scope("head", [(i, c) for i, c in left_over if c.scope == "auto"], self.context.budget.remaining())
 
     def _run_scope(
         self, scope: str, line: Sequence[tuple[int, Candidate]], seconds: float
@@ -104,18 +70,18 @@ class SuccessiveHalving:
         """Run the candidates of one scope within so many seconds; returns those that did not fit."""
         if not line or self.trainer is None:
             return []
-        if scope == "head" and (obstacle := self._find_head_obstacle(self.trainer)):
+        if scope == "head" and (obstacle := _head_obstacle(self.context.classifier, self.trainer)):
             for place, candidate in line:
                 self._skip(place, candidate, obstacle)
             return []
-        began = self.budget.elapsed()
+        began = self.context.budget.elapsed()
         resolved = {place: self.trainer.resolved(candidate, scope) for place, candidate in line}
 
         def planned() -> WrittenPlan:
             planned = [PlannedTrial(place, c.epochs or 1, self._epoch_seconds(c)) for place, c in resolved.items()]
-            return plan(planned, seconds - (self.budget.elapsed() - began)).written()
+            return plan(planned, seconds - (self.context.budget.elapsed() - began)).written()
 
-        taken = self.record.decided(f"plan, {scope} from {line[0][0]} on", planned)
+        taken = self.context.record.decided(f"plan, {scope} from {line[0][0]} on", planned)
         places = {place for place, _ in taken["short"]}.union(taken["full"])
         rest = [(place, candidate) for place, candidate in line if place not in places]
         for place, _ in rest:
@@ -151,7 +117,7 @@ class SuccessiveHalving:
 
         def on_epoch(epoch: EpochResult) -> None:
             self.report(place + 1, candidate.name, epoch.epoch, epoch.epochs)
-            self.budget.check(epoch)
+            self.context.budget.check(epoch)
 
         self.report(place + 1, candidate.name, 0, candidate.epochs or 1)
         name = f"candidate-{place + 1:02}-{candidate.epochs:02}"
@@ -159,57 +125,43 @@ class SuccessiveHalving:
         result = _unscored(candidate, done.status, done.reason, seconds=done.seconds)
         trial = None
         if done.network is not None and done.logits is not None:
-            calibrated = self.selector.fit_simplest(done.logits)
             # One that is dropped can no longer be named alone, but it may be averaged: its errors may be others.
-            result = self.selector.result(
-                candidate.name,
-                candidate.method,
-                calibrated,
-                settings=candidate.hyperparameters(),
+            finalist = self.context.selector.finalist(
+                done.network,
+                self.context.selector.fit_simplest(done.logits),
+                self.context.outputs.features if done.features is None else done.features,
+                name=candidate.name,
+                method=candidate.method,
                 scope=candidate.scope,
                 seconds=done.seconds,
+                settings=candidate.hyperparameters(),
+                diagnostics=done.diagnostics,
             )
-            features = self.trainer.calibration_features if done.features is None else done.features
-            finalist = Finalist(
-                done.network, calibrated.calibrator, result, calibrated.held_out, features, diagnostics=done.diagnostics
-            )
-            trial = Trial(place, candidate, finalist, done.logits, done.features)
+            trial, result = Trial(place, candidate, finalist, done.logits, done.features), finalist.result
         self._results[place] = result
-        self.reporter.candidate_ended(name, result)
+        self.context.reporter.candidate_ended(name, result)
         return trial
 
     def epoch_seconds(self, candidate: Candidate) -> float:
         """What one epoch of a resolved candidate costs, measured."""
         assert self.trainer is not None
-        config = replace(train_config(candidate, self.seed), epochs=1)
+        config = replace(train_config(candidate, self.context.seed), epochs=1)
         inputs, targets = self.trainer.inputs, self.trainer.targets
-        step = self.budget.step_seconds(
-            self.classifier, inputs, targets, config, features=self.trainer.features, device=self.device
+        step = self.context.budget.step_seconds(
+            self.context.classifier,
+            inputs,
+            targets,
+            config,
+            features=self.trainer.features,
+            device=self.context.device,
         )
         return steps_per_epoch(len(targets), config.batch_size) * step
 
     def _epoch_seconds(self, candidate: Candidate) -> float:
         """The same, with its share of the one prediction that follows the last epoch."""
-        after = 0.0 if candidate.scope == "head" else self.budget.prediction_seconds(len(self.selector.targets))
+        num_rows = 0 if candidate.scope == "head" else len(self.context.selector.targets)
+        after = self.context.budget.prediction_seconds(num_rows)
         return self.epoch_seconds(candidate) + after / (candidate.epochs or 1)
-
-    def _find_obstacle(self, train: Rows | None) -> str:
-        """Why nothing at all can be trained, or an empty text."""
-        if train is None or len(train[1]) == 0:
-            return "there are no train rows"
-        if not any(parameter.requires_grad for parameter in self.classifier.parameters()):
-            return "the model has no weights that can be trained"
-        if self.budget.prediction_seconds(len(train[1])) > self.budget.remaining():
-            return "one pass over the train rows does not fit the budget"
-        return ""
-
-    def _find_head_obstacle(self, trainer: Trainer) -> str:
-        """Why no head can be trained alone, or an empty text."""
-        if not self.classifier.head_parameters():
-            return "the network has no head of its own to train"
-        if not trainer.keeps_features:
-            return "the features of so many rows do not fit into memory, so that no head was trained alone"
-        return ""
 
     def _skip(self, place: int, candidate: Candidate, reason: str) -> None:
         self.report(place + 1, candidate.name, 0, candidate.epochs or 1)
@@ -218,11 +170,31 @@ class SuccessiveHalving:
     def report(self, number: int, name: str, epoch: int, epochs: int) -> None:
         """Report where the race stands."""
         done = len(self._results) - (1 if number - 1 in self._results else 0)
-        self.reporter.report(number, name, epoch, epochs, done=done)
+        self.context.reporter.report(number, name, epoch, epochs, done=done)
 
     def report_last(self, name: str, epoch: EpochResult) -> None:
         """Report an epoch of the last training of the race, which is of no candidate."""
-        self.report(self.reporter.total, name, epoch.epoch, epoch.epochs)
+        self.report(self.context.reporter.total, name, epoch.epoch, epoch.epochs)
+
+
+def _obstacle(context: RaceContext) -> str:
+    """Why nothing at all can be trained, or an empty text."""
+    if context.train is None or len(context.train[1]) == 0:
+        return "there are no train rows"
+    if not any(parameter.requires_grad for parameter in context.classifier.parameters()):
+        return "the model has no weights that can be trained"
+    if context.budget.prediction_seconds(len(context.train[1])) > context.budget.remaining():
+        return "one pass over the train rows does not fit the budget"
+    return ""
+
+
+def _head_obstacle(classifier: Classifier, trainer: Trainer) -> str:
+    """Why no head can be trained alone, or an empty text."""
+    if not classifier.head_parameters():
+        return "the network has no head of its own to train"
+    if not trainer.keeps_features:
+        return "the features of so many rows do not fit into memory, so that no head was trained alone"
+    return ""
 
 
 def _unscored(candidate: Candidate, status: str, reason: str, *, seconds: float = 0.0) -> CandidateResult:

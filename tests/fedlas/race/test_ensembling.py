@@ -10,10 +10,13 @@ import pytest
 import torch
 
 from fedlas.calibrators import TemperatureScaling, VectorScaling
-from fedlas.race import Candidate, CandidateResult, Finalist, RaceResult, distillation, run_race
+from fedlas.race import distillation
+from fedlas.race.candidates import Candidate
 from fedlas.race.distillation import _blended, distil
 from fedlas.race.ensemble import Ensemble, log_mean
 from fedlas.race.ensembling import MOST_MEMBERS, select_members
+from fedlas.race.race import run_race
+from fedlas.race.results import CandidateResult, Finalist, RaceResult
 from fedlas.race.scoring import row_nll
 from fedlas.race.selection import CalibratorSelector
 from fedlas.training.fit import predict_logits
@@ -98,9 +101,9 @@ def test_a_teacher_has_seen_no_labels_but_for_its_temperature(monkeypatch: pytes
     seen: list[Finalist] = []
     teach = distillation.distilled
 
-    def watched(classifier: Any, teacher: Finalist, selector: CalibratorSelector, distillation: Any) -> Finalist | None:
+    def watched(context: Any, teacher: Finalist, *others: Any) -> Finalist:
         seen.append(teacher)
-        return teach(classifier, teacher, selector, distillation)
+        return teach(context, teacher, *others)
 
     monkeypatch.setattr("fedlas.race.ensembling.distilled", watched)
     result = run(WHOLE, calibrators=("temperature", "structured_matrix"))

@@ -15,9 +15,12 @@ from typing import Any
 import pytest
 import torch
 
-from fedlas.race import Candidate, CandidateResult, RaceProgress, RaceResult, run_race, time_budget
+from fedlas.race import time_budget
+from fedlas.race.candidates import Candidate
 from fedlas.race.journal import FolderJournal, Journal, MemoryJournal
+from fedlas.race.race import run_race
 from fedlas.race.record import Record
+from fedlas.race.results import CandidateResult, RaceProgress, RaceResult
 from fedlas.training.checkpoints import State
 from tests.helpers.small_classifier import noisy_digits, overconfident_classifier
 

@@ -16,10 +16,17 @@ import torch
 import fedlas.race
 from fedlas import metrics
 from fedlas.calibrators import TemperatureScaling, softmax
-from fedlas.race import Candidate, RaceProgress, RaceResult, run_race
 from fedlas.race.candidate_training import Trainer, copy_head
+from fedlas.race.candidates import Candidate
+from fedlas.race.context import RaceContext
+from fedlas.race.outputs import SplitOutputs
+from fedlas.race.progress import ProgressReporter
+from fedlas.race.race import run_race
+from fedlas.race.record import Record
+from fedlas.race.results import RaceProgress, RaceResult
 from fedlas.race.scoring import cross_fitted_logits, row_nll, score
 from fedlas.race.selection import CalibratorSelector
+from fedlas.race.time_budget import TimeBudget
 from fedlas.training.fit import head_logits, predict_logits
 from tests.helpers.small_classifier import SmallClassifier, noisy_digits, overconfident_classifier
 
@@ -254,8 +261,10 @@ def test_heads_share_the_memory_of_their_body() -> None:
     train, calibration, _ = noisy_digits()
     classifier = overconfident_classifier()
     before = {name: value.clone() for name, value in classifier.state_dict().items()}
-    seen = predict_logits(classifier, calibration[0])[1]
-    trainer = Trainer(classifier, train, calibration, calibration_features=seen, seed=0, device=None)
+    outputs, record = SplitOutputs(classifier, calibration[0], split="calibration"), Record()
+    budget, selector = TimeBudget(60.0, record), CalibratorSelector(calibration[1], ["temperature"], False)
+    reporter = ProgressReporter(budget, record, None, None)
+    trainer = Trainer(RaceContext(classifier, train, calibration, outputs, selector, budget, record, reporter))
     done = trainer.train(trainer.resolved(HEAD, "head"), lambda _: None)
     assert isinstance(done.network, SmallClassifier)
     for name, value in done.network.named_parameters():

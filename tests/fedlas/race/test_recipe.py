@@ -17,8 +17,8 @@ from fedlas.losses import (
     LabelSmoothingLoss,
     MbLSLoss,
 )
-from fedlas.race import METHODS, Candidate, check_hyperparameters, make_candidates, make_loss
-from fedlas.race.candidates import DEFAULTS
+from fedlas.race.candidates import DEFAULTS, METHODS, Candidate, make_loss
+from fedlas.race.recipe import check_hyperparameters, make_candidates
 
 LOSSES: dict[str, type[nn.Module]] = {
     "fedlas": FedLASLoss,
