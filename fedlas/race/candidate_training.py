@@ -40,7 +40,8 @@ class Trainer:
         assert context.train is not None
         self._context = context
         self.inputs, self.targets = context.train
-        self._edges: dict[str, float] = {}
+        #: The learning rate that each scope stands, as far as it was measured.
+        self.edges: dict[str, float] = {}
 
     @property
     def keeps_features(self) -> bool:
@@ -56,11 +57,6 @@ class Trainer:
             inputs = [array[rows] for array in inputs]
         return SplitOutputs(self._context.classifier, inputs, split="train", device=self._context.device).features
 
-    @property
-    def edges(self) -> dict[str, float]:
-        """The learning rate that each scope stands, as far as it was measured."""
-        return dict(self._edges)
-
     def resolved(self, candidate: Candidate, scope: str) -> Candidate:
         """The candidate with its scope, its number of epochs and its learning rate."""
         rate, epochs = candidate.learning_rate, candidate.epochs
@@ -71,11 +67,11 @@ class Trainer:
         return replace(candidate, scope=scope, learning_rate=rate, epochs=epochs)
 
     def _edge(self, scope: str, batch_size: int) -> float:
-        if scope not in self._edges:
-            self._edges[scope] = self._context.record.decided(
+        if scope not in self.edges:
+            self.edges[scope] = self._context.record.decided(
                 f"edge, {scope}", lambda: self._measured_edge(scope, batch_size)
             )
-        return self._edges[scope]
+        return self.edges[scope]
 
     def _measured_edge(self, scope: str, batch_size: int) -> float:
         if scope == "head":

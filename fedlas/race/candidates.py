@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TypedDict, cast
+from typing import cast
 
 import torch
 from torch import nn
@@ -17,25 +17,11 @@ from fedlas.losses import (
     LabelSmoothingLoss,
     MbLSLoss,
 )
-from fedlas.race.results import Settings
+from fedlas.race.results import Hyperparameters, Settings
 
 #: Methods that train; `auto` races several, `post_hoc` and `temperature` train nothing.
 TRAINED = ("fedlas", "fedlas_plus", "label_smoothing", "mbls", "acls", "focal", "cross_entropy")
 METHODS = ("auto", *TRAINED, "post_hoc", "temperature")
-
-
-class Hyperparameters(TypedDict, total=False):
-    """What may be fixed of a candidate."""
-
-    alpha: float
-    beta: float
-    momentum: float
-    margin: float
-    learning_rate: float
-    epochs: int
-    batch_size: int
-    scope: str
-
 
 #: The settings of its loss that each method has, with the values it takes where none are given.
 DEFAULTS: dict[str, Hyperparameters] = {

@@ -22,7 +22,7 @@ from fedlas.classifier import Classifier
 from fedlas.data.dataset import Array
 from fedlas.race.context import RaceContext
 from fedlas.race.ensemble import Ensemble
-from fedlas.race.results import Finalist
+from fedlas.race.results import CandidateResult, Finalist, Settings
 from fedlas.race.resume import DIVERGED, TrainingOutcome, train_once
 from fedlas.training.checkpoints import Checkpoints, Training
 from fedlas.training.fit import pick_device, predict_logits
@@ -110,21 +110,17 @@ def distilled(
     )
     if done.network is None or done.logits is None or done.features is None:
         raise DistillationFailed(done.reason)
-    return context.selector.finalist(
-        done.network,
-        context.selector.calibrate(done.logits, done.features),
-        done.features,
-        name=f"distilled from an average of {len(members)} networks",
-        method="distilled",
-        scope="all",
-        seconds=done.seconds,
-        settings={
-            "teacher": members,
-            "learning_rate": config.learning_rate,
-            "epochs": config.epochs,
-            "batch_size": config.batch_size,
-        },
-    )
+    settings: Settings = {
+        "teacher": members,
+        "learning_rate": config.learning_rate,
+        "epochs": config.epochs,
+        "batch_size": config.batch_size,
+    }
+    name = f"distilled from an average of {len(members)} networks"
+    calibrated = context.selector.calibrate(done.logits, done.features)
+    result = CandidateResult(name, "distilled", settings, "all", "finished", "", done.seconds)
+    result = context.selector.scored(result, calibrated)
+    return Finalist(done.network, calibrated.calibrator, result, calibrated.held_out, done.features)
 
 
 def _trained(

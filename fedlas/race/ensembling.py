@@ -15,7 +15,7 @@ from fedlas.race.candidate_training import Trainer, default_epochs, train_config
 from fedlas.race.context import RaceContext
 from fedlas.race.distillation import DistillationFailed, distilled
 from fedlas.race.ensemble import Ensemble, cost_factor, log_mean
-from fedlas.race.results import Finalist, Floats, Trial
+from fedlas.race.results import CandidateResult, Finalist, Floats, Settings, Trial
 from fedlas.race.selection import CalibratorSelector
 from fedlas.race.successive_halving import SuccessiveHalving
 from fedlas.training.loader import tensor
@@ -154,17 +154,11 @@ def average(
     calibrated = selector.calibrate(averaged.astype(np.float32))
     few = [tensor(array[:_COUNTED_ROWS]) for array in inputs]
     cost = cost_factor([one.to("cpu").eval() for one in networks], few, shares_body=shares_body)
-    return selector.finalist(
-        network,
-        calibrated,
-        members[0].features,
-        name=f"average of {len(members)} {'heads' if shares_body else 'networks'}",
-        method="ensemble",
-        scope="head" if shares_body else "all",
-        seconds=time.perf_counter() - began,
-        settings={"members": [member.result.name for member in members], "cost_factor": round(cost, 3)},
-        cost_factor=cost,
-    )
+    settings: Settings = {"members": [member.result.name for member in members], "cost_factor": round(cost, 3)}
+    name = f"average of {len(members)} {'heads' if shares_body else 'networks'}"
+    scope, seconds = "head" if shares_body else "all", time.perf_counter() - began
+    result = selector.scored(CandidateResult(name, "ensemble", settings, scope, "finished", "", seconds), calibrated)
+    return Finalist(network, calibrated.calibrator, result, calibrated.held_out, members[0].features, cost)
 
 
 def _average(members: Sequence[Finalist]) -> NDArray[np.float64]:

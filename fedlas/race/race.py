@@ -76,18 +76,18 @@ def run_race(
         train_weights: sampling weights (N,) of the train rows, by which they are drawn.
         outputs: the classifier's on the calibration rows, where they are at hand.
     """
-    record = _record(
-        journal,
-        train,
-        calibration,
-        candidates,
-        seed=seed,
-        budget_seconds=budget_seconds,
-        combine=combine,
-        max_accuracy_drop=max_accuracy_drop,
-        max_cost_factor=max_cost_factor,
-        calibrators=calibrators,
-    )
+    # What was begun with other settings or other numbers of rows is not gone on with.
+    settings = {
+        "candidates": [asdict(candidate) for candidate in candidates],
+        "rows": [0 if train is None else len(train[1]), len(calibration[1])],
+        "calibrators": None if calibrators is None else list(calibrators),
+        "seed": seed,
+        "budget_seconds": budget_seconds,
+        "combine": combine,
+        "max_accuracy_drop": max_accuracy_drop,
+        "max_cost_factor": max_cost_factor,
+    }
+    record = Record(journal, settings)
     budget = TimeBudget(budget_seconds, record)
     if outputs is None:
         outputs = SplitOutputs(classifier, calibration[0], split="calibration", device=device)
@@ -135,27 +135,6 @@ def _run(context: RaceContext, candidates: Sequence[Candidate], *, combine: bool
     )
 
 
-def _record(
-    journal: Journal | None,
-    train: Rows | None,
-    calibration: Rows,
-    candidates: Sequence[Candidate],
-    *,
-    calibrators: Sequence[str] | None,
-    **settings: float,
-) -> Record:
-    """The race's record: what was begun with other settings or other numbers of rows is not gone on with."""
-    return Record(
-        journal,
-        {
-            "candidates": [asdict(candidate) for candidate in candidates],
-            "rows": [0 if train is None else len(train[1]), len(calibration[1])],
-            "calibrators": None if calibrators is None else list(calibrators),
-            **settings,
-        },
-    )
-
-
 def _same_labels(post_hoc: Finalist, selector: CalibratorSelector, logits: Floats) -> Finalist:
     """The post-hoc finalist, or the best calibrator beside it that keeps the order of the classes."""
     keeping = selector.keeping_labels()
@@ -169,15 +148,8 @@ def _refined(trial: Trial, selector: CalibratorSelector) -> Trial:
 
     A head has none of its own, and a map of the uploaded network's already stands behind the uploaded head.
     """
-    calibrated, found = selector.calibrate(trial.logits, trial.features), trial.finalist.result
-    result = selector.result(
-        found.name,
-        found.method,
-        calibrated,
-        scope=found.scope,
-        seconds=found.seconds,
-        settings=found.hyperparameters,
-    )
+    calibrated = selector.calibrate(trial.logits, trial.features)
+    result = selector.scored(trial.finalist.result, calibrated)
     finalist = replace(trial.finalist, calibrator=calibrated.calibrator, held_out=calibrated.held_out, result=result)
     return replace(trial, finalist=finalist)
 

@@ -37,8 +37,8 @@ class RaceProgress:
     eta_seconds: float | None
 
 
-class Settings(TypedDict, total=False):
-    """What a network was made with: of its loss and its training, or of its average."""
+class Hyperparameters(TypedDict, total=False):
+    """The numbers of a loss and its training, and what of the network is trained."""
 
     alpha: float
     beta: float
@@ -47,6 +47,12 @@ class Settings(TypedDict, total=False):
     learning_rate: float | None
     epochs: int | None
     batch_size: int
+    scope: str
+
+
+class Settings(Hyperparameters, total=False):
+    """What a network was made with; a network that was made of others names them."""
+
     members: list[str]
     cost_factor: float
     teacher: list[str]

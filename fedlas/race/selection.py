@@ -5,22 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from fedlas.calibrators import CALIBRATORS
 from fedlas.calibrators.feature_map import MAX_PRODUCT, cross_fit_features
-from fedlas.race.results import (
-    CandidateResult,
-    Doubles,
-    FedLASDiagnostics,
-    Finalist,
-    Floats,
-    Scores,
-    Settings,
-)
+from fedlas.race.results import CandidateResult, Doubles, Floats, Scores
 from fedlas.race.scoring import (
     STANDARD_ERRORS,
     CrossFitted,
@@ -31,9 +22,6 @@ from fedlas.race.scoring import (
     row_nll,
     score,
 )
-
-if TYPE_CHECKING:  # a calibrator is chosen for scores without PyTorch
-    from fedlas.classifier import Classifier
 
 #: The map of the features has so many parameters that luck finds something in 14 % of sets of pure noise at one.
 FEATURES_STANDARD_ERRORS = 2.0
@@ -111,43 +99,17 @@ class CalibratorSelector:
         """What the uploaded network with this calibrator came to, which took so many seconds."""
         name = calibrated.calibrator.name
         method = "temperature" if name == "temperature" else "post_hoc"
-        result = self.result(f"uploaded + {name}", method, calibrated, scope="none", seconds=seconds)
+        result = self.scored(
+            CandidateResult(f"uploaded + {name}", method, {}, "none", "finished", "", seconds), calibrated
+        )
         return replace(result, status="finished", reason="")  # nothing is left if the upload itself is dropped
 
-    def finalist(
-        self,
-        classifier: Classifier,
-        calibrated: CrossFitted,
-        features: Floats,
-        *,
-        name: str,
-        method: str,
-        scope: str,
-        seconds: float,
-        settings: Settings | None = None,
-        cost_factor: float = 1.0,
-        diagnostics: FedLASDiagnostics | None = None,
-    ) -> Finalist:
-        """A network with its calibrator, and with its scores."""
-        result = self.result(name, method, calibrated, scope=scope, seconds=seconds, settings=settings)
-        fitted, held_out = calibrated.calibrator, calibrated.held_out
-        return Finalist(classifier, fitted, result, held_out, features, cost_factor, diagnostics)
-
-    def result(
-        self,
-        name: str,
-        method: str,
-        calibrated: CrossFitted,
-        *,
-        scope: str,
-        seconds: float,
-        settings: Settings | None = None,
-    ) -> CandidateResult:
-        """The scores of a network with its calibrator, and whether its accuracy drops it."""
+    def scored(self, result: CandidateResult, calibrated: CrossFitted) -> CandidateResult:
+        """The result with this calibrator and its scores, and whether its accuracy drops it."""
         scores = self.score(calibrated)
         reason = self.too_inaccurate(scores["accuracy"])
-        status, calibrator = "dropped" if reason else "finished", calibrated.calibrator
-        return CandidateResult(name, method, settings or {}, scope, status, reason, seconds, scores, calibrator)
+        status = "dropped" if reason else "finished"
+        return replace(result, status=status, reason=reason, calibration=scores, calibrator=calibrated.calibrator)
 
     def score(self, calibrated: CrossFitted) -> Scores:
         """The cross-fitted scores."""

@@ -9,7 +9,7 @@ from fedlas.classifier import Classifier
 from fedlas.race.candidate_training import Trainer, train_config
 from fedlas.race.candidates import Candidate
 from fedlas.race.context import RaceContext
-from fedlas.race.results import CandidateResult, Trial
+from fedlas.race.results import CandidateResult, Finalist, Trial
 from fedlas.race.schedule import PlannedTrial, WrittenPlan, plan
 from fedlas.training.loop import EpochResult, steps_per_epoch
 
@@ -126,18 +126,12 @@ class SuccessiveHalving:
         trial = None
         if done.network is not None and done.logits is not None:
             # One that is dropped can no longer be named alone, but it may be averaged: its errors may be others.
-            finalist = self.context.selector.finalist(
-                done.network,
-                self.context.selector.fit_simplest(done.logits),
-                self.context.outputs.features if done.features is None else done.features,
-                name=candidate.name,
-                method=candidate.method,
-                scope=candidate.scope,
-                seconds=done.seconds,
-                settings=candidate.hyperparameters(),
-                diagnostics=done.diagnostics,
-            )
-            trial, result = Trial(place, candidate, finalist, done.logits, done.features), finalist.result
+            calibrated = self.context.selector.fit_simplest(done.logits)
+            result = self.context.selector.scored(result, calibrated)
+            features = self.context.outputs.features if done.features is None else done.features
+            fitted, held_out = calibrated.calibrator, calibrated.held_out
+            finalist = Finalist(done.network, fitted, result, held_out, features, diagnostics=done.diagnostics)
+            trial = Trial(place, candidate, finalist, done.logits, done.features)
         self._results[place] = result
         self.context.reporter.candidate_ended(name, result)
         return trial

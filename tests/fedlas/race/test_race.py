@@ -274,7 +274,7 @@ def test_heads_share_the_memory_of_their_body() -> None:
     assert not torch.equal(done.network.out.weight, classifier.out.weight)
     assert done.logits is not None
     np.testing.assert_allclose(done.logits, predict_logits(done.network, calibration[0])[0], atol=1e-5)
-    np.testing.assert_array_equal(done.logits, head_logits(done.network, trainer.calibration_features))
+    np.testing.assert_array_equal(done.logits, head_logits(done.network, outputs.features))
 
 
 def test_a_copied_head_is_the_same_head() -> None:
