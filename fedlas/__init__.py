@@ -28,35 +28,9 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
-_HOMES = {
-    "Classifier": "fedlas.classifier",
-    **dict.fromkeys(
-        (
-            "ACLSLoss",
-            "BidirectionalCalibrationGate",
-            "CrossEntropyLoss",
-            "FedLASLoss",
-            "FedLASPlusLoss",
-            "FocalLoss",
-            "LabelSmoothingLoss",
-            "MbLSLoss",
-            "NormConfidenceIndicator",
-        ),
-        "fedlas.losses",
-    ),
-}
-_MODULES = (
-    "calibration",
-    "calibrators",
-    "export",
-    "gate",
-    "guarantees",
-    "importers",
-    "losses",
-    "metrics",
-    "race",
-    "report",
-    "training",
+_PACKAGES = frozenset(
+    ["calibration", "calibrators", "export", "gate", "guarantees", "importers"]
+    + ["losses", "metrics", "race", "report", "training"]
 )
 
 __all__ = [
@@ -78,10 +52,10 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    if name in _HOMES:
-        return getattr(import_module(_HOMES[name]), name)
-    if name in _MODULES:
+    if name in _PACKAGES:
         return import_module(f"fedlas.{name}")
+    if name in __all__:
+        return getattr(import_module("fedlas.classifier" if name == "Classifier" else "fedlas.losses"), name)
     raise AttributeError(f"module 'fedlas' has no attribute {name!r}")
 
 

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
-from fedlas.documents import as_json
 from fedlas.gate.non_inferiority import GUARD_NAMES, Guard
 
 #: Where more rows than this would be needed, the report says "more than".
@@ -70,11 +68,6 @@ class GateVerdict:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "promoted", self.verdict in ("trained", "post_hoc"))
-
-    def as_dict(self) -> dict[str, Any]:
-        """Ready for JSON."""
-        content: dict[str, Any] = as_json(self)
-        return content
 
 
 UNDETERMINED = (

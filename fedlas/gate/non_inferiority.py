@@ -122,14 +122,11 @@ def accuracy_drop(before: Floats, after: Floats, rows: JudgedRows, level: float)
 
 
 def _aurc_rise(before: Floats, after: Floats, rows: JudgedRows, options: GateOptions) -> Estimate:
-    units, areas = ResamplingUnits(rows.groups, len(before)), [RiskCoverage(p, rows.targets) for p in (after, before)]
-
-    def rise(counts: Ints) -> Floats:
-        return areas[0].areas(counts) - areas[1].areas(counts)
-
-    draws = [rise(units.of_rows(counts)) for counts in units.resamples(options.num_resamples, options.seed)]
-    value = rise(np.ones((1, len(before)), dtype=np.int64))[0]
-    return Estimate(float(value), *percentile_interval(np.concatenate(draws), 1 - options.level))
+    curves = [RiskCoverage(probs, rows.targets) for probs in (after, before)]
+    value, draws = ResamplingUnits(rows.groups, len(before)).row_draws(
+        lambda counts: curves[0].areas(counts) - curves[1].areas(counts), options.num_resamples, options.seed
+    )
+    return Estimate(float(value), *percentile_interval(draws, 1 - options.level))
 
 
 def _margin(name: str, finalist: str, estimate: Estimate, limit: float) -> Guard:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TypedDict, cast
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from fedlas.documents import as_json
-from fedlas.guarantees.quantiles import CLASS_LEVELS, LEVELS, Quantiles
+from fedlas.guarantees.quantiles import CLASS_LEVELS, LEVELS, Quantiles, QuantilesDocument
 from fedlas.guarantees.risk_bounds import NUM_THRESHOLDS, error_bounds, rank_thresholds
 from fedlas.metrics._checks import Floats, Ints, check_groups, check_level, check_probs, check_rows
 
@@ -27,6 +27,20 @@ class Unreachable(ValueError):
     def __init__(self, message: str, reachable: float) -> None:
         super().__init__(message)
         self.reachable = reachable
+
+
+class GuaranteesDocument(TypedDict):
+    """`Guarantees` as JSON."""
+
+    class_names: list[str]
+    num_rows: int
+    num_groups: int | None
+    delta: float
+    thresholds: list[float]
+    bounds: list[float]
+    class_bounds: list[list[float]]
+    quantiles: QuantilesDocument
+    class_quantiles: list[QuantilesDocument]
 
 
 @dataclass(frozen=True)
@@ -126,11 +140,15 @@ class Guarantees:
         nearest = int(excess.max(axis=0).argmin())
         worst = int(excess[:, nearest].argmax())
         reachable, asked = float(bounds[worst, nearest]), float(np.broadcast_to(limits, bounds.shape)[worst, nearest])
-        who = (
-            f" for class {self.class_names[classes[worst]]!r} ({self._rows_of(classes[worst])})" if len(classes) else ""
+        who, basis = (
+            "",
+            f"{self.num_rows} guarantee rows" + (f" in {self.num_groups} groups" if self.num_groups else ""),
         )
+        if len(classes):
+            k = classes[worst]
+            who = f" for class {self.class_names[k]!r} ({self.class_quantiles[k].num_rows} guarantee rows)"
         raise Unreachable(
-            f"{self._basis()} cannot promise with {1 - self.delta:.0%} probability that at most {asked:g} of the "
+            f"{basis} cannot promise with {1 - self.delta:.0%} probability that at most {asked:g} of the "
             f"answers{who} is wrong; the smallest share that can be promised is {reachable:.6f}",
             reachable,
         )
@@ -172,13 +190,12 @@ class Guarantees:
             limits[k] = self._score(what, self.class_quantiles[k], float(levels[i]))
         return limits
 
-    def as_dict(self) -> dict[str, Any]:
+    def as_dict(self) -> GuaranteesDocument:
         """Ready for JSON."""
-        content: dict[str, Any] = as_json(self)
-        return content
+        return cast(GuaranteesDocument, as_json(self))
 
     @classmethod
-    def from_dict(cls, content: Mapping[str, Any]) -> Guarantees:
+    def from_dict(cls, content: GuaranteesDocument) -> Guarantees:
         """What `as_dict` gave."""
         return cls(
             class_names=tuple(content["class_names"]),
@@ -217,12 +234,6 @@ class Guarantees:
                 quantiles.reachable,
             )
         return score
-
-    def _rows_of(self, k: int) -> str:
-        return f"{self.class_quantiles[k].num_rows} guarantee rows"
-
-    def _basis(self) -> str:
-        return f"{self.num_rows} guarantee rows" + (f" in {self.num_groups} groups" if self.num_groups else "")
 
 
 def _share(argument: str, value: float) -> float:

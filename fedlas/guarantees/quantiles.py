@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TypedDict
 
 import numpy as np
 
@@ -19,6 +18,15 @@ LEVELS = np.concatenate(
 )
 #: A class's own quantiles are kept at fewer levels, since there may be a thousand classes.
 CLASS_LEVELS = np.concatenate([np.arange(1, 10) / 10, [0.75, 0.85, 0.95, 0.97, 0.975, 0.98, 0.99, 0.995, 0.999]])
+
+
+class QuantilesDocument(TypedDict):
+    """`Quantiles` as JSON."""
+
+    num_rows: int
+    room: int
+    ranks: list[int]
+    scores: list[float]
 
 
 @dataclass(frozen=True)
@@ -53,6 +61,6 @@ class Quantiles:
         return float(self.scores[at]) if at < len(self.ranks) else None
 
     @classmethod
-    def from_dict(cls, content: Mapping[str, Any]) -> Quantiles:
+    def from_dict(cls, content: QuantilesDocument) -> Quantiles:
         ranks, scores = np.asarray(content["ranks"], np.int64), np.asarray(content["scores"], np.float64)
         return cls(int(content["num_rows"]), int(content["room"]), ranks, scores)

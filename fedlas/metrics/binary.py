@@ -11,7 +11,7 @@ from statistics import NormalDist
 import numpy as np
 from numpy.typing import ArrayLike
 
-from fedlas.metrics._checks import Floats, Ints, check_count, check_groups, check_level, check_rows
+from fedlas.metrics._checks import Floats, Ints, check_count, check_groups, check_level, check_probs, check_rows
 from fedlas.metrics.binning import equal_width_bins
 from fedlas.metrics.bootstrap import Estimate, ResamplingUnits, percentile_interval
 from fedlas.metrics.l2_calibration_error import L2CalibrationError
@@ -180,7 +180,7 @@ def positive_class(
     p, hits = positive_probs(probs, targets, positive)
     level, ids = check_level(confidence_level), check_groups(groups, len(p))
     num_bins = check_count("num_bins", num_bins)
-    said = np.asarray(check_rows(probs, targets)[0]).argmax(axis=1) == positive
+    said = check_probs(probs).argmax(axis=1) == positive
     gaps = np.bincount(equal_width_bins(p, num_bins), p - hits)
     error = None
     if ids is None or int(ids.max()) > 0:  # an interval takes two groups
@@ -201,9 +201,7 @@ def _average_precision(
 ) -> Estimate | None:
     if not hits.any():
         return None
-    ranking, units = PrecisionRecall(p, hits), ResamplingUnits(groups, len(p))
-    draws = np.concatenate([ranking.areas(units.of_rows(c)) for c in units.resamples(num_resamples, seed)])
-    value = float(ranking.areas(np.ones((1, len(p)), dtype=np.int64))[0])
-    drawn = draws[~np.isnan(draws)]
+    whole, draws = ResamplingUnits(groups, len(p)).row_draws(PrecisionRecall(p, hits).areas, num_resamples, seed)
+    value, drawn = float(whole), draws[~np.isnan(draws)]
     low, high = percentile_interval(drawn, level) if len(drawn) else (value, value)
     return Estimate(value, min(low, value), max(high, value))

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -21,9 +21,6 @@ class Estimate:
     value: float
     low: float
     high: float
-
-    def as_dict(self) -> dict[str, float]:
-        return asdict(self)
 
 
 def paired_bootstrap(
@@ -47,17 +44,23 @@ def paired_bootstrap(
         raise ValueError(f"differences must be (N,) with N >= 1 and finite, got {rows.shape}")
     units = ResamplingUnits(check_groups(groups, len(rows)), len(rows))
     sums = units.sums(rows[:, None])
-    draws = [
-        units.means(counts, sums)[:, 0] for counts in units.resamples(check_count("num_resamples", num_resamples), seed)
-    ]
-    low, high = percentile_interval(np.concatenate(draws), check_level(confidence_level))
-    return Estimate(float(rows.mean()), low, high)
+    draws = units.draws(
+        lambda counts: units.means(counts, sums)[:, 0], check_count("num_resamples", num_resamples), seed
+    )
+    return Estimate(float(rows.mean()), *percentile_interval(draws, check_level(confidence_level)))
 
 
 def percentile_interval(draws: Floats, confidence_level: float) -> tuple[float, float]:
     tail = (1 - confidence_level) / 2
     low, high = np.quantile(draws, [tail, 1 - tail])
     return float(low), float(high)
+
+
+def chunks(num_draws: int, cells: int) -> Iterator[int]:
+    """Sizes that add up to `num_draws` of so many cells each, so that no chunk is larger than `CHUNK_CELLS`."""
+    step = max(1, CHUNK_CELLS // cells)
+    for start in range(0, num_draws, step):
+        yield min(step, num_draws - start)
 
 
 class ResamplingUnits:
@@ -73,12 +76,20 @@ class ResamplingUnits:
             return rows
         return np.stack([np.bincount(self._groups, column) for column in rows.T], axis=1)
 
+    def draws(self, statistic: Callable[[Ints], Floats], num_resamples: int, seed: int) -> Floats:
+        """The statistic (R, …) of R resamples, each given as counts (r, G) of its units."""
+        return np.concatenate([statistic(counts) for counts in self.resamples(num_resamples, seed)])
+
+    def row_draws(self, statistic: Callable[[Ints], Floats], num_resamples: int, seed: int) -> tuple[Floats, Floats]:
+        """The statistic (…) of the rows themselves, and that (R, …) of R resamples, of counts (r, N) of rows."""
+        whole = np.ones((1, len(self.sizes)), dtype=np.int64)
+        drawn = self.draws(lambda counts: statistic(self.of_rows(counts)), num_resamples, seed)
+        return statistic(self.of_rows(whole))[0], drawn
+
     def resamples(self, num_resamples: int, seed: int) -> Iterator[Ints]:
         """Counts (r, G), chunk by chunk: multinomial draws of G units out of G, all units alike."""
         rng, size = np.random.default_rng(seed), len(self.sizes)
-        step = max(1, CHUNK_CELLS // size)
-        for start in range(0, num_resamples, step):
-            draws = min(step, num_resamples - start)
+        for draws in chunks(num_resamples, size):
             cells = rng.integers(size, size=(draws, size)) + size * np.arange(draws)[:, None]
             yield np.bincount(cells.ravel(), minlength=draws * size).reshape(draws, size)
 

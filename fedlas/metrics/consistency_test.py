@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from fedlas.metrics._checks import Floats, check_count, check_rows
 from fedlas.metrics.binning import top_label
-from fedlas.metrics.bootstrap import CHUNK_CELLS
+from fedlas.metrics.bootstrap import chunks
 from fedlas.metrics.l2_calibration_error import error_bins, top_label_error
 
 
@@ -20,9 +20,6 @@ class CalibrationTest:
     statistic: float
     p_value: float
     num_draws: int
-
-    def as_dict(self) -> dict[str, float]:
-        return asdict(self)
 
 
 def calibration_test(
@@ -58,10 +55,9 @@ def _redrawn(confidences: Floats, num_bins: int, num_draws: int, seed: int) -> F
     members = np.eye(len(sizes))[bins]
     weighted = members * confidences[:, None]
     says, squares = weighted.sum(axis=0), np.bincount(bins, confidences**2)
-    rng, step = np.random.default_rng(seed), max(1, CHUNK_CELLS // num_rows)
-    values = []
-    for start in range(0, num_draws, step):
-        hits = (rng.random((min(step, num_draws - start), num_rows)) < confidences).astype(np.float64)
+    rng, values = np.random.default_rng(seed), []
+    for draws in chunks(num_draws, num_rows):
+        hits = (rng.random((draws, num_rows)) < confidences).astype(np.float64)
         right = hits @ members
         means = (says - right) / sizes
         spread = np.maximum(squares - 2 * (hits @ weighted) + right - sizes * means**2, 0)

@@ -8,6 +8,9 @@ width.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import TypeVar
+
 import numpy as np
 from numpy.typing import ArrayLike
 
@@ -33,6 +36,7 @@ METRICS = (
 )
 _BINNED = {"ece": ece, "adaptive_ece": adaptive_ece, "classwise_ece": classwise_ece}
 
+T = TypeVar("T", Floats, np.float64)
 #: Metrics by name, in the order of `METRICS`.
 Estimates = dict[str, Estimate | BinnedEstimate]
 
@@ -62,16 +66,7 @@ def evaluate(
     >>> report["accuracy"]
     Estimate(value=1.0, low=1.0, high=1.0)
     """
-    rows, labels = check_rows(probs, targets)
-    level, ids = check_level(confidence_level), check_groups(groups, len(rows))
-    num_bins, num_resamples = check_count("num_bins", num_bins), check_count("num_resamples", num_resamples)
-    scores, areas = proper_rows(rows, labels), [RiskCoverage(rows, labels)]
-    report: Estimates = dict(_resampled(scores, areas, ResamplingUnits(ids, len(rows)), num_resamples, level, seed))
-    squared = top_label_error(rows, labels, num_bins=num_bins, groups=ids)
-    report["calibration_error_l2"] = squared.estimate(level)
-    draws = floor_draws(rows, num_bins=num_bins, num_draws=num_resamples, seed=seed)
-    report |= _binned([metric(rows, labels, num_bins=num_bins) for metric in _BINNED.values()], draws, level)
-    return {name: report[name] for name in METRICS}
+    return _estimates([probs], targets, groups, num_bins, num_resamples, confidence_level, seed)
 
 
 def compare(
@@ -92,50 +87,59 @@ def compare(
     Raises:
         ValueError: as `accuracy`, or the two models do not have the same rows and classes.
     """
-    (rows, labels), (base, _) = check_rows(probs, targets), check_rows(baseline_probs, targets)
-    if rows.shape != base.shape:
-        raise ValueError(f"baseline_probs must be {rows.shape}, as probs, got {base.shape}")
-    level, ids = check_level(confidence_level), check_groups(groups, len(rows))
+    return _estimates([probs, baseline_probs], targets, groups, num_bins, num_resamples, confidence_level, seed)
+
+
+def _estimates(
+    models: Sequence[ArrayLike],
+    targets: ArrayLike,
+    groups: ArrayLike | None,
+    num_bins: int,
+    num_resamples: int,
+    confidence_level: float,
+    seed: int,
+) -> Estimates:
+    """All metrics of one model, or of the first minus the second."""
+    rows, labels = _checked(models, targets)
+    level, ids = check_level(confidence_level), check_groups(groups, len(labels))
     num_bins, num_resamples = check_count("num_bins", num_bins), check_count("num_resamples", num_resamples)
-    scores = proper_rows(rows, labels) - proper_rows(base, labels)
-    areas = [RiskCoverage(rows, labels), RiskCoverage(base, labels)]
-    report: Estimates = dict(_resampled(scores, areas, ResamplingUnits(ids, len(rows)), num_resamples, level, seed))
-    ours, theirs = (top_label_error(p, labels, num_bins=num_bins, groups=ids) for p in (rows, base))
-    report["calibration_error_l2"] = ours.minus(theirs, level)
-    our_draws, their_draws = (
-        floor_draws(p, num_bins=num_bins, num_draws=num_resamples, seed=seed) for p in (rows, base)
-    )
-    values = [
-        metric(rows, labels, num_bins=num_bins) - metric(base, labels, num_bins=num_bins) for metric in _BINNED.values()
-    ]
-    report |= _binned(values, our_draws - their_draws, level)
+    report: Estimates = dict(_resampled(rows, labels, ResamplingUnits(ids, len(labels)), num_resamples, level, seed))
+    squared, *others = (top_label_error(p, labels, num_bins=num_bins, groups=ids) for p in rows)
+    report["calibration_error_l2"] = squared.minus(others[0], level) if others else squared.estimate(level)
+    draws = _difference([floor_draws(p, num_bins=num_bins, num_draws=num_resamples, seed=seed) for p in rows])
+    for (name, metric), column in zip(_BINNED.items(), draws.T, strict=True):
+        value = _difference([np.float64(metric(p, labels, num_bins=num_bins)) for p in rows])
+        report[name] = BinnedEstimate(float(value), *percentile_interval(column, level))
     return {name: report[name] for name in METRICS}
 
 
+def _checked(models: Sequence[ArrayLike], targets: ArrayLike) -> tuple[list[Floats], Ints]:
+    checked = [check_rows(probs, targets) for probs in models]
+    rows = [probs for probs, _ in checked]
+    if rows[-1].shape != rows[0].shape:
+        raise ValueError(f"baseline_probs must be {rows[0].shape}, as probs, got {rows[-1].shape}")
+    return rows, checked[0][1]
+
+
+def _difference(parts: Sequence[T]) -> T:
+    return parts[0] - parts[1] if len(parts) > 1 else parts[0]
+
+
 def _resampled(
-    scores: Floats, areas: list[RiskCoverage], units: ResamplingUnits, num_resamples: int, level: float, seed: int
+    rows: list[Floats], labels: Ints, units: ResamplingUnits, num_resamples: int, level: float, seed: int
 ) -> dict[str, Estimate]:
-    """Accuracy, NLL, Brier from row scores (N, 3), AURC and AUGRC (of the first minus any second), resampled alike."""
+    """Accuracy, NLL, Brier, AURC and AUGRC, resampled alike."""
+    scores, areas = _difference([proper_rows(p, labels) for p in rows]), [RiskCoverage(p, labels) for p in rows]
     sums = units.sums(scores)
-    draws = []
-    for counts in units.resamples(num_resamples, seed):
-        draws.append(np.column_stack([units.means(counts, sums), _areas(areas, units.of_rows(counts))]))
-    everything = np.concatenate(draws)
-    whole = np.ones((1, len(scores)), dtype=np.int64)
-    values = [*scores.mean(axis=0), *_areas(areas, whole)[0]]
+
+    def statistics(counts: Ints) -> Floats:
+        by_row = units.of_rows(counts)
+        return np.column_stack([units.means(counts, sums), _difference([part.both(by_row) for part in areas])])
+
+    draws = units.draws(statistics, num_resamples, seed)
+    whole = np.ones((1, len(labels)), dtype=np.int64)
+    values = [*scores.mean(axis=0), *_difference([part.both(whole) for part in areas])[0]]
     return {
         name: Estimate(float(value), *percentile_interval(column, level))
-        for name, value, column in zip(("accuracy", "nll", "brier", "aurc", "augrc"), values, everything.T, strict=True)
-    }
-
-
-def _areas(areas: list[RiskCoverage], counts: Ints) -> Floats:
-    first, *others = (part.both(counts) for part in areas)
-    return first - others[0] if others else first
-
-
-def _binned(values: list[float], draws: Floats, level: float) -> dict[str, BinnedEstimate]:
-    return {
-        name: BinnedEstimate(value, *percentile_interval(column, level))
-        for name, value, column in zip(_BINNED, values, draws.T, strict=True)
+        for name, value, column in zip(("accuracy", "nll", "brier", "aurc", "augrc"), values, draws.T, strict=True)
     }

@@ -7,14 +7,14 @@ inside the floor shows nothing.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from fedlas.metrics._checks import Floats, Ints, check_count, check_level, check_probs
 from fedlas.metrics.binning import equal_mass_bins, equal_width_bins
-from fedlas.metrics.bootstrap import CHUNK_CELLS
+from fedlas.metrics.bootstrap import chunks
 from fedlas.metrics.calibration_error import class_cells
 
 
@@ -25,9 +25,6 @@ class BinnedEstimate:
     value: float
     floor_low: float
     floor_high: float
-
-    def as_dict(self) -> dict[str, float]:
-        return asdict(self)
 
 
 @dataclass(frozen=True)
@@ -51,9 +48,9 @@ def redrawn_labels(probs: Floats, num_draws: int, seed: int) -> Iterator[Ints]:
         side="right",
     )
     ends[:, -1] = np.inf
-    rng, step = np.random.default_rng(seed), max(1, CHUNK_CELLS // num_rows)
-    for start in range(0, num_draws, step):
-        uniform = rng.random((min(step, num_draws - start), num_rows))
+    rng = np.random.default_rng(seed)
+    for draws in chunks(num_draws, num_rows):
+        uniform = rng.random((draws, num_rows))
         place = begin[(uniform * slots).astype(np.int64) + slots * np.arange(num_rows)]
         places = _walk(place.ravel(), ends.ravel(), uniform.ravel()).reshape(place.shape)
         chosen = places - ends.shape[1] * np.arange(num_rows)

@@ -16,6 +16,8 @@ _NAMES = {
     "results": ("CandidateResult", "Finalist", "RaceProgress", "RaceResult"),
 }
 
+__all__ = [name for names in _NAMES.values() for name in names]
+
 
 def __getattr__(name: str) -> Any:
     for module, names in _NAMES.items():

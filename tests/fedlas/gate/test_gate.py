@@ -7,6 +7,7 @@ import pytest
 from scipy.stats import binomtest
 
 from fedlas.calibrators import softmax
+from fedlas.documents import as_json
 from fedlas.errors import BadDataset
 from fedlas.gate.claims import GateVerdict
 from fedlas.gate.gate import judge
@@ -195,9 +196,9 @@ def test_earlier_looks_make_a_promotion_harder() -> None:
     }
     first, late = verdict(**settings), verdict(**settings, evaluations_before=99)
     assert (first.verdict, late.verdict) == ("post_hoc", "unchanged")
-    assert first.as_dict()["level"] == pytest.approx(0.0375)
-    assert late.as_dict()["level"] == pytest.approx(0.05 / (4 * 100 * 99))
-    assert late.as_dict()["looks_before"] == 99
+    assert as_json(first)["level"] == pytest.approx(0.0375)
+    assert as_json(late)["level"] == pytest.approx(0.05 / (4 * 100 * 99))
+    assert as_json(late)["looks_before"] == 99
     one, two = (result.claims[0].comparisons[0] for result in (first, late))
     assert two.low < one.low
     assert one.high < 0 < two.high

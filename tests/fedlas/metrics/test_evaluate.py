@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -50,7 +51,7 @@ def test_a_model_does_not_differ_from_itself() -> None:
     probs, targets = drawn_rows(200, 4, seed=1)
     for name, estimate in compare(probs, probs, targets, num_resamples=50).items():
         if name != "calibration_error_l2":
-            assert set(estimate.as_dict().values()) == {0.0}
+            assert set(asdict(estimate).values()) == {0.0}
         assert estimate.value == 0.0
 
 
