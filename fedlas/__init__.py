@@ -28,10 +28,10 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
-_PACKAGES = frozenset(
-    ["calibration", "calibrators", "export", "gate", "guarantees", "importers"]
-    + ["losses", "metrics", "race", "report", "training"]
-)
+_PACKAGES = {
+    *("calibration", "calibrators", "export", "gate", "guarantees", "importers"),
+    *("losses", "metrics", "race", "report", "training"),
+}
 
 __all__ = [
     "ACLSLoss",

@@ -22,16 +22,11 @@ from fedlas.gate.claims import GateVerdict
 from fedlas.guarantees import Guarantees
 from fedlas.guarantees.typicality import Familiarity
 from fedlas.importers import GraphClassifier
-from fedlas.race import (
-    CandidateResult,
-    Finalist,
-    Journal,
-    RaceProgress,
-    RaceResult,
-    run_race,
-)
 from fedlas.race.ensemble import Ensemble
+from fedlas.race.journal import Journal
 from fedlas.race.outputs import SplitOutputs
+from fedlas.race.race import run_race
+from fedlas.race.results import CandidateResult, Finalist, RaceProgress, RaceResult
 from fedlas.report import CalibrationReport
 from fedlas.report.diagnostics import Diagnostics, fedlas_diagnostics
 from fedlas.training.fit import device_name

@@ -13,9 +13,10 @@ from fedlas.data.dataset import Array
 from fedlas.data.memmap import pieces
 from fedlas.errors import BaselineMismatch
 from fedlas.importers import GraphClassifier
-from fedlas.race import Candidate, make_candidates
+from fedlas.race.candidates import Candidate
 from fedlas.race.finite_outputs import require_numbers
 from fedlas.race.outputs import SplitOutputs
+from fedlas.race.recipe import make_candidates
 from fedlas.training.fit import predict_logits
 
 Rows = tuple[list[Array], NDArray[np.int64]]

@@ -17,7 +17,7 @@ from fedlas.losses import (
     LabelSmoothingLoss,
     MbLSLoss,
 )
-from fedlas.race.results import Hyperparameters, Settings
+from fedlas.race.hyperparameters import Hyperparameters, Settings
 
 #: Methods that train; `auto` races several, `post_hoc` and `temperature` train nothing.
 TRAINED = ("fedlas", "fedlas_plus", "label_smoothing", "mbls", "acls", "focal", "cross_entropy")

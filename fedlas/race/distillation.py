@@ -22,7 +22,8 @@ from fedlas.classifier import Classifier
 from fedlas.data.dataset import Array
 from fedlas.race.context import RaceContext
 from fedlas.race.ensemble import Ensemble
-from fedlas.race.results import CandidateResult, Finalist, Settings
+from fedlas.race.hyperparameters import Settings
+from fedlas.race.results import CandidateResult, Finalist
 from fedlas.race.resume import DIVERGED, TrainingOutcome, train_once
 from fedlas.training.checkpoints import Checkpoints, Training
 from fedlas.training.fit import pick_device, predict_logits

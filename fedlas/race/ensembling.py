@@ -15,7 +15,8 @@ from fedlas.race.candidate_training import Trainer, default_epochs, train_config
 from fedlas.race.context import RaceContext
 from fedlas.race.distillation import DistillationFailed, distilled
 from fedlas.race.ensemble import Ensemble, cost_factor, log_mean
-from fedlas.race.results import CandidateResult, Finalist, Floats, Settings, Trial
+from fedlas.race.hyperparameters import Settings
+from fedlas.race.results import CandidateResult, Finalist, Floats, Trial
 from fedlas.race.selection import CalibratorSelector
 from fedlas.race.successive_halving import SuccessiveHalving
 from fedlas.training.loader import tensor

@@ -12,7 +12,7 @@ from dataclasses import replace
 from typing import TypeAlias, cast
 
 from fedlas.race.candidates import DEFAULTS, METHODS, TRAINED, Candidate
-from fedlas.race.results import Hyperparameters
+from fedlas.race.hyperparameters import Hyperparameters
 
 #: Hyperparameters as they are asked for: a number (or the word of a scope), or `auto`.
 Asked: TypeAlias = Mapping[str, float | str]

@@ -13,6 +13,7 @@ from fedlas.calibrators import Calibrator, softmax
 from fedlas.calibrators.base import Parameters
 from fedlas.calibrators.feature_map import shown_parameters
 from fedlas.data.dataset import Array
+from fedlas.race.hyperparameters import Settings
 
 if TYPE_CHECKING:  # a calibrator is chosen for scores without PyTorch
     import torch
@@ -35,27 +36,6 @@ class RaceProgress:
     epochs: int
     fraction: float
     eta_seconds: float | None
-
-
-class Hyperparameters(TypedDict, total=False):
-    """The numbers of a loss and its training, and what of the network is trained."""
-
-    alpha: float
-    beta: float
-    momentum: float
-    margin: float
-    learning_rate: float | None
-    epochs: int | None
-    batch_size: int
-    scope: str
-
-
-class Settings(Hyperparameters, total=False):
-    """What a network was made with; a network that was made of others names them."""
-
-    members: list[str]
-    cost_factor: float
-    teacher: list[str]
 
 
 class Scores(TypedDict):

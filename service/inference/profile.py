@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import orjson
 
-from fedlas.guarantees import Guarantees
+from fedlas.guarantees import Guarantees, GuaranteesDocument
 from fedlas.preprocessing import Preprocessing
 from service.inference.run_limits import RunLimits
 
@@ -84,7 +84,7 @@ class ServingProfile:
     familiarity: bool
     preprocessing: Preprocessing | None
     limits: RunLimits
-    _guarantees: Mapping[str, Any] | None
+    _guarantees: GuaranteesDocument | None
 
     @classmethod
     def of(cls, profile: Mapping[str, Any]) -> ServingProfile:

@@ -27,7 +27,7 @@ from worker.inside.functions import Emit, Files
 if TYPE_CHECKING:  # scores are calibrated without PyTorch
     from fedlas.calibration import Calibration
     from fedlas.importers import GraphClassifier
-    from fedlas.race import CandidateResult, RaceProgress
+    from fedlas.race.results import CandidateResult, RaceProgress
 
 #: What a calibrator's record shows of its report, which is long.
 _SHOWN = (

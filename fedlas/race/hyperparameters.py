@@ -1,0 +1,26 @@
+"""Hyperparameters: what a network was made with."""
+
+from __future__ import annotations
+
+from typing import TypedDict
+
+
+class Hyperparameters(TypedDict, total=False):
+    """The numbers of a loss and its training, and what of the network is trained."""
+
+    alpha: float
+    beta: float
+    momentum: float
+    margin: float
+    learning_rate: float | None
+    epochs: int | None
+    batch_size: int
+    scope: str
+
+
+class Settings(Hyperparameters, total=False):
+    """What a network was made with; a network that was made of others names them."""
+
+    members: list[str]
+    cost_factor: float
+    teacher: list[str]
