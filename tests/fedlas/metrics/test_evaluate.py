@@ -27,7 +27,7 @@ def test_evaluate_reports_the_metrics_themselves() -> None:
         assert isinstance(estimate, BinnedEstimate if name in BINNED else Estimate)
         if isinstance(estimate, Estimate):
             assert estimate.low < estimate.value < estimate.high
-    assert set(report["ece"].as_dict()) == {"value", "floor_low", "floor_high"}
+    assert set(asdict(report["ece"])) == {"value", "floor_low", "floor_high"}
     assert set(report["nll"].as_dict()) == {"value", "low", "high"}
 
 
