@@ -28,7 +28,7 @@ def test_evaluate_reports_the_metrics_themselves() -> None:
         if isinstance(estimate, Estimate):
             assert estimate.low < estimate.value < estimate.high
     assert set(asdict(report["ece"])) == {"value", "floor_low", "floor_high"}
-    assert set(report["nll"].as_dict()) == {"value", "low", "high"}
+    assert set(asdict(report["nll"])) == {"value", "low", "high"}
 
 
 def test_compare_reports_the_differences() -> None:
