@@ -52,7 +52,7 @@ class Evidence:
     calibration_accuracy: float | None = None
     num_calibration_rows: int | None = None
     duplicates: Mapping[str, int] | None = None
-    candidates: Sequence[Mapping[str, Json]] = ()
+    candidates: Sequence[Mapping[str, object]] = ()
     recipe: Mapping[str, object] = field(default_factory=dict)
     seed: int = 0
     digests: Mapping[str, str] = field(default_factory=dict)
