@@ -13,7 +13,7 @@ from service.registry.settings import RegistrySettings, listed
 
 
 class ServiceSettings(RegistrySettings):
-    """What the API needs beyond the registry."""
+    """Settings of the API beyond the registry's."""
 
     host: str = Field("127.0.0.1", description="Address to listen on; without keys only loopback is used.")
     port: int = Field(8000, ge=0, le=65535, description="0 takes any free port.")

@@ -31,7 +31,7 @@ _LAYOUT = 1  # of the rows; increased with every change of them
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """What a process had counted, and its gauges."""
+    """The counters and gauges of one process at one moment."""
 
     counts: Counts
     gauges: Mapping[str, float]

@@ -23,7 +23,7 @@ _BYTES_PER_SECOND, _COPIES = 10_000_000, 16
 
 
 class WorkerSettings(RegistrySettings):
-    """What the worker needs beyond the registry."""
+    """Settings of the worker beyond the registry's."""
 
     worker_queues: Annotated[frozenset[str], NoDecode] = Field(
         frozenset(), description="Comma-separated; default: all, `calibrate.gpu` only where there is a GPU."

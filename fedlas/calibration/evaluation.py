@@ -122,7 +122,7 @@ class Evaluation:
         return build_report(evidence, num_resamples=options.num_resamples, confidence_level=options.confidence_level)
 
     def _label_noise(self) -> LabelNoise:
-        """How the verdict would change if some of the test labels were wrong."""
+        """The verdict under a share of wrong test labels."""
         return sensitivity(
             lambda targets: self.judge(targets, num_resamples=_CHEAP_RESAMPLES).verdict,
             self.targets,

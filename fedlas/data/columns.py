@@ -23,7 +23,7 @@ TABLE = "inputs"
 
 @dataclass(frozen=True)
 class Columns:
-    """What a file holds: the columns that were asked for by name, everything else as inputs, and what to say of it."""
+    """The columns of a file: those asked for by name, everything else as inputs, and warnings."""
 
     named: dict[str, Array]
     inputs: dict[str, Array]

@@ -36,7 +36,7 @@ _MAX_WEIGHT_BYTES = 2**31 - 2**24
 
 @dataclass(frozen=True)
 class ExportReport:
-    """How far the written file is from the network it was written from, on how many rows, and what a row costs."""
+    """The distance of the written file from its network, on how many rows, and the cost of a row."""
 
     max_probability_error: float
     opset: int

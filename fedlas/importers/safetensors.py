@@ -41,7 +41,7 @@ _OTHER_DTYPES = frozenset({"C64", "F4", "F6_E2M3", "F6_E3M2", "F8_E8M0", "U16", 
 
 @dataclass(frozen=True)
 class StoredTensor:
-    """Where a tensor lies in the file (bytes `start` to `stop`), and what it is."""
+    """A tensor's place in the file (bytes `start` to `stop`), dtype and shape."""
 
     dtype: torch.dtype
     shape: tuple[int, ...]

@@ -150,7 +150,7 @@ class PrecisionRecall:
 
 @dataclass(frozen=True)
 class PositiveClass:
-    """How the positive class's probabilities fit: mean stated, share found, and errors of calibration and ranking."""
+    """The fit of the positive class's probabilities: mean stated, share found, errors of calibration and ranking."""
 
     prevalence: float
     mean_probability: float

@@ -43,7 +43,7 @@ def top_label(probs: Floats, targets: Ints) -> tuple[Floats, Floats]:
 
 @dataclass(frozen=True)
 class ReliabilityCurve:
-    """What a reliability diagram draws: B bins (edges[b], edges[b + 1]], NaN where a bin is empty."""
+    """The data of a reliability diagram: B bins (edges[b], edges[b + 1]], NaN where a bin is empty."""
 
     edges: Floats
     counts: Ints

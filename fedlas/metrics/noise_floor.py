@@ -29,7 +29,7 @@ class BinnedEstimate:
 
 @dataclass(frozen=True)
 class ConsistencyBand:
-    """Where the accuracy of each bin of a `ReliabilityCurve` lies for a calibrated model; NaN in empty bins."""
+    """The range of each bin's accuracy in a `ReliabilityCurve` of a calibrated model; NaN in empty bins."""
 
     low: Floats
     high: Floats

@@ -59,7 +59,7 @@ class BadImage(ValueError):
 
 @dataclass(frozen=True)
 class ImageFacts:
-    """What the header says: format, pixels as stored (before EXIF turns them), and Pillow's word for the pixel type."""
+    """An image file's header: format, pixels as stored (before EXIF turns them), and Pillow's word for their type."""
 
     format: str
     width: int

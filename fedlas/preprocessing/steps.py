@@ -1,4 +1,4 @@
-"""What is done to an image before a model sees it, as data that is checked when it is written down.
+"""Preprocessing of images as data: the steps between a decoded image and a model's input, validated when declared.
 
 The steps and their order are those of torchvision's `Resize`, `CenterCrop`, `ToTensor` and `Normalize` on a Pillow
 image, to the last bit where `scale` is left out.

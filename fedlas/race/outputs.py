@@ -16,7 +16,7 @@ from fedlas.training.fit import head_logits, predict_logits
 
 
 class SplitOutputs:
-    """What the uploaded network says about the rows of one split.
+    """The uploaded network's outputs on the rows of one split.
 
     Attributes:
         logits: (N, K) of the uploaded network.

@@ -27,7 +27,7 @@ Doubles: TypeAlias = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class RaceProgress:
-    """Where the race stands: candidate and epoch count from 1 (epoch 0: about to start)."""
+    """The position of the race: candidate and epoch count from 1 (epoch 0: about to start)."""
 
     candidate: int
     candidates: int
@@ -107,7 +107,7 @@ class CandidateResult:
 
 @dataclass(frozen=True)
 class FedLASDiagnostics:
-    """What FedLAS saw on the calibration rows: L1 norms, smoothing ε, gate after and before training; (N,) each."""
+    """FedLAS on the calibration rows: L1 norms, smoothing ε, gate after and before training; (N,) each."""
 
     feature_norms: Doubles
     epsilon: Doubles

@@ -48,7 +48,7 @@ class GateDiagnostic:
 
 @dataclass(frozen=True)
 class Diagnostics:
-    """What norms, smoothing and gate say about right and wrong rows; None where nothing can be computed."""
+    """Norms, smoothing and gate on right and on wrong rows; None where nothing can be computed."""
 
     num_rows: int
     num_right: int

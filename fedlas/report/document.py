@@ -98,7 +98,7 @@ class BinarySection:
 
 @dataclass(frozen=True)
 class EvaluationLedger:
-    """How often the test rows had judged before."""
+    """The number of earlier looks at the same test rows."""
 
     before: int
 

@@ -39,7 +39,7 @@ class CoverageLevel:
 
 @dataclass(frozen=True)
 class GuaranteeTable:
-    """What is promised on `num_rows` guarantee rows, each kind failing with probability `delta` at most."""
+    """The guarantees from `num_rows` guarantee rows, each kind failing with probability `delta` at most."""
 
     num_rows: int
     num_groups: int | None

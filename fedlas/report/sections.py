@@ -30,7 +30,7 @@ SET_ASIDE = 0.2
 
 @dataclass(frozen=True)
 class Resampling:
-    """How intervals are computed; the metrics take it by name (`**vars(options)`)."""
+    """Options of resampling for intervals; the metrics take them by name (`**vars(options)`)."""
 
     num_bins: int
     num_resamples: int

@@ -22,7 +22,7 @@ _LOG = logging.getLogger("fedlas.training.checkpoints")
 
 
 class Checkpoints(Protocol):
-    """What a training is handed so that it outlives its process."""
+    """Saved states of a training, with which it outlives its process."""
 
     def last(self) -> State | None:
         """The state to go on from: of a training with the same arguments."""

@@ -38,7 +38,7 @@ _RESPONSES: Responses = {
 
 
 class CalibratorOptions(FileOptions):
-    """How to fit; everything has a default."""
+    """Options of the fit; everything has a default."""
 
     method: str = Field(
         "auto", pattern="^[a-z][a-z0-9_]{0,39}$", description="`auto`, `temperature`, `affine`, … or another by name."

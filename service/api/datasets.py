@@ -31,7 +31,7 @@ ROLE_NAMES = ("label", "split", "group", "slices", "weight", "time", "id")
 
 
 class DatasetOptions(FileOptions):
-    """How to read the file; everything has a default."""
+    """Options of reading the file; everything has a default."""
 
     format: Literal["npz", "csv", "parquet", "imagefolder"] | None = Field(
         None, description="Without it, the format is detected from the content."

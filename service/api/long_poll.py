@@ -58,7 +58,7 @@ class _Waiter:
 
 @dataclass(frozen=True, slots=True)
 class _Observation:
-    """What one round found in the registry."""
+    """The state of a record in one round of polling."""
 
     statuses: Mapping[str, str]
     newest: Mapping[str, int]

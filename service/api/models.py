@@ -32,7 +32,7 @@ _LONGEST_MESSAGE = 1000
 
 
 class ModelOptions(FileOptions):
-    """How to understand the file; everything has a default."""
+    """Options of importing the file; everything has a default."""
 
     class_names: str | None = Field(None, max_length=1_000_000, description="Comma-separated, in the output's order.")
     task: Task | None = None

@@ -27,7 +27,7 @@ router = APIRouter(route_class=Route, prefix="/v2", tags=["open inference protoc
 
 @router.get("", response_model=dict)
 async def server() -> JsonObject:
-    """Who serves, and which extensions."""
+    """The server's name, version and extensions."""
     return server_metadata(version_of("fedlas"))
 
 

@@ -37,7 +37,7 @@ class IndexRequest(BaseModel):
 
 
 class Parameters(BaseModel):
-    """What Triton's clients send along with `load` and `unload`."""
+    """Parameters that Triton's clients send along with `load` and `unload`."""
 
     parameters: dict[str, JsonValue] = {}
 

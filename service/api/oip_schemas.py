@@ -59,7 +59,7 @@ class InferResponse(BaseModel):
 
 
 class OipError(BaseModel):
-    """What went wrong."""
+    """An error in the form of the protocol."""
 
     error: str
 

@@ -28,7 +28,7 @@ _RANKING = 12
 
 
 class RowSize(NamedTuple):
-    """What one row of an answer takes, in bytes: as JSON, as binary tensors, and in memory while it is made."""
+    """The size of one row of an answer, in bytes: as JSON, as binary tensors, and in memory while it is made."""
 
     json: int
     binary: int

@@ -22,7 +22,7 @@ from service.registry.errors import InvalidRequest
 
 
 class BatchObserver(Protocol):
-    """What counts the batches in which a request has rows."""
+    """An observer of the batches in which a request has rows."""
 
     def batch(self, rows: int, requests: int, queue_seconds: float, compute_seconds: float) -> None:
         """Count a batch; `queue_seconds` is summed over the `requests` whose first rows are among these rows."""

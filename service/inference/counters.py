@@ -93,7 +93,7 @@ def latest(counts: Counts, most: int) -> Counts:
 
 @dataclass(frozen=True, slots=True)
 class Totals:
-    """What was counted for a name and version since the service started."""
+    """The counts of a name and version since the service started."""
 
     requests_ok: int
     requests_failed: int

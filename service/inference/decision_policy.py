@@ -26,7 +26,7 @@ NO_OPTIONS = AnswerOptions()
 
 @dataclass(frozen=True, eq=False)
 class DecisionPolicy:
-    """What is done with the confidences of any number of rows.
+    """Decisions on confidences, for any number of rows.
 
     Attributes:
         threshold: the confidence below which a prediction abstains: the client's, or what its `max_error` needs.

@@ -16,7 +16,7 @@ _S3 = "s3://"
 
 
 class RegistrySettings(BaseSettings):
-    """Where records, files and messages live; every value has a working default."""
+    """Settings of the registry: records, files and messages; every value has a working default."""
 
     model_config = SettingsConfigDict(env_prefix="FEDLAS_", extra="ignore")
 

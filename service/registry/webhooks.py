@@ -1,4 +1,4 @@
-"""What a webhook may be: its secret, its URL, its message, and the addresses it may lead to; it sends nothing.
+"""The rules of webhooks: secret, URL, message and permitted addresses; nothing is sent here.
 
 The service checks what a job asks for, the worker checks again on the address that it connects to. What comes from
 the specification (https://www.standardwebhooks.com, 1.0.0): secret, message and header names. Everything raised is a

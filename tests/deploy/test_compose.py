@@ -19,9 +19,9 @@ from pydantic_settings import BaseSettings
 
 from service.registry.contract import GPU_ONLY, QUEUES
 from service.settings import ServiceSettings
+from tests.helpers.dockerfile import ROOT, command_of, stages
 from worker.settings import WorkerSettings
 
-ROOT = Path(__file__).parents[2]
 Json = dict[str, Any]
 
 #: Both run the worker's image.
@@ -35,25 +35,6 @@ PLUGIN = Path("/usr/libexec/docker/cli-plugins/docker-compose")
 def compose() -> Json:
     """The Compose file."""
     return dict(yaml.safe_load((ROOT / "docker-compose.yml").read_text()))
-
-
-def stages() -> dict[str, list[tuple[str, str]]]:
-    """Stage → its instructions in order, those of the stages it builds on first."""
-    text = re.sub(r"^\s*#.*\n", "", (ROOT / "Dockerfile").read_text(), flags=re.MULTILINE).replace("\\\n", " ")
-    found: dict[str, list[tuple[str, str]]] = {}
-    for line in filter(None, map(str.strip, text.splitlines())):
-        word, _, rest = line.partition(" ")
-        if word == "FROM":
-            parent, _, name = rest.partition(" AS ")
-            current = found[name] = [*found.get(parent, [])]
-        elif word != "ARG":
-            current.append((word, rest.strip()))
-    return found
-
-
-def command_of(stage: str) -> list[str]:
-    """The CMD of a stage."""
-    return list(json.loads([rest for word, rest in stages()[stage] if word == "CMD"][-1]))
 
 
 def test_the_file_is_valid_against_the_published_schema(compose: Json) -> None:

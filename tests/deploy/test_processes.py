@@ -14,7 +14,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.deploy.test_compose import ROOT, command_of, stages
+from tests.helpers.dockerfile import ROOT, command_of, stages
 from tests.helpers.processes import free_port, until
 from tests.helpers.servers import Valkey, running
 

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from tests.helpers.api import Api
 from tests.helpers.served import scaling
 from tests.helpers.staging import stage_bytes
-from tests.service.conftest import Api
 
 Json = dict[str, Any]
 

@@ -16,11 +16,11 @@ from service.registry import tables
 from service.registry.errors import Unavailable
 from service.registry.registry import Registry
 from service.registry.tables import new_id, now
+from tests.helpers.api import Api
 from tests.helpers.processes import until
 from tests.helpers.publishing import PROFILE, publish
 from tests.helpers.served import scaling
 from tests.helpers.staging import stage_bytes
-from tests.service.conftest import Api
 
 Json = dict[str, Any]
 

@@ -24,10 +24,9 @@ from service.registry.contract import AnswerOptions
 from service.registry.errors import Overloaded, TooLarge
 from service.serving.app import ServingApp
 from service.serving.messages import Request
+from tests.helpers.api import Api, open_api
 from tests.helpers.hostile_bodies import PAIR, Json, ready_model
 from tests.helpers.predictions import policy
-from tests.service.conftest import Api
-from tests.service.conftest import _api as open_api
 
 WIDE: Json = {**PAIR, "features": {"layer": "x", "dim": 500_000}}
 LONG: Json = {**PAIR, "class_names": ["a" * 40_000, "ä\x01" * 20_000]}

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.service.conftest import Api, _api
+from tests.helpers.api import Api, open_api
 
 LIMIT = 8 * 1024**2
 HEAD = b'--b\r\nContent-Disposition: form-data; name="%b"%b\r\n\r\n'
@@ -20,7 +20,7 @@ HEAD = b'--b\r\nContent-Disposition: form-data; name="%b"%b\r\n\r\n'
 def api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Api]:
     """An API that takes 8 MiB."""
     with ExitStack() as stack:
-        yield _api(tmp_path_factory.mktemp("forms") / "data", stack, max_upload_bytes=LIMIT)
+        yield open_api(tmp_path_factory.mktemp("forms") / "data", stack, max_upload_bytes=LIMIT)
 
 
 def part(name: bytes, content: bytes, filename: bytes | None = None) -> bytes:
@@ -104,7 +104,7 @@ def test_parts_of_a_job(api: Api) -> None:
 def test_what_the_dead_left_is_gone_at_the_start(tmp_path: Path) -> None:
     """Files without a name whose process lives no more go when the API starts; what somebody still writes stays."""
     with ExitStack() as stack:
-        first = _api(tmp_path / "data", stack)
+        first = open_api(tmp_path / "data", stack)
         store = first.registry.artifacts
         with store.stage() as living:
             living.write(b"half")
@@ -113,7 +113,7 @@ def test_what_the_dead_left_is_gone_at_the_start(tmp_path: Path) -> None:
             dead.write_bytes(b"half")
             for path in (dead, living.path):
                 os.utime(path, (1, 1))
-            _api(tmp_path / "data", stack)
+            open_api(tmp_path / "data", stack)
             assert os.listdir(store.incoming) == [living.path.name]
             living.keep()
     assert os.listdir(tmp_path / "data" / "artifacts" / "incoming") == []

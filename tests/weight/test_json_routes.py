@@ -9,9 +9,8 @@ from typing import Any
 
 import pytest
 
+from tests.helpers.api import Api, open_api
 from tests.helpers.hostile_bodies import JSON, MEBIBYTE, keyed, ready_model
-from tests.service.conftest import Api
-from tests.service.conftest import _api as open_api
 
 ROUTES = [("POST", "/v1/jobs"), ("POST", "/v1/predictions"), ("PUT", "/v1/names/x"), ("POST", "/v1/uploads")]
 V2 = ("POST", "/v2/repository/index")

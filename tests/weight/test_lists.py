@@ -17,7 +17,7 @@ from service.api.responses import MOST_BYTES
 from service.registry import tables
 from service.registry.tables import new_id, now
 from service.registry.unit_of_work import UnitOfWork
-from tests.service.conftest import Api, _api
+from tests.helpers.api import Api, open_api
 
 Json = dict[str, Any]
 
@@ -28,7 +28,7 @@ _LARGE = "x" * 1_500_000
 def api(tmp_path: Path) -> Iterator[Api]:
     """An API with nothing in it."""
     with ExitStack() as stack:
-        yield _api(tmp_path / "data", stack)
+        yield open_api(tmp_path / "data", stack)
 
 
 def _job(unit: UnitOfWork, text: str, job_id: str) -> None:

@@ -23,7 +23,7 @@ class ReportedProgress(Progress):
 
 
 class CandidateEvent(_Part):
-    """How one candidate of the race ended."""
+    """The end of one candidate of the race."""
 
     type: Literal["candidate"] = "candidate"
     data: CandidateEnded

@@ -15,7 +15,7 @@ from service.registry.documents import Document, ImagePreprocessing, ModelProfil
 
 
 class DatasetOptions(Document):
-    """How a dataset's file is to be read."""
+    """Options of reading a dataset's file."""
 
     format: str | None = None
     roles: dict[str, str | list[str]] | None = None
@@ -26,7 +26,7 @@ class DatasetOptions(Document):
 
 
 class ModelOptions(Document):
-    """What the sender said of a model and the importer must know."""
+    """Options of importing a model, as the sender gave them."""
 
     output: str | None = None
     features: str | None = None
@@ -39,7 +39,7 @@ class ModelOptions(Document):
 
 
 class ScoresOptions(Document):
-    """How scores are to be calibrated."""
+    """Options of calibrating scores."""
 
     method: str
     class_names: list[str] | None = None

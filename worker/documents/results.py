@@ -41,7 +41,7 @@ class ModelInspection(Result):
 
 
 class ScoresProfile(Document):
-    """What was sent: scores of which kind, of how many rows and classes."""
+    """The profile of scores: kind, rows and classes."""
 
     input: Literal["logits", "probabilities"]
     num_samples: int
@@ -92,6 +92,6 @@ class JobResult(Result):
 
 
 class PlanResult(Result):
-    """What a dry run found: it stands in the job's record as it is."""
+    """The result of a dry run, as it stands in the job's record."""
 
     plan: Plan

@@ -1,1 +1,1 @@
-"""What runs in the sandbox: files in, files out."""
+"""The code inside of the sandbox: files in, files out."""

@@ -1,4 +1,4 @@
-"""What makes an attempt at a job the same job again, inside the sandbox: its inputs, its bits, and where it had got to.
+"""Reproducibility of a job's attempts, inside the sandbox: the same inputs, the same bits, and the last checkpoint.
 
 It knows neither the race nor the registry.
 """

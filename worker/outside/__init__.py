@@ -1,1 +1,1 @@
-"""What runs outside of the sandbox: claims, leases, children, and what is published."""
+"""The code outside of the sandbox: claims, leases, children, and publishing."""

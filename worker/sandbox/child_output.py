@@ -17,7 +17,7 @@ _LARGEST_ANSWER = 64 * 1024**2
 
 @dataclass(frozen=True, slots=True)
 class ChildOutcome:
-    """How the child ended: with a result, with an error it explains, without an answer, or before it began."""
+    """The end of a child: with a result, with an error it explains, without an answer, or before it began."""
 
     result: JsonObject | None = None
     error: ChildError | None = None

@@ -1,4 +1,4 @@
-"""What a sandboxed child gives up before it opens anything: the network, other people's files, its user, system calls.
+"""Confinement of a child before it opens anything: no network, no other files, a user of its own, few system calls.
 
 `confine` is called once by the child, early and with a single thread. Each control that this machine does not permit
 is left out and named; the others still hold. `status` tries it in a process of its own and tells what is missing. It

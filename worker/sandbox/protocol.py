@@ -21,7 +21,7 @@ _LONGEST_MESSAGE = 10_000
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What the child may use; None means no limit of its own.
+    """Limits of a child; None means no limit of its own.
 
     Attributes:
         seconds: wall clock; the processor time of all cores is limited to as much.
@@ -39,7 +39,7 @@ class Limits:
 
 
 class ChildRequest(BaseModel, Generic[Order]):
-    """What the child is given.
+    """The request to a child.
 
     Attributes:
         order: what is to be done; nothing in it decides what the child may read.
@@ -66,7 +66,7 @@ def _cut(message: object) -> object:
 
 
 class ChildError(BaseModel):
-    """Why there is no result, as it may stand in records and logs."""
+    """The reason of a missing result, as it may stand in records and logs."""
 
     model_config = ConfigDict(strict=True, frozen=True)
 
@@ -76,7 +76,7 @@ class ChildError(BaseModel):
 
 
 class ChildAnswer(BaseModel):
-    """What the child leaves: the JSON of its result, or an error. The result is validated by its kind of work."""
+    """The answer of a child: the JSON of its result, or an error. The result is validated by its kind of work."""
 
     model_config = ConfigDict(frozen=True)
 

@@ -27,7 +27,7 @@ _READERS = {1: numpy_format.read_array_header_1_0, 2: numpy_format.read_array_he
 
 @dataclass(frozen=True, slots=True)
 class Header:
-    """What a header says of the numbers that follow it."""
+    """The header of a npy file: dtype, order and shape of the numbers that follow it."""
 
     shape: tuple[int, ...]
     fortran_order: bool

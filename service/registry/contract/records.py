@@ -37,7 +37,7 @@ FINAL: frozenset[str] = frozenset({"ready", "rejected", "succeeded", "failed", "
 
 
 class RecordError(BaseModel):
-    """Why an upload was rejected or a job failed."""
+    """The reason why an upload was rejected or a job failed."""
 
     code: str
     message: str

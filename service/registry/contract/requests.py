@@ -45,14 +45,14 @@ class Hyperparameters(Strict):
 
 
 class Budget(Strict):
-    """What a job may spend; the uploaded model with a temperature always finishes."""
+    """The budget of a job; the uploaded model with a temperature always finishes."""
 
     minutes: float = Field(30, gt=0, le=10_000)
     candidates: int = Field(16, ge=1, le=1000)
 
 
 class GateOptions(Strict):
-    """How the finalists are judged on the test rows."""
+    """Options of the gate, which compares the finalists on the test rows."""
 
     score: Literal["brier", "nll"] = "brier"
     confidence_level: float = Field(0.95, gt=0.5, lt=1)
@@ -119,7 +119,7 @@ class JobRequest(JobOptions):
 
 
 class AnswerOptions(Strict):
-    """What a prediction carries beside the label."""
+    """Options of an answer: what a prediction carries beside the label."""
 
     model_config = ConfigDict(frozen=True)
 

@@ -12,7 +12,7 @@ Stage = Literal["inspecting", "evaluating", "training", "calibrating", "exportin
 
 
 class Progress(Document):
-    """How far a job is; `eta_seconds` is an estimate from measured epochs, or null."""
+    """The progress of a job; `eta_seconds` is an estimate from measured epochs, or null."""
 
     fraction: float = 0.0
     candidate: str | None = None

@@ -49,7 +49,7 @@ class ScoreQuantiles(Document):
 
 
 class GuaranteesSummary(Document):
-    """What a model's record shows of its guarantees; the tables grow with the classes."""
+    """The summary of a model's guarantees in its record; the tables grow with the classes."""
 
     num_rows: int | None = Field(None, description="How many guarantee rows there were.")
     num_groups: int | None = Field(None, description="Of how many independent groups, if rows had groups.")
@@ -87,7 +87,7 @@ class MeasuredBatch(Document):
 
 
 class ServingCost(Document):
-    """What rows of a served graph cost: computed from sizes, and measured once."""
+    """The cost of rows of a served graph: computed from sizes, and measured once."""
 
     sizes: Literal["shapes", "bounded", "unknown"] = Field(
         description="`shapes`: all sizes follow from shapes; `bounded`: some depend on values and have a bound."
@@ -110,7 +110,7 @@ class OutputSpec(Document):
 
 
 class FeatureSpec(Document):
-    """Where the penultimate features are tapped."""
+    """The tensor of penultimate features in the graph."""
 
     layer: str
     dim: int

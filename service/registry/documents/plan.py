@@ -21,7 +21,7 @@ class PlannedClass(Document):
 
 
 class PlannedLabels(Document):
-    """How labels of the dataset became classes of the model."""
+    """The mapping of the dataset's labels to the model's classes."""
 
     classes: list[PlannedClass]
     matched_by: Literal["name", "index"]
@@ -45,7 +45,7 @@ class UploadedScores(Document):
 
 
 class PlanEstimate(Document):
-    """What the job would take, measured on a few steps."""
+    """The estimated cost of the job, measured on a few steps."""
 
     minutes: float = Field(description="Within the budget.")
     minutes_in_full: float = Field(description="Where every candidate is trained to the end.")
@@ -66,7 +66,7 @@ class DetectableEffect(Document):
 
 
 class Plan(Document):
-    """What the job of this order would do."""
+    """The plan of a job: what its order would do."""
 
     features: FeatureSpec
     trainable: bool

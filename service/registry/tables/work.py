@@ -53,7 +53,7 @@ class WorkerProcess(Base):
 
 
 class Checkpoint(Base):
-    """What a job has saved to go on from, entry by entry; gone when it ends."""
+    """The saved state of a job, entry by entry; gone when the job ends."""
 
     __tablename__ = "checkpoints"
 

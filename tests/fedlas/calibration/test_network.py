@@ -12,7 +12,7 @@ from fedlas.calibration import CalibrationOptions, calibrate
 from fedlas.data import SPLITS, Dataset, align
 from fedlas.errors import BaselineMismatch
 from fedlas.importers import GraphClassifier, load_onnx
-from tests.worker.inside.test_hard_data import OVERCONFIDENT, network, world
+from tests.helpers.gaussian_classes import OVERCONFIDENT, network, world
 
 
 def given(folder: Path) -> tuple[GraphClassifier, Dataset]:

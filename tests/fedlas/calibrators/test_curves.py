@@ -17,7 +17,7 @@ from fedlas.calibrators import (
     softmax,
 )
 from fedlas.calibrators.monotone import MAX_KNOTS, monotone_knots
-from tests.fedlas.calibrators.test_vector_and_matrix import drawn, nll, normal
+from tests.helpers.drawn_labels import drawn, nll, normal
 
 
 def two_classes(log_odds: np.ndarray) -> np.ndarray:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable
 from pathlib import Path
 
@@ -18,11 +17,11 @@ from fedlas.export.graph import export_onnx
 from fedlas.guarantees.typicality import Familiarity
 from fedlas.importers import GraphClassifier, load_onnx
 from fedlas.importers.onnx.runtime_session import predict_file
-from fedlas.race.candidate_training import copy_head
 from fedlas.race.ensemble import Ensemble
 from fedlas.race.results import CandidateResult, Finalist
 from fedlas.training.fit import predict_logits
 from tests.helpers.networks import Bert, Cnn, Encoder, Inputs, export, images, mlp, table, texts, trained_looking
+from tests.helpers.tuned import shaken
 
 Network = tuple[Callable[[], nn.Module], Callable[[int], Inputs]]
 NETWORKS: dict[str, Network] = {
@@ -31,17 +30,6 @@ NETWORKS: dict[str, Network] = {
     "encoder": (Encoder, texts),
     "bert": (Bert, texts),
 }
-
-
-def shaken(classifier: GraphClassifier, seed: int, *, head_only: bool) -> GraphClassifier:
-    """A copy whose weights, or those of its head, training might have moved."""
-    other = copy_head(classifier) if head_only else copy.deepcopy(classifier)
-    assert isinstance(other, GraphClassifier)
-    generator = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for value in other.head_parameters() if head_only else list(other.parameters()):
-            value.add_(0.2 * torch.randn(value.shape, generator=generator))
-    return other.eval()
 
 
 def finalist(base: GraphClassifier, *, head_only: bool) -> Finalist:

@@ -20,8 +20,8 @@ from fedlas.importers.onnx.runtime_session import predict_file
 from fedlas.race.candidate_training import copy_head
 from fedlas.race.ensemble import Ensemble
 from fedlas.training.fit import predict_logits
-from tests.fedlas.export.test_ensemble_export import shaken
 from tests.helpers.networks import Cnn, trained_looking
+from tests.helpers.tuned import shaken
 
 
 @pytest.fixture(scope="module")

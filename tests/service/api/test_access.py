@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from starlette.testclient import TestClient
 
-from tests.service.conftest import Api, MakeApi
+from tests.helpers.api import Api, MakeApi
 
 #: Of each way through the service: FastAPI, the two of the serving application, an upload, and one without a body.
 UNSAFE = [

@@ -17,10 +17,9 @@ import pytest
 
 from service.inference.writers import table
 from service.registry.errors import NotFound
+from tests.helpers.api import Api, open_api
 from tests.helpers.service import Service, children_of, serving, until
 from tests.helpers.uploads import Uploads, digits, npz
-from tests.service.conftest import Api
-from tests.service.conftest import _api as open_api
 
 Json = dict[str, Any]
 

@@ -14,8 +14,8 @@ import onnxruntime as ort
 import pytest
 
 from service.registry.repositories import WakeUp
+from tests.helpers.api import Api
 from tests.helpers.uploads import csv, npz
-from tests.service.conftest import Api
 
 Json = dict[str, Any]
 

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from service.registry.database import database_now
-from tests.service.api.test_errors import problem
-from tests.service.conftest import Api
+from tests.helpers.api import Api
+from tests.helpers.problems import problem
 
 Json = dict[str, Any]
 

@@ -9,30 +9,14 @@ from typing import Any
 
 import pytest
 
+from tests.helpers.api import Api, MakeApi
+from tests.helpers.problems import fields, problem
 from tests.helpers.served import scaling
 from tests.helpers.staging import stage_bytes
-from tests.service.conftest import Api, MakeApi
 
 Json = dict[str, Any]
 
 SECRET = "whsec_" + "MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
-
-
-def problem(answer: Any, status: int, code: str | None = None) -> Json:
-    """Check the form that every error has, and return it."""
-    assert answer.status_code == status, answer.text
-    assert answer.headers["content-type"] == "application/problem+json"
-    assert answer.headers["x-request-id"]
-    body: Json = answer.json()
-    assert {"type", "title", "status", "detail", "code"} <= set(body)
-    assert body["status"] == status
-    assert code in (None, body["code"]), body
-    return body
-
-
-def fields(answer: Any) -> set[str]:
-    """The fields that a 422 names."""
-    return {error["field"] for error in problem(answer, 422)["errors"]}
 
 
 def records(api: Api) -> tuple[str, str]:

@@ -14,10 +14,10 @@ from service.api.long_poll import LongPoll
 from service.registry.registry import Registry
 from service.registry.repositories.job_history import Events
 from service.settings import ServiceSettings
+from tests.helpers.api import Api
 from tests.helpers.backends import place
 from tests.helpers.live_api import events_of, listening, live, order
-from tests.service.api.test_errors import fields, problem
-from tests.service.conftest import Api
+from tests.helpers.problems import fields, problem
 
 Json = dict[str, Any]
 

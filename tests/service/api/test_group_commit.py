@@ -12,7 +12,7 @@ import pytest
 
 from service.registry.errors import Unavailable
 from service.registry.unit_of_work import UnitOfWork
-from tests.service.conftest import Api
+from tests.helpers.api import Api
 
 Json = dict[str, Any]
 

@@ -16,7 +16,7 @@ from service.registry.errors import DeadlineExceeded, Overloaded
 from service.serving.app import ServingApp
 from service.serving.call import InferenceCall
 from service.serving.messages import Request
-from tests.service.conftest import MakeApi
+from tests.helpers.api import MakeApi
 
 Json = dict[str, Any]
 

@@ -18,11 +18,11 @@ from service.registry.database import database_now
 from service.registry.errors import KeyInFlight, KeyReused
 from service.registry.registry import Registry
 from service.settings import ServiceSettings
+from tests.helpers.api import Api
 from tests.helpers.backends import place
 from tests.helpers.live_api import LiveApi, SlowUpload, live
+from tests.helpers.problems import problem
 from tests.helpers.processes import until
-from tests.service.api.test_errors import problem
-from tests.service.conftest import Api
 
 Json = dict[str, Any]
 

@@ -41,8 +41,8 @@ from service.inference.counters import (
 )
 from service.inference.metrics import ServingMetrics
 from service.shared_counts import SharedCounts
+from tests.helpers.api import Api, Json, MakeApi
 from tests.helpers.processes import die_with_parent
-from tests.service.conftest import Api, Json, MakeApi
 
 #: As Prometheus 3 sends it.
 ACCEPT = (

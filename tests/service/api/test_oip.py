@@ -11,8 +11,8 @@ import numpy as np
 import onnxruntime as ort
 import pytest
 
+from tests.helpers.api import Api, MakeApi
 from tests.helpers.uploads import Uploads, digits
-from tests.service.conftest import Api, MakeApi
 
 Json = dict[str, Any]
 Served = tuple[Api, Json]

@@ -12,7 +12,7 @@ import pytest
 from service.api import probes
 from service.api.probes import Probes
 from service.registry.contract import QUEUES
-from tests.service.conftest import Api, MakeApi
+from tests.helpers.api import Api, MakeApi
 
 Json = dict[str, Any]
 

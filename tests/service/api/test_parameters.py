@@ -12,8 +12,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.service.api.test_errors import fields, problem
-from tests.service.conftest import Api, _api
+from tests.helpers.api import Api, open_api
+from tests.helpers.problems import fields, problem
 
 Json = dict[str, Any]
 
@@ -62,7 +62,7 @@ ODD += [
 def api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Api]:
     """One API for all of these, with little in it."""
     with ExitStack() as stack:
-        yield _api(tmp_path_factory.mktemp("parameters") / "data", stack)
+        yield open_api(tmp_path_factory.mktemp("parameters") / "data", stack)
 
 
 @pytest.fixture(scope="module")

@@ -13,8 +13,8 @@ from starlette.testclient import TestClient
 from fedlas.preprocessing import Preprocessing
 from service.app import create_app
 from service.settings import ServiceSettings
+from tests.helpers.api import Api, MakeApi
 from tests.helpers.staging import stage_bytes
-from tests.service.conftest import Api, MakeApi
 
 Json = dict[str, Any]
 

@@ -17,8 +17,8 @@ import pytest
 from service.api import uploads as resource
 from service.registry.errors import KeyInFlight
 from service.registry.repositories.idempotency_keys import IdempotencyKeys
-from tests.service.api.test_errors import fields, problem
-from tests.service.conftest import Api, MakeApi
+from tests.helpers.api import Api, MakeApi
+from tests.helpers.problems import fields, problem
 
 Json = dict[str, Any]
 

@@ -18,9 +18,8 @@ from fedlas.guarantees import Guarantees
 from fedlas.guarantees.typicality import Familiarity
 from fedlas.importers import load_onnx
 from tests.corpus.images import blank_png, image, photo, rotated_jpeg
+from tests.helpers.api import Api, open_api
 from tests.helpers.uploads import Uploads, digits
-from tests.service.conftest import Api
-from tests.service.conftest import _api as open_api
 
 Json = dict[str, Any]
 

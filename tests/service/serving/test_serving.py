@@ -20,8 +20,8 @@ from service.serving import messages
 from service.serving.app import ServingApp
 from service.serving.call import InferenceCall
 from service.serving.routes import ROUTES
+from tests.helpers.api import Api, MakeApi
 from tests.helpers.uploads import Uploads
-from tests.service.conftest import Api, MakeApi
 
 Json = dict[str, Any]
 JSON = (b"content-type", b"application/json")

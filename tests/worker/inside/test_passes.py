@@ -13,8 +13,8 @@ from torch import nn
 from torch.nn.modules.module import register_module_forward_pre_hook
 
 from fedlas.classifier import Classifier
-from tests.worker.inside.test_hard_data import CENTRES, network, words
-from tests.worker.inside.test_plan import an_order
+from tests.helpers.gaussian_classes import CENTRES, network, words
+from tests.helpers.plan_orders import an_order
 from worker.inside.calibration import calibrate
 
 #: Test rows that pass through the served network again: they prove that the exported file gives its probabilities.

@@ -9,44 +9,10 @@ import numpy as np
 import pytest
 
 from fedlas.errors import BadDataset, BaselineMismatch
-from service.registry.contract import JobRequest
-from tests.worker.inside.test_hard_data import CENTRES, OVERCONFIDENT, SPLITS, network, world
-from worker.documents import (
-    DatasetOptions,
-    InspectDatasetOrder,
-    InspectModelOrder,
-    ModelOptions,
-    OrderedDataset,
-    OrderedModel,
-    PlanOrder,
-)
+from tests.helpers.gaussian_classes import CENTRES, OVERCONFIDENT, SPLITS, network, world
+from tests.helpers.plan_orders import Json, an_order
 from worker.inside.calibration import calibrate
-from worker.inside.functions import Files
-from worker.inside.inspection import inspect_dataset, inspect_model
 from worker.inside.plan import plan
-
-Json = dict[str, Any]
-
-
-def an_order(
-    folder: Path, rows: Json, model: bytes, *, model_options: Json | None = None, **request: Any
-) -> tuple[PlanOrder, Files]:
-    """What the worker's child is given, after both inspections."""
-    folder.mkdir(parents=True, exist_ok=True)
-    np.savez(folder / "rows.npz", **rows)
-    (folder / "model.onnx").write_bytes(model)
-    options, file = ModelOptions(**(model_options or {})), folder / "model.onnx"
-    data_order = InspectDatasetOrder(options=DatasetOptions())
-    inspect_dataset(data_order, {"dataset": folder / "rows.npz"}, folder, lambda _: None)
-    seen = inspect_model(InspectModelOrder(options=options), {"model": file}, folder, lambda _: None)
-    asked = JobRequest(model_id="mdl_1", dataset_id="ds_1", **request)
-    order = PlanOrder(
-        job_id="job_1",
-        request=asked,
-        model=OrderedModel(id="mdl_1", sha256="0", options=options, profile=seen.profile),
-        dataset=OrderedDataset(id="ds_1", sha256="1", prepared_sha256="2"),
-    )
-    return order, {"model": file, "dataset": folder / "prepared.npz"}
 
 
 def planned(folder: Path, rows: Json, model: bytes, **options: Any) -> Json:

@@ -58,7 +58,7 @@ class OnInputs(ChildWork[R]):
 
     @abstractmethod
     def prepare(self, row: tables.Job | tables.Batch, model: tables.Model, dataset: tables.Dataset) -> Prepared:
-        """What the child is given."""
+        """The request to a child."""
 
     def note(self, event: JsonObject) -> None:
         """Remember what the child tells; what it cannot have told is passed over."""

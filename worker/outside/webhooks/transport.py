@@ -28,7 +28,7 @@ _MOST_BODY_BYTES = 64 * 1024
 
 @dataclass(frozen=True, slots=True)
 class WebhookResponse:
-    """What came of an attempt: a status, or else the reason why there is none."""
+    """The outcome of an attempt: a status, or else the reason why there is none."""
 
     status_code: int | None
     retry_after: timedelta | None

@@ -41,7 +41,7 @@ class RecurrentAttributes(TypedDict, total=False):
 
 @dataclass(frozen=True)
 class CellKind:
-    """How ONNX and PyTorch write one kind of cell.
+    """One kind of recurrent cell, as ONNX and as PyTorch write it.
 
     Attributes:
         fused: PyTorch's function.

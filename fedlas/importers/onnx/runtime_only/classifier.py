@@ -22,7 +22,7 @@ from fedlas.importers.onnx.runtime_session import GraphSession
 
 @dataclass(frozen=True)
 class ScoreTensors:
-    """Where a graph's classes are scored: logits (N, K), features (N, …), and what the upload called its output."""
+    """The tensors that score a graph's classes: logits (N, K), features (N, …), and the upload's name of its output."""
 
     logits: str
     features: str

@@ -50,7 +50,7 @@ class Measured:
 
 @dataclass(frozen=True)
 class ServingCost:
-    """What rows of a served graph cost.
+    """The cost of rows of a served graph.
 
     Attributes:
         sizes: `shapes` where all follow from shapes alone, `bounded` where some depend on values and all have a bound,

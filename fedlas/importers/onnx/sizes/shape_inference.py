@@ -22,8 +22,6 @@ __all__ = ["RULES", "infer_results", "ruled_shapes"]
 
 Result = tuple[int, Shape | None]
 _UNKNOWN: Result = (0, None)
-#: ONNX's inference does not say what ONNX Runtime computes.
-_OTHERWISE = frozenset({"STFT"})
 _KEEPING = frozenset({"ai.onnx.ml.Imputer", "ai.onnx.ml.ArrayFeatureExtractor"})
 _COMPARISONS = frozenset({"And", "Or", "Xor", "Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual"})
 
@@ -46,7 +44,7 @@ def infer_results(node: NodeProto, inputs: Inputs, graph: Graph) -> list[Result]
     if any(tensor is not None and tensor.shape is None for tensor in inputs):
         return [_UNKNOWN] * len(node.output)
     try:
-        own = name in OPERATORS and (node.domain not in STANDARD_DOMAINS or name in _OTHERWISE)
+        own = name in OPERATORS and node.domain not in STANDARD_DOMAINS
         return _by_function(node, inputs, graph.opset) if own else _by_onnx(node, inputs, graph)
     except InferenceError as error:
         if all(tensor is None or tensor.fixed for tensor in inputs):

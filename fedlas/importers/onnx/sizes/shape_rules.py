@@ -201,6 +201,18 @@ def _topk(node: NodeProto, inputs: Inputs, opset: int) -> Shapes:
     return [tuple(shape)] * len(node.output)
 
 
+@rule("STFT")
+def _short_time_fourier(node: NodeProto, inputs: Inputs, opset: int) -> Shapes:
+    """(N, L, 1 or 2) to (N, frames, frequencies, 2); ONNX's inference counts all frequencies of a one-sided one."""
+    signal, window = shape_of(inputs, 0), inputs[2] if len(inputs) > 2 else None
+    (step,) = numbers(inputs, 1) or (0,)
+    (length,) = numbers(inputs, 3, ()) or shape_of(inputs, 2) if window is None else shape_of(inputs, 2)
+    if step <= 0 or not 0 < length <= signal[1]:
+        raise ShapeMismatch(f"frames of {length} every {step} numbers out of {signal[1]}")
+    one_sided = attribute(node, "onesided", 1) and signal[2] == 1
+    return [(signal[0], (signal[1] - length) // step + 1, length // 2 + 1 if one_sided else length, 2)]
+
+
 @rule("ai.onnx.ml.FeatureVectorizer")
 def _side_by_side(node: NodeProto, inputs: Inputs, opset: int) -> Shapes:
     shapes = [shape_of(inputs, i) for i in range(len(inputs))]

@@ -9,7 +9,7 @@ import pytest
 from service.inference.oip import metadata
 from service.inference.oip.outputs import always_there, chosen
 from service.inference.oip.requests import InferenceRequest, RequestedOutput
-from tests.service.inference.oip.conftest import profile_of
+from tests.helpers.oip_models import profile_of
 
 
 def test_server() -> None:

@@ -25,7 +25,7 @@ from service.inference.writers.json_rows import json_rows
 from service.inference.writers.tensors import tensors
 from service.registry.contract import AnswerOptions
 from service.registry.errors import InvalidRequest
-from tests.service.inference.oip.conftest import LOGITS, computed, profile_of
+from tests.helpers.oip_models import LOGITS, computed, profile_of
 
 
 def asked(*wanted: str | RequestedOutput, binary: bool = False, **parameters: Any) -> InferenceRequest:

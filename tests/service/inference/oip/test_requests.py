@@ -15,7 +15,7 @@ from service.inference.oip.datatypes import DATATYPES
 from service.inference.oip.requests import InferenceRequest, RequestedOutput, aligned, decode
 from service.registry.errors import InvalidRequest, TooLarge
 from tests.corpus.images import blank_png
-from tests.service.inference.oip.conftest import profile_of
+from tests.helpers.oip_models import profile_of
 
 Json = dict[str, Any]
 

@@ -14,7 +14,7 @@ from fedlas.importers.onnx.runtime_operators import RUNTIME_OPERATORS, refused
 from fedlas.importers.onnx.sizes.abstract_tensor import AbstractTensor
 from fedlas.importers.onnx.sizes.interpreter import Interpretation
 from fedlas.importers.onnx.sizes.positions import READ, read_at
-from tests.fedlas.importers.test_node_tests import SKIPPED, Case, claimed, out_of_scope
+from tests.helpers.node_suite import SKIPPED, Case, claimed, out_of_scope
 
 #: Operator sets below are not opened.
 _OLDEST = 7

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 import torch
 from onnx import TensorProto, helper, numpy_helper
@@ -16,8 +17,10 @@ from fedlas.errors import UnsupportedModel
 from fedlas.export.graph import export_onnx
 from fedlas.importers import OnnxClassifier, check_parity, load_onnx
 from fedlas.importers.onnx.evaluator import run_node
+from fedlas.importers.onnx.graph import Graph
 from fedlas.importers.onnx.operators import node_has_gradient
 from fedlas.importers.onnx.runtime_nodes import is_runtime_node
+from fedlas.importers.onnx.sizes.interpreter import Interpretation
 from tests.helpers.single_node import Case, assert_agrees, ints, random_floats
 
 floats = random_floats(2)
@@ -142,3 +145,42 @@ def test_large_results_are_refused_before_they_are_computed(node: Any, inputs: l
     with pytest.raises(UnsupportedModel) as caught:
         run_node(node, dict(zip(node.input, inputs, strict=True)), 20)
     assert caught.value.code == "declared_size"
+
+
+def heard(tmp_path: Path, **attributes: int) -> Path:
+    """A classifier of sounds of 64 numbers: the spectrogram of windows of 16, and a layer over all of it."""
+    frequencies = 9 if attributes.get("onesided", 1) else 16
+    constants = {
+        "step": np.array(8),
+        "window": np.hanning(16).astype(np.float32),
+        "flat": np.array([-1, 7 * frequencies * 2]),
+        "w": floats(7 * frequencies * 2, 3),
+    }
+    nodes = [
+        helper.make_node("STFT", ["x", "step", "window"], ["s"], **attributes),
+        helper.make_node("Reshape", ["s", "flat"], ["a"]),
+        helper.make_node("MatMul", ["a", "w"], ["z"]),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "g",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["N", 64, 1])],
+        [helper.make_tensor_value_info("z", TensorProto.FLOAT, ["N", 3])],
+        [numpy_helper.from_array(value, name) for name, value in constants.items()],
+    )
+    path = tmp_path / "m.onnx"
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    path.write_bytes(model.SerializeToString())
+    return path
+
+
+@pytest.mark.parametrize("attributes", [{}, {"onesided": 1}, {"onesided": 0}], ids=str)
+def test_a_spectrogram_has_the_sizes_of_onnx_runtime(attributes: dict[str, int], tmp_path: Path) -> None:
+    """One-sided, which is the default, has half the frequencies, though ONNX's inference says all; both import."""
+    path = heard(tmp_path, **attributes)
+    classifier = load_onnx(path)
+    assert isinstance(classifier, OnnxClassifier)
+    assert check_parity(path, classifier) < 1e-4
+    graph = Graph.from_model(onnx.load(path))
+    sizes = Interpretation(graph, {"x": (5, 64, 1)}, constants={}).tensors
+    assert sizes["s"].shape == (5, 7, 16 if attributes.get("onesided") == 0 else 9, 2)

@@ -10,20 +10,7 @@ from sklearn.linear_model import LogisticRegression
 
 from fedlas.calibrators import Calibrator, MatrixScaling, TemperatureScaling, VectorScaling, softmax
 from fedlas.calibrators.multinomial import MatrixMap, fit_logit_map
-
-
-def drawn(logits: np.ndarray, seed: int = 0) -> np.ndarray:
-    """Labels drawn from the softmax of the logits."""
-    chance = np.random.default_rng(seed).random((len(logits), 1))
-    return np.asarray((softmax(logits).cumsum(axis=1) > chance).argmax(axis=1))
-
-
-def normal(num_rows: int, num_classes: int, seed: int = 1) -> np.ndarray:
-    return 2 * np.random.default_rng(seed).normal(size=(num_rows, num_classes))
-
-
-def nll(logits: np.ndarray, targets: np.ndarray) -> float:
-    return float(-log_softmax(logits, axis=1)[np.arange(len(targets)), targets].mean())
+from tests.helpers.drawn_labels import drawn, nll, normal
 
 
 def penalised(kind: type[Calibrator], z: np.ndarray, targets: np.ndarray, theta: np.ndarray) -> float:

@@ -1,0 +1,50 @@
+"""The API over a real registry, without broker or worker; a supervisor acts in this process on demand."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from starlette.testclient import TestClient
+
+from service.app import create_app
+from service.registry.registry import Registry
+from service.settings import ServiceSettings
+from tests.helpers.backends import place
+from tests.helpers.work import execute
+from worker.outside.supervisor import Supervisor
+from worker.settings import WorkerSettings
+
+Json = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Api:
+    """A client, and a worker that acts in this process on demand."""
+
+    client: TestClient
+    registry: Registry
+    settings: ServiceSettings
+    work: Callable[[str], None]
+
+    def post(self, path: str, **options: Any) -> Json:
+        """POST that must create."""
+        answer = self.client.post(path, **options)
+        assert answer.status_code in (200, 201, 202), answer.text
+        return dict(answer.json())
+
+
+MakeApi = Callable[..., Api]
+
+
+def open_api(data_dir: Path, stack: ExitStack, **options: Any) -> Api:
+    where = stack.enter_context(place(data_dir))
+    settings = ServiceSettings(**{"allowed_hosts": frozenset({"test", "testserver"}), **where, **options})
+    app = create_app(settings)
+    client = stack.enter_context(TestClient(app, raise_server_exceptions=True))
+    registry: Registry = app.services.registry
+    supervisor = Supervisor(WorkerSettings(**where), registry, name="test")
+    return Api(client, registry, settings, lambda record_id: execute(supervisor, registry, record_id))

@@ -1,0 +1,28 @@
+"""The stages of the Dockerfile and their commands."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+
+
+def stages() -> dict[str, list[tuple[str, str]]]:
+    """Stage → its instructions in order, those of the stages it builds on first."""
+    text = re.sub(r"^\s*#.*\n", "", (ROOT / "Dockerfile").read_text(), flags=re.MULTILINE).replace("\\\n", " ")
+    found: dict[str, list[tuple[str, str]]] = {}
+    for line in filter(None, map(str.strip, text.splitlines())):
+        word, _, rest = line.partition(" ")
+        if word == "FROM":
+            parent, _, name = rest.partition(" AS ")
+            current = found[name] = [*found.get(parent, [])]
+        elif word != "ARG":
+            current.append((word, rest.strip()))
+    return found
+
+
+def command_of(stage: str) -> list[str]:
+    """The CMD of a stage."""
+    return list(json.loads([rest for word, rest in stages()[stage] if word == "CMD"][-1]))
