@@ -185,7 +185,7 @@ def complaint(found: Evidence) -> None:
         (no_report, "jobs with exactly one calibrated model"),
         (record_gone, "acknowledged requests"),
         (another_record_for_the_key, "acknowledged requests"),
-        (one_job_too_many, "jobs that somebody ordered"),
+        (one_job_too_many, "jobs that were ordered"),
         (never_told, "orders told of by webhook"),
         (only_turned_away, "orders told of by webhook"),
         (told_under_two_ids, "orders told of by webhook"),

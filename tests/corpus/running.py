@@ -29,11 +29,6 @@ GIGABYTE = 10**9
 _ORDER: TypeAdapter[WorkOrder] = TypeAdapter(WorkOrder)
 _PATIENCE_S = 280
 _TOGETHER = 20
-_OPTIONS: Json = {
-    "format": None, "roles": None, "seen_by_model": None, "split_seed": 0, "missing": "reject", "padding": None,
-    "output": None, "features": None, "task": None, "class_names": None, "positive_class": None,
-    "preprocessing": None, "architecture": None, "num_classes": None,
-}  # fmt: skip
 _KINDS = {"models": "inspect_model", "datasets": "inspect_dataset"}
 
 
@@ -52,7 +47,7 @@ def order(case: BadFile, folder: Path) -> Json:
     """What the worker would order for this file, written into `folder`."""
     folder.mkdir(parents=True)
     file = case.make(folder)
-    options = {**_OPTIONS, **{name: _parsed(value) for name, value in case.options.items()}}
+    options = {name: _parsed(value) for name, value in case.options.items()}
     return {"order": {"kind": _KINDS[case.route], "options": options}, "file": str(file)}
 
 

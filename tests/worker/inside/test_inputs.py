@@ -69,6 +69,7 @@ DOCUMENTS = st.dictionaries(
     max_size=5,
 )
 METADATA = st.dictionaries(_KEYS, _WORDS, max_size=5)
+ROLES = st.dictionaries(_KEYS, _WORDS | st.lists(_WORDS, max_size=3), max_size=5)
 PROFILES = st.builds(
     lambda words, names: {
         **MODEL_PROFILE,
@@ -100,7 +101,9 @@ def kept(registry: Registry, content: bytes) -> str:
         return staged.keep()
 
 
-def records(digests: dict[str, str], said: Json, found: Json, profile: Json, metadata: Json) -> list[tables.Base]:
+def records(
+    digests: dict[str, str], said: Json, roles: Json, found: Json, profile: Json, metadata: Json
+) -> list[tables.Base]:
     """One record of each kind of work, with this in every field that a request or a child fills."""
     fresh = {"created_at": now(), "bytes": 1, "name": json.dumps(said)[:200]}
     request = JobRequest(model_id="mdl_1", dataset_id="ds_1").model_dump()
@@ -119,7 +122,7 @@ def records(digests: dict[str, str], said: Json, found: Json, profile: Json, met
             id="ds_1",
             sha256=digests["dataset"],
             prepared_sha256=digests["prepared"],
-            options={**said, "roles": said},
+            options={**said, "roles": roles},
             profile=found,
             status="ready",
             **fresh,
@@ -200,9 +203,10 @@ def ordered(folder: Path, monkeypatch: pytest.MonkeyPatch, prepared: Any) -> Non
 
 
 @settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(said=DOCUMENTS, found=DOCUMENTS, profile=PROFILES, metadata=METADATA)
+@given(said=DOCUMENTS, roles=ROLES, found=DOCUMENTS, profile=PROFILES, metadata=METADATA)
 def test_no_field_of_a_request_changes_what_is_granted(
     said: Json,
+    roles: Json,
     found: Json,
     profile: Json,
     metadata: Json,
@@ -216,7 +220,7 @@ def test_no_field_of_a_request_changes_what_is_granted(
     digests = {name: kept(registry, name.encode()) for name in names}
     with registry.write() as unit:
         session = unit.session
-        for row in records(digests, said, found, profile, metadata):
+        for row in records(digests, said, roles, found, profile, metadata):
             session.merge(row)
     for record_id, files in GIVEN.items():
         claim = Claim(record_id, PLAN if record_id == "job_2" else "any", token=1, attempts=1)
@@ -240,7 +244,7 @@ def test_a_profile_that_is_none_starts_no_child(
     """Where a stored profile is no model's, nothing is ordered."""
     digests = {name: kept(registry, b"x") for name in ("dataset", "prepared", "model", "served", "scores", "saved")}
     with registry.write() as unit:
-        for row in records(digests, {}, {}, {"file": "/"}, {}):
+        for row in records(digests, {}, {}, {}, {"file": "/"}, {}):
             unit.session.merge(row)
         unit.work.open(record_id)
         claim = unit.work.claim(record_id, worker="w", lease_seconds=60)
