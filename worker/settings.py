@@ -11,7 +11,7 @@ from pydantic_settings import NoDecode
 from service.inference.memory import memory_bytes
 from service.registry.contract import ANY_DEVICE, GPU_ONLY, QUEUES
 from service.registry.settings import GIBIBYTE, RegistrySettings, listed
-from worker.machine import has_gpu
+from worker.process_identity import has_gpu
 from worker.sandbox.protocol import Limits
 
 _MEBIBYTE = 1024**2

@@ -41,7 +41,7 @@ _VERIFIED_ROWS = 256
 
 @dataclass(frozen=True)
 class Calibration:
-    """What came of a calibration.
+    """The result of a calibration.
 
     Attributes:
         finalist: what the verdict serves; None is the uploaded network as it came, of which nothing is promised.

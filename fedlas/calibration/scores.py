@@ -71,7 +71,7 @@ class ScoredRows:
 
 @dataclass(frozen=True)
 class ScoresCalibration:
-    """What came of it: `calibrator` is returned whatever the verdict is."""
+    """The result of it: `calibrator` is returned whatever the verdict is."""
 
     verdict: GateVerdict
     report: CalibrationReport

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from fedlas.calibrators.base import Chain, Floats, Ints, LogitsCalibrator, pair, require_two_classes
-from fedlas.calibrators.logistic import logistic_line, platt_targets
+from fedlas.calibrators.logistic_regression import logistic_line, platt_targets
 
 
 class AffineScaling(LogitsCalibrator):

@@ -13,7 +13,7 @@ from fedlas.calibrators.base import (
     pair,
     require_two_classes,
 )
-from fedlas.calibrators.logistic import bounded_line, platt_targets
+from fedlas.calibrators.logistic_regression import bounded_line, platt_targets
 from fedlas.calibrators.temperature import TemperatureScaling
 
 

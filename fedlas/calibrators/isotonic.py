@@ -18,7 +18,7 @@ from fedlas.calibrators.base import (
     pair,
     require_two_classes,
 )
-from fedlas.calibrators.monotone import MAX_KNOTS, bounded_slopes, monotone_knots
+from fedlas.calibrators.monotone_regression import MAX_KNOTS, bounded_slopes, monotone_knots
 from fedlas.calibrators.temperature import TemperatureScaling
 
 #: A steeper curve would copy the jumps of isotonic regression, and blow up the rounding of float32.

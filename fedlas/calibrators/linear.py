@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from fedlas.calibrators.base import MAX_LOGITS, Chain, Floats, Ints, LogitsCalibrator, centred, effective_count
-from fedlas.calibrators.multinomial import DiagonalMap, MatrixMap, fit_logit_map
+from fedlas.calibrators.multinomial_regression import DiagonalMap, MatrixMap, fit_logit_map
 from fedlas.calibrators.temperature import TemperatureScaling
 
 #: Multiplications per pass (N·K²) and classes above which fitting a matrix would take minutes.

@@ -19,7 +19,7 @@ from fedlas.calibrators import Calibrator
 from fedlas.calibrators.feature_map import shown_parameters
 from fedlas.errors import ExportError, UnsupportedModel
 from fedlas.export.merging import merge
-from fedlas.export.proof import FAMILIARITY, Exportable, prove, uploaded_network
+from fedlas.export.parity import FAMILIARITY, Exportable, prove, uploaded_network
 from fedlas.export.typicality_graph import append_familiarity
 from fedlas.guarantees import Guarantees
 from fedlas.guarantees.typicality import Familiarity

@@ -1,4 +1,4 @@
-"""The losses that FedLAS is compared with, means of row losses; they know logits and no features."""
+"""The losses that FedLAS is compared with, means of row losses of logits alone."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Runs a function over many images on several cores, with the pixels in work limited.
+"""Parallel decoding: a function over many images on several cores, with the pixels in work limited.
 
 Threads, not processes: Pillow decodes and resizes without the interpreter's lock, and results need no copying.
 """

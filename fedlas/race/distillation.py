@@ -1,4 +1,4 @@
-"""Distillation: one network learns what an ensemble says, so that its gain is served at the price of one.
+"""Distillation: one network is trained on the probabilities of an ensemble, and serving costs one network.
 
 Function matching (Beyer et al. 2022, arXiv 2106.05237): the teacher answers anew for every batch, and where inputs are
 numbers half of the rows are blends of two, which have no label but the teacher's answer. The last epochs

@@ -1,4 +1,4 @@
-"""Ensembling: the best trials of a race are averaged as one file, or teach one network what their average says."""
+"""Ensembling: the best trials of a race are averaged as one file, or one network is trained on their average."""
 
 from __future__ import annotations
 

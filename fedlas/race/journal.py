@@ -10,7 +10,7 @@ from fedlas.training.checkpoints import State, read_state, write_state
 
 
 class Journal:
-    """Keeps nothing: a race without a journal begins at the beginning.
+    """The interface of journals, and the one that keeps nothing: a race without a journal begins at the beginning.
 
     Attributes:
         key: a digest of all that the race is given; entries that were written under another key are never used.
@@ -34,7 +34,7 @@ class Journal:
 
 
 class MemoryJournal(Journal):
-    """Keeps entries as long as this process lives."""
+    """A journal in memory, for as long as this process lives."""
 
     def __init__(self, key: str = "", *, every_seconds: float = 0.5) -> None:
         super().__init__(key, every_seconds=every_seconds)
@@ -48,7 +48,7 @@ class MemoryJournal(Journal):
 
 
 class FolderJournal(Journal):
-    """Writes each entry to a file of its own and calls `on_saved`, which keeps it.
+    """A journal with one file per entry; `on_saved` is called to keep it.
 
     Args:
         folder: is made where it is not there; every write makes a new file in it, which `on_saved` may take away.

@@ -1,4 +1,4 @@
-"""The table of guarantees: what is promised, beside what the test rows show."""
+"""The table of guarantees: each guaranteed level beside what the test rows show."""
 
 from __future__ import annotations
 

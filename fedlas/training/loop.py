@@ -74,7 +74,7 @@ class FitResult:
 
 @dataclass(frozen=True)
 class Hooks:
-    """What a training asks and tells its caller; see `fit`."""
+    """Callbacks of a training; see `fit`."""
 
     on_epoch: Callable[[EpochResult], None] | None = None
     on_step: Callable[[Tensor], bool] | None = None

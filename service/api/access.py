@@ -1,6 +1,6 @@
 """Access control: which requests are answered, by the page that sends them, the host that they name, and their key.
 
-Keys protect against neither pages nor hosts. A browser adds what it knows of its user to every request, whichever page
+Keys protect against neither pages nor hosts. A browser adds stored credentials to every request, whichever page
 makes it; on loopback that includes being on this machine. The browser says where the page came from (`Origin`,
 `Sec-Fetch-Site`), and no page can change that. Where a page's own name resolves to loopback (DNS rebinding), only
 `Host` shows it.

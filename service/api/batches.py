@@ -10,7 +10,7 @@ from fastapi import APIRouter, Query, Request, Response
 from pydantic_core import to_json
 
 from service.api.idempotency import IdempotencyKey, Key, create_in_group
-from service.api.predictions import Prediction, find_model
+from service.api.predict_schemas import Prediction, find_model
 from service.api.problems import Responses, named_by_body
 from service.api.records import RecordRoutes
 from service.api.responses import MOST_BYTES, Limit, created, json_page, stored_file

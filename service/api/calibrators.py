@@ -11,12 +11,12 @@ from fastapi.responses import FileResponse
 from pydantic import Field
 
 from service.api.datasets import parse_roles
-from service.api.evidence import add_evidence
 from service.api.idempotency import IdempotencyKey, Key
 from service.api.models import parse_class_names
 from service.api.problems import Responses
 from service.api.receiving import ReceivedFile
 from service.api.records import UPLOAD_BODY, FileOptions, RecordRoutes, create_from_file
+from service.api.reports import add_evidence
 from service.api.responses import created, stored_file
 from service.api.routing import Route
 from service.api.services import ServicesDep

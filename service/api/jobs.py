@@ -10,7 +10,6 @@ from typing import Annotated, TypeVar
 from fastapi import APIRouter, Query, Request, Response
 
 from service.api.datasets import DatasetOptions, add_dataset
-from service.api.evidence import add_evidence
 from service.api.forms import Form
 from service.api.idempotency import IdempotencyKey, Key, create_in_group, create_once, reserved
 from service.api.json_values import check_json, parse_json
@@ -18,6 +17,7 @@ from service.api.models import ModelOptions, add_model
 from service.api.problems import named_by_body
 from service.api.receiving import is_multipart, receive_parts, take_part
 from service.api.records import RecordRoutes
+from service.api.reports import add_evidence
 from service.api.responses import created, tagged
 from service.api.routing import Route
 from service.api.services import Services, ServicesDep

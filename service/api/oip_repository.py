@@ -9,7 +9,7 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel, JsonValue
 
 from service.api.oip_schemas import RESPONSES
-from service.api.predictions import find_model
+from service.api.predict_schemas import find_model
 from service.api.routing import Route
 from service.api.services import ServicesDep
 from service.registry.documents import JsonObject

@@ -1,6 +1,6 @@
 """The decision policy of a request: abstention, prediction sets and decisions, checked against the model's profile.
 
-It is made once, before the model runs, and refuses with a message for the client what the model cannot promise.
+It is made once, before the model runs, and refuses with a message for the client what the model cannot guarantee.
 """
 
 from __future__ import annotations

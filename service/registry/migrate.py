@@ -1,4 +1,4 @@
-"""Brings the tables up to date with Alembic, from migrations that ship inside the package."""
+"""Migration of the tables with Alembic, from scripts that ship inside the package."""
 
 from __future__ import annotations
 

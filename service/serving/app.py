@@ -20,7 +20,7 @@ from service.registry.errors import DeadlineExceeded, Overloaded, RegistryError
 from service.serving.call import InferenceCall, Shared
 from service.serving.deadlines import Waits, seconds_given
 from service.serving.format_threads import FormatThreads
-from service.serving.memory import InflightMemory
+from service.serving.inflight_memory import InflightMemory
 from service.serving.messages import Answer, Request
 from service.serving.routing import ServingRoute
 from service.tracing import end

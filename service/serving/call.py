@@ -23,7 +23,7 @@ from service.model_repository import ResolvedModel
 from service.registry.errors import TooLarge
 from service.serving.deadlines import Waits, too_late
 from service.serving.format_threads import FormatThreads
-from service.serving.memory import InflightMemory
+from service.serving.inflight_memory import InflightMemory
 from service.serving.messages import Request
 
 T = TypeVar("T")

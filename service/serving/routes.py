@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from service.api import oip_schemas, problems
 from service.api.oip_schemas import InferRequest, InferResponse
-from service.api.predictions import Predictions, PredictRequest
+from service.api.predict_schemas import Predictions, PredictRequest
 from service.serving.infer import infer
 from service.serving.predict import predict
 from service.serving.routing import ServingRoute

@@ -44,7 +44,7 @@ class _Stop(Exception):
 
 
 class HeadProtocol(HttpToolsProtocol):
-    """Reads requests.
+    """The reading side of a connection.
 
     - A head that is longer than 64 KiB, later than 15 s or ambiguous is refused, and the connection closed.
     - Trailers are dropped: the parser reports them like headers, after the headers were checked.

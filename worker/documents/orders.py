@@ -47,21 +47,21 @@ class ScoresOptions(Document):
 
 
 class InspectDatasetOrder(Document):
-    """Inspect the dataset in the file `dataset`."""
+    """The order to inspect the dataset in the file `dataset`."""
 
     kind: Literal["inspect_dataset"] = "inspect_dataset"
     options: DatasetOptions
 
 
 class InspectModelOrder(Document):
-    """Inspect the model in the file `model`."""
+    """The order to inspect the model in the file `model`."""
 
     kind: Literal["inspect_model"] = "inspect_model"
     options: ModelOptions
 
 
 class ScoresOrder(Document):
-    """Calibrate the scores in the file `scores`."""
+    """The order to calibrate the scores in the file `scores`."""
 
     kind: Literal["fit_scores"] = "fit_scores"
     sha256: str
@@ -70,7 +70,7 @@ class ScoresOrder(Document):
 
 
 class BatchOrder(Document):
-    """Predict every row of the file `dataset`, a prepared copy, with the file `model`, a served copy."""
+    """The order to predict every row of the file `dataset`, a prepared copy, with the file `model`, a served copy."""
 
     kind: Literal["predict"] = "predict"
     profile: ModelProfile
@@ -95,7 +95,7 @@ class OrderedDataset(Document):
 
 
 class JobOrder(Document):
-    """A job on the files `model`, as it was uploaded, and `dataset`, the prepared copy.
+    """The order of a job on the files `model`, as it was uploaded, and `dataset`, the prepared copy.
 
     Attributes:
         looks_before: how often the test rows have been looked at before.
@@ -112,13 +112,13 @@ class JobOrder(Document):
 
 
 class CalibrateOrder(JobOrder):
-    """Calibrate."""
+    """The order of a calibration."""
 
     kind: Literal["calibrate"] = "calibrate"
 
 
 class PlanOrder(JobOrder):
-    """Tell what the job would do."""
+    """The order of a dry run."""
 
     kind: Literal["plan"] = "plan"
 

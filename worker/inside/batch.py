@@ -22,7 +22,7 @@ from service.registry.contract import AnswerOptions
 from service.registry.errors import InvalidRequest
 from worker.documents import BatchOrder, BatchResult, ChildEvent, ReportedProgress
 from worker.inside.batch_rows import ModelRows
-from worker.inside.functions import Emit, Files
+from worker.inside.work_function import Emit, Files
 
 Rows = Mapping[str, np.ndarray]
 T = TypeVar("T")

@@ -22,7 +22,7 @@ from worker.documents import (
     ScoresProfile,
     ScoresResult,
 )
-from worker.inside.functions import Emit, Files
+from worker.inside.work_function import Emit, Files
 
 if TYPE_CHECKING:  # scores are calibrated without PyTorch
     from fedlas.calibration import Calibration

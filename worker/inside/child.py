@@ -21,7 +21,7 @@ from pydantic import BaseModel
 from fedlas.errors import FedLASError
 from service.inference.memory import lacked_memory
 from worker.documents import ChildEvent, WorkOrder
-from worker.inside.functions import Emit
+from worker.inside.work_function import Emit
 from worker.sandbox.confinement import confine, lacking, lower
 from worker.sandbox.protocol import ANSWER, REQUEST, ChildAnswer, ChildError, ChildRequest, Confined, Limits
 

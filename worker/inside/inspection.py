@@ -20,7 +20,7 @@ from worker.documents import (
     ModelInspection,
     ModelOptions,
 )
-from worker.inside.functions import Emit, Files
+from worker.inside.work_function import Emit, Files
 
 if TYPE_CHECKING:  # datasets are read without PyTorch
     from fedlas.importers import GraphClassifier

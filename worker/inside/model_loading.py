@@ -11,7 +11,7 @@ from fedlas.importers import GraphClassifier, load_architecture, load_onnx
 from fedlas.preprocessing import Preprocessing
 from service.registry.documents import ImagePreprocessing, ModelProfile
 from worker.documents import JobOrder, ModelOptions
-from worker.inside.functions import Files
+from worker.inside.work_function import Files
 
 
 def open_job(order: JobOrder, files: Files, folder: Path) -> tuple[GraphClassifier, Dataset, CalibrationOptions]:

@@ -34,8 +34,8 @@ from service.registry.documents.plan import (
     UploadedScores,
 )
 from worker.documents import JobOrder, PlanResult
-from worker.inside.functions import Emit, Files
 from worker.inside.model_loading import open_job
+from worker.inside.work_function import Emit, Files
 
 #: The gate judges two claims, and the first to be shown has half of the level (Holm).
 _CLAIMS = 2

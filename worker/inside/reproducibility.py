@@ -1,6 +1,4 @@
 """Reproducibility of a job's attempts, inside the sandbox: the same inputs, the same bits, and the last checkpoint.
-
-It knows neither the race nor the registry.
 """
 
 from __future__ import annotations
@@ -15,7 +13,7 @@ from fedlas.race.journal import FolderJournal, Journal
 from service.registry.contract import JobRequest
 from service.registry.documents import JsonObject
 from worker.documents import ChildEvent, JobOrder, SavedCheckpoint
-from worker.inside.functions import Emit, Files
+from worker.inside.work_function import Emit, Files
 
 #: The prefix of the files that hold what earlier attempts have saved.
 CHECKPOINT = "checkpoint."

@@ -1,4 +1,4 @@
-"""Runs a served copy on made-up rows, inside the sandbox and as it will be served: how long its largest batch takes.
+"""The serving cost of a served copy, measured on made-up rows inside the sandbox: how long its largest batch takes.
 
 Values may decide how long a graph runs (denormal numbers, sorted rows, limits that are reached), so that zeros alone
 say nothing; what the model refuses, tokens beyond its vocabulary say, is left out.

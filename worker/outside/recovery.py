@@ -1,4 +1,4 @@
-"""The reaper: every second it wakes the pool for work without a message, and releases work of dead workers.
+"""Recovery: every second it wakes the pool for work without a message, and releases work of dead workers.
 
 Every worker runs one. Nothing depends on which of them comes first.
 """
@@ -13,9 +13,9 @@ from contextlib import suppress
 from service.registry.errors import RegistryError
 from service.registry.registry import Registry
 from service.registry.repositories.work import SILENT
-from worker.machine import is_gone, machine, process_mark
 from worker.outside.concurrency import WorkPool
 from worker.outside.supervisor import Supervisor
+from worker.process_identity import is_gone, machine, process_mark
 from worker.settings import WorkerSettings
 
 _LOG = logging.getLogger("fedlas.worker")

@@ -1,8 +1,7 @@
 """Confinement of a child before it opens anything: no network, no other files, a user of its own, few system calls.
 
 `confine` is called once by the child, early and with a single thread. Each control that this machine does not permit
-is left out and named; the others still hold. `status` tries it in a process of its own and tells what is missing. It
-knows no step and no registry.
+is left out and named; the others still hold. `status` tries it in a process of its own and tells what is missing.
 """
 
 from __future__ import annotations

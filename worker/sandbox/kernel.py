@@ -1,4 +1,4 @@
-"""The few Linux calls that the standard library lacks, by ctypes: prctl, unshare, capset; it knows no policy."""
+"""Linux calls that the standard library lacks, by ctypes: prctl, unshare, capset; independent of policy."""
 
 from __future__ import annotations
 

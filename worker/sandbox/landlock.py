@@ -1,4 +1,4 @@
-"""Landlock: from now on this process reads and writes only below the paths that it names; it knows no policy.
+"""Landlock: from now on this process reads and writes only below the paths that it names.
 
 The kernel grants rights along the hierarchy of folders and no right can be taken back below a granted one, so what is
 granted must not contain what is secret. https://docs.kernel.org/userspace-api/landlock.html

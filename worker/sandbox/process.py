@@ -23,7 +23,7 @@ from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from worker.machine import is_gone, process_mark
+from worker.process_identity import is_gone, process_mark
 from worker.sandbox.child_output import ChildOutcome, log_tail, read_outcome
 from worker.sandbox.confinement import lacking
 from worker.sandbox.protocol import REQUEST, ChildRequest, JsonObject, Order

@@ -17,7 +17,7 @@ Row = TypeVar("Row", bound=tables.Run)
 
 
 class Runs(Records[Row]):
-    """What jobs and batch predictions have in common: they wait, run, and end."""
+    """The common repository of jobs and batch predictions, which wait, run, and end."""
 
     def change_status(self, row: Row, status: str) -> None:
         """Set the status and its times; raises Conflict where the run has ended."""
@@ -42,7 +42,7 @@ class Runs(Records[Row]):
 
 
 class Jobs(Runs[tables.Job]):
-    """Calibrations."""
+    """The repository of jobs."""
 
     table = tables.Job
     noun = "job"
@@ -80,7 +80,7 @@ class Jobs(Runs[tables.Job]):
 
 
 class Batches(Runs[tables.Batch]):
-    """Predictions over stored datasets."""
+    """The repository of batch predictions."""
 
     table = tables.Batch
     noun = "prediction"
@@ -96,7 +96,7 @@ class Batches(Runs[tables.Batch]):
 
 
 class Calibrators(Records[tables.Calibrator]):
-    """Calibrators fitted on scores."""
+    """The repository of calibrators fitted on scores."""
 
     table = tables.Calibrator
     noun = "calibrator"

@@ -15,7 +15,7 @@ _SHOWN = 20
 
 
 class Names(Repository):
-    """Publish, resolve, switch."""
+    """The repository of published names: publish, resolve, switch."""
 
     def publish(self, name: str, model: Model) -> int:
         """Make the model the next version of `name`, and its default; return the version."""

@@ -37,7 +37,7 @@ class Claim:
 
 
 class WorkQueue(Repository):
-    """Open, claim, renew, release, finish."""
+    """The queue of work: open, claim, renew, release, finish."""
 
     def open(
         self,

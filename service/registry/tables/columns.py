@@ -88,7 +88,7 @@ class Base(DeclarativeBase):
 
 
 class Entity(Base):
-    """What has an id of its own."""
+    """A row with an id of its own."""
 
     __abstract__ = True
 
@@ -97,7 +97,7 @@ class Entity(Base):
 
 
 class Record(Entity):
-    """What has a status, and an error where it failed."""
+    """A row with a status, and an error where it failed."""
 
     __abstract__ = True
 

@@ -1,4 +1,4 @@
-"""Tables of open work: who does it, what it saved, and the messages about its end."""
+"""Tables of open work: its worker, its checkpoints, and the messages about its end."""
 
 from __future__ import annotations
 

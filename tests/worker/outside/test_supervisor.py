@@ -23,12 +23,12 @@ from service.settings import ServiceSettings
 from tests.helpers.service import until
 from tests.helpers.staging import stage_bytes
 from tests.helpers.work import execute
-from worker.machine import machine, process_mark
 from worker.outside.concurrency import WorkPool
 from worker.outside.kinds import kind_of
 from worker.outside.lease import Cancelled, LeaseRenewal
 from worker.outside.recovery import Reaper
 from worker.outside.supervisor import Supervisor
+from worker.process_identity import machine, process_mark
 from worker.settings import WorkerSettings
 
 Json = dict[str, Any]

@@ -1,4 +1,4 @@
-"""Connections to permitted addresses only, under one deadline; it knows sockets, but neither HTTP nor messages.
+"""Connections to permitted addresses only, under one deadline: sockets, below HTTP and messages.
 
 A name is resolved once. Each address is judged, and the connection is made to that very address: a name server that
 answers differently the next time (DNS rebinding) is not asked a next time.

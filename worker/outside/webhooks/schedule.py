@@ -1,4 +1,4 @@
-"""When a message is sent, sent again and given up, and what an answer means; it knows no network and no clock."""
+"""The schedule of a message: when it is sent, sent again and given up, and what an answer means; pure functions."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The headers by which a receiver knows that a message is ours (Standard Webhooks, symmetric); it knows no network."""
+"""Signatures of messages: the headers by which a receiver verifies the sender (Standard Webhooks, symmetric)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One attempt to deliver a message over HTTP, to permitted addresses only; it knows no schedule and no records.
+"""One attempt to deliver a message over HTTP, to permitted addresses only; independent of schedule and records.
 
 No redirect is followed, no proxy of the environment is used, certificates are verified, and an answer's body is read
 only so that the receiver can finish writing a short one: nothing of it is kept or told, for a webhook must not be a way

@@ -7,7 +7,7 @@ from typing import Unpack
 import torch.nn.functional as F
 from torch import Tensor
 
-from fedlas.importers.onnx.operators.cells import (
+from fedlas.importers.onnx.operators.recurrent_loop import (
     GRU,
     LSTM,
     RELU,

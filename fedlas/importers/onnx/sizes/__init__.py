@@ -7,7 +7,7 @@
 
 from __future__ import annotations
 
-from fedlas.importers.onnx.sizes.growth import Measured, ServingCost, serving_cost
 from fedlas.importers.onnx.sizes.limiting import limit_sizes
+from fedlas.importers.onnx.sizes.serving_cost import Measured, ServingCost, serving_cost
 
 __all__ = ["Measured", "ServingCost", "limit_sizes", "serving_cost"]

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from fedlas.guarantees import Guarantees as ComputedGuarantees
-from fedlas.importers.onnx.sizes.growth import Measured
-from fedlas.importers.onnx.sizes.growth import ServingCost as ComputedCost
 from fedlas.importers.onnx.sizes.interpreter import SizeBound
+from fedlas.importers.onnx.sizes.serving_cost import Measured
+from fedlas.importers.onnx.sizes.serving_cost import ServingCost as ComputedCost
 from fedlas.preprocessing import Preprocessing
 from service.registry.contract import JobRequest
 from service.registry.documents import DatasetProfile, Guarantees, ImagePreprocessing, ModelProfile, ServingCost

@@ -1,4 +1,4 @@
-"""Monotone regression on few knots: pools rows, then pools what falls."""
+"""Monotone regression on few knots: pool-adjacent-violators on binned rows."""
 
 from __future__ import annotations
 

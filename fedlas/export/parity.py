@@ -1,4 +1,4 @@
-"""Proof of a written file: ONNX Runtime computes from it what PyTorch computes from the network."""
+"""Parity of a written file: ONNX Runtime computes from it what PyTorch computes from the network."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Evidence: the report of a job or of a calibrator, as JSON, as a page, and as a diagram."""
+"""Reports: of a job or of a calibrator, as JSON, as a page, and as a diagram."""
 
 # Without `from __future__ import annotations`: FastAPI could not resolve those of handlers that a function makes.
 

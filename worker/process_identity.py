@@ -1,4 +1,4 @@
-"""This machine and its processes, as leases need to know them: which ids mean the same, who is gone, what there is."""
+"""Process identity: which ids mean the same process, which processes have ended, and what the machine has."""
 
 from __future__ import annotations
 
