@@ -1,5 +1,4 @@
-"""Reproducibility of a job's attempts, inside the sandbox: the same inputs, the same bits, and the last checkpoint.
-"""
+"""Reproducibility of a job's attempts, inside the sandbox: the same inputs, the same bits, and the last checkpoint."""
 
 from __future__ import annotations
 

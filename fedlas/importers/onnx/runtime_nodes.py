@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from fedlas.errors import UnsupportedModel
 from fedlas.importers.onnx.graph import Array, Graph
+from fedlas.importers.onnx.input_roles import COUNTING, read_at
 from fedlas.importers.onnx.operators import OPERATORS, keywords, operator_name
 from fedlas.importers.onnx.operators.dtypes import as_tensor, elem_type
 from fedlas.importers.onnx.operators.limits import bounded
@@ -59,21 +60,36 @@ class RuntimeNode(nn.Module):
 
 
 def _check_size(node: NodeProto, arrays: Sequence[Array | None], opset: int) -> None:
-    """Refuse outputs that ONNX's inference knows to be too large; numbers that choose a size are few."""
+    """Refuse outputs that are too large by ONNX's inference, or by the numbers that the operator reads as sizes."""
+    read = [value for i, value in enumerate(arrays) if value is not None and read_at(node, i) == "s"]
+    # ONNX Runtime takes a vector of one number where inference wants a number.
+    numbers = {id(value): value.reshape(()) for value in read if value.size == 1}
+    found = _inferred(node, arrays, opset) or _inferred(
+        node, [numbers.get(id(value), value) for value in arrays], opset
+    )
+    for shape in found:
+        bounded(shape)
+    if not found and node.op_type not in COUNTING:
+        bounded([int(abs(number)) for value in read for number in value.ravel()])
+
+
+def _inferred(node: NodeProto, arrays: Sequence[Array | None], opset: int) -> list[list[int]]:
+    """The shapes of the outputs; none where ONNX's inference does not tell each of them."""
     given = {name: value for name, value in zip(node.input, arrays, strict=True) if value is not None}
     types = {
         name: helper.make_tensor_type_proto(helper.np_dtype_to_tensor_dtype(value.dtype), value.shape)
         for name, value in given.items()
     }
     data = {name: numpy_helper.from_array(value, name) for name, value in given.items() if value.size <= _FEW}
+    schema = defs.get_schema(node.op_type, opset)
     try:
-        found = infer_node_outputs(
-            defs.get_schema(node.op_type, opset), node, types, data, opset_imports=_imports(opset)
-        )
+        found = infer_node_outputs(schema, node, types, data, opset_imports=_imports(opset))
     except Exception:  # whatever does not fit the operator: ONNX Runtime says it better
-        return
-    for value in found.values():
-        bounded([dim.dim_value for dim in value.tensor_type.shape.dim])
+        return []
+    shapes = [value.tensor_type.shape.dim for value in found.values() if value.tensor_type.HasField("shape")]
+    if len(shapes) < len(found) or not all(dim.HasField("dim_value") for shape in shapes for dim in shape):
+        return []
+    return [[dim.dim_value for dim in shape] for shape in shapes]
 
 
 def _imports(opset: int) -> list[OperatorSetIdProto]:

@@ -29,7 +29,8 @@ def _window(x: Tensor, attributes: PoolAttributes) -> tuple[Window, Ints | None,
 
 
 @operator("MaxPool")
-def max_pool(x: Tensor, **attributes: Unpack[PoolAttributes]) -> Tensor:
+def max_pool(x: Tensor, *, storage_order: int = 0, **attributes: Unpack[PoolAttributes]) -> Tensor:
+    """`storage_order` is about the indices, a second output that only ONNX Runtime computes."""
     if not x.is_floating_point():  # exact: pooled integers are bytes
         return max_pool(x.float(), **attributes).to(x.dtype)
     window, padding, rounded_up = _window(x, attributes)

@@ -1,8 +1,8 @@
 """Sizes of a graph's tensors, and whether a value of an input can choose them.
 
 `abstract_tensor` is the domain, `shape_rules`, `declared_sizes` and `shape_inference` give the sizes of results,
-`intervals`, `value_ranges` and `folding` their elements, `positions` says what operators read as sizes;
-`interpreter` runs a graph with them, `limiting` writes limits, `growth` counts what rows cost.
+`intervals`, `value_ranges` and `folding` their elements, `onnx.input_roles` says what operators read as sizes;
+`interpreter` runs a graph with them, `limiting` writes limits, `serving_cost` counts what rows cost.
 """
 
 from __future__ import annotations

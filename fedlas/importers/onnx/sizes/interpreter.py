@@ -15,6 +15,7 @@ from onnx import NodeProto, TensorProto
 
 from fedlas.errors import UnsupportedModel
 from fedlas.importers.onnx.graph import Array, Attribute, Graph, Shape, integer, make_node
+from fedlas.importers.onnx.input_roles import COUNTING, READ, read_at
 from fedlas.importers.onnx.operators import operator_name
 from fedlas.importers.onnx.sizes.abstract_tensor import (
     COMPUTED,
@@ -25,7 +26,6 @@ from fedlas.importers.onnx.sizes.abstract_tensor import (
     unbounded_tensor,
 )
 from fedlas.importers.onnx.sizes.folding import fold, fold_bounds
-from fedlas.importers.onnx.sizes.positions import COUNTING, READ, read_at
 from fedlas.importers.onnx.sizes.shape_inference import RULES, infer_results, ruled_shapes
 from fedlas.importers.onnx.sizes.shape_rules import Inputs, ShapeMismatch
 from fedlas.importers.onnx.sizes.value_ranges import ARITHMETIC, element_bounds

@@ -63,6 +63,7 @@ def test_agrees_with_onnx_runtime(case: Case) -> None:
         ("RandomNormalLike", {}),
         ("Conv", {"group": 2}),
         ("Resize", {"antialias": 0, "mode": "linear"}),
+        ("MaxPool", {"kernel_shape": [2, 2], "storage_order": 1}),
     ],
 )
 def test_what_is_no_runtime_node(op: str, attributes: dict[str, Any]) -> None:
@@ -138,10 +139,16 @@ def test_layers_behind_a_runtime_node_train(rows: int | str, tmp_path: Path) -> 
     [
         (helper.make_node("HannWindow", ["a"], ["y"]), [torch.tensor(10**10)]),
         (helper.make_node("AffineGrid", ["a", "b"], ["y"]), [torch.zeros(1, 2, 3), torch.tensor([1, 1, 10**5, 10**5])]),
+        (helper.make_node("HannWindow", ["a"], ["y"]), [torch.tensor([10**10])]),
+        (helper.make_node("DFT", ["a", "b"], ["y"]), [torch.zeros(1, 4, 1), torch.tensor([10**14])]),
+        (
+            helper.make_node("MaxUnpool", ["a", "b", "c"], ["y"], kernel_shape=[2, 2]),
+            [torch.zeros(1, 1, 2, 2), torch.arange(4).reshape(1, 1, 2, 2), torch.tensor([1, 1, 10**6, 10**6])],
+        ),
     ],
 )
 def test_large_results_are_refused_before_they_are_computed(node: Any, inputs: list[torch.Tensor]) -> None:
-    """A node that declares 40 GB or more is told by ONNX's inference of its output's size."""
+    """A node that declares 40 GB or more is refused, as ONNX's inference tells or by the sizes that it reads."""
     with pytest.raises(UnsupportedModel) as caught:
         run_node(node, dict(zip(node.input, inputs, strict=True)), 20)
     assert caught.value.code == "declared_size"
