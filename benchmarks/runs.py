@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import fields
+from dataclasses import asdict, fields
 from typing import Any, Literal
 
 import numpy as np
@@ -206,7 +206,7 @@ def differences(probs: Floats, baseline: Floats, split: Split) -> Json:
     for kind in PROPER:
         ours, theirs = (metrics.row_scores(p, split.test[1], score=kind) for p in (probs, baseline))
         estimate = metrics.paired_bootstrap(ours - theirs, groups=split.test_groups, num_resamples=2000, seed=0)
-        found[kind] = rounded(estimate.as_dict())
+        found[kind] = rounded(asdict(estimate))
     return found
 
 

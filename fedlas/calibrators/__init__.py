@@ -47,9 +47,15 @@ CALIBRATORS: dict[str, type[LogitsCalibrator]] = {kind.name: kind for kind in _K
 def from_parameters(name: str, parameters: Parameters) -> Calibrator:
     """The calibrator called `name` with what `parameters()` once returned.
 
+    Raises:
+        ValueError: there is no such calibrator, or its parameters are not exactly these.
+
     >>> from_parameters("temperature", {"temperature": 2.0})
     TemperatureScaling(temperature=2.0)
     """
     if name not in CALIBRATORS:
         raise ValueError(f"name must be one of {sorted(CALIBRATORS)}, got {name!r}")
+    needed = CALIBRATORS[name]().parameters().keys()
+    if parameters.keys() != needed:
+        raise ValueError(f"parameters of {name} must be {sorted(needed)}, got {sorted(parameters)}")
     return CALIBRATORS[name](**parameters)

@@ -314,6 +314,9 @@ def test_wrong_parameters_are_refused() -> None:
         lambda: TemperatureScaling(0.0),
         lambda: AffineScaling(-1.0, 0.0),
         lambda: from_parameters("histogram", {}),
+        lambda: from_parameters("temperature", {}),
+        lambda: from_parameters("affine", {"slope": 2.0}),
+        lambda: from_parameters("temperature", {"temperature": 2.0, "share": 0.1}),
         lambda: AffineScaling().fit(np.zeros((3, 3)), np.arange(3)),
     ):
         with pytest.raises(ValueError, match=r"must|needs"):
