@@ -25,7 +25,7 @@ class Waits:
     """
 
     def __init__(self) -> None:
-        self._waiting: dict[asyncio.Future[Outputs], _Wait] = {}
+        self._waiting: dict[asyncio.Future[Outputs], _Wait] = {}  # those without a listener
         self._loop: asyncio.AbstractEventLoop | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._due = 0.0
@@ -48,7 +48,7 @@ class Waits:
         try:
             return await future
         finally:
-            del self._waiting[future]
+            self._waiting.pop(future, None)
             if wait.listener is not None:
                 wait.listener.cancel()
 
@@ -61,11 +61,12 @@ class Waits:
     def _listen_to_late(self, loop: asyncio.AbstractEventLoop) -> None:
         self._timer = None
         now = loop.time()
-        for future, wait in self._waiting.items():
-            if wait.listener is None and wait.listen_at <= now:
+        for future, wait in list(self._waiting.items()):
+            if wait.listen_at <= now:
+                del self._waiting[future]  # thousands may wait for a slow model, and each wake-up looks at all here
                 wait.listener = loop.create_task(_listen(future, wait.receive, wait.until))
-        if later := [wait.listen_at for wait in self._waiting.values() if wait.listener is None]:
-            self._wake_at(loop, min(later))
+        if self._waiting:
+            self._wake_at(loop, min(wait.listen_at for wait in self._waiting.values()))
 
 
 @dataclass(slots=True)

@@ -109,8 +109,6 @@ class Request:
             (b"x-request-id", self.id.encode()),
             *answer.headers,
         ]
-        if answer.status >= 400 and b"expect" in self.headers:  # whether a body follows is unknown
-            headers.append((b"connection", b"close"))
         large = len(answer.body) > _LARGE_BYTES
         exchange = None if large else exchange_of(self.receive)
         if exchange is not None and exchange.answer(answer.status, headers, answer.body):

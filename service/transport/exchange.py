@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from starlette.types import Receive
+from starlette.types import Message, Receive
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, RequestResponseCycle
 
 from service.transport.request_head import Header
@@ -35,6 +35,7 @@ class Exchange(RequestResponseCycle):
         """
         if self.flow.write_paused or self.disconnected or self.response_started or self.scope["method"] == "HEAD":
             return False
+        self.keep_alive &= not self.waiting_for_100_continue
         lines = [*self.default_headers, *headers]
         if not self.keep_alive and _CLOSE not in lines:
             lines.append(_CLOSE)
@@ -48,6 +49,15 @@ class Exchange(RequestResponseCycle):
             self.transport.close()
         self.on_response()
         return True
+
+    async def send(self, message: Message) -> None:  # type: ignore[override]  # uvicorn names each event
+        """As ASGI has it. Where the client still waits for `100 Continue`, the connection ends with the answer.
+
+        Whether the body follows such an answer is unknown, so what comes next could be read in two ways.
+        """
+        if self.waiting_for_100_continue and message["type"] == "http.response.start":
+            message = {**message, "headers": [*message.get("headers", []), _CLOSE]}
+        await super().send(message)  # type: ignore[arg-type]
 
 
 def exchange_of(receive: Receive) -> Exchange | None:

@@ -83,6 +83,28 @@ def test_both_ways_write_the_same(pieces: list[bytes]) -> None:
     assert found[0].count(b"200 OK") == b"".join(pieces).count(b"HTTP/1")
 
 
+async def refuse(scope: Any, receive: Any, send: Any) -> None:
+    """Answer without reading the body, in ASGI's messages."""
+    await send({"type": "http.response.start", "status": 404, "headers": HEADERS})
+    await send({"type": "http.response.body", "body": BODY})
+
+
+async def refuse_shortly(scope: Any, receive: Any, send: Any) -> None:
+    """The same in one piece."""
+    exchange = exchange_of(receive)
+    assert exchange is not None
+    assert exchange.answer(404, HEADERS, BODY)
+
+
+@pytest.mark.parametrize("app", [refuse, refuse_shortly])
+def test_a_refusal_before_100_continue_ends_the_connection(app: Any) -> None:
+    """Whether the body follows is unknown: the next request is neither read as a body nor answered."""
+    answers, closed = written(app, post(Expect="100-continue"), b"GET /next HTTP/1.1\r\nHost: h\r\n\r\n")
+    assert answers.count(b"HTTP/1.1 404") == 1
+    assert b"connection: close" in answers
+    assert closed
+
+
 def test_a_server_that_shuts_down_closes_the_connection() -> None:
     """Its default headers say so."""
     closing = [(b"connection", b"close")]

@@ -377,7 +377,6 @@ LEFT = {
     "Attention": words(
         "left_window_size qk_matmul_output_mode right_window_size softcap softmax_precision"  # and a past
     ),
-    "MaxPool": words("storage_order"),
     "Resize": words("antialias exclude_outside extrapolation_value keep_aspect_ratio_policy"),
 }
 
