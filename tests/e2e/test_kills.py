@@ -126,8 +126,9 @@ def test_killed_serve_takes_everything_along(tmp_path: Path, uploads: Uploads) -
         dataset = service.upload("datasets", uploads["digits.npz"])
         job = service.order(model, dataset, **LONG)
         until(lambda: service.job(job["id"])["status"] == "running", seconds=60, what="the job runs")
+        # The worker marks the job as running before its child for it is there.
+        until(lambda: len(descendants_of(service.process.pid)) >= 4, seconds=30, what="the job's own process runs")
         below = descendants_of(service.process.pid)
-        assert len(below) >= 4
         service.process.kill()
         service.process.wait()
         service.client.close()  # its connection leads nowhere, and a new service gets a new client
