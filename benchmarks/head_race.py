@@ -31,9 +31,9 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     torch.manual_seed(0)
-    split = fashion(0, False, channels=3)
-    images = np.concatenate([split.test[0][0], split.train[0][0]])[: arguments.rows]
-    targets = np.concatenate([split.test[1], split.train[1]])[: arguments.rows]
+    split = fashion(0, channels=3)
+    images = np.concatenate([split.hidden[0][0], split.train[0][0]])[: arguments.rows]
+    targets = np.concatenate([split.hidden[1], split.train[1]])[: arguments.rows]
     fitting = arguments.rows * 4 // 5
     network = resnet18(10)
     predict_logits(network, [images[:256]])  # warm

@@ -1,9 +1,11 @@
-"""The base networks, split where their head begins, and their training until overconfident; it knows no data set."""
+"""The base networks, split where their head begins, their training until overconfident, and their ONNX file."""
 
 from __future__ import annotations
 
+import io
 import json
 import os
+import warnings
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from hashlib import sha256
@@ -202,3 +204,32 @@ def _digest(rows: Rows, how: BaseTraining) -> str:
     for array in (*rows[0], rows[1]):
         state.update(array.tobytes())
     return state.hexdigest()[:12]
+
+
+class _Logits(nn.Module):
+    """A network's logits without its features."""
+
+    def __init__(self, network: Headed) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, *inputs: Tensor) -> Tensor:
+        logits: Tensor = self.network(*inputs)[0]
+        return logits
+
+
+def exported(network: Headed, rows: Rows) -> bytes:
+    """The network as ONNX: inputs of `rows` by name, output `logits`, any number of rows."""
+    names, file = list(network.input_names), io.BytesIO()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the exporter that writes plain operators calls itself old
+        torch.onnx.export(
+            _Logits(network).eval(),
+            tuple(torch.from_numpy(array[:2]) for array in rows[0]),
+            file,
+            dynamo=False,
+            input_names=names,
+            output_names=["logits"],
+            dynamic_axes={name: {0: "rows"} for name in [*names, "logits"]},
+        )
+    return file.getvalue()

@@ -1,21 +1,27 @@
-"""The post-hoc calibrators of other libraries on the same rows, the best chosen by cross-fitting; it trains nothing."""
+"""The second stage of the calibration benchmark: the calibrators of other libraries on the same logits and rows.
+
+A plain temperature, and of `probmetrics` and of `netcal` the one with the lowest cross-fitted NLL. Nothing of fedlas
+is in them.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import io
+import json
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.optimize import minimize_scalar
+from scipy.special import log_softmax, softmax
 
 from benchmarks.data.common import missing
-from fedlas import metrics
-from fedlas.calibrators import softmax
 
 Floats = NDArray[np.float64]
 Targets = NDArray[np.int64]
@@ -40,7 +46,7 @@ class Peer:
     """The chosen method of one library.
 
     Attributes:
-        probs: (N, K) on the test rows.
+        probs: (N, K) on the new rows.
         cross_fitted: NLL of every method on calibration rows it was not fitted on; infinite where it failed.
     """
 
@@ -48,6 +54,38 @@ class Peer:
     chosen: str
     probs: Floats
     cross_fitted: dict[str, float]
+
+
+def make_peers(folder: Path) -> None:
+    """Leave `peers.npz` (probabilities (N, K) of the hidden rows) and `peers.json` (the choice) in a base's folder."""
+    rows = np.load(folder / "logits.npz")
+    calibration, targets, hidden = rows["calibration"], rows["targets"], rows["hidden"]
+    temperature = fitted_temperature(calibration, targets)
+    peers = [best(calibration, targets, hidden) for best in (best_of_probmetrics, best_of_netcal)]
+    chosen = {peer.library: {"chosen": peer.chosen, "nll": _finite(peer.cross_fitted)} for peer in peers}
+    told = {"temperature": round(temperature, 5), **chosen}
+    (folder / "peers.json").write_text(json.dumps(told, indent=1) + "\n")
+    probs: dict[str, Any] = {peer.library: peer.probs for peer in peers}
+    uploaded, cooled = softmax(hidden, axis=1), softmax(hidden / temperature, axis=1)
+    unfinished = folder / "peers.unfinished.npz"
+    np.savez_compressed(unfinished, uploaded=uploaded, temperature=cooled, **probs)
+    unfinished.replace(folder / "peers.npz")
+
+
+def _finite(scores: Mapping[str, float]) -> dict[str, float | None]:
+    return {name: round(score, 5) if np.isfinite(score) else None for name, score in scores.items()}
+
+
+def fitted_temperature(logits: Floats, targets: Targets) -> float:
+    """The temperature in [0.01, 100] of lowest NLL on these rows (Guo et al., arXiv 1706.04599)."""
+    at = np.arange(len(targets)), targets
+    found = minimize_scalar(
+        lambda log_t: -log_softmax(logits / np.exp(log_t), axis=1)[at].mean(),
+        bounds=(np.log(0.01), np.log(100)),
+        method="bounded",
+        options={"xatol": 1e-6},
+    )
+    return float(np.exp(found.x))
 
 
 def best_of_probmetrics(calibration: Floats, targets: Targets, test: Floats) -> Peer:
@@ -78,7 +116,7 @@ def _cross_fitted(method: Method, logits: Floats, targets: Targets) -> float:
             probs[fold == i] = _quietly(method, logits[fold != i], targets[fold != i], logits[fold == i])
     except _Failed:
         return float("inf")
-    return float(metrics.nll(probs, targets))
+    return float(-np.log(probs[np.arange(len(targets)), targets]).mean())
 
 
 class _Failed(Exception):
@@ -126,7 +164,7 @@ def _netcal(name: str) -> Method:
         module, kind = NETCAL[name]
         calibrator = getattr(_library("netcal", f"netcal.{module}"), kind)()
         binary = logits.shape[1] == 2
-        probs, asked = softmax(logits), softmax(new)
+        probs, asked = softmax(logits, axis=1), softmax(new, axis=1)
         calibrator.fit(probs[:, 1] if binary else probs, targets)
         answer = np.asarray(calibrator.transform(asked[:, 1] if binary else asked), np.float64)
         if binary:

@@ -1,7 +1,7 @@
 """What the served model's promises are worth on damaged images: `python benchmarks/shift.py`; it knows no service.
 
-The three-layer CNN on Fashion-MNIST is calibrated as in the calibration benchmark, then the test images get noise, blur
-or a rotation of three severities, which no calibration row has seen. Nothing is fitted on them.
+The three-layer CNN on Fashion-MNIST of the calibration benchmark is calibrated by the library, then the hidden images
+get noise, blur or a rotation of three severities, which no calibration row has seen. Nothing is fitted on them.
 """
 
 from __future__ import annotations
@@ -22,19 +22,22 @@ import numpy as np  # noqa: E402
 import torch  # noqa: E402
 from numpy.typing import NDArray  # noqa: E402
 
-from benchmarks.data.common import Split, missing  # noqa: E402
-from benchmarks.data.images import fashion_guarantee  # noqa: E402
-from benchmarks.runs import BASE, BASE_TS, POST_HOC, SAME_LABELS, SERVES, TRAINED, judged, raced, rounded  # noqa: E402
-from benchmarks.settings import SETTINGS, load  # noqa: E402
+from benchmarks.bases import make_base  # noqa: E402
+from benchmarks.data.common import cache_folder, missing  # noqa: E402
+from benchmarks.data.images import FASHION_CLASSES, fashion, fashion_guarantee  # noqa: E402
+from benchmarks.peers import fitted_temperature  # noqa: E402
 from fedlas import metrics  # noqa: E402
+from fedlas.calibration import CalibrationOptions, calibrate  # noqa: E402
 from fedlas.calibrators import softmax  # noqa: E402
+from fedlas.data import read_dataset  # noqa: E402
 from fedlas.guarantees import Guarantees, Unreachable  # noqa: E402
-from fedlas.race.recipe import make_candidates  # noqa: E402
+from fedlas.importers import load_onnx  # noqa: E402
 from fedlas.training.fit import predict_logits  # noqa: E402
 
 RESULTS = Path(__file__).parent / "results" / "shift"
 SEVERITIES = {"noise": (0.05, 0.1, 0.2), "blur": (0.5, 1.0, 2.0), "rotation": (10.0, 20.0, 40.0)}
 PROMISED_ERRORS = (0.02, 0.05)
+BASE, BASE_TS = "base", "base + TS"
 
 Images = NDArray[np.float32]
 Predict = Callable[[list[Any]], NDArray[np.float64]]
@@ -60,43 +63,37 @@ def damaged(images: Images, seed: int) -> Iterator[tuple[str, Images]]:
         yield f"rotation, ±{severity:g}°", turned
 
 
-def run(seed: int, *, minutes: float | None, quick: bool) -> Json:
+def run(seed: int, *, minutes: float) -> Json:
     """Every damage for the uploaded model, with a temperature, and as served."""
-    network, split = load("fashion", seed, quick=quick)
-    setting = SETTINGS["fashion"]
-    candidates = make_candidates("auto", {"epochs": 2} if quick else {})
-    result = raced(network, split, candidates, 60 * (minutes or (0.5 if quick else setting.minutes)), seed)
+    folder = cache_folder() / "calibration" / f"fashion-{seed}"
+    if not (folder / "model.onnx").exists():
+        make_base("fashion", seed, folder)
+    classifier, rows = load_onnx(folder / "model.onnx"), np.load(folder / "logits.npz")
+    options = CalibrationOptions(budget_seconds=60 * minutes, seed=seed)
+    found = calibrate(classifier, read_dataset(folder / "dataset.npz"), options)
+    temperature = fitted_temperature(rows["calibration"], rows["targets"])
 
-    def uploaded(inputs: list[Any]) -> NDArray[np.float64]:
-        return softmax(predict_logits(network, inputs)[0])
+    def logits(inputs: list[Any]) -> NDArray[np.float64]:
+        return np.asarray(predict_logits(classifier, inputs)[0], np.float64)
 
-    def with_temperature(inputs: list[Any]) -> NDArray[np.float64]:
-        return softmax(result.temperature(predict_logits(network, inputs)[0]))
-
-    models: dict[str, Predict] = {BASE: uploaded, BASE_TS: with_temperature, POST_HOC: result.post_hoc.probs}
-    if result.same_labels is not result.post_hoc:
-        models[SAME_LABELS] = result.same_labels.probs
-    if result.trained is not None:
-        models[TRAINED] = result.trained.probs
-    probs = {name: model(split.test[0]) for name, model in models.items()}
-    judgement = judged(probs, split, setting.provenance, seed)
-    chosen: dict[str, Predict] = {
-        BASE: uploaded,
-        BASE_TS: with_temperature,
-        "served": models[SERVES[judgement.finalist]],
+    models: dict[str, Predict] = {
+        BASE: lambda inputs: softmax(logits(inputs)),
+        BASE_TS: lambda inputs: softmax(logits(inputs) / temperature),
     }
-    thresholds = _thresholds(chosen["served"], seed, split)
-    rows = [_line(name, images, chosen, split, thresholds) for name, images in damaged(split.test[0][0], seed)]
-    return {"seed": seed, "verdict": judgement.verdict, "thresholds": rounded(thresholds), "rows": rows}
+    models["served"] = models[BASE] if found.finalist is None else found.finalist.probs
+    hidden = fashion(seed).hidden
+    thresholds = _thresholds(models["served"], seed)
+    lines = [_line(name, images, models, hidden[1], thresholds) for name, images in damaged(hidden[0][0], seed)]
+    return {"seed": seed, "verdict": found.verdict.verdict, "thresholds": rounded(thresholds), "rows": lines}
 
 
-def _thresholds(served: Predict, seed: int, split: Split) -> dict[str, float]:
+def _thresholds(served: Predict, seed: int) -> dict[str, float]:
     """The confidence above which the promised errors hold, by rows that nothing else has used.
 
     An error that cannot be promised has no threshold.
     """
     inputs, targets = fashion_guarantee(seed)
-    guarantees = Guarantees.fit(served(inputs), targets, class_names=split.class_names)
+    guarantees = Guarantees.fit(served(inputs), targets, class_names=FASHION_CLASSES)
     found = {}
     for error in PROMISED_ERRORS:
         try:
@@ -106,8 +103,13 @@ def _thresholds(served: Predict, seed: int, split: Split) -> dict[str, float]:
     return found
 
 
-def _line(damage: str, images: Images, models: dict[str, Predict], split: Split, thresholds: dict[str, float]) -> Json:
-    targets = split.test[1]
+def _line(
+    damage: str,
+    images: Images,
+    models: dict[str, Predict],
+    targets: NDArray[np.int64],
+    thresholds: dict[str, float],
+) -> Json:
     functions = (metrics.accuracy, metrics.ece, metrics.brier)
     probs = {name: model([images]) for name, model in models.items()}
     found: Json = {"damage": damage}
@@ -148,6 +150,11 @@ def _means(rows: list[Json], models: tuple[str, ...], metric: str, scale: float,
     return ", ".join(f"{scale * np.mean([row[model][metric] for row in rows]):.{digits}f}" for model in models)
 
 
+def rounded(numbers: dict[str, float]) -> dict[str, float | None]:
+    """Five decimals; what is not finite becomes None, since JSON has no word for it."""
+    return {key: round(value, 5) if np.isfinite(value) else None for key, value in numbers.items()}
+
+
 def _functional() -> Any:
     try:
         from torchvision.transforms import functional
@@ -159,20 +166,17 @@ def _functional() -> Any:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=lambda text: [int(seed) for seed in text.split(",")], default=[0, 1, 2])
-    parser.add_argument("--minutes", type=float, help="budget of a race")
-    parser.add_argument("--quick", action="store_true", help="little data, two epochs, half a minute, not kept")
+    parser.add_argument("--minutes", type=float, default=10.0, help="budget of a race")
     options = parser.parse_args()
     torch.set_num_threads(1)
     runs = []
     for seed in options.seeds:
         path = RESULTS / f"{seed}.json"
-        if path.exists() and not options.quick:
-            runs.append(json.loads(path.read_text()))
-            continue
-        runs.append(run(seed, minutes=options.minutes, quick=options.quick))
-        if not options.quick:
+        if not path.exists():
             RESULTS.mkdir(parents=True, exist_ok=True)
-            path.write_text(json.dumps(runs[-1], indent=1, ensure_ascii=False) + "\n")
+            found = run(seed, minutes=options.minutes)
+            path.write_text(json.dumps(found, indent=1, ensure_ascii=False) + "\n")
+        runs.append(json.loads(path.read_text()))
     print(table(runs))
 
 

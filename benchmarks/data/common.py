@@ -16,24 +16,24 @@ Rows: TypeAlias = tuple[list[Array], NDArray[np.int64]]
 
 @dataclass(frozen=True)
 class Split:
-    """One data set, split: what the base model is trained on, what the race may use, and who judges.
+    """One data set, split: what the base model is trained on, what else a job is given, and what scores its answer.
 
     Attributes:
-        base: `(inputs, targets)` of the base model; train: of the fine-tunes (the same rows, or fresh ones).
-        calibration, test: rows that no network has seen.
+        train: `(inputs, targets)` that the base model is trained on.
+        calibration, test: rows that no model has seen; a job gets them, and its gate looks at the test rows.
+        hidden: rows that no job gets.
         class_names: K names, in the order of the class indices.
-        calibration_groups, test_groups: one integer per row where rows belong together, else None.
         source: package and version that the rows came from.
+        groups: one array of integers for each of the four, where rows belong together, else None.
     """
 
-    base: Rows
     train: Rows
     calibration: Rows
     test: Rows
+    hidden: Rows
     class_names: tuple[str, ...]
     source: str
-    calibration_groups: NDArray[np.int64] | None = None
-    test_groups: NDArray[np.int64] | None = None
+    groups: dict[str, NDArray[np.int64]] | None = None
 
     @property
     def num_classes(self) -> int:

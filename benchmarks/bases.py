@@ -1,0 +1,67 @@
+"""The first stage of the calibration benchmark: base models as ONNX files, with the dataset that a job gets."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+from numpy.typing import NDArray
+
+from benchmarks.data.common import Array, Split
+from benchmarks.settings import SETTINGS
+
+Floats = NDArray[np.float64]
+_EPSILON = float(np.finfo(np.float32).eps)  # scikit-learn's own floor where it takes the logarithm of float32 answers
+
+
+def make_base(name: str, seed: int, folder: Path) -> None:
+    """Leave in `folder` what the other stages read.
+
+    `model.onnx`; `dataset.npz` as it is uploaded (the model's inputs, `label`, `split`, `group`, `class_names`);
+    `hidden.npz` (`targets`, `groups` where there are any) and `hidden_inputs.npz`; `logits.npz` of the uploaded model
+    (`calibration`, `targets`, `hidden`), which are logarithms where it answers probabilities.
+    """
+    setting = SETTINGS[name]
+    split = setting.split(seed)
+    content = setting.base.onnx(split, seed=seed, name=name)
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+    names = [entry.name for entry in session.get_inputs()]
+    folder.mkdir(parents=True, exist_ok=True)
+    files: dict[str, dict[str, Any]] = {
+        "dataset": _dataset(split, names),
+        "hidden_inputs": dict(zip(names, split.hidden[0], strict=True)),
+        "hidden": {"targets": split.hidden[1]} | ({} if split.groups is None else {"groups": split.groups["hidden"]}),
+        "logits": {
+            "calibration": _logits(session, names, split.calibration[0]),
+            "targets": split.calibration[1],
+            "hidden": _logits(session, names, split.hidden[0]),
+        },
+    }
+    for file, arrays in files.items():
+        np.savez_compressed(folder / f"{file}.npz", **arrays)
+    (folder / "model.onnx").write_bytes(content)  # last: where it is, the stage has ended
+
+
+def _dataset(split: Split, names: list[str]) -> dict[str, Array]:
+    parts = {"train": split.train, "calibration": split.calibration, "test": split.test}
+    arrays: dict[str, Array] = {
+        name: np.concatenate([inputs[i] for inputs, _ in parts.values()]) for i, name in enumerate(names)
+    }
+    arrays["label"] = np.concatenate([targets for _, targets in parts.values()])
+    arrays["split"] = np.repeat(list(parts), [len(targets) for _, targets in parts.values()])
+    arrays["class_names"] = np.array(split.class_names)
+    if split.groups is not None:
+        arrays["group"] = np.concatenate([split.groups[part] for part in parts])
+    return arrays
+
+
+def _logits(session: onnxruntime.InferenceSession, names: list[str], inputs: list[Array]) -> Floats:
+    """(N, K) in double precision: the output `logits`, or the logarithm of `probabilities`."""
+    outputs = {entry.name for entry in session.get_outputs()}
+    wanted = "logits" if "logits" in outputs else "probabilities"
+    scores = np.asarray(session.run([wanted], dict(zip(names, inputs, strict=True)))[0], np.float64)
+    return scores if wanted == "logits" else np.log(np.clip(scores, _EPSILON, None))

@@ -1,0 +1,200 @@
+"""The third stage of the calibration benchmark: jobs of a real service over HTTP, and what it serves afterwards.
+
+`fedlas serve` runs on loopback with all its parts. Model and dataset are uploaded, a job with the method `post_hoc` is
+ordered, and the model that it names answers the hidden rows through the Open Inference Protocol.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+from numpy.typing import NDArray
+
+from benchmarks.data.common import Array
+from benchmarks.settings import SETTINGS
+
+Json = dict[str, Any]
+Run = tuple[str, int, Path]
+
+_ROWS = 1000  # per request
+_START_S, _JOB_S = 120.0, 1800.0
+_TYPES = {"float32": "FP32", "float64": "FP64", "int64": "INT64"}
+
+
+class JobFailed(Exception):
+    """A record was rejected, or a job did not succeed; the message holds the service's own words."""
+
+
+def run_jobs(runs: Sequence[Run], *, at_once: int, method: str = "post_hoc") -> None:
+    """Run what has no `served.npz` yet; a run that fails is printed, written down as `failed.json`, and left out."""
+    missing = [run for run in runs if not (run[2] / "served.npz").exists()]
+    if not missing:
+        return
+    with _service(at_once) as url, ThreadPoolExecutor(at_once) as pool:
+        for line in pool.map(lambda run: _one(url, run, method), missing):
+            print(line, flush=True)
+
+
+def _one(url: str, run: Run, method: str) -> str:
+    name, seed, folder = run
+    began = time.perf_counter()
+    with httpx.Client(base_url=url, timeout=120) as client:
+        try:
+            told, served = _calibrated(client, name, seed, folder, method)
+        except (JobFailed, httpx.HTTPError) as problem:
+            told = {"setting": name, "seed": seed, "error": f"{type(problem).__name__}: {problem}"}
+            (folder / "failed.json").write_text(json.dumps(told, indent=1) + "\n")
+            return f"FAILED {name}, seed {seed}: {problem}"
+    told["seconds"] = round(time.perf_counter() - began, 1)
+    (folder / "run.json").write_text(json.dumps(told, indent=1, ensure_ascii=False) + "\n")
+    unfinished = folder / "served.unfinished.npz"
+    np.savez_compressed(unfinished, served=served)
+    unfinished.replace(folder / "served.npz")  # last: where it is, the stage has ended
+    (folder / "failed.json").unlink(missing_ok=True)
+    return f"job of {name}, seed {seed}: {told['verdict']}, {told['served']}, {told['seconds']:.0f} s"
+
+
+def _calibrated(
+    client: httpx.Client, name: str, seed: int, folder: Path, method: str
+) -> tuple[Json, NDArray[np.float64]]:
+    """What the job said, and (N, K) probabilities of the hidden rows by the model that it names."""
+    setting = SETTINGS[name]
+    dataset = _uploaded(client, f"/v1/datasets?name={name}", folder / "dataset.npz")
+    names = ",".join(dataset["class_names"])
+    model = client.build_request("POST", "/v1/models", params={"name": name, "class_names": names}).url
+    uploaded = _uploaded(client, str(model), folder / "model.onnx")
+    order = {"model_id": uploaded["id"], "dataset_id": dataset["id"], "method": method, "seed": seed}
+    job: Json = _json(client.post("/v1/jobs", json=order))
+    deadline = time.monotonic() + _JOB_S
+    while job["status"] not in ("succeeded", "failed", "cancelled") and time.monotonic() < deadline:
+        job = _json(client.get(f"/v1/jobs/{job['id']}", params={"wait": 30}))
+    if job["status"] != "succeeded":
+        raise JobFailed(f"{job['status']}: {job['error']}")
+    report: Json = _json(client.get(f"/v1/jobs/{job['id']}/report"))
+    (folder / "report.json").write_text(json.dumps(report, indent=1, ensure_ascii=False) + "\n")
+    served = _probabilities(client, job["calibrated_model_id"], folder / "hidden_inputs.npz")
+    return {
+        "setting": name,
+        "seed": seed,
+        "title": setting.title,
+        "section": setting.section,
+        **_told(job, report, dataset),
+    }, served
+
+
+def _told(job: Json, report: Json, dataset: Json) -> Json:
+    gate = report["gate"]
+    return {
+        "verdict": job["verdict"],
+        "promoted": job["promoted"],
+        "shown": bool(job.get("shown", job["promoted"])),
+        "served": gate["finalist"] or "as uploaded",
+        "guards_failed": sorted({f"{g['finalist']}: {g['name']}" for g in gate["guards"] if not g["passed"]}),
+        "summary": report["summary"],
+        "splits": dataset["splits"],
+    }
+
+
+def _uploaded(client: httpx.Client, url: str, path: Path) -> Json:
+    record: Json = _json(client.post(url, content=path.read_bytes()))
+    place = url.partition("?")[0]
+    while record["status"] == "inspecting":
+        record = _json(client.get(f"{place}/{record['id']}", params={"wait": 30}))
+    if record["status"] != "ready":
+        raise JobFailed(f"{path.name} was rejected: {record['error']}")
+    return record
+
+
+def _probabilities(client: httpx.Client, model: str, path: Path) -> NDArray[np.float64]:
+    """(N, K) of the rows of a file, 1,000 in a request, as binary tensors."""
+    inputs = dict(np.load(path).items())
+    rows = len(next(iter(inputs.values())))
+    starts = range(0, rows, _ROWS)
+    parts = [_inferred(client, model, {n: a[at : at + _ROWS] for n, a in inputs.items()}) for at in starts]
+    return np.concatenate(parts).astype(np.float64)
+
+
+def _inferred(client: httpx.Client, model: str, inputs: dict[str, Array]) -> Array:
+    tensors = [
+        {
+            "name": name,
+            "shape": list(array.shape),
+            "datatype": _TYPES[str(array.dtype)],
+            "parameters": {"binary_data_size": array.nbytes},
+        }
+        for name, array in inputs.items()
+    ]
+    outputs = [{"name": "probabilities", "parameters": {"binary_data": True}}]
+    header = json.dumps({"inputs": tensors, "outputs": outputs}).encode()
+    body = header + b"".join(np.ascontiguousarray(array).tobytes() for array in inputs.values())
+    length = {"Inference-Header-Content-Length": str(len(header)), "Content-Type": "application/octet-stream"}
+    answer = client.post(f"/v2/models/{model}/infer", content=body, headers=length)
+    if answer.status_code != 200:
+        raise JobFailed(f"predictions: {answer.status_code} {answer.text[:500]}")
+    size = int(answer.headers["Inference-Header-Content-Length"])
+    told = json.loads(answer.content[:size])["outputs"][0]
+    dtype = {"FP32": np.float32, "FP64": np.float64}[told["datatype"]]
+    return np.frombuffer(answer.content[size:], dtype).reshape(told["shape"])
+
+
+def _json(answer: httpx.Response) -> Json:
+    if answer.is_error:
+        raise JobFailed(f"{answer.request.method} {answer.request.url.path}: {answer.status_code} {answer.text[:500]}")
+    found: Json = answer.json()
+    return found
+
+
+@contextmanager
+def _service(jobs: int) -> Iterator[str]:
+    """The address of `fedlas serve` on a free port of loopback, with a data folder of its own; stopped at the end."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    with tempfile.TemporaryDirectory(prefix="fedlas-benchmark-") as name:
+        folder = Path(name)
+        command = [
+            sys.executable,
+            "-m",
+            "service.cli",
+            "serve",
+            "--port",
+            str(port),
+            "--data-dir",
+            str(folder / "data"),
+        ]
+        environment = {key: value for key, value in os.environ.items() if not key.startswith("FEDLAS_")}
+        environment |= {"FEDLAS_WORKER_JOBS": str(jobs), "FEDLAS_WORKER_INSPECTIONS": str(jobs)}
+        with (folder / "serve.log").open("wb") as log:
+            server = subprocess.Popen(command, stdout=log, stderr=log, env=environment)
+            try:
+                _await_ready(f"http://127.0.0.1:{port}", server, folder / "serve.log")
+                yield f"http://127.0.0.1:{port}"
+            finally:
+                server.send_signal(signal.SIGINT)
+                server.wait()
+
+
+def _await_ready(url: str, server: subprocess.Popen[bytes], log: Path) -> None:
+    deadline = time.monotonic() + _START_S
+    while time.monotonic() < deadline and server.poll() is None:
+        try:
+            if httpx.get(f"{url}/readyz", timeout=5).status_code == 200:
+                return
+        except httpx.TransportError:
+            pass
+        time.sleep(0.2)
+    raise SystemExit(f"the service did not start:\n{log.read_text()}")
