@@ -13,6 +13,7 @@ from fedlas.calibrators.beta import BetaScaling
 from fedlas.calibrators.isotonic import IsotonicScaling
 from fedlas.calibrators.linear import MatrixScaling, VectorScaling
 from fedlas.calibrators.mixture import MixtureScaling
+from fedlas.calibrators.spline import QuadraticScaling, SplineScaling
 from fedlas.calibrators.temperature import Identity, TemperatureScaling
 
 __all__ = [
@@ -24,6 +25,8 @@ __all__ = [
     "IsotonicScaling",
     "MatrixScaling",
     "MixtureScaling",
+    "QuadraticScaling",
+    "SplineScaling",
     "TemperatureScaling",
     "VectorScaling",
     "from_parameters",
@@ -36,6 +39,8 @@ _KINDS: tuple[type[LogitsCalibrator], ...] = (
     MixtureScaling,
     AffineScaling,
     BetaScaling,
+    QuadraticScaling,
+    SplineScaling,
     VectorScaling,
     MatrixScaling,
     IsotonicScaling,

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import numpy as np
 
-from fedlas.calibrators.base import Chain, Floats, Ints, LogitsCalibrator, pair, require_two_classes
+from fedlas.calibrators.base import HOTTEST, Chain, Floats, Ints, LogitsCalibrator, pair, require_two_classes
 from fedlas.calibrators.logistic_regression import logistic_line, platt_targets
 
 
 class AffineScaling(LogitsCalibrator):
     """Two classes: calibrated log-odds = a·(s₁ − s₀) + b with a > 0 (Platt 1999).
 
-    The intercept mends a shifted base rate, which no temperature can. Calibrated logits: `(0, log-odds)`.
+    The intercept mends a shifted base rate, which no temperature can. The slope stays between 1e-5 and 100, as the
+    inverse of a temperature does. Calibrated logits: `(0, log-odds)`.
     """
 
     name = "affine"
@@ -23,8 +24,9 @@ class AffineScaling(LogitsCalibrator):
 
     def fit_rows(self, scores: Floats, labels: Ints, rows: Floats) -> None:
         require_two_classes(self, scores)
-        log_odds = scores[:, 1] - scores[:, 0]
-        self.slope, self.intercept = logistic_line(log_odds, platt_targets(labels, rows), rows)
+        column = scores[:, 1:] - scores[:, :1]
+        line = logistic_line(column, platt_targets(labels, rows), rows, lowest=1.0 / HOTTEST)
+        self.slope, self.intercept = float(line[0]), float(line[1])
 
     def transform(self, scores: Floats) -> Floats:
         return pair(self.slope * (scores[:, 1] - scores[:, 0]) + self.intercept)

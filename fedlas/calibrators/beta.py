@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from fedlas.calibrators.base import (
+    LOWEST,
     Chain,
     Floats,
     Ints,
@@ -13,7 +14,7 @@ from fedlas.calibrators.base import (
     pair,
     require_two_classes,
 )
-from fedlas.calibrators.logistic_regression import bounded_line, platt_targets
+from fedlas.calibrators.logistic_regression import logistic_line, platt_targets
 from fedlas.calibrators.temperature import TemperatureScaling
 
 
@@ -43,7 +44,8 @@ class BetaScaling(LogitsCalibrator):
         self.temperature = TemperatureScaling().fit(scores, labels, weights=rows).temperature
         logs = log_softmax(scores / self.temperature)
         columns = np.stack([logs[:, 1], -logs[:, 0]], axis=1)
-        self.a, self.b, self.c = map(float, bounded_line(columns, platt_targets(labels, rows), rows))
+        line = logistic_line(columns, platt_targets(labels, rows), rows, lowest=LOWEST)
+        self.a, self.b, self.c = map(float, line)
 
     def transform(self, scores: Floats) -> Floats:
         logs = log_softmax(scores / self.temperature)

@@ -1,4 +1,12 @@
-"""Vector and structured matrix scaling: penalised linear maps of the logits, which fall back to the temperature."""
+"""Structured vector and matrix scaling: penalised linear maps of cooled log-probabilities.
+
+Berta, Holzmüller, Jordan and Bach, "Structured matrix scaling for multi-class calibration" (arXiv 2511.03685), with the
+ridge penalty and strengths of their package `probmetrics`. The temperature T is fitted first and unpenalised, so that
+with few rows per parameter the map is the temperature. What it leaves is mixed with one row's worth of uniform
+probabilities (w = 1/(N + 1)), so that no log-probability is far below −log(N·K), and logits and log-probabilities give
+the same map. Beside theirs rows may have weights, N is then Kish's effective number of rows, and Newton's method goes
+on to the minimum.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +15,8 @@ from abc import abstractmethod
 import numpy as np
 from numpy.typing import ArrayLike
 
-from fedlas.calibrators.base import MAX_LOGITS, Chain, Floats, Ints, LogitsCalibrator, centred, effective_count
+from fedlas.calibrators.base import MAX_LOGITS, Chain, Floats, Ints, LogitsCalibrator, effective_count
+from fedlas.calibrators.mixture import MixtureScaling
 from fedlas.calibrators.multinomial_regression import DiagonalMap, MatrixMap, fit_logit_map
 from fedlas.calibrators.temperature import TemperatureScaling
 
@@ -16,56 +25,82 @@ MAX_PRODUCT, MAX_CLASSES = 200_000_000, 256
 
 
 class _LinearScaling(LogitsCalibrator):
-    """A product of the logits less their row mean, plus an offset (K,)."""
+    """A product of z = log((1 − w)·softmax(s/T) + w/K), plus an offset (K,)."""
 
-    offset: Floats
+    def __init__(self, offset: ArrayLike, temperature: float, share: float) -> None:
+        self.offset = np.asarray(offset, np.float64)
+        if self.offset.ndim != 1 or len(self.offset) < 2 or not np.isfinite(self.offset).all():
+            raise ValueError(f"offset must be (K,) with K >= 2 and finite, got {self.offset.shape}")
+        self._cooled = MixtureScaling(temperature, share, len(self.offset))
+
+    @property
+    def temperature(self) -> float:
+        return self._cooled.temperature
+
+    @property
+    def share(self) -> float:
+        return self._cooled.share
 
     def transform(self, scores: Floats) -> Floats:
         if scores.shape[1] != len(self.offset):
             raise ValueError(f"logits must have {len(self.offset)} columns, got {scores.shape}")
-        return self._product(centred(scores)) + self.offset
+        return self._product(self._cooled.transform(scores)) + self.offset
 
     def append_nodes(self, chain: Chain) -> None:
-        chain.centre(len(self.offset))
+        self._cooled.append_nodes(chain)
         self._append_product(chain)
         chain.step("Add", chain.constant("offset", self.offset), result="sum")
 
+    def _cool(self, scores: Floats, labels: Ints, rows: Floats) -> Floats:
+        """Fit T and w; returns z (N, K)."""
+        temperature = TemperatureScaling().fit(scores, labels, weights=rows).temperature
+        self._cooled = MixtureScaling(temperature, 1.0 / (effective_count(rows) + 1.0), scores.shape[1])
+        return self._cooled.transform(scores)
+
     @abstractmethod
-    def _product(self, scores: Floats) -> Floats: ...
+    def _product(self, logs: Floats) -> Floats: ...
 
     @abstractmethod
     def _append_product(self, chain: Chain) -> None: ...
 
 
 class VectorScaling(_LinearScaling):
-    """s̃∘v + b with logits s̃ less their row mean, a factor v and an offset b per class (Guo et al. 2017, 1706.04599).
+    """Structured vector scaling (SVS): z∘v + b with a factor v and an offset b per class.
 
-    Mends base rates that have shifted. Penalised: with the temperature T fitted first it minimises
-    `mean NLL + (K/N)·(‖Tv − 1‖² + ‖b‖²)`, so that with few rows per class it is the temperature and a class without
-    rows keeps a finite offset (the strengths are those of arXiv 2511.03685).
+    Mends base rates that have shifted. Minimises `mean NLL + (K/N)·(‖v − 1‖² + ‖b‖²)`, so that a class without rows
+    keeps a finite offset; see the module. `probmetrics` calls it `SVSCalibrator`; without penalty and temperature it is
+    the vector scaling of Guo et al. 2017 (arXiv 1706.04599).
+
+    Args:
+        scale, offset: v and b, both (K,).
+        temperature, share: T and w of z = log((1 − w)·softmax(s/T) + w/K); z = s/T where w is 0.
     """
 
-    name = "vector"
+    name = "structured_vector"
 
-    def __init__(self, scale: ArrayLike = (1.0, 1.0), offset: ArrayLike = (0.0, 0.0)) -> None:
-        self.scale, self.offset = np.asarray(scale, np.float64), np.asarray(offset, np.float64)
-        if self.scale.ndim != 1 or self.scale.shape != self.offset.shape or len(self.scale) < 2:
-            raise ValueError(f"scale and offset must both be (K,), got {self.scale.shape} and {self.offset.shape}")
-        if not (np.isfinite(self.scale).all() and np.isfinite(self.offset).all()):
-            raise ValueError("scale and offset must be finite")
+    def __init__(
+        self,
+        scale: ArrayLike = (1.0, 1.0),
+        offset: ArrayLike = (0.0, 0.0),
+        temperature: float = 1.0,
+        share: float = 0.0,
+    ) -> None:
+        super().__init__(offset, temperature, share)
+        self.scale = np.asarray(scale, np.float64)
+        if self.scale.shape != self.offset.shape or not np.isfinite(self.scale).all():
+            raise ValueError(f"scale must be {self.offset.shape} and finite, got {self.scale.shape}")
 
     def fit_rows(self, scores: Floats, labels: Ints, rows: Floats) -> None:
         if scores.size > MAX_LOGITS:
             raise ValueError(f"VectorScaling needs logits with N·K <= {MAX_LOGITS}, got {scores.shape}")
         num_classes = scores.shape[1]
-        temperature = TemperatureScaling().fit(scores, labels, weights=rows).temperature
-        z = centred(scores) / temperature
+        z = self._cool(scores, labels, rows)
         penalty = np.full((2, num_classes), num_classes / effective_count(rows))
-        factors, self.offset = fit_logit_map(DiagonalMap(z), z, labels, rows, penalty)
-        self.scale = (1.0 + factors) / temperature
+        deviation, self.offset = fit_logit_map(DiagonalMap(z), z, labels, rows, penalty)
+        self.scale = 1.0 + deviation
 
-    def _product(self, scores: Floats) -> Floats:
-        return scores * self.scale
+    def _product(self, logs: Floats) -> Floats:
+        return logs * self.scale
 
     def _append_product(self, chain: Chain) -> None:
         chain.step("Mul", chain.constant("scale", self.scale), result="product")
@@ -76,25 +111,29 @@ class VectorScaling(_LinearScaling):
 
 
 class MatrixScaling(_LinearScaling):
-    """s̃W + b with logits s̃ less their row mean; W = (I + D + M)/T, a temperature, a diagonal and the rest.
+    """Structured matrix scaling (SMS): zW + b with W = I + D + M, a diagonal and the rest, and an offset b.
 
-    Structured matrix scaling (Berta, Holzmüller, Jordan and Bach, arXiv 2511.03685): the temperature T is fitted first
-    and unpenalised, then `mean NLL + λ·(‖D‖² + ‖b‖²) + (K − 1)·λ·‖M‖²` with λ = K/N is minimised, so that with few
-    rows per parameter the map is the temperature. Beside theirs (the package `probmetrics`, ridge penalty): ours takes
-    the row mean off the logits, so that logits and log-probabilities give the same map; its temperature is the plain
-    one, not mixed with a constant; it is solved by Newton's method to the minimum, in NumPy; rows may have weights.
+    Minimises `mean NLL + λ·(‖D‖² + ‖b‖²) + (K − 1)·λ·‖M‖²` with λ = K/N; see the module. `probmetrics` calls it
+    `SMSCalibrator`.
+
+    Args:
+        matrix, offset: W (K, K) and b (K,).
+        temperature, share: T and w of z = log((1 − w)·softmax(s/T) + w/K); z = s/T where w is 0.
     """
 
     name = "structured_matrix"
 
-    def __init__(self, matrix: ArrayLike = ((1.0, 0.0), (0.0, 1.0)), offset: ArrayLike = (0.0, 0.0)) -> None:
-        self.matrix, self.offset = np.asarray(matrix, np.float64), np.asarray(offset, np.float64)
-        if self.offset.ndim != 1 or len(self.offset) < 2 or self.matrix.shape != 2 * self.offset.shape:
-            raise ValueError(
-                f"matrix and offset must be (K, K) and (K,), got {self.matrix.shape} and {self.offset.shape}"
-            )
-        if not (np.isfinite(self.matrix).all() and np.isfinite(self.offset).all()):
-            raise ValueError("matrix and offset must be finite")
+    def __init__(
+        self,
+        matrix: ArrayLike = ((1.0, 0.0), (0.0, 1.0)),
+        offset: ArrayLike = (0.0, 0.0),
+        temperature: float = 1.0,
+        share: float = 0.0,
+    ) -> None:
+        super().__init__(offset, temperature, share)
+        self.matrix = np.asarray(matrix, np.float64)
+        if self.matrix.shape != 2 * self.offset.shape or not np.isfinite(self.matrix).all():
+            raise ValueError(f"matrix must be {2 * self.offset.shape} and finite, got {self.matrix.shape}")
 
     def fit_rows(self, scores: Floats, labels: Ints, rows: Floats) -> None:
         num_rows, num_classes = scores.shape
@@ -102,13 +141,12 @@ class MatrixScaling(_LinearScaling):
             raise ValueError(
                 f"MatrixScaling needs logits with K <= {MAX_CLASSES} and N·K² <= {MAX_PRODUCT}, got {scores.shape}"
             )
-        temperature = TemperatureScaling().fit(scores, labels, weights=rows).temperature
-        z = centred(scores) / temperature
+        z = self._cool(scores, labels, rows)
         theta = fit_logit_map(MatrixMap(z), z, labels, rows, _penalty(effective_count(rows), num_classes))
-        self.matrix, self.offset = (np.eye(num_classes) + theta[:-1]) / temperature, theta[-1]
+        self.matrix, self.offset = np.eye(num_classes) + theta[:-1], theta[-1]
 
-    def _product(self, scores: Floats) -> Floats:
-        return np.asarray(scores @ self.matrix)
+    def _product(self, logs: Floats) -> Floats:
+        return np.asarray(logs @ self.matrix)
 
     def _append_product(self, chain: Chain) -> None:
         chain.step("MatMul", chain.constant("matrix", self.matrix), result="product")

@@ -48,18 +48,18 @@ def post_hoc_names(num_classes: int, num_rows: int, task: str = "multiclass") ->
     left out where five cross-fits would take long.
 
     >>> post_hoc_names(2, 1000, "binary")
-    ('temperature', 'mixture', 'affine', 'beta', 'isotonic')
+    ('temperature', 'mixture', 'affine', 'beta', 'quadratic', 'spline', 'isotonic')
     >>> post_hoc_names(10, 1000, "multiclass")
-    ('temperature', 'mixture', 'vector', 'structured_matrix', 'isotonic')
+    ('temperature', 'mixture', 'structured_vector', 'structured_matrix', 'isotonic')
     """
     if task == "binary" and num_classes != 2:
         raise ValueError(f"a binary task needs num_classes 2, got {num_classes}")
     few = num_rows * num_classes <= _MOST_LOGITS
     names = ["temperature", "mixture"] if num_rows * num_classes <= _MOST_MIXED_LOGITS else ["temperature"]
     if num_classes == 2:
-        names += ["affine", "beta"]
+        names += ["affine", "beta", "quadratic", "spline"] if few else ["affine", "beta"]
     elif few and num_rows >= _ROWS_PER_CLASS * num_classes:
-        names += ["vector"]
+        names += ["structured_vector"]
         if num_classes <= _MOST_MATRIX_CLASSES and num_rows * num_classes <= _MOST_MATRIX_LOGITS:
             names += ["structured_matrix"]
     if few and num_rows >= _ISOTONIC_ROWS:

@@ -20,3 +20,8 @@ def normal(num_rows: int, num_classes: int, seed: int = 1) -> np.ndarray:
 
 def nll(logits: np.ndarray, targets: np.ndarray) -> float:
     return float(-log_softmax(logits, axis=1)[np.arange(len(targets)), targets].mean())
+
+
+def two_classes(log_odds: np.ndarray) -> np.ndarray:
+    """Logits (N, 2) with these log-odds (N,)."""
+    return np.stack([np.zeros_like(log_odds), log_odds], axis=1)

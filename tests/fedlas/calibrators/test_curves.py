@@ -1,4 +1,4 @@
-"""Beta and isotonic scaling against simulated truth, SciPy and scikit-learn."""
+"""Beta, spline and isotonic scaling against simulated truth, SciPy and scikit-learn."""
 
 from __future__ import annotations
 
@@ -12,16 +12,14 @@ from fedlas.calibrators import (
     BetaScaling,
     Calibrator,
     IsotonicScaling,
+    QuadraticScaling,
+    SplineScaling,
     TemperatureScaling,
     VectorScaling,
     softmax,
 )
 from fedlas.calibrators.monotone_regression import MAX_KNOTS, monotone_knots
-from tests.helpers.drawn_labels import drawn, nll, normal
-
-
-def two_classes(log_odds: np.ndarray) -> np.ndarray:
-    return np.stack([np.zeros_like(log_odds), log_odds], axis=1)
+from tests.helpers.drawn_labels import drawn, nll, normal, two_classes
 
 
 def test_beta_is_the_minimum_that_scipy_finds() -> None:
@@ -46,12 +44,12 @@ def test_beta_mends_tails_that_a_line_cannot() -> None:
 
 
 @pytest.mark.parametrize("turned", [False, True])
-def test_beta_and_isotonic_never_turn_the_order_round(turned: bool) -> None:
+def test_curves_never_turn_the_order_round(turned: bool) -> None:
     """Even against labels that fall with the log-odds a higher score stays a higher probability."""
     x = 2 * np.random.default_rng(3).normal(size=3000)
     targets = drawn(two_classes(-x if turned else np.sin(2 * x)))
     grid = two_classes(np.linspace(-30, 30, 2001))
-    for kind in (BetaScaling, IsotonicScaling):
+    for kind in (BetaScaling, QuadraticScaling, SplineScaling, IsotonicScaling):
         assert (np.diff(kind().fit(two_classes(x), targets)(grid)[:, 1]) > 0).all()
 
 

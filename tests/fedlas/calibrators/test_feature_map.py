@@ -167,7 +167,7 @@ def test_large_tables_are_shown_by_their_shape() -> None:
 
 
 @pytest.mark.parametrize("opset", [7, 9, 13, 18])
-@pytest.mark.parametrize("kind", ["features", "vector"])
+@pytest.mark.parametrize("kind", ["features", "structured_vector"])
 def test_onnx_nodes_compute_the_same(kind: str, opset: int) -> None:
     """The nodes of a calibrator that reads features, and of one that does not, equal numpy by ONNX Runtime."""
     logits, features, targets = rows()

@@ -14,7 +14,7 @@ from tests.helpers.drawn_labels import drawn, nll, normal
 
 
 def penalised(kind: type[Calibrator], z: np.ndarray, targets: np.ndarray, theta: np.ndarray) -> float:
-    """The objective that the docstrings name, of a deviation θ from cooled and centred logits z."""
+    """The objective that the docstrings name, of a deviation θ from cooled log-probabilities z."""
     n, k = z.shape
     strength = k / n
     if kind is VectorScaling:
@@ -33,15 +33,15 @@ def test_the_fit_is_the_minimum_that_scipy_finds(kind: type[Calibrator]) -> None
     logits = 3 * normal(300, 4)
     targets = drawn(logits / 3 + [0.0, 1.0, -1.0, 0.5])
     fitted = kind().fit(logits, targets)
-    temperature = TemperatureScaling().fit(logits, targets).temperature
-    z = (logits - logits.mean(axis=1, keepdims=True)) / temperature
+    probs = softmax(logits / TemperatureScaling().fit(logits, targets).temperature)
+    z = np.log(300 / 301 * probs + 1 / 301 / 4)
     size = kind.num_parameters(4)
     best = minimize(lambda theta: penalised(kind, z, targets, theta), np.zeros(size), tol=1e-10, method="BFGS")
     if kind is VectorScaling:
-        theta = np.concatenate([fitted.scale * temperature - 1, fitted.offset])
+        theta = np.concatenate([fitted.scale - 1, fitted.offset])
         expected = z * (1 + best.x[:4]) + best.x[4:]
     else:
-        theta = np.concatenate([(fitted.matrix * temperature - np.eye(4)).ravel(), fitted.offset])
+        theta = np.concatenate([(fitted.matrix - np.eye(4)).ravel(), fitted.offset])
         expected = z @ (np.eye(4) + best.x[:16].reshape(4, 4)) + best.x[16:]
     assert penalised(kind, z, targets, theta) == pytest.approx(best.fun, abs=1e-9)
     np.testing.assert_allclose(softmax(fitted(logits)), softmax(expected), atol=1e-4)

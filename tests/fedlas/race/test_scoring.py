@@ -106,7 +106,7 @@ def test_doubled_rows_need_their_groups() -> None:
     assert choices[True].count("temperature") >= 12
 
 
-@pytest.mark.parametrize(("num_classes", "richer"), [(2, "affine"), (5, "vector")])
+@pytest.mark.parametrize(("num_classes", "richer"), [(2, "affine"), (5, "structured_vector")])
 def test_shifted_base_rates_call_for_offsets_and_chance_does_not(num_classes: int, richer: str) -> None:
     """With a shift the simplest calibrator that has offsets is mostly chosen, without one mostly the temperature."""
     shift = np.linspace(0, 1.5, num_classes)
@@ -127,7 +127,7 @@ def test_what_moves_decisions_must_keep_the_accuracy() -> None:
     logits = np.maximum(np.log(softmax(1.5 * normal(4000, 4))), -2.5)
     targets = drawn(logits + np.array([0.0, 0.5, 0.0, -0.5]))
     bent = 3 * (logits + 2.5) ** 2
-    names = ("temperature", "vector", "structured_matrix", "isotonic")
+    names = ("temperature", "structured_vector", "structured_matrix", "isotonic")
     assert not fit_calibrator(bent, targets, names, 0.0, seed=0).calibrator.keeps_order
     assert fit_calibrator(bent, targets, names, 1.0, seed=0).calibrator.name == "isotonic"
 
@@ -139,9 +139,9 @@ def test_what_is_offered_can_be_fitted() -> None:
             names = post_hoc_names(num_classes, num_rows, "binary" if num_classes == 2 else "multiclass")
             assert names[0] == "temperature"
             assert set(names) <= set(CALIBRATORS)
-    assert post_hoc_names(2, 50) == ("temperature", "mixture", "affine", "beta")
+    assert post_hoc_names(2, 50) == ("temperature", "mixture", "affine", "beta", "quadratic", "spline")
     assert post_hoc_names(10, 50) == ("temperature", "mixture")
-    assert post_hoc_names(10, 1000) == ("temperature", "mixture", "vector", "structured_matrix", "isotonic")
+    assert post_hoc_names(10, 1000) == ("temperature", "mixture", "structured_vector", "structured_matrix", "isotonic")
     assert post_hoc_names(1000, 100_000) == ("temperature",)
     with pytest.raises(ValueError, match="num_classes"):
         post_hoc_names(3, 1000, "binary")

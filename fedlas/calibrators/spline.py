@@ -1,0 +1,161 @@
+"""Spline and quadratic scaling: a smooth increasing curve through the log-odds of two classes, with straight tails.
+
+A confidence may be too high for likely rows and too low for unlikely ones, which no line through the log-odds can mend
+and which beta scaling mends with one bend at a fixed place. The curve here has a slope that is itself piecewise linear
+between a few knots, so that "increasing" is a bound on each slope, and "smooth" a penalty on their differences.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from fedlas.calibrators.affine import AffineScaling
+from fedlas.calibrators.base import (
+    HIGHEST,
+    LOWEST,
+    Chain,
+    Floats,
+    Ints,
+    LogitsCalibrator,
+    effective_count,
+    pair,
+    require_two_classes,
+)
+from fedlas.calibrators.logistic_regression import bounded_newton, platt_targets
+
+#: The share of rows beyond the outer knots on either side, where the curve is straight.
+_TAIL = 0.01
+#: Weight of the penalty ∫ g″² in rows: as if slopes changed by about √(1/2·_SMOOTHNESS) per unit of log-odds.
+_SMOOTHNESS = 2.0
+#: Weight, in rows, of a pull of the slope towards that of the affine map, so that equal log-odds have one answer too.
+_PULL = 1.0
+
+
+class SplineScaling(LogitsCalibrator):
+    """Two classes: calibrated log-odds g(s₁ − s₀), g strictly increasing with a slope that is piecewise linear.
+
+    g is a quadratic spline: between evenly spaced knots from the 1 % to the 99 % quantile of the log-odds it is
+    parabolic, outside of them it goes on as a straight line. It minimises `mean NLL + (1/N)·2·∫ g″²` in units of the
+    log-odds of the affine map (Platt), so that with few rows it is that map: a smoothing spline (Lucena 2018, arXiv
+    1809.07751, fits a natural cubic one without the bound) with the evenly spaced knots of penalised splines (Eilers
+    and Marx 1996). Platt's targets keep separated rows finite. It may move the decision. Calibrated logits:
+    `(0, log-odds)`.
+
+    Args:
+        knots: (J,) strictly increasing log-odds.
+        slopes: (J,) positive slopes of g at the knots.
+        height: g at the first knot.
+
+    >>> SplineScaling([-1.0, 1.0], [1.0, 2.0], -1.0)(np.array([[0.0, -2.0], [0.0, 1.0], [0.0, 2.0]])).tolist()
+    [[0.0, -2.0], [0.0, 2.0], [0.0, 4.0]]
+    """
+
+    name = "spline"
+    num_knots: ClassVar[int] = 8
+
+    def __init__(self, knots: ArrayLike = (-1.0, 1.0), slopes: ArrayLike = (1.0, 1.0), height: float = -1.0) -> None:
+        self.knots, self.slopes, self.height = np.asarray(knots, np.float64), np.asarray(slopes, np.float64), height
+        if self.knots.ndim != 1 or self.knots.shape != self.slopes.shape or not 2 <= len(self.knots) <= self.num_knots:
+            raise ValueError(
+                f"knots and slopes must both be (J,) with 2 <= J <= {self.num_knots}, "
+                f"got {self.knots.shape} and {self.slopes.shape}"
+            )
+        if not (np.isfinite(self.knots).all() and np.isfinite(self.slopes).all() and np.isfinite(height)):
+            raise ValueError("knots, slopes and height must be finite")
+        if (np.diff(self.knots) <= 0).any() or (self.slopes <= 0).any():
+            raise ValueError("knots must be strictly increasing and slopes positive")
+
+    def fit_rows(self, scores: Floats, labels: Ints, rows: Floats) -> None:
+        require_two_classes(self, scores)
+        line = AffineScaling()
+        line.fit_rows(scores, labels, rows)
+        values = line.transform(scores)[:, 1]
+        knots = _even_knots(values, rows, self.num_knots)
+        design = np.concatenate([np.ones((len(values), 1)), _integrals(values, knots)], axis=1)
+        low, high = np.full(design.shape[1], LOWEST), np.full(design.shape[1], HIGHEST)
+        low[0], high[0] = -np.inf, np.inf
+        found = bounded_newton(
+            design,
+            platt_targets(labels, rows),
+            rows,
+            bounds=(low, high),
+            penalty=_roughness(knots) / effective_count(rows),
+            start=np.append(knots[0], np.ones(len(knots))),
+        )
+        self.knots, self.slopes = (knots - line.intercept) / line.slope, found[1:] * line.slope
+        self.height = float(found[0])
+
+    def transform(self, scores: Floats) -> Floats:
+        require_two_classes(self, scores)
+        return pair(self.height + _integrals(scores[:, 1] - scores[:, 0], self.knots) @ self.slopes)
+
+    @classmethod
+    def num_parameters(cls, num_classes: int) -> int:
+        return cls.num_knots + 1
+
+    def append_nodes(self, chain: Chain) -> None:
+        """Each piece adds t·(a + b·t) with t = clip(x, 0, 1) = 1 − relu(1 − relu(x)), exact however large x is."""
+        widths, one = np.diff(self.knots), chain.constant("one", 1.0)
+        bends = 0.5 * widths * np.diff(self.slopes)
+        given = chain.step("MatMul", chain.constant("difference", [[-1.0], [1.0]]), result="log_odds")
+        chain.step("Sub", chain.constant("knots", self.knots[None, :-1]), result="distances")
+        chain.step("Mul", chain.constant("inverse_widths", 1.0 / widths[None]), result="positions")
+        filled = chain.step("Relu", result="filled")
+        chain.step("Sub", filled, result="room", first=one)
+        unfilled = chain.step("Relu", result="unfilled")
+        share = chain.step("Sub", unfilled, result="share", first=one)
+        chain.step("Mul", chain.constant("bends", bends[None]), result="bent")
+        chain.step("Add", chain.constant("rises", (widths * self.slopes[:-1])[None]), result="risen")
+        chain.step("Mul", share, result="parts")
+        inside = chain.step("MatMul", chain.constant("all_pieces", np.ones((len(widths), 1))), result="inside")
+        chain.step("MatMul", chain.constant("outward", [[-1.0, 1.0]]), result="outward_log_odds", first=given)
+        chain.step("Add", chain.constant("ends", [[self.knots[0], -self.knots[-1]]]), result="beyond")
+        chain.step("Relu", result="tails")
+        chain.step("MatMul", chain.constant("tail_slopes", [[-self.slopes[0]], [self.slopes[-1]]]), result="outside")
+        chain.step("Add", inside, result="curve")
+        chain.step("Add", chain.constant("height", self.height), result="raised")
+        chain.step("MatMul", chain.constant("to_pair", [[0.0, 1.0]]), result="pair")
+
+
+class QuadraticScaling(SplineScaling):
+    """Two classes: calibrated log-odds b + w₁·x + w₂·x² of the log-odds x, a spline of two knots.
+
+    `probmetrics` 1.3 (`BinaryLogisticCalibrator(type="quadratic")`) fits b, w₁ and w₂ by unpenalised logistic
+    regression; with many rows and an increasing parabola this is the same one. Unlike there it cannot turn over: it
+    increases from the 1 % to the 99 % quantile of the log-odds and is straight outside of them, where a parabola would
+    answer the opposite; and separated rows give finite numbers.
+    """
+
+    name = "quadratic"
+    num_knots = 2
+
+
+def _even_knots(values: Floats, rows: Floats, count: int) -> Floats:
+    """Evenly spaced knots (count,) from quantile to quantile of values (N,), at least 1 apart from first to last."""
+    ends = np.quantile(values, [_TAIL, 1.0 - _TAIL], weights=rows, method="inverted_cdf")
+    middle, half = float(ends.mean()), max(0.5 * float(ends[1] - ends[0]), 0.5)
+    return np.linspace(middle - half, middle + half, count)
+
+
+def _integrals(values: Floats, knots: Floats) -> Floats:
+    """What a slope of 1 at one knot alone adds to g from the first knot to each value: (N, J)."""
+    widths = np.diff(knots)
+    share = np.clip((values[:, None] - knots[:-1]) / widths, 0.0, 1.0)
+    integrals = np.zeros((len(values), len(knots)))
+    integrals[:, :-1] += widths * share * (1.0 - 0.5 * share)
+    integrals[:, 1:] += widths * 0.5 * np.square(share)
+    integrals[:, 0] += np.minimum(values - knots[0], 0.0)
+    integrals[:, -1] += np.maximum(values - knots[-1], 0.0)
+    return integrals
+
+
+def _roughness(knots: Floats) -> Floats:
+    """The penalty of (height, slopes) as a matrix (J + 1, J + 1), in rows; see `_SMOOTHNESS` and `_PULL`."""
+    count = len(knots)
+    bends = np.diff(np.eye(count), axis=0)
+    penalty = np.zeros((count + 1, count + 1))
+    penalty[1:, 1:] = _SMOOTHNESS * bends.T @ (bends / np.diff(knots)[:, None]) + _PULL / count**2
+    return penalty
