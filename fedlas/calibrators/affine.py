@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from fedlas.calibrators.base import HOTTEST, Chain, Floats, Ints, LogitsCalibrator, pair, require_two_classes
+from fedlas.calibrators.base import HOTTEST, Chain, Floats, Ints, LogitsCalibrator, pair
 from fedlas.calibrators.logistic_regression import logistic_line, platt_targets
 
 
@@ -16,6 +16,7 @@ class AffineScaling(LogitsCalibrator):
     """
 
     name = "affine"
+    two_classes_only = True
 
     def __init__(self, slope: float = 1.0, intercept: float = 0.0) -> None:
         if not (np.isfinite(slope) and slope > 0 and np.isfinite(intercept)):
@@ -23,7 +24,6 @@ class AffineScaling(LogitsCalibrator):
         self.slope, self.intercept = float(slope), float(intercept)
 
     def fit_rows(self, scores: Floats, labels: Ints, rows: Floats) -> None:
-        require_two_classes(self, scores)
         column = scores[:, 1:] - scores[:, :1]
         line = logistic_line(column, platt_targets(labels, rows), rows, lowest=1.0 / HOTTEST)
         self.slope, self.intercept = float(line[0]), float(line[1])

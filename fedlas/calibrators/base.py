@@ -53,6 +53,8 @@ class Calibrator(ABC):
     name: ClassVar[str]
     #: Whether the most probable class always stays the same, so that accuracy cannot change.
     keeps_order: bool = False
+    #: Whether it is a map of the log-odds of two classes, and refuses more.
+    two_classes_only: ClassVar[bool] = False
 
     @abstractmethod
     def fit(self, logits: ArrayLike, targets: ArrayLike, *, weights: ArrayLike | None = None) -> Self:
@@ -83,7 +85,10 @@ class LogitsCalibrator(Calibrator):
     """A calibrator that reads logits alone."""
 
     def fit(self, logits: ArrayLike, targets: ArrayLike, *, weights: ArrayLike | None = None) -> Self:
-        self.fit_rows(*checked(logits, targets, weights))
+        scores, labels, rows = checked(logits, targets, weights)
+        if self.two_classes_only:
+            require_two_classes(self, scores)
+        self.fit_rows(scores, labels, rows)
         return self
 
     @abstractmethod

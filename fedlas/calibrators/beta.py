@@ -12,7 +12,6 @@ from fedlas.calibrators.base import (
     LogitsCalibrator,
     log_softmax,
     pair,
-    require_two_classes,
 )
 from fedlas.calibrators.logistic_regression import logistic_line, platt_targets
 from fedlas.calibrators.temperature import TemperatureScaling
@@ -31,6 +30,7 @@ class BetaScaling(LogitsCalibrator):
     """
 
     name = "beta"
+    two_classes_only = True
 
     def __init__(self, a: float = 1.0, b: float = 1.0, c: float = 0.0, temperature: float = 1.0) -> None:
         if not (np.isfinite([a, b, c, temperature]).all() and min(a, b, temperature) > 0):
@@ -40,7 +40,6 @@ class BetaScaling(LogitsCalibrator):
         self.a, self.b, self.c, self.temperature = float(a), float(b), float(c), float(temperature)
 
     def fit_rows(self, scores: Floats, labels: Ints, rows: Floats) -> None:
-        require_two_classes(self, scores)
         self.temperature = TemperatureScaling().fit(scores, labels, weights=rows).temperature
         logs = log_softmax(scores / self.temperature)
         columns = np.stack([logs[:, 1], -logs[:, 0]], axis=1)

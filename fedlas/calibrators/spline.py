@@ -54,6 +54,7 @@ class SplineScaling(LogitsCalibrator):
     """
 
     name = "spline"
+    two_classes_only = True
     num_knots: ClassVar[int] = 8
 
     def __init__(self, knots: ArrayLike = (-1.0, 1.0), slopes: ArrayLike = (1.0, 1.0), height: float = -1.0) -> None:
@@ -69,7 +70,6 @@ class SplineScaling(LogitsCalibrator):
             raise ValueError("knots must be strictly increasing and slopes positive")
 
     def fit_rows(self, scores: Floats, labels: Ints, rows: Floats) -> None:
-        require_two_classes(self, scores)
         line = AffineScaling()
         line.fit_rows(scores, labels, rows)
         values = line.transform(scores)[:, 1]

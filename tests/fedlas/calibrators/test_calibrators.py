@@ -31,9 +31,6 @@ from fedlas.calibrators import (
     softmax,
 )
 
-#: Those that take two classes only.
-OF_TWO_CLASSES = ("affine", "beta", "quadratic", "spline")
-
 
 def simulated(num_rows: int, num_classes: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
     """Logits and labels drawn from their own softmax, so that a temperature of 1 is the truth."""
@@ -202,7 +199,7 @@ def test_onnx_computes_the_same(calibrator: Calibrator, opset: int) -> None:
 @pytest.mark.parametrize("name", CALIBRATORS)
 def test_onnx_computes_what_was_fitted(name: str, num_classes: int) -> None:
     """After a fit on overconfident, biased logits the nodes agree as exactly as float32 can, far tails too."""
-    if name in OF_TWO_CLASSES and num_classes > 2:
+    if CALIBRATORS[name].two_classes_only and num_classes > 2:
         with pytest.raises(ValueError, match="needs logits"):
             CALIBRATORS[name]().fit(np.zeros((2, num_classes)), np.arange(2))
         return
@@ -230,7 +227,7 @@ HARD = {
 @pytest.mark.parametrize("name", CALIBRATORS)
 def test_hard_rows_give_finite_probabilities_that_are_no_worse(name: str, rows: str, num_classes: int) -> None:
     """Separated, huge, constant, one-sided or hopeless rows: all is finite and the NLL no higher than before."""
-    if name in OF_TWO_CLASSES and num_classes > 2:
+    if CALIBRATORS[name].two_classes_only and num_classes > 2:
         with pytest.raises(ValueError, match="needs logits"):
             CALIBRATORS[name]().fit(np.zeros((2, num_classes)), np.arange(2))
         return
@@ -257,7 +254,7 @@ def _numbers(value: object) -> Iterator[float]:
 @pytest.mark.parametrize("name", CALIBRATORS)
 def test_only_those_that_say_so_can_move_a_decision(name: str) -> None:
     """Where `keeps_order` holds no row changes its class; the others do change some on biased logits."""
-    num_classes = 2 if name in OF_TWO_CLASSES else 5
+    num_classes = 2 if CALIBRATORS[name].two_classes_only else 5
     logits, targets = simulated(2000, num_classes)
     logits = logits + 1.5 * np.arange(num_classes)
     fitted = CALIBRATORS[name]().fit(logits, targets)
@@ -281,7 +278,7 @@ def test_rows_of_weight_zero_and_the_scale_of_weights_do_not_count(name: str) ->
 @pytest.mark.parametrize("name", CALIBRATORS)
 def test_parameters_survive_json(name: str) -> None:
     """What was fitted comes back from JSON text digit by digit, for many classes where there may be many."""
-    logits, targets = simulated(300, 2 if name in OF_TWO_CLASSES else 4)
+    logits, targets = simulated(300, 2 if CALIBRATORS[name].two_classes_only else 4)
     fitted = CALIBRATORS[name]().fit(logits, targets)
     restored = from_parameters(name, json.loads(json.dumps(fitted.parameters(), allow_nan=False)))
     np.testing.assert_array_equal(restored(logits), fitted(logits))

@@ -197,7 +197,7 @@ def test_regressions_are_no_classifiers(tmp_path: Path) -> None:
 @pytest.mark.parametrize("calibrator", CALIBRATORS)
 def test_files_with_every_calibrator(calibrator: str, tmp_path: Path) -> None:
     """The served file holds the upload's nodes, its own versions, and gives the calibrated probabilities."""
-    classes = 2 if calibrator in ("affine", "beta") else 3
+    classes = 2 if CALIBRATORS[calibrator].two_classes_only else 3
     rows, labels = table(classes)
     path = save(RUNTIME_ONLY["forest"]().fit(rows, labels), rows, tmp_path / "m.onnx", **SETTINGS)
     classifier = load_onnx(path)
