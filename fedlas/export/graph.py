@@ -13,11 +13,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 from onnx import ModelProto, TensorProto, helper, numpy_helper
 
 from fedlas.calibrators import Calibrator
 from fedlas.calibrators.feature_map import shown_parameters
-from fedlas.errors import ExportError, UnsupportedModel
+from fedlas.errors import ExportError, FedLASError, UnsupportedModel
+from fedlas.export.double_precision import MAX_WEIGHT_BYTES
 from fedlas.export.merging import merge
 from fedlas.export.parity import FAMILIARITY, Exportable, prove, uploaded_network
 from fedlas.export.typicality_graph import append_familiarity
@@ -27,21 +29,41 @@ from fedlas.importers.onnx.graph import Array, Graph, rename_tensors
 from fedlas.importers.onnx.graph_classifier import STANDARD_OUTPUTS, GraphClassifier
 from fedlas.importers.onnx.sizes import ServingCost, serving_cost
 from fedlas.race.ensemble import TINY, Ensemble
+from fedlas.report.written_file import Parity
 
 #: Names that no tensor of the upload may keep.
 _RESERVED = (*STANDARD_OUTPUTS, FAMILIARITY)
-#: Protocol Buffers, ONNX's container, ends at 2 GiB; some room for the nodes.
-_MAX_WEIGHT_BYTES = 2**31 - 2**24
 
 
 @dataclass(frozen=True)
 class ExportReport:
-    """The distance of the written file from its network, on how many rows, and the cost of a row."""
+    """The proof of a written file (None where it was not asked for), its operator set and the cost of a row."""
 
-    max_probability_error: float
+    parity: Parity | None
     opset: int
-    rows: int
     cost: ServingCost
+
+
+@dataclass(frozen=True)
+class WrittenGraph:
+    """The bytes of an ONNX file, what is known about it, and the familiarity that it computes."""
+
+    content: bytes
+    report: ExportReport
+    familiarity: Familiarity | None = None
+
+    def save(
+        self, path: str | Path, *, guarantees: Guarantees | None = None, metadata: Mapping[str, str] | None = None
+    ) -> None:
+        """Write the file, with guarantees and other properties in its metadata."""
+        promised = {} if guarantees is None else {"guarantees": json.dumps(guarantees.as_dict())}
+        more = ModelProto()
+        helper.set_model_props(more, {**promised, **(metadata or {})})
+        # Bytes of two messages one after the other are one message with the fields of both:
+        # https://protobuf.dev/programming-guides/encoding/#last-one-wins
+        with Path(path).open("wb") as file:
+            file.write(self.content)
+            file.write(more.SerializeToString())
 
 
 def export_onnx(
@@ -54,43 +76,78 @@ def export_onnx(
     guarantees: Guarantees | None = None,
     metadata: Mapping[str, str] | None = None,
     verify_with: Sequence[Array] | None = None,
+    targets: NDArray[np.int64] | None = None,
     tolerance: float = 1e-5,
 ) -> ExportReport:
-    """Write the classifier with its calibrator as one ONNX file.
+    """Write the classifier with its calibrator as one ONNX file; nothing is written where it cannot be proven.
+
+    Args:
+        guarantees: fitted on this calibrator's probabilities; they become the metadata property `guarantees` (JSON).
+        metadata: more properties for the file's metadata.
+
+    The other arguments and errors are those of `write_graph`.
+
+    Raises:
+        ValueError: the guarantees are for other classes.
+    """
+    if guarantees is not None and list(guarantees.class_names) != list(class_names):
+        raise ValueError(f"guarantees are for the classes {list(guarantees.class_names)}, not {list(class_names)}")
+    written = write_graph(
+        classifier,
+        calibrator=calibrator,
+        class_names=class_names,
+        familiarity=familiarity,
+        verify_with=verify_with,
+        targets=targets,
+        tolerance=tolerance,
+    )
+    written.save(path, guarantees=guarantees, metadata=metadata)
+    return written.report
+
+
+def write_graph(
+    classifier: Exportable,
+    *,
+    calibrator: Calibrator,
+    class_names: Sequence[str],
+    familiarity: Familiarity | None = None,
+    verify_with: Sequence[Array] | None = None,
+    targets: NDArray[np.int64] | None = None,
+    tolerance: float = 1e-5,
+) -> WrittenGraph:
+    """The classifier with its calibrator as the bytes of one ONNX file, and their proof.
 
     Args:
         familiarity: fitted on this classifier's features; becomes the output `familiarity`.
-        guarantees: fitted on this calibrator's probabilities; become the metadata property `guarantees` (JSON).
         verify_with: one array of rows per input; the file must give PyTorch's probabilities on them.
-        tolerance: the largest difference in any probability.
+        targets: class indices (N,) of these rows, by which the proof says what a difference means for the scores.
+        tolerance: the largest difference in any probability that needs no explanation (`fedlas.export.parity`).
 
     Raises:
-        ExportError: `parity` where the file differs from the network by more than `tolerance`, `too_large_for_onnx`
-            where the members of an ensemble together do not fit into a file.
+        ExportError: `parity` where the file differs from the network by more than rounding explains, `not_runnable`
+            where ONNX Runtime refuses it, `too_large_for_onnx` where it does not fit into a file together with its
+            calibrator or the other members of an ensemble.
         UnsupportedModel: `too_large_for_onnx` where one network does not, `size_depends_on_values` where a row could
             ask for any amount of memory, `grows_faster_than_rows` where a batch costs more than its rows.
-        ValueError: the number of class names is not K, or familiarity or guarantees belong to another network.
+        ValueError: the number of class names is not K, or familiarity belongs to another network.
     """
     if len(class_names) != classifier.num_classes:
         raise ValueError(f"class_names has {len(class_names)} names, the classifier {classifier.num_classes} classes")
-    if guarantees is not None and list(guarantees.class_names) != list(class_names):
-        raise ValueError(f"guarantees are for the classes {list(guarantees.class_names)}, not {list(class_names)}")
     model, graph = build_model(classifier, calibrator, familiarity=familiarity)
     upload = uploaded_network(classifier)
     cost = serving_cost(graph, upload.inputs, upload.lengths)
     properties = {
         "class_names": json.dumps(list(class_names)),
         "calibrator": json.dumps({"name": calibrator.name, "parameters": shown_parameters(calibrator)}),
-        **({} if guarantees is None else {"guarantees": json.dumps(guarantees.as_dict())}),
-        **(metadata or {}),
     }
     helper.set_model_props(model, properties)
     content = model.SerializeToString()
-    error, rows = 0.0, 0
+    parity = None
     if verify_with is not None:
-        error, rows = prove(content, classifier, calibrator, familiarity, verify_with, tolerance=tolerance)
-    Path(path).write_bytes(content)
-    return ExportReport(error, upload.opset, rows, cost)
+        parity = prove(
+            content, graph, classifier, calibrator, familiarity, verify_with, targets=targets, tolerance=tolerance
+        )
+    return WrittenGraph(content, ExportReport(parity, upload.opset, cost), familiarity)
 
 
 def build_model(
@@ -102,7 +159,7 @@ def build_model(
             f"familiarity was fitted on {familiarity.feature_dim} features, the classifier has {classifier.feature_dim}"
         )
     graph, logits, features = _served_graph(classifier)
-    _require_fitting(graph, classifier)
+    _require_fitting(graph, ExportError if isinstance(classifier, Ensemble) else UnsupportedModel)
     if familiarity is not None and FAMILIARITY in graph.input_names:
         raise ValueError(f"an input of the network is called {FAMILIARITY!r}, as the output would be")
     flat = ["features", *(graph.fresh("fedlas_member_features") for _ in features[1:])]
@@ -122,16 +179,15 @@ def build_model(
         append_familiarity(graph, familiarity, "features", FAMILIARITY)
         shapes[FAMILIARITY] = ["N"]
     graph.outputs = list(shapes)
+    _require_fitting(graph, ExportError)
     outputs = [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name, shape in shapes.items()]
     return graph.to_model(outputs), graph
 
 
-def _require_fitting(graph: Graph, classifier: Exportable) -> None:
+def _require_fitting(graph: Graph, kind: type[FedLASError]) -> None:
     needed = sum(value.nbytes for value in graph.constants.values())
-    if needed <= _MAX_WEIGHT_BYTES:
-        return
-    kind = ExportError if isinstance(classifier, Ensemble) else UnsupportedModel
-    raise kind("too_large_for_onnx", f"the weights take {needed / 2**30:.2f} GiB, an ONNX file holds 2 GiB")
+    if needed > MAX_WEIGHT_BYTES:
+        raise kind("too_large_for_onnx", f"the weights take {needed / 2**30:.2f} GiB, an ONNX file holds 2 GiB")
 
 
 def _append_features(graph: Graph, parts: Sequence[str], name: str) -> None:

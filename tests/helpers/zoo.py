@@ -147,7 +147,7 @@ def measure(path: Path, network: nn.Module | None = None, *, rows: int = 4) -> F
     )
     write_s = time.perf_counter() - started
     native = sum(p.numel() for p in network.parameters()) if network is not None else weights
-    return Figures(import_s, write_s, parity, report.max_probability_error, weights / native, with_gradient)
+    return Figures(import_s, write_s, parity, report.parity.max_probability_error, weights / native, with_gradient)
 
 
 @torch.no_grad()

@@ -61,7 +61,7 @@ def written(made: Finalist, path: Path, rows: list[np.ndarray], familiarity: Fam
         verify_with=rows,
         tolerance=1e-5,
     )
-    assert report.rows == len(rows[0])
+    assert report.parity.num_rows == len(rows[0])
     onnx.checker.check_model(onnx.load(path), full_check=True)
     return path
 

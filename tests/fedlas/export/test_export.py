@@ -69,7 +69,7 @@ def test_tuned_weights_come_back(name: str, batch: int | None, tmp_path: Path) -
     report = export_onnx(
         classifier, out, calibrator=Identity(), class_names=names(classifier), verify_with=arrays, tolerance=1e-6
     )
-    assert (report.rows, report.opset) == (9, classifier.opset)
+    assert (report.parity.num_rows, report.opset) == (9, classifier.opset)
     np.testing.assert_allclose(
         predict_file(out, [a[: batch or 9] for a in arrays])["logits"],
         run_file(path, tuple(torch.from_numpy(a[: batch or 9]) for a in arrays)),
@@ -149,7 +149,7 @@ def test_running_statistics_are_written(tmp_path: Path) -> None:
     report = export_onnx(
         classifier, out, calibrator=Identity(), class_names=names(classifier), verify_with=[rows[0].numpy()]
     )
-    assert report.max_probability_error < 1e-6
+    assert report.parity.max_probability_error < 1e-6
     assert classifier.training, "the export changed the classifier's mode"
     assert np.abs(predict_file(out, [rows[0].numpy()])["logits"] - before).max() > 1e-2
 

@@ -77,7 +77,7 @@ def test_a_head_of_its_own(base: NativeClassifier, tmp_path: Path) -> None:
         report = export_onnx(
             classifier, path, calibrator=TemperatureScaling(1.0), class_names=list("abcde"), verify_with=rows
         )
-        assert report.max_probability_error <= 1e-6
+        assert report.parity.max_probability_error <= 1e-6
     assert np.abs(predict_file(path, rows)["logits"] - before).max() > 0.5
 
 
@@ -109,7 +109,7 @@ def test_too_large_for_a_file(
 ) -> None:
     """Weights over what a file holds are an error with a code, before anything is written."""
     network = base if head_only is None else ensemble(base, head_only=head_only)
-    monkeypatch.setattr("fedlas.export.graph._MAX_WEIGHT_BYTES", 1000)
+    monkeypatch.setattr("fedlas.export.graph.MAX_WEIGHT_BYTES", 1000)
     with pytest.raises(kind, match="GiB") as caught:
         export_onnx(network, tmp_path / "out.onnx", calibrator=TemperatureScaling(1.0), class_names=list("abcde"))
     assert caught.value.code == "too_large_for_onnx"  # type: ignore[attr-defined]

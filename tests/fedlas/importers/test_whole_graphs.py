@@ -48,7 +48,7 @@ def proven(path: Path, tuned: Path, *, weights: int | None = None) -> OnnxClassi
         verify_with=classifier.example_rows(3),
         tolerance=1e-6,
     )
-    assert report.rows == 3
+    assert report.parity.num_rows == 3
     return classifier
 
 
@@ -311,7 +311,7 @@ def test_other_widths_are_written_back(kind: int, tmp_path: Path) -> None:
         verify_with=[x.numpy()],
         tolerance=1e-6,
     )
-    assert report.rows == 5
+    assert report.parity.num_rows == 5
 
 
 @pytest.mark.parametrize("op_type", ["Loop", "If"])

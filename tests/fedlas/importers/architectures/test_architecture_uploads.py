@@ -83,7 +83,7 @@ def written(classifier: NativeClassifier, path: Path, checked: np.ndarray) -> fl
     report = export_onnx(
         classifier, path, calibrator=calibrator, class_names=names(classifier), verify_with=[checked], tolerance=1e-6
     )
-    return report.max_probability_error
+    return report.parity.max_probability_error
 
 
 def check(name: str, folder: Path, **options: Any) -> NativeClassifier:

@@ -131,7 +131,7 @@ def test_layers_behind_a_runtime_node_train(rows: int | str, tmp_path: Path) -> 
         class_names=list("abc"),
         verify_with=classifier.example_rows(3),
     )
-    assert report.max_probability_error < 1e-5
+    assert report.parity.max_probability_error < 1e-5
 
 
 @pytest.mark.parametrize(

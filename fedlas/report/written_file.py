@@ -1,0 +1,101 @@
+"""The written file in a report: how near ONNX Runtime's probabilities are to those that were judged, and what gave way.
+
+Small differences are float32's; `fedlas.export.parity` says which are allowed.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+#: More changed decisions than this share, or a larger change of a mean score, is another model.
+MOST_DECISIONS, MOST_NLL, MOST_BRIER = 0.01, 1e-3, 1e-3
+
+
+@dataclass(frozen=True)
+class RuntimeRounding:
+    """The largest difference in a probability between forms of one graph in ONNX Runtime, on so many rows.
+
+    Attributes:
+        unoptimised: between the graph with ONNX Runtime's optimisations and as it is written.
+        double_precision: between it and the graph in float64.
+
+    Either is None where ONNX Runtime does not run the graph in that form.
+    """
+
+    num_rows: int
+    unoptimised: float | None
+    double_precision: float | None
+
+    @property
+    def largest(self) -> float:
+        """The larger of the two."""
+        return max(self.unoptimised or 0.0, self.double_precision or 0.0)
+
+
+@dataclass(frozen=True)
+class Parity:
+    """The distance of a file's probabilities, as ONNX Runtime computes them, from the network's that was judged.
+
+    Attributes:
+        num_rows: on how many rows.
+        max_probability_error: the largest change of a probability; `limit` is what was allowed.
+        decisions_changed: rows whose most probable class is another one.
+        nll_change, brier_change: of the mean over the rows, the file's minus the network's; None without targets.
+        rounding: what ONNX Runtime itself differs by; None where the file is so near that it was not asked.
+    """
+
+    num_rows: int
+    max_probability_error: float
+    limit: float
+    decisions_changed: int
+    nll_change: float | None = None
+    brier_change: float | None = None
+    rounding: RuntimeRounding | None = None
+
+    @property
+    def passed(self) -> bool:
+        """Whether the difference is within the limit, and means nothing where it had to be explained."""
+        if not self.max_probability_error <= self.limit:
+            return False
+        return self.rounding is None or self._means_nothing
+
+    @property
+    def _means_nothing(self) -> bool:
+        few = self.decisions_changed <= max(1.0, MOST_DECISIONS * self.num_rows)
+        return few and abs(self.nll_change or 0.0) <= MOST_NLL and abs(self.brier_change or 0.0) <= MOST_BRIER
+
+    def __str__(self) -> str:
+        """The figures, to follow "differs by".
+
+        >>> print(Parity(256, 3.7e-4, 1e-5, 0, 6.2e-05, 2e-05))
+        3.7e-04 in a probability (1.0e-05 is allowed), 0 of 256 decisions, +6.2e-05 in mean NLL and +2.0e-05 in mean \
+Brier score
+        """
+        found = (
+            f"{self.max_probability_error:.1e} in a probability ({self.limit:.1e} is allowed), "
+            f"{self.decisions_changed} of {self.num_rows} decisions"
+        )
+        if self.nll_change is None or self.brier_change is None:
+            return found
+        return f"{found}, {self.nll_change:+.1e} in mean NLL and {self.brier_change:+.1e} in mean Brier score"
+
+
+@dataclass(frozen=True)
+class GaveWay:
+    """A finalist that could not be written as a file that computes what was judged; the next was served in its place.
+
+    Attributes:
+        code: of the error (`parity`, `too_large_for_onnx`, …); `reason`: its sentence.
+    """
+
+    finalist: str
+    code: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class WrittenFile:
+    """The proof of the served file, None where the upload is served as it came, and the finalists that gave way."""
+
+    parity: Parity | None
+    gave_way: tuple[GaveWay, ...] = ()
