@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -14,6 +14,7 @@ from fedlas.gate.claims import GateVerdict
 from fedlas.gate.gate import judge
 from fedlas.guarantees import Guarantees
 from fedlas.metrics.proper_scores import Score
+from fedlas.race.scoring import FEW_ROWS
 from fedlas.report import CalibrationReport, Evidence, build_report
 from fedlas.report.label_noise import LabelNoise, sensitivity
 
@@ -66,12 +67,14 @@ class Evaluation:
 
     Attributes:
         probs: probabilities (N, K) by finalist: `uploaded`, `temperature`, `post_hoc`, and where they were named
-            `same_labels` and `trained`.
+            `same_labels`, `parametric` and `trained`.
+        order: the finalists that calibration rows found better than the uploaded model, best first.
     """
 
     dataset: Dataset
     probs: Mapping[str, Floats]
     options: CalibrationOptions
+    order: Sequence[str]
 
     @property
     def targets(self) -> Targets:
@@ -85,6 +88,8 @@ class Evaluation:
             post_hoc=self.probs["post_hoc"],
             trained=self.probs.get("trained"),
             same_labels=self.probs.get("same_labels"),
+            parametric=self.probs.get("parametric"),
+            order=self.order,
             targets=self.targets if targets is None else targets,
             groups=self.dataset.groups_of("test"),
             provenance=self.dataset.seen_by_model,
@@ -158,3 +163,13 @@ def classes_not_met(dataset: Dataset) -> list[str]:
                 f"never met them: {', '.join(names[:5])}{' …' if len(names) > 5 else ''}."
             )
     return notes
+
+
+def few_rows(num_rows: int) -> list[str]:
+    """A sentence where there are too few calibration rows for more than a cautious temperature."""
+    if num_rows >= FEW_ROWS:
+        return []
+    return [
+        f"Only {num_rows} calibration rows: they carry no more than a temperature, shrunk towards 1. From {FEW_ROWS} "
+        "rows on several calibrators are pooled, which can mend more."
+    ]

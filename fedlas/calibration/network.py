@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Literal
 
-from fedlas.calibration.evaluation import CalibrationOptions, Evaluation, classes_not_met, fit_guarantees
+from fedlas.calibration.evaluation import CalibrationOptions, Evaluation, classes_not_met, few_rows, fit_guarantees
 from fedlas.calibration.preparation import Start, prepare, rows_of
 from fedlas.calibrators import Calibrator, Identity, softmax
 from fedlas.calibrators.feature_map import shown_parameters
@@ -117,14 +117,14 @@ def calibrate(
     result = _race(start, journal, on_progress, on_candidate)
 
     on_stage("calibrating", _RACE_TO)
-    finalists = _finalists(result)
+    finalists = result.finalists
     outputs = SplitOutputs(classifier, rows_of(dataset, "test")[0], split="test")
     probs = {
         "uploaded": softmax(outputs.logits),
         "temperature": softmax(result.temperature(outputs.logits)),
         **{name: outputs.probs(finalist) for name, finalist in finalists.items()},
     }
-    evaluation = Evaluation(dataset, probs, start.options)
+    evaluation = Evaluation(dataset, probs, start.options, result.order)
     verdict = evaluation.judge()
     served = verdict.finalist or "uploaded"
     finalist = finalists.get(served)
@@ -174,21 +174,12 @@ def _race(
         combine=options.method == "auto",
         max_cost_factor=options.max_cost_factor,
         outputs=start.outputs,
-        train_weights=None if dataset.weights is None else dataset.weights[dataset.rows("train")],
+        train_weights=dataset.weights_of("train"),
+        calibration_weights=dataset.weights_of("calibration"),
         on_progress=in_whole,
         on_candidate=on_candidate,
         journal=journal if candidates else None,
     )
-
-
-def _finalists(result: RaceResult) -> dict[str, Finalist]:
-    """All that is judged against the uploaded network, by the names of the gate."""
-    finalists = {"post_hoc": result.post_hoc}
-    if result.same_labels is not result.post_hoc:
-        finalists["same_labels"] = result.same_labels
-    if result.trained is not None:
-        finalists["trained"] = result.trained
-    return finalists
 
 
 def _promises(finalist: Finalist, dataset: Dataset, seed: int) -> tuple[Guarantees | None, Familiarity]:
@@ -229,4 +220,9 @@ def _notes(start: Start) -> list[str]:
             f"The model has no weights that can be trained{f' ({why})' if why else ''}; "
             "only its confidences were calibrated."
         )
-    return [*notes, *classes_not_met(start.dataset), *start.dataset.warnings]
+    return [
+        *notes,
+        *few_rows(len(start.targets)),
+        *classes_not_met(start.dataset),
+        *start.dataset.warnings,
+    ]

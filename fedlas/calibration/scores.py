@@ -22,6 +22,7 @@ from fedlas.calibration.evaluation import (
     Targets,
     check_test_groups,
     classes_not_met,
+    few_rows,
     fit_guarantees,
 )
 from fedlas.calibrators import CALIBRATORS, Calibrator, TemperatureScaling, softmax
@@ -32,8 +33,7 @@ from fedlas.errors import BadDataset, FedLASError
 from fedlas.export.scores_graph import as_logits, write
 from fedlas.gate.claims import GateVerdict
 from fedlas.guarantees import Guarantees
-from fedlas.race.results import CandidateResult
-from fedlas.race.scoring import post_hoc_names
+from fedlas.race.scoring import CrossFitted, post_hoc_names
 from fedlas.race.selection import CalibratorSelector
 from fedlas.report import CalibrationReport
 
@@ -115,11 +115,13 @@ def calibrate_scores(
         num_resamples=max(_FEWEST_RESAMPLES, min(_RESAMPLES, _RESAMPLED_ROWS // num_test_rows)),
     )
     selector = _selector(rows, options)
-    finalists, candidate = _finalists(rows, selector)
-    probs = _probabilities(rows, finalists)
-    evaluation = Evaluation(rows.dataset, probs, options)
+    found = _finalists(rows, selector)
+    finalists = {name: one.calibrator for name, one in found.items()}
+    order = selector.order({name: one.held_out for name, one in found.items()}, rows.split("calibration")[0])
+    evaluation = Evaluation(rows.dataset, _probabilities(rows, finalists), options, order)
     verdict = evaluation.judge()
-    name = verdict.finalist or "post_hoc"  # returned all the same where it is not shown to be better
+    # One is returned all the same: where nothing is better, the one that can do least harm.
+    name = verdict.finalist or ("same_labels" if "same_labels" in finalists else "post_hoc")
     served = finalists[name]
     promising, _ = rows.split("guarantee")
     guarantees = fit_guarantees(rows.dataset, softmax(served(promising))) if len(promising) else None
@@ -130,7 +132,7 @@ def calibrate_scores(
         guarantees=guarantees,
         calibration_accuracy=selector.base_accuracy,
         num_calibration_rows=len(selector.targets),
-        candidates=[candidate.as_dict()],
+        candidates=[selector.post_hoc(found["post_hoc"]).as_dict()],
         recipe={"methods": methods, "calibrator": {"name": served.name, "parameters": shown_parameters(served)}},
         digests=digests or {},
         notes=_notes(rows.dataset, verdict),
@@ -148,35 +150,39 @@ def _selector(rows: ScoredRows, options: CalibrationOptions) -> CalibratorSelect
     names = post_hoc_names(logits.shape[1], len(targets)) if method == "auto" else (method,)
     accuracy = float((logits.argmax(axis=1) == targets).mean())
     return CalibratorSelector(
-        targets, names, False, rows.dataset.groups_of("calibration"), options.seed, accuracy, options.max_accuracy_drop
+        targets,
+        names,
+        reads_features=False,
+        groups=rows.dataset.groups_of("calibration"),
+        weights=rows.dataset.weights_of("calibration"),
+        seed=options.seed,
+        base_accuracy=accuracy,
+        max_accuracy_drop=options.max_accuracy_drop,
     )
 
 
-def _finalists(rows: ScoredRows, selector: CalibratorSelector) -> tuple[dict[str, Calibrator], CandidateResult]:
-    """The plain temperature, the best calibrator, and the best that keeps every label where that one does not.
-
-    Beside them the best one's figures; the logits that gave them are not kept.
-    """
-    logits, targets = rows.split("calibration")
-    temperature = TemperatureScaling().fit(logits, targets)
+def _finalists(rows: ScoredRows, selector: CalibratorSelector) -> dict[str, CrossFitted]:
+    """The pool of calibrators, and the simpler ones that stand behind it where it may move labels."""
+    logits, _ = rows.split("calibration")
     try:
         best = selector.calibrate(logits)
-        found: dict[str, Calibrator] = {"temperature": temperature, "post_hoc": best.calibrator}
-        keeping = selector.keeping_labels()
-        if keeping is not None and not best.calibrator.keeps_order:
-            found["same_labels"] = keeping.calibrate(logits).calibrator
+        behind = {}
+        if not best.calibrator.keeps_order:
+            behind = {"same_labels": selector.label_keeping(logits), "parametric": selector.parametric(logits)}
     except FedLASError:
         raise
     except ValueError as error:  # the scores were checked, so it is the method that does not suit them
         method = ", ".join(selector.names)
         raise BadDataset("unsuitable_method", f"{method!r} cannot be fitted on these scores: {error}") from error
-    return found, selector.post_hoc(best)
+    return {**{name: one for name, one in behind.items() if one is not None}, "post_hoc": best}
 
 
 def _probabilities(rows: ScoredRows, finalists: Mapping[str, Calibrator]) -> dict[str, Floats]:
-    """Of the test rows (N, K): as they were sent, and by every finalist."""
+    """Of the test rows (N, K): as they were sent, with the plain temperature, and by every finalist."""
     logits, _ = rows.split("test")
-    return {"uploaded": softmax(logits), **{name: softmax(one(logits)) for name, one in finalists.items()}}
+    temperature = TemperatureScaling().fit(*rows.split("calibration"), weights=rows.dataset.weights_of("calibration"))
+    answers = {"temperature": temperature, **finalists}
+    return {"uploaded": softmax(logits), **{name: softmax(one(logits)) for name, one in answers.items()}}
 
 
 def _notes(dataset: Dataset, verdict: GateVerdict) -> list[str]:
@@ -187,6 +193,7 @@ def _notes(dataset: Dataset, verdict: GateVerdict) -> list[str]:
     notes = [
         f"The calibrator was fitted on {fitting} rows and judged on {judging} others ({how}).",
         _UNSEEN,
+        *few_rows(fitting),
         *classes_not_met(dataset),
         *dataset.warnings,
     ]

@@ -13,8 +13,9 @@ from fedlas.calibrators.beta import BetaScaling
 from fedlas.calibrators.isotonic import IsotonicScaling
 from fedlas.calibrators.linear import MatrixScaling, VectorScaling
 from fedlas.calibrators.mixture import MixtureScaling
+from fedlas.calibrators.pool import Pool, Uniform
 from fedlas.calibrators.spline import QuadraticScaling, SplineScaling
-from fedlas.calibrators.temperature import Identity, TemperatureScaling
+from fedlas.calibrators.temperature import Identity, ShrunkenTemperature, TemperatureScaling
 
 __all__ = [
     "CALIBRATORS",
@@ -25,9 +26,12 @@ __all__ = [
     "IsotonicScaling",
     "MatrixScaling",
     "MixtureScaling",
+    "Pool",
     "QuadraticScaling",
+    "ShrunkenTemperature",
     "SplineScaling",
     "TemperatureScaling",
+    "Uniform",
     "VectorScaling",
     "from_parameters",
     "softmax",
@@ -36,6 +40,7 @@ __all__ = [
 _KINDS: tuple[type[LogitsCalibrator], ...] = (
     Identity,
     TemperatureScaling,
+    ShrunkenTemperature,
     MixtureScaling,
     AffineScaling,
     BetaScaling,

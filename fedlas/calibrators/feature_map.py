@@ -10,7 +10,7 @@ It has D·K parameters, so everything it claims comes from cross-fitting, never 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -102,11 +102,16 @@ class FeatureScaling(Calibrator):
 
 def shown_parameters(calibrator: Calibrator) -> Parameters:
     """A calibrator's parameters for people; large tables are shown by their shape."""
-    shown: Parameters = {}
-    for name, value in calibrator.parameters().items():
-        table = np.asarray(value)
-        shown[name] = value if table.size <= _SHOWN_PARAMETERS else f"{' × '.join(map(str, table.shape))} numbers"
-    return shown
+    return {name: _shown(value) for name, value in calibrator.parameters().items()}
+
+
+def _shown(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _shown(part) for name, part in value.items()}
+    if isinstance(value, list) and any(isinstance(part, dict) for part in value):
+        return [_shown(part) for part in value]
+    table = np.asarray(value)
+    return value if table.size <= _SHOWN_PARAMETERS else f"{' × '.join(map(str, table.shape))} numbers"
 
 
 def cross_fit_features(
@@ -115,6 +120,7 @@ def cross_fit_features(
     targets: Ints,
     folds: Sequence[Ints],
     *,
+    weights: Floats | None = None,
     fine_folds: Sequence[Ints] | None = None,
     strengths: Sequence[float] = STRENGTHS,
 ) -> tuple[FeatureScaling, Floats]:
@@ -125,38 +131,44 @@ def cross_fit_features(
 
     Args:
         folds: indices of the rows that are left out together; each row is in exactly one.
+        weights: of the rows (N,).
         fine_folds: more of them, on which the chosen map is cross-fitted again: with a fifth of the rows left out it
             looks worse than it will be, and would be cooled too much.
     """
     seen = np.asarray(features, np.float64)
     lowest, strength, held_out = np.inf, strengths[0], np.zeros_like(logits)
     for tried in strengths:
-        found = _held_out(logits, seen, targets, folds, tried)
-        nll = _nll(MixtureScaling().fit(found, targets)(found), targets)
+        found = _held_out(logits, seen, targets, folds, tried, weights)
+        nll = _nll(MixtureScaling().fit(found, targets, weights=weights)(found), targets, weights)
         if nll >= lowest:
             break
         lowest, strength, held_out = nll, tried, found
     if fine_folds is not None:
-        held_out = _held_out(logits, seen, targets, fine_folds, strength)
-    last = MixtureScaling().fit(held_out, targets)
-    whole = FeatureScaling(strength=strength).fit(logits, targets, features=seen)
+        held_out = _held_out(logits, seen, targets, fine_folds, strength, weights)
+    last = MixtureScaling().fit(held_out, targets, weights=weights)
+    whole = FeatureScaling(strength=strength).fit(logits, targets, weights=weights, features=seen)
     return whole.then(last), last(held_out)
 
 
-def _held_out(logits: Floats, features: Floats, targets: Ints, folds: Sequence[Ints], strength: float) -> Floats:
+def _held_out(
+    logits: Floats, features: Floats, targets: Ints, folds: Sequence[Ints], strength: float, weights: Floats | None
+) -> Floats:
     held_out = np.empty_like(logits, dtype=np.float64)
     for rows in folds:
         others = np.setdiff1d(np.arange(len(targets)), rows)
-        fitted = FeatureScaling(strength=strength).fit(logits[others], targets[others], features=features[others])
+        weighed = None if weights is None else weights[others]
+        fitted = FeatureScaling(strength=strength)
+        fitted.fit(logits[others], targets[others], weights=weighed, features=features[others])
         held_out[rows] = fitted(logits[rows], features[rows])
     return held_out
 
 
-def _nll(logits: Floats, targets: Ints) -> float:
+def _nll(logits: Floats, targets: Ints, weights: Floats | None) -> float:
     from torch import from_numpy
     from torch.nn.functional import cross_entropy
 
-    return float(cross_entropy(from_numpy(logits), from_numpy(targets)))
+    losses = cross_entropy(from_numpy(logits), from_numpy(targets), reduction="none").numpy()
+    return float(np.average(losses, weights=weights))
 
 
 def _checked(features: ArrayLike | None, logits: ArrayLike) -> Floats:

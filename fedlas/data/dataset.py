@@ -72,6 +72,10 @@ class Dataset:
         """Groups of the rows of one split, None where rows are independent."""
         return None if self.groups is None else self.groups[self.rows(split)]
 
+    def weights_of(self, split: str) -> NDArray[np.float64] | None:
+        """Sampling weights of the rows of one split, None where all count the same."""
+        return None if self.weights is None else self.weights[self.rows(split)]
+
     def in_file(self, rows: Integers) -> Integers:
         """The rows of the owner's file that these rows are."""
         return rows if self.file_rows is None else self.file_rows[rows]

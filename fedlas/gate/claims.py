@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from fedlas.gate.non_inferiority import GUARD_NAMES, Guard
+from fedlas.gate.vetoes import Veto
 
 #: Where more rows than this would be needed, the report says "more than".
 MOST_ROWS_NEEDED = 1_000_000
@@ -13,12 +14,19 @@ MOST_ROWS_NEEDED = 1_000_000
 _NAMES = {
     "uploaded": "the uploaded model",
     "same_labels": "its calibration that keeps every label",
+    "parametric": "its calibration of the log-odds",
     "post_hoc": "its post-hoc calibration",
     "trained": "the fine-tuned model",
 }
 
 #: The verdict that serves a finalist; None is the uploaded model as it came.
-VERDICTS = {None: "unchanged", "same_labels": "post_hoc", "post_hoc": "post_hoc", "trained": "trained"}
+VERDICTS: dict[str | None, str] = {
+    None: "unchanged",
+    "same_labels": "post_hoc",
+    "parametric": "post_hoc",
+    "post_hoc": "post_hoc",
+    "trained": "trained",
+}
 
 
 @dataclass(frozen=True)
@@ -50,10 +58,18 @@ class Claim:
 
 @dataclass(frozen=True)
 class GateVerdict:
-    """The verdict (`trained`, `post_hoc`, `unchanged`, `undetermined`) and what it rests on.
+    """The verdict says what is served (`trained`, `post_hoc`, `unchanged`, `undetermined`), `shown` what is proven.
 
-    `level` is what this evaluation of the test split could spend, after `evaluations_before` earlier ones; `finalist`
-    is what is to be served (`same_labels`, `post_hoc`, `trained`), None for the uploaded model as it came.
+    Attributes:
+        claims, shown: what the test rows show, and whether they show the served finalist to be better.
+        order: what may be served, best first by calibration rows, without what test rows veto; the uploaded model
+            comes after all of them.
+        finalist: the first in `order` (`same_labels`, `parametric`, `post_hoc`, `trained`), None for the uploaded
+            model as it came.
+        level: what this evaluation of the test split could spend, after `evaluations_before` earlier ones.
+        promoted: whether something else than the uploaded model as it came is served.
+
+    `shown` is None in what release 0.1 wrote, which promoted only what was shown.
     """
 
     verdict: str
@@ -63,11 +79,16 @@ class GateVerdict:
     sentences: tuple[str, ...]
     evaluations_before: int = field(default=0, metadata={"key": "looks_before"})
     level: float | None = None
+    order: tuple[str, ...] = ()
+    vetoes: tuple[Veto, ...] = ()
     finalist: str | None = None
+    shown: bool | None = field(init=False, default=None)
     promoted: bool = field(init=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "promoted", self.verdict in ("trained", "post_hoc"))
+        shown = any(claim.shown for claim in self.claims if claim.finalist == self.finalist)
+        object.__setattr__(self, "shown", shown)
 
 
 UNDETERMINED = (
@@ -76,31 +97,48 @@ UNDETERMINED = (
     "a split column that marks as train the rows it was trained on."
 )
 
-_SENTENCES = {
-    "trained": "The fine-tuned model is promoted: it beats the uploaded model and its post-hoc calibration.",
-    "post_hoc": "The uploaded model is promoted with a post-hoc calibrator: that beats the model as it came.",
-    "unchanged": "The uploaded model stays as it is: nothing was shown to be better without doing harm.",
+_SERVED = {
+    "trained": "The fine-tuned model is served",
+    "post_hoc": "The uploaded model is served with a post-hoc calibrator",
+    "parametric": "The uploaded model is served with a calibrator of its log-odds",
+    "same_labels": "The uploaded model is served with a calibrator that keeps every label",
 }
-
-_SAME_LABELS = (
-    "The uploaded model is promoted with a calibrator that keeps every label: that beats the model as it came, and the "
-    "richer calibrator that was named on the calibration rows was not shown to be better without doing harm."
-)
+_NO_GAIN = "on the calibration rows nothing was better than it by more than a standard error"
+_ALL_STOPPED = "the test rows speak against everything that the calibration rows preferred"
 
 
 def sentences_of(verdict: GateVerdict, num_rows: int, class_names: Sequence[str] | None = None) -> tuple[str, ...]:
     """The verdict, every claim, every guard that failed or that chance excused, and the evaluation ledger."""
-    sentences = [_SAME_LABELS if verdict.finalist == "same_labels" else _SENTENCES[verdict.verdict]]
+    sentences = [_served(verdict, num_rows)]
     for claim in verdict.claims:
         sentences += [_compared(claim, comparison, verdict.score) for comparison in claim.comparisons]
         if claim.rows_needed is not None:
             sentences.append(_needed(claim, claim.rows_needed, num_rows))
     sentences += [text for guard in verdict.guards if (text := _guarded(guard, class_names))]
+    sentences += [_worse(veto) for veto in verdict.vetoes if veto.against is not None]
     if all(claim.finalist != "trained" for claim in verdict.claims):
         sentences.append("No fine-tuned model beat it on the calibration rows, so none was judged.")
     if verdict.evaluations_before > 0:
         sentences.append(_ledger(verdict))
     return tuple(sentences)
+
+
+def _served(verdict: GateVerdict, num_rows: int) -> str:
+    """What is served and why, and whether the test rows show it to be better."""
+    if verdict.finalist is None:
+        return f"The uploaded model is served as it is: {_ALL_STOPPED if verdict.vetoes else _NO_GAIN}."
+    shown = "show it to be better" if verdict.shown else "do not show it to be better, and nothing against it"
+    return (
+        f"{_SERVED[verdict.finalist]}: the calibration rows say that it is best, and the {num_rows:,} test rows "
+        f"{shown} ({verdict.score})."
+    )
+
+
+def _worse(veto: Veto) -> str:
+    return (
+        f"{_NAMES[veto.finalist].capitalize()} is shown to be worse than {_NAMES[veto.against or 'uploaded']}: "
+        f"nll {veto.value:+.4f} ({_p(veto.p_value or 0.0)}), so it is not served."
+    )
 
 
 def _compared(claim: Claim, c: Comparison, score: str) -> str:
@@ -127,12 +165,12 @@ def _guarded(guard: Guard, class_names: Sequence[str] | None) -> str:
     which = "" if guard.class_index is None else f" (class {_class(guard.class_index, class_names)})"
     if guard.name == "rare_classes_recall_drop" and guard.chance is None:
         who = _NAMES[guard.finalist].capitalize()
-        return f"{who} no longer finds a single row of a class that was found before{which}, so it is not promoted."
+        return f"{who} no longer finds a single row of a class that was found before{which}, so it is not served."
     range_ = "" if guard.low is None else f" (interval {guard.low:+.4f} to {guard.high:+.4f})"
     figure = f"{_NAMES[guard.finalist].capitalize()} {GUARD_NAMES[guard.name]}{which}: {guard.value:.4f}{range_}"
     if guard.passed and chance is not None:
         return f"{figure}, more than the {guard.limit:g} that is allowed, but chance explains it ({_p(chance)})."
-    return f"{figure}, more than the {guard.limit:g} that is allowed, so it is not promoted."
+    return f"{figure}, more than the {guard.limit:g} that is allowed, so it is not served."
 
 
 def _class(index: int, class_names: Sequence[str] | None) -> str:

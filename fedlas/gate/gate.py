@@ -1,13 +1,13 @@
 """The gate: finalists that were named beforehand are judged once on test rows.
 
-Two claims are tested together: the post-hoc finalist beats the uploaded model, and the trained finalist beats all that
-was not trained (an intersection-union test: the largest of its p-values counts). Where the post-hoc finalist moves
-labels, "a calibrator that keeps every label beats the uploaded model" is a third, so that a guard which stops the
-other does not send an overconfident model back. All are one-sided tests of the mean paired difference of one proper
-score, of rows or of whole groups, by `fedlas.metrics.betting_intervals`, which says why, and Holm's procedure keeps
-the chance of any false claim under the level of this evaluation. A test split that has judged before has spent part
-of `1 - confidence_level`: see `fedlas.gate.ledger_level`. Guards can only stop a promotion, never cause one; their
-level is not spent.
+What is served and what is shown are two things. *Served* is the finalist that the calibration rows prefer, always by
+NLL, unless the test rows veto it (`fedlas.gate.vetoes`); it gives way to the next, in the end to the uploaded model.
+*Shown* is what the test rows prove: that the post-hoc finalist beats the uploaded model, that the fine-tuned one beats
+all that was not trained (an intersection-union test: the largest of its p-values counts), and that a calibrator which
+keeps every label beats the uploaded model where the other moves labels. The claims are one-sided tests of the mean
+paired difference of one proper score, of rows or of whole groups, by `fedlas.metrics.betting_intervals`, which says
+why, and Holm's procedure keeps the chance of any false claim under the level of this evaluation. A test split that has
+judged before has spent part of `1 - confidence_level`: see `fedlas.gate.ledger_level`.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from fedlas.errors import BadDataset
 from fedlas.gate.claims import MOST_ROWS_NEEDED, UNDETERMINED, VERDICTS, Claim, Comparison, GateVerdict, sentences_of
 from fedlas.gate.ledger_level import ledger_level
 from fedlas.gate.non_inferiority import RIVALS, GateOptions, JudgedRows, guard_finalist
+from fedlas.gate.vetoes import find_vetoes
 from fedlas.metrics._checks import Floats, check_count, check_groups, check_rows
 from fedlas.metrics.betting_intervals import BoundedMean, paired_mean
 from fedlas.metrics.multiplicity import holm
@@ -37,6 +38,8 @@ def judge(
     post_hoc: ArrayLike,
     trained: ArrayLike | None,
     same_labels: ArrayLike | None = None,
+    parametric: ArrayLike | None = None,
+    order: Sequence[str] | None = None,
     targets: ArrayLike,
     groups: ArrayLike | None = None,
     provenance: str,
@@ -53,7 +56,9 @@ def judge(
     Args:
         trained: None where no trained finalist was named; then there is one claim less.
         same_labels: the uploaded model with a calibrator that keeps every label, where the post-hoc finalist does not;
-            one more claim, and what a verdict `post_hoc` serves if a guard stops the other.
+            one more claim.
+        parametric: the uploaded model with a slope and an intercept, where classes are rare or weighted.
+        order: the finalists that calibration rows found better than the uploaded model, best first; all by default.
         provenance: which rows the model has seen: `no`, `train_split`, or `unknown`, which makes all `undetermined`.
         max_accuracy_drop: how far a promoted model's accuracy may lie under the uploaded model's (point estimate).
         num_resamples: for the interval of the AURC difference, which decides nothing.
@@ -68,17 +73,28 @@ def judge(
     level = ledger_level(evaluations_before, 1 - confidence_level)
     if provenance == "unknown":
         return GateVerdict("undetermined", score, (), (), (UNDETERMINED,), evaluations_before)
-    given = {"uploaded": uploaded, "same_labels": same_labels, "post_hoc": post_hoc, "trained": trained}
+    given = {
+        "uploaded": uploaded,
+        "same_labels": same_labels,
+        "parametric": parametric,
+        "post_hoc": post_hoc,
+        "trained": trained,
+    }
     probs, rows = _checked(given, targets, groups)
     num_resamples = check_count("num_resamples", num_resamples)
     options = GateOptions(score, 1 - confidence_level, max_accuracy_drop, seed, num_resamples)
     claims = _claims(probs, rows, score, level)
     guards = tuple(guard for name in list(probs)[1:] for guard in guard_finalist(name, probs, rows, options))
-    finalist = None
-    for claim in claims:  # the strongest claim comes last
-        if claim.shown and all(guard.passed for guard in guards if guard.finalist == claim.finalist):
-            finalist = claim.finalist
-    verdict = GateVerdict(VERDICTS[finalist], score, claims, guards, (), evaluations_before, level, finalist)
+    preferred = tuple(reversed(list(probs)[1:])) if order is None else tuple(order)
+    if unknown := set(preferred) - set(probs) | {"uploaded"} & set(preferred):
+        raise ValueError(f"order must name finalists that are given, got {sorted(unknown)}")
+    vetoes = find_vetoes(preferred, probs, rows, guards)
+    stopped = {veto.finalist for veto in vetoes}
+    served = tuple(name for name in preferred if name not in stopped)
+    finalist = served[0] if served else None
+    verdict = GateVerdict(
+        VERDICTS[finalist], score, claims, guards, (), evaluations_before, level, served, vetoes, finalist
+    )
     return replace(verdict, sentences=sentences_of(verdict, len(rows.targets), class_names))
 
 

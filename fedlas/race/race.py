@@ -50,6 +50,7 @@ def run_race(
     on_candidate: OnCandidate | None = None,
     journal: Journal | None = None,
     train_weights: NDArray[np.float64] | None = None,
+    calibration_weights: NDArray[np.float64] | None = None,
     outputs: SplitOutputs | None = None,
     device: torch.device | str | None = None,
 ) -> RaceResult:
@@ -74,6 +75,7 @@ def run_race(
         journal: where decisions, finished candidates and the state of the running one are kept. A race that is killed
             and begun again with its journal trains on where it was and names the same finalists, bit by bit.
         train_weights: sampling weights (N,) of the train rows, by which they are drawn.
+        calibration_weights: sampling weights (N,) of the calibration rows, in every fit and choice.
         outputs: the classifier's on the calibration rows, where they are at hand.
     """
     # What was begun with other settings or other numbers of rows is not gone on with.
@@ -98,6 +100,7 @@ def run_race(
         names=tuple(calibrators or post_hoc_names(logits.shape[1], len(targets), task)),
         reads_features=calibrators is None,
         groups=groups,
+        weights=calibration_weights,
         seed=seed,
         base_accuracy=float(np.mean(logits.argmax(axis=1) == targets)),
         max_accuracy_drop=max_accuracy_drop,
@@ -122,12 +125,14 @@ def _run(context: RaceContext, candidates: Sequence[Candidate], *, combine: bool
     averaged = EnsembleBuilder(context, halving, max_cost_factor).run(post_hoc, refined) if combine else []
     classifier.to("cpu")
     trained = _best([*(trial.finalist for trial in refined), *averaged], post_hoc, selector)
+    finalists = {**_behind(post_hoc, selector, outputs.logits), "post_hoc": post_hoc}
+    if trained is not None:
+        finalists["trained"] = trained
     return RaceResult(
         candidates=(post_hoc.result, *halving.results_with(refined), *(one.result for one in averaged)),
-        temperature=TemperatureScaling().fit(outputs.logits, selector.targets),
-        post_hoc=post_hoc,
-        same_labels=_same_labels(post_hoc, selector, outputs.logits),
-        trained=trained,
+        temperature=TemperatureScaling().fit(outputs.logits, selector.targets, weights=selector.weights),
+        finalists=finalists,
+        order=selector.order({name: one.held_out for name, one in finalists.items()}, outputs.logits),
         base_logits=outputs.logits,
         notes=tuple(dict.fromkeys(halving.notes)),
         diagnostics=_diagnostics(trained, halving),
@@ -135,12 +140,21 @@ def _run(context: RaceContext, candidates: Sequence[Candidate], *, combine: bool
     )
 
 
-def _same_labels(post_hoc: Finalist, selector: CalibratorSelector, logits: Floats) -> Finalist:
-    """The post-hoc finalist, or the best calibrator beside it that keeps the order of the classes."""
-    keeping = selector.keeping_labels()
-    if post_hoc.calibrator.keeps_order or keeping is None:
-        return post_hoc
-    return uploaded(post_hoc.classifier, keeping, logits, post_hoc.features)
+def _behind(post_hoc: Finalist, selector: CalibratorSelector, logits: Floats) -> dict[str, Finalist]:
+    """The uploaded network with simpler calibrators, which stand behind a post-hoc finalist that moves labels."""
+    if post_hoc.calibrator.keeps_order:
+        return {}
+    found = {"same_labels": selector.label_keeping(logits), "parametric": selector.parametric(logits)}
+    return {
+        name: replace(
+            post_hoc,
+            calibrator=one.calibrator,
+            held_out=one.held_out,
+            result=selector.post_hoc(one),
+        )
+        for name, one in found.items()
+        if one is not None and one.calibrator is not post_hoc.calibrator
+    }
 
 
 def _refined(trial: Trial, selector: CalibratorSelector) -> Trial:

@@ -169,10 +169,12 @@ class RaceResult:
 
     Attributes:
         temperature: the plain temperature on the uploaded model, which every report shows.
-        post_hoc: the uploaded model with its best post-hoc calibrator.
-        same_labels: the uploaded model with its best calibrator that moves no label; `post_hoc` where that is one.
-        trained: the best of what was trained (one network, an ensemble, or what learned from one), None where none
-            beats `post_hoc` on the calibration rows by more than one standard error.
+        finalists: by the names of the gate: `post_hoc`, the uploaded model with the pool of calibrators; behind it,
+            where it may move labels, `same_labels`, with the best calibrator that moves none, and where a class is
+            rare or off in the large, `parametric`, with a slope and an intercept; and `trained`, the best of what was
+            trained (one network, an ensemble, or what learned from one), if it beats `post_hoc` on the calibration
+            rows by more than one standard error.
+        order: the finalists that beat the uploaded model on the calibration rows, the lowest NLL first.
         base_logits: (N, K) of the uploaded model on the calibration rows.
         diagnostics: of the trained finalist if it is FedLAS, else of the best FedLAS candidate.
         rates: the learning rate that each scope stands, as it was measured.
@@ -180,10 +182,19 @@ class RaceResult:
 
     candidates: tuple[CandidateResult, ...]
     temperature: Calibrator
-    post_hoc: Finalist
-    same_labels: Finalist
-    trained: Finalist | None
+    finalists: Mapping[str, Finalist]
+    order: tuple[str, ...]
     base_logits: Floats
     notes: tuple[str, ...] = field(default=())
     diagnostics: FedLASDiagnostics | None = None
     rates: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def post_hoc(self) -> Finalist:
+        """The uploaded model with the pool of calibrators."""
+        return self.finalists["post_hoc"]
+
+    @property
+    def trained(self) -> Finalist | None:
+        """The best of what was trained, if it beats the post-hoc finalist."""
+        return self.finalists.get("trained")

@@ -14,6 +14,8 @@ from fedlas.metrics._checks import Floats, Ints, check_groups
 from fedlas.race.results import Scores
 
 _FOLDS = 5
+#: Fewer calibration rows than this carry one number at most.
+FEW_ROWS = 100
 #: By so many standard errors of the paired difference a richer calibrator must be better than a simpler one.
 STANDARD_ERRORS = 1.0
 #: Richer calibrators are offered where they can be cross-fitted in seconds and have rows to learn from.
@@ -47,6 +49,10 @@ def post_hoc_names(num_classes: int, num_rows: int, task: str = "multiclass") ->
     Two classes get those of the log-odds. With more, per-class and matrix scaling need a few rows per class, and are
     left out where five cross-fits would take long.
 
+    With few rows only a temperature is fitted, shrunk towards 1.
+
+    >>> post_hoc_names(10, 40)
+    ('shrunken_temperature',)
     >>> post_hoc_names(2, 1000, "binary")
     ('temperature', 'mixture', 'affine', 'beta', 'quadratic', 'spline', 'isotonic')
     >>> post_hoc_names(10, 1000, "multiclass")
@@ -54,6 +60,8 @@ def post_hoc_names(num_classes: int, num_rows: int, task: str = "multiclass") ->
     """
     if task == "binary" and num_classes != 2:
         raise ValueError(f"a binary task needs num_classes 2, got {num_classes}")
+    if num_rows < FEW_ROWS:
+        return ("shrunken_temperature",)
     few = num_rows * num_classes <= _MOST_LOGITS
     names = ["temperature", "mixture"] if num_rows * num_classes <= _MOST_MIXED_LOGITS else ["temperature"]
     if num_classes == 2:
@@ -75,6 +83,7 @@ def fit_calibrator(
     *,
     seed: int,
     groups: ArrayLike | None = None,
+    weights: Floats | None = None,
 ) -> CrossFitted:
     """The calibrator with the lowest cross-fitted NLL, fitted on all rows; the first of `names` needs no accuracy.
 
@@ -85,33 +94,37 @@ def fit_calibrator(
 
     Args:
         groups: labels (N,) of rows that depend on each other: left out together, and counted as one in the error.
+        weights: sampling weights (N,) of the rows.
     """
     scores = np.asarray(logits, dtype=np.float64)
     first, *others = [CALIBRATORS[name] for name in names]
     clusters, folds = group_codes(groups, len(targets)), make_folds(targets, groups=groups, seed=seed)
-    best, held_out = first, cross_fitted_logits(first, scores, targets, folds)
+    best, held_out = first, cross_fitted_logits(first, scores, targets, folds, weights)
     if not others or clusters.max() == 0:
-        return CrossFitted(first().fit(scores, targets), held_out)
+        return CrossFitted(first().fit(scores, targets, weights=weights), held_out)
     decisions, lowest = scores.argmax(axis=1), row_nll(held_out, targets)
     for kind in sorted(others, key=lambda kind: kind.num_parameters(scores.shape[1])):
-        found = cross_fitted_logits(kind, scores, targets, folds)
+        found = cross_fitted_logits(kind, scores, targets, folds, weights)
         chosen = found.argmax(axis=1)
         if (chosen != decisions).any() and np.mean(chosen == targets) < min_accuracy:
             continue
         nll = row_nll(found, targets)
-        if clearly_positive(lowest - nll, clusters, STANDARD_ERRORS):
+        if clearly_positive(lowest - nll, clusters, STANDARD_ERRORS, weights):
             best, held_out, lowest = kind, found, nll
-    return CrossFitted(best().fit(scores, targets), held_out)
+    return CrossFitted(best().fit(scores, targets, weights=weights), held_out)
 
 
-def cross_fitted_logits(kind: type[Calibrator], logits: Floats, targets: Ints, folds: Sequence[Ints]) -> Floats:
+def cross_fitted_logits(
+    kind: type[Calibrator], logits: Floats, targets: Ints, folds: Sequence[Ints], weights: Floats | None = None
+) -> Floats:
     """Calibrated logits (N, K) of rows that were not fitted on: each fold by a fit on the rows outside of it."""
     calibrated = np.empty(np.shape(logits))
     for rows in folds:
         others = np.delete(np.arange(len(targets)), rows)
         if len(others) == 0:  # one row alone cannot be left out
             others = rows
-        calibrated[rows] = kind().fit(logits[others], targets[others])(logits[rows])
+        weighed = None if weights is None else weights[others]
+        calibrated[rows] = kind().fit(logits[others], targets[others], weights=weighed)(logits[rows])
     return calibrated
 
 
@@ -152,9 +165,11 @@ def group_codes(groups: ArrayLike | None, num_rows: int) -> Ints:
     return np.arange(num_rows) if codes is None else codes
 
 
-def clearly_positive(gains: Floats, clusters: Ints, standard_errors: float) -> bool:
-    """Whether the mean gain exceeds so many standard errors, taken over whole clusters."""
-    centred = np.bincount(clusters, gains - gains.mean())
+def clearly_positive(gains: Floats, clusters: Ints, standard_errors: float, weights: Floats | None = None) -> bool:
+    """Whether the (weighted) mean gain exceeds so many standard errors, taken over whole clusters."""
+    shares = np.full(len(gains), 1 / len(gains)) if weights is None else weights / weights.sum()
+    mean = float(shares @ gains)
+    centred = np.bincount(clusters, shares * (gains - mean))
     count = len(centred)
-    error = np.sqrt(np.square(centred).sum() * count / max(count - 1, 1)) / len(gains)
-    return bool(gains.mean() > standard_errors * error and gains.mean() > 0)
+    error = float(np.sqrt(np.square(centred).sum() * count / max(count - 1, 1)))
+    return mean > standard_errors * error and mean > 0

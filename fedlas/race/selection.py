@@ -1,21 +1,24 @@
-"""Selection on calibration rows: calibrators are fitted and compared by cross-fitting, candidates ranked."""
+"""Selection on calibration rows: calibrators are fitted, pooled and compared by cross-fitting, candidates ranked."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from fedlas.calibrators import CALIBRATORS
+from fedlas.calibrators import CALIBRATORS, Pool, Uniform, softmax
+from fedlas.calibrators.base import LogitsCalibrator
 from fedlas.calibrators.feature_map import MAX_PRODUCT, cross_fit_features
+from fedlas.calibrators.pool import mixture_weights, pooled
 from fedlas.race.results import CandidateResult, Doubles, Floats, Scores
 from fedlas.race.scoring import (
     STANDARD_ERRORS,
     CrossFitted,
     clearly_positive,
+    cross_fitted_logits,
     fit_calibrator,
     group_codes,
     make_folds,
@@ -23,8 +26,10 @@ from fedlas.race.scoring import (
     score,
 )
 
-#: The map of the features has so many parameters that luck finds something in 14 % of sets of pure noise at one.
-FEATURES_STANDARD_ERRORS = 2.0
+#: A class with a smaller share of the rows is rare, and its log-odds need an intercept as well as a slope.
+RARE_SHARE = 0.2
+#: So far may the mean probability of a class be from its share (a ratio) before it is off in the large.
+_IN_THE_LARGE = 1.3
 #: With fewer rows than this a map of the features cannot be cross-fitted sensibly.
 _MIN_ROWS = 200
 _FINE_FOLDS = 10
@@ -36,7 +41,7 @@ _SECONDS, _PER_CLASS = 1.5e-7, 40
 
 @dataclass
 class CalibratorSelector:
-    """Calibration rows: their targets (N,), groups, and which calibrators may compete.
+    """Calibration rows: their targets (N,), groups, sampling weights (N,), and which calibrators may compete.
 
     A calibrator that reads features competes only where fitting it takes no more than about `seconds`, by an estimate
     that no budget enters, so that a seed gives the same race on every machine.
@@ -46,6 +51,7 @@ class CalibratorSelector:
     names: Sequence[str]
     reads_features: bool
     groups: ArrayLike | None = None
+    weights: Doubles | None = None
     seed: int = 0
     base_accuracy: float = 0.0
     max_accuracy_drop: float = 1.0
@@ -76,24 +82,79 @@ class CalibratorSelector:
         return self._fit(logits, self.names[:1])
 
     def calibrate(self, logits: Floats | Doubles, features: Floats | None = None) -> CrossFitted:
-        """The best calibrator of the logits alone, or of the features too where they are given and clearly help."""
-        plain = self._fit(logits, self.names)
-        if features is None or not self._affords(logits, features):
-            return plain
-        scores = np.asarray(logits, np.float64)
+        """The pool of all calibrators of the logits, and of the map of the features where they are given.
+
+        Its weights are cross-fitted too, so that it can lose against a single calibrator.
+        """
+        scores, reads = np.asarray(logits, np.float64), features is not None and self._affords(logits, features)
+        if len(self.names) == 1 and not reads:
+            return self._fit(scores, self.names)
+        members = [found for name in self.names if (found := self._member(CALIBRATORS[name], scores)) is not None]
+        if features is not None and reads:
+            members.append(self._features(scores, features))
+        return self._pool([*members, CrossFitted(Uniform(), np.zeros_like(scores))])
+
+    def parametric(self, logits: Floats | Doubles) -> CrossFitted | None:
+        """The best calibrator with a slope and an intercept, where one of two classes is rare or off in the large."""
+        names = [name for name in ("affine", "beta") if name in self.names]
+        return self._fit(logits, names) if names and self._needs_intercept(logits) else None
+
+    def _member(self, kind: type[LogitsCalibrator], scores: Doubles) -> CrossFitted | None:
+        """A calibrator fitted on all rows and cross-fitted; None where a fold or all rows do not determine it."""
+        try:
+            held_out = cross_fitted_logits(kind, scores, self.targets, self.folds, self.weights)
+            fitted = kind().fit(scores, self.targets, weights=self.weights)
+        except (ValueError, ArithmeticError, np.linalg.LinAlgError):
+            return None
+        return CrossFitted(fitted, held_out) if np.isfinite(held_out).all() else None
+
+    def _features(self, scores: Doubles, features: Floats) -> CrossFitted:
         fine_folds = self.fine_folds if len(self.targets) < _MANY_ROWS else None
-        richer = CrossFitted(*cross_fit_features(scores, features, self.targets, self.folds, fine_folds=fine_folds))
-        accurate = self.score(richer)["accuracy"] >= self.min_accuracy
-        better = self.beats(richer.held_out, plain.held_out, standard_errors=FEATURES_STANDARD_ERRORS)
-        return richer if accurate and better else plain
+        found = cross_fit_features(
+            scores, features, self.targets, self.folds, weights=self.weights, fine_folds=fine_folds
+        )
+        return CrossFitted(*found)
+
+    def _pool(self, members: Sequence[CrossFitted]) -> CrossFitted:
+        """The mixture of the highest likelihood; held out, each fold has the weights of the other folds."""
+        true_probs = np.exp(-np.stack([row_nll(one.held_out, self.targets) for one in members], axis=1))
+        weights = mixture_weights(true_probs, self._shares)
+        by_row = np.empty_like(true_probs)
+        for rows in self.folds:
+            others = np.delete(np.arange(len(by_row)), rows)
+            others = others if len(others) else rows
+            by_row[rows] = mixture_weights(true_probs[others], self._shares[others] / self._shares[others].sum())
+        held_out = pooled([one.held_out for one in members], by_row.T)
+        kept = [member.calibrator for member, weight in zip(members, weights, strict=True) if weight]
+        return CrossFitted(kept[0] if len(kept) == 1 else Pool(kept, weights[weights > 0]), held_out)
+
+    def _needs_intercept(self, logits: Floats | Doubles) -> bool:
+        shares = np.bincount(self.targets, self._shares, minlength=2)
+        says = self._shares @ softmax(logits)
+        off = np.abs(np.log(np.maximum(says, 1e-12) / np.maximum(shares, 1e-12)))
+        return bool(shares.min() < RARE_SHARE or off.max() > np.log(_IN_THE_LARGE))
+
+    @cached_property
+    def _shares(self) -> Doubles:
+        """What each row counts (N,); they sum to 1."""
+        weights = np.ones(len(self.targets)) if self.weights is None else self.weights
+        return np.asarray(weights / weights.sum(), np.float64)
 
     def _fit(self, logits: Floats | Doubles, names: Sequence[str]) -> CrossFitted:
-        return fit_calibrator(logits, self.targets, names, self.min_accuracy, seed=self.seed, groups=self.groups)
+        return fit_calibrator(
+            logits,
+            self.targets,
+            names,
+            self.min_accuracy,
+            seed=self.seed,
+            groups=self.groups,
+            weights=self.weights,
+        )
 
-    def keeping_labels(self) -> CalibratorSelector | None:
-        """A selector among those calibrators alone that keep the order of the classes, where there are any."""
+    def label_keeping(self, logits: Floats | Doubles) -> CrossFitted | None:
+        """The best calibrator that moves no label, chosen among those that may compete, where there are any."""
         names = [name for name in self.names if CALIBRATORS[name].keeps_order]
-        return replace(self, names=names, reads_features=False) if names else None
+        return self._fit(logits, names) if names else None
 
     def post_hoc(self, calibrated: CrossFitted, *, seconds: float = 0.0) -> CandidateResult:
         """What the uploaded network with this calibrator came to, which took so many seconds."""
@@ -128,7 +189,16 @@ class CalibratorSelector:
         Rows of a group count as one in the error, unless all rows are one group.
         """
         gains = self.row_nll(rival) - self.row_nll(held_out)
-        return clearly_positive(gains, self._clusters, standard_errors)
+        return clearly_positive(gains, self._clusters, standard_errors, self.weights)
+
+    def nll(self, held_out: Doubles) -> float:
+        """The (weighted) mean NLL of cross-fitted logits (N, K)."""
+        return float(self._shares @ self.row_nll(held_out))
+
+    def order(self, held_out: Mapping[str, Doubles], uploaded: Floats | Doubles) -> tuple[str, ...]:
+        """Names of what is better than the uploaded model's logits by more than a standard error, best first."""
+        better = [name for name, logits in held_out.items() if self.beats(logits, np.asarray(uploaded, np.float64))]
+        return tuple(sorted(better, key=lambda name: self.nll(held_out[name])))
 
     def row_nll(self, held_out: Doubles) -> Doubles:
         return row_nll(held_out, self.targets)

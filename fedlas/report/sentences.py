@@ -164,7 +164,7 @@ def advice(report: CalibrationReport) -> tuple[str, ...]:
     serve = {
         "trained": "Serve the calibrated model: fine-tuned, with a calibrator on top.",
         "post_hoc": "Serve the calibrated model: the uploaded network with a calibrator on top.",
-        "unchanged": "Keep serving the uploaded model: nothing was shown to be better without doing harm.",
+        "unchanged": "Keep serving the uploaded model: nothing was better without doing harm.",
         "undetermined": "This report supports no decision yet: it is unknown which rows the model was trained on.",
     }
     served, grouped = report.confidence["calibrated"], report.num_groups is not None

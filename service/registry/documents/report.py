@@ -19,6 +19,7 @@ from pydantic import Field, JsonValue, create_model
 from fedlas.gate.claims import Claim, Comparison
 from fedlas.gate.claims import GateVerdict as LibraryVerdict
 from fedlas.gate.non_inferiority import Guard
+from fedlas.gate.vetoes import Veto
 from fedlas.metrics import METRICS, BinnedEstimate, Estimate
 from fedlas.metrics.evaluate import Estimates as LibraryEstimates
 from fedlas.report import document as library
@@ -28,7 +29,7 @@ from service.registry.documents.base import Document
 from service.registry.documents.dataset_profile import SeenByModel
 
 Verdict = Literal["trained", "post_hoc", "unchanged", "undetermined"]
-Finalist = Literal["same_labels", "post_hoc", "trained"]
+Finalist = Literal["same_labels", "parametric", "post_hoc", "trained"]
 #: A figure; null where it does not exist, since JSON has neither NaN nor infinity.
 Figure = float | None
 
@@ -62,6 +63,7 @@ _NAMES = {
     Claim: "GateClaim",
     Comparison: "ScoreDifference",
     Guard: "GateGuard",
+    Veto: "GateVeto",
 }
 #: Types of fields that the dataclasses leave open; a number among them is never null.
 _TYPES: dict[type, dict[str, Any]] = {
@@ -75,9 +77,10 @@ _TYPES: dict[type, dict[str, Any]] = {
     CoverageLevel: {"level": float},
     GuaranteeTable: {"delta": float},
     NoiseLevel: {"share": float, "verdicts": dict[str, float]},
-    LibraryVerdict: {"verdict": Verdict, "finalist": Finalist | None},
+    LibraryVerdict: {"verdict": Verdict, "finalist": Finalist | None, "order": list[Finalist]},
     Claim: {"finalist": Finalist, "level": float},
     Guard: {"finalist": Finalist},
+    Veto: {"finalist": Finalist},
 }
 
 
@@ -87,10 +90,18 @@ def document_of(source: type) -> type[Document]:
     hints, given = get_type_hints(source), _TYPES.get(source, {})
     members: dict[str, Any] = {}
     for part in fields(source):
-        key, default = part.metadata.get("key", part.name), ... if part.default is MISSING else part.default
+        key, default = (
+            part.metadata.get("key", part.name),
+            ... if part.default is MISSING else _json_value(part.default),
+        )
         name, alias = (f"{key}_", key) if keyword.iskeyword(key) else (key, None)
         members[name] = (given.get(part.name) or _json_type(hints[part.name]), Field(default, alias=alias))
     return create_model(_NAMES.get(source, source.__name__), __base__=Document, __doc__=source.__doc__, **members)
+
+
+def _json_value(default: Any) -> Any:
+    """A default as JSON has it: no tuples."""
+    return list(default) if isinstance(default, tuple) else default
 
 
 def _json_type(hint: Any) -> Any:

@@ -1,4 +1,4 @@
-"""The gate: what it promotes, what it refuses, and how often it errs."""
+"""The gate: what it serves, what it shows, what it refuses, and how often it errs."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from fedlas.documents import as_json
 from fedlas.errors import BadDataset
 from fedlas.gate.claims import GateVerdict
 from fedlas.gate.gate import judge
+from fedlas.gate.non_inferiority import JudgedRows
+from fedlas.gate.vetoes import nll_rise
 from tests.helpers.drawn_rows import drawn_logits
 
 
@@ -31,10 +33,10 @@ def verdict(**changes: object) -> GateVerdict:
 def test_a_good_temperature_is_promoted() -> None:
     """Perfectly calibrated against three times too sure: shown, with a negative interval."""
     result = verdict()
-    assert (result.verdict, result.promoted) == ("post_hoc", True)
+    assert (result.verdict, result.promoted, result.shown) == ("post_hoc", True, True)
     (comparison,) = result.claims[0].comparisons
     assert comparison.value < comparison.high < 0
-    assert "promoted" in result.sentences[0]
+    assert "show it to be better" in result.sentences[0]
 
 
 def test_a_better_network_is_promoted() -> None:
@@ -47,29 +49,31 @@ def test_a_better_network_is_promoted() -> None:
     assert {c.against for c in result.claims[1].comparisons} == {"uploaded", "post_hoc"}
 
 
-def test_the_trained_finalist_must_beat_both() -> None:
-    """As good as the temperature is not better: the post-hoc model is promoted."""
+def test_the_trained_finalist_is_shown_to_be_better_than_both_or_not_at_all() -> None:
+    """As good as the temperature is not better: served where calibration rows prefer it, but not shown."""
     logits, _ = drawn_logits()
     result = verdict(trained=softmax(logits))
-    assert result.verdict == "post_hoc"
+    assert (result.verdict, result.shown) == ("trained", False)
+    assert "do not show it to be better" in result.sentences[0]
     assert result.claims[1].p_value == 1.0
     assert not result.claims[1].shown
 
 
 def test_nothing_better_changes_nothing() -> None:
-    """Identical finalists leave the upload as it is, with p-values of 1."""
+    """Finalists that calibration rows do not prefer leave the upload as it is, with p-values of 1 for equal ones."""
     logits, _ = drawn_logits()
     same = softmax(logits)
-    result = verdict(uploaded=same, post_hoc=same, trained=same)
-    assert (result.verdict, result.promoted) == ("unchanged", False)
+    result = verdict(uploaded=same, post_hoc=same, trained=same, order=())
+    assert (result.verdict, result.promoted, result.shown) == ("unchanged", False, False)
+    assert "more than a standard error" in result.sentences[0]
     assert [claim.p_value for claim in result.claims] == [1.0, 1.0]
 
 
 @pytest.mark.parametrize("seed", [0, 1])
-def test_false_promotions_are_rare(seed: int) -> None:
-    """Finalists that differ from the upload by noise alone are promoted in about 5 % of draws or fewer."""
+def test_false_claims_are_rare(seed: int) -> None:
+    """Finalists that differ from the upload by noise alone are shown to be better in about 5 % of draws or fewer."""
     rng = np.random.default_rng(seed)
-    promoted = 0
+    shown = 0
     for draw in range(100):
         logits, targets = drawn_logits(200, 3, seed=1000 * seed + draw)
         three = [softmax(logits + rng.normal(scale=0.5, size=logits.shape)) for _ in range(3)]
@@ -83,8 +87,8 @@ def test_false_promotions_are_rare(seed: int) -> None:
             seed=draw,
             max_accuracy_drop=1.0,
         )
-        promoted += result.promoted
-    assert binomtest(promoted, 100, 0.05, alternative="greater").pvalue > 0.01
+        shown += any(claim.shown for claim in result.claims)
+    assert binomtest(shown, 100, 0.05, alternative="greater").pvalue > 0.01
 
 
 def test_unknown_provenance_is_undetermined() -> None:
@@ -103,7 +107,7 @@ def test_accuracy_guards_a_promotion() -> None:
     wrong = np.eye(5)[(targets[right] + 1) % 5]
     trained[right] = 0.5 * wrong + 0.5 * np.eye(5)[targets[right]] + np.eye(5)[(targets[right] + 1) % 5] * 1e-6
     trained /= trained.sum(axis=1, keepdims=True)
-    result = verdict(uploaded=uploaded, post_hoc=uploaded, trained=trained)
+    result = verdict(uploaded=uploaded, post_hoc=uploaded, trained=trained, order=("trained",))
     assert result.claims[1].shown
     assert result.verdict == "unchanged"
     stopped = {guard.name: guard for guard in result.guards if not guard.passed}
@@ -177,7 +181,9 @@ def test_the_other_proper_score_guards_a_promotion() -> None:
     uploaded[np.arange(2000), right] = 0.55
     reckless = np.full((2000, 2), 1e-9)
     reckless[np.arange(2000), right] = 1 - 1e-9
-    judgement = judge(uploaded=uploaded, post_hoc=uploaded, trained=reckless, targets=targets, provenance="no")
+    judgement = judge(
+        uploaded=uploaded, post_hoc=uploaded, trained=reckless, order=("trained",), targets=targets, provenance="no"
+    )
     assert judgement.claims[1].shown
     guard = next(g for g in judgement.guards if g.name == "nll_rise" and g.finalist == "trained")
     assert not guard.passed
@@ -186,7 +192,7 @@ def test_the_other_proper_score_guards_a_promotion() -> None:
     assert any("worse in NLL" in sentence for sentence in judgement.sentences)
 
 
-def test_earlier_looks_make_a_promotion_harder() -> None:
+def test_earlier_looks_make_a_claim_harder() -> None:
     """What the first look shows, the hundredth does not; the level, the interval and a sentence say so."""
     logits, targets = drawn_logits(600)
     settings = {
@@ -195,7 +201,8 @@ def test_earlier_looks_make_a_promotion_harder() -> None:
         "targets": targets,
     }
     first, late = verdict(**settings), verdict(**settings, evaluations_before=99)
-    assert (first.verdict, late.verdict) == ("post_hoc", "unchanged")
+    assert (first.shown, late.shown) == (True, False)
+    assert (first.verdict, late.verdict) == ("post_hoc", "post_hoc")
     assert as_json(first)["level"] == pytest.approx(0.0375)
     assert as_json(late)["level"] == pytest.approx(0.05 / (4 * 100 * 99))
     assert as_json(late)["looks_before"] == 99
@@ -206,8 +213,8 @@ def test_earlier_looks_make_a_promotion_harder() -> None:
     assert not any("before, and each look" in sentence for sentence in first.sentences)
 
 
-def test_retrying_on_one_split_does_not_become_a_promotion() -> None:
-    """Ten candidates in a row that are no better: hardly a split promotes any of them."""
+def test_retrying_on_one_split_does_not_show_anything() -> None:
+    """Ten candidates in a row that are no better: hardly a split shows any of them to be."""
     rng, splits = np.random.default_rng(7), 0
     for draw in range(40):
         logits, targets = drawn_logits(150, 3, seed=draw)
@@ -219,7 +226,7 @@ def test_retrying_on_one_split_does_not_become_a_promotion() -> None:
                 targets=targets,
                 num_resamples=2,
                 evaluations_before=look,
-            ).promoted
+            ).shown
             for look in range(10)
         )
     assert binomtest(splits, 40, 0.05, alternative="greater").pvalue > 0.01
@@ -319,8 +326,47 @@ def test_a_trained_finalist_must_beat_the_calibrator_that_keeps_labels() -> None
 
     confidences = {"uploaded": 0.99, "post_hoc": 0.95, "same_labels": 0.7, "trained": 0.88}
     probs = {name: saying(confidence) for name, confidence in confidences.items()}
-    found = judge(**probs, targets=targets, provenance="no")
+    found = judge(**probs, order=("same_labels", "trained", "post_hoc"), targets=targets, provenance="no")
     trained = next(claim for claim in found.claims if claim.finalist == "trained")
     assert {comparison.against for comparison in trained.comparisons} == {"uploaded", "same_labels", "post_hoc"}
     assert not trained.shown
     assert found.verdict == "post_hoc"
+
+
+def test_test_rows_veto_what_is_shown_to_be_worse() -> None:
+    """A finalist that calibration rows prefer, but three times too sure on test rows, gives way to the next."""
+    logits, targets = drawn_logits()
+    found = verdict(
+        uploaded=softmax(1.5 * logits), same_labels=softmax(logits), post_hoc=softmax(3 * logits), order=None
+    )
+    assert (found.finalist, found.order) == ("same_labels", ("same_labels",))
+    worse = next(veto for veto in found.vetoes if veto.reason == "worse")
+    by_hand = [-np.log(softmax(scale * logits)[np.arange(len(targets)), targets]).mean() for scale in (3.0, 1.5)]
+    assert (worse.finalist, worse.against) == ("post_hoc", "uploaded")
+    assert worse.value == pytest.approx(by_hand[0] - by_hand[1])
+    assert any("shown to be worse than the uploaded model" in sentence for sentence in found.sentences)
+
+
+def test_a_gain_that_few_rows_cannot_show_is_served_all_the_same() -> None:
+    """Sixty rows that cannot show the gain of a temperature do not send the overconfident model back."""
+    logits, targets = drawn_logits(60, seed=5)
+    found = verdict(uploaded=softmax(1.4 * logits), post_hoc=softmax(logits), targets=targets)
+    assert (found.verdict, found.promoted, found.shown) == ("post_hoc", True, False)
+    assert found.claims[0].rows_needed is not None
+
+
+def test_vetoes_of_few_groups_rest_on_the_betting_bound() -> None:
+    """Twenty rows that are all worse by a little are a veto by the bound; the first three of them are not."""
+    targets = np.zeros(20, dtype=np.int64)
+    before, after = np.tile([0.6, 0.4], (20, 1)), np.tile([0.5, 0.5], (20, 1))
+    many = nll_rise(after, before, JudgedRows(targets, np.arange(20)))
+    few = nll_rise(after[:3], before[:3], JudgedRows(targets[:3], np.arange(3)))
+    assert many[0] == pytest.approx(np.log(6 / 5)) == few[0]
+    assert many[1] < 0.05 < few[1]
+
+
+def test_an_order_names_only_what_is_given() -> None:
+    """A finalist without probabilities cannot be preferred, nor the uploaded model, which comes last anyway."""
+    for wrong in (("trained",), ("uploaded", "post_hoc")):
+        with pytest.raises(ValueError, match="order must name finalists"):
+            verdict(order=wrong)

@@ -70,13 +70,14 @@ def killed(journal: Journal | None, kill_at: int, **options: Any) -> None:
 
 def bits(result: RaceResult) -> Any:
     """All that may not change: scores, notes, and every weight of the finalists."""
-    finalists = [one for one in (result.post_hoc, result.same_labels, result.trained) if one is not None]
+    finalists = list(result.finalists.values())
     weights = [[t.numpy().tobytes() for t in one.classifier.state_dict().values()] for one in finalists]
     diagnostics = [array.tobytes() for array in vars(result.diagnostics).values()] if result.diagnostics else None
     held_out = [one.held_out.tobytes() for one in finalists]
     return (
         [one.as_dict() for one in result.candidates],
         result.notes,
+        result.order,
         dict(result.rates),
         weights,
         held_out,

@@ -11,6 +11,7 @@ from sklearn.linear_model import LogisticRegression
 
 from fedlas.calibrators import CALIBRATORS, AffineScaling, Calibrator, TemperatureScaling, softmax
 from fedlas.race.scoring import (
+    FEW_ROWS,
     cross_fitted_logits,
     fit_calibrator,
     make_folds,
@@ -137,10 +138,10 @@ def test_what_is_offered_can_be_fitted() -> None:
     for num_classes in (2, 3, 20, 200, 1000):
         for num_rows in (10, 300, 3000, 100_000):
             names = post_hoc_names(num_classes, num_rows, "binary" if num_classes == 2 else "multiclass")
-            assert names[0] == "temperature"
+            assert names[0] == ("temperature" if num_rows >= FEW_ROWS else "shrunken_temperature")
             assert set(names) <= set(CALIBRATORS)
-    assert post_hoc_names(2, 50) == ("temperature", "mixture", "affine", "beta", "quadratic", "spline")
-    assert post_hoc_names(10, 50) == ("temperature", "mixture")
+    assert post_hoc_names(2, 150) == ("temperature", "mixture", "affine", "beta", "quadratic", "spline")
+    assert post_hoc_names(20, 150) == ("temperature", "mixture")
     assert post_hoc_names(10, 1000) == ("temperature", "mixture", "structured_vector", "structured_matrix", "isotonic")
     assert post_hoc_names(1000, 100_000) == ("temperature",)
     with pytest.raises(ValueError, match="num_classes"):

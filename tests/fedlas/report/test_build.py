@@ -57,7 +57,7 @@ def test_the_report_is_strict_json() -> None:
 def test_the_summary_is_honest() -> None:
     """Verdict first, then numbers, then what noise alone would give, then the notes."""
     summary = content()["summary"]
-    assert "promoted" in summary[0]
+    assert "is served" in summary[0]
     assert any("perfectly calibrated model" in sentence for sentence in summary)
     assert summary[-1] == "A note."
     assert example()[0].verdict == content()["verdict"] == "post_hoc"
