@@ -132,7 +132,7 @@ def _numbered(part: OnnxPart, number: int) -> OnnxPart:
     nodes, constants = part
 
     def own(name: str) -> str:
-        return name.replace(PREFIX, f"{PREFIX}{number}_", 1) if name.startswith(PREFIX) else name
+        return name.replace(PREFIX, f"{PREFIX}member_{number}_", 1) if name.startswith(PREFIX) else name
 
     for constant in constants:
         constant.name = own(constant.name)
