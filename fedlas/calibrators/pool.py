@@ -92,11 +92,11 @@ class Pool(Calibrator):
             nodes, constants = _numbered(member.to_onnx(logits_name, f"{PREFIX}result", features_name), number)
             chain.nodes += nodes
             chain.constants += constants
-            chain.step("Softmax", result=f"{number}_probs", first=nodes[-1].output[0], axis=1)
-            chain.step("Mul", chain.constant(f"{number}_weight", weight), result=f"{number}_share")
-            total = chain.step("Add", total, result=f"{number}_total") if total else chain.last
-        chain.step("Add", chain.constant("tiny", TINY), result="positive")
-        chain.step("Log", result="pooled")
+            chain.step("Softmax", result=f"pool_probs_{number}", first=nodes[-1].output[0], axis=1)
+            chain.step("Mul", chain.constant(f"pool_weight_{number}", weight), result=f"pool_share_{number}")
+            total = chain.step("Add", total, result=f"pool_total_{number}") if total else chain.last
+        chain.step("Add", chain.constant("pool_tiny", TINY), result="pool_positive")
+        chain.step("Log", result="pool_logits")
         return chain.end(output_name)
 
 
@@ -128,7 +128,7 @@ def mixture_weights(true_probs: Floats, rows: Floats) -> Floats:
 
 
 def _numbered(part: OnnxPart, number: int) -> OnnxPart:
-    """A member's part with its number in every name of its own, since two members may be of one kind."""
+    """A member's part with its number in every name of its own: two members may use the same one."""
     nodes, constants = part
 
     def own(name: str) -> str:

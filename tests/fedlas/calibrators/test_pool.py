@@ -1,0 +1,109 @@
+"""The pool: its mixture by hand, its weights, and the graph that it writes."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+from onnx import TensorProto, helper
+
+from fedlas.calibrators import CALIBRATORS, MixtureScaling, Pool, TemperatureScaling, Uniform, softmax
+from fedlas.calibrators.feature_map import FeatureScaling, shown_parameters
+from fedlas.calibrators.pool import mixture_weights
+
+
+def drawn(num_classes: int, num_rows: int = 300) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Logits twice too large, features of seven columns, and targets."""
+    rng = np.random.default_rng(num_classes)
+    truth = rng.normal(size=(num_rows, num_classes))
+    targets = (softmax(truth).cumsum(axis=1) > rng.random((num_rows, 1))).argmax(axis=1)
+    return 2 * truth, rng.normal(size=(num_rows, 7)), targets
+
+
+def run(pool: Pool, logits: np.ndarray, features: np.ndarray) -> np.ndarray:
+    """What ONNX Runtime answers for the pool's nodes."""
+    nodes, constants = pool.to_onnx("logits", "calibrated", "features")
+    given = [
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, ["N", array.shape[1]])
+        for name, array in (("logits", logits), ("features", features))
+    ]
+    result = helper.make_tensor_value_info("calibrated", TensorProto.FLOAT, ["N", logits.shape[1]])
+    graph = helper.make_graph(nodes, "pool", given, [result], constants)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    onnx.checker.check_model(model, full_check=True)
+    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    inputs = {"logits": logits.astype(np.float32), "features": features.astype(np.float32)}
+    return np.asarray(session.run(None, {part.name: inputs[part.name] for part in session.get_inputs()})[0])
+
+
+@pytest.mark.parametrize("num_classes", [2, 4])
+def test_a_pool_of_every_kind_is_one_graph(num_classes: int) -> None:
+    """Every kind of calibrator, two of each, in one file: ONNX Runtime answers what NumPy does, in the logits too."""
+    logits, features, targets = drawn(num_classes)
+    kinds = [kind for kind in CALIBRATORS.values() if num_classes == 2 or not kind.two_classes_only]
+    members = [kind().fit(logits, targets) for kind in kinds for _ in range(2)]
+    members += [FeatureScaling(share=0.1).fit(logits, targets, features=features), Uniform()]
+    pool = Pool(members, np.full(len(members), 1 / len(members)))
+    expected = pool(logits, features)
+    assert run(pool, logits, features) == pytest.approx(expected, abs=2e-5)
+    assert not pool.keeps_order
+
+
+def test_extreme_logits_stay_finite() -> None:
+    """Logits of ±10,000 give probabilities of exactly 0 and 1 in every member, and a finite logarithm."""
+    logits = np.array([[1e4, -1e4, 0.0], [0.0, 1e4, -1e4]])
+    pool = Pool([TemperatureScaling(1.0), MixtureScaling(2.0, 0.0, 3)], [0.5, 0.5])
+    for answer in (pool(logits), run(pool, logits, np.zeros((2, 1)))):
+        assert np.isfinite(answer).all()
+        assert softmax(answer) == pytest.approx(np.eye(3)[[0, 1]], abs=1e-12)
+
+
+def test_members_that_keep_the_order_make_a_pool_that_does() -> None:
+    """A mixture of equal orders has that order; the even share takes nothing from it."""
+    logits, _, _ = drawn(5)
+    pool = Pool([TemperatureScaling(0.5), MixtureScaling(3.0, 0.2, 5), Uniform()], [0.3, 0.3, 0.4])
+    assert pool.keeps_order
+    assert (pool(logits).argmax(axis=1) == logits.argmax(axis=1)).all()
+
+
+def test_weights_are_those_of_the_mixture_that_drew_the_rows() -> None:
+    """Rows drawn in a third from one density and in the rest from another: their shares are found again."""
+    rng = np.random.default_rng(0)
+    first = rng.random(20_000) < 1 / 3
+    values = np.where(first, rng.normal(-2, 1, 20_000), rng.normal(2, 1, 20_000))
+    densities = np.exp(-0.5 * (values[:, None] - [-2, 2]) ** 2)
+    assert mixture_weights(densities, np.full(20_000, 1 / 20_000))[0] == pytest.approx(1 / 3, abs=0.01)
+
+
+def test_a_member_that_says_nothing_is_dropped() -> None:
+    """A weight under a thousandth is exactly 0, and the others sum to 1."""
+    true_probs = np.stack([np.full(500, 0.8), np.full(500, 0.2)], axis=1)
+    assert mixture_weights(true_probs, np.full(500, 0.002)).tolist() == [1.0, 0.0]
+
+
+def test_a_fit_fits_the_members_again() -> None:
+    """The mixture's weights stay, the members are those of the new rows."""
+    logits, _, targets = drawn(3)
+    pool = Pool([TemperatureScaling(), Uniform()], [0.9, 0.1]).fit(logits, targets)
+    assert pool.members[0].parameters() == TemperatureScaling().fit(logits, targets).parameters()
+    assert pool.weights.tolist() == [0.9, 0.1]
+
+
+def test_parameters_are_ready_for_people() -> None:
+    """Members by name, with their weights; a large table is shown by its shape."""
+    wide = FeatureScaling(1.0, np.zeros((50, 20)), np.zeros(20))
+    shown = shown_parameters(Pool([TemperatureScaling(2.0), wide], [0.25, 0.75]))
+    assert shown["weights"] == [0.25, 0.75]
+    assert shown["members"][0] == {"name": "temperature", "parameters": {"temperature": 2.0}}
+    assert shown["members"][1]["parameters"]["matrix"] == "50 × 20 numbers"
+
+
+@pytest.mark.parametrize(
+    ("weights", "message"),
+    [([1.0], r"\(M,\)"), ([0.5, 0.4], "sum to 1"), ([1.5, -0.5], "negative"), ([np.nan] * 2, "1")],
+)
+def test_wrong_weights_are_refused(weights: list[float], message: str) -> None:
+    """One weight per member, none negative, which sum to 1."""
+    with pytest.raises(ValueError, match=message):
+        Pool([TemperatureScaling(), Uniform()], weights)
