@@ -135,7 +135,6 @@ def calibrate(
         diagnostics=_diagnostics(result),
         guarantees=guarantees,
         calibration_accuracy=start.accuracy,
-        num_calibration_rows=len(start.targets),
         duplicates=shared_rows(dataset),
         candidates=[candidate.as_dict() for candidate in result.candidates],
         recipe={"request": dict(request or {}), **_recipe(finalist, dataset, result)},

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +18,7 @@ from fedlas.race.candidates import Candidate
 from fedlas.race.finite_outputs import require_numbers
 from fedlas.race.outputs import SplitOutputs
 from fedlas.race.recipe import make_candidates
+from fedlas.report import SplitAccuracy
 from fedlas.training.fit import predict_logits
 
 Rows = tuple[list[Array], NDArray[np.int64]]
@@ -43,10 +45,11 @@ class Start:
     judged: bool
     trains: bool
 
-    @property
-    def accuracy(self) -> float:
+    @cached_property
+    def accuracy(self) -> SplitAccuracy:
         """The classifier's on the calibration rows."""
-        return float((self.outputs.logits.argmax(1) == self.targets).mean())
+        correct = self.outputs.logits.argmax(axis=1) == self.targets
+        return SplitAccuracy.of(correct, groups=self.dataset.groups_of("calibration"))
 
     def candidates(self) -> list[Candidate]:
         """What is to be raced."""
@@ -94,7 +97,7 @@ def _check_rows(classifier: GraphClassifier, dataset: Dataset) -> None:
 
 def _check_expected_accuracy(start: Start) -> None:
     """Refuse an uploaded model whose accuracy is further below what its owner expects than chance explains."""
-    found, expected = start.accuracy, start.options.expected_accuracy
+    found, expected = start.accuracy.value, start.options.expected_accuracy
     if expected is not None and found < expected - _EXPECTED_WITHIN:
         raise BaselineMismatch(
             f"the uploaded model is right on {100 * found:.1f} % of the {len(start.targets)} calibration rows, but "

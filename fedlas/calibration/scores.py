@@ -35,7 +35,7 @@ from fedlas.gate.claims import GateVerdict
 from fedlas.guarantees import Guarantees
 from fedlas.race.scoring import CrossFitted, post_hoc_names
 from fedlas.race.selection import CalibratorSelector
-from fedlas.report import CalibrationReport
+from fedlas.report import CalibrationReport, SplitAccuracy
 
 #: Few draws of wrong labels: a request waits for the report.
 _NOISE_DRAWS = 3
@@ -130,14 +130,19 @@ def calibrate_scores(
     evidence = replace(
         evaluation.evidence(verdict, name),
         guarantees=guarantees,
-        calibration_accuracy=selector.base_accuracy,
-        num_calibration_rows=len(selector.targets),
+        calibration_accuracy=_accuracy(rows),
         candidates=[selector.post_hoc(found["post_hoc"]).as_dict()],
         recipe={"methods": methods, "calibrator": {"name": served.name, "parameters": shown_parameters(served)}},
         digests=digests or {},
         notes=_notes(rows.dataset, verdict),
     )
     return ScoresCalibration(verdict, evaluation.report(evidence), rows, served, guarantees)
+
+
+def _accuracy(rows: ScoredRows) -> SplitAccuracy:
+    """The accuracy of the scores on the calibration rows."""
+    logits, targets = rows.split("calibration")
+    return SplitAccuracy.of(logits.argmax(axis=1) == targets, groups=rows.dataset.groups_of("calibration"))
 
 
 def _selector(rows: ScoredRows, options: CalibrationOptions) -> CalibratorSelector:

@@ -28,7 +28,16 @@ from fedlas.data.formats.npz import NpzReader
 from fedlas.data.formats.parquet import ParquetReader
 from fedlas.data.labels import Labels, as_text, read_labels
 from fedlas.data.roles import RoleNames, Roles, find_roles
-from fedlas.data.splits import Codes, check_groups, draw_splits, given_splits, halved, thinned
+from fedlas.data.splits import (
+    DEFAULT_SHARES,
+    Codes,
+    Shares,
+    check_groups,
+    check_shares,
+    draw_splits,
+    given_splits,
+    thinned,
+)
 from fedlas.errors import BadDataset
 
 _CLASS_NAMES = "class_names"
@@ -41,6 +50,7 @@ def read_dataset(
     roles: RoleNames | None = None,
     seen_by_model: str | None = None,
     split_seed: int = 0,
+    split_shares: Mapping[str, float] | None = None,
     missing: str = "reject",
     padding: Mapping[str, float] | None = None,
     scratch: Path | None = None,
@@ -52,6 +62,7 @@ def read_dataset(
         roles: role -> column name, over the well-known names (`label`, `split`, `group`, ...).
         seen_by_model: `no`, `train_split` or `unknown`; None means `train_split` where splits are given.
         split_seed: shuffles the rows where splits are drawn.
+        split_shares: split -> its share of the rows where they are drawn, instead of 0.5, 0.2, 0.1 and 0.2.
         missing: `reject` refuses NaN, `nan` lets it through to the model.
         padding: list column of a parquet file -> the number that fills its shorter rows.
         scratch: folder for the files of arrays that are large, which must stay as long as the dataset is used; without
@@ -65,6 +76,7 @@ def read_dataset(
         raise ValueError(f"seen_by_model must be one of {SEEN_BY_MODEL}, got {seen_by_model!r}")
     if missing not in ("reject", "nan"):
         raise ValueError(f"missing must be 'reject' or 'nan', got {missing!r}")
+    shares = None if split_shares is None else check_shares(split_shares)
     format = told_format(path, format)
     try:
         reader = _reader(path, format, padding, scratch)
@@ -73,7 +85,7 @@ def read_dataset(
         named = chosen.columns() | ({_CLASS_NAMES} if names_classes else set())
         columns = reader.read(named, ArrayFactory(scratch, allow_nan=missing == "nan"))
         class_names = class_names_of(columns.named.pop(_CLASS_NAMES)) if names_classes else None
-        return build_dataset(columns, chosen, class_names, seen_by_model, split_seed, format)
+        return build_dataset(columns, chosen, class_names, seen_by_model, split_seed, format, shares=shares)
     except MemoryError:
         raise BadDataset("too_large", "the arrays do not fit into memory") from None
     except OSError as error:
@@ -119,9 +131,10 @@ def build_dataset(
     split_seed: int,
     format: str,
     *,
+    shares: Shares | None = None,
     trains: bool = True,
 ) -> Dataset:
-    """Columns with their roles as a dataset whose splits are fixed; without `trains`, half fits and half judges.
+    """Columns with their roles as a dataset whose splits are fixed: as they are given, or drawn by `shares` (4,).
 
     Raises:
         BadDataset: as `read_dataset`.
@@ -136,7 +149,7 @@ def build_dataset(
     labels = read_labels(roles.label, named[roles.label], class_names)
     groups = read_groups(roles.group, named[roles.group]) if roles.group is not None else None
     weights = read_weights(roles.weight, named[roles.weight]) if roles.weight is not None else None
-    splits = _splits(named, roles, labels, groups, split_seed, trains=trains)
+    splits = _splits(named, roles, labels, groups, split_seed, shares)
     thinning: list[str] = []
     if weights is not None and roles.weight is not None:
         splits, thinning = _thinned(splits, weights, roles.weight, split_seed)
@@ -171,17 +184,27 @@ def class_names_of(array: Array) -> list[str]:
 
 
 def _splits(
-    arrays: Mapping[str, Array], roles: Roles, labels: Labels, groups: Integers | None, seed: int, *, trains: bool
+    arrays: Mapping[str, Array],
+    roles: Roles,
+    labels: Labels,
+    groups: Integers | None,
+    seed: int,
+    shares: Shares | None,
 ) -> Codes:
     if roles.split is not None:
+        if shares is not None:
+            raise BadDataset(
+                "bad_split_shares",
+                f"'{roles.split}' gives the split of every row, so none is drawn: leave out the column or split_shares",
+            )
         check_single("split", arrays[roles.split])
         splits = given_splits(roles.split, arrays[roles.split])
         if groups is not None and roles.group is not None:
             check_groups(splits, groups, arrays[roles.group])
         return splits
     time = read_time(roles.time, arrays[roles.time]) if roles.time is not None else None
-    drawn = draw_splits(labels.targets, groups=groups, time=time, seed=seed)
-    return drawn if trains else halved(drawn)
+    shares = DEFAULT_SHARES if shares is None else shares
+    return draw_splits(labels.targets, groups=groups, time=time, seed=seed, shares=shares)
 
 
 def _thinned(splits: Codes, weights: NDArray[np.float64], name: str, seed: int) -> tuple[Codes, list[str]]:

@@ -20,6 +20,7 @@ from fedlas.data.formats.npz import NpzReader
 from fedlas.data.labels import as_text
 from fedlas.data.reading import build_dataset, class_names_of
 from fedlas.data.roles import RoleNames, find_roles
+from fedlas.data.splits import SCORES_SHARES, Shares, check_shares
 from fedlas.errors import BadDataset
 
 Kind = Literal["logits", "probabilities"]
@@ -55,16 +56,20 @@ class _Matrix:
 
 
 def read_scores(
-    path: str | Path, *, class_names: Sequence[str] | None = None, roles: RoleNames | None = None
+    path: str | Path,
+    *,
+    class_names: Sequence[str] | None = None,
+    roles: RoleNames | None = None,
+    split_shares: Mapping[str, float] | None = None,
 ) -> Dataset:
     """Read scores and labels from an npz or csv file and fix the splits.
 
     The input is called `logits` or `probabilities` and is float32. `calibration` fits and `test` judges: as a column
-    `split` says, else half and half. That the network has seen none of the rows is assumed.
+    `split` says, else half and half, or by `split_shares`. That the network has seen none of the rows is assumed.
 
     Args:
         class_names: in the order of the columns; else those that the file or its columns name.
-        roles: as `read_dataset` takes them.
+        roles, split_shares: as `read_dataset` takes them; since nothing is trained, a share of `train` fits too.
 
     Raises:
         BadDataset: with a code of its own for everything that can be wrong with a file.
@@ -89,8 +94,19 @@ def read_scores(
     names = matrix.names or _numbered(named[chosen.label], matrix)
     chosen = replace(chosen, warnings=warnings)
     scores = Columns(named, {matrix.kind: matrix.values})
-    dataset = build_dataset(scores, chosen, names, "no", _SPLIT_SEED, format, trains=False)
+    shares = _shares(split_shares, drawn=chosen.split is None)
+    dataset = build_dataset(scores, chosen, names, "no", _SPLIT_SEED, format, shares=shares, trains=False)
     return _with_all_classes(dataset, matrix, sorted_words=names is None)
+
+
+def _shares(given: Mapping[str, float] | None, *, drawn: bool) -> Shares | None:
+    """Shares of splits that are drawn; what would train fits, since scores train nothing."""
+    if given is None:
+        return SCORES_SHARES if drawn else None
+    shares = check_shares(given)
+    shares[SPLITS.index("calibration")] += shares[SPLITS.index("train")]
+    shares[SPLITS.index("train")] = 0
+    return shares
 
 
 def _matrix(arrays: Mapping[str, Array]) -> _Matrix:

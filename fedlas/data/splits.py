@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
+from fractions import Fraction
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -10,9 +14,15 @@ from fedlas.data.labels import as_text
 from fedlas.errors import BadDataset
 
 Codes = NDArray[np.int8]
+Shares = NDArray[np.float64]
 
-#: Shares of train, calibration, guarantee and test where the splits are drawn.
-FRACTIONS = np.array([0.5, 0.2, 0.1, 0.2])
+#: Shares of train, calibration, guarantee and test where the splits are drawn; scores train nothing.
+DEFAULT_SHARES: Shares = np.array([0.5, 0.2, 0.1, 0.2])
+SCORES_SHARES: Shares = np.array([0.0, 0.5, 0.0, 0.5])
+#: Without this share of the rows a split that must be there would often get none.
+_LEAST_SHARE, _SUM_TOLERANCE = 0.01, 1e-6
+#: Shares are kept to a thousandth within so many neighbours.
+_LONGEST_PATTERN = 1000
 
 #: The code of rows that take no part.
 SET_ASIDE = -1
@@ -20,8 +30,29 @@ SET_ASIDE = -1
 #: So many groups are weighed one by one (0.4 s); of millions the rest falls into place by the law of large numbers.
 _WEIGHED_GROUPS = 20_000
 
-# Ten neighbours in a list sorted by class get exactly these shares, so every class and the whole do too.
-_PATTERN = np.array([0, 1, 0, 3, 0, 2, 0, 1, 0, 3], dtype=np.int8)
+
+def check_shares(shares: Mapping[str, float]) -> Shares:
+    """Shares (4,) in the order of `SPLITS`; a split that is not named gets nothing.
+
+    >>> check_shares({"calibration": 0.5, "test": 0.5}).tolist()
+    [0.0, 0.5, 0.0, 0.5]
+
+    Raises:
+        BadDataset: `bad_split_shares` for an unknown split, a negative share, or shares that do not sum to one; fitting
+            and judging need a hundredth each.
+    """
+    if unknown := [name for name in shares if name not in SPLITS]:
+        raise BadDataset("bad_split_shares", f"{unknown[0]!r} is no split; the splits are {', '.join(SPLITS)}")
+    if wrong := [name for name, share in shares.items() if not 0 <= share <= 1]:
+        raise BadDataset("bad_split_shares", f"the share of {wrong[0]} must lie in 0..1, got {shares[wrong[0]]}")
+    if abs(total := math.fsum(shares.values()) - 1) > _SUM_TOLERANCE:
+        raise BadDataset("bad_split_shares", f"the shares must sum to 1, these sum to {total + 1:g}")
+    for name in ("calibration", "test"):
+        if shares.get(name, 0) < _LEAST_SHARE:
+            raise BadDataset(
+                "bad_split_shares", f"the share of {name} must be at least {_LEAST_SHARE}, got {shares.get(name, 0):g}"
+            )
+    return np.array([shares.get(name, 0.0) for name in SPLITS], dtype=np.float64)
 
 
 def given_splits(name: str, array: Array) -> Codes:
@@ -79,31 +110,53 @@ def check_groups(splits: Codes, groups: Integers, labels: Array) -> None:
 
 
 def draw_splits(
-    targets: Integers, *, groups: Integers | None = None, time: Array | None = None, seed: int = 0
+    targets: Integers,
+    *,
+    groups: Integers | None = None,
+    time: Array | None = None,
+    seed: int = 0,
+    shares: Shares = DEFAULT_SHARES,
 ) -> Codes:
     """Codes (N,): shuffled by `seed` and stratified by class, or in order of `time` (latest rows: test)."""
     rng = np.random.default_rng(seed)
     if time is not None:
-        return _by_time(time, np.arange(len(targets)) if groups is None else groups)
+        return _by_time(time, np.arange(len(targets)) if groups is None else groups, shares)
     if groups is not None:
-        return _by_group(targets, groups, rng)
-    shuffled = rng.permutation(len(targets))
+        return _by_group(targets, groups, rng, shares)
+    shuffled, pattern = rng.permutation(len(targets)), _pattern(shares)
     order = shuffled[np.argsort(targets[shuffled], kind="stable")]
     splits = np.empty(len(targets), dtype=np.int8)
-    splits[order] = _PATTERN[(np.arange(len(targets)) + rng.integers(10)) % 10]
+    splits[order] = pattern[(np.arange(len(targets)) + rng.integers(len(pattern))) % len(pattern)]
     return splits
 
 
-def halved(drawn: Codes) -> Codes:
-    """Codes (N,) for scores, which train nothing: the half that would train fits, all other rows judge.
+def _pattern(shares: Shares) -> Codes:
+    """Codes of which any stretch has these shares to within two rows, so in a list sorted by class every class has.
 
-    >>> halved(np.array([0, 1, 2, 3], np.int8)).tolist()
-    [1, 3, 3, 3]
+    Each code falls due when those before it have had their time, and the most urgent one goes first, after Tijdeman
+    (The chairman assignment problem, Discrete Mathematics 32, 1980).
+
+    >>> _pattern(DEFAULT_SHARES).tolist()
+    [0, 1, 0, 3, 0, 2, 0, 1, 3, 0]
     """
-    return np.where(drawn == SPLITS.index("train"), SPLITS.index("calibration"), SPLITS.index("test")).astype(np.int8)
+    lengths = (n for n in range(1, _LONGEST_PATTERN) if np.abs(n * shares - np.round(n * shares)).max() < n * 1e-6)
+    length = next(lengths, _LONGEST_PATTERN)
+    ends = np.round(length * np.cumsum(shares)).astype(int)
+    counts = np.diff(ends, prepend=0).tolist()
+    given, codes = [0] * len(counts), []
+    for place in range(length):
+        due = [
+            (Fraction((given[code] + 1) * length, count), Fraction(given[code] * length, count), code)
+            for code, count in enumerate(counts)
+            if count and given[code] * length <= place * count
+        ]
+        code = min(due)[-1]
+        codes.append(code)
+        given[code] += 1
+    return np.array(codes, dtype=np.int8)
 
 
-def _by_time(time: Array, groups: Integers) -> Codes:
+def _by_time(time: Array, groups: Integers, shares: Shares) -> Codes:
     """Whole groups in order of their earliest row, cut where the shares are reached."""
     _, ranks = np.unique(time, return_inverse=True)
     _, members = np.unique(groups, return_inverse=True)
@@ -113,11 +166,11 @@ def _by_time(time: Array, groups: Integers) -> Codes:
     order = np.argsort(earliest, kind="stable")
     middles = np.cumsum(sizes[order]) - sizes[order] / 2
     codes = np.empty(len(sizes), dtype=np.int8)
-    codes[order] = np.searchsorted(np.cumsum(FRACTIONS)[:-1] * len(time), middles, side="right")
+    codes[order] = np.searchsorted(np.cumsum(shares)[:-1] * len(time), middles, side="right")
     return codes[members]
 
 
-def _by_group(targets: Integers, groups: Integers, rng: np.random.Generator) -> Codes:
+def _by_group(targets: Integers, groups: Integers, rng: np.random.Generator, shares: Shares) -> Codes:
     """Large groups first, each into the split that lacks most rows of the group's classes.
 
     What is left after the largest `_WEIGHED_GROUPS` is small and many: those fill up what is missing, unseen.
@@ -126,7 +179,8 @@ def _by_group(targets: Integers, groups: Integers, rng: np.random.Generator) -> 
     sizes = np.bincount(members)
     starts = np.concatenate([[0], np.cumsum(sizes)])
     by_group = np.argsort(members, kind="stable")
-    missing = FRACTIONS[:, None] * np.bincount(targets)
+    drawn = np.flatnonzero(shares)
+    missing = shares[drawn, None] * np.bincount(targets)
     codes = np.empty(len(sizes), dtype=np.int8)
     shuffled = rng.permutation(len(sizes))
     order = shuffled[np.argsort(-sizes[shuffled], kind="stable")]
@@ -140,4 +194,4 @@ def _by_group(targets: Integers, groups: Integers, rng: np.random.Generator) -> 
         room = np.maximum(missing.sum(axis=1), 0)
         middles = (np.cumsum(sizes[rest]) - sizes[rest] / 2) * room.sum() / sizes[rest].sum()
         codes[rest] = np.searchsorted(np.cumsum(room)[:-1], middles, side="right")
-    return codes[members]
+    return drawn.astype(np.int8)[codes[members]]

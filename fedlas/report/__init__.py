@@ -8,10 +8,12 @@ from fedlas.report.document import CalibrationReport
 from fedlas.report.environment import library_versions, machine_facts
 from fedlas.report.evidence import Evidence
 from fedlas.report.page import report_html
+from fedlas.report.split_accuracy import SplitAccuracy
 
 __all__ = [
     "CalibrationReport",
     "Evidence",
+    "SplitAccuracy",
     "build_report",
     "library_versions",
     "machine_facts",

@@ -46,7 +46,7 @@ def build_report(
         promoted=evidence.gate.promoted,
         summary=(),
         advice=(),
-        warnings=caveats(evidence, rows, names, estimates["uploaded"]),
+        warnings=caveats(evidence, rows, names, estimates["uploaded"], models["uploaded"].argmax(1) == rows.targets),
         metrics=estimates,
         differences={
             f"calibrated_minus_{name}": _difference(models["calibrated"], models[name], rows, options)

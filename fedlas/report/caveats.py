@@ -6,11 +6,13 @@ from collections.abc import Mapping, Sequence
 from math import sqrt
 
 import numpy as np
+from numpy.typing import NDArray
 
 from fedlas.gate.non_inferiority import JudgedRows
 from fedlas.metrics._checks import Ints
 from fedlas.metrics.evaluate import Estimates
 from fedlas.report.evidence import Evidence
+from fedlas.report.split_accuracy import SplitAccuracy
 
 #: A model of such accuracy and NLL has usually seen the rows.
 ACCURACY_TOO_GOOD, NLL_TOO_GOOD, ROWS_ENOUGH = 0.995, 0.05, 200
@@ -18,26 +20,31 @@ ACCURACY_TOO_GOOD, NLL_TOO_GOOD, ROWS_ENOUGH = 0.995, 0.05, 200
 #: left at most.
 ERRORS_LEFT = 0.1
 #: Calibration rows that are so much easier than test rows, beyond chance, were seen or come from elsewhere.
-ACCURACY_APART, STANDARD_ERRORS_APART = 0.02, 3.0
+ACCURACY_APART = 0.02
 FEW_ROWS, FEW_GROUPS = 200, 30
 
 
-def caveats(evidence: Evidence, rows: JudgedRows, names: Sequence[str], uploaded: Estimates) -> tuple[str, ...]:
-    """All warnings about the test rows, given the uploaded model's metrics on them."""
+def caveats(
+    evidence: Evidence, rows: JudgedRows, names: Sequence[str], uploaded: Estimates, correct: NDArray[np.bool_]
+) -> tuple[str, ...]:
+    """All warnings about the test rows, given the uploaded model's metrics and which rows (N,) it answers rightly.
+
+    Rows of a group are one observation wherever chance is reckoned with.
+    """
     targets, accuracy, nll = rows.targets, uploaded["accuracy"].value, uploaded["nll"].value
     found = [
-        _too_good(targets, accuracy, nll, evidence.seen_by_model),
+        _too_good(rows, accuracy, nll, evidence.seen_by_model),
         _no_better_than_guessing(targets, names, accuracy),
-        _apart(len(targets), accuracy, evidence.calibration_accuracy, evidence.num_calibration_rows),
+        _apart(evidence.calibration_accuracy, SplitAccuracy.of(correct, groups=rows.groups)),
         _missing_classes(targets, names),
         _few(rows),
     ]
     return (*(sentence for sentence in found if sentence), *_duplicated(evidence.duplicates or {}))
 
 
-def _too_good(targets: Ints, accuracy: float, nll: float, seen_by_model: str | None) -> str | None:
-    num_rows, guessed = len(targets), float(np.bincount(targets).max() / len(targets))
-    if seen_by_model == "unknown" or num_rows < ROWS_ENOUGH:
+def _too_good(rows: JudgedRows, accuracy: float, nll: float, seen_by_model: str | None) -> str | None:
+    num_rows, guessed = len(rows.targets), float(np.bincount(rows.targets).max() / len(rows.targets))
+    if seen_by_model == "unknown" or num_rows < ROWS_ENOUGH or _few_groups(rows):
         return None
     if accuracy < ACCURACY_TOO_GOOD or nll > NLL_TOO_GOOD or 1 - accuracy > ERRORS_LEFT * (1 - guessed):
         return None
@@ -61,19 +68,14 @@ def _no_better_than_guessing(targets: Ints, names: Sequence[str], accuracy: floa
     )
 
 
-def _apart(num_rows: int, accuracy: float, before: float | None, num_before: int | None) -> str | None:
-    if before is None:
-        return None
-    error = sqrt(max(accuracy * (1 - accuracy), 0.25 / num_rows) / num_rows)
-    if num_before:
-        error = sqrt(error**2 + max(before * (1 - before), 0.25 / num_before) / num_before)
-    if abs(before - accuracy) < max(ACCURACY_APART, STANDARD_ERRORS_APART * error):
+def _apart(before: SplitAccuracy | None, now: SplitAccuracy) -> str | None:
+    if before is None or abs(before.value - now.value) < ACCURACY_APART or not before.is_apart(now):
         return None
     apart = (
-        f"The uploaded model has an accuracy of {100 * before:.1f} % on the calibration rows and of "
-        f"{100 * accuracy:.1f} % on the test rows"
+        f"The uploaded model has an accuracy of {100 * before.value:.1f} % on the calibration rows and of "
+        f"{100 * now.value:.1f} % on the test rows"
     )
-    if before < accuracy:
+    if before.value < now.value:
         return (
             f"{apart}: either labels of calibration rows are wrong, or the two splits come from different places. What "
             "was fitted on the calibration rows is then wrong for the test rows."
@@ -96,7 +98,7 @@ def _missing_classes(targets: Ints, names: Sequence[str]) -> str | None:
 
 
 def _few(rows: JudgedRows) -> str | None:
-    if rows.groups is not None and int(rows.groups.max()) + 1 < FEW_GROUPS:
+    if rows.groups is not None and _few_groups(rows):
         return (
             f"The test rows come from only {int(rows.groups.max()) + 1} groups: intervals that resample so few groups "
             "are too short."
@@ -104,6 +106,10 @@ def _few(rows: JudgedRows) -> str | None:
     if len(rows.targets) < FEW_ROWS:
         return f"There are only {len(rows.targets)} test rows: intervals are wide, and binned errors are mostly noise."
     return None
+
+
+def _few_groups(rows: JudgedRows) -> bool:
+    return rows.groups is not None and int(rows.groups.max()) + 1 < FEW_GROUPS
 
 
 def _duplicated(duplicates: Mapping[str, int]) -> list[str]:

@@ -12,6 +12,7 @@ from fedlas.gate.claims import GateVerdict
 from fedlas.guarantees import Guarantees
 from fedlas.report.diagnostics import Diagnostics
 from fedlas.report.label_noise import LabelNoise
+from fedlas.report.split_accuracy import SplitAccuracy
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,7 +28,7 @@ class Evidence:
         guarantees: of the model that is to be served.
         evaluations_before: how often the test rows had judged before, as the evaluation ledger says.
         seen_by_model: which rows the model has seen, as the dataset says (`no`, `train_split`, `unknown`).
-        calibration_accuracy, num_calibration_rows: of the uploaded model, to compare with its accuracy on test rows.
+        calibration_accuracy: of the uploaded model, to compare with its accuracy on test rows.
         duplicates: how many test rows also occur in each other split, by its name.
         candidates: `CandidateResult.as_dict()` of all candidates of the race.
         versions: of the libraries; those that are installed by default.
@@ -49,8 +50,7 @@ class Evidence:
     guarantees: Guarantees | None = None
     evaluations_before: int | None = None
     seen_by_model: str | None = None
-    calibration_accuracy: float | None = None
-    num_calibration_rows: int | None = None
+    calibration_accuracy: SplitAccuracy | None = None
     duplicates: Mapping[str, int] | None = None
     candidates: Sequence[Mapping[str, object]] = ()
     recipe: Mapping[str, object] = field(default_factory=dict)

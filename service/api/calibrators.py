@@ -10,7 +10,7 @@ from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import FileResponse
 from pydantic import Field
 
-from service.api.datasets import parse_roles
+from service.api.datasets import SHARES, parse_roles, parse_split_shares
 from service.api.idempotency import IdempotencyKey, Key
 from service.api.models import parse_class_names
 from service.api.problems import Responses
@@ -31,7 +31,12 @@ from service.registry.unit_of_work import UnitOfWork
 router = APIRouter(route_class=Route, prefix="/v1/calibrators", tags=["calibrators"])
 
 #: Which parameter an error of the worker speaks of.
-_FIELDS = {"unknown_method": "method", "unsuitable_method": "method", "class_names_mismatch": "class_names"}
+_FIELDS = {
+    "unknown_method": "method",
+    "unsuitable_method": "method",
+    "class_names_mismatch": "class_names",
+    "bad_split_shares": "split_shares",
+}
 _RESPONSES: Responses = {
     202: {"model": CalibratorRecord, "description": "Not fitted within `wait`; its record tells when it is."},
 }
@@ -47,13 +52,15 @@ class CalibratorOptions(FileOptions):
     roles: str | None = Field(
         None, max_length=100_000, description='JSON, for example {"label": "diagnosis", "group": "patient"}.'
     )
+    split_shares: str | None = SHARES
     wait: float = Field(60, ge=0, le=60, description="Seconds to wait for the calibrator; then the answer is 202.")
 
     def stored(self) -> JsonObject:
         """The options as they are kept with the record."""
         names = parse_class_names(self.class_names) if self.class_names is not None else None
         roles = parse_roles(self.roles) if self.roles else None
-        return {**self.model_dump(include={"method"}), "class_names": names, "roles": roles}
+        shares = parse_split_shares(self.split_shares) if self.split_shares else None
+        return {**self.model_dump(include={"method"}), "class_names": names, "roles": roles, "split_shares": shares}
 
 
 def add_calibrator(

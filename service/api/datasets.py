@@ -6,7 +6,7 @@ import sys
 from typing import Annotated, Literal
 
 from fastapi import APIRouter, Query, Request, Response
-from pydantic import Field
+from pydantic import Field, ValidationError
 
 from service.api.idempotency import IdempotencyKey, Key
 from service.api.json_values import parse_json
@@ -17,7 +17,7 @@ from service.api.routing import Route
 from service.api.services import ServicesDep
 from service.registry import tables
 from service.registry.contract import DatasetRecord
-from service.registry.documents import JsonObject, SeenByModel
+from service.registry.documents import JsonObject, SeenByModel, SplitShares
 from service.registry.errors import InvalidRequest
 from service.registry.presenters import dataset_record
 from service.registry.tables import new_id
@@ -27,6 +27,12 @@ router = APIRouter(route_class=Route, prefix="/v1/datasets", tags=["datasets"])
 
 #: Integers of JSON may be larger than any float.
 _LARGEST = sys.float_info.max
+#: The parameter `split_shares`.
+SHARES = Field(
+    None,
+    max_length=1000,
+    description='JSON, shares of drawn splits, for example {"calibration": 0.4, "guarantee": 0.2, "test": 0.4}.',
+)
 ROLE_NAMES = ("label", "split", "group", "slices", "weight", "time", "id")
 
 
@@ -41,6 +47,7 @@ class DatasetOptions(FileOptions):
     )
     seen_by_model: SeenByModel | None = Field(None, description="Which rows the uploaded model was trained on.")
     split_seed: int = Field(0, ge=0, lt=2**32)
+    split_shares: str | None = SHARES
     missing: Literal["reject", "nan"] = "reject"
     padding: str | None = Field(None, max_length=100_000, description='JSON, fills ragged lists: {"input_ids": 0}.')
     upload_id: UploadId = None
@@ -49,8 +56,9 @@ class DatasetOptions(FileOptions):
         """The options as they are kept with the record; raises InvalidRequest."""
         roles = parse_roles(self.roles) if self.roles else None
         padding = parse_padding(self.padding) if self.padding else None
+        shares = parse_split_shares(self.split_shares) if self.split_shares else None
         kept = self.model_dump(include={"format", "seen_by_model", "split_seed", "missing"})
-        return {**kept, "roles": roles, "padding": padding}
+        return {**kept, "roles": roles, "padding": padding, "split_shares": shares}
 
 
 def parse_roles(text: str) -> JsonObject:
@@ -80,6 +88,17 @@ def parse_padding(text: str) -> JsonObject:
             message = f"padding of input {name[:100]!r} must be a finite number"
             raise InvalidRequest("invalid_padding", message, field="padding")
     return padding
+
+
+def parse_split_shares(text: str) -> JsonObject:
+    """Parse and check the shares; raises InvalidRequest."""
+    try:
+        return SplitShares.model_validate(parse_json(text, "split_shares"), strict=True).stored()
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(["split_shares", *map(str, first["loc"])])[:100]
+        message = f"{place}: {first['msg']} (shares of {', '.join(SplitShares.model_fields)}, which sum to 1)"
+        raise InvalidRequest("invalid_split_shares", message, field="split_shares") from error
 
 
 def add_dataset(unit: UnitOfWork, file: ReceivedFile, options: DatasetOptions, stored: JsonObject) -> tables.Dataset:

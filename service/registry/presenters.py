@@ -19,7 +19,7 @@ Record = TypeVar("Record", bound=BaseModel)
 
 def dataset_record(row: tables.Dataset) -> contract.DatasetRecord:
     """The public record of a dataset."""
-    declared = {name: row.options.get(name) for name in ("format", "seen_by_model")}
+    declared = {name: row.options.get(name) for name in ("format", "seen_by_model", "split_shares")}
     return _presented(contract.DatasetRecord, row, declared, row.profile)
 
 
@@ -59,8 +59,11 @@ def batch_record(row: tables.Batch, work: tables.Work) -> contract.BatchRecord:
 
 def calibrator_record(row: tables.Calibrator) -> contract.CalibratorRecord:
     """The public record of a calibrator."""
-    report_url = f"/v1/calibrators/{row.id}/report" if row.report_sha256 else None
-    return _presented(contract.CalibratorRecord, row, row.profile, {"report_url": report_url})
+    derived = {
+        "split_shares": row.options.get("split_shares"),
+        "report_url": f"/v1/calibrators/{row.id}/report" if row.report_sha256 else None,
+    }
+    return _presented(contract.CalibratorRecord, row, row.profile, derived)
 
 
 def upload_record(row: tables.Upload, *, offset: int, touched_at: datetime) -> contract.UploadRecord:

@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from service.registry.contract import AnswerOptions, JobRequest
-from service.registry.documents import Document, ImagePreprocessing, ModelProfile, SeenByModel, Task
+from service.registry.documents import Document, ImagePreprocessing, ModelProfile, SeenByModel, SplitShares, Task
 
 
 class DatasetOptions(Document):
@@ -21,6 +21,7 @@ class DatasetOptions(Document):
     roles: dict[str, str | list[str]] | None = None
     seen_by_model: SeenByModel | None = None
     split_seed: int = 0
+    split_shares: SplitShares | None = None
     missing: Literal["reject", "nan"] = "reject"
     padding: dict[str, int | float] | None = None
 
@@ -44,6 +45,7 @@ class ScoresOptions(Document):
     method: str
     class_names: list[str] | None = None
     roles: dict[str, str | list[str]] | None = None
+    split_shares: SplitShares | None = None
 
 
 class InspectDatasetOrder(Document):

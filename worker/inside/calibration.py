@@ -75,7 +75,7 @@ def calibrate(order: JobOrder, files: Files, folder: Path, emit: Emit) -> JobRes
 
 def fit_scores(order: ScoresOrder, files: Files, folder: Path, emit: Emit) -> ScoresResult:
     """Calibrate scores; `calibrator.onnx`, the report, its page and diagram lie in `folder`."""
-    dataset = read_scores(files["scores"], class_names=order.options.class_names, roles=order.options.roles)
+    dataset = read_scores(files["scores"], **order.options.model_dump(exclude={"method"}))
     options = CalibrationOptions(method=order.options.method, evaluations_before=order.looks_before)
     found = calibrate_scores(ScoredRows.of(dataset), options, digests={"scores_sha256": order.sha256})
     error = found.export(folder / "calibrator.onnx", metadata={"fedlas.scores_sha256": order.sha256})

@@ -20,6 +20,7 @@ from service.registry.documents import (
     Progress,
     SeenByModel,
     SplitCounts,
+    SplitShares,
     Stage,
     Task,
     TensorSpec,
@@ -83,6 +84,7 @@ class DatasetRecord(UploadedRecord):
     inputs: list[TensorSpec] | None = None
     roles: DatasetRoles | None = None
     seen_by_model: SeenByModel | None = None
+    split_shares: SplitShares | None = Field(None, description="As they were sent, where splits are drawn by them.")
     splits: SplitCounts | None = None
     warnings: list[str] = Field(default_factory=list)
 
@@ -192,6 +194,7 @@ class CalibratorRecord(UploadedRecord):
     input: Literal["logits", "probabilities"] | None = Field(None, description="What was sent, and the file takes.")
     method: str = Field(description="What was asked for, and once it is fitted what it is.")
     parameters: JsonObject | None = None
+    split_shares: SplitShares | None = Field(None, description="As they were sent, where splits are drawn by them.")
     num_samples: int | None = None
     report: JsonObject | None = Field(None, description="An excerpt; `report_url` leads to the whole.")
     report_url: str | None = Field(None, description="Null for calibrators of earlier versions.")

@@ -5,7 +5,13 @@ and a stored document is validated again when its row is read as one.
 """
 
 from service.registry.documents.base import Document, JsonObject, TensorSpec
-from service.registry.documents.dataset_profile import DatasetProfile, DatasetRoles, SeenByModel, SplitCounts
+from service.registry.documents.dataset_profile import (
+    DatasetProfile,
+    DatasetRoles,
+    SeenByModel,
+    SplitCounts,
+    SplitShares,
+)
 from service.registry.documents.events import CandidateEnded, EventData, Progress, Stage
 from service.registry.documents.model_profile import (
     FeatureSpec,
@@ -40,6 +46,7 @@ __all__ = [
     "SeenByModel",
     "ServingCost",
     "SplitCounts",
+    "SplitShares",
     "Stage",
     "Task",
     "TensorSpec",

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Literal
+import math
+from typing import Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from service.registry.documents.base import Document, TensorSpec, is_absent
 
 SeenByModel = Literal["no", "train_split", "unknown"]
+
+_SUM_TOLERANCE = 1e-6
 
 
 class DatasetRoles(Document):
@@ -30,6 +33,22 @@ class SplitCounts(Document):
     calibration: int = 0
     guarantee: int = 0
     test: int = 0
+
+
+class SplitShares(Document):
+    """Shares of the rows that drawn splits get; they sum to one, and a split that is not named gets none."""
+
+    train: float = Field(0, ge=0, le=1)
+    calibration: float = Field(ge=0.01, le=1)
+    guarantee: float = Field(0, ge=0, le=1)
+    test: float = Field(ge=0.01, le=1)
+
+    @model_validator(mode="after")
+    def _sum_to_one(self) -> Self:
+        total = math.fsum((self.train, self.calibration, self.guarantee, self.test))
+        if abs(total - 1) > _SUM_TOLERANCE:
+            raise ValueError(f"the shares must sum to 1, these sum to {total:g}")
+        return self
 
 
 class DatasetProfile(Document):

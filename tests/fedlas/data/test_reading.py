@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from fedlas.data import SPLITS, load_dataset, read_dataset, save_dataset
+from fedlas.errors import BadDataset
 
 LABELS = np.arange(200) % 4
 
@@ -230,6 +231,48 @@ def test_drawn_splits_never_divide_a_group(tmp_path: Path) -> None:
     assert all(len(np.unique(dataset.splits[groups == g])) == 1 for g in range(120))
     shares = np.bincount(dataset.splits) / len(groups)
     np.testing.assert_allclose(shares, [0.5, 0.2, 0.1, 0.2], atol=0.02)
+
+
+def test_shares_of_drawn_splits(tmp_path: Path) -> None:
+    """Rows, groups and times are dealt out by the shares that are asked for; a split without a share has no row."""
+    shares = {"calibration": 0.3, "guarantee": 0.25, "test": 0.45}
+    labels = np.repeat([0, 1, 2], [500, 60, 40])
+    columns = {"x": np.zeros(600), "label": labels}
+    by_class = read_dataset(npz(tmp_path, **columns), split_shares=shares)
+    for k, size in enumerate((500, 60, 40)):
+        counts = np.bincount(by_class.splits[labels == k], minlength=4)
+        assert np.abs(counts - size * np.array([0, 0.3, 0.25, 0.45])).max() <= 2
+    by_time = read_dataset(npz(tmp_path, **columns, time=np.arange(600)), split_shares=shares)
+    np.testing.assert_array_equal(by_time.splits, np.repeat([1, 2, 3], [180, 150, 270]))
+    groups = np.random.default_rng(0).integers(0, 100, 600)
+    by_group = read_dataset(npz(tmp_path, **columns, group=groups), split_shares=shares)
+    np.testing.assert_allclose(np.bincount(by_group.splits, minlength=4) / 600, [0, 0.3, 0.25, 0.45], atol=0.02)
+    assert all(len(np.unique(by_group.splits[groups == group])) == 1 for group in np.unique(groups))
+
+
+@pytest.mark.parametrize(
+    ("shares", "said"),
+    [
+        ({"calibration": 0.5, "test": 0.4}, "sum to 0.9"),
+        ({"calibration": 0.5, "test": 0.5, "dev": 0.0}, "'dev' is no split"),
+        ({"calibration": 1.2, "test": -0.2}, "calibration must lie in 0..1"),
+        ({"calibration": float("nan"), "test": 1.0}, "calibration must lie in 0..1"),
+        ({"train": 0.5, "calibration": 0.5}, "test must be at least 0.01"),
+    ],
+)
+def test_bad_shares_are_refused(tmp_path: Path, shares: dict[str, float], said: str) -> None:
+    """What the shares must be is said with what they are."""
+    with pytest.raises(BadDataset, match=said) as refused:
+        read_dataset(npz(tmp_path, x=np.zeros(200), label=LABELS), split_shares=shares)
+    assert refused.value.code == "bad_split_shares"
+
+
+def test_shares_and_given_splits_contradict_each_other(tmp_path: Path) -> None:
+    """Where a column gives the splits none is drawn, so shares are refused and the column is named."""
+    words = np.array(SPLITS)[np.arange(200) % 4]
+    path = npz(tmp_path, x=np.zeros(200), label=LABELS // 2, split=words)
+    with pytest.raises(BadDataset, match="'split' gives the split of every row"):
+        read_dataset(path, split_shares={"calibration": 0.5, "test": 0.5})
 
 
 def test_drawn_splits_follow_time(tmp_path: Path) -> None:

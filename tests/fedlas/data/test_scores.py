@@ -228,6 +228,14 @@ def test_roles_can_be_named(tmp_path: Path) -> None:
     assert (list(scores.slices), len(np.unique(scores.groups)), scores.warnings) == (["site"], 200, [])
 
 
+def test_shares_of_scores(tmp_path: Path) -> None:
+    """Shares are kept, and what would train fits too, since scores train nothing."""
+    logits, targets = drawn(200)
+    shares = {"train": 0.3, "calibration": 0.2, "guarantee": 0.2, "test": 0.3}
+    scores = read(tmp_path, made.npz(logits=logits, labels=targets), split_shares=shares)
+    assert np.bincount(scores.splits).tolist() == [0, 100, 40, 60]
+
+
 def test_the_latest_rows_judge(tmp_path: Path) -> None:
     """With the role `time` the earlier half fits and the later half judges."""
     logits, targets = drawn(100)

@@ -7,33 +7,40 @@ import numpy as np
 from fedlas.calibrators import softmax
 from fedlas.gate.non_inferiority import JudgedRows
 from fedlas.metrics import Estimate
-from fedlas.report import Evidence
+from fedlas.report import Evidence, SplitAccuracy
 from fedlas.report.caveats import caveats
 from tests.helpers.drawn_rows import drawn_logits
 from tests.helpers.reports import UNCHANGED, report
 
 
+def said(before: float, now: float, rows: int, *, groups: int | None = None) -> str:
+    """All caveats where the uploaded model is right in the first rows of each split."""
+    targets = np.arange(rows) % 2
+    of = None if groups is None else np.arange(rows) * groups // rows
+    right = {name: np.arange(rows) < share * rows for name, share in (("before", before), ("now", now))}
+    accuracy = SplitAccuracy.of(right["before"], groups=of)
+    evidence = Evidence(
+        gate=UNCHANGED, uploaded=(), temperature=(), calibrated=(), targets=targets, calibration_accuracy=accuracy
+    )
+    estimates = {"accuracy": Estimate(now, now, now), "nll": Estimate(0.01, 0.01, 0.01)}
+    return "\n".join(caveats(evidence, JudgedRows(targets, of), ["a", "b"], dict(estimates), right["now"]))
+
+
 def test_too_easy_calibration_rows_are_noticed() -> None:
-    """Nine points apart on 500 rows is more than chance; two points apart on 100 rows is not."""
+    """Nine points apart on 500 rows is more than chance; two points apart on 100 rows, or ten in 50 groups, are not."""
+    words = "more than chance explains"
+    assert words in said(0.99, 0.90, 500)
+    assert words not in said(0.92, 0.90, 100)
+    assert words not in said(0.80, 0.90, 500)
+    assert words not in said(0.90, 0.80, 500, groups=50)
 
-    def warned(before: float, now: float, rows: int) -> bool:
-        targets = np.arange(rows) % 2
-        evidence = Evidence(
-            gate=UNCHANGED,
-            uploaded=(),
-            temperature=(),
-            calibrated=(),
-            targets=targets,
-            calibration_accuracy=before,
-            num_calibration_rows=rows,
-        )
-        estimates = {"accuracy": Estimate(now, now, now), "nll": Estimate(0.5, 0.5, 0.5)}
-        found = caveats(evidence, JudgedRows(targets, None), ["a", "b"], dict(estimates))
-        return any("more than chance explains" in sentence for sentence in found)
 
-    assert warned(0.99, 0.90, 500)
-    assert not warned(0.92, 0.90, 100)
-    assert not warned(0.80, 0.90, 500)
+def test_right_rows_of_few_groups_are_not_suspected() -> None:
+    """Of 500 rows 499 right are suspicious, unless they are of 20 patients: those may all be easy ones."""
+    words = "has not seen these rows"
+    assert words in said(0.998, 0.998, 500)
+    assert words in said(0.998, 0.998, 500, groups=100)
+    assert words not in said(0.998, 0.998, 500, groups=20)
 
 
 def test_honest_provenance_is_not_nagged() -> None:

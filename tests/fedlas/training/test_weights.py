@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from fedlas.data import read_dataset
-from fedlas.data.splits import FRACTIONS, SET_ASIDE, draw_splits, thinned
+from fedlas.data.splits import DEFAULT_SHARES, SET_ASIDE, draw_splits, thinned
 from fedlas.errors import BadDataset
 from fedlas.losses import CrossEntropyLoss
 from fedlas.training.fit import fit, predict_logits
@@ -102,4 +102,4 @@ def test_many_small_groups_are_never_divided() -> None:
     assert len(np.unique(np.stack([groups, splits]), axis=1).T) == len(np.unique(groups))
     for label in range(3):
         shares = np.bincount(splits[targets == label], minlength=4) / (targets == label).sum()
-        np.testing.assert_allclose(shares, FRACTIONS, atol=0.01)
+        np.testing.assert_allclose(shares, DEFAULT_SHARES, atol=0.01)

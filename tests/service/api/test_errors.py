@@ -152,6 +152,12 @@ def test_bodies_that_are_no_json_object(api: Api, path: str, body: bytes) -> Non
         ('padding={"ids":"0"}', "padding"),
         ('padding={"ids":true}', "padding"),
         ('padding={"ids":NaN}', "padding"),
+        ("split_shares=[0.5]", "split_shares"),
+        ('split_shares={"calibration":0.5,"test":0.5,"dev":0}', "split_shares"),
+        ('split_shares={"calibration":0.5,"test":0.4}', "split_shares"),
+        ('split_shares={"calibration":1.5,"test":-0.5}', "split_shares"),
+        ('split_shares={"calibration":1}', "split_shares"),
+        ('split_shares={"calibration":true,"test":"0"}', "split_shares"),
         ("upload_id=" + "x" * 101, "upload_id"),
     ],
 )

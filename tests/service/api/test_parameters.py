@@ -211,7 +211,12 @@ def bodies(operation: Json, odd: st.SearchStrategy[str], ids: list[str]) -> st.S
 @pytest.mark.parametrize("value", ["1" + "0" * 400, "9" * 5000, "1e400", "NaN", "-Infinity", "[" * 5000, '"\\ud800"'])
 def test_json_within_parameters(api: Api, value: str) -> None:
     """JSON within a parameter may hold numbers beyond any float, or be as deep as it likes: refused, and briefly."""
-    for kind, name in (("datasets", "roles"), ("datasets", "padding"), ("models", "preprocessing")):
+    for kind, name in (
+        ("datasets", "roles"),
+        ("datasets", "padding"),
+        ("datasets", "split_shares"),
+        ("models", "preprocessing"),
+    ):
         text = json.dumps({"label": 0}).replace("0", value)
         answer = api.client.post(f"/v1/{kind}", params={name: text}, content=b"x")
         assert fields(answer) == {name}, answer.text[:300]

@@ -88,6 +88,16 @@ def test_options_of_uploads_stand_in_their_records(api: Api) -> None:
         assert api.post(f"/v1/datasets?format={kind}", content=b"d")["format"] == kind
 
 
+def test_shares_of_splits_stand_in_the_records(api: Api) -> None:
+    """Of datasets and of calibrators; what is not named has no share."""
+    shares = {"calibration": 0.4, "guarantee": 0.2, "test": 0.4}
+    query = {"split_shares": json.dumps(shares)}
+    dataset = api.post("/v1/datasets", content=b"d", params=query)
+    calibrator = api.post("/v1/calibrators", content=b"s", params={**query, "wait": 0})
+    assert dataset["split_shares"] == calibrator["split_shares"] == {**shares, "train": 0.0}
+    assert api.post("/v1/datasets", content=b"d")["split_shares"] is None
+
+
 def test_dry_runs_are_marked(api: Api) -> None:
     """The query or the order's body makes a dry run, with or without files; it has no report, and says why."""
     body = ordered(api)

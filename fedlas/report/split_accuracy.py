@@ -1,0 +1,58 @@
+"""The accuracy on the rows of a split with its standard error, and whether two splits are further apart than chance."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import hypot, sqrt
+
+import numpy as np
+from numpy.typing import ArrayLike
+from scipy import stats
+
+from fedlas.metrics._checks import Floats, check_groups
+
+#: Two splits are apart beyond chance where as unlikely as this many standard errors of a normal distribution.
+STANDARD_ERRORS_APART = 3.0
+
+
+@dataclass(frozen=True)
+class SplitAccuracy:
+    """The share of rows that are answered rightly.
+
+    Attributes:
+        error: its standard error, over whole groups; never that of exactly 0 or 1, which no finite sample shows.
+        num_units: how many rows or groups vary independently.
+    """
+
+    value: float
+    error: float
+    num_units: int
+
+    @classmethod
+    def of(
+        cls, correct: ArrayLike, *, groups: ArrayLike | None = None, weights: ArrayLike | None = None
+    ) -> SplitAccuracy:
+        """Of rows (N,) that are right or not, in groups (N,) that vary together, weighted by `weights` (N,).
+
+        >>> SplitAccuracy.of([1, 1, 0, 0]).error < SplitAccuracy.of([1, 1, 0, 0], groups=[0, 0, 1, 1]).error
+        True
+        """
+        hits: Floats = np.asarray(correct, dtype=np.float64)
+        rows: Floats = np.ones_like(hits) if weights is None else np.asarray(weights, dtype=np.float64)
+        rows = rows / rows.sum()
+        codes = check_groups(groups, len(hits))
+        units = np.arange(len(hits)) if codes is None else codes
+        value, count = float(rows @ hits), int(units.max()) + 1
+        scatter = np.square(np.bincount(units, rows * (hits - value))).sum() * count / max(count - 1, 1)
+        return cls(value, sqrt(max(float(scatter), 0.25 / count**2)), count)
+
+    def is_apart(self, other: SplitAccuracy) -> bool:
+        """Whether the two differ beyond chance, by Student's t with the degrees of freedom of the smaller one.
+
+        Splits of one unit each tell nothing of how units vary, so they are never apart.
+        """
+        freedom = min(self.num_units, other.num_units) - 1
+        if freedom < 1:
+            return False
+        limit = float(stats.t.isf(stats.norm.sf(STANDARD_ERRORS_APART), freedom))
+        return abs(self.value - other.value) >= limit * hypot(self.error, other.error)
