@@ -6,7 +6,7 @@ Read `calibrate` from top to bottom: it happens in that order.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Literal
@@ -47,6 +47,7 @@ class Calibration:
         finalist: what the verdict serves; None is the uploaded network as it came, of which nothing is promised.
         guarantees: what the guarantee rows allow to promise of the finalist, if there are any.
         familiarity: how familiar calibration rows look to the finalist.
+        calibrated_on: how many rows of each split, as it was drawn or given, calibrate.
     """
 
     verdict: GateVerdict
@@ -55,6 +56,7 @@ class Calibration:
     finalist: Finalist | None
     guarantees: Guarantees | None = None
     familiarity: Familiarity | None = None
+    calibrated_on: Mapping[str, int] = field(default_factory=dict)
 
     def export(
         self, path: Path, *, metadata: Mapping[str, str] | None = None
@@ -112,6 +114,7 @@ def calibrate(
     """
     on_stage("evaluating", 0.01)
     start = prepare(classifier, dataset, options or CalibrationOptions())
+    splits, dataset = dataset.profile()["splits"], start.dataset
 
     on_stage("training", _RACE_FROM)
     result = _race(start, journal, on_progress, on_candidate)
@@ -137,12 +140,19 @@ def calibrate(
         calibration_accuracy=start.accuracy,
         duplicates=shared_rows(dataset),
         candidates=[candidate.as_dict() for candidate in result.candidates],
-        recipe={"request": dict(request or {}), **_recipe(finalist, dataset, result)},
+        recipe={
+            "request": dict(request or {}),
+            **_recipe(finalist, dataset, result),
+            "splits": splits,
+            "calibrated_on": start.calibrated_on,
+        },
         digests=digests or {},
         machine={"device": device_name()},
         notes=[*result.notes, *_notes(start)],
     )
-    return Calibration(verdict, evaluation.report(evidence), dataset, finalist, guarantees, familiarity)
+    return Calibration(
+        verdict, evaluation.report(evidence), dataset, finalist, guarantees, familiarity, start.calibrated_on
+    )
 
 
 def _race(
@@ -204,7 +214,6 @@ def _recipe(finalist: Finalist | None, dataset: Dataset, result: RaceResult) -> 
         "learning_rate_edges": dict(result.rates),
         "cost_factor": 1.0 if finalist is None else finalist.cost_factor,
         "seen_by_model": dataset.seen_by_model,
-        "splits": dataset.profile()["splits"],
     }
 
 
@@ -218,6 +227,12 @@ def _notes(start: Start) -> list[str]:
         notes.append(
             f"The model has no weights that can be trained{f' ({why})' if why else ''}; "
             "only its confidences were calibrated."
+        )
+    if start.num_idle:
+        notes.append(
+            f"Nothing is trained, so {start.num_idle:,} rows that were drawn to train calibrate beside the "
+            f"{start.calibrated_on['calibration']:,} calibration rows; the model has seen none of them. What judges is "
+            "unchanged."
         )
     return [
         *notes,

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedlas.calibration.evaluation import CalibrationOptions, check_test_groups
+from fedlas.calibration.idle_rows import as_calibration_rows, idle_rows
 from fedlas.data import SPLITS, Dataset
 from fedlas.data.dataset import Array
 from fedlas.data.memmap import pieces
@@ -32,9 +33,11 @@ class Start:
     """A classifier and its dataset before anything is trained.
 
     Attributes:
+        dataset: its calibration rows are all that calibrate, with the train rows that would be idle.
         outputs: of the classifier on the calibration rows, whose classes are `targets` (N,).
         judged: whether test rows can judge, that is whether it is known what the classifier has seen.
         trains: whether anything is trained, rather than only calibrated.
+        num_idle: how many of the calibration rows were drawn as train rows.
     """
 
     classifier: GraphClassifier
@@ -44,12 +47,18 @@ class Start:
     targets: NDArray[np.int64]
     judged: bool
     trains: bool
+    num_idle: int = 0
 
     @cached_property
     def accuracy(self) -> SplitAccuracy:
         """The classifier's on the calibration rows."""
         correct = self.outputs.logits.argmax(axis=1) == self.targets
         return SplitAccuracy.of(correct, groups=self.dataset.groups_of("calibration"))
+
+    @property
+    def calibrated_on(self) -> dict[str, int]:
+        """How many rows of each split, as it was drawn or given, calibrate."""
+        return {"train": self.num_idle, "calibration": len(self.targets) - self.num_idle}
 
     def candidates(self) -> list[Candidate]:
         """What is to be raced."""
@@ -67,9 +76,12 @@ def prepare(classifier: GraphClassifier, dataset: Dataset, options: CalibrationO
     trains = judged and classifier.trainable and options.method not in ("post_hoc", "temperature")
     dataset.require("calibration", "test", *(["train"] if trains else []))
     _check_rows(classifier, dataset)
+    idle = dataset.rows("train")[:0] if trains else idle_rows(dataset, seed=options.seed)
+    dataset = as_calibration_rows(dataset, idle)
     inputs, targets = rows_of(dataset, "calibration")
-    outputs = SplitOutputs(classifier, inputs, split="calibration")
-    start = Start(classifier, dataset, options, outputs, targets, judged, trains)
+    places = dataset.in_file(dataset.rows("calibration")) if len(idle) else None
+    outputs = SplitOutputs(classifier, inputs, split="calibration", rows=places)
+    start = Start(classifier, dataset, options, outputs, targets, judged, trains, len(idle))
     _check_expected_accuracy(start)
     return start
 

@@ -193,8 +193,10 @@ def _probabilities(rows: ScoredRows, finalists: Mapping[str, Calibrator]) -> dic
 def _notes(dataset: Dataset, verdict: GateVerdict) -> list[str]:
     """What a reader must know beside the verdict."""
     fitting, judging = len(dataset.rows("calibration")), len(dataset.rows("test"))
-    drawn = "split" not in dataset.roles
-    how = "drawn by chance: half of each class, whole groups" if drawn else "as the split column says"
+    drawn = (
+        "in order of time" if "time" in dataset.roles else "drawn by chance: the same share of each class, whole groups"
+    )
+    how = "as the split column says" if "split" in dataset.roles else drawn
     notes = [
         f"The calibrator was fitted on {fitting} rows and judged on {judging} others ({how}).",
         _UNSEEN,

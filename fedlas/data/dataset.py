@@ -29,7 +29,7 @@ class Dataset:
         inputs: one array per model input, the first dimension of each is N.
         targets: class indices (N,) int64.
         class_names: one name per class; `class_names_given` tells whether the owner named them.
-        splits: index into `SPLITS` (N,) int8.
+        splits: index into `SPLITS` (N,) int8; `drawn` tells whether they were drawn here rather than given.
         groups: (N,) int64, rows with equal numbers belong together; None where rows are independent.
         seen_by_model: which rows the uploaded model was trained on, one of `SEEN_BY_MODEL`.
         roles: role -> name of the column or array (a list of names for `slices`).
@@ -53,6 +53,7 @@ class Dataset:
     weights: NDArray[np.float64] | None = None
     ids: Array | None = None
     file_rows: Integers | None = None
+    drawn: bool = False
 
     def __len__(self) -> int:
         return len(self.targets)

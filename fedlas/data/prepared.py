@@ -15,7 +15,7 @@ from fedlas.data.dataset import Array, Dataset
 from fedlas.data.image_column import ImageColumn
 from fedlas.data.memmap import MAPPED_FROM, read_arrays, write_arrays
 
-_META = ("class_names", "class_names_given", "seen_by_model", "warnings", "roles", "format")
+_META = ("class_names", "class_names_given", "seen_by_model", "warnings", "roles", "format", "drawn")
 _OPTIONAL = ("groups", "weights", "ids")
 
 

@@ -170,6 +170,7 @@ def build_dataset(
         slices={name: read_slice(name, named[name]) for name in roles.slices or ()},
         weights=weights,
         ids=ids,
+        drawn=roles.split is None,
     )
 
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from fedlas.calibrators import softmax
 from fedlas.classifier import Classifier
@@ -23,6 +25,9 @@ class SplitOutputs:
         features: (N, D), which finalists that share its body read too.
         seconds_per_row: measured by this pass.
 
+    Args:
+        rows: where these rows stand in the owner's file (N,), for errors; else they are counted within the split.
+
     Raises:
         BadDataset: `non_finite_answers`.
     """
@@ -36,13 +41,14 @@ class SplitOutputs:
         inputs: Sequence[Array],
         *,
         split: str,
+        rows: NDArray[np.int64] | None = None,
         device: torch.device | str | None = None,
     ) -> None:
         self._classifier, self._inputs, self._device = classifier, inputs, device
         began = time.perf_counter()
         self.logits, self.features = predict_logits(classifier, inputs, device=device)
         self.seconds_per_row = (time.perf_counter() - began) / len(self.logits)
-        require_numbers(self.logits, self.features, split=split)
+        require_numbers(self.logits, self.features, split=split, rows=rows)
 
     def of(self, finalist: Finalist) -> tuple[Floats, Floats]:
         """Logits and features of a finalist: only a network with a body of its own sees the rows again."""

@@ -24,14 +24,20 @@ Json = dict[str, Any]
 
 
 def an_order(
-    folder: Path, rows: Json, model: bytes, *, model_options: Json | None = None, **request: Any
+    folder: Path,
+    rows: Json,
+    model: bytes,
+    *,
+    model_options: Json | None = None,
+    dataset_options: Json | None = None,
+    **request: Any,
 ) -> tuple[PlanOrder, Files]:
     """What the worker's child is given, after both inspections."""
     folder.mkdir(parents=True, exist_ok=True)
     np.savez(folder / "rows.npz", **rows)
     (folder / "model.onnx").write_bytes(model)
     options, file = ModelOptions(**(model_options or {})), folder / "model.onnx"
-    data_order = InspectDatasetOrder(options=DatasetOptions())
+    data_order = InspectDatasetOrder(options=DatasetOptions(**(dataset_options or {})))
     inspect_dataset(data_order, {"dataset": folder / "rows.npz"}, folder, lambda _: None)
     seen = inspect_model(InspectModelOrder(options=options), {"model": file}, folder, lambda _: None)
     asked = JobRequest(model_id="mdl_1", dataset_id="ds_1", **request)

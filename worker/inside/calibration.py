@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fedlas.calibration import CalibrationOptions, ScoredRows, calibrate_scores
+from fedlas.data import SPLITS
 from fedlas.data.scores import read_scores
 from fedlas.documents import as_json
 from fedlas.report import CalibrationReport, reliability_svg, report_html
 from service.registry.documents import CandidateEnded, Guarantees, ModelProfile, OutputSpec, ServingCost, Stage
-from service.registry.documents.model_profile import FamiliaritySpec
+from service.registry.documents.model_profile import FamiliaritySpec, FittedOn
 from worker.documents import (
     CandidateEvent,
     ChildEvent,
@@ -122,8 +123,21 @@ def _export(found: Calibration, upload: GraphClassifier, file: Path, order: JobO
         "familiarity": familiarity and FamiliaritySpec(score=familiarity.score),
         "cost_factor": round(finalist.cost_factor, 3),
         "cost": ServingCost.model_validate(cost.as_dict()),
+        "trained_on": [*profile.trained_on, _fitted_on(found, order, trained=finalist.classifier is not upload)],
     }
     return profile.model_copy(update=changed)
+
+
+def _fitted_on(found: Calibration, order: JobOrder, *, trained: bool) -> FittedOn:
+    """What the served model has seen of the dataset."""
+    calibrated_on = [split for split, count in found.calibrated_on.items() if count]
+    splits = [split for split in SPLITS if split in calibrated_on or (trained and split == "train")]
+    return FittedOn(
+        dataset_id=order.dataset.id,
+        sha256=order.dataset.sha256,
+        splits=splits,
+        network=["train"] if trained else [],
+    )
 
 
 def _write_report(report: CalibrationReport, folder: Path) -> None:

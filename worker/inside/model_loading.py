@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from fedlas.calibration import CalibrationOptions
@@ -19,7 +20,7 @@ def open_job(order: JobOrder, files: Files, folder: Path) -> tuple[GraphClassifi
     profile, request = order.model.profile, order.request
     classifier = open_classifier(files["model"], order.model.options)
     dataset = align(
-        load_dataset(files["dataset"]),
+        _as_seen_by(profile, load_dataset(files["dataset"]), order),
         model_inputs=input_specs(profile),
         num_classes=profile.num_classes,
         class_names=profile.class_names,
@@ -40,6 +41,20 @@ def open_job(order: JobOrder, files: Files, folder: Path) -> tuple[GraphClassifi
         positive_class=profile.positive_class,
     )
     return classifier, dataset, options
+
+
+def _as_seen_by(profile: ModelProfile, dataset: Dataset, order: JobOrder) -> Dataset:
+    """The dataset with what an earlier job trained the model on, which its owner cannot deny.
+
+    Another dataset of the same file has other splits, of which each may hold rows that the model has seen.
+    """
+    earlier = [one for one in profile.trained_on if one.network and one.sha256 == order.dataset.sha256]
+    if not earlier or dataset.seen_by_model != "no":
+        return dataset
+    same = all(one.dataset_id == order.dataset.id for one in earlier)
+    sentence = "an earlier job trained this model on rows of this file" + ("" if same else ", split otherwise")
+    seen = "train_split" if same else "unknown"
+    return replace(dataset, seen_by_model=seen, warnings=[*dataset.warnings, f"{sentence}: seen_by_model={seen}"])
 
 
 def open_classifier(file: Path, options: ModelOptions) -> GraphClassifier:

@@ -57,7 +57,8 @@ def plan(order: JobOrder, files: Files, folder: Path, emit: Emit) -> PlanResult:
         uploaded=_uploaded(start),
         estimate=_estimate(start, order.request.budget.minutes),
         detectable_effect=_detectable(start) if start.judged else None,
-        warnings=[*classes_not_met(dataset), *dataset.warnings],
+        calibrated_on=start.calibrated_on,
+        warnings=[*classes_not_met(start.dataset), *dataset.warnings],
     )
     return PlanResult(plan=found)
 

@@ -12,6 +12,7 @@ from service.registry.documents import (
     DatasetRoles,
     EventData,
     FeatureSpec,
+    FittedOn,
     GuaranteesSummary,
     ImagePreprocessing,
     JsonObject,
@@ -118,6 +119,7 @@ class ModelRecord(UploadedRecord):
     parent_id: str | None = None
     job_id: str | None = None
     report_url: str | None = None
+    trained_on: list[FittedOn] = Field(default_factory=list, description="What a calibrated model has seen.")
     guarantees: GuaranteesSummary | None = Field(None, description="What `max_error` and `coverage` can promise.")
     cost_factor: float | None = Field(None, description="Cost of an answer, as a multiple of the uploaded model's.")
 

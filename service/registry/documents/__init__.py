@@ -15,6 +15,7 @@ from service.registry.documents.dataset_profile import (
 from service.registry.documents.events import CandidateEnded, EventData, Progress, Stage
 from service.registry.documents.model_profile import (
     FeatureSpec,
+    FittedOn,
     Guarantees,
     GuaranteesSummary,
     ImagePreprocessing,
@@ -33,6 +34,7 @@ __all__ = [
     "Document",
     "EventData",
     "FeatureSpec",
+    "FittedOn",
     "GateVerdict",
     "Guarantees",
     "GuaranteesSummary",

@@ -122,6 +122,15 @@ class FamiliaritySpec(Document):
     score: Literal["mahalanobis", "norm"]
 
 
+class FittedOn(Document):
+    """The rows of one dataset that a calibrated model has seen."""
+
+    dataset_id: str
+    sha256: str = Field(description="Of the uploaded file.")
+    splits: list[str] = Field(description="All that anything in the model was fitted on.")
+    network: list[str] = Field(description="Those among them that trained the network itself.")
+
+
 class ModelProfile(Document):
     """A classifier as it is served; fields with a default are missing in profiles of earlier versions."""
 
@@ -142,3 +151,4 @@ class ModelProfile(Document):
     familiarity: FamiliaritySpec | None = None
     cost_factor: float | None = Field(None, description="Cost of a prediction, as a multiple of the uploaded model's.")
     cost: ServingCost | None = None
+    trained_on: list[FittedOn] = Field(default_factory=list)

@@ -74,6 +74,9 @@ class Plan(Document):
     labels: PlannedLabels
     leakage: Leakage
     splits: SplitCounts
+    calibrated_on: dict[str, int] | None = Field(
+        None, description="Split → rows of it that would calibrate; train rows that were drawn and would be idle do."
+    )
     uploaded: UploadedScores
     estimate: PlanEstimate
     detectable_effect: DetectableEffect | None

@@ -152,6 +152,8 @@ def test_clean_splits_are_not_suspected(run: Run) -> None:
     assert found.answer["verdict"] == "post_hoc"
     assert found.value("calibrated", "nll") < found.value("uploaded", "nll") - 0.05
     assert found.report["warnings"] == []
+    seen = {"dataset_id": "ds_1", "sha256": "1", "splits": ["calibration"], "network": []}
+    assert found.answer["calibrated"]["trained_on"] == [seen]
 
 
 @pytest.mark.parametrize("met", [1, 2])

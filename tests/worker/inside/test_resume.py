@@ -146,7 +146,9 @@ def whole(given: Given, tmp_path_factory: pytest.TempPathFactory) -> Whole:
     job = Job(*given, tmp_path_factory.mktemp("whole"))
     folder = job.attempt()
     assert folder is not None
-    report = json.loads((folder / "report.json").read_text())
+    answer, report = (json.loads((folder / name).read_text()) for name in ("answer.json", "report.json"))
+    seen = {"dataset_id": "ds_1", "sha256": "1", "splits": ["train", "calibration"], "network": ["train"]}
+    assert answer["result"]["calibrated"]["trained_on"] == [seen]
     assert (report["verdict"], report["recipe"]["winner"]["method"]) == ("trained", "distilled")
     return job, {name: (folder / name).read_bytes() for name in OUTCOMES}
 

@@ -1,0 +1,38 @@
+"""A job's dataset as the model has seen it: what an earlier job trained on is not unseen."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from service.registry.documents import FittedOn
+from tests.helpers.gaussian_classes import OVERCONFIDENT, network, world
+from tests.helpers.plan_orders import an_order
+from worker.inside.model_loading import open_job
+
+
+@pytest.mark.parametrize(
+    ("dataset_id", "sha256", "trained", "seen"),
+    [
+        ("ds_1", "1", ["train"], "train_split"),
+        ("ds_1", "1", [], "no"),
+        ("ds_0", "1", ["train"], "unknown"),
+        ("ds_0", "0", ["train"], "no"),
+    ],
+)
+def test_rows_that_an_earlier_job_trained_on_are_seen(
+    tmp_path: Path, dataset_id: str, sha256: str, trained: list[str], seen: str
+) -> None:
+    """Of the same dataset the train split was seen, of the same file split otherwise any row may have been; only that.
+
+    A calibrator's rows do not count: it has a few numbers, and the network is as it was.
+    """
+    rows = {name: array for name, array in world().items() if name != "split"}
+    order, files = an_order(tmp_path, rows, network(OVERCONFIDENT), dataset_options={"seen_by_model": "no"})
+    earlier = FittedOn(dataset_id=dataset_id, sha256=sha256, splits=["train", "calibration"], network=trained)
+    profile = order.model.profile.model_copy(update={"trained_on": [earlier]})
+    order = order.model_copy(update={"model": order.model.model_copy(update={"profile": profile})})
+    _, dataset, _ = open_job(order, files, tmp_path)
+    assert dataset.seen_by_model == seen
+    assert any("an earlier job trained this model" in warning for warning in dataset.warnings) is (seen != "no")
