@@ -36,6 +36,7 @@ class AffineScaling(LogitsCalibrator):
         return 2
 
     def append_nodes(self, chain: Chain) -> None:
-        matrix = [[0.0, -self.slope], [0.0, self.slope]]
-        chain.step("MatMul", chain.constant("matrix", matrix), result="product")
+        # The difference comes first: two large logits times a slope would each be rounded.
+        chain.step("MatMul", chain.constant("difference", [[-1.0], [1.0]]), result="log_odds")
+        chain.step("MatMul", chain.constant("to_pair", [[0.0, self.slope]]), result="product")
         chain.step("Add", chain.constant("offset", [0.0, self.intercept]), result="sum")

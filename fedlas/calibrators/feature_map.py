@@ -63,10 +63,11 @@ class FeatureScaling(Calibrator):
         """
         scores, seen, labels = np.asarray(logits, np.float64), _checked(features, logits), np.asarray(targets, np.int64)
         cooled = TemperatureScaling().fit(scores, labels, weights=weights)
-        centre = seen.mean(axis=0)
-        size = float(np.sqrt(np.square(seen - centre).sum(axis=1).mean())) or 1.0
         rows = np.ones(len(labels)) if weights is None else np.asarray(weights, np.float64)
-        matrix, offset = _ridge((seen - centre) / size, cooled(scores), labels, rows / rows.sum(), self.strength)
+        rows = rows / rows.sum()
+        centre = rows @ seen
+        size = float(np.sqrt(rows @ np.square(seen - centre).sum(axis=1))) or 1.0
+        matrix, offset = _ridge((seen - centre) / size, cooled(scores), labels, rows, self.strength)
         self.temperature = cooled.temperature
         self.matrix = matrix / size
         self.offset = offset - centre @ self.matrix

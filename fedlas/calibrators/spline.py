@@ -28,20 +28,17 @@ from fedlas.calibrators.logistic_regression import bounded_newton, platt_targets
 
 #: The share of rows beyond the outer knots on either side, where the curve is straight.
 _TAIL = 0.01
-#: Weight of the penalty ∫ g″² in rows: as if slopes changed by about √(1/2·_SMOOTHNESS) per unit of log-odds.
-_SMOOTHNESS = 2.0
-#: Weight, in rows, of a pull of the slope towards that of the affine map, so that equal log-odds have one answer too.
-_PULL = 1.0
 
 
 class SplineScaling(LogitsCalibrator):
     """Two classes: calibrated log-odds g(s₁ − s₀), g strictly increasing with a slope that is piecewise linear.
 
     g is a quadratic spline: between evenly spaced knots from the 1 % to the 99 % quantile of the log-odds it is
-    parabolic, outside of them it goes on as a straight line. It minimises `mean NLL + (1/N)·2·∫ g″²` in units of the
-    log-odds of the affine map (Platt), so that with few rows it is that map: a smoothing spline (Lucena 2018, arXiv
-    1809.07751, fits a natural cubic one without the bound) with the evenly spaced knots of penalised splines (Eilers
-    and Marx 1996). Platt's targets keep separated rows finite. It may move the decision. Calibrated logits:
+    parabolic, outside of them it goes on as a straight line. With the log-odds z of the affine map (Platt) it minimises
+    `mean NLL + (1/N)·(∫ g″(z)² dz + (m̄ − 1)²)`, m̄ the mean slope at the knots, so that with few rows it is the affine
+    map: a smoothing spline (Lucena 2018, arXiv 1809.07751, fits a natural cubic one, which need not increase) with the
+    evenly spaced knots of penalised splines (Eilers and Marx 1996). Slopes lie between a hundredth and a hundred times
+    that of the affine map; Platt's targets keep separated rows finite. It may move the decision. Calibrated logits:
     `(0, log-odds)`.
 
     Args:
@@ -153,9 +150,9 @@ def _integrals(values: Floats, knots: Floats) -> Floats:
 
 
 def _roughness(knots: Floats) -> Floats:
-    """The penalty of (height, slopes) as a matrix (J + 1, J + 1), in rows; see `_SMOOTHNESS` and `_PULL`."""
+    """∫ g″² + (mean slope − 1)² as a matrix (J + 1, J + 1) of height and slopes; the latter for equal log-odds."""
     count = len(knots)
     bends = np.diff(np.eye(count), axis=0)
     penalty = np.zeros((count + 1, count + 1))
-    penalty[1:, 1:] = _SMOOTHNESS * bends.T @ (bends / np.diff(knots)[:, None]) + _PULL / count**2
+    penalty[1:, 1:] = bends.T @ (bends / np.diff(knots)[:, None]) + 1.0 / count**2
     return penalty

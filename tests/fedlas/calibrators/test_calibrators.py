@@ -212,11 +212,24 @@ def test_onnx_computes_what_was_fitted(name: str, num_classes: int) -> None:
         np.testing.assert_allclose(softmax(run_onnx(fitted, rows)), softmax(fitted(rows)), atol=1e-6 + spacing)
 
 
+@pytest.mark.parametrize("name", CALIBRATORS)
+def test_far_logits_get_finite_answers(name: str) -> None:
+    """Logits of ±10,000, far from all that were fitted, give finite numbers, in the file's float32 too."""
+    num_classes = 2 if CALIBRATORS[name].two_classes_only else 5
+    logits, targets = simulated(300, num_classes)
+    fitted = CALIBRATORS[name]().fit(logits, targets)
+    far = 1e4 * np.sign(logits)
+    assert np.isfinite(run_onnx(fitted, far)).all()
+    np.testing.assert_allclose(softmax(run_onnx(fitted, far)), softmax(fitted(far)), atol=1e-5)
+
+
 HARD = {
     "separated": lambda k: (5 * np.eye(k)[np.arange(200) % k], np.arange(200) % k),
     "huge": lambda k: (1e4 * np.sign(simulated(200, k)[0]), simulated(200, k)[1]),
     "constant": lambda k: (np.full((200, k), 3.0), simulated(200, k)[1]),
     "one class": lambda k: (simulated(200, k)[0], np.full(200, k - 1)),
+    "a class missing": lambda k: (simulated(200, k)[0], np.maximum(simulated(200, k)[1], 1)),
+    "three rows": lambda k: (simulated(3, k)[0], np.array([0, 1, 0])),
     "one row": lambda k: (simulated(1, k)[0], np.array([0])),
     "all wrong": lambda k: (simulated(200, k)[0], simulated(200, k)[0].argmin(axis=1)),
 }

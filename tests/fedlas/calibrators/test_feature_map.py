@@ -74,6 +74,22 @@ def test_scale_and_shift_of_the_features_do_not_matter() -> None:
     np.testing.assert_allclose(one, other, atol=1e-5)
 
 
+def test_rows_of_weight_zero_do_not_count() -> None:
+    """Neither in the fit nor in cross-fitting, however far their features are and however wrong their labels."""
+    logits, features, targets = rows(300)
+    odd = np.arange(300) % 3 == 0
+    spoilt, wrong = np.where(odd[:, None], 1000.0, features), np.where(odd, 2 - targets, targets)
+    one = FeatureScaling().fit(logits[~odd], targets[~odd], features=features[~odd])
+    other = FeatureScaling().fit(logits, wrong, weights=5.0 * ~odd, features=spoilt)
+    np.testing.assert_allclose(one(logits, features), other(logits, features), atol=1e-4)
+    folds = [np.arange(300)[i::3] for i in range(3)]
+    first, second = (
+        cross_fit_features(logits, seen, labels, folds, weights=1.0 * ~odd)[0](logits, features)
+        for seen, labels in ((features, targets), (spoilt, wrong))
+    )
+    np.testing.assert_allclose(first, second, atol=1e-4)
+
+
 def test_weights_count_rows() -> None:
     """A row of weight 2 is worth two rows."""
     logits, features, targets = rows(300)

@@ -40,7 +40,7 @@ def test_the_fit_is_the_minimum_that_scipy_finds(kind: type[SplineScaling], bent
         log_odds = design @ theta
         roughness = (np.diff(theta[1:]) ** 2 / widths).sum()  # ∫ g″², g″ being constant between knots
         pull = (theta[1:].mean() - 1) ** 2
-        return float((np.logaddexp(0, log_odds) - soft * log_odds).mean() + (2 * roughness + pull) / 400)
+        return float((np.logaddexp(0, log_odds) - soft * log_odds).mean() + (roughness + pull) / 400)
 
     start = np.append(knots[0], np.ones(len(knots)))
     bounds = [(None, None)] + [(0.01, 100)] * len(knots)
