@@ -26,19 +26,16 @@ def make_base(name: str, seed: int, folder: Path) -> None:
     setting = SETTINGS[name]
     split = setting.split(seed)
     content = setting.base.onnx(split, seed=seed, name=name)
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1
-    session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
-    names = [entry.name for entry in session.get_inputs()]
+    names = [entry.name for entry in _session(content).get_inputs()]
     folder.mkdir(parents=True, exist_ok=True)
     files: dict[str, dict[str, Any]] = {
         "dataset": _dataset(split, names),
         "hidden_inputs": dict(zip(names, split.hidden[0], strict=True)),
         "hidden": {"targets": split.hidden[1]} | ({} if split.groups is None else {"groups": split.groups["hidden"]}),
         "logits": {
-            "calibration": _logits(session, names, split.calibration[0]),
+            "calibration": uploaded_logits(content, split.calibration[0]),
             "targets": split.calibration[1],
-            "hidden": _logits(session, names, split.hidden[0]),
+            "hidden": uploaded_logits(content, split.hidden[0]),
         },
     }
     for file, arrays in files.items():
@@ -59,9 +56,17 @@ def _dataset(split: Split, names: list[str]) -> dict[str, Array]:
     return arrays
 
 
-def _logits(session: onnxruntime.InferenceSession, names: list[str], inputs: list[Array]) -> Floats:
-    """(N, K) in double precision: the output `logits`, or the logarithm of `probabilities`."""
+def uploaded_logits(content: bytes, inputs: list[Array]) -> Floats:
+    """(N, K) in double precision: the file's output `logits`, or the logarithm of `probabilities`."""
+    session = _session(content)
     outputs = {entry.name for entry in session.get_outputs()}
     wanted = "logits" if "logits" in outputs else "probabilities"
-    scores = np.asarray(session.run([wanted], dict(zip(names, inputs, strict=True)))[0], np.float64)
+    named = dict(zip([entry.name for entry in session.get_inputs()], inputs, strict=True))
+    scores = np.asarray(session.run([wanted], named)[0], np.float64)
     return scores if wanted == "logits" else np.log(np.clip(scores, _EPSILON, None))
+
+
+def _session(content: bytes) -> onnxruntime.InferenceSession:
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])

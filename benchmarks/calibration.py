@@ -3,6 +3,8 @@
     python -m benchmarks.calibration --stage bases --settings networks        # base models as ONNX, datasets
     python -m benchmarks.calibration --stage peers --settings networks        # temperature, probmetrics, netcal
     python -m benchmarks.calibration --stage jobs --settings networks         # the service, over HTTP
+    python -m benchmarks.calibration --stage jobs --through worker            # the worker's functions, in one process
+    python -m benchmarks.calibration --stage jobs --through scores            # scores only: no features to read
     python -m benchmarks.calibration --settings untouched                     # all stages, then the scores
 
 Without `--stage` all run, one after the other, and `benchmarks.calibration_scores` scores what they left. A finished
@@ -43,11 +45,24 @@ def main() -> None:
     if "peers" in stages:
         _each(options, "peers.npz", lambda name, seed: make_peers(_folder(name, seed)))
     if "jobs" in stages:
-        from benchmarks.jobs import run_jobs
-
-        run_jobs([(name, seed, _folder(name, seed)) for name, seed in _runs(options)], at_once=options.at_once)
+        _jobs(options)
     if "scores" in stages:
         subprocess.run([sys.executable, "-m", "benchmarks.calibration_scores"], check=True)
+
+
+def _jobs(options: argparse.Namespace) -> None:
+    """Run the jobs that are missing; runs without a base are left for later."""
+    from benchmarks.jobs import missing_jobs, run_jobs
+    from benchmarks.worker_jobs import run_in_worker, run_scores
+
+    runs = [(name, seed, _folder(name, seed)) for name, seed in _runs(options)]
+    missing = missing_jobs([run for run in runs if (run[2] / "model.onnx").exists()])
+    if options.through == "scores":
+        run_scores(runs)
+    elif options.through == "worker":
+        run_in_worker(missing, method=options.method)
+    elif missing:
+        run_jobs(missing, at_once=options.at_once, method=options.method)
 
 
 def _each(options: argparse.Namespace, file: str, compute: Callable[[str, int], None]) -> None:
@@ -77,7 +92,9 @@ def _options() -> argparse.Namespace:
     default = [name for name, setting in SETTINGS.items() if setting.section in ("networks", "forests")]
     parser.add_argument("--settings", type=_settings, default=default, help="names or sections with commas")
     parser.add_argument("--seeds", type=lambda text: [int(seed) for seed in text.split(",")])
-    parser.add_argument("--at-once", type=int, default=2, help="jobs at once")
+    parser.add_argument("--at-once", type=int, default=2, help="jobs at once over HTTP")
+    parser.add_argument("--through", choices=("http", "worker", "scores"), default="http", help="what is asked")
+    parser.add_argument("--method", default="post_hoc", help="method of the jobs")
     options: argparse.Namespace = parser.parse_args()
     return options
 

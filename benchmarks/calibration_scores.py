@@ -31,6 +31,7 @@ Json = dict[str, Any]
 RESULTS = Path(__file__).parent / "results" / "calibration"
 SECTIONS = {
     "networks": "29 settings of networks",
+    "scores": "the same by their scores, without features",
     "forests": "forests, boosting, …",
     "untouched": "ten untouched tables",
 }

@@ -1,7 +1,8 @@
-"""The third stage of the calibration benchmark: jobs of a real service over HTTP, and what it serves afterwards.
+"""The third stage of the calibration benchmark: jobs, and what is served afterwards.
 
-`fedlas serve` runs on loopback with all its parts. Model and dataset are uploaded, a job with the method `post_hoc` is
-ordered, and the model that it names answers the hidden rows through the Open Inference Protocol.
+Over HTTP `fedlas serve` runs on loopback with all its parts: model and dataset are uploaded, a job is ordered, and the
+model that it names answers the hidden rows through the Open Inference Protocol. `benchmarks.worker_jobs` does the same
+with the worker's functions alone.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -26,6 +27,7 @@ from numpy.typing import NDArray
 
 from benchmarks.data.common import Array
 from benchmarks.settings import SETTINGS
+from fedlas.errors import FedLASError
 
 Json = dict[str, Any]
 Run = tuple[str, int, Path]
@@ -39,40 +41,50 @@ class JobFailed(Exception):
     """A record was rejected, or a job did not succeed; the message holds the service's own words."""
 
 
-def run_jobs(runs: Sequence[Run], *, at_once: int, method: str = "post_hoc") -> None:
-    """Run what has no `served.npz` yet; a run that fails is printed, written down as `failed.json`, and left out."""
-    missing = [run for run in runs if not (run[2] / "served.npz").exists()]
-    if not missing:
-        return
+def missing_jobs(runs: Sequence[Run]) -> list[Run]:
+    """Runs that have no `served.npz` yet."""
+    return [run for run in runs if not (run[2] / "served.npz").exists()]
+
+
+def run_jobs(runs: Sequence[Run], *, at_once: int, method: str) -> None:
+    """Run what is missing; a run that fails is printed, written down as `failed.json`, and left out."""
     with _service(at_once) as url, ThreadPoolExecutor(at_once) as pool:
-        for line in pool.map(lambda run: _one(url, run, method), missing):
-            print(line, flush=True)
+
+        def one(run: Run) -> None:
+            with httpx.Client(base_url=url, timeout=120) as client:
+                keep(run, lambda: _calibrated(client, run[0], run[1], run[2], method))
+
+        list(pool.map(one, runs))
 
 
-def _one(url: str, run: Run, method: str) -> str:
+def keep(
+    run: Run, calibrated: Callable[[], tuple[Json, Json, NDArray[np.float64]]], *, section: str | None = None
+) -> None:
+    """Write down what a job said, its report and the probabilities (N, K) of the hidden rows."""
     name, seed, folder = run
-    began = time.perf_counter()
-    with httpx.Client(base_url=url, timeout=120) as client:
-        try:
-            told, served = _calibrated(client, name, seed, folder, method)
-        except (JobFailed, httpx.HTTPError) as problem:
-            told = {"setting": name, "seed": seed, "error": f"{type(problem).__name__}: {problem}"}
-            (folder / "failed.json").write_text(json.dumps(told, indent=1) + "\n")
-            return f"FAILED {name}, seed {seed}: {problem}"
-    told["seconds"] = round(time.perf_counter() - began, 1)
+    setting, began = SETTINGS[name], time.perf_counter()
+    told: Json = {"setting": name, "seed": seed, "title": setting.title, "section": section or setting.section}
+    try:
+        found, report, served = calibrated()
+    except (JobFailed, FedLASError, httpx.HTTPError) as problem:
+        words = f"{type(problem).__name__}: {problem}"
+        (folder / "failed.json").write_text(json.dumps(told | {"error": words}, indent=1) + "\n")
+        print(f"FAILED {name}, seed {seed}: {words}", flush=True)
+        return
+    told |= found | {"seconds": round(time.perf_counter() - began, 1)}
+    (folder / "report.json").write_text(json.dumps(report, indent=1, ensure_ascii=False) + "\n")
     (folder / "run.json").write_text(json.dumps(told, indent=1, ensure_ascii=False) + "\n")
     unfinished = folder / "served.unfinished.npz"
     np.savez_compressed(unfinished, served=served)
     unfinished.replace(folder / "served.npz")  # last: where it is, the stage has ended
     (folder / "failed.json").unlink(missing_ok=True)
-    return f"job of {name}, seed {seed}: {told['verdict']}, {told['served']}, {told['seconds']:.0f} s"
+    print(f"job of {name}, seed {seed}: {told['verdict']}, {told['served']}, {told['seconds']:.0f} s", flush=True)
 
 
 def _calibrated(
     client: httpx.Client, name: str, seed: int, folder: Path, method: str
-) -> tuple[Json, NDArray[np.float64]]:
-    """What the job said, and (N, K) probabilities of the hidden rows by the model that it names."""
-    setting = SETTINGS[name]
+) -> tuple[Json, Json, NDArray[np.float64]]:
+    """What the job said, its report, and (N, K) probabilities of the hidden rows by the model that it names."""
     dataset = _uploaded(client, f"/v1/datasets?name={name}", folder / "dataset.npz")
     names = ",".join(dataset["class_names"])
     model = client.build_request("POST", "/v1/models", params={"name": name, "class_names": names}).url
@@ -85,27 +97,22 @@ def _calibrated(
     if job["status"] != "succeeded":
         raise JobFailed(f"{job['status']}: {job['error']}")
     report: Json = _json(client.get(f"/v1/jobs/{job['id']}/report"))
-    (folder / "report.json").write_text(json.dumps(report, indent=1, ensure_ascii=False) + "\n")
     served = _probabilities(client, job["calibrated_model_id"], folder / "hidden_inputs.npz")
-    return {
-        "setting": name,
-        "seed": seed,
-        "title": setting.title,
-        "section": setting.section,
-        **_told(job, report, dataset),
-    }, served
+    return told_of(report) | {"through": "http", "splits": dataset["splits"]}, report, served
 
 
-def _told(job: Json, report: Json, dataset: Json) -> Json:
+def told_of(report: Json) -> Json:
+    """What of a report goes into the table of runs."""
     gate = report["gate"]
+    failed = [guard for guard in gate["guards"] if not guard["passed"]]
     return {
-        "verdict": job["verdict"],
-        "promoted": job["promoted"],
-        "shown": bool(job.get("shown", job["promoted"])),
+        "verdict": report["verdict"],
+        "promoted": report["promoted"],
+        "shown": gate["shown"],
         "served": gate["finalist"] or "as uploaded",
-        "guards_failed": sorted({f"{g['finalist']}: {g['name']}" for g in gate["guards"] if not g["passed"]}),
+        "guards_failed": sorted({f"{guard['finalist']}: {guard['name']}" for guard in failed}),
+        "vetoes": gate["vetoes"],
         "summary": report["summary"],
-        "splits": dataset["splits"],
     }
 
 
