@@ -27,8 +27,6 @@ def idle_rows(dataset: Dataset, *, seed: int = 0) -> Integers:
     train, room = dataset.rows("train"), MOST_SCORES // len(dataset.class_names) - len(dataset.rows("calibration"))
     if not dataset.drawn or dataset.seen_by_model != "no" or "time" in dataset.roles or room <= 0:
         return train[:0]
-    if dataset.weights is not None:  # calibration rows are thinned by their weights, these are not
-        return train[:0]
     if len(train) <= room:
         return train
     codes = np.arange(len(train))

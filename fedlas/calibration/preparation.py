@@ -53,7 +53,8 @@ class Start:
     def accuracy(self) -> SplitAccuracy:
         """The classifier's on the calibration rows."""
         correct = self.outputs.logits.argmax(axis=1) == self.targets
-        return SplitAccuracy.of(correct, groups=self.dataset.groups_of("calibration"))
+        groups, weights = self.dataset.groups_of("calibration"), self.dataset.weights_of("calibration")
+        return SplitAccuracy.of(correct, groups=groups, weights=weights)
 
     @property
     def calibrated_on(self) -> dict[str, int]:

@@ -142,7 +142,8 @@ def calibrate_scores(
 def _accuracy(rows: ScoredRows) -> SplitAccuracy:
     """The accuracy of the scores on the calibration rows."""
     logits, targets = rows.split("calibration")
-    return SplitAccuracy.of(logits.argmax(axis=1) == targets, groups=rows.dataset.groups_of("calibration"))
+    groups, weights = rows.dataset.groups_of("calibration"), rows.dataset.weights_of("calibration")
+    return SplitAccuracy.of(logits.argmax(axis=1) == targets, groups=groups, weights=weights)
 
 
 def _selector(rows: ScoredRows, options: CalibrationOptions) -> CalibratorSelector:

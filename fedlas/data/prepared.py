@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from fedlas.data.dataset import Array, Dataset
+from fedlas.data.dataset import SPLITS, Array, Dataset
 from fedlas.data.image_column import ImageColumn
 from fedlas.data.memmap import MAPPED_FROM, read_arrays, write_arrays
 
@@ -50,6 +50,9 @@ def load_dataset(path: str | Path, *, mapped_from: int = MAPPED_FROM) -> Dataset
     meta: dict[str, Any] = json.loads(str(arrays["meta"]))
     names, slices = meta.pop("inputs"), meta.pop("slices", [])
     meta |= {name: arrays.get(name) for name in (*_OPTIONAL, "file_rows")}
+    if "drawn" not in meta and meta["weights"] is not None:
+        # An earlier version kept a sample of the calibration rows in which all count alike.
+        meta["weights"] = np.where(arrays["splits"] == SPLITS.index("calibration"), 1.0, meta["weights"])
     return Dataset(
         inputs={name: _input(arrays, f"input_{i}") for i, name in enumerate(names)},
         targets=arrays["targets"],

@@ -209,17 +209,17 @@ def _splits(
 
 
 def _thinned(splits: Codes, weights: NDArray[np.float64], name: str, seed: int) -> tuple[Codes, list[str]]:
-    """The splits that fit and judge as samples of the population, and a sentence that says what stayed.
+    """The splits that promise and judge as samples of the population, and a sentence that says what stayed.
 
     Raises:
-        BadDataset: `weights_too_uneven` where too little stayed of what was enough.
+        BadDataset: `weights_too_uneven` where too little stayed of what was enough; calibration rows count by how many
+            equal rows weigh as much.
     """
     kept = thinned(splits, weights, seed=seed)
-    counts = {
-        split: (int((kept == code).sum()), int((splits == code).sum()))
-        for code, split in enumerate(SPLITS)
-        if split != "train" and (splits == code).any()
+    found = {
+        split: (int((splits == code).sum()), kept == code) for code, split in enumerate(SPLITS) if split != "train"
     }
+    counts = {split: (_as_much_as(split, weights[rows]), all_) for split, (all_, rows) in found.items() if all_}
     shown = ", ".join(f"{stay} of {all_} {split} rows" for split, (stay, all_) in counts.items())
     if any(stay < MIN_SPLIT_ROWS <= all_ for split, (stay, all_) in counts.items() if split != "guarantee"):
         raise BadDataset(
@@ -227,8 +227,18 @@ def _thinned(splits: Codes, weights: NDArray[np.float64], name: str, seed: int) 
             f"by the weights in '{name}' only {shown} are a sample of the population, at least {MIN_SPLIT_ROWS} of "
             "each are needed: the largest weights are too far above the others",
         )
-    sentence = f"by the weights in '{name}' {shown} stay, as a sample of the population; train rows are drawn by them"
+    sentence = (
+        f"by the weights in '{name}' {shown} are a sample of the population: guarantee and test rows beyond it are set "
+        "aside, calibration rows count by their weights, and train rows are drawn by them"
+    )
     return kept, [sentence] if counts else []
+
+
+def _as_much_as(split: str, weights: NDArray[np.float64]) -> int:
+    """How many rows that count alike these (M,) are worth: all of a sample, of weighted ones fewer (Kish 1965)."""
+    if split != "calibration" or not weights.any():
+        return len(weights)
+    return int(weights.sum() ** 2 / (weights @ weights))
 
 
 def _provenance(seen_by_model: str | None, *, given: bool) -> tuple[str, list[str]]:

@@ -72,26 +72,33 @@ def given_splits(name: str, array: Array) -> Codes:
 
 
 def thinned(splits: Codes, weights: NDArray[np.float64], *, seed: int = 0) -> Codes:
-    """Codes (N,) in which only a random sample of the population is left in the splits that fit and judge.
+    """Codes (N,) in which only a random sample of the population is left in the splits that promise and judge.
 
-    Sampling weights (N,) tell how many rows of the population each row stands for. Of calibration, guarantee and test
-    each row stays with the chance weight / (largest weight of its split), the others get `SET_ASIDE`: what stays is a
-    sample of the population in which all rows count alike (rejection sampling), so that everything that is proven for
-    such samples holds. Train rows stay unless they weigh nothing: training draws them by their weights.
+    Sampling weights (N,) tell how many rows of the population each row stands for. Of guarantee and test rows only a
+    `population_sample` stays, the others get `SET_ASIDE`, so that everything that is proven for samples in which all
+    rows count alike holds. Train and calibration rows stay unless they weigh nothing: training draws them by their
+    weights, and calibrators are fitted and compared with them.
 
     >>> codes = thinned(np.full(10_000, 3, np.int8), np.tile([1.0, 4.0], 5_000))
     >>> [round(float((codes[i::2] == 3).mean()), 2) for i in (0, 1)]
     [0.25, 1.0]
     """
     kept = splits.copy()
-    kept[(splits == 0) & (weights == 0)] = SET_ASIDE
-    chances = np.random.default_rng([seed, len(splits)]).random(len(splits))
-    for code in range(1, len(SPLITS)):
+    kept[weights == 0] = SET_ASIDE
+    for code in (SPLITS.index("guarantee"), SPLITS.index("test")):
         rows = np.flatnonzero(splits == code)
-        if len(rows):
-            lost = chances[rows] * weights[rows].max() >= weights[rows]
-            kept[rows[lost]] = SET_ASIDE
+        kept[rows[~population_sample(weights[rows], seed=seed)]] = SET_ASIDE
     return kept
+
+
+def population_sample(weights: NDArray[np.float64], *, seed: int = 0) -> NDArray[np.bool_]:
+    """Which rows (N,) stay in a random sample of the population: each by the chance weight / (largest weight).
+
+    Rejection sampling: in what stays all rows count alike.
+    """
+    chances = np.random.default_rng([seed, len(weights)]).random(len(weights))
+    stays: NDArray[np.bool_] = chances * weights.max(initial=0) < weights
+    return stays
 
 
 def check_groups(splits: Codes, groups: Integers, labels: Array) -> None:

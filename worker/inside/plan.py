@@ -18,7 +18,7 @@ from fedlas.calibration.preparation import Start, prepare, rows_of
 from fedlas.calibrators import TemperatureScaling, softmax
 from fedlas.data import SPLITS, Dataset, shared_rows
 from fedlas.gate.ledger_level import ledger_level
-from fedlas.metrics import accuracy, brier, nll
+from fedlas.metrics import row_scores
 from fedlas.metrics.betting_intervals import detectable, paired_mean
 from fedlas.race.candidate_training import default_epochs, keeps_features, train_config
 from fedlas.race.time_budget import TimeBudget
@@ -84,13 +84,13 @@ def _leakage(dataset: Dataset) -> Leakage:
 
 def _uploaded(start: Start) -> UploadedScores:
     """The uploaded model on the calibration rows."""
-    probs, targets = softmax(start.outputs.logits), start.targets
+    probs, targets, weights = softmax(start.outputs.logits), start.targets, start.dataset.weights_of("calibration")
     return UploadedScores(
         split="calibration",
-        accuracy=accuracy(probs, targets),
-        confidence=float(probs.max(axis=1).mean()),
-        nll=nll(probs, targets),
-        brier=brier(probs, targets),
+        accuracy=start.accuracy.value,
+        confidence=float(np.average(probs.max(axis=1), weights=weights)),
+        nll=float(np.average(row_scores(probs, targets, score="nll"), weights=weights)),
+        brier=float(np.average(row_scores(probs, targets, score="brier"), weights=weights)),
     )
 
 
@@ -142,7 +142,9 @@ def _detectable(start: Start) -> DetectableEffect:
     the test rows have spent some of the level.
     """
     options, logits, targets = start.options, start.outputs.logits, start.targets
-    cooled = softmax(TemperatureScaling().fit(logits, targets)(logits))
+    weights = start.dataset.weights_of("calibration")
+    cooled = softmax(TemperatureScaling().fit(logits, targets, weights=weights)(logits))
+    before, after = (row_scores(probs, targets, score=options.score) for probs in (softmax(logits), cooled))
     groups = start.dataset.groups_of("calibration")
     mean = paired_mean(cooled, softmax(logits), targets, score=options.score, groups=groups)
     level = ledger_level(options.evaluations_before, 1 - options.confidence_level)
@@ -152,5 +154,5 @@ def _detectable(start: Start) -> DetectableEffect:
         gain=detectable(mean, level / _CLAIMS, num_rows=rows),
         power=0.8,
         test_rows=rows,
-        temperature_would_gain=-mean.value,
+        temperature_would_gain=float(np.average(before - after, weights=weights)),
     )

@@ -71,6 +71,17 @@ def test_rows_that_train_do_not_calibrate(classifier: GraphClassifier) -> None:
     assert start.calibrated_on == {"train": 0, "calibration": 300}
 
 
+def test_idle_rows_count_by_their_weights(classifier: GraphClassifier) -> None:
+    """A row that stands for two calibrates like two rows, whichever split it was drawn into."""
+    weights = 1.0 + np.arange(len(ROWS["label"])) % 2
+    start = prepare(classifier, drawn(weights=weights), CalibrationOptions(method="temperature"))
+    assert start.calibrated_on == {"train": 120, "calibration": 300}
+    chosen = np.isin(ROWS["split"], ["train", "calibration"])
+    np.testing.assert_array_equal(start.dataset.weights_of("calibration"), weights[chosen])
+    right = start.outputs.logits.argmax(axis=1) == ROWS["label"][chosen]
+    assert start.accuracy.value == pytest.approx(np.repeat(right, weights[chosen].astype(int)).mean())
+
+
 def test_too_many_rows_are_drawn_in_whole_groups(monkeypatch: pytest.MonkeyPatch) -> None:
     """As many as fit under the limit beside the calibration rows, by a seed, and never a part of a group."""
     monkeypatch.setattr(idle_rows, "MOST_SCORES", 4 * 350)

@@ -209,13 +209,15 @@ def test_too_many_rows_are_refused(tmp_path: Path) -> None:
 
 
 def test_weights_leave_a_sample_of_the_population(tmp_path: Path) -> None:
-    """Of rows that stand for fewer, only as many stay as make all rows count alike; the dataset says how many."""
+    """Of test rows that stand for fewer, as many stay as make all count alike; calibration rows count by weight."""
     logits, targets = drawn(2000)
     weight = np.where(np.arange(2000) % 2 == 0, 1.0, 4.0)
     scores = read(tmp_path, made.npz(logits=logits, labels=targets, weight=weight))
-    kept = scores.splits >= 0
-    assert kept[weight == 4].all()
-    assert kept[weight == 1].mean() == pytest.approx(0.25, abs=0.05)
+    stayed = weight[scores.rows("test")]
+    assert (stayed == 4).sum() / (stayed == 1).sum() == pytest.approx(4, rel=0.2)
+    fitting = scores.rows("calibration")
+    assert len(fitting) == 1000
+    np.testing.assert_array_equal(scores.weights_of("calibration"), weight[fitting])
     assert any("by the weights in 'weight'" in warning for warning in scores.warnings)
 
 

@@ -1,14 +1,15 @@
-"""Sampling weights: rows that judge become a sample of the population, rows that train are drawn by their weights."""
+"""Sampling weights: rows that judge become a sample of the population, the others are weighed or drawn by them."""
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from fedlas.data import read_dataset
+from fedlas.data import load_dataset, read_dataset, save_dataset
 from fedlas.data.splits import DEFAULT_SHARES, SET_ASIDE, draw_splits, thinned
 from fedlas.errors import BadDataset
 from fedlas.losses import CrossEntropyLoss
@@ -31,12 +32,15 @@ def test_a_thinned_split_is_a_sample_of_the_population() -> None:
 
 
 def test_equal_weights_and_train_rows_change_nothing() -> None:
-    """Weights that are all alike set nothing aside, and train rows stay whatever they weigh."""
+    """Weights that are all alike set nothing aside; train and calibration rows stay unless they weigh nothing."""
     splits = (np.arange(400) % 4).astype(np.int8)
     np.testing.assert_array_equal(thinned(splits, np.full(400, 2.5)), splits)
     uneven = thinned(splits, np.random.default_rng(0).random(400) + 0.01)
-    assert (uneven[splits == 0] == 0).all()
-    assert (uneven[splits != 0] == SET_ASIDE).any()
+    fitting = splits <= 1
+    np.testing.assert_array_equal(uneven[fitting], splits[fitting])
+    assert (uneven[~fitting] == SET_ASIDE).any()
+    nothing = thinned(splits, (np.arange(400) >= 100).astype(float))
+    assert (nothing[:100] == SET_ASIDE).all()
     np.testing.assert_array_equal(uneven, thinned(splits, np.random.default_rng(0).random(400) + 0.01))
 
 
@@ -76,7 +80,7 @@ def test_a_weighted_dataset_says_what_stayed(tmp_path: Path) -> None:
     dataset = read_dataset(tmp_path / "d.npz")
     stayed = len(dataset.rows("test"))
     assert stayed == pytest.approx(1000 * (0.5 + 0.5 / 4), rel=0.06)
-    assert len(dataset.rows("train")) == 600
+    assert (len(dataset.rows("train")), len(dataset.rows("calibration"))) == (600, 400)
     assert any(f"{stayed} of 1000 test rows" in warning for warning in dataset.warnings)
     np.testing.assert_array_equal(dataset.weights, weights)
     assert dataset.profile()["splits"]["test"] == stayed
@@ -91,6 +95,33 @@ def test_weights_that_leave_nothing_are_refused(tmp_path: Path) -> None:
     with pytest.raises(BadDataset, match=r"500 of 500 calibration rows, 1 of 500 test rows") as error:
         read_dataset(tmp_path / "d.npz")
     assert error.value.code == "weights_too_uneven"
+
+
+def test_one_heavy_calibration_row_is_refused(tmp_path: Path) -> None:
+    """Where a few rows outweigh all others, calibrators would be fitted on those: that is said, with the number."""
+    weights = np.ones(1000)
+    weights[:3] = 1e6
+    words = np.array(["calibration", "test"])[np.arange(1000) // 500]
+    np.savez(tmp_path / "d.npz", x=np.arange(1000.0), label=np.arange(1000) % 2, split=words, weight=weights)
+    with pytest.raises(BadDataset, match="3 of 500 calibration rows") as error:
+        read_dataset(tmp_path / "d.npz")
+    assert error.value.code == "weights_too_uneven"
+
+
+def test_an_earlier_copy_has_a_sample_of_calibration_rows(tmp_path: Path) -> None:
+    """There these rows were thinned, so they count alike; what a copy of today holds is weighed."""
+    weights = np.arange(1.0, 201.0)
+    words = np.array(["train", "calibration", "test", "test"])[np.arange(200) % 4]
+    np.savez(tmp_path / "d.npz", x=np.arange(200.0), label=np.arange(200) // 4 % 2, split=words, weight=weights)
+    save_dataset(read_dataset(tmp_path / "d.npz"), tmp_path / "copy.npz")
+    arrays = dict(np.load(tmp_path / "copy.npz"))
+    meta = json.loads(str(arrays["meta"]))
+    del meta["drawn"]
+    np.savez(tmp_path / "earlier.npz", **{**arrays, "meta": np.array(json.dumps(meta))})
+    today, earlier = (load_dataset(tmp_path / name) for name in ("copy.npz", "earlier.npz"))
+    np.testing.assert_array_equal(today.weights_of("calibration"), weights[1::4])
+    np.testing.assert_array_equal(earlier.weights_of("calibration"), np.ones(50))
+    np.testing.assert_array_equal(earlier.weights_of("train"), weights[::4])
 
 
 def test_many_small_groups_are_never_divided() -> None:
