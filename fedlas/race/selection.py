@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 from fedlas.calibrators import CALIBRATORS, Pool, Uniform, softmax
 from fedlas.calibrators.base import LogitsCalibrator
 from fedlas.calibrators.feature_map import MAX_PRODUCT, cross_fit_features
+from fedlas.calibrators.floored import Floored, floored, is_saturated
 from fedlas.calibrators.pool import mixture_weights, pooled
 from fedlas.race.results import CandidateResult, Doubles, Floats, Scores
 from fedlas.race.scoring import (
@@ -86,7 +87,12 @@ class CalibratorSelector:
 
         Its weights are cross-fitted too, so that it can lose against a single calibrator.
         """
-        scores, reads = np.asarray(logits, np.float64), features is not None and self._affords(logits, features)
+        if self._gains_by_a_floor(logits):
+            return _behind_floor(self._calibrate(floored(logits), features))
+        return self._calibrate(np.asarray(logits, np.float64), features)
+
+    def _calibrate(self, scores: Doubles, features: Floats | None) -> CrossFitted:
+        reads = features is not None and self._affords(scores, features)
         if len(self.names) == 1 and not reads:
             return self._fit(scores, self.names)
         members = [found for name in self.names if (found := self._member(CALIBRATORS[name], scores)) is not None]
@@ -97,7 +103,7 @@ class CalibratorSelector:
     def parametric(self, logits: Floats | Doubles) -> CrossFitted | None:
         """The best calibrator with a slope and an intercept, where one of two classes is rare or off in the large."""
         names = [name for name in ("affine", "beta") if name in self.names]
-        return self._fit(logits, names) if names and self._needs_intercept(logits) else None
+        return self._fit_floored(logits, names) if names and self._needs_intercept(logits) else None
 
     def _member(self, kind: type[LogitsCalibrator], scores: Doubles) -> CrossFitted | None:
         """A calibrator fitted on all rows and cross-fitted; None where a fold or all rows do not determine it."""
@@ -154,7 +160,19 @@ class CalibratorSelector:
     def label_keeping(self, logits: Floats | Doubles) -> CrossFitted | None:
         """The best calibrator that moves no label, chosen among those that may compete, where there are any."""
         names = [name for name in self.names if CALIBRATORS[name].keeps_order]
-        return self._fit(logits, names) if names else None
+        return self._fit_floored(logits, names) if names else None
+
+    def _fit_floored(self, logits: Floats | Doubles, names: Sequence[str]) -> CrossFitted:
+        if self._gains_by_a_floor(logits):
+            return _behind_floor(self._fit(floored(logits), names))
+        return self._fit(logits, names)
+
+    def _gains_by_a_floor(self, logits: Floats | Doubles) -> bool:
+        """Whether scores are saturated, and a temperature of floored ones is clearly better on rows left out."""
+        if not is_saturated(logits):
+            return False
+        plain, raised = (self._fit(scores, ("temperature",)).held_out for scores in (logits, floored(logits)))
+        return self.beats(raised, plain)
 
     def post_hoc(self, calibrated: CrossFitted, *, seconds: float = 0.0) -> CandidateResult:
         """What the uploaded network with this calibrator came to, which took so many seconds."""
@@ -208,3 +226,7 @@ class CalibratorSelector:
         seconds = _SECONDS * logits.size * (features.shape[1] + _PER_CLASS)
         in_time = logits.size * features.shape[1] <= MAX_PRODUCT and seconds <= self.seconds
         return bool(self.reads_features and enough and in_time)
+
+
+def _behind_floor(found: CrossFitted) -> CrossFitted:
+    return CrossFitted(Floored(found.calibrator), found.held_out)

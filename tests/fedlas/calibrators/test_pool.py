@@ -10,6 +10,7 @@ from onnx import TensorProto, helper
 
 from fedlas.calibrators import CALIBRATORS, MixtureScaling, Pool, TemperatureScaling, Uniform, softmax
 from fedlas.calibrators.feature_map import FeatureScaling, shown_parameters
+from fedlas.calibrators.floored import Floored
 from fedlas.calibrators.pool import mixture_weights
 
 
@@ -43,6 +44,7 @@ def test_a_pool_of_every_kind_is_one_graph(num_classes: int) -> None:
     logits, features, targets = drawn(num_classes)
     kinds = [kind for kind in CALIBRATORS.values() if num_classes == 2 or not kind.two_classes_only]
     members = [kind().fit(logits, targets) for kind in kinds for _ in range(2)]
+    members += [Floored(TemperatureScaling(1.5))]
     members += [FeatureScaling(share=0.1).fit(logits, targets, features=features), Uniform()]
     pool = Pool(members, np.full(len(members), 1 / len(members)))
     expected = pool(logits, features)

@@ -10,6 +10,7 @@ from scipy.optimize import minimize
 
 from fedlas.calibrators import CALIBRATORS, Calibrator, Pool, TemperatureScaling, VectorScaling, softmax
 from fedlas.calibrators.feature_map import MAX_PRODUCT, FeatureScaling
+from fedlas.calibrators.floored import Floored
 from fedlas.race.scoring import cross_fitted_logits, row_nll, score
 from fedlas.race.selection import CalibratorSelector
 
@@ -120,6 +121,21 @@ def test_a_rare_class_has_an_intercept_behind_the_pool() -> None:
     even = np.stack([np.zeros(1500), truth + 3.2], axis=1)
     fair = (rng.random(1500) < softmax(even)[:, 1]).astype(np.int64)
     assert CalibratorSelector(fair, names, False).parametric(even) is None
+
+
+def test_saturated_scores_are_floored_where_that_helps() -> None:
+    """Log-odds of ±5,000 that are wrong once in ten get a floor, and 90 %; true ones of ±20 keep theirs."""
+    rng = np.random.default_rng(0)
+    targets = rng.integers(0, 2, 1000)
+    says = np.where(rng.random(1000) < 0.9, targets, 1 - targets) * 2 - 1
+    sure = np.stack([np.zeros(1000), says * rng.choice([1.0, 50.0, 5000.0], 1000)], axis=1)
+    selector = CalibratorSelector(targets, PLAIN, False)
+    found = selector.calibrate(sure)
+    assert isinstance(found.calibrator, Floored)
+    plain = TemperatureScaling().fit(sure, targets)
+    assert row_nll(found.held_out, targets).mean() < row_nll(plain(sure), targets).mean() - 0.05
+    right = np.stack([np.zeros(1000), (2 * targets - 1) * 20.0], axis=1)
+    assert not isinstance(selector.calibrate(right).calibrator, Floored)
 
 
 def test_weights_count_as_copies() -> None:
