@@ -78,7 +78,7 @@ class ModelRepository:
         self._entries: OrderedDict[Key, _Entry] = OrderedDict()
         self._reading: dict[Key, tuple[float, asyncio.Task[ResolvedModel]]] = {}
         self._threads = CapacityLimiter(_THREADS)  # its own: answers wait for no other reader of the database
-        self._profiles: dict[str, ServingProfile] = {}
+        self._profiles: dict[tuple[str, object], ServingProfile] = {}
         self._since = 0.0  # entries that were read before are not used any more
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -202,7 +202,7 @@ class ModelRepository:
             return self._resolve(unit, called, version)
 
     def _resolve(self, unit: UnitOfWork, called: str, version: str | None) -> ResolvedModel:
-        model_id, number = _resolved(unit, called, version)
+        model_id, number, priors = _resolved(unit, called, version)
         row = unit.models.get(model_id)
         if number is None:
             number = row.version
@@ -221,24 +221,28 @@ class ModelRepository:
             version=str(number),
             model_id=row.id,
             digest=row.served_sha256,
-            profile=self._profile_of(row.id, row.profile),
+            profile=self._profile_of(row.id, row.profile, priors),
             served=served.model_dump_json().encode(),
         )
 
-    def _profile_of(self, model_id: str, profile: Mapping[str, Any]) -> ServingProfile:
+    def _profile_of(
+        self, model_id: str, profile: Mapping[str, Any], priors: Mapping[str, float] | None = None
+    ) -> ServingProfile:
         """Read once: a hundred thousand names take milliseconds, and a ready model's profile never changes."""
-        found = self._profiles.get(model_id)
+        key = (model_id, None if priors is None else tuple(priors.items()))
+        found = self._profiles.get(key)
         if found is None:
             if len(self._profiles) >= _MOST_ENTRIES:
                 self._profiles.clear()
-            found = self._profiles[model_id] = ServingProfile.of(profile)
+            plain = ServingProfile.of(profile)
+            found = self._profiles[key] = plain if priors is None else plain.at(priors)
         return found
 
 
-def _resolved(unit: UnitOfWork, called: str, version: str | None) -> tuple[str, int | None]:
-    """The model id and version of a name or id; the version of an id is its record's, so None here."""
+def _resolved(unit: UnitOfWork, called: str, version: str | None) -> tuple[str, int | None, dict[str, float] | None]:
+    """Model id, version and class priors of a name or id; those of an id are its record's, so None here."""
     if called.startswith("mdl_"):
-        return called, None
+        return called, None, None
     if version is not None and not _VERSION.fullmatch(version):
         raise NotFound("unknown_version", f"versions are numbers, not {version!r:.40}")
     try:

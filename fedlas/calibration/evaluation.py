@@ -41,6 +41,8 @@ class CalibrationOptions:
         score, confidence_level, max_accuracy_drop: of the gate (`fedlas.gate.gate.judge`).
         evaluations_before: how often these test rows have judged before.
         positive_class: one of the two class names.
+        class_priors: by class name, those that the served answers are for; the shares of the calibration rows unless
+            they are given. What is judged and promised is of the rows as they are.
         noise_draws: how often labels are drawn for each share of wrong ones; less often where a judgement takes long.
         num_resamples: of every interval of the report.
     """
@@ -57,6 +59,7 @@ class CalibrationOptions:
     evaluations_before: int = 0
     seed: int = 0
     positive_class: str | None = None
+    class_priors: Mapping[str, float] | None = None
     noise_draws: int = 20
     num_resamples: int = 1000
 

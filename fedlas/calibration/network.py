@@ -11,11 +11,13 @@ from functools import partial
 from pathlib import Path
 from typing import Literal
 
+from fedlas.calibration.class_priors import deployment_of, uploaded_at_priors
 from fedlas.calibration.evaluation import CalibrationOptions, Evaluation, classes_not_met, few_rows, fit_guarantees
 from fedlas.calibration.preparation import Start, prepare, rows_of
 from fedlas.calibrators import Calibrator, Identity, softmax
 from fedlas.calibrators.feature_map import shown_parameters
 from fedlas.data import Dataset, shared_rows
+from fedlas.deployment import Deployment
 from fedlas.errors import ExportError
 from fedlas.export.graph import ExportReport, export_onnx
 from fedlas.gate.claims import GateVerdict
@@ -44,10 +46,12 @@ class Calibration:
     """The result of a calibration.
 
     Attributes:
-        finalist: what the verdict serves; None is the uploaded network as it came, of which nothing is promised.
+        finalist: what the verdict serves; None is the uploaded network as it came, of which nothing is promised. Where
+            class priors were ordered, that is a finalist without a calibrator.
         guarantees: what the guarantee rows allow to promise of the finalist, if there are any.
         familiarity: how familiar calibration rows look to the finalist.
         calibrated_on: how many rows of each split, as it was drawn or given, calibrate.
+        deployment: the class priors of the finalist, and the thresholds that keep the uploaded alarm rates.
     """
 
     verdict: GateVerdict
@@ -57,6 +61,7 @@ class Calibration:
     guarantees: Guarantees | None = None
     familiarity: Familiarity | None = None
     calibrated_on: Mapping[str, int] = field(default_factory=dict)
+    deployment: Deployment | None = None
 
     def export(
         self, path: Path, *, metadata: Mapping[str, str] | None = None
@@ -76,6 +81,7 @@ class Calibration:
             calibrator=self.finalist.calibrator,
             class_names=self.dataset.class_names,
             guarantees=self.guarantees,
+            deployment=self.deployment,
             metadata=metadata,
             verify_with=[array[:_VERIFIED_ROWS] for array in rows_of(self.dataset, "test")[0]],
         )
@@ -132,11 +138,16 @@ def calibrate(
     served = verdict.finalist or "uploaded"
     finalist = finalists.get(served)
     guarantees, familiarity = (None, None) if finalist is None else _promises(finalist, dataset, start.options.seed)
+    deployed = finalist or uploaded_at_priors(result.post_hoc, result.base_logits, start.options)
+    deployment = (
+        None if deployed is None else deployment_of(deployed.held_out, result.base_logits, dataset, start.options)
+    )
 
     evidence = replace(
         evaluation.evidence(verdict, served),
         diagnostics=_diagnostics(result),
         guarantees=guarantees,
+        deployment=deployment,
         calibration_accuracy=start.accuracy,
         duplicates=shared_rows(dataset),
         candidates=[candidate.as_dict() for candidate in result.candidates],
@@ -151,7 +162,14 @@ def calibrate(
         notes=[*result.notes, *_notes(start)],
     )
     return Calibration(
-        verdict, evaluation.report(evidence), dataset, finalist, guarantees, familiarity, start.calibrated_on
+        verdict,
+        evaluation.report(evidence),
+        dataset,
+        deployed,
+        guarantees,
+        familiarity,
+        start.calibrated_on,
+        deployment,
     )
 
 

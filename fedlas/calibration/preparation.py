@@ -8,6 +8,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
+from fedlas.calibration.class_priors import ordered_priors
 from fedlas.calibration.evaluation import CalibrationOptions, check_test_groups
 from fedlas.calibration.idle_rows import as_calibration_rows, idle_rows
 from fedlas.data import SPLITS, Dataset
@@ -76,6 +77,7 @@ def prepare(classifier: GraphClassifier, dataset: Dataset, options: CalibrationO
     judged = dataset.seen_by_model != "unknown"
     trains = judged and classifier.trainable and options.method not in ("post_hoc", "temperature")
     dataset.require("calibration", "test", *(["train"] if trains else []))
+    ordered_priors(dataset, options)
     _check_rows(classifier, dataset)
     idle = dataset.rows("train")[:0] if trains else idle_rows(dataset, seed=options.seed)
     dataset = as_calibration_rows(dataset, idle)

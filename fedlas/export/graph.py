@@ -3,6 +3,8 @@
 Standard outputs: `logits` (N, K) before the calibrator, `probabilities` (N, K) after it, `confidence` (N,) their
 maximum, `features` (N, D); where it was fitted also `familiarity` (N,). All are float32, the number of rows is free,
 inputs, IR version and opset are the upload's. What the guarantee rows allow to promise is in the file's metadata.
+With a deployment there is one more input with a default, `class_priors` (K,) (IR version 4 at least); the metadata has
+the defaults and the thresholds of decisions.
 """
 
 from __future__ import annotations
@@ -10,18 +12,21 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from onnx import ModelProto, TensorProto, helper, numpy_helper
 
 from fedlas.calibrators import Calibrator
 from fedlas.calibrators.feature_map import shown_parameters
+from fedlas.deployment import ClassPriors, Deployment, shifted_logits
 from fedlas.errors import ExportError, FedLASError, UnsupportedModel
 from fedlas.export.double_precision import MAX_WEIGHT_BYTES
 from fedlas.export.merging import merge
 from fedlas.export.parity import FAMILIARITY, Exportable, prove, uploaded_network
+from fedlas.export.priors_graph import CLASS_PRIORS, append_priors, declare_priors
 from fedlas.export.typicality_graph import append_familiarity
 from fedlas.guarantees import Guarantees
 from fedlas.guarantees.typicality import Familiarity
@@ -32,7 +37,7 @@ from fedlas.race.ensemble import TINY, Ensemble
 from fedlas.report.written_file import Parity
 
 #: Names that no tensor of the upload may keep.
-_RESERVED = (*STANDARD_OUTPUTS, FAMILIARITY)
+_RESERVED = (*STANDARD_OUTPUTS, FAMILIARITY, CLASS_PRIORS)
 
 
 @dataclass(frozen=True)
@@ -74,6 +79,7 @@ def export_onnx(
     class_names: Sequence[str],
     familiarity: Familiarity | None = None,
     guarantees: Guarantees | None = None,
+    deployment: Deployment | None = None,
     metadata: Mapping[str, str] | None = None,
     verify_with: Sequence[Array] | None = None,
     targets: NDArray[np.int64] | None = None,
@@ -97,6 +103,7 @@ def export_onnx(
         calibrator=calibrator,
         class_names=class_names,
         familiarity=familiarity,
+        deployment=deployment,
         verify_with=verify_with,
         targets=targets,
         tolerance=tolerance,
@@ -111,6 +118,7 @@ def write_graph(
     calibrator: Calibrator,
     class_names: Sequence[str],
     familiarity: Familiarity | None = None,
+    deployment: Deployment | None = None,
     verify_with: Sequence[Array] | None = None,
     targets: NDArray[np.int64] | None = None,
     tolerance: float = 1e-5,
@@ -119,6 +127,8 @@ def write_graph(
 
     Args:
         familiarity: fitted on this classifier's features; becomes the output `familiarity`.
+        deployment: fitted on this calibrator's probabilities; becomes the input `class_priors` and the metadata
+            properties `class_priors` and `decisions` (JSON).
         verify_with: one array of rows per input; the file must give PyTorch's probabilities on them.
         targets: class indices (N,) of these rows, by which the proof says what a difference means for the scores.
         tolerance: the largest difference in any probability that needs no explanation (`fedlas.export.parity`).
@@ -133,25 +143,36 @@ def write_graph(
     """
     if len(class_names) != classifier.num_classes:
         raise ValueError(f"class_names has {len(class_names)} names, the classifier {classifier.num_classes} classes")
-    model, graph = build_model(classifier, calibrator, familiarity=familiarity)
+    priors = None if deployment is None else deployment.priors
+    model, graph = build_model(classifier, calibrator, familiarity=familiarity, priors=priors)
     upload = uploaded_network(classifier)
     cost = serving_cost(graph, upload.inputs, upload.lengths)
     properties = {
         "class_names": json.dumps(list(class_names)),
         "calibrator": json.dumps({"name": calibrator.name, "parameters": shown_parameters(calibrator)}),
+        **({} if deployment is None else deployment.properties(class_names)),
     }
     helper.set_model_props(model, properties)
     content = model.SerializeToString()
     parity = None
     if verify_with is not None:
+        calibrated = calibrator if priors is None else partial(_at_priors, calibrator, priors)
         parity = prove(
-            content, graph, classifier, calibrator, familiarity, verify_with, targets=targets, tolerance=tolerance
+            content, graph, classifier, calibrated, familiarity, verify_with, targets=targets, tolerance=tolerance
         )
     return WrittenGraph(content, ExportReport(parity, upload.opset, cost), familiarity)
 
 
+def _at_priors(calibrator: Calibrator, priors: ClassPriors, logits: ArrayLike, features: ArrayLike) -> Array:
+    return shifted_logits(calibrator(logits, features), priors.default, priors.shares)
+
+
 def build_model(
-    classifier: Exportable, calibrator: Calibrator, *, familiarity: Familiarity | None = None
+    classifier: Exportable,
+    calibrator: Calibrator,
+    *,
+    familiarity: Familiarity | None = None,
+    priors: ClassPriors | None = None,
 ) -> tuple[ModelProto, Graph]:
     """The served graph in memory, in ONNX's form and in ours."""
     if familiarity is not None and familiarity.feature_dim != classifier.feature_dim:
@@ -167,6 +188,9 @@ def build_model(
         _append_features(graph, parts, name)
     _append_logits(graph, classifier, logits, flat)
     calibrated = _append_calibrator(graph, calibrator, "logits", "features")
+    given = ""
+    if priors is not None:
+        calibrated, given = append_priors(graph, priors, calibrated)
     graph.append("Softmax", [calibrated], output="probabilities", axis=1)
     graph.reduce("ReduceMax", "probabilities", [1], output="confidence")
     shapes: dict[str, list[int | str]] = {
@@ -181,7 +205,10 @@ def build_model(
     graph.outputs = list(shapes)
     _require_fitting(graph, ExportError)
     outputs = [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name, shape in shapes.items()]
-    return graph.to_model(outputs), graph
+    model = graph.to_model(outputs)
+    if given:
+        declare_priors(model, given, classifier.num_classes)
+    return model, graph
 
 
 def _require_fitting(graph: Graph, kind: type[FedLASError]) -> None:

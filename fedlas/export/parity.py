@@ -15,7 +15,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from fedlas.calibrators import Calibrator, softmax
+from fedlas.calibrators import softmax
 from fedlas.errors import ExportError
 from fedlas.export.double_precision import open_in_double
 from fedlas.guarantees.typicality import Familiarity
@@ -48,7 +48,7 @@ def prove(
     content: bytes,
     graph: Graph,
     classifier: Exportable,
-    calibrator: Calibrator,
+    calibrator: Callable[[Array, Array], Array],
     familiarity: Familiarity | None,
     inputs: Sequence[Array],
     *,

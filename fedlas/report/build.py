@@ -16,6 +16,7 @@ from fedlas.metrics._checks import Floats, check_groups, check_rows
 from fedlas.metrics.evaluate import Estimates
 from fedlas.report import sections, sentences
 from fedlas.report.caveats import caveats
+from fedlas.report.deployment import decision_table, priors_section
 from fedlas.report.document import ByModel, CalibrationReport, EvaluationLedger
 from fedlas.report.environment import library_versions, machine_facts
 from fedlas.report.evidence import Evidence
@@ -66,6 +67,10 @@ def build_report(
         gate=evidence.gate,
         ledger=ledger,
         guarantees=guarantee_table(evidence.guarantees, models["calibrated"], rows, confidence_level),
+        decisions=decision_table(
+            evidence.deployment, models["uploaded"], models["calibrated"], rows, names, confidence_level
+        ),
+        class_priors=priors_section(evidence.deployment, names),
         label_noise=evidence.label_noise,
         diagnostics=evidence.diagnostics,
         candidates=tuple(as_json(candidate) for candidate in evidence.candidates),

@@ -19,6 +19,7 @@ from fedlas.metrics import (
 )
 from fedlas.metrics._checks import Floats
 from fedlas.metrics.evaluate import Estimates
+from fedlas.report.deployment import DecisionTable, PriorsSection
 from fedlas.report.diagnostics import Diagnostics
 from fedlas.report.guarantees import GuaranteeTable
 from fedlas.report.label_noise import LabelNoise
@@ -140,6 +141,8 @@ class CalibrationReport:
     gate: GateVerdict
     ledger: EvaluationLedger | None = field(metadata={"key": "looks"})
     guarantees: GuaranteeTable | None
+    decisions: DecisionTable | None
+    class_priors: PriorsSection | None
     label_noise: LabelNoise | None
     diagnostics: Diagnostics | None = field(metadata={"key": "signs"})
     candidates: tuple[Mapping[str, Any], ...]

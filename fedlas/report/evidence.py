@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from numpy.typing import ArrayLike
 
+from fedlas.deployment import Deployment
 from fedlas.documents import Json
 from fedlas.gate.claims import GateVerdict
 from fedlas.guarantees import Guarantees
@@ -25,7 +26,7 @@ class Evidence:
             and of the model that is to be served; targets: class indices (N,); groups: of the rows (N,), if any.
         class_names: the K names in order; `positive_class` is one of them where K = 2 (the second by default).
         slices: columns (N,) by name; every value is a slice. Numbers with many values are cut into quarters.
-        guarantees: of the model that is to be served.
+        guarantees, deployment: of the model that is to be served; its probabilities are those before priors shift them.
         evaluations_before: how often the test rows had judged before, as the evaluation ledger says.
         seen_by_model: which rows the model has seen, as the dataset says (`no`, `train_split`, `unknown`).
         calibration_accuracy: of the uploaded model, to compare with its accuracy on test rows.
@@ -48,6 +49,7 @@ class Evidence:
     diagnostics: Diagnostics | None = None
     label_noise: LabelNoise | None = None
     guarantees: Guarantees | None = None
+    deployment: Deployment | None = None
     evaluations_before: int | None = None
     seen_by_model: str | None = None
     calibration_accuracy: SplitAccuracy | None = None

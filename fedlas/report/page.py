@@ -14,7 +14,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from fedlas.documents import Json
 from fedlas.gate.non_inferiority import GUARD_NAMES
-from fedlas.report import sentences
+from fedlas.report import deployment, sentences
 from fedlas.report.diagrams import reliability_panel_svg, risk_coverage_svg
 from fedlas.report.document import CalibrationReport
 
@@ -39,6 +39,7 @@ def environment() -> Environment:
     made.tests["at_most"] = at_most
     made.globals.update(
         sentences=sentences,
+        deployment=deployment,
         guard_names=GUARD_NAMES,
         reliability_panel=reliability_panel_svg,
         risk_coverage=risk_coverage_svg,

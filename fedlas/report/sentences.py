@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from fedlas.metrics import BinnedEstimate, CalibrationTest, SliceRow, SliceTable
+from fedlas.report.deployment import decision_sentence, priors_sentence
 from fedlas.report.document import (
     BinarySection,
     CalibrationReport,
@@ -25,6 +26,8 @@ def summary(report: CalibrationReport) -> list[str]:
         *calibration_sentences(report),
         *report.advice[1:],
         positive_sentence(report.binary, report.confidence_level) if report.binary else None,
+        decision_sentence(report.decisions, report.num_test_rows),
+        priors_sentence(report.class_priors),
         report.worst.class_,
         report.worst.slice,
         # Where the rows have judged before, the gate's own sentences say so.

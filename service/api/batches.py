@@ -10,7 +10,7 @@ from fastapi import APIRouter, Query, Request, Response
 from pydantic_core import to_json
 
 from service.api.idempotency import IdempotencyKey, Key, create_in_group
-from service.api.predict_schemas import Prediction, find_model
+from service.api.predict_schemas import Prediction, find_model, priors_of
 from service.api.problems import Responses, named_by_body
 from service.api.records import RecordRoutes
 from service.api.responses import MOST_BYTES, Limit, created, json_page, stored_file
@@ -43,16 +43,17 @@ async def create_batch(services: ServicesDep, body: BatchRequest, key: Idempoten
             model = find_model(unit, body.model)
         with named_by_body("dataset_id"):
             dataset = unit.datasets.get(body.dataset_id)
-        options = body.model_dump(include=set(AnswerOptions.model_fields))
+        priors = body.class_priors or priors_of(unit, body.model)
+        options = body.model_copy(update={"class_priors": priors})
         if model.profile is not None:  # else the worker checks, once the model has been inspected
-            DecisionPolicy.of(ServingProfile.of(model.profile), body)
+            DecisionPolicy.of(ServingProfile.of(model.profile), options)
         row = tables.Batch(
             id=new_id("bat"),
             status="queued",
             created_at=now(),
             model_id=model.id,
             dataset_id=body.dataset_id,
-            options=options,
+            options=options.model_dump(include=set(AnswerOptions.model_fields)),
             progress={},
         )
         unit.batches.add(row)

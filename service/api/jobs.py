@@ -23,7 +23,7 @@ from service.api.routing import Route
 from service.api.services import Services, ServicesDep
 from service.registry import tables
 from service.registry.contract import FINAL, GPU_ONLY, PLAN, JobOptions, JobRecord, JobRequest
-from service.registry.documents import JsonObject
+from service.registry.documents import JsonObject, ModelProfile
 from service.registry.errors import Conflict, InvalidRequest
 from service.registry.presenters import job_record
 from service.registry.resource_estimates import memory_of_job
@@ -140,6 +140,10 @@ def _flat(options: JsonObject) -> JsonObject:
 
 
 def _add_job(unit: UnitOfWork, body: JobRequest, model: tables.Model, dataset: tables.Dataset) -> JobRecord:
+    if model.profile is not None and body.class_priors is not None:
+        profile = ModelProfile.read(model.profile)
+        if profile.class_names_given:  # else the dataset may name them, and the job finds out
+            body.check_classes(profile.class_names)
     row = tables.Job(
         id=new_id("job"),
         status="queued",

@@ -10,6 +10,7 @@ from fastapi import APIRouter, Query, Request, Response
 from service.api.responses import Limit, page_of, tagged
 from service.api.routing import Route
 from service.api.services import ServicesDep
+from service.inference.profile import ServingProfile
 from service.registry.contract import DefaultVersion, NameRecord, Page
 from service.registry.unit_of_work import UnitOfWork
 
@@ -49,11 +50,24 @@ async def get_name(request: Request, services: ServicesDep, name: str) -> Respon
 
 @router.put("/{name}")
 async def switch_default_version(services: ServicesDep, name: str, body: DefaultVersion) -> NameRecord:
-    """Choose which version answers under the name; it is open and warm before the first request is sent to it."""
-    version = body.default_version
-    chosen = await services.read(lambda unit: unit.models.find(unit.names.get(name).versions.get(str(version), "")))
+    """Choose which version answers under the name, and for which class priors.
+
+    It is open and warm before the first request is sent to it. A later version takes the priors over, unless its job
+    had its own or its classes are others.
+    """
+    present = await services.read(lambda unit: unit.names.get(name))
+    version = body.default_version or present.default_version
+    chosen = await services.read(lambda unit: unit.models.find(present.versions.get(str(version), "")))
     if chosen is not None:
+        if body.class_priors is not None:
+            ServingProfile.of(chosen.profile or {}).shift_to(body.class_priors)
         await services.model_repository.prepare(chosen.served_sha256, chosen.profile)
-    record = await services.write(lambda unit: unit.names.switch(name, version))
+
+    def change(unit: UnitOfWork) -> NameRecord:
+        record = unit.names.switch(name, version)
+        given = "class_priors" in body.model_fields_set
+        return unit.names.set_priors(name, version, body.class_priors) if given else record
+
+    record = await services.write(change)
     services.model_repository.forget()
     return record

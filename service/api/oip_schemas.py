@@ -35,7 +35,8 @@ class InferRequest(BaseModel):
     parameters: Parameters | None = Field(
         None,
         description="`binary_data_output`, `timeout` (µs), and what one wants to act on: `abstain_below`, `max_error`, "
-        "`coverage`, `top_k`, `decision_threshold`; what they bring about comes back as named outputs.",
+        "`coverage`, `top_k`, `decision_threshold`, `decision_keep`, "
+        "`class_priors` (JSON in a text); what they bring about comes back as named outputs.",
     )
 
 
@@ -55,6 +56,7 @@ class InferResponse(BaseModel):
     model_name: str
     model_version: str
     id: str | None = None
+    parameters: Parameters | None = Field(None, description="`class_priors` where the answers are shifted to them.")
     outputs: list[OutputTensor]
 
 

@@ -49,6 +49,9 @@ class Predictions(BaseModel):
     """The answer to a predict request."""
 
     model: ServedModel
+    class_priors: dict[str, float] | None = Field(
+        None, description="What the answers are for, where that is not the class shares of the calibration rows."
+    )
     predictions: list[Prediction]
 
 
@@ -56,3 +59,8 @@ def find_model(unit: UnitOfWork, id_or_name: str) -> tables.Model:
     """The model with this id or published name; raises NotFound."""
     model_id = id_or_name if id_or_name.startswith("mdl_") else unit.names.resolve(id_or_name)
     return unit.models.get(model_id)
+
+
+def priors_of(unit: UnitOfWork, id_or_name: str) -> dict[str, float] | None:
+    """The class priors that a published name answers for; None for an id."""
+    return None if id_or_name.startswith("mdl_") else unit.names.version(id_or_name).class_priors

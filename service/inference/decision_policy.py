@@ -1,4 +1,4 @@
-"""The decision policy of a request: abstention, prediction sets and decisions, checked against the model's profile.
+"""The decision policy of a request: class priors, abstention, prediction sets and decisions, checked against the model.
 
 It is made once, before the model runs, and refuses with a message for the client what the model cannot guarantee.
 """
@@ -12,7 +12,9 @@ from typing import NoReturn, TypeVar
 
 import numpy as np
 
+from fedlas.deployment import decide
 from fedlas.guarantees import Guarantees, Unreachable
+from service.inference.class_priors import NO_SHIFT, PriorShift
 from service.inference.excerpts import listed, shown
 from service.inference.profile import ServingProfile
 from service.registry.contract import AnswerOptions
@@ -32,6 +34,8 @@ class DecisionPolicy:
         threshold: the confidence below which a prediction abstains: the client's, or what its `max_error` needs.
         costs: (K, K) of each decision (rows) for each true class (columns).
         least_probability: of the positive class of a binary model, to decide for it.
+        thresholds: (K,) by which probabilities are divided, to decide for the largest.
+        shift: to the priors of the request, else of the name, else of the model; probabilities here are shifted ones.
     """
 
     profile: ServingProfile
@@ -39,32 +43,39 @@ class DecisionPolicy:
     threshold: float = 0.0
     costs: np.ndarray | None = None
     least_probability: float | None = None
+    thresholds: np.ndarray | None = None
+    shift: PriorShift = NO_SHIFT
 
     @classmethod
     def of(cls, profile: ServingProfile, options: AnswerOptions) -> DecisionPolicy:
         """Check the options against what the model can promise and decide.
 
         Raises InvalidRequest with the field: `no_guarantee_rows`, `max_error_unreachable` or `coverage_unreachable`
-        (with the value that can be reached), `invalid_request` for unknown classes, wrong shapes and impossible
-        numbers.
+        (with the value that can be reached), `guarantee_needs_data_priors` where other priors shift what was
+        promised, `no_class_shares`, `no_decision_thresholds`, `invalid_request` for unknown classes, wrong shapes and
+        impossible numbers.
         """
         if options is NO_OPTIONS:
             return without_options(profile)
-        threshold, costs, least_probability = options.abstain_below or 0.0, None, None
+        threshold, costs, least_probability, thresholds = options.abstain_below or 0.0, None, None, None
         max_error, coverage, decision = options.max_error, options.coverage, options.decision
+        shift = profile.shift if options.class_priors is None else profile.shift_to(options.class_priors)
         if max_error is not None:
-            guarantees = _guarantees(profile, "max_error")
+            guarantees = _guarantees(profile, shift, "max_error")
             threshold = max(threshold, _promised("max_error", guarantees.threshold_for, max_error))
         if coverage is not None:
-            _promised("coverage", _guarantees(profile, "coverage").check_coverage, coverage)
+            _promised("coverage", _guarantees(profile, shift, "coverage").check_coverage, coverage)
         if decision is not None:
             if set(decision) == {"threshold"}:
                 least_probability = _least_probability(decision["threshold"], profile)
             elif set(decision) == {"costs"}:
                 costs = _costs(decision["costs"], len(profile.class_names))
+            elif set(decision) == {"keep"}:
+                thresholds = _thresholds(decision["keep"], profile, shift)
             else:
-                _refuse(f'must be {{"threshold": t}} or {{"costs": [[…]]}}, found {listed(decision)}')
-        return cls(profile, options, threshold, costs, least_probability)
+                needed = 'must be {"threshold": t}, {"costs": [[…]]} or {"keep": "alarm_rate"}'
+                _refuse(f"{needed}, found {listed(decision)}")
+        return cls(profile, options, threshold, costs, least_probability, thresholds, shift)
 
     @cached_property
     def abstains(self) -> bool:
@@ -76,7 +87,11 @@ class DecisionPolicy:
         """The outputs of the file that predictions are made of, beside what every batch computes for each row."""
         options, profile = self.options, self.profile
         names = ("familiarity",) if profile.familiarity else ()
-        if profile.binary or not (options.top_k is options.coverage is options.decision is None):
+        if (
+            self.shift.weights is not None
+            or profile.binary
+            or not (options.top_k is options.coverage is options.decision is None)
+        ):
             return (*names, "probabilities")
         return names
 
@@ -104,22 +119,28 @@ class DecisionPolicy:
             # As float64: numpy would round the threshold to the probabilities' type.
             reached = probs[:, positive].astype(np.float64) >= self.least_probability
             return np.where(reached, positive, 1 - positive)
-        return None
+        return None if self.thresholds is None else decide(probs, self.thresholds)
 
 
 @lru_cache(maxsize=1024)
 def without_options(profile: ServingProfile) -> DecisionPolicy:
     """The policy of a request that asks for nothing beside the label: of most."""
-    return DecisionPolicy(profile)
+    return DecisionPolicy(profile, shift=profile.shift)
 
 
-def _guarantees(profile: ServingProfile, field: str) -> Guarantees:
+def _guarantees(profile: ServingProfile, shift: PriorShift, field: str) -> Guarantees:
     if profile.guarantees is None:
         message = (
             "nothing can be promised for this model: promises are made for the calibrated model of a job whose dataset "
             "has rows in the split 'guarantee' (a model that a job left unchanged carries none)"
         )
         raise InvalidRequest("no_guarantee_rows", message, field=field)
+    if not shift.keeps_promises:
+        message = (
+            "promises hold where the classes have the shares of the dataset, and these answers are for other class "
+            "priors; ask with `class_priors` as the model's record has them under `class_priors.shares`"
+        )
+        raise InvalidRequest("guarantee_needs_data_priors", message, field=field)
     return profile.guarantees
 
 
@@ -158,6 +179,19 @@ def _costs(value: object, num_classes: int) -> np.ndarray:
         advice = "adding the same number to a whole column changes no decision"
         _refuse(f'"costs" must be finite and not negative ({advice})')
     return costs
+
+
+def _thresholds(keep: object, profile: ServingProfile, shift: PriorShift) -> np.ndarray:
+    """For shifted probabilities: priors change what is said of a row, and not how it is decided."""
+    if keep != "alarm_rate":
+        _refuse(f'"keep" must be "alarm_rate", found {shown(keep)}')
+    if profile.thresholds is None:
+        message = (
+            "this model has no decision thresholds: they are fitted with the calibrator of a job (a model that is "
+            "uploaded, was left unchanged, or is of an earlier version carries none)"
+        )
+        raise InvalidRequest("no_decision_thresholds", message, field="decision")
+    return profile.thresholds if shift.weights is None else profile.thresholds * shift.weights
 
 
 def _refuse(message: str) -> NoReturn:

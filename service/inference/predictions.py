@@ -32,6 +32,7 @@ class Predictions:
         self.policy = policy
         if "finite" in self.outputs:
             check_finite(self.outputs["finite"], first_row=first_row)
+        self.outputs = policy.shift(self.outputs)
 
     @property
     def index(self) -> np.ndarray:

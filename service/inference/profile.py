@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
 import orjson
 
+from fedlas.deployment import ClassPriors, priors_of
 from fedlas.guarantees import Guarantees, GuaranteesDocument
 from fedlas.preprocessing import Preprocessing
+from service.inference.class_priors import NO_SHIFT, PriorShift
 from service.inference.run_limits import RunLimits
+from service.registry.errors import InvalidRequest
 
 #: A character of a name, escaped or as UTF-8.
 _ESCAPED = 6
@@ -74,6 +77,9 @@ class ServingProfile:
         familiarity: whether the file computes how familiar rows are.
         preprocessing: how image files become rows; None where the model takes none.
         limits: what inspection has measured of its runs.
+        priors: the class priors that the file has learnt and answers for; None where they are not known.
+        thresholds: (K,) of decisions that keep the uploaded model's alarm rate, for the file's probabilities.
+        shift: from the file's priors to those of the name that the model is asked by.
     """
 
     inputs: tuple[TensorSpec, ...]
@@ -84,6 +90,9 @@ class ServingProfile:
     familiarity: bool
     preprocessing: Preprocessing | None
     limits: RunLimits
+    priors: ClassPriors | None
+    thresholds: np.ndarray | None
+    shift: PriorShift
     _guarantees: GuaranteesDocument | None
 
     @classmethod
@@ -91,6 +100,8 @@ class ServingProfile:
         """Read the profile of a record; what an older record lacks is absent."""
         names: Sequence[str] = profile.get("class_names", ())
         positive, preprocessing = profile.get("positive_class"), profile.get("preprocessing")
+        learnt, decisions = profile.get("class_priors"), profile.get("decisions")
+        priors = None if learnt is None else ClassPriors.from_dict(learnt, names)
         return cls(
             inputs=tuple(
                 TensorSpec(spec["name"], spec["dtype"], tuple(spec["shape"])) for spec in profile.get("inputs", ())
@@ -102,8 +113,34 @@ class ServingProfile:
             familiarity=bool(profile.get("familiarity")),
             preprocessing=None if preprocessing is None else Preprocessing.parse(preprocessing),
             limits=RunLimits.of(profile),
+            priors=priors,
+            thresholds=None if decisions is None else np.array([decisions["thresholds"][name] for name in names]),
+            shift=NO_SHIFT if priors is None else PriorShift.to(priors, priors.default, names),
             _guarantees=profile.get("guarantees"),
         )
+
+    def at(self, priors: Mapping[str, float]) -> ServingProfile:
+        """The same model at the class priors of a published name; raises as `shift_to`."""
+        return replace(self, shift=self.shift_to(priors))
+
+    def shift_to(self, given: Mapping[str, float]) -> PriorShift:
+        """The shift to priors by class name.
+
+        Raises:
+            InvalidRequest: `no_class_shares` where it is not known which priors the model has learnt, `invalid_request`
+                for unknown and missing classes and for numbers that are no priors.
+        """
+        if self.priors is None:
+            message = (
+                "class priors shift the probabilities of a calibrated model from the class shares of its calibration "
+                "rows, and none are recorded of this one (it is uploaded, was left unchanged, or is of an earlier "
+                "version)"
+            )
+            raise InvalidRequest("no_class_shares", message, field="class_priors")
+        try:
+            return PriorShift.to(self.priors, priors_of(given, self.class_names), self.class_names)
+        except ValueError as error:
+            raise InvalidRequest("invalid_request", str(error), field="class_priors") from error
 
     @cached_property
     def guarantees(self) -> Guarantees | None:

@@ -54,7 +54,8 @@ def delivery_record(row: tables.Delivery, work: tables.Work) -> contract.Deliver
 def batch_record(row: tables.Batch, work: tables.Work) -> contract.BatchRecord:
     """The public record of a batch prediction."""
     results_url = f"/v1/predictions/{row.id}/results" if row.results_sha256 else None
-    return _presented(contract.BatchRecord, row, {"results_url": results_url, "attempts": work.attempts})
+    derived = {"results_url": results_url, "attempts": work.attempts, "class_priors": row.options.get("class_priors")}
+    return _presented(contract.BatchRecord, row, derived)
 
 
 def calibrator_record(row: tables.Calibrator) -> contract.CalibratorRecord:

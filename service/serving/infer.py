@@ -62,7 +62,7 @@ async def infer(call: InferenceCall) -> Answer:
     sizes = model.profile.label_sizes
     if rows * sizes.most > FEW_ANSWER_BYTES:
         call.expect_answer(rows, of_tensors(sizes, policy.options, wanted))
-    outputs = await call.run(queue, inputs, taken_outputs(wanted))
+    outputs = await call.run(queue, inputs, taken_outputs(wanted, shifted=policy.shift.weights is not None))
     predictions = Predictions(outputs, policy)
     content, json_length = await call.write(outputs, _write, model, asked, wanted, predictions)
     call.abstained = predictions.abstained
@@ -94,7 +94,8 @@ def _write(
     model: ResolvedModel, asked: InferenceRequest, wanted: tuple[RequestedOutput, ...], predictions: Predictions
 ) -> tuple[bytes, int | None]:
     arrays = tensors(predictions, wanted)
-    return encode(arrays, wanted, name=model.called, version=model.version, id=asked.id)
+    said = predictions.policy.shift.said
+    return encode(arrays, wanted, name=model.called, version=model.version, id=asked.id, class_priors=said)
 
 
 def _check_type(kind: str) -> None:

@@ -128,7 +128,7 @@ def _check_number(content: Mapping[str, object], profile: ServingProfile) -> Non
     if len(unknown) > MOST_ERRORS:
         message = f"{len(unknown)} unknown fields, {listed(unknown)}; known are inputs, {', '.join(NAMES)}"
         raise InvalidRequest("invalid_request", message, field=unknown[0][:100])
-    for name in ("max_error", "coverage"):
+    for name in ("max_error", "coverage", "class_priors"):
         shares = content.get(name)
         most = len(profile.class_names) + 1
         if isinstance(shares, dict) and len(shares) > MOST_ERRORS:

@@ -269,14 +269,16 @@ def test_two_inputs(service: Service, uploads: Uploads) -> None:
     [("binary.onnx", {"task": "binary"}), pytest.param("two_columns.onnx", {}, marks=pytest.mark.slow)],
 )
 def test_binary_models(service: Service, uploads: Uploads, name: str, options: Json) -> None:
-    """One logit or two columns: a binary model tells the probability of its positive class."""
+    """One logit or two columns: a binary model tells the probability of its positive class, at the ordered priors."""
     given = {"class_names": "even,odd", "positive_class": "even", **options}
     model = service.inspected("models", uploads[name], **given)
     assert (model["status"], model["task"], model["num_classes"]) == ("ready", "binary", 2), model
     dataset = service.upload("datasets", uploads["binary.npz"])
-    job = service.calibrated(model, dataset)
+    rare = {"even": 0.02, "odd": 0.98}
+    job = service.calibrated(model, dataset, class_priors=rare)
     rows = made.digits()[0][-20:]
     answers = service.predict(job["calibrated_model_id"], rows.tolist())
+    check_deployment(service, job, rare, rows, [answer["probability"] for answer in answers])
     session = ort.InferenceSession(uploads[name], providers=["CPUExecutionProvider"])
     raw = session.run(None, {"x": rows})[0].astype(np.float64)
     odds = raw[:, 1] - raw[:, 0] if raw.shape[1] == 2 else raw[:, 0]
@@ -286,6 +288,30 @@ def test_binary_models(service: Service, uploads: Uploads, name: str, options: J
     for answer in answers:
         even = answer["confidence"] if answer["label"] == "even" else 1 - answer["confidence"]
         assert answer["probability"] == pytest.approx(even, abs=1e-6)
+
+
+def check_deployment(service: Service, job: Json, rare: Json, rows: made.Array, even: list[float]) -> None:
+    """The file answers at the priors of its job and at others; batches decide as single requests do."""
+    report = service.get(job["report_url"])
+    assert (job["class_priors"], report["class_priors"]["default"]) == (rare, rare)
+    assert report["decisions"]["keep"] == "alarm_rate"
+    model = service.get(f"/v1/models/{job['calibrated_model_id']}")
+    shares = model["class_priors"]["shares"]
+    given = np.array([shares["even"], shares["odd"]], np.float32)
+    at_shares = run_file(service, model["id"], {"x": rows, "class_priors": given})["probabilities"]
+    np.testing.assert_allclose(run_file(service, model["id"], {"x": rows})["probabilities"][:, 0], even, atol=1e-6)
+    shifted = at_shares * np.array([0.02, 0.98]) / given
+    np.testing.assert_allclose(even, shifted[:, 0] / shifted.sum(1), atol=1e-5)
+    order = {"model": model["id"], "dataset_id": job["dataset_id"], "decision": {"keep": "alarm_rate"}}
+    created = service.client.post("/v1/predictions", json={**order, "class_priors": shares})
+    assert created.status_code == 202, created.text
+    batch = service.get(created.headers["location"], wait=60)
+    assert (batch["status"], batch["class_priors"]) == ("succeeded", shares), batch
+    thresholds = model["decisions"]["thresholds"]
+    odds = {name: rare[name] / shares[name] / thresholds[name] for name in shares}
+    for row in service.get(batch["results_url"])["data"]:
+        certain = {"even": row["probability"] * odds["even"], "odd": (1 - row["probability"]) * odds["odd"]}
+        assert row["decision"] == max(certain, key=certain.__getitem__)
 
 
 def test_unknown_provenance_is_undetermined(service: Service, uploads: Uploads, digits: tuple[Json, Json]) -> None:

@@ -11,7 +11,17 @@ from fedlas.data import SPLITS
 from fedlas.data.scores import read_scores
 from fedlas.documents import as_json
 from fedlas.report import CalibrationReport, reliability_svg, report_html
-from service.registry.documents import CandidateEnded, Guarantees, ModelProfile, OutputSpec, ServingCost, Stage
+from service.registry.documents import (
+    CandidateEnded,
+    ClassPriors,
+    DecisionThresholds,
+    Document,
+    Guarantees,
+    ModelProfile,
+    OutputSpec,
+    ServingCost,
+    Stage,
+)
 from service.registry.documents.model_profile import FamiliaritySpec, FittedOn
 from worker.documents import (
     CandidateEvent,
@@ -121,6 +131,7 @@ def _export(found: Calibration, upload: GraphClassifier, file: Path, order: JobO
         "class_names_given": profile.class_names_given or names != profile.class_names,
         "guarantees": found.guarantees and Guarantees.model_validate(found.guarantees.as_dict()),
         "familiarity": familiarity and FamiliaritySpec(score=familiarity.score),
+        **_deployed(found),
         "cost_factor": round(finalist.cost_factor, 3),
         "cost": ServingCost.model_validate(cost.as_dict()),
         "trained_on": [*profile.trained_on, _fitted_on(found, order, trained=finalist.classifier is not upload)],
@@ -138,6 +149,17 @@ def _fitted_on(found: Calibration, order: JobOrder, *, trained: bool) -> FittedO
         splits=splits,
         network=["train"] if trained else [],
     )
+
+
+def _deployed(found: Calibration) -> dict[str, Document | None]:
+    """Class priors and thresholds of the calibrated file, for its profile."""
+    names, deployment = found.dataset.class_names, found.deployment
+    assert deployment is not None
+    thresholds = dict(zip(names, deployment.default_thresholds.tolist(), strict=True))
+    return {
+        "class_priors": ClassPriors.model_validate(deployment.priors.as_dict(names)),
+        "decisions": DecisionThresholds(thresholds=thresholds),
+    }
 
 
 def _write_report(report: CalibrationReport, folder: Path) -> None:

@@ -39,6 +39,7 @@ def open_job(order: JobOrder, files: Files, folder: Path) -> tuple[GraphClassifi
         evaluations_before=order.looks_before,
         seed=request.seed,
         positive_class=profile.positive_class,
+        class_priors=request.class_priors,
     )
     return classifier, dataset, options
 

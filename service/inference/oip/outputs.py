@@ -6,11 +6,13 @@ import difflib
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 
+from pydantic import JsonValue, TypeAdapter, ValidationError
+
 from service.inference.decision_policy import NO_OPTIONS
 from service.inference.excerpts import shown
 from service.inference.oip.requests import InferenceRequest, RequestedOutput, Scalar
 from service.inference.profile import ServingProfile
-from service.registry.contract import AnswerOptions
+from service.registry.contract import AnswerOptions, GivenPriors
 from service.registry.errors import InvalidRequest
 
 #: What goes back where the client names no outputs; what its parameters ask for comes on top.
@@ -24,7 +26,7 @@ _NEEDED_PARAMETERS: Mapping[str, tuple[str, ...]] = {
     "threshold": ("abstain_below", "max_error"),
     "prediction_set": ("coverage",),
     **dict.fromkeys(_RANKED, ("top_k",)),
-    "decision": ("decision_threshold",),
+    "decision": ("decision_threshold", "decision_keep"),
 }
 #: Outputs of the file that a request may take, and those that an output of the protocol is computed from; all others
 #: are made of the columns that every batch has.
@@ -32,9 +34,11 @@ _MADE_OF: Mapping[str, str] = {
     **{name: name for name in ("probabilities", "logits", "features", "familiarity")},
     **dict.fromkeys(("probability", "prediction_set", *_RANKED, "decision"), "probabilities"),
 }
-_PARAMETERS = ("abstain_below", "max_error", "coverage", "top_k", "decision_threshold")
+_SHARES = ("abstain_below", "max_error", "coverage", "decision_threshold")
+_PARAMETERS = (*_SHARES, "top_k", "decision_keep", "class_priors")
 _MISTAKEN = {"threshold": "decision_threshold", "decision": "decision_threshold"}
 _MAX_TOP_K = 1000
+_PRIORS: TypeAdapter[dict[str, float]] = TypeAdapter(GivenPriors)
 
 
 def options(parameters: Mapping[str, Scalar]) -> AnswerOptions:
@@ -52,9 +56,28 @@ def options(parameters: Mapping[str, Scalar]) -> AnswerOptions:
     top_k = parameters.get("top_k")
     if top_k is not None and (type(top_k) is not int or not 1 <= top_k <= _MAX_TOP_K):
         raise _invalid("top_k", f"must be a whole number from 1 to {_MAX_TOP_K}, found {shown(top_k)}")
-    share = {name: _share(name, parameters[name]) for name in _PARAMETERS if name in parameters and name != "top_k"}
-    threshold = share.pop("decision_threshold", None)
-    return AnswerOptions(top_k=top_k, decision=None if threshold is None else {"threshold": threshold}, **share)
+    share = {name: _share(name, parameters[name]) for name in _SHARES if name in parameters}
+    threshold, keep = share.pop("decision_threshold", None), parameters.get("decision_keep")
+    if threshold is not None and keep is not None:
+        raise _invalid("decision_keep", "a decision has a threshold or keeps something, not both")
+    decision: dict[str, JsonValue] | None = None if threshold is None else {"threshold": threshold}
+    return AnswerOptions(
+        top_k=top_k,
+        decision=decision if keep is None else {"keep": keep},
+        class_priors=_priors(parameters.get("class_priors")),
+        **share,
+    )
+
+
+def _priors(value: Scalar | None) -> dict[str, float] | None:
+    """Class priors; parameters of the protocol are scalars, so they are JSON in a text."""
+    if value is None:
+        return None
+    try:
+        return _PRIORS.validate_json(value if isinstance(value, str) else b"")
+    except ValidationError as error:
+        found = error.errors(include_url=False, include_input=False)[0]["msg"]
+        raise _invalid("class_priors", f"must be a JSON object with a share for each class: {found[:300]}") from error
 
 
 def _share(name: str, value: Scalar) -> float:
@@ -101,15 +124,16 @@ def _asked_by_parameters(asked: Mapping[str, Scalar]) -> list[str]:
     names = ["prediction_set"] if "coverage" in asked else []
     names += ["abstain", "threshold"] if "abstain_below" in asked or "max_error" in asked else []
     names += _RANKED if "top_k" in asked else ()
-    return [*names, "decision"] if "decision_threshold" in asked else names
+    return [*names, "decision"] if asked.keys() & set(_NEEDED_PARAMETERS["decision"]) else names
 
 
 @lru_cache(maxsize=1024)
 def _existing(profile: ServingProfile) -> tuple[str, ...]:
-    two = profile.binary or len(profile.class_names) == 2
-    return (*always_there(profile), *(name for name in _NEEDED_PARAMETERS if name != "decision" or two))
+    decides = profile.binary or len(profile.class_names) == 2 or profile.thresholds is not None
+    return (*always_there(profile), *(name for name in _NEEDED_PARAMETERS if name != "decision" or decides))
 
 
-def taken_outputs(wanted: Sequence[RequestedOutput]) -> tuple[str, ...]:
-    """The outputs of the file that these are made of."""
-    return tuple(dict.fromkeys(_MADE_OF[output.name] for output in wanted if output.name in _MADE_OF))
+def taken_outputs(wanted: Sequence[RequestedOutput], *, shifted: bool = False) -> tuple[str, ...]:
+    """The outputs of the file that these are made of; of `shifted` rows nearly all are made of probabilities."""
+    names = [_MADE_OF[output.name] for output in wanted if output.name in _MADE_OF]
+    return tuple(dict.fromkeys(["probabilities", *names] if shifted else names))

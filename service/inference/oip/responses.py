@@ -20,11 +20,13 @@ def encode(
     name: str,
     version: str,
     id: str | None,
+    class_priors: bytes | None = None,
 ) -> tuple[bytes, int | None]:
     """The body, and the length of the JSON at its beginning where binary tensors follow it (else None).
 
     `outputs` are arrays of any shape, of numbers that are finite, booleans or (dtype object) texts. Numbers in JSON are
-    the shortest that are the same again when read as the output's datatype. `name` and `version` are the model's.
+    the shortest that are the same again when read as the output's datatype. `name` and `version` are the model's;
+    `class_priors`, JSON, becomes a parameter, whose value the protocol wants to be a text.
     """
     tensors: list[dict[str, Any]] = []
     binary: list[bytes | memoryview] = []
@@ -44,6 +46,8 @@ def encode(
     content: dict[str, Any] = {"model_name": name, "model_version": version, "outputs": tensors}
     if id is not None:
         content["id"] = id
+    if class_priors is not None:
+        content["parameters"] = {"class_priors": class_priors.decode()}
     header = orjson.dumps(content, option=orjson.OPT_SERIALIZE_NUMPY)
     return (b"".join((header, *binary)), len(header)) if binary else (header, None)
 

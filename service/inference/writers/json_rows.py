@@ -59,7 +59,9 @@ def json_rows(predictions: Predictions) -> list[dict[str, object]]:
 
 def write_json(predictions: Predictions, model: bytes) -> bytes:
     """The body of an answer; `model` is the JSON of the model that predicts."""
-    return b'{"model":%b,"predictions":%b}' % (model, orjson.dumps(json_rows(predictions)))
+    said = predictions.policy.shift.said
+    priors = b"" if said is None else b',"class_priors":' + said
+    return b'{"model":%b%b,"predictions":%b}' % (model, priors, orjson.dumps(json_rows(predictions)))
 
 
 def _add(rows: list[dict[str, object]], name: str, column: Sequence[object]) -> None:

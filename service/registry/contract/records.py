@@ -9,7 +9,9 @@ from pydantic import BaseModel, Field
 
 from service.registry.contract.requests import Method
 from service.registry.documents import (
+    ClassPriors,
     DatasetRoles,
+    DecisionThresholds,
     EventData,
     FeatureSpec,
     FittedOn,
@@ -121,6 +123,8 @@ class ModelRecord(UploadedRecord):
     report_url: str | None = None
     trained_on: list[FittedOn] = Field(default_factory=list, description="What a calibrated model has seen.")
     guarantees: GuaranteesSummary | None = Field(None, description="What `max_error` and `coverage` can promise.")
+    class_priors: ClassPriors | None = None
+    decisions: DecisionThresholds | None = None
     cost_factor: float | None = Field(None, description="Cost of an answer, as a multiple of the uploaded model's.")
 
 
@@ -141,6 +145,7 @@ class JobRecord(RunRecord):
     promoted: bool
     calibrated_model_id: str | None = None
     report_url: str | None = None
+    class_priors: dict[str, float] | None = Field(None, description="As they were ordered.")
     dry_run: bool = False
     plan: Plan | None = Field(None, description="What a dry run found.")
     history: list[StatusChange]
@@ -186,6 +191,7 @@ class BatchRecord(RunRecord):
 
     status: BatchStatus
     num_rows: int | None = None
+    class_priors: dict[str, float] | None = Field(None, description="Of the request, or else of the name it gave.")
     results_url: str | None = None
 
 
@@ -217,6 +223,7 @@ class NameRecord(BaseModel):
     name: str
     default_version: int
     versions: dict[str, str] = Field(description="Version → model id.")
+    class_priors: dict[str, float] | None = Field(None, description="Those that the default version answers for here.")
 
 
 T = TypeVar("T", bound=BaseModel)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, Literal
 
-from pydantic import ConfigDict, Field, JsonValue, field_validator, model_validator
+from pydantic import AfterValidator, ConfigDict, Field, JsonValue, field_validator, model_validator
 
+from fedlas.deployment import check_priors, priors_of
 from service.registry.documents.base import Reference, Strict
+from service.registry.errors import InvalidRequest
 from service.registry.webhooks import parse_secret, parse_url
 
 Method = Literal[
@@ -27,6 +30,15 @@ AlphaValue = Annotated[float, Field(gt=0, le=0.5)]
 PositiveValue = Annotated[float, Field(gt=0, le=1000)]
 MetadataName = Annotated[str, Field(max_length=64)]
 MetadataValue = Annotated[str, Field(max_length=512)]
+
+
+def _are_priors(value: dict[str, float]) -> dict[str, float]:
+    check_priors(value)
+    return value
+
+
+#: How often each class occurs, by class name; which classes there are is checked against a model.
+GivenPriors = Annotated[dict[str, float], AfterValidator(_are_priors)]
 
 
 class Hyperparameters(Strict):
@@ -92,6 +104,11 @@ class JobOptions(Strict):
     )
     publish_as: str | None = Field(None, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")
     publish_when: Literal["promoted", "always"] = "promoted"
+    class_priors: GivenPriors | None = Field(
+        None,
+        description="How often each class occurs where the model is used, by class name; sums to 1. Its answers are "
+        "for these priors; what is judged and promised is of the dataset as it is.",
+    )
     webhook: Webhook | None = None
     accelerator: Literal["auto", "gpu"] = Field(
         "auto",
@@ -109,6 +126,13 @@ class JobOptions(Strict):
         if self.publish_as and self.publish_as.startswith("mdl_"):
             raise ValueError("publish_as must not look like a model id (mdl_…)")
         return self
+
+    def check_classes(self, class_names: Sequence[str]) -> None:
+        """Raise InvalidRequest where the class priors are not of exactly these classes."""
+        try:
+            _ = self.class_priors and priors_of(self.class_priors, class_names)
+        except ValueError as error:
+            raise InvalidRequest("invalid_request", str(error), field="class_priors") from error
 
 
 class JobRequest(JobOptions):
@@ -137,7 +161,13 @@ class AnswerOptions(Strict):
     )
     decision: dict[str, JsonValue] | None = Field(
         None,
-        description='`{"threshold": t}` on the positive class, or `{"costs": [[…]]}`: rows decide, columns are true.',
+        description='`{"threshold": t}` on the positive class, `{"costs": [[…]]}` (rows decide, columns are true), or '
+        '`{"keep": "alarm_rate"}`: each class as often as the uploaded model answers it.',
+    )
+    class_priors: GivenPriors | None = Field(
+        None,
+        description="How often each class occurs among these rows, by class name; sums to 1. Over those of the "
+        "published name, over those of the model.",
     )
 
 
@@ -155,6 +185,16 @@ class UploadRequest(Strict):
 
 
 class DefaultVersion(Strict):
-    """`PUT /v1/names/{name}`."""
+    """`PUT /v1/names/{name}`; one of its fields at least."""
 
-    default_version: int = Field(ge=1)
+    default_version: int | None = Field(None, ge=1, description="The present one where it is not given.")
+    class_priors: GivenPriors | None = Field(
+        None,
+        description="How often each class occurs among the rows that this version is asked for; null takes them away.",
+    )
+
+    @model_validator(mode="after")
+    def _says_something(self) -> DefaultVersion:
+        if self.default_version is None and "class_priors" not in self.model_fields_set:
+            raise ValueError("default_version or class_priors is needed")
+        return self

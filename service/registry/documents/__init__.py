@@ -14,6 +14,8 @@ from service.registry.documents.dataset_profile import (
 )
 from service.registry.documents.events import CandidateEnded, EventData, Progress, Stage
 from service.registry.documents.model_profile import (
+    ClassPriors,
+    DecisionThresholds,
     FeatureSpec,
     FittedOn,
     Guarantees,
@@ -29,8 +31,10 @@ from service.registry.documents.report import GateVerdict, Report, Verdict
 
 __all__ = [
     "CandidateEnded",
+    "ClassPriors",
     "DatasetProfile",
     "DatasetRoles",
+    "DecisionThresholds",
     "Document",
     "EventData",
     "FeatureSpec",

@@ -131,6 +131,20 @@ class FittedOn(Document):
     network: list[str] = Field(description="Those among them that trained the network itself.")
 
 
+class ClassPriors(Document):
+    """Class priors by name, of which answers are for the default ones; without others these are the shares."""
+
+    shares: dict[str, float] = Field(description="Of the calibration rows.")
+    default: dict[str, float] = Field(description="Of answers to which nothing else is said.")
+
+
+class DecisionThresholds(Document):
+    """Thresholds by class name: the largest of probability / threshold decides as often as the uploaded model does."""
+
+    keep: Literal["alarm_rate"] = "alarm_rate"
+    thresholds: dict[str, float] = Field(description="For probabilities at the default class priors.")
+
+
 class ModelProfile(Document):
     """A classifier as it is served; fields with a default are missing in profiles of earlier versions."""
 
@@ -149,6 +163,8 @@ class ModelProfile(Document):
     warnings: list[str] = Field(default_factory=list)
     guarantees: Guarantees | None = None
     familiarity: FamiliaritySpec | None = None
+    class_priors: ClassPriors | None = None
+    decisions: DecisionThresholds | None = None
     cost_factor: float | None = Field(None, description="Cost of a prediction, as a multiple of the uploaded model's.")
     cost: ServingCost | None = None
     trained_on: list[FittedOn] = Field(default_factory=list)

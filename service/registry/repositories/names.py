@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
+from typing import NamedTuple
 
 from sqlalchemy import delete, func, select, update
 
@@ -10,20 +11,40 @@ from service.registry.contract import NameRecord
 from service.registry.errors import InvalidRequest, NotFound
 from service.registry.repositories.records import Repository
 from service.registry.tables import Model, PublishedVersion, UnloadedName, now
+from service.registry.tables.columns import Json
 
 _SHOWN = 20
+
+
+class Published(NamedTuple):
+    """A version of a name."""
+
+    model_id: str
+    version: int
+    class_priors: dict[str, float] | None
 
 
 class Names(Repository):
     """The repository of published names: publish, resolve, switch."""
 
     def publish(self, name: str, model: Model) -> int:
-        """Make the model the next version of `name`, and its default; return the version."""
+        """Make the model the next version of `name`, and its default; return the version.
+
+        It answers for the class priors of the version before, unless its own were ordered or its classes are others.
+        """
         newest = self.session.scalar(select(func.max(PublishedVersion.version)).where(PublishedVersion.name == name))
         version = (newest or 0) + 1
+        priors = None if newest is None else _inherited(self.version(name).class_priors, model.profile)
         self._clear_default(name)
         self.session.add(
-            PublishedVersion(name=name, version=version, model_id=model.id, is_default=True, created_at=now())
+            PublishedVersion(
+                name=name,
+                version=version,
+                model_id=model.id,
+                is_default=True,
+                class_priors=priors,
+                created_at=now(),
+            )
         )
         return version
 
@@ -38,12 +59,12 @@ class Names(Repository):
             raise NotFound("unknown_model", f"there is no model with the id or published name {name!r}")
         return found
 
-    def version(self, name: str, version: int | None = None) -> tuple[str, int]:
-        """The model id and number of a version, or of the default one; raises NotFound."""
+    def version(self, name: str, version: int | None = None) -> Published:
+        """A version, or the default one; raises NotFound."""
         wanted = PublishedVersion.is_default.is_(True) if version is None else PublishedVersion.version == version
-        query = select(PublishedVersion.model_id, PublishedVersion.version).where(PublishedVersion.name == name, wanted)
-        if found := self.session.execute(query).first():
-            return found.model_id, found.version
+        columns = PublishedVersion.model_id, PublishedVersion.version, PublishedVersion.class_priors
+        if found := self.session.execute(select(*columns).where(PublishedVersion.name == name, wanted)).first():
+            return Published(found.model_id, found.version, found.class_priors)
         known = _excerpt(self.get(name).versions)  # raises where there is none at all
         raise NotFound("unknown_version", f"{name!r} has the versions {known}, not {version}")
 
@@ -78,14 +99,29 @@ class Names(Repository):
         self.session.execute(update(PublishedVersion).where(*chosen).values(is_default=True))
         return self.get(name)
 
+    def set_priors(self, name: str, version: int, priors: dict[str, float] | None) -> NameRecord:
+        """Let a version that exists answer for these class priors, which fit its classes; None takes them away."""
+        chosen = (PublishedVersion.name == name, PublishedVersion.version == version)
+        self.session.execute(update(PublishedVersion).where(*chosen).values(class_priors=priors))
+        return self.get(name)
+
     def get(self, name: str) -> NameRecord:
         """Return the name with its versions; raises NotFound."""
-        query = select(PublishedVersion.version, PublishedVersion.model_id, PublishedVersion.is_default)
-        rows = self.session.execute(query.where(PublishedVersion.name == name).order_by(PublishedVersion.version)).all()
+        columns = (
+            *(PublishedVersion.version, PublishedVersion.model_id),
+            *(PublishedVersion.is_default, PublishedVersion.class_priors),
+        )
+        query = select(*columns).where(PublishedVersion.name == name).order_by(PublishedVersion.version)
+        rows = self.session.execute(query).all()
         if not rows:
             raise NotFound("unknown_name", f"nothing is published as {name!r}")
-        default = next((row.version for row in rows if row.is_default), rows[0].version)
-        return NameRecord(name=name, default_version=default, versions={str(row.version): row.model_id for row in rows})
+        default = next((row for row in rows if row.is_default), rows[0])
+        return NameRecord(
+            name=name,
+            default_version=default.version,
+            versions={str(row.version): row.model_id for row in rows},
+            class_priors=default.class_priors,
+        )
 
     def listed(self, *, limit: int, after: str | None) -> Iterator[NameRecord]:
         """At most `limit` names that follow the name `after` in alphabetical order; read as they are asked for."""
@@ -102,6 +138,14 @@ class Names(Repository):
 
     def _clear_default(self, name: str) -> None:
         self.session.execute(update(PublishedVersion).where(PublishedVersion.name == name).values(is_default=False))
+
+
+def _inherited(priors: dict[str, float] | None, profile: Json | None) -> dict[str, float] | None:
+    """The priors of the version before, where this model can answer for them and no others were ordered for it."""
+    match profile:
+        case {"class_priors": {"shares": dict(shares), "default": default}} if priors is not None:
+            return priors if default == shares and shares.keys() == priors.keys() else None
+    return None
 
 
 def _excerpt(versions: Collection[str]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ import pytest
 
 from fedlas.calibration import CalibrationOptions, calibrate
 from fedlas.data import SPLITS, Dataset, align
-from fedlas.errors import BaselineMismatch
+from fedlas.errors import BaselineMismatch, Mismatch
 from fedlas.importers import GraphClassifier, load_onnx
 from tests.helpers.gaussian_classes import OVERCONFIDENT, network, world
 
@@ -51,6 +52,58 @@ def test_a_notebook_calibrates_judges_and_exports(tmp_path: Path) -> None:
     nll = -np.log(probs[np.arange(len(targets)), targets]).mean()
     assert nll == pytest.approx(report["metrics"]["calibrated"]["nll"]["value"], rel=1e-4)
     assert found.guarantees is not None
+    assert report["class_priors"]["shifted"] is False
+
+
+def test_priors_of_the_world_shift_the_file_and_nothing_that_is_judged(tmp_path: Path) -> None:
+    """The file answers for the ordered priors, and for others on request; what is judged are the rows as they are."""
+    classifier, dataset = given(tmp_path)
+    wanted = {"d": 0.7, "a": 0.1, "b": 0.1, "c": 0.1}
+    plain = calibrate(classifier, dataset, CalibrationOptions(method="post_hoc"))
+    shifted = calibrate(classifier, dataset, CalibrationOptions(method="post_hoc", class_priors=wanted))
+    before, after = plain.report.as_dict(), shifted.report.as_dict()
+    assert (before["metrics"], before["decisions"]) == (after["metrics"], after["decisions"])
+    assert after["class_priors"]["default"] == pytest.approx(wanted)
+    assert any("class priors that were ordered" in sentence for sentence in after["summary"])
+    test, _ = dataset.select("test")
+    rows = {classifier.inputs[0].name: next(iter(test.values()))}
+    probs: dict[str, np.ndarray] = {}
+    for name, found in (("plain", plain), ("shifted", shifted)):
+        found.export(tmp_path / f"{name}.onnx")
+        session = ort.InferenceSession(tmp_path / f"{name}.onnx", providers=["CPUExecutionProvider"])
+        (probs[name],) = session.run(["probabilities"], rows)
+    shares = np.array(list(before["class_priors"]["shares"].values()))
+    np.testing.assert_allclose(shares, np.bincount(dataset.select("calibration")[1]) / len(dataset.rows("calibration")))
+    expected = probs["plain"] * np.array([0.1, 0.1, 0.1, 0.7]) / shares
+    np.testing.assert_allclose(probs["shifted"], expected / expected.sum(1, keepdims=True), atol=1e-6)
+    (back,) = session.run(["probabilities"], {**rows, "class_priors": shares.astype(np.float32)})
+    np.testing.assert_allclose(back, probs["plain"], atol=1e-6)
+    told = session.get_modelmeta().custom_metadata_map
+    thresholds = np.array(list(json.loads(told["decisions"])["thresholds"].values()))
+    assert plain.deployment is not None
+    np.testing.assert_array_equal(
+        (probs["shifted"] / thresholds).argmax(1), (probs["plain"] / plain.deployment.thresholds).argmax(1)
+    )
+
+
+@pytest.mark.parametrize(
+    ("priors", "words"),
+    [
+        ({"a": 0.5, "b": 0.5, "c": 0.0, "d": 0.0}, "above 0"),
+        ({"a": 0.5, "b": 0.3, "c": 0.1, "e": 0.1}, "'e'"),
+        ({"a": 0.5, "b": 0.5}, "'c', 'd' missing"),
+        ({"a": 0.5, "b": 0.3, "c": 0.1, "d": 0.2}, "sum to 1"),
+        ({"a": 0.5, "b": 0.3, "c": 0.2, "d": float("nan")}, "above 0"),
+    ],
+)
+def test_priors_that_are_none_are_refused_before_anything_is_trained(
+    priors: dict[str, float], words: str, tmp_path: Path
+) -> None:
+    """The message names what is wrong with them."""
+    classifier, dataset = given(tmp_path)
+    with pytest.raises(Mismatch, match=words) as caught:
+        calibrate(classifier, dataset, CalibrationOptions(method="post_hoc", class_priors=priors))
+    assert caught.value.code == "class_priors_mismatch"
 
 
 def test_a_network_that_is_not_what_its_owner_expects_is_refused(tmp_path: Path) -> None:

@@ -9,10 +9,12 @@ from contextlib import ExitStack
 from typing import Any
 
 import numpy as np
+import onnxruntime as ort
 import pytest
 import torch
 
 from fedlas.calibrators import TemperatureScaling, softmax
+from fedlas.deployment import ClassPriors, Deployment, class_shares
 from fedlas.export.graph import export_onnx
 from fedlas.guarantees import Guarantees
 from fedlas.guarantees.typicality import Familiarity
@@ -24,6 +26,9 @@ from tests.helpers.uploads import Uploads, digits
 Json = dict[str, Any]
 
 ROW = [0.5] * 64
+EVEN = {str(k): 0.1 for k in range(10)}
+#: A world in which nearly all digits are eights.
+RARE = {**{str(k): 0.001 for k in range(10)}, "8": 0.991}
 
 
 def predict(served: tuple[Api, Json], content: bytes | Json) -> Any:
@@ -120,6 +125,8 @@ def promising(tmp_path_factory: pytest.TempPathFactory, uploads: Uploads) -> Ite
         logits, features = (part.numpy() for part in classifier(torch.from_numpy(rows[kept])))
     calibrator = TemperatureScaling(3.0)
     guarantees = Guarantees.fit(softmax(calibrator(logits)), targets[kept], class_names=names)
+    shares = class_shares(targets[kept], 10)
+    deployment = Deployment(ClassPriors(shares, shares), np.arange(1.0, 11.0) / 55)
     familiarity = Familiarity.fit(features, targets[kept])
     export_onnx(
         classifier,
@@ -128,6 +135,7 @@ def promising(tmp_path_factory: pytest.TempPathFactory, uploads: Uploads) -> Ite
         class_names=names,
         familiarity=familiarity,
         guarantees=guarantees,
+        deployment=deployment,
         verify_with=[rows[:20]],
     )
     with ExitStack() as stack:
@@ -138,8 +146,11 @@ def promising(tmp_path_factory: pytest.TempPathFactory, uploads: Uploads) -> Ite
             profile = dict(unit.models.get(record["id"]).profile or {})
             profile |= {"guarantees": guarantees.as_dict(), "familiarity": {"score": familiarity.score}}
             profile["class_names"] = names
+            told = {name: json.loads(value) for name, value in deployment.properties(names).items()}
+            profile |= {"class_priors": told["class_priors"], "decisions": told["decisions"]}
+            unit.names.publish("priors", unit.models.get(record["id"]))
             unit.models.ready(record["id"], profile=profile, served_sha256=staged.keep())
-        yield api, record
+        yield api, {**record, "file": (folder / "out.onnx").read_bytes()}
 
 
 def test_max_error_abstains_below_its_threshold(promising: tuple[Api, Json]) -> None:
@@ -210,6 +221,14 @@ def test_sets_familiarity_and_decisions(promising: tuple[Api, Json]) -> None:
         ({"decision": {}}, "invalid_request", "threshold"),
         ({"decision": {"cost": 1}}, "invalid_request", "threshold"),
         ({"decision": [1]}, "invalid_request", "decision"),
+        ({"decision": {"keep": "everything"}}, "invalid_request", "alarm_rate"),
+        ({"class_priors": {"0": 0.5, "1": 0.5}}, "invalid_request", "'2', '3', '4', '5', '6' and 3 more missing"),
+        ({"class_priors": {**EVEN, "0": 0.05, "zebra": 0.05}}, "invalid_request", "zebra"),
+        ({"class_priors": {**EVEN, "0": 0.2}}, "invalid_request", "sum to 1"),
+        ({"class_priors": {**EVEN, "0": 0, "1": 0.2}}, "invalid_request", "above 0"),
+        ({"class_priors": {**EVEN, "0": -0.1, "1": 0.3}}, "invalid_request", "above 0"),
+        ({"class_priors": {**EVEN, "0": "0.1"}}, "invalid_request", "class_priors"),
+        ({"class_priors": {}}, "invalid_request", "sum to 1"),
     ],
 )
 def test_what_cannot_be_promised(promising: tuple[Api, Json], option: Json, code: str, words: str) -> None:
@@ -226,8 +245,98 @@ def test_what_cannot_be_promised(promising: tuple[Api, Json], option: Json, code
     for answer in answers:
         assert answer.status_code == 422, answer.text
         assert answer.json()["code"] == code
-        assert words in answer.json()["detail"]
-        assert answer.json()["errors"][0]["field"] == field
+        assert words in answer.text
+        assert answer.json()["errors"][0]["field"].split(".")[0] == field
+
+
+def at_priors(promising: tuple[Api, Json], rows: np.ndarray, priors: Json) -> np.ndarray:
+    """What the file alone answers at these priors."""
+    session = ort.InferenceSession(promising[1]["file"], providers=["CPUExecutionProvider"])
+    given = np.array([priors[str(k)] for k in range(10)], np.float32)
+    (probs,) = session.run(["probabilities"], {"x": rows, "class_priors": given})
+    return np.asarray(probs)
+
+
+def test_class_priors_of_a_request_and_of_a_name(promising: tuple[Api, Json]) -> None:
+    """Answers are those of the file at the same priors and say so; the request's hold over the name's."""
+    api, _ = promising
+    rows = digits()[0][:40].astype(np.float32)
+    body, named = {"inputs": rows.tolist(), "top_k": 10}, {"id": "priors"}
+    for priors, options in ((EVEN, {}), (RARE, {}), (RARE, {"abstain_below": 0.9, "decision": {"keep": "alarm_rate"}})):
+        answer = predict(promising, {**body, **options, "class_priors": priors}).json()
+        assert answer["class_priors"] == pytest.approx(priors)
+        expected = at_priors(promising, rows, priors)
+        for item, probs in zip(answer["predictions"], expected, strict=True):
+            assert item["index"] == probs.argmax()
+            assert item["confidence"] == pytest.approx(probs.max(), abs=1e-6)
+            assert {one["index"]: one["confidence"] for one in item["top_k"]} == pytest.approx(
+                dict(enumerate(probs.tolist())), abs=1e-6
+            )
+            assert item["abstain"] == (item["confidence"] < options.get("abstain_below", 0))
+    plain = predict((api, named), body).json()
+    assert "class_priors" not in plain
+    try:
+        record = api.client.put("/v1/names/priors", json={"class_priors": RARE}).json()
+        assert (record["class_priors"], record["default_version"]) == (RARE, 1)
+        renamed = predict((api, named), body).json()
+        assert renamed["predictions"] == predict(promising, {**body, "class_priors": RARE}).json()["predictions"]
+        assert renamed["class_priors"] == pytest.approx(RARE)
+        assert predict((api, named), {**body, "class_priors": EVEN}).json()["class_priors"] == pytest.approx(EVEN)
+        assert "class_priors" not in predict(promising, body).json(), "the model itself stays as it is"
+        tensor = {"name": "x", "shape": [40, 64], "datatype": "FP32", "data": rows.ravel().tolist()}
+        asked = {"inputs": [tensor], "parameters": {"decision_keep": "alarm_rate"}}
+        infer = api.client.post("/v2/models/priors/infer", json=asked).json()
+        probs = np.reshape(infer["outputs"][0]["data"], (40, 10))
+        np.testing.assert_allclose(probs, at_priors(promising, rows, RARE), atol=1e-6)
+        assert json.loads(infer["parameters"]["class_priors"]) == pytest.approx(RARE)
+        asked["parameters"] = {"class_priors": json.dumps(EVEN)}
+        infer = api.client.post("/v2/models/priors/infer", json=asked).json()
+        np.testing.assert_allclose(
+            np.reshape(infer["outputs"][0]["data"], (40, 10)), at_priors(promising, rows, EVEN), atol=1e-6
+        )
+    finally:
+        assert api.client.put("/v1/names/priors", json={"class_priors": None}).json()["class_priors"] is None
+    assert predict((api, named), body).json() == plain
+    for bad in ({"class_priors": {"0": 1.0}}, {}, {"default_version": 2}):
+        assert api.client.put("/v1/names/priors", json=bad).status_code == 422
+
+
+def test_promises_hold_for_the_shares_of_the_data(promising: tuple[Api, Json]) -> None:
+    """At other priors a promise is refused; at the shares that the record names it is kept, with the same answers."""
+    api, model = promising
+    record = api.client.get(f"/v1/models/{model['id']}").json()
+    body = {"inputs": digits()[0][:20].tolist()}
+    for option in ({"max_error": 0.2}, {"coverage": 0.9}):
+        refused = predict(promising, {**body, **option, "class_priors": RARE})
+        assert (refused.status_code, refused.json()["code"]) == (422, "guarantee_needs_data_priors")
+        kept = predict(promising, {**body, **option, "class_priors": record["class_priors"]["shares"]})
+        assert kept.json() == predict(promising, {**body, **option}).json()
+
+
+def test_decisions_that_keep_the_alarm_rate(promising: tuple[Api, Json]) -> None:
+    """They are argmax p / t with the thresholds of the record, and priors move the probabilities, not the decisions."""
+    api, model = promising
+    thresholds = api.client.get(f"/v1/models/{model['id']}").json()["decisions"]["thresholds"]
+    body = {"inputs": digits()[0][:200].tolist(), "top_k": 10, "decision": {"keep": "alarm_rate"}}
+    found = predict(promising, body).json()["predictions"]
+    for item in found:
+        assert (
+            item["decision"]
+            == max(item["top_k"], key=lambda one: one["confidence"] / thresholds[one["label"]])["label"]
+        )
+    assert any(item["decision"] != item["label"] for item in found)
+    shifted = predict(promising, {**body, "class_priors": RARE}).json()["predictions"]
+    assert [item["decision"] for item in shifted] == [item["decision"] for item in found]
+
+
+def test_a_model_without_a_calibrator_has_no_priors_and_no_thresholds(served: tuple[Api, Json]) -> None:
+    """An uploaded model says what it lacks."""
+    for option, code in (
+        ({"class_priors": EVEN}, "no_class_shares"),
+        ({"decision": {"keep": "alarm_rate"}}, "no_decision_thresholds"),
+    ):
+        answer = predict(served, {"inputs": [ROW], **option})
+        assert (answer.status_code, answer.json()["code"]) == (422, code)
 
 
 def test_the_reachable_value_is_granted(promising: tuple[Api, Json]) -> None:

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
+from fedlas.deployment import Deployment
 from fedlas.gate.gate import judge
 from fedlas.report import Evidence, build_report
 from service.registry.documents import CandidateEnded, DatasetProfile, Document, ModelProfile, Plan, Report
@@ -57,10 +58,13 @@ def test_a_report_with_every_section_is_a_document() -> None:
     evidence = Evidence(
         gate=verdict, uploaded=probs[:, ::-1], temperature=probs[:, ::-1], calibrated=probs, targets=targets,
         groups=groups, class_names=["no", "yes"], positive_class="yes", slices={"site": np.array(["a", "b"] * 200)},
+        deployment=Deployment.fit(probs, probs[:, ::-1], targets, priors=np.array([0.9, 0.1])),
     )  # fmt: skip
     found = build_report(evidence, num_resamples=20).as_dict()
     assert found["slices"] is not None
     assert found["binary"] is not None
+    assert found["class_priors"]["default"] == {"no": 0.9, "yes": 0.1}
+    assert found["decisions"]["rows"][0]["argmax"]["recall"]["value"] > 0.9
     assert Report.arrived(found).stored() == found
 
 

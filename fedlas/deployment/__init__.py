@@ -1,0 +1,30 @@
+"""Deployment: what a model is used for, kept apart from what it knows: class priors, and thresholds of decisions."""
+
+from __future__ import annotations
+
+from fedlas.deployment.deployment import Deployment
+from fedlas.deployment.priors import (
+    SMALLEST,
+    ClassPriors,
+    PriorsDocument,
+    check_priors,
+    class_shares,
+    priors_of,
+    same,
+    shifted_logits,
+)
+from fedlas.deployment.thresholds import decide, keep_alarm_rate
+
+__all__ = [
+    "SMALLEST",
+    "ClassPriors",
+    "Deployment",
+    "PriorsDocument",
+    "check_priors",
+    "class_shares",
+    "decide",
+    "keep_alarm_rate",
+    "priors_of",
+    "same",
+    "shifted_logits",
+]

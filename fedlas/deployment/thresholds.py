@@ -1,0 +1,160 @@
+"""Decision thresholds: one number per class, with which a calibrated model answers as often as the uploaded one did.
+
+A calibrator that is right about a rare class seldom finds it the most probable one, so that the argmax stops raising
+alarms which the uploaded model, by being wrong about its probabilities, did raise. The decision argmax_k p_k / t_k
+keeps the probabilities and moves the decisions alone. That each class k gets its number of rows c_k is an optimal
+transport of rows to classes with the gain log p_ik; log t_k are the prices of its dual problem,
+
+    min_s  Σ_i max_k (log p_ik − s_k) + Σ_k c_k s_k,    s = log t,
+
+whose gradient in s_k is c_k minus the number of rows that are answered k. It is minimised with the maximum softened by
+a temperature that falls (entropic transport, Cuturi 2013, arXiv 1306.0895), then each price is set exactly.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from fedlas.deployment.priors import Floats
+
+#: Of more numbers rows are drawn: the rates of so many rows are known well enough.
+_MOST_NUMBERS = 1_000_000
+_TEMPERATURES = (1.0, 0.1, 0.02)
+_ITERATIONS, _EXACT_STEPS = 60, 100
+#: The share of rows, twice, that may be answered otherwise: of few rows none.
+_NEGLIGIBLE = 1e-3
+_SMALLEST, _FARTHEST = 1e-300, -600.0
+
+
+def keep_alarm_rate(
+    held_out: ArrayLike, uploaded: ArrayLike, *, weights: ArrayLike | None = None, seed: int = 0
+) -> Floats:
+    """Thresholds (K,) that sum to one: argmax p_k / t_k answers each class as often as the uploaded model does.
+
+    With two classes t_1 is the threshold of p_1. Where the argmax answers alike already, all are equal. A class that
+    the uploaded model never answers gets a threshold that no row reaches.
+
+    Args:
+        held_out: calibrated probabilities (N, K) of rows that the calibrator was not fitted on.
+        uploaded: the uploaded model's probabilities (N, K) of the same rows.
+        weights: of the rows (N,).
+
+    Raises:
+        ValueError: shapes differ, or there is no row.
+
+    >>> calibrated = [[0.9, 0.1], [0.8, 0.2], [0.7, 0.3], [0.6, 0.4]]
+    >>> alarming = [[0.9, 0.1], [0.8, 0.2], [0.4, 0.6], [0.3, 0.7]]
+    >>> keep_alarm_rate(calibrated, alarming).round(3).tolist()
+    [0.754, 0.246]
+    """
+    probs, before = np.asarray(held_out, np.float64), np.asarray(uploaded)
+    if probs.ndim != 2 or probs.shape != before.shape or len(probs) == 0:
+        raise ValueError(f"held_out and uploaded must both be (N, K) with N >= 1, got {probs.shape}, {before.shape}")
+    rows = np.ones(len(probs)) if weights is None else np.asarray(weights, np.float64)
+    if rows.shape != (len(probs),) or not rows.sum() > 0:
+        raise ValueError(f"weights must be ({len(probs)},) and not all zero, got {rows.shape}")
+    chosen = _drawn(len(probs), probs.shape[1], seed)
+    rows = rows[chosen] / rows[chosen].sum()
+    rates = _rates(before[chosen].argmax(axis=1), rows, probs.shape[1])
+    prices = _Prices(np.log(np.maximum(probs[chosen], _SMALLEST)), rates, rows).found()
+    thresholds = np.exp(np.maximum(prices - prices.max(), _FARTHEST))
+    return np.asarray(thresholds / thresholds.sum())
+
+
+def decide(probs: ArrayLike, thresholds: ArrayLike) -> NDArray[np.int64]:
+    """The class (N,) to act on: argmax p_k / t_k of probabilities (N, K).
+
+    >>> decide([[0.7, 0.3], [0.9, 0.1]], [0.75, 0.25]).tolist()
+    [1, 0]
+    """
+    decided: NDArray[np.int64] = (np.asarray(probs, np.float64) / np.asarray(thresholds, np.float64)).argmax(axis=1)
+    return decided
+
+
+def _rates(answers: NDArray[np.int64], rows: Floats, num_classes: int) -> Floats:
+    """The share (K,) of rows that are answered with each class."""
+    return np.bincount(answers, rows, minlength=num_classes).astype(np.float64)
+
+
+def _drawn(num_rows: int, num_classes: int, seed: int) -> slice | NDArray[np.int64]:
+    most = max(1, _MOST_NUMBERS // num_classes)
+    if num_rows <= most:
+        return slice(None)
+    return np.sort(np.random.default_rng(seed).choice(num_rows, most, replace=False))
+
+
+class _Prices:
+    """The dual problem: log-probabilities (N, K), the rate (K,) of each class, and rows (N,) that sum to one."""
+
+    def __init__(self, gains: Floats, rates: Floats, rows: Floats) -> None:
+        self.gains, self.rates, self.rows = gains, rates, rows
+        self.answered = np.flatnonzero(rates)
+
+    def found(self) -> Floats:
+        """The prices (K,); all are zero where the argmax has these rates."""
+        prices = np.zeros(len(self.rates))
+        if self._missed(prices) == 0:
+            return prices
+        # What is never answered has a price without a bound: it is set last.
+        inner = _Prices(self.gains[:, self.answered], self.rates[self.answered], self.rows)
+        prices[self.answered] = inner._exact(inner._softened())
+        return self._with_unanswered(prices)
+
+    def _missed(self, prices: Floats) -> float:
+        """The share of rows, twice, by which classes are answered too often or too seldom."""
+        return float(np.abs(self._answers(prices) - self.rates).sum().round(12))
+
+    def _answers(self, prices: Floats) -> Floats:
+        return _rates((self.gains - prices).argmax(axis=1), self.rows, len(prices))
+
+    def _softened(self) -> Floats:
+        from scipy.optimize import minimize  # takes a tenth of a second to import
+
+        prices = np.zeros(len(self.rates))
+        for temperature in _TEMPERATURES if len(prices) > 1 else ():
+            found = minimize(self._dual, prices, (temperature,), "L-BFGS-B", jac=True, options={"maxiter": _ITERATIONS})
+            prices = np.asarray(found.x - found.x.mean())
+        return prices
+
+    def _dual(self, prices: Floats, temperature: float) -> tuple[float, Floats]:
+        soft = (self.gains - prices) / temperature
+        largest = soft.max(axis=1, keepdims=True)
+        np.exp(soft - largest, out=soft)
+        totals = soft.sum(axis=1, keepdims=True)
+        value = temperature * float(self.rows @ (largest + np.log(totals))[:, 0]) + float(self.rates @ prices)
+        return value, self.rates - self.rows @ (soft / totals)
+
+    def _exact(self, prices: Floats) -> Floats:
+        """Set the price of the class that misses its rate most, again and again; the best prices seen."""
+        best, least = prices, self._missed(prices)
+        for step in range(_EXACT_STEPS if least > _NEGLIGIBLE else 0):
+            missed = np.abs(self._answers(prices) - self.rates)
+            k = int(missed.argmax()) if step % 2 == 0 else step // 2 % len(prices)
+            prices = prices.copy()
+            prices[k] = self._price(k, prices)
+            if (now := self._missed(prices)) < least:
+                best, least = prices, now
+            if least <= _NEGLIGIBLE:
+                break
+        return best
+
+    def _price(self, k: int, prices: Floats) -> float:
+        """The price at which class k has its rate, the others given: in the middle of all such."""
+        values = self.gains - prices
+        values[:, k] = -np.inf
+        margins = self.gains[:, k] - values.max(axis=1)
+        order = np.argsort(-margins, kind="stable")
+        ranked, reached = margins[order], np.cumsum(self.rows[order])
+        ends = np.flatnonzero(np.diff(ranked) < 0)  # equal margins stay together
+        if len(ends) == 0:
+            return float(prices[k])
+        place = ends[np.abs(reached[ends] - self.rates[k]).argmin()]
+        return float((ranked[place] + ranked[place + 1]) / 2)
+
+    def _with_unanswered(self, prices: Floats) -> Floats:
+        best = (self.gains - prices)[:, self.answered].max(axis=1)
+        highest = prices[self.answered].max()
+        for k in np.flatnonzero(self.rates == 0):
+            prices[k] = max(highest, float((self.gains[:, k] - best).max()) + 1e-9)
+        return prices
