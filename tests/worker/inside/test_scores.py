@@ -238,10 +238,11 @@ def test_what_guarantee_rows_promise_holds_for_the_file(tmp_path: Path) -> None:
     assert result["excerpt"]["guarantees"]["num_rows"] == 2000
 
 
-def test_weights_thin_the_rows_that_fit_and_judge(tmp_path: Path) -> None:
-    """By sampling weights a sample of the population fits and judges, and the summary says how many rows stay."""
+def test_weights_thin_the_rows_that_judge(tmp_path: Path) -> None:
+    """By sampling weights a sample of the population judges and all calibration rows fit; the summary says how many."""
     logits, targets = drawn(2000)
     weight = np.where(np.arange(2000) % 2 == 0, 1.0, 4.0)
     excerpt = fit(tmp_path, made.npz(logits=logits, labels=targets, weight=weight))["excerpt"]
     assert 500 < excerpt["num_test_rows"] < 750
-    assert any("as a sample of the population" in line for line in excerpt["summary"])
+    assert excerpt["num_calibration_rows"] == 1000
+    assert any("are a sample of the population" in line for line in excerpt["summary"])
