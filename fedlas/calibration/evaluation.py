@@ -38,7 +38,7 @@ class CalibrationOptions:
         budget_seconds, max_candidates: what the race may take.
         max_cost_factor: how much dearer than the uploaded network an answer of the calibrated one may be.
         expected_accuracy: of the uploaded network on calibration rows; a clearly lower one is an error.
-        score, confidence_level, max_accuracy_drop: of the gate (`fedlas.gate.gate.judge`).
+        score, confidence_level, max_accuracy_drop, max_recall_drop: of the gate (`fedlas.gate.gate.judge`).
         evaluations_before: how often these test rows have judged before.
         positive_class: one of the two class names.
         class_priors: by class name, those that the served answers are for; the shares of the calibration rows unless
@@ -56,6 +56,7 @@ class CalibrationOptions:
     score: Score = "brier"
     confidence_level: float = 0.95
     max_accuracy_drop: float = 0.005
+    max_recall_drop: float | None = None
     evaluations_before: int = 0
     seed: int = 0
     positive_class: str | None = None
@@ -99,6 +100,7 @@ class Evaluation:
             score=self.options.score,
             confidence_level=self.options.confidence_level,
             max_accuracy_drop=self.options.max_accuracy_drop,
+            max_recall_drop=self.options.max_recall_drop,
             seed=self.options.seed,
             num_resamples=num_resamples,
             evaluations_before=self.options.evaluations_before,

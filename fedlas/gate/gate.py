@@ -46,6 +46,7 @@ def judge(
     score: Score = "brier",
     confidence_level: float = 0.95,
     max_accuracy_drop: float = 0.005,
+    max_recall_drop: float | None = None,
     seed: int = 0,
     num_resamples: int = 1000,
     evaluations_before: int = 0,
@@ -61,6 +62,7 @@ def judge(
         order: the finalists that calibration rows found better than the uploaded model, best first; all by default.
         provenance: which rows the model has seen: `no`, `train_split`, or `unknown`, which makes all `undetermined`.
         max_accuracy_drop: how far a promoted model's accuracy may lie under the uploaded model's (point estimate).
+        max_recall_drop: how far the recall of a class may lie under it at the most probable class; None: not looked at.
         num_resamples: for the interval of the AURC difference, which decides nothing.
         evaluations_before: how often these test rows have judged before.
         class_names: for the sentences; else classes are numbers.
@@ -82,7 +84,7 @@ def judge(
     }
     probs, rows = _checked(given, targets, groups)
     num_resamples = check_count("num_resamples", num_resamples)
-    options = GateOptions(score, 1 - confidence_level, max_accuracy_drop, seed, num_resamples)
+    options = GateOptions(score, 1 - confidence_level, max_accuracy_drop, seed, num_resamples, max_recall_drop)
     claims = _claims(probs, rows, score, level)
     guards = tuple(guard for name in list(probs)[1:] for guard in guard_finalist(name, probs, rows, options))
     preferred = tuple(reversed(list(probs)[1:])) if order is None else tuple(order)

@@ -1,26 +1,23 @@
 """Non-inferiority guards of the gate: figures that a better score may not cost. They can only stop a promotion.
 
-Accuracy and AURC may fall by a margin (point differences, with their intervals beside them), the other proper score
-may not be shown to be worse, and no class may lose recall. A class with 50 test rows or more that loses more than five
-points stops a finalist unless chance explains it: a sign test of the rows that changed, at 10 % for up to five
-such classes, down to 1 % from fifty. Without that test the guard stopped a harmless network (8 % of its answers
-changed, as many for the better as for the worse) in 20 %, 64 % and 100 % of draws with 2, 10 and 100 classes of 50
-rows; with it in 4 %, 7 % and 5 % (100 rows a class: 4 %, 14 % and 20 %). A true loss of 20
-points in one of them is stopped in 94 %, 84 % and 56 % (from 100 rows a class on: 95 % and more), one of 10 points in
-54 %, 43 % and 17 %, and from 500 rows on always.
-
-Where a class has fewer rows, its recall may not fall to nothing, and all such classes together are tested like one.
-The sign tests take the rows of a group as if they were independent, which makes them stop rather more than less.
+Accuracy and AURC may fall by a margin (point differences, with their intervals beside them), and the other proper score
+may not be shown to be worse. No class may become harder to find (`fedlas.gate.ranking`) or lose its probability
+(`fedlas.gate.class_probabilities`), and confident answers may not become untrue (`fedlas.gate.confident_errors`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
 from fedlas import metrics
+from fedlas.gate.class_findings import Finding
+from fedlas.gate.class_probabilities import log_score_rise, share_error
+from fedlas.gate.confident_errors import confident_errors
+from fedlas.gate.ranking import auroc_drop, recall_drop_at_equal_alarms
+from fedlas.gate.recall import rare_classes_recall_drop, worst_class_recall_drop
 from fedlas.metrics._checks import Floats, Ints
 from fedlas.metrics.betting_intervals import BoundedMean, paired_mean
 from fedlas.metrics.bootstrap import Estimate, ResamplingUnits, percentile_interval
@@ -30,17 +27,17 @@ from fedlas.metrics.selective import RiskCoverage
 #: AURC of a promoted model may be worse by this much, or by this share of the uploaded model's (point estimates): a
 #: temperature moves the ranking a little too, and where AURC is 0.22 a rise of 0.005 is negligible.
 MAX_AURC_RISE, MAX_AURC_SHARE = 0.005, 0.05
-#: No class with at least so many test rows may lose more recall than this.
-MIN_CLASS_ROWS, MAX_RECALL_DROP = 50, 0.05
-#: A larger loss is never excused by chance in such a class.
-MOST_RECALL_DROP = 0.1
-#: The sign test of a class: so many classes may be stopped by chance among all, and a level within these ends.
-CHANCE_CLASSES, LEAST_LEVEL, MOST_LEVEL = 0.5, 0.01, 0.1
 
 #: What a failed guard is called in a sentence.
 GUARD_NAMES = {
     "accuracy_drop": "loses accuracy",
     "aurc_rise": "ranks its confidences worse (AURC)",
+    "recall_at_equal_alarms_drop": "finds fewer rows of one class with as many alarms for it as before",
+    "class_auroc_drop": "ranks the rows of one class worse among all rows (AUROC)",
+    "class_log_score_rise": "says less about one class, or all rare ones, than the calibration that keeps every label "
+    "(relative rise of the log score against the rest)",
+    "class_share_error": "says that one class is rarer or more common than it is (by this factor)",
+    "confident_errors": "is less often right than it says where it is at least 80 % sure, by more than before",
     "worst_class_recall_drop": "loses recall in one class",
     "rare_classes_recall_drop": "loses recall in classes with fewer than 50 test rows",
     "nll_rise": "is shown to be worse in NLL",
@@ -77,13 +74,17 @@ class Guard:
 
 @dataclass(frozen=True)
 class GateOptions:
-    """Options of one judgement: the score that decides, the level (1 − confidence), the margin, the resamples."""
+    """Options of one judgement: the score that decides, the level (1 − confidence), the margins, the resamples.
+
+    `max_recall_drop` turns on the guards of recall at the most probable class, with this limit.
+    """
 
     score: Score = "brier"
     level: float = 0.05
     max_accuracy_drop: float = 0.005
     seed: int = 0
     num_resamples: int = 1000
+    max_recall_drop: float | None = None
 
 
 @dataclass(frozen=True)
@@ -104,14 +105,37 @@ def guard_finalist(finalist: str, probs: Mapping[str, Floats], rows: JudgedRows,
     accuracy = accuracy_drop(before, after, rows, options.level)
     aurc = _aurc_rise(before, after, rows, options)
     allowed = max(MAX_AURC_RISE, MAX_AURC_SHARE * metrics.aurc(before, rows.targets))
-    changes = ClassChanges.of(before, after, rows.targets)
-    return [
+    guards = [
         _margin("accuracy_drop", finalist, accuracy, options.max_accuracy_drop),
         _margin("aurc_rise", finalist, aurc, allowed),
-        changes.worst_class(finalist),
-        changes.rare_classes(finalist),
         _other_score(finalist, probs, rows, options),
     ]
+    found = class_findings(finalist, probs, rows) | _recall(before, after, rows, options.max_recall_drop)
+    return guards + [Guard(name, finalist, **vars(finding)) for name, finding in found.items()]
+
+
+def class_findings(finalist: str, probs: Mapping[str, Floats], rows: JudgedRows) -> dict[str, Finding]:
+    """The guards of classes and of confident answers, by name; the arguments are those of `guard_finalist`."""
+    before, after = probs["uploaded"], probs[finalist]
+    kept = before if finalist == "same_labels" else probs.get("same_labels", before)
+    judged = (after, rows.targets, rows.groups)
+    return {
+        "recall_at_equal_alarms_drop": recall_drop_at_equal_alarms(before, *judged),
+        "class_auroc_drop": auroc_drop(before, *judged),
+        "class_log_score_rise": log_score_rise(kept, *judged),
+        "class_share_error": share_error(before, *judged),
+        "confident_errors": confident_errors(before, *judged).decisive,
+    }
+
+
+def _recall(before: Floats, after: Floats, rows: JudgedRows, limit: float | None) -> dict[str, Finding]:
+    if limit is None:
+        return {}
+    judged = (before, after, rows.targets, rows.groups, limit)
+    return {
+        "worst_class_recall_drop": worst_class_recall_drop(*judged),
+        "rare_classes_recall_drop": rare_classes_recall_drop(*judged),
+    }
 
 
 def accuracy_drop(before: Floats, after: Floats, rows: JudgedRows, level: float) -> Estimate:
@@ -147,73 +171,3 @@ def _other_score(finalist: str, probs: Mapping[str, Floats], rows: JudgedRows, o
     ]
     worst = max(rises, key=lambda rise: rise.low)
     return Guard(f"{other}_rise", finalist, worst.low <= 1e-12, worst.value, 0.0, worst.low, worst.high)
-
-
-@dataclass(frozen=True)
-class ClassChanges:
-    """By class (K,): rows, rows that were right before, and those that the finalist lost and won."""
-
-    counts: Ints
-    hits: Ints
-    lost: Ints
-    won: Ints
-
-    @classmethod
-    def of(cls, before: Floats, after: Floats, targets: Ints) -> ClassChanges:
-        was, now = (p.argmax(axis=1) == targets for p in (before, after))
-        chosen = (np.ones(len(targets), dtype=bool), was, was & ~now, now & ~was)
-        return cls(*(np.bincount(targets[rows], minlength=before.shape[1]) for rows in chosen))
-
-    def worst_class(self, finalist: str) -> Guard:
-        """The class that stops the finalist, or else the one that loses most recall (0 where none has 50 rows)."""
-        common = np.flatnonzero(self.counts >= MIN_CLASS_ROWS)
-        level = min(MOST_LEVEL, max(LEAST_LEVEL, CHANCE_CLASSES / max(1, len(common))))
-        found = [
-            self._loss("worst_class_recall_drop", finalist, [int(k)], level, most=MOST_RECALL_DROP) for k in common
-        ]
-        if not found:
-            return Guard("worst_class_recall_drop", finalist, True, 0.0, MAX_RECALL_DROP)
-        worst = max(range(len(found)), key=lambda i: (not found[i].passed, found[i].value))
-        return self._with_interval(found[worst], [int(common[worst])])
-
-    def rare_classes(self, finalist: str) -> Guard:
-        """Classes with fewer than 50 test rows: none may fall to a recall of 0, and together they may not lose.
-
-        A single row is an accident where there are many classes, but in a binary problem it is all that is known.
-        """
-        name = "rare_classes_recall_drop"
-        rare = np.flatnonzero((self.counts > 0) & (self.counts < MIN_CLASS_ROWS))
-        if len(rare) == 0:
-            return Guard(name, finalist, True, 0.0, MAX_RECALL_DROP)
-        least = 1 if len(self.counts) == 2 else 2
-        lost_all = rare[(self.hits[rare] >= least) & (self.hits[rare] + self.won[rare] == self.lost[rare])]
-        if len(lost_all):
-            classes = [int(max(lost_all, key=lambda k: int(self.hits[k])))]
-            stopped = replace(self._loss(name, finalist, classes, 1.0), passed=False, chance=None)
-            return self._with_interval(stopped, classes)
-        return self._with_interval(self._loss(name, finalist, rare.tolist(), MOST_LEVEL), rare.tolist())
-
-    def _loss(self, name: str, finalist: str, classes: list[int], level: float, *, most: float = 1.0) -> Guard:
-        rows, lost, won = (int(column[classes].sum()) for column in (self.counts, self.lost, self.won))
-        drop, chance = (lost - won) / rows, chance_of_losing(lost, won)
-        excused = chance > level and drop <= most + 1e-12
-        passed = drop <= MAX_RECALL_DROP + 1e-12 or excused
-        index = classes[0] if len(classes) == 1 else None
-        return Guard(name, finalist, passed, drop, MAX_RECALL_DROP, class_index=index, chance=chance)
-
-    def _with_interval(self, guard: Guard, classes: list[int]) -> Guard:
-        rows, lost, won = (int(column[classes].sum()) for column in (self.counts, self.lost, self.won))
-        change = np.repeat([1.0, -1.0, 0.0], [lost, won, rows - lost - won])
-        estimate = BoundedMean.of(change, lower=-1.0, upper=1.0).estimate(0.025)
-        return replace(guard, low=estimate.low, high=estimate.high)
-
-
-def chance_of_losing(lost: int, won: int) -> float:
-    """One-sided exact sign test (McNemar): the chance of at least so many losses if both were equally likely.
-
-    >>> chance_of_losing(3, 0)
-    0.125
-    """
-    from scipy.special import betainc  # loaded with the first judgement, not with the module
-
-    return float(betainc(lost, won + 1, 0.5)) if lost else 1.0

@@ -69,6 +69,7 @@ class GateOptions(Strict):
     score: Literal["brier", "nll"] = "brier"
     confidence_level: float = Field(0.95, gt=0.5, lt=1)
     max_accuracy_drop: float = Field(0.005, ge=0, le=1)
+    max_recall_drop: float | None = Field(None, ge=0, le=1)
 
 
 class Webhook(Strict):

@@ -1,0 +1,124 @@
+"""Guards of ranking by class: no class may become harder to find among all rows.
+
+Recall at the argmax is a decision, and a better model may move it: Platt's line under a model trained with class
+weights takes alarms away from the rare class, because it was alarmed too often. What the finalist may not do is find
+fewer rows of a class with *equal alarms*, or rank its rows worse. A ranking is blind to one thing: a class whose
+probability is divided by a thousand keeps its order. That is what `fedlas.gate.class_probabilities` is for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedlas.gate.class_findings import (
+    LEVEL,
+    MIN_CLASS_ROWS,
+    Finding,
+    class_blocks,
+    decisive,
+    groups_of,
+    judged_classes,
+    shown_excess,
+    unit_errors,
+    worth_a_test,
+)
+from fedlas.gate.sign_test import sign_tested, with_interval
+from fedlas.metrics._checks import Floats, Ints
+from fedlas.metrics.bootstrap import ResamplingUnits
+
+#: Recall at equal alarms may drop by so much, or by what chance takes, but never by more than the second.
+MAX_RECALL_DROP, MOST_RECALL_DROP = 0.05, 0.1
+#: A class's one-vs-rest AUROC may drop by so much, or by what chance takes.
+MAX_AUROC_DROP = 0.02
+
+
+def recall_drop_at_equal_alarms(before: Floats, after: Floats, targets: Ints, groups: Ints | None) -> Finding:
+    """The largest drop of a class's recall if the finalist raises as many alarms for it as the uploaded model does.
+
+    The uploaded model's alarms for class k are the rows whose most probable class is k; the finalist's are as many
+    rows, those of the highest p[k]. Rows that share the last place share the alarms that are left.
+
+    Args:
+        before, after: probabilities (N, K) of the uploaded model and of the finalist.
+        targets, groups: class indices (N,), group numbers (N,).
+    """
+    answers, num_classes = before.argmax(axis=1), before.shape[1]
+    counts, alarms = (np.bincount(values, minlength=num_classes) for values in (targets, answers))
+    classes = np.flatnonzero((counts >= MIN_CLASS_ROWS) & (alarms > 0))
+    level = LEVEL / max(1, len(classes))
+    found, losses = [], {}
+    for k, column in class_columns(after, classes):
+        rows = targets == k
+        losses[k] = (answers[rows] == k) - alarm_shares(column, int(alarms[k]))[rows], groups_of(groups, rows)
+        found.append(sign_tested(*losses[k], level, MAX_RECALL_DROP, MOST_RECALL_DROP, k))
+    worst = decisive(found, MAX_RECALL_DROP)
+    return worst if worst.class_index is None else with_interval(worst, *losses[worst.class_index])
+
+
+def alarm_shares(scores: Floats, num_alarms: int) -> Floats:
+    """1 for the `num_alarms` >= 1 highest scores (N,), else 0; equal scores at the border share what is left.
+
+    >>> alarm_shares(np.array([0.9, 0.5, 0.5, 0.1]), 2).tolist()
+    [1.0, 0.5, 0.5, 0.0]
+    """
+    least = np.partition(scores, -num_alarms)[-num_alarms]
+    above, tied = scores > least, scores == least
+    shares: Floats = above + tied * ((num_alarms - above.sum()) / tied.sum())
+    return shares
+
+
+def auroc_drop(before: Floats, after: Floats, targets: Ints, groups: Ints | None) -> Finding:
+    """The largest drop of a class's area under the one-vs-rest ROC curve; arguments as above."""
+    classes, units = judged_classes(targets, before.shape[1]), ResamplingUnits(groups, len(targets))
+    columns = zip(class_columns(before, classes), class_columns(after, classes), strict=True)
+    drops = np.array([Roc(was, targets == k).area - Roc(now, targets == k).area for (k, was), (_, now) in columns])
+
+    def tested(i: int) -> Finding:
+        was, now = (Roc(probs[:, classes[i]], targets == classes[i]) for probs in (before, after))
+        error = float(unit_errors((was.influences() - now.influences())[:, None], units)[0])
+        return shown_excess(
+            float(drops[i]), error, MAX_AUROC_DROP, LEVEL / len(classes), len(units.sizes), int(classes[i])
+        )
+
+    return decisive([tested(i) for i in worth_a_test(drops, MAX_AUROC_DROP)], MAX_AUROC_DROP)
+
+
+class Roc:
+    """The area under the ROC curve of scores (N,) for rows that are hits (N,), of which some are and some are not.
+
+    Its standard error is DeLong's (1988), of whole groups Obuchowski's (1997), which a bootstrap tends to: both are
+    the root of the summed squares of the rows' influences, how far a row's placement among the others lies off the
+    mean.
+    """
+
+    def __init__(self, scores: Floats, hits: NDArray[np.bool_]) -> None:
+        self._scores, self._hits, self._ones = scores, hits, np.sort(scores[hits])
+        # Placed among all rows less placed among hits: so only hits are searched for.
+        among_all = _placed(np.sort(scores), self._ones) - _placed(self._ones, self._ones)
+        self._placements = among_all / (len(scores) - len(self._ones))
+        self.area = float(self._placements.mean())
+
+    def influences(self) -> Floats:
+        """What each row adds to the area's deviation, (N,)."""
+        influences = np.empty(len(self._scores))
+        ones, zeros = self._scores[self._hits], self._scores[~self._hits]
+        found = self._placements[np.searchsorted(self._ones, ones)]
+        influences[self._hits] = (found - self.area) / len(ones)
+        influences[~self._hits] = (1 - _placed(self._ones, zeros) / len(ones) - self.area) / len(zeros)
+        return influences
+
+
+def class_columns(probs: Floats, classes: Ints) -> Iterator[tuple[int, Floats]]:
+    """Each class with its probabilities (N,), read in blocks: of many classes a single column lies scattered."""
+    for block in class_blocks(classes, len(probs)):
+        yield from zip(block.tolist(), np.ascontiguousarray(probs[:, block].T), strict=True)
+
+
+def _placed(ordered: Floats, values: Floats) -> Floats:
+    """How many of the ordered values lie below each value, equal ones counting half."""
+    left, right = (np.searchsorted(ordered, values, side=side) for side in ("left", "right"))
+    placed: Floats = (left + right) / 2
+    return placed

@@ -1,0 +1,97 @@
+"""Recall at equal alarms and AUROC by class: their values, and when they stop."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from sklearn.metrics import roc_auc_score
+
+from fedlas.gate.class_findings import unit_errors
+from fedlas.gate.ranking import Roc, alarm_shares, auroc_drop, recall_drop_at_equal_alarms
+from fedlas.metrics.bootstrap import ResamplingUnits
+
+
+def two(positive: np.ndarray) -> np.ndarray:
+    """Probabilities (N, 2) whose second column is given."""
+    return np.stack([1 - positive, positive], axis=1)
+
+
+def test_fewer_alarms_are_no_loss_where_the_order_stays() -> None:
+    """A monotone map that ends every alarm for the rare class finds as many of its rows at as many alarms."""
+    rng = np.random.default_rng(0)
+    targets = np.repeat([0, 1], [940, 60])
+    positive = rng.beta(2, 3, size=1000) * 0.5 + 0.3 * targets + 0.1
+    after = two(0.3 * positive**2)
+    assert (after[:, 1] < 0.5).all()
+    found = recall_drop_at_equal_alarms(two(positive), after, targets, None)
+    assert (found.passed, found.value) == (True, 0.0)
+
+
+@pytest.mark.parametrize(("lost", "passed"), [(2, True), (5, True), (6, False), (12, False)])
+def test_a_class_may_lose_what_chance_takes(lost: int, passed: bool) -> None:
+    """Two classes of 50 rows, all found: 5 of 5 lost are chance at 2.5 % each (3.1 %), 6 are not (1.6 %)."""
+    targets = np.repeat([1, 0], 50)
+    before, after = np.where(targets, 0.9, 0.1), np.where(targets, 0.9, 0.1)
+    after[:lost], after[50 : 50 + lost] = 0.2, 0.8
+    found = recall_drop_at_equal_alarms(two(before), two(after), targets, None)
+    assert (found.value, found.chance) == (pytest.approx(lost / 50), pytest.approx(0.5**lost))
+    assert found.passed is passed
+    assert found.low is not None
+    assert found.low < found.value
+
+
+def test_rows_that_share_the_last_place_share_its_alarms() -> None:
+    """A constant answer at N alarms of M rows finds N/M of the class: here a half of what was found."""
+    assert alarm_shares(np.full(4, 0.3), 2).tolist() == [0.5] * 4
+    targets = np.repeat([1, 0], 50)
+    found = recall_drop_at_equal_alarms(two(np.where(targets, 0.9, 0.1)), two(np.full(100, 0.3)), targets, None)
+    assert (found.passed, found.value) == (False, pytest.approx(0.5))
+
+
+def test_a_class_that_was_never_named_has_nothing_to_lose() -> None:
+    """No alarms before: recall at equal alarms says nothing, and AUROC does."""
+    rng = np.random.default_rng(1)
+    targets = np.repeat([0, 1], [900, 100])
+    positive = 0.2 + 0.1 * targets + 0.02 * rng.normal(size=1000)
+    after = two(rng.permutation(positive))
+    found = recall_drop_at_equal_alarms(two(positive), after, targets, None)
+    assert (found.passed, found.class_index) == (True, 0)
+    assert found.value < 0.03  # of class 0, all of which was named 0
+    ranked = auroc_drop(two(positive), after, targets, None)
+    assert (ranked.passed, ranked.class_index) == (False, 1)
+    assert ranked.value == pytest.approx(roc_auc_score(targets, positive) - roc_auc_score(targets, after[:, 1]))
+
+
+def test_the_area_and_its_error_are_those_of_independent_referees() -> None:
+    """scikit-learn's area with ties; the error of a difference agrees with a bootstrap of rows and of groups."""
+    rng = np.random.default_rng(2)
+    hits = rng.random(300) < 0.3
+    scores = [np.round(hits + spread * rng.normal(size=300), 1) for spread in (1.0, 1.3)]
+    curves = [Roc(s, hits) for s in scores]
+    for curve, s in zip(curves, scores, strict=True):
+        assert curve.area == pytest.approx(roc_auc_score(hits, s))
+    influences = (curves[0].influences() - curves[1].influences())[:, None]
+    assert influences.sum() == pytest.approx(0, abs=1e-12)
+    for groups, rel in ((None, 0.12), (rng.integers(60, size=300), 0.12)):
+        ids = np.arange(300) if groups is None else groups
+        members = [np.flatnonzero(ids == g) for g in np.unique(ids)]
+        drawn = []
+        for _ in range(400):
+            rows = np.concatenate([members[i] for i in rng.integers(len(members), size=len(members))])
+            drawn.append(Roc(scores[0][rows], hits[rows]).area - Roc(scores[1][rows], hits[rows]).area)
+        error = unit_errors(influences, ResamplingUnits(groups, 300))[0]
+        assert error == pytest.approx(np.std(drawn), rel=rel)
+
+
+def test_copies_of_rows_prove_nothing() -> None:
+    """Each row ten times: stopped as rows, and as groups judged as the rows alone are."""
+    rng = np.random.default_rng(3)
+    targets = (rng.random(150) < 0.5).astype(int)
+    before, after = (1 / (1 + np.exp(-(2 * targets - 1 + 1.5 * rng.normal(size=150)))) for _ in range(2))
+    once = auroc_drop(two(before), two(after), targets, None)
+    again = [np.repeat(values, 10, axis=0) for values in (two(before), two(after), targets)]
+    careless, grouped = (auroc_drop(*again, groups) for groups in (None, np.repeat(np.arange(150), 10)))
+    assert once.chance is not None
+    assert careless.chance is not None
+    assert abs(careless.chance - 0.5) > abs(once.chance - 0.5)
+    assert grouped.chance == pytest.approx(once.chance, rel=1e-6)
