@@ -15,8 +15,9 @@ from worker.process_identity import has_gpu
 from worker.sandbox.protocol import Limits
 
 _MEBIBYTE = 1024**2
-#: An importer holds the file, its message, the arrays, the network, the session and the copy it writes.
-_MEMORY_PER_BYTE = 8
+#: An importer holds the file, its message, the arrays, the network, the session and the copy it writes. A forest is
+#: lists of small numbers, a byte or two each in the file and an object in Python: 25 MB of it took 1.2 GiB.
+_MEMORY_PER_BYTE, _MEMORY_PER_LISTED_BYTE, _LISTED_BYTES = 8, 40, 64 * _MEBIBYTE
 #: Large files may take longer: this is what a busy machine reads, checks and writes again. Their arrays are mapped, the
 #: upload's and the copy's, perhaps inflated: address space is no memory.
 _BYTES_PER_SECOND, _COPIES = 10_000_000, 16
@@ -58,7 +59,9 @@ class WorkerSettings(RegistrySettings):
         description="Address space of an inspection beside 16 times its upload; its memory is far less.",
     )
     inspection_base_bytes: int = Field(
-        768 * _MEBIBYTE, gt=0, description="Memory of an inspection beside 8 times its upload; the libraries take half."
+        768 * _MEBIBYTE,
+        gt=0,
+        description="Memory of an inspection beside 8 times its upload, 40 times its first 64 MiB.",
     )
     inspection_cores: int = Field(4, ge=1, description="Cores that one inspection may use.")
     job_grace_seconds: float = Field(1800, ge=0, description="Beyond its own budget a job is ended by force.")
@@ -103,11 +106,12 @@ class WorkerSettings(RegistrySettings):
 def inspection_limits(settings: WorkerSettings, size: int) -> Limits:
     """What a child may use that opens an upload of this size: bytes that few bytes claim to be are not made."""
     most = settings.inspection_memory_bytes
+    opened = _MEMORY_PER_BYTE * size + (_MEMORY_PER_LISTED_BYTE - _MEMORY_PER_BYTE) * min(size, _LISTED_BYTES)
     return Limits(
         seconds=settings.inspection_seconds + size / _BYTES_PER_SECOND,
         address_space=most + _COPIES * size,
         # The prepared copy may be larger than a compressed upload, but not without bounds.
         file_size=max(64 * _MEBIBYTE, min(64 * size, 4 * settings.max_upload_bytes)),
-        memory=min(most, settings.inspection_base_bytes + _MEMORY_PER_BYTE * size),
+        memory=min(most, settings.inspection_base_bytes + opened),
         cores=settings.inspection_cores,
     )

@@ -214,8 +214,15 @@ class CalibratorSelector:
         return float(self._shares @ self.row_nll(held_out))
 
     def order(self, held_out: Mapping[str, Doubles], uploaded: Floats | Doubles) -> tuple[str, ...]:
-        """Names of what is better than the uploaded model's logits by more than a standard error, best first."""
-        better = [name for name, logits in held_out.items() if self.beats(logits, np.asarray(uploaded, np.float64))]
+        """Names of what is better than the uploaded model's logits, the lowest NLL first.
+
+        Only by more than a standard error does `same_labels` count as better: it is the last before the upload itself.
+        """
+        before = np.asarray(uploaded, np.float64)
+        margins = {name: STANDARD_ERRORS if name == "same_labels" else 0.0 for name in held_out}
+        better = [
+            name for name, logits in held_out.items() if self.beats(logits, before, standard_errors=margins[name])
+        ]
         return tuple(sorted(better, key=lambda name: self.nll(held_out[name])))
 
     def row_nll(self, held_out: Doubles) -> Doubles:

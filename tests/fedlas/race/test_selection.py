@@ -98,7 +98,7 @@ def test_a_calibrator_that_fails_in_a_fold_is_left_out(monkeypatch: pytest.Monke
 
 
 def test_the_order_is_that_of_the_held_out_nll() -> None:
-    """The lowest NLL comes first, and what is not better than the upload by a standard error is absent."""
+    """The lowest NLL comes first; what is not better than the upload is absent, and a small gain of `same_labels`."""
     logits, _, targets = rows(3000, informative=False, seed=0)
     true = logits.astype(np.float64) / 2
     selector = CalibratorSelector(targets, PLAIN, False)
@@ -106,6 +106,19 @@ def test_the_order_is_that_of_the_held_out_nll() -> None:
     nlls = {name: row_nll(part, targets).mean() for name, part in (("post_hoc", 0.9 * true), ("same_labels", true))}
     assert found == tuple(sorted(nlls, key=lambda name: nlls[name]))
     assert selector.order({"post_hoc": logits.astype(np.float64)}, logits) == ()
+
+
+def test_a_small_gain_is_enough_but_for_the_last_before_the_upload() -> None:
+    """Half a standard error better: the pool comes before the upload, what keeps every label does not."""
+    gain = np.random.default_rng(0).normal(size=100)
+    gain += 0.5 * gain.std() / 10 - gain.mean()
+
+    def logits(nll: np.ndarray) -> np.ndarray:
+        return np.stack([np.zeros(100), np.log(np.expm1(nll))], axis=1)
+
+    better = logits(np.full(100, 5.0))
+    selector = CalibratorSelector(np.zeros(100, np.int64), PLAIN, False)
+    assert selector.order({"post_hoc": better, "same_labels": better}, logits(5.0 + gain)) == ("post_hoc",)
 
 
 def test_a_rare_class_has_an_intercept_behind_the_pool() -> None:
