@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
+from scipy.special import softmax
 
 from benchmarks.data.common import Array, Split
 from benchmarks.settings import SETTINGS
@@ -21,7 +22,8 @@ def make_base(name: str, seed: int, folder: Path) -> None:
 
     `model.onnx`; `dataset.npz` as it is uploaded (the model's inputs, `label`, `split`, `group`, `class_names`);
     `hidden.npz` (`targets`, `groups` where there are any) and `hidden_inputs.npz`; `logits.npz` of the uploaded model
-    (`calibration`, `targets`, `hidden`), which are logarithms where it answers probabilities.
+    (`calibration`, `targets`, `hidden`), which are logarithms where it answers probabilities, and what it answers
+    itself (`uploaded`).
     """
     setting = SETTINGS[name]
     split = setting.split(seed)
@@ -36,6 +38,7 @@ def make_base(name: str, seed: int, folder: Path) -> None:
             "calibration": uploaded_logits(content, split.calibration[0]),
             "targets": split.calibration[1],
             "hidden": uploaded_logits(content, split.hidden[0]),
+            "uploaded": uploaded_probabilities(content, split.hidden[0]),
         },
     }
     for file, arrays in files.items():
@@ -58,12 +61,22 @@ def _dataset(split: Split, names: list[str]) -> dict[str, Array]:
 
 def uploaded_logits(content: bytes, inputs: list[Array]) -> Floats:
     """(N, K) in double precision: the file's output `logits`, or the logarithm of `probabilities`."""
+    kind, scores = _answers(content, inputs)
+    return scores if kind == "logits" else np.log(np.clip(scores, _EPSILON, None))
+
+
+def uploaded_probabilities(content: bytes, inputs: list[Array]) -> Floats:
+    """(N, K) in double precision, as the file answers them, or softmax of its logits."""
+    kind, scores = _answers(content, inputs)
+    probs = softmax(scores, axis=1) if kind == "logits" else scores / scores.sum(axis=1, keepdims=True)
+    return np.asarray(probs, np.float64)
+
+
+def _answers(content: bytes, inputs: list[Array]) -> tuple[str, Floats]:
     session = _session(content)
-    outputs = {entry.name for entry in session.get_outputs()}
-    wanted = "logits" if "logits" in outputs else "probabilities"
+    kind = "logits" if "logits" in {entry.name for entry in session.get_outputs()} else "probabilities"
     named = dict(zip([entry.name for entry in session.get_inputs()], inputs, strict=True))
-    scores = np.asarray(session.run([wanted], named)[0], np.float64)
-    return scores if wanted == "logits" else np.log(np.clip(scores, _EPSILON, None))
+    return kind, np.asarray(session.run([kind], named)[0], np.float64)
 
 
 def _session(content: bytes) -> onnxruntime.InferenceSession:

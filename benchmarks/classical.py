@@ -48,9 +48,9 @@ def _forest(seed: int) -> Any:
 
 
 def _boosting(seed: int) -> Any:
-    from sklearn.ensemble import HistGradientBoostingClassifier
+    from sklearn.ensemble import GradientBoostingClassifier
 
-    return HistGradientBoostingClassifier(random_state=seed)
+    return GradientBoostingClassifier(random_state=seed)
 
 
 def _weighted_logistic(seed: int) -> Any:

@@ -66,9 +66,9 @@ def make_peers(folder: Path) -> None:
     told = {"temperature": round(temperature, 5), **chosen}
     (folder / "peers.json").write_text(json.dumps(told, indent=1) + "\n")
     probs: dict[str, Any] = {peer.library: peer.probs for peer in peers}
-    uploaded, cooled = softmax(hidden, axis=1), softmax(hidden / temperature, axis=1)
+    cooled = softmax(hidden / temperature, axis=1)
     unfinished = folder / "peers.unfinished.npz"
-    np.savez_compressed(unfinished, uploaded=uploaded, temperature=cooled, **probs)
+    np.savez_compressed(unfinished, uploaded=rows["uploaded"], temperature=cooled, **probs)
     unfinished.replace(folder / "peers.npz")
 
 
