@@ -89,7 +89,8 @@ class Pool(Calibrator):
         """A branch per member from the same logits, Softmax and Mul each, then Add and Log."""
         chain, total = Chain(logits_name), ""
         for number, (member, weight) in enumerate(zip(self.members, self.weights, strict=True)):
-            nodes, constants = _numbered(member.to_onnx(logits_name, f"{PREFIX}result", features_name), number)
+            part = member.to_onnx(logits_name, f"{PREFIX}result", features_name)
+            nodes, constants = _numbered(part, number, given=(logits_name, features_name))
             chain.nodes += nodes
             chain.constants += constants
             chain.step("Softmax", result=f"pool_probs_{number}", first=nodes[-1].output[0], axis=1)
@@ -127,12 +128,16 @@ def mixture_weights(true_probs: Floats, rows: Floats) -> Floats:
     return np.asarray(weights / weights.sum())
 
 
-def _numbered(part: OnnxPart, number: int) -> OnnxPart:
-    """A member's part with its number in every name of its own: two members may use the same one."""
+def _numbered(part: OnnxPart, number: int, *, given: tuple[str, str]) -> OnnxPart:
+    """A member's part with its number in every name of its own: two members may use the same one.
+
+    What it was `given` keeps its name, which may be that of a calibrator around the pool.
+    """
     nodes, constants = part
 
     def own(name: str) -> str:
-        return name.replace(PREFIX, f"{PREFIX}member_{number}_", 1) if name.startswith(PREFIX) else name
+        mine = name.startswith(PREFIX) and name not in given
+        return name.replace(PREFIX, f"{PREFIX}member_{number}_", 1) if mine else name
 
     for constant in constants:
         constant.name = own(constant.name)

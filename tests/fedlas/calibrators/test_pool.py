@@ -22,7 +22,7 @@ def drawn(num_classes: int, num_rows: int = 300) -> tuple[np.ndarray, np.ndarray
     return 2 * truth, rng.normal(size=(num_rows, 7)), targets
 
 
-def run(pool: Pool, logits: np.ndarray, features: np.ndarray) -> np.ndarray:
+def run(pool: Pool | Floored, logits: np.ndarray, features: np.ndarray) -> np.ndarray:
     """What ONNX Runtime answers for the pool's nodes."""
     nodes, constants = pool.to_onnx("logits", "calibrated", "features")
     given = [
@@ -50,6 +50,13 @@ def test_a_pool_of_every_kind_is_one_graph(num_classes: int) -> None:
     expected = pool(logits, features)
     assert run(pool, logits, features) == pytest.approx(expected, abs=2e-5)
     assert not pool.keeps_order
+
+
+def test_a_pool_may_stand_behind_another_calibrator() -> None:
+    """The name of what the pool is given stays as it is, also where it looks like a calibrator's own."""
+    logits, features, _ = drawn(3)
+    floored = Floored(Pool([TemperatureScaling(0.5), Uniform()], [0.7, 0.3]))
+    assert run(floored, logits, features) == pytest.approx(floored(logits), abs=2e-5)
 
 
 def test_extreme_logits_stay_finite() -> None:
