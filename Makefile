@@ -6,6 +6,9 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 OPENAPI := openapi/openapi.json
 
+# The many processes of the tests share compiled modules, whatever the environment says.
+unexport PYTHONDONTWRITEBYTECODE
+
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test exhaustive chaos serve check bench bench-serving openapi clean
 
