@@ -194,8 +194,9 @@ def exponential_tail(weights: Floats) -> float:
         return 1.0 if low >= 0 else 0.0
     stake = _best_stake(weights, 1 / low, 1 / high)
     terms = weights / (1 - stake * weights)
-    spread = float(terms @ terms)
-    skew, heavy = 2 * float((terms**3).sum()) / (spread * math.sqrt(spread)), 6 * float((terms**4).sum()) / spread**2
+    squares = terms * terms  # powers of three and four would take half of the time of this function
+    spread = float(squares.sum())
+    skew, heavy = 2 * float(squares @ terms) / (spread * math.sqrt(spread)), 6 * float(squares @ squares) / spread**2
     wealth = float(np.log1p(-stake * weights).sum())  # of the best bet, in nats
     r, u = math.copysign(math.sqrt(max(0.0, 2 * wealth)), stake), stake * math.sqrt(spread)
     if abs(r) < 0.02:  # the reciprocals below would cancel; this is their limit
