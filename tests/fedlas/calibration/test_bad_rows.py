@@ -6,16 +6,19 @@ import json
 import math
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from fedlas.calibration import CalibrationOptions, ScoredRows, ScoresCalibration, calibrate_scores, scores
+from fedlas.calibration import CalibrationOptions, ScoredRows, ScoresCalibration, calibrate, calibrate_scores, scores
 from fedlas.calibrators import softmax
 from fedlas.data import SPLITS, Dataset
+from fedlas.importers import load_onnx
 from tests.helpers.drawn_rows import drawn_logits
+from tests.helpers.gaussian_classes import network
 
 Array = NDArray[Any]
 CALIBRATION, TEST = SPLITS.index("calibration"), SPLITS.index("test")
@@ -114,6 +117,22 @@ def test_bad_rows_worsen_nothing_silently(make: Callable[[], Dataset]) -> None:
     if found.verdict.promoted:
         for name in ("nll", "brier"):
             assert metrics["calibrated"][name]["value"] <= 1.01 * metrics["uploaded"][name]["value"]
+
+
+@pytest.mark.parametrize("make", [one_group, three_rows_of_a_class, twenty_rows])
+def test_bad_rows_of_a_network(make: Callable[[], Dataset], tmp_path: Path) -> None:
+    """The same holds where the network is at hand and its features calibrate too, and the file can be written."""
+    (tmp_path / "model.onnx").write_bytes(network((np.eye(4), np.zeros(4))))
+    dataset, classifier = make(), load_onnx(tmp_path / "model.onnx")
+    dataset = replace(dataset, inputs={"x": dataset.inputs["logits"]})
+    found = calibrate(classifier, dataset, CalibrationOptions(method="post_hoc", noise_draws=1, num_resamples=20))
+    report = found.report.as_dict()
+    json.dumps(report, allow_nan=False)
+    for name in ("nll", "brier"):
+        before, after = (report["metrics"][model][name]["value"] for model in ("uploaded", "calibrated"))
+        assert after <= 1.01 * before
+    if found.finalist is not None:
+        found.export(tmp_path / "calibrated.onnx")
 
 
 def test_a_row_that_stands_for_two_calibrates_like_two() -> None:
