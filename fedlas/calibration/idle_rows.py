@@ -18,13 +18,15 @@ from fedlas.data.dataset import Integers
 MOST_SCORES = 500_000
 
 
-def idle_rows(dataset: Dataset, *, seed: int = 0) -> Integers:
+def idle_rows(dataset: Dataset, *, most_scores: float = MOST_SCORES, seed: int = 0) -> Integers:
     """The train rows (M,), ascending, that may calibrate where nothing is trained; groups stay whole.
 
     There are none unless the splits were drawn and the network has seen no row. In a split by time train rows are the
-    oldest, and calibration is what drifts first, so they stay idle. Where there are too many rows, `seed` draws some.
+    oldest, and calibration is what drifts first, so they stay idle. Calibration rows times classes stay within
+    `most_scores`; where there are too many rows, `seed` draws some.
     """
-    train, room = dataset.rows("train"), MOST_SCORES // len(dataset.class_names) - len(dataset.rows("calibration"))
+    train = dataset.rows("train")
+    room = int(most_scores) // len(dataset.class_names) - len(dataset.rows("calibration"))
     if not dataset.drawn or dataset.seen_by_model != "no" or "time" in dataset.roles or room <= 0:
         return train[:0]
     if len(train) <= room:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from fedlas.calibration.class_priors import ordered_priors
 from fedlas.calibration.evaluation import CalibrationOptions, check_test_groups
-from fedlas.calibration.idle_rows import as_calibration_rows, idle_rows
+from fedlas.calibration.idle_rows import MOST_SCORES, as_calibration_rows, idle_rows
 from fedlas.data import SPLITS, Dataset
 from fedlas.data.dataset import Array
 from fedlas.data.memmap import pieces
@@ -19,7 +19,9 @@ from fedlas.importers import GraphClassifier
 from fedlas.race.candidates import Candidate
 from fedlas.race.finite_outputs import require_numbers
 from fedlas.race.outputs import SplitOutputs
+from fedlas.race.race import seconds_for_features
 from fedlas.race.recipe import make_candidates
+from fedlas.race.selection import most_logits
 from fedlas.report import SplitAccuracy
 from fedlas.training.fit import predict_logits
 
@@ -79,7 +81,8 @@ def prepare(classifier: GraphClassifier, dataset: Dataset, options: CalibrationO
     dataset.require("calibration", "test", *(["train"] if trains else []))
     ordered_priors(dataset, options)
     _check_rows(classifier, dataset)
-    idle = dataset.rows("train")[:0] if trains else idle_rows(dataset, seed=options.seed)
+    most = _most_scores(classifier, dataset, options)
+    idle = dataset.rows("train")[:0] if trains else idle_rows(dataset, most_scores=most, seed=options.seed)
     dataset = as_calibration_rows(dataset, idle)
     inputs, targets = rows_of(dataset, "calibration")
     places = dataset.in_file(dataset.rows("calibration")) if len(idle) else None
@@ -93,6 +96,14 @@ def rows_of(dataset: Dataset, split: str) -> Rows:
     """Inputs, in the model's order, and targets of one split."""
     inputs, targets = dataset.select(split)
     return list(inputs.values()), targets
+
+
+def _most_scores(classifier: GraphClassifier, dataset: Dataset, options: CalibrationOptions) -> float:
+    """How many rows times classes may calibrate, so that no calibrator of the calibration rows alone drops out."""
+    with_features = most_logits(classifier.feature_dim, seconds_for_features(options.budget_seconds))
+    alone = len(dataset.rows("calibration")) * len(dataset.class_names)
+    reads = options.method != "temperature" and alone <= with_features
+    return min(MOST_SCORES, with_features) if reads else MOST_SCORES
 
 
 def _check_rows(classifier: GraphClassifier, dataset: Dataset) -> None:

@@ -104,7 +104,7 @@ def run_race(
         seed=seed,
         base_accuracy=float(np.mean(logits.argmax(axis=1) == targets)),
         max_accuracy_drop=max_accuracy_drop,
-        seconds=max(_LEAST_FOR_FEATURES, _SHARE_FOR_FEATURES * budget_seconds),
+        seconds=seconds_for_features(budget_seconds),
     )
     reporter = ProgressReporter(budget, record, on_progress, on_candidate)
     context = RaceContext(
@@ -112,6 +112,11 @@ def run_race(
     )
     combine = combine and len(candidates) > 1
     return _run(context, candidates, combine=combine, max_cost_factor=max_cost_factor)
+
+
+def seconds_for_features(budget_seconds: float) -> float:
+    """How long one calibrator that reads features may take."""
+    return max(_LEAST_FOR_FEATURES, _SHARE_FOR_FEATURES * budget_seconds)
 
 
 def _run(context: RaceContext, candidates: Sequence[Candidate], *, combine: bool, max_cost_factor: float) -> RaceResult:

@@ -230,9 +230,12 @@ class CalibratorSelector:
 
     def _affords(self, logits: Floats | Doubles, features: Floats) -> bool:
         enough = len(self.targets) >= _MIN_ROWS and np.isfinite(features).all()
-        seconds = _SECONDS * logits.size * (features.shape[1] + _PER_CLASS)
-        in_time = logits.size * features.shape[1] <= MAX_PRODUCT and seconds <= self.seconds
-        return bool(self.reads_features and enough and in_time)
+        return bool(self.reads_features and enough and logits.size <= most_logits(features.shape[1], self.seconds))
+
+
+def most_logits(feature_dim: int, seconds: float) -> float:
+    """Calibration rows times classes from which on a map of so many features is not fitted within so many seconds."""
+    return min(MAX_PRODUCT / feature_dim, seconds / (_SECONDS * (feature_dim + _PER_CLASS)))
 
 
 def _behind_floor(found: CrossFitted) -> CrossFitted:

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fedlas.calibration import CalibrationOptions, calibrate, idle_rows
+from fedlas.calibration import CalibrationOptions, calibrate
+from fedlas.calibration.idle_rows import idle_rows
 from fedlas.calibration.preparation import prepare
 from fedlas.calibrators import TemperatureScaling
 from fedlas.data import SPLITS, Dataset
@@ -82,16 +83,26 @@ def test_idle_rows_count_by_their_weights(classifier: GraphClassifier) -> None:
     assert start.accuracy.value == pytest.approx(np.repeat(right, weights[chosen].astype(int)).mean())
 
 
-def test_too_many_rows_are_drawn_in_whole_groups(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_idle_rows_leave_time_for_the_map_of_the_features(classifier: GraphClassifier) -> None:
+    """Where all rows would take too long for a calibrator that reads features, as many join as it has time for."""
+    each = 4 * (classifier.feature_dim + 40) * 1.5e-7
+    options = CalibrationOptions(method="post_hoc", budget_seconds=10.0)
+    many = np.arange(100_000) % len(ROWS["label"])
+    splits = np.where(np.arange(100_000) < 20_000, SPLITS.index("calibration"), SPLITS.index("train")).astype(np.int8)
+    splits[-20:] = SPLITS.index("test")
+    dataset = drawn(inputs={"x": ROWS["x"][many]}, targets=ROWS["label"][many], splits=splits)
+    start = prepare(classifier, dataset, options)
+    assert sum(start.calibrated_on.values()) == pytest.approx(2.0 / each, abs=1)
+
+
+def test_too_many_rows_are_drawn_in_whole_groups() -> None:
     """As many as fit under the limit beside the calibration rows, by a seed, and never a part of a group."""
-    monkeypatch.setattr(idle_rows, "MOST_SCORES", 4 * 350)
     groups = np.arange(len(ROWS["label"])) // 8
-    rows, others = (idle_rows.idle_rows(drawn(groups=groups), seed=seed) for seed in (0, 1))
+    rows, others = (idle_rows(drawn(groups=groups), most_scores=4 * 350, seed=seed) for seed in (0, 1))
     assert 42 < len(rows) <= 50
     assert rows.tolist() != others.tolist()
     assert all(np.isin(np.flatnonzero(groups == group), rows).all() for group in np.unique(groups[rows]))
-    monkeypatch.setattr(idle_rows, "MOST_SCORES", 4 * 200)
-    assert len(idle_rows.idle_rows(drawn())) == 0
+    assert len(idle_rows(drawn(), most_scores=4 * 200)) == 0
 
 
 def test_a_broken_row_is_named_by_its_place_in_the_file(classifier: GraphClassifier) -> None:
