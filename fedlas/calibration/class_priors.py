@@ -43,7 +43,7 @@ def deployment_of(
     """
     return Deployment.fit(
         softmax(held_out),
-        softmax(base_logits),
+        base_logits,
         dataset.targets[dataset.rows("calibration")],
         weights=dataset.weights_of("calibration"),
         priors=ordered_priors(dataset, options),

@@ -15,6 +15,7 @@ from typing import cast
 import numpy as np
 from numpy.typing import NDArray
 
+from fedlas.calibration.class_priors import deployment_of, ordered_priors
 from fedlas.calibration.evaluation import (
     CalibrationOptions,
     Evaluation,
@@ -29,6 +30,7 @@ from fedlas.calibrators import CALIBRATORS, Calibrator, TemperatureScaling, soft
 from fedlas.calibrators.feature_map import shown_parameters
 from fedlas.data import Dataset
 from fedlas.data.scores import Kind
+from fedlas.deployment import Deployment
 from fedlas.errors import BadDataset, FedLASError
 from fedlas.export.scores_graph import as_logits, write
 from fedlas.gate.claims import GateVerdict
@@ -78,6 +80,7 @@ class ScoresCalibration:
     rows: ScoredRows
     calibrator: Calibrator
     guarantees: Guarantees | None
+    deployment: Deployment
 
     def export(self, path: Path, *, metadata: Mapping[str, str] | None = None) -> float:
         """Write the calibrator as an ONNX file, and return how far its probabilities are from ours.
@@ -91,6 +94,7 @@ class ScoresCalibration:
             self.calibrator,
             self.rows.kind,
             self.rows.dataset.class_names,
+            deployment=self.deployment,
             metadata={**(metadata or {}), **promised},
             prove_with=self.rows.sent,
         )
@@ -107,7 +111,9 @@ def calibrate_scores(
 
     Raises:
         BadDataset: `unknown_method`, or `unsuitable_method` where it cannot be fitted on these scores.
+        Mismatch: `class_priors_mismatch`.
     """
+    ordered_priors(rows.dataset, options or CalibrationOptions())
     num_test_rows = len(rows.dataset.rows("test"))
     options = replace(
         options or CalibrationOptions(),
@@ -126,17 +132,21 @@ def calibrate_scores(
     promising, _ = rows.split("guarantee")
     guarantees = fit_guarantees(rows.dataset, softmax(served(promising))) if len(promising) else None
 
+    logits, _ = rows.split("calibration")
+    deployment = deployment_of(found[name].held_out, logits, rows.dataset, options)
+
     methods = {"asked": options.method, "tried": list(selector.names), "fitted": served.name}
     evidence = replace(
         evaluation.evidence(verdict, name),
         guarantees=guarantees,
+        deployment=deployment,
         calibration_accuracy=_accuracy(rows),
         candidates=[selector.post_hoc(found["post_hoc"]).as_dict()],
         recipe={"methods": methods, "calibrator": {"name": served.name, "parameters": shown_parameters(served)}},
         digests=digests or {},
         notes=_notes(rows.dataset, verdict),
     )
-    return ScoresCalibration(verdict, evaluation.report(evidence), rows, served, guarantees)
+    return ScoresCalibration(verdict, evaluation.report(evidence), rows, served, guarantees, deployment)
 
 
 def _accuracy(rows: ScoredRows) -> SplitAccuracy:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from fedlas.deployment.deployment import Deployment
 from fedlas.deployment.priors import (
+    CLASS_PRIORS,
     SMALLEST,
     ClassPriors,
     PriorsDocument,
@@ -16,6 +17,7 @@ from fedlas.deployment.priors import (
 from fedlas.deployment.thresholds import decide, keep_alarm_rate
 
 __all__ = [
+    "CLASS_PRIORS",
     "SMALLEST",
     "ClassPriors",
     "Deployment",

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 
-from fedlas.deployment.priors import ClassPriors, Floats, class_shares
+from fedlas.deployment.priors import CLASS_PRIORS, ClassPriors, Floats, class_shares
 from fedlas.deployment.thresholds import keep_alarm_rate
 
 
@@ -34,9 +34,10 @@ class Deployment:
         weights: ArrayLike | None = None,
         priors: Floats | None = None,
     ) -> Deployment:
-        """Fit on calibration rows: calibrated out-of-fold and uploaded probabilities (N, K), class indices (N,).
+        """Fit on calibration rows: calibrated probabilities (N, K) out of fold, uploaded scores, class indices (N,).
 
         Args:
+            uploaded: probabilities or logits (N, K) of the uploaded model.
             weights: of the rows (N,).
             priors: (K,) of the answers; the shares of these rows unless they are given.
         """
@@ -48,7 +49,7 @@ class Deployment:
         """The metadata properties of a file: `class_priors` and `decisions`, as JSON."""
         thresholds = dict(zip(class_names, self.default_thresholds.tolist(), strict=True))
         return {
-            "class_priors": json.dumps(self.priors.as_dict(class_names)),
+            CLASS_PRIORS: json.dumps(self.priors.as_dict(class_names)),
             "decisions": json.dumps({"keep": "alarm_rate", "thresholds": thresholds}),
         }
 

@@ -37,7 +37,7 @@ def keep_alarm_rate(
 
     Args:
         held_out: calibrated probabilities (N, K) of rows that the calibrator was not fitted on.
-        uploaded: the uploaded model's probabilities (N, K) of the same rows.
+        uploaded: the uploaded model's probabilities or logits (N, K) of the same rows.
         weights: of the rows (N,).
 
     Raises:

@@ -21,12 +21,12 @@ from onnx import ModelProto, TensorProto, helper, numpy_helper
 
 from fedlas.calibrators import Calibrator
 from fedlas.calibrators.feature_map import shown_parameters
-from fedlas.deployment import ClassPriors, Deployment, shifted_logits
+from fedlas.deployment import CLASS_PRIORS, ClassPriors, Deployment, shifted_logits
 from fedlas.errors import ExportError, FedLASError, UnsupportedModel
 from fedlas.export.double_precision import MAX_WEIGHT_BYTES
 from fedlas.export.merging import merge
 from fedlas.export.parity import FAMILIARITY, Exportable, prove, uploaded_network
-from fedlas.export.priors_graph import CLASS_PRIORS, append_priors, declare_priors
+from fedlas.export.priors_graph import append_priors, declare_priors
 from fedlas.export.typicality_graph import append_familiarity
 from fedlas.guarantees import Guarantees
 from fedlas.guarantees.typicality import Familiarity

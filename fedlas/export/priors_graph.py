@@ -5,11 +5,9 @@ from __future__ import annotations
 import numpy as np
 from onnx import ModelProto, TensorProto, helper
 
-from fedlas.deployment import ClassPriors
+from fedlas.deployment import CLASS_PRIORS, ClassPriors
 from fedlas.importers.onnx.graph import Graph
 
-#: The input (K,) float32, which any caller may leave out; with a number where the upload has one of this name.
-CLASS_PRIORS = "class_priors"
 #: In older files a runtime takes an input with an initialiser for a constant.
 _OVERRIDABLE_SINCE = 4
 

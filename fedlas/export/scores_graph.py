@@ -13,6 +13,7 @@ from onnx import ModelProto, TensorProto, ValueInfoProto, checker, helper, numpy
 
 from fedlas.calibrators import Calibrator, softmax
 from fedlas.data.scores import Kind
+from fedlas.deployment import CLASS_PRIORS, ClassPriors, Deployment, shifted_logits
 from fedlas.errors import ExportError
 
 Floats = NDArray[np.float64]
@@ -41,20 +42,24 @@ def write(
     kind: Kind,
     class_names: Sequence[str],
     *,
+    deployment: Deployment,
     metadata: Mapping[str, str],
     prove_with: NDArray[np.float32],
 ) -> float:
     """Write the file, prove it on scores (N, K), and return how far its probabilities are from ours.
 
+    The deployment becomes the input `class_priors` (K,), which has a default, and metadata, as in a served graph.
+
     Raises:
         ExportError: `parity` where that is more than float32 explains.
     """
-    model = build(calibrator, kind, class_names)
+    priors = deployment.priors
+    model = build(calibrator, kind, class_names, priors)
     properties = {
         "class_names": json.dumps(list(class_names)),
         "calibrator": json.dumps({"name": calibrator.name, "parameters": calibrator.parameters()}),
     }
-    helper.set_model_props(model, {**properties, **metadata})
+    helper.set_model_props(model, {**properties, **deployment.properties(class_names), **metadata})
     checker.check_model(model)
     path.write_bytes(model.SerializeToString())
     options = ort.SessionOptions()
@@ -64,7 +69,7 @@ def write(
     for start in range(0, len(prove_with), _PROVEN_AT_ONCE):
         rows = prove_with[start : start + _PROVEN_AT_ONCE]
         (written,) = session.run(["probabilities"], {INPUT_NAMES[kind]: rows})
-        calibrated = calibrator(as_logits(kind, rows))
+        calibrated = shifted_logits(calibrator(as_logits(kind, rows)), priors.default, priors.shares)
         error = float(np.abs(written.astype(np.float64) - softmax(calibrated)).max())
         # Among logits of 1e4 neighbouring float32 numbers are 1e-3 apart: no file can be exacter than its numbers.
         allowed = _TOLERANCE + 2 * float(np.finfo(np.float32).eps) * float(np.abs(calibrated).max())
@@ -74,8 +79,8 @@ def write(
     return largest
 
 
-def build(calibrator: Calibrator, kind: Kind, class_names: Sequence[str]) -> ModelProto:
-    """The graph: input (N, K) float32, outputs `probabilities` (N, K) and `confidence` (N,)."""
+def build(calibrator: Calibrator, kind: Kind, class_names: Sequence[str], priors: ClassPriors) -> ModelProto:
+    """The graph: inputs (N, K) float32 and `class_priors`, outputs `probabilities` (N, K) and `confidence` (N,)."""
     given, nodes, constants = INPUT_NAMES[kind], [], []
     logits = given
     if kind == "probabilities":
@@ -84,17 +89,26 @@ def build(calibrator: Calibrator, kind: Kind, class_names: Sequence[str]) -> Mod
         nodes.append(helper.make_node("Log", ["fedlas_positive"], ["fedlas_logits"]))
         logits = "fedlas_logits"
     middle, more = calibrator.to_onnx(logits, "fedlas_calibrated_logits")
+    constants += [_constant(CLASS_PRIORS, priors.default), _constant("fedlas_class_shares", priors.shares)]
     nodes += [
         *middle,
-        helper.make_node("Softmax", ["fedlas_calibrated_logits"], ["probabilities"], axis=1),
+        helper.make_node("Div", [CLASS_PRIORS, "fedlas_class_shares"], ["fedlas_prior_ratio"]),
+        helper.make_node("Log", ["fedlas_prior_ratio"], ["fedlas_prior_shift"]),
+        helper.make_node("Add", ["fedlas_calibrated_logits", "fedlas_prior_shift"], ["fedlas_shifted_logits"]),
+        helper.make_node("Softmax", ["fedlas_shifted_logits"], ["probabilities"], axis=1),
         helper.make_node("ReduceMax", ["probabilities"], ["confidence"], axes=[1], keepdims=0),
     ]
     classes = len(class_names)
     outputs = [_info("probabilities", "N", classes), _info("confidence", "N")]
-    graph = helper.make_graph(nodes, "fedlas_calibrator", [_info(given, "N", classes)], outputs, [*constants, *more])
+    inputs = [_info(given, "N", classes), _info(CLASS_PRIORS, classes)]
+    graph = helper.make_graph(nodes, "fedlas_calibrator", inputs, outputs, [*constants, *more])
     return helper.make_model(
         graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION, producer_name="fedlas"
     )
+
+
+def _constant(name: str, values: Floats) -> TensorProto:
+    return numpy_helper.from_array(values.astype(np.float32), name)
 
 
 def _info(name: str, *shape: int | str) -> ValueInfoProto:

@@ -8,7 +8,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import FileResponse
-from pydantic import Field
+from pydantic import Field, JsonValue, TypeAdapter, ValidationError
 
 from service.api.datasets import SHARES, parse_roles, parse_split_shares
 from service.api.idempotency import IdempotencyKey, Key
@@ -21,7 +21,7 @@ from service.api.responses import created, stored_file
 from service.api.routing import Route
 from service.api.services import ServicesDep
 from service.registry import tables
-from service.registry.contract import FINAL, CalibratorRecord, RecordError
+from service.registry.contract import FINAL, CalibratorRecord, GivenPriors, RecordError
 from service.registry.documents import JsonObject
 from service.registry.errors import Conflict, InvalidRequest, RegistryError, WorkFailed
 from service.registry.presenters import calibrator_record
@@ -36,7 +36,9 @@ _FIELDS = {
     "unsuitable_method": "method",
     "class_names_mismatch": "class_names",
     "bad_split_shares": "split_shares",
+    "class_priors_mismatch": "class_priors",
 }
+_PRIORS: TypeAdapter[dict[str, float]] = TypeAdapter(GivenPriors)
 _RESPONSES: Responses = {
     202: {"model": CalibratorRecord, "description": "Not fitted within `wait`; its record tells when it is."},
 }
@@ -53,6 +55,11 @@ class CalibratorOptions(FileOptions):
         None, max_length=100_000, description='JSON, for example {"label": "diagnosis", "group": "patient"}.'
     )
     split_shares: str | None = SHARES
+    class_priors: str | None = Field(
+        None,
+        max_length=1_000_000,
+        description="JSON: how often each class occurs where the scores come from, by class name.",
+    )
     wait: float = Field(60, ge=0, le=60, description="Seconds to wait for the calibrator; then the answer is 202.")
 
     def stored(self) -> JsonObject:
@@ -60,7 +67,23 @@ class CalibratorOptions(FileOptions):
         names = parse_class_names(self.class_names) if self.class_names is not None else None
         roles = parse_roles(self.roles) if self.roles else None
         shares = parse_split_shares(self.split_shares) if self.split_shares else None
-        return {**self.model_dump(include={"method"}), "class_names": names, "roles": roles, "split_shares": shares}
+        priors = _priors(self.class_priors) if self.class_priors else None
+        return {
+            **self.model_dump(include={"method"}),
+            "class_names": names,
+            "roles": roles,
+            "split_shares": shares,
+            "class_priors": priors,
+        }
+
+
+def _priors(text: str) -> dict[str, JsonValue]:
+    """Parse and check the class priors; raises InvalidRequest."""
+    try:
+        return {**_PRIORS.validate_json(text)}
+    except ValidationError as error:
+        message = error.errors(include_url=False, include_input=False)[0]["msg"]
+        raise InvalidRequest("invalid_request", f"class_priors: {message[:300]}", field="class_priors") from error
 
 
 def add_calibrator(

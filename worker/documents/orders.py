@@ -46,6 +46,7 @@ class ScoresOptions(Document):
     class_names: list[str] | None = None
     roles: dict[str, str | list[str]] | None = None
     split_shares: SplitShares | None = None
+    class_priors: dict[str, float] | None = None
 
 
 class InspectDatasetOrder(Document):

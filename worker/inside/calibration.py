@@ -43,7 +43,7 @@ if TYPE_CHECKING:  # scores are calibrated without PyTorch
 #: What a calibrator's record shows of its report, which is long.
 _SHOWN = (
     *("verdict", "promoted", "summary", "metrics", "differences", "num_test_rows", "confidence_level", "gate"),
-    *("looks", "guarantees", "seed", "digests", "versions"),
+    *("looks", "guarantees", "class_priors", "seed", "digests", "versions"),
 )
 _REPORT, _PAGE, _DIAGRAM = "report.json", "report.html", "reliability.svg"
 
@@ -86,8 +86,10 @@ def calibrate(order: JobOrder, files: Files, folder: Path, emit: Emit) -> JobRes
 
 def fit_scores(order: ScoresOrder, files: Files, folder: Path, emit: Emit) -> ScoresResult:
     """Calibrate scores; `calibrator.onnx`, the report, its page and diagram lie in `folder`."""
-    dataset = read_scores(files["scores"], **order.options.model_dump(exclude={"method"}))
-    options = CalibrationOptions(method=order.options.method, evaluations_before=order.looks_before)
+    dataset = read_scores(files["scores"], **order.options.model_dump(exclude={"method", "class_priors"}))
+    options = CalibrationOptions(
+        method=order.options.method, class_priors=order.options.class_priors, evaluations_before=order.looks_before
+    )
     found = calibrate_scores(ScoredRows.of(dataset), options, digests={"scores_sha256": order.sha256})
     error = found.export(folder / "calibrator.onnx", metadata={"fedlas.scores_sha256": order.sha256})
     _write_report(found.report, folder)

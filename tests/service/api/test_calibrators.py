@@ -134,7 +134,8 @@ def test_bad_scores_are_refused_without_a_trace(
 @pytest.mark.parametrize(
     ("query", "field"),
     [("method=", "method"), ("method=A b", "method"), ("class_names=a", "class_names"), ("wait=61", "wait"),
-     ("wait=-1", "wait"), ("nonsense=1", "nonsense")],
+     ("wait=-1", "wait"), ("nonsense=1", "nonsense"), ("class_priors=[1]", "class_priors"),
+     ('class_priors={"0":0.5,"1":0.4}', "class_priors"), ("class_priors={", "class_priors")],
 )  # fmt: skip
 def test_bad_options_are_refused_at_once(api: Api, query: str, field: str) -> None:
     """What can be seen without opening the file is 422 before anything is stored."""

@@ -190,6 +190,34 @@ def test_what_an_open_job_needs_stays(registry: Registry, status: str) -> None:
         assert unit.jobs.get(order.id).finished_at is not None
 
 
+def test_the_next_version_takes_the_priors_over(registry: Registry) -> None:
+    """Unless its job had some of its own, or its classes are others; each version keeps what was set for it."""
+    shares, wanted = {"a": 0.5, "b": 0.5}, {"a": 0.01, "b": 0.99}
+    profiles: list[dict[str, Any]] = [
+        {"class_priors": {"shares": shares, "default": shares}},
+        {"class_priors": {"shares": {"a": 0.4, "b": 0.6}, "default": {"a": 0.4, "b": 0.6}}},
+        {"class_priors": {"shares": shares, "default": {"a": 0.2, "b": 0.8}}},
+        {"class_priors": {"shares": {"a": 0.5, "c": 0.5}, "default": {"a": 0.5, "c": 0.5}}},
+        {},
+    ]
+    rows = [model(registry, bytes([number])) for number in range(5)]
+    with registry.write() as unit:
+        for row, profile in zip(rows, profiles, strict=True):
+            row.profile = profile
+            unit.models.add(row)
+        unit.names.publish("fraud", rows[0])
+        assert unit.names.set_priors("fraud", 1, wanted).class_priors == wanted
+        assert unit.names.publish("fraud", rows[1]) == 2
+        assert unit.names.get("fraud").class_priors == wanted
+        for number in (2, 3, 4):
+            unit.names.switch("fraud", 2)
+            version = unit.names.publish("fraud", rows[number])
+            assert (version, unit.names.get("fraud").class_priors) == (number + 1, None)
+        assert unit.names.switch("fraud", 1).class_priors == wanted
+        assert unit.names.version("fraud", 2).class_priors == wanted
+        assert unit.names.set_priors("fraud", 1, None).class_priors is None
+
+
 def test_names_have_versions_and_one_default(registry: Registry) -> None:
     """Each publication is the next version and the default; an earlier one can be chosen again."""
     rows = [model(registry, bytes([number])) for number in range(3)]

@@ -16,7 +16,7 @@ from scipy.optimize import minimize_scalar
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import log_loss
 
-from fedlas.errors import BadDataset
+from fedlas.errors import BadDataset, Mismatch
 from fedlas.export.scores_graph import as_logits
 from fedlas.guarantees import Guarantees
 from tests.helpers import uploads as made
@@ -41,10 +41,11 @@ def softmax(logits: Array) -> Array:
     return np.asarray(powers / powers.sum(axis=1, keepdims=True))
 
 
-def fit(folder: Path, content: bytes, *, method: str = "auto", looks_before: int = 0) -> Json:
+def fit(folder: Path, content: bytes, *, looks_before: int = 0, **options: Any) -> Json:
     """Fit on what was sent."""
     (folder / "scores").write_bytes(content)
-    order = ScoresOrder(sha256="s" * 64, options=ScoresOptions(method=method), looks_before=looks_before)
+    ordered = ScoresOptions.model_validate({"method": "auto", **options})
+    order = ScoresOrder(sha256="s" * 64, options=ordered, looks_before=looks_before)
     return fit_scores(order, {"scores": folder / "scores"}, folder, lambda _: None).stored()
 
 
@@ -236,6 +237,27 @@ def test_what_guarantee_rows_promise_holds_for_the_file(tmp_path: Path) -> None:
     assert 0.1 < answered.mean() < 1
     assert wrong[answered].mean() <= 0.15
     assert result["excerpt"]["guarantees"]["num_rows"] == 2000
+
+
+def test_the_file_answers_for_the_class_priors(tmp_path: Path) -> None:
+    """Ordered priors are its default, any others an input; classes that do not fit are refused."""
+    logits, targets = drawn(1000, 3)
+    content = made.npz(logits=logits, labels=targets)
+    assert fit(tmp_path, content)["excerpt"]["class_priors"]["shifted"] is False
+    plain, _ = run(tmp_path, logits)
+    wanted = {"0": 0.01, "1": 0.01, "2": 0.98}
+    found = fit(tmp_path, content, class_priors=wanted)["excerpt"]["class_priors"]
+    assert (found["shifted"], found["default"]) == (True, wanted)
+    shares = np.array(list(found["shares"].values()))
+    expected = plain * np.array([0.01, 0.01, 0.98]) / shares
+    shifted, confidence = run(tmp_path, logits)
+    np.testing.assert_allclose(shifted, expected / expected.sum(1, keepdims=True), atol=1e-6)
+    np.testing.assert_array_equal(confidence, shifted.max(1))
+    session = ort.InferenceSession(str(tmp_path / "calibrator.onnx"), providers=["CPUExecutionProvider"])
+    (back,) = session.run(["probabilities"], {"logits": logits, "class_priors": shares.astype(np.float32)})
+    np.testing.assert_allclose(back, plain, atol=1e-6)
+    with pytest.raises(Mismatch, match="'1', '2' missing"):
+        fit(tmp_path, content, class_priors={"0": 1.0})
 
 
 def test_weights_thin_the_rows_that_judge(tmp_path: Path) -> None:
