@@ -20,9 +20,10 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from fedlas.errors import BadDataset
-from fedlas.gate.claims import MOST_ROWS_NEEDED, UNDETERMINED, VERDICTS, Claim, Comparison, GateVerdict, sentences_of
+from fedlas.gate.claims import MOST_ROWS_NEEDED, VERDICTS, Claim, Comparison, GateVerdict
 from fedlas.gate.ledger_level import ledger_level
 from fedlas.gate.non_inferiority import RIVALS, GateOptions, JudgedRows, guard_finalist
+from fedlas.gate.sentences import UNDETERMINED, sentences_of
 from fedlas.gate.vetoes import find_vetoes
 from fedlas.metrics._checks import Floats, check_count, check_groups, check_rows
 from fedlas.metrics.betting_intervals import BoundedMean, paired_mean

@@ -45,6 +45,7 @@ def build_report(
     report = CalibrationReport(
         verdict=evidence.gate.verdict,
         promoted=evidence.gate.promoted,
+        shown=evidence.gate.shown,
         summary=(),
         advice=(),
         warnings=caveats(evidence, rows, names, estimates["uploaded"], models["uploaded"].argmax(1) == rows.targets),

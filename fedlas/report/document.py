@@ -122,6 +122,7 @@ class CalibrationReport:
 
     verdict: str
     promoted: bool
+    shown: bool | None
     summary: tuple[str, ...]
     advice: tuple[str, ...]
     warnings: tuple[str, ...]

@@ -14,6 +14,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from fedlas.documents import Json
 from fedlas.gate.non_inferiority import GUARD_NAMES
+from fedlas.gate.sentences import FINALIST_NAMES, SCORE_NAMES
 from fedlas.report import deployment, sentences
 from fedlas.report.diagrams import reliability_panel_svg, risk_coverage_svg
 from fedlas.report.document import CalibrationReport
@@ -41,6 +42,8 @@ def environment() -> Environment:
         sentences=sentences,
         deployment=deployment,
         guard_names=GUARD_NAMES,
+        finalist_names=FINALIST_NAMES,
+        score_names=SCORE_NAMES,
         reliability_panel=reliability_panel_svg,
         risk_coverage=risk_coverage_svg,
     )

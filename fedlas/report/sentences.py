@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from fedlas.metrics import BinnedEstimate, CalibrationTest, SliceRow, SliceTable
+from fedlas.gate.sentences import SCORE_NAMES
+from fedlas.metrics import BinnedEstimate, CalibrationTest, Estimate, SliceRow, SliceTable
 from fedlas.report.deployment import decision_sentence, priors_sentence
 from fedlas.report.document import (
     BinarySection,
@@ -24,6 +25,7 @@ def summary(report: CalibrationReport) -> list[str]:
     """The sentences between the verdict's and the notes: numbers first, then where not to trust them."""
     found = [
         *calibration_sentences(report),
+        other_score_sentence(report),
         *report.advice[1:],
         positive_sentence(report.binary, report.confidence_level) if report.binary else None,
         decision_sentence(report.decisions, report.num_test_rows),
@@ -54,6 +56,19 @@ def calibration_sentences(report: CalibrationReport) -> list[str]:
         f"A perfectly calibrated model with the same confidences has an ECE of {percent(ece.floor_low)} to "
         f"{percent(ece.floor_high)} on as many rows: {rest}.",
     ]
+
+
+def other_score_sentence(report: CalibrationReport) -> str | None:
+    """The proper score in which nothing is claimed, of the served model against the uploaded one."""
+    if not report.promoted:
+        return None
+    name = "nll" if report.gate.score == "brier" else "brier"
+    found = report.differences["calibrated_minus_uploaded"][name]
+    assert isinstance(found, Estimate)
+    return (
+        f"{SCORE_NAMES[name]}, which is reported and not claimed: {found.value:+.4f} against the uploaded model "
+        f"({100 * report.confidence_level:g} % interval {found.low:+.4f} to {found.high:+.4f})."
+    )
 
 
 def calibration_test_sentence(test: CalibrationTest, level: float, *, grouped: bool) -> str:
@@ -162,12 +177,18 @@ def ledger_sentence(report: CalibrationReport) -> str | None:
     return f"These test rows had judged {times} before, which lowers the level of this evaluation."
 
 
+def _proof(report: CalibrationReport) -> str:
+    if report.shown:
+        return "It is shown to be better."
+    return "It is the better choice on the calibration rows, which the test rows neither prove nor speak against."
+
+
 def advice(report: CalibrationReport) -> tuple[str, ...]:
     """Which model to serve, how well it is calibrated, and what abstaining gains."""
     serve = {
-        "trained": "Serve the calibrated model: fine-tuned, with a calibrator on top.",
-        "post_hoc": "Serve the calibrated model: the uploaded network with a calibrator on top.",
-        "unchanged": "Keep serving the uploaded model: nothing was better without doing harm.",
+        "trained": f"Serve the calibrated model: fine-tuned, with a calibrator on top. {_proof(report)}",
+        "post_hoc": f"Serve the calibrated model: the uploaded network with a calibrator on top. {_proof(report)}",
+        "unchanged": "Keep serving the uploaded model: nothing was clearly better without doing harm.",
         "undetermined": "This report supports no decision yet: it is unknown which rows the model was trained on.",
     }
     served, grouped = report.confidence["calibrated"], report.num_groups is not None

@@ -100,7 +100,8 @@ def test_a_jobs_end_is_told(tmp_path: Path, uploads: Uploads, place: dict[str, s
         assert all(later == message for _, later in receiver.received)
         assert message["type"] == "job.succeeded"
         assert message["data"] == {
-            **{name: job[name] for name in ("id", "status", "verdict", "promoted", "calibrated_model_id", "error")},
+            **{name: job[name] for name in ("id", "status", "verdict", "promoted", "shown", "error")},
+            "calibrated_model_id": job["calibrated_model_id"],
             "report_url": job["report_url"],
             "metadata": {"team": "x"},
         }

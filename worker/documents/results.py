@@ -80,6 +80,7 @@ class JobResult(Result):
 
     verdict: Verdict
     promoted: bool
+    shown: bool
     calibrated: ModelProfile | None
     model: FileName
     report: FileName

@@ -42,8 +42,8 @@ if TYPE_CHECKING:  # scores are calibrated without PyTorch
 
 #: What a calibrator's record shows of its report, which is long.
 _SHOWN = (
-    *("verdict", "promoted", "summary", "metrics", "differences", "num_test_rows", "confidence_level", "gate"),
-    *("looks", "guarantees", "class_priors", "seed", "digests", "versions"),
+    *("verdict", "promoted", "shown", "summary", "metrics", "differences", "num_test_rows", "confidence_level"),
+    *("gate", "looks", "guarantees", "class_priors", "seed", "digests", "versions"),
 )
 _REPORT, _PAGE, _DIAGRAM = "report.json", "report.html", "reliability.svg"
 
@@ -76,6 +76,7 @@ def calibrate(order: JobOrder, files: Files, folder: Path, emit: Emit) -> JobRes
     return JobResult(
         verdict=found.verdict.verdict,
         promoted=found.verdict.promoted,
+        shown=bool(found.verdict.shown),
         calibrated=exported,
         model="calibrated.onnx",
         report=_REPORT,

@@ -29,6 +29,7 @@ from service.registry.contract.requests import (
     JobOptions,
     JobRequest,
     Method,
+    PublishWhen,
     UploadRequest,
     Webhook,
 )
@@ -62,6 +63,7 @@ __all__ = [
     "ModelRecord",
     "NameRecord",
     "Page",
+    "PublishWhen",
     "RecordError",
     "Reference",
     "ServedModel",

@@ -7,7 +7,7 @@ from typing import Generic, Literal, TypeVar
 
 from pydantic import BaseModel, Field
 
-from service.registry.contract.requests import Method
+from service.registry.contract.requests import Method, PublishWhen
 from service.registry.documents import (
     ClassPriors,
     DatasetRoles,
@@ -142,9 +142,14 @@ class JobRecord(RunRecord):
     status: JobStatus
     stage: Stage | None = None
     verdict: Verdict | None = None
-    promoted: bool
+    promoted: bool = Field(description="Whether something else than the uploaded model is to be served.")
+    shown: bool | None = Field(
+        None, description="Whether test rows show what is to be served to be better; null before the end."
+    )
     calibrated_model_id: str | None = None
     report_url: str | None = None
+    publish_as: str | None = Field(None, description="As it was ordered.")
+    publish_when: PublishWhen | None = Field(None, description="As it was ordered.")
     class_priors: dict[str, float] | None = Field(None, description="As they were ordered.")
     dry_run: bool = False
     plan: Plan | None = Field(None, description="What a dry run found.")
@@ -156,8 +161,9 @@ class EventRecord(BaseModel):
     """One line of what happened to a job; ids grow by one within it."""
 
     id: int
-    type: Literal["status", "stage", "progress", "candidate", "attempt"] = Field(
-        description="`attempt`: a process or worker was lost or handed the job back, and the job continues."
+    type: Literal["status", "stage", "progress", "candidate", "attempt", "publication"] = Field(
+        description="`attempt`: a process or worker was lost or handed the job back, and the job continues; "
+        "`publication`: the model is a version of `publish_as` now, or the reason why it is none."
     )
     at: datetime
     data: EventData

@@ -25,6 +25,8 @@ Method = Literal[
     "temperature",
 ]
 
+#: When a job's model becomes the next version of `publish_as`.
+PublishWhen = Literal["promoted", "shown", "always"]
 Auto = Literal["auto"]
 AlphaValue = Annotated[float, Field(gt=0, le=0.5)]
 PositiveValue = Annotated[float, Field(gt=0, le=1000)]
@@ -69,7 +71,12 @@ class GateOptions(Strict):
     score: Literal["brier", "nll"] = "brier"
     confidence_level: float = Field(0.95, gt=0.5, lt=1)
     max_accuracy_drop: float = Field(0.005, ge=0, le=1)
-    max_recall_drop: float | None = Field(None, ge=0, le=1)
+    max_recall_drop: float | None = Field(
+        None,
+        ge=0,
+        le=1,
+        description="How much recall at the most probable class any class may lose; null: recall is not guarded.",
+    )
 
 
 class Webhook(Strict):
@@ -104,7 +111,11 @@ class JobOptions(Strict):
         1.5, ge=1, le=10, description="How much dearer than the uploaded model an answer of the served one may be."
     )
     publish_as: str | None = Field(None, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")
-    publish_when: Literal["promoted", "always"] = "promoted"
+    publish_when: PublishWhen | None = Field(
+        None,
+        description="`promoted`: where something else than the uploaded model is served; `shown`: where test rows show "
+        "it to be better; null: `shown` where the name has a version already, `promoted` for its first.",
+    )
     class_priors: GivenPriors | None = Field(
         None,
         description="How often each class occurs where the model is used, by class name; sums to 1. Its answers are "

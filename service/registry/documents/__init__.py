@@ -12,7 +12,7 @@ from service.registry.documents.dataset_profile import (
     SplitCounts,
     SplitShares,
 )
-from service.registry.documents.events import CandidateEnded, EventData, Progress, Stage
+from service.registry.documents.events import CandidateEnded, EventData, Progress, Publication, Stage
 from service.registry.documents.model_profile import (
     ClassPriors,
     DecisionThresholds,
@@ -48,6 +48,7 @@ __all__ = [
     "OutputSpec",
     "Plan",
     "Progress",
+    "Publication",
     "Report",
     "SeenByModel",
     "ServingCost",

@@ -51,8 +51,16 @@ class AttemptEnded(Document):
     reason: str
 
 
+class Publication(Document):
+    """Type `publication`: the version of a name that the job's model has become, or why it has become none."""
+
+    name: str
+    version: int | None = None
+    reason: str | None = None
+
+
 #: In this order; what no current version writes is shown as it is stored.
 EventData = Annotated[
-    StatusChanged | StageChanged | CandidateEnded | AttemptEnded | Progress | dict[str, JsonValue],
+    StatusChanged | StageChanged | CandidateEnded | AttemptEnded | Publication | Progress | dict[str, JsonValue],
     Field(union_mode="left_to_right"),
 ]

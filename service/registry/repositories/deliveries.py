@@ -14,7 +14,7 @@ from service.registry.repositories.work import WorkQueue
 from service.registry.webhooks import parse_url, payload
 
 #: The fields of its job in a message.
-_SHOWN = ("id", "status", "verdict", "promoted", "calibrated_model_id", "error")
+_SHOWN = ("id", "status", "verdict", "promoted", "shown", "calibrated_model_id", "error")
 
 
 class Deliveries(Records[tables.Delivery]):

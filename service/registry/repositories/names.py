@@ -48,6 +48,12 @@ class Names(Repository):
         )
         return version
 
+    def exists(self, name: str) -> bool:
+        """Whether it has a version."""
+        return (
+            self.session.scalar(select(PublishedVersion.name).where(PublishedVersion.name == name).limit(1)) is not None
+        )
+
     def resolve(self, name: str) -> str:
         """Return the model id behind a published name; raises NotFound."""
         found = self.session.scalar(

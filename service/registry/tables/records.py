@@ -74,6 +74,7 @@ class Job(Reported, Run):
     history: Mapped[list[Json]]
     verdict: Mapped[str | None] = mapped_column(String(16))
     promoted: Mapped[bool] = mapped_column(default=False)
+    shown: Mapped[bool | None]
     calibrated_model_id: Mapped[str | None] = mapped_column(String(40))
     plan: Mapped[Json | None]  # what a dry run found
 

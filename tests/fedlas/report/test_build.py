@@ -57,7 +57,8 @@ def test_the_report_is_strict_json() -> None:
 def test_the_summary_is_honest() -> None:
     """Verdict first, then numbers, then what noise alone would give, then the notes."""
     summary = content()["summary"]
-    assert "is served" in summary[0]
+    assert summary[0].startswith("Served is")
+    assert "show it to be better" in summary[0]
     assert any("perfectly calibrated model" in sentence for sentence in summary)
     assert summary[-1] == "A note."
     assert example()[0].verdict == content()["verdict"] == "post_hoc"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -47,12 +48,12 @@ def add_dataset(engine: sa.Engine, record_id: str, sha256: str) -> None:
     )  # fmt: skip
 
 
-def add_job(engine: sa.Engine, record_id: str, dataset_id: str, verdict: str | None) -> None:
+def add_job(engine: sa.Engine, record_id: str, dataset_id: str, verdict: str | None, **values: str) -> None:
     """A job of the first release."""
+    given = {"request": '{"method": "auto"}', "status": "succeeded", **values}
     insert(
-        engine, "jobs", id=record_id, model_id="mdl_1", dataset_id=dataset_id, request='{"method": "auto"}',
-        progress="{}", history="[]", verdict=verdict, promoted=False, report_sha256="c" * 64, status="succeeded",
-        created_at=MOMENT,
+        engine, "jobs", id=record_id, model_id="mdl_1", dataset_id=dataset_id, progress="{}", history="[]",
+        verdict=verdict, promoted=False, report_sha256="c" * 64, created_at=MOMENT, **given,
     )  # fmt: skip
 
 
@@ -212,6 +213,31 @@ def test_calibrators_of_the_sixth_release_are_kept(settings: ServiceSettings) ->
     registry.close()
 
 
+def test_open_jobs_of_the_eighth_release_publish_what_they_were_to(settings: ServiceSettings) -> None:
+    """Where `promoted` meant shown to be better, an open job goes on with `shown`; one that has ended stays."""
+    engine = open_engine(settings.resolved_database_url)
+    to_revision(engine, "0008")
+    orders = {"job_1": ("promoted", "queued"), "job_2": ("always", "running"), "job_3": ("promoted", "succeeded")}
+    for record_id, (when, status) in orders.items():
+        add_job(engine, record_id, "ds_1", None, request=f'{{"publish_when": "{when}"}}', status=status)
+    to_revision(engine, "0009")
+    registry = Registry.open(settings)
+    with registry.read() as unit:
+        jobs = [unit.jobs.get(record_id) for record_id in orders]
+        assert [job.request["publish_when"] for job in jobs] == ["shown", "always", "promoted"]
+        assert {job.shown for job in jobs} == {None}
+    with registry.write() as unit:
+        unit.jobs.get("job_2").request = {"publish_when": None}
+    registry.close()
+    to_revision(engine, "0008", down=True)
+    with engine.connect() as connection:
+        found = list(connection.execute(sa.text("SELECT request FROM jobs ORDER BY id")).scalars())
+    assert [json.loads(request) if isinstance(request, str) else request for request in found] == [
+        {"publish_when": "promoted"}
+    ] * 3
+    engine.dispose()
+
+
 def test_an_unmigrated_database_is_not_current(settings: ServiceSettings) -> None:
     """A worker that starts first sees that the tables are not there yet."""
     fresh = Registry.open(settings)
@@ -225,7 +251,9 @@ def test_the_way_back(settings: ServiceSettings, first_release: sa.Engine) -> No
     to_revision(first_release, "0001", down=True)
     with first_release.connect() as connection:
         assert connection.execute(sa.text("SELECT COUNT(*) FROM jobs")).scalar() == 5
-        assert not {"page_sha256", "plan"} & {column["name"] for column in sa.inspect(connection).get_columns("jobs")}
+        assert not {"page_sha256", "plan", "shown"} & {
+            column["name"] for column in sa.inspect(connection).get_columns("jobs")
+        }
         assert "uploads" not in sa.inspect(connection).get_table_names()
     to_revision(first_release, "head")
     first_release.dispose()

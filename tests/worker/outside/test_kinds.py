@@ -10,6 +10,7 @@ import pytest
 
 from service.registry import tables
 from service.registry.contract import PLAN, JobRequest, RecordError
+from service.registry.presenters import job_record
 from service.registry.registry import Registry
 from service.registry.repositories import Claim
 from service.registry.tables import new_id, now
@@ -116,13 +117,17 @@ def bench(registry: Registry, worker_settings: WorkerSettings) -> Bench:
     return Bench(registry, worker_settings)
 
 
-def answer(folder: Path, *, verdict: str = "unchanged") -> Json:
+def answer(folder: Path, *, verdict: str = "unchanged", shown: bool = False) -> Json:
     """What a child of a job leaves behind; the report stands for any."""
     names = {"report": "report.json", "diagram": "reliability.svg", "page": "report.html"}
     for name in names.values():
         (folder / name).write_text(f"content of {name}")
     (folder / "report.json").write_text(REPORT)
-    return {"verdict": verdict, "promoted": False, "calibrated": None, "model": "calibrated.onnx", **names}
+    promoted = verdict in ("trained", "post_hoc")
+    (folder / "calibrated.onnx").write_bytes(b"onnx")
+    calibrated = MODEL_PROFILE if promoted else None
+    found = {"verdict": verdict, "promoted": promoted, "shown": shown, "calibrated": calibrated}
+    return {**found, "model": "calibrated.onnx", **names}
 
 
 def test_the_ledger_survives_deletion_and_reupload(bench: Bench, tmp_path: Path) -> None:
@@ -168,6 +173,53 @@ def test_jobs_that_showed_nothing_give_back(bench: Bench, tmp_path: Path, end: s
             unit.jobs.change_status(unit.jobs.get(job_id), "cancelling")
         assert bench.claimed(job_id).begin() is None
     assert bench.looks(bench.job(data, model)) == 0
+
+
+@pytest.mark.parametrize(("verdict", "shown"), [("post_hoc", True), ("post_hoc", False), ("unchanged", False)])
+def test_rows_that_judged_have_looked(bench: Bench, tmp_path: Path, verdict: str, shown: bool) -> None:
+    """A look is spent by what is shown, by what is only served, and by what test rows have vetoed."""
+    model, data = bench.model(), bench.dataset(b"rows")
+    bench.begun(bench.job(data, model))[0].succeeded(answer(tmp_path, verdict=verdict, shown=shown), tmp_path)
+    assert bench.looks(bench.job(data, model)) == 1
+
+
+#: `publish_when`, whether the name has a version, verdict, whether it is shown, and whether it is published.
+PUBLICATIONS = [
+    (None, False, "post_hoc", False, True),
+    (None, True, "post_hoc", False, False),
+    (None, True, "post_hoc", True, True),
+    (None, False, "unchanged", False, False),
+    ("promoted", True, "post_hoc", False, True),
+    ("shown", False, "post_hoc", False, False),
+    ("shown", False, "trained", True, True),
+    ("always", True, "unchanged", False, True),
+    ("always", False, "undetermined", False, True),
+]
+
+
+@pytest.mark.parametrize(("when", "again", "verdict", "shown", "published"), PUBLICATIONS)
+def test_what_is_published(
+    bench: Bench, tmp_path: Path, when: str | None, again: bool, verdict: str, shown: bool, published: bool
+) -> None:
+    """By default a name's first version only has to be promoted, and the next must be shown to be better."""
+    model, data = bench.model(), bench.dataset(b"rows")
+    if again:
+        with bench.registry.write() as unit:
+            unit.names.publish("name", unit.models.get(model))
+    job_id = bench.job(data, model, publish_as="name", publish_when=when)
+    bench.begun(job_id)[0].succeeded(answer(tmp_path, verdict=verdict, shown=shown), tmp_path)
+    with bench.registry.read() as unit:
+        row = unit.jobs.get(job_id)
+        record = job_record(row, unit.work.of(job_id))
+        assert (record.shown, record.publish_as, record.publish_when) == (shown, "name", when)
+        versions = unit.names.get("name").versions if again or published else {}
+        expected = [model] * again + [row.calibrated_model_id] * published
+        assert list(versions.values()) == expected
+        last = [(event.type, event.data) for event in unit.events.newest_before(job_id, None, limit=2)]
+    assert last[0] == ("status", {"status": "succeeded"})
+    assert last[1][0] == "publication"
+    said = last[1][1]
+    assert said == {"name": "name", "version": len(versions)} if published else said.keys() == {"name", "reason"}
 
 
 def test_a_dry_run_takes_no_look_and_publishes_nothing(bench: Bench, tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from pydantic import BaseModel
 from service.registry import tables
 from service.registry.artifacts import StagedFile
 from service.registry.contract import JobRequest
-from service.registry.documents import ModelProfile
+from service.registry.documents import ModelProfile, Publication
 from service.registry.presenters import job_record, model_record
 from service.registry.tables import new_id, now
 from service.registry.unit_of_work import UnitOfWork
@@ -37,7 +37,7 @@ class Calibrate(JobKind[JobResult]):
         row = self.row(unit)
         row.report_sha256, row.diagram_sha256 = files["report"].keep(), files["diagram"].keep()
         row.page_sha256 = files["page"].keep()
-        row.verdict, row.promoted = found.verdict, found.promoted
+        row.verdict, row.promoted, row.shown = found.verdict, found.promoted, found.shown
         if row.verdict == "undetermined":  # the test rows have judged nothing
             unit.ledger.withdraw(row.id)
         served = unit.models.get(row.model_id)
@@ -45,11 +45,10 @@ class Calibrate(JobKind[JobResult]):
             served = unit.models.add(_calibrated(served, row, found.calibrated, files["model"]))
             model_record(served).model_dump_json()  # raises where no list could show it
         row.calibrated_model_id = served.id
-        if row.publish_as and (row.promoted or row.request["publish_when"] == "always"):
-            version = unit.names.publish(row.publish_as, served)
-            if served.origin == "calibrated":
-                served.name, served.version = row.publish_as, version
         unit.jobs.update_progress(row, "publishing", {"fraction": 1.0})
+        if row.publish_as is not None:
+            publication = _published(unit, row.publish_as, row, served)
+            unit.events.add(row.id, "publication", publication.stored())
         unit.jobs.change_status(row, "succeeded")
         return job_record(row, unit.work.of(row.id))
 
@@ -73,6 +72,21 @@ class Plan(JobKind[PlanResult]):
         row.plan, row.progress = found.plan.stored(), {"fraction": 1.0}
         unit.jobs.change_status(row, "succeeded")
         return job_record(row, unit.work.of(row.id))
+
+
+def _published(unit: UnitOfWork, name: str, job: tables.Job, served: tables.Model) -> Publication:
+    """Make the served model the next version of the name, unless the job has shown too little for that."""
+    when = job.request.get("publish_when")
+    if when is None:  # what answers under a name already is replaced only by what is shown to be better
+        when = "shown" if unit.names.exists(name) else "promoted"
+    if when != "always" and not job.promoted:
+        return Publication(name=name, reason=f"the uploaded model is served as it is ({job.verdict})")
+    if when == "shown" and not job.shown:
+        return Publication(name=name, reason="the test rows do not show what is served to be better")
+    version = unit.names.publish(name, served)
+    if served.origin == "calibrated":
+        served.name, served.version = name, version
+    return Publication(name=name, version=version)
 
 
 def _calibrated(parent: tables.Model, job: tables.Job, profile: ModelProfile, file: StagedFile) -> tables.Model:
