@@ -1,7 +1,7 @@
 """Non-inferiority guards of the gate: figures that a better score may not cost. They can only stop a promotion.
 
-Accuracy and AURC may fall by a margin (point differences, with their intervals beside them), and the other proper score
-may not be shown to be worse. No class may become harder to find (`fedlas.gate.ranking`) or lose its probability
+Accuracy may fall by a margin, or by what chance takes, and AURC by a margin (a point difference, with its interval
+beside it); the other proper score may not be shown to be worse. No class may become harder to find (`fedlas.gate.ranking`) or lose its probability
 (`fedlas.gate.class_probabilities`), and confident answers may not become untrue (`fedlas.gate.confident_errors`).
 """
 
@@ -18,6 +18,7 @@ from fedlas.gate.class_probabilities import log_score_rise, share_error
 from fedlas.gate.confident_errors import confident_errors
 from fedlas.gate.ranking import auroc_drop, recall_drop_at_equal_alarms
 from fedlas.gate.recall import rare_classes_recall_drop, worst_class_recall_drop
+from fedlas.gate.sign_test import sign_tested
 from fedlas.metrics._checks import Floats, Ints
 from fedlas.metrics.betting_intervals import BoundedMean, paired_mean
 from fedlas.metrics.bootstrap import Estimate, ResamplingUnits, percentile_interval
@@ -27,6 +28,10 @@ from fedlas.metrics.selective import RiskCoverage
 #: AURC of a promoted model may be worse by this much, or by this share of the uploaded model's (point estimates): a
 #: temperature moves the ranking a little too, and where AURC is 0.22 a rise of 0.005 is negligible.
 MAX_AURC_RISE, MAX_AURC_SHARE = 0.005, 0.05
+
+#: A loss of accuracy beyond the margin is excused where chance explains it (a sign test of the answers that changed, at
+#: 5 %), but never one of so much: on 500 rows the margin of 0.005 is two answers.
+MOST_ACCURACY_DROP, ACCURACY_LEVEL = 0.02, 0.05
 
 #: What a failed guard is called in a sentence.
 GUARD_NAMES = {
@@ -102,11 +107,10 @@ def guard_finalist(finalist: str, probs: Mapping[str, Floats], rows: JudgedRows,
         probs: probabilities (N, K) by name, `uploaded` among them.
     """
     before, after = probs["uploaded"], probs[finalist]
-    accuracy = accuracy_drop(before, after, rows, options.level)
     aurc = _aurc_rise(before, after, rows, options)
     allowed = max(MAX_AURC_RISE, MAX_AURC_SHARE * metrics.aurc(before, rows.targets))
     guards = [
-        _margin("accuracy_drop", finalist, accuracy, options.max_accuracy_drop),
+        _accuracy(finalist, before, after, rows, options),
         _margin("aurc_rise", finalist, aurc, allowed),
         _other_score(finalist, probs, rows, options),
     ]
@@ -138,11 +142,24 @@ def _recall(before: Floats, after: Floats, rows: JudgedRows, limit: float | None
     }
 
 
+def _accuracy(finalist: str, before: Floats, after: Floats, rows: JudgedRows, options: GateOptions) -> Guard:
+    estimate, limit = accuracy_drop(before, after, rows, options.level), options.max_accuracy_drop
+    most = max(limit, MOST_ACCURACY_DROP)
+    tested = sign_tested(_lost(before, after, rows.targets), rows.groups, ACCURACY_LEVEL, limit, most, None)
+    return Guard("accuracy_drop", finalist, **{**vars(tested), "low": estimate.low, "high": estimate.high})
+
+
+def _lost(before: Floats, after: Floats, targets: Ints) -> Floats:
+    """1 for a row (N,) whose right answer became wrong, −1 for one that became right."""
+    was, now = (probs.argmax(axis=1) == targets for probs in (before, after))
+    lost: Floats = was.astype(np.float64) - now
+    return lost
+
+
 def accuracy_drop(before: Floats, after: Floats, rows: JudgedRows, level: float) -> Estimate:
     """The loss of accuracy; only a row whose answer changed can have lost or won."""
-    was, now = before.argmax(axis=1), after.argmax(axis=1)
-    lost = (was == rows.targets).astype(np.float64) - (now == rows.targets)
-    possible = (was != now).astype(np.float64)
+    possible = (before.argmax(axis=1) != after.argmax(axis=1)).astype(np.float64)
+    lost = _lost(before, after, rows.targets)
     return BoundedMean.of(lost, lower=-possible, upper=possible, groups=rows.groups).estimate(level / 2)
 
 

@@ -72,6 +72,17 @@ def test_an_accuracy_drop_at_the_limit_passes() -> None:
         assert guards(answers(targets, 2), after, targets)["accuracy_drop"].passed is passed
 
 
+def test_chance_excuses_a_small_loss_of_accuracy() -> None:
+    """Of 400 answers eight lost and five won are chance; eight lost and none won are not, and nor is any 2.5 %."""
+    targets = np.repeat([0, 1], 200)
+    wrong = range(300, 310)
+    before = answers(changed(targets, wrong, 2), 2)
+    for lost, won, passed in ((8, 5, True), (8, 0, False), (18, 8, False)):
+        after = answers(changed(targets, [*range(lost), *wrong[won:]], 2), 2)
+        guard = guards(before, after, targets)["accuracy_drop"]
+        assert (guard.value, guard.passed) == (pytest.approx((lost - won) / 400), passed)
+
+
 def test_every_guard_has_a_name_and_recall_counts_where_it_is_asked_for() -> None:
     """A rare class that is named no more, in the order of before: stopped with `max_recall_drop` alone."""
     targets = np.repeat([0, 1], [960, 40])
