@@ -1,8 +1,9 @@
 """Non-inferiority guards of the gate: figures that a better score may not cost. They can only stop a promotion.
 
 Accuracy may fall by a margin, or by what chance takes, and AURC by a margin (a point difference, with its interval
-beside it); the other proper score may not be shown to be worse. No class may become harder to find (`fedlas.gate.ranking`) or lose its probability
-(`fedlas.gate.class_probabilities`), and confident answers may not become untrue (`fedlas.gate.confident_errors`).
+beside it); the other proper score may not be shown to be worse. No class may become harder to find
+(`fedlas.gate.ranking`) or lose its probability (`fedlas.gate.class_probabilities`), and confident answers may not
+become untrue (`fedlas.gate.confident_errors`).
 """
 
 from __future__ import annotations
