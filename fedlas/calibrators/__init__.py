@@ -13,6 +13,7 @@ from fedlas.calibrators.beta import BetaScaling
 from fedlas.calibrators.isotonic import IsotonicScaling
 from fedlas.calibrators.linear import MatrixScaling, VectorScaling
 from fedlas.calibrators.mixture import MixtureScaling
+from fedlas.calibrators.one_vs_rest import OneVsRestScaling
 from fedlas.calibrators.pool import Pool, Uniform
 from fedlas.calibrators.spline import QuadraticScaling, SplineScaling
 from fedlas.calibrators.temperature import Identity, ShrunkenTemperature, TemperatureScaling
@@ -26,6 +27,7 @@ __all__ = [
     "IsotonicScaling",
     "MatrixScaling",
     "MixtureScaling",
+    "OneVsRestScaling",
     "Pool",
     "QuadraticScaling",
     "ShrunkenTemperature",
@@ -48,6 +50,7 @@ _KINDS: tuple[type[LogitsCalibrator], ...] = (
     SplineScaling,
     VectorScaling,
     MatrixScaling,
+    OneVsRestScaling,
     IsotonicScaling,
 )
 

@@ -154,13 +154,6 @@ def effective_count(rows: Floats) -> float:
     return 1.0 / float(rows @ rows)
 
 
-def centred(logits: ArrayLike) -> Floats:
-    """Logits (N, K) less their row mean: what is added to a whole row means nothing to a softmax, so to no fit."""
-    scores = np.asarray(logits, dtype=np.float64)
-    shifted: Floats = scores - scores.mean(axis=1, keepdims=True)
-    return shifted
-
-
 class Chain:
     """A chain of ONNX nodes: each step reads what the last one wrote; names are made from the prefix."""
 
@@ -183,12 +176,6 @@ class Chain:
         self.nodes.append(helper.make_node(operator, inputs, [name], name=f"{PREFIX}node_{result}", **attributes))
         self.last = name
         return name
-
-    def centre(self, num_classes: int) -> str:
-        """Subtract the row mean, in operators that stay the same in every opset (ReduceMean does not)."""
-        given = self.last
-        mean = self.step("MatMul", self.constant("mean", np.full((num_classes, 1), 1 / num_classes)), result="mean_of")
-        return self.step("Sub", mean, result="centred", first=given)
 
     def end(self, output_name: str) -> OnnxPart:
         """The parts, the last result renamed to `output_name`."""

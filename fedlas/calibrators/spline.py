@@ -7,6 +7,7 @@ between a few knots, so that "increasing" is a bound on each slope, and "smooth"
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import ClassVar
 
 import numpy as np
@@ -87,34 +88,20 @@ class SplineScaling(LogitsCalibrator):
 
     def transform(self, scores: Floats) -> Floats:
         require_two_classes(self, scores)
-        return pair(self.height + _integrals(scores[:, 1] - scores[:, 0], self.knots) @ self.slopes)
+        return pair(self.curve(scores[:, 1] - scores[:, 0]))
 
     @classmethod
     def num_parameters(cls, num_classes: int) -> int:
         return cls.num_knots + 1
 
     def append_nodes(self, chain: Chain) -> None:
-        """Each piece adds t·(a + b·t) with t = clip(x, 0, 1) = 1 − relu(1 − relu(x)), exact however large x is."""
-        widths, one = np.diff(self.knots), chain.constant("one", 1.0)
-        bends = 0.5 * widths * np.diff(self.slopes)
-        given = chain.step("MatMul", chain.constant("difference", [[-1.0], [1.0]]), result="log_odds")
-        chain.step("Sub", chain.constant("knots", self.knots[None, :-1]), result="distances")
-        chain.step("Mul", chain.constant("inverse_widths", 1.0 / widths[None]), result="positions")
-        filled = chain.step("Relu", result="filled")
-        chain.step("Sub", filled, result="room", first=one)
-        unfilled = chain.step("Relu", result="unfilled")
-        share = chain.step("Sub", unfilled, result="share", first=one)
-        chain.step("Mul", chain.constant("bends", bends[None]), result="bent")
-        chain.step("Add", chain.constant("rises", (widths * self.slopes[:-1])[None]), result="risen")
-        chain.step("Mul", share, result="parts")
-        inside = chain.step("MatMul", chain.constant("all_pieces", np.ones((len(widths), 1))), result="inside")
-        chain.step("MatMul", chain.constant("outward", [[-1.0, 1.0]]), result="outward_log_odds", first=given)
-        chain.step("Add", chain.constant("ends", [[self.knots[0], -self.knots[-1]]]), result="beyond")
-        chain.step("Relu", result="tails")
-        chain.step("MatMul", chain.constant("tail_slopes", [[-self.slopes[0]], [self.slopes[-1]]]), result="outside")
-        chain.step("Add", inside, result="curve")
-        chain.step("Add", chain.constant("height", self.height), result="raised")
+        chain.step("MatMul", chain.constant("difference", [[-1.0], [1.0]]), result="log_odds")
+        append_curves(chain, [self])
         chain.step("MatMul", chain.constant("to_pair", [[0.0, 1.0]]), result="pair")
+
+    def curve(self, log_odds: Floats) -> Floats:
+        """g of log-odds (N,)."""
+        return np.asarray(self.height + _integrals(log_odds, self.knots) @ self.slopes)
 
 
 class QuadraticScaling(SplineScaling):
@@ -128,6 +115,36 @@ class QuadraticScaling(SplineScaling):
 
     name = "quadratic"
     num_knots = 2
+
+
+def append_curves(chain: Chain, splines: Sequence[SplineScaling]) -> None:
+    """The g of a spline of its own for each of the C columns (N, C) that the chain ends in.
+
+    Each piece between two knots adds t·(a + b·t) with t = clip(x, 0, 1) = 1 − relu(1 − relu(x)), exact however large x
+    is.
+    """
+    knots, slopes = np.stack([s.knots for s in splines]), np.stack([s.slopes for s in splines])
+    widths, one = np.diff(knots), chain.constant("one", 1.0)
+    given = chain.last
+    chain.step("Reshape", chain.constant("with_pieces", [0, len(splines), 1], np.int64), result="by_column")
+    chain.step("Sub", chain.constant("knots", knots[:, :-1]), result="distances")
+    chain.step("Mul", chain.constant("inverse_widths", 1.0 / widths), result="positions")
+    chain.step("Sub", chain.step("Relu", result="filled"), result="room", first=one)
+    share = chain.step("Sub", chain.step("Relu", result="unfilled"), result="share", first=one)
+    chain.step("Mul", chain.constant("bends", 0.5 * widths * np.diff(slopes)), result="bent")
+    chain.step("Add", chain.constant("rises", widths * slopes[:, :-1]), result="risen")
+    chain.step("Mul", share, result="pieces")
+    chain.step("MatMul", chain.constant("all_pieces", np.ones((widths.shape[1], 1))), result="summed")
+    inside = chain.step("Reshape", chain.constant("flat", [0, len(splines)], np.int64), result="inside")
+    chain.step("Sub", given, result="under", first=chain.constant("first_knots", knots[:, 0]))
+    chain.step("Relu", result="lower_tail")
+    lower = chain.step("Mul", chain.constant("first_slopes", slopes[:, 0]), result="lower")
+    chain.step("Sub", chain.constant("last_knots", knots[:, -1]), result="over", first=given)
+    chain.step("Relu", result="upper_tail")
+    chain.step("Mul", chain.constant("last_slopes", slopes[:, -1]), result="upper")
+    chain.step("Sub", lower, result="outside")
+    chain.step("Add", inside, result="curves")
+    chain.step("Add", chain.constant("heights", [spline.height for spline in splines]), result="raised")
 
 
 def _even_knots(values: Floats, rows: Floats, count: int) -> Floats:

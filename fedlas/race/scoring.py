@@ -56,7 +56,7 @@ def post_hoc_names(num_classes: int, num_rows: int, task: str = "multiclass") ->
     >>> post_hoc_names(2, 1000, "binary")
     ('temperature', 'mixture', 'affine', 'beta', 'quadratic', 'spline', 'isotonic')
     >>> post_hoc_names(10, 1000, "multiclass")
-    ('temperature', 'mixture', 'structured_vector', 'structured_matrix', 'isotonic')
+    ('temperature', 'mixture', 'structured_vector', 'structured_matrix', 'one_vs_rest', 'isotonic')
     """
     if task == "binary" and num_classes != 2:
         raise ValueError(f"a binary task needs num_classes 2, got {num_classes}")
@@ -69,7 +69,7 @@ def post_hoc_names(num_classes: int, num_rows: int, task: str = "multiclass") ->
     elif few and num_rows >= _ROWS_PER_CLASS * num_classes:
         names += ["structured_vector"]
         if num_classes <= _MOST_MATRIX_CLASSES and num_rows * num_classes <= _MOST_MATRIX_LOGITS:
-            names += ["structured_matrix"]
+            names += ["structured_matrix", "one_vs_rest"]
     if few and num_rows >= _ISOTONIC_ROWS:
         names += ["isotonic"]
     return tuple(names)

@@ -142,7 +142,8 @@ def test_what_is_offered_can_be_fitted() -> None:
             assert set(names) <= set(CALIBRATORS)
     assert post_hoc_names(2, 150) == ("temperature", "mixture", "affine", "beta", "quadratic", "spline")
     assert post_hoc_names(20, 150) == ("temperature", "mixture")
-    assert post_hoc_names(10, 1000) == ("temperature", "mixture", "structured_vector", "structured_matrix", "isotonic")
+    richest = ("structured_vector", "structured_matrix", "one_vs_rest", "isotonic")
+    assert post_hoc_names(10, 1000) == ("temperature", "mixture", *richest)
     assert post_hoc_names(1000, 100_000) == ("temperature",)
     with pytest.raises(ValueError, match="num_classes"):
         post_hoc_names(3, 1000, "binary")

@@ -1,0 +1,98 @@
+"""One-vs-rest scaling: a smooth increasing curve for each class, after structured matrix scaling."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from fedlas.calibrators.base import Chain, Floats, Ints, pair, softmax
+from fedlas.calibrators.linear import MatrixScaling
+from fedlas.calibrators.spline import SplineScaling, append_curves
+
+#: Added to probabilities before their logarithm, so that it stays finite in float32.
+_TINY = 1e-37
+
+
+class OneVsRestScaling(MatrixScaling):
+    """Probabilities σ(g_k(ln p_k − ln(1 − p_k))) made to sum to 1, with p of structured matrix scaling.
+
+    Each g_k is a `SplineScaling` of "this class or another" (Zadrozny and Elkan 2002 calibrate more classes one against
+    the rest, by isotonic curves). Where the network is more wrong for likely rows of a class than for unlikely ones, as
+    naive Bayes is, no matrix mends it.
+
+    Args:
+        matrix, offset, temperature, share: see `MatrixScaling`.
+        knots, slopes, heights: of the curves, (K, J), (K, J) and (K,); see `SplineScaling`.
+    """
+
+    name = "one_vs_rest"
+
+    def __init__(
+        self,
+        matrix: ArrayLike = ((1.0, 0.0), (0.0, 1.0)),
+        offset: ArrayLike = (0.0, 0.0),
+        temperature: float = 1.0,
+        share: float = 0.0,
+        knots: ArrayLike = ((-1.0, 1.0), (-1.0, 1.0)),
+        slopes: ArrayLike = ((1.0, 1.0), (1.0, 1.0)),
+        heights: ArrayLike = (-1.0, -1.0),
+    ) -> None:
+        super().__init__(matrix, offset, temperature, share)
+        shapes = np.shape(knots), np.shape(slopes), np.shape(heights)
+        if len(shapes[0]) != 2 or shapes[0] != shapes[1] or not shapes[0][:1] == shapes[2] == self.offset.shape:
+            raise ValueError(f"knots and slopes must be (K, J), heights (K,) with K {len(self.offset)}, got {shapes}")
+        curves = zip(np.asarray(knots), np.asarray(slopes), np.asarray(heights, np.float64).tolist(), strict=True)
+        self._curves = [SplineScaling(*curve) for curve in curves]
+
+    @property
+    def knots(self) -> Floats:
+        return np.stack([curve.knots for curve in self._curves])
+
+    @property
+    def slopes(self) -> Floats:
+        return np.stack([curve.slopes for curve in self._curves])
+
+    @property
+    def heights(self) -> Floats:
+        return np.array([curve.height for curve in self._curves])
+
+    def fit_rows(self, scores: Floats, labels: Ints, rows: Floats) -> None:
+        super().fit_rows(scores, labels, rows)
+        self._curves = []
+        for k, log_odds in enumerate(_against_the_rest(super().transform(scores)).T):
+            curve = SplineScaling()
+            curve.fit_rows(pair(log_odds), (labels == k).astype(np.int64), rows)
+            self._curves.append(curve)
+
+    def transform(self, scores: Floats) -> Floats:
+        against = _against_the_rest(super().transform(scores))
+        curved = [curve.curve(log_odds) for curve, log_odds in zip(self._curves, against.T, strict=True)]
+        return -np.logaddexp(0.0, -np.stack(curved, axis=1))
+
+    @classmethod
+    def num_parameters(cls, num_classes: int) -> int:
+        return super().num_parameters(num_classes) + num_classes * SplineScaling.num_parameters(2)
+
+    def append_nodes(self, chain: Chain) -> None:
+        super().append_nodes(chain)
+        num_classes = len(self.offset)
+        probs = chain.step("Softmax", result="probs", axis=1)
+        tiny = chain.constant("tiny", _TINY)
+        chain.step("MatMul", chain.constant("others", 1.0 - np.eye(num_classes)), result="rest")
+        chain.step("Add", tiny, result="rest_positive")
+        rest = chain.step("Log", result="log_rest")
+        chain.step("Add", tiny, result="positive", first=probs)
+        chain.step("Log", result="log_probs")
+        chain.step("Sub", rest, result="against_the_rest")
+        append_curves(chain, self._curves)
+        chain.step("Neg", result="turned")
+        chain.step("Softplus", result="surprise")
+        chain.step("Neg", result="log_sigmoid")
+
+
+def _against_the_rest(logits: Floats) -> Floats:
+    """ln p_k − ln(1 − p_k) (N, K) of p = softmax(logits); 1 − p_k is summed from the others, without cancellation."""
+    probs = softmax(logits)
+    rest = probs @ (1.0 - np.eye(probs.shape[1]))
+    against: Floats = np.log(probs + _TINY) - np.log(rest + _TINY)
+    return against
