@@ -124,9 +124,10 @@ def class_findings(finalist: str, probs: Mapping[str, Floats], rows: JudgedRows)
     before, after = probs["uploaded"], probs[finalist]
     kept = before if finalist == "same_labels" else probs.get("same_labels", before)
     judged = (after, rows.targets, rows.groups)
-    return {
+    # With three classes and more one temperature moves the order of the rows as well, for better or worse.
+    ranking = {} if finalist == "same_labels" else {"class_auroc_drop": auroc_drop(before, *judged)}
+    return ranking | {
         "recall_at_equal_alarms_drop": recall_drop_at_equal_alarms(before, *judged),
-        "class_auroc_drop": auroc_drop(before, *judged),
         "class_log_score_rise": log_score_rise(kept, *judged),
         "class_share_error": share_error(before, *judged),
         "confident_errors": confident_errors(before, *judged).decisive,

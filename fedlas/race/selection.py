@@ -11,8 +11,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from fedlas.calibrators import CALIBRATORS, Pool, Uniform, softmax
 from fedlas.calibrators.base import LogitsCalibrator
+from fedlas.calibrators.compressed import Compressed, compressed, is_saturated
 from fedlas.calibrators.feature_map import MAX_PRODUCT, cross_fit_features
-from fedlas.calibrators.floored import Floored, floored, is_saturated
 from fedlas.calibrators.pool import mixture_weights, pooled
 from fedlas.race.results import CandidateResult, Doubles, Floats, Scores
 from fedlas.race.scoring import (
@@ -87,8 +87,8 @@ class CalibratorSelector:
 
         Its weights are cross-fitted too, so that it can lose against a single calibrator.
         """
-        if self._gains_by_a_floor(logits):
-            return _behind_floor(self._calibrate(floored(logits), features))
+        if self._gains_by_compression(logits):
+            return _on_compressed(self._calibrate(compressed(logits), features))
         return self._calibrate(np.asarray(logits, np.float64), features)
 
     def _calibrate(self, scores: Doubles, features: Floats | None) -> CrossFitted:
@@ -103,7 +103,7 @@ class CalibratorSelector:
     def parametric(self, logits: Floats | Doubles) -> CrossFitted | None:
         """The best calibrator with a slope and an intercept, where one of two classes is rare or off in the large."""
         names = [name for name in ("affine", "beta") if name in self.names]
-        return self._fit_floored(logits, names) if names and self._needs_intercept(logits) else None
+        return self._fit_compressed(logits, names) if names and self._needs_intercept(logits) else None
 
     def _member(self, kind: type[LogitsCalibrator], scores: Doubles) -> CrossFitted | None:
         """A calibrator fitted on all rows and cross-fitted; None where a fold or all rows do not determine it."""
@@ -160,19 +160,19 @@ class CalibratorSelector:
     def label_keeping(self, logits: Floats | Doubles) -> CrossFitted | None:
         """The best calibrator that moves no label, chosen among those that may compete, where there are any."""
         names = [name for name in self.names if CALIBRATORS[name].keeps_order]
-        return self._fit_floored(logits, names) if names else None
+        return self._fit_compressed(logits, names) if names else None
 
-    def _fit_floored(self, logits: Floats | Doubles, names: Sequence[str]) -> CrossFitted:
-        if self._gains_by_a_floor(logits):
-            return _behind_floor(self._fit(floored(logits), names))
+    def _fit_compressed(self, logits: Floats | Doubles, names: Sequence[str]) -> CrossFitted:
+        if self._gains_by_compression(logits):
+            return _on_compressed(self._fit(compressed(logits), names))
         return self._fit(logits, names)
 
-    def _gains_by_a_floor(self, logits: Floats | Doubles) -> bool:
-        """Whether scores are saturated, and a temperature of floored ones is clearly better on rows left out."""
+    def _gains_by_compression(self, logits: Floats | Doubles) -> bool:
+        """Whether scores are saturated, and a temperature of compressed ones is clearly better on rows left out."""
         if not is_saturated(logits):
             return False
-        plain, raised = (self._fit(scores, ("temperature",)).held_out for scores in (logits, floored(logits)))
-        return self.beats(raised, plain)
+        plain, packed = (self._fit(scores, ("temperature",)).held_out for scores in (logits, compressed(logits)))
+        return self.beats(packed, plain)
 
     def post_hoc(self, calibrated: CrossFitted, *, seconds: float = 0.0) -> CandidateResult:
         """What the uploaded network with this calibrator came to, which took so many seconds."""
@@ -238,5 +238,5 @@ def most_logits(feature_dim: int, seconds: float) -> float:
     return min(MAX_PRODUCT / feature_dim, seconds / (_SECONDS * (feature_dim + _PER_CLASS)))
 
 
-def _behind_floor(found: CrossFitted) -> CrossFitted:
-    return CrossFitted(Floored(found.calibrator), found.held_out)
+def _on_compressed(found: CrossFitted) -> CrossFitted:
+    return CrossFitted(Compressed(found.calibrator), found.held_out)

@@ -9,8 +9,8 @@ import pytest
 from onnx import TensorProto, helper
 
 from fedlas.calibrators import CALIBRATORS, MixtureScaling, Pool, TemperatureScaling, Uniform, softmax
+from fedlas.calibrators.compressed import Compressed
 from fedlas.calibrators.feature_map import FeatureScaling, shown_parameters
-from fedlas.calibrators.floored import Floored
 from fedlas.calibrators.pool import mixture_weights
 
 
@@ -22,7 +22,7 @@ def drawn(num_classes: int, num_rows: int = 300) -> tuple[np.ndarray, np.ndarray
     return 2 * truth, rng.normal(size=(num_rows, 7)), targets
 
 
-def run(pool: Pool | Floored, logits: np.ndarray, features: np.ndarray) -> np.ndarray:
+def run(pool: Pool | Compressed, logits: np.ndarray, features: np.ndarray) -> np.ndarray:
     """What ONNX Runtime answers for the pool's nodes."""
     nodes, constants = pool.to_onnx("logits", "calibrated", "features")
     given = [
@@ -44,7 +44,7 @@ def test_a_pool_of_every_kind_is_one_graph(num_classes: int) -> None:
     logits, features, targets = drawn(num_classes)
     kinds = [kind for kind in CALIBRATORS.values() if num_classes == 2 or not kind.two_classes_only]
     members = [kind().fit(logits, targets) for kind in kinds for _ in range(2)]
-    members += [Floored(TemperatureScaling(1.5))]
+    members += [Compressed(TemperatureScaling(1.5))]
     members += [FeatureScaling(share=0.1).fit(logits, targets, features=features), Uniform()]
     pool = Pool(members, np.full(len(members), 1 / len(members)))
     expected = pool(logits, features)
@@ -55,8 +55,8 @@ def test_a_pool_of_every_kind_is_one_graph(num_classes: int) -> None:
 def test_a_pool_may_stand_behind_another_calibrator() -> None:
     """The name of what the pool is given stays as it is, also where it looks like a calibrator's own."""
     logits, features, _ = drawn(3)
-    floored = Floored(Pool([TemperatureScaling(0.5), Uniform()], [0.7, 0.3]))
-    assert run(floored, logits, features) == pytest.approx(floored(logits), abs=2e-5)
+    behind = Compressed(Pool([TemperatureScaling(0.5), Uniform()], [0.7, 0.3]))
+    assert run(behind, logits, features) == pytest.approx(behind(logits), abs=2e-5)
 
 
 def test_extreme_logits_stay_finite() -> None:

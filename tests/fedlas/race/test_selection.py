@@ -9,8 +9,8 @@ import pytest
 from scipy.optimize import minimize
 
 from fedlas.calibrators import CALIBRATORS, Calibrator, Pool, TemperatureScaling, VectorScaling, softmax
+from fedlas.calibrators.compressed import Compressed
 from fedlas.calibrators.feature_map import MAX_PRODUCT, FeatureScaling
-from fedlas.calibrators.floored import Floored
 from fedlas.race.scoring import cross_fitted_logits, row_nll, score
 from fedlas.race.selection import CalibratorSelector
 
@@ -136,19 +136,19 @@ def test_a_rare_class_has_an_intercept_behind_the_pool() -> None:
     assert CalibratorSelector(fair, names, False).parametric(even) is None
 
 
-def test_saturated_scores_are_floored_where_that_helps() -> None:
-    """Log-odds of ±5,000 that are wrong once in ten get a floor, and 90 %; true ones of ±20 keep theirs."""
+def test_saturated_scores_are_compressed_where_that_helps() -> None:
+    """Log-odds of ±5,000 that are wrong once in ten are compressed, and say 90 %; true ones of ±20 keep theirs."""
     rng = np.random.default_rng(0)
     targets = rng.integers(0, 2, 1000)
     says = np.where(rng.random(1000) < 0.9, targets, 1 - targets) * 2 - 1
     sure = np.stack([np.zeros(1000), says * rng.choice([1.0, 50.0, 5000.0], 1000)], axis=1)
     selector = CalibratorSelector(targets, PLAIN, False)
     found = selector.calibrate(sure)
-    assert isinstance(found.calibrator, Floored)
+    assert isinstance(found.calibrator, Compressed)
     plain = TemperatureScaling().fit(sure, targets)
     assert row_nll(found.held_out, targets).mean() < row_nll(plain(sure), targets).mean() - 0.05
     right = np.stack([np.zeros(1000), (2 * targets - 1) * 20.0], axis=1)
-    assert not isinstance(selector.calibrate(right).calibrator, Floored)
+    assert not isinstance(selector.calibrate(right).calibrator, Compressed)
 
 
 def test_weights_count_as_copies() -> None:
