@@ -227,9 +227,11 @@ def _thinned(splits: Codes, weights: NDArray[np.float64], name: str, seed: int) 
             f"by the weights in '{name}' only {shown} are a sample of the population, at least {MIN_SPLIT_ROWS} of "
             "each are needed: the largest weights are too far above the others",
         )
+    told = [f"{stay} of {all_} {split} rows stay" for split, (stay, all_) in counts.items() if split != "calibration"]
+    if "calibration" in counts:
+        told.append("{1} calibration rows count like {0} equal ones".format(*counts["calibration"]))
     sentence = (
-        f"by the weights in '{name}' {shown} are a sample of the population: guarantee and test rows beyond it are set "
-        "aside, calibration rows count by their weights, and train rows are drawn by them"
+        f"by the weights in '{name}' {', '.join(told)}, as a sample of the population; train rows are drawn by them"
     )
     return kept, [sentence] if counts else []
 

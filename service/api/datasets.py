@@ -97,7 +97,8 @@ def parse_split_shares(text: str) -> JsonObject:
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(["split_shares", *map(str, first["loc"])])[:100]
-        message = f"{place}: {first['msg']} (shares of {', '.join(SplitShares.model_fields)}, which sum to 1)"
+        said = first["msg"].removeprefix("Value error, ")
+        message = f"{place}: {said} (shares of {', '.join(SplitShares.model_fields)}, which sum to 1)"
         raise InvalidRequest("invalid_split_shares", message, field="split_shares") from error
 
 

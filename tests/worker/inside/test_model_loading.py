@@ -12,6 +12,15 @@ from tests.helpers.plan_orders import an_order
 from worker.inside.model_loading import open_job
 
 
+def test_shares_of_a_record_are_those_of_the_splits(tmp_path: Path) -> None:
+    """What a record holds of its options reaches the reader of the file."""
+    rows = {name: array for name, array in world().items() if name != "split"}
+    shares = {"calibration": 0.4, "guarantee": 0.1, "test": 0.5}
+    order, files = an_order(tmp_path, rows, network(OVERCONFIDENT), dataset_options={"split_shares": shares})
+    _, dataset, _ = open_job(order, files, tmp_path)
+    assert dataset.profile()["splits"] == {"train": 0, "calibration": 360, "guarantee": 90, "test": 450}
+
+
 @pytest.mark.parametrize(
     ("dataset_id", "sha256", "trained", "seen"),
     [

@@ -267,4 +267,4 @@ def test_weights_thin_the_rows_that_judge(tmp_path: Path) -> None:
     excerpt = fit(tmp_path, made.npz(logits=logits, labels=targets, weight=weight))["excerpt"]
     assert 500 < excerpt["num_test_rows"] < 750
     assert excerpt["num_calibration_rows"] == 1000
-    assert any("are a sample of the population" in line for line in excerpt["summary"])
+    assert any("as a sample of the population" in line for line in excerpt["summary"])
