@@ -179,19 +179,32 @@ def ece_table(runs: Sequence[Json]) -> str:
     heads = ["setting", "uploaded Brier, NLL", *(f"ΔBrier, ΔNLL: {name}" for name in RIVALS.values())]
     heads += ["ECE % uploaded, TS, served", "floor %", "ratio"]
     lines = [f"| {' | '.join(heads)} |", "|" + "---|" * len(heads)]
-    settled = []
     for name, mine in _by_setting(runs).items():
-        mean, floor = (float(np.mean([run["scores"]["served"][key] for run in mine])) for key in ("ece", "ece_floor"))
-        ratio = mean / max(floor, 1e-9)
-        settled.append(ratio <= RATIO)
+        mean, floor, ratio = _calibrated(mine)
         uploaded = [f"{np.mean([run['scores']['uploaded'][kind] for run in mine]):.3f}" for kind in PROPER]
         cells = [f"{name} ({len(mine)})", ", ".join(uploaded), *(_differences(mine, rival) for rival in RIVALS)]
-        eces = [np.mean([run["scores"][p]["ece"] for run in mine]) for p in ("uploaded", "temperature", "served")]
-        cells += [", ".join(f"{100 * value:.2f}" for value in eces), f"{100 * floor:.2f}"]
+        eces = [np.mean([run["scores"][p]["ece"] for run in mine]) for p in ("uploaded", "temperature")]
+        cells += [", ".join(f"{100 * value:.2f}" for value in (*eces, mean)), f"{100 * floor:.2f}"]
         cells.append(f"{ratio:.2f}{'' if ratio <= RATIO else ' ✗'}")
         lines.append(f"| {' | '.join(cells)} |")
-    lines += ["", f"ECE within {RATIO} times its noise floor: {sum(settled)} of {len(settled)} settings."]
     return "\n".join(lines)
+
+
+def ece_shares(runs: Sequence[Json]) -> str:
+    """In how many settings of each section the mean ECE of the served model is near its noise floor."""
+    lines = [f"| ECE at most {RATIO} times its noise floor | settings |", "|---|---|"]
+    for section, title in SECTIONS.items():
+        settings = _by_setting([run for run in runs if run["section"] == section])
+        near = [_calibrated(mine)[2] <= RATIO for mine in settings.values()]
+        if near:
+            lines.append(f"| {title} | {sum(near)} of {len(near)} ({100 * np.mean(near):.0f} %) |")
+    return "\n".join(lines)
+
+
+def _calibrated(runs: Sequence[Json]) -> tuple[float, float, float]:
+    """Mean over seeds of the served model's ECE and of its floor, and their ratio."""
+    mean, floor = (float(np.mean([run["scores"]["served"][key] for run in runs])) for key in ("ece", "ece_floor"))
+    return mean, floor, mean / max(floor, 1e-9)
 
 
 def _differences(runs: Sequence[Json], rival: str) -> str:
@@ -228,13 +241,13 @@ def worse_table(runs: Sequence[Json]) -> str:
 def _by_setting(runs: Sequence[Json]) -> Mapping[str, list[Json]]:
     found: dict[str, list[Json]] = {}
     for run in runs:
-        found.setdefault(run["setting"], []).append(run)
+        found.setdefault(run["setting"] + (", scores only" if run["section"] == "scores" else ""), []).append(run)
     return found
 
 
 def report(runs: Sequence[Json]) -> str:
     """All tables in Markdown."""
-    return "\n\n".join([counts_table(runs), harm_table(runs), worse_table(runs), ece_table(runs)])
+    return "\n\n".join([counts_table(runs), harm_table(runs), ece_shares(runs), worse_table(runs), ece_table(runs)])
 
 
 def cache_folder() -> Path:
