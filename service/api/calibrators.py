@@ -38,7 +38,7 @@ _FIELDS = {
     "bad_split_shares": "split_shares",
     "class_priors_mismatch": "class_priors",
 }
-_PRIORS: TypeAdapter[dict[str, float]] = TypeAdapter(GivenPriors)
+_PRIORS: TypeAdapter[dict[str, float] | None] = TypeAdapter(GivenPriors)
 _RESPONSES: Responses = {
     202: {"model": CalibratorRecord, "description": "Not fitted within `wait`; its record tells when it is."},
 }
@@ -80,7 +80,7 @@ class CalibratorOptions(FileOptions):
 def _priors(text: str) -> dict[str, JsonValue]:
     """Parse and check the class priors; raises InvalidRequest."""
     try:
-        return {**_PRIORS.validate_json(text)}
+        return {**(_PRIORS.validate_json(text) or {})}
     except ValidationError as error:
         message = error.errors(include_url=False, include_input=False)[0]["msg"]
         raise InvalidRequest("invalid_request", f"class_priors: {message[:300]}", field="class_priors") from error

@@ -57,9 +57,9 @@ class RowSize(NamedTuple):
         raise TooLarge("answer_too_large", f"{size} and {rows * self.held} in memory: {advice}", field="inputs")
 
 
-def of_predictions(labels: LabelSizes, options: AnswerOptions) -> RowSize:
-    """One of the objects of `writers.json_rows`."""
-    json, held = _ROW + _OPTIONAL + labels.longest, _ROW_OBJECTS + 8 * labels.classes
+def of_predictions(labels: LabelSizes, options: AnswerOptions, *, shifted: bool = False) -> RowSize:
+    """One of the objects of `writers.json_rows`; probabilities that are `shifted` to other priors are a second copy."""
+    json, held = _ROW + _OPTIONAL + labels.longest, _ROW_OBJECTS + (12 if shifted else 8) * labels.classes
     if options.top_k is not None:
         k = min(options.top_k, labels.classes)
         json += _RANKED * k + labels.of_best(k)
@@ -73,11 +73,13 @@ def of_predictions(labels: LabelSizes, options: AnswerOptions) -> RowSize:
     return RowSize(json, 0, held)
 
 
-def of_tensors(labels: LabelSizes, options: AnswerOptions, wanted: Iterable[RequestedOutput]) -> RowSize:
-    """What `writers.tensors` makes for these outputs."""
+def of_tensors(
+    labels: LabelSizes, options: AnswerOptions, wanted: Iterable[RequestedOutput], *, shifted: bool = False
+) -> RowSize:
+    """What `writers.tensors` makes for these outputs; `shifted` as in `of_predictions`."""
     k = labels.classes if options.top_k is None else min(options.top_k, labels.classes)
     json = binary = 0
-    held = 8 * labels.classes
+    held = (12 if shifted else 8) * labels.classes
     for output in wanted:
         text, plain, memory = _of_output(output, labels, k)
         held += memory

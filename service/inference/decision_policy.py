@@ -82,16 +82,17 @@ class DecisionPolicy:
         """Whether the client has asked for abstention."""
         return self.options.abstain_below is not None or self.options.max_error is not None
 
+    @property
+    def shifts(self) -> bool:
+        """Whether probabilities are shifted from the file's priors to others."""
+        return self.shift.weights is not None
+
     @cached_property
     def taken_outputs(self) -> tuple[str, ...]:
         """The outputs of the file that predictions are made of, beside what every batch computes for each row."""
         options, profile = self.options, self.profile
         names = ("familiarity",) if profile.familiarity else ()
-        if (
-            self.shift.weights is not None
-            or profile.binary
-            or not (options.top_k is options.coverage is options.decision is None)
-        ):
+        if self.shifts or profile.binary or not (options.top_k is options.coverage is options.decision is None):
             return (*names, "probabilities")
         return names
 

@@ -28,11 +28,15 @@ class Predictions:
     """
 
     def __init__(self, outputs: Outputs, policy: DecisionPolicy, *, first_row: int = 0) -> None:
-        self.outputs = outputs if "index" in outputs else completed(dict(outputs))
+        self._computed = outputs if "index" in outputs else completed(dict(outputs))
         self.policy = policy
-        if "finite" in self.outputs:
-            check_finite(self.outputs["finite"], first_row=first_row)
-        self.outputs = policy.shift(self.outputs)
+        if "finite" in self._computed:
+            check_finite(self._computed["finite"], first_row=first_row)
+
+    @cached_property
+    def outputs(self) -> Outputs:
+        """What the file has computed, at the priors that the policy asks for."""
+        return self.policy.shift(self._computed)
 
     @property
     def index(self) -> np.ndarray:

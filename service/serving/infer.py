@@ -61,8 +61,8 @@ async def infer(call: InferenceCall) -> Answer:
     rows = len(next(iter(inputs.values())))
     sizes = model.profile.label_sizes
     if rows * sizes.most > FEW_ANSWER_BYTES:
-        call.expect_answer(rows, of_tensors(sizes, policy.options, wanted))
-    outputs = await call.run(queue, inputs, taken_outputs(wanted, shifted=policy.shift.weights is not None))
+        call.expect_answer(rows, of_tensors(sizes, policy.options, wanted, shifted=policy.shifts))
+    outputs = await call.run(queue, inputs, taken_outputs(wanted, shifted=policy.shifts))
     predictions = Predictions(outputs, policy)
     content, json_length = await call.write(outputs, _write, model, asked, wanted, predictions)
     call.abstained = predictions.abstained

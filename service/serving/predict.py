@@ -50,7 +50,7 @@ async def predict(call: InferenceCall) -> Answer:
         inputs, policy = await call.read(body, _parse, content_type, request.query, profile, most, small=small)
     rows = len(next(iter(inputs.values())))
     if rows * profile.label_sizes.most > FEW_ANSWER_BYTES:
-        call.expect_answer(rows, of_predictions(profile.label_sizes, policy.options))
+        call.expect_answer(rows, of_predictions(profile.label_sizes, policy.options, shifted=policy.shifts))
     outputs = await call.run(queue, inputs, policy.taken_outputs)
     predictions = Predictions(outputs, policy)
     answer = Answer(await call.write(outputs, write_json, predictions, model.served))

@@ -38,7 +38,7 @@ _SHARES = ("abstain_below", "max_error", "coverage", "decision_threshold")
 _PARAMETERS = (*_SHARES, "top_k", "decision_keep", "class_priors")
 _MISTAKEN = {"threshold": "decision_threshold", "decision": "decision_threshold"}
 _MAX_TOP_K = 1000
-_PRIORS: TypeAdapter[dict[str, float]] = TypeAdapter(GivenPriors)
+_PRIORS: TypeAdapter[dict[str, float] | None] = TypeAdapter(GivenPriors)
 
 
 def options(parameters: Mapping[str, Scalar]) -> AnswerOptions:

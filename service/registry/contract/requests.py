@@ -34,13 +34,14 @@ MetadataName = Annotated[str, Field(max_length=64)]
 MetadataValue = Annotated[str, Field(max_length=512)]
 
 
-def _are_priors(value: dict[str, float]) -> dict[str, float]:
-    check_priors(value)
+def _are_priors(value: dict[str, float] | None) -> dict[str, float] | None:
+    if value is not None:
+        check_priors(value)
     return value
 
 
 #: How often each class occurs, by class name; which classes there are is checked against a model.
-GivenPriors = Annotated[dict[str, float], AfterValidator(_are_priors)]
+GivenPriors = Annotated[dict[str, float] | None, AfterValidator(_are_priors)]
 
 
 class Hyperparameters(Strict):
@@ -116,7 +117,7 @@ class JobOptions(Strict):
         description="`promoted`: where something else than the uploaded model is served; `shown`: where test rows show "
         "it to be better; null: `shown` where the name has a version already, `promoted` for its first.",
     )
-    class_priors: GivenPriors | None = Field(
+    class_priors: GivenPriors = Field(
         None,
         description="How often each class occurs where the model is used, by class name; sums to 1. Its answers are "
         "for these priors; what is judged and promised is of the dataset as it is.",
@@ -176,7 +177,7 @@ class AnswerOptions(Strict):
         description='`{"threshold": t}` on the positive class, `{"costs": [[…]]}` (rows decide, columns are true), or '
         '`{"keep": "alarm_rate"}`: each class as often as the uploaded model answers it.',
     )
-    class_priors: GivenPriors | None = Field(
+    class_priors: GivenPriors = Field(
         None,
         description="How often each class occurs among these rows, by class name; sums to 1. Over those of the "
         "published name, over those of the model.",
@@ -200,7 +201,7 @@ class DefaultVersion(Strict):
     """`PUT /v1/names/{name}`; one of its fields at least."""
 
     default_version: int | None = Field(None, ge=1, description="The present one where it is not given.")
-    class_priors: GivenPriors | None = Field(
+    class_priors: GivenPriors = Field(
         None,
         description="How often each class occurs among the rows that this version is asked for; null takes them away.",
     )

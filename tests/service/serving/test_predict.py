@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import io
 import json
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -259,7 +260,7 @@ def at_priors(promising: tuple[Api, Json], rows: np.ndarray, priors: Json) -> np
 
 def test_class_priors_of_a_request_and_of_a_name(promising: tuple[Api, Json]) -> None:
     """Answers are those of the file at the same priors and say so; the request's hold over the name's."""
-    api, _ = promising
+    api, model = promising
     rows = digits()[0][:40].astype(np.float32)
     body, named = {"inputs": rows.tolist(), "top_k": 10}, {"id": "priors"}
     for priors, options in ((EVEN, {}), (RARE, {}), (RARE, {"abstain_below": 0.9, "decision": {"keep": "alarm_rate"}})):
@@ -275,6 +276,11 @@ def test_class_priors_of_a_request_and_of_a_name(promising: tuple[Api, Json]) ->
             assert item["abstain"] == (item["confidence"] < options.get("abstain_below", 0))
     plain = predict((api, named), body).json()
     assert "class_priors" not in plain
+    path, npy = f"/v1/models/{model['id']}/predict", io.BytesIO()
+    np.save(npy, rows)
+    query = {"top_k": 10, "class_priors": json.dumps(RARE)}
+    sent = api.client.post(path, params=query, content=npy.getvalue(), headers={"Content-Type": "application/x-npy"})
+    assert sent.json() == predict(promising, {**body, "class_priors": RARE}).json()
     try:
         record = api.client.put("/v1/names/priors", json={"class_priors": RARE}).json()
         assert (record["class_priors"], record["default_version"]) == (RARE, 1)

@@ -20,6 +20,7 @@ VALUES = {
     "max_error": SHARES | st.floats(0, 1),
     "coverage": SHARES | st.floats(0, 1),
     "decision": st.fixed_dictionaries({"threshold": st.floats(0, 1)}) | st.just({"costs": [[0, 1], [10, 0]]}),
+    "class_priors": SHARES,
 }
 
 
@@ -54,6 +55,7 @@ def test_any_value_comes_through(options: dict[str, object]) -> None:
         (b"abstain_below=[1]", "abstain_below", "needed is a number"),
         (b"coverage=[0.9]", "coverage", "needed is a number or a JSON object"),
         (b"decision=0.5", "decision", "needed is a JSON object"),
+        (b"class_priors=[1]", "class_priors", "needed is a JSON object"),
         (b"decision=" + b"[" * 5000, "decision", "is no JSON"),
         (b"decision={" + b"+" * 70000 + b"}", "decision", "it has 70002 characters; at most 65536"),
         (b"top_k", None, "the query string cannot be read"),
