@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import NamedTuple
+
 import numpy as np
 from numpy.typing import ArrayLike
 
-from fedlas.calibrators.base import Chain, Floats, Ints, pair, softmax
+from fedlas.calibrators.base import Chain, Floats, Ints, log_softmax, pair, softmax
 from fedlas.calibrators.linear import MatrixScaling
+from fedlas.calibrators.mixture import MixtureScaling
 from fedlas.calibrators.spline import SplineScaling, append_curves
 
 #: Added to probabilities before their logarithm, so that it stays finite in float32.
@@ -18,7 +22,8 @@ class OneVsRestScaling(MatrixScaling):
 
     Each g_k is a `SplineScaling` of "this class or another" (Zadrozny and Elkan 2002 calibrate more classes one against
     the rest, by isotonic curves). Where the network is more wrong for likely rows of a class than for unlikely ones, as
-    naive Bayes is, no matrix mends it.
+    naive Bayes is, no matrix mends it. Where the rows are likelier under curves of the logits as they came, those are
+    taken (W = I, T = 1): a temperature that had to hide wrong certainties can leave nothing to see.
 
     Args:
         matrix, offset, temperature, share: see `MatrixScaling`.
@@ -58,16 +63,15 @@ class OneVsRestScaling(MatrixScaling):
 
     def fit_rows(self, scores: Floats, labels: Ints, rows: Floats) -> None:
         super().fit_rows(scores, labels, rows)
-        self._curves = []
-        for k, log_odds in enumerate(_against_the_rest(super().transform(scores)).T):
-            curve = SplineScaling()
-            curve.fit_rows(pair(log_odds), (labels == k).astype(np.int64), rows)
-            self._curves.append(curve)
+        scaled, plain = (_fitted_curves(logits, labels, rows) for logits in (super().transform(scores), scores))
+        if plain.nll < scaled.nll:
+            num_classes = scores.shape[1]
+            self.matrix, self.offset = np.eye(num_classes), np.zeros(num_classes)
+            self._cooled = MixtureScaling(num_classes=num_classes)
+        self._curves = min(scaled, plain, key=lambda fitted: fitted.nll).curves
 
     def transform(self, scores: Floats) -> Floats:
-        against = _against_the_rest(super().transform(scores))
-        curved = [curve.curve(log_odds) for curve, log_odds in zip(self._curves, against.T, strict=True)]
-        return -np.logaddexp(0.0, -np.stack(curved, axis=1))
+        return _log_sigmoids(self._curves, _against_the_rest(super().transform(scores)))
 
     @classmethod
     def num_parameters(cls, num_classes: int) -> int:
@@ -88,6 +92,26 @@ class OneVsRestScaling(MatrixScaling):
         chain.step("Neg", result="turned")
         chain.step("Softplus", result="surprise")
         chain.step("Neg", result="log_sigmoid")
+
+
+class _Fitted(NamedTuple):
+    curves: list[SplineScaling]
+    nll: float
+
+
+def _fitted_curves(logits: Floats, labels: Ints, rows: Floats) -> _Fitted:
+    """A curve for each class, and the NLL of the rows that they were fitted on."""
+    against, curves = _against_the_rest(logits), []
+    for k, log_odds in enumerate(against.T):
+        curves.append(SplineScaling())
+        curves[k].fit_rows(pair(log_odds), (labels == k).astype(np.int64), rows)
+    logs = log_softmax(_log_sigmoids(curves, against))
+    return _Fitted(curves, -float(rows @ logs[np.arange(len(labels)), labels]))
+
+
+def _log_sigmoids(curves: Sequence[SplineScaling], against: Floats) -> Floats:
+    curved = [curve.curve(log_odds) for curve, log_odds in zip(curves, against.T, strict=True)]
+    return -np.logaddexp(0.0, -np.stack(curved, axis=1))
 
 
 def _against_the_rest(logits: Floats) -> Floats:
