@@ -30,9 +30,9 @@ from fedlas.metrics.selective import RiskCoverage
 #: temperature moves the ranking a little too, and where AURC is 0.22 a rise of 0.005 is negligible.
 MAX_AURC_RISE, MAX_AURC_SHARE = 0.005, 0.05
 
-#: A loss of accuracy beyond the margin is excused where chance explains it (a sign test of the answers that changed, at
-#: 5 %), but never one of so much: on 500 rows the margin of 0.005 is two answers.
-MOST_ACCURACY_DROP, ACCURACY_LEVEL = 0.02, 0.05
+#: A loss of accuracy beyond the margin is excused where chance explains it, by a sign test of the answers that changed
+#: at this level: on 500 rows the margin of 0.005 is two answers.
+ACCURACY_LEVEL = 0.05
 
 #: What a failed guard is called in a sentence.
 GUARD_NAMES = {
@@ -146,8 +146,7 @@ def _recall(before: Floats, after: Floats, rows: JudgedRows, limit: float | None
 
 def _accuracy(finalist: str, before: Floats, after: Floats, rows: JudgedRows, options: GateOptions) -> Guard:
     estimate, limit = accuracy_drop(before, after, rows, options.level), options.max_accuracy_drop
-    most = max(limit, MOST_ACCURACY_DROP)
-    tested = sign_tested(_lost(before, after, rows.targets), rows.groups, ACCURACY_LEVEL, limit, most, None)
+    tested = sign_tested(_lost(before, after, rows.targets), rows.groups, ACCURACY_LEVEL, limit, 1.0, None)
     return Guard("accuracy_drop", finalist, **{**vars(tested), "low": estimate.low, "high": estimate.high})
 
 
