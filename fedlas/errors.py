@@ -5,7 +5,7 @@ FedLASError (ValueError)
 ├── BadDataset          rows that cannot be trained on or judged: `non_finite`, `labels_out_of_range`, …
 ├── Mismatch            model and dataset do not fit: `inputs_mismatch`, `class_mismatch`, …
 ├── BaselineMismatch    the uploaded model is far from the expected accuracy
-└── ExportError         a defect of the library: the written file does not compute what was trained
+└── ExportError         a file that does not compute what was trained; another finalist is served in its place
 """
 
 from __future__ import annotations
@@ -43,6 +43,9 @@ class BaselineMismatch(FedLASError):
 
 
 class ExportError(FedLASError):
-    """The exported file does not reproduce the trained network; nothing may be served from it."""
+    """The exported file does not reproduce the trained network; nothing may be served from it.
+
+    `fedlas.calibration.calibrate` serves the next finalist in its place, so that this ends no job that has trained.
+    """
 
     user_error = False

@@ -11,20 +11,18 @@ from functools import partial
 from pathlib import Path
 from typing import Literal
 
-from fedlas.calibration.class_priors import deployment_of, uploaded_at_priors
-from fedlas.calibration.evaluation import CalibrationOptions, Evaluation, classes_not_met, few_rows, fit_guarantees
+from fedlas.calibration.evaluation import CalibrationOptions, classes_not_met, few_rows, fit_guarantees
 from fedlas.calibration.preparation import Start, prepare, rows_of
-from fedlas.calibrators import Calibrator, Identity, softmax
+from fedlas.calibration.serving import WrittenFinalist, judge_and_write
+from fedlas.calibrators import Calibrator, Identity
 from fedlas.calibrators.feature_map import shown_parameters
 from fedlas.data import Dataset, shared_rows
 from fedlas.deployment import Deployment
-from fedlas.errors import ExportError
-from fedlas.export.graph import ExportReport, export_onnx
+from fedlas.export.graph import ExportReport
 from fedlas.gate.claims import GateVerdict
 from fedlas.guarantees import Guarantees
 from fedlas.guarantees.typicality import Familiarity
 from fedlas.importers import GraphClassifier
-from fedlas.race.ensemble import Ensemble
 from fedlas.race.journal import Journal
 from fedlas.race.outputs import SplitOutputs
 from fedlas.race.race import run_race
@@ -38,7 +36,6 @@ OnStage = Callable[[Literal["evaluating", "training", "calibrating"], float], No
 
 #: Shares of the whole at which the race begins and ends.
 _RACE_FROM, _RACE_TO = 0.05, 0.90
-_VERIFIED_ROWS = 256
 
 
 @dataclass(frozen=True)
@@ -46,52 +43,44 @@ class Calibration:
     """The result of a calibration.
 
     Attributes:
-        finalist: what the verdict serves; None is the uploaded network as it came, of which nothing is promised. Where
-            class priors were ordered, that is a finalist without a calibrator.
+        written: what the verdict serves, with its file; None is the uploaded network as it came, of which nothing is
+            promised. Where class priors were ordered, that is a finalist without a calibrator.
         guarantees: what the guarantee rows allow to promise of the finalist, if there are any.
-        familiarity: how familiar calibration rows look to the finalist.
         calibrated_on: how many rows of each split, as it was drawn or given, calibrate.
-        deployment: the class priors of the finalist, and the thresholds that keep the uploaded alarm rates.
     """
 
     verdict: GateVerdict
     report: CalibrationReport
     dataset: Dataset
-    finalist: Finalist | None
+    written: WrittenFinalist | None
     guarantees: Guarantees | None = None
-    familiarity: Familiarity | None = None
     calibrated_on: Mapping[str, int] = field(default_factory=dict)
-    deployment: Deployment | None = None
 
-    def export(
-        self, path: Path, *, metadata: Mapping[str, str] | None = None
-    ) -> tuple[ExportReport, Familiarity | None]:
-        """Write the finalist as an ONNX file that is proven on test rows; the familiarity is the one in the file.
+    @property
+    def finalist(self) -> Finalist | None:
+        """What is served, None where that is the uploaded network as it came."""
+        return None if self.written is None else self.written.finalist
+
+    @property
+    def familiarity(self) -> Familiarity | None:
+        """How familiar calibration rows look to the finalist, as its file computes it."""
+        return None if self.written is None else self.written.file.familiarity
+
+    @property
+    def deployment(self) -> Deployment | None:
+        """The class priors of the finalist, and the thresholds that keep the uploaded alarm rates."""
+        return None if self.written is None else self.written.deployment
+
+    def export(self, path: Path, *, metadata: Mapping[str, str] | None = None) -> ExportReport:
+        """Write the file of the finalist, with its guarantees and more properties in its metadata.
 
         Raises:
-            ExportError: the file does not compute what was judged.
+            ValueError: the uploaded network is served as it came.
         """
-        assert self.finalist is not None
-        classifier, familiarity = self.finalist.classifier, self.familiarity
-        assert isinstance(classifier, GraphClassifier | Ensemble)
-        write = partial(
-            export_onnx,
-            classifier,
-            path,
-            calibrator=self.finalist.calibrator,
-            class_names=self.dataset.class_names,
-            guarantees=self.guarantees,
-            deployment=self.deployment,
-            metadata=metadata,
-            verify_with=[array[:_VERIFIED_ROWS] for array in rows_of(self.dataset, "test")[0]],
-        )
-        try:
-            return write(familiarity=familiarity), familiarity
-        except ExportError as error:
-            if error.code != "familiarity_parity":
-                raise
-            # Distances that float32 cannot tell are no reason to lose a calibrated model.
-            return write(), None
+        if self.written is None:
+            raise ValueError("the uploaded model is served as it came, so there is no file to write")
+        self.written.file.save(path, guarantees=self.guarantees, metadata=metadata)
+        return self.written.file.report
 
 
 def calibrate(
@@ -120,34 +109,21 @@ def calibrate(
     """
     on_stage("evaluating", 0.01)
     start = prepare(classifier, dataset, options or CalibrationOptions())
-    splits, dataset = dataset.profile()["splits"], start.dataset
+    splits = dataset.profile()["splits"]
 
     on_stage("training", _RACE_FROM)
     result = _race(start, journal, on_progress, on_candidate)
 
     on_stage("calibrating", _RACE_TO)
-    finalists = result.finalists
-    outputs = SplitOutputs(classifier, rows_of(dataset, "test")[0], split="test")
-    probs = {
-        "uploaded": softmax(outputs.logits),
-        "temperature": softmax(result.temperature(outputs.logits)),
-        **{name: outputs.probs(finalist) for name, finalist in finalists.items()},
-    }
-    evaluation = Evaluation(dataset, probs, start.options, result.order)
-    verdict = evaluation.judge()
-    served = verdict.finalist or "uploaded"
-    finalist = finalists.get(served)
-    guarantees, familiarity = (None, None) if finalist is None else _promises(finalist, dataset, start.options.seed)
-    deployed = finalist or uploaded_at_priors(result.post_hoc, result.base_logits, start.options)
-    deployment = (
-        None if deployed is None else deployment_of(deployed.held_out, result.base_logits, dataset, start.options)
-    )
+    judged = judge_and_write(start, result, partial(_raced_again, dataset=dataset))
+    start, dataset, finalist = judged.start, judged.start.dataset, judged.finalist
+    guarantees = None if finalist is None else _promises(finalist, dataset)
 
     evidence = replace(
-        evaluation.evidence(verdict, served),
+        judged.evaluation.evidence(judged.verdict, judged.verdict.finalist or "uploaded"),
         diagnostics=_diagnostics(result),
         guarantees=guarantees,
-        deployment=deployment,
+        deployment=judged.deployment,
         calibration_accuracy=start.accuracy,
         duplicates=shared_rows(dataset),
         candidates=[candidate.as_dict() for candidate in result.candidates],
@@ -159,25 +135,18 @@ def calibrate(
         },
         digests=digests or {},
         machine={"device": device_name()},
-        notes=[*result.notes, *_notes(start)],
+        notes=[*judged.notes, *result.notes, *_notes(start)],
+        written_file=judged.written_file,
     )
-    return Calibration(
-        verdict,
-        evaluation.report(evidence),
-        dataset,
-        deployed,
-        guarantees,
-        familiarity,
-        start.calibrated_on,
-        deployment,
-    )
+    report = judged.evaluation.report(evidence)
+    return Calibration(judged.verdict, report, dataset, judged.written, guarantees, start.calibrated_on)
 
 
 def _race(
     start: Start,
-    journal: Journal | None,
-    on_progress: Callable[[RaceProgress], None] | None,
-    on_candidate: Callable[[CandidateResult], None] | None,
+    journal: Journal | None = None,
+    on_progress: Callable[[RaceProgress], None] | None = None,
+    on_candidate: Callable[[CandidateResult], None] | None = None,
 ) -> RaceResult:
     """Name the finalists on calibration rows, within the budget; go on where an earlier attempt was."""
     dataset, options, candidates = start.dataset, start.options, start.candidates()
@@ -209,13 +178,20 @@ def _race(
     )
 
 
-def _promises(finalist: Finalist, dataset: Dataset, seed: int) -> tuple[Guarantees | None, Familiarity]:
-    """What guarantee rows allow to promise, and how familiar calibration rows look to the served network."""
-    familiarity = Familiarity.fit(finalist.features, dataset.select("calibration")[1], seed=seed)
+def _raced_again(
+    classifier: GraphClassifier, options: CalibrationOptions, dataset: Dataset
+) -> tuple[Start, RaceResult]:
+    """Another form of the classifier on the same dataset, and its finalists."""
+    start = prepare(classifier, dataset, options)
+    return start, _race(start)
+
+
+def _promises(finalist: Finalist, dataset: Dataset) -> Guarantees | None:
+    """What guarantee rows allow to promise of the served network."""
     if len(dataset.rows("guarantee")) == 0:
-        return None, familiarity
+        return None
     outputs = SplitOutputs(finalist.classifier, rows_of(dataset, "guarantee")[0], split="guarantee")
-    return fit_guarantees(dataset, outputs.probs(finalist)), familiarity
+    return fit_guarantees(dataset, outputs.probs(finalist))
 
 
 def _diagnostics(result: RaceResult) -> Diagnostics | None:

@@ -76,7 +76,9 @@ def prove(
         rounding = _rounding(content, graph, [value[worst] for value in rows], probs[worst])
         found = replace(found, rounding=rounding, limit=max(tolerance, _ROUNDINGS * rounding.largest))
     if not found.passed:
-        raise ExportError("parity", f"the written file differs from the network by {found}")
+        raise ExportError(
+            "parity", f"the written file differs from the network by {found}, where {found.limit:.1e} is allowed"
+        )
     if familiarity is not None:
         _prove_familiarity(written[FAMILIARITY], familiarity(features))
     return found

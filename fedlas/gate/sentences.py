@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from fedlas.gate.claims import MOST_ROWS_NEEDED, Claim, Comparison, GateVerdict
 from fedlas.gate.non_inferiority import GUARD_NAMES, Guard
@@ -26,6 +26,7 @@ UNDETERMINED = (
 )
 _NO_GAIN = "on the calibration rows nothing was better than it by more than a standard error"
 _ALL_STOPPED = "the test rows speak against everything that the calibration rows preferred to it"
+_NOT_WRITTEN = "no file could be written of what the calibration rows preferred to it"
 
 
 def sentences_of(verdict: GateVerdict, num_rows: int, class_names: Sequence[str] | None = None) -> tuple[str, ...]:
@@ -42,13 +43,26 @@ def sentences_of(verdict: GateVerdict, num_rows: int, class_names: Sequence[str]
     return tuple(sentences)
 
 
-def _served(verdict: GateVerdict, num_rows: int) -> str:
+def without_files(verdict: GateVerdict, reasons: Mapping[str, str], num_rows: int) -> tuple[str, ...]:
+    """The verdict's sentences where no file could be written of some finalists, so that another one is served.
+
+    Args:
+        reasons: why, by the names of those finalists.
+    """
+    gone = (
+        f"No file could be written of {FINALIST_NAMES[name]}: {reason.rstrip('.')}." for name, reason in reasons.items()
+    )
+    return (_served(verdict, num_rows, written="of what could be written, "), *gone, *verdict.sentences[1:])
+
+
+def _served(verdict: GateVerdict, num_rows: int, *, written: str = "") -> str:
     """What is served and why, and whether the test rows show it to be better."""
     if verdict.finalist is None:
-        return f"The uploaded model is served as it is: {_ALL_STOPPED if verdict.vetoes else _NO_GAIN}."
+        reason = _NOT_WRITTEN if written else _ALL_STOPPED if verdict.vetoes else _NO_GAIN
+        return f"The uploaded model is served as it is: {reason}."
     name = FINALIST_NAMES[verdict.finalist]
     served = name if verdict.finalist == "trained" else f"the uploaded model with {name}"
-    among = "of what the test rows do not speak against, " if verdict.vetoes else ""
+    among = written or ("of what the test rows do not speak against, " if verdict.vetoes else "")
     return f"Served is {served}: {among}the calibration rows prefer it. {_shown(verdict, num_rows)}"
 
 

@@ -83,6 +83,7 @@ def build_report(
         versions=dict(library_versions() if evidence.versions is None else evidence.versions),
         machine={**machine_facts(), **evidence.machine},
         worst=sentences.worst_parts(classes, slices, confidence_level),
+        written_file=evidence.written_file,
     )
     report = replace(report, advice=sentences.advice(report))
     return replace(report, summary=(*evidence.gate.sentences, *sentences.summary(report), *evidence.notes))

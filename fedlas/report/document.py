@@ -23,6 +23,7 @@ from fedlas.report.deployment import DecisionTable, PriorsSection
 from fedlas.report.diagnostics import Diagnostics
 from fedlas.report.guarantees import GuaranteeTable
 from fedlas.report.label_noise import LabelNoise
+from fedlas.report.written_file import WrittenFile
 
 T = TypeVar("T")
 #: Values under `uploaded`, `temperature` and `calibrated`.
@@ -117,7 +118,8 @@ class CalibrationReport:
     """All evidence of one job, as `GET /v1/jobs/{id}/report` answers it.
 
     `duplicates`: split → test rows whose inputs occur there too. `recipe`: the request, the winner and its calibrator,
-    enough to repeat the job.
+    enough to repeat the job. `written_file`: how near the served file is to what was judged; None where
+    nothing was to be written.
     """
 
     verdict: str
@@ -155,6 +157,7 @@ class CalibrationReport:
     versions: Mapping[str, str]
     machine: Mapping[str, Any]
     worst: WorstParts
+    written_file: WrittenFile | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """Strict JSON."""

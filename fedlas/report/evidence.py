@@ -14,6 +14,7 @@ from fedlas.guarantees import Guarantees
 from fedlas.report.diagnostics import Diagnostics
 from fedlas.report.label_noise import LabelNoise
 from fedlas.report.split_accuracy import SplitAccuracy
+from fedlas.report.written_file import WrittenFile
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,6 +35,7 @@ class Evidence:
         candidates: `CandidateResult.as_dict()` of all candidates of the race.
         versions: of the libraries; those that are installed by default.
         machine: added to what `machine_facts` finds.
+        written_file: the proof of the file that is served, and what gave way to it.
         notes: further sentences for the summary (budget, warnings of the dataset).
     """
 
@@ -61,3 +63,4 @@ class Evidence:
     versions: Mapping[str, str] | None = None
     machine: Mapping[str, Json] = field(default_factory=dict)
     notes: Sequence[str] = ()
+    written_file: WrittenFile | None = None

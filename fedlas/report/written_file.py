@@ -65,19 +65,29 @@ class Parity:
         return few and abs(self.nll_change or 0.0) <= MOST_NLL and abs(self.brier_change or 0.0) <= MOST_BRIER
 
     def __str__(self) -> str:
-        """The figures, to follow "differs by".
+        """What the file differs by.
 
         >>> print(Parity(256, 3.7e-4, 1e-5, 0, 6.2e-05, 2e-05))
-        3.7e-04 in a probability (1.0e-05 is allowed), 0 of 256 decisions, +6.2e-05 in mean NLL and +2.0e-05 in mean \
-Brier score
+        3.7e-04 in a probability, 0 of 256 decisions, +6.2e-05 in mean NLL and +2.0e-05 in mean Brier score
         """
         found = (
-            f"{self.max_probability_error:.1e} in a probability ({self.limit:.1e} is allowed), "
-            f"{self.decisions_changed} of {self.num_rows} decisions"
+            f"{self.max_probability_error:.1e} in a probability, {self.decisions_changed} of {self.num_rows} decisions"
         )
         if self.nll_change is None or self.brier_change is None:
             return found
         return f"{found}, {self.nll_change:+.1e} in mean NLL and {self.brier_change:+.1e} in mean Brier score"
+
+    @property
+    def sentence(self) -> str:
+        """What the file differs by, and what ONNX Runtime itself does where that was asked.
+
+        >>> print(Parity(256, 3e-7, 1e-5, 0).sentence)
+        The served file differs from what was judged by 3.0e-07 in a probability, 0 of 256 decisions.
+        """
+        found = f"The served file differs from what was judged by {self}"
+        if self.rounding is None:
+            return f"{found}."
+        return f"{found}: float32's rounding, by which ONNX Runtime itself differs by {self.rounding.largest:.1e}."
 
 
 @dataclass(frozen=True)

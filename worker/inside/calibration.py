@@ -123,7 +123,7 @@ def _export(found: Calibration, upload: GraphClassifier, file: Path, order: JobO
     finalist, names, profile = found.finalist, found.dataset.class_names, order.model.profile
     assert finalist is not None
     metadata = {"fedlas.job_id": order.job_id, "fedlas.parent_sha256": order.model.sha256}
-    written, familiarity = found.export(file, metadata=metadata)
+    written, familiarity = found.export(file, metadata=metadata), found.familiarity
     cost = measured(file, upload.inputs, upload.lengths, written.cost)
     changed = {
         "format": "onnx",
@@ -137,7 +137,7 @@ def _export(found: Calibration, upload: GraphClassifier, file: Path, order: JobO
         **_deployed(found),
         "cost_factor": round(finalist.cost_factor, 3),
         "cost": ServingCost.model_validate(cost.as_dict()),
-        "trained_on": [*profile.trained_on, _fitted_on(found, order, trained=finalist.classifier is not upload)],
+        "trained_on": [*profile.trained_on, _fitted_on(found, order, trained=found.verdict.verdict == "trained")],
     }
     return profile.model_copy(update=changed)
 

@@ -25,6 +25,7 @@ from fedlas.metrics.evaluate import Estimates as LibraryEstimates
 from fedlas.report import document as library
 from fedlas.report.guarantees import CoverageLevel, ErrorLevel, GuaranteeTable
 from fedlas.report.label_noise import NoiseLevel
+from fedlas.report.written_file import GaveWay, Parity
 from service.registry.documents.base import Document
 from service.registry.documents.dataset_profile import SeenByModel
 
@@ -80,6 +81,8 @@ _TYPES: dict[type, dict[str, Any]] = {
     LibraryVerdict: {"verdict": Verdict, "finalist": Finalist | None, "order": list[Finalist]},
     Claim: {"finalist": Finalist, "level": float},
     Guard: {"finalist": Finalist},
+    GaveWay: {"finalist": Finalist | Literal["uploaded"]},
+    Parity: {"max_probability_error": float, "limit": float},
     Veto: {"finalist": Finalist},
 }
 

@@ -1,0 +1,205 @@
+"""The finalist that is served: the best of those that may be whose file is proven.
+
+Nothing that stops one file is a reason to lose what was won: a finalist that cannot be written gives way to the next.
+Where not even a calibrator on the uploaded network can be written, since PyTorch computes that network otherwise than
+ONNX Runtime does, the calibrators are fitted and judged again on what ONNX Runtime computes, which is what its file
+computes too. After that the uploaded model stays as it came.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import TypeVar
+
+import numpy as np
+
+from fedlas.calibration.class_priors import deployment_of, uploaded_at_priors
+from fedlas.calibration.evaluation import CalibrationOptions, Evaluation
+from fedlas.calibration.preparation import Start, rows_of
+from fedlas.calibrators import softmax
+from fedlas.data import Dataset
+from fedlas.deployment import Deployment
+from fedlas.errors import ExportError, FedLASError
+from fedlas.export.graph import WrittenGraph, write_graph
+from fedlas.gate.claims import VERDICTS, GateVerdict
+from fedlas.gate.sentences import without_files
+from fedlas.guarantees.typicality import Familiarity
+from fedlas.importers import GraphClassifier
+from fedlas.importers.onnx.runtime_only.runtime_computed import RuntimeComputedClassifier
+from fedlas.race.ensemble import Ensemble
+from fedlas.race.outputs import SplitOutputs
+from fedlas.race.results import Finalist, RaceResult
+from fedlas.report.written_file import GaveWay, WrittenFile
+
+T = TypeVar("T")
+
+_LOG = logging.getLogger("fedlas.calibration")
+#: The uploaded network without a calibrator, which is written where class priors were ordered for its answers.
+_UPLOADED = "uploaded"
+#: Test rows on which a file is proven, evenly spread; each costs a pass of ONNX Runtime and one of PyTorch.
+_PROVEN_ROWS = 256
+_COMPUTED_AGAIN = "Its confidences were calibrated, and judged once more, as ONNX Runtime computes them."
+
+
+#: Prepares a classifier with these options and names its finalists.
+Race = Callable[[GraphClassifier, CalibrationOptions], tuple[Start, RaceResult]]
+
+
+@dataclass(frozen=True)
+class WrittenFinalist:
+    """A finalist with its name, the class priors and thresholds of its answers, and its file that is proven."""
+
+    name: str
+    finalist: Finalist
+    deployment: Deployment
+    file: WrittenGraph
+
+
+@dataclass(frozen=True)
+class Served:
+    """The verdict on what is really served, and its file.
+
+    Attributes:
+        start: the classifier that was judged, as PyTorch or ONNX Runtime computes it.
+        verdict: its finalist is the one that was written.
+        written: None is the uploaded network as it came; `uploaded` is that network at class priors that were ordered.
+        gave_way: the finalists that could not be written.
+    """
+
+    start: Start
+    evaluation: Evaluation
+    verdict: GateVerdict
+    written: WrittenFinalist | None
+    gave_way: tuple[GaveWay, ...]
+    notes: tuple[str, ...] = ()
+
+    @property
+    def finalist(self) -> Finalist | None:
+        """What the verdict serves; None is the uploaded network."""
+        return None if self.written is None or self.written.name == _UPLOADED else self.written.finalist
+
+    @property
+    def deployment(self) -> Deployment | None:
+        """Of what was written."""
+        return None if self.written is None else self.written.deployment
+
+    @property
+    def written_file(self) -> WrittenFile | None:
+        """For the report; None where nothing was to be written."""
+        if self.written is None and not self.gave_way:
+            return None
+        return WrittenFile(None if self.written is None else self.written.file.report.parity, self.gave_way)
+
+
+def judge_and_write(start: Start, result: RaceResult, race: Race) -> Served:
+    """Judge the finalists on test rows once, and write the best that may be served and can be written.
+
+    Args:
+        race: prepares another form of the classifier and names its finalists.
+    """
+    served = _judge_and_write(start, result)
+    differs = any(gone.code == "parity" and _is_upload(start, result, gone) for gone in served.gave_way)
+    if served.written is not None or not differs:
+        return served
+    try:
+        again = _judge_and_write(*_as_runtime_computes(start, race))
+    except FedLASError as error:
+        _LOG.warning("the network could not be judged as ONNX Runtime computes it: %s", error)
+        return served
+    return replace(again, gave_way=(*served.gave_way, *again.gave_way), notes=(_COMPUTED_AGAIN,))
+
+
+def _is_upload(start: Start, result: RaceResult, gone: GaveWay) -> bool:
+    """Whether a finalist is the uploaded network with a calibrator, so that nothing of ours changed its weights."""
+    return gone.finalist == _UPLOADED or result.finalists[gone.finalist].classifier is start.classifier
+
+
+def _as_runtime_computes(start: Start, race: Race) -> tuple[Start, RaceResult]:
+    """The uploaded network as ONNX Runtime computes it, and the calibrators that are fitted on that."""
+    options = replace(start.options, evaluations_before=start.options.evaluations_before + 1)
+    return race(RuntimeComputedClassifier(start.classifier), options)
+
+
+def _judge_and_write(start: Start, result: RaceResult) -> Served:
+    dataset, options, finalists = start.dataset, start.options, dict(result.finalists)
+    outputs = SplitOutputs(start.classifier, rows_of(dataset, "test")[0], split="test")
+    probs = {
+        "uploaded": softmax(outputs.logits),
+        "temperature": softmax(result.temperature(outputs.logits)),
+        **{name: outputs.probs(finalist) for name, finalist in finalists.items()},
+    }
+    evaluation = Evaluation(dataset, probs, options, result.order)
+    verdict, order = evaluation.judge(), list[str]()
+    if (at_priors := uploaded_at_priors(result.post_hoc, result.base_logits, options)) is not None:
+        finalists[_UPLOADED] = at_priors
+        order.append(_UPLOADED)
+
+    def write(name: str) -> WrittenFinalist:
+        deployment = deployment_of(finalists[name].held_out, result.base_logits, dataset, options)
+        file = write_finalist(finalists[name], deployment, dataset, seed=options.seed)
+        return WrittenFinalist(name, finalists[name], deployment, file)
+
+    written, gave_way = first_written([*verdict.order, *order], write)
+    name = None if written is None or written.name == _UPLOADED else written.name
+    return Served(start, evaluation, _without(verdict, name, gave_way, len(outputs.logits)), written, gave_way)
+
+
+def _without(verdict: GateVerdict, name: str | None, gave_way: Sequence[GaveWay], num_rows: int) -> GateVerdict:
+    """The verdict with the finalist that was written, None for the uploaded model."""
+    reasons = {gone.finalist: gone.reason for gone in gave_way if gone.finalist in verdict.order}
+    if not reasons:
+        return verdict
+    order = tuple(one for one in verdict.order if one not in reasons)
+    changed = replace(verdict, verdict=VERDICTS[name], finalist=name, order=order)
+    return replace(changed, sentences=without_files(changed, reasons, num_rows))
+
+
+def first_written(order: Sequence[str], write: Callable[[str], T]) -> tuple[T | None, tuple[GaveWay, ...]]:
+    """What `write` makes of the first finalist in `order` that it can write, and those before it with the reason.
+
+    >>> def write(name):
+    ...     raise ExportError("parity", "the written file differs from the network")
+    >>> written, (gone,) = first_written(["trained"], write)
+    >>> written, gone.code
+    (None, 'parity')
+    """
+    gave_way: list[GaveWay] = []
+    for name in order:
+        try:
+            return write(name), tuple(gave_way)
+        except FedLASError as error:
+            gave_way.append(GaveWay(name, error.code, error.message))
+        except Exception as error:  # a defect of ours, which must not cost the hours of a training
+            _LOG.exception("finalist %r could not be written", name)
+            gave_way.append(GaveWay(name, "internal_error", f"an unexpected {type(error).__name__} on our side"))
+    return None, tuple(gave_way)
+
+
+def write_finalist(finalist: Finalist, deployment: Deployment, dataset: Dataset, *, seed: int) -> WrittenGraph:
+    """The finalist as an ONNX file that is proven on test rows, with how familiar rows look where float32 can tell.
+
+    Raises:
+        ExportError, UnsupportedModel: as `fedlas.export.graph.write_graph`.
+    """
+    assert isinstance(finalist.classifier, GraphClassifier | Ensemble)
+    inputs, targets = rows_of(dataset, "test")
+    chosen = np.unique(np.linspace(0, len(targets) - 1, _PROVEN_ROWS).round().astype(np.int64))
+    write = partial(
+        write_graph,
+        finalist.classifier,
+        calibrator=finalist.calibrator,
+        class_names=dataset.class_names,
+        deployment=deployment,
+        verify_with=[array[chosen] for array in inputs],
+        targets=targets[chosen],
+    )
+    try:
+        return write(familiarity=Familiarity.fit(finalist.features, dataset.select("calibration")[1], seed=seed))
+    except ExportError as error:
+        if error.code != "familiarity_parity":
+            raise
+        # Distances that float32 cannot tell are no reason to lose a calibrated model.
+        return write()
