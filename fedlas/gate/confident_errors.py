@@ -63,7 +63,8 @@ def confident_errors(
 ) -> ConfidentAnswers:
     """The same, but what counts is the gap less that of the uploaded model's own confident answers.
 
-    Where the uploaded model has no such answers, or is right more often than it says, its gap counts as 0.
+    Where the uploaded model has no such answers, or is right more often than it says, its gap counts as 0; where it has
+    fewer, the gap counts for so many: an upload that is sure and wrong ten times excuses no hundred.
 
     Args:
         before, after: probabilities (N, K) of the uploaded model (None: it does not count) and of the finalist.
@@ -71,11 +72,11 @@ def confident_errors(
     """
     num_classes, now = after.shape[1], _Confident.of(after, targets)
     was = None if before is None else _Confident.of(before, targets)
-    counts = np.bincount(now.classes[now.rows], minlength=num_classes)
-    classes = np.flatnonzero(counts >= MIN_CLASS_ROWS)
-    excess = now.gaps(num_classes) - (0.0 if was is None else np.maximum(was.gaps(num_classes), 0))
+    classes = np.flatnonzero(now.counts(num_classes) >= MIN_CLASS_ROWS)
+    untrue = now.sums(num_classes) - (0.0 if was is None else was.excused(now, num_classes))
+    excess = untrue[classes] / now.counts(num_classes)[classes]
     level = LEVEL / max(1, len(classes))
-    found = [_tested(was, now, int(classes[i]), level, groups) for i in worth_a_test(excess[classes], MAX_GAP)]
+    found = [_tested(was, now, int(classes[i]), level, groups) for i in worth_a_test(excess, MAX_GAP)]
     return ConfidentAnswers(_tested(was, now, None, LEVEL, groups), decisive(found, MAX_GAP))
 
 
@@ -85,9 +86,11 @@ def _tested(was: _Confident | None, now: _Confident, k: int | None, level: float
         return Finding(True, 0.0, MAX_GAP)
     gap, influences = now.gap_of(rows)
     if was is not None:
-        own_gap, own = was.gap_of(was.of_class(k))
+        before = was.of_class(k)
+        own_gap, own = was.gap_of(before)
         if own_gap > 0:
-            gap, influences = gap - own_gap, influences - own
+            share = min(1.0, before.sum() / rows.sum())
+            gap, influences = gap - share * own_gap, influences - share * own
     units = ResamplingUnits(groups, len(rows))
     # A few answers that are all wrong, or all right, do not scatter: a calibrated model's error is the least.
     sure = now.confidences[rows]
@@ -115,12 +118,20 @@ class _Confident:
     def of_class(self, k: int | None) -> NDArray[np.bool_]:
         return self.rows if k is None else self.rows & (self.classes == k)
 
-    def gaps(self, num_classes: int) -> Floats:
-        """Mean confidence minus the share that is right, of each class's confident answers; 0 where it has none."""
-        chosen = self.classes[self.rows]
-        sums = np.bincount(chosen, self.excess[self.rows], minlength=num_classes)
-        gaps: Floats = sums / np.maximum(np.bincount(chosen, minlength=num_classes), 1)
-        return gaps
+    def counts(self, num_classes: int) -> Ints:
+        """How many confident answers name each class, (K,)."""
+        return np.bincount(self.classes[self.rows], minlength=num_classes)
+
+    def sums(self, num_classes: int) -> Floats:
+        """By how much their confidences are above the truth, (K,)."""
+        sums = np.bincount(self.classes[self.rows], self.excess[self.rows], minlength=num_classes)
+        return sums.astype(np.float64)
+
+    def excused(self, after: _Confident, num_classes: int) -> Floats:
+        """As much of that as counts for as many answers as `after` has at most, (K,)."""
+        share = after.counts(num_classes) / np.maximum(self.counts(num_classes), 1)
+        excused: Floats = np.maximum(self.sums(num_classes), 0) * np.minimum(share, 1)
+        return excused
 
     def gap_of(self, rows: NDArray[np.bool_]) -> tuple[float, Floats]:
         """The gap of these answers, and the influence of every row on it, (N,)."""

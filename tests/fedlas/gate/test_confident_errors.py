@@ -62,6 +62,14 @@ def test_an_upload_that_was_as_untrue_excuses_it() -> None:
     assert confident_errors(timid, after, targets).decisive.value == pytest.approx(0.2)
 
 
+def test_a_few_wrong_answers_excuse_as_few() -> None:
+    """40 answers of 0.9 that are right in a half, before; 200 such answers have 40 excused: 0.4 less a fifth of it."""
+    after, targets = says(0.9, 100, 100)
+    few = np.where((np.arange(200) % 5 == 0)[:, None], [0.9, 0.1], [0.6, 0.4])
+    found = confident_errors(few, after, targets).decisive
+    assert (found.passed, found.value) == (False, pytest.approx(0.4 - 0.4 / 5))
+
+
 def test_groups_count_whole() -> None:
     """Rows repeated ten times, once they are groups, are judged as the rows alone."""
     probs, targets = says(0.9, 16, 4)

@@ -1,0 +1,190 @@
+"""How often what is served is worse than the upload: under null and harmful finalists, and where it was perfect.
+
+A job's finalists are two candidates of one kind: networks that are truly worse by a share of the NLL, or the uploaded
+model with one class damaged (`benchmarks.guards`). Calibration rows name those that they find better, as a race does,
+and the gate judges them on test rows. A job repeated on the same rows has new candidates and a longer ledger. Served
+counts as worse where the true NLL, of the true probabilities, is higher by more than 1 %. Run it with
+`OMP_NUM_THREADS=1 python -m benchmarks.harm`; it prints a table and writes `benchmarks/results/harm.json`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks.guards import DAMAGES, WORLDS, Floats, Ints, World, damaged, true_nll
+from fedlas.calibrators import softmax
+from fedlas.gate.gate import judge
+from fedlas.race.scoring import post_hoc_names
+from fedlas.race.selection import CalibratorSelector
+
+RESULT = Path(__file__).parent / "results" / "harm.json"
+CALIBRATION_ROWS, TEST_ROWS, TRUTH_ROWS, JOBS = 1000, (200, 500, 1000), 2000, 5
+#: A network that is truly worse by so large a share of the NLL; the first is no harm, and served it costs nothing.
+RISES = (0.0, 0.02, 0.04, 0.08)
+MOST_RISE, MOST_BRIER_RISE = 0.01, 0.002
+NOISE = 0.25
+
+
+@dataclass(frozen=True)
+class Share:
+    """How many of so many draws: what was counted, and on how many test rows."""
+
+    figure: str
+    rows: int
+    draws: int
+    count: int
+
+
+class Uploaded:
+    """A world seen through noise, calibrated; and how much more noise makes it worse by a share of its NLL."""
+
+    def __init__(self, world: World) -> None:
+        self.world, self.noise = world, NOISE * world.spread
+        self._shrink = world.spread**2 / (world.spread**2 + self.noise**2)
+        logits, _ = world.draw(40_000, np.random.default_rng(1))
+        self._truth = logits, softmax(logits)
+
+    def seen(self, logits: Floats, rng: np.random.Generator, extra: float = 0.0) -> Floats:
+        """Probabilities (N, K) of a network like the uploaded one, with so much more noise."""
+        prior = np.log(self.world.priors)
+        scattered = logits - prior + np.hypot(self.noise, extra) * rng.normal(size=logits.shape)
+        return softmax(self._shrink * scattered + prior)
+
+    def extra_noise(self, rise: float) -> float:
+        """By bisection on 40,000 rows."""
+        logits, truth = self._truth
+        before = true_nll(truth, self.seen(logits, np.random.default_rng(2)))
+        low, high = 0.0, 4 * self.world.spread
+        for _ in range(14 if rise else 0):
+            middle = (low + high) / 2
+            after = true_nll(truth, self.seen(logits, np.random.default_rng(2), middle))
+            low, high = (middle, high) if after < (1 + rise) * before else (low, middle)
+        return low
+
+
+def served(probs: Mapping[str, Floats], order: Sequence[str], targets: Ints, looks: int = 0) -> str | None:
+    """What the gate serves on test rows; nothing is judged where calibration rows found nothing better."""
+    if not order:
+        return None
+    return judge(
+        uploaded=probs["uploaded"],
+        post_hoc=probs["post_hoc"],
+        trained=probs.get("trained"),
+        same_labels=probs.get("same_labels"),
+        order=order,
+        targets=targets,
+        provenance="no",
+        num_resamples=2,
+        evaluations_before=looks,
+    ).finalist
+
+
+def harm(world: World, draws: int) -> list[Share]:
+    """By kind of candidate and number of test rows: the first job served something worse, and any of five did."""
+    model, shares = Uploaded(world), []
+    kinds: list[str | float] = [*RISES, *DAMAGES]
+    for number, kind in enumerate(kinds):
+        rng, counts = np.random.default_rng([number, len(world.priors)]), Counter[tuple[str, int]]()
+        extra = model.extra_noise(kind) if isinstance(kind, float) else 0.0
+        for _ in range(draws):
+            worse, unopposed = _jobs(model, kind, extra, rng)
+            for rows, found in worse.items():
+                counts["the first job", rows] += found[0]
+                counts[f"any of {JOBS} jobs", rows] += any(found)
+                counts["a job whose calibration rows see nothing", rows] += unopposed[rows]
+        name = kind if isinstance(kind, str) else f"networks, NLL + {100 * kind:.0f} %"
+        shares += [Share(f"{world.name}; {name}; {jobs}", rows, draws, n) for (jobs, rows), n in sorted(counts.items())]
+    return shares
+
+
+def _jobs(
+    model: Uploaded, kind: str | float, extra: float, rng: np.random.Generator
+) -> tuple[dict[int, list[bool]], dict[int, bool]]:
+    """For each number of test rows, whether each of the jobs on the same rows served something worse.
+
+    And whether the first would have, had its calibration rows preferred every finalist: then test rows are alone.
+    """
+    judged = CALIBRATION_ROWS + max(TEST_ROWS)
+    logits, targets = model.world.draw(judged + TRUTH_ROWS, rng)
+    uploaded, truth = model.seen(logits, rng), softmax(logits[judged:])
+    selector = CalibratorSelector(targets[:CALIBRATION_ROWS], ("temperature",), reads_features=False)
+    worse: dict[int, list[bool]] = {rows: [] for rows in TEST_ROWS}
+    unopposed: dict[int, bool] = {}
+    for job in range(JOBS):
+        bases = {"post_hoc": uploaded, "trained": model.seen(logits, rng, extra)}
+        finalists = {name: _candidate(kind, base, model, logits, rng, extra) for name, base in bases.items()}
+        logs = {name: _log(probs[:CALIBRATION_ROWS]) for name, probs in finalists.items()}
+        order = selector.order(logs, _log(uploaded[:CALIBRATION_ROWS]))
+        for rows in TEST_ROWS:
+            test = slice(CALIBRATION_ROWS, CALIBRATION_ROWS + rows)
+            probs = {name: p[test] for name, p in {"uploaded": uploaded, **finalists}.items()}
+            harmful = {n: _is_worse(kind, p[judged:], uploaded[judged:], truth) for n, p in finalists.items()}
+            worse[rows].append(harmful.get(served(probs, order, targets[test], job) or "", False))
+            if job == 0:
+                unopposed[rows] = harmful.get(served(probs, list(finalists), targets[test]) or "", False)
+    return worse, unopposed
+
+
+def _candidate(
+    kind: str | float, base: Floats, model: Uploaded, logits: Floats, rng: np.random.Generator, extra: float
+) -> Floats:
+    if isinstance(kind, float):
+        return model.seen(logits, rng, extra)
+    num_classes = base.shape[1]
+    return damaged(kind, base, 1 if num_classes == 2 else int(rng.integers(num_classes)), rng)
+
+
+def _is_worse(kind: str | float, probs: Floats, uploaded: Floats, truth: Floats) -> bool:
+    """A network is worse by design, which its own rows know less well."""
+    if isinstance(kind, float):
+        return kind > MOST_RISE
+    return true_nll(truth, probs) > (1 + MOST_RISE) * true_nll(truth, uploaded)
+
+
+def perfect(world: World, num_test: int, draws: int) -> Share:
+    """The uploaded model tells the true probabilities; all calibrators compete, as in a job that trains nothing."""
+    rng, count = np.random.default_rng(num_test), 0
+    for _ in range(draws):
+        logits, targets = world.draw(CALIBRATION_ROWS + num_test, rng)
+        fit, test = slice(CALIBRATION_ROWS), slice(CALIBRATION_ROWS, None)
+        names = post_hoc_names(logits.shape[1], CALIBRATION_ROWS)
+        selector = CalibratorSelector(targets[fit], names, reads_features=False)
+        kept = selector.label_keeping(logits[fit])
+        found = {"post_hoc": selector.calibrate(logits[fit])} | ({} if kept is None else {"same_labels": kept})
+        order = selector.order({name: one.held_out for name, one in found.items()}, logits[fit])
+        probs = {name: softmax(one.calibrator(logits[test])) for name, one in found.items()}
+        truth = softmax(logits[test])
+        name = served({"uploaded": truth, **probs}, order, targets[test])
+        count += name is not None and float(((probs[name] - truth) ** 2).sum(axis=1).mean()) > MOST_BRIER_RISE
+    return Share(f"{world.name}; the upload is perfect; true Brier + {MOST_BRIER_RISE}", num_test, draws, count)
+
+
+def _log(probs: Floats) -> Floats:
+    logs: Floats = np.log(probs.clip(1e-300))
+    return logs
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--draws", type=int, default=100, help="draws of each figure")
+    draws = parser.parse_args().draws
+    results: list[dict[str, object]] = []
+    print("| figure | test rows | draws | worse | share |\n|---|---|---|---|---|")
+    for world in (WORLDS[1], WORLDS[4]):
+        for found in ([perfect(world, rows, draws) for rows in (500, 1000)], harm(world, draws)):
+            for one in found:
+                share = 100 * one.count / one.draws
+                print(f"| {one.figure} | {one.rows:,} | {one.draws} | {one.count} | {share:.1f} % |", flush=True)
+            results += [asdict(one) for one in found]
+    RESULT.write_text(json.dumps(results, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
