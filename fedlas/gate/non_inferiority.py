@@ -19,7 +19,7 @@ from fedlas.gate.class_probabilities import log_score_rise, share_error
 from fedlas.gate.confident_errors import confident_errors
 from fedlas.gate.ranking import auroc_drop, recall_drop_at_equal_alarms
 from fedlas.gate.recall import rare_classes_recall_drop, worst_class_recall_drop
-from fedlas.gate.sign_test import sign_tested
+from fedlas.gate.sign_test import lost_answers, sign_tested
 from fedlas.metrics._checks import Floats, Ints
 from fedlas.metrics.betting_intervals import BoundedMean, paired_mean
 from fedlas.metrics.bootstrap import Estimate, ResamplingUnits, percentile_interval
@@ -146,21 +146,15 @@ def _recall(before: Floats, after: Floats, rows: JudgedRows, limit: float | None
 
 def _accuracy(finalist: str, before: Floats, after: Floats, rows: JudgedRows, options: GateOptions) -> Guard:
     estimate, limit = accuracy_drop(before, after, rows, options.level), options.max_accuracy_drop
-    tested = sign_tested(_lost(before, after, rows.targets), rows.groups, ACCURACY_LEVEL, limit, 1.0, None)
+    lost = lost_answers(before, after, rows.targets)
+    tested = sign_tested(lost, rows.groups, ACCURACY_LEVEL, limit, 1.0, None)
     return Guard("accuracy_drop", finalist, **{**vars(tested), "low": estimate.low, "high": estimate.high})
-
-
-def _lost(before: Floats, after: Floats, targets: Ints) -> Floats:
-    """1 for a row (N,) whose right answer became wrong, −1 for one that became right."""
-    was, now = (probs.argmax(axis=1) == targets for probs in (before, after))
-    lost: Floats = was.astype(np.float64) - now
-    return lost
 
 
 def accuracy_drop(before: Floats, after: Floats, rows: JudgedRows, level: float) -> Estimate:
     """The loss of accuracy; only a row whose answer changed can have lost or won."""
     possible = (before.argmax(axis=1) != after.argmax(axis=1)).astype(np.float64)
-    lost = _lost(before, after, rows.targets)
+    lost = lost_answers(before, after, rows.targets)
     return BoundedMean.of(lost, lower=-possible, upper=possible, groups=rows.groups).estimate(level / 2)
 
 

@@ -17,7 +17,7 @@ from dataclasses import replace
 import numpy as np
 
 from fedlas.gate.class_findings import MIN_CLASS_ROWS, Finding, decisive, groups_of
-from fedlas.gate.sign_test import MOST_LEVEL, sign_test_level, sign_tested, with_interval
+from fedlas.gate.sign_test import MOST_LEVEL, lost_answers, sign_test_level, sign_tested, with_interval
 from fedlas.metrics._checks import Floats, Ints
 
 
@@ -29,7 +29,7 @@ def worst_class_recall_drop(before: Floats, after: Floats, targets: Ints, groups
         targets, groups: class indices (N,), group numbers (N,).
         limit: the recall that a class may lose, from 0 to 1.
     """
-    lost, counts = _lost(before, after, targets), np.bincount(targets, minlength=before.shape[1])
+    lost, counts = lost_answers(before, after, targets), np.bincount(targets, minlength=before.shape[1])
     common = np.flatnonzero(counts >= MIN_CLASS_ROWS)
     level = sign_test_level(len(common))
     found = [
@@ -51,7 +51,7 @@ def rare_classes_recall_drop(
     A single row is an accident where there are many classes, but in a binary problem it is all that is known.
     Arguments are those of `worst_class_recall_drop`; `chance` is None where a class is not found at all any more.
     """
-    lost, num_classes = _lost(before, after, targets), before.shape[1]
+    lost, num_classes = lost_answers(before, after, targets), before.shape[1]
     counts, hits, left = (
         np.bincount(targets[rows], minlength=num_classes)
         for rows in (slice(None), before.argmax(axis=1) == targets, after.argmax(axis=1) == targets)
@@ -69,9 +69,3 @@ def rare_classes_recall_drop(
     index = int(np.flatnonzero(rare)[0]) if rare.sum() == 1 else None
     found = sign_tested(lost[rows], groups_of(groups, rows), MOST_LEVEL, limit, 1.0, index)
     return with_interval(found, lost[rows], groups_of(groups, rows))
-
-
-def _lost(before: Floats, after: Floats, targets: Ints) -> Floats:
-    """1 for a row (N,) that was right and is no more, −1 for the reverse."""
-    lost: Floats = (before.argmax(axis=1) == targets).astype(np.float64) - (after.argmax(axis=1) == targets)
-    return lost

@@ -19,6 +19,13 @@ def sign_test_level(num_classes: int) -> float:
     return min(MOST_LEVEL, max(LEAST_LEVEL, CHANCE_CLASSES / max(1, num_classes)))
 
 
+def lost_answers(before: Floats, after: Floats, targets: Ints) -> Floats:
+    """1 for a row (N,) whose right answer became wrong, −1 for one that became right, from probabilities (N, K)."""
+    was, now = (probs.argmax(axis=1) == targets for probs in (before, after))
+    lost: Floats = was.astype(np.float64) - now
+    return lost
+
+
 def sign_tested(
     lost: Floats, groups: Ints | None, level: float, limit: float, most: float, class_index: int | None
 ) -> Finding:
