@@ -10,9 +10,16 @@ from typing import Any
 import pytest
 
 from tests.helpers.api import Api, MakeApi, open_api
+from tests.helpers.inspections import remembered
 from tests.helpers.uploads import Uploads
 
 Json = dict[str, Any]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _inspections_are_remembered() -> Iterator[None]:
+    with remembered():
+        yield
 
 
 @pytest.fixture
@@ -34,7 +41,8 @@ def served(tmp_path_factory: pytest.TempPathFactory, uploads: Uploads) -> Iterat
     with ExitStack() as stack:
         api = open_api(tmp_path_factory.mktemp("api") / "data", stack, max_predict_rows=1000)
         record = api.post("/v1/models?name=digits", content=uploads["digits.onnx"])
-        api.work(record["id"])
+        with remembered():
+            api.work(record["id"])
         ready = api.client.get(f"/v1/models/{record['id']}").json()
         assert ready["status"] == "ready", ready
         yield api, ready

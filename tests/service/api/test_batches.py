@@ -27,7 +27,7 @@ PARQUET = {"Accept": "application/vnd.apache.parquet"}
 MANY = 50_000
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def batch(tmp_path_factory: pytest.TempPathFactory, uploads: Uploads) -> Iterator[tuple[Api, str]]:
     """A batch over the digits that a worker's child has run in an API's folder, and its path; tests only ask it."""
     with ExitStack() as stack:
