@@ -164,7 +164,6 @@ def _selector(rows: ScoredRows, options: CalibrationOptions) -> CalibratorSelect
         known = ", ".join(["auto", *sorted(CALIBRATORS)])
         raise BadDataset("unknown_method", f"method {method!r} is none of {known}")
     names = post_hoc_names(logits.shape[1], len(targets)) if method == "auto" else (method,)
-    accuracy = float((logits.argmax(axis=1) == targets).mean())
     return CalibratorSelector(
         targets,
         names,
@@ -172,7 +171,7 @@ def _selector(rows: ScoredRows, options: CalibrationOptions) -> CalibratorSelect
         groups=rows.dataset.groups_of("calibration"),
         weights=rows.dataset.weights_of("calibration"),
         seed=options.seed,
-        base_accuracy=accuracy,
+        base_accuracy=_accuracy(rows).value,
         max_accuracy_drop=options.max_accuracy_drop,
     )
 

@@ -136,7 +136,7 @@ def select_members(trials: Sequence[Finalist], selector: CalibratorSelector, *, 
     lowest = np.inf
     while len(chosen) < most:
         rest = [trial for trial in trials if not any(trial is member for member in chosen)]
-        scored = [(float(selector.row_nll(_average([*chosen, f])).mean()), i) for i, f in enumerate(rest)]
+        scored = [(selector.nll(_average([*chosen, f])), i) for i, f in enumerate(rest)]
         if not scored or min(scored)[0] >= lowest:
             break
         lowest, best = min(scored)

@@ -19,7 +19,7 @@ from fedlas.race.outputs import SplitOutputs
 from fedlas.race.progress import OnCandidate, OnProgress, ProgressReporter
 from fedlas.race.record import Record
 from fedlas.race.results import FedLASDiagnostics, Finalist, Floats, RaceResult, Trial
-from fedlas.race.scoring import post_hoc_names
+from fedlas.race.scoring import accuracy, post_hoc_names
 from fedlas.race.selection import CalibratorSelector
 from fedlas.race.successive_halving import SuccessiveHalving
 from fedlas.race.time_budget import TimeBudget
@@ -102,7 +102,7 @@ def run_race(
         groups=groups,
         weights=calibration_weights,
         seed=seed,
-        base_accuracy=float(np.mean(logits.argmax(axis=1) == targets)),
+        base_accuracy=accuracy(logits, targets, calibration_weights),
         max_accuracy_drop=max_accuracy_drop,
         seconds=seconds_for_features(budget_seconds),
     )
@@ -176,7 +176,7 @@ def _refined(trial: Trial, selector: CalibratorSelector) -> Trial:
 def _best(rivals: Sequence[Finalist], post_hoc: Finalist, selector: CalibratorSelector) -> Finalist | None:
     """The rival with the lowest cross-fitted NLL, if it clearly beats the post-hoc finalist."""
     accurate = [one for one in rivals if one.result.status == "finished"]
-    best = min(accurate, key=lambda one: float(selector.row_nll(one.held_out).mean()), default=None)
+    best = min(accurate, key=lambda one: selector.nll(one.held_out), default=None)
     return best if best is not None and selector.beats(best.held_out, post_hoc.held_out) else None
 
 

@@ -32,15 +32,20 @@ class CrossFitted:
     held_out: Floats
 
 
-def score(logits: ArrayLike, targets: Ints) -> Scores:
-    """Scores of logits (N, K) that went through their calibrator."""
+def score(logits: ArrayLike, targets: Ints, weights: Floats | None = None) -> Scores:
+    """Scores of logits (N, K) that went through their calibrator, weighted by row but for the binned error."""
     probs = softmax(logits)
     return {
-        "nll": metrics.nll(probs, targets),
-        "accuracy": metrics.accuracy(probs, targets),
-        "brier": metrics.brier(probs, targets),
+        "nll": float(np.average(metrics.row_scores(probs, targets, score="nll"), weights=weights)),
+        "accuracy": accuracy(probs, targets, weights),
+        "brier": float(np.average(metrics.row_scores(probs, targets, score="brier"), weights=weights)),
         "ece": metrics.ece(probs, targets),
     }
+
+
+def accuracy(scores: ArrayLike, targets: Ints, weights: Floats | None = None) -> float:
+    """The (weighted) share of rows whose highest score (N, K) is that of their class."""
+    return float(np.average(np.asarray(scores).argmax(axis=1) == targets, weights=weights))
 
 
 def post_hoc_names(num_classes: int, num_rows: int, task: str = "multiclass") -> tuple[str, ...]:
@@ -105,8 +110,8 @@ def fit_calibrator(
     decisions, lowest = scores.argmax(axis=1), row_nll(held_out, targets)
     for kind in sorted(others, key=lambda kind: kind.num_parameters(scores.shape[1])):
         found = cross_fitted_logits(kind, scores, targets, folds, weights)
-        chosen = found.argmax(axis=1)
-        if (chosen != decisions).any() and np.mean(chosen == targets) < min_accuracy:
+        moved = (found.argmax(axis=1) != decisions).any()
+        if moved and accuracy(found, targets, weights) < min_accuracy:
             continue
         nll = row_nll(found, targets)
         if clearly_positive(lowest - nll, clusters, STANDARD_ERRORS, weights):

@@ -195,7 +195,7 @@ class CalibratorSelector:
 
     def score(self, calibrated: CrossFitted) -> Scores:
         """The cross-fitted scores."""
-        return score(calibrated.held_out, self.targets)
+        return score(calibrated.held_out, self.targets, self.weights)
 
     def too_inaccurate(self, accuracy: float) -> str:
         """Why a candidate with this accuracy is dropped, or an empty text."""

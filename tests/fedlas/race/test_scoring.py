@@ -19,6 +19,7 @@ from fedlas.race.scoring import (
     row_nll,
     score,
 )
+from tests.helpers.drawn_rows import drawn_logits
 
 
 def drawn(logits: np.ndarray, seed: int = 0) -> np.ndarray:
@@ -182,3 +183,14 @@ def test_scores_are_those_of_the_affine_calibrator_they_come_from() -> None:
     own = score(AffineScaling().fit(logits, targets)(logits), targets)["nll"]
     held_out = cross_fitted_nll(AffineScaling, logits, targets)
     assert own < held_out < cross_fitted_nll(TemperatureScaling, logits, targets)
+
+
+def test_a_row_that_weighs_two_is_two_rows() -> None:
+    """The scores of candidates are those of the rows written out as often as they weigh, but for the binned error."""
+    logits, targets = drawn_logits(120, 3)
+    weights = 1 + np.arange(120) % 3
+    weighted = score(logits, targets, weights.astype(float))
+    repeated = score(np.repeat(logits, weights, axis=0), np.repeat(targets, weights))
+    assert {name: weighted[name] for name in ("nll", "accuracy", "brier")} == {
+        name: pytest.approx(repeated[name]) for name in ("nll", "accuracy", "brier")
+    }
