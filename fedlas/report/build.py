@@ -16,6 +16,7 @@ from fedlas.metrics._checks import Floats, check_groups, check_rows
 from fedlas.metrics.evaluate import Estimates
 from fedlas.report import sections, sentences
 from fedlas.report.caveats import caveats
+from fedlas.report.confident import confident_section
 from fedlas.report.deployment import decision_table, priors_section
 from fedlas.report.document import ByModel, CalibrationReport, EvaluationLedger
 from fedlas.report.environment import library_versions, machine_facts
@@ -54,6 +55,7 @@ def build_report(
             f"calibrated_minus_{name}": _difference(models["calibrated"], models[name], rows, options)
             for name in ("uploaded", "temperature")
         },
+        confident_answers=_by_model(models, lambda p: confident_section(p, rows, names)),
         confidence=_by_model(models, lambda p: sections.confidence(p, rows, options)),
         calibration_test=_by_model(models, lambda p: sections.calibration_test(p, rows, options)),
         risk_coverage=_by_model(models, lambda p: sections.risk_coverage(p, rows, options)),

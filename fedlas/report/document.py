@@ -19,6 +19,7 @@ from fedlas.metrics import (
 )
 from fedlas.metrics._checks import Floats
 from fedlas.metrics.evaluate import Estimates
+from fedlas.report.confident import ConfidentSection
 from fedlas.report.deployment import DecisionTable, PriorsSection
 from fedlas.report.diagnostics import Diagnostics
 from fedlas.report.guarantees import GuaranteeTable
@@ -131,6 +132,7 @@ class CalibrationReport:
     metrics: ByModel[Estimates]
     differences: Mapping[str, Estimates]
     confidence: ByModel[ConfidenceSummary]
+    confident_answers: ByModel[ConfidentSection]
     calibration_test: ByModel[CalibrationTest]
     risk_coverage: ByModel[RiskCoverageSection]
     reliability: ByModel[Reliability]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from fedlas.gate.sentences import SCORE_NAMES
 from fedlas.metrics import BinnedEstimate, CalibrationTest, Estimate, SliceRow, SliceTable
+from fedlas.report.confident import confident_sentence
 from fedlas.report.deployment import decision_sentence, priors_sentence
 from fedlas.report.document import (
     BinarySection,
@@ -184,18 +185,20 @@ def _proof(report: CalibrationReport) -> str:
 
 
 def advice(report: CalibrationReport) -> tuple[str, ...]:
-    """Which model to serve, how well it is calibrated, and what abstaining gains."""
+    """Which model to serve, how well it is calibrated where it is sure and in all, and what abstaining gains."""
     serve = {
         "trained": f"Serve the calibrated model: fine-tuned, with a calibrator on top. {_proof(report)}",
         "post_hoc": f"Serve the calibrated model: the uploaded network with a calibrator on top. {_proof(report)}",
         "unchanged": "Keep serving the uploaded model: nothing was clearly better without doing harm.",
         "undetermined": "This report supports no decision yet: it is unknown which rows the model was trained on.",
     }
+    confident = confident_sentence(report.confident_answers["calibrated"], report.num_test_rows)
     served, grouped = report.confidence["calibrated"], report.num_groups is not None
     return (
         serve.get(report.verdict, f"Verdict: {report.verdict}."),
         f"{'The model to be served' if report.promoted else 'The model'} has a mean confidence of "
         f"{percent(served.mean_confidence)} and an accuracy of {percent(served.accuracy)}. "
         + calibration_test_sentence(report.calibration_test["calibrated"], report.confidence_level, grouped=grouped),
+        *(() if confident is None else (confident,)),
         abstaining(report.risk_coverage["calibrated"]),
     )

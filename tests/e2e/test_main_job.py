@@ -67,7 +67,7 @@ def test_job_reaches_its_verdict(service: Service, finished: Json) -> None:
 def test_report_has_every_key_with_finite_numbers(service: Service, finished: Json, digits: tuple[Json, Json]) -> None:
     """The report holds all metrics of three models, their differences, candidates, recipe, seed and digests."""
     report = service.get(finished["report_url"])
-    assert report["verdict"] == finished["verdict"]
+    assert (report["verdict"], report["shown"]) == (finished["verdict"], finished["shown"])
     assert all(isinstance(sentence, str) and sentence for sentence in report["summary"])
     groups = [report["metrics"][name] for name in ("uploaded", "temperature", "calibrated")]
     groups += [report["differences"][f"calibrated_minus_{name}"] for name in ("uploaded", "temperature")]
@@ -213,6 +213,9 @@ def test_fresh_rows_train_and_version(service: Service, uploads: Uploads, digits
     report = service.get(first["report_url"])
     assert report["differences"]["calibrated_minus_temperature"]["nll"]["high"] < 0
     again = service.calibrated({"id": first["calibrated_model_id"]}, fresh, publish_as="fresh", publish_when="always")
+    events = [service.get(f"/v1/jobs/{job['id']}/events")["data"] for job in (first, again)]
+    told = [event["data"] for known in events for event in known if event["type"] == "publication"]
+    assert told == [{"name": "fresh", "version": 1}, {"name": "fresh", "version": 2}]
     record = next(record for record in service.get("/v1/names")["data"] if record["name"] == "fresh")
     assert record["default_version"] == 2
     assert record["versions"] == {"1": first["calibrated_model_id"], "2": again["calibrated_model_id"]}
@@ -318,7 +321,7 @@ def test_unknown_provenance_is_undetermined(service: Service, uploads: Uploads, 
     """Without splits the rows that the model has seen are unknown: no verdict, and how to fix it."""
     dataset = service.upload("datasets", made.digits_npz(split=None))
     job = service.calibrated(digits[0], dataset)
-    assert (job["verdict"], job["promoted"]) == ("undetermined", False)
+    assert (job["verdict"], job["promoted"], job["shown"]) == ("undetermined", False, False)
     assert service.get(f"/v1/datasets/{dataset['id']}")["seen_by_model"] == "unknown"
     assert any("seen_by_model" in sentence for sentence in service.get(job["report_url"])["summary"])
     assert service.get(f"/v1/models/{job['calibrated_model_id']}")["status"] == "ready"

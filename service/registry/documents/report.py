@@ -23,6 +23,7 @@ from fedlas.gate.vetoes import Veto
 from fedlas.metrics import METRICS, BinnedEstimate, Estimate
 from fedlas.metrics.evaluate import Estimates as LibraryEstimates
 from fedlas.report import document as library
+from fedlas.report.confident import ConfidentSection
 from fedlas.report.guarantees import CoverageLevel, ErrorLevel, GuaranteeTable
 from fedlas.report.label_noise import NoiseLevel
 from fedlas.report.written_file import GaveWay, Parity
@@ -77,6 +78,7 @@ _TYPES: dict[type, dict[str, Any]] = {
     ErrorLevel: {"level": float},
     CoverageLevel: {"level": float},
     GuaranteeTable: {"delta": float},
+    ConfidentSection: {"threshold": float},
     NoiseLevel: {"share": float, "verdicts": dict[str, float]},
     LibraryVerdict: {"verdict": Verdict, "finalist": Finalist | None, "order": list[Finalist]},
     Claim: {"finalist": Finalist, "level": float},

@@ -1,0 +1,57 @@
+"""Confident answers: their figures, the class that is too sure, and the colour of the page."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from fedlas.gate.claims import Claim, GateVerdict
+from fedlas.gate.non_inferiority import JudgedRows
+from fedlas.report.confident import confident_section, confident_sentence
+from tests.helpers.reports import is_whole, report
+
+
+def answers(confidence: float, wrong: int) -> tuple[np.ndarray, np.ndarray]:
+    """Of 200 rows half are answered with each of two classes; of those with class 1 so many are wrong."""
+    answered = np.repeat([0, 1], 100)
+    probs = np.full((200, 2), 1 - confidence)
+    probs[np.arange(200), answered] = confidence
+    targets = answered.copy()
+    targets[100 : 100 + wrong] = 0
+    return probs, targets
+
+
+def test_a_class_that_is_too_sure_is_named() -> None:
+    """Of 100 answers with class 1 that are 90 % sure 60 are right: too sure by 30 points, and all together by 10."""
+    probs, targets = answers(0.9, 40)
+    section = confident_section(probs, JudgedRows(targets, None), ["early", "late"])
+    assert (section.num_rows, section.accuracy, section.hold, section.worst_class) == (200, 0.8, False, "late")
+    assert (section.mean_confidence, section.excess) == (pytest.approx(0.9), pytest.approx(0.3))
+    assert "“late” are too sure by 30.0 points" in (confident_sentence(section, 200) or "")
+
+
+def test_true_answers_hold_and_none_are_not_mentioned() -> None:
+    """Answers that are right as often as they say hold; where none is confident there is nothing to say."""
+    probs, targets = answers(0.9, 10)
+    section = confident_section(probs, JudgedRows(targets, None), ["early", "late"])
+    assert (section.hold, section.worst_class, section.excess) == (True, None, None)
+    assert (confident_sentence(section, 200) or "").endswith("and 95.0 % of them are right.")
+    timid = confident_section(0.5 + 0.4 * (probs - 0.5), JudgedRows(targets, None), ["early", "late"])
+    assert (timid.num_rows, timid.accuracy, timid.hold) == (0, None, True)
+    assert confident_sentence(timid, 200) is None
+
+
+@pytest.mark.parametrize(
+    ("shown", "wrong", "colour", "title"),
+    [
+        (True, 10, "good", "Calibrator served, shown to be better"),
+        (False, 10, "open", "Calibrator served, not shown to be better"),
+        (True, 40, "open", "Calibrator served, shown to be better; confident answers too sure"),
+    ],
+)
+def test_green_is_for_what_is_shown_and_true(shown: bool, wrong: int, colour: str, title: str) -> None:
+    """The page is green where the served model is shown to be better and its confident answers hold, else amber."""
+    claim = Claim("post_hoc", shown, 0.01, 0.05, ())
+    gate = GateVerdict("post_hoc", "brier", (claim,), (), ("It is served.",), finalist="post_hoc", order=("post_hoc",))
+    page = is_whole(report(*answers(0.9, wrong), gate=gate))
+    assert f'<span class="badge {colour}">{title}</span>' in page
