@@ -80,7 +80,9 @@ def decision_table(
     kept = decide(calibrated, deployment.thresholds)
     said = {"uploaded": uploaded.argmax(axis=1), "argmax": calibrated.argmax(axis=1), "thresholds": kept}
     counts = {name: np.bincount(answers, minlength=len(names)) for name, answers in said.items()}
-    changed = np.argsort(-np.abs(counts["uploaded"] - counts["argmax"]), kind="stable")
+    # Of two classes both change by as many rows, and the rare one is of interest.
+    by_change = -np.abs(counts["uploaded"] - counts["argmax"]), np.bincount(rows.targets, minlength=len(names))
+    changed = np.lexsort(by_change[::-1])
     shown = tuple(
         DecisionRow(
             names[k],

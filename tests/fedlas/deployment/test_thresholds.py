@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -85,7 +87,7 @@ def test_rows_count_by_their_weights() -> None:
         (np.ones((3, 2)), np.ones((3, 2)), {"weights": np.ones(2)}),
     ],
 )
-def test_what_does_not_fit(held_out: Array, uploaded: Array, options: dict[str, Array]) -> None:
+def test_what_does_not_fit(held_out: Array, uploaded: Array, options: dict[str, Any]) -> None:
     """Shapes that differ, no rows and no weight are named."""
     with pytest.raises(ValueError, match=r"must be|must both be"):
         keep_alarm_rate(held_out, uploaded, **options)

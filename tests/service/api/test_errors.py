@@ -103,6 +103,8 @@ def test_unknown_id_in_the_body_is_422(api: Api) -> None:
         ({"publish_as": "a b"}, "publish_as"),
         ({"publish_as": ""}, "publish_as"),
         ({"publish_when": "never"}, "publish_when"),
+        ({"class_priors": {"a": 0.5, "b": 0.4}}, "class_priors"),
+        ({"class_priors": {"a": 0.5, "b": "0.5"}}, "class_priors.b"),
         ({"metadata": {"a": 1}}, "metadata.a"),
         ({"metadata": "a"}, "metadata"),
         ({"webhook": {"url": "ftp://example.org", "secret": SECRET}}, "webhook.url"),
