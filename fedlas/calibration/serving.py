@@ -17,19 +17,20 @@ from typing import TypeVar
 import numpy as np
 
 from fedlas.calibration.class_priors import deployment_of, uploaded_at_priors
-from fedlas.calibration.evaluation import CalibrationOptions, Evaluation
+from fedlas.calibration.evaluation import CalibrationOptions, Evaluation, Floats
 from fedlas.calibration.preparation import Start, rows_of
 from fedlas.calibrators import softmax
 from fedlas.data import Dataset
 from fedlas.deployment import Deployment
-from fedlas.errors import ExportError, FedLASError
+from fedlas.errors import BadDataset, ExportError, FedLASError
 from fedlas.export.graph import WrittenGraph, write_graph
 from fedlas.gate.claims import VERDICTS, GateVerdict
-from fedlas.gate.sentences import without_files
+from fedlas.gate.sentences import FINALIST_NAMES, without_files
 from fedlas.guarantees.typicality import Familiarity
 from fedlas.importers import GraphClassifier
 from fedlas.importers.onnx.runtime_only.runtime_computed import RuntimeComputedClassifier
 from fedlas.race.ensemble import Ensemble
+from fedlas.race.finite_outputs import require_numbers
 from fedlas.race.outputs import SplitOutputs
 from fedlas.race.results import Finalist, RaceResult
 from fedlas.report.written_file import GaveWay, WrittenFile
@@ -109,7 +110,7 @@ def judge_and_write(start: Start, result: RaceResult, race: Race) -> Served:
     except FedLASError as error:
         _LOG.warning("the network could not be judged as ONNX Runtime computes it: %s", error)
         return served
-    return replace(again, gave_way=(*served.gave_way, *again.gave_way), notes=(_COMPUTED_AGAIN,))
+    return replace(again, gave_way=(*served.gave_way, *again.gave_way), notes=(*served.notes, _COMPUTED_AGAIN))
 
 
 def _is_upload(start: Start, result: RaceResult, gone: GaveWay) -> bool:
@@ -125,26 +126,43 @@ def _as_runtime_computes(start: Start, race: Race) -> tuple[Start, RaceResult]:
 
 def _judge_and_write(start: Start, result: RaceResult) -> Served:
     dataset, options, finalists = start.dataset, start.options, dict(result.finalists)
-    outputs = SplitOutputs(start.classifier, rows_of(dataset, "test")[0], split="test")
-    probs = {
-        "uploaded": softmax(outputs.logits),
-        "temperature": softmax(result.temperature(outputs.logits)),
-        **{name: outputs.probs(finalist) for name, finalist in finalists.items()},
-    }
-    evaluation = Evaluation(dataset, probs, options, result.order)
-    verdict, order = evaluation.judge(), list[str]()
-    if (at_priors := uploaded_at_priors(result.post_hoc, result.base_logits, options)) is not None:
+    evaluation, lost = _evaluate(start, result)
+    verdict, at_priors = evaluation.judge(), uploaded_at_priors(result.post_hoc, result.base_logits, options)
+    if at_priors is not None:
         finalists[_UPLOADED] = at_priors
-        order.append(_UPLOADED)
 
     def write(name: str) -> WrittenFinalist:
         deployment = deployment_of(finalists[name].held_out, result.base_logits, dataset, options)
         file = write_finalist(finalists[name], deployment, dataset, seed=options.seed)
         return WrittenFinalist(name, finalists[name], deployment, file)
 
-    written, gave_way = first_written([*verdict.order, *order], write)
-    name = None if written is None or written.name == _UPLOADED else written.name
-    return Served(start, evaluation, _without(verdict, name, gave_way, len(outputs.logits)), written, gave_way)
+    order = [*verdict.order, *([] if at_priors is None else [_UPLOADED])]
+    written, gave_way = first_written(order, write)
+    served = None if written is None or written.name == _UPLOADED else written.name
+    verdict = _without(verdict, served, gave_way, len(evaluation.targets))
+    notes = tuple(f"{FINALIST_NAMES[gone.finalist].capitalize()} was not judged: {gone.reason}." for gone in lost)
+    return Served(start, evaluation, verdict, written, (*lost, *gave_way), notes)
+
+
+def _evaluate(start: Start, result: RaceResult) -> tuple[Evaluation, list[GaveWay]]:
+    """The finalists' probabilities of the test rows, and the finalists that answer them with no numbers."""
+    outputs = SplitOutputs(start.classifier, rows_of(start.dataset, "test")[0], split="test")
+    probs = {"uploaded": softmax(outputs.logits), "temperature": softmax(result.temperature(outputs.logits))}
+    lost: list[GaveWay] = []
+    for name, finalist in result.finalists.items():
+        try:
+            probs[name] = _probs(finalist, outputs)
+        except BadDataset as error:  # the upload answers these rows, so the training did this
+            lost.append(GaveWay(name, error.code, error.message))
+    order = [name for name in result.order if name in probs]
+    return Evaluation(start.dataset, probs, start.options, order), lost
+
+
+def _probs(finalist: Finalist, outputs: SplitOutputs) -> Floats:
+    """Its probabilities (N, K) of the test rows; raises BadDataset `non_finite_answers`."""
+    logits, features = outputs.of(finalist)
+    require_numbers(logits, features, split="test")
+    return softmax(finalist.calibrator(logits, features))
 
 
 def _without(verdict: GateVerdict, name: str | None, gave_way: Sequence[GaveWay], num_rows: int) -> GateVerdict:

@@ -68,7 +68,8 @@ def prove(
     specs = uploaded_network(classifier).inputs
     rows = [np.asarray(value, dtype=spec.dtype) for value, spec in zip(inputs, specs, strict=True)]
     written = _run(content, rows)
-    logits, features = network_outputs(classifier, rows)
+    # On the CPU: what a GPU computes in TF32 is off by 1e-3, which ONNX Runtime's rounding does not explain.
+    logits, features = network_outputs(classifier.to("cpu"), rows)
     probs, expected = written["probabilities"].astype(np.float64), softmax(calibrator(logits, features))
     found = _compared(probs, expected, targets, tolerance)
     if not found.passed:

@@ -102,6 +102,19 @@ def test_an_ensemble_that_fits_into_no_file_gives_way(
     assert found.verdict.claims == fits.verdict.claims
 
 
+def test_a_trained_network_that_overflows_is_not_judged(raced: tuple[Start, RaceResult]) -> None:
+    """Answers that are no numbers on test rows do not lose the calibrators; the report says so."""
+    broken = copy.deepcopy(raced[1].post_hoc.classifier)
+    with torch.no_grad():
+        for parameter in broken.parameters():
+            parameter.fill_(torch.inf)
+    found = judged(raced, {"trained": replace(raced[1].post_hoc, classifier=broken)})
+    assert [(gone.finalist, gone.code) for gone in found.gave_way] == [("trained", "non_finite_answers")]
+    assert found.written is not None
+    assert found.verdict.finalist == raced[1].order[0]
+    assert found.notes[0].startswith("The fine-tuned model was not judged: the model answers row 0 of the split 'test'")
+
+
 class Unwritable(TemperatureScaling):
     """A temperature whose nodes cannot be made."""
 

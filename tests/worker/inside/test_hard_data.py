@@ -19,6 +19,7 @@ from fedlas.errors import BadDataset, UnsupportedModel
 from fedlas.gate.gate import judge
 from fedlas.race.selection import CalibratorSelector
 from service.registry.contract import JobRequest
+from tests.helpers import cancelling_variance
 from tests.helpers.gaussian_classes import (
     COUNT,
     OVERCONFIDENT,
@@ -464,3 +465,17 @@ def test_every_look_makes_the_gate_stricter(run: Run) -> None:
     assert levels[0] == pytest.approx(0.75 * 0.05)
     assert levels[9] == pytest.approx(0.25 * 0.05 / 90)
     assert "9 times before" in found[9].said
+
+
+def test_what_onnx_runtime_computes_otherwise_is_served_as_it_computes_it(run: Run) -> None:
+    """A network that PyTorch computes visibly otherwise ends its job with a file that gives what the report says."""
+    rows, targets = cancelling_variance.rows(800, spread=0.0005)
+    split = words(calibration=300, guarantee=100, test=400)
+    found = run(cancelling_variance.network(confidence=4.0), {"x": rows, "label": targets, "split": split})
+    assert found.answer["verdict"] == "post_hoc"
+    assert {gone["code"] for gone in found.report["written_file"]["gave_way"]} == {"parity"}
+    test = split == "test"
+    probs = found.probs(rows[test])
+    nll = -np.log(probs[np.arange(len(probs)), targets[test]]).mean()
+    assert nll == pytest.approx(found.value("calibrated", "nll"), abs=1e-4)
+    assert found.answer["calibrated"]["trained_on"][-1]["network"] == []
