@@ -159,7 +159,7 @@ class CalibrationReport:
     versions: Mapping[str, str]
     machine: Mapping[str, Any]
     worst: WorstParts
-    written_file: WrittenFile | None = None
+    written_file: WrittenFile | None
 
     def as_dict(self) -> dict[str, Any]:
         """Strict JSON."""
