@@ -9,7 +9,9 @@ import pytest
 from service.registry.documents import FittedOn
 from tests.helpers.gaussian_classes import OVERCONFIDENT, network, world
 from tests.helpers.plan_orders import an_order
+from worker.documents import PlanOrder
 from worker.inside.model_loading import open_job
+from worker.inside.work_function import Files
 
 
 def test_shares_of_a_record_are_those_of_the_splits(tmp_path: Path) -> None:
@@ -19,6 +21,14 @@ def test_shares_of_a_record_are_those_of_the_splits(tmp_path: Path) -> None:
     order, files = an_order(tmp_path, rows, network(OVERCONFIDENT), dataset_options={"split_shares": shares})
     _, dataset, _ = open_job(order, files, tmp_path)
     assert dataset.profile()["splits"] == {"train": 0, "calibration": 360, "guarantee": 90, "test": 450}
+
+
+@pytest.fixture(scope="module")
+def ordered(tmp_path_factory: pytest.TempPathFactory) -> tuple[PlanOrder, Files]:
+    """The order of a job on rows that the model has not seen, as their sender says."""
+    rows = {name: array for name, array in world().items() if name != "split"}
+    folder = tmp_path_factory.mktemp("ordered")
+    return an_order(folder, rows, network(OVERCONFIDENT), dataset_options={"seen_by_model": "no"})
 
 
 @pytest.mark.parametrize(
@@ -31,14 +41,13 @@ def test_shares_of_a_record_are_those_of_the_splits(tmp_path: Path) -> None:
     ],
 )
 def test_rows_that_an_earlier_job_trained_on_are_seen(
-    tmp_path: Path, dataset_id: str, sha256: str, trained: list[str], seen: str
+    ordered: tuple[PlanOrder, Files], tmp_path: Path, dataset_id: str, sha256: str, trained: list[str], seen: str
 ) -> None:
     """Of the same dataset the train split was seen, of the same file split otherwise any row may have been; only that.
 
     A calibrator's rows do not count: it has a few numbers, and the network is as it was.
     """
-    rows = {name: array for name, array in world().items() if name != "split"}
-    order, files = an_order(tmp_path, rows, network(OVERCONFIDENT), dataset_options={"seen_by_model": "no"})
+    order, files = ordered
     earlier = FittedOn(dataset_id=dataset_id, sha256=sha256, splits=["train", "calibration"], network=trained)
     profile = order.model.profile.model_copy(update={"trained_on": [earlier]})
     order = order.model_copy(update={"model": order.model.model_copy(update={"profile": profile})})
