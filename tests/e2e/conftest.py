@@ -34,8 +34,7 @@ def digits(service: Service, uploads: Uploads) -> tuple[Json, Json]:
     model = service.upload("models", uploads["digits.onnx"], name="digits")
     dataset = service.upload("datasets", uploads["digits.npz"], name="digits")
     ready = tuple(
-        service.get(f"/v1/{kind}/{record['id']}", wait=60)
-        for kind, record in (("models", model), ("datasets", dataset))
+        service.final(f"/v1/{kind}/{record['id']}") for kind, record in (("models", model), ("datasets", dataset))
     )
     assert [record["status"] for record in ready] == ["ready", "ready"], (ready, service.log)
     return ready[0], ready[1]

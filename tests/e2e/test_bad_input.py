@@ -64,7 +64,7 @@ def saved(write: Any) -> bytes:
 def wrong(service: Service, kind: str, cases: dict[str, tuple[bytes, str, str]]) -> dict[str, Any]:
     """Send all at once; return the records that are not rejected with the code and the words they should have."""
     records = {name: service.upload(kind, content) for name, (content, _, _) in cases.items()}
-    found = {name: service.get(f"/v1/{kind}/{record['id']}", wait=60) for name, record in records.items()}
+    found = {name: service.final(f"/v1/{kind}/{record['id']}") for name, record in records.items()}
     return {
         name: (found[name]["status"], found[name]["error"])
         for name, (_, code, words) in cases.items()
@@ -166,9 +166,9 @@ def test_rows_outside_a_vocabulary_are_the_senders_error(service: Service, uploa
     model = service.upload("models", uploads["text.onnx"])
     content = made.npz(input_ids=ids, attention_mask=mask, label=targets)
     dataset = service.inspected("datasets", content, seen_by_model="no")
-    assert service.get(f"/v1/models/{model['id']}", wait=60)["status"] == "ready"
+    assert service.final(f"/v1/models/{model['id']}")["status"] == "ready"
     batch = service.client.post("/v1/predictions", json={"model": model["id"], "dataset_id": dataset["id"]}).json()
-    ended = service.get(f"/v1/predictions/{batch['id']}", wait=60)
+    ended = service.final(f"/v1/predictions/{batch['id']}")
     assert (ended["status"], ended["error"]["user_error"]) == ("failed", True), ended
     job = service.ended(service.order(model, dataset)["id"])
     assert (job["status"], job["error"]["user_error"]) == ("failed", True), job

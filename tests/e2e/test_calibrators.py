@@ -58,15 +58,15 @@ def test_bad_scores_leave_nothing(service: Service) -> None:
 
 def test_killed_worker_midway(own_service: Service) -> None:
     """After SIGKILL of the worker while it fits, the same request is still answered with the calibrator."""
-    logits, targets, _ = drawn(60_000, 20)
+    logits, targets, _ = drawn(20_000, 20)
     content = npz(logits=logits, labels=targets)
     worker = own_service.pid("worker")
     with ThreadPoolExecutor(1) as pool:
         waiting = pool.submit(own_service.client.post, PATH, content=content)
-        until(lambda: descendants_of(worker), seconds=60, what="the child has begun")
+        until(lambda: descendants_of(worker), seconds=150, what="the child has begun")
         os.kill(worker, signal.SIGKILL)
         answer = waiting.result()
     assert answer.status_code in (201, 202), (answer.text, own_service.log)
-    record = own_service.get(f"{PATH}/{answer.json()['id']}", wait=60)
+    record = own_service.final(f"{PATH}/{answer.json()['id']}")
     assert record["status"] == "succeeded", (record, own_service.log)
     assert own_service.pid("worker") != worker

@@ -80,7 +80,7 @@ def test_it_does_not_wait_for_a_training(service: Service, digits: tuple[Json, J
     """While a job trains, and takes the only place there is for jobs, a dry run begins and ends."""
     model, dataset = digits
     long = service.order(model, dataset, hyperparameters={"epochs": 1000}, budget={"minutes": 5, "candidates": 2})
-    until(lambda: service.job(long["id"])["stage"] == "training", seconds=60, what="the job trains")
+    until(lambda: service.job(long["id"])["stage"] == "training", seconds=150, what="the job trains")
     try:
         assert dry_run(service, model["id"], dataset["id"])["status"] == "succeeded"
         assert service.job(long["id"])["status"] == "running"

@@ -115,7 +115,7 @@ def test_batches_read_images_too(service: Service, job: Json) -> None:
     """A batch over the stored zip answers in the order of its files."""
     body = {"model": "pictures", "dataset_id": job["dataset_id"]}
     batch = service.client.post("/v1/predictions", json=body).json()
-    done = service.get(f"/v1/predictions/{batch['id']}", wait=60)
+    done = service.final(f"/v1/predictions/{batch['id']}")
     assert done["status"] == "succeeded", (done, service.log)
     rows = service.get(f"/v1/predictions/{batch['id']}/results", limit=20)["data"]
     answers = service.predict("pictures", [{"b64": base64.b64encode(file).decode()} for file in files()[:20]])

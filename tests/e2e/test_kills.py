@@ -14,7 +14,7 @@ from tests.helpers.uploads import Uploads
 
 Json = dict[str, Any]
 
-LONG = {"hyperparameters": {"epochs": 200}, "budget": {"minutes": 2, "candidates": 2}}
+LONG = {"hyperparameters": {"epochs": 100}, "budget": {"minutes": 2, "candidates": 2}}
 RESTART_S = 30
 #: Only so that a stage is seen sooner; leases keep their default.
 QUICK_BEATS = {"FEDLAS_HEARTBEAT_SECONDS": "0.5"}
@@ -26,7 +26,7 @@ def training(own_service: Service, uploads: Uploads) -> Json:
     model = own_service.upload("models", uploads["digits.onnx"])
     dataset = own_service.upload("datasets", uploads["digits.npz"])
     job = own_service.order(model, dataset, **LONG)
-    until(lambda: own_service.job(job["id"])["stage"] == "training", seconds=60, what="the job trains")
+    until(lambda: own_service.job(job["id"])["stage"] == "training", seconds=150, what="the job trains")
     return job
 
 
@@ -109,7 +109,7 @@ def test_killed_broker_and_api(own_service: Service, uploads: Uploads) -> None:
     until(lambda: not is_alive(broker), seconds=10, what="the broker is dead")
     dataset = own_service.upload("datasets", uploads["digits.npz"])  # the bell may be out of order just now
     until(lambda: own_service.pid("broker") != broker, seconds=RESTART_S, what="a new broker")
-    ready = own_service.get(f"/v1/datasets/{dataset['id']}", wait=60)
+    ready = own_service.final(f"/v1/datasets/{dataset['id']}")
     assert ready["status"] == "ready", own_service.log
     api = own_service.pid("api")
     os.kill(api, signal.SIGKILL)
@@ -125,9 +125,9 @@ def test_killed_serve_takes_everything_along(tmp_path: Path, uploads: Uploads) -
         model = service.upload("models", uploads["digits.onnx"])
         dataset = service.upload("datasets", uploads["digits.npz"])
         job = service.order(model, dataset, **LONG)
-        until(lambda: service.job(job["id"])["status"] == "running", seconds=60, what="the job runs")
+        until(lambda: service.job(job["id"])["status"] == "running", seconds=150, what="the job runs")
         # The worker marks the job as running before its child for it is there.
-        until(lambda: len(descendants_of(service.process.pid)) >= 4, seconds=30, what="the job's own process runs")
+        until(lambda: len(descendants_of(service.process.pid)) >= 4, seconds=150, what="the job's own process runs")
         below = descendants_of(service.process.pid)
         service.process.kill()
         service.process.wait()
@@ -148,7 +148,7 @@ def test_stopping_hands_work_back(tmp_path: Path, uploads: Uploads) -> None:
         dataset = service.inspected("datasets", uploads["digits.npz"])
         first = service.calibrated(model, dataset, publish_as="kept")
         second = service.order(model, dataset, **LONG)
-        until(lambda: service.job(second["id"])["stage"] == "training", seconds=60, what="the job trains")
+        until(lambda: service.job(second["id"])["stage"] == "training", seconds=150, what="the job trains")
         answer = service.predict("kept", [[0.5] * 64])
         service.stop()
         assert list((service.data_dir / "run").glob("*.pid")) == []

@@ -156,7 +156,7 @@ def test_batch_predictions_equal_single_ones(service: Service, finished: Json) -
     created = service.client.post("/v1/predictions", json={**order, "abstain_below": 0.6})
     assert created.status_code == 202, created.text
     path = created.headers["location"]
-    batch = service.get(path, wait=60)
+    batch = service.final(path)
     assert (batch["status"], batch["num_rows"], batch["error"]) == ("succeeded", 1797, None)
     rows: list[Json] = []
     while True:
@@ -308,7 +308,7 @@ def check_deployment(service: Service, job: Json, rare: Json, rows: made.Array, 
     order = {"model": model["id"], "dataset_id": job["dataset_id"], "decision": {"keep": "alarm_rate"}}
     created = service.client.post("/v1/predictions", json={**order, "class_priors": shares})
     assert created.status_code == 202, created.text
-    batch = service.get(created.headers["location"], wait=60)
+    batch = service.final(created.headers["location"])
     assert (batch["status"], batch["class_priors"]) == ("succeeded", shares), batch
     thresholds = model["decisions"]["thresholds"]
     odds = {name: rare[name] / shares[name] / thresholds[name] for name in shares}
@@ -342,12 +342,12 @@ def test_running_and_queued_jobs_can_be_cancelled(service: Service, digits: tupl
     assert (early.status_code, early.json()["code"]) == (409, "no_report")
     in_use = service.client.delete(f"/v1/models/{digits[0]['id']}")
     assert (in_use.status_code, in_use.json()["code"]) == (409, "in_use")
-    until(lambda: service.job(running["id"])["status"] == "running", seconds=60, what="the first job runs")
+    until(lambda: service.job(running["id"])["status"] == "running", seconds=150, what="the first job runs")
     answer = service.client.post(f"/v1/jobs/{queued['id']}/cancel")
     assert (answer.status_code, answer.json()["status"]) == (200, "cancelled")
-    until(lambda: service.job(running["id"])["stage"] == "training", seconds=60, what="it trains")
+    until(lambda: service.job(running["id"])["stage"] == "training", seconds=150, what="it trains")
     assert service.client.post(f"/v1/jobs/{running['id']}/cancel").json()["status"] == "cancelling"
-    ended = service.ended(running["id"], seconds=30)
+    ended = service.ended(running["id"])
     assert (ended["status"], ended["calibrated_model_id"]) == ("cancelled", None)
     assert [line["status"] for line in ended["history"]] == ["queued", "running", "cancelling", "cancelled"]
     twice = service.client.post(f"/v1/jobs/{running['id']}/cancel")

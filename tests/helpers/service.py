@@ -21,7 +21,7 @@ __all__ = ["FINAL", "ROOT", "Json", "Service", "children_of", "descendants_of", 
 
 Json = dict[str, Any]
 
-FINAL = ("succeeded", "failed", "cancelled")
+FINAL = ("succeeded", "failed", "cancelled", "ready", "rejected")
 ROOT = Path(__file__).parents[2]
 
 
@@ -110,10 +110,7 @@ class Service:
 
     def inspected(self, kind: str, content: bytes, **options: Any) -> Json:
         """Send a model or dataset and wait until it is ready or rejected."""
-        record = self.upload(kind, content, **options)
-        answer = self.client.get(f"/v1/{kind}/{record['id']}", params={"wait": 60}).json()
-        assert answer["status"] != "inspecting", self.log
-        return dict(answer)
+        return self.final(f"/v1/{kind}/{self.upload(kind, content, **options)['id']}")
 
     def order(self, model: Json, dataset: Json, **options: Any) -> Json:
         """Order a short calibration; `options` are fields of the job."""
@@ -134,10 +131,14 @@ class Service:
         assert answer.status_code == 200, answer.text
         return dict(answer.json())
 
-    def ended(self, job_id: str, *, seconds: float = 120) -> Json:
+    def ended(self, job_id: str, *, seconds: float = 240) -> Json:
         """Wait for the job's end."""
-        until(lambda: self.job(job_id, wait=10)["status"] in FINAL, seconds=seconds, what=f"{job_id} ends")
-        return self.job(job_id)
+        return self.final(f"/v1/jobs/{job_id}", seconds=seconds)
+
+    def final(self, path: str, *, seconds: float = 240) -> Json:
+        """A record as it is when its work has ended; on a busy machine that takes a while."""
+        until(lambda: self.get(path, wait=10)["status"] in FINAL, seconds=seconds, what=f"{path} ends")
+        return self.get(path)
 
     def calibrated(self, model: Json, dataset: Json, **options: Any) -> Json:
         """Order a short calibration and return the job when it has succeeded."""

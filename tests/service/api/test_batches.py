@@ -169,7 +169,7 @@ def test_fifty_thousand_rows_of_a_running_service(tmp_path: Path, uploads: Uploa
         path = service.client.post("/v1/predictions", json=body).headers["location"]
         (child,) = until(lambda: children_of(service.pid("worker")), seconds=30, what="a child begins")
         os.kill(child, signal.SIGKILL)
-        record = service.get(path, wait=60)
+        record = service.final(path)
         assert (record["status"], record["num_rows"], record["attempts"]) == ("succeeded", MANY, 2), service.log
         assert record["progress"]["fraction"] == 1.0
         until(lambda: left_over_files(service) == [], seconds=30, what="nothing of the first attempt is on the disk")
