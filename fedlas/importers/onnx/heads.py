@@ -19,9 +19,8 @@ from fedlas.importers.onnx.output_activation import (
     labelled_scores,
 )
 
-#: A probability of exactly zero has no logit: FLOOR / K is added to each of K, so that a row's probabilities stay
-#: within FLOOR of the file's; lower floors make temperature scaling of forests and neighbours worse, mixtures not.
-FLOOR = 4e-5
+#: Added to probabilities before their logarithm is taken: less than any that float32 computes to more than zero places.
+_TINY = 1e-30
 
 
 @dataclass(frozen=True)
@@ -212,8 +211,8 @@ def standard_logits(graph: Graph, head: Head, shapes: Shapes) -> str:
         weight = graph.add_constant("fedlas_zero_and_logit", np.array(pair, np.float32))
         name = graph.append("MatMul", [name, weight], "fedlas_logits")
     if head.mixture:
-        floor = graph.add_constant("fedlas_floor", np.array(FLOOR / max(head.columns, 2), np.float32))
-        name = graph.append("Log", [graph.append("Add", [name, floor], "fedlas_logits")], "fedlas_logits")
+        tiny = graph.add_constant("fedlas_tiny", np.array(_TINY, np.float32))
+        name = graph.append("Log", [graph.append("Add", [name, tiny], "fedlas_logits")], "fedlas_logits")
     return name
 
 

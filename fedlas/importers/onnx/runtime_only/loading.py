@@ -12,7 +12,7 @@ from fedlas.errors import UnsupportedModel
 from fedlas.importers.onnx.ai_onnx_ml.outputs import ML_DOMAIN, plain_outputs
 from fedlas.importers.onnx.graph import Graph, attribute
 from fedlas.importers.onnx.graph_classifier import STANDARD_OUTPUTS
-from fedlas.importers.onnx.heads import FLOOR, Head, check_head_alone, check_task, find_head, standard_logits
+from fedlas.importers.onnx.heads import Head, check_head_alone, check_task, find_head, standard_logits
 from fedlas.importers.onnx.input_specs import InputSpec, fixed_batch, input_spec, set_batch
 from fedlas.importers.onnx.normalise import hoist_constants
 from fedlas.importers.onnx.output_activation import before_layout, find_output_activation
@@ -26,6 +26,9 @@ __all__ = ["RuntimeOnlyClassifier", "load_runtime_only"]
 #: Why an import may end without a trainable network although the file is a good classifier: an operator or an option
 #: of one that has no gradient here, no linear layer at the end, values that only ONNX Runtime computes.
 _WITHOUT_TRAINING = ("unsupported_operator", "no_classifier_output", "invalid_graph")
+#: A probability of exactly zero has no logit: FLOOR / K is added to each of K, so that a row's probabilities stay
+#: within FLOOR of the file's; lower floors make temperature scaling of forests and neighbours worse, mixtures not.
+FLOOR = 4e-5
 #: Probabilities below are zero: so large are the rounding errors of sums of votes in float32.
 _NOISE = 1e-6
 _CHECKED_ROWS = 4
