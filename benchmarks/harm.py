@@ -12,7 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -86,22 +86,23 @@ def served(probs: Mapping[str, Floats], order: Sequence[str], targets: Ints, loo
     ).finalist
 
 
-def harm(world: World, draws: int) -> list[Share]:
-    """By kind of candidate and number of test rows: the first job served something worse, and any of five did."""
-    model, shares = Uploaded(world), []
-    kinds: list[str | float] = [*RISES, *DAMAGES]
-    for number, kind in enumerate(kinds):
-        rng, counts = np.random.default_rng([number, len(world.priors)]), Counter[tuple[str, int]]()
-        extra = model.extra_noise(kind) if isinstance(kind, float) else 0.0
-        for _ in range(draws):
-            worse, unopposed = _jobs(model, kind, extra, rng)
-            for rows, found in worse.items():
-                counts["the first job", rows] += found[0]
-                counts[f"any of {JOBS} jobs", rows] += any(found)
-                counts["a job whose calibration rows see nothing", rows] += unopposed[rows]
-        name = kind if isinstance(kind, str) else f"networks, NLL + {100 * kind:.0f} %"
-        shares += [Share(f"{world.name}; {name}; {jobs}", rows, draws, n) for (jobs, rows), n in sorted(counts.items())]
-    return shares
+def harm(model: Uploaded, kind: str | float, draws: int) -> list[Share]:
+    """By number of test rows: the first job served something worse, any of five did, or one whose calibration is blind.
+
+    The last has calibration rows that prefer every finalist: then the test rows are alone.
+    """
+    seed = [*RISES, *DAMAGES].index(kind), len(model.world.priors)
+    rng, counts = np.random.default_rng(seed), Counter[tuple[str, int]]()
+    extra = model.extra_noise(kind) if isinstance(kind, float) else 0.0
+    for _ in range(draws):
+        worse, unopposed = _jobs(model, kind, extra, rng)
+        for rows, found in worse.items():
+            counts["the first job", rows] += found[0]
+            counts[f"any of {JOBS} jobs", rows] += any(found)
+            counts["blind calibration rows", rows] += unopposed[rows]
+    name = kind if isinstance(kind, str) else f"networks, NLL + {100 * kind:.0f} %"
+    found_by = sorted(counts.items())
+    return [Share(f"{model.world.name}; {name}; {jobs}", rows, draws, n) for (jobs, rows), n in found_by]
 
 
 def _jobs(
@@ -109,7 +110,7 @@ def _jobs(
 ) -> tuple[dict[int, list[bool]], dict[int, bool]]:
     """For each number of test rows, whether each of the jobs on the same rows served something worse.
 
-    And whether the first would have, had its calibration rows preferred every finalist: then test rows are alone.
+    And whether the first would have, had its calibration rows preferred every finalist.
     """
     judged = CALIBRATION_ROWS + max(TEST_ROWS)
     logits, targets = model.world.draw(judged + TRUTH_ROWS, rng)
@@ -171,18 +172,25 @@ def _log(probs: Floats) -> Floats:
     return logs
 
 
+def figures(draws: int) -> Iterator[Share]:
+    for world in (WORLDS[1], WORLDS[4]):
+        yield from (perfect(world, rows, draws) for rows in (500, 1000))
+        model = Uploaded(world)
+        for kind in (*RISES, *DAMAGES):
+            yield from harm(model, kind, draws)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--draws", type=int, default=100, help="draws of each figure")
     draws = parser.parse_args().draws
     results: list[dict[str, object]] = []
     print("| figure | test rows | draws | worse | share |\n|---|---|---|---|---|")
-    for world in (WORLDS[1], WORLDS[4]):
-        for found in ([perfect(world, rows, draws) for rows in (500, 1000)], harm(world, draws)):
-            for one in found:
-                share = 100 * one.count / one.draws
-                print(f"| {one.figure} | {one.rows:,} | {one.draws} | {one.count} | {share:.1f} % |", flush=True)
-            results += [asdict(one) for one in found]
+    for one in figures(draws):
+        print(
+            f"| {one.figure} | {one.rows:,} | {one.draws} | {one.count} | {100 * one.count / draws:.1f} % |", flush=True
+        )
+        results.append(asdict(one))
     RESULT.write_text(json.dumps(results, indent=1) + "\n")
 
 

@@ -3,6 +3,11 @@
 They see what a ranking cannot: a class that is forgotten (its probability divided by a thousand) keeps its order. The
 log score of one class against all others finds it, and a mean probability far from the class's share of the rows finds
 what is left, a class whose odds are divided by three.
+
+Measured by `python -m benchmarks.guards` (eight worlds of 2 to 100 classes, 2,000 test rows): score and share stop a
+forgotten class in 100 and 100 % of 240 draws, odds divided by ten in 87 and 98 %, by three in 68 and 69 % (either, or
+another guard: 87 %), probabilities times five in 85 and 82 %, and none of 720 finalists that beat the upload.
+What they let pass is mostly a class that the upload, trained with class weights, said as wrong before.
 """
 
 from __future__ import annotations

@@ -4,6 +4,10 @@ Recall at the argmax is a decision, and a better model may move it: Platt's line
 weights takes alarms away from the rare class, because it was alarmed too often. What the finalist may not do is find
 fewer rows of a class with *equal alarms*, or rank its rows worse. A ranking is blind to one thing: a class whose
 probability is divided by a thousand keeps its order. That is what `fedlas.gate.class_probabilities` is for.
+
+Measured by `python -m benchmarks.guards` (eight worlds of 2 to 100 classes, 2,000 test rows): a class said at its base
+rate is stopped by recall in 100 % and by AUROC in 100 % of 240 draws, a class said with noise in 93 and 100 %, a
+forgotten one in 10 and 12 %, and of 720 finalists that are better than the upload none.
 """
 
 from __future__ import annotations
