@@ -31,6 +31,8 @@ from fedlas.race.scoring import (
 RARE_SHARE = 0.2
 #: So far may the mean probability of a class be from its share (a ratio) before it is off in the large.
 _IN_THE_LARGE = 1.3
+#: Saturated scores are compressed where this leaves at most such a share of the loss.
+_MOST_COMPRESSED = 0.9
 #: With fewer rows than this a map of the features cannot be cross-fitted sensibly.
 _MIN_ROWS = 200
 _FINE_FOLDS = 10
@@ -168,14 +170,15 @@ class CalibratorSelector:
         return self._fit(logits, names)
 
     def _gains_by_compression(self, logits: Floats | Doubles) -> bool:
-        """Whether scores are saturated, and a temperature of compressed ones is better on rows left out.
+        """Whether scores are saturated, and a temperature of compressed ones loses far less on rows left out.
 
-        No margin: log-odds of 10⁸ have a mean loss without a standard error that could be trusted.
+        By a share, since log-odds of 10⁸ have a mean loss without a standard error that could be trusted; by so much,
+        since networks, which are a little saturated too, gain nothing by it on the whole.
         """
         if not is_saturated(logits):
             return False
         plain, packed = (self._fit(scores, ("temperature",)).held_out for scores in (logits, compressed(logits)))
-        return self.nll(packed) < self.nll(plain)
+        return self.nll(packed) < _MOST_COMPRESSED * self.nll(plain)
 
     def post_hoc(self, calibrated: CrossFitted, *, seconds: float = 0.0) -> CandidateResult:
         """What the uploaded network with this calibrator came to, which took so many seconds."""
