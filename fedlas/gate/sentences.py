@@ -24,7 +24,7 @@ UNDETERMINED = (
     "nor judge a calibrator. Upload the dataset again with seen_by_model=no if the model saw none of the rows, or with "
     "a split column that marks as train the rows it was trained on."
 )
-_NO_GAIN = "on the calibration rows nothing was better than it by more than a standard error"
+_NO_GAIN = "on the calibration rows nothing was clearly better than it"
 _ALL_STOPPED = "the test rows speak against everything that the calibration rows preferred to it"
 _NOT_WRITTEN = "no file could be written of what the calibration rows preferred to it"
 

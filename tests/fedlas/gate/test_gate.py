@@ -65,7 +65,7 @@ def test_nothing_better_changes_nothing() -> None:
     same = softmax(logits)
     result = verdict(uploaded=same, post_hoc=same, trained=same, order=())
     assert (result.verdict, result.promoted, result.shown) == ("unchanged", False, False)
-    assert "more than a standard error" in result.sentences[0]
+    assert "nothing was clearly better" in result.sentences[0]
     assert [claim.p_value for claim in result.claims] == [1.0, 1.0]
 
 

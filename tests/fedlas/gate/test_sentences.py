@@ -57,5 +57,5 @@ def test_nothing_served_says_why() -> None:
     """Without a gain on calibration rows the reason is there, with vetoes it is the test rows."""
     nothing = GateVerdict("unchanged", "brier", (), (), ())
     stopped = GateVerdict("unchanged", "brier", (), (), (), vetoes=(Veto("post_hoc", "worse", 0.1, "uploaded", 0.01),))
-    assert "by more than a standard error" in sentences_of(nothing, 500)[0]
+    assert "nothing was clearly better" in sentences_of(nothing, 500)[0]
     assert "the test rows speak against everything" in sentences_of(stopped, 500)[0]
