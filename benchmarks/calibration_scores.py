@@ -40,6 +40,7 @@ PROPER = ("brier", "nll")
 RESAMPLES, BINS, FLOOR_DRAWS = 2000, 15, 300
 HARM = 1.01  # served NLL over uploaded NLL
 RATIO = 1.5  # ECE over its noise floor
+NEGLIGIBLE = 1e-4  # counted all the same, and told apart
 _TINY = 1e-12  # 0 has no logarithm
 
 
@@ -140,16 +141,22 @@ def harmed(run: Json, policy: str) -> bool:
 
 def counts_table(runs: Sequence[Json]) -> str:
     """Better/same/worse of every section and rival."""
-    lines = ["| served against | runs | Brier better/same/worse | NLL better/same/worse | mean ΔBrier | mean ΔNLL |"]
-    lines.append("|---|---|---|---|---|---|")
+    heads = ["served against", "runs", "Brier better/same/worse", "NLL better/same/worse", "worse by < 0.0001"]
+    lines = [f"| {' | '.join([*heads, 'mean ΔBrier', 'mean ΔNLL'])} |", "|" + "---|" * (len(heads) + 2)]
     for section, title in SECTIONS.items():
         mine = [run for run in runs if run["section"] == section]
         for rival, name in (RIVALS if mine else {}).items():
             found = {kind: [run["served_minus"][rival][kind] for run in mine] for kind in PROPER}
             cells = [_tally([f["outcome"] for f in found[kind]]) for kind in PROPER]
+            cells.append(", ".join(str(sum(_hardly_worse(f) for f in found[kind])) for kind in PROPER))
             cells += [f"{np.mean([f['value'] for f in found[kind]]):+.4f}" for kind in PROPER]
             lines.append(f"| {title}: {name} | {len(mine)} | {' | '.join(cells)} |")
     return "\n".join(lines)
+
+
+def _hardly_worse(found: Json) -> bool:
+    """Worse by what two fits of the same temperature differ by."""
+    return bool(found["outcome"] == "worse" and found["value"] < NEGLIGIBLE)
 
 
 def _tally(outcomes: Sequence[str]) -> str:

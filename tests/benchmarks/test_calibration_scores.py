@@ -68,4 +68,4 @@ def test_a_run_is_scored_from_its_files(tmp_path: Path, rows: tuple[np.ndarray, 
     assert run is not None
     assert run["served_minus"]["temperature"]["nll"]["outcome"] == "better"
     assert not script.harmed(run, "served")
-    assert "| 29 settings of networks: base + TS | 1 | 1/0/0 | 1/0/0 |" in script.report([run])
+    assert "| 29 settings of networks: base + TS | 1 | 1/0/0 | 1/0/0 | 0, 0 |" in script.report([run])
