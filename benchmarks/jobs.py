@@ -112,7 +112,6 @@ def told_of(report: Json) -> Json:
         "served": gate["finalist"] or "as uploaded",
         "guards_failed": sorted({f"{guard['finalist']}: {guard['name']}" for guard in failed}),
         "vetoes": gate["vetoes"],
-        "summary": report["summary"],
     }
 
 
