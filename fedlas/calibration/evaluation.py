@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from fedlas.calibrators import Calibrator, ShrunkenTemperature
 from fedlas.data import Dataset
 from fedlas.errors import BadDataset
 from fedlas.gate.claims import GateVerdict
@@ -170,9 +171,9 @@ def classes_not_met(dataset: Dataset) -> list[str]:
     return notes
 
 
-def few_rows(num_rows: int) -> list[str]:
-    """A sentence where there are too few calibration rows for more than a cautious temperature."""
-    if num_rows >= FEW_ROWS:
+def few_rows(num_rows: int, fitted: Calibrator) -> list[str]:
+    """A sentence where there were too few calibration rows for more than a cautious temperature."""
+    if not isinstance(fitted, ShrunkenTemperature):
         return []
     return [
         f"Only {num_rows} calibration rows: they carry no more than a temperature, shrunk towards 1. From {FEW_ROWS} "

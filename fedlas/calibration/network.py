@@ -116,7 +116,9 @@ def calibrate(
 
     on_stage("calibrating", _RACE_TO)
     judged = judge_and_write(start, result, partial(_raced_again, dataset=dataset))
-    start, dataset, finalist = judged.start, judged.start.dataset, judged.finalist
+    # A second judgement, of the network as ONNX Runtime computes it, has candidates of its own.
+    candidates = [*result.candidates, *(() if judged.result is result else judged.result.candidates)]
+    dataset, finalist = judged.start.dataset, judged.finalist
     guarantees = None if finalist is None else _promises(finalist, dataset)
 
     evidence = replace(
@@ -124,22 +126,22 @@ def calibrate(
         diagnostics=_diagnostics(result),
         guarantees=guarantees,
         deployment=judged.deployment,
-        calibration_accuracy=start.accuracy,
+        calibration_accuracy=judged.start.accuracy,
         duplicates=shared_rows(dataset),
-        candidates=[candidate.as_dict() for candidate in result.candidates],
+        candidates=[candidate.as_dict() for candidate in candidates],
         recipe={
             "request": dict(request or {}),
-            **_recipe(finalist, dataset, result),
+            **_recipe(finalist, dataset, judged.result),
             "splits": splits,
-            "calibrated_on": start.calibrated_on,
+            "calibrated_on": judged.start.calibrated_on,
         },
         digests=digests or {},
         machine={"device": device_name()},
-        notes=[*judged.notes, *result.notes, *_notes(start)],
+        notes=[*judged.notes, *result.notes, *_notes(start, judged.result.post_hoc.calibrator)],
         written_file=judged.written_file,
     )
     report = judged.evaluation.report(evidence)
-    return Calibration(judged.verdict, report, dataset, judged.written, guarantees, start.calibrated_on)
+    return Calibration(judged.verdict, report, dataset, judged.written, guarantees, judged.start.calibrated_on)
 
 
 def _race(
@@ -211,7 +213,7 @@ def _recipe(finalist: Finalist | None, dataset: Dataset, result: RaceResult) -> 
     }
 
 
-def _notes(start: Start) -> list[str]:
+def _notes(start: Start, fitted: Calibrator) -> list[str]:
     """What a reader must know beside the verdict and the race."""
     notes = []
     if not start.judged:
@@ -230,7 +232,7 @@ def _notes(start: Start) -> list[str]:
         )
     return [
         *notes,
-        *few_rows(len(start.targets)),
+        *few_rows(len(start.targets), fitted),
         *classes_not_met(start.dataset),
         *start.dataset.warnings,
     ]

@@ -36,7 +36,7 @@ from fedlas.export.scores_graph import as_logits, write
 from fedlas.gate.claims import GateVerdict
 from fedlas.guarantees import Guarantees
 from fedlas.race.scoring import CrossFitted, post_hoc_names
-from fedlas.race.selection import CalibratorSelector
+from fedlas.race.selection import CalibratorSelector, keeps_labels
 from fedlas.report import CalibrationReport, SplitAccuracy
 
 #: Few draws of wrong labels: a request waits for the report.
@@ -123,7 +123,11 @@ def calibrate_scores(
     selector = _selector(rows, options)
     found = _finalists(rows, selector)
     finalists = {name: one.calibrator for name, one in found.items()}
-    order = selector.order({name: one.held_out for name, one in found.items()}, rows.split("calibration")[0])
+    order = selector.order(
+        {name: one.held_out for name, one in found.items()},
+        rows.split("calibration")[0],
+        [name for name, one in finalists.items() if keeps_labels(one)],
+    )
     evaluation = Evaluation(rows.dataset, _probabilities(rows, finalists), options, order)
     verdict = evaluation.judge()
     # One is returned all the same: where nothing is better, the one that can do least harm.
@@ -144,7 +148,7 @@ def calibrate_scores(
         candidates=[selector.post_hoc(found["post_hoc"]).as_dict()],
         recipe={"methods": methods, "calibrator": {"name": served.name, "parameters": shown_parameters(served)}},
         digests=digests or {},
-        notes=_notes(rows.dataset, verdict),
+        notes=_notes(rows.dataset, verdict, served),
     )
     return ScoresCalibration(verdict, evaluation.report(evidence), rows, served, guarantees, deployment)
 
@@ -200,7 +204,7 @@ def _probabilities(rows: ScoredRows, finalists: Mapping[str, Calibrator]) -> dic
     return {"uploaded": softmax(logits), **{name: softmax(one(logits)) for name, one in answers.items()}}
 
 
-def _notes(dataset: Dataset, verdict: GateVerdict) -> list[str]:
+def _notes(dataset: Dataset, verdict: GateVerdict, fitted: Calibrator) -> list[str]:
     """What a reader must know beside the verdict."""
     fitting, judging = len(dataset.rows("calibration")), len(dataset.rows("test"))
     drawn = (
@@ -210,7 +214,7 @@ def _notes(dataset: Dataset, verdict: GateVerdict) -> list[str]:
     notes = [
         f"The calibrator was fitted on {fitting} rows and judged on {judging} others ({how}).",
         _UNSEEN,
-        *few_rows(fitting),
+        *few_rows(fitting, fitted),
         *classes_not_met(dataset),
         *dataset.warnings,
     ]

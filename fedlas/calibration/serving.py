@@ -64,13 +64,14 @@ class Served:
     """The verdict on what is really served, and its file.
 
     Attributes:
-        start: the classifier that was judged, as PyTorch or ONNX Runtime computes it.
+        start, result: the classifier that was judged, as PyTorch or ONNX Runtime computes it, and its finalists.
         verdict: its finalist is the one that was written.
         written: None is the uploaded network as it came; `uploaded` is that network at class priors that were ordered.
         gave_way: the finalists that could not be written.
     """
 
     start: Start
+    result: RaceResult
     evaluation: Evaluation
     verdict: GateVerdict
     written: WrittenFinalist | None
@@ -141,7 +142,7 @@ def _judge_and_write(start: Start, result: RaceResult) -> Served:
     served = None if written is None or written.name == _UPLOADED else written.name
     verdict = _without(verdict, served, gave_way, len(evaluation.targets))
     notes = tuple(f"{FINALIST_NAMES[gone.finalist].capitalize()} was not judged: {gone.reason}." for gone in lost)
-    return Served(start, evaluation, verdict, written, (*lost, *gave_way), notes)
+    return Served(start, result, evaluation, verdict, written, (*lost, *gave_way), notes)
 
 
 def _evaluate(start: Start, result: RaceResult) -> tuple[Evaluation, list[GaveWay]]:

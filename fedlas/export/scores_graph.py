@@ -69,10 +69,12 @@ def write(
     for start in range(0, len(prove_with), _PROVEN_AT_ONCE):
         rows = prove_with[start : start + _PROVEN_AT_ONCE]
         (written,) = session.run(["probabilities"], {INPUT_NAMES[kind]: rows})
-        calibrated = shifted_logits(calibrator(as_logits(kind, rows)), priors.default, priors.shares)
+        logits = as_logits(kind, rows)
+        calibrated = shifted_logits(calibrator(logits), priors.default, priors.shares)
         error = float(np.abs(written.astype(np.float64) - softmax(calibrated)).max())
         # Among logits of 1e4 neighbouring float32 numbers are 1e-3 apart: no file can be exacter than its numbers.
-        allowed = _TOLERANCE + 2 * float(np.finfo(np.float32).eps) * float(np.abs(calibrated).max())
+        size = max(float(np.abs(calibrated).max()), float(np.abs(logits).max()))
+        allowed = _TOLERANCE + 2 * float(np.finfo(np.float32).eps) * size
         if not error <= allowed:
             raise ExportError("parity", f"the file differs from the calibrator by {error:.2e}, more than {allowed:.0e}")
         largest = max(largest, error)

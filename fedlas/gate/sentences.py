@@ -72,9 +72,11 @@ def _shown(verdict: GateVerdict, num_rows: int) -> str:
     if verdict.shown:
         return f"The {num_rows:,} test rows show it to be better ({score})."
     start = f"The {num_rows:,} test rows do not show it to be better ({score})"
-    needed = next((claim.rows_needed for claim in verdict.claims if claim.finalist == verdict.finalist), None)
+    claim = next((claim for claim in verdict.claims if claim.finalist == verdict.finalist), None)
+    needed = None if claim is None else claim.rows_needed
     if needed is None:
-        return f"{start}, nor to be worse."
+        worse = claim is not None and any(comparison.low > 0 for comparison in claim.comparisons)
+        return f"{start}: they show it to be worse." if worse else f"{start}, nor to be worse."
     number = f"more than {MOST_ROWS_NEEDED:,}" if needed > MOST_ROWS_NEEDED else f"about {needed:,}"
     return f"{start}; if it is truly better by as much as they say, {number} test rows would show it with 80 % power."
 

@@ -20,7 +20,7 @@ from fedlas.race.progress import OnCandidate, OnProgress, ProgressReporter
 from fedlas.race.record import Record
 from fedlas.race.results import FedLASDiagnostics, Finalist, Floats, RaceResult, Trial
 from fedlas.race.scoring import accuracy, post_hoc_names
-from fedlas.race.selection import CalibratorSelector
+from fedlas.race.selection import CalibratorSelector, keeps_labels
 from fedlas.race.successive_halving import SuccessiveHalving
 from fedlas.race.time_budget import TimeBudget
 
@@ -137,7 +137,11 @@ def _run(context: RaceContext, candidates: Sequence[Candidate], *, combine: bool
         candidates=(post_hoc.result, *halving.results_with(refined), *(one.result for one in averaged)),
         temperature=TemperatureScaling().fit(outputs.logits, selector.targets, weights=selector.weights),
         finalists=finalists,
-        order=selector.order({name: one.held_out for name, one in finalists.items()}, outputs.logits),
+        order=selector.order(
+            {name: one.held_out for name, one in finalists.items()},
+            outputs.logits,
+            [name for name, one in finalists.items() if one.classifier is classifier and keeps_labels(one.calibrator)],
+        ),
         base_logits=outputs.logits,
         notes=tuple(dict.fromkeys(halving.notes)),
         diagnostics=_diagnostics(trained, halving),

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from fedlas.calibrators import CALIBRATORS, Pool, Uniform, softmax
+from fedlas.calibrators import CALIBRATORS, Calibrator, Pool, ShrunkenTemperature, Uniform, softmax
 from fedlas.calibrators.base import LogitsCalibrator
 from fedlas.calibrators.compressed import Compressed, compressed, is_saturated
 from fedlas.calibrators.feature_map import MAX_PRODUCT, cross_fit_features
@@ -219,13 +219,15 @@ class CalibratorSelector:
         """The (weighted) mean NLL of cross-fitted logits (N, K)."""
         return float(self._shares @ self.row_nll(held_out))
 
-    def order(self, held_out: Mapping[str, Doubles], uploaded: Floats | Doubles) -> tuple[str, ...]:
+    def order(
+        self, held_out: Mapping[str, Doubles], uploaded: Floats | Doubles, keeping: Collection[str] = ("same_labels",)
+    ) -> tuple[str, ...]:
         """Names of what is better than the uploaded model's logits, the lowest NLL first.
 
-        Only by more than a standard error does `same_labels` count as better: it is the last before the upload itself.
+        Those of `keeping`, calibrators of the upload that keep every label, only by more than a standard error.
         """
         before = np.asarray(uploaded, np.float64)
-        margins = {name: STANDARD_ERRORS if name == "same_labels" else 0.0 for name in held_out}
+        margins = {name: STANDARD_ERRORS if name in keeping else 0.0 for name in held_out}
         better = [
             name for name, logits in held_out.items() if self.beats(logits, before, standard_errors=margins[name])
         ]
@@ -246,3 +248,8 @@ def most_logits(feature_dim: int, seconds: float) -> float:
 
 def _on_compressed(found: CrossFitted) -> CrossFitted:
     return CrossFitted(Compressed(found.calibrator), found.held_out)
+
+
+def keeps_labels(calibrator: Calibrator) -> bool:
+    """Whether a calibrator needs a clear gain, since it keeps every label and no prior holds it to the upload."""
+    return calibrator.keeps_order and not isinstance(calibrator, ShrunkenTemperature)

@@ -87,7 +87,7 @@ def decision_table(
         DecisionRow(
             names[k],
             int((rows.targets == k).sum()),
-            float(deployment.thresholds[k]),
+            float(deployment.default_thresholds[k]),
             **{name: _answers(answers, k, rows, confidence_level) for name, answers in said.items()},
         )
         for k in changed[:MAX_SHOWN].tolist()

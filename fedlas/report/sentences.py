@@ -181,7 +181,7 @@ def ledger_sentence(report: CalibrationReport) -> str | None:
 def _proof(report: CalibrationReport) -> str:
     if report.shown:
         return "It is shown to be better."
-    return "It is the better choice on the calibration rows, which the test rows neither prove nor speak against."
+    return "It is the better choice on the calibration rows, which the test rows do not prove."
 
 
 def advice(report: CalibrationReport) -> tuple[str, ...]:

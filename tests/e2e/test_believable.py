@@ -164,7 +164,7 @@ def test_nothing_is_promised_without_guarantee_rows(service: Service, uploads: U
 
 @pytest.mark.slow
 def test_ten_looks_of_a_null_candidate(service: Service, uploads: Uploads) -> None:
-    """A calibrated model is calibrated ten times more on the rows that judged it: every look is counted, none wins.
+    """A calibrated model is calibrated ten times more on the rows that judged it: every look counts, none is shown.
 
     Its temperature was fitted on the same calibration rows, so that nothing is left to gain and a win would be luck.
     """
@@ -176,7 +176,7 @@ def test_ten_looks_of_a_null_candidate(service: Service, uploads: Uploads) -> No
     assert first["promoted"]
     again = [service.order({"id": first["calibrated_model_id"]}, dataset, **QUICK, seed=seed) for seed in range(10)]
     ended = [service.ended(job["id"], seconds=300) for job in again]
-    assert [(job["status"], job["verdict"]) for job in ended] == [("succeeded", "unchanged")] * 10
+    assert [(job["status"], job["shown"]) for job in ended] == [("succeeded", False)] * 10
     reports: Sequence[Json] = [service.get(job["report_url"]) for job in ended]
     assert sorted(report["looks"]["before"] for report in reports) == list(range(1, 11))
     levels = [report["gate"]["level"] for report in sorted(reports, key=lambda report: report["looks"]["before"])]

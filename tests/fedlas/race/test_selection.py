@@ -119,6 +119,7 @@ def test_a_small_gain_is_enough_but_for_the_last_before_the_upload() -> None:
     better = logits(np.full(100, 5.0))
     selector = CalibratorSelector(np.zeros(100, np.int64), PLAIN, False)
     assert selector.order({"post_hoc": better, "same_labels": better}, logits(5.0 + gain)) == ("post_hoc",)
+    assert selector.order({"post_hoc": better}, logits(5.0 + gain), ["post_hoc"]) == ()
 
 
 def test_a_rare_class_has_an_intercept_behind_the_pool() -> None:
