@@ -28,7 +28,10 @@ class Answers:
 
 @dataclass(frozen=True)
 class DecisionRow:
-    """One class: answered by the uploaded model, by the served one at its argmax, and by it with the thresholds."""
+    """One class: answered by the uploaded model, by the served one at its argmax, and by it with the thresholds.
+
+    `threshold` is of a probability at the calibration rows' shares; at other default priors the file has its own.
+    """
 
     name: str
     num_rows: int
@@ -87,7 +90,7 @@ def decision_table(
         DecisionRow(
             names[k],
             int((rows.targets == k).sum()),
-            float(deployment.default_thresholds[k]),
+            float(deployment.thresholds[k]),
             **{name: _answers(answers, k, rows, confidence_level) for name, answers in said.items()},
         )
         for k in changed[:MAX_SHOWN].tolist()
