@@ -59,6 +59,8 @@ def _served(verdict: GateVerdict, num_rows: int, *, written: str = "") -> str:
     """What is served and why, and whether the test rows show it to be better."""
     if verdict.finalist is None:
         reason = _NOT_WRITTEN if written else _ALL_STOPPED if verdict.vetoes else _NO_GAIN
+        if reason == _NO_GAIN and any(claim.shown for claim in verdict.claims):
+            reason += ", whatever the test rows show: with more calibration rows it might be served"
         return f"The uploaded model is served as it is: {reason}."
     name = FINALIST_NAMES[verdict.finalist]
     served = name if verdict.finalist == "trained" else f"the uploaded model with {name}"
@@ -84,7 +86,7 @@ def _shown(verdict: GateVerdict, num_rows: int) -> str:
 def _worse(veto: Veto) -> str:
     return (
         f"{_start(veto.finalist)} is shown to be worse than {FINALIST_NAMES[veto.against or 'uploaded']}: "
-        f"NLL {veto.value:+.4f} ({_p(veto.p_value or 0.0)}), so it is not served."
+        f"{SCORE_NAMES[veto.score or 'nll']} {veto.value:+.4f} ({_p(veto.p_value or 0.0)}), so it is not served."
     )
 
 

@@ -2,8 +2,9 @@
 
 Calibration rows say what is best, test rows only whether it does harm. So what is served does not have to be proven
 better: a few hundred rows can seldom do that, and an overconfident upload would come back unchanged. A finalist gives
-way where a guard stops it, or where it is shown to be worse in NLL than the uploaded model or than the finalist that
-keeps every label.
+way where a guard stops it, or where it is shown to be worse: in NLL than the uploaded model or than the finalist that
+keeps every label, or in Brier score than the uploaded model (few rows that an overconfident one gets wrong weigh so
+much in NLL that they hide what wrong calibration labels did to all others).
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import numpy as np
 from fedlas.gate.non_inferiority import Guard, JudgedRows
 from fedlas.metrics._checks import Floats
 from fedlas.metrics.betting_intervals import paired_mean
-from fedlas.metrics.proper_scores import row_scores
+from fedlas.metrics.proper_scores import Score, row_scores
 
 #: One-sided level at which a finalist is shown to be worse.
 VETO_LEVEL = 0.05
@@ -28,7 +29,7 @@ MIN_UNITS = 30
 class Veto:
     """A finalist that gives way: a guard of that name failed, or (`worse`) it is shown to be worse than `against`.
 
-    `value` is the figure of the guard, or the mean rise of the NLL with its one-sided p-value.
+    `value` is the figure of the guard, or the mean rise of the `score` with its one-sided p-value.
     """
 
     finalist: str
@@ -36,6 +37,7 @@ class Veto:
     value: float
     against: str | None = None
     p_value: float | None = None
+    score: str | None = None
 
 
 def find_vetoes(
@@ -48,32 +50,34 @@ def find_vetoes(
     """
     found = [Veto(guard.finalist, guard.name, guard.value) for guard in guards if not guard.passed]
     for name in order:
-        rivals = ["uploaded", *(["same_labels"] if name != "same_labels" and "same_labels" in order else [])]
-        for rival in rivals:
-            rise, p_value = nll_rise(probs[name], probs[rival], rows)
+        tested: list[tuple[str, Score]] = [("uploaded", "nll"), ("uploaded", "brier")]
+        if name != "same_labels" and "same_labels" in order:
+            tested.append(("same_labels", "nll"))
+        for rival, score in tested:
+            rise, p_value = score_rise(probs[name], probs[rival], rows, score)
             if p_value <= VETO_LEVEL:
-                found.append(Veto(name, "worse", rise, rival, p_value))
+                found.append(Veto(name, "worse", rise, rival, p_value, score))
                 break
     return tuple(veto for veto in found if veto.finalist in order)
 
 
-def nll_rise(probs: Floats, rival: Floats, rows: JudgedRows) -> tuple[float, float]:
-    """The mean rise of the NLL over a rival's, (N, K) each, and the one-sided p-value that there is none.
+def score_rise(probs: Floats, rival: Floats, rows: JudgedRows, score: Score) -> tuple[float, float]:
+    """The mean rise of a score over a rival's, (N, K) each, and the one-sided p-value that there is none.
 
     A t test of rows or of whole groups; below `MIN_UNITS` of them the betting bound, which needs no normal mean.
 
     >>> rows = JudgedRows(np.array([0, 1] * 20), None)
     >>> worse, better = np.full((40, 2), 0.5), np.array([[0.8, 0.2], [0.2, 0.8]] * 20)
-    >>> rise, p_value = nll_rise(worse, better, rows)
-    >>> (round(rise, 3), p_value < 0.05, nll_rise(better, better, rows))
+    >>> rise, p_value = score_rise(worse, better, rows, "nll")
+    >>> (round(rise, 3), p_value < 0.05, score_rise(better, better, rows, "nll"))
     (0.47, True, (0.0, 1.0))
     """
-    rises = row_scores(probs, rows.targets, score="nll") - row_scores(rival, rows.targets, score="nll")
+    rises = row_scores(probs, rows.targets, score=score) - row_scores(rival, rows.targets, score=score)
     mean, units = float(rises.mean()), len(rises) if rows.groups is None else int(rows.groups.max()) + 1
     if not mean > 0:
         return mean, 1.0
     if units < MIN_UNITS:
-        return mean, paired_mean(probs, rival, rows.targets, score="nll", groups=rows.groups).flipped().p_value()
+        return mean, paired_mean(probs, rival, rows.targets, score=score, groups=rows.groups).flipped().p_value()
     from scipy.special import stdtr  # loaded with the first judgement, not with the module
 
     residuals = rises - mean

@@ -12,7 +12,7 @@ from fedlas.errors import BadDataset
 from fedlas.gate.claims import GateVerdict
 from fedlas.gate.gate import judge
 from fedlas.gate.non_inferiority import JudgedRows
-from fedlas.gate.vetoes import nll_rise
+from fedlas.gate.vetoes import score_rise
 from tests.helpers.drawn_rows import drawn_logits
 
 
@@ -361,8 +361,8 @@ def test_vetoes_of_few_groups_rest_on_the_betting_bound() -> None:
     """Twenty rows that are all worse by a little are a veto by the bound; the first three of them are not."""
     targets = np.zeros(20, dtype=np.int64)
     before, after = np.tile([0.6, 0.4], (20, 1)), np.tile([0.5, 0.5], (20, 1))
-    many = nll_rise(after, before, JudgedRows(targets, np.arange(20)))
-    few = nll_rise(after[:3], before[:3], JudgedRows(targets[:3], np.arange(3)))
+    many = score_rise(after, before, JudgedRows(targets, np.arange(20)), "nll")
+    few = score_rise(after[:3], before[:3], JudgedRows(targets[:3], np.arange(3)), "nll")
     assert many[0] == pytest.approx(np.log(6 / 5)) == few[0]
     assert many[1] < 0.05 < few[1]
 
@@ -372,3 +372,18 @@ def test_an_order_names_only_what_is_given() -> None:
     for wrong in (("trained",), ("uploaded", "post_hoc")):
         with pytest.raises(ValueError, match="order must name finalists"):
             verdict(order=wrong)
+
+
+def test_a_worse_brier_score_is_a_veto_too() -> None:
+    """Answers made timid by wrong calibration labels: a few hopeless rows improve the NLL, all others pay for them."""
+    rng = np.random.default_rng(0)
+    targets = rng.integers(0, 2, 1000)
+    answer = np.where(rng.random(1000) < 0.95, targets, 1 - targets)
+    before, after = np.full((1000, 2), 1e-12), np.full((1000, 2), 0.35)
+    before[np.arange(1000), answer], after[np.arange(1000), answer] = 1 - 1e-12, 0.65
+    found = judge(uploaded=before, post_hoc=after, trained=None, targets=targets, provenance="no")
+    assert [(veto.reason, veto.against, veto.score) for veto in found.vetoes if veto.reason == "worse"] == [
+        ("worse", "uploaded", "brier")
+    ]
+    assert found.verdict == "unchanged"
+    assert any("Brier score +0.1" in sentence for sentence in found.sentences)
