@@ -72,7 +72,7 @@ class Evaluation:
 
     Attributes:
         probs: probabilities (N, K) by finalist: `uploaded`, `temperature`, `post_hoc`, and where they were named
-            `same_labels`, `parametric` and `trained`.
+            `same_labels`, `parametric`, `trained` and `average`.
         order: the finalists that calibration rows found better than the uploaded model, best first.
     """
 
@@ -92,6 +92,7 @@ class Evaluation:
             uploaded=self.probs["uploaded"],
             post_hoc=self.probs["post_hoc"],
             trained=self.probs.get("trained"),
+            average=self.probs.get("average"),
             same_labels=self.probs.get("same_labels"),
             parametric=self.probs.get("parametric"),
             order=self.order,

@@ -17,7 +17,10 @@ VERDICTS: dict[str | None, str] = {
     "parametric": "post_hoc",
     "post_hoc": "post_hoc",
     "trained": "trained",
+    "average": "trained",
 }
+#: The finalists that rest on a fine-tuned network: one claim is made for the one that calibration rows prefer.
+FINE_TUNED = ("trained", "average")
 
 
 @dataclass(frozen=True)
@@ -55,8 +58,8 @@ class GateVerdict:
         claims, shown: what the test rows show, and whether they show the served finalist to be better.
         order: what may be served, best first by calibration rows, without what test rows veto; the uploaded model
             comes after all of them.
-        finalist: the first in `order` (`same_labels`, `parametric`, `post_hoc`, `trained`), None for the uploaded
-            model as it came.
+        finalist: the first in `order` (`same_labels`, `parametric`, `post_hoc`, `trained`, `average`), None for the
+            uploaded model as it came.
         level: what this evaluation of the test split could spend, after `evaluations_before` earlier ones.
         promoted: whether something else than the uploaded model as it came is served.
 

@@ -2,9 +2,10 @@
 
 What is served and what is shown are two things. *Served* is the finalist that the calibration rows prefer, always by
 NLL, unless the test rows veto it (`fedlas.gate.vetoes`); it gives way to the next, in the end to the uploaded model.
-*Shown* is what the test rows prove: that the post-hoc finalist beats the uploaded model, that the fine-tuned one beats
-all that was not trained (an intersection-union test: the largest of its p-values counts), and that a calibrator which
-keeps every label beats the uploaded model where the other moves labels. The claims are one-sided tests of the mean
+*Shown* is what the test rows prove: that the post-hoc finalist beats the uploaded model, that the fine-tuned network or
+the average with it, whichever the calibration rows prefer, beats all that was not trained (an intersection-union test:
+the largest of its p-values counts), and that a calibrator which keeps every label beats the uploaded model where the
+other moves labels. The claims are one-sided tests of the mean
 paired difference of one proper score, of rows or of whole groups, by `fedlas.metrics.betting_intervals`, which says
 why, and Holm's procedure keeps the chance of any false claim under the level of this evaluation. A test split that has
 judged before has spent part of `1 - confidence_level`: see `fedlas.gate.ledger_level`.
@@ -20,7 +21,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from fedlas.errors import BadDataset
-from fedlas.gate.claims import MOST_ROWS_NEEDED, VERDICTS, Claim, Comparison, GateVerdict
+from fedlas.gate.claims import FINE_TUNED, MOST_ROWS_NEEDED, VERDICTS, Claim, Comparison, GateVerdict
 from fedlas.gate.ledger_level import ledger_level
 from fedlas.gate.non_inferiority import RIVALS, GateOptions, JudgedRows, guard_finalist
 from fedlas.gate.sentences import UNDETERMINED, sentences_of
@@ -38,6 +39,7 @@ def judge(
     uploaded: ArrayLike,
     post_hoc: ArrayLike,
     trained: ArrayLike | None,
+    average: ArrayLike | None = None,
     same_labels: ArrayLike | None = None,
     parametric: ArrayLike | None = None,
     order: Sequence[str] | None = None,
@@ -57,6 +59,8 @@ def judge(
 
     Args:
         trained: None where no trained finalist was named; then there is one claim less.
+        average: the average of networks with the fine-tuned one among them. One claim is made for the two: for the
+            first of them in `order`, else for the trained one, so that averaging takes no level from the others.
         same_labels: the uploaded model with a calibrator that keeps every label, where the post-hoc finalist does not;
             one more claim.
         parametric: the uploaded model with a slope and an intercept, where classes are rare or weighted.
@@ -82,15 +86,16 @@ def judge(
         "parametric": parametric,
         "post_hoc": post_hoc,
         "trained": trained,
+        "average": average,
     }
     probs, rows = _checked(given, targets, groups)
     num_resamples = check_count("num_resamples", num_resamples)
     options = GateOptions(score, 1 - confidence_level, max_accuracy_drop, seed, num_resamples, max_recall_drop)
-    claims = _claims(probs, rows, score, level)
     guards = tuple(guard for name in list(probs)[1:] for guard in guard_finalist(name, probs, rows, options))
     preferred = tuple(reversed(list(probs)[1:])) if order is None else tuple(order)
     if unknown := set(preferred) - set(probs) | {"uploaded"} & set(preferred):
         raise ValueError(f"order must name finalists that are given, got {sorted(unknown)}")
+    claims = _claims(_claimed(probs, preferred), probs, rows, score, level)
     vetoes = find_vetoes(preferred, probs, rows, guards)
     stopped = {veto.finalist for veto in vetoes}
     served = tuple(name for name in preferred if name not in stopped)
@@ -132,15 +137,22 @@ def _checked(
     return probs, JudgedRows(labels, check_groups(groups, len(labels)))
 
 
-def _claims(probs: dict[str, Floats], rows: JudgedRows, score: Score, level: float) -> tuple[Claim, ...]:
+def _claimed(probs: Iterable[str], order: Sequence[str]) -> list[str]:
+    """The finalists that a claim is made for; of the fine-tuned ones only that which calibration rows prefer."""
+    tuned = next((name for name in (*order, *FINE_TUNED) if name in FINE_TUNED and name in probs), None)
+    return [name for name in probs if name in RIVALS and (name not in FINE_TUNED or name == tuned)]
+
+
+def _claims(
+    claimed: Sequence[str], probs: dict[str, Floats], rows: JudgedRows, score: Score, level: float
+) -> tuple[Claim, ...]:
     means = {
         finalist: {
             rival: paired_mean(probs[finalist], probs[rival], rows.targets, score=score, groups=rows.groups)
-            for rival in rivals
+            for rival in RIVALS[finalist]
             if rival in probs
         }
-        for finalist, rivals in RIVALS.items()
-        if finalist in probs
+        for finalist in claimed
     }
     p_values = [max(mean.p_value() for mean in rivals.values()) for rivals in means.values()]
     levels, shown = holm(p_values, level)

@@ -57,6 +57,7 @@ RIVALS = {
     "parametric": ("uploaded",),
     "post_hoc": ("uploaded",),
     "trained": ("uploaded", "same_labels", "post_hoc"),
+    "average": ("uploaded", "same_labels", "post_hoc"),
 }
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from fedlas.gate.claims import MOST_ROWS_NEEDED, Claim, Comparison, GateVerdict
+from fedlas.gate.claims import FINE_TUNED, MOST_ROWS_NEEDED, Claim, Comparison, GateVerdict
 from fedlas.gate.non_inferiority import GUARD_NAMES, Guard
 from fedlas.gate.vetoes import Veto
 
@@ -15,6 +15,7 @@ FINALIST_NAMES = {
     "parametric": "the calibrator of the log-odds",
     "post_hoc": "the best post-hoc calibrator",
     "trained": "the fine-tuned model",
+    "average": "the average with the fine-tuned model",
 }
 #: The proper scores, as a sentence names them.
 SCORE_NAMES = {"brier": "Brier score", "nll": "NLL"}
@@ -36,7 +37,7 @@ def sentences_of(verdict: GateVerdict, num_rows: int, class_names: Sequence[str]
         sentences += [_compared(claim, comparison, verdict.score) for comparison in claim.comparisons]
     sentences += [text for guard in verdict.guards if (text := _guarded(guard, class_names))]
     sentences += [_worse(veto) for veto in verdict.vetoes if veto.against is not None]
-    if all(claim.finalist != "trained" for claim in verdict.claims):
+    if all(claim.finalist not in FINE_TUNED for claim in verdict.claims):
         sentences.append("No fine-tuned model was judged: none was trained, or none was better on calibration rows.")
     if verdict.evaluations_before > 0:
         sentences.append(_ledger(verdict))
@@ -63,7 +64,7 @@ def _served(verdict: GateVerdict, num_rows: int, *, written: str = "") -> str:
             reason += ", whatever the test rows show: with more calibration rows it might be served"
         return f"The uploaded model is served as it is: {reason}."
     name = FINALIST_NAMES[verdict.finalist]
-    served = name if verdict.finalist == "trained" else f"the uploaded model with {name}"
+    served = name if verdict.finalist in FINE_TUNED else f"the uploaded model with {name}"
     among = written or ("of what the test rows do not speak against, " if verdict.vetoes else "")
     return f"Served is {served}: {among}the calibration rows prefer it. {_shown(verdict, num_rows)}"
 
@@ -75,9 +76,11 @@ def _shown(verdict: GateVerdict, num_rows: int) -> str:
         return f"The {num_rows:,} test rows show it to be better ({score})."
     start = f"The {num_rows:,} test rows do not show it to be better ({score})"
     claim = next((claim for claim in verdict.claims if claim.finalist == verdict.finalist), None)
-    needed = None if claim is None else claim.rows_needed
+    if claim is None:
+        return f"{start}: the one claim for fine-tuned models was made for what the calibration rows prefer to it."
+    needed = claim.rows_needed
     if needed is None:
-        worse = claim is not None and any(comparison.low > 0 for comparison in claim.comparisons)
+        worse = any(comparison.low > 0 for comparison in claim.comparisons)
         return f"{start}: they show it to be worse." if worse else f"{start}, nor to be worse."
     number = f"more than {MOST_ROWS_NEEDED:,}" if needed > MOST_ROWS_NEEDED else f"about {needed:,}"
     return f"{start}; if it is truly better by as much as they say, {number} test rows would show it with 80 % power."

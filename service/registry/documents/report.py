@@ -31,7 +31,7 @@ from service.registry.documents.base import Document
 from service.registry.documents.dataset_profile import SeenByModel
 
 Verdict = Literal["trained", "post_hoc", "unchanged", "undetermined"]
-Finalist = Literal["same_labels", "parametric", "post_hoc", "trained"]
+Finalist = Literal["same_labels", "parametric", "post_hoc", "trained", "average"]
 #: A figure; null where it does not exist, since JSON has neither NaN nor infinity.
 Figure = float | None
 

@@ -335,6 +335,42 @@ def test_a_trained_finalist_must_beat_the_calibrator_that_keeps_labels() -> None
     assert found.verdict == "post_hoc"
 
 
+@pytest.mark.parametrize(
+    ("order", "claimed"),
+    [
+        (("average", "trained", "post_hoc"), "average"),
+        (("trained", "average"), "trained"),
+        (("post_hoc",), "trained"),
+        (None, "average"),
+    ],
+)
+def test_one_claim_is_made_for_the_fine_tuned_finalists(order: tuple[str, ...] | None, claimed: str) -> None:
+    """The average takes the claim of the trained network where calibration rows prefer it, and adds none."""
+    logits, _ = drawn_logits(200)
+    probs = {"post_hoc": softmax(1.2 * logits), "trained": softmax(1.1 * logits), "average": softmax(logits)}
+    found = verdict(**probs, targets=drawn_logits(200)[1], uploaded=softmax(3 * logits), order=order)
+    assert [claim.finalist for claim in found.claims] == ["post_hoc", claimed]
+    assert {one.against for one in found.claims[1].comparisons} == {"uploaded", "post_hoc"}
+    assert found.verdict == ("post_hoc" if order == ("post_hoc",) else "trained")
+
+
+def test_a_stopped_average_gives_way_to_the_trained_network() -> None:
+    """The verdict is `trained` as for the average, and the network that takes its place has no claim of its own."""
+    logits, targets = drawn_logits(400)
+    found = verdict(
+        uploaded=softmax(3 * logits),
+        post_hoc=softmax(1.5 * logits),
+        trained=softmax(logits),
+        average=np.roll(softmax(logits), 1, axis=1),
+        targets=targets,
+        order=("average", "trained"),
+    )
+    assert ("average", "accuracy_drop") in {(veto.finalist, veto.reason) for veto in found.vetoes}
+    assert (found.verdict, found.finalist, found.shown) == ("trained", "trained", False)
+    assert "Served is the fine-tuned model" in found.sentences[0]
+    assert "the one claim for fine-tuned models was made for what the calibration rows prefer" in found.sentences[0]
+
+
 def test_test_rows_veto_what_is_shown_to_be_worse() -> None:
     """A finalist that calibration rows prefer, but three times too sure on test rows, gives way to the next."""
     logits, targets = drawn_logits()
