@@ -168,6 +168,7 @@ def train_config(candidate: Candidate, seed: int) -> TrainConfig:
         learning_rate=candidate.learning_rate,
         seed=seed,
         scope="head" if candidate.scope == "head" else "all",
+        optimizer=candidate.optimizer,
     )
 
 

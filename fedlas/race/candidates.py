@@ -18,6 +18,7 @@ from fedlas.losses import (
     MbLSLoss,
 )
 from fedlas.race.hyperparameters import Hyperparameters, Settings
+from fedlas.training.loop import Optimizer
 
 #: Methods that train; `auto` races several, `post_hoc` and `temperature` train nothing.
 TRAINED = ("fedlas", "fedlas_plus", "label_smoothing", "mbls", "acls", "focal", "cross_entropy")
@@ -51,7 +52,7 @@ class Candidate:
     Attributes:
         learning_rate: the peak, or None: then it is `edge_share` of the highest rate that the network stands, which
             the race finds by a range test.
-        epochs: None leaves their number to the race, which looks at how many rows there are.
+        epochs: None leaves their number to the race: `usual_epochs`, fewer where rows abound.
         scope: `all`, `head`, or `auto`: all where the time allows it, else the head.
     """
 
@@ -65,17 +66,24 @@ class Candidate:
     batch_size: int = 64
     scope: str = "auto"
     edge_share: float = 0.25
+    optimizer: Optimizer = "sgd"
+    weight_decay: float = 0.001
+    usual_epochs: int = 10
 
     @property
     def name(self) -> str:
-        """For people, for example `fedlas α=0.1 lr=0.2`."""
+        """For people, for example `fedlas α=0.1 lr=0.2`; what most candidates have is left out."""
         alpha = "" if self.alpha is None else f" α={self.alpha:g}"
         rate = f"{self.edge_share:g}×edge" if self.learning_rate is None else f"{self.learning_rate:.3g}"
-        return f"{self.method}{alpha} lr={rate}{' head' if self.scope == 'head' else ''}"
+        decay = "" if self.weight_decay == 0.001 else f" wd={self.weight_decay:g}"
+        optimizer = "" if self.optimizer == "sgd" else f" {self.optimizer}"
+        epochs = self.epochs or self.usual_epochs
+        length = "" if epochs == 10 else f" {epochs} epochs"
+        return f"{self.method}{alpha} lr={rate}{decay}{optimizer}{length}{' head' if self.scope == 'head' else ''}"
 
     def hyperparameters(self) -> Settings:
         """All settings that apply, ready for JSON."""
-        keys = (*DEFAULTS[self.method], "learning_rate", "epochs", "batch_size")
+        keys = (*DEFAULTS[self.method], "optimizer", "learning_rate", "weight_decay", "epochs", "batch_size")
         return cast(Settings, {key: getattr(self, key) for key in keys})
 
 

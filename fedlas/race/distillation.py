@@ -28,7 +28,7 @@ from fedlas.race.resume import DIVERGED, TrainingOutcome, train_once
 from fedlas.training.checkpoints import Checkpoints, Training
 from fedlas.training.fit import pick_device, predict_logits
 from fedlas.training.loader import Loader, to_device
-from fedlas.training.loop import EpochResult, Hooks, TrainConfig, run_epochs, sgd
+from fedlas.training.loop import EpochResult, Hooks, TrainConfig, optimizer_of, run_epochs
 from fedlas.training.loss_meter import LossMeter
 
 _PLAIN_FROM = 0.8  # share of the epochs after which no rows are blended any more
@@ -53,7 +53,7 @@ def distil(
     student.to(device).train()
     teacher.to(device).eval()
     loader = Loader(inputs, device)
-    training = Training([student], sgd([student], config), config.seed, device, checkpoints)
+    training = Training([student], optimizer_of([student], config), config.seed, device, checkpoints)
 
     def loss_of(epoch: int, batch: list[Tensor], meter: LossMeter) -> Tensor:
         blends = epoch <= _PLAIN_FROM * config.epochs and loader.floating

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TypedDict
 
+from fedlas.training.loop import Optimizer
+
 
 class Hyperparameters(TypedDict, total=False):
     """The numbers of a loss and its training, and what of the network is trained."""
@@ -12,7 +14,9 @@ class Hyperparameters(TypedDict, total=False):
     beta: float
     momentum: float
     margin: float
+    optimizer: Optimizer
     learning_rate: float | None
+    weight_decay: float
     epochs: int | None
     batch_size: int
     scope: str

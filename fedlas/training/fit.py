@@ -16,7 +16,7 @@ from fedlas.data.dataset import Array
 from fedlas.losses import FedLASLoss
 from fedlas.training.checkpoints import Checkpoints, Training, trained_part
 from fedlas.training.loader import Loader
-from fedlas.training.loop import EpochResult, FitResult, Hooks, TrainConfig, run_epochs, sgd
+from fedlas.training.loop import EpochResult, FitResult, Hooks, TrainConfig, optimizer_of, run_epochs
 from fedlas.training.loss_meter import LossMeter
 
 Floats: TypeAlias = NDArray[np.float32]
@@ -60,7 +60,7 @@ def fit(
     features = _prepared(classifier.to(device), loss.to(device), inputs, features, head=head, device=device)
     loader = Loader([features] if head and features is not None else inputs, device, targets=targets)
     part = trained_part(classifier, config.scope)
-    training = Training([part, loss], sgd([part, loss], config), config.seed, device, checkpoints)
+    training = Training([part, loss], optimizer_of([part, loss], config), config.seed, device, checkpoints)
 
     def loss_of(epoch: int, batch: list[Tensor], meter: LossMeter) -> Tensor | None:
         *rows, wanted = batch

@@ -19,11 +19,16 @@ from fedlas.training.loader import Loader
 from fedlas.training.loss_meter import LossMeter
 
 Scope: TypeAlias = Literal["all", "head"]
+Optimizer: TypeAlias = Literal["sgd", "adamw"]
 
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """The recipe of a warm restart: SGD with a high peak learning rate that falls to 0 along a cosine.
+    """The recipe of a warm restart: an optimiser whose learning rate falls from a peak to 0 along a cosine.
+
+    Attributes:
+        momentum: of SGD; AdamW keeps the betas of its authors.
+        weight_decay: of the network; AdamW decouples it from the gradient. A gate of FedLAS does not decay.
 
     Raises:
         ValueError: a number is out of its range.
@@ -37,6 +42,7 @@ class TrainConfig:
     clip_norm: float = 2.0
     seed: int = 0
     scope: Scope = "all"
+    optimizer: Optimizer = "sgd"
 
     def __post_init__(self) -> None:
         if self.epochs < 1 or self.batch_size < 1:
@@ -51,6 +57,8 @@ class TrainConfig:
             )
         if self.scope not in ("all", "head"):
             raise ValueError(f"scope must be 'all' or 'head', got {self.scope!r}")
+        if self.optimizer not in ("sgd", "adamw"):
+            raise ValueError(f"optimizer must be 'sgd' or 'adamw', got {self.optimizer!r}")
 
 
 @dataclass(frozen=True)
@@ -122,12 +130,19 @@ def _stepped(value: Tensor, training: Training, rate: float, clip_norm: float, m
     return meter.add(value) and going
 
 
-def sgd(modules: Sequence[nn.Module], config: TrainConfig) -> torch.optim.Optimizer:
-    """The optimiser of all parameters of these modules that can be trained."""
-    parameters = [parameter for module in modules for parameter in module.parameters() if parameter.requires_grad]
-    return torch.optim.SGD(
-        parameters, lr=config.learning_rate, momentum=config.momentum, weight_decay=config.weight_decay
-    )
+def optimizer_of(modules: Sequence[nn.Module], config: TrainConfig) -> torch.optim.Optimizer:
+    """The optimiser of all parameters that can be trained: those of the network, which comes first, and of its loss.
+
+    Weight decay reaches the network alone: it is a prior on what is served, and a gate that it shrinks only loses
+    the direction that the loss has learned.
+    """
+    groups = [
+        {"params": [p for p in module.parameters() if p.requires_grad], "weight_decay": decay}
+        for module, decay in zip(modules, (config.weight_decay, 0.0), strict=False)
+    ]
+    if config.optimizer == "adamw":
+        return torch.optim.AdamW(groups, lr=config.learning_rate)
+    return torch.optim.SGD(groups, lr=config.learning_rate, momentum=config.momentum)
 
 
 def descend(loss: Tensor, optimizer: torch.optim.Optimizer, rate: float, clip_norm: float) -> None:

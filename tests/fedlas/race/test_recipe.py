@@ -74,7 +74,9 @@ def test_fixed_numbers_leave_no_doubles() -> None:
         "alpha": 0.3,
         "beta": 2,
         "momentum": 0.95,
+        "optimizer": "sgd",
         "learning_rate": 0.03,
+        "weight_decay": 0.001,
         "epochs": 2,
         "batch_size": 32,
     }
@@ -156,7 +158,10 @@ def test_an_unknown_method_is_named() -> None:
         make_candidates("magic", {})
 
 
-def test_names_tell_rate_and_scope() -> None:
-    """A name shows the share of the edge until the rate is known, and that only a head is trained."""
+def test_names_tell_what_differs() -> None:
+    """A name shows the share of the edge until the rate is known, and only what most candidates do not have."""
     assert Candidate("fedlas", alpha=0.05, edge_share=0.25, scope="head").name == "fedlas α=0.05 lr=0.25×edge head"
     assert Candidate("cross_entropy", 0.08132, scope="all").name == "cross_entropy lr=0.0813"
+    decayed = Candidate("cross_entropy", 1e-4, optimizer="adamw", weight_decay=0.02, usual_epochs=4)
+    assert decayed.name == "cross_entropy lr=0.0001 wd=0.02 adamw 4 epochs"
+    assert Candidate("cross_entropy", 0.1, epochs=10, usual_epochs=25).name == "cross_entropy lr=0.1"

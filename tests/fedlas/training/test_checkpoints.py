@@ -21,7 +21,7 @@ from fedlas.race.distillation import distil
 from fedlas.race.ensemble import Ensemble
 from fedlas.training.checkpoints import State, read_state, write_state
 from fedlas.training.fit import fit
-from fedlas.training.loop import EpochResult, FitResult, TrainConfig
+from fedlas.training.loop import EpochResult, FitResult, Optimizer, Scope, TrainConfig
 from tests.helpers.small_classifier import SmallClassifier, noisy_digits, overconfident_classifier
 
 Bits = dict[str, bytes]
@@ -103,10 +103,11 @@ def check_every_break(
         assert [one.seconds for one in seen] == sorted(one.seconds for one in seen)
 
 
-def training(scope: str = "all", **options: Any) -> Callable[..., FitResult]:
+def training(scope: Scope = "all", optimizer: Optimizer = "sgd", **options: Any) -> Callable[..., FitResult]:
     """`fit` on the digits, as `check_every_break` calls it."""
     (inputs, targets), _, _ = noisy_digits()
-    config = TrainConfig(epochs=EPOCHS, learning_rate=0.1, seed=3, scope="head" if scope == "head" else "all")
+    rate = 0.1 if optimizer == "sgd" else 0.01
+    config = TrainConfig(EPOCHS, learning_rate=rate, weight_decay=0.01, seed=3, scope=scope, optimizer=optimizer)
     options = {"inputs": inputs, "targets": targets, **options}
 
     def train(network: Any, loss: nn.Module, checkpoints: Any, on_epoch: Any) -> FitResult:
@@ -119,6 +120,12 @@ def training(scope: str = "all", **options: Any) -> Callable[..., FitResult]:
 def test_every_loss_goes_on(tmp_path: Path, method: str) -> None:
     """With dropout and BatchNorm, whatever the loss: its gate and its statistics go on as well."""
     check_every_break(tmp_path, training(), lambda: (NormedClassifier(), a_loss(method)))
+
+
+@pytest.mark.parametrize("method", ["fedlas", "cross_entropy"])
+def test_adamw_goes_on(tmp_path: Path, method: str) -> None:
+    """Its moments and its count of steps go on."""
+    check_every_break(tmp_path, training(optimizer="adamw"), lambda: (NormedClassifier(), a_loss(method)))
 
 
 @pytest.mark.parametrize("method", ["fedlas_plus", "cross_entropy"])

@@ -14,7 +14,7 @@ from fedlas import metrics
 from fedlas.calibrators import TemperatureScaling, softmax
 from fedlas.losses import CrossEntropyLoss, FedLASLoss, FedLASPlusLoss
 from fedlas.training.fit import fit, predict_logits
-from fedlas.training.loop import EpochResult, TrainConfig
+from fedlas.training.loop import EpochResult, Optimizer, TrainConfig, descend, optimizer_of
 from fedlas.training.loss_meter import CHECKED_STEPS, LossMeter
 from tests.helpers.small_classifier import SmallClassifier, noisy_digits, overconfident_classifier
 
@@ -203,9 +203,28 @@ def test_read_only_arrays_train_without_a_warning() -> None:
     fit(SmallClassifier(64, 10), CrossEntropyLoss(), [frozen], targets, TrainConfig(epochs=1))
 
 
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+def test_weight_decay_is_the_networks(optimizer: Optimizer) -> None:
+    """With no gradient, AdamW and SGD shrink a network by rate x decay, and leave the gate of its loss as it is."""
+    network, loss = nn.Linear(3, 4), FedLASLoss(4)
+    before = [copy.deepcopy(list(module.parameters())) for module in (network, loss)]
+    stepper = optimizer_of([network, loss], TrainConfig(weight_decay=0.2, optimizer=optimizer))
+    descend(sum((p * 0.0).sum() for m in (network, loss) for p in m.parameters()), stepper, 0.5, 2.0)  # type: ignore[arg-type]
+    for module, factor, old in zip((network, loss), (0.9, 1.0), before, strict=True):
+        for new, was in zip(module.parameters(), old, strict=True):
+            torch.testing.assert_close(new, factor * was)
+
+
 @pytest.mark.parametrize(
     "settings",
-    [{"epochs": 0}, {"batch_size": 0}, {"learning_rate": -1.0}, {"momentum": 1.0}, {"scope": "body"}],
+    [
+        {"epochs": 0},
+        {"batch_size": 0},
+        {"learning_rate": -1.0},
+        {"momentum": 1.0},
+        {"scope": "body"},
+        {"optimizer": "lion"},
+    ],
 )
 def test_wrong_settings_are_refused(settings: dict[str, float]) -> None:
     """A setting out of range is a ValueError that names it."""
