@@ -1,8 +1,9 @@
 """The served graph: the upload with tuned weights, calibrator and standard outputs, as one ONNX file.
 
-Standard outputs: `logits` (N, K) before the calibrator, `probabilities` (N, K) after it, `confidence` (N,) their
-maximum, `features` (N, D); where it was fitted also `familiarity` (N,). All are float32, the number of rows is free,
-inputs, IR version and opset are the upload's. What the guarantee rows allow to promise is in the file's metadata.
+Standard outputs: `logits` (N, K) before any calibrator, `probabilities` (N, K) after it, `confidence` (N,) their
+maximum, `features` (N, D); where it was fitted also `familiarity` (N,). Of an ensemble `logits` and `features` are the
+first member's. All are float32, the number of rows is free, inputs, IR version and opset are the upload's. What the
+guarantee rows allow to promise is in the file's metadata.
 With a deployment there is one more input with a default, `class_priors` (K,) (IR version 4 at least); the metadata has
 the defaults and the thresholds of decisions.
 """
@@ -21,6 +22,7 @@ from onnx import ModelProto, TensorProto, helper, numpy_helper
 
 from fedlas.calibrators import Calibrator
 from fedlas.calibrators.feature_map import shown_parameters
+from fedlas.calibrators.pool import TINY
 from fedlas.deployment import CLASS_PRIORS, ClassPriors, Deployment, shifted_logits
 from fedlas.errors import ExportError, FedLASError, UnsupportedModel
 from fedlas.export.double_precision import MAX_WEIGHT_BYTES
@@ -33,7 +35,7 @@ from fedlas.guarantees.typicality import Familiarity
 from fedlas.importers.onnx.graph import Array, Graph, rename_tensors
 from fedlas.importers.onnx.graph_classifier import STANDARD_OUTPUTS, GraphClassifier
 from fedlas.importers.onnx.sizes import ServingCost, serving_cost
-from fedlas.race.ensemble import TINY, Ensemble
+from fedlas.race.ensemble import Ensemble
 from fedlas.report.written_file import Parity
 
 #: Names that no tensor of the upload may keep.
@@ -186,8 +188,9 @@ def build_model(
     flat = ["features", *(graph.fresh("fedlas_member_features") for _ in features[1:])]
     for parts, name in zip(features, flat, strict=True):
         _append_features(graph, parts, name)
-    _append_logits(graph, classifier, logits, flat)
-    calibrated = _append_calibrator(graph, calibrator, "logits", "features")
+    graph.append("Identity", logits[:1], output="logits")
+    judged = _append_mean(graph, classifier, logits, flat) if isinstance(classifier, Ensemble) else "logits"
+    calibrated = _append_calibrator(graph, calibrator, judged, "features")
     given = ""
     if priors is not None:
         calibrated, given = append_priors(graph, priors, calibrated)
@@ -226,18 +229,17 @@ def _append_features(graph: Graph, parts: Sequence[str], name: str) -> None:
         graph.append("Concat", flat, output=name, axis=1)
 
 
-def _append_logits(graph: Graph, classifier: Exportable, logits: Sequence[str], flat: Sequence[str]) -> None:
-    """`logits` (N, K) before the calibrator: the network's own, or the log of the members' mean probabilities."""
-    if not isinstance(classifier, Ensemble):
-        graph.append("Identity", logits, output="logits")
-        return
-    members = []
-    for calibrator, source, features in zip(classifier.calibrators, logits, flat, strict=True):
+def _append_mean(graph: Graph, ensemble: Ensemble, logits: Sequence[str], flat: Sequence[str]) -> str:
+    """The log (N, K) of the weighted mean of the members' calibrated probabilities."""
+    shares = []
+    for calibrator, weight, source, features in zip(ensemble.calibrators, ensemble.weights, logits, flat, strict=True):
         calibrated = _append_calibrator(graph, calibrator, source, features)
-        members.append(graph.append("Softmax", [calibrated], "fedlas_member_probabilities", axis=1))
+        probs = graph.append("Softmax", [calibrated], "fedlas_member_probabilities", axis=1)
+        factor = graph.add_constant("fedlas_member_weight", np.array(weight, np.float32))
+        shares.append(graph.append("Mul", [probs, factor], "fedlas_member_share"))
     tiny = graph.add_constant("fedlas_tiny", np.array(TINY, np.float32))
-    mean = graph.append("Mean", members, "fedlas_mean")
-    graph.append("Log", [graph.append("Add", [mean, tiny], "fedlas_floored_mean")], output="logits")
+    mean = graph.append("Sum", shares, "fedlas_mean")
+    return graph.append("Log", [graph.append("Add", [mean, tiny], "fedlas_floored_mean")], "fedlas_log_mean")
 
 
 def _append_calibrator(graph: Graph, calibrator: Calibrator, logits: str, features: str) -> str:

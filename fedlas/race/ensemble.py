@@ -1,7 +1,8 @@
-"""An ensemble: the average of several calibrated networks as one classifier.
+"""An ensemble: the weighted mean of several calibrated networks' probabilities as one classifier.
 
-Averaging the probabilities of the best trials of a race and fitting one more temperature beat the winner in twelve
-of twelve measured runs. Where only heads were trained the members share their body, which is computed once.
+A linear pool of the uploaded network and its refits beat the uploaded network with a temperature in Brier score in 32
+of 39 measured runs and was worse in none. Where only heads were trained the members share their body, which is computed
+once.
 """
 
 from __future__ import annotations
@@ -10,36 +11,43 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from torch import Tensor, nn
 
-from fedlas.calibrators import Calibrator, softmax
+from fedlas.calibrators import Calibrator
+from fedlas.calibrators.pool import pooled
 from fedlas.classifier import Classifier
-
-#: A mean probability is never taken for less than this, so that its logarithm stays finite in float32.
-TINY = 1e-30
 
 
 class Ensemble(Classifier):
-    """`logits` = log of the mean of the members' calibrated probabilities; `features` are the first member's.
+    """`logits` = log of the weighted mean of the members' calibrated probabilities; `features` are the first member's.
 
     Its softmax is that mean, so any calibrator may follow. It cannot be trained, and it has a `head` only
-    where its members share their body.
+    where its members share their body. In a written file `logits` are the first member's, as its features are: what it
+    says uncalibrated (`fedlas.export.graph`).
 
     Attributes:
-        members: the networks, two or more, of the same classes, features and inputs.
+        members: the networks, two or more, of the same classes, features and inputs; first the uploaded network where
+            it is one of them.
         calibrators: one per member.
+        weights: of the members (M,), which sum to 1; equal ones where none are given.
         shares_body: the members differ only in their heads.
     """
 
     def __init__(
-        self, members: Sequence[Classifier], calibrators: Sequence[Calibrator], *, shares_body: bool = False
+        self,
+        members: Sequence[Classifier],
+        calibrators: Sequence[Calibrator],
+        weights: ArrayLike | None = None,
+        *,
+        shares_body: bool = False,
     ) -> None:
         super().__init__()
         if len(members) < 2 or len(members) != len(calibrators):
             raise ValueError(f"two members or more with a calibrator each, got {len(members)} and {len(calibrators)}")
         self.members = nn.ModuleList(members)
         self.calibrators = tuple(calibrators)
+        self.weights = _weights(len(members), weights)
         self.shares_body = shares_body
         self.num_classes, self.feature_dim = members[0].num_classes, members[0].feature_dim
         self.input_names = members[0].input_names
@@ -73,22 +81,27 @@ class Ensemble(Classifier):
     def _averaged(self, outputs: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
         rows = [(scores.double().cpu().numpy(), seen.double().cpu().numpy()) for scores, seen in outputs]
         parts = [c(*row) for c, row in zip(self.calibrators, rows, strict=True)]
-        return torch.from_numpy(log_mean(parts)).float().to(outputs[0][0].device)
+        return torch.from_numpy(log_mean(parts, self.weights)).float().to(outputs[0][0].device)
 
     def head_parameters(self) -> list[nn.Parameter]:
         """None: an ensemble is not trained."""
         return []
 
 
-def log_mean(calibrated: Sequence[NDArray[np.float64]]) -> NDArray[np.float64]:
-    """log of the mean of softmax over several arrays of calibrated logits (N, K).
+def log_mean(calibrated: Sequence[NDArray[np.float64]], weights: ArrayLike | None = None) -> NDArray[np.float64]:
+    """log of the weighted mean of softmax over several arrays of calibrated logits (N, K).
 
-    >>> log_mean([np.log([[0.9, 0.1]]), np.log([[0.5, 0.5]])]).round(4).tolist()
-    [[-0.3567, -1.204]]
+    >>> log_mean([np.log([[0.9, 0.1]]), np.log([[0.5, 0.5]])], [0.75, 0.25]).round(4).tolist()
+    [[-0.2231, -1.6094]]
     """
-    mean = np.mean([softmax(logits) for logits in calibrated], axis=0)
-    logarithms: NDArray[np.float64] = np.log(np.maximum(mean, TINY))
-    return logarithms
+    return pooled(calibrated, _weights(len(calibrated), weights))
+
+
+def _weights(num_members: int, given: ArrayLike | None) -> NDArray[np.float64]:
+    weights = np.full(num_members, 1 / num_members) if given is None else np.asarray(given, np.float64)
+    if weights.shape != (num_members,) or not (weights >= 0).all() or abs(weights.sum() - 1) > 1e-6:
+        raise ValueError(f"weights must be ({num_members},), not negative and sum to 1, got {weights.tolist()}")
+    return weights
 
 
 def cost_factor(members: Sequence[Classifier], inputs: Sequence[Tensor], *, shares_body: bool) -> float:

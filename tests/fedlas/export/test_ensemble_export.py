@@ -11,7 +11,8 @@ import pytest
 import torch
 from torch import nn
 
-from fedlas.calibrators import Calibrator, TemperatureScaling, VectorScaling, softmax
+from fedlas.calibrators import CALIBRATORS, Calibrator, Pool, TemperatureScaling, Uniform, VectorScaling, softmax
+from fedlas.calibrators.compressed import Compressed
 from fedlas.calibrators.feature_map import FeatureScaling
 from fedlas.export.graph import export_onnx
 from fedlas.guarantees.typicality import Familiarity
@@ -32,18 +33,35 @@ NETWORKS: dict[str, Network] = {
 }
 
 
+WEIGHTS = (0.5, 0.2, 0.3)
+
+
+def pool_of_every_kind(classes: int, width: int) -> Pool:
+    """All calibrators that there are for so many classes, and a map of the features."""
+    rng = np.random.default_rng(0)
+    logits, targets = rng.normal(size=(200, classes)), rng.integers(0, classes, 200)
+    kinds = [kind for kind in CALIBRATORS.values() if classes == 2 or not kind.two_classes_only]
+    scaled = FeatureScaling(1.2, rng.normal(size=(width, classes)) / width**0.5, rng.normal(size=classes), share=0.1)
+    members: list[Calibrator] = [scaled, Uniform(), *(kind().fit(logits, targets) for kind in kinds)]
+    return Pool(members, np.full(len(members), 1 / len(members)))
+
+
 def finalist(base: GraphClassifier, *, head_only: bool) -> Finalist:
-    """Three members with a temperature, offsets per class and a map of the features; one more on top of them."""
+    """Pools in a pool, a pool on compressed logits, and offsets per class; one more temperature on top of them."""
     rng = np.random.default_rng(0)
     classes, width = base.num_classes, base.feature_dim
     vector = VectorScaling().fit(rng.normal(size=(200, classes)), rng.integers(0, classes, 200))
+    every = pool_of_every_kind(classes, width)
     calibrators: list[Calibrator] = [
-        TemperatureScaling(1.7),
-        vector,
-        FeatureScaling(1.2, rng.normal(size=(width, classes)) / width**0.5, rng.normal(size=classes)),
+        Pool([TemperatureScaling(1.7), every, Compressed(every)], [0.4, 0.3, 0.3]),
+        Compressed(Pool([TemperatureScaling(0.6), vector], [0.7, 0.3])),
+        Pool(
+            [vector, FeatureScaling(0.9, rng.normal(size=(width, classes)) / width**0.5, rng.normal(size=classes))],
+            [0.5, 0.5],
+        ),
     ]
     members = [base, *(shaken(base, seed, head_only=head_only) for seed in (1, 2))]
-    network = Ensemble(members, calibrators, shares_body=head_only)
+    network = Ensemble(members, calibrators, WEIGHTS, shares_body=head_only)
     result = CandidateResult("average", "ensemble", {}, "all", "finished")
     return Finalist(network, TemperatureScaling(0.8), result, np.zeros((1, classes)), np.zeros((1, width), np.float32))
 
@@ -71,7 +89,7 @@ def written(made: Finalist, path: Path, rows: list[np.ndarray], familiarity: Fam
     ("name", "dynamo"), [("mlp", False), ("cnn", False), ("encoder", False), ("bert", False), ("bert", True)]
 )
 def test_the_file_gives_the_finalists_probabilities(name: str, dynamo: bool, head_only: bool, tmp_path: Path) -> None:
-    """`probabilities` are the finalist's to 1e-5 at any batch; softmax of `logits` is the mean of the members."""
+    """`probabilities` are the weighted mean to 1e-5 at any batch; `logits` and `features` are the first member's."""
     torch.manual_seed(0)
     make, sample = NETWORKS[name]
     base = load_onnx(export(trained_looking(make()), sample(2), tmp_path / "m.onnx", dynamo=dynamo))
@@ -89,9 +107,12 @@ def test_the_file_gives_the_finalists_probabilities(name: str, dynamo: bool, hea
             softmax(calibrator(*predict_logits(member, some)))
             for calibrator, member in zip(network.calibrators, network.networks, strict=True)
         ]
-        np.testing.assert_allclose(softmax(found["logits"]), np.mean(parts, axis=0), atol=1e-5)
+        mean = np.average(parts, axis=0, weights=WEIGHTS)
+        np.testing.assert_allclose(found["probabilities"], softmax(made.calibrator(np.log(mean))), atol=1e-5)
         assert np.ptp(parts, axis=0).max() > 1e-3, "the members differ"
-        np.testing.assert_allclose(found["features"], predict_logits(base, some)[1], atol=1e-5)
+        own = predict_logits(base, some)
+        np.testing.assert_allclose(softmax(found["logits"]), softmax(own[0]), atol=1e-5)
+        np.testing.assert_allclose(found["features"], own[1], atol=1e-5)
 
 
 @pytest.mark.parametrize("head_only", [False, True], ids=["whole", "heads"])

@@ -52,11 +52,20 @@ def test_log_mean_is_the_mean_of_probabilities() -> None:
     np.testing.assert_allclose(np.exp(extreme), [[1.0, 0.0]], atol=1e-29)
 
 
-def test_it_computes_what_its_members_say() -> None:
-    """softmax(logits) is the mean of the members' probabilities, each after its own calibrator, one with features."""
+def test_log_mean_weighs_its_parts() -> None:
+    """Weights of 0.5, 0.3 and 0.2 make exactly that mixture; a weight of 0 leaves a part out."""
+    parts = [np.random.default_rng(seed).normal(scale=5, size=(50, 4)) for seed in range(3)]
+    expected = 0.5 * softmax(parts[0]) + 0.3 * softmax(parts[1]) + 0.2 * softmax(parts[2])
+    np.testing.assert_allclose(np.exp(log_mean(parts, [0.5, 0.3, 0.2])), expected, rtol=1e-12)
+    np.testing.assert_array_equal(log_mean(parts, [0.5, 0, 0.5]), log_mean(parts[::2]))
+
+
+@pytest.mark.parametrize("weights", [None, (0.2, 0.5, 0.3)])
+def test_it_computes_what_its_members_say(weights: tuple[float, ...] | None) -> None:
+    """softmax(logits) is the weighted mean of the members' probabilities after their calibrators, one with features."""
     members, calibrators, x = networks(), different_calibrators(), inputs()
     with torch.no_grad():
-        logits, features = Ensemble(members, calibrators)(x)
+        logits, features = Ensemble(members, calibrators, weights)(x)
         answers = [[part.double().numpy() for part in member(x)] for member in members]
     scaled = calibrators[2]
     assert isinstance(scaled, FeatureScaling)
@@ -65,21 +74,21 @@ def test_it_computes_what_its_members_say() -> None:
         softmax(calibrators[1](answers[1][0])),
         softmax(answers[2][0] / 1.5 + answers[2][1] @ scaled.matrix + scaled.offset),
     ]
-    np.testing.assert_allclose(logits.softmax(1), np.mean(by_hand, axis=0), atol=1e-6)
+    np.testing.assert_allclose(logits.softmax(1), np.average(by_hand, axis=0, weights=weights), atol=1e-6)
     np.testing.assert_allclose(features, answers[0][1], atol=1e-6)
     assert logits.dtype == torch.float32
 
 
 def test_a_shared_body_changes_nothing_but_the_work() -> None:
     """Members that differ in their heads alone give the same logits with the body computed once and three times."""
-    members, calibrators, x = heads(), different_calibrators(), inputs()
+    members, calibrators, x, weights = heads(), different_calibrators(), inputs(), [0.6, 0.1, 0.3]
     calls: list[int] = []
     for member in members:
         member.hidden.register_forward_hook(lambda *_: calls.append(1))
-    apart = Ensemble(members, calibrators)(x)[0]
+    apart = Ensemble(members, calibrators, weights)(x)[0]
     assert len(calls) == 3
     calls.clear()
-    shared = Ensemble(members, calibrators, shares_body=True)(x)[0]
+    shared = Ensemble(members, calibrators, weights, shares_body=True)(x)[0]
     torch.testing.assert_close(shared, apart)
     assert len(calls) == 1
 
@@ -118,3 +127,10 @@ def test_members_and_calibrators_must_match(members: int, calibrators: int) -> N
     """One member is no average, and each needs its own calibrator."""
     with pytest.raises(ValueError, match=f"got {members} and {calibrators}"):
         Ensemble(networks(members), [Identity()] * calibrators)
+
+
+@pytest.mark.parametrize("weights", [[1.0], [0.5, 0.6], [1.5, -0.5], [np.nan, 1.0]])
+def test_weights_are_shares(weights: list[float]) -> None:
+    """One weight per member, none negative, and they sum to 1."""
+    with pytest.raises(ValueError, match=r"weights must be \(2,\)"):
+        Ensemble(networks(2), [Identity()] * 2, weights)
