@@ -5,6 +5,8 @@
     python -m benchmarks.calibration --stage jobs --settings networks         # the service, over HTTP
     python -m benchmarks.calibration --stage jobs --through worker            # the worker's functions, in one process
     python -m benchmarks.calibration --stage jobs --through scores            # scores only: no features to read
+    python -m benchmarks.calibration --stage jobs --through worker --method auto   # fine-tuned, in folders beside
+    python -m benchmarks.calibration --stage refits --method auto             # probmetrics, netcal on the same refits
     python -m benchmarks.calibration --settings untouched                     # all stages, then the scores
 
 Without `--stage` all run, one after the other, and `benchmarks.calibration_scores` scores what they left. A finished
@@ -32,8 +34,9 @@ from benchmarks.data.common import cache_folder  # noqa: E402
 from benchmarks.peers import make_peers  # noqa: E402
 from benchmarks.settings import SETTINGS  # noqa: E402
 
-SECTIONS = ("networks", "forests", "untouched", "large")
-STAGES = ("bases", "peers", "jobs", "scores")
+Run = tuple[str, int, Path]
+SECTIONS = ("networks", "unseen", "forests", "untouched", "large")
+STAGES = ("bases", "peers", "jobs", "refits", "scores")
 
 
 def main() -> None:
@@ -41,49 +44,60 @@ def main() -> None:
     torch.set_num_threads(1)
     stages = [options.stage] if options.stage else STAGES
     if "bases" in stages:
-        _each(options, "model.onnx", lambda name, seed: make_base(name, seed, _folder(name, seed)))
+        _each(options, "model.onnx", lambda run: make_base(*run))
     if "peers" in stages:
-        _each(options, "peers.npz", lambda name, seed: make_peers(_folder(name, seed)))
+        _each(options, "peers.npz", lambda run: make_peers(run[2]))
     if "jobs" in stages:
         _jobs(options)
+    if "refits" in stages:
+        _refit_peers(options)
     if "scores" in stages:
         subprocess.run([sys.executable, "-m", "benchmarks.calibration_scores"], check=True)
 
 
 def _jobs(options: argparse.Namespace) -> None:
     """Run the jobs that are missing; runs without a base are left for later."""
-    from benchmarks.jobs import missing_jobs, run_jobs
+    from benchmarks.jobs import Order, missing_jobs, run_jobs
     from benchmarks.worker_jobs import run_in_worker, run_scores
 
-    runs = [(name, seed, _folder(name, seed)) for name, seed in _runs(options)]
-    missing = missing_jobs([run for run in runs if (run[2] / "model.onnx").exists()])
+    order = Order(options.method, options.minutes)
+    runs = [run for run in _runs(options) if (run[2] / "model.onnx").exists()]
+    missing = missing_jobs(runs, order)
     if options.through == "scores":
         run_scores(runs)
     elif options.through == "worker":
-        run_in_worker(missing, method=options.method)
+        run_in_worker(missing, order)
     elif missing:
-        run_jobs(missing, at_once=options.at_once, method=options.method)
+        run_jobs(missing, order, at_once=options.at_once)
 
 
-def _each(options: argparse.Namespace, file: str, compute: Callable[[str, int], None]) -> None:
+def _refit_peers(options: argparse.Namespace) -> None:
+    """The peers on the out-of-fold logits of the refits that jobs of this method have left."""
+    from benchmarks.jobs import Order
+
+    order = Order(options.method)
+    for run in _runs(options):
+        folder = order.folder(run)
+        if (folder / "refit.npz").exists() and not (folder / "refit_peers.npz").exists():
+            make_peers(folder, logits="refit", peers="refit_peers")
+
+
+def _each(options: argparse.Namespace, file: str, compute: Callable[[Run], None]) -> None:
     """Compute what is missing, run by run."""
-    for name, seed in _runs(options):
-        if not (_folder(name, seed) / file).exists():
+    for run in _runs(options):
+        if not (run[2] / file).exists():
             began = time.perf_counter()
-            compute(name, seed)
-            print(f"{file} of {name}, seed {seed}: {time.perf_counter() - began:.0f} s", flush=True)
+            compute(run)
+            print(f"{file} of {run[0]}, seed {run[1]}: {time.perf_counter() - began:.0f} s", flush=True)
 
 
-def _runs(options: argparse.Namespace) -> Iterator[tuple[str, int]]:
-    """Every setting with its first seed, then with the next."""
+def _runs(options: argparse.Namespace) -> Iterator[Run]:
+    """Every setting with its first seed, then with the next, and the folder of its base."""
+    place = cache_folder() / "calibration"
     for seed in options.seeds or range(1 + max(max(SETTINGS[name].seeds) for name in options.settings)):
         for name in options.settings:
             if options.seeds or seed in SETTINGS[name].seeds:
-                yield name, seed
-
-
-def _folder(name: str, seed: int) -> Path:
-    return cache_folder() / "calibration" / f"{name}-{seed}"
+                yield name, seed, place / f"{name}-{seed}"
 
 
 def _options() -> argparse.Namespace:
@@ -95,6 +109,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--at-once", type=int, default=2, help="jobs at once over HTTP")
     parser.add_argument("--through", choices=("http", "worker", "scores"), default="http", help="what is asked")
     parser.add_argument("--method", default="post_hoc", help="method of the jobs")
+    parser.add_argument("--minutes", type=float, default=30.0, help="budget of a job")
     options: argparse.Namespace = parser.parse_args()
     return options
 

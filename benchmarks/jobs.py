@@ -18,6 +18,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -30,10 +31,11 @@ from benchmarks.settings import SETTINGS
 from fedlas.errors import FedLASError
 
 Json = dict[str, Any]
+#: A setting, a seed and the folder of its base.
 Run = tuple[str, int, Path]
 
 _ROWS = 1000  # per request
-_START_S, _JOB_S = 120.0, 1800.0
+_START_S, _JOB_S = 120.0, 3600.0
 _TYPES = {"float32": "FP32", "float64": "FP64", "int64": "INT64"}
 
 
@@ -41,37 +43,63 @@ class JobFailed(Exception):
     """A record was rejected, or a job did not succeed; the message holds the service's own words."""
 
 
-def missing_jobs(runs: Sequence[Run]) -> list[Run]:
+@dataclass(frozen=True)
+class Order:
+    """What every job is asked for."""
+
+    method: str = "post_hoc"
+    minutes: float = 30.0
+
+    def request(self, seed: int) -> Json:
+        """The members of a request beside the model and the dataset."""
+        return {"method": self.method, "budget": {"minutes": self.minutes}, "seed": seed}
+
+    def folder(self, run: Run) -> Path:
+        """Where the answer lies: beside its base, and for other methods than the first in `SETTING-METHOD-SEED`."""
+        name, seed, base = run
+        return base if self.method == Order.method else base.with_name(f"{name}-{self.method}-{seed}")
+
+    def section(self, name: str) -> str:
+        """The section of the tables."""
+        section = SETTINGS[name].section
+        return section if self.method == Order.method else f"{section}-{self.method}"
+
+
+def missing_jobs(runs: Sequence[Run], order: Order) -> list[Run]:
     """Runs that have no `served.npz` yet."""
-    return [run for run in runs if not (run[2] / "served.npz").exists()]
+    return [run for run in runs if not (order.folder(run) / "served.npz").exists()]
 
 
-def run_jobs(runs: Sequence[Run], *, at_once: int, method: str) -> None:
+def run_jobs(runs: Sequence[Run], order: Order, *, at_once: int) -> None:
     """Run what is missing; a run that fails is printed, written down as `failed.json`, and left out."""
     with _service(at_once) as url, ThreadPoolExecutor(at_once) as pool:
 
         def one(run: Run) -> None:
             with httpx.Client(base_url=url, timeout=120) as client:
-                keep(run, lambda: _calibrated(client, run[0], run[1], run[2], method))
+                keep(run, order, lambda folder: _calibrated(client, run, order))
 
         list(pool.map(one, runs))
 
 
-def keep(
-    run: Run, calibrated: Callable[[], tuple[Json, Json, NDArray[np.float64]]], *, section: str | None = None
-) -> None:
-    """Write down what a job said, its report and the probabilities (N, K) of the hidden rows."""
-    name, seed, folder = run
-    setting, began = SETTINGS[name], time.perf_counter()
-    told: Json = {"setting": name, "seed": seed, "title": setting.title, "section": section or setting.section}
+def keep(run: Run, order: Order, calibrated: Callable[[Path], tuple[Json, Json, NDArray[np.float64]]]) -> None:
+    """Write down what a job said, its report and the probabilities (N, K) of the hidden rows.
+
+    `calibrated` may leave more in the folder that it is given.
+    """
+    (name, seed, _), folder = run, order.folder(run)
+    folder.mkdir(exist_ok=True)
+    began, cpu_began = time.perf_counter(), time.process_time()
+    told: Json = {"setting": name, "seed": seed, "title": SETTINGS[name].title, "section": order.section(name)}
     try:
-        found, report, served = calibrated()
+        found, report, served = calibrated(folder)
     except (JobFailed, FedLASError, httpx.HTTPError) as problem:
         words = f"{type(problem).__name__}: {problem}"
         (folder / "failed.json").write_text(json.dumps(told | {"error": words}, indent=1) + "\n")
         print(f"FAILED {name}, seed {seed}: {words}", flush=True)
         return
     told |= found | {"seconds": round(time.perf_counter() - began, 1)}
+    if found["through"] != "http":  # over HTTP others compute
+        told["cpu_seconds"] = round(time.process_time() - cpu_began, 1)
     (folder / "report.json").write_text(json.dumps(report, indent=1, ensure_ascii=False) + "\n")
     (folder / "run.json").write_text(json.dumps(told, indent=1, ensure_ascii=False) + "\n")
     unfinished = folder / "served.unfinished.npz"
@@ -81,16 +109,16 @@ def keep(
     print(f"job of {name}, seed {seed}: {told['verdict']}, {told['served']}, {told['seconds']:.0f} s", flush=True)
 
 
-def _calibrated(
-    client: httpx.Client, name: str, seed: int, folder: Path, method: str
-) -> tuple[Json, Json, NDArray[np.float64]]:
+def _calibrated(client: httpx.Client, run: Run, order: Order) -> tuple[Json, Json, NDArray[np.float64]]:
     """What the job said, its report, and (N, K) probabilities of the hidden rows by the model that it names."""
-    dataset = _uploaded(client, f"/v1/datasets?name={name}", folder / "dataset.npz")
+    name, seed, folder = run
+    seen = SETTINGS[name].seen_by_model
+    dataset = _uploaded(client, f"/v1/datasets?name={name}&seen_by_model={seen}", folder / "dataset.npz")
     names = ",".join(dataset["class_names"])
     model = client.build_request("POST", "/v1/models", params={"name": name, "class_names": names}).url
     uploaded = _uploaded(client, str(model), folder / "model.onnx")
-    order = {"model_id": uploaded["id"], "dataset_id": dataset["id"], "method": method, "seed": seed}
-    job: Json = _json(client.post("/v1/jobs", json=order))
+    ids = {"model_id": uploaded["id"], "dataset_id": dataset["id"]}
+    job: Json = _json(client.post("/v1/jobs", json=ids | order.request(seed)))
     deadline = time.monotonic() + _JOB_S
     while job["status"] not in ("succeeded", "failed", "cancelled") and time.monotonic() < deadline:
         job = _json(client.get(f"/v1/jobs/{job['id']}", params={"wait": 30}))

@@ -56,20 +56,24 @@ class Peer:
     cross_fitted: dict[str, float]
 
 
-def make_peers(folder: Path) -> None:
-    """Leave `peers.npz` (probabilities (N, K) of the hidden rows) and `peers.json` (the choice) in a base's folder."""
-    rows = np.load(folder / "logits.npz")
+def make_peers(folder: Path, *, logits: str = "logits", peers: str = "peers") -> None:
+    """Leave `peers.npz` (probabilities (N, K) of the hidden rows) and `peers.json` (the choice) in a folder.
+
+    Args:
+        logits, peers: names of the files, which are others for the peers of a refit.
+    """
+    rows = np.load(folder / f"{logits}.npz")
     calibration, targets, hidden = rows["calibration"], rows["targets"], rows["hidden"]
     temperature = fitted_temperature(calibration, targets)
-    peers = [best(calibration, targets, hidden) for best in (best_of_probmetrics, best_of_netcal)]
-    chosen = {peer.library: {"chosen": peer.chosen, "nll": _finite(peer.cross_fitted)} for peer in peers}
+    bests = [best(calibration, targets, hidden) for best in (best_of_probmetrics, best_of_netcal)]
+    chosen = {peer.library: {"chosen": peer.chosen, "nll": _finite(peer.cross_fitted)} for peer in bests}
     told = {"temperature": round(temperature, 5), **chosen}
-    (folder / "peers.json").write_text(json.dumps(told, indent=1) + "\n")
-    probs: dict[str, Any] = {peer.library: peer.probs for peer in peers}
+    (folder / f"{peers}.json").write_text(json.dumps(told, indent=1) + "\n")
+    probs: dict[str, Any] = {peer.library: peer.probs for peer in bests}
     cooled = softmax(hidden / temperature, axis=1)
-    unfinished = folder / "peers.unfinished.npz"
+    unfinished = folder / f"{peers}.unfinished.npz"
     np.savez_compressed(unfinished, uploaded=rows["uploaded"], temperature=cooled, **probs)
-    unfinished.replace(folder / "peers.npz")
+    unfinished.replace(folder / f"{peers}.npz")
 
 
 def _finite(scores: Mapping[str, float]) -> dict[str, float | None]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Protocol
 
@@ -48,7 +48,7 @@ class NetworkBase:
 
     def network(self, split: Split, *, seed: int, name: str) -> Headed:
         """The trained network, from the cache folder if it was trained before."""
-        return train_base(partial(self.build, split), split.train, self.how, seed=seed, name=name)
+        return train_base(partial(self.build, split), split.base or split.train, self.how, seed=seed, name=name)
 
     def onnx(self, split: Split, *, seed: int, name: str) -> bytes:
         return exported(self.network(split, seed=seed, name=name), split.train)
@@ -59,7 +59,8 @@ class Setting:
     """One experiment, named before it was run.
 
     Attributes:
-        section: `networks` (the 29), `forests`, `untouched`, or `large`, which takes hours and is in no table.
+        section: `networks` (the 29), `unseen` (the same with bases trained on other rows than the job gets), `forests`,
+            `untouched`, or `large`, which takes hours.
         split: `split(seed)` loads and splits the data.
         seeds: those that are run unless others are asked for.
     """
@@ -69,6 +70,11 @@ class Setting:
     split: Loader
     base: Base
     seeds: tuple[int, ...] = (0, 1, 2)
+
+    @property
+    def seen_by_model(self) -> str:
+        """What of a job's rows its model was trained on, as a job's dataset says it."""
+        return "no" if self.section == "unseen" else "train_split"
 
 
 def load(name: str, seed: int = 0) -> tuple[Headed, Split]:
@@ -110,6 +116,19 @@ def _classical() -> dict[str, Setting]:
     }
 
 
+def _unseen() -> dict[str, Setting]:
+    """Every network with half of its train rows for the base alone."""
+    return {
+        f"{name}-unseen": replace(one, section="unseen", split=partial(_halved, one.split))
+        for name, one in SETTINGS.items()
+        if one.section == "networks"
+    }
+
+
+def _halved(load: Loader, seed: int) -> Split:
+    return load(seed).halved()
+
+
 _CNN = BaseTraining(epochs=40, learning_rate=0.05)
 _MLP = BaseTraining(epochs=200, learning_rate=0.1)
 _RESNET = BaseTraining(epochs=12, learning_rate=0.05)
@@ -121,10 +140,11 @@ SETTINGS: dict[str, Setting] = {
     **{name: _mlp(name, "networks") for name in (*DEVELOPMENT, *CONFIRMATION)},
     **_classical(),
     "resnet18": Setting(
-        "Fashion-MNIST, resnet18", "large", partial(fashion, channels=3), _images(resnet18, _RESNET), seeds=(0,)
+        "Fashion-MNIST, resnet18", "large", partial(fashion, channels=3), _images(resnet18, _RESNET), seeds=(0, 1)
     ),
     "minilm": Setting(
-        "Debian package synopses, 20 sections, MiniLM", "large", debian_sections, _images(minilm, _MINILM), seeds=(0,)
+        "Debian package synopses, 20 sections, MiniLM", "large", debian_sections, _images(minilm, _MINILM), seeds=(0, 1)
     ),
     **{name: _mlp(name, "untouched") for name in UNTOUCHED},
 }
+SETTINGS |= _unseen()

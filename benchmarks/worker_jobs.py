@@ -9,9 +9,10 @@ scores alone, so that no calibrator can read features.
 from __future__ import annotations
 
 import json
-import shutil
 import tempfile
+import time
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +20,9 @@ import onnxruntime
 from numpy.typing import NDArray
 
 from benchmarks.bases import uploaded_logits
-from benchmarks.jobs import Json, Run, keep, told_of
+from benchmarks.jobs import Json, Order, Run, keep, missing_jobs, told_of
+from benchmarks.races import leave_race, recorded_race
+from benchmarks.settings import SETTINGS
 from service.registry.contract import JobRequest
 from worker.documents import (
     CalibrateOrder,
@@ -35,55 +38,69 @@ from worker.documents import (
 from worker.inside.calibration import calibrate, fit_scores
 from worker.inside.inspection import inspect_dataset, inspect_model
 
-#: What a folder of scores only is called, beside that of its run: `SETTING-scores-SEED`.
+#: The section of scores only, and part of the names of their folders.
 SCORES = "scores"
 
 
-def run_in_worker(runs: Sequence[Run], *, method: str) -> None:
+def run_in_worker(runs: Sequence[Run], order: Order) -> None:
     """Run what is missing, one after the other; a run that fails is printed, written down and left out."""
     for run in runs:
         with tempfile.TemporaryDirectory(prefix="fedlas-benchmark-") as name:
-            keep(run, lambda run=run, name=name: _calibrated(run, Path(name), method))  # type: ignore[misc]
+            keep(run, order, partial(_calibrated, run, order, Path(name)))
 
 
-def _calibrated(run: Run, scratch: Path, method: str) -> tuple[Json, Json, NDArray[np.float64]]:
-    """What the job said, its report, and (N, K) probabilities of the hidden rows by the file that it left."""
-    _, seed, folder = run
+def _calibrated(run: Run, asked: Order, scratch: Path, answers: Path) -> tuple[Json, Json, NDArray[np.float64]]:
+    """What the job said, its report, and (N, K) probabilities of the hidden rows by the file that it left.
+
+    What the other finalists would have answered is left in `answers`, beside them.
+    """
+    name, seed, folder = run
     upload, dataset = folder / "model.onnx", folder / "dataset.npz"
-    seen = inspect_dataset(InspectDatasetOrder(options=DatasetOptions()), {"dataset": dataset}, scratch, _quiet)
+    as_sent = InspectDatasetOrder(options=DatasetOptions(seen_by_model=SETTINGS[name].seen_by_model))
+    seen = inspect_dataset(as_sent, {"dataset": dataset}, scratch, _quiet)
     options = ModelOptions(class_names=seen.profile.class_names)
     model = inspect_model(InspectModelOrder(options=options), {"model": upload}, scratch, _quiet)
     order = CalibrateOrder(
         job_id="job_0",
-        request=JobRequest.model_validate({"model_id": "mdl_0", "dataset_id": "ds_0", "method": method, "seed": seed}),
+        request=JobRequest.model_validate({"model_id": "mdl_0", "dataset_id": "ds_0", **asked.request(seed)}),
         model=OrderedModel(id="mdl_0", sha256="0", options=options, profile=model.profile),
         dataset=OrderedDataset(id="ds_0", sha256="0", prepared_sha256="0"),
     )
-    result = calibrate(order, {"model": upload, "dataset": scratch / seen.prepared}, scratch, _quiet)
+    began, cpu_began = time.perf_counter(), time.process_time()
+    with recorded_race() as race:
+        result = calibrate(order, {"model": upload, "dataset": scratch / seen.prepared}, scratch, _quiet)
+    job = {"job_seconds": time.perf_counter() - began, "job_cpu_seconds": time.process_time() - cpu_began}
     report: Json = json.loads((scratch / result.report).read_text())
     file = scratch / (model.served if result.calibrated is None else result.model)
     served = _probabilities(file, folder / "hidden_inputs.npz")
-    return told_of(report) | {"through": "worker", "splits": dict(seen.profile.splits or {})}, report, served
+    if asked.method != Order.method:
+        inputs = list(np.load(folder / "hidden_inputs.npz").values())
+        leave_race(race, inputs, np.load(folder / "logits.npz")["uploaded"], answers)
+    return (
+        {key: round(value, 1) for key, value in job.items()}
+        | told_of(report)
+        | {"through": "worker", "splits": dict(seen.profile.splits or {})},
+        report,
+        served,
+    )
 
 
 def run_scores(runs: Sequence[Run]) -> None:
     """The same runs by the scores of the uploaded model alone: the section `scores`, in folders of their own."""
-    for name, seed, folder in runs:
-        mine = folder.with_name(f"{name}-{SCORES}-{seed}")
-        if (mine / "served.npz").exists() or not (folder / "peers.npz").exists():
-            continue
-        mine.mkdir(exist_ok=True)
-        for file in ("hidden.npz", "peers.npz"):
-            shutil.copy(folder / file, mine / file)
+    order = ScoresAlone(method=SCORES)
+    for run in missing_jobs(runs, order):
         with tempfile.TemporaryDirectory(prefix="fedlas-benchmark-") as scratch:
-            keep(
-                (name, seed, mine),
-                lambda folder=folder, scratch=scratch: _scores_calibrated(folder, Path(scratch)),  # type: ignore[misc]
-                section=SCORES,
-            )
+            keep(run, order, partial(_scores_calibrated, run[2], Path(scratch)))
 
 
-def _scores_calibrated(folder: Path, scratch: Path) -> tuple[Json, Json, NDArray[np.float64]]:
+class ScoresAlone(Order):
+    """No job, but a calibration of scores."""
+
+    def section(self, name: str) -> str:
+        return SCORES
+
+
+def _scores_calibrated(folder: Path, scratch: Path, answers: Path) -> tuple[Json, Json, NDArray[np.float64]]:
     """As `_calibrated`, of the scores of calibration and test rows."""
     dataset, rows = np.load(folder / "dataset.npz"), np.load(folder / "logits.npz")
     kept = dataset["split"] != "train"

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import ast
 import inspect
+import json
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pytest
 
 from benchmarks import calibration_scores as script
+from benchmarks import calibration_tables as tables
 from fedlas import metrics
 
 
@@ -23,16 +26,22 @@ def rows() -> tuple[np.ndarray, np.ndarray]:
     return sharp / sharp.sum(axis=1, keepdims=True), targets
 
 
-def test_it_imports_nothing_of_what_it_scores() -> None:
-    """Its modules are numpy and the standard library."""
-    tree = ast.parse(inspect.getsource(script))
-    imported = {
-        name.split(".")[0]
-        for node in ast.walk(tree)
+def imported(module: ModuleType) -> set[str]:
+    """The modules that one imports."""
+    return {
+        name
+        for node in ast.walk(ast.parse(inspect.getsource(module)))
         if isinstance(node, ast.Import | ast.ImportFrom)
         for name in ([node.module or ""] if isinstance(node, ast.ImportFrom) else [alias.name for alias in node.names])
     }
-    assert imported & {"fedlas", "service", "worker", "benchmarks"} == set()
+
+
+def test_it_imports_nothing_of_what_it_scores() -> None:
+    """The modules of the script are numpy, the standard library and its tables, and those of the tables no more."""
+    ours = {name for module in (script, tables) for name in imported(module)}
+    assert {name for name in ours if name.split(".")[0] in ("fedlas", "service", "worker", "benchmarks")} == {
+        "benchmarks.calibration_tables"
+    }
 
 
 def test_scores_are_those_of_the_library(rows: tuple[np.ndarray, np.ndarray]) -> None:
@@ -53,19 +62,58 @@ def test_intervals_are_those_of_the_library(rows: tuple[np.ndarray, np.ndarray],
     assert found == pytest.approx((estimate.value, estimate.low, estimate.high), rel=0.02)
 
 
-def test_a_run_is_scored_from_its_files(tmp_path: Path, rows: tuple[np.ndarray, np.ndarray]) -> None:
-    """A flattened served model beats an upload that is too sure; a run without its served rows is left out."""
-    probs, targets = rows
-    np.savez(tmp_path / "hidden.npz", targets=targets)
-    np.savez(tmp_path / "peers.npz", uploaded=probs, temperature=probs, probmetrics=probs, netcal=probs)
-    (tmp_path / "run.json").write_text(
-        '{"setting": "a", "seed": 0, "section": "networks", "verdict": "post_hoc", "served": "pool", "shown": true}'
-    )
-    assert script.read_run(tmp_path) is None
+def flattened(probs: np.ndarray) -> np.ndarray:
+    """As sure of themselves as they are right."""
     flat = probs ** (1 / 1.5)
-    np.savez(tmp_path / "served.npz", served=flat / flat.sum(axis=1, keepdims=True))
-    run = script.read_run(tmp_path)
+    return flat / flat.sum(axis=1, keepdims=True)
+
+
+@pytest.fixture
+def base(tmp_path: Path, rows: tuple[np.ndarray, np.ndarray]) -> Path:
+    """The folder of a base whose peers answer as it does."""
+    probs, targets = rows
+    folder = tmp_path / "a-0"
+    folder.mkdir()
+    np.savez(folder / "hidden.npz", targets=targets)
+    np.savez(folder / "peers.npz", uploaded=probs, temperature=probs, probmetrics=probs, netcal=probs)
+    return folder
+
+
+def leave(folder: Path, probs: np.ndarray, **told: object) -> None:
+    """What a job leaves."""
+    folder.mkdir(exist_ok=True)
+    run = {"setting": "a", "seed": 0, "verdict": "post_hoc", "served": "post_hoc", "shown": True, **told}
+    (folder / "run.json").write_text(json.dumps(run))
+    np.savez(folder / "served.npz", served=probs)
+
+
+def test_a_run_is_scored_from_its_files(base: Path, rows: tuple[np.ndarray, np.ndarray]) -> None:
+    """A flattened served model beats an upload that is too sure; a run without its served rows is left out."""
+    assert script.read_run(base) is None
+    leave(base, flattened(rows[0]), section="networks")
+    assert script.read_run(base, "forests") is None
+    run = script.read_run(base)
     assert run is not None
     assert run["served_minus"]["temperature"]["nll"]["outcome"] == "better"
-    assert not script.harmed(run, "served")
-    assert "| 29 settings of networks: base + TS | 1 | 1/0/0 | 1/0/0 | 0, 0 |" in script.report([run])
+    assert not tables.harmed(run, "served")
+    assert "| 29 settings of networks: base + TS | 1 | 1/0/0 | 1/0/0 | 0, 0 |" in tables.report([run])
+
+
+def test_a_fine_tuned_run_meets_more_rivals(base: Path, rows: tuple[np.ndarray, np.ndarray]) -> None:
+    """Served and finalists of a job beside the base meet its peers, the peers on its refit, and the post-hoc job."""
+    probs, flat = rows[0], flattened(rows[0])
+    leave(base, probs, section="networks")
+    job = base.with_name("a-auto-0")
+    leave(job, flat, section="networks-auto", verdict="trained", served="trained", job_seconds=12.0)
+    np.savez(job / "refit_peers.npz", uploaded=flat, temperature=flat, probmetrics=flat, netcal=probs)
+    np.savez(job / "finalists.npz", A=flat, B=probs, trained=flat, post_hoc=flat)
+    run = script.read_run(job)
+    assert run is not None
+    outcomes = {rival: found["nll"]["outcome"] for rival, found in run["served_minus"].items()}
+    better = dict.fromkeys(("uploaded", "temperature", "probmetrics", "netcal", "refit_netcal", "post_hoc"), "better")
+    assert outcomes == {**better, "refit_probmetrics": "same"}
+    assert run["finalists_minus"]["B"]["refit_probmetrics"]["nll"]["outcome"] == "worse"
+    told = tables.report([run])
+    assert "| the same, fine-tuned: the job that trains nothing | 1 | 1/0/0 | 1/0/0 | 0, 0 |" in told
+    assert "| the same, fine-tuned | 1 | +0.00 | +0.00 (a, fine-tuned) | none |" in told
+    assert "| the same, fine-tuned | 1 | trained 1 | trained 1 | 12, 12 |  |" in told

@@ -1,0 +1,84 @@
+"""Races as they were run inside a job: what each finalist answers on hidden rows, and the refit's own logits.
+
+A job leaves one file, of what it serves. The tables also ask what its other finalists would have been worth, and what
+the calibrators of other libraries make of the same refit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import softmax
+
+from benchmarks.data.common import Array
+from fedlas.calibration import network
+from fedlas.race.results import RaceResult
+from fedlas.training.fit import predict_logits
+
+#: The finalist that costs more than one network, which the policy at cost 1 leaves out.
+AVERAGE, REFIT = "average", "trained"
+
+
+class RecordedRace:
+    """The first race of a job, and the targets of its calibration rows."""
+
+    def __init__(self) -> None:
+        self.result: RaceResult | None = None
+        self.targets: Array | None = None
+
+    def note(self, result: RaceResult, targets: Array) -> None:
+        """A second race of the same job, of the network as ONNX Runtime computes it, trains nothing."""
+        if self.result is None:
+            self.result, self.targets = result, targets
+
+
+@contextmanager
+def recorded_race() -> Iterator[RecordedRace]:
+    """The race that a job runs meanwhile; the job itself does not notice."""
+    recorded, run = RecordedRace(), network.run_race
+
+    def recording(*given: Any, **named: Any) -> RaceResult:
+        result = run(*given, **named)
+        recorded.note(result, named["calibration"][1])
+        return result
+
+    with patch.object(network, "run_race", recording):
+        yield recorded
+
+
+def leave_race(recorded: RecordedRace, inputs: list[Array], uploaded: NDArray[np.float64], folder: Path) -> None:
+    """Leave `finalists.npz` and, where a refit is among them, `refit.npz`, as `logits.npz` of its base.
+
+    The first holds probabilities (N, K) of hidden rows: of every finalist by its name, and `A` and `B`, which are
+    those that calibration rows prefer at cost 1 and at any cost, before test rows veto.
+
+    Args:
+        inputs: of the hidden rows.
+        uploaded: probabilities (N, K) of the hidden rows by the uploaded model.
+    """
+    result = recorded.result
+    assert result is not None
+    probs: dict[str, Any] = {name: one.probs(inputs).astype(np.float32) for name, one in result.finalists.items()}
+    for policy, left_out in (("A", (AVERAGE,)), ("B", ())):
+        first = next((name for name in result.order if name not in left_out), None)
+        probs[policy] = uploaded.astype(np.float32) if first is None else probs[first]
+    np.savez_compressed(folder / "finalists.npz", **probs)
+    for stale in ("refit", "refit_peers"):
+        (folder / f"{stale}.npz").unlink(missing_ok=True)
+    refit = result.finalists.get(REFIT)
+    if refit is None or refit.out_of_fold_logits is None:
+        return
+    logits = np.asarray(predict_logits(refit.classifier, inputs)[0], np.float64)
+    np.savez_compressed(
+        folder / "refit.npz",
+        calibration=np.asarray(refit.out_of_fold_logits, np.float64),
+        targets=np.asarray(recorded.targets),
+        hidden=logits,
+        uploaded=softmax(logits, axis=1),
+    )
