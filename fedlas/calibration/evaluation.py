@@ -117,6 +117,7 @@ class Evaluation:
             uploaded=self.probs["uploaded"],
             temperature=self.probs["temperature"],
             calibrated=self.probs[served],
+            finalists=self.probs,
             targets=self.targets,
             groups=self.dataset.groups_of("test"),
             class_names=self.dataset.class_names,

@@ -15,6 +15,7 @@ from fedlas.gate.non_inferiority import JudgedRows
 from fedlas.metrics._checks import Floats, check_groups, check_rows
 from fedlas.metrics.evaluate import Estimates
 from fedlas.report import sections, sentences
+from fedlas.report.added_parts import AddedParts, added_parts
 from fedlas.report.caveats import caveats
 from fedlas.report.confident import confident_section
 from fedlas.report.deployment import decision_table, priors_section
@@ -22,6 +23,7 @@ from fedlas.report.document import ByModel, CalibrationReport, EvaluationLedger
 from fedlas.report.environment import library_versions, machine_facts
 from fedlas.report.evidence import Evidence
 from fedlas.report.guarantees import guarantee_table
+from fedlas.report.loss_comparison import loss_comparison
 from fedlas.report.sections import Resampling
 
 T = TypeVar("T")
@@ -76,6 +78,9 @@ def build_report(
         class_priors=priors_section(evidence.deployment, names),
         label_noise=evidence.label_noise,
         diagnostics=evidence.diagnostics,
+        parts=_parts(evidence, rows, confidence_level),
+        loss_comparison=loss_comparison(evidence.out_of_fold, confidence_level=confidence_level),
+        trained_rows=evidence.trained_rows,
         candidates=tuple(as_json(candidate) for candidate in evidence.candidates),
         recipe=dict(evidence.recipe),
         seed=evidence.seed,
@@ -116,6 +121,13 @@ def _names(evidence: Evidence, num_classes: int) -> list[str]:
             f"class_names must be {num_classes} names, as probs has columns, got {len(evidence.class_names)}"
         )
     return [str(name) for name in evidence.class_names]
+
+
+def _parts(evidence: Evidence, rows: JudgedRows, confidence_level: float) -> AddedParts | None:
+    if evidence.out_of_fold is None:
+        return None
+    served = evidence.gate.finalist or "uploaded"
+    return added_parts(evidence.out_of_fold, evidence.finalists, rows, served=served, confidence_level=confidence_level)
 
 
 def _by_model(models: Mapping[str, Floats], section: Callable[[Floats], T]) -> ByModel[T]:

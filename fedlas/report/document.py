@@ -19,11 +19,13 @@ from fedlas.metrics import (
 )
 from fedlas.metrics._checks import Floats
 from fedlas.metrics.evaluate import Estimates
+from fedlas.report.added_parts import AddedParts
 from fedlas.report.confident import ConfidentSection
 from fedlas.report.deployment import DecisionTable, PriorsSection
 from fedlas.report.diagnostics import Diagnostics
 from fedlas.report.guarantees import GuaranteeTable
 from fedlas.report.label_noise import LabelNoise
+from fedlas.report.loss_comparison import LossComparison
 from fedlas.report.written_file import WrittenFile
 
 T = TypeVar("T")
@@ -120,7 +122,9 @@ class CalibrationReport:
 
     `duplicates`: split → test rows whose inputs occur there too. `recipe`: the request, the winner and its calibrator,
     enough to repeat the job. `written_file`: how near the served file is to what was judged; None where
-    nothing was to be written.
+    nothing was to be written. `parts`: what each part that was tried added to the one before it; `loss_comparison`:
+    FedLAS against label smoothing and cross-entropy, both None where no out-of-fold scores are known. `trained_rows`:
+    split → rows that the served network was trained on, None where it was not trained.
     """
 
     verdict: str
@@ -150,6 +154,9 @@ class CalibrationReport:
     class_priors: PriorsSection | None
     label_noise: LabelNoise | None
     diagnostics: Diagnostics | None = field(metadata={"key": "signs"})
+    parts: AddedParts | None
+    loss_comparison: LossComparison | None
+    trained_rows: Mapping[str, int] | None
     candidates: tuple[Mapping[str, Any], ...]
     recipe: Mapping[str, Any]
     seed: int

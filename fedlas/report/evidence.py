@@ -13,6 +13,7 @@ from fedlas.gate.claims import GateVerdict
 from fedlas.guarantees import Guarantees
 from fedlas.report.diagnostics import Diagnostics
 from fedlas.report.label_noise import LabelNoise
+from fedlas.report.out_of_fold import OutOfFold
 from fedlas.report.split_accuracy import SplitAccuracy
 from fedlas.report.written_file import WrittenFile
 
@@ -26,6 +27,9 @@ class Evidence:
         uploaded, temperature, calibrated: probabilities (N, K) of the uploaded model, of the same with a temperature,
             and of the model that is to be served; targets: class indices (N,); groups: of the rows (N,), if any.
         class_names: the K names in order; `positive_class` is one of them where K = 2 (the second by default).
+        finalists: probabilities (N, K) of `uploaded`, `temperature` and everything that was judged, by name.
+        out_of_fold: what calibration rows say of them.
+        trained_rows: split → rows that the served network was trained on, where it was trained at all.
         slices: columns (N,) by name; every value is a slice. Numbers with many values are cut into quarters.
         guarantees, deployment: of the model that is to be served; its probabilities are those before priors shift them.
         evaluations_before: how often the test rows had judged before, as the evaluation ledger says.
@@ -47,6 +51,9 @@ class Evidence:
     groups: ArrayLike | None = None
     class_names: Sequence[str] | None = None
     positive_class: str | None = None
+    finalists: Mapping[str, ArrayLike] = field(default_factory=dict)
+    out_of_fold: OutOfFold | None = None
+    trained_rows: Mapping[str, int] | None = None
     slices: Mapping[str, ArrayLike] = field(default_factory=dict)
     diagnostics: Diagnostics | None = None
     label_noise: LabelNoise | None = None

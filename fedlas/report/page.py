@@ -7,8 +7,10 @@ escape every text, since clients choose the names of classes, slices and files.
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from functools import cache
 from math import isfinite
+from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
@@ -16,8 +18,14 @@ from fedlas.documents import Json
 from fedlas.gate.non_inferiority import GUARD_NAMES
 from fedlas.gate.sentences import FINALIST_NAMES, SCORE_NAMES
 from fedlas.report import deployment, sentences
+from fedlas.report.added_parts import PART_NAMES
 from fedlas.report.diagrams import reliability_panel_svg, risk_coverage_svg
 from fedlas.report.document import CalibrationReport
+from fedlas.report.loss_comparison import METHOD_NAMES
+
+#: What a candidate trains, and with what, as the page names it.
+_SCOPES = {"all": "whole network", "head": "head"}
+_OPTIMIZERS = {"sgd": "SGD", "adamw": "AdamW"}
 
 
 def report_html(report: CalibrationReport) -> str:
@@ -44,6 +52,9 @@ def environment() -> Environment:
         guard_names=GUARD_NAMES,
         finalist_names=FINALIST_NAMES,
         score_names=SCORE_NAMES,
+        part_names=PART_NAMES,
+        method_names=METHOD_NAMES,
+        how_trained=how_trained,
         reliability_panel=reliability_panel_svg,
         risk_coverage=risk_coverage_svg,
     )
@@ -72,6 +83,22 @@ def p_value(value: float | None) -> str:
 def text(value: Json) -> str:
     """A value of a free document, as JSON unless it is text already."""
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
+def how_trained(candidate: Mapping[str, Any]) -> str:
+    """What of the network a candidate trained, and with which optimiser; nothing where it trained nothing.
+
+    >>> how_trained({"scope": "all", "hyperparameters": {"optimizer": "adamw", "weight_decay": 0.01}})
+    'whole network, AdamW, weight decay 0.01'
+    """
+    settings = candidate.get("hyperparameters") or {}
+    optimizer, decay = settings.get("optimizer"), settings.get("weight_decay")
+    parts = [
+        _SCOPES.get(candidate.get("scope", ""), ""),
+        "" if optimizer is None else _OPTIMIZERS.get(optimizer, str(optimizer)),
+        "" if decay is None else f"weight decay {decay:g}",
+    ]
+    return ", ".join(part for part in parts if part)
 
 
 def at_most(p: float | None, alpha: float) -> bool:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from fedlas.gate.sentences import SCORE_NAMES
 from fedlas.metrics import BinnedEstimate, CalibrationTest, Estimate, SliceRow, SliceTable
 from fedlas.report.confident import confident_sentence
@@ -36,7 +38,10 @@ def summary(report: CalibrationReport) -> list[str]:
         # Where the rows have judged before, the gate's own sentences say so.
         None if report.ledger and report.ledger.before else ledger_sentence(report),
         *(report.label_noise.sentences if report.label_noise else ()),
+        report.parts.sentence if report.parts else None,
+        report.loss_comparison.sentence if report.loss_comparison else None,
         *(report.diagnostics.sentences if report.diagnostics else ()),
+        trained_rows_sentence(report.trained_rows),
         *report.warnings,
     ]
     return [sentence for sentence in found if sentence]
@@ -176,6 +181,14 @@ def ledger_sentence(report: CalibrationReport) -> str | None:
         return "These test rows had not judged before."
     times = "once" if before == 1 else f"{before} times"
     return f"These test rows had judged {times} before, which lowers the level of this evaluation."
+
+
+def trained_rows_sentence(trained_rows: Mapping[str, int] | None) -> str | None:
+    """Which rows the served network has been trained on, and what they are worth to a later job."""
+    if not trained_rows:
+        return None
+    rows = " and ".join(f"{count:,} {split}" for split, count in trained_rows.items() if count)
+    return f"The served network has been trained on the {rows} rows; a later job cannot calibrate or judge on them."
 
 
 def _proof(report: CalibrationReport) -> str:

@@ -23,9 +23,11 @@ from fedlas.gate.vetoes import Veto
 from fedlas.metrics import METRICS, BinnedEstimate, Estimate
 from fedlas.metrics.evaluate import Estimates as LibraryEstimates
 from fedlas.report import document as library
+from fedlas.report.added_parts import AddedPart
 from fedlas.report.confident import ConfidentSection
 from fedlas.report.guarantees import CoverageLevel, ErrorLevel, GuaranteeTable
 from fedlas.report.label_noise import NoiseLevel
+from fedlas.report.loss_comparison import LossComparison, MethodDifference
 from fedlas.report.written_file import GaveWay, Parity
 from service.registry.documents.base import Document
 from service.registry.documents.dataset_profile import SeenByModel
@@ -50,7 +52,9 @@ class CandidateSummary(Document):
     method: str
     hyperparameters: dict[str, JsonValue]
     scope: str = Field(description="`all`, `head`, or `none` where nothing is trained.")
-    status: str = Field(description="`finished`, `skipped`, `halved`, `dropped` or `diverged`.")
+    status: str = Field(
+        description="`finished`, `skipped`, `halved` (not among the best of the first folds), `dropped` or `diverged`."
+    )
     reason: str
     calibration: dict[str, float | None] | None = Field(description="Metric → score; null: not trained to the end.")
     calibrator: FittedCalibrator | None
@@ -86,6 +90,12 @@ _TYPES: dict[type, dict[str, Any]] = {
     GaveWay: {"finalist": Finalist | Literal["uploaded"]},
     Parity: {"max_probability_error": float, "limit": float},
     Veto: {"finalist": Finalist},
+    AddedPart: {"name": Literal["uploaded", "temperature", "post_hoc", "trained", "average"]},
+    LossComparison: {"method": Literal["fedlas", "fedlas_plus"] | None},
+    MethodDifference: {
+        "against": Literal["label_smoothing", "cross_entropy"],
+        "finding": Literal["better", "as_good", "worse"],
+    },
 }
 
 

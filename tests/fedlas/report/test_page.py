@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 
 from fedlas.calibrators import softmax
+from fedlas.metrics import row_scores
 from fedlas.report import report_html
 from fedlas.report.diagnostics import fedlas_diagnostics
 from fedlas.report.label_noise import sensitivity
+from fedlas.report.out_of_fold import OutOfFold
 from fedlas.report.page import environment
 from tests.helpers.drawn_rows import drawn_logits
-from tests.helpers.reports import Tags, is_whole, report
+from tests.helpers.reports import UNCHANGED, Tags, is_whole, report
 
 HOSTILE = '<img src=x onerror="alert(1)">&\'</td></style><script>alert(2)</script>'
+SCALES = {"uploaded": 3.0, "temperature": 1.2, "post_hoc": 1.1, "trained": 1.0, "average": 1.05}
 
 
 def test_names_from_strangers_stay_text() -> None:
@@ -80,6 +84,40 @@ def test_everything_that_is_given_is_shown() -> None:
     page, summary = is_whole(made), " ".join(made.as_dict()["summary"])
     for text in ("same in 4 of 4 draws", "feature norm", "12 test rows also occur"):
         assert text in summary
-    for title in ("If some test labels were wrong", "FedLAS's own diagnostics", "Check first", "judged 3 times before"):
+    for title in ("If some test labels were wrong", "FedLAS's own part", "Check first", "judged 3 times before"):
         assert title in page
     assert "'train'" not in summary
+
+
+def test_parts_losses_and_how_candidates_were_trained_are_shown() -> None:
+    """The page shows each part's change, FedLAS against the others, optimisers, and what a status means."""
+    logits, targets = drawn_logits(300, 3)
+    rows = {name: row_scores(softmax(scale * logits), targets, score="nll") for name, scale in SCALES.items()}
+    settings = {"optimizer": "sgd", "weight_decay": 0.02}
+    made = report(
+        softmax(3 * logits),
+        targets,
+        gate=replace(UNCHANGED, verdict="trained", finalist="average"),
+        calibrated=softmax(logits),
+        finalists={name: softmax(scale * logits) for name, scale in SCALES.items()},
+        out_of_fold=OutOfFold(rows, {"fedlas_plus": rows["trained"], "cross_entropy": rows["uploaded"]}),
+        trained_rows={"train": 3000, "calibration": 1000},
+        candidates=[
+            {"name": "cross_entropy", "scope": "all", "status": "finished", "hyperparameters": settings},
+            {"name": "fedlas", "scope": "head", "status": "halved", "reason": "after 2 of 3 folds"},
+        ],
+    )
+    page, summary = is_whole(made), " ".join(made.as_dict()["summary"])
+    assert "The served network has been trained on the 3,000 train and 1,000 calibration rows" in summary
+    assert "the pool of calibrators" in summary
+    assert "the best FedLAS+ candidate is better than the best with cross-entropy" in summary
+    for text in (
+        "The average <b>(served)</b>",
+        "FedLAS+ minus",
+        "whole network, SGD, weight decay 0.02",
+        "<b>Halved</b>: not among the best",
+    ):
+        assert text in page
+    assert "<b>Dropped</b>" not in page
+    parts = {part["name"]: part for part in made.as_dict()["parts"]["rows"]}
+    assert parts["temperature"]["test_nll"]["change"]["value"] < 0

@@ -1,0 +1,99 @@
+"""FedLAS's own part: the best candidate of its losses against the best of label smoothing and of cross-entropy.
+
+All of them are warm restarts on the same fresh rows in the same folds, so their difference is the loss's own. Each is
+the best of the candidates of its method by the same rows, which flatters the method with more candidates a little.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from fedlas.metrics._checks import Floats
+from fedlas.metrics.bootstrap import Estimate
+from fedlas.report.out_of_fold import OutOfFold
+
+#: Training methods, as a sentence names them.
+METHOD_NAMES = {
+    "fedlas": "FedLAS",
+    "fedlas_plus": "FedLAS+",
+    "label_smoothing": "label smoothing",
+    "cross_entropy": "cross-entropy",
+}
+OURS, RIVALS = ("fedlas", "fedlas_plus"), ("label_smoothing", "cross_entropy")
+
+
+@dataclass(frozen=True)
+class MethodDifference:
+    """FedLAS's NLL minus the rival's, out of fold: the mean, and on how many rows it is lower and higher.
+
+    `finding` is `better` or `worse` where the interval excludes 0, else `as_good`.
+    """
+
+    against: str
+    nll: Estimate
+    rows_better: int
+    rows_worse: int
+    finding: str
+
+
+@dataclass(frozen=True)
+class LossComparison:
+    """The better of FedLAS and FedLAS+ against the other losses; `method` is None where neither ran all folds."""
+
+    method: str | None
+    num_rows: int
+    differences: tuple[MethodDifference, ...]
+    sentence: str
+
+
+def loss_comparison(out_of_fold: OutOfFold | None, *, confidence_level: float = 0.95) -> LossComparison | None:
+    """FedLAS's own part, None where nothing was trained."""
+    if out_of_fold is None or not out_of_fold.by_method:
+        return None
+    by_method = out_of_fold.by_method
+    num_rows = len(next(iter(by_method.values())))
+    method = min(
+        (name for name in OURS if name in by_method),
+        key=lambda name: out_of_fold.mean(by_method[name], confidence_level).value,
+        default=None,
+    )
+    if method is None:
+        return LossComparison(None, num_rows, (), "FedLAS did not run all folds, so what its loss adds is unknown.")
+    differences = tuple(
+        _difference(name, by_method[method] - by_method[name], out_of_fold, confidence_level)
+        for name in RIVALS
+        if name in by_method
+    )
+    return LossComparison(method, num_rows, differences, _sentence(method, num_rows, differences, confidence_level))
+
+
+def _difference(against: str, rows: Floats, out_of_fold: OutOfFold, level: float) -> MethodDifference:
+    mean = out_of_fold.mean(rows, level)
+    finding = "better" if mean.high < 0 else "worse" if mean.low > 0 else "as_good"
+    return MethodDifference(against, mean, int(np.sum(rows < 0)), int(np.sum(rows > 0)), finding)
+
+
+_FINDINGS: Mapping[str, str] = {
+    "better": "better than",
+    "worse": "worse than",
+    "as_good": "as good as",
+}
+
+
+def _sentence(method: str, num_rows: int, differences: tuple[MethodDifference, ...], level: float) -> str:
+    if not differences:
+        return (
+            "What FedLAS's loss adds is unknown: no candidate with label smoothing or cross-entropy ran all folds "
+            "beside it."
+        )
+    parts = [
+        f"{_FINDINGS[one.finding]} the best with {METHOD_NAMES[one.against]} (NLL {one.nll.value:+z.4f}, "
+        f"{100 * level:g} % interval {one.nll.low:+z.4f} to {one.nll.high:+z.4f}"
+        f"{': no difference is shown' if one.finding == 'as_good' else ''}; lower on {one.rows_better:,} of "
+        f"{num_rows:,} rows)"
+        for one in differences
+    ]
+    return f"FedLAS's own part: out of fold the best {METHOD_NAMES[method]} candidate is {' and '.join(parts)}."
