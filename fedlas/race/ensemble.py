@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from fedlas.calibrators import Calibrator
 from fedlas.calibrators.pool import pooled
 from fedlas.classifier import Classifier
+from fedlas.race.cost_limit import count_multiply_adds
 
 
 class Ensemble(Classifier):
@@ -105,22 +106,13 @@ def _weights(num_members: int, given: ArrayLike | None) -> NDArray[np.float64]:
 
 
 def cost_factor(members: Sequence[Classifier], inputs: Sequence[Tensor], *, shares_body: bool) -> float:
-    """Multiplications of all members on these inputs, as a multiple of the first one's (counted, not timed).
+    """Multiply-adds of all members on these inputs, as a multiple of the first one's.
 
-    Only matrix products and convolutions are counted; a network without any counts as one unit.
+    Only matrix products, convolutions and recurrent layers are counted; a network without any counts as one unit.
     """
-    with torch.no_grad():
-        (_, features), whole = _counted(members[0], *inputs)
-        if shares_body:
-            others = [_counted(member.head, features)[1] for member in members[1:]]
-        else:
-            others = [_counted(member, *inputs)[1] for member in members[1:]]
+    (_, features), whole = count_multiply_adds(members[0], *inputs)
+    if shares_body:
+        others = [count_multiply_adds(member.head, features)[1] for member in members[1:]]
+    else:
+        others = [count_multiply_adds(member, *inputs)[1] for member in members[1:]]
     return 1.0 + sum(others) / whole if whole else float(len(members))
-
-
-def _counted(function: object, *inputs: Tensor) -> tuple[tuple[Tensor, Tensor], int]:
-    from torch.utils.flop_counter import FlopCounterMode  # imports SymPy: a third of a second
-
-    with FlopCounterMode(display=False) as counter:
-        result = function(*inputs)  # type: ignore[operator]
-    return result, int(counter.get_total_flops())
