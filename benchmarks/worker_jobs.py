@@ -63,7 +63,7 @@ def _calibrated(run: Run, asked: Order, scratch: Path, answers: Path) -> tuple[J
     order = CalibrateOrder(
         job_id="job_0",
         request=JobRequest.model_validate({"model_id": "mdl_0", "dataset_id": "ds_0", **asked.request(seed)}),
-        model=OrderedModel(id="mdl_0", sha256="0", options=options, profile=model.profile),
+        model=OrderedModel(id="mdl_0", sha256="0", row_key="0" * 32, options=options, profile=model.profile),
         dataset=OrderedDataset(id="ds_0", sha256="0", prepared_sha256="0"),
     )
     began, cpu_began = time.perf_counter(), time.process_time()

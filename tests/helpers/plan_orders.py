@@ -44,7 +44,7 @@ def an_order(
     order = PlanOrder(
         job_id="job_1",
         request=asked,
-        model=OrderedModel(id="mdl_1", sha256="0", options=options, profile=seen.profile),
+        model=OrderedModel(id="mdl_1", sha256="0", row_key="0" * 32, options=options, profile=seen.profile),
         dataset=OrderedDataset(id="ds_1", sha256="1", prepared_sha256="2"),
     )
     return order, {"model": file, "dataset": folder / "prepared.npz"}

@@ -85,6 +85,9 @@ class OrderedModel(Document):
 
     id: str
     sha256: str
+    row_key: str = Field(
+        pattern=r"^[0-9a-f]{32}$", description="Of the digests of rows that it has seen, or will have."
+    )
     options: ModelOptions
     profile: ModelProfile
 
@@ -99,6 +102,8 @@ class OrderedDataset(Document):
 
 class JobOrder(Document):
     """The order of a job on the files `model`, as it was uploaded, and `dataset`, the prepared copy.
+
+    The file `seen_rows`, where there is one, holds the digests of the rows that the network was trained on.
 
     Attributes:
         looks_before: how often the test rows have been looked at before.

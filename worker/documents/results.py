@@ -74,9 +74,12 @@ class BatchResult(Result):
 
 
 class JobResult(Result):
-    """The outcome of a job; `calibrated` is the profile of the file `model`, None where none was made."""
+    """The outcome of a job; `calibrated` is the profile of the file `model`, None where none was made.
 
-    left = ("report", "page", "diagram", "model")
+    `seen_rows` is the file of the rows that the network has seen, None where this job trained none.
+    """
+
+    left = ("report", "page", "diagram", "model", "seen_rows")
 
     verdict: Verdict
     promoted: bool
@@ -86,10 +89,14 @@ class JobResult(Result):
     report: FileName
     page: FileName
     diagram: FileName
+    seen_rows: FileName | None = None
 
     def files(self) -> dict[str, str]:
         """The names of the files; the uploaded model itself is not left again."""
-        return {name: file for name, file in super().files().items() if name != "model" or self.calibrated is not None}
+        not_left = (
+            {"model", "seen_rows"} if self.calibrated is None else {"seen_rows"} if self.seen_rows is None else set()
+        )
+        return {name: file for name, file in super().files().items() if name not in not_left}
 
 
 class PlanResult(Result):

@@ -6,9 +6,12 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from fedlas.calibration import CalibrationOptions, ScoredRows, calibrate_scores
-from fedlas.data import SPLITS
+from fedlas.data import SPLITS, Dataset
 from fedlas.data.scores import read_scores
+from fedlas.data.seen_rows import SeenRows
 from fedlas.documents import as_json
 from fedlas.report import CalibrationReport, reliability_svg, report_html
 from service.registry.documents import (
@@ -45,13 +48,15 @@ _SHOWN = (
     *("verdict", "promoted", "shown", "summary", "metrics", "differences", "num_test_rows", "confidence_level"),
     *("gate", "looks", "guarantees", "class_priors", "seed", "digests", "versions"),
 )
-_REPORT, _PAGE, _DIAGRAM = "report.json", "report.html", "reliability.svg"
+_REPORT, _PAGE, _DIAGRAM, _SEEN_ROWS = "report.json", "report.html", "reliability.svg", "seen_rows.npz"
+#: Whose rows train a network that is served.
+_TRAINS = ("train", "calibration")
 
 
 def calibrate(order: JobOrder, files: Files, folder: Path, emit: Emit) -> JobResult:
     """Run one job and return what came of it; `calibrated.onnx`, the report, its page and diagram lie in `folder`."""
     from fedlas.calibration import calibrate
-    from worker.inside.model_loading import open_job
+    from worker.inside.model_loading import open_job, seen_rows
     from worker.inside.reproducibility import asked, digests, journal_of, repeat_exactly
 
     repeat_exactly()
@@ -71,6 +76,9 @@ def calibrate(order: JobOrder, files: Files, folder: Path, emit: Emit) -> JobRes
     )
     tell.stage("exporting", 0.95)
     exported = None if found.finalist is None else _export(found, classifier, folder / "calibrated.onnx", order)
+    trained = found.verdict.verdict == "trained"
+    if trained:
+        _write_seen_rows(dataset, seen_rows(order, files), folder)
     _write_report(found.report, folder)
     tell.stage("publishing", 0.99)
     return JobResult(
@@ -82,6 +90,7 @@ def calibrate(order: JobOrder, files: Files, folder: Path, emit: Emit) -> JobRes
         report=_REPORT,
         page=_PAGE,
         diagram=_DIAGRAM,
+        seen_rows=_SEEN_ROWS if trained else None,
     )
 
 
@@ -145,13 +154,19 @@ def _export(found: Calibration, upload: GraphClassifier, file: Path, order: JobO
 def _fitted_on(found: Calibration, order: JobOrder, *, trained: bool) -> FittedOn:
     """What the served model has seen of the dataset."""
     calibrated_on = [split for split, count in found.calibrated_on.items() if count]
-    splits = [split for split in SPLITS if split in calibrated_on or (trained and split == "train")]
+    network = [split for split in _TRAINS if trained and len(found.dataset.rows(split))]
     return FittedOn(
         dataset_id=order.dataset.id,
         sha256=order.dataset.sha256,
-        splits=splits,
-        network=["train"] if trained else [],
+        splits=[split for split in SPLITS if split in {*calibrated_on, *network}],
+        network=network,
     )
+
+
+def _write_seen_rows(dataset: Dataset, before: SeenRows, folder: Path) -> None:
+    """Leave the digests of all rows that the served network was trained on, in this job and earlier ones."""
+    rows = np.concatenate([dataset.rows(split) for split in _TRAINS])
+    before.union(SeenRows.of(dataset.inputs, rows, key=before.key)).save(folder / _SEEN_ROWS)
 
 
 def _deployed(found: Calibration) -> dict[str, Document | None]:

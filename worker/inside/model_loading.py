@@ -8,6 +8,7 @@ from pathlib import Path
 from fedlas.calibration import CalibrationOptions
 from fedlas.data import Dataset, align, load_dataset
 from fedlas.data.casting import InputSpec
+from fedlas.data.seen_rows import SeenRows, without_seen
 from fedlas.importers import GraphClassifier, load_architecture, load_onnx
 from fedlas.preprocessing import Preprocessing
 from service.registry.documents import ImagePreprocessing, ModelProfile
@@ -16,7 +17,10 @@ from worker.inside.work_function import Files
 
 
 def open_job(order: JobOrder, files: Files, folder: Path) -> tuple[GraphClassifier, Dataset, CalibrationOptions]:
-    """The uploaded network, the dataset fitted to it (arrays that are made lie in `folder`), and what is to be done."""
+    """The uploaded network, the dataset fitted to it without rows that it has seen, and what is to be done.
+
+    Arrays that are made lie in `folder`.
+    """
     profile, request = order.model.profile, order.request
     classifier = open_classifier(files["model"], order.model.options)
     dataset = align(
@@ -28,6 +32,7 @@ def open_job(order: JobOrder, files: Files, folder: Path) -> tuple[GraphClassifi
         preprocessing=preprocessing_of(profile.preprocessing),
         scratch=folder,
     )
+    dataset = without_seen(dataset, seen_rows(order, files), scratch=folder)
     options = CalibrationOptions(
         method=request.method,
         hyperparameters=request.hyperparameters.model_dump(),
@@ -44,12 +49,19 @@ def open_job(order: JobOrder, files: Files, folder: Path) -> tuple[GraphClassifi
     return classifier, dataset, options
 
 
-def _as_seen_by(profile: ModelProfile, dataset: Dataset, order: JobOrder) -> Dataset:
-    """The dataset with what an earlier job trained the model on, which its owner cannot deny.
+def seen_rows(order: JobOrder, files: Files) -> SeenRows:
+    """The rows that earlier jobs are known to have trained the network on."""
+    key = bytes.fromhex(order.model.row_key)
+    return SeenRows.load(files["seen_rows"], key=key) if "seen_rows" in files else SeenRows(key)
 
-    Another dataset of the same file has other splits, of which each may hold rows that the model has seen.
+
+def _as_seen_by(profile: ModelProfile, dataset: Dataset, order: JobOrder) -> Dataset:
+    """The dataset with what a job of an earlier release trained the model on, which its owner cannot deny.
+
+    Those jobs trained on train rows alone and remembered no row. Another dataset of the same file has other splits, of
+    which each may hold rows that the model has seen.
     """
-    earlier = [one for one in profile.trained_on if one.network and one.sha256 == order.dataset.sha256]
+    earlier = [one for one in profile.trained_on if one.network == ["train"] and one.sha256 == order.dataset.sha256]
     if not earlier or dataset.seen_by_model != "no":
         return dataset
     same = all(one.dataset_id == order.dataset.id for one in earlier)

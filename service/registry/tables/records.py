@@ -61,6 +61,8 @@ class Model(Uploaded):
     calibrated: Mapped[bool] = mapped_column(default=False)
     parent_id: Mapped[str | None] = mapped_column(String(40))
     job_id: Mapped[str | None] = mapped_column(String(40))
+    seen_rows_sha256: Mapped[str | None] = mapped_column(Digest, index=True)  # of the rows that jobs trained it on
+    seen_rows_key: Mapped[str | None] = mapped_column(String(32))  # without it that file tells nothing
 
 
 class Job(Reported, Run):

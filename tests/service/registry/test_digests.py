@@ -20,7 +20,7 @@ NAMED = {
     "batches.results_sha256", "calibrators.diagram_sha256", "calibrators.onnx_sha256", "calibrators.page_sha256",
     "calibrators.report_sha256", "calibrators.sha256", "checkpoints.sha256",
     "datasets.prepared_sha256", "datasets.sha256", "jobs.diagram_sha256", "jobs.page_sha256", "jobs.report_sha256",
-    "models.served_sha256", "models.sha256",
+    "models.seen_rows_sha256", "models.served_sha256", "models.sha256",
 }  # fmt: skip
 
 

@@ -254,6 +254,8 @@ def test_the_way_back(settings: ServiceSettings, first_release: sa.Engine) -> No
         assert not {"page_sha256", "plan", "shown"} & {
             column["name"] for column in sa.inspect(connection).get_columns("jobs")
         }
+        models = {column["name"] for column in sa.inspect(connection).get_columns("models")}
+        assert not {"seen_rows_sha256", "seen_rows_key"} & models
         assert "uploads" not in sa.inspect(connection).get_table_names()
     to_revision(first_release, "head")
     first_release.dispose()

@@ -96,7 +96,7 @@ def run(tmp_path: Path) -> Run:
         order = CalibrateOrder(
             job_id="job_1",
             request=JobRequest(model_id="mdl_1", dataset_id="ds_1", **wanted),
-            model=OrderedModel(id="mdl_1", sha256="0", options=ModelOptions(), profile=profile),
+            model=OrderedModel(id="mdl_1", sha256="0", row_key="0" * 32, options=ModelOptions(), profile=profile),
             dataset=OrderedDataset(id="ds_1", sha256="1", prepared_sha256="2"),
             looks_before=looks,
         )

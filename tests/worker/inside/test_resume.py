@@ -133,7 +133,7 @@ def given(tmp_path_factory: pytest.TempPathFactory) -> Given:
     order = CalibrateOrder(
         job_id="job_1",
         request=JobRequest(model_id="mdl_1", dataset_id="ds_1", **REQUEST),  # type: ignore[arg-type]
-        model=OrderedModel(id="mdl_1", sha256="0", options=ModelOptions(), profile=model.profile),
+        model=OrderedModel(id="mdl_1", sha256="0", row_key="0" * 32, options=ModelOptions(), profile=model.profile),
         dataset=OrderedDataset(id="ds_1", sha256="1", prepared_sha256="2"),
         checkpoint_seconds=0.0,
     )
@@ -147,7 +147,12 @@ def whole(given: Given, tmp_path_factory: pytest.TempPathFactory) -> Whole:
     folder = job.attempt()
     assert folder is not None
     answer, report = (json.loads((folder / name).read_text()) for name in ("answer.json", "report.json"))
-    seen = {"dataset_id": "ds_1", "sha256": "1", "splits": ["train", "calibration"], "network": ["train"]}
+    seen = {
+        "dataset_id": "ds_1",
+        "sha256": "1",
+        "splits": ["train", "calibration"],
+        "network": ["train", "calibration"],
+    }
     assert answer["result"]["calibrated"]["trained_on"] == [seen]
     assert (report["verdict"], report["recipe"]["winner"]["method"]) == ("trained", "distilled")
     return job, {name: (folder / name).read_bytes() for name in OUTCOMES}

@@ -10,7 +10,7 @@ import pytest
 
 from service.registry import tables
 from service.registry.contract import PLAN, JobRequest, RecordError
-from service.registry.presenters import job_record
+from service.registry.presenters import job_record, model_record
 from service.registry.registry import Registry
 from service.registry.repositories import Claim
 from service.registry.tables import new_id, now
@@ -277,6 +277,66 @@ def test_whose_fault_a_rejection_is(bench: Bench, noun: str, users: bool) -> Non
             assert found is not None
             assert (found["code"], found["user_error"]) == (f"{noun}_rejected", users)
             assert found["message"].endswith("was rejected by inspection: on our side")
+
+
+def refitted(bench: Bench, data: str, model: str, folder: Path, *, verdict: str = "trained") -> tuple[str, str]:
+    """The model that a job on these made, and the key of the rows that it has seen; `trained` leaves those."""
+    result = answer(folder, verdict=verdict)
+    (folder / "seen_rows.npz").write_bytes(b"digests")
+    work, order = bench.job_order(bench.job(data, model))
+    work.succeeded(result | ({"seen_rows": "seen_rows.npz"} if verdict == "trained" else {}), folder)
+    with bench.registry.read() as unit:
+        made = unit.jobs.get(order.job_id).calibrated_model_id
+    assert made is not None
+    return made, order.model.row_key
+
+
+def test_a_refit_takes_the_rows_that_it_has_seen_along(bench: Bench, tmp_path: Path) -> None:
+    """A later job on it, or on what was calibrated of it, is given the file and its key; no record shows either."""
+    model, data = bench.model(), bench.dataset(b"rows")
+    work, prepared = bench.begun(bench.job(data, model))
+    assert "seen_rows" not in prepared.files
+    work.failed(ERROR)
+    first, key = refitted(bench, data, model, tmp_path)
+    second, _ = refitted(bench, data, first, tmp_path, verdict="post_hoc")
+    for made in (first, second):
+        for options in ({}, {"dry_run": True}):
+            prepared = bench.begun(bench.job(data, made, **options))[1]
+            assert isinstance(prepared.order, JobOrder)
+            assert prepared.order.model.row_key == key
+            assert Path(prepared.files["seen_rows"]).read_bytes() == b"digests"
+        with bench.registry.read() as unit:
+            row = unit.models.get(made)
+            shown = model_record(row).model_dump_json()
+        assert row.seen_rows_sha256 is not None
+        assert not any(word in shown for word in ("seen_rows", key, row.seen_rows_sha256))
+
+
+def test_each_line_of_models_has_a_key_of_its_own(bench: Bench, tmp_path: Path) -> None:
+    """Who learns one key can read the rows of no other model's file; a second refit goes on under the first's."""
+    model, data = bench.model(), bench.dataset(b"rows")
+    first, key = refitted(bench, data, model, tmp_path)
+    assert refitted(bench, data, first, tmp_path)[1] == key
+    assert refitted(bench, data, model, tmp_path)[1] != key
+
+
+def test_a_refit_that_is_sent_again_has_seen_what_it_has_seen(bench: Bench, tmp_path: Path) -> None:
+    """Under a new id and name the file of a refit is known by its digest."""
+    model, data = bench.model(), bench.dataset(b"rows")
+    made, key = refitted(bench, data, model, tmp_path)
+    with bench.registry.write() as unit:
+        first = unit.models.get(made)
+        again = tables.Model(
+            id=new_id("mdl"), name="other", origin="uploaded", status="ready", created_at=now(), options={}, bytes=1,
+            sha256=first.sha256, served_sha256=first.sha256, profile=MODEL_PROFILE,
+        )  # fmt: skip
+        unit.models.add(again)
+        gone = unit.models.delete(made)
+    bench.registry.discard(gone)
+    prepared = bench.begun(bench.job(data, again.id))[1]
+    assert isinstance(prepared.order, JobOrder)
+    assert prepared.order.model.row_key == key
+    assert Path(prepared.files["seen_rows"]).read_bytes() == b"digests"
 
 
 def test_evidence_is_kept_together(bench: Bench, tmp_path: Path) -> None:

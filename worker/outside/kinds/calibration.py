@@ -43,6 +43,8 @@ class Calibrate(JobKind[JobResult]):
         served = unit.models.get(row.model_id)
         if found.calibrated is not None:
             served = unit.models.add(_calibrated(served, row, found.calibrated, files["model"]))
+            if "seen_rows" in files:
+                served.seen_rows_sha256, served.seen_rows_key = files["seen_rows"].keep(), self._row_key
             model_record(served).model_dump_json()  # raises where no list could show it
         row.calibrated_model_id = served.id
         unit.jobs.update_progress(row, "publishing", {"fraction": 1.0})
@@ -106,4 +108,6 @@ def _calibrated(parent: tables.Model, job: tables.Job, profile: ModelProfile, fi
         calibrated=True,
         parent_id=parent.id,
         job_id=job.id,
+        seen_rows_sha256=parent.seen_rows_sha256,
+        seen_rows_key=parent.seen_rows_key,
     )

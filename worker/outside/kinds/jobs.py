@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 import threading
 from abc import abstractmethod
 from collections import deque
@@ -29,6 +30,7 @@ _WITHHELD = {"webhook", "metadata"}
 _MOST_CANDIDATES = 1100
 #: The outputs of a candidate on the calibration rows, and its network with its optimiser.
 _CHECKPOINT_BYTES, _COPIES = 2 * GIBIBYTE, 6
+_ROW_KEY_BYTES = 16
 #: Progress is an event when it has grown by so much, or another candidate runs: jobs may take days.
 _NEWS = 0.01
 
@@ -47,6 +49,7 @@ class JobKind(OnInputs[R]):
         self._lock = threading.Lock()
         self._looks_before = 0
         self._checkpoints: Mapping[str, str] = {}
+        self._row_key = secrets.token_hex(_ROW_KEY_BYTES)
 
     @abstractmethod
     def looks_before(self, unit: UnitOfWork, dataset: tables.Dataset) -> int:
@@ -74,19 +77,26 @@ class JobKind(OnInputs[R]):
         assert isinstance(row, tables.Job)
         assert dataset.prepared_sha256 is not None
         profile = ModelProfile.read(model.profile)
+        self._row_key = model.seen_rows_key or self._row_key
         # A job that was ordered before an upgrade gets today's defaults.
         given = {name: value for name, value in row.request.items() if name not in _WITHHELD}
         order = self.order(
             job_id=row.id,
             request=JobRequest.read(given),
             model=OrderedModel(
-                id=model.id, sha256=model.sha256, options=_import_options(model, profile), profile=profile
+                id=model.id,
+                sha256=model.sha256,
+                row_key=self._row_key,
+                options=_import_options(model, profile),
+                profile=profile,
             ),
             dataset=OrderedDataset(id=dataset.id, sha256=dataset.sha256, prepared_sha256=dataset.prepared_sha256),
             looks_before=self._looks_before,
             checkpoint_seconds=self.settings.checkpoint_seconds,
         )
         files = {"model": self.stored(model.sha256), "dataset": self.stored(dataset.prepared_sha256)}
+        if model.seen_rows_sha256 is not None:
+            files["seen_rows"] = self.stored(model.seen_rows_sha256)
         for name, digest in self._checkpoints.items():
             with suppress(NotFound):  # an entry whose file is lost is only trained again
                 files[f"checkpoint.{name}"] = self.stored(digest)
