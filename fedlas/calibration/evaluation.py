@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,7 +38,8 @@ class CalibrationOptions:
             `fedlas.calibrators.CALIBRATORS`.
         hyperparameters: `auto` or a fixed number each, as `fedlas.race.make_candidates` takes them.
         budget_seconds, max_candidates: what the race may take.
-        max_cost_factor: how much dearer than the uploaded network an answer of the calibrated one may be.
+        max_cost_factor: how much dearer than the uploaded network an answer of the calibrated one may be; `auto` allows
+            averages of small networks.
         expected_accuracy: of the uploaded network on calibration rows; a clearly lower one is an error.
         score, confidence_level, max_accuracy_drop, max_recall_drop: of the gate (`fedlas.gate.gate.judge`).
         evaluations_before: how often these test rows have judged before.
@@ -52,7 +54,7 @@ class CalibrationOptions:
     hyperparameters: Mapping[str, str | float] = field(default_factory=dict)
     budget_seconds: float = 1800.0
     max_candidates: int = 16
-    max_cost_factor: float = 1.5
+    max_cost_factor: float | Literal["auto"] = "auto"
     expected_accuracy: float | None = None
     score: Score = "brier"
     confidence_level: float = 0.95

@@ -23,12 +23,14 @@ from fedlas.gate.claims import GateVerdict
 from fedlas.guarantees import Guarantees
 from fedlas.guarantees.typicality import Familiarity
 from fedlas.importers import GraphClassifier
+from fedlas.race.cost_limit import cost_limit
 from fedlas.race.journal import Journal
 from fedlas.race.outputs import SplitOutputs
 from fedlas.race.race import run_race
 from fedlas.race.results import CandidateResult, Finalist, RaceProgress, RaceResult
 from fedlas.report import CalibrationReport
 from fedlas.report.diagnostics import Diagnostics, fedlas_diagnostics
+from fedlas.report.out_of_fold import OutOfFold
 from fedlas.training.fit import device_name
 
 #: Called with the stage that begins, and the share of the whole that is done.
@@ -124,6 +126,7 @@ def calibrate(
     evidence = replace(
         judged.evaluation.evidence(judged.verdict, judged.verdict.finalist or "uploaded"),
         diagnostics=_diagnostics(result),
+        out_of_fold=_out_of_fold(judged.start.dataset, judged.result),
         guarantees=guarantees,
         deployment=judged.deployment,
         calibration_accuracy=judged.start.accuracy,
@@ -160,7 +163,7 @@ def _race(
 
     return run_race(
         start.classifier,
-        train=rows_of(dataset, "train") if start.trains else None,
+        training=start.training_rows() if start.trains else None,
         calibration=rows_of(dataset, "calibration"),
         candidates=candidates,
         budget_seconds=options.budget_seconds,
@@ -169,10 +172,8 @@ def _race(
         task=start.classifier.task,
         groups=dataset.groups_of("calibration"),
         calibrators=("temperature",) if options.method == "temperature" else None,
-        combine=options.method == "auto",
-        max_cost_factor=options.max_cost_factor,
+        max_cost_factor=cost_limit(options.max_cost_factor, start.classifier, rows_of(dataset, "calibration")[0]),
         outputs=start.outputs,
-        train_weights=dataset.weights_of("train"),
         calibration_weights=dataset.weights_of("calibration"),
         on_progress=in_whole,
         on_candidate=on_candidate,
@@ -199,6 +200,12 @@ def _promises(finalist: Finalist, dataset: Dataset) -> Guarantees | None:
 def _diagnostics(result: RaceResult) -> Diagnostics | None:
     """What FedLAS saw on the calibration rows, or None where it was not trained."""
     return None if result.diagnostics is None else fedlas_diagnostics(**vars(result.diagnostics))
+
+
+def _out_of_fold(dataset: Dataset, result: RaceResult) -> OutOfFold:
+    """What calibration rows say of everything that was judged."""
+    groups, weights = dataset.groups_of("calibration"), dataset.weights_of("calibration")
+    return OutOfFold(result.out_of_fold, result.by_method, groups, weights)
 
 
 def _recipe(finalist: Finalist | None, dataset: Dataset, result: RaceResult) -> dict[str, object]:

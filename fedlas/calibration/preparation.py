@@ -17,6 +17,7 @@ from fedlas.data.memmap import pieces
 from fedlas.errors import BaselineMismatch
 from fedlas.importers import GraphClassifier
 from fedlas.race.candidates import Candidate
+from fedlas.race.context import TrainingRows
 from fedlas.race.finite_outputs import require_numbers
 from fedlas.race.outputs import SplitOutputs
 from fedlas.race.race import seconds_for_features
@@ -70,15 +71,22 @@ class Start:
             self.options.method if self.trains else "post_hoc",
             self.options.hyperparameters,
             max_candidates=self.options.max_candidates,
-            fresh_rows=self.dataset.seen_by_model == "no",
         )
+
+    def training_rows(self) -> TrainingRows:
+        """Train and calibration rows in one; nothing is copied where they lie side by side."""
+        inputs, targets = self.dataset.select("train", "calibration")
+        rows = self.dataset.rows("train", "calibration")
+        calibration = np.searchsorted(rows, self.dataset.rows("calibration"))
+        weights = self.dataset.weights_of("train", "calibration")
+        return TrainingRows(list(inputs.values()), targets, calibration, weights)
 
 
 def prepare(classifier: GraphClassifier, dataset: Dataset, options: CalibrationOptions) -> Start:
     """Check everything that can be checked before training; raises as `calibrate` does."""
     judged = dataset.seen_by_model != "unknown"
     trains = judged and classifier.trainable and options.method not in ("post_hoc", "temperature")
-    dataset.require("calibration", "test", *(["train"] if trains else []))
+    dataset.require("calibration", "test")
     ordered_priors(dataset, options)
     _check_rows(classifier, dataset)
     most = _most_scores(classifier, dataset, options)

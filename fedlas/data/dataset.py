@@ -58,13 +58,13 @@ class Dataset:
     def __len__(self) -> int:
         return len(self.targets)
 
-    def rows(self, split: str) -> Integers:
-        """Indices of the rows of one split, in file order."""
-        return np.flatnonzero(self.splits == SPLITS.index(split))
+    def rows(self, *splits: str) -> Integers:
+        """Indices of the rows of one split or several, in file order."""
+        return np.flatnonzero(np.isin(self.splits, [SPLITS.index(split) for split in splits]))
 
-    def select(self, split: str) -> tuple[dict[str, Array], Integers]:
-        """Inputs and targets of one split; nothing is copied where its rows lie side by side."""
-        rows = self.rows(split)
+    def select(self, *splits: str) -> tuple[dict[str, Array], Integers]:
+        """Inputs and targets of these splits; nothing is copied where their rows lie side by side."""
+        rows = self.rows(*splits)
         side_by_side = len(rows) > 0 and rows[-1] - rows[0] == len(rows) - 1
         chosen = slice(int(rows[0]), int(rows[-1]) + 1) if side_by_side else rows
         return {name: array[chosen] for name, array in self.inputs.items()}, self.targets[rows]
@@ -73,9 +73,9 @@ class Dataset:
         """Groups of the rows of one split, None where rows are independent."""
         return None if self.groups is None else self.groups[self.rows(split)]
 
-    def weights_of(self, split: str) -> NDArray[np.float64] | None:
-        """Sampling weights of the rows of one split, None where all count the same."""
-        return None if self.weights is None else self.weights[self.rows(split)]
+    def weights_of(self, *splits: str) -> NDArray[np.float64] | None:
+        """Sampling weights of the rows of these splits, None where all count the same."""
+        return None if self.weights is None else self.weights[self.rows(*splits)]
 
     def in_file(self, rows: Integers) -> Integers:
         """The rows of the owner's file that these rows are."""

@@ -1,4 +1,4 @@
-"""Candidate training: one candidate on a copy of the uploaded network, unless the record has it already."""
+"""Candidate training: a copy of the uploaded network on all rows, or on all but a fold of the calibration rows."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from torch import nn
 from fedlas.classifier import Classifier
 from fedlas.losses import FedLASLoss
 from fedlas.race.candidates import Candidate, make_loss
-from fedlas.race.context import RaceContext
+from fedlas.race.context import Integers, RaceContext, TrainingRows
 from fedlas.race.outputs import SplitOutputs
 from fedlas.race.results import FedLASDiagnostics, Floats
 from fedlas.race.resume import DIVERGED, TrainingOutcome, train_once
@@ -23,48 +23,62 @@ from fedlas.training.fit import fit, head_logits, predict_logits
 from fedlas.training.loop import EpochResult, TrainConfig, steps_per_epoch
 from fedlas.training.lr_range_test import edge_rate, head_edge_rate
 
-#: Epochs where their number is left to us, and the most steps they may take. More epochs for few rows were tried: 27
-#: instead of 10 on 1,000 rows that the network knew by heart only taught it their wrong labels once more.
-_EPOCHS, _MAX_STEPS = 10, 20_000
-#: Features of all train rows are kept up to this size; beyond it no head is trained alone, and the statistics that
+#: The most steps that the epochs of a candidate may take where their number is left to us.
+_MAX_STEPS = 20_000
+#: Features of all training rows are kept up to this size; beyond it no head is trained alone, and the statistics that
 #: FedLAS begins with come from so many rows.
 _MOST_FEATURE_BYTES, _SAMPLED_ROWS = 1 << 30, 50_000
+#: The share of its edge at which a head is trained where no whole network fits.
+_HEAD_SHARE = 0.25
 #: A head has converged long before: on 10,000 rows ten epochs of twelve heads took longer than all features.
 _MAX_HEAD_STEPS = 625
 
 
 class Trainer:
-    """The trainer of candidates on the train rows, and what is computed from these once."""
+    """The trainer of candidates, and what is computed from the training rows once."""
 
-    def __init__(self, context: RaceContext) -> None:
-        assert context.train is not None
-        self._context = context
-        self.inputs, self.targets = context.train
+    def __init__(self, context: RaceContext, rows: TrainingRows) -> None:
+        self._context, self.rows = context, rows
         #: The learning rate that each scope stands, as far as it was measured.
         self.edges: dict[str, float] = {}
 
     @property
     def keeps_features(self) -> bool:
-        """Whether the features of all train rows fit into memory, so that heads can be trained on them."""
-        return keeps_features(len(self.targets), self._context.classifier.feature_dim)
+        """Whether the features of all training rows fit into memory, so that heads can be trained on them."""
+        return keeps_features(len(self.rows), self._context.classifier.feature_dim)
+
+    @cached_property
+    def _sampled(self) -> Integers:
+        """The places (M,) of the rows whose features are computed: all of them, or a sample."""
+        if self.keeps_features:
+            return np.arange(len(self.rows))
+        drawn = np.random.default_rng(self._context.seed).permutation(len(self.rows))[:_SAMPLED_ROWS]
+        return np.sort(drawn)
 
     @cached_property
     def features(self) -> Floats:
-        """Features (N, D) of the train rows under the uploaded network: what a head is trained on; else of a sample."""
-        inputs = self.inputs
+        """Features (M, D) of the sampled rows under the uploaded network: what a head is trained on."""
+        inputs = self.rows.inputs
         if not self.keeps_features:
-            rows = np.sort(np.random.default_rng(self._context.seed).permutation(len(self.targets))[:_SAMPLED_ROWS])
-            inputs = [array[rows] for array in inputs]
+            inputs = [array[self._sampled] for array in inputs]
         return SplitOutputs(self._context.classifier, inputs, split="train", device=self._context.device).features
 
-    def resolved(self, candidate: Candidate, scope: str) -> Candidate:
-        """The candidate with its scope, its number of epochs and its learning rate."""
-        rate, epochs = candidate.learning_rate, candidate.epochs
-        if rate is None:
-            rate = candidate.edge_share * self._edge(scope, candidate.batch_size)
+    def sized(self, candidate: Candidate, scope: str) -> Candidate:
+        """The candidate with its scope and its number of epochs."""
+        if scope == "head" and candidate.scope == "auto":
+            # Rates and optimisers of whole networks say nothing of a linear map.
+            candidate = replace(candidate, learning_rate=None, edge_share=_HEAD_SHARE, optimizer="sgd")
+        epochs = candidate.epochs
         if epochs is None:
-            epochs = default_epochs(len(self.targets), candidate.batch_size, scope=scope)
-        return replace(candidate, scope=scope, learning_rate=rate, epochs=epochs)
+            epochs = capped_epochs(candidate.usual_epochs, len(self.rows), candidate.batch_size, scope=scope)
+        return replace(candidate, scope=scope, epochs=epochs)
+
+    def rated(self, candidate: Candidate) -> Candidate:
+        """The sized candidate with its learning rate."""
+        rate = candidate.learning_rate
+        if rate is None:
+            rate = candidate.edge_share * self._edge(candidate.scope, candidate.batch_size)
+        return replace(candidate, learning_rate=rate)
 
     def _edge(self, scope: str, batch_size: int) -> float:
         if scope not in self.edges:
@@ -78,8 +92,7 @@ class Trainer:
             return head_edge_rate(self.features)
         return edge_rate(
             self._context.classifier,
-            self.inputs,
-            self.targets,
+            self.rows.inputs,
             batch_size=batch_size,
             features=self.features,
             seed=self._context.seed,
@@ -87,56 +100,74 @@ class Trainer:
         )
 
     def train(
-        self, candidate: Candidate, on_epoch: Callable[[EpochResult], None], *, name: str = "candidate"
+        self,
+        candidate: Candidate,
+        on_epoch: Callable[[EpochResult], None],
+        *,
+        left_out: Integers | None = None,
+        name: str = "candidate",
     ) -> TrainingOutcome:
-        """The outcome of a resolved candidate, which the record knows by `name`.
+        """The outcome of a candidate with epochs and rate, which the record knows by `name`.
 
+        Without the calibration rows `left_out` it is scored on these and its network is given up; else its network is
+        what may be served, and its outputs on the calibration rows, which it has seen, say nothing of how good it is.
         What `on_epoch` raises passes through, but for BudgetExceeded.
         """
         body = copy_head if candidate.scope == "head" else copy.deepcopy
         return train_once(
             self._context.record,
             name,
-            {"candidate": asdict(candidate), "seed": self._context.seed},
+            {"candidate": asdict(candidate), "seed": self._context.seed, "left_out": left_out is not None},
             scope=candidate.scope,
             copied=lambda: body(self._context.classifier),
-            train=lambda network, checkpoints: self._trained(candidate, network, on_epoch, checkpoints),
+            train=lambda network, checkpoints: self._trained(candidate, network, left_out, on_epoch, checkpoints),
         )
 
     def _trained(
         self,
         candidate: Candidate,
         network: Classifier,
+        left_out: Integers | None,
         on_epoch: Callable[[EpochResult], None],
         checkpoints: Checkpoints,
     ) -> TrainingOutcome:
-        context = self._context
+        context, rows = self._context, None if left_out is None else self.rows.without(left_out)
         loss = make_loss(candidate, network.num_classes, seed=context.seed)
         fitted = fit(
             network,
             loss,
-            self.inputs,
-            self.targets,
+            self.rows.inputs,
+            self.rows.targets,
             train_config(candidate, context.seed),
             on_epoch=on_epoch,
             device=context.device,
-            features=self.features,
-            weights=context.weights,
+            features=self._beginning(candidate.scope, rows),
+            weights=self.rows.weights,
+            rows=rows,
             checkpoints=checkpoints,
         )
+        scored = np.arange(len(context.calibration[1])) if left_out is None else left_out
         if candidate.scope == "head":
-            own, features = None, context.outputs.features
+            own, features = None, context.outputs.features[scored]
             logits = head_logits(network, features, device=context.device)
         else:
-            logits, own = predict_logits(network, context.calibration[0], device=context.device)
+            logits, own = predict_logits(network, context.calibration[0], rows=scored, device=context.device)
             features = own
         if fitted.diverged or not (np.isfinite(logits).all() and np.isfinite(features).all()):
             return DIVERGED
-        return TrainingOutcome(network, logits, own, self._diagnostics(candidate, loss, logits, features))
+        if left_out is None:
+            return TrainingOutcome(network, logits, own)
+        return TrainingOutcome(None, logits, None, self._diagnostics(candidate, loss, logits, features, left_out))
+
+    def _beginning(self, scope: str, rows: Integers | None) -> Floats:
+        """The features that FedLAS begins with, of rows that are trained on; those of all rows for a head."""
+        if scope == "head" or rows is None:
+            return self.features
+        return self.features[np.isin(self._sampled, rows)]
 
     @torch.no_grad()
     def _diagnostics(
-        self, candidate: Candidate, loss: nn.Module, logits: Floats, features: Floats
+        self, candidate: Candidate, loss: nn.Module, logits: Floats, features: Floats, left_out: Integers
     ) -> FedLASDiagnostics | None:
         if not isinstance(loss, FedLASLoss):
             return None
@@ -149,7 +180,7 @@ class Trainer:
             epsilon=loss.smoothing(scores, seen).double().numpy(),
             gate=loss.bcg.soft(scores).sign().double().numpy(),
             gate_before=untrained.bcg.soft(scores).sign().double().numpy(),
-            correct=logits.argmax(axis=1) == self._context.calibration[1],
+            correct=logits.argmax(axis=1) == self._context.calibration[1][left_out],
         )
 
 
@@ -159,27 +190,28 @@ def keeps_features(num_rows: int, feature_dim: int) -> bool:
 
 
 def train_config(candidate: Candidate, seed: int) -> TrainConfig:
-    """How a resolved candidate is trained."""
+    """How a candidate is trained that has its epochs and its learning rate."""
     assert candidate.learning_rate is not None
     assert candidate.epochs is not None
     return TrainConfig(
         epochs=candidate.epochs,
         batch_size=candidate.batch_size,
         learning_rate=candidate.learning_rate,
+        weight_decay=candidate.weight_decay,
         seed=seed,
         scope="head" if candidate.scope == "head" else "all",
         optimizer=candidate.optimizer,
     )
 
 
-def default_epochs(num_rows: int, batch_size: int, *, scope: str = "all") -> int:
-    """Ten epochs, fewer where rows abound, and for a head.
+def capped_epochs(epochs: int, num_rows: int, batch_size: int, *, scope: str = "all") -> int:
+    """So many epochs, fewer where rows abound, and for a head.
 
-    >>> default_epochs(1000, 64), default_epochs(1_000_000, 64)
+    >>> capped_epochs(10, 1000, 64), capped_epochs(10, 1_000_000, 64)
     (10, 2)
     """
     max_steps = _MAX_HEAD_STEPS if scope == "head" else _MAX_STEPS
-    return max(2, min(_EPOCHS, max_steps // steps_per_epoch(num_rows, batch_size)))
+    return max(min(2, epochs), min(epochs, max_steps // steps_per_epoch(num_rows, batch_size)))
 
 
 def copy_head(classifier: Classifier) -> Classifier:

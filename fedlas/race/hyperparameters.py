@@ -26,5 +26,5 @@ class Settings(Hyperparameters, total=False):
     """What a network was made with; a network that was made of others names them."""
 
     members: list[str]
+    weights: list[float]
     cost_factor: float
-    teacher: list[str]

@@ -1,7 +1,8 @@
-"""The race: candidates are trained on copies, calibrated and scored on calibration rows."""
+"""The race: candidates are trained on fresh rows, calibrated and scored out-of-fold, and the best is trained on all."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 
@@ -11,23 +12,25 @@ from numpy.typing import ArrayLike, NDArray
 
 from fedlas.calibrators import TemperatureScaling
 from fedlas.classifier import Classifier
+from fedlas.race.averaging import average
 from fedlas.race.candidates import Candidate
-from fedlas.race.context import RaceContext, Rows
-from fedlas.race.ensembling import EnsembleBuilder, uploaded
+from fedlas.race.context import RaceContext, Rows, TrainingRows
+from fedlas.race.cross_fitting import CrossFitting, Trial
 from fedlas.race.journal import Journal
 from fedlas.race.outputs import SplitOutputs
 from fedlas.race.progress import OnCandidate, OnProgress, ProgressReporter
 from fedlas.race.record import Record
-from fedlas.race.results import FedLASDiagnostics, Finalist, Floats, RaceResult, Trial
-from fedlas.race.scoring import accuracy, post_hoc_names
+from fedlas.race.results import Doubles, FedLASDiagnostics, Finalist, Floats, RaceResult
+from fedlas.race.scoring import CrossFitted, accuracy, post_hoc_names
 from fedlas.race.selection import CalibratorSelector, keeps_labels
-from fedlas.race.successive_halving import SuccessiveHalving
 from fedlas.race.time_budget import TimeBudget
 
-#: So many of the best trials are calibrated once more, with their features.
-_REFINED = 4
-#: Share of the time that is kept for teaching one network what an ensemble of networks says.
-_KEPT_FOR_STUDENT = 0.3
+#: So many of the best trials get the pool of calibrators.
+_REFINED = 3
+#: With this cost and more a second refit joins the average.
+_COST_OF_TWO_REFITS = 3.0
+#: Heads that share a body are averaged whatever may be paid.
+_NEXT_TO_NOTHING = 1.05
 #: One calibrator that reads features may take this share of the budget, and so many seconds whatever the budget is.
 _SHARE_FOR_FEATURES, _LEAST_FOR_FEATURES = 0.1, 2.0
 
@@ -35,57 +38,54 @@ _SHARE_FOR_FEATURES, _LEAST_FOR_FEATURES = 0.1, 2.0
 def run_race(
     classifier: Classifier,
     *,
-    train: Rows | None,
+    training: TrainingRows | None,
     calibration: Rows,
     candidates: Sequence[Candidate],
     budget_seconds: float,
     max_accuracy_drop: float = 0.005,
-    max_cost_factor: float = 1.5,
+    max_cost_factor: float = 1.0,
     seed: int = 0,
     task: str = "multiclass",
     groups: ArrayLike | None = None,
     calibrators: Sequence[str] | None = None,
-    combine: bool = True,
     on_progress: OnProgress | None = None,
     on_candidate: OnCandidate | None = None,
     journal: Journal | None = None,
-    train_weights: NDArray[np.float64] | None = None,
     calibration_weights: NDArray[np.float64] | None = None,
     outputs: SplitOutputs | None = None,
     device: torch.device | str | None = None,
 ) -> RaceResult:
-    """Name the post-hoc and the trained finalist on calibration rows; `classifier` itself is left as it is.
+    """Name the finalists by calibration rows; `classifier` itself is left as it is.
 
-    The uploaded model with a temperature always finishes. All candidates run in full where the budget allows it, else
-    by successive halving; heads are trained on features that are computed once. Candidates whose accuracy falls more
-    than `max_accuracy_drop` under the uploaded model's are dropped. The best trials are averaged: as an ensemble
-    where that costs at most `max_cost_factor` uploaded networks, else it teaches one network. The lowest cross-fitted
-    NLL is the trained finalist if it beats the post-hoc one by more than a standard error.
+    The uploaded model with its calibrators always finishes. Candidates are trained without one fold of the calibration
+    rows after the other, within the budget, and scored on that fold; whole networks, or heads on features that are
+    computed once where no network fits. Candidates whose accuracy falls more than `max_accuracy_drop` under the
+    uploaded model's are dropped. The best is trained once more on all rows, if its out-of-fold NLL is lower than that
+    of a temperature, and averaged with the uploaded model where an answer may cost that much.
 
     Args:
-        train, calibration: `(inputs, targets)`, one array per model input; `train` None or empty trains nothing.
+        training: train and calibration rows in one; None trains nothing.
+        calibration: `(inputs, targets)`, one array per model input.
+        max_cost_factor: how many uploaded networks an answer may cost.
         task: `binary` needs two classes; two classes let calibrators with an intercept compete.
-        groups: labels (N,) of groups of calibration rows that stay together in cross-fitting.
+        groups: labels (N,) of groups of calibration rows that stay together in every fold.
         calibrators: names that may compete, over what `task` says (for example only `temperature`; then no calibrator
             reads the features either).
-        combine: whether trials are averaged.
-        on_progress: called before every candidate and after every epoch; what it raises stops the race.
-        on_candidate: called with everything that was trained or averaged, as soon as it is scored; not with what an
-            earlier attempt has reported.
-        journal: where decisions, finished candidates and the state of the running one are kept. A race that is killed
+        on_progress: called before every training and after every epoch; what it raises stops the race.
+        on_candidate: called with every candidate as soon as it is scored; not with what an earlier attempt has
+            reported.
+        journal: where decisions, finished trainings and the state of the running one are kept. A race that is killed
             and begun again with its journal trains on where it was and names the same finalists, bit by bit.
-        train_weights: sampling weights (N,) of the train rows, by which they are drawn.
         calibration_weights: sampling weights (N,) of the calibration rows, in every fit and choice.
         outputs: the classifier's on the calibration rows, where they are at hand.
     """
     # What was begun with other settings or other numbers of rows is not gone on with.
     settings = {
         "candidates": [asdict(candidate) for candidate in candidates],
-        "rows": [0 if train is None else len(train[1]), len(calibration[1])],
+        "rows": [0 if training is None else len(training), len(calibration[1])],
         "calibrators": None if calibrators is None else list(calibrators),
         "seed": seed,
         "budget_seconds": budget_seconds,
-        "combine": combine,
         "max_accuracy_drop": max_accuracy_drop,
         "max_cost_factor": max_cost_factor,
     }
@@ -107,11 +107,8 @@ def run_race(
         seconds=seconds_for_features(budget_seconds),
     )
     reporter = ProgressReporter(budget, record, on_progress, on_candidate)
-    context = RaceContext(
-        classifier, train, calibration, outputs, selector, budget, record, reporter, seed, device, train_weights
-    )
-    combine = combine and len(candidates) > 1
-    return _run(context, candidates, combine=combine, max_cost_factor=max_cost_factor)
+    context = RaceContext(classifier, training, calibration, outputs, selector, budget, record, reporter, seed, device)
+    return _run(context, candidates, max_cost_factor)
 
 
 def seconds_for_features(budget_seconds: float) -> float:
@@ -119,34 +116,100 @@ def seconds_for_features(budget_seconds: float) -> float:
     return max(_LEAST_FOR_FEATURES, _SHARE_FOR_FEATURES * budget_seconds)
 
 
-def _run(context: RaceContext, candidates: Sequence[Candidate], *, combine: bool, max_cost_factor: float) -> RaceResult:
+def _run(context: RaceContext, candidates: Sequence[Candidate], max_cost_factor: float) -> RaceResult:
     """The race itself, in the order in which it happens."""
     classifier, outputs, selector = context.classifier, context.outputs, context.selector
     post_hoc = uploaded(classifier, selector, outputs.logits, outputs.features)
-    halving = SuccessiveHalving(context)
-    kept = _KEPT_FOR_STUDENT if combine and max_cost_factor < 2 else 0.0
-    halving.run(candidates, kept=kept, then=1 if combine else 0)
-    refined = [_refined(trial, selector) for trial in halving.best(_REFINED)]
-    averaged = EnsembleBuilder(context, halving, max_cost_factor).run(post_hoc, refined) if combine else []
+    temperature = replace(selector, names=("temperature",), reads_features=False).calibrate(outputs.logits)
+    folds = CrossFitting(context)
+    refits = 2 if max_cost_factor >= _COST_OF_TWO_REFITS else 1
+    folds.run(candidates, refits=refits, reserve=_seconds_of_pools(context, post_hoc))
+    trials = _best_first(folds.trials, selector)
+    averages = max_cost_factor >= 2 or any(trial.result.scope == "head" for trial in trials)
+    refitted = _refitted(folds, trials, refits, np.inf if averages else selector.nll(temperature.held_out))
+    averaged = average(post_hoc, temperature, refitted, selector, context.calibration[0]) if averages else None
     classifier.to("cpu")
-    trained = _best([*(trial.finalist for trial in refined), *averaged], post_hoc, selector)
     finalists = {**_behind(post_hoc, selector, outputs.logits), "post_hoc": post_hoc}
-    if trained is not None:
-        finalists["trained"] = trained
+    if refitted:
+        finalists["trained"] = refitted[0]
+    if averaged is not None and averaged.cost_factor <= max(_NEXT_TO_NOTHING, max_cost_factor):
+        finalists["average"] = averaged
+        context.reporter.candidate_ended("average", averaged.result)
+    held_out = {name: one.held_out for name, one in finalists.items()}
+    trained = next((trial for trial in trials if refitted and trial.result.name == refitted[0].result.name), None)
     return RaceResult(
-        candidates=(post_hoc.result, *halving.results_with(refined), *(one.result for one in averaged)),
+        candidates=(
+            post_hoc.result,
+            *folds.results_with(trials),
+            *(one.result for name, one in finalists.items() if name == "average"),
+        ),
         temperature=TemperatureScaling().fit(outputs.logits, selector.targets, weights=selector.weights),
         finalists=finalists,
         order=selector.order(
-            {name: one.held_out for name, one in finalists.items()},
+            held_out,
             outputs.logits,
             [name for name, one in finalists.items() if one.classifier is classifier and keeps_labels(one.calibrator)],
         ),
         base_logits=outputs.logits,
-        notes=tuple(dict.fromkeys(halving.notes)),
-        diagnostics=_diagnostics(trained, halving),
-        rates=halving.rates,
+        notes=tuple(dict.fromkeys(folds.notes)),
+        diagnostics=_diagnostics(trained, trials),
+        rates=folds.rates,
+        out_of_fold={
+            "uploaded": selector.row_nll(outputs.logits.astype(np.float64)),
+            "temperature": selector.row_nll(temperature.held_out),
+            **{name: selector.row_nll(logits) for name, logits in held_out.items()},
+        },
+        by_method=_by_method(folds.trials, selector),
     )
+
+
+def uploaded(classifier: Classifier, selector: CalibratorSelector, logits: Floats, features: Floats) -> Finalist:
+    """The uploaded network with its best post-hoc calibrator: the bar for everything that is trained."""
+    began = time.perf_counter()
+    calibrated = selector.calibrate(logits, features)
+    result = selector.post_hoc(calibrated, seconds=time.perf_counter() - began)
+    return Finalist(classifier, calibrated.calibrator, result, calibrated.held_out, features)
+
+
+def _seconds_of_pools(context: RaceContext, post_hoc: Finalist) -> float:
+    """What the pools of the best trials will take: each no longer than that of the uploaded network took."""
+    seconds: float = context.record.decided("seconds of a pool", lambda: post_hoc.result.seconds)
+    return _REFINED * seconds
+
+
+def _best_first(trials: Sequence[Trial], selector: CalibratorSelector) -> list[Trial]:
+    """The best trials with the pool of calibrators, which on large networks matters; the lowest NLL first.
+
+    It reads no features: those of a refit are of rows that it was trained on.
+    """
+    plain = sorted(trials, key=lambda trial: selector.nll(trial.calibrated.held_out))
+    best = [_refined(trial, selector) for trial in plain[:_REFINED]]
+    return sorted(best, key=lambda trial: selector.nll(trial.calibrated.held_out))
+
+
+def _refined(trial: Trial, selector: CalibratorSelector) -> Trial:
+    calibrated = selector.calibrate(trial.logits)
+    return replace(trial, calibrated=calibrated, result=selector.scored(trial.result, calibrated))
+
+
+def _refitted(folds: CrossFitting, trials: Sequence[Trial], number: int, bar: float) -> list[Finalist]:
+    """Of the trials whose NLL lies under the bar, the best ones trained on all rows; one that fails gives way."""
+    found: list[Finalist] = []
+    for trial in trials:
+        if len(found) == number or trial.result.status != "finished":
+            continue
+        if folds.context.selector.nll(trial.calibrated.held_out) < bar:
+            refit = folds.refit(trial)
+            found += [] if refit is None else [refit]
+    return found
+
+
+def _by_method(trials: Sequence[Trial], selector: CalibratorSelector) -> dict[str, Doubles]:
+    """Row NLL (N,) of the best candidate of each method, as its temperature leaves it."""
+    best: dict[str, CrossFitted] = {}
+    for trial in sorted(trials, key=lambda trial: selector.nll(trial.calibrated.held_out)):
+        best.setdefault(trial.candidate.method, trial.calibrated)
+    return {method: selector.row_nll(found.held_out) for method, found in best.items()}
 
 
 def _behind(post_hoc: Finalist, selector: CalibratorSelector, logits: Floats) -> dict[str, Finalist]:
@@ -166,28 +229,7 @@ def _behind(post_hoc: Finalist, selector: CalibratorSelector, logits: Floats) ->
     }
 
 
-def _refined(trial: Trial, selector: CalibratorSelector) -> Trial:
-    """The trial with a calibrator chosen with care, which may read its features too where they are its own.
-
-    A head has none of its own, and a map of the uploaded network's already stands behind the uploaded head.
-    """
-    calibrated = selector.calibrate(trial.logits, trial.features)
-    result = selector.scored(trial.finalist.result, calibrated)
-    finalist = replace(trial.finalist, calibrator=calibrated.calibrator, held_out=calibrated.held_out, result=result)
-    return replace(trial, finalist=finalist)
-
-
-def _best(rivals: Sequence[Finalist], post_hoc: Finalist, selector: CalibratorSelector) -> Finalist | None:
-    """The rival with the lowest cross-fitted NLL, if it clearly beats the post-hoc finalist."""
-    accurate = [one for one in rivals if one.result.status == "finished"]
-    best = min(accurate, key=lambda one: selector.nll(one.held_out), default=None)
-    return best if best is not None and selector.beats(best.held_out, post_hoc.held_out) else None
-
-
-def _diagnostics(trained: Finalist | None, halving: SuccessiveHalving) -> FedLASDiagnostics | None:
+def _diagnostics(trained: Trial | None, trials: Sequence[Trial]) -> FedLASDiagnostics | None:
     """What FedLAS saw: of the trained finalist if it is FedLAS itself, else of the best FedLAS candidate."""
-    if trained is not None and trained.diagnostics is not None:
-        return trained.diagnostics
-    return next(
-        (one.finalist.diagnostics for one in halving.best(len(halving.trials)) if one.finalist.diagnostics), None
-    )
+    line = ([] if trained is None else [trained]) + list(trials)
+    return next((trial.diagnostics for trial in line if trial.diagnostics is not None), None)

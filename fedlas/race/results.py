@@ -19,7 +19,6 @@ if TYPE_CHECKING:  # a calibrator is chosen for scores without PyTorch
     import torch
 
     from fedlas.classifier import Classifier
-    from fedlas.race.candidates import Candidate
 
 Floats: TypeAlias = NDArray[np.float32]
 Doubles: TypeAlias = NDArray[np.float64]
@@ -73,9 +72,9 @@ class CandidateResult:
 
     Attributes:
         scope: `all`, `head` or `none` (post-hoc).
-        calibration: after its calibrator and cross-fitted, None where it was not trained to the end.
-        status: `finished`, `skipped` (budget), `halved` (not among the best of a shorter first round), `dropped`
-            (accuracy guard) or `diverged`.
+        calibration: after its calibrator and out-of-fold, None where it was not trained to the end.
+        status: `finished`, `skipped` (budget), `halved` (not among the best of the first folds, which alone its scores
+            are of), `dropped` (accuracy guard) or `diverged`.
     """
 
     name: str
@@ -107,7 +106,10 @@ class CandidateResult:
 
 @dataclass(frozen=True)
 class FedLASDiagnostics:
-    """FedLAS on the calibration rows: L1 norms, smoothing ε, gate after and before training; (N,) each."""
+    """FedLAS on calibration rows that its networks have not seen, (N,) each.
+
+    L1 norms, smoothing ε, gate after and before training, and whether the network is right.
+    """
 
     feature_norms: Doubles
     epsilon: Doubles
@@ -121,10 +123,12 @@ class Finalist:
     """A network with its calibrator, scored on calibration rows and not yet judged.
 
     Attributes:
-        held_out: calibrated logits (N, K) of the calibration rows, cross-fitted: no row is seen by its own calibrator.
+        held_out: calibrated logits (N, K) of the calibration rows, out-of-fold: no row is seen by its own network or
+            calibrator.
         features: (N, D) of the calibration rows under this network.
         cost_factor: multiplications per row, as a multiple of the uploaded network's.
         diagnostics: of a network that was trained with FedLAS or FedLAS+.
+        out_of_fold_logits: (N, K) of the calibration rows by the fold networks of a refit, without a calibrator.
     """
 
     classifier: Classifier
@@ -134,6 +138,7 @@ class Finalist:
     features: Floats
     cost_factor: float = 1.0
     diagnostics: FedLASDiagnostics | None = None
+    out_of_fold_logits: Floats | None = None
 
     def probs(self, inputs: Sequence[Array], *, device: torch.device | str | None = None) -> Doubles:
         """Calibrated probabilities (N, K) for one array per input."""
@@ -144,26 +149,6 @@ class Finalist:
 
 
 @dataclass(frozen=True)
-class Trial:
-    """A candidate that ran to its end: its place in line, itself as it ran, and what it came to.
-
-    Attributes:
-        features: None for a head, whose features are the uploaded network's.
-    """
-
-    place: int
-    candidate: Candidate
-    finalist: Finalist
-    logits: Floats
-    features: Floats | None
-
-    @property
-    def nll(self) -> float:
-        assert self.finalist.result.calibration is not None
-        return self.finalist.result.calibration["nll"]
-
-
-@dataclass(frozen=True)
 class RaceResult:
     """All candidates, and at most one finalist of each kind.
 
@@ -171,13 +156,14 @@ class RaceResult:
         temperature: the plain temperature on the uploaded model, which every report shows.
         finalists: by the names of the gate: `post_hoc`, the uploaded model with the pool of calibrators; behind it,
             where it may move labels, `same_labels`, with the best calibrator that moves none, and where a class is
-            rare or off in the large, `parametric`, with a slope and an intercept; and `trained`, the best of what was
-            trained (one network, an ensemble, or what learned from one), if it beats `post_hoc` on the calibration
-            rows by more than one standard error.
+            rare or off in the large `parametric`, with an intercept; `trained`, the best candidate trained on all rows;
+            and `average`, the pool of uploaded model and refits, where it may cost that much.
         order: the finalists that beat the uploaded model on the calibration rows, the lowest NLL first.
         base_logits: (N, K) of the uploaded model on the calibration rows.
         diagnostics: of the trained finalist if it is FedLAS, else of the best FedLAS candidate.
         rates: the learning rate that each scope stands, as it was measured.
+        out_of_fold: NLL (N,) of the calibration rows, cross-fitted, by `uploaded`, `temperature` and finalist.
+        by_method: the same of the best candidate of each method that ran all folds, with a temperature.
     """
 
     candidates: tuple[CandidateResult, ...]
@@ -188,6 +174,8 @@ class RaceResult:
     notes: tuple[str, ...] = field(default=())
     diagnostics: FedLASDiagnostics | None = None
     rates: Mapping[str, float] = field(default_factory=dict)
+    out_of_fold: Mapping[str, Doubles] = field(default_factory=dict)
+    by_method: Mapping[str, Doubles] = field(default_factory=dict)
 
     @property
     def post_hoc(self) -> Finalist:
@@ -196,5 +184,5 @@ class RaceResult:
 
     @property
     def trained(self) -> Finalist | None:
-        """The best of what was trained, if it beats the post-hoc finalist."""
+        """The candidate that was trained on all rows, if there is one."""
         return self.finalists.get("trained")

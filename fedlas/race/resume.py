@@ -20,10 +20,11 @@ _LOG = logging.getLogger("fedlas.race")
 
 @dataclass(frozen=True)
 class TrainingOutcome:
-    """The outcome of one training: its logits and features on the calibration rows, or why there are none.
+    """The outcome of one training: its logits and features on the rows that score it, or why there are none.
 
     Attributes:
-        features: None for a head, whose features are the uploaded network's.
+        network: None of a fold, whose network has served its purpose.
+        features: None of a fold, and of a head, whose features are the uploaded network's.
         seconds: of all attempts.
     """
 
@@ -93,10 +94,12 @@ def _restored(kept: State, network: Classifier, scope: str) -> TrainingOutcome:
     """`network` with the weights that were trained, and what it said. Raises whatever an entry of another one does."""
     arrays = {name: tensor.clone().numpy() for name, tensor in kept["arrays"].items()}
     logits, features = arrays.pop("logits", None), arrays.pop("features", None)
+    diagnostics = FedLASDiagnostics(**arrays) if arrays else None
+    if (logits is None) == (kept["outcome"]["status"] == "finished"):
+        raise ValueError("the logits of a training that ended well are missing")
     if kept["network"] is None:
-        return TrainingOutcome(None, **kept["outcome"])
+        return TrainingOutcome(None, logits, features, diagnostics, **kept["outcome"])
     trained_part(network, scope).load_state_dict(kept["network"])
     if scope != "head":
         network.to("cpu")
-    diagnostics = FedLASDiagnostics(**arrays) if arrays else None
     return TrainingOutcome(network.eval(), logits, features, diagnostics, **kept["outcome"])

@@ -80,6 +80,20 @@ class CalibratorSelector:
         codes = group_codes(self.groups, len(self.targets))
         return codes if codes.max() else np.arange(len(codes))
 
+    @property
+    def has_groups_to_leave_out(self) -> bool:
+        """Whether there are groups, or rows of their own, beside those that are left out."""
+        return int(group_codes(self.groups, len(self.targets)).max()) > 0
+
+    def of_rows(self, rows: NDArray[np.int64]) -> CalibratorSelector:
+        """The selector of these rows alone, in this order."""
+        return replace(
+            self,
+            targets=self.targets[rows],
+            groups=None if self.groups is None else np.asarray(self.groups)[rows],
+            weights=None if self.weights is None else self.weights[rows],
+        )
+
     def fit_simplest(self, logits: Floats) -> CrossFitted:
         """The simplest calibrator, which every candidate gets; the best ones get a selected one later."""
         return self._fit(logits, self.names[:1])
@@ -124,17 +138,24 @@ class CalibratorSelector:
         return CrossFitted(*found)
 
     def _pool(self, members: Sequence[CrossFitted]) -> CrossFitted:
-        """The mixture of the highest likelihood; held out, each fold has the weights of the other folds."""
-        true_probs = np.exp(-np.stack([row_nll(one.held_out, self.targets) for one in members], axis=1))
+        """The mixture of the highest likelihood."""
+        weights, held_out = self.mixed([one.held_out for one in members])
+        kept = [member.calibrator for member, weight in zip(members, weights, strict=True) if weight]
+        return CrossFitted(kept[0] if len(kept) == 1 else Pool(kept, weights[weights > 0]), held_out)
+
+    def mixed(self, held_out: Sequence[Doubles]) -> tuple[Doubles, Doubles]:
+        """Weights (M,) of the mixture of the highest likelihood of M cross-fitted logits (N, K), and the mixture's.
+
+        Held out, each fold has the weights of the other folds.
+        """
+        true_probs = np.exp(-np.stack([row_nll(one, self.targets) for one in held_out], axis=1))
         weights = mixture_weights(true_probs, self._shares)
         by_row = np.empty_like(true_probs)
         for rows in self.folds:
             others = np.delete(np.arange(len(by_row)), rows)
             others = others if len(others) else rows
             by_row[rows] = mixture_weights(true_probs[others], self._shares[others] / self._shares[others].sum())
-        held_out = pooled([one.held_out for one in members], by_row.T)
-        kept = [member.calibrator for member, weight in zip(members, weights, strict=True) if weight]
-        return CrossFitted(kept[0] if len(kept) == 1 else Pool(kept, weights[weights > 0]), held_out)
+        return weights, pooled(held_out, by_row.T)
 
     def _needs_intercept(self, logits: Floats | Doubles) -> bool:
         shares = np.bincount(self.targets, self._shares, minlength=2)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -44,9 +45,13 @@ class TimeBudget:
     def remaining(self) -> float:
         return self._budget - self.elapsed()
 
-    def check(self, epoch: EpochResult) -> None:
-        """Raise BudgetExceeded where the epochs that are still to come would end long after the budget."""
-        to_come = epoch.seconds / epoch.epoch * (epoch.epochs - epoch.epoch)
+    def check(self, epoch: EpochResult, *, after: float = 0.0) -> None:
+        """Raise BudgetExceeded where the epochs that are still to come would end long after the budget.
+
+        Args:
+            after: seconds that must be left then.
+        """
+        to_come = epoch.seconds / epoch.epoch * (epoch.epochs - epoch.epoch) + after
         if to_come > self.remaining() + _GRACE * self._budget:
             raise BudgetExceeded
 
@@ -68,9 +73,9 @@ class TimeBudget:
         features: Floats | None,
         device: torch.device | str | None,
     ) -> float:
-        """How long one step of `fit` takes, from a few on a copy, measured once per scope and batch size."""
+        """How long one step of `fit` takes, from a few on a copy, measured once per scope, optimiser and batch size."""
         seconds: float = self._record.decided(
-            f"seconds per step, {config.scope}, batches of {config.batch_size}",
+            f"seconds per step, {config.scope}, {config.optimizer}, batches of {config.batch_size}",
             lambda: _measured_step(copy.deepcopy(classifier), inputs, targets, config, features, device),
         )
         return _CAUTION * seconds
@@ -87,7 +92,7 @@ def _measured_step(
     """Seconds of one step; the first epoch of the measurement warms up and is not counted."""
     for steps in (1, 10):
         rows = slice(0, steps * config.batch_size)
-        short = TrainConfig(epochs=2, batch_size=config.batch_size, learning_rate=1e-6, scope=config.scope)
+        short = replace(config, epochs=2, learning_rate=1e-6)
         part = None if features is None else features[rows]
         done = fit(
             network,

@@ -35,6 +35,7 @@ def fit(
     schedule: Callable[[int], float] | None = None,
     on_step: Callable[[Tensor], bool] | None = None,
     weights: NDArray[np.float64] | None = None,
+    rows: NDArray[np.int64] | None = None,
     checkpoints: Checkpoints | None = None,
 ) -> FitResult:
     """Train `classifier` in place (it ends in evaluation mode, on `device`), and the gate of `loss` with it.
@@ -45,10 +46,12 @@ def fit(
         on_epoch: called after every epoch; whatever it raises stops the training and passes through.
         device: CUDA where there is one, unless told otherwise.
         features: `predict_logits(classifier, inputs)[1]` where it is at hand, which saves the pass that
-            initialises the statistics of FedLAS (those of some rows will do) and, for the scope `head`, feeds the head.
+            initialises the statistics of FedLAS (those of some rows that are trained on will do) and, for the scope
+            `head`, feeds the head (then of all inputs).
         schedule: the learning rate of a step, counted from 0, in place of the cosine.
         on_step: called with the loss of every step, on the device and perhaps not finite; False ends the training.
         weights: sampling weights (N,): an epoch draws its N rows by them, with replacement, instead of shuffling all.
+        rows: indices (M,) of the rows that are trained on; the others are never looked at.
         checkpoints: is handed the state at each epoch's end; a training that goes on from one ends with the same bits.
 
     Raises:
@@ -57,8 +60,9 @@ def fit(
     began = time.perf_counter()
     device = pick_device(device)
     head = config.scope == "head"
-    features = _prepared(classifier.to(device), loss.to(device), inputs, features, head=head, device=device)
-    loader = Loader([features] if head and features is not None else inputs, device, targets=targets)
+    features = _prepared(classifier.to(device), loss.to(device), inputs, features, head=head, rows=rows, device=device)
+    loader = Loader([features] if head and features is not None else inputs, device, targets=targets, rows=rows)
+    weights = weights if weights is None or rows is None else weights[rows]
     part = trained_part(classifier, config.scope)
     training = Training([part, loss], optimizer_of([part, loss], config), config.seed, device, checkpoints)
 
@@ -82,13 +86,16 @@ def _prepared(
     features: Floats | None,
     *,
     head: bool,
+    rows: NDArray[np.int64] | None,
     device: torch.device,
 ) -> Floats | None:
     """Put network and loss into the modes of training; the features where they were given or are needed."""
     if features is None and (head or isinstance(loss, FedLASLoss)):
-        features = predict_logits(classifier, inputs, device=device)[1]
-    if isinstance(loss, FedLASLoss) and features is not None and len(features) > 1:
-        loss.init_statistics(torch.from_numpy(np.abs(features).sum(axis=1, dtype=np.float64)))
+        features = predict_logits(classifier, inputs, rows=None if head else rows, device=device)[1]
+    if isinstance(loss, FedLASLoss) and features is not None:
+        seen = features[rows] if head and rows is not None else features
+        if len(seen) > 1:
+            loss.init_statistics(torch.from_numpy(np.abs(seen).sum(axis=1, dtype=np.float64)))
     classifier.train(not head)
     loss.train()
     return features
@@ -100,15 +107,18 @@ def predict_logits(
     inputs: Sequence[Array | Tensor],
     *,
     batch_size: int = 256,
+    rows: NDArray[np.int64] | None = None,
     device: torch.device | str | None = None,
 ) -> tuple[Floats, Floats]:
     """Logits (N, K) and features (N, D) float32, in evaluation mode; the classifier's mode is put back.
+
+    Of all rows, or of those with the indices `rows` (N,), in their order.
 
     Raises:
         ValueError: there are no rows, or the arrays have different lengths.
     """
     device = pick_device(device)
-    loader = Loader(inputs, device)
+    loader = Loader(inputs, device, rows=rows)
     was_training = classifier.training
     classifier.to(device).eval()
     logits, features = [], []

@@ -30,10 +30,13 @@ def to_device(batch: Tensor, device: torch.device) -> Tensor:
 
 
 class Loader:
-    """The rows of one array per model input, and of the targets where they are given.
+    """The rows of one array per model input, and of the targets where they are given; all of them, or some.
 
     Arrays that are mapped from disk are read from their files one batch ahead, while the network computes: a dataset
     larger than memory is fed without being held. Batches for an accelerator leave from pinned memory.
+
+    Args:
+        rows: indices (M,) of the only rows that count; row i is then `rows[i]` of the arrays.
 
     Raises:
         ValueError: there is no array or no row, or the arrays have different lengths.
@@ -45,14 +48,16 @@ class Loader:
         device: torch.device,
         *,
         targets: NDArray[np.int64] | Tensor | None = None,
+        rows: NDArray[np.int64] | None = None,
     ) -> None:
+        self._rows = None if rows is None else torch.from_numpy(np.asarray(rows, np.int64))
         arrays = [*inputs, *(() if targets is None else (targets,))]
         self._tensors = [tensor(array) for array in arrays]
         if targets is not None:
             self._tensors[-1] = self._tensors[-1].long()
         self._num_inputs, self._device = len(inputs), device
         self._readers = [RowReader(array) if isinstance(array, np.memmap) else None for array in arrays]
-        if not inputs or len(inputs[0]) == 0:
+        if not inputs or len(inputs[0]) == 0 or (rows is not None and len(rows) == 0):
             raise ValueError("inputs must hold at least one array and one row")
         if len({len(array) for array in inputs}) > 1:
             raise ValueError(f"inputs must have the same number of rows each, got {[len(array) for array in inputs]}")
@@ -60,7 +65,7 @@ class Loader:
             raise ValueError(f"inputs must have {len(targets)} rows each, as targets has, got {len(inputs[0])}")
 
     def __len__(self) -> int:
-        return len(self._tensors[0])
+        return len(self._tensors[0]) if self._rows is None else len(self._rows)
 
     @property
     def on_disk(self) -> bool:
@@ -76,7 +81,8 @@ class Loader:
         """For each choice of rows: the choice, and those rows of every input and of the targets on the device."""
         if not self.on_disk:
             for rows in chosen:
-                yield rows, [to_device(array[rows], self._device) for array in self._tensors]
+                mine = self._in_arrays(rows)
+                yield rows, [to_device(array[mine], self._device) for array in self._tensors]
             return
         with ThreadPoolExecutor(1, thread_name_prefix="loader") as reader:
             ahead: tuple[Tensor | slice, Future[list[Tensor]]] | None = None
@@ -91,7 +97,11 @@ class Loader:
     def _arrived(self, rows: Tensor | slice, batch: Future[list[Tensor]]) -> tuple[Tensor | slice, list[Tensor]]:
         return rows, [to_device(array, self._device) for array in batch.result()]
 
+    def _in_arrays(self, rows: Tensor | slice) -> Tensor | slice:
+        return rows if self._rows is None else self._rows[rows]
+
     def _gather(self, rows: Tensor | slice) -> list[Tensor]:
+        rows = self._in_arrays(rows)
         chosen = rows if isinstance(rows, slice) else rows.numpy()
         return [
             array[rows] if reader is None else torch.from_numpy(reader[chosen])

@@ -6,6 +6,7 @@ calibration rows tells what the test rows could show.
 
 from __future__ import annotations
 
+import math
 import resource
 from collections.abc import Iterator
 from dataclasses import replace
@@ -14,16 +15,19 @@ from pathlib import Path
 import numpy as np
 
 from fedlas.calibration.evaluation import classes_not_met
-from fedlas.calibration.preparation import Start, prepare, rows_of
+from fedlas.calibration.preparation import Start, prepare
 from fedlas.calibrators import TemperatureScaling, softmax
 from fedlas.data import SPLITS, Dataset, shared_rows
 from fedlas.gate.ledger_level import ledger_level
 from fedlas.metrics import row_scores
 from fedlas.metrics.betting_intervals import detectable, paired_mean
-from fedlas.race.candidate_training import default_epochs, keeps_features, train_config
+from fedlas.race.candidate_training import capped_epochs, keeps_features, train_config
+from fedlas.race.context import NUM_FOLDS
+from fedlas.race.schedule import PlannedCandidate
+from fedlas.race.schedule import plan as plan_race
 from fedlas.race.time_budget import TimeBudget
 from fedlas.training.fit import device_name, predict_logits
-from fedlas.training.loop import TrainConfig, steps_per_epoch
+from fedlas.training.loop import steps_per_epoch
 from service.registry.documents import FeatureSpec, ModelProfile, Plan, SplitCounts
 from service.registry.documents.plan import (
     DetectableEffect,
@@ -103,11 +107,9 @@ def _estimate(start: Start, budget_minutes: float) -> PlanEstimate:
     passed = sum(rows.values()) if start.trains else sum(rows.values()) - rows["train"]
     seconds, candidates = budget.prediction_seconds(passed), 0
     if start.trains:
-        seconds += budget.prediction_seconds(rows["test"])
-        for config, step_seconds in _measured(start, budget):
-            seconds += config.epochs * steps_per_epoch(rows["train"], config.batch_size) * step_seconds
-            seconds += budget.prediction_seconds(rows["calibration"] if config.scope == "all" else 0)
-            candidates += 1
+        line = list(_planned(start, budget))
+        seconds += budget.prediction_seconds(rows["test"]) + plan_race(line, math.inf, num_folds=NUM_FOLDS).seconds
+        candidates = len(line)
     return PlanEstimate(
         minutes=round(min(seconds / 60, budget_minutes), 5),
         minutes_in_full=round(seconds / 60, 3),
@@ -118,21 +120,29 @@ def _estimate(start: Start, budget_minutes: float) -> PlanEstimate:
     )
 
 
-def _measured(start: Start, budget: TimeBudget) -> Iterator[tuple[TrainConfig, float]]:
-    """Every candidate as it would be trained, and the seconds of one of its steps."""
-    classifier = start.classifier
-    train_inputs, train_targets = rows_of(start.dataset, "train")
-    inputs, targets = [array[:_MEASURED_ROWS] for array in train_inputs], train_targets[:_MEASURED_ROWS]
+def _planned(start: Start, budget: TimeBudget) -> Iterator[PlannedCandidate]:
+    """Every candidate as it would be trained, with the seconds of an epoch as a few steps of a copy tell them."""
+    classifier, rows = start.classifier, start.training_rows()
+    inputs, targets = [array[:_MEASURED_ROWS] for array in rows.inputs], rows.targets[:_MEASURED_ROWS]
     _, features = predict_logits(classifier, inputs)
-    fits = keeps_features(len(train_targets), classifier.feature_dim) and bool(classifier.head_parameters())
-    for candidate in start.candidates():
+    fits = keeps_features(len(rows), classifier.feature_dim) and bool(classifier.head_parameters())
+    for place, candidate in enumerate(start.candidates()):
         scope = "head" if candidate.scope == "head" else "all"
         if scope == "head" and not fits:
             continue
-        epochs = candidate.epochs or default_epochs(len(train_targets), candidate.batch_size, scope=scope)
-        planned = replace(candidate, scope=scope, epochs=epochs, learning_rate=_ANY_RATE)
-        config = train_config(planned, start.options.seed)
-        yield config, budget.step_seconds(classifier, inputs, targets, config, features=features, device=None)
+        size = candidate.batch_size
+        epochs = candidate.epochs or capped_epochs(candidate.usual_epochs, len(rows), size, scope=scope)
+        resolved = replace(candidate, scope=scope, epochs=epochs, learning_rate=_ANY_RATE)
+        config = train_config(resolved, start.options.seed)
+        step = budget.step_seconds(classifier, inputs, targets, config, features=features, device=None)
+        scored = len(rows.calibration)
+        yield PlannedCandidate(
+            place,
+            epochs,
+            steps_per_epoch(len(rows), size) * step,
+            scored / len(rows),
+            budget.prediction_seconds(scored if scope == "all" else 0),
+        )
 
 
 def _detectable(start: Start) -> DetectableEffect:

@@ -17,6 +17,7 @@ import torch
 
 from fedlas.race import time_budget
 from fedlas.race.candidates import Candidate
+from fedlas.race.context import TrainingRows
 from fedlas.race.journal import FolderJournal, Journal, MemoryJournal
 from fedlas.race.race import run_race
 from fedlas.race.record import Record
@@ -24,8 +25,8 @@ from fedlas.race.results import CandidateResult, RaceProgress, RaceResult
 from fedlas.training.checkpoints import State
 from tests.helpers.small_classifier import noisy_digits, overconfident_classifier
 
-HOT = Candidate("fedlas", 0.2, alpha=0.2, beta=4.0, momentum=0.95, epochs=8, scope="all")
-HOT_PLUS = Candidate("fedlas_plus", 0.2, alpha=0.1, beta=0.5, momentum=0.95, margin=6.0, epochs=8, scope="all")
+HOT = Candidate("fedlas", 0.2, alpha=0.2, beta=4.0, momentum=0.95, epochs=4, scope="all")
+HOT_PLUS = Candidate("fedlas_plus", 0.2, alpha=0.1, beta=0.5, momentum=0.95, margin=6.0, epochs=4, scope="all")
 HEAD = Candidate("cross_entropy", 0.05, epochs=3, scope="head")
 
 
@@ -42,14 +43,15 @@ class Run:
         self._calls, self._kill_at = itertools.count(1), kill_at
         train, calibration, _ = noisy_digits()
         settings: dict[str, Any] = {
-            "candidates": [HOT, HEAD, HOT_PLUS],
+            "candidates": [HOT, HOT_PLUS],
             "budget_seconds": 600,
+            "max_cost_factor": 2.0,
             "calibrators": ("temperature",),
             **options,
         }
         self.result: RaceResult = run_race(
             overconfident_classifier(),
-            train=train,
+            training=TrainingRows.of(train, calibration),
             calibration=calibration,
             journal=journal,
             on_progress=self._hear,
@@ -91,11 +93,12 @@ def undisturbed() -> Run:
 
 
 def test_a_race_killed_at_any_call_goes_on() -> None:
-    """Before a candidate, after an epoch, in the student's distillation: the same bits, and no epoch is run twice."""
+    """Before a training, after an epoch of a fold or of the refit: the same bits, and no epoch is run twice."""
     whole = undisturbed()
-    assert whole.result.candidates[-1].method == "distilled"
+    assert whole.result.candidates[-1].method == "average"
+    assert whole.told[-1][0].endswith("on all rows")
     assert whole.result.trained is not None
-    for kill_at in range(1, len(whole.told) + 1, 6):
+    for kill_at in range(1, len(whole.told) + 1, 4):
         journal = MemoryJournal(every_seconds=0)
         killed(journal, kill_at)
         again = Run(journal)
@@ -131,7 +134,7 @@ def test_measured_rates_are_kept() -> None:
     line = [replace(HOT, learning_rate=None, epochs=2), replace(HEAD, learning_rate=None)]
     whole, journal = Run(None, candidates=line), MemoryJournal(every_seconds=0)
     assert set(whole.result.rates) == {"all", "head"}
-    killed(journal, 6, candidates=line)
+    killed(journal, 11, candidates=line)  # the network has run its folds, the head has begun
     decided = journal.entries["decisions"]["content"]
     assert {"all": decided["edge, all"], "head": decided["edge, head"]} == whole.result.rates
     assert bits(Run(journal, candidates=line).result) == bits(whole.result)
@@ -140,40 +143,43 @@ def test_measured_rates_are_kept() -> None:
 def test_each_candidate_is_told_of_once() -> None:
     """Over all attempts every end is reported once, with its seconds; what is restored keeps them."""
     journal = MemoryJournal(every_seconds=0)
-    killed(journal, 6)  # the head has ended, a network has begun
+    killed(journal, len(undisturbed().told) - 2)  # in the refit: all candidates have ended
     again = Run(journal)
     names = [one.name for one in undisturbed().ended]
-    assert [one.name for one in again.ended] == names[1:]
-    restored = next(one for one in again.result.candidates if one.name == names[0])
-    assert restored.seconds == journal.entries["candidate-02-03"]["content"]["outcome"]["seconds"] > 0
+    assert [one.name for one in again.ended] == names[2:]
+    restored = next(one for one in again.result.candidates if one.name == HOT.name)
+    folds = [journal.entries[f"candidate-01-04-fold-{fold}"]["content"] for fold in (1, 2, 3)]
+    spent = sum(fold["outcome"]["seconds"] for fold in folds)
+    assert restored.seconds >= spent > 0
+    assert all(fold["network"] is None for fold in folds), "a fold's network has served its purpose"
 
 
 def test_what_a_clock_decided_holds(monkeypatch: pytest.MonkeyPatch) -> None:
     """A machine that is suddenly far slower runs the plan that was made, and measures no speed again."""
-    options: dict[str, Any] = {"budget_seconds": 300, "combine": False}
-    line = [Candidate("cross_entropy", rate, scope="all", epochs=8) for rate in (0.01, 0.02, 0.05, 0.1, 0.15, 0.2)]
-    journal, steps = MemoryJournal(every_seconds=0), 900 // 64
+    options: dict[str, Any] = {"budget_seconds": 200}
+    line = [Candidate("cross_entropy", rate, scope="all", epochs=4) for rate in (0.05, 0.1, 0.2)]
+    journal, steps = MemoryJournal(every_seconds=0), 1300 // 64
     monkeypatch.setattr(time_budget, "_measured_step", lambda *_: 10.0 / steps / time_budget._CAUTION)
     whole = Run(None, candidates=line, **options)
-    assert {one.status for one in whole.result.candidates[1:]} == {"finished", "halved"}
+    assert [one.status for one in whole.result.candidates[1:4]] == ["finished", "skipped", "skipped"]
     killed(journal, 4, candidates=line, **options)
     monkeypatch.setattr(time_budget, "_measured_step", lambda *_: pytest.fail("it was measured again"))
-    monkeypatch.setattr(time_budget.TimeBudget, "prediction_seconds", lambda *_: 1e9)
+    monkeypatch.setattr("fedlas.race.cross_fitting.plan", lambda *_, **__: pytest.fail("it was planned again"))
     assert bits(Run(journal, candidates=line, **options).result) == bits(whole.result)
 
 
 def test_who_ran_out_of_the_budget_stays_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A candidate that was stopped for its time, and a student that was, are not tried again by a later attempt."""
+    """A candidate that was stopped for its time is not tried again by a later attempt."""
 
-    def late(_: object, epoch: Any) -> None:
+    def late(_: object, epoch: Any, **__: Any) -> None:
         raise time_budget.BudgetExceeded
 
     journal = MemoryJournal(every_seconds=0)
     with monkeypatch.context() as slow:
         slow.setattr(time_budget.TimeBudget, "check", late)
-        first = Run(journal, candidates=[HEAD, HOT])
+        first = Run(journal, candidates=[HOT_PLUS, HOT])
     assert [one.status for one in first.result.candidates[1:]] == ["skipped", "skipped"]
-    again = Run(journal, candidates=[HEAD, HOT])
+    again = Run(journal, candidates=[HOT_PLUS, HOT])
     assert bits(again.result) == bits(first.result)
     assert not [step for step in again.told if step[1] > 0]
 
@@ -196,7 +202,7 @@ def _settings(journal: MemoryJournal) -> dict[str, Any]:
 
 def test_another_races_entries_are_not_used(caplog: pytest.LogCaptureFixture) -> None:
     """Another key, seed or budget: nothing of the journal is used, and the log says so."""
-    journal, few = MemoryJournal("one"), {"candidates": [HEAD], "combine": False}
+    journal, few = MemoryJournal("one"), {"candidates": [HEAD]}
     killed(journal, 3, **few)
     for other, options in (("two", few), ("one", {**few, "seed": 1}), ("one", {**few, "budget_seconds": 300})):
         copied = MemoryJournal(other)
@@ -215,22 +221,32 @@ Damage = Callable[[State], object]
 @pytest.mark.parametrize(
     "damage",
     [
-        lambda entry: entry["content"]["network"].update({"out.weight": torch.zeros(2, 2)}),
+        lambda entry: entry["content"]["arrays"].pop("logits"),
         lambda entry: entry["content"].pop("arrays"),
         lambda entry: entry.pop("elapsed"),
         lambda entry: entry.clear(),
     ],
-    ids=["other shape", "no arrays", "no envelope", "empty"],
+    ids=["no logits", "no arrays", "no envelope", "empty"],
 )
 def test_a_damaged_entry_is_trained_again(damage: Damage, caplog: pytest.LogCaptureFixture) -> None:
     """What does not fit is trained again, never an error, and the log says so."""
     journal = MemoryJournal(every_seconds=0)
-    killed(journal, 15)
-    damage(journal.entries["candidate-01-08"])
+    killed(journal, 15)  # in the third fold
+    damage(journal.entries["candidate-01-04-fold-1"])
     again = Run(journal)
     assert bits(again.result) == bits(undisturbed().result)
-    assert len([step for step in again.told if step[0].startswith("fedlas α") and step[1] > 0]) == HOT.epochs
-    assert "candidate-01-08" in caplog.text
+    assert len([step for step in again.told if step[0] == f"{HOT.name}, fold 1 of 3" and step[1] > 0]) == HOT.epochs
+    assert "candidate-01-04-fold-1" in caplog.text
+
+
+def test_a_refit_of_another_shape_is_trained_again(caplog: pytest.LogCaptureFixture) -> None:
+    """Weights that do not fit the network are trained again, and the log says so."""
+    journal = MemoryJournal(every_seconds=0)
+    Run(journal)
+    (name,) = [name for name in journal.entries if name.endswith("refit")]
+    journal.entries[name]["content"]["network"]["out.weight"] = torch.zeros(2, 2)
+    assert bits(Run(journal).result) == bits(undisturbed().result)
+    assert name in caplog.text
 
 
 def test_a_full_disk_is_no_error(caplog: pytest.LogCaptureFixture) -> None:
@@ -248,4 +264,5 @@ def test_an_epoch_of_milliseconds_is_not_saved() -> None:
     """Where the last entry is younger than the limit a state waits for the next epoch; what is finished never does."""
     journal = MemoryJournal(every_seconds=1e9)
     Run(journal)
-    assert set(journal.entries) == {"decisions", "candidate-01-08", "candidate-02-03", "candidate-03-08", "student"}
+    folds = {f"candidate-0{place}-04-fold-{fold}" for place in (1, 2) for fold in (1, 2, 3)}
+    assert set(journal.entries) - {"candidate-01-04-refit", "candidate-02-04-refit"} == {"decisions", *folds}

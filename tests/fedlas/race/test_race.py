@@ -6,6 +6,7 @@ import itertools
 import json
 import pkgutil
 import time
+from dataclasses import replace
 from functools import cache
 from typing import Any
 
@@ -16,35 +17,44 @@ import torch
 import fedlas.race
 from fedlas import metrics
 from fedlas.calibrators import TemperatureScaling, softmax
-from fedlas.race.candidate_training import Trainer, copy_head
-from fedlas.race.candidates import Candidate
-from fedlas.race.context import RaceContext
+from fedlas.race.candidate_training import Trainer, copy_head, train_config
+from fedlas.race.candidates import Candidate, make_loss
+from fedlas.race.context import RaceContext, TrainingRows
+from fedlas.race.ensemble import Ensemble
 from fedlas.race.outputs import SplitOutputs
 from fedlas.race.progress import ProgressReporter
 from fedlas.race.race import run_race
 from fedlas.race.record import Record
 from fedlas.race.results import RaceProgress, RaceResult
-from fedlas.race.scoring import cross_fitted_logits, row_nll, score
+from fedlas.race.resume import DIVERGED
+from fedlas.race.scoring import cross_fitted_logits, make_folds, row_nll, score
 from fedlas.race.selection import CalibratorSelector
 from fedlas.race.time_budget import TimeBudget
-from fedlas.training.fit import head_logits, predict_logits
+from fedlas.training.fit import fit, head_logits, predict_logits
 from tests.helpers.small_classifier import SmallClassifier, noisy_digits, overconfident_classifier
 
-HOT = Candidate("fedlas", 0.2, alpha=0.2, beta=4.0, momentum=0.95, scope="all")
-HOT_PLUS = Candidate("fedlas_plus", 0.2, alpha=0.1, beta=0.5, momentum=0.95, margin=6.0, scope="all")
-HEAD = Candidate("cross_entropy", 0.01, scope="head")
+HOT = Candidate("fedlas", 0.2, alpha=0.2, beta=4.0, momentum=0.95, epochs=6, scope="all")
+HOT_PLUS = Candidate("fedlas_plus", 0.2, alpha=0.1, beta=0.5, momentum=0.95, margin=6.0, epochs=6, scope="all")
+PLAIN = Candidate("cross_entropy", 0.2, epochs=6, scope="all")
+HEAD = Candidate("cross_entropy", 0.05, epochs=4, scope="head")
 
 
-def run(*candidates: Candidate, budget_seconds: float = 600, **options: Any) -> RaceResult:
+def run(*candidates: Candidate, budget_seconds: float = 600, classifier: Any = None, **options: Any) -> RaceResult:
     """A race on the digits with nothing but temperatures, unless `calibrators` says otherwise."""
     train, calibration, _ = noisy_digits()
-    settings: dict[str, Any] = {"train": train, "calibration": calibration, "calibrators": ("temperature",), **options}
-    return run_race(overconfident_classifier(), candidates=candidates, budget_seconds=budget_seconds, **settings)
+    settings: dict[str, Any] = {
+        "training": TrainingRows.of(train, calibration),
+        "calibration": calibration,
+        "calibrators": ("temperature",),
+        **options,
+    }
+    network = overconfident_classifier() if classifier is None else classifier
+    return run_race(network, candidates=candidates, budget_seconds=budget_seconds, **settings)
 
 
 @cache
 def plain_race() -> RaceResult:
-    return run(HOT, HOT_PLUS, HEAD, combine=False)
+    return run(HOT, HOT_PLUS, PLAIN)
 
 
 def nll(probs: np.ndarray, targets: np.ndarray) -> float:
@@ -52,54 +62,157 @@ def nll(probs: np.ndarray, targets: np.ndarray) -> float:
 
 
 def test_the_best_candidate_is_named() -> None:
-    """The trained finalist has the lowest cross-fitted NLL, and beats uploaded + temperature on new rows too."""
+    """The refit is of the candidate with the lowest out-of-fold NLL, and beats uploaded + temperature on new rows."""
     result, (*_, test) = plain_race(), noisy_digits()
     assert [c.status for c in result.candidates] == ["finished"] * 4
     assert result.trained is not None
     scores = {c.name: c.calibration["nll"] for c in result.candidates if c.calibration}
     assert scores[result.trained.result.name] == min(scores.values()) < scores["uploaded + temperature"]
+    assert result.order[0] == "trained"
     assert nll(result.trained.probs(test[0]), test[1]) < nll(result.post_hoc.probs(test[0]), test[1])
 
 
-def test_scores_are_those_of_the_finalists_networks() -> None:
-    """Each finalist's network reproduces its published scores with temperatures of the other folds, exactly."""
+def test_every_row_is_scored_by_a_network_that_has_not_seen_it() -> None:
+    """A fold's logits are those of a network trained on the train rows and the other folds alone, bit by bit."""
+    train, (inputs, targets), _ = noisy_digits()
+    result = plain_race()
+    trained = result.trained
+    assert trained is not None
+    assert trained.out_of_fold_logits is not None
+    candidate = next(c for c in (HOT, HOT_PLUS, PLAIN) if c.name == trained.result.name)
+    for fold in make_folds(targets, seed=0, num_folds=3):
+        network, others = overconfident_classifier(), np.delete(np.arange(len(targets)), fold)
+        rows = [np.concatenate([train[0][0], inputs[0][others]])], np.concatenate([train[1], targets[others]])
+        loss = make_loss(candidate, 10, seed=0)
+        fit(network, loss, rows[0], rows[1], train_config(candidate, 0), device="cpu")
+        expected = predict_logits(network, [inputs[0][fold]])[0]
+        np.testing.assert_array_equal(trained.out_of_fold_logits[fold], expected)
+
+
+def test_the_refit_has_seen_all_rows_and_its_calibrator_none_of_its_logits() -> None:
+    """The served network is trained on all rows; its temperature is that of the out-of-fold logits."""
+    (train, calibration, _), result = noisy_digits(), plain_race()
+    trained = result.trained
+    assert trained is not None
+    assert trained.out_of_fold_logits is not None
+    candidate = next(c for c in (HOT, HOT_PLUS, PLAIN) if c.name == trained.result.name)
+    network, rows = overconfident_classifier(), TrainingRows.of(train, calibration)
+    fit(network, make_loss(candidate, 10, seed=0), rows.inputs, rows.targets, train_config(candidate, 0), device="cpu")
+    for name, value in network.state_dict().items():
+        assert torch.equal(value, trained.classifier.state_dict()[name])
+    wanted = TemperatureScaling().fit(trained.out_of_fold_logits, calibration[1])
+    assert trained.calibrator.parameters() == wanted.parameters()
+
+
+def test_scores_are_those_of_out_of_fold_logits() -> None:
+    """Temperatures of the other folds reproduce the published scores, of the upload and of the refit, exactly."""
     result, (_, (inputs, targets), _) = plain_race(), noisy_digits()
     folds = CalibratorSelector(targets, ("temperature",), False).folds
     assert result.trained is not None
-    for finalist in (result.post_hoc, result.trained):
-        logits = predict_logits(finalist.classifier, inputs)[0].astype(np.float64)
-        held_out = cross_fitted_logits(TemperatureScaling, logits, targets, folds)
+    assert result.trained.out_of_fold_logits is not None
+    uploaded = predict_logits(result.post_hoc.classifier, inputs)[0]
+    for finalist, logits in ((result.post_hoc, uploaded), (result.trained, result.trained.out_of_fold_logits)):
+        held_out = cross_fitted_logits(TemperatureScaling, logits.astype(np.float64), targets, folds)
         assert score(held_out, targets) == finalist.result.calibration
         np.testing.assert_array_equal(held_out, finalist.held_out)
-        whole = softmax(TemperatureScaling().fit(logits, targets)(logits))
-        np.testing.assert_array_equal(finalist.probs(inputs), whole)
+    np.testing.assert_array_equal(result.out_of_fold["trained"], row_nll(result.trained.held_out, targets))
+    assert set(result.out_of_fold) == {"uploaded", "temperature", "post_hoc", "trained"}
+    assert set(result.by_method) == {"fedlas", "fedlas_plus", "cross_entropy"}
 
 
-def test_a_trained_finalist_must_be_clearly_better() -> None:
-    """Named where it leads by more than a standard error; a training that changes next to nothing is none."""
-    result, (_, (_, targets), _) = plain_race(), noisy_digits()
-    assert result.trained is not None
-    gain = row_nll(result.post_hoc.held_out, targets) - row_nll(result.trained.held_out, targets)
-    assert gain.mean() > gain.std() / np.sqrt(len(gain))
-    idle = run(Candidate("cross_entropy", 1e-9, epochs=1, scope="all"), combine=False)
+def test_the_lower_out_of_fold_loss_comes_first() -> None:
+    """A training that changes next to nothing stands behind the calibrators it cannot beat."""
+    idle = run(Candidate("cross_entropy", 1e-9, epochs=1, scope="all"), calibrators=None)
     assert idle.candidates[1].status == "finished"
-    assert idle.trained is None
+    assert idle.order[0] == "post_hoc"
+
+
+def test_of_many_candidates_three_run_all_folds() -> None:
+    """Five candidates run two folds, the best three the third; the others say so, with their scores."""
+    line = [replace(PLAIN, learning_rate=rate) for rate in (0.01, 0.02, 0.05, 0.1, 0.2)]
+    result = run(*line)
+    ended = [c.status for c in result.candidates[1:]]
+    assert (ended.count("finished"), ended.count("halved")) == (3, 2)
+    (reason,) = {c.reason for c in result.candidates if c.status == "halved"}
+    assert reason == "after 2 of 3 folds it was not among the best 3"
+    assert all(c.calibration for c in result.candidates)
+
+
+def test_calibration_rows_alone_can_teach() -> None:
+    """Without train rows the folds teach each other, and the refit beats a temperature on new rows."""
+    _, calibration, test = noisy_digits()
+    result = run(replace(PLAIN, learning_rate=0.02), training=TrainingRows.of(None, calibration))
+    assert result.trained is not None
+    assert nll(result.trained.probs(test[0]), test[1]) < nll(result.post_hoc.probs(test[0]), test[1])
+
+
+def test_folds_keep_groups_whole() -> None:
+    """Of two groups each is left out once, and no network of a fold has seen a row of its group."""
+    train, calibration, _ = noisy_digits()
+    groups = np.arange(len(calibration[1])) % 2
+    result = run(PLAIN, groups=groups)
+    assert result.trained is not None
+    assert result.trained.out_of_fold_logits is not None
+    network, others = overconfident_classifier(), groups == 1
+    rows = [np.concatenate([train[0][0], calibration[0][0][others]])]
+    fit(
+        network,
+        make_loss(PLAIN, 10, seed=0),
+        rows,
+        np.concatenate([train[1], calibration[1][others]]),
+        train_config(PLAIN, 0),
+        device="cpu",
+    )
+    expected = predict_logits(network, [calibration[0][0][~others]])[0]
+    np.testing.assert_array_equal(result.trained.out_of_fold_logits[~others], expected)
+    alone = run(PLAIN, groups=np.zeros(len(groups)))
+    assert "one group" in alone.candidates[1].reason
+
+
+def test_few_calibration_rows_train_nothing() -> None:
+    """Ninety-nine rows cannot both teach and tell; the candidates are skipped with that reason."""
+    train, (inputs, targets), _ = noisy_digits()
+    few = ([inputs[0][:99]], targets[:99])
+    result = run(HOT, training=TrainingRows.of(train, few), calibration=few)
+    assert "99 calibration rows are too few" in result.candidates[1].reason
+    assert result.trained is None
+
+
+def test_the_average_joins_upload_and_refit() -> None:
+    """With a cost factor of 2 the pool of both is named: its probabilities are the weighted mean of what both say."""
+    *_, test = noisy_digits()
+    result = run(HOT, max_cost_factor=2.0)
+    average = result.finalists["average"]
+    network = average.classifier
+    assert isinstance(network, Ensemble)
+    assert average.cost_factor == 2.0
+    assert network.networks[0] is result.post_hoc.classifier
+    assert result.trained is not None
+    weights = average.result.hyperparameters["weights"]
+    assert sum(weights) == pytest.approx(1, abs=1e-3)
+    logits = [predict_logits(one, test[0])[0] for one in network.networks]
+    said = [softmax(c(one)) for c, one in zip(network.calibrators, logits, strict=True)]
+    expected = sum(w * one for w, one in zip(weights, said, strict=True))
+    np.testing.assert_allclose(average.probs(test[0]), expected, atol=2e-4)
+    assert nll(average.probs(test[0]), test[1]) < nll(result.post_hoc.probs(test[0]), test[1])
+    assert "average" not in run(HOT, max_cost_factor=1.0).finalists
+
+
+def test_two_refits_are_averaged_where_three_networks_are_paid_for() -> None:
+    """With a cost factor of 3 the two best candidates are trained on all rows."""
+    result = run(HOT, HOT_PLUS, max_cost_factor=3.0)
+    average = result.finalists["average"]
+    assert {HOT.name, HOT_PLUS.name} <= set(average.result.hyperparameters["members"])
+    assert average.cost_factor == len(average.result.hyperparameters["members"])
 
 
 def test_the_uploaded_network_is_left_alone() -> None:
     """After a race of bodies, heads and averages the uploaded network has the weights and logits it came with."""
-    train, calibration, _ = noisy_digits()
+    _, calibration, _ = noisy_digits()
     classifier = overconfident_classifier()
     before = predict_logits(classifier, calibration[0])[0]
     weights = {name: value.clone() for name, value in classifier.state_dict().items()}
-    result = run_race(
-        classifier,
-        train=train,
-        calibration=calibration,
-        candidates=[HOT, HOT_PLUS, HEAD],
-        budget_seconds=600,
-        calibrators=("temperature",),
-    )
+    result = run(HOT, HEAD, classifier=classifier, max_cost_factor=3.0)
     assert all(torch.equal(value, weights[name]) for name, value in classifier.state_dict().items())
     np.testing.assert_array_equal(before, predict_logits(classifier, calibration[0])[0])
     np.testing.assert_array_equal(before, result.base_logits)
@@ -147,21 +260,17 @@ def test_without_time_the_temperature_still_finishes() -> None:
     assert result.trained is None
 
 
-@pytest.mark.parametrize("rows", ["none", "empty"])
-def test_no_train_rows_train_nothing(rows: str) -> None:
-    """Without train rows the candidates are skipped with that reason, and the temperature is fitted."""
-    (inputs, targets), *_ = noisy_digits()
-    result = run(HOT, HEAD, train=None if rows == "none" else ([inputs[0][:0]], targets[:0]))
-    assert [c.reason for c in result.candidates[1:]] == ["there are no train rows"] * 2
+def test_no_rows_train_nothing() -> None:
+    """Without rows to train on the candidates are skipped with that reason, and the temperature is fitted."""
+    result = run(HOT, HEAD, training=None)
+    assert [c.reason for c in result.candidates[1:]] == ["there are no rows to train on"] * 2
     assert result.trained is None
     assert result.post_hoc.result.status == "finished"
 
 
 def test_a_network_without_weights_trains_nothing() -> None:
     """Frozen weights are said to be the reason."""
-    train, calibration, _ = noisy_digits()
-    frozen = overconfident_classifier().requires_grad_(False)
-    result = run_race(frozen, train=train, calibration=calibration, candidates=[HOT], budget_seconds=60)
+    result = run(HOT, classifier=overconfident_classifier().requires_grad_(False))
     assert "no weights" in result.candidates[1].reason
 
 
@@ -176,62 +285,32 @@ class SlowClassifier(SmallClassifier):
 
 def test_where_the_network_does_not_fit_the_head_is_trained() -> None:
     """A slow body leaves head-only candidates; one that insists on the whole network is skipped, and a note says so."""
-    train, calibration, _ = noisy_digits()
     slow = SlowClassifier(64, 10)
     slow.load_state_dict(overconfident_classifier().state_dict())
-    candidates = [Candidate("cross_entropy", 0.01, scope=scope) for scope in ("auto", "all")]
-    result = run_race(
-        slow,
-        train=train,
-        calibration=calibration,
-        candidates=candidates,
-        budget_seconds=12.0,
-        combine=False,
-        calibrators=("temperature",),
-    )
+    candidates = [Candidate("cross_entropy", scope=scope) for scope in ("auto", "all")]
+    result = run(*candidates, classifier=slow, budget_seconds=12.0)
     assert [(c.scope, c.status) for c in result.candidates[1:]] == [("head", "finished"), ("all", "skipped")]
     assert any("head" in note for note in result.notes)
 
 
-def test_halving_keeps_the_best_of_a_short_round(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where only a quarter fits, all run short, the best third runs in full, and the others say so."""
-    monkeypatch.setattr("fedlas.race.successive_halving.SuccessiveHalving.epoch_seconds", lambda *args, **_: 10.0)
-    line = [Candidate("cross_entropy", rate, scope="all", epochs=8) for rate in (0.01, 0.02, 0.05, 0.1, 0.15, 0.2)]
-    # An epoch "costs" 10 s: in full 480 s, short rounds of two epochs 120 s and two in full 160 s.
-    result = run(*line, budget_seconds=300, combine=False)
-    ended = [(c.status, c.hyperparameters["epochs"]) for c in result.candidates[1:]]
-    assert ended.count(("finished", 8)) == 2
-    assert all(epochs == 2 for status, epochs in ended if status == "halved")
-    short = [c for c in result.candidates[1:] if c.status == "halved"]
-    assert short
-    assert all("after 2 epochs" in c.reason for c in short)
-
-
 def test_progress_is_told_in_order() -> None:
-    """Epochs count up within each candidate, heads come first, the fraction never falls and ends at one."""
+    """Folds, then the refit, each from epoch 0 on; the fraction never falls and ends at one."""
     seen: list[RaceProgress] = []
-    run(HOT, HEAD, HOT_PLUS, combine=False, on_progress=seen.append)
-    told = [(key, [p.epoch for p in steps]) for key, steps in itertools.groupby(seen, key=lambda p: p.candidate)]
-    assert told == [(2, list(range(11))), (1, list(range(11))), (3, list(range(11)))]
+    result = run(HOT, HOT_PLUS, on_progress=seen.append)
+    told = [(key, [p.epoch for p in steps]) for key, steps in itertools.groupby(seen, key=lambda p: p.name)]
+    assert result.trained is not None
+    names = [f"{one.name}, fold {fold} of 3" for one in (HOT, HOT_PLUS) for fold in (1, 2, 3)]
+    assert told == [(name, list(range(7))) for name in [*names, f"{result.trained.result.name}, on all rows"]]
     fractions = [p.fraction for p in seen]
     assert fractions == sorted(fractions)
-    assert fractions[-1] == 1.0
-    assert {p.candidates for p in seen} == {3}
+    assert fractions[-1] == pytest.approx(1.0)
+    assert {p.candidates for p in seen} == {2}
     assert all(p.eta_seconds is not None and 0 <= p.eta_seconds <= 600 for p in seen)
 
 
-def test_the_student_is_the_last_in_line() -> None:
-    """Where one network is taught an average its epochs are reported after all candidates."""
-    seen: list[RaceProgress] = []
-    result = run(HOT, HOT_PLUS, on_progress=seen.append)
-    assert result.candidates[-1].method == "distilled"
-    assert (seen[-1].candidate, seen[-1].candidates, seen[-1].fraction) == (3, 3, 1.0)
-    assert [p.fraction for p in seen] == sorted(p.fraction for p in seen)
-
-
-@pytest.mark.parametrize("number", [1, 5, 14, 25])
+@pytest.mark.parametrize("number", [1, 5, 14, 46])
 def test_what_the_callback_raises_ends_the_race(number: int) -> None:
-    """Before a candidate, after an epoch, or in the student's distillation: the exception passes through."""
+    """Before a training, after an epoch, or in the refit: the exception passes through."""
     calls = itertools.count(1)
 
     def stop(progress: RaceProgress) -> None:
@@ -242,18 +321,43 @@ def test_what_the_callback_raises_ends_the_race(number: int) -> None:
         run(HOT, HOT_PLUS, on_progress=stop)
 
 
-def test_a_student_that_is_too_slow_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Running out of the budget while an average is taught loses the student, not the race; a note says so."""
-    from fedlas.race import ensembling, time_budget
+def test_a_refit_that_fails_gives_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the best candidate diverges on all rows the next one is refitted, and a note says so."""
+    train = Trainer.train
 
-    def late(self: Any, epoch: Any) -> None:
-        raise time_budget.BudgetExceeded
+    def failing(self: Trainer, candidate: Candidate, *args: Any, left_out: Any = None, **options: Any) -> Any:
+        if left_out is None and candidate.method == best:
+            return DIVERGED
+        return train(self, candidate, *args, left_out=left_out, **options)
 
-    monkeypatch.setattr(ensembling.EnsembleBuilder, "_tell", late)
-    result = run(HOT, HOT_PLUS)
+    trained = run(HOT, PLAIN).trained
+    assert trained is not None
+    best = trained.result.method
+    monkeypatch.setattr(Trainer, "train", failing)
+    result = run(HOT, PLAIN)
     assert result.trained is not None
-    assert result.trained.result.method in ("fedlas", "fedlas_plus")
-    assert any("given up" in note for note in result.notes)
+    assert {result.trained.result.method, best} == {"fedlas", "cross_entropy"}
+    assert any("could not be trained on all rows: its loss stopped being finite" in note for note in result.notes)
+
+
+def test_a_fold_that_fails_costs_its_candidate(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A candidate whose second fold runs out of memory is skipped with the reason; the others go on."""
+    train = Trainer._trained
+
+    def failing(self: Trainer, candidate: Candidate, network: Any, left_out: Any, *args: Any) -> Any:
+        if candidate.method == "fedlas" and left_out is not None and left_out.tolist() == second:
+            raise torch.OutOfMemoryError
+        return train(self, candidate, network, left_out, *args)
+
+    second = make_folds(noisy_digits()[1][1], seed=0, num_folds=3)[1].tolist()
+    monkeypatch.setattr(Trainer, "_trained", failing)
+    result = run(HOT, PLAIN)
+    assert [(c.status, c.reason) for c in result.candidates[1:]] == [
+        ("skipped", "it does not fit into the device's memory"),
+        ("finished", ""),
+    ]
+    assert result.trained is not None
+    assert result.trained.result.method == "cross_entropy"
 
 
 def test_heads_share_the_memory_of_their_body() -> None:
@@ -264,8 +368,9 @@ def test_heads_share_the_memory_of_their_body() -> None:
     outputs, record = SplitOutputs(classifier, calibration[0], split="calibration"), Record()
     budget, selector = TimeBudget(60.0, record), CalibratorSelector(calibration[1], ["temperature"], False)
     reporter = ProgressReporter(budget, record, None, None)
-    trainer = Trainer(RaceContext(classifier, train, calibration, outputs, selector, budget, record, reporter))
-    done = trainer.train(trainer.resolved(HEAD, "head"), lambda _: None)
+    rows = TrainingRows.of(train, calibration)
+    trainer = Trainer(RaceContext(classifier, rows, calibration, outputs, selector, budget, record, reporter), rows)
+    done = trainer.train(trainer.rated(trainer.sized(HEAD, "head")), lambda _: None)
     assert isinstance(done.network, SmallClassifier)
     for name, value in done.network.named_parameters():
         mine = classifier.get_parameter(name)
@@ -289,7 +394,7 @@ def test_rates_are_shares_of_the_measured_edge() -> None:
     """Without a rate of its own a candidate trains at its share of what its scope stands."""
     shares = [Candidate("cross_entropy", edge_share=share, epochs=1, scope="all") for share in (0.5, 0.125)]
     head = Candidate("cross_entropy", edge_share=0.25, epochs=1, scope="head")
-    result = run(*shares, head, combine=False)
+    result = run(*shares, head)
     used = [c.hyperparameters["learning_rate"] for c in result.candidates[1:]]
     assert set(result.rates) == {"all", "head"}
     expected = [0.5 * result.rates["all"], 0.125 * result.rates["all"], 0.25 * result.rates["head"]]
@@ -298,23 +403,23 @@ def test_rates_are_shares_of_the_measured_edge() -> None:
 
 
 def test_signs_of_fedlas_are_kept() -> None:
-    """Smoothing stays in (0, 2α), the gate is a sign, and rows are right where the finalist is right."""
-    result, (_, (inputs, targets), _) = run(HOT), noisy_digits()
+    """Smoothing stays in (0, 2α), the gate is a sign, and rows are right where the network of their fold is right."""
+    result, (_, (_, targets), _) = run(HOT), noisy_digits()
     diagnostics, trained = result.diagnostics, result.trained
     assert diagnostics is not None
     assert trained is not None
+    assert trained.out_of_fold_logits is not None
     assert 0 < diagnostics.epsilon.min() <= diagnostics.epsilon.max() < 0.4
     assert set(np.unique(diagnostics.gate)) <= {-1.0, 1.0}
-    logits, features = predict_logits(trained.classifier, inputs)
-    np.testing.assert_array_equal(diagnostics.correct, logits.argmax(axis=1) == targets)
-    np.testing.assert_allclose(diagnostics.feature_norms, np.abs(features).sum(axis=1), rtol=1e-5)
+    np.testing.assert_array_equal(diagnostics.correct, trained.out_of_fold_logits.argmax(axis=1) == targets)
+    assert len(diagnostics.feature_norms) == len(targets)
     assert run(Candidate("cross_entropy", 0.1, epochs=1, scope="all")).diagnostics is None
 
 
 def test_a_candidate_reads_well_as_json() -> None:
     """A result names method, settings, scores and calibrator, ready for the report."""
     shown = json.loads(json.dumps(plain_race().candidates[1].as_dict()))
-    assert (shown["name"], shown["scope"]) == ("fedlas α=0.2 lr=0.2", "all")
+    assert (shown["name"], shown["scope"]) == ("fedlas α=0.2 lr=0.2 6 epochs", "all")
     assert shown["calibrator"]["name"] == "temperature"
     assert set(shown["calibration"]) == {"nll", "accuracy", "brier", "ece"}
 

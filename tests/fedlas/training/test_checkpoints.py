@@ -15,10 +15,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from fedlas.calibrators import TemperatureScaling
 from fedlas.race.candidates import DEFAULTS, TRAINED, Candidate, make_loss
-from fedlas.race.distillation import distil
-from fedlas.race.ensemble import Ensemble
 from fedlas.training.checkpoints import State, read_state, write_state
 from fedlas.training.fit import fit
 from fedlas.training.loop import EpochResult, FitResult, Optimizer, Scope, TrainConfig
@@ -150,18 +147,6 @@ def test_rows_on_disk_go_on(tmp_path: Path) -> None:
     mapped = np.load(tmp_path / "x.npy", mmap_mode="r")
     assert isinstance(mapped, np.memmap)
     check_every_break(tmp_path, training(inputs=[mapped]), lambda: (NormedClassifier(), a_loss("fedlas_plus")))
-
-
-def test_a_students_lesson_goes_on(tmp_path: Path) -> None:
-    """Blends of rows are drawn on, in the last epochs no more."""
-    (inputs, _), _, _ = noisy_digits()
-    teacher = Ensemble([overconfident_classifier() for _ in range(2)], [TemperatureScaling(2.0)] * 2)
-    config, device = TrainConfig(epochs=EPOCHS, learning_rate=0.05), torch.device("cpu")
-
-    def teach(student: Any, _: nn.Module, checkpoints: Any, on_epoch: Any) -> bool:
-        return distil(student, teacher, inputs, config, device=device, on_epoch=on_epoch, checkpoints=checkpoints)
-
-    check_every_break(tmp_path, teach, lambda: (NormedClassifier(), nn.Identity()))
 
 
 def test_the_callers_random_state_is_kept(tmp_path: Path) -> None:
