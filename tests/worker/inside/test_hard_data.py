@@ -456,7 +456,10 @@ def test_the_gate_stops_damaged_networks(damage: str) -> None:
 
 @pytest.mark.parametrize("kind", ["dead ReLU", "constant logits", "constant inputs"])
 def test_features_and_logits_that_say_nothing(run: Run, kind: str) -> None:
-    """Features, logits or rows that are all equal: finite figures, no trained model, confidences that rank nothing."""
+    """Features, logits or rows that are all equal: finite figures, confidences that rank nothing.
+
+    A network can learn the class shares at best, which is what equal rows allow; dead features teach it nothing.
+    """
     data, dead = world(), (np.zeros((8, 5)), -np.ones(5))
     if kind == "constant inputs":
         data["x"][:] = 1
@@ -468,7 +471,7 @@ def test_features_and_logits_that_say_nothing(run: Run, kind: str) -> None:
     # Where only the logits are constant, the features still know the classes, and a richer method would use them.
     method = "temperature" if kind == "constant logits" else "fedlas"
     found = run(network(*layers), data, method=method, hyperparameters={"epochs": 2})
-    assert found.answer["verdict"] != "trained"
+    assert found.answer["verdict"] != "trained" or kind == "constant inputs"
     assert found.value("calibrated", "ece") < 0.1
     assert "too much alike" in found.said
 
