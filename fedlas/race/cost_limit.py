@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -18,9 +18,6 @@ from fedlas.errors import UnsupportedModel
 from fedlas.importers.onnx.graph_classifier import GraphClassifier
 from fedlas.importers.onnx.sizes import serving_cost
 from fedlas.training.loader import tensor
-
-#: A limit as it is asked for.
-AskedLimit: TypeAlias = float | Literal["auto"]
 
 #: A network is small whose average of three answers a row in less than a millisecond on one thread. ONNX Runtime 1.31,
 #: one core of an AMD EPYC, a single row: multilayer perceptron 128-128 0.007 ms (25,000 multiply-adds), convolutional
@@ -32,14 +29,13 @@ SMALL_MULTIPLY_ADDS = 8_500_000
 SMALL_ROW_BYTES = 2_000_000
 #: Weights are read once for a single row: 23 MB of a wide perceptron take 0.52 ms, 7.5 MB 0.10 ms.
 SMALL_WEIGHT_BYTES = 16_000_000
-#: Uploaded networks that an answer of an average may cost where the network is small, and else: room for heads on one
-#: body, which cost a few thousandths more.
-_OF_SMALL, _OF_LARGE = 3.0, 1.05
+#: Uploaded networks that an answer of an average may cost where the network is small, and where it is not.
+_OF_SMALL, _OF_LARGE = 3.0, 1.0
 #: Rows on which is counted.
 _ROWS = 2
 
 
-def cost_limit(asked: AskedLimit, classifier: GraphClassifier, inputs: Sequence[Array] = ()) -> float:
+def cost_limit(asked: float | Literal["auto"], classifier: GraphClassifier, inputs: Sequence[Array] = ()) -> float:
     """How many uploaded networks an answer may cost: what was asked for, or what the size of the network allows.
 
     Args:

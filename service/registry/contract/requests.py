@@ -108,8 +108,10 @@ class JobOptions(Strict):
     budget: Budget = Field(default_factory=Budget)
     expected_accuracy: float | None = Field(None, ge=0, le=1)
     gate: GateOptions = Field(default_factory=GateOptions)
-    max_cost_factor: float = Field(
-        1.5, ge=1, le=10, description="How much dearer than the uploaded model an answer of the served one may be."
+    max_cost_factor: Annotated[float, Field(ge=1, le=10)] | Auto = Field(
+        "auto",
+        description="How many uploaded models an answer of the served one may cost; `auto`: 3 where the model is small "
+        "(an average of three answers a row in less than a millisecond), else 1.",
     )
     publish_as: str | None = Field(None, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")
     publish_when: PublishWhen | None = Field(

@@ -370,7 +370,7 @@ def test_jobs_of_an_earlier_version_get_todays_defaults(bench: Bench) -> None:
         old = {name: value for name, value in row.request.items() if name != "max_cost_factor"}
         row.request = {**old, "metadata": {"note": 1000 * "x"}}  # longer than may be ordered today
     request = bench.job_order(job_id)[1].request
-    assert request.max_cost_factor == 1.5
+    assert request.max_cost_factor == "auto"
     assert (request.metadata, request.webhook) == ({}, None)
 
 
