@@ -38,7 +38,9 @@ def sentences_of(verdict: GateVerdict, num_rows: int, class_names: Sequence[str]
     sentences += [text for guard in verdict.guards if (text := _guarded(guard, class_names))]
     sentences += [_worse(veto) for veto in verdict.vetoes if veto.against is not None]
     if all(claim.finalist not in FINE_TUNED for claim in verdict.claims):
-        sentences.append("No fine-tuned model was judged: none was trained, or none was better on calibration rows.")
+        sentences.append(
+            "No fine-tuned model was judged: none was trained, or none was good enough on calibration rows."
+        )
     if verdict.evaluations_before > 0:
         sentences.append(_ledger(verdict))
     return tuple(sentences)

@@ -1,7 +1,8 @@
 """FedLAS's own part: the best candidate of its losses against the best of label smoothing and of cross-entropy.
 
-All of them are warm restarts on the same fresh rows in the same folds, so their difference is the loss's own. Each is
-the best of the candidates of its method by the same rows, which flatters the method with more candidates a little.
+All of them are warm restarts on the same fresh rows in the same folds. Each is the best of the candidates of its method
+by the same rows, which flatters the method with more candidates a little, and they may differ in rate, epochs and
+weight decay too: the recipe gives each loss what suited it.
 """
 
 from __future__ import annotations
@@ -96,4 +97,7 @@ def _sentence(method: str, num_rows: int, differences: tuple[MethodDifference, .
         f"{num_rows:,} rows)"
         for one in differences
     ]
-    return f"FedLAS's own part: out of fold the best {METHOD_NAMES[method]} candidate is {' and '.join(parts)}."
+    compared = {one.against for one in differences}
+    missing = [f" No candidate with {METHOD_NAMES[name]} ran all folds." for name in RIVALS if name not in compared]
+    best = f"the best {METHOD_NAMES[method]} candidate"
+    return f"FedLAS's own part: out of fold {best} is {' and '.join(parts)}.{''.join(missing)}"

@@ -27,6 +27,7 @@ def test_the_finding_is_that_of_the_interval(rival: float, finding: str) -> None
     said = {"better": "is better than", "as_good": "is as good as", "worse": "is worse than"}[finding]
     assert f"the best FedLAS candidate {said} the best with cross-entropy" in found.sentence
     assert ("no difference is shown" in found.sentence) is (finding == "as_good")
+    assert found.sentence.endswith("No candidate with label smoothing ran all folds.")
 
 
 def test_the_better_of_its_two_losses_speaks() -> None:
