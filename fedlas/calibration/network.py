@@ -19,7 +19,7 @@ from fedlas.calibrators.feature_map import shown_parameters
 from fedlas.data import Dataset, shared_rows
 from fedlas.deployment import Deployment
 from fedlas.export.graph import ExportReport
-from fedlas.gate.claims import GateVerdict
+from fedlas.gate.claims import FINE_TUNED, GateVerdict
 from fedlas.guarantees import Guarantees
 from fedlas.guarantees.typicality import Familiarity
 from fedlas.importers import GraphClassifier
@@ -126,7 +126,8 @@ def calibrate(
     evidence = replace(
         judged.evaluation.evidence(judged.verdict, judged.verdict.finalist or "uploaded"),
         diagnostics=_diagnostics(result),
-        out_of_fold=_out_of_fold(judged.start.dataset, judged.result),
+        out_of_fold=_out_of_fold(dataset, judged.result),
+        trained_rows=_trained_rows(judged.verdict, dataset),
         guarantees=guarantees,
         deployment=judged.deployment,
         calibration_accuracy=judged.start.accuracy,
@@ -206,6 +207,13 @@ def _out_of_fold(dataset: Dataset, result: RaceResult) -> OutOfFold:
     """What calibration rows say of everything that was judged."""
     groups, weights = dataset.groups_of("calibration"), dataset.weights_of("calibration")
     return OutOfFold(result.out_of_fold, result.by_method, groups, weights)
+
+
+def _trained_rows(verdict: GateVerdict, dataset: Dataset) -> dict[str, int] | None:
+    """Split → rows that the served network was trained on, None where it was not trained."""
+    if verdict.finalist not in FINE_TUNED:
+        return None
+    return {split: len(dataset.rows(split)) for split in ("train", "calibration")}
 
 
 def _recipe(finalist: Finalist | None, dataset: Dataset, result: RaceResult) -> dict[str, object]:

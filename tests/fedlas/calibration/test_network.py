@@ -111,3 +111,31 @@ def test_a_network_that_is_not_what_its_owner_expects_is_refused(tmp_path: Path)
     classifier, dataset = given(tmp_path)
     with pytest.raises(BaselineMismatch, match=r"99\.0 % was expected"):
         calibrate(classifier, dataset, CalibrationOptions(method="post_hoc", expected_accuracy=0.99))
+
+
+def test_a_refit_is_reported_with_what_it_added_and_learned_from(tmp_path: Path) -> None:
+    """Parts in their order with the gain of the refit, FedLAS without a rival, and the rows it has seen."""
+    _, dataset = given(tmp_path)
+    rng = np.random.default_rng(0)  # a hidden layer that loses what no calibrator can bring back
+    layers = [(rng.normal(size=size), np.zeros(size[1])) for size in ((8, 5), (5, 4))]
+    (tmp_path / "model.onnx").write_bytes(network(*layers))
+    options = CalibrationOptions(
+        method="fedlas",
+        hyperparameters={"epochs": 5},
+        max_candidates=1,
+        max_cost_factor=1.0,
+        noise_draws=1,
+        num_resamples=20,
+    )
+    found = calibrate(load_onnx(tmp_path / "model.onnx"), dataset, options)
+    report = found.report.as_dict()
+    assert found.verdict.finalist == "trained"
+    parts = {part["name"]: part for part in report["parts"]["rows"]}
+    assert list(parts) == ["uploaded", "temperature", "post_hoc", "trained"]
+    assert parts["trained"]["served"]
+    assert parts["trained"]["out_of_fold_nll"]["change"]["value"] < 0
+    assert parts["trained"]["test_nll"]["value"] == pytest.approx(report["metrics"]["calibrated"]["nll"]["value"])
+    served = next(one for one in report["candidates"] if one["method"] == "fedlas")
+    assert parts["trained"]["out_of_fold_nll"]["value"] == pytest.approx(served["calibration"]["nll"])
+    assert (report["loss_comparison"]["method"], report["loss_comparison"]["differences"]) == ("fedlas", [])
+    assert report["trained_rows"] == {"train": 120, "calibration": 300}
