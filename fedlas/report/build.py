@@ -124,7 +124,8 @@ def _names(evidence: Evidence, num_classes: int) -> list[str]:
 
 
 def _parts(evidence: Evidence, rows: JudgedRows, confidence_level: float) -> AddedParts | None:
-    if evidence.out_of_fold is None:
+    # The scores of a model that may have seen the calibration rows are not out of fold.
+    if evidence.out_of_fold is None or evidence.seen_by_model == "unknown":
         return None
     served = evidence.gate.finalist or "uploaded"
     return added_parts(evidence.out_of_fold, evidence.finalists, rows, served=served, confidence_level=confidence_level)

@@ -123,7 +123,7 @@ class CalibrationReport:
     `duplicates`: split → test rows whose inputs occur there too. `recipe`: the request, the winner and its calibrator,
     enough to repeat the job. `written_file`: how near the served file is to what was judged; None where
     nothing was to be written. `parts`: what each part that was tried added to the one before it; `loss_comparison`:
-    FedLAS against label smoothing and cross-entropy, both None where no out-of-fold scores are known. `trained_rows`:
+    FedLAS against label smoothing and cross-entropy, both None where there are no out-of-fold scores. `trained_rows`:
     split → rows that the served network was trained on, None where it was not trained.
     """
 

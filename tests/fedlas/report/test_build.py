@@ -10,6 +10,7 @@ import pytest
 from fedlas import metrics
 from fedlas.calibrators import softmax
 from fedlas.errors import BadDataset
+from fedlas.report.out_of_fold import OutOfFold
 from tests.helpers.drawn_rows import drawn_logits
 from tests.helpers.reports import content, example, is_whole, report
 
@@ -178,3 +179,12 @@ def test_sections_are_the_metrics() -> None:
     assert (shown["over_confidence"], shown["under_confidence"]) == pytest.approx(tuple(signed))
     assert content["machine"]["cpu_count"] >= 1
     assert content["machine"]["platform"]
+
+
+def test_rows_that_may_have_been_seen_are_not_called_out_of_fold() -> None:
+    """Where it is unknown what the model has seen, no part is said to have added anything."""
+    logits, targets = drawn_logits(60, 3)
+    rows = OutOfFold({"uploaded": np.ones(20), "temperature": np.linspace(0.5, 0.6, 20)})
+    known = report(softmax(logits), targets, out_of_fold=rows, seen_by_model="no").as_dict()
+    assert known["parts"]["rows"][1]["out_of_fold_nll"]["change"]["value"] == pytest.approx(-0.45)
+    assert report(softmax(logits), targets, out_of_fold=rows, seen_by_model="unknown").as_dict()["parts"] is None
