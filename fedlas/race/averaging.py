@@ -54,7 +54,7 @@ def average(
     networks = [one.classifier for one, *_ in chosen]
     shares_body = all(one.result.scope == "head" for one in refits)
     network = Ensemble(networks, [c for _, c, _ in chosen], [w for *_, w in chosen], shares_body=shares_body)
-    cost = _cost(networks, inputs, shares_body=shares_body)
+    cost = _cost(networks, inputs)
     settings: Settings = {
         "members": [one.result.name for one, *_ in chosen],
         "weights": [round(weight, 4) for *_, weight in chosen],
@@ -72,6 +72,6 @@ def _pooled(calibrators: Sequence[Calibrator], weights: Doubles) -> Calibrator:
     return kept[0] if len(kept) == 1 else Pool(kept, weights[weights > 0] / weights.sum())
 
 
-def _cost(networks: Sequence[Classifier], inputs: Sequence[Array], *, shares_body: bool) -> float:
+def _cost(networks: Sequence[Classifier], inputs: Sequence[Array]) -> float:
     few = [tensor(np.asarray(array[:_COUNTED_ROWS])) for array in inputs]
-    return cost_factor([one.to("cpu").eval() for one in networks], few, shares_body=shares_body)
+    return cost_factor([one.to("cpu").eval() for one in networks], few)

@@ -105,14 +105,25 @@ def _weights(num_members: int, given: ArrayLike | None) -> NDArray[np.float64]:
     return weights
 
 
-def cost_factor(members: Sequence[Classifier], inputs: Sequence[Tensor], *, shares_body: bool) -> float:
+def cost_factor(members: Sequence[Classifier], inputs: Sequence[Tensor]) -> float:
     """Multiply-adds of all members on these inputs, as a multiple of the first one's.
 
-    Only matrix products, convolutions and recurrent layers are counted; a network without any counts as one unit.
+    A body that members share is counted once, as a written file computes it once. Only matrix products, convolutions
+    and recurrent layers are counted; a network without any counts as one unit.
     """
     (_, features), whole = count_multiply_adds(members[0], *inputs)
-    if shares_body:
-        others = [count_multiply_adds(member.head, features)[1] for member in members[1:]]
-    else:
-        others = [count_multiply_adds(member, *inputs)[1] for member in members[1:]]
-    return 1.0 + sum(others) / whole if whole else float(len(members))
+    others = 0
+    for number, member in enumerate(members[1:], start=1):
+        shared = any(_share_body(member, other) for other in members[:number])
+        others += count_multiply_adds(member.head, features)[1] if shared else count_multiply_adds(member, *inputs)[1]
+    return 1.0 + others / whole if whole else float(len(members))
+
+
+def _share_body(one: Classifier, other: Classifier) -> bool:
+    """Whether two networks differ in their heads alone, of which both have one."""
+    heads = [{id(parameter) for parameter in network.head_parameters()} for network in (one, other)]
+    bodies = [
+        {id(part) for part in (*network.parameters(), *network.buffers())} - head
+        for network, head in zip((one, other), heads, strict=True)
+    ]
+    return all(heads) and bodies[0] == bodies[1]

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 
 from fedlas.importers import GraphClassifier, load_onnx
+from fedlas.race.candidate_training import copy_head
 from fedlas.race.cost_limit import cost_limit, count_multiply_adds
 from fedlas.race.ensemble import cost_factor
 from tests.helpers.networks import Bert, Cnn, Inputs, export, images, mlp, table, texts
@@ -101,9 +102,9 @@ def test_what_is_counted() -> None:
 def test_an_average_of_recurrent_networks_costs_its_members(tmp_path: Path) -> None:
     """Two of them cost two, and another head on the same body costs next to nothing."""
     rows = torch.zeros(2, 7, dtype=torch.int64)
-    pair = [imported(Recurrent(nn.LSTM), (rows,), tmp_path) for _ in range(2)]
-    assert cost_factor(pair, [rows], shares_body=False) == 2.0
-    assert cost_factor(pair, [rows], shares_body=True) == pytest.approx(1 + 48 / (7 * 64 * 24 + 48))
+    first, second = (imported(Recurrent(nn.LSTM), (rows,), tmp_path) for _ in range(2))
+    assert cost_factor([first, second], [rows]) == 2.0
+    assert cost_factor([first, copy_head(first)], [rows]) == pytest.approx(1 + 48 / (7 * 64 * 24 + 48))
 
 
 def test_the_network_stays_as_it_is(tmp_path: Path) -> None:

@@ -94,12 +94,14 @@ def test_a_shared_body_changes_nothing_but_the_work() -> None:
 
 
 def test_what_it_costs() -> None:
-    """Two whole networks cost 2, three 3; heads cost their share of one network's multiplications more."""
-    x = [inputs(2)]
-    assert cost_factor(networks(2), x, shares_body=False) == 2.0
-    assert cost_factor(networks(3), x, shares_body=False) == 3.0
-    head, body = 8 * 4, 6 * 8
-    assert cost_factor(heads(3), x, shares_body=True) == pytest.approx(1 + 2 * head / (body + head))
+    """Two whole networks cost 2, three 3; heads on a body that is there cost their share of its multiplications."""
+    x, share = [inputs(2)], 8 * 4 / (6 * 8 + 8 * 4)
+    base, *others = heads(3)
+    assert cost_factor(networks(2), x) == 2.0
+    assert cost_factor(networks(3), x) == 3.0
+    assert cost_factor([base, *others], x) == pytest.approx(1 + 2 * share)
+    assert cost_factor([base, networks(2)[1], others[0]], x) == pytest.approx(2 + share)
+    assert cost_factor([networks(2)[1], *others], x) == pytest.approx(2 + share)
 
 
 def test_batches_and_several_inputs() -> None:
