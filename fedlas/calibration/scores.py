@@ -175,7 +175,7 @@ def _selector(rows: ScoredRows, options: CalibrationOptions) -> CalibratorSelect
         groups=rows.dataset.groups_of("calibration"),
         weights=rows.dataset.weights_of("calibration"),
         seed=options.seed,
-        base_accuracy=_accuracy(rows).value,
+        base_correct=logits.argmax(axis=1) == targets,
         max_accuracy_drop=options.max_accuracy_drop,
     )
 

@@ -21,7 +21,7 @@ from fedlas.race.outputs import SplitOutputs
 from fedlas.race.progress import OnCandidate, OnProgress, ProgressReporter
 from fedlas.race.record import Record
 from fedlas.race.results import Doubles, FedLASDiagnostics, Finalist, Floats, RaceResult
-from fedlas.race.scoring import CrossFitted, accuracy, post_hoc_names
+from fedlas.race.scoring import CrossFitted, post_hoc_names
 from fedlas.race.selection import CalibratorSelector, keeps_labels
 from fedlas.race.time_budget import TimeBudget
 
@@ -102,7 +102,7 @@ def run_race(
         groups=groups,
         weights=calibration_weights,
         seed=seed,
-        base_accuracy=accuracy(logits, targets, calibration_weights),
+        base_correct=logits.argmax(axis=1) == targets,
         max_accuracy_drop=max_accuracy_drop,
         seconds=seconds_for_features(budget_seconds),
     )

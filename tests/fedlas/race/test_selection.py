@@ -11,10 +11,12 @@ from scipy.optimize import minimize
 from fedlas.calibrators import CALIBRATORS, Calibrator, Pool, TemperatureScaling, VectorScaling, softmax
 from fedlas.calibrators.compressed import Compressed
 from fedlas.calibrators.feature_map import MAX_PRODUCT, FeatureScaling
-from fedlas.race.scoring import cross_fitted_logits, row_nll, score
+from fedlas.race.results import CandidateResult
+from fedlas.race.scoring import CrossFitted, cross_fitted_logits, row_nll, score
 from fedlas.race.selection import CalibratorSelector
 
 Rows = tuple[np.ndarray, np.ndarray, np.ndarray]
+RESULT = CandidateResult("x", "cross_entropy", {}, "all", "finished")
 PLAIN = ("temperature",)
 
 
@@ -245,12 +247,21 @@ def test_groups_count_as_one_in_the_error() -> None:
     assert one.beats(better, rival, standard_errors=4.4), "a single group keeps nothing apart"
 
 
-def test_the_accuracy_floor() -> None:
-    """A drop of exactly the limit is allowed, one row more is not, and the reason names the points."""
+def test_accuracy_that_is_lost_by_chance_drops_nothing() -> None:
+    """Four answers of 200 lost in exchange for none are a drop, seven lost for four won are not, by a paired test."""
     targets = np.zeros(200, np.int64)
-    selector = CalibratorSelector(targets, PLAIN, True, base_accuracy=0.9, max_accuracy_drop=0.005)
-    assert selector.too_inaccurate(179 / 200) == ""
-    assert "1.00 points" in selector.too_inaccurate(178 / 200)
+    base = np.arange(200) < 180
+    selector = CalibratorSelector(targets, PLAIN, True, base_correct=base, max_accuracy_drop=0.005)
+
+    def dropped(lost: int, won: int) -> str:
+        right = base.copy()
+        right[:lost], right[180 : 180 + won] = False, True
+        held_out = np.where(right[:, None], [2.0, 0.0], [0.0, 2.0])
+        return selector.scored(RESULT, CrossFitted(TemperatureScaling(), held_out)).reason
+
+    assert "3.50 points" in dropped(7, 0)
+    assert dropped(7, 4) == dropped(1, 0) == dropped(0, 5) == ""
+    assert selector.min_accuracy == pytest.approx(0.895)
 
 
 def test_scores_are_cross_fitted() -> None:
