@@ -17,6 +17,7 @@ from worker.documents.orders import (
     WorkOrder,
 )
 from worker.documents.results import (
+    JOB_ID,
     BatchResult,
     DatasetInspection,
     JobResult,
@@ -28,6 +29,7 @@ from worker.documents.results import (
 )
 
 __all__ = [
+    "JOB_ID",
     "BatchOrder",
     "BatchResult",
     "CalibrateOrder",

@@ -8,6 +8,8 @@ from pydantic import Field
 
 from service.registry.documents import DatasetProfile, Document, JsonObject, ModelProfile, Plan, Verdict
 
+#: How the id of a job looks.
+JOB_ID = r"^job_[0-9a-z]{1,36}$"
 #: A file in the child's folder, never a path.
 FileName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,79}$")]
 
@@ -32,11 +34,12 @@ class DatasetInspection(Result):
 
 
 class ModelInspection(Result):
-    """A model that is ready, and its served copy."""
+    """A model that is ready, and its served copy; `written_by` is the job that wrote the upload, by its own account."""
 
     left = ("served",)
 
     profile: ModelProfile
+    written_by: str | None = Field(None, pattern=JOB_ID)
     served: FileName
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,6 +15,7 @@ from service.registry.documents import (
     TensorSpec,
 )
 from worker.documents import (
+    JOB_ID,
     DatasetInspection,
     InspectDatasetOrder,
     InspectModelOrder,
@@ -59,7 +61,12 @@ def inspect_model(order: InspectModelOrder, files: Files, folder: Path, emit: Em
     rows = classifier.example_rows(_CHECKED_ROWS)
     report = export_onnx(classifier, served, calibrator=Identity(), class_names=names, verify_with=rows)
     cost = ServingCost.model_validate(measured(served, classifier.inputs, classifier.lengths, report.cost).as_dict())
-    return ModelInspection(profile=profile.model_copy(update={"cost": cost}), served=served.name)
+    job_id = classifier.metadata.get("fedlas.job_id", "")
+    return ModelInspection(
+        profile=profile.model_copy(update={"cost": cost}),
+        served=served.name,
+        written_by=job_id if re.fullmatch(JOB_ID, job_id) else None,
+    )
 
 
 def _class_names(classifier: GraphClassifier, given: list[str] | None) -> list[str]:

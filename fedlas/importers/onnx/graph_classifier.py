@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Mapping
+from types import MappingProxyType
 
 from fedlas.classifier import Classifier
 from fedlas.importers.onnx.graph import Array, Graph
@@ -24,6 +26,7 @@ class GraphClassifier(Classifier):
         task: `"binary"` or `"multiclass"`.
         opset, ir_version: the upload's versions, which an export keeps.
         class_labels: the names of the classes where the upload itself carries them.
+        metadata: the properties of the upload's file by name.
         notes: remarks about how it was opened, for its owner.
         reason: why it cannot be trained, where it cannot.
         logits_name, feature_names: the tensors of `graph()` that hold the logits (N, K) and, side by side and
@@ -41,6 +44,7 @@ class GraphClassifier(Classifier):
     logits_name: str
     feature_names: tuple[str, ...]
     class_labels: tuple[str, ...] | None = None
+    metadata: Mapping[str, str] = MappingProxyType({})
     notes: tuple[str, ...] = ()
     reason: str = ""
 

@@ -82,6 +82,7 @@ def _load(path: str | Path, output: str | None, features: str | None, task: str 
         classifier = _untrainable(model, output, features, task, failure)
     # The names of the classes that the file itself gives, for owners who gave none; not every classifier has them.
     classifier.class_labels = class_labels(model, classifier.num_classes)
+    classifier.metadata = {item.key: item.value for item in model.metadata_props}
     return classifier
 
 

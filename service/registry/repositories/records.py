@@ -179,21 +179,16 @@ class Models(_Inspected[tables.Model]):
     table = tables.Model
     noun = "model"
 
-    def add(self, row: tables.Model) -> tables.Model:
-        """The same; a file that a job wrote keeps what it has seen, whoever sends it again."""
-        if row.seen_rows_sha256 is None and (same := self._known(row.sha256)) is not None:
-            row.seen_rows_sha256, row.seen_rows_key = same.seen_rows_sha256, same.seen_rows_key
-        return super().add(row)
+    def ready(self, record_id: str, *, profile: Json, served_sha256: str, written_by: str | None = None) -> None:
+        """Inspection read the file and wrote the copy that is served.
 
-    def _known(self, sha256: str) -> tables.Model | None:
-        """A model of this file that jobs have trained."""
-        known = (tables.Model.sha256 == sha256, tables.Model.seen_rows_sha256.is_not(None))
-        return self.session.scalars(select(tables.Model).where(*known).limit(1)).first()
-
-    def ready(self, record_id: str, *, profile: Json, served_sha256: str) -> None:
-        """Inspection read the file and wrote the copy that is served."""
+        The file that the job `written_by` wrote has seen what it has seen, whoever sends it again.
+        """
         row = self.get(record_id)
         row.status, row.profile, row.served_sha256 = "ready", profile, served_sha256
+        written = select(tables.Model).where(tables.Model.job_id == written_by).limit(1)
+        if written_by is not None and (same := self.session.scalar(written)) is not None:
+            row.seen_rows_sha256, row.seen_rows_key = same.seen_rows_sha256, same.seen_rows_key
 
     def states(self, *, limit: int) -> Sequence[SqlRow[str, int, str, Json | None]]:
         """Of the newest `limit` models no more than `id`, `version`, `status` and `error`."""

@@ -321,19 +321,20 @@ def test_each_line_of_models_has_a_key_of_its_own(bench: Bench, tmp_path: Path) 
 
 
 def test_a_refit_that_is_sent_again_has_seen_what_it_has_seen(bench: Bench, tmp_path: Path) -> None:
-    """Under a new id and name the file of a refit is known by its digest."""
+    """Under a new id and name, or saved once more, the file of a refit is known by the job in its metadata."""
     model, data = bench.model(), bench.dataset(b"rows")
     made, key = refitted(bench, data, model, tmp_path)
+    again = bench.model()
     with bench.registry.write() as unit:
-        first = unit.models.get(made)
-        again = tables.Model(
-            id=new_id("mdl"), name="other", origin="uploaded", status="ready", created_at=now(), options={}, bytes=1,
-            sha256=first.sha256, served_sha256=first.sha256, profile=MODEL_PROFILE,
-        )  # fmt: skip
-        unit.models.add(again)
+        unit.models.get(again).status = "inspecting"
+        unit.work.open(again)
+        wrote = unit.models.get(made).job_id
+    found = {"profile": MODEL_PROFILE, "served": "calibrated.onnx", "written_by": wrote}
+    bench.begun(again)[0].succeeded(found, tmp_path)
+    with bench.registry.write() as unit:
         gone = unit.models.delete(made)
     bench.registry.discard(gone)
-    prepared = bench.begun(bench.job(data, again.id))[1]
+    prepared = bench.begun(bench.job(data, again))[1]
     assert isinstance(prepared.order, JobOrder)
     assert prepared.order.model.row_key == key
     assert Path(prepared.files["seen_rows"]).read_bytes() == b"digests"

@@ -81,5 +81,7 @@ class InspectModel(_Inspection[ModelInspection]):
     def ready(self, unit: UnitOfWork, found: ModelInspection, files: Mapping[str, StagedFile]) -> BaseModel:
         """Keep the served copy."""
         digest = files["served"].keep()
-        unit.models.ready(self.record_id, profile=found.profile.stored(), served_sha256=digest)
+        unit.models.ready(
+            self.record_id, profile=found.profile.stored(), served_sha256=digest, written_by=found.written_by
+        )
         return model_record(unit.models.get(self.record_id))
