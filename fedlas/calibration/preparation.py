@@ -16,6 +16,7 @@ from fedlas.data.dataset import Array
 from fedlas.data.memmap import pieces
 from fedlas.errors import BaselineMismatch
 from fedlas.importers import GraphClassifier
+from fedlas.importers.network_kind import network_kind
 from fedlas.race.candidates import Candidate
 from fedlas.race.context import TrainingRows
 from fedlas.race.finite_outputs import require_numbers
@@ -70,6 +71,7 @@ class Start:
         return make_candidates(
             self.options.method if self.trains else "post_hoc",
             self.options.hyperparameters,
+            kind=network_kind(self.classifier) if self.trains else "other",
             max_candidates=self.options.max_candidates,
         )
 

@@ -1,7 +1,8 @@
-"""The recipe: which candidates a method races, those that pay most often first.
+"""The recipe: which candidates a method races on which kind of network, those that pay most often first.
 
-Warm restarts at a high peak learning rate, FedLAS+ first; plain cross-entropy and label smoothing take part, so that
-the report can say what the loss added. Learning rates are shares of what the network stands, which the race measures.
+All are warm restarts. Networks that were trained by SGD want SGD at a hot rate, a share of what the network stands,
+which the race measures; transformers want AdamW at a third of the rate of a usual fine-tune. FedLAS or FedLAS+ is one
+of the first two, and plain cross-entropy takes part, so that the report can say what the loss added.
 """
 
 from __future__ import annotations
@@ -9,50 +10,87 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import TypeAlias, cast
+from typing import TypeAlias, TypedDict, cast
 
+from fedlas.importers.network_kind import NetworkKind
 from fedlas.race.candidates import DEFAULTS, METHODS, TRAINED, Candidate
 from fedlas.race.hyperparameters import Hyperparameters
 
-#: Hyperparameters as they are asked for: a number (or the word of a scope), or `auto`.
+#: Hyperparameters as they are asked for: a number (or the word of a scope or an optimiser), or `auto`.
 Asked: TypeAlias = Mapping[str, float | str]
-#: Shares of the highest rate that the network stands: the peaks 0.2, 0.1 and 0.05 of one that stands 0.4.
-_HIGH, _MIDDLE, _LOW = 0.5, 0.25, 0.125
-#: (method, alpha, share of the edge, scope): what `auto` races, those that pay most often first.
-_AUTO: tuple[tuple[str, float | None, float, str], ...] = (
-    ("fedlas_plus", 0.1, _MIDDLE, "all"),
-    ("fedlas", 0.05, _MIDDLE, "all"),
-    ("cross_entropy", None, _MIDDLE, "all"),
-    ("fedlas", 0.05, _MIDDLE, "head"),
-    ("label_smoothing", 0.05, _MIDDLE, "all"),
-    ("fedlas_plus", 0.1, _HIGH, "all"),
-    ("cross_entropy", None, _MIDDLE, "head"),
-    ("fedlas", 0.1, _HIGH, "all"),
-    ("fedlas", 0.02, _LOW, "all"),
-    ("cross_entropy", None, _LOW, "all"),
-    ("fedlas_plus", 0.1, _MIDDLE, "head"),
-    ("fedlas", 0.1, _MIDDLE, "all"),
-    ("fedlas_plus", 0.1, _LOW, "all"),
-    ("fedlas", 0.02, _MIDDLE, "all"),
-    ("label_smoothing", 0.05, _MIDDLE, "head"),
-    ("cross_entropy", None, _HIGH, "all"),
-)
-_ALPHAS = (0.1, 0.05, 0.02, 0.2)
-_SHARES = (_MIDDLE, _HIGH, _LOW)
-#: On rows the model has never seen gentle candidates pay most.
-_FRESH_FIRST = frozenset({("fedlas", 0.02, _LOW), ("cross_entropy", None, _LOW)})
+
+
+class _Training(TypedDict, total=False):
+    """What of a candidate is not its loss."""
+
+    edge_share: float
+    weight_decay: float
+    usual_epochs: int
+
+
+#: How each kind of network is trained, the best guess first. A share of the edge is that of SGD.
+_TRAININGS: dict[NetworkKind, tuple[_Training, ...]] = {
+    "other": (
+        {"edge_share": 0.5},
+        {"edge_share": 0.25, "weight_decay": 0.02},
+        {"edge_share": 0.5, "usual_epochs": 25},
+    ),
+    "convolutional": (
+        {"edge_share": 0.125, "usual_epochs": 6},
+        {"edge_share": 0.25, "usual_epochs": 6},
+        {"edge_share": 0.125, "usual_epochs": 6, "weight_decay": 0.02},
+    ),
+    "transformer": (
+        {"edge_share": 0.25, "usual_epochs": 4, "weight_decay": 0.01},
+        {"edge_share": 0.25, "usual_epochs": 2, "weight_decay": 0.01},
+    ),
+}
+_HOT, _DECAYED, _LONG = _TRAININGS["other"]
+_CONVOLUTIONAL, _HOTTER, _CONVOLUTIONAL_DECAYED = _TRAININGS["convolutional"]
+_TRANSFORMER, _ = _TRAININGS["transformer"]
+#: (method, alpha, training): what `auto` races.
+_AUTO: dict[NetworkKind, tuple[tuple[str, float | None, _Training], ...]] = {
+    "other": (
+        ("fedlas_plus", 0.1, _HOT),
+        ("cross_entropy", None, _DECAYED),
+        ("cross_entropy", None, _HOT),
+        ("fedlas_plus", 0.1, _LONG),
+        ("label_smoothing", 0.1, _LONG),
+        ("fedlas_plus", 0.1, {"edge_share": 0.25, "weight_decay": 0.005}),
+        ("fedlas", 0.1, _HOT),
+    ),
+    "convolutional": (
+        ("cross_entropy", None, _CONVOLUTIONAL),
+        ("fedlas_plus", 0.1, _HOTTER),
+        ("label_smoothing", 0.05, _HOTTER),
+        ("fedlas", 0.05, _HOTTER),
+        ("cross_entropy", None, _CONVOLUTIONAL_DECAYED),
+    ),
+    "transformer": (
+        ("cross_entropy", None, _TRANSFORMER),
+        ("fedlas", 0.05, _TRANSFORMER),
+        ("label_smoothing", 0.05, _TRANSFORMER),
+        ("fedlas_plus", 0.1, _TRANSFORMER),
+    ),
+}
+#: The mean smoothings that a named method races.
+_ALPHAS = {"fedlas": (0.1, 0.05), "fedlas_plus": (0.1, 0.05), "label_smoothing": (0.1, 0.05)}
+#: AdamW's peak. A pretrained network forgets at more; one that was trained on these rows alone hardly moves at less.
+_ADAMW_RATES: dict[NetworkKind, float] = {"transformer": 1e-4, "convolutional": 1e-3, "other": 1e-3}
+#: The weight of the newest batch in FedLAS's statistics, as the paper has it on transformers.
+_TRANSFORMER_MOMENTUM = 0.001
 
 
 def make_candidates(
-    method: str, hyperparameters: Asked, *, max_candidates: int = 16, fresh_rows: bool = False
+    method: str, hyperparameters: Asked, *, kind: NetworkKind = "other", max_candidates: int = 16
 ) -> list[Candidate]:
     """The candidates to train, in order, at most `max_candidates` (uploaded + temperature is not counted).
 
     Args:
         method: one of `METHODS`.
-        hyperparameters: `auto` or a fixed number each; a fixed number holds for every candidate whose loss has
+        hyperparameters: `auto` or a fixed value each; a fixed value holds for every candidate whose loss has
             that setting.
-        fresh_rows: the model has seen none of the rows, so a gentle candidate is tried early.
+        kind: what `network_kind` says of the network.
 
     Raises:
         ValueError: an unknown method or hyperparameter, or a value out of range (`alpha` > 0.5).
@@ -62,7 +100,7 @@ def make_candidates(
     fixed = check_hyperparameters(hyperparameters)
     if method in ("post_hoc", "temperature"):
         return []
-    candidates = [_fixed(candidate, fixed) for candidate in _grid(method, fresh_rows)]
+    candidates = [_candidate(*entry, kind, fixed) for entry in _grid(method, kind)]
     return list(dict.fromkeys(candidates))[: max(0, max_candidates)]
 
 
@@ -87,6 +125,7 @@ def _number(value: object, low: float, high: float = math.inf, *, with_low: bool
     return (low <= value if with_low else low < value) and value <= high
 
 
+_TRAINING_SETTINGS = ("optimizer", "learning_rate", "weight_decay", "epochs", "batch_size", "scope")
 _CHECKS: dict[str, tuple[str, Callable[[object], bool]]] = {
     "epochs": ("an integer of at least 1", lambda v: isinstance(v, int) and v >= 1),
     "learning_rate": ("a positive number", lambda v: _number(v, 0, with_low=False)),
@@ -95,29 +134,37 @@ _CHECKS: dict[str, tuple[str, Callable[[object], bool]]] = {
     "beta": ("a number of at least 0", lambda v: _number(v, 0)),
     "margin": ("a number of at least 0", lambda v: _number(v, 0)),
     "momentum": ("a number in [0, 1]", lambda v: _number(v, 0, 1)),
+    "optimizer": ("'sgd' or 'adamw'", lambda v: v in ("sgd", "adamw")),
+    "weight_decay": ("a number of at least 0", lambda v: _number(v, 0)),
     "scope": ("'all' or 'head'", lambda v: v in ("all", "head")),
 }
 
 
-def _grid(method: str, fresh_rows: bool) -> list[Candidate]:
-    """All candidates of a method at the recipe's own values."""
+def _grid(method: str, kind: NetworkKind) -> tuple[tuple[str, float | None, _Training], ...]:
+    """What a method races: losses, their mean smoothing, and how they train."""
     if method == "auto":
-        chosen = sorted(_AUTO, key=lambda entry: not (fresh_rows and entry[:3] in _FRESH_FIRST))
-    else:
-        alphas = _ALPHAS if method == "fedlas" else (DEFAULTS[method].get("alpha"),)
-        chosen = [(method, alpha, share, scope) for scope in ("all", "head") for alpha in alphas for share in _SHARES]
-    return [_candidate(*entry) for entry in chosen]
+        return _AUTO[kind]
+    alphas = _ALPHAS.get(method, (DEFAULTS[method].get("alpha"),))
+    return tuple((method, alpha, training) for training in _TRAININGS[kind] for alpha in alphas)
 
 
-def _candidate(method: str, alpha: float | None, edge_share: float, scope: str) -> Candidate:
+def _candidate(
+    method: str, alpha: float | None, training: _Training, kind: NetworkKind, fixed: Hyperparameters
+) -> Candidate:
     assert method in TRAINED
-    candidate = replace(Candidate(method, edge_share=edge_share, scope=scope), **DEFAULTS[method])
-    return candidate if alpha is None else replace(candidate, alpha=alpha)
-
-
-def _fixed(candidate: Candidate, fixed: Hyperparameters) -> Candidate:
-    own = (*DEFAULTS[candidate.method], "learning_rate", "epochs", "batch_size", "scope")
+    defaults = DEFAULTS[method]
+    candidate = replace(Candidate(method, **training), **defaults)
+    if alpha is not None:
+        candidate = replace(candidate, alpha=alpha)
+    if kind == "transformer" and "momentum" in defaults:
+        candidate = replace(candidate, momentum=_TRANSFORMER_MOMENTUM)
+    if fixed.get("optimizer", "adamw" if kind == "transformer" else "sgd") == "adamw":
+        candidate = replace(candidate, optimizer="adamw", learning_rate=_ADAMW_RATES[kind], edge_share=1.0)
+    own = (*defaults, *_TRAINING_SETTINGS)
     given = cast(Hyperparameters, {name: value for name, value in fixed.items() if name in own})
-    if "learning_rate" in given:  # one fixed rate is one candidate, whatever share of the edge it would have been
+    # What is fixed leaves no doubles of what it overrules.
+    if "learning_rate" in given:
         candidate = replace(candidate, edge_share=1.0)
+    if "epochs" in given:
+        candidate = replace(candidate, usual_epochs=10)
     return replace(candidate, **given)

@@ -49,6 +49,10 @@ class Hyperparameters(Strict):
 
     epochs: Annotated[int, Field(ge=1, le=1000)] | Auto = "auto"
     learning_rate: Annotated[float, Field(gt=0, le=10)] | Auto = "auto"
+    optimizer: Literal["auto", "sgd", "adamw"] = Field(
+        "auto", description="`auto`: AdamW for transformers, SGD with momentum for all others."
+    )
+    weight_decay: Annotated[float, Field(ge=0, le=1)] | Auto = Field("auto", description="Of the network, per step.")
     batch_size: Annotated[int, Field(ge=2, le=65536)] | Auto = "auto"
     alpha: AlphaValue | Auto = Field("auto", description="Mean smoothing; at most 0.5.")
     beta: PositiveValue | Auto = "auto"

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import torch
 from torch import nn
 
+from fedlas.importers.network_kind import NetworkKind
 from fedlas.losses import (
     ACLSLoss,
     CrossEntropyLoss,
@@ -17,7 +18,7 @@ from fedlas.losses import (
     LabelSmoothingLoss,
     MbLSLoss,
 )
-from fedlas.race.candidates import DEFAULTS, METHODS, Candidate, make_loss
+from fedlas.race.candidates import DEFAULTS, METHODS, TRAINED, Candidate, make_loss
 from fedlas.race.recipe import check_hyperparameters, make_candidates
 
 LOSSES: dict[str, type[nn.Module]] = {
@@ -31,66 +32,109 @@ LOSSES: dict[str, type[nn.Module]] = {
 }
 
 
-def settings(candidate: Candidate) -> tuple[str, float | None, float, str]:
-    return candidate.method, candidate.alpha, candidate.edge_share, candidate.scope
+KINDS: tuple[NetworkKind, ...] = get_args(NetworkKind)
 
 
-def test_auto_races_fedlas_beside_its_rivals() -> None:
-    """FedLAS+ leads, cross-entropy is among the first three, and heads, strengths and rates are all covered."""
+def settings(candidate: Candidate) -> tuple[object, ...]:
+    """What tells candidates of one kind of network apart."""
+    return candidate.method, candidate.alpha, candidate.edge_share, candidate.weight_decay, candidate.usual_epochs
+
+
+def test_on_tables_fedlas_plus_leads() -> None:
+    """SGD for all: FedLAS+ first, cross-entropy with strong weight decay second, long restarts later."""
     candidates = make_candidates("auto", {})
     assert [settings(c) for c in candidates[:4]] == [
-        ("fedlas_plus", 0.1, 0.25, "all"),
-        ("fedlas", 0.05, 0.25, "all"),
-        ("cross_entropy", None, 0.25, "all"),
-        ("fedlas", 0.05, 0.25, "head"),
+        ("fedlas_plus", 0.1, 0.5, 0.001, 10),
+        ("cross_entropy", None, 0.25, 0.02, 10),
+        ("cross_entropy", None, 0.5, 0.001, 10),
+        ("fedlas_plus", 0.1, 0.5, 0.001, 25),
     ]
-    assert len(candidates) == len(set(candidates)) == 16
+    assert {(c.optimizer, c.learning_rate) for c in candidates} == {("sgd", None)}, "the race finds the rate"
+    assert [candidates[0].margin, candidates[0].beta] == [6.0, 0.5]
+
+
+def test_convolutional_networks_begin_gently() -> None:
+    """Cross-entropy at an eighth of the edge, then FedLAS+ at a quarter of it, both by SGD for six epochs."""
+    candidates = make_candidates("auto", {}, kind="convolutional")
+    assert [settings(c) for c in candidates[:2]] == [
+        ("cross_entropy", None, 0.125, 0.001, 6),
+        ("fedlas_plus", 0.1, 0.25, 0.001, 6),
+    ]
+    assert {(c.optimizer, c.usual_epochs) for c in candidates} == {("sgd", 6)}
+
+
+def test_transformers_are_trained_by_adamw() -> None:
+    """AdamW at 1e-4 for four epochs: cross-entropy, then FedLAS with statistics that move slowly."""
+    candidates = make_candidates("auto", {}, kind="transformer")
+    assert {(c.optimizer, c.learning_rate, c.weight_decay, c.usual_epochs) for c in candidates} == {
+        ("adamw", 1e-4, 0.01, 4)
+    }
+    assert [(c.method, c.alpha, c.momentum) for c in candidates[:2]] == [
+        ("cross_entropy", None, None),
+        ("fedlas", 0.05, 0.001),
+    ]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_auto_races_fedlas_beside_its_rivals(kind: NetworkKind) -> None:
+    """One of the first two is FedLAS or FedLAS+; cross-entropy and label smoothing take part; none occurs twice."""
+    candidates = make_candidates("auto", {}, kind=kind)
+    assert {c.method for c in candidates[:2]} & {"fedlas", "fedlas_plus"}
     assert {c.method for c in candidates} == {"fedlas", "fedlas_plus", "label_smoothing", "cross_entropy"}
-    assert {c.alpha for c in candidates if c.method == "fedlas"} == {0.02, 0.05, 0.1}
-    for scope in ("all", "head"):
-        assert {"fedlas", "fedlas_plus", "cross_entropy"} <= {c.method for c in candidates if c.scope == scope}
-    assert {c.edge_share for c in candidates} == {0.125, 0.25, 0.5}
-    assert all(c.learning_rate is None and c.epochs is None for c in candidates), "the race finds them"
+    assert len(candidates) == len(set(candidates))
+    assert {(c.scope, c.epochs) for c in candidates} == {("auto", None)}, "the race finds them"
 
 
-@pytest.mark.parametrize("number", [0, 1, 5, 16, 99])
+@pytest.mark.parametrize("number", [0, 1, 3, 16])
 def test_at_most_so_many_candidates(number: int) -> None:
     """`max_candidates` keeps the first of the line."""
     assert make_candidates("auto", {}, max_candidates=number) == make_candidates("auto", {})[:number]
 
 
-def test_fresh_rows_put_the_gentle_candidates_first() -> None:
-    """On rows the model has not seen FedLAS 0.02 and cross-entropy at the low rate lead; none is added or lost."""
-    usual, fresh = make_candidates("auto", {}), make_candidates("auto", {}, fresh_rows=True)
-    assert [settings(c) for c in fresh[:2]] == [("fedlas", 0.02, 0.125, "all"), ("cross_entropy", None, 0.125, "all")]
-    assert [c for c in usual if c not in fresh[:2]] == fresh[2:]
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("method", TRAINED)
+def test_a_method_races_a_few_of_its_own(method: str, kind: NetworkKind) -> None:
+    """A named method has 2 to 6 candidates, trained as `auto` trains on this kind of network."""
+    candidates = make_candidates(method, {}, kind=kind)
+    assert 2 <= len(candidates) <= 6
+    assert {c.method for c in candidates} == {method}
+    assert {c.optimizer for c in candidates} == {c.optimizer for c in make_candidates("auto", {}, kind=kind)}
 
 
 def test_fixed_numbers_leave_no_doubles() -> None:
-    """A fixed alpha, learning rate and scope leave one FedLAS candidate with exactly these settings."""
-    fixed = {"alpha": 0.3, "learning_rate": 0.03, "epochs": 2, "batch_size": 32, "beta": 2, "scope": "head"}
+    """Everything fixed leaves one FedLAS candidate with exactly these settings."""
+    fixed: dict[str, float | str] = {"alpha": 0.3, "beta": 2, "momentum": 0.5, "scope": "head", "optimizer": "adamw"}
+    fixed |= {"learning_rate": 0.03, "weight_decay": 0.1, "epochs": 2, "batch_size": 32}
     (only,) = make_candidates("fedlas", fixed)
-    assert only.hyperparameters() == {
-        "alpha": 0.3,
-        "beta": 2,
-        "momentum": 0.95,
-        "optimizer": "sgd",
-        "learning_rate": 0.03,
-        "weight_decay": 0.001,
-        "epochs": 2,
-        "batch_size": 32,
-    }
+    assert only.hyperparameters() == {name: value for name, value in fixed.items() if name != "scope"}
     assert only.scope == "head"
 
 
 def test_a_fixed_number_holds_where_the_loss_has_it() -> None:
     """In `auto` a fixed alpha reaches every smoothing loss and leaves cross-entropy as it is."""
-    candidates = make_candidates("auto", {"alpha": 0.3, "learning_rate": 0.01, "epochs": "auto"})
-    found = {(c.method, c.scope): c.alpha for c in candidates}
-    assert len(candidates) == len(found), "what differed in alpha and rate only has become one"
-    assert {alpha for (method, _), alpha in found.items() if method != "cross_entropy"} == {0.3}
-    assert {alpha for (method, _), alpha in found.items() if method == "cross_entropy"} == {None}
-    assert {c.learning_rate for c in candidates} == {0.01}
+    fixed: dict[str, float | str] = {
+        "alpha": 0.3,
+        "learning_rate": 0.01,
+        "weight_decay": 0,
+        "epochs": 5,
+        "beta": "auto",
+    }
+    candidates = make_candidates("auto", fixed)
+    found = {c.method: c.alpha for c in candidates}
+    assert len(candidates) == len(found), "what differed in what is fixed only has become one"
+    assert found == {"fedlas_plus": 0.3, "cross_entropy": None, "label_smoothing": 0.3, "fedlas": 0.3}
+    assert {(c.learning_rate, c.weight_decay, c.epochs) for c in candidates} == {(0.01, 0, 5)}
+
+
+@pytest.mark.parametrize(("kind", "rate"), [("other", 1e-3), ("convolutional", 1e-3), ("transformer", 1e-4)])
+def test_a_fixed_optimizer_brings_its_own_rate(kind: NetworkKind, rate: float) -> None:
+    """AdamW has a rate for each kind of network; the rate of SGD is a share of the edge on transformers as well."""
+    adamw = make_candidates("auto", {"optimizer": "adamw"}, kind=kind)
+    assert {(c.optimizer, c.learning_rate) for c in adamw} == {("adamw", rate)}
+    sgd = make_candidates("auto", {"optimizer": "sgd"}, kind=kind)
+    assert {(c.optimizer, c.learning_rate) for c in sgd} == {("sgd", None)}
+    if kind == "transformer":
+        assert {c.edge_share for c in sgd} == {0.25}
 
 
 @pytest.mark.parametrize("scope", ["all", "head"])
@@ -98,7 +142,7 @@ def test_a_fixed_scope_is_everybodys(scope: str) -> None:
     """With a fixed scope every candidate trains that scope, and none occurs twice."""
     candidates = make_candidates("auto", {"scope": scope})
     assert {c.scope for c in candidates} == {scope}
-    assert len(set(candidates)) == len(candidates) > 8
+    assert len(set(candidates)) == len(candidates) == len(make_candidates("auto", {}))
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -141,6 +185,8 @@ def test_the_gate_starts_from_the_seed() -> None:
         {"momentum": 1.5},
         {"margin": -1},
         {"scope": "body"},
+        {"optimizer": "lion"},
+        {"weight_decay": -0.1},
         {"gamma": 3},
     ],
 )
