@@ -100,4 +100,5 @@ def _sentence(method: str, num_rows: int, differences: tuple[MethodDifference, .
     compared = {one.against for one in differences}
     missing = [f" No candidate with {METHOD_NAMES[name]} ran all folds." for name in RIVALS if name not in compared]
     best = f"the best {METHOD_NAMES[method]} candidate"
-    return f"FedLAS's own part: out of fold {best} is {' and '.join(parts)}.{''.join(missing)}"
+    differ = "Their rates, epochs and weight decay may differ too."
+    return f"FedLAS's own part: out of fold {best} is {' and '.join(parts)}. {differ}{''.join(missing)}"
