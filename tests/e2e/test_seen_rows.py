@@ -36,7 +36,7 @@ def refit(service: Service, uploads: Uploads) -> tuple[Json, Json]:
     content = made.npz(x=rows[:number], label=targets[:number], split=words)
     dataset = service.inspected("datasets", content, seen_by_model="no")
     settings = {"batch_size": 16, "learning_rate": 0.1, "epochs": 4}
-    job = service.calibrated(model, dataset, budget={"minutes": 1, "candidates": 4}, hyperparameters=settings)
+    job = service.calibrated(model, dataset, budget={"minutes": 1, "candidates": 2}, hyperparameters=settings)
     assert job["verdict"] == "trained"
     return service.get(f"/v1/models/{job['calibrated_model_id']}"), dataset
 

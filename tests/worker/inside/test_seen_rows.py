@@ -32,7 +32,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[JobResult, Path]:
         digits_model(),
         dataset_options={"seen_by_model": "no"},
         hyperparameters={"batch_size": 16, "learning_rate": 0.1, "epochs": 4},
-        budget={"minutes": 1, "candidates": 4},
+        budget={"minutes": 1, "candidates": 2},
     )
     SeenRows.of({"x": BEFORE}, key=KEY).save(folder / "before.npz")
     given = CalibrateOrder.model_validate(order.model_dump() | {"kind": "calibrate"})
