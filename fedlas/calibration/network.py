@@ -173,13 +173,18 @@ def _race(
         task=start.classifier.task,
         groups=dataset.groups_of("calibration"),
         calibrators=("temperature",) if options.method == "temperature" else None,
-        max_cost_factor=cost_limit(options.max_cost_factor, start.classifier, rows_of(dataset, "calibration")[0]),
+        max_cost_factor=_cost_limit(start) if candidates else 1.0,
         outputs=start.outputs,
         calibration_weights=dataset.weights_of("calibration"),
         on_progress=in_whole,
         on_candidate=on_candidate,
         journal=journal if candidates else None,
     )
+
+
+def _cost_limit(start: Start) -> float:
+    """How many uploaded networks an answer may cost."""
+    return cost_limit(start.options.max_cost_factor, start.classifier, rows_of(start.dataset, "calibration")[0])
 
 
 def _raced_again(

@@ -15,7 +15,7 @@ from fedlas.classifier import Classifier
 from fedlas.losses import FedLASLoss
 from fedlas.race.candidates import Candidate, make_loss
 from fedlas.race.context import Integers, RaceContext, TrainingRows
-from fedlas.race.outputs import SplitOutputs
+from fedlas.race.finite_outputs import require_numbers
 from fedlas.race.results import FedLASDiagnostics, Floats
 from fedlas.race.resume import DIVERGED, TrainingOutcome, train_once
 from fedlas.training.checkpoints import Checkpoints
@@ -58,10 +58,17 @@ class Trainer:
     @cached_property
     def features(self) -> Floats:
         """Features (M, D) of the sampled rows under the uploaded network: what a head is trained on."""
-        inputs = self.rows.inputs
-        if not self.keeps_features:
-            inputs = [array[self._sampled] for array in inputs]
-        return SplitOutputs(self._context.classifier, inputs, split="train", device=self._context.device).features
+        outputs, rows = self._context.outputs, self.rows
+        known = np.isin(self._sampled, rows.calibration)
+        found = np.empty((len(self._sampled), self._context.classifier.feature_dim), np.float32)
+        found[known] = outputs.features[np.searchsorted(rows.calibration, self._sampled[known])]
+        if not known.all():
+            others = self._sampled[~known]
+            logits, found[~known] = predict_logits(
+                self._context.classifier, rows.inputs, rows=others, device=self._context.device
+            )
+            require_numbers(logits, found[~known], split="train")
+        return found
 
     def sized(self, candidate: Candidate, scope: str) -> Candidate:
         """The candidate with its scope and its number of epochs."""
@@ -94,7 +101,6 @@ class Trainer:
             self._context.classifier,
             self.rows.inputs,
             batch_size=batch_size,
-            features=self.features,
             seed=self._context.seed,
             device=self._context.device,
         )
@@ -141,7 +147,7 @@ class Trainer:
             train_config(candidate, context.seed),
             on_epoch=on_epoch,
             device=context.device,
-            features=self._beginning(candidate.scope, rows),
+            features=self._beginning(candidate.scope, loss, rows),
             weights=self.rows.weights,
             rows=rows,
             checkpoints=checkpoints,
@@ -159,8 +165,10 @@ class Trainer:
             return TrainingOutcome(network, logits, own)
         return TrainingOutcome(None, logits, None, self._diagnostics(candidate, loss, logits, features, left_out))
 
-    def _beginning(self, scope: str, rows: Integers | None) -> Floats:
+    def _beginning(self, scope: str, loss: nn.Module, rows: Integers | None) -> Floats | None:
         """The features that FedLAS begins with, of rows that are trained on; those of all rows for a head."""
+        if scope != "head" and not isinstance(loss, FedLASLoss):
+            return None
         if scope == "head" or rows is None:
             return self.features
         return self.features[np.isin(self._sampled, rows)]

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TypedDict
-
-from fedlas.training.loop import Optimizer
+from typing import Literal, TypedDict
 
 
 class Hyperparameters(TypedDict, total=False):
@@ -14,7 +12,7 @@ class Hyperparameters(TypedDict, total=False):
     beta: float
     momentum: float
     margin: float
-    optimizer: Optimizer
+    optimizer: Literal["sgd", "adamw"]
     learning_rate: float | None
     weight_decay: float
     epochs: int | None

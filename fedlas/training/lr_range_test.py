@@ -42,7 +42,6 @@ def edge_rate(
     inputs: Sequence[Array],
     *,
     batch_size: int = 64,
-    features: Floats | None = None,
     seed: int = 0,
     device: torch.device | str | None = None,
 ) -> float:
@@ -67,7 +66,6 @@ def edge_rate(
         config,
         rows=rows,
         device=device,
-        features=features,
         schedule=lambda step: float(rates[min(step, STEPS - 1)]),
         on_step=lambda loss: _keep(losses, loss),
     )

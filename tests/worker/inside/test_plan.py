@@ -100,7 +100,7 @@ def test_what_stops_a_job_stops_its_plan(tmp_path: Path) -> None:
         calibrate(order, files, tmp_path / "a", lambda _: None)
     assert planned_error.value.message == job_error.value.message
     few = rows["split"].copy()
-    few[few == "train"] = "guarantee"
-    few[:3] = "train"
-    with pytest.raises(BadDataset, match="'train' has 3 rows"):
+    few[few == "calibration"] = "guarantee"
+    few[:3] = "calibration"
+    with pytest.raises(BadDataset, match="'calibration' has 3 rows"):
         planned(tmp_path / "b", {**rows, "split": few}, MODEL)
