@@ -32,7 +32,9 @@ class Prediction(BaseModel):
     label: str
     index: int
     confidence: float = Field(description="Calibrated probability that the label is right.")
-    uncalibrated_confidence: float = Field(description="What the same network says without its calibrator.")
+    uncalibrated_confidence: float = Field(
+        description="What the network, of an average its first member, says without a calibrator."
+    )
     abstain: bool = Field(description="The confidence is below what `abstain_below` or `max_error` asks for.")
     probability: float | None = Field(None, description="Binary models: of the positive class.")
     familiarity: float | None = Field(

@@ -89,6 +89,8 @@ def test_unknown_id_in_the_body_is_422(api: Api) -> None:
         ({"hyperparameters": {"epochs": 1.5}}, "hyperparameters.epochs"),
         ({"hyperparameters": {"learning_rate": -1}}, "hyperparameters.learning_rate"),
         ({"hyperparameters": {"scope": "some"}}, "hyperparameters.scope"),
+        ({"hyperparameters": {"optimizer": "adam"}}, "hyperparameters.optimizer"),
+        ({"hyperparameters": {"weight_decay": -0.01}}, "hyperparameters.weight_decay"),
         ({"max_cost_factor": 0.5}, "max_cost_factor"),
         ({"max_cost_factor": "cheap"}, "max_cost_factor"),
         ({"hyperparameters": {"gamma": 3}}, "hyperparameters.gamma"),

@@ -369,9 +369,11 @@ def test_jobs_of_an_earlier_version_get_todays_defaults(bench: Bench) -> None:
     with bench.registry.write() as unit:
         row = unit.jobs.get(job_id)
         old = {name: value for name, value in row.request.items() if name != "max_cost_factor"}
-        row.request = {**old, "metadata": {"note": 1000 * "x"}}  # longer than may be ordered today
+        note = {"note": 1000 * "x"}  # longer than may be ordered today
+        row.request = {**old, "metadata": note, "hyperparameters": {"alpha": 0.1}}
     request = bench.job_order(job_id)[1].request
     assert request.max_cost_factor == "auto"
+    assert (request.hyperparameters.alpha, request.hyperparameters.optimizer) == (0.1, "auto")
     assert (request.metadata, request.webhook) == ({}, None)
 
 
