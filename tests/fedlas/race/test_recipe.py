@@ -126,7 +126,7 @@ def test_a_fixed_number_holds_where_the_loss_has_it() -> None:
     assert {(c.learning_rate, c.weight_decay, c.epochs) for c in candidates} == {(0.01, 0, 5)}
 
 
-@pytest.mark.parametrize(("kind", "rate"), [("other", 1e-3), ("convolutional", 1e-3), ("transformer", 1e-4)])
+@pytest.mark.parametrize(("kind", "rate"), [("other", 1e-2), ("convolutional", 1e-3), ("transformer", 1e-4)])
 def test_a_fixed_optimizer_brings_its_own_rate(kind: NetworkKind, rate: float) -> None:
     """AdamW has a rate for each kind of network; the rate of SGD is a share of the edge on transformers as well."""
     adamw = make_candidates("auto", {"optimizer": "adamw"}, kind=kind)
