@@ -21,6 +21,7 @@ import numpy as np
 from benchmarks.networks import resnet18
 from fedlas.classifier import Classifier
 from fedlas.race.candidates import Candidate
+from fedlas.race.context import TrainingRows
 from fedlas.race.journal import FolderJournal
 from fedlas.race.race import run_race
 from fedlas.training.checkpoints import State
@@ -59,11 +60,10 @@ def measure(network: Classifier, rows: Sequence[Any], fitting: int, candidates: 
         began = time.perf_counter()
         run_race(
             network,
-            train=([inputs[:fitting]], targets[:fitting]),
+            training=TrainingRows([inputs], targets, np.arange(fitting, len(targets))),
             calibration=([inputs[fitting:]], targets[fitting:]),
             candidates=candidates,
             budget_seconds=3600,
-            combine=False,
             journal=journal,
         )
         seconds = time.perf_counter() - began

@@ -19,6 +19,7 @@ sys.path[0] = str(Path(__file__).resolve().parents[1])  # the repository, so tha
 
 from benchmarks.data.images import fashion  # noqa: E402
 from benchmarks.networks import resnet18  # noqa: E402
+from fedlas.race.context import TrainingRows  # noqa: E402
 from fedlas.race.race import run_race  # noqa: E402
 from fedlas.race.recipe import make_candidates  # noqa: E402
 from fedlas.training.fit import predict_logits  # noqa: E402
@@ -44,7 +45,7 @@ def main() -> None:
     began = time.perf_counter()
     run_race(
         network,
-        train=([images[:fitting]], targets[:fitting]),
+        training=TrainingRows([images], targets, np.arange(fitting, arguments.rows)),
         calibration=([images[fitting:]], targets[fitting:]),
         candidates=candidates,
         budget_seconds=1e6,

@@ -41,11 +41,11 @@ Whole = tuple["Job", dict[str, bytes]]
 
 ROOT = Path(__file__).parents[3]
 OUTCOMES = ("report.json", "report.html", "reliability.svg", "calibrated.onnx")
-#: Whole networks and heads race, an average teaches a student, and the student wins.
+#: Four candidates run two folds, the best three the third, two are refitted, and their average with the upload wins.
 REQUEST = {
     "method": "auto",
     "hyperparameters": {"batch_size": 16, "learning_rate": 0.1, "epochs": 4},
-    "budget": {"minutes": 10, "candidates": 7},
+    "budget": {"minutes": 10, "candidates": 4},
 }
 
 
@@ -124,7 +124,7 @@ class Job:
 
     def finished(self) -> dict[str, int]:
         """How often each training was finished."""
-        return {name: times for name, times in self.saved().items() if name.startswith(("candidate", "student"))}
+        return {name: times for name, times in self.saved().items() if name.startswith("candidate")}
 
     def candidates(self) -> list[Json]:
         """What was reported of each candidate when it ended, without how long it took."""
@@ -167,7 +167,8 @@ def whole(given: Given, tmp_path_factory: pytest.TempPathFactory) -> Whole:
         "network": ["train", "calibration"],
     }
     assert answer["result"]["calibrated"]["trained_on"] == [seen]
-    assert (report["verdict"], report["recipe"]["winner"]["method"]) == ("trained", "distilled")
+    assert (report["verdict"], report["recipe"]["winner"]["method"]) == ("trained", "average")
+    assert [len(re.findall(kind, " ".join(job.finished()))) for kind in ("fold", "refit")] == [11, 2]
     return job, {name: (folder / name).read_bytes() for name in OUTCOMES}
 
 
@@ -198,9 +199,9 @@ def check_same(job: Job, folder: Path | None, whole: Whole) -> None:
 
 
 def test_a_killed_job_goes_on(given: Given, whole: Whole, tmp_path: Path) -> None:
-    """Killed between two candidates, in the student's lesson and while it publishes: the same bytes, nothing twice."""
+    """Killed between two folds, in a refit and while it publishes: the same bytes, nothing trained twice."""
     job = Job(*given, tmp_path)
-    for moment in (saved("candidate-02-04"), epoch_after(7), stage("publishing")):
+    for moment in (saved("candidate-02-04-fold-1"), epoch_after(11), stage("publishing")):
         assert job.attempt(moment) is None
     check_same(job, job.attempt(), whole)
 
@@ -210,11 +211,11 @@ MOMENTS = {
     "plan": saved("decisions", 4),
     "first state": saved("running"),
     "second state": saved("running", 2),
-    "first finished": saved("candidate-05-04"),
+    "first finished": saved("candidate-01-04-fold-1"),
+    "third fold": epoch_after(8),
     "told of": saved("decisions", 8),
-    "whole network": epoch_after(6),
-    "last finished": saved("candidate-07-04"),
-    "student": saved("student"),
+    "refit": epoch_after(11),
+    "second refit": epoch_after(12),
     "calibrating": stage("calibrating"),
     "exporting": stage("exporting"),
 }
@@ -244,7 +245,7 @@ def test_a_job_killed_at_a_random_moment_ends_the_same(
 def test_a_job_that_is_killed_all_the_time_arrives(given: Given, whole: Whole, tmp_path: Path) -> None:
     """Killed as soon as anything new is finished, a job still ends, and with the same bytes."""
     job = Job(*given, tmp_path)
-    for attempt in range(1, 12):
+    for attempt in range(1, 20):
         folder = job.attempt(lambda job, _, number=attempt: len(job.finished()) == number)  # type: ignore[misc]
         if folder is not None:
             break
@@ -257,10 +258,12 @@ def test_another_jobs_journal_is_not_used(given: Given, whole: Whole, tmp_path: 
     (tmp_path / "broken.pt").write_bytes(b"PK nothing")
     order, files = given
     other = order.model_copy(update={"request": order.request.model_copy(update={"seed": 1})})
-    job = Job(other, files, tmp_path, journal={**whole[0].journal, "candidate-05-04": str(tmp_path / "broken.pt")})
-    assert job.attempt(saved("candidate-05-04")) is None
+    job = Job(
+        other, files, tmp_path, journal={**whole[0].journal, "candidate-01-04-fold-1": str(tmp_path / "broken.pt")}
+    )
+    assert job.attempt(saved("candidate-01-04-fold-1")) is None
     log = (tmp_path / "attempt-1" / "log.txt").read_text()
-    assert job.finished() == {"candidate-05-04": 1}, "it was trained here"
+    assert job.finished() == {"candidate-01-04-fold-1": 1}, "it was trained here"
     assert "the entry decisions is of another race and is ignored" in log
     assert "broken.pt cannot be read and is ignored" in log
 
