@@ -9,87 +9,37 @@ temperature: .002 and less). One more network, the refit, is trained on all rows
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 
 import numpy as np
 
-from fedlas.classifier import Classifier
-from fedlas.race.candidate_training import Trainer, train_config
+from fedlas.race.candidate_training import Trainer
 from fedlas.race.candidates import Candidate
 from fedlas.race.context import Integers, RaceContext
-from fedlas.race.results import CandidateResult, FedLASDiagnostics, Finalist, Floats
+from fedlas.race.fold_course import FoldCourse, Trial
+from fedlas.race.obstacles import head_obstacle, training_obstacle
+from fedlas.race.results import CandidateResult, Finalist
 from fedlas.race.resume import TrainingOutcome
-from fedlas.race.schedule import PlannedCandidate, WrittenPlan, plan
-from fedlas.race.scoring import FEW_ROWS, CrossFitted
-from fedlas.training.loop import EpochResult, steps_per_epoch
-from fedlas.training.lr_range_test import STEPS
+from fedlas.race.schedule import WrittenPlan, plan
+from fedlas.race.scoring import CrossFitted
+from fedlas.race.training_costs import TrainingCosts
+from fedlas.training.loop import EpochResult
 
-#: A step takes as long at any rate.
-_ANY_RATE = 1e-3
 _NO_TIME = "its measured time does not fit what is left of the budget"
 # How many seconds were measured is not said: the same job would say something else the next time.
 _NO_TIME_FOR_ANY = (
     "Training the whole network would have taken longer, for a single candidate, than was left of the budget: "
     "at most its head was trained"
 )
+#: The losses that users come for, and what is said where a budget leaves no time for them.
+_OURS = {"fedlas", "fedlas_plus"}
+_WITHOUT_FEDLAS = (
+    "The budget left time for one candidate, and for this kind of network {name} comes first: FedLAS was not trained"
+)
 _FEW_FOLDS = (
     "The budget left time for {folds} folds: their networks saw fewer of the fresh rows than the one that is served, "
     "which is therefore likely to be better than its out-of-fold scores"
 )
-
-
-@dataclass(frozen=True)
-class Trial:
-    """A candidate that ran all folds: its out-of-fold logits (N, K) and their calibrator.
-
-    Attributes:
-        diagnostics: of the fold networks, each on its own fold, where it is FedLAS.
-    """
-
-    planned: PlannedCandidate
-    candidate: Candidate
-    result: CandidateResult
-    calibrated: CrossFitted
-    logits: Floats
-    diagnostics: FedLASDiagnostics | None = None
-
-
-@dataclass
-class _Course:
-    """One candidate on its way through the folds."""
-
-    planned: PlannedCandidate
-    candidate: Candidate
-    folds: Sequence[Integers] = ()
-    outcomes: dict[int, TrainingOutcome] = field(default_factory=dict)
-    result: CandidateResult | None = None
-
-    @property
-    def name(self) -> str:
-        return f"candidate-{self.planned.place + 1:02}"
-
-    @property
-    def seconds(self) -> float:
-        return sum(outcome.seconds for outcome in self.outcomes.values())
-
-    @property
-    def fold_work(self) -> float:
-        return self.planned.fold_seconds(self.candidate.epochs or 1, len(self.folds))
-
-    @property
-    def refit_work(self) -> float:
-        return self.planned.refit_seconds(self.candidate.epochs or 1)
-
-    @property
-    def rows(self) -> Integers:
-        """The calibration rows of the folds that were run, as `logits` has them."""
-        return np.concatenate([self.folds[fold] for fold in sorted(self.outcomes)])
-
-    @property
-    def logits(self) -> Floats:
-        """Out-of-fold logits (M, K)."""
-        parts = [self.outcomes[fold].logits for fold in sorted(self.outcomes)]
-        return np.concatenate([part for part in parts if part is not None])
 
 
 class CrossFitting:
@@ -101,7 +51,7 @@ class CrossFitting:
         #: Those that ran all folds.
         self.trials: list[Trial] = []
         self._results: dict[int, CandidateResult] = {}
-        self._obstacle = context.record.decided("obstacle", lambda: _obstacle(context))
+        self._obstacle = context.record.decided("obstacle", lambda: training_obstacle(context))
         rows = context.training
         self.trainer = None if rows is None or self._obstacle else Trainer(context, rows)
 
@@ -144,16 +94,17 @@ class CrossFitting:
         """Run the candidates of one scope; returns those that did not fit."""
         if not line or self.trainer is None:
             return []
-        if scope == "head" and (obstacle := _head_obstacle(self.context.classifier, self.trainer)):
+        if scope == "head" and (obstacle := head_obstacle(self.context.classifier, self.trainer)):
             self._skip(line, obstacle)
             return []
         sized = {place: self.trainer.sized(candidate, scope) for place, candidate in line}
         may_shorten = {place for place, candidate in line if candidate.epochs is None}
         budget, num_folds = self.context.budget, len(self.context.folds())
-        planned = {place: self._planned(place, one, place in may_shorten) for place, one in sized.items()}
+        costs = TrainingCosts(self.context, self.trainer)
+        planned = {place: costs.planned(place, one, may_shorten=place in may_shorten) for place, one in sized.items()}
 
         def decide() -> WrittenPlan:
-            seconds = budget.remaining() - reserve - self._seconds_of_range_test(scope, list(sized.values()))
+            seconds = budget.remaining() - reserve - costs.range_test(list(sized.values()))
             return plan(list(planned.values()), seconds, num_folds=num_folds, refits=refits).written()
 
         taken = self.context.record.decided(f"plan, {scope} from {line[0][0]} on", decide)
@@ -163,50 +114,19 @@ class CrossFitting:
         folds = self.context.folds(taken["folds"]) if places else []
         if places and len(folds) < num_folds:
             self.notes.append(_FEW_FOLDS.format(folds=len(folds)))
+        methods = {place: candidate.method for place, candidate in line}
+        if places and set(methods.values()) & _OURS and not {methods[place] for place in places} & _OURS:
+            self.notes.append(_WITHOUT_FEDLAS.format(name=sized[min(places)].method))
         self._run_plan(
             taken,
             [
-                _Course(planned[place], self.trainer.rated(replace(sized[place], epochs=count)), folds)
+                FoldCourse(planned[place], self.trainer.rated(replace(sized[place], epochs=count)), folds)
                 for place, count in taken["epochs"]
             ],
         )
         return [(place, candidate) for place, candidate in line if place not in places]
 
-    def _planned(self, place: int, candidate: Candidate, may_shorten: bool) -> PlannedCandidate:
-        assert self.trainer is not None
-        num_scored = len(self.context.calibration[1])
-        return PlannedCandidate(
-            place,
-            candidate.epochs or 1,
-            self.epoch_seconds(candidate),
-            num_scored / len(self.trainer.rows),
-            self.context.budget.prediction_seconds(0 if candidate.scope == "head" else num_scored),
-            may_shorten,
-        )
-
-    def _seconds_of_range_test(self, scope: str, sized: Sequence[Candidate]) -> float:
-        """What finding the learning rates takes; the edge of a head costs nothing."""
-        wanting = [self._step_seconds(one) for one in sized if one.learning_rate is None]
-        return STEPS * max(wanting, default=0.0) if scope == "all" else 0.0
-
-    def epoch_seconds(self, candidate: Candidate) -> float:
-        """What one epoch of a sized candidate on all rows costs, measured."""
-        assert self.trainer is not None
-        return steps_per_epoch(len(self.trainer.rows), candidate.batch_size) * self._step_seconds(candidate)
-
-    def _step_seconds(self, candidate: Candidate) -> float:
-        assert self.trainer is not None
-        rows = self.trainer.rows
-        return self.context.budget.step_seconds(
-            self.context.classifier,
-            rows.inputs,
-            rows.targets,
-            replace(train_config(replace(candidate, learning_rate=_ANY_RATE), self.context.seed), epochs=1),
-            features=self.trainer.features if candidate.scope == "head" else None,
-            device=self.context.device,
-        )
-
-    def _run_plan(self, taken: WrittenPlan, courses: Sequence[_Course]) -> None:
+    def _run_plan(self, taken: WrittenPlan, courses: Sequence[FoldCourse]) -> None:
         first, folds = taken["first_folds"], taken["folds"]
         work = sum(first * one.fold_work + one.refit_work / len(courses) for one in courses)
         longest = max((one.fold_work for one in courses), default=0.0)
@@ -229,7 +149,7 @@ class CrossFitting:
             self._results[course.planned.place] = course.result
             self.context.reporter.candidate_ended(course.name, course.result)
 
-    def _run_folds(self, course: _Course, folds: range, *, last: int) -> None:
+    def _run_folds(self, course: FoldCourse, folds: range, *, last: int) -> None:
         """Train without each of these folds, until one does not end well."""
         for fold in folds:
             name = f"{course.name}-{course.candidate.epochs:02}-fold-{fold + 1}"
@@ -243,7 +163,7 @@ class CrossFitting:
                 return
 
     def _train(
-        self, course: _Course, what: str, name: str, left_out: Integers | None, work: float, after: float
+        self, course: FoldCourse, what: str, name: str, left_out: Integers | None, work: float, after: float
     ) -> TrainingOutcome:
         """Train once; `after` are the seconds that this candidate still needs then, lest it ends in nothing."""
         assert self.trainer is not None
@@ -258,13 +178,13 @@ class CrossFitting:
         reporter.done += work
         return done
 
-    def _partial(self, course: _Course) -> tuple[CrossFitted, float]:
+    def _partial(self, course: FoldCourse) -> tuple[CrossFitted, float]:
         """The candidate on the folds that it has run, calibrated out-of-fold, and its NLL."""
         selector = self.context.selector.of_rows(course.rows)
         found = selector.fit_simplest(course.logits)
         return found, selector.nll(found.held_out)
 
-    def _halve(self, course: _Course, kept: int) -> None:
+    def _halve(self, course: FoldCourse, kept: int) -> None:
         found, _ = self._partial(course)
         course.result = replace(
             self.context.selector.of_rows(course.rows).scored(self._named(course), found),
@@ -272,21 +192,21 @@ class CrossFitting:
             reason=f"after {len(course.outcomes)} of {len(course.folds)} folds it was not among the best {kept}",
         )
 
-    def _finish(self, course: _Course) -> None:
+    def _finish(self, course: FoldCourse) -> None:
         """Put the folds together: every calibration row has logits of a network that has not seen it."""
-        order = np.argsort(course.rows)
-        logits = course.logits[order]
+        logits = course.logits[np.argsort(course.rows)]
         calibrated = self.context.selector.fit_simplest(logits)
         course.result = self.context.selector.scored(self._named(course), calibrated)
-        diagnostics = _joined([course.outcomes[fold].diagnostics for fold in sorted(course.outcomes)], order)
-        self.trials.append(Trial(course.planned, course.candidate, course.result, calibrated, logits, diagnostics))
+        self.trials.append(
+            Trial(course.planned, course.candidate, course.result, calibrated, logits, course.diagnostics)
+        )
 
-    def _named(self, course: _Course) -> CandidateResult:
+    def _named(self, course: FoldCourse) -> CandidateResult:
         return _unscored(course.candidate, "finished", "", seconds=course.seconds)
 
     def refit(self, trial: Trial) -> Finalist | None:
         """The network of a trial that is trained on all rows, with the calibrator of its out-of-fold logits."""
-        course = _Course(trial.planned, trial.candidate)
+        course = FoldCourse(trial.planned, trial.candidate)
         name = f"{course.name}-{trial.candidate.epochs:02}-refit"
         done = self._train(course, "on all rows", name, None, course.refit_work, 0.0)
         if done.network is None:
@@ -308,41 +228,6 @@ class CrossFitting:
         for place, candidate in line:
             self._results[place] = _unscored(candidate, "skipped", reason)
             self.context.reporter.candidate_ended(f"candidate-{place + 1:02}", self._results[place])
-
-
-def _joined(parts: Sequence[FedLASDiagnostics | None], order: Integers) -> FedLASDiagnostics | None:
-    """What FedLAS saw on every fold, in this order of their rows."""
-    found = [vars(part) for part in parts if part is not None]
-    if not found:
-        return None
-    return FedLASDiagnostics(**{name: np.concatenate([part[name] for part in found])[order] for name in found[0]})
-
-
-def _obstacle(context: RaceContext) -> str:
-    """Why nothing at all can be trained, or an empty text."""
-    if context.training is None or len(context.training) == 0:
-        return "there are no rows to train on"
-    if not any(parameter.requires_grad for parameter in context.classifier.parameters()):
-        return "the model has no weights that can be trained"
-    if len(context.calibration[1]) < FEW_ROWS:
-        return (
-            f"{len(context.calibration[1])} calibration rows are too few to teach a network and to tell what it has "
-            f"learned: at least {FEW_ROWS} are needed"
-        )
-    if not context.selector.has_groups_to_leave_out:
-        return "all calibration rows are of one group, so that none can be left out while the others teach"
-    if context.budget.prediction_seconds(len(context.training)) > context.budget.remaining():
-        return "one pass over the training rows does not fit the budget"
-    return ""
-
-
-def _head_obstacle(classifier: Classifier, trainer: Trainer) -> str:
-    """Why no head can be trained alone, or an empty text."""
-    if not classifier.head_parameters():
-        return "the network has no head of its own to train"
-    if not trainer.keeps_features:
-        return "the features of so many rows do not fit into memory, so that no head was trained alone"
-    return ""
 
 
 def _unscored(candidate: Candidate, status: str, reason: str, *, seconds: float = 0.0) -> CandidateResult:

@@ -15,7 +15,8 @@ from fedlas.classifier import Classifier
 from fedlas.race.averaging import average
 from fedlas.race.candidates import Candidate
 from fedlas.race.context import RaceContext, Rows, TrainingRows
-from fedlas.race.cross_fitting import CrossFitting, Trial
+from fedlas.race.cross_fitting import CrossFitting
+from fedlas.race.fold_course import Trial
 from fedlas.race.journal import Journal
 from fedlas.race.outputs import SplitOutputs
 from fedlas.race.progress import OnCandidate, OnProgress, ProgressReporter

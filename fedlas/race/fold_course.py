@@ -1,0 +1,86 @@
+"""The course of a candidate through the folds: what its networks say of rows that they have not seen."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from fedlas.race.candidates import Candidate
+from fedlas.race.context import Integers
+from fedlas.race.results import CandidateResult, FedLASDiagnostics, Floats
+from fedlas.race.resume import TrainingOutcome
+from fedlas.race.schedule import PlannedCandidate
+from fedlas.race.scoring import CrossFitted
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A candidate that ran all folds: its out-of-fold logits (N, K) and their calibrator.
+
+    Attributes:
+        diagnostics: of the fold networks, each on its own fold, where it is FedLAS.
+    """
+
+    planned: PlannedCandidate
+    candidate: Candidate
+    result: CandidateResult
+    calibrated: CrossFitted
+    logits: Floats
+    diagnostics: FedLASDiagnostics | None = None
+
+
+@dataclass
+class FoldCourse:
+    """One candidate on its way through the folds.
+
+    Attributes:
+        folds: indices of the calibration rows of each fold.
+        outcomes: of the folds that were run, by their number.
+        result: None while the candidate is still in the race.
+    """
+
+    planned: PlannedCandidate
+    candidate: Candidate
+    folds: Sequence[Integers] = ()
+    outcomes: dict[int, TrainingOutcome] = field(default_factory=dict)
+    result: CandidateResult | None = None
+
+    @property
+    def name(self) -> str:
+        return f"candidate-{self.planned.place + 1:02}"
+
+    @property
+    def seconds(self) -> float:
+        return sum(outcome.seconds for outcome in self.outcomes.values())
+
+    @property
+    def fold_work(self) -> float:
+        return self.planned.fold_seconds(self.candidate.epochs or 1, len(self.folds))
+
+    @property
+    def refit_work(self) -> float:
+        return self.planned.refit_seconds(self.candidate.epochs or 1)
+
+    @property
+    def rows(self) -> Integers:
+        """The calibration rows of the folds that were run, as `logits` has them."""
+        return np.concatenate([self.folds[fold] for fold in sorted(self.outcomes)])
+
+    @property
+    def logits(self) -> Floats:
+        """Out-of-fold logits (M, K)."""
+        parts = [self.outcomes[fold].logits for fold in sorted(self.outcomes)]
+        return np.concatenate([part for part in parts if part is not None])
+
+    @property
+    def diagnostics(self) -> FedLASDiagnostics | None:
+        """What FedLAS saw on every fold, in the order of the calibration rows; None where it is another loss."""
+        found = [
+            vars(self.outcomes[fold].diagnostics) for fold in sorted(self.outcomes) if self.outcomes[fold].diagnostics
+        ]
+        if not found:
+            return None
+        order = np.argsort(self.rows)
+        return FedLASDiagnostics(**{name: np.concatenate([part[name] for part in found])[order] for name in found[0]})
