@@ -23,7 +23,6 @@ from fedlas.gate.claims import FINE_TUNED, GateVerdict
 from fedlas.guarantees import Guarantees
 from fedlas.guarantees.typicality import Familiarity
 from fedlas.importers import GraphClassifier
-from fedlas.race.cost_limit import cost_limit
 from fedlas.race.journal import Journal
 from fedlas.race.outputs import SplitOutputs
 from fedlas.race.race import run_race
@@ -173,18 +172,13 @@ def _race(
         task=start.classifier.task,
         groups=dataset.groups_of("calibration"),
         calibrators=("temperature",) if options.method == "temperature" else None,
-        max_cost_factor=_cost_limit(start) if candidates else 1.0,
+        max_cost_factor=start.max_cost_factor() if candidates else 1.0,
         outputs=start.outputs,
         calibration_weights=dataset.weights_of("calibration"),
         on_progress=in_whole,
         on_candidate=on_candidate,
         journal=journal if candidates else None,
     )
-
-
-def _cost_limit(start: Start) -> float:
-    """How many uploaded networks an answer may cost."""
-    return cost_limit(start.options.max_cost_factor, start.classifier, rows_of(start.dataset, "calibration")[0])
 
 
 def _raced_again(

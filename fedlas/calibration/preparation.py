@@ -19,6 +19,7 @@ from fedlas.importers import GraphClassifier
 from fedlas.importers.network_kind import network_kind
 from fedlas.race.candidates import Candidate
 from fedlas.race.context import TrainingRows
+from fedlas.race.cost_limit import cost_limit
 from fedlas.race.finite_outputs import require_numbers
 from fedlas.race.outputs import SplitOutputs
 from fedlas.race.race import seconds_for_features
@@ -74,6 +75,10 @@ class Start:
             kind=network_kind(self.classifier) if self.trains else "other",
             max_candidates=self.options.max_candidates,
         )
+
+    def max_cost_factor(self) -> float:
+        """How many uploaded networks an answer may cost."""
+        return cost_limit(self.options.max_cost_factor, self.classifier, rows_of(self.dataset, "calibration")[0])
 
     def training_rows(self) -> TrainingRows:
         """Train and calibration rows in one; nothing is copied where they lie side by side."""

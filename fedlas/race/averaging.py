@@ -15,7 +15,7 @@ import numpy as np
 from fedlas.calibrators import Calibrator, Identity, Pool
 from fedlas.classifier import Classifier
 from fedlas.data.dataset import Array
-from fedlas.race.ensemble import Ensemble, cost_factor
+from fedlas.race.ensemble import Ensemble, cost_factor, shared_bodies
 from fedlas.race.hyperparameters import Settings
 from fedlas.race.results import CandidateResult, Doubles, Finalist
 from fedlas.race.scoring import CrossFitted
@@ -74,4 +74,5 @@ def _pooled(calibrators: Sequence[Calibrator], weights: Doubles) -> Calibrator:
 
 def _cost(networks: Sequence[Classifier], inputs: Sequence[Array]) -> float:
     few = [tensor(np.asarray(array[:_COUNTED_ROWS])) for array in inputs]
-    return cost_factor([one.to("cpu").eval() for one in networks], few)
+    shared = shared_bodies(networks)  # a network that is moved gets buffers of its own
+    return cost_factor([one.to("cpu").eval() for one in networks], few, shared=shared)

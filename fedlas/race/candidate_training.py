@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import hashlib
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from functools import cached_property
@@ -16,6 +17,7 @@ from fedlas.losses import FedLASLoss
 from fedlas.race.candidates import Candidate, make_loss
 from fedlas.race.context import Integers, RaceContext, TrainingRows
 from fedlas.race.finite_outputs import require_numbers
+from fedlas.race.recipe import HEAD_SHARE
 from fedlas.race.results import FedLASDiagnostics, Floats
 from fedlas.race.resume import DIVERGED, TrainingOutcome, train_once
 from fedlas.training.checkpoints import Checkpoints
@@ -28,8 +30,6 @@ _MAX_STEPS = 20_000
 #: Features of all training rows are kept up to this size; beyond it no head is trained alone, and the statistics that
 #: FedLAS begins with come from so many rows.
 _MOST_FEATURE_BYTES, _SAMPLED_ROWS = 1 << 30, 50_000
-#: The share of its edge at which a head is trained where no whole network fits.
-_HEAD_SHARE = 0.25
 #: A head has converged long before: on 10,000 rows ten epochs of twelve heads took longer than all features.
 _MAX_HEAD_STEPS = 625
 
@@ -72,9 +72,9 @@ class Trainer:
 
     def sized(self, candidate: Candidate, scope: str) -> Candidate:
         """The candidate with its scope and its number of epochs."""
-        if scope == "head" and candidate.scope == "auto":
+        if scope == "head" and candidate.scope == "auto" and not candidate.rate_is_fixed:
             # Rates and optimisers of whole networks say nothing of a linear map.
-            candidate = replace(candidate, learning_rate=None, edge_share=_HEAD_SHARE, optimizer="sgd")
+            candidate = replace(candidate, learning_rate=None, edge_share=HEAD_SHARE, optimizer="sgd", usual_epochs=10)
         epochs = candidate.epochs
         if epochs is None:
             epochs = capped_epochs(candidate.usual_epochs, len(self.rows), candidate.batch_size, scope=scope)
@@ -123,7 +123,7 @@ class Trainer:
         return train_once(
             self._context.record,
             name,
-            {"candidate": asdict(candidate), "seed": self._context.seed, "left_out": left_out is not None},
+            {"candidate": asdict(candidate), "seed": self._context.seed, "left_out": _digest(left_out)},
             scope=candidate.scope,
             copied=lambda: body(self._context.classifier),
             train=lambda network, checkpoints: self._trained(candidate, network, left_out, on_epoch, checkpoints),
@@ -190,6 +190,11 @@ class Trainer:
             gate_before=untrained.bcg.soft(scores).sign().double().numpy(),
             correct=logits.argmax(axis=1) == self._context.calibration[1][left_out],
         )
+
+
+def _digest(left_out: Integers | None) -> str:
+    """Which rows a network has not seen: one that was trained on others must not be gone on with."""
+    return "" if left_out is None else hashlib.sha256(left_out.tobytes()).hexdigest()
 
 
 def keeps_features(num_rows: int, feature_dim: int) -> bool:

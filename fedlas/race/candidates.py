@@ -53,6 +53,7 @@ class Candidate:
         learning_rate: the peak, or None: then it is `edge_share` of the highest rate that the network stands, which
             the race finds by a range test.
         epochs: None leaves their number to the race: `usual_epochs`, fewer where rows abound.
+        rate_is_fixed: whether its rate and optimiser hold for a head too, where no whole network fits.
         scope: `all`, `head`, or `auto`: all where the time allows it, else the head.
     """
 
@@ -69,6 +70,7 @@ class Candidate:
     optimizer: Optimizer = "sgd"
     weight_decay: float = 0.001
     usual_epochs: int = 10
+    rate_is_fixed: bool = False
 
     @property
     def name(self) -> str:

@@ -8,6 +8,7 @@ temperature: .002 and less). One more network, the refit, is trained on all rows
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -19,12 +20,13 @@ from fedlas.race.context import Integers, RaceContext
 from fedlas.race.fold_course import FoldCourse, Trial
 from fedlas.race.obstacles import head_obstacle, training_obstacle
 from fedlas.race.results import CandidateResult, Finalist
-from fedlas.race.resume import TrainingOutcome
+from fedlas.race.resume import OUT_OF_TIME, TrainingOutcome
 from fedlas.race.schedule import WrittenPlan, plan
 from fedlas.race.scoring import CrossFitted
 from fedlas.race.training_costs import TrainingCosts
 from fedlas.training.loop import EpochResult
 
+_NO_MEMORY = "it does not fit into the device's memory"
 _NO_TIME = "its measured time does not fit what is left of the budget"
 # How many seconds were measured is not said: the same job would say something else the next time.
 _NO_TIME_FOR_ANY = (
@@ -51,6 +53,9 @@ class CrossFitting:
         #: Those that ran all folds.
         self.trials: list[Trial] = []
         self._results: dict[int, CandidateResult] = {}
+        self._too_large: set[int] = set()
+        #: How much longer the last training took than it was planned to.
+        self._slower = 1.0
         self._obstacle = context.record.decided("obstacle", lambda: training_obstacle(context))
         rows = context.training
         self.trainer = None if rows is None or self._obstacle else Trainer(context, rows)
@@ -65,13 +70,8 @@ class CrossFitting:
         newer = {trial.planned.place: trial.result for trial in refined}
         return [newer.get(place, result) for place, result in sorted(self._results.items())]
 
-    def run(self, candidates: Sequence[Candidate], *, refits: int, reserve: float) -> None:
-        """Run what fits on its folds.
-
-        Args:
-            refits: how many are to be refitted in the end, for which time is kept.
-            reserve: seconds that are kept for what comes after all trainings.
-        """
+    def run(self, candidates: Sequence[Candidate], *, refits: int) -> None:
+        """Run what fits on its folds; time is kept for so many refits."""
         self.context.reporter.candidates = max(1, len(candidates))
         line = list(enumerate(candidates))
         if self.trainer is None:
@@ -79,18 +79,16 @@ class CrossFitting:
             return
         heads = [(i, c) for i, c in line if c.scope == "head"]
         whole = [(i, c) for i, c in line if c.scope != "head"]
-        left_over = self._run_scope("all", whole, refits, reserve)
+        left_over = self._run_scope("all", whole, refits)
         if len(left_over) < len(whole):  # whole networks run: a head of its own adds nothing to them
             self._skip(left_over, _NO_TIME)
             left_over = []
         else:
             self._skip([(i, c) for i, c in left_over if c.scope == "all"], _NO_TIME)
         heads += [(i, c) for i, c in left_over if c.scope == "auto"]
-        self._skip(self._run_scope("head", sorted(heads, key=lambda one: one[0]), refits, reserve), _NO_TIME)
+        self._skip(self._run_scope("head", sorted(heads, key=lambda one: one[0]), refits), _NO_TIME)
 
-    def _run_scope(
-        self, scope: str, line: Sequence[tuple[int, Candidate]], refits: int, reserve: float
-    ) -> list[tuple[int, Candidate]]:
+    def _run_scope(self, scope: str, line: Sequence[tuple[int, Candidate]], refits: int) -> list[tuple[int, Candidate]]:
         """Run the candidates of one scope; returns those that did not fit."""
         if not line or self.trainer is None:
             return []
@@ -104,11 +102,12 @@ class CrossFitting:
         planned = {place: costs.planned(place, one, may_shorten=place in may_shorten) for place, one in sized.items()}
 
         def decide() -> WrittenPlan:
-            seconds = budget.remaining() - reserve - costs.range_test(list(sized.values()))
+            seconds = budget.remaining() - budget.reserve - costs.range_test(list(sized.values()))
             return plan(list(planned.values()), seconds, num_folds=num_folds, refits=refits).written()
 
         taken = self.context.record.decided(f"plan, {scope} from {line[0][0]} on", decide)
         places = {place for place, _ in taken["epochs"]}
+        self._too_large |= {place for place, one in planned.items() if math.isinf(one.epoch_seconds)}
         if not places and scope == "all":
             self.notes.append(_NO_TIME_FOR_ANY)
         folds = self.context.folds(taken["folds"]) if places else []
@@ -123,14 +122,16 @@ class CrossFitting:
                 FoldCourse(planned[place], self.trainer.rated(replace(sized[place], epochs=count)), folds)
                 for place, count in taken["epochs"]
             ],
+            refits,
         )
         return [(place, candidate) for place, candidate in line if place not in places]
 
-    def _run_plan(self, taken: WrittenPlan, courses: Sequence[FoldCourse]) -> None:
+    def _run_plan(self, taken: WrittenPlan, courses: Sequence[FoldCourse], refits: int) -> None:
         first, folds = taken["first_folds"], taken["folds"]
-        work = sum(first * one.fold_work + one.refit_work / len(courses) for one in courses)
-        longest = max((one.fold_work for one in courses), default=0.0)
-        self.context.reporter.begin(work + (folds - first) * taken["kept"] * longest)
+        dearest = sorted((one.fold_work for one in courses), reverse=True)[: taken["kept"]]
+        last = sorted((one.refit_work for one in courses), reverse=True)[:refits]
+        work = sum(first * one.fold_work for one in courses) + (folds - first) * sum(dearest) + sum(last)
+        self.context.reporter.begin(work)
         for course in courses:
             self._run_folds(course, range(first), last=folds)
         running = [one for one in courses if one.result is None]
@@ -138,7 +139,7 @@ class CrossFitting:
         if first < folds:
             kept = sorted(running, key=lambda one: self._partial(one)[1])[: taken["kept"]]
             for course in (one for one in running if one not in kept):
-                self._halve(course, len(kept))
+                self._eliminate(course, len(kept))
             for course in kept:
                 self._run_folds(course, range(first, folds), last=folds)
         for course in sorted(kept, key=lambda one: one.planned.place):
@@ -159,23 +160,34 @@ class CrossFitting:
             course.outcomes[fold] = done
             if done.logits is None:
                 course.result = _unscored(course.candidate, done.status, done.reason, seconds=course.seconds)
-                self.context.reporter.done += (last - fold - 1) * course.fold_work
+                self.context.reporter.done += (folds.stop - fold - 1) * course.fold_work
                 return
 
     def _train(
         self, course: FoldCourse, what: str, name: str, left_out: Integers | None, work: float, after: float
     ) -> TrainingOutcome:
-        """Train once; `after` are the seconds that this candidate still needs then, lest it ends in nothing."""
+        """Train once, unless what is left of the budget is too little for it.
+
+        Args:
+            work: seconds that this training was planned to take.
+            after: those that the candidate needs then, lest it ends in nothing.
+        """
         assert self.trainer is not None
-        reporter, shown = self.context.reporter, f"{course.candidate.name}, {what}"
+        reporter, budget, shown = self.context.reporter, self.context.budget, f"{course.candidate.name}, {what}"
+        seconds = self._slower * (work + after)
+        if not self.context.record.decided(f"time for {name}", lambda: budget.fits(seconds)):
+            reporter.done += work
+            return OUT_OF_TIME
 
         def on_epoch(epoch: EpochResult) -> None:
             reporter.report(course.planned.place + 1, shown, epoch.epoch, epoch.epochs, work=work)
-            self.context.budget.check(epoch, after=after)
+            budget.check(epoch, planned=work, after=after)
 
         reporter.report(course.planned.place + 1, shown, 0, course.candidate.epochs or 1, work=work)
         done = self.trainer.train(course.candidate, on_epoch, left_out=left_out, name=name)
         reporter.done += work
+        if done.status == "finished" and work > 0:
+            self._slower = max(1.0, done.seconds / work)
         return done
 
     def _partial(self, course: FoldCourse) -> tuple[CrossFitted, float]:
@@ -184,11 +196,11 @@ class CrossFitting:
         found = selector.fit_simplest(course.logits)
         return found, selector.nll(found.held_out)
 
-    def _halve(self, course: FoldCourse, kept: int) -> None:
+    def _eliminate(self, course: FoldCourse, kept: int) -> None:
         found, _ = self._partial(course)
         course.result = replace(
             self.context.selector.of_rows(course.rows).scored(self._named(course), found),
-            status="halved",
+            status="eliminated",
             reason=f"after {len(course.outcomes)} of {len(course.folds)} folds it was not among the best {kept}",
         )
 
@@ -226,7 +238,8 @@ class CrossFitting:
 
     def _skip(self, line: Sequence[tuple[int, Candidate]], reason: str) -> None:
         for place, candidate in line:
-            self._results[place] = _unscored(candidate, "skipped", reason)
+            why = _NO_MEMORY if place in self._too_large else reason
+            self._results[place] = _unscored(candidate, "skipped", why)
             self.context.reporter.candidate_ended(f"candidate-{place + 1:02}", self._results[place])
 
 

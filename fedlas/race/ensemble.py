@@ -105,17 +105,26 @@ def _weights(num_members: int, given: ArrayLike | None) -> NDArray[np.float64]:
     return weights
 
 
-def cost_factor(members: Sequence[Classifier], inputs: Sequence[Tensor]) -> float:
+def shared_bodies(members: Sequence[Classifier]) -> list[bool]:
+    """Whether each member shares its body with one before it."""
+    return [any(_share_body(one, other) for other in members[:number]) for number, one in enumerate(members)]
+
+
+def cost_factor(
+    members: Sequence[Classifier], inputs: Sequence[Tensor], *, shared: Sequence[bool] | None = None
+) -> float:
     """Multiply-adds of all members on these inputs, as a multiple of the first one's.
 
     A body that members share is counted once, as a written file computes it once. Only matrix products, convolutions
     and recurrent layers are counted; a network without any counts as one unit.
+
+    Args:
+        shared: `shared_bodies` of the members, where they were moved since.
     """
     (_, features), whole = count_multiply_adds(members[0], *inputs)
     others = 0
-    for number, member in enumerate(members[1:], start=1):
-        shared = any(_share_body(member, other) for other in members[:number])
-        others += count_multiply_adds(member.head, features)[1] if shared else count_multiply_adds(member, *inputs)[1]
+    for member, shares in zip(members[1:], (shared or shared_bodies(members))[1:], strict=True):
+        others += count_multiply_adds(member.head, features)[1] if shares else count_multiply_adds(member, *inputs)[1]
     return 1.0 + others / whole if whole else float(len(members))
 
 

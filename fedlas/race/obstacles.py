@@ -7,6 +7,9 @@ from fedlas.race.candidate_training import Trainer
 from fedlas.race.context import RaceContext
 from fedlas.race.scoring import FEW_ROWS
 
+#: BatchNorm has no variance of a single row.
+_FEWEST_TO_LEARN_FROM = 2
+
 
 def training_obstacle(context: RaceContext) -> str:
     """Why nothing at all can be trained, or an empty text."""
@@ -21,6 +24,8 @@ def training_obstacle(context: RaceContext) -> str:
         )
     if not context.selector.has_groups_to_leave_out:
         return "all calibration rows are of one group, so that none can be left out while the others teach"
+    if len(context.training) - max(map(len, context.folds())) < _FEWEST_TO_LEARN_FROM:
+        return "where a fold of the calibration rows is left out too few rows are left to learn from"
     if context.budget.prediction_seconds(len(context.training)) > context.budget.remaining():
         return "one pass over the training rows does not fit the budget"
     return ""

@@ -123,26 +123,30 @@ def _run(context: RaceContext, candidates: Sequence[Candidate], max_cost_factor:
     post_hoc = uploaded(classifier, selector, outputs.logits, outputs.features)
     temperature = replace(selector, names=("temperature",), reads_features=False).calibrate(outputs.logits)
     folds = CrossFitting(context)
-    refits = 2 if max_cost_factor >= _COST_OF_TWO_REFITS else 1
-    folds.run(candidates, refits=refits, reserve=_seconds_of_pools(context, post_hoc))
+    refits = number_of_refits(max_cost_factor)
+    context.budget.reserve = _seconds_of_pools(context, len(candidates))
+    folds.run(candidates, refits=refits)
     trials = _best_first(folds.trials, selector)
     averages = max_cost_factor >= 2 or any(trial.result.scope == "head" for trial in trials)
     refitted = _refitted(folds, trials, refits, np.inf if averages else selector.nll(temperature.held_out))
     averaged = average(post_hoc, temperature, refitted, selector, context.calibration[0]) if averages else None
+    if averaged is not None and averaged.cost_factor > max(_NEXT_TO_NOTHING, max_cost_factor):
+        averaged = None
     classifier.to("cpu")
     finalists = {**_behind(post_hoc, selector, outputs.logits), "post_hoc": post_hoc}
     if refitted:
         finalists["trained"] = refitted[0]
-    if averaged is not None and averaged.cost_factor <= max(_NEXT_TO_NOTHING, max_cost_factor):
-        finalists["average"] = averaged
+    if averaged is not None:
         context.reporter.candidate_ended("average", averaged.result)
+        if averaged.result.status == "finished":
+            finalists["average"] = averaged
     held_out = {name: one.held_out for name, one in finalists.items()}
     trained = next((trial for trial in trials if refitted and trial.result.name == refitted[0].result.name), None)
     return RaceResult(
         candidates=(
             post_hoc.result,
             *folds.results_with(trials),
-            *(one.result for name, one in finalists.items() if name == "average"),
+            *([] if averaged is None else [averaged.result]),
         ),
         temperature=TemperatureScaling().fit(outputs.logits, selector.targets, weights=selector.weights),
         finalists=finalists,
@@ -164,6 +168,11 @@ def _run(context: RaceContext, candidates: Sequence[Candidate], max_cost_factor:
     )
 
 
+def number_of_refits(max_cost_factor: float) -> int:
+    """How many candidates are trained on all rows, where an answer may cost so many uploaded networks."""
+    return 2 if max_cost_factor >= _COST_OF_TWO_REFITS else 1
+
+
 def uploaded(classifier: Classifier, selector: CalibratorSelector, logits: Floats, features: Floats) -> Finalist:
     """The uploaded network with its best post-hoc calibrator: the bar for everything that is trained."""
     began = time.perf_counter()
@@ -172,10 +181,17 @@ def uploaded(classifier: Classifier, selector: CalibratorSelector, logits: Float
     return Finalist(classifier, calibrated.calibrator, result, calibrated.held_out, features)
 
 
-def _seconds_of_pools(context: RaceContext, post_hoc: Finalist) -> float:
-    """What the pools of the best trials will take: each no longer than that of the uploaded network took."""
-    seconds: float = context.record.decided("seconds of a pool", lambda: post_hoc.result.seconds)
-    return _REFINED * seconds
+def _seconds_of_pools(context: RaceContext, num_candidates: int) -> float:
+    """What the pools of the best trials will take, which read no features, measured on the uploaded network."""
+
+    def measured() -> float:
+        began = time.perf_counter()
+        context.selector.calibrate(context.outputs.logits)
+        return time.perf_counter() - began
+
+    if num_candidates == 0:
+        return 0.0
+    return min(_REFINED, num_candidates) * context.record.decided("seconds of a pool", measured)
 
 
 def _best_first(trials: Sequence[Trial], selector: CalibratorSelector) -> list[Trial]:

@@ -73,6 +73,8 @@ _AUTO: dict[NetworkKind, tuple[tuple[str, float | None, _Training], ...]] = {
         ("fedlas_plus", 0.1, _TRANSFORMER),
     ),
 }
+#: The share of its edge at which a head is trained.
+HEAD_SHARE = 0.25
 #: The mean smoothings that a named method races.
 _ALPHAS = {"fedlas": (0.1, 0.05), "fedlas_plus": (0.1, 0.05), "label_smoothing": (0.1, 0.05)}
 #: AdamW's peak. A pretrained network forgets at more. Six MLPs on tables gained most at 1e-2 of 3e-4 to 1e-2, where
@@ -159,13 +161,18 @@ def _candidate(
         candidate = replace(candidate, alpha=alpha)
     if kind == "transformer" and "momentum" in defaults:
         candidate = replace(candidate, momentum=_TRANSFORMER_MOMENTUM)
-    if fixed.get("optimizer", "adamw" if kind == "transformer" else "sgd") == "adamw":
+    head = fixed.get("scope") == "head"
+    if head:  # whatever the body is, its head is a linear map
+        candidate = replace(candidate, edge_share=HEAD_SHARE, usual_epochs=10)
+    if fixed.get("optimizer", "adamw" if kind == "transformer" and not head else "sgd") == "adamw":
         candidate = replace(candidate, optimizer="adamw", learning_rate=_ADAMW_RATES[kind], edge_share=1.0)
     own = (*defaults, *_TRAINING_SETTINGS)
     given = cast(Hyperparameters, {name: value for name, value in fixed.items() if name in own})
     # What is fixed leaves no doubles of what it overrules.
     if "learning_rate" in given:
         candidate = replace(candidate, edge_share=1.0)
+    if {"learning_rate", "optimizer"} & set(given):
+        candidate = replace(candidate, rate_is_fixed=True)
     if "epochs" in given:
         candidate = replace(candidate, usual_epochs=10)
     return replace(candidate, **given)

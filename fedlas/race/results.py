@@ -73,8 +73,8 @@ class CandidateResult:
     Attributes:
         scope: `all`, `head` or `none` (post-hoc).
         calibration: after its calibrator and out-of-fold, None where it was not trained to the end.
-        status: `finished`, `skipped` (budget), `halved` (not among the best of the first folds, which alone its scores
-            are of), `dropped` (accuracy guard) or `diverged`.
+        status: `finished`, `skipped` (budget), `eliminated` (not among the best of the first folds, of which
+            alone its scores are), `dropped` (accuracy guard) or `diverged`.
     """
 
     name: str

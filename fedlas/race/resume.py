@@ -37,6 +37,8 @@ class TrainingOutcome:
     seconds: float = 0.0
 
 
+_SLOW = "it ran slower than measured and out of the budget"
+OUT_OF_TIME = TrainingOutcome(None, status="skipped", reason=_SLOW)
 DIVERGED = TrainingOutcome(None, status="diverged", reason="its loss stopped being finite")
 
 
@@ -67,7 +69,7 @@ def train_once(
     try:
         done = train(copied(), running)
     except BudgetExceeded:
-        done = TrainingOutcome(None, status="skipped", reason="it ran slower than measured and out of the budget")
+        done = OUT_OF_TIME
     except torch.OutOfMemoryError:
         done = TrainingOutcome(None, status="skipped", reason="it does not fit into the device's memory")
     if done.network is not None and scope != "head":

@@ -10,16 +10,14 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from fedlas.calibrators import CALIBRATORS, Calibrator, Pool, ShrunkenTemperature, Uniform, softmax
-from fedlas.calibrators.base import LogitsCalibrator
 from fedlas.calibrators.compressed import Compressed, compressed, is_saturated
 from fedlas.calibrators.feature_map import MAX_PRODUCT, cross_fit_features
-from fedlas.calibrators.pool import mixture_weights, pooled
+from fedlas.race.pooling import cross_fitted, cross_fitted_mixture
 from fedlas.race.results import CandidateResult, Doubles, Floats, Scores
 from fedlas.race.scoring import (
     STANDARD_ERRORS,
     CrossFitted,
     clearly_positive,
-    cross_fitted_logits,
     fit_calibrator,
     group_codes,
     make_folds,
@@ -116,7 +114,11 @@ class CalibratorSelector:
         reads = features is not None and self._affords(scores, features)
         if len(self.names) == 1 and not reads:
             return self._fit(scores, self.names)
-        members = [found for name in self.names if (found := self._member(CALIBRATORS[name], scores)) is not None]
+        members = [
+            found
+            for name in self.names
+            if (found := cross_fitted(CALIBRATORS[name], scores, self.targets, self.folds, self.weights)) is not None
+        ]
         if features is not None and reads:
             members.append(self._features(scores, features))
         return self._pool([*members, CrossFitted(Uniform(), np.zeros_like(scores))])
@@ -125,15 +127,6 @@ class CalibratorSelector:
         """The best calibrator with a slope and an intercept, where one of two classes is rare or off in the large."""
         names = [name for name in ("affine", "beta") if name in self.names]
         return self._fit_compressed(logits, names) if names and self._needs_intercept(logits) else None
-
-    def _member(self, kind: type[LogitsCalibrator], scores: Doubles) -> CrossFitted | None:
-        """A calibrator fitted on all rows and cross-fitted; None where a fold or all rows do not determine it."""
-        try:
-            held_out = cross_fitted_logits(kind, scores, self.targets, self.folds, self.weights)
-            fitted = kind().fit(scores, self.targets, weights=self.weights)
-        except (ValueError, ArithmeticError, np.linalg.LinAlgError):
-            return None
-        return CrossFitted(fitted, held_out) if np.isfinite(held_out).all() else None
 
     def _features(self, scores: Doubles, features: Floats) -> CrossFitted:
         fine_folds = self.fine_folds if len(self.targets) < _MANY_ROWS else None
@@ -149,18 +142,8 @@ class CalibratorSelector:
         return CrossFitted(kept[0] if len(kept) == 1 else Pool(kept, weights[weights > 0]), held_out)
 
     def mixed(self, held_out: Sequence[Doubles]) -> tuple[Doubles, Doubles]:
-        """Weights (M,) of the mixture of the highest likelihood of M cross-fitted logits (N, K), and the mixture's.
-
-        Held out, each fold has the weights of the other folds.
-        """
-        true_probs = np.exp(-np.stack([row_nll(one, self.targets) for one in held_out], axis=1))
-        weights = mixture_weights(true_probs, self._shares)
-        by_row = np.empty_like(true_probs)
-        for rows in self.folds:
-            others = np.delete(np.arange(len(by_row)), rows)
-            others = others if len(others) else rows
-            by_row[rows] = mixture_weights(true_probs[others], self._shares[others] / self._shares[others].sum())
-        return weights, pooled(held_out, by_row.T)
+        """Weights (M,) of the mixture of the highest likelihood of M cross-fitted logits (N, K), and the mixture's."""
+        return cross_fitted_mixture(held_out, self.targets, self._shares, self.folds)
 
     def _needs_intercept(self, logits: Floats | Doubles) -> bool:
         shares = np.bincount(self.targets, self._shares, minlength=2)

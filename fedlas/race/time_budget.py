@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -38,6 +39,8 @@ class TimeBudget:
         self._budget = budget_seconds
         self._record = record or Record()
         self._row_seconds = 0.0
+        #: Seconds that are kept for what comes after all trainings.
+        self.reserve = 0.0
 
     def elapsed(self) -> float:
         return self._record.elapsed()
@@ -45,14 +48,21 @@ class TimeBudget:
     def remaining(self) -> float:
         return self._budget - self.elapsed()
 
-    def check(self, epoch: EpochResult, *, after: float = 0.0) -> None:
+    def fits(self, seconds: float) -> bool:
+        """Whether so many more seconds of training end not long after the budget."""
+        return seconds <= self.remaining() - self.reserve + _GRACE * self._budget
+
+    def check(self, epoch: EpochResult, *, planned: float = 0.0, after: float = 0.0) -> None:
         """Raise BudgetExceeded where the epochs that are still to come would end long after the budget.
 
         Args:
-            after: seconds that must be left then.
+            planned: seconds that all epochs were to take.
+            after: seconds that must be left then, as they were planned: more where the epochs are slower than planned.
         """
-        to_come = epoch.seconds / epoch.epoch * (epoch.epochs - epoch.epoch) + after
-        if to_come > self.remaining() + _GRACE * self._budget:
+        each = epoch.seconds / epoch.epoch
+        slower = max(1.0, each * epoch.epochs / planned) if planned else 1.0
+        to_come = each * (epoch.epochs - epoch.epoch) + slower * after
+        if to_come > 0 and not self.fits(to_come):
             raise BudgetExceeded
 
     def note_speed(self, outputs: SplitOutputs) -> None:
@@ -89,20 +99,26 @@ def _measured_step(
     features: Floats | None,
     device: torch.device | str | None,
 ) -> float:
-    """Seconds of one step; the first epoch of the measurement warms up and is not counted."""
+    """Seconds of one step, infinite where one does not fit into the device's memory.
+
+    The first epoch of the measurement warms up and is not counted.
+    """
     for steps in (1, 10):
         rows = slice(0, steps * config.batch_size)
         short = replace(config, epochs=2, learning_rate=1e-6)
         part = None if features is None else features[rows]
-        done = fit(
-            network,
-            CrossEntropyLoss(),
-            [array[rows] for array in inputs],
-            targets[rows],
-            short,
-            device=device,
-            features=part,
-        )
+        try:
+            done = fit(
+                network,
+                CrossEntropyLoss(),
+                [array[rows] for array in inputs],
+                targets[rows],
+                short,
+                device=device,
+                features=part,
+            )
+        except torch.OutOfMemoryError:
+            return math.inf
         if done.diverged:
             return 0.0  # the candidates will say so themselves
         second = done.history[1].seconds - done.history[0].seconds

@@ -30,7 +30,7 @@ OURS, RIVALS = ("fedlas", "fedlas_plus"), ("label_smoothing", "cross_entropy")
 class MethodDifference:
     """FedLAS's NLL minus the rival's, out of fold: the mean, and on how many rows it is lower and higher.
 
-    `finding` is `better` or `worse` where the interval excludes 0, else `as_good`.
+    `finding` is `better` or `worse` where the interval excludes 0, else `no_difference_shown`.
     """
 
     against: str
@@ -73,14 +73,14 @@ def loss_comparison(out_of_fold: OutOfFold | None, *, confidence_level: float = 
 
 def _difference(against: str, rows: Floats, out_of_fold: OutOfFold, level: float) -> MethodDifference:
     mean = out_of_fold.mean(rows, level)
-    finding = "better" if mean.high < 0 else "worse" if mean.low > 0 else "as_good"
+    finding = "better" if mean.high < 0 else "worse" if mean.low > 0 else "no_difference_shown"
     return MethodDifference(against, mean, int(np.sum(rows < 0)), int(np.sum(rows > 0)), finding)
 
 
 _FINDINGS: Mapping[str, str] = {
     "better": "better than",
     "worse": "worse than",
-    "as_good": "as good as",
+    "no_difference_shown": "not shown to differ from",
 }
 
 
@@ -92,13 +92,14 @@ def _sentence(method: str, num_rows: int, differences: tuple[MethodDifference, .
         )
     parts = [
         f"{_FINDINGS[one.finding]} the best with {METHOD_NAMES[one.against]} (NLL {one.nll.value:+z.4f}, "
-        f"{100 * level:g} % interval {one.nll.low:+z.4f} to {one.nll.high:+z.4f}"
-        f"{': no difference is shown' if one.finding == 'as_good' else ''}; lower on {one.rows_better:,} of "
-        f"{num_rows:,} rows)"
+        f"{100 * level:g} % interval {one.nll.low:+z.4f} to {one.nll.high:+z.4f}; "
+        f"lower on {one.rows_better:,} of {num_rows:,} rows)"
         for one in differences
     ]
     compared = {one.against for one in differences}
     missing = [f" No candidate with {METHOD_NAMES[name]} ran all folds." for name in RIVALS if name not in compared]
     best = f"the best {METHOD_NAMES[method]} candidate"
-    differ = "Their rates, epochs and weight decay may differ too."
+    differ = (
+        "Each is the best of its candidates on these rows; their number, rates, epochs and weight decay may differ."
+    )
     return f"FedLAS's own part: out of fold {best} is {' and '.join(parts)}. {differ}{''.join(missing)}"

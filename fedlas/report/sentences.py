@@ -199,9 +199,10 @@ def _proof(report: CalibrationReport) -> str:
 
 def advice(report: CalibrationReport) -> tuple[str, ...]:
     """Which model to serve, how well it is calibrated where it is sure and in all, and what abstaining gains."""
-    tuned = "an average with the fine-tuned network" if report.gate.finalist == "average" else "fine-tuned"
+    average = report.gate.finalist == "average"
+    tuned = "an average with the fine-tuned network" if average else "fine-tuned, with a calibrator on top"
     serve = {
-        "trained": f"Serve the calibrated model: {tuned}, with a calibrator on top. {_proof(report)}",
+        "trained": f"Serve the calibrated model: {tuned}. {_proof(report)}",
         "post_hoc": f"Serve the calibrated model: the uploaded network with a calibrator on top. {_proof(report)}",
         "unchanged": "Keep serving the uploaded model: nothing was clearly better without doing harm.",
         "undetermined": "This report supports no decision yet: it is unknown which rows the model was trained on.",

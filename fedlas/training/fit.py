@@ -66,7 +66,7 @@ def fit(
     part = trained_part(classifier, config.scope)
     training = Training([part, loss], optimizer_of([part, loss], config), config.seed, device, checkpoints)
 
-    def loss_of(epoch: int, batch: list[Tensor], meter: LossMeter) -> Tensor | None:
+    def loss_of(batch: list[Tensor], meter: LossMeter) -> Tensor | None:
         *rows, wanted = batch
         logits, seen = (classifier.head(rows[0]), rows[0]) if head else classifier(*rows)
         # The losses refuse what is not finite, so the meter looks first.
@@ -122,7 +122,7 @@ def predict_logits(
     was_training = classifier.training
     classifier.to(device).eval()
     logits, features = [], []
-    for _, batch in loader.batches(slice(start, start + batch_size) for start in range(0, len(loader), batch_size)):
+    for batch in loader.batches(slice(start, start + batch_size) for start in range(0, len(loader), batch_size)):
         scores, seen = classifier(*batch)
         logits.append(scores.float().cpu().numpy())
         features.append(seen.float().cpu().numpy())

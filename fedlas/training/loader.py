@@ -72,30 +72,25 @@ class Loader:
         """Whether any of the arrays is mapped."""
         return any(self._readers)
 
-    @property
-    def floating(self) -> bool:
-        """Whether all inputs are floating-point numbers."""
-        return all(array.is_floating_point() for array in self._tensors[: self._num_inputs])
-
-    def batches(self, chosen: Iterable[Tensor | slice]) -> Iterator[tuple[Tensor | slice, list[Tensor]]]:
-        """For each choice of rows: the choice, and those rows of every input and of the targets on the device."""
+    def batches(self, chosen: Iterable[Tensor | slice]) -> Iterator[list[Tensor]]:
+        """For each choice of rows those rows of every input and of the targets, on the device."""
         if not self.on_disk:
             for rows in chosen:
                 mine = self._in_arrays(rows)
-                yield rows, [to_device(array[mine], self._device) for array in self._tensors]
+                yield [to_device(array[mine], self._device) for array in self._tensors]
             return
         with ThreadPoolExecutor(1, thread_name_prefix="loader") as reader:
-            ahead: tuple[Tensor | slice, Future[list[Tensor]]] | None = None
+            ahead: Future[list[Tensor]] | None = None
             for rows in chosen:
-                coming = (rows, reader.submit(self._gather, rows))
+                coming = reader.submit(self._gather, rows)
                 if ahead is not None:
-                    yield self._arrived(*ahead)
+                    yield self._arrived(ahead)
                 ahead = coming
             if ahead is not None:
-                yield self._arrived(*ahead)
+                yield self._arrived(ahead)
 
-    def _arrived(self, rows: Tensor | slice, batch: Future[list[Tensor]]) -> tuple[Tensor | slice, list[Tensor]]:
-        return rows, [to_device(array, self._device) for array in batch.result()]
+    def _arrived(self, batch: Future[list[Tensor]]) -> list[Tensor]:
+        return [to_device(array, self._device) for array in batch.result()]
 
     def _in_arrays(self, rows: Tensor | slice) -> Tensor | slice:
         return rows if self._rows is None else self._rows[rows]

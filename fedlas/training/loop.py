@@ -93,13 +93,13 @@ def run_epochs(
     training: Training,
     loader: Loader,
     config: TrainConfig,
-    loss_of: Callable[[int, list[Tensor], LossMeter], Tensor | None],
+    loss_of: Callable[[list[Tensor], LossMeter], Tensor | None],
     *,
     began: float,
     weights: NDArray[np.float64] | None = None,
     hooks: Hooks = Hooks(),
 ) -> FitResult:
-    """The epochs that no checkpoint holds yet; `loss_of` an epoch's batch is None where outputs are not finite."""
+    """The epochs that no checkpoint holds yet; `loss_of` a batch is None where outputs are not finite."""
     steps = steps_per_epoch(len(loader), config.batch_size)
     rate = hooks.schedule or cosine(config.learning_rate, config.epochs * steps)
     with own_randomness(config.seed, training.device):
@@ -109,8 +109,8 @@ def run_epochs(
             meter = LossMeter(training.device)
             batches = loader.batches(shuffled_batches(len(loader), config.batch_size, training.order, weights))
             complete = True
-            for step, (_, batch) in enumerate(batches, start=(epoch - 1) * steps):
-                value = loss_of(epoch, batch, meter)
+            for step, batch in enumerate(batches, start=(epoch - 1) * steps):
+                value = loss_of(batch, meter)
                 complete = value is not None and _stepped(value, training, rate(step), config.clip_norm, meter, hooks)
                 if not complete:
                     break

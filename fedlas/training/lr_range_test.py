@@ -85,7 +85,9 @@ def _keep(losses: list[Tensor], loss: Tensor) -> bool:
 
 
 def _edge(rates: NDArray[np.float64], losses: NDArray[np.float64], num_classes: int) -> float:
-    """The last rate before the running mean of the losses (T,) has risen for good."""
+    """The last rate before the running mean of the losses (T,) has risen for good; the lowest where there are none."""
+    if len(losses) == 0:
+        return LOWEST
     means = np.array([losses[max(0, i + 1 - _WINDOW) : i + 1].mean() for i in range(len(losses))])
     lowest = np.minimum.accumulate(means)
     risen = ~(means <= lowest + _RISE * math.log(num_classes))  # NaN counts as risen

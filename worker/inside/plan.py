@@ -6,10 +6,7 @@ calibration rows tells what the test rows could show.
 
 from __future__ import annotations
 
-import math
 import resource
-from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -21,13 +18,7 @@ from fedlas.data import SPLITS, Dataset, shared_rows
 from fedlas.gate.ledger_level import ledger_level
 from fedlas.metrics import row_scores
 from fedlas.metrics.betting_intervals import detectable, paired_mean
-from fedlas.race.candidate_training import capped_epochs, keeps_features, train_config
-from fedlas.race.context import NUM_FOLDS
-from fedlas.race.schedule import PlannedCandidate
-from fedlas.race.schedule import plan as plan_race
-from fedlas.race.time_budget import TimeBudget
-from fedlas.training.fit import device_name, predict_logits
-from fedlas.training.loop import steps_per_epoch
+from fedlas.training.fit import device_name
 from service.registry.documents import FeatureSpec, ModelProfile, Plan, SplitCounts
 from service.registry.documents.plan import (
     DetectableEffect,
@@ -39,6 +30,7 @@ from service.registry.documents.plan import (
 )
 from worker.documents import JobOrder, PlanResult
 from worker.inside.model_loading import open_job
+from worker.inside.race_costs import RaceCosts, race_costs
 from worker.inside.work_function import Emit, Files
 
 #: The gate judges two claims, and the first to be shown has half of the level (Holm).
@@ -51,18 +43,19 @@ def plan(order: JobOrder, files: Files, folder: Path, emit: Emit) -> PlanResult:
     """What the job of this request would do; raises what the job would raise before training."""
     classifier, dataset, options = open_job(order, files, folder)
     start = prepare(classifier, dataset, options)
+    race = race_costs(start)
     found = Plan(
         features=FeatureSpec(layer=classifier.feature_layer, dim=classifier.feature_dim),
         trainable=classifier.trainable,
-        trains=start.trains,
+        trains=race.candidates > 0,
         labels=_labels(dataset, order.model.profile),
         leakage=_leakage(dataset),
         splits=SplitCounts(**dataset.profile()["splits"]),
         uploaded=_uploaded(start),
-        estimate=_estimate(start, order.request.budget.minutes),
+        estimate=_estimate(start, race, order.request.budget.minutes),
         detectable_effect=_detectable(start) if start.judged else None,
         calibrated_on=start.calibrated_on,
-        warnings=[*classes_not_met(start.dataset), *dataset.warnings],
+        warnings=[*race.notes, *classes_not_met(start.dataset), *dataset.warnings],
     )
     return PlanResult(plan=found)
 
@@ -98,51 +91,21 @@ def _uploaded(start: Start) -> UploadedScores:
     )
 
 
-def _estimate(start: Start, budget_minutes: float) -> PlanEstimate:
+def _estimate(start: Start, race: RaceCosts, budget_minutes: float) -> PlanEstimate:
     """Minutes that all candidates would take in full, and the memory that they take here, measured on a few steps."""
     rows = {split: len(start.dataset.rows(split)) for split in SPLITS}
-    budget = TimeBudget(start.options.budget_seconds)
-    budget.note_speed(start.outputs)
-    # The uploaded network sees every row once, a trained one those of the splits that name and judge it.
-    passed = sum(rows.values()) if start.trains else sum(rows.values()) - rows["train"]
-    seconds, candidates = budget.prediction_seconds(passed), 0
-    if start.trains:
-        line = list(_planned(start, budget))
-        seconds += budget.prediction_seconds(rows["test"]) + plan_race(line, math.inf, num_folds=NUM_FOLDS).seconds
-        candidates = len(line)
+    # The uploaded network sees every row once, a trained one those that judge it.
+    passed = sum(rows.values()) if race.candidates else sum(rows.values()) - rows["train"]
+    passed += rows["test"] if race.candidates else 0
+    seconds = race.seconds + race.budget.prediction_seconds(passed)
     return PlanEstimate(
         minutes=round(min(seconds / 60, budget_minutes), 5),
         minutes_in_full=round(seconds / 60, 3),
         budget_minutes=budget_minutes,
-        candidates=candidates,
+        candidates=race.candidates,
         memory_bytes=1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss,
         device=device_name(),
     )
-
-
-def _planned(start: Start, budget: TimeBudget) -> Iterator[PlannedCandidate]:
-    """Every candidate as it would be trained, with the seconds of an epoch as a few steps of a copy tell them."""
-    classifier, rows = start.classifier, start.training_rows()
-    inputs, targets = [array[:_MEASURED_ROWS] for array in rows.inputs], rows.targets[:_MEASURED_ROWS]
-    _, features = predict_logits(classifier, inputs)
-    fits = keeps_features(len(rows), classifier.feature_dim) and bool(classifier.head_parameters())
-    for place, candidate in enumerate(start.candidates()):
-        scope = "head" if candidate.scope == "head" else "all"
-        if scope == "head" and not fits:
-            continue
-        size = candidate.batch_size
-        epochs = candidate.epochs or capped_epochs(candidate.usual_epochs, len(rows), size, scope=scope)
-        resolved = replace(candidate, scope=scope, epochs=epochs, learning_rate=_ANY_RATE)
-        config = train_config(resolved, start.options.seed)
-        step = budget.step_seconds(classifier, inputs, targets, config, features=features, device=None)
-        scored = len(rows.calibration)
-        yield PlannedCandidate(
-            place,
-            epochs,
-            steps_per_epoch(len(rows), size) * step,
-            scored / len(rows),
-            budget.prediction_seconds(scored if scope == "all" else 0),
-        )
 
 
 def _detectable(start: Start) -> DetectableEffect:

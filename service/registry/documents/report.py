@@ -53,7 +53,8 @@ class CandidateSummary(Document):
     hyperparameters: dict[str, JsonValue]
     scope: str = Field(description="`all`, `head`, or `none` where nothing is trained.")
     status: str = Field(
-        description="`finished`, `skipped`, `halved` (not among the best of the first folds), `dropped` or `diverged`."
+        description="`finished`, `skipped`, `eliminated` (not among the best of the first folds), `dropped`, "
+        "`diverged`."
     )
     reason: str
     calibration: dict[str, float | None] | None = Field(description="Metric → score; null: not trained to the end.")
@@ -94,7 +95,7 @@ _TYPES: dict[type, dict[str, Any]] = {
     LossComparison: {"method": Literal["fedlas", "fedlas_plus"] | None},
     MethodDifference: {
         "against": Literal["label_smoothing", "cross_entropy"],
-        "finding": Literal["better", "as_good", "worse"],
+        "finding": Literal["better", "no_difference_shown", "worse"],
     },
 }
 

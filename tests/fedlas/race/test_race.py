@@ -17,6 +17,7 @@ import torch
 import fedlas.race
 from fedlas import metrics
 from fedlas.calibrators import TemperatureScaling, softmax
+from fedlas.race import time_budget
 from fedlas.race.candidate_training import Trainer, copy_head, train_config
 from fedlas.race.candidates import Candidate, make_loss
 from fedlas.race.context import RaceContext, TrainingRows
@@ -26,11 +27,12 @@ from fedlas.race.progress import ProgressReporter
 from fedlas.race.race import run_race
 from fedlas.race.record import Record
 from fedlas.race.results import RaceProgress, RaceResult
-from fedlas.race.resume import DIVERGED
+from fedlas.race.resume import DIVERGED, OUT_OF_TIME, TrainingOutcome
 from fedlas.race.scoring import cross_fitted_logits, make_folds, row_nll, score
 from fedlas.race.selection import CalibratorSelector
 from fedlas.race.time_budget import TimeBudget
 from fedlas.training.fit import fit, head_logits, predict_logits
+from fedlas.training.loop import EpochResult
 from tests.helpers.small_classifier import SmallClassifier, noisy_digits, overconfident_classifier
 
 HOT = Candidate("fedlas", 0.2, alpha=0.2, beta=4.0, momentum=0.95, epochs=6, scope="all")
@@ -132,8 +134,8 @@ def test_of_many_candidates_three_run_all_folds() -> None:
     line = [replace(PLAIN, learning_rate=rate) for rate in (0.01, 0.02, 0.05, 0.1, 0.2)]
     result = run(*line)
     ended = [c.status for c in result.candidates[1:]]
-    assert (ended.count("finished"), ended.count("halved")) == (3, 2)
-    (reason,) = {c.reason for c in result.candidates if c.status == "halved"}
+    assert (ended.count("finished"), ended.count("eliminated")) == (3, 2)
+    (reason,) = {c.reason for c in result.candidates if c.status == "eliminated"}
     assert reason == "after 2 of 3 folds it was not among the best 3"
     assert all(c.calibration for c in result.candidates)
 
@@ -338,6 +340,40 @@ def test_a_refit_that_fails_gives_way(monkeypatch: pytest.MonkeyPatch) -> None:
     assert result.trained is not None
     assert {result.trained.result.method, best} == {"fedlas", "cross_entropy"}
     assert any("could not be trained on all rows: its loss stopped being finite" in note for note in result.notes)
+
+
+@pytest.mark.parametrize(("slower", "finished"), [(1.0, 3), (2.0, 1), (2.6, 1)])
+def test_a_slower_machine_still_ends_with_a_refit(
+    monkeypatch: pytest.MonkeyPatch, slower: float, finished: int
+) -> None:
+    """Where trainings take longer than measured fewer candidates run, the best is refitted, the budget is kept."""
+    clock, step = [0.0], 0.1
+    epoch = step * (1300 // 64)
+
+    def train(self: Trainer, candidate: Candidate, on_epoch: Any, *, left_out: Any, name: str) -> TrainingOutcome:
+        began, epochs = clock[0], candidate.epochs or 1
+        for number in range(1, epochs + 1):
+            clock[0] += slower * epoch
+            try:
+                on_epoch(EpochResult(number, epochs, 0.0, clock[0] - began))
+            except time_budget.BudgetExceeded:
+                return OUT_OF_TIME
+        rows = np.arange(400) if left_out is None else left_out
+        logits = (5 * np.eye(10)[noisy_digits()[1][1][rows]]).astype(np.float32)
+        network = overconfident_classifier() if left_out is None else None
+        features = np.zeros((400, 32), np.float32)
+        return TrainingOutcome(network, logits, features, seconds=clock[0] - began)
+
+    monkeypatch.setattr(Record, "elapsed", lambda self: clock[0])
+    monkeypatch.setattr(time_budget, "_measured_step", lambda *_: step / time_budget._CAUTION)
+    monkeypatch.setattr(time_budget.TimeBudget, "prediction_seconds", lambda *_: 0.0)
+    monkeypatch.setattr("fedlas.race.race._seconds_of_pools", lambda *_: 0.0)
+    monkeypatch.setattr(Trainer, "train", train)
+    budget = 10.5 * epoch * 6  # three candidates of six epochs on three folds, and a refit
+    result = run(HOT, HOT_PLUS, PLAIN, budget_seconds=budget)
+    assert clock[0] <= 1.1 * budget
+    assert result.trained is not None
+    assert [c.status for c in result.candidates[1:]].count("finished") == finished
 
 
 def test_a_fold_that_fails_costs_its_candidate(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,7 +19,7 @@ from fedlas.losses import (
     MbLSLoss,
 )
 from fedlas.race.candidates import DEFAULTS, METHODS, TRAINED, Candidate, make_loss
-from fedlas.race.recipe import check_hyperparameters, make_candidates
+from fedlas.race.recipe import HEAD_SHARE, check_hyperparameters, make_candidates
 
 LOSSES: dict[str, type[nn.Module]] = {
     "fedlas": FedLASLoss,
@@ -142,7 +142,15 @@ def test_a_fixed_scope_is_everybodys(scope: str) -> None:
     """With a fixed scope every candidate trains that scope, and none occurs twice."""
     candidates = make_candidates("auto", {"scope": scope})
     assert {c.scope for c in candidates} == {scope}
-    assert len(set(candidates)) == len(candidates) == len(make_candidates("auto", {}))
+    assert 2 < len(set(candidates)) == len(candidates) <= len(make_candidates("auto", {}))
+
+
+def test_a_head_is_trained_as_a_linear_map() -> None:
+    """Heads of transformers have SGD at a share of their own edge, unless an optimiser or a rate is fixed."""
+    heads = make_candidates("auto", {"scope": "head"}, kind="transformer")
+    assert {(c.optimizer, c.learning_rate, c.edge_share) for c in heads} == {("sgd", None, HEAD_SHARE)}
+    fixed = make_candidates("auto", {"learning_rate": 0.003, "optimizer": "adamw"})
+    assert {(c.optimizer, c.learning_rate, c.rate_is_fixed) for c in fixed} == {("adamw", 0.003, True)}
 
 
 @pytest.mark.parametrize("method", METHODS)

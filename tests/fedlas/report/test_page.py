@@ -104,7 +104,7 @@ def test_parts_losses_and_how_candidates_were_trained_are_shown() -> None:
         trained_rows={"train": 3000, "calibration": 1000},
         candidates=[
             {"name": "cross_entropy", "scope": "all", "status": "finished", "hyperparameters": settings},
-            {"name": "fedlas", "scope": "head", "status": "halved", "reason": "after 2 of 3 folds"},
+            {"name": "fedlas", "scope": "head", "status": "eliminated", "reason": "after 2 of 3 folds"},
         ],
     )
     page, summary = is_whole(made), " ".join(made.as_dict()["summary"])
@@ -115,7 +115,7 @@ def test_parts_losses_and_how_candidates_were_trained_are_shown() -> None:
         "The average <b>(served)</b>",
         "FedLAS+ minus",
         "whole network, SGD, weight decay 0.02",
-        "<b>Halved</b>: not among the best",
+        "<b>Eliminated</b>: not among the best",
     ):
         assert text in page
     assert "<b>Dropped</b>" not in page
