@@ -204,8 +204,8 @@ def _diagnostics(result: RaceResult) -> Diagnostics | None:
 
 def _out_of_fold(dataset: Dataset, result: RaceResult) -> OutOfFold:
     """What calibration rows say of everything that was judged."""
-    groups, weights = dataset.groups_of("calibration"), dataset.weights_of("calibration")
-    return OutOfFold(result.out_of_fold, result.by_method, groups, weights)
+    clusters = dataset.groups_of("calibration"), dataset.weights_of("calibration")
+    return OutOfFold(result.out_of_fold, result.by_method, *clusters, result.compared_rows)
 
 
 def _trained_rows(verdict: GateVerdict, dataset: Dataset) -> dict[str, int] | None:

@@ -274,5 +274,5 @@ def _check_splits(splits: Codes, *, drawn: bool, trains: bool) -> list[str]:
         if counts[split] == 0:
             warnings.append(f"there are no {split} rows: no job can run without them")
     if trains and counts["train"] == 0:
-        warnings.append("there are no train rows: jobs can only fit a post-hoc calibrator")
+        warnings.append("there are no train rows: what a job trains learns from calibration rows alone")
     return warnings

@@ -19,10 +19,9 @@ from fedlas.race.candidates import Candidate
 from fedlas.race.context import Integers, RaceContext
 from fedlas.race.fold_course import FoldCourse, Trial
 from fedlas.race.obstacles import head_obstacle, training_obstacle
-from fedlas.race.results import CandidateResult, Finalist
+from fedlas.race.results import CandidateResult, Doubles, Finalist
 from fedlas.race.resume import OUT_OF_TIME, TrainingOutcome
 from fedlas.race.schedule import WrittenPlan, plan
-from fedlas.race.scoring import CrossFitted
 from fedlas.race.training_costs import TrainingCosts
 from fedlas.training.loop import EpochResult
 
@@ -31,7 +30,7 @@ _NO_TIME = "its measured time does not fit what is left of the budget"
 # How many seconds were measured is not said: the same job would say something else the next time.
 _NO_TIME_FOR_ANY = (
     "Training the whole network would have taken longer, for a single candidate, than was left of the budget: "
-    "at most its head was trained"
+    "at most its head could be trained"
 )
 #: The losses that users come for, and what is said where a budget leaves no time for them.
 _OURS = {"fedlas", "fedlas_plus"}
@@ -52,6 +51,9 @@ class CrossFitting:
         self.notes: list[str] = []
         #: Those that ran all folds.
         self.trials: list[Trial] = []
+        #: Row NLL (M,) of the best candidate of each method on these calibration rows, with a temperature.
+        self.by_method: dict[str, Doubles] = {}
+        self.compared_rows: Integers = np.arange(0)
         self._results: dict[int, CandidateResult] = {}
         self._too_large: set[int] = set()
         #: How much longer the last training took than it was planned to.
@@ -76,6 +78,7 @@ class CrossFitting:
         line = list(enumerate(candidates))
         if self.trainer is None:
             self._skip(line, self._obstacle)
+            self.notes += [f"Nothing was trained: {self._obstacle}."] if line else []
             return
         heads = [(i, c) for i, c in line if c.scope == "head"]
         whole = [(i, c) for i, c in line if c.scope != "head"]
@@ -135,9 +138,10 @@ class CrossFitting:
         for course in courses:
             self._run_folds(course, range(first), last=folds)
         running = [one for one in courses if one.result is None]
+        self._compare(running)
         kept = running
         if first < folds:
-            kept = sorted(running, key=lambda one: self._partial(one)[1])[: taken["kept"]]
+            kept = self._best_first(running)[: taken["kept"]]
             for course in (one for one in running if one not in kept):
                 self._eliminate(course, len(kept))
             for course in kept:
@@ -190,16 +194,20 @@ class CrossFitting:
             self._slower = max(1.0, done.seconds / work)
         return done
 
-    def _partial(self, course: FoldCourse) -> tuple[CrossFitted, float]:
-        """The candidate on the folds that it has run, calibrated out-of-fold, and its NLL."""
-        selector = self.context.selector.of_rows(course.rows)
-        found = selector.fit_simplest(course.logits)
-        return found, selector.nll(found.held_out)
+    def _compare(self, courses: Sequence[FoldCourse]) -> None:
+        """Note the row NLL of the best candidate of each method on the folds that all of these have run."""
+        for course in self._best_first(courses):
+            self.compared_rows = course.rows
+            self.by_method.setdefault(course.candidate.method, course.row_nll(self.context.selector))
+
+    def _best_first(self, courses: Sequence[FoldCourse]) -> list[FoldCourse]:
+        """By their NLL on the folds that they have run."""
+        return sorted(courses, key=lambda one: one.nll(self.context.selector))
 
     def _eliminate(self, course: FoldCourse, kept: int) -> None:
-        found, _ = self._partial(course)
+        selector = self.context.selector
         course.result = replace(
-            self.context.selector.of_rows(course.rows).scored(self._named(course), found),
+            selector.of_rows(course.rows).scored(self._named(course), course.calibrated(selector)),
             status="eliminated",
             reason=f"after {len(course.outcomes)} of {len(course.folds)} folds it was not among the best {kept}",
         )

@@ -9,10 +9,11 @@ import numpy as np
 
 from fedlas.race.candidates import Candidate
 from fedlas.race.context import Integers
-from fedlas.race.results import CandidateResult, FedLASDiagnostics, Floats
+from fedlas.race.results import CandidateResult, Doubles, FedLASDiagnostics, Floats
 from fedlas.race.resume import TrainingOutcome
 from fedlas.race.schedule import PlannedCandidate
 from fedlas.race.scoring import CrossFitted
+from fedlas.race.selection import CalibratorSelector
 
 
 @dataclass(frozen=True)
@@ -73,6 +74,18 @@ class FoldCourse:
         """Out-of-fold logits (M, K)."""
         parts = [self.outcomes[fold].logits for fold in sorted(self.outcomes)]
         return np.concatenate([part for part in parts if part is not None])
+
+    def calibrated(self, selector: CalibratorSelector) -> CrossFitted:
+        """What the folds that were run say, with a cross-fitted temperature; in the order of `rows`."""
+        return selector.of_rows(self.rows).fit_simplest(self.logits)
+
+    def row_nll(self, selector: CalibratorSelector) -> Doubles:
+        """The NLL (M,) of each of `rows` then."""
+        return selector.of_rows(self.rows).row_nll(self.calibrated(selector).held_out)
+
+    def nll(self, selector: CalibratorSelector) -> float:
+        """Their (weighted) mean NLL."""
+        return selector.of_rows(self.rows).nll(self.calibrated(selector).held_out)
 
     @property
     def diagnostics(self) -> FedLASDiagnostics | None:

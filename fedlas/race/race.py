@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 
@@ -19,10 +18,11 @@ from fedlas.race.cross_fitting import CrossFitting
 from fedlas.race.fold_course import Trial
 from fedlas.race.journal import Journal
 from fedlas.race.outputs import SplitOutputs
+from fedlas.race.post_hoc import behind, seconds_of_pools, uploaded
 from fedlas.race.progress import OnCandidate, OnProgress, ProgressReporter
 from fedlas.race.record import Record
-from fedlas.race.results import Doubles, FedLASDiagnostics, Finalist, Floats, RaceResult
-from fedlas.race.scoring import CrossFitted, post_hoc_names
+from fedlas.race.results import FedLASDiagnostics, Finalist, RaceResult
+from fedlas.race.scoring import post_hoc_names
 from fedlas.race.selection import CalibratorSelector, keeps_labels
 from fedlas.race.time_budget import TimeBudget
 
@@ -124,7 +124,7 @@ def _run(context: RaceContext, candidates: Sequence[Candidate], max_cost_factor:
     temperature = replace(selector, names=("temperature",), reads_features=False).calibrate(outputs.logits)
     folds = CrossFitting(context)
     refits = number_of_refits(max_cost_factor)
-    context.budget.reserve = _seconds_of_pools(context, len(candidates))
+    context.budget.reserve = seconds_of_pools(context, min(_REFINED, len(candidates)))
     folds.run(candidates, refits=refits)
     trials = _best_first(folds.trials, selector)
     averages = max_cost_factor >= 2 or any(trial.result.scope == "head" for trial in trials)
@@ -133,7 +133,7 @@ def _run(context: RaceContext, candidates: Sequence[Candidate], max_cost_factor:
     if averaged is not None and averaged.cost_factor > max(_NEXT_TO_NOTHING, max_cost_factor):
         averaged = None
     classifier.to("cpu")
-    finalists = {**_behind(post_hoc, selector, outputs.logits), "post_hoc": post_hoc}
+    finalists = {**behind(post_hoc, selector, outputs.logits), "post_hoc": post_hoc}
     if refitted:
         finalists["trained"] = refitted[0]
     if averaged is not None:
@@ -156,7 +156,7 @@ def _run(context: RaceContext, candidates: Sequence[Candidate], max_cost_factor:
             [name for name, one in finalists.items() if one.classifier is classifier and keeps_labels(one.calibrator)],
         ),
         base_logits=outputs.logits,
-        notes=tuple(dict.fromkeys(folds.notes)),
+        notes=tuple(dict.fromkeys([*folds.notes, *_lost_accuracy(folds, refitted)])),
         diagnostics=_diagnostics(trained, trials),
         rates=folds.rates,
         out_of_fold={
@@ -164,34 +164,14 @@ def _run(context: RaceContext, candidates: Sequence[Candidate], max_cost_factor:
             "temperature": selector.row_nll(temperature.held_out),
             **{name: selector.row_nll(logits) for name, logits in held_out.items()},
         },
-        by_method=_by_method(folds.trials, selector),
+        by_method=folds.by_method,
+        compared_rows=folds.compared_rows,
     )
 
 
 def number_of_refits(max_cost_factor: float) -> int:
     """How many candidates are trained on all rows, where an answer may cost so many uploaded networks."""
     return 2 if max_cost_factor >= _COST_OF_TWO_REFITS else 1
-
-
-def uploaded(classifier: Classifier, selector: CalibratorSelector, logits: Floats, features: Floats) -> Finalist:
-    """The uploaded network with its best post-hoc calibrator: the bar for everything that is trained."""
-    began = time.perf_counter()
-    calibrated = selector.calibrate(logits, features)
-    result = selector.post_hoc(calibrated, seconds=time.perf_counter() - began)
-    return Finalist(classifier, calibrated.calibrator, result, calibrated.held_out, features)
-
-
-def _seconds_of_pools(context: RaceContext, num_candidates: int) -> float:
-    """What the pools of the best trials will take, which read no features, measured on the uploaded network."""
-
-    def measured() -> float:
-        began = time.perf_counter()
-        context.selector.calibrate(context.outputs.logits)
-        return time.perf_counter() - began
-
-    if num_candidates == 0:
-        return 0.0
-    return min(_REFINED, num_candidates) * context.record.decided("seconds of a pool", measured)
 
 
 def _best_first(trials: Sequence[Trial], selector: CalibratorSelector) -> list[Trial]:
@@ -221,29 +201,12 @@ def _refitted(folds: CrossFitting, trials: Sequence[Trial], number: int, bar: fl
     return found
 
 
-def _by_method(trials: Sequence[Trial], selector: CalibratorSelector) -> dict[str, Doubles]:
-    """Row NLL (N,) of the best candidate of each method, as its temperature leaves it."""
-    best: dict[str, CrossFitted] = {}
-    for trial in sorted(trials, key=lambda trial: selector.nll(trial.calibrated.held_out)):
-        best.setdefault(trial.candidate.method, trial.calibrated)
-    return {method: selector.row_nll(found.held_out) for method, found in best.items()}
-
-
-def _behind(post_hoc: Finalist, selector: CalibratorSelector, logits: Floats) -> dict[str, Finalist]:
-    """The uploaded network with simpler calibrators, which stand behind a post-hoc finalist that moves labels."""
-    if post_hoc.calibrator.keeps_order:
-        return {}
-    found = {"same_labels": selector.label_keeping(logits), "parametric": selector.parametric(logits)}
-    return {
-        name: replace(
-            post_hoc,
-            calibrator=one.calibrator,
-            held_out=one.held_out,
-            result=selector.post_hoc(one),
-        )
-        for name, one in found.items()
-        if one is not None and one.calibrator is not post_hoc.calibrator
-    }
+def _lost_accuracy(folds: CrossFitting, refitted: Sequence[Finalist]) -> list[str]:
+    """A sentence where candidates were trained and none of them kept the accuracy."""
+    dropped = [trial for trial in folds.trials if trial.result.status == "dropped"]
+    if not dropped or refitted:
+        return []
+    return [f"Nothing that was trained is a finalist: of the best, {len(dropped)} lost too much accuracy."]
 
 
 def _diagnostics(trained: Trial | None, trials: Sequence[Trial]) -> FedLASDiagnostics | None:

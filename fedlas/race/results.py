@@ -163,7 +163,8 @@ class RaceResult:
         diagnostics: of the trained finalist if it is FedLAS, else of the best FedLAS candidate.
         rates: the learning rate that each scope stands, as it was measured.
         out_of_fold: NLL (N,) of the calibration rows, cross-fitted, by `uploaded`, `temperature` and finalist.
-        by_method: the same of the best candidate of each method that ran all folds, with a temperature.
+        by_method: the same of the best candidate of each method, with a temperature, on `compared_rows` (M,): indices
+            of the calibration rows of the folds that all candidates ran.
     """
 
     candidates: tuple[CandidateResult, ...]
@@ -176,6 +177,7 @@ class RaceResult:
     rates: Mapping[str, float] = field(default_factory=dict)
     out_of_fold: Mapping[str, Doubles] = field(default_factory=dict)
     by_method: Mapping[str, Doubles] = field(default_factory=dict)
+    compared_rows: NDArray[np.int64] = field(default_factory=lambda: np.arange(0))
 
     @property
     def post_hoc(self) -> Finalist:

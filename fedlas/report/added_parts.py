@@ -22,7 +22,7 @@ from fedlas.report.out_of_fold import OutOfFold
 PART_NAMES = {
     "uploaded": "the uploaded model",
     "temperature": "a temperature",
-    "post_hoc": "the pool of calibrators",
+    "post_hoc": "the post-hoc calibrators",
     "trained": "the refit on fresh rows",
     "average": "the average",
 }

@@ -1,8 +1,8 @@
 """FedLAS's own part: the best candidate of its losses against the best of label smoothing and of cross-entropy.
 
-All of them are warm restarts on the same fresh rows in the same folds. Each is the best of the candidates of its method
-by the same rows, which flatters the method with more candidates a little, and they may differ in rate, epochs and
-weight decay too: the recipe gives each loss what suited it.
+All of them are warm restarts on the same fresh rows in the same folds, those that all candidates ran. Each is the best
+of the candidates of its method by the same rows, which flatters the method with more candidates a little, and they may
+differ in rate, epochs and weight decay too: the recipe gives each loss what suited it.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class MethodDifference:
 
 @dataclass(frozen=True)
 class LossComparison:
-    """The better of FedLAS and FedLAS+ against the other losses; `method` is None where neither ran all folds."""
+    """The better of FedLAS and FedLAS+ against the other losses; `method` is None where neither was trained."""
 
     method: str | None
     num_rows: int
@@ -58,11 +58,11 @@ def loss_comparison(out_of_fold: OutOfFold | None, *, confidence_level: float = 
     num_rows = len(next(iter(by_method.values())))
     method = min(
         (name for name in OURS if name in by_method),
-        key=lambda name: out_of_fold.mean(by_method[name], confidence_level).value,
+        key=lambda name: out_of_fold.compared_mean(by_method[name], confidence_level).value,
         default=None,
     )
     if method is None:
-        return LossComparison(None, num_rows, (), "FedLAS did not run all folds, so what its loss adds is unknown.")
+        return LossComparison(None, num_rows, (), "FedLAS was not trained beside it, so what its loss adds is unknown.")
     differences = tuple(
         _difference(name, by_method[method] - by_method[name], out_of_fold, confidence_level)
         for name in RIVALS
@@ -72,7 +72,7 @@ def loss_comparison(out_of_fold: OutOfFold | None, *, confidence_level: float = 
 
 
 def _difference(against: str, rows: Floats, out_of_fold: OutOfFold, level: float) -> MethodDifference:
-    mean = out_of_fold.mean(rows, level)
+    mean = out_of_fold.compared_mean(rows, level)
     finding = "better" if mean.high < 0 else "worse" if mean.low > 0 else "no_difference_shown"
     return MethodDifference(against, mean, int(np.sum(rows < 0)), int(np.sum(rows > 0)), finding)
 
@@ -87,7 +87,7 @@ _FINDINGS: Mapping[str, str] = {
 def _sentence(method: str, num_rows: int, differences: tuple[MethodDifference, ...], level: float) -> str:
     if not differences:
         return (
-            "What FedLAS's loss adds is unknown: no candidate with label smoothing or cross-entropy ran all folds "
+            "What FedLAS's loss adds is unknown: no candidate with label smoothing or cross-entropy was trained "
             "beside it."
         )
     parts = [
@@ -97,9 +97,10 @@ def _sentence(method: str, num_rows: int, differences: tuple[MethodDifference, .
         for one in differences
     ]
     compared = {one.against for one in differences}
-    missing = [f" No candidate with {METHOD_NAMES[name]} ran all folds." for name in RIVALS if name not in compared]
+    missing = [f" No candidate with {METHOD_NAMES[name]} was trained." for name in RIVALS if name not in compared]
     best = f"the best {METHOD_NAMES[method]} candidate"
     differ = (
-        "Each is the best of its candidates on these rows; their number, rates, epochs and weight decay may differ."
+        "Each is the best of its candidates on these rows, with a temperature; their number, rates, epochs and weight "
+        "decay may differ."
     )
     return f"FedLAS's own part: out of fold {best} is {' and '.join(parts)}. {differ}{''.join(missing)}"

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from numpy.typing import ArrayLike
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
 
 from fedlas.metrics._checks import Floats
 from fedlas.metrics.bootstrap import Estimate
@@ -18,15 +19,23 @@ class OutOfFold:
 
     Attributes:
         by_part: by `uploaded`, `temperature` and the names of the finalists.
-        by_method: of the best candidate of each training method that ran all folds, with a temperature.
+        by_method: of the best candidate of each training method, with a temperature, on `compared_rows`.
         groups, weights: (N,) of the rows, if there are any.
+        compared_rows: indices (M,) of the rows of the folds that all candidates ran; None is all rows.
     """
 
     by_part: Mapping[str, Floats]
     by_method: Mapping[str, Floats] = field(default_factory=dict)
     groups: ArrayLike | None = None
     weights: ArrayLike | None = None
+    compared_rows: NDArray[np.int64] | None = None
 
     def mean(self, values: Floats, confidence_level: float) -> Estimate:
         """Of row values (N,), with its interval."""
         return clustered_mean(values, groups=self.groups, weights=self.weights, confidence_level=confidence_level)
+
+    def compared_mean(self, values: Floats, confidence_level: float) -> Estimate:
+        """Of values (M,) of the compared rows, with its interval."""
+        rows = slice(None) if self.compared_rows is None else self.compared_rows
+        groups, weights = (None if one is None else np.asarray(one)[rows] for one in (self.groups, self.weights))
+        return clustered_mean(values, groups=groups, weights=weights, confidence_level=confidence_level)

@@ -212,7 +212,7 @@ def test_fresh_rows_train_and_version(service: Service, uploads: Uploads, digits
     np.testing.assert_allclose(found, outputs["probabilities"].max(1), atol=1e-5)
     report = service.get(first["report_url"])
     assert report["differences"]["calibrated_minus_temperature"]["nll"]["high"] < 0
-    again = service.calibrated({"id": first["calibrated_model_id"]}, fresh, publish_as="fresh", publish_when="always")
+    again = service.calibrated(digits[0], fresh, method="post_hoc", publish_as="fresh", publish_when="always")
     events = [service.get(f"/v1/jobs/{job['id']}/events")["data"] for job in (first, again)]
     told = [event["data"] for known in events for event in known if event["type"] == "publication"]
     assert told == [{"name": "fresh", "version": 1}, {"name": "fresh", "version": 2}]

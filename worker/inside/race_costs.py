@@ -17,6 +17,8 @@ from fedlas.race.selection import CalibratorSelector
 from fedlas.race.time_budget import TimeBudget
 from fedlas.race.training_costs import TrainingCosts
 
+_TOO_SHORT = "The budget is too short for a single candidate on the whole network: at most its head would be trained."
+
 
 @dataclass(frozen=True)
 class RaceCosts:
@@ -63,4 +65,7 @@ def race_costs(start: Start) -> RaceCosts:
     line = [costs.planned(place, one, may_shorten=True) for place, one in enumerate(candidates)]
     refits = number_of_refits(start.max_cost_factor())
     whole = plan(line, math.inf, num_folds=len(context.folds()), refits=refits)
-    return RaceCosts(budget, len(line), whole.seconds + costs.range_test(candidates))
+    rates = costs.range_test(candidates)
+    left = plan(line, options.budget_seconds - rates, num_folds=len(context.folds()), refits=refits)
+    notes = (_TOO_SHORT,) if line and not left.candidates else ()
+    return RaceCosts(budget, len(line), whole.seconds + rates, notes)

@@ -120,6 +120,7 @@ def test_scores_are_those_of_out_of_fold_logits() -> None:
     np.testing.assert_array_equal(result.out_of_fold["trained"], row_nll(result.trained.held_out, targets))
     assert set(result.out_of_fold) == {"uploaded", "temperature", "post_hoc", "trained"}
     assert set(result.by_method) == {"fedlas", "fedlas_plus", "cross_entropy"}
+    assert sorted(result.compared_rows) == list(range(len(targets)))
 
 
 def test_the_lower_out_of_fold_loss_comes_first() -> None:
@@ -138,6 +139,9 @@ def test_of_many_candidates_three_run_all_folds() -> None:
     (reason,) = {c.reason for c in result.candidates if c.status == "eliminated"}
     assert reason == "after 2 of 3 folds it was not among the best 3"
     assert all(c.calibration for c in result.candidates)
+    first, second, _ = make_folds(noisy_digits()[1][1], seed=0, num_folds=3)
+    assert result.compared_rows.tolist() == [*first, *second], "methods are compared on what all have run"
+    assert len(result.by_method["cross_entropy"]) == len(first) + len(second)
 
 
 def test_calibration_rows_alone_can_teach() -> None:
@@ -367,7 +371,7 @@ def test_a_slower_machine_still_ends_with_a_refit(
     monkeypatch.setattr(Record, "elapsed", lambda self: clock[0])
     monkeypatch.setattr(time_budget, "_measured_step", lambda *_: step / time_budget._CAUTION)
     monkeypatch.setattr(time_budget.TimeBudget, "prediction_seconds", lambda *_: 0.0)
-    monkeypatch.setattr("fedlas.race.race._seconds_of_pools", lambda *_: 0.0)
+    monkeypatch.setattr("fedlas.race.race.seconds_of_pools", lambda *_: 0.0)
     monkeypatch.setattr(Trainer, "train", train)
     budget = 10.5 * epoch * 6  # three candidates of six epochs on three folds, and a refit
     result = run(HOT, HOT_PLUS, PLAIN, budget_seconds=budget)

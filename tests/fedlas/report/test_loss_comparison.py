@@ -28,7 +28,7 @@ def test_the_finding_is_that_of_the_interval(rival: float, finding: str) -> None
         finding
     ]
     assert f"the best FedLAS candidate {said} the best with cross-entropy" in found.sentence
-    assert found.sentence.endswith("No candidate with label smoothing ran all folds.")
+    assert found.sentence.endswith("No candidate with label smoothing was trained.")
 
 
 def test_the_better_of_its_two_losses_speaks() -> None:
@@ -61,7 +61,7 @@ def test_what_is_unknown_is_said() -> None:
     assert alone is not None
     assert absent is not None
     assert (alone.method, alone.differences, absent.method) == ("fedlas", (), None)
-    assert "no candidate with label smoothing or cross-entropy ran all folds" in alone.sentence
-    assert "FedLAS did not run all folds" in absent.sentence
+    assert "no candidate with label smoothing or cross-entropy was trained" in alone.sentence
+    assert "FedLAS was not trained beside it" in absent.sentence
     assert loss_comparison(OutOfFold({"uploaded": rows(0.5)})) is None
     assert loss_comparison(None) is None

@@ -109,7 +109,7 @@ def test_parts_losses_and_how_candidates_were_trained_are_shown() -> None:
     )
     page, summary = is_whole(made), " ".join(made.as_dict()["summary"])
     assert "The served network has been trained on the 3,000 train and 1,000 calibration rows" in summary
-    assert "the pool of calibrators" in summary
+    assert "the post-hoc calibrators" in summary
     assert "the best FedLAS+ candidate is better than the best with cross-entropy" in summary
     for text in (
         "The average <b>(served)</b>",

@@ -69,6 +69,7 @@ class JobKind(OnInputs[R]):
         if row.status != "running":
             unit.jobs.change_status(row, "running")
         unit.jobs.update_progress(row, "inspecting", row.progress or {"fraction": 0.0})
+        self.reached_before = Progress.model_validate(row.progress or {}).fraction
         self._looks_before = self.looks_before(unit, dataset)
         self._checkpoints = unit.checkpoints.of(row.id)
 

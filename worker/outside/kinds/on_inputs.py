@@ -20,11 +20,13 @@ class OnInputs(ChildWork[R]):
 
     Attributes:
         progress: what the child has told last.
+        reached_before: the share that an earlier attempt has reached.
     """
 
     def __init__(self, registry: Registry, settings: WorkerSettings, claim: Claim) -> None:
         super().__init__(registry, settings, claim)
         self.progress: Progress | None = None
+        self.reached_before = 0.0
 
     def begin(self) -> Prepared | None:
         """Mark as running; settle at once what was cancelled or cannot run."""
@@ -63,8 +65,14 @@ class OnInputs(ChildWork[R]):
     def note(self, event: JsonObject) -> None:
         """Remember what the child tells; what it cannot have told is passed over."""
         if (told := ChildEvent.parse(event)) is not None:
-            self.progress = told.progress or self.progress
+            self.progress = self._further(told.progress) or self.progress
             self.take(told)
+
+    def _further(self, told: Progress | None) -> Progress | None:
+        """Progress as it is told, but never behind what an earlier attempt has reached."""
+        if told is None or told.fraction >= self.reached_before:
+            return told
+        return told.model_copy(update={"fraction": self.reached_before})
 
     def take(self, told: ChildEvent) -> None:
         """Remember what is not progress."""
