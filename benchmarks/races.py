@@ -72,7 +72,7 @@ def leave_race(recorded: RecordedRace, inputs: list[Array], uploaded: NDArray[np
     for stale in ("refit", "refit_peers"):
         (folder / f"{stale}.npz").unlink(missing_ok=True)
     refit = result.finalists.get(REFIT)
-    if refit is None or getattr(refit, "out_of_fold_logits", None) is None:
+    if refit is None or refit.out_of_fold_logits is None:
         return
     logits = np.asarray(predict_logits(refit.classifier, inputs)[0], np.float64)
     np.savez_compressed(
