@@ -85,7 +85,7 @@ def policies_table(runs: Sequence[Json]) -> str:
 
 
 def _outcomes(found: Sequence[Json]) -> str:
-    return ", ".join(_tally([each[kind]["outcome"] for each in found]) for kind in PROPER)
+    return ", ".join(_tally([each[kind]["outcome"] for each in found]) for kind in PROPER) if found else ""
 
 
 def accuracy_table(runs: Sequence[Json]) -> str:
