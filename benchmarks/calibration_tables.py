@@ -76,7 +76,7 @@ def policies_table(runs: Sequence[Json]) -> str:
     lines = [f"| Brier, NLL against | runs | {' | '.join(RIVALS.values())} |", "|---|---|" + "---|" * len(RIVALS)]
     for section, title in SECTIONS.items():
         for policy, name in POLICIES.items():
-            found = [run["finalists_minus"] for run in runs if run["section"] == section]
+            found = [run.get("finalists_minus", {}) for run in runs if run["section"] == section]
             mine = [each[policy] for each in found if policy in each]
             if mine:
                 cells = [_outcomes([each[rival] for each in mine if rival in each]) for rival in RIVALS]
