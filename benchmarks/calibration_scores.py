@@ -18,6 +18,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -162,6 +163,12 @@ def _against(served: Floats, rival: Floats, targets: Integers, groups: Integers 
     return {**found, "outcome": outcome(low, high)}
 
 
+def _written(run: Json) -> str:
+    """JSON with every innermost object on one line."""
+    text = json.dumps(run, indent=1, ensure_ascii=False)
+    return re.sub(r"\{[^{}]*\}", lambda found: " ".join(found[0].split()), text) + "\n"
+
+
 def cache_folder() -> Path:
     """Where the runs lie: `FEDLAS_BENCHMARKS_CACHE`, or under the user's cache."""
     chosen = os.environ.get("FEDLAS_BENCHMARKS_CACHE")
@@ -179,7 +186,7 @@ def main() -> None:
         RESULTS.mkdir(parents=True, exist_ok=True)
         for folder in sorted(cache_folder().glob("*-*")):
             if (run := read_run(folder, options.section)) is not None:
-                (RESULTS / f"{folder.name}.json").write_text(json.dumps(run, indent=1, ensure_ascii=False) + "\n")
+                (RESULTS / f"{folder.name}.json").write_text(_written(run))
     runs = [json.loads(path.read_text()) for path in sorted(RESULTS.glob("*.json"))]
     print(report([run for run in runs if options.section in (None, run["section"])]))
 
