@@ -10,10 +10,15 @@ from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Engine
 
+#: A migration may pause for longer than any other writer, who would keep the others waiting.
+_IDLE_TIMEOUT_S = 60
+
 
 def migrate(engine: Engine) -> None:
     """Upgrade to the newest revision; one process at a time, within one transaction."""
     with engine.execution_options(writes=True).begin() as connection:
+        if connection.dialect.name == "postgresql":  # a busy machine takes seconds to load a script between statements
+            connection.exec_driver_sql(f"SET LOCAL idle_in_transaction_session_timeout = '{_IDLE_TIMEOUT_S}s'")
         config = _config()
         config.attributes["connection"] = connection
         command.upgrade(config, "head")
