@@ -5,6 +5,7 @@ FedLASError (ValueError)
 ├── BadDataset          rows that cannot be trained on or judged: `non_finite`, `labels_out_of_range`, …
 ├── Mismatch            model and dataset do not fit: `inputs_mismatch`, `class_mismatch`, …
 ├── BaselineMismatch    the uploaded model is far from the expected accuracy
+├── PreconditionFailed  model and dataset certainly do not belong together: `label_order`, …
 └── ExportError         a file that does not compute what was trained; another finalist is served in its place
 """
 
@@ -40,6 +41,10 @@ class BaselineMismatch(FedLASError):
 
     def __init__(self, message: str) -> None:
         super().__init__("baseline_mismatch", message)
+
+
+class PreconditionFailed(FedLASError):
+    """Model and dataset fit in form, but something is certainly wrong; `accept_warnings` goes on in spite of it."""
 
 
 class ExportError(FedLASError):

@@ -42,6 +42,7 @@ class CalibrationOptions:
             averages of small networks.
         expected_accuracy: of the uploaded network on calibration rows; a clearly lower one is an error.
         score, confidence_level, max_accuracy_drop, max_recall_drop: of the gate (`fedlas.gate.gate.judge`).
+        accept_warnings: codes of notices that would end the calibration, and shall not.
         evaluations_before: how often these test rows have judged before.
         positive_class: one of the two class names.
         class_priors: by class name, those that the served answers are for; the shares of the calibration rows unless
@@ -60,6 +61,7 @@ class CalibrationOptions:
     confidence_level: float = 0.95
     max_accuracy_drop: float = 0.005
     max_recall_drop: float | None = None
+    accept_warnings: Sequence[str] = ()
     evaluations_before: int = 0
     seed: int = 0
     positive_class: str | None = None

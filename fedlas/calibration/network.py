@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Literal
 
 from fedlas.calibration.evaluation import CalibrationOptions, classes_not_met, few_rows, fit_guarantees
-from fedlas.calibration.preparation import Start, prepare, rows_of
+from fedlas.calibration.preparation import Start, check, prepare, rows_of
 from fedlas.calibration.serving import WrittenFinalist, judge_and_write
 from fedlas.calibrators import Calibrator, Identity
 from fedlas.calibrators.feature_map import shown_parameters
@@ -23,6 +23,7 @@ from fedlas.gate.claims import FINE_TUNED, GateVerdict
 from fedlas.guarantees import Guarantees
 from fedlas.guarantees.typicality import Familiarity
 from fedlas.importers import GraphClassifier
+from fedlas.notice import Notice
 from fedlas.race.journal import Journal
 from fedlas.race.outputs import SplitOutputs
 from fedlas.race.race import run_race
@@ -56,6 +57,7 @@ class Calibration:
     written: WrittenFinalist | None
     guarantees: Guarantees | None = None
     calibrated_on: Mapping[str, int] = field(default_factory=dict)
+    adjustments: tuple[Notice, ...] = ()
 
     @property
     def finalist(self) -> Finalist | None:
@@ -95,6 +97,7 @@ def calibrate(
     on_stage: OnStage = lambda stage, fraction: None,
     on_progress: Callable[[RaceProgress], None] | None = None,
     on_candidate: Callable[[CandidateResult], None] | None = None,
+    on_notice: Callable[[Notice], None] = lambda notice: None,
 ) -> Calibration:
     """Fine-tune and calibrate on train and calibration rows, judge on test rows, promise on guarantee rows.
 
@@ -103,13 +106,18 @@ def calibrate(
         request, digests: what was ordered and given; they are part of the report, from which it can be repeated.
         journal: what an earlier attempt has saved, as `run_race` takes it.
         on_progress: as `run_race` calls it, with the share of the whole calibration.
+        on_notice: called with everything that looks wrong, before anything is trained.
 
     Raises:
         BadDataset: a split is too small, its test rows are of one group, or the network gives no finite answers.
         BaselineMismatch: the uploaded network is clearly less accurate than its owner expects.
+        PreconditionFailed: network and dataset certainly do not belong together, and that was not accepted.
     """
     on_stage("evaluating", 0.01)
     start = prepare(classifier, dataset, options or CalibrationOptions())
+    for notice in start.notices:
+        on_notice(notice)
+    warnings = check(start)
     splits = dataset.profile()["splits"]
 
     on_stage("training", _RACE_FROM)
@@ -142,9 +150,13 @@ def calibrate(
         machine={"device": device_name()},
         notes=[*judged.notes, *result.notes, *_notes(start, judged.result.post_hoc.calibrator)],
         written_file=judged.written_file,
+        warnings=warnings,
+        adjustments=start.adjustments,
     )
     report = judged.evaluation.report(evidence)
-    return Calibration(judged.verdict, report, dataset, judged.written, guarantees, judged.start.calibrated_on)
+    return Calibration(
+        judged.verdict, report, dataset, judged.written, guarantees, judged.start.calibrated_on, start.adjustments
+    )
 
 
 def _race(

@@ -17,6 +17,8 @@ from fedlas.data.memmap import pieces
 from fedlas.errors import BaselineMismatch
 from fedlas.importers import GraphClassifier
 from fedlas.importers.network_kind import network_kind
+from fedlas.notice import Notice
+from fedlas.preconditions import Examined, examine, require_accepted
 from fedlas.race.candidates import Candidate
 from fedlas.race.context import TrainingRows
 from fedlas.race.cost_limit import cost_limit
@@ -62,6 +64,20 @@ class Start:
         groups, weights = self.dataset.groups_of("calibration"), self.dataset.weights_of("calibration")
         return SplitAccuracy.of(correct, groups=groups, weights=weights)
 
+    @cached_property
+    def notices(self) -> tuple[Notice, ...]:
+        """What looks wrong with the classifier and the dataset together."""
+        inputs = rows_of(self.dataset, "calibration")[0]
+        priors = self.options.class_priors
+        return examine(
+            Examined(self.classifier, self.dataset, inputs, self.outputs.logits, self.targets, class_priors=priors)
+        )
+
+    @property
+    def adjustments(self) -> tuple[Notice, ...]:
+        """What was done for the owner of classifier and dataset."""
+        return (*self.classifier.adjustments, *self.dataset.adjustments)
+
     @property
     def calibrated_on(self) -> dict[str, int]:
         """How many rows of each split, as it was drawn or given, calibrate."""
@@ -102,9 +118,18 @@ def prepare(classifier: GraphClassifier, dataset: Dataset, options: CalibrationO
     inputs, targets = rows_of(dataset, "calibration")
     places = dataset.in_file(dataset.rows("calibration")) if len(idle) else None
     outputs = SplitOutputs(classifier, inputs, split="calibration", rows=places)
-    start = Start(classifier, dataset, options, outputs, targets, judged, trains, len(idle))
-    _check_expected_accuracy(start)
-    return start
+    return Start(classifier, dataset, options, outputs, targets, judged, trains, len(idle))
+
+
+def check(start: Start) -> tuple[Notice, ...]:
+    """The notices of a start from which a calibration may go on.
+
+    Raises:
+        BaselineMismatch: the classifier is clearly less accurate than its owner expects.
+        PreconditionFailed: something is certainly wrong, and was not accepted.
+    """
+    check_expected_accuracy(start)
+    return require_accepted(start.notices, start.options.accept_warnings)
 
 
 def rows_of(dataset: Dataset, split: str) -> Rows:
@@ -136,7 +161,7 @@ def _check_rows(classifier: GraphClassifier, dataset: Dataset) -> None:
             require_numbers(logits, features, split=split, rows=dataset.in_file(rows[missing]))
 
 
-def _check_expected_accuracy(start: Start) -> None:
+def check_expected_accuracy(start: Start) -> None:
     """Refuse an uploaded model whose accuracy is further below what its owner expects than chance explains."""
     found, expected = start.accuracy.value, start.options.expected_accuracy
     if expected is not None and found < expected - _EXPECTED_WITHIN:

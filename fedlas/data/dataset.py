@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedlas.errors import BadDataset
+from fedlas.notice import Notice
 
 Array: TypeAlias = NDArray[Any]
 Integers: TypeAlias = NDArray[np.int64]
@@ -36,6 +37,10 @@ class Dataset:
         slices: columns (N,) by name, numbers or text, by whose values a report looks at parts of the rows.
         weights: sampling weights (N,), how many rows of the population each row stands for; None where all count alike.
         ids: the owner's names of the rows (N,), numbers or text.
+        adjustments: what was done to the rows for their owner.
+        columns: names of the columns of the single input that numeric columns form together, in order.
+        reading: how the file was read (`padding` by input, `missing`), which answers for new rows repeat.
+        matched_by: how labels became classes: `name` where both sides named them, else `index`.
         file_rows: the row in the owner's file of each row here (N,), where they are kept in another order.
     """
 
@@ -54,6 +59,11 @@ class Dataset:
     ids: Array | None = None
     file_rows: Integers | None = None
     drawn: bool = False
+    adjustments: list[Notice] = field(default_factory=list)
+    columns: list[str] | None = None
+    reading: dict[str, Any] | None = None
+    labelled: bool = True
+    matched_by: str = "index"
 
     def __len__(self) -> int:
         return len(self.targets)

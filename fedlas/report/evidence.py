@@ -11,6 +11,7 @@ from fedlas.deployment import Deployment
 from fedlas.documents import Json
 from fedlas.gate.claims import GateVerdict
 from fedlas.guarantees import Guarantees
+from fedlas.notice import Notice
 from fedlas.report.diagnostics import Diagnostics
 from fedlas.report.label_noise import LabelNoise
 from fedlas.report.out_of_fold import OutOfFold
@@ -40,6 +41,7 @@ class Evidence:
         versions: of the libraries; those that are installed by default.
         machine: added to what `machine_facts` finds.
         written_file: the proof of the file that is served, and what gave way to it.
+        warnings, adjustments: what looked wrong with model and dataset, and what was done for their owner.
         notes: further sentences for the summary (budget, warnings of the dataset).
     """
 
@@ -69,5 +71,7 @@ class Evidence:
     digests: Mapping[str, str] = field(default_factory=dict)
     versions: Mapping[str, str] | None = None
     machine: Mapping[str, Json] = field(default_factory=dict)
+    warnings: Sequence[Notice] = ()
+    adjustments: Sequence[Notice] = ()
     notes: Sequence[str] = ()
     written_file: WrittenFile | None = None

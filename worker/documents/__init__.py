@@ -1,6 +1,6 @@
 """The documents that pass the border of the sandbox: orders in, results and events out, each validated on arrival."""
 
-from worker.documents.events import CandidateEvent, ChildEvent, ReportedProgress, SavedCheckpoint
+from worker.documents.events import CandidateEvent, ChildEvent, ReportedProgress, SavedCheckpoint, WarningEvent
 from worker.documents.orders import (
     BatchOrder,
     CalibrateOrder,
@@ -54,5 +54,6 @@ __all__ = [
     "ScoresOrder",
     "ScoresProfile",
     "ScoresResult",
+    "WarningEvent",
     "WorkOrder",
 ]

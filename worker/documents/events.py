@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from service.registry.documents import CandidateEnded, Progress, Stage
+from service.registry.documents import CandidateEnded, Notice, Progress, Stage
 
 _MOST_BYTES = 16 * 1024
 
@@ -29,6 +29,13 @@ class CandidateEvent(_Part):
     data: CandidateEnded
 
 
+class WarningEvent(_Part):
+    """Something that looks wrong with model or dataset."""
+
+    type: Literal["warning"] = "warning"
+    data: Notice
+
+
 class SavedCheckpoint(_Part):
     """An entry of the child's journal: its name, and its file in the journal's folder."""
 
@@ -41,7 +48,7 @@ class ChildEvent(_Part):
 
     stage: Stage | None = None
     progress: ReportedProgress | None = None
-    event: CandidateEvent | None = None
+    event: Annotated[CandidateEvent | WarningEvent, Field(discriminator="type")] | None = None
     checkpoint: SavedCheckpoint | None = None
 
     @property

@@ -24,6 +24,7 @@ class DatasetOptions(Document):
     split_shares: SplitShares | None = None
     missing: Literal["reject", "nan"] = "reject"
     padding: dict[str, int | float] | None = None
+    purpose: Literal["fit", "predict"] | None = None
 
 
 class ModelOptions(Document):
@@ -37,6 +38,7 @@ class ModelOptions(Document):
     architecture: str | None = None
     num_classes: int | None = None
     preprocessing: ImagePreprocessing | None = None
+    columns: list[str] | None = None
 
 
 class ScoresOptions(Document):
@@ -78,6 +80,7 @@ class BatchOrder(Document):
     kind: Literal["predict"] = "predict"
     profile: ModelProfile
     options: AnswerOptions
+    errors: Literal["fail", "column"] = "fail"
 
 
 class OrderedModel(Document):

@@ -6,7 +6,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from service.registry.documents import DatasetProfile, Document, JsonObject, ModelProfile, Plan, Verdict
+from service.registry.documents import DatasetProfile, Document, JsonObject, ModelProfile, Notice, Plan, Verdict
 
 #: How the id of a job looks.
 JOB_ID = r"^job_[0-9a-z]{1,36}$"
@@ -93,6 +93,7 @@ class JobResult(Result):
     page: FileName
     diagram: FileName
     seen_rows: FileName | None = None
+    adjustments: list[Notice] = Field(default_factory=list)
 
     def files(self) -> dict[str, str]:
         """The names of the files; the uploaded model itself is not left again."""

@@ -25,6 +25,7 @@ from service.registry.documents import (
     ServingCost,
     Stage,
 )
+from service.registry.documents import Notice as NoticeDocument
 from service.registry.documents.model_profile import FamiliaritySpec, FittedOn
 from worker.documents import (
     CandidateEvent,
@@ -35,12 +36,14 @@ from worker.documents import (
     ScoresOrder,
     ScoresProfile,
     ScoresResult,
+    WarningEvent,
 )
 from worker.inside.work_function import Emit, Files
 
 if TYPE_CHECKING:  # scores are calibrated without PyTorch
     from fedlas.calibration import Calibration
     from fedlas.importers import GraphClassifier
+    from fedlas.notice import Notice
     from fedlas.race.results import CandidateResult, RaceProgress
 
 #: What a calibrator's record shows of its report, which is long.
@@ -73,6 +76,7 @@ def calibrate(order: JobOrder, files: Files, folder: Path, emit: Emit) -> JobRes
         on_stage=tell.stage,
         on_progress=tell.progress,
         on_candidate=tell.candidate,
+        on_notice=tell.notice,
     )
     tell.stage("exporting", 0.95)
     exported = None if found.finalist is None else _export(found, classifier, folder / "calibrated.onnx", order)
@@ -91,6 +95,7 @@ def calibrate(order: JobOrder, files: Files, folder: Path, emit: Emit) -> JobRes
         page=_PAGE,
         diagram=_DIAGRAM,
         seen_rows=_SEEN_ROWS if trained else None,
+        adjustments=[NoticeDocument.model_validate(as_json(notice)) for notice in found.adjustments],
     )
 
 
@@ -213,3 +218,7 @@ class _Events:
         found = as_json({**result.as_dict(), "seconds": round(result.seconds, 3)})
         ended = CandidateEnded.model_validate({name: found[name] for name in CandidateEnded.model_fields})
         self._emit(ChildEvent(event=CandidateEvent(type="candidate", data=ended)))
+
+    def notice(self, notice: Notice) -> None:
+        """Something looks wrong."""
+        self._emit(ChildEvent(event=WarningEvent(data=NoticeDocument.model_validate(as_json(notice)))))

@@ -40,6 +40,7 @@ def open_job(order: JobOrder, files: Files, folder: Path) -> tuple[GraphClassifi
         max_candidates=request.budget.candidates,
         max_cost_factor=request.max_cost_factor,
         expected_accuracy=request.expected_accuracy,
+        accept_warnings=tuple(request.accept_warnings),
         **request.gate.model_dump(),
         evaluations_before=order.looks_before,
         seed=request.seed,

@@ -7,19 +7,22 @@ calibration rows tells what the test rows could show.
 from __future__ import annotations
 
 import resource
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 
 from fedlas.calibration.evaluation import classes_not_met
-from fedlas.calibration.preparation import Start, prepare
+from fedlas.calibration.preparation import Start, check_expected_accuracy, prepare
 from fedlas.calibrators import TemperatureScaling, softmax
 from fedlas.data import SPLITS, Dataset, shared_rows
+from fedlas.documents import as_json
 from fedlas.gate.ledger_level import ledger_level
 from fedlas.metrics import row_scores
 from fedlas.metrics.betting_intervals import detectable, paired_mean
 from fedlas.training.fit import device_name
 from service.registry.documents import FeatureSpec, ModelProfile, Plan, SplitCounts
+from service.registry.documents import Notice as NoticeDocument
 from service.registry.documents.plan import (
     DetectableEffect,
     Leakage,
@@ -43,6 +46,7 @@ def plan(order: JobOrder, files: Files, folder: Path, emit: Emit) -> PlanResult:
     """What the job of this request would do; raises what the job would raise before training."""
     classifier, dataset, options = open_job(order, files, folder)
     start = prepare(classifier, dataset, options)
+    check_expected_accuracy(start)
     race = race_costs(start)
     found = Plan(
         features=FeatureSpec(layer=classifier.feature_layer, dim=classifier.feature_dim),
@@ -55,9 +59,23 @@ def plan(order: JobOrder, files: Files, folder: Path, emit: Emit) -> PlanResult:
         estimate=_estimate(start, race, order.request.budget.minutes),
         detectable_effect=_detectable(start) if start.judged else None,
         calibrated_on=start.calibrated_on,
-        warnings=[*race.notes, *classes_not_met(start.dataset), *dataset.warnings],
+        warnings=[
+            *(NoticeDocument.model_validate(as_json(notice)) for notice in start.notices),
+            *(NoticeDocument(code=code, message=message) for code, message in _sentences(start, race, dataset)),
+        ],
+        adjustments=[NoticeDocument.model_validate(as_json(notice)) for notice in start.adjustments],
     )
     return PlanResult(plan=found)
+
+
+def _sentences(start: Start, race: RaceCosts, dataset: Dataset) -> Iterator[tuple[str, str]]:
+    """Codes and sentences of what limits the job."""
+    for code, messages in (
+        ("budget", race.notes),
+        ("class_not_met", classes_not_met(start.dataset)),
+        ("dataset", dataset.warnings),
+    ):
+        yield from ((code, message) for message in messages)
 
 
 def _labels(dataset: Dataset, profile: ModelProfile) -> PlannedLabels:

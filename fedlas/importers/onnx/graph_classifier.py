@@ -9,6 +9,7 @@ from types import MappingProxyType
 from fedlas.classifier import Classifier
 from fedlas.importers.onnx.graph import Array, Graph
 from fedlas.importers.onnx.input_specs import InputSpec, example_inputs
+from fedlas.notice import Notice
 
 #: What every served file computes; inputs of these names are renamed (`features` → `features_input_0`).
 STANDARD_OUTPUTS = ("logits", "probabilities", "confidence", "features")
@@ -28,6 +29,7 @@ class GraphClassifier(Classifier):
         class_labels: the names of the classes where the upload itself carries them.
         metadata: the properties of the upload's file by name.
         notes: remarks about how it was opened, for its owner.
+        adjustments: what was done to open it.
         reason: why it cannot be trained, where it cannot.
         logits_name, feature_names: the tensors of `graph()` that hold the logits (N, K) and, side by side and
             flattened, the features (N, D).
@@ -46,6 +48,7 @@ class GraphClassifier(Classifier):
     class_labels: tuple[str, ...] | None = None
     metadata: Mapping[str, str] = MappingProxyType({})
     notes: tuple[str, ...] = ()
+    adjustments: tuple[Notice, ...] = ()
     reason: str = ""
 
     @abstractmethod

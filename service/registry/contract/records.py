@@ -7,7 +7,7 @@ from typing import Generic, Literal, TypeVar
 
 from pydantic import BaseModel, Field
 
-from service.registry.contract.requests import Method, PublishWhen
+from service.registry.contract.requests import Auto, Budget, GateOptions, Hyperparameters, Method, PublishWhen
 from service.registry.documents import (
     ClassPriors,
     DatasetRoles,
@@ -18,9 +18,11 @@ from service.registry.documents import (
     GuaranteesSummary,
     ImagePreprocessing,
     JsonObject,
+    Notice,
     OutputSpec,
     Plan,
     Progress,
+    Reading,
     SeenByModel,
     SplitCounts,
     SplitShares,
@@ -89,7 +91,10 @@ class DatasetRecord(UploadedRecord):
     seen_by_model: SeenByModel | None = None
     split_shares: SplitShares | None = Field(None, description="As they were sent, where splits are drawn by them.")
     splits: SplitCounts | None = None
+    columns: list[str] | None = Field(None, description="Of the single input that numeric columns form, in order.")
+    reading: Reading | None = None
     warnings: list[str] = Field(default_factory=list)
+    adjustments: list[Notice] = Field(default_factory=list, description="What was done for you.")
 
 
 class UploadRecord(BaseModel):
@@ -116,7 +121,10 @@ class ModelRecord(UploadedRecord):
     trainable: bool | None = Field(None, description="False: only a calibrator can be fitted on top.")
     architecture: str | None = None
     preprocessing: ImagePreprocessing | None = None
+    columns: list[str] | None = Field(None, description="Names of the columns of the single input, in order.")
+    reading: Reading | None = None
     warnings: list[str] = Field(default_factory=list, description="What was passed over, or why it cannot be trained.")
+    adjustments: list[Notice] = Field(default_factory=list, description="What was done for you.")
     calibrated: bool
     parent_id: str | None = None
     job_id: str | None = None
@@ -135,6 +143,12 @@ class StatusChange(BaseModel):
     at: datetime
 
 
+class WebhookReceiver(BaseModel):
+    """The receiver of a message about the job's end; its secret is not shown."""
+
+    url: str
+
+
 class JobRecord(RunRecord):
     """One calibration."""
 
@@ -148,9 +162,20 @@ class JobRecord(RunRecord):
     )
     calibrated_model_id: str | None = None
     report_url: str | None = None
-    publish_as: str | None = Field(None, description="As it was ordered.")
-    publish_when: PublishWhen | None = Field(None, description="As it was ordered.")
-    class_priors: dict[str, float] | None = Field(None, description="As they were ordered.")
+    warnings: list[Notice] = Field(default_factory=list, description="What was found, as soon as it is.")
+    adjustments: list[Notice] = Field(default_factory=list, description="What was done for you.")
+    hyperparameters: Hyperparameters = Field(default_factory=Hyperparameters, description="As ordered, like all below.")
+    seed: int = 0
+    budget: Budget = Field(default_factory=Budget)
+    expected_accuracy: float | None = None
+    gate: GateOptions = Field(default_factory=GateOptions)
+    max_cost_factor: float | Auto = "auto"
+    accept_warnings: list[str] = Field(default_factory=list)
+    publish_as: str | None = None
+    publish_when: PublishWhen | None = None
+    class_priors: dict[str, float] | None = None
+    webhook: WebhookReceiver | None = None
+    accelerator: Literal["auto", "gpu"] = "auto"
     dry_run: bool = False
     plan: Plan | None = Field(None, description="What a dry run found.")
     history: list[StatusChange]
@@ -161,8 +186,9 @@ class EventRecord(BaseModel):
     """One line of what happened to a job; ids grow by one within it."""
 
     id: int
-    type: Literal["status", "stage", "progress", "candidate", "attempt", "publication"] = Field(
-        description="`attempt`: a process or worker was lost or handed the job back, and the job continues; "
+    type: Literal["status", "stage", "progress", "warning", "candidate", "attempt", "publication"] = Field(
+        description="`warning`: something looks wrong with model or dataset; `attempt`: a process or worker was lost "
+        "or handed the job back, and the job continues; "
         "`publication`: the model is a version of `publish_as` now, or the reason why it is none."
     )
     at: datetime

@@ -25,6 +25,15 @@ Method = Literal[
     "temperature",
 ]
 
+#: What `accept_warnings` may name; the second sort never fails a job.
+WarningCode = Literal[
+    "label_order",
+    "labels_from_one",
+    "input_scale",
+    "input_channels",
+    "input_columns",
+]
+
 #: When a job's model becomes the next version of `publish_as`.
 PublishWhen = Literal["promoted", "shown", "always"]
 Auto = Literal["auto"]
@@ -128,6 +137,11 @@ class JobOptions(Strict):
         description="How often each class occurs where the model is used, by class name; sums to 1. Its answers are "
         "for these priors; what is judged and promised is of the dataset as it is.",
     )
+    accept_warnings: list[WarningCode] = Field(
+        default_factory=list,
+        max_length=20,
+        description="Codes of warnings that would end the job, and shall not; each must be given.",
+    )
     webhook: Webhook | None = None
     accelerator: Literal["auto", "gpu"] = Field(
         "auto",
@@ -195,6 +209,9 @@ class BatchRequest(AnswerOptions):
 
     model: Reference = Field(description="A model id or a published name.")
     dataset_id: Reference
+    errors: Literal["fail", "column"] = Field(
+        "fail", description="`column`: a row that cannot be answered has an error of its own, all others are answered."
+    )
 
 
 class UploadRequest(Strict):

@@ -26,7 +26,9 @@ from service.registry.documents.model_profile import (
     ServingCost,
     Task,
 )
+from service.registry.documents.notice import Notice
 from service.registry.documents.plan import Plan
+from service.registry.documents.reading import Reading
 from service.registry.documents.report import GateVerdict, Report, Verdict
 
 __all__ = [
@@ -45,10 +47,12 @@ __all__ = [
     "ImagePreprocessing",
     "JsonObject",
     "ModelProfile",
+    "Notice",
     "OutputSpec",
     "Plan",
     "Progress",
     "Publication",
+    "Reading",
     "Report",
     "SeenByModel",
     "ServingCost",

@@ -8,6 +8,8 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 
 from service.registry.documents.base import Document, TensorSpec, is_absent
+from service.registry.documents.notice import Notice
+from service.registry.documents.reading import Reading
 
 SeenByModel = Literal["no", "train_split", "unknown"]
 
@@ -64,3 +66,6 @@ class DatasetProfile(Document):
     seen_by_model: SeenByModel
     splits: SplitCounts
     warnings: list[str] = Field(default_factory=list)
+    adjustments: list[Notice] = Field(default_factory=list)
+    columns: list[str] | None = None
+    reading: Reading | None = None

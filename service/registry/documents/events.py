@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field, JsonValue
 
 from service.registry.documents.base import Document
+from service.registry.documents.notice import Notice
 
 Stage = Literal["inspecting", "evaluating", "training", "calibrating", "exporting", "publishing"]
 
@@ -61,6 +62,13 @@ class Publication(Document):
 
 #: In this order; what no current version writes is shown as it is stored.
 EventData = Annotated[
-    StatusChanged | StageChanged | CandidateEnded | AttemptEnded | Publication | Progress | dict[str, JsonValue],
+    StatusChanged
+    | StageChanged
+    | CandidateEnded
+    | AttemptEnded
+    | Publication
+    | Notice
+    | Progress
+    | dict[str, JsonValue],
     Field(union_mode="left_to_right"),
 ]

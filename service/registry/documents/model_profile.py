@@ -11,6 +11,8 @@ from typing import Literal
 from pydantic import Field
 
 from service.registry.documents.base import Document, TensorSpec, is_absent
+from service.registry.documents.notice import Notice
+from service.registry.documents.reading import Reading
 
 Task = Literal["binary", "multiclass"]
 
@@ -161,6 +163,9 @@ class ModelProfile(Document):
     features: FeatureSpec
     trainable: bool
     warnings: list[str] = Field(default_factory=list)
+    adjustments: list[Notice] = Field(default_factory=list)
+    columns: list[str] | None = Field(None, description="Names of the columns of the single input, in order.")
+    reading: Reading | None = None
     guarantees: Guarantees | None = None
     familiarity: FamiliaritySpec | None = None
     class_priors: ClassPriors | None = None

@@ -9,6 +9,7 @@ from pydantic import Field
 from service.registry.documents.base import Document
 from service.registry.documents.dataset_profile import SeenByModel, SplitCounts
 from service.registry.documents.model_profile import FeatureSpec
+from service.registry.documents.notice import Notice
 from service.registry.documents.report import Figure
 
 
@@ -80,4 +81,5 @@ class Plan(Document):
     uploaded: UploadedScores
     estimate: PlanEstimate
     detectable_effect: DetectableEffect | None
-    warnings: list[str]
+    warnings: list[Notice]
+    adjustments: list[Notice] = Field(default_factory=list)

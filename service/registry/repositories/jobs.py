@@ -72,6 +72,12 @@ class Jobs(Runs[tables.Job]):
             Events(self.session).add(record_id, "attempt", {"reason": reason})
         super().requeue(record_id, reason)
 
+    def add_warning(self, row: tables.Job, notice: Json) -> None:
+        """Keep a warning, with an event; nothing happens where an earlier attempt has given the same."""
+        if notice not in row.warnings:
+            row.warnings = [*row.warnings, notice]
+            Events(self.session).add(row.id, "warning", notice)
+
     def update_progress(self, row: tables.Job, stage: str, progress: Json) -> None:
         """Write where the job stands; a new stage is an event."""
         if row.stage != stage:

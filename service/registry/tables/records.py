@@ -79,6 +79,8 @@ class Job(Reported, Run):
     shown: Mapped[bool | None]
     calibrated_model_id: Mapped[str | None] = mapped_column(String(40))
     plan: Mapped[Json | None]  # what a dry run found
+    warnings: Mapped[list[Json]] = mapped_column(default=list)
+    adjustments: Mapped[list[Json]] = mapped_column(default=list)
 
     @property
     def publish_as(self) -> str | None:

@@ -38,6 +38,7 @@ class Calibrate(JobKind[JobResult]):
         row.report_sha256, row.diagram_sha256 = files["report"].keep(), files["diagram"].keep()
         row.page_sha256 = files["page"].keep()
         row.verdict, row.promoted, row.shown = found.verdict, found.promoted, found.shown
+        row.adjustments = [notice.stored() for notice in found.adjustments]
         if row.verdict == "undetermined":  # the test rows have judged nothing
             unit.ledger.withdraw(row.id)
         served = unit.models.get(row.model_id)
@@ -72,6 +73,8 @@ class Plan(JobKind[PlanResult]):
         """Keep the plan."""
         row = self.row(unit)
         row.plan, row.progress = found.plan.stored(), {"fraction": 1.0}
+        row.warnings = [notice.stored() for notice in found.plan.warnings]
+        row.adjustments = [notice.stored() for notice in found.plan.adjustments]
         unit.jobs.change_status(row, "succeeded")
         return job_record(row, unit.work.of(row.id))
 

@@ -12,13 +12,22 @@ from typing import ClassVar
 
 from service.registry import tables
 from service.registry.contract import JobRequest, RecordError
-from service.registry.documents import JsonObject, ModelProfile, Progress, Stage
+from service.registry.documents import ModelProfile, Progress, Stage
 from service.registry.errors import NotFound
 from service.registry.registry import Registry
 from service.registry.repositories import Claim
 from service.registry.settings import GIBIBYTE
 from service.registry.unit_of_work import UnitOfWork
-from worker.documents import CalibrateOrder, ChildEvent, ModelOptions, OrderedDataset, OrderedModel, PlanOrder
+from worker.documents import (
+    CalibrateOrder,
+    CandidateEvent,
+    ChildEvent,
+    ModelOptions,
+    OrderedDataset,
+    OrderedModel,
+    PlanOrder,
+    WarningEvent,
+)
 from worker.outside.kinds.base import Prepared, R
 from worker.outside.kinds.on_inputs import OnInputs
 from worker.sandbox.protocol import Limits
@@ -26,8 +35,8 @@ from worker.settings import WorkerSettings
 
 #: The webhook's secret and the sender's own words are no part of what a child has to do.
 _WITHHELD = {"webhook", "metadata"}
-#: A race has at most a thousand candidates; further ones that a child reports are dropped.
-_MOST_CANDIDATES = 1100
+#: A race has at most a thousand candidates; further events that a child reports are dropped.
+_MOST_EVENTS = 1100
 #: The outputs of a candidate on the calibration rows, and its network with its optimiser.
 _CHECKPOINT_BYTES, _COPIES = 2 * GIBIBYTE, 6
 _ROW_KEY_BYTES = 16
@@ -44,8 +53,8 @@ class JobKind(OnInputs[R]):
         super().__init__(registry, settings, claim)
         self._stage: Stage = "inspecting"
         self._written_progress: Progress | None = None
-        self._candidates: deque[JsonObject] = deque()
-        self._num_candidates = 0
+        self._told: deque[CandidateEvent | WarningEvent] = deque()
+        self._num_told = 0
         self._lock = threading.Lock()
         self._looks_before = 0
         self._checkpoints: Mapping[str, str] = {}
@@ -105,12 +114,12 @@ class JobKind(OnInputs[R]):
         return Prepared(order=order, limits=self.limits(order.request), files=files)
 
     def take(self, told: ChildEvent) -> None:
-        """Remember stage and candidates, and pass checkpoints on."""
+        """Remember stage and events, and pass checkpoints on."""
         self._stage = told.stage or self._stage
-        if told.event is not None and self._num_candidates < _MOST_CANDIDATES:
-            self._num_candidates += 1
+        if told.event is not None and self._num_told < _MOST_EVENTS:
+            self._num_told += 1
             with self._lock:
-                self._candidates.append(told.event.data.stored())
+                self._told.append(told.event)
         if told.checkpoint is not None:
             self.keep(told.checkpoint)
 
@@ -133,21 +142,24 @@ class JobKind(OnInputs[R]):
         return False
 
     def write_events(self, unit: UnitOfWork) -> None:
-        """Write which candidates have ended, each once, also where a transaction fails or two threads call at once.
+        """Write warnings and the ends of candidates once each, also where a transaction fails or two threads call.
 
-        A candidate leaves the list before it is written, and no lock outlives this call: a second transaction, which
+        An event leaves the list before it is written, and no lock outlives this call: a second transaction, which
         waits for the first one's row lock on the claim, finds only what came later.
         """
         with self._lock:
-            taken, self._candidates = self._candidates, deque()
-        for candidate in taken:
-            unit.events.add(self.record_id, "candidate", candidate)
+            taken, self._told = self._told, deque()
+        for event in taken:
+            if isinstance(event, WarningEvent):
+                unit.jobs.add_warning(self.row(unit), event.data.stored())
+            else:
+                unit.events.add(self.record_id, event.type, event.data.stored())
         unit.callbacks.append(lambda committed: None if committed else self._put_back(taken))
 
-    def _put_back(self, candidates: Iterable[JsonObject]) -> None:
+    def _put_back(self, events: Iterable[CandidateEvent | WarningEvent]) -> None:
         """The transaction that was to write them has failed: the next one writes them."""
         with self._lock:
-            self._candidates = deque([*candidates, *self._candidates])
+            self._told = deque([*events, *self._told])
 
     def _progress_written(self, progress: Progress) -> None:
         self._written_progress = progress

@@ -1,0 +1,35 @@
+"""The notice: something that was found or done on the way, with its evidence, for the owner of a model or dataset."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from fedlas.documents import Json
+
+#: `info`: what was done; `warning`: what looks wrong; `error`: what is certainly wrong, and ends a job.
+Severity = Literal["info", "warning", "error"]
+
+
+@dataclass(frozen=True)
+class Notice:
+    """A stable machine `code`, a sentence, and what it rests on.
+
+    Attributes:
+        evidence: the figures and names behind the sentence, ready for JSON.
+    """
+
+    code: str
+    message: str
+    evidence: Mapping[str, Json] = field(default_factory=dict)
+    severity: Severity = "warning"
+
+
+def adjustment(code: str, message: str, **evidence: Json) -> Notice:
+    """The notice of something that was done for the owner.
+
+    >>> adjustment("index_dropped", "'Unnamed: 0' is a pandas index and no feature", column="Unnamed: 0").severity
+    'info'
+    """
+    return Notice(code, message, evidence, "info")

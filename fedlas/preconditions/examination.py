@@ -1,0 +1,45 @@
+"""The examination of a model and a dataset: all checks in turn, and what of their notices ends a job."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+
+from fedlas.errors import PreconditionFailed
+from fedlas.notice import Notice
+from fedlas.preconditions.class_rows import class_rows
+from fedlas.preconditions.input_columns import input_columns
+from fedlas.preconditions.input_scale import input_scale
+from fedlas.preconditions.label_order import label_order
+from fedlas.preconditions.match import Examined, Match
+
+__all__ = ["Examined", "Match", "examine", "require_accepted"]
+
+#: In this order; what explains all the rest comes first.
+CHECKS: tuple[Callable[[Examined], list[Notice]], ...] = (label_order, input_scale, input_columns, class_rows)
+
+
+def examine(examined: Examined) -> tuple[Notice, ...]:
+    """The notices of all checks."""
+    return tuple(notice for check in CHECKS for notice in check(examined))
+
+
+def require_accepted(notices: Sequence[Notice], accepted: Iterable[str]) -> tuple[Notice, ...]:
+    """The same notices, where all errors among them are accepted, as warnings.
+
+    Raises:
+        PreconditionFailed: with the code of an error that is not accepted, or `warning_not_given` where something is
+            accepted that was not found: an override that stands longer than its reason would hide the next mistake.
+    """
+    codes, wanted = {notice.code for notice in notices}, sorted(set(accepted))
+    if unknown := [code for code in wanted if code not in codes]:
+        found = ", ".join(sorted(codes)) or "none"
+        raise PreconditionFailed(
+            "warning_not_given",
+            f"accept_warnings names {', '.join(unknown)}, but there was no such warning (found: {found}): leave it out",
+        )
+    for notice in notices:
+        if notice.severity == "error" and notice.code not in wanted:
+            override = f'accept_warnings: ["{notice.code}"] goes on in spite of it'
+            raise PreconditionFailed(notice.code, f"{notice.message} ({override})")
+    return tuple(replace(notice, severity="warning") if notice.severity == "error" else notice for notice in notices)
