@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -17,7 +18,7 @@ from fedlas.data.memmap import pieces
 from fedlas.errors import BaselineMismatch
 from fedlas.importers import GraphClassifier
 from fedlas.importers.network_kind import network_kind
-from fedlas.notice import Notice
+from fedlas.notice import Notice, adjustment
 from fedlas.preconditions import Examined, examine, require_accepted
 from fedlas.race.candidates import Candidate
 from fedlas.race.context import TrainingRows
@@ -76,7 +77,18 @@ class Start:
     @property
     def adjustments(self) -> tuple[Notice, ...]:
         """What was done for the owner of classifier and dataset."""
-        return (*self.classifier.adjustments, *self.dataset.adjustments)
+        return (*self.classifier.adjustments, *self.dataset.adjustments, *self._idle_rows_used())
+
+    def _idle_rows_used(self) -> Iterator[Notice]:
+        counts = self.calibrated_on
+        if self.num_idle:
+            yield adjustment(
+                "train_rows_calibrate",
+                f"Nothing is trained, so {self.num_idle:,} rows that were drawn to train calibrate beside the "
+                f"{counts['calibration']:,} calibration rows; the model has seen none of them. What judges is "
+                "unchanged.",
+                rows=counts,
+            )
 
     @property
     def calibrated_on(self) -> dict[str, int]:

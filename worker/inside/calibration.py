@@ -25,7 +25,6 @@ from service.registry.documents import (
     ServingCost,
     Stage,
 )
-from service.registry.documents import Notice as NoticeDocument
 from service.registry.documents.model_profile import FamiliaritySpec, FittedOn
 from worker.documents import (
     CandidateEvent,
@@ -38,6 +37,7 @@ from worker.documents import (
     ScoresResult,
     WarningEvent,
 )
+from worker.inside.notices import notice_document, notice_documents
 from worker.inside.work_function import Emit, Files
 
 if TYPE_CHECKING:  # scores are calibrated without PyTorch
@@ -95,7 +95,7 @@ def calibrate(order: JobOrder, files: Files, folder: Path, emit: Emit) -> JobRes
         page=_PAGE,
         diagram=_DIAGRAM,
         seen_rows=_SEEN_ROWS if trained else None,
-        adjustments=[NoticeDocument.model_validate(as_json(notice)) for notice in found.adjustments],
+        adjustments=notice_documents(found.adjustments),
     )
 
 
@@ -221,4 +221,4 @@ class _Events:
 
     def notice(self, notice: Notice) -> None:
         """Something looks wrong."""
-        self._emit(ChildEvent(event=WarningEvent(data=NoticeDocument.model_validate(as_json(notice)))))
+        self._emit(ChildEvent(event=WarningEvent(data=notice_document(notice))))

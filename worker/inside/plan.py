@@ -16,13 +16,11 @@ from fedlas.calibration.evaluation import classes_not_met
 from fedlas.calibration.preparation import Start, check_expected_accuracy, prepare
 from fedlas.calibrators import TemperatureScaling, softmax
 from fedlas.data import SPLITS, Dataset, shared_rows
-from fedlas.documents import as_json
 from fedlas.gate.ledger_level import ledger_level
 from fedlas.metrics import row_scores
 from fedlas.metrics.betting_intervals import detectable, paired_mean
 from fedlas.training.fit import device_name
-from service.registry.documents import FeatureSpec, ModelProfile, Plan, SplitCounts
-from service.registry.documents import Notice as NoticeDocument
+from service.registry.documents import FeatureSpec, ModelProfile, Notice, Plan, SplitCounts
 from service.registry.documents.plan import (
     DetectableEffect,
     Leakage,
@@ -33,6 +31,7 @@ from service.registry.documents.plan import (
 )
 from worker.documents import JobOrder, PlanResult
 from worker.inside.model_loading import open_job
+from worker.inside.notices import notice_documents
 from worker.inside.race_costs import RaceCosts, race_costs
 from worker.inside.work_function import Emit, Files
 
@@ -60,10 +59,10 @@ def plan(order: JobOrder, files: Files, folder: Path, emit: Emit) -> PlanResult:
         detectable_effect=_detectable(start) if start.judged else None,
         calibrated_on=start.calibrated_on,
         warnings=[
-            *(NoticeDocument.model_validate(as_json(notice)) for notice in start.notices),
-            *(NoticeDocument(code=code, message=message) for code, message in _sentences(start, race, dataset)),
+            *notice_documents(start.notices),
+            *(Notice(code=code, message=message) for code, message in _sentences(start, race, dataset)),
         ],
-        adjustments=[NoticeDocument.model_validate(as_json(notice)) for notice in start.adjustments],
+        adjustments=notice_documents(start.adjustments),
     )
     return PlanResult(plan=found)
 

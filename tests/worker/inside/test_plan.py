@@ -86,7 +86,7 @@ def test_an_unknown_provenance_trains_and_judges_nothing(tmp_path: Path) -> None
     assert found["trains"] is False
     assert found["detectable_effect"] is None
     assert found["estimate"]["candidates"] == 0
-    assert any("unknown" in warning for warning in found["warnings"])
+    assert any("unknown" in warning["message"] for warning in found["warnings"])
 
 
 def test_what_stops_a_job_stops_its_plan(tmp_path: Path) -> None:
