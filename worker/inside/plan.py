@@ -29,9 +29,9 @@ from service.registry.documents.plan import (
     PlannedLabels,
     UploadedScores,
 )
-from worker.documents import JobOrder, PlanResult
+from worker.documents import ChildEvent, JobOrder, PlanResult, WarningEvent
 from worker.inside.model_loading import open_job
-from worker.inside.notices import notice_documents
+from worker.inside.notices import notice_document, notice_documents
 from worker.inside.race_costs import RaceCosts, race_costs
 from worker.inside.work_function import Emit, Files
 
@@ -45,6 +45,8 @@ def plan(order: JobOrder, files: Files, folder: Path, emit: Emit) -> PlanResult:
     """What the job of this request would do; raises what the job would raise before training."""
     classifier, dataset, options = open_job(order, files, folder)
     start = prepare(classifier, dataset, options)
+    for notice in start.notices:
+        emit(ChildEvent(event=WarningEvent(data=notice_document(notice))))
     check_expected_accuracy(start)
     race = race_costs(start)
     found = Plan(
