@@ -15,6 +15,8 @@ from fedlas.preconditions.match import Examined, Match
 
 __all__ = ["Examined", "Match", "examine", "require_accepted"]
 
+#: The code of an acceptance without a warning.
+NOT_GIVEN = "warning_not_given"
 #: In this order; what explains all the rest comes first.
 CHECKS: tuple[Callable[[Examined], list[Notice]], ...] = (label_order, input_scale, input_columns, class_rows)
 
@@ -35,7 +37,7 @@ def require_accepted(notices: Sequence[Notice], accepted: Iterable[str]) -> tupl
     if unknown := [code for code in wanted if code not in codes]:
         found = ", ".join(sorted(codes)) or "none"
         raise PreconditionFailed(
-            "warning_not_given",
+            NOT_GIVEN,
             f"accept_warnings names {', '.join(unknown)}, but there was no such warning (found: {found}): leave it out",
         )
     for notice in notices:

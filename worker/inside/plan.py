@@ -16,9 +16,11 @@ from fedlas.calibration.evaluation import classes_not_met
 from fedlas.calibration.preparation import Start, check_expected_accuracy, prepare
 from fedlas.calibrators import TemperatureScaling, softmax
 from fedlas.data import SPLITS, Dataset, shared_rows
+from fedlas.errors import PreconditionFailed
 from fedlas.gate.ledger_level import ledger_level
 from fedlas.metrics import row_scores
 from fedlas.metrics.betting_intervals import detectable, paired_mean
+from fedlas.preconditions.examination import NOT_GIVEN, require_accepted
 from fedlas.training.fit import device_name
 from service.registry.documents import FeatureSpec, ModelProfile, Notice, Plan, SplitCounts
 from service.registry.documents.plan import (
@@ -64,9 +66,21 @@ def plan(order: JobOrder, files: Files, folder: Path, emit: Emit) -> PlanResult:
             *notice_documents(start.notices),
             *(Notice(code=code, message=message) for code, message in _sentences(start, race, dataset)),
         ],
+        fails_with=_fails_with(start),
         adjustments=notice_documents(start.adjustments),
     )
     return PlanResult(plan=found)
+
+
+def _fails_with(start: Start) -> str | None:
+    """The code of the notice that would end the job; raises PreconditionFailed where too much is accepted."""
+    try:
+        require_accepted(start.notices, start.options.accept_warnings)
+    except PreconditionFailed as error:
+        if error.code == NOT_GIVEN:
+            raise
+        return error.code
+    return None
 
 
 def _sentences(start: Start, race: RaceCosts, dataset: Dataset) -> Iterator[tuple[str, str]]:

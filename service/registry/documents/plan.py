@@ -82,4 +82,5 @@ class Plan(Document):
     estimate: PlanEstimate
     detectable_effect: DetectableEffect | None
     warnings: list[Notice]
+    fails_with: str | None = Field(None, description="The code of a warning with which the job would fail.")
     adjustments: list[Notice] = Field(default_factory=list)
