@@ -153,6 +153,8 @@ def _add_job(unit: UnitOfWork, body: JobRequest, model: tables.Model, dataset: t
         request=body.model_dump(),
         progress={},
         history=[],
+        warnings=[],
+        adjustments=[],
         promoted=False,
     )
     unit.jobs.open(row)
