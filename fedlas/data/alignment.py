@@ -11,7 +11,7 @@ import numpy as np
 from fedlas.data.casting import InputSpec, Shape, cast, described, fits, pixels, shown
 from fedlas.data.dataset import Array, Dataset, Integers
 from fedlas.data.image_column import ImageColumn
-from fedlas.errors import Mismatch
+from fedlas.errors import BadDataset, Mismatch
 from fedlas.preprocessing import Preprocessing
 
 #: Names under which a dataset's main array is known when the model calls its only input otherwise.
@@ -40,10 +40,14 @@ def align(
 
     Raises:
         Mismatch: `inputs_mismatch`, `class_mismatch` or `preprocessing_needed`, both sides shown.
-        BadDataset: `non_finite` where a number is too large for the model's type, or the code of a `BadImage`.
+        BadDataset: `unlabelled_dataset`; `non_finite` where a number is too large for the model's type; the code of a
+            `BadImage`.
     """
+    if not dataset.labelled:
+        what = "nothing can be fitted to or judged on rows without labels: a label column is needed"
+        raise BadDataset("unlabelled_dataset", what)
     inputs = align_inputs(dataset.inputs, model_inputs, preprocessing=preprocessing, scratch=scratch)
-    used = {name for name, _ in _matched(dataset.inputs, model_inputs)}
+    used = used_inputs(dataset.inputs, model_inputs)
     unused = [f"'{name}' is not used: the model has no such input" for name in dataset.inputs if name not in used]
     targets, names = _classes(dataset, num_classes, list(class_names) if class_names_given else None)
     return replace(
@@ -83,6 +87,11 @@ def align_inputs(
             )
         aligned[spec["name"]] = cast(name, array, spec, scratch, first_row=first_row)
     return aligned
+
+
+def used_inputs(inputs: Mapping[str, Array], model_inputs: Sequence[InputSpec]) -> list[str]:
+    """The names of those inputs that the model takes; raises as `align` does."""
+    return [name for name, _ in _matched(inputs, model_inputs)]
 
 
 def _matched(inputs: Mapping[str, Array], model_inputs: Sequence[InputSpec]) -> list[tuple[str, InputSpec]]:

@@ -119,6 +119,7 @@ def pixels(
         row = _first_row(images, preprocessing)
     step = max(1, _BLOCK_BYTES // (4 * max(1, int(np.prod(row)))))
     with ArrayFactory(scratch, allow_nan=True).builder(name) as rows:
+        rows.append(np.empty((0, *row), spec["dtype"]))
         for start in range(0, len(images), step):
             block = images[start : start + step]
             out = np.empty((len(block), *row), preprocessing.dtype)

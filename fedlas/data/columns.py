@@ -36,17 +36,15 @@ def check_names(names: Sequence[str]) -> None:
         raise BadDataset("duplicate_column", f"these columns appear more than once: {', '.join(twice[:20])}")
 
 
-def check_lengths(arrays: Mapping[str, Array], label: str) -> None:
-    """BadDataset `length_mismatch` or `empty` unless every array has as many rows as the label."""
-    if arrays[label].ndim == 0:
-        raise BadDataset("bad_labels", f"'{label}' is a single value; one label per row is needed")
-    wanted = len(arrays[label])
+def check_lengths(arrays: Mapping[str, Array], first: str) -> None:
+    """BadDataset `length_mismatch` or `empty` unless every array has as many rows as that called `first`."""
+    wanted = len(arrays[first]) if arrays[first].ndim else None
     if wanted == 0:
-        raise BadDataset("empty", f"'{label}' has no rows")
+        raise BadDataset("empty", f"'{first}' has no rows")
     for name, array in arrays.items():
         if array.ndim == 0 or len(array) != wanted:
             rows = "a single value" if array.ndim == 0 else f"{len(array)} rows"
-            raise BadDataset("length_mismatch", f"'{name}' has {rows}, but '{label}' has {wanted}")
+            raise BadDataset("length_mismatch", f"'{name}' has {rows}, but '{first}' has {wanted or 'one'}")
 
 
 def side_by_side(columns: Sequence[Array]) -> Array:

@@ -17,7 +17,7 @@ from service.api.routing import Route
 from service.api.services import ServicesDep
 from service.registry import tables
 from service.registry.contract import DatasetRecord
-from service.registry.documents import JsonObject, SeenByModel, SplitShares
+from service.registry.documents import JsonObject, Purpose, SeenByModel, SplitShares
 from service.registry.errors import InvalidRequest
 from service.registry.presenters import dataset_record
 from service.registry.tables import new_id
@@ -50,6 +50,11 @@ class DatasetOptions(FileOptions):
     split_shares: str | None = SHARES
     missing: Literal["reject", "nan"] = "reject"
     padding: str | None = Field(None, max_length=100_000, description='JSON, fills ragged lists: {"input_ids": 0}.')
+    purpose: Purpose | None = Field(
+        None,
+        description="`predict`: rows without labels and splits, for batch predictions only; `fit`: a label is needed; "
+        "without it, what the file is fit for.",
+    )
     upload_id: UploadId = None
 
     def stored(self) -> JsonObject:
@@ -57,7 +62,7 @@ class DatasetOptions(FileOptions):
         roles = parse_roles(self.roles) if self.roles else None
         padding = parse_padding(self.padding) if self.padding else None
         shares = parse_split_shares(self.split_shares) if self.split_shares else None
-        kept = self.model_dump(include={"format", "seen_by_model", "split_seed", "missing"})
+        kept = self.model_dump(include={"format", "seen_by_model", "split_seed", "missing", "purpose"})
         return {**kept, "roles": roles, "padding": padding, "split_shares": shares}
 
 

@@ -34,7 +34,7 @@ def inspect_dataset(order: InspectDatasetOrder, files: Files, folder: Path, emit
     """Read the dataset, fix its splits, and write the prepared copy that jobs read."""
     from fedlas.data import read_dataset, save_dataset
 
-    dataset = read_dataset(files["dataset"], **order.options.model_dump(exclude={"purpose"}), scratch=folder)
+    dataset = read_dataset(files["dataset"], **order.options.model_dump(), scratch=folder)
     save_dataset(dataset, folder / "prepared.npz")
     profile = DatasetProfile.model_validate({**dataset.profile(), "format": dataset.format})
     return DatasetInspection(profile=profile, prepared="prepared.npz")

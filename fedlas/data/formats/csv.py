@@ -187,8 +187,8 @@ def _cells(name: str, column: Column, first: int) -> Array:
 
 
 def _column(name: str, column: Column) -> Array:
-    """A whole column, of the narrowest type that all of its cells have."""
-    numbers = _numbers(column)
+    """A whole column, of the narrowest type that all of its cells have; 007 is a name and no number."""
+    numbers = None if pc.any(pc.match_substring_regex(column, "^ *0[0-9]+ *$")).as_py() else _numbers(column)
     return text_array(name, column) if numbers is None else numbers
 
 
