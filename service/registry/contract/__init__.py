@@ -19,9 +19,7 @@ from service.registry.contract.records import (
     UploadRecord,
 )
 from service.registry.contract.requests import (
-    UNLABELLED,
     AnswerOptions,
-    BatchErrors,
     BatchRequest,
     Budget,
     DefaultVersion,
@@ -34,7 +32,6 @@ from service.registry.contract.requests import (
     PublishWhen,
     UploadRequest,
     Webhook,
-    needs_labels,
 )
 from service.registry.documents.base import Reference, Strict, Text
 
@@ -44,11 +41,9 @@ __all__ = [
     "GPU_ONLY",
     "PLAN",
     "QUEUES",
-    "UNLABELLED",
     "WAKE_UP",
     "WORK_KINDS",
     "AnswerOptions",
-    "BatchErrors",
     "BatchRecord",
     "BatchRequest",
     "Budget",
@@ -78,5 +73,4 @@ __all__ = [
     "UploadRecord",
     "UploadRequest",
     "Webhook",
-    "needs_labels",
 ]

@@ -8,7 +8,6 @@ from service.registry.documents.base import Document, JsonObject, TensorSpec
 from service.registry.documents.dataset_profile import (
     DatasetProfile,
     DatasetRoles,
-    Purpose,
     SeenByModel,
     SplitCounts,
     SplitShares,
@@ -53,7 +52,6 @@ __all__ = [
     "Plan",
     "Progress",
     "Publication",
-    "Purpose",
     "Reading",
     "Report",
     "SeenByModel",

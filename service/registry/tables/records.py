@@ -43,16 +43,11 @@ class Reported:
 
 
 class Dataset(Uploaded):
-    """A dataset: the file as sent, and the prepared copy in which the splits of labelled rows are fixed."""
+    """A labelled dataset: the file as sent, and the prepared copy in which the splits are fixed."""
 
     __tablename__ = "datasets"
 
     prepared_sha256: Mapped[str | None] = mapped_column(Digest, index=True)
-
-    @property
-    def labelled(self) -> bool:
-        """Whether its rows have labels; before inspection they may."""
-        return self.profile is None or self.profile.get("labelled") is not False
 
 
 class Model(Uploaded):
@@ -109,7 +104,6 @@ class Batch(Run):
 
     options: Mapped[Json]
     num_rows: Mapped[int | None]
-    num_errors: Mapped[int | None]
     results_sha256: Mapped[str | None] = mapped_column(Digest, index=True)
 
 
