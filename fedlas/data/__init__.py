@@ -1,8 +1,8 @@
-"""Labelled datasets: safe readers, splits that are fixed once, fit to a model."""
+"""Datasets: safe readers, splits that are fixed once, fit to a model."""
 
 from __future__ import annotations
 
-from fedlas.data.alignment import align, align_inputs
+from fedlas.data.alignment import align, align_inputs, used_inputs
 from fedlas.data.dataset import MIN_SPLIT_ROWS, SEEN_BY_MODEL, SPLITS, Dataset
 from fedlas.data.duplicates import shared_rows
 from fedlas.data.prepared import load_dataset, save_dataset
@@ -19,4 +19,5 @@ __all__ = [
     "read_dataset",
     "save_dataset",
     "shared_rows",
+    "used_inputs",
 ]

@@ -38,10 +38,12 @@ class ArrayFactory:
     Attributes:
         scratch: folder for the files of large arrays; None keeps everything in memory.
         allow_nan: lets NaN through, never infinity.
+        broken: where it is a list, rows that hold other numbers are kept, and a sentence on them is added to it.
     """
 
     scratch: Path | None = None
     allow_nan: bool = False
+    broken: list[str] | None = None
 
     def builder(self, name: str, *, columns: Sequence[str] | None = None) -> ArrayBuilder:
         """An array to append to; its file is removed where the block fails. `columns` name the cells of a row."""
@@ -61,6 +63,7 @@ class ArrayBuilder:
         self._dtype: np.dtype[Any] | None = None
         self._memory = np.empty(0, np.uint8)
         self._file: IO[bytes] | None = None
+        self._broken, self._first_broken = 0, ""
 
     def __enter__(self) -> ArrayBuilder:
         return self
@@ -106,6 +109,10 @@ class ArrayBuilder:
     def finish(self) -> Array:
         """The whole array; one in a file is mapped, and never written again."""
         assert self._dtype is not None
+        if self._broken and self._factory.broken is not None:
+            self._factory.broken.append(
+                f"{self._broken} rows hold no finite number in some place: {self._first_broken}"
+            )
         shape = (self._rows, *self._row_shape)
         if self._file is None:
             self._memory.resize(self._rows * self._row_bytes, refcheck=False)
@@ -119,7 +126,11 @@ class ArrayBuilder:
         broken = np.isinf(part) if self._factory.allow_nan else ~np.isfinite(part)
         if broken.any():
             place = tuple(int(i) for i in np.unravel_index(int(np.argmax(broken)), broken.shape))
-            raise non_finite(self._name, part[place], (self._rows + place[0], *place[1:]), columns=self._columns)
+            error = non_finite(self._name, part[place], (self._rows + place[0], *place[1:]), columns=self._columns)
+            if self._factory.broken is None:
+                raise error
+            self._first_broken = self._first_broken or error.message
+            self._broken += int(broken.reshape(len(part), -1).any(axis=1).sum())
 
     def _write(self, part: Array) -> None:
         content = part.reshape(-1).view(np.uint8) if part.size else np.empty(0, np.uint8)

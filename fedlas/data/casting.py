@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypedDict
@@ -10,7 +10,7 @@ from typing import Any, TypedDict
 import numpy as np
 
 from fedlas.data.array_builder import MEMORY_BYTES, ArrayFactory
-from fedlas.data.dataset import Array, Integers
+from fedlas.data.dataset import Array
 from fedlas.data.image_column import ImageColumn
 from fedlas.data.memmap import pieces
 from fedlas.errors import BadDataset, Mismatch
@@ -85,32 +85,6 @@ def _cast_rows(name: str, array: Array, dtype: np.dtype[Any], *, first_row: int)
     return array.astype(dtype)
 
 
-def taken(name: str, array: Array, places: Integers, scratch: Path | None) -> Array:
-    """The columns (N, len(places)) of a matrix at these places; `scratch` as for `cast`."""
-    return _in_pieces(name, array, lambda piece: piece[:, places], scratch)
-
-
-def widened(name: str, array: Array, width: int, fill: float, scratch: Path | None) -> Array:
-    """Rows (N, width, ...) that are filled behind the last entry; `scratch` as for `cast`."""
-
-    def filled(piece: Array) -> Array:
-        wide = np.full((len(piece), width, *piece.shape[2:]), fill, piece.dtype)
-        wide[:, : piece.shape[1]] = piece
-        return wide
-
-    return _in_pieces(name, array, filled, scratch)
-
-
-def _in_pieces(name: str, array: Array, change: Callable[[Array], Array], scratch: Path | None) -> Array:
-    """What becomes of the rows, in a file where it is larger than 64 MiB."""
-    if scratch is None or not len(array) or len(array) * change(array[:1]).nbytes <= MEMORY_BYTES:
-        return change(array)
-    with ArrayFactory(scratch, allow_nan=True).builder(name) as rows:
-        for piece in pieces(array):
-            rows.append(change(piece))
-        return rows.finish()
-
-
 def shown(spec: InputSpec) -> str:
     """The input in a sentence."""
     return f"'{spec['name']}' {spec['dtype']} {tuple(spec['shape'])}"
@@ -145,6 +119,7 @@ def pixels(
         row = _first_row(images, preprocessing)
     step = max(1, _BLOCK_BYTES // (4 * max(1, int(np.prod(row)))))
     with ArrayFactory(scratch, allow_nan=True).builder(name) as rows:
+        rows.append(np.empty((0, *row), spec["dtype"]))
         for start in range(0, len(images), step):
             block = images[start : start + step]
             out = np.empty((len(block), *row), preprocessing.dtype)

@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 from fedlas.data.dataset import Array, Integers
 from fedlas.data.labels import as_text, codes
 from fedlas.errors import BadDataset
-from fedlas.notice import Notice
 
 #: ISO 8601 without and with a zone; the second becomes UTC.
 _TIMES = (pa.timestamp("us"), pa.timestamp("us", "UTC"))
@@ -24,17 +23,11 @@ TABLE = "inputs"
 
 @dataclass(frozen=True)
 class Columns:
-    """The columns of a file: those asked for by name, everything else as inputs, and warnings.
-
-    Attributes:
-        table: the names of the numeric columns that form one input together, in order; None without such an input.
-    """
+    """The columns of a file: those asked for by name, everything else as inputs, and warnings."""
 
     named: dict[str, Array]
     inputs: dict[str, Array]
     warnings: list[str] = field(default_factory=list)
-    table: list[str] | None = None
-    adjustments: list[Notice] = field(default_factory=list)
 
 
 def check_names(names: Sequence[str]) -> None:
@@ -43,17 +36,15 @@ def check_names(names: Sequence[str]) -> None:
         raise BadDataset("duplicate_column", f"these columns appear more than once: {', '.join(twice[:20])}")
 
 
-def check_lengths(arrays: Mapping[str, Array], label: str) -> None:
-    """BadDataset `length_mismatch` or `empty` unless every array has as many rows as the label."""
-    if arrays[label].ndim == 0:
-        raise BadDataset("bad_labels", f"'{label}' is a single value; one label per row is needed")
-    wanted = len(arrays[label])
+def check_lengths(arrays: Mapping[str, Array], first: str) -> None:
+    """BadDataset `length_mismatch` or `empty` unless every array has as many rows as that called `first`."""
+    wanted = len(arrays[first]) if arrays[first].ndim else None
     if wanted == 0:
-        raise BadDataset("empty", f"'{label}' has no rows")
+        raise BadDataset("empty", f"'{first}' has no rows")
     for name, array in arrays.items():
         if array.ndim == 0 or len(array) != wanted:
             rows = "a single value" if array.ndim == 0 else f"{len(array)} rows"
-            raise BadDataset("length_mismatch", f"'{name}' has {rows}, but '{label}' has {wanted}")
+            raise BadDataset("length_mismatch", f"'{name}' has {rows}, but '{first}' has {wanted or 'one'}")
 
 
 def side_by_side(columns: Sequence[Array]) -> Array:

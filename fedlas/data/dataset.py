@@ -1,9 +1,9 @@
-"""A labelled dataset with fixed splits."""
+"""A dataset: rows with labels and fixed splits, or rows that are only to be predicted."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -25,11 +25,11 @@ MIN_SPLIT_ROWS = 10
 
 @dataclass(frozen=True)
 class Dataset:
-    """Rows with labels and fixed splits.
+    """Rows with labels and fixed splits, or, where not `labelled`, rows that are only to be predicted.
 
     Attributes:
         inputs: one array per model input, the first dimension of each is N.
-        targets: class indices (N,) int64.
+        targets: class indices (N,) int64; none where there are no labels, and neither class names nor splits.
         class_names: one name per class; `class_names_given` tells whether the owner named them.
         splits: index into `SPLITS` (N,) int8; `drawn` tells whether they were drawn here rather than given.
         groups: (N,) int64, rows with equal numbers belong together; None where rows are independent.
@@ -43,6 +43,8 @@ class Dataset:
         reading: how the file was read (`padding` by input, `missing`), which answers for new rows repeat.
         matched_by: how labels became classes: `name` where both sides named them, else `index`.
         file_rows: the row in the owner's file of each row here (N,), where they are kept in another order.
+        labelled: rows without labels are kept whatever they hold, numbers that are not finite and files that are no
+            image too: whoever predicts them finds out.
     """
 
     inputs: dict[str, Array]
@@ -67,7 +69,7 @@ class Dataset:
     matched_by: str = "index"
 
     def __len__(self) -> int:
-        return len(self.targets)
+        return len(self.targets) if self.labelled else len(next(iter(self.inputs.values())))
 
     def rows(self, *splits: str) -> Integers:
         """Indices of the rows of one split or several, in file order."""
@@ -107,21 +109,27 @@ class Dataset:
 
     def profile(self) -> dict[str, Any]:
         """What the record of a dataset shows, ready for JSON."""
-        counts = np.bincount(self.targets, minlength=len(self.class_names))
         return {
             "num_samples": len(self),
-            "num_classes": len(self.class_names),
-            "class_names": list(self.class_names),
-            "class_counts": {n: int(c) for n, c in zip(self.class_names, counts, strict=True)},
+            "labelled": self.labelled,
             "inputs": [
                 {"name": name, "dtype": array.dtype.name, "shape": ["N", *array.shape[1:]]}
                 for name, array in self.inputs.items()
             ],
             "roles": dict(self.roles),
-            "seen_by_model": self.seen_by_model,
-            "splits": {split: len(self.rows(split)) for split in SPLITS},
             "warnings": list(self.warnings),
-            "adjustments": as_json(self.adjustments),
+            "adjustments": [as_json(asdict(notice)) for notice in self.adjustments],
             "columns": self.columns,
             "reading": self.reading,
+            **(self._labels() if self.labelled else {}),
+        }
+
+    def _labels(self) -> dict[str, Any]:
+        counts = np.bincount(self.targets, minlength=len(self.class_names))
+        return {
+            "num_classes": len(self.class_names),
+            "class_names": list(self.class_names),
+            "class_counts": {n: int(c) for n, c in zip(self.class_names, counts, strict=True)},
+            "seen_by_model": self.seen_by_model,
+            "splits": {split: len(self.rows(split)) for split in SPLITS},
         }

@@ -43,7 +43,11 @@ def read_labels(name: str, array: Array, class_names: Sequence[str] | None = Non
         labels = _from_numbers(name, array, class_names)
     if len(np.unique(labels.targets)) < 2:
         only = labels.class_names[int(labels.targets[0])]
-        raise BadDataset("one_class", f"all labels in '{name}' are '{only}'; at least two classes are needed")
+        raise BadDataset(
+            "one_class",
+            f"all labels in '{name}' are '{only}'; at least two classes are needed (rows that are only to be predicted "
+            "are sent with purpose=predict)",
+        )
     return labels
 
 

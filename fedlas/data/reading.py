@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -24,11 +24,11 @@ from fedlas.data.columns import (
 from fedlas.data.dataset import MIN_SPLIT_ROWS, SEEN_BY_MODEL, SPLITS, Array, Dataset, Integers
 from fedlas.data.file_format import told_format
 from fedlas.data.formats.csv import CsvReader
-from fedlas.data.formats.image_folder import IMAGES, read_imagefolder
+from fedlas.data.formats.image_folder import FILE_NAME, ImageFolderReader
 from fedlas.data.formats.npz import NpzReader
 from fedlas.data.formats.parquet import ParquetReader
 from fedlas.data.labels import Labels, as_text, read_labels
-from fedlas.data.roles import RoleNames, Roles, find_roles
+from fedlas.data.roles import RoleNames, Roles, find_roles, no_label
 from fedlas.data.splits import (
     DEFAULT_SHARES,
     Codes,
@@ -40,7 +40,10 @@ from fedlas.data.splits import (
     thinned,
 )
 from fedlas.errors import BadDataset
+from fedlas.notice import Notice, adjustment
 
+PURPOSES = ("fit", "predict")
+_TOLERATED = "a batch fails on them, or with errors=column says so in their rows"
 _CLASS_NAMES = "class_names"
 
 
@@ -54,6 +57,7 @@ def read_dataset(
     split_shares: Mapping[str, float] | None = None,
     missing: str = "reject",
     padding: Mapping[str, float] | None = None,
+    purpose: str | None = None,
     scratch: Path | None = None,
 ) -> Dataset:
     """Read a dataset file and fix its splits.
@@ -66,28 +70,41 @@ def read_dataset(
         split_shares: split -> its share of the rows where they are drawn, instead of 0.5, 0.2, 0.1 and 0.2.
         missing: `reject` refuses NaN, `nan` lets it through to the model.
         padding: list column of a parquet file -> the number that fills its shorter rows.
+        purpose: `fit` needs a label; `predict` takes rows whose label, if there is one, is passed over; None decides by
+            whether there is a label. Rows that are only to be predicted are kept whatever they hold.
         scratch: folder for the files of arrays that are large, which must stay as long as the dataset is used; without
             one everything is read into memory.
 
     Raises:
         BadDataset: with a code of its own for everything that can be wrong with a file.
-        ValueError: `seen_by_model` or `missing` is none of its values.
+        ValueError: `seen_by_model`, `missing` or `purpose` is none of its values.
     """
     if seen_by_model not in (None, *SEEN_BY_MODEL):
         raise ValueError(f"seen_by_model must be one of {SEEN_BY_MODEL}, got {seen_by_model!r}")
     if missing not in ("reject", "nan"):
         raise ValueError(f"missing must be 'reject' or 'nan', got {missing!r}")
+    if purpose not in (None, *PURPOSES):
+        raise ValueError(f"purpose must be one of {PURPOSES}, got {purpose!r}")
     shares = None if split_shares is None else check_shares(split_shares)
+    read_as = {"padding": None if padding is None else dict(padding), "missing": missing}
     format = told_format(path, format)
     try:
-        reader = _reader(path, format, padding, scratch)
+        reader = _reader(path, format, padding, scratch, purpose)
         names_classes = format == "npz" and _CLASS_NAMES in reader.names and _CLASS_NAMES not in (roles or {}).values()
-        chosen = find_roles([name for name in reader.names if not names_classes or name != _CLASS_NAMES], roles)
+        names = [name for name in reader.names if not names_classes or name != _CLASS_NAMES]
+        chosen = find_roles(names, roles, label_needed=purpose == "fit")
+        predicts = purpose == "predict" or chosen.label is None
+        if predicts and chosen.id is None and FILE_NAME in names and format == "imagefolder":
+            chosen = replace(chosen, id=FILE_NAME)
         named = chosen.columns() | ({_CLASS_NAMES} if names_classes else set())
-        columns = reader.read(named, ArrayFactory(scratch, allow_nan=missing == "nan"))
+        arrays = ArrayFactory(scratch, allow_nan=missing == "nan", broken=[] if predicts else None)
+        columns = reader.read(named, arrays)
+        if predicts:
+            told = _passed_over(chosen, purpose, names, drawn=shares is not None or seen_by_model is not None)
+            return replace(_to_predict(columns, chosen, format, told, arrays.broken or []), reading=read_as)
         class_names = class_names_of(columns.named.pop(_CLASS_NAMES)) if names_classes else None
         dataset = build_dataset(columns, chosen, class_names, seen_by_model, split_seed, format, shares=shares)
-        return replace(dataset, reading={"padding": dict(padding) if padding else None, "missing": missing})
+        return replace(dataset, reading=read_as)
     except MemoryError:
         raise BadDataset("too_large", "the arrays do not fit into memory") from None
     except OSError as error:
@@ -96,32 +113,16 @@ def read_dataset(
         raise
 
 
-class _ImageFolder:
-    """Images are the only input; what `metadata.csv` says besides is used where it has a role."""
-
-    def __init__(self, path: str | Path, scratch: Path | None) -> None:
-        self._columns = read_imagefolder(path, scratch=scratch)
-        self.names = [name for name in self._columns if name != IMAGES]
-
-    def read(self, named: Collection[str], arrays: ArrayFactory) -> Columns:
-        images = self._columns[IMAGES]
-        warnings = [*getattr(images, "warnings", ())]
-        if unused := [name for name in self.names if name not in named]:
-            warnings.append(f"these columns of metadata.csv have no role and are not used: {', '.join(unused[:50])}")
-        columns = {name: self._columns[name] for name in self.names if name in named}
-        return Columns(columns, {IMAGES: images}, warnings)  # type: ignore[arg-type,dict-item]
-
-
 def _reader(
-    path: str | Path, format: str, padding: Mapping[str, float] | None, scratch: Path | None
-) -> NpzReader | CsvReader | ParquetReader | _ImageFolder:
+    path: str | Path, format: str, padding: Mapping[str, float] | None, scratch: Path | None, purpose: str | None
+) -> NpzReader | CsvReader | ParquetReader | ImageFolderReader:
     """A file whose columns are known by name and not read yet."""
     if format == "parquet":
         return ParquetReader(path, padding=padding)
     if padding:
         raise BadDataset("bad_padding", f"padding fills the lists of a parquet file; a file of {format} has none")
     if format == "imagefolder":
-        return _ImageFolder(path, scratch)
+        return ImageFolderReader(path, scratch=scratch, purpose=purpose)
     return NpzReader(path) if format == "npz" else CsvReader(path)
 
 
@@ -142,11 +143,8 @@ def build_dataset(
         BadDataset: as `read_dataset`.
     """
     named = columns.named
-    if not columns.inputs:
-        raise BadDataset(
-            "no_inputs",
-            "there is no array and no numeric column beside the roles; at least one is needed as the model input",
-        )
+    assert roles.label is not None
+    _check_inputs(columns)
     check_lengths({**named, **columns.inputs}, roles.label)
     labels = read_labels(roles.label, named[roles.label], class_names)
     groups = read_groups(roles.group, named[roles.group]) if roles.group is not None else None
@@ -173,9 +171,53 @@ def build_dataset(
         weights=weights,
         ids=ids,
         drawn=roles.split is None,
-        columns=columns.table if len(columns.inputs) == 1 else None,
-        adjustments=columns.adjustments,
     )
+
+
+def _check_inputs(columns: Columns) -> None:
+    if not columns.inputs:
+        raise BadDataset(
+            "no_inputs",
+            "there is no array and no numeric column beside the roles; at least one is needed as the model input",
+        )
+
+
+def _to_predict(columns: Columns, roles: Roles, format: str, told: list[Notice], broken: list[str]) -> Dataset:
+    """Inputs and the names of their rows; no other role means anything where nothing is fitted or judged."""
+    _check_inputs(columns)
+    ids, warnings = read_ids(roles.id, columns.named[roles.id]) if roles.id is not None else (None, [])
+    named = {} if roles.id is None else {roles.id: columns.named[roles.id]}
+    check_lengths({**columns.inputs, **named}, next(iter(columns.inputs)))
+    return Dataset(
+        inputs=columns.inputs,
+        targets=np.empty(0, np.int64),
+        class_names=[],
+        class_names_given=False,
+        splits=np.empty(0, np.int8),
+        warnings=[*columns.warnings, *warnings, *(f"{sentence}: {_TOLERATED}" for sentence in broken)],
+        roles=dict(roles.names()),
+        format=format,
+        ids=ids,
+        labelled=False,
+        adjustments=told,
+    )
+
+
+def _passed_over(roles: Roles, purpose: str | None, names: Sequence[str], *, drawn: bool) -> list[Notice]:
+    """What was sent for a calibration, and what is missing for one."""
+    told = []
+    if purpose is None:
+        what = "so the rows can only be predicted, as with purpose=predict"
+        told.append(adjustment("no_label", f"{no_label(names)}: {what}"))
+    ignored = {role: name for role, name in roles.names().items() if role != "id"}
+    if ignored:
+        shown = ", ".join(f"{role} ({name})" for role, name in ignored.items())
+        message = f"not read, since the rows are only to be predicted: {shown}"
+        told.append(adjustment("roles_ignored", message, **ignored))
+    if drawn:
+        message = "split_shares and seen_by_model mean nothing for rows that are only to be predicted"
+        told.append(adjustment("options_ignored", message))
+    return told
 
 
 def class_names_of(array: Array) -> list[str]:

@@ -21,7 +21,7 @@ RoleNames: TypeAlias = Mapping[str, str | Sequence[str]]
 class Roles:
     """The name of the column that has each role, and what the owner should know about the choice."""
 
-    label: str
+    label: str | None = None
     split: str | None = None
     group: str | None = None
     slices: list[str] | None = None
@@ -39,23 +39,25 @@ class Roles:
         return {name for names in self.names().values() for name in ([names] if isinstance(names, str) else names)}
 
 
-def find_roles(columns: Collection[str], given: RoleNames | None) -> Roles:
+def find_roles(columns: Collection[str], given: RoleNames | None, *, label_needed: bool = True) -> Roles:
     """The roles of the columns: what `given` says, else the well-known names.
 
     Raises:
-        BadDataset: `unknown_role`, `unknown_role_column`, `no_label`.
+        BadDataset: `unknown_role`, `unknown_role_column`, `no_label` where one is needed.
     """
     names = {role: _given(role, value, columns) for role, value in (given or {}).items()}
     for role in ROLES:
         if role not in names and role in columns:
             names[role] = [role]
-    if "label" not in names:
-        names["label"] = [_label_name(columns)]
+    if "label" not in names and (label := next((name for name in LABEL_NAMES if name in columns), None)) is not None:
+        names["label"] = [label]
+    if "label" not in names and label_needed:
+        raise BadDataset("no_label", f"{no_label(columns)}; rows without labels are sent with purpose=predict")
     slices = names.pop("slices", None)
     one = {role: name for role, (name,) in names.items()}
     rivals = [name for name in LABEL_NAMES if name in columns and name not in one.values()]
     return Roles(
-        label=one["label"],
+        label=one.get("label"),
         split=one.get("split"),
         group=one.get("group"),
         slices=slices,
@@ -83,14 +85,11 @@ def _given(role: str, value: object, columns: Collection[str]) -> list[str]:
     return list(wanted)
 
 
-def _label_name(columns: Collection[str]) -> str:
-    for name in LABEL_NAMES:
-        if name in columns:
-            return name
-    raise BadDataset(
-        "no_label",
+def no_label(columns: Collection[str]) -> str:
+    """What is missing among these columns, and how it is named."""
+    return (
         f"no label among {_some(columns) or 'no columns'}; name one of them {', '.join(LABEL_NAMES)}, "
-        'or say roles={"label": "its name"}',
+        'or say roles={"label": "its name"}'
     )
 
 

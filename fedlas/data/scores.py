@@ -82,6 +82,7 @@ def read_scores(
     if (given := columns.pop(_CLASS_NAMES, None)) is not None and class_names is None:
         class_names = class_names_of(np.atleast_1d(given))
     chosen = find_roles(columns, roles)
+    assert chosen.label is not None
     taken = chosen.columns()
     matrix = _matrix({name: array for name, array in columns.items() if name not in taken})
     named = {name: array for name, array in columns.items() if name in taken}

@@ -58,8 +58,17 @@ def usable_cores(at_most: int = 16) -> int:
     return min(at_most, cores)
 
 
-def in_parallel(images: Images, work: Callable[[int, bytes], None], *, workers: int) -> None:
+def in_parallel(
+    images: Images,
+    work: Callable[[int, bytes], None],
+    *,
+    workers: int,
+    broken: dict[int, BadImage] | None = None,
+) -> None:
     """Call `work(i, content)` for every image, on `workers` threads.
+
+    Args:
+        broken: takes the errors of images by their places; None raises the first.
 
     Raises:
         BadImage: of the first image, in their order, for which `work` raises it; `row` is its place.
@@ -76,7 +85,9 @@ def in_parallel(images: Images, work: Callable[[int, bytes], None], *, workers: 
                 with _BUDGET.hold(pixels if pixels > _SMALL_PIXELS else 0):
                     work(i, content)
             except BadImage as error:
-                raise BadImage(error.code, error.message, row=i) from error
+                if broken is None:
+                    raise BadImage(error.code, error.message, row=i) from error
+                broken[i] = error
 
     chunks = [range(start, min(start + _CHUNK, len(images))) for start in range(0, len(images), _CHUNK)]
     if workers == 1 or len(chunks) == 1:

@@ -4,20 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from fastapi import APIRouter, Query, Request, Response
+from fastapi.responses import StreamingResponse
+from pyarrow.parquet import ParquetFile
 from pydantic_core import to_json
 
 from service.api.idempotency import IdempotencyKey, Key, create_in_group
-from service.api.predict_schemas import Prediction, find_model, priors_of
+from service.api.predict_schemas import Prediction, RowFailure, find_model, priors_of
 from service.api.problems import Responses, named_by_body
 from service.api.records import RecordRoutes
-from service.api.responses import MOST_BYTES, Limit, created, json_page, stored_file
+from service.api.responses import MOST_BYTES, Limit, created, etag_matches, json_page, stored_file
 from service.api.routing import Route
-from service.api.services import ServicesDep
+from service.api.services import Services, ServicesDep
 from service.inference.decision_policy import DecisionPolicy
 from service.inference.profile import ServingProfile
+from service.inference.writers.rows import Writer, csv, ndjson
 from service.inference.writers.table import read_page
 from service.registry import tables
 from service.registry.contract import FINAL, AnswerOptions, BatchRecord, BatchRequest, Page
@@ -28,9 +31,15 @@ from service.registry.unit_of_work import UnitOfWork
 
 router = APIRouter(route_class=Route, prefix="/v1/predictions", tags=["predictions"])
 
-_PARQUET = "application/vnd.apache.parquet"
+Format = Literal["parquet", "ndjson", "csv"]
+_MEDIA_TYPES: dict[Format, str] = {
+    "parquet": "application/vnd.apache.parquet",
+    "ndjson": "application/x-ndjson",
+    "csv": "text/csv",
+}
+_WRITERS: dict[Format, Writer] = {"ndjson": ndjson, "csv": csv}
 _RESULTS: Responses = {
-    200: {"content": {_PARQUET: {"schema": {"type": "string", "format": "binary"}}}},
+    200: {"content": {name: {"schema": {"type": "string", "format": "binary"}} for name in _MEDIA_TYPES.values()}},
 }
 
 
@@ -53,7 +62,7 @@ async def create_batch(services: ServicesDep, body: BatchRequest, key: Idempoten
             created_at=now(),
             model_id=model.id,
             dataset_id=body.dataset_id,
-            options=options.model_dump(include=set(AnswerOptions.model_fields)),
+            options=options.model_dump(include={*AnswerOptions.model_fields, "errors"}),
             progress={},
         )
         unit.batches.add(row)
@@ -79,22 +88,29 @@ RowCursor = Annotated[int | None, Query(ge=-1, description="Continue after this 
 _FIRST_ROWS = 16
 
 
-@router.get("/{batch_id}/results", response_model=Page[Prediction], responses=_RESULTS)
+@router.get("/{batch_id}/results", response_model=Page[Prediction | RowFailure], responses=_RESULTS)
 def get_results(
-    request: Request, services: ServicesDep, batch_id: str, limit: Limit = 100, after: RowCursor = None
+    request: Request,
+    services: ServicesDep,
+    batch_id: str,
+    limit: Limit = 100,
+    after: RowCursor = None,
+    format: Annotated[Format | None, Query(description="All rows as a file; over `Accept`.")] = None,
 ) -> Response:
     """One page of a batch's predictions, in the dataset's order; 409 before it has ended.
 
-    With `Accept: application/vnd.apache.parquet` the whole file, whatever `limit` and `after` say: the same columns,
-    those alone that were asked for. Its `ETag` is its digest, and ranges work.
+    With `format`, or its media type in `Accept`, all of them, whatever `limit` and `after` say. A Parquet file has the
+    same columns, those alone that were asked for; its `ETag` is its digest, and ranges work.
     """
     with services.registry.read() as unit:
         row = unit.batches.get(batch_id)
     if row.results_sha256 is None:
         message = f"{batch_id} is {row.status}; results exist once it has succeeded"
         raise Conflict("no_results", message, passing=row.status not in FINAL)
-    if _PARQUET in request.headers.get("accept", ""):
-        answer = stored_file(request, services, row.results_sha256, f"{batch_id}.parquet", media_type=_PARQUET)
+    accepted = request.headers.get("accept", "")
+    format = format or next((name for name, media_type in _MEDIA_TYPES.items() if media_type in accepted), None)
+    if format is not None:
+        answer = _whole(request, services, row.results_sha256, batch_id, format)
         answer.headers["Vary"] = "Accept"
         return answer
     path = services.registry.artifacts.path(row.results_sha256)
@@ -102,12 +118,25 @@ def get_results(
     return json_page(rows, limit, headers={"Vary": "Accept"})
 
 
+def _whole(request: Request, services: Services, digest: str, batch_id: str, format: Format) -> Response:
+    """All rows as a file."""
+    name, media_type = f"{batch_id}.{format}", _MEDIA_TYPES[format]
+    if format == "parquet":
+        return stored_file(request, services, digest, name, media_type=media_type)
+    etag = f'"{digest}-{format}"'
+    if etag_matches(request, etag):
+        return Response(status_code=304, headers={"ETag": etag})
+    file = ParquetFile(services.registry.artifacts.path(digest))
+    headers = {"ETag": etag, "Content-Disposition": f'attachment; filename="{name}"'}
+    return StreamingResponse(_WRITERS[format](file), media_type=media_type, headers=headers)
+
+
 def _rows(path: Path, start: int, limit: int) -> Iterator[bytes]:
     """Rows as JSON, read in pieces of about a page: a group of the file is read for each piece, in 12 ms."""
     rows, more, some = 0, True, _FIRST_ROWS
     while more and limit > rows:
         found, more = read_page(path, start=start + rows, limit=min(some, limit - rows))
-        written = [to_json(row) for row in found]
+        written = [to_json(row, inf_nan_mode="null") for row in found]
         yield from written
         rows += len(found)
         some = max(1, MOST_BYTES * len(found) // max(1, sum(map(len, written))))

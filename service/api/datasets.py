@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Annotated, Literal
 
 from fastapi import APIRouter, Query, Request, Response
 from pydantic import Field, ValidationError
 
 from service.api.idempotency import IdempotencyKey, Key
-from service.api.json_values import parse_json, parse_padding
+from service.api.json_values import parse_json
 from service.api.receiving import ReceivedFile
 from service.api.records import UPLOAD_BODY, FileOptions, RecordRoutes, UploadId, create_from_file
 from service.api.responses import created
@@ -16,7 +17,7 @@ from service.api.routing import Route
 from service.api.services import ServicesDep
 from service.registry import tables
 from service.registry.contract import DatasetRecord
-from service.registry.documents import JsonObject, SeenByModel, SplitShares
+from service.registry.documents import JsonObject, Purpose, SeenByModel, SplitShares
 from service.registry.errors import InvalidRequest
 from service.registry.presenters import dataset_record
 from service.registry.tables import new_id
@@ -24,6 +25,8 @@ from service.registry.unit_of_work import UnitOfWork
 
 router = APIRouter(route_class=Route, prefix="/v1/datasets", tags=["datasets"])
 
+#: Integers of JSON may be larger than any float.
+_LARGEST = sys.float_info.max
 #: The parameter `split_shares`.
 SHARES = Field(
     None,
@@ -47,6 +50,11 @@ class DatasetOptions(FileOptions):
     split_shares: str | None = SHARES
     missing: Literal["reject", "nan"] = "reject"
     padding: str | None = Field(None, max_length=100_000, description='JSON, fills ragged lists: {"input_ids": 0}.')
+    purpose: Purpose | None = Field(
+        None,
+        description="`predict`: rows without labels and splits, for batch predictions only; `fit`: a label is needed; "
+        "without it, what the file is fit for.",
+    )
     upload_id: UploadId = None
 
     def stored(self) -> JsonObject:
@@ -54,7 +62,7 @@ class DatasetOptions(FileOptions):
         roles = parse_roles(self.roles) if self.roles else None
         padding = parse_padding(self.padding) if self.padding else None
         shares = parse_split_shares(self.split_shares) if self.split_shares else None
-        kept = self.model_dump(include={"format", "seen_by_model", "split_seed", "missing"})
+        kept = self.model_dump(include={"format", "seen_by_model", "split_seed", "missing", "purpose"})
         return {**kept, "roles": roles, "padding": padding, "split_shares": shares}
 
 
@@ -73,6 +81,18 @@ def parse_roles(text: str) -> JsonObject:
                 "invalid_roles", f"role {role!r} must name a column, not {type(column).__name__}", field="roles"
             )
     return roles
+
+
+def parse_padding(text: str) -> JsonObject:
+    """Parse and check what fills ragged lists; raises InvalidRequest."""
+    padding = parse_json(text, "padding")
+    if not isinstance(padding, dict):
+        raise InvalidRequest("invalid_padding", "padding must be a JSON object of input → number", field="padding")
+    for name, value in padding.items():
+        if not isinstance(value, int | float) or isinstance(value, bool) or not -_LARGEST <= value <= _LARGEST:
+            message = f"padding of input {name[:100]!r} must be a finite number"
+            raise InvalidRequest("invalid_padding", message, field="padding")
+    return padding
 
 
 def parse_split_shares(text: str) -> JsonObject:

@@ -22,7 +22,7 @@ from service.api.responses import created, tagged
 from service.api.routing import Route
 from service.api.services import Services, ServicesDep
 from service.registry import tables
-from service.registry.contract import FINAL, GPU_ONLY, PLAN, JobOptions, JobRecord, JobRequest
+from service.registry.contract import FINAL, GPU_ONLY, PLAN, UNLABELLED, JobOptions, JobRecord, JobRequest, needs_labels
 from service.registry.documents import JsonObject, ModelProfile
 from service.registry.errors import Conflict, InvalidRequest
 from service.registry.presenters import job_record
@@ -111,6 +111,8 @@ async def _create_with_files(request: Request, services: ServicesDep, key: Key |
         model_options = ModelOptions.model_validate(_flat(given["model_options"]))
         dataset_options = DatasetOptions.model_validate(_flat(given["dataset_options"]))
         stored_model, stored_dataset = model_options.stored(), dataset_options.stored()
+        if dataset_options.purpose is None:
+            stored_dataset["purpose"] = "fit"
         model_file = await take_part(form, "model", services, stack, upload_id=model_options.upload_id)
         dataset_file = await take_part(form, "dataset", services, stack, upload_id=dataset_options.upload_id)
 
@@ -136,10 +138,12 @@ def _json_object(form: Form, name: str) -> JsonObject:
 
 def _flat(options: JsonObject) -> JsonObject:
     """Options that are JSON within a query may stand in a JSON part as what they are."""
-    return {name: json.dumps(value) if isinstance(value, dict | list) else value for name, value in options.items()}
+    return {name: json.dumps(value) if isinstance(value, dict) else value for name, value in options.items()}
 
 
 def _add_job(unit: UnitOfWork, body: JobRequest, model: tables.Model, dataset: tables.Dataset) -> JobRecord:
+    if not dataset.labelled:
+        raise InvalidRequest(UNLABELLED, needs_labels(dataset.id), field="dataset_id")
     if model.profile is not None and body.class_priors is not None:
         profile = ModelProfile.read(model.profile)
         if profile.class_names_given:  # else the dataset may name them, and the job finds out

@@ -45,6 +45,22 @@ class Prediction(BaseModel):
     prediction_set: list[str] | None = Field(None, description="With `coverage`; the most probable class first.")
     decision: str | None = Field(None, description="With `decision`: the class to act on.")
     row: int | None = Field(None, description="Batches: the row in the dataset.")
+    id: str | int | float | None = Field(None, description="Batches: its name, where the dataset has the role `id`.")
+
+
+class RowError(BaseModel):
+    """Why a row has no answer."""
+
+    code: str
+    message: str
+
+
+class RowFailure(BaseModel):
+    """A row of a batch that could not be answered, with `errors: "column"`."""
+
+    row: int
+    id: str | int | float | None = None
+    error: RowError
 
 
 class Predictions(BaseModel):

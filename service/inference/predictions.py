@@ -104,9 +104,12 @@ def check_finite(finite: np.ndarray, *, first_row: int = 0) -> None:
     """Raise InvalidRequest `non_finite_output` with the first row that is not finite, counted from `first_row`."""
     if not finite.all():
         row = first_row + int(np.flatnonzero(~finite)[0])
-        what = "the model's own numbers overflow on these values, or it cannot read missing ones"
-        message = f"row {row}: {what}; no confidence can be given"
-        raise InvalidRequest("non_finite_output", message, field="inputs")
+        raise InvalidRequest("non_finite_output", no_confidence(row), field="inputs")
+
+
+def no_confidence(row: int) -> str:
+    """The sentence of `non_finite_output`."""
+    return f"row {row}: the model's own numbers overflow on these values; no confidence can be given"
 
 
 def best_classes(probs: np.ndarray, k: int) -> np.ndarray:

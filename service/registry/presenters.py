@@ -19,8 +19,9 @@ Record = TypeVar("Record", bound=BaseModel)
 
 def dataset_record(row: tables.Dataset) -> contract.DatasetRecord:
     """The public record of a dataset."""
-    declared = {name: row.options.get(name) for name in ("format", "seen_by_model", "split_shares")}
-    return _presented(contract.DatasetRecord, row, declared, row.profile)
+    declared = {name: row.options.get(name) for name in ("format", "seen_by_model", "split_shares", "purpose")}
+    derived = {"labelled": row.labelled if row.profile else None}
+    return _presented(contract.DatasetRecord, row, derived, declared, row.profile)
 
 
 def model_record(row: tables.Model) -> contract.ModelRecord:
@@ -55,6 +56,7 @@ def batch_record(row: tables.Batch, work: tables.Work) -> contract.BatchRecord:
     """The public record of a batch prediction."""
     results_url = f"/v1/predictions/{row.id}/results" if row.results_sha256 else None
     derived = {"results_url": results_url, "attempts": work.attempts, "class_priors": row.options.get("class_priors")}
+    derived["errors"] = row.options.get("errors", "fail")
     return _presented(contract.BatchRecord, row, derived)
 
 

@@ -149,7 +149,7 @@ def _zip(name: str, make: Make, *codes: str) -> BadFile:
         path.write_bytes(make())
         return path
 
-    return BadFile(name, write, frozenset(codes), "datasets")
+    return BadFile(name, write, frozenset(codes), "datasets", {"purpose": "fit"})
 
 
 @cache

@@ -10,8 +10,16 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from service.registry.contract import AnswerOptions, JobRequest
-from service.registry.documents import Document, ImagePreprocessing, ModelProfile, SeenByModel, SplitShares, Task
+from service.registry.contract import AnswerOptions, BatchErrors, JobRequest
+from service.registry.documents import (
+    Document,
+    ImagePreprocessing,
+    ModelProfile,
+    Purpose,
+    SeenByModel,
+    SplitShares,
+    Task,
+)
 
 
 class DatasetOptions(Document):
@@ -24,7 +32,7 @@ class DatasetOptions(Document):
     split_shares: SplitShares | None = None
     missing: Literal["reject", "nan"] = "reject"
     padding: dict[str, int | float] | None = None
-    purpose: Literal["fit", "predict"] | None = None
+    purpose: Purpose | None = None
 
 
 class ModelOptions(Document):
@@ -39,8 +47,6 @@ class ModelOptions(Document):
     num_classes: int | None = None
     preprocessing: ImagePreprocessing | None = None
     columns: list[str] | None = None
-    padding: dict[str, int | float] | None = None
-    missing: Literal["reject", "nan"] | None = None
 
 
 class ScoresOptions(Document):
@@ -82,7 +88,7 @@ class BatchOrder(Document):
     kind: Literal["predict"] = "predict"
     profile: ModelProfile
     options: AnswerOptions
-    errors: Literal["fail", "column"] = "fail"
+    errors: BatchErrors = "fail"
 
 
 class OrderedModel(Document):

@@ -74,6 +74,7 @@ class BatchResult(Result):
 
     results: FileName
     num_rows: int = Field(ge=0)
+    num_errors: int | None = Field(None, ge=0, description="Rows without an answer, where they are allowed.")
 
 
 class JobResult(Result):

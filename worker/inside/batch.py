@@ -14,17 +14,17 @@ import pyarrow as pa
 from fedlas.errors import Mismatch
 from fedlas.preprocessing import usable_cores
 from service.inference.decision_policy import DecisionPolicy
+from service.inference.predictions import no_confidence
 from service.inference.profile import ServingProfile
 from service.inference.runtime import REFUSALS, open_session, refusal
-from service.inference.standard_outputs import MODEL_OUTPUTS
-from service.inference.writers.table import TableWriter, write_results
+from service.inference.standard_outputs import MODEL_OUTPUTS, Outputs, completed
+from service.inference.writers.table import TableWriter, numbered, write_results
 from service.registry.contract import AnswerOptions
 from service.registry.errors import InvalidRequest
 from worker.documents import BatchOrder, BatchResult, ChildEvent, ReportedProgress
-from worker.inside.batch_rows import ModelRows
+from worker.inside.batch_rows import AlignedRows, Errors, ModelRows, by_halves, unlisted
 from worker.inside.work_function import Emit, Files
 
-Rows = Mapping[str, np.ndarray]
 T = TypeVar("T")
 
 _TELL_EVERY_S = 1.0
@@ -33,23 +33,56 @@ _TELL_EVERY_S = 1.0
 def predict(order: BatchOrder, files: Files, folder: Path, emit: Emit) -> BatchResult:
     """Predict all rows in the order of the owner's file and leave them in `results.parquet`."""
     policy = _policy(ServingProfile.of(order.profile.stored()), order.options)
-    writer = TableWriter(policy)
-    rows = ModelRows(files["dataset"], order.profile)
+    tolerant = order.errors == "column"
+    rows = ModelRows(files["dataset"], order.profile, tolerant=tolerant)
     network = _Network(str(files["model"]), tuple(dict.fromkeys((*MODEL_OUTPUTS, *policy.taken_outputs))))
+    answers = _Answers(network, TableWriter(policy), tolerant=tolerant)
     told = _Progress(len(rows), emit)
 
     def tables() -> Iterator[pa.Table]:
-        for first, block in ahead(rows.blocks()):
-            outputs = network.run(block, first_row=first)
-            try:
-                answers = writer.table(outputs, first_row=first)
-            except InvalidRequest as error:
-                raise Mismatch(error.code, error.message) from error
-            yield answers
-            told.reached(first + answers.num_rows)
+        for block in ahead(rows.blocks()):
+            yield answers.table(block)
+            told.reached(block.first_row + block.count)
 
     count = write_results(folder / "results.parquet", ahead(tables()))
-    return BatchResult(results="results.parquet", num_rows=count)
+    return BatchResult(results="results.parquet", num_rows=count, num_errors=answers.num_errors if tolerant else None)
+
+
+class _Answers:
+    """Tables of answers, and in place of one, where that is allowed, why there is none.
+
+    Attributes:
+        num_errors: rows without an answer, so far.
+    """
+
+    def __init__(self, network: _Network, writer: TableWriter, *, tolerant: bool) -> None:
+        self._network, self._writer, self._tolerant = network, writer, tolerant
+        self.num_errors = 0
+
+    def table(self, block: AlignedRows) -> pa.Table:
+        """The rows of a block; raises the first error that is not allowed."""
+        numbers, errors = block.numbers, block.errors
+        outputs = by_halves(self._network.run, block.inputs, numbers, errors if self._tolerant else None)
+        if self._tolerant:
+            outputs = _finite(outputs, unlisted(numbers, errors), errors)
+            self.num_errors += len(errors)
+        try:
+            answers = self._writer.table(outputs, first_row=block.first_row)
+        except InvalidRequest as error:
+            raise Mismatch(error.code, error.message) from error
+        return numbered(answers, block.first_row, block.count, ids=block.ids, errors=errors if self._tolerant else None)
+
+
+def _finite(outputs: Outputs, numbers: np.ndarray, errors: Errors) -> Outputs:
+    """Those rows whose numbers are finite; of the others the errors are added."""
+    if not outputs:
+        return outputs
+    outputs = completed(outputs)
+    finite = outputs.pop("finite", None)
+    if finite is None:
+        return outputs
+    errors |= {row: Mismatch("non_finite_output", no_confidence(row)) for row in numbers[~finite].tolist()}
+    return {name: array[finite] for name, array in outputs.items()}
 
 
 def _policy(profile: ServingProfile, options: AnswerOptions) -> DecisionPolicy:
@@ -78,21 +111,13 @@ class _Network:
         self._session = open_session(file, threads=usable_cores(), spinning=False)
         self._outputs = outputs
 
-    def run(self, rows: Rows, *, first_row: int) -> dict[str, np.ndarray]:
-        """The outputs of these rows; raises Mismatch `inputs_refused` with the first that cannot be computed.
-
-        Refused rows are tried by halves: what is only too much at once is computed in parts.
-        """
+    def run(self, rows: Mapping[str, np.ndarray], first_row: int) -> Outputs:
+        """The outputs of these rows; raises Mismatch `inputs_refused` where one cannot be computed."""
         try:
-            return dict(zip(self._outputs, self._session.run(self._outputs, rows), strict=True))
+            return dict(zip(self._outputs, self._session.run(self._outputs, dict(rows)), strict=True))
         except REFUSALS as error:
-            half = len(next(iter(rows.values()))) // 2
-            if half == 0:
-                where = f"row {first_row} (counted from 0)"
-                raise Mismatch("inputs_refused", f"{where}: the model cannot compute it: {refusal(error)}") from error
-        upper = self.run({name: array[:half] for name, array in rows.items()}, first_row=first_row)
-        lower = self.run({name: array[half:] for name, array in rows.items()}, first_row=first_row + half)
-        return {name: np.concatenate([upper[name], lower[name]]) for name in self._outputs}
+            where = f"row {first_row} (counted from 0)"
+            raise Mismatch("inputs_refused", f"{where}: the model cannot compute it: {refusal(error)}") from error
 
 
 class _Progress:

@@ -7,22 +7,22 @@ in their places. No memory grows with the number of rows, neither for an order n
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from itertools import pairwise
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise, repeat
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fedlas.data import Dataset, align_inputs, load_dataset
-from fedlas.data.alignment import matched_names, merged_reading
+from fedlas.data import Dataset, align_inputs, load_dataset, used_inputs
+from fedlas.data.array_builder import non_finite
 from fedlas.data.casting import InputSpec
-from fedlas.data.column_order import ColumnOrder
 from fedlas.data.dataset import Array
 from fedlas.data.image_column import ImageColumn
 from fedlas.data.memmap import RowReader
+from fedlas.errors import FedLASError
 from fedlas.preprocessing import Preprocessing
 from service.registry.documents import ModelProfile
 
@@ -39,28 +39,56 @@ _SAMPLE = 64
 #: So many numbers of rows are looked through at once.
 _NUMBERS = 1 << 16
 
+#: Why a row cannot be answered, by its number in the owner's file.
+Errors: TypeAlias = dict[int, FedLASError]
+
+
+@dataclass(frozen=True)
+class AlignedRows:
+    """Neighbouring rows of the owner's file.
+
+    Attributes:
+        ids: the owner's names of all of them, where there are any.
+        inputs: by name, of those without an error; none where all have one.
+        errors: of a row that cannot be what the model takes, by its number.
+    """
+
+    first_row: int
+    count: int
+    ids: Array | None
+    inputs: dict[str, Array]
+    errors: Errors
+
+    @property
+    def numbers(self) -> NDArray[np.int64]:
+        """Of the rows without an error."""
+        return unlisted(np.arange(self.first_row, self.first_row + self.count), self.errors)
+
 
 class ModelRows:
     """All rows of a prepared copy as a model takes them.
 
+    Args:
+        tolerant: rows that cannot be what the model takes have an error, which is raised otherwise.
+
     Raises:
         Mismatch: the rows do not fit the model's inputs.
-        BadDataset: a number does not fit the model's type, or an image cannot be decoded.
+        BadDataset: a number does not fit the model's type or is none, or an image cannot be decoded.
     """
 
-    def __init__(self, path: str | Path, profile: ModelProfile) -> None:
-        self._dataset = load_dataset(path, mapped_from=_MAPPED_FROM)
+    def __init__(self, path: str | Path, profile: ModelProfile, *, tolerant: bool = False) -> None:
+        self._dataset, self._tolerant = load_dataset(path, mapped_from=_MAPPED_FROM), tolerant
         given = profile.preprocessing
         self._preprocessing = None if given is None else Preprocessing.parse(given.stored())
         self._specs = [InputSpec(name=spec.name, dtype=spec.dtype, shape=spec.shape) for spec in profile.inputs]
-        names = matched_names(self._dataset.inputs, self._specs)
-        told = None if profile.reading is None else profile.reading.model_dump()
-        self._fills = (merged_reading(self._dataset.reading, told, names) or {}).get("padding")
-        self._order = ColumnOrder.of_dataset(self._dataset, profile.columns)
-        first = self._aligned(next(in_file_order(self._dataset, 1)))
-        # Sizes that the model leaves open are those of the first row.
+        self._used = used_inputs(self._dataset.inputs, self._specs)
+        self._fitted({name: self._dataset.inputs[name][:0] for name in self._used}, 0)
+        some = map(self._aligned, in_file_order(self._dataset, 1))
+        first = next((inputs for inputs, _ in some if inputs), {})
+        # Sizes that the model leaves open are those of the first row that has any.
         for spec in self._specs:
-            spec["shape"] = ["N", *first[spec["name"]].shape[1:]]
+            if spec["name"] in first:
+                spec["shape"] = ["N", *first[spec["name"]].shape[1:]]
         taken = sum(map(_bytes_of_row, first.values())) + sum(map(_bytes_of_files, self._dataset.inputs.values()))
         taken += _BYTES_PER_CLASS * len(profile.class_names)
         self._step = max(1, min(_MOST_ROWS, _BLOCK_BYTES // taken))
@@ -68,22 +96,86 @@ class ModelRows:
     def __len__(self) -> int:
         return len(self._dataset)
 
-    def blocks(self) -> Iterator[tuple[int, dict[str, Array]]]:
-        """The number of each block's first row in the owner's file, and inputs by name; raises as the class does."""
-        for block in in_file_order(self._dataset, self._step):
-            yield block.first_row, self._aligned(block)
+    def blocks(self) -> Iterator[AlignedRows]:
+        """The rows in the order of the owner's file; raises as the class does."""
+        for block, ids in zip(in_file_order(self._dataset, self._step), self._ids(), strict=True):
+            inputs, errors = self._aligned(block)
+            yield AlignedRows(block.first_row, block.count, ids, inputs, errors)
             for column in self._dataset.inputs.values():
                 if isinstance(column, ImageColumn):
                     column.release()
 
-    def _aligned(self, block: Block) -> dict[str, Array]:
-        return align_inputs(
-            *(block, self._specs),
-            preprocessing=self._preprocessing,
-            order=self._order,
-            fills=self._fills,
-            first_row=block.first_row,
-        )
+    def _ids(self) -> Iterator[Array | None]:
+        """The owner's names of the rows of each block."""
+        if self._dataset.ids is None:
+            yield from repeat(None, -(-len(self) // self._step))
+            return
+        named = replace(self._dataset, inputs={"id": self._dataset.ids})
+        for block in in_file_order(named, self._step):
+            yield block["id"]
+
+    def _aligned(self, block: Block) -> tuple[dict[str, Array], Errors]:
+        rows = {name: block[name] for name in self._used}
+        errors = {} if self._dataset.labelled else self._not_finite(rows, block.first_row)
+        if errors and not self._tolerant:
+            raise errors[min(errors)]
+        numbers = unlisted(np.arange(block.first_row, block.first_row + block.count), errors)
+        if errors:
+            rows = {name: array[numbers - block.first_row] for name, array in rows.items()}
+        return by_halves(self._fitted, rows, numbers, errors if self._tolerant else None), errors
+
+    def _fitted(self, rows: Mapping[str, Array], first_row: int) -> dict[str, Array]:
+        return align_inputs(rows, self._specs, preprocessing=self._preprocessing, first_row=first_row)
+
+    def _not_finite(self, rows: Mapping[str, Array], first_row: int) -> Errors:
+        """The errors of rows that hold a number which is none; inspection lets no labelled row hold one."""
+        errors: Errors = {}
+        missing = (self._dataset.reading or {}).get("missing")
+        for name, array in rows.items():
+            if isinstance(array, ImageColumn) or array.dtype.kind != "f":
+                continue
+            wrong = np.isinf(array) if missing == "nan" else ~np.isfinite(array)
+            for i in np.flatnonzero(wrong.reshape(len(array), -1).any(axis=1)) if wrong.any() else ():
+                place = (int(i), *map(int, np.argwhere(wrong[i])[0]))
+                columns = self._dataset.columns if array.ndim == 2 else None
+                row = first_row + place[0]
+                errors.setdefault(row, non_finite(name, array[place], (row, *place[1:]), columns=columns))
+        return errors
+
+
+def by_halves(
+    work: Callable[[Mapping[str, Array], int], dict[str, Array]],
+    rows: Mapping[str, Array],
+    numbers: NDArray[np.int64],
+    errors: Errors | None,
+) -> dict[str, Array]:
+    """What `work` makes of rows and the number of the first; refused ones are tried by halves, down to single rows.
+
+    So what is only too much at once is done in parts. `errors` takes the error of every refused row by its number, and
+    the result lacks that row; None raises the first.
+    """
+    try:
+        return work(rows, int(numbers[0])) if len(numbers) else {}
+    except FedLASError as error:
+        if len(numbers) == 1:
+            if errors is None:
+                raise
+            errors[int(numbers[0])] = error
+            return {}
+    half = len(numbers) // 2
+    found = [
+        by_halves(work, {name: array[part] for name, array in rows.items()}, numbers[part], errors)
+        for part in (slice(half), slice(half, None))
+    ]
+    upper, lower = found
+    if not upper or not lower:
+        return upper or lower
+    return {name: np.concatenate([upper[name], lower[name]]) for name in upper}
+
+
+def unlisted(numbers: NDArray[np.int64], errors: Errors) -> NDArray[np.int64]:
+    """Those of the rows that have no error."""
+    return numbers[~np.isin(numbers, list(errors))] if errors else numbers
 
 
 def _bytes_of_row(array: Array) -> int:

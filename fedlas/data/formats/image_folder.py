@@ -1,7 +1,7 @@
 """The image-folder reader: a zip of images in class folders, every image decoded once, becomes columns.
 
 `class/image.png` or `split/class/image.png`, perhaps all in one more folder, and beside them perhaps `metadata.csv`,
-whose column `file_name` says which image a row is about.
+whose column `file_name` says which image a row is about. Images that are only to be predicted need no folders.
 """
 
 from __future__ import annotations
@@ -11,12 +11,15 @@ import tempfile
 import unicodedata
 import zipfile
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 
 from fedlas.data.array_builder import ArrayFactory
+from fedlas.data.arrow import text_array
+from fedlas.data.columns import Columns
 from fedlas.data.dataset import SPLITS, Array
 from fedlas.data.formats.csv import read_csv
 from fedlas.data.formats.zip_archive import check_members, open_archive, read_member, text_name
@@ -33,33 +36,53 @@ _LITTER_FOLDERS, _LITTER_FILES = ("__MACOSX",), (".DS_Store", "Thumbs.db", "desk
 _PIECE_BYTES = 1 << 24
 
 
-def read_imagefolder(path: str | Path, *, scratch: Path | None = None) -> dict[str, Array | ImageColumn]:
-    """The columns `images`, `label` (text) and `split` where folders say so, and those of `metadata.csv`.
+class ImageFolderReader:
+    """A zip of images whose names and `metadata.csv` have been read; columns in the archive's order.
 
-    A column of `metadata.csv` replaces what the folders say under the same name. Rows are in the archive's order.
+    There are the columns `label` and `split` where folders say so, `file_name`, and those of `metadata.csv`, which
+    replace what the folders say under the same name.
 
     Args:
         scratch: folder for the images' bytes where they are many; None keeps them in memory.
+        purpose: `predict`: folders mean nothing; `fit`: there must be class folders or a label; None: images that lie
+            in no folder are only to be predicted.
 
     Raises:
         BadDataset: `unsafe_archive`, `archive_bomb`, `archive_too_large`, `encrypted`, `unsupported_compression` or
-            `corrupt` for the archive; `empty`, `bad_layout`, `bad_metadata` for what it holds; and for an image, with
-            its name, the codes of `fedlas.preprocessing.BadImage`.
+            `corrupt` for the archive; `empty`, `bad_layout`, `bad_metadata` for what it holds.
     """
-    with open_archive(path) as archive:
-        members = archive.infolist()
-        check_members(members, archive_bytes=Path(path).stat().st_size)
-        files = [member for member in members if not member.is_dir() and not _is_litter(member.filename)]
-        metadata = _metadata_file(files)
-        pictures = [member for member in files if member is not metadata]
-        if not pictures:
-            raise BadDataset("empty", f"the zip archive holds no image; {_LAYOUT}")
-        if hollow := next((member for member in pictures if member.file_size == 0), None):
-            raise BadDataset("not_an_image", f"{hollow.filename[:200]!r}: the file is empty")
-        names = _below(metadata, [text_name(member) for member in pictures])
-        described = _metadata(archive, metadata, names, scratch) if metadata is not None else {}
-        columns = {**_from_folders(names, described), **described}
-        return {IMAGES: _checked(_images(archive, pictures, scratch), names), **columns}
+
+    def __init__(self, path: str | Path, *, scratch: Path | None = None, purpose: str | None = None) -> None:
+        self._path = path
+        with open_archive(path) as archive:
+            members = archive.infolist()
+            check_members(members, archive_bytes=Path(path).stat().st_size)
+            files = [member for member in members if not member.is_dir() and not _is_litter(member.filename)]
+            metadata = _metadata_file(files)
+            self._pictures = [member for member in files if member is not metadata]
+            if not self._pictures:
+                raise BadDataset("empty", f"the zip archive holds no image; {_LAYOUT}")
+            self._files = _below(metadata, [text_name(member) for member in self._pictures])
+            described = _metadata(archive, metadata, self._files, scratch) if metadata is not None else {}
+        self._columns = {**_from_folders(self._files, described, purpose), **described}
+        self.names = [*self._columns, FILE_NAME]
+
+    def read(self, named: Collection[str], arrays: ArrayFactory) -> Columns:
+        """The images as the only input, and the columns `named`.
+
+        Raises:
+            BadDataset: `corrupt` for the archive; for an image, with its name, the codes of
+                `fedlas.preprocessing.BadImage`, unless broken rows are kept.
+        """
+        with open_archive(self._path) as archive:
+            images = _checked(_images(archive, self._pictures, arrays), self._files, arrays)
+        warnings = list(images.warnings)
+        if unused := [name for name in self._columns if name not in named]:
+            warnings.append(f"these columns of metadata.csv have no role and are not used: {', '.join(unused[:50])}")
+        columns = {name: column for name, column in self._columns.items() if name in named}
+        if FILE_NAME in named:
+            columns[FILE_NAME] = text_array(FILE_NAME, pa.array(self._files))
+        return Columns(columns, {IMAGES: images}, warnings)  # type: ignore[dict-item]
 
 
 def _is_litter(name: str) -> bool:
@@ -89,10 +112,12 @@ def _below(metadata: zipfile.ZipInfo | None, names: list[str]) -> list[str]:
         names = [name.partition("/")[2] for name in names]
 
 
-def _from_folders(names: list[str], described: dict[str, Array]) -> dict[str, Array]:
+def _from_folders(names: list[str], described: dict[str, Array], purpose: str | None) -> dict[str, Array]:
     """The columns that the folders give; those that `metadata.csv` leaves out must be there."""
     paths = [name.split("/")[:-1] for name in names]
     depths = {len(path) for path in paths}
+    if purpose == "predict" or (depths == {0} and (described or purpose is None)):
+        return {}
     if any(label in described for label in LABEL_NAMES):
         words = [path[0] for path in paths if path and path[0] in SPLITS]
         return {"split": np.array(words)} if len(words) == len(paths) else {}
@@ -100,8 +125,6 @@ def _from_folders(names: list[str], described: dict[str, Array]) -> dict[str, Ar
         return {"label": np.array([path[0] for path in paths])}
     if depths == {2}:
         return {"split": np.array([path[0] for path in paths]), "label": np.array([path[1] for path in paths])}
-    if described and depths == {0}:
-        return {}
     usual = Counter(len(path) for path in paths).most_common(1)[0][0]
     stranger = next((name for name in names if name.count("/") != usual or usual not in (1, 2)), names[0])
     raise BadDataset("bad_layout", f"{_LAYOUT}; {stranger[:200]!r} does not")
@@ -135,10 +158,10 @@ def _metadata(
     return {name: column[order] for name, column in columns.items()}
 
 
-def _images(archive: zipfile.ZipFile, members: Sequence[zipfile.ZipInfo], scratch: Path | None) -> ImageColumn:
+def _images(archive: zipfile.ZipFile, members: Sequence[zipfile.ZipInfo], arrays: ArrayFactory) -> ImageColumn:
     """The bytes of all members, one after another."""
     offsets = np.cumsum([0, *(member.file_size for member in members)], dtype=np.int64)
-    with ArrayFactory(scratch).builder(IMAGES) as data:
+    with arrays.builder(IMAGES) as data:
         waiting = bytearray()
         for member in members:
             waiting += read_member(archive, member)
@@ -149,17 +172,23 @@ def _images(archive: zipfile.ZipFile, members: Sequence[zipfile.ZipInfo], scratc
         return ImageColumn(data.finish(), offsets)
 
 
-def _checked(images: ImageColumn, names: Sequence[str]) -> ImageColumn:
+def _checked(images: ImageColumn, names: Sequence[str], arrays: ArrayFactory) -> ImageColumn:
     """The same images, all of them decoded once, with what their owner should know about them."""
     facts: list[ImageFacts | None] = [None] * len(images)
+    broken: dict[int, BadImage] | None = None if arrays.broken is None else {}
 
     def check(i: int, content: bytes) -> None:
         facts[i] = checked_image(content)
 
     try:
-        in_parallel(images, check, workers=usable_cores())
+        in_parallel(images, check, workers=usable_cores(), broken=broken)
     except BadImage as error:
         raise BadDataset(error.code, f"{names[error.row or 0][:200]!r}: {error.message}") from error
+    if broken and arrays.broken is not None:
+        first = min(broken)
+        arrays.broken.append(
+            f"{len(broken)} images cannot be read, the first {names[first][:200]!r}: {broken[first].message}"
+        )
     images.warnings = _remarks([fact for fact in facts if fact is not None])
     return images
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import accumulate, chain
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -16,14 +16,23 @@ from service.inference.decision_policy import DecisionPolicy
 from service.inference.predictions import Predictions
 from service.inference.standard_outputs import Outputs
 
+_NAMES = ("row", "id")
 _RANKED = ["label", "index", "confidence"]
+_ERROR = pa.struct({"code": pa.string(), "message": pa.string()})
 #: Rows of a group, which a page is read from and a writer holds. Of 10 million rows with `top_k` any page takes 12 ms,
 #: 4 of them for the list of the groups; twice as large it would be 20, and half as large no less.
 GROUP_ROWS = 1 << 15
 _GROUP_BYTES = 1 << 25
 #: Columns that repeat a few values; to look for repetitions among confidences takes longer than all the rest.
 _REPEATED = ["label", "index", "decision", "prediction_set.list.element"]
-_REPEATED += ["top_k.list.element.label", "top_k.list.element.index"]
+_REPEATED += ["top_k.list.element.label", "top_k.list.element.index", "error.code", "error.message"]
+
+
+class RowError(Protocol):
+    """Why a row has no answer."""
+
+    code: str
+    message: str
 
 
 class TableWriter:
@@ -33,21 +42,18 @@ class TableWriter:
         self._policy = policy
         self._names = pa.array(list(policy.profile.class_names), pa.string())
 
-    def table(self, outputs: Outputs, *, first_row: int | None) -> pa.Table:
-        """The fields of JSON rows as columns: numbers as doubles, `index` and `row` as integers.
+    def table(self, outputs: Outputs, *, first_row: int = 0) -> pa.Table:
+        """The fields of JSON rows as columns: numbers as doubles, `index` as integers.
 
         Args:
-            outputs: as for `Predictions`.
-            first_row: of these rows, for a column `row` (and for errors); None leaves it out.
+            outputs: as for `Predictions`; without any there are no rows.
+            first_row: the number of the first of these rows, for errors.
 
         Raises:
             InvalidRequest: as `Predictions`, with the number of the row.
         """
-        found = Predictions(outputs, self._policy, first_row=first_row or 0)
-        columns: dict[str, pa.Array] = {}
-        if first_row is not None:
-            columns["row"] = pa.array(np.arange(first_row, first_row + len(found.index), dtype=np.int64))
-        columns |= {
+        found = Predictions(outputs or self._nothing(), self._policy, first_row=first_row)
+        columns = {
             "label": self._labels(found.index),
             "index": _integers(found.index),
             "confidence": _doubles(found.confidence),
@@ -66,6 +72,12 @@ class TableWriter:
         if (decision := found.decision) is not None:
             columns["decision"] = self._labels(decision)
         return pa.table(columns)
+
+    def _nothing(self) -> Outputs:
+        """The outputs of no row."""
+        scores, numbers = np.empty((0, len(self._names)), np.float32), np.empty(0, np.float32)
+        outputs = {"logits": scores, "probabilities": scores, "confidence": numbers}
+        return outputs | ({"familiarity": numbers} if self._policy.profile.familiarity else {})
 
     def _labels(self, index: np.ndarray) -> pa.Array:
         return self._names.take(_integers(index))
@@ -87,6 +99,38 @@ def _integers(values: np.ndarray) -> pa.Array:
 
 def _offsets(sizes: np.ndarray) -> pa.Array:
     return pa.array(np.concatenate([[0], np.cumsum(sizes)]).astype(np.int32))
+
+
+def numbered(
+    answers: pa.Table,
+    first_row: int,
+    count: int,
+    *,
+    ids: np.ndarray | None = None,
+    errors: Mapping[int, RowError] | None = None,
+) -> pa.Table:
+    """Neighbouring rows with their number (`row`), the owner's name of them (`id`), and their answer or error.
+
+    Args:
+        answers: of those rows that have no error, in their order.
+        errors: by the number of the row; None leaves out the column `error`.
+    """
+    numbers = np.arange(first_row, first_row + count, dtype=np.int64)
+    before = {"row": pa.array(numbers)} | ({} if ids is None else {"id": _id_array(ids)})
+    if errors:
+        failed = np.isin(numbers, list(errors))
+        answers = answers.take(pa.array(np.cumsum(~failed) - 1, mask=failed))
+    after = {}
+    if errors is not None:
+        found = [errors.get(number) for number in numbers.tolist()] if errors else [None] * count
+        after["error"] = pa.array([error and {"code": error.code, "message": error.message} for error in found], _ERROR)
+    return pa.table({**before, **dict(zip(answers.column_names, answers.columns, strict=True)), **after})
+
+
+def _id_array(ids: np.ndarray) -> pa.Array:
+    """Names as text, numbers as they are; an empty one is null."""
+    array = pa.array(ids, from_pandas=True)
+    return array.cast(pa.string()) if pa.types.is_binary(array.type) else array
 
 
 def write_results(path: Path, tables: Iterable[pa.Table]) -> int:
@@ -132,7 +176,18 @@ def read_page(path: Path, *, start: int, limit: int) -> tuple[list[dict[str, Any
         first, last = bisect_right(ends, start), bisect_left(ends, stop)
         found = file.read_row_groups(list(range(first, last + 1)), use_threads=False)
         before = ends[first - 1] if first else 0
-        return found.slice(start - before, stop - start).to_pylist(), stop < ends[-1]
+        return json_objects(found.slice(start - before, stop - start)), stop < ends[-1]
+
+
+def json_objects(rows: pa.Table | pa.RecordBatch) -> list[dict[str, Any]]:
+    """Rows as objects, each with an answer or an error."""
+    return [_answer_or_error(row) for row in rows.to_pylist()]
+
+
+def _answer_or_error(row: dict[str, Any]) -> dict[str, Any]:
+    if (error := row.pop("error", None)) is None:
+        return row
+    return {**{name: row[name] for name in _NAMES if name in row}, "error": error}
 
 
 def _ends(metadata: pq.FileMetaData) -> Sequence[int]:

@@ -19,7 +19,9 @@ from service.registry.contract.records import (
     UploadRecord,
 )
 from service.registry.contract.requests import (
+    UNLABELLED,
     AnswerOptions,
+    BatchErrors,
     BatchRequest,
     Budget,
     DefaultVersion,
@@ -32,6 +34,7 @@ from service.registry.contract.requests import (
     PublishWhen,
     UploadRequest,
     Webhook,
+    needs_labels,
 )
 from service.registry.documents.base import Reference, Strict, Text
 
@@ -41,9 +44,11 @@ __all__ = [
     "GPU_ONLY",
     "PLAN",
     "QUEUES",
+    "UNLABELLED",
     "WAKE_UP",
     "WORK_KINDS",
     "AnswerOptions",
+    "BatchErrors",
     "BatchRecord",
     "BatchRequest",
     "Budget",
@@ -73,4 +78,5 @@ __all__ = [
     "UploadRecord",
     "UploadRequest",
     "Webhook",
+    "needs_labels",
 ]

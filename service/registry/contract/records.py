@@ -7,7 +7,15 @@ from typing import Generic, Literal, TypeVar
 
 from pydantic import BaseModel, Field
 
-from service.registry.contract.requests import Auto, Budget, GateOptions, Hyperparameters, Method, PublishWhen
+from service.registry.contract.requests import (
+    Auto,
+    BatchErrors,
+    Budget,
+    GateOptions,
+    Hyperparameters,
+    Method,
+    PublishWhen,
+)
 from service.registry.documents import (
     ClassPriors,
     DatasetRoles,
@@ -22,6 +30,7 @@ from service.registry.documents import (
     OutputSpec,
     Plan,
     Progress,
+    Purpose,
     Reading,
     SeenByModel,
     SplitCounts,
@@ -80,11 +89,15 @@ class RunRecord(Record):
 
 
 class DatasetRecord(UploadedRecord):
-    """A labelled dataset."""
+    """A dataset: rows with labels and splits, or rows that are only to be predicted."""
 
     format: str | None
     status: UploadStatus
+    purpose: Purpose | None = Field(None, description="As it was sent.")
     num_samples: int | None = None
+    labelled: bool | None = Field(
+        None, description="False: for predictions only, without classes and splits; null before inspection."
+    )
     class_counts: dict[str, int] | None = None
     inputs: list[TensorSpec] | None = None
     roles: DatasetRoles | None = None
@@ -222,7 +235,9 @@ class BatchRecord(RunRecord):
     """Predictions over a stored dataset."""
 
     status: BatchStatus
+    errors: BatchErrors = Field("fail", description="As it was ordered.")
     num_rows: int | None = None
+    num_errors: int | None = Field(None, description="With `errors: column`: rows without an answer.")
     class_priors: dict[str, float] | None = Field(None, description="Of the request, or else of the name it gave.")
     results_url: str | None = None
 

@@ -204,13 +204,31 @@ class AnswerOptions(Strict):
     )
 
 
+#: What a row that cannot be answered does to its batch.
+BatchErrors = Literal["fail", "column"]
+
+
 class BatchRequest(AnswerOptions):
     """`POST /v1/predictions`."""
 
     model: Reference = Field(description="A model id or a published name.")
     dataset_id: Reference
-    errors: Literal["fail", "column"] = Field(
-        "fail", description="`column`: a row that cannot be answered has an error of its own, all others are answered."
+    errors: BatchErrors = Field(
+        "fail",
+        description="`fail`: the batch ends with the first row that cannot be answered; `column`: such a row has an "
+        "`error` in place of an answer, and all others are answered.",
+    )
+
+
+#: The code of a calibration on rows without labels.
+UNLABELLED = "unlabelled_dataset"
+
+
+def needs_labels(dataset_id: str) -> str:
+    """The sentence that goes with `UNLABELLED`."""
+    return (
+        f"the rows of {dataset_id} have no labels, so that nothing can be fitted to or judged on them, only predicted "
+        "(POST /v1/predictions): send them with a label, and without purpose=predict"
     )
 
 

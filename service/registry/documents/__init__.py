@@ -8,6 +8,7 @@ from service.registry.documents.base import Document, JsonObject, TensorSpec
 from service.registry.documents.dataset_profile import (
     DatasetProfile,
     DatasetRoles,
+    Purpose,
     SeenByModel,
     SplitCounts,
     SplitShares,
@@ -52,6 +53,7 @@ __all__ = [
     "Plan",
     "Progress",
     "Publication",
+    "Purpose",
     "Reading",
     "Report",
     "SeenByModel",

@@ -1,4 +1,4 @@
-"""The dataset profile: what inspection found in a labelled dataset, and the splits that it fixed."""
+"""The dataset profile: what inspection found in a dataset, and the splits of labelled rows that it fixed."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ from service.registry.documents.notice import Notice
 from service.registry.documents.reading import Reading
 
 SeenByModel = Literal["no", "train_split", "unknown"]
+#: What a dataset is sent for.
+Purpose = Literal["fit", "predict"]
 
 _SUM_TOLERANCE = 1e-6
 
@@ -58,13 +60,14 @@ class DatasetProfile(Document):
 
     format: str
     num_samples: int
-    num_classes: int
-    class_names: list[str]
-    class_counts: dict[str, int]
+    labelled: bool = True
+    num_classes: int | None = None
+    class_names: list[str] | None = None
+    class_counts: dict[str, int] | None = None
     inputs: list[TensorSpec]
     roles: DatasetRoles
-    seen_by_model: SeenByModel
-    splits: SplitCounts
+    seen_by_model: SeenByModel | None = None
+    splits: SplitCounts | None = None
     warnings: list[str] = Field(default_factory=list)
     adjustments: list[Notice] = Field(default_factory=list)
     columns: list[str] | None = None

@@ -43,11 +43,16 @@ class Reported:
 
 
 class Dataset(Uploaded):
-    """A labelled dataset: the file as sent, and the prepared copy in which the splits are fixed."""
+    """A dataset: the file as sent, and the prepared copy in which the splits of labelled rows are fixed."""
 
     __tablename__ = "datasets"
 
     prepared_sha256: Mapped[str | None] = mapped_column(Digest, index=True)
+
+    @property
+    def labelled(self) -> bool:
+        """Whether its rows have labels; before inspection they may."""
+        return self.profile is None or self.profile.get("labelled") is not False
 
 
 class Model(Uploaded):
@@ -104,6 +109,7 @@ class Batch(Run):
 
     options: Mapped[Json]
     num_rows: Mapped[int | None]
+    num_errors: Mapped[int | None]
     results_sha256: Mapped[str | None] = mapped_column(Digest, index=True)
 
 

@@ -206,7 +206,7 @@ def test_a_fault_has_its_code_and_names_the_place(case: str, tmp_path: Path) -> 
     content, code, words = CASES[case]
     (tmp_path / "upload").write_bytes(content)
     with pytest.raises(BadDataset, match=words) as caught:
-        read_dataset(tmp_path / "upload")
+        read_dataset(tmp_path / "upload", purpose="fit")
     assert caught.value.code == code
     assert str(tmp_path) not in caught.value.message
 
@@ -224,7 +224,7 @@ def test_pickles_are_never_opened(tmp_path: Path) -> None:
     for content in (raw, pickle.dumps(Bomb(), protocol=0), gzip.compress(raw), inside):
         (tmp_path / "upload").write_bytes(content)
         with pytest.raises(BadDataset):
-            read_dataset(tmp_path / "upload")
+            read_dataset(tmp_path / "upload", purpose="fit")
     assert not witness.exists()
 
 

@@ -11,8 +11,9 @@ import pytest
 from numpy.typing import NDArray
 
 from fedlas.data import align, align_inputs, load_dataset, read_dataset, save_dataset
+from fedlas.data.array_builder import ArrayFactory
 from fedlas.data.casting import InputSpec, check_preprocessing
-from fedlas.data.formats.image_folder import read_imagefolder
+from fedlas.data.formats.image_folder import ImageFolderReader
 from fedlas.data.image_column import ImageColumn
 from fedlas.errors import BadDataset, Mismatch
 from fedlas.preprocessing import Preprocessing
@@ -33,8 +34,14 @@ def written(folder: Path, names: list[str], *, metadata: str | None = None, wher
     return path
 
 
+def columns_of(path: Path, *, scratch: Path | None = None) -> dict[str, Any]:
+    reader = ImageFolderReader(path, scratch=scratch, purpose="fit")
+    found = reader.read([name for name in reader.names if name != "file_name"], ArrayFactory(scratch))
+    return {**found.inputs, **found.named}
+
+
 def files(folder: Path, *names: str, **options: Any) -> dict[str, Any]:
-    return dict(read_imagefolder(written(folder, list(names), **options)))
+    return columns_of(written(folder, list(names), **options))
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name.removeprefix("images: "))
@@ -42,10 +49,10 @@ def test_the_corpus(case: BadFile, tmp_path: Path) -> None:
     """Every bad zip and image has its code, names what is wrong, and leaves no file behind; good ones are read."""
     path = case.make(tmp_path)
     if case.codes == {"ready"}:
-        assert len(read_dataset(path, scratch=tmp_path, seen_by_model="no")) >= 2 * GOOD_PER_CLASS
+        assert len(read_dataset(path, scratch=tmp_path, seen_by_model="no", **case.options)) >= 2 * GOOD_PER_CLASS
     else:
         with pytest.raises(BadDataset) as caught:
-            read_dataset(path, scratch=tmp_path, seen_by_model="no")
+            read_dataset(path, scratch=tmp_path, seen_by_model="no", **case.options)
         assert caught.value.code in case.codes
         assert len(caught.value.message) < 400
         assert "\n" not in caught.value.message
@@ -75,7 +82,7 @@ def test_names_with_accents(tmp_path: Path, flags: int) -> None:
     metadata = Entry(b"metadata.csv", "file_name,group\nHühner/1.png,1\nKühe/1.png,2\n".encode())
     path = tmp_path / "images.zip"
     path.write_bytes(zip_of([*(Entry(name, image(photo()), flags=flags) for name in names), metadata]))
-    assert read_imagefolder(path)["label"].tolist() == ["Hühner", "Kühe"]  # type: ignore[union-attr]
+    assert columns_of(path)["label"].tolist() == ["Hühner", "Kühe"]
 
 
 def test_a_zip_of_one_split_only(tmp_path: Path) -> None:
@@ -131,7 +138,7 @@ def test_remarks_on_sizes_and_modes(tmp_path: Path) -> None:
     entries.append(Entry(b"cat/deep.png", image(np.zeros((30, 40), np.uint16))))
     path = tmp_path / "images.zip"
     path.write_bytes(zip_of(entries))
-    sizes, modes, deep = read_imagefolder(path)["images"].warnings  # type: ignore[union-attr]
+    sizes, modes, deep = columns_of(path)["images"].warnings
     assert "4 different sizes, from 8 x 9 to 40 x 30 pixels (3 of 10 are 8 x 9)" in sizes
     assert "9 RGB, 1 I;16" in modes
     assert '1 of 10 images are greyscale with 16 bits, which take "bit_depth": 16' in deep
@@ -140,10 +147,10 @@ def test_remarks_on_sizes_and_modes(tmp_path: Path) -> None:
 def test_many_bytes_go_to_the_scratch_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Beyond the limit of memory the files stand in one mapped file, and are the same."""
     path = written(tmp_path, [f"cat/{i}.png" for i in range(40)])
-    small = read_imagefolder(path, scratch=tmp_path)["images"]
+    small = columns_of(path, scratch=tmp_path)["images"]
     assert list(tmp_path.iterdir()) == [path]
     monkeypatch.setattr("fedlas.data.array_builder.MEMORY_BYTES", 1000)
-    large = read_imagefolder(path, scratch=tmp_path)["images"]
+    large = columns_of(path, scratch=tmp_path)["images"]
     assert len(list(tmp_path.iterdir())) == 2
     assert isinstance(small, ImageColumn)
     assert isinstance(large, ImageColumn)
@@ -157,7 +164,7 @@ def test_more_members_than_are_counted(tmp_path: Path, monkeypatch: pytest.Monke
     path = tmp_path / "images.zip"
     path.write_bytes(zip_of([Entry(b"%d" % i) for i in range(51)], claimed_count=1))
     with pytest.raises(BadDataset) as caught:
-        read_imagefolder(path)
+        columns_of(path)
     assert caught.value.code == "archive_too_large"
 
 

@@ -326,6 +326,7 @@ def test_the_profile_has_the_contracts_keys(tmp_path: Path) -> None:
     profile = read_dataset(npz(tmp_path, x=np.zeros((200, 3), np.float32), label=LABELS)).profile()
     assert set(profile) == {
         "num_samples",
+        "labelled",
         "num_classes",
         "class_names",
         "class_counts",

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import csv
 import io
+import json
 import os
 import signal
 from collections.abc import Iterator
@@ -101,7 +103,7 @@ def test_the_whole_file(batch: tuple[Api, str]) -> None:
     assert part.headers["content-type"] == PARQUET["Accept"]
     mixed = client.get(path, headers={"Accept": "application/json;q=0.5, application/vnd.apache.parquet"})
     assert mixed.content == answer.content
-    for other in ("*/*", "application/json", "text/csv"):
+    for other in ("*/*", "application/json", "text/plain"):
         assert client.get(path, headers={"Accept": other}).json() == page(batch)
 
 
@@ -121,6 +123,107 @@ def test_results_that_do_not_exist(batch: tuple[Api, str], uploads: Uploads) -> 
     record = api.client.get(f"/v1/predictions/{ordered}").json()
     assert (record["error"]["code"], record["error"]["user_error"]) == ("inputs_mismatch", True)
     assert api.client.get("/v1/predictions/bat_x/results", headers=PARQUET).status_code == 404
+
+
+FORMATS = {"parquet": PARQUET["Accept"], "ndjson": "application/x-ndjson", "csv": "text/csv"}
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_the_whole_in_every_format(batch: tuple[Api, str], format: str) -> None:
+    """Asked for by name or by its media type, the same rows as in pages, named, tagged, and not sent twice."""
+    client, path = batch[0].client, batch[1]
+    answer = client.get(path, params={"format": format, "limit": 1})
+    assert (answer.status_code, answer.headers["content-type"].split(";")[0]) == (200, FORMATS[format])
+    assert answer.headers["content-disposition"] == f'attachment; filename="{path.split("/")[3]}.{format}"'
+    assert client.get(path, headers={"Accept": FORMATS[format]}).content == answer.content
+    over = client.get(path, params={"format": format}, headers={"Accept": "application/x-ndjson, text/csv"})
+    assert over.content == answer.content
+    tag = answer.headers["etag"]
+    again = client.get(path, params={"format": format}, headers={"If-None-Match": tag})
+    assert (again.status_code, again.content, again.headers["etag"]) == (304, b"", tag)
+    pages = [*page(batch, limit=1000)["data"], *page(batch, limit=1000, after=999)["data"]]
+    assert read_rows(answer.content, format) == pages
+
+
+def read_rows(content: bytes, format: str) -> list[Json]:
+    """The objects of a page from a file."""
+    if format == "parquet":
+        return list(pq.read_table(io.BytesIO(content)).to_pylist())
+    if format == "ndjson":
+        return [json.loads(line) for line in content.decode().splitlines()]
+    rows = list(csv.DictReader(io.StringIO(content.decode())))
+    as_written = {"id": str, "label": str}
+    return [{name: as_written.get(name, json.loads)(cell) for name, cell in row.items() if cell != ""} for row in rows]
+
+
+def test_an_unknown_format(batch: tuple[Api, str]) -> None:
+    """422 that lists the formats."""
+    answer = batch[0].client.get(batch[1], params={"format": "xml"})
+    assert (answer.status_code, answer.json()["errors"][0]["field"]) == (422, "format")
+    assert "parquet" in answer.json()["errors"][0]["message"]
+
+
+@pytest.mark.parametrize("labels", [True, False])
+def test_rows_without_labels(api: Api, uploads: Uploads, labels: bool) -> None:
+    """Digits to be predicted, with a bad row and names, from upload to results in all formats; no job takes them."""
+    rows, targets, _ = digits()
+    some = rows[:20].copy()
+    some[3, 5] = np.nan
+    names = np.array([f"scan {i}, left" for i in range(20)])
+    more = {"label": targets[:20]} if labels else {}
+    model = api.post("/v1/models", content=uploads["digits.onnx"])["id"]
+    params = {"purpose": "predict"} if labels else {}
+    dataset = api.post("/v1/datasets", params=params, content=npz(x=some, id=names, **more))["id"]
+    early = api.post("/v1/jobs", json={"model_id": model, "dataset_id": dataset})["id"]
+    body = {"model": model, "dataset_id": dataset, "top_k": 2}
+    strict = api.post("/v1/predictions", json=body)["id"]
+    lenient = api.post("/v1/predictions", json={**body, "errors": "column"})
+    assert (lenient["errors"], lenient["num_errors"]) == ("column", None)
+    for record_id in (model, dataset, early, strict, lenient["id"]):
+        api.work(record_id)
+    record = api.client.get(f"/v1/datasets/{dataset}").json()
+    assert (record["status"], record["labelled"], record["num_samples"]) == ("ready", False, 20), record
+    absent = ("num_classes", "class_names", "class_counts", "splits", "seen_by_model")
+    assert {record[name] for name in absent} == {None}
+    assert [notice["code"] for notice in record["adjustments"]] == (["roles_ignored"] if labels else ["no_label"])
+    assert "'x' is empty or NaN in row 3" in record["warnings"][0]
+    job = api.client.get(f"/v1/jobs/{early}").json()
+    assert (job["status"], job["error"]["code"], job["error"]["user_error"]) == ("failed", "unlabelled_dataset", True)
+    for dry_run in (True, False):
+        order = {"model_id": model, "dataset_id": dataset}
+        late = api.client.post("/v1/jobs", params={"dry_run": dry_run}, json=order)
+        assert (late.status_code, late.json()["code"]) == (422, "unlabelled_dataset"), late.text
+        assert late.json()["errors"][0]["field"] == "dataset_id"
+    failed = api.client.get(f"/v1/predictions/{strict}").json()
+    assert (failed["status"], failed["error"]["code"]) == ("failed", "non_finite")
+    ended = api.client.get(f"/v1/predictions/{lenient['id']}").json()
+    assert (ended["status"], ended["num_rows"], ended["num_errors"]) == ("succeeded", 20, 1), ended
+    path = f"/v1/predictions/{lenient['id']}/results"
+    found = api.client.get(path).json()["data"]
+    assert [(row["row"], row["id"]) for row in found] == list(enumerate(names))
+    assert set(found[3]) == {"row", "id", "error"}
+    assert found[3]["error"]["code"] == "non_finite"
+    assert "row 3" in found[3]["error"]["message"]
+    assert not any("error" in row for row in found[:3] + found[4:])
+    session = ort.InferenceSession(uploads["digits.onnx"], providers=["CPUExecutionProvider"])
+    best = session.run(None, {"x": rows[:20]})[0].argmax(1)
+    assert [row["index"] for row in found if row["row"] != 3] == np.delete(best, 3).tolist()
+    for format in ("ndjson", "csv"):
+        assert read_rows(api.client.get(path, params={"format": format}).content, format) == found
+    table = pq.read_table(io.BytesIO(api.client.get(path, params={"format": "parquet"}).content)).to_pylist()
+    assert [row["error"] for row in table if row["error"]] == [found[3]["error"]]
+    assert (table[3]["label"], table[3]["confidence"], table[3]["id"]) == (None, None, "scan 3, left")
+
+
+def test_files_that_come_with_a_job_must_have_labels(api: Api, uploads: Uploads) -> None:
+    """Whoever orders a job with its files in one call means rows to fit to: without a label they are rejected."""
+    files = {"model": uploads["digits.onnx"], "dataset": npz(x=digits()[0])}
+    job = api.post("/v1/jobs", files=files)
+    for record_id in (job["model_id"], job["dataset_id"], job["id"]):
+        api.work(record_id)
+    ended = api.client.get(f"/v1/jobs/{job['id']}").json()
+    assert (ended["status"], ended["error"]["code"]) == ("failed", "dataset_rejected")
+    assert "purpose=predict" in ended["error"]["message"]
 
 
 def test_deleting(api: Api, uploads: Uploads) -> None:
@@ -148,7 +251,7 @@ def test_both_kinds_are_documented(batch: tuple[Api, str]) -> None:
     document = batch[0].client.get("/openapi.json").json()
     answers = document["paths"]["/v1/predictions/{batch_id}/results"]["get"]["responses"]["200"]["content"]
     assert answers[PARQUET["Accept"]] == {"schema": {"type": "string", "format": "binary"}}
-    assert answers["application/json"]["schema"]["$ref"].endswith("Page_Prediction_")
+    assert answers["application/json"]["schema"]["$ref"].endswith("Page_Union_Prediction__RowFailure__")
 
 
 def left_over_files(service: Service) -> list[Path]:

@@ -53,8 +53,14 @@ def order(folder: Path, model: bytes, data: Path, inputs: list[Json], **more: An
     file = folder / "served.onnx"
     file.write_bytes(model)
     profile = model_profile(inputs=inputs, class_names=NAMES, **more.pop("profile", {}))
-    ordered = BatchOrder(profile=profile, options=AnswerOptions.model_validate(more))
+    errors = more.pop("errors", "fail")
+    ordered = BatchOrder(profile=profile, options=AnswerOptions.model_validate(more), errors=errors)
     return ordered, {"model": file, "dataset": data}
+
+
+def tolerant(ordered: BatchOrder) -> BatchOrder:
+    """The same, with errors in their rows."""
+    return ordered.model_copy(update={"errors": "column"})
 
 
 def model_profile(**fields: Any) -> ModelProfile:
@@ -194,6 +200,106 @@ def test_a_row_without_a_number_is_named(tmp_path: Path, row: int) -> None:
     assert caught.value.code == "non_finite_output"
 
 
+def to_predict(folder: Path, inputs: Mapping[str, Any], **more: Any) -> Path:
+    """The copy that inspection writes of rows without labels."""
+    path, nothing = folder / "prepared.npz", np.empty(0, np.int64)
+    save_dataset(Dataset(dict(inputs), nothing, [], False, nothing.astype(np.int8), labelled=False, **more), path)
+    return path
+
+
+def failures(found: list[Json]) -> dict[int, str]:
+    """The codes of rows that have an error in place of an answer."""
+    answers = [name for name in found[0] if name not in ("row", "id", "error")]
+    for row in found:
+        assert all((row[name] is None) == (row["error"] is not None) for name in answers), row
+    return {row["row"]: row["error"]["code"] for row in found if row["error"] is not None}
+
+
+@pytest.mark.parametrize("missing", ["reject", "nan"])
+@pytest.mark.usefixtures("step")
+def test_a_bad_row_has_its_own_error(tmp_path: Path, missing: str) -> None:
+    """NaN, infinity, a double that is no float32 and an overflow are errors of their rows; all others are answered."""
+    rows = np.random.default_rng(0).normal(size=(ROWS, 2))
+    good = order(tmp_path, scaling(2.0), to_predict(tmp_path, {"x": rows}), [spec("float32", 2)], top_k=2)
+    expected = run(good, tmp_path)
+    bad = {0: np.nan, 63: np.inf, 64: 1e300, 131: 3e38, 132: np.nan, 199: np.nan}
+    rows[list(bad), 1] = list(bad.values())
+    to_predict(tmp_path, {"x": rows}, reading={"missing": missing}, columns=["age", "dose"])
+    with pytest.raises((BadDataset, Mismatch), match=r"row (0|63)\b"):
+        predict(*good, tmp_path, lambda event: None)
+    told = (tolerant(good[0]), good[1])
+    assert predict(*told, tmp_path, lambda event: None).num_errors == len(bad)
+    found = list(pq.read_table(tmp_path / "results.parquet").to_pylist())
+    nan = "non_finite" if missing == "reject" else "non_finite_output"
+    assert failures(found) == {
+        **dict.fromkeys((0, 132, 199), nan), 63: "non_finite", 64: "non_finite", 131: "non_finite_output"
+    }  # fmt: skip
+    assert found[63]["error"]["message"].startswith("'dose' is inf in row 63")
+    assert [row for row in found if row["row"] not in bad] == [
+        {**row, "error": None} for row in expected if row["row"] not in bad
+    ]
+
+
+@pytest.mark.parametrize("options", [{}, {"top_k": 2, "decision": {"costs": [[0, 1], [10, 0]]}}], ids=str)
+@pytest.mark.usefixtures("step")
+def test_where_no_row_can_be_answered_all_have_errors(tmp_path: Path, options: Json) -> None:
+    """A file of nothing but bad rows has the columns of any other."""
+    tokens = np.full((ROWS, 1), 10)
+    table = np.eye(3, 2, dtype=np.float32)
+    path = to_predict(tmp_path, {"x": tokens})
+    told = order(tmp_path, lookup(table), path, [spec("int64", 1)], errors="column", **options)
+    assert failures(run(told, tmp_path)) == dict.fromkeys(range(ROWS), "inputs_refused")
+    nothing = np.full((ROWS, 1), np.nan)
+    told = order(
+        tmp_path,
+        scaling(1.0),
+        to_predict(tmp_path, {"x": nothing}),
+        [spec("float32", "sizes")],
+        errors="column",
+        **options,
+    )
+    assert failures(run(told, tmp_path)) == dict.fromkeys(range(ROWS), "non_finite")
+
+
+@pytest.mark.usefixtures("step")
+def test_a_broken_image_has_its_own_error(tmp_path: Path) -> None:
+    """What is no image, nothing at all, or of another size than the first good one is an error of its row."""
+    shades = np.random.default_rng(0).permutation(256)[:ROWS]
+    files = [image(np.full((1, 2, 3), shade, np.uint8)) for shade in shades]
+    files[0], files[1], files[77], files[199] = b"no image", b"", image(photo(1, 3)), files[199][:40]
+    steps = {"preprocessing": {"channels": 1, "layout": "NCHW"}}
+    data = to_predict(tmp_path, {"x": ImageColumn.of(files)})
+    told = order(tmp_path, _flat(), data, [spec("float32", 1, 1, "width")], profile=steps)
+    found = run((tolerant(told[0]), told[1]), tmp_path)
+    assert failures(found) == {0: "not_an_image", 1: "not_an_image", 77: "wrong_size", 199: "corrupt_image"}
+    expected = 1 / (1 + np.exp(-shades[2:77] / 255))
+    np.testing.assert_allclose([row["confidence"] for row in found[2:77]], expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("ids", [np.arange(ROWS)[::-1], np.array([f"no {i}" for i in range(ROWS)])], ids=["n", "text"])
+@pytest.mark.parametrize("labelled", [True, False])
+@pytest.mark.usefixtures("step")
+def test_rows_have_their_names(tmp_path: Path, ids: Array, labelled: bool) -> None:
+    """The owner's name of every row stands beside its number, however the copy is sorted, in rows with errors too."""
+    rows = np.ones((ROWS, 2), np.float32)
+    path = to_predict(tmp_path, {"x": rows}, ids=ids)
+    if labelled:
+        splits = np.random.default_rng(3).integers(-1, 4, ROWS).astype(np.int8)
+        save_dataset(Dataset({"x": rows}, np.arange(ROWS) % 2, NAMES, True, splits, ids=ids), path)
+    found = run(order(tmp_path, scaling(1.0), path, [spec("float32", 2)]), tmp_path)
+    assert [list(row)[:2] for row in found] == [["row", "id"]] * ROWS
+    assert [row["id"] for row in found] == ids.tolist()
+
+
+def test_a_model_of_other_inputs_fails_the_batch(tmp_path: Path) -> None:
+    """What is wrong with every row is no error of rows."""
+    rows = np.ones((ROWS, 3), np.float32)
+    told = order(tmp_path, scaling(1.0), to_predict(tmp_path, {"x": rows}), [spec("float32", 2)])
+    with pytest.raises(Mismatch, match="does not fit") as caught:
+        predict(tolerant(told[0]), told[1], tmp_path, lambda event: None)
+    assert caught.value.code == "inputs_mismatch"
+
+
 def test_what_is_too_much_at_once_is_computed_in_parts(tmp_path: Path) -> None:
     """A network that takes one row at a time only gives every row its answer."""
     rows = np.random.default_rng(0).normal(size=(ROWS, 2)).astype(np.float32)
@@ -208,7 +314,7 @@ def test_blocks_are_sized_by_what_rows_take(tmp_path: Path) -> None:
     def size(array: Array, *sizes: int, classes: int = 2) -> int:
         profile = model_profile(inputs=[spec(array.dtype.name, *sizes)], class_names=[str(k) for k in range(classes)])
         first = next(batch_rows.ModelRows(prepared(tmp_path, {"x": array}), profile).blocks())
-        return len(first[1]["x"])
+        return first.count
 
     small = np.zeros((6000, 2), np.float32)
     assert size(small, 2) == 4096
@@ -220,8 +326,8 @@ def test_blocks_are_sized_by_what_rows_take(tmp_path: Path) -> None:
     steps = {"channels": 1, "resize": [1, 2], "layout": "NCHW"}
     profile = model_profile(inputs=[spec("float32", 1, 1, 2)], class_names=NAMES, preprocessing=steps)
     path = prepared(tmp_path, {"x": ImageColumn.of([noise] * 30)})
-    first, block = next(batch_rows.ModelRows(path, profile).blocks())
-    assert (first, len(block["x"])) == (0, (1 << 22) // (len(noise) + 8 + 64))
+    block = next(batch_rows.ModelRows(path, profile).blocks())
+    assert (block.first_row, len(block.inputs["x"])) == (0, (1 << 22) // (len(noise) + 8 + 64))
 
 
 def test_progress_is_told_about_once_a_second(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -35,7 +35,7 @@ Json = dict[str, Any]
 
 #: It loads PyTorch first, which takes longer than the half second between two ticks.
 SLOW = InspectModelOrder(options=ModelOptions())
-DATASET = InspectDatasetOrder(options=DatasetOptions())
+DATASET = InspectDatasetOrder(options=DatasetOptions(purpose="fit"))
 
 
 def ignore(_: Json) -> None:

@@ -37,7 +37,9 @@ class Predict(OnInputs[BatchResult]):
         """The served copy and the prepared one."""
         assert isinstance(row, tables.Batch)
         profile = ModelProfile.read(model.profile)
-        order = BatchOrder(profile=profile, options=AnswerOptions.read(row.options))
+        order = BatchOrder(
+            profile=profile, options=AnswerOptions.read(row.options), errors=row.options.get("errors", "fail")
+        )
         files = {"model": self.stored(model.served_sha256), "dataset": self.stored(dataset.prepared_sha256)}
         return Prepared(order=order, limits=Limits(_MOST_SECONDS), files=files)
 
@@ -51,6 +53,7 @@ class Predict(OnInputs[BatchResult]):
         """Keep the results."""
         row = self.row(unit)
         row.results_sha256, row.num_rows = files["results"].keep(), found.num_rows
+        row.num_errors = found.num_errors
         row.progress = {"fraction": 1.0}
         unit.batches.change_status(row, "succeeded")
         return batch_record(row, unit.work.of(row.id))

@@ -47,6 +47,7 @@ _NEWS = 0.01
 class JobKind(OnInputs[R]):
     """A job of either kind."""
 
+    fits = True
     order: ClassVar[type[CalibrateOrder | PlanOrder]]
 
     def __init__(self, registry: Registry, settings: WorkerSettings, claim: Claim) -> None:

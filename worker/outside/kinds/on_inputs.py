@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from typing import ClassVar
 
 from service.registry import tables
-from service.registry.contract import RecordError
+from service.registry.contract import UNLABELLED, RecordError, needs_labels
 from service.registry.documents import JsonObject, Progress
 from service.registry.registry import Registry
 from service.registry.repositories import Claim
@@ -21,7 +22,10 @@ class OnInputs(ChildWork[R]):
     Attributes:
         progress: what the child has told last.
         reached_before: the share that an earlier attempt has reached.
+        fits: whether the dataset must have labels.
     """
+
+    fits: ClassVar[bool] = False
 
     def __init__(self, registry: Registry, settings: WorkerSettings, claim: Claim) -> None:
         super().__init__(registry, settings, claim)
@@ -38,7 +42,7 @@ class OnInputs(ChildWork[R]):
                 return None
             model, dataset = unit.models.find(row.model_id), unit.datasets.find(row.dataset_id)
             for noun, found in (("model", model), ("dataset", dataset)):
-                if (error := _obstacle(noun, found)) is not None:
+                if (error := _obstacle(noun, found, fits=self.fits)) is not None:
                     unit.work.finish(self.claim)
                     self.fail(unit, error)
                     return None
@@ -78,10 +82,12 @@ class OnInputs(ChildWork[R]):
         """Remember what is not progress."""
 
 
-def _obstacle(noun: str, row: tables.Model | tables.Dataset | None) -> RecordError | None:
+def _obstacle(noun: str, row: tables.Model | tables.Dataset | None, *, fits: bool) -> RecordError | None:
     """Why nothing can be done with this input; the fault of a rejection is whose the rejection was."""
     if row is None:
         return RecordError(code=f"{noun}_deleted", message=f"the {noun} was deleted")
+    if fits and isinstance(row, tables.Dataset) and not row.labelled:
+        return RecordError(code=UNLABELLED, message=needs_labels(row.id))
     if row.status != "rejected":
         return None
     error = row.error or {}

@@ -16,7 +16,7 @@ from fedlas.calibrators import softmax
 from fedlas.guarantees import Guarantees
 from service.inference.standard_outputs import completed
 from service.inference.writers import table
-from service.inference.writers.table import TableWriter, read_page, write_results
+from service.inference.writers.table import TableWriter, numbered, read_page, write_results
 from service.registry.contract import AnswerOptions
 from service.registry.errors import InvalidRequest
 from tests.helpers.predictions import answer, policy
@@ -53,7 +53,8 @@ def profile(num_classes: int = 3, **more: Any) -> dict[str, Any]:
 
 def tabulated(outputs: Any, about: dict[str, Any], options: AnswerOptions, *, first_row: int | None) -> pa.Table:
     """One block of rows."""
-    return TableWriter(policy(about, options)).table(outputs, first_row=first_row)
+    table = TableWriter(policy(about, options)).table(outputs, first_row=first_row or 0)
+    return table if first_row is None else numbered(table, first_row, table.num_rows)
 
 
 @pytest.mark.parametrize(

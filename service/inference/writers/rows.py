@@ -1,0 +1,47 @@
+"""The writers of whole results: a Parquet file of them row by row as text, in constant memory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from io import BytesIO
+
+import pyarrow as pa
+import pyarrow.csv
+import pyarrow.parquet as pq
+from pydantic_core import to_json
+
+from service.inference.writers.table import json_objects
+
+#: Rows that are written at once; with `top_k` of a thousand classes they have 60 MB.
+_ROWS = 1 << 10
+
+Writer = Callable[[pq.ParquetFile], Iterator[bytes]]
+
+
+def ndjson(file: pq.ParquetFile) -> Iterator[bytes]:
+    """One JSON object a line, the same as in a page; closes the file."""
+    for batch in _batches(file):
+        yield b"".join(to_json(row, inf_nan_mode="null") + b"\n" for row in json_objects(batch))
+
+
+def csv(file: pq.ParquetFile) -> Iterator[bytes]:
+    """A line of names and one for each row; what has parts (`top_k`, `prediction_set`, `error`) is JSON in its cell."""
+    header = True
+    for batch in _batches(file):
+        buffer = BytesIO()
+        columns = [_cells(column) for column in batch.columns]
+        table = pa.table(columns, names=batch.schema.names)
+        pyarrow.csv.write_csv(table, buffer, pyarrow.csv.WriteOptions(include_header=header))
+        header = False
+        yield buffer.getvalue()
+
+
+def _batches(file: pq.ParquetFile) -> Iterator[pa.RecordBatch]:
+    with file:
+        yield from file.iter_batches(_ROWS, use_threads=False)
+
+
+def _cells(column: pa.Array) -> pa.Array:
+    if not pa.types.is_nested(column.type):
+        return column
+    return pa.array([None if cell is None else to_json(cell).decode() for cell in column.to_pylist()], pa.string())
