@@ -40,7 +40,8 @@ class CalibrationOptions:
         budget_seconds, max_candidates: what the race may take.
         max_cost_factor: how much dearer than the uploaded network an answer of the calibrated one may be; `auto` allows
             averages of small networks.
-        expected_accuracy: of the uploaded network on calibration rows; a clearly lower one is an error.
+        expected_accuracy: of the uploaded network on calibration rows; one that misses it by more than 0.05, either
+            way, is an error.
         score, confidence_level, max_accuracy_drop, max_recall_drop: of the gate (`fedlas.gate.gate.judge`).
         accept_warnings: codes of notices that would end the calibration, and shall not.
         evaluations_before: how often these test rows have judged before.
@@ -161,20 +162,6 @@ def check_test_groups(dataset: Dataset) -> None:
         raise BadDataset(
             "split_too_small", "all rows of the split 'test' are of one group, at least 2 groups are needed"
         )
-
-
-def classes_not_met(dataset: Dataset) -> list[str]:
-    """A sentence for each split that something is fitted on and that lacks a class."""
-    notes = []
-    for split in ("calibration", "guarantee"):
-        counts = np.bincount(dataset.select(split)[1], minlength=len(dataset.class_names))
-        names = [name for name, count in zip(dataset.class_names, counts, strict=True) if count == 0]
-        if names and counts.any():
-            notes.append(
-                f"{len(names)} of {len(counts)} classes have no {split} row, so what was fitted on these rows has "
-                f"never met them: {', '.join(names[:5])}{' …' if len(names) > 5 else ''}."
-            )
-    return notes
 
 
 def few_rows(num_rows: int, fitted: Calibrator) -> list[str]:

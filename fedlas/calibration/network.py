@@ -11,12 +11,13 @@ from functools import partial
 from pathlib import Path
 from typing import Literal
 
-from fedlas.calibration.evaluation import CalibrationOptions, classes_not_met, few_rows, fit_guarantees
+from fedlas.calibration.evaluation import CalibrationOptions, few_rows, fit_guarantees
 from fedlas.calibration.preparation import Start, check, prepare, rows_of
 from fedlas.calibration.serving import WrittenFinalist, judge_and_write
 from fedlas.calibrators import Calibrator, Identity
 from fedlas.calibrators.feature_map import shown_parameters
 from fedlas.data import Dataset, shared_rows
+from fedlas.data.missing_classes import missing_classes
 from fedlas.deployment import Deployment
 from fedlas.export.graph import ExportReport
 from fedlas.gate.claims import FINE_TUNED, GateVerdict
@@ -110,7 +111,7 @@ def calibrate(
 
     Raises:
         BadDataset: a split is too small, its test rows are of one group, or the network gives no finite answers.
-        BaselineMismatch: the uploaded network is clearly less accurate than its owner expects.
+        BaselineMismatch: the uploaded network's accuracy is far from what its owner expects.
         PreconditionFailed: network and dataset certainly do not belong together, and that was not accepted.
     """
     on_stage("evaluating", 0.01)
@@ -259,6 +260,6 @@ def _notes(start: Start, fitted: Calibrator) -> list[str]:
     return [
         *notes,
         *few_rows(len(start.targets), fitted),
-        *classes_not_met(start.dataset),
+        *(notice.message for notice in missing_classes(start.dataset)),
         *start.dataset.warnings,
     ]

@@ -33,7 +33,7 @@ from fedlas.training.fit import predict_logits
 
 Rows = tuple[list[Array], NDArray[np.int64]]
 
-#: How far the uploaded model may miss the accuracy its owner expects before this looks like a wrong label order.
+#: How far the uploaded model may miss the accuracy that its owner expects.
 _EXPECTED_WITHIN = 0.05
 
 
@@ -137,7 +137,7 @@ def check(start: Start) -> tuple[Notice, ...]:
     """The notices of a start from which a calibration may go on.
 
     Raises:
-        BaselineMismatch: the classifier is clearly less accurate than its owner expects.
+        BaselineMismatch: the classifier's accuracy is far from what its owner expects.
         PreconditionFailed: something is certainly wrong, and was not accepted.
     """
     check_expected_accuracy(start)
@@ -174,10 +174,17 @@ def _check_rows(classifier: GraphClassifier, dataset: Dataset) -> None:
 
 
 def check_expected_accuracy(start: Start) -> None:
-    """Refuse an uploaded model whose accuracy is further below what its owner expects than chance explains."""
-    found, expected = start.accuracy.value, start.options.expected_accuracy
-    if expected is not None and found < expected - _EXPECTED_WITHIN:
-        raise BaselineMismatch(
-            f"the uploaded model is right on {100 * found:.1f} % of the {len(start.targets)} calibration rows, but "
-            f"{100 * expected:.1f} % was expected: check the order of the class names and the preprocessing"
-        )
+    """Refuse an uploaded model whose accuracy is far from what its owner expects, either way."""
+    accuracy, expected = start.accuracy, start.options.expected_accuracy
+    if expected is None or abs(accuracy.value - expected) <= _EXPECTED_WITHIN + 1e-9:
+        return
+    low, high = accuracy.interval(0.95)
+    check = (
+        "check the order of the class names and the preprocessing"
+        if accuracy.value < expected
+        else "check that these rows are not easier than those it is meant for, and that it was not trained on them"
+    )
+    raise BaselineMismatch(
+        f"the uploaded model is right on {100 * accuracy.value:.1f} % of the {len(start.targets):,} calibration rows "
+        f"(95 % interval: {100 * low:.1f} to {100 * high:.1f} %), but {100 * expected:.1f} % was expected: {check}"
+    )

@@ -22,13 +22,13 @@ from fedlas.calibration.evaluation import (
     Floats,
     Targets,
     check_test_groups,
-    classes_not_met,
     few_rows,
     fit_guarantees,
 )
 from fedlas.calibrators import CALIBRATORS, Calibrator, TemperatureScaling, softmax
 from fedlas.calibrators.feature_map import shown_parameters
 from fedlas.data import Dataset
+from fedlas.data.missing_classes import missing_classes
 from fedlas.data.scores import Kind
 from fedlas.deployment import Deployment
 from fedlas.errors import BadDataset, FedLASError
@@ -215,7 +215,7 @@ def _notes(dataset: Dataset, verdict: GateVerdict, fitted: Calibrator) -> list[s
         f"The calibrator was fitted on {fitting} rows and judged on {judging} others ({how}).",
         _UNSEEN,
         *few_rows(fitting, fitted),
-        *classes_not_met(dataset),
+        *(notice.message for notice in missing_classes(dataset)),
         *dataset.warnings,
     ]
     if not verdict.promoted:

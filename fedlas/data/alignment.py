@@ -56,6 +56,8 @@ def align(
         targets=targets,
         class_names=names,
         class_names_given=dataset.class_names_given or class_names_given,
+        matched_by="name" if dataset.class_names_given and class_names_given else "index",
+        label_names=None if dataset.class_names_given else [str(i) for i in range(num_classes)],
         warnings=[*dataset.warnings, *unused],
     )
 
@@ -134,6 +136,8 @@ def _classes(dataset: Dataset, num_classes: int, model_names: list[str] | None) 
     if int(dataset.targets.max()) >= num_classes:
         row = int(np.argmax(dataset.targets >= num_classes))
         why = f"row {row} (counted from 0) has label {dataset.targets[row]}"
+        if dataset.targets.min() == 1 and dataset.targets.max() == num_classes:
+            why = f"the labels start at 1: subtract 1; {why}"
         raise _class_mismatch(dataset, num_classes, model_names, why)
     return dataset.targets, model_names or [str(i) for i in range(num_classes)]
 

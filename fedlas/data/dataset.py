@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -42,6 +42,7 @@ class Dataset:
         columns: names of the columns of the single input that numeric columns form together, in order.
         reading: how the file was read (`padding` by input, `missing`), which answers for new rows repeat.
         matched_by: how labels became classes: `name` where both sides named them, else `index`.
+        label_names: what the rows call each class where that is no name of its own but a number (`align`).
         file_rows: the row in the owner's file of each row here (N,), where they are kept in another order.
         labelled: rows without labels are kept whatever they hold, numbers that are not finite and files that are no
             image too: whoever predicts them finds out.
@@ -66,7 +67,8 @@ class Dataset:
     columns: list[str] | None = None
     reading: dict[str, Any] | None = None
     labelled: bool = True
-    matched_by: str = "index"
+    matched_by: Literal["name", "index"] = "index"
+    label_names: list[str] | None = None
 
     def __len__(self) -> int:
         return len(self.targets) if self.labelled else len(next(iter(self.inputs.values())))

@@ -26,6 +26,8 @@ _META = (
     "labelled",
     "columns",
     "reading",
+    "matched_by",
+    "label_names",
 )
 _OPTIONAL = ("groups", "weights", "ids")
 _NONE = np.empty(0, np.int64)

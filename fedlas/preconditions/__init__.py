@@ -5,6 +5,6 @@ as a success. Each module looks for one family of mistakes on the calibration ro
 evidence and, where one explains the labels, the remedy.
 """
 
-from fedlas.preconditions.examination import Examined, Match, examine, require_accepted
+from fedlas.preconditions.examination import Examined, examine, require_accepted
 
-__all__ = ["Examined", "Match", "examine", "require_accepted"]
+__all__ = ["Examined", "examine", "require_accepted"]

@@ -11,9 +11,9 @@ from fedlas.preconditions.class_rows import class_rows
 from fedlas.preconditions.input_columns import input_columns
 from fedlas.preconditions.input_scale import input_scale
 from fedlas.preconditions.label_order import label_order
-from fedlas.preconditions.match import Examined, Match
+from fedlas.preconditions.match import Examined
 
-__all__ = ["Examined", "Match", "examine", "require_accepted"]
+__all__ = ["Examined", "examine", "require_accepted"]
 
 #: The code of an acceptance without a warning.
 NOT_GIVEN = "warning_not_given"

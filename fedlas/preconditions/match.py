@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,9 +12,6 @@ from fedlas.data import Dataset
 from fedlas.data.dataset import Array
 from fedlas.importers import GraphClassifier
 from fedlas.training.fit import predict_logits
-
-#: How labels became classes: by names that both sides gave, or by their numbers.
-Match = Literal["name", "index"]
 
 
 @dataclass(frozen=True)

@@ -46,6 +46,16 @@ class SplitAccuracy:
         scatter = np.square(np.bincount(units, rows * (hits - value))).sum() * count / max(count - 1, 1)
         return cls(value, sqrt(max(float(scatter), 0.25 / count**2)), count)
 
+    def interval(self, confidence_level: float) -> tuple[float, float]:
+        """Between which accuracies that of all rows lies, by Student's t over whole groups.
+
+        >>> low, high = SplitAccuracy.of([1] * 80 + [0] * 20).interval(0.95)
+        >>> round(low, 2), round(high, 2)
+        (0.72, 0.88)
+        """
+        half = float(stats.t.isf((1 - confidence_level) / 2, max(self.num_units - 1, 1))) * self.error
+        return max(0.0, self.value - half), min(1.0, self.value + half)
+
     def is_apart(self, other: SplitAccuracy) -> bool:
         """Whether the two differ beyond chance, by Student's t with the degrees of freedom of the smaller one.
 

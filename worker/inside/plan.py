@@ -12,7 +12,6 @@ from pathlib import Path
 
 import numpy as np
 
-from fedlas.calibration.evaluation import classes_not_met
 from fedlas.calibration.preparation import Start, check_expected_accuracy, prepare
 from fedlas.calibrators import TemperatureScaling, softmax
 from fedlas.data import SPLITS, Dataset, shared_rows
@@ -22,7 +21,7 @@ from fedlas.metrics import row_scores
 from fedlas.metrics.betting_intervals import detectable, paired_mean
 from fedlas.preconditions.examination import NOT_GIVEN, require_accepted
 from fedlas.training.fit import device_name
-from service.registry.documents import FeatureSpec, ModelProfile, Notice, Plan, SplitCounts
+from service.registry.documents import FeatureSpec, Notice, Plan, SplitCounts
 from service.registry.documents.plan import (
     DetectableEffect,
     Leakage,
@@ -55,7 +54,7 @@ def plan(order: JobOrder, files: Files, folder: Path, emit: Emit) -> PlanResult:
         features=FeatureSpec(layer=classifier.feature_layer, dim=classifier.feature_dim),
         trainable=classifier.trainable,
         trains=race.candidates > 0,
-        labels=_labels(dataset, order.model.profile),
+        labels=_labels(dataset),
         leakage=_leakage(dataset),
         splits=SplitCounts(**dataset.profile()["splits"]),
         uploaded=_uploaded(start),
@@ -87,21 +86,19 @@ def _sentences(start: Start, race: RaceCosts, dataset: Dataset) -> Iterator[tupl
     """Codes and sentences of what limits the job."""
     for code, messages in (
         ("budget", race.notes),
-        ("class_not_met", classes_not_met(start.dataset)),
         ("dataset", dataset.warnings),
     ):
         yield from ((code, message) for message in messages)
 
 
-def _labels(dataset: Dataset, profile: ModelProfile) -> PlannedLabels:
+def _labels(dataset: Dataset) -> PlannedLabels:
     """Which class of the model each label of the dataset is, and how many rows have it."""
     counts = np.bincount(dataset.targets, minlength=len(dataset.class_names)).tolist()
     classes = [
         PlannedClass(index=i, name=name, rows=count)
         for i, (name, count) in enumerate(zip(dataset.class_names, counts, strict=True))
     ]
-    named = dataset.class_names_given and profile.class_names_given
-    return PlannedLabels(classes=classes, matched_by="name" if named else "index")
+    return PlannedLabels(classes=classes, matched_by=dataset.matched_by)
 
 
 def _leakage(dataset: Dataset) -> Leakage:

@@ -158,3 +158,26 @@ def test_classes_must_fit(data: Dataset, names: list[str] | None, num_classes: i
     with pytest.raises(Mismatch, match=words) as caught:
         fitted(data, names=names, num_classes=num_classes)
     assert caught.value.code == "class_mismatch"
+
+
+@pytest.mark.parametrize(
+    ("own", "model", "matched_by", "label_names"),
+    [
+        (["ant", "bee", "cow"], ["cow", "ant", "bee"], "name", None),
+        (["ant", "bee", "cow"], None, "index", None),
+        (None, ["cow", "ant", "bee"], "index", ["0", "1", "2"]),
+        (None, None, "index", ["0", "1", "2"]),
+    ],
+)
+def test_how_labels_became_classes(
+    own: list[str] | None, model: list[str] | None, matched_by: str, label_names: list[str] | None
+) -> None:
+    """Labels are matched by name where both sides gave names; integers mean the model's numbers."""
+    result = fitted(dataset(own), names=model)
+    assert (result.matched_by, result.label_names) == (matched_by, label_names)
+
+
+def test_labels_that_start_at_one_are_said_to() -> None:
+    """Labels 1 to K of a model with K classes are one too large."""
+    with pytest.raises(Mismatch, match=r"the labels start at 1: subtract 1; row 2 .* label 3; the model has 3 classes"):
+        fitted(dataset(targets=TARGETS + 1))

@@ -1,0 +1,117 @@
+"""Rows with the same inputs and other labels, which no model can all be right on."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedlas.data import Dataset
+from fedlas.data.dataset import Array, Integers
+from fedlas.data.memmap import pieces
+from fedlas.notice import Notice
+from fedlas.preconditions.match import Examined
+
+#: From this share on conflicts are a mistake rather than a slip.
+_LEAST_SHARE, _LEAST_ROWS = 0.01, 10
+#: Of more rows or bytes only the calibration rows are read.
+_MOST_ROWS, _MOST_BYTES = 1_000_000, 1 << 29
+#: A table of so few columns with so few values each, or with so few different rows, repeats itself by nature.
+_COARSE_COLUMNS, _COARSE_VALUES, _COARSE_SHARE = 64, 32, 0.4
+_SAMPLE = 5_000
+
+
+def conflicting_rows(examined: Examined) -> list[Notice]:
+    """`conflicting_duplicates`, where many rows have the inputs of rows with another label."""
+    dataset = examined.dataset
+    rows = _rows(dataset)
+    targets = dataset.targets if rows is None else dataset.targets[rows]
+    digests = row_digests(list(dataset.inputs.values()), rows)
+    _, inputs = np.unique(digests, return_inverse=True)
+    pairs, counts = np.unique(inputs * examined.num_classes + targets, return_counts=True)
+    owner = pairs // examined.num_classes
+    kinds = np.bincount(owner)
+    conflicting = int(np.bincount(inputs)[kinds > 1].sum())
+    share = conflicting / len(targets)
+    if share < _LEAST_SHARE or conflicting < _LEAST_ROWS or _repeats_itself(dataset, len(kinds) / len(targets)):
+        return []
+    most = np.zeros(len(kinds), np.int64)
+    np.maximum.at(most, owner, counts)
+    reachable = float(most.sum()) / len(targets)
+    where = "rows" if rows is None else "calibration rows"
+    return [
+        Notice(
+            "conflicting_duplicates",
+            f"{conflicting:,} of {len(targets):,} {where} ({100 * share:.1f} %) have exactly the inputs of rows with "
+            f"another label, so no model can be right on more than {100 * reachable:.1f} % of them: look for rows that "
+            "were sent twice, and for labels that stand beside the wrong rows.",
+            {
+                "rows": conflicting,
+                "of": len(targets),
+                "share": round(share, 6),
+                "reachable_accuracy": round(reachable, 6),
+                "examples": _examples(dataset, rows, inputs, kinds),
+            },
+        )
+    ]
+
+
+def row_digests(arrays: list[Array], rows: Integers | None = None) -> NDArray[np.uint64]:
+    """A number for every row (N,), equal where all inputs are, and else by a chance of 2^-64.
+
+    >>> digests = row_digests([np.array([[1.0, 2.0], [2.0, 1.0], [1.0, 2.0]])])
+    >>> (digests[0] == digests).tolist()
+    [True, False, True]
+    """
+    rng = np.random.default_rng(0)
+    found: NDArray[np.uint64] = np.zeros(len(arrays[0]) if rows is None else len(rows), np.uint64)
+    for array in arrays:
+        width = -(-array[:1].nbytes // 8)
+        factors = rng.integers(0, 1 << 63, width, dtype=np.uint64) * np.uint64(2) + np.uint64(1)
+        start = 0
+        for piece in pieces(array, rows):
+            found[start : start + len(piece)] += _mixed(piece, width) @ factors
+            start += len(piece)
+    return found
+
+
+def _mixed(piece: Array, width: int) -> NDArray[np.uint64]:
+    """The bytes of rows as (N, width) words, each scrambled, so that round numbers differ in their low bits too."""
+    content = np.ascontiguousarray(piece).reshape(len(piece), -1).view(np.uint8)
+    words = np.zeros((len(piece), 8 * width), np.uint8)
+    words[:, : content.shape[1]] = content
+    mixed = words.view(np.uint64)
+    for shift, factor in ((33, 0xFF51AFD7ED558CCD), (33, 0xC4CEB9FE1A85EC53)):  # MurmurHash3's finaliser
+        mixed ^= mixed >> np.uint64(shift)
+        mixed *= np.uint64(factor)
+    mixed ^= mixed >> np.uint64(33)
+    return mixed
+
+
+def _rows(dataset: Dataset) -> Integers | None:
+    """The rows that are read; None is all of them."""
+    size = sum(array.nbytes for array in dataset.inputs.values())
+    return None if len(dataset) <= _MOST_ROWS and size <= _MOST_BYTES else dataset.rows("calibration")
+
+
+def _repeats_itself(dataset: Dataset, distinct: float) -> bool:
+    """Whether the rows are of a table in which equal rows are no surprise."""
+    arrays = list(dataset.inputs.values())
+    if any(array.ndim > 2 or array[:1].size > _COARSE_COLUMNS for array in arrays):
+        return False
+    if distinct < _COARSE_SHARE:
+        return True
+    chosen = np.linspace(0, len(dataset) - 1, min(_SAMPLE, len(dataset))).astype(np.int64)
+    columns = [column for array in arrays for column in array[chosen].reshape(len(chosen), -1).T]
+    return all(len(np.unique(column)) <= _COARSE_VALUES for column in columns)
+
+
+def _examples(dataset: Dataset, rows: Integers | None, inputs: Integers, kinds: Integers) -> list[list[int]]:
+    """Up to five pairs of rows of the owner's file that are equal but for their labels."""
+    found = []
+    first = np.unique(inputs[kinds[inputs] > 1], return_index=True)
+    for one in first[0][np.argsort(first[1])][:5]:
+        places = np.flatnonzero(inputs == one)
+        places = places if rows is None else rows[places]
+        other = places[np.argmax(dataset.targets[places] != dataset.targets[places[0]])]
+        found.append(dataset.in_file(np.array([places[0], other])).tolist())
+    return found

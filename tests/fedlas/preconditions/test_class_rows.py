@@ -1,0 +1,139 @@
+"""Rows that can tell little, or too much, are found; ordinary rows are left in peace."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from sklearn.datasets import load_breast_cancer, load_digits, load_iris, load_wine
+
+from fedlas.data import SPLITS
+from fedlas.preconditions.class_rows import class_rows
+from fedlas.preconditions.conflicting_rows import conflicting_rows, row_digests
+from fedlas.preconditions.leaking_column import leaking_column
+from tests.helpers.matches import examined
+
+Array = NDArray[Any]
+
+
+def table(rows: int = 600, columns: int = 5, classes: int = 3, seed: int = 0) -> tuple[Array, Array, Array]:
+    """Inputs, labels that they tell in part, and logits."""
+    rng = np.random.default_rng(seed)
+    inputs = rng.normal(size=(rows, columns)).astype(np.float32)
+    logits = inputs @ rng.normal(size=(columns, classes))
+    return inputs, (logits + rng.gumbel(size=logits.shape)).argmax(1), logits
+
+
+@pytest.mark.parametrize("load", [load_breast_cancer, load_digits, load_iris, load_wine])
+def test_ordinary_tables_have_no_notice(load: Any) -> None:
+    """Real tables, easy ones among them, neither leak nor conflict."""
+    inputs, targets = load(return_X_y=True)
+    logits = np.eye(targets.max() + 1)[targets]
+    assert class_rows(examined(logits, targets, inputs=inputs.astype(np.float32))) == []
+
+
+def test_a_split_without_a_class_is_named() -> None:
+    """Each split that lacks a class is one notice, with the class."""
+    inputs, targets, logits = table()
+    splits = np.repeat([SPLITS.index(name) for name in ("calibration", "test")], 300).astype(np.int8)
+    targets[300:][targets[300:] == 2] = 0
+    match = examined(logits, targets, inputs=inputs, splits=splits, class_names=["a", "b", "c"])
+    (notice,) = class_rows(match)
+    assert (notice.code, notice.severity) == ("class_not_met", "warning")
+    assert notice.evidence == {"split": "test", "classes": ["c"], "missing": 1, "num_classes": 3}
+
+
+def test_conflicting_rows_bound_what_can_be_reached() -> None:
+    """Of 600 rows 60 are sent again with another label: 120 conflict, and half of them can be right."""
+    inputs, targets, logits = table()
+    again = np.arange(60)
+    inputs, logits = np.concatenate([inputs, inputs[again]]), np.concatenate([logits, logits[again]])
+    targets = np.concatenate([targets, (targets[again] + 1) % 3])
+    (notice,) = conflicting_rows(examined(logits, targets, inputs=inputs))
+    assert (notice.code, notice.severity, notice.evidence["rows"]) == ("conflicting_duplicates", "warning", 120)
+    assert notice.evidence["reachable_accuracy"] == pytest.approx(600 / 660, abs=1e-6)
+    assert [0, 600] in notice.evidence["examples"]  # type: ignore[operator]
+
+
+def test_equal_rows_with_equal_labels_do_not_conflict() -> None:
+    """Duplicates alone are no conflict, and a coarse table conflicts by nature."""
+    inputs, targets, logits = table()
+    twice = {"inputs": np.concatenate([inputs, inputs])}
+    assert conflicting_rows(examined(np.tile(logits, (2, 1)), np.tile(targets, 2), **twice)) == []
+    assert conflicting_rows(examined(logits, targets, inputs=np.round(inputs))) == []
+
+
+def test_digests_are_of_all_inputs() -> None:
+    """Rows of images and text are equal where all their bytes are, and small numbers do not collide."""
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 2, (20_000, 3, 9, 9), np.uint8)
+    words = np.array([f"word {i}" for i in range(20_000)])
+    assert len(np.unique(row_digests([images]))) == 20_000
+    assert len(np.unique(row_digests([words]))) == 20_000
+    counts = np.arange(300_000, dtype=np.float32).reshape(-1, 3)
+    assert len(np.unique(row_digests([counts]))) == 100_000
+    same = row_digests([np.zeros((3, 2)), np.array([1, 2, 1])])
+    assert same[0] == same[2] != same[1]
+
+
+@pytest.mark.parametrize("leak", ["label", "noisy", "relabelled"])
+def test_a_column_made_from_the_label_is_named(leak: str) -> None:
+    """The label as it stands, with a little noise, or under other numbers."""
+    inputs, targets, logits = table()
+    rng = np.random.default_rng(1)
+    made = {
+        "label": targets,
+        "noisy": targets + 0.01 * rng.normal(size=600),
+        "relabelled": np.array([7, 1, 4])[targets],
+    }
+    inputs[:, 3] = made[leak]
+    match = examined(logits, targets, inputs=inputs, columns=list("abcde"))
+    (notice,) = leaking_column(match)
+    assert (notice.code, notice.severity, notice.evidence["column"]) == ("leaking_column", "warning", "d")
+    assert "'d' alone" in notice.message
+
+
+def test_a_task_that_many_columns_solve_is_easy() -> None:
+    """Classes that lie far apart in every column are no leak."""
+    rng = np.random.default_rng(0)
+    targets = rng.integers(0, 2, 400)
+    inputs = (10 * targets[:, None] + rng.normal(size=(400, 4))).astype(np.float32)
+    assert leaking_column(examined(np.eye(2)[targets], targets, inputs=inputs)) == []
+
+
+@pytest.mark.parametrize(
+    ("priors", "words"),
+    [
+        ({"a": 0.92, "b": 0.08}, "wrong classes"),
+        ({"a": 0.001, "b": 0.999}, None),
+        ({"a": 0.3, "b": 0.7}, None),
+        ({"a": 0.08, "b": 0.92}, None),
+    ],
+)
+def test_priors_of_other_classes_are_doubted(priors: dict[str, float], words: str | None) -> None:
+    """Priors that fit the shares the other way round are a mistake; those that only differ are what priors are for."""
+    targets = (np.arange(1000) % 100 >= 8).astype(np.int64)
+    logits = np.random.default_rng(0).normal(size=(1000, 2))
+    found = class_rows(examined(logits, targets, class_names=["a", "b"], class_priors=priors))
+    assert [notice.code for notice in found] == (["class_shares"] if words else [])
+    assert not words or words in found[0].message
+
+
+def test_a_class_said_to_be_many_times_as_frequent() -> None:
+    """Forty per cent of a class that has one row in a hundred rest on a few rows."""
+    targets = (np.arange(1000) % 100 == 0).astype(np.int64)
+    logits = np.random.default_rng(0).normal(size=(1000, 2))
+    (notice,) = class_rows(examined(logits, targets, class_names=["a", "b"], class_priors={"a": 0.6, "b": 0.4}))
+    assert notice.code == "class_shares"
+    assert "'b' is said to be" in notice.message
+
+
+@pytest.mark.parametrize(("groups", "codes"), [(3, ["few_groups"]), (5, ["few_groups"]), (6, []), (40, [])])
+def test_groups_too_few_to_show_anything(groups: int, codes: list[str]) -> None:
+    """Below six groups of test rows no gain has a p-value that counts."""
+    inputs, targets, logits = table()
+    splits = np.repeat([SPLITS.index(name) for name in ("calibration", "test")], 300).astype(np.int8)
+    match = examined(logits, targets, inputs=inputs, splits=splits, groups=np.arange(600) % groups)
+    assert [notice.code for notice in class_rows(match)] == codes
