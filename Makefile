@@ -19,9 +19,12 @@ setup: $(STAMP) ## install everything into .venv
 
 $(STAMP): pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed (PYTHON=…)"; exit 1; }
+	@echo "Installing FedLAS and its libraries into $(VENV), once. PyTorch is most of it: some gigabytes to download"
+	@echo "where pip has not kept them, and 2 to 10 minutes, by the network and the disk. pip says what it is at:"
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	$(BIN)/python -m pip install --disable-pip-version-check --editable '.[dev]'
 	touch $(STAMP)
+	@echo "Installed. Next: make demo (a whole job on real data), make serve, or make test."
 
 demo: setup ## from an overconfident classifier to calibrated predictions, on real data, through HTTP
 	$(BIN)/fedlas demo

@@ -34,6 +34,7 @@ from service.api import (
     uploads,
 )
 from service.api.access import AccessControl, AccessMiddleware
+from service.api.access_log import AccessLogMiddleware
 from service.api.methods import HeadMiddleware
 from service.api.request_ids import RequestIdMiddleware
 from service.api.services import Services
@@ -76,7 +77,7 @@ def _rest_api(services: Services) -> FastAPI:
         version=version("fedlas"),
         lifespan=lifespan,
         redirect_slashes=False,  # it would lead to wherever `Host` says
-        middleware=_middleware(services.settings),
+        middleware=_middleware(services),
         responses=problems.RESPONSES,
         generate_unique_id_function=_operation_id,
         telemetry={"tracing": False, "metrics": False, "logs": False},  # ours are `tracing` and `metrics`
@@ -89,10 +90,11 @@ def _rest_api(services: Services) -> FastAPI:
     return app
 
 
-def _middleware(settings: ServiceSettings) -> list[Middleware]:
+def _middleware(services: Services) -> list[Middleware]:
     return [
+        Middleware(AccessLogMiddleware, log=services.access_log),
         Middleware(RequestIdMiddleware),
-        Middleware(AccessMiddleware, access=AccessControl(settings)),
+        Middleware(AccessMiddleware, access=AccessControl(services.settings)),
         Middleware(HeadMiddleware),
     ]
 

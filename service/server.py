@@ -20,6 +20,7 @@ from functools import partial
 from types import FrameType
 
 import uvicorn
+from sqlalchemy import make_url
 
 from service.api.services import Services, quarantine
 from service.app import create_app
@@ -110,12 +111,7 @@ def run(
     """
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(message)s", stream=sys.stdout)
     _LOG.setLevel(logging.INFO)
-    if settings.listen_host != settings.host and not sockets:
-        _LOG.warning(
-            "no keys are configured (FEDLAS_API_KEYS): listening on %s only, not on %s",
-            settings.listen_host,
-            settings.host,
-        )
+    _say_where(settings)
     check_server()
     _allow_many_connections()
     _await_database(settings)
@@ -143,6 +139,21 @@ def run(
     server = Server(config, app.services, heartbeat=beating, document=app.fastapi.openapi)
     server.run(list(sockets) or None)
     return 0 if server.started else 1
+
+
+def _say_where(settings: ServiceSettings) -> None:
+    """Log where everything lies that must survive, and who may connect."""
+    database = make_url(settings.resolved_database_url).set(query={}).render_as_string(hide_password=True)
+    files = settings.artifacts or settings.resolved_artifacts
+    _LOG.info("data folder %s, database %s, stored files %s", settings.data_dir.absolute(), database, files)
+    if not settings.api_keys:
+        asked = "" if settings.listen_host == settings.host else f", and not on {settings.host} as it was told"
+        _LOG.warning(
+            "no keys are configured (FEDLAS_API_KEYS): whoever works on this machine may use the service; "
+            "it listens on %s only%s",
+            settings.listen_host,
+            asked,
+        )
 
 
 def _end(settings: ServiceSettings, digest: str) -> None:

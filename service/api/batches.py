@@ -77,7 +77,7 @@ ROUTES = RecordRoutes(
     rows=lambda unit: unit.batches,
     show=lambda unit, row: batch_record(row, unit.work.of(row.id)),
 )
-ROUTES.add_list()
+ROUTES.add_list("The name of its model, or one that its model is published as.")
 ROUTES.add_get("has ended")
 ROUTES.add_delete(
     lambda unit, record_id: unit.batches.delete(record_id), "Delete a batch with its results; 409 before it has ended."

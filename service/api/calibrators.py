@@ -145,7 +145,7 @@ ROUTES = RecordRoutes(
     rows=lambda unit: unit.calibrators,
     show=lambda _, row: calibrator_record(row),
 )
-ROUTES.add_list()
+ROUTES.add_list("Its name.")
 ROUTES.add_get("is fitted or refused")
 ROUTES.add_delete(
     lambda unit, record_id: unit.calibrators.delete(record_id),

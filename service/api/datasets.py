@@ -128,7 +128,7 @@ async def create_dataset(
 ROUTES = RecordRoutes(
     router, "dataset", "datasets", "ds", DatasetRecord, lambda unit: unit.datasets, lambda _, row: dataset_record(row)
 )
-ROUTES.add_list()
+ROUTES.add_list("Its name.")
 ROUTES.add_get("is ready or rejected")
 ROUTES.add_delete(
     lambda unit, record_id: unit.datasets.delete(record_id),

@@ -12,11 +12,12 @@ from pydantic import Field
 from fedlas.preprocessing import Preprocessing
 from service.api.idempotency import IdempotencyKey, Key
 from service.api.json_values import parse_json
+from service.api.predict_schemas import find_model
 from service.api.receiving import ReceivedFile
 from service.api.records import UPLOAD_BODY, FileOptions, RecordRoutes, UploadId, create_from_file
 from service.api.responses import created, stored_file
 from service.api.routing import Route
-from service.api.services import ServicesDep
+from service.api.services import Services, ServicesDep
 from service.registry import tables
 from service.registry.contract import ModelRecord
 from service.registry.documents import JsonObject, Task
@@ -113,11 +114,20 @@ async def create_model(
     return created(answer, "/v1/models")
 
 
+async def _renew_name(services: Services, given: str, row: tables.Model) -> None:
+    """A client that has seen which model a name means is answered by it."""
+    if given != row.id:
+        await services.model_repository.renew(given)
+
+
 ROUTES = RecordRoutes(
-    router, "model", "models", "mdl", ModelRecord, lambda unit: unit.models, lambda _, row: model_record(row)
+    *(router, "model", "models", "mdl", ModelRecord),
+    rows=lambda unit: unit.models,
+    show=lambda _, row: model_record(row),
+    find=find_model,
 )
-ROUTES.add_list()
-ROUTES.add_get("is ready or rejected")
+ROUTES.add_list("Its name.")
+ROUTES.add_get("is ready or rejected", _renew_name)
 ROUTES.add_delete(
     lambda unit, record_id: unit.models.delete(record_id),
     "Delete a model and its files; 409 while it is published or an open job or batch needs it.",
@@ -129,5 +139,5 @@ ROUTES.add_delete(
 def download_model(request: Request, services: ServicesDep, model_id: str) -> Response:
     """The file: an uploaded model's bytes as sent, a calibrated model with its standard outputs. Ranges work."""
     with services.registry.read() as unit:
-        row = unit.models.get(model_id)
+        row = find_model(unit, model_id)
     return stored_file(request, services, row.sha256, f"{Path(row.name).stem}-{row.id}.onnx")

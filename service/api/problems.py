@@ -9,6 +9,7 @@ import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from http import HTTPStatus
+from itertools import islice
 from typing import Any
 
 from fastapi import FastAPI, Request, Response
@@ -130,15 +131,27 @@ def named_by_body(field: str) -> Iterator[None]:
 def invalid(path: str, error: ValidationError | RequestValidationError) -> JSONResponse:
     """The answer to a request whose shape is wrong."""
     found = _found(error)
-    shown = found[:MOST_ERRORS]
-    fields = [_field_error(_field(item["loc"]), item["msg"].removeprefix("Value error, ")) for item in shown]
+    by_field: dict[str, list[str]] = {}
+    for item in found:
+        by_field.setdefault(_field(item["loc"]), []).append(item["msg"].removeprefix("Value error, "))
+    fields = [_field_error(field, _either(messages)) for field, messages in islice(by_field.items(), MOST_ERRORS)]
     detail = "; ".join(f"{item.field}: {item.message}" for item in fields[:5])
-    if len(found) > MOST_ERRORS:
-        detail += f"; {len(found)} errors in all"
-    if any(item["type"] in ("json_invalid", "json_type") for item in shown):
+    if len(by_field) > MOST_ERRORS:
+        detail += f"; {len(by_field)} errors in all"
+    if any(item["type"] in ("json_invalid", "json_type") for item in found):
         detail = f"the body is not valid JSON: {detail}"
         return problem(422, "invalid_json", detail, path=path, fields=fields)
     return problem(422, "invalid_request", detail, path=path, fields=fields)
+
+
+def _either(messages: Sequence[str]) -> str:
+    """One message about a field that may be one thing or another, each of which has said why it is not that.
+
+    >>> _either(["Input should be greater than or equal to 1", "Input should be 'auto'"])
+    "Input should be greater than or equal to 1, or 'auto'"
+    """
+    first, *others = dict.fromkeys(messages)
+    return ", or ".join([first, *(other.removeprefix("Input should be ") for other in others)])
 
 
 def _found(error: ValidationError | RequestValidationError) -> Sequence[ErrorDetails]:

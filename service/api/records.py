@@ -8,18 +8,20 @@ Beside them the creation of a record from a file that a request brings along, wi
 from collections.abc import Awaitable, Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import Annotated, Generic, TypeVar
+from typing import Annotated, Generic, TypeVar, get_args
 
-from fastapi import APIRouter, Path, Query, Request, Response
+from fastapi import APIRouter, Depends, Path, Query, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from service.api.idempotency import Key, create_once, reserved
+from service.api.list_filters import list_filters, with_metadata
 from service.api.receiving import ReceivedFile, receive_file
 from service.api.responses import After, Limit, Record, cursor, page_of, still_open, tagged
 from service.api.services import Services, ServicesDep
 from service.registry import tables
 from service.registry.contract import FINAL, Page, Strict
 from service.registry.documents import JsonObject
+from service.registry.list_filter import ListFilter
 from service.registry.repositories.records import Records
 from service.registry.unit_of_work import UnitOfWork
 
@@ -52,6 +54,7 @@ class RecordRoutes(Generic[Row]):
         prefix: of its ids.
         rows: its repository within a transaction.
         show: a row as its public record.
+        find: the row that a path means; by its id, unless told otherwise.
     """
 
     router: APIRouter
@@ -61,19 +64,32 @@ class RecordRoutes(Generic[Row]):
     record: type[Record]
     rows: Callable[[UnitOfWork], Records[Row]]
     show: Callable[[UnitOfWork, Row], Record]
+    find: Callable[[UnitOfWork, str], Row] | None = None
+
+    def found(self, unit: UnitOfWork, given: str) -> Row:
+        """The row that a path means; raises NotFound."""
+        return self.rows(unit).get(given) if self.find is None else self.find(unit, given)
 
     @property
     def parameter(self) -> str:
         """The parameter of the path that names one record."""
         return f"{self.noun}_id"
 
-    def add_list(self) -> None:
-        """`GET` of the collection."""
+    def add_list(self, name: str, *, metadata: bool = False) -> None:
+        """`GET` of the collection, filtered; `name` describes what its parameter `name` is."""
+        filters = list_filters(get_args(self.record.model_fields["status"].annotation), name=name)
+        if metadata:
+            filters = with_metadata(filters)
 
-        def list_records(services: ServicesDep, limit: Limit = 20, after: After = None) -> Response:
+        def list_records(
+            services: ServicesDep,
+            only: Annotated[ListFilter, Depends(filters)],
+            limit: Limit = 20,
+            after: After = None,
+        ) -> Response:
             after = cursor(after, self.prefix)
             with services.registry.read() as unit:
-                rows = self.rows(unit).newest(limit=limit + 1, after=after)
+                rows = self.rows(unit).listed(only, limit=limit + 1, after=after)
                 return page_of((self.show(unit, row) for row in rows), limit)
 
         self.router.add_api_route(
@@ -84,8 +100,11 @@ class RecordRoutes(Generic[Row]):
             response_model=Page.__class_getitem__(self.record),
         )
 
-    def add_get(self, final: str, seen: Callable[[Services, Row], Awaitable[None]] | None = None) -> None:
-        """`GET` of one record, which `wait` holds until it is `final`; `seen` is awaited before the answer."""
+    def add_get(self, final: str, seen: Callable[[Services, str, Row], Awaitable[None]] | None = None) -> None:
+        """`GET` of one record, which `wait` holds until it is `final`; `seen` is awaited before the answer.
+
+        `seen` is given what stands in the path, and the row.
+        """
 
         async def get_record(
             request: Request,
@@ -94,15 +113,15 @@ class RecordRoutes(Generic[Row]):
             wait: Wait = None,
         ) -> Response:
             def read(unit: UnitOfWork) -> tuple[Row, Record]:
-                row = self.rows(unit).get(record_id)
+                row = self.found(unit, record_id)
                 return row, self.show(unit, row)
 
             row, record = await services.read(read)
             if wait and record.status not in FINAL:
-                await services.long_poll.for_final(record_id, wait)
+                await services.long_poll.for_final(row.id, wait)
                 row, record = await services.read(read)
             if seen is not None:
-                await seen(services, row)
+                await seen(services, record_id, row)
             return tagged(request, record, headers=still_open(record))
 
         self.router.add_api_route(

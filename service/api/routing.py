@@ -26,6 +26,8 @@ _MOST_PARAMETERS = 64
 _SHOWN = 100
 #: The Open Inference Protocol wants unknown parameters to be ignored.
 _STRICT = "/v1/"
+#: A parameter whose name ends so stands for all that begin as it does, such as `metadata.team` for `metadata.KEY`.
+ANY_KEY = "KEY"
 
 
 class Route(APIRoute):
@@ -63,8 +65,9 @@ def check_query(query: bytes, known: frozenset[str] | None) -> None:
         message = "the query string is not UTF-8 text in percent-encoding"
         raise InvalidRequest("invalid_request", message) from error
     counts = Counter(name for name, _ in pairs)
+    families = tuple(name.removesuffix(ANY_KEY) for name in known if name.endswith(ANY_KEY))
     for name in counts:
-        if name not in known:
+        if name not in known and (not name.startswith(families) or name in families):
             raise InvalidRequest("invalid_request", _unknown(name[:_SHOWN], known), field=printable(name[:_SHOWN]))
         if counts[name] > 1:
             message = f"{name} is given {counts[name]} times; needed is one value"

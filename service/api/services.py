@@ -13,6 +13,7 @@ from opentelemetry.trace import Span
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import HTTPConnection
 
+from service.api.access_log import AccessLog
 from service.api.group_commit import GroupCommit
 from service.api.long_poll import LongPoll
 from service.api.metrics import Exposition
@@ -55,6 +56,7 @@ class Services:
     scheduler: Scheduler
     model_repository: ModelRepository
     exposition: Exposition
+    access_log: AccessLog
     shared_counts: SharedCounts | None
 
     @classmethod
@@ -88,11 +90,13 @@ class Services:
                 process_ids=shared_counts.process_ids if shared_counts else None,
                 most_models=settings.metrics_models,
             ),
+            access_log=AccessLog(),
             shared_counts=shared_counts,
         )
 
     def start(self) -> None:
-        """Prepare the inference runtime and begin to share counts."""
+        """Prepare the inference runtime, and begin to share counts and to log requests."""
+        self.access_log.start()
         prepare(arena_bytes=self.settings.resolved_api_memory_bytes // 2)
         if self.shared_counts is not None:
             self.shared_counts.start()
@@ -102,6 +106,7 @@ class Services:
         self.scheduler.shut_down()
         if self.shared_counts is not None:
             self.shared_counts.stop()
+        self.access_log.stop()
         self.tracing.close()
         self.long_poll.close()
         self.notifier.close()

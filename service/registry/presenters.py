@@ -29,7 +29,7 @@ def model_record(row: tables.Model) -> contract.ModelRecord:
     declared = {name: row.options.get(name) for name in ("architecture", "preprocessing")}
     derived = {
         "format": "onnx" if row.profile else None,
-        "report_url": f"/v1/jobs/{row.job_id}/report" if row.job_id else None,
+        "report_url": f"/v1/jobs/{row.job_id}/report" if row.job_id and not row.job_deleted_at else None,
     }
     return _presented(contract.ModelRecord, row, derived, declared, row.profile)
 

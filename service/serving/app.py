@@ -15,6 +15,7 @@ from starlette.types import Receive, Scope, Send
 
 from service.api import problems
 from service.api.access import AccessControl
+from service.api.access_log import GONE, Access
 from service.api.services import Services
 from service.registry.errors import DeadlineExceeded, Overloaded, RegistryError
 from service.serving.call import InferenceCall, Shared
@@ -43,6 +44,7 @@ class ServingApp:
         self._shared = Shared(services, self.memory, self.threads, Waits())
         self._routes = tuple(routes)
         self._access = AccessControl(services.settings)
+        self._log = services.access_log
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
@@ -65,12 +67,15 @@ class ServingApp:
         request = Request.read(scope, receive)
         if refusal := self._access.refusal(scope, request.headers):
             await request.answer(send, _answer_of(refusal))
+            self._note(request, refusal.status_code)
             return
         if scope["method"] != "POST":
-            await _other_method(request)(scope, receive, send)
+            other = _other_method(request)
+            await other(scope, receive, send)
+            self._note(request, other.status_code)
             return
         call = self.call(request, route.handler.__name__, *parameters)
-        outcome = "gone"
+        outcome, answer = "gone", None
         try:
             outcome, answer = await self._outcome(route, call)
             if answer is not None:
@@ -78,7 +83,10 @@ class ServingApp:
                 await request.answer(send, answer)
         finally:
             call.release()
-            self._record(call, outcome)
+            seconds = time.perf_counter() - call.began_at
+            self._record(call, outcome, seconds)
+            model_id = "" if call.resolved is None else call.resolved.model_id
+            self._note(request, GONE if answer is None else answer.status, seconds, model_id)
 
     async def _outcome(self, route: ServingRoute, call: InferenceCall) -> tuple[str, Answer | None]:
         method, path = call.request.scope["method"], call.request.scope["path"]
@@ -101,13 +109,17 @@ class ServingApp:
         most = self.services.settings.predict_timeout_seconds
         return most if given is None else seconds_given(given.decode("latin-1"), most)
 
-    def _record(self, call: InferenceCall, outcome: str) -> None:
+    def _record(self, call: InferenceCall, outcome: str, seconds: float) -> None:
         """Count the request, and end its span."""
         metrics = call.metrics or self.services.metrics.unknown
-        metrics.request(outcome, call.rows, time.perf_counter() - call.began_at, call.abstained)
+        metrics.request(outcome, call.rows, seconds, call.abstained)
         if call.span.is_recording():
             found = {} if call.resolved is None else {"version": call.resolved.version}
             end(call.span, outcome, model=call.model, rows=call.rows, request_id=call.request.id, **found)
+
+    def _note(self, request: Request, status: int, seconds: float = 0.0, model_id: str = "") -> None:
+        scope = request.scope
+        self._log.note(Access(scope["method"], scope["path"], status, seconds, request.id, model_id, prediction=True))
 
 
 def _other_method(request: Request) -> Response:

@@ -85,7 +85,7 @@ def test_what_people_export_is_opened(name: str, tmp_path: Path) -> None:
     path = MUST_PASS[name](tmp_path)
     classifier = load_onnx(path)
     assert check_parity(path, classifier) <= 1e-4
-    assert any("is limited to" in note for note in classifier.notes) == (name in LIMITED)
+    assert any(note.code == "size_limited" for note in classifier.adjustments) == (name in LIMITED)
     graph = classifier.graph()
     rows = dict(zip(graph.input_names, classifier.example_rows(3), strict=True))
     walk = Interpretation(graph, {key: value.shape for key, value in rows.items()}, constants={}, strict=True)
@@ -130,7 +130,11 @@ def test_a_limit_grows_with_the_length_of_a_row(tmp_path: Path) -> None:
 def test_the_owner_is_told(tmp_path: Path) -> None:
     """A limit that was written is named with the operator that reads the size."""
     classifier = load_onnx(HOSTILE["ConstantOfShape"].write(tmp_path))
-    assert any("ConstantOfShape" in note and "limited to 1024" in note for note in classifier.notes)
+    assert {("ConstantOfShape", 1024)} == {
+        (note.evidence["operator"], note.evidence["limit"])
+        for note in classifier.adjustments
+        if note.code == "size_limited"
+    }
 
 
 def test_a_served_copy_is_analysed_again(tmp_path: Path) -> None:

@@ -22,6 +22,7 @@ from worker.documents import (
     ModelInspection,
     ModelOptions,
 )
+from worker.inside.notices import notice_document
 from worker.inside.work_function import Emit, Files
 
 if TYPE_CHECKING:  # datasets are read without PyTorch
@@ -82,9 +83,13 @@ def _class_names(classifier: GraphClassifier, given: list[str] | None) -> list[s
 
 def model_profile(classifier: GraphClassifier, class_names: list[str], options: ModelOptions) -> ModelProfile:
     """What the record of a model shows."""
-    notes = list(classifier.notes)
+    from fedlas.importers.onnx.adjustments import of_class_labels
+
+    warnings, done = [], [*classifier.adjustments]
     if classifier.reason:
-        notes.append(f"the model cannot be trained ({classifier.reason}); its confidences can be calibrated")
+        warnings.append(f"the model cannot be trained ({classifier.reason}); its confidences can be calibrated")
+    if options.class_names is None:
+        done.append(of_class_labels(classifier.class_labels))
     return ModelProfile.model_validate(
         {
             "format": "onnx" if options.architecture is None else "safetensors",
@@ -99,6 +104,7 @@ def model_profile(classifier: GraphClassifier, class_names: list[str], options: 
             "positive_class": options.positive_class,
             "features": FeatureSpec(layer=classifier.feature_layer, dim=classifier.feature_dim),
             "trainable": classifier.trainable,
-            "warnings": notes,
+            "warnings": warnings,
+            "adjustments": [notice_document(notice) for notice in done],
         }
     )

@@ -14,6 +14,7 @@ from fedlas.importers.architectures.heads import ClassifierHeads, listening
 from fedlas.importers.onnx.graph import Graph
 from fedlas.importers.onnx.graph_classifier import GraphClassifier
 from fedlas.importers.onnx.input_specs import InputSpec
+from fedlas.notice import Notice
 
 
 class NativeClassifier(GraphClassifier):
@@ -24,7 +25,6 @@ class NativeClassifier(GraphClassifier):
     Attributes:
         network: gives scores (N, K) for images (N, C, H, W).
         architecture: its name, as the upload gave it.
-        notes: what its owner should know about how it was opened.
     """
 
     def __init__(
@@ -35,11 +35,11 @@ class NativeClassifier(GraphClassifier):
         architecture: str,
         num_classes: int,
         image_shape: Sequence[int],
-        notes: Sequence[str] = (),
+        adjustments: Sequence[Notice] = (),
     ) -> None:
         super().__init__()
         self.network, self.heads = network, heads
-        self.architecture, self.notes = architecture, tuple(notes)
+        self.architecture, self.adjustments = architecture, tuple(adjustments)
         self.num_classes = num_classes
         self._pools = any(math.prod(shape[1:]) > 1 for shape in heads.shapes)
         self.feature_dim = sum(shape[0] if self._pools else math.prod(shape) for shape in heads.shapes)

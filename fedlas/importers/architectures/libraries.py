@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from fedlas.errors import UnsupportedModel
+from fedlas.notice import Notice, adjustment
 
 Size = tuple[int, int]
 _SHOWN = 5
@@ -53,7 +54,7 @@ class Library(Protocol):
         """The layers that give the class scores, where the library names them."""
         ...
 
-    def notes(self, name: str) -> list[str]:
+    def adjustments(self, name: str) -> list[Notice]:
         """What the file of weights cannot tell, and was therefore decided here."""
         ...
 
@@ -92,13 +93,14 @@ class Torchvision:
     def heads(self, network: nn.Module) -> list[nn.Module]:
         return []
 
-    def notes(self, name: str) -> list[str]:
+    def adjustments(self, name: str) -> list[Notice]:
         if name not in self._AUXILIARY:
             return []
-        return [
+        message = (
             f"torchvision's {name} normalises its input once more where it started from pretrained weights "
-            "(transform_input=True), which a file of weights does not tell; it was built without"
-        ]
+            "(transform_input=True), which a file of weights does not tell; it was built without."
+        )
+        return [adjustment("transform_input_off", message, architecture=name)]
 
 
 class Timm:
@@ -129,7 +131,7 @@ class Timm:
         heads = list(found) if isinstance(found, tuple | list | nn.ModuleList) else [found]
         return [head for head in heads if isinstance(head, nn.Module)]
 
-    def notes(self, name: str) -> list[str]:
+    def adjustments(self, name: str) -> list[Notice]:
         return []
 
     def _config(self, network: nn.Module) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from fedlas.importers.architectures.heads import find_heads, head_weight
 from fedlas.importers.architectures.libraries import ArchitectureOptions, Library, find_architecture, first_convolution
 from fedlas.importers.architectures.matching import Stored, look_up, match
 from fedlas.importers.safetensors import read_header, read_tensors
+from fedlas.notice import Notice, adjustment
 
 #: Protocol Buffers, ONNX's container, ends there.
 _MAX_BYTES = 2**31 - 2**24
@@ -63,7 +65,11 @@ def load_architecture(
         architecture=architecture,
         num_classes=plan.num_classes,
         image_shape=shape,
-        notes=[*found.notes(), *plan.library.notes(plan.name)],
+        adjustments=[
+            *found.adjustments(),
+            *plan.library.adjustments(plan.name),
+            *plan.adjustments(shape, classes_given=num_classes is not None, size_given=input_shape is not None),
+        ],
     ).eval()
 
 
@@ -78,6 +84,20 @@ class _ImportPlan:
 
     def make(self) -> nn.Module:
         return self.library.build(self.name, self.wanted)
+
+    def adjustments(self, shape: tuple[int, int, int], *, classes_given: bool, size_given: bool) -> Iterator[Notice]:
+        """What was taken from the file or from the library, since the owner did not say it."""
+        if not classes_given:
+            message = f"The file's last layer has {self.num_classes} rows: so many classes it is."
+            yield adjustment("classes_counted", message, num_classes=self.num_classes)
+        if self.wanted.channels is not None:
+            message = f"The file's first convolution reads {shape[0]} channels, and so does the network that was built."
+            yield adjustment("channels_read", message, channels=shape[0])
+        if not size_given:
+            message = (
+                f"Images have {shape[1]} x {shape[2]} pixels, the architecture's own size: no preprocessing says it."
+            )
+            yield adjustment("image_size_assumed", message, height=shape[1], width=shape[2])
 
 
 def _planned(

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+import torch
 from torch import Tensor, nn
 
 from fedlas.errors import UnsupportedModel
 from fedlas.importers.safetensors import StoredTensor
+from fedlas.notice import Notice, adjustment
 
 #: What wrappers put before every name: DataParallel, torch.compile, Lightning and plain habit.
 _WRAPPERS = ("module.", "_orig_mod.", "model.")
@@ -34,12 +36,21 @@ class StateDictMatch:
     def problems(self) -> int:
         return len(self.missing) + len(self.unexpected) + len(self.different)
 
-    def notes(self) -> list[str]:
-        """What was done to make it fit, for the owner."""
-        notes = [f"the names of all weights began with {self.prefix!r}, which was taken off"] if self.prefix else []
+    def adjustments(self) -> list[Notice]:
+        """What was done to make it fit."""
+        found = []
+        if self.prefix:
+            message = f"The names of all weights began with {self.prefix!r}, which was taken off."
+            found.append(adjustment("prefix_removed", message, prefix=self.prefix))
         if self.auxiliary:
-            notes.append(f"{len(self.auxiliary)} weights of auxiliary outputs, which only training uses, were left out")
-        return notes
+            message = f"{len(self.auxiliary)} weights of auxiliary outputs, which only training uses, were left out."
+            found.append(adjustment("auxiliary_left_out", message, weights=self.auxiliary[:_SHOWN]))
+        kinds = {place.dtype for place in self.tensors.values() if place.dtype.is_floating_point} - {torch.float32}
+        if kinds:
+            shown = sorted(str(kind).removeprefix("torch.") for kind in kinds)
+            message = f"The weights are {' and '.join(shown)}; they are computed in float32."
+            found.append(adjustment("float32", message, stored_as=shown))
+        return found
 
     def require(self, name: str) -> None:
         """Raises UnsupportedModel `weights_mismatch` with everything that does not fit."""

@@ -28,7 +28,6 @@ class GraphClassifier(Classifier):
         opset, ir_version: the upload's versions, which an export keeps.
         class_labels: the names of the classes where the upload itself carries them.
         metadata: the properties of the upload's file by name.
-        notes: remarks about how it was opened, for its owner.
         adjustments: what was done to open it.
         reason: why it cannot be trained, where it cannot.
         logits_name, feature_names: the tensors of `graph()` that hold the logits (N, K) and, side by side and
@@ -47,7 +46,6 @@ class GraphClassifier(Classifier):
     feature_names: tuple[str, ...]
     class_labels: tuple[str, ...] | None = None
     metadata: Mapping[str, str] = MappingProxyType({})
-    notes: tuple[str, ...] = ()
     adjustments: tuple[Notice, ...] = ()
     reason: str = ""
 
@@ -63,3 +61,12 @@ class GraphClassifier(Classifier):
     def example_rows(self, rows: int) -> list[Array]:
         """Made-up rows of every input, valid for the graph, for proofs that two forms of it compute the same."""
         return [value.numpy() for value in example_inputs(list(self.inputs), rows, self.lengths).values()]
+
+
+def rename_inputs(graph: Graph) -> dict[str, str]:
+    """Rename the inputs that are called as a standard output is; returns the new names."""
+    renamed = {}
+    for name in sorted(set(graph.input_names) & set(STANDARD_OUTPUTS)):
+        renamed[name] = graph.fresh(f"{name}_input")
+        graph.rename_input(name, renamed[name])
+    return renamed

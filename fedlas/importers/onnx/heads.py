@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from torch import Tensor
@@ -35,6 +35,8 @@ class Head:
         frontier: the features: the inputs of the last linear layers.
         positive: for one column, which of two classes it speaks for.
         mixture: probabilities that are no softmax of scores (a mean of softmaxes): their logarithms are the logits.
+        activation: the `"Softmax"` or `"Sigmoid"` between the scores and the output, where there is one.
+        labels: the output of the graph, where that holds labels alone; `output` are then the scores before it.
     """
 
     output: str
@@ -44,6 +46,8 @@ class Head:
     frontier: tuple[str, ...]
     positive: int = 1
     mixture: bool = False
+    activation: str | None = None
+    labels: str | None = None
 
 
 def find_head(
@@ -93,7 +97,8 @@ def find_head(
                 f"the last linear layer reads {name!r} of shape {shapes[name]}, whose first axis are not the rows"
             )
     positive = 1 if activation.pair is None else activation.pair
-    return Head(output, logits, "probabilities" if mixture else activation.kind, columns, frontier, positive, mixture)
+    kind = "probabilities" if mixture else activation.kind
+    return Head(output, logits, kind, columns, frontier, positive, mixture, activation.function)
 
 
 def choose_head(
@@ -114,9 +119,9 @@ def choose_head(
         else:
             heads.setdefault(head.logits, head)
     if not heads:  # labels alone: the scores that they were picked from lie before them
-        for scores in (labelled_scores(graph, name, shapes) for name in graph.outputs):
-            if scores is not None:
-                return find_head(graph, scores, shapes, features, examples=examples)
+        for name in graph.outputs:
+            if (scores := labelled_scores(graph, name, shapes)) is not None:
+                return replace(find_head(graph, scores, shapes, features, examples=examples), labels=name)
         raise failures[0]
     last = [head for head in heads.values() if all(_leads_to(graph, other, head) for other in heads.values())]
     if len(last) != 1:

@@ -9,13 +9,14 @@ from pathlib import Path
 from onnx import ModelProto
 
 from fedlas.errors import UnsupportedModel
+from fedlas.importers.onnx import adjustments
 from fedlas.importers.onnx.ai_onnx_ml.lowering import class_labels, to_standard
 from fedlas.importers.onnx.batch_dimension import free_batch, prove_rows
 from fedlas.importers.onnx.classifier import GraphTemplate, OnnxClassifier
 from fedlas.importers.onnx.evaluator import shapes_of
 from fedlas.importers.onnx.gradients import reachable_weights
 from fedlas.importers.onnx.graph import Graph, Shapes
-from fedlas.importers.onnx.graph_classifier import STANDARD_OUTPUTS, GraphClassifier
+from fedlas.importers.onnx.graph_classifier import STANDARD_OUTPUTS, GraphClassifier, rename_inputs
 from fedlas.importers.onnx.heads import (
     Head,
     check_head_alone,
@@ -75,9 +76,12 @@ def load_onnx(
 
 def _load(path: str | Path, output: str | None, features: str | None, task: str | None) -> GraphClassifier:
     model = read_model(path)
+    outputs = [value.name for value in model.graph.output]
     classifier: GraphClassifier
     try:
-        classifier = _trainable(to_standard(model), output, features, task)
+        standard = to_standard(model)
+        classifier = _trainable(standard, outputs, output, features, task)
+        classifier.adjustments = (*adjustments.of_operators(model, standard), *classifier.adjustments)
     except UnsupportedModel as failure:
         classifier = _untrainable(model, output, features, task, failure)
     # The names of the classes that the file itself gives, for owners who gave none; not every classifier has them.
@@ -96,11 +100,13 @@ def _untrainable(
         raise (other if failure.code == "unsupported_operator" else failure) from None
 
 
-def _trainable(model: ModelProto, output: str | None, features: str | None, task: str | None) -> OnnxClassifier:
+def _trainable(
+    model: ModelProto, outputs: list[str], output: str | None, features: str | None, task: str | None
+) -> OnnxClassifier:
+    done = [*adjustments.of_training_mode(model), *adjustments.of_precision(model)]
     modules = modules_of(model)
     graph = normalise(model)
-    for name in set(graph.input_names) & set(STANDARD_OUTPUTS):
-        graph.rename_input(name, graph.fresh(f"{name}_input"))
+    done += adjustments.of_renamed_inputs(rename_inputs(graph))
     specs = [input_spec(info) for info in graph.inputs]
     if not specs:
         raise UnsupportedModel("no_classifier_output", "the graph has no inputs, so there is nothing to classify")
@@ -113,18 +119,24 @@ def _trainable(model: ModelProto, output: str | None, features: str | None, task
     rows = 2 if batch is None else batch + 1
     if batch is not None:
         graph, shapes = free_batch(graph, specs, batch, lengths, shapes)
+        done.append(adjustments.of_batch(batch))
     set_batch(graph)
     _check_rows(graph, specs, lengths)
     head = choose_head(graph, shapes, output, features, example_inputs(specs, rows, lengths))
     check_task(head, task)
+    done += adjustments.of_head(outputs, head)
     graph.prune([head.output])
     if features is None and pool_first(graph, head, shapes):
+        done.append(adjustments.of_pooling(moved=True))
         shapes = shapes_of(graph, example_inputs(specs, rows, lengths))
         head = replace(find_head(graph, graph.outputs[0], shapes), output=head.output)
     pooled = pool_features(graph, head, shapes) if features is None else None
     if pooled is not None:
+        done.append(adjustments.of_pooling(moved=False))
         shapes = shapes_of(graph, example_inputs(specs, rows, lengths))
-    return _build(graph, head, shapes, specs, lengths, task, modules, pooled)
+    classifier = _build(graph, head, shapes, specs, lengths, task, modules, pooled)
+    classifier.adjustments = (*done, *classifier.adjustments)
+    return classifier
 
 
 def _refuse_states(graph: Graph) -> None:
@@ -187,9 +199,10 @@ def _build(
     features = head.frontier if pooled is None else (pooled,)
     graph.prune([logits, *features])
     check_head_alone(graph, logits, head.frontier)
-    untie_weights(graph, modules)
-    notes = limit_sizes(graph, specs, lengths)
+    copies = untie_weights(graph, modules)
+    limits = limit_sizes(graph, specs, lengths)
     weights = reachable_weights(graph, [logits], find_weights(graph, shapes))
+    untied = {source for copied, source in copies.items() if copied in weights}
     if not weights and any(map(is_runtime_node, graph.nodes)):
         raise no_gradient(node for node in graph.nodes if is_runtime_node(node))
     num_classes = max(head.columns, 2)
@@ -212,7 +225,7 @@ def _build(
         task=task or ("binary" if num_classes == 2 else "multiclass"),
         lengths=lengths,
     )
-    classifier.notes = tuple(notes)
+    classifier.adjustments = (*adjustments.of_untied_weights(untied), *limits)
     return classifier.eval()
 
 

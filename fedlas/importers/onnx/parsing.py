@@ -41,6 +41,11 @@ _CONTROL_FLOW = frozenset({"If", "Loop", "Scan", "SequenceMap"})
 _HOW_TO_EXPORT = (
     "export the network as ONNX instead: torch.onnx.export(model, example, 'model.onnx', external_data=False)"
 )
+_HOW_TO_SEND_WEIGHTS = (
+    "weights alone (a state_dict) of a torchvision or timm network may come as safetensors, with architecture=: "
+    "safetensors.torch.save_file(torch.load('weights.pth', map_location='cpu', weights_only=True), "
+    "'weights.safetensors')"
+)
 # (first bytes, what such a file is): formats that are sent instead of ONNX. None of them is ever opened.
 _FOREIGN = (
     (b"PK\x03\x04", "a zip archive (as torch.save, TorchScript, .pt2, .keras or .npz write)"),
@@ -95,7 +100,8 @@ def refuse_foreign(head: bytes) -> None:
 
 
 def _unsafe(kind: str) -> UnsupportedModel:
-    return UnsupportedModel("unsafe_format", f"the file is {kind}, which may run code when opened; {_HOW_TO_EXPORT}")
+    advice = f"{_HOW_TO_EXPORT}; {_HOW_TO_SEND_WEIGHTS}"
+    return UnsupportedModel("unsafe_format", f"the file is {kind}, which may run code when opened; {advice}")
 
 
 def _is_old_pickle(content: bytes) -> bool:
@@ -118,6 +124,9 @@ def _parse(content: bytes) -> ModelProto:
         # An ONNX file opens with field 1 (the IR version, a small number): what starts so was once a model.
         if content[0] == 0x08 and len(content) > 2 and 0 < content[1] < 64:
             raise UnsupportedModel("truncated", "the ONNX file is cut off or damaged; send it again") from None
+        if content[8:9] == b"{" and int.from_bytes(content[:8], "little") < len(content):
+            message = "the file looks like safetensors, weights without their network; pass architecture= with its name"
+            raise UnsupportedModel("not_onnx", f"{message}, or {_HOW_TO_EXPORT}") from None
         raise UnsupportedModel("not_onnx", f"the file is not an ONNX model; {_HOW_TO_EXPORT}") from None
     if not model.ir_version or not model.opset_import:
         if _is_old_pickle(content):

@@ -45,15 +45,17 @@ def _module_path(scopes: str) -> str:
     return str(path[-2]) if isinstance(path, list) and len(path) > 1 else ""
 
 
-def untie_weights(graph: Graph, modules: Mapping[str, str] | None = None) -> None:
+def untie_weights(graph: Graph, modules: Mapping[str, str] | None = None) -> dict[str, str]:
     """Give every layer that reads a float constant its own copy, also behind operators that only rearrange it.
+
+    Returns the constant that each copy was made of.
 
     Nodes that compute a weight from constants (its norm, its standardised form) keep sharing what they read.
 
     Args:
         modules: the module that computes a tensor, where known; readers in one module keep sharing.
     """
-    _WeightUntying(graph, modules or {}).untie()
+    return _WeightUntying(graph, modules or {}).untie()
 
 
 class _WeightUntying:
@@ -93,7 +95,8 @@ class _WeightUntying:
     def _module(self, node: NodeProto) -> str:
         return next((self.modules[name] for name in node.output if name in self.modules), "")
 
-    def untie(self) -> None:
+    def untie(self) -> dict[str, str]:
+        copies = {}
         movers = self._movers()
         for node in reversed(movers):
             self._untie_mover(node)
@@ -102,8 +105,10 @@ class _WeightUntying:
             groups, shared = self._groups(name)
             for _, readers in groups if shared else groups[1:]:
                 copied = self.graph.add_constant(name, self.graph.constants[name])
+                copies[copied] = name
                 for reader, position in readers:
                     reader.input[position] = copied
+        return copies
 
     def _movers(self) -> list[NodeProto]:
         """The nodes that only rearrange a constant; what else computes with constants alone is noted in `shares`."""

@@ -49,6 +49,11 @@ class Deliveries(Records[tables.Delivery]):
         """At most `limit` messages of this job, newest first, that are older than the id `after`."""
         return self.newest(tables.Delivery.job_id == job_id, limit=limit, after=after)
 
+    def delete_of(self, job_id: str) -> None:
+        """Delete all messages of this job; those that were not delivered yet never will be."""
+        for row in self.session.scalars(select(tables.Delivery).where(tables.Delivery.job_id == job_id)):
+            self._delete(row)
+
     def record_attempt(self, row: tables.Delivery, attempt: Mapping[str, JsonValue], status: str) -> None:
         """Append an attempt to the log and set the status after it."""
         row.attempts = [*row.attempts, dict(attempt)]

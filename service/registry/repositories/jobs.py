@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import TypeVar
+
+from sqlalchemy import ColumnElement, delete, or_, select, update
 
 from service.registry import tables
 from service.registry.contract import FINAL
 from service.registry.errors import Conflict
+from service.registry.list_filter import ListFilter
 from service.registry.repositories.deliveries import Deliveries
 from service.registry.repositories.job_history import Checkpoints, EvaluationLedger, Events
 from service.registry.repositories.records import AfterCommit, Records
@@ -40,6 +43,21 @@ class Runs(Records[Row]):
         row.error = error
         self.change_status(row, "failed")
 
+    def delete(self, record_id: str) -> list[str]:
+        """Delete with its files. Raises Conflict while it waits or runs."""
+        row = self.get(record_id)
+        if row.status not in FINAL:
+            message = f"{record_id} is {row.status}; it can be deleted once it has ended"
+            raise Conflict("not_finished", message, passing=True)
+        return self._delete(row)
+
+    def _is_called(self, name: str) -> ColumnElement[bool]:
+        """Its model has this name, or a version under it."""
+        named = select(tables.Model.id).where(tables.Model.name == name)
+        published = select(tables.PublishedVersion.model_id).where(tables.PublishedVersion.name == name)
+        called: ColumnElement[bool] = self.table.model_id.in_(named.union(published))
+        return called
+
 
 class Jobs(Runs[tables.Job]):
     """The repository of jobs."""
@@ -51,8 +69,16 @@ class Jobs(Runs[tables.Job]):
         """Insert a new job with its first event."""
         moment = self.now
         row.history = [{"status": row.status, "at": moment.isoformat()}]
-        first = tables.Event(job_id=row.id, number=1, type="status", at=moment, data={"status": row.status})
-        self.session.add_all([row, first])
+        self.add(row)
+        self.session.add(tables.Event(job_id=row.id, number=1, type="status", at=moment, data={"status": row.status}))
+
+    def add(self, row: tables.Job) -> tables.Job:
+        """Insert it with what it can be found by."""
+        publish_as, words = row.request.get("publish_as"), row.request.get("metadata")
+        row.publish_as = publish_as if isinstance(publish_as, str) else None
+        for name, value in words.items() if isinstance(words, dict) else ():
+            self.session.add(tables.JobMetadata(job_id=row.id, name=name, value=value))
+        return super().add(row)
 
     def change_status(self, row: tables.Job, status: str) -> None:
         """The same, with an event; a job without a result leaves the evaluation ledger."""
@@ -84,21 +110,32 @@ class Jobs(Runs[tables.Job]):
             Events(self.session).add(row.id, "stage", {"stage": stage})
         row.stage, row.progress = stage, progress
 
+    def delete(self, record_id: str) -> list[str]:
+        """The same, with its events and messages; its model stays, and so do its looks at test rows."""
+        unreferenced = super().delete(record_id)
+        Deliveries(self.session).delete_of(record_id)
+        for kept in (tables.Event, tables.JobMetadata):
+            self.session.execute(delete(kept).where(kept.job_id == record_id))
+        made = update(tables.Model).where(tables.Model.job_id == record_id)
+        self.session.execute(made.values(job_deleted_at=self.now))
+        return unreferenced
+
+    def _conditions(self, only: ListFilter) -> Iterator[ColumnElement[bool]]:
+        yield from super()._conditions(only)
+        of = tables.JobMetadata
+        for name, value in only.metadata.items():
+            yield tables.Job.id.in_(select(of.job_id).where(of.name == name, of.value == value))
+
+    def _is_called(self, name: str) -> ColumnElement[bool]:
+        """The same, or it was ordered to publish under this name."""
+        return or_(tables.Job.publish_as == name, super()._is_called(name))
+
 
 class Batches(Runs[tables.Batch]):
     """The repository of batch predictions."""
 
     table = tables.Batch
     noun = "prediction"
-
-    def delete(self, record_id: str) -> list[str]:
-        """Delete with its results. Raises Conflict while it waits or runs."""
-        row = self.get(record_id)
-        if row.status not in FINAL:
-            raise Conflict(
-                "not_finished", f"{record_id} is {row.status}; it can be deleted once it has ended", passing=True
-            )
-        return self._delete(row)
 
 
 class Calibrators(Records[tables.Calibrator]):

@@ -8,7 +8,7 @@ from typing import NamedTuple
 from sqlalchemy import delete, func, select, update
 
 from service.registry.contract import NameRecord
-from service.registry.errors import InvalidRequest, NotFound
+from service.registry.errors import Conflict, InvalidRequest, NotFound
 from service.registry.repositories.records import Repository
 from service.registry.tables import Model, PublishedVersion, UnloadedName, now
 from service.registry.tables.columns import Json
@@ -32,9 +32,9 @@ class Names(Repository):
 
         It answers for the class priors of the version before, unless its own were ordered or its classes are others.
         """
-        newest = self.session.scalar(select(func.max(PublishedVersion.version)).where(PublishedVersion.name == name))
-        version = (newest or 0) + 1
-        priors = None if newest is None else _inherited(self.version(name).class_priors, model.profile)
+        newest = self._newest(name)
+        version = newest + 1
+        priors = None if newest == 0 else _inherited(self.version(name).class_priors, model.profile)
         self._clear_default(name)
         self.session.add(
             PublishedVersion(
@@ -111,6 +111,25 @@ class Names(Repository):
         self.session.execute(update(PublishedVersion).where(*chosen).values(class_priors=priors))
         return self.get(name)
 
+    def delete(self, name: str) -> None:
+        """Delete the name with all its versions, whose models stay; raises NotFound."""
+        self.get(name)
+        self.session.execute(delete(PublishedVersion).where(PublishedVersion.name == name))
+        self.load(name)  # whoever publishes under it next has unloaded nothing
+
+    def delete_version(self, name: str, version: int) -> None:
+        """Delete one version, whose model stays; raises NotFound, and Conflict for the one that answers."""
+        self.version(name, version)
+        record = self.get(name)
+        if version == record.default_version:
+            others = _excerpt([other for other in record.versions if other != str(version)])
+            mend = f"switch to another first ({others})" if others else f"it is the only one: DELETE /v1/names/{name}"
+            raise Conflict("default_version", f"version {version} of {name!r} is the one that answers; {mend}")
+        newest = self._newest(name)
+        of_name = PublishedVersion.name == name
+        self.session.execute(delete(PublishedVersion).where(of_name, PublishedVersion.version == version))
+        self.session.execute(update(PublishedVersion).where(of_name).values(newest=newest))
+
     def get(self, name: str) -> NameRecord:
         """Return the name with its versions; raises NotFound."""
         columns = (
@@ -141,6 +160,12 @@ class Names(Repository):
         query = select(PublishedVersion.name, PublishedVersion.version).limit(limit)
         rows = self.session.execute(query.order_by(PublishedVersion.name, PublishedVersion.version))
         return [(row.name, row.version) for row in rows]
+
+    def _newest(self, name: str) -> int:
+        """The highest version that the name ever had; 0 where it has none."""
+        highest = select(func.max(PublishedVersion.version), func.max(PublishedVersion.newest))
+        found = self.session.execute(highest.where(PublishedVersion.name == name)).one()
+        return max(number or 0 for number in found)
 
     def _clear_default(self, name: str) -> None:
         self.session.execute(update(PublishedVersion).where(PublishedVersion.name == name).values(is_default=False))

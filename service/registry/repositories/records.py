@@ -17,6 +17,7 @@ from service.registry.contract import FINAL
 from service.registry.database import database_now
 from service.registry.documents.base import objection_within
 from service.registry.errors import Conflict, InvalidRequest, NotFound, UnknownReference
+from service.registry.list_filter import ListFilter
 from service.registry.tables import Json
 
 #: How long after its last byte an upload is kept.
@@ -109,6 +110,24 @@ class Records(Repository, Generic[Row]):
         query = select(self.table).where(*where).order_by(self.table.id.desc()).limit(limit)
         return self.streamed(query if after is None else query.where(self.table.id < after))
 
+    def listed(self, only: ListFilter, *, limit: int, after: str | None) -> Iterator[Row]:
+        """The same of those that the filter lets through."""
+        return self.newest(*self._conditions(only), limit=limit, after=after)
+
+    def _conditions(self, only: ListFilter) -> Iterator[ColumnElement[bool]]:
+        if only.status is not None:
+            yield self.table.status == only.status
+        if only.name is not None:
+            yield self._is_called(only.name)
+        if only.created_after is not None:
+            yield self.table.created_at > only.created_after
+        if only.created_before is not None:
+            yield self.table.created_at < only.created_before
+
+    def _is_called(self, name: str) -> ColumnElement[bool]:
+        called: ColumnElement[bool] = self.table.name == name
+        return called
+
     def statuses(self, record_ids: Iterable[str]) -> dict[str, str]:
         """Return the status of each of these records that exists."""
         query = select(self.table.id, self.table.status).where(self.table.id.in_(list(record_ids)))
@@ -199,7 +218,8 @@ class Models(_Inspected[tables.Model]):
         """The same; raises Conflict while it is published, too."""
         published = select(tables.PublishedVersion.name).where(tables.PublishedVersion.model_id == record_id)
         if name := self.session.scalar(published):
-            raise Conflict("in_use", f"{record_id} is published as {name!r}")
+            mend = f"DELETE /v1/names/{name}, or one version of it, first"
+            raise Conflict("in_use", f"{record_id} is published as {name!r}; {mend}")
         return super().delete(record_id)
 
 

@@ -12,7 +12,7 @@ from service.registry.tables.columns import (
     new_id,
     now,
 )
-from service.registry.tables.records import Batch, Calibrator, Dataset, Event, Job, Model, Run, Upload
+from service.registry.tables.records import Batch, Calibrator, Dataset, Event, Job, JobMetadata, Model, Run, Upload
 from service.registry.tables.work import Checkpoint, Delivery, Work, WorkerProcess
 
 __all__ = [
@@ -29,6 +29,7 @@ __all__ = [
     "Event",
     "IdempotencyKey",
     "Job",
+    "JobMetadata",
     "Json",
     "Model",
     "PublishedVersion",

@@ -20,6 +20,7 @@ class PublishedVersion(Base):
     model_id: Mapped[str] = mapped_column(ForeignKey("models.id"))
     is_default: Mapped[bool]
     class_priors: Mapped[dict[str, float] | None] = mapped_column(JSON(none_as_null=True))
+    newest: Mapped[int | None]  # the name's highest version ever, where that was deleted: no number is given twice
     created_at: Mapped[datetime]
 
 

@@ -15,7 +15,7 @@ class Uploaded(Record):
 
     __abstract__ = True
 
-    name: Mapped[str] = mapped_column(String(200))
+    name: Mapped[str] = mapped_column(String(200), index=True)
     bytes: Mapped[int] = mapped_column(BigInteger)
     sha256: Mapped[str] = mapped_column(Digest, index=True)
     options: Mapped[Json]  # as sent
@@ -68,6 +68,7 @@ class Model(Uploaded):
     job_id: Mapped[str | None] = mapped_column(String(40))
     seen_rows_sha256: Mapped[str | None] = mapped_column(Digest, index=True)  # of the rows that jobs trained it on
     seen_rows_key: Mapped[str | None] = mapped_column(String(32))  # without it that file tells nothing
+    job_deleted_at: Mapped[datetime | None]  # when the job that made it was deleted, and with it the report
 
 
 class Job(Reported, Run):
@@ -77,6 +78,7 @@ class Job(Reported, Run):
     __table_args__ = (Index("ix_jobs_status", "status"),)
 
     request: Mapped[Json]
+    publish_as: Mapped[str | None] = mapped_column(String(100), index=True)  # of the request
     stage: Mapped[str | None] = mapped_column(String(16))
     history: Mapped[list[Json]]
     verdict: Mapped[str | None] = mapped_column(String(16))
@@ -88,18 +90,23 @@ class Job(Reported, Run):
     adjustments: Mapped[list[Json]] = mapped_column(default=list)
 
     @property
-    def publish_as(self) -> str | None:
-        """The name under which the model is to be published."""
-        name = self.request.get("publish_as")
-        return name if isinstance(name, str) else None
-
-    @property
     def webhook(self) -> tuple[str, str] | None:
         """Where a message about the end goes, and the secret that signs it."""
         match self.request.get("webhook"):
             case {"url": str(url), "secret": str(secret)}:
                 return url, secret
         return None
+
+
+class JobMetadata(Base):
+    """One of the words of its sender in a job's request, to find the job by."""
+
+    __tablename__ = "job_metadata"
+    __table_args__ = (Index("ix_job_metadata_value", "name", "value", "job_id"),)
+
+    job_id: Mapped[str] = mapped_column(String(40), primary_key=True)
+    name: Mapped[str] = mapped_column(String(64), primary_key=True)
+    value: Mapped[str] = mapped_column(String(512))
 
 
 class Batch(Run):

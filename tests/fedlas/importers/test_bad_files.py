@@ -16,6 +16,7 @@ import pytest
 import torch
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from onnx import NodeProto, TensorProto, helper, numpy_helper
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from fedlas.errors import UnsupportedModel
@@ -67,12 +68,22 @@ FOREIGN = {
 
 @pytest.mark.parametrize("kind", FOREIGN)
 def test_pickles_and_archives_are_never_opened(kind: str, tmp_path: Path) -> None:
-    """Pickle in any wrapping is recognised by its content, whatever its name, and answered with how to export ONNX."""
+    """Pickle in any wrapping is recognised by its content, whatever its name, and answered with how to export."""
     path = tmp_path / "model.onnx"
     path.write_bytes(FOREIGN[kind]())
     error = refused(path)
     assert error.code == "unsafe_format"
     assert "torch.onnx.export" in error.message
+    assert "safetensors.torch.save_file(torch.load(" in error.message, "weights alone need no network"
+
+
+def test_weights_without_their_network_need_its_name(tmp_path: Path) -> None:
+    """A safetensors file that comes alone is told from other bytes, and its sender how to send it."""
+    path = tmp_path / "model.safetensors"
+    save_file(nn.Linear(2, 2).state_dict(), path)
+    error = refused(path)
+    assert error.code == "not_onnx"
+    assert "architecture=" in error.message
 
 
 @pytest.mark.parametrize("content", [b"", b"hello world, I am text", b"\x93NUMPY\x01\x00", bytes(1000), b'{"a": 1}'])

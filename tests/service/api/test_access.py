@@ -152,7 +152,7 @@ def test_what_json_may_be_called(api: Api) -> None:
     [
         ("/v1/models", "GET, HEAD, POST"),
         ("/v1/models/mdl_1", "DELETE, GET, HEAD"),
-        ("/v1/names/a", "GET, HEAD, PUT"),
+        ("/v1/names/a", "DELETE, GET, HEAD, PUT"),
         ("/v1/uploads/up_1", "DELETE, GET, HEAD, PATCH"),
         ("/v1/models/m/predict", "POST"),
         ("/v2/models/m/infer", "POST"),

@@ -98,7 +98,7 @@ def test_a_misspelt_dry_run_trains_nothing(api: Api) -> None:
     )
     assert api.client.get("/v1/jobs").json()["data"] == []
     listed = problem(api.client.get("/v1/jobs?limits=2"), 422)["detail"]
-    assert "there are after, limit; did you mean 'limit'?" in listed
+    assert "name, status; did you mean 'limit'?" in listed
     options = problem(api.client.post("/v1/models?class_name=a,b", content=b"x"), 422)["detail"]
     assert "did you mean 'class_names'?" in options
     deep = problem(api.client.get("/v1/jobs?" + "a" * 60_000 + "=1"), 422)

@@ -14,8 +14,9 @@ from alembic import command
 from service.registry import tables
 from service.registry.contract import ANY_DEVICE, QUEUES
 from service.registry.database import open_engine
+from service.registry.list_filter import ListFilter
 from service.registry.migrate import _config
-from service.registry.presenters import calibrator_record, job_record
+from service.registry.presenters import calibrator_record, job_record, model_record
 from service.registry.registry import Registry
 from service.registry.tables import now
 from service.settings import ServiceSettings
@@ -235,6 +236,34 @@ def test_open_jobs_of_the_eighth_release_publish_what_they_were_to(settings: Ser
     assert [json.loads(request) if isinstance(request, str) else request for request in found] == [
         {"publish_when": "promoted"}
     ] * 3
+    engine.dispose()
+
+
+def test_jobs_of_the_twelfth_release_are_found(settings: ServiceSettings) -> None:
+    """By the name that they publish under and by their metadata, as later ones are; models keep their reports."""
+    engine = open_engine(settings.resolved_database_url)
+    to_revision(engine, "0012")
+    requests = ({"publish_as": "digits", "metadata": {"team": "x", "né": ""}}, {"publish_as": None, "metadata": {}}, {})
+    for number, request in enumerate(requests):
+        add_job(engine, f"job_{number}", "ds_1", None, request=json.dumps(request))
+    insert(
+        engine, "models", id="mdl_1", name="m", version=1, origin="calibrated", bytes=4, sha256="a" * 64, options="{}",
+        status="ready", calibrated=True, job_id="job_0", created_at=MOMENT,
+    )  # fmt: skip
+    engine.dispose()
+    registry = Registry.open(settings)
+    registry.migrate()
+    with registry.write() as unit:
+        for only in (ListFilter(name="digits"), ListFilter(metadata={"team": "x", "né": ""})):
+            assert [row.id for row in unit.jobs.listed(only, limit=9, after=None)] == ["job_0"]
+        assert [row.publish_as for row in unit.jobs.newest(limit=9, after=None)] == [None, None, "digits"]
+        assert model_record(unit.models.get("mdl_1")).report_url == "/v1/jobs/job_0/report"
+        unit.names.publish("digits", unit.models.get("mdl_1"))
+    registry.close()
+    to_revision(engine, "0012", down=True)
+    with engine.connect() as connection:
+        assert connection.execute(sa.text("SELECT name, version FROM published_versions")).all() == [("digits", 1)]
+        assert "job_metadata" not in sa.inspect(connection).get_table_names()
     engine.dispose()
 
 

@@ -30,6 +30,7 @@ class Deliver(WorkKind):
         headers = signed_headers(row.id, moment, body, webhook[1])
         answer = deliver(row.url, headers, body, policy=self.settings.webhook_policy)
         with self.registry.write() as unit:
+            unit.work.verify(self.claim)  # its job may have been deleted meanwhile, and with it the message
             self._note(unit, unit.deliveries.get(self.record_id), answer)
 
     def _note(self, unit: UnitOfWork, row: tables.Delivery, answer: WebhookResponse) -> None:

@@ -9,9 +9,10 @@ import torch
 from onnx import ModelProto, TensorProto, inliner
 
 from fedlas.errors import UnsupportedModel
+from fedlas.importers.onnx import adjustments
 from fedlas.importers.onnx.ai_onnx_ml.outputs import ML_DOMAIN, plain_outputs
 from fedlas.importers.onnx.graph import Graph, attribute
-from fedlas.importers.onnx.graph_classifier import STANDARD_OUTPUTS
+from fedlas.importers.onnx.graph_classifier import rename_inputs
 from fedlas.importers.onnx.heads import Head, check_head_alone, check_task, find_head, standard_logits
 from fedlas.importers.onnx.input_specs import InputSpec, fixed_batch, input_spec, set_batch
 from fedlas.importers.onnx.normalise import hoist_constants
@@ -20,6 +21,7 @@ from fedlas.importers.onnx.runtime_only.classifier import RuntimeOnlyClassifier,
 from fedlas.importers.onnx.runtime_operators import refused
 from fedlas.importers.onnx.sizes import limit_sizes
 from fedlas.importers.onnx.trace import Trace
+from fedlas.notice import Notice, adjustment
 
 __all__ = ["RuntimeOnlyClassifier", "load_runtime_only"]
 
@@ -51,28 +53,33 @@ def load_runtime_only(
     """
     if instead_of.code not in _WITHOUT_TRAINING:
         raise instead_of
-    graph = _graph(plain_outputs(model))
+    plain = plain_outputs(model)
+    graph = _graph(plain)
+    done = [*adjustments.of_operators(model, plain), *adjustments.of_renamed_inputs(rename_inputs(graph))]
     wanted = [name for name in graph.outputs if output in (None, name) and not refused(graph.cone([name]))]
     if not wanted or not graph.inputs:
         raise instead_of
     graph.prune(wanted)
     specs = [input_spec(info) for info in graph.inputs]
-    trace = _trace(graph, specs, instead_of)
+    batch = fixed_batch(graph.inputs)
+    trace = _trace(graph, specs, batch, instead_of)
     head = _choose(graph, trace, features, instead_of)
     check_task(head, task)
     scores = _scores(graph, head, trace)
     kind = task or ("binary" if scores.num_classes == 2 else "multiclass")
     reason = instead_of.message
     graph.prune([scores.logits, scores.features])
-    notes = limit_sizes(graph, specs, trace.lengths)
+    done += [] if batch is None else [adjustments.of_batch(batch)]
+    done += adjustments.of_head([value.name for value in model.graph.output], head)
+    done += [_floored(scores.num_classes)] if head.mixture else []
+    done += limit_sizes(graph, specs, trace.lengths)
     classifier = RuntimeOnlyClassifier(graph, scores, inputs=specs, lengths=trace.lengths, task=kind, reason=reason)
-    classifier.notes = tuple(notes)
+    classifier.adjustments = tuple(done)
     _check_finite(classifier)
     return classifier.eval()
 
 
-def _trace(graph: Graph, specs: list[InputSpec], instead_of: UnsupportedModel) -> Trace:
-    batch = fixed_batch(graph.inputs)
+def _trace(graph: Graph, specs: list[InputSpec], batch: int | None, instead_of: UnsupportedModel) -> Trace:
     set_batch(graph)
     if instead_of.code != "no_classifier_output":
         trace = Trace(graph, specs, batch)
@@ -93,8 +100,6 @@ def _graph(model: ModelProto) -> Graph:
     graph = Graph.from_model(inliner.inline_local_functions(model) if model.functions else model)
     hoist_constants(graph)
     graph.sort()
-    for name in set(graph.input_names) & set(STANDARD_OUTPUTS):
-        graph.rename_input(name, graph.fresh(f"{name}_input"))
     return graph
 
 
@@ -143,7 +148,8 @@ def _scored_otherwise(graph: Graph, trace: Trace, output: str) -> Head | None:
     if columns == 1 and activation.function == "Softmax":
         return None  # always 1
     if activation.function is not None:
-        return Head(output, scores, activation.kind, columns, (), 1 if activation.pair is None else activation.pair)
+        positive = 1 if activation.pair is None else activation.pair
+        return Head(output, scores, activation.kind, columns, (), positive, activation=activation.function)
     if trace.is_distribution(scores) or (columns == 1 and _is_logistic(graph, scores)):
         return Head(output, scores, "probabilities", columns, (), mixture=True)
     classifiers = [n for n in graph.cone([scores]) if n.domain == ML_DOMAIN and n.op_type.endswith("Classifier")]
@@ -203,6 +209,12 @@ def _logarithm(graph: Graph, probs: str, columns: int) -> str:
     clean = graph.append("Relu", [graph.append("Sub", [probs, noise], "fedlas_logits")], "fedlas_logits")
     floor = graph.add_constant("fedlas_floor", np.array([FLOOR / classes], np.float32))
     return graph.append("Log", [graph.append("Add", [clean, floor], "fedlas_logits")], "fedlas_logits")
+
+
+def _floored(num_classes: int) -> Notice:
+    floor = FLOOR / num_classes
+    message = f"A probability of zero has no logarithm: {floor:.1g} was added to the probability of each class."
+    return adjustment("probabilities_floored", message, floor=floor)
 
 
 def _check_finite(classifier: RuntimeOnlyClassifier) -> None:

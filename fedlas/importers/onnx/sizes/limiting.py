@@ -18,6 +18,7 @@ from fedlas.importers.onnx.input_specs import InputSpec
 from fedlas.importers.onnx.operators import operator_name
 from fedlas.importers.onnx.sizes.abstract_tensor import AbstractTensor
 from fedlas.importers.onnx.sizes.interpreter import ROWS, Interpretation
+from fedlas.notice import Notice, adjustment
 
 _LEAST_LIMIT = 1024
 #: Smaller limits would change what ordinary rows give.
@@ -27,8 +28,8 @@ _SCALE = 16
 _TYPES = {TensorProto.INT64, TensorProto.INT32, TensorProto.FLOAT, TensorProto.DOUBLE}
 
 
-def limit_sizes(graph: Graph, inputs: Sequence[InputSpec], lengths: Mapping[str, int]) -> list[str]:
-    """Change `graph` so that no size depends on values without a limit; returns a remark on each limit for the owner.
+def limit_sizes(graph: Graph, inputs: Sequence[InputSpec], lengths: Mapping[str, int]) -> list[Notice]:
+    """Change `graph` so that no size depends on values without a limit; returns a notice of each limit.
 
     Raises:
         UnsupportedModel: `size_depends_on_values` where no limit can be written.
@@ -49,7 +50,7 @@ class _LimitWriter:
 
     def __init__(self, graph: Graph) -> None:
         self.graph = graph
-        self.notes: list[str] = []
+        self.notes: list[Notice] = []
 
     def __call__(self, run: Interpretation, node: NodeProto, position: int) -> None:
         name, tensor = node.input[position], run.tensors[node.input[position]]
@@ -60,10 +61,12 @@ class _LimitWriter:
             return
         node.input[position] = self._limited(run, name, tensor, limit, grows)
         shown = f"the number of elements of a row, and {limit:,} at least" if grows else f"{limit:g}"
-        self.notes.append(
+        message = (
             f"{operator_name(node)} takes a size from the values of a row ({name!r}): it is limited to {shown}; "
-            "rows that ask for more are computed with the limit"
+            "rows that ask for more are computed with the limit."
         )
+        evidence = {"operator": operator_name(node), "tensor": name, "limit": limit}
+        self.notes.append(adjustment("size_limited", message, **evidence))
 
     def _limit(self, run: Interpretation, node: NodeProto, position: int) -> tuple[float | None, bool]:
         """The largest limit that makes no tensor too large, and whether it may grow with the rows' lengths."""

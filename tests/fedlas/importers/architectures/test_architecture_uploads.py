@@ -241,11 +241,12 @@ def test_everything_that_does_not_fit_is_listed(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("prefix", ["module.", "model.", "module._orig_mod."])
 def test_wrappers_names_are_taken_off(prefix: str, tmp_path: Path) -> None:
-    """What DataParallel and others put before every name does not matter, and a warning says so."""
+    """What DataParallel and others put before every name does not matter, and the owner is told."""
     path = saved(library_network(corpus.ARCHITECTURE), tmp_path / "w.safetensors", prefix=prefix)
     classifier = load_architecture(path, architecture=corpus.ARCHITECTURE, input_shape=(3, 64, 64))
     assert classifier.num_classes == CLASSES
-    assert prefix in classifier.notes[0]
+    told = {notice.code: notice.evidence for notice in classifier.adjustments}
+    assert told == {"prefix_removed": {"prefix": prefix}, "classes_counted": {"num_classes": CLASSES}}
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
@@ -253,6 +254,8 @@ def test_other_floats_become_float32(dtype: torch.dtype, tmp_path: Path) -> None
     """Weights of another width are what the safetensors library reads, in float32."""
     path = saved(library_network("timm/test_resnet"), tmp_path / "w.safetensors", dtype=dtype)
     classifier = load_architecture(path, architecture="timm/test_resnet")
+    told = {notice.code: notice.evidence for notice in classifier.adjustments}
+    assert told["float32"] == {"stored_as": [str(dtype).removeprefix("torch.")]}
     expected = load_file(path)
     state = classifier.network.state_dict()
     assert set(state) == set(expected)
@@ -293,12 +296,13 @@ def test_image_size(tmp_path: Path) -> None:
 
 
 def test_auxiliary_outputs_are_left_out(tmp_path: Path) -> None:
-    """Weights of outputs that only training uses may be in the file; a warning names them."""
+    """Weights of outputs that only training uses may be in the file; the owner is told."""
     network = library_network("torchvision/googlenet", aux_logits=True)
     classifier = load_architecture(saved(network, tmp_path / "w.safetensors"), architecture="torchvision/googlenet")
     assert not any("aux" in name for name, _ in classifier.named_parameters())
-    assert "auxiliary" in classifier.notes[0]
-    assert "transform_input" in classifier.notes[1]
+    told = {notice.code: notice.evidence for notice in classifier.adjustments}
+    assert set(told) == {"auxiliary_left_out", "transform_input_off", "classes_counted", "image_size_assumed"}
+    assert all("aux" in str(name) for name in told["auxiliary_left_out"]["weights"])  # type: ignore[union-attr]
 
 
 def test_distilled_heads_are_averaged(tmp_path: Path) -> None:
