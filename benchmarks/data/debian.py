@@ -22,7 +22,7 @@ def r_frame(package: str, name: str) -> Any:
         import rdata
     except ImportError:
         raise missing("the reader of R's files", "`pip install rdata` brings it") from None
-    folder = _unpacked(package)
+    folder = unpacked(package)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # rdata tells of every encoding and attribute that it has to guess
         for path in folder.rglob(f"data/{name}.rda"):
@@ -45,7 +45,8 @@ def _decompressed(stored: bytes) -> bytes:
             return zlib.decompress(stored[4:])
 
 
-def _unpacked(package: str) -> Path:
+def unpacked(package: str) -> Path:
+    """The folder of a package's files, downloaded once."""
     folder = cache_folder() / "debian" / package
     if folder.exists():
         return folder
