@@ -75,8 +75,8 @@ def model(folder: Path) -> Json:
     return {"file": str(folder / "served.onnx"), "profile": {**profile.stored(), **promises}}
 
 
-def write(path: Path, rows: int) -> None:
-    """The prepared copy of a dataset whose splits were drawn, written piece by piece through a scratch file."""
+def write(path: Path, rows: int, *, labelled: bool) -> None:
+    """The prepared copy of a dataset, its splits drawn where it has any, written through a scratch file."""
     from fedlas.data import Dataset, save_dataset
     from fedlas.data.splits import draw_splits
 
@@ -88,9 +88,10 @@ def write(path: Path, rows: int) -> None:
         for start in range(0, rows, _PIECE):
             file.write(rng.standard_normal((min(_PIECE, rows - start), FEATURES), dtype=np.float32).data)
     mapped = np.load(scratch, mmap_mode="r")
-    targets = rng.integers(0, CLASSES, rows)
-    names = [str(k) for k in range(CLASSES)]
-    save_dataset(Dataset({"x": mapped}, targets, names, True, draw_splits(targets)), path)
+    targets = rng.integers(0, CLASSES, rows if labelled else 0)
+    names = [str(k) for k in range(CLASSES if labelled else 0)]
+    splits = draw_splits(targets) if labelled else np.empty(0, np.int8)
+    save_dataset(Dataset({"x": mapped}, targets, names, True, splits, labelled=labelled), path)
     scratch.unlink()
 
 
@@ -223,6 +224,8 @@ def main() -> None:
     parser.add_argument("--options", type=json.loads, default=OPTIONS)
     parser.add_argument("--folder", type=Path, default=Path(tempfile.gettempdir()))
     parser.add_argument("--out", type=Path, help="also write the results here, as JSON")
+    parser.add_argument("--unlabelled", action="store_true", help="rows that are only to be predicted")
+    parser.add_argument("--errors", choices=("fail", "column"), default="fail")
     parser.add_argument("--no-pages", action="store_true")
     parser.add_argument("--request", type=Path, help=argparse.SUPPRESS)
     args = parser.parse_args()
@@ -235,14 +238,16 @@ def main() -> None:
         served = model(folder)
         for rows in args.rows:
             prepared = folder / "prepared.npz"
-            write(prepared, rows)
+            write(prepared, rows, labelled=not args.unlabelled)
             for megabytes in args.memory_megabytes:
                 with tempfile.TemporaryDirectory(dir=folder) as place:
                     request = Path(place) / "order.json"
                     order = {"profile": served["profile"], "options": args.options}
+                    order["errors"] = args.errors
                     files = {"model": served["file"], "dataset": str(prepared)}
                     request.write_text(json.dumps({"order": order, "files": files, "rows": rows}))
-                    result = {"rows": rows, **in_group(request, megabytes)}
+                    size = prepared.stat().st_size / 2**20
+                    result = {"rows": rows, "prepared_mb": size, **in_group(request, megabytes)}
                     if "failed" not in result and not args.no_pages:
                         result |= pages(Path(place) / "child" / "results.parquet", rows)
                 print(json.dumps(result, indent=1), flush=True)

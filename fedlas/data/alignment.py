@@ -11,7 +11,7 @@ import numpy as np
 from fedlas.data.casting import InputSpec, Shape, cast, described, fits, pixels, shown
 from fedlas.data.dataset import Array, Dataset, Integers
 from fedlas.data.image_column import ImageColumn
-from fedlas.errors import BadDataset, Mismatch
+from fedlas.errors import Mismatch
 from fedlas.preprocessing import Preprocessing
 
 #: Names under which a dataset's main array is known when the model calls its only input otherwise.
@@ -43,9 +43,7 @@ def align(
         BadDataset: `unlabelled_dataset`; `non_finite` where a number is too large for the model's type; the code of a
             `BadImage`.
     """
-    if not dataset.labelled:
-        what = "nothing can be fitted to or judged on rows without labels: a label column is needed"
-        raise BadDataset("unlabelled_dataset", what)
+    dataset.require()
     inputs = align_inputs(dataset.inputs, model_inputs, preprocessing=preprocessing, scratch=scratch)
     used = used_inputs(dataset.inputs, model_inputs)
     unused = [f"'{name}' is not used: the model has no such input" for name in dataset.inputs if name not in used]

@@ -110,9 +110,7 @@ class ArrayBuilder:
         """The whole array; one in a file is mapped, and never written again."""
         assert self._dtype is not None
         if self._broken and self._factory.broken is not None:
-            self._factory.broken.append(
-                f"{self._broken} rows hold no finite number in some place: {self._first_broken}"
-            )
+            self._factory.broken.append(f"rows with numbers that are not finite: {self._broken}; {self._first_broken}")
         shape = (self._rows, *self._row_shape)
         if self._file is None:
             self._memory.resize(self._rows * self._row_bytes, refcheck=False)

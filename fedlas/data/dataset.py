@@ -101,7 +101,10 @@ class Dataset:
         return np.arange(len(self)) if self.file_rows is None else np.argsort(self.file_rows)
 
     def require(self, *splits: str) -> None:
-        """Raise BadDataset `split_too_small` unless each of the splits has `MIN_SPLIT_ROWS` rows."""
+        """Raise BadDataset: `unlabelled_dataset`, or `split_too_small` unless each split has `MIN_SPLIT_ROWS` rows."""
+        if not self.labelled:
+            what = "nothing can be fitted to or judged on rows without labels: a label is needed"
+            raise BadDataset("unlabelled_dataset", what)
         for split in splits:
             if (count := len(self.rows(split))) < MIN_SPLIT_ROWS:
                 raise BadDataset(

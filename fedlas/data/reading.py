@@ -43,7 +43,7 @@ from fedlas.errors import BadDataset
 from fedlas.notice import Notice, adjustment
 
 PURPOSES = ("fit", "predict")
-_TOLERATED = "a batch fails on them, or with errors=column says so in their rows"
+_TOLERATED = "a batch fails on such rows, or with errors=column they have an error in place of an answer"
 _CLASS_NAMES = "class_names"
 
 
@@ -194,7 +194,7 @@ def _to_predict(columns: Columns, roles: Roles, format: str, told: list[Notice],
         class_names=[],
         class_names_given=False,
         splits=np.empty(0, np.int8),
-        warnings=[*columns.warnings, *warnings, *(f"{sentence}: {_TOLERATED}" for sentence in broken)],
+        warnings=[*columns.warnings, *warnings, *(f"{sentence}; {_TOLERATED}" for sentence in broken)],
         roles=dict(roles.names()),
         format=format,
         ids=ids,
@@ -207,8 +207,8 @@ def _passed_over(roles: Roles, purpose: str | None, names: Sequence[str], *, dra
     """What was sent for a calibration, and what is missing for one."""
     told = []
     if purpose is None:
-        what = "so the rows can only be predicted, as with purpose=predict"
-        told.append(adjustment("no_label", f"{no_label(names)}: {what}"))
+        found = "no class folders" if names == [FILE_NAME] else no_label(names)
+        told.append(adjustment("no_label", f"{found}: so the rows can only be predicted, as with purpose=predict"))
     ignored = {role: name for role, name in roles.names().items() if role != "id"}
     if ignored:
         shown = ", ".join(f"{role} ({name})" for role, name in ignored.items())

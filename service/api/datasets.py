@@ -1,4 +1,4 @@
-"""`/v1/datasets`: labelled datasets; a worker opens them in its sandbox."""
+"""`/v1/datasets`: rows to fit to, or only to be predicted; a worker opens them in its sandbox."""
 
 from __future__ import annotations
 

@@ -61,9 +61,9 @@ def saved(write: Any) -> bytes:
     return buffer.getvalue()
 
 
-def wrong(service: Service, kind: str, cases: dict[str, tuple[bytes, str, str]]) -> dict[str, Any]:
+def wrong(service: Service, kind: str, cases: dict[str, tuple[bytes, str, str]], **options: str) -> dict[str, Any]:
     """Send all at once; return the records that are not rejected with the code and the words they should have."""
-    records = {name: service.upload(kind, content) for name, (content, _, _) in cases.items()}
+    records = {name: service.upload(kind, content, **options) for name, (content, _, _) in cases.items()}
     found = {name: service.final(f"/v1/{kind}/{record['id']}") for name, record in records.items()}
     return {
         name: (found[name]["status"], found[name]["error"])
@@ -133,7 +133,7 @@ def test_bad_datasets(service: Service) -> None:
         "csv, ragged": (b"a,label\n1,0\n2,1,3\n", "corrupt", ""),
         "no text at all": (bytes(range(256)) * 4, "unsupported_format", ""),
     }
-    assert wrong(service, "datasets", cases) == {}
+    assert wrong(service, "datasets", cases, purpose="fit") == {}
 
 
 def test_jobs_whose_model_and_dataset_do_not_fit(service: Service, uploads: Uploads, digits: tuple[Json, Json]) -> None:

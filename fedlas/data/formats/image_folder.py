@@ -187,7 +187,7 @@ def _checked(images: ImageColumn, names: Sequence[str], arrays: ArrayFactory) ->
     if broken and arrays.broken is not None:
         first = min(broken)
         arrays.broken.append(
-            f"{len(broken)} images cannot be read, the first {names[first][:200]!r}: {broken[first].message}"
+            f"images that cannot be read: {len(broken)}; the first is {names[first][:200]!r}: {broken[first].message}"
         )
     images.warnings = _remarks([fact for fact in facts if fact is not None])
     return images

@@ -181,7 +181,7 @@ class _Inspected(Records[InspectedRow]):
 
 
 class Datasets(_Inspected[tables.Dataset]):
-    """Labelled datasets."""
+    """Datasets."""
 
     table = tables.Dataset
     noun = "dataset"

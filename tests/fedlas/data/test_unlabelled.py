@@ -114,9 +114,9 @@ def test_numbers_that_are_none_are_kept(tmp_path: Path) -> None:
     dataset = read(tmp_path, npz(x=rows))
     np.testing.assert_array_equal(dataset.inputs["x"], rows)
     (warning,) = dataset.warnings
-    assert warning.startswith("2 rows hold no finite number in some place: 'x' is empty or NaN in row 1, position [2]")
+    assert warning.startswith("rows with numbers that are not finite: 2; 'x' is empty or NaN in row 1, position [2]")
     (warning,) = read(tmp_path, npz(x=rows), missing="nan").warnings
-    assert warning.startswith("1 rows hold")
+    assert warning.startswith("rows with numbers that are not finite: 1;")
     (warning,) = read(tmp_path, csv(a=["1", "", "3"], b=[1, 2, 3])).warnings
     assert "'a' is empty or NaN in row 1 (counted from 0)" in warning
 
@@ -147,7 +147,7 @@ def test_broken_images_are_kept(tmp_path: Path) -> None:
     upload = zip_of([Entry(f"{i}.png".encode(), content) for i, content in enumerate(contents)])
     dataset = read(tmp_path, upload)
     (warning,) = dataset.warnings
-    assert warning.startswith("2 images cannot be read, the first '1.png'")
+    assert warning.startswith("images that cannot be read: 2; the first is '1.png'")
     save_dataset(dataset, tmp_path / "prepared.npz")
     assert [*load_dataset(tmp_path / "prepared.npz").inputs["images"]] == contents
 
