@@ -113,16 +113,17 @@ def read_weights(name: str, array: Array) -> NDArray[np.float64]:
 
 
 def read_ids(name: str, array: Array) -> tuple[Array, list[str]]:
-    """The names of the rows (N,), numbers or text, and a sentence where two rows share one."""
+    """The names of the rows (N,), numbers, text or bytes of text, and a sentence where two rows share one."""
     check_single("id", array)
     rows = codes(array)
-    ids = array if array.dtype.kind in "iufb" else as_text(array)
+    ids = array if array.dtype.kind in "iufbS" else as_text(array)
     twice = np.flatnonzero(np.bincount(rows) > 1)
     if not len(twice):
         return ids, []
     first, second = np.flatnonzero(rows == twice[0])[:2]
+    (shown,) = as_text(ids[[first]])
     return ids, [
-        f"{len(twice)} values of the id '{name}' stand in more than one row, for example {str(ids[first])[:60]} "
+        f"{len(twice)} values of the id '{name}' stand in more than one row, for example {str(shown)[:60]} "
         f"in rows {first} and {second} (counted from 0)"
     ]
 

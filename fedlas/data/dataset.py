@@ -37,7 +37,7 @@ class Dataset:
         roles: role -> name of the column or array (a list of names for `slices`).
         slices: columns (N,) by name, numbers or text, by whose values a report looks at parts of the rows.
         weights: sampling weights (N,), how many rows of the population each row stands for; None where all count alike.
-        ids: the owner's names of the rows (N,), numbers or text.
+        ids: the owner's names of the rows (N,), numbers, text, or UTF-8 bytes.
         adjustments: what was done to the rows for their owner.
         columns: names of the columns of the single input that numeric columns form together, in order.
         reading: how the file was read (`padding` by input, `missing`), which answers for new rows repeat.

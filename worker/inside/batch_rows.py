@@ -21,6 +21,7 @@ from fedlas.data.array_builder import non_finite
 from fedlas.data.casting import InputSpec
 from fedlas.data.dataset import Array
 from fedlas.data.image_column import ImageColumn
+from fedlas.data.labels import as_text
 from fedlas.data.memmap import RowReader
 from fedlas.errors import FedLASError
 from fedlas.preprocessing import Preprocessing
@@ -112,7 +113,8 @@ class ModelRows:
             return
         named = replace(self._dataset, inputs={"id": self._dataset.ids})
         for block in in_file_order(named, self._step):
-            yield block["id"]
+            ids = block["id"]
+            yield as_text(ids) if ids.dtype.kind == "S" else ids
 
     def _aligned(self, block: Block) -> tuple[dict[str, Array], Errors]:
         rows = {name: block[name] for name in self._used}

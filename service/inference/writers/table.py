@@ -116,7 +116,7 @@ def numbered(
         errors: by the number of the row; None leaves out the column `error`.
     """
     numbers = np.arange(first_row, first_row + count, dtype=np.int64)
-    before = {"row": pa.array(numbers)} | ({} if ids is None else {"id": _id_array(ids)})
+    before = {"row": pa.array(numbers)} | ({} if ids is None else {"id": pa.array(ids, from_pandas=True)})
     if errors:
         failed = np.isin(numbers, list(errors))
         answers = answers.take(pa.array(np.cumsum(~failed) - 1, mask=failed))
@@ -125,12 +125,6 @@ def numbered(
         found = [errors.get(number) for number in numbers.tolist()] if errors else [None] * count
         after["error"] = pa.array([error and {"code": error.code, "message": error.message} for error in found], _ERROR)
     return pa.table({**before, **dict(zip(answers.column_names, answers.columns, strict=True)), **after})
-
-
-def _id_array(ids: np.ndarray) -> pa.Array:
-    """Names as text, numbers as they are; an empty one is null."""
-    array = pa.array(ids, from_pandas=True)
-    return array.cast(pa.string()) if pa.types.is_binary(array.type) else array
 
 
 def write_results(path: Path, tables: Iterable[pa.Table]) -> int:

@@ -127,7 +127,7 @@ def test_images_need_no_folders(tmp_path: Path) -> None:
     dataset = read(tmp_path, flat)
     assert (dataset.labelled, dataset.roles, dataset.class_names) == (False, {"id": "file_name"}, [])
     assert dataset.ids is not None
-    assert dataset.ids.tolist() == ["b.png", "a.png"]
+    assert dataset.ids.tolist() == [b"b.png", b"a.png"]
     assert [*dataset.inputs["images"]] == [image(photo(4, 4, seed=i)) for i in range(2)]
     with pytest.raises(BadDataset, match="class folders") as caught:
         read(tmp_path, flat, purpose="fit")
@@ -135,7 +135,7 @@ def test_images_need_no_folders(tmp_path: Path) -> None:
     mixed = zip_of([Entry(name, image(photo())) for name in (b"cat/1.png", b"2.png", b"a/b/3.png")])
     found = read(tmp_path, mixed, purpose="predict")
     assert found.ids is not None
-    assert found.ids.tolist() == ["cat/1.png", "2.png", "a/b/3.png"]
+    assert found.ids.tolist() == [b"cat/1.png", b"2.png", b"a/b/3.png"]
     metadata = Entry(b"metadata.csv", b"file_name,id,age\n2.png,007,1\n1.png,013,2\n")
     named = read(tmp_path, zip_of([*(Entry(name, image(photo())) for name in (b"1.png", b"2.png")), metadata]))
     assert (named.roles, named.ids is not None and named.ids.tolist()) == ({"id": "id"}, ["013", "007"])
