@@ -17,7 +17,6 @@ from fedlas.calibration.serving import WrittenFinalist, judge_and_write
 from fedlas.calibrators import Calibrator, Identity
 from fedlas.calibrators.feature_map import shown_parameters
 from fedlas.data import Dataset, shared_rows
-from fedlas.data.missing_classes import missing_classes
 from fedlas.deployment import Deployment
 from fedlas.export.graph import ExportReport
 from fedlas.gate.claims import FINE_TUNED, GateVerdict
@@ -29,7 +28,7 @@ from fedlas.race.journal import Journal
 from fedlas.race.outputs import SplitOutputs
 from fedlas.race.race import run_race
 from fedlas.race.results import CandidateResult, Finalist, RaceProgress, RaceResult
-from fedlas.report import CalibrationReport
+from fedlas.report import CalibrationReport, Subject
 from fedlas.report.diagnostics import Diagnostics, fedlas_diagnostics
 from fedlas.report.out_of_fold import OutOfFold
 from fedlas.training.fit import device_name
@@ -94,6 +93,7 @@ def calibrate(
     *,
     request: Mapping[str, object] | None = None,
     digests: Mapping[str, str] | None = None,
+    subject: Subject | None = None,
     journal: Journal | None = None,
     on_stage: OnStage = lambda stage, fraction: None,
     on_progress: Callable[[RaceProgress], None] | None = None,
@@ -105,6 +105,7 @@ def calibrate(
     Args:
         dataset: in the classifier's inputs and classes (`fedlas.data.align`).
         request, digests: what was ordered and given; they are part of the report, from which it can be repeated.
+        subject: whose report it is.
         journal: what an earlier attempt has saved, as `run_race` takes it.
         on_progress: as `run_race` calls it, with the share of the whole calibration.
         on_notice: called with everything that looks wrong, before anything is trained.
@@ -153,6 +154,7 @@ def calibrate(
         written_file=judged.written_file,
         warnings=warnings,
         adjustments=start.adjustments,
+        subject=subject,
     )
     report = judged.evaluation.report(evidence)
     return Calibration(
@@ -251,15 +253,8 @@ def _notes(start: Start, fitted: Calibrator) -> list[str]:
             f"The model has no weights that can be trained{f' ({why})' if why else ''}; "
             "only its confidences were calibrated."
         )
-    if start.num_idle:
-        notes.append(
-            f"Nothing is trained, so {start.num_idle:,} rows that were drawn to train calibrate beside the "
-            f"{start.calibrated_on['calibration']:,} calibration rows; the model has seen none of them. What judges is "
-            "unchanged."
-        )
     return [
         *notes,
         *few_rows(len(start.targets), fitted),
-        *(notice.message for notice in missing_classes(start.dataset)),
         *start.dataset.warnings,
     ]

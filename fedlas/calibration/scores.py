@@ -37,7 +37,7 @@ from fedlas.gate.claims import GateVerdict
 from fedlas.guarantees import Guarantees
 from fedlas.race.scoring import CrossFitted, post_hoc_names
 from fedlas.race.selection import CalibratorSelector, keeps_labels
-from fedlas.report import CalibrationReport, SplitAccuracy
+from fedlas.report import CalibrationReport, SplitAccuracy, Subject
 
 #: Few draws of wrong labels: a request waits for the report.
 _NOISE_DRAWS = 3
@@ -101,13 +101,17 @@ class ScoresCalibration:
 
 
 def calibrate_scores(
-    rows: ScoredRows, options: CalibrationOptions | None = None, *, digests: Mapping[str, str] | None = None
+    rows: ScoredRows,
+    options: CalibrationOptions | None = None,
+    *,
+    digests: Mapping[str, str] | None = None,
+    subject: Subject | None = None,
 ) -> ScoresCalibration:
     """Choose a calibrator on calibration rows, judge it on test rows, promise on guarantee rows.
 
     Args:
         options: `method` is `auto` or the name of a calibrator; what is about networks is not used.
-        digests: what was given, for the report.
+        digests, subject: what was given, and whose it is, for the report.
 
     Raises:
         BadDataset: `unknown_method`, or `unsuitable_method` where it cannot be fitted on these scores.
@@ -149,6 +153,8 @@ def calibrate_scores(
         recipe={"methods": methods, "calibrator": {"name": served.name, "parameters": shown_parameters(served)}},
         digests=digests or {},
         notes=_notes(rows.dataset, verdict, served),
+        warnings=missing_classes(rows.dataset),
+        subject=subject,
     )
     return ScoresCalibration(verdict, evaluation.report(evidence), rows, served, guarantees, deployment)
 
@@ -215,7 +221,6 @@ def _notes(dataset: Dataset, verdict: GateVerdict, fitted: Calibrator) -> list[s
         f"The calibrator was fitted on {fitting} rows and judged on {judging} others ({how}).",
         _UNSEEN,
         *few_rows(fitting, fitted),
-        *(notice.message for notice in missing_classes(dataset)),
         *dataset.warnings,
     ]
     if not verdict.promoted:

@@ -49,6 +49,16 @@ class Claim:
     comparisons: tuple[Comparison, ...]
     rows_needed: int | None = None
 
+    @property
+    def beaten(self) -> tuple[str, ...]:
+        """What the finalist is shown to be better than."""
+        return tuple(one.against for one in self.comparisons if one.p_value <= self.level)
+
+    @property
+    def not_beaten(self) -> tuple[str, ...]:
+        """What it is not shown to be better than."""
+        return tuple(one.against for one in self.comparisons if one.p_value > self.level)
+
 
 @dataclass(frozen=True)
 class GateVerdict:
@@ -78,6 +88,11 @@ class GateVerdict:
     finalist: str | None = None
     shown: bool | None = field(init=False, default=None)
     promoted: bool = field(init=False)
+
+    @property
+    def served_claim(self) -> Claim | None:
+        """The claim that was made for what is served, if there was one."""
+        return next((claim for claim in self.claims if claim.finalist == self.finalist), None)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "promoted", self.verdict in ("trained", "post_hoc"))

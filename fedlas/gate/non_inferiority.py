@@ -42,7 +42,7 @@ GUARD_NAMES = {
     "class_auroc_drop": "ranks the rows of one class worse among all rows (AUROC)",
     "class_log_score_rise": "says less about one class, or all rare ones, than the upload or what keeps all its labels "
     "(relative rise of the log score against the rest)",
-    "class_share_error": "says that one class is rarer or more common than it is (by this factor)",
+    "class_share_error": "says that one class is rarer or more common than it is (as a factor)",
     "confident_errors": "is less often right than it says where it is at least 80 % sure, by more than before",
     "worst_class_recall_drop": "loses recall in one class",
     "rare_classes_recall_drop": "loses recall in classes with fewer than 50 test rows",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from fedlas.gate.claims import FINE_TUNED, MOST_ROWS_NEEDED, Claim, Comparison, GateVerdict
+from fedlas.gate.claims import FINE_TUNED, MOST_ROWS_NEEDED, GateVerdict
 from fedlas.gate.non_inferiority import GUARD_NAMES, Guard
 from fedlas.gate.vetoes import Veto
 
@@ -31,10 +31,11 @@ _NOT_WRITTEN = "no file could be written of what the calibration rows preferred 
 
 
 def sentences_of(verdict: GateVerdict, num_rows: int, class_names: Sequence[str] | None = None) -> tuple[str, ...]:
-    """What is served and shown, every claim, every guard that failed or that chance excused, vetoes, and the ledger."""
+    """What is served and shown, every guard that failed or that chance excused, vetoes, and the ledger.
+
+    The figures of comparisons and guards stand in the verdict itself.
+    """
     sentences = [_served(verdict, num_rows)]
-    for claim in verdict.claims:
-        sentences += [_compared(claim, comparison, verdict.score) for comparison in claim.comparisons]
     sentences += [text for guard in verdict.guards if (text := _guarded(guard, class_names))]
     sentences += [_worse(veto) for veto in verdict.vetoes if veto.against is not None]
     if all(claim.finalist not in FINE_TUNED for claim in verdict.claims):
@@ -72,51 +73,51 @@ def _served(verdict: GateVerdict, num_rows: int, *, written: str = "") -> str:
 
 
 def _shown(verdict: GateVerdict, num_rows: int) -> str:
-    """Whether the test rows show what is served to be better, or how many would."""
-    score = SCORE_NAMES[verdict.score]
-    if verdict.shown:
-        return f"The {num_rows:,} test rows show it to be better ({score})."
-    start = f"The {num_rows:,} test rows do not show it to be better ({score})"
-    claim = next((claim for claim in verdict.claims if claim.finalist == verdict.finalist), None)
+    """What the test rows show what is served to be better than, and how many would show the rest."""
+    score, start = SCORE_NAMES[verdict.score], f"The {num_rows:,} test rows"
+    claim = verdict.served_claim
     if claim is None:
-        return f"{start}: the one claim for fine-tuned models was made for what the calibration rows prefer to it."
+        return (
+            f"{start} do not show it to be better ({score}): the one claim for fine-tuned models was made for what the "
+            "calibration rows prefer to it."
+        )
+    beaten, others = (_all_of(names) for names in (claim.beaten, claim.not_beaten))
+    if not others:
+        return f"{start} show it to be better than {beaten} ({score})."
+    found = f"show it to be better than {beaten} ({score}), but do" if beaten else "do"
+    said = f"{start} {found} not show it to be better than {others}{'' if beaten else f' ({score})'}"
     needed = claim.rows_needed
     if needed is None:
         worse = any(comparison.low > 0 for comparison in claim.comparisons)
-        return f"{start}: they show it to be worse." if worse else f"{start}, nor to be worse."
+        return f"{said}: they show it to be worse." if worse else f"{said}, nor to be worse."
     number = f"more than {MOST_ROWS_NEEDED:,}" if needed > MOST_ROWS_NEEDED else f"about {needed:,}"
-    return f"{start}; if it is truly better by as much as they say, {number} test rows would show it with 80 % power."
+    return f"{said}; if it is truly better by as much as they say, {number} test rows would show it with 80 % power."
+
+
+def _all_of(finalists: Sequence[str]) -> str:
+    *others, last = [FINALIST_NAMES[name] for name in finalists] or [""]
+    return f"{', '.join(others)} and {last}" if others else last
 
 
 def _worse(veto: Veto) -> str:
     return (
         f"{_start(veto.finalist)} is shown to be worse than {FINALIST_NAMES[veto.against or 'uploaded']}: "
-        f"{SCORE_NAMES[veto.score or 'nll']} {veto.value:+.4f} ({_p(veto.p_value or 0.0)}), so it is not served."
-    )
-
-
-def _compared(claim: Claim, c: Comparison, score: str) -> str:
-    return (
-        f"{_start(claim.finalist)} against {FINALIST_NAMES[c.against]}: {SCORE_NAMES[score]} {c.value:+z.4f} "
-        f"({100 * (1 - 2 * claim.level):.4g} % interval {c.low:+z.4f} to {c.high:+z.4f}, {_p(c.p_value)}), "
-        f"{'shown to be better' if c.p_value <= claim.level else 'not shown to be better'}."
+        f"{SCORE_NAMES[veto.score or 'nll']} {veto.value:+.4f}, so it is not served."
     )
 
 
 def _guarded(guard: Guard, class_names: Sequence[str] | None) -> str:
     """Why a guard stopped a finalist, or what it let pass although the figure is beyond the limit; else nothing."""
-    chance = guard.chance if guard.value > guard.limit else None
-    if guard.passed and chance is None:
+    excused = guard.passed and guard.chance is not None and guard.value > guard.limit
+    if guard.passed and not excused:
         return ""
     which = "" if guard.class_index is None else f" (class {_class(guard.class_index, class_names)})"
     if guard.name == "rare_classes_recall_drop" and guard.chance is None:
         who = _start(guard.finalist)
         return f"{who} no longer finds a single row of a class that was found before{which}, so it is not served."
-    range_ = "" if guard.low is None else f" (interval {guard.low:+z.4f} to {guard.high:+z.4f})"
-    figure = f"{_start(guard.finalist)} {GUARD_NAMES[guard.name]}{which}: {guard.value:.4f}{range_}"
-    if guard.passed and chance is not None:
-        return f"{figure}, more than the {guard.limit:g} that is allowed, but chance explains it ({_p(chance)})."
-    return f"{figure}, more than the {guard.limit:g} that is allowed, so it is not served."
+    found = f"{_start(guard.finalist)} {GUARD_NAMES[guard.name].replace(' (as a factor)', '')}{which}"
+    beyond = f", by more than the {guard.limit:g} that is allowed" if guard.limit else ""
+    return f"{found}{beyond}, but chance explains it." if excused else f"{found}{beyond}, so it is not served."
 
 
 def _class(index: int, class_names: Sequence[str] | None) -> str:
@@ -126,14 +127,9 @@ def _class(index: int, class_names: Sequence[str] | None) -> str:
 def _ledger(verdict: GateVerdict) -> str:
     times = "once" if verdict.evaluations_before == 1 else f"{verdict.evaluations_before} times"
     return (
-        f"These test rows have judged {times} before, and each evaluation spends part of the permitted chance of a "
-        f"false claim: {100 * (verdict.level or 0):.3g} % is left for this one, which needs clearer differences or "
-        "new test rows."
+        f"These test rows have judged {times} before. Each evaluation spends part of the permitted chance of a false "
+        "claim, so that this one needs clearer differences than the first, or new test rows."
     )
-
-
-def _p(value: float) -> str:
-    return f"p = {value:.4f}" if value >= 1e-4 else "p < 0.0001"
 
 
 def _start(finalist: str) -> str:

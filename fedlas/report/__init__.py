@@ -9,11 +9,14 @@ from fedlas.report.environment import library_versions, machine_facts
 from fedlas.report.evidence import Evidence
 from fedlas.report.page import report_html
 from fedlas.report.split_accuracy import SplitAccuracy
+from fedlas.report.subject import Named, Subject
 
 __all__ = [
     "CalibrationReport",
     "Evidence",
+    "Named",
     "SplitAccuracy",
+    "Subject",
     "build_report",
     "library_versions",
     "machine_facts",

@@ -17,6 +17,7 @@ from fedlas.metrics.bootstrap import Estimate
 from fedlas.metrics.clustered_mean import clustered_mean
 from fedlas.metrics.proper_scores import Score, row_scores
 from fedlas.report.out_of_fold import OutOfFold
+from fedlas.report.wording import listed
 
 #: The parts in the order in which they are added, as a sentence names them.
 PART_NAMES = {
@@ -89,7 +90,7 @@ def added_parts(
     nll, brier = on_test_rows("nll"), on_test_rows("brier")
     parts = tuple(AddedPart(name, name == served, fitted.get(name), nll.get(name), brier.get(name)) for name in names)
     num_rows = len(next(iter(out_of_fold.by_part.values())))
-    return AddedParts(num_rows, parts, _sentence(parts, confidence_level))
+    return AddedParts(num_rows, parts, _sentence(parts))
 
 
 def _scores(names: list[str], values: Mapping[str, Floats], mean: Callable[[Floats], Estimate]) -> dict[str, PartScore]:
@@ -104,15 +105,23 @@ def _scores(names: list[str], values: Mapping[str, Floats], mean: Callable[[Floa
     }
 
 
-def _sentence(parts: tuple[AddedPart, ...], confidence_level: float) -> str:
-    changes = [
-        f"{PART_NAMES[part.name]} {change.value:+z.4f} ({change.low:+z.4f} to {change.high:+z.4f})"
+def _sentence(parts: tuple[AddedPart, ...]) -> str:
+    """Which parts lower the NLL of the calibration rows out of fold, and which do not, without the figures."""
+    changes = {
+        PART_NAMES[part.name]: part.out_of_fold_nll.change
         for part in parts
-        if part.out_of_fold_nll is not None and (change := part.out_of_fold_nll.change) is not None
+        if part.out_of_fold_nll is not None and part.out_of_fold_nll.change is not None
+    }
+    lower = [name for name, change in changes.items() if change.high < 0]
+    higher = [name for name, change in changes.items() if change.low > 0]
+    open_ = [name for name in changes if name not in lower and name not in higher]
+    told = [
+        f"{what} {listed(names)}"
+        for names, what in (
+            (lower, "is lowered by"),
+            (open_, "is not shown to be changed by"),
+            (higher, "is raised by"),
+        )
+        if names
     ]
-    if not changes:
-        return ""
-    return (
-        "What each part adds to the one before it, as a change of NLL on the calibration rows out of fold "
-        f"({100 * confidence_level:g} % intervals): {', '.join(changes)}."
-    )
+    return f"On the calibration rows, out of fold, the NLL {'; it '.join(told)}." if told else ""

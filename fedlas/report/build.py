@@ -14,8 +14,9 @@ from fedlas.errors import BadDataset
 from fedlas.gate.non_inferiority import JudgedRows
 from fedlas.metrics._checks import Floats, check_groups, check_rows
 from fedlas.metrics.evaluate import Estimates
-from fedlas.report import sections, sentences
+from fedlas.report import sections
 from fedlas.report.added_parts import AddedParts, added_parts
+from fedlas.report.advice import advice
 from fedlas.report.caveats import caveats
 from fedlas.report.confident import confident_section
 from fedlas.report.deployment import decision_table, priors_section
@@ -24,7 +25,10 @@ from fedlas.report.environment import library_versions, machine_facts
 from fedlas.report.evidence import Evidence
 from fedlas.report.guarantees import guarantee_table
 from fedlas.report.loss_comparison import loss_comparison
+from fedlas.report.recipe import recipe_sentences
 from fedlas.report.sections import Resampling
+from fedlas.report.sentences import summary
+from fedlas.report.weak_spots import worst_parts
 
 T = TypeVar("T")
 
@@ -45,13 +49,18 @@ def build_report(
     slices = sections.slice_section(models["calibrated"], rows, evidence.slices, options)
     estimates = _by_model(models, lambda p: metrics.evaluate(p, rows.targets, groups=rows.groups, **vars(options)))
     ledger = None if evidence.evaluations_before is None else EvaluationLedger(evidence.evaluations_before)
+    doubts = caveats(evidence, rows, names, estimates["uploaded"], models["uploaded"].argmax(1) == rows.targets)
     report = CalibrationReport(
+        subject=evidence.subject,
         verdict=evidence.gate.verdict,
         promoted=evidence.gate.promoted,
         shown=evidence.gate.shown,
         summary=(),
         advice=(),
-        warnings=caveats(evidence, rows, names, estimates["uploaded"], models["uploaded"].argmax(1) == rows.targets),
+        warnings=(*(notice.message for notice in evidence.warnings), *doubts),
+        notices=tuple(evidence.warnings),
+        adjustments=tuple(evidence.adjustments),
+        notes=tuple(evidence.notes),
         metrics=estimates,
         differences={
             f"calibrated_minus_{name}": _difference(models["calibrated"], models[name], rows, options)
@@ -83,17 +92,19 @@ def build_report(
         trained_rows=evidence.trained_rows,
         candidates=tuple(as_json(candidate) for candidate in evidence.candidates),
         recipe=dict(evidence.recipe),
+        recipe_in_words=recipe_sentences(
+            evidence.recipe, seed=evidence.seed, trained_rows=evidence.trained_rows, num_test_rows=len(rows.targets)
+        ),
         seed=evidence.seed,
         seen_by_model=evidence.seen_by_model,
         duplicates=evidence.duplicates,
         digests=dict(evidence.digests),
         versions=dict(library_versions() if evidence.versions is None else evidence.versions),
         machine={**machine_facts(), **evidence.machine},
-        worst=sentences.worst_parts(classes, slices, confidence_level),
+        worst=worst_parts(classes, slices, confidence_level),
         written_file=evidence.written_file,
     )
-    report = replace(report, advice=sentences.advice(report))
-    return replace(report, summary=(*evidence.gate.sentences, *sentences.summary(report), *evidence.notes))
+    return replace(report, summary=tuple(summary(report)), advice=advice(report))
 
 
 def _checked(evidence: Evidence) -> tuple[dict[str, Floats], JudgedRows]:

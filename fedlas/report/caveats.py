@@ -32,12 +32,14 @@ def caveats(
     Rows of a group are one observation wherever chance is reckoned with.
     """
     targets, accuracy, nll = rows.targets, uploaded["accuracy"].value, uploaded["nll"].value
+    # What a notice has said of the test rows is not said again.
+    told = {notice.code for notice in evidence.warnings if notice.evidence.get("split") == "test"}
     found = [
         _too_good(rows, accuracy, nll, evidence.seen_by_model),
         _no_better_than_guessing(targets, names, accuracy),
         _apart(evidence.calibration_accuracy, SplitAccuracy.of(correct, groups=rows.groups)),
-        _missing_classes(targets, names),
-        _few(rows),
+        None if "class_not_met" in told else _missing_classes(targets, names),
+        None if "few_groups" in told else _few(rows),
     ]
     return (*(sentence for sentence in found if sentence), *_duplicated(evidence.duplicates or {}))
 
@@ -61,8 +63,9 @@ def _no_better_than_guessing(targets: Ints, names: Sequence[str], accuracy: floa
     if accuracy > share + sqrt(share * (1 - share) / len(targets)) or share == 1:
         return None
     commonest = names[int(counts.argmax())]
+    how = "not shown to be higher" if accuracy > share else "not higher"
     return (
-        f"The uploaded model has an accuracy of {100 * accuracy:.1f} %, no more than that of always answering "
+        f"The uploaded model has an accuracy of {100 * accuracy:.1f} %, {how} than that of always answering "
         f"“{commonest}” ({100 * share:.1f} %): accuracy is no evidence that it has learned anything, and calibration "
         "cannot change that. The recall of each class tells more."
     )
@@ -77,12 +80,13 @@ def _apart(before: SplitAccuracy | None, now: SplitAccuracy) -> str | None:
     )
     if before.value < now.value:
         return (
-            f"{apart}: either labels of calibration rows are wrong, or the two splits come from different places. What "
-            "was fitted on the calibration rows is then wrong for the test rows."
+            f"{apart}, more than chance explains. Check whether both splits were drawn alike (same time, same source) "
+            "and labelled alike: what was fitted on the calibration rows may not hold on the test rows."
         )
     return (
-        f"{apart}, more than chance explains: either it has seen the calibration rows, or the two splits come from "
-        "different places. What was fitted on the calibration rows is then too optimistic."
+        f"{apart}, more than chance explains. Check whether it was trained on the calibration rows, and whether both "
+        "splits were drawn alike (same time, same source): what was fitted on the calibration rows may be too "
+        "confident."
     )
 
 

@@ -19,6 +19,8 @@ from fedlas.metrics.proportions import wilson
 
 #: An AUROC nearer to 1/2 than this is of no use, even where the difference is shown.
 USEFUL = 0.05
+#: Mean smoothings that differ by less than this share are about the same, even where the difference is shown.
+SAME = 0.1
 
 
 @dataclass(frozen=True)
@@ -85,7 +87,7 @@ def fedlas_diagnostics(
     norm = _norm(norms, is_right, level)
     smoothing = None if epsilon is None else _smoothing(_column("epsilon", epsilon, len(norms)), is_right, level)
     signs = None if gate is None else _gate(gate, gate_before, len(norms), level)
-    sentences = (*_norm_sentences(norm), *_smoothing_sentences(smoothing), *_gate_sentences(signs))
+    sentences = (*_norm_sentences(norm), *_smoothing_sentences(smoothing))
     return Diagnostics(len(norms), int(is_right.sum()), norm, smoothing, signs, sentences)
 
 
@@ -172,40 +174,27 @@ def _norm_sentences(norm: NormDiagnostic | None) -> list[str]:
         return [
             "All rows are right or all are wrong, so nothing can tell whether the feature norm predicts correctness."
         ]
-    area = norm.auroc
-    figure = f"(AUROC {area.value:.2f}, interval {area.low:.2f} to {area.high:.2f}; 0.50 is guessing)"
     if not norm.useful:
         return [
-            f"The feature norm hardly predicts correctness here {figure}, so FedLAS has nothing to work "
-            "with: a gain, if there is one, comes from further training."
+            "The feature norm, by which FedLAS tells rows that it may get wrong from others, hardly predicts "
+            "correctness here: a gain, if there is one, comes from further training."
         ]
-    which = "larger" if area.value > 0.5 else "smaller"
-    return [f"The feature norm separates right rows from wrong ones {figure}: it is {which} where the model is right."]
+    which = "larger" if norm.auroc.value > 0.5 else "smaller"
+    return [f"The feature norm separates right rows from wrong ones: it is {which} where the model is right."]
 
 
 def _smoothing_sentences(smoothing: SmoothingDiagnostic | None) -> list[str]:
     if smoothing is None or not smoothing.right or not smoothing.wrong or not smoothing.wrong_minus_right:
         return []
-    start = (
-        f"Labels are smoothed by {smoothing.wrong.value:.3f} where the model is wrong and by "
-        f"{smoothing.right.value:.3f} where it is right"
-    )
-    if smoothing.wrong_minus_right.low > 0:
-        return [f"{start}: more where it errs, as intended."]
-    if smoothing.wrong_minus_right.high < 0:
-        return [f"{start}: less where it errs, contrary to the method's purpose."]
-    return [f"{start}: no difference is shown, so the smoothing is as good as uniform."]
-
-
-def _gate_sentences(gate: GateDiagnostic | None) -> list[str]:
-    if gate is None:
-        return []
-    if gate.flipped is None:
-        return [
-            "The gate reads a large norm as a reason for more smoothing on "
-            f"{100 * gate.positive.value:.0f} % of the rows."
-        ]
-    return [f"Training changed the gate's answer on {100 * gate.flipped.value:.0f} % of the rows."]
+    purpose = "FedLAS means to smooth labels more where the model errs"
+    apart, usual = smoothing.wrong_minus_right, smoothing.right.value
+    if apart.low <= 0 <= apart.high or abs(apart.value) < SAME * usual:
+        return [f"{purpose}; here it smoothed right and wrong rows about alike, as plain label smoothing does."]
+    if apart.value > 0:
+        return [f"{purpose}, and did so here."]
+    return [
+        f"{purpose}; here it smoothed those rows less, so that a gain, if there is one, does not come from its idea."
+    ]
 
 
 def _column(name: str, values: ArrayLike, num_rows: int | None = None) -> Floats:

@@ -19,6 +19,7 @@ from fedlas.metrics import (
 )
 from fedlas.metrics._checks import Floats
 from fedlas.metrics.evaluate import Estimates
+from fedlas.notice import Notice
 from fedlas.report.added_parts import AddedParts
 from fedlas.report.confident import ConfidentSection
 from fedlas.report.deployment import DecisionTable, PriorsSection
@@ -26,6 +27,7 @@ from fedlas.report.diagnostics import Diagnostics
 from fedlas.report.guarantees import GuaranteeTable
 from fedlas.report.label_noise import LabelNoise
 from fedlas.report.loss_comparison import LossComparison
+from fedlas.report.subject import Subject
 from fedlas.report.written_file import WrittenFile
 
 T = TypeVar("T")
@@ -120,6 +122,9 @@ class WorstParts:
 class CalibrationReport:
     """All evidence of one job, as `GET /v1/jobs/{id}/report` answers it.
 
+    `subject`: whose report it is. `warnings`: the messages of `notices` (what looked wrong with model and dataset, with
+    its evidence), then what is doubtful about the test rows; `adjustments`: what was done for their owner; `notes`:
+    what else there is to know. `recipe_in_words`: the recipe as sentences.
     `duplicates`: split → test rows whose inputs occur there too. `recipe`: the request, the winner and its calibrator,
     enough to repeat the job. `written_file`: how near the served file is to what was judged; None where
     nothing was to be written. `parts`: what each part that was tried added to the one before it; `loss_comparison`:
@@ -127,12 +132,16 @@ class CalibrationReport:
     split → rows that the served network was trained on, None where it was not trained.
     """
 
+    subject: Subject | None
     verdict: str
     promoted: bool
     shown: bool | None
     summary: tuple[str, ...]
     advice: tuple[str, ...]
     warnings: tuple[str, ...]
+    notices: tuple[Notice, ...]
+    adjustments: tuple[Notice, ...]
+    notes: tuple[str, ...]
     metrics: ByModel[Estimates]
     differences: Mapping[str, Estimates]
     confidence: ByModel[ConfidenceSummary]
@@ -159,6 +168,7 @@ class CalibrationReport:
     trained_rows: Mapping[str, int] | None
     candidates: tuple[Mapping[str, Any], ...]
     recipe: Mapping[str, Any]
+    recipe_in_words: tuple[str, ...]
     seed: int
     seen_by_model: str | None
     duplicates: Mapping[str, int] | None

@@ -16,6 +16,7 @@ from fedlas.report.diagnostics import Diagnostics
 from fedlas.report.label_noise import LabelNoise
 from fedlas.report.out_of_fold import OutOfFold
 from fedlas.report.split_accuracy import SplitAccuracy
+from fedlas.report.subject import Subject
 from fedlas.report.written_file import WrittenFile
 
 
@@ -41,6 +42,7 @@ class Evidence:
         versions: of the libraries; those that are installed by default.
         machine: added to what `machine_facts` finds.
         written_file: the proof of the file that is served, and what gave way to it.
+        subject: whose report it is.
         warnings, adjustments: what looked wrong with model and dataset, and what was done for their owner.
         notes: further sentences for the summary (budget, warnings of the dataset).
     """
@@ -74,4 +76,5 @@ class Evidence:
     warnings: Sequence[Notice] = ()
     adjustments: Sequence[Notice] = ()
     notes: Sequence[str] = ()
+    subject: Subject | None = None
     written_file: WrittenFile | None = None

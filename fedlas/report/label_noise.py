@@ -55,7 +55,7 @@ def sensitivity(
         ValueError: targets are not (N,) class indices, a share lies outside (0, 1), less than one draw or two classes.
 
     >>> sensitivity(lambda labels: "unchanged", [0, 1] * 50, 2, shares=[0.05]).sentences
-    ('With 5 % wrong labels the verdict would be the same in 20 of 20 draws.',)
+    ('With up to 5 % wrong test labels the verdict stays the same.',)
     """
     labels = _checked(targets, num_classes, shares, draws)
     verdict = rejudge(labels.copy())
@@ -66,11 +66,23 @@ def sensitivity(
         found = Counter(rejudge(_with_errors(labels, num_classes, wrong, rng)) for _ in range(draws))
         verdicts = {name: count / draws for name, count in sorted(found.items())}
         levels.append(NoiseLevel(float(share), wrong, verdicts, found[verdict]))
-    sentences = tuple(
-        f"With {100 * level.share:g} % wrong labels the verdict would be the same in {level.same} of {draws} draws."
-        for level in levels
+    return LabelNoise(verdict, draws, tuple(levels), _sentences(levels, draws))
+
+
+def _sentences(levels: Sequence[NoiseLevel], draws: int) -> tuple[str, ...]:
+    """Up to which share nothing changes, and how often it does beyond that."""
+    firm = [level.share for level in levels if level.same == draws]
+    changed = [level for level in levels if level.same < draws]
+    most = max((share for share in firm if all(share < level.share for level in changed)), default=None)
+    told = [f"With up to {100 * most:g} % wrong test labels the verdict stays the same."] if most else []
+    return (
+        *told,
+        *(
+            f"With {100 * level.share:g} % wrong test labels the verdict would be the same in {level.same} of {draws} "
+            "draws."
+            for level in changed
+        ),
     )
-    return LabelNoise(verdict, draws, tuple(levels), sentences)
 
 
 def _with_errors(labels: Ints, num_classes: int, wrong: int, rng: np.random.Generator) -> Ints:

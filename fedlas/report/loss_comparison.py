@@ -68,7 +68,7 @@ def loss_comparison(out_of_fold: OutOfFold | None, *, confidence_level: float = 
         for name in RIVALS
         if name in by_method
     )
-    return LossComparison(method, num_rows, differences, _sentence(method, num_rows, differences, confidence_level))
+    return LossComparison(method, num_rows, differences, _sentence(method, differences))
 
 
 def _difference(against: str, rows: Floats, out_of_fold: OutOfFold, level: float) -> MethodDifference:
@@ -84,23 +84,17 @@ _FINDINGS: Mapping[str, str] = {
 }
 
 
-def _sentence(method: str, num_rows: int, differences: tuple[MethodDifference, ...], level: float) -> str:
+def _sentence(method: str, differences: tuple[MethodDifference, ...]) -> str:
+    """The findings without their figures."""
     if not differences:
         return (
             "What FedLAS's loss adds is unknown: no candidate with label smoothing or cross-entropy was trained "
             "beside it."
         )
-    parts = [
-        f"{_FINDINGS[one.finding]} the best with {METHOD_NAMES[one.against]} (NLL {one.nll.value:+z.4f}, "
-        f"{100 * level:g} % interval {one.nll.low:+z.4f} to {one.nll.high:+z.4f}; "
-        f"lower on {one.rows_better:,} of {num_rows:,} rows)"
-        for one in differences
-    ]
+    parts = [f"{_FINDINGS[one.finding]} the best with {METHOD_NAMES[one.against]}" for one in differences]
     compared = {one.against for one in differences}
     missing = [f" No candidate with {METHOD_NAMES[name]} was trained." for name in RIVALS if name not in compared]
-    best = f"the best {METHOD_NAMES[method]} candidate"
-    differ = (
-        "Each is the best of its candidates on these rows, with a temperature; their number, rates, epochs and weight "
-        "decay may differ."
+    return (
+        f"Of the losses, the best {METHOD_NAMES[method]} candidate is {' and '.join(parts)}, on calibration rows out "
+        f"of fold; they may differ in rate, epochs and weight decay too.{''.join(missing)}"
     )
-    return f"FedLAS's own part: out of fold {best} is {' and '.join(parts)}. {differ}{''.join(missing)}"

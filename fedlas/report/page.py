@@ -17,15 +17,20 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from fedlas.documents import Json
 from fedlas.gate.non_inferiority import GUARD_NAMES
 from fedlas.gate.sentences import FINALIST_NAMES, SCORE_NAMES
-from fedlas.report import deployment, sentences
+from fedlas.report import deployment, sentences, weak_spots
 from fedlas.report.added_parts import PART_NAMES
+from fedlas.report.advice import headline
 from fedlas.report.diagrams import reliability_panel_svg, risk_coverage_svg
 from fedlas.report.document import CalibrationReport
 from fedlas.report.loss_comparison import METHOD_NAMES
+from fedlas.report.subject import moment
+from fedlas.report.wording import percent
 
 #: What a candidate trains, and with what, as the page names it.
 _SCOPES = {"all": "whole network", "head": "head"}
 _OPTIMIZERS = {"sgd": "SGD", "adamw": "AdamW"}
+#: So many parts of a list in a notice's evidence are shown.
+_MOST_PARTS = 20
 
 
 def report_html(report: CalibrationReport) -> str:
@@ -44,11 +49,16 @@ def environment() -> Environment:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    made.filters.update(number=number, percent=sentences.percent, p_value=p_value, text=text)
+    made.filters.update(number=number, percent=percent, confidence=confidence)
+    made.filters.update(text=text, in_words=in_words)
     made.tests["at_most"] = at_most
     made.globals.update(
         sentences=sentences,
+        weak_spots=weak_spots,
         deployment=deployment,
+        title_of=title_of,
+        headline=headline,
+        moment=moment,
         guard_names=GUARD_NAMES,
         finalist_names=FINALIST_NAMES,
         score_names=SCORE_NAMES,
@@ -74,10 +84,41 @@ def number(value: float | None, percent: bool = False, signed: bool = False) -> 
     return f"{100 * value:{sign}z.1f} %" if percent else f"{value:{sign}z.4f}"
 
 
-def p_value(value: float | None) -> str:
-    if value is None:
-        return "not tested"
-    return "< 0.001" if value < 0.001 else f"{value:.3f}"
+def title_of(report: CalibrationReport) -> str:
+    """The heading: whose report it is, as far as that has a name."""
+    name = None if report.subject is None else report.subject.title
+    return "Calibration report" if name is None else f"Calibration report of {name}"
+
+
+def confidence(level: float) -> str:
+    """The confidence of an interval in percent, with as many nines as it takes to be below 100.
+
+    >>> confidence(0.925), confidence(0.99999)
+    ('92.5 %', '99.999 %')
+    """
+    digits = next((n for n in range(2, 12) if round(100 * level, n) < 100), 12)
+    return f"{round(100 * level, digits):g} %" if digits == 2 else f"{100 * level:.{digits}f} %"
+
+
+def in_words(value: Json) -> str:
+    """A figure, name, list or mapping of a notice's evidence; long ones are cut, since report.json has them whole.
+
+    >>> in_words({"cat": "dog", "dog": "cat"}), in_words([0.123456, None, True])
+    ('cat → dog, dog → cat', '0.1235, –, yes')
+    """
+    if value is None or isinstance(value, bool):
+        return {None: "–", True: "yes", False: "no"}[value]
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    if isinstance(value, str | int):
+        return str(value)
+    parts = (
+        [f"{name} → {in_words(part)}" for name, part in value.items()]
+        if isinstance(value, Mapping)
+        else [f"({in_words(part)})" if isinstance(part, list | tuple) else in_words(part) for part in value]
+    )
+    more = f" … ({len(parts):,} in all)" if len(parts) > _MOST_PARTS else ""
+    return f"{', '.join(parts[:_MOST_PARTS])}{more}"
 
 
 def text(value: Json) -> str:

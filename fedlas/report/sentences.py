@@ -5,62 +5,69 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from fedlas.gate.sentences import SCORE_NAMES
-from fedlas.metrics import BinnedEstimate, CalibrationTest, Estimate, SliceRow, SliceTable
+from fedlas.metrics import BinnedEstimate, Estimate
 from fedlas.report.confident import confident_sentence
 from fedlas.report.deployment import decision_sentence, priors_sentence
-from fedlas.report.document import (
-    BinarySection,
-    CalibrationReport,
-    ClassTable,
-    RiskCoverageSection,
-    WorstParts,
-)
+from fedlas.report.document import BinarySection, CalibrationReport, RiskCoverageSection
+from fedlas.report.wording import percent
 
-#: Shares that differ by less than this are printed alike.
-_UNSEEN = 5e-4
-
-
-def percent(share: float | None, digits: int = 1) -> str:
-    return "–" if share is None else f"{100 * share:.{digits}f} %"
+#: So many warnings stand at the front of the summary.
+_FIRST = 3
 
 
 def summary(report: CalibrationReport) -> list[str]:
-    """The sentences between the verdict's and the notes: numbers first, then where not to trust them."""
+    """The summary: what is served, what to check first, numbers, the rest."""
+    confident = confident_sentence(report.confident_answers["calibrated"], report.num_test_rows)
     found = [
+        *report.gate.sentences[:1],
+        *report.warnings[:_FIRST],
+        *report.gate.sentences[1:],
         *calibration_sentences(report),
         other_score_sentence(report),
-        *report.advice[1:],
-        positive_sentence(report.binary, report.confidence_level) if report.binary else None,
+        calibration_test_sentence(report),
+        confident,
+        abstaining(report.risk_coverage["calibrated"]),
+        positive_sentence(report.binary) if report.binary else None,
         decision_sentence(report.decisions, report.num_test_rows),
         priors_sentence(report.class_priors),
         report.worst.class_,
         report.worst.slice,
-        # Where the rows have judged before, the gate's own sentences say so.
-        None if report.ledger and report.ledger.before else ledger_sentence(report),
+        ledger_sentence(report),
         *(report.label_noise.sentences if report.label_noise else ()),
         report.parts.sentence if report.parts else None,
         report.loss_comparison.sentence if report.loss_comparison else None,
         *(report.diagnostics.sentences if report.diagnostics else ()),
         trained_rows_sentence(report.trained_rows),
-        *report.warnings,
+        *report.warnings[_FIRST:],
+        *(notice.message for notice in report.adjustments),
+        *report.notes,
     ]
     return [sentence for sentence in found if sentence]
 
 
 def calibration_sentences(report: CalibrationReport) -> list[str]:
+    """Scores of the uploaded and the served model, and how large an ECE chance alone makes."""
     before, after = report.metrics["uploaded"], report.metrics["calibrated"]
     ece = after["ece"]
     assert isinstance(ece, BinnedEstimate)
-    inside = ece.value <= ece.floor_high + _UNSEEN
-    rest = "what remains is within the noise" if inside else "some miscalibration remains"
+    if report.promoted:
+        told = (
+            f"On the test rows accuracy goes from {percent(before['accuracy'].value)} to "
+            f"{percent(after['accuracy'].value)}, "
+            f"NLL from {before['nll'].value:.3f} to {after['nll'].value:.3f}, "
+            f"Brier from {before['brier'].value:.3f} to {after['brier'].value:.3f}, "
+            f"ECE from {percent(before['ece'].value)} to {percent(ece.value)}."
+        )
+    else:
+        told = (
+            f"On the test rows the uploaded model has an accuracy of {percent(before['accuracy'].value)}, an NLL of "
+            f"{before['nll'].value:.3f}, a Brier score of {before['brier'].value:.3f} and an ECE of "
+            f"{percent(before['ece'].value)}."
+        )
     return [
-        f"On the test rows accuracy goes from {percent(before['accuracy'].value)} to "
-        f"{percent(after['accuracy'].value)}, "
-        f"NLL from {before['nll'].value:.3f} to {after['nll'].value:.3f}, "
-        f"Brier from {before['brier'].value:.3f} to {after['brier'].value:.3f}, "
-        f"ECE from {percent(before['ece'].value)} to {percent(after['ece'].value)}.",
-        f"A perfectly calibrated model with the same confidences has an ECE of {percent(ece.floor_low)} to "
-        f"{percent(ece.floor_high)} on as many rows: {rest}.",
+        told,
+        "By chance alone, a perfectly calibrated model with the same confidences has an ECE of "
+        f"{percent(ece.floor_low)} to {percent(ece.floor_high)} on as many rows.",
     ]
 
 
@@ -77,13 +84,20 @@ def other_score_sentence(report: CalibrationReport) -> str | None:
     )
 
 
-def calibration_test_sentence(test: CalibrationTest, level: float, *, grouped: bool) -> str:
+def calibration_test_sentence(report: CalibrationReport) -> str:
     """The result of the calibration test of the served model; not shown is not the same as absent."""
-    p = f"p = {test.p_value:.3f}" if test.p_value >= 0.001 else "p < 0.001"
-    limits = "; rows of one group count as independent here, so p is too small" if grouped else ""
-    if test.p_value <= 1 - level:
-        return f"Exact calibration is refuted on these rows ({p}{limits}): some error remains."
-    return f"Exact calibration is not refuted on these rows ({p}{limits}), which does not prove it."
+    whose = "uploaded" if report.verdict == "undetermined" else "served"
+    limits = (
+        ""
+        if report.num_groups is None
+        else " Rows of one group count as independent here, which overstates what is shown."
+    )
+    if report.calibration_test["calibrated"].p_value <= 1 - report.confidence_level:
+        return f"Over all test rows the {whose} model's confidences are shown to be miscalibrated.{limits}"
+    return (
+        f"Over all test rows the {whose} model's confidences are not shown to be miscalibrated, which does not prove "
+        f"them exact.{limits}"
+    )
 
 
 def abstaining(curve: RiskCoverageSection) -> str:
@@ -98,64 +112,7 @@ def abstaining(curve: RiskCoverageSection) -> str:
     )
 
 
-def worst_parts(classes: ClassTable, slices: SliceTable | None, level: float) -> WorstParts:
-    return WorstParts(worst_class(classes, level), worst_slice(slices, level))
-
-
-def worst_class(section: ClassTable, level: float) -> str:
-    """The class that is shown to be miscalibrated most where it is predicted."""
-    row = next((row for row in section.rows if row.p_adjusted is not None), None)
-    if row is None or row.p_adjusted is None or row.precision is None or row.gap is None:
-        return "No class is predicted often enough to be tested."
-    if row.p_adjusted > 1 - level:
-        return "No class is shown to be miscalibrated where it is predicted (all tested together, Holm's correction)."
-    return (
-        f"Worst class: predictions of “{row.name}” have a mean confidence of {percent(row.mean_confidence)} and a "
-        f"precision of {percent(row.precision.value)} ({row.num_predicted:,} rows, corrected {_p(row.p_adjusted)}): "
-        f"{_direction(row.gap.value)}."
-    )
-
-
-def worst_slice(section: SliceTable | None, level: float) -> str | None:
-    """The slice that is shown to be miscalibrated, or worse than the rest, most."""
-    if section is None:
-        return None
-    if not section.rows:
-        return "No column has slices that could be tested."
-    row = section.rows[0]
-    smallest = min((p for p in (row.p_miscalibrated, row.p_worse) if p is not None), default=None)
-    if smallest is None:
-        return "No slice has enough rows to be tested."
-    if smallest > 1 - level:
-        return (
-            f"Of {section.num_slices} slices none is shown to be miscalibrated or worse than the rest (all tested "
-            "together, Holm's correction)."
-        )
-    return (
-        f"Worst slice: {row.column} = “{row.value}” ({row.num_rows:,} rows) has an accuracy of "
-        f"{percent(row.accuracy.value)} and a mean confidence of {percent(row.mean_confidence)} "
-        f"({_failings(row, 1 - level)})."
-    )
-
-
-def _failings(row: SliceRow, alpha: float) -> str:
-    parts = []
-    if row.p_miscalibrated is not None and row.p_miscalibrated <= alpha:
-        parts.append(f"{_direction(row.gap.value)}, corrected {_p(row.p_miscalibrated)}")
-    if row.p_worse is not None and row.p_worse <= alpha:
-        parts.append(f"less accurate than the other rows, corrected {_p(row.p_worse)}")
-    return "; ".join(parts)
-
-
-def _p(value: float) -> str:
-    return f"p = {value:.2g}" if value >= 1e-4 else "p < 0.0001"
-
-
-def _direction(gap: float) -> str:
-    return "overconfident" if gap > 0 else "underconfident"
-
-
-def positive_sentence(section: BinarySection, level: float) -> str:
+def positive_sentence(section: BinarySection) -> str:
     """Recall and calibration slope of the positive class in the served model."""
     served, name = section.calibrated, section.positive_class
     if served.recall is None:
@@ -163,24 +120,26 @@ def positive_sentence(section: BinarySection, level: float) -> str:
     recall = f"The recall of “{name}” ({percent(served.prevalence, 2)} of the rows) is {percent(served.recall)}"
     if served.recall == 0:
         return f"{recall}: the model never answers “{name}” correctly, which accuracy alone hides."
-    slope = served.slope
+    found = slope_finding(section)
+    return f"{recall}; {found}." if found else f"{recall}."
+
+
+def slope_finding(section: BinarySection) -> str | None:
+    """What the calibration slope shows, without its figure; None where there is no slope."""
+    slope = section.calibrated.slope
     if slope is None:
-        return f"{recall}."
+        return None
     if slope.low <= 1 <= slope.high:
-        return f"{recall}; its probabilities are not shown to be too extreme or too timid (slope {slope.value:.2f})."
-    kind = "too extreme" if slope.value < 1 else "too timid"
-    return f"{recall}; its probabilities are {kind} (calibration slope {slope.value:.2f}, 1 is right)."
+        return "its probabilities are not shown to be too extreme or too cautious"
+    kind = "too extreme (too near to 0 and 1)" if slope.value < 1 else "too cautious (not near enough to 0 and 1)"
+    return f"its probabilities are {kind}"
 
 
 def ledger_sentence(report: CalibrationReport) -> str | None:
-    """How often the test rows had judged; None where they do not judge now."""
-    if report.ledger is None or report.verdict == "undetermined":
+    """That the test rows judge for the first time; where they do not, the gate's own sentences say so."""
+    if report.ledger is None or report.ledger.before or report.verdict == "undetermined":
         return None
-    before = report.ledger.before
-    if before == 0:
-        return "These test rows had not judged before."
-    times = "once" if before == 1 else f"{before} times"
-    return f"These test rows had judged {times} before, which lowers the level of this evaluation."
+    return "These test rows judge for the first time."
 
 
 def trained_rows_sentence(trained_rows: Mapping[str, int] | None) -> str | None:
@@ -189,31 +148,3 @@ def trained_rows_sentence(trained_rows: Mapping[str, int] | None) -> str | None:
         return None
     rows = " and ".join(f"{count:,} {split}" for split, count in trained_rows.items() if count)
     return f"The served network has been trained on the {rows} rows; a later job cannot calibrate or judge on them."
-
-
-def _proof(report: CalibrationReport) -> str:
-    if report.shown:
-        return "It is shown to be better."
-    return "It is the better choice on the calibration rows, which the test rows do not prove."
-
-
-def advice(report: CalibrationReport) -> tuple[str, ...]:
-    """Which model to serve, how well it is calibrated where it is sure and in all, and what abstaining gains."""
-    average = report.gate.finalist == "average"
-    tuned = "an average with the fine-tuned network" if average else "fine-tuned, with a calibrator on top"
-    serve = {
-        "trained": f"Serve the calibrated model: {tuned}. {_proof(report)}",
-        "post_hoc": f"Serve the calibrated model: the uploaded network with a calibrator on top. {_proof(report)}",
-        "unchanged": "Keep serving the uploaded model: nothing was clearly better without doing harm.",
-        "undetermined": "This report supports no decision yet: it is unknown which rows the model was trained on.",
-    }
-    confident = confident_sentence(report.confident_answers["calibrated"], report.num_test_rows)
-    served, grouped = report.confidence["calibrated"], report.num_groups is not None
-    return (
-        serve.get(report.verdict, f"Verdict: {report.verdict}."),
-        f"{'The model to be served' if report.promoted else 'The model'} has a mean confidence of "
-        f"{percent(served.mean_confidence)} and an accuracy of {percent(served.accuracy)}. "
-        + calibration_test_sentence(report.calibration_test["calibrated"], report.confidence_level, grouped=grouped),
-        *(() if confident is None else (confident,)),
-        abstaining(report.risk_coverage["calibrated"]),
-    )

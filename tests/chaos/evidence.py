@@ -26,6 +26,8 @@ _DIGEST = re.compile(r"[0-9a-f]{64}")
 _NO_OWNER = {("looks", "dataset_sha256")}
 _TIMES = ("created_at", "started_at", "finished_at")
 _IDS = re.compile(rb"(job|mdl|ds)_[0-9a-z]{26}")
+#: When a job was ordered, in its report.
+_ORDERED = re.compile(rb'("created_at": )"[^"]*"')
 
 
 @dataclass
@@ -132,5 +134,5 @@ def orphans_of(site: Site) -> list[str]:
 
 
 def without_ids(report: bytes) -> bytes:
-    """A report with the ids of its own records blotted out: they are drawn anew everywhere."""
-    return _IDS.sub(rb"\1_", report)
+    """A report with the ids of its own records, and when it was ordered, blotted out: they are new everywhere."""
+    return _ORDERED.sub(rb"\1null", _IDS.sub(rb"\1_", report))

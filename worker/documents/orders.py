@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import AwareDatetime, Field
 
 from service.registry.contract import AnswerOptions, BatchErrors, JobRequest
 from service.registry.documents import (
@@ -77,6 +77,9 @@ class ScoresOrder(Document):
     """The order to calibrate the scores in the file `scores`."""
 
     kind: Literal["fit_scores"] = "fit_scores"
+    id: str | None = None
+    name: str | None = None
+    created_at: AwareDatetime | None = None
     sha256: str
     options: ScoresOptions
     looks_before: int = Field(0, ge=0)
@@ -95,6 +98,7 @@ class OrderedModel(Document):
     """The model that is to be calibrated."""
 
     id: str
+    name: str | None = None
     sha256: str
     row_key: str = Field(
         pattern=r"^[0-9a-f]{32}$", description="Of the digests of rows that it has seen, or will have."
@@ -107,6 +111,7 @@ class OrderedDataset(Document):
     """The dataset that calibrates and judges."""
 
     id: str
+    name: str | None = None
     sha256: str
     prepared_sha256: str
 
@@ -117,12 +122,14 @@ class JobOrder(Document):
     The file `seen_rows`, where there is one, holds the digests of the rows that the network was trained on.
 
     Attributes:
+        created_at: when the job was ordered, which all its attempts are told alike.
         looks_before: how often the test rows have been looked at before.
         checkpoint_seconds: the least time between two saved states of a training; None where nothing is saved. What
             earlier attempts have saved are the files `checkpoint.NAME`.
     """
 
     job_id: str
+    created_at: AwareDatetime | None = None
     request: JobRequest
     model: OrderedModel
     dataset: OrderedDataset

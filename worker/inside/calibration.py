@@ -13,7 +13,8 @@ from fedlas.data import SPLITS, Dataset
 from fedlas.data.scores import read_scores
 from fedlas.data.seen_rows import SeenRows
 from fedlas.documents import as_json
-from fedlas.report import CalibrationReport, reliability_svg, report_html
+from fedlas.report import CalibrationReport, Named, Subject, reliability_svg, report_html
+from fedlas.report.subject import rfc3339
 from service.registry.documents import (
     CandidateEnded,
     ClassPriors,
@@ -72,6 +73,7 @@ def calibrate(order: JobOrder, files: Files, folder: Path, emit: Emit) -> JobRes
         options,
         request=asked(order.request),
         digests=digests(order),
+        subject=_subject(order),
         journal=journal_of(order, files, folder, emit),
         on_stage=tell.stage,
         on_progress=tell.progress,
@@ -105,7 +107,12 @@ def fit_scores(order: ScoresOrder, files: Files, folder: Path, emit: Emit) -> Sc
     options = CalibrationOptions(
         method=order.options.method, class_priors=order.options.class_priors, evaluations_before=order.looks_before
     )
-    found = calibrate_scores(ScoredRows.of(dataset), options, digests={"scores_sha256": order.sha256})
+    found = calibrate_scores(
+        ScoredRows.of(dataset),
+        options,
+        digests={"scores_sha256": order.sha256},
+        subject=Subject(None, Named(order.name, order.id, order.sha256), None, rfc3339(order.created_at)),
+    )
     error = found.export(folder / "calibrator.onnx", metadata={"fedlas.scores_sha256": order.sha256})
     _write_report(found.report, folder)
     report = found.report.as_dict()
@@ -128,6 +135,12 @@ def fit_scores(order: ScoresOrder, files: Files, folder: Path, emit: Emit) -> Sc
         page=_PAGE,
         diagram=_DIAGRAM,
     )
+
+
+def _subject(order: JobOrder) -> Subject:
+    """Whose report it will be."""
+    model, dataset = (Named(one.name, one.id, one.sha256) for one in (order.model, order.dataset))
+    return Subject(model, dataset, order.job_id, rfc3339(order.created_at))
 
 
 def _export(found: Calibration, upload: GraphClassifier, file: Path, order: JobOrder) -> ModelProfile:

@@ -31,6 +31,7 @@ from fedlas.report.loss_comparison import LossComparison, MethodDifference
 from fedlas.report.written_file import GaveWay, Parity
 from service.registry.documents.base import Document
 from service.registry.documents.dataset_profile import SeenByModel
+from service.registry.documents.notice import Notice
 
 Verdict = Literal["trained", "post_hoc", "unchanged", "undetermined"]
 Finalist = Literal["same_labels", "parametric", "post_hoc", "trained", "average"]
@@ -78,6 +79,8 @@ _TYPES: dict[type, dict[str, Any]] = {
         "verdict": Verdict,
         "seen_by_model": SeenByModel | None,
         "candidates": list[CandidateSummary],
+        "notices": list[Notice],
+        "adjustments": list[Notice],
         "confidence_level": float,
     },
     ErrorLevel: {"level": float},

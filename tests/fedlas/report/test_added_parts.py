@@ -63,14 +63,12 @@ def test_a_part_that_was_not_judged_has_no_test_score() -> None:
 
 
 def test_the_sentence_names_what_was_tried() -> None:
-    """Every change out of fold with its interval; nothing where there is nothing before."""
+    """What the interval of a change shows, without the figures of the table; nothing where there is nothing before."""
     parts, by_name = found(["uploaded", "temperature"], ["uploaded", "temperature"], confidence_level=0.9)
     change = by_name["temperature"].out_of_fold_nll.change  # type: ignore[union-attr]
     assert change is not None
-    assert parts.sentence == (
-        "What each part adds to the one before it, as a change of NLL on the calibration rows out of fold (90 % "
-        f"intervals): a temperature {change.value:+.4f} ({change.low:+.4f} to {change.high:+.4f})."
-    )
+    assert change.high < 0
+    assert parts.sentence == "On the calibration rows, out of fold, the NLL is lowered by a temperature."
     assert found(["uploaded"], ["uploaded"])[0].sentence == ""
 
 

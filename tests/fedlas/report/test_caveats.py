@@ -7,6 +7,7 @@ import numpy as np
 from fedlas.calibrators import softmax
 from fedlas.gate.non_inferiority import JudgedRows
 from fedlas.metrics import Estimate
+from fedlas.notice import Notice
 from fedlas.report import Evidence, SplitAccuracy
 from fedlas.report.caveats import caveats
 from tests.helpers.drawn_rows import drawn_logits
@@ -31,8 +32,21 @@ def test_too_easy_calibration_rows_are_noticed() -> None:
     words = "more than chance explains"
     assert words in said(0.99, 0.90, 500)
     assert words not in said(0.92, 0.90, 100)
-    assert words not in said(0.80, 0.90, 500)
+    assert "drawn alike (same time, same source) and labelled alike" in said(0.80, 0.90, 500)
+    assert words not in said(0.89, 0.90, 500)
     assert words not in said(0.90, 0.80, 500, groups=50)
+
+
+def test_what_a_notice_says_is_not_said_again() -> None:
+    """Classes without test rows are told once: with the evidence of a notice where there is one."""
+    logits, _ = drawn_logits(300, 3)
+    probs, targets = softmax(logits), np.arange(300) % 2
+    notice = Notice("class_not_met", "1 of 3 classes have no test row: 2.", {"split": "test", "classes": ["2"]})
+    (alone,) = [one for one in report(probs, targets).warnings if "no test row" in one]
+    assert "nothing is known about them" in alone
+    assert [one for one in report(probs, targets, warnings=[notice]).warnings if "no test row" in one] == [
+        notice.message
+    ]
 
 
 def test_right_rows_of_few_groups_are_not_suspected() -> None:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 
 import numpy as np
 
 from fedlas.calibrators import softmax
+from fedlas.gate.gate import judge
 from fedlas.metrics import row_scores
-from fedlas.report import report_html
+from fedlas.notice import Notice, adjustment
+from fedlas.report import Named, Subject, report_html
 from fedlas.report.diagnostics import fedlas_diagnostics
 from fedlas.report.label_noise import sensitivity
 from fedlas.report.out_of_fold import OutOfFold
@@ -30,7 +33,11 @@ def test_names_from_strangers_stay_text() -> None:
         class_names=[HOSTILE, "b", "c"],
         slices={HOSTILE: np.where(np.arange(200) < 100, HOSTILE, "fine")},
         candidates=[{"name": HOSTILE, "status": HOSTILE, "reason": HOSTILE, "calibration": {"nll": None}}],
-        recipe={HOSTILE: HOSTILE},
+        recipe={"request": {"method": HOSTILE, "hyperparameters": {HOSTILE: HOSTILE}}},
+        subject=Subject(Named(HOSTILE, "mdl_1"), Named(HOSTILE, HOSTILE)),
+        warnings=[Notice(HOSTILE, HOSTILE, {HOSTILE: {HOSTILE: [HOSTILE]}})],
+        adjustments=[adjustment(HOSTILE, HOSTILE, column=HOSTILE)],
+        notes=[HOSTILE],
         digests={"model": HOSTILE},
         machine={"device": HOSTILE},
     )
@@ -39,7 +46,7 @@ def test_names_from_strangers_stay_text() -> None:
     assert tags.open == []
     assert not {"script", "img", "link", "iframe", "object", "a", "image", "use"} & tags.seen
     assert not {"src", "href", "onerror", "onload", "style"} & set(tags.attributes)
-    assert sum(word.count(HOSTILE) for word in tags.words) >= 9
+    assert sum(word.count(HOSTILE) for word in tags.words) >= 20
 
 
 def test_the_page_needs_nothing_from_outside() -> None:
@@ -82,11 +89,59 @@ def test_everything_that_is_given_is_shown() -> None:
         duplicates={"calibration": 12, "train": 0},
     )
     page, summary = is_whole(made), " ".join(made.as_dict()["summary"])
-    for text in ("same in 4 of 4 draws", "feature norm", "12 test rows also occur"):
+    for text in ("up to 5 % wrong test labels the verdict stays the same", "feature norm", "12 test rows also occur"):
         assert text in summary
-    for title in ("If some test labels were wrong", "FedLAS's own part", "Check first", "judged 3 times before"):
+    for title in ("If some test labels were wrong", "FedLAS's own part", "Warnings"):
         assert title in page
     assert "'train'" not in summary
+
+
+def test_warnings_and_adjustments_come_with_what_they_rest_on() -> None:
+    """A notice's message and its evidence in words, before what is doubtful about the test rows; none, no section."""
+    logits, targets = drawn_logits(100, 3)
+    order = {"mapping": {"cat": "dog", "dog": "cat"}, "accuracy": 0.372222, "classes": [str(k) for k in range(100)]}
+    made = report(
+        softmax(logits),
+        targets,
+        warnings=[Notice("label_order", "The classes are in another order.", order, "error")],
+        adjustments=[adjustment("index_dropped", "A pandas index is no feature.", column="Unnamed: 0")],
+    )
+    page, summary = is_whole(made), made.as_dict()["summary"]
+    warned = page[page.index('<section id="warnings">') : page.index('<section id="meaning">')]
+    assert warned.index("The classes are in another order.") < warned.index("only 100 test rows")
+    for text in ("<dt>mapping</dt><dd>cat → dog, dog → cat</dd>", "<dd>0.3722</dd>", "19 … (100 in all)</dd>"):
+        assert text in warned
+    assert '<div class="wrong">' in warned
+    assert "<dt>column</dt><dd>Unnamed: 0</dd>" in page[page.index("What was done for you") :]
+    assert summary[1:3] == [*made.warnings]
+    assert "A pandas index is no feature." in summary
+    assert made.as_dict()["notices"][0]["evidence"] == order
+    calm = is_whole(report(softmax(logits), targets))
+    assert "What was done for you" not in calm
+
+
+def test_no_p_value_is_in_a_sentence() -> None:
+    """What is shown is said in words, its figures stand in the tables; an interval's confidence is never 100 %."""
+    logits, targets = drawn_logits(2000, 2)
+    probs, better = softmax(3 * logits), softmax(logits)
+    gate = judge(uploaded=probs, post_hoc=better, trained=None, targets=targets, provenance="no", evaluations_before=60)
+    made = report(
+        probs,
+        targets,
+        gate=gate,
+        calibrated=better,
+        slices={"age": np.arange(2000) % 7},
+        groups=np.arange(2000) // 2,
+        evaluations_before=60,
+    )
+    for sentence in (*made.summary, *made.advice, *made.recipe_in_words):
+        assert not re.search(r"\bp [=<]|\bcorrected\b", sentence), sentence
+    page = is_whole(made)
+    assert not re.search(r"\bp [=<]|\(p ", page)
+    assert "judged 60 times before" in page
+    levels = re.findall(r"<td>(99\.\d+) %</td>", page)
+    assert len(levels) == len(gate.claims[0].comparisons) * len(gate.claims)
+    assert all(float(level) < 100 for level in levels)
 
 
 def test_parts_losses_and_how_candidates_were_trained_are_shown() -> None:

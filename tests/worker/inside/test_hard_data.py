@@ -402,7 +402,7 @@ def test_two_groups_show_nothing(run: Run) -> None:
     data["group"] = np.where(data["split"] == "test", 10_000 + np.arange(COUNT) % 2, np.arange(COUNT))
     found = run(network(OVERCONFIDENT), data)
     assert found.answer["shown"] is False
-    assert "only 2 groups" in found.said
+    assert "The test rows are of 2 groups" in found.said
 
 
 def test_duplicates_across_splits_are_counted(run: Run) -> None:

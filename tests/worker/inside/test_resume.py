@@ -14,6 +14,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -145,9 +146,12 @@ def given(tmp_path_factory: pytest.TempPathFactory) -> Given:
     data = inspect_dataset(unseen, files, folder, lambda _: None)
     order = CalibrateOrder(
         job_id="job_1",
+        created_at=datetime(2026, 7, 5, 9, 3, 1, tzinfo=UTC),
         request=JobRequest(model_id="mdl_1", dataset_id="ds_1", **REQUEST),  # type: ignore[arg-type]
-        model=OrderedModel(id="mdl_1", sha256="0", row_key="0" * 32, options=ModelOptions(), profile=model.profile),
-        dataset=OrderedDataset(id="ds_1", sha256="1", prepared_sha256="2"),
+        model=OrderedModel(
+            id="mdl_1", name="digits", sha256="0", row_key="0" * 32, options=ModelOptions(), profile=model.profile
+        ),
+        dataset=OrderedDataset(id="ds_1", name="fresh", sha256="1", prepared_sha256="2"),
         checkpoint_seconds=0.0,
     )
     return order, {**files, "dataset": folder / data.prepared}
@@ -167,6 +171,12 @@ def whole(given: Given, tmp_path_factory: pytest.TempPathFactory) -> Whole:
         "network": ["train", "calibration"],
     }
     assert answer["result"]["calibrated"]["trained_on"] == [seen]
+    assert report["subject"] == {
+        "model": {"name": "digits", "id": "mdl_1", "sha256": "0"},
+        "dataset": {"name": "fresh", "id": "ds_1", "sha256": "1"},
+        "job_id": "job_1",
+        "created_at": "2026-07-05T09:03:01Z",
+    }
     assert (report["verdict"], report["recipe"]["winner"]["method"]) == ("trained", "average")
     assert [len(re.findall(kind, " ".join(job.finished()))) for kind in ("fold", "refit")] == [11, 2]
     return job, {name: (folder / name).read_bytes() for name in OUTCOMES}

@@ -145,6 +145,20 @@ def test_the_ledger_survives_deletion_and_reupload(bench: Bench, tmp_path: Path)
     assert bench.looks(bench.job(bench.dataset(b"other rows"), model)) == 0
 
 
+def test_every_attempt_is_told_alike_whose_job_it_is(bench: Bench) -> None:
+    """Names of model and dataset and the moment of the order travel, none of them from the clock of an attempt."""
+    model, data = bench.model(), bench.dataset(b"rows")
+    job = bench.job(data, model)
+    killed = bench.claimed(job, lease=-1).begin()
+    _, second = bench.job_order(job)
+    assert killed is not None
+    with bench.registry.read() as unit:
+        ordered, names = unit.jobs.get(job).created_at, (unit.models.get(model).name, unit.datasets.get(data).name)
+    for order in (killed.order, second):
+        assert isinstance(order, JobOrder)
+        assert (order.created_at, (order.model.name, order.dataset.name)) == (ordered, names)
+
+
 def test_a_restarted_job_keeps_its_number(bench: Bench) -> None:
     """A job whose worker was killed is claimed again, after another job has looked: its number stays the same."""
     model, data = bench.model(), bench.dataset(b"rows")

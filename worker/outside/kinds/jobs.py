@@ -93,15 +93,22 @@ class JobKind(OnInputs[R]):
         given = {name: value for name, value in row.request.items() if name not in _WITHHELD}
         order = self.order(
             job_id=row.id,
+            created_at=row.created_at,
             request=JobRequest.read(given),
             model=OrderedModel(
                 id=model.id,
+                name=model.name,
                 sha256=model.sha256,
                 row_key=self._row_key,
                 options=_import_options(model, profile),
                 profile=profile,
             ),
-            dataset=OrderedDataset(id=dataset.id, sha256=dataset.sha256, prepared_sha256=dataset.prepared_sha256),
+            dataset=OrderedDataset(
+                id=dataset.id,
+                name=dataset.name,
+                sha256=dataset.sha256,
+                prepared_sha256=dataset.prepared_sha256,
+            ),
             looks_before=self._looks_before,
             checkpoint_seconds=self.settings.checkpoint_seconds,
         )

@@ -33,7 +33,14 @@ class FitScores(ChildWork[ScoresResult]):
             row = unit.calibrators.get(self.record_id)
             looks_before = unit.ledger.enter(row.sha256, row.id)
         options = ScoresOptions.read(row.options)
-        order = ScoresOrder(sha256=row.sha256, options=options, looks_before=looks_before)
+        order = ScoresOrder(
+            id=row.id,
+            name=row.name,
+            created_at=row.created_at,
+            sha256=row.sha256,
+            options=options,
+            looks_before=looks_before,
+        )
         # Reading them is quick, judging 100,000 rows of 1,000 classes is not: the client is answered 202 by then.
         limits = inspection_limits(self.settings, row.bytes)
         assert limits.memory is not None

@@ -1,0 +1,28 @@
+"""Wording: shares and lists, as sentences and pages write them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+
+def percent(share: float | None, digits: int = 1) -> str:
+    """A share in percent; what is short of the whole is not written as the whole.
+
+    >>> percent(0.1234), percent(None), percent(1.0), percent(0.99999, 0)
+    ('12.3 %', '–', '100.0 %', '> 99 %')
+    """
+    if share is None:
+        return "–"
+    text = f"{100 * share:.{digits}f}"
+    if share < 1 and float(text) == 100:
+        return f"> {100 - 10**-digits:.{digits}f} %"
+    return f"{text} %"
+
+
+def listed(parts: Sequence[str]) -> str:
+    """Words in a row.
+
+    >>> listed(["a", "b", "c"]), listed(["a", "b"]), listed(["a"])
+    ('a, b and c', 'a and b', 'a')
+    """
+    return " and ".join([", ".join(parts[:-1]), parts[-1]]) if len(parts) > 1 else "".join(parts)
