@@ -139,7 +139,7 @@ class ModelRows:
             wrong = np.isinf(array) if missing == "nan" else ~np.isfinite(array)
             for i in np.flatnonzero(wrong.reshape(len(array), -1).any(axis=1)) if wrong.any() else ():
                 place = (int(i), *map(int, np.argwhere(wrong[i])[0]))
-                columns = self._dataset.columns if array.ndim == 2 else None
+                columns = self._dataset.columns if array.shape[1:] == (len(self._dataset.columns or ()),) else None
                 row = first_row + place[0]
                 errors.setdefault(row, non_finite(name, array[place], (row, *place[1:]), columns=columns))
         return errors
