@@ -240,6 +240,16 @@ def test_a_bad_row_has_its_own_error(tmp_path: Path, missing: str) -> None:
     ]
 
 
+@pytest.mark.parametrize(("columns", "words"), [(["a", "b"], "'b' is"), (["a"], "'x' is"), (None, "'x' is")])
+def test_a_bad_number_is_named(tmp_path: Path, columns: list[str] | None, words: str) -> None:
+    """By its column where the names are those of this input, else by its input and position."""
+    rows = np.ones((ROWS, 2), np.float32)
+    rows[7, 1] = np.nan
+    told = order(tmp_path, scaling(1.0), to_predict(tmp_path, {"x": rows}, columns=columns), [spec("float32", 2)])
+    with pytest.raises(BadDataset, match=f"^{words} empty or NaN in row 7"):
+        predict(*told, tmp_path, lambda event: None)
+
+
 @pytest.mark.parametrize("options", [{}, {"top_k": 2, "decision": {"costs": [[0, 1], [10, 0]]}}], ids=str)
 @pytest.mark.usefixtures("step")
 def test_where_no_row_can_be_answered_all_have_errors(tmp_path: Path, options: Json) -> None:
