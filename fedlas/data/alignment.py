@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from fedlas.data.casting import InputSpec, Shape, cast, described, fits, pixels, shown
+from fedlas.data.casting import InputSpec, Shape, cast, described, fits, pixels, shown, taken, widened
+from fedlas.data.column_order import ColumnOrder
 from fedlas.data.dataset import Array, Dataset, Integers
 from fedlas.data.image_column import ImageColumn
 from fedlas.errors import Mismatch
@@ -26,26 +28,39 @@ def align(
     class_names: Sequence[str],
     class_names_given: bool,
     preprocessing: Preprocessing | None = None,
+    columns: Sequence[str] | None = None,
+    reading: Mapping[str, Any] | None = None,
     scratch: Path | None = None,
 ) -> Dataset:
     """The same rows, with inputs in the model's order and types and targets in the model's classes.
 
     Image files become pixels by the model's preprocessing; arrays of numbers are taken as they are, whether the model
-    has one or not.
+    has one or not. Columns that both sides name are put into the model's order.
 
     Args:
         class_names: the model's names, which count only if its owner gave them (`class_names_given`).
         preprocessing: the model's, for images.
+        columns: the model's names of the columns of its single input.
+        reading: how the model's rows are read, where it is known (`padding` by input, `missing`).
         scratch: folder for arrays of more than 64 MiB that have to be made; None makes them in memory.
 
     Raises:
-        Mismatch: `inputs_mismatch`, `class_mismatch` or `preprocessing_needed`, both sides shown.
+        Mismatch: `inputs_mismatch`, `columns_mismatch`, `padding_mismatch`, `class_mismatch` or `preprocessing_needed`,
+            both sides shown.
         BadDataset: `unlabelled_dataset`; `non_finite` where a number is too large for the model's type; the code of a
             `BadImage`.
     """
     dataset.require()
-    inputs = align_inputs(dataset.inputs, model_inputs, preprocessing=preprocessing, scratch=scratch)
+    order = ColumnOrder.of_dataset(dataset, columns)
     used = used_inputs(dataset.inputs, model_inputs)
+    merged = merged_reading(dataset.reading, reading, used)
+    inputs = align_inputs(
+        *(dataset.inputs, model_inputs),
+        preprocessing=preprocessing,
+        order=order,
+        fills=(merged or {}).get("padding"),
+        scratch=scratch,
+    )
     unused = [f"'{name}' is not used: the model has no such input" for name in dataset.inputs if name not in used]
     targets, names = _classes(dataset, num_classes, list(class_names) if class_names_given else None)
     return replace(
@@ -57,6 +72,9 @@ def align(
         matched_by="name" if dataset.class_names_given and class_names_given else "index",
         label_names=None if dataset.class_names_given else [str(i) for i in range(num_classes)],
         warnings=[*dataset.warnings, *unused],
+        adjustments=[*dataset.adjustments, *order.adjustments],
+        columns=order.names,
+        reading=merged,
     )
 
 
@@ -65,33 +83,41 @@ def align_inputs(
     model_inputs: Sequence[InputSpec],
     *,
     preprocessing: Preprocessing | None = None,
+    order: ColumnOrder | None = None,
+    fills: Mapping[str, float] | None = None,
     scratch: Path | None = None,
     first_row: int = 0,
 ) -> dict[str, Array]:
     """The inputs alone, in the model's order and types, for rows whose labels do not matter; raises as `align` does.
 
-    `first_row` is the number of the first of these rows in what the owner sent, for errors.
+    Args:
+        order: of the columns, where they have names.
+        fills: model input -> the number that fills rows which are shorter than the model's.
+        first_row: the number of the first of these rows in what the owner sent, for errors.
     """
+    order = ColumnOrder() if order is None else order
     aligned = {}
     for name, spec in _matched(inputs, model_inputs):
-        array = inputs[name]
+        array = inputs[name] if order.places is None else taken(name, inputs[name], order.places, scratch)
         if isinstance(array, ImageColumn):
             aligned[spec["name"]] = pixels(name, array, spec, preprocessing, scratch)
             continue
-        wanted, found = tuple(spec["shape"])[1:], array.shape[1:]
+        wanted = tuple(spec["shape"])[1:]
+        array = _as_wide(name, array, wanted, (fills or {}).get(spec["name"]), scratch)
+        found = array.shape[1:]
         if not fits(wanted, found):
             raise Mismatch(
                 "inputs_mismatch",
                 f"the model's input {shown(spec)} does not fit the dataset's {described(name, array)}"
-                + _reshape_hint(wanted, found),
+                + (_reshape_hint(wanted, found) or order.described),
             )
         aligned[spec["name"]] = cast(name, array, spec, scratch, first_row=first_row)
     return aligned
 
 
-def used_inputs(inputs: Mapping[str, Array], model_inputs: Sequence[InputSpec]) -> list[str]:
-    """The names of those inputs that the model takes; raises as `align` does."""
-    return [name for name, _ in _matched(inputs, model_inputs)]
+def used_inputs(inputs: Mapping[str, Array], model_inputs: Sequence[InputSpec]) -> dict[str, str]:
+    """The name of the model's input for each of a dataset's that it takes; raises as `align` does."""
+    return {name: spec["name"] for name, spec in _matched(inputs, model_inputs)}
 
 
 def _matched(inputs: Mapping[str, Array], model_inputs: Sequence[InputSpec]) -> list[tuple[str, InputSpec]]:
@@ -108,6 +134,48 @@ def _matched(inputs: Mapping[str, Array], model_inputs: Sequence[InputSpec]) -> 
             f"the dataset has {', '.join(described(n, a) for n, a in inputs.items())}",
         )
     return [(single[0], model_inputs[0])]
+
+
+def merged_reading(
+    dataset: Mapping[str, Any] | None, model: Mapping[str, Any] | None, matched: Mapping[str, str]
+) -> dict[str, Any] | None:
+    """How new rows of the model are to be read: as the dataset was, and as the model says itself.
+
+    Args:
+        matched: the model's input for each of the dataset's.
+
+    Raises:
+        Mismatch: `padding_mismatch` where the two fill shorter rows with different numbers.
+    """
+    if dataset is None or model is None:
+        return _by_input(dataset, matched) if model is None else dict(model)
+    found, wanted = _by_input(dataset, matched) or {}, model.get("padding") or {}
+    padding = found.get("padding") or {}
+    for name in padding.keys() & wanted.keys():
+        if padding[name] != wanted[name]:
+            raise Mismatch(
+                "padding_mismatch",
+                f"the dataset's '{name}' is padded with {padding[name]}, the model's rows with {wanted[name]}; "
+                f'send the dataset with padding={{"{name}": {wanted[name]}}}',
+            )
+    missing = "nan" if "nan" in (found.get("missing"), model.get("missing")) else "reject"
+    return {"padding": {**wanted, **padding} or None, "missing": missing}
+
+
+def _by_input(reading: Mapping[str, Any] | None, matched: Mapping[str, str]) -> dict[str, Any] | None:
+    """The same reading with the model's names of inputs; what is no input of the model needs no padding."""
+    if reading is None:
+        return None
+    padding = {matched[name]: fill for name, fill in (reading.get("padding") or {}).items() if name in matched}
+    return {**reading, "padding": padding or None}
+
+
+def _as_wide(name: str, array: Array, wanted: Shape, fill: float | None, scratch: Path | None) -> Array:
+    """The rows, filled to the model's length where they are shorter and it is known with what."""
+    width = wanted[0] if wanted else None
+    if fill is None or array.ndim < 2 or not isinstance(width, int) or array.shape[1] >= width:
+        return array
+    return widened(name, array, width, fill, scratch)
 
 
 def _reshape_hint(wanted: Shape, found: tuple[int, ...]) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypedDict
@@ -10,7 +10,7 @@ from typing import Any, TypedDict
 import numpy as np
 
 from fedlas.data.array_builder import MEMORY_BYTES, ArrayFactory
-from fedlas.data.dataset import Array
+from fedlas.data.dataset import Array, Integers
 from fedlas.data.image_column import ImageColumn
 from fedlas.data.memmap import pieces
 from fedlas.errors import BadDataset, Mismatch
@@ -83,6 +83,32 @@ def _cast_rows(name: str, array: Array, dtype: np.dtype[Any], *, first_row: int)
             f"'{name}' goes from {array.min()} to {array.max()}, the model's {dtype} from {low} to {high}",
         )
     return array.astype(dtype)
+
+
+def taken(name: str, array: Array, places: Integers, scratch: Path | None) -> Array:
+    """The columns (N, len(places)) of a matrix at these places; `scratch` as for `cast`."""
+    return _in_pieces(name, array, lambda piece: piece[:, places], scratch)
+
+
+def widened(name: str, array: Array, width: int, fill: float, scratch: Path | None) -> Array:
+    """Rows (N, width, ...) that are filled behind the last entry; `scratch` as for `cast`."""
+
+    def filled(piece: Array) -> Array:
+        wide = np.full((len(piece), width, *piece.shape[2:]), fill, piece.dtype)
+        wide[:, : piece.shape[1]] = piece
+        return wide
+
+    return _in_pieces(name, array, filled, scratch)
+
+
+def _in_pieces(name: str, array: Array, change: Callable[[Array], Array], scratch: Path | None) -> Array:
+    """What becomes of the rows, in a file where it is larger than 64 MiB."""
+    if scratch is None or not len(array) or len(array) * change(array[:1]).nbytes <= MEMORY_BYTES:
+        return change(array)
+    with ArrayFactory(scratch, allow_nan=True).builder(name) as rows:
+        for piece in pieces(array):
+            rows.append(change(piece))
+        return rows.finish()
 
 
 def shown(spec: InputSpec) -> str:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from fedlas.data.dataset import Array, Integers
 from fedlas.data.labels import as_text, codes
 from fedlas.errors import BadDataset
+from fedlas.notice import Notice
 
 #: ISO 8601 without and with a zone; the second becomes UTC.
 _TIMES = (pa.timestamp("us"), pa.timestamp("us", "UTC"))
@@ -23,11 +24,17 @@ TABLE = "inputs"
 
 @dataclass(frozen=True)
 class Columns:
-    """The columns of a file: those asked for by name, everything else as inputs, and warnings."""
+    """The columns of a file: those asked for by name, everything else as inputs, and warnings.
+
+    Attributes:
+        table: the names of the numeric columns that form one input together, in order; None without such an input.
+    """
 
     named: dict[str, Array]
     inputs: dict[str, Array]
     warnings: list[str] = field(default_factory=list)
+    table: list[str] | None = None
+    adjustments: list[Notice] = field(default_factory=list)
 
 
 def check_names(names: Sequence[str]) -> None:

@@ -14,6 +14,8 @@ import numpy as np
 from fedlas.data.dataset import SPLITS, Array, Dataset
 from fedlas.data.image_column import ImageColumn
 from fedlas.data.memmap import MAPPED_FROM, read_arrays, write_arrays
+from fedlas.documents import as_json
+from fedlas.notice import Notice
 
 _META = (
     "class_names",
@@ -42,6 +44,7 @@ def save_dataset(dataset: Dataset, path: str | Path) -> None:
         **{name: getattr(dataset, name) for name in _META},
         "inputs": list(dataset.inputs),
         "slices": list(dataset.slices),
+        "adjustments": as_json(dataset.adjustments),
     }
     arrays: dict[str, Array] = {"meta": np.array(json.dumps(meta))}
     for i, array in enumerate(dataset.inputs.values()):
@@ -67,6 +70,7 @@ def load_dataset(path: str | Path, *, mapped_from: int = MAPPED_FROM) -> Dataset
     arrays = read_arrays(path, mapped_from=mapped_from)
     meta: dict[str, Any] = json.loads(str(arrays["meta"]))
     names, slices = meta.pop("inputs"), meta.pop("slices", [])
+    meta["adjustments"] = [Notice(**notice) for notice in meta.get("adjustments", [])]
     meta |= {name: arrays.get(name) for name in (*_OPTIONAL, "file_rows")}
     if "drawn" not in meta and meta["weights"] is not None:
         # An earlier version kept a sample of the calibration rows in which all count alike.

@@ -171,6 +171,8 @@ def build_dataset(
         weights=weights,
         ids=ids,
         drawn=roles.split is None,
+        columns=columns.table if len(columns.inputs) == 1 else None,
+        adjustments=columns.adjustments,
     )
 
 
@@ -199,7 +201,8 @@ def _to_predict(columns: Columns, roles: Roles, format: str, told: list[Notice],
         format=format,
         ids=ids,
         labelled=False,
-        adjustments=told,
+        columns=columns.table if len(columns.inputs) == 1 else None,
+        adjustments=[*columns.adjustments, *told],
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypedDict, cast
+from typing import NotRequired, TypedDict, cast
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -41,6 +41,7 @@ class GuaranteesDocument(TypedDict):
     class_bounds: list[list[float]]
     quantiles: QuantilesDocument
     class_quantiles: list[QuantilesDocument]
+    answered_shares: NotRequired[list[float] | None]
 
 
 @dataclass(frozen=True)
@@ -53,6 +54,7 @@ class Guarantees:
         thresholds: confidences (M,) ascending; the lowest answers everything.
         bounds: upper bounds (M,) of the error rate among rows at or above each threshold, all valid together.
         class_bounds: the same for each true class (K, M).
+        answered_shares: the share (M,) of the guarantee rows that each threshold answers; None in earlier versions.
     """
 
     class_names: tuple[str, ...]
@@ -64,6 +66,7 @@ class Guarantees:
     class_bounds: Floats
     quantiles: Quantiles
     class_quantiles: tuple[Quantiles, ...]
+    answered_shares: Floats | None = None
 
     @classmethod
     def fit(
@@ -110,6 +113,7 @@ class Guarantees:
             thresholds=thresholds,
             bounds=bounds(np.zeros_like(labels), 1)[0],
             class_bounds=bounds(labels, rows.shape[1]),
+            answered_shares=np.round(answered.mean(axis=1), 6),
             quantiles=Quantiles.fit(own, _room(group_ids), LEVELS),
             class_quantiles=tuple(
                 Quantiles.fit(own[of], _room(None if group_ids is None else group_ids[of]), CLASS_LEVELS)
@@ -152,6 +156,14 @@ class Guarantees:
             f"answers{who} is wrong; the smallest share that can be promised is {reachable:.6f}",
             reachable,
         )
+
+    def answered_share(self, threshold: float) -> float | None:
+        """The share of the guarantee rows that one of the thresholds answers; None where it is not known.
+
+        On rows like these about as many are answered.
+        """
+        found = np.flatnonzero(self.thresholds == threshold)
+        return None if self.answered_shares is None or not len(found) else float(self.answered_shares[found[0]])
 
     def prediction_sets(self, probs: ArrayLike, coverage: Shares) -> Bools:
         """Which classes are in the set of each row: (N, K) for probabilities (N, K).
@@ -197,6 +209,7 @@ class Guarantees:
     @classmethod
     def from_dict(cls, content: GuaranteesDocument) -> Guarantees:
         """What `as_dict` gave."""
+        shares = content.get("answered_shares")
         return cls(
             class_names=tuple(content["class_names"]),
             num_rows=int(content["num_rows"]),
@@ -207,6 +220,7 @@ class Guarantees:
             class_bounds=np.asarray(content["class_bounds"], np.float64),
             quantiles=Quantiles.from_dict(content["quantiles"]),
             class_quantiles=tuple(Quantiles.from_dict(item) for item in content["class_quantiles"]),
+            answered_shares=None if shares is None else np.asarray(shares, np.float64),
         )
 
     def _by_class(self, argument: str, shares: Mapping[str, float]) -> tuple[Ints, Floats]:

@@ -12,7 +12,7 @@ from pydantic import Field, JsonValue, TypeAdapter, ValidationError
 
 from service.api.datasets import SHARES, parse_roles, parse_split_shares
 from service.api.idempotency import IdempotencyKey, Key
-from service.api.models import parse_class_names
+from service.api.name_lists import parse_names
 from service.api.problems import Responses
 from service.api.receiving import ReceivedFile
 from service.api.records import UPLOAD_BODY, FileOptions, RecordRoutes, create_from_file
@@ -50,7 +50,9 @@ class CalibratorOptions(FileOptions):
     method: str = Field(
         "auto", pattern="^[a-z][a-z0-9_]{0,39}$", description="`auto`, `temperature`, `affine`, … or another by name."
     )
-    class_names: str | None = Field(None, max_length=1_000_000, description="Comma-separated, in the columns' order.")
+    class_names: str | None = Field(
+        None, max_length=1_000_000, description="In the columns' order: a JSON list, or comma-separated."
+    )
     roles: str | None = Field(
         None, max_length=100_000, description='JSON, for example {"label": "diagnosis", "group": "patient"}.'
     )
@@ -64,7 +66,7 @@ class CalibratorOptions(FileOptions):
 
     def stored(self) -> JsonObject:
         """The options as they are kept with the record."""
-        names = parse_class_names(self.class_names) if self.class_names is not None else None
+        names = parse_names(self.class_names, "class_names", least=2) if self.class_names is not None else None
         roles = parse_roles(self.roles) if self.roles else None
         shares = parse_split_shares(self.split_shares) if self.split_shares else None
         priors = _priors(self.class_priors) if self.class_priors else None

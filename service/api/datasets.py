@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from typing import Annotated, Literal
 
 from fastapi import APIRouter, Query, Request, Response
 from pydantic import Field, ValidationError
 
 from service.api.idempotency import IdempotencyKey, Key
-from service.api.json_values import parse_json
+from service.api.json_values import parse_json, parse_padding
 from service.api.receiving import ReceivedFile
 from service.api.records import UPLOAD_BODY, FileOptions, RecordRoutes, UploadId, create_from_file
 from service.api.responses import created
@@ -25,8 +24,6 @@ from service.registry.unit_of_work import UnitOfWork
 
 router = APIRouter(route_class=Route, prefix="/v1/datasets", tags=["datasets"])
 
-#: Integers of JSON may be larger than any float.
-_LARGEST = sys.float_info.max
 #: The parameter `split_shares`.
 SHARES = Field(
     None,
@@ -81,18 +78,6 @@ def parse_roles(text: str) -> JsonObject:
                 "invalid_roles", f"role {role!r} must name a column, not {type(column).__name__}", field="roles"
             )
     return roles
-
-
-def parse_padding(text: str) -> JsonObject:
-    """Parse and check what fills ragged lists; raises InvalidRequest."""
-    padding = parse_json(text, "padding")
-    if not isinstance(padding, dict):
-        raise InvalidRequest("invalid_padding", "padding must be a JSON object of input → number", field="padding")
-    for name, value in padding.items():
-        if not isinstance(value, int | float) or isinstance(value, bool) or not -_LARGEST <= value <= _LARGEST:
-            message = f"padding of input {name[:100]!r} must be a finite number"
-            raise InvalidRequest("invalid_padding", message, field="padding")
-    return padding
 
 
 def parse_split_shares(text: str) -> JsonObject:

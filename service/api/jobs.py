@@ -138,7 +138,7 @@ def _json_object(form: Form, name: str) -> JsonObject:
 
 def _flat(options: JsonObject) -> JsonObject:
     """Options that are JSON within a query may stand in a JSON part as what they are."""
-    return {name: json.dumps(value) if isinstance(value, dict) else value for name, value in options.items()}
+    return {name: json.dumps(value) if isinstance(value, dict | list) else value for name, value in options.items()}
 
 
 def _add_job(unit: UnitOfWork, body: JobRequest, model: tables.Model, dataset: tables.Dataset) -> JobRecord:

@@ -6,9 +6,12 @@ may be no more of either than what a request needs.
 
 from __future__ import annotations
 
+import sys
+
 from pydantic import JsonValue
 from pydantic_core import from_json
 
+from service.registry.documents import JsonObject
 from service.registry.errors import InvalidRequest, TooLarge
 
 #: A job has some 50 fields and as many metadata of 512 characters; costs of 300 classes are 200 KB.
@@ -17,6 +20,8 @@ MOST_JSON_BYTES = 256 * 1024
 MOST_KEYS = 2_000
 #: Values in lists; only the costs of a decision have more than a few.
 MOST_ITEMS = 100_000
+#: Integers of JSON may be larger than any float.
+_LARGEST = sys.float_info.max
 
 
 def parse_json(content: str | bytes, field: str) -> JsonValue:
@@ -26,6 +31,18 @@ def parse_json(content: str | bytes, field: str) -> JsonValue:
     except ValueError as error:
         raise InvalidRequest("invalid_json", f"{field} is not valid JSON: {error}", field=field) from error
     return value
+
+
+def parse_padding(text: str) -> JsonObject:
+    """Parse and check what fills ragged lists; raises InvalidRequest."""
+    padding = parse_json(text, "padding")
+    if not isinstance(padding, dict):
+        raise InvalidRequest("invalid_padding", "padding must be a JSON object of input → number", field="padding")
+    for name, value in padding.items():
+        if not isinstance(value, int | float) or isinstance(value, bool) or not -_LARGEST <= value <= _LARGEST:
+            message = f"padding of input {name[:100]!r} must be a finite number"
+            raise InvalidRequest("invalid_padding", message, field="padding")
+    return padding
 
 
 def check_json(content: bytes, *, field: str | None = None) -> None:

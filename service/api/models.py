@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import FileResponse
@@ -11,7 +11,8 @@ from pydantic import Field
 
 from fedlas.preprocessing import Preprocessing
 from service.api.idempotency import IdempotencyKey, Key
-from service.api.json_values import parse_json
+from service.api.json_values import parse_json, parse_padding
+from service.api.name_lists import parse_names
 from service.api.predict_schemas import find_model
 from service.api.receiving import ReceivedFile
 from service.api.records import UPLOAD_BODY, FileOptions, RecordRoutes, UploadId, create_from_file
@@ -35,7 +36,11 @@ _LONGEST_MESSAGE = 1000
 class ModelOptions(FileOptions):
     """Options of importing the file; everything has a default."""
 
-    class_names: str | None = Field(None, max_length=1_000_000, description="Comma-separated, in the output's order.")
+    class_names: str | None = Field(
+        None,
+        max_length=1_000_000,
+        description='In the output\'s order: a JSON list, or comma-separated (`"a, b",c` quotes a name with a comma).',
+    )
     task: Task | None = None
     positive_class: str | None = Field(None, max_length=1000)
     output: str | None = Field(
@@ -46,6 +51,17 @@ class ModelOptions(FileOptions):
         None,
         max_length=1_000_000,
         description="JSON: how image files become the model's input, in training and serving.",
+    )
+    columns: str | None = Field(
+        None,
+        max_length=10_000_000,
+        description="Names of the columns of the single input, a matrix, in order: a JSON list, or comma-separated.",
+    )
+    padding: str | None = Field(
+        None, max_length=100_000, description='JSON, input → number that fills shorter rows: {"input_ids": 0}.'
+    )
+    missing: Literal["reject", "nan"] | None = Field(
+        None, description="`nan`: numbers may be missing (NaN, in JSON null); null: as in what calibrates the model."
     )
     architecture: str | None = Field(
         None, max_length=200, description="Of a safetensors file, for example `torchvision/resnet18`."
@@ -58,7 +74,7 @@ class ModelOptions(FileOptions):
         if self.num_classes is not None and self.architecture is None:
             message = "num_classes belongs to an architecture; an ONNX file says itself how many classes it has"
             raise InvalidRequest("num_classes_without_architecture", message, field="num_classes")
-        names = parse_class_names(self.class_names) if self.class_names is not None else None
+        names = parse_names(self.class_names, "class_names", least=2) if self.class_names is not None else None
         if self.positive_class is not None and (names is None or self.positive_class not in names):
             shown = "none were given" if names is None else ", ".join(names)[:_SHOWN]
             raise InvalidRequest(
@@ -68,19 +84,16 @@ class ModelOptions(FileOptions):
             )
         kept = self.model_dump(include={"task", "positive_class", "output", "features", "architecture", "num_classes"})
         preprocessing = parse_preprocessing(self.preprocessing) if self.preprocessing else None
-        return {**kept, "class_names": names, "preprocessing": preprocessing}
-
-
-def parse_class_names(text: str) -> list[str]:
-    """Split and check; raises InvalidRequest."""
-    names = [name.strip() for name in text.split(",")]
-    if len(names) < 2 or not all(names) or len(set(names)) != len(names):
-        raise InvalidRequest(
-            "invalid_class_names",
-            f"class_names must be at least two different, non-empty names; found {str(names[:10])[:_SHOWN]}",
-            field="class_names",
-        )
-    return names
+        columns = parse_names(self.columns, "columns", least=1) if self.columns is not None else None
+        padding = parse_padding(self.padding) if self.padding else None
+        return {
+            **kept,
+            "class_names": names,
+            "preprocessing": preprocessing,
+            "columns": columns,
+            "padding": padding,
+            "missing": self.missing,
+        }
 
 
 def parse_preprocessing(text: str) -> JsonObject:

@@ -32,6 +32,7 @@ class DecisionPolicy:
 
     Attributes:
         threshold: the confidence below which a prediction abstains: the client's, or what its `max_error` needs.
+        answered_share: of the guarantee rows, where the threshold is that of `max_error`; None where it is not known.
         costs: (K, K) of each decision (rows) for each true class (columns).
         least_probability: of the positive class of a binary model, to decide for it.
         thresholds: (K,) by which probabilities are divided, to decide for the largest.
@@ -45,6 +46,7 @@ class DecisionPolicy:
     least_probability: float | None = None
     thresholds: np.ndarray | None = None
     shift: PriorShift = NO_SHIFT
+    answered_share: float | None = None
 
     @classmethod
     def of(cls, profile: ServingProfile, options: AnswerOptions) -> DecisionPolicy:
@@ -57,12 +59,15 @@ class DecisionPolicy:
         """
         if options is NO_OPTIONS:
             return without_options(profile)
-        threshold, costs, least_probability, thresholds = options.abstain_below or 0.0, None, None, None
+        threshold, share = options.abstain_below or 0.0, None
+        costs = least_probability = thresholds = None
         max_error, coverage, decision = options.max_error, options.coverage, options.decision
         shift = profile.shift if options.class_priors is None else profile.shift_to(options.class_priors)
         if max_error is not None:
             guarantees = _guarantees(profile, shift, "max_error")
-            threshold = max(threshold, _promised("max_error", guarantees.threshold_for, max_error))
+            promised = _promised("max_error", guarantees.threshold_for, max_error)
+            if promised >= threshold:
+                threshold, share = promised, guarantees.answered_share(promised)
         if coverage is not None:
             _promised("coverage", _guarantees(profile, shift, "coverage").check_coverage, coverage)
         if decision is not None:
@@ -75,7 +80,7 @@ class DecisionPolicy:
             else:
                 needed = 'must be {"threshold": t}, {"costs": [[…]]} or {"keep": "alarm_rate"}'
                 _refuse(f"{needed}, found {listed(decision)}")
-        return cls(profile, options, threshold, costs, least_probability, thresholds, shift)
+        return cls(profile, options, threshold, costs, least_probability, thresholds, shift, share)
 
     @cached_property
     def abstains(self) -> bool:

@@ -23,13 +23,18 @@ _MAX_THREADS = 4
 _ADVICE = "send them in parts, or POST /v1/predictions over a stored dataset"
 
 
-def are_images(rows: Sequence[object]) -> bool:
-    """Whether the rows are image files; raises InvalidRequest where only some are."""
-    images = [isinstance(row, dict) for row in rows]
-    if any(images) and not all(images):
-        kinds = f"row {images.index(True)} is an object and row {images.index(False)} is not"
-        raise InvalidRequest("wrong_inputs", f"rows are either all images or all numbers; {kinds}", field="inputs")
-    return any(images)
+def are_objects(rows: Sequence[object]) -> bool:
+    """Whether the rows are objects: image files, or columns by name; raises InvalidRequest where only some are."""
+    objects = [isinstance(row, dict) for row in rows]
+    if any(objects) and not all(objects):
+        kinds = f"row {objects.index(True)} is an object and row {objects.index(False)} is not"
+        raise InvalidRequest("wrong_inputs", f"rows are either all objects or all lists; {kinds}", field="inputs")
+    return any(objects)
+
+
+def is_image(row: object) -> bool:
+    """Whether an object of a request is an image file."""
+    return isinstance(row, dict) and set(row) == {"b64"}
 
 
 def image_rows(rows: Sequence[object], spec: TensorSpec, preprocessing: Preprocessing | None) -> np.ndarray:
@@ -62,7 +67,9 @@ def _decoded(files: Sequence[bytes], spec: TensorSpec, steps: Preprocessing) -> 
             raise _bad_image(row, f"the file has more than {MAX_IMAGE_BYTES >> 20} MiB")
     _check_pixels(files)
     try:
-        _check_memory(len(files), preprocess_all(files[:1], steps, workers=1)[0])
+        first = preprocess_all(files[:1], steps, workers=1)[0]
+        _check_size(files[0], first, spec, steps)
+        _check_memory(len(files), first)
         made = preprocess_all(files, steps, workers=usable_cores(_MAX_THREADS))
     except BadImage as error:
         raise _bad_image(error.row or 0, f"{error.message} ({error.code})") from error
@@ -81,6 +88,22 @@ def _check_pixels(files: Sequence[bytes]) -> None:
         raise TooLarge("too_many_pixels", message, field="inputs")
 
 
+def _check_size(file: bytes, row: np.ndarray, spec: TensorSpec, steps: Preprocessing) -> None:
+    """Refuse a first image of another size than the model takes; all others must become as large as it."""
+    if len(row.shape) == len(spec.row) and all(
+        isinstance(wanted, str) or size == wanted for size, wanted in zip(row.shape, spec.row, strict=True)
+    ):
+        return
+    facts = image_facts(file)
+    size = [wanted for axis, wanted in zip(steps.layout[1:], spec.row, strict=False) if axis in "HW"]
+    message = (
+        f"an image of {facts.width} × {facts.height} pixels becomes {list(row.shape)}, and the model takes "
+        f"{list(spec.row)}: send the model again with its preprocessing and add resize to it, "
+        f'"resize": {size}, or send images of this size'
+    )
+    raise _bad_image(0, message)
+
+
 def _check_memory(count: int, row: np.ndarray) -> None:
     most = max(1, MAX_ROWS_BYTES // row.nbytes)
     if count > most:
@@ -89,7 +112,7 @@ def _check_memory(count: int, row: np.ndarray) -> None:
 
 
 def _file(number: int, row: object) -> bytes:
-    text = row.get("b64") if isinstance(row, dict) and set(row) == {"b64"} else None
+    text = row["b64"] if isinstance(row, dict) and is_image(row) else None
     if not isinstance(text, str):
         raise _bad_image(number, 'needed is {"b64": "…"}, an image file in Base64')
     if len(text) > MAX_BASE64_BYTES:

@@ -20,6 +20,8 @@ _TYPES: Mapping[str, np.dtype] = {np.dtype(code).name: np.dtype(code) for code i
 _MOST_DIMENSIONS = 32
 #: Of which bytes are searched in less time than numpy takes to begin.
 _FEW_VALUES = 4096
+#: Of names of options; a text with more of them is searched as a whole.
+_FEW_LETTERS = 64
 _LISTS: set[type] = {list}
 _NUMBERS: set[type] = {int, float, bool}
 
@@ -58,6 +60,28 @@ def plain_array(rows: list[object], sizes: Sequence[int | str], dtype: str) -> n
     return np.frombuffer(flat, kind).reshape(shape)
 
 
+def may_hold_booleans(text: bytes) -> bool:
+    """Whether `true` or `false` stands anywhere in JSON; one rare letter of each is looked for first, with memchr.
+
+    A value's type is none of what `plain_array` looks at but for the first, since that takes a third of its time.
+
+    >>> may_hold_booleans(b'{"inputs":[[0,true]]}'), may_hold_booleans(b'{"inputs":[[0,1]],"max_error":0.1}')
+    (True, False)
+    """
+    return (b"r" in text and _holds(text, b"true", b"r")) or (b"f" in text and _holds(text, b"false", b"f"))
+
+
+def _holds(text: bytes, word: bytes, letter: bytes) -> bool:
+    place, ahead = text.find(letter), word.index(letter)
+    for _ in range(_FEW_LETTERS):
+        if place < 0:
+            return False
+        if text.startswith(word, max(0, place - ahead)):
+            return True
+        place = text.find(letter, place + 1)
+    return word in text
+
+
 def all_finite(array: np.ndarray) -> bool:
     """Whether no value is NaN or infinite; `all` takes twice the time for one row."""
     finite = np.isfinite(array)
@@ -87,6 +111,20 @@ def only_numbers(value: object) -> bool:
             return False
         values = list(chain.from_iterable(values if kinds == _LISTS else filter(_is_list, values)))
     return kinds <= _NUMBERS
+
+
+def holds(values: list[Any], kind: type) -> bool:
+    """Whether a value of this type stands anywhere in lists, nested or not.
+
+    >>> holds([[0, True], 2], bool), holds([0, [1]], bool)
+    (True, False)
+    """
+    for _ in range(_MOST_DIMENSIONS):
+        kinds = set(map(type, values))
+        if kind in kinds or list not in kinds:
+            return kind in kinds
+        values = list(chain.from_iterable(filter(_is_list, values)))
+    return False
 
 
 def _is_list(value: object) -> bool:

@@ -109,7 +109,8 @@ def check_finite(finite: np.ndarray, *, first_row: int = 0) -> None:
 
 def no_confidence(row: int) -> str:
     """The sentence of `non_finite_output`."""
-    return f"row {row}: the model's own numbers overflow on these values; no confidence can be given"
+    what = "the model's own numbers overflow on these values, or it cannot read missing ones"
+    return f"row {row}: {what}; no confidence can be given"
 
 
 def best_classes(probs: np.ndarray, k: int) -> np.ndarray:

@@ -27,11 +27,15 @@ class TensorSpec(NamedTuple):
     Attributes:
         dtype: numpy's name.
         shape: the batch first, as a text, like all dimensions that the model leaves open.
+        fill: the number that fills lists which are shorter than others; None where all must be of one length.
+        nan: whether a number may be missing: NaN, or null in JSON.
     """
 
     name: str
     dtype: str
     shape: tuple[int | str, ...]
+    fill: float | None = None
+    nan: bool = False
 
     @property
     def row(self) -> tuple[int | str, ...]:
@@ -71,6 +75,7 @@ class ServingProfile:
     """A model as requests see it.
 
     Attributes:
+        columns: the names of the columns of its single input, a matrix; None where they have none.
         binary: whether the task is binary, so that predictions carry the probability of the positive class.
         positive: the column of that class.
         features: width of the features.
@@ -83,6 +88,7 @@ class ServingProfile:
     """
 
     inputs: tuple[TensorSpec, ...]
+    columns: Sequence[str] | None
     class_names: Sequence[str]
     binary: bool
     positive: int
@@ -101,11 +107,15 @@ class ServingProfile:
         names: Sequence[str] = profile.get("class_names", ())
         positive, preprocessing = profile.get("positive_class"), profile.get("preprocessing")
         learnt, decisions = profile.get("class_priors"), profile.get("decisions")
+        reading = profile.get("reading") or {}
+        padding, nan = reading.get("padding") or {}, reading.get("missing") == "nan"
         priors = None if learnt is None else ClassPriors.from_dict(learnt, names)
         return cls(
             inputs=tuple(
-                TensorSpec(spec["name"], spec["dtype"], tuple(spec["shape"])) for spec in profile.get("inputs", ())
+                TensorSpec(spec["name"], spec["dtype"], tuple(spec["shape"]), padding.get(spec["name"]), nan)
+                for spec in profile.get("inputs", ())
             ),
+            columns=profile.get("columns"),
             class_names=names,
             binary=profile.get("task") == "binary",
             positive=1 if positive is None else names.index(positive),

@@ -7,27 +7,40 @@ from typing import Any, NoReturn
 
 import numpy as np
 
-from fedlas.preprocessing import Preprocessing
 from service.inference.excerpts import listed, shown
-from service.inference.images import are_images, image_rows
-from service.inference.json_arrays import all_finite, first_unsound, only_numbers, plain_array, shape_of
+from service.inference.filled_rows import filled
+from service.inference.images import are_objects, image_rows, is_image
+from service.inference.json_arrays import (
+    all_finite,
+    first_unsound,
+    holds,
+    may_hold_booleans,
+    only_numbers,
+    plain_array,
+    shape_of,
+)
+from service.inference.named_rows import listed_rows, no_missing
 from service.inference.profile import ServingProfile, TensorSpec
 from service.registry.errors import InvalidRequest, TooLarge
 
 
-def parse_inputs(value: object, profile: ServingProfile, *, max_rows: int) -> dict[str, np.ndarray]:
+def parse_inputs(value: object, profile: ServingProfile, *, max_rows: int, text: bytes = b"") -> dict[str, np.ndarray]:
     """Return one array per input of the model, all with the same number of rows; rows may be image files.
+
+    `text` is the JSON that the value was read from: it tells at little cost whether any value can be true or false, and
+    whether a column stands twice.
 
     Raises InvalidRequest with the expected shape, and TooLarge for more than `max_rows` rows.
     """
-    if type(value) is list and len(profile.inputs) == 1 and len(value) <= max_rows:
+    booleans = may_hold_booleans(text)
+    if type(value) is list and len(profile.inputs) == 1 and len(value) <= max_rows and not booleans:
         spec = profile.inputs[0]
         array = plain_array(value, spec.row, spec.dtype)
         if array is not None and all_finite(array):  # JSON has no infinities, but some readers of it let them through
             return {spec.name: array}  # nearly always; all that follows finds out what is wrong, or reads images
     by_name = _by_name(value, profile.inputs)
     check_row_counts({name: len(rows) for name, rows in by_name.items()}, max_rows)
-    return {spec.name: _rows(by_name[spec.name], spec, profile.preprocessing) for spec in profile.inputs}
+    return {spec.name: _rows(by_name[spec.name], spec, profile, text, booleans) for spec in profile.inputs}
 
 
 def _by_name(value: object, specs: Sequence[TensorSpec]) -> dict[str, list[object]]:
@@ -58,20 +71,37 @@ def check_row_counts(counts: Mapping[str, int], max_rows: int) -> None:
         raise TooLarge("too_many_rows", f"{count} rows in one request; at most {max_rows}: {advice}", field="inputs")
 
 
-def _rows(rows: list[object], spec: TensorSpec, preprocessing: Preprocessing | None) -> np.ndarray:
-    return image_rows(rows, spec, preprocessing) if are_images(rows) else _array(rows, spec)
+def _rows(rows: list[Any], spec: TensorSpec, profile: ServingProfile, text: bytes, booleans: bool) -> np.ndarray:
+    if are_objects(rows):
+        if profile.columns is None and (profile.preprocessing is not None or is_image(rows[0])):
+            return image_rows(rows, spec, profile.preprocessing)
+        rows, booleans = listed_rows(rows, spec, profile, text), False
+    return _array(rows, spec, booleans)
 
 
-def _array(rows: list[object], spec: TensorSpec) -> np.ndarray:
+def _array(rows: list[Any], spec: TensorSpec, booleans: bool) -> np.ndarray:
+    if booleans and spec.dtype != "bool":
+        _check_booleans(rows, spec)
     array = plain_array(rows, spec.row, spec.dtype)
     if array is not None and all_finite(array):
         return array
+    if spec.nan or spec.fill is not None:
+        array = filled(rows, spec)
+    if array is not None:
+        return fit(array, spec)
     if not only_numbers(rows) or shape_of(rows) is None:
         _explain_bad_rows(rows, spec)
     array = np.asarray(rows)
     if array.dtype.kind not in "iufb":  # integers beyond 64 bits
         _fail("wrong_dtype", spec, "a number that is too large")
     return fit(array, spec)
+
+
+def _check_booleans(rows: list[Any], spec: TensorSpec) -> None:
+    """Refuse true and false among numbers, of which numpy would make 1 and 0."""
+    if holds(rows, bool):
+        row = first_unsound(rows, lambda some: not holds(list(some), bool))
+        _fail("wrong_dtype", spec, f"true/false values in row {row}")
 
 
 def fit(array: np.ndarray, spec: TensorSpec) -> np.ndarray:
@@ -96,13 +126,15 @@ def fit(array: np.ndarray, spec: TensorSpec) -> np.ndarray:
     if dtype.kind in "iu" and array.dtype.kind == "f" and array.size:
         _fail("wrong_dtype", spec, f"values with decimals, for example {array.flat[0]}")
     if array.dtype.kind == "f" and not all_finite(array):
-        row = int(np.argwhere(~np.isfinite(array))[0][0])
-        raise InvalidRequest("non_finite", f"input {name!r}, row {row}: NaN or infinity", field="inputs")
+        broken = np.isinf(array) if spec.nan else ~np.isfinite(array)
+        if broken.any():
+            row, found = int(np.argwhere(broken)[0][0]), "infinity" if spec.nan else "NaN or infinity"
+            raise InvalidRequest("non_finite", f"input {name!r}, row {row}: {found}", field="inputs")
     if array.dtype == dtype:
         return array
     with np.errstate(over="ignore", invalid="ignore"):  # what does not fit is answered below
         cast = array.astype(dtype)
-    if dtype.kind == "f" and not np.isfinite(cast).all():
+    if dtype.kind == "f" and np.isinf(cast).any():
         raise InvalidRequest("non_finite", f"input {name!r}: a value is too large for {dtype}", field="inputs")
     if dtype.kind in "iub" and not np.array_equal(cast, array):
         raise InvalidRequest("wrong_dtype", f"input {name!r}: a value does not fit {dtype}", field="inputs")
@@ -117,6 +149,8 @@ def _explain_bad_rows(rows: list[object], spec: TensorSpec) -> NoReturn:
         _fail("wrong_shape", spec, f"a ragged list in row {number}")
     if not _fits((1, *shape), spec.shape):
         _fail("wrong_shape", spec, f"shape {_shown(shape)} in row {number}")
+    if holds([rows[number]], type(None)):
+        raise no_missing(f"input {spec.name!r}, row {number}")
     if not only_numbers(rows[number]):
         _fail("wrong_dtype", spec, f"something that is no number in row {number}")
     _fail("wrong_shape", spec, "rows of different shapes")

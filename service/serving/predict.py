@@ -35,7 +35,7 @@ async def predict(call: InferenceCall) -> Answer:
     request = call.request
     settings, kind = call.settings, request.content_type
     is_json = _is_json(kind)
-    if not is_json:
+    if not is_json and not formats.needs_telling(kind):
         formats.check_type(kind)
     limit = settings.max_predict_json_bytes if is_json else settings.max_predict_bytes
     body = await call.body(limit, json=is_json)
@@ -46,7 +46,7 @@ async def predict(call: InferenceCall) -> Answer:
     if is_json:
         inputs, policy = await call.read(body, parse_json, profile, most, request.query, limit, small=small)
     else:
-        content_type = request.headers[b"content-type"].decode("latin-1")
+        content_type = _content_type(call, body)
         inputs, policy = await call.read(body, _parse, content_type, request.query, profile, most, small=small)
     rows = len(next(iter(inputs.values())))
     if rows * profile.label_sizes.most > FEW_ANSWER_BYTES:
@@ -56,6 +56,16 @@ async def predict(call: InferenceCall) -> Answer:
     answer = Answer(await call.write(outputs, write_json, predictions, model.served))
     call.abstained = predictions.abstained
     return answer
+
+
+def _content_type(call: InferenceCall, body: bytes) -> str:
+    """The header with its parameters, or what the content tells where the header tells nothing; raises as `read`."""
+    if not formats.needs_telling(call.request.content_type):
+        return call.request.headers[b"content-type"].decode("latin-1")
+    told = formats.told_by_content(body)
+    if told is None:
+        formats.check_type(call.request.content_type)
+    return told or ""
 
 
 def _is_json(kind: str) -> bool:
@@ -85,7 +95,7 @@ def _read_json(body: bytes, profile: ServingProfile, max_rows: int, query: bytes
         given = from_query(query)
         content |= merged(given, {name: content[name] for name in NAMES if name in content})
     policy = _policy(content, profile)
-    return parse_inputs(rows, profile, max_rows=max_rows), policy
+    return parse_inputs(rows, profile, max_rows=max_rows, text=body), policy
 
 
 def _loaded(body: bytes) -> object:
@@ -97,7 +107,9 @@ def _loaded(body: bytes) -> object:
         # NaN is let through here, so that the answer can name the row that holds it; integers may be of any size.
         return from_json(body, allow_inf_nan=True)
     except ValueError as error:
-        raise InvalidRequest("invalid_json", f"the body is not valid JSON: {str(error)[:300]}") from error
+        told = formats.told_by_content(body)
+        found = str(error)[:300] if told is None else f"send this file with 'Content-Type: {told}'"
+        raise InvalidRequest("invalid_json", f"the body is not valid JSON: {found}") from error
 
 
 def _policy(given: Mapping[str, object], profile: ServingProfile) -> DecisionPolicy:

@@ -25,16 +25,19 @@ Json = dict[str, Any]
 
 def an_order(
     folder: Path,
-    rows: Json,
+    rows: Json | bytes,
     model: bytes,
     *,
     model_options: Json | None = None,
     dataset_options: Json | None = None,
     **request: Any,
 ) -> tuple[PlanOrder, Files]:
-    """What the worker's child is given, after both inspections."""
+    """What the worker's child is given, after both inspections; `rows` are arrays, or a file of any format."""
     folder.mkdir(parents=True, exist_ok=True)
-    np.savez(folder / "rows.npz", **rows)
+    if isinstance(rows, bytes):
+        (folder / "rows.npz").write_bytes(rows)
+    else:
+        np.savez(folder / "rows.npz", **rows)
     (folder / "model.onnx").write_bytes(model)
     options, file = ModelOptions(**(model_options or {})), folder / "model.onnx"
     data_order = InspectDatasetOrder(options=DatasetOptions(**(dataset_options or {})))

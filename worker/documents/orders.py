@@ -47,6 +47,8 @@ class ModelOptions(Document):
     num_classes: int | None = None
     preprocessing: ImagePreprocessing | None = None
     columns: list[str] | None = None
+    padding: dict[str, int | float] | None = None
+    missing: Literal["reject", "nan"] | None = None
 
 
 class ScoresOptions(Document):

@@ -17,8 +17,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedlas.data import Dataset, align_inputs, load_dataset, used_inputs
+from fedlas.data.alignment import merged_reading
 from fedlas.data.array_builder import non_finite
 from fedlas.data.casting import InputSpec
+from fedlas.data.column_order import ColumnOrder
 from fedlas.data.dataset import Array
 from fedlas.data.image_column import ImageColumn
 from fedlas.data.labels import as_text
@@ -83,6 +85,9 @@ class ModelRows:
         self._preprocessing = None if given is None else Preprocessing.parse(given.stored())
         self._specs = [InputSpec(name=spec.name, dtype=spec.dtype, shape=spec.shape) for spec in profile.inputs]
         self._used = used_inputs(self._dataset.inputs, self._specs)
+        told = None if profile.reading is None else profile.reading.model_dump()
+        self._reading = merged_reading(self._dataset.reading, told, self._used) or {}
+        self._order = ColumnOrder.of_dataset(self._dataset, profile.columns)
         self._fitted({name: self._dataset.inputs[name][:0] for name in self._used}, 0)
         some = map(self._aligned, in_file_order(self._dataset, 1))
         first = next((inputs for inputs, _ in some if inputs), {})
@@ -127,12 +132,18 @@ class ModelRows:
         return by_halves(self._fitted, rows, numbers, errors if self._tolerant else None), errors
 
     def _fitted(self, rows: Mapping[str, Array], first_row: int) -> dict[str, Array]:
-        return align_inputs(rows, self._specs, preprocessing=self._preprocessing, first_row=first_row)
+        return align_inputs(
+            *(rows, self._specs),
+            preprocessing=self._preprocessing,
+            order=self._order,
+            fills=self._reading.get("padding"),
+            first_row=first_row,
+        )
 
     def _not_finite(self, rows: Mapping[str, Array], first_row: int) -> Errors:
         """The errors of rows that hold a number which is none; inspection lets no labelled row hold one."""
         errors: Errors = {}
-        missing = (self._dataset.reading or {}).get("missing")
+        missing = self._reading.get("missing")
         for name, array in rows.items():
             if isinstance(array, ImageColumn) or array.dtype.kind != "f":
                 continue

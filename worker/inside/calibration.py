@@ -23,6 +23,7 @@ from service.registry.documents import (
     Guarantees,
     ModelProfile,
     OutputSpec,
+    Reading,
     ServingCost,
     Stage,
 )
@@ -159,6 +160,8 @@ def _export(found: Calibration, upload: GraphClassifier, file: Path, order: JobO
         "output": OutputSpec(name="probabilities", kind="probabilities"),
         "class_names": names,
         "class_names_given": profile.class_names_given or names != profile.class_names,
+        "columns": found.dataset.columns,
+        "reading": found.dataset.reading and Reading.model_validate(found.dataset.reading),
         "guarantees": found.guarantees and Guarantees.model_validate(found.guarantees.as_dict()),
         "familiarity": familiarity and FamiliaritySpec(score=familiarity.score),
         **_deployed(found),

@@ -6,11 +6,14 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from fedlas.errors import UnsupportedModel
 from service.registry.documents import (
     DatasetProfile,
     FeatureSpec,
     ModelProfile,
+    Reading,
     ServingCost,
     TensorSpec,
 )
@@ -53,6 +56,7 @@ def inspect_model(order: InspectModelOrder, files: Files, folder: Path, emit: Em
     options, file = order.options, files["model"]
     classifier = open_classifier(file, options)
     names = _class_names(classifier, options.class_names)
+    _check_reading(classifier, options)
     profile = model_profile(classifier, names, options)
     if (preprocessing := preprocessing_of(options.preprocessing)) is not None:
         check_preprocessing(preprocessing, input_specs(profile))
@@ -81,6 +85,35 @@ def _class_names(classifier: GraphClassifier, given: list[str] | None) -> list[s
     return given or list(classifier.class_labels or map(str, range(classifier.num_classes)))
 
 
+def _check_reading(classifier: GraphClassifier, options: ModelOptions) -> None:
+    """Refuse names of columns, and numbers that fill shorter rows, which do not fit the inputs."""
+    inputs = {spec.name: spec for spec in classifier.inputs}
+    shown = ", ".join(f"{spec.name!r} {list(spec.shape)}" for spec in classifier.inputs)
+    if options.columns is not None:
+        widths = [spec.shape[1] for spec in classifier.inputs if len(spec.shape) == 2]
+        count = len(options.columns)
+        if len(inputs) != 1 or not widths or (isinstance(widths[0], int) and widths[0] != count):
+            raise UnsupportedModel(
+                "columns_mismatch",
+                f"columns has {count} names ({', '.join(options.columns[:20])}), for a single input of as many "
+                f"columns; the model's inputs are {shown}",
+            )
+    for name, fill in (options.padding or {}).items():
+        spec = inputs.get(name)
+        if spec is None or len(spec.shape) < 2 or (np.dtype(spec.dtype).kind in "iu" and int(fill) != fill):
+            raise UnsupportedModel(
+                "padding_mismatch",
+                f"padding fills '{name}' with {fill}, which fits none of the model's inputs: {shown}",
+            )
+
+
+def _reading(options: ModelOptions) -> Reading | None:
+    """How rows are read, if the sender said so."""
+    if options.padding is None and options.missing is None:
+        return None
+    return Reading(padding=options.padding, missing=options.missing or "reject")
+
+
 def model_profile(classifier: GraphClassifier, class_names: list[str], options: ModelOptions) -> ModelProfile:
     """What the record of a model shows."""
     from fedlas.importers.onnx.adjustments import of_class_labels
@@ -95,6 +128,8 @@ def model_profile(classifier: GraphClassifier, class_names: list[str], options: 
             "format": "onnx" if options.architecture is None else "safetensors",
             "architecture": options.architecture,
             "preprocessing": options.preprocessing,
+            "columns": options.columns,
+            "reading": _reading(options),
             "inputs": [TensorSpec(name=i.name, dtype=i.dtype, shape=list(i.shape)) for i in classifier.inputs],
             "output": {"name": classifier.output_name, "kind": classifier.output_kind},
             "task": classifier.task,

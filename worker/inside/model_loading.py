@@ -30,6 +30,8 @@ def open_job(order: JobOrder, files: Files, folder: Path) -> tuple[GraphClassifi
         class_names=profile.class_names,
         class_names_given=profile.class_names_given,
         preprocessing=preprocessing_of(profile.preprocessing),
+        columns=profile.columns,
+        reading=None if profile.reading is None else profile.reading.model_dump(),
         scratch=folder,
     )
     dataset = without_seen(dataset, seen_rows(order, files), scratch=folder)

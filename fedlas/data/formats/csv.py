@@ -21,6 +21,7 @@ from fedlas.data.arrow import Column, numeric, text_array
 from fedlas.data.columns import TABLE, Columns, check_names, not_numeric, side_by_side
 from fedlas.data.dataset import Array
 from fedlas.data.labels import as_text
+from fedlas.data.pandas_index import dropped, index_columns
 from fedlas.errors import BadDataset
 
 #: No line may be longer: it is parsed as a whole.
@@ -59,7 +60,8 @@ class CsvReader:
         Raises:
             BadDataset: `corrupt`, `empty`, `no_inputs`, `non_numeric_column`, `non_finite`.
         """
-        others = [name for name in self.names if name not in named]
+        index = [name for name in index_columns(self.names, self._counts_rows) if name not in named]
+        others = [name for name in self.names if name not in named and name not in index]
         kept: dict[str, list[pa.Array]] = {name: [] for name in self.names if name in named}
         rows = 0
         with arrays.builder(TABLE, columns=others) as table:
@@ -70,7 +72,18 @@ class CsvReader:
                     table.append(side_by_side([_cells(name, batch.column(name), rows) for name in others]))
                 rows += batch.num_rows
             columns = {name: _column(name, pa.chunked_array(chunks)) for name, chunks in kept.items()}
-            return Columns(columns, {TABLE: table.finish()} if others else {})
+            inputs = {TABLE: table.finish()} if others else {}
+            return Columns(columns, inputs, table=others or None, adjustments=dropped(index))
+
+    def _counts_rows(self, name: str) -> bool:
+        """Whether a column is 0, 1, 2, ... from the first row to the last."""
+        rows = 0
+        for batch in self._batches():
+            numbers = _numbers(_utf8(name, batch.column(name)))
+            if numbers is None or not np.array_equal(numbers, np.arange(rows, rows + len(numbers))):
+                return False
+            rows += len(numbers)
+        return True
 
     def _batches(self) -> Iterator[pa.RecordBatch]:
         """Blocks of rows, every cell as it was written."""

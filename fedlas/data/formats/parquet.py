@@ -10,6 +10,7 @@ from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -17,6 +18,7 @@ from fedlas.data.array_builder import MAX_BYTES, NO_ROOM, PIECE_BYTES, ArrayFact
 from fedlas.data.arrow import is_numeric, is_tensor, longest, numeric, single_values, stored, stored_type, tensor
 from fedlas.data.columns import Columns, check_names, not_numeric, side_by_side, single_name
 from fedlas.data.dataset import Array
+from fedlas.data.pandas_index import described_index, dropped, index_columns
 from fedlas.errors import BadDataset
 
 #: The description of the columns stands at the end of the file and is read as a whole.
@@ -62,15 +64,31 @@ class ParquetReader:
             BadDataset: `corrupt`, `no_inputs`, `non_numeric_column`, `unsupported_dtype`, `bad_role`, `ragged`,
                 `non_finite`, `too_large`.
         """
-        others = [name for name in self.names if name not in named]
-        inputs = self._inputs(others, arrays)
+        index = [name for name in self._index() if name not in named]
+        inputs, table = self._inputs([name for name in self.names if name not in named and name not in index], arrays)
         columns = {name: self._named(name) for name in self.names if name in named}
         for name, array in (*inputs.items(), *columns.items()):
             if len(array) != self._metadata.num_rows:
                 raise BadDataset(
                     "corrupt", f"'{name}' has {len(array)} rows, but the file claims {self._metadata.num_rows}"
                 )
-        return Columns(columns, inputs)
+        return Columns(columns, inputs, table=table, adjustments=dropped(index))
+
+    def _index(self) -> list[str]:
+        """The columns of a pandas index."""
+        metadata = (self._schema.metadata or {}).get(b"pandas")
+        return index_columns(self.names, self._counts_rows, described=described_index(metadata))
+
+    def _counts_rows(self, name: str) -> bool:
+        """Whether a column is 0, 1, 2, ... from the first row to the last."""
+        if not is_numeric(stored_type(self._kind(name))):
+            return False
+        rows = 0
+        for batch in self._batches([name]):
+            if not np.array_equal(numeric(stored(batch.column(name))), np.arange(rows, rows + batch.num_rows)):
+                return False
+            rows += batch.num_rows
+        return True
 
     def _check_schema(self) -> None:
         check_names(self.names)
@@ -92,7 +110,8 @@ class ParquetReader:
     def _kind(self, name: str) -> pa.DataType:
         return self._schema.field(name).type
 
-    def _inputs(self, names: list[str], arrays: ArrayFactory) -> dict[str, Array]:
+    def _inputs(self, names: list[str], arrays: ArrayFactory) -> tuple[dict[str, Array], list[str] | None]:
+        """The inputs, and the names of the numeric columns that are one of them together."""
         lists = [name for name in names if is_tensor(self._kind(name))]
         numbers = [name for name in names if name not in lists]
         for name in numbers:
@@ -102,7 +121,7 @@ class ParquetReader:
         if numbers:
             name = single_name(lists)
             inputs[name] = self._table(name, numbers, arrays)
-        return inputs
+        return inputs, numbers or None
 
     def _refused(self, name: str) -> BadDataset:
         kind = self._kind(name)

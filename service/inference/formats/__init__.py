@@ -62,6 +62,22 @@ def check_type(kind: str) -> None:
     raise UnsupportedFormat("unsupported_media_type", f"{found}: {needed}")
 
 
+def needs_telling(kind: str) -> bool:
+    """Whether a media type says nothing of the content: none at all, or what tools send for any file."""
+    return kind in _UNTOLD
+
+
+def told_by_content(body: bytes) -> str | None:
+    """The media type of an image or npy file from its first bytes; None for everything else.
+
+    >>> told_by_content(b"\\x89PNG\\r\\n\\x1a\\n"), told_by_content(b"{}")
+    ('image/png', None)
+    """
+    if body[:4] == b"RIFF" and body[8:12] == b"WEBP":
+        return "image/webp"
+    return next((kind for magic, kind in _MAGIC.items() if body.startswith(magic)), None)
+
+
 def _image(body: bytes, types: InputTypes) -> Arrays:
     return types.images([body])
 
@@ -72,5 +88,9 @@ _READERS: dict[str, Callable[[bytes, InputTypes], Arrays]] = {
     "application/x-npy": read_npy,
     **dict.fromkeys(_IMAGES, _image),
 }
+#: How files begin. (BMP's two letters begin many texts, too.)
+_MAGIC = {b"\x89PNG\r\n\x1a\n": "image/png", b"\xff\xd8\xff": "image/jpeg", b"\x93NUMPY": "application/x-npy"}
+#: A missing type, and what curl and others send for a body of which they know nothing.
+_UNTOLD = ("", "application/octet-stream", "application/x-www-form-urlencoded")
 #: All media types that a predict request may have.
 ACCEPTED = ("application/json", *_READERS, _FORM)

@@ -15,6 +15,7 @@ import orjson
 
 from service.inference.excerpts import listed, shown
 from service.inference.images import MAX_BASE64_BYTES, decoded
+from service.inference.json_arrays import may_hold_booleans
 from service.inference.oip.datatypes import datatype_name, numbers_of
 from service.inference.oip.tensors import checked_shape, from_binary, from_json
 from service.inference.profile import ServingProfile, TensorSpec
@@ -164,7 +165,7 @@ def _inputs(items: object, body: bytes, header_length: int | None) -> dict[str, 
             found = "neither" if size is None else "both"
             _fail("invalid_request", f'{of}: either "data" or the parameter binary_data_size is needed, found {found}')
         if size is None:
-            inputs[name] = from_json(item["data"], datatype, shape, of=of)
+            inputs[name] = from_json(item["data"], datatype, shape, of=of, booleans=may_hold_booleans(body))
             continue
         if type(size) is not int or not 0 <= size <= len(body) - start:
             where = "; Inference-Header-Content-Length is not given" if header_length is None else ""

@@ -15,7 +15,7 @@ from typing import NoReturn
 import numpy as np
 
 from service.inference.excerpts import shown
-from service.inference.json_arrays import first_unsound, plain_array
+from service.inference.json_arrays import first_unsound, holds, plain_array
 from service.inference.oip.datatypes import PREFIX, Datatype, prefixed
 from service.registry.errors import InvalidRequest, TooLarge
 
@@ -38,13 +38,15 @@ def checked_shape(value: object, *, of: str) -> Shape:
     return tuple(value)
 
 
-def from_json(data: object, datatype: Datatype | None, shape: Shape, *, of: str) -> np.ndarray:
+def from_json(data: object, datatype: Datatype | None, shape: Shape, *, of: str, booleans: bool = True) -> np.ndarray:
     """Values in nested lists or one flat list in row-major order; `datatype` None is BYTES, given as texts.
+
+    `booleans` tells whether true or false can be among them, which takes time to find out.
 
     Returns an array of `shape`; BYTES as objects, each the UTF-8 of a text.
     Raises InvalidRequest: `wrong_shape`, `wrong_dtype`; TooLarge for more BYTES than rows can be.
     """
-    if datatype is not None and type(data) is list and data:
+    if datatype is not None and type(data) is list and data and not (booleans and holds(data, bool)):
         nested = type(data[0]) is list
         array = plain_array(data, shape[1:] if nested else (), datatype.kind)
         if array is not None and array.size == math.prod(shape) and (not nested or len(data) == shape[0]):
@@ -87,8 +89,9 @@ def _numbers(values: Sequence[object], datatype: Datatype, of: str) -> np.ndarra
     booleans = datatype.code == "?"
     if booleans and not set(map(type, values)) <= {bool}:
         _explain(values, datatype, of)
-    if values and not booleans and type(values[0]) is bool:
-        _fail("wrong_dtype", f"{of}: datatype is {datatype.name}, data holds true/false values")
+    if not booleans and bool in (kinds := list(map(type, values))):
+        found = f"data holds true/false values, the first as value {kinds.index(bool)}"
+        _fail("wrong_dtype", f"{of}: datatype is {datatype.name}, {found}")
     try:
         packed = struct.pack(f"<{len(values)}{datatype.code}", *values)
     except (struct.error, OverflowError):

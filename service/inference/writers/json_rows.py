@@ -59,9 +59,11 @@ def json_rows(predictions: Predictions) -> list[dict[str, object]]:
 
 def write_json(predictions: Predictions, model: bytes) -> bytes:
     """The body of an answer; `model` is the JSON of the model that predicts."""
-    said = predictions.policy.shift.said
-    priors = b"" if said is None else b',"class_priors":' + said
-    return b'{"model":%b%b,"predictions":%b}' % (model, priors, orjson.dumps(json_rows(predictions)))
+    policy = predictions.policy
+    said, share = policy.shift.said, policy.answered_share
+    more = b"" if said is None else b',"class_priors":' + said
+    more += b"" if share is None else b',"answered_share":' + orjson.dumps(share)
+    return b'{"model":%b%b,"predictions":%b}' % (model, more, orjson.dumps(json_rows(predictions)))
 
 
 def _add(rows: list[dict[str, object]], name: str, column: Sequence[object]) -> None:

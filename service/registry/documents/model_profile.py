@@ -70,6 +70,9 @@ class Guarantees(Document):
     class_bounds: list[list[float]] = Field(description="The same for each true class, (K, M).")
     quantiles: ScoreQuantiles
     class_quantiles: list[ScoreQuantiles]
+    answered_shares: list[float] | None = Field(
+        None, description="The share (M,) of the guarantee rows at or above each threshold; null in earlier versions."
+    )
 
 
 class SizeBound(Document):

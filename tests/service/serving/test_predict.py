@@ -7,6 +7,7 @@ import io
 import json
 from collections.abc import Iterator
 from contextlib import ExitStack
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -48,8 +49,10 @@ def predict(served: tuple[Api, Json], content: bytes | Json) -> Any:
         ({"inputs": ROW}, "wrong_shape", "[64]"),
         ({"inputs": [ROW, ROW[:10]]}, "wrong_shape", "row 1"),
         ({"inputs": [["a"] * 64]}, "wrong_dtype", "float32"),
-        ({"inputs": [[None] * 64]}, "wrong_dtype", "float32"),
+        ({"inputs": [[None] * 64]}, "wrong_dtype", "row 0: null"),
         ({"inputs": [[True] * 64]}, "wrong_dtype", "float32"),
+        ({"inputs": [ROW, [*ROW[:63], True]]}, "wrong_dtype", "true/false values in row 1"),
+        ({"inputs": [{"hour": 3}]}, "no_column_names", "`columns`"),
         ({"inputs": [[*ROW[:63], float("nan")]]}, "non_finite", "row 0"),
         ({"inputs": [ROW, [*ROW[:63], float("-inf")]]}, "non_finite", "row 1"),
         ({"inputs": [[3e38] * 64]}, "non_finite_output", "row 0"),
@@ -62,6 +65,7 @@ def predict(served: tuple[Api, Json], content: bytes | Json) -> Any:
         (b"", "invalid_json", "JSON"),
         (b"{", "invalid_json", "JSON"),
         (b"\xff\xfe", "invalid_json", "JSON"),
+        (image(photo()), "invalid_json", "send this file with 'Content-Type: image/png'"),
         (b'{"inputs":' + b"[" * 100_000 + b"]" * 100_000 + b"}", "invalid_json", "JSON"),
     ],
 )
@@ -169,10 +173,13 @@ def test_max_error_abstains_below_its_threshold(promising: tuple[Api, Json]) -> 
     ]
     assert len(wrong) > 100
     assert sum(wrong) / len(wrong) <= 0.2
+    share = predict(promising, {**body, "max_error": 0.2}).json()["answered_share"]
+    assert share == pytest.approx(len(answered) / len(found), abs=0.06)
     middle = sorted(answered)[len(answered) // 2]
     for below, expected in ((0.0, min(answered)), (middle, middle)):
-        both = predict(promising, {**body, "max_error": 0.2, "abstain_below": below}).json()["predictions"]
-        assert min(item["confidence"] for item in both if not item["abstain"]) == expected
+        both = predict(promising, {**body, "max_error": 0.2, "abstain_below": below}).json()
+        assert min(item["confidence"] for item in both["predictions"] if not item["abstain"]) == expected
+        assert both.get("answered_share") == (share if below == 0 else None)
 
 
 def test_sets_familiarity_and_decisions(promising: tuple[Api, Json]) -> None:
@@ -401,6 +408,40 @@ def test_bad_images(seeing: tuple[Api, Json], rows: Any, code: str, words: str) 
     assert (answer.status_code, answer.json()["code"]) == (422, code), answer.text
     assert words in answer.json()["detail"]
     assert predict(seeing, {"inputs": [b64(image(photo()))]}).status_code == 200
+
+
+def test_files_that_say_nothing_of_themselves(seeing: tuple[Api, Json], served: tuple[Api, Json]) -> None:
+    """Images and npy files are told by their first bytes where no media type tells; anything else is 415."""
+    rows, npy = np.full((1, 64), 0.5), io.BytesIO()
+    np.save(npy, rows)
+    for (api, model), content, plain in (
+        (seeing, image(photo()), {"inputs": [b64(image(photo()))]}),
+        (seeing, image(photo(), "JPEG"), {"inputs": [b64(image(photo(), "JPEG"))]}),
+        (seeing, image(photo(), "WEBP"), {"inputs": [b64(image(photo(), "WEBP"))]}),
+        (served, npy.getvalue(), {"inputs": rows.tolist()}),
+    ):
+        for kind in (None, "application/octet-stream", "application/x-www-form-urlencoded"):
+            headers = {} if kind is None else {"Content-Type": kind}
+            answer = api.client.post(f"/v1/models/{model['id']}/predict", content=content, headers=headers)
+            assert answer.json() == predict((api, model), plain).json(), answer.text
+            wrong = api.client.post(f"/v1/models/{model['id']}/predict", content=b"{}", headers=headers)
+            assert (wrong.status_code, wrong.json()["code"]) == (415, "unsupported_media_type")
+
+
+def test_an_image_of_another_size(tmp_path: Path, uploads: Uploads) -> None:
+    """Where nothing resizes, the answer says how large it is, how large it must be, and what to add."""
+    with ExitStack() as stack:
+        api = open_api(tmp_path / "data", stack)
+        record = api.post("/v1/models?preprocessing={%22channels%22:1}", content=uploads["images.onnx"])
+        api.work(record["id"])
+        fitting = predict((api, record), {"inputs": [b64(image(photo(8, 8)))]})
+        assert fitting.status_code == 200, fitting.text
+        for rows in ([photo(20, 10)], [photo(20, 10), photo(8, 8)], [photo(8, 8), photo(20, 10)]):
+            answer = predict((api, record), {"inputs": [b64(image(row)) for row in rows]})
+            assert (answer.status_code, answer.json()["code"]) == (422, "bad_image")
+            assert "resize" in answer.json()["detail"]
+            assert "ONNX" not in answer.text
+        assert "[1, 8, 8]" in predict((api, record), {"inputs": [b64(image(photo(20, 10)))]}).json()["detail"]
 
 
 def test_images_for_a_model_without_preprocessing(served: tuple[Api, Json]) -> None:
