@@ -72,7 +72,7 @@ def missing_jobs(runs: Sequence[Run], order: Order) -> list[Run]:
 
 def run_jobs(runs: Sequence[Run], order: Order, *, at_once: int) -> None:
     """Run what is missing; a run that fails is printed, written down as `failed.json`, and left out."""
-    with _service(at_once) as url, ThreadPoolExecutor(at_once) as pool:
+    with running_service(at_once) as url, ThreadPoolExecutor(at_once) as pool:
 
         def one(run: Run) -> None:
             with httpx.Client(base_url=url, timeout=120) as client:
@@ -193,7 +193,7 @@ def _json(answer: httpx.Response) -> Json:
 
 
 @contextmanager
-def _service(jobs: int) -> Iterator[str]:
+def running_service(jobs: int) -> Iterator[str]:
     """The address of `fedlas serve` on a free port of loopback, with a data folder of its own; stopped at the end."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))

@@ -18,13 +18,13 @@ from fedlas.guarantees import Guarantees
 from fedlas.metrics.proper_scores import Score
 from fedlas.race.scoring import FEW_ROWS
 from fedlas.report import CalibrationReport, Evidence, build_report
-from fedlas.report.label_noise import LabelNoise, sensitivity
+from fedlas.report.label_noise import SHARES, LabelNoise, sensitivity
 
 Floats = NDArray[np.float64]
 Targets = NDArray[np.int64]
 
 #: The interval of one guard is drawn so often when only the verdict is asked for.
-_CHEAP_RESAMPLES = 20
+CHEAP_RESAMPLES = 20
 #: Wrong labels are drawn so often at the least, and in all draws for so many rows at the most.
 _FEWEST_DRAWS, _JUDGED_ROWS = 3, 200_000
 
@@ -142,12 +142,22 @@ class Evaluation:
     def _label_noise(self) -> LabelNoise:
         """The verdict under a share of wrong test labels."""
         return sensitivity(
-            lambda targets: self.judge(targets, num_resamples=_CHEAP_RESAMPLES).verdict,
+            lambda targets: self.judge(targets, num_resamples=CHEAP_RESAMPLES).verdict,
             self.targets,
             len(self.dataset.class_names),
-            draws=max(_FEWEST_DRAWS, min(self.options.noise_draws, _JUDGED_ROWS // len(self.targets))),
+            draws=_noise_draws(len(self.targets), self.options),
             seed=self.options.seed,
         )
+
+
+def _noise_draws(num_rows: int, options: CalibrationOptions) -> int:
+    """How often labels of so many test rows are drawn for each share of wrong ones."""
+    return max(_FEWEST_DRAWS, min(options.noise_draws, _JUDGED_ROWS // num_rows))
+
+
+def noise_judgements(num_rows: int, options: CalibrationOptions) -> int:
+    """How many verdicts on wrong labels a report of so many test rows holds."""
+    return 1 + len(SHARES) * _noise_draws(num_rows, options)
 
 
 def fit_guarantees(dataset: Dataset, probs: Floats) -> Guarantees:

@@ -9,11 +9,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeAlias
 
 from fedlas.calibration.evaluation import CalibrationOptions, few_rows, fit_guarantees
+from fedlas.calibration.judging_costs import judging_costs
 from fedlas.calibration.preparation import Start, check, prepare, rows_of
 from fedlas.calibration.serving import WrittenFinalist, judge_and_write
+from fedlas.calibration.steps import begun, expect_costs
 from fedlas.calibrators import Calibrator, Identity
 from fedlas.calibrators.feature_map import shown_parameters
 from fedlas.data import Dataset, shared_rows
@@ -24,6 +26,7 @@ from fedlas.guarantees import Guarantees
 from fedlas.guarantees.typicality import Familiarity
 from fedlas.importers import GraphClassifier
 from fedlas.notice import Notice
+from fedlas.progress import JobProgress
 from fedlas.race.journal import Journal
 from fedlas.race.outputs import SplitOutputs
 from fedlas.race.race import run_race
@@ -33,11 +36,8 @@ from fedlas.report.diagnostics import Diagnostics, fedlas_diagnostics
 from fedlas.report.out_of_fold import OutOfFold
 from fedlas.training.fit import device_name
 
-#: Called with the stage that begins, and the share of the whole that is done.
-OnStage = Callable[[Literal["evaluating", "training", "calibrating"], float], None]
-
-#: Shares of the whole at which the race begins and ends.
-_RACE_FROM, _RACE_TO = 0.05, 0.90
+#: Called with the stage that begins.
+OnStage: TypeAlias = Callable[[Literal["evaluating", "training", "calibrating"]], None]
 
 
 @dataclass(frozen=True)
@@ -95,7 +95,8 @@ def calibrate(
     digests: Mapping[str, str] | None = None,
     subject: Subject | None = None,
     journal: Journal | None = None,
-    on_stage: OnStage = lambda stage, fraction: None,
+    progress: JobProgress | None = None,
+    on_stage: OnStage = lambda stage: None,
     on_progress: Callable[[RaceProgress], None] | None = None,
     on_candidate: Callable[[CandidateResult], None] | None = None,
     on_notice: Callable[[Notice], None] = lambda notice: None,
@@ -107,6 +108,7 @@ def calibrate(
         request, digests: what was ordered and given; they are part of the report, from which it can be repeated.
         subject: whose report it is.
         journal: what an earlier attempt has saved, as `run_race` takes it.
+        progress: a job that has begun (`fedlas.calibration.steps.begun`): the budget counts from there.
         on_progress: as `run_race` calls it, with the share of the whole calibration.
         on_notice: called with everything that looks wrong, before anything is trained.
 
@@ -115,18 +117,25 @@ def calibrate(
         BaselineMismatch: the uploaded network's accuracy is far from what its owner expects.
         PreconditionFailed: network and dataset certainly do not belong together, and that was not accepted.
     """
-    on_stage("evaluating", 0.01)
-    start = prepare(classifier, dataset, options or CalibrationOptions())
+    options = options or CalibrationOptions()
+    progress = progress or begun(options)
+    on_stage("evaluating")
+    progress.begin("evaluating")
+    start = prepare(classifier, dataset, options)
     for notice in start.notices:
         on_notice(notice)
     warnings = check(start)
     splits = dataset.profile()["splits"]
+    costs = judging_costs(start)
+    expect_costs(progress, costs)
 
-    on_stage("training", _RACE_FROM)
-    result = _race(start, journal, on_progress, on_candidate)
+    on_stage("training")
+    result = _race(start, journal, on_progress, on_candidate, progress, costs.seconds)
 
-    on_stage("calibrating", _RACE_TO)
-    judged = judge_and_write(start, result, partial(_raced_again, dataset=dataset))
+    on_stage("calibrating")
+    progress.begin("judging")
+    judged = judge_and_write(start, result, partial(_raced_again, dataset=dataset), progress)
+    progress.begin("reporting")
     # A second judgement, of the network as ONNX Runtime computes it, has candidates of its own.
     candidates = [*result.candidates, *(() if judged.result is result else judged.result.candidates)]
     dataset, finalist = judged.start.dataset, judged.finalist
@@ -167,15 +176,11 @@ def _race(
     journal: Journal | None = None,
     on_progress: Callable[[RaceProgress], None] | None = None,
     on_candidate: Callable[[CandidateResult], None] | None = None,
+    progress: JobProgress | None = None,
+    seconds_after: float = 0.0,
 ) -> RaceResult:
     """Name the finalists on calibration rows, within the budget; go on where an earlier attempt was."""
     dataset, options, candidates = start.dataset, start.options, start.candidates()
-
-    def in_whole(progress: RaceProgress) -> None:
-        fraction = _RACE_FROM + (_RACE_TO - _RACE_FROM) * progress.fraction
-        if on_progress is not None:
-            on_progress(replace(progress, fraction=fraction))
-
     return run_race(
         start.classifier,
         training=start.training_rows() if start.trains else None,
@@ -190,9 +195,11 @@ def _race(
         max_cost_factor=start.max_cost_factor() if candidates else 1.0,
         outputs=start.outputs,
         calibration_weights=dataset.weights_of("calibration"),
-        on_progress=in_whole,
+        on_progress=on_progress,
         on_candidate=on_candidate,
         journal=journal if candidates else None,
+        progress=progress,
+        seconds_after=seconds_after,
     )
 
 

@@ -29,6 +29,7 @@ from fedlas.gate.sentences import FINALIST_NAMES, without_files
 from fedlas.guarantees.typicality import Familiarity
 from fedlas.importers import GraphClassifier
 from fedlas.importers.onnx.runtime_only.runtime_computed import RuntimeComputedClassifier
+from fedlas.progress import JobProgress
 from fedlas.race.ensemble import Ensemble
 from fedlas.race.finite_outputs import require_numbers
 from fedlas.race.outputs import SplitOutputs
@@ -96,18 +97,19 @@ class Served:
         return WrittenFile(None if self.written is None else self.written.file.report.parity, self.gave_way)
 
 
-def judge_and_write(start: Start, result: RaceResult, race: Race) -> Served:
+def judge_and_write(start: Start, result: RaceResult, race: Race, progress: JobProgress | None = None) -> Served:
     """Judge the finalists on test rows once, and write the best that may be served and can be written.
 
     Args:
         race: prepares another form of the classifier and names its finalists.
     """
-    served = _judge_and_write(start, result)
+    progress = progress or JobProgress()
+    served = _judge_and_write(start, result, progress)
     differs = any(gone.code == "parity" and _is_upload(start, result, gone) for gone in served.gave_way)
     if served.written is not None or not differs:
         return served
     try:
-        again = _judge_and_write(*_as_runtime_computes(start, race))
+        again = _judge_and_write(*_as_runtime_computes(start, race), progress)
     except FedLASError as error:
         _LOG.warning("the network could not be judged as ONNX Runtime computes it: %s", error)
         return served
@@ -125,7 +127,7 @@ def _as_runtime_computes(start: Start, race: Race) -> tuple[Start, RaceResult]:
     return race(RuntimeComputedClassifier(start.classifier), options)
 
 
-def _judge_and_write(start: Start, result: RaceResult) -> Served:
+def _judge_and_write(start: Start, result: RaceResult, progress: JobProgress) -> Served:
     dataset, options, finalists = start.dataset, start.options, dict(result.finalists)
     evaluation, lost = _evaluate(start, result)
     verdict, at_priors = evaluation.judge(), uploaded_at_priors(result.post_hoc, result.base_logits, options)
@@ -137,6 +139,7 @@ def _judge_and_write(start: Start, result: RaceResult) -> Served:
         file = write_finalist(finalists[name], deployment, dataset, seed=options.seed)
         return WrittenFinalist(name, finalists[name], deployment, file)
 
+    progress.begin("writing")
     order = [*verdict.order, *([] if at_priors is None else [_UPLOADED])]
     written, gave_way = first_written(order, write)
     served = None if written is None or written.name == _UPLOADED else written.name

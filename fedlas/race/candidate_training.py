@@ -112,21 +112,26 @@ class Trainer:
         *,
         left_out: Integers | None = None,
         name: str = "candidate",
+        on_share: Callable[[float], None] | None = None,
     ) -> TrainingOutcome:
         """The outcome of a candidate with epochs and rate, which the record knows by `name`.
 
         Without the calibration rows `left_out` it is scored on these and its network is given up; else its network is
         what may be served, and its outputs on the calibration rows, which it has seen, say nothing of how good it is.
-        What `on_epoch` raises passes through, but for BudgetExceeded.
+        What `on_epoch` and `on_share` (as `fit` calls them) raise passes through, but for BudgetExceeded.
         """
         body = copy_head if candidate.scope == "head" else copy.deepcopy
+
+        def train(network: Classifier, checkpoints: Checkpoints) -> TrainingOutcome:
+            return self._trained(candidate, network, left_out, checkpoints, on_epoch, on_share)
+
         return train_once(
             self._context.record,
             name,
             {"candidate": asdict(candidate), "seed": self._context.seed, "left_out": _digest(left_out)},
             scope=candidate.scope,
             copied=lambda: body(self._context.classifier),
-            train=lambda network, checkpoints: self._trained(candidate, network, left_out, on_epoch, checkpoints),
+            train=train,
         )
 
     def _trained(
@@ -134,8 +139,9 @@ class Trainer:
         candidate: Candidate,
         network: Classifier,
         left_out: Integers | None,
-        on_epoch: Callable[[EpochResult], None],
         checkpoints: Checkpoints,
+        on_epoch: Callable[[EpochResult], None],
+        on_share: Callable[[float], None] | None,
     ) -> TrainingOutcome:
         context, rows = self._context, None if left_out is None else self.rows.without(left_out)
         loss = make_loss(candidate, network.num_classes, seed=context.seed)
@@ -146,6 +152,7 @@ class Trainer:
             self.rows.targets,
             train_config(candidate, context.seed),
             on_epoch=on_epoch,
+            on_share=on_share,
             device=context.device,
             features=self._beginning(candidate.scope, loss, rows),
             weights=self.rows.weights,

@@ -14,16 +14,17 @@ from dataclasses import replace
 
 import numpy as np
 
+from fedlas.progress import TRAINING
 from fedlas.race.candidate_training import Trainer
 from fedlas.race.candidates import Candidate
 from fedlas.race.context import Integers, RaceContext
-from fedlas.race.fold_course import FoldCourse, Trial
+from fedlas.race.fold_course import FoldCourse, Trial, expected_trainings
 from fedlas.race.obstacles import head_obstacle, training_obstacle
 from fedlas.race.results import CandidateResult, Doubles, Finalist
 from fedlas.race.resume import OUT_OF_TIME, TrainingOutcome
 from fedlas.race.schedule import WrittenPlan, plan
 from fedlas.race.training_costs import TrainingCosts
-from fedlas.training.loop import EpochResult
+from fedlas.race.training_watch import TrainingWatch
 
 _NO_MEMORY = "it does not fit into the device's memory"
 _NO_TIME = "its measured time does not fit what is left of the budget"
@@ -56,6 +57,7 @@ class CrossFitting:
         self.compared_rows: Integers = np.arange(0)
         self._results: dict[int, CandidateResult] = {}
         self._too_large: set[int] = set()
+        self._steps, self._refits = context.reporter.progress, 0
         #: How much longer the last training took than it was planned to.
         self._slower = 1.0
         self._obstacle = context.record.decided("obstacle", lambda: training_obstacle(context))
@@ -76,6 +78,7 @@ class CrossFitting:
         """Run what fits on its folds; time is kept for so many refits."""
         self.context.reporter.candidates = max(1, len(candidates))
         line = list(enumerate(candidates))
+        self._steps.drop(TRAINING)
         if self.trainer is None:
             self._skip(line, self._obstacle)
             self.notes += [f"Nothing was trained: {self._obstacle}."] if line else []
@@ -101,6 +104,7 @@ class CrossFitting:
         sized = {place: self.trainer.sized(candidate, scope) for place, candidate in line}
         may_shorten = {place for place, candidate in line if candidate.epochs is None}
         budget, num_folds = self.context.budget, len(self.context.folds())
+        self._steps.begin("measuring")
         costs = TrainingCosts(self.context, self.trainer)
         planned = {place: costs.planned(place, one, may_shorten=place in may_shorten) for place, one in sized.items()}
 
@@ -131,10 +135,8 @@ class CrossFitting:
 
     def _run_plan(self, taken: WrittenPlan, courses: Sequence[FoldCourse], refits: int) -> None:
         first, folds = taken["first_folds"], taken["folds"]
-        dearest = sorted((one.fold_work for one in courses), reverse=True)[: taken["kept"]]
-        last = sorted((one.refit_work for one in courses), reverse=True)[:refits]
-        work = sum(first * one.fold_work for one in courses) + (folds - first) * sum(dearest) + sum(last)
-        self.context.reporter.begin(work)
+        for step, work in expected_trainings(courses, first, folds, taken["kept"], refits).items():
+            self._steps.expect(step, work, kind=TRAINING)
         for course in courses:
             self._run_folds(course, range(first), last=folds)
         running = [one for one in courses if one.result is None]
@@ -144,8 +146,12 @@ class CrossFitting:
             kept = self._best_first(running)[: taken["kept"]]
             for course in (one for one in running if one not in kept):
                 self._eliminate(course, len(kept))
+            later = range(first, folds)
+            self._steps.drop(*(one.step(fold) for one in running for fold in later))
+            for step, work in {one.step(fold): one.fold_work for one in kept for fold in later}.items():
+                self._steps.expect(step, work, kind=TRAINING)
             for course in kept:
-                self._run_folds(course, range(first, folds), last=folds)
+                self._run_folds(course, later, last=folds)
         for course in sorted(kept, key=lambda one: one.planned.place):
             if course.result is None:
                 self._finish(course)
@@ -160,19 +166,20 @@ class CrossFitting:
             name = f"{course.name}-{course.candidate.epochs:02}-fold-{fold + 1}"
             after = (last - fold - 1) * course.fold_work + course.refit_work
             what = f"fold {fold + 1} of {last}"
-            done = self._train(course, what, name, course.folds[fold], course.fold_work, after)
+            done = self._train(course, what, name, course.folds[fold], course.step(fold), course.fold_work, after)
             course.outcomes[fold] = done
             if done.logits is None:
                 course.result = _unscored(course.candidate, done.status, done.reason, seconds=course.seconds)
-                self.context.reporter.done += (folds.stop - fold - 1) * course.fold_work
+                self._steps.drop(*map(course.step, range(fold + 1, last)))
                 return
 
     def _train(
-        self, course: FoldCourse, what: str, name: str, left_out: Integers | None, work: float, after: float
+        self, course: FoldCourse, what: str, name: str, left_out: Integers | None, step: str, work: float, after: float
     ) -> TrainingOutcome:
         """Train once, unless what is left of the budget is too little for it.
 
         Args:
+            step: of the job's progress.
             work: seconds that this training was planned to take.
             after: those that the candidate needs then, lest it ends in nothing.
         """
@@ -180,16 +187,17 @@ class CrossFitting:
         reporter, budget, shown = self.context.reporter, self.context.budget, f"{course.candidate.name}, {what}"
         seconds = self._slower * (work + after)
         if not self.context.record.decided(f"time for {name}", lambda: budget.fits(seconds)):
-            reporter.done += work
+            self._steps.drop(step)
             return OUT_OF_TIME
-
-        def on_epoch(epoch: EpochResult) -> None:
-            reporter.report(course.planned.place + 1, shown, epoch.epoch, epoch.epochs, work=work)
-            budget.check(epoch, planned=work, after=after)
-
-        reporter.report(course.planned.place + 1, shown, 0, course.candidate.epochs or 1, work=work)
-        done = self.trainer.train(course.candidate, on_epoch, left_out=left_out, name=name)
-        reporter.done += work
+        self._steps.expect(step, work, kind=TRAINING)
+        self._steps.begin(step)
+        number, trained = course.planned.place + 1, course.trained_share
+        watch = TrainingWatch(reporter, budget, number, shown, work=work, after=after, trained=trained)
+        watch.begins(course.candidate.epochs or 1)
+        done = self.trainer.train(
+            course.candidate, watch.on_epoch, left_out=left_out, name=name, on_share=watch.on_share
+        )
+        self._steps.end(done.seconds, whole=done.status == "finished")
         if done.status == "finished" and work > 0:
             self._slower = max(1.0, done.seconds / work)
         return done
@@ -228,7 +236,8 @@ class CrossFitting:
         """The network of a trial that is trained on all rows, with the calibrator of its out-of-fold logits."""
         course = FoldCourse(trial.planned, trial.candidate)
         name = f"{course.name}-{trial.candidate.epochs:02}-refit"
-        done = self._train(course, "on all rows", name, None, course.refit_work, 0.0)
+        self._refits += 1
+        done = self._train(course, "on all rows", name, None, f"refit {self._refits}", course.refit_work, 0.0)
         if done.network is None:
             self.notes.append(f"{trial.candidate.name} could not be trained on all rows: {done.reason}")
             return None
@@ -243,6 +252,10 @@ class CrossFitting:
             diagnostics=trial.diagnostics,
             out_of_fold_logits=trial.logits,
         )
+
+    def no_more_refits(self) -> None:
+        """Whatever was expected of them, none is to come."""
+        self._steps.drop(*(f"refit {number}" for number in range(self._refits + 3)))
 
     def _skip(self, line: Sequence[tuple[int, Candidate]], reason: str) -> None:
         for place, candidate in line:

@@ -64,6 +64,16 @@ class FoldCourse:
     def refit_work(self) -> float:
         return self.planned.refit_seconds(self.candidate.epochs or 1)
 
+    def step(self, fold: int) -> str:
+        """The training without this fold, as a step of the job."""
+        return f"{self.name}, fold {fold + 1}"
+
+    @property
+    def trained_share(self) -> float:
+        """The share of a training that is steps, not scoring."""
+        whole = self.fold_work if self.folds else self.refit_work
+        return 1 - self.planned.scoring_seconds / max(1, len(self.folds)) / whole if whole > 0 else 1.0
+
     @property
     def rows(self) -> Integers:
         """The calibration rows of the folds that were run, as `logits` has them."""
@@ -97,3 +107,14 @@ class FoldCourse:
             return None
         order = np.argsort(self.rows)
         return FedLASDiagnostics(**{name: np.concatenate([part[name] for part in found])[order] for name in found[0]})
+
+
+def expected_trainings(
+    courses: Sequence[FoldCourse], first: int, folds: int, kept: int, refits: int
+) -> dict[str, float]:
+    """Seconds of the trainings to come by their steps; the dearest may be those that run all folds."""
+    dearest = sorted(courses, key=lambda one: one.fold_work, reverse=True)[:kept]
+    expected = {one.step(fold): one.fold_work for one in courses for fold in range(first)}
+    expected |= {one.step(fold): one.fold_work for one in dearest for fold in range(first, folds)}
+    last = sorted((one.refit_work for one in courses), reverse=True)[:refits]
+    return expected | {f"refit {number}": work for number, work in enumerate(last, 1)}

@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from fedlas.calibrators import TemperatureScaling
 from fedlas.classifier import Classifier
+from fedlas.progress import TRAINING, JobProgress
 from fedlas.race.averaging import average
 from fedlas.race.candidates import Candidate
 from fedlas.race.context import RaceContext, Rows, TrainingRows
@@ -55,6 +56,8 @@ def run_race(
     calibration_weights: NDArray[np.float64] | None = None,
     outputs: SplitOutputs | None = None,
     device: torch.device | str | None = None,
+    progress: JobProgress | None = None,
+    seconds_after: float = 0.0,
 ) -> RaceResult:
     """Name the finalists by calibration rows; `classifier` itself is left as it is.
 
@@ -79,6 +82,8 @@ def run_race(
             and begun again with its journal trains on where it was and names the same finalists, bit by bit.
         calibration_weights: sampling weights (N,) of the calibration rows, in every fit and choice.
         outputs: the classifier's on the calibration rows, where they are at hand.
+        progress: the steps of the job, which began with it; the budget counts from there.
+        seconds_after: how much of the budget is kept for what the caller does with the finalists.
     """
     # What was begun with other settings or other numbers of rows is not gone on with.
     settings = {
@@ -90,8 +95,13 @@ def run_race(
         "max_accuracy_drop": max_accuracy_drop,
         "max_cost_factor": max_cost_factor,
     }
-    record = Record(journal, settings)
+    if progress is None:
+        progress = JobProgress()
+        progress.expect(TRAINING, budget_seconds if candidates else 0.0, kind=TRAINING)
+    record = Record(journal, settings, began=progress.began)
     budget = TimeBudget(budget_seconds, record)
+    progress.deadline = progress.clock() + budget.remaining()
+    budget.reserve = record.decided("seconds after the race", lambda: seconds_after)
     if outputs is None:
         outputs = SplitOutputs(classifier, calibration[0], split="calibration", device=device)
     budget.note_speed(outputs)
@@ -107,7 +117,7 @@ def run_race(
         max_accuracy_drop=max_accuracy_drop,
         seconds=seconds_for_features(budget_seconds),
     )
-    reporter = ProgressReporter(budget, record, on_progress, on_candidate)
+    reporter = ProgressReporter(progress, record, on_progress, on_candidate)
     context = RaceContext(classifier, training, calibration, outputs, selector, budget, record, reporter, seed, device)
     return _run(context, candidates, max_cost_factor)
 
@@ -120,15 +130,25 @@ def seconds_for_features(budget_seconds: float) -> float:
 def _run(context: RaceContext, candidates: Sequence[Candidate], max_cost_factor: float) -> RaceResult:
     """The race itself, in the order in which it happens."""
     classifier, outputs, selector = context.classifier, context.outputs, context.selector
+    progress, budget = context.reporter.progress, context.budget
+    progress.expect("post hoc", selector.expected_seconds(outputs.logits, outputs.features))
+    progress.begin("post hoc")
     post_hoc = uploaded(classifier, selector, outputs.logits, outputs.features)
     temperature = replace(selector, names=("temperature",), reads_features=False).calibrate(outputs.logits)
     folds = CrossFitting(context)
     refits = number_of_refits(max_cost_factor)
-    context.budget.reserve = seconds_of_pools(context, min(_REFINED, len(candidates)))
+    pool = seconds_of_pools(context, 1)
+    refined = min(_REFINED, len(candidates))
+    budget.reserve += refined * pool
+    progress.expect("pools", refined * pool)
     folds.run(candidates, refits=refits)
+    progress.expect("pools", len(folds.trials[:_REFINED]) * pool)
+    progress.begin("pools")
     trials = _best_first(folds.trials, selector)
     averages = max_cost_factor >= 2 or any(trial.result.scope == "head" for trial in trials)
     refitted = _refitted(folds, trials, refits, np.inf if averages else selector.nll(temperature.held_out))
+    folds.no_more_refits()
+    progress.begin("averaging")
     averaged = average(post_hoc, temperature, refitted, selector, context.calibration[0]) if averages else None
     if averaged is not None and averaged.cost_factor > max(_NEXT_TO_NOTHING, max_cost_factor):
         averaged = None

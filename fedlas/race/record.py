@@ -28,19 +28,26 @@ _DECISIONS, _RUNNING = "decisions", "running"
 
 
 class Record:
-    """The entries of one race; those of any other, by the journal's key or by `settings`, are ignored."""
+    """The entries of one race; those of any other, by the journal's key or by `settings`, are ignored.
 
-    def __init__(self, journal: Journal | None = None, settings: Settings | None = None) -> None:
+    Args:
+        began: when this attempt began, by `time.perf_counter`; now, unless it is told.
+    """
+
+    def __init__(
+        self, journal: Journal | None = None, settings: Settings | None = None, *, began: float | None = None
+    ) -> None:
         self._journal = journal or Journal()
         race = {"format": _FORMAT, "torch": torch.__version__, "key": self._journal.key}
         self._race = _text({**race, "settings": dict(settings or {})})
         decisions, self._left = self._open(_DECISIONS), self._open(_RUNNING)
         self._decisions: State = dict(decisions["content"]) if decisions else {}
         self._spent: float = max((entry["elapsed"] for entry in (decisions, self._left) if entry), default=0.0)
-        self._began = self._saved_at = time.perf_counter()
+        self._saved_at = time.perf_counter()
+        self._began = self._saved_at if began is None else began
 
     def elapsed(self) -> float:
-        """Seconds since the race began, those of earlier attempts among them as far as they left an entry."""
+        """Seconds since the job began, those of earlier attempts among them as far as they left an entry."""
         return self._spent + time.perf_counter() - self._began
 
     def decided(self, what: str, decide: Callable[[], T]) -> T:

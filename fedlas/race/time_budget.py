@@ -18,12 +18,12 @@ from fedlas.race.outputs import SplitOutputs
 from fedlas.race.record import Record
 from fedlas.race.results import Floats
 from fedlas.training.fit import fit
-from fedlas.training.loop import EpochResult, TrainConfig, steps_per_epoch
+from fedlas.training.loop import TrainConfig, steps_per_epoch
 
 #: Estimates are stretched by this, since other work shares the machine.
 _CAUTION = 1.1
 #: A candidate that started in time may overrun the budget by this share of it before it is stopped.
-_GRACE = 0.1
+_GRACE = 0.07
 #: A measurement shorter than this says nothing yet; a longer one is made.
 _LONG_ENOUGH = 0.1
 
@@ -33,7 +33,7 @@ class BudgetExceeded(Exception):
 
 
 class TimeBudget:
-    """Seconds since the race began, and measured speeds, which a later attempt takes over from the record."""
+    """Seconds since the job began, and measured speeds, which a later attempt takes over from the record."""
 
     def __init__(self, budget_seconds: float, record: Record | None = None) -> None:
         self._budget = budget_seconds
@@ -41,6 +41,11 @@ class TimeBudget:
         self._row_seconds = 0.0
         #: Seconds that are kept for what comes after all trainings.
         self.reserve = 0.0
+
+    @property
+    def longest(self) -> float:
+        """Seconds from now by which the last training ends."""
+        return self.remaining() - self.reserve + _GRACE * self._budget
 
     def elapsed(self) -> float:
         return self._record.elapsed()
@@ -50,18 +55,17 @@ class TimeBudget:
 
     def fits(self, seconds: float) -> bool:
         """Whether so many more seconds of training end not long after the budget."""
-        return seconds <= self.remaining() - self.reserve + _GRACE * self._budget
+        return seconds <= self.longest
 
-    def check(self, epoch: EpochResult, *, planned: float = 0.0, after: float = 0.0) -> None:
-        """Raise BudgetExceeded where the epochs that are still to come would end long after the budget.
+    def check(self, share: float, seconds: float, *, planned: float = 0.0, after: float = 0.0) -> None:
+        """Raise BudgetExceeded where a training of which a share took so long would end long after the budget.
 
         Args:
-            planned: seconds that all epochs were to take.
-            after: seconds that must be left then, as they were planned: more where the epochs are slower than planned.
+            planned: seconds that all of it was to take.
+            after: seconds that must be left then, as they were planned: more where it is slower than planned.
         """
-        each = epoch.seconds / epoch.epoch
-        slower = max(1.0, each * epoch.epochs / planned) if planned else 1.0
-        to_come = each * (epoch.epochs - epoch.epoch) + slower * after
+        slower = max(1.0, seconds / share / planned) if planned else 1.0
+        to_come = seconds * (1 - share) / share + slower * after
         if to_come > 0 and not self.fits(to_come):
             raise BudgetExceeded
 

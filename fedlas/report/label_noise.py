@@ -14,6 +14,9 @@ from numpy.typing import ArrayLike
 
 from fedlas.metrics._checks import Ints
 
+#: The shares of wrong labels under which a verdict is looked at.
+SHARES = (0.01, 0.05, 0.10)
+
 
 @dataclass(frozen=True)
 class NoiseLevel:
@@ -40,7 +43,7 @@ def sensitivity(
     targets: ArrayLike,
     num_classes: int,
     *,
-    shares: Sequence[float] = (0.01, 0.05, 0.10),
+    shares: Sequence[float] = SHARES,
     draws: int = 20,
     seed: int = 0,
 ) -> LabelNoise:

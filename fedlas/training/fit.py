@@ -30,6 +30,7 @@ def fit(
     config: TrainConfig,
     *,
     on_epoch: Callable[[EpochResult], None] | None = None,
+    on_share: Callable[[float], None] | None = None,
     device: torch.device | str | None = None,
     features: Floats | None = None,
     schedule: Callable[[int], float] | None = None,
@@ -44,6 +45,7 @@ def fit(
         loss: `loss(logits (N, K), targets (N,), features (N, D)) -> scalar`.
         inputs: one array per model input, the first dimension is N; targets: class indices (N,).
         on_epoch: called after every epoch; whatever it raises stops the training and passes through.
+        on_share: called after every step with the share of all steps that is done, as `on_epoch`.
         device: CUDA where there is one, unless told otherwise.
         features: `predict_logits(classifier, inputs)[1]` where it is at hand, which saves the pass that
             initialises the statistics of FedLAS (those of some rows that are trained on will do) and, for the scope
@@ -73,7 +75,7 @@ def fit(
         value: Tensor | None = loss(logits, wanted, seen) if meter.watch(logits, seen) else None
         return value
 
-    hooks = Hooks(on_epoch, on_step, schedule)
+    hooks = Hooks(on_epoch, on_share, on_step, schedule)
     result = run_epochs(training, loader, config, loss_of, weights=weights, hooks=hooks, began=began)
     classifier.eval()
     return result

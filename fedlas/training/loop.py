@@ -85,6 +85,7 @@ class Hooks:
     """Callbacks of a training; see `fit`."""
 
     on_epoch: Callable[[EpochResult], None] | None = None
+    on_share: Callable[[float], None] | None = None
     on_step: Callable[[Tensor], bool] | None = None
     schedule: Callable[[int], float] | None = None
 
@@ -114,6 +115,8 @@ def run_epochs(
                 complete = value is not None and _stepped(value, training, rate(step), config.clip_norm, meter, hooks)
                 if not complete:
                     break
+                if hooks.on_share is not None:
+                    hooks.on_share((step + 1) / (config.epochs * steps))
             if not complete or not meter.finite():
                 return FitResult(tuple(history), time.perf_counter() - began, diverged=not meter.finite())
             history.append(EpochResult(epoch, config.epochs, meter.mean(), time.perf_counter() - began))

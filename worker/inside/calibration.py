@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from fedlas.calibration import CalibrationOptions, ScoredRows, calibrate_scores
+from fedlas.calibration.steps import begun
 from fedlas.data import SPLITS, Dataset
 from fedlas.data.scores import read_scores
 from fedlas.data.seen_rows import SeenRows
-from fedlas.documents import as_json
+from fedlas.progress import JobProgress
 from fedlas.report import CalibrationReport, Named, Subject, reliability_svg, report_html
 from fedlas.report.subject import rfc3339
 from service.registry.documents import (
-    CandidateEnded,
     ClassPriors,
     DecisionThresholds,
     Document,
@@ -25,28 +26,22 @@ from service.registry.documents import (
     OutputSpec,
     Reading,
     ServingCost,
-    Stage,
 )
 from service.registry.documents.model_profile import FamiliaritySpec, FittedOn
 from worker.documents import (
-    CandidateEvent,
-    ChildEvent,
     JobOrder,
     JobResult,
-    ReportedProgress,
     ScoresOrder,
     ScoresProfile,
     ScoresResult,
-    WarningEvent,
 )
-from worker.inside.notices import notice_document, notice_documents
+from worker.inside.job_events import JobEvents
+from worker.inside.notices import notice_documents
 from worker.inside.work_function import Emit, Files
 
 if TYPE_CHECKING:  # scores are calibrated without PyTorch
     from fedlas.calibration import Calibration
     from fedlas.importers import GraphClassifier
-    from fedlas.notice import Notice
-    from fedlas.race.results import CandidateResult, RaceProgress
 
 #: What a calibrator's record shows of its report, which is long.
 _SHOWN = (
@@ -54,40 +49,46 @@ _SHOWN = (
     *("gate", "looks", "guarantees", "class_priors", "seed", "digests", "versions"),
 )
 _REPORT, _PAGE, _DIAGRAM, _SEEN_ROWS = "report.json", "report.html", "reliability.svg", "seen_rows.npz"
+#: Seconds in which PyTorch is loaded, and how quickly files are read and checked.
+_LOADING_S, _BYTES_PER_SECOND = 3.0, 2e8
 #: Whose rows train a network that is served.
 _TRAINS = ("train", "calibration")
 
 
 def calibrate(order: JobOrder, files: Files, folder: Path, emit: Emit) -> JobResult:
     """Run one job and return what came of it; `calibrated.onnx`, the report, its page and diagram lie in `folder`."""
+    progress = _begun(order, files)
     from fedlas.calibration import calibrate
     from worker.inside.model_loading import open_job, seen_rows
     from worker.inside.reproducibility import asked, digests, journal_of, repeat_exactly
 
     repeat_exactly()
-    tell = _Events(emit)
-    tell.stage("inspecting", 0.0)
-    classifier, dataset, options = open_job(order, files, folder)
-    found = calibrate(
-        classifier,
-        dataset,
-        options,
-        request=asked(order.request),
-        digests=digests(order),
-        subject=_subject(order),
-        journal=journal_of(order, files, folder, emit),
-        on_stage=tell.stage,
-        on_progress=tell.progress,
-        on_candidate=tell.candidate,
-        on_notice=tell.notice,
-    )
-    tell.stage("exporting", 0.95)
-    exported = None if found.finalist is None else _export(found, classifier, folder / "calibrated.onnx", order)
-    trained = found.verdict.verdict == "trained"
-    if trained:
-        _write_seen_rows(dataset, seen_rows(order, files), folder)
-    _write_report(found.report, folder)
-    tell.stage("publishing", 0.99)
+    with JobEvents(emit, progress) as tell:
+        tell.stage("inspecting")
+        classifier, dataset, options = open_job(order, files, folder)
+        found = calibrate(
+            classifier,
+            dataset,
+            options,
+            request=asked(order.request),
+            digests=digests(order),
+            subject=_subject(order),
+            journal=journal_of(order, files, folder, emit),
+            progress=progress,
+            on_stage=tell.stage,
+            on_progress=tell.progress,
+            on_candidate=tell.candidate,
+            on_notice=tell.notice,
+        )
+        progress.begin("exporting")
+        tell.stage("exporting")
+        exported = None if found.finalist is None else _export(found, classifier, folder / "calibrated.onnx", order)
+        trained = found.verdict.verdict == "trained"
+        if trained:
+            _write_seen_rows(dataset, seen_rows(order, files), folder)
+        _write_report(found.report, folder)
+        progress.begin("publishing")
+        tell.stage("publishing")
     return JobResult(
         verdict=found.verdict.verdict,
         promoted=found.verdict.promoted,
@@ -100,6 +101,17 @@ def calibrate(order: JobOrder, files: Files, folder: Path, emit: Emit) -> JobRes
         seen_rows=_SEEN_ROWS if trained else None,
         adjustments=notice_documents(found.adjustments),
     )
+
+
+def _begun(order: JobOrder, files: Files) -> JobProgress:
+    """A job that reads its files; its budget counts from here."""
+    request = order.request
+    options = CalibrationOptions(method=request.method, budget_seconds=60 * request.budget.minutes)
+    started = time.time() if order.begun_at is None else order.begun_at
+    progress = begun(options, seconds_ago=max(0.0, time.time() - started))
+    progress.expect("reading", _LOADING_S + sum(file.stat().st_size for file in files.values()) / _BYTES_PER_SECOND)
+    progress.begin("reading")
+    return progress
 
 
 def fit_scores(order: ScoresOrder, files: Files, folder: Path, emit: Emit) -> ScoresResult:
@@ -206,35 +218,3 @@ def _write_report(report: CalibrationReport, folder: Path) -> None:
     (folder / _REPORT).write_text(json.dumps(report.as_dict(), allow_nan=False))
     (folder / _PAGE).write_text(report_html(report))
     (folder / _DIAGRAM).write_text(reliability_svg(report))
-
-
-class _Events:
-    """Events of a job, as they are reported."""
-
-    def __init__(self, emit: Emit) -> None:
-        self._emit = emit
-
-    def stage(self, stage: Stage, fraction: float) -> None:
-        """A stage begins."""
-        self._emit(ChildEvent(stage=stage, progress=ReportedProgress(fraction=fraction)))
-
-    def progress(self, progress: RaceProgress) -> None:
-        """A candidate begins, or has trained for another epoch."""
-        told = ReportedProgress(
-            fraction=round(progress.fraction, 4),
-            candidate=progress.name,
-            epoch=progress.epoch,
-            epochs=progress.epochs,
-            eta_seconds=progress.eta_seconds,
-        )
-        self._emit(ChildEvent(progress=told))
-
-    def candidate(self, result: CandidateResult) -> None:
-        """A candidate has ended."""
-        found = as_json({**result.as_dict(), "seconds": round(result.seconds, 3)})
-        ended = CandidateEnded.model_validate({name: found[name] for name in CandidateEnded.model_fields})
-        self._emit(ChildEvent(event=CandidateEvent(type="candidate", data=ended)))
-
-    def notice(self, notice: Notice) -> None:
-        """Something looks wrong."""
-        self._emit(ChildEvent(event=WarningEvent(data=notice_document(notice))))

@@ -105,14 +105,17 @@ def _claim_stdout() -> Callable[[BaseModel], None]:
 
 
 def _thinned(write: Callable[[BaseModel], None]) -> Emit:
-    """Write events, but mere progress only some times a second."""
-    last = 0.0
+    """Write events of any thread, but mere progress only some times a second."""
+    last, lock = 0.0, threading.Lock()
 
     def emit(event: ChildEvent) -> None:
         nonlocal last
-        if not event.only_progress or time.monotonic() - last > 1 / _EVENTS_PER_SECOND:
-            last = time.monotonic()
-            write(event)
+        with lock:
+            if not event.only_progress:
+                write(event)
+            elif time.monotonic() - last > 1 / _EVENTS_PER_SECOND:
+                last = time.monotonic()
+                write(event)
 
     return emit
 

@@ -12,14 +12,19 @@ from pathlib import Path
 
 import numpy as np
 
+from fedlas.calibration.judging_costs import judging_costs
 from fedlas.calibration.preparation import Start, check_expected_accuracy, prepare
 from fedlas.calibrators import TemperatureScaling, softmax
-from fedlas.data import SPLITS, Dataset, shared_rows
+from fedlas.data import Dataset, shared_rows
 from fedlas.errors import PreconditionFailed
 from fedlas.gate.ledger_level import ledger_level
 from fedlas.metrics import row_scores
 from fedlas.metrics.betting_intervals import detectable, paired_mean
 from fedlas.preconditions.examination import NOT_GIVEN, require_accepted
+from fedlas.progress import JobProgress
+from fedlas.race.race import seconds_for_features
+from fedlas.race.scoring import post_hoc_names
+from fedlas.race.selection import CalibratorSelector
 from fedlas.training.fit import device_name
 from service.registry.documents import FeatureSpec, Notice, Plan, SplitCounts
 from service.registry.documents.plan import (
@@ -30,26 +35,43 @@ from service.registry.documents.plan import (
     PlannedLabels,
     UploadedScores,
 )
-from worker.documents import ChildEvent, JobOrder, PlanResult, WarningEvent
+from worker.documents import JobOrder, PlanResult
+from worker.inside.job_events import JobEvents
 from worker.inside.model_loading import open_job
-from worker.inside.notices import notice_document, notice_documents
+from worker.inside.notices import notice_documents
 from worker.inside.race_costs import RaceCosts, race_costs
 from worker.inside.work_function import Emit, Files
 
 #: The gate judges two claims, and the first to be shown has half of the level (Holm).
 _CLAIMS = 2
-#: Rows on which a step is measured; its time does not depend on the learning rate.
-_MEASURED_ROWS, _ANY_RATE = 2000, 1e-3
+#: Seconds of the steps of a dry run, as far as they can be known beforehand.
+_GUESSED = {"reading": 3.0, "evaluating": 3.0, "measuring": 3.0}
+#: So many of the best candidates get the pool of calibrators.
+_POOLS = 3
 
 
 def plan(order: JobOrder, files: Files, folder: Path, emit: Emit) -> PlanResult:
     """What the job of this request would do; raises what the job would raise before training."""
+    progress = JobProgress()
+    for step, seconds in _GUESSED.items():
+        progress.expect(step, seconds)
+    with JobEvents(emit, progress) as tell:
+        return _planned(order, files, folder, tell, progress)
+
+
+def _planned(order: JobOrder, files: Files, folder: Path, tell: JobEvents, progress: JobProgress) -> PlanResult:
+    progress.begin("reading")
+    tell.stage("inspecting")
     classifier, dataset, options = open_job(order, files, folder)
+    progress.begin("evaluating")
+    tell.stage("evaluating")
     start = prepare(classifier, dataset, options)
     for notice in start.notices:
-        emit(ChildEvent(event=WarningEvent(data=notice_document(notice))))
+        tell.notice(notice)
     check_expected_accuracy(start)
-    race = race_costs(start)
+    around = progress.clock() - progress.began + _seconds_around(start)
+    progress.begin("measuring")
+    race = race_costs(start, options.budget_seconds - around)
     found = Plan(
         features=FeatureSpec(layer=classifier.feature_layer, dim=classifier.feature_dim),
         trainable=classifier.trainable,
@@ -58,7 +80,7 @@ def plan(order: JobOrder, files: Files, folder: Path, emit: Emit) -> PlanResult:
         leakage=_leakage(dataset),
         splits=SplitCounts(**dataset.profile()["splits"]),
         uploaded=_uploaded(start),
-        estimate=_estimate(start, race, order.request.budget.minutes),
+        estimate=_estimate(around, race, order.request.budget.minutes),
         detectable_effect=_detectable(start) if start.judged else None,
         calibrated_on=start.calibrated_on,
         warnings=[
@@ -121,16 +143,26 @@ def _uploaded(start: Start) -> UploadedScores:
     )
 
 
-def _estimate(start: Start, race: RaceCosts, budget_minutes: float) -> PlanEstimate:
-    """Minutes that all candidates would take in full, and the memory that they take here, measured on a few steps."""
-    rows = {split: len(start.dataset.rows(split)) for split in SPLITS}
-    # The uploaded network sees every row once, a trained one those that judge it.
-    passed = sum(rows.values()) if race.candidates else sum(rows.values()) - rows["train"]
-    passed += rows["test"] if race.candidates else 0
-    seconds = race.seconds + race.budget.prediction_seconds(passed)
+def _seconds_around(start: Start) -> float:
+    """What a job takes beside its trainings once it has read its files: calibrators, judging, writing, reporting."""
+    options, logits = start.options, start.outputs.logits
+    names = post_hoc_names(logits.shape[1], len(start.targets), start.classifier.task)
+    alone = options.method == "temperature"
+    selector = CalibratorSelector(
+        start.targets,
+        names[:1] if alone else names,
+        reads_features=not alone,
+        seconds=seconds_for_features(options.budget_seconds),
+    )
+    pools = _POOLS * selector.expected_seconds(logits) if start.trains else 0.0
+    return selector.expected_seconds(logits, start.outputs.features) + pools + judging_costs(start).seconds
+
+
+def _estimate(around: float, race: RaceCosts, budget_minutes: float) -> PlanEstimate:
+    """Minutes of the job, with all that happens before and after its trainings, and the memory that they take here."""
     return PlanEstimate(
-        minutes=round(min(seconds / 60, budget_minutes), 5),
-        minutes_in_full=round(seconds / 60, 3),
+        minutes=round((around + race.seconds) / 60, 5),
+        minutes_in_full=round((around + race.seconds_in_full) / 60, 3),
         budget_minutes=budget_minutes,
         candidates=race.candidates,
         memory_bytes=1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss,

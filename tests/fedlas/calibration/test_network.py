@@ -32,18 +32,18 @@ def given(folder: Path) -> tuple[GraphClassifier, Dataset]:
 def test_a_notebook_calibrates_judges_and_exports(tmp_path: Path) -> None:
     """The verdict, its report and the file belong together, and stages and request are told as they were."""
     classifier, dataset = given(tmp_path)
-    stages: list[tuple[str, float]] = []
+    stages: list[str] = []
     found = calibrate(
         classifier,
         dataset,
         CalibrationOptions(method="post_hoc", evaluations_before=2),
         request={"asked": "for little"},
-        on_stage=lambda stage, fraction: stages.append((stage, fraction)),
+        on_stage=stages.append,
     )
     report = found.report.as_dict()
     assert found.verdict.verdict == report["verdict"] == "post_hoc"
     assert (report["looks"]["before"], report["recipe"]["request"]) == (2, {"asked": "for little"})
-    assert [stage for stage, _ in stages] == ["evaluating", "training", "calibrating"]
+    assert stages == ["evaluating", "training", "calibrating"]
     found.export(tmp_path / "calibrated.onnx", metadata={"made": "here"})
     session = ort.InferenceSession(tmp_path / "calibrated.onnx", providers=["CPUExecutionProvider"])
     assert session.get_modelmeta().custom_metadata_map["made"] == "here"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
+from fedlas.progress import JobProgress
 from fedlas.race.candidate_training import Trainer, copy_head
 from fedlas.race.context import RaceContext, TrainingRows
 from fedlas.race.outputs import SplitOutputs
@@ -24,7 +25,7 @@ def test_heads_share_the_memory_of_their_body() -> None:
     before = {name: value.clone() for name, value in classifier.state_dict().items()}
     outputs, record = SplitOutputs(classifier, calibration[0], split="calibration"), Record()
     budget, selector = TimeBudget(60.0, record), CalibratorSelector(calibration[1], ["temperature"], False)
-    reporter = ProgressReporter(budget, record, None, None)
+    reporter = ProgressReporter(JobProgress(), record, None, None)
     rows = TrainingRows.of(train, calibration)
     trainer = Trainer(RaceContext(classifier, rows, calibration, outputs, selector, budget, record, reporter), rows)
     done = trainer.train(trainer.rated(trainer.sized(HEAD, "head")), lambda _: None)

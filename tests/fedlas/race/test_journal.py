@@ -171,7 +171,7 @@ def test_what_a_clock_decided_holds(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_who_ran_out_of_the_budget_stays_out(monkeypatch: pytest.MonkeyPatch) -> None:
     """A candidate that was stopped for its time is not tried again by a later attempt."""
 
-    def late(_: object, epoch: Any, **__: Any) -> None:
+    def late(*_: object, **__: object) -> None:
         raise time_budget.BudgetExceeded
 
     journal = MemoryJournal(every_seconds=0)

@@ -48,6 +48,24 @@ def test_a_plan_tells_what_is_there(tmp_path: Path) -> None:
     assert found["uploaded"]["accuracy"] == pytest.approx((logits.argmax(1) == rows["label"][chosen]).mean())
 
 
+def test_a_plan_counts_the_whole_job(tmp_path: Path) -> None:
+    """Reading, calibrators, judging and writing are minutes too, and what fits the budget stays within it."""
+    whole = planned(tmp_path / "a", world(), MODEL, budget={"minutes": 10.0, "candidates": 2})
+    alone = planned(tmp_path / "b", world(), MODEL, method="post_hoc")
+    assert (alone["trains"], alone["estimate"]["candidates"]) == (False, 0)
+    assert 1 / 60 < alone["estimate"]["minutes"] == pytest.approx(alone["estimate"]["minutes_in_full"], abs=1e-3)
+    assert alone["estimate"]["minutes"] < whole["estimate"]["minutes"] <= 10.0
+
+
+def test_a_budget_without_time_trains_nothing(tmp_path: Path) -> None:
+    """Where reading and judging take all of it no candidate runs; the plan says so, and what the job takes anyway."""
+    found = planned(tmp_path, world(), MODEL, budget={"minutes": 0.01, "candidates": 5})
+    assert (found["trains"], found["estimate"]["candidates"]) == (False, 0)
+    assert found["estimate"]["minutes_in_full"] > found["estimate"]["minutes"] > 0.01
+    (warning,) = [one for one in found["warnings"] if one["code"] == "budget"]
+    assert "nothing would be trained" in warning["message"].lower()
+
+
 def test_more_test_rows_detect_less(tmp_path: Path) -> None:
     """The detectable gain is a positive number that shrinks when the test split grows, at the same spread."""
     rows = world()

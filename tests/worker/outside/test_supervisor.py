@@ -403,6 +403,30 @@ def test_a_hostile_child_writes_nothing_that_breaks_a_record(
     record.model_dump_json()
 
 
+def test_progress_is_an_event_all_the_time(
+    registry: Registry, worker_settings: WorkerSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What grows by a percent is an event at once; where nothing grows there is one every few seconds all the same."""
+    now = [1000.0]
+    monkeypatch.setattr("worker.outside.kinds.jobs.time.monotonic", lambda: now[0])
+    job_id = add_job(registry, status="running")
+    claim = claimed_by(registry, job_id, "w")
+    work = kind_of(claim)(registry, worker_settings, claim)
+    work.note({"stage": "training", "progress": {"fraction": 0.25}})
+    written = []
+    for second in range(0, 40, 2):
+        now[0] = 1000.0 + second
+        if second == 20:
+            work.note({"progress": {"fraction": 0.27}})
+        with registry.write() as unit:
+            work.heartbeat(unit)
+        with registry.read() as unit:
+            events = [one for one in unit.events.after(job_id, 0, limit=100) if one.type == "progress"]
+        if len(events) > len(written):
+            written.append(second)
+    assert written == [0, 6, 12, 18, 20, 26, 32, 38]
+
+
 def test_places_and_watch_outlive_any_error(
     registry: Registry, worker_settings: WorkerSettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 import threading
+import time
 from abc import abstractmethod
 from collections import deque
 from collections.abc import Iterable, Mapping
@@ -40,8 +41,8 @@ _MOST_EVENTS = 1100
 #: The outputs of a candidate on the calibration rows, and its network with its optimiser.
 _CHECKPOINT_BYTES, _COPIES = 2 * GIBIBYTE, 6
 _ROW_KEY_BYTES = 16
-#: Progress is an event when it has grown by so much, or another candidate runs: jobs may take days.
-_NEWS = 0.01
+#: Progress is an event when it has grown by so much, another candidate runs, or the last was so many seconds ago.
+_NEWS, _NEWS_S = 0.01, 6.0
 
 
 class JobKind(OnInputs[R]):
@@ -54,6 +55,7 @@ class JobKind(OnInputs[R]):
         super().__init__(registry, settings, claim)
         self._stage: Stage = "inspecting"
         self._written_progress: Progress | None = None
+        self._written_at = 0.0
         self._told: deque[CandidateEvent | WarningEvent] = deque()
         self._num_told = 0
         self._lock = threading.Lock()
@@ -111,6 +113,7 @@ class JobKind(OnInputs[R]):
             ),
             looks_before=self._looks_before,
             checkpoint_seconds=self.settings.checkpoint_seconds,
+            begun_at=time.time(),
         )
         files = {"model": self.stored(model.sha256), "dataset": self.stored(dataset.prepared_sha256)}
         if model.seen_rows_sha256 is not None:
@@ -142,11 +145,12 @@ class JobKind(OnInputs[R]):
         if row.status == "cancelling":
             return True
         self.write_events(unit)
-        if (progress := self.progress) is not None:
-            unit.jobs.update_progress(row, self._stage, progress.model_dump())
-            if _is_news(progress, self._written_progress):
-                unit.events.add(row.id, "progress", progress.model_dump())
-                unit.callbacks.append(lambda committed: self._progress_written(progress) if committed else None)
+        progress = self.progress or Progress(fraction=self.reached_before)  # a child that starts has told nothing yet
+        unit.jobs.update_progress(row, self._stage, progress.model_dump())
+        late = time.monotonic() - self._written_at >= _NEWS_S
+        if late or _is_news(progress, self._written_progress):
+            unit.events.add(row.id, "progress", progress.model_dump())
+            unit.callbacks.append(lambda committed: self._progress_written(progress) if committed else None)
         return False
 
     def write_events(self, unit: UnitOfWork) -> None:
@@ -170,7 +174,7 @@ class JobKind(OnInputs[R]):
             self._told = deque([*events, *self._told])
 
     def _progress_written(self, progress: Progress) -> None:
-        self._written_progress = progress
+        self._written_progress, self._written_at = progress, time.monotonic()
 
     def fail(self, unit: UnitOfWork, error: RecordError) -> None:
         """The job ends without a result."""

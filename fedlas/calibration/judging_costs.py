@@ -1,0 +1,125 @@
+"""The costs of what follows the race: judging, writing and reporting, from small measurements on calibration rows.
+
+They are what the budget keeps back from the trainings, and what a dry run and the time left are reckoned with. No test
+row is looked at.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from fedlas.calibration.evaluation import CHEAP_RESAMPLES, noise_judgements
+from fedlas.calibration.preparation import Start
+from fedlas.calibrators import softmax
+from fedlas.gate.gate import judge
+from fedlas.report import Evidence, build_report
+
+#: Rows on which a judgement and a report are measured, and how often a report's intervals are drawn then.
+_MOST_ROWS, _FEW_DRAWS, _MORE_DRAWS = 500, 10, 60
+#: Estimates are stretched by this: small arrays stay in caches.
+_CAUTION = 1.2
+#: Networks that see the test rows beside the uploaded one, where anything is trained: the refit, as itself and in the
+#: average.
+_JUDGED_NETWORKS = 2
+#: Rows that prove the written file, by PyTorch and ONNX Runtime, for each of its networks.
+_PROVEN_ROWS = 512
+#: Seconds of a file's graph, of how familiar rows look (per row and squared feature), of the serving cost at most, of
+#: the page, and of handing everything to the registry.
+_GRAPH_S, _FAMILIAR_S, _SERVING_S, _PAGE_S, PUBLISHING_S = 0.5, 4e-9, 2.5, 0.5, 1.5
+
+
+@dataclass(frozen=True)
+class JudgingCosts:
+    """Seconds of each step after the race."""
+
+    judging: float = 0.0
+    writing: float = 0.0
+    reporting: float = 0.0
+    exporting: float = 0.0
+    publishing: float = PUBLISHING_S
+
+    @property
+    def seconds(self) -> float:
+        return float(sum(vars(self).values()))
+
+
+def judging_costs(start: Start) -> JudgingCosts:
+    """What follows the race of these rows."""
+    networks = _JUDGED_NETWORKS if start.trains else 0
+    test, guarantee = (len(start.dataset.rows(split)) for split in ("test", "guarantee"))
+    row, features = start.outputs.seconds_per_row, start.outputs.features
+    once, noise, report = _measured(start, test)
+    passes = (1 + networks) * test * row
+    return JudgingCosts(
+        judging=_CAUTION * (passes + once),
+        writing=_GRAPH_S + networks * _PROVEN_ROWS * row + _FAMILIAR_S * len(features) * features.shape[1] ** 2,
+        reporting=_CAUTION * (max(1, networks) * guarantee * row + noise + report),
+        exporting=min(_SERVING_S, _PROVEN_ROWS * row) + _PAGE_S,
+    )
+
+
+def _measured(start: Start, rows: int) -> tuple[float, float, float]:
+    """Seconds of the judgement of so many rows, of those under wrong labels, and of the report."""
+    few = _few_rows(start)
+    larger, options = rows / len(few), start.options
+    logits = start.outputs.logits[few].astype(np.float64)
+    targets, groups = start.targets[few], start.dataset.groups_of("calibration")
+    groups = None if groups is None or len(np.unique(np.asarray(groups)[few])) < 2 else np.asarray(groups)[few]
+    probs = [softmax(logits / t) for t in (1.0, 1.5, 2.0, 3.0, 4.0)]
+
+    def judged(resamples: int) -> float:
+        return _seconds(
+            lambda: judge(
+                uploaded=probs[0],
+                post_hoc=probs[2],
+                trained=probs[3] if start.trains else None,
+                average=probs[4] if start.trains else None,
+                targets=targets,
+                groups=groups,
+                provenance=start.dataset.seen_by_model,
+                score=options.score,
+                num_resamples=resamples,
+            )
+        )
+
+    def reported(resamples: int) -> float:
+        gate = judge(
+            uploaded=probs[0], post_hoc=probs[2], trained=None, targets=targets, groups=groups, provenance="unknown"
+        )
+        slices = {name: column[start.dataset.rows("calibration")[few]] for name, column in start.dataset.slices.items()}
+        evidence = Evidence(
+            gate=gate,
+            uploaded=probs[0],
+            temperature=probs[1],
+            calibrated=probs[2],
+            targets=targets,
+            groups=groups,
+            class_names=start.dataset.class_names,
+            positive_class=options.positive_class,
+            slices=slices,
+        )
+        return _seconds(lambda: build_report(evidence, num_resamples=resamples))
+
+    judged(CHEAP_RESAMPLES)  # warms up
+    cheap, dearer = judged(CHEAP_RESAMPLES), judged(5 * CHEAP_RESAMPLES)
+    once = larger * (cheap + 1000 / (4 * CHEAP_RESAMPLES) * max(0.0, dearer - cheap))
+    noise = noise_judgements(rows, options) * larger * cheap if start.judged else 0.0
+    few_draws, more = reported(_FEW_DRAWS), reported(_MORE_DRAWS)
+    draw = max(0.0, more - few_draws) / (_MORE_DRAWS - _FEW_DRAWS)
+    return once, noise, larger * (few_draws + (options.num_resamples - _FEW_DRAWS) * draw)
+
+
+def _few_rows(start: Start) -> np.ndarray:
+    """Calibration rows, drawn by the seed."""
+    drawn = np.random.default_rng(start.options.seed).permutation(len(start.targets))
+    return np.sort(drawn[:_MOST_ROWS])
+
+
+def _seconds(act: Callable[[], object]) -> float:
+    began = time.perf_counter()
+    act()
+    return time.perf_counter() - began

@@ -1,0 +1,55 @@
+"""What follows a race is reckoned with before it begins."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from fedlas.calibration import CalibrationOptions
+from fedlas.calibration.evaluation import Evaluation, noise_judgements
+from fedlas.calibration.judging_costs import PUBLISHING_S, judging_costs
+from fedlas.calibration.preparation import prepare
+from fedlas.gate.claims import GateVerdict
+from tests.fedlas.calibration.test_network import given
+
+
+@pytest.mark.parametrize("rows", [40, 4000, 30_000, 500_000])
+def test_judgements_under_wrong_labels_are_counted_as_they_are_made(
+    rows: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The number that is reckoned with is how often the gate is asked."""
+    asked = []
+    _, dataset = given(tmp_path)
+    monkeypatch.setattr(Evaluation, "targets", np.arange(rows) % 4)
+    monkeypatch.setattr(
+        Evaluation,
+        "judge",
+        lambda *_, **__: asked.append(1) or GateVerdict("unchanged", "brier", (), (), (), 0),
+    )
+    options = CalibrationOptions()
+    Evaluation(dataset, {}, options, [])._label_noise()
+    assert len(asked) == noise_judgements(rows, options)
+
+
+def test_more_test_rows_and_trainings_cost_more(tmp_path: Path) -> None:
+    """Ten times the test rows cost several times as much; what trains nothing has no second network to judge."""
+    classifier, dataset = given(tmp_path)
+    start = prepare(classifier, dataset, CalibrationOptions())
+    few = judging_costs(start)
+    assert all(seconds > 0 for seconds in vars(few).values())
+    assert few.seconds == pytest.approx(sum(vars(few).values()))
+    assert few.publishing == PUBLISHING_S
+    test = np.flatnonzero(dataset.splits == 3)
+    rows = np.concatenate([np.arange(len(dataset)), np.tile(test, 9)])
+    larger = replace(
+        dataset,
+        inputs={name: column[rows] for name, column in dataset.inputs.items()},
+        targets=dataset.targets[rows],
+        splits=dataset.splits[rows],
+    )
+    many = judging_costs(replace(start, dataset=larger))
+    assert many.reporting > 3 * few.reporting
+    assert judging_costs(replace(start, trains=False)).writing < few.writing

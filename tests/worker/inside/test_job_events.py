@@ -1,0 +1,59 @@
+"""What a job's child tells while it works."""
+
+from __future__ import annotations
+
+import time
+from itertools import pairwise
+
+import pytest
+
+from fedlas.progress import JobProgress
+from fedlas.race.results import RaceProgress
+from worker.documents import ChildEvent, SavedCheckpoint
+from worker.inside import child, job_events
+from worker.inside.job_events import JobEvents
+
+
+def test_a_long_computation_is_told_of(monkeypatch: pytest.MonkeyPatch) -> None:
+    """While nothing else is told a thread tells progress that grows, with an ETA, until the job ends."""
+    monkeypatch.setattr(job_events, "_TELL_EVERY_S", 0.02)
+    told: list[ChildEvent] = []
+    progress = JobProgress()
+    progress.expect("judging", 100.0)
+    progress.begin("judging")
+    with JobEvents(told.append, progress):
+        time.sleep(0.5)
+    seen = [event.progress for event in told if event.progress is not None]
+    assert len(seen) >= 5
+    assert all(two.fraction >= one.fraction for one, two in pairwise(seen))
+    assert seen[0].fraction < seen[-1].fraction < 0.1
+    assert all(one.eta_seconds is not None and 90 < one.eta_seconds <= 100 for one in seen)
+    count = len(told)
+    time.sleep(0.1)
+    assert len(told) == count, "no thread outlives the job"
+
+
+def test_the_candidate_that_trains_is_named() -> None:
+    """Progress names the candidate and its epoch until another stage begins."""
+    told: list[ChildEvent] = []
+    events = JobEvents(told.append, JobProgress())
+    events.stage("training")
+    events.progress(RaceProgress(1, 2, "fedlas, fold 1 of 3", 4, 10, 0.0, 1.0))
+    events.stage("calibrating")
+    shown = [one.progress.candidate for one in told if one.progress is not None]
+    assert shown == [None, "fedlas, fold 1 of 3", None]
+    assert [one.stage for one in told] == ["training", None, "calibrating"]
+
+
+def test_progress_after_a_checkpoint_is_told() -> None:
+    """A checkpoint is written with every epoch, right before its progress: what is thinned out is progress alone."""
+    written: list[object] = []
+    emit = child._thinned(written.append)
+    saved = ChildEvent(checkpoint=SavedCheckpoint(name="running", file="running-1.pt"))
+    for fraction in (0.1, 0.2):
+        emit(saved)
+        emit(ChildEvent.model_validate({"progress": {"fraction": fraction}}))
+        emit(ChildEvent.model_validate({"progress": {"fraction": fraction}}))
+        time.sleep(0.25)
+    kinds = [event.only_progress for event in written if isinstance(event, ChildEvent)]
+    assert kinds == [False, True, False, True]

@@ -1,0 +1,73 @@
+"""The events of a job, inside the sandbox: stages, candidates and warnings as they come, progress all the time."""
+
+from __future__ import annotations
+
+import threading
+from types import TracebackType
+from typing import TYPE_CHECKING, Self
+
+from fedlas.documents import as_json
+from fedlas.notice import Notice
+from fedlas.progress import JobProgress
+from service.registry.documents import CandidateEnded, Stage
+from worker.documents import CandidateEvent, ChildEvent, ReportedProgress, WarningEvent
+from worker.inside.notices import notice_document
+from worker.inside.work_function import Emit
+
+if TYPE_CHECKING:
+    from fedlas.race.results import CandidateResult, RaceProgress
+
+#: How often a thread tells progress while nothing else does.
+_TELL_EVERY_S = 1.0
+
+
+class JobEvents:
+    """Reports what a job does; while its `with` block runs a thread tells progress, however long a computation is."""
+
+    def __init__(self, emit: Emit, progress: JobProgress) -> None:
+        self._emit, self._progress = emit, progress
+        self._training: RaceProgress | None = None
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._tell, name="progress", daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._ended.set()
+        self._thread.join()
+
+    def stage(self, stage: Stage) -> None:
+        """A stage begins."""
+        self._training = None
+        self._emit(ChildEvent(stage=stage, progress=self._reached()))
+
+    def progress(self, progress: RaceProgress) -> None:
+        """A candidate begins, or has trained for another epoch."""
+        self._training = progress
+        self._emit(ChildEvent(progress=self._reached()))
+
+    def candidate(self, result: CandidateResult) -> None:
+        """A candidate has ended."""
+        found = as_json({**result.as_dict(), "seconds": round(result.seconds, 3)})
+        ended = CandidateEnded.model_validate({name: found[name] for name in CandidateEnded.model_fields})
+        self._emit(ChildEvent(event=CandidateEvent(type="candidate", data=ended)))
+
+    def notice(self, notice: Notice) -> None:
+        """Something looks wrong."""
+        self._emit(ChildEvent(event=WarningEvent(data=notice_document(notice))))
+
+    def _tell(self) -> None:
+        while not self._ended.wait(_TELL_EVERY_S):
+            self._emit(ChildEvent(progress=self._reached()))
+
+    def _reached(self) -> ReportedProgress:
+        where, training = self._progress.position(), self._training
+        told = ReportedProgress(fraction=round(where.fraction, 4), eta_seconds=round(where.eta_seconds, 1))
+        if training is None:
+            return told
+        shown = {"candidate": training.name, "epoch": training.epoch, "epochs": training.epochs}
+        return told.model_copy(update=shown)
