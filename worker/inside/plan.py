@@ -162,7 +162,7 @@ def _estimate(around: float, race: RaceCosts, budget_minutes: float) -> PlanEsti
     """Minutes of the job, with all that happens before and after its trainings, and the memory that they take here."""
     return PlanEstimate(
         minutes=round((around + race.seconds) / 60, 5),
-        minutes_in_full=round((around + race.seconds_in_full) / 60, 3),
+        minutes_in_full=round((around + race.seconds_in_full) / 60, 5),
         budget_minutes=budget_minutes,
         candidates=race.candidates,
         memory_bytes=1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss,

@@ -53,7 +53,7 @@ def test_a_plan_counts_the_whole_job(tmp_path: Path) -> None:
     whole = planned(tmp_path / "a", world(), MODEL, budget={"minutes": 10.0, "candidates": 2})
     alone = planned(tmp_path / "b", world(), MODEL, method="post_hoc")
     assert (alone["trains"], alone["estimate"]["candidates"]) == (False, 0)
-    assert 1 / 60 < alone["estimate"]["minutes"] == pytest.approx(alone["estimate"]["minutes_in_full"], abs=1e-3)
+    assert 1 / 60 < alone["estimate"]["minutes"] == alone["estimate"]["minutes_in_full"]
     assert alone["estimate"]["minutes"] < whole["estimate"]["minutes"] <= 10.0
 
 
@@ -61,7 +61,7 @@ def test_a_budget_without_time_trains_nothing(tmp_path: Path) -> None:
     """Where reading and judging take all of it no candidate runs; the plan says so, and what the job takes anyway."""
     found = planned(tmp_path, world(), MODEL, budget={"minutes": 0.01, "candidates": 5})
     assert (found["trains"], found["estimate"]["candidates"]) == (False, 0)
-    assert found["estimate"]["minutes_in_full"] > found["estimate"]["minutes"] > 0.01
+    assert found["estimate"]["minutes_in_full"] >= found["estimate"]["minutes"] > 0.01
     (warning,) = [one for one in found["warnings"] if one["code"] == "budget"]
     assert "nothing would be trained" in warning["message"].lower()
 
