@@ -22,7 +22,7 @@ from service.api.services import Services, ServicesDep
 from service.registry import tables
 from service.registry.contract import ModelRecord
 from service.registry.documents import JsonObject, Task
-from service.registry.errors import InvalidRequest
+from service.registry.errors import InvalidRequest, NotFound
 from service.registry.presenters import model_record
 from service.registry.tables import new_id
 from service.registry.unit_of_work import UnitOfWork
@@ -133,6 +133,14 @@ async def _renew_name(services: Services, given: str, row: tables.Model) -> None
         await services.model_repository.renew(given)
 
 
+def _delete(unit: UnitOfWork, given: str) -> list[str]:
+    """By its id alone: a name means another model tomorrow."""
+    if unit.models.find(given) is None and unit.names.exists(given):
+        message = f"{given!r} is a published name and no model's id; DELETE /v1/names/{given} deletes the name"
+        raise NotFound("unknown_model", message)
+    return unit.models.delete(given)
+
+
 ROUTES = RecordRoutes(
     *(router, "model", "models", "mdl", ModelRecord),
     rows=lambda unit: unit.models,
@@ -142,7 +150,7 @@ ROUTES = RecordRoutes(
 ROUTES.add_list("Its name.")
 ROUTES.add_get("is ready or rejected", _renew_name)
 ROUTES.add_delete(
-    lambda unit, record_id: unit.models.delete(record_id),
+    _delete,
     "Delete a model and its files; 409 while it is published or an open job or batch needs it.",
     lambda services: services.model_repository.forget(),
 )

@@ -6,11 +6,14 @@ import logging
 import re
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from service.api.access_log import GONE, Access, AccessLog
+from service.server import _say_where
+from service.settings import ServiceSettings
 from tests.helpers.api import Api, MakeApi
 from tests.helpers.processes import until
 from tests.helpers.publishing import publish
@@ -107,6 +110,24 @@ def test_nothing_secret_is_written(logged: Api, lines: list[str]) -> None:
     assert "\u2028" not in found[2]
     assert r"a\u2028INFO" in found[2]
     assert "two words" not in found[2]
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "0.0.0.0"])
+def test_the_log_begins_with_where_everything_is(tmp_path: Path, host: str, caplog: pytest.LogCaptureFixture) -> None:
+    """Data folder, database without its password, files, and that there are no keys, where there are none."""
+    caplog.set_level(logging.INFO, "fedlas.api")
+    url = "postgresql+psycopg://me:geheim@db.example/fedlas?password=geheim"
+    settings = ServiceSettings(data_dir=tmp_path, database_url=url, artifacts="s3://bucket/a", host=host)
+    _say_where(settings)
+    where, keys = (record.getMessage() for record in caplog.records)
+    assert (str(tmp_path) in where, "db.example/fedlas" in where, "s3://bucket/a" in where) == (True, True, True)
+    assert "geheim" not in where
+    assert "FEDLAS_API_KEYS" in keys
+    assert ("not on 0.0.0.0" in keys) == (host == "0.0.0.0")
+    caplog.clear()
+    _say_where(ServiceSettings(data_dir=tmp_path, api_keys=("geheim",)))
+    (where,) = (record.getMessage() for record in caplog.records)
+    assert (str(tmp_path / "registry.sqlite") in where, "geheim" in where) == (True, False)
 
 
 def test_many_predictions_are_counted() -> None:

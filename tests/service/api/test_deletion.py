@@ -130,7 +130,8 @@ def test_a_model_is_found_by_its_name(api: Api) -> None:
     assert api.client.get("/v1/models/digits").json()["id"] == first
     assert api.client.get("/v1/models/digits/onnx").content == scaling(1)
     problem(api.client.get("/v1/models/nobody"), 404, "unknown_model")
-    problem(api.client.delete("/v1/models/digits"), 404, "unknown_model")
+    refused = problem(api.client.delete("/v1/models/digits"), 404, "unknown_model")
+    assert "DELETE /v1/names/digits" in refused["detail"]
 
 
 def test_who_saw_the_model_of_a_name_is_answered_by_it(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,6 +12,7 @@ from starlette.testclient import TestClient
 
 from fedlas.preprocessing import Preprocessing
 from service.app import create_app
+from service.registry.contract import Hyperparameters, JobOptions, JobRecord, JobRequest
 from service.settings import ServiceSettings
 from tests.helpers.api import Api, MakeApi
 from tests.helpers.staging import stage_bytes
@@ -96,6 +97,39 @@ def test_shares_of_splits_stand_in_the_records(api: Api) -> None:
     calibrator = api.post("/v1/calibrators", content=b"s", params={**query, "wait": 0})
     assert dataset["split_shares"] == calibrator["split_shares"] == {**shares, "train": 0.0}
     assert api.post("/v1/datasets", content=b"d")["split_shares"] is None
+
+
+def test_a_job_echoes_its_order(api: Api) -> None:
+    """Every field of an order stands in the record, as ordered or with its default; of the webhook the address."""
+    assert set(JobRequest.model_fields) <= set(JobRecord.model_fields)
+    order = {
+        "method": "focal",
+        "hyperparameters": {**Hyperparameters().model_dump(), "epochs": 3, "alpha": 0.2},
+        "seed": 7,
+        "budget": {"minutes": 2.5, "candidates": 4},
+        "expected_accuracy": 0.87,
+        "gate": {"score": "nll", "confidence_level": 0.9, "max_accuracy_drop": 0.01, "max_recall_drop": 0.02},
+        "max_cost_factor": 2.0,
+        "publish_as": "digits",
+        "publish_when": "always",
+        "class_priors": {"a": 0.25, "b": 0.75},
+        "accept_warnings": ["label_order"],
+        "accelerator": "gpu",
+        "metadata": {"team": "x"},
+        "dry_run": True,
+        **ordered(api),
+    }
+    secret = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
+    webhook = {"url": "https://example.com/hook", "secret": secret}
+    assert set(order) | {"webhook"} == set(JobRequest.model_fields)
+    job = api.post("/v1/jobs", json={**order, "webhook": webhook})
+    assert {name: job[name] for name in order} == order
+    assert job["webhook"] == {"url": webhook["url"]}
+    for path in (f"/v1/jobs/{job['id']}", "/v1/jobs", f"/v1/jobs/{job['id']}/events"):
+        assert secret not in api.client.get(path).text
+    plain = api.post("/v1/jobs", json=ordered(api))
+    defaults = JobOptions().model_dump(mode="json")
+    assert {name: plain[name] for name in defaults} == defaults
 
 
 def test_dry_runs_are_marked(api: Api) -> None:
