@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -24,6 +24,26 @@ class Notice:
     message: str
     evidence: Mapping[str, Json] = field(default_factory=dict)
     severity: Severity = "warning"
+
+
+#: An event has room for 16 KiB: five lists of names and some figures.
+_MOST_NAMES, _MOST_NAME_BYTES = 200, 2_000
+
+
+def first_names(names: Iterable[str]) -> list[str]:
+    """As many of these names, from the first on, as evidence has room for.
+
+    >>> first_names(["ant", "bee"]), len(first_names(["a" * 500] * 9))
+    (['ant', 'bee'], 3)
+    """
+    kept: list[str] = []
+    left = _MOST_NAME_BYTES
+    for name in names:
+        left -= len(name.encode("utf-8", "replace")) + 4
+        if left < 0 or len(kept) == _MOST_NAMES:
+            break
+        kept.append(name)
+    return kept
 
 
 def adjustment(code: str, message: str, **evidence: Json) -> Notice:

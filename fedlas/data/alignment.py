@@ -191,7 +191,9 @@ def _classes(dataset: Dataset, num_classes: int, model_names: list[str] | None) 
         places = {name: i for i, name in enumerate(model_names)}
         unknown = [name for name in dataset.class_names if name not in places]
         if unknown:
-            raise _class_mismatch(dataset, num_classes, model_names, f"the model does not know {unknown}")
+            renamed = len(dataset.class_names) == num_classes
+            remedy = ": if these are the same classes, send class_names=… in the order of its outputs" * renamed
+            raise _class_mismatch(dataset, num_classes, model_names, f"the model does not know {unknown[:50]}{remedy}")
         table = np.array([places[name] for name in dataset.class_names], dtype=np.int64)
         return table[dataset.targets], model_names
     if dataset.class_names_given:

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedlas.data.missing_classes import missing_classes
-from fedlas.notice import Notice
+from fedlas.notice import Notice, first_names
 from fedlas.preconditions.conflicting_rows import conflicting_rows
 from fedlas.preconditions.leaking_column import leaking_column
 from fedlas.preconditions.match import Examined
@@ -21,7 +21,7 @@ Floats = NDArray[np.float64]
 _FEWEST_GROUPS = ceil(log2(2 / 0.05))
 #: Priors may be far from the shares, that is what they are for. These are what nobody means: the shares of other
 #: classes, a class twenty times as frequent as among the rows, or most rows of other classes.
-_FAR, _NEAR, _TIMES, _MOST = 0.15, 0.03, 20.0, 0.6
+_FAR, _NEAR, _TIMES, _MOST = 0.15, 0.03, 20.0, 0.5
 
 
 def class_rows(examined: Examined) -> list[Notice]:
@@ -86,7 +86,7 @@ def _mistaken(shares: Floats, priors: Floats, names: Sequence[str]) -> str | Non
     rare = int(times.argmax())
     if times[rare] >= _TIMES:
         return f"'{names[rare]}' is said to be {times[rare]:.0f} times as frequent as it is among them"
-    return f"{100 * distance:.0f} % of the rows would have to be of other classes" if distance >= _MOST else None
+    return f"{100 * distance:.0f} % of the rows would have to be of other classes" if distance > _MOST else None
 
 
 def _distance(shares: Floats, priors: Floats) -> float:
@@ -95,4 +95,4 @@ def _distance(shares: Floats, priors: Floats) -> float:
 
 
 def _by_name(names: Sequence[str], values: Floats) -> dict[str, float]:
-    return {name: round(float(value), 6) for name, value in zip(names[:200], values[:200], strict=True)}
+    return {name: round(float(value), 6) for name, value in zip(first_names(names), values, strict=False)}

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from fedlas.data.dataset import Integers
-from fedlas.notice import Notice, Severity
+from fedlas.notice import Notice, Severity, first_names
 from fedlas.preconditions.class_order import Order, better_order
 from fedlas.preconditions.match import Examined
 
@@ -22,7 +22,7 @@ _CERTAIN_RECALL = 0.7
 _AGREE = 0.8
 #: Scores (N × K) that are read; more would only take time.
 _MOST_SCORES, _MOST_ROWS = 20_000_000, 50_000
-_SHOWN_PAIRS, _SHOWN_NAMES, _KEPT_NAMES = 10, 20, 200
+_SHOWN_PAIRS, _SHOWN_NAMES, _SHOWN_LETTERS = 10, 20, 60
 
 
 def label_order(examined: Examined) -> list[Notice]:
@@ -80,15 +80,20 @@ def _notice(examined: Examined, order: Order, severity: Severity) -> Notice:
             "accuracy_as_mapped": round(as_mapped, 6),
             "recall_as_is": round(order.before, 6),
             "recall_as_mapped": round(order.after, 6),
-            "model_order": list(names[:_KEPT_NAMES]),
-            "dataset_order": list(labels[:_KEPT_NAMES]),
-            "likely_order": likely[:_KEPT_NAMES],
-            "mapping": dict(list(mapping.items())[:_KEPT_NAMES]),
+            "model_order": first_names(names),
+            "dataset_order": first_names(labels),
+            "likely_order": first_names(likely),
+            "mapping": _first_pairs(mapping),
             "rows": len(targets),
             "p_value": max(order.p_value, 1e-15),
         },
         severity,
     )
+
+
+def _first_pairs(mapping: dict[str, str]) -> dict[str, str]:
+    shorter = min(len(first_names(mapping)), len(first_names(mapping.values())))
+    return dict(list(mapping.items())[:shorter])
 
 
 def _shift(order: Order, counts: Integers) -> int:
@@ -117,9 +122,13 @@ def _said_of_shift(shift: int) -> tuple[str, str]:
 
 def _said_of_order(mapping: dict[str, str]) -> str:
     shown = list(mapping.items())[:_SHOWN_PAIRS]
-    pairs = ", ".join(f"label '{label}' is the model's '{answer}'" for label, answer in shown)
+    pairs = ", ".join(f"label '{_short(label)}' is the model's '{_short(answer)}'" for label, answer in shown)
     more = f" and {len(mapping) - len(shown)} more" if len(mapping) > len(shown) else ""
     return f"the labels fit another order of the classes: {pairs}{more}"
+
+
+def _short(name: str) -> str:
+    return name if len(name) <= _SHOWN_LETTERS else f"{name[: _SHOWN_LETTERS - 1]}…"
 
 
 def _remedy(examined: Examined, likely: Sequence[str]) -> str:
@@ -129,7 +138,7 @@ def _remedy(examined: Examined, likely: Sequence[str]) -> str:
             "Send labels in the model's numbering; or labels that are names, and class_names=… with the model in the "
             "order of its outputs"
         )
-    names = ",".join(likely[:_SHOWN_NAMES]) + (",…" if len(likely) > _SHOWN_NAMES else "")
+    names = ",".join(map(_short, likely[:_SHOWN_NAMES])) + (",…" if len(likely) > _SHOWN_NAMES else "")
     remedy = f"Send class_names=… with the model in the order of its outputs, probably {names}"
     if examined.dataset.matched_by == "name":
         return remedy

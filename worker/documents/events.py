@@ -1,4 +1,7 @@
-"""Events: what a child reports while it works. An event that is not what it seems is dropped as a whole."""
+"""Events: what a child reports while it works. An event that is not what it seems is dropped as a whole.
+
+A child leaves out what it has not set, so the field that tells one event from another has no default.
+"""
 
 from __future__ import annotations
 
@@ -25,14 +28,14 @@ class ReportedProgress(Progress):
 class CandidateEvent(_Part):
     """The end of one candidate of the race."""
 
-    type: Literal["candidate"] = "candidate"
+    type: Literal["candidate"]
     data: CandidateEnded
 
 
 class WarningEvent(_Part):
     """Something that looks wrong with model or dataset."""
 
-    type: Literal["warning"] = "warning"
+    type: Literal["warning"]
     data: Notice
 
 

@@ -114,6 +114,11 @@ def _reading(options: ModelOptions) -> Reading | None:
     return Reading(padding=options.padding, missing=options.missing or "reject")
 
 
+def _names_classes(classifier: GraphClassifier) -> bool:
+    """Whether the file names its classes: 0, 1, … are the numbers of an encoder, as scikit-learn's files have them."""
+    return classifier.class_labels not in (None, tuple(map(str, range(classifier.num_classes))))
+
+
 def model_profile(classifier: GraphClassifier, class_names: list[str], options: ModelOptions) -> ModelProfile:
     """What the record of a model shows."""
     from fedlas.importers.onnx.adjustments import of_class_labels
@@ -122,7 +127,7 @@ def model_profile(classifier: GraphClassifier, class_names: list[str], options: 
     if classifier.reason:
         warnings.append(f"the model cannot be trained ({classifier.reason}); its confidences can be calibrated")
     if options.class_names is None:
-        done.append(of_class_labels(classifier.class_labels))
+        done.append(of_class_labels(classifier.class_labels if _names_classes(classifier) else None))
     return ModelProfile.model_validate(
         {
             "format": "onnx" if options.architecture is None else "safetensors",
@@ -135,7 +140,7 @@ def model_profile(classifier: GraphClassifier, class_names: list[str], options: 
             "task": classifier.task,
             "num_classes": classifier.num_classes,
             "class_names": class_names,
-            "class_names_given": options.class_names is not None or bool(classifier.class_labels),
+            "class_names_given": options.class_names is not None or _names_classes(classifier),
             "positive_class": options.positive_class,
             "features": FeatureSpec(layer=classifier.feature_layer, dim=classifier.feature_dim),
             "trainable": classifier.trainable,

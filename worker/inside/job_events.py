@@ -58,7 +58,7 @@ class JobEvents:
 
     def notice(self, notice: Notice) -> None:
         """Something looks wrong."""
-        self._emit(ChildEvent(event=WarningEvent(data=notice_document(notice))))
+        self._emit(ChildEvent(event=WarningEvent(type="warning", data=notice_document(notice))))
 
     def _tell(self) -> None:
         while not self._ended.wait(_TELL_EVERY_S):

@@ -45,6 +45,18 @@ def test_a_split_without_a_class_is_named() -> None:
     assert notice.evidence == {"split": "test", "classes": ["c"], "missing": 1, "num_classes": 3}
 
 
+def test_a_class_without_any_row_is_told_once() -> None:
+    """Of a model with more classes than the dataset, the others are not told for each split again."""
+    inputs, targets, _ = table(classes=2)
+    splits = np.repeat([SPLITS.index(name) for name in ("calibration", "test")], 300).astype(np.int8)
+    (notice,) = class_rows(examined(np.zeros((600, 5)), targets, inputs=inputs, splits=splits))
+    assert (notice.code, notice.evidence["split"], notice.evidence["classes"]) == (
+        "class_not_met",
+        None,
+        ["2", "3", "4"],
+    )
+
+
 def test_conflicting_rows_bound_what_can_be_reached() -> None:
     """Of 600 rows 60 are sent again with another label: 120 conflict, and half of them can be right."""
     inputs, targets, logits = table()

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any, get_args
 
 import numpy as np
 import pytest
+from sklearn.ensemble import RandomForestClassifier
 
 from fedlas.errors import BaselineMismatch, PreconditionFailed
 from service.registry.contract.requests import WarningCode
+from tests.helpers.classical_models import save
 from tests.helpers.gaussian_classes import TRUTH, network, world
 from tests.helpers.plan_orders import Json, an_order
 from worker.documents import ChildEvent, WarningEvent
@@ -81,3 +84,26 @@ def test_expected_accuracy_is_missed_either_way(tmp_path: Path, expected: float)
 def test_every_error_can_be_accepted() -> None:
     """The codes of checks that may end a job are those that an order can name."""
     assert {"label_order", "labels_from_one"} <= set(get_args(WarningCode))
+
+
+def test_a_warning_of_long_names_has_room_in_an_event(tmp_path: Path) -> None:
+    """What a child tells comes back from its line of JSON, however long the names of the classes are."""
+    names = [f"{'long ' * 150}{letter}" for letter in "dabc"]
+    rows = {**world(), "label": np.array(sorted(names))[world()["label"]]}
+    order, files = an_order(tmp_path, rows, MODEL, model_options={"class_names": names})
+    events: list[ChildEvent] = []
+    plan(order, files, tmp_path, events.append)
+    back = [ChildEvent.parse(json.loads(event.model_dump_json(exclude_unset=True))) for event in events]
+    assert None not in back
+    assert told([event for event in back if event]) == ["label_order"]
+
+
+def test_numbers_in_a_classical_file_are_no_names(tmp_path: Path) -> None:
+    """A forest of encoded labels takes the names of the dataset in their order, which an encoder sorts, too."""
+    rows = world()
+    forest = RandomForestClassifier(10, random_state=0).fit(rows["x"], rows["label"])
+    model = save(forest, rows["x"], tmp_path / "forest.onnx").read_bytes()
+    order, files = an_order(tmp_path, with_names(), model)
+    found = plan(order, files, tmp_path, lambda _: None).plan.stored()
+    assert [one["name"] for one in found["labels"]["classes"]] == NAMES.tolist()
+    assert (found["labels"]["matched_by"], found["warnings"]) == ("index", [])

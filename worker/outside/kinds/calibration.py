@@ -71,6 +71,7 @@ class Plan(JobKind[PlanResult]):
 
     def publish(self, unit: UnitOfWork, found: PlanResult, files: Mapping[str, StagedFile]) -> BaseModel:
         """Keep the plan."""
+        self.write_events(unit)
         row = self.row(unit)
         row.plan, row.progress = found.plan.stored(), {"fraction": 1.0}
         row.warnings = [notice.stored() for notice in found.plan.warnings]

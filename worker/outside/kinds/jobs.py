@@ -177,7 +177,8 @@ class JobKind(OnInputs[R]):
         self._written_progress, self._written_at = progress, time.monotonic()
 
     def fail(self, unit: UnitOfWork, error: RecordError) -> None:
-        """The job ends without a result."""
+        """The job ends without a result; what it has told explains why."""
+        self.write_events(unit)
         unit.jobs.fail(self.row(unit), error.model_dump())
 
     def cancelled(self, unit: UnitOfWork) -> None:
