@@ -18,6 +18,7 @@ _GAIN_OF_MOST, _GAIN_OF_FEW, _HUGE_GAIN = 0.1, 0.2, 0.5
 #: Recall in the other order. Any answers that differ between classes have an order that fits best: among four of random
 #: networks it is 0.5 (one of ten: 0.67), and a wrong preprocessing leaves no more.
 _CERTAIN_RECALL = 0.7
+_DOUBT = ". Or the inputs are wrong (preprocessing, order of the columns): then, too, some other order fits better"
 #: Of the labels, how many must agree that all are shifted by the same number.
 _AGREE = 0.8
 #: Scores (N × K) that are read; more would only take time.
@@ -74,7 +75,7 @@ def _notice(examined: Examined, order: Order, severity: Severity) -> Notice:
     return Notice(
         "labels_from_one" if from_one else "label_order",
         f"{what}. The model is right on {100 * as_is:.1f} % of the {len(targets):,} calibration rows as they are, and "
-        f"on {100 * as_mapped:.1f} % so understood. {remedy}",
+        f"on {100 * as_mapped:.1f} % so understood. {remedy}{_DOUBT if severity == 'warning' else ''}",
         {
             "accuracy_as_is": round(as_is, 6),
             "accuracy_as_mapped": round(as_mapped, 6),

@@ -16,7 +16,7 @@ _FEWEST_OF_CLASS = 10
 
 
 def leaking_column(examined: Examined) -> list[Notice]:
-    """`leaking_column`, where one column alone tells nearly every label and no other comes near it.
+    """`leaking_column`, where one column alone tells nearly every label and no other comes near it, or is a copy.
 
     A task may be as easy as that; but then several columns usually tell it.
     """
@@ -31,7 +31,8 @@ def leaking_column(examined: Examined) -> list[Notice]:
     told = np.array([_told(column, targets, len(present)) for column in table.T])
     best = int(told.argmax())
     others = np.delete(told, best)
-    if told[best] < _LEAKS or others.max() > _OTHERS:
+    copy = _is_copy(table[:, best], targets)
+    if told[best] < _LEAKS or (others.max() > _OTHERS and not copy):
         return []
     names = examined.dataset.columns
     named = f"The column '{names[best]}'" if names else f"Column {best} (counted from 0)"
@@ -51,6 +52,13 @@ def leaking_column(examined: Examined) -> list[Notice]:
             },
         )
     ]
+
+
+def _is_copy(column: Array, targets: Integers) -> bool:
+    """Whether each value stands for one class and each class for one value."""
+    values, codes = np.unique(column, return_inverse=True)
+    pairs = len(np.unique(codes * (int(targets.max()) + 1) + targets))
+    return pairs == len(values) == len(np.unique(targets))
 
 
 def _told(column: Array, targets: Integers, num_classes: int) -> float:

@@ -58,23 +58,23 @@ def test_a_class_without_any_row_is_told_once() -> None:
 
 
 def test_conflicting_rows_bound_what_can_be_reached() -> None:
-    """Of 600 rows 60 are sent again with another label: 120 conflict, and half of them can be right."""
+    """Of 600 rows 180 are sent again with another label: 360 conflict, and half of them can be right."""
     inputs, targets, logits = table()
-    again = np.arange(60)
+    again = np.arange(180)
     inputs, logits = np.concatenate([inputs, inputs[again]]), np.concatenate([logits, logits[again]])
     targets = np.concatenate([targets, (targets[again] + 1) % 3])
     (notice,) = conflicting_rows(examined(logits, targets, inputs=inputs))
-    assert (notice.code, notice.severity, notice.evidence["rows"]) == ("conflicting_duplicates", "warning", 120)
-    assert notice.evidence["reachable_accuracy"] == pytest.approx(600 / 660, abs=1e-6)
+    assert (notice.code, notice.severity, notice.evidence["rows"]) == ("conflicting_duplicates", "warning", 360)
+    assert notice.evidence["reachable_accuracy"] == pytest.approx(600 / 780, abs=1e-6)
     assert [0, 600] in notice.evidence["examples"]  # type: ignore[operator]
 
 
 def test_equal_rows_with_equal_labels_do_not_conflict() -> None:
     """Duplicates alone are no conflict, and a coarse table conflicts by nature."""
-    inputs, targets, logits = table()
+    inputs, targets, logits = table(columns=3)
     twice = {"inputs": np.concatenate([inputs, inputs])}
     assert conflicting_rows(examined(np.tile(logits, (2, 1)), np.tile(targets, 2), **twice)) == []
-    assert conflicting_rows(examined(logits, targets, inputs=np.round(inputs))) == []
+    assert conflicting_rows(examined(logits, targets, inputs=np.round(inputs / 2))) == []
 
 
 def test_digests_are_of_all_inputs() -> None:
@@ -88,6 +88,24 @@ def test_digests_are_of_all_inputs() -> None:
     assert len(np.unique(row_digests([counts]))) == 100_000
     same = row_digests([np.zeros((3, 2)), np.array([1, 2, 1])])
     assert same[0] == same[2] != same[1]
+
+
+def test_a_table_of_codes_that_was_sent_twice_conflicts() -> None:
+    """Few values in each column, but hardly equal rows: a third comes again with the other label."""
+    rng = np.random.default_rng(0)
+    inputs, targets = rng.integers(0, 5, (600, 12)).astype(np.float32), rng.integers(0, 2, 600)
+    inputs, targets = np.concatenate([inputs, inputs[:200]]), np.concatenate([targets, 1 - targets[:200]])
+    (notice,) = conflicting_rows(examined(np.eye(2)[targets], targets, inputs=inputs))
+    assert notice.evidence["rows"] == 400
+
+
+def test_a_copy_of_the_label_beside_a_good_column() -> None:
+    """Where another column tells nearly as much, values that are one class each are a copy all the same."""
+    rng = np.random.default_rng(0)
+    targets = rng.integers(0, 2, 600)
+    inputs = np.stack([np.where(rng.random(600) < 0.015, 1 - targets, targets), 7 - 3 * targets], 1).astype(np.float32)
+    (notice,) = leaking_column(examined(np.eye(2)[targets], targets, inputs=inputs))
+    assert notice.evidence["column"] == 1
 
 
 @pytest.mark.parametrize("leak", ["label", "noisy", "relabelled"])
@@ -140,6 +158,15 @@ def test_a_class_said_to_be_many_times_as_frequent() -> None:
     (notice,) = class_rows(examined(logits, targets, class_names=["a", "b"], class_priors={"a": 0.6, "b": 0.4}))
     assert notice.code == "class_shares"
     assert "'b' is said to be" in notice.message
+
+
+def test_the_rarer_of_two_classes_said_to_be_most_rows() -> None:
+    """A class of 37 % of the rows is declared as 90 %; the other way is what priors are for."""
+    targets = (np.arange(1000) % 100 < 37).astype(np.int64)
+    logits = np.random.default_rng(0).normal(size=(1000, 2))
+    for priors, codes in (({"a": 0.1, "b": 0.9}, ["class_shares"]), ({"a": 0.99, "b": 0.01}, [])):
+        found = class_rows(examined(logits, targets, class_names=["a", "b"], class_priors=priors))
+        assert [notice.code for notice in found] == codes
 
 
 @pytest.mark.parametrize(("groups", "codes"), [(3, ["few_groups"]), (5, ["few_groups"]), (6, []), (40, [])])
