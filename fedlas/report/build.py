@@ -29,6 +29,7 @@ from fedlas.report.recipe import recipe_sentences
 from fedlas.report.sections import Resampling
 from fedlas.report.sentences import summary
 from fedlas.report.weak_spots import worst_parts
+from fedlas.report.wording import as_sentence
 
 T = TypeVar("T")
 
@@ -57,7 +58,7 @@ def build_report(
         shown=evidence.gate.shown,
         summary=(),
         advice=(),
-        warnings=(*(notice.message for notice in evidence.warnings), *doubts),
+        warnings=(*(as_sentence(notice.message) for notice in evidence.warnings), *doubts),
         notices=tuple(evidence.warnings),
         adjustments=tuple(evidence.adjustments),
         notes=tuple(evidence.notes),

@@ -24,7 +24,7 @@ from fedlas.report.diagrams import reliability_panel_svg, risk_coverage_svg
 from fedlas.report.document import CalibrationReport
 from fedlas.report.loss_comparison import METHOD_NAMES
 from fedlas.report.subject import moment
-from fedlas.report.wording import percent
+from fedlas.report.wording import as_sentence, percent
 
 #: What a candidate trains, and with what, as the page names it.
 _SCOPES = {"all": "whole network", "head": "head"}
@@ -50,7 +50,7 @@ def environment() -> Environment:
         keep_trailing_newline=True,
     )
     made.filters.update(number=number, percent=percent, confidence=confidence)
-    made.filters.update(text=text, in_words=in_words)
+    made.filters.update(text=text, in_words=in_words, as_sentence=as_sentence)
     made.tests["at_most"] = at_most
     made.globals.update(
         sentences=sentences,

@@ -9,7 +9,7 @@ from fedlas.metrics import BinnedEstimate, Estimate
 from fedlas.report.confident import confident_sentence
 from fedlas.report.deployment import decision_sentence, priors_sentence
 from fedlas.report.document import BinarySection, CalibrationReport, RiskCoverageSection
-from fedlas.report.wording import percent
+from fedlas.report.wording import as_sentence, percent
 
 #: So many warnings stand at the front of the summary.
 _FIRST = 3
@@ -39,7 +39,7 @@ def summary(report: CalibrationReport) -> list[str]:
         *(report.diagnostics.sentences if report.diagnostics else ()),
         trained_rows_sentence(report.trained_rows),
         *report.warnings[_FIRST:],
-        *(notice.message for notice in report.adjustments),
+        *(as_sentence(notice.message) for notice in report.adjustments),
         *report.notes,
     ]
     return [sentence for sentence in found if sentence]

@@ -26,3 +26,13 @@ def listed(parts: Sequence[str]) -> str:
     ('a, b and c', 'a and b', 'a')
     """
     return " and ".join([", ".join(parts[:-1]), parts[-1]]) if len(parts) > 1 else "".join(parts)
+
+
+def as_sentence(message: str) -> str:
+    """A message as a sentence of its own.
+
+    >>> as_sentence("a batch of 8 was freed"), as_sentence("Is it?")
+    ('A batch of 8 was freed.', 'Is it?')
+    """
+    whole = message if message.endswith((".", "!", "?", "…")) else f"{message}."
+    return whole[:1].upper() + whole[1:]

@@ -104,7 +104,7 @@ def test_warnings_and_adjustments_come_with_what_they_rest_on() -> None:
         softmax(logits),
         targets,
         warnings=[Notice("label_order", "The classes are in another order.", order, "error")],
-        adjustments=[adjustment("index_dropped", "A pandas index is no feature.", column="Unnamed: 0")],
+        adjustments=[adjustment("index_dropped", "a pandas index is no feature", column="Unnamed: 0")],
     )
     page, summary = is_whole(made), made.as_dict()["summary"]
     warned = page[page.index('<section id="warnings">') : page.index('<section id="meaning">')]
