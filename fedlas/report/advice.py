@@ -28,7 +28,8 @@ def headline(report: CalibrationReport) -> str:
     else:
         shown = "not shown to be better"
     sure = "" if report.confident_answers["calibrated"].hold else "; confident answers too sure"
-    return f"{title}, {shown}{sure}"
+    warned = "; see the warnings" if report.notices else ""
+    return f"{title}, {shown}{sure}{warned}"
 
 
 def _proof(report: CalibrationReport) -> str:

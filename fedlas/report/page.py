@@ -111,7 +111,7 @@ def in_words(value: Json) -> str:
     if isinstance(value, float):
         return f"{value:.4g}"
     if isinstance(value, str | int):
-        return str(value)
+        return str(value) or "(empty)"
     parts = (
         [f"{name} → {in_words(part)}" for name, part in value.items()]
         if isinstance(value, Mapping)

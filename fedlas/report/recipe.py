@@ -31,6 +31,8 @@ _CALIBRATORS = {
 }
 #: Settings of a loss, as formulas write them; the others are named as they are.
 _GREEK = {"alpha": "α", "beta": "β"}
+#: Smaller weights in a pool are not spoken of.
+_LEAST = 0.005
 _LOSS_SETTINGS = ("alpha", "beta", "momentum", "margin")
 
 
@@ -143,11 +145,8 @@ def _members(parameters: Mapping[str, Any]) -> str:
     shares: dict[str, float] = {}
     for weight, name in heavy:
         shares[name] = shares.get(name, 0.0) + weight
-    return (
-        f" ({', '.join(f'{name} {100 * share:.0f} %'.replace('_', ' ') for name, share in shares.items())})"
-        if shares
-        else ""
-    )
+    told = [f"{name.replace('_', ' ')} {100 * share:.0f} %" for name, share in shares.items() if share >= _LEAST]
+    return f" ({', '.join(told)})" if told else ""
 
 
 def _fitted(rows: Mapping[str, int]) -> str:

@@ -176,3 +176,14 @@ def test_parts_losses_and_how_candidates_were_trained_are_shown() -> None:
     assert "<b>Dropped</b>" not in page
     parts = {part["name"]: part for part in made.as_dict()["parts"]["rows"]}
     assert parts["temperature"]["test_nll"]["change"]["value"] < 0
+
+
+def test_a_warned_gain_is_not_green() -> None:
+    """What is shown to be better on rows that look wrong is no success before somebody has looked at the warning."""
+    logits, targets = drawn_logits(2000, 3)
+    probs, better = softmax(3 * logits), softmax(logits)
+    gate = judge(uploaded=probs, post_hoc=better, trained=None, targets=targets, provenance="no")
+    given = {"gate": gate, "calibrated": better}
+    calm, warned = (is_whole(report(probs, targets, **given, warnings=some)) for some in ((), [Notice("x", "odd")]))
+    assert '<span class="badge good">Calibrator served, shown to be better</span>' in calm
+    assert '<span class="badge open">Calibrator served, shown to be better; see the warnings</span>' in warned
