@@ -67,7 +67,7 @@ def wide_cnn() -> nn.Module:
 JOBS = {
     "mlp": Job(mlp, 12_000, 8, 1.0),
     "cnn": Job(cnn, 6_000, 28, 3.0),
-    "wide": Job(wide_cnn, 2_400, 28, 5.0),
+    "wide": Job(wide_cnn, 1_200, 28, 5.0),
 }
 
 

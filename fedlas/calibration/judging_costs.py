@@ -6,6 +6,7 @@ row is looked at.
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,11 +16,16 @@ import numpy as np
 from fedlas.calibration.evaluation import CHEAP_RESAMPLES, noise_judgements
 from fedlas.calibration.preparation import Start
 from fedlas.calibrators import softmax
+from fedlas.errors import FedLASError
 from fedlas.gate.gate import judge
 from fedlas.report import Evidence, build_report
 
-#: Rows on which a judgement and a report are measured, and how often a report's intervals are drawn then.
-_MOST_ROWS, _FEW_DRAWS, _MORE_DRAWS = 500, 10, 60
+_LOG = logging.getLogger("fedlas.calibration")
+#: Rows on which a judgement and a report are measured, at the least and at the most, their probabilities in all, and
+#: how often a report's intervals are drawn then.
+_LEAST_ROWS, _MOST_ROWS, _MOST_PROBS, _FEW_DRAWS, _MORE_DRAWS = 50, 500, 200_000, 10, 60
+#: Seconds of a judgement, of those under wrong labels, and of a report, where they cannot be measured.
+_UNMEASURED = (1.0, 3.0, 5.0)
 #: Estimates are stretched by this: small arrays stay in caches.
 _CAUTION = 1.2
 #: Networks that see the test rows beside the uploaded one, where anything is trained: the refit, as itself and in the
@@ -52,7 +58,11 @@ def judging_costs(start: Start) -> JudgingCosts:
     networks = _JUDGED_NETWORKS if start.trains else 0
     test, guarantee = (len(start.dataset.rows(split)) for split in ("test", "guarantee"))
     row, features = start.outputs.seconds_per_row, start.outputs.features
-    once, noise, report = _measured(start, test)
+    try:
+        once, noise, report = _measured(start, test)
+    except (FedLASError, ValueError) as error:  # what these few rows do not allow the test rows may
+        _LOG.warning("what follows the race could not be measured: %s", error)
+        once, noise, report = _UNMEASURED
     passes = (1 + networks) * test * row
     return JudgingCosts(
         judging=_CAUTION * (passes + once),
@@ -116,7 +126,8 @@ def _measured(start: Start, rows: int) -> tuple[float, float, float]:
 def _few_rows(start: Start) -> np.ndarray:
     """Calibration rows, drawn by the seed."""
     drawn = np.random.default_rng(start.options.seed).permutation(len(start.targets))
-    return np.sort(drawn[:_MOST_ROWS])
+    most = _MOST_PROBS // start.outputs.logits.shape[1]
+    return np.sort(drawn[: max(_LEAST_ROWS, min(_MOST_ROWS, most))])
 
 
 def _seconds(act: Callable[[], object]) -> float:

@@ -58,37 +58,43 @@ _TRAINS = ("train", "calibration")
 def calibrate(order: JobOrder, files: Files, folder: Path, emit: Emit) -> JobResult:
     """Run one job and return what came of it; `calibrated.onnx`, the report, its page and diagram lie in `folder`."""
     progress = _begun(order, files)
+    with JobEvents(emit, progress) as tell:  # loading PyTorch may take seconds
+        tell.stage("inspecting")
+        return _calibrated(order, files, folder, emit, progress, tell)
+
+
+def _calibrated(
+    order: JobOrder, files: Files, folder: Path, emit: Emit, progress: JobProgress, tell: JobEvents
+) -> JobResult:
     from fedlas.calibration import calibrate
     from worker.inside.model_loading import open_job, seen_rows
     from worker.inside.reproducibility import asked, digests, journal_of, repeat_exactly
 
     repeat_exactly()
-    with JobEvents(emit, progress) as tell:
-        tell.stage("inspecting")
-        classifier, dataset, options = open_job(order, files, folder)
-        found = calibrate(
-            classifier,
-            dataset,
-            options,
-            request=asked(order.request),
-            digests=digests(order),
-            subject=_subject(order),
-            journal=journal_of(order, files, folder, emit),
-            progress=progress,
-            on_stage=tell.stage,
-            on_progress=tell.progress,
-            on_candidate=tell.candidate,
-            on_notice=tell.notice,
-        )
-        progress.begin("exporting")
-        tell.stage("exporting")
-        exported = None if found.finalist is None else _export(found, classifier, folder / "calibrated.onnx", order)
-        trained = found.verdict.verdict == "trained"
-        if trained:
-            _write_seen_rows(dataset, seen_rows(order, files), folder)
-        _write_report(found.report, folder)
-        progress.begin("publishing")
-        tell.stage("publishing")
+    classifier, dataset, options = open_job(order, files, folder)
+    found = calibrate(
+        classifier,
+        dataset,
+        options,
+        request=asked(order.request),
+        digests=digests(order),
+        subject=_subject(order),
+        journal=journal_of(order, files, folder, emit),
+        progress=progress,
+        on_stage=tell.stage,
+        on_progress=tell.progress,
+        on_candidate=tell.candidate,
+        on_notice=tell.notice,
+    )
+    progress.begin("exporting")
+    tell.stage("exporting")
+    exported = None if found.finalist is None else _export(found, classifier, folder / "calibrated.onnx", order)
+    trained = found.verdict.verdict == "trained"
+    if trained:
+        _write_seen_rows(dataset, seen_rows(order, files), folder)
+    _write_report(found.report, folder)
+    progress.begin("publishing")
+    tell.stage("publishing")
     return JobResult(
         verdict=found.verdict.verdict,
         promoted=found.verdict.promoted,

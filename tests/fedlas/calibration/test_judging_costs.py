@@ -53,3 +53,15 @@ def test_more_test_rows_and_trainings_cost_more(tmp_path: Path) -> None:
     many = judging_costs(replace(start, dataset=larger))
     assert many.reporting > 3 * few.reporting
     assert judging_costs(replace(start, trains=False)).writing < few.writing
+
+
+def test_what_cannot_be_measured_fails_no_job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where these rows allow no judgement a guess takes its place."""
+
+    def refused(**_: object) -> None:
+        raise ValueError("probs")
+
+    monkeypatch.setattr("fedlas.calibration.judging_costs.judge", refused)
+    costs = judging_costs(prepare(*given(tmp_path), CalibrationOptions()))
+    assert costs.judging >= 1.0
+    assert costs.reporting >= 8.0
