@@ -239,14 +239,19 @@ class ModelRepository:
         return found
 
 
+def version_number(version: str) -> int:
+    """The version that a path gives; raises NotFound for what can be none."""
+    if not _VERSION.fullmatch(version):
+        raise NotFound("unknown_version", f"versions are numbers, not {version!r:.40}")
+    return int(version)
+
+
 def _resolved(unit: UnitOfWork, called: str, version: str | None) -> tuple[str, int | None, dict[str, float] | None]:
     """Model id, version and class priors of a name or id; those of an id are its record's, so None here."""
     if called.startswith("mdl_"):
         return called, None, None
-    if version is not None and not _VERSION.fullmatch(version):
-        raise NotFound("unknown_version", f"versions are numbers, not {version!r:.40}")
     try:
-        return unit.names.version(called, None if version is None else int(version))
+        return unit.names.version(called, None if version is None else version_number(version))
     except NotFound as error:
         if error.code == "unknown_version":
             raise

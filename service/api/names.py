@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Annotated
 
-from fastapi import APIRouter, Path, Query, Request, Response
+from fastapi import APIRouter, Query, Request, Response
 
 from service.api.responses import Limit, page_of, tagged
 from service.api.routing import Route
 from service.api.services import ServicesDep
 from service.inference.profile import ServingProfile
+from service.model_repository import version_number
 from service.registry.contract import DefaultVersion, ModelRecord, NameRecord, Page
 from service.registry.presenters import model_record
 from service.registry.unit_of_work import UnitOfWork
@@ -18,8 +19,6 @@ from service.registry.unit_of_work import UnitOfWork
 AfterName = Annotated[
     str | None, Query(max_length=100, description="Continue after this name, whether or not it is still there.")
 ]
-
-Version = Annotated[int, Path(ge=1, lt=2**31)]
 
 router = APIRouter(route_class=Route, prefix="/v1/names", tags=["names"])
 
@@ -88,17 +87,17 @@ async def delete_name(services: ServicesDep, name: str) -> None:
 
 
 @router.get("/{name}/versions/{version}", response_model=ModelRecord)
-async def get_version(request: Request, services: ServicesDep, name: str, version: Version) -> Response:
+async def get_version(request: Request, services: ServicesDep, name: str, version: str) -> Response:
     """Return the model behind one version of a name."""
 
     def find(unit: UnitOfWork) -> ModelRecord:
-        return model_record(unit.models.get(unit.names.version(name, version).model_id))
+        return model_record(unit.models.get(unit.names.version(name, version_number(version)).model_id))
 
     return tagged(request, await services.read(find))
 
 
 @router.delete("/{name}/versions/{version}", status_code=204)
-async def delete_version(services: ServicesDep, name: str, version: Version) -> None:
+async def delete_version(services: ServicesDep, name: str, version: str) -> None:
     """Delete one version of a name, whose model stays; 409 for the one that answers. Its number is not given again."""
-    await services.write(lambda unit: unit.names.delete_version(name, version))
+    await services.write(lambda unit: unit.names.delete_version(name, version_number(version)))
     services.model_repository.forget()

@@ -164,6 +164,7 @@ def _subject(order: JobOrder) -> Subject:
 
 def _export(found: Calibration, upload: GraphClassifier, file: Path, order: JobOrder) -> ModelProfile:
     """Write the calibrated file, measure what a row of it costs, and return the profile of its record."""
+    from fedlas.importers.onnx.adjustments import CLASSES_NUMBERED
     from worker.inside.serving_cost import measured
 
     finalist, names, profile = found.finalist, found.dataset.class_names, order.model.profile
@@ -178,6 +179,7 @@ def _export(found: Calibration, upload: GraphClassifier, file: Path, order: JobO
         "output": OutputSpec(name="probabilities", kind="probabilities"),
         "class_names": names,
         "class_names_given": profile.class_names_given or names != profile.class_names,
+        "adjustments": [n for n in profile.adjustments if n.code != CLASSES_NUMBERED or names == profile.class_names],
         "columns": found.dataset.columns,
         "reading": found.dataset.reading and Reading.model_validate(found.dataset.reading),
         "guarantees": found.guarantees and Guarantees.model_validate(found.guarantees.as_dict()),

@@ -18,6 +18,8 @@ from fedlas.notice import Notice, adjustment
 
 _CONVERTED = (TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.DOUBLE)
 _SHOWN = 20
+#: Holds until a dataset names the classes.
+CLASSES_NUMBERED = "classes_numbered"
 
 
 def of_training_mode(model: ModelProto) -> list[Notice]:
@@ -134,7 +136,7 @@ def of_class_labels(labels: Iterable[str] | None) -> Notice:
     """Names of the classes that the file itself carries, or numbers where nobody gave any."""
     if labels is None:
         message = "No class names were given: classes are called by their index. Pass class_names to have them checked."
-        return adjustment("classes_numbered", message)
+        return adjustment(CLASSES_NUMBERED, message)
     shown = [*labels]
     return adjustment(
         "class_names_read", "The names of the classes were read from the file.", class_names=shown[:_SHOWN]

@@ -114,7 +114,9 @@ def test_a_single_version(api: Api) -> None:
     newest = publish(api.registry, "digits", scaling(4))
     assert api.client.get("/v1/names/digits").json()["versions"] == {"1": models[0], "4": newest}
     problem(api.client.delete("/v1/names/nobody/versions/1"), 404, "unknown_name")
-    problem(api.client.delete("/v1/names/digits/versions/0"), 422)
+    for version in ("0", "01", "x", "-1", "9" * 30):
+        for method in ("GET", "DELETE"):
+            problem(api.client.request(method, f"/v1/names/digits/versions/{version}"), 404, "unknown_version")
 
 
 def test_a_model_is_found_by_its_name(api: Api) -> None:
