@@ -80,8 +80,9 @@ def _apart(before: SplitAccuracy | None, now: SplitAccuracy) -> str | None:
     )
     if before.value < now.value:
         return (
-            f"{apart}, more than chance explains. Check whether both splits were drawn alike (same time, same source) "
-            "and labelled alike: what was fitted on the calibration rows may not hold on the test rows."
+            f"{apart}, more than chance explains. Check whether labels of calibration rows are wrong, and whether both "
+            "splits were drawn alike (same time, same source): what was fitted on the calibration rows may not hold on "
+            "the test rows."
         )
     return (
         f"{apart}, more than chance explains. Check whether it was trained on the calibration rows, and whether both "

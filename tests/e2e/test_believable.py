@@ -55,7 +55,7 @@ def refusal(service: Service, model_id: str, **wish: Any) -> tuple[int, str, str
 @pytest.fixture(scope="module")
 def promised(service: Service, uploads: Uploads) -> Json:
     """A finished job of a model with hostile class names, on digits with writers, hospitals and 97 guarantee rows."""
-    model = service.inspected("models", uploads["digits.onnx"], class_names=",".join(HOSTILE))
+    model = service.inspected("models", uploads["digits.onnx"], class_names=json.dumps(HOSTILE))
     _, _, splits = made.digits()
     writers = np.array([f"{split}-{i // 4}" for i, split in enumerate(splits)])
     hospitals = np.where(np.arange(len(splits)) % 3 == 0, "<i>north</i>", "south")

@@ -32,7 +32,7 @@ def test_too_easy_calibration_rows_are_noticed() -> None:
     words = "more than chance explains"
     assert words in said(0.99, 0.90, 500)
     assert words not in said(0.92, 0.90, 100)
-    assert "drawn alike (same time, same source) and labelled alike" in said(0.80, 0.90, 500)
+    assert "labels of calibration rows are wrong, and whether both splits were drawn alike" in said(0.80, 0.90, 500)
     assert words not in said(0.89, 0.90, 500)
     assert words not in said(0.90, 0.80, 500, groups=50)
 
