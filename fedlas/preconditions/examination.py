@@ -8,8 +8,7 @@ from dataclasses import replace
 from fedlas.errors import PreconditionFailed
 from fedlas.notice import Notice
 from fedlas.preconditions.class_rows import class_rows
-from fedlas.preconditions.input_columns import input_columns
-from fedlas.preconditions.input_scale import input_scale
+from fedlas.preconditions.inputs import inputs
 from fedlas.preconditions.label_order import label_order
 from fedlas.preconditions.match import Examined
 
@@ -17,13 +16,28 @@ __all__ = ["Examined", "examine", "require_accepted"]
 
 #: The code of an acceptance without a warning.
 NOT_GIVEN = "warning_not_given"
+_ORDERS = ("label_order", "labels_from_one")
+#: How much more accurate answers are with a remedy of the inputs that makes another order of the classes needless.
+_CLEARLY = 0.02
 #: In this order; what explains all the rest comes first.
-CHECKS: tuple[Callable[[Examined], list[Notice]], ...] = (label_order, input_scale, input_columns, class_rows)
+CHECKS: tuple[Callable[[Examined], list[Notice]], ...] = (label_order, inputs, class_rows)
 
 
 def examine(examined: Examined) -> tuple[Notice, ...]:
-    """The notices of all checks."""
-    return tuple(notice for check in CHECKS for notice in check(examined))
+    """The notices of all checks, one for each mistake."""
+    notices = [notice for check in CHECKS for notice in check(examined)]
+    explained = max((_number(notice, "accuracy_after") for notice in notices), default=0.0)
+    # Wrong inputs leave answers that some other order of the classes always fits better, but never as well.
+    return tuple(
+        notice
+        for notice in notices
+        if notice.code not in _ORDERS or explained <= _number(notice, "accuracy_as_mapped") + _CLEARLY
+    )
+
+
+def _number(notice: Notice, name: str) -> float:
+    value = notice.evidence.get(name, 0.0)
+    return float(value) if isinstance(value, int | float) else 0.0
 
 
 def require_accepted(notices: Sequence[Notice], accepted: Iterable[str]) -> tuple[Notice, ...]:

@@ -32,6 +32,7 @@ WarningCode = Literal[
     "input_scale",
     "input_channels",
     "input_columns",
+    "input_tokens",
 ]
 
 #: When a job's model becomes the next version of `publish_as`.

@@ -1,0 +1,205 @@
+"""Graph statistics: what the constants of a graph say of the inputs that it was trained on.
+
+A scaler's offset and factor are the mean and deviation of a column in training, the running statistics of a
+BatchNormalization those of its channels, the thresholds of trees lie within the range of theirs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+from onnx import NodeProto
+
+from fedlas.importers import GraphClassifier, NativeClassifier
+from fedlas.importers.onnx.graph import Graph, attribute, integer
+
+Floats = NDArray[np.float64]
+_SAME = frozenset(["Cast", "Identity", "Dropout", "Imputer", "Clip"])
+_TREES = frozenset(["TreeEnsembleClassifier", "TreeEnsembleRegressor"])
+#: With fewer thresholds for a column, all rows may well lie on one side.
+_FEW_THRESHOLDS = 5
+
+
+@dataclass
+class Expected:
+    """Of an input's columns, or of its channels where it holds images: where the model expects them.
+
+    Attributes:
+        centre, spread: (D,), NaN where the graph does not tell.
+        lowest, highest: (D,) of thresholds, NaN where there are none or few; `splits` (D,) counts them.
+        source: the node that tells: "scaler", "trees".
+    """
+
+    size: int
+    source: str = "scaler"
+    centre: Floats = field(init=False)
+    spread: Floats = field(init=False)
+    lowest: Floats = field(init=False)
+    highest: Floats = field(init=False)
+    splits: Floats = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.centre, self.spread, self.lowest, self.highest = (np.full(self.size, np.nan) for _ in range(4))
+        self.splits = np.zeros(self.size)
+
+    @property
+    def known(self) -> NDArray[np.bool_]:
+        """Of which columns anything is known (D,)."""
+        return np.isfinite(self.centre) & (self.spread > 0)
+
+
+@dataclass
+class _Affine:
+    """A tensor whose column `places[i]` of the input is `scale[i] · x + offset[i]`."""
+
+    places: NDArray[np.int64]
+    scale: Floats
+    offset: Floats
+    touched: bool = False
+
+
+def expected_inputs(classifier: GraphClassifier, sizes: Mapping[str, int]) -> dict[str, Expected]:
+    """What the graph expects of its inputs, by name; `sizes` are how many columns or channels each has."""
+    if isinstance(classifier, NativeClassifier):  # known architectures have no scalers, and their export takes seconds
+        return {}
+    graph = classifier.graph()
+    found: dict[str, Expected] = {}
+    for name, size in sizes.items():
+        expected = Expected(size)
+        start = _Affine(np.arange(size), np.ones(size), np.zeros(size))
+        _follow(graph, graph.consumers(), name, start, expected)
+        if expected.known.any() or np.isfinite(expected.lowest).any():
+            found[name] = expected
+    return found
+
+
+def _follow(
+    graph: Graph,
+    readers: Mapping[str, list[tuple[NodeProto, int]]],
+    tensor: str,
+    state: _Affine,
+    expected: Expected,
+    depth: int = 0,
+) -> None:
+    """Walk from an input through what acts on each of its columns alone."""
+    read_on = False
+    for node, position in readers.get(tensor, []):
+        if node.op_type in _TREES:
+            _note_trees(node, state, expected)
+        elif node.op_type == "BatchNormalization" and position == 0:
+            _note_batch_norm(graph, node, state, expected)
+        elif (after := _step(graph, node, position, state)) is not None and depth < 20:
+            read_on = True
+            _follow(graph, readers, node.output[0], after, expected, depth + 1)
+    if state.touched and not read_on and tensor in readers and not expected.splits.any():
+        _note_affine(state, expected)
+
+
+def _note_affine(state: _Affine, expected: Expected) -> None:
+    if (np.abs(state.scale) == 1).all():  # a bias, a sign: nothing that scales
+        return
+    ready = (state.scale != 0) & np.isnan(expected.centre[state.places])
+    places = state.places[ready]
+    expected.centre[places] = -state.offset[ready] / state.scale[ready]
+    expected.spread[places] = 1 / np.abs(state.scale[ready])
+
+
+def _note_batch_norm(graph: Graph, node: NodeProto, state: _Affine, expected: Expected) -> None:
+    mean, var = (np.asarray(graph.constants.get(name, ()), np.float64).ravel() for name in node.input[3:5])
+    if mean.size == state.scale.size == var.size:
+        deviation = np.sqrt(var + attribute(node, "epsilon", 1e-5))
+        scale = np.where(state.scale == 0, 1, state.scale)
+        expected.centre[state.places] = (mean - state.offset) / scale
+        expected.spread[state.places] = deviation / np.abs(scale)
+        expected.source = "batch_norm"
+
+
+def _note_trees(node: NodeProto, state: _Affine, expected: Expected) -> None:
+    features = np.array(attribute(node, "nodes_featureids", ()), np.int64)
+    values = np.array(attribute(node, "nodes_values", ()), np.float64)
+    kinds: tuple[bytes, ...] = tuple(attribute(node, "nodes_modes", ()))
+    modes = np.array([kind != b"LEAF" for kind in kinds], dtype=np.bool_)
+    if not len(values) or len(features) != len(values) or features[modes].max(initial=0) >= len(state.places):
+        return
+    expected.source = "trees"
+    for column in np.unique(features[modes]):
+        thresholds = values[modes & (features == column)]
+        scale, offset, place = state.scale[column], state.offset[column], state.places[column]
+        if len(np.unique(thresholds)) < _FEW_THRESHOLDS or scale == 0:
+            continue
+        mine = (thresholds - offset) / scale
+        expected.lowest[place], expected.highest[place] = mine.min(), mine.max()
+        expected.splits[place] += len(mine)
+        low, middle, high = np.quantile(mine, (0.1, 0.5, 0.9))
+        expected.centre[place], expected.spread[place] = middle, max(high - low, 1e-12) / 2.56
+
+
+def _step(graph: Graph, node: NodeProto, position: int, state: _Affine) -> _Affine | None:
+    """The affine map behind a node that acts on each column alone, None behind any other."""
+    if node.op_type in _SAME and position == 0:
+        return state
+    if node.op_type == "Where":
+        return state if position > 0 else None
+    if node.op_type == "Scaler":
+        offset, scale = (np.array(attribute(node, name, ()), np.float64) for name in ("offset", "scale"))
+        return _Affine(state.places, state.scale * scale, (state.offset - offset) * scale, touched=True)
+    if node.op_type in _ARITHMETIC:
+        other = node.input[1 - position] if len(node.input) == 2 else ""
+        number = _for_columns(graph.constants.get(other), len(state.places))
+        if number is None or (node.op_type in ("Sub", "Div") and position == 1):
+            return None
+        scale, offset = _ARITHMETIC[node.op_type](state.scale, state.offset, number)
+        return _Affine(state.places, scale, offset, touched=True)
+    if node.op_type in ("Gather", "ArrayFeatureExtractor") and position == 0:
+        axis = integer(node, "axis") or 0
+        chosen = graph.constants.get(node.input[1])
+        if chosen is not None and (node.op_type != "Gather" or axis in (1, -1)) and chosen.size:
+            places = chosen.ravel().astype(np.int64)
+            return _Affine(state.places[places], state.scale[places], state.offset[places], state.touched)
+    return None
+
+
+_ARITHMETIC: dict[str, Callable[[Floats, Floats, Floats], tuple[Floats, Floats]]] = {
+    "Add": lambda scale, offset, number: (scale, offset + number),
+    "Sub": lambda scale, offset, number: (scale, offset - number),
+    "Mul": lambda scale, offset, number: (scale * number, offset * number),
+    "Div": lambda scale, offset, number: (scale / number, offset / number),
+}
+
+
+def _for_columns(value: NDArray[np.generic] | None, size: int) -> Floats | None:
+    """A constant as one number for each column, None where it is no such thing."""
+    if value is None or value.dtype.kind not in "fiu" or value.size not in (1, size):
+        return None
+    return np.broadcast_to(value.astype(np.float64).ravel(), (size,)).copy()
+
+
+def far_columns(expected: Expected, rows: Floats) -> Iterator[tuple[int, float]]:
+    """Columns of rows (M, D) that lie nowhere near what is expected, and how many spreads off they are."""
+    for column in np.flatnonzero(expected.known):
+        values = rows[:, column][np.isfinite(rows[:, column])]
+        if len(values) < 20:
+            continue
+        distance = float(np.median(np.abs(values - expected.centre[column])) / expected.spread[column])
+        if expected.splits[column]:
+            below, above = np.quantile(values, (1 - _OUTSIDE, _OUTSIDE))
+            outside = above < expected.lowest[column] or below > expected.highest[column]
+            if outside and distance > 1:
+                yield int(column), distance
+        elif distance > FAR or _squeezed(values, expected.spread[column]):
+            yield int(column), distance
+
+
+#: A scaler's column lies so many deviations off only where it is in another unit or another column.
+FAR = 12.0
+#: Of trees' columns this share of the values lies outside of all thresholds.
+_OUTSIDE = 0.95
+_SQUEEZED = 1 / 50
+
+
+def _squeezed(values: Floats, spread: float) -> bool:
+    """Whether a column that takes many values takes all of them within a fraction of what is expected."""
+    return len(np.unique(values)) > 20 and float(np.ptp(values)) < _SQUEEZED * spread

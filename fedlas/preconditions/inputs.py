@@ -1,0 +1,110 @@
+"""The check of the inputs: whether they are prepared as the model expects.
+
+A remedy that explains the labels is the whole finding. Where none does, the signs speak.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from fedlas.data.dataset import Array
+from fedlas.documents import Json
+from fedlas.notice import Notice
+from fedlas.preconditions.column_search import search_columns
+from fedlas.preconditions.graph_statistics import Expected, expected_inputs
+from fedlas.preconditions.match import Examined
+from fedlas.preconditions.remedies import Remedy, usual_remedies
+from fedlas.preconditions.remedies.expected import expected_remedies
+from fedlas.preconditions.remedies.scale import channel_axis
+from fedlas.preconditions.signs import signs_of_inputs
+from fedlas.preconditions.trials import Finding, Trials
+from fedlas.preconditions.unused_inputs import unused_inputs
+
+#: With fewer rows nothing can be shown.
+_FEWEST_ROWS = 40
+#: A remedy that was searched for leaves at most this share of the loss that a usual one leaves.
+_CLEARLY = 0.8
+
+
+def inputs(examined: Examined) -> list[Notice]:
+    """Notices about the inputs: one for each mistake."""
+    if len(examined.targets) < _FEWEST_ROWS or len(np.unique(examined.targets)) < 2:
+        return []
+    trials = Trials(examined)
+    expected = _expected(examined)
+    usual = trials.explain(_remedies(examined, trials, expected))
+    finding = _better(usual, None if usual is not None and usual.certain else _searched(examined, trials, expected))
+    if finding is not None:
+        return [_explained(examined, finding)]
+    unused = unused_inputs(examined, trials)
+    if trials.reordered:  # the order of the classes explains the answers
+        return unused
+    return [*signs_of_inputs(examined, trials, expected)][:1] + unused
+
+
+def _expected(examined: Examined) -> dict[str, Expected]:
+    sizes = {}
+    for name, array in zip(examined.classifier.input_names, examined.inputs, strict=True):
+        axis = channel_axis(array)
+        sizes[name] = array.shape[1] if array.ndim == 2 else 1 if axis is None else array.shape[axis]
+    return expected_inputs(examined.classifier, sizes)
+
+
+def _remedies(examined: Examined, trials: Trials, expected: dict[str, Expected]) -> Iterator[Remedy]:
+    names, columns = list(examined.classifier.input_names), examined.dataset.columns
+    for place, name in enumerate(names):
+        rows = trials.screened[place]
+        if name in expected and rows.ndim == 2 and rows.dtype.kind == "f":
+            yield from expected_remedies(place, f"'{name}'", rows, expected[name], columns)
+    yield from usual_remedies(names, trials.screened, columns)
+
+
+def _searched(examined: Examined, trials: Trials, expected: dict[str, Expected]) -> Finding | None:
+    for place, name in enumerate(examined.classifier.input_names):
+        rows = trials.screened[place]
+        if rows.ndim == 2 and rows.dtype.kind == "f":
+            found = search_columns(trials, place, f"'{name}'", examined.dataset.columns, expected.get(name))
+            if found is not None:
+                return found
+    return None
+
+
+def _better(usual: Finding | None, searched: Finding | None) -> Finding | None:
+    """A remedy that was searched for must explain clearly more than a usual one."""
+    if usual is None or searched is None:
+        return usual or searched
+    return searched if searched.loss_after < _CLEARLY * usual.loss_after else usual
+
+
+def _explained(examined: Examined, finding: Finding) -> Notice:
+    before, after = finding.accuracy, finding.accuracy_after
+    ranges: dict[str, Json] = {name: _range(array) for name, array in _named(examined)}
+    message = (
+        f"{finding.remedy.sentence} explains the labels far better: of {finding.rows} calibration rows "
+        f"{100 * after:.1f} % are right with it, {100 * before:.1f} % without; prepare rows as for its training"
+    )
+    evidence: dict[str, Json] = {
+        "remedy": finding.remedy.name,
+        "rows": finding.rows,
+        "accuracy": before,
+        "accuracy_after": after,
+        "nll": finding.loss,
+        "nll_after": finding.loss_after,
+        "p_value": finding.p_value,
+        "ranges": ranges,
+    }
+    return Notice(
+        finding.remedy.code, message[0].upper() + message[1:], evidence, "error" if finding.certain else "warning"
+    )
+
+
+def _named(examined: Examined) -> Iterator[tuple[str, Array]]:
+    rows = slice(0, 200)
+    for name, array in zip(examined.classifier.input_names, examined.inputs, strict=True):
+        yield name, np.asarray(array[rows])
+
+
+def _range(array: Array) -> list[float]:
+    return [float(np.nanmin(array)), float(np.nanmax(array))]

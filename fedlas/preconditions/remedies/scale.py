@@ -1,0 +1,166 @@
+"""Remedies of scale: numbers that are divided, multiplied or standardised otherwise than in training."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from fedlas.data.dataset import Array
+from fedlas.preconditions.remedies.remedy import Remedy, on_input
+
+#: What the largest value of a kind of data can be: images of 8, 10, 12 and 16 bits, digits of 16 grey values, percent.
+_BOUNDS = (1, 16, 100, 255, 1023, 4095, 65535)
+_IMAGENET = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
+_MNIST = np.array([0.1307]), np.array([0.3081])
+_POWERS, _POWER_GAIN = (10, 100, 1000), 0.3
+#: From so many columns of one range on a row may be a flat image.
+_FLAT_IMAGE, _ONE_RANGE = 25, 0.3
+#: How far from mean 0 and deviation 1 columns lie that nobody has standardised.
+_FAR_MEAN, _FAR_RATIO = 3.0, 5.0
+
+
+def scale_remedies(place: int, name: str, rows: Array) -> Iterator[Remedy]:
+    """What may have been done to an input of numbers in training, and was not here; the likeliest first."""
+    low, high = float(np.nanmin(rows)), float(np.nanmax(rows))
+    integers = rows.dtype.kind in "ui"
+    if low < 0 and not integers:
+        yield from _undone(place, name, rows)
+    elif low >= 0 and high > 0:
+        yield from _by_bound(place, name, rows, high, integers)
+    if rows.dtype.kind == "f":
+        yield from _standardised(place, name, rows)
+    if rows.ndim == 2 and not integers:
+        for power in _POWERS:
+            down, up = (f"{word} {name} by {power}" for word in ("dividing", "multiplying"))
+            yield replace(_linear(place, name, f"divide_by_{power}", down, 1 / power), least_gain=_POWER_GAIN)
+            yield replace(_linear(place, name, f"multiply_by_{power}", up, power), least_gain=_POWER_GAIN)
+
+
+def channel_axis(rows: Array) -> int | None:
+    """The axis of an image's channels (N, C, H, W) or (N, H, W, C), if these are images."""
+    if rows.ndim != 4:
+        return None
+    return next((axis for axis in (1, 3) if rows.shape[axis] in (1, 3, 4)), None)
+
+
+def is_image(rows: Array) -> bool:
+    """Whether rows are images, or may be flat ones: many columns of one range."""
+    if rows.ndim != 2:
+        return channel_axis(rows) is not None
+    most = np.nanmax(np.abs(rows.astype(np.float64)), axis=0)
+    return rows.shape[1] >= _FLAT_IMAGE and bool(np.median(most) > _ONE_RANGE * most.max())
+
+
+def _by_bound(place: int, name: str, rows: Array, high: float, integers: bool) -> Iterator[Remedy]:
+    bound = next((bound for bound in _BOUNDS if high <= bound), None)
+    if bound is None:
+        return
+    if bound > 1 and not integers:
+        yield _linear(place, name, f"divide_by_{bound}", f"dividing {name} by {bound}", 1 / bound)
+    if bound == 1:
+        yield _linear(place, name, "multiply_by_255", f"multiplying {name} by 255", 255)
+        yield _linear(place, name, "multiply_by_16", f"multiplying {name} by 16", 16)
+    if not integers:
+        yield _linear(
+            place, name, "to_minus_one_and_one", f"bringing {name} from [0, {bound}] to [-1, 1]", 2 / bound, -1
+        )
+        yield from _normalised(place, name, rows, bound)
+        if bound > 1:
+            # Divided once too often in training, or read from files that were.
+            again = 1 / bound**2
+            yield _linear(place, name, f"divide_by_{bound}_twice", f"dividing {name} by {bound} twice", again)
+    if bound == 1 and not integers and high < 1 / 100:
+        yield _linear(place, name, "multiply_by_65025", f"multiplying {name} by 255 twice", 255**2)
+    if is_image(rows):
+        yield _linear(place, name, "invert", f"inverting {name} (dark for bright)", -1, bound)
+
+
+def _normalised(place: int, name: str, rows: Array, bound: float) -> Iterator[Remedy]:
+    axis = channel_axis(rows)
+    if axis is None or rows.shape[axis] not in (1, 3):
+        return
+    colour = rows.shape[axis] == 3
+    mean, deviation = _IMAGENET if colour else _MNIST
+    words = "ImageNet's" if colour else "MNIST's"
+    divided = f" (after a division by {bound})" if bound > 1 else ""
+    yield Remedy(
+        "normalise_imagenet" if colour else "normalise_mnist",
+        "input_scale",
+        f"normalising {name} by {words} mean and deviation{divided}",
+        on_input(place, lambda x: (x / bound - _along(mean, axis)) / _along(deviation, axis)),
+    )
+
+
+def _undone(place: int, name: str, rows: Array) -> Iterator[Remedy]:
+    """Data that were normalised, for a model that does it itself or takes them as they are."""
+    low, high = float(np.nanmin(rows)), float(np.nanmax(rows))
+    if low >= -1 and high <= 1:
+        yield _linear(place, name, "to_zero_and_one", f"bringing {name} from [-1, 1] to [0, 1]", 0.5, 0.5)
+        yield _linear(place, name, "to_zero_and_255", f"bringing {name} from [-1, 1] to [0, 255]", 127.5, 127.5)
+    axis = channel_axis(rows)
+    if axis is not None and rows.shape[axis] in (1, 3) and max(-low, high) < 4:
+        mean, deviation = _IMAGENET if rows.shape[axis] == 3 else _MNIST
+        for factor, words in ((1, "[0, 1]"), (255, "[0, 255]")):
+            yield Remedy(
+                f"undo_normalisation_{factor}",
+                "input_scale",
+                f"undoing the normalisation of {name} (back to {words})",
+                on_input(place, _affine(factor * _along(deviation, axis), factor * _along(mean, axis))),
+            )
+    if axis is not None:
+        yield _linear(place, name, "negate", f"inverting {name} (dark for bright)", -1)
+
+
+def _affine(scale: Any, offset: Any) -> Any:
+    return lambda x: x * scale + offset
+
+
+def _standardised(place: int, name: str, rows: Array) -> Iterator[Remedy]:
+    """By the rows' own mean and deviation: of every column, or of every channel."""
+    axis = channel_axis(rows)
+    if rows.ndim != 2 and axis is None:
+        return
+    others = tuple(i for i in range(rows.ndim) if i != (1 if axis is None else axis))
+    wide = rows.astype(np.float64)
+    mean, deviation = np.nanmean(wide, others, keepdims=True), np.nanstd(wide, others, keepdims=True)
+    varied = deviation > 0
+    deviation = np.where(varied, deviation, 1)
+    far = (
+        (np.abs(mean) > _FAR_MEAN)
+        | (deviation > _FAR_RATIO)
+        | (deviation < 1 / _FAR_RATIO)
+        | (np.abs(mean) > deviation)
+    )
+    if not varied.any() or far[varied].mean() < 0.5:
+        return
+    yield Remedy(
+        "standardise",
+        "input_scale",
+        f"standardising {'the columns' if rows.ndim == 2 else 'the channels'} of {name} (mean 0, deviation 1)",
+        on_input(place, lambda x: (x - mean) / deviation),
+        least_gain=0.3,
+        near_chance=True,
+    )
+    low, high = np.nanmin(wide, others, keepdims=True), np.nanmax(wide, others, keepdims=True)
+    if rows.ndim == 2 and (low.max() > low.min() or high.max() > high.min()):
+        width = np.where(high > low, high - low, 1)
+        yield Remedy(
+            "to_unit_range",
+            "input_scale",
+            f"bringing every column of {name} to [0, 1]",
+            on_input(place, lambda x: (x - low) / width),
+            least_gain=0.3,
+            near_chance=True,
+        )
+
+
+def _linear(place: int, name: str, machine: str, sentence: str, factor: float, offset: float = 0.0) -> Remedy:
+    change = on_input(place, _affine(factor, offset))
+    return Remedy(machine, "input_scale", sentence, change, scales=not offset and factor > 0)
+
+
+def _along(values: Any, axis: int) -> Any:
+    return values[:, None, None] if axis == 1 else values

@@ -1,0 +1,113 @@
+"""Signs that inputs are not prepared as the model expects, where no remedy is known.
+
+Constants of the graph that lie far from the rows, answers that are the same for all rows, answers that are worse than
+the class frequencies.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from fedlas.data.dataset import Array
+from fedlas.notice import Notice
+from fedlas.preconditions.batch_statistics import batch_statistics
+from fedlas.preconditions.graph_statistics import Expected, far_columns
+from fedlas.preconditions.label_information import class_frequencies, row_losses
+from fedlas.preconditions.match import Examined
+from fedlas.preconditions.remedies.remedy import column_name
+from fedlas.preconditions.remedies.scale import channel_axis
+from fedlas.preconditions.trials import Trials
+
+#: Answers whose logits differ by less are the same; a class that all rows get is suspicious below this share of labels.
+_SAME, _COMMON_CLASS = 1e-5, 0.5
+#: Information (share of the labels' entropy) that is none; the level at which a loss is worse than the frequencies'.
+_NO_INFORMATION, _WORSE = 0.02, 1e-4
+_NAMED_COLUMNS = 10
+
+
+def signs_of_inputs(examined: Examined, trials: Trials, expected: dict[str, Expected]) -> Iterator[Notice]:
+    """What looks wrong though no remedy was found; what comes first is nearest to the cause."""
+    for place, name in enumerate(examined.classifier.input_names):
+        if name in expected:
+            yield from _far_from_constants(name, trials.judged[place], expected[name], examined.dataset.columns)
+    statistics = batch_statistics(examined.classifier, trials)
+    if statistics is not None and statistics.far:
+        yield Notice(
+            "input_scale",
+            "the inputs are not what the network was trained on: behind its first layers they lie "
+            f"{statistics.shift:.3g} deviations from the mean that its BatchNormalization has learned, and vary "
+            f"{statistics.ratio:.3g} times as much; check scale and normalisation",
+            {"shift": statistics.shift, "ratio": statistics.ratio},
+        )
+    yield from _same_answers(examined)
+    yield from _worse_than_frequencies(examined)
+
+
+def _far_from_constants(name: str, rows: Array, expected: Expected, columns: list[str] | None) -> Iterator[Notice]:
+    axis = channel_axis(rows)
+    table = np.moveaxis(rows, axis, -1).reshape(-1, rows.shape[axis]) if axis is not None else rows
+    table = table.reshape(-1, expected.size)[:20_000].astype(np.float64)
+    far = sorted(far_columns(expected, table), key=lambda item: -item[1])
+    if not far:
+        return
+    mean = np.nanmean(table, axis=0)
+    shown: list[dict[str, Any]] = [
+        {
+            "column": column_name(columns, i),
+            "mean": float(mean[i]),
+            "expected": float(expected.centre[i]),
+            "expected_spread": float(expected.spread[i]),
+        }
+        for i, _ in far[:_NAMED_COLUMNS]
+    ]
+    most = len(far) >= max(2, 0.5 * expected.known.sum()) or rows.ndim != 2
+    words = "; ".join(
+        f"{s['column']} has the mean {s['mean']:.4g}, expected is about {s['expected']:.4g}" for s in shown[:3]
+    )
+    what = "thresholds" if expected.source == "trees" else "scaler"
+    yield Notice(
+        "input_scale" if most else "input_columns",
+        f"{len(far)} of {int(expected.known.sum())} {'columns' if rows.ndim == 2 else 'channels'} of '{name}' lie far "
+        f"from what the model's own {what} say: {words}; check units, scale and order of the columns",
+        {"input": name, "columns": shown, "far": len(far)},
+    )
+
+
+def _same_answers(examined: Examined) -> Iterator[Notice]:
+    logits, targets = examined.logits, examined.targets
+    answered = np.unique(logits.argmax(axis=1))
+    if float(np.ptp(logits - logits.mean(axis=1, keepdims=True), axis=0).max()) < _SAME:
+        message = f"the answers to all {len(targets)} calibration rows are the same, whatever the inputs"
+        yield Notice("constant_answers", message, {"rows": len(targets), "classes": 1})
+    elif len(answered) == 1 and np.bincount(targets).max() < _COMMON_CLASS * len(targets):
+        share = float((targets == answered[0]).mean())
+        name = examined.dataset.class_names[int(answered[0])]
+        message = (
+            f"all {len(targets)} calibration rows get the class '{name}', which {100 * share:.1f} % of them have: "
+            "check how the inputs are prepared"
+        )
+        yield Notice("constant_answers", message, {"rows": len(targets), "classes": 1, "class": name, "share": share})
+
+
+def _worse_than_frequencies(examined: Examined) -> Iterator[Notice]:
+    from scipy.special import log_softmax
+    from scipy.stats import ttest_1samp
+
+    logits, targets = examined.logits, examined.targets
+    frequencies = class_frequencies(targets, examined.num_classes)
+    known = -np.log(frequencies)[targets]
+    places = np.arange(len(targets))
+    own = -log_softmax(np.nan_to_num(logits.astype(np.float64)), axis=1)[places, targets]
+    information = 1 - float(row_losses(logits, targets, frequencies).mean()) / float(known.mean())
+    if information > _NO_INFORMATION or not ttest_1samp(own - known, 0, alternative="greater").pvalue < _WORSE:
+        return
+    accuracy = float((logits.argmax(axis=1) == targets).mean())
+    message = (
+        f"the answers tell nothing of the labels: their log loss is {own.mean():.3g}, that of the class frequencies "
+        f"{known.mean():.3g} (accuracy {100 * accuracy:.1f} %); check how the inputs are prepared, and the labels"
+    )
+    evidence = {"nll": float(own.mean()), "frequencies_nll": float(known.mean()), "accuracy": accuracy}
+    yield Notice("worse_than_frequencies", message, evidence)
