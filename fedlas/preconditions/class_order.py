@@ -21,6 +21,7 @@ from fedlas.data.dataset import Integers
 from fedlas.metrics.betting_intervals import BoundedMean
 
 Floats = NDArray[np.float64]
+Scores = NDArray[np.float32]
 
 #: Classes beyond these, by their number of rows, are left as they are: the assignment takes the cube of their number.
 _MOST_CLASSES = 1000
@@ -63,7 +64,7 @@ class Order:
 class _Rows:
     """Scores (N, K), labels, weights and groups (N,)."""
 
-    scores: NDArray[np.float32]
+    scores: Scores
     labels: Integers
     weights: Floats
     groups: Integers | None
@@ -87,7 +88,7 @@ class _Test:
 
 
 def better_order(
-    logits: NDArray[np.float32], targets: Integers, *, weights: Floats | None = None, groups: Integers | None = None
+    logits: Scores, targets: Integers, *, weights: Floats | None = None, groups: Integers | None = None
 ) -> Order | None:
     """The order that explains `targets` (N,) better than the order of `logits` (N, K), None where none does.
 
@@ -132,7 +133,7 @@ def _halves(rows: _Rows) -> Integers:
     return halves
 
 
-def _tested(rows: _Rows, outputs: Integers, shift: Floats) -> _Test | None:
+def _tested(rows: _Rows, outputs: Integers, shift: Scores) -> _Test | None:
     """What the outputs of labels (K,) change, None where no class with rows takes another."""
     rows = rows[(outputs != np.arange(len(outputs)))[rows.labels]]
     labels = rows.labels
@@ -148,7 +149,7 @@ def _tested(rows: _Rows, outputs: Integers, shift: Floats) -> _Test | None:
     return _Test(float(shares @ right) / classes, float(shares @ as_mapped) / classes, lost.p_value())
 
 
-def _chosen(rows: _Rows) -> tuple[Integers, Floats]:
+def _chosen(rows: _Rows) -> tuple[Integers, Scores]:
     """The best output of each label (K,), and what to take from the scores (K,) before they answer.
 
     Where one class is rare, or a threshold stands in the wrong place, all rows may be answered alike. So answers are
@@ -157,8 +158,8 @@ def _chosen(rows: _Rows) -> tuple[Integers, Floats]:
     """
     labels, size = rows.labels, rows.num_classes
     shares = rows.weights / np.bincount(labels, rows.weights, minlength=size)[labels] / len(np.unique(labels))
-    best: tuple[float, Integers, Floats] | None = None
-    for shift in (np.zeros(size), shares @ rows.scores):
+    best: tuple[float, Integers, Scores] | None = None
+    for shift in (np.zeros(size, np.float32), (shares @ rows.scores).astype(np.float32)):
         outputs, told = _assigned((rows.scores - shift).argmax(axis=1), labels, rows.weights, size)
         if best is None or told > best[0] + _PRESENT:
             best = told, outputs, shift
