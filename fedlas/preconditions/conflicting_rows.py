@@ -13,7 +13,7 @@ from fedlas.preconditions.match import Examined
 
 #: Tables of codes and whole numbers have conflicts by nature: one row of nine of the US census's incomes. From this
 #: share on, of rows that few others equal, they are a mistake; of images from the other.
-_LEAST_SHARE, _LEAST_OF_IMAGES, _FEW_EQUAL = 0.2, 0.05, 4
+_LEAST_SHARE, _LEAST_OF_IMAGES, _FEW_EQUAL, _MOSTLY_FEW = 0.2, 0.05, 4, 0.5
 #: Of more rows or bytes only the calibration rows are read.
 _MOST_ROWS, _MOST_BYTES = 1_000_000, 1 << 29
 
@@ -32,7 +32,7 @@ def conflicting_rows(examined: Examined) -> list[Notice]:
     share = conflicting / len(targets)
     images = any(array.ndim > 2 for array in dataset.inputs.values())
     among_few = int(equal[(kinds > 1) & (equal <= _FEW_EQUAL)].sum()) / len(targets)
-    if among_few < (_LEAST_OF_IMAGES if images else _LEAST_SHARE):
+    if among_few < max(_LEAST_OF_IMAGES if images else _LEAST_SHARE, _MOSTLY_FEW * share):
         return []
     most = np.zeros(len(kinds), np.int64)
     np.maximum.at(most, owner, counts)
