@@ -17,8 +17,8 @@ from dataclasses import dataclass
 TRAINING = "training"
 #: What a step that takes longer than estimated keeps to come: a share of its estimate.
 _KEPT = 0.2
-#: The share stays under that of the seconds spent and half of those to come.
-_HALF = 0.5
+#: Beyond the share of the seconds spent and half of those to come it moves at such a part of its speed.
+_HALF, _CREEP = 0.5, 0.25
 #: From this share of a step on its own speed alone says how long it takes.
 _TELLING_SHARE = 0.25
 
@@ -130,7 +130,8 @@ class JobProgress:
         restored = self._restored + (self._running.restored if self._running else 0.0)
         moved = 1 - (1 - self._fraction) * (eta / (eta + gone) if eta + gone > 0 else 1.0)
         most = 1 - _HALF * eta / (spent + eta)
-        self._fraction = max(self._fraction, min(moved, most), restored / (spent + eta))
+        creeping = self._fraction + _CREEP * (moved - self._fraction)
+        self._fraction = max(min(moved, max(most, creeping)), restored / (spent + eta))
 
     def _slower(self, kind: str) -> float:
         """How much longer than estimated steps of this kind take."""
