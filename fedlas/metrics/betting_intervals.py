@@ -46,6 +46,8 @@ from fedlas.metrics.bootstrap import Estimate
 
 _NORMAL = NormalDist()
 _STEPS = 100
+#: Weights whose squares would be smaller than any float.
+_SMALLEST = 1e-100
 
 
 @dataclass(frozen=True)
@@ -192,6 +194,8 @@ def exponential_tail(weights: Floats) -> float:
     high, low = float(weights.max()), float(weights.min())
     if low >= 0 or high <= 0:
         return 1.0 if low >= 0 else 0.0
+    if (scale := max(high, -low)) < _SMALLEST:  # the probability has no scale, but squares would vanish
+        return exponential_tail(weights / scale)
     stake = _best_stake(weights, 1 / low, 1 / high)
     terms = weights / (1 - stake * weights)
     squares = terms * terms  # powers of three and four would take half of the time of this function

@@ -34,6 +34,13 @@ def test_no_difference_shows_nothing() -> None:
     """Weights of nothing but 0 give a p-value of 1, one-sided weights the sure answers."""
     assert exponential_tail(np.zeros(5)) == 1.0
     assert exponential_tail(np.array([-1.0, -2.0])) == 0.0
+
+
+@pytest.mark.parametrize("scale", [1e-170, 1e-320, 1e150])
+def test_the_tail_has_no_scale(scale: float) -> None:
+    """Differences so small that their squares vanish, as of a saturated naive Bayes, give the same probability."""
+    weights = np.array([1.0, -3.0, 0.5, -0.25])
+    assert exponential_tail(scale * weights) == pytest.approx(exponential_tail(weights), rel=1e-3)
     assert exponential_tail(np.array([1.0, 0.0])) == 1.0
 
 
