@@ -11,11 +11,11 @@ from typing import Any
 
 import numpy as np
 
-from fedlas.data.dataset import Array
+from fedlas.data.dataset import Array, Integers
 from fedlas.notice import Notice
 from fedlas.preconditions.batch_statistics import batch_statistics
 from fedlas.preconditions.graph_statistics import Expected, far_columns
-from fedlas.preconditions.label_information import class_frequencies, row_losses
+from fedlas.preconditions.label_information import class_frequencies, matched_loss, row_losses
 from fedlas.preconditions.match import Examined
 from fedlas.preconditions.remedies.remedy import column_name
 from fedlas.preconditions.remedies.scale import channel_axis
@@ -25,6 +25,8 @@ from fedlas.preconditions.trials import Trials
 _SAME, _COMMON_CLASS = 1e-5, 0.5
 #: Information (share of the labels' entropy) that is none; the level at which a loss is worse than the frequencies'.
 _NO_INFORMATION, _WORSE = 0.02, 1e-4
+#: The gain in log-likelihood that chance explains; the kappa that answers of absurd confidence have at least.
+_CHANCE, _SATURATED = 3.0, 0.04
 _NAMED_COLUMNS = 10
 
 
@@ -101,8 +103,14 @@ def _worse_than_frequencies(examined: Examined) -> Iterator[Notice]:
     known = -np.log(frequencies)[targets]
     places = np.arange(len(targets))
     own = -log_softmax(np.nan_to_num(logits.astype(np.float64)), axis=1)[places, targets]
-    information = 1 - float(row_losses(logits, targets, frequencies).mean()) / float(known.mean())
-    if information > _NO_INFORMATION or not ttest_1samp(own - known, 0, alternative="greater").pvalue < _WORSE:
+    kappa = _kappa(logits.argmax(axis=1), targets, examined.num_classes)
+    loss = min(float(row_losses(logits, targets, frequencies).mean()), matched_loss(logits, targets, frequencies))
+    # Of a rare class even a good classifier tells little: there, what chance does not explain is enough.
+    rare = frequencies.max() > _COMMON_CLASS
+    little = _CHANCE / len(targets) if rare else _NO_INFORMATION * float(known.mean())
+    if loss < float(known.mean()) - little or kappa > _SATURATED:
+        return
+    if not ttest_1samp(own - known, 0, alternative="greater").pvalue < _WORSE:
         return
     accuracy = float((logits.argmax(axis=1) == targets).mean())
     message = (
@@ -111,3 +119,13 @@ def _worse_than_frequencies(examined: Examined) -> Iterator[Notice]:
     )
     evidence = {"nll": float(own.mean()), "frequencies_nll": float(known.mean()), "accuracy": accuracy}
     yield Notice("worse_than_frequencies", message, evidence)
+
+
+def _kappa(answered: Integers, targets: Integers, num_classes: int) -> float:
+    """Cohen's kappa: of what chance leaves wrong, the share that is right.
+
+    Answers of absurd confidence (naive Bayes) may be right although no temperature mends them.
+    """
+    shares = [np.bincount(classes, minlength=num_classes) / len(targets) for classes in (answered, targets)]
+    chance = float(shares[0] @ shares[1])
+    return (float((answered == targets).mean()) - chance) / (1 - chance) if chance < 1 else 0.0
