@@ -13,7 +13,7 @@ from typing import Literal, TypeAlias
 
 from fedlas.calibration.evaluation import CalibrationOptions, few_rows, fit_guarantees
 from fedlas.calibration.judging_costs import judging_costs
-from fedlas.calibration.preparation import Start, check, prepare, rows_of
+from fedlas.calibration.preparation import Start, check, notices_of, prepare, rows_of
 from fedlas.calibration.serving import WrittenFinalist, judge_and_write
 from fedlas.calibration.steps import begun, expect_costs
 from fedlas.calibrators import Calibrator, Identity
@@ -122,9 +122,10 @@ def calibrate(
     on_stage("evaluating")
     progress.begin("evaluating")
     start = prepare(classifier, dataset, options)
-    for notice in start.notices:
+    notices = notices_of(start, journal)
+    for notice in notices:
         on_notice(notice)
-    warnings = check(start)
+    warnings = check(start, notices)
     splits = dataset.profile()["splits"]
     costs = judging_costs(start)
     expect_costs(progress, costs)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -15,6 +16,7 @@ from fedlas.calibration.idle_rows import MOST_SCORES, as_calibration_rows, idle_
 from fedlas.data import SPLITS, Dataset
 from fedlas.data.dataset import Array
 from fedlas.data.memmap import pieces
+from fedlas.documents import as_json
 from fedlas.errors import BaselineMismatch
 from fedlas.importers import GraphClassifier
 from fedlas.importers.network_kind import network_kind
@@ -24,6 +26,7 @@ from fedlas.race.candidates import Candidate
 from fedlas.race.context import TrainingRows
 from fedlas.race.cost_limit import cost_limit
 from fedlas.race.finite_outputs import require_numbers
+from fedlas.race.journal import Journal
 from fedlas.race.outputs import SplitOutputs
 from fedlas.race.race import seconds_for_features
 from fedlas.race.recipe import make_candidates
@@ -35,6 +38,8 @@ Rows = tuple[list[Array], NDArray[np.int64]]
 
 #: How far the uploaded model may miss the accuracy that its owner expects.
 _EXPECTED_WITHIN = 0.05
+#: The entry of a journal that holds what was found before the race.
+_NOTICES = "notices"
 
 
 @dataclass(frozen=True)
@@ -133,15 +138,27 @@ def prepare(classifier: GraphClassifier, dataset: Dataset, options: CalibrationO
     return Start(classifier, dataset, options, outputs, targets, judged, trains, len(idle))
 
 
-def check(start: Start) -> tuple[Notice, ...]:
-    """The notices of a start from which a calibration may go on.
+def notices_of(start: Start, journal: Journal | None) -> tuple[Notice, ...]:
+    """The notices of a start, or those that an earlier attempt has found: their tries are cut by a clock."""
+    if journal is None:
+        return start.notices
+    kept = journal.read(_NOTICES)
+    if kept is not None and kept.get("key") == journal.key:
+        return tuple(Notice(**notice) for notice in kept["notices"])
+    with suppress(OSError):  # the next attempt looks again
+        journal.write(_NOTICES, {"key": journal.key, "notices": as_json(start.notices)})
+    return start.notices
+
+
+def check(start: Start, notices: Sequence[Notice]) -> tuple[Notice, ...]:
+    """The notices with which a calibration may go on.
 
     Raises:
         BaselineMismatch: the classifier's accuracy is far from what its owner expects.
         PreconditionFailed: something is certainly wrong, and was not accepted.
     """
     check_expected_accuracy(start)
-    return require_accepted(start.notices, start.options.accept_warnings)
+    return require_accepted(notices, start.options.accept_warnings)
 
 
 def rows_of(dataset: Dataset, split: str) -> Rows:

@@ -9,7 +9,7 @@ import numpy as np
 
 from fedlas.data.dataset import Dataset, Integers
 from fedlas.errors import Mismatch
-from fedlas.notice import Notice, adjustment
+from fedlas.notice import Notice, adjustment, first_names
 
 _SHOWN = 50
 
@@ -50,10 +50,10 @@ class ColumnOrder:
         if found is None or wanted is None or list(found) == list(wanted):
             owner, names = ("dataset", found) if wanted is None else ("model", wanted)
             return cls() if names is None else cls(list(names), described=f"; the {owner}'s columns are {some(names)}")
-        more = [name for name in found if name not in set(wanted)]
-        if missing := [name for name in wanted if name not in set(found)]:
+        place, known = {name: i for i, name in enumerate(found)}, frozenset(wanted)
+        more = [name for name in found if name not in known]
+        if missing := [name for name in wanted if name not in place]:
             raise _mismatch(found, wanted, missing, more)
-        place = {name: i for i, name in enumerate(found)}
         places = np.array([place[name] for name in wanted], np.int64)
         adjustments = [_dropped(more)] if more else []
         if (np.diff(places) < 0).any():
@@ -77,10 +77,10 @@ def _mismatch(found: Sequence[str], wanted: Sequence[str], missing: Sequence[str
 
 def _dropped(names: Sequence[str]) -> Notice:
     return adjustment(
-        "columns_dropped", f"the model has no column {some(names)}: not used as an input", columns=list(names)
+        "columns_dropped", f"the model has no column {some(names)}: not used as an input", columns=first_names(names)
     )
 
 
 def _reordered(found: Sequence[str], wanted: Sequence[str]) -> Notice:
     message = f"the columns were put into the model's order: {some(wanted)}; in the dataset they are {some(found)}"
-    return adjustment("columns_reordered", message, dataset=list(found), model=list(wanted))
+    return adjustment("columns_reordered", message, dataset=first_names(found), model=first_names(wanted))

@@ -107,7 +107,8 @@ def better_order(
     if whole is None:
         return None
     halves = _halves(rows)
-    held_out = [_tested(rows[halves != half], *_chosen(rows[halves == half])) for half in (0, 1)]
+    both = 0 < halves.sum() < len(halves)  # rows of a single group have no other half
+    held_out = [_tested(rows[halves != half], *_chosen(rows[halves == half])) for half in (0, 1) if both]
     found = [test for test in held_out if test is not None] or [whole]
     before, after = (float(np.mean([getattr(test, name) for test in found])) for name in ("before", "after"))
     chance = min(_among_all(whole.p_value, outputs), *(2 * test.p_value for test in found))

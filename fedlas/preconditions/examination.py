@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
+from typing import TypeAlias
 
 from fedlas.errors import PreconditionFailed
 from fedlas.notice import Notice
@@ -14,18 +16,21 @@ from fedlas.preconditions.match import Examined
 
 __all__ = ["Examined", "examine", "require_accepted"]
 
+Check: TypeAlias = Callable[[Examined], list[Notice]]
+_LOG = logging.getLogger("fedlas.preconditions")
+
 #: The code of an acceptance without a warning.
 NOT_GIVEN = "warning_not_given"
 _ORDERS = ("label_order", "labels_from_one")
 #: How much more accurate answers are with a remedy of the inputs that makes another order of the classes needless.
 _CLEARLY = 0.02
 #: In this order; what explains all the rest comes first.
-CHECKS: tuple[Callable[[Examined], list[Notice]], ...] = (label_order, inputs, class_rows)
+CHECKS: tuple[Check, ...] = (label_order, inputs, class_rows)
 
 
 def examine(examined: Examined) -> tuple[Notice, ...]:
     """The notices of all checks, one for each mistake."""
-    notices = [notice for check in CHECKS for notice in check(examined)]
+    notices = [notice for check in CHECKS for notice in _checked(check, examined)]
     explained = max((_number(notice, "accuracy_after") for notice in notices), default=0.0)
     # Wrong inputs leave answers that some other order of the classes always fits better, but never as well.
     return tuple(
@@ -33,6 +38,15 @@ def examine(examined: Examined) -> tuple[Notice, ...]:
         for notice in notices
         if notice.code not in _ORDERS or explained <= _number(notice, "accuracy_as_mapped") + _CLEARLY
     )
+
+
+def _checked(check: Check, examined: Examined) -> list[Notice]:
+    """The notices of one check; one that fails is a defect of ours, and no reason to refuse a job."""
+    try:
+        return check(examined)
+    except Exception:
+        _LOG.exception("a check of model and dataset has failed: %s", check.__name__)
+        return []
 
 
 def _number(notice: Notice, name: str) -> float:

@@ -73,8 +73,9 @@ def check_query(query: bytes, known: frozenset[str] | None) -> None:
             message = f"{name} is given {counts[name]} times; needed is one value"
             raise InvalidRequest("invalid_request", message, field=name)
     for name, value in pairs:
-        if found := objection(value):
-            raise InvalidRequest("invalid_request", f"{name} {found}", field=name)
+        if found := objection(name) or objection(value):
+            shown = printable(name[:_SHOWN])
+            raise InvalidRequest("invalid_request", f"{shown} {found}", field=shown)
 
 
 def printable(text: str) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from service.registry.documents.base import Document
 from service.registry.documents.dataset_profile import SeenByModel, SplitCounts
@@ -84,3 +84,11 @@ class Plan(Document):
     warnings: list[Notice]
     fails_with: str | None = Field(None, description="The code of a warning with which the job would fail.")
     adjustments: list[Notice] = Field(default_factory=list)
+
+    @field_validator("warnings", mode="before")
+    @classmethod
+    def _of_an_earlier_release(cls, warnings: object) -> object:
+        """Plans held sentences before notices."""
+        if not isinstance(warnings, list):
+            return warnings
+        return [{"code": "dataset", "message": one} if isinstance(one, str) else one for one in warnings]

@@ -49,8 +49,9 @@ class Calibrate(JobKind[JobResult]):
             model_record(served).model_dump_json()  # raises where no list could show it
         row.calibrated_model_id = served.id
         unit.jobs.update_progress(row, "publishing", {"fraction": 1.0})
-        if row.publish_as is not None:
-            publication = _published(unit, row.publish_as, row, served)
+        # Another release may have inserted the row without the column, which only lists are searched by.
+        if (name := JobRequest.read(row.request).publish_as) is not None:
+            publication = _published(unit, name, row, served)
             unit.events.add(row.id, "publication", publication.stored())
         unit.jobs.change_status(row, "succeeded")
         return job_record(row, unit.work.of(row.id))
