@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -89,11 +89,12 @@ def digit_mlp(folder: Path) -> Trained:
     return Trained(path, (rows[1000:],), labels[1000:])
 
 
-def digit_cnn(folder: Path) -> Trained:
-    """A convolutional network on digits in three colours, each a part of the next, between 0 and 1."""
+def digit_cnn(folder: Path, *, normalise: Callable[[Array], Array] = lambda x: x) -> Trained:
+    """A convolutional network on digits in three colours between 0 and 1, or as `normalise` makes them."""
     torch.manual_seed(0)
     grey, labels = digits()
     images = np.stack([grey, grey * 0.5, 0.2 + 0 * grey], axis=1).reshape(-1, 3, 8, 8).astype(np.float32)
+    images = normalise(images)
     layers = [nn.Conv2d(3, 16, 3), nn.BatchNorm2d(16), nn.ReLU(), nn.Flatten(), nn.Linear(576, 10)]
     network = fit(nn.Sequential(*layers), [images[:1000]], labels[:1000])
     path = export(network, (torch.zeros(2, 3, 8, 8),), folder / "cnn.onnx")

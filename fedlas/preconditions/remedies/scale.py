@@ -101,17 +101,32 @@ def _undone(place: int, name: str, rows: Array) -> Iterator[Remedy]:
         yield _linear(place, name, "to_zero_and_one", f"bringing {name} from [-1, 1] to [0, 1]", 0.5, 0.5)
         yield _linear(place, name, "to_zero_and_255", f"bringing {name} from [-1, 1] to [0, 255]", 127.5, 127.5)
     axis = channel_axis(rows)
-    if axis is not None and rows.shape[axis] in (1, 3) and max(-low, high) < 4:
-        mean, deviation = _IMAGENET if rows.shape[axis] == 3 else _MNIST
-        for factor, words in ((1, "[0, 1]"), (255, "[0, 255]")):
-            yield Remedy(
-                f"undo_normalisation_{factor}",
-                "input_scale",
-                f"undoing the normalisation of {name} (back to {words})",
-                on_input(place, _affine(factor * _along(deviation, axis), factor * _along(mean, axis))),
-            )
+    if axis is not None and rows.shape[axis] in (1, 3):
+        yield from _normalised_otherwise(place, name, axis, rows.shape[axis])
     if axis is not None:
         yield _linear(place, name, "negate", f"inverting {name} (dark for bright)", -1)
+
+
+def _normalised_otherwise(place: int, name: str, axis: int, channels: int) -> Iterator[Remedy]:
+    """Images that a mean and a deviation were taken of, but of other numbers than in training."""
+    mean, deviation = (_along(values, axis) for values in (_IMAGENET if channels == 3 else _MNIST))
+
+    def pixels(x: Array) -> Any:
+        return x * deviation + mean
+
+    def again(x: Any) -> Any:
+        return (x - mean) / deviation
+
+    once = "the normalisation (mean and deviation)"
+    changes: tuple[tuple[str, str, Any], ...] = (
+        ("undo_normalisation", f"undoing {once} of {name}, which is one too many,", pixels),
+        ("undo_normalisation_255", f"undoing {once} of {name} (back to [0, 255])", lambda x: 255 * pixels(x)),
+        ("divide_by_255", f"dividing {name} by 255 before {once}", lambda x: again(pixels(x) / 255)),
+        ("multiply_by_255", f"one division of {name} by 255 less before {once}", lambda x: again(255 * pixels(x))),
+        ("invert", f"inverting {name} (dark for bright) before {once}", lambda x: again(1 - pixels(x))),
+    )
+    for machine, sentence, change in changes:
+        yield Remedy(machine, "input_scale", sentence, on_input(place, change))
 
 
 def _affine(scale: Any, offset: Any) -> Any:

@@ -249,3 +249,24 @@ def test_ids_outside_the_vocabulary_are_not_tried(words: Trained) -> None:
     ids, mask = words.inputs
     high: Array = np.where(ids > 0, 59, 0)
     assert all(notice.code != "input_tokens" for notice in inputs(words.given(high, mask).examined()))
+
+
+@pytest.mark.parametrize(
+    ("remedy", "change"),
+    [
+        ("undo_normalisation", lambda x, mean, std: ((x - mean) / std - mean) / std),
+        ("divide_by_255", lambda x, mean, std: (255 * x - mean) / std),
+        ("multiply_by_255", lambda x, mean, std: (x / 255 - mean) / std),
+        ("invert", lambda x, mean, std: (1 - x - mean) / std),
+    ],
+)
+def test_images_normalised_otherwise_are_named(remedy: str, change: object, tmp_path: Path) -> None:
+    """Of a network that takes normalised images: what was done before the normalisation, or that it was done twice."""
+    assert callable(change)
+    mean, std = (
+        np.array(values, np.float32)[:, None, None] for values in ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])
+    )
+    match = trained_models.digit_cnn(tmp_path, normalise=lambda x: (x - mean) / std)
+    pixels = match.inputs[0] * std + mean
+    assert inputs(match.examined()) == []
+    assert remedies(match.given(change(pixels, mean, std))) == ("input_scale", remedy)
