@@ -72,3 +72,10 @@ class DatasetProfile(Document):
     adjustments: list[Notice] = Field(default_factory=list)
     columns: list[str] | None = None
     reading: Reading | None = None
+
+    @model_validator(mode="after")
+    def _labels_are_told(self) -> Self:
+        needed = ("num_classes", "class_names", "class_counts", "seen_by_model", "splits")
+        if self.labelled and (missing := [name for name in needed if getattr(self, name) is None]):
+            raise ValueError(f"a labelled dataset has {', '.join(missing)}")
+        return self
