@@ -48,6 +48,6 @@ def test_what_is_certain_ends_a_job_unless_it_is_accepted() -> None:
 
 def test_only_what_is_given_can_be_accepted() -> None:
     """An override that stands longer than its reason would hide the next mistake."""
-    with pytest.raises(PreconditionFailed, match="names input_scale, but .*found: label_order") as failed:
+    with pytest.raises(PreconditionFailed, match=r"names input_scale, but .*found: label_order") as failed:
         require_accepted([ERROR], ["input_scale", "label_order"])
     assert failed.value.code == "warning_not_given"
