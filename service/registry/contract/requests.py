@@ -25,7 +25,7 @@ Method = Literal[
     "temperature",
 ]
 
-#: What `accept_warnings` may name; the second sort never fails a job.
+#: What `accept_warnings` may name: only these can be certain enough to fail a job.
 WarningCode = Literal[
     "label_order",
     "labels_from_one",
