@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from fedlas.data.dataset import Array
 from fedlas.preconditions.graph_statistics import Expected
 from fedlas.preconditions.remedies import Remedy, Rows
-from fedlas.preconditions.remedies.columns import described_order, moves, permuted, unit_remedies
+from fedlas.preconditions.remedies.columns import described_order, moves, number_of_moves, permuted, unit_remedies
 from fedlas.preconditions.remedies.expected import distances
 from fedlas.preconditions.trials import Finding, Trials
 
@@ -24,6 +24,8 @@ _STEP_GAIN, _MOST_STEPS = 0.02, 40
 #: Logits of several trials that are computed at once.
 _AT_ONCE = 200_000
 _FEWEST_ROWS = 30
+#: In wider tables one column hardly matters, and the orders alone take gigabytes. What is computed at once, in bytes.
+_MOST_COLUMNS, _MOST_BYTES = 512, 2**26
 _ONE_EXCHANGE, _ANY_ORDER = 0.25, 0.5
 #: Spreads by which an order may be farther from the graph's constants.
 _AS_NEAR = 0.5
@@ -34,7 +36,7 @@ def search_columns(
 ) -> Finding | None:
     """The finding of a search over the columns of one table, none that constants of the graph speak against."""
     rows = trials.screened[place]
-    if rows.shape[1] < 2 or len(rows) < _FEWEST_ROWS:
+    if not 2 <= rows.shape[1] <= _MOST_COLUMNS or len(rows) < _FEWEST_ROWS:
         return None
     cost = None if expected is None else distances(expected, rows)
     units = list(unit_remedies(place, name, rows, columns)) if expected is None else []
@@ -45,6 +47,8 @@ def search_columns(
 def _orders(trials: Trials, place: int, name: str, columns: Sequence[str] | None, cost: Array | None) -> list[Remedy]:
     """The best single exchange, and the order to which exchanges lead one after the other."""
     width = trials.screened[place].shape[1]
+    if not trials.affordable(len(trials.screened[place]) * number_of_moves(width)):
+        return []
     candidates = list(moves(width))
     order, best = np.arange(width), trials.screen_loss()
     found: list[Remedy] = []
@@ -76,7 +80,8 @@ def _losses(trials: Trials, place: int, orders: Sequence[Order]) -> NDArray[np.f
     if not trials.affordable(size * len(orders)):
         return None
     losses: list[NDArray[np.float64]] = []
-    at_once = max(1, _AT_ONCE // (size * trials.num_classes))
+    row_bytes = sum(array[:1].nbytes for array in trials.screened)
+    at_once = max(1, min(_AT_ONCE // trials.num_classes, _MOST_BYTES // row_bytes) // size)
     for start in range(0, len(orders), at_once):
         part = orders[start : start + at_once]
         logits = trials.answers(_stacked(trials.screened, place, part))

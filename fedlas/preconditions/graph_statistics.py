@@ -6,8 +6,8 @@ BatchNormalization those of its channels, the thresholds of trees lie within the
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +17,8 @@ from fedlas.importers import GraphClassifier, NativeClassifier
 from fedlas.importers.onnx.graph import Graph, attribute, integer
 
 Floats = NDArray[np.float64]
+#: The axis on which columns or channels lie, counted from the first and from the last; none where there is no such.
+Axes = tuple[int, int] | None
 _SAME = frozenset(["Cast", "Identity", "Dropout", "Imputer", "Clip"])
 _TREES = frozenset(["TreeEnsembleClassifier", "TreeEnsembleRegressor"])
 #: With fewer thresholds for a column, all rows may well lie on one side.
@@ -53,27 +55,53 @@ class Expected:
 
 @dataclass
 class _Affine:
-    """A tensor whose column `places[i]` of the input is `scale[i] · x + offset[i]`."""
+    """A tensor whose column `places[i]` of the input is `scale[i] · x + offset[i]`, and the axis of its columns."""
 
     places: NDArray[np.int64]
     scale: Floats
     offset: Floats
+    axes: Axes
     touched: bool = False
 
+    def chosen(self, places: NDArray[np.int64]) -> _Affine | None:
+        """Some of the columns, None where there are no such."""
+        size = len(self.places)
+        if places.ndim != 1 or not len(places) or places.min() < -size or places.max() >= size:
+            return None
+        return _Affine(self.places[places], self.scale[places], self.offset[places], self.axes, self.touched)
 
-def expected_inputs(classifier: GraphClassifier, sizes: Mapping[str, int]) -> dict[str, Expected]:
-    """What the graph expects of its inputs, by name; `sizes` are how many columns or channels each has."""
+
+def expected_inputs(classifier: GraphClassifier, layouts: Mapping[str, tuple[int, Axes]]) -> dict[str, Expected]:
+    """What the graph expects of its inputs, by name; `layouts` are how many columns or channels each has, and where."""
     if isinstance(classifier, NativeClassifier):  # known architectures have no scalers, and their export takes seconds
         return {}
     graph = classifier.graph()
     found: dict[str, Expected] = {}
-    for name, size in sizes.items():
+    for name, (size, axes) in layouts.items():
         expected = Expected(size)
-        start = _Affine(np.arange(size), np.ones(size), np.zeros(size))
+        start = _Affine(np.arange(size), np.ones(size), np.zeros(size), axes)
         _follow(graph, graph.consumers(), name, start, expected)
         if expected.known.any() or np.isfinite(expected.lowest).any():
             found[name] = expected
     return found
+
+
+def vocabularies(classifier: GraphClassifier, names: Sequence[str]) -> dict[str, int]:
+    """The sizes of the tables in which these inputs are looked up, by name, as far as the graph tells."""
+    if not names or isinstance(classifier, NativeClassifier):
+        return {}
+    graph = classifier.graph()
+    readers = graph.consumers()
+    found = {name: sorted(_tables(graph, readers, name)) for name in names}
+    return {name: sizes[0] for name, sizes in found.items() if sizes}
+
+
+def _tables(graph: Graph, readers: Mapping[str, list[tuple[NodeProto, int]]], tensor: str) -> Iterator[int]:
+    for node, position in readers.get(tensor, []):
+        if node.op_type in ("Cast", "Identity"):
+            yield from _tables(graph, readers, node.output[0])
+        elif node.op_type == "Gather" and position == 1 and node.input[0] in graph.constants:
+            yield int(graph.constants[node.input[0]].shape[integer(node, "axis") or 0])
 
 
 def _follow(
@@ -89,7 +117,7 @@ def _follow(
     for node, position in readers.get(tensor, []):
         if node.op_type in _TREES:
             _note_trees(node, state, expected)
-        elif node.op_type == "BatchNormalization" and position == 0:
+        elif node.op_type == "BatchNormalization" and position == 0 and 1 in (state.axes or ()):
             _note_batch_norm(graph, node, state, expected)
         elif (after := _step(graph, node, position, state)) is not None and depth < 20:
             read_on = True
@@ -145,20 +173,23 @@ def _step(graph: Graph, node: NodeProto, position: int, state: _Affine) -> _Affi
         return state if position > 0 else None
     if node.op_type == "Scaler":
         offset, scale = (np.array(attribute(node, name, ()), np.float64) for name in ("offset", "scale"))
-        return _Affine(state.places, state.scale * scale, (state.offset - offset) * scale, touched=True)
+        if -1 not in (state.axes or ()) or any(
+            numbers.size not in (1, len(state.places)) for numbers in (offset, scale)
+        ):
+            return None
+        return replace(state, scale=state.scale * scale, offset=(state.offset - offset) * scale, touched=True)
     if node.op_type in _ARITHMETIC:
         other = node.input[1 - position] if len(node.input) == 2 else ""
         number = _for_columns(graph.constants.get(other), len(state.places))
         if number is None or (node.op_type in ("Sub", "Div") and position == 1):
             return None
         scale, offset = _ARITHMETIC[node.op_type](state.scale, state.offset, number)
-        return _Affine(state.places, scale, offset, touched=True)
+        return replace(state, scale=scale, offset=offset, touched=True)
     if node.op_type in ("Gather", "ArrayFeatureExtractor") and position == 0:
-        axis = integer(node, "axis") or 0
+        axis = -1 if node.op_type != "Gather" else integer(node, "axis") or 0
         chosen = graph.constants.get(node.input[1])
-        if chosen is not None and (node.op_type != "Gather" or axis in (1, -1)) and chosen.size:
-            places = chosen.ravel().astype(np.int64)
-            return _Affine(state.places[places], state.scale[places], state.offset[places], state.touched)
+        if chosen is not None and axis in (state.axes or ()):
+            return state.chosen(np.asarray(chosen, np.int64).reshape(-1) if node.op_type != "Gather" else chosen)
     return None
 
 

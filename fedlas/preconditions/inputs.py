@@ -6,6 +6,7 @@ A remedy that explains the labels is the whole finding. Where none does, the sig
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import islice
 
 import numpy as np
 
@@ -13,7 +14,7 @@ from fedlas.data.dataset import Array
 from fedlas.documents import Json
 from fedlas.notice import Notice
 from fedlas.preconditions.column_search import search_columns
-from fedlas.preconditions.graph_statistics import Expected, expected_inputs
+from fedlas.preconditions.graph_statistics import Axes, Expected, expected_inputs, vocabularies
 from fedlas.preconditions.match import Examined
 from fedlas.preconditions.remedies import Remedy, usual_remedies
 from fedlas.preconditions.remedies.expected import expected_remedies
@@ -41,15 +42,15 @@ def inputs(examined: Examined) -> list[Notice]:
     unused = unused_inputs(examined, trials)
     if trials.reordered:  # the order of the classes explains the answers
         return unused
-    return [*signs_of_inputs(examined, trials, expected)][:1] + unused
+    return [*islice(signs_of_inputs(examined, trials, expected), 1), *unused]
 
 
 def _expected(examined: Examined) -> dict[str, Expected]:
-    sizes = {}
+    layouts: dict[str, tuple[int, Axes]] = {}
     for name, array in zip(examined.classifier.input_names, examined.inputs, strict=True):
-        axis = channel_axis(array)
-        sizes[name] = array.shape[1] if array.ndim == 2 else 1 if axis is None else array.shape[axis]
-    return expected_inputs(examined.classifier, sizes)
+        axis = 1 if array.ndim == 2 else channel_axis(array)
+        layouts[name] = (1, None) if axis is None else (array.shape[axis], (axis, axis - array.ndim))
+    return expected_inputs(examined.classifier, layouts)
 
 
 def _remedies(examined: Examined, trials: Trials, expected: dict[str, Expected]) -> Iterator[Remedy]:
@@ -58,7 +59,8 @@ def _remedies(examined: Examined, trials: Trials, expected: dict[str, Expected])
         rows = trials.screened[place]
         if name in expected and rows.ndim == 2 and rows.dtype.kind == "f":
             yield from expected_remedies(place, f"'{name}'", rows, expected[name], columns)
-    yield from usual_remedies(names, trials.screened, columns)
+    integers = [name for name, rows in zip(names, trials.screened, strict=True) if rows.dtype.kind in "iu"]
+    yield from usual_remedies(names, trials.screened, columns, vocabularies(examined.classifier, integers))
 
 
 def _searched(examined: Examined, trials: Trials, expected: dict[str, Expected]) -> Finding | None:

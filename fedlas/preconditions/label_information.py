@@ -20,6 +20,8 @@ _SCALES = (0.0, *np.geomspace(0.1, 60, 12))
 _FINE_SCALES, _STEPS = np.geomspace(0.05, 100, 30), 5
 #: With fewer rows for each class than this, the best order of the classes is chance.
 _ROWS_FOR_EACH_CLASS = 5
+#: Of more classes the confusion alone takes hundreds of megabytes, and the order the cube of their number.
+_MOST_CLASSES = 1000
 
 
 def class_frequencies(targets: Integers, num_classes: int) -> Floats:
@@ -89,10 +91,10 @@ def matched_loss(logits: NDArray[np.float32], targets: Integers, frequencies: Fl
 
 
 def best_order(logits: NDArray[np.float32], targets: Integers) -> Integers:
-    """The order (K,) of the columns of `logits` that makes most of them right; as they are where rows are few."""
+    """The order (K,) of the columns of `logits` that makes most right; as they are for few rows or many classes."""
     num_classes = logits.shape[1]
     order = np.arange(num_classes)
-    if len(targets) < _ROWS_FOR_EACH_CLASS * num_classes:
+    if num_classes > _MOST_CLASSES or len(targets) < _ROWS_FOR_EACH_CLASS * num_classes:
         return order
     confusion = np.zeros((num_classes, num_classes))
     np.add.at(confusion, (targets, logits.argmax(axis=1)), 1)

@@ -8,7 +8,7 @@ from fedlas.data.dataset import Array, Integers
 from fedlas.notice import Notice
 from fedlas.preconditions.match import Examined
 
-_MOST_ROWS, _FEWEST_ROWS, _MOST_COLUMNS = 4_000, 100, 4_096
+_MOST_ROWS, _FEWEST_ROWS, _MOST_COLUMNS, _MOST_CELLS = 4_000, 100, 4_096, 2_000_000
 #: The share of rows, classes alike, that a leaking column tells, and that no other column may tell.
 _LEAKS, _OTHERS = 0.995, 0.97
 #: Rows of the rarest class, under which a column may tell it by chance.
@@ -23,7 +23,8 @@ def leaking_column(examined: Examined) -> list[Notice]:
     array = examined.inputs[0]
     if len(examined.inputs) != 1 or array.ndim != 2 or not 2 <= array.shape[1] <= _MOST_COLUMNS:
         return []
-    rows = np.random.default_rng(0).permutation(len(examined.targets))[:_MOST_ROWS]
+    most = min(_MOST_ROWS, _MOST_CELLS // array.shape[1])
+    rows = np.random.default_rng(0).permutation(len(examined.targets))[:most]
     present, targets = np.unique(examined.targets[rows], return_inverse=True)
     if len(rows) < _FEWEST_ROWS or len(present) < 2 or np.bincount(targets).min() < _FEWEST_OF_CLASS:
         return []

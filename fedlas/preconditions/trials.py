@@ -20,6 +20,7 @@ from fedlas.preconditions.label_information import (
 )
 from fedlas.preconditions.match import Examined
 from fedlas.preconditions.remedies import Remedy, Rows
+from fedlas.preconditions.remedies.remedy import Change
 
 #: Seconds that all trials take together: a pass over the calibration rows, but at least the first and at most the
 #: second of these numbers.
@@ -131,16 +132,13 @@ class Trials:
         """Whether time is left for so many more rows."""
         return self._row_seconds * rows <= self.seconds_left
 
-    def answers(self, rows: Rows) -> NDArray[np.float32] | None:
-        """Logits for changed rows, None where the classifier cannot take them (an id outside its vocabulary)."""
+    def answers(self, rows: Rows, change: Change | None = None) -> NDArray[np.float32] | None:
+        """Logits for rows, None where a change or the classifier cannot take them (an id outside its vocabulary)."""
         start = time.monotonic()
         try:
-            return self._examined.answers([np.ascontiguousarray(array) for array in rows])
-        except (IndexError, ValueError, RuntimeError):
-            return None
-        except Exception as error:
-            if type(error).__name__ != "UnsupportedModel":
-                raise
+            changed = rows if change is None else change(rows)
+            return self._examined.answers([np.ascontiguousarray(array) for array in changed])
+        except (ArithmeticError, IndexError, ValueError, RuntimeError):
             return None
         finally:
             taken = time.monotonic() - start
@@ -162,7 +160,7 @@ class Trials:
         for number, remedy in enumerate(remedies):
             if number and not self.affordable(len(places) + _FEWEST):
                 break
-            logits = self.answers(remedy.change(rows))
+            logits = self.answers(rows, remedy.change)
             if logits is not None:
                 loss = float(self._losses(logits, places).mean())
                 tamed = remedy.scales and self._wild and loss < (1 + _SCREEN_GAIN) * base
@@ -201,7 +199,7 @@ class Trials:
         fitting = int(self.seconds_left / max(self._row_seconds, 1e-9) / max(share, 1))
         places = places[: min(len(places), max(fitting, self._fewest_judged))]
         rows = self._rows(places)
-        logits = self.answers(remedy.change(rows))
+        logits = self.answers(rows, remedy.change)
         if logits is None:
             return None
         finding = self._compared(remedy, places, logits)
@@ -245,5 +243,5 @@ class Trials:
 
     def _beats_control(self, remedy: Remedy, rows: Rows, places: NDArray[np.int64], loss: float) -> bool:
         assert remedy.control is not None
-        logits = self.answers(remedy.control(rows))
+        logits = self.answers(rows, remedy.control)
         return logits is None or loss < 0.9 * float(self._losses(logits, places).mean())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from fedlas.preconditions.remedies.columns import order_remedies
 from fedlas.preconditions.remedies.images import image_remedies
@@ -13,7 +13,9 @@ from fedlas.preconditions.remedies.tokens import token_remedies
 __all__ = ["Remedy", "Rows", "usual_remedies"]
 
 
-def usual_remedies(names: Sequence[str], rows: Rows, columns: Sequence[str] | None) -> Iterator[Remedy]:
+def usual_remedies(
+    names: Sequence[str], rows: Rows, columns: Sequence[str] | None, vocabularies: Mapping[str, int]
+) -> Iterator[Remedy]:
     """The remedies of what is usually done wrong to such inputs, the likeliest first."""
     for place, array in enumerate(rows):
         name = f"'{names[place]}'"
@@ -22,4 +24,4 @@ def usual_remedies(names: Sequence[str], rows: Rows, columns: Sequence[str] | No
             yield from image_remedies(place, name, array)
             if array.ndim == 2:
                 yield from order_remedies(place, name, array, columns)
-    yield from token_remedies(names, rows)
+    yield from token_remedies(names, rows, vocabularies)

@@ -65,6 +65,12 @@ def moves(width: int) -> Iterator[NDArray[np.int64]]:
             yield np.insert(np.delete(np.arange(width), i), j, i)
 
 
+def number_of_moves(width: int) -> int:
+    """How many orders `moves` gives."""
+    pairs = width * (width - 1) // 2 if width <= _MOST_EXCHANGED else width - 1
+    return pairs + ((width - 1) * (width - 2) if width <= _MOST_MOVED else 0)
+
+
 def described_order(order: NDArray[np.int64], columns: Sequence[str] | None, name: str) -> str:
     """The order as the subject of a sentence."""
     changed = np.flatnonzero(order != np.arange(len(order)))

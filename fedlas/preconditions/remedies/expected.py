@@ -17,6 +17,8 @@ _FACTORS = np.array([10.0**power for power in (-6, -3, -2, -1, 1, 2, 3, 6)] + [6
 _UNKNOWN = 0.3
 #: Columns that come so much nearer, in spreads, were in another order; less may be a shift of the data.
 _CLEARLY_NEARER = 1.0
+#: The best of all orders takes the cube of their number.
+_MOST_ORDERED = 512
 
 
 def expected_remedies(
@@ -26,13 +28,8 @@ def expected_remedies(
     wide = _without_gaps(rows)
     mean, deviation = np.nanmean(wide, axis=0), np.nanstd(wide, axis=0)
     far = [column for column, _ in far_columns(expected, wide)]
-    cost = distances(expected, rows)
-    order = np.asarray(linear_sum_assignment(cost)[1])
-    moved = order != np.arange(len(order))
-    if moved.any():
-        nearer = float((np.diag(cost) - cost[np.arange(len(order)), order])[moved].mean())
-        sentence = described_order(order, columns, name)
-        yield permuted(place, order, "order_columns", sentence, searched=nearer < _CLEARLY_NEARER)
+    if expected.size <= _MOST_ORDERED:
+        yield from _nearest_order(place, name, rows, expected, columns)
     for column in far[:5]:
         # The constants tell the unit: that the column is better left out would be no objection.
         yield replace(
@@ -56,6 +53,18 @@ def expected_remedies(
             f"undoing the standardisation of {name}, which the model does itself",
             on_input(place, lambda x: x * spread + centre),
         )
+
+
+def _nearest_order(
+    place: int, name: str, rows: Array, expected: Expected, columns: Sequence[str] | None
+) -> Iterator[Remedy]:
+    cost = distances(expected, rows)
+    order = np.asarray(linear_sum_assignment(cost)[1])
+    moved = order != np.arange(len(order))
+    if moved.any():
+        nearer = float((np.diag(cost) - cost[np.arange(len(order)), order])[moved].mean())
+        sentence = described_order(order, columns, name)
+        yield permuted(place, order, "order_columns", sentence, searched=nearer < _CLEARLY_NEARER)
 
 
 def _scaled(place: int, factors: Array) -> Change:

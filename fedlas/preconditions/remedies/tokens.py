@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
 
@@ -11,21 +11,27 @@ from fedlas.preconditions.remedies.remedy import Change, Remedy, Rows
 
 #: Special tokens in front of a vocabulary shift it: by padding alone, or by padding, start and unknown.
 _SHIFTS = (1, -1, 2, -2, 3, -3)
+#: No tokenizer makes narrower ids: those are pixels of flat images, or masks.
+_ID_BYTES = 4
 
 
-def token_remedies(names: Sequence[str], rows: Rows) -> Iterator[Remedy]:
-    """Other readings of the integer inputs (N, L) of a model, and of masks in any type."""
-    tokens = [i for i, array in enumerate(rows) if array.ndim == 2 and array.shape[1] > 1 and array.dtype.kind in "iu"]
+def token_remedies(names: Sequence[str], rows: Rows, vocabularies: Mapping[str, int]) -> Iterator[Remedy]:
+    """Other readings of the integer inputs (N, L) of a model, and of masks in any type.
+
+    Args:
+        vocabularies: sizes of the tables in which inputs are looked up, by name, as far as they are known.
+    """
+    tokens = [i for i, array in enumerate(rows) if _is_tokens(array)]
     masks = [i for i, array in enumerate(rows) if array.ndim == 2 and "mask" in names[i].lower() and _is_mask(array)]
     ids = [i for i in tokens if i not in masks and not _is_mask(rows[i])]
     for place in masks:
-        yield _remedy("invert_mask", f"inverting '{names[place]}' (1 where a token is)", place, lambda x: 1 - x)
+        yield _remedy("invert_mask", f"inverting '{names[place]}' (1 where a token is)", place, _inverted)
         yield _remedy("full_mask", f"a '{names[place]}' of ones", place, np.ones_like)
     if not ids:
         return
     main = max(ids, key=lambda place: float(rows[place].max()))
     pad = _padding(rows[main])
-    for shift in _SHIFTS:
+    for shift in _SHIFTS if rows[main].min() >= 0 else ():
         yield _shifted(names[main], main, shift, pad, int(rows[main].max()))
     yield _remedy("reverse_tokens", f"the tokens of '{names[main]}' in reverse", main, lambda x: x[:, ::-1])
     if pad is not None:
@@ -41,7 +47,16 @@ def token_remedies(names: Sequence[str], rows: Rows) -> Iterator[Remedy]:
                 f"a '{names[place]}' that is 0 where '{names[main]}' is padding ({pad})",
                 _masked(main, place, pad),
             )
-    yield from _exchanged(names, rows, [*tokens, *(i for i in masks if i not in tokens)])
+    yield from _exchanged(names, rows, [*tokens, *(i for i in masks if i not in tokens)], vocabularies)
+
+
+def _is_tokens(array: Array) -> bool:
+    wide = array.dtype.kind in "iu" and array.dtype.itemsize >= _ID_BYTES
+    return wide and array.ndim == 2 and array.shape[1] > 1
+
+
+def _inverted(mask: Array) -> Array:
+    return np.equal(mask, 0).astype(mask.dtype)
 
 
 def _is_mask(array: Array) -> bool:
@@ -68,7 +83,8 @@ def _padding(ids: Array) -> int | None:
 
 def _shifted(name: str, place: int, shift: int, pad: int | None, most: int) -> Remedy:
     def change(ids: Array) -> Array:
-        moved = np.clip(ids + shift, 0, most)
+        # Unsigned ids have no room for a shift below zero; behind the bounds all fit into their type again.
+        moved = np.clip(ids.astype(np.int64) + shift, 0, most).astype(ids.dtype)
         return moved if pad is None else np.where(ids == pad, ids, moved)
 
     return _remedy(f"shift_ids_{shift:+d}", f"adding {shift} to the ids of '{name}'", place, change)
@@ -95,18 +111,29 @@ def _masked(main: int, mask: int, pad: int) -> Change:
     return change
 
 
-def _exchanged(names: Sequence[str], rows: Rows, places: Sequence[int]) -> Iterator[Remedy]:
+def _exchanged(
+    names: Sequence[str], rows: Rows, places: Sequence[int], vocabularies: Mapping[str, int]
+) -> Iterator[Remedy]:
     """Two inputs of one shape and type in each other's place."""
+    ends = [vocabularies.get(names[i], int(array.max()) + 1 if i in places else 0) for i, array in enumerate(rows)]
     for n, i in enumerate(places):
         for j in places[n + 1 :]:
             if rows[i].shape == rows[j].shape and rows[i].dtype == rows[j].dtype:
-                yield Remedy(
-                    "exchange_inputs", "input_tokens", f"exchanging '{names[i]}' and '{names[j]}'", _swap(i, j)
-                )
+                sentence = f"exchanging '{names[i]}' and '{names[j]}'"
+                yield Remedy("exchange_inputs", "input_tokens", sentence, _swap(i, j, ends))
 
 
-def _swap(i: int, j: int) -> Change:
+def _swap(i: int, j: int, ends: Sequence[int]) -> Change:
+    """Inputs i and j exchanged.
+
+    Ids that are in no table are no error on a GPU but its end, so they are refused here: what lies outside of the
+    vocabulary, or, where that is unknown, above all that the input has shown.
+    """
+
     def change(rows: Rows) -> Rows:
+        for place, given in ((i, rows[j]), (j, rows[i])):
+            if given.min() < 0 or given.max() >= ends[place]:
+                raise IndexError(f"input {place} has no ids from {given.min()} to {given.max()}")
         changed = list(rows)
         changed[i], changed[j] = rows[j], rows[i]
         return changed
