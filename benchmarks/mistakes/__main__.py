@@ -21,7 +21,7 @@ from benchmarks.mistakes.of_texts import TEXTS
 from benchmarks.mistakes.over_http import Api
 from benchmarks.mistakes.pair import Case, Pair
 from benchmarks.mistakes.right import base_models, right_pairs
-from benchmarks.mistakes.verdicts import missed, summary, table, verdict
+from benchmarks.mistakes.verdicts import missed, short, summary, table, verdict
 
 RESULTS = Path(__file__).parent.parent / "results"
 
@@ -46,7 +46,8 @@ def main() -> None:
     print(table(rows), *missed(rows), json.dumps(found, indent=1, ensure_ascii=False), sep="\n")
     out = asked.out or (None if asked.only else RESULTS / ("mistakes_http.json" if asked.http else "mistakes.json"))
     if out:
-        lines = ",\n ".join(json.dumps(row, ensure_ascii=False) for row in rows)
+        kept = [row if asked.out else short(row) for row in rows]
+        lines = ",\n ".join(json.dumps(row, ensure_ascii=False) for row in kept)
         out.write_text(f'{{"summary": {json.dumps(found, ensure_ascii=False)},\n"rows": [\n {lines}\n]}}\n')
 
 

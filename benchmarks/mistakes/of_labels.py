@@ -40,7 +40,7 @@ def _flipped_numbers(base: Base) -> Pair | None:
     return numbers if len(base.pair.names) == 2 and base.pair.images is None else None
 
 
-@LABELS.kind("names in the dataset only, another order", "label_order", remedy=_ORDER)
+@LABELS.kind("names in the dataset only, another order", "label_order", "class_mismatch", remedy=_ORDER)
 def _only_in_dataset(base: Base) -> Pair | None:
     return replace(base.pair, model_names=None) if base.pair.names != tuple(sorted(base.pair.names)) else None
 

@@ -6,7 +6,6 @@ import json
 import re
 from collections import defaultdict
 from collections.abc import Iterable
-from typing import Any
 
 from benchmarks.mistakes.dry_run import Json, Said
 from benchmarks.mistakes.pair import Case
@@ -25,8 +24,8 @@ def verdict(case: Case, said: Said, harm: float | None) -> Json:
     codes = [notice["code"] for notice in said.warnings]
     error = [] if said.error is None else [said.error["code"]]
     counted = [code for code in (*codes, *error) if code not in HINTS or code in case.codes]
-    texts = [_text(notice) for notice in said.warnings if notice["code"] in case.codes]
-    texts += [said.error["message"]] if said.error and said.error["code"] in case.codes else []
+    notices = [*said.warnings, *([] if said.error is None else [said.error])]
+    named = [notice for notice in notices if notice["code"] in case.codes]
     undone = bool(case.told) and any(re.search(case.told, _text(notice)) for notice in said.adjustments)
     row: Json = {
         "mistake": case.mistake,
@@ -41,27 +40,40 @@ def verdict(case: Case, said: Said, harm: float | None) -> Json:
     if case.mistake:
         row |= {
             "found": bool(counted) or undone,
-            "named": bool(texts) or undone,
-            "remedy": undone or any(re.search(case.remedy, text, re.IGNORECASE) for text in texts),
+            "named": bool(named) or undone,
+            "remedy": undone or any(_tells_remedy(case, notice) for notice in named),
             "harm": None if harm is None else round(harm, 3),
         }
     else:
         row |= {"hints": [code for code in codes if code in HINTS]}
-    said_of = [
-        {**notice, "evidence": notice.get("evidence")} for notice in said.warnings if notice["code"] not in HINTS
-    ]
-    return row | {
-        "said": [_text(notice)[:1500] for notice in said_of]
-        + [f"{e}: {said.error['message']}"[:600] for e in error if said.error]
-    }
+    return row | {"said": [_text(notice)[:1200] for notice in notices if notice["code"] not in HINTS]}
+
+
+def _tells_remedy(case: Case, notice: Json) -> bool:
+    mapping = (notice.get("evidence") or {}).get("mapping")
+    if mapping:
+        return _is_true(case.pair, mapping)
+    return re.search(case.remedy, _words(notice), re.IGNORECASE) is not None
+
+
+def _is_true(pair: Pair, mapping: dict[str, str]) -> bool:
+    """Whether what a label is said to mean is right, for nine of ten classes that are mentioned."""
+    count = len(pair.names)
+    shown = pair.model_names or (sorted(pair.names) if pair.label.dtype.kind == "U" else [str(i) for i in range(count)])
+    truth = {str(label): shown[target] for label, target in zip(pair.label.tolist(), pair.targets, strict=True)}
+    return sum(truth.get(label) == name for label, name in mapping.items()) >= 0.9 * len(mapping)
+
+
+def _words(notice: Json) -> str:
+    return f"{notice['message']} {json.dumps(notice.get('evidence') or {}, ensure_ascii=False)}"
 
 
 def _text(notice: Json) -> str:
-    return f"{notice['code']}: {notice['message']} {json.dumps(notice.get('evidence') or {}, ensure_ascii=False)}"
+    return f"{notice['code']}: {_words(notice)}"
 
 
 def table(rows: list[Json]) -> str:
-    """Mistakes down, kinds of models across: named of all, and `!` where something else was said of the rest."""
+    """Mistakes down, kinds of models across: named of all, and how many were found by any code."""
     cells: dict[str, dict[str, list[Json]]] = defaultdict(lambda: defaultdict(list))
     for row in rows:
         if row["mistake"]:
@@ -80,6 +92,12 @@ def _cell(rows: list[Json]) -> str:
         return ""
     named, found = (sum(row[field] for row in rows) for field in ("named", "found"))
     return f"{named}/{len(rows)}" + ("" if found == named else f" ({found} found)")
+
+
+def short(row: Json) -> Json:
+    """What was said word by word only where it is wrong."""
+    right = row["remedy"] if row["mistake"] else not row["codes"]
+    return {key: value for key, value in row.items() if key != "said" or not right}
 
 
 def summary(rows: list[Json]) -> Json:
@@ -104,6 +122,3 @@ def missed(rows: Iterable[Json]) -> list[str]:
         for row in rows
         if row["mistake"] and not row["named"]
     ]
-
-
-__all__: list[Any] = ["HINTS", "KINDS", "missed", "summary", "table", "verdict"]
