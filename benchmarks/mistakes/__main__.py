@@ -34,14 +34,14 @@ def main() -> None:
     parser.add_argument(
         "--method", default="post_hoc", help="of the dry runs; `auto` also measures what training costs"
     )
-    parser.add_argument("--only", help="mistakes or right pairs whose name or model holds this")
+    parser.add_argument("--only", help="cases whose name holds this: MISTAKE × MODEL, or `right × PAIR`")
     parser.add_argument("--out", type=Path, help="a file for the rows")
     asked = parser.parse_args()
     warnings.simplefilter("ignore")
     through: Callable[[Pair, str], Said] = Api(asked.http, asked.key) if asked.http else by_worker
     run = partial(through, method=asked.method)
     bases = base_models()
-    rows = [_row(case, run, bases) for case in _cases(bases) if not asked.only or asked.only in _name(case)]
+    rows = [_row(case, run, bases) for case in _cases(bases, asked.only or "")]
     found = summary(rows)
     print(table(rows), *missed(rows), json.dumps(found, indent=1, ensure_ascii=False), sep="\n")
     out = asked.out or (None if asked.only else RESULTS / ("mistakes_http.json" if asked.http else "mistakes.json"))
@@ -51,10 +51,10 @@ def main() -> None:
         out.write_text(f'{{"summary": {json.dumps(found, ensure_ascii=False)},\n"rows": [\n {lines}\n]}}\n')
 
 
-def _cases(bases: list[Base]) -> Iterator[Case]:
+def _cases(bases: list[Base], wanted: str) -> Iterator[Case]:
     for mistake in (*LABELS, *IMAGES, *TABLES, *TEXTS, *ROWS):
-        yield from mistake.cases(bases)
-    yield from right_pairs(bases)
+        yield from mistake.cases(bases, wanted)
+    yield from right_pairs(bases, wanted)
 
 
 def _name(case: Case) -> str:

@@ -22,10 +22,10 @@ class Mistake:
     remedy: str
     told: str = ""
 
-    def cases(self, bases: list[Base]) -> Iterator[Case]:
-        """One case for each model to which it can be done."""
+    def cases(self, bases: list[Base], wanted: str = "") -> Iterator[Case]:
+        """One case for each model to which it can be done, where `mistake × model` holds what is `wanted`."""
         for base in bases:
-            if (pair := self.make(base)) is not None:
+            if wanted in f"{self.name} × {base.name}" and (pair := self.make(base)) is not None:
                 yield Case(self.name, base.kind, base.name, pair, self.codes, self.remedy, self.told)
 
 

@@ -42,15 +42,19 @@ OF_CALIBRATION = (
 _LONG = BaseTraining(epochs=200, learning_rate=2e-3, optimizer="adamw")
 
 
-def right_pairs(bases: list[Base]) -> Iterator[Case]:
-    """All of them; `bases` are those that mistakes are made with."""
-    for base in bases:
-        yield Case("", base.kind, base.name, base.pair)
-    for name in OF_CALIBRATION:
-        yield Case("", "of the calibration benchmark", name, _of_calibration(name))
+def right_pairs(bases: list[Base], wanted: str = "") -> Iterator[Case]:
+    """Those of which `right × name` holds what is `wanted`; `bases` are those that mistakes are made with."""
     of = {base.name: base for base in bases}
-    for title, make in _OTHERS.items():
-        yield Case("", "special", title, kept(title, partial(make, of)))
+    makers: dict[str, Callable[[], Pair]] = {
+        **{name: partial(_of_calibration, name) for name in OF_CALIBRATION},
+        **{title: partial(kept, title, partial(make, of)) for title, make in _OTHERS.items()},
+    }
+    for base in bases:
+        if wanted in f"right × {base.name}":
+            yield Case("", base.kind, base.name, base.pair)
+    for title, make in makers.items():
+        if wanted in f"right × {title}":
+            yield Case("", "others", title, make())
 
 
 def _of_calibration(name: str) -> Pair:

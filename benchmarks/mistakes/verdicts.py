@@ -8,7 +8,7 @@ from collections import defaultdict
 from collections.abc import Iterable
 
 from benchmarks.mistakes.dry_run import Json, Said
-from benchmarks.mistakes.pair import Case
+from benchmarks.mistakes.pair import Case, Pair
 
 #: Sentences about what limits a job; they say nothing about model and dataset not belonging together.
 HINTS = ("budget", "dataset", "class_not_met")
