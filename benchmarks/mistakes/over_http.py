@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import tempfile
 import time
+from hashlib import sha256
 from pathlib import Path
 
 import httpx
@@ -21,6 +22,7 @@ class Api:
     def __init__(self, url: str, key: str | None = None) -> None:
         headers = {} if key is None else {"Authorization": f"Bearer {key}"}
         self._client = httpx.Client(base_url=url, timeout=3 * _WAIT_S, headers=headers)
+        self._uploaded: dict[str, Json] = {}
 
     def __call__(self, pair: Pair, method: str) -> Said:
         """Uploads both files, orders a dry run and waits for it."""
@@ -50,11 +52,18 @@ class Api:
         )
 
     def _upload(self, path: str, file: Path, options: Json) -> Json:
+        """The record of a file, which is uploaded once with the same options."""
         params = {key: value if isinstance(value, str) else json.dumps(value) for key, value in options.items()}
-        answer = self._client.post(path, params=params, content=file.read_bytes())
-        if answer.is_error:
-            return {"error": _problem(answer)}
-        return self._finished(f"{path}/{answer.json()['id']}", ("ready", "rejected"))
+        content = file.read_bytes()
+        key = sha256(f"{path} {sorted(params.items())}".encode() + content).hexdigest()
+        if key not in self._uploaded:
+            answer = self._client.post(path, params=params, content=content)
+            self._uploaded[key] = (
+                {"error": _problem(answer)}
+                if answer.is_error
+                else self._finished(f"{path}/{answer.json()['id']}", ("ready", "rejected"))
+            )
+        return self._uploaded[key]
 
     def _finished(self, path: str, ends: tuple[str, ...]) -> Json:
         while True:
