@@ -93,9 +93,7 @@ def _bgr(base: Base) -> Pair | None:
     return _made(base, lambda unit: _as_wanted(base, unit[:, ::-1]), order="BGR") if coloured else None
 
 
-@IMAGES.kind(
-    "NHWC reshaped to NCHW", "input_channels", "input_scale", "input_layout", remedy=r"NHWC|NCHW|layout|transpose"
-)
+@IMAGES.kind("NHWC reshaped to NCHW", "input_channels", "input_scale", remedy=r"NHWC|NCHW|layout|transpose")
 def _reshaped(base: Base) -> Pair | None:
     if base.kind != "pretrained" or base.wants == "files":
         return None

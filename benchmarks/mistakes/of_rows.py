@@ -68,7 +68,7 @@ def _constant(base: Base) -> Pair | None:
     return replace(base.pair, model=deaf(base.pair.model, names))
 
 
-@ROWS.kind("an input that changes no answer", "ignored_input", "unused_input", "input_columns", remedy=r"extra|mask")
+@ROWS.kind("an input that changes no answer", "unused_input", remedy=r"extra|mask")
 def _ignored(base: Base) -> Pair | None:
     if base.pair.images is not None:
         return None

@@ -129,7 +129,7 @@ def _index_level(base: Base) -> Pair | None:
     return replace(base.pair, frame_index="__index_level_0__") if _is_table(base) else None
 
 
-@TABLES.kind("a column filled with zeros", *_COLUMNS, *_SCALE, "constant_column", remedy=r"column")
+@TABLES.kind("a column filled with zeros", *_COLUMNS, *_SCALE, remedy=r"column")
 def _zeros(base: Base) -> Pair | None:
     def changed(column: int) -> Pair:
         raw = _raw(base).copy()
@@ -139,9 +139,7 @@ def _zeros(base: Base) -> Pair | None:
     return _worst(base, changed) if _is_table(base) else None
 
 
-@TABLES.kind(
-    "categories coded otherwise", *_COLUMNS, *_SCALE, "label_order", "input_codes", remedy=r"categor|code|column"
-)
+@TABLES.kind("categories coded otherwise", *_COLUMNS, *_SCALE, remedy=r"categor|code|column")
 def _coded(base: Base) -> Pair | None:
     if not base.categories:
         return None

@@ -13,7 +13,7 @@ from benchmarks.mistakes.pair import Pair
 from benchmarks.mistakes.words import NUM_WORDS, PAD, UNKNOWN
 
 TEXTS = Kinds()
-_CODES = ("input_scale", "input_columns", "input_tokens", "input_vocabulary", "input_accuracy", "low_accuracy")
+_CODES = ("input_tokens",)
 
 
 def _made(base: Base, ids: Array, mask: Array | None = None) -> Pair | None:
