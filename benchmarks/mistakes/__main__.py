@@ -68,6 +68,8 @@ def _row(case: Case, run: Callable[[Pair], Said], bases: list[Base]) -> Json:
         letter if row.get(field) else "." for letter, field in (("f", "found"), ("n", "named"), ("r", "remedy"))
     )
     print(f"{marks} {_name(case)}: {row['codes']} {time.perf_counter() - began:.1f} s", flush=True)
+    for words in short(row).get("said", ()):
+        print("   ", words[:400], flush=True)
     return row
 
 

@@ -31,6 +31,8 @@ from worker.inside.inspection import inspect_dataset, inspect_model
 from worker.inside.plan import plan
 
 Json = dict[str, Any]
+#: In place of a code where the dry run itself is broken.
+CRASH = "crash"
 
 
 @dataclass(frozen=True)
@@ -84,6 +86,8 @@ def by_worker(pair: Pair, method: str) -> Said:
             told = [event.event.data.model_dump() for event in events if event.event and event.event.type == "warning"]
             problem = {"code": error.code, "message": error.message}
             return Said(error=problem, warnings=told, seconds=time.perf_counter() - began)
+        except Exception as error:  # a defect of ours: the other cases go on
+            return Said(error={"code": CRASH, "message": repr(error)}, seconds=time.perf_counter() - began)
     return Said(
         warnings=[notice.model_dump() for notice in found.warnings],
         adjustments=[

@@ -57,14 +57,14 @@ def _bytes(base: Base) -> Pair | None:
     return base.pair.with_inputs(lambda x: (255 * x).round().astype(np.uint8))
 
 
-@IMAGES.kind("/255 twice", *_SCALE, remedy=r"255")
+@IMAGES.kind("/255 twice", *_SCALE, remedy=r"255|standardi")
 def _divided_twice(base: Base) -> Pair | None:
     if base.wants == "pixels":  # the graph divides by its own
         return _made(base, lambda unit: unit)
     return _made(base, lambda unit: _as_wanted(base, unit / 255), scale=1 / 255**2)
 
 
-@IMAGES.kind("no mean and std", *_SCALE, remedy=r"standardi|normali|mean")
+@IMAGES.kind("no mean and std", *_SCALE, remedy=r"standardi|mean|\[-1, 1\]")
 def _not_normalised(base: Base) -> Pair | None:
     return _made(base, lambda unit: unit, mean=None, std=None) if base.wants in ("normalised", "files") else None
 

@@ -22,7 +22,7 @@ def _missing_class(base: Base) -> Pair | None:
     return base.pair.rows(np.flatnonzero(base.pair.targets != np.bincount(base.pair.targets).argmax()))
 
 
-@ROWS.kind("conflicting duplicates", "conflicting_duplicates", remedy=r"duplicat|same inputs")
+@ROWS.kind("conflicting duplicates", "conflicting_duplicates", remedy=r"duplicat|same inputs|sent twice")
 def _conflicts(base: Base) -> Pair | None:
     """Three of ten rows come a second time in their split, under another label."""
     count, classes = len(base.pair.targets), len(base.pair.names)

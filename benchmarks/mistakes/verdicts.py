@@ -7,7 +7,7 @@ import re
 from collections import defaultdict
 from collections.abc import Iterable
 
-from benchmarks.mistakes.dry_run import Json, Said
+from benchmarks.mistakes.dry_run import CRASH, Json, Said
 from benchmarks.mistakes.pair import Case, Pair
 
 #: Sentences about what limits a job; they say nothing about model and dataset not belonging together.
@@ -39,7 +39,7 @@ def verdict(case: Case, said: Said, harm: float | None) -> Json:
     }
     if case.mistake:
         row |= {
-            "found": bool(counted) or undone,
+            "found": bool({*counted} - {CRASH}) or undone,
             "named": bool(named) or undone,
             "remedy": undone or any(_tells_remedy(case, notice) for notice in named),
             "harm": None if harm is None else round(harm, 3),
