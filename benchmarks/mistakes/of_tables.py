@@ -117,7 +117,7 @@ def _index(base: Base) -> Pair | None:
     return replace(base.pair, inputs={"x": moved}, columns=("row", *(base.pair.columns or ())[:-1]))
 
 
-@TABLES.kind("pandas index in a csv", *_COLUMNS, "inputs_mismatch", remedy=r"Unnamed", told=r"Unnamed: 0")
+@TABLES.kind("pandas index in a csv", *_COLUMNS, "inputs_mismatch", remedy=r"Unnamed", told=r"pandas index")
 def _unnamed(base: Base) -> Pair | None:
     return replace(base.pair, frame_index="Unnamed: 0") if _is_table(base) else None
 
