@@ -28,6 +28,7 @@ class Notice:
 
 #: An event has room for 16 KiB: five lists of names and some figures.
 _MOST_NAMES, _MOST_NAME_BYTES = 200, 2_000
+_MOST_SHOWN = 80
 
 
 def first_names(names: Iterable[str]) -> list[str]:
@@ -44,6 +45,15 @@ def first_names(names: Iterable[str]) -> list[str]:
             break
         kept.append(name)
     return kept
+
+
+def shortened(name: str) -> str:
+    """A name as a sentence has room for it.
+
+    >>> shortened("mean area"), len(shortened("a" * 5000))
+    ('mean area', 80)
+    """
+    return name if len(name) <= _MOST_SHOWN else name[: _MOST_SHOWN - 1] + "…"
 
 
 def adjustment(code: str, message: str, **evidence: Json) -> Notice:

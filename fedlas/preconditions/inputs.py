@@ -12,7 +12,7 @@ import numpy as np
 
 from fedlas.data.dataset import Array
 from fedlas.documents import Json
-from fedlas.notice import Notice
+from fedlas.notice import Notice, first_names, shortened
 from fedlas.preconditions.column_search import search_columns
 from fedlas.preconditions.graph_statistics import Axes, Expected, expected_inputs, vocabularies
 from fedlas.preconditions.match import Examined
@@ -58,7 +58,7 @@ def _remedies(examined: Examined, trials: Trials, expected: dict[str, Expected])
     for place, name in enumerate(names):
         rows = trials.screened[place]
         if name in expected and rows.ndim == 2 and rows.dtype.kind == "f":
-            yield from expected_remedies(place, f"'{name}'", rows, expected[name], columns)
+            yield from expected_remedies(place, f"'{shortened(name)}'", rows, expected[name], columns)
     integers = [name for name, rows in zip(names, trials.screened, strict=True) if rows.dtype.kind in "iu"]
     yield from usual_remedies(names, trials.screened, columns, vocabularies(examined.classifier, integers))
 
@@ -67,7 +67,7 @@ def _searched(examined: Examined, trials: Trials, expected: dict[str, Expected])
     for place, name in enumerate(examined.classifier.input_names):
         rows = trials.screened[place]
         if rows.ndim == 2 and rows.dtype.kind == "f":
-            found = search_columns(trials, place, f"'{name}'", examined.dataset.columns, expected.get(name))
+            found = search_columns(trials, place, f"'{shortened(name)}'", examined.dataset.columns, expected.get(name))
             if found is not None:
                 return found
     return None
@@ -104,7 +104,8 @@ def _explained(examined: Examined, finding: Finding) -> Notice:
 
 def _named(examined: Examined) -> Iterator[tuple[str, Array]]:
     rows = slice(0, 200)
-    for name, array in zip(examined.classifier.input_names, examined.inputs, strict=True):
+    # A name may be so long that none is left to show.
+    for name, array in zip(first_names(examined.classifier.input_names), examined.inputs, strict=False):
         yield name, np.asarray(array[rows])
 
 

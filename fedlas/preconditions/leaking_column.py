@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from fedlas.data.dataset import Array, Integers
-from fedlas.notice import Notice
+from fedlas.notice import Notice, shortened
 from fedlas.preconditions.match import Examined
 
 _MOST_ROWS, _FEWEST_ROWS, _MOST_COLUMNS, _MOST_CELLS = 4_000, 100, 4_096, 2_000_000
@@ -35,8 +35,8 @@ def leaking_column(examined: Examined) -> list[Notice]:
     copy = _is_copy(table[:, best], targets)
     if told[best] < _LEAKS or (others.max() > _OTHERS and not copy):
         return []
-    names = examined.dataset.columns
-    named = f"The column '{names[best]}'" if names else f"Column {best} (counted from 0)"
+    name = shortened(examined.dataset.columns[best]) if examined.dataset.columns else None
+    named = f"Column {best} (counted from 0)" if name is None else f"The column '{name}'"
     right = float((examined.logits.argmax(axis=1) == examined.targets).mean())
     return [
         Notice(
@@ -45,7 +45,7 @@ def leaking_column(examined: Examined) -> list[Notice]:
             f"{100 * others.max():.1f} % (classes count alike; the model is right on {100 * right:.1f} %): it is "
             "probably made from the label, and will not be known where the model is used.",
             {
-                "column": names[best] if names else best,
+                "column": best if name is None else name,
                 "index": best,
                 "share_told": round(float(told[best]), 6),
                 "next_best_share": round(float(others.max()), 6),

@@ -10,9 +10,10 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from fedlas.data.dataset import Array, Integers
-from fedlas.notice import Notice
+from fedlas.notice import Notice, shortened
 from fedlas.preconditions.batch_statistics import batch_statistics
 from fedlas.preconditions.graph_statistics import Expected, far_columns
 from fedlas.preconditions.label_information import class_frequencies, matched_loss, row_losses
@@ -28,6 +29,8 @@ _NO_INFORMATION, _WORSE = 0.02, 1e-4
 #: The gain in log-likelihood that chance explains; the kappa that answers of absurd confidence have at least.
 _CHANCE, _SATURATED = 3.0, 0.04
 _NAMED_COLUMNS = 10
+#: Scores that are compared with the class frequencies, and those whose best temperature is sought in a hundred passes.
+_MOST_SCORES, _MOST_MATCHED, _FEWEST_MATCHED = 4_000_000, 200_000, 50
 
 
 def signs_of_inputs(examined: Examined, trials: Trials, expected: dict[str, Expected]) -> Iterator[Notice]:
@@ -44,8 +47,8 @@ def signs_of_inputs(examined: Examined, trials: Trials, expected: dict[str, Expe
             f"{statistics.ratio:.3g} times as much; check scale and normalisation",
             {"shift": statistics.shift, "ratio": statistics.ratio},
         )
-    yield from _same_answers(examined)
-    yield from _worse_than_frequencies(examined)
+    yield from same_answers(examined)
+    yield from worse_than_frequencies(examined)
 
 
 def _far_from_constants(name: str, rows: Array, expected: Expected, columns: list[str] | None) -> Iterator[Notice]:
@@ -69,7 +72,7 @@ def _far_from_constants(name: str, rows: Array, expected: Expected, columns: lis
     words = "; ".join(
         f"{s['column']} has the mean {s['mean']:.4g}, expected is about {s['expected']:.4g}" for s in shown[:3]
     )
-    what = "thresholds" if expected.source == "trees" else "scaler"
+    what, name = "thresholds" if expected.source == "trees" else "scaler", shortened(name)
     yield Notice(
         "input_scale" if most else "input_columns",
         f"{len(far)} of {int(expected.known.sum())} {'columns' if rows.ndim == 2 else 'channels'} of '{name}' lie far "
@@ -78,7 +81,8 @@ def _far_from_constants(name: str, rows: Array, expected: Expected, columns: lis
     )
 
 
-def _same_answers(examined: Examined) -> Iterator[Notice]:
+def same_answers(examined: Examined) -> Iterator[Notice]:
+    """`constant_answers`, where all rows get one answer, or one class that few of them have."""
     logits, targets = examined.logits, examined.targets
     answered = np.unique(logits.argmax(axis=1))
     if float(np.ptp(logits - logits.mean(axis=1, keepdims=True), axis=0).max()) < _SAME:
@@ -86,7 +90,7 @@ def _same_answers(examined: Examined) -> Iterator[Notice]:
         yield Notice("constant_answers", message, {"rows": len(targets), "classes": 1})
     elif len(answered) == 1 and np.bincount(targets).max() < _COMMON_CLASS * len(targets):
         share = float((targets == answered[0]).mean())
-        name = examined.dataset.class_names[int(answered[0])]
+        name = shortened(examined.dataset.class_names[int(answered[0])])
         message = (
             f"all {len(targets)} calibration rows get the class '{name}', which {100 * share:.1f} % of them have: "
             "check how the inputs are prepared"
@@ -94,31 +98,44 @@ def _same_answers(examined: Examined) -> Iterator[Notice]:
         yield Notice("constant_answers", message, {"rows": len(targets), "classes": 1, "class": name, "share": share})
 
 
-def _worse_than_frequencies(examined: Examined) -> Iterator[Notice]:
+def worse_than_frequencies(examined: Examined) -> Iterator[Notice]:
+    """`worse_than_frequencies`, where answers tell nothing of the labels, and are surer than the class frequencies."""
     from scipy.special import log_softmax
     from scipy.stats import ttest_1samp
 
-    logits, targets = examined.logits, examined.targets
-    frequencies = class_frequencies(targets, examined.num_classes)
+    answered = examined.logits.argmax(axis=1)
+    if _kappa(answered, examined.targets, examined.num_classes) > _SATURATED:
+        return
+    frequencies = class_frequencies(examined.targets, examined.num_classes)
+    rows = _some(len(examined.targets), max(_FEWEST_MATCHED, _MOST_SCORES // examined.num_classes))
+    logits, targets = examined.logits[rows], examined.targets[rows]
     known = -np.log(frequencies)[targets]
-    places = np.arange(len(targets))
-    own = -log_softmax(np.nan_to_num(logits.astype(np.float64)), axis=1)[places, targets]
-    kappa = _kappa(logits.argmax(axis=1), targets, examined.num_classes)
-    loss = min(float(row_losses(logits, targets, frequencies).mean()), matched_loss(logits, targets, frequencies))
-    # Of a rare class even a good classifier tells little: there, what chance does not explain is enough.
-    rare = frequencies.max() > _COMMON_CLASS
-    little = _CHANCE / len(targets) if rare else _NO_INFORMATION * float(known.mean())
-    if loss < float(known.mean()) - little or kappa > _SATURATED:
+    own = -log_softmax(np.nan_to_num(logits.astype(np.float64)), axis=1)[np.arange(len(rows)), targets]
+    if not ttest_1samp(own - known, 0, alternative="greater").pvalue < _WORSE or _tell(logits, targets, frequencies):
         return
-    if not ttest_1samp(own - known, 0, alternative="greater").pvalue < _WORSE:
-        return
-    accuracy = float((logits.argmax(axis=1) == targets).mean())
+    accuracy = float((answered == examined.targets).mean())
     message = (
         f"the answers tell nothing of the labels: their log loss is {own.mean():.3g}, that of the class frequencies "
         f"{known.mean():.3g} (accuracy {100 * accuracy:.1f} %); check how the inputs are prepared, and the labels"
     )
     evidence = {"nll": float(own.mean()), "frequencies_nll": float(known.mean()), "accuracy": accuracy}
     yield Notice("worse_than_frequencies", message, evidence)
+
+
+def _some(count: int, most: int) -> Integers:
+    return np.sort(np.random.default_rng(0).permutation(count)[:most])
+
+
+def _tell(logits: NDArray[np.float32], targets: Integers, frequencies: NDArray[np.float64]) -> bool:
+    """Whether answers tell anything of the labels at their best temperature, or as frequent as the classes are."""
+    rows = _some(len(targets), max(_FEWEST_MATCHED, _MOST_MATCHED // len(frequencies)))
+    logits, targets = logits[rows], targets[rows]
+    known = float(-np.log(frequencies)[targets].mean())
+    # Of a rare class even a good classifier tells little: there, what chance does not explain is enough.
+    rare = frequencies.max() > _COMMON_CLASS
+    little = _CHANCE / len(targets) if rare else _NO_INFORMATION * known
+    losses = float(row_losses(logits, targets, frequencies).mean()), matched_loss(logits, targets, frequencies)
+    return min(losses) < known - little
 
 
 def _kappa(answered: Integers, targets: Integers, num_classes: int) -> float:

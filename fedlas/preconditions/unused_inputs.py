@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from fedlas.notice import Notice
+from fedlas.notice import Notice, shortened
 from fedlas.preconditions.match import Examined
 from fedlas.preconditions.trials import Trials
 
@@ -24,8 +24,14 @@ def unused_inputs(examined: Examined, trials: Trials) -> list[Notice]:
             continue  # what is the same in all rows tells nothing
         changed = trials.answers([moved if i == place else array for i, array in enumerate(rows)])
         if changed is not None and np.allclose(changed, answers, rtol=1e-5, atol=1e-6, equal_nan=True):
-            sentence = f"the answers do not depend on the input '{name}': its values were exchanged between rows"
+            sentence = (
+                f"the answers do not depend on the input '{shortened(name)}': its values were exchanged between rows"
+            )
             found.append(
-                Notice("unused_input", f"{sentence}, and every answer stayed", {"input": name, "rows": len(moved)})
+                Notice(
+                    "unused_input",
+                    f"{sentence}, and every answer stayed",
+                    {"input": shortened(name), "rows": len(moved)},
+                )
             )
     return found if len(found) < len(rows) else []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
+from fedlas.notice import shortened
 from fedlas.preconditions.remedies.columns import order_remedies
 from fedlas.preconditions.remedies.images import image_remedies
 from fedlas.preconditions.remedies.remedy import Remedy, Rows
@@ -18,7 +19,7 @@ def usual_remedies(
 ) -> Iterator[Remedy]:
     """The remedies of what is usually done wrong to such inputs, the likeliest first."""
     for place, array in enumerate(rows):
-        name = f"'{names[place]}'"
+        name = f"'{shortened(names[place])}'"
         if array.dtype.kind == "f" or (array.ndim == 4 and array.dtype.kind in "ui"):
             yield from scale_remedies(place, name, array)
             yield from image_remedies(place, name, array)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from fedlas.data.dataset import Array
+from fedlas.notice import shortened
 
 Rows = list[Array]
 Change = Callable[[Rows], Rows]
@@ -54,4 +55,8 @@ def on_input(place: int, change: Callable[[Array], Array]) -> Change:
 
 def column_name(columns: Sequence[str] | None, place: int) -> str:
     """How a sentence calls a column."""
-    return f"'{columns[place]}'" if columns is not None and place < len(columns) else f"{place} (counted from 0)"
+    return (
+        f"'{shortened(columns[place])}'"
+        if columns is not None and place < len(columns)
+        else f"{place} (counted from 0)"
+    )

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 import numpy as np
 
 from fedlas.data.dataset import Array
+from fedlas.notice import shortened
 from fedlas.preconditions.remedies.remedy import Change, Remedy, Rows
 
 #: Special tokens in front of a vocabulary shift it: by padding alone, or by padding, start and unknown.
@@ -21,19 +22,20 @@ def token_remedies(names: Sequence[str], rows: Rows, vocabularies: Mapping[str, 
     Args:
         vocabularies: sizes of the tables in which inputs are looked up, by name, as far as they are known.
     """
+    shown = [shortened(name) for name in names]
     tokens = [i for i, array in enumerate(rows) if _is_tokens(array)]
     masks = [i for i, array in enumerate(rows) if array.ndim == 2 and "mask" in names[i].lower() and _is_mask(array)]
     ids = [i for i in tokens if i not in masks and not _is_mask(rows[i])]
     for place in masks:
-        yield _remedy("invert_mask", f"inverting '{names[place]}' (1 where a token is)", place, _inverted)
-        yield _remedy("full_mask", f"a '{names[place]}' of ones", place, np.ones_like)
+        yield _remedy("invert_mask", f"inverting '{shown[place]}' (1 where a token is)", place, _inverted)
+        yield _remedy("full_mask", f"a '{shown[place]}' of ones", place, np.ones_like)
     if not ids:
         return
     main = max(ids, key=lambda place: float(rows[place].max()))
     pad = _padding(rows[main])
     for shift in _SHIFTS if rows[main].min() >= 0 else ():
-        yield _shifted(names[main], main, shift, pad, int(rows[main].max()))
-    yield _remedy("reverse_tokens", f"the tokens of '{names[main]}' in reverse", main, lambda x: x[:, ::-1])
+        yield _shifted(shown[main], main, shift, pad, int(rows[main].max()))
+    yield _remedy("reverse_tokens", f"the tokens of '{shown[main]}' in reverse", main, lambda x: x[:, ::-1])
     if pad is not None:
         alike = [i for i in tokens if rows[i].shape == rows[main].shape] + [i for i in masks if i not in tokens]
         sides: tuple[tuple[bool, str], ...] = ((True, "left"), (False, "right"))
@@ -44,7 +46,7 @@ def token_remedies(names: Sequence[str], rows: Rows, vocabularies: Mapping[str, 
             yield Remedy(
                 "mask_from_tokens",
                 "input_tokens",
-                f"a '{names[place]}' that is 0 where '{names[main]}' is padding ({pad})",
+                f"a '{shown[place]}' that is 0 where '{shown[main]}' is padding ({pad})",
                 _masked(main, place, pad),
             )
     yield from _exchanged(names, rows, [*tokens, *(i for i in masks if i not in tokens)], vocabularies)
@@ -119,7 +121,7 @@ def _exchanged(
     for n, i in enumerate(places):
         for j in places[n + 1 :]:
             if rows[i].shape == rows[j].shape and rows[i].dtype == rows[j].dtype:
-                sentence = f"exchanging '{names[i]}' and '{names[j]}'"
+                sentence = f"exchanging '{shortened(names[i])}' and '{shortened(names[j])}'"
                 yield Remedy("exchange_inputs", "input_tokens", sentence, _swap(i, j, ends))
 
 

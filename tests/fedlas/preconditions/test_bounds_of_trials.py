@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import time
 import tracemalloc
+from dataclasses import asdict
 from typing import Any, cast
 
 import numpy as np
@@ -14,9 +17,11 @@ from fedlas.importers.onnx.graph import Graph
 from fedlas.preconditions.column_search import search_columns
 from fedlas.preconditions.graph_statistics import Expected, expected_inputs, vocabularies
 from fedlas.preconditions.label_information import best_order
-from fedlas.preconditions.remedies.columns import moves, number_of_moves
+from fedlas.preconditions.leaking_column import leaking_column
+from fedlas.preconditions.remedies.columns import described_order, moves, number_of_moves
 from fedlas.preconditions.remedies.expected import expected_remedies
 from fedlas.preconditions.remedies.tokens import token_remedies
+from fedlas.preconditions.signs import same_answers, worse_than_frequencies
 from fedlas.preconditions.trials import Trials
 from tests.helpers.matches import examined
 
@@ -173,3 +178,27 @@ def test_chosen_columns_are_followed() -> None:
         found = expected_inputs(only_graph(*nodes, **constants), {"x": (4, (1, -1))})["x"]
         assert np.nan_to_num(found.centre, nan=-1).tolist() == pytest.approx([7.0, -1.0, 5.0, -1.0])
         assert found.known.tolist() == [True, False, True, False]
+
+
+def test_many_scores_are_compared_on_some_rows() -> None:
+    """Of 4 million scores, that tell nothing of the labels, the notice comes within seconds."""
+    rng = np.random.default_rng(0)
+    match = examined(9 * rng.normal(size=(4000, 1000)), rng.integers(0, 1000, 4000))
+    start = time.thread_time()
+    (notice,) = worse_than_frequencies(match)
+    assert time.thread_time() - start < 3
+    assert notice.code == "worse_than_frequencies"
+    assert notice.evidence["frequencies_nll"] == pytest.approx(np.log(1000), rel=0.05)
+
+
+def test_long_names_leave_room_in_an_event() -> None:
+    """A notice is read as an event of at most 16 KiB."""
+    rng = np.random.default_rng(0)
+    targets = rng.integers(0, 2, 400)
+    rows = np.stack([targets, rng.normal(size=400)], axis=1).astype(np.float32)
+    columns = ["a" * 20_000, "b" * 20_000]
+    (notice,) = leaking_column(examined(np.eye(2)[targets], targets, inputs=rows, columns=columns))
+    assert len(json.dumps(asdict(notice))) < 1000
+    assert len(described_order(np.array([1, 0]), columns, "'x'")) < 250
+    (sign,) = same_answers(examined(np.eye(2)[0 * targets], targets, class_names=columns))
+    assert len(json.dumps(asdict(sign))) < 1000
