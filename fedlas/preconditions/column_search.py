@@ -12,11 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedlas.data.dataset import Array
+from fedlas.preconditions.finding import Finding
 from fedlas.preconditions.graph_statistics import Expected
 from fedlas.preconditions.remedies import Remedy, Rows
 from fedlas.preconditions.remedies.columns import described_order, moves, number_of_moves, permuted, unit_remedies
 from fedlas.preconditions.remedies.expected import distances
-from fedlas.preconditions.trials import Finding, Trials
+from fedlas.preconditions.trials import Trials
 
 Order = NDArray[np.int64]
 #: An exchange goes on where it takes this share of the loss away; so many follow each other.

@@ -14,13 +14,14 @@ from fedlas.data.dataset import Array
 from fedlas.documents import Json
 from fedlas.notice import Notice, first_names, shortened
 from fedlas.preconditions.column_search import search_columns
+from fedlas.preconditions.finding import Finding
 from fedlas.preconditions.graph_statistics import Axes, Expected, expected_inputs, vocabularies
 from fedlas.preconditions.match import Examined
 from fedlas.preconditions.remedies import Remedy, usual_remedies
 from fedlas.preconditions.remedies.expected import expected_remedies
 from fedlas.preconditions.remedies.scale import channel_axis
 from fedlas.preconditions.signs import signs_of_inputs
-from fedlas.preconditions.trials import Finding, Trials
+from fedlas.preconditions.trials import Trials
 from fedlas.preconditions.unused_inputs import unused_inputs
 
 #: With fewer rows nothing can be shown.

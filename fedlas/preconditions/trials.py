@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from fedlas.preconditions.finding import SCREEN_GAIN, Finding, is_wild
 from fedlas.preconditions.label_information import (
     Floats,
     best_order,
@@ -23,56 +23,21 @@ from fedlas.preconditions.remedies import Remedy, Rows
 from fedlas.preconditions.remedies.remedy import Change
 
 #: Seconds that all trials take together: a pass over the calibration rows, but at least the first and at most the
-#: second of these numbers.
-_SECONDS = (2.0, 3.5)
+#: second of these numbers; of this thread's own work, so that what is found does not depend on what else a machine
+#: does, and at most so many times as long by the clock.
+_SECONDS, _WAITING = (2.0, 3.5), 3
+#: Where a row takes fewer seconds than this, so many rows are tried without a look at the time left.
+_CHEAP_ROW, _CHEAP_ROWS = 1e-4, 15_000
 #: Rows that choose among remedies and rows that judge the chosen, of tables and of larger rows, and their bytes.
 _TABLE, _LARGER, _MOST_BYTES = (200, 2000), (64, 400), 2**26
 _FEWEST = 16
 #: Up to so many rows of tables choose among a fixed list of remedies and judge them too: the level allows for it.
 _ALL = 200
 #: So many remedies are judged, each at this level; the test is of paired losses.
-_FINALISTS, _LEVEL, _CERTAIN = 3, 1e-5, 1e-9
-#: A remedy must take away this share of the loss on the screened rows to be judged at all.
-_SCREEN_GAIN = 0.04
+_FINALISTS, _LEVEL = 3, 1e-5
 #: What answers that tell nothing of the labels tell at most, as a share of the labels' entropy; what a remedy must
 #: leave at least.
 _NOTHING, _SOMETHING = 0.2, 0.1
-_MUCH, _FAR_BETTER = 0.5, 0.2
-#: No classifier is so overconfident in itself: its inputs are multiplied. With the remedy, it is no more so than usual.
-_WILD, _USUAL = 12.0, 2.5
-
-
-@dataclass(frozen=True)
-class Finding:
-    """A remedy that explains the labels, with what it was judged on."""
-
-    remedy: Remedy
-    rows: int
-    accuracy: float
-    accuracy_after: float
-    loss: float
-    loss_after: float
-    p_value: float
-    temperature: float
-    temperature_after: float
-
-    @property
-    def certain(self) -> bool:
-        """Whether the rows leave no doubt."""
-        much = self.loss_after < _MUCH * self.loss and self.accuracy_after > self.accuracy + _FAR_BETTER
-        return much and self.p_value < _CERTAIN
-
-    @property
-    def tames(self) -> bool:
-        """Whether it is the confidence that the remedy explains: wild without it, usual with it, as right as before."""
-        usual = 1 / _USUAL < self.temperature_after < _USUAL
-        as_right = self.loss_after < (1 + _SCREEN_GAIN) * self.loss
-        return self.remedy.scales and is_wild(self.temperature) and usual and as_right
-
-
-def is_wild(temperature: float) -> bool:
-    """Whether answers are more confident, or less, than any classifier is of itself."""
-    return np.isfinite(temperature) and not 1 / _WILD < temperature < _WILD
 
 
 class Trials:
@@ -107,7 +72,7 @@ class Trials:
         self.reordered = ordered < 0.9 * as_is
         self.information = 1 - min(ordered, as_is) / entropy
         self._wild = is_wild(best_temperature(logits[self._judged], targets[self._judged], self._frequencies))
-        self._row_seconds, self._started = 0.0, time.monotonic()
+        self._row_seconds, self._started = 0.0, (time.thread_time(), time.monotonic())
 
     @property
     def num_classes(self) -> int:
@@ -124,9 +89,13 @@ class Trials:
     def seconds_left(self) -> float:
         """Of the time for trials; the first answer tells what a pass takes."""
         least, most = _SECONDS
-        return min(most, max(least, self._row_seconds * len(self._examined.targets))) - (
-            time.monotonic() - self._started
-        )
+        granted = min(most, max(least, self._row_seconds * len(self._examined.targets)))
+        worked, waited = time.thread_time() - self._started[0], time.monotonic() - self._started[1]
+        return min(granted - worked, _WAITING * granted - waited)
+
+    @property
+    def _is_cheap(self) -> bool:
+        return self._row_seconds < _CHEAP_ROW
 
     def affordable(self, rows: int) -> bool:
         """Whether time is left for so many more rows."""
@@ -134,14 +103,14 @@ class Trials:
 
     def answers(self, rows: Rows, change: Change | None = None) -> NDArray[np.float32] | None:
         """Logits for rows, None where a change or the classifier cannot take them (an id outside its vocabulary)."""
-        start = time.monotonic()
+        start = time.thread_time()
         try:
             changed = rows if change is None else change(rows)
             return self._examined.answers([np.ascontiguousarray(array) for array in changed])
         except (ArithmeticError, IndexError, ValueError, RuntimeError):
             return None
         finally:
-            taken = time.monotonic() - start
+            taken = time.thread_time() - start
             self._row_seconds = max(self._row_seconds / 2, taken / max(len(rows[0]), 1))
 
     def explain(self, remedies: Iterable[Remedy]) -> Finding | None:
@@ -163,8 +132,8 @@ class Trials:
             logits = self.answers(rows, remedy.change)
             if logits is not None:
                 loss = float(self._losses(logits, places).mean())
-                tamed = remedy.scales and self._wild and loss < (1 + _SCREEN_GAIN) * base
-                scored += [(loss, number, remedy)] if tamed or loss < (1 - _SCREEN_GAIN) * base else []
+                tamed = remedy.scales and self._wild and loss < (1 + SCREEN_GAIN) * base
+                scored += [(loss, number, remedy)] if tamed or loss < (1 - SCREEN_GAIN) * base else []
         return [remedy for _, _, remedy in sorted(scored, key=lambda item: item[:2])[:_FINALISTS]]
 
     def screen_loss(self, places: NDArray[np.int64] | None = None) -> float:
@@ -184,6 +153,11 @@ class Trials:
             self.answers(few)
             self._row_seconds = 0.0  # the first call warms up
             self.answers(few)
+            if self.affordable(len(self._screened)):  # what a call takes anyhow weighs little among many rows
+                self._row_seconds = 0.0
+                self.answers(self.screened)
+        if self._is_cheap and remedies * len(self._screened) <= _CHEAP_ROWS:
+            return len(self._screened)
         fitting = int(0.5 * self.seconds_left / max(self._row_seconds, 1e-9) / max(remedies, 1))
         return min(len(self._screened), max(fitting, _FEWEST))
 
@@ -197,7 +171,8 @@ class Trials:
         if remedy.near_chance and self.information > _NOTHING:
             return None
         fitting = int(self.seconds_left / max(self._row_seconds, 1e-9) / max(share, 1))
-        places = places[: min(len(places), max(fitting, self._fewest_judged))]
+        if not self._is_cheap:
+            places = places[: max(fitting, self._fewest_judged)]
         rows = self._rows(places)
         logits = self.answers(rows, remedy.change)
         if logits is None:
