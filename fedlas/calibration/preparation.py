@@ -157,7 +157,7 @@ def check(start: Start, notices: Sequence[Notice]) -> tuple[Notice, ...]:
         BaselineMismatch: the classifier's accuracy is far from what its owner expects.
         PreconditionFailed: something is certainly wrong, and was not accepted.
     """
-    check_expected_accuracy(start)
+    check_expected_accuracy(start, notices)
     return require_accepted(notices, start.options.accept_warnings)
 
 
@@ -190,13 +190,14 @@ def _check_rows(classifier: GraphClassifier, dataset: Dataset) -> None:
             require_numbers(logits, features, split=split, rows=dataset.in_file(rows[missing]))
 
 
-def check_expected_accuracy(start: Start) -> None:
+def check_expected_accuracy(start: Start, notices: Sequence[Notice]) -> None:
     """Refuse an uploaded model whose accuracy is far from what its owner expects, either way."""
     accuracy, expected = start.accuracy, start.options.expected_accuracy
     if expected is None or abs(accuracy.value - expected) <= _EXPECTED_WITHIN + 1e-9:
         return
     low, high = accuracy.interval(0.95)
-    check = (
+    found = next((notice.message for notice in notices if notice.severity == "error"), None)
+    check = found or (
         "check the order of the class names and the preprocessing"
         if accuracy.value < expected
         else "check that these rows are not easier than those it is meant for, and that it was not trained on them"

@@ -181,8 +181,22 @@ def _as_wide(name: str, array: Array, wanted: Shape, fill: float | None, scratch
 def _reshape_hint(wanted: Shape, found: tuple[int, ...]) -> str:
     sizes = [size for size in wanted if isinstance(size, int)]
     if wanted and found and len(sizes) == len(wanted) and np.prod(sizes) == np.prod(found):
+        if len(wanted) == len(found) and sorted(sizes) == sorted(found):  # to reshape it would scramble an image
+            axes = ", ".join(str(1 + place) for place in _places(sizes, found))
+            return f"; transpose every row to {wanted} before sending: array.transpose(0, {axes})"
         return f"; reshape every row to {wanted} before sending"
     return ""
+
+
+def _places(wanted: Sequence[int], found: tuple[int, ...]) -> list[int]:
+    """Where each size stands among those that were found, each once, in their order."""
+    left = list(enumerate(found))
+    places = []
+    for size in wanted:
+        place = next(one for one in left if one[1] == size)
+        left.remove(place)
+        places.append(place[0])
+    return places
 
 
 def _classes(dataset: Dataset, num_classes: int, model_names: list[str] | None) -> tuple[Integers, list[str]]:
@@ -215,8 +229,9 @@ def _class_mismatch(dataset: Dataset, num_classes: int, model_names: list[str] |
         return ", ".join(names[:50]) + (", ..." if len(names) > 50 else "")
 
     model = f": {some(model_names)}" if model_names else ", unnamed"
+    met = np.bincount(dataset.targets, minlength=len(dataset.class_names))
+    names = [name for name, rows in zip(dataset.class_names, met, strict=True) if rows or dataset.class_names_given]
     return Mismatch(
         "class_mismatch",
-        f"{why}; the model has {num_classes} classes{model}; "
-        f"the dataset has {len(dataset.class_names)}: {some(dataset.class_names)}",
+        f"{why}; the model has {num_classes} classes{model}; the dataset has {len(names)}: {some(names)}",
     )

@@ -46,8 +46,8 @@ from fedlas.metrics.bootstrap import Estimate
 
 _NORMAL = NormalDist()
 _STEPS = 100
-#: Weights whose squares would be smaller than any float.
-_SMALLEST = 1e-100
+#: Weights whose fourth powers come near the smallest float.
+_SMALLEST = 1e-50
 
 
 @dataclass(frozen=True)

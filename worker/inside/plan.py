@@ -68,7 +68,7 @@ def _planned(order: JobOrder, files: Files, folder: Path, tell: JobEvents, progr
     start = prepare(classifier, dataset, options)
     for notice in start.notices:
         tell.notice(notice)
-    check_expected_accuracy(start)
+    check_expected_accuracy(start, start.notices)
     around = progress.clock() - progress.began + _seconds_around(start)
     progress.begin("measuring")
     race = race_costs(start, options.budget_seconds - around)

@@ -31,6 +31,8 @@ class Runs(Records[Row]):
             row.started_at = self.now
         if status in FINAL:
             row.finished_at = self.now
+            if row.progress.get("eta_seconds") is not None:  # nothing is left to wait for
+                row.progress = {**row.progress, "eta_seconds": None}
 
     def requeue(self, record_id: str, reason: str) -> None:
         """Its process was lost and another continues; without effect on a job that is to be cancelled."""

@@ -36,7 +36,7 @@ def test_no_difference_shows_nothing() -> None:
     assert exponential_tail(np.array([-1.0, -2.0])) == 0.0
 
 
-@pytest.mark.parametrize("scale", [1e-170, 1e-300, 1e30])
+@pytest.mark.parametrize("scale", [1e-49, 1e-85, 1e-170, 1e-300, 1e30])
 def test_the_tail_has_no_scale(scale: float) -> None:
     """Differences so small that their squares vanish, as of a saturated naive Bayes, give the same probability."""
     weights = np.array([1.0, -3.0, 0.5, -0.25])
