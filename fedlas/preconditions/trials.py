@@ -28,8 +28,8 @@ from fedlas.preconditions.remedies.remedy import Change
 _SECONDS, _WAITING = (2.0, 3.5), 3
 #: Where a row takes fewer seconds than this, so many rows are tried without a look at the time left.
 _CHEAP_ROW, _CHEAP_ROWS = 1e-4, 15_000
-#: Rows that choose among remedies and rows that judge the chosen, of tables and of larger rows, and their bytes.
-_TABLE, _LARGER, _MOST_BYTES = (200, 2000), (64, 400), 2**26
+#: Rows that choose among remedies and rows that judge the chosen, of tables and of larger rows, their bytes and scores.
+_TABLE, _LARGER, _MOST_BYTES, _MOST_SCORES = (200, 2000), (64, 400), 2**26, 1_000_000
 _FEWEST = 16
 #: Up to so many rows of tables choose among a fixed list of remedies and judge them too: the level allows for it.
 _ALL = 200
@@ -53,7 +53,7 @@ class Trials:
         self._examined = examined
         count = len(examined.targets)
         row_bytes = sum(array[:1].nbytes for array in examined.inputs)
-        most = max(2 * _FEWEST, min(count, _MOST_BYTES // max(row_bytes, 1)))
+        most = max(2 * _FEWEST, min(count, _MOST_BYTES // max(row_bytes, 1), _MOST_SCORES // self.num_classes))
         table = all(array.ndim <= 2 for array in examined.inputs)
         order = np.random.default_rng(seed).permutation(count)
         choosing, judging = _TABLE if table else _LARGER
