@@ -11,7 +11,7 @@ from fedlas.preconditions.remedies import Remedy
 #: A remedy must take away this share of the loss on the screened rows to be judged at all.
 SCREEN_GAIN = 0.04
 #: What leaves no doubt: so little of the loss is left, so many more are right, at this level.
-_MUCH, _FAR_BETTER, _CERTAIN = 0.5, 0.2, 1e-9
+_MUCH, _FAR_BETTER, _CERTAIN = 0.7, 0.2, 1e-9
 #: No classifier is so overconfident in itself: its inputs are multiplied. With the remedy, it is no more so than usual.
 _WILD, _USUAL = 12.0, 2.5
 

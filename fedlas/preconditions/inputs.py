@@ -28,6 +28,8 @@ from fedlas.preconditions.unused_inputs import unused_inputs
 _FEWEST_ROWS = 40
 #: A remedy that was searched for leaves at most this share of the loss that a usual one leaves.
 _CLEARLY = 0.8
+#: A gain in accuracy below this is told as one of the log loss.
+_VISIBLE = 0.02
 
 
 def inputs(examined: Examined) -> list[Notice]:
@@ -84,9 +86,15 @@ def _better(usual: Finding | None, searched: Finding | None) -> Finding | None:
 def _explained(examined: Examined, finding: Finding) -> Notice:
     before, after = finding.accuracy, finding.accuracy_after
     ranges: dict[str, Json] = {name: _range(array) for name, array in _named(examined)}
+    better = (
+        f"of {finding.rows} calibration rows {100 * after:.1f} % are right with it, {100 * before:.1f} % without"
+        if after > before + _VISIBLE
+        else f"on {finding.rows} calibration rows the log loss is {finding.loss_after:.3g} with it, "
+        f"{finding.loss:.3g} without, each at its best temperature"
+    )
     message = (
-        f"{finding.remedy.sentence} explains the labels far better: of {finding.rows} calibration rows "
-        f"{100 * after:.1f} % are right with it, {100 * before:.1f} % without; prepare rows as for its training"
+        f"{finding.remedy.sentence} explains the labels better: {better}; prepare rows, or the model's "
+        "preprocessing of image files, as for its training"
     )
     evidence: dict[str, Json] = {
         "remedy": finding.remedy.name,
