@@ -150,4 +150,7 @@ def _take_cores(most: int | None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(Path(sys.argv[1])))
+    code = main(Path(sys.argv[1]))
+    sys.stderr.flush()
+    # Libraries' threads may still run, where a file was refused half-read: their destructors would abort the process.
+    os._exit(code)
