@@ -33,6 +33,9 @@ _NO_TIME_FOR_ANY = (
     "Training the whole network would have taken longer, for a single candidate, than was left of the budget: "
     "at most its head could be trained"
 )
+_NOTHING_IN_TIME = (
+    "Nothing was trained: the budget left no time for it. A dry run says how many minutes the whole job would take"
+)
 #: The losses that users come for, and what is said where a budget leaves no time for them.
 _OURS = {"fedlas", "fedlas_plus"}
 _WITHOUT_FEDLAS = (
@@ -73,6 +76,11 @@ class CrossFitting:
         """The results of all candidates in their order; `refined` trials with their newer result."""
         newer = {trial.planned.place: trial.result for trial in refined}
         return [newer.get(place, result) for place, result in sorted(self._results.items())]
+
+    def out_of_time(self) -> list[str]:
+        """A sentence where the budget is the reason why nothing was trained."""
+        reasons = {result.reason for result in self._results.values()}
+        return [_NOTHING_IN_TIME] if not self.trials and reasons & {_NO_TIME, OUT_OF_TIME.reason} else []
 
     def run(self, candidates: Sequence[Candidate], *, refits: int) -> None:
         """Run what fits on its folds; time is kept for so many refits."""

@@ -176,7 +176,7 @@ def _run(context: RaceContext, candidates: Sequence[Candidate], max_cost_factor:
             [name for name, one in finalists.items() if one.classifier is classifier and keeps_labels(one.calibrator)],
         ),
         base_logits=outputs.logits,
-        notes=tuple(dict.fromkeys([*folds.notes, *_lost_accuracy(folds, refitted)])),
+        notes=tuple(dict.fromkeys([*folds.notes, *_lost_accuracy(folds, refitted), *folds.out_of_time()])),
         diagnostics=_diagnostics(trained, trials),
         rates=folds.rates,
         out_of_fold={
