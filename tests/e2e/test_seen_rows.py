@@ -66,7 +66,7 @@ def test_its_rows_are_found_in_another_file(service: Service, refit: tuple[Json,
     table = service.inspected("datasets", content, seen_by_model="no", split_shares=shares)
     report = service.get(service.calibrated(refit[0], table, method="temperature")["report_url"])
     said = [sentence for sentence in report["summary"] if "are left out" in sentence]
-    found = re.findall(r"(\d+) of (\d+) (\w+) rows", said[0])
+    found = re.findall(r"(\d+) of (\d+) (\w+) rows", " ".join(said))
     left_out = {split: int(gone) for gone, _, split in found}
     assert {split: int(whole) for _, whole, split in found} | {"train": 0} == table["splits"]
     assert sum(left_out.values()) == SEEN - ONLY_SOME

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 from torch import nn
 from torch.nn.modules.module import register_module_forward_pre_hook
 
 from fedlas.classifier import Classifier
+from fedlas.preconditions import Examined
 from tests.helpers.gaussian_classes import CENTRES, network, words
 from tests.helpers.plan_orders import an_order
 from worker.inside.calibration import calibrate
@@ -34,25 +36,34 @@ Passes = Counter[tuple[int, str]]
 def counted(rows: dict[str, Any]) -> Iterator[Passes]:
     """Rows that went through each network in evaluation, by (network in order of appearance, split); 0 is the upload.
 
-    Training is not counted.
+    Training is not counted, and what is tried on inputs before it neither: that has a bound of its own.
     """
     split_of = {row.tobytes(): str(split) for row, split in zip(rows["x"], rows["split"], strict=True)}
     passes: Passes = Counter()
     networks: list[nn.Module] = []
+    trying = False
 
     def note(module: nn.Module, inputs: tuple[Any, ...]) -> None:
-        if not isinstance(module, Classifier) or module.training:
+        if not isinstance(module, Classifier) or module.training or trying:
             return
         if not any(module is known for known in networks):
             networks.append(module)
         number = next(i for i, known in enumerate(networks) if module is known)
         passes.update((number, split_of[np.ascontiguousarray(row).tobytes()]) for row in inputs[0].cpu().numpy())
 
-    handle = register_module_forward_pre_hook(note)
-    try:
+    def answers(examined: Examined, inputs: Sequence[Any]) -> Any:
+        nonlocal trying
+        trying = True
+        try:
+            return tried(examined, inputs)
+        finally:
+            trying = False
+
+    handle, tried = register_module_forward_pre_hook(note), Examined.answers
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Examined, "answers", answers)
         yield passes
-    finally:
-        handle.remove()
+    handle.remove()
 
 
 def passes_of(folder: Path, **request: Any) -> tuple[str, Passes]:

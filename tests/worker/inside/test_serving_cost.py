@@ -42,11 +42,11 @@ def test_rows_of_any_length_are_measured_long(tmp_path: Path) -> None:
 
 
 def test_a_hostile_model_is_served_with_its_limit(tmp_path: Path) -> None:
-    """The largest first value makes at most 1,024 elements; a warning says so, and a hostile row is answered."""
+    """The largest first value makes at most 1,024 elements; an adjustment says so, and a hostile row is answered."""
     profile = inspected(HOSTILE["ConstantOfShape"].write(tmp_path), tmp_path / "out")
     assert profile["cost"]["sizes"] == "bounded"
     assert [bound["limit"] for bound in profile["cost"]["bounds"]] == [1024]
-    assert any("is limited to 1024" in warning for warning in profile["warnings"])
+    assert any("is limited to 1024" in told["message"] for told in profile["adjustments"])
     model = OpenModel(tmp_path / "out" / "served.onnx")
     rows = np.array([[2.5e8, 1, 1, 1], [0, 0, 0, 0]], np.float32)
     assert np.isfinite(model.run({"x": rows}, ["probabilities"])["probabilities"]).all()
