@@ -151,12 +151,13 @@ class _Watch:
         self._thread.join()
 
     def _look(self) -> None:
-        own = str(os.getpid())
+        own, cmdline = str(os.getpid()), Path("/proc/self/cmdline").read_bytes()
         while not self._done.wait(0.02):
             for entry in Path("/proc").glob("[0-9]*"):
                 try:
                     status = (entry / "status").read_text()
+                    forked = (entry / "cmdline").read_bytes() == cmdline  # and still as large as this process
                 except OSError:
                     continue
-                if f"\nPPid:\t{own}\n" in status and "VmHWM:" in status:
+                if not forked and f"\nPPid:\t{own}\n" in status and "VmHWM:" in status:
                     self.peak = max(self.peak, 1024 * int(status.partition("VmHWM:")[2].split()[0]))
