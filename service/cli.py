@@ -20,28 +20,48 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return int(options.run(options))
 
 
+def serve(arguments: Sequence[str]) -> int:
+    """`fedlas serve`."""
+    return main(["serve", *arguments])
+
+
+def api(arguments: Sequence[str]) -> int:
+    """`fedlas api`."""
+    return main(["api", *arguments])
+
+
+def demo(arguments: Sequence[str]) -> int:
+    """`fedlas demo`."""
+    return main(["demo", *arguments])
+
+
+def openapi(arguments: Sequence[str]) -> int:
+    """`fedlas openapi`."""
+    return main(["openapi", *arguments])
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="fedlas", description="Calibration as a service.")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
-    serve = commands.add_parser("serve", help="API, worker and broker on this machine")
-    _add_place(serve)
-    serve.set_defaults(run=_serve)
+    command = commands.add_parser("serve", help="API, worker and broker on this machine")
+    _add_place(command)
+    command.set_defaults(run=_serve)
 
-    api = commands.add_parser("api", help="the API alone; workers run with `python -m worker`")
-    _add_place(api)
-    api.add_argument("--fd", type=int, help="serve on this inherited listening socket")
-    api.add_argument("--heartbeat", type=int, metavar="FD", help="write a byte into this pipe while the API lives")
-    api.add_argument("--standby", action="store_true", help="load everything, and begin when a line comes on stdin")
-    api.set_defaults(run=_api)
+    command = commands.add_parser("api", help="the API alone; workers run with `python -m worker`")
+    _add_place(command)
+    command.add_argument("--fd", type=int, help="serve on this inherited listening socket")
+    command.add_argument("--heartbeat", type=int, metavar="FD", help="write a byte into this pipe while the API lives")
+    command.add_argument("--standby", action="store_true", help="load everything, and begin when a line comes on stdin")
+    command.set_defaults(run=_api)
 
-    demo = commands.add_parser("demo", help="from an overconfident classifier to calibrated predictions, over HTTP")
-    demo.add_argument("--short", action="store_true", help="fewer candidates, for a quick check")
-    demo.set_defaults(run=_demo)
+    command = commands.add_parser("demo", help="from an overconfident classifier to calibrated predictions, over HTTP")
+    command.add_argument("--short", action="store_true", help="fewer candidates, for a quick check")
+    command.set_defaults(run=_demo)
 
-    openapi = commands.add_parser("openapi", help="write the OpenAPI document")
-    openapi.add_argument("path", type=Path)
-    openapi.set_defaults(run=_openapi)
+    command = commands.add_parser("openapi", help="write the OpenAPI document")
+    command.add_argument("path", type=Path)
+    command.set_defaults(run=_openapi)
     return parser
 
 
