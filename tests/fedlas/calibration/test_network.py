@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -10,9 +12,13 @@ import onnxruntime as ort
 import pytest
 
 from fedlas.calibration import CalibrationOptions, calibrate
+from fedlas.calibration.preparation import notices_of, prepare
 from fedlas.data import SPLITS, Dataset, align
 from fedlas.errors import BaselineMismatch, Mismatch
 from fedlas.importers import GraphClassifier, load_onnx
+from fedlas.notice import Notice
+from fedlas.race.journal import FolderJournal
+from fedlas.training.checkpoints import read_state, write_state
 from tests.helpers.gaussian_classes import OVERCONFIDENT, network, world
 
 
@@ -111,6 +117,33 @@ def test_a_network_that_is_not_what_its_owner_expects_is_refused(tmp_path: Path)
     classifier, dataset = given(tmp_path)
     with pytest.raises(BaselineMismatch, match=r"99\.0 % was expected"):
         calibrate(classifier, dataset, CalibrationOptions(method="post_hoc", expected_accuracy=0.99))
+
+
+def test_what_explains_a_missed_accuracy_is_said_with_it(tmp_path: Path) -> None:
+    """Where two classes are exchanged, the error about the accuracy quotes what was found."""
+    classifier, dataset = given(tmp_path)
+    exchanged = replace(dataset, targets=np.array([1, 0, 2, 3])[dataset.targets])
+    (found,) = (n for n in prepare(classifier, exchanged, CalibrationOptions()).notices if n.severity == "error")
+    assert found.code == "label_order"
+    with pytest.raises(BaselineMismatch) as caught:
+        calibrate(classifier, exchanged, CalibrationOptions(method="post_hoc", expected_accuracy=0.9))
+    assert found.message in caught.value.message
+
+
+def test_what_one_attempt_found_is_found_by_the_next(tmp_path: Path) -> None:
+    """Notices come out of the journal of an earlier attempt, but not out of that of another job."""
+    start = prepare(*given(tmp_path), CalibrationOptions(method="post_hoc"))
+    saved: dict[str, Path] = {}
+    journal = partial(FolderJournal, tmp_path / "journal", on_saved=lambda name, file: saved.update({name: file}))
+    assert notices_of(start, journal(key="this", known={})) == start.notices
+    (name, file), *_ = saved.items()
+    path = tmp_path / "journal" / file
+    entry = read_state(path)
+    assert entry is not None
+    earlier = {**entry, "notices": [asdict(Notice("found_before", "It was found.", {}, "warning"))]}
+    write_state(path, earlier)
+    assert [one.code for one in notices_of(start, journal(key="this", known={name: path}))] == ["found_before"]
+    assert notices_of(start, journal(key="other", known={name: path})) == start.notices
 
 
 def test_a_refit_is_reported_with_what_it_added_and_learned_from(tmp_path: Path) -> None:

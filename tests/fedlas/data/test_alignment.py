@@ -85,6 +85,24 @@ def test_shapes_must_fit(array: np.ndarray, wanted: tuple[Any, ...], words: str)
     assert "'input'" in caught.value.message
 
 
+@pytest.mark.parametrize(
+    ("found", "wanted", "words"),
+    [
+        ((28, 20, 3), (3, 28, 20), "array.transpose(0, 3, 1, 2)"),
+        ((3, 28, 20), (28, 20, 3), "array.transpose(0, 2, 3, 1)"),
+        ((784,), (1, 28, 28), "reshape every row"),
+    ],
+)
+def test_rows_of_other_axes_are_to_be_transposed(found: tuple[int, ...], wanted: tuple[int, ...], words: str) -> None:
+    """Equal sizes in another order name the permutation of NumPy that mends them: to reshape would scramble them."""
+    with pytest.raises(Mismatch) as caught:
+        fitted(dataset(x=np.ones((60, *found))), spec(shape=("N", *wanted)))
+    assert words in caught.value.message
+    if "transpose" in words:
+        axes = [int(axis) for axis in words.split("(")[1].rstrip(")").split(",")]
+        assert np.ones((60, *found)).transpose(axes).shape == (60, *wanted)
+
+
 @pytest.mark.parametrize("free", ["seq", None, -1])
 def test_symbolic_dimensions_fit_anything(free: object) -> None:
     """A dimension that is no size accepts every size."""

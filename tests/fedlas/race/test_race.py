@@ -109,6 +109,7 @@ def test_without_time_the_temperature_still_finishes() -> None:
     assert all("budget" in c.reason for c in result.candidates[1:])
     assert result.temperature.parameters()["temperature"] > 1
     assert result.trained is None
+    assert [note for note in result.notes if "Nothing was trained" in note] == list(result.notes), "said once"
 
 
 @pytest.mark.parametrize("number", [1, 5, 14, 46])
