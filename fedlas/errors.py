@@ -6,6 +6,7 @@ FedLASError (ValueError)
 ├── Mismatch            model and dataset do not fit: `inputs_mismatch`, `class_mismatch`, …
 ├── BaselineMismatch    the uploaded model is far from the expected accuracy
 ├── PreconditionFailed  model and dataset certainly do not belong together: `label_order`, …
+├── ConversionError     an object in memory that cannot be written as a file that the service takes
 └── ExportError         a file that does not compute what was trained; another finalist is served in its place
 """
 
@@ -45,6 +46,10 @@ class BaselineMismatch(FedLASError):
 
 class PreconditionFailed(FedLASError):
     """Model and dataset fit in form, but something is certainly wrong; `accept_warnings` goes on in spite of it."""
+
+
+class ConversionError(FedLASError):
+    """A network, an estimator, a frame or a loader cannot be written as a file; the message says what to do."""
 
 
 class ExportError(FedLASError):

@@ -1,0 +1,235 @@
+"""A PyTorch module as an ONNX file: in inference, rows free, weights inside, proven against the module."""
+
+from __future__ import annotations
+
+import copy
+import inspect
+import tempfile
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from fedlas.conversion.columns import named_inputs
+from fedlas.conversion.proof import FEATURES, LOGITS, prove, tapped_tensor
+from fedlas.conversion.tapped_module import TappedModule
+from fedlas.errors import ConversionError
+
+if TYPE_CHECKING:
+    from fedlas.conversion import ModelFile
+
+#: What PyTorch's exporters write without converting.
+_OPSET = 20
+#: Rows of the export and of the proof: different, so that a fixed batch cannot pass; one row is traced as always one.
+_EXPORTED_ROWS, _PROVEN_ROWS = 2, 5
+
+
+def write_module(
+    module: nn.Module, folder: Path, *, example: Any, class_names: list[str] | None, features: str | None
+) -> ModelFile:
+    """Write `model.onnx`; raises ConversionError as `fedlas.conversion.model_file` does."""
+    from fedlas.conversion import ModelFile
+
+    notes: list[str] = []
+    network = _plain(module, notes)
+    _require_numbers(network)
+    names, inputs = _example(module, example)
+    with _in_inference(network):
+        tapped = TappedModule(network, names if isinstance(example, Mapping) and _named(example) else None, features)
+        inputs, answers = _answers(tapped, inputs, notes)
+        path = _written(tapped, names, inputs, folder, notes)
+        tensor = None if features is None else tapped_tensor(path)
+        prove(path, dict(zip(names, (value.numpy() for value in inputs), strict=True)), answers)
+    options = {"format": "onnx"}
+    if tensor is not None:
+        options["features"] = tensor
+    if answers.shape[1] == 1:
+        options["task"] = "binary"
+    if class_names is not None and len(class_names) != max(2, answers.shape[1]):
+        raise ConversionError(
+            "class_names_mismatch", f"{len(class_names)} class names for {answers.shape[1]} outputs of the module"
+        )
+    notes.insert(0, f"{type(module).__name__} was written as ONNX in inference, with free rows and its weights inside.")
+    return ModelFile(path, class_names, options, notes)
+
+
+def _plain(module: nn.Module, notes: list[str]) -> nn.Module:
+    """The network on the CPU in float32, out of the wrappers of distributed training and compilation."""
+    network = getattr(module, "_orig_mod", module)
+    if isinstance(network, nn.DataParallel | nn.parallel.DistributedDataParallel):
+        network = network.module
+    tensors = [*network.parameters(), *network.buffers()]
+    kinds = {value.dtype for value in tensors if value.is_floating_point()}
+    devices = {value.device.type for value in tensors}
+    if "meta" in devices:
+        raise ConversionError("no_weights", "the module lies on the device 'meta' and has no weights: load them first")
+    if devices <= {"cpu"} and kinds <= {torch.float32}:
+        return network
+    try:
+        network = copy.deepcopy(network).to("cpu", torch.float32)
+    except (RuntimeError, TypeError) as error:
+        raise ConversionError(
+            "not_copied", f"the module cannot be copied to the CPU ({error}): call .cpu().float() first"
+        ) from error
+    others = sorted({str(kind).removeprefix("torch.") for kind in kinds - {torch.float32}} | (devices - {"cpu"}))
+    notes.append(f"A copy on the CPU in float32 was written (the module is {', '.join(others)}).")
+    return network
+
+
+def _require_numbers(network: nn.Module) -> None:
+    for name, value in network.state_dict().items():
+        wrong = int((~torch.isfinite(value)).sum()) if isinstance(value, Tensor) and value.is_floating_point() else 0
+        if wrong:
+            what = "NaN" if torch.isnan(value).any() else "an infinite number"
+            raise ConversionError(
+                "non_finite_weights",
+                f"the model holds {what}: {wrong} of {value.numel()} numbers in '{name}'; a training that diverged "
+                "leaves such weights, take an earlier checkpoint",
+            )
+
+
+def _named(example: Mapping[Any, Any]) -> bool:
+    """Whether the names of an example are arguments of the module, rather than our names of nameless inputs."""
+    return list(example) != list(named_inputs([0] * len(example)))
+
+
+def _example(module: nn.Module, example: Any) -> tuple[list[str], list[Tensor]]:
+    """Names of the inputs, and some rows of each."""
+    if example is None:
+        raise ConversionError("example_needed", "a module is exported with a batch of its inputs: give `example`")
+    if hasattr(example, "to_numpy"):
+        example = example.to_numpy(dtype=np.float32)
+    if isinstance(example, Mapping) and _named(example):
+        given = {str(name): value for name, value in example.items()}
+    else:
+        values = list(example.values()) if isinstance(example, Mapping) else example
+        arrays = named_inputs(values if isinstance(values, tuple | list) else [values])
+        given = dict(zip([_argument(module)], arrays.values(), strict=True)) if len(arrays) == 1 else dict(arrays)
+    tensors = [torch.as_tensor(value).detach().cpu() for value in given.values()]
+    tensors = [value.float() if value.is_floating_point() else value for value in tensors]
+    rows = {len(value) if value.ndim else 0 for value in tensors}
+    if len(rows) != 1 or 0 in rows:
+        shapes = ", ".join(f"'{name}' {tuple(value.shape)}" for name, value in zip(given, tensors, strict=True))
+        raise ConversionError("bad_example", f"every input of the example needs rows, as many as the others: {shapes}")
+    return list(given), [_as_many(value, _PROVEN_ROWS) for value in tensors]
+
+
+def _as_many(value: Tensor, rows: int) -> Tensor:
+    return value[torch.arange(rows) % len(value)].contiguous()
+
+
+def _argument(module: nn.Module) -> str:
+    """What the module calls its first input, for whoever sends rows by name."""
+    parameters = list(inspect.signature(module.forward).parameters.values())
+    plain = parameters and parameters[0].kind is inspect.Parameter.POSITIONAL_OR_KEYWORD
+    return parameters[0].name if plain else "x"
+
+
+@contextmanager
+def _in_inference(network: nn.Module) -> Iterator[None]:
+    """Every part in inference, and afterwards in the mode that it was in."""
+    modes = {part: part.training for part in network.modules()}
+    network.eval()
+    try:
+        yield
+    finally:
+        for part, mode in modes.items():
+            part.training = mode
+
+
+def _answers(
+    tapped: TappedModule, inputs: list[Tensor], notes: list[str]
+) -> tuple[list[Tensor], np.ndarray[Any, np.dtype[Any]]]:
+    """The inputs as the module takes them, and its scores of them (N, K)."""
+    failures: list[Exception] = []
+    whole = any(not value.is_floating_point() for value in inputs)
+    for attempt in (inputs, [value.float() for value in inputs]) if whole else (inputs,):
+        try:
+            with torch.no_grad():
+                logits = tapped(*attempt)[0]
+        except ConversionError:
+            raise
+        except Exception as error:  # whatever the module raises
+            failures.append(error)
+            continue
+        if attempt is not inputs:
+            notes.append("Whole numbers of the example were given as float32, since the module takes no others.")
+        if not torch.isfinite(logits).all():
+            raise ConversionError("non_finite_answers", "the model answers the example with NaN or infinite scores")
+        return attempt, logits.numpy()
+    shapes = ", ".join(f"{tuple(value.shape)} {str(value.dtype).removeprefix('torch.')}" for value in inputs)
+    raise ConversionError(
+        "bad_example",
+        f"the module does not take the example ({shapes}): {type(failures[0]).__name__}: {_first(failures[0])}",
+    ) from failures[0]
+
+
+def _written(
+    tapped: TappedModule, names: Sequence[str], inputs: Sequence[Tensor], folder: Path, notes: list[str]
+) -> Path:
+    """The file by PyTorch's exporter of today, or by its older one where that cannot."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path, failures = folder / "model.onnx", []
+    rows = tuple(_as_many(value, _EXPORTED_ROWS) for value in inputs)
+    outputs = [LOGITS, *([FEATURES] if tapped.features else [])]
+    for title, export in (("torch.export", _by_dynamo), ("TorchScript", _by_torchscript)):
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # of the exporter about itself
+                export(tapped, rows, path, list(names), outputs)
+        except OSError as error:
+            raise ConversionError("cannot_write", f"{path} cannot be written: {error.strerror}") from error
+        except Exception as error:  # the exporters raise whatever they run into
+            failures.append(f"{title}: {type(error).__name__}: {_first(error)}")
+            continue
+        if failures:
+            notes.append("PyTorch's older exporter (TorchScript) wrote it, since torch.export could not.")
+        return path
+    raise ConversionError(
+        "not_exportable",
+        f"PyTorch cannot write the module as ONNX ({'; '.join(failures)}); see torch.export about what forward may do, "
+        "or calibrate its scores (`fedlas.calibrate(logits=…, labels=…)`, `POST /v1/calibrators`)",
+    )
+
+
+def _by_dynamo(
+    tapped: TappedModule, rows: tuple[Tensor, ...], path: Path, names: list[str], outputs: list[str]
+) -> None:
+    free = (tuple({0: torch.export.Dim("N")} for _ in rows),)  # one argument, `*inputs`
+    program = torch.onnx.export(
+        *(tapped, rows),
+        opset_version=_OPSET,
+        input_names=names,
+        output_names=outputs,
+        dynamo=True,
+        dynamic_shapes=free,
+        verbose=False,
+    )
+    assert program is not None
+    program.save(path, external_data=False)
+
+
+def _by_torchscript(
+    tapped: TappedModule, rows: tuple[Tensor, ...], path: Path, names: list[str], outputs: list[str]
+) -> None:
+    free = {name: {0: "N"} for name in [*names, *outputs]}
+    with tempfile.TemporaryDirectory() as folder:  # nothing lies at `path` unless it is whole
+        draft = Path(folder, "model.onnx")
+        torch.onnx.export(
+            *(tapped, rows, draft),
+            opset_version=_OPSET,
+            input_names=names,
+            output_names=outputs,
+            dynamo=False,
+            dynamic_axes=free,
+        )
+        path.write_bytes(draft.read_bytes())
+
+
+def _first(error: BaseException) -> str:
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), "no message")[:200]

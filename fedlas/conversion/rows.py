@@ -1,0 +1,173 @@
+"""Rows: what a program holds as data, told apart and brought into arrays by name."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from itertools import islice
+from typing import Any
+
+import numpy as np
+
+from fedlas.conversion.columns import (
+    LABEL_NAMES,
+    ROLES,
+    SPLITS,
+    Array,
+    Rows,
+    as_array,
+    found_roles,
+    is_tensor,
+    named_inputs,
+)
+from fedlas.conversion.loaders import batches, collected, is_loaded
+from fedlas.errors import ConversionError
+
+_EXAMPLE_ROWS, _LOADED_ROWS = 32, 256
+_KINDS = (
+    "rows are a path, (X, y), a mapping of arrays, a pandas frame, a Dataset or DataLoader of PyTorch, or a mapping "
+    "{'train': …, 'calibration': …, 'test': …} of these"
+)
+
+
+def rows_of(data: object, roles: Mapping[str, Any]) -> Rows:
+    """The rows of anything that holds some; raises ConversionError where they are none."""
+    if isinstance(data, Mapping) and data and set(data) <= set(SPLITS):
+        return _parts({str(name): part for name, part in data.items() if part is not None}, roles)
+    rows = _single(data, roles)
+    _check_lengths(rows)
+    return rows
+
+
+def first_inputs(data: object) -> Any:
+    """A batch of the inputs of `data`, of at most 32 rows: a frame of a frame, else arrays by name."""
+    if isinstance(data, Mapping) and data and set(data) <= set(SPLITS):
+        return first_inputs(next(part for part in data.values() if part is not None))
+    if _is_frame(table := _as_frame(data)):
+        label = next((name for name in LABEL_NAMES if name in table.columns), None)
+        return table.head(_EXAMPLE_ROWS).drop(columns=[name for name in (label, *ROLES) if name in table.columns])
+    if _is_pair(data) and _is_frame(features := _as_frame(data[0])):  # type: ignore[index]
+        return features.head(_EXAMPLE_ROWS)
+    if is_loaded(data):
+        inputs = collected(islice(batches(data, _EXAMPLE_ROWS), 1)).inputs()
+    else:
+        inputs = _single(data, {}).inputs()
+    return {name: array[:_EXAMPLE_ROWS] for name, array in inputs.items()}
+
+
+def _single(data: object, roles: Mapping[str, Any]) -> Rows:
+    if _is_frame(table := _as_frame(data)):
+        from fedlas.conversion.frames import frame_rows
+
+        return frame_rows(table, roles)
+    if _is_dataset(data):
+        return _of_dataset(data)
+    if is_loaded(data):
+        return collected(batches(data, _LOADED_ROWS), roles)
+    if isinstance(data, Mapping):
+        return _of_mapping({str(name): as_array(value, str(name)) for name, value in data.items()}, roles)
+    if _is_pair(data):
+        return _of_pair(*data, roles)  # type: ignore[misc, call-arg]
+    if hasattr(data, "__array__") or is_tensor(data):
+        return Rows({"x": as_array(data, "x")})
+    kind = type(data)
+    raise ConversionError("unknown_data", f"{_KINDS}; this is a {kind.__module__}.{kind.__name__}")
+
+
+def _of_mapping(columns: dict[str, Array], roles: Mapping[str, Any]) -> Rows:
+    return Rows(columns, found_roles(columns, roles))
+
+
+def _of_pair(inputs: Any, labels: Any, roles: Mapping[str, Any]) -> Rows:
+    rows = _single(inputs, {}) if _is_frame(_as_frame(inputs)) or isinstance(inputs, Mapping) else None
+    if rows is None:
+        several = isinstance(inputs, tuple | list) and len(inputs) > 0 and np.ndim(inputs[0]) > 1
+        rows = Rows(named_inputs(list(inputs) if several else [inputs]))
+    if labels is None:
+        return rows
+    rows.roles.pop("label", None)  # a column that is called so is an input here
+    name = "label"
+    while name in rows.columns:
+        name += "_"
+    rows.columns[name] = as_array(labels, "y")
+    rows.roles = {**rows.roles, **roles, "label": name}
+    return rows
+
+
+def _of_dataset(data: Any) -> Rows:
+    """A `fedlas.data.Dataset`, whose splits stay."""
+    keep = np.flatnonzero(np.asarray(data.splits) >= 0) if data.labelled else np.arange(len(data))
+    columns = {name: np.asarray(array)[keep] for name, array in data.inputs.items()}
+    if not data.labelled:
+        return Rows(columns)
+    names = np.array(data.class_names)
+    roles: dict[str, Any] = {"label": "label", "split": "split"}
+    columns["label"] = names[data.targets[keep]] if data.class_names_given else data.targets[keep]
+    columns["split"] = np.array(SPLITS)[data.splits[keep]]
+    for role, array in {"group": data.groups, "weight": data.weights, "id": data.ids}.items():
+        if array is not None:
+            columns[role], roles[role] = array[keep], role
+    return Rows(columns, roles)
+
+
+def _parts(parts: Mapping[str, object], roles: Mapping[str, Any]) -> Rows:
+    """Parts by the name of their split, one after the other."""
+    if not parts:
+        raise ConversionError("empty", "all parts are None: at least calibration and test rows are needed")
+    found = {}
+    for split, part in parts.items():
+        try:
+            found[split] = _single(part, roles)
+            _check_lengths(found[split])
+        except ConversionError as error:
+            raise ConversionError(error.code, f"the {split} part: {error.message}") from error
+    first_name, first = next(iter(found.items()))
+    for split, rows in found.items():
+        if set(rows.columns) != set(first.columns):
+            here, there = ", ".join(list(rows.columns)[:20]), ", ".join(list(first.columns)[:20])
+            raise ConversionError("parts_differ", f"the {split} part has {here}; the {first_name} part has {there}")
+        if "split" in rows.roles:
+            raise ConversionError("split_twice", f"the {split} part has a column '{rows.roles['split']}' of its own")
+    columns = {
+        name: _joined(name, {split: rows.columns[name] for split, rows in found.items()}) for name in first.columns
+    }
+    lengths = [len(next(iter(rows.columns.values()))) for rows in found.values()]
+    split = "split" if "split" not in columns else "split_"
+    columns[split] = np.repeat(list(found), lengths)
+    notes = dict.fromkeys(note for rows in found.values() for note in rows.notes)
+    return Rows(columns, {**first.roles, "split": split}, first.table, list(notes))
+
+
+def _joined(name: str, parts: Mapping[str, Array]) -> Array:
+    if len({array.shape[1:] for array in parts.values()}) > 1:
+        shapes = ", ".join(f"{split} {array.shape}" for split, array in parts.items())
+        raise ConversionError("parts_differ", f"'{name}' has another shape in each part: {shapes}")
+    return np.concatenate(list(parts.values()))
+
+
+def _check_lengths(rows: Rows) -> None:
+    lengths = {name: len(array) if array.ndim else -1 for name, array in rows.columns.items()}
+    if not lengths or 0 in lengths.values():
+        raise ConversionError("empty", "there are no rows")
+    if len(set(lengths.values())) > 1:
+        shown = ", ".join(f"'{name}' {length if length >= 0 else 'a single value'}" for name, length in lengths.items())
+        raise ConversionError("length_mismatch", f"arrays of rows differ in length: {shown}")
+
+
+def _as_frame(data: object) -> Any:
+    """Frames of others (polars, Arrow) as one of pandas."""
+    return data.to_pandas() if hasattr(data, "to_pandas") and hasattr(data, "columns") else data
+
+
+def _is_frame(data: object) -> bool:
+    pandas = sys.modules.get("pandas")
+    return pandas is not None and isinstance(data, pandas.DataFrame)
+
+
+def _is_dataset(data: object) -> bool:
+    module = sys.modules.get("fedlas.data.dataset")
+    return module is not None and isinstance(data, module.Dataset)
+
+
+def _is_pair(data: object) -> bool:
+    return isinstance(data, tuple | list) and len(data) == 2
