@@ -26,7 +26,7 @@ if TYPE_CHECKING:
         NormConfidenceIndicator,
     )
 
-__version__ = "0.1.0"
+    __version__: str
 
 _PACKAGES = {
     *("calibration", "calibrators", "export", "gate", "guarantees", "importers"),
@@ -52,6 +52,10 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
+    if name == "__version__":  # said once, in pyproject.toml
+        from importlib.metadata import version
+
+        return version("fedlas")
     if name in _PACKAGES:
         return import_module(f"fedlas.{name}")
     if name in __all__:

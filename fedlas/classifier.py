@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from abc import abstractmethod
 
+from fedlas.extras import require
+
+require("library", "torch")
+
 from torch import Tensor, nn
 
 

@@ -20,6 +20,10 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from fedlas.extras import require
+
+require("arrays", "numpy", "scipy")
+
 from fedlas.calibration.evaluation import CalibrationOptions, Evaluation
 
 if TYPE_CHECKING:

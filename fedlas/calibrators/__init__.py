@@ -7,6 +7,10 @@ wrong, Platt 1999), then keeps the fit finite.
 
 from __future__ import annotations
 
+from fedlas.extras import require
+
+require("arrays", "numpy", "scipy")
+
 from fedlas.calibrators.affine import AffineScaling
 from fedlas.calibrators.base import Calibrator, LogitsCalibrator, Parameters, softmax
 from fedlas.calibrators.beta import BetaScaling

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from fedlas.extras import require
+
+require("arrays", "numpy", "scipy")
+
 from fedlas.data.alignment import align, align_inputs, used_inputs
 from fedlas.data.dataset import MIN_SPLIT_ROWS, SEEN_BY_MODEL, SPLITS, Dataset
 from fedlas.data.duplicates import shared_rows

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from fedlas.extras import require
+
+require("arrays", "numpy", "scipy")
+
 from fedlas.deployment.deployment import Deployment
 from fedlas.deployment.priors import (
     CLASS_PRIORS,

@@ -13,6 +13,10 @@ Both are fitted on the `guarantee` rows, which nothing else has used:
 
 from __future__ import annotations
 
+from fedlas.extras import require
+
+require("arrays", "numpy", "scipy")
+
 from fedlas.guarantees.guarantees import EVERY_CLASS, Guarantees, GuaranteesDocument, Unreachable
 
 __all__ = ["EVERY_CLASS", "Guarantees", "GuaranteesDocument", "Unreachable"]

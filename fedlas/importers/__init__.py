@@ -5,6 +5,10 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING
 
+from fedlas.extras import require
+
+require("library", "torch", "onnx")
+
 if TYPE_CHECKING:
     from fedlas.importers.architectures import NativeClassifier, load_architecture
     from fedlas.importers.onnx import GraphClassifier, InputSpec, OnnxClassifier, check_parity, load_onnx

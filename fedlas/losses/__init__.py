@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from fedlas.extras import require
+
+require("library", "torch")
+
 from fedlas.losses.baselines import ACLSLoss, CrossEntropyLoss, FocalLoss, LabelSmoothingLoss, MbLSLoss
 from fedlas.losses.fedlas import (
     BidirectionalCalibrationGate,

@@ -5,6 +5,10 @@ as a success. Each module looks for one family of mistakes on the calibration ro
 evidence and, where one explains the labels, the remedy.
 """
 
+from fedlas.extras import require
+
+require("library", "torch", "onnx")
+
 from fedlas.preconditions.examination import Examined, examine, require_accepted
 
 __all__ = ["Examined", "examine", "require_accepted"]

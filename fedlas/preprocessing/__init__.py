@@ -6,6 +6,10 @@ calling it on the bytes of a file does it, and `preprocess_all` does it to many 
 
 from __future__ import annotations
 
+from fedlas.extras import require
+
+require("images", "PIL", "numpy")
+
 from fedlas.preprocessing.decoding import MAX_PIXELS, BadImage, ImageFacts, checked_image, image_facts
 from fedlas.preprocessing.parallel import in_parallel, preprocess_all, usable_cores
 from fedlas.preprocessing.steps import Preprocessing

@@ -8,6 +8,10 @@ from __future__ import annotations
 from importlib import import_module
 from typing import Any
 
+from fedlas.extras import require
+
+require("arrays", "numpy", "scipy")
+
 _NAMES = {
     "candidates": ("METHODS", "Candidate", "make_loss"),
     "journal": ("FolderJournal", "Journal", "MemoryJournal"),

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from fedlas.extras import require
+
+require("library", "numpy", "jinja2")
+
 from fedlas.report.build import build_report
 from fedlas.report.diagrams import reliability_svg, risk_coverage_svg
 from fedlas.report.document import CalibrationReport

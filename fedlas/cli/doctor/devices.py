@@ -1,0 +1,103 @@
+"""The devices that ONNX Runtime and PyTorch really compute on, found by computing."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import tempfile
+from collections.abc import Iterator
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+Line = dict[str, str]
+
+#: y = x @ x for a float matrix of 2 by 2.
+_GRAPH = base64.b64decode(
+    "CAg6QAoRCgF4CgF4EgF5IgZNYXRNdWwSAWdaEwoBeBIOCgwIARIICgIIAgoCCAJiEwoBeRIOCgwIARIICgIIAgoCCAJCBAoAEA0="
+)
+_CUDA, _CPU = "CUDAExecutionProvider", "CPUExecutionProvider"
+_MATRIX, _SQUARE = [[1.0, 2.0], [3.0, 4.0]], [[7.0, 10.0], [15.0, 22.0]]
+
+
+def onnx_runtime() -> Iterator[Line]:
+    """Which provider computed a tiny graph, of those that predictions ask for."""
+    os.environ["ORT_DISABLE_TELEMETRY"] = "1"
+    import numpy as np
+    import onnxruntime as ort
+
+    ort.set_default_logger_severity(4)
+    offered = [name for name in (_CUDA, _CPU) if name in ort.get_available_providers()]
+    options = ort.SessionOptions()
+    options.log_severity_level = 4
+    options.enable_profiling = True  # a session names the providers that it has; its profile, the one that computed
+    with tempfile.TemporaryDirectory() as folder:
+        options.profile_file_prefix = os.path.join(folder, "profile")
+        session = ort.InferenceSession(_GRAPH, options, providers=offered)
+        squared = session.run(None, {"x": np.array(_MATRIX, dtype=np.float32)})[0].tolist()
+        used = _provider(Path(session.end_profiling()))
+    told = f"{_build()}: a session computed on {used}"
+    yield _judged("ONNX Runtime", told, squared, on_gpu=used == _CUDA, remedy=_runtime_remedy(offered))
+
+
+def _provider(profile: Path) -> str:
+    nodes = [event for event in json.loads(profile.read_text()) if event.get("cat") == "Node"]
+    return next((node["args"]["provider"] for node in nodes if node["args"].get("provider")), "nothing")
+
+
+def _build() -> str:
+    for name in ("onnxruntime-gpu", "onnxruntime"):
+        try:
+            return f"{name} {version(name)}"
+        except PackageNotFoundError:
+            continue
+    return "onnxruntime of unknown origin"
+
+
+def _runtime_remedy(offered: list[str]) -> str:
+    if _CUDA not in offered:
+        return "this build knows no GPU: pip uninstall -y onnxruntime && pip install onnxruntime-gpu"
+    return (
+        "this build does not find the libraries of CUDA and cuDNN: pip install 'onnxruntime-gpu[cuda,cudnn]' "
+        "and name their folders in LD_LIBRARY_PATH, or install CUDA on this machine"
+    )
+
+
+def pytorch() -> Iterator[Line]:
+    """Which device computed a product of matrices, of those that training asks for."""
+    import torch
+
+    device = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    squared = (torch.tensor(_MATRIX, device=device) @ torch.tensor(_MATRIX, device=device)).cpu().tolist()
+    told = f"{torch.__version__}: a product was computed on {_described(device)}"
+    yield _judged("PyTorch", told, squared, on_gpu=device != "cpu", remedy=_torch_remedy())
+
+
+def _described(device: str) -> str:
+    import torch
+
+    if device == "cuda":
+        facts = torch.cuda.get_device_properties(0)
+        return f"{device}, {facts.name} with {facts.total_memory / 1024**3:.0f} GiB; {torch.cuda.device_count()} in all"
+    return f"{device} with {torch.get_num_threads()} threads" if device == "cpu" else device
+
+
+def _torch_remedy() -> str:
+    import torch
+
+    if torch.version.cuda is None:
+        return "this build of PyTorch knows no CUDA: install one that does, see https://pytorch.org/get-started/locally"
+    return f"PyTorch is built for CUDA {torch.version.cuda} and finds no device: look at nvidia-smi, update the driver"
+
+
+def _judged(name: str, found: str, squared: list[list[float]], *, on_gpu: bool, remedy: str) -> Line:
+    if squared != _SQUARE:
+        return {"name": name, "status": "fail", "found": f"{found}, and the result was wrong: {squared}"}
+    if _has_gpu() and not on_gpu:
+        return {"name": name, "status": "warn", "found": f"{found}, although this machine has a GPU", "remedy": remedy}
+    return {"name": name, "status": "ok", "found": found}
+
+
+def _has_gpu() -> bool:
+    """Whether the system shows a GPU of NVIDIA, whatever libraries make of it."""
+    return any(Path("/dev").glob("nvidia[0-9]*"))

@@ -1,0 +1,153 @@
+"""The service's checks of `fedlas doctor`: database, broker and stored files, by the `FEDLAS_*` settings.
+
+Nothing is made or changed: what `fedlas serve` would make when it first starts is named as such.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from pathlib import Path
+
+from pydantic import ValidationError
+from redis import Redis
+from redis.backoff import NoBackoff
+from redis.exceptions import AuthenticationError, RedisError
+from redis.retry import Retry
+from sqlalchemy import Engine, make_url
+from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
+
+from service.registry.database import open_engine
+from service.registry.errors import Unavailable
+from service.registry.migrate import is_current
+from service.settings import ServiceSettings
+
+_TIMEOUT_S = 3.0
+
+Line = dict[str, str]
+
+
+def check() -> Iterator[Line]:
+    """The settings; and where they make sense, database, broker and files, asked at the same time."""
+    try:
+        settings = ServiceSettings()
+    except ValidationError as error:
+        for mistake in error.errors():
+            variable = f"FEDLAS_{'_'.join(map(str, mistake['loc'])).upper()}"
+            yield _line("settings", "fail", f"{variable}: {mistake['msg']}", f"correct or unset {variable}")
+        return
+    checks: list[Callable[[ServiceSettings], Line]] = [database, broker, files]
+    with ThreadPoolExecutor(len(checks)) as pool:
+        for line in [pool.submit(one, settings) for one in checks]:
+            yield line.result()
+
+
+def database(settings: ServiceSettings) -> Line:
+    """Whether the database answers, and whether its tables are those of this version."""
+    url, remedy = settings.resolved_database_url, "correct FEDLAS_DATABASE_URL, or start the database"
+    try:
+        parsed = make_url(url)
+        shown = parsed.render_as_string(hide_password=True)
+        if parsed.get_backend_name() not in ("sqlite", "postgresql"):
+            return _line("database", "fail", f"{shown} is neither SQLite nor PostgreSQL", "correct FEDLAS_DATABASE_URL")
+        if parsed.get_backend_name() == "sqlite" and not Path(parsed.database or "").exists():
+            return _line("database", "skip", f"{shown} is not there yet", "fedlas serve makes it")
+        engine = open_engine(url)
+    except (NoSuchModuleError, ModuleNotFoundError) as error:
+        return _line(
+            "database",
+            "fail",
+            f"{shown}: {error}",
+            "correct the driver (postgresql+psycopg) or pip install 'fedlas[postgresql]'",
+        )
+    except ArgumentError:
+        return _line(
+            "database", "fail", "FEDLAS_DATABASE_URL is no URL", "postgresql+psycopg://USER:PASSWORD@HOST/NAME"
+        )
+    except (OSError, SQLAlchemyError) as error:
+        return _line("database", "fail", f"{shown}: {_first_line(error)}", remedy)
+    return _tables(engine, shown, remedy)
+
+
+def _tables(engine: Engine, shown: str, remedy: str) -> Line:
+    try:
+        if is_current(engine):
+            return _line("database", "ok", f"{shown} answers, and its tables are of this version")
+    except (SQLAlchemyError, Unavailable) as error:
+        return _line("database", "fail", f"{shown}: {_first_line(error)}", remedy)
+    finally:
+        engine.dispose()
+    return _line(
+        "database", "warn", f"{shown} answers, and its tables are of another version", "fedlas api prepares them"
+    )
+
+
+def broker(settings: ServiceSettings) -> Line:
+    """Whether the broker answers."""
+    url, given = settings.resolved_broker_url, settings.broker_url is not None
+    if not given and not Path(url.removeprefix("redis+socket://")).exists():
+        return _line("broker", "skip", "the embedded broker is not running here", "fedlas serve starts it")
+    shown = _without_password(url)
+    try:
+        once = Retry(NoBackoff(), 0)
+        address = url.replace("redis+socket://", "unix://")
+        with Redis.from_url(
+            address, socket_timeout=_TIMEOUT_S, socket_connect_timeout=_TIMEOUT_S, retry=once
+        ) as client:
+            client.ping()
+    except AuthenticationError as error:
+        return _line("broker", "fail", f"{shown}: {error}", "correct the password in FEDLAS_BROKER_URL")
+    except (RedisError, OSError, ValueError) as error:
+        return _line("broker", "fail", f"{shown}: {error}", "start the broker, or correct FEDLAS_BROKER_URL")
+    return _line("broker", "ok", f"{shown} answers")
+
+
+def files(settings: ServiceSettings) -> Line:
+    """Whether stored files can be written to their folder, and their bucket answers."""
+    if settings.artifact_bucket is not None:
+        return _bucket(*settings.artifact_bucket)
+    folder = settings.resolved_artifacts
+    if not folder.exists():
+        return _line("files", "skip", f"{folder} is not there yet", "fedlas serve makes it")
+    try:
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        remedy = "give this user the folder, or let FEDLAS_ARTIFACTS name another"
+        return _line("files", "fail", f"{folder}: {(error.strerror or str(error)).lower()}", remedy)
+    return _line("files", "ok", f"{folder} can be written to")
+
+
+def _bucket(name: str, prefix: str) -> Line:
+    where = f"s3://{name}/{prefix}" if prefix else f"s3://{name}"
+    try:
+        from service.registry.s3 import Bucket  # boto3 is an extra
+    except ModuleNotFoundError:
+        return _line("files", "fail", f"{where} needs boto3, which is not installed", "pip install 'fedlas[s3]'")
+    try:
+        bucket = Bucket(name, prefix)
+        bucket.clock()
+        bucket.close()
+    except (Unavailable, ValueError) as error:
+        cause = error.__cause__ or error
+        remedy = "look at FEDLAS_ARTIFACTS and the AWS_* variables (keys, region, endpoint)"
+        return _line("files", "fail", f"{where}: {_first_line(cause)}", remedy)
+    return _line("files", "ok", f"{where} answers")
+
+
+def _without_password(url: str) -> str:
+    with suppress(ArgumentError, ValueError):
+        return make_url(url).render_as_string(hide_password=True)
+    return "FEDLAS_BROKER_URL"
+
+
+def _first_line(error: BaseException) -> str:
+    """The driver's words, without the statement and the link that SQLAlchemy adds."""
+    cause = error.__cause__ if isinstance(error, Unavailable) and error.__cause__ else error
+    return str(getattr(cause, "orig", None) or cause).strip().splitlines()[0]
+
+
+def _line(name: str, status: str, found: str, remedy: str = "") -> Line:
+    return {"name": name, "status": status, "found": found, "remedy": remedy}

@@ -1,0 +1,39 @@
+"""What is said where a library of an extra is not installed. `tests/packaging` says it in an empty environment."""
+
+from __future__ import annotations
+
+import re
+import sys
+from pathlib import Path
+
+import pytest
+
+from fedlas.cli.doctor.installed import requirements
+from fedlas.extras import MissingExtra, require
+
+ROOT = Path(__file__).parents[2]
+_REQUIRE = re.compile(r'^require\("(\w+)", (.*)\)$', re.MULTILINE)
+
+
+def test_what_is_missing_is_named_with_the_extra() -> None:
+    """The sentence says what to type, and the error stays a `ModuleNotFoundError`."""
+    with pytest.raises(ModuleNotFoundError) as raised:
+        require("arrays", "numpy", "fedlas_absent")
+    assert str(raised.value) == "this needs fedlas_absent, which is not installed: pip install 'fedlas[arrays]'"
+    assert isinstance(raised.value, MissingExtra)
+    assert (raised.value.name, raised.value.extra) == ("fedlas_absent", "arrays")
+
+
+def test_what_is_there_is_not_loaded() -> None:
+    """Asking costs no import."""
+    require("sklearn", "this", "sklearn")
+    assert "this" not in sys.modules
+
+
+def test_every_named_extra_brings_what_is_required() -> None:
+    """The command that is named installs what is missing."""
+    names = {"PIL": "pillow", "sklearn": "scikit-learn"}
+    found = [match for path in (ROOT / "fedlas").rglob("*.py") for match in _REQUIRE.findall(path.read_text())]
+    assert len(found) >= 16
+    for extra, modules in found:
+        assert {names.get(name, name) for name in re.findall(r"\w+", modules)} <= set(requirements(extra)), extra

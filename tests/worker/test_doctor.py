@@ -1,0 +1,33 @@
+"""The worker's check of `fedlas doctor`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from worker import doctor
+from worker.sandbox import confinement
+
+
+def test_it_names_what_uploads_are_opened_with(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A line for each control that a real sandbox reports here, and no folder is made."""
+    monkeypatch.setenv("FEDLAS_DATA_DIR", str(tmp_path / "data"))
+    lines = {line["name"]: line for line in doctor.check()}
+    report = confinement.status(tmp_path)
+    assert set(lines) == {f"sandbox, {name.replace('_', ' ')}" for name in report}
+    for name, state in report.items():
+        assert lines[f"sandbox, {name.replace('_', ' ')}"]["status"] == ("ok" if state.startswith("on") else "warn")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_is_missing_is_a_warning_with_a_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in the worker's log: an old kernel does not keep a service from running."""
+    monkeypatch.setattr(confinement, "status", lambda _: {"files": "off: syscall: Function not implemented"})
+    found = {line["name"]: line for line in doctor.check()}["sandbox, files"]
+    assert found == {
+        "name": "sandbox, files", "status": "warn",
+        "found": "uploads are opened without this protection: reads and writes only what it is given "
+        "(syscall: Function not implemented)",
+        "remedy": "Linux 5.13 or newer with Landlock among lsm= of the kernel",
+    }  # fmt: skip
