@@ -1,1 +1,77 @@
-"""The client of a FedLAS service: models and datasets out, calibrated predictions and typed reports back."""
+"""The client of a FedLAS service: models and datasets out, calibrated predictions and typed reports back.
+
+    from fedlas.client import Client
+
+    client = Client()                                            # FEDLAS_URL, FEDLAS_API_KEY, or a profile
+    job = client.calibrate("digits.onnx", "digits.npz", budget=2, publish_as="digits")
+    print(job.verdict, job.report().metrics.calibrated.nll)
+    client.predict("digits", rows).confidences
+
+`AsyncClient` is the same for code that awaits. Errors: `fedlas.client.errors`; messages to webhooks:
+`fedlas.client.webhooks.verify`. The names are loaded on first use.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from fedlas.client._async.client import AsyncClient
+    from fedlas.client._async.jobs import AsyncJob
+    from fedlas.client._sync.client import Client
+    from fedlas.client._sync.jobs import Job
+    from fedlas.client.errors import ClientError
+    from fedlas.client.predictions import Predictions
+    from fedlas.client.raw_response import RawResponse
+    from fedlas.client.records.answers import Prediction
+    from fedlas.client.records.events import Event
+    from fedlas.client.records.files import Calibrator, Dataset, Model, Name
+    from fedlas.client.records.runs import BatchRecord
+    from fedlas.client.reports import Report
+
+_MODULES = {
+    "AsyncClient": "_async.client",
+    "AsyncJob": "_async.jobs",
+    "BatchRecord": "records.runs",
+    "Calibrator": "records.files",
+    "Client": "_sync.client",
+    "ClientError": "errors",
+    "Dataset": "records.files",
+    "Event": "records.events",
+    "Job": "_sync.jobs",
+    "Model": "records.files",
+    "Name": "records.files",
+    "Prediction": "records.answers",
+    "Predictions": "predictions",
+    "RawResponse": "raw_response",
+    "Report": "reports",
+}
+
+__all__ = [
+    "AsyncClient",
+    "AsyncJob",
+    "BatchRecord",
+    "Calibrator",
+    "Client",
+    "ClientError",
+    "Dataset",
+    "Event",
+    "Job",
+    "Model",
+    "Name",
+    "Prediction",
+    "Predictions",
+    "RawResponse",
+    "Report",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _MODULES:
+        return getattr(import_module(f"fedlas.client.{_MODULES[name]}"), name)
+    raise AttributeError(f"module 'fedlas.client' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,99 @@
+"""Datasets: files of rows, and what inspection found in them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from os import PathLike
+from typing import Any, Unpack
+
+from fedlas.client._async.final import until_final
+from fedlas.client._async.pages import AsyncPages
+from fedlas.client._async.sending import sending_dataset
+from fedlas.client._async.transport import AsyncTransport
+from fedlas.client._async.uploads import OnUpload, upload
+from fedlas.client.conversions import Sendable
+from fedlas.client.orders import DatasetOptions
+from fedlas.client.queries import given, path_part, query
+from fedlas.client.records.files import Dataset
+from fedlas.client.records.page import Page
+
+_PATH = "/v1/datasets"
+
+
+class AsyncDatasets:
+    """`client.datasets`: rows with labels and splits, or rows that are only to be predicted."""
+
+    def __init__(self, transport: AsyncTransport) -> None:
+        self._transport = transport
+
+    async def upload(
+        self,
+        data: str | PathLike[str] | Any,
+        *,
+        wait: bool = True,
+        on_upload: OnUpload | None = None,
+        **options: Unpack[DatasetOptions],
+    ) -> Dataset:
+        """Upload a dataset: an npz, csv, parquet or zipped image folder, or an object that is written as one first.
+
+        Args:
+            data: a path; or `(X, y)`, a mapping of arrays, a data frame, a `Dataset` or `DataLoader`, or one of these
+                for each split, `{"train": …, "calibration": …, "test": …}`.
+            wait: until inspection has found it ready.
+            on_upload: told of bytes sent and bytes in all.
+            options: `name`, `roles`, `seen_by_model`, … (`fedlas.client.orders.DatasetOptions`).
+
+        Raises:
+            Rejected: inspection says what is wrong with it.
+            FileProblem, InvalidRequest, DigestMismatch, fedlas.conversion's ConversionError.
+        """
+        record, _ = await self.send(data, on_upload=on_upload, **options)
+        return await self.wait(record) if wait else record
+
+    async def send(
+        self,
+        data: Any,
+        *,
+        class_names: Sequence[str] | None = None,
+        on_upload: OnUpload | None = None,
+        **options: Unpack[DatasetOptions],
+    ) -> tuple[Dataset, Sendable]:
+        """Upload without waiting for inspection; also returns what was sent.
+
+        Args:
+            class_names: of the model, whose indices the labels of an object become.
+        """
+        roles, seen = options.get("roles"), options.get("seen_by_model")
+        async with sending_dataset(data, roles=roles, seen_by_model=seen, class_names=class_names) as file:
+            params = query(**{"name": file.name, **file.options, **given(options)})
+            record = await upload(self._transport, Dataset, _PATH, file.path, params=params, on_upload=on_upload)
+        return record, file
+
+    async def get(self, dataset: str | Dataset) -> Dataset:
+        """The record of a dataset."""
+        return await self._transport.read(Dataset, "GET", f"{_PATH}/{path_part(dataset)}")
+
+    async def wait(self, dataset: str | Dataset, *, timeout: float | None = None) -> Dataset:
+        """The record once inspection has ended; raises Rejected, WaitTimeout."""
+        return await until_final(self._transport, Dataset, f"{_PATH}/{path_part(dataset)}", timeout=timeout)
+
+    def list(
+        self,
+        *,
+        limit: int | None = None,
+        after: str | None = None,
+        status: str | None = None,
+        name: str | None = None,
+        created_after: datetime | str | None = None,
+        created_before: datetime | str | None = None,
+    ) -> AsyncPages[Dataset]:
+        """All datasets, newest first, at most `limit`; iterate over it."""
+        params = query(
+            after=after, status=status, name=name, created_after=created_after, created_before=created_before
+        )
+        return AsyncPages(self._transport, Page[Dataset], _PATH, params, limit=limit, cursor=lambda item: item.id)
+
+    async def delete(self, dataset: str | Dataset) -> None:
+        """Delete a dataset, and what was kept of it; raises Conflict while an open job or batch needs it."""
+        await self._transport.request("DELETE", f"{_PATH}/{path_part(dataset)}")

@@ -1,0 +1,26 @@
+"""Messages to a job's webhook."""
+
+from __future__ import annotations
+
+from fedlas.client._async.pages import AsyncPages
+from fedlas.client._async.transport import AsyncTransport
+from fedlas.client.queries import HasId, path_part
+from fedlas.client.records.page import Page
+from fedlas.client.records.runs import Delivery
+
+
+class AsyncDeliveries:
+    """`client.jobs.deliveries`: what was sent to the webhook of a job, and what came of it."""
+
+    def __init__(self, transport: AsyncTransport) -> None:
+        self._transport = transport
+
+    def list(self, job: str | HasId, *, limit: int | None = None) -> AsyncPages[Delivery]:
+        """The messages of a job, newest first."""
+        path = f"/v1/jobs/{path_part(job)}/deliveries"
+        return AsyncPages(self._transport, Page[Delivery], path, {}, limit=limit, cursor=lambda item: item.id)
+
+    async def resend(self, job: str | HasId, delivery: str | HasId) -> Delivery:
+        """Send a message once more, now; its `webhook-id` stays the same."""
+        path = f"/v1/jobs/{path_part(job)}/deliveries/{path_part(delivery)}/resend"
+        return await self._transport.read(Delivery, "POST", path)

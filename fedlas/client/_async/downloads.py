@@ -1,0 +1,79 @@
+"""Downloads: a file under its own name once it is whole and its digest is right, and nothing of it before."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import httpx
+
+from fedlas.client import problems
+from fedlas.client._async.transport import AsyncTransport, Params
+from fedlas.client.errors import DigestMismatch, Overloaded, ServerError
+from fedlas.client.local_files import Target, receiving
+from fedlas.client.retrying import backoff
+from fedlas.client.waiting import async_in_thread, async_sleep
+
+#: Told of what has come: bytes received, and bytes in all where they are known.
+OnDownload = Callable[[int, int | None], None]
+
+_TIMEOUT_S = 60.0
+_BLOCK = 256 * 1024
+
+
+async def download(
+    transport: AsyncTransport,
+    route: str,
+    path: Path,
+    *,
+    params: Params | None = None,
+    on_progress: OnDownload | None = None,
+) -> Path:
+    """Write what the server answers to `path`; a lost connection goes on where it stopped, where the server can.
+
+    Raises FileProblem, DigestMismatch, and what the server refuses.
+    """
+    told = on_progress or (lambda received, total: None)
+    with receiving(path) as target:
+        losses = 0
+        while True:
+            before = target.size
+            try:
+                await _receive(transport, route, params, target, told)
+                break
+            except (httpx.TransportError, Overloaded, ServerError) as error:
+                losses = 0 if target.size > before else losses + 1
+                if losses > transport.max_retries:
+                    if isinstance(error, httpx.TransportError):
+                        raise problems.unreachable(error, transport.configuration.url, None) from None
+                    raise
+                await async_sleep(backoff(losses))
+        _check(target)
+        await async_in_thread(target.keep)
+    return path
+
+
+async def _receive(
+    transport: AsyncTransport, route: str, params: Params | None, target: Target, told: OnDownload
+) -> None:
+    """Receive the rest."""
+    headers = {"Accept": "*/*", "Accept-Encoding": "identity"}
+    if target.size and target.etag:
+        headers |= {"Range": f"bytes={target.size}-", "If-Range": target.etag}
+    async with transport.stream(route, params=params, headers=headers, timeout=_TIMEOUT_S) as response:
+        if response.status_code != 206 and target.size:
+            await async_in_thread(target.restart)
+        target.etag = response.headers.get("etag")
+        length = response.headers.get("content-length", "")
+        total = target.size + int(length) if length.isdigit() else None
+        async for block in response.aiter_bytes(_BLOCK):
+            await async_in_thread(target.write, block)
+            told(target.size, total)
+
+
+def _check(target: Target) -> None:
+    """Stored files have their SHA-256 as `ETag`."""
+    digest = (target.etag or "").strip('"')
+    if len(digest) == 64 and digest != target.sha256:
+        message = f"{target.path} arrived otherwise than the server has it; nothing of it was kept, ask again"
+        raise DigestMismatch(message)

@@ -1,0 +1,225 @@
+"""Jobs: calibrations that are ordered, watched and read."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator, Callable, Mapping
+from datetime import datetime
+from os import PathLike
+from pathlib import Path
+from typing import TYPE_CHECKING, Unpack
+
+from pydantic import PrivateAttr
+
+from fedlas.client._async.deliveries import AsyncDeliveries
+from fedlas.client._async.downloads import download
+from fedlas.client._async.events import events_of
+from fedlas.client._async.final import failure_of, until_final
+from fedlas.client._async.pages import AsyncPages
+from fedlas.client._async.reports import report_at
+from fedlas.client._async.transport import AsyncTransport
+from fedlas.client.errors import InvalidInput
+from fedlas.client.orders import JobOptions, job_order
+from fedlas.client.queries import HasId, id_of, metadata_filter, path_part, query
+from fedlas.client.records.events import Event
+from fedlas.client.records.files import Dataset, Model
+from fedlas.client.records.page import Page
+from fedlas.client.records.runs import JobRecord
+
+#: Told of each event of a job.
+OnEvent = Callable[[Event], object]
+
+if TYPE_CHECKING:
+    from fedlas.client.reports import Report
+
+_PATH = "/v1/jobs"
+_CREATION_S = 60.0
+
+
+class AsyncJob(JobRecord):
+    """One calibration: its record, which `wait` and `refresh` bring up to date, and what can be asked of it."""
+
+    _jobs: AsyncJobs = PrivateAttr()
+    _notes: list[str] = PrivateAttr(default_factory=list)
+
+    @property
+    def notes(self) -> list[str]:
+        """What was done to the objects that were sent, in sentences."""
+        return self._notes
+
+    async def wait(
+        self, *, on_event: OnEvent | None = None, timeout: float | None = None, check: bool = True
+    ) -> AsyncJob:
+        """Wait for the end, and return this job; see `client.jobs.wait`."""
+        return self._become(await self._jobs.wait(self, on_event=on_event, timeout=timeout, check=check))
+
+    async def refresh(self) -> AsyncJob:
+        """Ask how it stands now, and return this job."""
+        return self._become(await self._jobs.get(self))
+
+    async def cancel(self) -> AsyncJob:
+        """Cancel it: at once if it waits, else within seconds."""
+        return self._become(await self._jobs.cancel(self))
+
+    async def delete(self) -> None:
+        """Delete it with its report; the model that it made stays."""
+        await self._jobs.delete(self)
+
+    def events(self, *, after: int = 0) -> AsyncIterator[Event]:
+        """What happens, oldest first, until its end."""
+        return self._jobs.events(self, after=after)
+
+    async def report(self) -> Report:
+        """The report, once it has succeeded."""
+        return await self._jobs.report(self)
+
+    async def download(self, path: str | PathLike[str] | None = None) -> Path:
+        """Write the file of the model to serve to `path`; see `client.models.download`."""
+        return await self._jobs.download(self, path)
+
+    def _become(self, other: AsyncJob) -> AsyncJob:
+        """Take over the state of the same job, as it was read later."""
+        if other is not self:
+            self.__dict__.update(other.__dict__)
+            self.__pydantic_fields_set__ = set(other.model_fields_set)
+            self.__pydantic_extra__ = other.model_extra
+        return self
+
+
+class AsyncJobs:
+    """`client.jobs`: calibrations."""
+
+    def __init__(self, transport: AsyncTransport) -> None:
+        self._transport = transport
+        self.deliveries = AsyncDeliveries(transport)
+
+    async def create(
+        self, model: str | Model | HasId, dataset: str | Dataset | HasId, **options: Unpack[JobOptions]
+    ) -> AsyncJob:
+        """Order the calibration of a stored model on a stored dataset; both may still be inspected."""
+        return await self._order(model, dataset, options, dry_run=False)
+
+    async def plan(
+        self,
+        model: str | Model | HasId,
+        dataset: str | Dataset | HasId,
+        *,
+        wait: bool = True,
+        **options: Unpack[JobOptions],
+    ) -> AsyncJob:
+        """Check everything and train nothing: a job whose `plan` says what the same order would do, and take.
+
+        Raises:
+            JobFailed: what the job would fail with.
+        """
+        job = await self._order(model, dataset, options, dry_run=True)
+        return await job.wait() if wait else job
+
+    async def _order(self, model: str | HasId, dataset: str | HasId, options: JobOptions, *, dry_run: bool) -> AsyncJob:
+        body = job_order(id_of(model), id_of(dataset), options)
+        params = {"dry_run": "true"} if dry_run else {}
+        return self._bound(
+            await self._transport.read(
+                AsyncJob, "POST", _PATH, params=params, json=body, creates=True, timeout=_CREATION_S
+            )
+        )
+
+    async def get(self, job: str | HasId) -> AsyncJob:
+        """The job as it stands now."""
+        return self._bound(await self._transport.read(AsyncJob, "GET", f"{_PATH}/{path_part(job)}"))
+
+    def list(
+        self,
+        *,
+        limit: int | None = None,
+        after: str | None = None,
+        status: str | None = None,
+        name: str | None = None,
+        metadata: Mapping[str, str] | None = None,
+        created_after: datetime | str | None = None,
+        created_before: datetime | str | None = None,
+    ) -> AsyncPages[AsyncJob]:
+        """All jobs, newest first, at most `limit`; iterate over it."""
+        params = query(
+            after=after, status=status, name=name, created_after=created_after, created_before=created_before
+        )
+        return AsyncPages(
+            self._transport,
+            Page[AsyncJob],
+            _PATH,
+            {**params, **metadata_filter(metadata)},
+            limit=limit,
+            cursor=lambda job: job.id,
+            prepare=self._bound,
+        )
+
+    async def cancel(self, job: str | HasId) -> AsyncJob:
+        """Cancel a job: at once if it waits, else within seconds; raises Conflict where it has ended."""
+        return self._bound(await self._transport.read(AsyncJob, "POST", f"{_PATH}/{path_part(job)}/cancel"))
+
+    async def delete(self, job: str | HasId) -> None:
+        """Delete a job that has ended, with its report; the model that it made stays."""
+        await self._transport.request("DELETE", f"{_PATH}/{path_part(job)}")
+
+    async def wait(
+        self,
+        job: str | HasId,
+        *,
+        on_event: OnEvent | None = None,
+        timeout: float | None = None,
+        check: bool = True,
+    ) -> AsyncJob:
+        """The job when it has ended.
+
+        Args:
+            on_event: called with each event, from the first on; a lost connection goes on where it stopped.
+            timeout: seconds; the job goes on when they are up.
+            check: raise where it has not succeeded.
+
+        Raises:
+            JobFailed, JobCancelled, WaitTimeout.
+        """
+        path = f"{_PATH}/{path_part(job)}"
+        deadline = None if timeout is None else time.monotonic() + timeout
+        if on_event is not None:
+            async for event in events_of(self._transport, path, after=0, deadline=deadline):
+                on_event(event)
+        left = None if deadline is None else max(0.0, deadline - time.monotonic())
+        found = self._bound(await until_final(self._transport, AsyncJob, path, timeout=left, check=False))
+        if check and (error := failure_of(found)) is not None:
+            raise error
+        return found
+
+    def events(self, job: str | HasId, *, after: int = 0) -> AsyncIterator[Event]:
+        """What happens to a job after event `after`, oldest first, until its end; lost connections do not end it."""
+        return events_of(self._transport, f"{_PATH}/{path_part(job)}", after=after, deadline=None)
+
+    async def report(self, job: str | HasId) -> Report:
+        """The report of a job that has succeeded; raises Conflict before."""
+        return await report_at(self._transport, f"{_PATH}/{path_part(job)}/report")
+
+    async def report_html(self, job: str | HasId) -> str:
+        """The same for people: one file without scripts or references."""
+        response = await self._transport.request(
+            "GET", f"{_PATH}/{path_part(job)}/report.html", headers={"Accept": "text/html"}
+        )
+        return response.text
+
+    async def reliability_svg(self, job: str | HasId) -> str:
+        """The reliability diagram."""
+        response = await self._transport.request(
+            "GET", f"{_PATH}/{path_part(job)}/reliability.svg", headers={"Accept": "image/svg+xml"}
+        )
+        return response.text
+
+    async def download(self, job: str | HasId, path: str | PathLike[str] | None = None) -> Path:
+        """Write the file of the model to serve to `path`, by default its id with `.onnx`."""
+        found = await self.get(job)
+        if found.calibrated_model_id is None:
+            raise InvalidInput("no_model", f"{found.id} is {found.status}; its model exists once it has succeeded")
+        target = Path(path) if path is not None else Path(f"{found.calibrated_model_id}.onnx")
+        return await download(self._transport, f"/v1/models/{found.calibrated_model_id}/onnx", target)
+
+    def _bound(self, job: AsyncJob) -> AsyncJob:
+        job._jobs = self
+        return job

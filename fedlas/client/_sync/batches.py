@@ -1,0 +1,116 @@
+# Made of `fedlas/client/_async` by `python -m tests.helpers.synchronous`: change it there.
+"""Batches: predictions over a stored dataset, by a worker."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from os import PathLike
+from pathlib import Path
+from typing import Any, Unpack
+
+from fedlas.client._sync.downloads import OnDownload, download
+from fedlas.client._sync.final import until_final
+from fedlas.client._sync.pages import Pages
+from fedlas.client._sync.transport import Transport
+from fedlas.client.errors import InvalidInput
+from fedlas.client.orders import AnswerOptions
+from fedlas.client.predictions import frame_of
+from fedlas.client.queries import HasId, given, id_of, path_part, query
+from fedlas.client.records.answers import Prediction, RowFailure
+from fedlas.client.records.page import Page
+from fedlas.client.records.runs import BatchRecord
+
+_PATH = "/v1/predictions"
+_FORMATS = {".parquet": "parquet", ".csv": "csv", ".ndjson": "ndjson", ".jsonl": "ndjson"}
+
+Row = Prediction | RowFailure
+
+
+class Batches:
+    """`client.batches`: predictions over stored datasets."""
+
+    def __init__(self, transport: Transport) -> None:
+        self._transport = transport
+
+    def create(
+        self,
+        model: str | HasId,
+        dataset: str | HasId,
+        *,
+        errors: str | None = None,
+        wait: bool = False,
+        **options: Unpack[AnswerOptions],
+    ) -> BatchRecord:
+        """Order predictions of a model, by id or name, for all rows of a dataset.
+
+        Args:
+            errors: `fail`: a row without an answer ends the batch; `column`: it has an error in its place.
+            wait: until it has ended; raises JobFailed.
+            options: those of `predict` (`fedlas.client.orders.AnswerOptions`).
+        """
+        body = given(options, model=id_of(model), dataset_id=id_of(dataset), errors=errors)
+        record = self._transport.read(BatchRecord, "POST", _PATH, json=body, creates=True)
+        return self.wait(record) if wait else record
+
+    def get(self, batch: str | HasId) -> BatchRecord:
+        """The batch as it stands now."""
+        return self._transport.read(BatchRecord, "GET", f"{_PATH}/{path_part(batch)}")
+
+    def wait(self, batch: str | HasId, *, timeout: float | None = None) -> BatchRecord:
+        """The batch when it has ended; raises JobFailed, WaitTimeout."""
+        return until_final(self._transport, BatchRecord, f"{_PATH}/{path_part(batch)}", timeout=timeout)
+
+    def list(
+        self,
+        *,
+        limit: int | None = None,
+        after: str | None = None,
+        status: str | None = None,
+        name: str | None = None,
+        created_after: datetime | str | None = None,
+        created_before: datetime | str | None = None,
+    ) -> Pages[BatchRecord]:
+        """All batches, newest first, at most `limit`; iterate over it."""
+        params = query(
+            after=after, status=status, name=name, created_after=created_after, created_before=created_before
+        )
+        return Pages(self._transport, Page[BatchRecord], _PATH, params, limit=limit, cursor=lambda item: item.id)
+
+    def delete(self, batch: str | HasId) -> None:
+        """Delete a batch that has ended, with its results."""
+        self._transport.request("DELETE", f"{_PATH}/{path_part(batch)}")
+
+    def results(self, batch: str | HasId, *, limit: int | None = None, after: int | None = None) -> Pages[Row]:
+        """The answers, row by row in the dataset's order; a row without an answer is a `RowFailure`."""
+        return Pages(
+            self._transport,
+            Page[Row],
+            f"{_PATH}/{path_part(batch)}/results",
+            query(after=after),
+            limit=limit,
+            cursor=_row_of,
+        )
+
+    def download(
+        self,
+        batch: str | HasId,
+        path: str | PathLike[str],
+        *,
+        on_progress: OnDownload | None = None,
+    ) -> Path:
+        """Write all answers to a `.parquet`, `.csv` or `.ndjson` file."""
+        target = Path(path)
+        format_name = _FORMATS.get(target.suffix.lower())
+        if format_name is None:
+            message = f"results are written as {', '.join(_FORMATS)}; found {target.name!r}"
+            raise InvalidInput("unknown_suffix", message)
+        route = f"{_PATH}/{path_part(batch)}/results"
+        return download(self._transport, route, target, params={"format": format_name}, on_progress=on_progress)
+
+    def to_frame(self, batch: str | HasId) -> Any:
+        """All answers as a pandas data frame."""
+        return frame_of([row.raw for row in self.results(batch)])
+
+
+def _row_of(item: Row) -> int:
+    return item.row or 0

@@ -1,0 +1,90 @@
+"""What is sent: a file as it is, or an object that `fedlas.conversion` writes as one."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass, field
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+from fedlas.client.arrays import numpy_or_none
+from fedlas.client.errors import InvalidInput
+
+_LOG = logging.getLogger("fedlas.client")
+
+
+@dataclass(frozen=True)
+class Sendable:
+    """A file with what the conversion knows of it.
+
+    Attributes:
+        options: parameters of the upload.
+        notes: sentences that say what was done.
+    """
+
+    path: Path
+    name: str
+    class_names: list[str] | None = None
+    options: dict[str, Any] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+
+def is_path(given: object) -> bool:
+    """Whether it is a file's path and not an object."""
+    return isinstance(given, str | PathLike)
+
+
+def model_file(model: Any, folder: Path, **options: Any) -> Sendable:
+    """The file of a model; raises ConversionError."""
+    if is_path(model):
+        return _as_it_is(model)
+    from fedlas import conversion  # with it come torch, scikit-learn or pandas
+
+    made = conversion.model_file(model, folder=folder, **options)
+    _tell(made.notes)
+    known = {name: value for name, value in made.options.items() if name != "format"}  # it is told from the content
+    return Sendable(made.path, type(model).__name__, made.class_names, known, list(made.notes))
+
+
+def dataset_file(data: Any, folder: Path, **options: Any) -> Sendable:
+    """The file of a dataset; raises ConversionError."""
+    if is_path(data):
+        return _as_it_is(data)
+    from fedlas import conversion  # with it come torch, scikit-learn or pandas
+
+    made = conversion.dataset_file(data, folder=folder, **options)
+    found = {"roles": made.roles or None, "seen_by_model": made.seen_by_model}
+    _tell(made.notes)
+    return Sendable(made.path, "dataset", None, found, list(made.notes))
+
+
+def example_of(data: Any) -> Any:
+    """One batch of inputs, with which a module can be exported; None where only a file is given."""
+    if data is None or is_path(data):
+        return None
+    from fedlas import conversion  # with it come torch, scikit-learn or pandas
+
+    return conversion.example_of(data)
+
+
+def _as_it_is(path: Any) -> Sendable:
+    found = Path(path).expanduser()
+    return Sendable(found, found.stem or found.name)
+
+
+def _tell(notes: list[str]) -> None:
+    for note in notes:
+        _LOG.info("%s", note)
+
+
+def scores_file(path: Any, arrays: dict[str, Any], folder: Path) -> Sendable:
+    """The file as it is, or an npz of these arrays."""
+    if path is not None:
+        return _as_it_is(path)
+    numpy = numpy_or_none()
+    if numpy is None:
+        raise InvalidInput("no_numpy", "arrays of scores need NumPy (pip install numpy); or give a file")
+    written = folder / "scores.npz"
+    numpy.savez(written, **{name: numpy.asarray(array) for name, array in arrays.items()})
+    return Sendable(written, "scores")

@@ -1,0 +1,168 @@
+"""The client's error family: each is one sentence, with a `code` for machines and what the server said of it.
+
+fedlas.errors.FedLASError
+└── ClientError                 code, message, field, status, request_id, detail, errors, user_error
+    ├── ConfigurationProblem    a URL, a key or a profile that cannot be used
+    ├── FileProblem             a local file: not there, a folder, empty, a full disk
+    ├── InvalidInput            values that cannot be sent
+    ├── ServerUnreachable       no connection, or no answer in time
+    ├── ServerMismatch          an answer that this client cannot read; it names both versions
+    ├── DigestMismatch          bytes arrived that are not those that were sent
+    ├── WaitTimeout             the time that was given is up, and the work goes on
+    ├── InvalidSignature        a message to a webhook that this service did not sign
+    ├── WorkFailed              what was ordered has ended without a result: `record`
+    │   ├── Rejected            inspection found a model or dataset bad
+    │   ├── JobFailed           a job, batch or calibrator has failed
+    │   └── JobCancelled        somebody cancelled the job
+    └── Refused                 the server refused a request
+        ├── NotAuthenticated    401: no key, or one that the server does not know
+        ├── NotPermitted        403, 421
+        ├── NotFound            404
+        ├── Conflict            409: the record's state forbids it
+        ├── InvalidRequest      400, 413, 415, 422: something in it is wrong; `field` says what
+        ├── Overloaded          429
+        └── ServerError         5xx: a defect or a fault of the server's
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from fedlas.errors import FedLASError
+
+
+class FieldError(NamedTuple):
+    """One invalid part of a request."""
+
+    field: str
+    message: str
+
+
+class ClientError(FedLASError):
+    """Base of the family."""
+
+    field: str | None = None
+    status: int | None = None
+    request_id: str | None = None
+    detail: str | None = None
+    errors: Sequence[FieldError] = ()
+
+
+class ConfigurationProblem(ClientError):
+    """The URL, the key or the profile cannot be used."""
+
+
+class FileProblem(ClientError):
+    """A local file cannot be read or written."""
+
+
+class InvalidInput(ClientError):
+    """Values that cannot be sent."""
+
+
+class ServerUnreachable(ClientError):
+    """The server cannot be reached, or did not answer in time."""
+
+    def __init__(self, message: str, *, request_id: str | None = None) -> None:
+        super().__init__("server_unreachable", message)
+        self.request_id = request_id
+
+
+class ServerMismatch(ClientError):
+    """The answer is none that this client can read: another version, or no such service at this URL."""
+
+    def __init__(self, message: str, *, status: int | None = None, request_id: str | None = None) -> None:
+        super().__init__("server_mismatch", message)
+        self.status, self.request_id = status, request_id
+
+
+class DigestMismatch(ClientError):
+    """The bytes that arrived are not those that were sent."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__("digest_mismatch", message)
+
+
+class WaitTimeout(ClientError, TimeoutError):
+    """The time that was given is up; the work goes on."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__("wait_timeout", message)
+
+
+class InvalidSignature(ClientError):
+    """The message is not from this service, or not of now."""
+
+
+class WorkFailed(ClientError):
+    """What was ordered has ended without a result.
+
+    Attributes:
+        record: as it ended.
+    """
+
+    def __init__(self, code: str, message: str, *, record: Any, user_error: bool = True) -> None:
+        super().__init__(code, message)
+        self.record, self.user_error = record, user_error
+
+
+class Rejected(WorkFailed):
+    """Inspection found the uploaded model or dataset bad."""
+
+
+class JobFailed(WorkFailed):
+    """A job, a batch or a calibrator has failed; `user_error` says whether its owner can mend it."""
+
+
+class JobCancelled(WorkFailed):
+    """The job was cancelled."""
+
+
+class Refused(ClientError):
+    """The server refused the request."""
+
+    def __init__(
+        self,
+        code: str,
+        message: str,
+        *,
+        status: int,
+        request_id: str | None = None,
+        detail: str | None = None,
+        errors: Sequence[FieldError] = (),
+    ) -> None:
+        super().__init__(code, message)
+        self.status, self.request_id = status, request_id
+        self.detail, self.errors = detail, tuple(errors)
+        self.field = errors[0].field if errors else None
+
+
+class NotAuthenticated(Refused):
+    """No key was given, or one that the server does not know."""
+
+
+class NotPermitted(Refused):
+    """The server answers no requests from there, or under this name."""
+
+
+class NotFound(Refused):
+    """There is no such record."""
+
+
+class Conflict(Refused):
+    """The record's state forbids it."""
+
+
+class InvalidRequest(Refused):
+    """Something in the request is wrong."""
+
+
+class Overloaded(Refused):
+    """Too many requests; the server asked to come again later."""
+
+
+class ServerError(Refused):
+    """A defect of the server, or something that it needs is not there."""
+
+    user_error = False

@@ -1,0 +1,116 @@
+"""Inputs of a prediction: from arrays, frames and lists to the body of a request."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from fedlas.client.arrays import numpy_or_none
+from fedlas.client.errors import FileProblem, InvalidInput
+from fedlas.client.queries import query
+
+
+class Body(NamedTuple):
+    """A body with its type, and the parameters that do not stand in it."""
+
+    content: bytes
+    content_type: str
+    params: dict[str, str | int | float]
+
+
+def body_of(inputs: Any, options: Mapping[str, Any]) -> Body:
+    """The body of a predict request; an array of numbers goes out as it lies in memory. Raises InvalidInput."""
+    if _is_frame(inputs):
+        rows = inputs.to_json(orient="records", double_precision=15)
+        _refuse_empty(len(inputs))
+        return _json_body(rows.encode(), options)
+    if hasattr(inputs, "__array__"):
+        return _array_body(inputs, options)
+    if isinstance(inputs, Mapping):
+        for part in inputs.values():
+            _refuse_empty(len(part))
+        return _json_body(_dumped({name: _listed(part) for name, part in inputs.items()}), options)
+    if isinstance(inputs, str | bytes) or not isinstance(inputs, Sequence):
+        found = type(inputs).__name__
+        raise InvalidInput("bad_inputs", f"inputs are a {found}; needed are rows: an array, a list, or a data frame")
+    _refuse_empty(len(inputs))
+    return _json_body(_dumped(inputs), options)
+
+
+def _array_body(inputs: Any, options: Mapping[str, Any]) -> Body:
+    numpy = numpy_or_none()
+    if numpy is None:
+        return _json_body(_dumped(_listed(inputs)), options)
+    array = numpy.asarray(inputs)
+    if array.ndim == 0:
+        raise InvalidInput("bad_inputs", f"inputs are the single value {array}; needed is an array of rows")
+    _refuse_empty(array.shape[0])
+    if array.dtype.kind not in "biuf" or array.dtype.itemsize > 8:
+        return _json_body(_dumped(array.tolist()), options)
+    buffer = io.BytesIO()
+    numpy.lib.format.write_array(buffer, array, allow_pickle=False)
+    return Body(buffer.getvalue(), "application/x-npy", query(**options))
+
+
+def _json_body(inputs: bytes, options: Mapping[str, Any]) -> Body:
+    given = {name: value for name, value in options.items() if value is not None}
+    rest = _dumped(given)[1:-1]
+    content = b'{"inputs":' + inputs + (b"," + rest if rest else b"") + b"}"
+    return Body(content, "application/json", {})
+
+
+def _dumped(value: Any) -> bytes:
+    try:
+        return json.dumps(value, default=_simple, allow_nan=False, separators=(",", ":")).encode()
+    except ValueError:  # NaN is how Python has a missing number, and null is how JSON has it
+        return json.dumps(_without_nan(value), default=_simple, separators=(",", ":")).encode()
+
+
+def _simple(value: Any) -> Any:
+    """What JSON has no word for."""
+    if hasattr(value, "tolist"):
+        return value.tolist()
+    if isinstance(value, bytes | bytearray):
+        return {"b64": base64.b64encode(value).decode()}
+    if isinstance(value, Path):
+        return {"b64": base64.b64encode(_image(value)).decode()}
+    raise InvalidInput("bad_inputs", f"inputs hold a {type(value).__name__}, which is no number, text or image file")
+
+
+def _image(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        raise FileProblem("no_such_file", f"there is no file {path}") from None
+    except OSError as error:
+        raise FileProblem("unreadable_file", f"{path} cannot be read: {error.strerror}") from None
+
+
+def _without_nan(value: Any) -> Any:
+    if isinstance(value, float):
+        if math.isinf(value):
+            raise InvalidInput("non_finite", "inputs hold infinity, which no model is asked about")
+        return None if math.isnan(value) else value
+    if isinstance(value, Mapping):
+        return {name: _without_nan(part) for name, part in value.items()}
+    if hasattr(value, "tolist"):
+        return _without_nan(value.tolist())
+    return [_without_nan(part) for part in value] if isinstance(value, list | tuple) else value
+
+
+def _listed(value: Any) -> Any:
+    return value.tolist() if hasattr(value, "tolist") else value
+
+
+def _is_frame(value: Any) -> bool:
+    return hasattr(value, "to_json") and hasattr(value, "columns")
+
+
+def _refuse_empty(rows: int) -> None:
+    if rows == 0:
+        raise InvalidInput("empty_inputs", "inputs have no rows; at least one is needed")

@@ -1,0 +1,127 @@
+"""The options of models, datasets, jobs and answers, as keyword arguments."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, TypedDict
+
+from fedlas.client.queries import budget_of, given
+
+
+class JobOptions(TypedDict, total=False):
+    """What may be said of a job; the server has a default for everything.
+
+    Attributes:
+        method: `auto` (the race), `fedlas`, `fedlas_plus`, `post_hoc`, `temperature`, ….
+        budget: minutes, or `{"minutes": 30, "candidates": 16}`.
+        hyperparameters: each a value or `"auto"`.
+        seed: of all that is drawn.
+        expected_accuracy: of the uploaded model; a wrong order of the labels then fails the job.
+        gate: `{"score": "brier", "confidence_level": 0.95, "max_accuracy_drop": 0.005}`.
+        max_cost_factor: how many uploaded networks an answer may cost.
+        publish_as: the name under which the model is to answer.
+        publish_when: `shown`, `promoted` or `always`.
+        class_priors: class → share where the model is used.
+        accept_warnings: codes of warnings that are not to end the job.
+        webhook: `{"url": …, "secret": "whsec_…"}`.
+        metadata: words of your own.
+        accelerator: `auto` or `gpu`.
+    """
+
+    method: str
+    budget: float | Mapping[str, float] | None
+    hyperparameters: Mapping[str, Any] | None
+    seed: int | None
+    expected_accuracy: float | None
+    gate: Mapping[str, Any] | None
+    max_cost_factor: float | str | None
+    publish_as: str | None
+    publish_when: str | None
+    class_priors: Mapping[str, float] | None
+    accept_warnings: Sequence[str] | None
+    webhook: Mapping[str, str] | None
+    metadata: Mapping[str, str] | None
+    accelerator: str | None
+
+
+def job_order(model_id: str, dataset_id: str, options: JobOptions) -> dict[str, Any]:
+    """The body of `POST /v1/jobs`."""
+    return {"model_id": model_id, "dataset_id": dataset_id, **given(options, budget=budget_of(options.get("budget")))}
+
+
+class ModelOptions(TypedDict, total=False):
+    """What may be said of a model.
+
+    Attributes:
+        name: what it is called; by default the file's name without its suffix.
+        class_names: in the order of the outputs.
+        columns: names of the columns of the single input, in order.
+        task: `binary` or `multiclass`.
+        positive_class: of two.
+        output: which output classifies, where there are several.
+        features: which tensor to tap; by default what goes into the last linear layer.
+        preprocessing: how image files become rows.
+        padding: input → number that fills shorter rows.
+        missing: `nan`: numbers may be missing.
+        architecture: of a safetensors file, such as `torchvision/resnet18`, with `num_classes`.
+        num_classes: how many.
+    """
+
+    name: str | None
+    class_names: Sequence[str] | None
+    columns: Sequence[str] | None
+    task: str | None
+    positive_class: str | None
+    output: str | None
+    features: str | None
+    preprocessing: Mapping[str, Any] | None
+    padding: Mapping[str, float] | None
+    missing: str | None
+    architecture: str | None
+    num_classes: int | None
+
+
+class DatasetOptions(TypedDict, total=False):
+    """What may be said of a dataset.
+
+    Attributes:
+        name: what it is called; by default the file's name without its suffix.
+        format: `npz`, `csv`, `parquet` or `imagefolder`; by default it is told from the content.
+        roles: role → column (`label`, `split`, `group`, `slices`, `weight`, `time`, `id`).
+        seen_by_model: which rows the model was trained on: `no`, `train_split` or `unknown`.
+        split_seed: of splits that are drawn.
+        split_shares: split → share of the rows, where splits are drawn.
+        missing: `reject`, or `nan`: numbers may be missing.
+        padding: input → number that fills ragged lists.
+        purpose: `fit`, or `predict` for rows without labels.
+    """
+
+    name: str | None
+    format: str | None
+    roles: Mapping[str, Any] | None
+    seen_by_model: str | None
+    split_seed: int | None
+    split_shares: Mapping[str, float] | None
+    missing: str | None
+    padding: Mapping[str, float] | None
+    purpose: str | None
+
+
+class AnswerOptions(TypedDict, total=False):
+    """What may be said of answers.
+
+    Attributes:
+        top_k: as many of the most probable classes.
+        abstain_below: abstain below this confidence.
+        max_error: abstain so that at most this share of the answered rows is wrong; or `{"class": share}`.
+        coverage: sets of classes that hold the true one with this probability.
+        decision: `{"threshold": t}`, `{"costs": [[…]]}` or `{"keep": "alarm_rate"}`.
+        class_priors: how often each class occurs among these rows.
+    """
+
+    top_k: int | None
+    abstain_below: float | None
+    max_error: float | Mapping[str, float] | None
+    coverage: float | Mapping[str, float] | None
+    decision: Mapping[str, Any] | None
+    class_priors: Mapping[str, float] | None

@@ -1,0 +1,149 @@
+"""Predictions: the answers to the rows of one request, as arrays, as rows, or as a data frame."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import cached_property
+from html import escape
+from importlib import import_module
+from typing import Any
+
+from pydantic_core import from_json
+
+from fedlas.client.arrays import array_of
+from fedlas.client.errors import InvalidInput
+from fedlas.client.records.answers import Prediction, ServedModel
+
+
+class Predictions:
+    """The answers to the rows of one request, in their order.
+
+    Attributes of all rows are NumPy arrays, or lists where NumPy is not installed; what was not asked for, or what the
+    model does not have, is None. Iterating gives one typed `Prediction` per row.
+    """
+
+    def __init__(self, answer: dict[str, Any]) -> None:
+        #: The answer as it came.
+        self.raw = answer
+        self._rows: list[dict[str, Any]] = answer["predictions"]
+
+    @classmethod
+    def of(cls, content: bytes) -> Predictions:
+        """The predictions in the body of an answer; raises ValueError."""
+        answer = from_json(content)
+        if not isinstance(answer, dict) or not isinstance(answer.get("predictions"), list) or "model" not in answer:
+            raise ValueError("there are no predictions in it")
+        return cls(answer)
+
+    @cached_property
+    def model(self) -> ServedModel:
+        """Which model answered."""
+        return ServedModel.model_validate(self.raw["model"])
+
+    @property
+    def class_priors(self) -> dict[str, float] | None:
+        """What the answers are for, where that is not the class shares of the calibration rows."""
+        found: dict[str, float] | None = self.raw.get("class_priors")
+        return found
+
+    @property
+    def answered_share(self) -> float | None:
+        """With `max_error`: the share of the guarantee rows that its threshold answers."""
+        found: float | None = self.raw.get("answered_share")
+        return found
+
+    @cached_property
+    def labels(self) -> Any:
+        """The most probable class of each row."""
+        return self._column("label")
+
+    @cached_property
+    def indices(self) -> Any:
+        """Its index."""
+        return self._column("index", "int64")
+
+    @cached_property
+    def confidences(self) -> Any:
+        """The calibrated probability that the label is right."""
+        return self._column("confidence", "float64")
+
+    @cached_property
+    def uncalibrated_confidences(self) -> Any:
+        """What the network says without a calibrator."""
+        return self._column("uncalibrated_confidence", "float64")
+
+    @cached_property
+    def abstain(self) -> Any:
+        """Whether the confidence is below what `abstain_below` or `max_error` asks for."""
+        return self._column("abstain", "bool")
+
+    @cached_property
+    def familiarity(self) -> Any:
+        """The share of calibration rows that were at least as strange; small is far."""
+        return self._column("familiarity", "float64")
+
+    @cached_property
+    def probabilities(self) -> Any:
+        """Of the positive class of a binary model."""
+        return self._column("probability", "float64")
+
+    @cached_property
+    def decisions(self) -> Any:
+        """With `decision`: the class to act on."""
+        return self._column("decision")
+
+    @property
+    def prediction_sets(self) -> list[list[str]] | None:
+        """With `coverage`: the classes of each row, the most probable first."""
+        return self._listed("prediction_set")
+
+    @property
+    def top_k(self) -> list[list[dict[str, Any]]] | None:
+        """With `top_k`: the most probable classes of each row, each with `label`, `index` and `confidence`."""
+        return self._listed("top_k")
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __getitem__(self, row: int) -> Prediction:
+        return Prediction.model_validate(self._rows[row])
+
+    def __iter__(self) -> Iterator[Prediction]:
+        return map(Prediction.model_validate, self._rows)
+
+    def __repr__(self) -> str:
+        name = self.raw["model"].get("name")
+        return f"<Predictions: {len(self)} rows by {name!r}, labels {[row['label'] for row in self._rows[:3]]}…>"
+
+    def to_frame(self) -> Any:
+        """A pandas data frame with one row each; raises InvalidInput where pandas is not installed."""
+        return frame_of(self._rows)
+
+    def _repr_html_(self) -> str:
+        shown = ("label", "confidence", "uncalibrated_confidence", "abstain")
+
+        head = "".join(f"<th>{name}</th>" for name in shown)
+        rows = [[row[name] for name in shown] for row in self._rows[:20]]
+        body = "".join("<tr>" + "".join(f"<td>{escape(_short(cell))}</td>" for cell in row) + "</tr>" for row in rows)
+        more = f"<p>{len(self) - 20} more rows</p>" if len(self) > 20 else ""
+        return f"<table><tr>{head}</tr>{body}</table>{more}"
+
+    def _column(self, name: str, dtype: str | None = None) -> Any:
+        found = self._listed(name)
+        return None if found is None else array_of(found, dtype)
+
+    def _listed(self, name: str) -> list[Any] | None:
+        return [row.get(name) for row in self._rows] if self._rows and name in self._rows[0] else None
+
+
+def frame_of(rows: list[dict[str, Any]]) -> Any:
+    """A data frame of answers; raises InvalidInput without pandas."""
+    try:
+        pandas = import_module("pandas")
+    except ImportError:
+        raise InvalidInput("no_pandas", "a data frame needs pandas (pip install pandas)") from None
+    return pandas.DataFrame.from_records(rows)
+
+
+def _short(value: Any) -> str:
+    return f"{value:.4f}" if isinstance(value, float) else str(value)

@@ -1,0 +1,163 @@
+"""Parts of records: what models, datasets and jobs have in common."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import Field, JsonValue
+
+from fedlas.client.records.base import Document
+
+
+class RecordError(Document):
+    """The reason why an upload was rejected or a job failed."""
+
+    code: str
+    message: str
+    user_error: bool = True
+    """Whether the sender can mend it."""
+
+
+class Notice(Document):
+    """Something that was found or done, with what it rests on."""
+
+    code: str
+    """Stable, for machines."""
+    message: str
+    evidence: dict[str, JsonValue] = Field(default_factory=dict)
+    """The figures and names behind the message."""
+    severity: Literal["info", "warning", "error"] | str = "warning"
+    """`info`: it was done for you; `warning`: it looks wrong; `error`: it is certainly wrong, and the job fails
+    with this code unless `accept_warnings` names it."""
+
+
+class TensorSpec(Document):
+    """One input of a model or dataset; the first dimension is the batch, `N`."""
+
+    name: str
+    dtype: str
+    shape: list[int | str]
+
+
+class OutputSpec(Document):
+    """The output that classifies."""
+
+    name: str
+    kind: Literal["logits", "probabilities"] | str
+
+
+class FeatureSpec(Document):
+    """The tensor of penultimate features in the graph."""
+
+    dim: int
+    layer: str
+
+
+class FittedOn(Document):
+    """The rows of one dataset that a calibrated model has seen."""
+
+    dataset_id: str
+    network: list[str]
+    """Those among them that trained the network itself."""
+    sha256: str
+    """Of the uploaded file."""
+    splits: list[str]
+    """All that anything in the model was fitted on."""
+
+
+class GuaranteesSummary(Document):
+    """The summary of a model's guarantees in its record; the tables grow with the classes."""
+
+    delta: float | None = None
+    """The probability with which a promise may fail."""
+    num_groups: int | None = None
+    """Of how many independent groups, if rows had groups."""
+    num_rows: int | None = None
+    """How many guarantee rows there were."""
+
+
+class ClassPriors(Document):
+    """Class priors by name, of which answers are for the default ones; without others these are the shares."""
+
+    default: dict[str, float]
+    """Of answers to which nothing else is said."""
+    shares: dict[str, float]
+    """Of the calibration rows."""
+
+
+class DecisionThresholds(Document):
+    """Thresholds by class name: the largest of probability / threshold decides as often as the uploaded model
+    does."""
+
+    thresholds: dict[str, float]
+    """For probabilities at the default class priors."""
+    keep: str = "alarm_rate"
+
+
+class ImagePreprocessing(Document):
+    """From the bytes of an image file to one row of a model's input; a field without a value is left out."""
+
+    bit_depth: int = 8
+    channels: int = 3
+    crop: list[Any] | None = None
+    """The middle `[height, width]`."""
+    dtype: Literal["float32", "uint8"] | str = "float32"
+    interpolation: Literal["bilinear", "bicubic", "nearest", "lanczos", "box"] | str = "bilinear"
+    layout: Literal["NCHW", "NHWC"] | str = "NCHW"
+    mean: list[float] | None = None
+    """Subtracted, per channel."""
+    order: Literal["RGB", "BGR"] | str = "RGB"
+    resize: int | list[Any] | None = None
+    """Length of the shorter side, or `[height, width]`."""
+    scale: float | None = None
+    """Multiplies the pixels; without it they are divided by their largest value."""
+    std: list[float] | None = None
+    """Divides what is left, per channel."""
+
+
+class Reading(Document):
+    """What stands for what is not there."""
+
+    missing: Literal["reject", "nan"] | str = "reject"
+    padding: dict[str, int | float] | None = None
+    """Input → the number that fills its shorter rows."""
+
+
+class DatasetRoles(Document):
+    """Which column or array plays which role; a role without a column is left out."""
+
+    id: str | None = None
+    label: str | None = None
+    group: str | None = None
+    slices: list[str] | None = None
+    split: str | None = None
+    time: str | None = None
+    weight: str | None = None
+
+
+class SplitCounts(Document):
+    """Rows in each split, fixed once."""
+
+    calibration: int = 0
+    guarantee: int = 0
+    test: int = 0
+    train: int = 0
+
+
+class SplitShares(Document):
+    """Shares of the rows that drawn splits get; they sum to one, and a split that is not named gets none."""
+
+    calibration: float
+    test: float
+    guarantee: float = 0
+    train: float = 0
+
+
+class Progress(Document):
+    """The progress of a job; `eta_seconds` is an estimate from measured epochs, or null."""
+
+    candidate: str | None = None
+    epoch: int | None = None
+    epochs: int | None = None
+    eta_seconds: float | None = None
+    fraction: float = 0.0

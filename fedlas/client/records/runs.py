@@ -1,0 +1,171 @@
+"""Records of what a worker carries out: jobs and batches, with their events and messages."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Literal
+
+from pydantic import Field
+
+from fedlas.client.records.base import Document
+from fedlas.client.records.events import Stage
+from fedlas.client.records.parts import Notice, Progress, RecordError
+from fedlas.client.records.plan import Plan
+
+Method = (
+    Literal[
+        "auto",
+        "fedlas",
+        "fedlas_plus",
+        "label_smoothing",
+        "mbls",
+        "acls",
+        "focal",
+        "cross_entropy",
+        "post_hoc",
+        "temperature",
+    ]
+    | str
+)
+
+
+class StatusChange(Document):
+    """One line of a job's history."""
+
+    status: str
+    at: datetime
+
+
+class WebhookReceiver(Document):
+    """The receiver of a message about the job's end; its secret is not shown."""
+
+    url: str
+
+
+class Budget(Document):
+    """The budget of a job; the uploaded model with a temperature always finishes."""
+
+    candidates: int = 16
+    minutes: float = 30
+
+
+class GateOptions(Document):
+    """Options of the gate, which compares the finalists on the test rows."""
+
+    confidence_level: float = 0.95
+    max_accuracy_drop: float = 0.005
+    max_recall_drop: float | None = None
+    """How much recall at the most probable class any class may lose; null: recall is not guarded."""
+    score: Literal["brier", "nll"] | str = "brier"
+
+
+class Hyperparameters(Document):
+    """Of the fine-tune; `auto` leaves a value to the race."""
+
+    alpha: float | str = "auto"
+    """Mean smoothing; at most 0.5."""
+    batch_size: int | str = "auto"
+    beta: float | str = "auto"
+    epochs: int | str = "auto"
+    learning_rate: float | str = "auto"
+    margin: float | str = "auto"
+    momentum: float | str = "auto"
+    """Weight of the newest batch in the running feature statistics."""
+    optimizer: Literal["auto", "sgd", "adamw"] | str = "auto"
+    """`auto`: AdamW for transformers, SGD with momentum for all others."""
+    scope: Literal["auto", "all", "head"] | str = "auto"
+    weight_decay: float | str = "auto"
+    """Of the network, per step."""
+
+
+class JobRecord(Document):
+    """One calibration."""
+
+    id: str
+    status: Literal["queued", "running", "cancelling", "succeeded", "failed", "cancelled"] | str
+    promoted: bool
+    """Whether something else than the uploaded model is to be served."""
+    model_id: str
+    dataset_id: str
+    attempts: int
+    created_at: datetime
+    history: list[StatusChange]
+    metadata: dict[str, str]
+    method: Method
+    progress: Progress
+    stage: Stage | None = None
+    verdict: Literal["trained", "post_hoc", "unchanged", "undetermined"] | str | None = None
+    shown: bool | None = None
+    """Whether test rows show what is to be served to be better; null before the end."""
+    calibrated_model_id: str | None = None
+    accelerator: Literal["auto", "gpu"] | str = "auto"
+    accept_warnings: list[str] = Field(default_factory=list)
+    adjustments: list[Notice] = Field(default_factory=list)
+    """What was done for you."""
+    budget: Budget = Field(default_factory=Budget)
+    class_priors: dict[str, float] | None = None
+    dry_run: bool = False
+    error: RecordError | None = None
+    expected_accuracy: float | None = None
+    finished_at: datetime | None = None
+    gate: GateOptions = Field(default_factory=GateOptions)
+    hyperparameters: Hyperparameters = Field(default_factory=Hyperparameters)
+    """As ordered, like all below."""
+    max_cost_factor: float | str = "auto"
+    plan: Plan | None = None
+    """What a dry run found."""
+    publish_as: str | None = None
+    publish_when: Literal["promoted", "shown", "always"] | str | None = None
+    report_url: str | None = None
+    seed: int = 0
+    started_at: datetime | None = None
+    warnings: list[Notice] = Field(default_factory=list)
+    """What was found, as soon as it is."""
+    webhook: WebhookReceiver | None = None
+
+
+class BatchRecord(Document):
+    """Predictions over a stored dataset."""
+
+    id: str
+    status: Literal["queued", "running", "succeeded", "failed"] | str
+    model_id: str
+    dataset_id: str
+    attempts: int
+    created_at: datetime
+    progress: Progress
+    class_priors: dict[str, float] | None = None
+    """Of the request, or else of the name it gave."""
+    error: RecordError | None = None
+    errors: Literal["fail", "column"] | str = "fail"
+    """As it was ordered."""
+    finished_at: datetime | None = None
+    num_errors: int | None = None
+    """With `errors: column`: rows without an answer."""
+    num_rows: int | None = None
+    results_url: str | None = None
+    started_at: datetime | None = None
+
+
+class DeliveryAttempt(Document):
+    """One try to deliver a message."""
+
+    at: datetime
+    seconds: float
+    error: str | None = None
+    status_code: int | None = None
+
+
+class Delivery(Document):
+    """A message to a job's webhook; its id is the `webhook-id`, the same on every attempt."""
+
+    id: str
+    status: Literal["pending", "delivered", "failed", "disabled"] | str
+    type: str
+    attempts: list[DeliveryAttempt]
+    created_at: datetime
+    job_id: str
+    url: str
+    delivered_at: datetime | None = None
+    next_attempt_at: datetime | None = None
+    """While it is pending."""

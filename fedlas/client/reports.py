@@ -1,0 +1,51 @@
+"""Reports as objects: typed, shown in notebooks, and saved as the server wrote them."""
+
+from __future__ import annotations
+
+import html
+from os import PathLike
+from pathlib import Path
+
+from pydantic import PrivateAttr
+
+from fedlas.client.errors import InvalidInput
+from fedlas.client.local_files import write_whole
+from fedlas.client.records.report import ReportDocument
+
+
+class Report(ReportDocument):
+    """The report of a job or calibrator: what was done, and what the test rows say about it.
+
+    `verdict`, `shown`, `summary`, `metrics.calibrated.nll.low`, … are typed; `.raw` is all of the JSON.
+    """
+
+    _json: bytes = PrivateAttr(b"")
+    _html: str = PrivateAttr("")
+
+    def with_sources(self, document: bytes, page: str) -> Report:
+        """This report, with the JSON that it was read from and its page, as the server wrote them."""
+        self._json, self._html = document, page
+        return self
+
+    @property
+    def html(self) -> str:
+        """The page for people: one file without scripts or references."""
+        return self._html
+
+    def save(self, path: str | PathLike[str]) -> Path:
+        """Write it to a `.html` or `.json` file, as the suffix says; raises FileProblem."""
+        target = Path(path)
+        contents = {".html": self._html.encode(), ".htm": self._html.encode(), ".json": self._json}
+        content = contents.get(target.suffix.lower())
+        if content is None:
+            message = f"a report is saved as .html or .json; found {target.name!r}"
+            raise InvalidInput("unknown_suffix", message)
+        return write_whole(target, content)
+
+    def __str__(self) -> str:
+        return "\n".join([f"verdict: {self.verdict}, shown: {self.shown}", *self.summary])
+
+    def _repr_html_(self) -> str:
+        """In a frame of its own: the page's style stays within."""
+        frame = 'style="width:100%;height:40em;border:1px solid #ccc" sandbox'
+        return f'<iframe {frame} srcdoc="{html.escape(self._html)}"></iframe>'

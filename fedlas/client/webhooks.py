@@ -1,0 +1,95 @@
+"""Webhooks: messages of the service, verified as Standard Webhooks (standardwebhooks.com) says."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import hmac
+import time
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any, Literal
+
+from pydantic import Field, ValidationError
+
+from fedlas.client.errors import InvalidSignature
+from fedlas.client.records.base import Document
+
+_PREFIX = "whsec_"
+#: Messages that are older, or from the future, may be sent again by somebody who overheard them.
+_TOLERANCE_S = 300.0
+
+
+class JobEvent(Document):
+    """A message about the end of a job."""
+
+    type: Literal["job.succeeded", "job.failed", "job.cancelled"] | str
+    timestamp: datetime | None = None
+    data: dict[str, Any] = Field(default_factory=dict)
+    """The job's record, in short."""
+
+
+def verify(
+    secret: str,
+    headers: Mapping[str, str],
+    body: bytes | str,
+    *,
+    tolerance_seconds: float = _TOLERANCE_S,
+    now: float | None = None,
+) -> JobEvent:
+    """The message, if this service signed it with the secret and it is of now; raises InvalidSignature.
+
+    Args:
+        secret: `whsec_…`, as it was given with the job.
+        headers: of the request, under any capitals.
+        body: as it came, byte for byte.
+        tolerance_seconds: how far the clocks may be apart.
+        now: the time, for tests.
+    """
+    content = body.encode() if isinstance(body, str) else body
+    found = {name.lower(): value for name, value in headers.items()}
+    if missing := [name for name in ("webhook-id", "webhook-timestamp", "webhook-signature") if name not in found]:
+        raise InvalidSignature("missing_header", f"the request has no header {missing[0]}")
+    _check_time(found["webhook-timestamp"], time.time() if now is None else now, tolerance_seconds)
+    signed = f"{found['webhook-id']}.{found['webhook-timestamp']}.".encode() + content
+    expected = hmac.new(_key(secret), signed, hashlib.sha256).digest()
+    if not any(hmac.compare_digest(expected, one) for one in _signatures(found["webhook-signature"])):
+        raise InvalidSignature("wrong_signature", "no signature of the request was made with this secret")
+    try:
+        return JobEvent.model_validate_json(content)
+    except ValidationError:
+        raise InvalidSignature("unreadable_message", "the message is signed, but it is no event of a job") from None
+
+
+def _check_time(text: str, now: float, tolerance: float) -> None:
+    try:
+        age = now - float(text)
+    except ValueError:
+        raise InvalidSignature("wrong_timestamp", f"webhook-timestamp is no number: {text[:40]!r}") from None
+    if not abs(age) <= tolerance:
+        how = f"{age:.0f} s old" if age > 0 else f"{-age:.0f} s ahead"
+        raise InvalidSignature("wrong_timestamp", f"the message is {how}; at most {tolerance:.0f} s are allowed")
+
+
+def _key(secret: str) -> bytes:
+    try:
+        key = base64.b64decode(secret.removeprefix(_PREFIX), validate=True)
+    except (binascii.Error, ValueError):
+        key = b""
+    if not key:
+        raise InvalidSignature("bad_secret", f"the secret must be {_PREFIX} and bytes in base64")
+    return key
+
+
+def _signatures(text: str) -> list[bytes]:
+    """Those of version 1; others may stand beside them."""
+    found = []
+    for part in text.split():
+        version, _, encoded = part.partition(",")
+        if version == "v1":
+            try:
+                found.append(base64.b64decode(encoded, validate=True))
+            except (binascii.Error, ValueError):
+                continue
+    return found

@@ -1,0 +1,167 @@
+"""The client against a running service, as its users have it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime as ort
+import pytest
+
+from fedlas.client import AsyncClient, Client, Job, errors
+from fedlas.client.records.answers import Prediction
+from fedlas.client.records.events import Progress, StatusChanged
+from tests.helpers import uploads as made
+from tests.helpers.service import Service
+
+ROWS = made.digits()[0][:5]
+
+
+def test_a_job_is_what_the_server_says(client: Client, service: Service, job: Job) -> None:
+    """The job's fields are those of the record, and `raw` is all of its JSON."""
+    record = service.get(f"/v1/jobs/{job.id}")
+    assert json.loads(json.dumps(job.raw)) == record
+    assert (job.status, job.promoted, job.metadata) == ("succeeded", record["promoted"], {"a": "b"})
+    assert job.refresh() is job
+    assert [found.id for found in client.jobs.list(metadata={"a": "b"})] == [job.id]
+
+
+def test_the_events_are_told_in_order(job: Job) -> None:
+    """Each event comes once, typed by what it says, and the last is the job's end."""
+    told: list[Any] = []
+    assert job.wait(on_event=told.append) is job
+    assert [event.id for event in told] == list(range(1, len(told) + 1))
+    assert [event.data.status for event in told if isinstance(event.data, StatusChanged)][-1] == "succeeded"
+    assert any(isinstance(event.data, Progress) for event in told)
+    assert [event.id for event in job.events(after=len(told) - 2)] == [len(told) - 1, len(told)]
+
+
+def test_a_report_is_typed_and_saved_as_it_came(service: Service, job: Job, tmp_path: Path) -> None:
+    """Figures are attributes; the files are the server's bytes; a notebook shows the page in a frame."""
+    report, sent = job.report(), service.client.get(f"/v1/jobs/{job.id}/report")
+    assert report.raw == sent.json()
+    assert report.metrics.calibrated.nll.low == sent.json()["metrics"]["calibrated"]["nll"]["low"]
+    assert report.metrics.uploaded.ece.floor_high == sent.json()["metrics"]["uploaded"]["ece"]["floor_high"]
+    assert (report.verdict, report.shown, report.summary) == (job.verdict, job.shown, sent.json()["summary"])
+    assert report.save(tmp_path / "report.json").read_bytes() == sent.content
+    page = service.client.get(f"/v1/jobs/{job.id}/report.html").text
+    assert report.save(tmp_path / "report.html").read_text() == report.html == page
+    assert report._repr_html_().startswith("<iframe ")
+    with pytest.raises(errors.InvalidInput, match=r"saved as \.html or \.json; found 'report\.pdf'"):
+        report.save(tmp_path / "report.pdf")
+
+
+def test_predictions_are_arrays(client: Client, service: Service, job: Job) -> None:
+    """Arrays hold what the JSON of the answer says, however the rows were given."""
+    options: dict[str, Any] = {"top_k": 2, "abstain_below": 0.9, "coverage": 0.9}
+    expected = service.predict("digits", ROWS.tolist(), **options)
+    for inputs in (ROWS, ROWS.tolist(), ROWS.astype(np.float64), list(ROWS)):
+        found = client.predict("digits", inputs, **options)
+        assert found.labels.tolist() == [row["label"] for row in expected]
+        np.testing.assert_array_equal(found.confidences, [row["confidence"] for row in expected])
+        assert found.abstain.dtype == np.bool_
+        assert found.prediction_sets == [row["prediction_set"] for row in expected]
+        assert found.top_k == [row["top_k"] for row in expected]
+        assert found.decisions is None
+    assert found.model.id == job.calibrated_model_id
+    assert [row.raw for row in found] == expected
+    assert isinstance(found[0], Prediction)
+    assert found.to_frame()["familiarity"].tolist() == [row["familiarity"] for row in expected]
+
+
+def test_a_download_is_the_file(client: Client, job: Job, tmp_path: Path) -> None:
+    """The calibrated file runs and says what the server says; a folder gets it under its id."""
+    seen: list[tuple[int, int | None]] = []
+    path = client.models.download("digits", tmp_path, on_progress=lambda *told: seen.append(told))
+    assert path == tmp_path / "digits.onnx"
+    assert hashlib.sha256(path.read_bytes()).hexdigest() == client.models.get("digits").sha256
+    assert seen[-1] == (path.stat().st_size, path.stat().st_size)
+    session = ort.InferenceSession(path, providers=["CPUExecutionProvider"])
+    confidence = session.run(["confidence"], {"x": ROWS})[0]
+    np.testing.assert_allclose(client.predict("digits", ROWS).confidences, confidence, atol=1e-6)
+    assert job.download(tmp_path / "again.onnx").read_bytes() == path.read_bytes()
+    assert sorted(found.name for found in tmp_path.iterdir() if found.is_file()) == ["again.onnx", "digits.onnx"]
+
+
+def test_names_are_switched(client: Client, job: Job) -> None:
+    """A name lists its versions, answers with the one that is promoted, and another that is not there is refused."""
+    assert client.names.get("digits").versions == {"1": job.calibrated_model_id}
+    assert client.names.promote("digits", 1).default_version == 1
+    assert [name.name for name in client.names.list()] == ["digits"]
+    with pytest.raises(errors.ClientError, match="version"):
+        client.names.promote("digits", 7)
+
+
+def test_batches_have_results(client: Client, job: Job, tmp_path: Path) -> None:
+    """A batch's rows come page after page as typed objects, and whole as a file."""
+    batch = client.batches.create("digits", job.dataset_id, top_k=2, wait=True)
+    rows = client.batches.results(batch).all()
+    assert [row.row for row in rows] == list(range(1797))
+    assert isinstance(rows[0], Prediction)
+    assert rows[0].top_k is not None
+    direct = client.predict("digits", ROWS, top_k=2)
+    assert [row.label for row in rows[:5]] == direct.labels.tolist()
+    frame = client.batches.to_frame(batch)
+    np.testing.assert_allclose(frame["confidence"][:5], direct.confidences, atol=1e-6)
+    lines = client.batches.download(batch, tmp_path / "rows.csv").read_text().splitlines()
+    assert len(lines) == 1798
+    assert [row.row for row in client.batches.results(batch, after=1790, limit=3)] == [1791, 1792, 1793]
+
+
+def test_a_calibrator_is_fitted_on_arrays(client: Client, tmp_path: Path) -> None:
+    """Scores go out as arrays, and the file that comes back maps them."""
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 3, 1500)
+    logits = (5 * rng.normal(size=(1500, 3)) + 3 * np.eye(3)[labels]).astype(np.float32)
+    calibrator = client.calibrators.create(logits=logits, labels=labels, name="three", method="temperature")
+    assert (calibrator.status, calibrator.num_classes, calibrator.name) == ("succeeded", 3, "three")
+    session = ort.InferenceSession(client.calibrators.download(calibrator, tmp_path / "c.onnx"))
+    probabilities = session.run(["probabilities"], {"logits": logits[:3]})[0]
+    np.testing.assert_allclose(probabilities.sum(1), 1, atol=1e-5)
+    assert client.calibrators.report(calibrator).verdict in ("post_hoc", "unchanged")
+    client.calibrators.delete(calibrator)
+    assert calibrator.id not in [found.id for found in client.calibrators.list()]
+
+
+def test_a_plan_trains_nothing(client: Client, job: Job) -> None:
+    """A plan says what the job would take, typed, and makes no model."""
+    planned = client.jobs.plan(job.model_id, job.dataset_id)
+    assert planned.plan is not None
+    assert planned.plan.splits.test == made.COUNTS["test"]
+    assert planned.plan.estimate.minutes > 0
+    assert planned.calibrated_model_id is None
+
+
+def test_raw_responses_have_headers(client: Client, job: Job) -> None:
+    """The same call with its status, its headers and the id in the server's log."""
+    raw = client.with_raw_response(client.models.get, "digits")
+    assert (raw.status, raw.value.id) == (200, job.calibrated_model_id)
+    assert raw.headers["etag"]
+    assert raw.request_id
+    again = client.with_raw_response(client.jobs.get, job.id)
+    assert again.value.id == job.id
+    with pytest.raises(errors.InvalidInput, match="no request"):
+        client.with_raw_response(client.models.list)
+
+
+@pytest.mark.anyio
+async def test_the_asynchronous_client_does_the_same(url: str, job: Job) -> None:
+    """Awaited, the same calls return the same."""
+    async with AsyncClient(url) as client:
+        found = await client.jobs.get(job.id)
+        assert found.raw == job.refresh().raw
+        assert (await found.report()).raw == job.report().raw
+        assert [event.id async for event in found.events()] == [event.id for event in job.events()]
+        predictions = await client.predict("digits", ROWS)
+        assert len(predictions) == 5
+        assert job.calibrated_model_id in [model.id async for model in client.models.list()]
+        assert (await client.with_raw_response(client.server)).value.version == (await client.server()).version
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    """What most programs that await run on."""
+    return "asyncio"
