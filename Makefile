@@ -10,7 +10,7 @@ OPENAPI := openapi/openapi.json
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test exhaustive chaos serve check bench bench-serving openapi clean
+.PHONY: help setup demo test exhaustive chaos serve check bench bench-serving openapi wheel release-check clean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -50,6 +50,13 @@ check: setup ## format, lint, types, import contracts, OpenAPI snapshot
 
 openapi: setup ## write the snapshot of the HTTP contract
 	$(BIN)/fedlas openapi $(OPENAPI)
+
+wheel: setup ## build wheel and sdist into dist/
+	rm -rf dist
+	$(BIN)/python -m build --outdir dist .
+
+release-check: setup ## build a release, and install it into empty environments (a minute, from the package index)
+	$(BIN)/python -m pytest tests/packaging
 
 bench: setup ## measure (hours); results are written down in benchmarks/README.md
 	$(BIN)/python -m pip install --quiet --requirement benchmarks/requirements.txt

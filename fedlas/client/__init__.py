@@ -16,6 +16,10 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from fedlas.extras import require
+
+require("client", "httpx", "pydantic")
+
 if TYPE_CHECKING:
     from fedlas.client._async.client import AsyncClient
     from fedlas.client._async.jobs import AsyncJob

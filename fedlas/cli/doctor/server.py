@@ -8,7 +8,9 @@ from typing import Any
 
 import httpx
 
-DEFAULT_URL = "http://127.0.0.1:8000"
+from fedlas.client import configuration
+from fedlas.client.errors import ConfigurationProblem
+
 _TIMEOUT_S = 3.0
 
 Line = dict[str, str]
@@ -16,18 +18,18 @@ Line = dict[str, str]
 
 def check() -> Iterator[Line]:
     """Reachable, ready, of this version, with this key."""
-    given = os.environ.get("FEDLAS_URL")
-    url, key = (given or DEFAULT_URL).rstrip("/"), os.environ.get("FEDLAS_API_KEY")
+    try:
+        found = configuration.load_configuration()
+    except ConfigurationProblem as problem:
+        yield _line("address", "fail", str(problem), "correct FEDLAS_URL, FEDLAS_API_KEY or the profile")
+        return
+    url, key = found.url, found.key
     headers = {"Authorization": f"Bearer {key}"} if key else {}
     try:
-        with httpx.Client(base_url=url, headers=headers, timeout=_TIMEOUT_S) as http:
+        with httpx.Client(base_url=url, headers=headers, timeout=_TIMEOUT_S, trust_env=not found.is_local) as http:
             yield from _examined(http, url, has_key=bool(key))
-    except (httpx.UnsupportedProtocol, httpx.InvalidURL, UnicodeError) as error:
-        yield _line(
-            "address", "fail", f"{url!r} is no URL: {error}", "let FEDLAS_URL be like https://fedlas.example.org"
-        )
-    except httpx.TransportError as error:
-        yield _unreachable(url, error, asked=given is not None)
+    except (httpx.TransportError, httpx.InvalidURL) as error:
+        yield _unreachable(url, error, asked="FEDLAS_URL" in os.environ or url != configuration.DEFAULT_URL)
 
 
 def _examined(http: httpx.Client, url: str, *, has_key: bool) -> Iterator[Line]:
@@ -70,7 +72,7 @@ def _key_and_version(answer: httpx.Response, *, has_key: bool) -> Iterator[Line]
     yield _line("version", "ok" if same else "warn", f"the server is {theirs}, this is {__version__}", remedy)
 
 
-def _unreachable(url: str, error: httpx.TransportError, *, asked: bool) -> Line:
+def _unreachable(url: str, error: Exception, *, asked: bool) -> Line:
     found = f"{url} does not answer ({str(error) or type(error).__name__})"
     if not asked:
         return _line(

@@ -12,6 +12,7 @@ import pytest
 
 from fedlas import __version__
 from fedlas.cli.doctor import server
+from fedlas.client import configuration
 from tests.helpers.live_api import live
 
 
@@ -24,6 +25,7 @@ def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 
 def _checked(monkeypatch: pytest.MonkeyPatch, url: str | None, key: str | None = None) -> dict[str, dict[str, str]]:
+    monkeypatch.setenv("XDG_CONFIG_HOME", "/nowhere")
     for name, value in (("FEDLAS_URL", url), ("FEDLAS_API_KEY", key)):
         if value is None:
             monkeypatch.delenv(name, raising=False)
@@ -62,7 +64,7 @@ def test_a_dead_port_fails_only_where_it_was_asked_for(monkeypatch: pytest.Monke
     line = _checked(monkeypatch, dead)["address"]
     assert line["status"] == "fail"
     assert line["found"].startswith(f"{dead} does not answer (")
-    monkeypatch.setattr(server, "DEFAULT_URL", dead)
+    monkeypatch.setattr(configuration, "DEFAULT_URL", dead)
     line = _checked(monkeypatch, None)["address"]
     assert line["status"] == "skip"
     assert line["remedy"].startswith("fedlas serve")

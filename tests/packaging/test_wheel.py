@@ -1,0 +1,103 @@
+"""What a release brings: complete files, and as little as its use needs, in environments that were empty."""
+
+from __future__ import annotations
+
+import tarfile
+import tomllib
+from collections.abc import Callable
+from importlib.metadata import version
+from pathlib import Path
+from zipfile import ZipFile
+
+import pytest
+
+import fedlas
+from service.app import create_app
+from service.settings import ServiceSettings
+from tests.packaging.conftest import PACKAGES, ROOT, Built, Environment
+
+#: The most that the libraries of `fedlas[client]` may take.
+CLIENT_MEGABYTES = 25
+
+
+def test_the_version_is_said_once(tmp_path: Path) -> None:
+    """The metadata, the library and the API's document say what pyproject.toml says."""
+    declared = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+    app = create_app(ServiceSettings(data_dir=tmp_path)).fastapi
+    assert {version("fedlas"), fedlas.__version__, app.openapi()["info"]["version"]} == {declared}
+    assert f"\nversion: {declared}\n" in (ROOT / "CITATION.cff").read_text()
+    modules = [path for name in PACKAGES for path in (ROOT / name).rglob("*.py")]
+    assert [path for path in modules if f'"{declared}"' in path.read_text()] == []
+
+
+@pytest.mark.slow
+def test_wheel_and_sdist_are_complete(built: Built) -> None:
+    """Every file of the packages is in both, with licence and notes; tests and data are in neither."""
+    ours = {
+        str(path.relative_to(ROOT)) for name in PACKAGES for path in (ROOT / name).rglob("*")
+        if path.is_file() and "__pycache__" not in path.parts
+    }  # fmt: skip
+    assert {f"{name}/py.typed" for name in PACKAGES} <= ours
+    with ZipFile(built.wheel) as wheel:
+        names = set(wheel.namelist())
+    [about] = {name.partition("/")[0] for name in names if ".dist-info/" in name}
+    assert {name for name in names if not name.startswith(about)} == ours
+    assert f"{about}/licenses/LICENSE" in names
+    with tarfile.open(built.sdist) as sdist:
+        names = {name.partition("/")[2] for name in sdist.getnames()}
+    assert ours | {"pyproject.toml", "README.md", "LICENSE", "CHANGELOG.md", "CITATION.cff"} <= names
+    assert not [name for name in names if name.startswith("tests")]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_base_and_client_in_an_empty_environment(
+    built: Built, empty: Callable[[], Environment], record_property: Callable[[str, object], None]
+) -> None:
+    """Each installation does what it is for, and says in a sentence what it is not."""
+    environment = empty()
+    environment.install(built.wheel)
+    assert environment.python("import fedlas; print(fedlas.__version__)").stdout.strip() == fedlas.__version__
+    assert environment.megabytes() < 0.1
+    needed = {
+        "metrics": "arrays",
+        "losses": "library",
+        "calibration": "arrays",
+        "FedLASLoss": "library",
+        "client": "client",
+    }
+    for module, extra in needed.items():
+        done = environment.python(f"import fedlas; from fedlas import {module}")
+        assert done.stderr.splitlines()[-1].endswith(f"which is not installed: pip install 'fedlas[{extra}]'"), (
+            done.stderr
+        )
+    environment.install(built.wheel, "client")
+    done = environment.python("import sys; from fedlas.client import Client, AsyncClient; print(sorted(sys.modules))")
+    assert done.returncode == 0, done.stderr
+    assert not {"numpy", "torch", "rich", "typer"} & set(done.stdout.split("'"))
+    assert environment.python("import numpy").returncode == 1
+    size = environment.megabytes()
+    record_property("client_megabytes", round(size, 1))
+    assert size < CLIENT_MEGABYTES
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_arrays_in_an_empty_environment(built: Built, empty: Callable[[], Environment]) -> None:
+    """Metrics and calibrators need NumPy and SciPy and nothing else."""
+    environment = empty()
+    environment.install(built.wheel, "arrays")
+    done = environment.python(
+        "import numpy as np\n"
+        "from fedlas.metrics import ece\n"
+        "from fedlas.calibrators import TemperatureScaling\n"
+        "logits = np.array([[4.0, 0.0], [0.0, 4.0], [4.0, 0.0]])\n"
+        "labels = np.array([0, 1, 1])\n"
+        "calibrator = TemperatureScaling().fit(logits, labels)\n"
+        "probabilities = np.exp(calibrator(logits))\n"
+        "probabilities /= probabilities.sum(axis=1, keepdims=True)\n"
+        "print(f'{ece(probabilities, labels):.3f}')\n"
+    )
+    assert done.stdout.strip() == "0.000", done.stderr
+    done = environment.python("from fedlas.client import Client")
+    assert done.stderr.splitlines()[-1].endswith("pip install 'fedlas[client]'")
