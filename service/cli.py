@@ -8,7 +8,9 @@ import socket
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
+
+from pydantic import ValidationError
 
 from service.settings import ServiceSettings
 
@@ -17,7 +19,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command and return its exit code."""
     parser = _parser()
     options = parser.parse_args(arguments)
-    return int(options.run(options))
+    try:
+        return int(options.run(options))
+    except ValidationError as error:
+        for one in error.errors():
+            name = "_".join(map(str, one["loc"])) or "the settings"
+            print(f"fedlas: {name} (FEDLAS_{name.upper()}): {one['msg']}, found {one['input']!r}", file=sys.stderr)
+        return 1
 
 
 def serve(arguments: Sequence[str]) -> int:
@@ -40,8 +48,15 @@ def openapi(arguments: Sequence[str]) -> int:
     return main(["openapi", *arguments])
 
 
+class _Parser(argparse.ArgumentParser):
+    """A parser whose complaints are the user's errors: exit code 1, as of all commands of `fedlas`."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(1, f"{self.prog}: {message}\n'{self.prog} --help' shows how it is used.\n")
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="fedlas", description="Calibration as a service.")
+    parser = _Parser(prog="fedlas", description="Calibration as a service.")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     command = commands.add_parser("serve", help="API, worker and broker on this machine")

@@ -1,18 +1,23 @@
-"""The command line, `fedlas`."""
+"""The command line, `fedlas`: everything that the service does, from a terminal or a pipeline.
+
+What a command needs is imported when it runs: the help and a short question are there at once.
+"""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from importlib.metadata import entry_points
+
+from fedlas.extras import MissingExtra, require
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command and return its exit code."""
-    name, *rest = (sys.argv[1:] if arguments is None else arguments) or ["--help"]
-    found = entry_points(group="fedlas.commands")
-    if name not in found.names:
-        print(f"usage: fedlas {{{','.join(sorted(found.names))}}} …", file=sys.stderr)
-        return 0 if name in ("-h", "--help") else 1
-    code: int = found[name].load()(rest)
-    return code
+    """Run a command and return its exit code (`fedlas.cli.exits`)."""
+    try:
+        require("cli", "typer", "rich")
+    except MissingExtra as missing:
+        print(f"fedlas: {missing}", file=sys.stderr)
+        return 1
+    from fedlas.cli.app import run
+
+    return run(sys.argv[1:] if arguments is None else arguments)

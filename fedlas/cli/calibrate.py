@@ -1,0 +1,203 @@
+"""`fedlas calibrate`: a model and labelled rows in, a calibrated model with its report out; the gate of a pipeline."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from fedlas.cli import jobs, plans, reports
+from fedlas.cli.command import Session, command
+from fedlas.cli.exits import TABLE, ExitCode, Require, code_of_job
+from fedlas.cli.failures import CommandError, about
+from fedlas.cli.files import file_of, require_writable
+from fedlas.cli.options import RolePairs, SeenByModel, upload_options
+from fedlas.cli.orders import Order
+from fedlas.cli.progress import transfer
+from fedlas.cli.records import as_json
+
+if TYPE_CHECKING:
+    from fedlas.client import Dataset, Model
+
+
+class Method(StrEnum):
+    """What a job tries."""
+
+    auto = "auto"
+    fedlas = "fedlas"
+    fedlas_plus = "fedlas_plus"
+    label_smoothing = "label_smoothing"
+    mbls = "mbls"
+    acls = "acls"
+    focal = "focal"
+    cross_entropy = "cross_entropy"
+    post_hoc = "post_hoc"
+    temperature = "temperature"
+
+
+class PublishWhen(StrEnum):
+    """What it takes for a job's model to become a version of the name."""
+
+    promoted = "promoted"
+    shown = "shown"
+    always = "always"
+
+
+_MORE = f"""--watch, --out, --report and --require wait for the end; without them the job's id is printed, and the job
+goes on. --require is promoted unless it is given.
+
+{TABLE}"""
+_EXAMPLES = [
+    "fedlas calibrate model.onnx rows.npz --publish-as digits --watch",
+    "fedlas calibrate model.onnx rows.csv --role label=diagnosis --seen-by-model no --budget 10m --report report.html",
+    "fedlas calibrate model.onnx rows.npz --require shown --out calibrated.onnx  # in a pipeline",
+    "fedlas calibrate model.onnx rows.npz --local --out calibrated.onnx  # no server",
+    "fedlas calibrate model.onnx rows.npz --dry-run",
+]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+
+    @command(app, "calibrate", examples=_EXAMPLES, more=_MORE)
+    def calibrate(
+        session: Session,
+        model: Annotated[str, typer.Argument(metavar="MODEL", help="An ONNX or safetensors file, or an id, mdl_….")],
+        data: Annotated[str, typer.Argument(metavar="DATA", help="Labelled rows: npz, csv, parquet, zip; or ds_….")],
+        *,
+        method: Annotated[
+            Method | None, typer.Option("--method", metavar="METHOD", help=f"One of {', '.join(Method)}.")
+        ] = None,
+        budget: Annotated[str | None, typer.Option(metavar="TIME", help="10, 90s, 30m or 2h; minutes if bare.")] = None,
+        candidates: Annotated[int | None, typer.Option(help="At most so many trainings.", min=1)] = None,
+        publish_as: Annotated[str | None, typer.Option(metavar="NAME", help="The name that is to answer.")] = None,
+        publish_when: Annotated[PublishWhen | None, typer.Option(help="What it takes to be published.")] = None,
+        watch: Annotated[bool, typer.Option("--watch", "-w", help="Wait for the end, and show how far it is.")] = False,
+        out: Annotated[Path | None, typer.Option(help="Write the model to be served to this file.")] = None,
+        report: Annotated[Path | None, typer.Option(help="Write the report to this file, .html or .json.")] = None,
+        require: Annotated[Require | None, typer.Option(help="What must come of it for exit code 0.")] = None,
+        local: Annotated[bool, typer.Option("--local", help="Do it in this process; no server is asked.")] = False,
+        dry_run: Annotated[bool, typer.Option("--dry-run", help="Check and estimate; train nothing.")] = False,
+        role: RolePairs = None,
+        seen_by_model: SeenByModel = None,
+        expected_accuracy: Annotated[float | None, typer.Option(help="Of the model as it is.", min=0, max=1)] = None,
+        accept_warning: Annotated[list[str] | None, typer.Option(metavar="CODE", help="Go on in spite of it.")] = None,
+        class_priors: Annotated[
+            str | None, typer.Option(metavar="JSON|@FILE", help="How often each class occurs in use.")
+        ] = None,
+        seed: Annotated[int | None, typer.Option(help="Of everything random.", min=0)] = None,
+        model_option: Annotated[
+            list[str] | None,
+            typer.Option(metavar="KEY=VALUE", help="Parameter of the model's upload."),
+        ] = None,
+        dataset_option: Annotated[
+            list[str] | None,
+            typer.Option(metavar="KEY=VALUE", help="Parameter of the dataset's upload."),
+        ] = None,
+        metadata: Annotated[list[str] | None, typer.Option(metavar="KEY=VALUE", help="Words of your own.")] = None,
+        job: Annotated[
+            str | None,
+            typer.Option(metavar="JSON|@FILE", help="Any field of a job, as the API has it."),
+        ] = None,
+    ) -> ExitCode:
+        """Calibrate a classifier, judge it, and gate a pipeline.
+
+        The rows of one part calibrate and train, those of another judge, and the exit code says what came of it.
+        """
+        require_writable(out)
+        require_writable(report, *reports.FORMS)
+        order = Order.of(
+            method=method,
+            budget=budget,
+            candidates=candidates,
+            publish_as=publish_as,
+            publish_when=publish_when,
+            expected_accuracy=expected_accuracy,
+            accept_warnings=accept_warning,
+            class_priors=class_priors,
+            seed=seed,
+            model_option=model_option,
+            dataset_option=dataset_option,
+            role=role,
+            seen_by_model=seen_by_model,
+            metadata=metadata,
+            job=job,
+        )
+        if local:
+            from fedlas.cli import local as in_this_process
+
+            if dry_run:
+                raise CommandError("--dry-run asks a service what a job would do; it does not go with --local")
+            return in_this_process.calibrate(session.output, Path(model), Path(data), order, out, report, require)
+        if dry_run:
+            return plans.plan(session, order, *_uploaded(session, model, data, order))
+        waits = watch or out is not None or report is not None or require is not None
+        return _ordered(session, order, _uploaded(session, model, data, order), waits, out, report, require)
+
+
+def _uploaded(session: Session, model: str, data: str, order: Order) -> tuple[str, str]:
+    """The ids of model and dataset, which are sent where they are files; both are looked at before one is sent."""
+    files = [
+        None if given.startswith(kind) else file_of(Path(given)) for given, kind in ((model, "mdl_"), (data, "ds_"))
+    ]
+    models, datasets = session.client.models, session.client.datasets
+    options = (
+        upload_options(order.model_option, models.upload, "--model-option"),
+        upload_options(order.dataset_option, datasets.upload, "--dataset-option") | order.reading,
+    )
+    uploads: tuple[Callable[..., Model | Dataset], ...] = (models.upload, datasets.upload)
+    ids = [model, data]
+    for place, (file, upload, given) in enumerate(zip(files, uploads, options, strict=True)):
+        if file is not None:
+            with (
+                about(file),
+                transfer(session.output, f"uploading {file.name}", then=f"inspecting {file.name}") as moved,
+            ):
+                ids[place] = upload(file, name=file.stem, on_upload=moved, **given).id
+    return ids[0], ids[1]
+
+
+def _ordered(
+    session: Session,
+    order: Order,
+    ids: tuple[str, str],
+    waits: bool,
+    out: Path | None,
+    report: Path | None,
+    require: Require | None,
+) -> ExitCode:
+    """Order the job, and where that was asked for wait until it has ended and fetch what came of it."""
+    job = as_json(session.client.jobs.create(*ids, **order.fields))
+    if not waits:
+        jobs.show(session, job)
+        session.output.note(f"To watch it: {session.command_line('jobs', 'watch', job['id'])}")
+        return ExitCode.AS_REQUIRED
+    return finish(session, str(job["id"]), out, report, require or Require.promoted)
+
+
+def finish(session: Session, job_id: str, out: Path | None, report: Path | None, require: Require) -> ExitCode:
+    """Watch a job to its end, write the files that were asked for, and show what came of it."""
+    from fedlas.cli.watching import require_success, watch
+
+    session.output.note(f"{job_id} is ordered.")
+    job = watch(session, job_id)
+    if job["status"] != "succeeded":
+        if session.output.json:
+            jobs.show(session, job)
+        require_success(job)
+    found = session.client.jobs.report(job_id)
+    if out is not None:
+        with transfer(session.output, f"downloading {out.name}") as moved:
+            session.client.models.download(job["calibrated_model_id"], out, on_progress=moved)
+        session.output.note(f"{out}: {'the calibrated model' if job['promoted'] else 'the model as it was uploaded'}")
+    if report is not None:
+        found.save(report)
+    if session.output.tables:
+        reports.show(session.output, as_json(found), key=job_id)
+        session.output.note(f"{job_id}, model {job['calibrated_model_id']}")
+    else:
+        jobs.show(session, job)
+    return code_of_job(job, require)

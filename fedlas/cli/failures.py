@@ -1,0 +1,77 @@
+"""Failures as people read them: one sentence on stderr and an exit code, whatever was raised."""
+
+from __future__ import annotations
+
+import errno
+import os
+import sys
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from fedlas.cli.exits import ExitCode
+from fedlas.errors import FedLASError
+
+
+class CommandError(Exception):
+    """What a command says of an input that it cannot use."""
+
+    def __init__(self, message: str, code: ExitCode = ExitCode.USER_ERROR) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+@contextmanager
+def about(file: Path) -> Iterator[None]:
+    """What is raised of the content of a file names it."""
+    try:
+        yield
+    except FedLASError as error:
+        raise CommandError(f"{file}: {error}", _code_of(error)) from error
+
+
+def told(error: Exception, *, debug: bool = False) -> ExitCode:
+    """Say on stderr what went wrong and return the exit code."""
+    if debug:
+        traceback.print_exception(error)
+    sentence, code = _described(error)
+    print(f"fedlas: {sentence}", file=sys.stderr)
+    return code
+
+
+def closed_pipe() -> ExitCode:
+    """Nobody reads stdout any more: leave without a word, and let the interpreter find nothing to flush."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    return ExitCode.PIPE_CLOSED
+
+
+def _described(error: Exception) -> tuple[str, ExitCode]:
+    if isinstance(error, CommandError):
+        return str(error), error.code
+    if isinstance(error, FedLASError):
+        return str(error), _code_of(error)
+    if isinstance(error, ModuleNotFoundError):
+        return str(error), ExitCode.USER_ERROR  # `fedlas.extras` has made a sentence of it
+    if isinstance(error, OSError) and error.errno is not None:
+        return _of_system(error), ExitCode.USER_ERROR
+    if isinstance(error, MemoryError):
+        return "the memory of this machine does not suffice for these files", ExitCode.USER_ERROR
+    kind = f"{type(error).__module__}.{type(error).__name__}".removeprefix("builtins.")
+    return f"a defect of ours: {kind}: {error}; the same with --debug shows where", ExitCode.DEFECT
+
+
+def _code_of(error: FedLASError) -> ExitCode:
+    return ExitCode.USER_ERROR if error.user_error else ExitCode.DEFECT
+
+
+def _of_system(error: OSError) -> str:
+    """What the system says of a file, in a sentence."""
+    name = f"{os.fsdecode(error.filename)}: " if error.filename else "stdout: "
+    if error.errno == errno.ENOENT:
+        return f"{name}there is no such file"
+    if error.errno == errno.EISDIR:
+        return f"{name}is a folder; needed is a file"
+    if error.errno == errno.ENOSPC:
+        return f"{name}no space is left on the disk, so the file could not be written"
+    return f"{name}{(error.strerror or str(error)).lower()}"

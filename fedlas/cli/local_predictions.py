@@ -1,0 +1,122 @@
+"""Predictions of a calibrated ONNX file on this machine: ONNX Runtime and NumPy, no service and no PyTorch."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedlas.cli.failures import CommandError
+from fedlas.cli.output import Json
+from fedlas.cli.rows import Rows
+from fedlas.guarantees import Guarantees
+
+if TYPE_CHECKING:
+    import onnxruntime
+
+_DTYPES = {
+    **{f"tensor({name})": np.dtype(name) for name in ("int8", "int16", "int32", "int64", "uint8", "uint16", "uint32")},
+    "tensor(float)": np.dtype(np.float32),
+    "tensor(double)": np.dtype(np.float64),
+    "tensor(float16)": np.dtype(np.float16),
+    "tensor(bool)": np.dtype(np.bool_),
+}
+
+
+def predict(
+    file: Path,
+    rows: Rows,
+    *,
+    top_k: int | None = None,
+    abstain_below: float | None = None,
+    max_error: float | dict[str, float] | None = None,
+    coverage: float | dict[str, float] | None = None,
+) -> Json:
+    """What a service would answer with this file, without what only its records know.
+
+    Raises:
+        CommandError: the file is not calibrated, the rows do not fit its inputs, or it cannot promise what is asked.
+    """
+    session = _opened(file)
+    properties = session.get_modelmeta().custom_metadata_map
+    names = json.loads(properties["class_names"])
+    feeds = _feeds(session, rows)
+    try:
+        probs, confidences = session.run(["probabilities", "confidence"], feeds)
+    except Exception as error:
+        raise CommandError(f"{file} refuses these rows: {str(error).splitlines()[0]}") from error
+    guarantees = Guarantees.from_dict(json.loads(properties["guarantees"])) if "guarantees" in properties else None
+    threshold, sets = _promised(file, guarantees, probs, abstain_below, max_error, coverage)
+    answers = []
+    for number, (row, confidence) in enumerate(zip(probs, confidences, strict=True)):
+        best = int(row.argmax())
+        abstains = bool(confidence < np.float32(threshold))
+        answer = {"label": names[best], "index": best, "confidence": float(confidence), "abstain": abstains}
+        if top_k is not None:
+            answer["top_k"] = [
+                {"label": names[k], "index": int(k), "confidence": float(row[k])} for k in np.argsort(-row)[:top_k]
+            ]
+        if sets is not None:
+            answer["prediction_set"] = [names[k] for k in np.argsort(-row) if sets[number, k]]
+        answers.append(answer)
+    return {"model": {"id": str(file), "name": file.stem, "version": 1, "calibrated": True}, "predictions": answers}
+
+
+def _opened(file: Path) -> onnxruntime.InferenceSession:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3  # of class_priors, which may be left out, it warns each time
+    try:
+        session = onnxruntime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
+    except Exception as error:
+        raise CommandError(f"{file} cannot be opened by ONNX Runtime: {str(error).splitlines()[0]}") from error
+    outputs = {output.name for output in session.get_outputs()}
+    if (
+        not {"probabilities", "confidence"} <= outputs
+        or "class_names" not in session.get_modelmeta().custom_metadata_map
+    ):
+        raise CommandError(f"{file} is no calibrated file: it has no output 'probabilities'; calibrate it first")
+    return session
+
+
+def _feeds(session: onnxruntime.InferenceSession, rows: Rows) -> dict[str, NDArray[Any]]:
+    """The rows as the file's inputs."""
+    inputs = {one.name: one for one in session.get_inputs()}
+    given = rows.inputs if isinstance(rows.inputs, dict) else dict.fromkeys(list(inputs)[:1], rows.inputs)
+    if set(given) != set(inputs):
+        raise CommandError(f"the file has the inputs {', '.join(inputs)}; given are {', '.join(map(str, given))}")
+    feeds = {}
+    for name, one in inputs.items():
+        try:
+            feeds[name] = np.asarray(given[name]).astype(_DTYPES[one.type])
+        except (ValueError, TypeError):
+            raise CommandError(f"input {name!r}: the rows are no numbers of one shape") from None
+        needed, found = one.shape[1:], list(feeds[name].shape[1:])
+        if len(needed) != len(found) or any(isinstance(n, int) and n != f for n, f in zip(needed, found, strict=True)):
+            raise CommandError(f"input {name!r}: found rows of shape {found}; needed are rows of shape {needed}")
+    return feeds
+
+
+def _promised(
+    file: Path,
+    guarantees: Guarantees | None,
+    probs: NDArray[np.float32],
+    abstain_below: float | None,
+    max_error: float | dict[str, float] | None,
+    coverage: float | dict[str, float] | None,
+) -> tuple[float, NDArray[np.bool_] | None]:
+    """The confidence from which rows are answered, and the sets (N, K) where they are asked for."""
+    if max_error is None and coverage is None:
+        return abstain_below or 0.0, None
+    if guarantees is None:
+        raise CommandError(f"{file} promises nothing: its job had no guarantee rows")
+    try:
+        threshold = 0.0 if max_error is None else guarantees.threshold_for(max_error)
+        sets = None if coverage is None else guarantees.prediction_sets(probs, coverage)
+    except ValueError as error:
+        raise CommandError(str(error)) from error
+    return max(threshold, abstain_below or 0.0), sets

@@ -1,0 +1,193 @@
+"""The output layer: every record and list of records that a command prints goes through here.
+
+Results go to stdout and nothing else does; sentences and progress go to stderr. `auto` is a table on a terminal and
+lines of tab-separated cells in a pipe; `json` is the record of the API as it came; `quiet` is one id a line.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any, TextIO
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+Json = Mapping[str, Any]
+
+
+class Format(StrEnum):
+    """The forms of a result."""
+
+    auto = "auto"
+    table = "table"
+    json = "json"
+    quiet = "quiet"
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column of a list and a line of a single record: a title, and where its value stands.
+
+    Attributes:
+        path: keys into the record, with dots between them; or a function of the record.
+        people: how a value is written on a terminal, where that differs from what a pipe gets.
+    """
+
+    title: str
+    path: str | Callable[[Json], object]
+    people: Callable[[Any], str] | None = None
+
+    def value(self, record: Json) -> object:
+        """The value in a record; None where it or what holds it is missing."""
+        if callable(self.path):
+            return self.path(record)
+        found: Any = record
+        for key in self.path.split("."):
+            found = found.get(key) if isinstance(found, Mapping) else None
+        return found
+
+    def cell(self, record: Json, *, people: bool) -> str:
+        """The value as text."""
+        value = self.value(record)
+        if value is None:
+            return ""
+        return self.people(value) if people and self.people else _as_text(value)
+
+
+class Output:
+    """Where a command writes its results and what it says beside them."""
+
+    def __init__(self, format: Format = Format.auto, *, stdout: TextIO | None = None) -> None:
+        self.format = format
+        self.stdout = stdout or sys.stdout
+        self._terminal = self.stdout.isatty()
+
+    @property
+    def tables(self) -> bool:
+        """Whether results are written for people."""
+        return self.format is Format.table or (self.format is Format.auto and self._terminal)
+
+    @property
+    def json(self) -> bool:
+        """Whether the record itself is written."""
+        return self.format is Format.json
+
+    @property
+    def quiet(self) -> bool:
+        """Whether only ids are written, and no sentences."""
+        return self.format is Format.quiet
+
+    def records(self, records: Iterable[Json], columns: Sequence[Column], *, key: str = "id") -> None:
+        """Write a list; in a pipe each line as soon as it is known."""
+        if self.json:
+            self._write_json(list(records))
+        elif self.quiet:
+            self.lines(str(record[key]) for record in records)
+        elif self.tables:
+            self.table([column.title for column in columns], _rows(records, columns))
+        else:
+            self.lines("\t".join(_one_line(c.cell(r, people=False)) for c in columns) for r in records)
+
+    def record(self, record: Json, columns: Sequence[Column], *, key: str = "id") -> None:
+        """Write one record, a line for each column that has a value."""
+        if self.json:
+            self._write_json(record)
+        elif self.quiet:
+            self.lines([str(record[key])])
+        else:
+            shown = ((c.title, c.cell(record, people=self.tables)) for c in columns)
+            pairs = [(title, text) for title, text in shown if text]
+            if self.tables:
+                self.table([], pairs)
+            else:
+                self.lines(f"{title}\t{_one_line(text)}" for title, text in pairs)
+
+    def lines(self, lines: Iterable[str]) -> None:
+        """Write lines of a result as they are."""
+        for line in lines:
+            self.stdout.write(f"{line}\n")
+        self.stdout.flush()
+
+    def note(self, sentence: str) -> None:
+        """Say something beside the result."""
+        if not self.quiet:
+            print(sentence, file=sys.stderr, flush=True)
+
+    def _write_json(self, value: object) -> None:
+        indent = 2 if self._terminal else None
+        self.lines([json.dumps(value, indent=indent, ensure_ascii=False)])
+
+    def table(self, titles: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+        """Write cells in columns for people."""
+        from rich.table import Table
+
+        table = Table(box=None, pad_edge=False, header_style="bold", show_header=bool(titles), padding=(0, 2, 0, 0))
+        for title in titles or ("", ""):
+            table.add_column(title.upper(), style=None if titles or table.columns else "bold", overflow="fold")
+        for row in rows:
+            table.add_row(*(cell.replace("\t", " ") for cell in row))
+        if table.row_count:
+            self.console().print(table)
+
+    def console(self, *, stderr: bool = False) -> Console:
+        """A rich console; in a pipe it is so wide that nothing is broken."""
+        from rich.console import Console
+
+        file = sys.stderr if stderr else self.stdout
+        wide = None if file.isatty() else 10_000
+        return Console(file=file, width=wide, highlight=False, markup=False, emoji=False)
+
+
+def shows_progress() -> bool:
+    """Whether anybody would see a bar move."""
+    return sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
+
+
+def when(value: str) -> str:
+    """A time of a record as people of this place read it."""
+    with suppress(ValueError):
+        return datetime.fromisoformat(value).astimezone().strftime("%Y-%m-%d %H:%M")
+    return value
+
+
+def size(value: int) -> str:
+    """A number of bytes."""
+    amount = float(value)
+    for unit in ("B", "kB", "MB"):
+        if amount < 1000:
+            return f"{amount:.0f} {unit}" if unit == "B" else f"{amount:.1f} {unit}"
+        amount /= 1000
+    return f"{amount:.1f} GB"
+
+
+def percent(value: float) -> str:
+    """A share."""
+    return f"{value:.1%}"
+
+
+def count(value: int) -> str:
+    """A number of rows."""
+    return f"{value:,}"
+
+
+def _rows(records: Iterable[Json], columns: Sequence[Column]) -> Iterable[list[str]]:
+    return ([column.cell(record, people=True) for column in columns] for record in records)
+
+
+def _as_text(value: object) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, str):
+        return value
+    return json.dumps(value, ensure_ascii=False)
+
+
+def _one_line(text: str) -> str:
+    return text.replace("\t", " ").replace("\n", " ")

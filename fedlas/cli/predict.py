@@ -1,0 +1,111 @@
+"""`fedlas predict`: calibrated answers to rows from a file or a pipe, by a service or by a local ONNX file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from fedlas.cli.command import Session, command
+from fedlas.cli.failures import CommandError
+from fedlas.cli.options import number_or_object, object_of
+from fedlas.cli.output import Column, Json, percent
+from fedlas.cli.rows import PIPE, Rows, read_rows
+
+_COLUMNS = (
+    Column("row", "row"),
+    Column("label", "label"),
+    Column("confidence", "confidence", percent),
+    Column("abstain", "abstain"),
+)
+#: Columns of answers that were asked for.
+_ASKED = (
+    Column("decision", "decision"),
+    Column("set", lambda one: None if one.get("prediction_set") is None else ", ".join(one["prediction_set"])),
+    Column("top", lambda one: ", ".join(f"{t['label']} {t['confidence']:.3f}" for t in one.get("top_k") or ()) or None),
+    Column("familiarity", "familiarity", percent),
+)
+#: So many rows go into a request; the service takes 10,000.
+_ROWS = 1000
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    examples = [
+        "fedlas predict digits rows.npy",
+        "cat rows.json | fedlas predict digits -",
+        "fedlas predict digits rows.csv --max-error 0.05 --json",
+        "fedlas predict pets cat.png dog.jpg --top-k 3",
+        "fedlas predict ./calibrated.onnx rows.npy -q",
+    ]
+
+    @command(app, "predict", examples=examples)
+    def predict(
+        session: Session,
+        model: Annotated[str, typer.Argument(metavar="MODEL", help="A published name, an id, or a local ONNX file.")],
+        rows: Annotated[
+            list[str] | None, typer.Argument(metavar="[ROWS]…", help="A file of rows, images, or - for a pipe.")
+        ] = None,
+        *,
+        top_k: Annotated[int | None, typer.Option(help="The most probable classes of each row.", min=1)] = None,
+        abstain_below: Annotated[
+            float | None, typer.Option(help="Abstain below this confidence.", min=0, max=1)
+        ] = None,
+        max_error: Annotated[str | None, typer.Option(help="Abstain so that at most this share is wrong.")] = None,
+        coverage: Annotated[str | None, typer.Option(help="Answer sets that hold the truth so often.")] = None,
+        decision: Annotated[str | None, typer.Option(metavar="JSON|@FILE", help="Threshold or costs.")] = None,
+        class_priors: Annotated[
+            str | None, typer.Option(metavar="JSON|@FILE", help="How often each class occurs.")
+        ] = None,
+    ) -> None:
+        """Predict rows from a file or a pipe.
+
+        Each answer has the confidence that its label is right.
+        Rows are JSON (a list of rows, objects by column name, or a whole request with "inputs"), lines of JSON, csv
+        with or without a header, npy, or image files; their content tells which. -q prints the labels only.
+        """
+        given = read_rows(rows or [PIPE])
+        asked: dict[str, Any] = {
+            "top_k": top_k,
+            "abstain_below": abstain_below,
+            "max_error": None if max_error is None else number_or_object(max_error, "--max-error"),
+            "coverage": None if coverage is None else number_or_object(coverage, "--coverage"),
+            "decision": None if decision is None else object_of(decision, "--decision"),
+            "class_priors": None if class_priors is None else object_of(class_priors, "--class-priors"),
+        }
+        options = {**given.options, **{name: value for name, value in asked.items() if value is not None}}
+        _show(
+            session, _local(model, given, options) if Path(model).is_file() else _asked(session, model, given, options)
+        )
+
+
+def _show(session: Session, answer: Json) -> None:
+    """Write the answer: as the API gives it, or a line for each row."""
+    output = session.output
+    if output.json:
+        output.record(answer, ())
+        return
+    rows = [{"row": number, **one} for number, one in enumerate(answer["predictions"])]
+    asked = [column for column in _ASKED if any(column.value(row) is not None for row in rows[:1])]
+    output.records(rows, [*_COLUMNS, *asked], key="label")
+
+
+def _asked(session: Session, model: str, given: Rows, options: dict[str, Any]) -> Json:
+    """The answer of the service; rows that are too many for one request go in several."""
+    if given.header is not None and session.client.models.get(model).columns:
+        given = given.by_column()
+    answers = [
+        session.client.predict(model, given.part(begin, begin + _ROWS), **options).raw
+        for begin in range(0, len(given), _ROWS)
+    ]
+    return {**answers[0], "predictions": [one for answer in answers for one in answer["predictions"]]}
+
+
+def _local(model: str, given: Rows, options: dict[str, Any]) -> Json:
+    """The answer of an ONNX file on this machine."""
+    from fedlas.cli.local_predictions import predict
+
+    if strange := sorted(set(options) - {"top_k", "abstain_below", "max_error", "coverage"}):
+        raise CommandError(f"{strange[0]} is answered by a service only, not by a file on this machine")
+    return predict(Path(model), given, **options)

@@ -1,0 +1,77 @@
+"""Commands that run a service rather than ask one, found by the entry-point group `fedlas.commands`; and the version.
+
+The library knows no more of them than their names and sentences: each is a callable of its arguments that returns an
+exit code, and where what it needs is not installed, it says which extra to install.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from fedlas import __version__
+from fedlas.cli.command import Session, command
+from fedlas.cli.failures import CommandError
+
+_GROUP = "fedlas.commands"
+#: Name → the sentence in the help, and the extra that brings what it needs.
+_COMMANDS = {
+    "serve": ("Run API, worker and broker on this machine.", "standalone"),
+    "api": ("Run the API alone, for workers elsewhere.", "service"),
+    "demo": ("Calibrate an overconfident classifier of digits.", "standalone"),
+    "openapi": ("Write the OpenAPI document to a file.", "service"),
+}
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands."""
+    for name, (sentence, _) in _COMMANDS.items():
+        settings = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
+        app.command(name, help=sentence, add_help_option=False, context_settings=settings)(_run)
+
+    examples = ["fedlas doctor", "fedlas doctor --url https://fedlas.example.org --json"]
+
+    @command(app, "doctor", examples=examples)
+    def doctor(
+        session: Session,
+        *,
+        timeout: Annotated[float, typer.Option(metavar="SECONDS", help="For each check.", min=1)] = 60,
+    ) -> int:
+        """Examine the installation, with remedies.
+
+        What is installed, which devices are really used, what the sandbox can do here, and what is reachable. The exit
+        code is 1 where anything fails.
+        """
+        from fedlas.cli.doctor import run
+
+        return run(
+            as_json=session.output.json, quiet=session.output.quiet, seconds=timeout, environment=session.environment
+        )
+
+    @command(app, "version", examples=["fedlas version", "fedlas version --json"])
+    def version(session: Session) -> None:
+        """Print the version of this program."""
+        session.output.record({"version": __version__}, [], key="version") if session.output.json else print_version()
+
+
+def print_version() -> None:
+    """The version, as a script reads it."""
+    print(__version__)
+
+
+def _run(context: typer.Context) -> int:
+    """Hand the arguments over as they are."""
+    from importlib.metadata import entry_points
+
+    name = context.info_name or ""
+    found = entry_points(group=_GROUP, name=name)
+    missing: ModuleNotFoundError | None = None
+    if found:
+        try:
+            code: int = found[name].load()(context.args)
+            return code
+        except ModuleNotFoundError as error:
+            missing = error
+    needed = f"pip install 'fedlas[{_COMMANDS[name][1]}]'"
+    raise CommandError(f"`fedlas {name}` needs a part that is not installed: {needed}") from missing

@@ -1,0 +1,71 @@
+"""The output layer: one record in every form."""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+from typing import Any
+
+import pytest
+
+from fedlas.cli.output import Column, Format, Output, count, percent, size, when
+
+RECORD: dict[str, Any] = {"id": "x_1", "name": "a\tb", "progress": {"fraction": 0.25}, "bytes": 70290, "shown": None}
+COLUMNS = (
+    Column("id", "id"),
+    Column("name", "name"),
+    Column("done", "progress.fraction", percent),
+    Column("size", "bytes", size),
+    Column("shown", "shown"),
+    Column("none", "not.there"),
+)
+
+
+class Terminal(io.StringIO):
+    """A terminal that keeps what is written."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize(
+    ("format", "expected"),
+    [
+        (Format.auto, "x_1\ta b\t0.25\t70290\t\t\n"),
+        (Format.quiet, "x_1\n"),
+        (Format.json, json.dumps([RECORD]) + "\n"),
+    ],
+)
+def test_a_list_in_a_pipe(format: Format, expected: str) -> None:
+    """Cells between tabs as the API has them, ids alone, or the records unchanged."""
+    written = io.StringIO()
+    Output(format, stdout=written).records(iter([RECORD]), COLUMNS)
+    assert written.getvalue() == expected
+
+
+def test_one_record_in_a_pipe() -> None:
+    """A line for each value that there is, and the record itself as JSON."""
+    lines, document = io.StringIO(), io.StringIO()
+    Output(stdout=lines).record(RECORD, COLUMNS)
+    assert lines.getvalue() == "id\tx_1\nname\ta b\ndone\t0.25\nsize\t70290\n"
+    Output(Format.json, stdout=document).record(RECORD, COLUMNS)
+    assert json.loads(document.getvalue()) == RECORD
+
+
+def test_a_table_is_for_people() -> None:
+    """A terminal, or whoever asks for a table, gets a heading and numbers in words; an empty list is nothing."""
+    for written, format in ((Terminal(), Format.auto), (io.StringIO(), Format.table)):
+        output = Output(format, stdout=written)
+        output.records([], COLUMNS)
+        assert written.getvalue() == ""
+        output.records([RECORD], COLUMNS)
+        heading, row = re.sub(r"\x1b\[\d+m", "", written.getvalue()).splitlines()
+        assert heading.split() == ["ID", "NAME", "DONE", "SIZE", "SHOWN", "NONE"]
+        assert row.split() == ["x_1", "a", "b", "25.0%", "70.3", "kB"]
+
+
+def test_numbers_in_words() -> None:
+    """Sizes are decimal, times are to the minute, rows have separators."""
+    assert [size(12), size(1500), size(2_500_000_000)] == ["12 B", "1.5 kB", "2.5 GB"]
+    assert (count(12000), len(when("2026-05-04T10:00:00Z")), when("soon")) == ("12,000", 16, "soon")
