@@ -36,7 +36,7 @@ def register(app: typer.Typer) -> None:
     def doctor(
         session: Session,
         *,
-        timeout: Annotated[float, typer.Option(metavar="SECONDS", help="For each check.", min=1)] = 60,
+        timeout: Annotated[float, typer.Option(metavar="SECONDS", help="For each check.", min=1)] = 10,
     ) -> int:
         """Examine the installation, with remedies.
 

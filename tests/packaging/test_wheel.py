@@ -51,7 +51,7 @@ def test_wheel_and_sdist_are_complete(built: Built) -> None:
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-def test_base_and_client_in_an_empty_environment(
+def test_base_client_and_command_line_in_an_empty_environment(
     built: Built, empty: Callable[[], Environment], record_property: Callable[[str, object], None]
 ) -> None:
     """Each installation does what it is for, and says in a sentence what it is not."""
@@ -71,6 +71,11 @@ def test_base_and_client_in_an_empty_environment(
         assert done.stderr.splitlines()[-1].endswith(f"which is not installed: pip install 'fedlas[{extra}]'"), (
             done.stderr
         )
+    done = environment.fedlas("--help")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "pip install 'fedlas[cli]'" in done.stderr
+    assert "Traceback" not in done.stderr
+
     environment.install(built.wheel, "client")
     done = environment.python("import sys; from fedlas.client import Client, AsyncClient; print(sorted(sys.modules))")
     assert done.returncode == 0, done.stderr
@@ -79,6 +84,21 @@ def test_base_and_client_in_an_empty_environment(
     size = environment.megabytes()
     record_property("client_megabytes", round(size, 1))
     assert size < CLIENT_MEGABYTES
+
+    environment.install(built.wheel, "cli")
+    assert environment.fedlas("--help").returncode == 0
+    done = environment.fedlas("jobs", "ls", "--url", "http://127.0.0.1:1")
+    assert done.returncode == 1
+    assert "http://127.0.0.1:1" in done.stderr
+    assert "Traceback" not in done.stderr
+    done = environment.fedlas("serve")
+    assert done.returncode == 1
+    assert "pip install 'fedlas[" in done.stderr
+    assert "Traceback" not in done.stderr
+    done = environment.fedlas("doctor")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "fedlas[client]: complete" in done.stdout
+    assert "pip install 'fedlas[service]'" in done.stdout
 
 
 @pytest.mark.slow
