@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from fedlas import calibrators, importers, losses, metrics
+    from fedlas.calibration.in_memory import calibrate
     from fedlas.classifier import Classifier
     from fedlas.losses import (
         ACLSLoss,
@@ -29,9 +30,11 @@ if TYPE_CHECKING:
     __version__: str
 
 _PACKAGES = {
-    *("calibration", "calibrators", "export", "gate", "guarantees", "importers"),
-    *("losses", "metrics", "race", "report", "training"),
+    *("calibration", "calibrators", "conversion", "export", "gate", "guarantees", "importers"),
+    *("losses", "metrics", "race", "report", "sklearn", "training"),
 }
+#: Where a public name is defined, unless it is a loss.
+_HOMES = {"Classifier": "fedlas.classifier", "calibrate": "fedlas.calibration.in_memory"}
 
 __all__ = [
     "ACLSLoss",
@@ -44,6 +47,7 @@ __all__ = [
     "LabelSmoothingLoss",
     "MbLSLoss",
     "NormConfidenceIndicator",
+    "calibrate",
     "calibrators",
     "importers",
     "losses",
@@ -59,7 +63,7 @@ def __getattr__(name: str) -> Any:
     if name in _PACKAGES:
         return import_module(f"fedlas.{name}")
     if name in __all__:
-        return getattr(import_module("fedlas.classifier" if name == "Classifier" else "fedlas.losses"), name)
+        return getattr(import_module(_HOMES.get(name, "fedlas.losses")), name)
     raise AttributeError(f"module 'fedlas' has no attribute {name!r}")
 
 

@@ -17,12 +17,12 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeGuard
 
 from fedlas.conversion.files import data_path, model_path
 from fedlas.errors import ConversionError
+from fedlas.extras import require
 
 if TYPE_CHECKING:
     from torch import nn
@@ -88,12 +88,14 @@ def model_file(
         options = {} if features is None else {"features": features}
         return ModelFile(model_path(model), names, options)
     if _is_module(model):
+        require("library", "onnx", "onnxruntime", "onnxscript")
         from fedlas.conversion.modules import write_module
 
         return write_module(model, Path(folder), example=example, class_names=names, features=features)
     if hasattr(model, "predict_proba") or hasattr(model, "get_params"):
         if features is not None:
             raise ConversionError("no_features", "an estimator has no submodules: leave out `features`")
+        require("sklearn", "sklearn", "skl2onnx", "onnxruntime")
         from fedlas.conversion.estimators import write_estimator
 
         return write_estimator(model, Path(folder), example=example, class_names=names)
@@ -130,7 +132,7 @@ def dataset_file(
     given = dict(roles or {})
     if isinstance(data, str | Path):
         return DatasetFile(data_path(data), given, seen_by_model)
-    _require("numpy", "rows that are no file")
+    require("arrays", "numpy")
     from fedlas.conversion.rows import rows_of
     from fedlas.conversion.written_rows import write_rows
 
@@ -145,7 +147,7 @@ def example_of(data: object) -> Any:
     """
     if data is None or isinstance(data, str | Path):
         return None
-    _require("numpy", "rows that are no file")
+    require("arrays", "numpy")
     from fedlas.conversion.rows import first_inputs
 
     return first_inputs(data)
@@ -154,11 +156,6 @@ def example_of(data: object) -> Any:
 def _is_module(model: object) -> TypeGuard[nn.Module]:
     torch = sys.modules.get("torch")  # without it, nothing can be one of its modules
     return torch is not None and isinstance(model, torch.nn.Module)
-
-
-def _require(package: str, what: str) -> None:
-    if find_spec(package) is None:
-        raise ConversionError("missing_package", f"{what} need {package}: pip install {package}")
 
 
 def _type_name(value: object) -> str:

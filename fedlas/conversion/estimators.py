@@ -41,7 +41,7 @@ def write_estimator(estimator: Any, folder: Path, *, example: Any, class_names: 
         raise ConversionError(
             "class_names_mismatch", f"{len(class_names)} class names for {len(classes)} classes of the estimator"
         )
-    options = {"format": "onnx"}
+    options: dict[str, str] = {}
     if columns is not None:
         options["columns"] = json.dumps(columns)
     notes = [f"{type(estimator).__name__} was written as ONNX by skl2onnx, with probabilities as one tensor."]
@@ -111,7 +111,7 @@ def _converted(estimator: Any, rows: NDArray[np.float32], columns: Sequence[str]
             raise ConversionError(
                 "not_exportable",
                 f"skl2onnx cannot write {type(estimator).__name__} ({type(error).__name__}: "
-                f"{' '.join(str(error).split())[:200]}): {_SCORES_INSTEAD}",
+                f"{' '.join(str(error).split())[:100]}): {_SCORES_INSTEAD}",
             ) from error
     return _one_input(_probabilities_only(model), types)
 

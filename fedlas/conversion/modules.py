@@ -39,13 +39,13 @@ def write_module(
     network = _plain(module, notes)
     _require_numbers(network)
     names, inputs = _example(module, example)
-    with _in_inference(network):
+    with in_inference(network):
         tapped = TappedModule(network, names if isinstance(example, Mapping) and _named(example) else None, features)
         inputs, answers = _answers(tapped, inputs, notes)
         path = _written(tapped, names, inputs, folder, notes)
         tensor = None if features is None else tapped_tensor(path)
         prove(path, dict(zip(names, (value.numpy() for value in inputs), strict=True)), answers)
-    options = {"format": "onnx"}
+    options: dict[str, str] = {}
     if tensor is not None:
         options["features"] = tensor
     if answers.shape[1] == 1:
@@ -131,7 +131,7 @@ def _argument(module: nn.Module) -> str:
 
 
 @contextmanager
-def _in_inference(network: nn.Module) -> Iterator[None]:
+def in_inference(network: nn.Module) -> Iterator[None]:
     """Every part in inference, and afterwards in the mode that it was in."""
     modes = {part: part.training for part in network.modules()}
     network.eval()

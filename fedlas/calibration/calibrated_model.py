@@ -1,0 +1,155 @@
+"""Calibrated models in this process: a network whose graph has its calibrator inside, or a model with one behind it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import onnxruntime as ort
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from fedlas.calibration.model_scores import Answering, score_matrix
+from fedlas.calibrators import softmax
+from fedlas.conversion.columns import as_array
+from fedlas.conversion.rows import rows_of
+from fedlas.data import align_inputs
+from fedlas.data.casting import InputSpec
+from fedlas.data.column_order import ColumnOrder
+from fedlas.errors import ConversionError
+from fedlas.importers import GraphClassifier
+
+Floats = NDArray[np.float64]
+_BATCH = 512
+
+
+class CalibratedModel(Protocol):
+    """What answers with calibrated probabilities."""
+
+    class_names: list[str]
+
+    def predict_proba(self, inputs: Any) -> Floats:
+        """Calibrated probabilities (N, K) of rows."""
+        ...
+
+    def predict(self, inputs: Any) -> NDArray[np.str_]:
+        """The names (N,) of the most probable classes."""
+        ...
+
+
+class CalibratedNetwork(nn.Module):
+    """The served network as a module: inputs in, calibrated logits (N, K) out, whose softmax are the probabilities.
+
+    Attributes:
+        classifier: the network with its calibrator inside; `classifier(*inputs)` gives features beside the logits.
+        class_names: in the order of the columns.
+    """
+
+    def __init__(
+        self, classifier: GraphClassifier, class_names: Sequence[str], columns: Sequence[str] | None = None
+    ) -> None:
+        super().__init__()
+        self.classifier = classifier
+        self.class_names = list(class_names)
+        self.columns = None if columns is None else list(columns)
+        self.eval()
+
+    def forward(self, *inputs: Tensor) -> Tensor:
+        """Return calibrated logits (N, K)."""
+        logits: Tensor = self.classifier(*inputs)[0]
+        return logits
+
+    def predict_proba(self, inputs: Any) -> Floats:
+        """Calibrated probabilities (N, K) of an array, several of them by name, a frame, or a loader."""
+        device = next((value.device for value in self.parameters()), torch.device("cpu"))
+        with torch.no_grad():
+            logits = [self(*[value.to(device) for value in batch]).cpu().numpy() for batch in self._batches(inputs)]
+        return softmax(np.concatenate(logits))
+
+    def predict(self, inputs: Any) -> NDArray[np.str_]:
+        """The names (N,) of the most probable classes."""
+        return _names(self, inputs)
+
+    def _batches(self, inputs: Any) -> Iterator[list[Tensor]]:
+        if isinstance(inputs, tuple):
+            inputs = dict(zip(self.classifier.input_names, inputs, strict=True))
+        arrays = _inputs(inputs, self.columns)
+        specs = [InputSpec(name=s.name, dtype=s.dtype, shape=list(s.shape)) for s in self.classifier.inputs]
+        aligned = list(align_inputs(arrays, specs, order=ColumnOrder()).values())
+        for start in range(0, len(aligned[0]), _BATCH):
+            yield [torch.from_numpy(np.ascontiguousarray(array[start : start + _BATCH])) for array in aligned]
+
+
+def _names(model: CalibratedModel, inputs: Any) -> NDArray[np.str_]:
+    names: NDArray[np.str_] = np.array(model.class_names)[model.predict_proba(inputs).argmax(axis=1)]
+    return names
+
+
+def _inputs(inputs: Any, columns: Sequence[str] | None) -> dict[str, Any]:
+    """Arrays by name; the columns of a frame are put side by side in the model's order."""
+    if not hasattr(inputs, "iloc"):
+        return rows_of(inputs, {}).inputs()
+    if columns is not None:
+        if missing := [name for name in columns if name not in inputs.columns]:
+            raise ConversionError("columns_mismatch", f"the frame has no column '{missing[0]}', which the model reads")
+        inputs = inputs[list(columns)]
+    return {"x": inputs.to_numpy(dtype=np.float64)}
+
+
+class ScoresCalibrator(nn.Module):
+    """A calibrator of scores (N, K), logits or probabilities as they were given: calibrated log-probabilities out.
+
+    No gradient flows through it: ONNX Runtime computes it, as it computes the file.
+    """
+
+    def __init__(self, path: Path, class_names: Sequence[str]) -> None:
+        super().__init__()
+        quiet = ort.SessionOptions()
+        quiet.log_severity_level = 3  # it warns of class priors, an input with a default
+        self._session = ort.InferenceSession(path, quiet, providers=["CPUExecutionProvider"])
+        self._input = self._session.get_inputs()[0].name
+        self.kind = "logits" if self._input == "logits" else "probabilities"
+        self.class_names = list(class_names)
+
+    def forward(self, scores: Tensor) -> Tensor:
+        """Return calibrated log-probabilities (N, K)."""
+        return torch.from_numpy(self.predict_proba(scores)).clamp_min(1e-30).log().to(scores.device, torch.float32)
+
+    def predict_proba(self, inputs: Any) -> Floats:
+        """Calibrated probabilities (N, K) of scores (N, K)."""
+        scores = score_matrix(as_array(inputs, self.kind), self.kind).astype(np.float32)
+        return np.asarray(self._session.run(["probabilities"], {self._input: scores})[0], np.float64)
+
+    def predict(self, inputs: Any) -> NDArray[np.str_]:
+        """The names (N,) of the most probable classes."""
+        return _names(self, inputs)
+
+
+class CalibratedScores(nn.Module):
+    """A model that is no file, with a calibrator behind its scores: calibrated log-probabilities (N, K) out.
+
+    Attributes:
+        model: the estimator or module as it was given.
+        calibrator: what is behind it.
+    """
+
+    def __init__(self, answering: Answering, calibrator: ScoresCalibrator) -> None:
+        super().__init__()
+        self._answering = answering
+        self.model, self.calibrator = answering.model, calibrator
+        self.class_names = calibrator.class_names
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Return calibrated log-probabilities (N, K); no gradient flows through the calibrator."""
+        return torch.from_numpy(self.predict_proba(inputs)).clamp_min(1e-30).log().float()
+
+    def predict_proba(self, inputs: Any) -> Floats:
+        """Calibrated probabilities (N, K) of rows as the model takes them."""
+        return self.calibrator.predict_proba(self._answering(inputs))
+
+    def predict(self, inputs: Any) -> NDArray[np.str_]:
+        """The names (N,) of the most probable classes."""
+        return _names(self, inputs)

@@ -1,0 +1,128 @@
+"""The scores of a model that cannot be written as a file: computed by the model itself on the rows of each split."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedlas.conversion import dataset_file
+from fedlas.conversion.columns import SPLITS, Rows, as_array, found_roles, is_tensor
+from fedlas.conversion.rows import rows_of
+from fedlas.errors import ConversionError
+
+Array = NDArray[Any]
+_BATCH = 512
+
+
+def score_rows(kind: str, scores: Any, labels: Any) -> dict[str, Any]:
+    """Scores and labels as a mapping of arrays, or of parts by split."""
+    if isinstance(scores, Mapping):
+        if not isinstance(labels, Mapping) or set(labels) != set(scores):
+            raise ConversionError("parts_differ", f"labels must be a mapping of the same splits: {', '.join(scores)}")
+        return {split: {kind: score_matrix(scores[split], kind), "label": labels[split]} for split in scores}
+    return {kind: score_matrix(scores, kind), "label": labels}
+
+
+def score_matrix(scores: Any, kind: str) -> Array:
+    """Scores (N, K); of one column, which speaks for the second of two classes, two are made."""
+    array = as_array(scores, kind)
+    if array.ndim == 2 and array.shape[1] == 1:
+        array = array[:, 0]
+    if array.ndim == 1 and array.dtype.kind in "biuf":
+        return np.stack([1 - array if kind == "probabilities" else np.zeros_like(array), array], axis=1)
+    return array
+
+
+def scored_file(
+    model: Any, rows: Any, folder: Path, reading: Mapping[str, Any], class_names: Sequence[str] | None
+) -> tuple[Path, Answering, list[str] | None]:
+    """A file of scores and labels, how the model answers further rows, and the names of its classes."""
+    answering = Answering.of(model)
+    names = list(class_names) if class_names is not None else answering.class_names
+    parts = rows if isinstance(rows, Mapping) and rows and set(rows) <= set(SPLITS) else {"": rows}
+    scored = {split: _scored(answering, part, reading["roles"]) for split, part in parts.items() if split != "train"}
+    kind = "probabilities" if all(_is_distribution(scores) for scores, _ in scored.values()) else "logits"
+    tables = {split: {kind: score_matrix(scores, kind), **columns} for split, (scores, columns) in scored.items()}
+    file = dataset_file(tables.get("", tables), folder=folder, class_names=answering.class_names or names)
+    return file.path, answering, names
+
+
+def _scored(answering: Answering, part: Any, roles: Mapping[str, Any] | None) -> tuple[Array, dict[str, Array]]:
+    """The scores of a part, and its label and other roles under their usual names."""
+    inputs, kept = _split(part, roles or {})
+    return answering(inputs), kept
+
+
+def _split(part: Any, roles: Mapping[str, Any]) -> tuple[Any, dict[str, Array]]:
+    """Inputs as the model takes them, and the arrays that have a role, by role."""
+    if isinstance(part, tuple | list) and len(part) == 2:
+        return part[0], {"label": as_array(part[1], "y")}
+    if hasattr(part, "iloc"):
+        found = found_roles(map(str, part.columns), roles)
+        taken = {role: name for role, name in found.items() if isinstance(name, str)}
+        return part.drop(columns=list(taken.values())), {
+            role: as_array(part[name], name) for role, name in taken.items()
+        }
+    found_rows: Rows = rows_of(part, roles)
+    single = {role: found_rows.columns[name] for role, name in found_rows.roles.items() if isinstance(name, str)}
+    return found_rows.inputs(), single
+
+
+def _is_distribution(scores: Array) -> bool:
+    if scores.ndim == 1 or scores.shape[1] == 1:
+        return bool(((scores >= 0) & (scores <= 1)).all())
+    return bool((scores >= 0).all() and np.allclose(scores.sum(axis=1), 1, atol=1e-3))
+
+
+class Answering:
+    """A model as a function of rows to scores (N, K).
+
+    Attributes:
+        class_names: those of an estimator, as text.
+    """
+
+    def __init__(self, scores: Callable[[Any], Array], model: Any, class_names: list[str] | None) -> None:
+        self._scores, self.model, self.class_names = scores, model, class_names
+
+    def __call__(self, inputs: Any) -> Array:
+        scores = np.asarray(self._scores(inputs))
+        if not np.isfinite(scores).all():
+            raise ConversionError("non_finite_answers", "the model answers some rows with NaN or infinite scores")
+        return scores
+
+    @classmethod
+    def of(cls, model: Any) -> Answering:
+        """Of an estimator by `predict_proba`, of a module by its forward pass."""
+        if hasattr(model, "predict_proba"):
+            classes = getattr(model, "classes_", None)
+            names = None if classes is None else [str(name) for name in classes]
+            return cls(lambda inputs: model.predict_proba(_only(inputs)), model, names)
+        return cls(lambda inputs: _forward(model, inputs), model, None)
+
+
+def _only(inputs: Any) -> Any:
+    return next(iter(inputs.values())) if isinstance(inputs, dict) and len(inputs) == 1 else inputs
+
+
+def _forward(module: Any, inputs: Any) -> Array:
+    """The scores of a module in inference, in batches, on the device where it is."""
+    import torch
+
+    from fedlas.conversion.modules import in_inference
+    from fedlas.conversion.tapped_module import TappedModule
+
+    place = next((value for value in module.parameters()), torch.zeros(0))
+    values = inputs.values() if isinstance(inputs, dict) else inputs if isinstance(inputs, tuple) else [inputs]
+    tensors = [value if is_tensor(value) else torch.from_numpy(as_array(value, "x")) for value in values]
+    names = list(inputs) if isinstance(inputs, dict) and next(iter(inputs)) not in ("x", "x0") else None
+    tapped, answers = TappedModule(module, names, None), []
+    with in_inference(module), torch.no_grad():
+        for start in range(0, len(tensors[0]), _BATCH):
+            batch = [value[start : start + _BATCH].to(place.device) for value in tensors]
+            batch = [value.to(place.dtype) if value.is_floating_point() else value for value in batch]
+            answers.append(tapped(*batch)[0].float().cpu().numpy())
+    return np.concatenate(answers)

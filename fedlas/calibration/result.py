@@ -1,0 +1,145 @@
+"""The result of a calibration in this process: a verdict and its report, a model, and files of both."""
+
+from __future__ import annotations
+
+import html
+import json
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from fedlas.report import CalibrationReport, report_html
+
+if TYPE_CHECKING:
+    from fedlas.calibration.calibrated_model import CalibratedModel
+    from fedlas.calibration.model_scores import Answering
+    from fedlas.calibration.network import Calibration
+    from fedlas.calibration.opening import OpenedModel
+    from fedlas.calibration.scores import ScoresCalibration
+
+_FRAME_HEIGHT = 720
+
+
+@dataclass(frozen=True, repr=False)
+class CalibrationResult:
+    """What came of `fedlas.calibrate`.
+
+    Attributes:
+        report: all evidence (`fedlas.report.CalibrationReport`); a notebook shows it as a page.
+        notes: what was done to the objects that were given.
+    """
+
+    report: CalibrationReport
+    notes: tuple[str, ...]
+    _write: Callable[[Path], object]
+    _make_model: Callable[[], CalibratedModel]
+
+    @property
+    def verdict(self) -> str:
+        """`trained`, `post_hoc`, `unchanged` or `undetermined`: what `model` is."""
+        return self.report.verdict
+
+    @property
+    def promoted(self) -> bool:
+        """Whether `model` is another than the one that was given."""
+        return self.report.promoted
+
+    @property
+    def shown(self) -> bool:
+        """Whether the test rows show that it is better."""
+        return bool(self.report.shown)
+
+    @property
+    def summary(self) -> tuple[str, ...]:
+        """The verdict in sentences."""
+        return self.report.summary
+
+    @cached_property
+    def model(self) -> Any:
+        """A `torch.nn.Module` that maps inputs to calibrated logits (N, K), with `predict_proba` for arrays.
+
+        Where the verdict is `unchanged` or `undetermined`, it is the model that was given. Of scores alone it is the
+        calibrator, which maps scores to calibrated log-probabilities.
+        """
+        return self._make_model()
+
+    def save(self, path: str | Path) -> Path:
+        """Write `model` as an ONNX file, which ONNX Runtime runs and the service takes; of scores, the calibrator."""
+        file = _target(path)
+        if file.suffix != ".onnx":
+            raise ValueError(f"a model is saved as .onnx, not as {file.name!r}")
+        self._write(file)
+        return file
+
+    def save_report(self, path: str | Path) -> Path:
+        """Write the report as a page (`.html`) or as a document (`.json`)."""
+        file = _target(path)
+        if file.suffix == ".html":
+            file.write_text(report_html(self.report), encoding="utf-8")
+        elif file.suffix == ".json":
+            file.write_text(json.dumps(self.report.as_dict(), allow_nan=False, indent=1), encoding="utf-8")
+        else:
+            raise ValueError(f"a report is saved as .html or .json, not as {file.name!r}")
+        return file
+
+    def __repr__(self) -> str:
+        return f"CalibrationResult(verdict={self.verdict!r}, promoted={self.promoted}, shown={self.shown})"
+
+    def __str__(self) -> str:
+        return "\n".join([f"verdict: {self.verdict}", *self.summary])
+
+    def _repr_html_(self) -> str:
+        """The page in a frame of its own, so that neither its style nor the notebook's reaches the other."""
+        page = html.escape(report_html(self.report), quote=True)
+        style = f"width:100%;height:{_FRAME_HEIGHT}px;border:0;background:white"
+        return f'<iframe title="Calibration report" sandbox="" style="{style}" srcdoc="{page}"></iframe>'
+
+    @classmethod
+    def of_network(
+        cls, found: Calibration, model: OpenedModel, file: Path, *, notes: Sequence[str]
+    ) -> CalibrationResult:
+        """Of a network; `file` is the model as it was given."""
+
+        def write(path: Path) -> None:
+            if found.written is None:
+                shutil.copyfile(file, path)
+            else:
+                found.export(path)
+
+        def make() -> CalibratedModel:
+            from fedlas.calibration.calibrated_model import CalibratedNetwork
+            from fedlas.importers import load_onnx
+
+            served = model.classifier
+            if found.written is not None:
+                found.export(file.with_name("served.onnx"))
+                served = load_onnx(file.with_name("served.onnx"))
+            return CalibratedNetwork(served, found.dataset.class_names, found.dataset.columns)
+
+        return cls(found.report, tuple(notes), write, make)
+
+    @classmethod
+    def of_scores(
+        cls, found: ScoresCalibration, folder: Path, *, notes: Sequence[str], answering: Answering | None = None
+    ) -> CalibrationResult:
+        """Of scores, with the model behind them where there is one."""
+
+        def make() -> CalibratedModel:
+            from fedlas.calibration.calibrated_model import CalibratedScores, ScoresCalibrator
+
+            found.export(folder / "calibrator.onnx")
+            calibrator = ScoresCalibrator(folder / "calibrator.onnx", found.rows.dataset.class_names)
+            return calibrator if answering is None else CalibratedScores(answering, calibrator)
+
+        return cls(found.report, tuple(notes), found.export, make)
+
+
+def _target(path: str | Path) -> Path:
+    file = Path(path).expanduser()
+    if file.is_dir():
+        raise ValueError(f"{str(path)!r} is a directory: name a file in it")
+    file.parent.mkdir(parents=True, exist_ok=True)
+    return file

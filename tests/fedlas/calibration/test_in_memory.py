@@ -1,0 +1,307 @@
+"""`fedlas.calibrate`: three lines in a notebook, and the same figures as a job of the service."""
+
+from __future__ import annotations
+
+import html
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime as ort
+import pandas as pd
+import pytest
+import torch
+from sklearn.ensemble import HistGradientBoostingClassifier
+from sklearn.linear_model import LogisticRegression
+from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
+
+import fedlas
+from fedlas.calibration import CalibrationOptions
+from fedlas.calibration.in_memory import Progress
+from fedlas.calibration.result import CalibrationResult
+from fedlas.errors import BadDataset, ConversionError, FedLASError, Mismatch
+from fedlas.importers import load_onnx
+from fedlas.report import CalibrationReport
+from tests.helpers.plan_orders import an_order
+from tests.helpers.uploads import digits, train
+from worker.documents import CalibrateOrder
+from worker.inside import calibration as worker_calibration
+
+X, Y, _ = digits()
+PARTS = {"train": slice(0, 400), "calibration": slice(400, 1000), "test": slice(1000, 1797)}
+QUICK = CalibrationOptions(budget_seconds=20.0, max_candidates=2, num_resamples=100, noise_draws=3)
+
+
+def rows(split: str) -> tuple[Any, Any]:
+    """Digits of one part."""
+    return X[PARTS[split]], Y[PARTS[split]]
+
+
+def nll(probs: Any, targets: Any) -> float:
+    """The negative log-likelihood, by hand."""
+    return float(-np.log(probs[np.arange(len(targets)), targets]).mean())
+
+
+def runtime(path: Path, inputs: Any, output: str = "probabilities") -> Any:
+    """An output by ONNX Runtime."""
+    quiet = ort.SessionOptions()
+    quiet.log_severity_level = 3
+    session = ort.InferenceSession(path, quiet)
+    return session.run([output], {session.get_inputs()[0].name: inputs})[0]
+
+
+@pytest.fixture(scope="module")
+def network() -> nn.Module:
+    """An overconfident network: its train rows have wrong labels, which it knows by heart."""
+    torch.manual_seed(0)
+    layers = nn.Sequential(nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 10))
+    return train(layers, (torch.from_numpy(X[:400]),), torch.from_numpy(Y[:400]), steps=150)
+
+
+@pytest.fixture(scope="module")
+def told() -> list[Progress]:
+    """What the calibration of `result` tells."""
+    return []
+
+
+@pytest.fixture(scope="module")
+def result(network: nn.Module, told: list[Progress]) -> CalibrationResult:
+    """Its calibration without training."""
+    network.train()
+    found = fedlas.calibrate(
+        *(network, rows("train"), rows("calibration"), rows("test")),
+        method="post_hoc",
+        options=QUICK,
+        on_progress=told.append,
+    )
+    assert network.training
+    return found
+
+
+def test_three_lines_calibrate_a_network(result: CalibrationResult) -> None:
+    """The verdict is that the calibrator is better, and the report has the figures of the model that is returned."""
+    assert (result.verdict, result.promoted, result.shown) == ("post_hoc", True, True)
+    assert isinstance(result.report, CalibrationReport)
+    inputs, targets = rows("test")
+    before, after = (result.report.metrics[name]["nll"].value for name in ("uploaded", "calibrated"))
+    assert after == pytest.approx(nll(result.model.predict_proba(inputs), targets), abs=1e-6)
+    assert after < 0.9 * before
+    assert result.report.seen_by_model == "train_split"
+    assert repr(result) == "CalibrationResult(verdict='post_hoc', promoted=True, shown=True)"
+    assert str(result).splitlines()[0] == "verdict: post_hoc"
+
+
+def test_the_model_is_a_module_and_the_file_answers_as_it_does(result: CalibrationResult, tmp_path: Path) -> None:
+    """Softmax of its output, `predict_proba`, and ONNX Runtime agree; the file can come back as an upload."""
+    inputs, targets = rows("test")
+    assert isinstance(result.model, nn.Module)
+    probs = result.model.predict_proba(inputs)
+    with torch.no_grad():
+        direct = result.model(torch.from_numpy(inputs)).softmax(1).numpy()
+    path = result.save(tmp_path / "new" / "m.onnx")
+    np.testing.assert_allclose(direct, probs, atol=1e-6)
+    np.testing.assert_allclose(runtime(path, inputs), probs, atol=1e-5)
+    assert load_onnx(path).num_classes == 10
+    assert (result.model.predict(inputs) == targets.astype(str)).mean() > 0.8
+    np.testing.assert_allclose(result.model.predict_proba({"x": inputs[:3]}), probs[:3], atol=1e-6)
+
+
+def test_the_report_is_shown_inline_and_saved(result: CalibrationResult, tmp_path: Path) -> None:
+    """The page stands in a frame without scripts, so that no style leaks; the files hold the same figures."""
+    shown = result._repr_html_()
+    page = result.save_report(tmp_path / "r.html").read_text()
+    assert re.fullmatch(r'<iframe [^<>]*sandbox=""[^<>]*></iframe>', shown)
+    assert html.unescape(re.search(r'srcdoc="(.*)"', shown, re.DOTALL)[1]) == page  # type: ignore[index]
+    document = json.loads(result.save_report(tmp_path / "r.json").read_text())
+    assert document["metrics"]["calibrated"]["nll"]["value"] == result.report.metrics["calibrated"]["nll"].value
+    for wrong in (result.save, result.save_report):
+        with pytest.raises(ValueError, match=r"saved as .*, not as 'r.txt'"):
+            wrong(tmp_path / "r.txt")
+        with pytest.raises(ValueError, match="is a directory"):
+            wrong(tmp_path)
+
+
+def test_progress_is_told_in_lines(result: CalibrationResult, told: list[Progress]) -> None:
+    """Stages come in order, and the share never falls."""
+    assert result.promoted
+    assert list(dict.fromkeys(one.stage for one in told)) == ["evaluating", "training", "calibrating"]
+    shares = [one.fraction for one in told]
+    assert shares == sorted(shares)
+    assert re.fullmatch(r"evaluating: \d+ %, \d+ s left", str(told[0]))
+
+
+@pytest.mark.slow
+def test_a_job_of_the_service_gives_the_same_report(network: nn.Module, tmp_path: Path) -> None:
+    """The worker's child and `fedlas.calibrate` call the same calibration: all figures are equal."""
+    options = CalibrationOptions(method="post_hoc", budget_seconds=60.0, seed=3)
+    mine = fedlas.calibrate(network, **{name: rows(name) for name in PARTS}, options=options)
+    data = {"x": X, "label": Y, "split": np.repeat(list(PARTS), [part.stop - part.start for part in PARTS.values()])}
+    model = fedlas.conversion.model_file(network, folder=tmp_path / "model", example=X[:8])
+    order, files = an_order(tmp_path, data, model.path.read_bytes(), method="post_hoc", seed=3, budget={"minutes": 1})
+    given = CalibrateOrder.model_validate(order.model_dump() | {"kind": "calibrate"})
+    worker_calibration.calibrate(given, files, tmp_path, lambda _: None)
+    theirs, ours = json.loads((tmp_path / "report.json").read_text()), mine.report.as_dict()
+    figures = ("verdict", "promoted", "shown", "summary", "metrics", "differences", "reliability", "gate", "parts")
+    for name in (
+        *figures,
+        "classes",
+        "confidence",
+        "calibration_test",
+        "label_noise",
+        "seen_by_model",
+        "risk_coverage",
+    ):
+        assert ours[name] == theirs[name], name
+    np.testing.assert_allclose(
+        runtime(tmp_path / "calibrated.onnx", X[:50]), mine.model.predict_proba(X[:50]), atol=1e-5
+    )
+
+
+@pytest.mark.slow
+def test_loaders_train_a_network(network: nn.Module) -> None:
+    """Loaders give the same rows as arrays, a loss trains, and the module that is returned is the trained one."""
+
+    def loader(split: str) -> Any:
+        inputs, targets = rows(split)
+        return DataLoader(TensorDataset(torch.from_numpy(inputs), torch.from_numpy(targets)), batch_size=100)
+
+    found = fedlas.calibrate(network, loader("train"), loader("calibration"), loader("test"), options=QUICK)
+    inputs, targets = rows("test")
+    trained = found.report.metrics["calibrated"]["nll"].value
+    assert trained == pytest.approx(nll(found.model.predict_proba(inputs), targets), abs=1e-5)
+    assert [one["method"] for one in found.report.candidates if one["method"] != "post_hoc"]
+
+
+def test_without_train_rows_the_others_do(network: nn.Module) -> None:
+    """`train` may be None."""
+    found = fedlas.calibrate(network, None, rows("calibration"), rows("test"), method="temperature", options=QUICK)
+    assert found.report.recipe["splits"] == {"train": 0, "calibration": 600, "guarantee": 0, "test": 797}
+    assert found.report.trained_rows is None
+
+
+def test_features_are_tapped_by_name(network: nn.Module, tmp_path: Path) -> None:
+    """The submodule's output is what the file gives as features."""
+    found = fedlas.calibrate(
+        network, None, rows("calibration"), rows("test"), method="post_hoc", features="0", options=QUICK
+    )
+    with torch.no_grad():
+        expected = network[0](torch.from_numpy(X[:5])).numpy()  # type: ignore[index]
+    features = runtime(found.save(tmp_path / "m.onnx"), X[:5], "features")
+    np.testing.assert_allclose(features, expected, atol=1e-5)
+
+
+def test_a_frame_with_drawn_splits_calibrates_a_pipeline(tmp_path: Path) -> None:
+    """Labels that are words and columns by name; a model that has seen no row, as its owner says."""
+    frame = pd.DataFrame(X, columns=[f"pixel{i}" for i in range(64)])
+    words = np.array(["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"])
+    estimator = LogisticRegression(C=300, max_iter=60, tol=1e-2).fit(frame[:400], words[Y[:400]])
+    table = frame[400:].assign(digit=words[Y[400:]])
+    found = fedlas.calibrate(
+        estimator, data=table, roles={"label": "digit"}, seen_by_model="no", method="post_hoc", options=QUICK
+    )
+    assert found.verdict == "post_hoc"
+    shuffled = frame[frame.columns[::-1]][:400]
+    assert (found.model.predict(shuffled) == words[Y[:400]]).mean() > 0.8
+    path = found.save(tmp_path / "m.onnx")
+    np.testing.assert_allclose(runtime(path, X[:50]), found.model.predict_proba(frame[:50]), atol=1e-5)
+
+
+def test_an_estimator_that_cannot_be_a_file_has_its_scores_calibrated(tmp_path: Path) -> None:
+    """The result wraps the estimator; the note says why, and the file is the calibrator."""
+
+    class Own(HistGradientBoostingClassifier):
+        """No converter knows it."""
+
+    estimator = Own(max_iter=10, random_state=0).fit(*rows("train"))
+    found = fedlas.calibrate(estimator, rows("train"), rows("calibration"), rows("test"))
+    inputs, targets = rows("test")
+    before, after = (found.report.metrics[name]["nll"].value for name in ("uploaded", "calibrated"))
+    assert before == pytest.approx(nll(estimator.predict_proba(inputs), targets), abs=1e-5)
+    assert after == pytest.approx(nll(found.model.predict_proba(inputs), targets), abs=1e-5)
+    assert after < before
+    assert found.model.model is estimator
+    assert found.notes[0].startswith("Own was not written as a file")
+    session = ort.InferenceSession(found.save(tmp_path / "c.onnx"))
+    assert session.get_inputs()[0].name == "uncalibrated_probabilities"
+
+
+class Listing(nn.Module):
+    """A network whose forward pass goes through Python lists, which no exporter can follow."""
+
+    def __init__(self, inner: nn.Module) -> None:
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.tensor([[float(score) for score in row] for row in self.inner(x).tolist()])
+
+
+@pytest.mark.slow
+def test_a_module_that_cannot_be_exported_has_its_scores_calibrated(network: nn.Module) -> None:
+    """Nothing is trained, and the module that is returned has the calibrator behind it."""
+    found = fedlas.calibrate(Listing(network), None, rows("calibration"), rows("test"))
+    inputs, targets = rows("test")
+    assert found.verdict == "post_hoc"
+    after = found.report.metrics["calibrated"]["nll"].value
+    assert after == pytest.approx(nll(found.model.predict_proba(inputs), targets), abs=1e-5)
+    logits = found.model(torch.from_numpy(inputs[:4]))
+    np.testing.assert_allclose(logits.softmax(1), found.model.predict_proba(inputs[:4]), atol=1e-5)
+
+
+def test_scores_and_labels_alone_are_enough(network: nn.Module) -> None:
+    """Logits, or probabilities by split: both forms judge the same rows and agree in kind."""
+    with torch.no_grad():
+        logits = network.eval()(torch.from_numpy(X)).numpy()
+    parts = {name: part for name, part in PARTS.items() if name != "train"}
+    by_split = fedlas.calibrate(
+        logits={name: logits[part] for name, part in parts.items()},
+        labels={name: Y[part] for name, part in parts.items()},
+    )
+    assert by_split.verdict == "post_hoc"
+    before = by_split.report.metrics["uploaded"]["nll"].value
+    exact = nll(np.exp(logits.astype(np.float64)) / np.exp(logits.astype(np.float64)).sum(1, keepdims=True), Y)
+    assert before == pytest.approx(exact, rel=2)
+    drawn = fedlas.calibrate(probabilities=torch.from_numpy(logits).softmax(1), labels=torch.from_numpy(Y))
+    assert drawn.report.num_test_rows == pytest.approx(len(Y) / 2, abs=10)
+    assert drawn.model.predict_proba(torch.from_numpy(logits[:3]).softmax(1)).sum(1) == pytest.approx(np.ones(3))
+
+
+def test_files_are_calibrated_without_a_server(network: nn.Module, tmp_path: Path) -> None:
+    """A path of a model and one of a dataset; an unchanged model is saved as it came."""
+    model = fedlas.conversion.model_file(network, folder=tmp_path / "m", example=X[:8]).path
+    data = tmp_path / "rows.npz"
+    np.savez(data, x=X, y=Y)
+    found = fedlas.calibrate(str(model), data=data, method="temperature", options=QUICK)
+    assert found.verdict == "undetermined"  # splits were drawn, and nobody says what the model has seen
+    assert found.save(tmp_path / "same.onnx").read_bytes() == model.read_bytes()
+    with torch.no_grad():
+        expected = network.eval()(torch.from_numpy(X[:5])).softmax(1).numpy()
+    np.testing.assert_allclose(found.model.predict_proba(X[:5]), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "kind", "words"),
+    [
+        ({}, ConversionError, "give a model with rows, or logits="),
+        ({"model": nn.Linear(64, 10)}, ConversionError, "given were none"),
+        ({"model": nn.Linear(64, 10), "train": rows("train")}, ConversionError, "given were train"),
+        ({"model": "no.onnx", "data": "no.npz"}, ConversionError, "no model 'no.onnx'"),
+        ({"model": nn.Linear(64, 10), "calibration": "a.npz", "test": "b.npz"}, ConversionError, "is a path"),
+        ({"logits": X[:, :10]}, ConversionError, "with labels="),
+        ({"logits": X[:, :10], "labels": Y, "model": "m.onnx"}, ConversionError, "not both"),
+        ({"model": nn.Linear(64, 5), "calibration": rows("calibration"), "test": rows("test")}, Mismatch, "5 classes"),
+        (
+            {"model": nn.Linear(64, 10), "calibration": (X[:5], Y[:5]), "test": rows("test")},
+            BadDataset,
+            "'calibration' has 5 rows",
+        ),
+    ],
+)
+def test_what_cannot_be_calibrated_is_a_sentence(arguments: Any, kind: type[FedLASError], words: str) -> None:
+    """Errors say what is missing and what to give."""
+    with pytest.raises(kind) as raised:
+        fedlas.calibrate(**arguments)
+    assert words in str(raised.value)
