@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from functools import partial
 from importlib.metadata import version
 
 from fastapi import FastAPI
-from fastapi.encoders import jsonable_encoder
-from fastapi.openapi.utils import get_openapi
 from fastapi.routing import APIRoute
 from fastapi_offline import FastAPIOffline
-from pydantic import BaseModel
-from pydantic.json_schema import JsonSchemaMode, models_json_schema
 from starlette.concurrency import run_in_threadpool
 from starlette.middleware import Middleware
 
@@ -35,11 +31,11 @@ from service.api import (
 )
 from service.api.access import AccessControl, AccessMiddleware
 from service.api.access_log import AccessLogMiddleware
+from service.api.document.building import build
 from service.api.methods import HeadMiddleware
 from service.api.request_ids import RequestIdMiddleware
 from service.api.services import Services
 from service.inference.runtime import check_single_runtime
-from service.registry.contract import JobRequest
 from service.registry.documents import JsonObject
 from service.registry.errors import Unavailable
 from service.serving.app import ServingApp
@@ -100,25 +96,11 @@ def _middleware(services: Services) -> list[Middleware]:
 
 
 def _operation_id(route: APIRoute) -> str:
-    # Where one function answers two paths, the path with a version gets an id of its own.
-    return f"{route.name}_of_version" if "{version}" in route.path else route.name
+    return route.name
 
 
 def _document(app: FastAPI) -> JsonObject:
-    """The OpenAPI document, built once: FastAPI's own, and what is answered in front of it."""
+    """The OpenAPI document, built once."""
     if app.openapi_schema is None:
-        document = get_openapi(title=app.title, version=app.version, summary=app.summary, routes=app.routes)
-        requests = [model for route in ROUTES for model in route.body.values() if model]
-        responses = [model for route in ROUTES for model in route.response.values() if model]
-        document["paths"] |= {route.path: route.openapi() for route in ROUTES}
-        document["components"]["schemas"] |= _schemas([JobRequest, *requests], "validation")
-        document["components"]["schemas"] |= _schemas(responses, "serialization")
-        app.openapi_schema = document
+        app.openapi_schema = build(app, ROUTES)
     return app.openapi_schema
-
-
-def _schemas(models: Sequence[type[BaseModel]], mode: JsonSchemaMode) -> JsonObject:
-    _, schemas = models_json_schema([(model, mode) for model in models], ref_template="#/components/schemas/{model}")
-    definitions: JsonObject = schemas["$defs"]
-    # FastAPI leaves out of the schemas of responses what is None.
-    return definitions if mode == "validation" else jsonable_encoder(definitions, exclude_none=True)

@@ -55,7 +55,7 @@ class AccessControl:
         if (b"origin" in headers or b"sec-fetch-site" in headers) and self._is_foreign(scope["method"], headers):
             detail = "this request was made by a page of another site, which may not send here; a proxy's own name"
             return problem(403, "foreign_origin", f"{detail} is to be in FEDLAS_ALLOWED_HOSTS", path=path)
-        if not self._keys or self._has_key(headers.get(b"authorization", b"")) or _is_open(path):
+        if not self._keys or self._has_key(headers.get(b"authorization", b"")) or is_open(path):
             return None
         detail = "send a key of this service as 'Authorization: Bearer …'"
         return problem(401, "unauthorized", detail, path=path, headers={"WWW-Authenticate": "Bearer"})
@@ -101,7 +101,8 @@ class AccessMiddleware:
         await (refusal or self.app)(scope, receive, send)
 
 
-def _is_open(path: str) -> bool:
+def is_open(path: str) -> bool:
+    """Whether a path is answered without a key."""
     return path in _OPEN_PATHS or path.startswith(_OPEN_FILES)
 
 

@@ -11,9 +11,10 @@ from fastapi.responses import StreamingResponse
 from pyarrow.parquet import ParquetFile
 from pydantic_core import to_json
 
+from service.api.document.declarations import BINARY, KEYED, OPTIONS_REFUSED, STORED, operation
 from service.api.idempotency import IdempotencyKey, Key, create_in_group
 from service.api.predict_schemas import Prediction, RowFailure, find_model, priors_of
-from service.api.problems import Responses, named_by_body
+from service.api.problems import named_by_body
 from service.api.records import RecordRoutes
 from service.api.responses import MOST_BYTES, Limit, created, etag_matches, json_page, stored_file
 from service.api.routing import Route
@@ -24,6 +25,7 @@ from service.inference.writers.rows import Writer, csv, ndjson
 from service.inference.writers.table import read_page
 from service.registry import tables
 from service.registry.contract import FINAL, AnswerOptions, BatchRecord, BatchRequest, Page
+from service.registry.documents import JsonObject
 from service.registry.errors import Conflict
 from service.registry.presenters import batch_record
 from service.registry.tables import new_id, now
@@ -38,12 +40,19 @@ _MEDIA_TYPES: dict[Format, str] = {
     "csv": "text/csv",
 }
 _WRITERS: dict[Format, Writer] = {"ndjson": ndjson, "csv": csv}
-_RESULTS: Responses = {
-    200: {"content": {name: {"schema": {"type": "string", "format": "binary"}} for name in _MEDIA_TYPES.values()}},
-}
+_RESULTS: JsonObject = {name: {"schema": BINARY} for name in _MEDIA_TYPES.values()}
 
 
-@router.post("", status_code=202, response_model=BatchRecord)
+@router.post(
+    "",
+    status_code=202,
+    response_model=BatchRecord,
+    openapi_extra=operation(
+        *(*KEYED, *OPTIONS_REFUSED),
+        at={422: ["unknown_model", "unknown_dataset"]},
+        headers={202: ["Location", "Retry-After"]},
+    ),
+)
 async def create_batch(services: ServicesDep, body: BatchRequest, key: IdempotencyKey = None) -> Response:
     """Order predictions for every row of a stored dataset."""
 
@@ -88,7 +97,14 @@ RowCursor = Annotated[int | None, Query(ge=-1, description="Continue after this 
 _FIRST_ROWS = 16
 
 
-@router.get("/{batch_id}/results", response_model=Page[Prediction | RowFailure], responses=_RESULTS)
+@router.get(
+    "/{batch_id}/results",
+    name="get_batch_results",
+    response_model=Page[Prediction | RowFailure],
+    openapi_extra=operation(
+        "unknown_prediction", "no_results", *STORED, tagged=True, ranges=["application/octet-stream"], content=_RESULTS
+    ),
+)
 def get_results(
     request: Request,
     services: ServicesDep,

@@ -11,13 +11,15 @@ from fastapi.responses import FileResponse
 from pydantic import Field, JsonValue, TypeAdapter, ValidationError
 
 from service.api.datasets import SHARES, parse_roles, parse_split_shares
+from service.api.document.declarations import header_references
 from service.api.idempotency import IdempotencyKey, Key
 from service.api.name_lists import parse_names
 from service.api.problems import Responses
 from service.api.receiving import ReceivedFile
-from service.api.records import UPLOAD_BODY, FileOptions, RecordRoutes, create_from_file
+from service.api.record_codes import DATASET_CODES, FILE_CODES, WORK_CODES
+from service.api.records import FileOptions, RecordRoutes, create_from_file, uploading
 from service.api.reports import add_evidence
-from service.api.responses import created, stored_file
+from service.api.responses import created, downloading, stored_file
 from service.api.routing import Route
 from service.api.services import ServicesDep
 from service.registry import tables
@@ -39,8 +41,14 @@ _FIELDS = {
     "class_priors_mismatch": "class_priors",
 }
 _PRIORS: TypeAdapter[dict[str, float] | None] = TypeAdapter(GivenPriors)
+#: A fit that fails within the request is its answer.
+_REFUSED = {422: [*DATASET_CODES, *FILE_CODES, "class_priors_mismatch"], 500: [*WORK_CODES]}
 _RESPONSES: Responses = {
-    202: {"model": CalibratorRecord, "description": "Not fitted within `wait`; its record tells when it is."},
+    202: {
+        "model": CalibratorRecord,
+        "description": "Not fitted within `wait`; its record tells when it is.",
+        "headers": header_references(["Location", "Retry-After"]),
+    },
 }
 
 
@@ -99,7 +107,15 @@ def add_calibrator(
     return row
 
 
-@router.post("", status_code=201, response_model=CalibratorRecord, responses=_RESPONSES, openapi_extra=UPLOAD_BODY)
+@router.post(
+    "",
+    status_code=201,
+    response_model=CalibratorRecord,
+    responses=_RESPONSES,
+    openapi_extra=uploading(
+        "invalid_roles", "invalid_split_shares", "invalid_class_names", "unknown_calibrator", at=_REFUSED
+    ),
+)
 async def create_calibrator(
     request: Request,
     services: ServicesDep,
@@ -153,10 +169,14 @@ ROUTES.add_delete(
     lambda unit, record_id: unit.calibrators.delete(record_id),
     "Delete a calibrator with its scores, its file and its report; its look at the test rows stays counted.",
 )
-add_evidence(ROUTES, names="get_calibrator_")
+add_evidence(ROUTES)
 
 
-@router.get("/{calibrator_id}/onnx", response_class=FileResponse)
+@router.get(
+    "/{calibrator_id}/onnx",
+    response_class=FileResponse,
+    openapi_extra=downloading("unknown_calibrator", "no_calibrator"),
+)
 def download_calibrator(request: Request, services: ServicesDep, calibrator_id: str) -> Response:
     """The calibrator as a file: scores in, `probabilities` and `confidence` out. Ranges work; 409 before it exists."""
     with services.registry.read() as unit:

@@ -10,7 +10,7 @@ from pydantic import Field, ValidationError
 from service.api.idempotency import IdempotencyKey, Key
 from service.api.json_values import parse_json, parse_padding
 from service.api.receiving import ReceivedFile
-from service.api.records import UPLOAD_BODY, FileOptions, RecordRoutes, UploadId, create_from_file
+from service.api.records import FileOptions, RecordRoutes, UploadId, create_from_file, uploading
 from service.api.responses import created
 from service.api.routing import Route
 from service.api.services import ServicesDep
@@ -100,7 +100,12 @@ def add_dataset(unit: UnitOfWork, file: ReceivedFile, options: DatasetOptions, s
     return row
 
 
-@router.post("", status_code=201, response_model=DatasetRecord, openapi_extra=UPLOAD_BODY)
+@router.post(
+    "",
+    status_code=201,
+    response_model=DatasetRecord,
+    openapi_extra=uploading("invalid_roles", "invalid_split_shares", "invalid_padding", at={422: ["unknown_upload"]}),
+)
 async def create_dataset(
     request: Request, services: ServicesDep, options: Annotated[DatasetOptions, Query()], key: IdempotencyKey = None
 ) -> Response:
@@ -118,4 +123,5 @@ ROUTES.add_get("is ready or rejected")
 ROUTES.add_delete(
     lambda unit, record_id: unit.datasets.delete(record_id),
     "Delete a dataset and its files; 409 while an open job or batch needs it.",
+    refused="in_use",
 )

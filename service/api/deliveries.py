@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from fastapi import APIRouter, Response
 
+from service.api.document.declarations import operation
 from service.api.responses import RETRY_AFTER_S, After, Limit, cursor, page_of
 from service.api.routing import Route
 from service.api.services import ServicesDep
@@ -15,7 +16,12 @@ from service.registry.unit_of_work import UnitOfWork
 router = APIRouter(route_class=Route, prefix="/v1/jobs/{job_id}/deliveries", tags=["jobs"])
 
 
-@router.get("", response_model=Page[DeliveryRecord])
+@router.get(
+    "",
+    name="list_job_deliveries",
+    response_model=Page[DeliveryRecord],
+    openapi_extra=operation("unknown_job", "invalid_cursor"),
+)
 def list_deliveries(services: ServicesDep, job_id: str, limit: Limit = 20, after: After = None) -> Response:
     """What was sent to a job's webhook, or is about to be, newest first; there is nothing before the job has ended."""
     after = cursor(after, "msg")
@@ -25,7 +31,12 @@ def list_deliveries(services: ServicesDep, job_id: str, limit: Limit = 20, after
         return page_of((delivery_record(row, unit.work.of(row.id)) for row in rows), limit)
 
 
-@router.post("/{delivery_id}/resend", status_code=202, response_model=DeliveryRecord)
+@router.post(
+    "/{delivery_id}/resend",
+    status_code=202,
+    response_model=DeliveryRecord,
+    openapi_extra=operation("unknown_job", "unknown_delivery", "delivery_running", headers={202: ["Retry-After"]}),
+)
 async def resend_delivery(services: ServicesDep, job_id: str, delivery_id: str) -> Response:
     """Send a message once more, now and under the same `webhook-id`; 409 while an attempt is running."""
 

@@ -14,6 +14,7 @@ from typing import Annotated
 from fastapi import APIRouter, Header, Query, Request, Response
 from fastapi.sse import KEEPALIVE_COMMENT, EventSourceResponse, format_sse_event
 
+from service.api.document.declarations import operation
 from service.api.long_poll import LongPoll
 from service.api.problems import Responses
 from service.api.responses import Limit, json_page
@@ -42,7 +43,13 @@ LastEventId = Annotated[
 ]
 
 
-@router.get("", response_model=Page[EventRecord], responses=_RESPONSES)
+@router.get(
+    "",
+    name="list_job_events",
+    response_model=Page[EventRecord],
+    responses=_RESPONSES,
+    openapi_extra=operation("unknown_job"),
+)
 async def list_events(
     request: Request,
     services: ServicesDep,

@@ -10,6 +10,7 @@ from typing import Annotated, TypeVar
 from fastapi import APIRouter, Query, Request, Response
 
 from service.api.datasets import DatasetOptions, add_dataset
+from service.api.document.declarations import BINARY, KEYED, RECEIVED, operation
 from service.api.forms import Form
 from service.api.idempotency import IdempotencyKey, Key, create_in_group, create_once, reserved
 from service.api.json_values import check_json, parse_json
@@ -40,8 +41,7 @@ _JSON_PARTS = ("job", "model_options", "dataset_options")
 
 _FILE_PARTS = {
     name: {
-        "type": "string",
-        "format": "binary",
+        **BINARY,
         "description": f"Needed, unless {name}_options name an upload_id.",
     }
     for name in ("model", "dataset")
@@ -67,7 +67,19 @@ _JOB_BODY = {
 }
 
 
-@router.post("", status_code=202, response_model=JobRecord, openapi_extra=_JOB_BODY)
+@router.post(
+    "",
+    status_code=202,
+    response_model=JobRecord,
+    openapi_extra=operation(
+        *(*RECEIVED, *KEYED, "unknown_part", "unlabelled_dataset", "webhook_not_permitted"),
+        *("invalid_roles", "invalid_split_shares", "invalid_padding", "invalid_class_names", "invalid_columns"),
+        *("invalid_positive_class", "invalid_preprocessing", "num_classes_without_architecture"),
+        at={422: ["unknown_model", "unknown_dataset", "unknown_upload"]},
+        headers={202: ["Location", "Retry-After"]},
+        more=_JOB_BODY,
+    ),
+)
 async def create_job(
     request: Request,
     services: ServicesDep,
@@ -191,10 +203,14 @@ ROUTES.add_delete(
     lambda unit, record_id: unit.jobs.delete(record_id),
     "Delete a job with its report, events and messages; 409 before it has ended. The model that it made stays.",
 )
-add_evidence(ROUTES, names="get_")
+add_evidence(ROUTES)
 
 
-@router.post("/{job_id}/cancel", response_model=JobRecord)
+@router.post(
+    "/{job_id}/cancel",
+    response_model=JobRecord,
+    openapi_extra=operation("unknown_job", "already_finished", tagged=True),
+)
 def cancel_job(request: Request, services: ServicesDep, job_id: str) -> Response:
     """Cancel a job: at once if it waits, else with the next heartbeat of its worker."""
     with services.registry.write() as unit:

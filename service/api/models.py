@@ -15,8 +15,8 @@ from service.api.json_values import parse_json, parse_padding
 from service.api.name_lists import parse_names
 from service.api.predict_schemas import find_model
 from service.api.receiving import ReceivedFile
-from service.api.records import UPLOAD_BODY, FileOptions, RecordRoutes, UploadId, create_from_file
-from service.api.responses import created, stored_file
+from service.api.records import FileOptions, RecordRoutes, UploadId, create_from_file, uploading
+from service.api.responses import created, downloading, stored_file
 from service.api.routing import Route
 from service.api.services import Services, ServicesDep
 from service.registry import tables
@@ -117,7 +117,16 @@ def add_model(unit: UnitOfWork, file: ReceivedFile, options: ModelOptions, store
     return row
 
 
-@router.post("", status_code=201, response_model=ModelRecord, openapi_extra=UPLOAD_BODY)
+@router.post(
+    "",
+    status_code=201,
+    response_model=ModelRecord,
+    openapi_extra=uploading(
+        *("invalid_class_names", "invalid_positive_class", "invalid_columns", "invalid_padding"),
+        *("invalid_preprocessing", "num_classes_without_architecture"),
+        at={422: ["unknown_upload"]},
+    ),
+)
 async def create_model(
     request: Request, services: ServicesDep, options: Annotated[ModelOptions, Query()], key: IdempotencyKey = None
 ) -> Response:
@@ -153,10 +162,11 @@ ROUTES.add_delete(
     _delete,
     "Delete a model and its files; 409 while it is published or an open job or batch needs it.",
     lambda services: services.model_repository.forget(),
+    refused="in_use",
 )
 
 
-@router.get("/{model_id}/onnx", response_class=FileResponse)
+@router.get("/{model_id}/onnx", response_class=FileResponse, openapi_extra=downloading("unknown_model"))
 def download_model(request: Request, services: ServicesDep, model_id: str) -> Response:
     """The file: an uploaded model's bytes as sent, a calibrated model with its standard outputs. Ranges work."""
     with services.registry.read() as unit:

@@ -7,6 +7,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query, Request, Response
 
+from service.api.document.declarations import LOST, SERVED, operation
 from service.api.responses import Limit, page_of, tagged
 from service.api.routing import Route
 from service.api.services import ServicesDep
@@ -42,7 +43,7 @@ async def list_names(services: ServicesDep, limit: Limit = 20, after: AfterName 
     return answer
 
 
-@router.get("/{name}", response_model=NameRecord)
+@router.get("/{name}", response_model=NameRecord, openapi_extra=operation("unknown_name", tagged=True))
 async def get_name(request: Request, services: ServicesDep, name: str) -> Response:
     """Return one published name with its versions."""
     record = await services.read(lambda unit: unit.names.get(name))
@@ -50,8 +51,11 @@ async def get_name(request: Request, services: ServicesDep, name: str) -> Respon
     return tagged(request, record)
 
 
-@router.put("/{name}")
-async def switch_default_version(services: ServicesDep, name: str, body: DefaultVersion) -> NameRecord:
+@router.put(
+    "/{name}",
+    openapi_extra=operation("unknown_name", "unknown_version", "no_class_shares", *SERVED, at=LOST),
+)
+async def update_name(services: ServicesDep, name: str, body: DefaultVersion) -> NameRecord:
     """Choose which version answers under the name, and for which class priors.
 
     It is open and warm before the first request is sent to it. A later version takes the priors over, unless its job
@@ -75,7 +79,7 @@ async def switch_default_version(services: ServicesDep, name: str, body: Default
     return record
 
 
-@router.delete("/{name}", status_code=204)
+@router.delete("/{name}", status_code=204, response_class=Response, openapi_extra=operation("unknown_name"))
 async def delete_name(services: ServicesDep, name: str) -> None:
     """Delete a published name with all its versions; their models stay and answer under their ids.
 
@@ -86,7 +90,11 @@ async def delete_name(services: ServicesDep, name: str) -> None:
     services.model_repository.forget()
 
 
-@router.get("/{name}/versions/{version}", response_model=ModelRecord)
+@router.get(
+    "/{name}/versions/{version}",
+    response_model=ModelRecord,
+    openapi_extra=operation("unknown_name", "unknown_version", tagged=True),
+)
 async def get_version(request: Request, services: ServicesDep, name: str, version: str) -> Response:
     """Return the model behind one version of a name."""
 
@@ -96,7 +104,12 @@ async def get_version(request: Request, services: ServicesDep, name: str, versio
     return tagged(request, await services.read(find))
 
 
-@router.delete("/{name}/versions/{version}", status_code=204)
+@router.delete(
+    "/{name}/versions/{version}",
+    status_code=204,
+    response_class=Response,
+    openapi_extra=operation("unknown_name", "unknown_version", "default_version"),
+)
 async def delete_version(services: ServicesDep, name: str, version: str) -> None:
     """Delete one version of a name, whose model stays; 409 for the one that answers. Its number is not given again."""
     await services.write(lambda unit: unit.names.delete_version(name, version_number(version)))

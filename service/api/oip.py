@@ -11,9 +11,19 @@ from fastapi import APIRouter
 from fastapi.responses import JSONResponse
 from starlette.concurrency import run_in_threadpool
 
+from service.api.document.declarations import operation
 from service.api.oip_repository import listed
-from service.api.oip_schemas import RESPONSES
-from service.api.oip_statistics import WITH_VERSION, Version, versions_of
+from service.api.oip_schemas import (
+    ModelConfig,
+    ModelMetadata,
+    ModelReady,
+    ServedModels,
+    ServerLive,
+    ServerMetadata,
+    ServerReady,
+)
+from service.api.oip_statistics import NAMED, Version, versions_of, with_version
+from service.api.problems import Responses
 from service.api.routing import Route
 from service.api.services import ServicesDep
 from service.inference.oip.metadata import model_config, model_metadata, server_metadata
@@ -22,22 +32,29 @@ from service.registry.errors import Conflict, Unavailable
 
 OF_VERSION = "/models/{model}/versions/{version}"
 
-router = APIRouter(route_class=Route, prefix="/v2", tags=["open inference protocol"], responses=RESPONSES)
+_NOT_READY: Responses = {503: {"model": ModelReady, "description": "Not ready."}}
+
+router = APIRouter(route_class=Route, prefix="/v2", tags=["inference protocol"])
 
 
-@router.get("", response_model=dict)
+@router.get("", response_model=ServerMetadata, name="server_metadata")
 async def server() -> JsonObject:
     """The server's name, version and extensions."""
     return server_metadata(version_of("fedlas"))
 
 
-@router.get("/health/live", response_model=dict)
+@router.get("/health/live", response_model=ServerLive, name="server_live")
 async def live() -> JsonObject:
     """Whether the process answers."""
     return {"live": True}
 
 
-@router.get("/health/ready")
+@router.get(
+    "/health/ready",
+    name="server_ready",
+    response_model=ServerReady,
+    responses={503: {"model": ServerReady, "description": "Not ready."}},
+)
 async def ready(services: ServicesDep) -> JSONResponse:
     """Whether models can be found and opened; 503 where they cannot."""
     try:
@@ -48,23 +65,30 @@ async def ready(services: ServicesDep) -> JSONResponse:
     return JSONResponse({"ready": True})
 
 
-@router.get("/models", response_model=dict)
+@router.get("/models", response_model=ServedModels, name="list_served_models")
 def list_served(services: ServicesDep) -> JsonObject:
     """The names and ids that answer, as KServe lists them."""
     with services.registry.read() as unit:
         return {"models": list(dict.fromkeys(item["name"] for item in listed(unit, only_ready=True)))}
 
 
-@router.get("/models/{model}", response_model=dict)
-@router.get(OF_VERSION, response_model=dict, name="metadata_of_version", openapi_extra=WITH_VERSION)
+@router.get("/models/{model}", response_model=ModelMetadata, name="model_metadata", openapi_extra=operation(*NAMED))
+@router.get(
+    OF_VERSION, response_model=ModelMetadata, name="model_metadata_of_version", openapi_extra=with_version(*NAMED)
+)
 def metadata(services: ServicesDep, model: str, version: Version) -> JsonObject:
     """Inputs, outputs and versions."""
     target = services.model_repository.look_up(model, version)
     return model_metadata(target.profile, model, versions_of(services, model, target.version))
 
 
-@router.get("/models/{model}/config", response_model=dict)
-@router.get(f"{OF_VERSION}/config", response_model=dict, name="config_of_version", openapi_extra=WITH_VERSION)
+@router.get("/models/{model}/config", response_model=ModelConfig, name="model_config", openapi_extra=operation(*NAMED))
+@router.get(
+    f"{OF_VERSION}/config",
+    response_model=ModelConfig,
+    name="model_config_of_version",
+    openapi_extra=with_version(*NAMED),
+)
 async def config(services: ServicesDep, model: str, version: Version) -> JsonObject:
     """Inputs and outputs in Triton's words; `instance_group` says what it really runs on, once it is open."""
     target = await run_in_threadpool(services.model_repository.look_up, model, version)
@@ -73,8 +97,20 @@ async def config(services: ServicesDep, model: str, version: Version) -> JsonObj
     return model_config(target.profile, model, max_rows=services.settings.max_predict_rows, provider=provider)
 
 
-@router.get("/models/{model}/ready")
-@router.get(f"{OF_VERSION}/ready", name="version_ready", openapi_extra=WITH_VERSION)
+@router.get(
+    "/models/{model}/ready",
+    name="model_ready",
+    response_model=ModelReady,
+    responses=_NOT_READY,
+    openapi_extra=operation("unknown_model", "unknown_version"),
+)
+@router.get(
+    f"{OF_VERSION}/ready",
+    name="model_ready_of_version",
+    response_model=ModelReady,
+    responses=_NOT_READY,
+    openapi_extra=with_version("unknown_model", "unknown_version"),
+)
 async def model_ready(services: ServicesDep, model: str, version: Version) -> JSONResponse:
     """Whether it answers, and is open from now on; 503 while it is inspected, was unloaded, or cannot be had."""
     try:

@@ -8,7 +8,8 @@ from fastapi import APIRouter, Response
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, JsonValue
 
-from service.api.oip_schemas import RESPONSES
+from service.api.document.declarations import LOST, SERVED, operation
+from service.api.oip_schemas import Done, IndexedModel
 from service.api.predict_schemas import find_model
 from service.api.routing import Route
 from service.api.services import ServicesDep
@@ -20,9 +21,8 @@ from service.registry.unit_of_work import UnitOfWork
 router = APIRouter(
     route_class=Route,
     prefix="/v2/repository",
-    tags=["open inference protocol"],
+    tags=["inference protocol"],
     strict_content_type=False,
-    responses=RESPONSES,
 )
 
 #: Names with their versions, and ids: the protocol knows no pages, and these are about 1 MB.
@@ -42,14 +42,19 @@ class Parameters(BaseModel):
     parameters: dict[str, JsonValue] = {}
 
 
-@router.post("/index", response_model=list[dict[str, object]])
+@router.post("/index", response_model=list[IndexedModel], name="repository_index")
 def index(services: ServicesDep, body: IndexRequest | None = None) -> list[JsonObject]:
     """Published names with their versions, and models by their ids, the newest first; 10,000 together at most."""
     with services.registry.read() as unit:
         return listed(unit, only_ready=body is not None and body.ready)
 
 
-@router.post("/models/{model}/load", response_class=Response)
+@router.post(
+    "/models/{model}/load",
+    response_model=Done,
+    name="load_model",
+    openapi_extra=operation("unknown_model", "model_not_ready", *SERVED, at=LOST),
+)
 async def load(services: ServicesDep, model: str, body: Parameters | None = None) -> Response:
     """Put a name or id into service again; answers once it is open and warm."""
     if body is not None and body.parameters:
@@ -66,7 +71,9 @@ async def load(services: ServicesDep, model: str, body: Parameters | None = None
     return JSONResponse({})
 
 
-@router.post("/models/{model}/unload", response_class=Response)
+@router.post(
+    "/models/{model}/unload", response_model=Done, name="unload_model", openapi_extra=operation("unknown_model")
+)
 async def unload(services: ServicesDep, model: str, body: Parameters | None = None) -> Response:
     """Take a name or id out of service until it is loaded again; requests that have begun are still answered."""
 

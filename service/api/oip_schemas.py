@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from pydantic import BaseModel, Field, JsonValue
+from typing import Literal
 
-from service.api.problems import Responses
+from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
 Parameters = dict[str, str | int | float | bool]
 
@@ -66,8 +66,126 @@ class OipError(BaseModel):
     error: str
 
 
-#: For the OpenAPI document: what any operation may answer.
-RESPONSES: Responses = {
-    "4XX": {"model": OipError, "description": "Refused."},
-    "5XX": {"model": OipError, "description": "Not now, or our mistake."},
-}
+class ServerMetadata(BaseModel):
+    """The server, as the protocol describes it."""
+
+    name: str = Field(description="Always `fedlas`.")
+    version: str = Field(description="Of the service.")
+    extensions: list[str] = Field(description="Extensions of the protocol, in Triton's words.")
+
+
+class ServerLive(BaseModel):
+    """Whether the process answers."""
+
+    live: bool = Field(description="Always true.")
+
+
+class ServerReady(BaseModel):
+    """Whether models can be found and opened."""
+
+    ready: bool = Field(description="False with 503.")
+
+
+class ServedModels(BaseModel):
+    """What answers inference."""
+
+    models: list[str] = Field(description="Published names and ids of models.")
+
+
+class TensorMetadata(BaseModel):
+    """An input or output of a model."""
+
+    name: str = Field(description="As in requests and answers.")
+    datatype: str = Field(description="In the protocol's words, such as `FP32` or `BYTES`.")
+    shape: list[int] = Field(description="The first is the batch; -1 is any size.")
+
+
+class ModelMetadata(BaseModel):
+    """A model, as the protocol describes it."""
+
+    name: str = Field(description="The name or id that was asked for.")
+    versions: list[str] = Field(description="Versions of the name; an id has one.")
+    platform: str = Field(description="Always `onnxruntime_onnx`.")
+    inputs: list[TensorMetadata] = Field(description="What it takes.")
+    outputs: list[TensorMetadata] = Field(description="What it answers without parameters.")
+
+
+class ModelReady(BaseModel):
+    """Whether a model answers."""
+
+    name: str = Field(description="The name or id that was asked for.")
+    ready: bool = Field(description="False with 503.")
+
+
+class IndexedModel(BaseModel):
+    """A version of a name, or a model by its id, in the repository."""
+
+    name: str = Field(description="The name or id.")
+    version: str = Field(description="A number.")
+    state: Literal["READY", "LOADING", "UNAVAILABLE"] = Field(description="In Triton's words.")
+    reason: str = Field(description="Why it is not READY; else empty.")
+
+
+class StatisticDuration(BaseModel):
+    """How often, and how long together."""
+
+    count: int = Field(description="How often.")
+    ns: int = Field(description="Nanoseconds, together.")
+
+
+class InferenceStatistics(BaseModel):
+    """Requests by what became of them, and where their time went."""
+
+    success: StatisticDuration = Field(description="Requests that were answered.")
+    fail: StatisticDuration = Field(description="Requests that were refused or failed.")
+    queue: StatisticDuration = Field(description="Waiting for a batch.")
+    compute_input: StatisticDuration = Field(description="Not measured: 0.")
+    compute_infer: StatisticDuration = Field(description="Batches in the model.")
+    compute_output: StatisticDuration = Field(description="Not measured: 0.")
+    cache_hit: StatisticDuration = Field(description="There is no cache of answers: 0.")
+    cache_miss: StatisticDuration = Field(description="There is no cache of answers: 0.")
+
+
+class BatchStatistics(BaseModel):
+    """Batches of one size."""
+
+    batch_size: int = Field(description="Rows.")
+    compute_input: StatisticDuration = Field(description="Not measured: 0.")
+    compute_infer: StatisticDuration = Field(description="In the model.")
+    compute_output: StatisticDuration = Field(description="Not measured: 0.")
+
+
+class ModelStatistics(BaseModel):
+    """Statistics of one version."""
+
+    name: str = Field(description="The name or id that was asked for.")
+    version: str = Field(description="A number.")
+    last_inference: int = Field(description="Milliseconds since 1970; 0: never.")
+    inference_count: int = Field(description="Rows.")
+    execution_count: int = Field(description="Batches.")
+    inference_stats: InferenceStatistics = Field(description="Requests and their times.")
+    batch_stats: list[BatchStatistics] = Field(description="By size of the batch.")
+
+
+class Statistics(BaseModel):
+    """Statistics since the service began."""
+
+    model_stats: list[ModelStatistics] = Field(description="One for each version.")
+
+
+class ModelConfig(BaseModel):
+    """A model in the words of Triton's configuration, as far as its tools read it."""
+
+    model_config = ConfigDict(extra="allow")
+
+    name: str = Field(description="The name or id that was asked for.")
+    platform: str = Field(description="Always `onnxruntime_onnx`.")
+    backend: str = Field(description="Always `onnxruntime`.")
+    max_batch_size: int = Field(description="Rows that a request may have.")
+    input: list[dict[str, JsonValue]] = Field(description="Inputs, without the dimension of the batch.")
+    output: list[dict[str, JsonValue]] = Field(description="Outputs, without the dimension of the batch.")
+    instance_group: list[dict[str, JsonValue]] = Field(description="What it really runs on, once it is open.")
+
+
+class Done(BaseModel):
+    """Nothing to tell: it was done."""

@@ -6,15 +6,16 @@ from typing import Annotated
 
 from fastapi import APIRouter, Depends, Request
 
+from service.api.document.declarations import operation
 from service.api.oip_repository import listed
-from service.api.oip_schemas import RESPONSES
+from service.api.oip_schemas import Statistics
 from service.api.routing import Route
 from service.api.services import Services, ServicesDep
 from service.inference.counters import Totals
 from service.registry.documents import JsonObject
 
 #: Before that of `/v2/models/{model}`: no model is called `stats`.
-router = APIRouter(route_class=Route, prefix="/v2/models", tags=["open inference protocol"], responses=RESPONSES)
+router = APIRouter(route_class=Route, prefix="/v2/models", tags=["inference protocol"])
 
 
 async def _version(request: Request) -> str | None:
@@ -24,18 +25,28 @@ async def _version(request: Request) -> str | None:
 
 #: Of a function that answers two paths: the version that the path names, None in the one without.
 Version = Annotated[str | None, Depends(_version)]
-#: How the other path is documented.
-WITH_VERSION: JsonObject = {
-    "parameters": [
-        {"name": "version", "in": "path", "required": True, "schema": {"type": "string", "title": "Version"}}
-    ],
-    "description": "The same of one version.",
+#: Codes of what a path under `/v2` names.
+NAMED = ("unknown_model", "unknown_version", "model_not_ready", "model_unloaded")
+_VERSION_IN_PATH: JsonObject = {
+    "name": "version",
+    "in": "path",
+    "required": True,
+    "description": "A number of the name's `versions`.",
+    "schema": {"type": "string", "title": "Version"},
 }
+
+
+def with_version(*codes: str) -> JsonObject:
+    """How the path with a version is documented, of a function that answers two."""
+    more: JsonObject = {"parameters": [_VERSION_IN_PATH], "description": "The same of one version."}
+    return operation(*codes, more=more)
+
+
 #: Each is about 1 KB.
 _MOST_TOLD = 1000
 
 
-@router.get("/stats", response_model=dict)
+@router.get("/stats", response_model=Statistics, name="all_statistics")
 def all_statistics(services: ServicesDep) -> JsonObject:
     """Statistics of the models that were asked for anything, and zeros of others that answer: 1,000 together."""
     found = services.metrics.all_totals()
@@ -46,12 +57,12 @@ def all_statistics(services: ServicesDep) -> JsonObject:
     return {"model_stats": [_statistics(name, version, counted) for (name, version), counted in totals.items()]}
 
 
-@router.get("/{model}/stats", response_model=dict)
+@router.get("/{model}/stats", response_model=Statistics, name="model_statistics", openapi_extra=operation(*NAMED))
 @router.get(
     "/{model}/versions/{version}/stats",
-    response_model=dict,
-    name="statistics_of_version",
-    openapi_extra=WITH_VERSION,
+    response_model=Statistics,
+    name="model_statistics_of_version",
+    openapi_extra=with_version(*NAMED),
 )
 def statistics(services: ServicesDep, model: str, version: Version) -> JsonObject:
     """Requests, rows and times since the service began, of all versions or of one."""

@@ -5,11 +5,15 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Callable
+from typing import Literal
 
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse, RedirectResponse
+from pydantic import BaseModel, Field
 
+from service.api.document.declarations import operation
 from service.api.probes import Probes
+from service.api.problems import Responses
 from service.api.routing import Route
 from service.api.services import Services, ServicesDep
 from service.inference.runtime import providers
@@ -17,17 +21,45 @@ from service.registry.contract import QUEUES
 
 router = APIRouter(route_class=Route, tags=["operations"])
 
+
+class Health(BaseModel):
+    """The process lives."""
+
+    status: Literal["ok"] = Field("ok", description="Always `ok`.")
+
+
+class Checks(BaseModel):
+    """What the service rests on: `ok`, or `unavailable:` with the kind of the error."""
+
+    database: str = Field(description="Records.")
+    broker: str = Field(description="Wakes workers up.")
+    storage: str = Field(description="Stored files.")
+
+
+class Readiness(BaseModel):
+    """Whether everything can be reached that requests need."""
+
+    status: Literal["ready", "not_ready"] = Field(description="`not_ready` with 503.")
+    checks: Checks = Field(description="Each by itself.")
+    workers: dict[str, int] | None = Field(
+        description="Living workers by the queue that they take from, for information only; null where it is not known."
+    )
+    inference: str = Field(description="The execution provider of ONNX Runtime that predictions run on.")
+
+
 #: A worker without a heartbeat for so long counts as dead: several heartbeats, and a slow database.
 _SILENT_S = 30.0
+_TEXTS = ("text/plain", "application/openmetrics-text")
+_NOT_READY: Responses = {503: {"model": Readiness, "description": "Something cannot be reached."}}
 
 
 @router.get("/healthz")
-async def healthz() -> dict[str, str]:
+async def healthz() -> Health:
     """Whether the process answers."""
-    return {"status": "ok"}
+    return Health()
 
 
-@router.get("/readyz")
+@router.get("/readyz", response_model=Readiness, responses=_NOT_READY)
 async def readyz(services: ServicesDep) -> JSONResponse:
     """Whether database, broker and storage can be reached; 503 with what is not. `workers` is for information only."""
     checks = {
@@ -74,7 +106,7 @@ async def _workers(services: Services) -> dict[str, int] | None:
 @router.get(
     "/metrics",
     response_class=Response,
-    responses={200: {"content": {"text/plain": {}, "application/openmetrics-text": {}}}},
+    openapi_extra=operation(content={name: {"schema": {"type": "string"}} for name in _TEXTS}),
 )
 async def metrics(request: Request, services: ServicesDep) -> Response:
     """What Prometheus scrapes: requests, times, batches and confidences per model and version, and the processes."""

@@ -49,7 +49,7 @@ _MOST_CHARACTERS = 2000
 _FIELD_CHARACTERS = 200
 
 #: The Open Inference Protocol has errors of its own; what is not ready is 503 there.
-_PROTOCOL = "/v2"
+PROTOCOL = "/v2"
 _PROTOCOL_STATUS = {"model_not_ready": 503, "model_unloaded": 503}
 
 
@@ -73,10 +73,8 @@ class Problem(BaseModel):
 
 #: Of an operation in the OpenAPI document, by status code.
 Responses = dict[int | str, dict[str, Any]]
-#: For the OpenAPI document: what any operation may answer.
-RESPONSES: Responses = {
-    "4XX": {"model": Problem, "description": "Problem", "content": {"application/problem+json": {}}},
-}
+#: FastAPI adds no errors of its own to an operation that has these; `service.api.document` puts the true ones there.
+RESPONSES: Responses = {"4XX": {"description": "Refused."}}
 
 
 def problem(
@@ -90,13 +88,17 @@ def problem(
 ) -> JSONResponse:
     """Build the answer to a request for `path`."""
     detail = _bounded(detail)
-    if path.startswith(_PROTOCOL):
-        status = _PROTOCOL_STATUS.get(code, 400 if status == 422 else status)
-        return JSONResponse({"error": detail}, status, headers=headers)
+    if path.startswith(PROTOCOL):
+        return JSONResponse({"error": detail}, protocol_status(code, status), headers=headers)
     title = HTTPStatus(status).phrase
     body = Problem(title=title, status=status, detail=detail, code=code, errors=fields or [])
     content = body.model_dump(exclude=None if fields else {"errors"})
     return JSONResponse(content, status, headers=headers, media_type="application/problem+json")
+
+
+def protocol_status(code: str, status: int) -> int:
+    """The status code under `/v2` for what is `status` under `/v1`."""
+    return _PROTOCOL_STATUS.get(code, 400 if status == 422 else status)
 
 
 def status_of(error: errors.RegistryError) -> int:

@@ -5,7 +5,7 @@ Beside them the creation of a record from a file that a request brings along, wi
 
 # Without `from __future__ import annotations`: FastAPI could not resolve those of handlers that a method makes.
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Annotated, Generic, TypeVar, get_args
@@ -13,6 +13,7 @@ from typing import Annotated, Generic, TypeVar, get_args
 from fastapi import APIRouter, Depends, Path, Query, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 
+from service.api.document.declarations import BINARY, KEYED, RECEIVED, operation
 from service.api.idempotency import Key, create_once, reserved
 from service.api.list_filters import list_filters, with_metadata
 from service.api.receiving import ReceivedFile, receive_file
@@ -29,20 +30,29 @@ Wait = Annotated[float | None, Query(ge=0, le=60, description="Long poll: second
 UploadId = Annotated[
     str | None, Field(max_length=100, description="A finished upload (`/v1/uploads`) in place of the body; used once.")
 ]
-_BINARY: JsonObject = {"type": "string", "format": "binary"}
 #: OpenAPI: the raw file, or multipart with a part `file`.
-UPLOAD_BODY: JsonObject = {
+_UPLOAD_BODY: JsonObject = {
     "requestBody": {
+        "description": "The file as it is, or as the part `file` of a form whose other parts are the parameters.",
         "required": True,
         "content": {
-            "application/octet-stream": {"schema": _BINARY},
+            "application/octet-stream": {"schema": BINARY},
             "multipart/form-data": {
-                "schema": {"type": "object", "required": ["file"], "properties": {"file": _BINARY}}
+                "schema": {
+                    "type": "object",
+                    "required": ["file"],
+                    "properties": {"file": {**BINARY, "description": "The file."}},
+                }
             },
         },
     }
 }
 Row = TypeVar("Row", bound=tables.Entity)
+
+
+def uploading(*codes: str, at: Mapping[int, Sequence[str]] | None = None) -> JsonObject:
+    """The declaration of an operation that makes a record of a file."""
+    return operation(*RECEIVED, *KEYED, *codes, at=at, headers={201: ["Location"]}, more=_UPLOAD_BODY)
 
 
 @dataclass(frozen=True)
@@ -65,6 +75,11 @@ class RecordRoutes(Generic[Row]):
     rows: Callable[[UnitOfWork], Records[Row]]
     show: Callable[[UnitOfWork, Row], Record]
     find: Callable[[UnitOfWork, str], Row] | None = None
+
+    @property
+    def unknown(self) -> str:
+        """The code where there is no such record."""
+        return "unknown_prediction" if self.noun == "batch" else f"unknown_{self.noun}"
 
     def found(self, unit: UnitOfWork, given: str) -> Row:
         """The row that a path means; raises NotFound."""
@@ -97,6 +112,7 @@ class RecordRoutes(Generic[Row]):
             list_records,
             name=f"list_{self.plural}",
             description=f"List {self.plural}, newest first.",
+            openapi_extra=operation("invalid_cursor"),
             response_model=Page.__class_getitem__(self.record),
         )
 
@@ -130,6 +146,7 @@ class RecordRoutes(Generic[Row]):
             name=f"get_{self.noun}",
             description=f"Return one {self.noun}; `wait` returns as soon as it {final}.",
             response_model=self.record,
+            openapi_extra=operation(self.unknown, headers={200: ["Retry-After"]}, tagged=True),
         )
 
     def add_delete(
@@ -137,8 +154,13 @@ class RecordRoutes(Generic[Row]):
         delete: Callable[[UnitOfWork, str], list[str]],
         description: str,
         deleted: Callable[[Services], None] | None = None,
+        *,
+        refused: str = "not_finished",
     ) -> None:
-        """`DELETE` of one record; `delete` returns the files that nothing references any more."""
+        """`DELETE` of one record; `delete` returns the files that nothing references any more.
+
+        `refused` is the code where its state forbids that.
+        """
 
         def delete_record(services: ServicesDep, record_id: Annotated[str, Path(alias=self.parameter)]) -> None:
             with services.registry.write() as unit:
@@ -153,6 +175,8 @@ class RecordRoutes(Generic[Row]):
             name=f"delete_{self.noun}",
             description=description,
             status_code=204,
+            response_class=Response,
+            openapi_extra=operation(self.unknown, refused),
         )
 
 

@@ -8,6 +8,7 @@ from typing import Annotated, TypeVar
 from fastapi import Path, Request, Response
 from fastapi.responses import HTMLResponse
 
+from service.api.document.declarations import BINARY, STORED, Json, operation
 from service.api.records import RecordRoutes
 from service.api.responses import tagged_bytes
 from service.api.services import ServicesDep
@@ -25,7 +26,11 @@ _INERT = {
         "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; form-action 'none'; sandbox"
     ),
     "X-Content-Type-Options": "nosniff",
+    "Vary": "Accept",
 }
+#: What a client asks for that wants bytes and knows no images, as many generated ones do.
+_DOWNLOAD = "application/octet-stream"
+_DIAGRAM: Json = {"image/svg+xml": {"schema": {"type": "string"}}, _DOWNLOAD: {"schema": BINARY}}
 #: Why a record that has ended lacks a piece of evidence.
 _REASONS = {
     "succeeded": "was done by a version that did not make this yet",
@@ -34,8 +39,8 @@ _REASONS = {
 }
 
 
-def add_evidence(routes: RecordRoutes[Row], *, names: str) -> None:
-    """Add the three pieces of evidence to the routes of a record; `names` begins the names of their operations."""
+def add_evidence(routes: RecordRoutes[Row]) -> None:
+    """Add the three pieces of evidence to the routes of a record."""
 
     def piece(digest: Callable[[Row], str | None], media_type: str) -> Callable[..., Response]:
         def get_piece(
@@ -46,30 +51,36 @@ def add_evidence(routes: RecordRoutes[Row], *, names: str) -> None:
             if (found := digest(row)) is None:
                 raise _missing(row)
             body = services.registry.artifacts.path(found).read_bytes()
-            return tagged_bytes(request, body, media_type=media_type, headers=_INERT)
+            kind = _DOWNLOAD if request.headers.get("accept") == _DOWNLOAD else media_type
+            return tagged_bytes(request, body, media_type=kind, headers=_INERT)
 
         return get_piece
 
     at, router = f"/{{{routes.parameter}}}", routes.router
+    codes = (routes.unknown, "no_report", *STORED)
     router.add_api_route(
         f"{at}/report",
         piece(lambda row: row.report_sha256, "application/json"),
-        name=f"{names}report",
+        name=f"get_{routes.noun}_report",
         description="The evidence, as JSON; 409 before there is any.",
         response_model=Report,
+        openapi_extra=operation(*codes, tagged=True),
     )
     router.add_api_route(
         f"{at}/reliability.svg",
         piece(lambda row: row.diagram_sha256, "image/svg+xml"),
-        name=f"{names}diagram",
+        name=f"get_{routes.noun}_reliability_diagram",
         description="The reliability diagram, as SVG; 409 before there is one.",
+        response_class=Response,
+        openapi_extra=operation(*codes, tagged=True, content=_DIAGRAM),
     )
     router.add_api_route(
         f"{at}/report.html",
         piece(lambda row: row.page_sha256, "text/html"),
-        name=f"{names}page",
+        name=f"get_{routes.noun}_report_page",
         description="The evidence as one page for people, which loads nothing from anywhere; 409 before there is any.",
         response_class=HTMLResponse,
+        openapi_extra=operation(*codes, tagged=True),
     )
 
 

@@ -5,15 +5,20 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Annotated
 
 from fastapi import Query, Request, Response
 from fastapi.responses import FileResponse
 from pydantic import BaseModel
 from pydantic_core import from_json
+from starlette.types import Message, Receive, Scope, Send
 
+from service.api.document.declarations import BINARY, STORED, operation
+from service.api.problems import problem
 from service.api.services import Services
 from service.registry.contract import FINAL, BatchRecord, CalibratorRecord, DatasetRecord, JobRecord, ModelRecord
+from service.registry.documents import JsonObject
 from service.registry.errors import InvalidRequest
 
 #: Records of a page are made and written one by one until there are so many bytes; the page holds at least one.
@@ -73,7 +78,34 @@ def stored_file(
     if etag_matches(request, etag):
         return Response(status_code=304, headers={"ETag": etag})
     path = services.registry.artifacts.path(digest)
-    return FileResponse(path, media_type=media_type, filename=filename, headers={"ETag": etag, **_NO_SNIFFING})
+    return StoredFile(path, media_type=media_type, filename=filename, headers={"ETag": etag, **_NO_SNIFFING})
+
+
+class StoredFile(FileResponse):
+    """A file or ranges of it; what is no range of it is refused as everything else is."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        refused = False
+
+        async def send_checked(message: Message) -> None:
+            nonlocal refused
+            refused = refused or message.get("status") in (400, 416)
+            if not refused:
+                await send(message)
+
+        await super().__call__(scope, receive, send_checked)
+        if refused:
+            size = Path(self.path).stat().st_size
+            detail = f"the file has {size} bytes; needed is a range of them, such as 'bytes=0-99'"
+            headers = {"Content-Range": f"bytes */{size}"}
+            refusal = problem(416, "range_not_satisfiable", detail, path=scope["path"], headers=headers)
+            await refusal(scope, receive, send)
+
+
+def downloading(*codes: str) -> JsonObject:
+    """The declaration of an operation that answers a stored file."""
+    content = {"application/octet-stream": {"schema": BINARY}}
+    return operation(*codes, *STORED, tagged=True, ranges=content, content=content)
 
 
 def etag_matches(request: Request, etag: str) -> bool:

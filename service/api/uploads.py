@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from fastapi import APIRouter, Header, Request, Response
 
+from service.api.document.declarations import BINARY, KEYED, operation
 from service.api.forms import CHUNK
 from service.api.idempotency import IdempotencyKey, Key, create_once
 from service.api.receiving import is_multipart
@@ -22,6 +23,7 @@ from service.api.routing import Route
 from service.api.services import ServicesDep, in_thread
 from service.registry import tables
 from service.registry.contract import UploadRecord, UploadRequest
+from service.registry.documents import JsonObject
 from service.registry.errors import InvalidRequest, OffsetMismatch, Stalled, TooLarge
 from service.registry.presenters import upload_record
 from service.registry.resumable_uploads import ResumableUpload
@@ -35,11 +37,12 @@ router = APIRouter(route_class=Route, prefix="/v1/uploads", tags=["uploads"])
 
 #: A client that sends nothing for so long has lost its connection, and its next one must find the upload free.
 _TIMEOUT_S = 30.0
-_BINARY = {"schema": {"type": "string", "format": "binary"}}
-_PIECE_BODY = {
+_PROGRESS = ("Upload-Offset", "Upload-Length", "Upload-Complete")
+_PIECE_BODY: JsonObject = {
     "requestBody": {
+        "description": "The bytes of the piece; `application/offset+octet-stream`, as tus has it, works too.",
         "required": True,
-        "content": {"application/offset+octet-stream": _BINARY, "application/octet-stream": _BINARY},
+        "content": {"application/octet-stream": {"schema": BINARY}},
     }
 }
 
@@ -50,7 +53,12 @@ Checksum = Annotated[
 ]
 
 
-@router.post("", status_code=201, response_model=UploadRecord)
+@router.post(
+    "",
+    status_code=201,
+    response_model=UploadRecord,
+    openapi_extra=operation(*KEYED, "storage_unavailable", headers={201: ["Location", *_PROGRESS]}),
+)
 async def create_upload(services: ServicesDep, body: UploadRequest, key: IdempotencyKey = None) -> Response:
     """Announce a file of `bytes` bytes; its pieces follow with PATCH, and its id takes the place of a body."""
     limit = services.settings.max_upload_bytes
@@ -66,7 +74,11 @@ async def create_upload(services: ServicesDep, body: UploadRequest, key: Idempot
     return created(answer, "/v1/uploads", 201, **_headers(0, body.bytes))
 
 
-@router.get("/{upload_id}", response_model=UploadRecord)
+@router.get(
+    "/{upload_id}",
+    response_model=UploadRecord,
+    openapi_extra=operation("unknown_upload", headers={200: _PROGRESS}, tagged=True),
+)
 def get_upload(request: Request, services: ServicesDep, upload_id: str) -> Response:
     """How much is safely here, as a record and in `Upload-Offset`; HEAD answers the same headers without the record."""
     with services.registry.read() as unit:
@@ -76,7 +88,17 @@ def get_upload(request: Request, services: ServicesDep, upload_id: str) -> Respo
     return tagged(request, record, headers=_headers(offset, row.bytes))
 
 
-@router.patch("/{upload_id}", status_code=204, response_class=Response, openapi_extra=_PIECE_BODY)
+@router.patch(
+    "/{upload_id}",
+    status_code=204,
+    response_class=Response,
+    openapi_extra=operation(
+        *("unknown_upload", "offset_mismatch", "upload_busy", "upload_too_long", "upload_stalled", "not_raw"),
+        *("invalid_checksum", "checksum_mismatch", "too_large", "storage_unavailable"),
+        headers={204: _PROGRESS},
+        more=_PIECE_BODY,
+    ),
+)
 async def append_to_upload(
     request: Request, services: ServicesDep, upload_id: str, offset: Offset, checksum: Checksum = None
 ) -> Response:
@@ -103,7 +125,9 @@ async def append_to_upload(
         return Response(status_code=204, headers=_headers(file.size, length))
 
 
-@router.delete("/{upload_id}", status_code=204)
+@router.delete(
+    "/{upload_id}", status_code=204, response_class=Response, openapi_extra=operation("unknown_upload", "upload_busy")
+)
 def delete_upload(services: ServicesDep, upload_id: str) -> None:
     """Delete an upload; 409 while a piece arrives."""
     with services.registry.read() as unit:

@@ -14,6 +14,7 @@ from service.app import create_app
 from service.registry.registry import Registry
 from service.settings import ServiceSettings
 from tests.helpers.backends import place
+from tests.helpers.documented import check_documented
 from tests.helpers.work import execute
 from worker.outside.supervisor import Supervisor
 from worker.settings import WorkerSettings
@@ -45,6 +46,7 @@ def open_api(data_dir: Path, stack: ExitStack, **options: Any) -> Api:
     settings = ServiceSettings(**{"allowed_hosts": frozenset({"test", "testserver"}), **where, **options})
     app = create_app(settings)
     client = stack.enter_context(TestClient(app, raise_server_exceptions=True))
+    client.event_hooks = {"response": [check_documented]}
     registry: Registry = app.services.registry
     supervisor = Supervisor(WorkerSettings(**where), registry, name="test")
     return Api(client, registry, settings, lambda record_id: execute(supervisor, registry, record_id))

@@ -173,7 +173,7 @@ def test_failed_later_is_told_by_the_record(api: Api) -> None:
 
 def test_a_defect_of_ours_is_500(api: Api) -> None:
     """What the sender cannot mend is not called their error, and leaves nothing behind either."""
-    error = {"code": "worker_lost", "message": "its process was lost", "user_error": False}
+    error = {"code": "poisoned", "message": "its process was lost", "user_error": False}
 
     def fail(wake_ups: Sequence[WakeUp]) -> None:
         with api.registry.write() as unit:
@@ -181,7 +181,7 @@ def test_a_defect_of_ours_is_500(api: Api) -> None:
 
     api.registry.notify = fail
     answer = api.client.post(PATH, content=scores())
-    assert (answer.status_code, answer.json()["code"]) == (500, "worker_lost")
+    assert (answer.status_code, answer.json()["code"]) == (500, "poisoned")
     assert api.client.get(PATH).json()["data"] == []
 
 

@@ -347,7 +347,7 @@ def test_routes_are_declared_once(served: tuple[Api, Json]) -> None:
     document = api.client.get("/openapi.json").json()
     behind = {getattr(route, "path", None) for route in app.fastapi.routes}
     for route in ROUTES:
-        assert document["paths"][route.path] == route.openapi()
+        assert document["paths"][route.path]["post"]["operationId"] == route.name
         assert route.path not in behind
 
 

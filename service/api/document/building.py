@@ -1,0 +1,170 @@
+"""Building the OpenAPI document: what FastAPI knows of its routes, the serving routes, and what holds for all."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from http import HTTPStatus
+from typing import Any, Protocol
+
+from fastapi import FastAPI
+from fastapi.encoders import jsonable_encoder
+from fastapi.openapi.utils import get_openapi
+from pydantic import BaseModel
+from pydantic.json_schema import JsonSchemaMode, models_json_schema
+
+from service.api.access import is_open
+from service.api.document.declarations import CODES, CODES_AT, header_references
+from service.api.document.texts import DESCRIPTION, HEADERS, SECURITY_SCHEME, SERVERS, TAGS
+from service.api.error_codes import ERROR_CODES
+from service.api.oip_schemas import OipError
+from service.api.problems import PROTOCOL, Problem, protocol_status
+from service.api.record_codes import RECORD_CODES
+from service.registry.contract import JobRequest
+
+Json = dict[str, Any]
+
+_METHODS = frozenset({"get", "put", "post", "patch", "delete"})
+_BEARER = "bearer"
+#: What any request can be answered, what one can that is not open to all, one that changes something, and one with
+#: a body that is JSON, asked for or not.
+_ALWAYS = ("malformed_request", "unknown_host", "internal_error", "too_many_connections")
+_CLOSED = ("unauthorized", "database_unavailable")
+_CHANGING = ("foreign_origin",)
+_BODY = ("unsupported_media_type", "too_large", "too_many_values", "body_stalled", "invalid_json", "invalid_text")
+#: Answers that many operations have just so, by status; the document holds each once.
+_SHARED: set[tuple[int, tuple[str, ...]]] = {
+    (ERROR_CODES[code].status, (code,)) for code in (*_ALWAYS[:3], "unauthorized", "foreign_origin")
+}
+_SHARED.add((503, ("too_many_connections", "database_unavailable")))
+
+
+class ServingRoute(Protocol):
+    """A route that is answered in front of FastAPI, as far as the document needs it."""
+
+    @property
+    def path(self) -> str:
+        """With its parameters in braces."""
+
+    @property
+    def body(self) -> Mapping[str, type[BaseModel] | Json]:
+        """The schema of the request by media type."""
+
+    @property
+    def response(self) -> Mapping[str, type[BaseModel] | Json]:
+        """The schema of the answer by media type."""
+
+    def openapi(self) -> Json:
+        """Its path item."""
+
+
+def build(app: FastAPI, routes: Sequence[ServingRoute]) -> Json:
+    """The document of the REST API with these serving routes."""
+    document: Json = get_openapi(
+        title=app.title,
+        version=app.version,
+        summary=app.summary,
+        description=DESCRIPTION,
+        routes=app.routes,
+        servers=SERVERS,
+        tags=TAGS,
+    )
+    document["paths"] |= {route.path: route.openapi() for route in routes}
+    schemas = document["components"]["schemas"]
+    schemas |= _schemas([JobRequest, *_models(route.body for route in routes)], "validation")
+    schemas |= _schemas([Problem, OipError, *_models(route.response for route in routes)], "serialization")
+    document["components"] |= {"headers": HEADERS, "securitySchemes": {_BEARER: SECURITY_SCHEME}}
+    document["security"] = [{_BEARER: []}, {}]
+    shared: Json = {}
+    for path, method, operation in operations(document):
+        _complete(path, method, operation, shared)
+    document["components"]["responses"] = dict(sorted(shared.items()))
+    return document
+
+
+def operations(document: Json) -> Iterator[tuple[str, str, Json]]:
+    """Every operation of a document with its path and method."""
+    for path, item in document["paths"].items():
+        for method, operation in item.items():
+            if method in _METHODS:
+                yield path, method, operation
+
+
+def _complete(path: str, method: str, operation: Json, shared: Json) -> None:
+    """Add the errors, and the headers of all answers."""
+    if is_open(path):
+        operation["security"] = []
+    responses = {status: found for status, found in operation["responses"].items() if status != "4XX"}
+    operation["responses"] = responses
+    by_status: dict[int, list[str]] = defaultdict(list)
+    for code, status in _codes(path, method, operation):
+        by_status[status].append(code)
+    for response in responses.values():
+        response["headers"] = {**response.get("headers", {}), **header_references(["X-Request-Id"])}
+    for status, codes in by_status.items():
+        error = _error(path, status, codes)
+        if (status, tuple(codes)) in _SHARED:
+            name = (
+                f"{'Protocol' if path.startswith(PROTOCOL) else ''}{HTTPStatus(status).name.title().replace('_', '')}"
+            )
+            shared[name] = error
+            error = {"$ref": f"#/components/responses/{name}"}
+        responses.setdefault(str(status), error)
+    operation["responses"] = dict(sorted(responses.items()))
+    for name in (CODES, CODES_AT):
+        operation.pop(name, None)
+
+
+def _codes(path: str, method: str, operation: Json) -> Iterator[tuple[str, int]]:
+    """Every code that the operation can give, with its status."""
+    found = dict.fromkeys(_ALWAYS)
+    if not is_open(path):
+        found |= dict.fromkeys(_CLOSED)
+    if method != "get":
+        found |= dict.fromkeys(_CHANGING)
+    if "{" in path:
+        found["not_found"] = None
+    if path.startswith("/v1"):
+        found |= dict.fromkeys(("invalid_request", "too_many_parameters"))
+    body = operation.get("requestBody", {}).get("content", {})
+    if method != "get" and ("application/json" in body or not body):
+        found |= dict.fromkeys(_BODY)
+    found |= dict.fromkeys(operation.get(CODES, ()))
+    for code in found:
+        status = ERROR_CODES[code].status
+        yield code, protocol_status(code, status) if path.startswith(PROTOCOL) else status
+    for status, codes in operation.get(CODES_AT, {}).items():
+        yield from ((code, int(status)) for code in codes)
+
+
+def _error(path: str, status: int, codes: Sequence[str]) -> Json:
+    is_protocol = path.startswith(PROTOCOL)
+    told = "\n".join(f"- `{code}`: {_meaning(code)}" for code in codes)
+    kind, model = ("application/json", OipError) if is_protocol else ("application/problem+json", Problem)
+    response: Json = {
+        "description": f"{HTTPStatus(status).phrase}\n\n{told}",
+        "content": {kind: {"schema": {"$ref": f"#/components/schemas/{model.__name__}"}}},
+        "x-error-codes": list(codes),
+    }
+    headers = [*(name for name, statuses in _ERROR_HEADERS.items() if status in statuses), "X-Request-Id"]
+    return {**response, "headers": header_references(headers)}
+
+
+def _meaning(code: str) -> str:
+    found = ERROR_CODES.get(code)
+    return RECORD_CODES[code] if found is None else found.meaning
+
+
+#: Headers of errors, by the statuses that may have them.
+_ERROR_HEADERS = {"Retry-After": (409, 429, 503), "WWW-Authenticate": (401,)}
+
+
+def _models(bodies: Iterable[Mapping[str, type[BaseModel] | Json]]) -> list[type[BaseModel]]:
+    return [schema for body in bodies for schema in body.values() if not isinstance(schema, dict)]
+
+
+def _schemas(models: Sequence[type[BaseModel]], mode: JsonSchemaMode) -> Json:
+    _, schemas = models_json_schema([(model, mode) for model in models], ref_template="#/components/schemas/{model}")
+    definitions: Json = schemas["$defs"]
+    # FastAPI leaves out of the schemas of responses what is None.
+    return definitions if mode == "validation" else jsonable_encoder(definitions, exclude_none=True)

@@ -1,0 +1,111 @@
+"""Declarations of operations: what their routes add to the OpenAPI document (`openapi_extra` of FastAPI).
+
+Headers and the errors that every operation can give are added by `building`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import Any
+
+Json = dict[str, Any]
+
+#: Extensions that `building` reads and takes out again.
+CODES, CODES_AT = "x-codes", "x-codes-at"
+#: What an operation on stored files can give beside its own.
+STORED = ("artifact_missing", "storage_unavailable", "artifact_damaged")
+#: What receiving a file can give.
+RECEIVED = (
+    *("too_large", "body_stalled", "empty_upload", "invalid_form", "missing_part", "file_and_upload"),
+    *("upload_incomplete", "upload_busy", "invalid_json", "invalid_text", "storage_unavailable"),
+)
+#: What a creation under an `Idempotency-Key` can give.
+KEYED = ("idempotency_key_in_flight", "idempotency_key_reused")
+#: What a model in service can give.
+SERVED = ("model_suspended", "model_cannot_be_opened", "out_of_memory", "storage_unavailable", "artifact_damaged")
+#: Where the path is right, and the stored file of its model is lost.
+LOST = {503: ["artifact_missing"]}
+
+#: What a model can answer to options of an answer.
+OPTIONS_REFUSED = (
+    *("max_error_unreachable", "coverage_unreachable", "no_guarantee_rows", "guarantee_needs_data_priors"),
+    *("no_class_shares", "no_decision_thresholds"),
+)
+#: What a model can answer to rows.
+ROWS_REFUSED = (
+    *("empty_inputs", "wrong_inputs", "wrong_shape", "wrong_dtype", "wrong_size", "non_finite", "non_finite_output"),
+    *("inputs_refused", "inputs_too_long", "bad_image", "no_preprocessing", "too_many_pixels", "too_many_rows"),
+    *("too_large", "too_many_values", "answer_too_large", "invalid_encoding", "unsupported_encoding"),
+)
+
+BINARY: Json = {"type": "string", "format": "binary"}
+_IF_NONE_MATCH: Json = {
+    "name": "If-None-Match",
+    "in": "header",
+    "required": False,
+    "description": "The `ETag` that the client has: 304 where nothing has changed since.",
+    "schema": {"type": "string"},
+}
+
+_RANGE: Json = {
+    "name": "Range",
+    "in": "header",
+    "required": False,
+    "description": "The bytes that are wanted, such as `bytes=0-1048575`; a download that broke off goes on so.",
+    "schema": {"type": "string"},
+}
+_PART: Json = {
+    "description": "Partial Content",
+    "headers": {
+        "Content-Range": {"description": "Which bytes of how many.", "schema": {"type": "string"}},
+    },
+}
+
+
+def operation(
+    *codes: str,
+    at: Mapping[int, Sequence[str]] | None = None,
+    headers: Mapping[int, Sequence[str]] | None = None,
+    tagged: bool = False,
+    ranges: Collection[str] = (),
+    content: Json | None = None,
+    more: Json | None = None,
+) -> Json:
+    """The part of an operation that FastAPI cannot know.
+
+    Args:
+        codes: of errors that it can give beside those of every operation.
+        at: codes that come with another status here than they have in `ERROR_CODES`, by status.
+        headers: of its answers, by status.
+        tagged: whether its 200 has an `ETag`, and `If-None-Match` is heeded.
+        ranges: media types of parts of a file, where `Range` is heeded.
+        content: of its 200, by media type, beside what its response model says.
+        more: what else belongs to it, such as a request body.
+    """
+    named = {status: list(names) for status, names in (headers or {}).items()}
+    if tagged:
+        named[200] = [*named.get(200, ()), "ETag"]
+        named[304] = ["ETag"]
+    responses: dict[str, Any] = {str(status): {"headers": header_references(names)} for status, names in named.items()}
+    if tagged:
+        responses["304"]["description"] = "Not Modified"
+    if content is not None:
+        responses.setdefault("200", {})["content"] = content
+    if ranges:
+        responses["206"] = {
+            **_PART,
+            "content": {kind: {"schema": BINARY} for kind in (*ranges, "multipart/byteranges")},
+        }
+    parameters = [*([_IF_NONE_MATCH] if tagged else []), *([_RANGE] if ranges else [])]
+    declared = {
+        CODES: [*codes, *(["range_not_satisfiable"] if ranges else [])],
+        CODES_AT: at,
+        "parameters": parameters,
+        "responses": responses,
+    }
+    return {**{name: value for name, value in declared.items() if value}, **(more or {})}
+
+
+def header_references(names: Iterable[str]) -> Json:
+    """Headers of an answer, which `texts` describes."""
+    return {name: {"$ref": f"#/components/headers/{name}"} for name in names}

@@ -1,0 +1,67 @@
+"""Answers against the OpenAPI document: status and error code must be among those that the operation names."""
+
+from __future__ import annotations
+
+import json
+import re
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+Json = dict[str, Any]
+
+SNAPSHOT = Path(__file__).parents[2] / "openapi" / "openapi.json"
+#: The transport refuses these before any operation is known; the introduction of the document names them.
+_OF_ANY_PATH = {405, 408, 414, 417, 431, 505}
+
+
+@cache
+def document() -> Json:
+    """The snapshot of the document."""
+    found: Json = json.loads(SNAPSHOT.read_text())
+    return found
+
+
+@cache
+def _operations() -> list[tuple[re.Pattern[str], Json]]:
+    # Paths without parameters first: `/v2/models/stats` is no model.
+    paths = sorted(document()["paths"].items(), key=lambda item: item[0].count("{"))
+    return [(re.compile(re.sub(r"\{\w+\}", "[^/]+", path)), item) for path, item in paths]
+
+
+def operation_of(method: str, path: str) -> Json | None:
+    """The operation that a request is for; None where the document has none."""
+    item = next((item for pattern, item in _operations() if pattern.fullmatch(path)), {})
+    found: Json | None = item.get("get" if method == "HEAD" else method.lower())
+    return found
+
+
+def resolved(part: Json) -> Json:
+    """What a reference leads to."""
+    while "$ref" in part:
+        target: Json = document()
+        for name in part["$ref"].removeprefix("#/").split("/"):
+            target = target[name]
+        part = target
+    return part
+
+
+def check_documented(answer: httpx.Response) -> None:
+    """Fail for a status that the operation does not name, another media type, or another error code."""
+    request = answer.request
+    operation = operation_of(request.method, request.url.path)
+    if operation is None or answer.status_code in _OF_ANY_PATH:
+        return
+    asked = f"{request.method} {request.url.path}: {answer.status_code}"
+    assert str(answer.status_code) in operation["responses"], f"{asked} is not documented"
+    response = resolved(operation["responses"][str(answer.status_code)])
+    kind = answer.headers.get("content-type", "").partition(";")[0]
+    content = response.get("content", {})
+    if kind and request.method != "HEAD" and answer.status_code not in (206, 304):
+        assert kind in content, f"{asked} is {kind}; documented are {', '.join(content) or 'none'}"
+    if kind == "application/problem+json" and request.method != "HEAD":
+        answer.read()
+        code = answer.json()["code"]
+        assert code in response["x-error-codes"], f"{asked} {code} is not documented: {answer.text}"
