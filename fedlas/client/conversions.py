@@ -43,8 +43,7 @@ def model_file(model: Any, folder: Path, **options: Any) -> Sendable:
 
     made = conversion.model_file(model, folder=folder, **options)
     _tell(made.notes)
-    known = {name: value for name, value in made.options.items() if name != "format"}  # it is told from the content
-    return Sendable(made.path, type(model).__name__, made.class_names, known, list(made.notes))
+    return Sendable(made.path, type(model).__name__, made.class_names, dict(made.options), list(made.notes))
 
 
 def dataset_file(data: Any, folder: Path, **options: Any) -> Sendable:

@@ -37,7 +37,9 @@ def body_of(inputs: Any, options: Mapping[str, Any]) -> Body:
         return _json_body(_dumped({name: _listed(part) for name, part in inputs.items()}), options)
     if isinstance(inputs, str | bytes) or not isinstance(inputs, Sequence):
         found = type(inputs).__name__
-        raise InvalidInput("bad_inputs", f"inputs are a {found}; needed are rows: an array, a list, or a data frame")
+        raise InvalidInput(
+            "bad_inputs", f"inputs are of type {found}; needed are rows: an array, a list, or a data frame"
+        )
     _refuse_empty(len(inputs))
     return _json_body(_dumped(inputs), options)
 
@@ -79,7 +81,9 @@ def _simple(value: Any) -> Any:
         return {"b64": base64.b64encode(value).decode()}
     if isinstance(value, Path):
         return {"b64": base64.b64encode(_image(value)).decode()}
-    raise InvalidInput("bad_inputs", f"inputs hold a {type(value).__name__}, which is no number, text or image file")
+    raise InvalidInput(
+        "bad_inputs", f"inputs hold something of type {type(value).__name__}, which is no number, text or image file"
+    )
 
 
 def _image(path: Path) -> bytes:

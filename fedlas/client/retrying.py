@@ -12,12 +12,14 @@ _FIRST_S = 0.4
 _LONGEST_S = 8.0
 #: A server that asks for more is not waited for: its owner decides.
 _LONGEST_ASKED_S = 60.0
-_PASSING = frozenset({408, 429, 500, 502, 503, 504})
+_PASSING = frozenset({408, 429, 502, 503, 504})
 #: The same request is still being answered, perhaps the one whose connection was lost.
 IN_FLIGHT = "idempotency_key_in_flight"
-#: Never passes within a few tries: a job takes minutes.
-_LASTING = frozenset({"not_finished"})
+#: Never passes within a few tries: a job takes minutes, and the time that an answer was of use is up.
+_LASTING = frozenset({"not_finished", "deadline_exceeded"})
 _MOST_CONFLICTS = 2
+#: What looks like a defect of the server's is seldom gone the next time.
+_MOST_DEFECTS = 2
 _MOST_IN_FLIGHT = 60
 
 
@@ -34,8 +36,10 @@ def delay_before_retry(response: httpx.Response, code: str, retries: int, most: 
         if (asked is None and code != IN_FLIGHT) or code in _LASTING:
             return None
         most = _MOST_IN_FLIGHT if code == IN_FLIGHT and most else min(most, _MOST_CONFLICTS)
-    elif response.status_code not in _PASSING or (response.status_code == 500 and code == "internal_error"):
+    elif code in _LASTING or (response.status_code not in _PASSING and response.status_code < 500):
         return None
+    elif response.status_code not in _PASSING:
+        most = min(most, _MOST_DEFECTS)
     if retries >= most or (asked or 0) > _LONGEST_ASKED_S:
         return None
     return backoff(min(retries, 4)) if asked is None else asked * random.uniform(1, 1.25)

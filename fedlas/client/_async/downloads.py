@@ -18,7 +18,6 @@ from fedlas.client.waiting import async_in_thread, async_sleep
 OnDownload = Callable[[int, int | None], None]
 
 _TIMEOUT_S = 60.0
-_BLOCK = 256 * 1024
 
 
 async def download(
@@ -66,7 +65,7 @@ async def _receive(
         target.etag = response.headers.get("etag")
         length = response.headers.get("content-length", "")
         total = target.size + int(length) if length.isdigit() else None
-        async for block in response.aiter_bytes(_BLOCK):
+        async for block in response.aiter_bytes():
             await async_in_thread(target.write, block)
             told(target.size, total)
 

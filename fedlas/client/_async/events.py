@@ -51,7 +51,7 @@ async def events_of(
             _check(deadline)
         empty = empty + 1 if known == begun else 0
         if empty:
-            await async_sleep(backoff(empty))
+            await async_sleep(backoff(empty - 1))
     async for event in _polled(transport, job_path, known, deadline):
         yield event
 

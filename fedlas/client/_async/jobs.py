@@ -18,7 +18,7 @@ from fedlas.client._async.final import failure_of, until_final
 from fedlas.client._async.pages import AsyncPages
 from fedlas.client._async.reports import report_at
 from fedlas.client._async.transport import AsyncTransport
-from fedlas.client.errors import InvalidInput
+from fedlas.client.errors import Conflict, InvalidInput
 from fedlas.client.orders import JobOptions, job_order
 from fedlas.client.queries import HasId, id_of, metadata_filter, path_part, query
 from fedlas.client.records.events import Event
@@ -155,7 +155,13 @@ class AsyncJobs:
 
     async def cancel(self, job: str | HasId) -> AsyncJob:
         """Cancel a job: at once if it waits, else within seconds; raises Conflict where it has ended."""
-        return self._bound(await self._transport.read(AsyncJob, "POST", f"{_PATH}/{path_part(job)}/cancel"))
+        try:
+            return self._bound(await self._transport.read(AsyncJob, "POST", f"{_PATH}/{path_part(job)}/cancel"))
+        except Conflict:
+            found = await self.get(job)
+            if found.status == "cancelled":  # perhaps by the try whose answer was lost
+                return found
+            raise
 
     async def delete(self, job: str | HasId) -> None:
         """Delete a job that has ended, with its report; the model that it made stays."""

@@ -19,7 +19,6 @@ from fedlas.client.waiting import in_thread, sleep
 OnDownload = Callable[[int, int | None], None]
 
 _TIMEOUT_S = 60.0
-_BLOCK = 256 * 1024
 
 
 def download(
@@ -65,7 +64,7 @@ def _receive(transport: Transport, route: str, params: Params | None, target: Ta
         target.etag = response.headers.get("etag")
         length = response.headers.get("content-length", "")
         total = target.size + int(length) if length.isdigit() else None
-        for block in response.iter_bytes(_BLOCK):
+        for block in response.iter_bytes():
             in_thread(target.write, block)
             told(target.size, total)
 

@@ -50,7 +50,7 @@ def events_of(transport: Transport, job_path: str, *, after: int, deadline: floa
             _check(deadline)
         empty = empty + 1 if known == begun else 0
         if empty:
-            sleep(backoff(empty))
+            sleep(backoff(empty - 1))
     for event in _polled(transport, job_path, known, deadline):
         yield event
 

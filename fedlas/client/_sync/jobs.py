@@ -19,7 +19,7 @@ from fedlas.client._sync.final import failure_of, until_final
 from fedlas.client._sync.pages import Pages
 from fedlas.client._sync.reports import report_at
 from fedlas.client._sync.transport import Transport
-from fedlas.client.errors import InvalidInput
+from fedlas.client.errors import Conflict, InvalidInput
 from fedlas.client.orders import JobOptions, job_order
 from fedlas.client.queries import HasId, id_of, metadata_filter, path_part, query
 from fedlas.client.records.events import Event
@@ -150,7 +150,13 @@ class Jobs:
 
     def cancel(self, job: str | HasId) -> Job:
         """Cancel a job: at once if it waits, else within seconds; raises Conflict where it has ended."""
-        return self._bound(self._transport.read(Job, "POST", f"{_PATH}/{path_part(job)}/cancel"))
+        try:
+            return self._bound(self._transport.read(Job, "POST", f"{_PATH}/{path_part(job)}/cancel"))
+        except Conflict:
+            found = self.get(job)
+            if found.status == "cancelled":  # perhaps by the try whose answer was lost
+                return found
+            raise
 
     def delete(self, job: str | HasId) -> None:
         """Delete a job that has ended, with its report; the model that it made stays."""

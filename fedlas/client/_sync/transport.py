@@ -26,6 +26,8 @@ Params = Mapping[str, Any]
 _LOG = logging.getLogger("fedlas.client")
 #: Of a server that has never answered: probably the URL is wrong.
 _MOST_FIRST_RETRIES = 2
+#: Of a server that says nothing, each as long as the timeout.
+_MOST_SILENT_RETRIES = 2
 _CONNECT_S = 10.0
 
 
@@ -148,6 +150,8 @@ class Transport:
             return 0
         if isinstance(error, httpx.ConnectError | httpx.ConnectTimeout) and not self._met:
             return min(_MOST_FIRST_RETRIES, self.max_retries)
+        if isinstance(error, httpx.ReadTimeout):
+            return min(_MOST_SILENT_RETRIES, self.max_retries)
         return self.max_retries
 
     def _build(

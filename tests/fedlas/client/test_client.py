@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from fedlas.client import AsyncClient, Client, Job, errors
 from fedlas.client.records.answers import Prediction
 from fedlas.client.records.events import Progress, StatusChanged
 from tests.helpers import uploads as made
+from tests.helpers.cut_cable import cable_to
 from tests.helpers.service import Service
 
 ROWS = made.digits()[0][:5]
@@ -86,6 +88,34 @@ def test_a_download_is_the_file(client: Client, job: Job, tmp_path: Path) -> Non
     assert sorted(found.name for found in tmp_path.iterdir() if found.is_file()) == ["again.onnx", "digits.onnx"]
 
 
+def test_events_go_on_after_a_cut(service: Service, job: Job) -> None:
+    """Cut in the middle of the stream, or always before its first event, every event still comes once and in order."""
+    expected = [event.id for event in job.events()]
+    with cable_to(service.client.base_url.port or 0) as cable, Client(cable.url) as client:
+        cable.cut("GET .*/events", received=900)
+        assert [event.id for event in client.jobs.events(job.id)] == expected
+        first, again, _ = (head for head in cable.requests if "/events" in head)
+        assert "last-event-id: 0" in first.lower()
+        assert "last-event-id: 0" not in again.lower()
+        cable.cut("GET .*/events ", received=0, times=3)
+        cable.requests.clear()
+        told: list[int] = []
+        assert client.jobs.wait(job.id, on_event=lambda event: told.append(event.id)).status == "succeeded"
+        assert told == expected
+        assert "text/event-stream" not in cable.requests[-1], "it asked for pages at last"
+
+
+def test_a_download_goes_on_after_a_cut(service: Service, job: Job, tmp_path: Path) -> None:
+    """Cut in the middle of the file, only the rest is asked for, and the whole has the right digest."""
+    with cable_to(service.client.base_url.port or 0) as cable, Client(cable.url) as client:
+        cable.cut("GET .*/onnx", received=9000)
+        path = client.models.download("digits", tmp_path / "m.onnx")
+        assert hashlib.sha256(path.read_bytes()).hexdigest() == client.models.get("digits").sha256
+        assert cable.done == 1
+        assert re.search(r"(?i)\r\nrange: bytes=[1-9][0-9]*-\r\n", f"{cable.requests[1]}\r\n")
+    assert [found.name for found in tmp_path.iterdir()] == ["m.onnx"]
+
+
 def test_names_are_switched(client: Client, job: Job) -> None:
     """A name lists its versions, answers with the one that is promoted, and another that is not there is refused."""
     assert client.names.get("digits").versions == {"1": job.calibrated_model_id}
@@ -111,6 +141,7 @@ def test_batches_have_results(client: Client, job: Job, tmp_path: Path) -> None:
     assert [row.row for row in client.batches.results(batch, after=1790, limit=3)] == [1791, 1792, 1793]
 
 
+@pytest.mark.slow
 def test_a_calibrator_is_fitted_on_arrays(client: Client, tmp_path: Path) -> None:
     """Scores go out as arrays, and the file that comes back maps them."""
     rng = np.random.default_rng(0)
@@ -126,6 +157,7 @@ def test_a_calibrator_is_fitted_on_arrays(client: Client, tmp_path: Path) -> Non
     assert calibrator.id not in [found.id for found in client.calibrators.list()]
 
 
+@pytest.mark.slow
 def test_a_plan_trains_nothing(client: Client, job: Job) -> None:
     """A plan says what the job would take, typed, and makes no model."""
     planned = client.jobs.plan(job.model_id, job.dataset_id)

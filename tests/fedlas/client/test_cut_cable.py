@@ -1,0 +1,128 @@
+"""Lost connections: nothing is made twice, and nothing that has arrived is sent again."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from fedlas.client import Client, errors
+from tests.helpers import backends
+from tests.helpers.cut_cable import Cable, cable_to
+from tests.helpers.live_api import live
+
+#: More than goes out in one request.
+LARGE = 20 * 1024**2
+
+
+@pytest.fixture(scope="module")
+def port(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
+    """An API without a worker: nothing is inspected or run."""
+    with backends.place(tmp_path_factory.mktemp("api") / "data") as place, live(place) as apis:
+        yield apis[0].port
+
+
+@pytest.fixture
+def cable(port: int) -> Iterator[Cable]:
+    """A cable to it."""
+    with cable_to(port) as laid:
+        yield laid
+
+
+@pytest.fixture
+def client(cable: Cable) -> Iterator[Client]:
+    """A client at the end of the cable."""
+    with Client(cable.url) as opened:
+        yield opened
+
+
+@pytest.fixture(scope="module")
+def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A file of noise."""
+    path = tmp_path_factory.mktemp("large") / "noise.npz"
+    path.write_bytes(np.random.default_rng(0).bytes(LARGE))
+    return path
+
+
+def test_an_upload_goes_on_where_it_was(client: Client, cable: Cable, large: Path) -> None:
+    """Cut twice in the middle, the file arrives whole as one record, and little of it was sent twice."""
+    for sent in (7_000_000, 5_000_000):
+        cable.cut("PATCH", sent=sent)
+    told: list[tuple[int, int]] = []
+    record = client.datasets.upload(large, name="cut-upload", wait=False, on_upload=lambda *one: told.append(one))
+    assert cable.done == 2
+    assert record.sha256 == hashlib.sha256(large.read_bytes()).hexdigest()
+    assert record.bytes == LARGE
+    assert (told[0], told[-1]) == ((0, LARGE), (LARGE, LARGE))
+    assert cable.sent < 1.3 * LARGE
+    assert [found.id for found in client.datasets.list(name="cut-upload")] == [record.id]
+    assert len([head for head in cable.requests if head.startswith("PATCH")]) == 3
+
+
+def test_a_lost_announcement_is_made_once(client: Client, cable: Cable, large: Path) -> None:
+    """Cut in the answers of both POSTs of a large upload: both are answered again under their key."""
+    cable.cut("POST /v1/uploads", received=0)
+    cable.cut("POST /v1/models", received=0)
+    record = client.models.upload(large, name="cut-announcement", wait=False)
+    assert cable.done == 2
+    for path in ("POST /v1/uploads", "POST /v1/models"):
+        keys = cable.keys(path)
+        assert (len(keys), len(set(keys))) == (2, 1)
+    assert [found.id for found in client.models.list(name="cut-announcement")] == [record.id]
+
+
+def test_a_small_file_is_kept_once(client: Client, cable: Cable, tmp_path: Path) -> None:
+    """Cut in the middle of the body, and in the answer: one record, under one key, with the right digest."""
+    path = tmp_path / "small.csv"
+    path.write_bytes(np.random.default_rng(1).bytes(3_000_000))
+    cable.cut("POST", sent=1_000_000)
+    cable.cut("POST", received=0)
+    record = client.datasets.upload(path, wait=False)
+    assert cable.done == 2
+    assert (record.name, record.sha256) == ("small", hashlib.sha256(path.read_bytes()).hexdigest())
+    assert [found.id for found in client.datasets.list(name="small")] == [record.id]
+    assert len(set(cable.keys("POST"))) == 1
+
+
+def test_a_job_and_a_batch_are_ordered_once(client: Client, cable: Cable, tmp_path: Path) -> None:
+    """Cut three times in the answer of an order, there is one job, one batch, and a cancellation that took place."""
+    (tmp_path / "x.bin").write_bytes(b"x")
+    model = client.models.upload(tmp_path / "x.bin", wait=False)
+    dataset = client.datasets.upload(tmp_path / "x.bin", wait=False)
+    cable.cut("POST /v1/jobs", received=0, times=3)
+    job = client.jobs.create(model, dataset, metadata={"of": "cut-jobs"})
+    assert [found.id for found in client.jobs.list(metadata={"of": "cut-jobs"})] == [job.id]
+    assert len(cable.keys("POST /v1/jobs")) == 4
+    assert len(set(cable.keys("POST /v1/jobs"))) == 1
+    cable.cut("POST /v1/jobs/.*/cancel", received=0)
+    assert job.cancel().status == "cancelled"
+    cable.cut("DELETE /v1/jobs", received=0)
+    job.delete()
+    assert list(client.jobs.list(metadata={"of": "cut-jobs"})) == []
+    cable.cut("POST /v1/predictions", received=0)
+    batch = client.batches.create(model, dataset)
+    assert [found.id for found in client.batches.list()] == [batch.id]
+
+
+def test_two_orders_are_two(client: Client, cable: Cable, tmp_path: Path) -> None:
+    """Each call has a key of its own: the same order given twice is two jobs."""
+    (tmp_path / "x.bin").write_bytes(b"y")
+    model = client.models.upload(tmp_path / "x.bin", wait=False)
+    dataset = client.datasets.upload(tmp_path / "x.bin", wait=False)
+    assert client.jobs.create(model, dataset).id != client.jobs.create(model, dataset).id
+    assert len(set(cable.keys("POST /v1/jobs"))) == 2
+
+
+def test_a_cable_that_stays_cut_is_said_in_a_sentence(cable: Cable) -> None:
+    """After the retries the error names the server, and nothing else is shown of the connection."""
+    with Client(cable.url, max_retries=2) as client:
+        assert client.server().name == "fedlas"
+        cable.cut("GET /v1/jobs", received=0, times=100)
+        with pytest.raises(errors.ServerUnreachable, match=f"^the connection to {cable.url} was lost: ") as caught:
+            list(client.jobs.list())
+    assert len([head for head in cable.requests if head.startswith("GET /v1/jobs")]) == 3
+    assert caught.value.request_id
+    assert caught.value.__cause__ is None

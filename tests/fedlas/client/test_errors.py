@@ -1,0 +1,242 @@
+"""Whatever goes wrong is one sentence of the client's own family."""
+
+from __future__ import annotations
+
+import resource
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import fedlas
+from fedlas.client import Client, errors
+from fedlas.errors import FedLASError
+from tests.helpers import backends
+from tests.helpers.live_api import live
+from tests.helpers.processes import free_port
+
+KEY = "right-key"
+
+
+@pytest.fixture(scope="module")
+def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """An API that wants a key."""
+    with backends.place(tmp_path_factory.mktemp("api") / "data") as place, live({**place, "api_keys": KEY}) as apis:
+        yield apis[0].url
+
+
+@pytest.fixture
+def client(url: str) -> Iterator[Client]:
+    """A client of it."""
+    with Client(url, KEY) as opened:
+        yield opened
+
+
+@contextmanager
+def answering(*answers: tuple[int, dict[str, str], bytes]) -> Iterator[tuple[str, list[str]]]:
+    """Another server, which gives these answers in turn, the last for ever; and what it was asked."""
+    asked: list[str] = []
+    left = list(answers)
+
+    class Handler(BaseHTTPRequestHandler):
+        def _answer(self) -> None:
+            self.rfile.read(int(self.headers.get("content-length", 0)))
+            asked.append(f"{self.command} {self.path} {self.headers.get('idempotency-key', '')}".strip())
+            status, headers, body = left.pop(0) if len(left) > 1 else left[0]
+            self.send_response(status)
+            for name, value in {**headers, "content-length": str(len(body))}.items():
+                self.send_header(name, value)
+            self.end_headers()
+            self.wfile.write(body)
+
+        do_GET = do_POST = do_PUT = _answer  # noqa: N815  # names of http.server
+
+        def log_message(self, *_: object) -> None:
+            """Not into the test's output."""
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_address[1]}", asked
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
+JSON = {"content-type": "application/json"}
+PROBLEM = {"content-type": "application/problem+json"}
+OPENAPI = b'{"info": {"title": "FedLAS service", "version": "9.9.9"}}'
+PAGE = b'{"data": [], "has_more": false}'
+
+
+def test_nobody_is_there() -> None:
+    """A wrong port is said with the URL, and what to do."""
+    where = f"http://127.0.0.1:{free_port()}"
+    with Client(where) as client, pytest.raises(errors.ServerUnreachable) as caught:
+        client.models.get("mdl_1")
+    assert str(caught.value) == (
+        f"no connection to {where}: Connection refused; is it running, and is this its URL (FEDLAS_URL)? "
+        "`fedlas serve` starts one"
+    )
+    assert isinstance(caught.value, FedLASError)
+    with Client("http://nobody.invalid") as client, pytest.raises(errors.ServerUnreachable, match="no connection to"):
+        client.models.get("mdl_1")
+
+
+def test_the_key_is_wrong(url: str) -> None:
+    """No key and a wrong one are told apart from everything else, with the id in the server's log."""
+    for key in (None, "wrong-key"):
+        with Client(url, key) as client, pytest.raises(errors.NotAuthenticated, match="FEDLAS_API_KEY") as caught:
+            client.models.get("mdl_1")
+        assert (caught.value.status, bool(caught.value.request_id)) == (401, True)
+
+
+def test_another_server_is_there() -> None:
+    """A page, a redirect and JSON of something else are no answers of this service."""
+    for answer in (
+        (200, {"content-type": "text/html"}, b"<html>hello</html>"),
+        (404, {"content-type": "text/html"}, b"<html>nothing</html>"),
+        (200, JSON, b'{"hello": "world"}'),
+        (302, {"location": "https://elsewhere.example/"}, b""),
+    ):
+        sentence = r"does not look like a FedLAS service; check the URL$"
+        with (
+            answering(answer) as (where, _),
+            Client(where) as client,
+            pytest.raises(errors.ServerMismatch, match=sentence),
+        ):
+            client.models.get("mdl_1")
+
+
+def test_the_server_is_of_another_version() -> None:
+    """A route that it does not have, and a record that cannot be read, name both versions."""
+    missing = (404, PROBLEM, b'{"code": "not_found", "detail": "Not Found", "status": 404, "title": "Not Found"}')
+    other = (200, JSON, b'{"id": "mdl_1", "name": 7}')
+    for first, found in ((missing, "was answered with 404"), (other, "in which name is not as expected")):
+        with answering(first, (200, JSON, OPENAPI)) as (where, asked), Client(where) as client:
+            with pytest.raises(errors.ServerMismatch, match=found) as caught:
+                client.models.get("mdl_1")
+            assert str(caught.value).endswith(f"the server is version 9.9.9, this client is {fedlas.__version__}")
+            assert asked == ["GET /v1/models/mdl_1", "GET /openapi.json"]
+
+
+def test_what_passes_is_tried_again() -> None:
+    """408, 429, 5xx and a request still in flight are sent again under the same key; what stays is raised."""
+    flight = (409, {**PROBLEM, "retry-after": "0"}, b'{"code": "idempotency_key_in_flight", "detail": "wait"}')
+    busy = (429, {**PROBLEM, "retry-after": "0"}, b'{"code": "overloaded", "detail": "too many rows wait"}')
+    record = b'{"id": "bat_1", "attempts": 0, "created_at": "2026-05-04T10:00:00Z", "dataset_id": "ds_1",'
+    record += b' "model_id": "mdl_1", "progress": {}, "status": "queued"}'
+    stalled, gone = (408, {"retry-after": "0"}, b""), (503, {"retry-after": "0"}, b"")
+    with answering(flight, busy, stalled, gone, flight, (202, JSON, record)) as (where, asked), Client(where) as client:
+        assert client.batches.create("mdl_1", "ds_1").id == "bat_1"
+    assert len(asked) == 6
+    assert len(set(asked)) == 1
+    assert len(asked[0].split()) == 3
+    for answer, tries, kind in (
+        (busy, 3, errors.Overloaded),
+        (gone, 3, errors.ServerError),
+        ((409, PROBLEM, b'{"code": "in_use", "detail": "it is in use"}'), 1, errors.Conflict),
+        ((422, PROBLEM, b'{"code": "bad", "detail": "no"}'), 1, errors.InvalidRequest),
+        ((429, {**PROBLEM, "retry-after": "3600"}, busy[2]), 1, errors.Overloaded),
+        ((504, PROBLEM, b'{"code": "deadline_exceeded", "detail": "late"}'), 1, errors.ServerError),
+    ):
+        with answering(answer) as (where, asked), Client(where, max_retries=2) as client:
+            with pytest.raises(kind):
+                client.names.promote("digits", 2)
+            assert len(asked) == tries, answer
+
+
+def test_what_is_wrong_has_a_field(client: Client) -> None:
+    """The server's code, sentence and fields come through."""
+    with pytest.raises(errors.InvalidRequest) as caught:
+        client.jobs.create("mdl_1", "ds_1", method="magic", seed=-1)
+    error = caught.value
+    assert (error.code, error.status, error.field) == ("invalid_request", 422, error.errors[0].field)
+    assert {found.field for found in error.errors} == {"method", "seed"}
+    assert error.detail == str(error)
+    with pytest.raises(errors.NotFound) as missing:
+        client.models.get("mdl_1")
+    assert (missing.value.code, missing.value.field) == ("unknown_model", None)
+
+
+def test_local_files_are_looked_at_first(client: Client, tmp_path: Path) -> None:
+    """A file that is not there, a folder, an empty file: each in a sentence, before anything is sent."""
+    (tmp_path / "empty.onnx").touch()
+    for path, code, sentence in (
+        (tmp_path / "none.onnx", "no_such_file", f"there is no file {tmp_path}/none.onnx"),
+        (tmp_path, "not_a_file", f"{tmp_path} is a folder, needed is a file"),
+        (tmp_path / "empty.onnx", "empty_file", f"{tmp_path}/empty.onnx is empty"),
+    ):
+        with pytest.raises(errors.FileProblem) as caught:
+            client.models.upload(path)
+        assert caught.value.code == code
+        assert str(caught.value).startswith(sentence)
+    with pytest.raises(errors.InvalidInput, match=r"a model is needed: .*; found None"):
+        client.models.upload(None)
+    assert list(client.models.list()) == []
+
+
+@pytest.mark.parametrize(
+    ("inputs", "sentence"),
+    [
+        (np.zeros((0, 3)), "inputs have no rows"),
+        ([], "inputs have no rows"),
+        ({"x": []}, "inputs have no rows"),
+        ("a sentence", "inputs are of type str; needed are rows"),
+        (3, "inputs are of type int; needed are rows"),
+        (np.float64(3), "inputs are the single value 3.0"),
+        ([[float("inf")]], "inputs hold infinity"),
+        ([[object()]], "inputs hold something of type object"),
+        ([Path("/no/such.png")], "there is no file /no/such.png"),
+    ],
+)
+def test_inputs_that_cannot_be_sent(client: Client, inputs: Any, sentence: str) -> None:
+    """They are refused here, in a sentence."""
+    with pytest.raises(errors.ClientError, match=sentence):
+        client.predict("digits", inputs)
+
+
+_FULL = """
+import resource, signal, sys
+from fedlas.client import Client, errors
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (5000, 5000))
+try:
+    Client(sys.argv[1], sys.argv[2]).models.download(sys.argv[3], sys.argv[4])
+except errors.FileProblem as error:
+    print(error.code, error)
+"""
+
+
+def test_a_full_disk_leaves_nothing_behind(client: Client, url: str, tmp_path: Path) -> None:
+    """What the disk refuses is told with the path, and no half file stays."""
+    assert resource.RLIMIT_FSIZE
+    (tmp_path / "m.bin").write_bytes(bytes(100_000))
+    model = client.models.upload(tmp_path / "m.bin", wait=False)
+    target = tmp_path / "out" / "m.onnx"
+    target.parent.mkdir()
+    done = subprocess.run(
+        [sys.executable, "-c", _FULL, url, KEY, model.id, str(target)], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == f"unwritable_file {target} cannot be written: File too large"
+    assert list(target.parent.iterdir()) == []
+    with pytest.raises(errors.FileProblem, match="cannot be written: No such file or directory"):
+        client.models.download(model, tmp_path / "nowhere" / "m.onnx")
+
+
+def test_the_family_is_one() -> None:
+    """Every error is caught by the base of the library, and says where it stands in the tree."""
+    kinds = [kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, errors.ClientError)]
+    assert errors.__doc__ is not None
+    for kind in kinds:
+        assert issubclass(kind, FedLASError)
+        assert kind.__name__ in errors.__doc__

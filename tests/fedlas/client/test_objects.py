@@ -1,0 +1,77 @@
+"""Objects are sent as files, and what was done to them is told."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import onnxruntime as ort
+import pandas as pd
+import pytest
+import torch
+from sklearn.linear_model import LogisticRegression
+from torch import nn
+
+from fedlas.client import Client
+from tests.helpers import backends
+from tests.helpers import uploads as made
+from tests.helpers.live_api import live
+from tests.helpers.service import Service
+
+
+@pytest.fixture(scope="module")
+def silent(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
+    """A client of an API without a worker: what is ordered waits."""
+    folder = tmp_path_factory.mktemp("api") / "data"
+    with backends.place(folder) as place, live(place) as apis, Client(apis[0].url) as opened:
+        yield opened
+
+
+def test_a_module_is_exported_as_it_is(silent: Client, tmp_path: Path) -> None:
+    """The uploaded file says what the module says, under its name, and the job tells what was done."""
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Linear(64, 8), nn.ReLU(), nn.Linear(8, 10))
+    rows, labels, splits = made.digits()
+    job = silent.calibrate(network, {"x": rows, "label": labels, "split": splits}, wait=False, metadata={"by": "me"})
+    assert (job.status, job.metadata) == ("queued", {"by": "me"})
+    assert job.notes
+    assert all(note.endswith(".") for note in job.notes)
+    model = silent.models.get(job.model_id)
+    assert model.name == "Sequential"
+    session = ort.InferenceSession(silent.models.download(model, tmp_path / "m.onnx"))
+    outputs = session.run(None, {session.get_inputs()[0].name: rows[:7]})[0]
+    np.testing.assert_allclose(outputs, network(torch.from_numpy(rows[:7])).detach(), atol=1e-5)
+
+
+def test_stored_records_are_not_sent_again(silent: Client, tmp_path: Path) -> None:
+    """Records and their ids take the place of files."""
+    (tmp_path / "x.bin").write_bytes(b"x")
+    model = silent.models.upload(tmp_path / "x.bin", wait=False)
+    dataset = silent.datasets.upload(tmp_path / "x.bin", wait=False)
+    for given in ((model, dataset), (model.id, dataset.id)):
+        job = silent.calibrate(*given, wait=False)
+        assert (job.model_id, job.dataset_id, job.notes) == (model.id, dataset.id, [])
+    assert [found.id for found in silent.models.list(name="x")] == [model.id]
+
+
+@pytest.mark.slow
+def test_an_estimator_and_a_frame_are_calibrated(client: Client, service: Service) -> None:
+    """An estimator fitted on a frame comes back calibrated, and answers frames by the names of their columns."""
+    rng = np.random.default_rng(0)
+    frame = pd.DataFrame(rng.normal(size=(3000, 4)), columns=["age", "load", "hour", "dose"])
+    target = np.where(frame["age"] + 0.5 * frame["load"] + rng.normal(size=3000) > 0, "sick", "well")
+    estimator = LogisticRegression(C=1e3).fit(3 * frame[:500], target[:500])
+    job = client.calibrate(
+        estimator,
+        frame[500:].assign(label=target[500:]),
+        method="temperature",
+        budget=1,
+        dataset_options={"seen_by_model": "no"},
+    )
+    model = client.models.get(job.calibrated_model_id or "")
+    assert model.class_names == ["sick", "well"]
+    assert model.columns == list(frame.columns)
+    expected = client.predict(model, frame[:5].to_numpy(np.float32)).confidences
+    found = client.predict(model, frame[["dose", "age", "hour", "load"]][:5].astype(np.float32))
+    np.testing.assert_allclose(found.confidences, expected, atol=1e-6)
