@@ -112,8 +112,9 @@ class Predictions:
         return map(Prediction.model_validate, self._rows)
 
     def __repr__(self) -> str:
-        name = self.raw["model"].get("name")
-        return f"<Predictions: {len(self)} rows by {name!r}, labels {[row['label'] for row in self._rows[:3]]}…>"
+        labels = ", ".join(repr(row["label"]) for row in self._rows[:3])
+        more = ", …" if len(self) > 3 else ""
+        return f"<Predictions of {len(self)} rows by {self.raw['model'].get('name')!r}: {labels}{more}>"
 
     def to_frame(self) -> Any:
         """A pandas data frame with one row each; raises InvalidInput where pandas is not installed."""

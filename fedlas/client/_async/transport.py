@@ -43,10 +43,10 @@ class AsyncTransport:
         headers = {"User-Agent": f"fedlas-python/{fedlas.__version__}", "Accept": "application/json"}
         if configuration.key:
             headers["Authorization"] = f"Bearer {configuration.key}"
-        self._headers = headers
         self._http = http or httpx.AsyncClient(
             verify=_certificates(configuration.url), trust_env=not configuration.is_local
         )
+        self._http.headers.update(headers)  # here, since merging them costs every request
 
     async def aclose(self) -> None:
         """Close all connections."""
@@ -174,7 +174,7 @@ class AsyncTransport:
                 params=params,
                 json=json,
                 content=content,
-                headers={**self._headers, **(headers or {})},
+                headers=headers,
                 timeout=limit,
             )
         except httpx.InvalidURL as error:

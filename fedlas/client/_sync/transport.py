@@ -44,8 +44,8 @@ class Transport:
         headers = {"User-Agent": f"fedlas-python/{fedlas.__version__}", "Accept": "application/json"}
         if configuration.key:
             headers["Authorization"] = f"Bearer {configuration.key}"
-        self._headers = headers
         self._http = http or httpx.Client(verify=_certificates(configuration.url), trust_env=not configuration.is_local)
+        self._http.headers.update(headers)  # here, since merging them costs every request
 
     def close(self) -> None:
         """Close all connections."""
@@ -173,7 +173,7 @@ class Transport:
                 params=params,
                 json=json,
                 content=content,
-                headers={**self._headers, **(headers or {})},
+                headers=headers,
                 timeout=limit,
             )
         except httpx.InvalidURL as error:
