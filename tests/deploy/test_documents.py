@@ -41,8 +41,8 @@ def line(process: str, name: str, field: FieldInfo) -> str:
 
 
 def test_the_settings_are_documented_as_they_are() -> None:
-    """The table in docs/operations.md has every setting with its default and description, and nothing else."""
-    text = (ROOT / "docs" / "operations.md").read_text()
+    """The table in docs/reference/settings.md has every setting with its default and description, and nothing else."""
+    text = (ROOT / "docs" / "reference" / "settings.md").read_text()
     found = text.partition("test_documents.py -->\n")[2].partition("\n<!-- /settings")[0].splitlines()
     assert found == settings_table()
 

@@ -1,0 +1,69 @@
+"""The hooks of mkdocs: documents from outside of `docs/` become pages, links to them pages' links, and what the code
+knows is written by the code.
+
+A page holds `<!-- generated: NAME -->` where a list of `docs/` would only repeat the code: the commands, the error codes.
+"""
+
+from __future__ import annotations
+
+import posixpath
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+from mkdocs.config.defaults import MkDocsConfig
+from mkdocs.structure.files import File, Files
+from mkdocs.structure.pages import Page
+
+ROOT = Path(__file__).parents[1]
+#: Documents of the repository that are pages of the site, too, and where.
+PAGES = {
+    "benchmarks/README.md": "project/benchmarks.md",
+    "CHANGELOG.md": "project/changelog.md",
+    "CONTRIBUTING.md": "project/contributing.md",
+    "SECURITY.md": "project/security.md",
+}
+_SOURCES = {page: source for source, page in PAGES.items()}
+_LINK = re.compile(r"(?<!!)\[([^\]]+)\]\((?!\w+:|#)([^)#\s]+)(#[^)\s]*)?\)")
+_MARK = re.compile(r"<!-- generated: (\w+) -->")
+
+
+def on_files(files: Files, config: MkDocsConfig) -> Files:
+    """Add the documents from outside of `docs/`."""
+    for source, page in PAGES.items():
+        files.append(File.generated(config, page, abs_src_path=str(ROOT / source)))
+    return files
+
+
+def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
+    """Fill in what is generated, and let links lead to pages."""
+    filled = _MARK.sub(lambda found: GENERATED[found[1]](), markdown)
+    return _LINK.sub(lambda found: _link(found, page.file.src_uri, files), filled)
+
+
+def _link(found: re.Match[str], page: str, files: Files) -> str:
+    """A link as the site has it; one to a file that is no page is its text alone."""
+    words, target, anchor = found[1], found[2], found[3] or ""
+    source = _SOURCES.get(page, f"docs/{page}")
+    goal = posixpath.normpath(posixpath.join(posixpath.dirname(source), target))
+    if (ROOT / goal).is_dir():
+        goal = posixpath.join(goal, "README.md")
+    uri = PAGES.get(goal, "README.md" if goal == "README.md" else goal.removeprefix("docs/"))
+    if files.get_file_from_path(uri) is None or not (goal.startswith("docs/") or goal in {*PAGES, "README.md"}):
+        return words if (ROOT / goal).exists() else found[0]
+    return f"[{words}]({posixpath.relpath(uri, posixpath.dirname(page) or '.')}{anchor})"
+
+
+def _commands() -> str:
+    """Every command with its arguments and options, from the Typer application."""
+    import typer.cli
+    import typer.main
+
+    from fedlas.cli import app
+
+    command = typer.main.get_command(app)
+    text = typer.cli.get_docs_for_click(obj=command, ctx=command.make_context("fedlas", [], resilient_parsing=True))
+    return text
+
+
+GENERATED: dict[str, Callable[[], str]] = {"commands": _commands}
