@@ -66,4 +66,25 @@ def _commands() -> str:
     return text
 
 
-GENERATED: dict[str, Callable[[], str]] = {"commands": _commands}
+def _errors() -> str:
+    """Every code of an answer, and of a rejected file or failed job, from the tables of the service."""
+    from service.api.error_codes import ERROR_CODES
+    from service.api.record_codes import RECORD_CODES
+
+    answers = [
+        _row(f"`{code}`", ", ".join(map(str, (one.status, *one.also))), one.meaning, one.remedy)
+        for code, one in ERROR_CODES.items()
+    ]
+    records = [_row(f"`{code}`", one.of, one.meaning, one.remedy) for code, one in RECORD_CODES.items()]
+    lines = [
+        *("## Answers", "", _row("code", "status", "meaning", "what to do"), "|---|---|---|---|", *sorted(answers), ""),
+        *("## Records", "", _row("code", "of", "meaning", "what to do"), "|---|---|---|---|", *sorted(records)),
+    ]
+    return "\n".join(lines)
+
+
+def _row(*cells: object) -> str:
+    return f"| {' | '.join(str(cell).replace('|', '&#124;') for cell in cells)} |"
+
+
+GENERATED: dict[str, Callable[[], str]] = {"commands": _commands, "errors": _errors}
