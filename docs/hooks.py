@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import posixpath
 import re
+import textwrap
 from collections.abc import Callable
 from pathlib import Path
 
@@ -59,17 +60,22 @@ def _commands() -> str:
     import typer.cli
     import typer.main
 
-    from fedlas.cli import app
+    from fedlas.cli.app import app
 
     command = typer.main.get_command(app)
-    text = typer.cli.get_docs_for_click(obj=command, ctx=command.make_context("fedlas", [], resilient_parsing=True))
-    return text
+    context = command.make_context("fedlas", [], resilient_parsing=True)
+    text = typer.cli.get_docs_for_click(obj=command, ctx=context, name="fedlas").partition("\n")[2]
+    text = re.sub(r"^Examples:\n", "**Examples**:\n\n", text, flags=re.MULTILINE)
+    return re.sub(r"(?:^  .+\n)+", lambda lines: f"```text\n{textwrap.dedent(lines[0])}```\n", text, flags=re.MULTILINE)
 
 
 def _errors() -> str:
     """Every code of an answer, and of a rejected file or failed job, from the tables of the service."""
-    from service.api.error_codes import ERROR_CODES
-    from service.api.record_codes import RECORD_CODES
+    try:
+        from service.api.error_codes import ERROR_CODES
+        from service.api.record_codes import RECORD_CODES
+    except ModuleNotFoundError:
+        return ""
 
     answers = [
         _row(f"`{code}`", ", ".join(map(str, (one.status, *one.also))), one.meaning, one.remedy)
