@@ -19,13 +19,14 @@ from mkdocs.structure.pages import Page
 ROOT = Path(__file__).parents[1]
 #: Documents of the repository that are pages of the site, too, and where.
 PAGES = {
+    "README.md": "project/readme.md",
     "benchmarks/README.md": "project/benchmarks.md",
     "CHANGELOG.md": "project/changelog.md",
     "CONTRIBUTING.md": "project/contributing.md",
     "SECURITY.md": "project/security.md",
 }
 _SOURCES = {page: source for source, page in PAGES.items()}
-_LINK = re.compile(r"(?<!!)\[([^\]]+)\]\((?!\w+:|#)([^)#\s]+)(#[^)\s]*)?\)")
+_LINK = re.compile(r"\[([^\]]+)\]\((?!\w+:|#)([^)#\s]+)(#[^)\s]*)?\)")
 _MARK = re.compile(r"<!-- generated: (\w+) -->")
 
 
@@ -49,8 +50,8 @@ def _link(found: re.Match[str], page: str, files: Files) -> str:
     goal = posixpath.normpath(posixpath.join(posixpath.dirname(source), target))
     if (ROOT / goal).is_dir():
         goal = posixpath.join(goal, "README.md")
-    uri = PAGES.get(goal, "README.md" if goal == "README.md" else goal.removeprefix("docs/"))
-    if files.get_file_from_path(uri) is None or not (goal.startswith("docs/") or goal in {*PAGES, "README.md"}):
+    uri = PAGES.get(goal, goal.removeprefix("docs/"))
+    if files.get_file_from_path(uri) is None or not (goal.startswith("docs/") or goal in PAGES):
         return words if (ROOT / goal).exists() else found[0]
     return f"[{words}]({posixpath.relpath(uri, posixpath.dirname(page) or '.')}{anchor})"
 
@@ -71,20 +72,17 @@ def _commands() -> str:
 
 def _errors() -> str:
     """Every code of an answer, and of a rejected file or failed job, from the tables of the service."""
-    try:
-        from service.api.error_codes import ERROR_CODES
-        from service.api.record_codes import RECORD_CODES
-    except ModuleNotFoundError:
-        return ""
+    from service.api.error_codes import ERROR_CODES
+    from service.api.record_codes import RECORD_CODES
 
     answers = [
         _row(f"`{code}`", ", ".join(map(str, (one.status, *one.also))), one.meaning, one.remedy)
         for code, one in ERROR_CODES.items()
     ]
-    records = [_row(f"`{code}`", one.of, one.meaning, one.remedy) for code, one in RECORD_CODES.items()]
     lines = [
         *("## Answers", "", _row("code", "status", "meaning", "what to do"), "|---|---|---|---|", *sorted(answers), ""),
-        *("## Records", "", _row("code", "of", "meaning", "what to do"), "|---|---|---|---|", *sorted(records)),
+        *("## Records", "", _row("code", "meaning, and what to do"), "|---|---|"),
+        *(_row(f"`{code}`", meaning) for code, meaning in sorted(RECORD_CODES.items())),
     ]
     return "\n".join(lines)
 
