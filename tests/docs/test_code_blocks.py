@@ -13,23 +13,31 @@ from tests.helpers.uploads import Uploads
 
 DOCS = ROOT / "docs"
 TUTORIAL = [DOCS / "tutorial" / f"{day}.md" for day in ("monday", "tuesday", "wednesday", "thursday", "friday")]
-#: Pages that are read one after the other, in one folder; every other page is read alone.
-WALKS = [TUTORIAL, *([page] for page in [ROOT / "README.md", *sorted(DOCS.rglob("*.md"))] if page not in TUTORIAL)]
-#: Walks without a job, which take a second.
-QUICK: set[str] = set()
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted(DOCS.rglob("*.md"))]
+#: Pages that ask a running service; all others are read in a moment.
+ASKING = ("127.0.0.1:8000", "Client()", "fedlas.client", "fedlas calibrate", "fedlas predict")
+#: Why a block may be left out, and how many are.
+NOT_RUN = {
+    "a part of a module that does not exist": 5,
+    "it names tests of a change that was not made": 2,
+    "installs the project; the tests run where it is installed": 1,
+    "they install the project, run all tests, and begin a service that does not end": 1,
+    "they install the project and run all of its checks": 1,
+    "begins a service that does not end": 1,
+    "starts workers on three machines": 1,
+    "backs up a data folder that runs elsewhere": 1,
+    "needs Docker": 1,
+    "needs a collector of traces": 1,
+}
 
 
-def runnable(walk: list[Path]) -> list[Block]:
-    """The blocks that run, of all pages of a walk."""
-    return [block for page in walk for block in blocks_of(page) if block.reason is None]
-
-
-def walks() -> Iterator[object]:
-    """One parameter for each walk that has something to run."""
-    for walk in WALKS:
-        name = "tutorial" if walk is TUTORIAL else str(walk[0].relative_to(ROOT))
-        if blocks := runnable(walk):
-            yield pytest.param(blocks, id=name, marks=[] if name in QUICK else [pytest.mark.slow])
+def walks(*, asking: bool) -> Iterator[object]:
+    """One parameter for each page that has something to run; the tutorial is one, since a day uses the one before."""
+    for pages in [TUTORIAL, *([page] for page in PAGES if page not in TUTORIAL)]:
+        blocks = [block for page in pages for block in blocks_of(page) if block.reason is None]
+        name = "tutorial" if pages is TUTORIAL else str(pages[0].relative_to(ROOT))
+        if blocks and asking is any(word in block.text for block in blocks for word in ASKING):
+            yield pytest.param(blocks, id=name)
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +47,8 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
         yield running
 
 
-@pytest.mark.parametrize("blocks", walks())
+@pytest.mark.slow
+@pytest.mark.parametrize("blocks", walks(asking=True))
 def test_blocks_do_what_their_page_says(
     blocks: list[Block], service: Service, uploads: Uploads, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -49,3 +58,30 @@ def test_blocks_do_what_their_page_says(
     reader = Walk(tmp_path, f"{url.host}:{url.port}", uploads)
     for block in blocks:
         reader.run(block)
+
+
+@pytest.mark.parametrize("blocks", walks(asking=False))
+def test_blocks_that_need_no_service_do_what_their_page_says(
+    blocks: list[Block], uploads: Uploads, tmp_path: Path
+) -> None:
+    """The same without one."""
+    reader = Walk(tmp_path, "127.0.0.1:8000", uploads)
+    for block in blocks:
+        reader.run(block)
+
+
+def test_what_is_not_run_says_why() -> None:
+    """A block is left out for one of a few reasons, and how often each is used is known."""
+    reasons = [block.reason for page in PAGES for block in blocks_of(page) if block.reason is not None]
+    assert {reason: reasons.count(reason) for reason in sorted(set(reasons))} == dict(sorted(NOT_RUN.items()))
+
+
+def test_a_wrong_output_is_found(tmp_path: Path, uploads: Uploads) -> None:
+    """What a page shows must be what is printed, where `…` stands for anything."""
+    reader = Walk(tmp_path, "127.0.0.1:8000", uploads)
+    reader.run(Block("python", "x = 1.25\nprint(x)", "page:1", output="1.…\n"))
+    reader.run(Block("bash", "y=2; mkdir sub; cd sub", "page:2"))
+    reader.run(Block("bash", "echo $y; basename $PWD", "page:3", output="2\nsub\n"))
+    for block in (Block("python", "print(x)", "page:4", output="1.3"), Block("bash", "false", "page:5")):
+        with pytest.raises(AssertionError, match="page:"):
+            reader.run(block)

@@ -120,7 +120,9 @@ class Walk:
                 warnings.simplefilter("ignore")
                 exec(compile(text, block.place, "exec"), self.names)
         except (Exception, SystemExit) as error:
-            raise AssertionError(f"{block.place} ended with {error!r}, after it printed\n{printed.getvalue()}") from error
+            raise AssertionError(
+                f"{block.place} ended with {error!r}, after it printed\n{printed.getvalue()}"
+            ) from error
         finally:
             os.chdir(before)
         return printed.getvalue()
