@@ -1,7 +1,7 @@
 """The hooks of mkdocs: documents from outside of `docs/` become pages, links to them pages' links, and what the code
 knows is written by the code.
 
-A page holds `<!-- generated: NAME -->` where a list of `docs/` would only repeat the code: the commands, the error codes.
+A page holds `<!-- generated: NAME -->` where a list would only repeat the code: the commands, the error codes.
 """
 
 from __future__ import annotations

@@ -31,13 +31,15 @@ NOT_RUN = {
 }
 
 
-def walks(*, asking: bool) -> Iterator[object]:
+def walks(*, asking: bool) -> list[object]:
     """One parameter for each page that has something to run; the tutorial is one, since a day uses the one before."""
+    found: list[object] = []
     for pages in [TUTORIAL, *([page] for page in PAGES if page not in TUTORIAL)]:
         blocks = [block for page in pages for block in blocks_of(page) if block.reason is None]
         name = "tutorial" if pages is TUTORIAL else str(pages[0].relative_to(ROOT))
         if blocks and asking is any(word in block.text for block in blocks for word in ASKING):
-            yield pytest.param(blocks, id=name)
+            found.append(pytest.param(blocks, id=name))
+    return found
 
 
 @pytest.fixture(scope="module")

@@ -1,8 +1,8 @@
-"""Code blocks of a Markdown page, and how they are run: in order, in one folder, Python in one namespace, bash in one shell.
+"""Code blocks of a Markdown page, run in order: in one folder, Python in one namespace, bash with its variables.
 
-A block is run unless the line before it says why not: `<!-- not run: REASON -->`. A `text` block right after one is what
-it prints, where `…` stands for anything. What a page needs and does not show is Python in `<!-- prepare: … -->`, where
-`given("digits.npz")` puts an upload of the tests into the folder.
+A block is run unless the line before it says why not: `<!-- not run: REASON -->`. A `text` block right after one is
+what it prints, where `…` stands for anything. What a page needs and does not show is Python in `<!-- prepare: … -->`,
+where `given("digits.npz")` puts an upload of the tests into the folder.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from tests.helpers.uploads import Uploads
 ROOT = Path(__file__).parents[2]
 #: Languages whose blocks run, or are read (json).
 RUN = {"python", "bash", "sh", "console", "json"}
+_BASH_S = 250
 #: Blocks of these are output, diagrams or files of others.
 SHOWN = {"", "text", "yaml", "promql", "toml", "bibtex"}
 
@@ -131,7 +132,8 @@ class Walk:
         script = f"source {self.folder}/.state 2>/dev/null; cd {self._where()}\nset -eo pipefail\n"
         done = subprocess.run(
             ["bash", "-c", script + _saving(self.folder) + text],
-            cwd=self.folder, env=environment(self.address), stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=200,
+            cwd=self.folder, env=environment(self.address), stdin=subprocess.DEVNULL, capture_output=True, text=True,
+            timeout=_BASH_S,
         )  # fmt: skip
         if done.returncode != 0:
             raise AssertionError(f"{block.place} ended with {done.returncode}:\n{done.stdout}\n{done.stderr}")
@@ -150,7 +152,8 @@ def environment(address: str) -> Mapping[str, str]:
 
 def _saving(folder: Path) -> str:
     """Bash that leaves its variables, functions and folder to the next block."""
-    return f"trap 'code=$?; {{ declare -p; declare -f; }} > {folder}/.state 2>/dev/null; pwd > {folder}/.folder; exit $code' EXIT\n"
+    state = f"{{ declare -p; declare -f; }} > {folder}/.state 2>/dev/null; pwd > {folder}/.folder"
+    return f"trap 'code=$?; {state}; exit $code' EXIT\n"
 
 
 def _commands(text: str) -> list[tuple[str, str]]:
