@@ -10,7 +10,7 @@ OPENAPI := openapi/openapi.json
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test exhaustive chaos serve check bench bench-serving openapi wheel release-check clean
+.PHONY: help setup demo test exhaustive chaos serve check bench bench-serving docs openapi wheel release-check clean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -41,12 +41,16 @@ chaos: setup ## kill, stop, flush and fill everything under 30 jobs; a table at 
 serve: setup ## API, worker and broker on this machine, data in ./fedlas-data
 	$(BIN)/fedlas serve
 
-check: setup ## format, lint, types, import contracts, OpenAPI snapshot
+check: setup ## format, lint, types, import contracts, OpenAPI snapshot, generated client
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/fedlas openapi $(VENV)/openapi.json && diff -u $(OPENAPI) $(VENV)/openapi.json
+	$(BIN)/python -m pytest -q tests/fedlas/client/test_synchronous.py
+
+docs: setup ## build the documents into ./site, where a warning is an error
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
 
 openapi: setup ## write the snapshot of the HTTP contract
 	$(BIN)/fedlas openapi $(OPENAPI)
@@ -86,4 +90,4 @@ bench-serving: setup ## against LitServe, MLServer, BentoML and ONNX Runtime alo
 	$(BIN)/python -m benchmarks.serving
 
 clean: ## remove what was built, but no data
-	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache
+	rm -rf $(VENV) build dist site *.egg-info .mypy_cache .ruff_cache .pytest_cache
