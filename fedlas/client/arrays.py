@@ -18,6 +18,9 @@ def numpy_or_none() -> ModuleType | None:
 
 
 def array_of(values: list[Any], dtype: str | None = None) -> Any:
-    """An array of these values, NaN for None among numbers; without NumPy the list itself."""
+    """An array of these values, where None among floats is NaN; without NumPy the list itself."""
     numpy = numpy_or_none()
-    return values if numpy is None else numpy.array(values, dtype=dtype)
+    if numpy is None:
+        return values
+    holes = dtype != "float64" and None in values  # only a float has a word for what is missing
+    return numpy.array(values, dtype=object if holes else dtype)

@@ -14,6 +14,8 @@ from fedlas.client.arrays import numpy_or_none
 from fedlas.client.errors import FileProblem, InvalidInput
 from fedlas.client.queries import query
 
+_INFINITY = "inputs hold infinity, which no model is asked about"
+
 
 class Body(NamedTuple):
     """A body with its type, and the parameters that do not stand in it."""
@@ -26,8 +28,10 @@ class Body(NamedTuple):
 def body_of(inputs: Any, options: Mapping[str, Any]) -> Body:
     """The body of a predict request; an array of numbers goes out as it lies in memory. Raises InvalidInput."""
     if _is_frame(inputs):
-        rows = inputs.to_json(orient="records", double_precision=15)
         _refuse_empty(len(inputs))
+        if any(inputs[column].isin([math.inf, -math.inf]).any() for column in inputs.columns):
+            raise InvalidInput("non_finite", _INFINITY)  # it would be written as a missing number
+        rows = inputs.to_json(orient="records", double_precision=15)
         return _json_body(rows.encode(), options)
     if hasattr(inputs, "__array__"):
         return _array_body(inputs, options)
@@ -48,7 +52,7 @@ def _array_body(inputs: Any, options: Mapping[str, Any]) -> Body:
     numpy = numpy_or_none()
     if numpy is None:
         return _json_body(_dumped(_listed(inputs)), options)
-    array = numpy.asarray(inputs)
+    array = numpy.asarray(inputs.detach().cpu() if hasattr(inputs, "detach") else inputs)
     if array.ndim == 0:
         raise InvalidInput("bad_inputs", f"inputs are the single value {array}; needed is an array of rows")
     _refuse_empty(array.shape[0])
@@ -98,7 +102,7 @@ def _image(path: Path) -> bytes:
 def _without_nan(value: Any) -> Any:
     if isinstance(value, float):
         if math.isinf(value):
-            raise InvalidInput("non_finite", "inputs hold infinity, which no model is asked about")
+            raise InvalidInput("non_finite", _INFINITY)
         return None if math.isnan(value) else value
     if isinstance(value, Mapping):
         return {name: _without_nan(part) for name, part in value.items()}

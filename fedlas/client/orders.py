@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from typing import Any, TypedDict
 
 from fedlas.client.queries import budget_of, given
@@ -105,6 +106,24 @@ class DatasetOptions(TypedDict, total=False):
     missing: str | None
     padding: Mapping[str, float] | None
     purpose: str | None
+
+
+class RecordFilter(TypedDict, total=False):
+    """Which records of a list.
+
+    Attributes:
+        after: those older than the record with this id.
+        status: those with this status.
+        name: those of this name, as a whole.
+        created_after: those made after this moment, or after midnight of this day.
+        created_before: those made before.
+    """
+
+    after: str | None
+    status: str | None
+    name: str | None
+    created_after: datetime | str | None
+    created_before: datetime | str | None
 
 
 class AnswerOptions(TypedDict, total=False):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from enum import Enum, auto
 
 import httpx
 
@@ -21,6 +22,16 @@ _MOST_CONFLICTS = 2
 #: What looks like a defect of the server's is seldom gone the next time.
 _MOST_DEFECTS = 2
 _MOST_IN_FLIGHT = 60
+
+
+class Retries(Enum):
+    """How often a request may be sent again."""
+
+    WHERE_IT_HELPS = auto()
+    #: The answer is of use for a while only, and a server that says nothing may still compute it.
+    NOT_FOR_SILENCE = auto()
+    #: The second time would do something a second time.
+    NONE = auto()
 
 
 def delay_before_retry(response: httpx.Response, code: str, retries: int, most: int) -> float | None:
@@ -42,7 +53,7 @@ def delay_before_retry(response: httpx.Response, code: str, retries: int, most: 
         most = min(most, _MOST_DEFECTS)
     if retries >= most or (asked or 0) > _LONGEST_ASKED_S:
         return None
-    return backoff(min(retries, 4)) if asked is None else asked * random.uniform(1, 1.25)
+    return backoff(min(retries, 4)) if asked is None else max(asked, _FIRST_S / 2) * random.uniform(1, 1.25)
 
 
 def backoff(retries: int) -> float:

@@ -1,20 +1,37 @@
-"""Server-sent events: the lines of a stream, read as the standard says (html.spec.whatwg.org, server-sent events)."""
+"""Server-sent events: the text of a stream, read as the standard says (html.spec.whatwg.org, server-sent events)."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import re
 
 from fedlas.client.records.events import Event
 
+#: Nothing else ends a line: the data may hold what Python and others take for line ends, too.
+_LINE_END = re.compile(r"\r\n|\n|\r(?!\Z)")
+
 
 class EventReader:
-    """Reads events line by line; of a field only the data matters, which holds the whole record."""
+    """Reads events as their text arrives; of a field only the data matters, which holds the whole record.
+
+    >>> reader = EventReader()
+    >>> record = '{"id":1,"type":"stage","at":"2026-05-04T10:00:00Z","data":{"stage":"training"}}'
+    >>> reader.feed(f": connected\\n\\nid: 1\\ndata: {record[:20]}")
+    []
+    >>> [(event.id, event.type) for event in reader.feed(f"{record[20:]}\\n\\n")]
+    [(1, 'stage')]
+    """
 
     def __init__(self) -> None:
+        self._rest = ""
         self._data: list[str] = []
 
-    def feed(self, line: str) -> Event | None:
-        """The event that ends with this line; None where none does. Comments keep the connection open."""
+    def feed(self, text: str) -> list[Event]:
+        """The events that end within this text; raises ValueError for one that cannot be read."""
+        *lines, self._rest = _LINE_END.split(self._rest + text)
+        return [event for line in lines if (event := self._line(line)) is not None]
+
+    def _line(self, line: str) -> Event | None:
+        """The event that ends with this line; comments keep the connection open."""
         if line:
             name, _, value = line.partition(":")
             if name == "data":
@@ -22,14 +39,3 @@ class EventReader:
             return None
         data, self._data = "\n".join(self._data), []
         return Event.model_validate_json(data) if data else None
-
-    def feed_all(self, lines: Iterable[str]) -> list[Event]:
-        """The events of these lines.
-
-        >>> reader = EventReader()
-        >>> record = '{"id":1,"type":"stage","at":"2026-05-04T10:00:00Z","data":{"stage":"training"}}'
-        >>> [event] = reader.feed_all([": connected", "", "id: 1", f"data: {record}", ""])
-        >>> event.id, event.type
-        (1, 'stage')
-        """
-        return [event for line in lines if (event := self.feed(line)) is not None]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import datetime
 from os import PathLike
 from pathlib import Path
 from typing import Any, Unpack
@@ -12,7 +11,7 @@ from fedlas.client._async.final import until_final
 from fedlas.client._async.pages import AsyncPages
 from fedlas.client._async.transport import AsyncTransport
 from fedlas.client.errors import InvalidInput
-from fedlas.client.orders import AnswerOptions
+from fedlas.client.orders import AnswerOptions, RecordFilter
 from fedlas.client.predictions import frame_of
 from fedlas.client.queries import HasId, given, id_of, path_part, query
 from fedlas.client.records.answers import Prediction, RowFailure
@@ -63,16 +62,10 @@ class AsyncBatches:
         self,
         *,
         limit: int | None = None,
-        after: str | None = None,
-        status: str | None = None,
-        name: str | None = None,
-        created_after: datetime | str | None = None,
-        created_before: datetime | str | None = None,
+        **which: Unpack[RecordFilter],
     ) -> AsyncPages[BatchRecord]:
         """All batches, newest first, at most `limit`; iterate over it."""
-        params = query(
-            after=after, status=status, name=name, created_after=created_after, created_before=created_before
-        )
+        params = query(**which)
         return AsyncPages(self._transport, Page[BatchRecord], _PATH, params, limit=limit, cursor=lambda item: item.id)
 
     async def delete(self, batch: str | HasId) -> None:

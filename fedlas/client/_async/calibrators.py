@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from datetime import datetime
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
 
 from fedlas.client._async.downloads import OnDownload, download
 from fedlas.client._async.final import until_final
@@ -15,6 +14,7 @@ from fedlas.client._async.reports import report_at
 from fedlas.client._async.sending import sending_scores
 from fedlas.client._async.transport import AsyncTransport
 from fedlas.client._async.uploads import OnUpload, upload
+from fedlas.client.orders import RecordFilter
 from fedlas.client.queries import HasId, id_of, names_of, path_part, query
 from fedlas.client.records.files import Calibrator
 from fedlas.client.records.page import Page
@@ -88,16 +88,10 @@ class AsyncCalibrators:
         self,
         *,
         limit: int | None = None,
-        after: str | None = None,
-        status: str | None = None,
-        name: str | None = None,
-        created_after: datetime | str | None = None,
-        created_before: datetime | str | None = None,
+        **which: Unpack[RecordFilter],
     ) -> AsyncPages[Calibrator]:
         """All calibrators, newest first, at most `limit`; iterate over it."""
-        params = query(
-            after=after, status=status, name=name, created_after=created_after, created_before=created_before
-        )
+        params = query(**which)
         return AsyncPages(self._transport, Page[Calibrator], _PATH, params, limit=limit, cursor=lambda item: item.id)
 
     async def delete(self, calibrator: str | HasId) -> None:

@@ -27,7 +27,11 @@ from fedlas.client.queries import HasId, path_part, stored_id
 from fedlas.client.raw_response import KEPT, RawResponse
 from fedlas.client.records.files import Dataset, Model
 from fedlas.client.records.server import Server
+from fedlas.client.retrying import Retries
 from fedlas.client.waiting import async_in_thread
+
+#: The server says itself when the time is up, and that takes a moment.
+_ON_THE_WAY_S = 1.0
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -94,6 +98,7 @@ class AsyncClient:
         model: str | PathLike[str] | Model | Any,
         data: str | PathLike[str] | Dataset | Any,
         *,
+        example: Any = None,
         model_options: ModelOptions | None = None,
         dataset_options: DatasetOptions | None = None,
         wait: bool = True,
@@ -107,6 +112,8 @@ class AsyncClient:
         Args:
             model: a path, a `torch.nn.Module`, an estimator of scikit-learn; or a stored model or its id.
             data: a path, arrays, a frame, a `Dataset` or `DataLoader`; or a stored dataset or its id.
+            example: a batch of inputs, with which a module is exported; by default the first rows of `data`, which has
+                some where it is no file.
             model_options: keywords of `client.models.upload`, such as `class_names`.
             dataset_options: keywords of `client.datasets.upload`, such as `seen_by_model`.
             wait: until the job has ended.
@@ -123,7 +130,8 @@ class AsyncClient:
         notes: list[str] = []
         class_names: Sequence[str] | None = None
         if model_id is None:
-            example = None if is_path(model) else await async_in_thread(example_of, data)
+            if example is None and not is_path(model):
+                example = await async_in_thread(example_of, data)
             sent_model, file = await self.models.send(
                 model, example=example, on_upload=on_upload, **(model_options or {})
             )
@@ -164,7 +172,8 @@ class AsyncClient:
             params=body.params or None,
             content=body.content,
             headers=headers,
-            timeout=timeout,
+            timeout=None if timeout is None else timeout + _ON_THE_WAY_S,
+            retries=Retries.WHERE_IT_HELPS if timeout is None else Retries.NOT_FOR_SILENCE,
         )
         return await self._transport.made(response, Predictions.of)
 

@@ -7,6 +7,7 @@ from fedlas.client._async.transport import AsyncTransport
 from fedlas.client.queries import HasId, path_part
 from fedlas.client.records.page import Page
 from fedlas.client.records.runs import Delivery
+from fedlas.client.retrying import Retries
 
 
 class AsyncDeliveries:
@@ -23,4 +24,4 @@ class AsyncDeliveries:
     async def resend(self, job: str | HasId, delivery: str | HasId) -> Delivery:
         """Send a message once more, now; its `webhook-id` stays the same."""
         path = f"/v1/jobs/{path_part(job)}/deliveries/{path_part(delivery)}/resend"
-        return await self._transport.read(Delivery, "POST", path)
+        return await self._transport.read(Delivery, "POST", path, retries=Retries.NONE)

@@ -9,7 +9,7 @@ import httpx
 
 from fedlas.client import problems
 from fedlas.client._async.transport import AsyncTransport, Params
-from fedlas.client.errors import DigestMismatch, Overloaded, ServerError
+from fedlas.client.errors import DigestMismatch
 from fedlas.client.local_files import Target, receiving
 from fedlas.client.retrying import backoff
 from fedlas.client.waiting import async_in_thread, async_sleep
@@ -40,12 +40,10 @@ async def download(
             try:
                 await _receive(transport, route, params, target, told)
                 break
-            except (httpx.TransportError, Overloaded, ServerError) as error:
+            except httpx.TransportError as error:
                 losses = 0 if target.size > before else losses + 1
-                if losses > transport.max_retries:
-                    if isinstance(error, httpx.TransportError):
-                        raise problems.unreachable(error, transport.configuration.url, None) from None
-                    raise
+                if losses > transport.most_retries(error):
+                    raise problems.unreachable(error, transport.configuration.url, None) from None
                 await async_sleep(backoff(losses))
         _check(target)
         await async_in_thread(target.keep)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
-from datetime import datetime
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Unpack
@@ -19,7 +18,7 @@ from fedlas.client._async.pages import AsyncPages
 from fedlas.client._async.reports import report_at
 from fedlas.client._async.transport import AsyncTransport
 from fedlas.client.errors import Conflict, InvalidInput
-from fedlas.client.orders import JobOptions, job_order
+from fedlas.client.orders import JobOptions, RecordFilter, job_order
 from fedlas.client.queries import HasId, id_of, metadata_filter, path_part, query
 from fedlas.client.records.events import Event
 from fedlas.client.records.files import Dataset, Model
@@ -132,17 +131,11 @@ class AsyncJobs:
         self,
         *,
         limit: int | None = None,
-        after: str | None = None,
-        status: str | None = None,
-        name: str | None = None,
         metadata: Mapping[str, str] | None = None,
-        created_after: datetime | str | None = None,
-        created_before: datetime | str | None = None,
+        **which: Unpack[RecordFilter],
     ) -> AsyncPages[AsyncJob]:
         """All jobs, newest first, at most `limit`; iterate over it."""
-        params = query(
-            after=after, status=status, name=name, created_after=created_after, created_before=created_before
-        )
+        params = query(**which)
         return AsyncPages(
             self._transport,
             Page[AsyncJob],

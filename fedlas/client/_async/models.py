@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import datetime
 from os import PathLike
 from pathlib import Path
 from typing import Any, Unpack
@@ -14,7 +13,7 @@ from fedlas.client._async.sending import sending_model
 from fedlas.client._async.transport import AsyncTransport
 from fedlas.client._async.uploads import OnUpload, upload
 from fedlas.client.conversions import Sendable
-from fedlas.client.orders import ModelOptions
+from fedlas.client.orders import ModelOptions, RecordFilter
 from fedlas.client.queries import given, id_of, names_of, path_part, query
 from fedlas.client.records.files import Model
 from fedlas.client.records.page import Page
@@ -77,16 +76,10 @@ class AsyncModels:
         self,
         *,
         limit: int | None = None,
-        after: str | None = None,
-        status: str | None = None,
-        name: str | None = None,
-        created_after: datetime | str | None = None,
-        created_before: datetime | str | None = None,
+        **which: Unpack[RecordFilter],
     ) -> AsyncPages[Model]:
         """All models, newest first, at most `limit`; iterate over it."""
-        params = query(
-            after=after, status=status, name=name, created_after=created_after, created_before=created_before
-        )
+        params = query(**which)
         return AsyncPages(self._transport, Page[Model], _PATH, params, limit=limit, cursor=lambda item: item.id)
 
     async def delete(self, model: str | Model) -> None:

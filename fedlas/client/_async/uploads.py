@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import TypeVar
 
@@ -10,7 +11,7 @@ import httpx
 
 from fedlas.client import problems
 from fedlas.client._async.transport import AsyncTransport, Params
-from fedlas.client.errors import DigestMismatch, ServerMismatch
+from fedlas.client.errors import ClientError, DigestMismatch, ServerMismatch
 from fedlas.client.local_files import Source
 from fedlas.client.records.files import Calibrator, Dataset, Model, Upload
 from fedlas.client.retrying import backoff, retry_after
@@ -57,7 +58,8 @@ async def upload(
                 kind, "POST", route, params={**params, "upload_id": upload_id}, creates=True, timeout=_CREATION_S
             )
         if record.sha256 != source.sha256:
-            await transport.request("DELETE", f"{route}/{record.id}")
+            with suppress(ClientError):  # what matters is said below
+                await transport.request("DELETE", f"{route}/{record.id}")
             message = f"{path} arrived otherwise than it was sent, or changed meanwhile; send it again"
             raise DigestMismatch(message)
         return record
@@ -90,7 +92,7 @@ async def _send(transport: AsyncTransport, source: Source, told: OnUpload) -> st
         if delay is not None:
             losses += 1
             await async_sleep(delay)
-            offset = _offset_of(await transport.request("HEAD", path))
+            offset = (await transport.read(Upload, "GET", path)).offset
         if offset > furthest:
             furthest, losses = offset, 0
     told(source.size, source.size)

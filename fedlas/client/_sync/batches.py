@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-from datetime import datetime
 from os import PathLike
 from pathlib import Path
 from typing import Any, Unpack
@@ -13,7 +12,7 @@ from fedlas.client._sync.final import until_final
 from fedlas.client._sync.pages import Pages
 from fedlas.client._sync.transport import Transport
 from fedlas.client.errors import InvalidInput
-from fedlas.client.orders import AnswerOptions
+from fedlas.client.orders import AnswerOptions, RecordFilter
 from fedlas.client.predictions import frame_of
 from fedlas.client.queries import HasId, given, id_of, path_part, query
 from fedlas.client.records.answers import Prediction, RowFailure
@@ -64,16 +63,10 @@ class Batches:
         self,
         *,
         limit: int | None = None,
-        after: str | None = None,
-        status: str | None = None,
-        name: str | None = None,
-        created_after: datetime | str | None = None,
-        created_before: datetime | str | None = None,
+        **which: Unpack[RecordFilter],
     ) -> Pages[BatchRecord]:
         """All batches, newest first, at most `limit`; iterate over it."""
-        params = query(
-            after=after, status=status, name=name, created_after=created_after, created_before=created_before
-        )
+        params = query(**which)
         return Pages(self._transport, Page[BatchRecord], _PATH, params, limit=limit, cursor=lambda item: item.id)
 
     def delete(self, batch: str | HasId) -> None:

@@ -4,10 +4,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from datetime import datetime
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
 
 from fedlas.client._sync.downloads import OnDownload, download
 from fedlas.client._sync.final import until_final
@@ -16,6 +15,7 @@ from fedlas.client._sync.reports import report_at
 from fedlas.client._sync.sending import sending_scores
 from fedlas.client._sync.transport import Transport
 from fedlas.client._sync.uploads import OnUpload, upload
+from fedlas.client.orders import RecordFilter
 from fedlas.client.queries import HasId, id_of, names_of, path_part, query
 from fedlas.client.records.files import Calibrator
 from fedlas.client.records.page import Page
@@ -89,16 +89,10 @@ class Calibrators:
         self,
         *,
         limit: int | None = None,
-        after: str | None = None,
-        status: str | None = None,
-        name: str | None = None,
-        created_after: datetime | str | None = None,
-        created_before: datetime | str | None = None,
+        **which: Unpack[RecordFilter],
     ) -> Pages[Calibrator]:
         """All calibrators, newest first, at most `limit`; iterate over it."""
-        params = query(
-            after=after, status=status, name=name, created_after=created_after, created_before=created_before
-        )
+        params = query(**which)
         return Pages(self._transport, Page[Calibrator], _PATH, params, limit=limit, cursor=lambda item: item.id)
 
     def delete(self, calibrator: str | HasId) -> None:

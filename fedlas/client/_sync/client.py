@@ -28,7 +28,11 @@ from fedlas.client.queries import HasId, path_part, stored_id
 from fedlas.client.raw_response import KEPT, RawResponse
 from fedlas.client.records.files import Dataset, Model
 from fedlas.client.records.server import Server
+from fedlas.client.retrying import Retries
 from fedlas.client.waiting import in_thread
+
+#: The server says itself when the time is up, and that takes a moment.
+_ON_THE_WAY_S = 1.0
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -95,6 +99,7 @@ class Client:
         model: str | PathLike[str] | Model | Any,
         data: str | PathLike[str] | Dataset | Any,
         *,
+        example: Any = None,
         model_options: ModelOptions | None = None,
         dataset_options: DatasetOptions | None = None,
         wait: bool = True,
@@ -108,6 +113,8 @@ class Client:
         Args:
             model: a path, a `torch.nn.Module`, an estimator of scikit-learn; or a stored model or its id.
             data: a path, arrays, a frame, a `Dataset` or `DataLoader`; or a stored dataset or its id.
+            example: a batch of inputs, with which a module is exported; by default the first rows of `data`, which has
+                some where it is no file.
             model_options: keywords of `client.models.upload`, such as `class_names`.
             dataset_options: keywords of `client.datasets.upload`, such as `seen_by_model`.
             wait: until the job has ended.
@@ -124,7 +131,8 @@ class Client:
         notes: list[str] = []
         class_names: Sequence[str] | None = None
         if model_id is None:
-            example = None if is_path(model) else in_thread(example_of, data)
+            if example is None and not is_path(model):
+                example = in_thread(example_of, data)
             sent_model, file = self.models.send(model, example=example, on_upload=on_upload, **(model_options or {}))
             model_id, class_names, notes = sent_model.id, file.class_names, [*notes, *file.notes]
         if dataset_id is None:
@@ -163,7 +171,8 @@ class Client:
             params=body.params or None,
             content=body.content,
             headers=headers,
-            timeout=timeout,
+            timeout=None if timeout is None else timeout + _ON_THE_WAY_S,
+            retries=Retries.WHERE_IT_HELPS if timeout is None else Retries.NOT_FOR_SILENCE,
         )
         return self._transport.made(response, Predictions.of)
 

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import datetime
 from os import PathLike
 from typing import Any, Unpack
 
@@ -14,7 +13,7 @@ from fedlas.client._sync.sending import sending_dataset
 from fedlas.client._sync.transport import Transport
 from fedlas.client._sync.uploads import OnUpload, upload
 from fedlas.client.conversions import Sendable
-from fedlas.client.orders import DatasetOptions
+from fedlas.client.orders import DatasetOptions, RecordFilter
 from fedlas.client.queries import given, path_part, query
 from fedlas.client.records.files import Dataset
 from fedlas.client.records.page import Page
@@ -83,16 +82,10 @@ class Datasets:
         self,
         *,
         limit: int | None = None,
-        after: str | None = None,
-        status: str | None = None,
-        name: str | None = None,
-        created_after: datetime | str | None = None,
-        created_before: datetime | str | None = None,
+        **which: Unpack[RecordFilter],
     ) -> Pages[Dataset]:
         """All datasets, newest first, at most `limit`; iterate over it."""
-        params = query(
-            after=after, status=status, name=name, created_after=created_after, created_before=created_before
-        )
+        params = query(**which)
         return Pages(self._transport, Page[Dataset], _PATH, params, limit=limit, cursor=lambda item: item.id)
 
     def delete(self, dataset: str | Dataset) -> None:

@@ -8,6 +8,7 @@ from fedlas.client._sync.transport import Transport
 from fedlas.client.queries import HasId, path_part
 from fedlas.client.records.page import Page
 from fedlas.client.records.runs import Delivery
+from fedlas.client.retrying import Retries
 
 
 class Deliveries:
@@ -24,4 +25,4 @@ class Deliveries:
     def resend(self, job: str | HasId, delivery: str | HasId) -> Delivery:
         """Send a message once more, now; its `webhook-id` stays the same."""
         path = f"/v1/jobs/{path_part(job)}/deliveries/{path_part(delivery)}/resend"
-        return self._transport.read(Delivery, "POST", path)
+        return self._transport.read(Delivery, "POST", path, retries=Retries.NONE)

@@ -10,7 +10,7 @@ import httpx
 
 from fedlas.client import problems
 from fedlas.client._sync.transport import Params, Transport
-from fedlas.client.errors import DigestMismatch, Overloaded, ServerError
+from fedlas.client.errors import DigestMismatch
 from fedlas.client.local_files import Target, receiving
 from fedlas.client.retrying import backoff
 from fedlas.client.waiting import in_thread, sleep
@@ -41,12 +41,10 @@ def download(
             try:
                 _receive(transport, route, params, target, told)
                 break
-            except (httpx.TransportError, Overloaded, ServerError) as error:
+            except httpx.TransportError as error:
                 losses = 0 if target.size > before else losses + 1
-                if losses > transport.max_retries:
-                    if isinstance(error, httpx.TransportError):
-                        raise problems.unreachable(error, transport.configuration.url, None) from None
-                    raise
+                if losses > transport.most_retries(error):
+                    raise problems.unreachable(error, transport.configuration.url, None) from None
                 sleep(backoff(losses))
         _check(target)
         in_thread(target.keep)

@@ -8,10 +8,11 @@ from collections.abc import Iterator
 
 import httpx
 
+from fedlas.client import problems
 from fedlas.client._sync.final import FINAL
 from fedlas.client._sync.pages import Pages
 from fedlas.client._sync.transport import Transport
-from fedlas.client.errors import Overloaded, ServerError, WaitTimeout
+from fedlas.client.errors import Overloaded, ServerError, ServerUnreachable, WaitTimeout
 from fedlas.client.records.events import Event
 from fedlas.client.records.page import Page
 from fedlas.client.records.runs import JobRecord
@@ -30,34 +31,46 @@ def events_of(transport: Transport, job_path: str, *, after: int, deadline: floa
     """Events after number `after`, oldest first, until the job has ended; raises WaitTimeout."""
     known, empty = after, 0
     while empty < _MOST_EMPTY_STREAMS:
-        begun = known
+        before, renewed = known, False
+        silence = _silence(deadline)
+        headers = {"Accept": "text/event-stream", "Last-Event-ID": str(known)}
         try:
-            headers = {"Accept": "text/event-stream", "Last-Event-ID": str(known)}
-            timeout = _SILENCE_S if deadline is None else max(0.1, min(_SILENCE_S, deadline - time.monotonic()))
-            with transport.stream(f"{job_path}/events", headers=headers, timeout=timeout) as response:
+            with transport.stream(f"{job_path}/events", headers=headers, timeout=silence) as response:
                 if response.status_code == 204:
                     return  # it has ended, and all is known
                 if "text/event-stream" not in response.headers.get("content-type", ""):
                     break
                 reader = EventReader()
-                for line in response.iter_lines():
-                    event = reader.feed(line)
-                    if event is not None and event.id > known:
-                        known = event.id
-                        yield event
-                    _check(deadline)
-        except (httpx.TransportError, Overloaded, ServerError):
-            _check(deadline)
-        empty = empty + 1 if known == begun else 0
+                for text in response.iter_text():
+                    for event in _read(transport, response, reader, text):
+                        if event.id > known:
+                            known = event.id
+                            yield event
+                    renewed = _silence(deadline) < silence - 1  # else it would be waited for too long
+                    if renewed:
+                        break
+        except httpx.TransportError:
+            _silence(deadline)
+        except (ServerUnreachable, Overloaded, ServerError):
+            break  # perhaps only streams do not come through
+        empty = 0 if known > before or renewed else empty + 1
         if empty:
             sleep(backoff(empty - 1))
     for event in _polled(transport, job_path, known, deadline):
         yield event
 
 
+def _read(transport: Transport, response: httpx.Response, reader: EventReader, text: str) -> list[Event]:
+    try:
+        return reader.feed(text)
+    except ValueError:
+        found = f"{problems.describe(response)}, in which an event is not as expected"
+        raise transport.mismatch(found, response) from None
+
+
 def _polled(transport: Transport, job_path: str, known: int, deadline: float | None) -> Iterator[Event]:
     while True:
-        _check(deadline)
+        _silence(deadline)
         job = transport.read(JobRecord, "GET", job_path, params={"wait": _POLL_S})  # before its events
         new: list[Event] = []
         pages = Pages(transport, Page[Event], f"{job_path}/events", {}, limit=None, cursor=lambda event: event.id)
@@ -72,6 +85,9 @@ def _polled(transport: Transport, job_path: str, known: int, deadline: float | N
             return
 
 
-def _check(deadline: float | None) -> None:
-    if deadline is not None and time.monotonic() >= deadline:
+def _silence(deadline: float | None) -> float:
+    """How long a stream may say nothing; raises WaitTimeout where no time is left."""
+    left = _SILENCE_S if deadline is None else deadline - time.monotonic()
+    if left <= 0:
         raise WaitTimeout("the job has not ended in the time that was given; it goes on")
+    return min(left, _SILENCE_S)

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping
-from datetime import datetime
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Unpack
@@ -20,7 +19,7 @@ from fedlas.client._sync.pages import Pages
 from fedlas.client._sync.reports import report_at
 from fedlas.client._sync.transport import Transport
 from fedlas.client.errors import Conflict, InvalidInput
-from fedlas.client.orders import JobOptions, job_order
+from fedlas.client.orders import JobOptions, RecordFilter, job_order
 from fedlas.client.queries import HasId, id_of, metadata_filter, path_part, query
 from fedlas.client.records.events import Event
 from fedlas.client.records.files import Dataset, Model
@@ -127,17 +126,11 @@ class Jobs:
         self,
         *,
         limit: int | None = None,
-        after: str | None = None,
-        status: str | None = None,
-        name: str | None = None,
         metadata: Mapping[str, str] | None = None,
-        created_after: datetime | str | None = None,
-        created_before: datetime | str | None = None,
+        **which: Unpack[RecordFilter],
     ) -> Pages[Job]:
         """All jobs, newest first, at most `limit`; iterate over it."""
-        params = query(
-            after=after, status=status, name=name, created_after=created_after, created_before=created_before
-        )
+        params = query(**which)
         return Pages(
             self._transport,
             Page[Job],

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-from datetime import datetime
 from os import PathLike
 from pathlib import Path
 from typing import Any, Unpack
@@ -15,7 +14,7 @@ from fedlas.client._sync.sending import sending_model
 from fedlas.client._sync.transport import Transport
 from fedlas.client._sync.uploads import OnUpload, upload
 from fedlas.client.conversions import Sendable
-from fedlas.client.orders import ModelOptions
+from fedlas.client.orders import ModelOptions, RecordFilter
 from fedlas.client.queries import given, id_of, names_of, path_part, query
 from fedlas.client.records.files import Model
 from fedlas.client.records.page import Page
@@ -78,16 +77,10 @@ class Models:
         self,
         *,
         limit: int | None = None,
-        after: str | None = None,
-        status: str | None = None,
-        name: str | None = None,
-        created_after: datetime | str | None = None,
-        created_before: datetime | str | None = None,
+        **which: Unpack[RecordFilter],
     ) -> Pages[Model]:
         """All models, newest first, at most `limit`; iterate over it."""
-        params = query(
-            after=after, status=status, name=name, created_after=created_after, created_before=created_before
-        )
+        params = query(**which)
         return Pages(self._transport, Page[Model], _PATH, params, limit=limit, cursor=lambda item: item.id)
 
     def delete(self, model: str | Model) -> None:

@@ -8,6 +8,7 @@ import secrets
 import ssl
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, TypeVar
 
 import httpx
@@ -15,9 +16,9 @@ import httpx
 import fedlas
 from fedlas.client import problems
 from fedlas.client.configuration import Configuration
-from fedlas.client.errors import ClientError, ConfigurationProblem
+from fedlas.client.errors import ClientError, ConfigurationProblem, ServerMismatch
 from fedlas.client.raw_response import KEPT
-from fedlas.client.retrying import backoff, delay_before_retry
+from fedlas.client.retrying import Retries, backoff, delay_before_retry
 from fedlas.client.waiting import sleep
 
 T = TypeVar("T")
@@ -61,15 +62,14 @@ class Transport:
         try:
             return problems.read(response, kind)
         except problems.Unreadable as error:
-            raise problems.mismatch(str(error), self._server_version(), response) from None
+            raise self.mismatch(str(error), response) from None
 
     def made(self, response: httpx.Response, make: Callable[[bytes], T]) -> T:
         """What is made of the answer's bytes, where that raises ValueError for others; raises ServerMismatch."""
         try:
             return make(response.content)
         except ValueError as error:
-            found = f"{problems.describe(response)}, which cannot be read ({error})"
-            raise problems.mismatch(found, self._server_version(), response) from None
+            raise self.mismatch(f"{problems.describe(response)}, which cannot be read ({error})", response) from None
 
     def request(
         self,
@@ -82,6 +82,7 @@ class Transport:
         headers: Mapping[str, str] | None = None,
         creates: bool = False,
         timeout: float | None = None,
+        retries: Retries = Retries.WHERE_IT_HELPS,
     ) -> httpx.Response:
         """The answer, which is a good one; raises an error of the family.
 
@@ -89,34 +90,13 @@ class Transport:
             creates: a record is made, and with a key of its own only one, however often the request is sent.
             timeout: of each try, in seconds, where it is not the client's.
         """
-        sent = dict(headers or ())
+        sent = {"X-Request-Id": secrets.token_hex(16), **(headers or {})}
         if creates:
             sent["Idempotency-Key"] = secrets.token_hex(16)
-        request_id = sent["X-Request-Id"] = secrets.token_hex(16)
-        retries = 0
-        while True:
-            request = self._build(
-                method, path, params=params, json=json, content=content, headers=sent, timeout=timeout
-            )
-            try:
-                response = self._send(request)
-            except httpx.TransportError as error:
-                if retries >= self.most_retries(error):
-                    raise problems.unreachable(error, self.configuration.url, request_id) from None
-                delay, reason = backoff(retries), str(error) or type(error).__name__
-            else:
-                if response.is_success:
-                    return self._kept(response)
-                if retries and method == "DELETE" and response.status_code == 404:
-                    return self._kept(response)  # the try whose answer was lost has deleted it
-                code = problems.code_of(response)
-                wait = delay_before_retry(response, code, retries, self.max_retries)
-                if wait is None:
-                    raise self.refusal(response)
-                delay, reason = wait, f"{response.status_code} {code}"
-            retries += 1
-            _LOG.info("%s %s: %s; try %d follows in %.1f s", method, path, reason, retries + 1, delay)
-            sleep(delay)
+        build = partial(
+            self._build, method, path, params=params, json=json, content=content, headers=sent, timeout=timeout
+        )
+        return self._answered(build, retries)
 
     def attempt(self, method: str, path: str, **given: Any) -> httpx.Response:
         """The answer to a single try, whatever it is; raises httpx.TransportError."""
@@ -126,27 +106,61 @@ class Transport:
     def stream(
         self, path: str, *, params: Params | None = None, headers: Mapping[str, str] | None = None, timeout: float
     ) -> Iterator[httpx.Response]:
-        """A good answer whose body is still to come, after a single try; raises httpx.TransportError, too."""
-        request = self._build("GET", path, params=params, headers=headers, timeout=timeout)
-        response = self._send(request, stream=True)
+        """A good answer whose body is still to come; reading that raises httpx.TransportError."""
+        sent = {"X-Request-Id": secrets.token_hex(16), **(headers or {})}
+        build = partial(self._build, "GET", path, params=params, headers=sent, timeout=timeout)
+        response = self._answered(build, Retries.WHERE_IT_HELPS, stream=True)
         try:
-            if not response.is_success:
-                response.read()
-                raise self.refusal(response)
-            yield self._kept(response)
+            yield response
         finally:
             response.close()
+
+    def _answered(
+        self, build: Callable[[], httpx.Request], allowed: Retries, *, stream: bool = False
+    ) -> httpx.Response:
+        """A good answer, after as many tries as it takes and as are allowed."""
+        retries = 0
+        while True:
+            request = build()
+            try:
+                response = self._send(request, stream=stream)
+                if stream and not response.is_success:
+                    response.read()
+            except httpx.TransportError as error:
+                if retries >= self.most_retries(error, allowed):
+                    request_id = request.headers.get("x-request-id")
+                    raise problems.unreachable(error, self.configuration.url, request_id) from None
+                delay, reason = backoff(retries), str(error) or type(error).__name__
+            else:
+                deleted_before = retries > 0 and request.method == "DELETE" and response.status_code == 404
+                if response.is_success or deleted_before:
+                    return self._kept(response)
+                most = 0 if allowed is Retries.NONE else self.max_retries
+                wait = delay_before_retry(response, problems.code_of(response), retries, most)
+                if wait is None:
+                    raise self.refusal(response)
+                delay, reason = wait, f"status {response.status_code}"
+            retries += 1
+            where = f"{request.method} {request.url.path}"
+            _LOG.info("%s: %s; try %d follows in %.1f s", where, reason, retries + 1, delay)
+            sleep(delay)
 
     def refusal(self, response: httpx.Response) -> ClientError:
         """The error that an answer is."""
         try:
             return problems.refusal(response)
         except problems.Unreadable as error:
-            return problems.mismatch(str(error), self._server_version(), response)
+            return self.mismatch(str(error), response)
 
-    def most_retries(self, error: httpx.TransportError) -> int:
+    def mismatch(self, found: str, response: httpx.Response) -> ServerMismatch:
+        """The error of an answer that this client cannot read; the server is asked for its version."""
+        return problems.mismatch(found, self._server_version(), response)
+
+    def most_retries(self, error: httpx.TransportError, allowed: Retries = Retries.WHERE_IT_HELPS) -> int:
         """How often to come again after this error."""
         if isinstance(error, httpx.UnsupportedProtocol | httpx.LocalProtocolError | httpx.ProxyError):
+            return 0
+        if allowed is Retries.NONE or (allowed is Retries.NOT_FOR_SILENCE and isinstance(error, httpx.ReadTimeout)):
             return 0
         if isinstance(error, httpx.ConnectError | httpx.ConnectTimeout) and not self._met:
             return min(_MOST_FIRST_RETRIES, self.max_retries)
@@ -180,7 +194,10 @@ class Transport:
             raise ConfigurationProblem("bad_url", f"{self.configuration.url}{path}: {error}") from None
 
     def _send(self, request: httpx.Request, *, stream: bool = False) -> httpx.Response:
-        response = self._http.send(request, stream=stream)
+        try:
+            response = self._http.send(request, stream=stream)
+        except (httpx.DecodingError, httpx.TooManyRedirects) as error:
+            raise ServerMismatch(f"{request.method} {request.url.path} has an answer that is broken: {error}") from None
         self._met = True
         return response
 
@@ -195,7 +212,7 @@ class Transport:
             response = self.attempt("GET", "/openapi.json", timeout=_CONNECT_S)
             info = response.json()["info"]
             return str(info["version"]) if "fedlas" in str(info["title"]).lower() else None
-        except (httpx.HTTPError, ValueError, KeyError, TypeError):
+        except (httpx.HTTPError, ClientError, ValueError, KeyError, TypeError):
             return None
 
 

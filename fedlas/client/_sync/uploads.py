@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import TypeVar
 
@@ -11,7 +12,7 @@ import httpx
 
 from fedlas.client import problems
 from fedlas.client._sync.transport import Params, Transport
-from fedlas.client.errors import DigestMismatch, ServerMismatch
+from fedlas.client.errors import ClientError, DigestMismatch, ServerMismatch
 from fedlas.client.local_files import Source
 from fedlas.client.records.files import Calibrator, Dataset, Model, Upload
 from fedlas.client.retrying import backoff, retry_after
@@ -58,7 +59,8 @@ def upload(
                 kind, "POST", route, params={**params, "upload_id": upload_id}, creates=True, timeout=_CREATION_S
             )
         if record.sha256 != source.sha256:
-            transport.request("DELETE", f"{route}/{record.id}")
+            with suppress(ClientError):  # what matters is said below
+                transport.request("DELETE", f"{route}/{record.id}")
             message = f"{path} arrived otherwise than it was sent, or changed meanwhile; send it again"
             raise DigestMismatch(message)
         return record
@@ -91,7 +93,7 @@ def _send(transport: Transport, source: Source, told: OnUpload) -> str:
         if delay is not None:
             losses += 1
             sleep(delay)
-            offset = _offset_of(transport.request("HEAD", path))
+            offset = (transport.read(Upload, "GET", path)).offset
         if offset > furthest:
             furthest, losses = offset, 0
     told(source.size, source.size)

@@ -7,24 +7,7 @@ from typing import Literal
 from pydantic import JsonValue
 
 from fedlas.client.records.base import Document
-from fedlas.client.records.figures import (
-    BinarySection,
-    ByModel,
-    CalibrationTest,
-    ClassTable,
-    ConfidenceSummary,
-    ConfidentSection,
-    DecisionTable,
-    Diagnostics,
-    Differences,
-    Estimates,
-    PriorsSection,
-    Reliability,
-    RiskCoverage,
-    SliceTable,
-    Subject,
-    WorstParts,
-)
+from fedlas.client.records.figures import ByModel, Differences, Estimates
 from fedlas.client.records.judgement import (
     AddedParts,
     CandidateSummary,
@@ -36,6 +19,21 @@ from fedlas.client.records.judgement import (
     WrittenFile,
 )
 from fedlas.client.records.parts import Notice
+from fedlas.client.records.sections import (
+    BinarySection,
+    CalibrationTest,
+    ClassTable,
+    ConfidenceSummary,
+    ConfidentSection,
+    DecisionTable,
+    Diagnostics,
+    PriorsSection,
+    Reliability,
+    RiskCoverage,
+    SliceTable,
+    Subject,
+    WorstParts,
+)
 
 
 class ReportDocument(Document):

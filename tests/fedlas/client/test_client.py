@@ -89,9 +89,9 @@ def test_a_download_is_the_file(client: Client, job: Job, tmp_path: Path) -> Non
 
 
 def test_events_go_on_after_a_cut(service: Service, job: Job) -> None:
-    """Cut in the middle of the stream, or always before its first event, every event still comes once and in order."""
+    """Cut in the middle of the stream, or whenever it begins, every event still comes once and in order."""
     expected = [event.id for event in job.events()]
-    with cable_to(service.client.base_url.port or 0) as cable, Client(cable.url) as client:
+    with cable_to(service.client.base_url.port or 0) as cable, Client(cable.url, max_retries=2) as client:
         cable.cut("GET .*/events", received=900)
         assert [event.id for event in client.jobs.events(job.id)] == expected
         first, again, _ = (head for head in cable.requests if "/events" in head)

@@ -74,6 +74,23 @@ def test_a_lost_announcement_is_made_once(client: Client, cable: Cable, large: P
     assert [found.id for found in client.models.list(name="cut-announcement")] == [record.id]
 
 
+def test_a_download_from_nowhere_is_soon_said(cable: Cable, tmp_path: Path) -> None:
+    """Where no connection was ever made there is no long patience, and no file."""
+    cable.cut("GET", received=0, times=100)
+    with Client(cable.url, max_retries=1) as client, pytest.raises(errors.ServerUnreachable):
+        client.models.download("mdl_1", tmp_path / "m.onnx")
+    assert len(cable.requests) == 2
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_message_is_not_sent_twice(client: Client, cable: Cable) -> None:
+    """A resend has no key: after a lost connection it is for its owner to say whether it is to be tried again."""
+    cable.cut("POST", received=0)
+    with pytest.raises(errors.ServerUnreachable):
+        client.jobs.deliveries.resend("job_1", "dlv_1")
+    assert len(cable.requests) == 1
+
+
 def test_a_small_file_is_kept_once(client: Client, cable: Cable, tmp_path: Path) -> None:
     """Cut in the middle of the body, and in the answer: one record, under one key, with the right digest."""
     path = tmp_path / "small.csv"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import resource
+import socket
 import subprocess
 import sys
 import threading
@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 
 import fedlas
@@ -56,7 +57,7 @@ def answering(*answers: tuple[int, dict[str, str], bytes]) -> Iterator[tuple[str
             self.end_headers()
             self.wfile.write(body)
 
-        do_GET = do_POST = do_PUT = _answer  # noqa: N815  # names of http.server
+        do_GET = do_POST = do_PUT = do_PATCH = _answer  # noqa: N815  # names of http.server
 
         def log_message(self, *_: object) -> None:
             """Not into the test's output."""
@@ -155,6 +156,42 @@ def test_what_passes_is_tried_again() -> None:
             assert len(asked) == tries, answer
 
 
+def test_a_server_that_says_nothing() -> None:
+    """Where the caller gave the answer a time, a silent server is asked once; nobody waits for three."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        where = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        with Client(where) as client, pytest.raises(errors.ServerUnreachable, match="did not answer in time"):
+            client.predict("digits", [[1.0]], timeout=0.1)
+        silent.setblocking(False)
+        silent.accept()[0].close()
+        with pytest.raises(BlockingIOError):
+            silent.accept()
+
+
+def test_an_event_that_cannot_be_read_is_said() -> None:
+    """Both versions are named, as with any other answer."""
+    stream = {"content-type": "text/event-stream"}
+    sentence = r"an event is not as expected: the server is version 9\.9\.9"
+    for data in (b"data: {\n\n", b"data: {}\n\n"):
+        with answering((200, stream, data), (200, JSON, OPENAPI)) as (where, _), Client(where) as client:
+            events = client.jobs.events("job_1")
+            with pytest.raises(errors.ServerMismatch, match=sentence):
+                list(events)
+
+
+def test_uploads_that_are_gone_are_said(tmp_path: Path) -> None:
+    """The server's own word, where it has forgotten an upload after the connection was lost."""
+    (tmp_path / "large.bin").write_bytes(bytes(9_000_000))
+    record = b'{"id": "upl_1", "bytes": 9000000, "offset": 0, "created_at": "2026-05-04T10:00:00Z",'
+    record += b' "expires_at": "2026-05-05T10:00:00Z"}'
+    busy = (409, {**PROBLEM, "retry-after": "0"}, b'{"code": "upload_busy", "detail": "wait"}')
+    gone = (404, PROBLEM, b'{"code": "unknown_upload", "detail": "there is no upload upl_1"}')
+    with answering((201, JSON, record), busy, gone) as (where, _), Client(where) as client:
+        path = tmp_path / "large.bin"
+        with pytest.raises(errors.NotFound, match="there is no upload upl_1"):
+            client.datasets.upload(path)
+
+
 def test_what_is_wrong_has_a_field(client: Client) -> None:
     """The server's code, sentence and fields come through."""
     with pytest.raises(errors.InvalidRequest) as caught:
@@ -192,6 +229,7 @@ def test_local_files_are_looked_at_first(client: Client, tmp_path: Path) -> None
         ([], "inputs have no rows"),
         ({"x": []}, "inputs have no rows"),
         ("a sentence", "inputs are of type str; needed are rows"),
+        (pd.DataFrame({"a": [1.0, float("inf")]}), "inputs hold infinity"),
         (3, "inputs are of type int; needed are rows"),
         (np.float64(3), "inputs are the single value 3.0"),
         ([[float("inf")]], "inputs hold infinity"),
@@ -219,7 +257,6 @@ except errors.FileProblem as error:
 
 def test_a_full_disk_leaves_nothing_behind(client: Client, url: str, tmp_path: Path) -> None:
     """What the disk refuses is told with the path, and no half file stays."""
-    assert resource.RLIMIT_FSIZE
     (tmp_path / "m.bin").write_bytes(bytes(100_000))
     model = client.models.upload(tmp_path / "m.bin", wait=False)
     target = tmp_path / "out" / "m.onnx"

@@ -14,6 +14,8 @@ from sklearn.linear_model import LogisticRegression
 from torch import nn
 
 from fedlas.client import Client
+from fedlas.client.inputs import body_of
+from fedlas.errors import ConversionError
 from tests.helpers import backends
 from tests.helpers import uploads as made
 from tests.helpers.live_api import live
@@ -42,6 +44,21 @@ def test_a_module_is_exported_as_it_is(silent: Client, tmp_path: Path) -> None:
     session = ort.InferenceSession(silent.models.download(model, tmp_path / "m.onnx"))
     outputs = session.run(None, {session.get_inputs()[0].name: rows[:7]})[0]
     np.testing.assert_allclose(outputs, network(torch.from_numpy(rows[:7])).detach(), atol=1e-5)
+
+
+def test_a_module_can_be_sent_with_a_file(silent: Client, files: Path) -> None:
+    """Of rows in a file nothing is known here: `example` says what goes in."""
+    network = nn.Sequential(nn.Linear(64, 10))
+    job = silent.calibrate(network, files / "digits.npz", example=torch.zeros(2, 64, requires_grad=True), wait=False)
+    assert silent.datasets.get(job.dataset_id).name == "digits"
+    with pytest.raises(ConversionError, match="example"):
+        silent.calibrate(network, files / "digits.npz", wait=False)
+
+
+def test_tensors_are_inputs() -> None:
+    """A tensor that is still part of a graph goes out as its numbers."""
+    rows = torch.ones(1, 2, requires_grad=True)
+    assert body_of(rows, {}).content == body_of(np.ones((1, 2), np.float32), {}).content
 
 
 def test_stored_records_are_not_sent_again(silent: Client, tmp_path: Path) -> None:
