@@ -9,7 +9,8 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import TypeVar
 
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
+from pydantic_core import to_json
 
 from service.registry import contract, tables
 from service.registry.repositories.records import KEPT
@@ -43,7 +44,10 @@ def job_record(row: tables.Job, work: tables.Work) -> contract.JobRecord:
 def event_json(row: tables.Event) -> str:
     """The public record of what happened to a job, as JSON; its data has exactly the fields that were stored."""
     content = {"id": row.number, "type": row.type, "at": row.at, "data": row.data}
-    return contract.EventRecord.model_validate(content).model_dump_json(exclude_unset=True)
+    try:
+        return contract.EventRecord.model_validate(content).model_dump_json(exclude_unset=True)
+    except ValidationError:  # another release wrote it
+        return to_json(content).decode()
 
 
 def delivery_record(row: tables.Delivery, work: tables.Work) -> contract.DeliveryRecord:

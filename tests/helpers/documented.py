@@ -14,7 +14,7 @@ Json = dict[str, Any]
 
 SNAPSHOT = Path(__file__).parents[2] / "openapi" / "openapi.json"
 #: The transport refuses these before any operation is known; the introduction of the document names them.
-_OF_ANY_PATH = {405, 408, 414, 417, 431, 505}
+_OF_ANY_PATH = {405, 408, 417, 505}
 
 
 @cache

@@ -15,6 +15,9 @@ from pydantic.json_schema import JsonSchemaMode, models_json_schema
 
 from service.api.access import is_open
 from service.api.document.declarations import CODES, CODES_AT, header_references
+from service.api.document.field_texts import BY_NAME, PARAMETERS
+from service.api.document.record_texts import RECORD_TEXTS
+from service.api.document.report_texts import REPORT_TEXTS
 from service.api.document.texts import DESCRIPTION, HEADERS, SECURITY_SCHEME, SERVERS, TAGS
 from service.api.error_codes import ERROR_CODES
 from service.api.oip_schemas import OipError
@@ -28,13 +31,16 @@ _METHODS = frozenset({"get", "put", "post", "patch", "delete"})
 _BEARER = "bearer"
 #: What any request can be answered, what one can that is not open to all, one that changes something, and one with
 #: a body that is JSON, asked for or not.
-_ALWAYS = ("malformed_request", "unknown_host", "internal_error", "too_many_connections")
+_ALWAYS = (
+    *("malformed_request", "uri_too_long", "unknown_host", "headers_too_large", "internal_error"),
+    "too_many_connections",
+)
 _CLOSED = ("unauthorized", "database_unavailable")
 _CHANGING = ("foreign_origin",)
 _BODY = ("unsupported_media_type", "too_large", "too_many_values", "body_stalled", "invalid_json", "invalid_text")
 #: Answers that many operations have just so, by status; the document holds each once.
 _SHARED: set[tuple[int, tuple[str, ...]]] = {
-    (ERROR_CODES[code].status, (code,)) for code in (*_ALWAYS[:3], "unauthorized", "foreign_origin")
+    (ERROR_CODES[code].status, (code,)) for code in (*_ALWAYS[:-1], "unauthorized", "foreign_origin")
 }
 _SHARED.add((503, ("too_many_connections", "database_unavailable")))
 
@@ -75,6 +81,7 @@ def build(app: FastAPI, routes: Sequence[ServingRoute]) -> Json:
     schemas |= _schemas([Problem, OipError, *_models(route.response for route in routes)], "serialization")
     document["components"] |= {"headers": HEADERS, "securitySchemes": {_BEARER: SECURITY_SCHEME}}
     document["security"] = [{_BEARER: []}, {}]
+    _describe(schemas)
     shared: Json = {}
     for path, method, operation in operations(document):
         _complete(path, method, operation, shared)
@@ -90,10 +97,23 @@ def operations(document: Json) -> Iterator[tuple[str, str, Json]]:
                 yield path, method, operation
 
 
+def _describe(schemas: Json) -> None:
+    """Add descriptions to fields that have none; a test finds those that remain."""
+    for name, schema in schemas.items():
+        texts = RECORD_TEXTS.get(name, {}) | REPORT_TEXTS.get(name, {})
+        for key, field in schema.get("properties", {}).items():
+            text = texts.get(key, BY_NAME.get(key))
+            if text is not None:
+                field.setdefault("description", text)
+
+
 def _complete(path: str, method: str, operation: Json, shared: Json) -> None:
     """Add the errors, and the headers of all answers."""
     if is_open(path):
         operation["security"] = []
+    for parameter in operation.get("parameters", ()):
+        if parameter["name"] in PARAMETERS:
+            parameter.setdefault("description", PARAMETERS[parameter["name"]])
     responses = {status: found for status, found in operation["responses"].items() if status != "4XX"}
     operation["responses"] = responses
     by_status: dict[int, list[str]] = defaultdict(list)

@@ -18,7 +18,7 @@ report that says what was shown on test rows.
 - **Long poll**: `?wait=SECONDS` (0 to 60) answers as soon as a record has reached its end.
 - **Retries**: every POST that creates takes an `Idempotency-Key`. `Retry-After` says when to come again.
 - **Errors** are RFC 9457 `application/problem+json` with a stable `code`; each operation lists its codes. Beside those,
-  a request that is no sound HTTP is refused with 408, 414, 417, 431 or 505, and a method that a path does not know
+  a request that is no sound HTTP is refused with 408, 417 or 505, and a method that a path does not know
   with 405. Under `/v2` they are `{"error": "…"}`, as the Open Inference Protocol wants it.
 - `HEAD` works wherever `GET` does. Unknown fields and query parameters are errors under `/v1`.
 """

@@ -1,5 +1,6 @@
 """The HTTP contract: requests, records, statuses and queues, shared by the service and the worker."""
 
+from service.registry.contract.events import EventRecord
 from service.registry.contract.queues import ANY_DEVICE, GPU_ONLY, PLAN, QUEUES, WAKE_UP, WORK_KINDS
 from service.registry.contract.records import (
     FINAL,
@@ -8,7 +9,6 @@ from service.registry.contract.records import (
     DatasetRecord,
     DeliveryAttempt,
     DeliveryRecord,
-    EventRecord,
     JobRecord,
     ModelRecord,
     NameRecord,

@@ -20,7 +20,6 @@ from service.registry.documents import (
     ClassPriors,
     DatasetRoles,
     DecisionThresholds,
-    EventData,
     FeatureSpec,
     FittedOn,
     GuaranteesSummary,
@@ -193,19 +192,6 @@ class JobRecord(RunRecord):
     plan: Plan | None = Field(None, description="What a dry run found.")
     history: list[StatusChange]
     metadata: dict[str, str]
-
-
-class EventRecord(BaseModel):
-    """One line of what happened to a job; ids grow by one within it."""
-
-    id: int
-    type: Literal["status", "stage", "progress", "warning", "candidate", "attempt", "publication"] = Field(
-        description="`warning`: something looks wrong with model or dataset; `attempt`: a process or worker was lost "
-        "or handed the job back, and the job continues; "
-        "`publication`: the model is a version of `publish_as` now, or the reason why it is none."
-    )
-    at: datetime
-    data: EventData
 
 
 class DeliveryAttempt(BaseModel):

@@ -13,7 +13,7 @@ from service.registry.documents.dataset_profile import (
     SplitCounts,
     SplitShares,
 )
-from service.registry.documents.events import CandidateEnded, EventData, Progress, Publication, Stage
+from service.registry.documents.events import CandidateEnded, Progress, Publication, Stage
 from service.registry.documents.model_profile import (
     ClassPriors,
     DecisionThresholds,
@@ -39,7 +39,6 @@ __all__ = [
     "DatasetRoles",
     "DecisionThresholds",
     "Document",
-    "EventData",
     "FeatureSpec",
     "FittedOn",
     "GateVerdict",

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
-
-from pydantic import Field, JsonValue
+from typing import Literal
 
 from service.registry.documents.base import Document
-from service.registry.documents.notice import Notice
 
 Stage = Literal["inspecting", "evaluating", "training", "calibrating", "exporting", "publishing"]
 
@@ -58,17 +55,3 @@ class Publication(Document):
     name: str
     version: int | None = None
     reason: str | None = None
-
-
-#: In this order; what no current version writes is shown as it is stored.
-EventData = Annotated[
-    StatusChanged
-    | StageChanged
-    | CandidateEnded
-    | AttemptEnded
-    | Publication
-    | Notice
-    | Progress
-    | dict[str, JsonValue],
-    Field(union_mode="left_to_right"),
-]
