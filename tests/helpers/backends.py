@@ -9,10 +9,12 @@ from __future__ import annotations
 import atexit
 import itertools
 import os
+import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from functools import cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from service.registry.database import open_engine
@@ -35,11 +37,14 @@ def chosen() -> str:
 def place(data_dir: Path, *, migrated: bool = True) -> Iterator[dict[str, Any]]:
     """Keyword arguments of any settings object, for records, messages and files of one test alone.
 
-    They hold whatever the environment says. With `migrated=False` a PostgreSQL database has no tables yet (an SQLite
-    file never has). What lies outside `data_dir` is gone after the block.
+    They hold whatever the environment says. With `migrated=False` the database has no tables yet. What lies outside
+    `data_dir` is gone after the block.
     """
     nothing = {"data_dir": data_dir, "database_url": None, "broker_url": None, "artifacts": None}
     if chosen() == "embedded":
+        if migrated:
+            data_dir.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(_migrated_file(), data_dir / "registry.sqlite")
         yield nothing
         return
     servers = _servers()
@@ -92,9 +97,18 @@ _stack = ExitStack()
 
 
 @cache
+def _migrated_file() -> Path:
+    """An SQLite file with all tables: to copy it takes a fifth of the time of migrating."""
+    folder = Path(_stack.enter_context(TemporaryDirectory(prefix="fedlas-template-")))
+    engine = open_engine(f"sqlite:///{folder / 'registry.sqlite'}")
+    migrate(engine)
+    engine.dispose()
+    return folder / "registry.sqlite"
+
+
+@cache
 def _servers() -> _Servers:
     """Started when the first test asks."""
-    atexit.register(close)
     return _Servers(_stack)
 
 
@@ -102,3 +116,7 @@ def close() -> None:
     """Stop what was started, at the end of the tests; without a call, Python's exit does."""
     _stack.close()
     _servers.cache_clear()
+    _migrated_file.cache_clear()
+
+
+atexit.register(close)
