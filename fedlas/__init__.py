@@ -12,7 +12,16 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from fedlas import calibration as calibration
     from fedlas import calibrators, importers, losses, metrics
+    from fedlas import conversion as conversion
+    from fedlas import export as export
+    from fedlas import gate as gate
+    from fedlas import guarantees as guarantees
+    from fedlas import race as race
+    from fedlas import report as report
+    from fedlas import sklearn as sklearn
+    from fedlas import training as training
     from fedlas.calibration.in_memory import calibrate
     from fedlas.classifier import Classifier
     from fedlas.losses import (
