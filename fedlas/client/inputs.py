@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from fedlas.client.arrays import numpy_or_none
 from fedlas.client.errors import FileProblem, InvalidInput
-from fedlas.client.queries import query
+from fedlas.client.queries import body_of_order, given, query
 
 _INFINITY = "inputs hold infinity, which no model is asked about"
 
@@ -64,8 +64,7 @@ def _array_body(inputs: Any, options: Mapping[str, Any]) -> Body:
 
 
 def _json_body(inputs: bytes, options: Mapping[str, Any]) -> Body:
-    given = {name: value for name, value in options.items() if value is not None}
-    rest = _dumped(given)[1:-1]
+    rest = body_of_order(given(options))[1:-1]
     content = b'{"inputs":' + inputs + (b"," + rest if rest else b"") + b"}"
     return Body(content, "application/json", {})
 

@@ -71,7 +71,11 @@ class Target:
     """
 
     def __init__(self, path: Path) -> None:
-        self.path = path
+        self.path = path.resolve()  # what a link points to, and not the link, is written
+        if self.path.exists() and not self.path.is_file():
+            what = "a folder" if self.path.is_dir() else "a device or a pipe"
+            raise FileProblem("not_a_file", f"{path} is {what}, needed is a file")
+        path = self.path
         self._temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
         self._file = self._temporary.open("xb")
         self._digest = hashlib.sha256()

@@ -22,6 +22,8 @@ _KINDS: dict[int, type[errors.Refused]] = {
     421: errors.NotPermitted,
     429: errors.Overloaded,
 }
+#: What stands before the service answers for it while it is away.
+_OF_GATEWAYS = frozenset({502, 503, 504})
 #: What a server says of a path that it does not have; records that are not there have codes of their own.
 _NO_SUCH_ROUTE = frozenset({"not_found", "method_not_allowed"})
 
@@ -41,11 +43,10 @@ def refusal(response: httpx.Response) -> errors.Refused:
     problem = _problem(response)
     status, request_id = response.status_code, response.headers.get("x-request-id")
     if problem is None or problem.get("code") in _NO_SUCH_ROUTE:
-        if (status in _KINDS and status != 404) or status >= 500:
-            detail = f"the server answers {status} {response.reason_phrase}"
-        else:
+        no_such_route = problem is not None or status == 404
+        if no_such_route or (status not in _OF_GATEWAYS and not request_id):
             raise Unreadable(describe(response))
-        problem = {"code": f"http_{status}", "detail": detail}
+        problem = {"code": f"http_{status}", "detail": f"the server answers {status} {response.reason_phrase}"}
     kind = _KINDS.get(status, errors.ServerError if status >= 500 else errors.InvalidRequest)
     fields = [errors.FieldError(str(item.get("field", "")), str(item.get("message", ""))) for item in _items(problem)]
     detail = str(problem.get("detail") or response.reason_phrase)

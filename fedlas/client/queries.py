@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Protocol
+from urllib.parse import quote
+
+from fedlas.client.errors import InvalidInput
 
 
 class HasId(Protocol):
@@ -23,10 +27,11 @@ def id_of(record: str | HasId) -> str:
 
 
 def path_part(record: str | HasId) -> str:
-    """The same, quoted for a path."""
-    from urllib.parse import quote
-
-    return quote(id_of(record), safe="")
+    """The same, quoted for a path; an empty one would name the whole list."""
+    found = id_of(record)
+    if not found:
+        raise InvalidInput("empty_id", "the id or name is empty")
+    return quote(found, safe="")
 
 
 def query(**given: Any) -> dict[str, str | int | float]:
@@ -74,3 +79,31 @@ def names_of(names: Sequence[str] | None) -> list[str] | None:
     if names is None:
         return None
     return [part.strip() for part in names.split(",")] if isinstance(names, str) else list(names)
+
+
+def body_of_order(value: Any) -> bytes:
+    """A body of JSON; raises InvalidInput for what JSON has no word for, with its field."""
+    try:
+        return json.dumps(value, allow_nan=False, separators=(",", ":")).encode()
+    except (TypeError, ValueError):
+        field, found = next(_unwritable(value, ""), ("body", value))
+        error = InvalidInput(
+            "not_json", f"{field}: found {found!r:.80}; needed is a finite number, a text, or a list of them"
+        )
+        error.field = field
+        raise error from None
+
+
+def _unwritable(value: Any, field: str) -> Iterator[tuple[str, Any]]:
+    """What of it cannot be written, and where."""
+    if isinstance(value, Mapping):
+        for name, part in value.items():
+            yield from _unwritable(part, f"{field}.{name}" if field else str(name))
+    elif isinstance(value, list | tuple):
+        for index, part in enumerate(value):
+            yield from _unwritable(part, f"{field}.{index}")
+    elif isinstance(value, float):
+        if not math.isfinite(value):
+            yield field, value
+    elif not isinstance(value, str | int | None):
+        yield field, value

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from urllib.parse import quote
 
 from fedlas.client._async.pages import AsyncPages
 from fedlas.client._async.transport import AsyncTransport
+from fedlas.client.queries import path_part
 from fedlas.client.records.files import Model, Name
 from fedlas.client.records.page import Page
 
@@ -46,4 +46,4 @@ class AsyncNames:
 
 
 def _path(name: str) -> str:
-    return f"{_PATH}/{quote(name, safe='')}"
+    return f"{_PATH}/{path_part(name)}"

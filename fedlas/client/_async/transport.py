@@ -16,6 +16,7 @@ import fedlas
 from fedlas.client import problems
 from fedlas.client.configuration import Configuration
 from fedlas.client.errors import ClientError, ConfigurationProblem, ServerMismatch
+from fedlas.client.queries import body_of_order
 from fedlas.client.raw_response import KEPT
 from fedlas.client.retrying import Retries, backoff, delay_before_retry
 from fedlas.client.waiting import async_sleep
@@ -96,9 +97,9 @@ class AsyncTransport:
         sent = {"X-Request-Id": secrets.token_hex(16), **(headers or {})}
         if creates:
             sent["Idempotency-Key"] = secrets.token_hex(16)
-        build = partial(
-            self._build, method, path, params=params, json=json, content=content, headers=sent, timeout=timeout
-        )
+        if json is not None:
+            content, sent["Content-Type"] = body_of_order(json), "application/json"
+        build = partial(self._build, method, path, params=params, content=content, headers=sent, timeout=timeout)
         return await self._answered(build, retries)
 
     async def attempt(self, method: str, path: str, **given: Any) -> httpx.Response:
@@ -177,7 +178,6 @@ class AsyncTransport:
         path: str,
         *,
         params: Params | None = None,
-        json: Any = None,
         content: bytes | AsyncIterator[bytes] | None = None,
         headers: Mapping[str, str] | None = None,
         timeout: float | None = None,
@@ -188,7 +188,6 @@ class AsyncTransport:
                 method,
                 f"{self.configuration.url}{path}",
                 params=params,
-                json=json,
                 content=content,
                 headers=headers,
                 timeout=limit,

@@ -4,10 +4,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from urllib.parse import quote
 
 from fedlas.client._sync.pages import Pages
 from fedlas.client._sync.transport import Transport
+from fedlas.client.queries import path_part
 from fedlas.client.records.files import Model, Name
 from fedlas.client.records.page import Page
 
@@ -47,4 +47,4 @@ class Names:
 
 
 def _path(name: str) -> str:
-    return f"{_PATH}/{quote(name, safe='')}"
+    return f"{_PATH}/{path_part(name)}"

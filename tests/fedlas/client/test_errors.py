@@ -107,6 +107,8 @@ def test_another_server_is_there() -> None:
         (200, {"content-type": "text/html"}, b"<html>hello</html>"),
         (404, {"content-type": "text/html"}, b"<html>nothing</html>"),
         (200, JSON, b'{"hello": "world"}'),
+        (501, {"content-type": "text/html"}, b"<html>unsupported method</html>"),
+        (401, {"content-type": "text/html"}, b"<html>sign in</html>"),
         (302, {"location": "https://elsewhere.example/"}, b""),
     ):
         sentence = r"does not look like a FedLAS service; check the URL$"
@@ -205,6 +207,37 @@ def test_what_is_wrong_has_a_field(client: Client) -> None:
     assert (missing.value.code, missing.value.field) == ("unknown_model", None)
 
 
+def test_what_json_has_no_word_for_is_refused_here(client: Client) -> None:
+    """NaN and objects in an order are told with their field; an empty id asks for nothing."""
+    for options, field in (
+        ({"expected_accuracy": float("nan")}, "expected_accuracy"),
+        ({"class_priors": {"0": 0.5, "1": float("inf")}}, "class_priors.1"),
+        ({"metadata": {"a": object()}}, "metadata.a"),
+    ):
+        with pytest.raises(errors.InvalidInput, match=f"^{field}: found ") as caught:
+            client.jobs.create("mdl_1", "ds_1", **options)  # type: ignore[arg-type]
+        assert caught.value.field == field
+    with pytest.raises(errors.InvalidInput, match="abstain_below: found nan"):
+        client.predict("digits", [[1.0]], abstain_below=float("nan"))
+    for call in (client.models.delete, client.jobs.get, client.names.delete, client.batches.results):
+        with pytest.raises(errors.InvalidInput, match="the id or name is empty"):
+            call("")
+
+
+def test_only_files_are_written_over(client: Client, tmp_path: Path) -> None:
+    """A link's target is written and the link stays; a device and a folder are refused."""
+    (tmp_path / "m.bin").write_bytes(b"m")
+    model = client.models.upload(tmp_path / "m.bin", wait=False)
+    (tmp_path / "link.onnx").symlink_to(tmp_path / "real.onnx")
+    assert client.models.download(model, tmp_path / "link.onnx").read_bytes() == b"m"
+    assert (tmp_path / "link.onnx").is_symlink()
+    assert (tmp_path / "real.onnx").read_bytes() == b"m"
+    for device in (Path("/dev/null"), Path("/dev/full")):
+        with pytest.raises(errors.FileProblem, match=f"^{device} is a device or a pipe, needed is a file$"):
+            client.models.download(model, device)
+        assert device.is_char_device()
+
+
 def test_local_files_are_looked_at_first(client: Client, tmp_path: Path) -> None:
     """A file that is not there, a folder, an empty file: each in a sentence, before anything is sent."""
     (tmp_path / "empty.onnx").touch()
@@ -219,7 +252,7 @@ def test_local_files_are_looked_at_first(client: Client, tmp_path: Path) -> None
         assert str(caught.value).startswith(sentence)
     with pytest.raises(errors.InvalidInput, match=r"a model is needed: .*; found None"):
         client.models.upload(None)
-    assert list(client.models.list()) == []
+    assert not {"none", "empty"} & {model.name for model in client.models.list()}
 
 
 @pytest.mark.parametrize(
