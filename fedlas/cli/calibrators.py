@@ -23,7 +23,7 @@ from fedlas.cli.options import (
     Status,
     Yes,
     confirm,
-    pairs_of,
+    roles_of,
     upload_options,
 )
 from fedlas.cli.output import Column, count, when
@@ -105,7 +105,7 @@ def register(app: typer.Typer) -> None:
                 file_of(file),
                 name=name or file.stem,
                 method=method,
-                roles=pairs_of(role, "--role") or None,
+                roles=roles_of(role),
                 on_upload=moved,
                 **upload_options(option, session.client.calibrators.create),
             )

@@ -22,7 +22,7 @@ from fedlas.cli.options import (
     Wait,
     Yes,
     confirm,
-    pairs_of,
+    roles_of,
     upload_options,
 )
 from fedlas.cli.output import Column, count, size, when
@@ -103,7 +103,7 @@ def register(app: typer.Typer) -> None:
             record = session.client.datasets.upload(
                 file_of(file),
                 name=name or file.stem,
-                roles=pairs_of(role, "--role") or None,
+                roles=roles_of(role),
                 seen_by_model=seen_by_model,
                 wait=wait,
                 on_upload=moved,

@@ -49,6 +49,11 @@ def closed_pipe() -> ExitCode:
 def _described(error: Exception) -> tuple[str, ExitCode]:
     if isinstance(error, CommandError):
         return str(error), error.code
+    if getattr(error, "status", None) == 401:
+        return (
+            "the service was given no key, or none that it knows; set FEDLAS_API_KEY, or say --key",
+            ExitCode.USER_ERROR,
+        )
     if isinstance(error, FedLASError):
         return str(error), _code_of(error)
     if isinstance(error, ModuleNotFoundError):

@@ -40,13 +40,13 @@ RequireOption = Annotated[Require, typer.Option(help="What must have come of it 
 Out = Annotated[Path | None, typer.Option("--out", help="The file to write.", dir_okay=False)]
 
 
-def pairs_of(given: Sequence[str] | None, option: str = "--option") -> dict[str, str]:
+def pairs_of(given: Sequence[str] | None, option: str = "--option", form: str = "KEY=VALUE") -> dict[str, str]:
     """`KEY=VALUE` pairs by their key."""
     found: dict[str, str] = {}
     for pair in given or ():
         key, equals, value = pair.partition("=")
         if not (key and equals):
-            raise CommandError(f"{option} needs KEY=VALUE, found {pair!r}")
+            raise CommandError(f"{option} needs {form}, found {pair!r}")
         found[key] = value
     return found
 
@@ -70,6 +70,11 @@ def _value(text: str) -> Any:
         return json.loads(text) if text[0] in "[{" else text
     except ValueError:
         return text
+
+
+def roles_of(given: Sequence[str] | None) -> dict[str, str] | None:
+    """Columns by their role; None where none is given."""
+    return pairs_of(given, "--role", "ROLE=COLUMN") or None
 
 
 def minutes_of(text: str) -> float:

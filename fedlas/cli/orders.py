@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from fedlas.cli.options import minutes_of, object_of, pairs_of
+from fedlas.cli.options import minutes_of, object_of, pairs_of, roles_of
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class Order:
             "class_priors": None if class_priors is None else object_of(class_priors, "--class-priors"),
             "metadata": pairs_of(metadata, "--metadata") or None,
         }
-        reading = {"roles": pairs_of(role, "--role") or None, "seen_by_model": seen_by_model}
+        reading = {"roles": roles_of(role), "seen_by_model": seen_by_model}
         return cls({**given, **_given(said)}, model_option or (), dataset_option or (), _given(reading))
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -26,11 +26,15 @@ def environment(**variables: str) -> dict[str, str]:
 
 
 def fedlas(
-    *arguments: object, stdin: bytes = b"", cwd: Path | None = None, variables: Mapping[str, str] | None = None
+    *arguments: object,
+    stdin: bytes = b"",
+    cwd: Path | None = None,
+    variables: Mapping[str, str] | None = None,
+    command: Sequence[str] = COMMAND,
 ) -> subprocess.CompletedProcess[str]:
     """Run a command to its end; stdin is a pipe."""
     done = subprocess.run(
-        [*COMMAND, *map(str, arguments)],
+        [*command, *map(str, arguments)],
         input=stdin,
         capture_output=True,
         cwd=cwd,

@@ -1,0 +1,170 @@
+"""What is wrong with a command, a file or a server is one sentence on stderr, and never a traceback."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import numpy_helper
+
+from tests.fedlas.cli.conftest import KEY, Command, Here
+from tests.helpers.command_line import COMMAND, drawn_rows, fedlas
+from tests.helpers.uploads import npz
+
+
+@pytest.fixture(scope="module")
+def bad(files: Path) -> Path:
+    """The folder of the files, with bad ones among them."""
+    rows, labels, split = drawn_rows(test=600)
+    (files / "float.npz").write_bytes(npz(x=rows, label=labels + 0.5, split=split))
+    (files / "empty.csv").write_text("a,b,c,label\n")
+    (files / "zero.csv").write_text("")
+    (files / "wide.json").write_text("[[1, 2]]")
+    model = onnx.load(files / "sharp.onnx")
+    for tensor in model.graph.initializer:
+        tensor.CopyFrom(numpy_helper.from_array(np.full_like(numpy_helper.to_array(tensor), np.nan), tensor.name))
+    onnx.save(model, files / "nan.onnx")
+    return files
+
+
+def one_sentence(stderr: str) -> str:
+    """The only line on stderr that is ours, without its beginning."""
+    assert "Traceback" not in stderr
+    lines = [line for line in stderr.splitlines() if line.startswith("fedlas: ")]
+    assert len(lines) == 1, stderr
+    return lines[0].removeprefix("fedlas: ")
+
+
+@pytest.mark.parametrize("where", [pytest.param([], marks=pytest.mark.slow), ["--local"]])
+@pytest.mark.parametrize(
+    ("model", "data", "said"),
+    [
+        ("no.onnx", "many.npz", "no.onnx: there is no such file"),
+        ("sharp.onnx", "no.npz", "no.npz: there is no such file"),
+        (".", "many.npz", ".: is a folder; needed is a file"),
+        ("sharp.onnx", ".", ".: is a folder; needed is a file"),
+        ("nan.onnx", "many.npz", "nan.onnx: "),
+        ("sharp.onnx", "float.npz", "float.npz: 'label' is "),
+        ("sharp.onnx", "empty.csv", "empty.csv: the csv file has a header but no rows"),
+        ("many.npz", "many.npz", "many.npz: the file is a zip archive"),
+    ],
+)
+def test_files_that_cannot_be_used(bad: Path, here: Here, model: str, data: str, said: str, where: list[str]) -> None:
+    """The sentence names the file and what is wrong with it, with a server as without one."""
+    done = here("calibrate", model, data, "--watch", *where)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert one_sentence(done.stderr).startswith(said)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ("jobs show job_0", "there is no job 'job_0'"),
+        ("report job_0", "there is no job 'job_0'"),
+        ("models download nobody", "there is no model with the id or published name 'nobody'"),
+        ("predict nobody wide.json", "there is no model with the id or published name 'nobody'"),
+        ("predict sharp no.json", "no.json: there is no such file"),
+        ("predict sharp.onnx wide.json", "sharp.onnx is no calibrated file"),
+        ("predict a.png wide.json --format json -q", "only one form can be printed at a time, not json and quiet"),
+        ("jobs ls --limit x", "Invalid value for '--limit' / '-n': 'x' is not a valid int range."),
+        ("jobs ls --nope", "No such option: --nope"),
+        ("jobz", "No such command 'jobz'. Did you mean 'jobs'?"),
+        ("calibrate sharp.onnx", "Missing argument 'DATA'."),
+        ("calibrate sharp.onnx many.npz --out /nowhere/m.onnx", "/nowhere/m.onnx: there is no folder /nowhere"),
+        ("calibrate sharp.onnx many.npz --report r.pdf", "r.pdf: the name must end in .html or .json"),
+        ("calibrate sharp.onnx many.npz --budget soon", "--budget needs minutes, or a time such as 90s, 30m or 2h"),
+        ("calibrate sharp.onnx many.npz --role label", "--role needs ROLE=COLUMN, found 'label'"),
+        ("calibrate sharp.onnx many.npz --job [1]", "--job needs a JSON object, found list"),
+        ("calibrate sharp.onnx many.npz --local --publish-as x", "publish_as needs a service"),
+        ("calibrate sharp.onnx many.npz --local --dry-run", "--dry-run asks a service what a job would do"),
+        ("calibrate sharp.onnx many.npz --model-option nope=1", "sharp.onnx: there is no query parameter 'nope'"),
+        ("jobs ls --url ftp://x", "'ftp://x' is no URL of a server"),
+        ("jobs ls --url http://127.0.0.1:1", "no connection to http://127.0.0.1:1"),
+        ("jobs ls --key wrong", "the service was given no key, or none that it knows"),
+        ("jobs ls --profile nobody", "there is no profile 'nobody'"),
+        ("serve --port 99999", "port (FEDLAS_PORT): Input should be less than or equal to 65535, found 99999"),
+    ],
+)
+def test_commands_that_cannot_be_followed(bad: Path, here: Here, arguments: str, said: str) -> None:
+    """The user's errors have exit code 1 and say what is needed, those of the command line too."""
+    done = here(*arguments.split())
+    assert (done.returncode, done.stdout) == (1, "")
+    assert one_sentence(done.stderr).startswith(said)
+
+
+def test_a_rejected_file_is_named(bad: Path, here: Here) -> None:
+    """What a service finds wrong with an upload names the file, too; nothing is ordered."""
+    done = here("calibrate", "nan.onnx", "many.npz")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert one_sentence(done.stderr).startswith("nan.onnx: 9 of 9 values of the weights ")
+
+
+def test_debug_shows_where(here: Here) -> None:
+    """With --debug the traceback stands before the sentence."""
+    done = here("jobs", "ls", "--url", "ftp://x", "--debug")
+    assert "Traceback (most recent call last)" in done.stderr
+    assert done.stderr.splitlines()[-1].startswith("fedlas: 'ftp://x' is no URL of a server")
+
+
+def test_a_full_disk_leaves_nothing(
+    calibrated: Path, command: Command, variables: dict[str, str], tmp_path: Path
+) -> None:
+    """A file that does not fit is a sentence, with nothing half-written; so is a stdout that is full."""
+    limited = ["sh", "-c", 'ulimit -f 1; exec "$@"', "sh", *COMMAND]
+    done = fedlas("models", "download", "sharp", "--out", tmp_path / "m.onnx", command=limited, variables=variables)
+    assert (done.returncode, list(tmp_path.iterdir())) == (1, [])
+    assert one_sentence(done.stderr).startswith(f"{tmp_path / 'm.onnx'} cannot be written: ")
+    full = ["sh", "-c", '"$@" > /dev/full', "sh", *COMMAND]
+    done = fedlas("models", "ls", command=full, variables=variables)
+    assert (done.returncode, one_sentence(done.stderr)) == (
+        1,
+        "stdout: no space is left on the disk, so the file could not be written",
+    )
+
+
+@contextmanager
+def answering(body: bytes, content_type: str) -> Iterator[str]:
+    """A server that answers this to every request."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.send_header("Content-Type", content_type)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, format: str, *args: object) -> None:
+            pass
+
+    server = HTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}"
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
+@pytest.mark.parametrize(
+    ("body", "content_type"),
+    [
+        (b"<html>hello</html>", "text/html"),
+        (json.dumps({"data": [{"id": "job_1", "state": "done"}], "has_more": False}).encode(), "application/json"),
+    ],
+)
+def test_another_server(here: Here, body: bytes, content_type: str) -> None:
+    """What is no service, or one of another version, is named with its URL."""
+    with answering(body, content_type) as url:
+        done = here("jobs", "ls", "--url", url, "--key", KEY)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert url in one_sentence(done.stderr)

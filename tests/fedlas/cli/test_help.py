@@ -1,0 +1,124 @@
+"""Help, versions and completion: there at once, for every command, with examples that are commands."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import subprocess
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import typer.main
+
+import fedlas
+from fedlas.cli import main
+from fedlas.cli.app import app
+from tests.helpers.command_line import COMMAND, environment
+from tests.helpers.command_line import fedlas as run
+
+SERVICE = ("serve", "api", "demo", "openapi")
+
+
+def commands(group: Any = None, path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+    """The paths of all commands and groups."""
+    for name, found in (group or typer.main.get_command(app)).commands.items():
+        yield (*path, name)
+        if hasattr(found, "commands"):
+            yield from commands(found, (*path, name))
+
+
+ALL = list(commands())
+GROUPS = {path[:1] for path in ALL if len(path) == 2}
+
+
+@pytest.mark.parametrize("path", [path for path in ALL if path[0] not in SERVICE and path not in GROUPS], ids=" ".join)
+def test_every_help_has_examples_that_are_commands(path: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> None:
+    """Each example names this very command, with options that its help has, and says nothing that is too wide."""
+    assert main([*path, "--help"]) == 0
+    text = capsys.readouterr().out
+    examples = re.findall(r"^    \$ (.*)$", text, re.MULTILINE)
+    assert examples
+    assert max(map(len, text.splitlines())) <= 120
+    for example in examples:
+        words = shlex.split(example.replace("…", ""), comments=True)
+        begin = words.index("fedlas") + 1
+        assert tuple(words[begin : begin + len(path)]) == path
+        for option in (word for word in words if re.match(r"--?[a-z]", word)):
+            assert re.search(rf"(^|[\s,]){option}\b", text), (example, option)
+
+
+@pytest.mark.parametrize("arguments", [[], ["jobs"], ["--help"], ["-h"], ["models", "-h"]])
+def test_a_group_shows_its_help(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    """Nothing was asked, so it is no error."""
+    assert main(arguments) == 0
+    told = capsys.readouterr()
+    assert (told.err, told.out.startswith("Usage: fedlas")) == ("", True)
+
+
+def test_commands_of_the_service_are_in_the_help(capsys: pytest.CaptureFixture[str]) -> None:
+    """They have a sentence whether they are installed or not, and their own help where they are."""
+    main(["--help"])
+    text = capsys.readouterr().out
+    assert all(re.search(rf"^  {name} +[A-Z]", text, re.MULTILINE) for name in SERVICE)
+    with pytest.raises(SystemExit) as ended:
+        main(["serve", "--help"])
+    assert ended.value.code == 0
+    assert "--data-dir" in capsys.readouterr().out
+
+
+def test_what_is_not_installed_names_the_extra() -> None:
+    """Without the service's libraries `serve` says what to install, and without rich so does everything."""
+    code = "import sys; sys.modules[sys.argv[1]] = None; from fedlas.cli import main; sys.exit(main(sys.argv[2:]))"
+    for module, arguments, extra in (
+        ("fastapi", ["openapi", "/nowhere/x.json"], "service"),
+        ("pydantic_settings", ["serve"], "standalone"),
+    ):
+        done = subprocess.run(
+            [sys.executable, "-c", code, module, *arguments], capture_output=True, text=True, env=environment()
+        )
+        assert (done.returncode, done.stdout) == (1, "")
+        said = f"fedlas: `fedlas {arguments[0]}` needs a part that is not installed: pip install 'fedlas[{extra}]'\n"
+        assert done.stderr == said
+
+
+def test_the_version() -> None:
+    """`--version`, `version` and its JSON say the same."""
+    for arguments, expected in (
+        (["--version"], fedlas.__version__),
+        (["version"], fedlas.__version__),
+        (["version", "--json"], f'{{"version": "{fedlas.__version__}"}}'),
+    ):
+        done = run(*arguments)
+        assert (done.returncode, done.stdout, done.stderr) == (0, f"{expected}\n", "")
+
+
+def test_help_loads_no_client_and_no_rich() -> None:
+    """What a command needs is imported when it runs."""
+    code = (
+        "import sys; from fedlas.cli import main; main(['calibrate', '--help']); print(*sys.modules, file=sys.stderr)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment(), check=True)
+    assert not {"rich", "httpx", "pydantic", "numpy", "torch", "fedlas.client"} & set(done.stderr.split())
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_completion(shell: str) -> None:
+    """The script of a shell asks the command, which knows its commands and options."""
+    script = run(variables={"_FEDLAS_COMPLETE": f"source_{shell}"})
+    assert (script.returncode, "_FEDLAS_COMPLETE=" in script.stdout) == (0, True)
+    asked = {
+        "bash": {"COMP_WORDS": "fedlas jobs w", "COMP_CWORD": "2"},
+        "zsh": {"_TYPER_COMPLETE_ARGS": "fedlas jobs w"},
+        "fish": {"_TYPER_COMPLETE_ARGS": "fedlas jobs w", "_TYPER_COMPLETE_FISH_ACTION": "get-args"},
+    }
+    told = run(variables={"_FEDLAS_COMPLETE": f"complete_{shell}", **asked[shell]})
+    assert (told.returncode, "watch" in told.stdout, "cancel" in told.stdout) == (0, True, False)
+
+
+def test_the_module_runs_as_the_command() -> None:
+    """`python -m fedlas.cli` and a broken command line: exit code 1 and a hint."""
+    done = subprocess.run([*COMMAND, "jobs", "lst"], capture_output=True, text=True, env=environment())
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.splitlines()[-1] == "'fedlas jobs --help' shows how it is used."

@@ -1,0 +1,173 @@
+"""The command against a service: what it prints is what the API says, and what it is given is what the API gets."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tests.fedlas.cli.conftest import Command, Here
+from tests.helpers.command_line import COMMAND, drawn_rows, environment
+from tests.helpers.service import Service
+
+ROWS = drawn_rows(test=4)[0][-4:]
+
+
+def job_of(calibrated: Path) -> dict[str, Any]:
+    """The record that `fedlas calibrate --json` has printed."""
+    return dict(json.loads((calibrated / "job.json").read_text()))
+
+
+def test_calibrate_prints_the_record_and_writes_the_files(service: Service, calibrated: Path, files: Path) -> None:
+    """The job as the API has it on stdout, its course on stderr, the served file and the report's page beside them."""
+    job = job_of(calibrated)
+    assert job == service.job(job["id"])
+    assert (job["verdict"], job["shown"], job["publish_as"], job["metadata"]) == (
+        "post_hoc",
+        True,
+        "sharp",
+        {"team": "cli"},
+    )
+    said = (calibrated / "said.txt").read_text().splitlines()
+    assert said[0] == f"{job['id']} is ordered."
+    assert {"calibrating", "succeeded", f"{calibrated / 'sharp.onnx'}: the calibrated model"} <= set(said)
+    served = service.client.get("/v1/models/sharp/onnx")
+    assert (calibrated / "sharp.onnx").read_bytes() == served.content
+    assert (calibrated / "report.html").read_text() == service.client.get(f"/v1/jobs/{job['id']}/report.html").text
+    assert sorted(path.name for path in calibrated.iterdir()) == ["job.json", "report.html", "said.txt", "sharp.onnx"]
+
+
+@pytest.mark.parametrize("kind", ["jobs", "models", "datasets", "names", "calibrators"])
+def test_lists_are_those_of_the_api(service: Service, calibrated: Path, here: Here, kind: str) -> None:
+    """As JSON the records unchanged, with -q their ids, in a pipe a line each that begins with the id."""
+    records = service.get(f"/v1/{kind}", limit=1000)["data"]
+    key = "name" if kind == "names" else "id"
+    assert json.loads(here(kind, "ls", "-n", 1000, "--json").stdout) == records
+    ids = [record[key] for record in records]
+    assert here(kind, "ls", "-n", 1000, "-q").stdout.split() == ids
+    assert [line.split("\t")[0] for line in here(kind, "ls", "-n", 1000).stdout.splitlines()] == ids
+
+
+@pytest.mark.parametrize(("kind", "of"), [("jobs", "id"), ("models", "model_id"), ("datasets", "dataset_id")])
+def test_single_records_are_those_of_the_api(
+    service: Service, calibrated: Path, here: Here, kind: str, of: str
+) -> None:
+    """As JSON unchanged, and in a pipe a line for each value."""
+    record = service.get(f"/v1/{kind}/{job_of(calibrated)[of]}")
+    assert json.loads(here(kind, "show", record["id"], "--json").stdout) == record
+    lines = dict(line.split("\t", 1) for line in here(kind, "show", record["id"]).stdout.splitlines())
+    assert (lines["id"], lines["status"]) == (record["id"], record["status"])
+
+
+def test_lists_filter(calibrated: Path, here: Here) -> None:
+    """Filters go to the API; what it refuses is a sentence."""
+    job = job_of(calibrated)
+    assert here("jobs", "ls", "--metadata", "team=cli", "--status", "succeeded", "-q").stdout.split() == [job["id"]]
+    assert here("jobs", "ls", "--metadata", "team=other", "-q").stdout == ""
+    refused = here("jobs", "ls", "--created-after", "yesterday")
+    assert (refused.returncode, refused.stdout) == (1, "")
+    assert refused.stderr.startswith("fedlas: created_after is 'yesterday'; needed is a time")
+
+
+@pytest.mark.slow
+def test_a_dry_run_shows_its_plan(service: Service, calibrated: Path, here: Here) -> None:
+    """`--dry-run` trains nothing: the plan in lines, or the record with it."""
+    job = job_of(calibrated)
+    done = here("calibrate", job["model_id"], job["dataset_id"], "--dry-run")
+    lines = dict(line.split("\t", 1) for line in done.stdout.splitlines())
+    assert (done.returncode, lines["splits"]) == (0, "calibration 400, test 600")
+    record = json.loads(here("calibrate", job["model_id"], job["dataset_id"], "--dry-run", "--json").stdout)
+    assert (record, record["dry_run"]) == (service.job(record["id"]), True)
+
+
+def test_report_gates_a_later_step(service: Service, calibrated: Path, here: Here, tmp_path: Path) -> None:
+    """It is the API's document, its sentences in a pipe, or a file; --require decides on the exit code."""
+    job = job_of(calibrated)["id"]
+    report = service.get(f"/v1/jobs/{job}/report")
+    shown = here("report", job, "--require", "shown", "--json")
+    assert (shown.returncode, json.loads(shown.stdout)) == (0, report)
+    lines = here("report", job).stdout.splitlines()
+    assert lines[0] == "post_hoc, shown to be better"
+    assert [line.removeprefix("- ") for line in lines[1:] if line.startswith("- ")] == report["summary"]
+    nll = next(line.split("\t") for line in lines if line.startswith("NLL"))
+    assert nll[3].startswith(f"{report['metrics']['calibrated']['nll']['value']:.3f} [")
+    out = tmp_path / "report.json"
+    assert here("report", job, "--out", out).stdout.strip() == str(out)
+    assert json.loads(out.read_text()) == report
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        json.dumps(ROWS.tolist()),
+        "\n".join(json.dumps(row) for row in ROWS.tolist()),
+        "a,b,c\n" + "\n".join(",".join(map(repr, row)) for row in ROWS.tolist()),
+    ],
+)
+def test_rows_come_through_a_pipe(service: Service, calibrated: Path, command: Command, content: str) -> None:
+    """`cat rows.json | fedlas predict NAME -` answers as the API does, whatever form the rows have."""
+    expected = service.predict("sharp", ROWS.tolist(), top_k=2)
+    answer = json.loads(command("predict", "sharp", "-", "--top-k", 2, "--json", stdin=content.encode()).stdout)
+    assert answer["predictions"] == expected
+    assert answer["model"]["name"] == "sharp"
+
+
+def test_a_file_on_this_machine_predicts_as_the_service_does(
+    service: Service, calibrated: Path, command: Command, tmp_path: Path
+) -> None:
+    """`predict` with the downloaded file gives the same labels and confidences, without asking anybody."""
+    np.save(tmp_path / "rows.npy", ROWS)
+    expected = service.predict("sharp", ROWS.tolist())
+    found = command("predict", calibrated / "sharp.onnx", tmp_path / "rows.npy", "--json", variables={})
+    answers = json.loads(found.stdout)["predictions"]
+    assert [one["label"] for one in answers] == [one["label"] for one in expected]
+    np.testing.assert_allclose([a["confidence"] for a in answers], [e["confidence"] for e in expected], rtol=1e-5)
+    labels = command("predict", calibrated / "sharp.onnx", tmp_path / "rows.npy", "-q", variables={})
+    assert labels.stdout.split() == [one["label"] for one in expected]
+    refused = command("predict", calibrated / "sharp.onnx", tmp_path / "rows.npy", "--max-error", 0.1, variables={})
+    assert (refused.returncode, refused.stderr.splitlines()[-1].endswith("its job had no guarantee rows")) == (1, True)
+
+
+def test_a_model_comes_and_goes(service: Service, here: Here, files: Path, tmp_path: Path) -> None:
+    """Upload, download and deletion of a model; deletion asks, and where nobody can answer wants --yes."""
+    model = json.loads(here("models", "upload", "exact.onnx", "-o", "class_names=a,b,c", "--json").stdout)
+    assert (model["name"], model["status"], model["class_names"]) == ("exact", "ready", ["a", "b", "c"])
+    out = tmp_path / "m.onnx"
+    assert here("models", "download", model["id"], "--out", out).stdout.strip() == str(out)
+    assert out.read_bytes() == (files / "exact.onnx").read_bytes()
+    kept = here("models", "delete", model["id"])
+    assert (kept.returncode, kept.stderr.startswith("fedlas: Delete")) == (1, True)
+    assert here("models", "delete", model["id"], "--yes").returncode == 0
+    assert service.client.get(f"/v1/models/{model['id']}").status_code == 404
+
+
+def test_promotion_changes_what_answers(calibrated: Path, here: Here) -> None:
+    """`models promote` shows the name; a version that there is not is a sentence."""
+    shown = json.loads(here("models", "promote", "sharp", 1, "--json").stdout)
+    assert (shown["name"], shown["default_version"], shown["versions"]) == (
+        "sharp",
+        1,
+        {"1": job_of(calibrated)["calibrated_model_id"]},
+    )
+    assert json.loads(here("names", "show", "sharp", "--json").stdout) == shown
+    refused = here("models", "promote", "sharp", 7)
+    assert (refused.returncode, refused.stderr) == (1, "fedlas: 'sharp' has the versions 1, not 7\n")
+
+
+def test_a_closed_pipe_is_silent(calibrated: Path, variables: dict[str, str]) -> None:
+    """`fedlas … | head` says nothing on stderr."""
+    process = subprocess.Popen(
+        [*COMMAND, "report", job_of(calibrated)["id"], "--json"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=environment(**variables),
+    )
+    assert process.stdout is not None
+    assert process.stderr is not None
+    process.stdout.close()
+    assert (process.stderr.read(), process.wait()) == (b"", 141)
+    process.stderr.close()

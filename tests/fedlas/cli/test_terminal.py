@@ -1,0 +1,141 @@
+"""On a terminal: a bar that moves, what Ctrl-C asks, and no colours where none are wanted."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import pty
+import re
+import select
+import signal
+import subprocess
+import termios
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from tests.helpers.command_line import COMMAND, environment
+from tests.helpers.service import Service
+
+_LONGEST_S = 120.0
+
+
+class Terminal:
+    """A command on a terminal of its own."""
+
+    def __init__(self, arguments: list[str], variables: dict[str, str]) -> None:
+        self._ours, theirs = pty.openpty()
+        self.said = ""
+        self.process = subprocess.Popen(
+            [*COMMAND, *arguments],
+            stdin=theirs,
+            stdout=theirs,
+            stderr=theirs,
+            env=environment(TERM="xterm", **variables),
+            start_new_session=True,
+            preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
+        )
+        os.close(theirs)
+
+    def until(self, pattern: str) -> re.Match[str]:
+        """Read until this is said."""
+        deadline = time.monotonic() + _LONGEST_S
+        while (found := re.search(pattern, self.said)) is None:
+            assert time.monotonic() < deadline, self.said
+            self._read()
+        return found
+
+    def press(self, keys: str) -> None:
+        """Type."""
+        os.write(self._ours, keys.encode())
+
+    def end(self) -> int:
+        """Read all that is still said, and return the exit code."""
+        while self._read():
+            pass
+        return self.process.wait(_LONGEST_S)
+
+    def close(self) -> None:
+        """Leave nothing behind."""
+        if self.process.poll() is None:
+            self.process.kill()
+            self.process.wait()
+        os.close(self._ours)
+
+    def _read(self) -> bool:
+        if not select.select([self._ours], [], [], _LONGEST_S)[0]:
+            return False
+        try:
+            block = os.read(self._ours, 65536)
+        except OSError:  # the other side is closed
+            return False
+        self.said += block.decode(errors="replace")
+        return bool(block)
+
+
+@contextmanager
+def terminal(*arguments: object, **variables: str) -> Iterator[Terminal]:
+    """The command for the block."""
+    opened = Terminal([str(argument) for argument in arguments], variables)
+    try:
+        yield opened
+    finally:
+        opened.close()
+
+
+@pytest.fixture
+def running(service: Service, calibrated: Path) -> Iterator[str]:
+    """A job that has not ended, and is cancelled after the test."""
+    ((model, dataset),) = service.rows("SELECT model_id, dataset_id FROM jobs WHERE publish_as = 'sharp'")
+    body = {"model_id": model, "dataset_id": dataset, "budget": {"minutes": 5}, "method": "fedlas"}
+    job = service.client.post("/v1/jobs", json=body).raise_for_status().json()["id"]
+    yield job
+    service.client.post(f"/v1/jobs/{job}/cancel")
+
+
+@pytest.mark.parametrize(("answer", "cancelled"), [("y\n", True), ("\n", False), ("\x03", False)])
+def test_ctrl_c_asks(service: Service, running: str, variables: dict[str, str], answer: str, cancelled: bool) -> None:
+    """Only a yes cancels the job; otherwise it goes on, and the command to watch it again is shown."""
+    with terminal("jobs", "watch", running, **variables) as shown:
+        shown.until(r"━")
+        shown.press("\x03")
+        shown.until(rf"Cancel {running}\?.*\[y/N\]")
+        shown.press(answer)
+        assert shown.end() == 130
+    status = service.job(running)["status"]
+    assert (status in ("cancelling", "cancelled")) == cancelled
+    again = f"{running} goes on. To watch it again: fedlas jobs watch {running}"
+    assert (again in shown.said, f"{running} is being cancelled." in shown.said) == (not cancelled, cancelled)
+
+
+def test_ctrl_c_where_nobody_can_be_asked(service: Service, running: str, variables: dict[str, str]) -> None:
+    """In a pipeline the job goes on, stdout stays empty, and the exit code is 130."""
+    command = [*COMMAND, "jobs", "watch", running, "--url", variables["FEDLAS_URL"]]
+    process = subprocess.Popen(
+        command,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=environment(**variables),
+        text=True,
+    )
+    assert process.stderr is not None
+    assert process.stderr.readline()
+    process.send_signal(signal.SIGINT)
+    said, told = process.communicate(timeout=_LONGEST_S)
+    assert (process.returncode, said) == (130, "")
+    assert told.splitlines()[-1].endswith(f"fedlas jobs watch {running} --url={variables['FEDLAS_URL']}")
+    assert service.job(running)["status"] in ("queued", "running")
+
+
+@pytest.mark.parametrize("no_colour", [False, True])
+def test_a_table_on_a_terminal(calibrated: Path, variables: dict[str, str], no_colour: bool) -> None:
+    """A heading, times of this place, and colours unless NO_COLOR says otherwise."""
+    with terminal("jobs", "ls", "-n", 1, **variables, **({"NO_COLOR": "1"} if no_colour else {})) as shown:
+        assert shown.end() == 0
+    assert re.search(r"ID.*STATUS.*VERDICT.*CREATED", shown.said)
+    assert re.search(r"\d{4}-\d\d-\d\d \d\d:\d\d", shown.said)
+    assert not re.search(r"\x1b\[(3|9)\d", shown.said) or not no_colour

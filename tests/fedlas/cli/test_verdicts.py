@@ -1,0 +1,77 @@
+"""Verdicts as exit codes: real scores, jobs and local calibrations that end in each of them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.fedlas.cli.conftest import Command, Here
+from tests.helpers.command_line import fedlas
+
+
+@pytest.mark.parametrize(("scores", "code"), [("sharp_scores.npz", 0), ("few_scores.npz", 5), ("exact_scores.npz", 3)])
+def test_a_calibrator_gates(here: Here, scores: str, code: int, tmp_path: Path) -> None:
+    """Scores that are too sure are shown to become better on many rows, not on few; exact ones stay as they are."""
+    out = tmp_path / "calibrator.onnx"
+    done = here(
+        "calibrators", "create", scores, "--require", "shown", "--method", "temperature", "--out", out, "--json"
+    )
+    record = json.loads(done.stdout)
+    assert (done.returncode, record["status"], out.exists()) == (code, "succeeded", True)
+    assert (record["report"]["verdict"], record["report"]["shown"]) == (
+        "unchanged" if code == 3 else "post_hoc",
+        code == 0,
+    )
+
+
+@pytest.mark.parametrize(
+    ("rows", "options", "code", "verdict"),
+    [
+        ("many.npz", ["--seen-by-model", "no", "--require", "shown"], 0, "post_hoc"),
+        ("many.npz", ["--seen-by-model", "unknown"], 4, "undetermined"),
+    ],
+)
+def test_a_local_calibration_gates(
+    files: Path, tmp_path: Path, rows: str, options: list[str], code: int, verdict: str
+) -> None:
+    """`--local` needs no server, ends with the same codes, and leaves the same files."""
+    out, report = tmp_path / "calibrated.onnx", tmp_path / "report.json"
+    done = fedlas(
+        *("calibrate", files / "sharp.onnx", files / rows, "--local", "--method", "temperature", "--json"),
+        *("--out", out, "--report", report, *options),
+        variables={"FEDLAS_URL": "http://127.0.0.1:1"},
+    )
+    document = json.loads(done.stdout)
+    assert (done.returncode, document["verdict"]) == (code, verdict), done.stderr
+    assert json.loads(report.read_text()) == document
+    assert document["subject"]["model"]["name"] == "sharp.onnx"
+    assert out.exists()
+    if code == 0 and verdict == "post_hoc":
+        answer = fedlas("predict", out, "-", "-q", stdin=b"[[3, 0, 0], [0, 0, 3]]")
+        assert answer.stdout.split() == ["0", "2"]
+
+
+@pytest.mark.slow
+def test_jobs_gate(command: Command, here: Here) -> None:
+    """Jobs that end in each verdict give every code of the table, while they are watched and later by their report."""
+    ids = {name: here("models", "upload", f"{name}.onnx", "-q").stdout.strip() for name in ("sharp", "exact")}
+    for rows, seen in (("many", "no"), ("few", "no"), ("many", "unknown")):
+        given = ("datasets", "upload", f"{rows}.npz", "--seen-by-model", seen, "-q")
+        ids[rows, seen] = here(*given).stdout.strip()
+    orders = {
+        here("calibrate", ids[model], ids[rows, seen], "--method", "temperature", "-q").stdout.strip(): codes
+        for model, rows, seen, codes in (
+            ("sharp", "many", "no", (0, 0, 0)),
+            ("sharp", "few", "no", (0, 0, 5)),
+            ("exact", "many", "no", (0, 3, 3)),
+            ("sharp", "many", "unknown", (0, 4, 4)),
+        )
+    }
+    for job, codes in orders.items():
+        watched = command("jobs", "watch", job, "-q")
+        assert (watched.returncode, watched.stdout, watched.stderr) == (codes[1], f"{job}\n", "")
+        for require, code in zip(("any", "promoted", "shown"), codes, strict=True):
+            assert here("jobs", "watch", job, "--require", require, "-q").returncode == code
+            assert here("report", job, "--require", require, "-q").returncode == code
