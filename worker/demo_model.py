@@ -7,6 +7,7 @@ Run as `python -m worker.demo_model FOLDER`; leaves `digits.onnx`, `digits.npz` 
 from __future__ import annotations
 
 import sys
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -35,7 +36,11 @@ def main(folder: Path) -> None:
     model = _train(torch.from_numpy(images[:train]), torch.from_numpy(targets[:train]))
     # The exporter fixes the batch to the example's; the service makes it free again.
     example = torch.from_numpy(images[:2])
-    torch.onnx.export(model, (example,), folder / "digits.onnx", external_data=False, verbose=False)
+    with warnings.catch_warnings():
+        warnings.simplefilter(
+            "ignore", FutureWarning
+        )  # of the exporter's own dependencies, nothing that a user could mend
+        torch.onnx.export(model, (example,), folder / "digits.onnx", external_data=False, verbose=False)
     np.savez_compressed(folder / "digits.npz", x=images[:sent], label=targets[:sent], split=np.array(names))
     np.savez_compressed(folder / "fresh.npz", x=images[sent:], label=labels[sent:])
 

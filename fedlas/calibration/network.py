@@ -5,6 +5,7 @@ Read `calibrate` from top to bottom: it happens in that order.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -75,14 +76,15 @@ class Calibration:
         return None if self.written is None else self.written.deployment
 
     def export(self, path: Path, *, metadata: Mapping[str, str] | None = None) -> ExportReport:
-        """Write the file of the finalist, with its guarantees and more properties in its metadata.
+        """Write the file of the finalist; its metadata has the guarantees, the columns' names, and more properties.
 
         Raises:
             ValueError: the uploaded network is served as it came.
         """
         if self.written is None:
             raise ValueError("the uploaded model is served as it came, so there is no file to write")
-        self.written.file.save(path, guarantees=self.guarantees, metadata=metadata)
+        columns = {} if self.dataset.columns is None else {"columns": json.dumps(self.dataset.columns)}
+        self.written.file.save(path, guarantees=self.guarantees, metadata={**columns, **(metadata or {})})
         return self.written.file.report
 
 

@@ -14,7 +14,7 @@ from fedlas.cli.command import Session, command
 from fedlas.cli.exits import TABLE, ExitCode, Require, code_of_job
 from fedlas.cli.failures import CommandError, about
 from fedlas.cli.files import file_of, require_writable
-from fedlas.cli.options import RolePairs, SeenByModel, upload_options
+from fedlas.cli.options import RolePairs, SeenByModel, given_options
 from fedlas.cli.orders import Order
 from fedlas.cli.progress import transfer
 from fedlas.cli.records import as_json
@@ -71,7 +71,9 @@ def register(app: typer.Typer) -> None:
         method: Annotated[
             Method | None, typer.Option("--method", metavar="METHOD", help=f"One of {', '.join(Method)}.")
         ] = None,
-        budget: Annotated[str | None, typer.Option(metavar="TIME", help="10, 90s, 30m or 2h; minutes if bare.")] = None,
+        budget: Annotated[
+            str | None, typer.Option(metavar="TIME", help="Such as 90s, 30m (as without it) or 2h.")
+        ] = None,
         candidates: Annotated[int | None, typer.Option(help="At most so many trainings.", min=1)] = None,
         publish_as: Annotated[str | None, typer.Option(metavar="NAME", help="The name that is to answer.")] = None,
         publish_when: Annotated[PublishWhen | None, typer.Option(help="What it takes to be published.")] = None,
@@ -107,7 +109,11 @@ def register(app: typer.Typer) -> None:
 
         The rows of one part calibrate and train, those of another judge, and the exit code says what came of it.
         """
-        require_writable(out)
+        if dry_run and (local or watch or out or report or require):
+            raise CommandError(
+                "--dry-run only asks a service what a job would do: it has no result to require or write"
+            )
+        require_writable(out, ".onnx")
         require_writable(report, *reports.FORMS)
         order = Order.of(
             method=method,
@@ -129,8 +135,6 @@ def register(app: typer.Typer) -> None:
         if local:
             from fedlas.cli import local as in_this_process
 
-            if dry_run:
-                raise CommandError("--dry-run asks a service what a job would do; it does not go with --local")
             return in_this_process.calibrate(session.output, Path(model), Path(data), order, out, report, require)
         if dry_run:
             return plans.plan(session, order, *_uploaded(session, model, data, order))
@@ -140,17 +144,18 @@ def register(app: typer.Typer) -> None:
 
 def _uploaded(session: Session, model: str, data: str, order: Order) -> tuple[str, str]:
     """The ids of model and dataset, which are sent where they are files; both are looked at before one is sent."""
-    files = [
-        None if given.startswith(kind) else file_of(Path(given)) for given, kind in ((model, "mdl_"), (data, "ds_"))
+    given_files = [
+        None if given.startswith(kind) and not Path(given).exists() else file_of(Path(given))
+        for given, kind in ((model, "mdl_"), (data, "ds_"))
     ]
     models, datasets = session.client.models, session.client.datasets
     options = (
-        upload_options(order.model_option, models.upload, "--model-option"),
-        upload_options(order.dataset_option, datasets.upload, "--dataset-option") | order.reading,
+        given_options(order.model_option, "--model-option"),
+        given_options(order.dataset_option, "--dataset-option") | order.reading,
     )
     uploads: tuple[Callable[..., Model | Dataset], ...] = (models.upload, datasets.upload)
     ids = [model, data]
-    for place, (file, upload, given) in enumerate(zip(files, uploads, options, strict=True)):
+    for place, (file, upload, given) in enumerate(zip(given_files, uploads, options, strict=True)):
         if file is not None:
             with (
                 about(file),
@@ -182,7 +187,7 @@ def finish(session: Session, job_id: str, out: Path | None, report: Path | None,
     """Watch a job to its end, write the files that were asked for, and show what came of it."""
     from fedlas.cli.watching import require_success, watch
 
-    session.output.note(f"{job_id} is ordered.")
+    session.output.note(f"{job_id} is ordered. To watch it again: {session.command_line('jobs', 'watch', job_id)}")
     job = watch(session, job_id)
     if job["status"] != "succeeded":
         if session.output.json:
@@ -200,4 +205,6 @@ def finish(session: Session, job_id: str, out: Path | None, report: Path | None,
         session.output.note(f"{job_id}, model {job['calibrated_model_id']}")
     else:
         jobs.show(session, job)
+        if not (session.output.json or session.output.quiet):
+            session.output.lines(f"summary\t{sentence}" for sentence in found.summary)
     return code_of_job(job, require)

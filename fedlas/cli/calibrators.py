@@ -10,7 +10,7 @@ import typer
 from fedlas.cli.command import Session, command, group
 from fedlas.cli.exits import TABLE, ExitCode, Require, code_of_verdict
 from fedlas.cli.failures import CommandError, about
-from fedlas.cli.files import file_of
+from fedlas.cli.files import file_of, require_writable
 from fedlas.cli.options import (
     After,
     Before,
@@ -23,8 +23,8 @@ from fedlas.cli.options import (
     Status,
     Yes,
     confirm,
+    given_options,
     roles_of,
-    upload_options,
 )
 from fedlas.cli.output import Column, count, when
 from fedlas.cli.progress import transfer
@@ -100,6 +100,7 @@ def register(app: typer.Typer) -> None:
 
         The file has logits or probabilities, and labels; no model leaves this machine.
         """
+        require_writable(out)
         with about(file), transfer(session.output, f"uploading {file.name}") as moved:
             made = session.client.calibrators.create(
                 file_of(file),
@@ -107,7 +108,7 @@ def register(app: typer.Typer) -> None:
                 method=method,
                 roles=roles_of(role),
                 on_upload=moved,
-                **upload_options(option, session.client.calibrators.create),
+                **given_options(option, "--option"),
             )
         record = as_json(made)
         if record["status"] == "failed":
@@ -124,6 +125,7 @@ def register(app: typer.Typer) -> None:
         Scores go in, probabilities come out.
         """
         file = out or Path(f"{calibrator}.onnx")
+        require_writable(file)
         session.client.calibrators.download(calibrator, file)
         session.output.lines([str(file)])
 

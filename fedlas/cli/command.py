@@ -98,7 +98,7 @@ def command(app: typer.Typer, name: str, *, examples: Sequence[str], more: str =
             try:
                 return int(run(session, **given) or 0)
             except KeyboardInterrupt:
-                print("fedlas: interrupted; nothing was ordered or written", file=sys.stderr)
+                print("fedlas: interrupted", file=sys.stderr)
                 raise typer.Exit(ExitCode.INTERRUPTED) from None
             except BrokenPipeError:
                 raise typer.Exit(closed_pipe()) from None

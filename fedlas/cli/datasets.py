@@ -22,8 +22,8 @@ from fedlas.cli.options import (
     Wait,
     Yes,
     confirm,
+    given_options,
     roles_of,
-    upload_options,
 )
 from fedlas.cli.output import Column, count, size, when
 from fedlas.cli.progress import transfer
@@ -45,7 +45,9 @@ ONE = (
     Column("format", "format"),
     *LIST[3:4],
     Column("classes", lambda data: ", ".join((data["class_names"] or ())[:20])),
-    Column("splits", lambda data: ", ".join(f"{split} {rows:,}" for split, rows in (data["splits"] or {}).items())),
+    Column(
+        "splits", lambda data: ", ".join(f"{split} {rows:,}" for split, rows in (data["splits"] or {}).items() if rows)
+    ),
     Column("roles", lambda data: ", ".join(f"{role} {name}" for role, name in (data["roles"] or {}).items() if name)),
     *LIST[5:6],
     Column("warnings", lambda data: "\n".join(data["warnings"]) or None),
@@ -107,7 +109,7 @@ def register(app: typer.Typer) -> None:
                 seen_by_model=seen_by_model,
                 wait=wait,
                 on_upload=moved,
-                **upload_options(option, session.client.datasets.upload),
+                **given_options(option, "--option"),
             )
         session.output.record(as_json(record), ONE)
 

@@ -23,11 +23,17 @@ class CommandError(Exception):
 
 
 @contextmanager
-def about(file: Path) -> Iterator[None]:
-    """What is raised of the content of a file names it."""
+def about(file: Path, *kinds: type[FedLASError]) -> Iterator[None]:
+    """What is raised of the content of a file names it; without kinds, what a service finds wrong with it."""
     try:
         yield
     except FedLASError as error:
+        if not kinds:
+            from fedlas.client.errors import InvalidRequest, Rejected
+
+            kinds = (InvalidRequest, Rejected)
+        if not isinstance(error, kinds):
+            raise
         raise CommandError(f"{file}: {error}", _code_of(error)) from error
 
 

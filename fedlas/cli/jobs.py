@@ -29,7 +29,9 @@ ONE = (
         "seconds left", lambda job: None if job["finished_at"] else job["progress"]["eta_seconds"], lambda s: f"{s:.0f}"
     ),
     Column("error", lambda job: job["error"] and f"{job['error']['code']}: {job['error']['message']}"),
-    *LIST[3:5],
+    Column("verdict", "verdict"),
+    Column("promoted", lambda job: job["promoted"] if job["verdict"] else None),
+    Column("shown", lambda job: job["shown"] if job["verdict"] else None),
     Column("calibrated model", "calibrated_model_id"),
     Column("model", "model_id"),
     Column("dataset", "dataset_id"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -34,8 +35,12 @@ def predict(
     abstain_below: float | None = None,
     max_error: float | dict[str, float] | None = None,
     coverage: float | dict[str, float] | None = None,
+    note: Callable[[str], None] = lambda sentence: None,
 ) -> Json:
     """What a service would answer with this file, without what only its records know.
+
+    Args:
+        note: told what cannot be checked.
 
     Raises:
         CommandError: the file is not calibrated, the rows do not fit its inputs, or it cannot promise what is asked.
@@ -43,7 +48,7 @@ def predict(
     session = _opened(file)
     properties = session.get_modelmeta().custom_metadata_map
     names = json.loads(properties["class_names"])
-    feeds = _feeds(session, rows)
+    feeds = _feeds(session, _ordered(rows, json.loads(properties.get("columns", "null")), note))
     try:
         probs, confidences = session.run(["probabilities", "confidence"], feeds)
     except Exception as error:
@@ -81,6 +86,29 @@ def _opened(file: Path) -> onnxruntime.InferenceSession:
     ):
         raise CommandError(f"{file} is no calibrated file: it has no output 'probabilities'; calibrate it first")
     return session
+
+
+def _ordered(rows: Rows, columns: list[str] | None, note: Callable[[str], None]) -> Rows:
+    """Rows that name their columns in the order of the model's, where its file names them."""
+    if isinstance(rows.inputs, list) and rows.inputs and isinstance(rows.inputs[0], dict):
+        if columns is None or any(not isinstance(row, dict) or set(row) != set(columns) for row in rows.inputs):
+            raise CommandError(f"rows are objects, and the file's columns are {columns or 'without names: send lists'}")
+        return Rows([[row[name] for name in columns] for row in rows.inputs])
+    if rows.header is None or not isinstance(rows.inputs, list):
+        return rows
+    if columns is None:
+        note("the model's file names no columns, so those of the csv file are taken in their order")
+        return rows
+    if sorted(columns) != sorted(rows.header):
+        missing, strange = sorted(set(columns) - set(rows.header)), sorted(set(rows.header) - set(columns))
+        found = "; ".join(
+            f"{word} {', '.join(names)}"
+            for word, names in (("missing are", missing), ("unknown are", strange))
+            if names
+        )
+        raise CommandError(f"the columns of the csv file are not the model's: {found or 'one stands twice'}")
+    places = [rows.header.index(name) for name in columns]
+    return Rows([[row[place] for place in places] for row in rows.inputs])
 
 
 def _feeds(session: onnxruntime.InferenceSession, rows: Rows) -> dict[str, NDArray[Any]]:

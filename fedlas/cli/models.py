@@ -10,8 +10,8 @@ import typer
 from fedlas.cli import names
 from fedlas.cli.command import Session, command, group
 from fedlas.cli.failures import about
-from fedlas.cli.files import file_of
-from fedlas.cli.options import After, Before, Limit, Name, Pairs, Status, Wait, Yes, confirm, upload_options
+from fedlas.cli.files import file_of, require_writable
+from fedlas.cli.options import After, Before, Limit, Name, Pairs, Status, Wait, Yes, confirm, given_options
 from fedlas.cli.output import Column, size, when
 from fedlas.cli.progress import transfer
 from fedlas.cli.records import as_json, as_jsons
@@ -90,7 +90,7 @@ def register(app: typer.Typer) -> None:
                 name=name or file.stem,
                 wait=wait,
                 on_upload=moved,
-                **upload_options(option, session.client.models.upload),
+                **given_options(option, "--option"),
             )
         session.output.record(as_json(record), ONE)
 
@@ -108,6 +108,7 @@ def register(app: typer.Typer) -> None:
         Its digest is checked.
         """
         file = out or Path(f"{model}.onnx")
+        require_writable(file)
         with transfer(session.output, f"downloading {file.name}") as moved:
             session.client.models.download(model, file, on_progress=moved)
         session.output.lines([str(file)])

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import inspect
 import json
 import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 import typer
 
@@ -40,6 +39,10 @@ RequireOption = Annotated[Require, typer.Option(help="What must have come of it 
 Out = Annotated[Path | None, typer.Option("--out", help="The file to write.", dir_okay=False)]
 
 
+#: Parameters of uploads that have options of their own, or are none of the API's.
+_OWN = {"name", "roles", "seen_by_model", "method", "example", "wait", "on_upload"}
+
+
 def pairs_of(given: Sequence[str] | None, option: str = "--option", form: str = "KEY=VALUE") -> dict[str, str]:
     """`KEY=VALUE` pairs by their key."""
     found: dict[str, str] = {}
@@ -51,17 +54,13 @@ def pairs_of(given: Sequence[str] | None, option: str = "--option", form: str = 
     return found
 
 
-def upload_options(
-    given: Sequence[str] | None, upload: Callable[..., object], option: str = "--option"
-) -> dict[str, Any]:
-    """Parameters of an upload by their name, lists and objects as JSON; what a service takes it says itself."""
+def given_options(given: Sequence[str] | None, option: str, known: Sequence[str] | None = None) -> dict[str, Any]:
+    """`KEY=VALUE` pairs with lists and objects as JSON; without `known`, the service says which it does not know."""
     found = {name: _value(text) for name, text in pairs_of(given, option).items()}
-    parameters = inspect.signature(upload).parameters.values()
-    if any(one.kind is one.VAR_KEYWORD for one in parameters):
-        return found
-    known = [one.name for one in parameters if one.kind is one.KEYWORD_ONLY]
-    if strange := sorted(set(found) - set(known)):
-        raise CommandError(f"{option}: {strange[0]!r} is no parameter of this upload; there are {', '.join(known)}")
+    if own := sorted(_OWN & set(found)):
+        raise CommandError(f"{option}: {own[0]!r} is no such parameter, or has an option of its own; see --help")
+    if strange := sorted(set(found) - set(found if known is None else known)):
+        raise CommandError(f"{option}: {strange[0]!r} needs a service; here there are {', '.join(known or ())}")
     return found
 
 
@@ -88,12 +87,16 @@ def minutes_of(text: str) -> float:
 def object_of(text: str, option: str) -> dict[str, Any]:
     """A JSON object, written out or in a file behind an `@`."""
     try:
-        found = json.loads(Path(text[1:]).read_text() if text.startswith("@") else text)
+        found = json.loads(Path(text[1:]).read_text() if text.startswith("@") else text, parse_constant=_no_number)
     except ValueError as error:
         raise CommandError(f"{option} needs a JSON object, or @FILE with one: {error}") from error
     if not isinstance(found, dict):
         raise CommandError(f"{option} needs a JSON object, found {type(found).__name__}")
     return found
+
+
+def _no_number(constant: str) -> NoReturn:
+    raise ValueError(f"{constant} is no number of JSON")
 
 
 def number_or_object(text: str, option: str) -> float | dict[str, Any]:

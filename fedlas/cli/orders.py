@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from fedlas.cli.failures import CommandError
 from fedlas.cli.options import minutes_of, object_of, pairs_of, roles_of
 
 
@@ -44,12 +45,21 @@ class Order:
         limits = {"minutes": None if budget is None else minutes_of(budget), "candidates": candidates}
         said = {
             **fields,
-            "budget": {**given.get("budget", {}), **_given(limits)} or None,
+            "budget": {**_budget_of(given.get("budget")), **_given(limits)} or None,
             "class_priors": None if class_priors is None else object_of(class_priors, "--class-priors"),
             "metadata": pairs_of(metadata, "--metadata") or None,
         }
         reading = {"roles": roles_of(role), "seen_by_model": seen_by_model}
         return cls({**given, **_given(said)}, model_option or (), dataset_option or (), _given(reading))
+
+
+def _budget_of(given: object) -> dict[str, Any]:
+    """The budget in `--job`, which may be a number of minutes."""
+    if given is None or isinstance(given, dict):
+        return given or {}
+    if isinstance(given, int | float):
+        return {"minutes": given}
+    raise CommandError(f"--job: budget needs minutes, or an object with minutes and candidates, found {given!r}")
 
 
 def _given(values: dict[str, Any]) -> dict[str, Any]:

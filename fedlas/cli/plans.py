@@ -15,7 +15,7 @@ _COLUMNS = (
     Column("trains", "trains"),
     Column("classes", lambda plan: ", ".join(f"{c['name']} {c['rows']:,}" for c in plan["labels"]["classes"][:20])),
     Column("labels matched by", "labels.matched_by"),
-    Column("splits", lambda plan: ", ".join(f"{split} {rows:,}" for split, rows in plan["splits"].items())),
+    Column("splits", lambda plan: ", ".join(f"{split} {rows:,}" for split, rows in plan["splits"].items() if rows)),
     Column("model's accuracy", "uploaded.accuracy", percent),
     Column("model's confidence", "uploaded.confidence", percent),
     Column("minutes", "estimate.minutes"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -9,6 +10,7 @@ import typer
 
 from fedlas.cli.command import Session, command
 from fedlas.cli.failures import CommandError
+from fedlas.cli.files import file_of
 from fedlas.cli.options import number_or_object, object_of
 from fedlas.cli.output import Column, Json, percent
 from fedlas.cli.rows import PIPE, Rows, read_rows
@@ -75,9 +77,8 @@ def register(app: typer.Typer) -> None:
             "class_priors": None if class_priors is None else object_of(class_priors, "--class-priors"),
         }
         options = {**given.options, **{name: value for name, value in asked.items() if value is not None}}
-        _show(
-            session, _local(model, given, options) if Path(model).is_file() else _asked(session, model, given, options)
-        )
+        is_file = model.endswith(".onnx") or os.sep in model  # a file may be called as a published name is by chance
+        _show(session, _local(session, model, given, options) if is_file else _asked(session, model, given, options))
 
 
 def _show(session: Session, answer: Json) -> None:
@@ -93,8 +94,11 @@ def _show(session: Session, answer: Json) -> None:
 
 def _asked(session: Session, model: str, given: Rows, options: dict[str, Any]) -> Json:
     """The answer of the service; rows that are too many for one request go in several."""
-    if given.header is not None and session.client.models.get(model).columns:
-        given = given.by_column()
+    if given.header is not None:
+        if session.client.models.get(model).columns:
+            given = given.by_column()
+        else:
+            session.output.note("the model's columns have no names, so those of the csv file are taken in their order")
     answers = [
         session.client.predict(model, given.part(begin, begin + _ROWS), **options).raw
         for begin in range(0, len(given), _ROWS)
@@ -102,10 +106,10 @@ def _asked(session: Session, model: str, given: Rows, options: dict[str, Any]) -
     return {**answers[0], "predictions": [one for answer in answers for one in answer["predictions"]]}
 
 
-def _local(model: str, given: Rows, options: dict[str, Any]) -> Json:
+def _local(session: Session, model: str, given: Rows, options: dict[str, Any]) -> Json:
     """The answer of an ONNX file on this machine."""
     from fedlas.cli.local_predictions import predict
 
     if strange := sorted(set(options) - {"top_k", "abstain_below", "max_error", "coverage"}):
         raise CommandError(f"{strange[0]} is answered by a service only, not by a file on this machine")
-    return predict(Path(model), given, **options)
+    return predict(file_of(Path(model)), given, note=session.output.note, **options)

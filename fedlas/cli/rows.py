@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 _NPY = b"\x93NUMPY"
-_IMAGES = (b"\x89PNG\r\n", b"\xff\xd8\xff", b"RIFF", b"BM")
 #: What takes the place of a path where rows come in a pipe.
 PIPE = "-"
 _FORMS = "JSON ([[…], …]), lines of JSON, csv, npy or image files"
@@ -61,7 +60,7 @@ class Rows:
 def read_rows(paths: Sequence[str]) -> Rows:
     """The rows of a file or of the pipe (`-`), or one row for each of several image files."""
     contents = [(path, _content(path)) for path in paths]
-    if all(content.startswith(_IMAGES) for _, content in contents):
+    if all(_is_image(content) for _, content in contents):
         return Rows([{"b64": base64.b64encode(content).decode()} for _, content in contents])
     if len(contents) > 1:
         raise CommandError(f"{len(contents)} files were given, and not all of them are images; rows come from one file")
@@ -70,6 +69,13 @@ def read_rows(paths: Sequence[str]) -> Rows:
     if len(rows) == 0:
         raise CommandError(f"{'the pipe' if path == PIPE else path} holds no rows; needed are {_FORMS}")
     return rows
+
+
+def _is_image(content: bytes) -> bool:
+    """Whether it begins as PNG, JPEG, WebP or BMP do; text may begin with their first letters."""
+    if content.startswith(b"BM"):
+        return int.from_bytes(content[2:6], "little") == len(content)
+    return content.startswith((b"\x89PNG\r\n", b"\xff\xd8\xff")) or content[:4] + content[8:12] == b"RIFFWEBP"
 
 
 def _content(path: str) -> bytes:
@@ -137,13 +143,13 @@ def _collated(rows: list[Any]) -> list[Any] | dict[str, list[Any]]:
 
 
 def _of_csv(text: str, where: str) -> Rows:
-    lines = [line for line in csv.reader(io.StringIO(text)) if line]
+    lines = [(number, line) for number, line in enumerate(csv.reader(io.StringIO(text)), start=1) if line]
     header = None
-    if lines and any(_number(cell) is None and cell.strip() for cell in lines[0]):
-        header, *lines = [cell.strip() for cell in lines[0]], *lines[1:]
-    width = len(header if header is not None else lines[0]) if lines else 0
+    if lines and any(cell.strip() and _number(cell) is None for cell in lines[0][1]):
+        header = [cell.strip() for cell in lines.pop(0)[1]]
+    width = len(header or (lines[0][1] if lines else ()))
     rows = []
-    for number, line in enumerate(lines, start=1 if header is None else 2):
+    for number, line in lines:
         if len(line) != width:
             raise CommandError(f"{where}: line {number} has {len(line)} cells, the first one {width}")
         rows.append([_cell(cell, where, number) for cell in line])
@@ -151,16 +157,17 @@ def _of_csv(text: str, where: str) -> Rows:
 
 
 def _cell(cell: str, where: str, number: int) -> float | None:
+    """The number in a cell; an empty one and NaN are a missing value."""
     if not cell.strip():
         return None
-    if (value := _number(cell)) is None:
+    value = _number(cell)
+    if value is None or math.isinf(value):
         raise CommandError(f"{where}: line {number} has {cell!r} where a number is needed")
-    return value
+    return None if math.isnan(value) else value
 
 
 def _number(cell: str) -> float | None:
     try:
-        value = float(cell)
+        return float(cell)
     except ValueError:
         return None
-    return value if math.isfinite(value) else None

@@ -15,6 +15,8 @@ from fedlas.cli.command import Session, command
 from fedlas.cli.failures import CommandError
 
 _GROUP = "fedlas.commands"
+#: Where a module is missing that is no other's, something is broken.
+_OURS = ("fedlas", "service", "worker")
 #: Name → the sentence in the help, and the extra that brings what it needs.
 _COMMANDS = {
     "serve": ("Run API, worker and broker on this machine.", "standalone"),
@@ -66,12 +68,14 @@ def _run(context: typer.Context) -> int:
 
     name = context.info_name or ""
     found = entry_points(group=_GROUP, name=name)
-    missing: ModuleNotFoundError | None = None
-    if found:
-        try:
-            code: int = found[name].load()(context.args)
-            return code
-        except ModuleNotFoundError as error:
-            missing = error
     needed = f"pip install 'fedlas[{_COMMANDS[name][1]}]'"
-    raise CommandError(f"`fedlas {name}` needs a part that is not installed: {needed}") from missing
+    if not found:
+        raise CommandError(f"`fedlas {name}` is not installed: {needed}")
+    try:
+        code: int = found[name].load()(context.args)
+        return code
+    except ModuleNotFoundError as error:
+        module = (error.name or "").partition(".")[0]
+        if module in _OURS:
+            raise
+        raise CommandError(f"`fedlas {name}` needs {module}, which is not installed: {needed}") from error

@@ -79,8 +79,8 @@ def test_what_is_not_installed_names_the_extra() -> None:
             [sys.executable, "-c", code, module, *arguments], capture_output=True, text=True, env=environment()
         )
         assert (done.returncode, done.stdout) == (1, "")
-        said = f"fedlas: `fedlas {arguments[0]}` needs a part that is not installed: pip install 'fedlas[{extra}]'\n"
-        assert done.stderr == said
+        said = f"`fedlas {arguments[0]}` needs {module}, which is not installed: pip install 'fedlas[{extra}]'"
+        assert done.stderr == f"fedlas: {said}\n"
 
 
 def test_the_version() -> None:

@@ -51,6 +51,18 @@ def test_a_csv_file_with_a_header_names_its_columns(tmp_path: Path) -> None:
     assert found.by_column().inputs == [{"hour": 3.0, "load": None}]
 
 
+def test_nan_is_no_heading(tmp_path: Path) -> None:
+    """A first row with NaN stays a row, and NaN is a missing value."""
+    found = rows_of(tmp_path, "1.0,nan\n2.0,3.0\n")
+    assert (found.header, found.inputs) == (None, [[1.0, None], [2.0, 3.0]])
+
+
+def test_text_that_begins_as_an_image_does_is_text(tmp_path: Path) -> None:
+    """`BM` and `RIFF` begin headings, too."""
+    for heading in ("BMI", "RIFF"):
+        assert rows_of(tmp_path, f"{heading},age\n21,50\n").header == [heading, "age"]
+
+
 def test_options_of_a_whole_request_are_kept(tmp_path: Path) -> None:
     """What stands beside the rows in a request goes with them."""
     found = rows_of(tmp_path, json.dumps({"inputs": ROWS, "top_k": 2}))
@@ -85,6 +97,7 @@ def test_images_are_sent_in_base64(tmp_path: Path) -> None:
         ("[1]\n{\n", "line 2 is no JSON"),
         ("1,2\n3\n", "line 2 has 1 cells, the first one 2"),
         ("a,b\n1,x\n", "line 2 has 'x' where a number is needed"),
+        ("1,2\n3,inf\n", "line 2 has 'inf' where a number is needed"),
         (b"\xff\xfe\x00", "no text and no npy file"),
         (b"\x93NUMPY\x01", "the npy file cannot be read"),
     ],
