@@ -17,12 +17,13 @@ help: ## show this list
 
 setup: $(STAMP) ## install everything into .venv
 
+# compat: a path that wins over a folder called fedlas where one works, as a fresh clone is; the usual finder does not.
 $(STAMP): pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed (PYTHON=…)"; exit 1; }
 	@echo "Installing FedLAS and its libraries into $(VENV), once. PyTorch is most of it: some gigabytes to download"
 	@echo "where pip has not kept them, and 2 to 10 minutes, by the network and the disk. pip says what it is at:"
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --disable-pip-version-check --editable '.[dev]'
+	$(BIN)/python -m pip install --disable-pip-version-check --config-settings editable_mode=compat --editable '.[dev]'
 	touch $(STAMP)
 	@echo "Installed. Next: make demo (a whole job on real data), make serve, or make test."
 
