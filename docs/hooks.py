@@ -65,7 +65,8 @@ def _commands() -> str:
 
     command = typer.main.get_command(app)
     context = command.make_context("fedlas", [], resilient_parsing=True)
-    text = typer.cli.get_docs_for_click(obj=command, ctx=context, name="fedlas").partition("\n")[2]
+    text = typer.cli.get_docs_for_click(obj=command, ctx=context, name="fedlas").replace("\b", "")
+    text = text[text.index("**Usage**") :]  # what stands before is said by the page
     text = re.sub(r"^Examples:\n", "**Examples**:\n\n", text, flags=re.MULTILINE)
     return re.sub(r"(?:^  .+\n)+", lambda lines: f"```text\n{textwrap.dedent(lines[0])}```\n", text, flags=re.MULTILINE)
 
