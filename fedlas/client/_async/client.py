@@ -124,7 +124,7 @@ class AsyncClient:
 
         Raises:
             JobFailed: `code`, `message` and `user_error` say why.
-            FileProblem, InvalidRequest, WaitTimeout, fedlas.conversion's ConversionError.
+            ClientError: FileProblem, InvalidRequest, WaitTimeout, or fedlas.conversion's ConversionError.
         """
         model_id, dataset_id = stored_id(model, "mdl"), stored_id(data, "ds")
         notes: list[str] = []
@@ -160,7 +160,7 @@ class AsyncClient:
 
         Raises:
             InvalidRequest: the rows do not fit the model, or a promise cannot be kept; `code` says which.
-            NotFound, Conflict, InvalidInput.
+            ClientError: NotFound, Conflict, InvalidInput.
         """
         body = body_of(inputs, options)
         headers = {"Content-Type": body.content_type}

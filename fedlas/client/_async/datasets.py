@@ -45,7 +45,7 @@ class AsyncDatasets:
 
         Raises:
             Rejected: inspection says what is wrong with it.
-            FileProblem, InvalidRequest, DigestMismatch, fedlas.conversion's ConversionError.
+            ClientError: FileProblem, InvalidRequest, DigestMismatch, or fedlas.conversion's ConversionError.
         """
         record, _ = await self.send(data, on_upload=on_upload, **options)
         return await self.wait(record) if wait else record

@@ -46,7 +46,7 @@ class Datasets:
 
         Raises:
             Rejected: inspection says what is wrong with it.
-            FileProblem, InvalidRequest, DigestMismatch, fedlas.conversion's ConversionError.
+            ClientError: FileProblem, InvalidRequest, DigestMismatch, or fedlas.conversion's ConversionError.
         """
         record, _ = self.send(data, on_upload=on_upload, **options)
         return self.wait(record) if wait else record

@@ -171,7 +171,7 @@ class Jobs:
             check: raise where it has not succeeded.
 
         Raises:
-            JobFailed, JobCancelled, WaitTimeout.
+            ClientError: JobFailed, JobCancelled, WaitTimeout.
         """
         path = f"{_PATH}/{path_part(job)}"
         deadline = None if timeout is None else time.monotonic() + timeout

@@ -49,7 +49,7 @@ class Models:
 
         Raises:
             Rejected: inspection says what is wrong with it.
-            FileProblem, InvalidRequest, DigestMismatch, fedlas.conversion's ConversionError.
+            ClientError: FileProblem, InvalidRequest, DigestMismatch, or fedlas.conversion's ConversionError.
         """
         record, _ = self.send(model, example=example, on_upload=on_upload, **options)
         return self.wait(record) if wait else record
