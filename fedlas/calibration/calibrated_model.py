@@ -19,7 +19,9 @@ from fedlas.conversion.rows import rows_of
 from fedlas.data import align_inputs
 from fedlas.data.casting import InputSpec
 from fedlas.data.column_order import ColumnOrder
+from fedlas.data.scores import Kind
 from fedlas.errors import ConversionError
+from fedlas.export.scores_graph import as_logits
 from fedlas.importers import GraphClassifier
 
 Floats = NDArray[np.float64]
@@ -133,14 +135,16 @@ class CalibratedScores(nn.Module):
 
     Attributes:
         model: the estimator or module as it was given.
-        calibrator: what is behind it.
+        calibrator: what is behind it; None where the verdict leaves the model as it is.
     """
 
-    def __init__(self, answering: Answering, calibrator: ScoresCalibrator) -> None:
+    def __init__(
+        self, answering: Answering, kind: Kind, class_names: Sequence[str], calibrator: ScoresCalibrator | None
+    ) -> None:
         super().__init__()
-        self._answering = answering
+        self._answering, self._kind = answering, kind
         self.model, self.calibrator = answering.model, calibrator
-        self.class_names = calibrator.class_names
+        self.class_names = list(class_names)
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Return calibrated log-probabilities (N, K); no gradient flows through the calibrator."""
@@ -148,7 +152,10 @@ class CalibratedScores(nn.Module):
 
     def predict_proba(self, inputs: Any) -> Floats:
         """Calibrated probabilities (N, K) of rows as the model takes them."""
-        return self.calibrator.predict_proba(self._answering(inputs))
+        scores = score_matrix(self._answering(inputs), self._kind)
+        if self.calibrator is not None:
+            return self.calibrator.predict_proba(scores)
+        return softmax(as_logits(self._kind, scores.astype(np.float32)))
 
     def predict(self, inputs: Any) -> NDArray[np.str_]:
         """The names (N,) of the most probable classes."""

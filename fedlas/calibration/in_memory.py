@@ -1,56 +1,30 @@
 """A calibration of what a program holds: a model and rows with labels in, a judged model with its report out.
 
-No server takes part. Objects are written as the files that a client would upload (`fedlas.conversion`), these are read
-as a worker reads them, and `fedlas.calibration.calibrate` or `calibrate_scores` does the rest.
+No server takes part; `InMemoryJob` does what a worker does.
 """
 
 from __future__ import annotations
 
-import hashlib
 import shutil
 import tempfile
 import weakref
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from fedlas.calibration.evaluation import CalibrationOptions
-from fedlas.calibration.opening import OpenedModel, opened
+from fedlas.calibration.job_in_memory import InMemoryJob, Progress, sha256_of
 from fedlas.calibration.result import CalibrationResult
 from fedlas.calibration.scores import ScoredRows, calibrate_scores
-from fedlas.calibration.steps import begun
-from fedlas.conversion import ConversionError, DatasetFile, ModelFile, dataset_file, example_of, model_file
-from fedlas.data import Dataset, read_dataset
+from fedlas.conversion import ConversionError, dataset_file
 from fedlas.data.scores import read_scores
-from fedlas.errors import UnsupportedModel
-from fedlas.report import Named, Subject
+from fedlas.notice import Notice
 
-if TYPE_CHECKING:
-    from fedlas.race.results import RaceProgress
+__all__ = ["Progress", "calibrate"]
 
 #: An hour is for a server; a cell of a notebook is waited for.
 _BUDGET_SECONDS = 300.0
-#: What cannot be a file can still have its scores calibrated.
-_NO_FILE = ("not_exportable", "parity", "not_runnable", "text_column", "bad_example")
-
-
-@dataclass(frozen=True)
-class Progress:
-    """How far a calibration is; as text it is a line.
-
-    >>> print(Progress("training", 0.25, 90.0, "fedlas, epoch 2 of 8"))
-    training (fedlas, epoch 2 of 8): 25 %, 90 s left
-    """
-
-    stage: str
-    fraction: float
-    eta_seconds: float
-    detail: str = ""
-
-    def __str__(self) -> str:
-        detail = f" ({self.detail})" if self.detail else ""
-        return f"{self.stage}{detail}: {self.fraction:.0%}, {self.eta_seconds:.0f} s left".replace("%", " %")
 
 
 def calibrate(
@@ -78,6 +52,7 @@ def calibrate(
     seed: int | None = None,
     options: CalibrationOptions | None = None,
     on_progress: Callable[[Progress], object] | None = None,
+    on_notice: Callable[[Notice], object] | None = None,
 ) -> CalibrationResult:
     """Calibrate a classifier, and judge on test rows what came of it; nothing of the model that is given changes.
 
@@ -105,6 +80,7 @@ def calibrate(
         seed: of everything that is drawn, 0 by default.
         options: everything else, such as guards, class priors and accepted warnings; the arguments above go before it.
         on_progress: called with `Progress`; `print` shows it.
+        on_notice: called with everything that looks wrong (`fedlas.notice.Notice`), before anything is trained.
 
     Returns:
         The result: `verdict`, `summary` and `report`, which a notebook shows inline; `model`, `save`, `save_report`.
@@ -135,7 +111,7 @@ def calibrate(
             rows = _rows(model, data, train, calibration, guarantee, test)
             reading = {"roles": roles, "seen_by_model": seen_by_model, "split_shares": split_shares, "missing": missing}
             opening = {"features": features, "output": output, "task": task, "architecture": architecture}
-            job = _Job(model, rows, folder, chosen, class_names, reading, opening, on_progress)
+            job = InMemoryJob(model, rows, folder, chosen, class_names, reading, opening, on_progress, on_notice)
             result = job.calibrated()
     except BaseException:
         shutil.rmtree(folder, ignore_errors=True)
@@ -170,112 +146,6 @@ def _rows(model: Any, data: Any, train: Any, calibration: Any, guarantee: Any, t
     return given
 
 
-@dataclass(frozen=True)
-class _Job:
-    """One calibration of a model with rows."""
-
-    model: Any
-    rows: Any
-    folder: Path
-    options: CalibrationOptions
-    class_names: Sequence[str] | None
-    reading: Mapping[str, Any]
-    opening: Mapping[str, Any]
-    on_progress: Callable[[Progress], object] | None
-
-    def calibrated(self) -> CalibrationResult:
-        try:
-            file = self._model_file()
-            model = opened(file, **{name: self.opening[name] for name in ("output", "task", "architecture")})
-            rows = self._dataset_file(file.class_names)
-        except (ConversionError, UnsupportedModel) as error:
-            if isinstance(self.model, str | Path) or not self._scores_will_do(error):
-                raise
-            return self._by_scores(error)
-        dataset = model.aligned(self._read(rows))
-        return self._by_network(file, model, rows, dataset)
-
-    def _model_file(self) -> ModelFile:
-        return model_file(
-            self.model,
-            folder=self.folder,
-            example=example_of(self.rows),
-            class_names=self.class_names,
-            features=self.opening["features"],
-        )
-
-    def _dataset_file(self, class_names: Sequence[str] | None) -> DatasetFile:
-        return dataset_file(
-            self.rows,
-            folder=self.folder,
-            roles=self.reading["roles"],
-            seen_by_model=self.reading["seen_by_model"],
-            class_names=class_names,
-        )
-
-    def _read(self, file: DatasetFile) -> Dataset:
-        return read_dataset(
-            file.path,
-            roles=file.roles or None,  # type: ignore[arg-type]
-            seen_by_model=file.seen_by_model,
-            split_seed=self.options.seed,
-            split_shares=self.reading["split_shares"],
-            missing=self.reading["missing"],
-        )
-
-    def _scores_will_do(self, error: ConversionError | UnsupportedModel) -> bool:
-        return isinstance(error, UnsupportedModel) or error.code in _NO_FILE
-
-    def _by_network(
-        self, file: ModelFile, model: OpenedModel, rows: DatasetFile, dataset: Dataset
-    ) -> CalibrationResult:
-        from fedlas.calibration.network import calibrate as calibrate_network
-
-        progress, stage = begun(self.options), "reading"
-
-        def tell(detail: str = "") -> None:
-            if self.on_progress is not None:
-                where = progress.position()
-                self.on_progress(Progress(stage, where.fraction, where.eta_seconds, detail))
-
-        def begin(name: str) -> None:
-            nonlocal stage
-            stage = name
-            tell()
-
-        def trained(one: RaceProgress) -> None:
-            tell(f"{one.name}, epoch {one.epoch} of {one.epochs}" if one.epoch else one.name)
-
-        digests = {"model_sha256": _sha256(file.path), "dataset_sha256": _sha256(rows.path)}
-        found = calibrate_network(
-            model.classifier,
-            dataset,
-            self.options,
-            request={"method": self.options.method, "budget_seconds": self.options.budget_seconds},
-            digests=digests,
-            subject=Subject(Named(_name(self.model), sha256=digests["model_sha256"])),
-            progress=progress,
-            on_stage=begin,
-            on_progress=trained,
-        )
-        return CalibrationResult.of_network(found, model, file.path, notes=[*file.notes, *rows.notes])
-
-    def _by_scores(self, error: Exception) -> CalibrationResult:
-        """The scores of a model that cannot be a file, calibrated; the result wraps the model."""
-        from fedlas.calibration.model_scores import scored_file
-
-        path, answering, names = scored_file(self.model, self.rows, self.folder, self.reading, self.class_names)
-        dataset = read_scores(path, class_names=names, split_shares=self.reading["split_shares"])
-        told = f"{_name(self.model)} was not written as a file, so nothing was trained and its scores were calibrated"
-        found = calibrate_scores(
-            ScoredRows.of(dataset),
-            _for_scores(self.options),
-            digests={"scores_sha256": _sha256(path)},
-            subject=Subject(Named(_name(self.model))),
-        )
-        return CalibrationResult.of_scores(found, self.folder, answering=answering, notes=[f"{told} ({error})."])
-
-
 def _of_scores(
     scores: Mapping[str, Any],
     labels: Any,
@@ -292,19 +162,5 @@ def _of_scores(
     ((kind, values),) = given.items()
     file = dataset_file(score_rows(kind, values, labels), folder=folder, class_names=class_names)
     dataset = read_scores(file.path, class_names=class_names, split_shares=split_shares)
-    found = calibrate_scores(ScoredRows.of(dataset), options, digests={"scores_sha256": _sha256(file.path)})
+    found = calibrate_scores(ScoredRows.of(dataset), options, digests={"scores_sha256": sha256_of(file.path)})
     return CalibrationResult.of_scores(found, folder, notes=file.notes)
-
-
-def _for_scores(options: CalibrationOptions) -> CalibrationOptions:
-    """Of a model: everything that is no name of a calibrator is `auto`."""
-    return options if options.method == "temperature" else replace(options, method="auto")
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _name(model: Any) -> str:
-    return Path(model).name if isinstance(model, str | Path) else type(model).__name__

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedlas.conversion import dataset_file
-from fedlas.conversion.columns import SPLITS, Rows, as_array, found_roles, is_tensor
+from fedlas.conversion.columns import SPLITS, Rows, as_array, class_name, found_roles, is_tensor, named_inputs
 from fedlas.conversion.rows import rows_of
 from fedlas.errors import ConversionError
 
@@ -99,7 +99,7 @@ class Answering:
         """Of an estimator by `predict_proba`, of a module by its forward pass."""
         if hasattr(model, "predict_proba"):
             classes = getattr(model, "classes_", None)
-            names = None if classes is None else [str(name) for name in classes]
+            names = None if classes is None else [class_name(one) for one in classes]
             return cls(lambda inputs: model.predict_proba(_only(inputs)), model, names)
         return cls(lambda inputs: _forward(model, inputs), model, None)
 
@@ -112,14 +112,16 @@ def _forward(module: Any, inputs: Any) -> Array:
     """The scores of a module in inference, in batches, on the device where it is."""
     import torch
 
+    from fedlas.conversion.arguments import arguments
     from fedlas.conversion.modules import in_inference
     from fedlas.conversion.tapped_module import TappedModule
 
     place = next((value for value in module.parameters()), torch.zeros(0))
-    values = inputs.values() if isinstance(inputs, dict) else inputs if isinstance(inputs, tuple) else [inputs]
-    tensors = [value if is_tensor(value) else torch.from_numpy(as_array(value, "x")) for value in values]
-    names = list(inputs) if isinstance(inputs, dict) and next(iter(inputs)) not in ("x", "x0") else None
-    tapped, answers = TappedModule(module, names, None), []
+    if not isinstance(inputs, Mapping):
+        inputs = named_inputs(list(inputs) if isinstance(inputs, tuple | list) else [inputs])
+    given, by_name = arguments(module, inputs)
+    tensors = [value if is_tensor(value) else torch.from_numpy(as_array(value, "x")) for value in given.values()]
+    tapped, answers = TappedModule(module, list(given) if by_name else None, None), []
     with in_inference(module), torch.no_grad():
         for start in range(0, len(tensors[0]), _BATCH):
             batch = [value[start : start + _BATCH].to(place.device) for value in tensors]

@@ -127,14 +127,23 @@ class CalibrationResult:
     ) -> CalibrationResult:
         """Of scores, with the model behind them where there is one."""
 
-        def make() -> CalibratedModel:
+        left = answering is not None and not found.verdict.promoted
+
+        def make() -> Any:
             from fedlas.calibration.calibrated_model import CalibratedScores, ScoresCalibrator
 
-            found.export(folder / "calibrator.onnx")
-            calibrator = ScoresCalibrator(folder / "calibrator.onnx", found.rows.dataset.class_names)
-            return calibrator if answering is None else CalibratedScores(answering, calibrator)
+            names, calibrator = found.rows.dataset.class_names, None
+            if not left:
+                found.export(folder / "calibrator.onnx")
+                calibrator = ScoresCalibrator(folder / "calibrator.onnx", names)
+            return calibrator if answering is None else CalibratedScores(answering, found.rows.kind, names, calibrator)
 
-        return cls(found.report, tuple(notes), found.export, make)
+        def write(path: Path) -> None:
+            if left:
+                raise ValueError("the model stays as it is, and it cannot be written as a file")
+            found.export(path)
+
+        return cls(found.report, tuple(notes), write, make)
 
 
 def _target(path: str | Path) -> Path:

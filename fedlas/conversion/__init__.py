@@ -133,14 +133,14 @@ def dataset_file(
     if isinstance(data, str | Path):
         return DatasetFile(data_path(data), given, seen_by_model)
     require("arrays", "numpy")
-    from fedlas.conversion.rows import rows_of
+    from fedlas.conversion.rows import rows_of, seen_by
     from fedlas.conversion.written_rows import write_rows
 
     path, found, notes = write_rows(rows_of(data, given), Path(folder), class_names=class_names)
-    return DatasetFile(path, found, seen_by_model or getattr(data, "seen_by_model", None), notes)
+    return DatasetFile(path, found, seen_by_model or seen_by(data), notes)
 
 
-def example_of(data: object) -> Any:
+def example_of(data: object, *, roles: Mapping[str, Any] | None = None) -> Any:
     """One batch of inputs: a mapping of arrays by name, of at most 32 rows; None for a file or nothing.
 
     A frame gives a frame, since pipelines may choose its columns by name.
@@ -150,7 +150,7 @@ def example_of(data: object) -> Any:
     require("arrays", "numpy")
     from fedlas.conversion.rows import first_inputs
 
-    return first_inputs(data)
+    return first_inputs(data, roles or {})
 
 
 def _is_module(model: object) -> TypeGuard[nn.Module]:

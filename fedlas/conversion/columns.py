@@ -42,10 +42,12 @@ class Rows:
 
     def inputs(self) -> dict[str, Array]:
         """The columns without a role."""
-        taken: set[str] = set()
-        for name in self.roles.values():
-            taken.update([name] if isinstance(name, str) else name)
+        taken = self.taken()
         return {name: array for name, array in self.columns.items() if name not in taken}
+
+    def taken(self) -> set[str]:
+        """The names of the columns that have a role."""
+        return {name for said in self.roles.values() for name in ([said] if isinstance(said, str) else said)}
 
 
 def as_array(value: Any, name: str) -> Array:
@@ -80,6 +82,15 @@ def found_roles(columns: Iterable[str], roles: Mapping[str, Any]) -> dict[str, A
     if "label" not in found and (label := next((name for name in LABEL_NAMES if name in names), None)):
         found["label"] = label
     return found
+
+
+def class_name(value: Any) -> str:
+    """The name of a class that an estimator holds as a value.
+
+    >>> class_name(np.float64(3.0)), class_name(7), class_name("cat")
+    ('3', '7', 'cat')
+    """
+    return str(int(value)) if isinstance(value, float) and value == int(value) else str(value)
 
 
 def named_inputs(inputs: Sequence[Any]) -> dict[str, Array]:

@@ -13,6 +13,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
+from fedlas.conversion.columns import class_name
 from fedlas.conversion.proof import prove
 from fedlas.errors import ConversionError
 
@@ -60,7 +61,7 @@ def _classes(estimator: Any) -> list[str]:
         raise ConversionError("not_fitted", f"{type(estimator).__name__} is not fitted: call fit first")
     if isinstance(classes, list):
         raise ConversionError("multilabel", "the estimator has several labels for each row; one class is needed")
-    return [str(name) for name in classes]
+    return [class_name(one) for one in classes]
 
 
 def _columns(estimator: Any, example: Any) -> tuple[list[str] | None, NDArray[np.float32]]:

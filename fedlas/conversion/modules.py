@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import copy
-import inspect
+import io
+import logging
 import tempfile
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from fedlas.conversion.arguments import arguments
 from fedlas.conversion.columns import named_inputs
 from fedlas.conversion.proof import FEATURES, LOGITS, prove, tapped_tensor
 from fedlas.conversion.tapped_module import TappedModule
@@ -38,10 +40,11 @@ def write_module(
     notes: list[str] = []
     network = _plain(module, notes)
     _require_numbers(network)
-    names, inputs = _example(module, example)
+    given, by_name = _example(network, example)
+    names = list(given)
     with in_inference(network):
-        tapped = TappedModule(network, names if isinstance(example, Mapping) and _named(example) else None, features)
-        inputs, answers = _answers(tapped, inputs, notes)
+        tapped = TappedModule(network, names if by_name else None, features)
+        inputs, answers = _answers(tapped, list(given.values()), notes)
         path = _written(tapped, names, inputs, folder, notes)
         tensor = None if features is None else tapped_tensor(path)
         prove(path, dict(zip(names, (value.numpy() for value in inputs), strict=True)), answers)
@@ -93,41 +96,26 @@ def _require_numbers(network: nn.Module) -> None:
             )
 
 
-def _named(example: Mapping[Any, Any]) -> bool:
-    """Whether the names of an example are arguments of the module, rather than our names of nameless inputs."""
-    return list(example) != list(named_inputs([0] * len(example)))
-
-
-def _example(module: nn.Module, example: Any) -> tuple[list[str], list[Tensor]]:
-    """Names of the inputs, and some rows of each."""
+def _example(module: nn.Module, example: Any) -> tuple[dict[str, Tensor], bool]:
+    """Some rows of each input in the order of `forward`, and whether the module is called by their names."""
     if example is None:
         raise ConversionError("example_needed", "a module is exported with a batch of its inputs: give `example`")
     if hasattr(example, "to_numpy"):
         example = example.to_numpy(dtype=np.float32)
-    if isinstance(example, Mapping) and _named(example):
-        given = {str(name): value for name, value in example.items()}
-    else:
-        values = list(example.values()) if isinstance(example, Mapping) else example
-        arrays = named_inputs(values if isinstance(values, tuple | list) else [values])
-        given = dict(zip([_argument(module)], arrays.values(), strict=True)) if len(arrays) == 1 else dict(arrays)
-    tensors = [torch.as_tensor(value).detach().cpu() for value in given.values()]
-    tensors = [value.float() if value.is_floating_point() else value for value in tensors]
-    rows = {len(value) if value.ndim else 0 for value in tensors}
+    if not isinstance(example, Mapping):
+        example = named_inputs(list(example) if isinstance(example, tuple | list) else [example])
+    given, by_name = arguments(module, {str(name): value for name, value in example.items()})
+    tensors = {name: torch.as_tensor(value).detach().cpu() for name, value in given.items()}
+    rows = {len(value) if value.ndim else 0 for value in tensors.values()}
     if len(rows) != 1 or 0 in rows:
-        shapes = ", ".join(f"'{name}' {tuple(value.shape)}" for name, value in zip(given, tensors, strict=True))
+        shapes = ", ".join(f"'{name}' {tuple(value.shape)}" for name, value in tensors.items())
         raise ConversionError("bad_example", f"every input of the example needs rows, as many as the others: {shapes}")
-    return list(given), [_as_many(value, _PROVEN_ROWS) for value in tensors]
+    many = {name: _as_many(value, _PROVEN_ROWS) for name, value in tensors.items()}
+    return {name: value.float() if value.is_floating_point() else value for name, value in many.items()}, by_name
 
 
 def _as_many(value: Tensor, rows: int) -> Tensor:
     return value[torch.arange(rows) % len(value)].contiguous()
-
-
-def _argument(module: nn.Module) -> str:
-    """What the module calls its first input, for whoever sends rows by name."""
-    parameters = list(inspect.signature(module.forward).parameters.values())
-    plain = parameters and parameters[0].kind is inspect.Parameter.POSITIONAL_OR_KEYWORD
-    return parameters[0].name if plain else "x"
 
 
 @contextmanager
@@ -179,8 +167,7 @@ def _written(
     outputs = [LOGITS, *([FEATURES] if tapped.features else [])]
     for title, export in (("torch.export", _by_dynamo), ("TorchScript", _by_torchscript)):
         try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # of the exporter about itself
+            with _quiet():
                 export(tapped, rows, path, list(names), outputs)
         except OSError as error:
             raise ConversionError("cannot_write", f"{path} cannot be written: {error.strerror}") from error
@@ -195,6 +182,20 @@ def _written(
         f"PyTorch cannot write the module as ONNX ({'; '.join(failures)}); see torch.export about what forward may do, "
         "or calibrate its scores (`fedlas.calibrate(logits=…, labels=…)`, `POST /v1/calibrators`)",
     )
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without what the exporters say about themselves."""
+    logger = logging.getLogger("onnxscript")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings(), redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)
 
 
 def _by_dynamo(
@@ -218,6 +219,8 @@ def _by_torchscript(
     tapped: TappedModule, rows: tuple[Tensor, ...], path: Path, names: list[str], outputs: list[str]
 ) -> None:
     free = {name: {0: "N"} for name in [*names, *outputs]}
+    # A branch that depends on values is frozen by tracing, and the proof's rows may all have taken it.
+    warnings.simplefilter("error", torch.jit.TracerWarning)  # type: ignore[attr-defined]
     with tempfile.TemporaryDirectory() as folder:  # nothing lies at `path` unless it is whole
         draft = Path(folder, "model.onnx")
         torch.onnx.export(

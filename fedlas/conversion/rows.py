@@ -10,8 +10,6 @@ from typing import Any
 import numpy as np
 
 from fedlas.conversion.columns import (
-    LABEL_NAMES,
-    ROLES,
     SPLITS,
     Array,
     Rows,
@@ -39,20 +37,25 @@ def rows_of(data: object, roles: Mapping[str, Any]) -> Rows:
     return rows
 
 
-def first_inputs(data: object) -> Any:
+def first_inputs(data: object, roles: Mapping[str, Any]) -> Any:
     """A batch of the inputs of `data`, of at most 32 rows: a frame of a frame, else arrays by name."""
     if isinstance(data, Mapping) and data and set(data) <= set(SPLITS):
-        return first_inputs(next(part for part in data.values() if part is not None))
+        return first_inputs(next(part for part in data.values() if part is not None), roles)
     if _is_frame(table := _as_frame(data)):
-        label = next((name for name in LABEL_NAMES if name in table.columns), None)
-        return table.head(_EXAMPLE_ROWS).drop(columns=[name for name in (label, *ROLES) if name in table.columns])
+        found = Rows({}, found_roles(map(str, table.columns), roles))
+        return table.head(_EXAMPLE_ROWS).drop(columns=[name for name in table.columns if str(name) in found.taken()])
     if _is_pair(data) and _is_frame(features := _as_frame(data[0])):  # type: ignore[index]
         return features.head(_EXAMPLE_ROWS)
     if is_loaded(data):
-        inputs = collected(islice(batches(data, _EXAMPLE_ROWS), 1)).inputs()
+        inputs = collected(islice(batches(data, _EXAMPLE_ROWS), 1), roles).inputs()
     else:
-        inputs = _single(data, {}).inputs()
+        inputs = _single(data, roles).inputs()
     return {name: array[:_EXAMPLE_ROWS] for name, array in inputs.items()}
+
+
+def seen_by(data: object) -> str | None:
+    """What a `fedlas.data.Dataset` says of the model; None of anything else."""
+    return data.seen_by_model if _is_dataset(data) else None  # type: ignore[attr-defined]
 
 
 def _single(data: object, roles: Mapping[str, Any]) -> Rows:

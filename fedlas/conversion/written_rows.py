@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import zipfile
 from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
@@ -34,8 +35,10 @@ def write_rows(
 
 def _write_arrays(columns: dict[str, Array], folder: Path) -> Path:
     path = folder / "dataset.npz"
-    with path.open("wb") as file:
-        np.savez(file, **columns)  # type: ignore[arg-type]
+    with zipfile.ZipFile(path, "w") as archive:  # as np.savez does, which takes no array called `file`
+        for name, array in columns.items():
+            with archive.open(f"{name}.npy", "w", force_zip64=True) as file:
+                np.lib.format.write_array(file, array, allow_pickle=False)
     return path
 
 

@@ -143,6 +143,8 @@ class CalibratedClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimator): 
 
     def _take_fitted(self, y: NDArray[Any]) -> NDArray[np.int64]:
         """Take the estimator as it is, and return the labels as indices of its classes."""
+        if self.estimator is None:
+            raise ValueError("cv='prefit' needs an estimator, which is fitted already")
         check_is_fitted(self.estimator)
         if not np.isin(y, self.estimator.classes_).all():
             raise ValueError("y has classes that the estimator does not know")
@@ -204,6 +206,8 @@ def _logits(estimator: Any, X: Any, classes: NDArray[Any]) -> Floats:
     if hasattr(estimator, "predict_proba"):
         found = np.log(np.maximum(np.asarray(estimator.predict_proba(X), np.float64), _SMALLEST))
     else:
+        if len(classes) > 2 and "ovo" in (value for value in estimator.get_params().values() if isinstance(value, str)):
+            raise ValueError("decision_function_shape='ovo' scores pairs of classes; 'ovr' scores each class")
         found = np.asarray(estimator.decision_function(X), np.float64)
         found = np.stack([np.zeros_like(found), found], axis=1) if found.ndim == 1 else found
     if len(estimator.classes_) == len(classes):

@@ -13,7 +13,7 @@ import onnxruntime as ort
 import pandas as pd
 import pytest
 import torch
-from sklearn.ensemble import HistGradientBoostingClassifier
+from sklearn.ensemble import HistGradientBoostingClassifier, RandomForestClassifier
 from sklearn.linear_model import LogisticRegression
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
@@ -228,6 +228,23 @@ def test_an_estimator_that_cannot_be_a_file_has_its_scores_calibrated(tmp_path: 
     assert session.get_inputs()[0].name == "uncalibrated_probabilities"
 
 
+@pytest.mark.parametrize("said", [None, "unknown"])
+def test_a_model_that_knows_its_rows_by_heart_is_not_shown_to_be_better(said: str | None) -> None:
+    """Of drawn rows nobody knows what it has seen; the estimator is given back as it is, and there is no file."""
+
+    class Own(RandomForestClassifier):
+        """No converter knows it."""
+
+    rng = np.random.default_rng(0)
+    noise, labels = rng.normal(size=(600, 5)), rng.integers(0, 2, 600)
+    estimator = Own(30, random_state=0).fit(noise, labels)
+    found = fedlas.calibrate(estimator, data=(noise, labels), seen_by_model=said)
+    assert (found.verdict, found.promoted, found.shown) == ("undetermined", False, False)
+    np.testing.assert_allclose(found.model.predict_proba(noise), estimator.predict_proba(noise), atol=1e-6)
+    with pytest.raises(ValueError, match="stays as it is"):
+        found.save("nothing.onnx")
+
+
 class Listing(nn.Module):
     """A network whose forward pass goes through Python lists, which no exporter can follow."""
 
@@ -262,8 +279,8 @@ def test_scores_and_labels_alone_are_enough(network: nn.Module) -> None:
     )
     assert by_split.verdict == "post_hoc"
     before = by_split.report.metrics["uploaded"]["nll"].value
-    exact = nll(np.exp(logits.astype(np.float64)) / np.exp(logits.astype(np.float64)).sum(1, keepdims=True), Y)
-    assert before == pytest.approx(exact, rel=2)
+    test = PARTS["test"]
+    assert before == pytest.approx(nll(torch.from_numpy(logits[test]).double().softmax(1).numpy(), Y[test]), rel=1e-5)
     drawn = fedlas.calibrate(probabilities=torch.from_numpy(logits).softmax(1), labels=torch.from_numpy(Y))
     assert drawn.report.num_test_rows == pytest.approx(len(Y) / 2, abs=10)
     assert drawn.model.predict_proba(torch.from_numpy(logits[:3]).softmax(1)).sum(1) == pytest.approx(np.ones(3))
@@ -280,6 +297,34 @@ def test_files_are_calibrated_without_a_server(network: nn.Module, tmp_path: Pat
     with torch.no_grad():
         expected = network.eval()(torch.from_numpy(X[:5])).softmax(1).numpy()
     np.testing.assert_allclose(found.model.predict_proba(X[:5]), expected, atol=1e-5)
+
+
+class Difference(nn.Module):
+    """Two inputs of one shape, in an order that matters."""
+
+    def __init__(self, inner: nn.Module) -> None:
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
+        scores: torch.Tensor = self.inner(first - second)
+        return scores
+
+
+def test_inputs_by_name_are_in_the_order_of_forward(network: nn.Module) -> None:
+    """A mapping in another order changes nothing: the module that is returned is called as the one that was given."""
+    model, zero = Difference(network), np.zeros_like(X)
+    parts = {
+        name: {"second": zero[part], "label": Y[part], "first": X[part]}
+        for name, part in PARTS.items()
+        if name != "train"
+    }
+    found = fedlas.calibrate(model, **parts, method="temperature", options=QUICK)
+    rows_, nothing = torch.from_numpy(X[:50]), torch.zeros(50, 64)
+    with torch.no_grad():
+        expected = model(rows_, nothing).argmax(1)
+        np.testing.assert_array_equal(found.model(rows_, nothing).argmax(1), expected)
+    np.testing.assert_array_equal(found.model.predict_proba((X[:50], zero[:50])).argmax(1), expected)
 
 
 @pytest.mark.parametrize(

@@ -52,6 +52,12 @@ def test_the_file_answers_as_predict_proba_does(tmp_path: Path, estimator: Any) 
     assert load_onnx(file.path).num_classes == 3
 
 
+def test_classes_that_are_whole_floats_are_named_as_whole_numbers(tmp_path: Path) -> None:
+    """Labels 1.0 and 2.0 are then the classes of these names, not the second and the third."""
+    estimator = GaussianNB().fit(ROWS, LABELS + 1.0)
+    assert model_file(estimator, folder=tmp_path, example=ROWS).class_names == ["1", "2", "3"]
+
+
 def test_a_pipeline_that_chooses_columns_by_name_reads_one_matrix(tmp_path: Path) -> None:
     """Its columns are named to the service in their order, and a frame in another order gives the same."""
     chosen = make_column_transformer((StandardScaler(), ["c7", "c0"]), ("passthrough", ["c3"]))

@@ -49,9 +49,9 @@ def test_inputs_keep_the_names_of_an_example_by_name(tmp_path: Path) -> None:
     ids, mask = torch.randint(0, 50, (4, 12)), torch.ones(4, 12, dtype=torch.int64)
     named = model_file(network, folder=tmp_path / "a", example={"attention_mask": mask, "input_ids": ids})
     nameless = model_file(network, folder=tmp_path / "b", example=(ids, mask))
-    assert load_onnx(named.path).input_names == ("attention_mask", "input_ids")
+    assert load_onnx(named.path).input_names == ("input_ids", "attention_mask")
     assert load_onnx(nameless.path).input_names == ("x0", "x1")
-    torch.testing.assert_close(logits(named, mask, ids), answers(network, ids, mask), rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(logits(named, ids, mask), answers(network, ids, mask), rtol=1e-4, atol=1e-4)
     torch.testing.assert_close(logits(nameless, ids, mask), answers(network, ids, mask), rtol=1e-4, atol=1e-4)
 
 
@@ -112,6 +112,18 @@ def test_double_precision_and_whole_numbers_are_taken_and_told(tmp_path: Path) -
     assert network[0].weight.dtype == torch.float64
 
 
+class Branching(nn.Module):
+    """A branch that depends on values: tracing would keep the one that the example takes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(4, 3)
+
+    def forward(self, rows: Tensor) -> Tensor:
+        scores: Tensor = self.layer(rows)
+        return scores if rows.mean() > 0 else scores * 0.1
+
+
 def broken() -> nn.Module:
     """A network whose training diverged."""
     network = nn.Linear(4, 3)
@@ -131,6 +143,14 @@ def broken() -> nn.Module:
         (nn.Linear(4, 3), np.zeros((2, 4)), {"class_names": ["a"]}, "class_names_mismatch", "1 class names for 3"),
         (nn.Conv2d(3, 4, 1), IMAGES, {}, "no_scores", "(5, 4, 8, 8)"),
         (Answering(3, lambda y: y / 0), np.ones((2, 4)), {}, "non_finite_answers", "NaN or infinite"),
+        (Branching(), np.ones((2, 4)), {}, "not_exportable", "PyTorch cannot write"),
+        (
+            Bert(),
+            {"tokens": np.ones((2, 4)), "mask": np.ones((2, 4))},
+            {},
+            "inputs_mismatch",
+            "forward takes input_ids",
+        ),
         (Answering(3, lambda y: y + torch.rand_like(y)), np.ones((2, 4)), {}, "parity", "differs from the object"),
     ],
 )

@@ -102,9 +102,25 @@ def test_labels_that_are_whole_floats_or_one_hot_are_taken_with_a_note(labels: A
     assert any("labels came" in note for note in file.notes)
 
 
-def test_labels_that_are_values_of_classes_become_their_indices(tmp_path: Path) -> None:
+def test_the_example_has_no_label_whatever_it_is_called(tmp_path: Path) -> None:
+    """Roles are known to the example as to the file; an array may be called `file`."""
+    arrays = {"file": X, "diagnosis": Y}
+    assert list(example_of(arrays, roles={"label": "diagnosis"})) == ["file"]
+    frame = example_of(FRAME, roles={"label": "kind"})
+    assert list(frame.columns) == ["a", "b", "c", "d"]
+    np.testing.assert_array_equal(read(arrays, tmp_path, roles={"label": "diagnosis"}).inputs["file"], X)
+
+
+def test_a_column_may_be_called_as_an_attribute_of_ours(tmp_path: Path) -> None:
+    """`seen_by_model` of a frame is a column."""
+    frame = FRAME.drop(columns="kind").assign(label=Y, seen_by_model=0)
+    assert dataset_file(frame, folder=tmp_path).seen_by_model is None
+
+
+@pytest.mark.parametrize("dtype", [np.int64, np.float64])
+def test_labels_that_are_values_of_classes_become_their_indices(dtype: Any, tmp_path: Path) -> None:
     """An estimator whose classes are 3, 5 and 9 has labels that are its classes, not indices."""
-    file = dataset_file((X, np.array([3, 5, 9])[Y]), folder=tmp_path, class_names=["3", "5", "9"])
+    file = dataset_file((X, np.array([3, 5, 9], dtype)[Y]), folder=tmp_path, class_names=["3", "5", "9"])
     np.testing.assert_array_equal(read_dataset(file.path).targets, Y)
 
 

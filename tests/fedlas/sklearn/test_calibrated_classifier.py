@@ -17,7 +17,7 @@ from sklearn.model_selection import cross_val_score
 from sklearn.naive_bayes import GaussianNB
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
-from sklearn.svm import LinearSVC
+from sklearn.svm import SVC, LinearSVC
 from sklearn.tree import DecisionTreeClassifier
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
@@ -127,6 +127,8 @@ def test_it_goes_through_model_selection_with_groups_and_weights() -> None:
     [
         ({"method": "platt"}, [0, 1] * 10, "method must be 'auto' or one of affine"),
         ({}, [0] * 20, "one class"),
+        ({"cv": "prefit"}, [0, 1] * 10, "needs an estimator"),
+        ({"estimator": SVC(decision_function_shape="ovo")}, [0, 1, 2, 0] * 5, "pairs of classes"),
         ({}, [0] * 19 + [1], "has 1 row"),
     ],
 )
