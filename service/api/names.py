@@ -53,7 +53,9 @@ async def get_name(request: Request, services: ServicesDep, name: str) -> Respon
 
 @router.put(
     "/{name}",
-    openapi_extra=operation("unknown_name", "unknown_version", "no_class_shares", *SERVED, at=LOST),
+    openapi_extra=operation(
+        "unknown_name", "unknown_version", "no_class_shares", *SERVED, at={**LOST, 422: ["unknown_version"]}
+    ),
 )
 async def update_name(services: ServicesDep, name: str, body: DefaultVersion) -> NameRecord:
     """Choose which version answers under the name, and for which class priors.

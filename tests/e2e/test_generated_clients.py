@@ -134,5 +134,5 @@ def test_typescript_drives_a_job(typescript_client: Path, service: Service, uplo
     found = json.loads(done.stdout)
     assert found["accuracy"] > 0.5
     assert found["verdict"] in ("trained", "post_hoc", "unchanged", "undetermined")
-    assert found["statuses"] == ["succeeded", "running"]
+    assert found["statuses"][0] == "succeeded"
     assert (found["top"], found["code"]) == (2, "unknown_model")

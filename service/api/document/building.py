@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from http import HTTPStatus
+from importlib.resources import files
 from typing import Any, Protocol
 
 from fastapi import FastAPI
@@ -82,6 +84,7 @@ def build(app: FastAPI, routes: Sequence[ServingRoute]) -> Json:
     document["components"] |= {"headers": HEADERS, "securitySchemes": {_BEARER: SECURITY_SCHEME}}
     document["security"] = [{_BEARER: []}, {}]
     _describe(schemas)
+    _exemplify(document)
     shared: Json = {}
     for path, method, operation in operations(document):
         _complete(path, method, operation, shared)
@@ -105,6 +108,18 @@ def _describe(schemas: Json) -> None:
             text = texts.get(key, BY_NAME.get(key))
             if text is not None:
                 field.setdefault("description", text)
+
+
+def _exemplify(document: Json) -> None:
+    """Add what a real service was asked and has answered; long lists are cut short."""
+    examples = json.loads(files(__package__).joinpath("examples.json").read_text("utf-8"))
+    for _, _, operation in operations(document):
+        example = examples.get(operation["operationId"], {})
+        good = (response for status, response in operation["responses"].items() if status.startswith("2"))
+        for name, part in {"request": operation.get("requestBody", {}), "response": next(good, {})}.items():
+            content = part.get("content", {}).get("application/json")
+            if content is not None and name in example:
+                content["example"] = example[name]
 
 
 def _complete(path: str, method: str, operation: Json, shared: Json) -> None:

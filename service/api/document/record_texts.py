@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 RECORD_TEXTS: dict[str, dict[str, str]] = {
-    "AnswerOptions": {"top_k": "Answer so many of the most probable classes."},
     "BatchRecord": {
         "num_rows": "Rows that were answered; null before the end.",
         "results_url": "Where the answers are.",
@@ -96,7 +95,6 @@ RECORD_TEXTS: dict[str, dict[str, str]] = {
         "hyperparameters": "Of the fine-tune.",
         "webhook": "Who is told of the end.",
     },
-    "MeasuredBatch": {"rows": "Rows of the batch."},
     "ModelRecord": {
         "architecture": "Of a safetensors file.",
         "calibrated": "Whether a job has made it.",
@@ -162,7 +160,6 @@ RECORD_TEXTS: dict[str, dict[str, str]] = {
     "RequestedOutput": {"name": "Of the output."},
     "RowFailure": {"id": "Its name, where the dataset has the role `id`.", "error": "Why it has no answer."},
     "ServedModel": {"calibrated": "Whether a job has made it."},
-    "SizeBound": {"tensor": "Name of the tensor.", "limit": "Elements at most."},
     "SplitCounts": {
         "train": "Rows that train.",
         "calibration": "Rows that choose and calibrate.",
