@@ -1,19 +1,22 @@
 """How long it takes until a command or an import is there: medians of fresh processes, side by side.
 
     python -m benchmarks.start_up --repeats 15
+    python -m benchmarks.start_up --python /tmp/empty/bin/python     # where the wheel was installed with an extra
 
 Each line runs again and again in turn, so that a busy moment of the machine strikes all alike. `jobs ls` asks a real
-`fedlas api`, and `python -c pass` is what the interpreter alone takes.
+`fedlas api`, and `python -c pass` is what the interpreter alone takes. What is not installed there has a `-`.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
+import resource
 import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from statistics import median
 
 from benchmarks.api_process import running_api
@@ -33,32 +36,60 @@ _LINES: Mapping[str, Sequence[str]] = {
 }
 
 
-def measure(repeats: int, environment: Mapping[str, str]) -> dict[str, list[float]]:
-    """Seconds of each run of each line."""
-    seconds: dict[str, list[float]] = {name: [] for name in _LINES}
+@dataclass(frozen=True)
+class Run:
+    """What one process took: seconds that passed, and seconds that it computed."""
+
+    seconds: float
+    computed: float
+
+
+def measure(python: str, repeats: int, environment: Mapping[str, str]) -> dict[str, list[Run]]:
+    """The runs of each line; none of one that fails."""
+    runs: dict[str, list[Run]] = {name: [] for name in _LINES}
     for turn in range(repeats + 1):
         for name, arguments in _LINES.items():
-            began = time.perf_counter()
-            done = subprocess.run(
-                [sys.executable, *arguments], env={**os.environ, **environment}, stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
-            )  # fmt: skip
-            assert done.returncode == 0, f"{name}: {done.stderr}"
-            if turn > 0:  # the first one compiles modules and fills the cache of files
-                seconds[name].append(time.perf_counter() - began)
-    return seconds
+            if turn > 1 and not runs[name]:
+                continue
+            run = once([python, *arguments], environment)
+            if turn > 0 and run is not None:  # the first one compiles modules and fills the cache of files
+                runs[name].append(run)
+    return runs
+
+
+def once(command: Sequence[str], environment: Mapping[str, str]) -> Run | None:
+    """Run one process; None where it fails."""
+    began, computed = time.perf_counter(), _computed()
+    null = subprocess.DEVNULL
+    done = subprocess.run(command, env=environment, cwd="/", stdin=null, stdout=null, stderr=null)
+    if done.returncode != 0:
+        return None
+    return Run(time.perf_counter() - began, _computed() - computed)
+
+
+def _computed() -> float:
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime
 
 
 def main() -> None:
     """Measure and print a table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repeats", type=int, default=15)
+    parser.add_argument("--python", default=sys.executable, help="the interpreter of another environment")
     options = parser.parse_args()
+    ours = options.python == sys.executable
+    inherited = {name: value for name, value in os.environ.items() if ours or name != "PYTHONPATH"}
     with running_api("sqlite") as api:
-        seconds = measure(options.repeats, {"FEDLAS_URL": f"http://127.0.0.1:{api.port}"})
-    print(f"| {options.repeats} processes each | median s | fastest s | slowest s |\n|---|---|---|---|")
-    for name, runs in seconds.items():
-        print(f"| `{name}` | {median(runs):.3f} | {min(runs):.3f} | {max(runs):.3f} |")
+        found = measure(options.python, options.repeats, {**inherited, "FEDLAS_URL": f"http://127.0.0.1:{api.port}"})
+    print(f"| {options.repeats} processes each | median s | fastest s | median CPU s |\n|---|---|---|---|")
+    for name, runs in found.items():
+        if not runs:
+            print(f"| `{name}` | - | - | - |")
+            continue
+        seconds = [run.seconds for run in runs]
+        computed = median(run.computed for run in runs)
+        print(f"| `{name}` | {median(seconds):.3f} | {min(seconds):.3f} | {computed:.3f} |")
 
 
 if __name__ == "__main__":
