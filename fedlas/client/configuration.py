@@ -74,6 +74,8 @@ def _profile(name: str | None, path: Path) -> Mapping[str, str]:
     name = name or content.get("profile")
     if name is None:
         return {}
+    if not isinstance(name, str):
+        raise _problem("bad_profile", f"{path}: profile must be text in quotes")
     profiles = content.get("profiles")
     found = profiles.get(name) if isinstance(profiles, dict) else None
     if not isinstance(found, dict):

@@ -48,6 +48,17 @@ class ClientError(FedLASError):
     detail: str | None = None
     errors: Sequence[FieldError] = ()
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """As it is, for other processes: the constructors want more than the message."""
+        return _again, (type(self), self.args, self.__dict__)
+
+
+def _again(kind: type[ClientError], args: tuple[Any, ...], state: dict[str, Any]) -> ClientError:
+    error = kind.__new__(kind, *args)
+    error.args = args
+    error.__dict__.update(state)
+    return error
+
 
 class ConfigurationProblem(ClientError):
     """The URL, the key or the profile cannot be used."""

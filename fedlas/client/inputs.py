@@ -29,6 +29,8 @@ def body_of(inputs: Any, options: Mapping[str, Any]) -> Body:
     """The body of a predict request; an array of numbers goes out as it lies in memory. Raises InvalidInput."""
     if _is_frame(inputs):
         _refuse_empty(len(inputs))
+        if not inputs.columns.is_unique:
+            raise InvalidInput("doubled_columns", "the frame has several columns of one name")
         if any(inputs[column].isin([math.inf, -math.inf]).any() for column in inputs.columns):
             raise InvalidInput("non_finite", _INFINITY)  # it would be written as a missing number
         rows = inputs.to_json(orient="records", double_precision=15)
@@ -52,7 +54,7 @@ def _array_body(inputs: Any, options: Mapping[str, Any]) -> Body:
     numpy = numpy_or_none()
     if numpy is None:
         return _json_body(_dumped(_listed(inputs)), options)
-    array = numpy.asarray(inputs.detach().cpu() if hasattr(inputs, "detach") else inputs)
+    array = _numbers(numpy, inputs)
     if array.ndim == 0:
         raise InvalidInput("bad_inputs", f"inputs are the single value {array}; needed is an array of rows")
     _refuse_empty(array.shape[0])
@@ -61,6 +63,21 @@ def _array_body(inputs: Any, options: Mapping[str, Any]) -> Body:
     buffer = io.BytesIO()
     numpy.lib.format.write_array(buffer, array, allow_pickle=False)
     return Body(buffer.getvalue(), "application/x-npy", query(**options))
+
+
+def _numbers(numpy: Any, inputs: Any) -> Any:
+    """The array; a number that is masked is missing, and one of a kind that few know becomes an ordinary one."""
+    if hasattr(inputs, "detach"):
+        inputs = inputs.detach().cpu()
+        inputs = inputs.float() if "bfloat16" in str(inputs.dtype) else inputs
+    if isinstance(inputs, numpy.ma.MaskedArray):
+        if inputs.dtype.kind != "f" and inputs.mask.any():
+            raise InvalidInput("masked_inputs", f"inputs of {inputs.dtype} are masked, and only floats may be missing")
+        inputs = inputs.filled(numpy.nan) if inputs.dtype.kind == "f" else inputs.data
+    array = numpy.asarray(inputs)
+    if array.dtype.kind not in "biufUSO":
+        raise InvalidInput("bad_inputs", f"inputs are an array of {array.dtype}; needed are numbers or texts")
+    return array.astype("float64") if array.dtype.kind == "f" and array.dtype.itemsize > 8 else array
 
 
 def _json_body(inputs: bytes, options: Mapping[str, Any]) -> Body:

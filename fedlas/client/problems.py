@@ -62,7 +62,7 @@ def _problem(response: httpx.Response) -> dict[str, Any] | None:
         return None
     try:
         found = json.loads(response.content)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     return found if isinstance(found, dict) and "code" in found else None
 
@@ -119,6 +119,8 @@ def unreachable(error: httpx.TransportError, url: str, request_id: str | None) -
         message = f"no connection to {url}: {reason}"
         if "refused" in reason.lower():
             message += "; is it running, and is this its URL (FEDLAS_URL)? `fedlas serve` starts one"
+    elif "illegal" in reason:
+        message = f"what answers at {url} does not speak HTTP; check the URL"
     else:
         message = f"the connection to {url} was lost: {reason}"
     return errors.ServerUnreachable(message, request_id=request_id)

@@ -23,15 +23,19 @@ class HasId(Protocol):
 
 def id_of(record: str | HasId) -> str:
     """The id of a record, or the id or name itself, for a path."""
-    return record if isinstance(record, str) else record.id
+    found = record if isinstance(record, str) else getattr(record, "id", None)
+    if not isinstance(found, str):
+        raise InvalidInput("bad_id", f"found {record!r:.80}; needed is an id, a name, or a record")
+    if found in ("", ".", ".."):
+        raise InvalidInput(
+            "empty_id" if not found else "bad_id", "the id or name is " + (repr(found) if found else "empty")
+        )
+    return found
 
 
 def path_part(record: str | HasId) -> str:
     """The same, quoted for a path; an empty one would name the whole list."""
-    found = id_of(record)
-    if not found:
-        raise InvalidInput("empty_id", "the id or name is empty")
-    return quote(found, safe="")
+    return quote(id_of(record), safe="")
 
 
 def query(**given: Any) -> dict[str, str | int | float]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import html
 from os import PathLike
 from pathlib import Path
+from typing import Any
 
 from pydantic import PrivateAttr
 
@@ -42,6 +43,10 @@ class Report(ReportDocument):
             raise InvalidInput("unknown_suffix", message)
         return write_whole(target, content)
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """For other processes: read once more from what it was read from."""
+        return _again, (self._json, self._html)
+
     def __str__(self) -> str:
         return "\n".join([f"verdict: {self.verdict}, shown: {self.shown}", *self.summary])
 
@@ -49,3 +54,7 @@ class Report(ReportDocument):
         """In a frame of its own: the page's style stays within."""
         frame = 'style="width:100%;height:40em;border:1px solid #ccc" sandbox'
         return f'<iframe {frame} srcdoc="{html.escape(self._html)}"></iframe>'
+
+
+def _again(document: bytes, page: str) -> Report:
+    return Report.model_validate_json(document).with_sources(document, page)

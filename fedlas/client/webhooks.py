@@ -13,12 +13,13 @@ from typing import Any, Literal
 
 from pydantic import Field, ValidationError
 
-from fedlas.client.errors import InvalidSignature
+from fedlas.client.errors import InvalidInput, InvalidSignature
 from fedlas.client.records.base import Document
 
 _PREFIX = "whsec_"
 #: Messages that are older, or from the future, may be sent again by somebody who overheard them.
 _TOLERANCE_S = 300.0
+_LONGEST_TIME = 15
 
 
 class JobEvent(Document):
@@ -47,12 +48,16 @@ def verify(
         tolerance_seconds: how far the clocks may be apart.
         now: the time, for tests.
     """
-    content = body.encode() if isinstance(body, str) else body
+    if not secret:
+        raise InvalidInput("no_secret", "no secret is given: it is the one of the job's webhook, whsec_…")
+    if not isinstance(body, str | bytes | bytearray):
+        raise InvalidInput("bad_body", f"the body is of type {type(body).__name__}; needed are its bytes as they came")
+    content = body.encode(errors="surrogatepass") if isinstance(body, str) else bytes(body)
     found = {name.lower(): value for name, value in headers.items()}
     if missing := [name for name in ("webhook-id", "webhook-timestamp", "webhook-signature") if name not in found]:
         raise InvalidSignature("missing_header", f"the request has no header {missing[0]}")
     _check_time(found["webhook-timestamp"], time.time() if now is None else now, tolerance_seconds)
-    signed = f"{found['webhook-id']}.{found['webhook-timestamp']}.".encode() + content
+    signed = f"{found['webhook-id']}.{found['webhook-timestamp']}.".encode(errors="surrogatepass") + content
     expected = hmac.new(_key(secret), signed, hashlib.sha256).digest()
     if not any(hmac.compare_digest(expected, one) for one in _signatures(found["webhook-signature"])):
         raise InvalidSignature("wrong_signature", "no signature of the request was made with this secret")
@@ -63,10 +68,9 @@ def verify(
 
 
 def _check_time(text: str, now: float, tolerance: float) -> None:
-    try:
-        age = now - int(text)
-    except ValueError:
-        raise InvalidSignature("wrong_timestamp", f"webhook-timestamp is no number: {text[:40]!r}") from None
+    if not text.isascii() or not text.isdigit() or len(text) > _LONGEST_TIME:
+        raise InvalidSignature("wrong_timestamp", f"webhook-timestamp is no number of seconds: {text[:40]!r}")
+    age = now - int(text)
     if abs(age) > tolerance:
         how = f"{age:.0f} s old" if age > 0 else f"{-age:.0f} s ahead"
         raise InvalidSignature("wrong_timestamp", f"the message is {how}; at most {tolerance:.0f} s are allowed")

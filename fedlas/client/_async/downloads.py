@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -27,10 +28,15 @@ async def download(
     *,
     params: Params | None = None,
     on_progress: OnDownload | None = None,
+    stored: bool = True,
 ) -> Path:
     """Write what the server answers to `path`; a lost connection goes on where it stopped, where the server can.
 
-    Raises FileProblem, DigestMismatch, and what the server refuses.
+    Args:
+        stored: the server has it as a file, whose `ETag` is its SHA-256, and does not write it for this answer.
+
+    Raises:
+        ClientError: FileProblem, DigestMismatch, or what the server refuses.
     """
     told = on_progress or (lambda received, total: None)
     with receiving(path) as target:
@@ -38,7 +44,7 @@ async def download(
         while True:
             before = target.size
             try:
-                await _receive(transport, route, params, target, told)
+                await _receive(transport, route, params, target, told, stored=stored)
                 break
             except httpx.TransportError as error:
                 losses = 0 if target.size > before else losses + 1
@@ -51,7 +57,7 @@ async def download(
 
 
 async def _receive(
-    transport: AsyncTransport, route: str, params: Params | None, target: Target, told: OnDownload
+    transport: AsyncTransport, route: str, params: Params | None, target: Target, told: OnDownload, *, stored: bool
 ) -> None:
     """Receive the rest."""
     headers = {"Accept": "*/*", "Accept-Encoding": "identity"}
@@ -61,6 +67,9 @@ async def _receive(
         if response.status_code != 206 and target.size:
             await async_in_thread(target.restart)
         target.etag = response.headers.get("etag")
+        if (stored and not _digest(target)) or "text/html" in response.headers.get("content-type", ""):
+            found = f"{problems.describe(response)}, which is no file of the service's"
+            raise await transport.mismatch(found, response)
         length = response.headers.get("content-length", "")
         total = target.size + int(length) if length.isdigit() else None
         async for block in response.aiter_bytes():
@@ -70,7 +79,13 @@ async def _receive(
 
 def _check(target: Target) -> None:
     """Stored files have their SHA-256 as `ETag`."""
-    digest = (target.etag or "").strip('"')
-    if len(digest) == 64 and digest != target.sha256:
+    digest = _digest(target)
+    if digest and digest != target.sha256:
         message = f"{target.path} arrived otherwise than the server has it; nothing of it was kept, ask again"
         raise DigestMismatch(message)
+
+
+def _digest(target: Target) -> str:
+    """The SHA-256 in the `ETag`; empty where it is none."""
+    found = (target.etag or "").removeprefix("W/").strip('"')
+    return found if re.fullmatch("[0-9a-f]{64}", found) else ""

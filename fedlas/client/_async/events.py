@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 import httpx
 
 from fedlas.client import problems
-from fedlas.client._async.final import FINAL
+from fedlas.client._async.final import FINAL, pause
 from fedlas.client._async.pages import AsyncPages
 from fedlas.client._async.transport import AsyncTransport
 from fedlas.client.errors import Overloaded, ServerError, ServerUnreachable, WaitTimeout
@@ -72,6 +72,7 @@ async def _read(transport: AsyncTransport, response: httpx.Response, reader: Eve
 async def _polled(transport: AsyncTransport, job_path: str, known: int, deadline: float | None) -> AsyncIterator[Event]:
     while True:
         _silence(deadline)
+        began = time.monotonic()
         job = await transport.read(JobRecord, "GET", job_path, params={"wait": _POLL_S})  # before its events
         new: list[Event] = []
         pages = AsyncPages(transport, Page[Event], f"{job_path}/events", {}, limit=None, cursor=lambda event: event.id)
@@ -84,6 +85,7 @@ async def _polled(transport: AsyncTransport, job_path: str, known: int, deadline
             yield event
         if job.status in FINAL:
             return
+        await pause(began, deadline)
 
 
 def _silence(deadline: float | None) -> float:

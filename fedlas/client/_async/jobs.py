@@ -6,7 +6,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, Unpack
+from typing import TYPE_CHECKING, Any, Unpack
 
 from pydantic import PrivateAttr
 
@@ -38,8 +38,18 @@ _CREATION_S = 60.0
 class AsyncJob(JobRecord):
     """One calibration: its record, which `wait` and `refresh` bring up to date, and what can be asked of it."""
 
-    _jobs: AsyncJobs = PrivateAttr()
+    _resource: AsyncJobs | None = PrivateAttr(None)
     _notes: list[str] = PrivateAttr(default_factory=list)
+
+    @property
+    def _jobs(self) -> AsyncJobs:
+        if self._resource is None:
+            raise InvalidInput("no_client", f"{self.id} was copied without its client; ask client.jobs.get for it")
+        return self._resource
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """For other processes: the record, without the client, whose connections stay here."""
+        return type(self).model_validate, (self.raw,)
 
     @property
     def notes(self) -> list[str]:
@@ -220,5 +230,5 @@ class AsyncJobs:
         return await download(self._transport, f"/v1/models/{found.calibrated_model_id}/onnx", target)
 
     def _bound(self, job: AsyncJob) -> AsyncJob:
-        job._jobs = self
+        job._resource = self
         return job

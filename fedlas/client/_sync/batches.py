@@ -98,7 +98,9 @@ class Batches:
             message = f"results are written as {', '.join(_FORMATS)}; found {target.name!r}"
             raise InvalidInput("unknown_suffix", message)
         route = f"{_PATH}/{path_part(batch)}/results"
-        return download(self._transport, route, target, params={"format": format_name}, on_progress=on_progress)
+        return download(
+            self._transport, route, target, params={"format": format_name}, on_progress=on_progress, stored=False
+        )
 
     def to_frame(self, batch: str | HasId) -> Any:
         """All answers as a pandas data frame."""

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -28,10 +29,15 @@ def download(
     *,
     params: Params | None = None,
     on_progress: OnDownload | None = None,
+    stored: bool = True,
 ) -> Path:
     """Write what the server answers to `path`; a lost connection goes on where it stopped, where the server can.
 
-    Raises FileProblem, DigestMismatch, and what the server refuses.
+    Args:
+        stored: the server has it as a file, whose `ETag` is its SHA-256, and does not write it for this answer.
+
+    Raises:
+        ClientError: FileProblem, DigestMismatch, or what the server refuses.
     """
     told = on_progress or (lambda received, total: None)
     with receiving(path) as target:
@@ -39,7 +45,7 @@ def download(
         while True:
             before = target.size
             try:
-                _receive(transport, route, params, target, told)
+                _receive(transport, route, params, target, told, stored=stored)
                 break
             except httpx.TransportError as error:
                 losses = 0 if target.size > before else losses + 1
@@ -51,7 +57,9 @@ def download(
     return path
 
 
-def _receive(transport: Transport, route: str, params: Params | None, target: Target, told: OnDownload) -> None:
+def _receive(
+    transport: Transport, route: str, params: Params | None, target: Target, told: OnDownload, *, stored: bool
+) -> None:
     """Receive the rest."""
     headers = {"Accept": "*/*", "Accept-Encoding": "identity"}
     if target.size and target.etag:
@@ -60,6 +68,9 @@ def _receive(transport: Transport, route: str, params: Params | None, target: Ta
         if response.status_code != 206 and target.size:
             in_thread(target.restart)
         target.etag = response.headers.get("etag")
+        if (stored and not _digest(target)) or "text/html" in response.headers.get("content-type", ""):
+            found = f"{problems.describe(response)}, which is no file of the service's"
+            raise transport.mismatch(found, response)
         length = response.headers.get("content-length", "")
         total = target.size + int(length) if length.isdigit() else None
         for block in response.iter_bytes():
@@ -69,7 +80,13 @@ def _receive(transport: Transport, route: str, params: Params | None, target: Ta
 
 def _check(target: Target) -> None:
     """Stored files have their SHA-256 as `ETag`."""
-    digest = (target.etag or "").strip('"')
-    if len(digest) == 64 and digest != target.sha256:
+    digest = _digest(target)
+    if digest and digest != target.sha256:
         message = f"{target.path} arrived otherwise than the server has it; nothing of it was kept, ask again"
         raise DigestMismatch(message)
+
+
+def _digest(target: Target) -> str:
+    """The SHA-256 in the `ETag`; empty where it is none."""
+    found = (target.etag or "").removeprefix("W/").strip('"')
+    return found if re.fullmatch("[0-9a-f]{64}", found) else ""

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import httpx
 
 from fedlas.client import problems
-from fedlas.client._sync.final import FINAL
+from fedlas.client._sync.final import FINAL, pause
 from fedlas.client._sync.pages import Pages
 from fedlas.client._sync.transport import Transport
 from fedlas.client.errors import Overloaded, ServerError, ServerUnreachable, WaitTimeout
@@ -71,6 +71,7 @@ def _read(transport: Transport, response: httpx.Response, reader: EventReader, t
 def _polled(transport: Transport, job_path: str, known: int, deadline: float | None) -> Iterator[Event]:
     while True:
         _silence(deadline)
+        began = time.monotonic()
         job = transport.read(JobRecord, "GET", job_path, params={"wait": _POLL_S})  # before its events
         new: list[Event] = []
         pages = Pages(transport, Page[Event], f"{job_path}/events", {}, limit=None, cursor=lambda event: event.id)
@@ -83,6 +84,7 @@ def _polled(transport: Transport, job_path: str, known: int, deadline: float | N
             yield event
         if job.status in FINAL:
             return
+        pause(began, deadline)
 
 
 def _silence(deadline: float | None) -> float:

@@ -10,6 +10,7 @@ from fedlas.client._sync.transport import Transport
 from fedlas.client.errors import JobCancelled, JobFailed, Rejected, WaitTimeout, WorkFailed
 from fedlas.client.records.files import Calibrator, Dataset, Model
 from fedlas.client.records.runs import BatchRecord, JobRecord
+from fedlas.client.waiting import sleep
 
 Record = TypeVar("Record", bound=Model | Dataset | Calibrator | JobRecord | BatchRecord)
 
@@ -17,6 +18,7 @@ Record = TypeVar("Record", bound=Model | Dataset | Calibrator | JobRecord | Batc
 FINAL = frozenset({"ready", "rejected", "succeeded", "failed", "cancelled"})
 _POLL_S = 30.0
 _ANSWER_S = 30.0
+_LEAST_S = 1.0
 
 
 def until_final(
@@ -26,6 +28,7 @@ def until_final(
     deadline = None if timeout is None else time.monotonic() + timeout
     while True:
         left = _POLL_S if deadline is None else min(_POLL_S, max(0.0, deadline - time.monotonic()))
+        began = time.monotonic()
         record = transport.read(kind, "GET", path, params={"wait": f"{left:.3f}"}, timeout=left + _ANSWER_S)
         if record.status in FINAL:
             if check and (error := failure_of(record)) is not None:
@@ -33,6 +36,15 @@ def until_final(
             return record
         if deadline is not None and time.monotonic() >= deadline:
             raise WaitTimeout(f"{record.id} is still {record.status} after {timeout:g} s; it goes on")
+        pause(began, deadline)
+
+
+def pause(began: float, deadline: float | None) -> None:
+    """What is asked again waits a second at least, also where the answer came at once."""
+    now = time.monotonic()
+    end = min(began + _LEAST_S, deadline or began + _LEAST_S)
+    if now < end:
+        sleep(end - now)
 
 
 def failure_of(record: Model | Dataset | Calibrator | JobRecord | BatchRecord) -> WorkFailed | None:

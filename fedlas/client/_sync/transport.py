@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import secrets
 import ssl
 from collections.abc import Callable, Iterator, Mapping
@@ -16,7 +17,7 @@ import httpx
 import fedlas
 from fedlas.client import problems
 from fedlas.client.configuration import Configuration
-from fedlas.client.errors import ClientError, ConfigurationProblem, ServerMismatch
+from fedlas.client.errors import ClientError, ConfigurationProblem, InvalidInput, ServerMismatch
 from fedlas.client.queries import body_of_order
 from fedlas.client.raw_response import KEPT
 from fedlas.client.retrying import Retries, backoff, delay_before_retry
@@ -46,8 +47,19 @@ class Transport:
         headers = {"User-Agent": f"fedlas-python/{fedlas.__version__}", "Accept": "application/json"}
         if configuration.key:
             headers["Authorization"] = f"Bearer {configuration.key}"
-        self._http = http or httpx.Client(verify=_certificates(configuration.url), trust_env=not configuration.is_local)
-        self._http.headers.update(headers)  # here, since merging them costs every request
+        self._given, self._headers = http, headers
+        self._open()
+
+    def _open(self) -> None:
+        """Take connections of this process: those of another, from before a fork, are its own."""
+        self._process = os.getpid()
+        # Merging headers costs every request; into a client of somebody else's no key of ours goes for good.
+        self._each_time = self._headers if self._given is not None else {}
+        self._http = self._given or httpx.Client(
+            verify=_certificates(self.configuration.url),
+            trust_env=not self.configuration.is_local,
+            headers=self._headers,
+        )
 
     def close(self) -> None:
         """Close all connections."""
@@ -113,6 +125,8 @@ class Transport:
         response = self._answered(build, Retries.WHERE_IT_HELPS, stream=True)
         try:
             yield response
+        except httpx.DecodingError as error:
+            raise _broken(response.request, error) from None
         finally:
             response.close()
 
@@ -179,6 +193,10 @@ class Transport:
         headers: Mapping[str, str] | None = None,
         timeout: float | None = None,
     ) -> httpx.Request:
+        if self._process != os.getpid():
+            self._open()
+        if self._http.is_closed:
+            raise InvalidInput("client_closed", "this client has been closed; make another")
         limit = self._timeout if timeout is None else httpx.Timeout(timeout, connect=min(timeout, _CONNECT_S))
         try:
             return self._http.build_request(
@@ -186,7 +204,7 @@ class Transport:
                 f"{self.configuration.url}{path}",
                 params=params,
                 content=content,
-                headers=headers,
+                headers={**self._each_time, **(headers or {})},
                 timeout=limit,
             )
         except httpx.InvalidURL as error:
@@ -196,7 +214,7 @@ class Transport:
         try:
             response = self._http.send(request, stream=stream)
         except (httpx.DecodingError, httpx.TooManyRedirects) as error:
-            raise ServerMismatch(f"{request.method} {request.url.path} has an answer that is broken: {error}") from None
+            raise _broken(request, error) from None
         self._met = True
         return response
 
@@ -211,8 +229,12 @@ class Transport:
             response = self.attempt("GET", "/openapi.json", timeout=_CONNECT_S)
             info = response.json()["info"]
             return str(info["version"]) if "fedlas" in str(info["title"]).lower() else None
-        except (httpx.HTTPError, ClientError, ValueError, KeyError, TypeError):
+        except (httpx.HTTPError, ClientError, ValueError, KeyError, TypeError, RecursionError):
             return None
+
+
+def _broken(request: httpx.Request, error: httpx.RequestError) -> ServerMismatch:
+    return ServerMismatch(f"{request.method} {request.url.path} has an answer that is broken: {error}")
 
 
 def _certificates(url: str) -> ssl.SSLContext | bool:

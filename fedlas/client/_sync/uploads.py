@@ -85,7 +85,12 @@ def _send(transport: Transport, source: Source, told: OnUpload) -> str:
             delay = backoff(losses)
         else:
             if response.is_success:
-                offset = _offset_of(response)
+                reached = _offset_of(response)
+                if reached <= offset and losses >= transport.max_retries:
+                    found = f"{problems.describe(response)}, but keeps nothing"
+                    raise transport.mismatch(found, response)
+                delay = backoff(losses) if reached <= offset else None
+                offset = reached
             elif response.status_code in _COME_AGAIN and losses < transport.max_retries:
                 delay = retry_after(response) or backoff(losses)
             else:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import pickle
 import re
 from pathlib import Path
 from typing import Any
@@ -54,6 +55,17 @@ def test_a_report_is_typed_and_saved_as_it_came(service: Service, job: Job, tmp_
     assert report._repr_html_().startswith("<iframe ")
     with pytest.raises(errors.InvalidInput, match=r"saved as \.html or \.json; found 'report\.pdf'"):
         report.save(tmp_path / "report.pdf")
+
+
+def test_jobs_and_reports_go_to_other_processes(job: Job) -> None:
+    """Pickled, a report is whole; a job is its record, and says that its client stayed behind."""
+    report = job.report()
+    again = pickle.loads(pickle.dumps(report))
+    assert (again.raw, again.html, again.metrics.calibrated) == (report.raw, report.html, report.metrics.calibrated)
+    copied = pickle.loads(pickle.dumps(job))
+    assert copied.raw == job.raw
+    with pytest.raises(errors.InvalidInput, match="copied without its client"):
+        copied.refresh()
 
 
 def test_predictions_are_arrays(client: Client, service: Service, job: Job) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import socket
 import subprocess
 import sys
@@ -12,6 +13,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+import httpx
 import numpy as np
 import pandas as pd
 import pytest
@@ -238,6 +240,62 @@ def test_only_files_are_written_over(client: Client, tmp_path: Path) -> None:
         assert device.is_char_device()
 
 
+def test_errors_go_to_other_processes(client: Client) -> None:
+    """Pickled, they come back as they were."""
+    with pytest.raises(errors.InvalidRequest) as caught:
+        client.jobs.create("mdl_1", "ds_1", method="magic")
+    for error in (
+        caught.value,
+        errors.ServerUnreachable("gone"),
+        errors.JobFailed("bad", "no", record={"id": "job_1"}),
+    ):
+        again = pickle.loads(pickle.dumps(error))
+        assert (type(again), str(again), vars(again)) == (type(error), str(error), vars(error))
+
+
+_FORK = """
+import os, sys
+from fedlas.client import Client
+client = Client(sys.argv[1], sys.argv[2])
+client.server()
+child = os.fork()
+names = {client.server().name for _ in range(100)}
+assert names == {"fedlas"}, names
+if child:
+    assert os.waitpid(child, 0)[1] == 0
+"""
+
+
+def test_a_fork_has_connections_of_its_own(url: str) -> None:
+    """Both sides go on asking, and no answer of the other's is taken for one's own."""
+    done = subprocess.run([sys.executable, "-c", _FORK, url, KEY], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_a_key_stays_with_its_client(url: str) -> None:
+    """Two clients over one of httpx's each send their own key, and it keeps none."""
+    with httpx.Client() as http:
+        right, wrong = Client(url, KEY, http=http), Client(url, "wrong", http=http)
+        assert right.server().name == "fedlas"
+        with pytest.raises(errors.NotAuthenticated):
+            wrong.server()
+        assert right.server().name == "fedlas"
+        assert "authorization" not in http.headers
+    with pytest.raises(errors.InvalidInput, match="has been closed"):
+        right.server()
+
+
+def test_a_page_is_no_model(tmp_path: Path) -> None:
+    """What a portal answers in place of a file is not kept under its name."""
+    page = (200, {"content-type": "text/html"}, b"<html>sign in</html>")
+    for answers in ([page], [(200, {}, b"bytes"), (200, JSON, OPENAPI)]):
+        with answering(*answers) as (where, _), Client(where) as client:
+            target = tmp_path / "m.onnx"
+            with pytest.raises(errors.ServerMismatch, match="which is no file of the service's"):
+                client.models.download("mdl_1", target)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_local_files_are_looked_at_first(client: Client, tmp_path: Path) -> None:
     """A file that is not there, a folder, an empty file: each in a sentence, before anything is sent."""
     (tmp_path / "empty.onnx").touch()
@@ -263,6 +321,9 @@ def test_local_files_are_looked_at_first(client: Client, tmp_path: Path) -> None
         ({"x": []}, "inputs have no rows"),
         ("a sentence", "inputs are of type str; needed are rows"),
         (pd.DataFrame({"a": [1.0, float("inf")]}), "inputs hold infinity"),
+        (pd.DataFrame([[1, 2]], columns=["a", "a"]), "the frame has several columns of one name"),
+        (np.ma.masked_array([[1, 2]], [[True, False]]), "inputs of int64 are masked"),
+        (np.array([[1j]]), "inputs are an array of complex128"),
         (3, "inputs are of type int; needed are rows"),
         (np.float64(3), "inputs are the single value 3.0"),
         ([[float("inf")]], "inputs hold infinity"),

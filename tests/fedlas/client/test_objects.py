@@ -58,7 +58,11 @@ def test_a_module_can_be_sent_with_a_file(silent: Client, files: Path) -> None:
 def test_tensors_are_inputs() -> None:
     """A tensor that is still part of a graph goes out as its numbers."""
     rows = torch.ones(1, 2, requires_grad=True)
-    assert body_of(rows, {}).content == body_of(np.ones((1, 2), np.float32), {}).content
+    expected = body_of(np.ones((1, 2), np.float32), {}).content
+    assert body_of(rows, {}).content == body_of(rows.to(torch.bfloat16), {}).content == expected
+    masked = np.ma.masked_array([[1.0, 2.0]], [[True, False]])
+    assert body_of(masked, {}).content == body_of(np.array([[np.nan, 2.0]]), {}).content
+    assert body_of(np.ones((1, 2), np.longdouble), {}).content == body_of(np.ones((1, 2)), {}).content
 
 
 def test_stored_records_are_not_sent_again(silent: Client, tmp_path: Path) -> None:

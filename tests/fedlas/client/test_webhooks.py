@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 import pytest
 from standardwebhooks import Webhook
 
-from fedlas.client.errors import InvalidSignature
+from fedlas.client.errors import InvalidInput, InvalidSignature
 from fedlas.client.webhooks import verify
 
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
@@ -39,8 +39,10 @@ def test_a_signed_message_is_read() -> None:
         ({**headers(), "Webhook-Id": "msg_2"}, BODY, "no signature of the request"),
         (headers(at=NOW - 400), BODY, "the message is 400 s old; at most 300 s are allowed"),
         (headers(at=NOW + 400), BODY, "the message is 400 s ahead"),
-        ({**headers(), "Webhook-Timestamp": "nan"}, BODY, "webhook-timestamp is no number: 'nan'"),
-        ({**headers(), "Webhook-Timestamp": "noon"}, BODY, "webhook-timestamp is no number: 'noon'"),
+        ({**headers(), "Webhook-Timestamp": "nan"}, BODY, "webhook-timestamp is no number of seconds: 'nan'"),
+        ({**headers(), "Webhook-Timestamp": "noon"}, BODY, "webhook-timestamp is no number of seconds: 'noon'"),
+        ({**headers(), "Webhook-Timestamp": "9" * 400}, BODY, "webhook-timestamp is no number of seconds"),
+        ({**headers(), "Webhook-Id": "\ud800"}, BODY, "no signature of the request"),
         ({"Webhook-Id": "msg_1"}, BODY, "the request has no header webhook-timestamp"),
         (headers(body="[1]"), "[1]", "the message is signed, but it is no event of a job"),
     ],
@@ -53,6 +55,10 @@ def test_anything_else_is_refused(given: dict[str, str], body: str, sentence: st
 
 def test_a_secret_that_is_none_verifies_nothing() -> None:
     """An empty key would be everybody's."""
-    for secret in ("", "whsec_", "whsec_ümlaut", "password"):
+    for secret in ("whsec_", "whsec_ümlaut", "password"):
         with pytest.raises(InvalidSignature, match="secret"):
             verify(secret, headers(), BODY, now=NOW)
+    with pytest.raises(InvalidInput, match="no secret is given"):
+        verify("", headers(), BODY, now=NOW)
+    with pytest.raises(InvalidInput, match="the body is of type dict; needed are its bytes as they came"):
+        verify(SECRET, headers(), {"type": "job.failed"}, now=NOW)  # type: ignore[arg-type]
