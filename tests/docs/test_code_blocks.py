@@ -50,6 +50,7 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)  # a week of jobs, on a machine that has other work
 @pytest.mark.parametrize("blocks", walks(asking=True))
 def test_blocks_do_what_their_page_says(
     blocks: list[Block], service: Service, uploads: Uploads, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
