@@ -55,7 +55,7 @@ class CalibratedNetwork(nn.Module):
     ) -> None:
         super().__init__()
         self.classifier = classifier
-        self.class_names = list(class_names)
+        self.class_names = [str(name) for name in class_names]
         self.columns = None if columns is None else list(columns)
         self.eval()
 
@@ -114,7 +114,7 @@ class ScoresCalibrator(nn.Module):
         self._session = ort.InferenceSession(path, quiet, providers=["CPUExecutionProvider"])
         self._input = self._session.get_inputs()[0].name
         self.kind = "logits" if self._input == "logits" else "probabilities"
-        self.class_names = list(class_names)
+        self.class_names = [str(name) for name in class_names]
 
     def forward(self, scores: Tensor) -> Tensor:
         """Return calibrated log-probabilities (N, K)."""
@@ -144,7 +144,7 @@ class CalibratedScores(nn.Module):
         super().__init__()
         self._answering, self._kind = answering, kind
         self.model, self.calibrator = answering.model, calibrator
-        self.class_names = list(class_names)
+        self.class_names = [str(name) for name in class_names]
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Return calibrated log-probabilities (N, K); no gradient flows through the calibrator."""

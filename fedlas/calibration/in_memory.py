@@ -154,13 +154,14 @@ def _of_scores(
     class_names: Sequence[str] | None,
     split_shares: Mapping[str, float] | None,
 ) -> CalibrationResult:
-    from fedlas.calibration.model_scores import score_rows
+    from fedlas.calibration.model_scores import score_names, score_rows
 
     given = {kind: values for kind, values in scores.items() if values is not None}
     if len(given) > 1 or labels is None:
         raise ConversionError("scores_and_labels", "give logits= or probabilities=, one of them, with labels=")
     ((kind, values),) = given.items()
-    file = dataset_file(score_rows(kind, values, labels), folder=folder, class_names=class_names)
-    dataset = read_scores(file.path, class_names=class_names, split_shares=split_shares)
+    names = score_names(values, labels, class_names)
+    file = dataset_file(score_rows(kind, values, labels), folder=folder, class_names=names)
+    dataset = read_scores(file.path, class_names=names, split_shares=split_shares)
     found = calibrate_scores(ScoredRows.of(dataset), options, digests={"scores_sha256": sha256_of(file.path)})
     return CalibrationResult.of_scores(found, folder, notes=file.notes)

@@ -154,8 +154,10 @@ class InMemoryJob:
 
         path, answering, names = scored_file(self.model, self.rows, self.folder, self.reading, self.class_names)
         dataset = read_scores(path, class_names=names, split_shares=self.reading["split_shares"])
-        given = "unknown" if dataset.drawn else "train_split"
-        dataset = replace(dataset, seen_by_model=self.reading["seen_by_model"] or seen_by(self.rows) or given)
+        said = self.reading["seen_by_model"] or seen_by(self.rows) or "train_split"
+        # Of splits that are drawn here no part is what the model was trained on.
+        seen = "unknown" if dataset.drawn and said == "train_split" else said
+        dataset = replace(dataset, seen_by_model=seen)
         told = f"{_name(self.model)} was not written as a file, so nothing was trained and its scores were calibrated"
         found = calibrate_scores(
             ScoredRows.of(dataset),

@@ -27,6 +27,30 @@ def score_rows(kind: str, scores: Any, labels: Any) -> dict[str, Any]:
     return {kind: score_matrix(scores, kind), "label": labels}
 
 
+def score_names(scores: Any, labels: Any, class_names: Sequence[str] | None) -> list[str] | None:
+    """The names of the columns of scores: those given, or of a frame; None where labels are numbers.
+
+    Raises:
+        ConversionError: `class_names_needed` where labels are words and nothing tells which column is which.
+    """
+    first, words = (next(iter(one.values())) if isinstance(one, Mapping) else one for one in (scores, labels))
+    columns = [str(name) for name in getattr(first, "columns", [])]
+    named = columns if columns != [str(i) for i in range(len(columns))] else []
+    if class_names is not None:
+        if named and named != list(map(str, class_names)):
+            raise ConversionError(
+                "class_names_mismatch", f"class_names are {', '.join(class_names)}, the columns {', '.join(named)}"
+            )
+        return [str(name) for name in class_names]
+    found = np.unique(as_array(words, "labels"))
+    if not named and found.dtype.kind in "US" and not all(str(word).isdecimal() for word in found):
+        raise ConversionError(
+            "class_names_needed",
+            f"the labels are words ({', '.join(map(str, found[:5]))}): give class_names= in the order of the columns",
+        )
+    return named or None
+
+
 def score_matrix(scores: Any, kind: str) -> Array:
     """Scores (N, K); of one column, which speaks for the second of two classes, two are made."""
     array = as_array(scores, kind)

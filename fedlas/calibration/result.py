@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import html
 import json
+import os
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -11,6 +13,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from fedlas.errors import ConversionError
 from fedlas.report import CalibrationReport, report_html
 
 if TYPE_CHECKING:
@@ -70,7 +73,7 @@ class CalibrationResult:
         """Write `model` as an ONNX file, which ONNX Runtime runs and the service takes; of scores, the calibrator."""
         file = _target(path)
         if file.suffix != ".onnx":
-            raise ValueError(f"a model is saved as .onnx, not as {file.name!r}")
+            raise ConversionError("bad_target", f"a model is saved as .onnx, not as {file.name!r}")
         self._write(file)
         return file
 
@@ -82,7 +85,7 @@ class CalibrationResult:
         elif file.suffix == ".json":
             file.write_text(json.dumps(self.report.as_dict(), allow_nan=False, indent=1), encoding="utf-8")
         else:
-            raise ValueError(f"a report is saved as .html or .json, not as {file.name!r}")
+            raise ConversionError("bad_target", f"a report is saved as .html or .json, not as {file.name!r}")
         return file
 
     def __repr__(self) -> str:
@@ -140,7 +143,7 @@ class CalibrationResult:
 
         def write(path: Path) -> None:
             if left:
-                raise ValueError("the model stays as it is, and it cannot be written as a file")
+                raise ConversionError("not_a_file", "the model stays as it is, and it cannot be written as a file")
             found.export(path)
 
         return cls(found.report, tuple(notes), write, make)
@@ -149,6 +152,11 @@ class CalibrationResult:
 def _target(path: str | Path) -> Path:
     file = Path(path).expanduser()
     if file.is_dir():
-        raise ValueError(f"{str(path)!r} is a directory: name a file in it")
-    file.parent.mkdir(parents=True, exist_ok=True)
+        raise ConversionError("bad_target", f"{str(path)!r} is a directory: name a file in it")
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        if not os.access(file if file.exists() else file.parent, os.W_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+    except OSError as error:
+        raise ConversionError("cannot_write", f"{str(path)!r} cannot be written: {error.strerror}") from error
     return file

@@ -66,7 +66,10 @@ def _single(data: object, roles: Mapping[str, Any]) -> Rows:
     if _is_dataset(data):
         return _of_dataset(data)
     if is_loaded(data):
-        return collected(batches(data, _LOADED_ROWS), roles)
+        rows = collected(batches(data, _LOADED_ROWS), roles)
+        if getattr(data, "drop_last", False):
+            rows.notes.append("The loader drops a last batch that is not full: its rows are missing.")
+        return rows
     if isinstance(data, Mapping):
         return _of_mapping({str(name): as_array(value, str(name)) for name, value in data.items()}, roles)
     if _is_pair(data):

@@ -70,7 +70,7 @@ def _labels(labels: Array, class_names: Sequence[str] | None, notes: list[str]) 
         labels = _whole(labels, notes)
     if labels.dtype.kind == "b":
         labels = labels.astype(np.int64)
-    return labels if class_names is None or labels.dtype.kind in "US" else _by_value(labels, class_names, notes)
+    return labels if class_names is None else _by_value(labels, class_names, notes)
 
 
 def _whole(labels: Array, notes: list[str]) -> Array:
@@ -104,7 +104,10 @@ def _by_value(labels: Array, class_names: Sequence[str], notes: list[str]) -> Ar
     """The index of each label among names that are numbers; labels that are no such names are indices already."""
     places: dict[Any, int] = {name: i for i, name in enumerate(class_names)}
     found = np.unique(labels)
-    if not all(str(value) in places for value in found) or all(places[str(value)] == value for value in found):
+    numbers = all(str(value).lstrip("-").isdecimal() for value in found)  # words are matched by name later
+    if not numbers or not all(str(value) in places for value in found):
+        return labels
+    if all(places[str(value)] == int(value) for value in found):
         return labels
     notes.append(f"The labels {', '.join(map(str, found[:10]))} were taken as names of classes.")
     indices: Array = np.array([places[str(value)] for value in found])

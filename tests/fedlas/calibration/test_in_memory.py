@@ -228,7 +228,7 @@ def test_an_estimator_that_cannot_be_a_file_has_its_scores_calibrated(tmp_path: 
     assert session.get_inputs()[0].name == "uncalibrated_probabilities"
 
 
-@pytest.mark.parametrize("said", [None, "unknown"])
+@pytest.mark.parametrize("said", [None, "unknown", "train_split"])
 def test_a_model_that_knows_its_rows_by_heart_is_not_shown_to_be_better(said: str | None) -> None:
     """Of drawn rows nobody knows what it has seen; the estimator is given back as it is, and there is no file."""
 
@@ -284,6 +284,21 @@ def test_scores_and_labels_alone_are_enough(network: nn.Module) -> None:
     drawn = fedlas.calibrate(probabilities=torch.from_numpy(logits).softmax(1), labels=torch.from_numpy(Y))
     assert drawn.report.num_test_rows == pytest.approx(len(Y) / 2, abs=10)
     assert drawn.model.predict_proba(torch.from_numpy(logits[:3]).softmax(1)).sum(1) == pytest.approx(np.ones(3))
+
+
+def test_columns_of_scores_have_the_names_of_a_frame() -> None:
+    """Labels that are words are matched by them in whatever order; without names they are refused."""
+    rng = np.random.default_rng(0)
+    names = np.array(["zebra", "ant", "mouse"])
+    truth = 2 * rng.normal(size=(600, 3))
+    words = names[(truth + rng.gumbel(size=truth.shape)).argmax(axis=1)]
+    found = fedlas.calibrate(logits=pd.DataFrame(3 * truth, columns=names), labels=words)
+    assert found.model.class_names == list(names)
+    assert found.report.metrics["uploaded"]["accuracy"].value > 0.7
+    with pytest.raises(ConversionError, match="give class_names="):
+        fedlas.calibrate(logits=3 * truth, labels=words)
+    with pytest.raises(ConversionError, match="the columns zebra, ant, mouse"):
+        fedlas.calibrate(logits=pd.DataFrame(truth, columns=names), labels=words, class_names=["ant", "mouse", "zebra"])
 
 
 def test_files_are_calibrated_without_a_server(network: nn.Module, tmp_path: Path) -> None:

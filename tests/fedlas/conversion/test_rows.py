@@ -117,6 +117,12 @@ def test_a_column_may_be_called_as_an_attribute_of_ours(tmp_path: Path) -> None:
     assert dataset_file(frame, folder=tmp_path).seen_by_model is None
 
 
+def test_classes_that_are_words_of_digits_are_matched_by_name(tmp_path: Path) -> None:
+    """Sorted as words, 10 comes before 2."""
+    file = dataset_file((X, np.array(["1", "10", "2"])[Y]), folder=tmp_path, class_names=["1", "10", "2"])
+    np.testing.assert_array_equal(read_dataset(file.path).targets, Y)
+
+
 @pytest.mark.parametrize("dtype", [np.int64, np.float64])
 def test_labels_that_are_values_of_classes_become_their_indices(dtype: Any, tmp_path: Path) -> None:
     """An estimator whose classes are 3, 5 and 9 has labels that are its classes, not indices."""
