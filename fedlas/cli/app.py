@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import os
 import sys
 from collections.abc import Sequence
 from typing import Annotated
@@ -51,6 +53,7 @@ for _module in (calibrate, predict, reports, jobs, models, datasets, names, cali
 
 def run(arguments: Sequence[str]) -> int:
     """Run a command; whatever it raises becomes a sentence and an exit code."""
+    _prepare_streams()
     try:
         code: int = app(args=list(arguments), prog_name="fedlas", standalone_mode=False) or 0
         sys.stdout.flush()
@@ -63,6 +66,16 @@ def run(arguments: Sequence[str]) -> int:
         return closed_pipe()
     except Exception as error:
         return told(error, debug="--debug" in arguments)
+
+
+def _prepare_streams() -> None:
+    """What the terminal has no letters for is written in escapes, and what is closed takes everything."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115 - as long as the process
+        elif isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def _usage(error: typer.TyperException) -> ExitCode:

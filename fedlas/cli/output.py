@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 
 Json = Mapping[str, Any]
 
+#: A cell of a list is cut at so many columns of a terminal.
+_WIDEST = 40
+
 
 class Format(StrEnum):
     """The forms of a result."""
@@ -124,17 +127,25 @@ class Output:
         indent = 2 if self._terminal else None
         self.lines([json.dumps(value, indent=indent, ensure_ascii=False)])
 
-    def table(self, titles: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-        """Write cells in columns for people."""
+    def table(self, titles: Sequence[str], rows: Iterable[Sequence[str]], *, whole: bool = False) -> None:
+        """Write cells in columns for people; where they do not fit, the last columns go, unless the `whole` is wanted.
+
+        Without titles there are two columns, and the first is the heading of its line.
+        """
         from rich.table import Table
 
+        cells = [[cell.replace("\t", " ") for cell in row] for row in rows]
+        console = self.console()
+        if titles and not whole:
+            titles, cells = _fitting([title.upper() for title in titles], cells, console.width)
         table = Table(box=None, pad_edge=False, header_style="bold", show_header=bool(titles), padding=(0, 2, 0, 0))
         for title in titles or ("", ""):
-            table.add_column(title.upper(), style=None if titles or table.columns else "bold", overflow="fold")
-        for row in rows:
-            table.add_row(*(cell.replace("\t", " ") for cell in row))
+            heading = not titles and not table.columns
+            table.add_column(title.upper(), style="bold" if heading else None, overflow="fold", no_wrap=heading)
+        for row in cells:
+            table.add_row(*row)
         if table.row_count:
-            self.console().print(table)
+            console.print(table)
 
     def console(self, *, stderr: bool = False) -> Console:
         """A rich console; in a pipe it is so wide that nothing is broken."""
@@ -175,6 +186,24 @@ def percent(value: float) -> str:
 def count(value: int) -> str:
     """A number of rows."""
     return f"{value:,}"
+
+
+def _fitting(titles: list[str], rows: list[list[str]], width: int) -> tuple[list[str], list[list[str]]]:
+    """As many columns as fit side by side on a line, with the first one, an id, whole and the others cut if need be."""
+    from rich.cells import cell_len, set_cell_size
+
+    def cut(cell: str) -> str:
+        cell = _one_line(cell)
+        return cell if cell_len(cell) <= _WIDEST else set_cell_size(cell, _WIDEST - 1).rstrip() + "…"
+
+    rows = [[row[0], *map(cut, row[1:])] for row in rows]
+    needed, count = -2, 0
+    for title, *cells in zip(titles, *rows, strict=True):
+        needed += 2 + max(map(cell_len, (title, *cells)))
+        if count and needed > width:
+            break
+        count += 1
+    return titles[:count], [row[:count] for row in rows]
 
 
 def _rows(records: Iterable[Json], columns: Sequence[Column]) -> Iterable[list[str]]:

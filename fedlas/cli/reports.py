@@ -75,7 +75,7 @@ def _figures(output: Output, report: Json) -> None:
     metrics = report["metrics"]
     rows = [[title, *(_figure(metrics[model][name]) for model, _ in _MODELS)] for name, title in _METRICS]
     if output.tables:
-        output.table(titles, rows)
+        output.table(titles, rows, whole=True)
         output.lines(["* beside it the range that a perfectly calibrated model would score: the noise floor"])
     else:
         output.lines("\t".join(row) for row in (titles, *rows))

@@ -94,6 +94,14 @@ def test_the_version() -> None:
         assert (done.returncode, done.stdout, done.stderr) == (0, f"{expected}\n", "")
 
 
+def test_streams_that_take_nothing_or_little() -> None:
+    """A closed stdout is no error, and neither are letters that a terminal does not have."""
+    closed = subprocess.run(["sh", "-c", 'exec "$@" >&-', "sh", *COMMAND, "version", "--json"], env=environment())
+    assert closed.returncode == 0
+    done = run("predict", "digits", "größe.json", variables={"PYTHONIOENCODING": "ascii"})
+    assert (done.returncode, done.stderr) == (1, "fedlas: gr\\xf6\\xdfe.json: there is no such file\n")
+
+
 def test_help_loads_no_client_and_no_rich() -> None:
     """What a command needs is imported when it runs."""
     code = (

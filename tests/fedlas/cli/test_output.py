@@ -65,6 +65,18 @@ def test_a_table_is_for_people() -> None:
         assert row.split() == ["x_1", "a", "b", "25.0%", "70.3", "kB"]
 
 
+def test_a_narrow_terminal_keeps_ids_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Columns that do not fit are left out, from the last; no line is folded."""
+    record = {**RECORD, "id": "mdl_01m8d4ehwbbfvfd69janhsb01e", "name": 100 * "n"}
+    for width, titles in ((40, ["ID"]), (75, ["ID", "NAME"]), (200, ["ID", "NAME", "DONE", "SIZE", "SHOWN", "NONE"])):
+        monkeypatch.setenv("COLUMNS", str(width))
+        written = Terminal()
+        Output(stdout=written).records([record], COLUMNS)
+        heading, row = re.sub(r"\x1b\[\d+m", "", written.getvalue()).splitlines()
+        assert (heading.split(), row.split()[0]) == (titles, record["id"])
+        assert len(titles) == 1 or row.split()[1] == 39 * "n" + "…"
+
+
 def test_numbers_in_words() -> None:
     """Sizes are decimal, times are to the minute, rows have separators."""
     assert [size(12), size(1500), size(2_500_000_000)] == ["12 B", "1.5 kB", "2.5 GB"]

@@ -134,7 +134,9 @@ def test_ctrl_c_where_nobody_can_be_asked(service: Service, running: str, variab
 @pytest.mark.parametrize("no_colour", [False, True])
 def test_a_table_on_a_terminal(calibrated: Path, variables: dict[str, str], no_colour: bool) -> None:
     """A heading, times of this place, and colours unless NO_COLOR says otherwise."""
-    with terminal("jobs", "ls", "-n", 1, **variables, **({"NO_COLOR": "1"} if no_colour else {})) as shown:
+    with terminal(
+        "jobs", "ls", "-n", 1, COLUMNS="120", **variables, **({"NO_COLOR": "1"} if no_colour else {})
+    ) as shown:
         assert shown.end() == 0
     assert re.search(r"ID.*STATUS.*VERDICT.*CREATED", shown.said)
     assert re.search(r"\d{4}-\d\d-\d\d \d\d:\d\d", shown.said)
