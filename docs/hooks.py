@@ -48,11 +48,12 @@ def _link(found: re.Match[str], page: str, files: Files) -> str:
     words, target, anchor = found[1], found[2], found[3] or ""
     source = _SOURCES.get(page, f"docs/{page}")
     goal = posixpath.normpath(posixpath.join(posixpath.dirname(source), target))
+    there = (ROOT / goal).exists()
     if (ROOT / goal).is_dir():
         goal = posixpath.join(goal, "README.md")
     uri = PAGES.get(goal, goal.removeprefix("docs/"))
     if files.get_file_from_path(uri) is None or not (goal.startswith("docs/") or goal in PAGES):
-        return words if (ROOT / goal).exists() else found[0]
+        return words if there else found[0]
     return f"[{words}]({posixpath.relpath(uri, posixpath.dirname(page) or '.')}{anchor})"
 
 
