@@ -66,7 +66,15 @@ def _calibrated(output: Output, model: Path, data: Path, given: dict[str, Any], 
         names = given.pop("class_names", None)
         listed = [name.strip() for name in names.split(",")] if isinstance(names, str) else names
         options = _options(order)
-        return fedlas.calibrate(model, data=data, class_names=listed, options=options, on_progress=on_progress, **given)
+        return fedlas.calibrate(
+            model,
+            data=data,
+            class_names=listed,
+            options=options,
+            on_progress=on_progress,
+            on_notice=lambda notice: output.note(f"warning: {notice.message}"),
+            **given,
+        )
 
 
 def _options(order: Order) -> CalibrationOptions:
