@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -50,6 +51,7 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.timeout(900)  # a week of jobs, on a machine that has other work
 @pytest.mark.parametrize("blocks", walks(asking=True))
 def test_blocks_do_what_their_page_says(
@@ -61,6 +63,8 @@ def test_blocks_do_what_their_page_says(
     reader = Walk(tmp_path, f"{url.host}:{url.port}", uploads)
     for block in blocks:
         reader.run(block)
+    reader.names.clear()
+    gc.collect()  # pages leave their connections to the end of the program, which is here
 
 
 @pytest.mark.parametrize("blocks", walks(asking=False))
