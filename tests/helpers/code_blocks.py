@@ -1,8 +1,8 @@
 """Code blocks of a Markdown page, run in order: in one folder, Python in one namespace, bash with its variables.
 
 A block is run unless the line before it says why not: `<!-- not run: REASON -->`. A `text` block right after one is
-what it prints, where `…` stands for anything. What a page needs and does not show is Python in `<!-- prepare: … -->`,
-where `given("digits.npz")` puts an upload of the tests into the folder.
+what it prints, where `…` stands for anything and decimals are compared roughly. What a page needs and does not show is
+Python in `<!-- prepare: … -->`, where `given("digits.npz")` puts an upload of the tests into the folder.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import math
 import os
 import re
 import subprocess
@@ -28,6 +29,10 @@ RUN = {"python", "bash", "sh", "console", "json"}
 _BASH_S = 250
 #: Blocks of these are output, diagrams or files of others.
 SHOWN = {"", "text", "yaml", "promql", "toml", "bibtex"}
+
+#: How far a decimal may be from the one that a page shows; what stands in front of `…` is compared as text.
+_DECIMALS = 0.2
+_TOLERANT = re.compile(r"(…|(?<![\d.])\d+\.\d+(?![\d…]|\.\d))")
 
 _PART = re.compile(
     r"(?:^[ ]*<!-- not run: (?P<reason>[^\n]+?) -->\s*\n)?"
@@ -71,6 +76,29 @@ def blocks_of(page: Path) -> list[Block]:
     return found
 
 
+def is_as_shown(printed: str, wanted: str) -> bool:
+    """Whether an output is the one that a page shows; decimals may differ, as they do between processors.
+
+    >>> is_as_shown("NLL 0.21 of 500 rows", "NLL 0.20 of 500 rows"), is_as_shown("NLL 0.21", "NLL 0.1…")
+    (True, False)
+    >>> is_as_shown("NLL 0.31", "NLL 0.20"), is_as_shown("501 rows", "500 rows"), is_as_shown("a, b, c", "a, …")
+    (False, False, True)
+    """
+    parts = _TOLERANT.split(wanted)
+    found = re.fullmatch("".join(_pattern(part) for part in parts), printed, re.DOTALL)
+    shown = [float(part) for part in parts if _TOLERANT.fullmatch(part) and part != "…"]
+    if found is None:
+        return False
+    values = [float(value) for value in found.groups()]
+    return all(math.isclose(*pair, rel_tol=_DECIMALS) for pair in zip(values, shown, strict=True))
+
+
+def _pattern(part: str) -> str:
+    if part == "…":
+        return ".*?"
+    return r"(\d+\.\d+)" if _TOLERANT.fullmatch(part) else re.escape(part)
+
+
 @dataclass
 class Walk:
     """A reader who follows pages: their folder, the variables of their Python and of their shell."""
@@ -108,8 +136,7 @@ class Walk:
             return
         wanted = wanted.replace("127.0.0.1:8000", self.address)
         lines = [line.rstrip() for line in printed.strip().splitlines()]
-        pattern = ".*?".join(re.escape(part) for part in wanted.strip().split("…"))
-        if re.fullmatch(pattern, "\n".join(lines), re.DOTALL) is None:
+        if not is_as_shown("\n".join(lines), wanted.strip()):
             raise AssertionError(f"{block.place} prints\n{printed}\nand the page says\n{wanted}")
 
     def _python(self, text: str, block: Block) -> str:
