@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from os import PathLike
 from pathlib import Path
@@ -58,13 +59,13 @@ def dataset_file(data: Any, folder: Path, **options: Any) -> Sendable:
     return Sendable(made.path, "dataset", None, found, list(made.notes))
 
 
-def example_of(data: Any) -> Any:
+def example_of(data: Any, roles: Mapping[str, Any] | None) -> Any:
     """One batch of inputs, with which a module can be exported; None where only a file is given."""
     if data is None or is_path(data):
         return None
     from fedlas import conversion  # with it come torch, scikit-learn or pandas
 
-    return conversion.example_of(data)
+    return conversion.example_of(data, roles=roles)
 
 
 def _as_it_is(path: Any) -> Sendable:

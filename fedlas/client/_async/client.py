@@ -113,7 +113,7 @@ class AsyncClient:
             model: a path, a `torch.nn.Module`, an estimator of scikit-learn; or a stored model or its id.
             data: a path, arrays, a frame, a `Dataset` or `DataLoader`; or a stored dataset or its id.
             example: a batch of inputs, with which a module is exported; by default the first rows of `data`, which has
-                some where it is no file.
+                some where it is neither a file nor stored.
             model_options: keywords of `client.models.upload`, such as `class_names`.
             dataset_options: keywords of `client.datasets.upload`, such as `seen_by_model`.
             wait: until the job has ended.
@@ -130,8 +130,8 @@ class AsyncClient:
         notes: list[str] = []
         class_names: Sequence[str] | None = None
         if model_id is None:
-            if example is None and not is_path(model):
-                example = await async_in_thread(example_of, data)
+            if example is None and dataset_id is None and not is_path(model):
+                example = await async_in_thread(example_of, data, (dataset_options or {}).get("roles"))
             sent_model, file = await self.models.send(
                 model, example=example, on_upload=on_upload, **(model_options or {})
             )

@@ -51,8 +51,20 @@ def test_a_module_can_be_sent_with_a_file(silent: Client, files: Path) -> None:
     network = nn.Sequential(nn.Linear(64, 10))
     job = silent.calibrate(network, files / "digits.npz", example=torch.zeros(2, 64, requires_grad=True), wait=False)
     assert silent.datasets.get(job.dataset_id).name == "digits"
-    with pytest.raises(ConversionError, match="example"):
-        silent.calibrate(network, files / "digits.npz", wait=False)
+    stored = silent.datasets.get(job.dataset_id)
+    for unknown in (files / "digits.npz", stored, stored.id):
+        with pytest.raises(ConversionError, match="example"):
+            silent.calibrate(network, unknown, wait=False)
+    again = silent.calibrate(network, stored, example=torch.zeros(2, 64), wait=False)
+    assert again.dataset_id == stored.id
+
+
+def test_a_label_of_another_name_is_no_input(silent: Client) -> None:
+    """A module is exported with the rows alone where `roles` name the label."""
+    rows = {"x": np.zeros((6, 4), np.float32), "diagnosis": np.arange(6) % 2}
+    options = {"roles": {"label": "diagnosis"}, "seen_by_model": "no"}
+    job = silent.calibrate(nn.Linear(4, 2), rows, dataset_options=options, wait=False)
+    assert silent.models.get(job.model_id).name == "Linear"
 
 
 def test_tensors_are_inputs() -> None:
