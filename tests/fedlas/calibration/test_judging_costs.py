@@ -34,8 +34,11 @@ def test_judgements_under_wrong_labels_are_counted_as_they_are_made(
     assert len(asked) == noise_judgements(rows, options)
 
 
-def test_more_test_rows_and_trainings_cost_more(tmp_path: Path) -> None:
+def test_more_test_rows_and_trainings_cost_more(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Ten times the test rows cost several times as much; what trains nothing has no second network to judge."""
+    monkeypatch.setattr(
+        "fedlas.calibration.judging_costs._seconds", lambda act: act() and 0.02
+    )  # whatever else the machine does
     classifier, dataset = given(tmp_path)
     start = prepare(classifier, dataset, CalibrationOptions())
     few = judging_costs(start)

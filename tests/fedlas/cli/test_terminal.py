@@ -23,6 +23,16 @@ from tests.helpers.service import Service
 _LONGEST_S = 120.0
 
 
+def _heeding() -> None:
+    """A process that was started in the background ignores Ctrl-C, and so would its children."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
+def _on_a_terminal() -> None:
+    _heeding()
+    fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+
+
 class Terminal:
     """A command on a terminal of its own."""
 
@@ -36,7 +46,7 @@ class Terminal:
             stderr=theirs,
             env=environment(TERM="xterm", **variables),
             start_new_session=True,
-            preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
+            preexec_fn=_on_a_terminal,
         )
         os.close(theirs)
 
@@ -116,6 +126,7 @@ def test_ctrl_c_where_nobody_can_be_asked(service: Service, running: str, variab
     command = [*COMMAND, "jobs", "watch", running, "--url", variables["FEDLAS_URL"]]
     process = subprocess.Popen(
         command,
+        preexec_fn=_heeding,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

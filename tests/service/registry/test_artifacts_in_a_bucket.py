@@ -216,7 +216,7 @@ def test_evicting_never_takes_what_is_asked_for(behind: BehindBucket, small_cach
     stop = threading.Event()
 
     def grow_old() -> None:
-        while not stop.wait(0.002):
+        while not stop.wait(0.01):  # a slow machine must get a copy between two
             for path in small_cache.root.glob("??/*"):
                 with suppress(FileNotFoundError):  # evicted just now
                     make_older(path, seconds=2 * FRESH_S)
