@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import io
 import logging
+import re
 import tempfile
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
 #: What PyTorch's exporters write without converting.
 _OPSET = 20
+_COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 #: Rows of the export and of the proof: different, so that a fixed batch cannot pass; one row is traced as always one.
 _EXPORTED_ROWS, _PROVEN_ROWS = 2, 5
 
@@ -235,4 +237,6 @@ def _by_torchscript(
 
 
 def _first(error: BaseException) -> str:
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), "no message")[:200]
+    """The first line of its message, without the colours of PyTorch's exporter."""
+    lines = (line.strip() for line in _COLOURS.sub("", str(error)).splitlines())
+    return next((line for line in lines if line), "no message")[:200]

@@ -162,6 +162,7 @@ def test_what_cannot_be_written_is_a_sentence(
         model_file(network, folder=tmp_path, example=example, **options)
     assert raised.value.code == code
     assert words in raised.value.message
+    assert raised.value.message.isprintable()
 
 
 def test_an_object_that_is_no_model_is_refused(tmp_path: Path) -> None:
