@@ -31,7 +31,7 @@ _BASH_S = 250
 SHOWN = {"", "text", "yaml", "promql", "toml", "bibtex"}
 
 #: How far a decimal may be from the one that a page shows; what stands in front of `…` is compared as text.
-_DECIMALS = 0.2
+_DECIMALS = 0.1
 _TOLERANT = re.compile(r"(…|(?<![\d.])\d+\.\d+(?![\d…]|\.\d))")
 
 _PART = re.compile(
