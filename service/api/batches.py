@@ -102,7 +102,12 @@ _FIRST_ROWS = 16
     name="get_batch_results",
     response_model=Page[Prediction | RowFailure],
     openapi_extra=operation(
-        "unknown_prediction", "no_results", *STORED, tagged=True, ranges=[_MEDIA_TYPES["parquet"]], content=_RESULTS
+        "unknown_prediction",
+        "no_results",
+        *STORED,
+        tagged=True,
+        ranges=[_MEDIA_TYPES["parquet"], "application/octet-stream"],  # generators of clients know the second alone
+        content=_RESULTS,
     ),
 )
 def get_results(
