@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import re
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
 import typer
 
+from fedlas.cli.asking import agreed, somebody_is_there
 from fedlas.cli.exits import Require
 from fedlas.cli.failures import CommandError
 
@@ -111,7 +111,7 @@ def confirm(question: str, *, yes: bool) -> None:
     """Ask before something is lost; where nobody can be asked, `--yes` must have been said."""
     if yes:
         return
-    if not (sys.stdin.isatty() and sys.stderr.isatty()):
+    if not somebody_is_there():
         raise CommandError(f"{question} There is nobody to ask here; --yes says so beforehand")
-    if not typer.confirm(question, err=True):
+    if not agreed(question):
         raise CommandError("nothing was done")

@@ -7,6 +7,7 @@ from typing import Any
 
 import typer
 
+from fedlas.cli.asking import agreed, somebody_is_there
 from fedlas.cli.command import Session
 from fedlas.cli.exits import ExitCode
 from fedlas.cli.failures import CommandError
@@ -77,9 +78,7 @@ def _interrupted(session: Session, job_id: str) -> None:
 
 
 def _cancels(job_id: str) -> bool:
-    if not (sys.stdin.isatty() and sys.stderr.isatty()):
-        return False
     try:
-        return typer.confirm(f"Cancel {job_id}? It goes on otherwise.", default=False, err=True)
-    except (typer.Abort, KeyboardInterrupt):
+        return somebody_is_there() and agreed(f"Cancel {job_id}? It goes on otherwise.")
+    except KeyboardInterrupt:
         return False

@@ -98,12 +98,13 @@ def terminal(*arguments: object, **variables: str) -> Iterator[Terminal]:
 
 @pytest.fixture
 def running(service: Service, calibrated: Path) -> Iterator[str]:
-    """A job that has not ended, and is cancelled after the test."""
+    """A job that has not ended; after the test it is cancelled and final, so that lists do not change any more."""
     ((model, dataset),) = service.rows("SELECT model_id, dataset_id FROM jobs WHERE publish_as = 'sharp'")
     body = {"model_id": model, "dataset_id": dataset, "budget": {"minutes": 5}, "method": "fedlas"}
     job = service.client.post("/v1/jobs", json=body).raise_for_status().json()["id"]
     yield job
     service.client.post(f"/v1/jobs/{job}/cancel")
+    service.ended(job)
 
 
 @pytest.mark.parametrize(("answer", "cancelled"), [("y\n", True), ("\n", False), ("\x03", False)])
