@@ -2,6 +2,9 @@
 
 # Without `from __future__ import annotations`: FastAPI could not resolve those of handlers that a function makes.
 
+import hashlib
+import re
+from base64 import b64encode
 from collections.abc import Callable
 from typing import Annotated, TypeVar
 
@@ -19,15 +22,8 @@ from service.registry.errors import Conflict
 
 Row = TypeVar("Row", tables.Job, tables.Calibrator)
 
-#: Names of classes and slices in a report are its sender's: whatever they hold, nothing runs, nothing is fetched, and
-#: for a browser it comes from nowhere (`sandbox`), so that it can reach nothing of the service's.
-_INERT = {
-    "Content-Security-Policy": (
-        "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; form-action 'none'; sandbox"
-    ),
-    "X-Content-Type-Options": "nosniff",
-    "Vary": "Accept",
-}
+#: The one style element of a stored page.
+_STYLE = re.compile(rb"<style>(.*?)</style>", re.DOTALL)
 #: What a client asks for that wants bytes and knows no images, as many generated ones do.
 _DOWNLOAD = "application/octet-stream"
 _DIAGRAM: Json = {"image/svg+xml": {"schema": {"type": "string"}}, _DOWNLOAD: {"schema": BINARY}}
@@ -52,7 +48,7 @@ def add_evidence(routes: RecordRoutes[Row]) -> None:
                 raise _missing(row)
             body = services.registry.artifacts.path(found).read_bytes()
             kind = _DOWNLOAD if request.headers.get("accept") == _DOWNLOAD else media_type
-            return tagged_bytes(request, body, media_type=kind, headers=_INERT)
+            return tagged_bytes(request, body, media_type=kind, headers=_inert(body))
 
         return get_piece
 
@@ -82,6 +78,19 @@ def add_evidence(routes: RecordRoutes[Row]) -> None:
         response_class=HTMLResponse,
         openapi_extra=operation(*codes, tagged=True),
     )
+
+
+def _inert(body: bytes) -> dict[str, str]:
+    """The headers under which a browser shows a piece of evidence and does nothing else.
+
+    Names of classes and slices in a report are its sender's: whatever they hold, nothing runs, nothing is fetched, and
+    for a browser it comes from nowhere (`sandbox`), so that it can reach nothing of the service's. Styled is a page by
+    the first style element of its own bytes alone, so that pages of every version look as they were written.
+    """
+    found = _STYLE.search(body)
+    style = "'none'" if found is None else f"'sha256-{b64encode(hashlib.sha256(found[1]).digest()).decode()}'"
+    policy = f"default-src 'none'; style-src {style}; img-src data:; base-uri 'none'; form-action 'none'; sandbox"
+    return {"Content-Security-Policy": policy, "X-Content-Type-Options": "nosniff", "Vary": "Accept"}
 
 
 def _missing(row: tables.Job | tables.Calibrator) -> Conflict:

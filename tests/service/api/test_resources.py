@@ -440,6 +440,7 @@ def test_evidence_runs_nothing_in_a_browser(api: Api) -> None:
         policy = {part.split()[0]: part.split()[1:] for part in answer.headers["content-security-policy"].split("; ")}
         assert policy["default-src"] == ["'none'"]
         assert "script-src" not in policy
+        assert policy["style-src"] == ["'none'"]
         assert policy["sandbox"] == []
         assert answer.headers["x-content-type-options"] == "nosniff"
         again = api.client.get(f"/v1/jobs/{job}/{path}", headers={"If-None-Match": answer.headers["etag"]})
@@ -448,3 +449,13 @@ def test_evidence_runs_nothing_in_a_browser(api: Api) -> None:
     assert file.headers["content-disposition"].startswith("attachment")
     assert file.headers["x-content-type-options"] == "nosniff"
     assert api.client.get("/docs").status_code == 200
+
+
+def test_a_stored_page_is_styled_by_its_own_style_element_alone(api: Api) -> None:
+    """The policy names the hash of the page's one style element and permits no other style, in it or in attributes."""
+    job = api.post("/v1/jobs", json=ordered(api))["id"]
+    page = b"<style>\nb { color: red }\n</style><b style='color: blue'>&lt;style&gt;</b>"
+    with stage_bytes(api.registry.artifacts, page) as staged, api.registry.write() as unit:
+        unit.jobs.get(job).page_sha256 = staged.keep()
+    policy = api.client.get(f"/v1/jobs/{job}/report.html").headers["content-security-policy"]
+    assert "style-src 'sha256-yGlZ2COO0fMfg35ueFMkXeTwfxqsIlQtrdC226cyFEQ=';" in policy
