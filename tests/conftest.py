@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from xdist.remote import Producer
+from xdist.scheduler import LoadFileScheduling
 
 from service.registry.registry import Registry
 from service.settings import ServiceSettings
@@ -17,6 +19,19 @@ from tests.helpers.uploads import Uploads
 def pytest_configure() -> None:
     """One thread per test process: two run beside each other, and rounding does not depend on the machine's cores."""
     torch.set_num_threads(1)
+
+
+class _Scheduling(LoadFileScheduling):
+    """The tests of pages share a browser and a service, so that one process runs them; all others go by file."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        return "tests/web" if nodeid.startswith("tests/web/") else super()._split_scope(nodeid)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> LoadFileScheduling | None:
+    """What `--dist loadfile` means here."""
+    return _Scheduling(config, log) if config.getvalue("dist") == "loadfile" else None
 
 
 def pytest_sessionfinish() -> None:

@@ -1,0 +1,58 @@
+"""One browser and one service for all tests of pages, and a window for each test."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from playwright.sync_api import Browser, Page
+
+from tests.helpers.browser import Window, chromium, headless
+from tests.helpers.service import Service, serving
+
+#: Keys of two people.
+KEYS = ("a-key-of-the-tests", "another-key-of-the-tests")
+
+#: Opens a window; options are those of Playwright's contexts (`java_script_enabled`, `reduced_motion`, …).
+Windows = Callable[..., Window]
+
+
+@pytest.fixture(scope="package")
+def browser() -> Iterator[Browser]:
+    """Chromium, started once; its event loop ends with these tests, so that others have theirs."""
+    executable = chromium()
+    if executable is None:
+        sentence = "no Chromium was found: install Debian's `chromium`, or name a browser in FEDLAS_CHROMIUM"
+        (pytest.fail if os.environ.get("CI") else pytest.skip)(sentence)
+    with headless(executable) as running:
+        yield running
+
+
+@pytest.fixture(scope="package")
+def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    """A service that answers two keys; its client has the first."""
+    with serving(tmp_path_factory.mktemp("service") / "data", FEDLAS_API_KEYS=",".join(KEYS)) as running:
+        running.client.headers["Authorization"] = f"Bearer {KEYS[0]}"
+        yield running
+
+
+@pytest.fixture
+def windows(browser: Browser, service: Service) -> Iterator[Windows]:
+    """Windows on the service; a window in which something went wrong fails the test."""
+    opened: list[Window] = []
+
+    def open_window(**options: Any) -> Window:
+        opened.append(Window(browser, str(service.client.base_url).rstrip("/"), **options))
+        return opened[-1]
+
+    yield open_window
+    for window in opened:
+        window.close()
+
+
+@pytest.fixture
+def page(windows: Windows) -> Page:
+    """A tab of a window of its own."""
+    return windows().page
