@@ -41,6 +41,8 @@ from service.registry.errors import Unavailable
 from service.serving.app import ServingApp
 from service.serving.routes import ROUTES
 from service.settings import ServiceSettings
+from service.web import pages
+from service.web.sessions import Sessions
 
 _RESOURCES = (
     *(uploads, datasets, models, jobs, events, deliveries, calibrators),
@@ -55,7 +57,10 @@ def create_app(settings: ServiceSettings, *, on_stuck: Callable[[str], None] | N
     """
     check_single_runtime()
     services = Services.open(settings, on_stuck)
-    return ServingApp(_rest_api(services), services, ROUTES)
+    fastapi = _rest_api(services)
+    front = ServingApp(fastapi, services, ROUTES)
+    fastapi.state.front = front  # pages ask the API, predictions included
+    return front
 
 
 def _rest_api(services: Services) -> FastAPI:
@@ -67,13 +72,14 @@ def _rest_api(services: Services) -> FastAPI:
         yield
         services.close()
 
+    sessions = Sessions(services)
     app = FastAPIOffline(  # /docs works without the internet
         title="FedLAS service",
         summary="Calibration as a service: upload a classifier, get back confidences one can act on.",
         version=version("fedlas"),
         lifespan=lifespan,
         redirect_slashes=False,  # it would lead to wherever `Host` says
-        middleware=_middleware(services),
+        middleware=_middleware(services, sessions),
         responses=problems.RESPONSES,
         generate_unique_id_function=_operation_id,
         telemetry={"tracing": False, "metrics": False, "logs": False},  # ours are `tracing` and `metrics`
@@ -83,13 +89,16 @@ def _rest_api(services: Services) -> FastAPI:
     app.openapi = partial(_document, app)  # type: ignore[method-assign]
     for resource in _RESOURCES:
         app.include_router(resource.router)
+    pages.install(app, sessions)
     return app
 
 
-def _middleware(services: Services) -> list[Middleware]:
+def _middleware(services: Services, sessions: Sessions) -> list[Middleware]:
     return [
         Middleware(AccessLogMiddleware, log=services.access_log),
+        pages.problem_pages(),
         Middleware(RequestIdMiddleware),
+        pages.session_access(sessions),
         Middleware(AccessMiddleware, access=AccessControl(services.settings)),
         Middleware(HeadMiddleware),
     ]

@@ -18,6 +18,9 @@ class ServiceSettings(RegistrySettings):
     host: str = Field("127.0.0.1", description="Address to listen on; without keys only loopback is used.")
     port: int = Field(8000, ge=0, le=65535, description="0 takes any free port.")
     api_keys: Annotated[frozenset[str], NoDecode] = Field(frozenset(), description="Comma-separated bearer keys.")
+    session_hours: float = Field(
+        12, gt=0, le=24 * 31, description="How long a browser may use the pages after its user has entered a key."
+    )
     max_predict_bytes: int = Field(64 * 1024**2, gt=0, description="Larger predict bodies are answered with 413.")
     max_predict_json_bytes: int = Field(
         8 * 1024**2,

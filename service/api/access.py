@@ -17,12 +17,13 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from service.api.problems import problem
 from service.settings import ServiceSettings, is_loopback
 
-#: Probes and the documentation hold no secrets, and neither a load balancer nor a browser's address bar has a key.
+#: Probes, the documentation and the page where a key is entered hold no secrets, and neither a load balancer nor a
+#: browser's address bar has a key.
 _OPEN_PATHS = frozenset(
-    {"/", "/healthz", "/readyz", "/docs", "/redoc", "/openapi.json", "/v2/health/live", "/v2/health/ready"}
+    {"/healthz", "/readyz", "/docs", "/redoc", "/openapi.json", "/sign-in", "/v2/health/live", "/v2/health/ready"}
 )
-_OPEN_FILES = "/static-offline-docs/"
-_SAFE = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})
+_OPEN_FILES = ("/static-offline-docs/", "/static/")
+SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})
 _OTHER_SITES = frozenset({b"cross-site", b"same-site"})
 _DEFAULT_PORTS = {"http": ":80", "https": ":443"}
 #: Spellings of `Host` that are remembered: an attacker must not fill the memory with more.
@@ -69,7 +70,7 @@ class AccessControl:
 
     def _is_foreign(self, method: str, headers: Mapping[bytes, bytes]) -> bool:
         """Whether a page of another site sends what could change something."""
-        if method in _SAFE:
+        if method in SAFE_METHODS:
             return False
         if headers.get(b"sec-fetch-site") in _OTHER_SITES:
             return True

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Literal
 
 from fastapi import APIRouter, Request, Response
-from fastapi.responses import JSONResponse, RedirectResponse
+from fastapi.responses import JSONResponse
 from pydantic import BaseModel, Field
 
 from service.api.document.declarations import operation
@@ -112,9 +112,3 @@ async def metrics(request: Request, services: ServicesDep) -> Response:
     """What Prometheus scrapes: requests, times, batches and confidences per model and version, and the processes."""
     headers = request.headers
     return await services.exposition.answer(headers.get("accept", ""), headers.get("accept-encoding", ""))
-
-
-@router.get("/", include_in_schema=False)
-def index() -> RedirectResponse:
-    """To the documentation, until there are pages for people."""
-    return RedirectResponse("/docs")

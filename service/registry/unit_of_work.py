@@ -10,6 +10,7 @@ from typing import TypeVar
 from sqlalchemy.orm import Session
 
 from service.registry.database import database_now
+from service.registry.repositories.browser_sessions import BrowserSessions
 from service.registry.repositories.deliveries import Deliveries
 from service.registry.repositories.idempotency_keys import IdempotencyKeys
 from service.registry.repositories.job_history import Checkpoints, EvaluationLedger, Events
@@ -48,6 +49,7 @@ class UnitOfWork:
     uploads = _repository(Uploads)
     names = _repository(Names)
     keys = _repository(IdempotencyKeys)
+    browser_sessions = _repository(BrowserSessions)
 
     def __init__(self, session: Session) -> None:
         self.session = session

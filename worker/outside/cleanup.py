@@ -27,6 +27,7 @@ def run_cleanup(registry: Registry, settings: WorkerSettings, stopping: threadin
             remove_stale_folders(settings.work_dir)  # of those whose children were not dead yet when we started
             with registry.write() as unit:
                 unit.keys.forget_old()
+                unit.browser_sessions.forget_expired()
             for upload_id in registry.forget_expired_uploads():
                 _LOG.info("%s forgotten: nothing came for a day", upload_id)
             after = _sweep(registry, timedelta(seconds=settings.sweep_grace_seconds), after)

@@ -1,6 +1,12 @@
 """The tables of the registry; `service.registry.repositories` queries them."""
 
-from service.registry.tables.bookkeeping import Evaluation, IdempotencyKey, PublishedVersion, UnloadedName
+from service.registry.tables.bookkeeping import (
+    BrowserSession,
+    Evaluation,
+    IdempotencyKey,
+    PublishedVersion,
+    UnloadedName,
+)
 from service.registry.tables.columns import (
     KEEPS_FILE,
     Base,
@@ -19,6 +25,7 @@ __all__ = [
     "KEEPS_FILE",
     "Base",
     "Batch",
+    "BrowserSession",
     "Calibrator",
     "Checkpoint",
     "Dataset",

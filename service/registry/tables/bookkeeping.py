@@ -1,4 +1,4 @@
-"""Tables of names, idempotency keys and the evaluation ledger."""
+"""Tables of names, idempotency keys, sessions of the pages and the evaluation ledger."""
 
 from __future__ import annotations
 
@@ -43,6 +43,16 @@ class IdempotencyKey(Base):
     answer: Mapped[str] = mapped_column(Text)  # empty while the request is still running
     held_until: Mapped[datetime | None]  # of a running request: when its process must have died
     created_at: Mapped[datetime]
+
+
+class BrowserSession(Base):
+    """A session of the pages: neither the id that the browser holds nor the key can be told from it."""
+
+    __tablename__ = "browser_sessions"
+
+    id_digest: Mapped[str] = mapped_column(String(64), primary_key=True)
+    key_proof: Mapped[str] = mapped_column(String(64))  # the key's HMAC of the session's id
+    expires_at: Mapped[datetime]
 
 
 class Evaluation(Base):

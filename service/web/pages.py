@@ -1,0 +1,30 @@
+"""The pages' routes, one module each, and the middleware in front of them."""
+
+from __future__ import annotations
+
+from fastapi import FastAPI
+from starlette.middleware import Middleware
+
+from service.web import signing_in, start, static_files
+from service.web.problem_pages import ProblemPagesMiddleware
+from service.web.session_access import SessionMiddleware
+from service.web.sessions import Sessions
+
+_PAGES = (static_files, signing_in, start)
+
+
+def install(app: FastAPI, sessions: Sessions) -> None:
+    """Add all pages."""
+    app.state.sessions = sessions
+    for module in _PAGES:
+        app.include_router(module.router)
+
+
+def problem_pages() -> Middleware:
+    """Outside of what gives answers their ids."""
+    return Middleware(ProblemPagesMiddleware)
+
+
+def session_access(sessions: Sessions) -> Middleware:
+    """Before the keys are looked at."""
+    return Middleware(SessionMiddleware, sessions=sessions)

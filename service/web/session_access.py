@@ -1,0 +1,97 @@
+"""Access by session: a request for a page with a session's cookie is one with that session's key.
+
+The cookie counts for pages only. Under `/v1` and `/v2` a key must be sent, as clients do; what a page's script asks of
+the API it asks under `/session`.
+"""
+
+from __future__ import annotations
+
+from http.cookies import CookieError, SimpleCookie
+from typing import Any
+from urllib.parse import quote
+
+from starlette.responses import RedirectResponse, Response
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from service.api.access import SAFE_METHODS, headers_of, is_open
+from service.api.problems import problem, problem_of
+from service.registry.errors import RegistryError
+from service.web.paths import SESSION, SIGN_IN, is_api_of_session, is_page
+from service.web.sessions import Sessions
+
+COOKIE = "fedlas-session"
+
+
+class SessionMiddleware:
+    """Puts the key of a page's session into the request, and sends who has none to the page where one is entered."""
+
+    def __init__(self, app: ASGIApp, sessions: Sessions) -> None:
+        self.app = app
+        self._sessions = sessions
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or not is_page(scope["path"]):
+            await self.app(scope, receive, send)
+            return
+        try:
+            refusal, admitted = await self._admit(scope)
+        except RegistryError as error:  # the database is away
+            refusal, admitted = problem_of(scope["path"], error), scope
+        if refusal is not None:
+            await refusal(scope, receive, send)
+        elif is_api_of_session(scope["path"]):
+            await scope["app"].state.front(_without_prefix(admitted), receive, send)
+        else:
+            await self.app(admitted, receive, send)
+
+    async def _admit(self, scope: Scope) -> tuple[Response | None, Scope]:
+        """What refuses the request, if anything does, and the request with its key."""
+        headers = headers_of(scope)
+        if not self._sessions.needed or is_open(scope["path"]) or b"authorization" in headers:
+            return None, scope
+        key = await self._sessions.key_of(session_id_of(scope)) if session_id_of(scope) else None
+        if key is None:
+            return _sign_in(scope), scope
+        if scope["method"] not in SAFE_METHODS and not {b"origin", b"sec-fetch-site"} & set(headers):
+            detail = "a page's request says where it comes from (Origin); without that, send a key and no cookie"
+            return problem(403, "foreign_origin", detail, path=scope["path"]), scope
+        return None, _with_header(scope, b"authorization", b"Bearer " + key)
+
+
+def session_id_of(scope: Scope) -> str:
+    """The session's id in the request's cookie; empty without one."""
+    try:
+        cookies = SimpleCookie(headers_of(scope).get(b"cookie", b"").decode("latin-1"))
+    except CookieError:
+        return ""
+    return cookies[COOKIE].value if COOKIE in cookies else ""
+
+
+def _sign_in(scope: Scope) -> Response:
+    """Where a key is entered; for a script, or for what changes something, the reason."""
+    asked = headers_of(scope)
+    if scope["method"] in ("GET", "HEAD") and b"hx-request" not in asked and _wants_page(asked.get(b"accept", b"")):
+        query = scope["query_string"].decode("latin-1")
+        came_from = scope["path"] + (f"?{query}" if query else "")
+        return RedirectResponse(f"{SIGN_IN}?next={quote(came_from, safe='')}", 303, {"Cache-Control": "no-store"})
+    detail = f"there is no session, or it has ended; enter a key at {SIGN_IN}, then do this again"
+    return problem(401, "unauthorized", detail, path=scope["path"], headers={"WWW-Authenticate": "Bearer"})
+
+
+def _wants_page(accept: bytes) -> bool:
+    return not accept or b"text/html" in accept or b"*/*" in accept
+
+
+def _without_prefix(scope: Scope) -> Scope:
+    path = scope["path"].removeprefix(SESSION)
+    raw_path = scope.get("raw_path", b"").removeprefix(SESSION.encode())
+    return {**_fresh(scope), "path": path, "raw_path": raw_path}
+
+
+def _with_header(scope: Scope, name: bytes, value: bytes) -> Scope:
+    return {**_fresh(scope), "headers": [*scope["headers"], (name, value)]}
+
+
+def _fresh(scope: Scope) -> dict[str, Any]:
+    """The scope without what was remembered of its headers."""
+    return {name: value for name, value in scope.items() if name != "fedlas.headers"}

@@ -1,0 +1,69 @@
+"""Sessions: an opaque id in a browser's cookie that stands for the key that its user has entered.
+
+The database holds a digest of the id, and the HMAC of the id under the key. Neither gives away the id or the key, every
+API process can check a session, and a session ends by itself with the key: no key that is left makes the same HMAC.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import secrets
+from functools import partial
+
+from service.api.services import Services
+from service.registry.unit_of_work import UnitOfWork
+
+_ID_BYTES = 32
+
+
+class Sessions:
+    """The sessions of one service."""
+
+    def __init__(self, services: Services) -> None:
+        self._services = services
+        self._keys = [key.encode() for key in services.settings.api_keys]
+        self.seconds = services.settings.session_hours * 3600
+
+    @property
+    def needed(self) -> bool:
+        """Whether pages want a session: without keys every client of this machine is admitted."""
+        return bool(self._keys)
+
+    async def open(self, key: str) -> str | None:
+        """Open a session with a key, and return its id; None where this is no key of the service."""
+        given = key.encode()
+        # All are compared: the time must not show which key was nearly right.
+        matches = [hmac.compare_digest(given, known) for known in self._keys]
+        if not any(matches):
+            return None
+        session_id = secrets.token_urlsafe(_ID_BYTES)
+
+        def keep(unit: UnitOfWork) -> None:
+            unit.browser_sessions.open(_digest(session_id), _proof(given, session_id), seconds=self.seconds)
+
+        await self._services.write(keep)
+        return session_id
+
+    async def key_of(self, session_id: str) -> bytes | None:
+        """The key that a session was opened with; None where it has expired, was ended, or its key is one no more."""
+        proof = await self._services.read(partial(_proof_of, _digest(session_id)))
+        if proof is None:
+            return None
+        return next((key for key in self._keys if hmac.compare_digest(_proof(key, session_id), proof)), None)
+
+    async def end(self, session_id: str) -> None:
+        """End a session."""
+        await self._services.write(lambda unit: unit.browser_sessions.end(_digest(session_id)))
+
+
+def _digest(session_id: str) -> str:
+    return hashlib.sha256(session_id.encode()).hexdigest()
+
+
+def _proof(key: bytes, session_id: str) -> str:
+    return hmac.new(key, session_id.encode(), hashlib.sha256).hexdigest()
+
+
+def _proof_of(id_digest: str, unit: UnitOfWork) -> str | None:
+    return unit.browser_sessions.proof_of(id_digest)
