@@ -11,6 +11,8 @@ from fedlas.gate.claims import GateVerdict
 from fedlas.metrics import (
     CalibrationTest,
     ClassRow,
+    CorpBand,
+    CorpCurve,
     Estimate,
     PositiveClass,
     ReliabilityCurve,
@@ -46,11 +48,19 @@ class ConfidenceSummary:
 
 
 @dataclass(frozen=True)
+class Corp(CorpCurve):
+    """A reliability curve without bins, rounded to a hundred-thousandth, with its consistency band."""
+
+    band: CorpBand
+
+
+@dataclass(frozen=True)
 class Reliability(ReliabilityCurve):
-    """A reliability curve with its consistency band."""
+    """A reliability curve with its consistency band, and the one without bins."""
 
     band_low: Floats
     band_high: Floats
+    corp: Corp
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -15,6 +16,7 @@ from fedlas.report.document import (
     BinarySection,
     ClassTable,
     ConfidenceSummary,
+    Corp,
     NamedClassRow,
     PositiveClassSection,
     Reliability,
@@ -39,10 +41,26 @@ class Resampling:
 
 
 def reliability(probs: Floats, rows: JudgedRows, options: Resampling) -> Reliability:
-    """The curve and its consistency band, bin by bin; empty bins have counts 0 and no values."""
+    """The curve and its consistency band, bin by bin, and without bins; empty bins have counts 0 and no values."""
     curve = metrics.reliability_curve(probs, rows.targets, num_bins=options.num_bins)
     band = metrics.consistency_band(probs, **vars(options))
-    return Reliability(**vars(curve), band_low=band.low, band_high=band.high)
+    return Reliability(**vars(curve), band_low=band.low, band_high=band.high, corp=corp(probs, rows, options))
+
+
+def corp(probs: Floats, rows: JudgedRows, options: Resampling) -> Corp:
+    """The curve without bins, its band, and what miscalibration costs of the Brier score of the top label."""
+    curve = metrics.corp_curve(probs, rows.targets)
+    band = metrics.corp_band(
+        probs,
+        num_resamples=options.num_resamples,
+        confidence_level=options.confidence_level,
+        seed=options.seed,
+    )
+    return Corp(**_rounded(curve), band=metrics.CorpBand(**_rounded(band)))
+
+
+def _rounded(part: metrics.CorpCurve | metrics.CorpBand) -> dict[str, Any]:
+    return {name: np.round(values, 5) for name, values in vars(part).items()}
 
 
 def confidence(probs: Floats, rows: JudgedRows, options: Resampling) -> ConfidenceSummary:

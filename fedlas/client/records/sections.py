@@ -120,12 +120,34 @@ class DecisionTable(Document):
     rows: list[DecisionRow]
 
 
+class CorpBand(Document):
+    """The range, point by point, in which the CORP curve of a calibrated model lies."""
+
+    confidence: list[float | None]
+    high: list[float | None]
+    low: list[float | None]
+
+
+class Corp(Document):
+    """A reliability curve without bins, with its consistency band and the parts of the top label's Brier score."""
+
+    accuracy: list[float | None]
+    band: CorpBand
+    counts: list[int]
+    discrimination: float | None = None
+    ends: list[float | None]
+    miscalibration: float | None = None
+    starts: list[float | None]
+    uncertainty: float | None = None
+
+
 class Reliability(Document):
-    """A reliability curve with its consistency band."""
+    """A reliability curve with its consistency band, and the one without bins."""
 
     accuracy: list[float | None]
     band_high: list[float | None]
     band_low: list[float | None]
+    corp: Corp
     counts: list[int]
     edges: list[float | None]
     mean_confidence: list[float | None]

@@ -45,6 +45,20 @@ REPORT_TEXTS: dict[str, dict[str, str]] = {
         "num_rows": "Answers at or above the threshold.",
         "worst_class": "The class that `excess` is of; null: of all.",
     },
+    "Corp": {
+        "accuracy": "Per step, from low to high.",
+        "counts": "Rows per step.",
+        "discrimination": "What the confidences save against one confidence for all rows.",
+        "ends": "Per step: the highest confidence of its rows.",
+        "miscalibration": "What the curve would save in place of the confidences.",
+        "starts": "Per step: the lowest confidence of its rows.",
+        "uncertainty": "The score of one confidence for all rows, the accuracy.",
+    },
+    "CorpBand": {
+        "confidence": "The points, from low to high.",
+        "high": "Where a calibrated model's curve would lie at most.",
+        "low": "Where a calibrated model's curve would lie at least.",
+    },
     "CoverageLevel": {
         "covered": "Share of the test rows whose set holds the true class.",
         "level": "The promised probability.",
@@ -169,6 +183,7 @@ REPORT_TEXTS: dict[str, dict[str, str]] = {
     },
     "Reliability": {
         "accuracy": "Per bin; null where it is empty.",
+        "corp": "Without bins: isotonic regression of right answers on confidence.",
         "counts": "Rows per bin.",
         "edges": "Of the bins, one more than these.",
         "mean_confidence": "Per bin; null where it is empty.",
