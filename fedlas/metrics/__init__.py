@@ -16,8 +16,8 @@ from fedlas.metrics.binary import (
 from fedlas.metrics.binning import ReliabilityCurve, reliability_curve
 from fedlas.metrics.bootstrap import Estimate, paired_bootstrap
 from fedlas.metrics.calibration_error import SignedError, adaptive_ece, classwise_ece, ece, signed_ece
-from fedlas.metrics.corp import CorpBand, CorpCurve, corp_band, corp_curve
 from fedlas.metrics.consistency_test import CalibrationTest, calibration_test
+from fedlas.metrics.corp import CorpBand, CorpCurve, corp_band, corp_curve
 from fedlas.metrics.evaluate import METRICS, compare, evaluate
 from fedlas.metrics.l2_calibration_error import calibration_error_l2
 from fedlas.metrics.multiplicity import holm_adjusted

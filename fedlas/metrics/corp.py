@@ -1,8 +1,8 @@
 """CORP: reliability without bins, by isotonic regression (Dimitriadis, Gneiting & Jordan, PNAS 2021).
 
-Consistent, optimally binned, reproducible, and made by the pool-adjacent-violators algorithm: the share of right answers
-as the non-decreasing function of confidence that fits best. Nobody chooses a number of bins, and the Brier score of the
-top label falls into what miscalibration costs, what the confidences tell apart, and what the labels leave open.
+Consistent, optimally binned, reproducible, by the pool-adjacent-violators algorithm: the share of right answers as the
+non-decreasing function of confidence that fits best. Nobody chooses a number of bins, and the Brier score of the top
+label falls into what miscalibration costs, what the confidences tell apart, and what the labels leave open.
 """
 
 from __future__ import annotations

@@ -47,6 +47,7 @@ REPORT_TEXTS: dict[str, dict[str, str]] = {
     },
     "Corp": {
         "accuracy": "Per step, from low to high.",
+        "band": "Where the curve of a calibrated model would lie.",
         "counts": "Rows per step.",
         "discrimination": "What the confidences save against one confidence for all rows.",
         "ends": "Per step: the highest confidence of its rows.",
