@@ -15,7 +15,7 @@ from tests.helpers.service import Service, serving
 #: Keys of two people.
 KEYS = ("a-key-of-the-tests", "another-key-of-the-tests")
 
-#: Opens a window; options are those of Playwright's contexts (`java_script_enabled`, `reduced_motion`, …).
+#: Opens a window, with a session of this `key` unless that is None; others are options of Playwright's contexts.
 Windows = Callable[..., Window]
 
 
@@ -43,13 +43,29 @@ def windows(browser: Browser, service: Service) -> Iterator[Windows]:
     """Windows on the service; a window in which something went wrong fails the test."""
     opened: list[Window] = []
 
-    def open_window(**options: Any) -> Window:
-        opened.append(Window(browser, str(service.client.base_url).rstrip("/"), **options))
-        return opened[-1]
+    def open_window(*, key: str | None = KEYS[0], **options: Any) -> Window:
+        window = Window(browser, origin(service), **options)
+        opened.append(window)
+        if key is not None:
+            window.page.goto("/sign-in")
+            sign_in(window.page, key)
+            window.page.wait_for_url("/")
+        return window
 
     yield open_window
     for window in opened:
         window.close()
+
+
+def sign_in(page: Page, key: str) -> None:
+    """Enter a key on the page that asks for one."""
+    page.get_by_label("Key").fill(key)
+    page.get_by_role("button", name="Sign in").click()
+
+
+def origin(service: Service) -> str:
+    """Where the service is."""
+    return str(service.client.base_url).rstrip("/")
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ GOOD = "<!doctype html><html lang=en><title>Good</title><meta name=viewport cont
 
 def test_a_good_page_passes(windows: Windows) -> None:
     """What is well made is found to be so."""
-    page = windows().page
+    page = windows(key=None).page
     page.set_content(GOOD)
     good_to_look_at(page)
     assert layout_shift(page) == (0, [])
@@ -48,7 +48,7 @@ def test_what_goes_wrong_in_a_window_is_found(browser: Browser) -> None:
 
 def test_what_is_badly_made_is_found(windows: Windows) -> None:
     """An image without words, and a page that is wider than a phone."""
-    page = windows().page
+    page = windows(key=None).page
     page.set_content(f"{GOOD}</h1><img src='data:,'><pre>{'wide ' * 200}")
     with pytest.raises(AssertionError, match="image-alt"):
         accessible(page)

@@ -1,0 +1,52 @@
+"""Keys and sessions in a browser: entered once, for pages only, and over when its owner says so."""
+
+from __future__ import annotations
+
+from playwright.sync_api import expect
+
+from tests.helpers.browser import good_to_look_at
+from tests.web.conftest import KEYS, Windows, sign_in
+
+
+def test_a_wrong_key_is_told_and_the_right_one_leads_where_one_came_from(windows: Windows) -> None:
+    """Who comes by a link enters a key, is told that it is none, enters another, and is where the link leads."""
+    window = windows(key=None)
+    page = window.page
+    page.goto("/?from=a-link")
+    expect(page).to_have_url("/sign-in?next=%2F%3Ffrom%3Da-link")
+    good_to_look_at(page)
+    window.expect(401)
+    sign_in(page, "no-such-key")
+    expect(page.get_by_role("alert")).to_contain_text("no key of this service")
+    expect(page.get_by_label("Key")).to_be_focused()
+    good_to_look_at(page)
+    sign_in(page, KEYS[0])
+    expect(page).to_have_url("/?from=a-link")
+
+
+def test_a_session_counts_for_pages_only_and_scripts_do_not_see_it(windows: Windows) -> None:
+    """Its cookie is `HttpOnly` and `SameSite=Lax`, and no key under `/v1` and `/v2`."""
+    window = windows()
+    (cookie,) = window.context.cookies()
+    assert (cookie["httpOnly"], cookie["sameSite"]) == (True, "Lax")
+    assert not any(key in cookie["value"] for key in KEYS)
+    window.expect(401)
+    ask = "path => fetch(path).then(answer => answer.status)"
+    statuses = {path: window.page.evaluate(ask, path) for path in ("/", "/session/v1/jobs", "/v1/jobs", "/v2")}
+    assert statuses == {"/": 200, "/session/v1/jobs": 200, "/v1/jobs": 401, "/v2": 401}
+
+
+def test_who_signs_out_is_out_in_every_tab_and_others_are_not(windows: Windows) -> None:
+    """Two people with keys of their own: one signs out, by the keyboard, and the other reads on."""
+    leaving, staying = windows(), windows(key=KEYS[1])
+    page, other_tab = leaving.page, leaving.tab()
+    for tab in (page, other_tab, staying.page):
+        tab.goto("/")
+    button = page.get_by_role("button", name="Sign out")
+    button.focus()
+    page.keyboard.press("Enter")
+    expect(page.get_by_label("Key")).to_be_visible()
+    other_tab.reload()
+    expect(other_tab).to_have_url("/sign-in?next=%2F")
+    staying.page.reload()
+    expect(staying.page).to_have_url("/")
