@@ -14,6 +14,8 @@ from service.api.access import headers_of
 from service.api.problems import defect
 
 _LOG = logging.getLogger(__name__)
+#: What a page asks of the API has the id of the page's own request.
+SCOPE_KEY = "fedlas.request_id"
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,100}")
 
 
@@ -24,7 +26,7 @@ def request_id_of(given: bytes) -> str:
 
 
 class RequestIdMiddleware:
-    """Adds the id to every answer, also to those of defects, which it logs."""
+    """Adds the id to every answer, also to those of defects, which it logs; requests find it as `scope[SCOPE_KEY]`."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
@@ -44,7 +46,7 @@ class RequestIdMiddleware:
             await send(message)
 
         try:
-            await self.app(scope, receive, send_with_id)
+            await self.app({**scope, SCOPE_KEY: request_id}, receive, send_with_id)
         except ClientDisconnect:
             _LOG.info("%s %s: the client has disconnected", scope["method"], scope["path"])
         except Exception as error:

@@ -12,9 +12,10 @@ from pydantic import JsonValue
 from starlette.types import Message, Receive, Scope
 
 from service.api.problems import Problem
+from service.api.request_ids import SCOPE_KEY
 
 #: What the API is told of the browser's request; everything else is the call's own.
-_PASSED_ON = frozenset({b"authorization", b"host", b"origin", b"sec-fetch-site", b"x-request-id"})
+_PASSED_ON = frozenset({b"authorization", b"host", b"origin", b"sec-fetch-site"})
 _OF_THE_BODY = frozenset({b"content-type", b"content-length", b"transfer-encoding"})
 
 
@@ -68,7 +69,7 @@ async def call_api(
     kept = _PASSED_ON | (_OF_THE_BODY if pass_body_on else set())
     sent = [(name, value) for name, value in request.scope["headers"] if name in kept]
     sent += [(name.lower().encode(), value.encode()) for name, value in (headers or {}).items()]
-    sent.append((b"accept", b"application/json"))
+    sent += [(b"accept", b"application/json"), (b"x-request-id", request.scope[SCOPE_KEY].encode())]
     if content is not None:
         sent += [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
     scope: Scope = {

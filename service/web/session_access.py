@@ -7,7 +7,6 @@ the API it asks under `/session`.
 from __future__ import annotations
 
 from http.cookies import CookieError, SimpleCookie
-from typing import Any
 from urllib.parse import quote
 
 from starlette.responses import RedirectResponse, Response
@@ -15,6 +14,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from service.api.access import SAFE_METHODS, headers_of, is_open
 from service.api.problems import problem, problem_of
+from service.api.request_ids import SCOPE_KEY
 from service.registry.errors import RegistryError
 from service.web.paths import SESSION, SIGN_IN, is_api_of_session, is_page
 from service.web.sessions import Sessions
@@ -85,13 +85,11 @@ def _wants_page(accept: bytes) -> bool:
 def _without_prefix(scope: Scope) -> Scope:
     path = scope["path"].removeprefix(SESSION)
     raw_path = scope.get("raw_path", b"").removeprefix(SESSION.encode())
-    return {**_fresh(scope), "path": path, "raw_path": raw_path}
+    request_id = scope[SCOPE_KEY].encode()
+    return {**_with_header(scope, b"x-request-id", request_id), "path": path, "raw_path": raw_path}
 
 
 def _with_header(scope: Scope, name: bytes, value: bytes) -> Scope:
-    return {**_fresh(scope), "headers": [*scope["headers"], (name, value)]}
-
-
-def _fresh(scope: Scope) -> dict[str, Any]:
-    """The scope without what was remembered of its headers."""
-    return {name: value for name, value in scope.items() if name != "fedlas.headers"}
+    """The request with this header alone of its name, and without what was remembered of its headers."""
+    headers = [*(item for item in scope["headers"] if item[0] != name), (name, value)]
+    return {**{key: part for key, part in scope.items() if key != "fedlas.headers"}, "headers": headers}

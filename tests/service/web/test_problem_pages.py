@@ -1,0 +1,68 @@
+"""Problems as pages: what a browser sees where a client gets `application/problem+json`."""
+
+from __future__ import annotations
+
+import pytest
+from fastapi import FastAPI
+from starlette.requests import Request
+from starlette.testclient import TestClient
+
+from service.api.error_codes import ERROR_CODES
+from service.api.problems import problem
+from service.web.problem_pages import ProblemPagesMiddleware
+from tests.helpers.api import MakeApi
+
+BROWSER = {"Accept": "text/html,application/xhtml+xml"}
+
+
+@pytest.fixture
+def refusing() -> TestClient:
+    """An application that refuses everything with the code in the path."""
+    app = FastAPI()
+
+    @app.get("/{code}")
+    @app.get("/v1/{code}")
+    def refuse(request: Request, code: str) -> object:
+        headers = {"Retry-After": "7", "X-Request-Id": "req_1"}
+        return problem(
+            ERROR_CODES[code].status, code, "found <script>alert(1)</script>", path=request.url.path, headers=headers
+        )
+
+    app.add_middleware(ProblemPagesMiddleware)
+    return TestClient(app, base_url="http://localhost")
+
+
+@pytest.mark.parametrize("code", ERROR_CODES)
+def test_every_code_has_a_page(refusing: TestClient, code: str) -> None:
+    """What has happened and what to do stand on it, with the code, the request's id, and nothing that runs."""
+    answer = refusing.get(f"/{code}", headers=BROWSER)
+    known = ERROR_CODES[code]
+    assert (answer.status_code, answer.headers["retry-after"]) == (known.status, "7")
+    assert answer.headers["content-type"] == "text/html; charset=utf-8"
+    text = answer.text
+    assert "<script>alert" not in text
+    assert "Found &lt;script&gt;alert(1)&lt;/script&gt;." in text
+    for part in (known.meaning, known.remedy):
+        assert part.replace("'", "&#39;").replace("…", "…") in text.replace("&lt;", "<").replace("&gt;", ">")
+    assert f"<code>{code}</code>" in text
+    assert "req_1" in text
+
+
+def test_clients_get_json(refusing: TestClient) -> None:
+    """Where no page is asked for, and under `/v1` always."""
+    for path, headers in (("/not_found", {}), ("/v1/not_found", BROWSER)):
+        assert refusing.get(path, headers=headers).headers["content-type"] == "application/problem+json"
+
+
+def test_a_part_of_a_page_is_refused_in_a_part(refusing: TestClient) -> None:
+    """What a page loads later is replaced by the sentence alone."""
+    text = refusing.get("/not_found", headers={**BROWSER, "HX-Request": "true"}).text
+    assert 'role="alert"' in text
+    assert "<html" not in text
+
+
+def test_a_path_that_is_none_has_a_page(make_api: MakeApi) -> None:
+    """With the way back to the start."""
+    answer = make_api().client.get("/nothing", headers={**BROWSER, "Host": "localhost"})
+    assert answer.status_code == 404
+    assert 'href="/"' in answer.text

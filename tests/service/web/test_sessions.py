@@ -1,0 +1,153 @@
+"""Sessions: what a cookie opens, what it does not, and when it ends."""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from sqlalchemy import select, update
+from starlette.testclient import TestClient
+
+from service.registry.tables import BrowserSession
+from service.web.session_access import COOKIE
+from tests.helpers.api import Api, MakeApi
+
+KEY, OTHER = "key-of-one", "key-of-another"
+BROWSER = {"Accept": "text/html", "Origin": "http://localhost"}
+
+
+@pytest.fixture
+def api(make_api: MakeApi) -> Api:
+    """A service with two keys."""
+    return make_api(api_keys=frozenset({KEY, OTHER}))
+
+
+def browser(api: Api, key: str | None = KEY) -> TestClient:
+    """A browser, signed in with a key."""
+    client = TestClient(api.client.app, base_url="http://localhost", headers=BROWSER, follow_redirects=False)
+    if key is not None:
+        assert client.post("/sign-in", data={"key": key}).status_code == 303
+    return client
+
+
+def test_a_session_opens_pages_and_what_their_scripts_ask_for(api: Api) -> None:
+    """The first page, the API under `/session` and its changes; the way back leads where the user came from."""
+    visitor = browser(api, None)
+    refused = visitor.get("/jobs?status=failed")
+    assert (refused.status_code, refused.headers["location"]) == (303, "/sign-in?next=%2Fjobs%3Fstatus%3Dfailed")
+    entered = visitor.post(refused.headers["location"], data={"key": f" {KEY} "})
+    assert (entered.status_code, entered.headers["location"]) == (303, "/jobs?status=failed")
+    assert visitor.get("/").status_code == 200
+    assert visitor.get("/session/v1/jobs").json() == {"data": [], "has_more": False}
+    assert visitor.post("/session/v1/uploads", json={"bytes": 1}).status_code == 201
+
+
+def test_the_cookie_counts_for_pages_only(api: Api) -> None:
+    """Neither version of the API knows it; a key that is sent wins over it."""
+    visitor = browser(api)
+    for path in ("/v1/jobs", "/v2/repository/index", "/metrics", "/v1", "/v1/session/v1/jobs"):
+        assert visitor.get(path).status_code == 401, path
+    wrong = {"Authorization": "Bearer wrong"}
+    assert visitor.get("/", headers=wrong).status_code == visitor.get("/session/v1/jobs", headers=wrong).status_code
+    assert visitor.get("/session/v1/jobs", headers=wrong).status_code == 401
+
+
+def test_the_cookie_is_the_browsers_own(api: Api) -> None:
+    """No script reads it, other sites' forms do not send it, and behind TLS it never leaves it."""
+    visitor = browser(api, None)
+    plain = visitor.post("/sign-in", data={"key": KEY}).headers["set-cookie"]
+    assert re.fullmatch(rf"{COOKIE}=[\w-]{{43}}; HttpOnly; Max-Age=43200; Path=/; SameSite=lax", plain)
+    behind_proxy = {"Origin": "https://localhost"}
+    safe = visitor.post("/sign-in", data={"key": KEY}, headers=behind_proxy).headers["set-cookie"]
+    assert safe.endswith("; Secure")
+
+
+@pytest.mark.parametrize("key", ["", "wrong", f"{KEY}x", KEY[:-1], "ключ", "x" * 1000])
+def test_what_is_no_key_opens_nothing(api: Api, key: str) -> None:
+    """The form comes again with a sentence, and without a cookie."""
+    answer = browser(api, None).post("/sign-in?next=/jobs", data={"key": key})
+    assert (answer.status_code, "set-cookie" in answer.headers) == (401, False)
+    assert "This is no key of this service" in answer.text
+    assert "next=/jobs" in answer.text
+
+
+@pytest.mark.parametrize("there", ["//evil.example", "https://evil.example", "/\\evil.example", "javascript:alert(1)"])
+def test_signing_in_leads_to_no_other_site(api: Api, there: str) -> None:
+    """Whatever the link says."""
+    answer = browser(api, None).post("/sign-in", params={"next": there}, data={"key": KEY})
+    assert answer.headers["location"] == "/"
+
+
+def test_a_session_ends(api: Api) -> None:
+    """By signing out, by its time, and with its key; a made-up id never was one."""
+    for end in (_sign_out, _expire, _make_up, _withdraw_keys):
+        visitor = browser(api)
+        end(api, visitor)
+        assert visitor.get("/").headers["location"] == "/sign-in?next=%2F", end
+        answer = visitor.post("/session/v1/uploads", json={"bytes": 1})
+        assert (answer.status_code, answer.json()["code"]) == (401, "unauthorized"), end
+
+
+def _sign_out(api: Api, visitor: TestClient) -> None:
+    held = visitor.cookies[COOKIE]
+    assert visitor.post("/sign-out").headers["location"] == "/sign-in"
+    assert COOKIE not in visitor.cookies
+    visitor.cookies.set(COOKIE, held, domain="localhost.local")
+
+
+def _expire(api: Api, visitor: TestClient) -> None:
+
+
+
+
+    with api.registry.write() as unit:
+        unit.session.execute(update(BrowserSession).values(expires_at=datetime.now(UTC) - timedelta(seconds=1)))
+
+
+def _withdraw_keys(api: Api, visitor: TestClient) -> None:
+    sessions = api.client.app.fastapi.state.sessions  # type: ignore[attr-defined]
+    sessions._keys = [OTHER.encode()]
+
+
+def _make_up(api: Api, visitor: TestClient) -> None:
+    visitor.cookies.clear()
+    visitor.cookies.set(COOKIE, "x" * 43)
+
+
+def test_the_database_gives_away_neither_session_nor_key(api: Api) -> None:
+    """Digests only: of the id, and of the id under the key."""
+
+
+
+
+    held = browser(api).cookies[COOKIE]
+    with api.registry.read() as unit:
+        (row,) = unit.session.scalars(select(BrowserSession)).all()
+    assert all(len(value) == 64 for value in (row.id_digest, row.key_proof))
+    assert not {held, KEY} & {row.id_digest, row.key_proof}
+
+
+def test_a_request_that_does_not_say_where_it_comes_from_changes_nothing(api: Api) -> None:
+    """With a cookie `Origin` is needed for a change, and it must be ours."""
+    visitor = browser(api)
+    del visitor.headers["Origin"]
+    for headers in ({}, {"Origin": "https://evil.example"}, {"Sec-Fetch-Site": "cross-site"}, {"Origin": "null"}):
+        answer = visitor.post("/session/v1/uploads", json={"bytes": 1}, headers={"Accept": "*/*", **headers})
+        assert (answer.status_code, answer.json()["code"]) == (403, "foreign_origin"), headers
+    assert visitor.get("/").status_code == 200
+
+
+def test_without_keys_pages_are_open_to_this_machine(make_api: MakeApi) -> None:
+    """There is nothing to enter; other names than those of loopback are refused as everywhere."""
+    visitor = browser(make_api(), None)
+    assert visitor.get("/").status_code == 200
+    assert visitor.get("/sign-in?next=/jobs").headers["location"] == "/jobs"
+    assert visitor.get("/", headers={"Host": "evil.example"}).status_code == 421
+
+
+def test_a_page_and_what_it_asks_for_have_one_id(api: Api) -> None:
+    """The request's id stands in the answer of either."""
+    visitor = browser(api)
+    answer = visitor.get("/session/v1/jobs", headers={"X-Request-Id": "mine"})
+    assert answer.headers.get_list("x-request-id") == ["mine"]
