@@ -52,6 +52,9 @@ class ProblemPagesMiddleware:
 def problem_page(request: Request, start: Message, body: bytes) -> ASGIApp:
     """The page of one problem."""
     told = Problem.model_validate_json(body)
+    known = ERROR_CODES.get(told.code)
+    if told.detail == told.title:  # the framework's own word for a path that leads nowhere
+        told.detail, known = f"there is no page {request.url.path}; the sections above lead to all there is", None
     sent = MutableHeaders(scope=start)
     template = "problems/fragment.html.jinja" if "hx-request" in request.headers else "problems/page.html.jinja"
     return page(
@@ -60,7 +63,7 @@ def problem_page(request: Request, start: Message, body: bytes) -> ASGIApp:
         status=start["status"],
         headers={name: sent[name] for name in _KEPT if name in sent},
         problem=told,
-        known=ERROR_CODES.get(told.code),
+        known=known,
         request_id=sent.get("x-request-id"),
     )
 

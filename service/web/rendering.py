@@ -75,7 +75,7 @@ def environment() -> Environment:
     made = report_page.environment().overlay(
         loader=ChoiceLoader([PackageLoader("service.web"), PackageLoader("fedlas.report")])
     )
-    made.filters = {**made.filters, "moment": moment, "size": size, "count": count}
+    made.filters = {**made.filters, "moment": moment, "size": size, "count": count, "with_code": with_code}
     made.globals = {**made.globals, "sections": sections(), "static": static_path, "release": version("fedlas")}
     return made
 
@@ -104,6 +104,16 @@ def size(num_bytes: float | None) -> str:
     while num_bytes >= 1000 and unit < len(_UNITS) - 1:
         num_bytes, unit = num_bytes / 1000, unit + 1
     return f"{num_bytes:.0f} {_UNITS[unit]}" if unit == 0 else f"{num_bytes:.1f} {_UNITS[unit]}"
+
+
+def with_code(text: str) -> Markup:
+    """A text in which names are put between backticks.
+
+    >>> with_code("Wait, then ask `GET /<id>` again.")
+    Markup('Wait, then ask <code>GET /&lt;id&gt;</code> again.')
+    """
+    parts = text.split("`")
+    return Markup("").join(Markup("<code>{}</code>").format(part) if i % 2 else part for i, part in enumerate(parts))
 
 
 def count(number: int, noun: str, plural: str | None = None) -> str:

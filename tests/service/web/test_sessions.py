@@ -98,9 +98,6 @@ def _sign_out(api: Api, visitor: TestClient) -> None:
 
 def _expire(api: Api, visitor: TestClient) -> None:
 
-
-
-
     with api.registry.write() as unit:
         unit.session.execute(update(BrowserSession).values(expires_at=datetime.now(UTC) - timedelta(seconds=1)))
 
@@ -117,9 +114,6 @@ def _make_up(api: Api, visitor: TestClient) -> None:
 
 def test_the_database_gives_away_neither_session_nor_key(api: Api) -> None:
     """Digests only: of the id, and of the id under the key."""
-
-
-
 
     held = browser(api).cookies[COOKIE]
     with api.registry.read() as unit:
