@@ -20,7 +20,7 @@ def tokens() -> dict[str, list[str]]:
 def test_the_page_of_the_design_has_every_token() -> None:
     """With its value in light and dark, and none that is not there."""
     text = (ROOT / "docs/design.md").read_text()
-    told = {name: value for name, value in re.findall(r"^\| `(--[\w-]+)` \| (`[^|]+`) \|", text, re.MULTILINE)}
+    told = dict(re.findall(r"^\| `(--[\w-]+)` \| (`[^|]+`) \|", text, re.MULTILINE))
     assert told == {name: ", ".join(f"`{value}`" for value in values) for name, values in tokens().items()}
 
 
