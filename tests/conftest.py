@@ -7,12 +7,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from xdist.remote import Producer
-from xdist.scheduler import LoadFileScheduling
 
 from service.registry.registry import Registry
 from service.settings import ServiceSettings
 from tests.helpers import backends
+from tests.helpers.scheduling import LongestFirst, rank_of
 from tests.helpers.uploads import Uploads
 
 
@@ -21,17 +20,15 @@ def pytest_configure() -> None:
     torch.set_num_threads(1)
 
 
-class _Scheduling(LoadFileScheduling):
-    """The tests of pages share a browser and a service, so that one process runs them; all others go by file."""
-
-    def _split_scope(self, nodeid: str) -> str:
-        return "tests/web" if nodeid.startswith("tests/web/") else super()._split_scope(nodeid)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What takes longest begins."""
+    items.sort(key=lambda item: rank_of(item.nodeid))
 
 
-@pytest.hookimpl(optionalhook=True)
-def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> LoadFileScheduling | None:
-    """What `--dist loadfile` means here."""
-    return _Scheduling(config, log) if config.getvalue("dist") == "loadfile" else None
+@pytest.hookimpl(optionalhook=True, tryfirst=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> LongestFirst | None:
+    """`--dist loadfile` keeps together what shares a service, too."""
+    return LongestFirst(config, log) if config.getvalue("dist") == "loadfile" else None
 
 
 def pytest_sessionfinish() -> None:

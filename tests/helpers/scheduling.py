@@ -1,0 +1,41 @@
+"""How tests are dealt out to the processes that run them: together what shares a service, and the longest first.
+
+Processes are kept busy to the end by what is short, so what takes long begins. `pytest --durations` says what that is.
+"""
+
+from __future__ import annotations
+
+from xdist.scheduler import LoadFileScheduling
+
+#: Folders whose tests share what takes seconds to make: each is run by one process.
+TOGETHER = ("tests/e2e", "tests/fedlas/cli", "tests/fedlas/client", "tests/web")
+
+#: Folders and files that take longest, in this order.
+FIRST = (*TOGETHER,)
+
+
+def unit_of(nodeid: str) -> str:
+    """The folder or file whose tests are run by one process.
+
+    >>> unit_of("tests/e2e/test_images.py::test_images[a::b]"), unit_of("service/app.py::service.app")
+    ('tests/e2e', 'service/app.py')
+    """
+    path = nodeid.split("::", 1)[0]
+    return next((folder for folder in TOGETHER if path.startswith(f"{folder}/")), path)
+
+
+def rank_of(nodeid: str) -> int:
+    """Where its folder or file stands in `FIRST`, or behind all of these."""
+    unit = unit_of(nodeid)
+    return FIRST.index(unit) if unit in FIRST else len(FIRST)
+
+
+class LongestFirst(LoadFileScheduling):
+    """`--dist loadfile`, which would begin with the files that have most tests; most of these take no time at all."""
+
+    def __init__(self, *given: object) -> None:
+        super().__init__(*given)
+        self.config.option.loadscopereorder = False
+
+    def _split_scope(self, nodeid: str) -> str:
+        return unit_of(nodeid)
