@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from fedlas.report.confident import confident_sentence
+from fedlas.report.confident import ConfidentSection, confident_sentence
 from fedlas.report.document import CalibrationReport
 from fedlas.report.sentences import abstaining, calibration_test_sentence
+from fedlas.report.wording import percent
 
 #: The verdict in a few words.
 _TITLES = {
@@ -30,6 +31,40 @@ def headline(report: CalibrationReport) -> str:
     sure = "" if report.confident_answers["calibrated"].hold else "; confident answers too sure"
     warned = "; see the warnings" if report.notices else ""
     return f"{title}, {shown}{sure}{warned}"
+
+
+def verdict_sentence(report: CalibrationReport) -> str:
+    """The verdict in one sentence: what is served, whether that is shown to be better, and what being sure is worth."""
+    average = report.gate.finalist == "average"
+    served = {
+        "trained": "an average with the fine-tuned network" if average else "the fine-tuned network with a calibrator",
+        "post_hoc": "the uploaded network with a calibrator on top",
+        "unchanged": "the uploaded model as it is",
+        "undetermined": "the uploaded model, about which nothing is decided",
+    }.get(report.verdict, "a model")
+    return f"Served is {served}{_whether_shown(report)}; {_being_sure(report.confident_answers['calibrated'])}."
+
+
+def _whether_shown(report: CalibrationReport) -> str:
+    if not report.promoted:
+        return ""
+    if report.shown:
+        return ", which the test rows show to be better"
+    claim = report.gate.served_claim
+    if claim is not None and "uploaded" in claim.beaten:
+        return ", which the test rows show to be better than the upload, though not than a calibrator alone"
+    return ", which the test rows do not show to be better"
+
+
+def _being_sure(section: ConfidentSection) -> str:
+    """Whether the confident answers are as true as they say, in half a sentence."""
+    if section.accuracy is None or section.mean_confidence is None:
+        return f"none of its answers is as sure as {percent(section.threshold, 0)}"
+    judged = "" if section.hold else ": they are too sure"
+    return (
+        f"of its confident answers (at least {percent(section.threshold, 0)} sure, {percent(section.mean_confidence)} "
+        f"in the mean) {percent(section.accuracy)} are right{judged}"
+    )
 
 
 def _proof(report: CalibrationReport) -> str:

@@ -11,6 +11,7 @@ from fedlas.guarantees import Guarantees, Unreachable
 from fedlas.metrics import Estimate
 from fedlas.metrics._checks import Floats
 from fedlas.metrics.subgroups import share
+from fedlas.report.wording import as_sentence, listed, percent
 
 ERROR_LEVELS = (0.01, 0.02, 0.05, 0.1, 0.2)
 COVERAGES = (0.8, 0.9, 0.95, 0.99)
@@ -86,3 +87,20 @@ def _coverage_level(
         return CoverageLevel(level, reason.reachable, None, None)
     covered = sets[np.arange(len(rows.targets)), rows.targets].astype(np.float64)
     return CoverageLevel(level, None, float(sets.sum(axis=1).mean()), share(covered, rows.groups, confidence_level))
+
+
+def allowed(table: GuaranteeTable) -> str:
+    """What so many guarantee rows allow to be promised, in words.
+
+    >>> levels = ErrorLevel(0.01, None, 0.012, 0.0, None), ErrorLevel(0.05, 0.8, None, 0.62, None)
+    >>> allowed(GuaranteeTable(500, None, 0.1, levels, ()))
+    'They allow an error rate of at most 5 % with 62 % of the rows answered; less than 1.2 % cannot be promised.'
+    """
+    reached = [row for row in table.max_error if row.threshold is not None]
+    limits = [row.reachable for row in table.max_error if row.reachable is not None]
+    kept = [f"{percent(row.level, 0)} with {percent(row.answered, 0)} of the rows answered" for row in reached]
+    least = f"less than {percent(max(limits))} cannot be promised" if limits else ""
+    if not kept:
+        return f"{as_sentence(least)} No level in the table can be kept." if least else ""
+    told = f"They allow an error rate of at most {listed(kept)}"
+    return f"{told}; {least}." if least else f"{told}."

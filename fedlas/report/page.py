@@ -19,10 +19,21 @@ from fedlas.gate.non_inferiority import GUARD_NAMES
 from fedlas.gate.sentences import FINALIST_NAMES, SCORE_NAMES
 from fedlas.report import deployment, sentences, weak_spots
 from fedlas.report.added_parts import PART_NAMES
-from fedlas.report.advice import headline
-from fedlas.report.diagrams import reliability_panel_svg, risk_coverage_svg
+from fedlas.report.advice import headline, verdict_sentence
+from fedlas.report.diagrams import (
+    binned_svg,
+    common_extent,
+    corp_svg,
+    forest_svg,
+    interval_cell,
+    noise_floor_svg,
+    race_svg,
+    risk_coverage_svg,
+)
 from fedlas.report.document import CalibrationReport
+from fedlas.report.guarantees import allowed
 from fedlas.report.loss_comparison import METHOD_NAMES
+from fedlas.report.not_shown import not_shown
 from fedlas.report.subject import moment
 from fedlas.report.wording import as_sentence, percent
 
@@ -65,8 +76,17 @@ def environment() -> Environment:
         part_names=PART_NAMES,
         method_names=METHOD_NAMES,
         how_trained=how_trained,
-        reliability_panel=reliability_panel_svg,
+        verdict_sentence=verdict_sentence,
+        not_shown=not_shown,
+        allowed=allowed,
+        binned=binned_svg,
+        corp=corp_svg,
+        forest=forest_svg,
+        noise_floors=noise_floor_svg,
+        race=race_svg,
         risk_coverage=risk_coverage_svg,
+        interval_cell=interval_cell,
+        common_extent=common_extent,
     )
     return made
 

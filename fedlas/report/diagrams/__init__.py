@@ -1,8 +1,20 @@
-"""Diagrams of a report as self-contained SVG: reliability and risk-coverage."""
+"""Diagrams of a report as self-contained SVG: reliability, risk-coverage, metrics with their intervals, the race."""
 
 from __future__ import annotations
 
-from fedlas.report.diagrams.reliability import reliability_panel_svg, reliability_svg
+from fedlas.report.diagrams.intervals import common_extent, forest_svg, interval_cell, noise_floor_svg
+from fedlas.report.diagrams.race import race_svg
+from fedlas.report.diagrams.reliability import binned_svg, corp_svg, reliability_svg
 from fedlas.report.diagrams.risk_coverage import risk_coverage_svg
 
-__all__ = ["reliability_panel_svg", "reliability_svg", "risk_coverage_svg"]
+__all__ = [
+    "binned_svg",
+    "common_extent",
+    "corp_svg",
+    "forest_svg",
+    "interval_cell",
+    "noise_floor_svg",
+    "race_svg",
+    "reliability_svg",
+    "risk_coverage_svg",
+]

@@ -1,157 +1,177 @@
-"""Reliability diagrams as self-contained SVG."""
+"""Reliability diagrams as self-contained SVG: several models on the same axes, without bins and in bins."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from itertools import chain
 from math import isnan
 
 from fedlas.metrics import BinnedEstimate
-from fedlas.metrics.evaluate import Estimates
-from fedlas.report.diagrams.drawing import BAND, BAND_EDGE, COLOURS, INK, PAPER, SOFT, TITLES, Plot, line, opening, text
-from fedlas.report.document import CalibrationReport, Reliability
+from fedlas.report.diagrams.drawing import (
+    TITLES,
+    Plot,
+    area,
+    legend,
+    line,
+    mark,
+    model_line,
+    opening,
+    rectangle,
+    text,
+)
+from fedlas.report.document import CalibrationReport
+from fedlas.report.wording import percent
 
-_WIDTH, _HEIGHT = 920, 640
-_SIDE, _LEFTS, _TOP = 350, (82, 520), 112
-_HISTOGRAM = 62
-#: The base line of the histogram, which carries the axis labels.
-_BASE = _TOP + _SIDE + 16 + _HISTOGRAM
+_SIDE, _LEFT, _TOP = 340, 64, 62
+_WIDTH = _LEFT + _SIDE + 24
+#: The histogram under the diagram, whose base carries the labels of the common axis.
+_HISTOGRAM, _GAP = 78, 14
+_BASE = _TOP + _SIDE + _GAP + _HISTOGRAM
+_HEIGHT = _BASE + 48
+_PLOT = Plot(_LEFT, _TOP, _SIDE, _SIDE)
+#: Title and sub-title of the file with both diagrams, and what is said below them.
+_HEAD, _FOOT = 66, 30
 
 
-def reliability_svg(report: CalibrationReport, *, panels: tuple[str, str] = ("uploaded", "calibrated")) -> str:
-    """An SVG with two reliability diagrams side by side.
+def reliability_svg(report: CalibrationReport, *, models: Sequence[str] = ("uploaded", "calibrated")) -> str:
+    """An SVG with two reliability diagrams side by side: without bins (CORP) and in bins, all models in each.
 
-    Points are bins: mean confidence across, accuracy up. The shaded band holds a calibrated model's points in 95 % of
-    draws; points under the diagonal are overconfident.
+    Confidence goes across, accuracy up; lines and points under the diagonal are overconfident. In the shade of a
+    model's colour lies a calibrated model with its confidences in 95 % of draws.
 
     Args:
-        panels: which two of `uploaded`, `temperature`, `calibrated`.
+        models: which of `uploaded`, `temperature`, `calibrated`; equal ones are drawn once.
     """
-    parts = [_frame(report)]
-    for name, left in zip(panels, _LEFTS, strict=True):
-        parts.append(_panel(name, left, report))
-    parts.append(_legend([COLOURS[name] for name in panels], report.confidence_level))
+    shown = _different(report, models)
+    judged = f"{report.num_test_rows:,} test rows, verdict: {report.verdict.replace('_', '-')}"
+    parts = [
+        opening(
+            2 * _WIDTH, _HEAD + _HEIGHT + _FOOT, "Reliability: confidence and accuracy", _description(report, shown)
+        ),
+        text(_LEFT, 34, "Reliability: confidence and accuracy", size=18, bold=True),
+        text(_LEFT, 56, judged, size=13, colour="soft"),
+    ]
+    for i, panel in enumerate((_corp_panel, _binned_panel)):
+        parts += [f'<g transform="translate({i * _WIDTH} {_HEAD})">', panel(report, shown), "</g>"]
+    level = f"{100 * report.confidence_level:g} %"
+    shade = f"Shade: where the model of that colour would lie if it were perfectly calibrated ({level} of draws)."
+    parts.append(text(_LEFT, _HEAD + _HEIGHT + 14, f"{shade} Below the diagonal: overconfident.", colour="soft"))
     return "\n".join([*parts, "</svg>"]) + "\n"
 
 
-def reliability_panel_svg(report: CalibrationReport, name: str) -> str:
-    """One reliability diagram, of `uploaded`, `temperature` or `calibrated`, without title and legend: for a page."""
-    width, cut = _LEFTS[0] + _SIDE + 24, _TOP - 50
-    start = opening(width, _HEIGHT - cut - 42, f"Reliability: {TITLES[name]}")
-    panel = _panel(name, _LEFTS[0], report)
-    return f'{start}\n<g transform="translate(0 {-cut})">\n{panel}\n</g>\n</svg>\n'
+def corp_svg(report: CalibrationReport, *, models: Sequence[str] = ("uploaded", "calibrated")) -> str:
+    """The reliability diagram without bins alone: for a page."""
+    return _alone(report, models, "Reliability without bins", _corp_panel)
 
 
-def _plot(left: int) -> Plot:
-    return Plot(left, _TOP, _SIDE, _SIDE)
+def binned_svg(report: CalibrationReport, *, models: Sequence[str] = ("uploaded", "calibrated")) -> str:
+    """The reliability diagram in bins alone: for a page."""
+    return _alone(report, models, "Reliability in bins", _binned_panel)
 
 
-def _frame(report: CalibrationReport) -> str:
-    title = "Reliability: confidence and accuracy"
-    judged = f"{report.num_test_rows:,} test rows, verdict: {report.verdict.replace('_', '-')}"
+def _alone(
+    report: CalibrationReport,
+    models: Sequence[str],
+    title: str,
+    panel: Callable[[CalibrationReport, Sequence[str]], str],
+) -> str:
+    shown = _different(report, models)
+    start = opening(_WIDTH, _HEIGHT, title, _description(report, shown))
+    return f"{start}\n{panel(report, shown)}\n</svg>\n"
+
+
+def _different(report: CalibrationReport, models: Sequence[str]) -> list[str]:
+    """The models without those whose figures are those of one before them: nothing was changed then."""
+    found = [report.metrics[name] for name in models]
+    return [name for i, name in enumerate(models) if found[i] not in found[:i]]
+
+
+def _description(report: CalibrationReport, models: Sequence[str]) -> str:
+    told = []
+    for name in models:
+        found, scores = report.confidence[name], report.metrics[name]
+        ece = scores["ece"]
+        assert isinstance(ece, BinnedEstimate)
+        told.append(
+            f"{TITLES[name]}: mean confidence {percent(found.mean_confidence)}, accuracy {percent(found.accuracy)}, "
+            f"ECE {percent(ece.value)} (by chance {percent(ece.floor_low)} to {percent(ece.floor_high)})."
+        )
+    return " ".join(["Accuracy by confidence.", *told])
+
+
+def _corp_panel(report: CalibrationReport, models: Sequence[str]) -> str:
+    """Lines of isotonic regression, each before the band in which it would lie if its model were calibrated."""
+    bands, lines = [], []
+    for name in models:
+        corp = report.reliability[name].corp
+        band = corp.band
+        corners = [*_PLOT.points(band.confidence, band.high), *reversed(_PLOT.points(band.confidence, band.low))]
+        bands.append(area(corners, name, opacity=0.2))
+        across = chain.from_iterable(zip(corp.starts, corp.ends, strict=True))
+        lines.append(model_line(_PLOT.points(across, [a for a in corp.accuracy for _ in range(2)]), name, width=2.2))
+    return _panel("Without bins (CORP)", report, models, [*bands, _diagonal(), *lines])
+
+
+def _binned_panel(report: CalibrationReport, models: Sequence[str]) -> str:
+    """A mark for each bin that holds rows, before the box in which it would lie if its model were calibrated."""
+    boxes, marks = [], []
+    for name in models:
+        curve = report.reliability[name]
+        for i, (low, high) in enumerate(zip(curve.band_low, curve.band_high, strict=True)):
+            if not (isnan(low) or isnan(high)):
+                (x, y), (right, bottom) = _PLOT.place(curve.edges[i], high), _PLOT.place(curve.edges[i + 1], low)
+                boxes.append(rectangle(x, y, right - x, max(bottom - y, 2.0), fill=name, opacity=0.2))
+        filled = [
+            (count, confidence, accuracy)
+            for count, confidence, accuracy in zip(curve.counts, curve.mean_confidence, curve.accuracy, strict=True)
+            if count
+        ]
+        marks.append(model_line(_PLOT.points(*zip(*((c, a) for _, c, a in filled), strict=True)), name, width=1.2))
+        for count, confidence, accuracy in filled:
+            hint = f"{TITLES[name]}, {count:,} rows: confidence {percent(confidence)}, accuracy {percent(accuracy)}"
+            size = 3 + 5 * (count / max(1, sum(curve.counts))) ** 0.5
+            marks.append(mark(*_PLOT.place(confidence, accuracy), size, name, hint=hint))
+    title = f"In {len(report.reliability[models[0]].counts)} bins"
+    return _panel(title, report, models, [*boxes, _diagonal(), *marks])
+
+
+def _panel(title: str, report: CalibrationReport, models: Sequence[str], drawn: Sequence[str]) -> str:
     return "\n".join(
         [
-            opening(_WIDTH, _HEIGHT, title),
-            text(_LEFTS[0], 36, title, size=18, weight=600),
-            text(_LEFTS[0], 58, judged, colour=SOFT),
+            text(_LEFT, 20, title, size=14, bold=True),
+            legend(models, _LEFT, 42),
+            _PLOT.axes("confidence: how sure the model is", "accuracy: share of answers that are right", base=_BASE),
+            *drawn,
+            _histogram(report, models),
         ]
     )
 
 
-def _panel(name: str, left: int, report: CalibrationReport) -> str:
-    curve, colour = report.reliability[name], COLOURS[name]
+def _diagonal() -> str:
+    return line(_LEFT, _TOP + _SIDE, _LEFT + _SIDE, _TOP, "soft", width=1.2)
+
+
+def _histogram(report: CalibrationReport, models: Sequence[str]) -> str:
+    """The share of rows in each bin of confidence, the bars of the models side by side."""
+    shares = {name: [n / max(1, sum(found.counts)) for n in found.counts] for name, found in report.reliability.items()}
+    largest = max(max(shares[name]) for name in models) or 1.0
+    parts = [line(_LEFT, _BASE, _LEFT + _SIDE, _BASE, "band-edge")]
+    for i, name in enumerate(models):
+        curve = report.reliability[name]
+        for b, share in enumerate(shares[name]):
+            if not share:
+                continue
+            cell = (curve.edges[b + 1] - curve.edges[b]) * _SIDE - 2
+            width, height = cell / len(models), max(1.0, _HISTOGRAM * share / largest)
+            x = _LEFT + curve.edges[b] * _SIDE + 1 + i * width
+            hint = f"{TITLES[name]}: {curve.counts[b]:,} rows ({percent(share)})"
+            parts.append(rectangle(x, _BASE - height, width, height, fill=name, opacity=0.75, hint=hint))
+    middle = _BASE - _HISTOGRAM / 2
     return "\n".join(
         [
-            text(left, _TOP - 26, TITLES[name], size=15, weight=600, colour=colour),
-            text(left, _TOP - 9, _numbers(report.metrics[name]), size=12, colour=SOFT),
-            _plot(left).axes("confidence", "accuracy", below=(_BASE + 16, _BASE + 35), before=left - 52),
-            _band(left, curve),
-            f'<line x1="{left}" y1="{_TOP + _SIDE}" x2="{left + _SIDE}" y2="{_TOP}" stroke="{INK}" '
-            'stroke-width="1.2" stroke-dasharray="5 4" opacity="0.7"/>',
-            _points(left, curve, colour),
-            _histogram(left, curve, colour),
-        ]
-    )
-
-
-def _numbers(scores: Estimates) -> str:
-    ece = scores["ece"]
-    assert isinstance(ece, BinnedEstimate)
-    floor = f"noise {100 * ece.floor_low:.1f}–{100 * ece.floor_high:.1f} %"
-    return (
-        f"accuracy {100 * scores['accuracy'].value:.1f} %   NLL {scores['nll'].value:.3f}   "
-        f"ECE {100 * ece.value:.1f} % ({floor})"
-    )
-
-
-def _band(left: int, curve: Reliability) -> str:
-    """One shaded box per bin: where a calibrated model's accuracy would lie."""
-    boxes = []
-    for i, (low, high) in enumerate(zip(curve.band_low, curve.band_high, strict=True)):
-        if isnan(low) or isnan(high):
-            continue
-        x, width = left + curve.edges[i] * _SIDE, (curve.edges[i + 1] - curve.edges[i]) * _SIDE
-        height = max((high - low) * _SIDE, 2.0)
-        y = _TOP + (1 - (low + high) / 2) * _SIDE - height / 2
-        boxes.append(
-            f'<rect x="{x:.1f}" y="{y:.1f}" width="{width:.1f}" height="{height:.1f}" fill="{BAND}" '
-            f'stroke="{BAND_EDGE}" stroke-width="0.5"/>'
-        )
-    return "\n".join(boxes)
-
-
-def _points(left: int, curve: Reliability, colour: str) -> str:
-    """Bins joined by a line; the area of a point grows with the share of rows in it."""
-    total = max(1, sum(curve.counts))
-    places, marks = [], []
-    for count, confidence, accuracy in zip(curve.counts, curve.mean_confidence, curve.accuracy, strict=True):
-        if not count:
-            continue
-        x, y = _plot(left).place(confidence, accuracy)
-        places.append(f"{x:.1f},{y:.1f}")
-        radius = 3.2 + 7.0 * (count / total) ** 0.5
-        marks.append(
-            f'<circle cx="{x:.1f}" cy="{y:.1f}" r="{radius:.1f}" fill="{colour}" fill-opacity="0.85" stroke="{PAPER}" '
-            f'stroke-width="1.2"><title>{count:,} rows: confidence {100 * confidence:.1f} %, accuracy '
-            f"{100 * accuracy:.1f} %</title></circle>"
-        )
-    line = f'<polyline points="{" ".join(places)}" fill="none" stroke="{colour}" stroke-width="1.6" opacity="0.55"/>'
-    return "\n".join([line, *marks])
-
-
-def _histogram(left: int, curve: Reliability, colour: str) -> str:
-    """Share of rows per bin, under the diagram and on the same axis."""
-    largest, total, base = max([*curve.counts, 1]), max(1, sum(curve.counts)), _BASE
-    bars = [line(left, base, left + _SIDE, base, BAND_EDGE)]
-    for i, count in enumerate(curve.counts):
-        if not count:
-            continue
-        x, width = left + curve.edges[i] * _SIDE, (curve.edges[i + 1] - curve.edges[i]) * _SIDE
-        height = max(1.0, _HISTOGRAM * count / largest)
-        bars.append(
-            f'<rect x="{x + 1:.1f}" y="{base - height:.1f}" width="{width - 2:.1f}" height="{height:.1f}" '
-            f'fill="{colour}" opacity="0.45"><title>{count:,} rows ({100 * count / total:.1f} %)</title></rect>'
-        )
-    label = f"{100 * largest / total:.0f} %"
-    bars.append(text(left - 9, base - _HISTOGRAM + 9, label, size=11, colour=SOFT, anchor="end"))
-    bars.append(text(left - 9, base - 2, "rows", size=11, colour=SOFT, anchor="end"))
-    return "\n".join(bars)
-
-
-def _legend(colours: Sequence[str], level: float) -> str:
-    y, x = _HEIGHT - 20, _LEFTS[0]
-    dots = "".join(
-        f'<circle cx="{x + 6 + 14 * i}" cy="{y - 4}" r="5" fill="{c}" fill-opacity="0.85"/>'
-        for i, c in enumerate(colours)
-    )
-    return "\n".join(
-        [
-            dots,
-            text(x + 32, y, "a bin of rows (larger: more rows)", size=12, colour=SOFT),
-            f'<rect x="{x + 254}" y="{y - 11}" width="22" height="13" fill="{BAND}" stroke="{BAND_EDGE}" '
-            'stroke-width="0.5"/>',
-            text(x + 284, y, f"where bins of a calibrated model lie ({100 * level:g} %)", size=12, colour=SOFT),
-            f'<line x1="{x + 562}" y1="{y - 4}" x2="{x + 588}" y2="{y - 4}" stroke="{INK}" stroke-width="1.2" '
-            'stroke-dasharray="5 4" opacity="0.7"/>',
-            text(x + 596, y, "perfect; below it: overconfident", size=12, colour=SOFT),
+            *parts,
+            text(_LEFT - 7, _BASE - _HISTOGRAM + 8, percent(largest, 0), size=11, colour="soft", anchor="end"),
+            text(_LEFT - 7, _BASE, "0 %", size=11, colour="soft", anchor="end"),
+            text(_LEFT - 44, middle, "share of rows", size=11, anchor="middle", turned=True),
         ]
     )

@@ -3,32 +3,67 @@
 from __future__ import annotations
 
 import xml.etree.ElementTree as ET
+from dataclasses import replace
 
 import pytest
 
 from fedlas.report import reliability_svg
+from fedlas.report.diagrams import binned_svg, corp_svg
 from tests.helpers.reports import content, example
 
+SVG = "{http://www.w3.org/2000/svg}"
 
-@pytest.mark.parametrize("panels", [("uploaded", "calibrated"), ("temperature", "calibrated")])
-def test_the_picture_is_self_contained_svg(panels: tuple[str, str]) -> None:
-    """It parses as XML, needs no other file, runs no script, and has one point per bin that holds rows."""
-    svg = reliability_svg(example()[0], panels=panels)
+
+def marks(svg: str, shape: str) -> list[ET.Element]:
+    """Marks that tell what they are of."""
+    return [one for one in ET.fromstring(svg).iter(f"{SVG}{shape}") if len(one)]
+
+
+@pytest.mark.parametrize("models", [("uploaded", "calibrated"), ("temperature", "uploaded")])
+def test_the_picture_is_self_contained_svg(models: tuple[str, str]) -> None:
+    """It parses as XML, says what it shows, needs no other file, runs no script, and has one mark per bin with rows."""
+    svg = reliability_svg(example()[0], models=models)
     root = ET.fromstring(svg)
-    assert root.tag == "{http://www.w3.org/2000/svg}svg"
-    assert "href" not in svg
-    assert "<script" not in svg
+    assert (root.tag, root.get("role")) == (f"{SVG}svg", "img")
+    assert [child.tag for child in root[:2]] == [f"{SVG}title", f"{SVG}desc"]
+    assert "mean confidence" in (root[1].text or "")
+    for unwanted in ("href", "<script", "style=", "<style"):
+        assert unwanted not in svg
     assert "nan" not in svg.lower().replace("roboto", "")
-    points = [c for c in root.iter("{http://www.w3.org/2000/svg}circle") if len(c)]
-    filled = sum(count > 0 for name in panels for count in content()["reliability"][name]["counts"])
-    assert len(points) == filled
+    for name, shape in {"uploaded": "path", "calibrated": "circle"}.items():
+        if name in models:
+            filled = sum(count > 0 for count in content()["reliability"][name]["counts"])
+            assert len(marks(svg, shape)) == filled
 
 
-def test_points_lie_where_the_numbers_say() -> None:
-    """The first point of the first panel is at its bin's mean confidence and accuracy."""
-    curve = content()["reliability"]["uploaded"]
+def test_marks_lie_where_the_numbers_say() -> None:
+    """The first bin of the served model is at its mean confidence and accuracy."""
+    curve = content()["reliability"]["calibrated"]
     first = next(i for i, count in enumerate(curve["counts"]) if count)
-    root = ET.fromstring(reliability_svg(example()[0]))
-    point = next(c for c in root.iter("{http://www.w3.org/2000/svg}circle") if len(c))
-    assert (float(point.get("cx", 0)) - 82) / 350 == pytest.approx(curve["mean_confidence"][first], abs=0.001)
-    assert 1 - (float(point.get("cy", 0)) - 112) / 350 == pytest.approx(curve["accuracy"][first], abs=0.001)
+    point = marks(binned_svg(example()[0]), "circle")[0]
+    assert (float(point.get("cx", 0)) - 64) / 340 == pytest.approx(curve["mean_confidence"][first], abs=0.001)
+    assert 1 - (float(point.get("cy", 0)) - 62) / 340 == pytest.approx(curve["accuracy"][first], abs=0.001)
+
+
+def test_the_line_without_bins_has_the_steps_of_the_report() -> None:
+    """Both ends of every step of both models, at its accuracy."""
+    lines = list(ET.fromstring(corp_svg(example()[0])).iter(f"{SVG}polyline"))[-2:]
+    for name, drawn in zip(("uploaded", "calibrated"), lines, strict=True):
+        corp = content()["reliability"][name]["corp"]
+        points = [tuple(map(float, pair.split(","))) for pair in drawn.get("points", "").split()]
+        assert len(points) == 2 * len(corp["accuracy"])
+        assert (points[-1][0] - 64) / 340 == pytest.approx(corp["ends"][-1], abs=0.001)
+        assert [1 - (y - 62) / 340 for _, y in points[::2]] == pytest.approx(corp["accuracy"], abs=0.001)
+
+
+def test_a_model_that_was_not_changed_is_drawn_once() -> None:
+    """Where the upload is served, before and after are one line."""
+    made = example()[0]
+    same = replace(
+        made,
+        metrics={**made.metrics, "calibrated": made.metrics["uploaded"]},
+        reliability={**made.reliability, "calibrated": made.reliability["uploaded"]},
+    )
+    svg = corp_svg(same)
+    assert "As uploaded" in svg
+    assert "To be served" not in svg

@@ -1,0 +1,144 @@
+"""Interval plots: what is served against the others in every metric, calibration errors beside their noise floors.
+
+The same interval, small and without words, stands in a table's row beside its figures (`interval_cell`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from fedlas.metrics import BinnedEstimate, Estimate
+from fedlas.report.diagrams.drawing import TITLES, legend, line, mark, opening, rectangle, text
+from fedlas.report.diagrams.scale import Scale
+from fedlas.report.document import CalibrationReport
+
+#: Metrics with an interval, their names, and whether more is better.
+_METRICS = {
+    "accuracy": ("Accuracy", 1),
+    "brier": ("Brier score", -1),
+    "nll": ("NLL", -1),
+    "calibration_error_l2": ("Squared calibration error", -1),
+    "aurc": ("AURC", -1),
+    "augrc": ("AUGRC", -1),
+}
+_BINNED = {"ece": "ECE", "adaptive_ece": "Adaptive ECE", "classwise_ece": "Classwise ECE"}
+_OTHERS = ("uploaded", "temperature")
+_WIDTH, _LEFT, _ACROSS, _TOP = 430, 16, 398, 78
+_CELL_WIDTH, _CELL_HEIGHT = 130, 20
+
+
+def forest_svg(report: CalibrationReport) -> str:
+    """The differences of what is served from the upload, and from the upload with a temperature, with intervals.
+
+    To the right is better. Every metric has a scale of its own, whose end is written above it.
+    """
+    height, middle = _TOP + 58 * len(_METRICS) + 10, _LEFT + _ACROSS / 2
+    title = "To be served, against the others"
+    parts = [
+        opening(_WIDTH, height, title, _told(report)),
+        text(_LEFT, 20, title, size=14, bold=True),
+        legend(_OTHERS, _LEFT, 42),
+        text(middle - 8, 66, "← worse", size=11, colour="soft", anchor="end"),
+        text(middle + 8, 66, "better →", size=11, colour="soft"),
+        line(middle, _TOP - 6, middle, height - 8, "soft"),
+    ]
+    for i, (metric, (name, sign)) in enumerate(_METRICS.items()):
+        found = [_difference(report, metric, other) for other in _OTHERS]
+        extent = max(abs(end) for one in found for end in (one.low, one.high, one.value))
+        # Where nothing differs, everything stands in the middle.
+        y, scale = _TOP + 58 * i, Scale(-(extent or 1), extent or 1, _LEFT, _ACROSS)
+        end = f"± {100 * extent:.2g} points" if metric == "accuracy" else f"± {extent:.2g}"
+        parts += [
+            line(_LEFT, y - 4, _LEFT + _ACROSS, y - 4, "grid"),
+            text(_LEFT, y + 13, name, bold=True),
+            text(_LEFT + _ACROSS, y + 13, end, size=11, colour="soft", anchor="end"),
+        ]
+        for row, (other, one) in enumerate(zip(_OTHERS, found, strict=True)):
+            low, high = sorted((sign * one.low, sign * one.high))
+            hint = f"{name}, minus {TITLES[other].lower()}: {one.value:+.4f} ({one.low:+.4f} to {one.high:+.4f})"
+            parts.append(_interval(scale, low, sign * one.value, high, y + 26 + 16 * row, other, hint))
+    return "\n".join([*parts, "</svg>"]) + "\n"
+
+
+def noise_floor_svg(report: CalibrationReport) -> str:
+    """The three binned calibration errors of the three models, each before the range that chance alone gives it."""
+    height = _TOP - 18 + 72 * len(_BINNED) + 36
+    found = {(metric, name): _binned(report, metric, name) for metric in _BINNED for name in TITLES}
+    scale = Scale(0, max(max(one.value, one.floor_high) for one in found.values()) or 1.0, _LEFT, _ACROSS)
+    title = "Calibration errors beside their noise floors"
+    told = ". ".join(
+        f"{_BINNED[metric]}, {TITLES[name].lower()}: {one.value:.1%}, by chance {one.floor_low:.1%} to "
+        f"{one.floor_high:.1%}"
+        for (metric, name), one in found.items()
+    )
+    bottom = height - 36
+    parts = [
+        opening(_WIDTH, height, title, f"{told}."),
+        text(_LEFT, 20, title, size=14, bold=True),
+        legend(list(TITLES), _LEFT, 42),
+    ]
+    for step in scale.steps():
+        parts.append(line(scale(step), _TOP - 18, scale(step), bottom, "grid"))
+        parts.append(text(scale(step), bottom + 16, f"{100 * step:g} %", size=11, colour="soft", anchor="middle"))
+    for i, (metric, label) in enumerate(_BINNED.items()):
+        y = _TOP - 18 + 72 * i
+        parts.append(text(_LEFT, y + 14, label, bold=True))
+        for row, name in enumerate(TITLES):
+            one, at = found[metric, name], y + 28 + 16 * row
+            width = max(scale(one.floor_high) - scale(one.floor_low), 2.0)
+            parts.append(rectangle(scale(one.floor_low), at - 5, width, 10, fill="band", stroke="band-edge"))
+            parts.append(
+                mark(scale(one.value), at, 4.5, name, hint=f"{label}, {TITLES[name].lower()}: {one.value:.2%}")
+            )
+    return "\n".join([*parts, "</svg>"]) + "\n"
+
+
+def interval_cell(estimate: Estimate | None, extent: float) -> str:
+    """An interval on a scale from −`extent` to `extent`, for a table's row, whose other cells say its figures."""
+    if estimate is None:
+        return ""
+    scale, y = Scale(-extent, extent, 5, _CELL_WIDTH - 10), _CELL_HEIGHT / 2
+    shown = estimate.low > 0 or estimate.high < 0
+    parts = [
+        f'<svg class="cell" viewBox="0 0 {_CELL_WIDTH} {_CELL_HEIGHT}" width="{_CELL_WIDTH}" '
+        f'height="{_CELL_HEIGHT}" aria-hidden="true" focusable="false">',
+        line(scale(0), 0, scale(0), _CELL_HEIGHT, "band-edge"),
+        line(scale(estimate.low), y, scale(estimate.high), y, "ink" if shown else "soft", width=2),
+        mark(scale(estimate.value), y, 4, "calibrated", hollow=not shown),
+        "</svg>",
+    ]
+    return "".join(parts)
+
+
+def common_extent(estimates: Sequence[Estimate | None]) -> float:
+    """The end of a scale that holds the intervals of all rows but the few widest, in round figures."""
+    ends = sorted(max(abs(one.low), abs(one.high)) for one in estimates if one is not None)
+    return ends[int(0.9 * (len(ends) - 1))] if ends and ends[-1] > 0 else 1.0
+
+
+def _told(report: CalibrationReport) -> str:
+    parts = []
+    for metric, (name, _) in _METRICS.items():
+        for other in _OTHERS:
+            one = _difference(report, metric, other)
+            parts.append(f"{name} minus {TITLES[other].lower()}: {one.value:+.4f} ({one.low:+.4f} to {one.high:+.4f})")
+    return f"{'. '.join(parts)}."
+
+
+def _difference(report: CalibrationReport, metric: str, other: str) -> Estimate:
+    found = report.differences[f"calibrated_minus_{other}"][metric]
+    assert isinstance(found, Estimate)
+    return found
+
+
+def _binned(report: CalibrationReport, metric: str, model: str) -> BinnedEstimate:
+    found = report.metrics[model][metric]
+    assert isinstance(found, BinnedEstimate)
+    return found
+
+
+def _interval(scale: Scale, low: float, value: float, high: float, y: float, model: str, hint: str) -> str:
+    ends = [line(scale(x), y - 4, scale(x), y + 4, model, width=1.5) for x in (low, high)]
+    return "\n".join(
+        [line(scale(low), y, scale(high), y, model, width=1.8), *ends, mark(scale(value), y, 4.5, model, hint=hint)]
+    )
