@@ -75,7 +75,14 @@ def environment() -> Environment:
     made = report_page.environment().overlay(
         loader=ChoiceLoader([PackageLoader("service.web"), PackageLoader("fedlas.report")])
     )
-    made.filters = {**made.filters, "moment": moment, "size": size, "count": count, "with_code": with_code}
+    made.filters = {
+        **made.filters,
+        "moment": moment,
+        "size": size,
+        "duration": duration,
+        "count": count,
+        "with_code": with_code,
+    }
     made.globals = {**made.globals, "sections": sections(), "static": static_path, "release": version("fedlas")}
     return made
 
@@ -123,3 +130,18 @@ def count(number: int, noun: str, plural: str | None = None) -> str:
     ('1 row', '1,234 rows', '2 classes')
     """
     return f"{number:,} {noun if number == 1 else plural or noun + 's'}"
+
+
+def duration(seconds: float) -> str:
+    """A duration, as roughly as it is known.
+
+    >>> [duration(one) for one in (0.4, 50, 100, 5400, 200_000)]
+    ['a moment', '50 seconds', '2 minutes', '1.5 hours', '2.3 days']
+    """
+    if seconds < 1.5:
+        return "a moment"
+    for longest, divisor, noun in ((90, 1, "second"), (5400, 60, "minute"), (129_600, 3600, "hour")):
+        if seconds < longest:
+            number = round(seconds / divisor, 1 if noun == "hour" else 0)
+            return f"{number:g} {noun}{'' if number == 1 else 's'}"
+    return f"{seconds / 86_400:.1f} days"

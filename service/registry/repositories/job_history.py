@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
 from sqlalchemy import delete, func, select
 
@@ -42,6 +42,11 @@ class Events(Repository):
         """At most `limit` events, newest first, that came before this one; read as they are asked for."""
         query = select(Event).where(Event.job_id == job_id).order_by(Event.number.desc()).limit(limit)
         return self.streamed(query if number is None else query.where(Event.number < number))
+
+    def newest_but(self, job_id: str, left_out: Collection[str], *, limit: int) -> Sequence[Event]:
+        """At most `limit` events, newest first, that are of none of these types."""
+        query = select(Event).where(Event.job_id == job_id, Event.type.not_in(left_out))
+        return self.session.scalars(query.order_by(Event.number.desc()).limit(limit)).all()
 
 
 class Checkpoints(Repository):
