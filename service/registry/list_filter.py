@@ -15,6 +15,7 @@ class ListFilter:
         name: of the record itself; a job, or a batch, is found by the names of its model, too.
         created_after, created_before: neither includes the moment itself.
         metadata: of jobs: words that are all among theirs.
+        origin: of models.
     """
 
     status: str | None = None
@@ -22,3 +23,4 @@ class ListFilter:
     created_after: datetime | None = None
     created_before: datetime | None = None
     metadata: Mapping[str, str] = field(default_factory=dict)
+    origin: str | None = None

@@ -82,6 +82,17 @@ class Jobs(Runs[tables.Job]):
             self.session.add(tables.JobMetadata(job_id=row.id, name=name, value=value))
         return super().add(row)
 
+    def of_model(self, model_id: str, *, limit: int) -> Iterator[tables.Job]:
+        """At most `limit` jobs that were given this model, newest first."""
+        return self.newest(tables.Job.model_id == model_id, limit=limit, after=None)
+
+    def behind(self, model: tables.Model) -> tables.Job | None:
+        """The job that made this model, or else the newest that has left it as it is; None where neither is there."""
+        if model.job_id is not None:
+            return self.find(model.job_id)
+        left = (tables.Job.model_id == model.id, tables.Job.calibrated_model_id == model.id)
+        return next(self.newest(*left, limit=1, after=None), None)
+
     def change_status(self, row: tables.Job, status: str) -> None:
         """The same, with an event; a job without a result leaves the evaluation ledger."""
         super().change_status(row, status)

@@ -161,6 +161,17 @@ class Names(Repository):
         rows = self.session.execute(query.order_by(PublishedVersion.name, PublishedVersion.version))
         return [(row.name, row.version) for row in rows]
 
+    def of_models(self, model_ids: Collection[str]) -> Sequence[PublishedVersion]:
+        """The versions of all names that these models are, newest first within a name."""
+        query = select(PublishedVersion).where(PublishedVersion.model_id.in_(list(model_ids)))
+        return self.session.scalars(query.order_by(PublishedVersion.name, PublishedVersion.version.desc())).all()
+
+    def newest_versions(self, name: str, *, limit: int, below: int | None) -> Sequence[PublishedVersion]:
+        """At most `limit` versions of the name, newest first, that are older than the version `below`."""
+        query = select(PublishedVersion).where(PublishedVersion.name == name).limit(limit)
+        query = query if below is None else query.where(PublishedVersion.version < below)
+        return self.session.scalars(query.order_by(PublishedVersion.version.desc())).all()
+
     def _newest(self, name: str) -> int:
         """The highest version that the name ever had; 0 where it has none."""
         highest = select(func.max(PublishedVersion.version), func.max(PublishedVersion.newest))

@@ -209,6 +209,10 @@ class Models(_Inspected[tables.Model]):
         if written_by is not None and (same := self.session.scalar(written)) is not None:
             row.seen_rows_sha256, row.seen_rows_key = same.seen_rows_sha256, same.seen_rows_key
 
+    def made_of(self, model_id: str, *, limit: int) -> Iterator[tables.Model]:
+        """At most `limit` calibrated models that this one was made into, newest first."""
+        return self.newest(tables.Model.parent_id == model_id, limit=limit, after=None)
+
     def states(self, *, limit: int) -> Sequence[SqlRow[str, int, str, Json | None]]:
         """Of the newest `limit` models no more than `id`, `version`, `status` and `error`."""
         query = select(tables.Model.id, tables.Model.version, tables.Model.status, tables.Model.error)
@@ -221,6 +225,11 @@ class Models(_Inspected[tables.Model]):
             mend = f"DELETE /v1/names/{name}, or one version of it, first"
             raise Conflict("in_use", f"{record_id} is published as {name!r}; {mend}")
         return super().delete(record_id)
+
+    def _conditions(self, only: ListFilter) -> Iterator[ColumnElement[bool]]:
+        yield from super()._conditions(only)
+        if only.origin is not None:
+            yield tables.Model.origin == only.origin
 
 
 class Uploads(Records[tables.Upload]):

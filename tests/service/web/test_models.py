@@ -1,0 +1,117 @@
+"""The pages of models and names: what they show is what the API answers, and what they change it changes."""
+
+from __future__ import annotations
+
+from markupsafe import escape
+
+from tests.helpers.api import Api
+from tests.helpers.publishing import publish
+from tests.helpers.served import scaling
+
+HOSTILE = '<script>alert("1")</script>\'&'
+PAGE = {"Accept": "text/html"}
+
+
+def page_of(api: Api, path: str, status: int = 200) -> str:
+    """A page as a browser is sent it."""
+    answer = api.client.get(path, headers=PAGE)
+    assert answer.status_code == status, answer.text
+    return answer.text
+
+
+def sent(api: Api, path: str, **fields: object) -> tuple[int, str]:
+    """A form as a browser sends it: the status of its answer, and the page or the path that it leads to."""
+    answer = api.client.post(path, data=fields, headers=PAGE, follow_redirects=False)
+    return answer.status_code, answer.headers.get("location") or answer.text
+
+
+def test_empty_lists_say_what_to_do(api: Api) -> None:
+    """Without a model or name the lists say so and lead on; a filter that nothing passes is something else."""
+    assert "There is no model yet" in page_of(api, "/models")
+    assert "Nothing is published yet" in page_of(api, "/names")
+    publish(api.registry, "digits", scaling(1))
+    assert "No model is like that" in page_of(api, "/models?name=letters")
+    assert "No model is like that" in page_of(api, "/models?origin=calibrated")
+    assert "/models/mdl_" in page_of(api, "/models?name=digits&origin=uploaded&after=")
+    page_of(api, "/models?origin=bought", 422)
+    page_of(api, "/models?after=there", 422)
+
+
+def test_long_lists_are_paged(api: Api) -> None:
+    """A page has 25 rows; the next one begins where it ended, and keeps the filter."""
+    models = [publish(api.registry, f"name-{number:02}", scaling(1)) for number in range(27)]
+    first = page_of(api, "/models?origin=uploaded")
+    assert [model in first for model in models] == [False] * 2 + [True] * 25
+    second = page_of(api, f"/models?origin=uploaded&after={models[2]}")
+    assert f'href="/models?origin=uploaded&amp;after={models[2]}"' in first
+    assert [model in second for model in models] == [True] * 2 + [False] * 25
+    assert 'href="/names?after=name-24"' in page_of(api, "/names")
+    assert "name-26" in page_of(api, "/names?after=name-24")
+
+
+def test_names_that_others_chose_are_text(api: Api) -> None:
+    """A model, its classes and inputs may be called anything: a page shows it, escaped, however long it is."""
+    names = [HOSTILE, "x" * 9_000]
+    inputs = [{"name": HOSTILE, "dtype": "float32", "shape": ["N", 2]}]
+    model = publish(api.registry, "hostile", scaling(1), class_names=names, inputs=inputs, columns=[HOSTILE, "b"])
+    for path in (f"/models/{model}", "/names/hostile", "/models", "/names"):
+        text = page_of(api, path)
+        assert "<script>alert" not in text
+    assert str(escape(HOSTILE)) in page_of(api, f"/models/{model}")
+    assert HOSTILE not in page_of(api, f"/models?name={'%3Cscript%3Ealert(%221%22)%3C/script%3E%27&amp;'}")
+    for path in ("/models/%3Cscript%3E", "/names/%3Cscript%3E", f"/models/{'x' * 10_000}", "/names/a%00b"):
+        assert "<script>&" not in page_of(api, path, 404)
+
+
+def test_a_model_is_found_by_id_and_by_name(api: Api) -> None:
+    """Both lead to the same page, which says where the model answers."""
+    old, new = (publish(api.registry, "digits", scaling(factor)) for factor in (1, 2))
+    assert new in page_of(api, "/models/digits")
+    assert "<b>version 2</b>" in page_of(api, f"/models/{new}")
+    assert "version 1" in page_of(api, f"/models/{old}")
+
+
+def test_what_is_published_is_not_deleted(api: Api) -> None:
+    """The refusal is the API's, shown on the model's page; without the name the model goes."""
+    model = publish(api.registry, "digits", scaling(1))
+    status, text = sent(api, f"/models/{model}/delete")
+    assert status == 409
+    assert "is published as" in text
+    api.client.delete("/v1/names/digits")
+    assert sent(api, f"/models/{model}/delete") == (303, "/models")
+    page_of(api, f"/models/{model}", 404)
+
+
+def test_a_version_is_chosen_after_a_look_at_what_changes(api: Api) -> None:
+    """The confirmation names both models; the answer of the API changes with the form and not before."""
+    old, new = (publish(api.registry, "digits", scaling(factor)) for factor in (1, 2))
+    asked = page_of(api, "/names/digits?switch_to=1")
+    assert "instead of version 2" in asked
+    assert "Roll back to version 1?" in asked
+    assert api.client.get("/v1/names/digits").json()["default_version"] == 2
+    assert old in asked
+    assert new in asked
+    assert sent(api, "/names/digits", version=1, instead_of=2) == (303, "/names/digits")
+    assert api.client.get("/v1/names/digits").json()["default_version"] == 1
+    assert "answers already" in page_of(api, "/names/digits?switch_to=1")
+
+
+def test_what_a_colleague_chose_meanwhile_is_not_overwritten(api: Api) -> None:
+    """The form says which version its user has seen; where another answers by now, nothing is changed."""
+    for factor in (1, 2, 3):
+        publish(api.registry, "digits", scaling(factor))
+    status, text = sent(api, "/names/digits", version=1, instead_of=2)
+    assert status == 409
+    assert "Nothing was changed" in text
+    assert "instead of version 3" in text
+    assert api.client.get("/v1/names/digits").json()["default_version"] == 3
+
+
+def test_versions_that_are_not_there(api: Api) -> None:
+    """They are refused in a sentence, asked for or sent."""
+    publish(api.registry, "digits", scaling(1))
+    assert "has the versions 1, not 7" in page_of(api, "/names/digits?switch_to=7", 404)
+    status, text = sent(api, "/names/digits", version=7, instead_of=1)
+    assert status == 422
+    assert "has the versions 1, not 7" in text
+    assert sent(api, "/names/letters", version=7, instead_of=1)[0] == 404
