@@ -45,7 +45,6 @@ async def _shown(request: Request, services: Services, job_id: str, *, refused: 
     return page(
         request,
         "jobs/page.html.jinja",
-        status=200 if refused is None else refused.status,
         view=view,
         order=order_sentences(view.job),
         refused=refused,

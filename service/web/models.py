@@ -9,8 +9,8 @@ from typing import Annotated, Literal
 
 from fastapi import APIRouter, Query, Request, Response
 
-from service.api.error_codes import ERROR_CODES
 from service.api.predict_schemas import find_model
+from service.api.problems import Problem
 from service.api.responses import After, cursor
 from service.api.services import ServicesDep
 from service.registry import tables
@@ -18,7 +18,7 @@ from service.registry.contract import ModelRecord
 from service.registry.list_filter import ListFilter
 from service.registry.presenters import model_record
 from service.registry.unit_of_work import UnitOfWork
-from service.web.api_calls import ApiAnswer, call_api
+from service.web.api_calls import call_api
 from service.web.lineage import Lineage, lineage_of
 from service.web.lists import ROWS, list_page
 from service.web.rendering import page, see_other
@@ -74,28 +74,23 @@ async def delete_model(request: Request, services: ServicesDep, ref: str) -> Res
     """Delete it, or say why that cannot be."""
     answer = await call_api(request, "DELETE", f"/v1/models/{ref}")
     if answer.failed:
-        return await _model_page(request, services, ref, refused=answer)
+        return await _model_page(request, services, ref, refused=answer.problem)
     return see_other("/models")
 
 
-async def _model_page(
-    request: Request, services: ServicesDep, ref: str, *, refused: ApiAnswer | None = None
-) -> Response:
+async def _model_page(request: Request, services: ServicesDep, ref: str, *, refused: Problem | None = None) -> Response:
     def find(unit: UnitOfWork) -> tuple[ModelRecord, Lineage]:
         row = find_model(unit, ref)
         return model_record(row), lineage_of(unit, row)
 
     model, lineage = await services.read(find)
-    problem = None if refused is None else refused.problem
     return page(
         request,
         "models/show.html.jinja",
-        status=200 if problem is None else problem.status,
+        refused=refused,
         model=model,
         lineage=lineage,
         shown_classes=(model.class_names or [])[:_SHOWN_CLASSES],
-        problem=problem,
-        known=None if problem is None else ERROR_CODES.get(problem.code),
     )
 
 

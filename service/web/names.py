@@ -7,7 +7,6 @@ from typing import Annotated
 
 from fastapi import APIRouter, Form, Query, Request, Response
 
-from service.api.error_codes import ERROR_CODES
 from service.api.names import AfterName
 from service.api.problems import Problem
 from service.api.services import Services, ServicesDep
@@ -86,7 +85,7 @@ async def switch_name(
         return await _name_page(request, services, name, switch_to=version, instead_of=instead_of)
     answer = await call_api(request, "PUT", f"/v1/names/{name}", content={"default_version": version})
     if answer.failed:
-        return await _name_page(request, services, name, problem=answer.problem)
+        return await _name_page(request, services, name, refused=answer.problem)
     return see_other(f"/names/{name}")
 
 
@@ -98,7 +97,7 @@ async def _name_page(
     switch_to: int | None = None,
     below: int | None = None,
     instead_of: int | None = None,
-    problem: Problem | None = None,
+    refused: Problem | None = None,
 ) -> Response:
     """The page of a name; `instead_of` is the version that the user had seen, where another answers by now."""
 
@@ -115,7 +114,8 @@ async def _name_page(
     return page(
         request,
         "names/show.html.jinja",
-        status=409 if instead_of is not None else 200 if problem is None else problem.status,
+        status=None if instead_of is None else 409,
+        refused=refused,
         record=record,
         versions=lines[:_VERSIONS],
         older=lines[_VERSIONS - 1].version if len(lines) > _VERSIONS else None,
@@ -123,8 +123,6 @@ async def _name_page(
         default=default,
         chosen=chosen,
         seen=instead_of,
-        problem=problem,
-        known=None if problem is None else ERROR_CODES.get(problem.code),
     )
 
 

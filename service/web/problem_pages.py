@@ -11,7 +11,6 @@ from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.api.access import headers_of
-from service.api.error_codes import ERROR_CODES
 from service.api.problems import Problem
 from service.web.paths import is_api_of_session, is_page
 from service.web.rendering import page
@@ -52,9 +51,9 @@ class ProblemPagesMiddleware:
 def problem_page(request: Request, start: Message, body: bytes) -> ASGIApp:
     """The page of one problem."""
     told = Problem.model_validate_json(body)
-    known = ERROR_CODES.get(told.code)
     if told.detail == told.title:  # the framework's own word for a path that leads nowhere
-        told.detail, known = f"there is no page {request.url.path}; the sections above lead to all there is", None
+        told.detail = f"there is no page {request.url.path}; the sections above lead to all there is"
+        told.code = "no_page"
     sent = MutableHeaders(scope=start)
     template = "problems/fragment.html.jinja" if "hx-request" in request.headers else "problems/page.html.jinja"
     return page(
@@ -63,7 +62,6 @@ def problem_page(request: Request, start: Message, body: bytes) -> ASGIApp:
         status=start["status"],
         headers={name: sent[name] for name in _KEPT if name in sent},
         problem=told,
-        known=known,
         request_id=sent.get("x-request-id"),
     )
 

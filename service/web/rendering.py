@@ -18,6 +18,8 @@ from jinja2 import ChoiceLoader, Environment, PackageLoader
 from markupsafe import Markup
 
 from fedlas.report import page as report_page
+from service.api.error_codes import ERROR_CODES
+from service.api.problems import Problem
 from service.web.navigation import current_section, sections
 from service.web.session_access import session_id_of
 from service.web.static_files import static_path
@@ -42,12 +44,19 @@ def page(
     request: Request,
     template: str,
     *,
-    status: int = 200,
+    status: int | None = None,
+    refused: Problem | None = None,
     headers: Mapping[str, str] | None = None,
     **context: object,
 ) -> HTMLResponse:
-    """The answer that a template of `service/web/templates` gives; a fragment is a template that extends none."""
-    content = render(request, template, **context).encode()
+    """The answer that a template of `service/web/templates` gives; a fragment is a template that extends none.
+
+    Args:
+        refused: why the API has refused what the page's form asked for; shown by `refusal` of the components.
+        status: that of `refused`, else 200, unless told otherwise.
+    """
+    content = render(request, template, refused=refused, **context).encode()
+    status = status or (200 if refused is None else refused.status)
     sent = {**_HEADERS, **(headers or {})}
     if len(content) >= _COMPRESSED_FROM and "gzip" in request.headers.get("accept-encoding", ""):
         content, sent["Content-Encoding"] = gzip.compress(content, 5), "gzip"
@@ -83,7 +92,13 @@ def environment() -> Environment:
         "count": count,
         "with_code": with_code,
     }
-    made.globals = {**made.globals, "sections": sections(), "static": static_path, "release": version("fedlas")}
+    made.globals = {
+        **made.globals,
+        "sections": sections(),
+        "static": static_path,
+        "error_codes": ERROR_CODES,
+        "release": version("fedlas"),
+    }
     return made
 
 
