@@ -8,7 +8,7 @@ require("library", "numpy", "jinja2")
 
 from fedlas.report.build import build_report
 from fedlas.report.diagrams import reliability_svg, risk_coverage_svg
-from fedlas.report.document import CalibrationReport
+from fedlas.report.document import CalibrationReport, report_from_json
 from fedlas.report.environment import library_versions, machine_facts
 from fedlas.report.evidence import Evidence
 from fedlas.report.page import report_html
@@ -25,6 +25,7 @@ __all__ = [
     "library_versions",
     "machine_facts",
     "reliability_svg",
+    "report_from_json",
     "report_html",
     "risk_coverage_svg",
 ]

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias, TypeVar
 
-from fedlas.documents import as_json
+from fedlas.documents import as_json, from_json
 from fedlas.gate.claims import GateVerdict
 from fedlas.metrics import (
     CalibrationTest,
@@ -192,3 +192,12 @@ class CalibrationReport:
         """Strict JSON."""
         content: dict[str, Any] = as_json(self)
         return content
+
+
+def report_from_json(content: Any) -> CalibrationReport:
+    """The report that a `report.json` holds.
+
+    Raises:
+        ValueError: a field is missing or of another kind, as of a report that another version wrote.
+    """
+    return from_json(CalibrationReport, content)
