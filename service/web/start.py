@@ -1,15 +1,29 @@
-"""`/`: where a model and its data are dropped."""
+"""`/`: where a model and its data are dropped, and the newest jobs."""
 
 from __future__ import annotations
 
 from fastapi import APIRouter, Request, Response
 
+from service.api.services import ServicesDep
+from service.registry.contract import JobRecord
+from service.registry.presenters import job_record
+from service.registry.unit_of_work import UnitOfWork
+from service.web.file_forms import Sent
+from service.web.order_page import Choices
 from service.web.rendering import page
 
 router = APIRouter(include_in_schema=False)
 
+_NEWEST = 5
+
 
 @router.get("/")
-async def start_page(request: Request) -> Response:
+async def start_page(request: Request, services: ServicesDep) -> Response:
     """The first page."""
-    return page(request, "start/page.html.jinja")
+
+    def read(unit: UnitOfWork) -> tuple[Choices, list[JobRecord]]:
+        jobs = unit.jobs.newest(limit=_NEWEST, after=None)
+        return Choices.read(unit), [job_record(row, unit.work.of(row.id)) for row in jobs]
+
+    choices, jobs = await services.read(read)
+    return page(request, "start/page.html.jinja", sent=Sent.nothing(), choices=choices, jobs=jobs)

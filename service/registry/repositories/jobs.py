@@ -93,6 +93,10 @@ class Jobs(Runs[tables.Job]):
         left = (tables.Job.model_id == model.id, tables.Job.calibrated_model_id == model.id)
         return next(self.newest(*left, limit=1, after=None), None)
 
+    def of_dataset(self, dataset_id: str, *, limit: int) -> Iterator[tables.Job]:
+        """At most `limit` jobs on these rows, newest first."""
+        return self.newest(tables.Job.dataset_id == dataset_id, limit=limit, after=None)
+
     def change_status(self, row: tables.Job, status: str) -> None:
         """The same, with an event; a job without a result leaves the evaluation ledger."""
         super().change_status(row, status)

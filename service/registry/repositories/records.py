@@ -171,6 +171,11 @@ class _Inspected(Records[InspectedRow]):
         row = self.get(record_id)
         row.status, row.error = "rejected", error
 
+    def choices(self, *, limit: int) -> Sequence[SqlRow[str, str, datetime]]:
+        """Of the newest `limit` that are ready no more than `id`, `name` and `created_at`."""
+        query = select(self.table.id, self.table.name, self.table.created_at).where(self.table.status == "ready")
+        return self.session.execute(query.order_by(self.table.id.desc()).limit(limit)).all()
+
     def delete(self, record_id: str) -> list[str]:
         """Delete; finished jobs keep their reports. Raises Conflict while an open job or batch needs it."""
         row = self.get(record_id)

@@ -1,0 +1,79 @@
+"""`/datasets`: the labelled rows that are here, and what inspection found in each."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, Query, Request, Response
+
+from service.api.problems import Problem
+from service.api.record_codes import RECORD_CODES
+from service.api.responses import cursor
+from service.api.services import Services, ServicesDep
+from service.registry.contract import DatasetRecord, JobRecord
+from service.registry.presenters import dataset_record, job_record
+from service.registry.unit_of_work import UnitOfWork
+from service.web.api_calls import call_api
+from service.web.lists import ROWS, list_page
+from service.web.rendering import page, see_other
+
+router = APIRouter(include_in_schema=False)
+
+_JOBS = 20
+_WAIT_S = 20.0
+
+
+@router.get("/datasets")
+async def list_datasets(
+    request: Request, services: ServicesDep, after: Annotated[str | None, Query(max_length=100)] = None
+) -> Response:
+    """All, newest first."""
+    after = cursor(after or None, "ds")
+
+    def read(unit: UnitOfWork) -> list[DatasetRecord]:
+        return [dataset_record(row) for row in unit.datasets.newest(limit=ROWS + 1, after=after)]
+
+    shown = list_page(request, await services.read(read), lambda dataset: dataset.id)
+    return page(request, "datasets/list.html.jinja", shown=shown)
+
+
+@router.get("/datasets/{dataset_id}")
+async def dataset_page(request: Request, services: ServicesDep, dataset_id: str) -> Response:
+    """One dataset; what its inspection finds is loaded as soon as it is found."""
+    return await _dataset_page(request, services, dataset_id)
+
+
+@router.get("/datasets/{dataset_id}/findings")
+async def dataset_findings(request: Request, services: ServicesDep, dataset_id: str) -> Response:
+    """What inspection found, as soon as it is through, or as it stands after a while."""
+    await services.long_poll.for_final(dataset_id, _WAIT_S)
+    dataset = await services.read(lambda unit: dataset_record(unit.datasets.get(dataset_id)))
+    return page(request, "datasets/findings.html.jinja", dataset=dataset, codes=RECORD_CODES)
+
+
+@router.post("/datasets/{dataset_id}/delete")
+async def delete_dataset(request: Request, services: ServicesDep, dataset_id: str) -> Response:
+    """Delete it; where an open job needs it, say so on its page."""
+    answer = await call_api(request, "DELETE", f"/v1/datasets/{dataset_id}")
+    if not answer.failed:
+        return see_other("/datasets")
+    return await _dataset_page(request, services, dataset_id, refused=answer.problem)
+
+
+async def _dataset_page(
+    request: Request, services: Services, dataset_id: str, refused: Problem | None = None
+) -> Response:
+    def read(unit: UnitOfWork) -> tuple[DatasetRecord, list[JobRecord]]:
+        dataset = dataset_record(unit.datasets.get(dataset_id))
+        jobs = unit.jobs.of_dataset(dataset_id, limit=_JOBS)
+        return dataset, [job_record(row, unit.work.of(row.id)) for row in jobs]
+
+    dataset, jobs = await services.read(read)
+    return page(
+        request,
+        "datasets/page.html.jinja",
+        dataset=dataset,
+        jobs=jobs,
+        refused=refused,
+        codes=RECORD_CODES,
+    )

@@ -1,0 +1,108 @@
+"""File forms: a model and a dataset as a page's form sends them, whole or as finished uploads, as records.
+
+The options of each, its checks and its record are those of the API. Each of the two is made by itself: where one is
+refused, the other is there, and the form comes back with what was entered.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import TypeVar
+
+from fastapi import Request
+from pydantic import ValidationError
+
+from service.api.datasets import DatasetOptions, add_dataset
+from service.api.forms import Form
+from service.api.models import ModelOptions, add_model
+from service.api.receiving import ReceivedFile, receive_parts, take_part
+from service.api.records import FileOptions
+from service.api.services import Services
+from service.registry import tables
+from service.registry.documents import JsonObject
+from service.registry.errors import RegistryError
+from service.registry.unit_of_work import UnitOfWork
+from service.web.form_fields import FormState, nested, refused
+
+_MODEL, _DATASET = "model", "dataset"
+_SHARES = frozenset(f"split_shares.{split}" for split in ("train", "calibration", "guarantee", "test"))
+
+Options = TypeVar("Options", bound=FileOptions)
+
+
+@dataclass(frozen=True)
+class Sent:
+    """What came of one of the two: its record, or the form to show once more, or nothing where nothing was chosen."""
+
+    form: FormState
+    record_id: str | None = None
+
+    @classmethod
+    def nothing(cls) -> dict[str, Sent]:
+        """Before anything was sent."""
+        return {name: cls(FormState(prefix=name)) for name in (_MODEL, _DATASET)}
+
+
+async def receive_files(request: Request, services: Services) -> dict[str, Sent]:
+    """Take what a form sends, and make its records."""
+    with ExitStack() as stack:
+        form = await receive_parts(request, services, stack, files=(_MODEL, _DATASET))
+        for name in [name for name, (file, filename) in form.files.items() if not filename and not file.size]:
+            del form.files[name]  # browsers send a part for a file that was not chosen
+        texts = form.texts()
+        return {
+            _MODEL: await _make(services, form, stack, _fields(_MODEL, texts), model_options, add_model),
+            _DATASET: await _make(services, form, stack, _fields(_DATASET, texts), dataset_options, add_dataset),
+        }
+
+
+def model_options(fields: Mapping[str, str]) -> ModelOptions:
+    """The options of a model, as the API checks them."""
+    return ModelOptions.model_validate(nested(fields))
+
+
+def dataset_options(fields: Mapping[str, str]) -> DatasetOptions:
+    """The options of a dataset; columns of roles and shares of splits have fields of their own.
+
+    Rows that are sent here are to be calibrated on, so that a missing label is told at once.
+
+    >>> given = dataset_options({"roles.label": "kind", "roles.slices": "age, site", "split_shares.test": "0.5"})
+    >>> given.roles, given.split_shares, given.purpose
+    ('{"label": "kind", "slices": ["age", "site"]}', '{"test": 0.5}', 'fit')
+    """
+    options = nested(fields, numbers=_SHARES)
+    roles = options.get("roles")
+    if isinstance(roles, dict) and "slices" in roles:
+        roles["slices"] = [name.strip() for name in fields["roles.slices"].split(",") if name.strip()]
+    flat = {name: json.dumps(value) if isinstance(value, dict) else value for name, value in options.items()}
+    return DatasetOptions.model_validate({"purpose": "fit", **flat})
+
+
+async def _make(
+    services: Services,
+    form: Form,
+    stack: ExitStack,
+    state: FormState,
+    read: Callable[[Mapping[str, str]], Options],
+    add: Callable[[UnitOfWork, ReceivedFile, Options, JsonObject], tables.Dataset | tables.Model],
+) -> Sent:
+    """One of the two; a file that was chosen counts before an upload, and both before a record that is there."""
+    name, upload_id = state.prefix, state.value("upload_id") or None
+    if name not in form.files and upload_id is None:
+        return Sent(state, state.value("id") or None)
+    try:
+        options = read({name: text for name, text in state.entered.items() if name not in ("id", "upload_id")})
+        stored = options.stored()
+        file = await take_part(form, name, services, stack, upload_id=None if name in form.files else upload_id)
+        return Sent(state, await services.write(lambda unit: add(unit, file, options, stored).id))
+    except (RegistryError, ValidationError) as error:
+        return Sent(FormState(state.entered, refused("/new", error), name))
+
+
+def _fields(name: str, texts: Mapping[str, str]) -> FormState:
+    """The fields of one of the two, without its prefix."""
+    own = {field.removeprefix(f"{name}."): text for field, text in texts.items() if field.startswith(f"{name}.")}
+    return FormState(own, prefix=name)

@@ -1,0 +1,166 @@
+"""From files to an order, as a browser without scripts goes: forms, pages and what they say."""
+
+from __future__ import annotations
+
+from html import unescape
+from urllib.parse import parse_qs, urlsplit
+
+import pytest
+
+from tests.helpers.api import Api
+from tests.helpers.uploads import Uploads, digits, digits_npz
+
+BROWSER = {"Accept": "text/html"}
+Files = dict[str, tuple[str, bytes]]
+
+
+def send(api: Api, files: Files, **fields: str) -> tuple[int, str, dict[str, str]]:
+    """Send the form of the first page: the answer's status, its text, and what its address names."""
+    given: Files = {"model": ("", b""), "dataset": ("", b""), **files}
+    answer = api.client.post(
+        "/new", files=given, data={name.replace("__", "."): text for name, text in fields.items()},
+        headers=BROWSER, follow_redirects=False,
+    )  # fmt: skip
+    where = urlsplit(answer.headers.get("location", ""))
+    return answer.status_code, unescape(answer.text), {name: one for name, [one] in parse_qs(where.query).items()}
+
+
+def text_of(api: Api, path: str) -> str:
+    """A page's text."""
+    answer = api.client.get(path, headers=BROWSER)
+    assert answer.status_code == 200, answer.text
+    return unescape(answer.text)
+
+
+@pytest.fixture
+def both(api: Api, uploads: Uploads) -> dict[str, str]:
+    """Ids of a model and a dataset that a form has sent, both inspected."""
+    files = {"model": ("digits.onnx", uploads["digits.onnx"]), "dataset": ("digits.npz", uploads["digits.npz"])}
+    status, _, ids = send(api, files, dataset__name="Handwriting", model__class_names="")
+    assert status == 303
+    for record_id in ids.values():
+        api.work(record_id)
+    return ids
+
+
+def test_from_two_files_to_an_order(api: Api, both: dict[str, str]) -> None:
+    """One form makes both records; their page says what was found, and its form orders a job as it was filled in."""
+    page = text_of(api, f"/new?model={both['model']}&dataset={both['dataset']}")
+    for sentence in ("logits of 10 classes", "64 numbers before the last layer", "1,797 rows in 10 classes"):
+        assert sentence in page
+    assert "Handwriting" in page
+    assert 'value="digits"' in page  # the name to publish under
+    order = {"model_id": both["model"], "dataset_id": both["dataset"], "publish_as": "digits", "budget.minutes": "2,5"}
+    order |= {"seed": "", "metadata": "team = vision\nurl = a=b"}
+    answer = api.client.post("/new/order", data=order, headers=BROWSER, follow_redirects=False)
+    assert answer.status_code == 303
+    job = api.client.get(f"/v1{answer.headers['location']}").json()
+    assert (job["budget"]["minutes"], job["seed"], job["publish_as"]) == (2.5, 0, "digits")
+    assert job["metadata"] == {"team": "vision", "url": "a=b"}
+
+
+def test_a_refused_order_comes_back_as_it_was_entered(api: Api, both: dict[str, str]) -> None:
+    """With the reason at its field, and nothing ordered."""
+    order = {"model_id": both["model"], "dataset_id": both["dataset"], "budget.minutes": "soon", "seed": "7"}
+    answer = api.client.post("/new/order", data=order, headers=BROWSER)
+    assert answer.status_code == 422
+    for kept in ('value="soon"', 'value="7"', 'id="budget.minutes-error"', "Nothing was ordered."):
+        assert kept in answer.text
+    assert api.client.get("/v1/jobs").json()["data"] == []
+
+
+def test_a_check_is_a_dry_run_with_the_orders_settings(api: Api, both: dict[str, str]) -> None:
+    """The address names it, the page says what it has found, and the form shows what was checked."""
+    order = {"model_id": both["model"], "dataset_id": both["dataset"], "budget.minutes": "3", "publish_as": "other"}
+    answer = api.client.post("/new/check", data=order, headers=BROWSER, follow_redirects=False)
+    assert answer.status_code == 303
+    where = answer.headers["location"]
+    assert "Checking" in text_of(api, where)
+    check = parse_qs(urlsplit(where).query)["check"][0]
+    api.work(check)
+    page = text_of(api, where)
+    assert "this order would run" in page
+    assert 'value="3.0"' in page
+    assert 'value="other"' in page
+    assert api.client.get(f"/new?check={check}", headers=BROWSER).status_code == 404
+
+
+def test_one_refused_file_does_not_cost_the_other(api: Api, uploads: Uploads) -> None:
+    """The model is there, and the dataset's form says what is wrong, with what was entered."""
+    files = {"model": ("digits.onnx", uploads["digits.onnx"]), "dataset": ("rows.csv", b"")}
+    status, page, _ = send(api, files, dataset__name="Handwriting")
+    assert status == 422
+    assert "The dataset was not taken." in page
+    assert "The file is empty" in page
+    assert 'value="Handwriting"' in page
+    [model] = api.client.get("/v1/models").json()["data"]
+    assert f'name="model.id" value="{model["id"]}"' in page
+    status, _, ids = send(api, {"dataset": ("d.npz", uploads["digits.npz"])}, model__id=model["id"])
+    assert (status, ids["model"]) == (303, model["id"])
+
+
+def test_options_are_checked_as_those_of_the_api(api: Api, uploads: Uploads) -> None:
+    """What is refused of a field is told at the field."""
+    files = {"model": ("digits.onnx", uploads["digits.onnx"])}
+    status, page, _ = send(api, files, model__num_classes="ten", model__name="Mine")
+    assert status == 422
+    assert 'id="model.num_classes-error"' in page
+    assert 'value="Mine"' in page
+    assert api.client.get("/v1/models").json()["data"] == []
+
+
+def test_a_rejected_file_says_why(api: Api, uploads: Uploads) -> None:
+    """Its code, what that means, and a form for another one that keeps the other file."""
+    files = {"model": ("m.onnx", b"no model at all"), "dataset": ("digits.npz", uploads["digits.npz"])}
+    _, _, ids = send(api, files)
+    for record_id in ids.values():
+        api.work(record_id)
+    page = text_of(api, f"/new?model={ids['model']}&dataset={ids['dataset']}")
+    assert "<code>not_onnx</code>" in page
+    assert "The file is no ONNX file." in page
+    assert f'name="dataset.id" value="{ids["dataset"]}"' in page
+    assert "One of the two was refused" in page
+
+
+def test_what_does_not_belong_together_is_told_before_an_order(api: Api, uploads: Uploads) -> None:
+    """Shapes that differ, with what to do."""
+    rows = digits()[0].reshape(-1, 1, 8, 8)
+    files = {"model": ("digits.onnx", uploads["digits.onnx"]), "dataset": ("images.npz", digits_npz(x=rows))}
+    _, _, ids = send(api, files)
+    for record_id in ids.values():
+        api.work(record_id)
+    page = text_of(api, f"/new?model={ids['model']}&dataset={ids['dataset']}")
+    assert "The model takes rows of 64, the dataset has rows of 1 × 8 × 8." in page
+    assert "reshape each of them to 64" in page
+
+
+def test_a_part_waits_for_its_record(api: Api, both: dict[str, str]) -> None:
+    """A part alone has no frame, and one that is settled does not ask again."""
+    for part in ("model", "dataset", "order"):
+        answer = api.client.get(f"/new/{part}?model={both['model']}&dataset={both['dataset']}", headers=BROWSER)
+        assert answer.status_code == 200
+        assert f'id="{part}"' in answer.text
+        assert "<html" not in answer.text
+        assert "hx-get" not in answer.text
+
+
+def test_names_of_others_are_text(api: Api, uploads: Uploads) -> None:
+    """A file's name, a class and a column that are written as HTML run nowhere."""
+    hostile = "<script>alert(1)</script>"
+    classes = [f"{hostile}{number}" for number in range(10)]
+    rows, targets, splits = digits()
+    content = digits_npz(x=rows, label=[classes[target] for target in targets], split=splits)
+    files = {"model": (hostile, uploads["digits.onnx"]), "dataset": ("d.npz", content)}
+    _, _, ids = send(api, files, dataset__name=hostile)
+    for record_id in ids.values():
+        api.work(record_id)
+    for path in (
+        f"/new?model={ids['model']}&dataset={ids['dataset']}",
+        f"/datasets/{ids['dataset']}",
+        "/datasets",
+        "/",
+    ):
+        answer = api.client.get(path, headers=BROWSER)
+        assert answer.status_code == 200
+        assert hostile not in answer.text
+    assert hostile in text_of(api, f"/datasets/{ids['dataset']}")
