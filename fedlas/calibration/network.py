@@ -32,6 +32,7 @@ from fedlas.race.journal import Journal
 from fedlas.race.outputs import SplitOutputs
 from fedlas.race.race import run_race
 from fedlas.race.results import CandidateResult, Finalist, RaceProgress, RaceResult
+from fedlas.race.training_events import OnTraining
 from fedlas.report import CalibrationReport, Subject
 from fedlas.report.diagnostics import Diagnostics, fedlas_diagnostics
 from fedlas.report.out_of_fold import OutOfFold
@@ -101,6 +102,7 @@ def calibrate(
     on_stage: OnStage = lambda stage: None,
     on_progress: Callable[[RaceProgress], None] | None = None,
     on_candidate: Callable[[CandidateResult], None] | None = None,
+    on_training: OnTraining | None = None,
     on_notice: Callable[[Notice], None] = lambda notice: None,
 ) -> Calibration:
     """Fine-tune and calibrate on train and calibration rows, judge on test rows, promise on guarantee rows.
@@ -112,6 +114,7 @@ def calibrate(
         journal: what an earlier attempt has saved, as `run_race` takes it.
         progress: a job that has begun (`fedlas.calibration.steps.begun`): the budget counts from there.
         on_progress: as `run_race` calls it, with the share of the whole calibration.
+        on_candidate, on_training: as `run_race` calls them.
         on_notice: called with everything that looks wrong, before anything is trained.
 
     Raises:
@@ -133,7 +136,7 @@ def calibrate(
     expect_costs(progress, costs)
 
     on_stage("training")
-    result = _race(start, journal, on_progress, on_candidate, progress, costs.seconds)
+    result = _race(start, journal, on_progress, on_candidate, on_training, progress, costs.seconds)
 
     on_stage("calibrating")
     progress.begin("judging")
@@ -179,6 +182,7 @@ def _race(
     journal: Journal | None = None,
     on_progress: Callable[[RaceProgress], None] | None = None,
     on_candidate: Callable[[CandidateResult], None] | None = None,
+    on_training: OnTraining | None = None,
     progress: JobProgress | None = None,
     seconds_after: float = 0.0,
 ) -> RaceResult:
@@ -200,6 +204,7 @@ def _race(
         calibration_weights=dataset.weights_of("calibration"),
         on_progress=on_progress,
         on_candidate=on_candidate,
+        on_training=on_training,
         journal=journal if candidates else None,
         progress=progress,
         seconds_after=seconds_after,

@@ -24,6 +24,7 @@ from fedlas.race.results import CandidateResult, Doubles, Finalist
 from fedlas.race.resume import OUT_OF_TIME, TrainingOutcome
 from fedlas.race.schedule import WrittenPlan, plan
 from fedlas.race.training_costs import TrainingCosts
+from fedlas.race.training_events import FoldScored, TrainingBegun
 from fedlas.race.training_watch import TrainingWatch
 
 _NO_MEMORY = "it does not fit into the device's memory"
@@ -147,42 +148,47 @@ class CrossFitting:
             self._steps.expect(step, work, kind=TRAINING)
         for course in courses:
             self._run_folds(course, range(first), last=folds)
-        running = [one for one in courses if one.result is None]
+        running = [one for one in courses if one.runs_well]
         self._compare(running)
-        kept = running
-        if first < folds:
-            kept = self._best_first(running)[: taken["kept"]]
-            for course in (one for one in running if one not in kept):
-                self._eliminate(course, len(kept))
-            later = range(first, folds)
-            self._steps.drop(*(one.step(fold) for one in running for fold in later))
-            for step, work in {one.step(fold): one.fold_work for one in kept for fold in later}.items():
-                self._steps.expect(step, work, kind=TRAINING)
-            for course in kept:
-                self._run_folds(course, later, last=folds)
-        for course in sorted(kept, key=lambda one: one.planned.place):
-            if course.result is None:
-                self._finish(course)
-        for course in courses:
-            assert course.result is not None
-            self._results[course.planned.place] = course.result
-            self.context.reporter.candidate_ended(course.name, course.result)
+        if first == folds:
+            return
+        kept = self._best_first(running)[: taken["kept"]]
+        for course in (one for one in running if one not in kept):
+            self._eliminate(course, len(kept))
+        later = range(first, folds)
+        self._steps.drop(*(one.step(fold) for one in running for fold in later))
+        for step, work in {one.step(fold): one.fold_work for one in kept for fold in later}.items():
+            self._steps.expect(step, work, kind=TRAINING)
+        for course in kept:
+            self._run_folds(course, later, last=folds)
 
     def _run_folds(self, course: FoldCourse, folds: range, *, last: int) -> None:
-        """Train without each of these folds, until one does not end well."""
+        """Train without each of these folds, until one does not end well; after the last one the candidate ends."""
         for fold in folds:
             name = f"{course.name}-{course.candidate.epochs:02}-fold-{fold + 1}"
             after = (last - fold - 1) * course.fold_work + course.refit_work
-            what = f"fold {fold + 1} of {last}"
-            done = self._train(course, what, name, course.folds[fold], course.step(fold), course.fold_work, after)
+            training = course.training(self.context.reporter.candidates, fold=fold + 1, folds=last)
+            done = self._train(course, training, name, course.folds[fold], course.step(fold), course.fold_work, after)
             course.outcomes[fold] = done
             if done.logits is None:
-                course.result = _unscored(course.candidate, done.status, done.reason, seconds=course.seconds)
                 self._steps.drop(*map(course.step, range(fold + 1, last)))
+                self._ended(course, _unscored(course.candidate, done.status, done.reason, seconds=course.seconds))
                 return
+            nll = self.context.selector.of_rows(course.folds[fold]).nll_at_a_glance(done.logits)
+            if math.isfinite(nll):
+                self.context.reporter.happened(FoldScored(training, nll))
+        if folds.stop == last:
+            self._finish(course)
 
     def _train(
-        self, course: FoldCourse, what: str, name: str, left_out: Integers | None, step: str, work: float, after: float
+        self,
+        course: FoldCourse,
+        training: TrainingBegun,
+        name: str,
+        left_out: Integers | None,
+        step: str,
+        work: float,
+        after: float,
     ) -> TrainingOutcome:
         """Train once, unless what is left of the budget is too little for it.
 
@@ -192,16 +198,15 @@ class CrossFitting:
             after: those that the candidate needs then, lest it ends in nothing.
         """
         assert self.trainer is not None
-        reporter, budget, shown = self.context.reporter, self.context.budget, f"{course.candidate.name}, {what}"
+        reporter, budget = self.context.reporter, self.context.budget
         seconds = self._slower * (work + after)
         if not self.context.record.decided(f"time for {name}", lambda: budget.fits(seconds)):
             self._steps.drop(step)
             return OUT_OF_TIME
         self._steps.expect(step, work, kind=TRAINING)
         self._steps.begin(step)
-        number, trained = course.planned.place + 1, course.trained_share
-        watch = TrainingWatch(reporter, budget, number, shown, work=work, after=after, trained=trained)
-        watch.begins(course.candidate.epochs or 1)
+        watch = TrainingWatch(reporter, budget, training, work=work, after=after, trained=course.trained_share)
+        watch.begins()
         done = self.trainer.train(
             course.candidate, watch.on_epoch, left_out=left_out, name=name, on_share=watch.on_share
         )
@@ -222,20 +227,24 @@ class CrossFitting:
 
     def _eliminate(self, course: FoldCourse, kept: int) -> None:
         selector = self.context.selector
-        course.result = replace(
+        result = replace(
             selector.of_rows(course.rows).scored(self._named(course), course.calibrated(selector)),
             status="eliminated",
             reason=f"after {len(course.outcomes)} of {len(course.folds)} folds it was not among the best {kept}",
         )
+        self._ended(course, result)
 
     def _finish(self, course: FoldCourse) -> None:
         """Put the folds together: every calibration row has logits of a network that has not seen it."""
         logits = course.logits[np.argsort(course.rows)]
         calibrated = self.context.selector.fit_simplest(logits)
-        course.result = self.context.selector.scored(self._named(course), calibrated)
-        self.trials.append(
-            Trial(course.planned, course.candidate, course.result, calibrated, logits, course.diagnostics)
-        )
+        result = self.context.selector.scored(self._named(course), calibrated)
+        self.trials.append(Trial(course.planned, course.candidate, result, calibrated, logits, course.diagnostics))
+        self._ended(course, result)
+
+    def _ended(self, course: FoldCourse, result: CandidateResult) -> None:
+        self._results[course.planned.place] = result
+        self.context.reporter.candidate_ended(course.name, result)
 
     def _named(self, course: FoldCourse) -> CandidateResult:
         return _unscored(course.candidate, "finished", "", seconds=course.seconds)
@@ -245,7 +254,8 @@ class CrossFitting:
         course = FoldCourse(trial.planned, trial.candidate)
         name = f"{course.name}-{trial.candidate.epochs:02}-refit"
         self._refits += 1
-        done = self._train(course, "on all rows", name, None, f"refit {self._refits}", course.refit_work, 0.0)
+        training = course.training(self.context.reporter.candidates)
+        done = self._train(course, training, name, None, f"refit {self._refits}", course.refit_work, 0.0)
         if done.network is None:
             self.notes.append(f"{trial.candidate.name} could not be trained on all rows: {done.reason}")
             return None

@@ -14,6 +14,7 @@ from fedlas.race.resume import TrainingOutcome
 from fedlas.race.schedule import PlannedCandidate
 from fedlas.race.scoring import CrossFitted
 from fedlas.race.selection import CalibratorSelector
+from fedlas.race.training_events import TrainingBegun
 
 
 @dataclass(frozen=True)
@@ -39,18 +40,21 @@ class FoldCourse:
     Attributes:
         folds: indices of the calibration rows of each fold.
         outcomes: of the folds that were run, by their number.
-        result: None while the candidate is still in the race.
     """
 
     planned: PlannedCandidate
     candidate: Candidate
     folds: Sequence[Integers] = ()
     outcomes: dict[int, TrainingOutcome] = field(default_factory=dict)
-    result: CandidateResult | None = None
 
     @property
     def name(self) -> str:
         return f"candidate-{self.planned.place + 1:02}"
+
+    @property
+    def runs_well(self) -> bool:
+        """Whether every fold that was run has logits."""
+        return all(outcome.logits is not None for outcome in self.outcomes.values())
 
     @property
     def seconds(self) -> float:
@@ -63,6 +67,12 @@ class FoldCourse:
     @property
     def refit_work(self) -> float:
         return self.planned.refit_seconds(self.candidate.epochs or 1)
+
+    def training(self, candidates: int, *, fold: int | None = None, folds: int | None = None) -> TrainingBegun:
+        """The training without this fold of so many, each from 1, or on all rows, of one of so many candidates."""
+        one = self.candidate
+        number, epochs = self.planned.place + 1, one.epochs or 1
+        return TrainingBegun(one.name, one.method, one.scope, number, candidates, fold, folds, epochs)
 
     def step(self, fold: int) -> str:
         """The training without this fold, as a step of the job."""

@@ -1,4 +1,4 @@
-"""The progress reporter of a race: its position, and the result of each candidate, go to callables."""
+"""The progress reporter of a race: its position, its trainings and the result of each candidate go to callables."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Callable
 from fedlas.progress import JobProgress
 from fedlas.race.record import Record
 from fedlas.race.results import CandidateResult, RaceProgress
+from fedlas.race.training_events import OnTraining, TrainingBegun, TrainingEvent
 
 OnProgress = Callable[[RaceProgress], None]
 OnCandidate = Callable[[CandidateResult], None]
@@ -21,18 +22,28 @@ class ProgressReporter:
     """
 
     def __init__(
-        self, progress: JobProgress, record: Record, on_progress: OnProgress | None, on_candidate: OnCandidate | None
+        self,
+        progress: JobProgress,
+        record: Record,
+        on_progress: OnProgress | None,
+        on_candidate: OnCandidate | None,
+        on_training: OnTraining | None = None,
     ) -> None:
         self.progress, self._record = progress, record
-        self._on_progress, self._on_candidate = on_progress, on_candidate
+        self._on_progress, self._on_candidate, self._on_training = on_progress, on_candidate, on_training
         self.candidates = 1
 
-    def report(self, number: int, name: str, epoch: int, epochs: int) -> None:
-        """The training of candidate `number` that runs has so many of its epochs behind it."""
+    def report(self, training: TrainingBegun, epoch: int) -> None:
+        """The training that runs has so many of its epochs behind it."""
         if self._on_progress is not None:
-            where = self.progress.position()
-            told = RaceProgress(number, self.candidates, name, epoch, epochs, where.fraction, where.eta_seconds)
+            where, of = self.progress.position(), training
+            told = RaceProgress(of.number, of.candidates, of.shown, epoch, of.epochs, where.fraction, where.eta_seconds)
             self._on_progress(told)
+
+    def happened(self, event: TrainingEvent) -> None:
+        """Report what happens in a training."""
+        if self._on_training is not None:
+            self._on_training(event)
 
     def candidate_ended(self, name: str, result: CandidateResult) -> None:
         """Report a result, once in all attempts at the race, which know it by `name`."""

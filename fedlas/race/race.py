@@ -26,6 +26,7 @@ from fedlas.race.results import FedLASDiagnostics, Finalist, RaceResult
 from fedlas.race.scoring import post_hoc_names
 from fedlas.race.selection import CalibratorSelector, keeps_labels
 from fedlas.race.time_budget import TimeBudget
+from fedlas.race.training_events import OnTraining
 
 #: So many of the best trials get the pool of calibrators.
 _REFINED = 3
@@ -52,6 +53,7 @@ def run_race(
     calibrators: Sequence[str] | None = None,
     on_progress: OnProgress | None = None,
     on_candidate: OnCandidate | None = None,
+    on_training: OnTraining | None = None,
     journal: Journal | None = None,
     calibration_weights: NDArray[np.float64] | None = None,
     outputs: SplitOutputs | None = None,
@@ -78,6 +80,7 @@ def run_race(
         on_progress: called before every training and after every epoch; what it raises stops the race.
         on_candidate: called with every candidate as soon as it is scored; not with what an earlier attempt has
             reported.
+        on_training: called with what happens in the trainings, also again with what an earlier attempt has finished.
         journal: where decisions, finished trainings and the state of the running one are kept. A race that is killed
             and begun again with its journal trains on where it was and names the same finalists, bit by bit.
         calibration_weights: sampling weights (N,) of the calibration rows, in every fit and choice.
@@ -117,7 +120,7 @@ def run_race(
         max_accuracy_drop=max_accuracy_drop,
         seconds=seconds_for_features(budget_seconds),
     )
-    reporter = ProgressReporter(progress, record, on_progress, on_candidate)
+    reporter = ProgressReporter(progress, record, on_progress, on_candidate, on_training)
     context = RaceContext(classifier, training, calibration, outputs, selector, budget, record, reporter, seed, device)
     return _run(context, candidates, max_cost_factor)
 

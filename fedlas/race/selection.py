@@ -37,6 +37,8 @@ _DROP_ERRORS = 1.64
 #: With fewer rows than this a map of the features cannot be cross-fitted sensibly.
 _MIN_ROWS = 200
 _FINE_FOLDS = 10
+#: What is only watched is fitted on this many rows: a temperature of 17,000 rows and 1,000 classes takes 5 s.
+_GLANCED_ROWS = 2000
 #: From so many on, four fifths of them teach a map nearly all it can learn: finer folds only take time.
 _MANY_ROWS = 2000
 #: Seconds that the pool of the others takes per row and class: measured 3 to 9 · 10⁻⁵.
@@ -106,6 +108,13 @@ class CalibratorSelector:
     def fit_simplest(self, logits: Floats) -> CrossFitted:
         """The simplest calibrator, which every candidate gets; the best ones get a selected one later."""
         return self._fit(logits, self.names[:1])
+
+    def nll_at_a_glance(self, logits: Floats) -> float:
+        """The NLL with the simplest calibrator, on some of the very rows that it is fitted on: it decides nothing."""
+        some = np.arange(0, len(self.targets), -(-len(self.targets) // _GLANCED_ROWS))
+        rows = self.of_rows(some)
+        calibrator = CALIBRATORS[self.names[0]]().fit(logits[some], rows.targets, weights=rows.weights)
+        return rows.nll(calibrator(logits[some]))
 
     def calibrate(self, logits: Floats | Doubles, features: Floats | None = None) -> CrossFitted:
         """The pool of all calibrators of the logits, and of the map of the features where they are given.

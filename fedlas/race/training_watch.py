@@ -6,6 +6,7 @@ import time
 
 from fedlas.race.progress import ProgressReporter
 from fedlas.race.time_budget import TimeBudget
+from fedlas.race.training_events import EpochEnded, TrainingBegun
 from fedlas.training.loop import EpochResult
 
 #: Within an epoch the budget is looked at so often, once so much of the training tells its speed.
@@ -16,7 +17,7 @@ class TrainingWatch:
     """Watches one training of a candidate.
 
     Args:
-        number, name: of the candidate, as they are reported.
+        training: as it is reported.
         work, after: seconds that the training was planned to take, and that must be left when it ends.
         trained: the share of the work that is steps; the rest is scoring.
     """
@@ -25,25 +26,26 @@ class TrainingWatch:
         self,
         reporter: ProgressReporter,
         budget: TimeBudget,
-        number: int,
-        name: str,
+        training: TrainingBegun,
         *,
         work: float,
         after: float,
         trained: float = 1.0,
     ) -> None:
-        self._reporter, self._budget, self._number, self._name = reporter, budget, number, name
+        self._reporter, self._budget, self._training = reporter, budget, training
         self._work, self._after, self._trained = work, after, trained
         self._first: tuple[float, float] | None = None
         self._checked = time.perf_counter()
 
-    def begins(self, epochs: int) -> None:
+    def begins(self) -> None:
         """No epoch is over yet."""
-        self._reporter.report(self._number, self._name, 0, epochs)
+        self._reporter.happened(self._training)
+        self._reporter.report(self._training, 0)
 
     def on_epoch(self, epoch: EpochResult) -> None:
         """An epoch is over. Raises BudgetExceeded."""
-        self._reporter.report(self._number, self._name, epoch.epoch, epoch.epochs)
+        self._reporter.happened(EpochEnded(self._training, epoch))
+        self._reporter.report(self._training, epoch.epoch)
         self._budget.check(epoch.epoch / epoch.epochs, epoch.seconds, planned=self._work, after=self._after)
 
     def on_share(self, share: float) -> None:

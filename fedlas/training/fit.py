@@ -44,7 +44,8 @@ def fit(
     Args:
         loss: `loss(logits (N, K), targets (N,), features (N, D)) -> scalar`.
         inputs: one array per model input, the first dimension is N; targets: class indices (N,).
-        on_epoch: called after every epoch; whatever it raises stops the training and passes through.
+        on_epoch: called after every epoch, before its checkpoint; whatever it raises stops the training and passes
+            through.
         on_share: called after every step with the share of all steps that is done, as `on_epoch`.
         device: CUDA where there is one, unless told otherwise.
         features: `predict_logits(classifier, inputs)[1]` where it is at hand, which saves the pass that

@@ -63,12 +63,13 @@ class TrainConfig:
 
 @dataclass(frozen=True)
 class EpochResult:
-    """One epoch, counted from 1: mean training loss, and the seconds since the loop began."""
+    """One epoch, counted from 1: mean training loss, seconds since the loop began, learning rate of its last step."""
 
     epoch: int
     epochs: int
     loss: float
     seconds: float
+    learning_rate: float | None = None
 
 
 @dataclass(frozen=True)
@@ -119,10 +120,11 @@ def run_epochs(
                     hooks.on_share((step + 1) / (config.epochs * steps))
             if not complete or not meter.finite():
                 return FitResult(tuple(history), time.perf_counter() - began, diverged=not meter.finite())
-            history.append(EpochResult(epoch, config.epochs, meter.mean(), time.perf_counter() - began))
-            training.save([astuple(result) for result in history])
+            seconds, last_rate = time.perf_counter() - began, rate(epoch * steps - 1)
+            history.append(EpochResult(epoch, config.epochs, meter.mean(), seconds, last_rate))
             if hooks.on_epoch is not None:
                 hooks.on_epoch(history[-1])
+            training.save([astuple(result) for result in history])
     return FitResult(tuple(history), time.perf_counter() - began)
 
 

@@ -1,6 +1,16 @@
 """The documents that pass the border of the sandbox: orders in, results and events out, each validated on arrival."""
 
-from worker.documents.events import CandidateEvent, ChildEvent, ReportedProgress, SavedCheckpoint, WarningEvent
+from worker.documents.events import (
+    CandidateEvent,
+    ChildEvent,
+    EpochEvent,
+    ReportedProgress,
+    SavedCheckpoint,
+    ScoreEvent,
+    StageEvent,
+    TrainingEvent,
+    WarningEvent,
+)
 from worker.documents.orders import (
     BatchOrder,
     CalibrateOrder,
@@ -37,6 +47,7 @@ __all__ = [
     "ChildEvent",
     "DatasetInspection",
     "DatasetOptions",
+    "EpochEvent",
     "InspectDatasetOrder",
     "InspectModelOrder",
     "JobOrder",
@@ -50,10 +61,13 @@ __all__ = [
     "ReportedProgress",
     "Result",
     "SavedCheckpoint",
+    "ScoreEvent",
     "ScoresOptions",
     "ScoresOrder",
     "ScoresProfile",
     "ScoresResult",
+    "StageEvent",
+    "TrainingEvent",
     "WarningEvent",
     "WorkOrder",
 ]

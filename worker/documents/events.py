@@ -10,7 +10,16 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from service.registry.documents import CandidateEnded, Notice, Progress, Stage
+from service.registry.documents import (
+    CandidateEnded,
+    EpochEnded,
+    FoldScored,
+    Notice,
+    Progress,
+    Stage,
+    StageChanged,
+    TrainingBegun,
+)
 
 _MOST_BYTES = 16 * 1024
 
@@ -23,6 +32,34 @@ class ReportedProgress(Progress):
     """Progress in which every number is one."""
 
     model_config = ConfigDict(strict=True, allow_inf_nan=False)
+
+
+class StageEvent(_Part):
+    """The beginning of a stage, which a line tells in a field of its own."""
+
+    type: Literal["stage"]
+    data: StageChanged
+
+
+class TrainingEvent(_Part):
+    """The beginning of a candidate's training."""
+
+    type: Literal["training"]
+    data: TrainingBegun
+
+
+class EpochEvent(_Part):
+    """The end of one epoch of it."""
+
+    type: Literal["epoch"]
+    data: EpochEnded
+
+
+class ScoreEvent(_Part):
+    """The score of a training on the fold that it left out."""
+
+    type: Literal["score"]
+    data: FoldScored
 
 
 class CandidateEvent(_Part):
@@ -39,6 +76,12 @@ class WarningEvent(_Part):
     data: Notice
 
 
+#: Events that stand in a line as such.
+InnerEvent = Annotated[
+    TrainingEvent | EpochEvent | ScoreEvent | CandidateEvent | WarningEvent, Field(discriminator="type")
+]
+
+
 class SavedCheckpoint(_Part):
     """An entry of the child's journal: its name, and its file in the journal's folder."""
 
@@ -51,7 +94,7 @@ class ChildEvent(_Part):
 
     stage: Stage | None = None
     progress: ReportedProgress | None = None
-    event: Annotated[CandidateEvent | WarningEvent, Field(discriminator="type")] | None = None
+    event: InnerEvent | None = None
     checkpoint: SavedCheckpoint | None = None
 
     @property

@@ -84,6 +84,7 @@ def _calibrated(
         on_stage=tell.stage,
         on_progress=tell.progress,
         on_candidate=tell.candidate,
+        on_training=tell.training,
         on_notice=tell.notice,
     )
     progress.begin("exporting")

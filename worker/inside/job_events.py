@@ -1,4 +1,4 @@
-"""The events of a job, inside the sandbox: stages, candidates and warnings as they come, progress all the time."""
+"""The events of a job, inside the sandbox: stages, trainings, candidates and warnings as they come, progress always."""
 
 from __future__ import annotations
 
@@ -16,9 +16,12 @@ from worker.inside.work_function import Emit
 
 if TYPE_CHECKING:
     from fedlas.race.results import CandidateResult, RaceProgress
+    from fedlas.race.training_events import TrainingEvent
 
 #: How often a thread tells progress while nothing else does.
 _TELL_EVERY_S = 1.0
+#: Of a longer training so many epochs are told, spread evenly, the last among them.
+_TOLD_EPOCHS = 100
 
 
 class JobEvents:
@@ -50,6 +53,14 @@ class JobEvents:
         self._training = progress
         self._emit(ChildEvent(progress=self._reached()))
 
+    def training(self, event: TrainingEvent) -> None:
+        """A training begins, has another epoch behind it, or was scored."""
+        data = event.as_dict()
+        match data:
+            case {"epoch": int(epoch), "epochs": int(epochs)} if not _is_told(epoch, epochs):
+                return
+        self._emit(ChildEvent.model_validate({"event": {"type": event.type, "data": data}}))
+
     def candidate(self, result: CandidateResult) -> None:
         """A candidate has ended."""
         found = as_json({**result.as_dict(), "seconds": round(result.seconds, 3)})
@@ -71,3 +82,12 @@ class JobEvents:
             return told
         shown = {"candidate": training.name, "epoch": training.epoch, "epochs": training.epochs}
         return told.model_copy(update=shown)
+
+
+def _is_told(epoch: int, epochs: int) -> bool:
+    """Whether this epoch of so many is told of.
+
+    >>> [epoch for epoch in range(1, 1001) if _is_told(epoch, 1000)][-3:], all(_is_told(i, 100) for i in range(1, 101))
+    ([980, 990, 1000], True)
+    """
+    return epoch * _TOLD_EPOCHS // epochs > (epoch - 1) * _TOLD_EPOCHS // epochs

@@ -11,6 +11,9 @@ from worker.outside.kinds import WorkKind
 
 _LOG = logging.getLogger("fedlas.worker")
 
+#: News of a child are written so soon, and no more often: a race of small networks has hundreds of epochs a second.
+_NEWS_S = 0.5
+
 
 class Cancelled(Exception):
     """The cancellation of the job was asked for."""
@@ -24,7 +27,7 @@ class LeaseRenewal:
         self._work = work
         self._lease = lease_seconds
         self._every = every_seconds
-        self._stopped = threading.Event()
+        self._stopped, self._news = threading.Event(), threading.Event()
         self._error: Exception | None = None
         self._thread = threading.Thread(target=self._run, name=f"lease {work.record_id}", daemon=True)
 
@@ -34,15 +37,25 @@ class LeaseRenewal:
             raise self._error
 
     def __enter__(self) -> LeaseRenewal:
+        self._work.hurry = self._news.set
         self._thread.start()
         return self
 
     def __exit__(self, *error: object) -> None:
         self._stopped.set()
+        self._news.set()
         self._thread.join()
 
+    def _waited(self) -> bool:
+        """Wait for the next heartbeat, which news bring forward; False after the block's end."""
+        soon = min(_NEWS_S, self._every)
+        self._stopped.wait(soon)
+        self._news.wait(self._every - soon)
+        self._news.clear()
+        return not self._stopped.is_set()
+
     def _run(self) -> None:
-        while self._error is None and not self._stopped.wait(self._every):
+        while self._error is None and self._waited():
             try:
                 with self._registry.write() as unit:
                     unit.work.renew(self._work.claim, lease_seconds=self._lease)

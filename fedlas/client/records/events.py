@@ -25,6 +25,46 @@ class StageChanged(Document):
     stage: Stage
 
 
+class TrainingBegun(Document):
+    """Type `training`: a candidate of the race begins to train, without one fold of the rows or on all of them."""
+
+    candidate: str
+    number: int
+    """Of the candidate in line, from 1; there are so many `candidates`."""
+    candidates: int
+    epochs: int
+    method: str
+    scope: str
+    fold: int | None = None
+    """Of the calibration rows, left out of so many `folds`; null: trained on all rows."""
+    folds: int | None = None
+
+
+class EpochEnded(Document):
+    """Type `epoch`: an epoch of such a training is over."""
+
+    candidate: str
+    number: int
+    epoch: int
+    epochs: int
+    loss: float
+    """Of the candidate's own kind, over the rows it trains on."""
+    seconds: float
+    fold: int | None = None
+    folds: int | None = None
+    learning_rate: float | None = None
+
+
+class FoldScored(Document):
+    """Type `score`: the NLL of rows that a training left out, with a temperature; candidates compare by it."""
+
+    candidate: str
+    number: int
+    fold: int
+    folds: int
+    nll: float
+
+
 class CandidateEnded(Document):
     """Type `candidate`: one candidate of the race has ended."""
 
@@ -54,6 +94,9 @@ class Publication(Document):
 EventData = (
     StatusChanged
     | StageChanged
+    | TrainingBegun
+    | EpochEnded
+    | FoldScored
     | CandidateEnded
     | AttemptEnded
     | Publication
@@ -67,10 +110,24 @@ class Event(Document):
     """One line of what happened to a job; ids grow by one within it."""
 
     id: int
-    type: Literal["status", "stage", "progress", "warning", "candidate", "attempt", "publication"] | str
-    """`warning`: something looks wrong with model or dataset; `attempt`: a process or worker was lost or handed the
-    job back, and the job continues; `publication`: the model is a version of `publish_as` now, or the reason why it
-    is none."""
+    type: (
+        Literal[
+            "status",
+            "stage",
+            "progress",
+            "warning",
+            "training",
+            "epoch",
+            "score",
+            "candidate",
+            "attempt",
+            "publication",
+        ]
+        | str
+    )
+    """`warning`: something looks wrong with model or dataset; `training`, `epoch`, `score`: the race, as it runs;
+    `candidate`: one of them has ended; `attempt`: a process or worker was lost or handed the job back, and the job
+    continues; `publication`: the model is a version of `publish_as` now, or the reason why it is none."""
     at: datetime
     data: EventData
 
@@ -92,6 +149,9 @@ _TYPES: dict[str, type[Document]] = {
     "stage": StageChanged,
     "progress": Progress,
     "warning": Notice,
+    "training": TrainingBegun,
+    "epoch": EpochEnded,
+    "score": FoldScored,
     "candidate": CandidateEnded,
     "attempt": AttemptEnded,
     "publication": Publication,

@@ -7,8 +7,17 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, Field, RootModel
 
-from service.registry.documents import CandidateEnded, Notice, Progress, Publication
-from service.registry.documents.events import AttemptEnded, StageChanged, StatusChanged
+from service.registry.documents import (
+    CandidateEnded,
+    EpochEnded,
+    FoldScored,
+    Notice,
+    Progress,
+    Publication,
+    StageChanged,
+    TrainingBegun,
+)
+from service.registry.documents.events import AttemptEnded, StatusChanged
 
 
 class _Event(BaseModel):
@@ -46,6 +55,27 @@ class WarningEvent(_Event):
     data: Notice = Field(description="What was found.")
 
 
+class TrainingEvent(_Event):
+    """A candidate of the race begins to train: without one fold of the calibration rows, or on all rows."""
+
+    type: Literal["training"] = Field(description="Of this event.")
+    data: TrainingBegun = Field(description="The training.")
+
+
+class EpochEvent(_Event):
+    """An epoch of a training is over."""
+
+    type: Literal["epoch"] = Field(description="Of this event.")
+    data: EpochEnded = Field(description="The epoch.")
+
+
+class ScoreEvent(_Event):
+    """A training without a fold of the calibration rows is over, and that fold has scored it."""
+
+    type: Literal["score"] = Field(description="Of this event.")
+    data: FoldScored = Field(description="The score.")
+
+
 class CandidateEvent(_Event):
     """A candidate of the race has ended."""
 
@@ -67,7 +97,18 @@ class PublicationEvent(_Event):
     data: Publication = Field(description="The version, or the reason.")
 
 
-Event = StatusEvent | StageEvent | ProgressEvent | WarningEvent | CandidateEvent | AttemptEvent | PublicationEvent
+Event = (
+    StatusEvent
+    | StageEvent
+    | ProgressEvent
+    | WarningEvent
+    | TrainingEvent
+    | EpochEvent
+    | ScoreEvent
+    | CandidateEvent
+    | AttemptEvent
+    | PublicationEvent
+)
 
 
 class EventRecord(RootModel[Annotated[Event, Field(discriminator="type")]]):

@@ -13,7 +13,16 @@ from service.registry.documents.dataset_profile import (
     SplitCounts,
     SplitShares,
 )
-from service.registry.documents.events import CandidateEnded, Progress, Publication, Stage
+from service.registry.documents.events import (
+    CandidateEnded,
+    EpochEnded,
+    FoldScored,
+    Progress,
+    Publication,
+    Stage,
+    StageChanged,
+    TrainingBegun,
+)
 from service.registry.documents.model_profile import (
     ClassPriors,
     DecisionThresholds,
@@ -39,8 +48,10 @@ __all__ = [
     "DatasetRoles",
     "DecisionThresholds",
     "Document",
+    "EpochEnded",
     "FeatureSpec",
     "FittedOn",
+    "FoldScored",
     "GateVerdict",
     "Guarantees",
     "GuaranteesSummary",
@@ -60,7 +71,9 @@ __all__ = [
     "SplitCounts",
     "SplitShares",
     "Stage",
+    "StageChanged",
     "Task",
     "TensorSpec",
+    "TrainingBegun",
     "Verdict",
 ]

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
+
+from pydantic import Field
 
 from service.registry.documents.base import Document
 
+#: As the race calls a candidate; a hostile child calls it nothing longer.
+CandidateName = Annotated[str, Field(max_length=200)]
+Count = Annotated[int, Field(ge=1)]
 Stage = Literal["inspecting", "evaluating", "training", "calibrating", "exporting", "publishing"]
 
 
@@ -29,6 +34,43 @@ class StageChanged(Document):
     """Type `stage`."""
 
     stage: Stage
+
+
+class TrainingBegun(Document):
+    """Type `training`: a candidate of the race begins to train, without one fold of the rows or on all of them."""
+
+    candidate: CandidateName
+    method: str
+    scope: str
+    number: Count
+    candidates: Count
+    fold: Count | None = None
+    folds: Count | None = None
+    epochs: Count
+
+
+class EpochEnded(Document):
+    """Type `epoch`: an epoch of such a training is over; its loss is the candidate's own."""
+
+    candidate: CandidateName
+    number: Count
+    fold: Count | None = None
+    folds: Count | None = None
+    epoch: Count
+    epochs: Count
+    loss: float
+    learning_rate: float | None = None
+    seconds: float
+
+
+class FoldScored(Document):
+    """Type `score`: the NLL of rows that a training left out, with a temperature; candidates compare by it."""
+
+    candidate: CandidateName
+    number: Count
+    fold: Count
+    folds: Count
+    nll: float
 
 
 class CandidateEnded(Document):

@@ -17,12 +17,21 @@ class Events(Repository):
     Numbers grow by one within a job, so that a reader can continue where it stopped.
     """
 
-    def add(self, job_id: str, type: str, data: JsonObject) -> Event:
-        """Append one event; there is one writer at a time, so that no number is given twice."""
-        event = Event(job_id=job_id, number=self.last(job_id) + 1, type=type, at=self.now, data=data)
-        self.session.add(event)
+    def add(self, job_id: str, type: str, data: JsonObject) -> None:
+        """Append one event."""
+        self.extend(job_id, [(type, data)])
+
+    def extend(self, job_id: str, events: Iterable[tuple[str, JsonObject]]) -> None:
+        """Append events; there is one writer at a time, so that no number is given twice."""
+        moment, last = self.now, self.last(job_id)
+        for number, (type, data) in enumerate(events, last + 1):
+            self.session.add(Event(job_id=job_id, number=number, type=type, at=moment, data=data))
         self.session.flush()
-        return event
+
+    def of_types(self, job_id: str, types: Collection[str]) -> Sequence[Event]:
+        """The events of these types, oldest first."""
+        query = select(Event).where(Event.job_id == job_id, Event.type.in_(types))
+        return self.session.scalars(query.order_by(Event.number)).all()
 
     def last(self, job_id: str) -> int:
         """The newest number of this job; 0 before the first."""

@@ -121,11 +121,11 @@ class Jobs(Runs[tables.Job]):
             row.warnings = [*row.warnings, notice]
             Events(self.session).add(row.id, "warning", notice)
 
-    def update_progress(self, row: tables.Job, stage: str, progress: Json) -> None:
-        """Write where the job stands; a new stage is an event."""
+    def enter_stage(self, row: tables.Job, stage: str) -> None:
+        """The job has come to a stage, with an event where it was at another."""
         if row.stage != stage:
             Events(self.session).add(row.id, "stage", {"stage": stage})
-        row.stage, row.progress = stage, progress
+        row.stage = stage
 
     def delete(self, record_id: str) -> list[str]:
         """The same, with its events and messages; its model stays, and so do its looks at test rows."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import cache
@@ -22,6 +22,7 @@ from fedlas.race.journal import FolderJournal, Journal, MemoryJournal
 from fedlas.race.race import run_race
 from fedlas.race.record import Record
 from fedlas.race.results import CandidateResult, RaceProgress, RaceResult
+from fedlas.race.training_events import EpochEnded, FoldScored, TrainingBegun, TrainingEvent
 from fedlas.training.checkpoints import State
 from tests.helpers.small_classifier import noisy_digits, overconfident_classifier
 
@@ -37,8 +38,16 @@ class Killed(BaseException):
 class Run:
     """One attempt at a race: what it told, and what came of it."""
 
-    def __init__(self, journal: Journal | None, *, kill_at: int | None = None, **options: Any) -> None:
+    def __init__(
+        self,
+        journal: Journal | None,
+        *,
+        kill_at: int | None = None,
+        events: list[TrainingEvent] | None = None,
+        **options: Any,
+    ) -> None:
         self.told: list[tuple[str, int]] = []
+        self.events = [] if events is None else events
         self.ended: list[CandidateResult] = []
         self._calls, self._kill_at = itertools.count(1), kill_at
         train, calibration, _ = noisy_digits()
@@ -56,6 +65,7 @@ class Run:
             journal=journal,
             on_progress=self._hear,
             on_candidate=self.ended.append,
+            on_training=self.events.append,
             **settings,
         )
 
@@ -93,18 +103,51 @@ def undisturbed() -> Run:
 
 
 def test_a_race_killed_at_any_call_goes_on() -> None:
-    """Before a training, after an epoch of a fold or of the refit: the same bits, and no epoch is run twice."""
+    """Before a training, after an epoch of a fold or of the refit: the same bits, and no saved epoch is run twice.
+
+    An epoch is saved once it is told: it is told of again where the race was killed in between.
+    """
     whole = undisturbed()
     assert whole.result.candidates[-1].method == "average"
     assert whole.told[-1][0].endswith("on all rows")
     assert whole.result.trained is not None
     for kill_at in range(1, len(whole.told) + 1, 4):
         journal = MemoryJournal(every_seconds=0)
-        killed(journal, kill_at)
-        again = Run(journal)
+        events: list[TrainingEvent] = []
+        killed(journal, kill_at, events=events)
+        again = Run(journal, events=events)
         assert bits(again.result) == bits(whole.result), kill_at
         ran = [step for step in again.told if step[1] > 0]
-        assert ran == [step for step in whole.told[kill_at:] if step[1] > 0]
+        assert ran == [step for step in whole.told[kill_at - 1 :] if step[1] > 0]
+        assert dict.fromkeys(said(events)) == dict.fromkeys(said(whole.events)), "nothing of it was told to nobody"
+
+
+def said(events: Sequence[TrainingEvent]) -> list[str]:
+    """What events say, without the seconds."""
+    return [f"{one.type} { {**one.as_dict(), 'seconds': 0} }" for one in events]
+
+
+def test_trainings_are_told_of() -> None:
+    """Each begins, tells every epoch with a loss and a falling rate, and is scored where it leaves a fold out."""
+    whole = undisturbed()
+    begun = [event for event in whole.events if isinstance(event, TrainingBegun)]
+    folds: list[int | None] = [1, 2, 3]
+    assert [(one.number, one.fold) for one in begun] == [
+        *((n, fold) for n in (1, 2) for fold in folds),
+        (begun[-1].number, None),
+    ]
+    assert {(one.candidates, one.folds, one.epochs) for one in begun[:-1]} == {(2, 3, 4)}
+    kinds = "".join(event.type[0] for event in whole.events)
+    assert kinds == 6 * "teeees" + "teeee"
+    course = [event.epoch for event in whole.events[1:5] if isinstance(event, EpochEnded)]
+    assert [(one.epoch, one.epochs) for one in course] == [(1, 4), (2, 4), (3, 4), (4, 4)]
+    assert course[0].loss > course[-1].loss
+    rates = [one.learning_rate or 0.0 for one in course]
+    assert sorted(rates, reverse=True) == rates
+    assert 0 < rates[-1] < rates[0] < HOT.learning_rate
+    scored = {one.training.number: one.nll for one in whole.events if isinstance(one, FoldScored)}
+    final = {number: one.calibration for number, one in enumerate(whole.result.candidates[1:3], 1)}
+    assert all(found and scored[number] == pytest.approx(found["nll"], rel=0.3) for number, found in final.items())
 
 
 def test_a_race_killed_all_the_time_arrives(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from fedlas.race.progress import ProgressReporter
 from fedlas.race.record import Record
 from fedlas.race.results import RaceProgress
 from fedlas.race.time_budget import BudgetExceeded, TimeBudget
+from fedlas.race.training_events import TrainingBegun
 from fedlas.race.training_watch import TrainingWatch
 from fedlas.training.loop import EpochResult
 from tests.helpers.races import HEAD, HOT, PLAIN, race
@@ -41,7 +42,9 @@ def watch(budget: TimeBudget, seen: list[RaceProgress], *, work: float = 10.0) -
     progress.expect("fold", work, kind=TRAINING)
     progress.begin("fold")
     reporter = ProgressReporter(progress, Record(), seen.append, None)
-    return TrainingWatch(reporter, budget, 1, "x", work=work, after=0.0, trained=0.8), progress
+    return TrainingWatch(
+        reporter, budget, TrainingBegun("x", "focal", "all", 1, 1, 1, 3, 2), work=work, after=0.0, trained=0.8
+    ), progress
 
 
 def test_a_long_epoch_is_ended_before_it_is_over(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -74,7 +77,7 @@ def test_steps_are_a_share_of_a_training(monkeypatch: pytest.MonkeyPatch) -> Non
     """Where a fifth of a training is scoring its last step leaves a fifth to come."""
     seen: list[RaceProgress] = []
     watched, _ = watch(TimeBudget(60.0), seen)
-    watched.begins(2)
+    watched.begins()
     watched.on_share(1.0)
     watched.on_epoch(EpochResult(2, 2, 0.0, 1.0))
     assert [(one.epoch, one.epochs) for one in seen] == [(0, 2), (2, 2)]

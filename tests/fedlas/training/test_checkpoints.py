@@ -30,16 +30,19 @@ class Stop(Exception):
 
 
 class Files:
-    """Checkpoints in a file, written and read as a race does it."""
+    """Checkpoints in a file, written and read as a race does it; after so many saves somebody pulls the plug."""
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, path: Path, *, saves: int | None = None) -> None:
+        self.path, self._left = path, saves
 
     def last(self) -> State | None:
         return read_state(self.path) if self.path.exists() else None
 
     def save(self, state: Callable[[], State]) -> None:
         write_state(self.path, state())
+        self._left = None if self._left is None else self._left - 1
+        if self._left == 0:
+            raise Stop
 
 
 class NormedClassifier(SmallClassifier):
@@ -90,11 +93,11 @@ def check_every_break(
     assert len(history) == EPOCHS
     assert bits(*make()) != wanted
     for epoch in range(1, EPOCHS + 1):
-        files, seen = Files(tmp_path / f"{epoch}.pt"), []
+        path, seen = tmp_path / f"{epoch}.pt", []
         with pytest.raises(Stop):
-            train(*make(), files, stopping_after(epoch, seen))
+            train(*make(), Files(path, saves=epoch), seen.append)
         modules = make()
-        train(*modules, files, stopping_after(None, seen))
+        train(*modules, Files(path), seen.append)
         assert bits(*modules) == wanted, f"after epoch {epoch}"
         assert without_seconds(seen) == history
         assert [one.seconds for one in seen] == sorted(one.seconds for one in seen)

@@ -9,7 +9,9 @@ import pytest
 
 from fedlas.progress import JobProgress
 from fedlas.race.results import RaceProgress
-from worker.documents import ChildEvent, SavedCheckpoint
+from fedlas.race.training_events import EpochEnded, FoldScored, TrainingBegun
+from fedlas.training.loop import EpochResult
+from worker.documents import ChildEvent, EpochEvent, SavedCheckpoint
 from worker.inside import child, job_events
 from worker.inside.job_events import JobEvents
 
@@ -45,8 +47,26 @@ def test_the_candidate_that_trains_is_named() -> None:
     assert [one.stage for one in told] == ["training", None, "calibrating"]
 
 
+def test_a_long_training_is_told_of_a_hundred_times() -> None:
+    """Every epoch of a training with a hundred or fewer is told, and of a longer one a hundred with the last."""
+    told: list[ChildEvent] = []
+    events = JobEvents(told.append, JobProgress())
+    for epochs in (100, 730):
+        training = TrainingBegun("focal lr=0.1", "focal", "all", 1, 2, 3, 3, epochs)
+        for number in range(1, epochs + 1):
+            events.training(EpochEnded(training, EpochResult(number, epochs, 0.5, 0.25, 0.1)))
+    events.training(training)
+    events.training(FoldScored(training, 0.7))
+    heard = [one.event for one in told]
+    epochs_told = [one.data.epoch for one in heard if isinstance(one, EpochEvent)]
+    assert epochs_told[:100] == list(range(1, 101))
+    assert (len(epochs_told), epochs_told[-1]) == (200, 730)
+    assert [one.type for one in heard if one is not None][-2:] == ["training", "score"]
+    assert not any(one.only_progress for one in told)
+
+
 def test_progress_after_a_checkpoint_is_told() -> None:
-    """A checkpoint is written with every epoch, right before its progress: what is thinned out is progress alone."""
+    """A checkpoint is written with every epoch, beside its progress: what is thinned out is progress alone."""
     written: list[object] = []
     emit = child._thinned(written.append)
     saved = ChildEvent(checkpoint=SavedCheckpoint(name="running", file="running-1.pt"))

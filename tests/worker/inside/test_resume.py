@@ -129,7 +129,7 @@ class Job:
 
     def candidates(self) -> list[Json]:
         """What was reported of each candidate when it ended, without how long it took."""
-        told = [event["event"]["data"] for event in self.events if "event" in event]
+        told = [event["event"]["data"] for event in self.events if event.get("event", {}).get("type") == "candidate"]
         assert all(data["seconds"] >= 0 for data in told)
         return [{key: value for key, value in data.items() if key != "seconds"} for data in told]
 

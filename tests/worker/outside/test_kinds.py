@@ -221,7 +221,9 @@ def test_what_is_published(
         with bench.registry.write() as unit:
             unit.names.publish("name", unit.models.get(model))
     job_id = bench.job(data, model, publish_as="name", publish_when=when)
-    bench.begun(job_id)[0].succeeded(answer(tmp_path, verdict=verdict, shown=shown), tmp_path)
+    work = bench.begun(job_id)[0]
+    work.note({"stage": "calibrating"})
+    work.succeeded(answer(tmp_path, verdict=verdict, shown=shown), tmp_path)
     with bench.registry.read() as unit:
         row = unit.jobs.get(job_id)
         record = job_record(row, unit.work.of(job_id))
@@ -229,7 +231,8 @@ def test_what_is_published(
         versions = unit.names.get("name").versions if again or published else {}
         expected = [model] * again + [row.calibrated_model_id] * published
         assert list(versions.values()) == expected
-        last = [(event.type, event.data) for event in unit.events.newest_before(job_id, None, limit=2)]
+        last = [(event.type, event.data) for event in unit.events.newest_before(job_id, None, limit=4)]
+    assert last[2:] == [("stage", {"stage": name}) for name in ("publishing", "calibrating")], "no heartbeat wrote them"
     assert last[0] == ("status", {"status": "succeeded"})
     assert last[1][0] == "publication"
     said = last[1][1]

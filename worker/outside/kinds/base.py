@@ -35,6 +35,7 @@ class WorkKind(ABC):
 
     Attributes:
         keep: given every checkpoint that the child says it has saved.
+        hurry: called where what is noted should not wait for the next heartbeat.
         most_checkpoint_bytes: how large a checkpoint may be; 0 where none is saved.
     """
 
@@ -47,6 +48,7 @@ class WorkKind(ABC):
         self.record_id = claim.record_id
         self._held = ExitStack()
         self.keep: Callable[[SavedCheckpoint], None] = lambda entry: None
+        self.hurry: Callable[[], None] = lambda: None
 
     @abstractmethod
     def begin(self) -> Prepared | None:

@@ -48,7 +48,8 @@ class Calibrate(JobKind[JobResult]):
                 served.seen_rows_sha256, served.seen_rows_key = files["seen_rows"].keep(), self._row_key
             model_record(served).model_dump_json()  # raises where no list could show it
         row.calibrated_model_id = served.id
-        unit.jobs.update_progress(row, "publishing", {"fraction": 1.0})
+        unit.jobs.enter_stage(row, "publishing")
+        row.progress = {"fraction": 1.0}
         # Another release may have inserted the row without the column, which only lists are searched by.
         if (name := JobRequest.read(row.request).publish_as) is not None:
             publication = _published(unit, name, row, served)

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import secrets
-import threading
 import time
 from abc import abstractmethod
-from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from typing import ClassVar
 
 from service.registry import tables
 from service.registry.contract import JobRequest, RecordError
-from service.registry.documents import ModelProfile, Progress, Stage
+from service.registry.documents import ModelProfile, Progress, StageChanged
 from service.registry.errors import NotFound
 from service.registry.registry import Registry
 from service.registry.repositories import Claim
@@ -21,23 +19,21 @@ from service.registry.settings import GIBIBYTE
 from service.registry.unit_of_work import UnitOfWork
 from worker.documents import (
     CalibrateOrder,
-    CandidateEvent,
     ChildEvent,
     ModelOptions,
     OrderedDataset,
     OrderedModel,
     PlanOrder,
-    WarningEvent,
+    StageEvent,
 )
 from worker.outside.kinds.base import Prepared, R
 from worker.outside.kinds.on_inputs import OnInputs
+from worker.outside.kinds.told_events import REPEATED, ToldEvents
 from worker.sandbox.protocol import Limits
 from worker.settings import WorkerSettings
 
 #: The webhook's secret and the sender's own words are no part of what a child has to do.
 _WITHHELD = {"webhook", "metadata"}
-#: A race has at most a thousand candidates; further events that a child reports are dropped.
-_MOST_EVENTS = 1100
 #: The outputs of a candidate on the calibration rows, and its network with its optimiser.
 _CHECKPOINT_BYTES, _COPIES = 2 * GIBIBYTE, 6
 _ROW_KEY_BYTES = 16
@@ -53,12 +49,9 @@ class JobKind(OnInputs[R]):
 
     def __init__(self, registry: Registry, settings: WorkerSettings, claim: Claim) -> None:
         super().__init__(registry, settings, claim)
-        self._stage: Stage = "inspecting"
         self._written_progress: Progress | None = None
         self._written_at = 0.0
-        self._told: deque[CandidateEvent | WarningEvent] = deque()
-        self._num_told = 0
-        self._lock = threading.Lock()
+        self._told = ToldEvents()
         self._looks_before = 0
         self._checkpoints: Mapping[str, str] = {}
         self._row_key = secrets.token_hex(_ROW_KEY_BYTES)
@@ -80,8 +73,10 @@ class JobKind(OnInputs[R]):
         row = self.row(unit)
         if row.status != "running":
             unit.jobs.change_status(row, "running")
-        unit.jobs.update_progress(row, "inspecting", row.progress or {"fraction": 0.0})
-        self.reached_before = Progress.model_validate(row.progress or {}).fraction
+        unit.jobs.enter_stage(row, "inspecting")
+        row.progress = row.progress or {"fraction": 0.0}
+        self.reached_before = Progress.model_validate(row.progress).fraction
+        self._told.know(unit.events.of_types(row.id, REPEATED))
         self._looks_before = self.looks_before(unit, dataset)
         self._checkpoints = unit.checkpoints.of(row.id)
 
@@ -125,12 +120,11 @@ class JobKind(OnInputs[R]):
         return Prepared(order=order, limits=self.limits(order.request), files=files)
 
     def take(self, told: ChildEvent) -> None:
-        """Remember stage and events, and pass checkpoints on."""
-        self._stage = told.stage or self._stage
-        if told.event is not None and self._num_told < _MOST_EVENTS:
-            self._num_told += 1
-            with self._lock:
-                self._told.append(told.event)
+        """Queue stage and event, and pass checkpoints on."""
+        stage = told.stage and StageEvent(type="stage", data=StageChanged(stage=told.stage))
+        for event in (stage, told.event):
+            if event is not None and self._told.take(event):
+                self.hurry()
         if told.checkpoint is not None:
             self.keep(told.checkpoint)
 
@@ -146,7 +140,7 @@ class JobKind(OnInputs[R]):
             return True
         self.write_events(unit)
         progress = self.progress or Progress(fraction=self.reached_before)  # a child that starts has told nothing yet
-        unit.jobs.update_progress(row, self._stage, progress.model_dump())
+        row.progress = progress.model_dump()
         late = time.monotonic() - self._written_at >= _NEWS_S
         if late or _is_news(progress, self._written_progress):
             unit.events.add(row.id, "progress", progress.model_dump())
@@ -154,24 +148,8 @@ class JobKind(OnInputs[R]):
         return False
 
     def write_events(self, unit: UnitOfWork) -> None:
-        """Write warnings and the ends of candidates once each, also where a transaction fails or two threads call.
-
-        An event leaves the list before it is written, and no lock outlives this call: a second transaction, which
-        waits for the first one's row lock on the claim, finds only what came later.
-        """
-        with self._lock:
-            taken, self._told = self._told, deque()
-        for event in taken:
-            if isinstance(event, WarningEvent):
-                unit.jobs.add_warning(self.row(unit), event.data.stored())
-            else:
-                unit.events.add(self.record_id, event.type, event.data.stored())
-        unit.callbacks.append(lambda committed: None if committed else self._put_back(taken))
-
-    def _put_back(self, events: Iterable[CandidateEvent | WarningEvent]) -> None:
-        """The transaction that was to write them has failed: the next one writes them."""
-        with self._lock:
-            self._told = deque([*events, *self._told])
+        """Write what the child has told."""
+        self._told.write(unit, self.record_id)
 
     def _progress_written(self, progress: Progress) -> None:
         self._written_progress, self._written_at = progress, time.monotonic()
@@ -184,6 +162,7 @@ class JobKind(OnInputs[R]):
     def cancelled(self, unit: UnitOfWork) -> None:
         """The job ends because its cancellation was asked for."""
         unit.work.finish(self.claim)
+        self.write_events(unit)
         unit.jobs.change_status(self.row(unit), "cancelled")
 
 
