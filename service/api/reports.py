@@ -45,7 +45,7 @@ def add_evidence(routes: RecordRoutes[Row]) -> None:
             with services.registry.read() as unit:
                 row = routes.rows(unit).get(record_id)
             if (found := digest(row)) is None:
-                raise _missing(row)
+                raise missing_evidence(row)
             body = services.registry.artifacts.path(found).read_bytes()
             kind = _DOWNLOAD if request.headers.get("accept") == _DOWNLOAD else media_type
             return tagged_bytes(request, body, media_type=kind, headers=_inert(body))
@@ -93,7 +93,8 @@ def _inert(body: bytes) -> dict[str, str]:
     return {"Content-Security-Policy": policy, "X-Content-Type-Options": "nosniff", "Vary": "Accept"}
 
 
-def _missing(row: tables.Job | tables.Calibrator) -> Conflict:
+def missing_evidence(row: tables.Job | tables.Calibrator) -> Conflict:
+    """Why a record has no report."""
     if isinstance(row, tables.Job) and row.request.get("dry_run"):
         return Conflict("no_report", f"{row.id} is a dry run and has no report; its record has the plan")
     message = f"{row.id} is {row.status} and {_REASONS.get(row.status, 'has not ended yet')}"

@@ -133,11 +133,11 @@ def legend(models: Sequence[str], x: float, y: float) -> str:
     parts = []
     for model in models:
         parts += [
-            model_line([f"{x:.1f},{y:.1f}", f"{x + 26:.1f},{y:.1f}"], model),
-            mark(x + 13, y, 4, model),
-            text(x + 32, y + 4, TITLES[model]),
+            model_line([f"{x:.1f},{y:.1f}", f"{x + 22:.1f},{y:.1f}"], model),
+            mark(x + 11, y, 4, model),
+            text(x + 27, y + 4, TITLES[model]),
         ]
-        x += 52 + 6.6 * len(TITLES[model])
+        x += 38 + 7.2 * len(TITLES[model])
     return "\n".join(parts)
 
 
@@ -186,6 +186,6 @@ class Plot:
                 *parts,
                 rectangle(self.left, self.top, self.across, self.up, stroke="band-edge"),
                 text(self.left + self.across / 2, below + 36, x_name, anchor="middle"),
-                text(self.left - 44, middle, y_name, anchor="middle", turned=True),
+                text(self.left - 54, middle, y_name, anchor="middle", turned=True),
             ]
         )

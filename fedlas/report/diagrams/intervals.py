@@ -64,7 +64,7 @@ def noise_floor_svg(report: CalibrationReport) -> str:
     """The three binned calibration errors of the three models, each before the range that chance alone gives it."""
     height = _TOP - 18 + 72 * len(_BINNED) + 36
     found = {(metric, name): _binned(report, metric, name) for metric in _BINNED for name in TITLES}
-    scale = Scale(0, max(max(one.value, one.floor_high) for one in found.values()) or 1.0, _LEFT, _ACROSS)
+    scale = Scale.from_zero(max(max(one.value, one.floor_high) for one in found.values()), _LEFT + 6, _ACROSS - 20)
     title = "Calibration errors beside their noise floors"
     told = ". ".join(
         f"{_BINNED[metric]}, {TITLES[name].lower()}: {one.value:.1%}, by chance {one.floor_low:.1%} to "

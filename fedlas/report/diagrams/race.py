@@ -10,7 +10,7 @@ from fedlas.report.diagrams.scale import Scale
 from fedlas.report.document import CalibrationReport
 
 #: Candidates that are drawn, and letters of their names.
-_MOST, _LETTERS = 24, 60
+_MOST, _LETTERS = 24, 52
 _WIDTH, _LEFT, _ACROSS, _TOP, _ROW = 430, 16, 398, 58, 34
 
 

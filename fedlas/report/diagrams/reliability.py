@@ -22,8 +22,8 @@ from fedlas.report.diagrams.drawing import (
 from fedlas.report.document import CalibrationReport
 from fedlas.report.wording import percent
 
-_SIDE, _LEFT, _TOP = 340, 64, 62
-_WIDTH = _LEFT + _SIDE + 24
+_SIDE, _LEFT, _TOP = 340, 72, 62
+_WIDTH = _LEFT + _SIDE + 22
 #: The histogram under the diagram, whose base carries the labels of the common axis.
 _HISTOGRAM, _GAP = 78, 14
 _BASE = _TOP + _SIDE + _GAP + _HISTOGRAM
@@ -172,6 +172,6 @@ def _histogram(report: CalibrationReport, models: Sequence[str]) -> str:
             *parts,
             text(_LEFT - 7, _BASE - _HISTOGRAM + 8, percent(largest, 0), size=11, colour="soft", anchor="end"),
             text(_LEFT - 7, _BASE, "0 %", size=11, colour="soft", anchor="end"),
-            text(_LEFT - 44, middle, "share of rows", size=11, anchor="middle", turned=True),
+            text(_LEFT - 54, middle, "share of rows", size=11, anchor="middle", turned=True),
         ]
     )

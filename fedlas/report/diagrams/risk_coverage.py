@@ -8,8 +8,8 @@ from fedlas.report.diagrams.drawing import TITLES, Plot, area, legend, mark, mod
 from fedlas.report.document import CalibrationReport, RiskCoverageSection
 from fedlas.report.wording import percent
 
-_LEFT, _TOP, _ACROSS, _UP = 64, 62, 440, 280
-_WIDTH, _HEIGHT = _LEFT + _ACROSS + 24, _TOP + _UP + 48
+_MARGIN, _LEFT, _TOP, _ACROSS, _UP = 16, 72, 62, 340, 280
+_WIDTH, _HEIGHT = _LEFT + _ACROSS + 22, _TOP + _UP + 48
 #: The band of the first few rows is as wide as the diagram: the scale is set by what follows.
 _SCALED_FROM = 0.1
 _STEPS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.8, 1.0)
@@ -29,11 +29,9 @@ def risk_coverage_svg(report: CalibrationReport, *, curves: Sequence[str] = ("up
     told = [f"{TITLES[name]}: {percent(float(sections[name].error_rate[-1]))} of all answers" for name in curves]
     parts = [
         opening(_WIDTH, _HEIGHT, title, f"Share of wrong answers by coverage. {'; '.join(told)}."),
-        text(_LEFT, 20, title, size=14, bold=True),
-        legend(curves, _LEFT, 42),
-        plot.axes(
-            "coverage: share of rows answered, the most confident first", "share of wrong answers", y_label=".3g"
-        ),
+        text(_MARGIN, 20, title, size=14, bold=True),
+        legend(curves, _MARGIN, 42),
+        plot.axes("coverage: share of rows answered", "share of wrong answers", y_label=".3g"),
         _band(sections[curves[-1]], curves[-1], plot),
         *(_curve(sections[name], name, plot) for name in curves),
     ]

@@ -25,8 +25,8 @@ def test_candidates_stand_in_the_order_of_their_nll() -> None:
     )
     root = ET.fromstring(race_svg(made) or "")
     told = [one.text for one in root.iter(f"{SVG}text")]
-    assert [text for text in told if text in ("a <b>", "x" * 59 + "…", "stopped", "skipped")] == [
-        "x" * 59 + "…",
+    assert [text for text in told if text in ("a <b>", "x" * 51 + "…", "stopped", "skipped")] == [
+        "x" * 51 + "…",
         "a <b>",
         "stopped",
     ]

@@ -41,7 +41,7 @@ def test_marks_lie_where_the_numbers_say() -> None:
     curve = content()["reliability"]["calibrated"]
     first = next(i for i, count in enumerate(curve["counts"]) if count)
     point = marks(binned_svg(example()[0]), "circle")[0]
-    assert (float(point.get("cx", 0)) - 64) / 340 == pytest.approx(curve["mean_confidence"][first], abs=0.001)
+    assert (float(point.get("cx", 0)) - 72) / 340 == pytest.approx(curve["mean_confidence"][first], abs=0.001)
     assert 1 - (float(point.get("cy", 0)) - 62) / 340 == pytest.approx(curve["accuracy"][first], abs=0.001)
 
 
@@ -52,7 +52,7 @@ def test_the_line_without_bins_has_the_steps_of_the_report() -> None:
         corp = content()["reliability"][name]["corp"]
         points = [tuple(map(float, pair.split(","))) for pair in drawn.get("points", "").split()]
         assert len(points) == 2 * len(corp["accuracy"])
-        assert (points[-1][0] - 64) / 340 == pytest.approx(corp["ends"][-1], abs=0.001)
+        assert (points[-1][0] - 72) / 340 == pytest.approx(corp["ends"][-1], abs=0.001)
         assert [1 - (y - 62) / 340 for _, y in points[::2]] == pytest.approx(corp["accuracy"], abs=0.001)
 
 

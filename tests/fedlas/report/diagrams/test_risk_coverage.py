@@ -21,5 +21,5 @@ def test_the_risk_coverage_picture_draws_the_numbers() -> None:
     dot = list(root.iter(f"{svg}circle"))[-1]
     top = max(float((t.text or "0").split()[0]) for t in root.iter(f"{svg}text") if (t.get("text-anchor") == "end"))
     error = made.as_dict()["risk_coverage"]["calibrated"]["error_rate"][-1]
-    assert float(dot.get("cx", 0)) == pytest.approx(64 + 440)
+    assert float(dot.get("cx", 0)) == pytest.approx(72 + 340)
     assert (62 + 280 - float(dot.get("cy", 0))) / 280 * top / 100 == pytest.approx(error, abs=0.001)
