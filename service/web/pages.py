@@ -5,12 +5,24 @@ from __future__ import annotations
 from fastapi import FastAPI
 from starlette.middleware import Middleware
 
-from service.web import datasets, job_list, jobs, models, names, orders, reports, signing_in, start, static_files
+from service.web import (
+    datasets,
+    job_list,
+    jobs,
+    models,
+    names,
+    orders,
+    reports,
+    signing_in,
+    start,
+    static_files,
+    try_it,
+)
 from service.web.problem_pages import ProblemPagesMiddleware
 from service.web.session_access import SessionMiddleware
 from service.web.sessions import Sessions
 
-_PAGES = (static_files, signing_in, start, orders, datasets, job_list, jobs, models, names, reports)
+_PAGES = (static_files, signing_in, start, orders, datasets, job_list, jobs, models, names, reports, try_it)
 
 
 def install(app: FastAPI, sessions: Sessions) -> None:

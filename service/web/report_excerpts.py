@@ -48,32 +48,14 @@ class RiskCoverage(BaseModel):
     high: list[float]
 
 
-class ErrorPromise(BaseModel):
-    """A promised error rate, with the threshold that keeps it, and what the test rows show at it."""
-
-    level: float
-    threshold: float | None
-    reachable: float | None
-    answered: float
-    error_rate: Interval | None
-
-
-class Promises(BaseModel):
-    """What the guarantee rows allow to promise."""
-
-    num_rows: int
-    delta: float
-    max_error: list[ErrorPromise]
-
-
 class Excerpt(BaseModel):
     """What pages show of a report besides the report's own page."""
 
     num_test_rows: int
+    num_groups: int | None
     confidence_level: float
     metrics: OfServed[Metrics]
     risk_coverage: OfServed[RiskCoverage]
-    guarantees: Promises | None
 
 
 def excerpt_of(artifacts: ArtifactStore, report_sha256: str | None) -> Excerpt | None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
 from typing import Any
 
 from service.registry import tables
@@ -31,4 +33,18 @@ def publish(registry: Registry, name: str, content: bytes, **profile: Any) -> st
             )  # fmt: skip
             unit.models.add(row)
             unit.names.publish(name, row)
+            return row.id
+
+
+def judged(registry: Registry, model_id: str, report: Mapping[str, Any]) -> str:
+    """A job that has left the model as it is, with this report; returns its id."""
+    with stage_bytes(registry.artifacts, json.dumps(report).encode()) as staged:
+        staged.seal()
+        with registry.write() as unit:
+            row = tables.Job(
+                id=new_id("job"), status="succeeded", model_id=model_id, dataset_id=new_id("ds"), created_at=now(),
+                progress={}, request={}, calibrated_model_id=model_id, report_sha256=staged.keep(),
+                verdict="unchanged", shown=False,
+            )  # fmt: skip
+            unit.jobs.open(row)
             return row.id

@@ -1,0 +1,126 @@
+"""Abstention in figures: what a threshold on the confidence answers, how much of that is wrong, and what it costs.
+
+The figures are those of the job's test rows, read off the risk-coverage curve of its report; what can be promised comes
+from the guarantee rows, which the model itself carries.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from math import hypot
+
+from fedlas.guarantees import Guarantees, Unreachable
+from fedlas.metrics.proportions import wilson
+from fedlas.report.guarantees import ERROR_LEVELS
+from service.web.report_excerpts import Excerpt, Interval
+
+#: Costs are told for so many rows.
+ROWS = 1000
+#: Coverages of the table, about.
+_IN_TABLE = (1, 0.95, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1)
+#: The curve of a report is rounded to a millionth.
+_ROUNDING = 5e-7
+
+
+@dataclass(frozen=True)
+class Costs:
+    """Of a wrong answer, and of a row that is left to somebody else; in any unit."""
+
+    error: float = 10
+    abstention: float = 1
+
+
+@dataclass(frozen=True)
+class Tradeoff:
+    """A threshold: the share of rows that it answers, the error rate of these answers, and the cost of 1,000 rows.
+
+    Each interval holds for this threshold alone. Without answers there is no error rate.
+    """
+
+    threshold: float
+    coverage: Interval
+    error_rate: Interval | None
+    cost: Interval
+
+
+@dataclass(frozen=True)
+class Promise:
+    """An error rate, and the threshold that keeps it, with the share of guarantee rows that it answers.
+
+    Without such a threshold, `reachable` is the smallest error rate that has one.
+    """
+
+    level: float
+    threshold: float | None
+    answered: float | None
+    reachable: float | None
+
+
+def tradeoff(excerpt: Excerpt, threshold: float, costs: Costs) -> Tradeoff:
+    """The nearest point of the curve at which nothing below the threshold is answered."""
+    curve = excerpt.risk_coverage.calibrated
+    reached = [number for number, least in enumerate(curve.thresholds) if least >= threshold - _ROUNDING]
+    if not reached:
+        return _priced(excerpt, threshold, 0.0, None, costs)
+    found = reached[-1]
+    error_rate = Interval(value=curve.error_rate[found], low=curve.low[found], high=curve.high[found])
+    return _priced(excerpt, threshold, curve.coverage[found], error_rate, costs)
+
+
+def table(excerpt: Excerpt, costs: Costs) -> Iterator[Tradeoff]:
+    """Thresholds at rounded-down coverages, the lowest first."""
+    curve = excerpt.risk_coverage.calibrated
+    points = [max((n for n, c in enumerate(curve.coverage) if c <= share), default=0) for share in _IN_TABLE]
+    for number in dict.fromkeys(points):
+        yield tradeoff(excerpt, curve.thresholds[number], costs)
+
+
+def cheapest(excerpt: Excerpt, costs: Costs) -> Tradeoff:
+    """The threshold at which the test rows cost least; of several the one that answers most."""
+    curve = excerpt.risk_coverage.calibrated
+    points = reversed([*zip(curve.thresholds, curve.coverage, curve.error_rate, strict=True)])
+    priced = [(c * wrong * costs.error + (1 - c) * costs.abstention, threshold) for threshold, c, wrong in points]
+    least, threshold = min(priced, key=lambda one: one[0])
+    return tradeoff(excerpt, 1.0 if costs.abstention < least else threshold, costs)
+
+
+def promises(guarantees: Guarantees | None) -> Sequence[Promise]:
+    """What can be promised, for the error rates that reports list."""
+    return [] if guarantees is None else [_promise(guarantees, level) for level in ERROR_LEVELS]
+
+
+def _promise(guarantees: Guarantees, level: float) -> Promise:
+    try:
+        threshold = guarantees.threshold_for(level)
+    except Unreachable as reason:
+        return Promise(level, None, None, reason.reachable)
+    return Promise(level, threshold, guarantees.answered_share(threshold), None)
+
+
+def _priced(excerpt: Excerpt, threshold: float, coverage: float, error_rate: Interval | None, costs: Costs) -> Tradeoff:
+    wrong = 0.0 if error_rate is None else coverage * (error_rate.value or 0)
+    cost = _cost(_share(excerpt, wrong), _share(excerpt, 1 - coverage), costs)
+    return Tradeoff(threshold, _share(excerpt, coverage), error_rate, cost)
+
+
+def _share(excerpt: Excerpt, value: float) -> Interval:
+    """A share of the test rows; the rows of a group count as one, since they may share one fate."""
+    low, high = wilson(value, excerpt.num_groups or excerpt.num_test_rows, excerpt.confidence_level)
+    return Interval(value=value, low=float(low), high=float(high))
+
+
+def _cost(wrong: Interval, abstained: Interval, costs: Costs) -> Interval:
+    """The cost of 1,000 rows: the limits of both shares, combined by MOVER (Zou and Donner 2008).
+
+    The two shares exclude each other, so that they vary against each other; taking them for independent is cautious.
+    """
+    parts = [(wrong, ROWS * costs.error), (abstained, ROWS * costs.abstention)]
+    value = sum(cost * _number(share.value) for share, cost in parts)
+    below = hypot(*(cost * (_number(share.value) - _number(share.low)) for share, cost in parts))
+    above = hypot(*(cost * (_number(share.high) - _number(share.value)) for share, cost in parts))
+    return Interval(value=value, low=max(0.0, value - below), high=value + above)
+
+
+def _number(value: float | None) -> float:
+    return value or 0.0
