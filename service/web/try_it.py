@@ -13,7 +13,6 @@ from fastapi import APIRouter, Request, Response
 from pydantic import JsonValue
 from starlette.datastructures import ImmutableMultiDict, UploadFile
 
-from service.api.error_codes import ERROR_CODES
 from service.api.predict_schemas import Prediction, Predictions
 from service.api.problems import Problem, status_of
 from service.api.services import Services, ServicesDep, in_thread
@@ -219,5 +218,4 @@ def _page(
         drawing="" if excerpt is None or chosen is None else threshold_svg(excerpt.risk_coverage.calibrated, chosen),
         answer=answer,
         problem=problem,
-        known=None if problem is None else ERROR_CODES.get(problem.code),
     )
