@@ -8,14 +8,17 @@ label falls into what miscalibration costs, what the confidences tell apart, and
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy.optimize import isotonic_regression
 
 from fedlas.metrics._checks import Floats, Ints, check_count, check_level, check_probs, check_rows
 from fedlas.metrics.binning import top_label
 from fedlas.metrics.bootstrap import chunks
+
+if TYPE_CHECKING:
+    from scipy.optimize import OptimizeResult
 
 #: Redraws are fitted on so many runs of neighbouring confidences at most, so that their time does not grow with N.
 _MOST_RUNS = 2000
@@ -68,7 +71,7 @@ def corp_curve(probs: ArrayLike, targets: ArrayLike, *, max_steps: int = 200) ->
         raise ValueError(f"max_steps must be an integer of at least 2, got {max_steps!r}")
     values, which, counts = np.unique(confidences, return_inverse=True, return_counts=True)
     right = np.bincount(which, correct)
-    pools = isotonic_regression(right / counts, weights=counts)
+    pools = _non_decreasing(right / counts, counts)
     uncertainty = float(correct.mean() * (1 - correct.mean()))
     recalibrated = float(((pools.x[which] - correct) ** 2).mean())
     begins = _told(pools.x[pools.blocks[:-1]], max_steps)
@@ -113,9 +116,16 @@ def corp_band(
     rng, drawn = np.random.default_rng(seed), []
     for draws in chunks(check_count("num_resamples", num_resamples), len(counts)):
         right = rng.binomial(counts, np.minimum(confidences, 1.0), size=(draws, len(counts)))
-        drawn += [isotonic_regression(shares, weights=counts).x[at] for shares in right / counts]
+        drawn += [_non_decreasing(shares, counts).x[at] for shares in right / counts]
     low, high = np.quantile(drawn, [tail, 1 - tail], axis=0)
     return CorpBand(confidences[at], low, high)
+
+
+def _non_decreasing(shares: Floats, counts: Ints) -> OptimizeResult:
+    """The shares that fit best, `x`, where each of their `blocks` begins, and its weight."""
+    from scipy.optimize import isotonic_regression  # with the module it would delay every process of the service
+
+    return isotonic_regression(shares, weights=counts)
 
 
 def _told(accuracy: Floats, max_steps: int) -> Ints:
