@@ -58,7 +58,7 @@ def test_bad_scores_leave_nothing(service: Service) -> None:
 
 def test_killed_worker_midway(own_service: Service) -> None:
     """After SIGKILL of the worker while it fits, the same request is still answered with the calibrator."""
-    logits, targets, _ = drawn(20_000, 20)
+    logits, targets, _ = drawn(5_000, 10)
     content = npz(logits=logits, labels=targets)
     worker = own_service.pid("worker")
     with ThreadPoolExecutor(1) as pool:

@@ -30,10 +30,10 @@ def training(own_service: Service, uploads: Uploads) -> Json:
     return job
 
 
-def runs_again(service: Service, job_id: str) -> bool:
-    """Whether a second attempt is on its way or over."""
+def runs(service: Service, job_id: str, *, attempt: int) -> bool:
+    """Whether this attempt is on its way."""
     job = service.job(job_id)
-    return bool(job["attempts"] == 2 and job["status"] in ("running", "succeeded"))
+    return (job["attempts"], job["status"]) == (attempt, "running")
 
 
 def left_over_files(service: Service) -> list[Path]:
@@ -42,37 +42,46 @@ def left_over_files(service: Service) -> list[Path]:
     return [path for folder in folders for path in folder.rglob("*") if path.is_file()]
 
 
-def ends_once(service: Service, job_id: str) -> None:
-    """The job ends well after two attempts, with exactly one calibrated model."""
+def ends_once(service: Service, job_id: str, *, attempts: int) -> None:
+    """The job ends well after so many attempts, with exactly one calibrated model."""
     job = service.ended(job_id)
-    assert (job["status"], job["attempts"], job["error"]) == ("succeeded", 2, None), service.log
+    assert (job["status"], job["attempts"], job["error"]) == ("succeeded", attempts, None), service.log
     models = service.get("/v1/models", limit=100)["data"]
     assert [model["job_id"] for model in models if model["origin"] == "calibrated"] == [job_id]
     assert [line["status"] for line in job["history"]].count("succeeded") == 1
     assert service.get(job["report_url"])["verdict"] == job["verdict"]
 
 
-def test_killed_worker(own_service: Service, training: Json) -> None:
-    """After SIGKILL of the worker its child ends, and the job runs again within 30 seconds, to success, once."""
-    worker = own_service.pid("worker")
-    children = descendants_of(worker)
-    assert children
-    os.kill(worker, signal.SIGKILL)
-    until(lambda: not any(map(is_alive, children)), seconds=10, what="the child ends with its worker")
-    until(lambda: runs_again(own_service, training["id"]), seconds=RESTART_S, what="the job runs again")
-    assert own_service.pid("worker") != worker
-    ends_once(own_service, training["id"])
-    until(lambda: left_over_files(own_service) == [], seconds=30, what="nothing of the first attempt is on the disk")
+def test_one_job_survives_it_all(own_service: Service, training: Json) -> None:
+    """SIGKILL of the training child, then of its worker, then Ctrl-C and a restart: one job, and exactly one result.
 
-
-def test_killed_training_child(own_service: Service, training: Json) -> None:
-    """After SIGKILL of the training child alone the same worker runs the job again, to success, once."""
+    A killed child is followed by another of the same worker, a killed worker takes its child along; both times the job
+    runs again within 30 seconds. Ctrl-C hands it back uncounted, and what was there before is there after the restart.
+    """
+    before = [own_service.get(f"/v1/{kind}")["data"] for kind in ("models", "datasets")]
+    answer = own_service.predict(training["model_id"], [[0.5] * 64])
     worker = own_service.pid("worker")
     (child,) = children_of(worker)
     os.kill(child, signal.SIGKILL)
-    until(lambda: runs_again(own_service, training["id"]), seconds=RESTART_S, what="the job runs again")
+    until(lambda: runs(own_service, training["id"], attempt=2), seconds=RESTART_S, what="the job runs again")
     assert own_service.pid("worker") == worker
-    ends_once(own_service, training["id"])
+
+    children = until(lambda: descendants_of(worker), seconds=RESTART_S, what="its second child")
+    os.kill(worker, signal.SIGKILL)
+    until(lambda: not any(map(is_alive, children)), seconds=10, what="the child ends with its worker")
+    until(lambda: runs(own_service, training["id"], attempt=3), seconds=RESTART_S, what="the job runs again")
+    assert own_service.pid("worker") != worker
+
+    own_service.stop()
+    assert list((own_service.data_dir / "run").glob("*.pid")) == []
+    assert left_over_files(own_service) == []
+    query = "SELECT state, attempts FROM work WHERE record_id = :id"
+    assert own_service.rows(query, id=training["id"]) == [("waiting", 2)]
+    own_service.start()
+    assert [own_service.get(f"/v1/{kind}")["data"] for kind in ("models", "datasets")] == before
+    assert own_service.predict(training["model_id"], [[0.5] * 64]) == answer
+    ends_once(own_service, training["id"], attempts=3)
+    until(lambda: left_over_files(own_service) == [], seconds=30, what="nothing of the attempts is on the disk")
 
 
 @pytest.mark.slow
@@ -124,7 +133,7 @@ def test_killed_serve_takes_everything_along(tmp_path: Path, uploads: Uploads) -
     with serving(tmp_path / "data", **QUICK_BEATS) as service:
         model = service.upload("models", uploads["digits.onnx"])
         dataset = service.upload("datasets", uploads["digits.npz"])
-        job = service.order(model, dataset, **LONG)
+        job = service.order(model, dataset, hyperparameters={"epochs": 30})
         until(lambda: service.job(job["id"])["status"] == "running", seconds=150, what="the job runs")
         # The worker marks the job as running before its child for it is there.
         until(lambda: len(descendants_of(service.process.pid)) >= 4, seconds=150, what="the job's own process runs")
@@ -139,29 +148,6 @@ def test_killed_serve_takes_everything_along(tmp_path: Path, uploads: Uploads) -
         broker = service.pid("broker")
         again = service.inspected("datasets", uploads["digits.npz"])
         assert (again["status"], service.pid("broker")) == ("ready", broker), service.log
-
-
-def test_stopping_hands_work_back(tmp_path: Path, uploads: Uploads) -> None:
-    """Ctrl-C during a job hands it back uncounted; after a restart it is done and everything else is still there."""
-    with serving(tmp_path / "data", **QUICK_BEATS) as service:
-        model = service.inspected("models", uploads["digits.onnx"], name="kept")
-        dataset = service.inspected("datasets", uploads["digits.npz"])
-        first = service.calibrated(model, dataset, publish_as="kept")
-        second = service.order(model, dataset, **LONG)
-        until(lambda: service.job(second["id"])["stage"] == "training", seconds=150, what="the job trains")
-        answer = service.predict("kept", [[0.5] * 64])
-        service.stop()
-        assert list((service.data_dir / "run").glob("*.pid")) == []
-        assert left_over_files(service) == []
-        (row,) = service.rows("SELECT state, attempts FROM work WHERE record_id = :id", id=second["id"])
-        assert row == ("waiting", 0)
-        service.start()
-        assert service.get(f"/v1/models/{model['id']}") == model
-        assert service.get(f"/v1/datasets/{dataset['id']}") == dataset
-        assert service.job(first["id"]) == first
-        assert service.predict("kept", [[0.5] * 64]) == answer
-        ended = service.ended(second["id"])
-        assert (ended["status"], ended["attempts"]) == ("succeeded", 1), service.log
 
 
 def test_one_data_folder_one_service(own_service: Service) -> None:

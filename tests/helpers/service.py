@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +38,7 @@ class Service:
             "OMP_NUM_THREADS": "1",
             **(environment or {}),
         }
+        self._inspected: dict[str, Json] = {}
         self.start()
 
     def start(self) -> None:
@@ -109,8 +112,11 @@ class Service:
         return record
 
     def inspected(self, kind: str, content: bytes, **options: Any) -> Json:
-        """Send a model or dataset and wait until it is ready or rejected."""
-        return self.final(f"/v1/{kind}/{self.upload(kind, content, **options)['id']}")
+        """Send a model or dataset and wait until it is ready or rejected; what was sent before is not sent again."""
+        key = json.dumps([kind, sha256(content).hexdigest(), options], sort_keys=True)
+        if key not in self._inspected:
+            self._inspected[key] = self.final(f"/v1/{kind}/{self.upload(kind, content, **options)['id']}")
+        return self._inspected[key]
 
     def order(self, model: Json, dataset: Json, **options: Any) -> Json:
         """Order a short calibration; `options` are fields of the job."""
