@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from fedlas.metrics import SliceRow, SliceTable
+from fedlas.notice import shortened
 from fedlas.report.document import ClassTable, NamedClassRow, WorstParts
 from fedlas.report.wording import percent
 
@@ -22,7 +23,7 @@ def worst_class(section: ClassTable, level: float) -> str:
     if row.p_adjusted > 1 - level:
         return "No class is shown to be miscalibrated where it is predicted."
     return (
-        f"Worst class: predictions of “{row.name}” have a mean confidence of {percent(row.mean_confidence)} and a "
+        f"Worst class: predictions of “{shortened(row.name)}” have a mean confidence of {percent(row.mean_confidence)} and a "
         f"precision of {percent(row.precision.value)} ({row.num_predicted:,} rows): {direction(row.gap.value)}."
     )
 
@@ -40,7 +41,7 @@ def worst_slice(section: SliceTable | None, level: float) -> str | None:
     if smallest > 1 - level:
         return f"Of {section.num_slices} slices none is shown to be miscalibrated or less accurate than the other rows."
     return (
-        f"Worst slice: {row.column} = “{row.value}” ({row.num_rows:,} rows) has an accuracy of "
+        f"Worst slice: {shortened(row.column)} = “{shortened(row.value)}” ({row.num_rows:,} rows) has an accuracy of "
         f"{percent(row.accuracy.value)} and a mean confidence of {percent(row.mean_confidence)} "
         f"({failings(row, 1 - level)})."
     )
@@ -66,7 +67,7 @@ def found_in_classes(section: ClassTable, level: float) -> str:
     shown = [row for row in section.rows if _is_shown(row, 1 - level)]
     if not shown:
         return worst_class(section, level)
-    names = [f"“{row.name}” ({direction(row.gap.value)})" for row in shown[:_NAMED] if row.gap is not None]
+    names = [f"“{shortened(row.name)}” ({direction(row.gap.value)})" for row in shown[:_NAMED] if row.gap is not None]
     more = f" and {len(shown) - _NAMED} more" if len(shown) > _NAMED else ""
     return f"Shown to be miscalibrated where they are predicted: {', '.join(names)}{more}."
 
