@@ -23,8 +23,8 @@ def worst_class(section: ClassTable, level: float) -> str:
     if row.p_adjusted > 1 - level:
         return "No class is shown to be miscalibrated where it is predicted."
     return (
-        f"Worst class: predictions of “{shortened(row.name)}” have a mean confidence of {percent(row.mean_confidence)} and a "
-        f"precision of {percent(row.precision.value)} ({row.num_predicted:,} rows): {direction(row.gap.value)}."
+        f"Worst class: predictions of “{shortened(row.name)}” have a mean confidence of {percent(row.mean_confidence)} "
+        f"and a precision of {percent(row.precision.value)} ({row.num_predicted:,} rows): {direction(row.gap.value)}."
     )
 
 
