@@ -106,16 +106,6 @@ def test_the_page_is_safe_to_open(service: Service, promised: Json) -> None:
     assert promised["verdict"] == service.get(promised["report_url"])["verdict"]
 
 
-def test_evidence_waits_for_the_end(service: Service, digits: tuple[Json, Json]) -> None:
-    """Report, page and diagram are 409 while the job is under way, and there as soon as it has succeeded."""
-    job = service.order(*digits, **QUICK)
-    names = ("report", "report.html", "reliability.svg")
-    early = {name: service.client.get(f"/v1/jobs/{job['id']}/{name}").status_code for name in names}
-    assert service.ended(job["id"])["status"] == "succeeded"
-    late = {name: service.client.get(f"/v1/jobs/{job['id']}/{name}").status_code for name in names}
-    assert (early, late) == (dict.fromkeys(names, 409), dict.fromkeys(names, 200))
-
-
 def test_the_file_alone_is_the_service(service: Service, promised: Json) -> None:
     """Probabilities, confidence and familiarity of the downloaded file are those that the service answers with."""
     rows = np.concatenate([made.digits()[0][-40:], np.random.default_rng(0).random((5, 64), np.float32) * 3])

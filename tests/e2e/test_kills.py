@@ -150,13 +150,13 @@ def test_killed_serve_takes_everything_along(tmp_path: Path, uploads: Uploads) -
         assert (again["status"], service.pid("broker")) == ("ready", broker), service.log
 
 
-def test_one_data_folder_one_service(own_service: Service) -> None:
+def test_one_data_folder_one_service(service: Service) -> None:
     """A second `fedlas serve` on the same folder refuses to start and leaves the first one alone."""
     second = Service.__new__(Service)
-    second.data_dir, second.log_file = own_service.data_dir, own_service.data_dir.with_name("second.log")
-    second._environment = own_service._environment
+    second.data_dir, second.log_file = service.data_dir, service.data_dir.with_name("second.log")
+    second._environment = service._environment
     with pytest.raises(AssertionError, match="already uses"):
         second.start()
     assert second.process.wait(10) == 1
     second.client.close()
-    assert own_service.get("/readyz")["status"] == "ready"
+    assert service.get("/readyz")["status"] == "ready"

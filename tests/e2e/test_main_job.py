@@ -338,8 +338,9 @@ def test_running_and_queued_jobs_can_be_cancelled(service: Service, digits: tupl
     """A queued job is cancelled at once, a running one as soon as its worker hears of it; neither leaves a model."""
     long = {"hyperparameters": {"epochs": 1000}, "budget": {"minutes": 5, "candidates": 16}}
     running, queued = service.order(*digits, **long), service.order(*digits)
-    early = service.client.get(f"/v1/jobs/{running['id']}/report")
-    assert (early.status_code, early.json()["code"]) == (409, "no_report")
+    for name in ("report", "report.html", "reliability.svg"):
+        early = service.client.get(f"/v1/jobs/{running['id']}/{name}")
+        assert (early.status_code, early.json()["code"]) == (409, "no_report")
     in_use = service.client.delete(f"/v1/models/{digits[0]['id']}")
     assert (in_use.status_code, in_use.json()["code"]) == (409, "in_use")
     until(lambda: service.job(running["id"])["status"] == "running", seconds=150, what="the first job runs")

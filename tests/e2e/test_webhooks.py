@@ -110,9 +110,8 @@ def test_a_jobs_end_is_told(tmp_path: Path, uploads: Uploads, place: dict[str, s
         until(lambda: receiver.received[-1][1]["type"] == "job.cancelled", seconds=60, what="the cancellation is told")
         service.stop()
     with receiving() as receiver, serving(tmp_path / "data", **place) as service:
-        ordered = service.order(
-            model, dataset, method="temperature", webhook={"url": "https://localhost/hook", "secret": SECRET}
-        )
+        ordered = service.order(model, dataset, webhook={"url": "https://localhost/hook", "secret": SECRET})
+        service.client.post(f"/v1/jobs/{ordered['id']}/cancel")
         job = service.ended(ordered["id"])
         path = f"/v1/jobs/{job['id']}/deliveries"
         until(lambda: service.get(path)["data"][0]["attempts"], seconds=30, what="an attempt is made")
