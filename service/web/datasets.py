@@ -10,10 +10,11 @@ from service.api.problems import Problem
 from service.api.record_codes import RECORD_CODES
 from service.api.responses import cursor
 from service.api.services import Services, ServicesDep
-from service.registry.contract import DatasetRecord, JobRecord
-from service.registry.presenters import dataset_record, job_record
+from service.registry.contract import DatasetRecord
+from service.registry.presenters import dataset_record
 from service.registry.unit_of_work import UnitOfWork
 from service.web.api_calls import call_api
+from service.web.job_list import ListedJob, listed
 from service.web.lists import ROWS, list_page
 from service.web.rendering import page, see_other
 
@@ -63,10 +64,10 @@ async def delete_dataset(request: Request, services: ServicesDep, dataset_id: st
 async def _dataset_page(
     request: Request, services: Services, dataset_id: str, refused: Problem | None = None
 ) -> Response:
-    def read(unit: UnitOfWork) -> tuple[DatasetRecord, list[JobRecord]]:
+    def read(unit: UnitOfWork) -> tuple[DatasetRecord, list[ListedJob]]:
         dataset = dataset_record(unit.datasets.get(dataset_id))
         jobs = unit.jobs.of_dataset(dataset_id, limit=_JOBS)
-        return dataset, [job_record(row, unit.work.of(row.id)) for row in jobs]
+        return dataset, [listed(unit, row) for row in jobs]
 
     dataset, jobs = await services.read(read)
     return page(

@@ -85,4 +85,4 @@ def _flat(value: Mapping[str, JsonValue], prefix: str = "") -> Iterator[tuple[st
         if isinstance(one, dict):
             yield from _flat(one, f"{prefix}{name}.")
         elif one is not None:
-            yield f"{prefix}{name}", str(one)
+            yield f"{prefix}{name}", f"{one:g}" if isinstance(one, float) else str(one)

@@ -77,6 +77,11 @@ class OrderPage:
         return all(one is not None and one.status in FINAL for one in both)
 
     @property
+    def is_awaited(self) -> bool:
+        """Whether both are there, and inspection is not through with both."""
+        return self.model is not None and self.dataset is not None and not self.is_settled
+
+    @property
     def is_ready(self) -> bool:
         """Whether both can be used."""
         both = (self.model, self.dataset)

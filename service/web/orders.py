@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import partial
 from typing import Annotated, Literal
 from urllib.parse import urlencode
@@ -23,6 +24,9 @@ router = APIRouter(include_in_schema=False)
 #: A part of the page that waits for its record is answered after so long at the latest, and then asks again.
 _WAIT_S = 20.0
 
+#: Tells the part with the order that it may have become possible.
+_INSPECTED = {"HX-Trigger": "inspected"}
+
 Id = Annotated[str | None, Query(max_length=100)]
 Part = Literal["model", "dataset", "order", "check"]
 
@@ -40,13 +44,11 @@ async def order_page(
 async def order_part(
     request: Request, services: ServicesDep, part: Part, model: Id = None, dataset: Id = None, check: Id = None
 ) -> Response:
-    """One part of the page, as soon as the records that it waits for are settled."""
-    awaited = {"model": [model], "dataset": [dataset], "order": [model, dataset], "check": [check]}[part]
-    for record_id in awaited:
-        if record_id:
-            await services.long_poll.for_final(record_id, _WAIT_S)
+    """One part of the page, as soon as the record that it is about is settled."""
+    if awaited := {"model": model, "dataset": dataset, "check": check}.get(part):
+        await services.long_poll.for_final(awaited, _WAIT_S)
     shown = await services.read(partial(OrderPage.read, model_id=model, dataset_id=dataset, check_id=check))
-    return _page(request, shown, template=f"orders/{part}.html.jinja")
+    return _page(request, shown, template=f"orders/{part}.html.jinja", headers=_INSPECTED)
 
 
 @router.post("/new")
@@ -78,7 +80,7 @@ async def _order(request: Request, services: ServicesDep, *, dry_run: bool) -> R
     query = {"dry_run": "true"} if dry_run else None
     answer = await call_api(request, "POST", "/v1/jobs", query=query, content=order_of(fields))
     if not answer.failed and dry_run:
-        return see_other(f"{_address(model=model, dataset=dataset, check=answer.record_id())}#order")
+        return see_other(f"{_address(model=model, dataset=dataset, check=answer.record_id())}#check")
     if not answer.failed:
         return see_other(f"/jobs/{answer.record_id()}")
     shown = await services.read(partial(OrderPage.read, model_id=model, dataset_id=dataset, check_id=check))
@@ -94,11 +96,13 @@ def _page(
     sent: dict[str, Sent] | None = None,
     form: FormState | None = None,
     status: int = 200,
+    headers: Mapping[str, str] | None = None,
 ) -> Response:
     return page(
         request,
         template,
         status=status,
+        headers=headers,
         shown=shown,
         sent=sent or Sent.nothing(),
         choices=shown.choices,

@@ -5,10 +5,9 @@ from __future__ import annotations
 from fastapi import APIRouter, Request, Response
 
 from service.api.services import ServicesDep
-from service.registry.contract import JobRecord
-from service.registry.presenters import job_record
 from service.registry.unit_of_work import UnitOfWork
 from service.web.file_forms import Sent
+from service.web.job_list import ListedJob, listed
 from service.web.order_page import Choices
 from service.web.rendering import page
 
@@ -21,9 +20,8 @@ _NEWEST = 5
 async def start_page(request: Request, services: ServicesDep) -> Response:
     """The first page."""
 
-    def read(unit: UnitOfWork) -> tuple[Choices, list[JobRecord]]:
-        jobs = unit.jobs.newest(limit=_NEWEST, after=None)
-        return Choices.read(unit), [job_record(row, unit.work.of(row.id)) for row in jobs]
+    def read(unit: UnitOfWork) -> tuple[Choices, list[ListedJob]]:
+        return Choices.read(unit), [listed(unit, row) for row in unit.jobs.newest(limit=_NEWEST, after=None)]
 
     choices, jobs = await services.read(read)
     return page(request, "start/page.html.jinja", sent=Sent.nothing(), choices=choices, jobs=jobs)

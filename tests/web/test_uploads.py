@@ -1,0 +1,160 @@
+"""Files on their way up: dropped, sent in pieces, interrupted, gone on with, and what is not taken."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import re
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Page, Request, Route, expect
+
+from tests.helpers.browser import good_to_look_at, layout_shift
+from tests.helpers.service import Service
+from tests.helpers.uploads import Uploads
+from tests.web.conftest import Windows
+
+PIECES = "**/session/v1/uploads/*"
+#: Of the first piece.
+MIB = 1024 * 1024
+_DROP = """files => {
+  const data = new DataTransfer();
+  for (const [name, content] of files)
+    data.items.add(new File([Uint8Array.from(atob(content), one => one.charCodeAt(0))], name));
+  document.body.dispatchEvent(new DragEvent('drop', {bubbles: true, cancelable: true, dataTransfer: data}));
+}"""
+
+
+@pytest.fixture
+def rows(tmp_path: Path) -> Path:
+    """A table of several pieces."""
+    path = tmp_path / "rows.csv"
+    path.write_bytes(b"a,label\n" + b"".join(b"%d,%d\n" % (row, row % 2) for row in range(300_000)))
+    return path
+
+
+def drop(page: Page, **files: bytes) -> None:
+    """Drop files somewhere on the page; the last underscore of a name is its point."""
+    named = [(".".join(name.rsplit("_", 1)), base64.b64encode(content).decode()) for name, content in files.items()]
+    page.evaluate(_DROP, named)
+
+
+def test_an_upload_goes_on_after_a_lost_connection_and_after_a_reload(
+    page: Page, service: Service, rows: Path, tmp_path: Path
+) -> None:
+    """It waits and says so; after a reload it asks for the file, knows another one, and sends only what is missing."""
+    offsets: list[int] = []
+
+    def note(request: Request) -> None:
+        if request.method == "PATCH":
+            offsets.append(int(request.headers["upload-offset"]))
+
+    def cut(route: Route) -> None:
+        route.abort() if int(route.request.headers.get("upload-offset", 0)) >= MIB else route.continue_()
+
+    place = page.locator("[data-drop=dataset]")
+    page.on("request", note)
+    page.route(PIECES, cut)
+    page.get_by_label("A dataset").set_input_files(rows)
+    expect(place).to_contain_text("The connection is lost")
+    page.reload()
+    expect(place).to_contain_text("rows.csv: 1.0 MB of")
+    expect(place).to_contain_text("Choose the file again to go on.")
+    good_to_look_at(page)
+    page.unroute(PIECES)
+    other = tmp_path / "other.csv"
+    other.write_bytes(b"a,label\n1,0\n")
+    page.get_by_label("A dataset").set_input_files(other)
+    expect(place).to_contain_text("other.csv is another file than rows.csv")
+    place.get_by_role("button", name="Choose rows.csv again").click()
+    offsets.clear()
+    page.get_by_label("A dataset").set_input_files(rows)
+    expect(place).to_contain_text("are there.")
+    expect(place.get_by_role("progressbar")).to_have_js_property("value", rows.stat().st_size)
+    assert offsets[0] == MIB
+    page.reload()  # all of it is there: nothing needs to be chosen any more
+    expect(place).to_contain_text(re.compile(r"rows\.csv: all .* are there\."))
+    page.get_by_role("button", name="Upload and look inside").press("Enter")
+    page.wait_for_url("**/new?dataset=*")
+    [record] = service.get("/v1/datasets", limit=1)["data"]
+    assert record["name"] == "rows.csv"
+    assert record["sha256"] == hashlib.sha256(rows.read_bytes()).hexdigest()
+
+
+def test_a_connection_that_comes_back_and_one_that_is_held(page: Page, rows: Path) -> None:
+    """An upload goes on by itself, can be held and gone on with, and is gone once it is cancelled."""
+    place, cuts = page.locator("[data-drop=dataset]"), iter([True, True])
+    page.route(PIECES, lambda route: route.abort() if next(cuts, False) else route.continue_())
+    page.get_by_label("A dataset").set_input_files(rows)
+    expect(place).to_contain_text("are there.", timeout=30_000)
+    page.route(PIECES, lambda route: None)  # no answer: the upload stays on its way
+    place.get_by_role("button", name="Cancel").click()
+    page.unroute_all(behavior="ignoreErrors")
+    expect(place).to_contain_text("Or drop it anywhere")
+    page.route(PIECES, lambda route: route.abort())
+    page.get_by_label("A dataset").set_input_files(rows)
+    expect(place).to_contain_text("The connection is lost")
+    place.get_by_role("button", name="Pause").click()
+    expect(place).to_contain_text("paused at 0 bytes")
+    page.unroute_all(behavior="ignoreErrors")
+    place.get_by_role("button", name="Go on").click()
+    expect(place).to_contain_text("all", timeout=30_000)
+    place.get_by_role("button", name="Cancel").click()
+    page.reload()
+    expect(place).to_contain_text("Or drop it anywhere")
+
+
+def test_what_is_dropped_goes_where_it_belongs(page: Page, uploads: Uploads) -> None:
+    """Files are told apart by their content; what is not taken is told, and what was there stays."""
+    model, dataset = page.locator("[data-drop=model]"), page.locator("[data-drop=dataset]")
+    onnx, npz = uploads["digits.onnx"], uploads["digits.npz"]
+    drop(page, a_onnx=onnx, b_onnx=onnx)
+    expect(model.get_by_role("alert")).to_have_text("a.onnx and b.onnx are both models: drop one of them.")
+    drop(page, weights_pt=b"\x80\x02}q\x00.")
+    expect(model.get_by_role("alert")).to_contain_text("Export the model as ONNX")
+    drop(page, nothing_csv=b"")
+    expect(model.get_by_role("alert")).to_contain_text("nothing.csv is empty.")
+    drop(page, notes_xyz=b"\x00\x01\x02")
+    expect(model.get_by_role("alert")).to_contain_text("none of the files that are read here")
+    drop(page, first_bin=npz, second_bin=onnx)  # names tell nothing
+    expect(model).to_contain_text("second.bin: all")
+    expect(dataset).to_contain_text("first.bin: all")
+    page.get_by_label("A classifier").set_input_files({"name": "x.npz", "mimeType": "", "buffer": b""})
+    expect(model.get_by_role("alert")).to_contain_text("x.npz is empty.")
+    expect(model).to_contain_text("second.bin: all")
+    page.get_by_role("button", name="Upload and look inside").click()
+    page.wait_for_url("**/new?model=*")
+    expect(page.get_by_role("button", name="Calibrate", exact=True)).to_be_visible(timeout=120_000)
+    expect(page.locator("[aria-busy]")).to_have_count(0, timeout=120_000)
+    assert layout_shift(page)[0] == 0, layout_shift(page)
+    page.get_by_role("button", name="Check first").click()
+    expect(page.locator("#check")).to_contain_text("this order would run", timeout=120_000)
+    assert layout_shift(page)[0] == 0, layout_shift(page)
+    good_to_look_at(page)
+
+
+def test_without_scripts_forms_do_the_same(
+    windows: Windows, service: Service, uploads: Uploads, tmp_path: Path
+) -> None:
+    """Two files, what was found, a refused field that keeps what was entered, and the order."""
+    window = windows(java_script_enabled=False)
+    window.expect(422)
+    page = window.page
+    for label, name in (("A classifier", "digits.onnx"), ("A dataset", "digits.npz")):
+        (tmp_path / name).write_bytes(uploads[name])
+        page.get_by_label(label).set_input_files(tmp_path / name)
+    page.get_by_role("button", name="Upload and look inside").click()
+    page.wait_for_url("**/new?model=*")
+    for kind in ("models", "datasets"):
+        service.final(f"/v1/{kind}/{service.get(f'/v1/{kind}', limit=1)['data'][0]['id']}")
+    page.reload()
+    page.get_by_text("Advanced settings").click()
+    page.get_by_label("Minutes", exact=True).fill("soon")
+    page.get_by_role("button", name="Calibrate", exact=True).click()
+    expect(page.get_by_role("alert")).to_contain_text("Nothing was ordered.")
+    expect(page.get_by_label("Minutes", exact=True)).to_have_value("soon")
+    page.get_by_label("Minutes", exact=True).fill("1")
+    page.get_by_role("button", name="Calibrate", exact=True).click()
+    page.wait_for_url("**/jobs/job_*")
+    service.client.post(f"/v1{page.url.partition('/jobs')[1]}{page.url.partition('/jobs')[2]}/cancel")
