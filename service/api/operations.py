@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable
 from typing import Literal
 
 from fastapi import APIRouter, Request, Response
@@ -12,7 +11,7 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel, Field
 
 from service.api.document.declarations import operation
-from service.api.probes import Probes
+from service.api.health import outcomes
 from service.api.problems import Responses
 from service.api.routing import Route
 from service.api.services import Services, ServicesDep
@@ -48,7 +47,7 @@ class Readiness(BaseModel):
 
 
 #: A worker without a heartbeat for so long counts as dead: several heartbeats, and a slow database.
-_SILENT_S = 30.0
+SILENT_S = 30.0
 _TEXTS = ("text/plain", "application/openmetrics-text")
 _NOT_READY: Responses = {503: {"model": Readiness, "description": "Something cannot be reached."}}
 
@@ -62,30 +61,15 @@ async def healthz() -> Health:
 @router.get("/readyz", response_model=Readiness, responses=_NOT_READY)
 async def readyz(services: ServicesDep) -> JSONResponse:
     """Whether database, broker and storage can be reached; 503 with what is not. `workers` is for information only."""
-    checks = {
-        "database": services.registry.check,
-        "broker": services.notifier.check,
-        "storage": services.registry.artifacts.check,
-    }
-    *outcomes, workers = await asyncio.gather(
-        *(_outcome(services.probes, name, check) for name, check in checks.items()), _workers(services)
-    )
-    ready = all(outcome == "ok" for outcome in outcomes)
+    checked, workers = await asyncio.gather(outcomes(services), _workers(services))
+    ready = all(one.error is None for one in checked)
     content = {
         "status": "ready" if ready else "not_ready",
-        "checks": dict(zip(checks, outcomes, strict=True)),
+        "checks": {one.name: "ok" if one.error is None else f"unavailable: {one.error}" for one in checked},
         "workers": workers,
         "inference": providers()[0],
     }
     return JSONResponse(content, 200 if ready else 503)
-
-
-async def _outcome(probes: Probes, name: str, check: Callable[[], None]) -> str:
-    try:
-        await probes.run(name, check)
-    except Exception as error:  # any error is the answer
-        return f"unavailable: {type(error).__name__}"
-    return "ok"
 
 
 async def _workers(services: Services) -> dict[str, int] | None:
@@ -93,7 +77,7 @@ async def _workers(services: Services) -> dict[str, int] | None:
 
     def count() -> dict[str, int]:
         with services.registry.read() as unit:
-            living = unit.workers.living(within_seconds=_SILENT_S)
+            living = unit.workers.living(within_seconds=SILENT_S)
         return {**dict.fromkeys(QUEUES, 0), **Counter(queue for worker in living for queue in worker.queues)}
 
     try:

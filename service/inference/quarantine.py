@@ -28,6 +28,14 @@ class Quarantine:
                 self._folder.mkdir(parents=True, exist_ok=True)
                 (self._folder / digest).touch()
 
+    def suspended(self) -> dict[str, float]:
+        """The files that are out of service, and for how many more seconds each."""
+        left: dict[str, float] = {}
+        with suppress(OSError):
+            for file in self._folder.iterdir() if self._folder is not None else ():
+                left[file.name] = file.stat().st_mtime + SUSPENDED_S - time.time()
+        return {digest: seconds for digest, seconds in left.items() if seconds > 0}
+
     def check(self, digest: str) -> None:
         """Raises Unavailable `model_suspended` while a file is."""
         if self._folder is None:

@@ -18,6 +18,7 @@ from service.registry.repositories.jobs import Batches, Calibrators, Jobs
 from service.registry.repositories.names import Names
 from service.registry.repositories.records import AfterCommit, Datasets, Models, Uploads
 from service.registry.repositories.work import WorkQueue
+from service.registry.repositories.work_overview import WorkOverview
 from service.registry.repositories.workers import Workers
 
 T = TypeVar("T")
@@ -36,6 +37,7 @@ class UnitOfWork:
     """
 
     work = _repository(WorkQueue)
+    work_overview = _repository(WorkOverview)
     workers = _repository(Workers)
     datasets = _repository(Datasets)
     models = _repository(Models)

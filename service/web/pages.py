@@ -11,6 +11,7 @@ from service.web import (
     jobs,
     models,
     names,
+    operations,
     orders,
     reports,
     signing_in,
@@ -22,7 +23,7 @@ from service.web.problem_pages import ProblemPagesMiddleware
 from service.web.session_access import SessionMiddleware
 from service.web.sessions import Sessions
 
-_PAGES = (static_files, signing_in, start, orders, datasets, job_list, jobs, models, names, reports, try_it)
+_PAGES = (static_files, signing_in, start, orders, datasets, job_list, jobs, models, names, reports, try_it, operations)
 
 
 def install(app: FastAPI, sessions: Sessions) -> None:

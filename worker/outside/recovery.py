@@ -9,6 +9,7 @@ import logging
 import os
 import time
 from contextlib import suppress
+from importlib.metadata import version
 
 from service.registry.errors import RegistryError
 from service.registry.registry import Registry
@@ -83,6 +84,7 @@ class Reaper:
                 queues=settings.resolved_queues,
                 gpu=settings.serves_gpu,
                 memory_bytes=settings.resolved_memory_bytes,
+                release=version("fedlas"),
             )
             others = unit.workers.living(within_seconds=_LEASES * settings.lease_seconds)
         # Work too large for all workers of a queue is tried by the largest of them, and does not wait for ever.

@@ -15,7 +15,15 @@ class Workers(Repository):
     """Record heartbeats, list and forget workers."""
 
     def heartbeat(
-        self, name: str, *, machine: str, process: str, queues: Sequence[str], gpu: bool, memory_bytes: int
+        self,
+        name: str,
+        *,
+        machine: str,
+        process: str,
+        queues: Sequence[str],
+        gpu: bool,
+        memory_bytes: int,
+        release: str | None = None,
     ) -> None:
         """Record a heartbeat; the first one adds the worker."""
         moment = self.now
@@ -31,6 +39,7 @@ class Workers(Repository):
                 queues=list(queues),
                 gpu=gpu,
                 memory_bytes=memory_bytes,
+                release=release,
                 started_at=moment,
                 seen_at=moment,
             )
@@ -44,6 +53,10 @@ class Workers(Repository):
         """Workers with a heartbeat within this time."""
         since = self.now - timedelta(seconds=within_seconds)
         return self.session.scalars(select(WorkerProcess).where(WorkerProcess.seen_at >= since)).all()
+
+    def known(self) -> Sequence[WorkerProcess]:
+        """All that have not been forgotten, by their names."""
+        return self.session.scalars(select(WorkerProcess).order_by(WorkerProcess.name)).all()
 
     def silent(self, *, for_seconds: float) -> list[str]:
         """Names of workers without a heartbeat for so long."""

@@ -1,0 +1,140 @@
+"""Troubles: what is stuck or broken, and why, in sentences for an operator, each with what to do."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from importlib.metadata import version
+
+from service.api.health import Outcome
+from service.web.disk import Disk
+from service.web.operations_view import TAKERS, Operations, QueueLine, counted
+from service.web.rendering import duration, size
+
+#: Due work that nobody takes for so long, although a worker for it lives and has nothing of its queue, is stuck.
+_PATIENCE_S = 30.0
+_DEPENDENCIES = {
+    "database": (
+        "The database does not answer",
+        "Every request that reads records is refused until it does; work that runs goes on for a while.",
+    ),
+    "broker": (
+        "The broker does not answer",
+        "Nothing is lost: workers find open work by themselves, within seconds, though nobody wakes them up.",
+    ),
+    "storage": (
+        "Stored files cannot be reached",
+        "Uploads and new models fail until they can; models that are open go on predicting.",
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Trouble:
+    """One thing that is wrong: a sentence, what to do or to expect, and the records it is about.
+
+    Attributes:
+        severe: it keeps work from being done; else it mends itself, or only takes longer.
+    """
+
+    sentence: str
+    remedy: str
+    severe: bool = True
+    records: Sequence[str] = field(default=())
+
+
+def troubles(found: Operations | None, health: Sequence[Outcome], disk: Disk) -> list[Trouble]:
+    """All of them, the severe ones first."""
+    everything = [*_of_health(health), *_of_disk(disk)]
+    if found is not None:
+        everything += [*_of_queues(found), *_of_leases(found), *_of_returned(found), *_of_models(found)]
+        everything += _of_releases(found)
+    return sorted(everything, key=lambda one: not one.severe)
+
+
+def _of_health(health: Sequence[Outcome]) -> Iterator[Trouble]:
+    for one in health:
+        if one.error is not None:
+            sentence, remedy = _DEPENDENCIES[one.name]
+            yield Trouble(f"{sentence} ({one.error}).", remedy, severe=one.name != "broker")
+
+
+def _of_disk(disk: Disk) -> Iterator[Trouble]:
+    if disk.is_short:
+        yield Trouble(
+            f"The disk of the data folder has {size(disk.free)} left of {size(disk.total)}.",
+            "Make room: uploads, jobs and the database need it.",
+        )
+
+
+def _of_queues(found: Operations) -> Iterator[Trouble]:
+    busy = {one.kind for one in found.held}
+    for line in found.queue_lines():
+        if line.due and not line.workers:
+            yield _nobody_takes(found, line)
+        for one in found.waiting if line.workers else ():
+            if one.queue != line.queue or one.due_since is None or one.kind in busy:
+                continue
+            if (seconds := found.seconds_since(one.due_since)) > _PATIENCE_S:
+                yield Trouble(
+                    f"{counted(one.due, one.kind)} could have been taken for {duration(seconds)}, and nobody does.",
+                    "A worker lives that takes such work: look into its log, and whether it has places for this kind.",
+                )
+
+
+def _nobody_takes(found: Operations, line: QueueLine) -> Trouble:
+    words = " and ".join(counted(one.due, one.kind) for one in found.waiting if one.queue == line.queue and one.due)
+    verb = "waits" if line.due == 1 else "wait"
+    silent = [worker for worker in found.workers if not worker.lives and line.queue in worker.row.queues]
+    remedy = "Start one (`python -m worker`), or look why it has ended."
+    if silent:
+        last = min(worker.silent_seconds for worker in silent)
+        remedy = f"The last one gave its last sign of life {duration(last)} ago: look at its machine, or start another."
+    return Trouble(f"{words} {verb} for {TAKERS[line.queue]}; none lives.", remedy)
+
+
+def _of_leases(found: Operations) -> Iterator[Trouble]:
+    for one in found.held:
+        late = found.seconds_since(one.lease_expires_at or found.now)
+        if late <= 0:
+            continue
+        yield Trouble(
+            f"{counted(1, one.kind)} is held by a worker whose lease ended {duration(late)} ago.",
+            "Any living worker takes it over and goes on from its last checkpoint.",
+            severe=not any(worker.lives for worker in found.workers),
+            records=[one.record_id],
+        )
+
+
+def _of_returned(found: Operations) -> Iterator[Trouble]:
+    for one in found.returned:
+        why = f": {one.reason}" if one.reason else ""
+        lost = f"lost its process {one.losses} times in a row" if one.losses > 1 else "was given back"
+        wait = -found.seconds_since(one.not_before)
+        yield Trouble(
+            f"{counted(1, one.kind)} {lost}{why}.",
+            f"It is tried again in {duration(wait)}." if wait > 0 else "It is tried again by the next free worker.",
+            severe=False,
+            records=[one.record_id],
+        )
+
+
+def _of_models(found: Operations) -> Iterator[Trouble]:
+    for one in found.suspended:
+        yield Trouble(
+            f"The model “{one.name}” is out of service for another {duration(one.seconds)}.",
+            "A run of it did not end in its time, and its process was ended with it. Requests are answered 503 "
+            "`model_suspended`; look at the rows that were sent.",
+            records=[one.model_id],
+        )
+
+
+def _of_releases(found: Operations) -> Iterator[Trouble]:
+    ours = version("fedlas")
+    for worker in found.workers:
+        if worker.lives and worker.row.release not in (None, ours):
+            yield Trouble(
+                f"The worker “{worker.row.name}” is release {worker.row.release}, this service {ours}.",
+                "Expected while a new release is rolled out; update it otherwise.",
+                severe=False,
+            )

@@ -1,0 +1,209 @@
+"""The operations page: what waits, runs, is stuck and has failed, in sentences, also where something is away."""
+
+from __future__ import annotations
+
+import os
+import time
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from starlette.testclient import TestClient
+
+from service.api.services import quarantine
+from service.registry import tables
+from service.registry.errors import Unavailable
+from service.registry.registry import Registry
+from service.registry.tables import new_id
+from service.web.operations_view import Operations
+from tests.helpers.api import Api
+from worker.settings import WorkerSettings
+
+Json = dict[str, Any]
+
+HOSTILE = "<script>alert('w')</script>"
+
+
+@pytest.fixture
+def browser(api: Api) -> TestClient:
+    """A browser on a service without keys."""
+    headers = {"Accept": "text/html"}
+    return TestClient(api.client.app, base_url="http://localhost", headers=headers, follow_redirects=False)
+
+
+def waiting(registry: Registry, *, queue: str | None = None, for_seconds: float = 0.0, **values: Any) -> str:
+    """A job whose model and dataset do not matter, due for so long."""
+    with registry.write() as unit:
+        row = tables.Job(
+            id=new_id("job"), model_id="mdl_x", dataset_id="ds_x", status="queued", request={}, progress={},
+            history=[], created_at=unit.now(),
+        )  # fmt: skip
+        unit.jobs.open(row)
+        work = unit.work.open(row.id, queue=queue)
+        work.not_before = unit.now() - timedelta(seconds=for_seconds)
+        for name, value in values.items():
+            setattr(work, name, value)
+        return row.id
+
+
+def worker(registry: Registry, name: str, *queues: str, silent_seconds: float = 0.0, gpu: bool = False) -> None:
+    """A worker that gave its last sign of life so long ago."""
+    with registry.write() as unit:
+        unit.workers.heartbeat(name, machine="box", process="1", queues=queues, gpu=gpu, memory_bytes=8 * 10**9)
+        row = unit.session.get_one(tables.WorkerProcess, name)
+        row.seen_at = unit.now() - timedelta(seconds=silent_seconds)
+
+
+def read(registry: Registry) -> Operations:
+    """What the registry knows."""
+    with registry.read() as unit:
+        return Operations.read(unit, {})
+
+
+def test_an_idle_service_says_that_all_is_well(api: Api, browser: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every part is there while it is empty, and what a script reads again is the changing part alone."""
+    monkeypatch.setattr(api.client.app.services.notifier, "check", lambda: None)  # type: ignore[attr-defined]
+    page = browser.get("/operations")
+    assert page.status_code == 200
+    for sentence in ("All is well", "Nothing runs just now.", "No worker has registered", "Nothing has failed"):
+        assert sentence in page.text
+    part = browser.get("/operations", headers={"HX-Request": "true"}).text
+    assert "All is well" in part
+    assert "<html" not in part
+
+
+def test_work_that_no_living_worker_takes_is_named(api: Api, browser: TestClient) -> None:
+    """By its number, its queue, and what is known of the worker that used to take it."""
+    for _ in range(3):
+        waiting(api.registry, queue="calibrate.gpu", for_seconds=720)
+    waiting(api.registry)
+    worker(api.registry, "cpu", "calibrate.cpu")
+    assert "3 jobs wait for a GPU worker; none lives." in browser.get("/operations").text
+    worker(api.registry, "gpu", "calibrate.gpu", silent_seconds=600, gpu=True)
+    page = browser.get("/operations").text
+    assert "The last one gave its last sign of life 10 minutes ago" in page
+    lines = {line.queue: line for line in read(api.registry).queue_lines()}
+    gpu = lines["calibrate.gpu"]
+    assert (gpu.words, gpu.due, gpu.later, gpu.blocked, gpu.workers) == ("3 jobs", 3, 0, 0, 0)
+    assert gpu.oldest_seconds == pytest.approx(720, abs=60)
+    assert (lines["calibrate.cpu"].due, lines["calibrate.cpu"].workers) == (1, 1)
+    worker(api.registry, "gpu", "calibrate.gpu", gpu=True)
+    page = browser.get("/operations").text
+    assert "none lives" not in page
+    assert "3 jobs could have been taken for 12 minutes, and nobody does." in page, "though a worker lives"
+
+
+def test_what_waits_for_something_is_not_stuck(api: Api, browser: TestClient) -> None:
+    """Blocked work, and what is due behind work of its kind that runs, are no trouble."""
+    worker(api.registry, "w", "calibrate.cpu")
+    held = waiting(api.registry)
+    with api.registry.write() as unit:
+        assert unit.work.claim(held, worker="w", lease_seconds=60)
+        unit.jobs.change_status(unit.jobs.get(held), "running")
+    waiting(api.registry, for_seconds=3600)
+    waiting(api.registry, for_seconds=3600, state="blocked")
+    found = read(api.registry)
+    assert [(one.count, one.due, one.blocked) for one in found.waiting] == [(2, 1, 1)]
+    (running,) = found.held
+    assert (running.record_id, running.worker, running.attempts) == (held, "w", 1)
+    assert running.started_at is not None
+    page = browser.get("/operations").text
+    assert "nobody does" not in page
+    assert f'href="/jobs/{held}"' in page
+
+
+def test_lost_work_says_why_and_when_it_is_tried_again(api: Api, browser: TestClient) -> None:
+    """A process that was lost, a worker that handed the job back, and a lease that has ended."""
+    lost, returned, late = (waiting(api.registry) for _ in range(3))
+    with api.registry.write() as unit:
+        for reason in ("its process ended: signal 9", "its process ended: signal 11"):
+            unit.work.of(lost).not_before = unit.now()
+            claim = unit.work.claim(lost, worker="w", lease_seconds=60)
+            assert claim is not None
+            unit.work.retry(claim, reason)
+        claim = unit.work.claim(returned, worker="w", lease_seconds=60)
+        assert claim is not None
+        unit.jobs.change_status(unit.jobs.get(returned), "running")
+        unit.work.release(claim, after_seconds=300)
+        unit.requeue(returned, "its process could not be protected")
+        unit.work.claim(late, worker="w", lease_seconds=-90)
+    page = browser.get("/operations").text
+    assert "1 job lost its process 2 times in a row: its process ended: signal 11." in page
+    assert "1 job was given back: its process could not be protected." in page
+    assert "It is tried again in 5 minutes." in page
+    assert "1 job is held by a worker whose lease ended" in page
+    assert all(f'href="/jobs/{record_id}"' in page for record_id in (lost, returned, late))
+
+
+def test_errors_are_counted_by_their_code(api: Api, browser: TestClient) -> None:
+    """Those of the last day, with their sentence and what to do, and the newest of each."""
+    failed = [waiting(api.registry) for _ in range(3)]
+    with api.registry.write() as unit:
+        for record_id in failed:
+            error = {"code": "storage_full", "message": HOSTILE, "user_error": False}
+            unit.jobs.fail(unit.jobs.get(record_id), error)
+        unit.jobs.get(failed[0]).finished_at = unit.now() - timedelta(days=2)
+    model = api.post("/v1/models?name=x", content=b"no model")["id"]
+    api.work(model)
+    found = read(api.registry).failures
+    assert [(one.noun, one.code, one.count, one.newest_id) for one in found] == [
+        ("job", "storage_full", 2, failed[2]),
+        ("model", "not_onnx", 1, model),
+    ]
+    page = browser.get("/operations").text
+    assert "The disk took no more." in page
+    assert "Make room on the disk of the workers." in page
+    assert f'href="/models/{model}"' in page
+
+
+def test_names_of_workers_are_text(api: Api, browser: TestClient) -> None:
+    """Whatever a machine calls itself, also in a sentence: that it is of another release."""
+    worker(api.registry, HOSTILE, "inspect")
+    with api.registry.write() as unit:
+        unit.session.get_one(tables.WorkerProcess, HOSTILE).release = "9.9"
+    assert "is release 9.9, this service" in browser.get("/operations").text
+    page = browser.get("/operations").text
+    assert "&lt;script&gt;alert" in page
+    assert "<script>alert" not in page
+
+
+def test_a_model_in_quarantine_is_named(api: Api, browser: TestClient) -> None:
+    """For how long, and what its requests are answered."""
+    api.post("/v1/models?name=hangs", content=b"served")
+    with api.registry.write() as unit:
+        (row,) = unit.models.newest(limit=1, after=None)
+        row.served_sha256 = "ab" * 32
+    quarantine(api.settings).add("ab" * 32)
+    quarantine(api.settings).add("cd" * 32)
+    gone = quarantine(api.settings)._folder
+    assert gone is not None
+    os.utime(gone / ("cd" * 32), (time.time() - 700, time.time() - 700))
+    assert list(quarantine(api.settings).suspended()) == ["ab" * 32]
+    assert "The model “hangs” is out of service for another 10 minutes." in browser.get("/operations").text
+
+
+def test_what_is_away_is_named_and_the_rest_is_shown(
+    api: Api, browser: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without a broker work is still found; without the database the page says what it cannot know."""
+    page = browser.get("/operations").text
+    assert "The broker does not answer (OperationalError)." in page
+    assert "Nothing is lost" in page
+
+    def away(*_: object) -> None:
+        raise Unavailable("database_unavailable", "the database is away")
+
+    monkeypatch.setattr(api.client.app.services.registry, "check", away)  # type: ignore[attr-defined]
+    monkeypatch.setattr(api.client.app.services.registry, "read", away)  # type: ignore[attr-defined]
+    without = browser.get("/operations")
+    assert without.status_code == 200
+    assert "The database does not answer (Unavailable)." in without.text
+    assert "which does not answer just now" in without.text
+
+
+def test_a_stopped_worker_is_seen(registry: Registry) -> None:
+    """A worker that was registered and fell silent is still listed, as silent."""
+    settings = WorkerSettings()
+    worker(registry, "still", *settings.resolved_queues, silent_seconds=31)
+    worker(registry, "well", *settings.resolved_queues, silent_seconds=5)
+    assert [(one.row.name, one.lives) for one in read(registry).workers] == [("still", False), ("well", True)]
