@@ -5,6 +5,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 OPENAPI := openapi/openapi.json
+# One more than two cores: a test often waits for a service that it has started. On more cores, make test WORKERS=…
+WORKERS ?= 3
 
 # The many processes of the tests share compiled modules, whatever the environment says.
 unexport PYTHONDONTWRITEBYTECODE
@@ -31,7 +33,7 @@ demo: setup ## from an overconfident classifier to calibrated predictions, on re
 	$(BIN)/fedlas demo
 
 test: setup ## run the tests
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow and not exhaustive and not gpu"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile -m "not slow and not exhaustive and not gpu"
 
 exhaustive: setup ## every architecture, both exporters, and every bad file alone and live (half an hour)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -m "exhaustive and not gpu" --timeout 1800

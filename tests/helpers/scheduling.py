@@ -11,7 +11,18 @@ from xdist.scheduler import LoadFileScheduling
 TOGETHER = ("tests/e2e", "tests/fedlas/cli", "tests/fedlas/client", "tests/web")
 
 #: Folders and files that take longest, in this order.
-FIRST = (*TOGETHER,)
+FIRST = (
+    *TOGETHER,
+    "tests/docs/test_code_blocks.py",
+    "tests/worker/inside/test_resume.py",
+    "tests/packaging/test_wheel.py",
+    "tests/worker/inside/test_hard_data.py",
+    "tests/service/api/test_calibrators.py",
+    "tests/service/api/test_batches.py",
+    "tests/examples/test_examples.py",
+    "tests/weight/test_hanging.py",
+    "tests/fedlas/importers/test_whole_graphs.py",
+)
 
 
 def unit_of(nodeid: str) -> str:
