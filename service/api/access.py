@@ -20,7 +20,17 @@ from service.settings import ServiceSettings, is_loopback
 #: Probes, the documentation and the page where a key is entered hold no secrets, and neither a load balancer nor a
 #: browser's address bar has a key.
 _OPEN_PATHS = frozenset(
-    {"/healthz", "/readyz", "/docs", "/redoc", "/openapi.json", "/sign-in", "/v2/health/live", "/v2/health/ready"}
+    {
+        "/healthz",
+        "/readyz",
+        "/docs",
+        "/redoc",
+        "/openapi.json",
+        "/sign-in",
+        "/sign-out",
+        "/v2/health/live",
+        "/v2/health/ready",
+    }
 )
 _OPEN_FILES = ("/static-offline-docs/", "/static/")
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})

@@ -13,7 +13,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from service.api.access import headers_of
 from service.api.problems import Problem
 from service.web.paths import is_api_of_session, is_page
-from service.web.rendering import page
+from service.web.rendering import page, see_other
 
 _PROBLEM = "application/problem+json"
 _KEPT = ("x-request-id", "retry-after", "allow", "www-authenticate")
@@ -51,9 +51,11 @@ class ProblemPagesMiddleware:
 def problem_page(request: Request, start: Message, body: bytes) -> ASGIApp:
     """The page of one problem."""
     told = Problem.model_validate_json(body)
+    path = request.url.path
+    if told.status == 405 and request.method == "GET":  # a form's address that was reloaded or typed
+        return see_other(path.rpartition("/")[0] or "/")
     if told.detail == told.title:  # the framework's own word for a path that leads nowhere
-        told.detail = f"there is no page {request.url.path}; the sections above lead to all there is"
-        told.code = "no_page"
+        told.detail = f"there is no page {path}"
     sent = MutableHeaders(scope=start)
     template = "problems/fragment.html.jinja" if "hx-request" in request.headers else "problems/page.html.jinja"
     return page(
@@ -62,6 +64,7 @@ def problem_page(request: Request, start: Message, body: bytes) -> ASGIApp:
         status=start["status"],
         headers={name: sent[name] for name in _KEPT if name in sent},
         problem=told,
+        sent=request.method == "POST",
         request_id=sent.get("x-request-id"),
     )
 

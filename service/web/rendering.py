@@ -21,6 +21,7 @@ from fedlas.report import page as report_page
 from service.api.error_codes import ERROR_CODES
 from service.api.problems import Problem
 from service.web.navigation import current_section, sections
+from service.web.remedies import remedy_of
 from service.web.session_access import session_id_of
 from service.web.static_files import static_path
 
@@ -97,6 +98,7 @@ def environment() -> Environment:
         "sections": sections(),
         "static": static_path,
         "error_codes": ERROR_CODES,
+        "remedy_of": remedy_of,
         "release": version("fedlas"),
     }
     return made

@@ -6,7 +6,7 @@ the API it asks under `/session`.
 
 from __future__ import annotations
 
-from http.cookies import CookieError, SimpleCookie
+from collections.abc import Mapping
 from urllib.parse import quote
 
 from starlette.responses import RedirectResponse, Response
@@ -52,19 +52,29 @@ class SessionMiddleware:
         key = await self._sessions.key_of(session_id_of(scope)) if session_id_of(scope) else None
         if key is None:
             return _sign_in(scope), scope
-        if scope["method"] not in SAFE_METHODS and not {b"origin", b"sec-fetch-site"} & set(headers):
-            detail = "a page's request says where it comes from (Origin); without that, send a key and no cookie"
+        if scope["method"] not in SAFE_METHODS and not self._is_ours(headers):
+            detail = "only this service's own pages may send this, and their requests say where they come from (Origin)"
             return problem(403, "foreign_origin", detail, path=scope["path"]), scope
         return None, _with_header(scope, b"authorization", b"Bearer " + key)
 
+    def _is_ours(self, headers: Mapping[bytes, bytes]) -> bool:
+        """Whether a page of ours sends: another port of the same host is another's."""
+        if (origin := headers.get(b"origin")) is None:
+            return headers.get(b"sec-fetch-site") in (b"same-origin", b"none")
+        place = origin.decode("latin-1").lower().partition("://")[2]
+        host = headers.get(b"host", b"").decode("latin-1").lower()
+        return _without_default_port(place) == _without_default_port(host) or place in self._sessions.other_hosts
+
 
 def session_id_of(scope: Scope) -> str:
-    """The session's id in the request's cookie; empty without one."""
-    try:
-        cookies = SimpleCookie(headers_of(scope).get(b"cookie", b"").decode("latin-1"))
-    except CookieError:
-        return ""
-    return cookies[COOKIE].value if COOKIE in cookies else ""
+    """The session's id in the request's cookies; empty without one.
+
+    They are taken apart by hand: a name has cookies of all its ports, and the standard library's parser gives up at the
+    first that it cannot read.
+    """
+    lines = (value.decode("latin-1") for name, value in scope["headers"] if name == b"cookie")
+    cookies = (part.strip().partition("=") for line in lines for part in line.split(";"))
+    return next((value for name, _, value in cookies if name == COOKIE), "")
 
 
 def _sign_in(scope: Scope) -> Response:
@@ -76,6 +86,10 @@ def _sign_in(scope: Scope) -> Response:
         return RedirectResponse(f"{SIGN_IN}?next={quote(came_from, safe='')}", 303, {"Cache-Control": "no-store"})
     detail = f"there is no session, or it has ended; enter a key at {SIGN_IN}, then do this again"
     return problem(401, "unauthorized", detail, path=scope["path"], headers={"WWW-Authenticate": "Bearer"})
+
+
+def _without_default_port(place: str) -> str:
+    return place.removesuffix(":80").removesuffix(":443")
 
 
 def _wants_page(accept: bytes) -> bool:

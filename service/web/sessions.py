@@ -24,6 +24,8 @@ class Sessions:
         self._services = services
         self._keys = [key.encode() for key in services.settings.api_keys]
         self.seconds = services.settings.session_hours * 3600
+        #: Names under which browsers reach this service, beside the one that its `Host` says.
+        self.other_hosts = services.settings.allowed_hosts
 
     @property
     def needed(self) -> bool:

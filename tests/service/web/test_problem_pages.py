@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from html import unescape
 
 import pytest
@@ -12,6 +13,7 @@ from starlette.testclient import TestClient
 from service.api.error_codes import ERROR_CODES
 from service.api.problems import problem
 from service.web.problem_pages import ProblemPagesMiddleware
+from service.web.remedies import remedy_of
 from tests.helpers.api import MakeApi
 
 BROWSER = {"Accept": "text/html,application/xhtml+xml"}
@@ -34,7 +36,7 @@ def refusing() -> TestClient:
     return TestClient(app, base_url="http://localhost")
 
 
-@pytest.mark.parametrize("code", ERROR_CODES)
+@pytest.mark.parametrize("code", sorted(ERROR_CODES.keys() - {"method_not_allowed"}))
 def test_every_code_has_a_page(refusing: TestClient, code: str) -> None:
     """What has happened and what to do stand on it, with the code, the request's id, and nothing that runs."""
     answer = refusing.get(f"/{code}", headers=BROWSER)
@@ -46,7 +48,8 @@ def test_every_code_has_a_page(refusing: TestClient, code: str) -> None:
     assert "Found &lt;script&gt;alert(1)&lt;/script&gt;." in text
     plain = unescape(text.replace("<code>", "`").replace("</code>", "`"))
     assert known.meaning.rstrip(".") in plain
-    assert known.remedy in plain
+    assert (remedy_of(code) or "") in plain
+    assert not re.search(r"`(GET|POST|HEAD) |`detail`|`errors`|Retry-After", remedy_of(code) or "")
     assert f"<code>{code}</code>" in text
     assert "req_1" in text
 
@@ -62,6 +65,14 @@ def test_a_part_of_a_page_is_refused_in_a_part(refusing: TestClient) -> None:
     text = refusing.get("/not_found", headers={**BROWSER, "HX-Request": "true"}).text
     assert 'role="alert"' in text
     assert "<html" not in text
+
+
+def test_a_forms_address_leads_to_its_page(make_api: MakeApi) -> None:
+    """Where it is reloaded or typed; nothing is sent."""
+    answer = make_api().client.get(
+        "/jobs/job_x/cancel", headers={**BROWSER, "Host": "localhost"}, follow_redirects=False
+    )
+    assert (answer.status_code, answer.headers["location"]) == (303, "/jobs/job_x")
 
 
 def test_a_path_that_is_none_has_a_page(make_api: MakeApi) -> None:

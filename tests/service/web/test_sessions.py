@@ -126,10 +126,35 @@ def test_a_request_that_does_not_say_where_it_comes_from_changes_nothing(api: Ap
     """With a cookie `Origin` is needed for a change, and it must be ours."""
     visitor = browser(api)
     del visitor.headers["Origin"]
-    for headers in ({}, {"Origin": "https://evil.example"}, {"Sec-Fetch-Site": "cross-site"}, {"Origin": "null"}):
+    other_port = {"Origin": "http://127.0.0.1:9999", "Host": "127.0.0.1:8000"}
+    for headers in (
+        {},
+        other_port,
+        {"Origin": "https://evil.example"},
+        {"Sec-Fetch-Site": "cross-site"},
+        {"Origin": "null"},
+    ):
         answer = visitor.post("/session/v1/uploads", json={"bytes": 1}, headers={"Accept": "*/*", **headers})
         assert (answer.status_code, answer.json()["code"]) == (403, "foreign_origin"), headers
     assert visitor.get("/").status_code == 200
+
+
+@pytest.mark.parametrize("other", ['json={"a":1}', "a b c", "foo[bar]=1", "a=; ; ;=; ", "path=/", f"x{COOKIE}=x"])
+def test_cookies_of_others_do_not_matter(api: Api, other: str) -> None:
+    """A browser sends those of every port of a host, before ours or in a line of their own."""
+    visitor = browser(api)
+    held = f"{COOKIE}={visitor.cookies[COOKIE]}"
+    visitor.cookies.clear()
+    alone = [("Cookie", other.encode()), ("Cookie", held.encode())]
+    for headers in ([("Cookie", f"{other}; {held}".encode())], alone, alone[::-1]):
+        assert visitor.get("/", headers=headers).status_code == 200
+
+
+def test_signing_out_twice_leads_to_the_form(api: Api) -> None:
+    """Also where the session has ended before."""
+    visitor = browser(api)
+    for _ in range(2):
+        assert visitor.post("/sign-out").headers["location"] == "/sign-in"
 
 
 def test_without_keys_pages_are_open_to_this_machine(make_api: MakeApi) -> None:
