@@ -28,6 +28,7 @@ _ON_PAGES = {
     "model_not_ready": "The model's page says what inspection is at, or why it was rejected.",
     "unlabelled_dataset": "Choose a dataset with labels.",
     "wrong_inputs": "The model's page lists its inputs.",
+    "unknown_output": "The model's page lists its outputs.",
     "model_unloaded": "The operator can put it back into service.",
     **dict.fromkeys(("not_finished", "no_report", "no_results", "no_calibrator"), _WAIT),
     **dict.fromkeys(("model_cannot_be_opened", "storage_unavailable", "artifact_damaged"), _OPERATOR),
@@ -40,7 +41,7 @@ _ON_PAGES = {
     ),
 }
 #: Parts of the API's answer, which a page shows anyway.
-_SHOWN = ("`detail`", "`errors`", "The last word of `detail`")
+_SHOWN = ("`detail`", "`errors`")
 
 
 def remedy_of(code: str) -> str | None:
@@ -54,4 +55,4 @@ def remedy_of(code: str) -> str | None:
     if code in _ON_PAGES:
         return _ON_PAGES[code]
     known = ERROR_CODES.get(code)
-    return None if known is None or known.remedy.startswith(_SHOWN) else known.remedy
+    return None if known is None or any(part in known.remedy for part in _SHOWN) else known.remedy
