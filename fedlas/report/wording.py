@@ -29,10 +29,11 @@ def listed(parts: Sequence[str]) -> str:
 
 
 def as_sentence(message: str) -> str:
-    """A message as a sentence of its own.
+    """A message as a sentence of its own; an id or a field at its beginning stays as it is.
 
-    >>> as_sentence("a batch of 8 was freed"), as_sentence("Is it?")
-    ('A batch of 8 was freed.', 'Is it?')
+    >>> as_sentence("a batch of 8 was freed"), as_sentence("Is it?"), as_sentence("job_1 has ended")
+    ('A batch of 8 was freed.', 'Is it?', 'job_1 has ended.')
     """
     whole = message if message.endswith((".", "!", "?", "…")) else f"{message}."
-    return whole[:1].upper() + whole[1:]
+    is_word = message.partition(" ")[0].isalpha()
+    return whole[:1].upper() + whole[1:] if is_word else whole
