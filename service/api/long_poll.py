@@ -85,6 +85,11 @@ class LongPoll:
         self._thread = CapacityLimiter(1)  # its own: the loop must not queue behind handlers
         self._closed = False
 
+    @property
+    def closed(self) -> bool:
+        """Whether the process stops: all waits end at once."""
+        return self._closed
+
     async def for_final(self, record_id: str, seconds: float) -> None:
         """Return when the record is final, gone, or `seconds` have passed, whichever comes first."""
         if seconds > 0:

@@ -1,20 +1,33 @@
-"""The view of a job: everything that its page shows, read in one transaction."""
+"""The view of a job: everything that its page shows, followed from event to event."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
+from markupsafe import Markup
+
 from service.api.record_codes import RECORD_CODES
+from service.registry import tables
 from service.registry.contract import FINAL, DeliveryRecord, JobRecord
+from service.registry.errors import RegistryError
 from service.registry.presenters import delivery_record, job_record
+from service.registry.registry import Registry
 from service.registry.unit_of_work import UnitOfWork
+from service.web.curves import Panel, loss_panels, nll_chart
 from service.web.event_sentences import LEFT_OUT, ToldEvent, told
 from service.web.job_words import Step, steps_of, verdict_in_words
+from service.web.key_figures import KeyFigures, key_figures
+from service.web.race import Contender, Race
 
-#: The newest events that a page shows; the API has all.
-_EVENTS = 60
+#: The newest events, and the best candidates, that a page shows; the API has all.
+_EVENTS, _CANDIDATES = 40, 24
 _DELIVERIES = 5
+#: Of a job with more events the rest is read the next time.
+_MOST_EVENTS = 50_000
+#: Rows that the ranking has room for before it scrolls.
+_ROWS = 10
 
 
 @dataclass(frozen=True)
@@ -26,14 +39,17 @@ class JobView:
         events: newest first.
         last_event: the number of the newest.
         deliveries: of messages to its webhook, newest first.
+        figures: None before there is a report.
     """
 
     job: JobRecord
     model_name: str | None
     dataset_name: str | None
+    race: Race
     events: Sequence[ToldEvent]
     last_event: int
     deliveries: Sequence[DeliveryRecord]
+    figures: KeyFigures | None
 
     @property
     def ended(self) -> bool:
@@ -52,6 +68,18 @@ class JobView:
         return steps_of(self.job)
 
     @property
+    def step(self) -> Step | None:
+        """The stage that it is at."""
+        return next((step for step in self.steps if step.state == "current"), None)
+
+    @property
+    def says(self) -> str:
+        """What is told to those who do not look: the status, and of a running job the stage."""
+        if self.job.status == "running" and self.step is not None:
+            return f"{self.step.title}: {self.step.happens}"
+        return f"The status of the job is {self.job.status}"
+
+    @property
     def verdict(self) -> str:
         """What is served from now on, in a few words."""
         return verdict_in_words(self.job)
@@ -61,17 +89,67 @@ class JobView:
         """What the code of its error stands for."""
         return None if self.job.error is None else RECORD_CODES.get(self.job.error.code)
 
+    @property
+    def races(self) -> bool:
+        """Whether candidates train, or may."""
+        return bool(self.race.contenders) or not (
+            self.ended or self.job.dry_run or self.job.method in ("post_hoc", "temperature")
+        )
 
-def job_view(unit: UnitOfWork, job_id: str) -> JobView:
-    """Read a job; raises NotFound."""
-    row = unit.jobs.get(job_id)
-    model, dataset = unit.models.find(row.model_id), unit.datasets.find(row.dataset_id)
-    deliveries = unit.deliveries.of_job(job_id, limit=_DELIVERIES, after=None)
-    return JobView(
-        job=job_record(row, unit.work.of(job_id)),
-        model_name=None if model is None else model.name,
-        dataset_name=None if dataset is None else dataset.name,
-        events=told(unit.events.newest_but(job_id, LEFT_OUT, limit=_EVENTS)),
-        last_event=unit.events.last(job_id),
-        deliveries=[delivery_record(one, unit.work.of(one.id)) for one in deliveries],
-    )
+    @property
+    def ranking(self) -> list[Contender]:
+        """The best candidates."""
+        return self.race.ranking[:_CANDIDATES]
+
+    @property
+    def rows(self) -> int:
+        """Room for so many candidates is kept free from the start, so that nothing moves when they come."""
+        return min(self.job.budget.candidates + 1, _ROWS)
+
+    @property
+    def chart(self) -> Markup:
+        """The course of their NLL."""
+        return nll_chart(self.race)
+
+    @property
+    def panels(self) -> list[Panel]:
+        """The losses of the candidates."""
+        return loss_panels(self.race)
+
+
+class FollowedJob:
+    """A job that is looked at again and again: each of its events is read once."""
+
+    def __init__(self, registry: Registry, job_id: str) -> None:
+        self._registry = registry
+        self.job_id = job_id
+        self._race = Race()
+        self._known = 0
+
+    def view(self) -> JobView:
+        """The job as it is now; raises NotFound. One thread calls it at a time."""
+        with self._registry.read() as unit:
+            row = unit.jobs.get(self.job_id)
+            events = unit.events.after(self.job_id, self._known, limit=_MOST_EVENTS)
+            self._race.follow(events)
+            self._known = events[-1].number if events else self._known
+            return self._view(unit, row)
+
+    def _view(self, unit: UnitOfWork, row: tables.Job) -> JobView:
+        model, dataset = unit.models.find(row.model_id), unit.datasets.find(row.dataset_id)
+        deliveries = unit.deliveries.of_job(row.id, limit=_DELIVERIES, after=None)
+        return JobView(
+            job=job_record(row, unit.work.of(row.id)),
+            model_name=None if model is None else model.name,
+            dataset_name=None if dataset is None else dataset.name,
+            race=self._race,
+            events=told(unit.events.newest_but(row.id, LEFT_OUT, limit=_EVENTS)),
+            last_event=self._known,
+            deliveries=[delivery_record(one, unit.work.of(one.id)) for one in deliveries],
+            figures=self._figures(row.report_sha256),
+        )
+
+    def _figures(self, report_sha256: str | None) -> KeyFigures | None:
+        with suppress(RegistryError):  # the page says the rest without the report
+            return None if report_sha256 is None else key_figures(self._registry.artifacts, report_sha256)
+        return None

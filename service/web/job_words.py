@@ -34,19 +34,19 @@ _VERDICTS = {
     "unchanged": "Nothing changed",
     "undetermined": "Undetermined",
 }
-METHODS = {
+_METHODS = {
     "auto": "whatever turns out best",
     "fedlas": "FedLAS",
     "fedlas_plus": "FedLAS+",
     "label_smoothing": "label smoothing",
     "mbls": "margin-based label smoothing",
     "acls": "ACLS",
-    "focal": "the focal loss",
+    "focal": "focal loss",
     "cross_entropy": "cross-entropy",
     "post_hoc": "a calibrator alone",
     "temperature": "a temperature alone",
 }
-SCOPES = {"all": "whole network", "head": "last layers"}
+_SCOPES = {"all": "whole network", "head": "last layers"}
 _PUBLISHED = {
     "promoted": "where something else than the uploaded model is to be served",
     "shown": "where the test rows show it to be better",
@@ -87,12 +87,22 @@ def verdict_in_words(job: JobRecord) -> str:
     return f"{_VERDICTS[job.verdict]}{shown if job.promoted else ''}"
 
 
+def trains_what(method: str, scope: str) -> str:
+    """What a candidate trains, and with which loss.
+
+    >>> trains_what("fedlas_plus", "head"), trains_what("average", "none")
+    ('FedLAS+, last layers', 'average')
+    """
+    loss = _METHODS.get(method, method.replace("_", " "))
+    return ", ".join(part for part in (loss, _SCOPES.get(scope)) if part)
+
+
 def order_sentences(job: JobRecord) -> list[str]:
     """What was ordered, as sentences."""
     budget, given = job.budget, job.hyperparameters.model_dump(exclude_defaults=True)
     within = f"within {_counted(budget.minutes, 'minute')} and {_counted(budget.candidates, 'candidate')}"
     found = [
-        f"The method is {METHODS[job.method]}, {within}, with seed {job.seed}.",
+        f"The method is {_METHODS[job.method]}, {within}, with seed {job.seed}.",
         f"Fixed are {listed([_setting(name, value) for name, value in given.items()])}." if given else "",
         f"The gate compares {_SCORES[job.gate.score]} at a confidence of {100 * job.gate.confidence_level:g} %, and "
         f"lets accuracy drop by at most {100 * job.gate.max_accuracy_drop:g} points.",

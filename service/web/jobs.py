@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from functools import partial
-
 from fastapi import APIRouter, Request, Response
+from starlette.concurrency import run_in_threadpool
 
 from service.api.problems import Problem
 from service.api.services import Services, ServicesDep
 from service.web.api_calls import call_api
-from service.web.job_view import job_view
+from service.web.job_view import FollowedJob
 from service.web.job_words import order_sentences
 from service.web.rendering import page, see_other
 
@@ -41,7 +40,7 @@ async def delete(request: Request, services: ServicesDep, job_id: str) -> Respon
 
 
 async def _shown(request: Request, services: Services, job_id: str, *, refused: Problem | None = None) -> Response:
-    view = await services.read(partial(job_view, job_id=job_id))
+    view = await run_in_threadpool(FollowedJob(services.registry, job_id).view)
     return page(
         request,
         "jobs/page.html.jinja",

@@ -23,12 +23,15 @@ const fedlas = {
 
 const zoned = new Intl.DateTimeFormat(undefined, { dateStyle: "medium", timeStyle: "short" });
 
-fedlas.onEach("time[datetime]", (time) => {
+// Write a time in the reader's zone.
+fedlas.inZone = (time) => {
   const at = new Date(time.dateTime);
   if (Number.isNaN(at.getTime())) return;
   time.title = time.dateTime;
   time.textContent = zoned.format(at);
-});
+};
+
+fedlas.onEach("time[datetime]", fedlas.inZone);
 
 fedlas.onEach("button[data-copy]", (button) => {
   if (!navigator.clipboard) return; // browsers offer it on loopback and behind TLS only

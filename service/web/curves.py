@@ -1,0 +1,158 @@
+"""The curves of a race: out-of-fold NLL over time, and the losses of each candidate on a scale of their own.
+
+Losses of different methods mean different things, so that each candidate has a panel; only NLL is compared.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
+from typing import NamedTuple
+
+from markupsafe import Markup
+
+from fedlas.report.diagrams.drawing import line, mark, opening, paint, shortened, text
+from fedlas.report.diagrams.scale import Scale
+from service.web.race import Contender, Race, Training
+from service.web.rendering import count
+
+_WIDTH, _HEIGHT, _LEFT, _ACROSS, _TOP, _UP = 640, 300, 56, 568, 40, 206
+_PANEL_WIDTH, _PANEL_HEIGHT = 220, 132
+#: Candidates that have a line in the diagram of NLL, and a panel.
+_MOST_LINES, _MOST_PANELS = 24, 12
+#: Points of all lines of all panels together; each has two at least.
+_MOST_POINTS = 500
+_DASHED = ' stroke-dasharray="5 3"'
+
+
+def nll_chart(race: Race) -> Markup:
+    """NLL so far of each candidate over the minutes of the race; the leader's is bold and named."""
+    lines = _courses(race)
+    leader = next((one for one in race.ranking if one.nll is not None), None)
+    said = "No fold is scored yet." if leader is None else f"{leader.name} leads with {leader.nll:.4f}."
+    parts = [
+        opening(_WIDTH, _HEIGHT, "NLL out of fold", said),
+        text(_LEFT, 22, "NLL: the lower, the better", colour="soft"),
+        text(_LEFT + _ACROSS, 22, "" if leader is None else shortened(leader.name, 48), bold=True, anchor="end"),
+    ]
+    minutes = max((x for course in lines.values() for x, _ in course), default=1.0) or 1.0
+    values = sorted(y for course in lines.values() for _, y in course) or [0.0, 1.0]
+    # What has diverged may be off by far: it is drawn at the edge.
+    high = min(values[-1], values[0] + 4 * (values[len(values) // 2] - values[0]) + 0.05)
+    room = 0.08 * (high - values[0]) or 0.01
+    across = Scale(0, minutes, _LEFT, _ACROSS)
+    up = Scale(values[0] - room, high + room, _TOP + _UP, -_UP)
+    parts += _grid(across, up)
+    parts.append(f'<g {paint(stroke="band-edge")} stroke-width="1.5">')
+    parts += [_polyline((across(x), up(y)) for x, y in course) for course in lines.values()]
+    parts.append("</g>")
+    for name, course in lines.items():
+        leads = leader is not None and name == leader.name
+        if leads:
+            bold = _polyline((across(x), up(y)) for x, y in course)
+            parts.append(f'<g {paint(stroke="calibrated")} stroke-width="3">{bold}</g>')
+        x, y = course[-1]
+        parts.append(
+            mark(across(x), up(y), 5 if leads else 3.5, "calibrated", hollow=not leads, hint=f"{name}: {y:.4f}")
+        )
+    return Markup("\n".join([*parts, "</svg>"]))  # the drawing has escaped all texts
+
+
+class LossLine(NamedTuple):
+    """The losses of one training: some of its epochs, evenly spread."""
+
+    training: Training
+    points: Sequence[tuple[int, float]]
+
+
+class Panel(NamedTuple):
+    """A candidate with its losses, drawn and as figures."""
+
+    one: Contender
+    drawing: Markup
+    lines: list[LossLine]
+
+
+def loss_panels(race: Race) -> list[Panel]:
+    """A small drawing for the one that trains and each of the best, in their order: a line for each training."""
+    trained = [one for one in race.ranking if one.trainings]
+    trained.sort(key=lambda one: race.underway(one) is None)  # stable: the best follow
+    shown = sorted(trained[:_MOST_PANELS], key=lambda one: one.number or 0)
+    most = max(2, _MOST_POINTS // (sum(len(one.trainings) for one in shown) or 1))
+    return [
+        _panel(one, race, {fold: thinned(training.losses, most) for fold, training in one.trainings.items()})
+        for one in shown
+    ]
+
+
+def thinned(losses: Mapping[int, float], most: int) -> list[tuple[int, float]]:
+    """At most so many epochs of a training, spread evenly, the first and the last among them.
+
+    >>> thinned({1: 0.9, 2: 0.8, 3: 0.7, 4: 0.6}, 2)
+    [(1, 0.9), (4, 0.6)]
+    """
+    points = sorted(losses.items())
+    if len(points) <= most:
+        return points
+    return [points[round(i * (len(points) - 1) / (most - 1))] for i in range(most)]
+
+
+def _courses(race: Race) -> dict[str, list[tuple[float, float]]]:
+    """Minutes since the race began and NLL, of the best candidates, the leader last so that it is on top."""
+    best = [one.name for one in race.ranking if one.nll is not None][:_MOST_LINES]
+    found: dict[str, list[tuple[float, float]]] = {name: [] for name in reversed(best)}
+    for score in race.course:
+        if score.name in found:
+            found[score.name].append((_minutes(race.begun_at, score.at), score.nll))
+    return {name: course for name, course in found.items() if course}
+
+
+def _minutes(since: datetime | None, at: datetime) -> float:
+    return 0.0 if since is None else (at - since).total_seconds() / 60
+
+
+def _grid(across: Scale, up: Scale) -> list[str]:
+    """Lines with their figures, and the names of both axes."""
+    parts = []
+    for y in up.steps():
+        parts.append(line(_LEFT, up(y), _LEFT + _ACROSS, up(y), "grid"))
+        parts.append(text(_LEFT - 7, up(y) + 4, f"{y:.3g}", size=11, colour="soft", anchor="end"))
+    for x in across.steps():
+        parts.append(line(across(x), _TOP, across(x), _TOP + _UP, "grid"))
+        parts.append(text(across(x), _TOP + _UP + 16, f"{x:g}", size=11, colour="soft", anchor="middle"))
+    parts.append(text(_LEFT + _ACROSS / 2, _TOP + _UP + 36, "minutes since the race began", anchor="middle"))
+    return parts
+
+
+def _panel(one: Contender, race: Race, lines: Mapping[int | None, list[tuple[int, float]]]) -> Panel:
+    values = [loss for points in lines.values() for _, loss in points] or [0.0, 1.0]
+    epochs = max(training.epochs for training in one.trainings.values())
+    across = Scale(min(1, epochs), max(epochs, 2), 8, _PANEL_WIDTH - 16)
+    up = Scale(min(values), max(values), _PANEL_HEIGHT - 22, -(_PANEL_HEIGHT - 34))
+    bottom = _PANEL_HEIGHT - 18
+    parts = [
+        opening(_PANEL_WIDTH, _PANEL_HEIGHT, f"Loss of {one.name}", f"In {count(len(lines), 'training')}."),
+        line(8, bottom, _PANEL_WIDTH - 8, bottom, "band-edge"),
+        text(8, _PANEL_HEIGHT - 4, "1", size=11, colour="soft"),
+        text(_PANEL_WIDTH - 8, _PANEL_HEIGHT - 4, f"{epochs} epochs", size=11, colour="soft", anchor="end"),
+    ]
+    now = race.underway(one)
+    over = [fold for fold in lines if one.trainings[fold] is not now]
+    parts.append(f'<g {paint(stroke="soft")} stroke-width="1.2">')
+    parts += [_polyline(_placed(lines[fold], across, up), dashed=fold is None) for fold in over]
+    parts.append("</g>")
+    if now is not None and lines[now.fold]:
+        placed = _placed(lines[now.fold], across, up)
+        parts.append(f'<g {paint(stroke="calibrated")} stroke-width="2.5">{_polyline(placed)}</g>')
+        parts.append(mark(*placed[-1], 4, "calibrated"))
+    figures = [LossLine(one.trainings[fold], points) for fold, points in lines.items()]
+    return Panel(one, Markup("\n".join([*parts, "</svg>"])), figures)
+
+
+def _placed(points: Sequence[tuple[int, float]], across: Scale, up: Scale) -> list[tuple[float, float]]:
+    return [(across(epoch), up(loss)) for epoch, loss in points]
+
+
+def _polyline(points: Iterable[tuple[float, float]], *, dashed: bool = False) -> str:
+    """A line in the colours of the group that it stands in."""
+    return f'<polyline points="{" ".join(f"{x:.0f},{y:.0f}" for x, y in points)}"{_DASHED if dashed else ""}/>'

@@ -1,0 +1,158 @@
+"""The jobs that somebody looks at: each is followed once, and drawn once for all who look, whenever it has changed.
+
+A page that is open holds no thread and no connection to the database, and costs no drawing of its own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncGenerator, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from fastapi.sse import KEEPALIVE_COMMENT, format_sse_event
+from starlette.concurrency import run_in_threadpool
+
+from service.api.long_poll import LongPoll
+from service.registry.errors import NotFound, Unavailable
+from service.registry.registry import Registry
+from service.web.job_view import FollowedJob
+from service.web.rendering import environment
+
+_LOG = logging.getLogger(__name__)
+
+#: A job is drawn twice in a second at most.
+_INTERVAL_S = 0.5
+#: Progress comes without an event: it is looked for so often.
+_PATIENCE_S = 2.0
+#: Proxies close connections on which nothing happens, many after 30 s or 60 s.
+_HEARTBEAT_S = 15.0
+#: The id of a stream's last event: who comes back with it is told that there is nothing more.
+END = "end"
+_END = format_sse_event(event=END, id=END, data_str="all jobs have ended")
+
+
+class Frame(NamedTuple):
+    """A job as its listeners are sent it, written once for all of them; `final` where no other follows."""
+
+    content: bytes
+    last_event: int
+    final: bool
+
+
+@dataclass(eq=False)
+class _Listener:
+    """One open page, or all pages of one browser."""
+
+    job_ids: Sequence[str]
+    news: asyncio.Event = field(default_factory=asyncio.Event)
+
+
+@dataclass(eq=False)
+class _Watched:
+    """A job with those who look at it."""
+
+    followed: FollowedJob
+    listeners: set[_Listener] = field(default_factory=set)
+    frame: Frame | None = None
+    task: asyncio.Task[None] | None = None
+
+
+class LiveJobs:
+    """Follows jobs for as long as somebody listens."""
+
+    def __init__(self, registry: Registry, long_poll: LongPoll) -> None:
+        self._registry = registry
+        self._long_poll = long_poll
+        self._watched: dict[str, _Watched] = {}
+
+    async def stream(self, job_ids: Sequence[str]) -> AsyncGenerator[bytes]:
+        """These jobs as they are now and whenever one has changed, until all have ended.
+
+        Something comes with every heartbeat at least: whoever sends the stream on may end it then.
+        """
+        with self._listening(job_ids) as listener:
+            yield format_sse_event(comment="connected")
+            sent: dict[str, Frame] = {}
+            while not self._long_poll.closed:
+                for job_id, frame in self._frames(job_ids):
+                    if sent.get(job_id) is not frame:
+                        sent[job_id] = frame
+                        yield frame.content
+                if len(sent) == len(set(job_ids)) and all(frame.final for frame in sent.values()):
+                    yield _END
+                    return
+                try:
+                    async with asyncio.timeout(_HEARTBEAT_S):
+                        await listener.news.wait()
+                except TimeoutError:
+                    yield KEEPALIVE_COMMENT
+                listener.news.clear()
+
+    def _frames(self, job_ids: Sequence[str]) -> Iterator[tuple[str, Frame]]:
+        for job_id in job_ids:
+            if (frame := self._watched[job_id].frame) is not None:
+                yield job_id, frame
+
+    @contextmanager
+    def _listening(self, job_ids: Sequence[str]) -> Iterator[_Listener]:
+        listener = _Listener(job_ids)
+        for job_id in job_ids:
+            watched = self._watched.get(job_id)
+            if watched is None:
+                watched = self._watched[job_id] = _Watched(FollowedJob(self._registry, job_id))
+                watched.task = asyncio.create_task(self._watch(watched))
+            watched.listeners.add(listener)
+        try:
+            yield listener
+        finally:
+            for job_id in set(job_ids):
+                self._leave(job_id, listener)
+
+    def _leave(self, job_id: str, listener: _Listener) -> None:
+        watched = self._watched[job_id]
+        watched.listeners.discard(listener)
+        if not watched.listeners:
+            del self._watched[job_id]
+            if watched.task is not None:
+                watched.task.cancel()
+
+    async def _watch(self, watched: _Watched) -> None:
+        """Draw the job, wait until something has happened to it, draw it again."""
+        job_id = watched.followed.job_id
+        frame: Frame | None = None
+        while not self._long_poll.closed:
+            try:
+                frame = await run_in_threadpool(drawn, watched.followed)
+                self._publish(watched, frame)
+            except Unavailable:  # the database is away: what was drawn stays
+                pass
+            except Exception:  # one job that cannot be drawn must not end the pages of others
+                _LOG.exception("the page of %s cannot be drawn just now", job_id)
+            if frame is not None and frame.final:
+                return
+            await asyncio.sleep(_INTERVAL_S)
+            await self._long_poll.for_events(job_id, 0 if frame is None else frame.last_event, _PATIENCE_S)
+        for listener in watched.listeners:  # the process stops, and the streams end
+            listener.news.set()
+
+    def _publish(self, watched: _Watched, frame: Frame) -> None:
+        if watched.frame is not None and watched.frame.content == frame.content:
+            return
+        watched.frame = frame
+        for listener in watched.listeners:
+            listener.news.set()
+
+
+def drawn(followed: FollowedJob) -> Frame:
+    """The job as it is now, as the event of a stream; one that is gone says so."""
+    try:
+        view = followed.view()
+    except NotFound:
+        html = environment().get_template("jobs/gone.html.jinja").render()
+        return Frame(format_sse_event(event=followed.job_id, id="gone", data_str=html), 0, final=True)
+    html = environment().get_template("jobs/live.html.jinja").render(view=view)
+    event = format_sse_event(event=view.job.id, id=f"{view.job.id}:{view.last_event}", data_str=html)
+    return Frame(event, view.last_event, view.ended)

@@ -1,0 +1,154 @@
+"""Jobs as a stream of parts of pages."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+import httpx
+import pytest
+from starlette.testclient import TestClient
+
+from service.registry.registry import Registry
+from service.settings import ServiceSettings
+from service.web.job_view import FollowedJob
+from service.web.live_jobs import drawn
+from tests.helpers.api import Api
+from tests.helpers.backends import place
+from tests.helpers.live_api import LiveApi, live, order
+from tests.helpers.race_events import trained
+
+STREAM = {"Accept": "text/event-stream"}
+LOST = "job_00000000000000000000000000"
+
+
+class Told(NamedTuple):
+    """One event of a stream."""
+
+    event: str
+    id: str
+    part: str
+
+
+def parts(lines: Iterator[str]) -> Iterator[Told]:
+    """The events of a stream; comments are passed over."""
+    fields: dict[str, list[str]] = {}
+    for line in lines:
+        name, _, value = line.partition(": ")
+        if line and name:
+            fields.setdefault(name, []).append(value)
+        elif not line and "event" in fields:
+            yield Told(fields["event"][0], "".join(fields.get("id", [])), "\n".join(fields["data"]))
+            fields = {}
+        elif not line:
+            fields = {}
+
+
+@contextmanager
+def looking(url: str, *job_ids: str, **headers: str) -> Iterator[Iterator[Told]]:
+    """The stream of these jobs."""
+    query = [("job", job_id) for job_id in job_ids]
+    with httpx.stream("GET", f"{url}/live", params=query, headers={**STREAM, **headers}, timeout=60) as answer:
+        assert answer.status_code == 200, answer.read()
+        yield parts(answer.iter_lines())
+
+
+def tell(registry: Registry, job_id: str, *told: tuple[str, dict[str, object]]) -> None:
+    """What a worker tells."""
+    with registry.write() as unit:
+        unit.events.extend(job_id, told)
+
+
+def until(stream: Iterator[Told], text: str) -> Told:
+    """The first part that holds this."""
+    return next(one for one in stream if text in one.part)
+
+
+@pytest.fixture
+def browser(api: Api) -> TestClient:
+    """A browser on a service without keys."""
+    return TestClient(api.client.app, base_url="http://localhost", headers=STREAM)
+
+
+def test_what_has_ended_is_told_once_and_the_stream_ends(api: Api, browser: TestClient) -> None:
+    """The part of a job that has ended, one of a job that is gone, and an end after which nobody comes back."""
+    body = {f"{kind}_id": api.post(f"/v1/{kind}s", content=b"x")["id"] for kind in ("model", "dataset")}
+    job_id = api.post("/v1/jobs", json=body)["id"]
+    api.post(f"/v1/jobs/{job_id}/cancel")
+    answer = browser.get("/live", params={"job": [job_id, LOST, job_id]})
+    told = list(parts(iter(answer.text.split("\n"))))
+    assert sorted(one.event for one in told) == sorted([job_id, LOST, "end"])
+    assert "It was cancelled" in next(one.part for one in told if one.event == job_id)
+    assert "This job was deleted meanwhile" in next(one.part for one in told if one.event == LOST)
+    again = browser.get("/live", params={"job": job_id}, headers={"Last-Event-ID": told[-1].id})
+    assert (again.status_code, again.content) == (204, b"")
+
+
+@pytest.mark.parametrize("query", ["", "job=x", "&".join([f"job={LOST}"] * 21)])
+def test_a_stream_is_of_some_jobs(browser: TestClient, query: str) -> None:
+    """Of one at least, of twenty at most, each by its id."""
+    assert browser.get(f"/live?{query}").status_code == 422
+
+
+def test_all_who_look_are_told_the_same_until_the_end(tmp_path: Path) -> None:
+    """Two streams of a job, and one of two jobs: every epoch comes to all; a job that is deleted is one that ended."""
+    with place(tmp_path / "data") as settings, live(settings) as [api]:
+        registry = Registry.open(ServiceSettings(**settings))
+        first, second = order(api.url), order(api.url)
+        with looking(api.url, first) as one, looking(api.url, first, second) as both:
+            until(one, "It waits for a worker")
+            until(both, "It waits for a worker")
+            tell(registry, first, *trained("fedlas α=0.1", 1, losses=[2.0, 1.0]))
+            seen = until(one, "epoch 2 of 10")
+            assert seen == until(both, "epoch 2 of 10")
+            assert seen.event == first
+            with registry.write() as unit:
+                unit.jobs.change_status(unit.jobs.get(first), "cancelled")
+            assert [told.event for told in one][-1] == "end"
+            with registry.write() as unit:
+                unit.jobs.change_status(unit.jobs.get(second), "cancelled")
+                unit.jobs.delete(second)
+            assert "This job was deleted meanwhile" in [told.part for told in both][-2]
+
+
+def test_a_stream_ends_with_its_session(tmp_path: Path) -> None:
+    """Who signs out in one tab is told so in the others."""
+    impatient = "from service.web import live; live.SESSION_EVERY_S = 0.0\n"
+    with place(tmp_path / "data") as settings, socket.create_server(("127.0.0.1", 0)) as listener:
+        registry = Registry.open(ServiceSettings(**settings))
+        api = LiveApi({**settings, "api_keys": "a-key"}, listener, before=impatient)
+        try:
+            api.until_ready()
+            with httpx.Client(base_url=api.url, headers={"Origin": api.url}, timeout=60) as client:
+                client.post("/sign-in", data={"key": "a-key"})
+                body = {
+                    f"{kind}_id": client.post(f"/session/v1/{kind}s", content=b"x").json()["id"]
+                    for kind in ("model", "dataset")
+                }
+                job_id = client.post("/session/v1/jobs", json=body).json()["id"]
+                cookie = f"fedlas-session={client.cookies['fedlas-session']}"
+                with looking(api.url, job_id, Cookie=cookie) as stream:
+                    until(stream, "It waits for a worker")
+                    client.post("/sign-out")
+                    tell(registry, job_id, *trained("fedlas", 1, losses=[1.0]))
+                    assert [told.event for told in stream] == ["signed-out"]
+                assert client.get("/live", params={"job": job_id}, headers=STREAM).status_code == 401
+        finally:
+            api.kill()
+
+
+def test_a_long_job_is_drawn_small(api: Api) -> None:
+    """Five thousand epochs of forty candidates fit into 60 kB."""
+    body = {f"{kind}_id": api.post(f"/v1/{kind}s", content=b"x")["id"] for kind in ("model", "dataset")}
+    job_id = api.post("/v1/jobs", json=body)["id"]
+    for number in range(1, 41):
+        for fold in range(1, 6):
+            losses = [1 / epoch for epoch in range(1, 26)]
+            name = f"fedlas_plus α=0.{number} lr=0.{number} wd=0.005 25 epochs"
+            tell(api.registry, job_id, *trained(name, number, losses=losses, fold=fold, nll=0.3 + number / 100))
+    frame = drawn(FollowedJob(api.registry, job_id))
+    assert len(frame.content) < 60_000
+    assert not frame.final
