@@ -12,7 +12,7 @@ WORKERS ?= 3
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test exhaustive chaos serve check bench bench-serving docs openapi wheel release-check clean
+.PHONY: help setup demo test exhaustive chaos serve check bench bench-serving docs screenshots openapi wheel release-check clean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -56,6 +56,9 @@ check: setup ## format, lint, types, import contracts, OpenAPI snapshot and what
 docs: setup ## build the documents into ./site, where a warning is an error
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
 
+screenshots: setup ## make the pictures of README and docs, of a job of the demo (3 minutes, needs a Chromium)
+	$(BIN)/python -m tests.web.screenshots
+
 openapi: setup ## write the snapshot of the HTTP contract
 	$(BIN)/fedlas openapi $(OPENAPI)
 
@@ -86,6 +89,7 @@ bench: setup ## measure (hours); results are written down in benchmarks/README.m
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.checkpointing
 	$(BIN)/python -m benchmarks.job_creation
 	$(BIN)/python -m benchmarks.waiting_clients
+	$(BIN)/python -m benchmarks.pages
 	$(BIN)/python -m benchmarks.batch_predictions
 	$(BIN)/python -m benchmarks.weight
 	$(BIN)/python -m benchmarks.start_up

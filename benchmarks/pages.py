@@ -19,15 +19,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from statistics import median
 
-import numpy as np
-from playwright.sync_api import Browser, Page
+from playwright.sync_api import Browser
 
 from benchmarks.api_process import Api, Json, allow_many_files, parser, percentile, running_api, tell
-from fedlas.calibrators import softmax
-from fedlas.gate.gate import judge
-from fedlas.report import CalibrationReport, Evidence, build_report, report_html
-from tests.helpers.browser import Window, chromium, headless
-from tests.helpers.drawn_rows import drawn_logits
+from benchmarks.report_page import large_report
+from fedlas.report import CalibrationReport, report_html
+from tests.helpers.browser import Window, chromium, headless, weighed
 
 _VISITS = 9
 _EPOCHS = 40
@@ -71,38 +68,6 @@ def visit(browser: Browser, api: Api, path: str) -> Json:
         "first_paint_s": {"median": round(median(painted), 3), "slowest": round(max(painted), 3)},
         "usable_s": {"median": round(median(usable), 3), "slowest": round(max(usable), 3)},
     }
-
-
-def weighed(page: Page) -> dict[str, int]:
-    """The bytes of each file that the page loads from now on, headers included; it fills while the page does."""
-    found: dict[str, int] = {}
-    asked: dict[str, str] = {}
-    network = page.context.new_cdp_session(page)
-    network.on("Network.requestWillBeSent", lambda event: asked.update({event["requestId"]: event["request"]["url"]}))
-    network.on(
-        "Network.loadingFinished",
-        lambda event: found.update({asked[event["requestId"]]: int(event["encodedDataLength"])}),
-    )
-    network.send("Network.enable")
-    return found
-
-
-def large_report(*, num_classes: int = 1000, num_slices: int = 50, num_rows: int = 20_000) -> CalibrationReport:
-    """A report on drawn rows of that many classes and slices."""
-    logits, targets = drawn_logits(num_rows, num_classes)
-    uploaded, calibrated = softmax(3 * logits), softmax(logits)
-    judgement = judge(uploaded=uploaded, post_hoc=calibrated, trained=None, targets=targets, provenance="no")
-    rng = np.random.default_rng(0)
-    evidence = Evidence(
-        gate=judgement,
-        uploaded=uploaded,
-        temperature=calibrated,
-        calibrated=calibrated,
-        targets=targets,
-        class_names=[f"class {number}" for number in range(num_classes)],
-        slices={"ward": np.array([f"ward {number}" for number in range(num_slices)])[rng.integers(0, 50, num_rows)]},
-    )
-    return build_report(evidence, num_resamples=200)
 
 
 def with_report(api: Api, report: CalibrationReport) -> str:
@@ -232,12 +197,14 @@ def begin(api: Api, job_id: str) -> None:
     with api.registry.write() as unit:
         row = unit.jobs.get(job_id)
         unit.jobs.change_status(row, "running")
-        unit.jobs.update_progress(row, "training", {"fraction": 0.1})
+        unit.jobs.enter_stage(row, "training")
 
 
 def tell_epoch(api: Api, job_id: str, epoch: int) -> None:
-    """One more epoch of its candidate is over."""
-    raise NotImplementedError
+    """One more epoch of its only candidate is over."""
+    told = {"candidate": "cross_entropy", "number": 1, "fold": None, "folds": None, "epoch": epoch, "epochs": _EPOCHS}
+    with api.registry.write() as unit:
+        unit.events.add(job_id, "epoch", {**told, "loss": 1 / epoch, "learning_rate": 0.03, "seconds": float(epoch)})
 
 
 def _move(api: Api, job_ids: list[str], over: threading.Event) -> None:

@@ -11,8 +11,20 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, Request, Response, sync_playwright
+from playwright.sync_api import (
+    Browser,
+    BrowserContext,
+    ConsoleMessage,
+    Page,
+    Request,
+    Response,
+    expect,
+    sync_playwright,
+)
 
+#: Nothing here is measured in time: whatever is waited for comes, on a busy machine late.
+_PATIENCE_MS = 120_000
+expect.set_options(timeout=_PATIENCE_MS)
 #: A phone, a laptop and a wide screen.
 WIDTHS = (360, 1200, 2560)
 _NAMES = ("chromium", "chromium-browser", "google-chrome")
@@ -57,6 +69,7 @@ class Window:
     def __init__(self, browser: Browser, origin: str, **options: Any) -> None:
         self.origin = origin
         self.context: BrowserContext = browser.new_context(base_url=origin, **{"locale": "en-GB", **options})
+        self.context.set_default_timeout(_PATIENCE_MS)
         self.context.add_init_script(_SHIFTS)
         self.faults: list[str] = []
         self._expected: set[int] = set()
@@ -131,3 +144,17 @@ def layout_shift(page: Page) -> tuple[float, list[Any]]:
     """How much of the page has moved by itself since it was opened (Web Vitals' CLS, summed), and what moved."""
     shifts = page.evaluate("window.shifted")
     return sum(shift[0] for shift in shifts), shifts
+
+
+def weighed(page: Page) -> dict[str, int]:
+    """The bytes of each file that the page loads from now on, headers included; it fills while the page does."""
+    found: dict[str, int] = {}
+    asked: dict[str, str] = {}
+    network = page.context.new_cdp_session(page)
+    network.on("Network.requestWillBeSent", lambda event: asked.update({event["requestId"]: event["request"]["url"]}))
+    network.on(
+        "Network.loadingFinished",
+        lambda event: found.update({asked[event["requestId"]]: int(event["encodedDataLength"])}),
+    )
+    network.send("Network.enable")
+    return found

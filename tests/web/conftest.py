@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 from playwright.sync_api import Browser, Page
 
 from tests.helpers.browser import Window, chromium, headless
+from tests.helpers.command_line import scaled_model
 from tests.helpers.service import Service, serving
+from tests.helpers.uploads import Uploads
+from tests.web.files import drawn_csv, picture_of, pictures_zip
 
 #: Keys of two people.
 KEYS = ("a-key-of-the-tests", "another-key-of-the-tests")
 
-#: Opens a window, with a session of this `key` unless that is None; others are options of Playwright's contexts.
+#: Opens a window, with a session of this `key` unless that is None, and `at` another service than that of these tests;
+#: other arguments are options of Playwright's contexts.
 Windows = Callable[..., Window]
 
 
@@ -38,13 +43,28 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
         yield running
 
 
+@pytest.fixture(scope="package")
+def files(tmp_path_factory: pytest.TempPathFactory, uploads: Uploads) -> Path:
+    """What people upload: a network that is too sure with a table, and one for small pictures with a zip of them."""
+    folder = tmp_path_factory.mktemp("files")
+    for name, content in (
+        ("sharp.onnx", scaled_model(3.0)),
+        ("rows.csv", drawn_csv(test=600)),
+        ("pictures.onnx", uploads["images.onnx"]),
+        ("pictures.zip", pictures_zip()),
+        ("seven.png", picture_of(7)),
+    ):
+        (folder / name).write_bytes(content)
+    return folder
+
+
 @pytest.fixture
 def windows(browser: Browser, service: Service) -> Iterator[Windows]:
     """Windows on the service; a window in which something went wrong fails the test."""
     opened: list[Window] = []
 
-    def open_window(*, key: str | None = KEYS[0], **options: Any) -> Window:
-        window = Window(browser, origin(service), **options)
+    def open_window(*, key: str | None = KEYS[0], at: str | None = None, **options: Any) -> Window:
+        window = Window(browser, at or origin(service), **options)
         opened.append(window)
         if key is not None:
             window.page.goto("/sign-in")
