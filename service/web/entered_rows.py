@@ -40,14 +40,15 @@ def inputs_of(text: str, profile: ServingProfile) -> JsonValue:
 
 def row_of(columns: Sequence[str], cells: Sequence[str]) -> JsonValue:
     """One row from a field for each column."""
-    return [{name: _value(cell, f"column {name!r}") for name, cell in zip(columns, cells, strict=False)}]
+    return [{name: _value(cell, f"column {_short(name)!r}") for name, cell in zip(columns, cells, strict=False)}]
 
 
 def _of_json(text: str, profile: ServingProfile) -> JsonValue:
     try:
         found = json.loads(text)
     except (ValueError, RecursionError) as error:
-        message = f"what was entered begins like JSON and is none: {error}"
+        reason = "it is nested too deeply" if isinstance(error, RecursionError) else str(error)
+        message = f"what was entered begins like JSON and is none: {reason}"
         raise InvalidRequest("invalid_json", message, field="inputs") from error
     if isinstance(found, dict) and set(found) == {"inputs"}:  # the body of a request
         found = found["inputs"]
@@ -79,8 +80,8 @@ def _of_csv(text: str, columns: Sequence[str] | None, spec: TensorSpec) -> JsonV
         raise InvalidRequest("wrong_inputs", message, field="inputs") from error
     if columns is not None and any(cell.strip() in set(columns) for cell in lines[0]):
         names = [cell.strip() for cell in lines[0]]
-        return [_named(names, line, number) for number, line in enumerate(lines[1:])]
-    rows = [[_value(cell, f"row {n}, column {i}") for i, cell in enumerate(line)] for n, line in enumerate(lines)]
+        return [_named(names, line, number) for number, line in enumerate(lines[1:], 2)]
+    rows = [[_value(cell, f"line {n}, value {i}") for i, cell in enumerate(line, 1)] for n, line in enumerate(lines, 1)]
     sizes = [size for size in spec.row if isinstance(size, int)]
     if len(sizes) == len(spec.row) > 1:
         return [_shaped(row, sizes) if len(row) == prod(sizes) else row for row in rows]
@@ -89,9 +90,11 @@ def _of_csv(text: str, columns: Sequence[str] | None, spec: TensorSpec) -> JsonV
 
 def _named(names: Sequence[str], line: Sequence[str], number: int) -> dict[str, JsonValue]:
     if len(line) != len(names):
-        message = f"row {number} has {len(line)} values, and the heading names {len(names)} columns"
+        message = f"line {number} has {len(line)} values, and the heading names {len(names)} columns"
         raise InvalidRequest("wrong_inputs", message, field="inputs")
-    return {name: _value(cell, f"row {number}, column {name!r}") for name, cell in zip(names, line, strict=True)}
+    return {
+        name: _value(cell, f"line {number}, column {_short(name)!r}") for name, cell in zip(names, line, strict=True)
+    }
 
 
 def _shaped(row: list[JsonValue], sizes: Sequence[int]) -> JsonValue:
@@ -116,5 +119,8 @@ def _value(cell: str, place: str) -> JsonValue:
             return kind(text)
         except ValueError:
             continue
-    shown = text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…"
-    raise InvalidRequest("wrong_inputs", f"{place}: {shown!r} is no number", field="inputs")
+    raise InvalidRequest("wrong_inputs", f"{place}: {_short(text)!r} is no number", field="inputs")
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…"

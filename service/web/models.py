@@ -13,6 +13,7 @@ from service.api.predict_schemas import find_model
 from service.api.problems import Problem
 from service.api.responses import After, cursor
 from service.api.services import ServicesDep
+from service.inference.profile import ServingProfile
 from service.registry import tables
 from service.registry.contract import ModelRecord
 from service.registry.list_filter import ListFilter
@@ -22,6 +23,7 @@ from service.web.api_calls import call_api
 from service.web.lineage import Lineage, lineage_of
 from service.web.lists import ROWS, list_page
 from service.web.rendering import page, see_other
+from service.web.snippets import Caller, Snippet, snippets
 
 router = APIRouter(include_in_schema=False)
 
@@ -79,17 +81,24 @@ async def delete_model(request: Request, services: ServicesDep, ref: str) -> Res
 
 
 async def _model_page(request: Request, services: ServicesDep, ref: str, *, refused: Problem | None = None) -> Response:
-    def find(unit: UnitOfWork) -> tuple[ModelRecord, Lineage]:
-        row = find_model(unit, ref)
-        return model_record(row), lineage_of(unit, row)
+    caller = Caller(ref, f"{request.url.scheme}://{request.url.netloc}", bool(services.settings.api_keys))
 
-    model, lineage = await services.read(find)
+    def find(unit: UnitOfWork) -> tuple[ModelRecord, Lineage, Sequence[Snippet]]:
+        row = find_model(unit, ref)
+        record = model_record(row)
+        profile = row.profile if record.status == "ready" else None
+        programs = () if profile is None else snippets(record, ServingProfile.of(profile), caller)
+        return record, lineage_of(unit, row), programs
+
+    model, lineage, programs = await services.read(find)
     return page(
         request,
         "models/show.html.jinja",
         refused=refused,
         model=model,
         lineage=lineage,
+        caller=caller,
+        snippets=programs,
         shown_classes=(model.class_names or [])[:_SHOWN_CLASSES],
     )
 

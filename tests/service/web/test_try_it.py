@@ -55,7 +55,9 @@ def test_answers_are_those_of_the_api(api: Api) -> None:
     assert "<html" not in part
     assert "Confidence 88.1 %" in words(part)
     assert "not calibrated" in part
-    assert words(tried(api, "letters", rows="1,0\n" * 60)).count("73.1 %") == 2 * 50
+    assert words(tried(api, "letters", rows="1,0\n" * 50)).count("73.1 %") == 2 * 50
+    assert "51 rows were entered" in tried(api, "letters", 413, rows="1,0\n" * 51)
+    assert "letters were entered" in tried(api, "letters", 413, rows="1," * 300_000)
 
 
 def test_what_is_refused_is_said_at_the_form_and_nothing_is_lost(api: Api) -> None:
@@ -67,12 +69,15 @@ def test_what_is_refused_is_said_at_the_form_and_nothing_is_lost(api: Api) -> No
         assert f">\n{rows}</textarea>" in text
         assert 'value="0.6"' in text
     for fields in ({"max_error": "x"}, {"coverage": "nan"}, {"abstain_below": "-1"}, {"error_cost": "much"}):
-        assert "needed is a number" in tried(api, "letters", 422, rows="1,2", **fields)
+        text = tried(api, "letters", 422, rows="1,2", **fields)
+        assert "needed is a number" in text
+        assert ">\n1,2</textarea>" in text
+    tried(api, "letters", rows="1,2", error_cost="0,5")
     assert "Nothing can be promised for this model: promises are made" in tried(
         api, "letters", 422, rows="1,2", max_error="0.1"
     )
     too_large = "x" * (api.settings.max_predict_json_bytes + 1)
-    assert "A form may have" in tried(api, "letters", 413, rows=too_large)
+    assert "bytes are read here" in tried(api, "letters", 413, rows=too_large)
 
 
 def test_models_that_cannot_answer(api: Api) -> None:
@@ -192,3 +197,4 @@ def test_a_slider_that_moves_asks_for_what_it_costs(api: Api) -> None:
     assert "Confidence from Answered Of these wrong" in words(part)
     assert api.client.get("/models/letters/try?error_cost=&abstain_below=", headers=headers).status_code == 200
     assert api.client.get("/models/letters/try?error_cost=x", headers=headers).status_code == 422
+    assert api.client.get("/models/letters/try?abstain_below=5", headers=headers).status_code == 422

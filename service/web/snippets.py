@@ -1,0 +1,184 @@
+"""Snippets: programs that ask this model on this server, to copy; a key is read from the environment and never shown.
+
+Names of inputs, columns and classes are other people's: each is written as a literal of its language.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import prod
+from shlex import quote as in_shell
+from urllib.parse import quote, urlsplit
+
+from service.inference.oip.datatypes import datatype_name
+from service.inference.profile import ServingProfile, TensorSpec
+from service.registry.contract import ModelRecord
+from service.web.example_rows import example_inputs, row_shape
+
+#: Rows of more numbers are made by the snippet in place of standing in it.
+_MOST_NUMBERS = 300
+#: A row of so many columns is written by their names.
+_MOST_COLUMNS = 30
+#: So many class names stand in a snippet.
+_MOST_NAMES = 20
+_KEY = "FEDLAS_API_KEY"
+
+
+@dataclass(frozen=True)
+class Snippet:
+    """A program with a title, and what is needed to run it."""
+
+    title: str
+    needs: str
+    code: str
+
+
+@dataclass(frozen=True)
+class Caller:
+    """Who asks whom: the model by what it is called, at a server, with a key where it needs one."""
+
+    ref: str
+    url: str
+    with_key: bool
+
+    @property
+    def predict_url(self) -> str:
+        """Where predictions are asked for."""
+        return f"{self.url}/v1/models/{quote(self.ref, safe='')}/predict"
+
+    @property
+    def shell_header(self) -> list[str]:
+        """The argument of curl that sends the key."""
+        return [f'-H "Authorization: Bearer ${_KEY}"'] if self.with_key else []
+
+
+def snippets(model: ModelRecord, profile: ServingProfile, caller: Caller) -> Sequence[Snippet]:
+    """The four ways to ask."""
+    return [
+        Snippet("curl", "a shell", _curl(profile, caller)),
+        Snippet("Python client", "pip install 'fedlas[client]' numpy", _client(profile, caller)),
+        Snippet("tritonclient", "pip install 'tritonclient[http]'", _triton(profile, caller)),
+        Snippet("ONNX Runtime alone", "pip install onnxruntime; no server once it is downloaded", _ort(model, caller)),
+    ]
+
+
+def download_command(model: ModelRecord, caller: Caller) -> str:
+    """The command that fetches the file."""
+    return _command(
+        [f"curl -s {in_shell(f'{caller.url}/v1/models/{model.id}/onnx')}", *caller.shell_header, "-o model.onnx"]
+    )
+
+
+def _curl(profile: ServingProfile, caller: Caller) -> str:
+    if profile.preprocessing is not None:
+        asked = [f"curl -s {in_shell(f'{caller.predict_url}?top_k={_top_k(profile)}')}", *caller.shell_header]
+        return _command([*asked, "-H 'Content-Type: image/png'", "--data-binary @image.png"])
+    asked = [f"curl -s {in_shell(caller.predict_url)}", *caller.shell_header, "-H 'Content-Type: application/json'"]
+    if not _is_long(profile):
+        return _command(
+            [*asked, f"-d {in_shell(json.dumps({'inputs': example_inputs(profile), **_options(profile)}))}"]
+        )
+    arrays = ", ".join(f"{spec.name!r}: {_array(spec, 'numpy')}.tolist()" for spec in profile.inputs)
+    written = f'import json, numpy; json.dump({{"inputs": {{{arrays}}}}}, open("rows.json", "w"))'
+    return f"python3 -c {in_shell(written)}\n{_command([*asked, '-d @rows.json'])}"
+
+
+def _client(profile: ServingProfile, caller: Caller) -> str:
+    if profile.preprocessing is not None:
+        first, rows = ["from pathlib import Path", ""], '[Path("image.png")]'
+    elif profile.columns is not None and len(profile.columns) <= _MOST_COLUMNS:
+        first, rows = [], repr(example_inputs(profile))
+    else:
+        first, rows = ["import numpy as np", ""], _arrays(profile)
+    options = ", ".join(f"{name}={value}" for name, value in _options(profile).items())
+    return "\n".join(
+        [
+            *first,
+            "from fedlas.client import Client",
+            "",
+            f"client = Client({caller.url!r}){f'  # its key is in {_KEY}' if caller.with_key else ''}",
+            f"rows = {rows}",
+            f"predictions = client.predict({caller.ref!r}, rows, {options})",
+            "print(predictions.labels, predictions.confidences)",
+        ]
+    )
+
+
+def _triton(profile: ServingProfile, caller: Caller) -> str:
+    parts = urlsplit(caller.url)
+    tls = ", ssl=True" if parts.scheme == "https" else ""
+    header = f', headers={{"Authorization": "Bearer " + os.environ["{_KEY}"]}}' if caller.with_key else ""
+    types = {spec.name: datatype_name(spec.dtype) for spec in profile.inputs}
+    return "\n".join(
+        [
+            *(["import os", ""] if caller.with_key else []),
+            "import numpy as np",
+            "import tritonclient.http as triton",
+            "",
+            f"client = triton.InferenceServerClient({parts.netloc!r}{tls})",
+            f"arrays = {_mapping(profile.inputs)}",
+            f"types = {types!r}",
+            "inputs = [triton.InferInput(name, array.shape, types[name]) for name, array in arrays.items()]",
+            "for tensor in inputs:",
+            "    tensor.set_data_from_numpy(arrays[tensor.name()])",
+            f"answer = client.infer({caller.ref!r}, inputs{header})",
+            'print(answer.as_numpy("label"), answer.as_numpy("confidence"))',
+        ]
+    )
+
+
+def _ort(model: ModelRecord, caller: Caller) -> str:
+    specs = [TensorSpec(one.name, one.dtype, tuple(one.shape)) for one in model.inputs or ()]
+    first = [
+        *(f"# {line}" for line in download_command(model, caller).splitlines()),
+        "import numpy as np",
+        "import onnxruntime",
+        "",
+        'session = onnxruntime.InferenceSession("model.onnx")',
+        f"arrays = {_mapping(specs)}",
+    ]
+    if model.origin != "calibrated":
+        names = "[output.name for output in session.get_outputs()]"
+        return "\n".join([*first, f"print(dict(zip({names}, session.run(None, arrays))))"])
+    known = model.class_names or []
+    label = "names[probs[0].argmax()]" if len(known) <= _MOST_NAMES else "probs[0].argmax()"
+    return "\n".join(
+        [
+            *first,
+            *([f"names = {known!r}"] if len(known) <= _MOST_NAMES else []),
+            'probs, confidence = session.run(["probabilities", "confidence"], arrays)',
+            f"print({label}, confidence[0])",
+        ]
+    )
+
+
+def _command(parts: Sequence[str]) -> str:
+    return " \\\n  ".join(parts)
+
+
+def _options(profile: ServingProfile) -> dict[str, int]:
+    return {"top_k": _top_k(profile)}
+
+
+def _top_k(profile: ServingProfile) -> int:
+    return min(3, len(profile.class_names))
+
+
+def _is_long(profile: ServingProfile) -> bool:
+    return sum(prod(row_shape(spec)) for spec in profile.inputs) > _MOST_NUMBERS
+
+
+def _arrays(profile: ServingProfile) -> str:
+    return _array(profile.inputs[0]) if len(profile.inputs) == 1 else _mapping(profile.inputs)
+
+
+def _mapping(specs: Sequence[TensorSpec]) -> str:
+    return f"{{{', '.join(f'{spec.name!r}: {_array(spec)}' for spec in specs)}}}"
+
+
+def _array(spec: TensorSpec, module: str = "np") -> str:
+    """One row; zeros stand for what is left out where whole numbers are tokens."""
+    made = "zeros" if "float" in spec.dtype else "ones"
+    return f"{module}.{made}({(1, *row_shape(spec))!r}, {spec.dtype!r})"
