@@ -6,6 +6,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version
 
+from markupsafe import Markup
+
 from service.api.health import Outcome
 from service.web.disk import Disk
 from service.web.operations_view import TAKERS, Operations, QueueLine, counted
@@ -37,7 +39,7 @@ class Trouble:
         severe: it keeps work from being done; else it mends itself, or only takes longer.
     """
 
-    sentence: str
+    sentence: str | Markup
     remedy: str
     severe: bool = True
     records: Sequence[str] = field(default=())
@@ -122,7 +124,7 @@ def _of_returned(found: Operations) -> Iterator[Trouble]:
 def _of_models(found: Operations) -> Iterator[Trouble]:
     for one in found.suspended:
         yield Trouble(
-            f"The model “{one.name}” is out of service for another {duration(one.seconds)}.",
+            _naming("The model “{}” is out of service for another {}.", one.name, duration(one.seconds)),
             "A run of it did not end in its time, and its process was ended with it. Requests are answered 503 "
             "`model_suspended`; look at the rows that were sent.",
             records=[one.model_id],
@@ -134,7 +136,12 @@ def _of_releases(found: Operations) -> Iterator[Trouble]:
     for worker in found.workers:
         if worker.lives and worker.row.release not in (None, ours):
             yield Trouble(
-                f"The worker “{worker.row.name}” is release {worker.row.release}, this service {ours}.",
+                _naming("The worker “{}” is release {}, this service {}.", worker.row.name, worker.row.release, ours),
                 "Expected while a new release is rolled out; update it otherwise.",
                 severe=False,
             )
+
+
+def _naming(sentence: str, name: str, *others: object) -> Markup:
+    """A sentence with a name that others chose: it turns nothing around that stands beside it."""
+    return Markup(sentence).format(Markup("<bdi>{}</bdi>").format(name), *others)

@@ -161,8 +161,8 @@ def test_names_of_workers_are_text(api: Api, browser: TestClient) -> None:
     worker(api.registry, HOSTILE, "inspect")
     with api.registry.write() as unit:
         unit.session.get_one(tables.WorkerProcess, HOSTILE).release = "9.9"
-    assert "is release 9.9, this service" in browser.get("/operations").text
     page = browser.get("/operations").text
+    assert "</bdi>” is release 9.9, this service" in page
     assert "&lt;script&gt;alert" in page
     assert "<script>alert" not in page
 
@@ -179,7 +179,7 @@ def test_a_model_in_quarantine_is_named(api: Api, browser: TestClient) -> None:
     assert gone is not None
     os.utime(gone / ("cd" * 32), (time.time() - 700, time.time() - 700))
     assert list(quarantine(api.settings).suspended()) == ["ab" * 32]
-    assert "The model “hangs” is out of service for another 10 minutes." in browser.get("/operations").text
+    assert "The model “<bdi>hangs</bdi>” is out of service for another 10 minutes." in browser.get("/operations").text
 
 
 def test_what_is_away_is_named_and_the_rest_is_shown(
