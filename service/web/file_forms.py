@@ -1,7 +1,7 @@
 """File forms: a model and a dataset as a page's form sends them, whole or as finished uploads, as records.
 
 The options of each, its checks and its record are those of the API. Each of the two is made by itself: where one is
-refused, the other is there, and the form comes back with what was entered.
+refused, the other is there, and the form comes back with what was entered. A form that is sent twice makes them once.
 """
 
 from __future__ import annotations
@@ -10,22 +10,27 @@ import json
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from typing import TypeVar
 
 from fastapi import Request
 from pydantic import ValidationError
+from pydantic_core import from_json
 
 from service.api.datasets import DatasetOptions, add_dataset
 from service.api.forms import Form
+from service.api.idempotency import Key, create_once
 from service.api.models import ModelOptions, add_model
 from service.api.receiving import ReceivedFile, receive_parts, take_part
 from service.api.records import FileOptions
 from service.api.services import Services
-from service.registry import tables
+from service.registry.contract import DatasetRecord, ModelRecord
 from service.registry.documents import JsonObject
 from service.registry.errors import RegistryError
+from service.registry.presenters import dataset_record, model_record
 from service.registry.unit_of_work import UnitOfWork
 from service.web.form_fields import FormState, nested, refused
+from service.web.form_keys import FIELD, idempotency_key
 
 _MODEL, _DATASET = "model", "dataset"
 _SHARES = frozenset(f"split_shares.{split}" for split in ("train", "calibration", "guarantee", "test"))
@@ -50,12 +55,12 @@ async def receive_files(request: Request, services: Services) -> dict[str, Sent]
     """Take what a form sends, and make its records."""
     with ExitStack() as stack:
         form = await receive_parts(request, services, stack, files=(_MODEL, _DATASET))
-        for name in [name for name, (file, filename) in form.files.items() if not filename and not file.size]:
-            del form.files[name]  # browsers send a part for a file that was not chosen
+        _drop_unchosen(form)
         texts = form.texts()
+        once = partial(_make, services, form, stack, texts.get(FIELD, ""))
         return {
-            _MODEL: await _make(services, form, stack, _fields(_MODEL, texts), model_options, add_model),
-            _DATASET: await _make(services, form, stack, _fields(_DATASET, texts), dataset_options, add_dataset),
+            _MODEL: await once(_fields(_MODEL, texts), model_options, _add_model),
+            _DATASET: await once(_fields(_DATASET, texts), dataset_options, _add_dataset),
         }
 
 
@@ -85,9 +90,10 @@ async def _make(
     services: Services,
     form: Form,
     stack: ExitStack,
+    form_key: str,
     state: FormState,
     read: Callable[[Mapping[str, str]], Options],
-    add: Callable[[UnitOfWork, ReceivedFile, Options, JsonObject], tables.Dataset | tables.Model],
+    add: Callable[[UnitOfWork, ReceivedFile, Options, JsonObject], DatasetRecord | ModelRecord],
 ) -> Sent:
     """One of the two; a file that was chosen counts before an upload, and both before a record that is there."""
     name, upload_id = state.prefix, state.value("upload_id") or None
@@ -97,9 +103,29 @@ async def _make(
         options = read({name: text for name, text in state.entered.items() if name not in ("id", "upload_id")})
         stored = options.stored()
         file = await take_part(form, name, services, stack, upload_id=None if name in form.files else upload_id)
-        return Sent(state, await services.write(lambda unit: add(unit, file, options, stored).id))
+        content = [name, file.fingerprint, options.model_dump_json(exclude={"upload_id"})]
+        key = Key.of("forms", idempotency_key(form_key, list(content)))
+        answer = await create_once(services, key, content, lambda unit: add(unit, file, options, stored))
+        return Sent(state, from_json(answer)["id"])
     except (RegistryError, ValidationError) as error:
         return Sent(FormState(state.entered, refused("/new", error), name))
+
+
+def _drop_unchosen(form: Form) -> None:
+    """Browsers send a part for a file that was not chosen: no bytes, and an empty name or none."""
+    for name in (_MODEL, _DATASET):
+        file, filename = form.files.get(name, (None, ""))
+        if not filename and (file is None or not file.size):
+            form.files.pop(name, None)
+            form.contents.pop(name, None)
+
+
+def _add_model(unit: UnitOfWork, file: ReceivedFile, options: ModelOptions, stored: JsonObject) -> ModelRecord:
+    return model_record(add_model(unit, file, options, stored))
+
+
+def _add_dataset(unit: UnitOfWork, file: ReceivedFile, options: DatasetOptions, stored: JsonObject) -> DatasetRecord:
+    return dataset_record(add_dataset(unit, file, options, stored))
 
 
 def _fields(name: str, texts: Mapping[str, str]) -> FormState:

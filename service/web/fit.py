@@ -12,6 +12,8 @@ from service.registry.contract import DatasetRecord, ModelRecord
 from service.registry.documents import TensorSpec
 
 _SHOWN = 8
+#: Of a number that stands for a class.
+_DIGITS = 9
 
 
 def misfits(model: ModelRecord, dataset: DatasetRecord) -> list[str]:
@@ -26,16 +28,17 @@ def misfits(model: ModelRecord, dataset: DatasetRecord) -> list[str]:
 def are_numbers(names: Sequence[str] | None) -> bool:
     """Whether classes are named by their numbers, as they are where nobody has named them.
 
-    >>> are_numbers(["0", "1"]), are_numbers(["cat", "1"])
-    (True, False)
+    >>> are_numbers(["0", "1"]), are_numbers(["cat", "1"]), are_numbers(["²"])
+    (True, False, False)
     """
-    return all(name.isdigit() for name in names or ())
+    return all(name.isascii() and name.isdecimal() and len(name) <= _DIGITS for name in names or ())
 
 
 def _classes(model: ModelRecord, dataset: DatasetRecord) -> Iterator[str]:
     known, found, most = model.class_names or [], dataset.class_names or [], model.num_classes or 0
     if not are_numbers(found) and not are_numbers(known):
-        if strangers := [name for name in found if name not in set(known)]:
+        names = set(known)
+        if strangers := [name for name in found if name not in names]:
             yield (
                 f"The model does not know the {_classes_named(strangers)}; it knows {_some(known)}. If these are the "
                 "same classes under other names, send the model again with class names as the dataset has them, in "

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
-from typing import cast
 
 from pydantic import JsonValue, ValidationError
 
 from service.api.problems import Problem, invalid, problem_of
 from service.registry.documents import JsonObject
-from service.registry.errors import RegistryError
+from service.registry.errors import InvalidRequest, RegistryError
+
+_SHOWN = 100
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,8 @@ class FormState:
 def nested(fields: Mapping[str, str], *, numbers: Collection[str] = ()) -> JsonObject:
     """The fields as the API's object; what should be a number and is none is left to be refused there.
 
+    Raises InvalidRequest for names that no form has: deeper ones, and a field that is an object, too.
+
     >>> nested({"budget.minutes": "5", "seed": "", "method": "auto"}, numbers={"budget.minutes", "seed"})
     {'budget': {'minutes': 5}, 'method': 'auto'}
     """
@@ -45,11 +48,12 @@ def nested(fields: Mapping[str, str], *, numbers: Collection[str] = ()) -> JsonO
     for name, text in fields.items():
         if not text.strip():
             continue
-        *path, last = name.split(".")
-        place = made
-        for part in path:
-            place = cast(JsonObject, place.setdefault(part, {}))
-        place[last] = number_or_text(text) if name in numbers else text.strip()
+        outer, _, inner = name.partition(".")
+        value = number_or_text(text) if name in numbers else text.strip()
+        place = made.setdefault(outer, {}) if inner else made
+        if "." in inner or not isinstance(place, dict) or isinstance(made.get(name), dict):
+            raise InvalidRequest("invalid_request", f"no form here has a field {name[:_SHOWN]!r}", field=name[:_SHOWN])
+        place[inner or outer] = value
     return made
 
 

@@ -9,6 +9,7 @@ from pydantic import JsonValue
 from service.registry.contract import JobRecord
 from service.registry.documents import JsonObject
 from service.web.form_fields import nested, number_or_text
+from service.web.form_keys import FIELD
 
 #: Fields of a form that stand for a number of the API.
 _NUMBERS = frozenset(
@@ -22,8 +23,8 @@ _NUMBERS = frozenset(
 #: Fields of several lines `name = value`.
 _LINES = ("class_priors", "metadata")
 _ACCEPTED = "accept_warnings"
-#: The dry run that a form shows is no part of the order.
-_NOT_SENT = frozenset({"check", _ACCEPTED})
+#: The form's own key, and the dry run that it shows, are no part of the order.
+_NOT_SENT = frozenset({FIELD, "check", _ACCEPTED})
 
 
 def order_of(fields: Sequence[tuple[str, str]]) -> JsonObject:

@@ -15,6 +15,7 @@ from service.api.services import ServicesDep
 from service.web.api_calls import call_api
 from service.web.file_forms import Sent, receive_files
 from service.web.form_fields import FormState
+from service.web.form_keys import FIELD, idempotency_key
 from service.web.order_fields import order_of
 from service.web.order_page import OrderPage
 from service.web.rendering import page, see_other
@@ -78,7 +79,9 @@ async def _order(request: Request, services: ServicesDep, *, dry_run: bool) -> R
     fields = _texts(await request.form(max_files=0))
     model, dataset, check = (dict(fields).get(name) or None for name in ("model_id", "dataset_id", "check"))
     query = {"dry_run": "true"} if dry_run else None
-    answer = await call_api(request, "POST", "/v1/jobs", query=query, content=order_of(fields))
+    content = order_of(fields)
+    headers = {"Idempotency-Key": idempotency_key(dict(fields).get(FIELD, ""), [content, dry_run])}
+    answer = await call_api(request, "POST", "/v1/jobs", query=query, content=content, headers=headers)
     if not answer.failed and dry_run:
         return see_other(f"{_address(model=model, dataset=dataset, check=answer.record_id())}#check")
     if not answer.failed:

@@ -20,6 +20,7 @@ from markupsafe import Markup
 from fedlas.report import page as report_page
 from service.api.error_codes import ERROR_CODES
 from service.api.problems import Problem
+from service.web.form_keys import new_form_key
 from service.web.navigation import current_section, sections
 from service.web.remedies import remedy_of
 from service.web.session_access import session_id_of
@@ -99,6 +100,7 @@ def environment() -> Environment:
         "static": static_path,
         "error_codes": ERROR_CODES,
         "remedy_of": remedy_of,
+        "form_key": new_form_key,
         "release": version("fedlas"),
     }
     return made

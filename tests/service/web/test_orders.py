@@ -69,6 +69,35 @@ def test_a_refused_order_comes_back_as_it_was_entered(api: Api, both: dict[str, 
     assert api.client.get("/v1/jobs").json()["data"] == []
 
 
+def test_a_form_that_is_sent_twice_orders_once(api: Api, both: dict[str, str]) -> None:
+    """A double click is one job; the same form with another seed is another order."""
+    order = {"model_id": both["model"], "dataset_id": both["dataset"], "form_key": "one", "seed": "1"}
+    places = [
+        api.client.post("/new/order", data={**order, **more}, headers=BROWSER, follow_redirects=False).headers[
+            "location"
+        ]
+        for more in ({}, {}, {"seed": "2"})
+    ]
+    assert places[0] == places[1] != places[2]
+
+
+def test_files_that_are_sent_twice_are_one_record(api: Api, uploads: Uploads) -> None:
+    """Also where the first time has used the upload up."""
+    upload = api.post("/v1/uploads", json={"bytes": len(uploads["digits.npz"])})["id"]
+    api.client.patch(f"/v1/uploads/{upload}", content=uploads["digits.npz"], headers={"Upload-Offset": "0"})
+    first, second = (send(api, {}, dataset__upload_id=upload, form_key="one")[2] for _ in range(2))
+    assert first == second
+    assert len(api.client.get("/v1/datasets").json()["data"]) == 1
+
+
+@pytest.mark.parametrize("name", ["budget", "a.b.c", ".", "..", ".".join("a" * 20_000)])
+def test_fields_that_no_form_has_are_refused(api: Api, name: str) -> None:
+    """Whatever their names are made of."""
+    answer = api.client.post("/new/order", data={"budget.minutes": "5", name: "x"}, headers=BROWSER)
+    assert answer.status_code == 422
+    assert api.client.post("/new/order", data={name: "x", "budget.minutes": "5"}, headers=BROWSER).status_code == 422
+
+
 def test_a_check_is_a_dry_run_with_the_orders_settings(api: Api, both: dict[str, str]) -> None:
     """The address names it, the page says what it has found, and the form shows what was checked."""
     order = {"model_id": both["model"], "dataset_id": both["dataset"], "budget.minutes": "3", "publish_as": "other"}
