@@ -12,6 +12,8 @@ from math import prod
 from shlex import quote as in_shell
 from urllib.parse import quote, urlsplit
 
+from pydantic import JsonValue
+
 from service.inference.oip.datatypes import datatype_name
 from service.inference.profile import ServingProfile, TensorSpec
 from service.registry.contract import ModelRecord
@@ -80,7 +82,7 @@ def _curl(profile: ServingProfile, caller: Caller) -> str:
         return _command(
             [*asked, f"-d {in_shell(json.dumps({'inputs': example_inputs(profile), **_options(profile)}))}"]
         )
-    arrays = ", ".join(f"{spec.name!r}: {_array(spec, 'numpy')}.tolist()" for spec in profile.inputs)
+    arrays = ", ".join(f"{_literal(spec.name)}: {_array(spec, 'numpy')}.tolist()" for spec in profile.inputs)
     written = f'import json, numpy; json.dump({{"inputs": {{{arrays}}}}}, open("rows.json", "w"))'
     return f"python3 -c {in_shell(written)}\n{_command([*asked, '-d @rows.json'])}"
 
@@ -89,7 +91,7 @@ def _client(profile: ServingProfile, caller: Caller) -> str:
     if profile.preprocessing is not None:
         first, rows = ["from pathlib import Path", ""], '[Path("image.png")]'
     elif profile.columns is not None and len(profile.columns) <= _MOST_COLUMNS:
-        first, rows = [], repr(example_inputs(profile))
+        first, rows = [], _literal(example_inputs(profile))
     else:
         first, rows = ["import numpy as np", ""], _arrays(profile)
     options = ", ".join(f"{name}={value}" for name, value in _options(profile).items())
@@ -98,9 +100,9 @@ def _client(profile: ServingProfile, caller: Caller) -> str:
             *first,
             "from fedlas.client import Client",
             "",
-            f"client = Client({caller.url!r}){f'  # its key is in {_KEY}' if caller.with_key else ''}",
+            f"client = Client({_literal(caller.url)}){f'  # its key is in {_KEY}' if caller.with_key else ''}",
             f"rows = {rows}",
-            f"predictions = client.predict({caller.ref!r}, rows, {options})",
+            f"predictions = client.predict({_literal(caller.ref)}, rows, {options})",
             "print(predictions.labels, predictions.confidences)",
         ]
     )
@@ -117,13 +119,13 @@ def _triton(profile: ServingProfile, caller: Caller) -> str:
             "import numpy as np",
             "import tritonclient.http as triton",
             "",
-            f"client = triton.InferenceServerClient({parts.netloc!r}{tls})",
+            f"client = triton.InferenceServerClient({_literal(parts.netloc)}{tls})",
             f"arrays = {_mapping(profile.inputs)}",
-            f"types = {types!r}",
+            f"types = {_literal(dict(types))}",
             "inputs = [triton.InferInput(name, array.shape, types[name]) for name, array in arrays.items()]",
             "for tensor in inputs:",
             "    tensor.set_data_from_numpy(arrays[tensor.name()])",
-            f"answer = client.infer({caller.ref!r}, inputs{header})",
+            f"answer = client.infer({_literal(caller.ref)}, inputs{header})",
             'print(answer.as_numpy("label"), answer.as_numpy("confidence"))',
         ]
     )
@@ -147,7 +149,7 @@ def _ort(model: ModelRecord, caller: Caller) -> str:
     return "\n".join(
         [
             *first,
-            *([f"names = {known!r}"] if len(known) <= _MOST_NAMES else []),
+            *([f"names = {_literal(list(known))}"] if len(known) <= _MOST_NAMES else []),
             'probs, confidence = session.run(["probabilities", "confidence"], arrays)',
             f"print({label}, confidence[0])",
         ]
@@ -175,10 +177,19 @@ def _arrays(profile: ServingProfile) -> str:
 
 
 def _mapping(specs: Sequence[TensorSpec]) -> str:
-    return f"{{{', '.join(f'{spec.name!r}: {_array(spec)}' for spec in specs)}}}"
+    return f"{{{', '.join(f'{_literal(spec.name)}: {_array(spec)}' for spec in specs)}}}"
 
 
 def _array(spec: TensorSpec, module: str = "np") -> str:
     """One row; zeros stand for what is left out where whole numbers are tokens."""
     made = "zeros" if "float" in spec.dtype else "ones"
-    return f"{module}.{made}({(1, *row_shape(spec))!r}, {spec.dtype!r})"
+    return f"{module}.{made}({(1, *row_shape(spec))!r}, {_literal(spec.dtype)})"
+
+
+def _literal(value: JsonValue) -> str:
+    """The value in Python; what is not seen in a text, such as a mark of direction, is written as an escape."""
+    if isinstance(value, dict):
+        return f"{{{', '.join(f'{_literal(name)}: {_literal(part)}' for name, part in value.items())}}}"
+    if isinstance(value, list):
+        return f"[{', '.join(map(_literal, value))}]"
+    return json.dumps(value, ensure_ascii=False) if isinstance(value, str) and value.isprintable() else repr(value)
