@@ -79,8 +79,7 @@ def session_id_of(scope: Scope) -> str:
 
 def _sign_in(scope: Scope) -> Response:
     """Where a key is entered; for a script, or for what changes something, the reason."""
-    asked = headers_of(scope)
-    if scope["method"] in ("GET", "HEAD") and b"hx-request" not in asked and _wants_page(asked.get(b"accept", b"")):
+    if scope["method"] in ("GET", "HEAD") and _wants_page(scope):
         query = scope["query_string"].decode("latin-1")
         came_from = scope["path"] + (f"?{query}" if query else "")
         return RedirectResponse(f"{SIGN_IN}?next={quote(came_from, safe='')}", 303, {"Cache-Control": "no-store"})
@@ -88,12 +87,14 @@ def _sign_in(scope: Scope) -> Response:
     return problem(401, "unauthorized", detail, path=scope["path"], headers={"WWW-Authenticate": "Bearer"})
 
 
+def _wants_page(scope: Scope) -> bool:
+    """Whether a browser goes to a page, or follows a link to a file; scripts ask for no `text/html`."""
+    headers = headers_of(scope)
+    return b"hx-request" not in headers and b"text/html" in headers.get(b"accept", b"")
+
+
 def _without_default_port(place: str) -> str:
     return place.removesuffix(":80").removesuffix(":443")
-
-
-def _wants_page(accept: bytes) -> bool:
-    return not accept or b"text/html" in accept or b"*/*" in accept
 
 
 def _without_prefix(scope: Scope) -> Scope:

@@ -85,8 +85,13 @@ def test_a_session_ends(api: Api) -> None:
         visitor = browser(api)
         end(api, visitor)
         assert visitor.get("/").headers["location"] == "/sign-in?next=%2F", end
-        answer = visitor.post("/session/v1/uploads", json={"bytes": 1})
-        assert (answer.status_code, answer.json()["code"]) == (401, "unauthorized"), end
+        script = {"Accept": "*/*"}
+        for answer in (
+            visitor.post("/session/v1/uploads", json={"bytes": 1}, headers=script),
+            visitor.get("/session/v1/jobs", headers=script),
+            visitor.get("/live", headers={"Accept": "text/event-stream"}),
+        ):
+            assert (answer.status_code, answer.json()["code"]) == (401, "unauthorized"), end
 
 
 def _sign_out(api: Api, visitor: TestClient) -> None:
