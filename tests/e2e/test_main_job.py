@@ -232,14 +232,14 @@ def test_everything_in_one_call(service: Service, uploads: Uploads) -> None:
         files={
             "model": ("m.onnx", uploads["digits.onnx"]),
             "dataset": ("d.csv", uploads["digits.csv"]),
-            "job": (None, json.dumps({"budget": {"minutes": 1, "candidates": 1}, "hyperparameters": {"epochs": 2}})),
+            "job": (None, json.dumps({"method": "temperature", "metadata": {"sent": "together"}})),
             "model_options": (None, json.dumps({"class_names": ",".join("abcdefghij"), "name": "letters"})),
             "dataset_options": (None, json.dumps({"roles": {"label": "label"}})),
         },
     )
     assert answer.status_code == 202, answer.text
     job = service.ended(answer.json()["id"])
-    assert job["status"] == "succeeded", job
+    assert (job["status"], job["metadata"]) == ("succeeded", {"sent": "together"}), job
     model, dataset = service.get(f"/v1/models/{job['model_id']}"), service.get(f"/v1/datasets/{job['dataset_id']}")
     assert (model["name"], model["class_names"]) == ("letters", list("abcdefghij"))
     assert (dataset["format"], dataset["num_samples"], dataset["splits"]) == ("csv", 1797, made.COUNTS)

@@ -260,6 +260,7 @@ def left_over_files(service: Service) -> list[Path]:
     return [path for folder in folders for path in folder.rglob("*") if path.is_file()]
 
 
+@pytest.mark.slow
 def test_fifty_thousand_rows_of_a_running_service(tmp_path: Path, uploads: Uploads) -> None:
     """Of a batch whose child was killed once every row has the confidence that ONNX Runtime computes of it."""
     rng = np.random.default_rng(0)
