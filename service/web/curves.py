@@ -6,7 +6,6 @@ Losses of different methods mean different things, so that each candidate has a 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import datetime
 from typing import NamedTuple
 
 from markupsafe import Markup
@@ -21,41 +20,46 @@ _PANEL_WIDTH, _PANEL_HEIGHT = 220, 132
 #: Candidates that have a line in the diagram of NLL, and a panel.
 _MOST_LINES, _MOST_PANELS = 24, 12
 #: Points of all lines of all panels together; each has two at least.
-_MOST_POINTS = 500
+_MOST_POINTS = 400
+#: Of times, each up to 120 of it.
+_UNITS = (("seconds", 1), ("minutes", 60), ("hours", 3600), ("days", 86_400))
 _DASHED = ' stroke-dasharray="5 3"'
 
 
 def nll_chart(race: Race) -> Markup:
-    """NLL so far of each candidate over the minutes of the race; the leader's is bold and named."""
+    """NLL so far of each candidate over the time of the race; the leader's line is bold, and it is named."""
     lines = _courses(race)
     leader = next((one for one in race.ranking if one.nll is not None), None)
-    said = "No fold is scored yet." if leader is None else f"{leader.name} leads with {leader.nll:.4f}."
+    leads = "" if leader is None else leader.name
+    said = "No fold is scored yet." if leader is None else f"{leads} leads with {leader.nll:.4f}."
+    seconds = max((x for course in lines.values() for x, _ in course), default=60.0) or 1.0
+    unit, length = next((one for one in _UNITS if seconds < 120 * one[1]), _UNITS[-1])
+    scaled = {name: [(x / length, y) for x, y in course] for name, course in lines.items()}
+    across, up = Scale(0, seconds / length, _LEFT, _ACROSS), _heights(scaled.values())
     parts = [
         opening(_WIDTH, _HEIGHT, "NLL out of fold", said),
         text(_LEFT, 22, "NLL: the lower, the better", colour="soft"),
-        text(_LEFT + _ACROSS, 22, "" if leader is None else shortened(leader.name, 48), bold=True, anchor="end"),
+        text(_LEFT + _ACROSS, 22, shortened(leads, 48), bold=True, anchor="end"),
+        *_grid(across, up, f"{unit} since the race began"),
+        *(_course(name, course, across, up, leads=name == leads) for name, course in scaled.items()),
     ]
-    minutes = max((x for course in lines.values() for x, _ in course), default=1.0) or 1.0
-    values = sorted(y for course in lines.values() for _, y in course) or [0.0, 1.0]
-    # What has diverged may be off by far: it is drawn at the edge.
+    return Markup("\n".join([*parts, "</svg>"]))  # the drawing has escaped all texts
+
+
+def _course(name: str, course: Sequence[tuple[float, float]], across: Scale, up: Scale, *, leads: bool) -> str:
+    """The line of one candidate, and where it is now."""
+    colours = paint(stroke="calibrated" if leads else "band-edge")
+    placed = [(across(x), up(y)) for x, y in course]
+    now = mark(*placed[-1], 5 if leads else 3.5, "calibrated", hollow=not leads, hint=f"{name}: {course[-1][1]:.4f}")
+    return f'<g {colours} stroke-width="{3 if leads else 1.5}">{_polyline(placed)}</g>{now}'
+
+
+def _heights(courses: Iterable[Sequence[tuple[float, float]]]) -> Scale:
+    """The scale of NLL; what has diverged may be off by far, and is drawn at the edge."""
+    values = sorted(y for course in courses for _, y in course) or [0.0, 1.0]
     high = min(values[-1], values[0] + 4 * (values[len(values) // 2] - values[0]) + 0.05)
     room = 0.08 * (high - values[0]) or 0.01
-    across = Scale(0, minutes, _LEFT, _ACROSS)
-    up = Scale(values[0] - room, high + room, _TOP + _UP, -_UP)
-    parts += _grid(across, up)
-    parts.append(f'<g {paint(stroke="band-edge")} stroke-width="1.5">')
-    parts += [_polyline((across(x), up(y)) for x, y in course) for course in lines.values()]
-    parts.append("</g>")
-    for name, course in lines.items():
-        leads = leader is not None and name == leader.name
-        if leads:
-            bold = _polyline((across(x), up(y)) for x, y in course)
-            parts.append(f'<g {paint(stroke="calibrated")} stroke-width="3">{bold}</g>')
-        x, y = course[-1]
-        parts.append(
-            mark(across(x), up(y), 5 if leads else 3.5, "calibrated", hollow=not leads, hint=f"{name}: {y:.4f}")
-        )
-    return Markup("\n".join([*parts, "</svg>"]))  # the drawing has escaped all texts
+    return Scale(values[0] - room, high + room, _TOP + _UP, -_UP)
 
 
 class LossLine(NamedTuple):
@@ -98,21 +102,17 @@ def thinned(losses: Mapping[int, float], most: int) -> list[tuple[int, float]]:
 
 
 def _courses(race: Race) -> dict[str, list[tuple[float, float]]]:
-    """Minutes since the race began and NLL, of the best candidates, the leader last so that it is on top."""
+    """Seconds since the race began and NLL, of the best candidates, the leader last so that it is on top."""
     best = [one.name for one in race.ranking if one.nll is not None][:_MOST_LINES]
     found: dict[str, list[tuple[float, float]]] = {name: [] for name in reversed(best)}
     for score in race.course:
         if score.name in found:
-            found[score.name].append((_minutes(race.begun_at, score.at), score.nll))
-    return {name: course for name, course in found.items() if course}
+            found[score.name].append((score.seconds, score.nll))
+    return found
 
 
-def _minutes(since: datetime | None, at: datetime) -> float:
-    return 0.0 if since is None else (at - since).total_seconds() / 60
-
-
-def _grid(across: Scale, up: Scale) -> list[str]:
-    """Lines with their figures, and the names of both axes."""
+def _grid(across: Scale, up: Scale, name: str) -> list[str]:
+    """Lines with their figures, and the name of the axis below."""
     parts = []
     for y in up.steps():
         parts.append(line(_LEFT, up(y), _LEFT + _ACROSS, up(y), "grid"))
@@ -120,7 +120,7 @@ def _grid(across: Scale, up: Scale) -> list[str]:
     for x in across.steps():
         parts.append(line(across(x), _TOP, across(x), _TOP + _UP, "grid"))
         parts.append(text(across(x), _TOP + _UP + 16, f"{x:g}", size=11, colour="soft", anchor="middle"))
-    parts.append(text(_LEFT + _ACROSS / 2, _TOP + _UP + 36, "minutes since the race began", anchor="middle"))
+    parts.append(text(_LEFT + _ACROSS / 2, _TOP + _UP + 36, name, anchor="middle"))
     return parts
 
 

@@ -22,7 +22,7 @@ from service.web.key_figures import KeyFigures, key_figures
 from service.web.race import Contender, Race
 
 #: The newest events, and the best candidates, that a page shows; the API has all.
-_EVENTS, _CANDIDATES = 40, 24
+_EVENTS, _CANDIDATES = 40, 20
 _DELIVERIES = 5
 #: Of a job with more events the rest is read the next time.
 _MOST_EVENTS = 50_000

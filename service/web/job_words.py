@@ -46,7 +46,7 @@ _METHODS = {
     "post_hoc": "a calibrator alone",
     "temperature": "a temperature alone",
 }
-_SCOPES = {"all": "whole network", "head": "last layers"}
+SCOPES = {"all": "whole network", "head": "last layers"}
 _PUBLISHED = {
     "promoted": "where something else than the uploaded model is to be served",
     "shown": "where the test rows show it to be better",
@@ -85,16 +85,6 @@ def verdict_in_words(job: JobRecord) -> str:
         return ""
     shown = ", shown to be better" if job.shown else ", not shown to be better"
     return f"{_VERDICTS[job.verdict]}{shown if job.promoted else ''}"
-
-
-def trains_what(method: str, scope: str) -> str:
-    """What a candidate trains, and with which loss.
-
-    >>> trains_what("fedlas_plus", "head"), trains_what("average", "none")
-    ('FedLAS+, last layers', 'average')
-    """
-    loss = _METHODS.get(method, method.replace("_", " "))
-    return ", ".join(part for part in (loss, _SCOPES.get(scope)) if part)
 
 
 def order_sentences(job: JobRecord) -> list[str]:

@@ -29,6 +29,8 @@ _INTERVAL_S = 0.5
 _PATIENCE_S = 2.0
 #: Proxies close connections on which nothing happens, many after 30 s or 60 s.
 _HEARTBEAT_S = 15.0
+#: Sending a part to 200 pages in one go would hold up everybody else for 50 ms.
+_TOLD_AT_ONCE, _PAUSE_S = 10, 0.005
 #: The id of a stream's last event: who comes back with it is told that there is nothing more.
 END = "end"
 _END = format_sse_event(event=END, id=END, data_str="all jobs have ended")
@@ -126,7 +128,7 @@ class LiveJobs:
         while not self._long_poll.closed:
             try:
                 frame = await run_in_threadpool(drawn, watched.followed)
-                self._publish(watched, frame)
+                await self._publish(watched, frame)
             except Unavailable:  # the database is away: what was drawn stays
                 pass
             except Exception:  # one job that cannot be drawn must not end the pages of others
@@ -138,12 +140,15 @@ class LiveJobs:
         for listener in watched.listeners:  # the process stops, and the streams end
             listener.news.set()
 
-    def _publish(self, watched: _Watched, frame: Frame) -> None:
+    async def _publish(self, watched: _Watched, frame: Frame) -> None:
+        """Tell all listeners, some at a time: requests that wait are answered in between."""
         if watched.frame is not None and watched.frame.content == frame.content:
             return
         watched.frame = frame
-        for listener in watched.listeners:
+        for number, listener in enumerate(list(watched.listeners), 1):
             listener.news.set()
+            if number % _TOLD_AT_ONCE == 0:
+                await asyncio.sleep(_PAUSE_S)
 
 
 def drawn(followed: FollowedJob) -> Frame:

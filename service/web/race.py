@@ -8,11 +8,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import datetime
+from math import inf
 from statistics import fmean
 
 from service.registry import tables
 from service.registry.documents import CandidateEnded, EpochEnded, FoldScored, TrainingBegun
-from service.web.job_words import trains_what
+from service.web.job_words import SCOPES
 
 
 @dataclass
@@ -71,17 +72,22 @@ class Contender:
         return fmean(self.scores) if self.scores else None
 
     @property
+    def folds_over(self) -> float:
+        """How many folds have scored it; all rows have, once it is finished."""
+        return inf if self.ended is not None and self.ended.status == "finished" else len(self.scores)
+
+    @property
     def trains(self) -> str:
-        """What of the network, and with which loss."""
-        return trains_what(self.method, self.scope)
+        """What of the network."""
+        return SCOPES.get(self.scope, "–")
 
 
 @dataclass(frozen=True)
 class Score:
-    """A point of a candidate's course: its NLL so far at a moment."""
+    """A point of a candidate's course: its NLL so far, so many seconds after the race began."""
 
     name: str
-    at: datetime
+    seconds: float
     nll: float
 
 
@@ -116,8 +122,8 @@ class Race:
 
     @property
     def ranking(self) -> list[Contender]:
-        """The lowest NLL first, then those without one in their order."""
-        return sorted(self.contenders.values(), key=lambda one: (one.nll is None, one.nll or 0.0))
+        """The best first: who is scored on more folds before others, since folds differ; then the lowest NLL."""
+        return sorted(self.contenders.values(), key=lambda one: (one.nll is None, -one.folds_over, one.nll or 0.0))
 
     def underway(self, one: Contender) -> Training | None:
         """The training of this candidate that is underway; one on all rows follows its end."""
@@ -153,7 +159,7 @@ class Race:
     def _note(self, one: Contender, at: datetime) -> None:
         if one.nll is not None:
             self.begun_at = self.begun_at or at
-            self.course.append(Score(one.name, at, one.nll))
+            self.course.append(Score(one.name, (at - self.begun_at).total_seconds(), one.nll))
 
     def _named(self, name: str) -> Contender:
         return self.contenders.setdefault(name, Contender(name))

@@ -106,7 +106,7 @@ def environment() -> Environment:
     return made
 
 
-def moment(value: datetime | None) -> str | Markup:
+def moment(value: datetime | None, seconds: bool = False) -> str | Markup:
     """A time; in UTC, until the page's script writes it in the reader's zone.
 
     >>> moment(datetime(2026, 11, 27, 5, 0, tzinfo=UTC))
@@ -115,7 +115,8 @@ def moment(value: datetime | None) -> str | Markup:
     if value is None:
         return "–"
     at = value.astimezone(UTC)
-    return Markup('<time datetime="{}">{}</time>').format(f"{at:%Y-%m-%dT%H:%M:%SZ}", f"{at:%Y-%m-%d %H:%M} UTC")
+    exact, shown = (Markup(" data-seconds"), f"{at:%Y-%m-%d %H:%M:%S}") if seconds else ("", f"{at:%Y-%m-%d %H:%M}")
+    return Markup('<time datetime="{}"{}>{} UTC</time>').format(f"{at:%Y-%m-%dT%H:%M:%SZ}", exact, shown)
 
 
 def size(num_bytes: float | None) -> str:

@@ -21,14 +21,15 @@ const fedlas = {
   },
 };
 
-const zoned = new Intl.DateTimeFormat(undefined, { dateStyle: "medium", timeStyle: "short" });
+const zoned = (timeStyle) => new Intl.DateTimeFormat(undefined, { dateStyle: "medium", timeStyle });
+const formats = { exact: zoned("medium"), usual: zoned("short") };
 
 // Write a time in the reader's zone.
 fedlas.inZone = (time) => {
   const at = new Date(time.dateTime);
   if (Number.isNaN(at.getTime())) return;
   time.title = time.dateTime;
-  time.textContent = zoned.format(at);
+  time.textContent = formats["seconds" in time.dataset ? "exact" : "usual"].format(at);
 };
 
 fedlas.onEach("time[datetime]", fedlas.inZone);
