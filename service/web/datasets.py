@@ -14,6 +14,7 @@ from service.registry.contract import DatasetRecord
 from service.registry.presenters import dataset_record
 from service.registry.unit_of_work import UnitOfWork
 from service.web.api_calls import call_api
+from service.web.awaited import ended
 from service.web.job_list import ListedJob, listed
 from service.web.lists import ROWS, list_page
 from service.web.rendering import page, see_other
@@ -21,7 +22,6 @@ from service.web.rendering import page, see_other
 router = APIRouter(include_in_schema=False)
 
 _JOBS = 20
-_WAIT_S = 20.0
 
 
 @router.get("/datasets")
@@ -46,8 +46,9 @@ async def dataset_page(request: Request, services: ServicesDep, dataset_id: str)
 
 @router.get("/datasets/{dataset_id}/findings")
 async def dataset_findings(request: Request, services: ServicesDep, dataset_id: str) -> Response:
-    """What inspection found, as soon as it is through, or as it stands after a while."""
-    await services.long_poll.for_final(dataset_id, _WAIT_S)
+    """What inspection found, as soon as it is through; nothing new after a while."""
+    if not await ended(services, dataset_id):
+        return Response(status_code=204)
     dataset = await services.read(lambda unit: dataset_record(unit.datasets.get(dataset_id)))
     return page(request, "datasets/findings.html.jinja", dataset=dataset, codes=RECORD_CODES)
 

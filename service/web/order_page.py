@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import NamedTuple
 from urllib.parse import urlencode
 
 from service.registry.contract import FINAL, DatasetRecord, JobRecord, ModelRecord
-from service.registry.errors import NotFound
 from service.registry.presenters import dataset_record, job_record, model_record
 from service.registry.unit_of_work import UnitOfWork
 from service.web.fit import misfits
@@ -47,6 +46,7 @@ class OrderPage:
 
     Attributes:
         check: a dry run of the two, whose order the form shows.
+        choices: what can be taken in place of a file, where one is needed.
     """
 
     model: ModelRecord | None = None
@@ -56,13 +56,15 @@ class OrderPage:
 
     @classmethod
     def read(cls, unit: UnitOfWork, model_id: str | None, dataset_id: str | None, check_id: str | None) -> OrderPage:
-        """The records that an address names; raises NotFound where one of them was deleted."""
+        """The records that an address names, without a check that was deleted; raises NotFound."""
         model = model_record(unit.models.get(model_id)) if model_id else None
         dataset = dataset_record(unit.datasets.get(dataset_id)) if dataset_id else None
-        check = job_record(unit.jobs.get(check_id), unit.work.of(check_id)) if check_id else None
+        job = unit.jobs.find(check_id) if check_id else None
+        check = job_record(job, unit.work.of(job.id)) if job is not None else None
         if check is not None and (check.model_id, check.dataset_id, check.dry_run) != (model_id, dataset_id, True):
-            raise NotFound("unknown_job", f"{check.id} is no dry run of this model on this dataset")
-        return cls(model, dataset, check, Choices.read(unit))
+            check = None  # of another order
+        shown = cls(model, dataset, check)
+        return shown if shown.is_ready else replace(shown, choices=Choices.read(unit))
 
     @property
     def query(self) -> str:

@@ -8,11 +8,13 @@ from typing import Annotated, Literal
 from urllib.parse import urlencode
 
 from fastapi import APIRouter, Query, Request, Response
+from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import FormData
 
 from service.api.record_codes import RECORD_CODES
 from service.api.services import ServicesDep
 from service.web.api_calls import call_api
+from service.web.awaited import ended
 from service.web.file_forms import Sent, receive_files
 from service.web.form_fields import FormState
 from service.web.form_keys import FIELD, idempotency_key
@@ -21,9 +23,6 @@ from service.web.order_page import OrderPage
 from service.web.rendering import page, see_other
 
 router = APIRouter(include_in_schema=False)
-
-#: A part of the page that waits for its record is answered after so long at the latest, and then asks again.
-_WAIT_S = 20.0
 
 #: Tells the part with the order that it may have become possible.
 _INSPECTED = {"HX-Trigger": "inspected"}
@@ -45,11 +44,13 @@ async def order_page(
 async def order_part(
     request: Request, services: ServicesDep, part: Part, model: Id = None, dataset: Id = None, check: Id = None
 ) -> Response:
-    """One part of the page, as soon as the record that it is about is settled."""
-    if awaited := {"model": model, "dataset": dataset, "check": check}.get(part):
-        await services.long_poll.for_final(awaited, _WAIT_S)
+    """One part of the page, as soon as the record that it is about is settled; nothing new after a while."""
+    awaited = {"model": model, "dataset": dataset, "check": check}.get(part)
+    if awaited and not await ended(services, awaited):
+        return Response(status_code=204)
     shown = await services.read(partial(OrderPage.read, model_id=model, dataset_id=dataset, check_id=check))
-    return _page(request, shown, template=f"orders/{part}.html.jinja", headers=_INSPECTED)
+    template = f"orders/{part}.html.jinja"
+    return await run_in_threadpool(_page, request, shown, template=template, headers=_INSPECTED)
 
 
 @router.post("/new")

@@ -82,15 +82,21 @@ def test_an_upload_goes_on_after_a_lost_connection_and_after_a_reload(
     assert record["sha256"] == hashlib.sha256(rows.read_bytes()).hexdigest()
 
 
-def test_a_connection_that_comes_back_and_one_that_is_held(page: Page, rows: Path) -> None:
-    """An upload goes on by itself, can be held and gone on with, and is gone once it is cancelled."""
+def test_a_connection_that_comes_back_and_one_that_is_held(page: Page, rows: Path, tmp_path: Path) -> None:
+    """An upload goes on by itself, gives way to none without a question, can be held, and is gone once cancelled."""
     place, cuts = page.locator("[data-drop=dataset]"), iter([True, True])
     page.route(PIECES, lambda route: route.abort() if next(cuts, False) else route.continue_())
     page.get_by_label("A dataset").set_input_files(rows)
     expect(place).to_contain_text("are there.", timeout=30_000)
-    page.route(PIECES, lambda route: None)  # no answer: the upload stays on its way
+    other = tmp_path / "other.csv"
+    other.write_bytes(b"a,label\n1,0\n")
+    page.get_by_label("A dataset").set_input_files(other)
+    expect(place).to_contain_text("other.csv is another file than rows.csv")
+    page.get_by_role("button", name="Upload and look inside").click()  # not before there is an answer
+    expect(page.get_by_role("button", name="Upload and look inside")).to_be_enabled()
+    place.get_by_role("button", name="Stay with rows.csv").click()
+    expect(place).to_contain_text(re.compile(r"rows\.csv: all .* are there\."))
     place.get_by_role("button", name="Cancel").click()
-    page.unroute_all(behavior="ignoreErrors")
     expect(place).to_contain_text("Or drop it anywhere")
     page.route(PIECES, lambda route: route.abort())
     page.get_by_label("A dataset").set_input_files(rows)

@@ -111,7 +111,7 @@ def test_a_check_is_a_dry_run_with_the_orders_settings(api: Api, both: dict[str,
     assert "this order would run" in page
     assert 'value="3"' in page
     assert 'value="other"' in page
-    assert api.client.get(f"/new?check={check}", headers=BROWSER).status_code == 404
+    assert "this order would run" not in text_of(api, f"/new?model={both['model']}&check={check}")
 
 
 def test_one_refused_file_does_not_cost_the_other(api: Api, uploads: Uploads) -> None:
