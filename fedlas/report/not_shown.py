@@ -5,6 +5,7 @@ from __future__ import annotations
 from fedlas.gate.sentences import FINALIST_NAMES, SCORE_NAMES
 from fedlas.metrics import Estimate
 from fedlas.report.document import CalibrationReport
+from fedlas.report.wording import signed
 
 
 def not_shown(report: CalibrationReport) -> list[str]:
@@ -16,7 +17,7 @@ def _claims(report: CalibrationReport) -> list[str]:
     score = SCORE_NAMES[report.gate.score]
     return [
         f"That {FINALIST_NAMES[claim.finalist]} beats {FINALIST_NAMES[one.against]}: the difference in {score} lies "
-        f"between {one.low:+.4f} and {one.high:+.4f}."
+        f"between {signed(one.low)} and {signed(one.high)}."
         for claim in report.gate.claims
         for one in claim.comparisons
         if one.p_value > claim.level
@@ -29,7 +30,7 @@ def _accuracy(report: CalibrationReport) -> list[str]:
         return []
     if found.low == found.high:
         return []
-    between = f"{100 * found.low:+.1f} and {100 * found.high:+.1f} points"
+    between = f"{signed(100 * found.low, 1)} and {signed(100 * found.high, 1)} points"
     return [f"That accuracy changed, up or down: its difference to the uploaded model lies between {between}."]
 
 

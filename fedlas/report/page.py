@@ -35,7 +35,7 @@ from fedlas.report.guarantees import allowed
 from fedlas.report.loss_comparison import METHOD_NAMES
 from fedlas.report.not_shown import not_shown
 from fedlas.report.subject import moment
-from fedlas.report.wording import as_sentence, percent
+from fedlas.report.wording import as_sentence, percent, signed
 
 #: What a candidate trains, and with what, as the page names it.
 _SCOPES = {"all": "whole network", "head": "head"}
@@ -91,17 +91,20 @@ def environment() -> Environment:
     return made
 
 
-def number(value: float | None, percent: bool = False, signed: bool = False) -> str:
-    """Four decimals, or one of a percentage.
+def number(value: float | None, percent: bool = False, difference: bool = False, unit: bool = True) -> str:
+    """Four decimals, or one of a percentage; a difference has its sign, and that of two percentages is in points.
 
-    >>> number(0.0123, percent=True, signed=True), number(-0.00001, signed=True), number(None)
-    ('+1.2 %', '+0.0000', '–')
+    >>> number(0.0123, percent=True, difference=True), number(-0.00001, difference=True), number(None)
+    ('+1.2 points', '+0.0000', '–')
+    >>> number(0.0123, percent=True), number(-0.0123), number(-0.0123, percent=True, difference=True, unit=False)
+    ('1.2 %', '−0.0123', '−1.2')
     """
     if value is None or not isfinite(value):
         return "–"
-    sign = "+" if signed else ""
-    # z: what rounds to zero has no sign.
-    return f"{100 * value:{sign}z.1f} %" if percent else f"{value:{sign}z.4f}"
+    scaled, digits = (100 * value, 1) if percent else (value, 4)
+    shown = signed(scaled, digits) if difference else signed(scaled, digits).removeprefix("+")
+    told = "points" if difference else "%"
+    return f"{shown} {told}" if percent and unit else shown
 
 
 def title_of(report: CalibrationReport) -> str:

@@ -19,6 +19,16 @@ def percent(share: float | None, digits: int = 1) -> str:
     return f"{text} %"
 
 
+def signed(value: float, digits: int = 4) -> str:
+    """A difference with its sign; what rounds to zero is +0.
+
+    >>> signed(0.0123), signed(-0.25, 1), signed(-0.00001)
+    ('+0.0123', '−0.2', '+0.0000')
+    """
+    # z: what rounds to zero has no minus.
+    return f"{value:+z.{digits}f}".replace("-", "−")
+
+
 def listed(parts: Sequence[str]) -> str:
     """Words in a row.
 

@@ -11,6 +11,7 @@ from fedlas.metrics import BinnedEstimate, Estimate
 from fedlas.report.diagrams.drawing import TITLES, legend, line, mark, opening, rectangle, text
 from fedlas.report.diagrams.scale import Scale
 from fedlas.report.document import CalibrationReport
+from fedlas.report.wording import signed
 
 #: Metrics with an interval, their names, and whether more is better.
 _METRICS = {
@@ -55,7 +56,7 @@ def forest_svg(report: CalibrationReport) -> str:
         ]
         for row, (other, one) in enumerate(zip(_OTHERS, found, strict=True)):
             low, high = sorted((sign * one.low, sign * one.high))
-            hint = f"{name}, minus {TITLES[other].lower()}: {one.value:+.4f} ({one.low:+.4f} to {one.high:+.4f})"
+            hint = f"{name}, minus {TITLES[other].lower()}: {_in_words(one)}"
             parts.append(_interval(scale, low, sign * one.value, high, y + 26 + 16 * row, other, hint))
     return "\n".join([*parts, "</svg>"]) + "\n"
 
@@ -121,8 +122,12 @@ def _told(report: CalibrationReport) -> str:
     for metric, (name, _) in _METRICS.items():
         for other in _OTHERS:
             one = _difference(report, metric, other)
-            parts.append(f"{name} minus {TITLES[other].lower()}: {one.value:+.4f} ({one.low:+.4f} to {one.high:+.4f})")
+            parts.append(f"{name} minus {TITLES[other].lower()}: {_in_words(one)}")
     return f"{'. '.join(parts)}."
+
+
+def _in_words(one: Estimate) -> str:
+    return f"{signed(one.value)} ({signed(one.low)} to {signed(one.high)})"
 
 
 def _difference(report: CalibrationReport, metric: str, other: str) -> Estimate:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from fedlas.calibrators import softmax
 from fedlas.gate.gate import judge
 from fedlas.report.not_shown import not_shown
+from fedlas.report.wording import signed
 from tests.helpers.drawn_rows import drawn_logits
 from tests.helpers.reports import example, is_whole, report
 
@@ -18,7 +19,7 @@ def test_an_open_claim_is_told_with_its_range() -> None:
     one = gate.claims[0].comparisons[0]
     assert one.p_value > gate.claims[0].level
     told = next(text for text in not_shown(made) if "beats the uploaded model" in text)
-    assert f"{one.low:+.4f} and {one.high:+.4f}" in told
+    assert f"{signed(one.low)} and {signed(one.high)}" in told
     assert "What was not shown" in is_whole(made)
 
 
