@@ -102,6 +102,11 @@ class JobView:
         return self.race.ranking[:_CANDIDATES]
 
     @property
+    def leader(self) -> Contender | None:
+        """The best so far."""
+        return next((one for one in self.race.ranking if one.nll is not None), None)
+
+    @property
     def rows(self) -> int:
         """Room for so many candidates is kept free from the start, so that nothing moves when they come."""
         return min(self.job.budget.candidates + 1, _ROWS)

@@ -13,6 +13,7 @@ from typing import Annotated
 from fastapi import APIRouter, Header, Query, Request, Response
 from fastapi.sse import EventSourceResponse, format_sse_event
 
+from service.registry.errors import Unavailable
 from service.web.live_jobs import END, LiveJobs
 from service.web.session_access import session_id_of
 from service.web.sessions import Sessions
@@ -48,8 +49,15 @@ async def _while_signed_in(request: Request, live_jobs: LiveJobs, job_ids: Seque
     async with aclosing(live_jobs.stream(job_ids)) as stream:
         async for piece in stream:
             if sessions.needed and session_id and time.monotonic() - checked > SESSION_EVERY_S:
-                if await sessions.key_of(session_id) is None:
+                if await _has_ended(sessions, session_id):
                     yield _SIGNED_OUT
                     return
                 checked = time.monotonic()
             yield piece
+
+
+async def _has_ended(sessions: Sessions, session_id: str) -> bool:
+    try:
+        return await sessions.key_of(session_id) is None
+    except Unavailable:  # the database is away: looked for again later
+        return False

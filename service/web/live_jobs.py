@@ -34,6 +34,8 @@ _TOLD_AT_ONCE, _PAUSE_S = 10, 0.005
 #: The id of a stream's last event: who comes back with it is told that there is nothing more.
 END = "end"
 _END = format_sse_event(event=END, id=END, data_str="all jobs have ended")
+_AWAY = format_sse_event(event="away", data_str="the database does not answer")
+_BACK = format_sse_event(event="back", data_str="the database answers again")
 
 
 class Frame(NamedTuple):
@@ -54,11 +56,12 @@ class _Listener:
 
 @dataclass(eq=False)
 class _Watched:
-    """A job with those who look at it."""
+    """A job with those who look at it; `away`: the database cannot be asked for it just now."""
 
     followed: FollowedJob
     listeners: set[_Listener] = field(default_factory=set)
     frame: Frame | None = None
+    away: bool = False
     task: asyncio.Task[None] | None = None
 
 
@@ -78,7 +81,11 @@ class LiveJobs:
         with self._listening(job_ids) as listener:
             yield format_sse_event(comment="connected")
             sent: dict[str, Frame] = {}
+            was_away = False
             while not self._long_poll.closed:
+                if (away := any(self._watched[job_id].away for job_id in job_ids)) != was_away:
+                    was_away = away
+                    yield _AWAY if away else _BACK
                 for job_id, frame in self._frames(job_ids):
                     if sent.get(job_id) is not frame:
                         sent[job_id] = frame
@@ -128,9 +135,9 @@ class LiveJobs:
         while not self._long_poll.closed:
             try:
                 frame = await run_in_threadpool(drawn, watched.followed)
-                await self._publish(watched, frame)
-            except Unavailable:  # the database is away: what was drawn stays
-                pass
+                await self._publish(watched, frame, away=False)
+            except Unavailable:  # what was drawn stays
+                await self._publish(watched, watched.frame, away=True)
             except Exception:  # one job that cannot be drawn must not end the pages of others
                 _LOG.exception("the page of %s cannot be drawn just now", job_id)
             if frame is not None and frame.final:
@@ -140,11 +147,13 @@ class LiveJobs:
         for listener in watched.listeners:  # the process stops, and the streams end
             listener.news.set()
 
-    async def _publish(self, watched: _Watched, frame: Frame) -> None:
-        """Tell all listeners, some at a time: requests that wait are answered in between."""
-        if watched.frame is not None and watched.frame.content == frame.content:
+    async def _publish(self, watched: _Watched, frame: Frame | None, *, away: bool) -> None:
+        """Tell all listeners what is new, some at a time: requests that wait are answered in between."""
+        if frame is None or (watched.frame is not None and watched.frame.content == frame.content):
+            frame = watched.frame
+        if frame is watched.frame and away == watched.away:
             return
-        watched.frame = frame
+        watched.frame, watched.away = frame, away
         for number, listener in enumerate(list(watched.listeners), 1):
             listener.news.set()
             if number % _TOLD_AT_ONCE == 0:

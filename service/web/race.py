@@ -65,11 +65,10 @@ class Contender:
 
     @property
     def nll(self) -> float | None:
-        """Of all rows left out once it has ended, until then the mean over its folds so far."""
-        final = None if self.ended is None else (self.ended.calibration or {}).get("nll")
-        if final is not None:
-            return final
-        return fmean(self.scores) if self.scores else None
+        """The mean over its folds so far; of what has no folds, such as an average, that of all rows."""
+        if self.scores:
+            return fmean(self.scores)
+        return None if self.ended is None else (self.ended.calibration or {}).get("nll")
 
     @property
     def folds_over(self) -> float:

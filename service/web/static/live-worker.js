@@ -36,7 +36,9 @@ class JobStream {
     this.source = source;
     source.onopen = () => this.tell({ state: "connected" });
     source.addEventListener("end", () => source.close());
-    source.addEventListener("signed-out", () => { source.close(); this.tell({ state: "signed-out" }); });
+    source.addEventListener("signed-out", () => this.signedOut());
+    source.addEventListener("away", () => this.tell({ state: "away" }));
+    source.addEventListener("back", () => this.tell({ state: "connected" }));
     source.onerror = () => { source.close(); this.lost(jobs, failures); };
     for (const job of new Set(jobs)) {
       source.addEventListener(job, (event) => {
@@ -47,12 +49,21 @@ class JobStream {
     }
   }
 
+  // Whoever asks next, perhaps after signing in again, opens the stream anew.
+  signedOut() {
+    this.close();
+    this.tell({ state: "signed-out" });
+  }
+
   async lost(jobs, failures) {
     const { source } = this;
-    const answer = await fetch("/session/v1/jobs?limit=1").catch(() => null);
+    const answer = await fetch("/session/v1/jobs?limit=1", { headers: { Accept: "application/json" } }).catch(() => null);
     if (this.source !== source) return; // other jobs are shown meanwhile
-    this.tell({ state: answer?.status === 401 ? "signed-out" : "lost" });
-    if (answer?.status === 401) return;
+    if (answer?.status === 401) {
+      this.signedOut();
+      return;
+    }
+    this.tell({ state: "lost" });
     const wait = RETRY_MS[Math.min(failures, RETRY_MS.length - 1)];
     this.timer = setTimeout(() => this.open(jobs, failures + 1), wait);
   }

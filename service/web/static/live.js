@@ -5,6 +5,7 @@ const HERE_MS = 15_000, REFRESH_MS = 5_000;
 const SAID = {
   connected: "",
   lost: "The connection is lost; trying again.",
+  away: "The database of the service does not answer; this page goes on by itself when it does.",
   "signed-out": "Your session has ended: load the page again to enter your key.",
 };
 

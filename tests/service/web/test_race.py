@@ -25,7 +25,7 @@ def events(*told: Iterable[Told]) -> list[Event]:
 
 
 def test_candidates_are_ranked_by_what_rows_they_have_not_seen_say() -> None:
-    """Who is finished comes first, then who is scored on more folds, by the mean over them; who has none comes last."""
+    """Who is finished comes first, then who has more folds; by their mean, or all rows of an average of networks."""
     race = Race().follow(
         events(
             trained("a", 1, losses=[3.0, 2.0], nll=0.5),
@@ -35,8 +35,14 @@ def test_candidates_are_ranked_by_what_rows_they_have_not_seen_say() -> None:
         )
     )
     assert [(one.name, one.nll) for one in race.ranking] == [("a", 0.4), ("b", 0.35), ("c", None)]
-    race.follow(events([ended("a", nll=0.38), ended("d", "skipped", reason="no time is left")]))
-    assert [(one.name, one.nll) for one in race.ranking] == [("a", 0.38), ("b", 0.35), ("c", None), ("d", None)]
+    told = [ended("b", nll=0.38), ended("c", "skipped", reason="no time is left"), ended("average", nll=0.3)]
+    race.follow(events(told))
+    assert [(one.name, one.nll) for one in race.ranking] == [
+        ("average", 0.3),
+        ("b", 0.35),
+        ("a", 0.4),
+        ("c", None),
+    ]
     assert [panel.one.name for panel in loss_panels(race)] == ["a", "b", "c"]
 
 
