@@ -8,7 +8,7 @@ from __future__ import annotations
 from xdist.scheduler import LoadFileScheduling
 
 #: Folders whose tests share what takes seconds to make: each is run by one process.
-TOGETHER = ("tests/e2e", "tests/fedlas/cli", "tests/fedlas/client", "tests/web")
+TOGETHER = ("tests/e2e", "tests/web", "tests/fedlas/cli", "tests/fedlas/client")
 
 #: Folders and files that take longest, in this order.
 FIRST = (
