@@ -181,6 +181,9 @@ ERROR_CODES: dict[str, ErrorCode] = {
     "no_results": ErrorCode(409, "The batch has no results (yet).", _WAIT),
     "no_calibrator": ErrorCode(409, "The calibrator has no file (yet).", _WAIT),
     "default_version": ErrorCode(409, "This version answers under its name.", "Switch to another version first."),
+    "default_changed": ErrorCode(
+        409, "Another version of the name was chosen meanwhile.", "Look at the name again, then decide."
+    ),
     "delivery_running": ErrorCode(409, "An attempt to deliver the message is running.", _LATER),
     # Predictions: models.
     "model_not_ready": ErrorCode(409, "The model is being inspected, or was rejected.", "Read `status` of its record."),

@@ -54,14 +54,19 @@ async def get_name(request: Request, services: ServicesDep, name: str) -> Respon
 @router.put(
     "/{name}",
     openapi_extra=operation(
-        "unknown_name", "unknown_version", "no_class_shares", *SERVED, at={**LOST, 422: ["unknown_version"]}
+        "unknown_name",
+        "unknown_version",
+        "no_class_shares",
+        "default_changed",
+        *SERVED,
+        at={**LOST, 422: ["unknown_version"]},
     ),
 )
 async def update_name(services: ServicesDep, name: str, body: DefaultVersion) -> NameRecord:
     """Choose which version answers under the name, and for which class priors.
 
     It is open and warm before the first request is sent to it. A later version takes the priors over, unless its job
-    had its own or its classes are others.
+    had its own or its classes are others. 409 where another version than `instead_of` answers by now.
     """
     present = await services.read(lambda unit: unit.names.get(name))
     version = body.default_version or present.default_version
@@ -72,7 +77,7 @@ async def update_name(services: ServicesDep, name: str, body: DefaultVersion) ->
         await services.model_repository.prepare(chosen.served_sha256, chosen.profile)
 
     def change(unit: UnitOfWork) -> NameRecord:
-        record = unit.names.switch(name, version)
+        record = unit.names.switch(name, version, instead_of=body.instead_of)
         given = "class_priors" in body.model_fields_set
         return unit.names.set_priors(name, version, body.class_priors) if given else record
 

@@ -80,12 +80,11 @@ async def switch_name(
     instead_of: Annotated[int, Form(ge=1)],
 ) -> Response:
     """Let a version answer, if what answers is still what the user has seen."""
-    record = await services.read(lambda unit: unit.names.get(name))
-    if record.default_version != instead_of:
-        return await _name_page(request, services, name, switch_to=version, instead_of=instead_of)
-    answer = await call_api(request, "PUT", f"/v1/names/{name}", content={"default_version": version})
+    content = {"default_version": version, "instead_of": instead_of}
+    answer = await call_api(request, "PUT", f"/v1/names/{name}", content=content)
     if answer.failed:
-        return await _name_page(request, services, name, refused=answer.problem)
+        again = version if answer.problem.code == "default_changed" else None
+        return await _name_page(request, services, name, switch_to=again, refused=answer.problem)
     return see_other(f"/names/{name}")
 
 
@@ -96,11 +95,8 @@ async def _name_page(
     *,
     switch_to: int | None = None,
     below: int | None = None,
-    instead_of: int | None = None,
     refused: Problem | None = None,
 ) -> Response:
-    """The page of a name; `instead_of` is the version that the user had seen, where another answers by now."""
-
     def find(unit: UnitOfWork) -> tuple[NameRecord, list[VersionLine], VersionLine, VersionLine | None]:
         record = unit.names.get(name)
         lines = [
@@ -114,7 +110,6 @@ async def _name_page(
     return page(
         request,
         "names/show.html.jinja",
-        status=None if instead_of is None else 409,
         refused=refused,
         record=record,
         versions=lines[:_VERSIONS],
@@ -122,7 +117,6 @@ async def _name_page(
         below=below,
         default=default,
         chosen=chosen,
-        seen=instead_of,
     )
 
 

@@ -114,7 +114,7 @@ def test_a_version_is_rolled_back_and_a_colleague_is_not_overruled(
     expect(mine.page.locator("main")).to_contain_text("Version 1 answers")
     assert service.get("/v1/names/tried")["default_version"] == 1
     _let_answer(theirs.page, 1)
-    expect(theirs.page.get_by_role("alert")).to_contain_text("Nothing was changed")
+    expect(theirs.page.get_by_role("alert")).to_contain_text("nothing was changed")
     mine.page.get_by_role("link", name="Promote").click()
     _let_answer(mine.page, 2)
     expect(mine.page.locator("main")).to_contain_text("Version 2 answers")

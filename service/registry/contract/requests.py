@@ -243,6 +243,11 @@ class DefaultVersion(Strict):
     """`PUT /v1/names/{name}`; one of its fields at least."""
 
     default_version: int | None = Field(None, ge=1, description="The present one where it is not given.")
+    instead_of: int | None = Field(
+        None,
+        ge=1,
+        description="The version that must still answer: nothing is changed where another was chosen meanwhile.",
+    )
     class_priors: GivenPriors = Field(
         None,
         description="How often each class occurs among the rows that this version is asked for; null takes them away.",

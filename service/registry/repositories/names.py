@@ -91,9 +91,15 @@ class Names(Repository):
         """All names and ids that were taken out of service."""
         return frozenset(self.session.scalars(select(UnloadedName.name)))
 
-    def switch(self, name: str, version: int) -> NameRecord:
-        """Make `version` the default; raises NotFound for the name, InvalidRequest for the version."""
+    def switch(self, name: str, version: int, *, instead_of: int | None = None) -> NameRecord:
+        """Make `version` the default; raises NotFound for the name, InvalidRequest for the version.
+
+        Raises Conflict where `instead_of` is given and another version is the default.
+        """
         record = self.get(name)
+        if instead_of not in (None, record.default_version):
+            message = f"version {record.default_version} of {name!r} answers by now, not {instead_of}"
+            raise Conflict("default_changed", f"{message}; nothing was changed")
         if str(version) not in record.versions:
             raise InvalidRequest(
                 "unknown_version",

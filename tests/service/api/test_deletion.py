@@ -224,3 +224,14 @@ def test_a_job_that_has_not_ended_stays(api: Api) -> None:
         assert answer.headers["retry-after"]
     assert api.client.get(f"/v1/jobs/{job_id}").json()["status"] == "cancelling"
     assert len(api.client.get(f"/v1/jobs/{job_id}/events").json()["data"]) == 1
+
+
+def test_a_version_is_chosen_instead_of_the_one_that_was_seen(api: Api) -> None:
+    """Where another answers by now, 409 `default_changed`, and nothing is changed."""
+    for factor in (1, 2, 3):
+        publish(api.registry, "digits", scaling(factor))
+    refused = problem(api.client.put("/v1/names/digits", json={"default_version": 1, "instead_of": 2}), 409)
+    assert (refused["code"], "version 3" in refused["detail"]) == ("default_changed", True)
+    assert api.client.get("/v1/names/digits").json()["default_version"] == 3
+    chosen = api.client.put("/v1/names/digits", json={"default_version": 1, "instead_of": 3})
+    assert (chosen.status_code, chosen.json()["default_version"]) == (200, 1)

@@ -102,7 +102,7 @@ def test_what_a_colleague_chose_meanwhile_is_not_overwritten(api: Api) -> None:
         publish(api.registry, "digits", scaling(factor))
     status, text = sent(api, "/names/digits", version=1, instead_of=2)
     assert status == 409
-    assert "Nothing was changed" in text
+    assert "answers by now, not 2; nothing was changed" in text
     assert "instead of version 3" in text
     assert api.client.get("/v1/names/digits").json()["default_version"] == 3
 
