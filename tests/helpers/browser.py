@@ -27,6 +27,8 @@ _PATIENCE_MS = 120_000
 expect.set_options(timeout=_PATIENCE_MS)
 #: A phone, a laptop and a wide screen.
 WIDTHS = (360, 1200, 2560)
+#: The most that a page may move by itself: Web Vitals calls a sum below this good.
+GOOD_SHIFT = 0.1
 _NAMES = ("chromium", "chromium-browser", "google-chrome")
 _NO_CONVERSATIONS = ("--disable-background-networking", "--disable-component-update", "--disable-gpu")
 #: Adds up what moves without having been touched, and what it was.
