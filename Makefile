@@ -56,7 +56,7 @@ check: setup ## format, lint, types, import contracts, OpenAPI snapshot and what
 docs: setup ## build the documents into ./site, where a warning is an error
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
 
-screenshots: setup ## make the pictures of README and docs, of a job of the demo (3 minutes, needs a Chromium)
+screenshots: setup ## make the pictures of README and docs, of a job of the demo (some minutes, needs a Chromium)
 	$(BIN)/python -m tests.web.screenshots
 
 openapi: setup ## write the snapshot of the HTTP contract

@@ -24,7 +24,8 @@ IMAGES = ROOT / "docs" / "images"
 #: The most that a committed picture may have.
 _MOST_BYTES = 150_000
 _COLOURS = 128
-_ORDER = {"budget": {"minutes": 3, "candidates": 6}, "hyperparameters": {}, "publish_as": "digits"}
+_RACE_MS = 600_000
+_ORDER = {"budget": {"minutes": 10, "candidates": 6}, "hyperparameters": {}, "publish_as": "digits"}
 
 
 def main() -> None:
@@ -38,9 +39,10 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="fedlas-screenshots-") as name, serving(Path(name) / "data") as service:
         job = _demo_job(service, Path(name))
         with headless(executable) as browser:
-            window = Window(browser, str(service.client.base_url).rstrip("/"), viewport={"width": 1200, "height": 800})
+            window = Window(browser, str(service.client.base_url).rstrip("/"), viewport={"width": 1200, "height": 1000})
             _pictures(service, window.page, job)
             if folder is not None:
+                window.expect(404)
                 _all_pages(window.page, folder, dict(_pages(service, job)))
             window.close()
 
@@ -56,9 +58,12 @@ def _demo_job(service: Service, folder: Path) -> Json:
 def _pictures(service: Service, page: Page, job: Json) -> None:
     """The race while it runs, and the report when it is over."""
     page.goto(f"/jobs/{job['id']}")
-    page.get_by_role("row").nth(5).wait_for(timeout=240_000)
+    ranking = page.get_by_role("region", name="Ranking of the candidates")
+    ranking.get_by_role("row").nth(4).wait_for(timeout=_RACE_MS)
+    page.get_by_role("heading", name="The race").evaluate("one => one.scrollIntoView()")
     _keep(page, IMAGES / "live-race.png")
-    assert service.ended(job["id"])["status"] == "succeeded"
+    assert service.ended(job["id"], seconds=900)["status"] == "succeeded"
+    page.set_viewport_size({"width": 1200, "height": 1500})
     page.goto(f"/jobs/{job['id']}/report")
     _keep(page, IMAGES / "report.png")
 
