@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Annotated
 
 from fastapi import APIRouter, Form, Query, Request, Response
+from pydantic import JsonValue
 
 from service.api.names import AfterName
 from service.api.problems import Problem
@@ -80,7 +81,7 @@ async def switch_name(
     instead_of: Annotated[int, Form(ge=1)],
 ) -> Response:
     """Let a version answer, if what answers is still what the user has seen."""
-    content = {"default_version": version, "instead_of": instead_of}
+    content: JsonValue = {"default_version": version, "instead_of": instead_of}
     answer = await call_api(request, "PUT", f"/v1/names/{name}", content=content)
     if answer.failed:
         again = version if answer.problem.code == "default_changed" else None

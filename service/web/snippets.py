@@ -139,7 +139,7 @@ def _ort(model: ModelRecord, caller: Caller) -> str:
         "import onnxruntime",
         "",
         'session = onnxruntime.InferenceSession("model.onnx")',
-        f"arrays = {_mapping(specs)}",
+        f"arrays = {_mapping(specs, rows=_fixed_rows(model))}",
     ]
     if model.origin != "calibrated":
         names = "[output.name for output in session.get_outputs()]"
@@ -176,14 +176,20 @@ def _arrays(profile: ServingProfile) -> str:
     return _array(profile.inputs[0]) if len(profile.inputs) == 1 else _mapping(profile.inputs)
 
 
-def _mapping(specs: Sequence[TensorSpec]) -> str:
-    return f"{{{', '.join(f'{_literal(spec.name)}: {_array(spec)}' for spec in specs)}}}"
+def _fixed_rows(model: ModelRecord) -> int:
+    """The rows that an uploaded file takes at once: its batch is freed in the served copy alone."""
+    fixed = [one.evidence.get("rows") for one in model.adjustments if one.code == "batch_freed"]
+    return next((rows for rows in fixed if isinstance(rows, int) and model.origin == "uploaded"), 1)
 
 
-def _array(spec: TensorSpec, module: str = "np") -> str:
-    """One row; zeros stand for what is left out where whole numbers are tokens."""
+def _mapping(specs: Sequence[TensorSpec], *, rows: int = 1) -> str:
+    return f"{{{', '.join(f'{_literal(spec.name)}: {_array(spec, rows=rows)}' for spec in specs)}}}"
+
+
+def _array(spec: TensorSpec, module: str = "np", *, rows: int = 1) -> str:
+    """Rows; zeros stand for what is left out where whole numbers are tokens."""
     made = "zeros" if "float" in spec.dtype else "ones"
-    return f"{module}.{made}({(1, *row_shape(spec))!r}, {_literal(spec.dtype)})"
+    return f"{module}.{made}({(rows, *row_shape(spec))!r}, {_literal(spec.dtype)})"
 
 
 def _literal(value: JsonValue) -> str:

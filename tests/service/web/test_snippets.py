@@ -82,3 +82,11 @@ def test_images_are_sent_as_files() -> None:
     found = programs(preprocessing={"resize": 8, "channels": 1})
     assert "--data-binary @image.png" in found["curl"]
     assert 'Path("image.png")' in found["Python client"]
+
+
+def test_a_file_with_a_fixed_batch_is_given_one() -> None:
+    """An uploaded file takes the rows that it was exported with; a calibrated one takes any number."""
+    freed = {"code": "batch_freed", "message": "", "evidence": {"rows": 8}, "severity": "info"}
+    for origin, rows in (("uploaded", 8), ("calibrated", 1)):
+        program = programs(origin=origin, adjustments=[freed])["ONNX Runtime alone"]
+        assert f"np.zeros(({rows}, 2)" in program
