@@ -41,17 +41,20 @@ def nll_chart(race: Race) -> Markup:
         text(_LEFT, 22, "NLL: the lower, the better", colour="soft"),
         text(_LEFT + _ACROSS, 22, shortened(leads, 48), bold=True, anchor="end"),
         *_grid(across, up, f"{unit} since the race began"),
-        *(_course(name, course, across, up, leads=name == leads) for name, course in scaled.items()),
+        *(_course(rank, name, scaled[name], across, up) for rank, name in _ranks(race) if name in scaled),
     ]
     return Markup("\n".join([*parts, "</svg>"]))  # the drawing has escaped all texts
 
 
-def _course(name: str, course: Sequence[tuple[float, float]], across: Scale, up: Scale, *, leads: bool) -> str:
-    """The line of one candidate, and where it is now."""
+def _course(rank: int, name: str, course: Sequence[tuple[float, float]], across: Scale, up: Scale) -> str:
+    """The line of one candidate, where it is now, and its rank there."""
+    leads = rank == 1
     colours = paint(stroke="calibrated" if leads else "band-edge")
     placed = [(across(x), up(y)) for x, y in course]
-    now = mark(*placed[-1], 5 if leads else 3.5, "calibrated", hollow=not leads, hint=f"{name}: {course[-1][1]:.4f}")
-    return f'<g {colours} stroke-width="{3 if leads else 1.5}">{_polyline(placed)}</g>{now}'
+    x, y = placed[-1]
+    now = mark(x, y, 5 if leads else 3.5, "calibrated", hollow=not leads, hint=f"{name}: {course[-1][1]:.4f}")
+    named = text(x + 7, y + 4, str(rank), size=11, bold=leads, colour="ink" if leads else "soft")
+    return f'<g {colours} stroke-width="{3 if leads else 1.5}">{_polyline(placed)}</g>{now}{named}'
 
 
 def _heights(courses: Iterable[Sequence[tuple[float, float]]]) -> Scale:
@@ -101,14 +104,19 @@ def thinned(losses: Mapping[int, float], most: int) -> list[tuple[int, float]]:
     return [points[round(i * (len(points) - 1) / (most - 1))] for i in range(most)]
 
 
-def _courses(race: Race) -> dict[str, list[tuple[float, float]]]:
-    """Seconds since the race began and NLL, of the best candidates, the leader last so that it is on top."""
+def _ranks(race: Race) -> list[tuple[int, str]]:
+    """The ranks of the best candidates, the leader last so that it is drawn on top."""
     best = [one.name for one in race.ranking if one.nll is not None][:_MOST_LINES]
-    found: dict[str, list[tuple[float, float]]] = {name: [] for name in reversed(best)}
+    return [(rank, best[rank - 1]) for rank in range(len(best), 0, -1)]
+
+
+def _courses(race: Race) -> dict[str, list[tuple[float, float]]]:
+    """Seconds since the race began and NLL, of the best candidates."""
+    found: dict[str, list[tuple[float, float]]] = {name: [] for _, name in _ranks(race)}
     for score in race.course:
         if score.name in found:
             found[score.name].append((score.seconds, score.nll))
-    return found
+    return {name: course for name, course in found.items() if course}
 
 
 def _grid(across: Scale, up: Scale, name: str) -> list[str]:
