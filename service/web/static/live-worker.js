@@ -71,7 +71,9 @@ class JobStream {
 
 if (typeof SharedWorkerGlobalScope !== "undefined" && self instanceof SharedWorkerGlobalScope) {
   const tabs = new Map(); // port → { jobs, heard }
+  let state = null; // what was told of the connection last
   const stream = new JobStream((message) => {
+    state = message.state ?? state;
     for (const [port, tab] of tabs) {
       if (!message.job || tab.jobs.includes(message.job)) port.postMessage(message);
     }
@@ -85,6 +87,7 @@ if (typeof SharedWorkerGlobalScope !== "undefined" && self instanceof SharedWork
       if (jobs.length) tabs.set(port, { jobs, heard: Date.now() });
       else tabs.delete(port);
       show();
+      if (jobs.length && !before.length && state) port.postMessage({ state });
       for (const job of jobs) { // what other tabs have been shown already
         if (!before.includes(job) && stream.parts.has(job)) port.postMessage({ job, part: stream.parts.get(job) });
       }
