@@ -17,10 +17,12 @@ def new_form_key() -> str:
     return secrets.token_hex(8)
 
 
-def idempotency_key(form_key: str, content: JsonValue) -> str:
+def idempotency_key(form_key: str, content: JsonValue) -> str | None:
     """The API's key of what a form asks for: who changes it and sends it again asks for something else.
 
-    >>> idempotency_key("a", {"seed": 1}) == idempotency_key("a", {"seed": 2})
-    False
+    >>> idempotency_key("a", {"seed": 1}) == idempotency_key("a", {"seed": 2}), idempotency_key("", {})
+    (False, None)
     """
+    if not form_key:  # what has no key of its own is nobody's repetition
+        return None
     return hashlib.sha256(json.dumps([form_key, content], sort_keys=True).encode()).hexdigest()

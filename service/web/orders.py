@@ -81,7 +81,8 @@ async def _order(request: Request, services: ServicesDep, *, dry_run: bool) -> R
     model, dataset, check = (dict(fields).get(name) or None for name in ("model_id", "dataset_id", "check"))
     query = {"dry_run": "true"} if dry_run else None
     content = order_of(fields)
-    headers = {"Idempotency-Key": idempotency_key(dict(fields).get(FIELD, ""), [content, dry_run])}
+    key = idempotency_key(dict(fields).get(FIELD, ""), [content, dry_run])
+    headers = {"Idempotency-Key": key} if key else None
     answer = await call_api(request, "POST", "/v1/jobs", query=query, content=content, headers=headers)
     if not answer.failed and dry_run:
         return see_other(f"{_address(model=model, dataset=dataset, check=answer.record_id())}#check")

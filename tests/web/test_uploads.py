@@ -93,6 +93,7 @@ def test_a_connection_that_comes_back_and_one_that_is_held(page: Page, rows: Pat
     page.get_by_label("A dataset").set_input_files(other)
     expect(place).to_contain_text("other.csv is another file than rows.csv")
     page.get_by_role("button", name="Upload and look inside").click()  # not before there is an answer
+    expect(place.get_by_role("button", name="Send other.csv instead")).to_be_focused()
     expect(page.get_by_role("button", name="Upload and look inside")).to_be_enabled()
     place.get_by_role("button", name="Stay with rows.csv").click()
     expect(place).to_contain_text(re.compile(r"rows\.csv: all .* are there\."))
@@ -163,4 +164,4 @@ def test_without_scripts_forms_do_the_same(
     page.get_by_label("Minutes", exact=True).fill("1")
     page.get_by_role("button", name="Calibrate", exact=True).click()
     page.wait_for_url("**/jobs/job_*")
-    service.client.post(f"/v1{page.url.partition('/jobs')[1]}{page.url.partition('/jobs')[2]}/cancel")
+    service.client.post(f"/v1/jobs/{page.url.rpartition('/')[2]}/cancel")

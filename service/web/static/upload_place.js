@@ -215,6 +215,7 @@
 
     // Wait until the file is there, and put its id in its place; false where its owner has given it up.
     async finished() {
+      if (this.asking) this.told.querySelector("button").focus();
       if (this.asking || (this.upload && !(await this.upload.done))) return false;
       if (this.upload) this.id.value = this.upload.id;
       if (!this.id.value) return true;
