@@ -85,5 +85,5 @@ def _candidate_sentence(name: str, status: str, data: Mapping[str, JsonValue]) -
     why = f": {data['reason']}" if data.get("reason") else ""
     match data.get("calibration"):
         case {"nll": float(nll)}:
-            return f"{name} {has}{why}; its NLL is {nll:.4f}."
+            return f"{name} {has}{why}; its cross-fitted NLL, over all folds together, is {nll:.4f}."
     return f"{name} {has}{why}."
