@@ -111,6 +111,8 @@ def test_versions_that_are_not_there(api: Api) -> None:
     """They are refused in a sentence, asked for or sent."""
     publish(api.registry, "digits", scaling(1))
     assert "has the versions 1, not 7" in page_of(api, "/names/digits?switch_to=7", 404)
+    for query in ("switch_to", "below"):
+        page_of(api, f"/names/digits?{query}={10**20}", 422)
     status, text = sent(api, "/names/digits", version=7, instead_of=1)
     assert status == 422
     assert "has the versions 1, not 7" in text
