@@ -47,23 +47,29 @@ class OrderPage:
     Attributes:
         check: a dry run of the two, whose order the form shows.
         choices: what can be taken in place of a file, where one is needed.
+        gone: `model` or `dataset`, where the address names one that is not there.
     """
 
     model: ModelRecord | None = None
     dataset: DatasetRecord | None = None
     check: JobRecord | None = None
     choices: Choices = field(default_factory=Choices)
+    gone: frozenset[str] = frozenset()
 
     @classmethod
     def read(cls, unit: UnitOfWork, model_id: str | None, dataset_id: str | None, check_id: str | None) -> OrderPage:
-        """The records that an address names, without a check that was deleted; raises NotFound."""
-        model = model_record(unit.models.get(model_id)) if model_id else None
-        dataset = dataset_record(unit.datasets.get(dataset_id)) if dataset_id else None
+        """The records that an address names, as far as they are still there."""
+        model_row = unit.models.find(model_id) if model_id else None
+        dataset_row = unit.datasets.find(dataset_id) if dataset_id else None
+        model = model_record(model_row) if model_row is not None else None
+        dataset = dataset_record(dataset_row) if dataset_row is not None else None
+        named = (("model", model_id, model), ("dataset", dataset_id, dataset))
+        gone = frozenset(noun for noun, record_id, record in named if record_id and record is None)
         job = unit.jobs.find(check_id) if check_id else None
         check = job_record(job, unit.work.of(job.id)) if job is not None else None
         if check is not None and (check.model_id, check.dataset_id, check.dry_run) != (model_id, dataset_id, True):
             check = None  # of another order
-        shown = cls(model, dataset, check)
+        shown = cls(model, dataset, check, gone=gone)
         return shown if shown.is_ready else replace(shown, choices=Choices.read(unit))
 
     @property

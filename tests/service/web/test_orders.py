@@ -173,6 +173,15 @@ def test_a_part_waits_for_its_record(api: Api, both: dict[str, str]) -> None:
         assert "hx-get" not in answer.text
 
 
+def test_a_deleted_model_does_not_cost_the_dataset(api: Api, both: dict[str, str]) -> None:
+    """The page says that it is gone, and its form for another one keeps the rows."""
+    api.client.delete(f"/v1/models/{both['model']}")
+    page = text_of(api, f"/new?model={both['model']}&dataset={both['dataset']}")
+    assert "There is no such model, or it was deleted." in page
+    assert f'name="dataset.id" value="{both["dataset"]}"' in page
+    assert "1,797 rows" in page
+
+
 def test_names_of_others_are_text(api: Api, uploads: Uploads) -> None:
     """A file's name, a class and a column that are written as HTML run nowhere."""
     hostile = "<script>alert(1)</script>"
