@@ -14,7 +14,8 @@ from tests.web.conftest import KEYS, Windows
 
 #: Browsers allow six connections to a host.
 TABS = 8
-LONG = {"hyperparameters": {"epochs": 100}, "budget": {"minutes": 5, "candidates": 4}}
+#: So long that it runs until it is cancelled.
+LONG = {"hyperparameters": {"epochs": 400}, "budget": {"minutes": 10, "candidates": 4}}
 
 
 def test_eight_tabs_see_a_worker_die_and_the_job_go_on_until_it_is_cancelled(
@@ -38,6 +39,8 @@ def test_eight_tabs_see_a_worker_die_and_the_job_go_on_until_it_is_cancelled(
         happened(tab, "lost")
     tabs[1].reload()
     happened(tabs[1], "lost")
+    for tab in tabs:
+        expect(tab.get_by_text("This is attempt 2")).to_be_visible()
     cancelling = tabs[2]
     cancelling.get_by_text("Cancel …").focus()
     cancelling.keyboard.press("Enter")

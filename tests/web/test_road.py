@@ -74,9 +74,12 @@ def test_a_table_from_upload_to_prediction_and_a_roll_back(windows: Windows, ser
     good_to_look_at(page)
     job = service.job(job_id)
     again = service.calibrated(
-        {"id": job["model_id"]}, {"id": job["dataset_id"]}, method="temperature", publish_as="sharp",
+        {"id": job["model_id"]},
+        {"id": job["dataset_id"]},
+        method="temperature",
+        publish_as="sharp",
         publish_when="always",
-    )  # fmt: skip
+    )
     page.goto("/names")
     page.get_by_role("rowheader", name="sharp").get_by_role("link").click()
     expect(page.get_by_text("Version 2 answers")).to_be_visible()
