@@ -50,7 +50,7 @@ class BrowserSession(Base):
 
     __tablename__ = "browser_sessions"
 
-    id_digest: Mapped[str] = mapped_column(String(64), primary_key=True)
+    id_digest: Mapped[str] = mapped_column(String(64), primary_key=True, info={KEEPS_FILE: False})
     key_proof: Mapped[str] = mapped_column(String(64))  # the key's HMAC of the session's id
     expires_at: Mapped[datetime]
 
