@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TypeVar
 
@@ -26,7 +26,7 @@ from service.api.records import FileOptions
 from service.api.services import Services
 from service.registry.contract import DatasetRecord, ModelRecord
 from service.registry.documents import JsonObject
-from service.registry.errors import RegistryError
+from service.registry.errors import InvalidRequest, RegistryError
 from service.registry.presenters import dataset_record, model_record
 from service.registry.unit_of_work import UnitOfWork
 from service.web.form_fields import FormState, nested, refused
@@ -58,10 +58,11 @@ async def receive_files(request: Request, services: Services) -> dict[str, Sent]
         _drop_unchosen(form)
         texts = form.texts()
         once = partial(_make, services, form, stack, texts.get(FIELD, ""))
-        return {
+        sent = {
             _MODEL: await once(_fields(_MODEL, texts), model_options, _add_model),
             _DATASET: await once(_fields(_DATASET, texts), dataset_options, _add_dataset),
         }
+        return _told_if_empty(sent)
 
 
 def model_options(fields: Mapping[str, str]) -> ModelOptions:
@@ -97,9 +98,13 @@ async def _make(
 ) -> Sent:
     """One of the two; a file that was chosen counts before an upload, and both before a record that is there."""
     name, upload_id = state.prefix, state.value("upload_id") or None
-    if name not in form.files and upload_id is None:
+    is_stored = name not in form.files and upload_id is None
+    if is_stored and not (state.value("id") and state.value("seen_by_model")):
         return Sent(state, state.value("id") or None)
     try:
+        if is_stored:
+            message = "rows that are here keep what was said of them: send the file again to say something else"
+            raise InvalidRequest("invalid_request", message, field="seen_by_model")
         options = read({name: text for name, text in state.entered.items() if name not in ("id", "upload_id")})
         stored = options.stored()
         file = await take_part(form, name, services, stack, upload_id=None if name in form.files else upload_id)
@@ -109,6 +114,15 @@ async def _make(
         return Sent(state, from_json(answer)["id"])
     except (RegistryError, ValidationError) as error:
         return Sent(FormState(state.entered, refused("/new", error), name))
+
+
+def _told_if_empty(sent: dict[str, Sent]) -> dict[str, Sent]:
+    """The same; where nothing at all was chosen, with that as the reason. A form may be of one of the two alone."""
+    asked = [name for name, one in sent.items() if "upload_id" in one.form.entered]
+    if any(sent[name].record_id or sent[name].form.problem for name in asked):
+        return sent
+    nothing = refused("/new", InvalidRequest("missing_part", "choose a file, or one that is here"))
+    return {**sent, **{name: Sent(replace(sent[name].form, problem=nothing)) for name in asked}}
 
 
 def _drop_unchosen(form: Form) -> None:

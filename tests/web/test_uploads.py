@@ -124,6 +124,10 @@ def test_what_is_dropped_goes_where_it_belongs(page: Page, uploads: Uploads) -> 
     expect(model.get_by_role("alert")).to_contain_text("nothing.csv is empty.")
     drop(page, notes_xyz=b"\x00\x01\x02")
     expect(model.get_by_role("alert")).to_contain_text("none of the files that are read here")
+    page.get_by_label("A dataset").set_input_files(
+        {"name": "train.py", "mimeType": "", "buffer": b"from a import b, c\nprint(b)\n"}
+    )
+    expect(dataset.get_by_role("alert")).to_contain_text("none of the files that are read here")
     drop(page, first_bin=npz, second_bin=onnx)  # names tell nothing
     expect(model).to_contain_text("second.bin: all")
     expect(dataset).to_contain_text("first.bin: all")

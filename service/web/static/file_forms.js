@@ -35,7 +35,7 @@
     event.preventDefault();
     const target = open.find((side) => side.area.contains(event.target)) ?? (open.length === 1 ? open[0] : null);
     const kinds = await Promise.all(files.map(fedlas.kindOf));
-    const of = (name) => files.filter((_, place) => (kinds[place].side ?? (kinds[place].refusal ? null : target?.name)) === name);
+    const of = (name) => files.filter((_, place) => (kinds[place].side ?? (kinds[place].maybe ? target?.name : null)) === name);
     for (const side of open) {
       const found = of(side.name);
       if (found.length > 1) side.refuse(`${found.map((file) => file.name).join(" and ")} are both ${side.name === "model" ? "models" : "rows"}: drop one of them.`);
@@ -46,7 +46,7 @@
       const where = target ?? open[0];
       if (refusal) where.refuse(refusal);
       else if (side && !open.some((one) => one.name === side)) where.refuse(`${file.name} holds ${fedlas.UploadPlace.nouns[side]}, which are chosen already.`);
-      else if (!side && !target) where.refuse(fedlas.unknownKind(file));
+      else if (!side && !(target && kinds[place].maybe)) where.refuse(fedlas.unknownKind(file));
     });
   });
 }

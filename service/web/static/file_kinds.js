@@ -31,7 +31,7 @@
     if (names.length > 0 && names.every((name) => name.endsWith(".npy"))) return { side: "dataset" };
     if (names.some((name) => /(^|\/)model\.safetensors$/.test(name))) return { side: "model" };
     if (names.some((name) => IMAGES.test(name))) return { side: "dataset" };
-    return {};
+    return { maybe: true };
   };
 
   const pickle = (file) => ({
@@ -55,7 +55,13 @@
     }
   };
 
-  // `side` is `model` or `dataset`, and left out where the content does not tell; `refusal` says why it is not taken.
+  // Its first rows have as many fields as its heading; what is called a table may have some in quotes.
+  const isTable = (text, file) => {
+    const [heading, first] = text.split(/\r?\n/).map((line) => line.split(/[,;\t]/).length);
+    return heading > 1 && (heading === first || /\.(csv|tsv|txt)$/i.test(file.name));
+  };
+
+  // `side` is `model` or `dataset`, and left out where the content does not tell, `maybe` for an archive; `refusal` says why it is not taken.
   fedlas.kindOf = async (file) => {
     if (file.size === 0) return { refusal: `${file.name} is empty. Look at what has written it, then choose it again.` };
     let head;
@@ -73,7 +79,7 @@
       return { refusal: `${file.name} is one image. Rows are many: put images into a zip, in a folder for each class.` };
     if (begin(head, "%PDF")) return { refusal: `${file.name} is a PDF document: ${READ}.` };
     if (isSafetensors(head, file) || isOnnx(head)) return { side: "model" };
-    if (isText(head) && /[,;\t]/.test(new TextDecoder().decode(head).split("\n", 1)[0])) return { side: "dataset" };
+    if (isText(head) && isTable(new TextDecoder().decode(head), file)) return { side: "dataset" };
     return file.name.toLowerCase().endsWith(".onnx") ? { side: "model" } : {};
   };
 

@@ -65,6 +65,7 @@
       const kind = await fedlas.kindOf(file);
       const other = kind.side && kind.side !== this.name ? fedlas.UploadPlace.all.get(kind.side) : null;
       if (kind.refusal) return this.refuse(kind.refusal);
+      if (!kind.side && !kind.maybe) return this.refuse(fedlas.unknownKind(file));
       if (other) {
         this.refuse(`${file.name} holds ${NOUNS[kind.side]}, so it was put there.`);
         return other.take(file);

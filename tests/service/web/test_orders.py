@@ -182,6 +182,17 @@ def test_a_deleted_model_does_not_cost_the_dataset(api: Api, both: dict[str, str
     assert "1,797 rows" in page
 
 
+def test_nothing_that_is_sent_is_passed_over(api: Api, both: dict[str, str]) -> None:
+    """An empty form says what is missing; rows that are here keep what was said of them, and the page says so."""
+    fields = {"model__upload_id": "", "dataset__upload_id": ""}
+    status, page, _ = send(api, {}, **fields)
+    assert (status, page.count("Choose a file, or one that is here.")) == (422, 2)
+    status, page, _ = send(api, {}, **fields, dataset__id=both["dataset"], dataset__seen_by_model="no")
+    assert status == 422
+    assert "keep what was said of them" in page
+    assert send(api, {}, **fields, dataset__id=both["dataset"])[2] == {"dataset": both["dataset"]}
+
+
 def test_names_of_others_are_text(api: Api, uploads: Uploads) -> None:
     """A file's name, a class and a column that are written as HTML run nowhere."""
     hostile = "<script>alert(1)</script>"
