@@ -173,6 +173,15 @@ def test_a_part_waits_for_its_record(api: Api, both: dict[str, str]) -> None:
         assert "hx-get" not in answer.text
 
 
+def test_that_nobody_has_said_what_was_seen_is_told_once(api: Api) -> None:
+    """Rows without splits, in words of the page and not in those of the API."""
+    _, _, ids = send(api, {"dataset": ("d.npz", digits_npz(split=None))})
+    api.work(ids["dataset"])
+    page = text_of(api, f"/datasets/{ids['dataset']}")
+    assert page.count("undetermined") == 1
+    assert "seen_by_model" not in page
+
+
 def test_a_deleted_model_does_not_cost_the_dataset(api: Api, both: dict[str, str]) -> None:
     """The page says that it is gone, and its form for another one keeps the rows."""
     api.client.delete(f"/v1/models/{both['model']}")
