@@ -127,6 +127,18 @@ def test_the_database_gives_away_neither_session_nor_key(api: Api) -> None:
     assert not {held, KEY} & {row.id_digest, row.key_proof}
 
 
+def test_what_has_expired_is_forgotten(api: Api) -> None:
+    """And nothing else."""
+    gone, kept = browser(api), browser(api)
+    _expire(api, gone)
+    kept.post("/sign-in", data={"key": KEY})
+    with api.registry.write() as unit:
+        unit.browser_sessions.forget_expired()
+    with api.registry.read() as unit:
+        assert len(unit.session.scalars(select(BrowserSession)).all()) == 1
+    assert kept.get("/").status_code == 200
+
+
 def test_a_request_that_does_not_say_where_it_comes_from_changes_nothing(api: Api) -> None:
     """With a cookie `Origin` is needed for a change, and it must be ours."""
     visitor = browser(api)
