@@ -47,6 +47,7 @@ class OrderPage:
     Attributes:
         check: a dry run of the two, whose order the form shows.
         choices: what can be taken in place of a file, where one is needed.
+        evaluations: how often the test rows of the dataset have judged.
         gone: `model` or `dataset`, where the address names one that is not there.
     """
 
@@ -54,6 +55,7 @@ class OrderPage:
     dataset: DatasetRecord | None = None
     check: JobRecord | None = None
     choices: Choices = field(default_factory=Choices)
+    evaluations: int = 0
     gone: frozenset[str] = frozenset()
 
     @classmethod
@@ -69,7 +71,8 @@ class OrderPage:
         check = job_record(job, unit.work.of(job.id)) if job is not None else None
         if check is not None and (check.model_id, check.dataset_id, check.dry_run) != (model_id, dataset_id, True):
             check = None  # of another order
-        shown = cls(model, dataset, check, gone=gone)
+        evaluations = unit.ledger.evaluations(dataset_row.sha256) if dataset_row is not None else 0
+        shown = cls(model, dataset, check, evaluations=evaluations, gone=gone)
         return shown if shown.is_ready else replace(shown, choices=Choices.read(unit))
 
     @property

@@ -69,6 +69,15 @@ def test_a_refused_order_comes_back_as_it_was_entered(api: Api, both: dict[str, 
     assert api.client.get("/v1/jobs").json()["data"] == []
 
 
+def test_an_order_says_how_often_its_test_rows_have_judged(api: Api, both: dict[str, str]) -> None:
+    """From the second on: each costs some of what the rows can show."""
+    address = f"/new?model={both['model']}&dataset={both['dataset']}"
+    assert "before: the more they judge" not in text_of(api, address)
+    with api.registry.write() as unit:
+        unit.ledger.enter(unit.datasets.get(both["dataset"]).sha256, "job_1")
+    assert "have judged 1 calibration before" in text_of(api, address)
+
+
 def test_a_form_that_is_sent_twice_orders_once(api: Api, both: dict[str, str]) -> None:
     """A double click is one job; the same form with another seed is another order."""
     order = {"model_id": both["model"], "dataset_id": both["dataset"], "form_key": "one", "seed": "1"}
