@@ -414,7 +414,7 @@ def test_documentation(api: Api) -> None:
     answer = api.client.get("/docs")
     assert answer.status_code == 200
     assert "cdn." not in answer.text
-    assert api.client.get("/", follow_redirects=False).headers["location"] == "/docs"
+    assert 'href="/docs"' in api.client.get("/").text
 
 
 def test_openapi_snapshot(tmp_path: Path) -> None:
