@@ -70,7 +70,7 @@ class Server(uvicorn.Server):
         for server in self.servers if self.started else ():
             for listener in server.sockets:
                 host, port = listener.getsockname()[:2]
-                _LOG.info("listening on http://%s:%d, documentation at /docs", host, port)
+                _LOG.info("listening on http://%s:%d: pages at /, documentation of the API at /docs", host, port)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Called by the signal handler."""
