@@ -1,4 +1,4 @@
-"""The jobs that somebody looks at: each is followed once, and drawn once for all who look, whenever it has changed.
+"""The jobs on open pages: each is followed once, and drawn once for all its readers, whenever it has changed.
 
 A page that is open holds no thread and no connection to the database, and costs no drawing of its own.
 """
@@ -31,7 +31,7 @@ _PATIENCE_S = 2.0
 _HEARTBEAT_S = 15.0
 #: Sending a part to 200 pages in one go would hold up everybody else for 50 ms.
 _TOLD_AT_ONCE, _PAUSE_S = 10, 0.005
-#: The id of a stream's last event: who comes back with it is told that there is nothing more.
+#: The id of a stream's last event: a browser that comes back with it has had everything.
 END = "end"
 _END = format_sse_event(event=END, id=END, data_str="all jobs have ended")
 _AWAY = format_sse_event(event="away", data_str="the database does not answer")
@@ -66,7 +66,7 @@ class _Watched:
 
 
 class LiveJobs:
-    """Follows jobs for as long as somebody listens."""
+    """Follows jobs for as long as they have listeners."""
 
     def __init__(self, registry: Registry, long_poll: LongPoll) -> None:
         self._registry = registry
@@ -76,7 +76,7 @@ class LiveJobs:
     async def stream(self, job_ids: Sequence[str]) -> AsyncGenerator[bytes]:
         """These jobs as they are now and whenever one has changed, until all have ended.
 
-        Something comes with every heartbeat at least: whoever sends the stream on may end it then.
+        Something comes with every heartbeat at least, so that the caller can end the stream then.
         """
         with self._listening(job_ids) as listener:
             yield format_sse_event(comment="connected")

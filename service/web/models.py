@@ -22,6 +22,7 @@ from service.registry.unit_of_work import UnitOfWork
 from service.web.api_calls import call_api
 from service.web.lineage import Lineage, lineage_of
 from service.web.lists import ROWS, list_page
+from service.web.origin import origin_of
 from service.web.rendering import page, see_other
 from service.web.snippets import Caller, Snippet, snippets
 
@@ -81,7 +82,7 @@ async def delete_model(request: Request, services: ServicesDep, ref: str) -> Res
 
 
 async def _model_page(request: Request, services: ServicesDep, ref: str, *, refused: Problem | None = None) -> Response:
-    caller = Caller(ref, f"{request.url.scheme}://{request.url.netloc}", bool(services.settings.api_keys))
+    caller = Caller(ref, origin_of(request, services.settings.allowed_hosts), bool(services.settings.api_keys))
 
     def find(unit: UnitOfWork) -> tuple[ModelRecord, Lineage, Sequence[Snippet]]:
         row = find_model(unit, ref)

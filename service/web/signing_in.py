@@ -6,6 +6,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Form, Query, Request, Response
 
+from service.web.origin import origin_of
 from service.web.paths import safe_return
 from service.web.rendering import page, see_other
 from service.web.session_access import COOKIE, session_id_of
@@ -38,7 +39,7 @@ async def sign_in(request: Request, key: Annotated[str, Form(max_length=1000)] =
         max_age=int(sessions.seconds),
         httponly=True,
         samesite="lax",
-        secure=_behind_tls(request),
+        secure=_speaks_tls(request),
     )
     return answer
 
@@ -49,7 +50,7 @@ async def sign_out(request: Request) -> Response:
     if session_id := session_id_of(request.scope):
         await _sessions(request).end(session_id)
     answer = see_other("/sign-in")
-    answer.delete_cookie(COOKIE, httponly=True, samesite="lax", secure=_behind_tls(request))
+    answer.delete_cookie(COOKIE, httponly=True, samesite="lax", secure=_speaks_tls(request))
     return answer
 
 
@@ -58,6 +59,5 @@ def _sessions(request: Request) -> Sessions:
     return found
 
 
-def _behind_tls(request: Request) -> bool:
-    """Whether the browser speaks TLS; a proxy that ends it is not asked, since the browser says so itself."""
-    return request.url.scheme == "https" or request.headers.get("origin", "").startswith("https://")
+def _speaks_tls(request: Request) -> bool:
+    return origin_of(request, _sessions(request).other_hosts).startswith("https://")
