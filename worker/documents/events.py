@@ -20,6 +20,7 @@ from service.registry.documents import (
     StageChanged,
     TrainingBegun,
 )
+from worker.documents.orders import Share, TrainingOrder
 
 _MOST_BYTES = 16 * 1024
 
@@ -82,25 +83,46 @@ InnerEvent = Annotated[
 ]
 
 
+#: An entry of a journal, and its file in the journal's folder.
+EntryName = Annotated[str, Field(pattern=r"^[a-z0-9-]{1,64}$")]
+EntryFile = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9.-]{0,79}$")]
+
+
 class SavedCheckpoint(_Part):
     """An entry of the child's journal: its name, and its file in the journal's folder."""
 
-    name: Annotated[str, Field(pattern=r"^[a-z0-9-]{1,64}$")]
-    file: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9.-]{0,79}$")]
+    name: EntryName
+    file: EntryFile
+
+
+class OfferedTraining(_Part):
+    """A training of a race that any worker may do; `name` is that of the journal's entry which it will leave."""
+
+    name: EntryName
+    order: TrainingOrder
 
 
 class ChildEvent(_Part):
-    """One line of a child's events."""
+    """One line of a child's events.
+
+    Attributes:
+        share: of the training that a reply has ordered, as far as it is done.
+        offer: a training of the rung that begins; the last offer is followed by an ask.
+        asks: for a training; the child waits until a reply comes (`worker.documents.replies`).
+    """
 
     stage: Stage | None = None
     progress: ReportedProgress | None = None
+    share: Share | None = None
     event: InnerEvent | None = None
     checkpoint: SavedCheckpoint | None = None
+    offer: OfferedTraining | None = None
+    asks: Literal["training"] | None = None
 
     @property
     def only_progress(self) -> bool:
         """Whether the next event of this kind says all that this one does, and more."""
-        return self.model_fields_set <= {"progress"}
+        return self.model_fields_set <= {"progress", "share"}
 
     @classmethod
     def parse(cls, told: object) -> ChildEvent | None:
