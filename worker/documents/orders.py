@@ -94,13 +94,37 @@ class ScoresOrder(Document):
     looks_before: int = Field(0, ge=0)
 
 
-class BatchOrder(Document):
-    """The order to predict every row of the file `dataset`, a prepared copy, with the file `model`, a served copy."""
+class PredictionOrder(Document):
+    """The order to predict rows of the file `dataset`, a prepared copy, with the file `model`, a served copy."""
 
-    kind: Literal["predict"] = "predict"
     profile: ModelProfile
     options: AnswerOptions
     errors: BatchErrors = "fail"
+
+
+class BatchOrder(PredictionOrder):
+    """The order to predict every row."""
+
+    kind: Literal["predict"] = "predict"
+
+
+class RowRange(Document):
+    """Neighbouring rows of the owner's file, counted from 0."""
+
+    first_row: int = Field(ge=0)
+    num_rows: int = Field(ge=1)
+
+    @property
+    def rows(self) -> range:
+        """Their numbers."""
+        return range(self.first_row, self.first_row + self.num_rows)
+
+
+class ShardOrder(PredictionOrder):
+    """The order to predict the rows of one shard."""
+
+    kind: Literal["predict_shard"] = "predict_shard"
+    shard: RowRange
 
 
 class OrderedModel(Document):
@@ -220,6 +244,13 @@ class TrainingOrder(Document):
 
 #: The order of any kind of work; `kind` tells which.
 WorkOrder = Annotated[
-    InspectDatasetOrder | InspectModelOrder | ScoresOrder | BatchOrder | CalibrateOrder | PlanOrder | CandidateOrder,
+    InspectDatasetOrder
+    | InspectModelOrder
+    | ScoresOrder
+    | BatchOrder
+    | ShardOrder
+    | CalibrateOrder
+    | PlanOrder
+    | CandidateOrder,
     Field(discriminator="kind"),
 ]

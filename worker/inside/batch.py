@@ -1,4 +1,4 @@
-"""Batch predictions, inside the sandbox: the served copy over every row of a prepared dataset, in constant memory."""
+"""Batch predictions, inside the sandbox: the served copy over rows of a prepared dataset, in constant memory."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from service.inference.standard_outputs import MODEL_OUTPUTS, Outputs, completed
 from service.inference.writers.table import TableWriter, numbered, write_results
 from service.registry.contract import AnswerOptions
 from service.registry.errors import InvalidRequest
-from worker.documents import BatchOrder, BatchResult, ChildEvent, ReportedProgress
+from worker.documents import BatchOrder, BatchResult, ChildEvent, PredictionOrder, ReportedProgress, ShardOrder
 from worker.inside.batch_rows import AlignedRows, Errors, ModelRows, by_halves, unlisted
 from worker.inside.work_function import Emit, Files
 
@@ -32,20 +32,38 @@ _TELL_EVERY_S = 1.0
 
 def predict(order: BatchOrder, files: Files, folder: Path, emit: Emit) -> BatchResult:
     """Predict all rows in the order of the owner's file and leave them in `results.parquet`."""
-    policy = _policy(ServingProfile.of(order.profile.stored()), order.options)
-    tolerant = order.errors == "column"
-    rows = ModelRows(files["dataset"], order.profile, tolerant=tolerant)
-    network = _Network(str(files["model"]), tuple(dict.fromkeys((*MODEL_OUTPUTS, *policy.taken_outputs))))
-    answers = _Answers(network, TableWriter(policy), tolerant=tolerant)
-    told = _Progress(len(rows), emit)
+    return _Predictions(order, files).write(None, folder, emit)
 
-    def tables() -> Iterator[pa.Table]:
-        for block in ahead(rows.blocks()):
-            yield answers.table(block)
-            told.reached(block.first_row + block.count)
 
-    count = write_results(folder / "results.parquet", ahead(tables()))
-    return BatchResult(results="results.parquet", num_rows=count, num_errors=answers.num_errors if tolerant else None)
+def predict_shard(order: ShardOrder, files: Files, folder: Path, emit: Emit) -> BatchResult:
+    """Predict the rows of a shard; the file has the same bytes whoever writes it with the same versions."""
+    return _Predictions(order, files).write(order.shard.rows, folder, emit)
+
+
+class _Predictions:
+    """Model and rows, opened; any number of stretches of the rows can then be predicted."""
+
+    def __init__(self, order: PredictionOrder, files: Files) -> None:
+        policy = _policy(ServingProfile.of(order.profile.stored()), order.options)
+        self._tolerant = order.errors == "column"
+        self._rows = ModelRows(files["dataset"], order.profile, tolerant=self._tolerant)
+        self._network = _Network(str(files["model"]), tuple(dict.fromkeys((*MODEL_OUTPUTS, *policy.taken_outputs))))
+        self._writer = TableWriter(policy)
+
+    def write(self, rows: range | None, folder: Path, emit: Emit) -> BatchResult:
+        """Leave the answers of these rows, or of all, in `results.parquet`."""
+        rows = range(len(self._rows)) if rows is None else rows
+        answers = _Answers(self._network, self._writer, tolerant=self._tolerant)
+        told = _Progress(rows, emit)
+
+        def tables() -> Iterator[pa.Table]:
+            for block in ahead(self._rows.blocks(rows)):
+                yield answers.table(block)
+                told.reached(block.first_row + block.count)
+
+        count = write_results(folder / "results.parquet", ahead(tables()))
+        num_errors = answers.num_errors if self._tolerant else None
+        return BatchResult(results="results.parquet", num_rows=count, num_errors=num_errors)
 
 
 class _Answers:
@@ -123,15 +141,15 @@ class _Network:
 class _Progress:
     """Tells how far the work is, once a second or so."""
 
-    def __init__(self, num_rows: int, emit: Emit) -> None:
-        self._num_rows, self._emit = num_rows, emit
+    def __init__(self, rows: range, emit: Emit) -> None:
+        self._rows, self._emit = rows, emit
         self._began = self._told = time.monotonic()
 
     def reached(self, row: int) -> None:
         """All rows before this one are done."""
         now = time.monotonic()
-        if now - self._told < _TELL_EVERY_S and row < self._num_rows:
+        if now - self._told < _TELL_EVERY_S and row < self._rows.stop:
             return
-        self._told, share = now, row / self._num_rows
+        self._told, share = now, (row - self._rows.start) / len(self._rows)
         eta = (now - self._began) * (1 - share) / share
         self._emit(ChildEvent(progress=ReportedProgress(fraction=round(share, 4), eta_seconds=round(eta, 1))))

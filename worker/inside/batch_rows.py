@@ -1,33 +1,28 @@
-"""Rows of a prepared dataset in the order of the owner's file, block by block, as a model takes them; it runs nothing.
-
-In a prepared copy the rows are sorted by split, and within a split they stand as in the owner's file. So the next rows
-of the file are a few stretches of the copy, one of each split: they are read from the file, not through a map, and laid
-in their places. No memory grows with the number of rows, neither for an order nor for pages that were looked at.
-"""
+"""Rows of a prepared dataset in the order of the owner's file, as a model takes them, block by block; it runs none."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from itertools import pairwise, repeat
+from itertools import repeat
 from pathlib import Path
-from typing import NamedTuple, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fedlas.data import Dataset, align_inputs, load_dataset, used_inputs
+from fedlas.data import align_inputs, load_dataset, used_inputs
 from fedlas.data.alignment import merged_reading
 from fedlas.data.array_builder import non_finite
-from fedlas.data.casting import InputSpec
+from fedlas.data.casting import InputSpec, Shape
 from fedlas.data.column_order import ColumnOrder
 from fedlas.data.dataset import Array
 from fedlas.data.image_column import ImageColumn
 from fedlas.data.labels import as_text
-from fedlas.data.memmap import RowReader
 from fedlas.errors import FedLASError
 from fedlas.preprocessing import Preprocessing
 from service.registry.documents import ModelProfile
+from worker.inside.file_order import Block, in_file_order
 
 #: Larger arrays stay in the file: what is not read (labels, splits, ids) takes no memory.
 _MAPPED_FROM = 1 << 20
@@ -39,8 +34,6 @@ _TOKEN_BYTES = 1 << 12
 _BYTES_PER_CLASS = 32
 #: So many images tell how large they are.
 _SAMPLE = 64
-#: So many numbers of rows are looked through at once.
-_NUMBERS = 1 << 16
 
 #: Why a row cannot be answered, by its number in the owner's file.
 Errors: TypeAlias = dict[int, FedLASError]
@@ -89,9 +82,7 @@ class ModelRows:
         self._reading = merged_reading(self._dataset.reading, told, self._used) or {}
         self._order = ColumnOrder.of_dataset(self._dataset, profile.columns)
         self._fitted({name: self._dataset.inputs[name][:0] for name in self._used}, 0)
-        some = map(self._aligned, in_file_order(self._dataset, 1))
-        first = next((inputs for inputs, _ in some if inputs), {})
-        # Sizes that the model leaves open are those of the first row that has any.
+        first = self._first_row()
         for spec in self._specs:
             if spec["name"] in first:
                 spec["shape"] = ["N", *first[spec["name"]].shape[1:]]
@@ -102,24 +93,32 @@ class ModelRows:
     def __len__(self) -> int:
         return len(self._dataset)
 
-    def blocks(self) -> Iterator[AlignedRows]:
-        """The rows in the order of the owner's file; raises as the class does."""
-        for block, ids in zip(in_file_order(self._dataset, self._step), self._ids(), strict=True):
+    def blocks(self, rows: range) -> Iterator[AlignedRows]:
+        """These rows of the owner's file, in its order; raises as the class does."""
+        for block, ids in zip(in_file_order(self._dataset, self._step, rows=rows), self._ids(rows), strict=True):
             inputs, errors = self._aligned(block)
             yield AlignedRows(block.first_row, block.count, ids, inputs, errors)
             for column in self._dataset.inputs.values():
                 if isinstance(column, ImageColumn):
                     column.release()
 
-    def _ids(self) -> Iterator[Array | None]:
+    def _ids(self, rows: range) -> Iterator[Array | None]:
         """The owner's names of the rows of each block."""
         if self._dataset.ids is None:
-            yield from repeat(None, -(-len(self) // self._step))
+            yield from repeat(None, -(-len(rows) // self._step))
             return
         named = replace(self._dataset, inputs={"id": self._dataset.ids})
-        for block in in_file_order(named, self._step):
+        for block in in_file_order(named, self._step, rows=rows):
             ids = block["id"]
             yield as_text(ids) if ids.dtype.kind == "S" else ids
+
+    def _first_row(self) -> dict[str, Array]:
+        """A row of the model's inputs; sizes that it leaves open are those of the first row of the file with any."""
+        fixed = {spec["name"]: _fixed(spec["shape"]) for spec in self._specs}
+        if all(sizes is not None for sizes in fixed.values()):
+            return {spec["name"]: np.empty((1, *(fixed[spec["name"]] or ())), spec["dtype"]) for spec in self._specs}
+        some = map(self._aligned, in_file_order(self._dataset, 1))
+        return next((inputs for inputs, _ in some if inputs), {})
 
     def _aligned(self, block: Block) -> tuple[dict[str, Array], Errors]:
         rows = {name: block[name] for name in self._used}
@@ -191,6 +190,12 @@ def unlisted(numbers: NDArray[np.int64], errors: Errors) -> NDArray[np.int64]:
     return numbers[~np.isin(numbers, list(errors))] if errors else numbers
 
 
+def _fixed(shape: Shape) -> tuple[int, ...] | None:
+    """The sizes of a row, or None where the model leaves one open."""
+    sizes = tuple(size for size in shape[1:] if isinstance(size, int) and size >= 0)
+    return sizes if len(sizes) == len(shape) - 1 else None
+
+
 def _bytes_of_row(array: Array) -> int:
     token = array.dtype.kind in "iu" and array.itemsize > 2
     return array[:1].size * max(array.itemsize, _TOKEN_BYTES if token else 0)
@@ -200,109 +205,3 @@ def _bytes_of_files(column: Array) -> int:
     """Bytes that a row takes as it was sent, where that is a file of its own."""
     some = column[:_SAMPLE]
     return some.nbytes // len(some) if isinstance(some, ImageColumn) else 0
-
-
-@dataclass(frozen=True, eq=False)
-class Block(Mapping[str, Array]):
-    """Neighbouring rows of the owner's file: inputs by name, each read when it is asked for.
-
-    Attributes:
-        first_row: the first of them, counted from 0.
-    """
-
-    first_row: int
-    count: int
-    parts: Sequence[_Part]
-    columns: Mapping[str, Array]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self.columns)
-
-    def __len__(self) -> int:
-        return len(self.columns)
-
-    def __getitem__(self, name: str) -> Array:
-        column = self.columns[name]
-        if isinstance(column, ImageColumn):
-            rows = np.empty(self.count, np.int64)
-            for part in self.parts:
-                rows[part.places] = np.arange(part.begin, part.begin + len(part.places))
-            return column[rows]
-        if len(self.parts) == 1:
-            return self.parts[0].read(name)
-        found = np.empty((self.count, *column.shape[1:]), column.dtype)
-        for part in self.parts:
-            found[part.places] = part.read(name)
-        return found
-
-
-def in_file_order(dataset: Dataset, step: int) -> Iterator[Block]:
-    """All rows in the order of the owner's file, `step` at a time."""
-    total = len(dataset)
-    stretches = [_Stretch(dataset, *ends) for ends in pairwise(_bounds(dataset))]
-    for first in range(0, total, step):
-        stop = min(first + step, total)
-        parts = [part for stretch in stretches if (part := stretch.take(first, stop))]
-        if sum(len(part.places) for part in parts) != stop - first:
-            raise ValueError(f"the prepared copy does not hold the rows {first} to {stop - 1} once each")
-        yield Block(first, stop - first, parts, dataset.inputs)
-
-
-def _bounds(dataset: Dataset) -> list[int]:
-    """Where rows of the copy stand that come earlier in the owner's file than the row before them, and both ends."""
-    if dataset.file_rows is None:
-        return [0, len(dataset)]
-    numbers, bounds, last = _readable(dataset.file_rows), [0], -1
-    for start in range(0, len(dataset), _NUMBERS):
-        some = numbers[start : start + _NUMBERS]
-        bounds += (start + np.flatnonzero(np.diff(some, prepend=last) < 0)).tolist()
-        last = int(some[-1])
-    return [*bounds, len(dataset)]
-
-
-class _Stretch:
-    """Neighbouring rows of the copy whose order is that of the owner's file, handed out once and in order."""
-
-    def __init__(self, dataset: Dataset, begin: int, end: int) -> None:
-        self.begin, self._end, self._next = begin, end, begin
-        self._columns = dataset.inputs
-        self._numbers = None if dataset.file_rows is None else _readable(dataset.file_rows[begin:end])
-        self._readers: dict[str, RowReader | Array] = {}
-
-    def take(self, first: int, stop: int) -> _Part | None:
-        """Those that are rows `first` to `stop` of the owner's file; all before them have been taken."""
-        begin, most = self._next, min(stop - first, self._end - self._next)
-        if self._numbers is None:
-            places = np.arange(most)
-        else:
-            numbers = self._numbers[begin - self.begin : begin - self.begin + most]
-            places = numbers[: np.searchsorted(numbers, stop)] - first
-        self._next += len(places)
-        return _Part(self, begin, places) if len(places) else None
-
-    def reader(self, name: str) -> RowReader | Array:
-        """All values of the stretch."""
-        if name not in self._readers:
-            self._readers[name] = _readable(self._columns[name][self.begin : self._end])
-        return self._readers[name]
-
-
-class _Part(NamedTuple):
-    """Rows of a stretch, from row `begin` of the copy on, and their places in a block."""
-
-    stretch: _Stretch
-    begin: int
-    places: NDArray[np.int64]
-
-    def read(self, name: str) -> Array:
-        """Their values."""
-        first = self.begin - self.stretch.begin
-        return self.stretch.reader(name)[first : first + len(self.places)]
-
-
-def _readable(array: Array) -> RowReader | Array:
-    """What gives rows without making pages of a map resident."""
-    try:
-        return RowReader(array)
-    except ValueError:
-        return array

@@ -42,6 +42,7 @@ KINDS = {
     "calibrate": "worker.inside.calibration:calibrate",
     "plan": "worker.inside.plan:plan",
     "predict": "worker.inside.batch:predict",
+    "predict_shard": "worker.inside.batch:predict_shard",
     "fit_scores": "worker.inside.calibration:fit_scores",
 }
 #: The exit code of a child that lacks a protection which this machine has.

@@ -20,16 +20,17 @@ from onnx import TensorProto, helper, numpy_helper
 
 from fedlas.data import Dataset, load_dataset, save_dataset
 from fedlas.data.image_column import ImageColumn
+from fedlas.data.memmap import RowReader
 from fedlas.errors import BadDataset, Mismatch
 from service.registry.contract import AnswerOptions
 from service.registry.documents import ModelProfile
 from tests.corpus.images import image, photo
 from tests.helpers.documents import MODEL_PROFILE
 from tests.helpers.served import lookup, scaling
-from worker.documents import BatchOrder, ChildEvent
+from worker.documents import BatchOrder, ChildEvent, RowRange, ShardOrder
 from worker.inside import batch, batch_rows
-from worker.inside.batch import ahead, predict
-from worker.inside.batch_rows import in_file_order
+from worker.inside.batch import ahead, predict, predict_shard
+from worker.inside.file_order import in_file_order
 
 Json = dict[str, Any]
 Told = tuple[BatchOrder, dict[str, Path]]
@@ -240,6 +241,69 @@ def test_a_bad_row_has_its_own_error(tmp_path: Path, missing: str) -> None:
     ]
 
 
+def shards(told: Told, borders: list[int]) -> Iterator[tuple[ShardOrder, dict[str, Path]]]:
+    """The orders of the shards between these rows."""
+    ordered, files = told
+    for first, stop in itertools.pairwise(borders):
+        shard = RowRange(first_row=first, num_rows=stop - first)
+        yield ShardOrder(profile=ordered.profile, options=ordered.options, errors=ordered.errors, shard=shard), files
+
+
+BORDERS = [0, 1, 63, 130, 199, ROWS]
+
+
+@pytest.mark.parametrize("labelled", [True, False])
+def test_shards_are_the_whole_in_parts(tmp_path: Path, labelled: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Put together, they have the rows, names and errors of the whole, bad rows at their borders, too; alike again."""
+    monkeypatch.setattr(batch_rows, "_MOST_ROWS", 50)
+    monkeypatch.setattr(batch_rows, "_MAPPED_FROM", 0)
+    tokens = np.random.default_rng(0).integers(0, 3, (ROWS, 1))
+    bad = [0, 1, 62, 63, 129, 131, 199]
+    tokens[bad] = 10
+    path, ids = to_predict(tmp_path, {"x": tokens}, ids=WORDS), WORDS
+    if labelled:
+        splits = np.random.default_rng(3).integers(-1, 4, ROWS).astype(np.int8)
+        save_dataset(Dataset({"x": tokens}, np.arange(ROWS) % 2, NAMES, True, splits, ids=ids), path)
+    told = order(tmp_path, lookup(np.eye(3, 2, dtype=np.float32)), path, [spec("int64", 1)], top_k=2)
+    lenient = (tolerant(told[0]), told[1])
+    whole = run(lenient, tmp_path)
+    assert failures(whole) == dict.fromkeys(bad, "inputs_refused")
+    found: list[Json] = []
+    for shard in shards(lenient, BORDERS):
+        results = predict_shard(*shard, tmp_path, lambda event: None)
+        content = (tmp_path / "results.parquet").read_bytes()
+        part = pq.read_table(tmp_path / "results.parquet").to_pylist()
+        rows = shard[0].shard.rows
+        assert (results.num_rows, results.num_errors) == (len(rows), len({*rows} & {*bad}))
+        predict_shard(*shard, tmp_path, lambda event: None)
+        assert (tmp_path / "results.parquet").read_bytes() == content
+        found += part
+    assert found == whole
+    for shard in shards(told, BORDERS):
+        first = min({*shard[0].shard.rows} & {*bad})
+        with pytest.raises(Mismatch, match=rf"^row {first} "):
+            predict_shard(*shard, tmp_path, lambda event: None)
+
+
+def test_a_shard_reads_its_own_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a file that is sorted by split no row before the shard is read, and none behind it."""
+    monkeypatch.setattr(batch_rows, "_MAPPED_FROM", 0)
+    rows = np.random.default_rng(0).random((ROWS, 2), np.float32)
+    told = order(tmp_path, scaling(1.0), prepared(tmp_path, {"x": rows}), [spec("float32", 2)])
+    (shard,) = shards(told, [120, 160])
+    read: list[Array] = []
+    get = RowReader.__getitem__
+
+    def spied(reader: RowReader, numbers: slice | NDArray[np.int64]) -> Array:
+        read.append(get(reader, numbers))
+        return read[-1]
+
+    monkeypatch.setattr(RowReader, "__getitem__", spied)
+    predict_shard(*shard, tmp_path, lambda event: None)
+    values = np.concatenate([array for array in read if array.ndim == 2])
+    np.testing.assert_array_equal(np.sort(values[:, 0]), np.sort(rows[120:160, 0]))
+
+
 @pytest.mark.parametrize(("columns", "words"), [(["a", "b"], "'b' is"), (["a"], "'x' is"), (None, "'x' is")])
 def test_a_bad_number_is_named(tmp_path: Path, columns: list[str] | None, words: str) -> None:
     """By its column where the names are those of this input, else by its input and position."""
@@ -326,7 +390,7 @@ def test_blocks_are_sized_by_what_rows_take(tmp_path: Path) -> None:
 
     def size(array: Array, *sizes: int, classes: int = 2) -> int:
         profile = model_profile(inputs=[spec(array.dtype.name, *sizes)], class_names=[str(k) for k in range(classes)])
-        first = next(batch_rows.ModelRows(prepared(tmp_path, {"x": array}), profile).blocks())
+        first = next(batch_rows.ModelRows(prepared(tmp_path, {"x": array}), profile).blocks(range(len(array))))
         return first.count
 
     small = np.zeros((6000, 2), np.float32)
@@ -339,7 +403,7 @@ def test_blocks_are_sized_by_what_rows_take(tmp_path: Path) -> None:
     steps = {"channels": 1, "resize": [1, 2], "layout": "NCHW"}
     profile = model_profile(inputs=[spec("float32", 1, 1, 2)], class_names=NAMES, preprocessing=steps)
     path = prepared(tmp_path, {"x": ImageColumn.of([noise] * 30)})
-    block = next(batch_rows.ModelRows(path, profile).blocks())
+    block = next(batch_rows.ModelRows(path, profile).blocks(range(30)))
     assert (block.first_row, len(block.inputs["x"])) == (0, (1 << 22) // (len(noise) + 8 + 64))
 
 
