@@ -17,6 +17,7 @@ from pathlib import Path
 from service.registry import tables
 from service.registry.contract import ANY_DEVICE, JobRequest
 from service.registry.registry import Registry
+from service.registry.repositories import ClaimLimits
 from service.registry.settings import RegistrySettings
 from service.registry.tables import new_id
 from tests.helpers.servers import PostgreSQL, running
@@ -40,10 +41,10 @@ def claim_once(registry: Registry) -> float:
     """Seconds of one claim as a worker makes it: look, claim; then the job is handed back, which is not counted."""
     began = time.perf_counter()
     with registry.read() as unit:
-        due = unit.work.next_due("calibrate", queues=[ANY_DEVICE])
+        due = unit.work.next_due(ANY_DEVICE)
     assert due is not None
     with registry.write() as unit:
-        claim = unit.work.claim_next("calibrate", queues=[ANY_DEVICE], worker="w", lease_seconds=60)
+        claim = unit.work.claim_next(ANY_DEVICE, ClaimLimits(), worker="w", lease_seconds=60)
     seconds = time.perf_counter() - began
     assert claim is not None
     with registry.write() as unit:

@@ -10,7 +10,7 @@ from redis.exceptions import RedisError
 
 from service.registry.contract import WAKE_UP
 from service.registry.notifier import Notifier
-from service.registry.repositories import WakeUp
+from service.registry.repositories import Permit
 
 _LOG = logging.getLogger(__name__)
 _TIMEOUT_S = 2.0  # probes must not wait long for a broker that is away
@@ -40,7 +40,7 @@ class CeleryNotifier:
         self._notifier.close()
         self._celery.close()
 
-    def _send(self, wake_up: WakeUp) -> None:
+    def _send(self, wake_up: Permit) -> None:
         try:
             self._celery.send_task(
                 WAKE_UP, args=[wake_up.record_id], queue=wake_up.queue, retry=False, ignore_result=True

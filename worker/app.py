@@ -28,7 +28,7 @@ from service.registry.contract import PLAN, WAKE_UP, WORK_KINDS
 from service.registry.errors import Unavailable
 from service.registry.notifier import Notifier
 from service.registry.registry import Registry
-from service.registry.repositories import WakeUp
+from service.registry.repositories import Permit
 from worker.outside.broker_check import BrokerCheck
 from worker.outside.cleanup import run_cleanup
 from worker.outside.concurrency import WorkPool
@@ -76,10 +76,10 @@ def _own_queue(name: str) -> str:
     return f"alive.{name}"
 
 
-def sender(app: Celery) -> Callable[[WakeUp], None]:
+def sender(app: Celery) -> Callable[[Permit], None]:
     """A function that sends a wake-up; a broker that is away is logged and ignored."""
 
-    def send(wake_up: WakeUp) -> None:
+    def send(wake_up: Permit) -> None:
         try:
             app.send_task(WAKE_UP, args=[wake_up.record_id], queue=wake_up.queue, retry=False, ignore_result=True)
         except (OperationalError, RedisError, OSError) as error:

@@ -9,10 +9,10 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Sequence
 
-from service.registry.repositories import WakeUp
+from service.registry.repositories import Permit
 
 #: Sends one wake-up to its queue; it must not raise.
-Send = Callable[[WakeUp], None]
+Send = Callable[[Permit], None]
 
 _CLOSING_S, _PAUSE_S = 2.0, 0.05
 
@@ -22,13 +22,13 @@ class Notifier:
 
     def __init__(self, send: Send) -> None:
         self._send = send
-        self._pending: dict[str, WakeUp] = {}
+        self._pending: dict[str, Permit] = {}
         self._changed = threading.Condition()
         self._closed = False
         self._thread = threading.Thread(target=self._run, name="notifier", daemon=True)
         self._thread.start()
 
-    def notify(self, wake_ups: Sequence[WakeUp]) -> None:
+    def notify(self, wake_ups: Sequence[Permit]) -> None:
         """Hand the wake-ups to the thread; returns at once."""
         with self._changed:
             self._pending.update({wake_up.queue: wake_up for wake_up in wake_ups})

@@ -16,7 +16,7 @@ from service.registry.database import BUSY_TIMEOUT_S, open_engine, reachable
 from service.registry.errors import Conflict, NotFound, Unavailable
 from service.registry.migrate import is_current, migrate
 from service.registry.object_store import open_artifacts
-from service.registry.repositories import WakeUp
+from service.registry.repositories import Permit
 from service.registry.repositories.records import KEPT
 from service.registry.resumable_uploads import ResumableUploads
 from service.registry.settings import RegistrySettings
@@ -30,12 +30,12 @@ class Registry:
     """Records and files; one per process, safe to share between threads.
 
     Attributes:
-        notify: called after a commit that opened work, with its wake-ups; it must neither raise nor take long.
+        notify: called after a commit that opened work, with its permits; it must neither raise nor take long.
     """
 
     def __init__(self, engine: Engine, artifacts: ArtifactStore) -> None:
         self.artifacts = artifacts
-        self.notify: Callable[[Sequence[WakeUp]], None] = lambda wake_ups: None
+        self.notify: Callable[[Sequence[Permit]], None] = lambda permits: None
         self.resumable_uploads = ResumableUploads(artifacts.uploads)
         self._engine = engine
         self._writing = engine.execution_options(writes=True)
@@ -54,7 +54,7 @@ class Registry:
 
     @contextmanager
     def write(self) -> Iterator[UnitOfWork]:
-        """Commit at the end of the block, or roll back if it raises; callbacks and wake-ups follow the commit."""
+        """Commit at the end of the block, or roll back if it raises; callbacks and permits follow the commit."""
         unit, committed = None, False
         try:
             with self._in_turn(), Session(self._writing, expire_on_commit=False) as session, session.begin():
@@ -65,8 +65,8 @@ class Registry:
         finally:
             for callback in unit.callbacks if unit else ():
                 callback(committed)
-        if unit.after_commit.wake_ups:
-            self.notify(unit.after_commit.wake_ups)
+        if unit.after_commit.permits:
+            self.notify(unit.after_commit.permits)
         with suppress(Unavailable):  # garbage collection finds what is left
             self.discard(unit.after_commit.unreferenced)
 

@@ -16,6 +16,7 @@ from service.registry.repositories.idempotency_keys import IdempotencyKeys
 from service.registry.repositories.job_history import Checkpoints, EvaluationLedger, Events
 from service.registry.repositories.jobs import Batches, Calibrators, Jobs
 from service.registry.repositories.names import Names
+from service.registry.repositories.pieces import Pieces
 from service.registry.repositories.records import AfterCommit, Datasets, Models, Uploads
 from service.registry.repositories.work import WorkQueue
 from service.registry.repositories.work_overview import WorkOverview
@@ -39,6 +40,7 @@ class UnitOfWork:
     work = _repository(WorkQueue)
     work_overview = _repository(WorkOverview)
     workers = _repository(Workers)
+    pieces = _repository(Pieces)
     datasets = _repository(Datasets)
     models = _repository(Models)
     jobs = _repository(Jobs)

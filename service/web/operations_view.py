@@ -22,12 +22,15 @@ KINDS = {
     WORK_KINDS["ds"]: ("inspection", "inspections"),
     WORK_KINDS["job"]: ("job", "jobs"),
     PLAN: ("dry run", "dry runs"),
+    WORK_KINDS["cnd"]: ("training of a candidate", "trainings of candidates"),
     WORK_KINDS["bat"]: ("batch prediction", "batch predictions"),
+    WORK_KINDS["shd"]: ("shard of a batch prediction", "shards of batch predictions"),
     WORK_KINDS["msg"]: ("webhook message", "webhook messages"),
 }
 #: Who takes from each queue, as "2 jobs wait for …".
 TAKERS = {
     "inspect": "a worker that inspects uploads",
+    "plan": "a worker that plans jobs",
     ANY_DEVICE: "a worker that trains",
     GPU_ONLY: "a GPU worker",
     "predict": "a worker that predicts batches",

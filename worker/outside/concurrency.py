@@ -10,17 +10,16 @@ import threading
 import time
 from collections.abc import Collection, Mapping
 
-from service.registry.contract import PLAN, WORK_KINDS
+from service.registry.contract import PLAN
 from service.registry.errors import RegistryError
 from service.registry.registry import Registry
-from service.registry.repositories import Claim
+from service.registry.repositories import Claim, ClaimLimits
 from worker.outside.supervisor import Supervisor
 from worker.settings import WorkerSettings
 
 _LOG = logging.getLogger("fedlas.worker")
 
 _PAUSE_S = 1.0  # before the registry is asked again, after it could not answer
-_TRAINING = (WORK_KINDS["job"], PLAN)
 
 
 class WorkPool:
@@ -75,7 +74,7 @@ class WorkPool:
             return [
                 kind
                 for kind in self._wake_ups
-                if unit.work.next_due(kind, queues=self._queues, memory_bytes=self.memory_bytes) is not None
+                if any(unit.work.next_due(queue, self._limits(queue)) for queue in self._queues_of(kind))
             ]
 
     def _concurrency(self) -> Mapping[str, int]:
@@ -90,7 +89,13 @@ class WorkPool:
         return {kind: number for kind, number in threads.items() if number and self._serves(kind)}
 
     def _serves(self, kind: str) -> bool:
-        return any(queue.startswith("calibrate") if kind in _TRAINING else queue == kind for queue in self._queues)
+        return bool(self._queues_of(kind))
+
+    def _queues_of(self, kind: str) -> list[str]:
+        return [queue for queue in self._queues if queue.startswith(kind)]
+
+    def _limits(self, queue: str) -> ClaimLimits:
+        return ClaimLimits(memory_bytes=self.memory_bytes.get(queue))
 
     def _run(self, kind: str) -> None:
         stopping = self._supervisor.stopping
@@ -112,22 +117,12 @@ class WorkPool:
         return not stopping.is_set()
 
     def _claim(self, kind: str) -> Claim | None:
-        queues, memory = self._queues, self.memory_bytes
         with self._changed:
             self._busy += 1
         claim = None
         try:
-            with self._registry.read() as unit:  # a writer's turn is not taken in vain
-                due = unit.work.next_due(kind, queues=queues, memory_bytes=memory)
-            if due is not None:
-                with self._registry.write() as unit:
-                    claim = unit.work.claim_next(
-                        kind,
-                        queues=queues,
-                        worker=self._supervisor.name,
-                        lease_seconds=self._settings.lease_seconds,
-                        memory_bytes=memory,
-                    )
+            for queue in self._queues_of(kind):
+                claim = claim or self._claim_from(queue)
         except RegistryError as error:
             _LOG.warning("no work can be claimed: %s", error)
             self._supervisor.stopping.wait(_PAUSE_S)
@@ -139,3 +134,15 @@ class WorkPool:
                 with self._changed:
                     self._busy -= 1
         return claim
+
+    def _claim_from(self, queue: str) -> Claim | None:
+        with self._registry.read() as unit:  # a writer's turn is not taken in vain
+            if unit.work.next_due(queue, self._limits(queue)) is None:
+                return None
+        with self._registry.write() as unit:
+            return unit.work.claim_next(
+                queue,
+                self._limits(queue),
+                worker=self._supervisor.name,
+                lease_seconds=self._settings.lease_seconds,
+            )

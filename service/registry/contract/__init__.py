@@ -1,7 +1,17 @@
 """The HTTP contract: requests, records, statuses and queues, shared by the service and the worker."""
 
 from service.registry.contract.events import EventRecord
-from service.registry.contract.queues import ANY_DEVICE, GPU_ONLY, PLAN, QUEUES, WAKE_UP, WORK_KINDS
+from service.registry.contract.queues import (
+    ANY_DEVICE,
+    DELIVERIES,
+    GPU_ONLY,
+    PLAN,
+    QUEUE_OF,
+    QUEUES,
+    WAKE_UP,
+    WORK_KINDS,
+    kind_of_record,
+)
 from service.registry.contract.records import (
     FINAL,
     BatchRecord,
@@ -40,10 +50,12 @@ from service.registry.documents.base import Reference, Strict, Text
 
 __all__ = [
     "ANY_DEVICE",
+    "DELIVERIES",
     "FINAL",
     "GPU_ONLY",
     "PLAN",
     "QUEUES",
+    "QUEUE_OF",
     "UNLABELLED",
     "WAKE_UP",
     "WORK_KINDS",
@@ -78,5 +90,6 @@ __all__ = [
     "UploadRecord",
     "UploadRequest",
     "Webhook",
+    "kind_of_record",
     "needs_labels",
 ]

@@ -1,4 +1,4 @@
-"""Kinds of work and the queues that they wait in."""
+"""Kinds of work, and the queues that they wait in."""
 
 from __future__ import annotations
 
@@ -8,13 +8,38 @@ WORK_KINDS = {
     "mdl": "inspect",
     "cal": "inspect",
     "job": "calibrate",
+    "cnd": "candidate",
     "bat": "predict",
+    "shd": "predict_shard",
     "msg": "deliver",
 }
-#: The kind of work of a dry run: it waits in the queue of jobs, but takes no place of those that train.
+#: The kind of work of a dry run, whose record is a job.
 PLAN = "plan"
-#: Where work that trains waits: for any worker, or for one with a GPU. All other work waits in the queue of its kind.
+#: Where work that trains waits: for any worker, or for one with a GPU.
 ANY_DEVICE, GPU_ONLY = "calibrate.cpu", "calibrate.gpu"
-QUEUES = ("inspect", ANY_DEVICE, GPU_ONLY, "predict", "deliver")
+#: Where each kind waits, unless its record asks for a GPU.
+QUEUE_OF = {
+    "inspect": "inspect",
+    PLAN: "plan",
+    "calibrate": ANY_DEVICE,
+    "candidate": ANY_DEVICE,
+    "predict": "predict",
+    "predict_shard": "predict",
+    "deliver": "deliver",
+}
+QUEUES = ("inspect", "plan", ANY_DEVICE, GPU_ONLY, "predict", "deliver")
+#: Messages of webhooks wait for moments, and for other messages to the same host; all other work waits its turn.
+DELIVERIES = "deliver"
+
+
+def kind_of_record(record_id: str) -> str:
+    """The kind of work that a record stands for; raises KeyError for an id of no such record.
+
+    >>> kind_of_record("job_01"), kind_of_record("shd_01")
+    ('calibrate', 'predict_shard')
+    """
+    return WORK_KINDS[record_id.partition("_")[0]]
+
+
 #: The Celery task that wakes a worker up; its only argument is a record's id, and a lost or doubled one is harmless.
 WAKE_UP = "fedlas.wake_up"

@@ -1,6 +1,8 @@
 """The repositories: all SQL of the registry, one class per kind of record, over the session of a unit of work."""
 
-from service.registry.repositories.records import WakeUp
+from service.registry.repositories.due_work import ClaimLimits, Due
+from service.registry.repositories.pieces import NewPiece
+from service.registry.repositories.records import Permit
 from service.registry.repositories.work import Claim
 
-__all__ = ["Claim", "WakeUp"]
+__all__ = ["Claim", "ClaimLimits", "Due", "NewPiece", "Permit"]

@@ -13,6 +13,7 @@ from service.registry.errors import Conflict
 from service.registry.list_filter import ListFilter
 from service.registry.repositories.deliveries import Deliveries
 from service.registry.repositories.job_history import Checkpoints, EvaluationLedger, Events
+from service.registry.repositories.pieces import Pieces
 from service.registry.repositories.records import AfterCommit, Records
 from service.registry.tables import Json
 
@@ -106,7 +107,8 @@ class Jobs(Runs[tables.Job]):
         if status in ("failed", "cancelled"):
             EvaluationLedger(self.session).withdraw(row.id)
         if status in FINAL:
-            AfterCommit.of(self.session).unreferenced += Checkpoints(self.session).drop(row.id)
+            dropped = [*Checkpoints(self.session).drop(row.id), *Pieces(self.session).drop(row.id)]
+            AfterCommit.of(self.session).unreferenced += dropped
             Deliveries(self.session).announce(row)
 
     def requeue(self, record_id: str, reason: str) -> None:
@@ -149,10 +151,25 @@ class Jobs(Runs[tables.Job]):
 
 
 class Batches(Runs[tables.Batch]):
-    """The repository of batch predictions."""
+    """The repository of batch predictions, whose results are the files of their pieces."""
 
     table = tables.Batch
     noun = "prediction"
+
+    def change_status(self, row: tables.Batch, status: str) -> None:
+        """The same; a batch that has no result keeps no piece, and of one that has none is worked on any more."""
+        super().change_status(row, status)
+        pieces = Pieces(self.session)
+        if status == "failed":
+            AfterCommit.of(self.session).unreferenced += pieces.drop(row.id)
+        elif status in FINAL:
+            pieces.close(row.id)
+
+    def delete(self, record_id: str) -> list[str]:
+        """The same, with its pieces."""
+        unreferenced = super().delete(record_id)
+        dropped = Pieces(self.session).drop(record_id)
+        return [*unreferenced, *(digest for digest in dropped if not self.is_referenced(digest))]
 
 
 class Calibrators(Records[tables.Calibrator]):

@@ -33,10 +33,11 @@ _DIGEST_COLUMNS = tables.digest_columns()
 
 
 @dataclass(frozen=True, slots=True)
-class WakeUp:
-    """Work that may be claimed once the transaction is committed; a message then wakes a worker up."""
+class Permit:
+    """The permit to take the next work of a queue; `record_id` is a hint at what was put in, of this kind."""
 
     record_id: str
+    kind: str
     queue: str
 
 
@@ -45,11 +46,11 @@ class AfterCommit:
     """What is left to do once the transaction is committed.
 
     Attributes:
-        wake_ups: of the work that it opened.
+        permits: for the work that it made claimable.
         unreferenced: digests of files that no record names any more.
     """
 
-    wake_ups: list[WakeUp] = field(default_factory=list)
+    permits: list[Permit] = field(default_factory=list)
     unreferenced: list[str] = field(default_factory=list)
 
     @classmethod

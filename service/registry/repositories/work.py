@@ -5,16 +5,17 @@ The row is the truth: a lost or doubled message of the broker is harmless. Times
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from sqlalchemy import ColumnElement, and_, or_, select, update
-from sqlalchemy.orm import aliased
 
-from service.registry.contract import ANY_DEVICE, WORK_KINDS
+from service.registry.contract import QUEUE_OF, kind_of_record
 from service.registry.errors import LeaseLost
-from service.registry.repositories.records import AfterCommit, Repository, WakeUp
+from service.registry.repositories.due_work import ClaimLimits, DueWork, free
+from service.registry.repositories.records import AfterCommit, Permit
+from service.registry.repositories.turns import next_turns
 from service.registry.tables import Job, Work
 
 #: How long work waits after its process was lost for the first, second, … time in a row; the last one repeats.
@@ -36,7 +37,7 @@ class Claim:
     losses: Sequence[str] = ()
 
 
-class WorkQueue(Repository):
+class WorkQueue(DueWork):
     """The queue of work: open, claim, renew, release, finish."""
 
     def open(
@@ -55,13 +56,15 @@ class WorkQueue(Repository):
             blocked: other records must be inspected first; `unblock` opens it when they are.
             concurrency_key: of work with the same key one piece is done at a time, by whichever worker.
         """
-        kind = kind or WORK_KINDS[record_id.partition("_")[0]]
-        queue = queue or (kind if kind in ("inspect", "predict", "deliver") else ANY_DEVICE)
+        kind = kind or kind_of_record(record_id)
+        queue = queue or QUEUE_OF[kind]
         work = Work(
             record_id=record_id,
             kind=kind,
             queue=queue,
             state="blocked" if blocked else "waiting",
+            flow=record_id,
+            turn=next_turns(self.session, queue, record_id)[0],
             not_before=self.now,
             memory_bytes=memory_bytes,
             concurrency_key=concurrency_key,
@@ -70,8 +73,38 @@ class WorkQueue(Repository):
         )
         self.session.add(work)
         if not blocked:
-            self._wake(record_id, queue)
+            self._permit(record_id, kind, queue)
         return work
+
+    def open_all(
+        self,
+        record_ids: Sequence[str],
+        *,
+        queue: str,
+        flow: str,
+        requires: str | None = None,
+        memory_bytes: int = 0,
+    ) -> None:
+        """Open work for the pieces of a flow, which takes turns with all others in this queue."""
+        moment, turns = self.now, next_turns(self.session, queue, flow, count=len(record_ids))
+        for record_id, turn in zip(record_ids, turns, strict=True):
+            kind = kind_of_record(record_id)
+            self.session.add(
+                Work(
+                    record_id=record_id,
+                    kind=kind,
+                    queue=queue,
+                    state="waiting",
+                    flow=flow,
+                    turn=turn,
+                    requires=requires,
+                    not_before=moment,
+                    memory_bytes=memory_bytes,
+                    attempts=0,
+                    losses=[],
+                )
+            )
+            self._permit(record_id, kind, queue)
 
     def of(self, record_id: str) -> Work:
         """The work of this record."""
@@ -86,7 +119,7 @@ class WorkQueue(Repository):
         moment = self.now
         claimed = self.session.execute(
             update(Work)
-            .where(Work.record_id == record_id, Work.state == "waiting", Work.not_before <= moment, _free(moment))
+            .where(Work.record_id == record_id, Work.state == "waiting", Work.not_before <= moment, free(moment))
             .values(
                 state="claimed",
                 token=Work.token + 1,
@@ -99,37 +132,13 @@ class WorkQueue(Repository):
         return None if claimed is None else Claim(record_id, *claimed)
 
     def claim_next(
-        self,
-        kind: str,
-        *,
-        queues: Collection[str],
-        worker: str,
-        lease_seconds: float,
-        memory_bytes: Mapping[str, int] | None = None,
+        self, queue: str, limits: ClaimLimits, *, worker: str, lease_seconds: float, flow: str | None = None
     ) -> Claim | None:
-        """Claim what `next_due` finds; None if there is nothing."""
-        record_id = self.next_due(kind, queues=queues, memory_bytes=memory_bytes)
-        return None if record_id is None else self.claim(record_id, worker=worker, lease_seconds=lease_seconds)
-
-    def next_due(
-        self, kind: str, *, queues: Collection[str], memory_bytes: Mapping[str, int] | None = None
-    ) -> str | None:
-        """The oldest work of this kind that is due in one of these queues.
-
-        Args:
-            memory_bytes: by queue, how much the work may need; without limit where a queue is not named.
-        """
-        moment = self.now
-        messages = kind == WORK_KINDS["msg"]  # thousands may wait for hours, and little else waits for a moment
-        order = Work.not_before if messages else Work.record_id
-        for queue in queues:  # one after the other: an index that begins with the queue ends at the first row
-            due = [Work.queue == queue, Work.not_before <= moment, *([_free(moment)] if messages else [])]
-            if memory_bytes is not None and queue in memory_bytes:
-                due.append(Work.memory_bytes <= memory_bytes[queue])
-            oldest = select(Work.record_id).where(Work.state == "waiting", Work.kind == kind, *due)
-            if (found := self.session.scalar(oldest.order_by(order).limit(1))) is not None:
-                return found
-        return None
+        """Claim what `next_due` finds, with `flow` only where it is of this flow; None if there is nothing."""
+        due = self.next_due(queue, limits)
+        if due is None or flow not in (None, due.flow):
+            return None
+        return self.claim(due.record_id, worker=worker, lease_seconds=lease_seconds)
 
     def renew(self, claim: Claim, *, lease_seconds: float) -> None:
         """Extend the lease; raises LeaseLost if another worker claimed the work."""
@@ -149,7 +158,7 @@ class WorkQueue(Repository):
         due = self.now + timedelta(seconds=after_seconds)
         queue = self._change(claim, state="waiting", attempts=claim.attempts - 1, not_before=due)
         if after_seconds == 0:
-            self._wake(claim.record_id, queue)
+            self._permit(claim.record_id, claim.kind, queue)
 
     def retry(self, claim: Claim, reason: str) -> None:
         """The work's process was lost: it is claimed again, later each time. Raises LeaseLost."""
@@ -161,14 +170,15 @@ class WorkQueue(Repository):
         self._change(claim, state="waiting", losses=[], not_before=not_before)
 
     def block(self, claim: Claim) -> None:
-        """Other records must be inspected first, and this was no attempt. Raises LeaseLost."""
+        """Other records must be inspected, or its pieces done, first; this was no attempt. Raises LeaseLost."""
         self._change(claim, state="blocked", attempts=claim.attempts - 1)
 
     def unblock(self, record_ids: Iterable[str]) -> None:
         """Let these be claimed; the claim checks again whether they can be done."""
         blocked = update(Work).where(Work.record_id.in_(list(record_ids)), Work.state == "blocked")
-        for row in self.session.execute(blocked.values(state="waiting").returning(Work.record_id, Work.queue)):
-            self._wake(*row)
+        opened = blocked.values(state="waiting").returning(Work.record_id, Work.kind, Work.queue)
+        for row in self.session.execute(opened):
+            self._permit(*row)
 
     def finish(self, claim: Claim) -> None:
         """The result is written in this same transaction; raises LeaseLost if it may not be."""
@@ -182,15 +192,15 @@ class WorkQueue(Repository):
 
     def reopen(self, record_id: str) -> bool:
         """Open work again that is done, or make waiting work due; False if it is claimed."""
-        queue = self.session.scalar(
+        reopened = self.session.execute(
             update(Work)
             .where(Work.record_id == record_id, Work.state != "claimed")
             .values(state="waiting", attempts=0, losses=[], not_before=self.now)
-            .returning(Work.queue)
-        )
-        if queue is not None:
-            self._wake(record_id, queue)
-        return queue is not None
+            .returning(Work.record_id, Work.kind, Work.queue)
+        ).one_or_none()
+        if reopened is not None:
+            self._permit(*reopened)
+        return reopened is not None
 
     def has_expired(self) -> bool:
         """Whether any lease has ended."""
@@ -222,12 +232,12 @@ class WorkQueue(Repository):
             pause = BACK_OFF_S[min(len(work.losses), len(BACK_OFF_S)) - 1]
             work.state, work.not_before = "waiting", self.now + timedelta(seconds=pause)
             if pause == 0:
-                self._wake(work.record_id, work.queue)
+                self._permit(work.record_id, work.kind, work.queue)
         self.session.flush()
         return [work.record_id for work in released]
 
-    def _wake(self, record_id: str, queue: str) -> None:
-        AfterCommit.of(self.session).wake_ups.append(WakeUp(record_id, queue))
+    def _permit(self, record_id: str, kind: str, queue: str) -> None:
+        AfterCommit.of(self.session).permits.append(Permit(record_id, kind, queue))
 
     def _change(self, claim: Claim, **values: object) -> str:
         queue: str | None = self.session.scalar(
@@ -239,12 +249,3 @@ class WorkQueue(Repository):
         if queue is None:
             raise LeaseLost("lease_lost", f"another worker owns {claim.record_id} now")
         return queue
-
-
-def _free(moment: datetime) -> ColumnElement[bool]:
-    """No other work with the same concurrency key is claimed under a living lease."""
-    other = aliased(Work)
-    held = select(other.concurrency_key).where(
-        other.state == "claimed", other.concurrency_key.is_not(None), other.lease_expires_at >= moment
-    )
-    return or_(Work.concurrency_key.is_(None), Work.concurrency_key.not_in(held))

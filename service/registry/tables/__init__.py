@@ -19,7 +19,7 @@ from service.registry.tables.columns import (
     now,
 )
 from service.registry.tables.records import Batch, Calibrator, Dataset, Event, Job, JobMetadata, Model, Run, Upload
-from service.registry.tables.work import Checkpoint, Delivery, Work, WorkerProcess
+from service.registry.tables.work import Checkpoint, Delivery, Piece, Work, WorkerProcess
 
 __all__ = [
     "KEEPS_FILE",
@@ -39,6 +39,7 @@ __all__ = [
     "JobMetadata",
     "Json",
     "Model",
+    "Piece",
     "PublishedVersion",
     "Run",
     "UnloadedName",

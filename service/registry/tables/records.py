@@ -117,7 +117,8 @@ class Batch(Run):
     options: Mapped[Json]
     num_rows: Mapped[int | None]
     num_errors: Mapped[int | None]
-    results_sha256: Mapped[str | None] = mapped_column(Digest, index=True)
+    results_sha256: Mapped[str | None] = mapped_column(Digest, index=True)  # of a batch that is one file
+    manifest_sha256: Mapped[str | None] = mapped_column(Digest, index=True)  # of one whose pieces hold its parts
 
 
 class Calibrator(Reported, Uploaded):

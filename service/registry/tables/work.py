@@ -11,19 +11,24 @@ from service.registry.tables.columns import Base, Digest, Json, Record
 
 
 class Work(Base):
-    """A piece of work a worker may claim: an inspection, a job, a batch, a calibrator to fit, a message to deliver."""
+    """Work that a worker may claim: an inspection, a job or its piece, a calibrator to fit, a message to deliver."""
 
     __tablename__ = "work"
     __table_args__ = (
-        Index("ix_work_waiting", "state", "kind", "queue", "record_id"),
-        Index("ix_work_due", "state", "kind", "queue", "not_before"),
+        Index("ix_work_turns", "state", "queue", "turn", "record_id"),
+        Index("ix_work_due", "state", "queue", "not_before", "kind"),
         Index("ix_work_leases", "state", "lease_expires_at"),
+        Index("ix_work_flows", "flow", "queue"),
     )
 
     record_id: Mapped[str] = mapped_column(String(40), primary_key=True)
     kind: Mapped[str] = mapped_column(String(16))
     queue: Mapped[str] = mapped_column(String(32))
-    state: Mapped[str] = mapped_column(String(16))  # blocked (its inputs are inspected) | waiting | claimed | done
+    # blocked (its inputs are inspected, or its pieces are worked on) | waiting | claimed | done
+    state: Mapped[str] = mapped_column(String(16))
+    flow: Mapped[str] = mapped_column(String(40), server_default="")  # whose turns in the queue it takes
+    turn: Mapped[float] = mapped_column(default=0.0, server_default="0")  # its place in the queue: least first
+    requires: Mapped[str | None] = mapped_column(String(200))  # the versions of the workers that may take it
     not_before: Mapped[datetime]  # waiting work is left alone until then
     memory_bytes: Mapped[int] = mapped_column(BigInteger, default=0)  # what it needs, by an estimate
     concurrency_key: Mapped[str | None] = mapped_column(
@@ -35,6 +40,23 @@ class Work(Base):
     token: Mapped[int] = mapped_column(default=0)  # fencing: grows with every claim
     worker: Mapped[str | None] = mapped_column(String(200))
     lease_expires_at: Mapped[datetime | None]
+
+
+class Piece(Record):
+    """A part of a job or batch that is claimed by itself: the training of a candidate, or a shard of rows."""
+
+    __tablename__ = "pieces"
+    __table_args__ = (Index("ix_pieces_parent", "parent_id", "name", unique=True),)
+
+    # status: waiting | done | failed
+    parent_id: Mapped[str] = mapped_column(String(40))
+    place: Mapped[int]  # among the pieces of its parent
+    name: Mapped[str] = mapped_column(String(64))  # within its parent
+    order: Mapped[Json]  # what a child is to do
+    work_seconds: Mapped[float] = mapped_column(default=0.0)  # as it was planned: its part in the progress
+    reached: Mapped[float] = mapped_column(default=0.0)  # the share of it that is done
+    result: Mapped[Json | None]
+    sha256: Mapped[str | None] = mapped_column(Digest, index=True)  # the file that it has left
 
 
 class WorkerProcess(Base):

@@ -13,7 +13,7 @@ import numpy as np
 import onnxruntime as ort
 import pytest
 
-from service.registry.repositories import WakeUp
+from service.registry.repositories import Permit
 from tests.helpers.api import Api
 from tests.helpers.uploads import csv, npz
 
@@ -37,7 +37,7 @@ BAD = scores(labels=np.zeros(400, dtype=int))
 def working(api: Api) -> Iterator[Api]:
     """An API whose bell a worker hears: it does the work in a thread beside the request that waits."""
     with ThreadPoolExecutor(2) as pool:
-        api.registry.notify = lambda wake_ups: [pool.submit(api.work, one.record_id) for one in wake_ups] and None
+        api.registry.notify = lambda permits: [pool.submit(api.work, one.record_id) for one in permits] and None
         yield api
 
 
@@ -128,7 +128,7 @@ def test_bad_scores_are_refused_without_a_trace(
     assert working.client.get(PATH).json()["data"] == []
     assert files(working) == set()
     with working.registry.read() as unit:
-        assert unit.work.next_due("inspect", queues=["inspect"]) is None
+        assert unit.work.next_due("inspect") is None
 
 
 @pytest.mark.parametrize(
@@ -175,9 +175,9 @@ def test_a_defect_of_ours_is_500(api: Api) -> None:
     """What the sender cannot mend is not called their error, and leaves nothing behind either."""
     error = {"code": "poisoned", "message": "its process was lost", "user_error": False}
 
-    def fail(wake_ups: Sequence[WakeUp]) -> None:
+    def fail(permits: Sequence[Permit]) -> None:
         with api.registry.write() as unit:
-            unit.calibrators.fail(wake_ups[0].record_id, error)
+            unit.calibrators.fail(permits[0].record_id, error)
 
     api.registry.notify = fail
     answer = api.client.post(PATH, content=scores())

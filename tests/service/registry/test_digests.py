@@ -17,10 +17,11 @@ from worker.outside.supervisor import Supervisor
 from worker.settings import WorkerSettings
 
 NAMED = {
-    "batches.results_sha256", "calibrators.diagram_sha256", "calibrators.onnx_sha256", "calibrators.page_sha256",
+    "batches.manifest_sha256", "batches.results_sha256",
+    "calibrators.diagram_sha256", "calibrators.onnx_sha256", "calibrators.page_sha256",
     "calibrators.report_sha256", "calibrators.sha256", "checkpoints.sha256",
     "datasets.prepared_sha256", "datasets.sha256", "jobs.diagram_sha256", "jobs.page_sha256", "jobs.report_sha256",
-    "models.seen_rows_sha256", "models.served_sha256", "models.sha256",
+    "models.seen_rows_sha256", "models.served_sha256", "models.sha256", "pieces.sha256",
 }  # fmt: skip
 
 
@@ -56,7 +57,8 @@ def test_a_new_column_of_any_table_is_found(column: sa.Column[Any], *, found: bo
 def filled(column: sa.Column[Any], digest: str) -> dict[str, Any]:
     """A row of the column's table that names this file in this column only."""
     fillers: dict[type, Any] = {
-        sa.String: "x", tables.Digest: "x", sa.BigInteger: 1, sa.Boolean: False, sa.JSON: {}, tables.UtcDateTime: now(),
+        sa.String: "x", tables.Digest: "x", sa.BigInteger: 1, sa.Integer: 1, sa.Boolean: False, sa.JSON: {},
+        tables.UtcDateTime: now(),
     }  # fmt: skip
     needed = [other for other in column.table.columns if not other.nullable and other.default is None]
     keys = {other.name: digest[:40] for other in column.table.primary_key}
@@ -66,7 +68,7 @@ def filled(column: sa.Column[Any], digest: str) -> dict[str, Any]:
 def test_each_column_keeps_its_file(registry: Registry) -> None:
     """A file that only one column names, whichever it is, is named, for the sweeper as for a deletion."""
     for number, column in enumerate(tables.digest_columns()):
-        digest = f"{number:x}".ljust(64, "0")
+        digest = f"{number:02x}" * 32
         with registry.write() as unit:
             assert unit.datasets.referenced([digest]) == set()
             unit.session.execute(sa.insert(column.table).values(filled(column, digest)))

@@ -12,12 +12,13 @@ import sqlalchemy as sa
 from alembic import command
 
 from service.registry import tables
-from service.registry.contract import ANY_DEVICE, QUEUES
+from service.registry.contract import ANY_DEVICE
 from service.registry.database import open_engine
 from service.registry.list_filter import ListFilter
 from service.registry.migrate import _config
 from service.registry.presenters import calibrator_record, job_record, model_record
 from service.registry.registry import Registry
+from service.registry.repositories import Due
 from service.registry.tables import now
 from service.settings import ServiceSettings
 from tests.helpers import backends
@@ -153,10 +154,9 @@ def test_work_of_the_third_release_goes_on(settings: ServiceSettings) -> None:
     registry.migrate()
     with registry.write() as unit:
         queues = {record_id: unit.work.of(record_id).queue for record_id in kinds}
-        assert queues == {"job_1": ANY_DEVICE, "job_2": ANY_DEVICE, "ds_1": "inspect", "bat_1": "predict"}
-        assert {record_id: unit.work.next_due(kind, queues=QUEUES) for record_id, kind in kinds.items()} == {
-            record_id: record_id for record_id in kinds
-        }
+        assert queues == {"job_1": ANY_DEVICE, "job_2": "plan", "ds_1": "inspect", "bat_1": "predict"}
+        due = {record_id: unit.work.next_due(queue) for record_id, queue in queues.items()}
+        assert due == {record_id: Due(record_id, kinds[record_id], record_id) for record_id in kinds}
         assert unit.work.release_expired() == ["job_3"]
         again = unit.work.claim("job_3", worker="v", lease_seconds=60)
         assert again is not None

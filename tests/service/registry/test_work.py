@@ -18,7 +18,7 @@ from sqlalchemy.orm import Session
 from service.registry.contract import ANY_DEVICE, GPU_ONLY
 from service.registry.errors import LeaseLost
 from service.registry.registry import Registry
-from service.registry.repositories import Claim
+from service.registry.repositories import Claim, ClaimLimits, Permit
 from service.registry.repositories.work import SILENT
 from service.registry.tables import Work, new_id, now
 from service.settings import ServiceSettings
@@ -219,7 +219,7 @@ def test_an_expired_lease_is_a_loss(registry: Registry) -> None:
         assert unit.work.has_expired()
     with registry.write() as unit:
         assert unit.work.release_expired() == [expired]
-        assert [wake_up.record_id for wake_up in unit.after_commit.wake_ups] == [expired]
+        assert [permit.record_id for permit in unit.after_commit.permits] == [expired]
     with registry.read() as unit:
         assert (unit.work.of(expired).state, unit.work.of(expired).losses) == ("waiting", [SILENT])
         assert (unit.work.of(living).state, unit.work.has_expired()) == ("claimed", False)
@@ -248,32 +248,37 @@ def test_only_work_that_nobody_began_is_withdrawn(registry: Registry) -> None:
 
 
 def test_the_oldest_due_is_next(registry: Registry) -> None:
-    """Of a kind the oldest comes first, in the queue that is served first; what needs too much or waits is left."""
+    """In a queue the oldest comes first; what needs too much memory, other versions, or to wait, is left."""
     first, second, third = opened(registry, count=3)
     opened(registry, kind="ds")
     gpu = new_id("job")
     with registry.write() as unit:
         unit.work.open(gpu, queue=GPU_ONLY)
         unit.work.of(second).memory_bytes = 100
+        unit.work.of(third).requires = "torch 9"
 
-    def due(*queues: str, memory: int | None = None) -> str | None:
+    def due(queue: str, memory: int | None = None, versions: str | None = None) -> str | None:
         with registry.read() as unit:
-            limits = {} if memory is None else {ANY_DEVICE: memory}
-            return unit.work.next_due("calibrate", queues=queues, memory_bytes=limits)
+            limits = ClaimLimits(memory, versions)
+            found = unit.work.next_due(queue, limits)
+            permits = [Permit(found.record_id, found.kind, queue)] if found else []
+            assert unit.work.due(queue, limits, limit=1) == permits
+            return found and found.record_id
 
-    assert (due(ANY_DEVICE), due(GPU_ONLY, ANY_DEVICE), due("predict"), due()) == (first, gpu, None, None)
+    assert (due(ANY_DEVICE), due(GPU_ONLY), due("predict")) == (first, gpu, None)
     shift(registry, first, not_before=-60)
-    assert (due(ANY_DEVICE), due(ANY_DEVICE, memory=100), due(ANY_DEVICE, memory=99)) == (second, second, third)
+    assert (due(ANY_DEVICE), due(ANY_DEVICE, 100), due(ANY_DEVICE, 99)) == (second, second, None)
+    assert (due(ANY_DEVICE, 99, "torch 9"), due(ANY_DEVICE, 99, "torch 8")) == (third, None)
     with registry.write() as unit:
-        held = unit.work.claim_next("calibrate", queues=[ANY_DEVICE], worker="w", lease_seconds=60)
+        held = unit.work.claim_next(ANY_DEVICE, ClaimLimits(), worker="w", lease_seconds=60)
     assert held is not None
-    assert (held.record_id, due(ANY_DEVICE)) == (second, third)
+    assert (held.record_id, due(ANY_DEVICE)) == (second, None)
 
 
 def test_blocked_work_waits_for_its_inputs(registry: Registry) -> None:
     """Blocked work is not due until it is unblocked, which wakes a worker up after the commit; it can be withdrawn."""
     notified: list[str] = []
-    registry.notify = lambda wake_ups: notified.extend(wake_up.record_id for wake_up in wake_ups)
+    registry.notify = lambda permits: notified.extend(permit.record_id for permit in permits)
     blocked, given_up = new_id("job"), new_id("job")
     with registry.write() as unit:
         unit.work.open(blocked, blocked=True)
@@ -293,7 +298,7 @@ def test_blocked_work_waits_for_its_inputs(registry: Registry) -> None:
 def test_a_failed_transaction_wakes_nobody_up(registry: Registry) -> None:
     """Notified work is found."""
     notified: list[str] = []
-    registry.notify = lambda wake_ups: notified.extend(wake_up.record_id for wake_up in wake_ups)
+    registry.notify = lambda permits: notified.extend(permit.record_id for permit in permits)
     with pytest.raises(RuntimeError), registry.write() as unit:
         unit.work.open(new_id("job"))
         raise RuntimeError
@@ -330,7 +335,7 @@ def test_work_with_one_key_is_done_one_after_the_other(registry: Registry) -> No
 
     def next_one() -> Claim | None:
         with registry.write() as unit:
-            return unit.work.claim_next("deliver", queues=["deliver"], worker="w", lease_seconds=60)
+            return unit.work.claim_next("deliver", ClaimLimits(), worker="w", lease_seconds=60)
 
     found = next_one()
     assert found is not None
