@@ -122,6 +122,11 @@ class JobProgress:
             self._move(now, spent, eta)
             return Position(self._fraction, eta)
 
+    def fraction_after(self, seconds: float) -> float:
+        """The share that will be done when steps of so many estimated seconds are over that are expected now."""
+        where = self.position()
+        return where.fraction + (1 - where.fraction) * min(1.0, seconds / where.eta_seconds if where.eta_seconds else 1)
+
     def _move(self, now: float, spent: float, eta: float) -> None:
         """Move on since the last time, and over what an earlier attempt has done."""
         gone, self._told_at = now - self._told_at, now

@@ -19,7 +19,7 @@ from fedlas.race.context import Integers, RaceContext, TrainingRows
 from fedlas.race.finite_outputs import require_numbers
 from fedlas.race.recipe import HEAD_SHARE
 from fedlas.race.results import FedLASDiagnostics, Floats
-from fedlas.race.resume import DIVERGED, TrainingOutcome, train_once
+from fedlas.race.resume import DIVERGED, TrainingEntry, TrainingOutcome
 from fedlas.training.checkpoints import Checkpoints
 from fedlas.training.fit import fit, head_logits, predict_logits
 from fedlas.training.loop import EpochResult, TrainConfig, steps_per_epoch
@@ -105,6 +105,13 @@ class Trainer:
             device=self._context.device,
         )
 
+    def entry(self, candidate: Candidate, left_out: Integers | None, name: str) -> TrainingEntry:
+        """The training of a candidate with epochs and rate, as the record knows it by `name`."""
+        body = copy_head if candidate.scope == "head" else copy.deepcopy
+        settings = {"candidate": asdict(candidate), "seed": self._context.seed, "left_out": _digest(left_out)}
+        record, network = self._context.record, self._context.classifier
+        return TrainingEntry(record, name, settings, candidate.scope, copied=lambda: body(network))
+
     def train(
         self,
         candidate: Candidate,
@@ -113,26 +120,19 @@ class Trainer:
         left_out: Integers | None = None,
         name: str = "candidate",
         on_share: Callable[[float], None] | None = None,
+        on_outcome: Callable[[TrainingOutcome], None] = lambda done: None,
     ) -> TrainingOutcome:
-        """The outcome of a candidate with epochs and rate, which the record knows by `name`.
+        """The outcome of a candidate with epochs and rate, which the record keeps by `name`.
 
         Without the calibration rows `left_out` it is scored on these and its network is given up; else its network is
         what may be served, and its outputs on the calibration rows, which it has seen, say nothing of how good it is.
         What `on_epoch` and `on_share` (as `fit` calls them) raise passes through, but for BudgetExceeded.
         """
-        body = copy_head if candidate.scope == "head" else copy.deepcopy
 
         def train(network: Classifier, checkpoints: Checkpoints) -> TrainingOutcome:
             return self._trained(candidate, network, left_out, checkpoints, on_epoch, on_share)
 
-        return train_once(
-            self._context.record,
-            name,
-            {"candidate": asdict(candidate), "seed": self._context.seed, "left_out": _digest(left_out)},
-            scope=candidate.scope,
-            copied=lambda: body(self._context.classifier),
-            train=train,
-        )
+        return self.entry(candidate, left_out, name).trained(train, on_outcome)
 
     def _trained(
         self,

@@ -9,12 +9,12 @@ import numpy as np
 
 from fedlas.race.candidates import Candidate
 from fedlas.race.context import Integers
+from fedlas.race.planned_training import PlannedTraining
 from fedlas.race.results import CandidateResult, Doubles, FedLASDiagnostics, Floats
 from fedlas.race.resume import TrainingOutcome
 from fedlas.race.schedule import PlannedCandidate
 from fedlas.race.scoring import CrossFitted
 from fedlas.race.selection import CalibratorSelector
-from fedlas.race.training_events import TrainingBegun
 
 
 @dataclass(frozen=True)
@@ -68,15 +68,13 @@ class FoldCourse:
     def refit_work(self) -> float:
         return self.planned.refit_seconds(self.candidate.epochs or 1)
 
-    def training(self, candidates: int, *, fold: int | None = None, folds: int | None = None) -> TrainingBegun:
-        """The training without this fold of so many, each from 1, or on all rows, of one of so many candidates."""
-        one = self.candidate
-        number, epochs = self.planned.place + 1, one.epochs or 1
-        return TrainingBegun(one.name, one.method, one.scope, number, candidates, fold, folds, epochs)
-
-    def step(self, fold: int) -> str:
-        """The training without this fold, as a step of the job."""
-        return f"{self.name}, fold {fold + 1}"
+    def training(self, fold: int | None, candidates: int) -> PlannedTraining:
+        """The training without this fold, or on all rows, of one of so many candidates."""
+        one, place, share = self.candidate, self.planned.place, self.trained_share
+        if fold is None:
+            return PlannedTraining(one, place, candidates, None, None, self.refit_work, 0.0, share)
+        after = (len(self.folds) - fold - 1) * self.fold_work + self.refit_work
+        return PlannedTraining(one, place, candidates, fold, len(self.folds), self.fold_work, after, share)
 
     @property
     def trained_share(self) -> float:
@@ -117,14 +115,3 @@ class FoldCourse:
             return None
         order = np.argsort(self.rows)
         return FedLASDiagnostics(**{name: np.concatenate([part[name] for part in found])[order] for name in found[0]})
-
-
-def expected_trainings(
-    courses: Sequence[FoldCourse], first: int, folds: int, kept: int, refits: int
-) -> dict[str, float]:
-    """Seconds of the trainings to come by their steps; the dearest may be those that run all folds."""
-    dearest = sorted(courses, key=lambda one: one.fold_work, reverse=True)[:kept]
-    expected = {one.step(fold): one.fold_work for one in courses for fold in range(first)}
-    expected |= {one.step(fold): one.fold_work for one in dearest for fold in range(first, folds)}
-    last = sorted((one.refit_work for one in courses), reverse=True)[:refits]
-    return expected | {f"refit {number}": work for number, work in enumerate(last, 1)}

@@ -23,6 +23,7 @@ from fedlas.race.post_hoc import behind, seconds_of_pools, uploaded
 from fedlas.race.progress import OnCandidate, OnProgress, ProgressReporter
 from fedlas.race.record import Record
 from fedlas.race.results import FedLASDiagnostics, Finalist, RaceResult
+from fedlas.race.rungs import Spread
 from fedlas.race.scoring import post_hoc_names
 from fedlas.race.selection import CalibratorSelector, keeps_labels
 from fedlas.race.time_budget import TimeBudget
@@ -60,6 +61,7 @@ def run_race(
     device: torch.device | str | None = None,
     progress: JobProgress | None = None,
     seconds_after: float = 0.0,
+    spread: Spread | None = None,
 ) -> RaceResult:
     """Name the finalists by calibration rows; `classifier` itself is left as it is.
 
@@ -87,6 +89,8 @@ def run_race(
         outputs: the classifier's on the calibration rows, where they are at hand.
         progress: the steps of the job, which began with it; the budget counts from there.
         seconds_after: how much of the budget is kept for what the caller does with the finalists.
+        spread: processes that train beside this one, each with the trainings of `fedlas.race.participant`, and whose
+            outcomes the journal reads then. The finalists are the same, bit by bit, where the budget does not bind.
     """
     # What was begun with other settings or other numbers of rows is not gone on with.
     settings = {
@@ -122,7 +126,7 @@ def run_race(
     )
     reporter = ProgressReporter(progress, record, on_progress, on_candidate, on_training)
     context = RaceContext(classifier, training, calibration, outputs, selector, budget, record, reporter, seed, device)
-    return _run(context, candidates, max_cost_factor)
+    return _run(context, candidates, max_cost_factor, spread)
 
 
 def seconds_for_features(budget_seconds: float) -> float:
@@ -130,7 +134,9 @@ def seconds_for_features(budget_seconds: float) -> float:
     return max(_LEAST_FOR_FEATURES, _SHARE_FOR_FEATURES * budget_seconds)
 
 
-def _run(context: RaceContext, candidates: Sequence[Candidate], max_cost_factor: float) -> RaceResult:
+def _run(
+    context: RaceContext, candidates: Sequence[Candidate], max_cost_factor: float, spread: Spread | None
+) -> RaceResult:
     """The race itself, in the order in which it happens."""
     classifier, outputs, selector = context.classifier, context.outputs, context.selector
     progress, budget = context.reporter.progress, context.budget
@@ -138,16 +144,16 @@ def _run(context: RaceContext, candidates: Sequence[Candidate], max_cost_factor:
     progress.begin("post hoc")
     post_hoc = uploaded(classifier, selector, outputs.logits, outputs.features)
     temperature = replace(selector, names=("temperature",), reads_features=False).calibrate(outputs.logits)
-    folds = CrossFitting(context)
+    folds = CrossFitting(context, spread)
     refits = number_of_refits(max_cost_factor)
     pool = seconds_of_pools(context, 1)
     refined = min(_REFINED, len(candidates))
     budget.reserve += refined * pool
     progress.expect("pools", refined * pool)
     folds.run(candidates, refits=refits)
-    progress.expect("pools", len(folds.trials[:_REFINED]) * pool)
+    progress.expect("pools", len(folds.halving.trials[:_REFINED]) * pool)
     progress.begin("pools")
-    trials = _best_first(folds.trials, selector)
+    trials = _best_first(folds.halving.trials, selector)
     averages = max_cost_factor >= 2 or any(trial.result.scope == "head" for trial in trials)
     refitted = _refitted(folds, trials, refits, np.inf if averages else selector.nll(temperature.held_out))
     folds.no_more_refits()
@@ -179,7 +185,7 @@ def _run(context: RaceContext, candidates: Sequence[Candidate], max_cost_factor:
             [name for name, one in finalists.items() if one.classifier is classifier and keeps_labels(one.calibrator)],
         ),
         base_logits=outputs.logits,
-        notes=tuple(dict.fromkeys([*folds.notes, *_lost_accuracy(folds, refitted), *folds.out_of_time()])),
+        notes=tuple(dict.fromkeys([*folds.notes(), *_lost_accuracy(folds, refitted), *folds.out_of_time()])),
         diagnostics=_diagnostics(trained, trials),
         rates=folds.rates,
         out_of_fold={
@@ -187,8 +193,8 @@ def _run(context: RaceContext, candidates: Sequence[Candidate], max_cost_factor:
             "temperature": selector.row_nll(temperature.held_out),
             **{name: selector.row_nll(logits) for name, logits in held_out.items()},
         },
-        by_method=folds.by_method,
-        compared_rows=folds.compared_rows,
+        by_method=folds.halving.by_method,
+        compared_rows=folds.halving.compared_rows,
     )
 
 
@@ -214,19 +220,19 @@ def _refined(trial: Trial, selector: CalibratorSelector) -> Trial:
 
 def _refitted(folds: CrossFitting, trials: Sequence[Trial], number: int, bar: float) -> list[Finalist]:
     """Of the trials whose NLL lies under the bar, the best ones trained on all rows; one that fails gives way."""
+    selector = folds.context.selector
+    line = [one for one in trials if one.result.status == "finished" and selector.nll(one.calibrated.held_out) < bar]
+    folds.begin_refits(line[:number])
     found: list[Finalist] = []
-    for trial in trials:
-        if len(found) == number or trial.result.status != "finished":
-            continue
-        if folds.context.selector.nll(trial.calibrated.held_out) < bar:
-            refit = folds.refit(trial)
-            found += [] if refit is None else [refit]
+    for trial in line:
+        if len(found) < number and (refit := folds.refit(trial)) is not None:
+            found.append(refit)
     return found
 
 
 def _lost_accuracy(folds: CrossFitting, refitted: Sequence[Finalist]) -> list[str]:
     """A sentence where candidates were trained and none of them kept the accuracy."""
-    dropped = [trial for trial in folds.trials if trial.result.status == "dropped"]
+    dropped = [trial for trial in folds.halving.trials if trial.result.status == "dropped"]
     if not dropped or refitted:
         return []
     return [f"Nothing that was trained is a finalist: of the best, {len(dropped)} lost too much accuracy."]

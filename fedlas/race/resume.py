@@ -1,4 +1,4 @@
-"""Resuming a race: the outcome of a training comes from the record where an earlier attempt has finished it."""
+"""Resuming a race: the outcome of a training comes from the record where it was finished before, by whomever."""
 
 from __future__ import annotations
 
@@ -36,47 +36,74 @@ class TrainingOutcome:
     reason: str = ""
     seconds: float = 0.0
 
+    @property
+    def ran(self) -> bool:
+        """Whether the training has begun at all."""
+        return self.status == "finished" or self.seconds > 0
+
 
 _SLOW = "it ran slower than measured and out of the budget"
 OUT_OF_TIME = TrainingOutcome(None, status="skipped", reason=_SLOW)
 DIVERGED = TrainingOutcome(None, status="diverged", reason="its loss stopped being finite")
 
 
-def train_once(
-    record: Record,
-    name: str,
-    settings: Mapping[str, Any],
-    *,
-    scope: str,
-    copied: Callable[[], Classifier],
-    train: Callable[[Classifier, Checkpoints], TrainingOutcome],
-) -> TrainingOutcome:
-    """What the record has under this name and these settings, else what `train` makes of a copy, which is kept.
+@dataclass(frozen=True)
+class TrainingEntry:
+    """The entry of one training in the record of its race, by its name and what it is made with.
 
-    A training that runs out of the budget or of the device's memory is skipped, with the reason. A whole network waits
-    in main memory; a head shares the uploaded body, wherever that is.
+    A whole network waits in main memory; a head shares the uploaded body, wherever that is.
 
-    Args:
-        copied: the network before the training.
+    Attributes:
+        copied: makes the network before the training.
     """
-    kept = record.entry(name, settings)
-    if kept is not None:
+
+    record: Record
+    name: str
+    settings: Mapping[str, Any]
+    scope: str
+    copied: Callable[[], Classifier]
+
+    @property
+    def is_there(self) -> bool:
+        """Whether the record has an outcome."""
+        return self.record.entry(self.name, self.settings) is not None
+
+    def outcome(self) -> TrainingOutcome | None:
+        """What the record has, None where that is nothing or nothing that fits."""
+        kept = self.record.entry(self.name, self.settings)
+        if kept is None:
+            return None
         try:
-            return _restored(kept, copied(), scope)
+            return _restored(kept, self.copied(), self.scope)
         except Exception as error:  # whatever the entry of another network runs into
-            _LOG.warning("%s does not fit and is trained again: %s: %s", name, type(error).__name__, error)
-    running = record.running(name, settings)
-    try:
-        done = train(copied(), running)
-    except BudgetExceeded:
-        done = OUT_OF_TIME
-    except torch.OutOfMemoryError:
-        done = TrainingOutcome(None, status="skipped", reason="it does not fit into the device's memory")
-    if done.network is not None and scope != "head":
-        done.network.to("cpu")
-    done = replace(done, seconds=running.seconds())
-    record.keep(name, settings, _kept(done, scope))
-    return done
+            _LOG.warning("%s does not fit and is trained again: %s: %s", self.name, type(error).__name__, error)
+            return None
+
+    def keep(self, done: TrainingOutcome) -> TrainingOutcome:
+        """Write an outcome down."""
+        self.record.keep(self.name, self.settings, _kept(done, self.scope))
+        return done
+
+    def trained(
+        self,
+        train: Callable[[Classifier, Checkpoints], TrainingOutcome],
+        on_outcome: Callable[[TrainingOutcome], None],
+    ) -> TrainingOutcome:
+        """What `train` makes of a copy, which is kept; `on_outcome` hears of it before.
+
+        A training that runs out of the budget or of the device's memory is skipped, with the reason.
+        """
+        running = self.record.running(self.name, self.settings)
+        try:
+            done = train(self.copied(), running)
+        except BudgetExceeded:
+            done = OUT_OF_TIME
+        except torch.OutOfMemoryError:
+            done = TrainingOutcome(None, status="skipped", reason="it does not fit into the device's memory")
+        if done.network is not None and self.scope != "head":
+            done.network.to("cpu")
+        on_outcome(done)
+        return self.keep(replace(done, seconds=running.seconds()))
 
 
 def _kept(done: TrainingOutcome, scope: str) -> State:

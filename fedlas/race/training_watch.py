@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import time
 
+from fedlas.race.planned_training import PlannedTraining
 from fedlas.race.progress import ProgressReporter
 from fedlas.race.time_budget import TimeBudget
-from fedlas.race.training_events import EpochEnded, TrainingBegun
+from fedlas.race.training_events import EpochEnded
 from fedlas.training.loop import EpochResult
 
 #: Within an epoch the budget is looked at so often, once so much of the training tells its speed.
@@ -14,26 +15,11 @@ _CHECK_S, _TELLING_SHARE = 5.0, 0.02
 
 
 class TrainingWatch:
-    """Watches one training of a candidate.
+    """Watches one training."""
 
-    Args:
-        training: as it is reported.
-        work, after: seconds that the training was planned to take, and that must be left when it ends.
-        trained: the share of the work that is steps; the rest is scoring.
-    """
-
-    def __init__(
-        self,
-        reporter: ProgressReporter,
-        budget: TimeBudget,
-        training: TrainingBegun,
-        *,
-        work: float,
-        after: float,
-        trained: float = 1.0,
-    ) -> None:
-        self._reporter, self._budget, self._training = reporter, budget, training
-        self._work, self._after, self._trained = work, after, trained
+    def __init__(self, reporter: ProgressReporter, budget: TimeBudget, planned: PlannedTraining) -> None:
+        self._reporter, self._budget, self._training = reporter, budget, planned.begun
+        self._work, self._after, self._trained = planned.work, planned.after, planned.trained_share
         self._first: tuple[float, float] | None = None
         self._checked = time.perf_counter()
 
