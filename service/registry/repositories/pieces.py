@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from sqlalchemy import case, delete, func, select, update
 
-from service.registry.repositories.records import Records
+from service.registry.repositories.records import AfterCommit, Records
 from service.registry.repositories.work import Claim, WorkQueue
 from service.registry.tables import Checkpoint, Json, Piece, Work, new_id
 
@@ -97,7 +97,8 @@ class Pieces(Records[Piece]):
     def _end(self, piece_id: str, **values: object) -> None:
         parent_id = self.lock_parent(piece_id)
         self.session.execute(update(Piece).where(Piece.id == piece_id).values(**values))
-        self.session.execute(delete(Checkpoint).where(Checkpoint.job_id == piece_id))
+        saved = delete(Checkpoint).where(Checkpoint.job_id == piece_id).returning(Checkpoint.sha256)
+        AfterCommit.of(self.session).unreferenced += self.session.scalars(saved)
         if not self.open_of(parent_id):
             WorkQueue(self.session).unblock([parent_id])
 
