@@ -50,6 +50,12 @@ class WorkerSettings(RegistrySettings):
         24 * 3600, gt=0, description="Stored files that nothing names are removed when they are this old."
     )
     sweep_seconds: float = Field(60, gt=0, description="How often to look at the next thousand of them.")
+    keep_jobs_days: float | None = Field(
+        None, gt=0, description="Jobs that ended longer ago are deleted with their reports. Default: kept for ever."
+    )
+    keep_results_days: float | None = Field(
+        None, gt=0, description="The same of batch predictions with their results. Default: kept for ever."
+    )
     inspection_seconds: float = Field(
         120, gt=0, description="An inspection of a small file that takes longer is ended by force."
     )

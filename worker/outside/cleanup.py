@@ -1,4 +1,5 @@
-"""The cleanup: unfinished uploads, old idempotency keys, folders of dead workers and unnamed stored files are removed.
+"""The cleanup: it removes unfinished uploads, old idempotency keys, folders of dead workers, unnamed stored files, and
+records that the operator keeps no longer.
 
 Every worker does this, since what is half-written lies on its own disk; in a thread of its own, since a bucket may be
 slow. Nothing waits for it.
@@ -9,10 +10,12 @@ from __future__ import annotations
 import logging
 import threading
 from datetime import timedelta
+from itertools import takewhile
 
 from service.registry.errors import RegistryError
 from service.registry.garbage_collection import collect_garbage
 from service.registry.registry import Registry
+from service.registry.retention import delete_expired
 from worker.sandbox.process import remove_stale_folders
 from worker.settings import WorkerSettings
 
@@ -30,11 +33,25 @@ def run_cleanup(registry: Registry, settings: WorkerSettings, stopping: threadin
                 unit.browser_sessions.forget_expired()
             for upload_id in registry.forget_expired_uploads():
                 _LOG.info("%s forgotten: nothing came for a day", upload_id)
+            _expire(registry, settings, stopping)
             after = _sweep(registry, timedelta(seconds=settings.sweep_grace_seconds), after)
         except RegistryError as error:
             _LOG.warning("cleanup failed: %s", error)
         except Exception:
             _LOG.exception("cleanup failed")
+
+
+def _expire(registry: Registry, settings: WorkerSettings, stopping: threading.Event) -> None:
+    expired = delete_expired(
+        registry, keep_jobs=_days(settings.keep_jobs_days), keep_results=_days(settings.keep_results_days)
+    )
+    deleted = list(takewhile(lambda _: not stopping.is_set(), expired))
+    if deleted:
+        _LOG.info("%d jobs and batches deleted, which are kept no longer: %s, …", len(deleted), deleted[0])
+
+
+def _days(number: float | None) -> timedelta | None:
+    return None if number is None else timedelta(days=number)
 
 
 def _sweep(registry: Registry, grace: timedelta, after: str | None) -> str | None:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime
 from typing import TypeVar
 
-from sqlalchemy import ColumnElement, delete, or_, select, update
+from sqlalchemy import ColumnElement, delete, exists, or_, select, update
 
 from service.registry import tables
 from service.registry.contract import FINAL
@@ -45,6 +46,15 @@ class Runs(Records[Row]):
         """It ended without a result."""
         row.error = error
         self.change_status(row, "failed")
+
+    def ended_before(self, moment: datetime, *, limit: int) -> Sequence[str]:
+        """Ids of at most `limit` runs that ended before this moment, those first that ended first."""
+        ended = select(self.table.id).where(self.table.finished_at < moment, *self._is_over())
+        return self.session.scalars(ended.order_by(self.table.finished_at).limit(limit)).all()
+
+    def _is_over(self) -> Iterator[ColumnElement[bool]]:
+        """What must hold, beside its end, so that nothing more comes of it."""
+        yield from ()
 
     def delete(self, record_id: str) -> list[str]:
         """Delete with its files. Raises Conflict while it waits or runs."""
@@ -138,6 +148,10 @@ class Jobs(Runs[tables.Job]):
         made = update(tables.Model).where(tables.Model.job_id == record_id)
         self.session.execute(made.values(job_deleted_at=self.now))
         return unreferenced
+
+    def _is_over(self) -> Iterator[ColumnElement[bool]]:
+        """The message about its end has arrived, or never will."""
+        yield ~exists().where(tables.Delivery.job_id == tables.Job.id, tables.Delivery.status == "pending")
 
     def _conditions(self, only: ListFilter) -> Iterator[ColumnElement[bool]]:
         yield from super()._conditions(only)

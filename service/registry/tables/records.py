@@ -75,7 +75,7 @@ class Job(Reported, Run):
     """One calibration: the request, where it stands, and what came of it."""
 
     __tablename__ = "jobs"
-    __table_args__ = (Index("ix_jobs_status", "status"),)
+    __table_args__ = (Index("ix_jobs_status", "status"), Index("ix_jobs_finished_at", "finished_at"))
 
     request: Mapped[Json]
     publish_as: Mapped[str | None] = mapped_column(String(100), index=True)  # of the request
@@ -113,6 +113,7 @@ class Batch(Run):
     """Predictions over a stored dataset."""
 
     __tablename__ = "batches"
+    __table_args__ = (Index("ix_batches_finished_at", "finished_at"),)
 
     options: Mapped[Json]
     num_rows: Mapped[int | None]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -13,14 +14,17 @@ from service.inference import scheduler as engine_module
 from service.inference.run_limits import RunLimits
 from service.inference.session import OpenModel
 from service.registry import tables
+from service.registry.errors import NotFound
 from service.registry.registry import Registry
-from service.registry.tables import new_id
+from service.registry.tables import new_id, now
 from tests.helpers.api import Api
 from tests.helpers.problems import problem
 from tests.helpers.processes import until
 from tests.helpers.publishing import publish
 from tests.helpers.served import scaling
 from tests.helpers.staging import stage_bytes
+from worker.outside.cleanup import run_cleanup
+from worker.settings import WorkerSettings
 
 Json = dict[str, Any]
 
@@ -210,6 +214,62 @@ def test_a_job_goes_with_all_that_is_its_own(api: Api) -> None:
         assert unit.session.get(tables.Work, message.id) is None
     assert api.client.delete(f"/v1/datasets/{dataset['id']}").status_code == 204
     assert api.client.delete(f"/v1/models/{made}").status_code == 204
+
+
+def test_what_is_kept_no_longer_goes_as_if_it_were_deleted(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Old jobs and results go with their files; models, names, the ledger and jobs that still have a message stay."""
+    webhook = {"url": "https://example.com/hook", "secret": "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"}
+    old, told, fresh = ended(api), ended(api, webhook=webhook), ended(api)
+    served = publish(api.registry, "digits", scaling(1))
+    batches = [predicted(api, served) for _ in range(2)]
+    jobs = [api.client.get(f"/v1/jobs/{job_id}").json() for job_id in (old, told, fresh)]
+    with api.registry.write() as unit:
+        results = str(unit.batches.get(batches[0]).results_sha256)
+        unit.jobs.get(old).finished_at = unit.jobs.get(told).finished_at = unit.now() - timedelta(days=31)
+        unit.jobs.get(fresh).finished_at = unit.now() - timedelta(days=29)
+        unit.batches.get(batches[0]).finished_at = unit.now() - timedelta(days=8)
+        (message,) = unit.deliveries.of_job(told, limit=2, after=None)
+
+    def swept(**kept: float) -> list[str]:
+        stopping = threading.Event()
+        monkeypatch.setattr("worker.outside.cleanup._sweep", lambda *_: stopping.set())  # it comes last
+        run_cleanup(api.registry, WorkerSettings(data_dir=api.settings.data_dir, sweep_seconds=1e-3, **kept), stopping)
+        paths = [*(f"jobs/{job_id}" for job_id in (old, told, fresh)), *(f"predictions/{one}" for one in batches)]
+        answers = [api.client.get(f"/v1/{path}") for path in paths]
+        return [path for path, answer in zip(paths, answers, strict=True) if answer.status_code == 404]
+
+    assert swept() == []
+    assert swept(keep_jobs_days=30, keep_results_days=7) == [f"jobs/{old}", f"predictions/{batches[0]}"]
+    with api.registry.read() as unit:
+        dataset = unit.datasets.get(jobs[0]["dataset_id"])
+        assert unit.ledger.evaluations(dataset.sha256) == 3
+    with pytest.raises(NotFound):
+        api.registry.artifacts.path(results)
+    record = api.client.get(f"/v1/models/{jobs[0]['calibrated_model_id']}").json()
+    assert (record["job_id"], record["report_url"], record["status"]) == (old, None, "ready")
+    assert asked(api, "digits").status_code == 200
+    with api.registry.write() as unit:
+        unit.deliveries.get(message.id).status = "failed"
+    assert swept(keep_jobs_days=30, keep_results_days=7) == [
+        f"jobs/{old}",
+        f"jobs/{told}",
+        f"predictions/{batches[0]}",
+    ]
+
+
+def predicted(api: Api, model_id: str) -> str:
+    """A batch prediction that has ended, with a result of its own; its id."""
+    row = tables.Batch(
+        id=new_id("bat"), model_id=model_id, dataset_id=new_id("ds"), status="running", progress={}, options={},
+        created_at=now(),
+    )  # fmt: skip
+    with stage_bytes(api.registry.artifacts, row.id.encode()) as staged, api.registry.write() as unit:
+        unit.batches.add(row)
+        unit.work.open(row.id)
+        unit.work.withdraw(row.id)
+        row.results_sha256 = staged.keep()
+        unit.batches.change_status(row, "succeeded")
+    return row.id
 
 
 def test_a_job_that_has_not_ended_stays(api: Api) -> None:
