@@ -56,6 +56,10 @@ class WorkerSettings(RegistrySettings):
     keep_results_days: float | None = Field(
         None, gt=0, description="The same of batch predictions with their results. Default: kept for ever."
     )
+    worker_metrics_port: int | None = Field(
+        None, ge=0, le=65535, description="The port of this worker's `/metrics`; 0 takes any free one. Default: none."
+    )
+    worker_metrics_host: str = Field("127.0.0.1", description="The address of that port; whoever reaches it may read.")
     inspection_seconds: float = Field(
         120, gt=0, description="An inspection of a small file that takes longer is ended by force."
     )

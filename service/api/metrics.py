@@ -1,4 +1,4 @@
-"""The exposition of metrics for Prometheus: what serving counts, and what the processes use."""
+"""The exposition of metrics for Prometheus: what serving counts, what waits for workers, and what the processes use."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.openmetrics.exposition import generate_latest as openmetrics_text
 from prometheus_client.registry import Collector
 
+from service.api.metrics_registry import RegistryFigures
 from service.api.metrics_text import serving_text
 from service.inference.counters import latest
 from service.inference.metrics import MOST_MODELS, Gauge, ServingMetrics
@@ -29,6 +30,7 @@ class Exposition:
 
     Args:
         metrics: what serving counts.
+        figures: what the registry knows of queues, jobs and workers.
         process_ids: of the processes that serve this port, where there are several: a scrape reaches only one of them,
             so the resources of each are exposed with its `pid`.
         most_models: names and versions with series of their own, those that were asked last; each process may have
@@ -39,12 +41,16 @@ class Exposition:
         self,
         metrics: ServingMetrics,
         *,
+        figures: RegistryFigures | None = None,
         process_ids: Callable[[], Iterable[int]] | None = None,
         most_models: int = MOST_MODELS,
     ) -> None:
         self._metrics = metrics
         self._most_models = most_models
+        self._figures = figures
         self._registry = CollectorRegistry()
+        if figures is not None:
+            self._registry.register(figures)
         if process_ids is None:
             ProcessCollector(registry=self._registry)
         else:
@@ -54,6 +60,8 @@ class Exposition:
 
     async def answer(self, accept: str, accept_encoding: str) -> Response:
         """The text in a format that the client accepts."""
+        if self._figures is not None:
+            await self._figures.refresh()
         return await to_thread.run_sync(self._answer, accept, accept_encoding, limiter=self._turn)
 
     def _answer(self, accept: str, accept_encoding: str) -> Response:

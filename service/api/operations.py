@@ -17,6 +17,7 @@ from service.api.routing import Route
 from service.api.services import Services, ServicesDep
 from service.inference.runtime import providers
 from service.registry.contract import QUEUES
+from service.registry.repositories.workers import SILENT_S
 
 router = APIRouter(route_class=Route, tags=["operations"])
 
@@ -46,8 +47,6 @@ class Readiness(BaseModel):
     inference: str = Field(description="The execution provider of ONNX Runtime that predictions run on.")
 
 
-#: A worker without a heartbeat for so long counts as dead: several heartbeats, and a slow database.
-SILENT_S = 30.0
 _TEXTS = ("text/plain", "application/openmetrics-text")
 _NOT_READY: Responses = {503: {"model": Readiness, "description": "Something cannot be reached."}}
 

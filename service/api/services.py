@@ -17,6 +17,7 @@ from service.api.access_log import AccessLog
 from service.api.group_commit import GroupCommit
 from service.api.long_poll import LongPoll
 from service.api.metrics import Exposition
+from service.api.metrics_registry import RegistryFigures
 from service.api.probes import Probes
 from service.inference.batching import InferenceBatch
 from service.inference.metrics import ServingMetrics
@@ -70,7 +71,7 @@ class Services:
         metrics, tracing = ServingMetrics(most_models=settings.metrics_models), Tracing.from_environment()
         scheduler = _scheduler(settings, registry, tracing, on_stuck)
         _add_gauges(metrics, scheduler)
-        shared_counts = None
+        shared_counts, probes = None, Probes()
         if settings.api_processes > 1:
             shared_counts = SharedCounts(settings.data_dir.absolute() / "run" / "metrics", metrics)
         return cls(
@@ -80,13 +81,14 @@ class Services:
             long_poll=LongPoll(registry),
             write_limiter=write_limiter,
             group_commit=GroupCommit(registry, write_limiter),
-            probes=Probes(),
+            probes=probes,
             metrics=metrics,
             tracing=tracing,
             scheduler=scheduler,
             model_repository=ModelRepository(registry, scheduler),
             exposition=Exposition(
                 metrics,
+                figures=RegistryFigures(registry, probes),
                 process_ids=shared_counts.process_ids if shared_counts else None,
                 most_models=settings.metrics_models,
             ),

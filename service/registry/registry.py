@@ -16,7 +16,7 @@ from service.registry.database import BUSY_TIMEOUT_S, open_engine, reachable
 from service.registry.errors import Conflict, NotFound, Unavailable
 from service.registry.migrate import is_current, migrate
 from service.registry.object_store import open_artifacts
-from service.registry.repositories import Permit
+from service.registry.repositories import Ended, Permit
 from service.registry.repositories.records import KEPT
 from service.registry.resumable_uploads import ResumableUploads
 from service.registry.settings import RegistrySettings
@@ -31,11 +31,13 @@ class Registry:
 
     Attributes:
         notify: called after a commit that opened work, with its permits; it must neither raise nor take long.
+        on_ended: called after a commit that ended jobs or batches; the same holds for it.
     """
 
     def __init__(self, engine: Engine, artifacts: ArtifactStore) -> None:
         self.artifacts = artifacts
         self.notify: Callable[[Sequence[Permit]], None] = lambda permits: None
+        self.on_ended: Callable[[Sequence[Ended]], None] = lambda ended: None
         self.resumable_uploads = ResumableUploads(artifacts.uploads)
         self._engine = engine
         self._writing = engine.execution_options(writes=True)
@@ -67,6 +69,8 @@ class Registry:
                 callback(committed)
         if unit.after_commit.permits:
             self.notify(unit.after_commit.permits)
+        if unit.after_commit.ended:
+            self.on_ended(unit.after_commit.ended)
         with suppress(Unavailable):  # garbage collection finds what is left
             self.discard(unit.after_commit.unreferenced)
 

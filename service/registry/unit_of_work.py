@@ -20,6 +20,7 @@ from service.registry.repositories.pieces import Pieces
 from service.registry.repositories.records import AfterCommit, Datasets, Models, Uploads
 from service.registry.repositories.work import WorkQueue
 from service.registry.repositories.work_overview import WorkOverview
+from service.registry.repositories.work_statistics import WorkStatistics
 from service.registry.repositories.workers import Workers
 
 T = TypeVar("T")
@@ -39,6 +40,7 @@ class UnitOfWork:
 
     work = _repository(WorkQueue)
     work_overview = _repository(WorkOverview)
+    work_statistics = _repository(WorkStatistics)
     workers = _repository(Workers)
     pieces = _repository(Pieces)
     datasets = _repository(Datasets)

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from service.api.error_codes import ERROR_CODES
-from service.api.operations import SILENT_S
 from service.api.record_codes import RECORD_CODES
 from service.registry import tables
 from service.registry.contract import ANY_DEVICE, GPU_ONLY, PLAN, QUEUES, WORK_KINDS
 from service.registry.repositories.work_overview import Failures, HeldWork, ReturnedWork, WaitingWork
+from service.registry.repositories.workers import SILENT_S
 from service.registry.unit_of_work import UnitOfWork
 
 #: Errors are counted over so long.

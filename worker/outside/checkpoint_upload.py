@@ -16,6 +16,7 @@ from pathlib import Path
 from service.registry.errors import LeaseLost, Unavailable
 from service.registry.registry import Registry
 from worker.documents import SavedCheckpoint
+from worker.outside import metrics
 from worker.outside.kinds import WorkKind
 
 _LOG = logging.getLogger("fedlas.worker")
@@ -84,9 +85,11 @@ class CheckpointUploader:
                     self._closed = True
             except Unavailable as error:  # it is tried again, for the child does not save it again
                 _LOG.warning("%s: checkpoint %s is not uploaded yet: %s", self._claim.record_id, entry[0], error)
+                metrics.CHECKPOINT_UPLOADS.labels("delayed").inc()
                 self._put_back(entry)
             except Exception as error:  # the child goes on; only a restart would repeat more
                 _LOG.warning("%s: checkpoint %s is not uploaded: %s", self._claim.record_id, entry[0], error)
+                metrics.CHECKPOINT_UPLOADS.labels("refused").inc()
 
     def _next(self) -> tuple[str, str] | None:
         """Wait for an entry; superseded states of the running candidate are skipped. None after the end."""
@@ -126,6 +129,8 @@ class CheckpointUploader:
                     self._work.write_events(unit)
                     older = unit.checkpoints.save(job_id, name, staged.keep())
                 digest = staged.digest
+            metrics.CHECKPOINT_UPLOADS.labels("kept").inc()
+            metrics.CHECKPOINT_BYTES.inc(opened.size)
             opened.remove()
         if older is not None and older != digest:
             with suppress(Unavailable):  # the sweeper finds what is left

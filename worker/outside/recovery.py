@@ -14,6 +14,7 @@ from importlib.metadata import version
 from service.registry.errors import RegistryError
 from service.registry.registry import Registry
 from service.registry.repositories.work import SILENT
+from worker.outside import metrics
 from worker.outside.concurrency import WorkPool
 from worker.outside.supervisor import Supervisor
 from worker.process_identity import is_gone, machine, process_mark
@@ -24,6 +25,8 @@ _LOG = logging.getLogger("fedlas.worker")
 #: A worker that has been silent for so many leases is not counted, and after so many seconds it is forgotten.
 _LEASES, _FORGOTTEN_S = 3, 3600.0
 _DEAD = "its worker died"
+#: The same reasons as metrics call them.
+_RELEASED = {_DEAD: "worker_died", SILENT: "worker_silent"}
 
 
 class Reaper:
@@ -111,6 +114,7 @@ class Reaper:
                 released |= dict.fromkeys(unit.work.release_expired(), SILENT)
             for record_id, reason in released.items():
                 _LOG.warning("%s waits again: %s", record_id, reason)
+                metrics.WORK_RELEASED.labels(_RELEASED[reason]).inc()
                 unit.requeue(record_id, reason)
             for job in unit.work.cancelling_unclaimed():
                 unit.work.withdraw(job.id)

@@ -16,6 +16,7 @@ from service.registry.errors import LeaseLost, Unavailable
 from service.registry.registry import Registry
 from service.registry.repositories import Claim
 from service.registry.unit_of_work import UnitOfWork
+from worker.outside import metrics
 from worker.outside.checkpoint_upload import CheckpointUploader
 from worker.outside.kinds import WorkKind, kind_of
 from worker.outside.lease import Cancelled, LeaseRenewal
@@ -44,6 +45,10 @@ class Stopping(Exception):
 
 class Unprotected(Exception):
     """A child lacked a protection that this machine has; the child has opened nothing."""
+
+
+#: Why a child is ended before it has answered, as metrics call it.
+_INTERRUPTIONS: dict[type[Exception], str] = {Cancelled: "cancelled", Stopping: "stopping", LeaseLost: "lease_lost"}
 
 
 class Supervisor:
@@ -77,12 +82,14 @@ class Supervisor:
             with closing(work):
                 self._attempt(work, claim)
         except LeaseLost:
+            metrics.LEASES_LOST.inc()
             _LOG.warning("%s: another worker owns it now; nothing was written", record_id)
         except Cancelled:
             self._settle(lambda unit: work.cancelled(unit), record_id)
             _LOG.info("%s cancelled", record_id)
         except Stopping:
             _LOG.info("%s handed back, this worker stops", record_id)
+            metrics.WORK_RELEASED.labels("worker_stopped").inc()
             self._settle(lambda unit: work.handed_back(unit, "its worker was stopped"), record_id)
         except Unavailable as error:
             self._postpone(work, str(error))
@@ -93,12 +100,14 @@ class Supervisor:
                 self._postpone(work, "the disk is full")
                 return
             _LOG.exception("%s failed in the worker itself", record_id)
+            metrics.WORK_RELEASED.labels("worker_failed").inc()
             reason = f"the worker failed: {type(error).__name__}"
             self._settle(lambda unit: work.lost(unit, reason), record_id)
 
     def _postpone(self, work: WorkKind, reason: str, seconds: float = _PAUSE_S) -> None:
         """Hand the work back for a while; this was no attempt."""
         _LOG.warning("%s is tried again in %.0f s: %s", work.record_id, seconds, reason)
+        metrics.WORK_RELEASED.labels("postponed").inc()
         self._settle(lambda unit: work.handed_back(unit, reason, after_seconds=seconds), work.record_id)
 
     def _postpone_unprotected(self, work: WorkKind) -> None:
@@ -131,11 +140,15 @@ class Supervisor:
             ):
                 work.keep = uploader.submit
                 try:
-                    outcome = sandbox.run(
-                        prepared.model_copy(update={"expected": list(self._expected)}),
-                        folder=folder,
-                        on_event=work.note,
-                        on_tick=lambda: self._check(renewal),
+                    outcome = metrics.counted_child(
+                        claim.kind,
+                        lambda: sandbox.run(
+                            prepared.model_copy(update={"expected": list(self._expected)}),
+                            folder=folder,
+                            on_event=work.note,
+                            on_tick=lambda: self._check(renewal),
+                        ),
+                        interruptions=_INTERRUPTIONS,
                     )
                 except Stopping:
                     uploader.drain(_KEEP_STOPPING_S)
@@ -174,6 +187,7 @@ class Supervisor:
         else:
             reason = f"its process ended: {outcome.died}"
             _LOG.warning("%s was lost (%s)\n%s", record_id, reason, outcome.log)
+            metrics.WORK_RELEASED.labels("process_lost").inc()
             self._settle(lambda unit: work.lost(unit, reason), record_id)
 
     def _publish(self, publish: Callable[[], None], renewal: LeaseRenewal) -> None:

@@ -2,7 +2,7 @@
 
 from service.registry.repositories.due_work import ClaimLimits, Due
 from service.registry.repositories.pieces import NewPiece
-from service.registry.repositories.records import Permit
+from service.registry.repositories.records import Ended, Permit
 from service.registry.repositories.work import Claim
 
-__all__ = ["Claim", "ClaimLimits", "Due", "NewPiece", "Permit"]
+__all__ = ["Claim", "ClaimLimits", "Due", "Ended", "NewPiece", "Permit"]

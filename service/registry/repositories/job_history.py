@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from itertools import pairwise
 
 from sqlalchemy import delete, func, select
 
@@ -32,6 +34,20 @@ class Events(Repository):
         """The events of these types, oldest first."""
         query = select(Event).where(Event.job_id == job_id, Event.type.in_(types))
         return self.session.scalars(query.order_by(Event.number)).all()
+
+    def stage_seconds(self, job_id: str) -> dict[str, float]:
+        """How long the job has been in each stage until now, all attempts together, and `queued` for a worker."""
+        marks = self.of_types(job_id, ("status", "stage"))
+        seconds: defaultdict[str, float] = defaultdict(float)
+        stage, queued = "inspecting", True
+        moments = [*(mark.at for mark in marks), self.now]
+        for mark, (since, until) in zip(marks, pairwise(moments), strict=True):
+            if mark.type == "stage":
+                stage = str(mark.data["stage"])
+            else:
+                queued = mark.data["status"] == "queued"
+            seconds["queued" if queued else stage] += (until - since).total_seconds()
+        return dict(seconds)
 
     def last(self, job_id: str) -> int:
         """The newest number of this job; 0 before the first."""

@@ -15,7 +15,7 @@ from service.registry.list_filter import ListFilter
 from service.registry.repositories.deliveries import Deliveries
 from service.registry.repositories.job_history import Checkpoints, EvaluationLedger, Events
 from service.registry.repositories.pieces import Pieces
-from service.registry.repositories.records import AfterCommit, Records
+from service.registry.repositories.records import AfterCommit, Ended, Records
 from service.registry.tables import Json
 
 Row = TypeVar("Row", bound=tables.Run)
@@ -33,8 +33,14 @@ class Runs(Records[Row]):
             row.started_at = self.now
         if status in FINAL:
             row.finished_at = self.now
+            code = str((row.error or {}).get("code")) if status == "failed" else None
+            AfterCommit.of(self.session).ended.append(Ended(row.id, status, code, self._stage_seconds(row)))
             if row.progress.get("eta_seconds") is not None:  # nothing is left to wait for
                 row.progress = {**row.progress, "eta_seconds": None}
+
+    def _stage_seconds(self, row: Row) -> Mapping[str, float]:
+        """How long it was in each of its stages, where it has any."""
+        return {}
 
     def requeue(self, record_id: str, reason: str) -> None:
         """Its process was lost and another continues; without effect on a job that is to be cancelled."""
@@ -120,6 +126,9 @@ class Jobs(Runs[tables.Job]):
             dropped = [*Checkpoints(self.session).drop(row.id), *Pieces(self.session).drop(row.id)]
             AfterCommit.of(self.session).unreferenced += dropped
             Deliveries(self.session).announce(row)
+
+    def _stage_seconds(self, row: tables.Job) -> Mapping[str, float]:
+        return Events(self.session).stage_seconds(row.id)
 
     def requeue(self, record_id: str, reason: str) -> None:
         """The same, with an event that gives the reason."""

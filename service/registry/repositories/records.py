@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -41,6 +41,16 @@ class Permit:
     queue: str
 
 
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """A job or batch that has come to its end, for whoever counts; `code` says why it failed."""
+
+    record_id: str
+    status: str
+    code: str | None
+    stage_seconds: Mapping[str, float]
+
+
 @dataclass(slots=True)
 class AfterCommit:
     """What is left to do once the transaction is committed.
@@ -48,10 +58,12 @@ class AfterCommit:
     Attributes:
         permits: for the work that it made claimable.
         unreferenced: digests of files that no record names any more.
+        ended: the jobs and batches that it ended.
     """
 
     permits: list[Permit] = field(default_factory=list)
     unreferenced: list[str] = field(default_factory=list)
+    ended: list[Ended] = field(default_factory=list)
 
     @classmethod
     def of(cls, session: Session) -> AfterCommit:

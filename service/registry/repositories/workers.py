@@ -10,6 +10,9 @@ from sqlalchemy import delete, select
 from service.registry.repositories.records import Repository
 from service.registry.tables import WorkerProcess
 
+#: A worker without a heartbeat for so long counts as dead: several heartbeats, and a slow database.
+SILENT_S = 30.0
+
 
 class Workers(Repository):
     """Record heartbeats, list and forget workers."""

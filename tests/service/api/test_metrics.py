@@ -7,8 +7,10 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterable, Iterator
+from datetime import timedelta
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -24,6 +26,7 @@ from prometheus_client.registry import Collector
 from prometheus_client.samples import Sample
 from starlette.testclient import TestClient
 
+from service.api import metrics_registry
 from service.api.metrics import OPENMETRICS, TEXT, Exposition
 from service.api.metrics_text import serving_text
 from service.api.operations import router
@@ -40,6 +43,7 @@ from service.inference.counters import (
     ROWS,
 )
 from service.inference.metrics import ServingMetrics
+from service.registry.errors import Unavailable
 from service.shared_counts import SharedCounts
 from tests.helpers.api import Api, Json, MakeApi
 from tests.helpers.processes import die_with_parent
@@ -299,6 +303,49 @@ def test_a_scrape_needs_a_key_where_keys_are_configured(make_api: MakeApi) -> No
     client = make_api(api_keys=frozenset({"secret"})).client
     assert client.get("/metrics").status_code == 401
     assert client.get("/metrics", headers={"Authorization": "Bearer secret"}).status_code == 200
+
+
+def test_what_waits_is_told_as_it_stands_in_the_registry(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rows that are due, put off, blocked or held, by queue and kind, with the age of the oldest; jobs and workers."""
+    monkeypatch.setattr(metrics_registry, "_FRESH_S", 0.0)
+    monkeypatch.setattr(metrics_registry, "_ENDED_FRESH_S", -1.0)
+    model, dataset = api.post("/v1/models", content=b"m")["id"], api.post("/v1/datasets", content=b"d")["id"]
+    jobs = [api.post("/v1/jobs", json={"model_id": model, "dataset_id": dataset})["id"] for _ in range(4)]
+    with api.registry.write() as unit:
+        moment = unit.now()
+        for record_id in jobs[:3]:
+            unit.work.unblock([record_id])
+        unit.work.of(jobs[0]).not_before = moment - timedelta(seconds=500)
+        unit.work.of(jobs[1]).not_before = moment + timedelta(hours=1)
+        unit.workers.heartbeat(
+            "w", machine="m", process="1", queues=["inspect", "predict"], gpu=False, memory_bytes=1, release=None
+        )
+    with api.registry.write() as unit:
+        claim = unit.work.claim(jobs[2], worker="w", lease_seconds=1e-3)
+        assert claim is not None
+        unit.jobs.change_status(unit.jobs.get(jobs[3]), "cancelled")
+    told = api.client.get("/metrics", headers={"Accept": ACCEPT}).text
+
+    def work(name: str, queue: str = "calibrate.cpu", kind: str = "calibrate") -> float:
+        return value(told, f"fedlas_work_{name}", queue=queue, kind=kind)
+
+    names = ("due", "later", "blocked", "claimed", "expired")
+    assert [work(name) for name in names] == [1, 1, 1, 1, 1]
+    assert 500 <= work("oldest_age_seconds") < 600
+    assert [work(name, "inspect", "inspect") for name in names] == [2, 0, 0, 0, 0]
+    assert [work(name, "calibrate.gpu", "candidate") for name in names] == [0, 0, 0, 0, 0]
+    assert [value(told, "fedlas_jobs", status=status) for status in ("queued", "cancelled", "failed")] == [3, 1, 0]
+    assert [value(told, "fedlas_workers", queue=queue) for queue in ("inspect", "deliver")] == [1, 0]
+    assert value(told, "fedlas_registry_up") == 1
+
+    def away() -> Any:
+        raise Unavailable("database_unavailable", "it is away")
+
+    monkeypatch.setattr(api.registry, "read", away)
+    told = api.client.get("/metrics").text
+    assert value(told, "fedlas_registry_up") == 0
+    assert "fedlas_work_due{" not in told
+    assert value(told, "process_resident_memory_bytes") > 0
 
 
 def test_the_number_of_series_is_bounded() -> None:

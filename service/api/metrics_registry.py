@@ -1,0 +1,99 @@
+"""The figures of the registry for Prometheus: what waits in queues and for how long, jobs by status, living workers.
+
+They are read when somebody asks, by one short transaction, and told again for a few seconds. Each process reads for
+itself what all share, so that whichever process a scrape reaches tells each figure once.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, fields
+
+from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.metrics_core import Metric
+from prometheus_client.registry import Collector
+
+from service.api.probes import Probes
+from service.registry.contract import GPU_ONLY, QUEUE_OF, QUEUES
+from service.registry.registry import Registry
+from service.registry.repositories.work_statistics import OpenWork
+from service.registry.repositories.workers import SILENT_S
+
+#: Figures are told again for so long; jobs that have ended, whose index is read from end to end, for longer.
+_FRESH_S, _ENDED_FRESH_S = 3.0, 60.0
+#: What may stand in a queue: told with zero where nothing does.
+_PAIRS = [*((queue, kind) for kind, queue in QUEUE_OF.items()), (GPU_ONLY, "calibrate"), (GPU_ONLY, "candidate")]
+#: The fields of `OpenWork` as metrics.
+_WORK = {
+    "due": ("fedlas_work_due", "Rows that a worker may claim now."),
+    "oldest_seconds": ("fedlas_work_oldest_age_seconds", "How long the oldest row that is due has been."),
+    "later": ("fedlas_work_later", "Rows that wait for a moment: after a loss, or a delivery that failed."),
+    "blocked": ("fedlas_work_blocked", "Rows that wait for other records, or for their own pieces."),
+    "claimed": ("fedlas_work_claimed", "Rows that a worker holds."),
+    "expired": ("fedlas_work_expired", "Claimed rows whose lease has ended and that are not released yet."),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class _Figures:
+    work: Mapping[tuple[str, str], OpenWork]
+    jobs: Mapping[str, int]
+    workers: Mapping[str, int]
+
+
+class RegistryFigures(Collector):
+    """The collector of one API process; `refresh` comes before a scrape, and never hangs with the database."""
+
+    def __init__(self, registry: Registry, probes: Probes) -> None:
+        self._registry = registry
+        self._probes = probes
+        self._figures: _Figures | None = None
+        self._read_at = self._ended_read_at = float("-inf")
+        self._ended: Mapping[str, int] = {}
+
+    async def refresh(self) -> None:
+        """Read unless that was a moment ago; nothing is told of a registry that cannot be read."""
+        if time.monotonic() - self._read_at < _FRESH_S:
+            return
+        try:
+            self._figures = await self._probes.run("registry_figures", self._read)
+        except Exception:  # any error is the answer
+            self._figures = None
+        self._read_at = time.monotonic()
+
+    def _read(self) -> _Figures:
+        with self._registry.read() as unit:
+            statistics = unit.work_statistics
+            if time.monotonic() - self._ended_read_at > _ENDED_FRESH_S:
+                self._ended, self._ended_read_at = statistics.ended_jobs(), time.monotonic()
+            living = Counter(
+                queue for worker in unit.workers.living(within_seconds=SILENT_S) for queue in worker.queues
+            )
+            return _Figures(
+                work={**dict.fromkeys(_PAIRS, OpenWork()), **statistics.open_work()},
+                jobs={**statistics.open_jobs(), **self._ended},
+                workers={**dict.fromkeys(QUEUES, 0), **living},
+            )
+
+    def collect(self) -> Iterable[Metric]:
+        """The families of what was read last."""
+        figures = self._figures
+        yield GaugeMetricFamily("fedlas_registry_up", "Whether the registry could be read.", figures is not None)
+        if figures is None:
+            return
+        for field in fields(OpenWork):
+            family = GaugeMetricFamily(*_WORK[field.name], labels=("queue", "kind"))
+            for pair, work in figures.work.items():
+                family.add_metric(pair, getattr(work, field.name))
+            yield family
+        yield _counted("fedlas_jobs", "Jobs and dry runs, by status.", "status", figures.jobs)
+        yield _counted("fedlas_workers", "Living workers that take from a queue.", "queue", figures.workers)
+
+
+def _counted(name: str, documentation: str, label: str, numbers: Mapping[str, int]) -> Metric:
+    family = GaugeMetricFamily(name, documentation, labels=(label,))
+    for value, number in numbers.items():
+        family.add_metric((value,), number)
+    return family
