@@ -27,6 +27,7 @@ from worker.process_identity import is_gone, process_mark
 from worker.sandbox.child_output import ChildOutcome, log_tail, read_outcome
 from worker.sandbox.confinement import lacking
 from worker.sandbox.protocol import REQUEST, ChildRequest, JsonObject, Order
+from worker.sandbox.replies import Replies
 
 _PASSED_ON = (
     *("PATH", "LANG", "LC_ALL", "TZ", "LD_LIBRARY_PATH", "PYTHONPATH", "VIRTUAL_ENV"),
@@ -76,6 +77,7 @@ def run(
     folder: Path,
     on_event: Callable[[JsonObject], None],
     on_tick: Callable[[], None],
+    replies: Replies | None = None,
 ) -> ChildOutcome:
     """Do one piece of work in a child and return how it ended.
 
@@ -84,22 +86,27 @@ def run(
         on_event: is given every event, unchecked.
         on_tick: is called about twice a second and may raise to stop the child, which is then killed with all its
             descendants.
+        replies: what is sent to it while it runs.
     """
+    replies = replies or Replies()
     (folder / REQUEST).write_text(request.model_dump_json())
     stream = _EventStream(on_event, request.expected)
     with (folder / "log.txt").open("wb") as log:
         child = subprocess.Popen(
             [sys.executable, "-P", "-m", "worker.inside.child", str(folder)],
-            stdin=subprocess.PIPE,  # held open: its closing is the child's signal that its supervisor is gone
+            stdin=subprocess.PIPE,  # replies; its closing is the child's signal that its supervisor is gone
             stdout=subprocess.PIPE,
             stderr=log,
             cwd=folder,
             env=_environment(folder),
             start_new_session=True,
         )
+    assert child.stdin is not None
+    replies.connect(child.stdin.fileno())
     try:
-        died = _watch(child, request.limits.seconds, stream, on_tick)
+        died = _watch(child, request.limits.seconds, stream, on_tick, replies)
     finally:
+        replies.disconnect()
         code = _kill_group(child)
     if stream.lacking:
         return ChildOutcome(unprotected="; ".join(stream.lacking), log=log_tail(folder))
@@ -143,6 +150,7 @@ def _watch(
     seconds: float,
     stream: _EventStream,
     on_tick: Callable[[], None],
+    replies: Replies,
 ) -> str | None:
     """Pass events on until the child ends by itself; else return why it has to be ended."""
     assert child.stdout is not None
@@ -151,7 +159,7 @@ def _watch(
     with selectors.DefaultSelector() as selector:
         selector.register(child.stdout, selectors.EVENT_READ)
         while True:
-            if selector.select(_TICK_S):
+            if child.stdout in _ready(selector, child, replies):
                 chunk = os.read(child.stdout.fileno(), 65536)
                 if not chunk:
                     break
@@ -164,6 +172,8 @@ def _watch(
                 if stream.lacking:
                     return "a protection is missing"
             on_tick()
+            if replies.ignored:
+                return "it reads no replies"
             if time.monotonic() > deadline:
                 return "timeout"
     while not _has_ended(child):  # it closed its pipe and is about to end, or only pretends to
@@ -172,6 +182,20 @@ def _watch(
             return "timeout"
         time.sleep(_TICK_S / 10)
     return None
+
+
+def _ready(selector: selectors.BaseSelector, child: subprocess.Popen[bytes], replies: Replies) -> list[object]:
+    """The pipes of the child that are ready within a tick; it is written to where it has not read everything."""
+    assert child.stdin is not None
+    waits = child.stdin in selector.get_map()
+    if replies.unread and not waits:
+        selector.register(child.stdin, selectors.EVENT_WRITE)
+    elif waits and not replies.unread:
+        selector.unregister(child.stdin)
+    ready: list[object] = [key.fileobj for key, _ in selector.select(_TICK_S)]
+    if child.stdin in ready:
+        replies.flush()
+    return ready
 
 
 def _event(line: bytes) -> JsonObject | None:
