@@ -46,6 +46,12 @@ class WorkerSettings(RegistrySettings):
     checkpoint_seconds: float = Field(
         0.5, ge=0, description="Jobs are saved after each epoch, unless the last time is no longer ago than this."
     )
+    spread_seconds: float | None = Field(
+        60,
+        ge=0,
+        description="Trainings of a race that are planned to take so long together are offered to other workers; "
+        "`none`: never.",
+    )
     sweep_grace_seconds: float = Field(
         24 * 3600, gt=0, description="Stored files that nothing names are removed when they are this old."
     )
@@ -80,6 +86,11 @@ class WorkerSettings(RegistrySettings):
     @classmethod
     def _split_queues(cls, value: object) -> object:
         return listed(value)
+
+    @field_validator("spread_seconds", mode="before")
+    @classmethod
+    def _never_spread(cls, value: object) -> object:
+        return None if isinstance(value, str) and value.strip().lower() == "none" else value
 
     @model_validator(mode="after")
     def _makes_sense(self) -> WorkerSettings:

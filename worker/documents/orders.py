@@ -220,11 +220,11 @@ class TrainingOrder(Document):
 
     Attributes:
         number: of the candidate, from 1, of so many `candidates`.
-        fold: that is left out, from 1, of so many `folds`.
+        fold: that is left out, from 1, of so many `folds`; None where it is trained on all rows.
         work_seconds: which it was planned to take.
         after_seconds: which its candidate needs then, lest it ends in nothing.
         trained_share: of `work_seconds`, the share that is steps rather than scoring.
-        spent_seconds: of the job's budget, when the training was offered.
+        spent_seconds: of the job's budget, when the training was offered; in a reply, when it begins.
         kept_seconds: of the budget, for what comes after all trainings.
         job_share: how much of the whole job the training is, for its progress.
     """
@@ -232,8 +232,8 @@ class TrainingOrder(Document):
     candidate: OrderedCandidate
     number: Count
     candidates: Count
-    fold: Count
-    folds: Count
+    fold: Count | None = None
+    folds: Count | None = None
     work_seconds: Seconds
     after_seconds: Seconds = 0.0
     trained_share: Share = 1.0

@@ -1,13 +1,11 @@
 """The checkpoint uploader: it copies checkpoints from a child's folder into the registry while the child trains on.
 
-The child is not trusted: only plain files of its own journal folder are taken, whatever their names say.
+What an entry is kept for, and what else is written with it, the kind of work says.
 """
 
 from __future__ import annotations
 
 import logging
-import os
-import stat
 import threading
 from collections import deque
 from contextlib import closing, suppress
@@ -17,6 +15,7 @@ from service.registry.errors import LeaseLost, Unavailable
 from service.registry.registry import Registry
 from worker.documents import SavedCheckpoint
 from worker.outside import metrics
+from worker.outside.journal_folder import OpenFile
 from worker.outside.kinds import WorkKind
 
 _LOG = logging.getLogger("fedlas.worker")
@@ -26,8 +25,6 @@ FOLDER = "journal"
 #: The entry that is replaced with every epoch: an older one is not uploaded when a newer one is there.
 _RUNNING = "running"
 _MOST_WAITING = 10_000
-#: A race has at most a thousand candidates, and few other entries.
-_MOST_NAMES = 1100
 _PAUSE_S = 1.0
 
 
@@ -44,7 +41,6 @@ class CheckpointUploader:
     def __init__(self, registry: Registry, work: WorkKind, folder: Path, *, most_bytes: int) -> None:
         self._registry = registry
         self._work = work
-        self._claim = work.claim
         self._folder = folder / FOLDER
         self._most_bytes = most_bytes
         self._waiting: deque[tuple[str, str]] = deque()
@@ -60,10 +56,10 @@ class CheckpointUploader:
                 self._waiting.append((entry.name, entry.file))
                 self._changed.notify_all()
 
-    def drain(self, seconds: float) -> None:
-        """Wait until everything is uploaded, but no longer than this."""
+    def drain(self, seconds: float) -> bool:
+        """Wait until everything is uploaded, or cannot be any more, but no longer than this; whether it is."""
         with self._changed:
-            self._changed.wait_for(lambda: self._closed or not (self._waiting or self._busy), seconds)
+            return self._changed.wait_for(lambda: self._closed or not (self._waiting or self._busy), seconds)
 
     def __enter__(self) -> CheckpointUploader:
         self._thread.start()
@@ -84,11 +80,11 @@ class CheckpointUploader:
                 with self._changed:
                     self._closed = True
             except Unavailable as error:  # it is tried again, for the child does not save it again
-                _LOG.warning("%s: checkpoint %s is not uploaded yet: %s", self._claim.record_id, entry[0], error)
+                _LOG.warning("%s: checkpoint %s is not uploaded yet: %s", self._work.record_id, entry[0], error)
                 metrics.CHECKPOINT_UPLOADS.labels("delayed").inc()
                 self._put_back(entry)
             except Exception as error:  # the child goes on; only a restart would repeat more
-                _LOG.warning("%s: checkpoint %s is not uploaded: %s", self._claim.record_id, entry[0], error)
+                _LOG.warning("%s: checkpoint %s is not uploaded: %s", self._work.record_id, entry[0], error)
                 metrics.CHECKPOINT_UPLOADS.labels("refused").inc()
 
     def _next(self) -> tuple[str, str] | None:
@@ -113,52 +109,16 @@ class CheckpointUploader:
 
     def _upload(self, name: str, file: str) -> None:
         while self._superseded:
-            with suppress(OSError), closing(_OpenFile(self._folder, self._superseded.pop())) as opened:
+            with suppress(OSError), closing(OpenFile(self._folder, self._superseded.pop())) as opened:
                 opened.remove()
-        job_id = self._claim.record_id
-        with closing(_OpenFile(self._folder, file)) as opened:
+        with closing(OpenFile(self._folder, file)) as opened:
             if opened.size > self._most_bytes:
                 raise OSError(f"{opened.size} bytes are more than a checkpoint may have")
             with self._registry.artifacts.stage_open(opened.descriptor) as staged:
                 staged.seal()
                 with self._registry.write() as unit:
-                    unit.work.verify(self._claim, reached=self._work.reached)
-                    known = unit.checkpoints.of(job_id)
-                    if name not in known and len(known) >= _MOST_NAMES:
-                        raise OSError("there are too many checkpoints")
-                    self._work.write_events(unit)
-                    older = unit.checkpoints.save(job_id, name, staged.keep())
-                digest = staged.digest
+                    replaced = self._work.save_checkpoint(unit, name, staged)
+                    unit.after_commit.unreferenced += [digest for digest in replaced if digest != staged.digest]
             metrics.CHECKPOINT_UPLOADS.labels("kept").inc()
             metrics.CHECKPOINT_BYTES.inc(opened.size)
             opened.remove()
-        if older is not None and older != digest:
-            with suppress(Unavailable):  # the sweeper finds what is left
-                self._registry.discard([older])
-
-
-class _OpenFile:
-    """A plain file in a folder that hostile code may write to: neither a link nor a second name of another file."""
-
-    def __init__(self, folder: Path, name: str) -> None:
-        self._name = name
-        self._folder = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
-        try:
-            self.descriptor = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=self._folder)
-        except OSError:
-            os.close(self._folder)
-            raise
-        found = os.fstat(self.descriptor)
-        self.size = found.st_size
-        if not stat.S_ISREG(found.st_mode) or found.st_nlink > 1:
-            self.close()
-            raise OSError(f"{name!r} is no plain file of its own")
-
-    def remove(self) -> None:
-        """Delete the file."""
-        os.unlink(self._name, dir_fd=self._folder)
-
-    def close(self) -> None:
-        """Close the file and its folder."""
-        os.close(self.descriptor)
-        os.close(self._folder)

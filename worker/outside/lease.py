@@ -58,7 +58,7 @@ class LeaseRenewal:
         while self._error is None and self._waited():
             try:
                 with self._registry.write() as unit:
-                    unit.work.renew(self._work.claim, lease_seconds=self._lease)
+                    self._work.renew(unit, lease_seconds=self._lease)
                     cancelled = self._work.heartbeat(unit)
                 if cancelled:
                     self._error = Cancelled()

@@ -21,7 +21,10 @@ disable_created_metrics()  # type: ignore[no-untyped-call]  # they would double 
 #: Why work that a worker held waits again.
 RELEASED = ("worker_died", "worker_silent", "worker_stopped", "worker_failed", "process_lost", "postponed")
 #: How children end: with a result, with an error that they explain, or by force.
-CHILD_ENDS = ("result", "error", "died", "timeout", "unprotected", "cancelled", "stopping", "lease_lost", "failed")
+CHILD_ENDS = (
+    *("result", "error", "died", "timeout", "unprotected"),
+    *("cancelled", "stopping", "lease_lost", "suspended", "failed"),
+)
 #: Codes of failures that no sender can mend.
 OUR_CODES = ("internal_error", "out_of_memory", "poisoned", "storage_full", "timeout")
 _UPLOADS = ("kept", "delayed", "refused")

@@ -14,20 +14,27 @@ from pathlib import Path
 from service.registry.contract import RecordError
 from service.registry.errors import LeaseLost, Unavailable
 from service.registry.registry import Registry
-from service.registry.repositories import Claim
+from service.registry.repositories import Claim, ClaimLimits
 from service.registry.unit_of_work import UnitOfWork
 from worker.outside import metrics
 from worker.outside.checkpoint_upload import CheckpointUploader
+from worker.outside.dispatcher import Dispatcher
 from worker.outside.kinds import WorkKind, kind_of
+from worker.outside.kinds.base import Claimant, PieceFailed, Suspended, given_up
 from worker.outside.lease import Cancelled, LeaseRenewal
+from worker.outside.versions import race_versions
 from worker.sandbox import process as sandbox
 from worker.sandbox.child_output import ChildOutcome
+from worker.sandbox.protocol import ChildError
+from worker.sandbox.replies import Replies
 from worker.settings import WorkerSettings
 
 _LOG = logging.getLogger("fedlas.worker")
 
 #: Work that this worker cannot do (no disk, no database) waits for so long.
 _PAUSE_S = 5.0
+#: Work of a kind that is newer than this release waits for so long.
+_NEWER_S = 60.0
 #: How long results wait for a database that is away, and how long a stopping worker tries to hand work back.
 _PUBLISH_S, _HAND_BACK_S = 3600.0, 5.0
 _TICK_S, _LONGEST_PAUSE_S, _LONGEST_REST_S = 0.5, 15.0, 300.0
@@ -48,7 +55,12 @@ class Unprotected(Exception):
 
 
 #: Why a child is ended before it has answered, as metrics call it.
-_INTERRUPTIONS: dict[type[Exception], str] = {Cancelled: "cancelled", Stopping: "stopping", LeaseLost: "lease_lost"}
+_INTERRUPTIONS: dict[type[Exception], str] = {
+    Cancelled: "cancelled",
+    Stopping: "stopping",
+    LeaseLost: "lease_lost",
+    Suspended: "suspended",
+}
 
 
 class Supervisor:
@@ -71,13 +83,24 @@ class Supervisor:
         self._expected = expected
         self._unprotected = 0  # children in a row that lacked a protection
         self._registry = registry
+        #: What this worker may take of a queue.
+        self.limits: Callable[[str], ClaimLimits] = lambda queue: ClaimLimits(versions=race_versions())
         self.name = name
         self.stopping = stopping or threading.Event()
 
-    def execute(self, claim: Claim) -> None:
-        """Do claimed work; afterwards, in any case, it is settled, waits, or belongs to another worker."""
-        work = kind_of(claim)(self._registry, self._settings, claim)
+    def execute(self, claim: Claim, *, show: Callable[[Claim], None] = lambda claim: None) -> None:
+        """Do claimed work; afterwards, in any case, it is settled, waits, or belongs to another worker.
+
+        Args:
+            show: called, by another thread, with every further claim of a child that does one piece after the other.
+        """
         record_id = claim.record_id
+        try:
+            work = kind_of(claim)(self._registry, self._settings, claim)
+        except KeyError:
+            _LOG.warning("%s is left to newer workers: this release knows no work of kind %s", record_id, claim.kind)
+            return self._settle(lambda unit: unit.work.release(claim, after_seconds=_NEWER_S), record_id)
+        work.claimant = Claimant(self.name, self.limits, show)
         try:
             with closing(work):
                 self._attempt(work, claim)
@@ -87,6 +110,8 @@ class Supervisor:
         except Cancelled:
             self._settle(lambda unit: work.cancelled(unit), record_id)
             _LOG.info("%s cancelled", record_id)
+        except Suspended:
+            _LOG.info("%s waits for trainings that others do", record_id)
         except Stopping:
             _LOG.info("%s handed back, this worker stops", record_id)
             metrics.WORK_RELEASED.labels("worker_stopped").inc()
@@ -98,7 +123,7 @@ class Supervisor:
         except Exception as error:
             if isinstance(error, OSError) and error.errno in FULL and self._lacks_room():
                 self._postpone(work, "the disk is full")
-                return
+                return None
             _LOG.exception("%s failed in the worker itself", record_id)
             metrics.WORK_RELEASED.labels("worker_failed").inc()
             reason = f"the worker failed: {type(error).__name__}"
@@ -126,8 +151,8 @@ class Supervisor:
         with LeaseRenewal(
             self._registry, work, lease_seconds=settings.lease_seconds, every_seconds=settings.heartbeat_seconds
         ) as renewal:
-            if (error := self._given_up(claim)) is not None:
-                work.failed(error)
+            if (error := given_up(claim, settings.max_attempts)) is not None:
+                work.given_up(error)
                 return
             prepared = work.begin()
             if prepared is None:
@@ -137,6 +162,7 @@ class Supervisor:
             with (
                 sandbox.private_folder(settings.work_dir) as folder,
                 CheckpointUploader(self._registry, work, folder, most_bytes=work.most_checkpoint_bytes) as uploader,
+                Dispatcher(work, folder, replies := Replies(), uploader) as dispatcher,
             ):
                 work.keep = uploader.submit
                 try:
@@ -146,19 +172,23 @@ class Supervisor:
                             prepared.model_copy(update={"expected": list(self._expected)}),
                             folder=folder,
                             on_event=work.note,
-                            on_tick=lambda: self._check(renewal),
+                            on_tick=lambda: self._check(dispatcher, renewal),
+                            replies=replies,
                         ),
                         interruptions=_INTERRUPTIONS,
                     )
                 except Stopping:
                     uploader.drain(_KEEP_STOPPING_S)
                     raise
+                except PieceFailed as failure:
+                    outcome = ChildOutcome(error=ChildError(**failure.error.model_dump()))
                 if outcome.died:
                     uploader.drain(_KEEP_DEAD_S)
                 self._conclude(work, outcome, folder, time.monotonic() - began, renewal)
 
-    def _check(self, renewal: LeaseRenewal) -> None:
-        renewal.check()
+    def _check(self, *threads: Dispatcher | LeaseRenewal) -> None:
+        for thread in threads:
+            thread.check()
         if self.stopping.is_set():
             raise Stopping
 
@@ -228,14 +258,6 @@ class Supervisor:
             except Exception:
                 _LOG.exception("%s is left to its lease", record_id)
                 return
-
-    def _given_up(self, claim: Claim) -> RecordError | None:
-        """Why the work must not be tried again, or None."""
-        if len(claim.losses) < self._settings.max_attempts:
-            return None
-        reasons = "; ".join(dict.fromkeys(claim.losses))
-        message = f"given up: its process was lost {len(claim.losses)} times without getting further ({reasons})"
-        return RecordError(code="poisoned", message=message, user_error=False)
 
 
 def _timed_out(seconds: float) -> RecordError:

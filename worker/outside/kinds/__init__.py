@@ -5,6 +5,7 @@ from service.registry.repositories import Claim
 from worker.outside.kinds.base import Prepared, WorkKind
 from worker.outside.kinds.batch import Predict
 from worker.outside.kinds.calibration import Calibrate, Plan
+from worker.outside.kinds.candidates import Candidate
 from worker.outside.kinds.delivery import Deliver
 from worker.outside.kinds.inspection import InspectDataset, InspectModel
 from worker.outside.kinds.scores import FitScores
@@ -16,6 +17,7 @@ KINDS: dict[str, type[WorkKind]] = {
     "ds": InspectDataset,
     "mdl": InspectModel,
     "job": Calibrate,
+    "cnd": Candidate,
     "bat": Predict,
     "cal": FitScores,
     "msg": Deliver,
@@ -23,5 +25,5 @@ KINDS: dict[str, type[WorkKind]] = {
 
 
 def kind_of(claim: Claim) -> type[WorkKind]:
-    """The kind of the claimed work."""
+    """The kind of the claimed work; raises KeyError where this release knows none."""
     return Plan if claim.kind == PLAN else KINDS[claim.record_id.partition("_")[0]]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Generic, TypeVar
 
@@ -14,9 +15,9 @@ from service.registry.artifacts import StagedFile
 from service.registry.contract import RecordError
 from service.registry.documents import JsonObject, Report
 from service.registry.registry import Registry
-from service.registry.repositories import Claim
+from service.registry.repositories import Claim, ClaimLimits
 from service.registry.unit_of_work import UnitOfWork
-from worker.documents import Result, SavedCheckpoint, WorkOrder
+from worker.documents import Reply, Result, SavedCheckpoint, WorkOrder
 from worker.sandbox.protocol import ChildRequest
 from worker.settings import WorkerSettings
 
@@ -26,8 +27,29 @@ _MOST_REPORT_BYTES = 64 * 1024**2
 R = TypeVar("R", bound=Result)
 
 
+@dataclass(frozen=True)
+class Claimant:
+    """The worker that claims: its name, what it may take of a queue, and how it shows what it has taken."""
+
+    name: str
+    limits: Callable[[str], ClaimLimits]
+    show: Callable[[Claim], None]
+
+
 #: What the child is given; no path stands in the order.
 Prepared = ChildRequest[WorkOrder]
+
+
+class Suspended(Exception):
+    """The work waits for its pieces; its child is not needed until then."""
+
+
+class PieceFailed(Exception):
+    """A piece of the work has failed."""
+
+    def __init__(self, error: RecordError) -> None:
+        super().__init__(error.message)
+        self.error = error
 
 
 class WorkKind(ABC):
@@ -36,6 +58,8 @@ class WorkKind(ABC):
     Attributes:
         keep: given every checkpoint that the child says it has saved.
         hurry: called where what is noted should not wait for the next heartbeat.
+        ask: called where the child waits for a reply.
+        claimant: who may claim more, while the child runs.
         most_checkpoint_bytes: how large a checkpoint may be; 0 where none is saved.
     """
 
@@ -49,6 +73,8 @@ class WorkKind(ABC):
         self._held = ExitStack()
         self.keep: Callable[[SavedCheckpoint], None] = lambda entry: None
         self.hurry: Callable[[], None] = lambda: None
+        self.ask: Callable[[], None] = lambda: None
+        self.claimant: Claimant | None = None
 
     @abstractmethod
     def begin(self) -> Prepared | None:
@@ -67,6 +93,10 @@ class WorkKind(ABC):
         with self.publishing() as unit:
             self.fail(unit, error)
 
+    def given_up(self, error: RecordError) -> None:
+        """It has lost its process too often, and is not tried again."""
+        self.failed(error)
+
     def note(self, event: JsonObject) -> None:
         """Take an event of the child; what has to be written waits for the next heartbeat."""
 
@@ -77,6 +107,27 @@ class WorkKind(ABC):
 
     def write_events(self, unit: UnitOfWork) -> None:
         """Write the events of the child that are not written yet, except its progress."""
+
+    def save_checkpoint(self, unit: UnitOfWork, name: str, file: StagedFile) -> list[str]:
+        """Keep what the child has saved, in a transaction that proves the claim; returns files that it replaces.
+
+        Raises:
+            OSError: it is not kept, which costs nothing but time.
+        """
+        raise OSError("this work keeps no checkpoints")
+
+    def reply(self, journal: Path) -> Reply | None:
+        """What a child that asks is told, with files that are put into its journal folder; None: ask again later.
+
+        Raises:
+            Suspended: the work is blocked, and is gone on with when its pieces are done.
+            PieceFailed: one of them cannot be done, and neither can the work.
+        """
+        return None
+
+    def renew(self, unit: UnitOfWork, *, lease_seconds: float) -> None:
+        """Renew what is held; raises LeaseLost where the work may not go on."""
+        unit.work.renew(self.claim, lease_seconds=lease_seconds)
 
     def heartbeat(self, unit: UnitOfWork) -> bool:
         """Write what was noted; return whether the work should be cancelled."""
@@ -142,6 +193,15 @@ class ChildWork(WorkKind, Generic[R]):
             files = {name: stack.enter_context(stage(folder / file)) for name, file in names.items()}
             unit = stack.enter_context(self.publishing())
             self.publish(unit, found, files).model_dump_json()
+
+
+def given_up(claim: Claim, most_attempts: int) -> RecordError | None:
+    """Why the work must not be tried again, or None."""
+    if len(claim.losses) < most_attempts:
+        return None
+    reasons = "; ".join(dict.fromkeys(claim.losses))
+    message = f"given up: its process was lost {len(claim.losses)} times without getting further ({reasons})"
+    return RecordError(code="poisoned", message=message, user_error=False)
 
 
 def _check_report(path: Path) -> None:

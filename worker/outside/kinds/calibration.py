@@ -2,34 +2,172 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import logging
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
 
 from pydantic import BaseModel
 
 from service.registry import tables
 from service.registry.artifacts import StagedFile
-from service.registry.contract import JobRequest
-from service.registry.documents import ModelProfile, Publication
+from service.registry.contract import JobRequest, RecordError
+from service.registry.documents import ModelProfile, Progress, Publication
+from service.registry.errors import LeaseLost
 from service.registry.presenters import job_record, model_record
+from service.registry.registry import Registry
+from service.registry.repositories import Claim, NewPiece
 from service.registry.tables import new_id, now
 from service.registry.unit_of_work import UnitOfWork
-from worker.documents import CalibrateOrder, JobResult, PlanOrder, PlanResult
+from worker.documents import (
+    CalibrateOrder,
+    ChildEvent,
+    GoOnReply,
+    JobResult,
+    OfferedTraining,
+    PlanOrder,
+    PlanResult,
+    Reply,
+)
+from worker.outside.kinds.base import PieceFailed, Suspended
 from worker.outside.kinds.jobs import JobKind
+from worker.outside.kinds.race import RUNNING, HeldTraining, RaceWork
+from worker.outside.versions import race_versions
 from worker.sandbox.protocol import Limits
+from worker.settings import WorkerSettings
+
+_LOG = logging.getLogger("fedlas.worker")
+
+#: A race has at most a thousand candidates, of three folds and with a few refits.
+_MOST_TRAININGS = 3_100
 
 
-class Calibrate(JobKind[JobResult]):
-    """The job itself."""
+class Calibrate(RaceWork[JobResult]):
+    """The job itself, which leads its race: it offers trainings to all workers, and does one at a time itself."""
 
     result, order = JobResult, CalibrateOrder
+
+    def __init__(self, registry: Registry, settings: WorkerSettings, claim: Claim) -> None:
+        super().__init__(registry, settings, claim)
+        self._rung: dict[str, OfferedTraining] = {}
+        self._offers = 0
+        self._known: set[str] = set()  # the outcomes that the child has
+        self._suspended = False
+
+    def start(self, unit: UnitOfWork, dataset: tables.Dataset) -> None:
+        """The same; what workers of other versions have begun of the race is begun anew."""
+        pieces = unit.pieces.of(self.job_id)
+        if pieces and unit.work.of(pieces[0].id).requires != race_versions():
+            _LOG.warning("%s: other versions have begun its race, which is begun again", self.job_id)
+            unit.after_commit.unreferenced += unit.pieces.drop(self.job_id)
+        super().start(unit, dataset)
+
+    def saved(self, unit: UnitOfWork) -> Mapping[str, str]:
+        """The same, and the outcomes of trainings that are done."""
+        done = {piece.name: piece.sha256 for piece in unit.pieces.of(self.job_id) if piece.sha256 is not None}
+        self._known = set(done)
+        return {**super().saved(unit), **done}
+
+    def take(self, told: ChildEvent) -> None:
+        """The same, and note what is offered."""
+        if told.offer is not None and told.offer.name != RUNNING and self._offers < _MOST_TRAININGS:
+            self._offers += 1
+            self._rung[told.offer.name] = told.offer
+        super().take(told)
+
+    def reply(self, journal: Path) -> Reply | None:
+        """The training whose turn it is, or the outcomes of all that were offered; for those of others it waits."""
+        outcomes: Mapping[str, str] | None = None
+        if self.held is None or self.held.told:
+            with self.registry.write() as unit:
+                self.held, outcomes = self._next(unit)
+            if self._suspended:
+                raise Suspended
+        if self.held is not None:
+            return self.train_reply(self.held, journal)
+        if outcomes is None:
+            return None
+        reply = GoOnReply(entries=self.given(outcomes, journal))
+        self._known |= set(outcomes)
+        self._rung.clear()
+        self.waits = False
+        return reply
+
+    def _next(self, unit: UnitOfWork) -> tuple[HeldTraining | None, Mapping[str, str] | None]:
+        """A training to do, or the outcomes that the child lacks, where all are there; neither where others do some."""
+        unit.work.verify(self.claim)
+        self.drop_unkept(unit)
+        pieces = self._offered(unit)
+        if errors := [piece.error for piece in pieces if piece.error is not None]:
+            raise PieceFailed(RecordError.model_validate(errors[0]))
+        if all(piece.status == "done" for piece in pieces if piece.name in self._rung):
+            self.know_told(unit)
+            done = {piece.name: piece.sha256 for piece in pieces if piece.sha256 is not None}
+            return None, {name: done[name] for name in done.keys() - self._known}
+        held = self.claim_training(unit)
+        if held is None:
+            self._let_others_pass(unit)
+        return held, None
+
+    def _offered(self, unit: UnitOfWork) -> Sequence[tables.Piece]:
+        """All pieces of the job, after those of this rung were made that are not there yet."""
+        work = unit.work.of(self.job_id)
+        return unit.pieces.add_all(
+            self.job_id,
+            [
+                NewPiece(name, offer.order.stored(), work_seconds=offer.order.work_seconds)
+                for name, offer in self._rung.items()
+            ],
+            queue=work.queue,
+            requires=race_versions(),
+            memory_bytes=work.memory_bytes,
+        )
+
+    def _let_others_pass(self, unit: UnitOfWork) -> None:
+        """Where work of others is due, wait for the trainings without a worker: whoever ends the last goes on."""
+        assert self.claimant is not None
+        queue = unit.work.of(self.job_id).queue
+        if unit.work.next_due(queue, self.claimant.limits(queue)) is not None:
+            self.write_events(unit)
+            unit.pieces.suspend_parent(self.claim)
+            self._suspended = True
+            unit.callbacks.append(lambda committed: setattr(self, "_suspended", committed))
+
+    def renew(self, unit: UnitOfWork, *, lease_seconds: float) -> None:
+        """Renew both claims; a training that another worker has taken over is that worker's."""
+        if self._suspended:
+            return
+        super().renew(unit, lease_seconds=lease_seconds)
+        try:
+            self.renew_training(unit, lease_seconds=lease_seconds)
+        except LeaseLost:
+            self.held = None
+
+    def save_checkpoint(self, unit: UnitOfWork, name: str, file: StagedFile) -> list[str]:
+        """Keep an entry of the training that was ordered for whoever goes on with it, any other for this job."""
+        held = self.held
+        if held is not None and held.takes(name):
+            unit.work.verify(self.claim)
+            with suppress(LeaseLost):  # another worker does it: the entry is of use where this one goes on
+                replaced = self.save_training(unit, held, name, file)
+                unit.work.verify(self.claim, reached=Progress.model_validate(self.row(unit).progress).fraction)
+                self._known.add(name)
+                return replaced
+        return super().save_checkpoint(unit, name, file)
+
+    def handed_back(self, unit: UnitOfWork, reason: str, *, after_seconds: float = 0.0) -> None:
+        """The same, with its training."""
+        super().handed_back(unit, reason, after_seconds=after_seconds)
+        self.release_training(unit)
+
+    def lost(self, unit: UnitOfWork, reason: str) -> None:
+        """The same, with its training."""
+        super().lost(unit, reason)
+        self.release_training(unit, lost=reason)
 
     def looks_before(self, unit: UnitOfWork, dataset: tables.Dataset) -> int:
         """Take a look: the test rows will judge."""
         return unit.ledger.enter(dataset.sha256, self.record_id)
-
-    def limits(self, request: JobRequest) -> Limits:
-        """Its own budget of time, and some grace."""
-        return Limits(60 * request.budget.minutes + self.settings.job_grace_seconds)
 
     def publish(self, unit: UnitOfWork, found: JobResult, files: Mapping[str, StagedFile]) -> BaseModel:
         """Publish calibrated model, report, diagram and page together with the job's end."""

@@ -10,6 +10,7 @@ from contextlib import suppress
 from typing import ClassVar
 
 from service.registry import tables
+from service.registry.artifacts import StagedFile
 from service.registry.contract import JobRequest, RecordError
 from service.registry.documents import ModelProfile, Progress, StageChanged
 from service.registry.errors import NotFound
@@ -19,6 +20,7 @@ from service.registry.settings import GIBIBYTE
 from service.registry.unit_of_work import UnitOfWork
 from worker.documents import (
     CalibrateOrder,
+    CandidateOrder,
     ChildEvent,
     ModelOptions,
     OrderedDataset,
@@ -37,6 +39,8 @@ _WITHHELD = {"webhook", "metadata"}
 #: The outputs of a candidate on the calibration rows, and its network with its optimiser.
 _CHECKPOINT_BYTES, _COPIES = 2 * GIBIBYTE, 6
 _ROW_KEY_BYTES = 16
+#: A race has at most a thousand candidates, and few other entries of its own.
+_MOST_ENTRIES = 1100
 #: Progress is an event when it has grown by so much, another candidate runs, or the last was so many seconds ago.
 _NEWS, _NEWS_S = 0.01, 6.0
 
@@ -45,7 +49,7 @@ class JobKind(OnInputs[R]):
     """A job of either kind."""
 
     fits = True
-    order: ClassVar[type[CalibrateOrder | PlanOrder]]
+    order: ClassVar[type[CalibrateOrder | PlanOrder | CandidateOrder]]
 
     def __init__(self, registry: Registry, settings: WorkerSettings, claim: Claim) -> None:
         super().__init__(registry, settings, claim)
@@ -64,9 +68,18 @@ class JobKind(OnInputs[R]):
     def limits(self, request: JobRequest) -> Limits:
         """What the child may use."""
 
+    @property
+    def job_id(self) -> str:
+        """The job, which may be another record than the one that is claimed."""
+        return self.record_id
+
     def row(self, unit: UnitOfWork) -> tables.Job:
         """The job."""
-        return unit.jobs.get(self.record_id)
+        return unit.jobs.get(self.job_id)
+
+    def saved(self, unit: UnitOfWork) -> Mapping[str, str]:
+        """The files of what earlier attempts have saved, by the names of their entries."""
+        return unit.checkpoints.of(self.job_id)
 
     def start(self, unit: UnitOfWork, dataset: tables.Dataset) -> None:
         """Mark as running, and read earlier looks and checkpoints."""
@@ -75,10 +88,9 @@ class JobKind(OnInputs[R]):
             unit.jobs.change_status(row, "running")
         unit.jobs.enter_stage(row, "inspecting")
         row.progress = row.progress or {"fraction": 0.0}
-        self.reached_before = Progress.model_validate(row.progress).fraction
-        self._told.know(unit.events.of_types(row.id, REPEATED))
+        self.know_told(unit)
         self._looks_before = self.looks_before(unit, dataset)
-        self._checkpoints = unit.checkpoints.of(row.id)
+        self._checkpoints = self.saved(unit)
 
     def prepare(self, row: tables.Job | tables.Batch, model: tables.Model, dataset: tables.Dataset) -> Prepared:
         """The model as it was uploaded, the prepared copy, and what earlier attempts have saved."""
@@ -109,6 +121,7 @@ class JobKind(OnInputs[R]):
             looks_before=self._looks_before,
             checkpoint_seconds=self.settings.checkpoint_seconds,
             begun_at=time.time(),
+            spread_seconds=self.settings.spread_seconds,
         )
         files = {"model": self.stored(model.sha256), "dataset": self.stored(dataset.prepared_sha256)}
         if model.seen_rows_sha256 is not None:
@@ -139,17 +152,40 @@ class JobKind(OnInputs[R]):
         if row.status == "cancelling":
             return True
         self.write_events(unit)
-        progress = self.progress or Progress(fraction=self.reached_before)  # a child that starts has told nothing yet
+        self.write_progress(unit, row)
+        return False
+
+    def write_progress(self, unit: UnitOfWork, row: tables.Job) -> None:
+        """Write what the child tells, but nothing less than has been reached."""
+        reached = Progress.model_validate(row.progress).fraction
+        told = self.progress or Progress(fraction=reached)  # a child that starts has told nothing yet
+        self.set_progress(unit, row, told.model_copy(update={"fraction": max(told.fraction, reached)}))
+
+    def set_progress(self, unit: UnitOfWork, row: tables.Job, progress: Progress) -> None:
+        """Write how far the job is, with an event where that is news."""
         row.progress = progress.model_dump()
         late = time.monotonic() - self._written_at >= _NEWS_S
         if late or _is_news(progress, self._written_progress):
             unit.events.add(row.id, "progress", progress.model_dump())
             unit.callbacks.append(lambda committed: self._progress_written(progress) if committed else None)
-        return False
+
+    def know_told(self, unit: UnitOfWork) -> None:
+        """What others have told of this job is not told again."""
+        self._told.know(unit.events.of_types(self.job_id, REPEATED))
 
     def write_events(self, unit: UnitOfWork) -> None:
         """Write what the child has told."""
-        self._told.write(unit, self.record_id)
+        self._told.write(unit, self.job_id)
+
+    def save_checkpoint(self, unit: UnitOfWork, name: str, file: StagedFile) -> list[str]:
+        """Keep an entry of the journal, with all that the child told before it saved it."""
+        unit.work.verify(self.claim, reached=self.reached)
+        known = unit.checkpoints.of(self.job_id)
+        if name not in known and len(known) >= _MOST_ENTRIES:
+            raise OSError("there are too many checkpoints")
+        self.write_events(unit)
+        older = unit.checkpoints.save(self.job_id, name, file.keep())
+        return [] if older is None else [older]
 
     def _progress_written(self, progress: Progress) -> None:
         self._written_progress, self._written_at = progress, time.monotonic()

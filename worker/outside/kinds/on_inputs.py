@@ -21,7 +21,6 @@ class OnInputs(ChildWork[R]):
 
     Attributes:
         progress: what the child has told last.
-        reached_before: the share that an earlier attempt has reached.
         fits: whether the dataset must have labels.
     """
 
@@ -30,7 +29,6 @@ class OnInputs(ChildWork[R]):
     def __init__(self, registry: Registry, settings: WorkerSettings, claim: Claim) -> None:
         super().__init__(registry, settings, claim)
         self.progress: Progress | None = None
-        self.reached_before = 0.0
 
     def begin(self) -> Prepared | None:
         """Mark as running; settle at once what was cancelled or cannot run."""
@@ -42,7 +40,7 @@ class OnInputs(ChildWork[R]):
                 return None
             model, dataset = unit.models.find(row.model_id), unit.datasets.find(row.dataset_id)
             for noun, found in (("model", model), ("dataset", dataset)):
-                if (error := _obstacle(noun, found, fits=self.fits)) is not None:
+                if (error := obstacle(noun, found, fits=self.fits)) is not None:
                     unit.work.finish(self.claim)
                     self.fail(unit, error)
                     return None
@@ -69,20 +67,14 @@ class OnInputs(ChildWork[R]):
     def note(self, event: JsonObject) -> None:
         """Remember what the child tells; what it cannot have told is passed over."""
         if (told := ChildEvent.parse(event)) is not None:
-            self.progress = self._further(told.progress) or self.progress
+            self.progress = told.progress or self.progress
             self.take(told)
-
-    def _further(self, told: Progress | None) -> Progress | None:
-        """Progress as it is told, but never behind what an earlier attempt has reached."""
-        if told is None or told.fraction >= self.reached_before:
-            return told
-        return told.model_copy(update={"fraction": self.reached_before})
 
     def take(self, told: ChildEvent) -> None:
         """Remember what is not progress."""
 
 
-def _obstacle(noun: str, row: tables.Model | tables.Dataset | None, *, fits: bool) -> RecordError | None:
+def obstacle(noun: str, row: tables.Model | tables.Dataset | None, *, fits: bool) -> RecordError | None:
     """Why nothing can be done with this input; the fault of a rejection is whose the rejection was."""
     if row is None:
         return RecordError(code=f"{noun}_deleted", message=f"the {noun} was deleted")

@@ -44,17 +44,17 @@ class ToldEvents:
         self._lock = threading.Lock()
 
     def know(self, written: Iterable[tables.Event]) -> None:
-        """Events that earlier attempts have written."""
-        for event in written:
-            self._is_new(event.type, event.data)
+        """Events that earlier attempts, or others at the same race, have written."""
+        with self._lock:
+            for event in written:
+                self._is_new(event.type, event.data)
 
     def take(self, event: ToldEvent) -> bool:
         """Queue an event; False where it is known or one too many."""
-        if not self._is_new(event.type, event.data.model_dump()):
-            return False
         with self._lock:
-            self._waiting.append(event)
-        return True
+            if new := self._is_new(event.type, event.data.model_dump()):
+                self._waiting.append(event)
+        return new
 
     def _is_new(self, type: str, data: JsonObject) -> bool:
         if fields := _IDENTITY.get(type):
