@@ -33,7 +33,7 @@ def test_living_workers_are_counted_by_queue(api: Api) -> None:
         row = next(row for row in unit.workers.on_machine("m") if row.name == "silent")
         row.seen_at = row.seen_at.replace(year=2020)
     workers = api.client.get("/readyz").json()["workers"]
-    assert workers == {"inspect": 2, "calibrate.cpu": 1, "calibrate.gpu": 0, "predict": 0, "deliver": 1}
+    assert workers == {"inspect": 2, "plan": 0, "calibrate.cpu": 1, "calibrate.gpu": 0, "predict": 0, "deliver": 1}
 
 
 def test_no_workers_is_no_reason_to_be_unready(api: Api) -> None:
