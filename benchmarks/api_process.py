@@ -10,7 +10,7 @@ import subprocess
 import sys
 import tempfile
 import urllib.request
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,11 +38,12 @@ class DurablePostgreSQL(PostgreSQL):
 
 @dataclass(frozen=True)
 class Api:
-    """A running API: where it is, which process it is, and the registry that it serves."""
+    """A running API: where it is, which process it is, the registry that it serves, and what its workers are told."""
 
     port: int
     pid: int
     registry: Registry
+    environment: Mapping[str, str]
 
     def post(self, path: str, content: bytes) -> Json:
         """POST that must create."""
@@ -92,14 +93,15 @@ def _api(folder: Path, settings: RegistrySettings, broker_url: str) -> Iterator[
     port = free_port()
     clean = {name: value for name, value in os.environ.items() if not name.startswith("FEDLAS_")}
     given = {"FEDLAS_DATABASE_URL": settings.resolved_database_url, "FEDLAS_BROKER_URL": broker_url}
-    command = [sys.executable, "-m", "service.cli", "api", "--port", str(port), "--data-dir", str(folder)]
+    environment = {**clean, **given, "FEDLAS_DATA_DIR": str(folder)}
+    command = [sys.executable, "-m", "service.cli", "api", "--port", str(port)]
     child = subprocess.Popen(
-        command, cwd=_ROOT, env={**clean, **given}, stdin=subprocess.DEVNULL, preexec_fn=die_with_parent()
+        command, cwd=_ROOT, env=environment, stdin=subprocess.DEVNULL, preexec_fn=die_with_parent()
     )
     try:
         until(lambda: _answers(port), seconds=60, what="the API answers")
         registry = Registry.open(settings)
-        yield Api(port, child.pid, registry)
+        yield Api(port, child.pid, registry, environment)
         registry.close()
     finally:
         child.terminate()
