@@ -122,6 +122,12 @@ class JobProgress:
             self._move(now, spent, eta)
             return Position(self._fraction, eta)
 
+    @property
+    def share(self) -> float | None:
+        """The share of the running step that is done, as far as it was told; None where none runs."""
+        with self._lock:
+            return None if self._running is None else self._running.share
+
     def fraction_after(self, seconds: float) -> float:
         """The share that will be done when steps of so many estimated seconds are over that are expected now."""
         where = self.position()

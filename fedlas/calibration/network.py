@@ -32,6 +32,7 @@ from fedlas.race.journal import Journal
 from fedlas.race.outputs import SplitOutputs
 from fedlas.race.race import run_race
 from fedlas.race.results import CandidateResult, Finalist, RaceProgress, RaceResult
+from fedlas.race.rungs import Spread
 from fedlas.race.training_events import OnTraining
 from fedlas.report import CalibrationReport, Subject
 from fedlas.report.diagnostics import Diagnostics, fedlas_diagnostics
@@ -99,6 +100,7 @@ def calibrate(
     subject: Subject | None = None,
     journal: Journal | None = None,
     progress: JobProgress | None = None,
+    spread: Spread | None = None,
     on_stage: OnStage = lambda stage: None,
     on_progress: Callable[[RaceProgress], None] | None = None,
     on_candidate: Callable[[CandidateResult], None] | None = None,
@@ -113,6 +115,7 @@ def calibrate(
         subject: whose report it is.
         journal: what an earlier attempt has saved, as `run_race` takes it.
         progress: a job that has begun (`fedlas.calibration.steps.begun`): the budget counts from there.
+        spread: processes that train beside this one (`fedlas.calibration.participation`), as `run_race` takes them.
         on_progress: as `run_race` calls it, with the share of the whole calibration.
         on_candidate, on_training: as `run_race` calls them.
         on_notice: called with everything that looks wrong, before anything is trained.
@@ -136,7 +139,7 @@ def calibrate(
     expect_costs(progress, costs)
 
     on_stage("training")
-    result = _race(start, journal, on_progress, on_candidate, on_training, progress, costs.seconds)
+    result = _race(start, journal, on_progress, on_candidate, on_training, progress, costs.seconds, spread)
 
     on_stage("calibrating")
     progress.begin("judging")
@@ -185,29 +188,19 @@ def _race(
     on_training: OnTraining | None = None,
     progress: JobProgress | None = None,
     seconds_after: float = 0.0,
+    spread: Spread | None = None,
 ) -> RaceResult:
     """Name the finalists on calibration rows, within the budget; go on where an earlier attempt was."""
-    dataset, options, candidates = start.dataset, start.options, start.candidates()
+    setup = start.race()
     return run_race(
-        start.classifier,
-        training=start.training_rows() if start.trains else None,
-        calibration=rows_of(dataset, "calibration"),
-        candidates=candidates,
-        budget_seconds=options.budget_seconds,
-        max_accuracy_drop=options.max_accuracy_drop,
-        seed=options.seed,
-        task=start.classifier.task,
-        groups=dataset.groups_of("calibration"),
-        calibrators=("temperature",) if options.method == "temperature" else None,
-        max_cost_factor=start.max_cost_factor() if candidates else 1.0,
-        outputs=start.outputs,
-        calibration_weights=dataset.weights_of("calibration"),
+        **vars(setup),
         on_progress=on_progress,
         on_candidate=on_candidate,
         on_training=on_training,
-        journal=journal if candidates else None,
+        journal=journal if setup.candidates else None,
         progress=progress,
         seconds_after=seconds_after,
+        spread=spread,
     )
 
 

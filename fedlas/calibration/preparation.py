@@ -28,9 +28,9 @@ from fedlas.race.cost_limit import cost_limit
 from fedlas.race.finite_outputs import require_numbers
 from fedlas.race.journal import Journal
 from fedlas.race.outputs import SplitOutputs
-from fedlas.race.race import seconds_for_features
 from fedlas.race.recipe import make_candidates
 from fedlas.race.selection import most_logits
+from fedlas.race.setup import RaceSetup, seconds_for_features
 from fedlas.report import SplitAccuracy
 from fedlas.training.fit import predict_logits
 
@@ -120,6 +120,25 @@ class Start:
         calibration = np.searchsorted(rows, self.dataset.rows("calibration"))
         weights = self.dataset.weights_of("train", "calibration")
         return TrainingRows(list(inputs.values()), targets, calibration, weights)
+
+    def race(self) -> RaceSetup:
+        """The race that names its finalists."""
+        options, candidates = self.options, self.candidates()
+        return RaceSetup(
+            classifier=self.classifier,
+            training=self.training_rows() if self.trains else None,
+            calibration=rows_of(self.dataset, "calibration"),
+            candidates=candidates,
+            budget_seconds=options.budget_seconds,
+            max_accuracy_drop=options.max_accuracy_drop,
+            max_cost_factor=self.max_cost_factor() if candidates else 1.0,
+            seed=options.seed,
+            task=self.classifier.task,
+            groups=self.dataset.groups_of("calibration"),
+            calibrators=("temperature",) if options.method == "temperature" else None,
+            calibration_weights=self.dataset.weights_of("calibration"),
+            outputs=self.outputs,
+        )
 
 
 def prepare(classifier: GraphClassifier, dataset: Dataset, options: CalibrationOptions) -> Start:

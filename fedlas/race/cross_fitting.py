@@ -89,7 +89,7 @@ class CrossFitting:
     def run(self, candidates: Sequence[Candidate], *, refits: int) -> None:
         """Run what fits on its folds; time is kept for so many refits."""
         self.context.reporter.candidates = max(1, len(candidates))
-        line = list(enumerate(candidates))
+        line, self._refits = list(enumerate(candidates)), refits
         self._steps.drop(TRAINING)
         if self._obstacle:
             self._skip(line, self._obstacle)
@@ -147,16 +147,16 @@ class CrossFitting:
         self.context.reporter.candidate_ended(course.name, result)
 
     def begin_refits(self, trials: Sequence[Trial]) -> None:
-        """These trials are going to be trained on all rows."""
-        self._rungs.begin([self._refit_of(trial) for trial in trials])
+        """These trials are going to be trained on all rows, whatever was expected of refits before."""
+        trainings = [self._refit_of(trial) for trial in trials]
+        for one in trainings:
+            self._steps.expect(one.name, one.work, kind=TRAINING)
+        self._steps.drop(*(f"refit {number + 1}" for number in range(self._refits)))
+        self._rungs.begin(trainings)
 
     def refit(self, trial: Trial) -> Finalist | None:
         """The network of a trial that is trained on all rows, with the calibrator of its out-of-fold logits."""
-        training = self._refit_of(trial)
-        self._refits += 1
-        self._steps.expect(training.name, training.work, kind=TRAINING)
-        self._steps.drop(f"refit {self._refits}")
-        done = self._rungs.outcome(training)
+        done = self._rungs.outcome(self._refit_of(trial))
         if done.network is None:
             self._notes.append(f"{trial.candidate.name} could not be trained on all rows: {done.reason}")
             return None
@@ -174,10 +174,6 @@ class CrossFitting:
 
     def _refit_of(self, trial: Trial) -> PlannedTraining:
         return FoldCourse(trial.planned, trial.candidate).training(None, self.context.reporter.candidates)
-
-    def no_more_refits(self) -> None:
-        """Whatever was expected of them, none is to come."""
-        self._steps.drop(*(f"refit {number}" for number in range(self._refits + 3)))
 
     def _skip(self, line: Sequence[tuple[int, Candidate]], reason: str) -> None:
         for place, candidate in line:

@@ -22,7 +22,7 @@ class Journal:
         self.key, self.every_seconds = key, every_seconds
 
     def read(self, name: str) -> State | None:
-        """The newest entry of that name that an earlier attempt has left, None where there is none."""
+        """The newest entry of that name that an earlier attempt or another process has left, None without one."""
         return None
 
     def write(self, name: str, entry: State) -> None:
@@ -52,7 +52,7 @@ class FolderJournal(Journal):
 
     Args:
         folder: is made where it is not there; every write makes a new file in it, which `on_saved` may take away.
-        known: the files that earlier attempts have left, by the names of their entries.
+        known: the files that earlier attempts and other processes have left, by the names of their entries.
         on_saved: called with the name of an entry and the name of its file in `folder`, once it is complete.
     """
 
@@ -66,15 +66,20 @@ class FolderJournal(Journal):
         every_seconds: float = 0.5,
     ) -> None:
         super().__init__(key, every_seconds=every_seconds)
-        self._folder, self._known, self._on_saved = folder, dict(known), on_saved
+        self.folder, self._known, self._on_saved = folder, dict(known), on_saved
         self._written = 0
 
     def read(self, name: str) -> State | None:
         return read_state(self._known[name]) if name in self._known else None
 
+    def learn(self, left: Mapping[str, Path]) -> None:
+        """Others have left these files, by the names of their entries."""
+        self._known.update(left)
+
     def write(self, name: str, entry: State) -> None:
+        self._known.pop(name, None)
         self._written += 1
-        self._folder.mkdir(exist_ok=True)
+        self.folder.mkdir(exist_ok=True)
         file = f"{name}-{self._written:06d}.pt"
-        write_state(self._folder / file, entry)
+        write_state(self.folder / file, entry)
         self._on_saved(name, file)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -24,8 +24,8 @@ from fedlas.race.progress import OnCandidate, OnProgress, ProgressReporter
 from fedlas.race.record import Record
 from fedlas.race.results import FedLASDiagnostics, Finalist, RaceResult
 from fedlas.race.rungs import Spread
-from fedlas.race.scoring import post_hoc_names
 from fedlas.race.selection import CalibratorSelector, keeps_labels
+from fedlas.race.setup import RaceSetup
 from fedlas.race.time_budget import TimeBudget
 from fedlas.race.training_events import OnTraining
 
@@ -35,8 +35,6 @@ _REFINED = 3
 _COST_OF_TWO_REFITS = 3.0
 #: Heads that share a body are averaged whatever may be paid.
 _NEXT_TO_NOTHING = 1.05
-#: One calibrator that reads features may take this share of the budget, and so many seconds whatever the budget is.
-_SHARE_FOR_FEATURES, _LEAST_FOR_FEATURES = 0.1, 2.0
 
 
 def run_race(
@@ -89,49 +87,35 @@ def run_race(
         outputs: the classifier's on the calibration rows, where they are at hand.
         progress: the steps of the job, which began with it; the budget counts from there.
         seconds_after: how much of the budget is kept for what the caller does with the finalists.
-        spread: processes that train beside this one, each with the trainings of `fedlas.race.participant`, and whose
+        spread: processes that train beside this one, each a `fedlas.race.participant`, and whose
             outcomes the journal reads then. The finalists are the same, bit by bit, where the budget does not bind.
     """
-    # What was begun with other settings or other numbers of rows is not gone on with.
-    settings = {
-        "candidates": [asdict(candidate) for candidate in candidates],
-        "rows": [0 if training is None else len(training), len(calibration[1])],
-        "calibrators": None if calibrators is None else list(calibrators),
-        "seed": seed,
-        "budget_seconds": budget_seconds,
-        "max_accuracy_drop": max_accuracy_drop,
-        "max_cost_factor": max_cost_factor,
-    }
+    setup = RaceSetup(
+        classifier=classifier,
+        training=training,
+        calibration=calibration,
+        candidates=candidates,
+        budget_seconds=budget_seconds,
+        max_accuracy_drop=max_accuracy_drop,
+        max_cost_factor=max_cost_factor,
+        seed=seed,
+        task=task,
+        groups=groups,
+        calibrators=calibrators,
+        calibration_weights=calibration_weights,
+        outputs=outputs,
+        device=device,
+    )
     if progress is None:
         progress = JobProgress()
         progress.expect(TRAINING, budget_seconds if candidates else 0.0, kind=TRAINING)
-    record = Record(journal, settings, began=progress.began)
+    record = Record(journal, setup.settings(), began=progress.began)
     budget = TimeBudget(budget_seconds, record)
     progress.deadline = progress.clock() + budget.remaining()
     budget.reserve = record.decided("seconds after the race", lambda: seconds_after)
-    if outputs is None:
-        outputs = SplitOutputs(classifier, calibration[0], split="calibration", device=device)
-    budget.note_speed(outputs)
-    logits, targets = outputs.logits, calibration[1]
-    selector = CalibratorSelector(
-        targets,
-        names=tuple(calibrators or post_hoc_names(logits.shape[1], len(targets), task)),
-        reads_features=calibrators is None,
-        groups=groups,
-        weights=calibration_weights,
-        seed=seed,
-        base_correct=logits.argmax(axis=1) == targets,
-        max_accuracy_drop=max_accuracy_drop,
-        seconds=seconds_for_features(budget_seconds),
-    )
-    reporter = ProgressReporter(progress, record, on_progress, on_candidate, on_training)
-    context = RaceContext(classifier, training, calibration, outputs, selector, budget, record, reporter, seed, device)
+    context = setup.context(budget, record, ProgressReporter(progress, record, on_progress, on_candidate, on_training))
+    budget.note_speed(context.outputs)
     return _run(context, candidates, max_cost_factor, spread)
-
-
-def seconds_for_features(budget_seconds: float) -> float:
-    """How long one calibrator that reads features may take."""
-    return max(_LEAST_FOR_FEATURES, _SHARE_FOR_FEATURES * budget_seconds)
 
 
 def _run(
@@ -156,7 +140,6 @@ def _run(
     trials = _best_first(folds.halving.trials, selector)
     averages = max_cost_factor >= 2 or any(trial.result.scope == "head" for trial in trials)
     refitted = _refitted(folds, trials, refits, np.inf if averages else selector.nll(temperature.held_out))
-    folds.no_more_refits()
     progress.begin("averaging")
     averaged = average(post_hoc, temperature, refitted, selector, context.calibration[0]) if averages else None
     if averaged is not None and averaged.cost_factor > max(_NEXT_TO_NOTHING, max_cost_factor):

@@ -32,23 +32,34 @@ class Record:
 
     Args:
         began: when this attempt began, by `time.perf_counter`; now, unless it is told.
+        leads: whether this process decides for all of the race; else its decisions are its own and are not written.
     """
 
     def __init__(
-        self, journal: Journal | None = None, settings: Settings | None = None, *, began: float | None = None
+        self,
+        journal: Journal | None = None,
+        settings: Settings | None = None,
+        *,
+        began: float | None = None,
+        leads: bool = True,
     ) -> None:
         self._journal = journal or Journal()
         race = {"format": _FORMAT, "torch": torch.__version__, "key": self._journal.key}
         self._race = _text({**race, "settings": dict(settings or {})})
-        decisions, self._left = self._open(_DECISIONS), self._open(_RUNNING)
+        self._leads = leads
+        decisions, running = self._open(_DECISIONS) if leads else None, self._open(_RUNNING)
         self._decisions: State = dict(decisions["content"]) if decisions else {}
-        self._spent: float = max((entry["elapsed"] for entry in (decisions, self._left) if entry), default=0.0)
+        self._spent: float = max((entry["elapsed"] for entry in (decisions, running) if entry), default=0.0)
         self._saved_at = time.perf_counter()
         self._began = self._saved_at if began is None else began
 
     def elapsed(self) -> float:
         """Seconds since the job began, those of earlier attempts among them as far as they left an entry."""
         return self._spent + time.perf_counter() - self._began
+
+    def stands_at(self, seconds: float) -> None:
+        """So many seconds are spent by now, at the least: others of the race say so."""
+        self._spent += max(0.0, seconds - self.elapsed())
 
     def decided(self, what: str, decide: Callable[[], T]) -> T:
         """What was decided about `what`, by this attempt or an earlier one; else `decide` is asked, once and for all.
@@ -57,7 +68,8 @@ class Record:
         """
         if what not in self._decisions:
             self._decisions[what] = decide()
-            self._write(_DECISIONS, self._decisions)
+            if self._leads:
+                self._write(_DECISIONS, self._decisions)
         return cast(T, self._decisions[what])
 
     def once(self, what: str, act: Callable[[], None]) -> None:
@@ -71,7 +83,10 @@ class Record:
 
     def entry(self, name: str, settings: Settings | None = None) -> State | None:
         """What was kept under this name, if it was under exactly these settings."""
-        return _content(self._open(name), settings)
+        found = self._open(name)
+        if (content := _content(found, settings)) is not None and found is not None:
+            self.stands_at(found["elapsed"])
+        return content
 
     def keep(self, name: str, settings: Settings, content: State) -> None:
         """Write down something that is finished."""
@@ -80,13 +95,11 @@ class Record:
     def running(self, name: str, settings: Settings) -> RunningCheckpoints:
         """The checkpoints of the training of this name, which runs now: only one does at a time."""
         mine = {"name": name, **settings}
-        return RunningCheckpoints(
-            lambda content: self._save_running(mine, content), last=_content(self._left, mine) or {}
-        )
+        left = _content(self._open(_RUNNING), mine)
+        return RunningCheckpoints(lambda content: self._save_running(mine, content), last=left or {})
 
     def _save_running(self, settings: Settings, content: Callable[[], State]) -> None:
         if time.perf_counter() - self._saved_at >= self._journal.every_seconds:
-            self._left = None
             self._write(_RUNNING, content(), settings)
 
     def _write(self, name: str, content: State, settings: Settings | None = None) -> None:

@@ -26,12 +26,13 @@ class Rung:
     """The trainings of a rung that have no outcome yet.
 
     Attributes:
-        spent_seconds: of the race's budget.
+        spent_seconds, kept_seconds: of the race's budget, by now and for what comes after all trainings.
         begin, end: the shares of the whole job that are done now, and when the rung is over.
     """
 
     trainings: Sequence[PlannedTraining]
     spent_seconds: float
+    kept_seconds: float
     begin: float
     end: float
 
@@ -74,7 +75,8 @@ class Rungs:
             return
         progress, left = self._context.reporter.progress, sum(one.work for one in wanted.values())
         begin, end = progress.position().fraction, progress.fraction_after(left)
-        self._others.offer(Rung(list(wanted.values()), self._context.record.elapsed(), begin, end))
+        budget = self._context.budget
+        self._others.offer(Rung(list(wanted.values()), budget.elapsed(), budget.reserve, begin, end))
         while (given := self._others.next()) is not None:
             planned = wanted.get(given.name, given)
             self._here[given.name] = self._runs.run(planned)

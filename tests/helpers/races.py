@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cache
 from typing import Any
 
@@ -12,6 +13,7 @@ from fedlas.race.candidates import Candidate
 from fedlas.race.context import TrainingRows
 from fedlas.race.race import run_race
 from fedlas.race.results import RaceResult
+from fedlas.race.training_events import TrainingEvent
 from tests.helpers.small_classifier import noisy_digits, overconfident_classifier
 
 HOT = Candidate("fedlas", 0.2, alpha=0.2, beta=4.0, momentum=0.95, epochs=6, scope="all")
@@ -42,3 +44,25 @@ def plain_race() -> RaceResult:
 def nll(probs: np.ndarray, targets: np.ndarray) -> float:
     """Of probabilities (N, K)."""
     return float(metrics.nll(probs, targets))
+
+
+def bits(result: RaceResult) -> Any:
+    """All that may not change: scores, notes, and every weight of the finalists."""
+    finalists = list(result.finalists.values())
+    weights = [[t.numpy().tobytes() for t in one.classifier.state_dict().values()] for one in finalists]
+    diagnostics = [array.tobytes() for array in vars(result.diagnostics).values()] if result.diagnostics else None
+    held_out = [one.held_out.tobytes() for one in finalists]
+    return (
+        [one.as_dict() for one in result.candidates],
+        result.notes,
+        result.order,
+        dict(result.rates),
+        weights,
+        held_out,
+        diagnostics,
+    )
+
+
+def said(events: Sequence[TrainingEvent]) -> list[str]:
+    """What events say, without the seconds."""
+    return [f"{one.type} { {**one.as_dict(), 'seconds': 0} }" for one in events]

@@ -37,7 +37,7 @@ from worker.documents import (
 )
 from worker.inside.job_events import JobEvents
 from worker.inside.notices import notice_documents
-from worker.inside.work_function import Emit, Files
+from worker.inside.work_function import Ask, Emit, Files
 
 if TYPE_CHECKING:  # scores are calibrated without PyTorch
     from fedlas.calibration import Calibration
@@ -55,23 +55,35 @@ _LOADING_S, _BYTES_PER_SECOND = 3.0, 2e8
 _TRAINS = ("train", "calibration")
 
 
-def calibrate(order: JobOrder, files: Files, folder: Path, emit: Emit) -> JobResult:
-    """Run one job and return what came of it; `calibrated.onnx`, the report, its page and diagram lie in `folder`."""
+def calibrate(order: JobOrder, files: Files, folder: Path, emit: Emit, ask: Ask | None = None) -> JobResult:
+    """Run one job and return what came of it; `calibrated.onnx`, the report, its page and diagram lie in `folder`.
+
+    Args:
+        ask: without it no training is offered to other workers, whatever the order says.
+    """
     progress = _begun(order, files)
     with JobEvents(emit, progress) as tell:  # loading PyTorch may take seconds
         tell.stage("inspecting")
-        return _calibrated(order, files, folder, emit, progress, tell)
+        return _calibrated(order, files, folder, emit, progress, tell, ask)
 
 
 def _calibrated(
-    order: JobOrder, files: Files, folder: Path, emit: Emit, progress: JobProgress, tell: JobEvents
+    order: JobOrder,
+    files: Files,
+    folder: Path,
+    emit: Emit,
+    progress: JobProgress,
+    tell: JobEvents,
+    ask: Ask | None,
 ) -> JobResult:
     from fedlas.calibration import calibrate
     from worker.inside.model_loading import open_job, seen_rows
     from worker.inside.reproducibility import asked, digests, journal_of, repeat_exactly
+    from worker.inside.spreading import spread_of
 
     repeat_exactly()
     classifier, dataset, options = open_job(order, files, folder)
+    journal = journal_of(order, files, folder, emit)
     found = calibrate(
         classifier,
         dataset,
@@ -79,8 +91,9 @@ def _calibrated(
         request=asked(order.request),
         digests=digests(order),
         subject=_subject(order),
-        journal=journal_of(order, files, folder, emit),
+        journal=journal,
         progress=progress,
+        spread=None if journal is None or ask is None else spread_of(order, journal, emit, ask, tell),
         on_stage=tell.stage,
         on_progress=tell.progress,
         on_candidate=tell.candidate,

@@ -21,7 +21,8 @@ from pydantic import BaseModel
 from fedlas.errors import FedLASError
 from service.inference.memory import lacked_memory
 from worker.documents import ChildEvent, WorkOrder
-from worker.inside.work_function import Emit
+from worker.inside.replies import Replies
+from worker.inside.work_function import Ask, Emit
 from worker.sandbox.confinement import confine, lacking, lower
 from worker.sandbox.protocol import ANSWER, REQUEST, ChildAnswer, ChildError, ChildRequest, Confined, Limits
 
@@ -40,11 +41,14 @@ KINDS = {
     "inspect_dataset": "worker.inside.inspection:inspect_dataset",
     "inspect_model": "worker.inside.inspection:inspect_model",
     "calibrate": "worker.inside.calibration:calibrate",
+    "candidate": "worker.inside.candidate:train",
     "plan": "worker.inside.plan:plan",
     "predict": "worker.inside.batch:predict",
     "predict_shard": "worker.inside.batch:predict_shard",
     "fit_scores": "worker.inside.calibration:fit_scores",
 }
+#: Kinds whose function is also given what asks the supervisor.
+_ASKING = {"calibrate", "candidate"}
 #: The exit code of a child that lacks a protection which this machine has.
 UNPROTECTED = 4
 _EVENTS_PER_SECOND = 5.0
@@ -69,19 +73,22 @@ def main(folder: Path) -> int:
     write(Confined(confined=report))
     if lacking(report, request.expected):
         return UNPROTECTED
-    threading.Thread(target=_end_with_supervisor, daemon=True).start()
-    answer = answer_to(request.order, files, folder, _thinned(write))
+    emit = _thinned(write)
+    replies = Replies(emit)
+    replies.listen()
+    answer = answer_to(request.order, files, folder, emit, replies.ask)
     partial = folder / "answer.partial"
     partial.write_text(answer)
     os.replace(partial, folder / ANSWER)
     return 0
 
 
-def answer_to(order: WorkOrder, files: Mapping[str, Path], folder: Path, emit: Emit) -> str:
+def answer_to(order: WorkOrder, files: Mapping[str, Path], folder: Path, emit: Emit, ask: Ask) -> str:
     """Do the work; the answer as JSON."""
     module, _, function = KINDS[order.kind].partition(":")
+    asking = (ask,) if order.kind in _ASKING else ()
     try:
-        result: BaseModel = getattr(import_module(module), function)(order, files, folder, emit)
+        result: BaseModel = getattr(import_module(module), function)(order, files, folder, emit, *asking)
         return json.dumps({"result": result.model_dump(mode="json", exclude_unset=True)})
     except Exception as error:
         return ChildAnswer(error=_explained(error)).model_dump_json()
@@ -119,12 +126,6 @@ def _thinned(write: Callable[[BaseModel], None]) -> Emit:
                 write(event)
 
     return emit
-
-
-def _end_with_supervisor() -> None:
-    while os.read(0, 1024):  # returns nothing when the supervisor closes the pipe, or dies
-        pass
-    os._exit(3)
 
 
 def take_limits(limits: Limits) -> None:

@@ -25,9 +25,14 @@ _TOLD_EPOCHS = 100
 
 
 class JobEvents:
-    """Reports what a job does; while its `with` block runs a thread tells progress, however long a computation is."""
+    """Reports what a job does; while its `with` block runs a thread tells progress, however long a computation is.
 
-    def __init__(self, emit: Emit, progress: JobProgress) -> None:
+    Attributes:
+        shares: whether what runs is a training that was ordered by itself, whose share is told, too.
+    """
+
+    def __init__(self, emit: Emit, progress: JobProgress, *, shares: bool = False) -> None:
+        self.shares = shares
         self._emit, self._progress = emit, progress
         self._training: RaceProgress | None = None
         self._ended = threading.Event()
@@ -51,7 +56,7 @@ class JobEvents:
     def progress(self, progress: RaceProgress) -> None:
         """A candidate begins, or has trained for another epoch."""
         self._training = progress
-        self._emit(ChildEvent(progress=self._reached()))
+        self._emit(self._position())
 
     def training(self, event: TrainingEvent) -> None:
         """A training begins, has another epoch behind it, or was scored."""
@@ -73,7 +78,13 @@ class JobEvents:
 
     def _tell(self) -> None:
         while not self._ended.wait(_TELL_EVERY_S):
-            self._emit(ChildEvent(progress=self._reached()))
+            self._emit(self._position())
+
+    def _position(self) -> ChildEvent:
+        share = self._progress.share if self.shares else None
+        if share is None:
+            return ChildEvent(progress=self._reached())
+        return ChildEvent(progress=self._reached(), share=round(share, 4))
 
     def _reached(self) -> ReportedProgress:
         where, training = self._progress.position(), self._training

@@ -22,9 +22,9 @@ from fedlas.metrics import row_scores
 from fedlas.metrics.betting_intervals import detectable, paired_mean
 from fedlas.preconditions.examination import NOT_GIVEN, require_accepted
 from fedlas.progress import JobProgress
-from fedlas.race.race import seconds_for_features
 from fedlas.race.scoring import post_hoc_names
 from fedlas.race.selection import CalibratorSelector
+from fedlas.race.setup import seconds_for_features
 from fedlas.training.fit import device_name
 from service.registry.documents import FeatureSpec, Notice, Plan, SplitCounts
 from service.registry.documents.plan import (

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
 
-from fedlas.race.journal import FolderJournal, Journal
+from fedlas.race.journal import FolderJournal
 from service.registry.contract import JobRequest
 from service.registry.documents import JsonObject
 from worker.documents import ChildEvent, JobOrder, SavedCheckpoint
@@ -41,13 +42,21 @@ def repeat_exactly() -> None:
         torch.use_deterministic_algorithms(True, warn_only=True)
 
 
-def journal_of(order: JobOrder, files: Files, folder: Path, emit: Emit) -> Journal:
+class JobJournal(FolderJournal):
+    """The journal of a job, into whose folder the supervisor puts what other processes have left, too."""
+
+    def given(self, entries: Mapping[str, str]) -> None:
+        """The supervisor has put these files there, by the names of their entries."""
+        self.learn({name: self.folder / file for name, file in entries.items()})
+
+
+def journal_of(order: JobOrder, files: Files, folder: Path, emit: Emit) -> JobJournal | None:
     """What earlier attempts have saved, and a folder for what this one saves and reports.
 
-    Nothing is saved where the order asks for no checkpoints. The list of files says which entries there are.
+    None where the order asks for no checkpoints. The list of files says which entries there are.
     """
     if order.checkpoint_seconds is None:
-        return Journal()
+        return None
     known = {name.removeprefix(CHECKPOINT): file for name, file in files.items() if name.startswith(CHECKPOINT)}
     given = {"request": asked(order.request), "profile": order.model.profile.stored(), **digests(order)}
     key = hashlib.sha256(json.dumps(given, sort_keys=True).encode()).hexdigest()
@@ -55,6 +64,6 @@ def journal_of(order: JobOrder, files: Files, folder: Path, emit: Emit) -> Journ
     def on_saved(name: str, file: str) -> None:
         emit(ChildEvent(checkpoint=SavedCheckpoint(name=name, file=file)))
 
-    return FolderJournal(
+    return JobJournal(
         folder / "journal", key=key, known=known, on_saved=on_saved, every_seconds=order.checkpoint_seconds
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 from functools import cache
@@ -24,6 +24,7 @@ from fedlas.race.record import Record
 from fedlas.race.results import CandidateResult, RaceProgress, RaceResult
 from fedlas.race.training_events import EpochEnded, FoldScored, TrainingBegun, TrainingEvent
 from fedlas.training.checkpoints import State
+from tests.helpers.races import bits, said
 from tests.helpers.small_classifier import noisy_digits, overconfident_classifier
 
 HOT = Candidate("fedlas", 0.2, alpha=0.2, beta=4.0, momentum=0.95, epochs=4, scope="all")
@@ -80,23 +81,6 @@ def killed(journal: Journal | None, kill_at: int, **options: Any) -> None:
         Run(journal, kill_at=kill_at, **options)
 
 
-def bits(result: RaceResult) -> Any:
-    """All that may not change: scores, notes, and every weight of the finalists."""
-    finalists = list(result.finalists.values())
-    weights = [[t.numpy().tobytes() for t in one.classifier.state_dict().values()] for one in finalists]
-    diagnostics = [array.tobytes() for array in vars(result.diagnostics).values()] if result.diagnostics else None
-    held_out = [one.held_out.tobytes() for one in finalists]
-    return (
-        [one.as_dict() for one in result.candidates],
-        result.notes,
-        result.order,
-        dict(result.rates),
-        weights,
-        held_out,
-        diagnostics,
-    )
-
-
 @cache
 def undisturbed() -> Run:
     return Run(None)
@@ -120,11 +104,6 @@ def test_a_race_killed_at_any_call_goes_on() -> None:
         ran = [step for step in again.told if step[1] > 0]
         assert ran == [step for step in whole.told[kill_at - 1 :] if step[1] > 0]
         assert dict.fromkeys(said(events)) == dict.fromkeys(said(whole.events)), "nothing of it was told to nobody"
-
-
-def said(events: Sequence[TrainingEvent]) -> list[str]:
-    """What events say, without the seconds."""
-    return [f"{one.type} { {**one.as_dict(), 'seconds': 0} }" for one in events]
 
 
 def test_trainings_are_told_of() -> None:
