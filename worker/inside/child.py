@@ -83,10 +83,10 @@ def main(folder: Path) -> int:
     return 0
 
 
-def answer_to(order: WorkOrder, files: Mapping[str, Path], folder: Path, emit: Emit, ask: Ask) -> str:
+def answer_to(order: WorkOrder, files: Mapping[str, Path], folder: Path, emit: Emit, ask: Ask | None = None) -> str:
     """Do the work; the answer as JSON."""
     module, _, function = KINDS[order.kind].partition(":")
-    asking = (ask,) if order.kind in _ASKING else ()
+    asking = (ask,) if ask is not None and order.kind in _ASKING else ()
     try:
         result: BaseModel = getattr(import_module(module), function)(order, files, folder, emit, *asking)
         return json.dumps({"result": result.model_dump(mode="json", exclude_unset=True)})
