@@ -211,7 +211,7 @@ def running_service(jobs: int) -> Iterator[str]:
             str(folder / "data"),
         ]
         environment = {key: value for key, value in os.environ.items() if not key.startswith("FEDLAS_")}
-        environment |= {"FEDLAS_WORKER_JOBS": str(jobs), "FEDLAS_WORKER_INSPECTIONS": str(jobs)}
+        environment |= {"FEDLAS_HEAVY_CONCURRENCY": str(jobs)}
         with (folder / "serve.log").open("wb") as log:
             server = subprocess.Popen(command, stdout=log, stderr=log, env=environment)
             try:

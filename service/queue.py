@@ -1,23 +1,31 @@
-"""The producer of the queue: sends a Celery message after each commit that opened work."""
+"""The producer of the queues: sends a permit for every piece of work that a transaction has opened, after its commit.
+
+What waits is sent together, in one pipeline. A broker that is away delays nobody: workers look for work themselves.
+"""
 
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 
 from celery import Celery
-from kombu.exceptions import OperationalError
+from kombu.exceptions import KombuError
 from redis.exceptions import RedisError
 
-from service.registry.contract import WAKE_UP
+from service.registry.contract import task_name
 from service.registry.notifier import Notifier
 from service.registry.repositories import Permit
 
 _LOG = logging.getLogger(__name__)
 _TIMEOUT_S = 2.0  # probes must not wait long for a broker that is away
+_PIPELINE = 1000
+
+#: What the client of the broker raises where that is away.
+BROKER_ERRORS = (KombuError, RedisError, OSError)
 
 
-class CeleryNotifier:
-    """A notifier over Celery; `notify` returns at once."""
+class PermitSender:
+    """Sends permits; `notify` hands them to a thread and returns at once."""
 
     def __init__(self, broker_url: str) -> None:
         self._celery = Celery("fedlas", broker=broker_url, set_as_current=False)
@@ -27,8 +35,21 @@ class CeleryNotifier:
             broker_connection_timeout=_TIMEOUT_S,
             task_ignore_result=True,
         )
-        self._notifier = Notifier(self._send)
+        self._notifier = Notifier(self._try_to_send)
         self.notify = self._notifier.notify
+
+    def send(self, permits: Sequence[Permit]) -> None:
+        """Send these now; raises one of `BROKER_ERRORS`."""
+        with self._celery.producer_or_acquire() as producer, producer.batch(max_size=_PIPELINE):
+            for permit in permits:
+                self._celery.send_task(
+                    task_name(permit.kind),
+                    args=[permit.record_id],
+                    queue=permit.queue,
+                    declare=[],  # a queue is a list, which is there as soon as it holds something
+                    producer=producer,
+                    retry=False,
+                )
 
     def check(self) -> None:
         """Raise an error unless the broker answers now."""
@@ -36,14 +57,12 @@ class CeleryNotifier:
             connection.ensure_connection(max_retries=1, timeout=_TIMEOUT_S)
 
     def close(self) -> None:
-        """Close all connections."""
+        """Send what is pending, if the broker takes it soon, and close all connections."""
         self._notifier.close()
         self._celery.close()
 
-    def _send(self, wake_up: Permit) -> None:
+    def _try_to_send(self, permits: Sequence[Permit]) -> None:
         try:
-            self._celery.send_task(
-                WAKE_UP, args=[wake_up.record_id], queue=wake_up.queue, retry=False, ignore_result=True
-            )
-        except (OperationalError, RedisError, OSError) as error:
-            _LOG.warning("the broker is away; workers find %s when they poll: %s", wake_up.record_id, error)
+            self.send(permits)
+        except BROKER_ERRORS as error:
+            _LOG.warning("the broker is away; workers find %d pieces of work when they look: %s", len(permits), error)

@@ -68,6 +68,12 @@ class ServiceSettings(RegistrySettings):
     api_processes: int = Field(
         1, ge=1, le=256, description="API processes of `fedlas serve`; they share the port and the cores."
     )
+    heavy_concurrency: int = Field(
+        1, ge=1, description="Calibrations at once of `fedlas serve`: each uses all cores, or the GPU."
+    )
+    light_concurrency: int = Field(
+        8, ge=1, description="All other work at once of `fedlas serve`; no queue takes more than its share of these."
+    )
 
     max_connections: int = Field(
         0, ge=0, description="Connections of one API process; 0: 16,384, or fewer where files are limited. Then 503."

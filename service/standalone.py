@@ -1,4 +1,7 @@
-"""`fedlas serve`, everything on one machine: broker, API and worker as child processes with one log."""
+"""`fedlas serve`, everything on one machine: broker, APIs and two workers as child processes with one log.
+
+Calibrations, which take all cores for hours, have a worker of their own; everything else has another.
+"""
 
 from __future__ import annotations
 
@@ -10,12 +13,13 @@ import socket
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
 
 from service.child_process import ChildProcess, say
 from service.heartbeat import Pulse
+from service.registry.contract import ANY_DEVICE, GPU_ONLY, QUEUES
 from service.registry.errors import Unavailable
 from service.registry.object_store import open_artifacts
 from service.settings import ServiceSettings
@@ -24,6 +28,9 @@ from service.shared_counts import SharedCounts
 _CHECK_EVERY_S = 0.1
 _PORT_TIMEOUT_S = 3.0
 _BACKLOG = 2048
+_HEAVY_QUEUES = (ANY_DEVICE, GPU_ONLY)
+_LIGHT_QUEUES = tuple(queue for queue in QUEUES if queue not in _HEAVY_QUEUES)
+_METRICS_PORT = "FEDLAS_WORKER_METRICS_PORT"
 _LONGEST_SOCKET_PATH = 100  # the kernel's limit is 107 bytes
 
 
@@ -59,7 +66,7 @@ def running(settings: ServiceSettings) -> Iterator[list[ChildProcess]]:
             child.start()
             stack.callback(child.stop)
         for child in children:
-            if child.name.startswith("api"):  # together: each waits for its own requests only
+            if child.name != "broker":  # together: each waits for its own requests or work only
                 stack.callback(child.ask_to_stop)
         yield children
 
@@ -88,8 +95,18 @@ def _children(
         children.append(
             ChildProcess(name, command, environment, run_dir / f"{name}.pid", passed_on=passed_on, pulse=pulse)
         )
-    children.append(ChildProcess("worker", [sys.executable, "-m", "worker"], environment, run_dir / "worker.pid"))
+    heavy = ["-X", ",".join(_LIGHT_QUEUES), "-c", str(settings.heavy_concurrency)]
+    light = ["-X", ",".join(_HEAVY_QUEUES), "-c", str(settings.light_concurrency)]
+    for number, (name, options) in enumerate({"worker": heavy, "worker-light": light}.items()):
+        command = [sys.executable, "-m", "worker", *options]
+        children.append(ChildProcess(name, command, _of_worker(environment, number), run_dir / f"{name}.pid"))
     return children
+
+
+def _of_worker(environment: Mapping[str, str], number: int) -> Mapping[str, str]:
+    """The environment of a worker: of several each has a port of its own for its metrics, one after the other."""
+    port = environment.get(_METRICS_PORT, "")
+    return {**environment, _METRICS_PORT: str(int(port) + number)} if port.isdigit() and int(port) else environment
 
 
 def _broker_command(settings: ServiceSettings, place: Path) -> list[str]:

@@ -1,12 +1,13 @@
-"""`python -m worker`: run a worker with the settings of the environment."""
+"""`python -m worker`: Celery's worker with a name of its own, serving the queues of the settings; takes its options."""
 
 import os
+import socket
 import sys
 
-from worker.app import main
-from worker.settings import WorkerSettings
+from worker.app import app
 
 if __name__ == "__main__":
-    code = main(WorkerSettings())
+    name = f"worker-{os.getpid()}@{socket.gethostname()}"
+    code = app.start(["--quiet", "worker", "--hostname", name, *sys.argv[1:]])
     sys.stdout.flush()
-    os._exit(code)  # a consumer that hangs in the broker's client does not delay the exit
+    os._exit(code or 0)  # a connection that hangs in the broker's client does not delay the exit

@@ -9,7 +9,7 @@ from pydantic import Field, field_validator, model_validator
 from pydantic_settings import NoDecode
 
 from service.inference.memory import memory_bytes
-from service.registry.contract import ANY_DEVICE, GPU_ONLY, QUEUES
+from service.registry.contract import GPU_ONLY, QUEUES
 from service.registry.settings import GIBIBYTE, RegistrySettings, listed
 from worker.process_identity import has_gpu
 from worker.sandbox.protocol import Limits
@@ -29,11 +29,6 @@ class WorkerSettings(RegistrySettings):
     worker_queues: Annotated[frozenset[str], NoDecode] = Field(
         frozenset(), description="Comma-separated; default: all, `calibrate.gpu` only where there is a GPU."
     )
-    worker_jobs: int = Field(1, ge=0, description="Calibrations at once: they use all cores, or the GPU.")
-    worker_plans: int = Field(1, ge=0, description="Dry runs at once.")
-    worker_inspections: int = Field(2, ge=0, description="Inspections at once.")
-    worker_predictions: int = Field(1, ge=0, description="Batch predictions at once.")
-    worker_deliveries: int = Field(4, ge=0, description="Webhook messages delivered at once.")
     worker_memory_bytes: int | None = Field(
         None, gt=0, description="Calibrations that need more are left to larger workers. Default: what is here."
     )
@@ -104,14 +99,7 @@ class WorkerSettings(RegistrySettings):
     def resolved_queues(self) -> tuple[str, ...]:
         """The queues, those first that only few workers can serve."""
         asked = self.worker_queues or {queue for queue in QUEUES if queue != GPU_ONLY or has_gpu()}
-        if self.worker_jobs + self.worker_plans == 0:
-            asked = asked - {ANY_DEVICE, GPU_ONLY}
         return tuple(sorted(asked, key=lambda queue: (queue != GPU_ONLY, queue)))
-
-    @property
-    def serves_gpu(self) -> bool:
-        """Whether work that needs a GPU is taken."""
-        return GPU_ONLY in self.resolved_queues
 
     @property
     def resolved_memory_bytes(self) -> int:

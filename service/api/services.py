@@ -25,7 +25,7 @@ from service.inference.quarantine import Quarantine
 from service.inference.runtime import prepare, spare_runs
 from service.inference.scheduler import Scheduler
 from service.model_repository import ModelRepository
-from service.queue import CeleryNotifier
+from service.queue import PermitSender
 from service.registry.registry import Registry
 from service.registry.unit_of_work import UnitOfWork
 from service.settings import ServiceSettings
@@ -47,7 +47,7 @@ class Services:
 
     settings: ServiceSettings
     registry: Registry
-    notifier: CeleryNotifier
+    notifier: PermitSender
     long_poll: LongPoll
     write_limiter: CapacityLimiter
     group_commit: GroupCommit
@@ -65,7 +65,7 @@ class Services:
         """Open and migrate the registry and make the rest; nothing runs before `start`."""
         registry = Registry.open(settings)
         registry.migrate()
-        notifier = CeleryNotifier(settings.resolved_broker_url)
+        notifier = PermitSender(settings.resolved_broker_url)
         registry.notify = notifier.notify
         write_limiter = CapacityLimiter(1)
         metrics, tracing = ServingMetrics(most_models=settings.metrics_models), Tracing.from_environment()

@@ -1,37 +1,37 @@
-"""The notifier: sends wake-ups to the broker from a thread of its own, so that a commit never waits for it.
+"""The notifier: sends permits to the broker from a thread of its own, so that a commit never waits for it.
 
-A message says "look into this queue", so the newest wake-up of a queue stands for all that came since the last one was
-sent. A lost message is harmless: workers poll the queues once a second.
+While it sends, others gather, and are sent together. A permit that is lost is harmless: workers look for work as well.
 """
 
 from __future__ import annotations
 
 import threading
+from collections import deque
 from collections.abc import Callable, Sequence
 
 from service.registry.repositories import Permit
 
-#: Sends one wake-up to its queue; it must not raise.
-Send = Callable[[Permit], None]
+#: Sends permits to their queues; it must not raise.
+Send = Callable[[Sequence[Permit]], None]
 
-_CLOSING_S, _PAUSE_S = 2.0, 0.05
+_CLOSING_S, _MOST_PENDING = 2.0, 10_000
 
 
 class Notifier:
-    """Takes wake-ups from any thread and sends the newest one of each queue."""
+    """Takes permits from any thread and sends them."""
 
     def __init__(self, send: Send) -> None:
         self._send = send
-        self._pending: dict[str, Permit] = {}
+        self._pending: deque[Permit] = deque(maxlen=_MOST_PENDING)  # what a silent broker keeps waiting is bounded
         self._changed = threading.Condition()
         self._closed = False
         self._thread = threading.Thread(target=self._run, name="notifier", daemon=True)
         self._thread.start()
 
-    def notify(self, wake_ups: Sequence[Permit]) -> None:
-        """Hand the wake-ups to the thread; returns at once."""
+    def notify(self, permits: Sequence[Permit]) -> None:
+        """Hand the permits to the thread; returns at once."""
         with self._changed:
-            self._pending.update({wake_up.queue: wake_up for wake_up in wake_ups})
+            self._pending.extend(permits)
             self._changed.notify()
 
     def close(self) -> None:
@@ -45,10 +45,8 @@ class Notifier:
         while True:
             with self._changed:
                 self._changed.wait_for(lambda: self._pending or self._closed)
-                wake_ups, self._pending = list(self._pending.values()), {}
-                if not wake_ups:
-                    return
-            for wake_up in wake_ups:
-                self._send(wake_up)
-            with self._changed:  # a burst is sent as one message per queue
-                self._changed.wait_for(lambda: self._closed, _PAUSE_S)
+                permits = list(self._pending)
+                self._pending.clear()
+            if not permits:
+                return
+            self._send(permits)

@@ -136,7 +136,7 @@ def test_killed_serve_takes_everything_along(tmp_path: Path, uploads: Uploads) -
         job = service.order(model, dataset, hyperparameters={"epochs": 30})
         until(lambda: service.job(job["id"])["status"] == "running", seconds=150, what="the job runs")
         # The worker marks the job as running before its child for it is there.
-        until(lambda: len(descendants_of(service.process.pid)) >= 4, seconds=150, what="the job's own process runs")
+        until(lambda: len(descendants_of(service.process.pid)) >= 5, seconds=150, what="the job's own process runs")
         below = descendants_of(service.process.pid)
         service.process.kill()
         service.process.wait()

@@ -7,6 +7,7 @@ worker counts as alive while messages are consumed.
 from __future__ import annotations
 
 import logging
+import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -16,6 +17,7 @@ _LOG = logging.getLogger("fedlas.worker")
 
 #: How often a message is sent, and after how long without an arrival the check has failed.
 _EVERY_S, _FAILED_AFTER_S = 10.0, 45.0
+_TICK_S = 1.0
 
 
 class BrokerCheck:
@@ -24,11 +26,15 @@ class BrokerCheck:
     Args:
         send: sends this worker a message; raises where the broker is away, which does not count as a failure.
         file: touched as long as the check has not failed.
+        is_listening: whether messages are consumed just now: a worker without a free thread leaves them to others.
     """
 
-    def __init__(self, send: Callable[[], None], file: Path) -> None:
+    def __init__(
+        self, send: Callable[[], None], file: Path, *, is_listening: Callable[[], bool] = lambda: True
+    ) -> None:
         self._send = send
         self.file = file
+        self._is_listening = is_listening
         self._sent_at = 0.0
         self._missing_since: float | None = None
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -42,9 +48,18 @@ class BrokerCheck:
         """Whether messages have been sent for long, and none has arrived."""
         return self._missing_since is not None and time.monotonic() - self._missing_since > _FAILED_AFTER_S
 
+    def run(self, stopping: threading.Event, on_failure: Callable[[], None]) -> None:
+        """Until the worker stops; in a thread of its own, for a call to the broker may hang."""
+        while not stopping.wait(_TICK_S):
+            self.check()
+            if self.failed:
+                on_failure()
+
     def check(self) -> None:
         """Send a message if it is time, and touch the file."""
-        if time.monotonic() - self._sent_at >= _EVERY_S:
+        if not self._is_listening():
+            self._missing_since = None
+        elif time.monotonic() - self._sent_at >= _EVERY_S:
             self._sent_at = time.monotonic()
             try:
                 self._send()

@@ -1,6 +1,8 @@
-"""Recovery: every second it wakes the pool for work without a message, and releases work of dead workers.
+"""Recovery: every second it takes what waits while threads are free, and releases work of dead workers.
 
-Every worker runs one. Nothing depends on which of them comes first.
+Every worker runs one. Nothing depends on which of them comes first, and nothing on the broker: where that is away,
+silent or emptied, or has lost a message, a worker is its own. The permit that it then takes in goes the same way as one
+that came by the broker, to the same threads, and never to more of them: if both come, the second finds nothing to do.
 """
 
 from __future__ import annotations
@@ -8,14 +10,17 @@ from __future__ import annotations
 import logging
 import os
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from importlib.metadata import version
 
+from service.registry.contract import GPU_ONLY
 from service.registry.errors import RegistryError
 from service.registry.registry import Registry
+from service.registry.repositories import ClaimLimits, Permit
 from service.registry.repositories.work import SILENT
 from worker.outside import metrics
-from worker.outside.concurrency import WorkPool
+from worker.outside.permits import Permits
 from worker.outside.supervisor import Supervisor
 from worker.process_identity import is_gone, machine, process_mark
 from worker.settings import WorkerSettings
@@ -30,13 +35,21 @@ _RELEASED = {_DEAD: "worker_died", SILENT: "worker_silent"}
 
 
 class Reaper:
-    """The reaper of one worker."""
+    """The reaper of one worker.
 
-    def __init__(self, registry: Registry, settings: WorkerSettings, supervisor: Supervisor, pool: WorkPool) -> None:
+    Args:
+        take: takes in a permit as if the broker had sent it.
+    """
+
+    def __init__(
+        self, registry: Registry, settings: WorkerSettings, supervisor: Supervisor, permits: Permits,
+        *, take: Callable[[Permit], None],
+    ) -> None:  # fmt: skip
         self._registry = registry
         self._settings = settings
         self._supervisor = supervisor
-        self._pool = pool
+        self._permits = permits
+        self._take = take
         self._mark = process_mark(os.getpid())
         self._last_sweep = time.monotonic()
         self._judges_from = self._last_sweep + settings.lease_seconds
@@ -53,20 +66,26 @@ class Reaper:
             unit.workers.forget([self._supervisor.name])
 
     def sweep(self) -> None:
-        """Register, release and wake once."""
+        """Register, release and look for work once."""
         try:
             self._allow_for_outages()
             if time.monotonic() >= self._register_at:
                 self._register_at = time.monotonic() + self._settings.heartbeat_seconds
                 self._register()
             self._release()
-            if kinds := self._pool.due():
-                self._pool.wake(kinds)
+            self._look_for_work()
             self._last_sweep = time.monotonic()
         except RegistryError as error:
             _LOG.warning("the reaper failed: %s", error)
         except Exception:  # a reaper that ends would never be missed
             _LOG.exception("the reaper failed")
+
+    def _look_for_work(self) -> None:
+        """Take a permit for everything that is due and that a thread is free for."""
+        for queue in self._permits.queues:
+            if free := self._permits.places.free(queue):
+                for permit in self._permits.due(queue, limit=free):
+                    self._take(permit)
 
     def _allow_for_outages(self) -> None:
         """After an outage of the database, or of this process, leases have ended that their holders could not renew.
@@ -84,16 +103,16 @@ class Reaper:
                 self._supervisor.name,
                 machine=machine(),
                 process=self._mark,
-                queues=settings.resolved_queues,
-                gpu=settings.serves_gpu,
+                queues=self._permits.queues,
+                gpu=GPU_ONLY in self._permits.queues,
                 memory_bytes=settings.resolved_memory_bytes,
                 release=version("fedlas"),
             )
             others = unit.workers.living(within_seconds=_LEASES * settings.lease_seconds)
         # Work too large for all workers of a queue is tried by the largest of them, and does not wait for ever.
-        mine = settings.resolved_memory_bytes
-        larger = [other.queues for other in others if other.memory_bytes > mine]
-        self._pool.memory_bytes = {queue: mine for queues in larger for queue in queues}
+        mine, versions = settings.resolved_memory_bytes, self._permits.versions
+        larger = {queue for other in others if other.memory_bytes > mine for queue in other.queues}
+        self._permits.limits = {queue: ClaimLimits(memory_bytes=mine, versions=versions) for queue in larger}
 
     def _release(self) -> None:
         """Work of dead workers waits again, and cancelled jobs that no worker holds end."""

@@ -8,9 +8,9 @@ from service.registry.contract.queues import (
     PLAN,
     QUEUE_OF,
     QUEUES,
-    WAKE_UP,
     WORK_KINDS,
     kind_of_record,
+    task_name,
 )
 from service.registry.contract.records import (
     FINAL,
@@ -57,7 +57,6 @@ __all__ = [
     "QUEUES",
     "QUEUE_OF",
     "UNLABELLED",
-    "WAKE_UP",
     "WORK_KINDS",
     "AnswerOptions",
     "BatchErrors",
@@ -92,4 +91,5 @@ __all__ = [
     "Webhook",
     "kind_of_record",
     "needs_labels",
+    "task_name",
 ]

@@ -41,5 +41,10 @@ def kind_of_record(record_id: str) -> str:
     return WORK_KINDS[record_id.partition("_")[0]]
 
 
-#: The Celery task that wakes a worker up; its only argument is a record's id, and a lost or doubled one is harmless.
-WAKE_UP = "fedlas.wake_up"
+def task_name(kind: str) -> str:
+    """The Celery task whose messages are permits for work of this kind.
+
+    >>> task_name("inspect")
+    'fedlas.inspect'
+    """
+    return f"fedlas.{kind}"

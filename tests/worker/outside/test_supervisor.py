@@ -6,27 +6,21 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from service.registry import tables
-from service.registry.contract import PLAN, JobRequest
 from service.registry.errors import Conflict, LeaseLost
 from service.registry.presenters import job_record
 from service.registry.registry import Registry
-from service.registry.tables import new_id
 from service.settings import ServiceSettings
 from tests.helpers.service import until
-from tests.helpers.staging import stage_bytes
-from tests.helpers.work import execute
-from worker.outside.concurrency import WorkPool
+from tests.helpers.work import add_dataset, add_job, execute, hurried, reaper_of, state_of
 from worker.outside.kinds import kind_of
 from worker.outside.lease import Cancelled, LeaseRenewal
-from worker.outside.recovery import Reaper
 from worker.outside.supervisor import Supervisor
 from worker.process_identity import machine, process_mark
 from worker.settings import WorkerSettings
@@ -37,52 +31,7 @@ Json = dict[str, Any]
 @pytest.fixture
 def worker_settings(settings: ServiceSettings) -> WorkerSettings:
     """A worker in a hurry, on the same registry."""
-    place = settings.model_dump(include={"data_dir", "database_url", "broker_url", "artifacts"})
-    return WorkerSettings(**place, poll_seconds=0.05, heartbeat_seconds=0.05, lease_seconds=2)
-
-
-def kept(registry: Registry, content: bytes) -> str:
-    """A stored file."""
-    with stage_bytes(registry.artifacts, content) as staged:
-        return staged.keep()
-
-
-def add_dataset(registry: Registry, content: bytes = b"x,label\n1,0\n") -> str:
-    """An upload that waits for its inspection."""
-    row = tables.Dataset(
-        id=new_id("ds"), name="d", bytes=len(content), sha256=kept(registry, content), status="inspecting",
-        options=dict.fromkeys(("format", "roles", "padding", "seen_by_model")) | {"split_seed": 0, "missing": "reject"},
-        created_at=moment(registry),
-    )  # fmt: skip
-    with registry.write() as unit:
-        unit.datasets.add(row)
-        unit.work.open(row.id)
-    return row.id
-
-
-def add_job(registry: Registry, *, status: str = "queued", webhook: Json | None = None, **work: Any) -> str:
-    """A job whose model and dataset do not matter."""
-    request = JobRequest(model_id="mdl_x", dataset_id="ds_x").model_dump() | {"webhook": webhook}
-    row = tables.Job(
-        id=new_id("job"), model_id="mdl_x", dataset_id="ds_x", status=status, request=request, progress={},
-        history=[], created_at=moment(registry),
-    )  # fmt: skip
-    with registry.write() as unit:
-        unit.jobs.add(row)
-        unit.work.open(row.id, **work)
-    return row.id
-
-
-def moment(registry: Registry) -> Any:
-    """The present."""
-    with registry.read() as unit:
-        return unit.now()
-
-
-def state(registry: Registry, record_id: str) -> str:
-    """Where the work stands."""
-    with registry.read() as unit:
-        return unit.work.of(record_id).state
+    return hurried(settings)
 
 
 def job(registry: Registry, job_id: str) -> tables.Job:
@@ -99,129 +48,6 @@ def claimed_by(registry: Registry, record_id: str, worker: str, *, lease: float 
     return claim
 
 
-@contextmanager
-def running_pool(supervisor: Supervisor, registry: Registry, settings: WorkerSettings) -> Iterator[WorkPool]:
-    """Places that are open, and closed afterwards."""
-    pool = WorkPool(supervisor, registry, settings)
-    pool.start()
-    try:
-        yield pool
-    finally:
-        supervisor.stopping.set()
-        pool.join(30)
-
-
-def reaper_of(registry: Registry, settings: WorkerSettings, name: str = "reaper") -> Reaper:
-    """A watch that checks on demand."""
-    supervisor = Supervisor(settings, registry, name=name)
-    reaper = Reaper(registry, settings, supervisor, WorkPool(supervisor, registry, settings))
-    reaper._judges_from = 0.0  # it has been at it for long
-    return reaper
-
-
-class Recording(Supervisor):
-    """A worker whose work is to be seen, and to last as long as a test wants."""
-
-    def __init__(self, *args: Any, **options: Any) -> None:
-        super().__init__(*args, **options)
-        self.running: list[str] = []
-        self.most: dict[str, int] = {}
-        self.go_on = threading.Event()
-        self._lock = threading.Lock()
-
-    def execute(self, claim: Any) -> None:
-        """Hold the place until the test lets go."""
-        with self._lock:
-            self.running.append(claim.kind)
-            self.most[claim.kind] = max(self.most.get(claim.kind, 0), self.running.count(claim.kind))
-        self.go_on.wait(30)
-        with self._registry.write() as unit:
-            unit.work.finish(claim)
-        with self._lock:
-            self.running.remove(claim.kind)
-
-
-def test_each_kind_has_places_of_its_own(registry: Registry, worker_settings: WorkerSettings) -> None:
-    """While the only place for training is taken, dry runs and inspections are done; nothing runs beyond its places."""
-    supervisor = Recording(worker_settings, registry, name="w")
-    jobs = [add_job(registry) for _ in range(3)]
-    plan = add_job(registry, kind=PLAN)
-    inspections = [add_dataset(registry) for _ in range(3)]
-    with running_pool(supervisor, registry, worker_settings) as pool:
-        pool.wake()
-        until(
-            lambda: sorted(supervisor.running) == ["calibrate", "inspect", "inspect", "plan"],
-            seconds=10,
-            what="all begin",
-        )
-        assert not pool.idle
-        supervisor.go_on.set()
-        everything = [*jobs, plan, *inspections]
-        until(lambda: all(state(registry, one) == "done" for one in everything), seconds=20, what="all is done")
-        until(lambda: pool.idle, seconds=5, what="the places are free")
-    assert supervisor.most == {"calibrate": 1, "plan": 1, "inspect": 2}
-
-
-def test_one_ring_is_enough_for_all_that_waits(registry: Registry, worker_settings: WorkerSettings) -> None:
-    """A place that is free goes on with the next piece of work, and wakes the other places."""
-    supervisor = Recording(worker_settings, registry, name="w")
-    supervisor.go_on.set()
-    ids = [add_dataset(registry) for _ in range(12)]
-    with running_pool(supervisor, registry, worker_settings) as pool:
-        pool.wake(["inspect"])
-        until(lambda: all(state(registry, one) == "done" for one in ids), seconds=20, what="all is done")
-
-
-def test_a_worker_takes_only_what_it_serves(registry: Registry, worker_settings: WorkerSettings) -> None:
-    """Queues and memory decide: GPU work waits for a GPU, large work for a large worker."""
-    small = worker_settings.model_copy(update={"worker_queues": frozenset({"calibrate.cpu"})})
-    supervisor = Recording(small, registry, name="w")
-    supervisor.go_on.set()
-    gpu, large = add_job(registry, queue="calibrate.gpu"), add_job(registry, memory_bytes=2**40)
-    inspection, fits = add_dataset(registry), add_job(registry, memory_bytes=2**20)
-    with running_pool(supervisor, registry, small) as pool:
-        pool.memory_bytes = {"calibrate.cpu": 2**30}
-        pool.wake()
-        until(lambda: state(registry, fits) == "done", seconds=10, what="what fits is done")
-        assert pool.due() == []
-        assert [state(registry, one) for one in (gpu, large, inspection)] == ["waiting"] * 3
-        pool.memory_bytes = {}
-        pool.wake()
-        until(lambda: state(registry, large) == "done", seconds=10, what="no work is larger")
-
-
-def test_the_largest_worker_takes_what_is_too_large(registry: Registry, worker_settings: WorkerSettings) -> None:
-    """A worker leaves large work to a larger one that lives, and takes it itself where there is none."""
-    mine = worker_settings.model_copy(update={"worker_memory_bytes": 100})
-    reaper = reaper_of(registry, mine)
-    reaper.sweep()
-    assert reaper._pool.memory_bytes == {}
-    with registry.write() as unit:
-        for name, queue in (("large", "calibrate.cpu"), ("other", "calibrate.gpu")):
-            unit.workers.heartbeat(
-                name, machine="elsewhere", process="1 1", queues=[queue], gpu=False, memory_bytes=200
-            )
-    reaper._register()
-    assert reaper._pool.memory_bytes == {"calibrate.cpu": 100, "calibrate.gpu": 100}
-    with registry.write() as unit:
-        unit.workers.forget(["large"])
-    reaper._register()
-    assert reaper._pool.memory_bytes == {"calibrate.gpu": 100}
-
-
-def test_work_nobody_rang_for_is_found(registry: Registry, worker_settings: WorkerSettings) -> None:
-    """Without any message, as after the loss of the whole broker, a worker finds what waits."""
-    supervisor = Recording(worker_settings, registry, name="w")
-    supervisor.go_on.set()
-    with running_pool(supervisor, registry, worker_settings) as pool:
-        watch = threading.Thread(target=Reaper(registry, worker_settings, supervisor, pool).run)
-        watch.start()
-        record_id = add_dataset(registry)
-        until(lambda: state(registry, record_id) == "done", seconds=10, what="it is found")
-        supervisor.stopping.set()
-        watch.join(10)
-
-
 def test_work_of_a_dead_process_here_is_released_at_once(registry: Registry, worker_settings: WorkerSettings) -> None:
     """A worker that was killed on this machine loses its work long before its lease ends; one elsewhere does not."""
     child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
@@ -235,11 +61,11 @@ def test_work_of_a_dead_process_here_is_released_at_once(registry: Registry, wor
         claimed_by(registry, job_id, name)
     reaper = reaper_of(registry, worker_settings)
     reaper.sweep()
-    assert [state(registry, one) for one in jobs.values()] == ["claimed", "claimed"]
+    assert [state_of(registry, one) for one in jobs.values()] == ["claimed", "claimed"]
     child.kill()
     child.communicate()
     reaper.sweep()
-    assert [state(registry, one) for one in jobs.values()] == ["waiting", "claimed"]
+    assert [state_of(registry, one) for one in jobs.values()] == ["waiting", "claimed"]
     row = job(registry, jobs["here"])
     assert (row.status, [line["status"] for line in row.history]) == ("queued", ["queued"])
     with registry.read() as unit:
@@ -258,10 +84,10 @@ def test_after_an_outage_the_living_get_time_to_say_so(registry: Registry, worke
     reaper = reaper_of(registry, worker_settings)
     reaper._last_sweep -= 2 * worker_settings.lease_seconds
     reaper.sweep()
-    assert state(registry, job_id) == "claimed"
+    assert state_of(registry, job_id) == "claimed"
     reaper._judges_from = time.monotonic()
     reaper.sweep()
-    assert state(registry, job_id) == "waiting"
+    assert state_of(registry, job_id) == "waiting"
 
 
 def test_a_cancelled_job_of_a_dead_worker_needs_no_place(registry: Registry, worker_settings: WorkerSettings) -> None:
@@ -270,7 +96,7 @@ def test_a_cancelled_job_of_a_dead_worker_needs_no_place(registry: Registry, wor
     claimed_by(registry, job_id, "w", lease=-1)
     reaper_of(registry, worker_settings).sweep()
     row = job(registry, job_id)
-    assert (row.status, state(registry, job_id)) == ("cancelled", "done")
+    assert (row.status, state_of(registry, job_id)) == ("cancelled", "done")
     assert row.finished_at is not None
 
 
@@ -313,7 +139,7 @@ def test_what_is_lost_without_getting_further_is_given_up(registry: Registry, wo
         with registry.write() as unit:
             unit.work.of(record_id).not_before = unit.now()
         execute(supervisor, registry, record_id)
-        assert state(registry, record_id) == "waiting"
+        assert state_of(registry, record_id) == "waiting"
     with registry.write() as unit:
         unit.work.of(record_id).not_before = unit.now()
     execute(supervisor, registry, record_id)
@@ -425,23 +251,3 @@ def test_progress_is_an_event_all_the_time(
         if len(events) > len(written):
             written.append(second)
     assert written == [0, 6, 12, 18, 20, 26, 32, 38]
-
-
-def test_places_and_watch_outlive_any_error(
-    registry: Registry, worker_settings: WorkerSettings, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """An unforeseen error ends neither a work thread nor the watch, whose absence no check would notice."""
-    supervisor = Recording(worker_settings, registry, name="w")
-    supervisor.go_on.set()
-    monkeypatch.setattr("worker.outside.concurrency._PAUSE_S", 0.01)
-    with running_pool(supervisor, registry, worker_settings) as pool:
-        reaper = Reaper(registry, worker_settings, supervisor, pool)
-        with monkeypatch.context() as broken:
-            broken.setattr(registry, "read", lambda: 1 / 0)
-            pool.wake()
-            reaper.sweep()
-            time.sleep(0.2)
-        record_id = add_dataset(registry)
-        reaper.sweep()
-        until(lambda: state(registry, record_id) == "done", seconds=10, what="it is done all the same")
-        until(lambda: pool.idle, seconds=5, what="every place is free")

@@ -19,11 +19,10 @@ from service.registry.registry import Registry
 from service.registry.tables import new_id, now
 from service.settings import ServiceSettings
 from tests.helpers.service import until
-from worker.outside.concurrency import WorkPool
+from tests.helpers.work import hurried, permits_for_all, permits_of
 from worker.outside.kinds import delivery
 from worker.outside.supervisor import Supervisor
 from worker.outside.webhooks.transport import WebhookResponse, deliver
-from worker.settings import WorkerSettings
 
 SECRET = "whsec_" + base64.b64encode(bytes(range(32))).decode()
 #: All of an attempt; a byte a tenth of a second would keep it going for 20 s.
@@ -115,21 +114,15 @@ def test_a_trickling_receiver_has_one_place(
     """
     attempts = Attempts()
     monkeypatch.setattr(delivery, "deliver", attempts)
-    place = settings.model_dump(include={"data_dir", "database_url", "broker_url", "artifacts"})
-    hurried = WorkerSettings(**place, webhook_allow_private=True, worker_deliveries=2)
-    supervisor = Supervisor(hurried, registry, name="w")
+    supervisor = Supervisor(hurried(settings, webhook_allow_private=True), registry, name="w")
+    permits = permits_of(supervisor, registry, queues=("deliver",), threads=2)
     with ExitStack() as stack:
         slow = stack.enter_context(receiver("127.0.0.1", trickles=True))
         quick = stack.enter_context(receiver("127.0.0.2", trickles=False))
         waiting = [tell(registry, slow.url) for _ in range(3)]
-        pool = WorkPool(supervisor, registry, hurried)
-        stack.callback(pool.join, 30)
-        stack.callback(supervisor.stopping.set)
-        pool.start()
-        pool.wake()
+        stack.enter_context(permits_for_all(permits, "deliver", threads=2))
         until(lambda: attempts.running[slow.url], seconds=20, what="a message trickles")
         others = [tell(registry, quick.url) for _ in range(3)]
-        pool.wake(["deliver"])
         everything = [*waiting, *others]
         until(lambda: all(stored(registry, one).attempts for one in everything), seconds=60, what="all had a turn")
     assert attempts.most[slow.url] == 1

@@ -1,0 +1,169 @@
+"""The bootstep that makes Celery's worker one of ours: the registry is opened before a permit is taken in, and closed
+after the last one was used.
+
+Around the permits run threads: the reaper and the permit watch (what waits is found), the broker check (a deaf worker
+starts again) and the cleanup. Celery's own threads do the work, and none of these does.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+
+from celery.bootsteps import StartStopStep
+from celery.signals import worker_shutting_down
+from celery.worker import WorkController, state
+
+from service.registry.errors import Unavailable
+from service.registry.registry import Registry
+from worker.outside import metrics
+from worker.outside.broker import Broker, own_queue
+from worker.outside.broker_check import BrokerCheck
+from worker.outside.cleanup import run_cleanup
+from worker.outside.metrics_server import serve_metrics
+from worker.outside.permit_watch import PermitWatch
+from worker.outside.permits import Permits
+from worker.outside.recovery import Reaper
+from worker.outside.supervisor import Supervisor
+from worker.outside.versions import race_versions
+from worker.remote_control import permit_reading_only
+from worker.sandbox import confinement
+from worker.sandbox.process import remove_stale_folders, worker_name
+from worker.settings import WorkerSettings
+from worker.tasks import PermitTask
+
+_LOG = logging.getLogger("fedlas.worker")
+
+#: How long work may take to be handed back, and how long a database or broker that hangs delays the end after that.
+_STOP_S, _LEAVING_S, _EXIT_S = 12.0, 2.0, 3.0
+#: The exit code of a worker that wants to be started again.
+RESTART = 75
+
+
+class PermitWork(StartStopStep):  # type: ignore[misc]
+    """Everything that a permit needs; started after the threads that use permits, and stopped before them."""
+
+    requires = ("celery.worker.components:Pool",)
+
+    def __init__(self, worker: WorkController, **_: object) -> None:
+        permit_reading_only()
+        self._stopping = threading.Event()
+        self._leaving = ExitStack()
+
+    def start(self, worker: WorkController) -> None:
+        """Begin; Celery's consumer, which starts after this, finds everything prepared."""
+        settings = WorkerSettings()
+        queues = list(worker.app.amqp.queues.consume_from)
+        _set_on_shutdown(self._stopping)
+        registry = Registry.open(settings)
+        _await_tables(registry)
+        name = worker_name()
+        remove_stale_folders(settings.work_dir)
+        supervisor = Supervisor(
+            settings, registry, name=name, stopping=self._stopping, expected=_log_protections(settings.work_dir / name)
+        )
+        self._permits = PermitTask.permits = Permits(
+            supervisor, registry, queues=queues, threads=worker.pool.limit, lease_seconds=settings.lease_seconds,
+            versions=race_versions(),
+        )  # fmt: skip
+        broker = Broker(settings.resolved_broker_url)
+        registry.notify, registry.on_ended = broker.notify, metrics.count_ended
+        own = own_queue(name)
+        worker.app.amqp.queues.select_add(own)
+        check = BrokerCheck(
+            lambda: broker.ping(own), settings.data_dir.absolute() / "run" / f"{name}.alive",
+            is_listening=lambda: not self._permits.places.full,
+        )  # fmt: skip
+        worker.consumer.serve(self._permits, own_queue=own.name, on_ping=check.received)
+        reaper = Reaper(registry, settings, supervisor, self._permits, take=worker.consumer.take)
+        reaper.sweep()  # registered before it takes work that others might take
+        for run in (
+            reaper.run,
+            lambda: run_cleanup(registry, settings, self._stopping),
+            lambda: check.run(self._stopping, on_failure=self._restart),
+            lambda: PermitWatch(broker, self._permits, every_seconds=settings.poll_seconds).run(self._stopping),
+        ):
+            _in_thread(run)
+        self._leaving.callback(serve_metrics(settings))
+        self._leaving.callback(check.close)
+        self._leaving.callback(_join, [broker.close, reaper.deregister, lambda: broker.forget(own)])
+        _LOG.info("worker ready, serving %s with %d threads", ", ".join(queues) or "no queue", worker.pool.limit)
+
+    def stop(self, worker: WorkController) -> None:
+        """Work is handed back, and this worker is forgotten."""
+        self._stopping.set()
+        self._permits.places.await_idle(_STOP_S)
+        self._leaving.close()
+        _in_thread(lambda: _exit(after=_EXIT_S, code=worker.exitcode or 0))
+
+    terminate = stop
+
+    def _restart(self) -> None:
+        """Messages are sent, but none arrives here any more; work in progress comes to its end first."""
+        if self._permits.places.in_use == 0 and state.should_stop is None:
+            _LOG.error("messages are sent, but none arrives here any more: restarting")
+            state.should_stop = RESTART
+
+
+def _set_on_shutdown(stopping: threading.Event) -> None:
+    """Set the event when Celery is told to end; not in the signal's handler, whose own thread may hold the lock."""
+    reading, writing = os.pipe()
+
+    def shutting_down(**_: object) -> None:
+        os.write(writing, b".")
+
+    def wait() -> None:
+        os.read(reading, 1)
+        stopping.set()
+
+    worker_shutting_down.connect(shutting_down, weak=False)
+    _in_thread(wait)
+
+
+def _await_tables(registry: Registry) -> None:
+    """Only the service migrates; a worker that starts first waits for it, unless it is told to end meanwhile."""
+    while True:
+        state.maybe_shutdown()
+        try:
+            if registry.is_current():
+                return
+            _LOG.info("waiting for the service to prepare the database")
+        except Unavailable as error:
+            _LOG.warning("waiting for the database: %s", error)
+        time.sleep(1.0)
+
+
+def _log_protections(place: Path) -> list[str]:
+    """Log what uploads are opened with, and warn of each protection that this machine lacks.
+
+    Returns the protections that hold where this worker's children have their folders; no child begins without them.
+    """
+    place.mkdir(parents=True, exist_ok=True)
+    report = confinement.status(place)
+    _LOG.info("uploads are opened with: %s", "; ".join(f"{name} {what}" for name, what in report.items()))
+    for sentence in confinement.warnings(report):
+        _LOG.warning("%s", sentence)
+    return confinement.controls_on(report)
+
+
+def _in_thread(run: Callable[[], None]) -> threading.Thread:
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    return thread
+
+
+def _join(last: list[Callable[[], None]]) -> None:
+    """Do these beside each other; what hangs is left behind."""
+    for thread in [_in_thread(one) for one in last]:
+        thread.join(_LEAVING_S)
+
+
+def _exit(*, after: float, code: int) -> None:
+    """A broker that hangs does not keep this process."""
+    time.sleep(after)
+    os._exit(code)

@@ -1,0 +1,44 @@
+"""The tasks, one per kind of work: each is a permit for one piece of work of the queue that it came by.
+
+The record that its message names is a hint at what was put in. What is done is whatever the registry hands out as the
+next of that queue, in fair order; the task then shows that record instead, in `celery inspect active`, in Flower, and
+by the event `task-claimed`. So a message that is lost, doubled or out of order changes nothing.
+"""
+
+from __future__ import annotations
+
+from celery import Task
+from celery.worker.request import Request
+
+from service.registry.contract import QUEUE_OF, task_name
+from service.registry.repositories import Claim
+from worker.app import app
+from worker.outside.permits import Permits
+
+
+class PermitRequest(Request):  # type: ignore[misc]
+    """A permit as Celery follows it: from the claim on under the name of what was claimed."""
+
+    def __init__(self, *args: object, **options: object) -> None:
+        super().__init__(*args, **options)
+        self.request_dict["permit"] = self  # the task finds it in its context
+
+    def show(self, claim: Claim) -> None:
+        """Work was claimed with this permit."""
+        self.name, self._args, self._argsrepr = task_name(claim.kind), [claim.record_id], repr((claim.record_id,))
+        self.send_event("task-claimed", name=self.name, args=self._argsrepr, record_id=claim.record_id, kind=claim.kind)
+
+
+class PermitTask(Task):  # type: ignore[misc]
+    """A permit; `permits` is set in a worker before it receives any."""
+
+    Request = PermitRequest
+    permits: Permits
+
+    def run(self, record_id: str) -> None:
+        """Do the next work of the queue, if there is any."""
+        self.permits.redeem(self.request.delivery_info["routing_key"], self.request.permit.show)
+
+
+for kind in QUEUE_OF:
+    app.register_task(type(kind, (PermitTask,), {"name": task_name(kind)})())
