@@ -21,7 +21,7 @@ COPY pyproject.toml README.md LICENSE ./
 
 FROM base AS api
 # The dependencies are a layer of their own: it is built again only when pyproject.toml changes.
-RUN pip install ".[service,postgresql]"
+RUN pip install ".[service,postgresql,s3]"
 COPY fedlas fedlas
 COPY service service
 COPY worker worker
@@ -36,7 +36,7 @@ HEALTHCHECK --interval=10s --timeout=5s --start-period=30s --retries=3 \
 CMD ["fedlas", "api", "--host", "0.0.0.0", "--port", "8000"]
 
 FROM base AS worker
-RUN pip install ".[worker,postgresql]"
+RUN pip install ".[worker,postgresql,s3]"
 COPY fedlas fedlas
 COPY service service
 COPY worker worker
@@ -49,4 +49,5 @@ USER fedlas
 WORKDIR /var/lib/fedlas
 HEALTHCHECK --interval=30s --timeout=20s --start-period=60s --retries=3 \
     CMD ["python", "/app/worker_health.py"]
-CMD ["python", "-m", "worker"]
+# Which queues and how many at once, Celery's own options say: `-Q calibrate.cpu -c 1`. Without them it takes from all.
+CMD ["celery", "-A", "worker.app", "worker"]

@@ -56,8 +56,9 @@ def test_links_within_the_repository_lead_somewhere(document: Path) -> None:
 
 
 def test_the_example_environment_is_what_compose_asks_for() -> None:
-    """`.env.example` names every variable that docker-compose.yml reads, and no other."""
-    asked = set(re.findall(r"\$\{(FEDLAS_\w+)", (ROOT / "docker-compose.yml").read_text()))
+    """`.env.example` names every variable that the Compose files read, and no other."""
+    files = [ROOT / "docker-compose.yml", *(ROOT / "deploy").glob("docker-compose.*.yml")]
+    asked = {name for file in files for name in re.findall(r"\$\{(FEDLAS_\w+)", file.read_text())}
     named = set(re.findall(r"^(FEDLAS_\w+)=", (ROOT / ".env.example").read_text(), re.MULTILINE))
     assert named == asked
 

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 
+import psycopg
 import pytest
+import yaml
 
 from service.registry import tables
 from service.registry.errors import Unavailable
@@ -15,6 +18,7 @@ from service.registry.repositories import Claim
 from service.registry.settings import RegistrySettings
 from service.registry.tables import new_id, now
 from tests.helpers import backends
+from tests.helpers.dockerfile import ROOT
 from tests.helpers.processes import until
 from tests.helpers.servers import PostgreSQL, find_program, running
 
@@ -123,6 +127,31 @@ def test_one_of_many_workers_gets_the_work(registry: Registry) -> None:
         thread.join()
     assert len(won) == 20
     assert len([claim for claim in won if claim is not None]) == 1
+
+
+def test_a_scaler_counts_what_the_metrics_tell(registry: Registry, server: PostgreSQL) -> None:
+    """The query of the example for KEDA: rows of the light queues that are due or held, in PostgreSQL's own words."""
+    scaler, *_ = yaml.safe_load_all((ROOT / "deploy" / "keda" / "light.yaml").read_text())
+    query: str = scaler["spec"]["triggers"][0]["metadata"]["query"]
+
+    def counted() -> tuple[int, int]:
+        place = server.url("postgres").replace("+psycopg", "")
+        with psycopg.connect(place) as connection, registry.read() as unit:
+            found = connection.execute(query.encode()).fetchone()
+            work = unit.work_statistics.open_work()
+        assert found is not None
+        light = [one for (queue, _), one in work.items() if queue in ("inspect", "plan", "predict")]
+        return int(found[0]), sum(one.due + one.claimed for one in light)
+
+    before = counted()
+    with registry.write() as unit:
+        later, held, *_ = (unit.work.open(new_id(prefix)).record_id for prefix in ("ds", "ds", "ds", "bat"))
+        unit.work.open(new_id("ds"), blocked=True)
+        unit.work.of(later).not_before = unit.now() + timedelta(hours=1)
+    with registry.write() as unit:
+        assert unit.work.claim(held, worker="w", lease_seconds=60) is not None
+    assert before[0] == before[1]
+    assert counted() == (before[0] + 3, before[1] + 3)
 
 
 @pytest.mark.parametrize("crash", [False, True], ids=["stopped", "crashed"])

@@ -15,6 +15,7 @@ import httpx
 import pytest
 
 from tests.helpers.dockerfile import ROOT, command_of, stages
+from tests.helpers.monitoring import unknown
 from tests.helpers.processes import free_port, until
 from tests.helpers.servers import Valkey, running
 
@@ -42,8 +43,11 @@ def process(command: list[str], folder: Path, log: Path, **environment: str) -> 
 
 
 def test_the_images_commands_work_together(tmp_path: Path) -> None:
-    """API and worker, started by their images' commands, find each other, report good health, and end well."""
-    api_port = free_port()
+    """API and worker, started by their images' commands, find each other, report good health, and end well.
+
+    What alerts, dashboard and scalers ask for is what they tell.
+    """
+    api_port, metrics_port = free_port(), free_port()
     api = [str(api_port) if word == "8000" else word for word in command_of("api")]
     with ExitStack() as stack:
         environment = {
@@ -53,7 +57,8 @@ def test_the_images_commands_work_together(tmp_path: Path) -> None:
             "FEDLAS_API_KEYS": KEY,
         }
         # The worker first: it has to wait until the API has made the tables.
-        stack.enter_context(process(command_of("worker"), tmp_path, tmp_path / "worker.log", **environment))
+        watched = {**environment, "FEDLAS_WORKER_METRICS_PORT": str(metrics_port)}
+        stack.enter_context(process(command_of("worker"), tmp_path, tmp_path / "worker.log", **watched))
         stack.enter_context(process(api, tmp_path, tmp_path / "api.log", **environment))
 
         def healthy(name: str) -> bool:
@@ -63,8 +68,11 @@ def test_the_images_commands_work_together(tmp_path: Path) -> None:
         until(lambda: healthy("worker"), seconds=60, what="the worker is healthy")
         with httpx.Client(base_url=f"http://127.0.0.1:{api_port}") as client:
             assert client.get("/v1/models").status_code == 401
-            answer = client.get("/readyz", headers={"Authorization": f"Bearer {KEY}"})
+            client.headers["Authorization"] = f"Bearer {KEY}"
+            answer = client.get("/readyz")
+            texts = [client.get("/metrics").text, httpx.get(f"http://127.0.0.1:{metrics_port}/metrics").text]
         assert answer.json()["checks"] == {"database": "ok", "broker": "ok", "storage": "ok"}
+        assert unknown(texts) == []
 
 
 def health(stage: str, folder: Path, environment: dict[str, str]) -> bool:
