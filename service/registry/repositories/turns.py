@@ -18,12 +18,24 @@ _NEWCOMERS = 8
 
 def next_turns(session: Session, queue: str, flow: str, *, count: int = 1, weight: float = 1.0) -> list[float]:
     """The turns of the next rows of a flow, which takes `weight` turns where others take one."""
-    of_queue = Work.queue == queue
-    served = session.scalar(select(func.max(Work.turn)).where(Work.state == "claimed", of_queue))
-    if served is None:
-        served = session.scalar(select(func.min(Work.turn)).where(Work.state == "waiting", of_queue))
-    first = 0.0 if served is None else served + 1 / _NEWCOMERS
-    of_flow = (Work.flow == flow, of_queue, Work.state.in_(("waiting", "claimed")))
+    first = first_turn(session, queue)
+    of_flow = (Work.flow == flow, Work.queue == queue, Work.state.in_(("waiting", "claimed")))
     if (last := session.scalar(select(func.max(Work.turn)).where(*of_flow))) is not None:
         first = max(first, last + 1 / weight)
     return [first + place / weight for place in range(count)]
+
+
+def first_turn(session: Session, queue: str) -> float:
+    """The turn of a flow that is new in this queue, the same for all that come in one transaction."""
+    known: dict[str, float] = session.info.setdefault("first_turns", {})
+    if queue not in known:
+        with session.no_autoflush:  # what this transaction adds is written at its end, all in one
+            known[queue] = _first_turn(session, queue)
+    return known[queue]
+
+
+def _first_turn(session: Session, queue: str) -> float:
+    served = session.scalar(select(func.max(Work.turn)).where(Work.state == "claimed", Work.queue == queue))
+    if served is None:
+        served = session.scalar(select(func.min(Work.turn)).where(Work.state == "waiting", Work.queue == queue))
+    return 0.0 if served is None else served + 1 / _NEWCOMERS

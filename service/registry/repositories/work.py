@@ -15,7 +15,7 @@ from service.registry.contract import QUEUE_OF, kind_of_record
 from service.registry.errors import LeaseLost
 from service.registry.repositories.due_work import ClaimLimits, DueWork, free
 from service.registry.repositories.records import AfterCommit, Permit
-from service.registry.repositories.turns import next_turns
+from service.registry.repositories.turns import first_turn, next_turns
 from service.registry.tables import Job, Work
 
 #: How long work waits after its process was lost for the first, second, … time in a row; the last one repeats.
@@ -64,7 +64,7 @@ class WorkQueue(DueWork):
             queue=queue,
             state="blocked" if blocked else "waiting",
             flow=record_id,
-            turn=next_turns(self.session, queue, record_id)[0],
+            turn=first_turn(self.session, queue),
             not_before=self.now,
             memory_bytes=memory_bytes,
             concurrency_key=concurrency_key,
