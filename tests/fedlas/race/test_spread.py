@@ -33,8 +33,8 @@ from tests.helpers.small_classifier import noisy_digits, overconfident_classifie
 
 #: Five networks run two folds, one of them to no end, and the best three the third; a head runs all; two are refitted.
 LINE = [
-    *(replace(one, epochs=3) for one in (HOT, PLAIN, HOT_PLUS)),
-    *(Candidate("cross_entropy", rate, epochs=2, scope="all") for rate in (1e30, 0.02)),
+    *(replace(one, epochs=2) for one in (HOT, PLAIN, HOT_PLUS)),
+    *(Candidate("cross_entropy", rate, epochs=1, scope="all") for rate in (1e30, 0.02)),
     HEAD,
 ]
 
