@@ -41,6 +41,9 @@ class WorkerSettings(RegistrySettings):
     checkpoint_seconds: float = Field(
         0.5, ge=0, description="Jobs are saved after each epoch, unless the last time is no longer ago than this."
     )
+    # A child that helps takes 3.1 s of a processor before its first training (64 numbers, 1,800 rows) to 4.6 s (20,000
+    # images of 28 x 28 pixels): it loads PyTorch, reads both inputs and passes over the calibration rows. That is a
+    # twentieth of what a minute of trainings takes.
     spread_seconds: float | None = Field(
         60,
         ge=0,
