@@ -133,6 +133,11 @@ class JobProgress:
         where = self.position()
         return where.fraction + (1 - where.fraction) * min(1.0, seconds / where.eta_seconds if where.eta_seconds else 1)
 
+    def stands_at(self, fraction: float) -> None:
+        """So large a share is done by now, at the least: others have done their part of it."""
+        with self._lock:
+            self._fraction = max(self._fraction, fraction)
+
     def _move(self, now: float, spent: float, eta: float) -> None:
         """Move on since the last time, and over what an earlier attempt has done."""
         gone, self._told_at = now - self._told_at, now

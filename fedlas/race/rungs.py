@@ -82,6 +82,7 @@ class Rungs:
             self._here[given.name] = self._runs.run(planned)
         self._here = {name: done for name, done in self._here.items() if name in wanted}
         self._elsewhere |= wanted.keys() - self._here.keys()
+        progress.stands_at(end)
 
     def outcome(self, planned: PlannedTraining) -> TrainingOutcome:
         """Of a training whose rung has begun."""

@@ -7,7 +7,7 @@ import math
 from collections.abc import Callable
 from dataclasses import replace
 from functools import cache
-from itertools import count
+from itertools import count, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -150,6 +150,7 @@ def test_two_processes_race_as_one(tmp_path: Path) -> None:
     shares = [one.fraction for one in pair.leader.told]
     assert shares == sorted(shares)
     assert all(0 <= rung.begin < rung.end <= 1 for rung in pair.rungs)
+    assert all(later.begin >= rung.end for rung, later in pairwise(pair.rungs)), "what others do moves the job, too"
     assert (progress.position().fraction, progress.position().eta_seconds) == (1.0, 0.0)
 
 
