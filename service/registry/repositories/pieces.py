@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 
 from sqlalchemy import case, delete, func, select, update
 
@@ -113,6 +114,19 @@ class Pieces(Records[Piece]):
         work.block(claim)
         if not self.open_of(claim.record_id):
             work.unblock([claim.record_id])
+
+    def unattended(self, *, for_seconds: float) -> Sequence[str]:
+        """Suspended jobs with trainings that are due for so long, none of which anybody has taken.
+
+        It may be that no worker of their versions is left.
+        """
+        suspended = select(Work.record_id).where(Work.state == "blocked", Work.kind == "calibrate")
+        if not (parents := self.session.scalars(suspended).all()):
+            return []
+        of_them = select(Work.flow).where(Work.flow.in_(parents), Work.kind == "candidate")
+        due = of_them.where(Work.state == "waiting", Work.not_before < self.now - timedelta(seconds=for_seconds))
+        taken = of_them.where(Work.state == "claimed")
+        return self.session.scalars(due.where(Work.flow.not_in(taken)).distinct()).all()
 
     def reach(self, piece_id: str, share: float) -> None:
         """So much of the piece is done; it never falls back."""

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from service.registry.contract import ANY_DEVICE
-from service.registry.errors import LeaseLost
+from service.registry.errors import LeaseLost, Unavailable
 from service.registry.registry import Registry
 from service.registry.repositories import Claim, ClaimLimits
 from service.settings import ServiceSettings
@@ -74,9 +74,10 @@ class Bench:
                     supervisor.execute(claim)
 
     def claim(self, name: str) -> Claim | None:
-        """What is due for this worker."""
-        with self.registry.write() as unit:
+        """What is due for this worker; nothing where a busy machine let the transaction take too long."""
+        with suppress(Unavailable), self.registry.write() as unit:
             return unit.work.claim_next(ANY_DEVICE, LIMITS, worker=name, lease_seconds=30)
+        return None
 
     def begun(self, name: str) -> Any:
         """What is due, begun by hand."""
@@ -122,12 +123,15 @@ class Bench:
         assert sorted(places) == [(number, one) for number in range(1, len(NAMES) + 1) for one in (1, 2)]
         assert reached == sorted(reached)
         assert row.progress["fraction"] == pytest.approx(0.2 * len(NAMES))
-        inputs = {hashlib.sha256(content).hexdigest() for content in (b"m", b"d", b"p")}
-        until(lambda: self.stored() <= inputs, seconds=LONG, what="nothing else is stored")
+        self.nothing_else_is_stored()
 
-    def stored(self) -> set[str]:
-        """The digests of all stored files."""
-        return {file.digest for file in self.registry.artifacts.listed(limit=100)}
+    def nothing_else_is_stored(self) -> None:
+        """Soon there is nothing left but model and dataset."""
+        inputs = {hashlib.sha256(content).hexdigest() for content in (b"m", b"d", b"p")}
+        stored = self.registry.artifacts.listed
+        until(
+            lambda: {file.digest for file in stored(limit=100)} <= inputs, seconds=LONG, what="nothing else is stored"
+        )
 
 
 @pytest.fixture
@@ -288,6 +292,34 @@ def test_the_last_finisher_and_a_leader_that_suspends_meet(bench: Bench) -> None
             unit.work.withdraw(other_id)
 
 
+def test_an_outcome_and_the_end_of_its_job_meet(bench: Bench) -> None:
+    """Of a training that ends beside its job nothing is left, whichever comes first."""
+    journal = Path(bench.settings.data_dir) / "journal"
+    for number in range(4):
+        job_id = add_race(bench.registry)
+        leader = bench.begun("a")
+        for event in offers(NAMES[:2]):
+            leader.note(event)
+        leader.reply(journal)
+        helper = bench.begun("b")
+        helper.reply(journal)
+
+        def ends(of: Any = helper, at: int = number) -> None:
+            with suppress(LeaseLost):
+                bench.save(of, "running", b"half %d" % at)
+                bench.save(of, NAMES[1], b"outcome %d" % at)
+
+        other = threading.Thread(target=ends)
+        other.start()
+        with bench.registry.write() as unit:
+            leader.cancelled(unit)
+        other.join(LONG)
+        with bench.registry.read() as unit:
+            assert (unit.jobs.get(job_id).status, unit.work.of(job_id).state) == ("cancelled", "done")
+            assert unit.work.next_due(ANY_DEVICE, LIMITS) is None
+            assert (unit.pieces.of(job_id), unit.checkpoints.of(helper.held.piece_id)) == ([], {})
+
+
 def test_a_training_that_always_dies_fails_its_job(bench: Bench) -> None:
     """A training that loses its process again and again is given up, and its job fails with the reasons."""
     settings = bench.settings
@@ -301,7 +333,8 @@ def test_a_training_that_always_dies_fails_its_job(bench: Bench) -> None:
     bench.start("a")
 
     def failed() -> bool:
-        with bench.registry.write() as unit:  # nobody waits for the pauses between attempts
+        # Nobody waits for the pauses between attempts.
+        with suppress(Unavailable), bench.registry.write() as unit:
             for piece in unit.pieces.of(job_id):
                 unit.work.of(piece.id).not_before = unit.now()
             unit.work.of(job_id).not_before = unit.now()
@@ -338,6 +371,23 @@ def test_versions_are_kept_apart(bench: Bench, monkeypatch: pytest.MonkeyPatch, 
     assert set(bench.pieces(job_id)) == set(NAMES[:2])
     begun = bench.begun("b")
     assert (begun.job_id, begun._checkpoints, bench.pieces(job_id)) == (job_id, {}, {})
+
+
+def test_a_race_whose_workers_are_gone_is_not_waited_for(bench: Bench, tmp_path: Path) -> None:
+    """Where nobody has taken trainings for long, perhaps since no worker of their versions is left, their suspended
+    leader is opened again; it is not while somebody is at one."""
+    job_id = add_race(bench.registry)
+    leader = bench.begun("a")
+    for event in offers(NAMES[:2]):
+        leader.note(event)
+    leader.reply(tmp_path / "journal")
+    with bench.registry.write() as unit:
+        unit.pieces.suspend_parent(leader.claim)
+        assert unit.pieces.unattended(for_seconds=-1) == []
+        unit.work.release(leader.held.claim)
+    with bench.registry.write() as unit:
+        assert unit.pieces.unattended(for_seconds=600) == []
+        assert unit.pieces.unattended(for_seconds=-1) == [job_id]
 
 
 def test_who_has_lost_a_training_writes_nothing_of_it(bench: Bench, tmp_path: Path) -> None:

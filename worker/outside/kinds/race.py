@@ -1,7 +1,7 @@
 """Work on a race: its child does one training at a time, each a piece of the job under a claim of its own.
 
-The job's own worker and all that help it hold such claims. Writers take turns, so what one transaction has marked the
-next one sees.
+The job's own worker and all that help it hold such claims. Writers take turns, by a lock that every writing transaction
+begins with (`registry.database`): what one has marked here the next one sees, and no two hold rows of each other.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import logging
 import time
 from collections.abc import Mapping
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 from service.registry import tables
@@ -20,6 +21,7 @@ from service.registry.errors import LeaseLost, NotFound
 from service.registry.repositories import Claim
 from service.registry.unit_of_work import UnitOfWork
 from worker.documents import ChildEvent, TrainingOrder, TrainReply
+from worker.outside import metrics
 from worker.outside.journal_folder import give_file
 from worker.outside.kinds.base import R, given_up
 from worker.outside.kinds.jobs import JobKind
@@ -103,6 +105,7 @@ class RaceWork(JobKind[R]):
             if claim is None:
                 return None
             if (error := given_up(claim, self.settings.max_attempts)) is None:
+                unit.callbacks.append(partial(self._claimed, claim))
                 return self.hold(unit, claim)
             fail_piece(unit, claim, error)
         return None
@@ -113,13 +116,14 @@ class RaceWork(JobKind[R]):
         if claim.attempts > 1:
             self.know_told(unit)
         held = HeldTraining(claim, piece)
-        unit.callbacks.append(lambda committed: self._show(claim) if committed else None)
         spent = _spent_since(unit, piece)
         held.order = held.order.model_copy(update={"spent_seconds": held.order.spent_seconds + spent})
         return held
 
-    def _show(self, claim: Claim) -> None:
-        if self.claimant is not None:
+    def _claimed(self, claim: Claim, committed: bool) -> None:
+        assert self.claimant is not None
+        if committed:
+            metrics.CLAIMS.labels(claim.kind).inc()
             self.claimant.show(claim)
 
     def train_reply(self, held: HeldTraining, journal: Path) -> TrainReply:
