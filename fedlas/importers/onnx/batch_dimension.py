@@ -14,7 +14,7 @@ import torch
 
 from fedlas.errors import UnsupportedModel
 from fedlas.importers.onnx.batch_rewriter import BatchRewriter
-from fedlas.importers.onnx.evaluator import outputs_of
+from fedlas.importers.onnx.evaluator import is_light, outputs_of
 from fedlas.importers.onnx.graph import Graph, Shape
 from fedlas.importers.onnx.input_specs import InputSpec, example_inputs
 from fedlas.importers.onnx.row_axes import PREFERENCES, AmbiguousShape
@@ -38,11 +38,14 @@ def free_batch(
         UnsupportedModel: `fixed_batch` where that cannot be found.
     """
     reasons = []
-    # Shapes alone are enough for almost every graph; where they depend on values, those are computed.
-    for on_meta, preference in itertools.product((True, False), PREFERENCES):
+    # Shapes alone are enough for almost every graph that is much to compute; else values are computed.
+    rows = example_inputs(specs, batch + 1, lengths)
+    ways = (False,) if is_light(graph, rows) else (True, False)
+    for on_meta, preference in itertools.product(ways, PREFERENCES):
         repaired = graph.copy()
+        given = {name: value.to("meta") if on_meta else value for name, value in rows.items()}
         try:
-            repair = BatchRewriter(repaired, specs, batch, lengths, before, preference, on_meta)
+            repair = BatchRewriter(repaired, given, batch, before, preference)
             repair.walk()
             prove_rows(graph, repaired, specs, batch, lengths)
         except (AmbiguousShape, UnsupportedModel) as failure:

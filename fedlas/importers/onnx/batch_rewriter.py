@@ -12,7 +12,6 @@ from torch import Tensor
 
 from fedlas.importers.onnx.evaluator import constant_tensors, run_node
 from fedlas.importers.onnx.graph import Array, Attribute, Graph, Shape, attribute, make_node
-from fedlas.importers.onnx.input_specs import InputSpec, example_inputs
 from fedlas.importers.onnx.operators import words
 from fedlas.importers.onnx.row_axes import AmbiguousShape, Preference, row_axis
 from fedlas.importers.onnx.weight_roles import constant_derived
@@ -28,18 +27,14 @@ class BatchRewriter:
     def __init__(
         self,
         graph: Graph,
-        specs: list[InputSpec],
+        inputs: Mapping[str, Tensor],
         batch: int,
-        lengths: Mapping[str, int],
         before: Mapping[str, Shape],
         prefer: Preference,
-        on_meta: bool,
     ) -> None:
         self.graph, self.batch, self.rows, self.prefer = graph, batch, batch + 1, prefer
         self.before = before
-        self.values: dict[str, Tensor] = constant_tensors(graph)
-        for name, value in example_inputs(specs, self.rows, lengths).items():
-            self.values[name] = value.to("meta") if on_meta else value
+        self.values: dict[str, Tensor] = constant_tensors(graph) | dict(inputs)
         self.shapes: dict[str, Shape] = {name: tuple(value.shape) for name, value in self.values.items()}
         self.derived = constant_derived(graph)
         self.done: list[NodeProto] = []

@@ -6,11 +6,12 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 
 import torch
-from onnx import NodeProto
+from onnx import NodeProto, helper
 from torch import Tensor
 
 from fedlas.errors import Mismatch, UnsupportedModel
-from fedlas.importers.onnx.graph import Graph
+from fedlas.importers.onnx.graph import Graph, Shape
+from fedlas.importers.onnx.known_sizes import known_sizes
 from fedlas.importers.onnx.operators import MAX_BYTES, operator_name, words
 from fedlas.importers.onnx.operators.dtypes import as_tensor
 from fedlas.importers.onnx.runtime_nodes import call_of, is_runtime_node
@@ -22,6 +23,8 @@ Values = dict[str, Tensor]
 _DECLARING = words("AveragePool Conv ConvTranspose Expand MaxPool OneHot Pad Resize Tile Upsample")
 # Up to so many pairs of elements no other operator's result can be large.
 _SMALL = 2**24
+# A product of elements, of all constants and of the inputs: a layer multiplies fewer, since it meets a part of each.
+_LIGHT = 2**30
 
 
 def run_node(node: NodeProto, values: Mapping[str, Tensor], opset: int) -> dict[str, Tensor]:
@@ -68,7 +71,15 @@ def apply_node(node: NodeProto, inputs: Sequence[Tensor | None], opset: int) -> 
 
 
 def _check_size(node: NodeProto, inputs: Sequence[Tensor | None], opset: int) -> None:
-    """Compute the shapes of the outputs first; where they depend on values (NonZero) they are not larger than those."""
+    """Find the shapes of the outputs first, by ONNX's inference or by computing nothing else.
+
+    Where they depend on values (NonZero) they are not larger than those.
+    """
+    known = known_sizes(node, inputs, opset)
+    for size in known:
+        _bounded(node, size.shape, helper.tensor_dtype_to_np_dtype(size.elem).itemsize)
+    if known:
+        return
     try:
         results = apply_node(node, _on_meta(node, inputs, opset), opset)
     except UnsupportedModel as failure:
@@ -80,13 +91,17 @@ def _check_size(node: NodeProto, inputs: Sequence[Tensor | None], opset: int) ->
 
 def _bounded_results(node: NodeProto, results: dict[str, Tensor]) -> dict[str, Tensor]:
     for value in results.values():
-        if value.numel() * value.element_size() > MAX_BYTES:
-            raise UnsupportedModel(
-                "declared_size",
-                f"operator {operator_name(node)} ({node.name}) makes a tensor of shape {tuple(value.shape)}; "
-                f"{MAX_BYTES} bytes are the limit",
-            )
+        _bounded(node, tuple(value.shape), value.element_size())
     return results
+
+
+def _bounded(node: NodeProto, shape: Shape, element_size: int) -> None:
+    if math.prod(shape) * element_size > MAX_BYTES:
+        raise UnsupportedModel(
+            "declared_size",
+            f"operator {operator_name(node)} ({node.name}) makes a tensor of shape {shape}; "
+            f"{MAX_BYTES} bytes are the limit",
+        )
 
 
 def constant_tensors(graph: Graph) -> Values:
@@ -109,18 +124,29 @@ def run(graph: Graph, inputs: Mapping[str, Tensor]) -> Iterator[tuple[NodeProto,
                 values.pop(name, None)
 
 
-def shapes_of(graph: Graph, inputs: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
+def is_light(graph: Graph, inputs: Mapping[str, Tensor]) -> bool:
+    """Whether running the graph on `inputs` is less work than finding its shapes alone.
+
+    With its first tensor of shapes alone a process loads PyTorch's compiler, a second of computing; see `_LIGHT`.
+    """
+    constants = sum(value.size for value in graph.constants.values())
+    return constants * sum(value.numel() for value in inputs.values()) <= _LIGHT
+
+
+def shapes_of(graph: Graph, inputs: Mapping[str, Tensor]) -> dict[str, Shape]:
     """The shape of every tensor when the graph runs on `inputs`.
 
-    First without computing anything but shapes; graphs whose shapes depend on values are really run.
+    A light graph is run. Of any other nothing but shapes is computed; it is really run where they depend on values.
     """
-    try:
-        return _shapes(graph, {name: value.to("meta") for name, value in inputs.items()})
-    except UnsupportedModel:
-        return _shapes(graph, inputs)
+    if not is_light(graph, inputs):
+        try:
+            return _shapes(graph, {name: value.to("meta") for name, value in inputs.items()})
+        except UnsupportedModel:
+            pass
+    return _shapes(graph, inputs)
 
 
-def _shapes(graph: Graph, inputs: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
+def _shapes(graph: Graph, inputs: Mapping[str, Tensor]) -> dict[str, Shape]:
     shapes = {name: tuple(value.shape) for name, value in graph.constants.items()}
     shapes.update({name: tuple(value.shape) for name, value in inputs.items()})
     for _, results in run(graph, inputs):

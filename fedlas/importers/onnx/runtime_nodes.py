@@ -10,13 +10,13 @@ from dataclasses import dataclass
 from functools import cache, lru_cache
 
 import torch
-from onnx import NodeProto, OperatorSetIdProto, defs, helper, numpy_helper
-from onnx.shape_inference import infer_node_outputs
+from onnx import NodeProto, OperatorSetIdProto, defs, helper
 from torch import Tensor, nn
 
 from fedlas.errors import UnsupportedModel
-from fedlas.importers.onnx.graph import Array, Graph
+from fedlas.importers.onnx.graph import Graph
 from fedlas.importers.onnx.input_roles import COUNTING, read_at
+from fedlas.importers.onnx.known_sizes import known_sizes
 from fedlas.importers.onnx.operators import OPERATORS, keywords, operator_name
 from fedlas.importers.onnx.operators.dtypes import as_tensor, elem_type
 from fedlas.importers.onnx.operators.limits import bounded
@@ -24,8 +24,6 @@ from fedlas.importers.onnx.operators.table import STANDARD_DOMAINS, Function, mi
 from fedlas.importers.onnx.runtime_operators import refused
 from fedlas.importers.onnx.runtime_session import GraphSession
 
-#: Up to so many elements an input may be what a size is read from.
-_FEW = 64
 _NUMBERS = frozenset(f"tensor({kind})" for kind in ("float", "int64", "int32", "uint8", "bool"))
 
 
@@ -47,11 +45,11 @@ class RuntimeNode(nn.Module):
         given = [value for value in inputs if value is not None]
         if any(value.is_meta for value in given):
             raise UnsupportedModel("unsupported_operator", "ONNX Runtime computes values, not shapes alone")
-        arrays = [None if value is None else value.detach().cpu().numpy() for value in inputs]
-        _check_size(NodeProto.FromString(self.content), arrays, self.opset)
+        on_host = [None if value is None else value.detach().cpu() for value in inputs]
+        _check_size(NodeProto.FromString(self.content), on_host, self.opset)
         types = tuple(0 if value is None else elem_type(value.dtype) for value in inputs)
         try:
-            found = _session(self.content, self.opset, types)([value for value in arrays if value is not None])
+            found = _session(self.content, self.opset, types)([value.numpy() for value in on_host if value is not None])
             results = [as_tensor(value) for value in found]
         except UnsupportedModel as error:
             raise UnsupportedModel("unsupported_operator", error.message) from error
@@ -59,37 +57,18 @@ class RuntimeNode(nn.Module):
         return tuple(value.to(device) for value in results)
 
 
-def _check_size(node: NodeProto, arrays: Sequence[Array | None], opset: int) -> None:
+def _check_size(node: NodeProto, inputs: Sequence[Tensor | None], opset: int) -> None:
     """Refuse outputs that are too large by ONNX's inference, or by the numbers that the operator reads as sizes."""
-    read = [value for i, value in enumerate(arrays) if value is not None and read_at(node, i) == "s"]
+    read = [value for i, value in enumerate(inputs) if value is not None and read_at(node, i) == "s"]
     # ONNX Runtime takes a vector of one number where inference wants a number.
-    numbers = {id(value): value.reshape(()) for value in read if value.size == 1}
-    found = _inferred(node, arrays, opset) or _inferred(
-        node, [numbers.get(id(value), value) for value in arrays], opset
+    numbers = {id(value): value.reshape(()) for value in read if value.numel() == 1}
+    found = known_sizes(node, inputs, opset) or known_sizes(
+        node, [numbers.get(id(value), value) for value in inputs], opset
     )
-    for shape in found:
-        bounded(shape)
+    for size in found:
+        bounded(size.shape)
     if not found and node.op_type not in COUNTING:
-        bounded([int(abs(number)) for value in read for number in value.ravel()])
-
-
-def _inferred(node: NodeProto, arrays: Sequence[Array | None], opset: int) -> list[list[int]]:
-    """The shapes of the outputs; none where ONNX's inference does not tell each of them."""
-    given = {name: value for name, value in zip(node.input, arrays, strict=True) if value is not None}
-    types = {
-        name: helper.make_tensor_type_proto(helper.np_dtype_to_tensor_dtype(value.dtype), value.shape)
-        for name, value in given.items()
-    }
-    data = {name: numpy_helper.from_array(value, name) for name, value in given.items() if value.size <= _FEW}
-    schema = defs.get_schema(node.op_type, opset)
-    try:
-        found = infer_node_outputs(schema, node, types, data, opset_imports=_imports(opset))
-    except Exception:  # whatever does not fit the operator: ONNX Runtime says it better
-        return []
-    shapes = [value.tensor_type.shape.dim for value in found.values() if value.tensor_type.HasField("shape")]
-    if len(shapes) < len(found) or not all(dim.HasField("dim_value") for shape in shapes for dim in shape):
-        return []
-    return [[dim.dim_value for dim in shape] for shape in shapes]
+        bounded([int(abs(number)) for value in read for number in value.ravel().tolist()])
 
 
 def _imports(opset: int) -> list[OperatorSetIdProto]:
