@@ -6,17 +6,16 @@ timed, so that the same job makes the same model on any machine.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Sequence
-from typing import Any, Literal
+from collections.abc import Sequence
+from typing import Literal
 
 import torch
-from torch import Tensor
 
 from fedlas.data.dataset import Array
 from fedlas.errors import UnsupportedModel
 from fedlas.importers.onnx.graph_classifier import GraphClassifier
 from fedlas.importers.onnx.sizes import serving_cost
+from fedlas.race.multiply_adds import count_multiply_adds
 from fedlas.training.loader import tensor
 
 #: A network is small whose average of three answers a row in less than a millisecond on one thread. ONNX Runtime 1.31,
@@ -71,27 +70,3 @@ def _fits(classifier: GraphClassifier, rows: Sequence[Array]) -> bool:
     except UnsupportedModel:  # nothing of it can be written, an average least of all
         return False
     return cost.row_bytes <= SMALL_ROW_BYTES and cost.fixed_bytes <= SMALL_WEIGHT_BYTES
-
-
-@torch.no_grad()
-def count_multiply_adds(function: Callable[..., Any], *inputs: Tensor) -> tuple[Any, int]:
-    """What a network or a part of it says on these inputs, and the multiply-adds that it took."""
-    from torch.utils.flop_counter import FlopCounterMode  # imports SymPy: a third of a second
-
-    with FlopCounterMode(display=False, custom_mapping=_formulas()) as counter:
-        result = function(*inputs)
-    return result, counter.get_total_flops() // 2
-
-
-def _formulas() -> dict[Any, Callable[..., int]]:
-    """Operations of the CPU that the counter of this release does not know, of shapes; a multiply-add counts twice."""
-    from torch.utils.flop_counter import sdpa_flop_count
-
-    def attention(query: torch.Size, key: torch.Size, value: torch.Size, *_: object, **__: object) -> int:
-        return int(sdpa_flop_count(query, key, value))
-
-    def recurrent(rows: torch.Size, of_input: torch.Size, of_state: torch.Size, *_: object, **__: object) -> int:
-        return 2 * math.prod(rows[:2]) * (math.prod(of_input) + math.prod(of_state))
-
-    aten = torch.ops.aten
-    return {aten._scaled_dot_product_flash_attention_for_cpu: attention, aten.mkldnn_rnn_layer: recurrent}

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from fedlas.calibrators import Calibrator
 from fedlas.calibrators.pool import pooled
 from fedlas.classifier import Classifier
-from fedlas.race.cost_limit import count_multiply_adds
+from fedlas.race.multiply_adds import count_multiply_adds
 
 
 class Ensemble(Classifier):

@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any, Protocol, TypeAlias
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from fedlas.classifier import Classifier
+from fedlas.training.optimizers import Optimizer
 
 State: TypeAlias = dict[str, Any]
 #: What a loop writes down of an epoch: plain numbers.
@@ -40,7 +41,7 @@ class Training:
     def __init__(
         self,
         modules: Sequence[nn.Module],
-        optimizer: torch.optim.Optimizer,
+        optimizer: Optimizer,
         seed: int,
         device: torch.device,
         checkpoints: Checkpoints | None,
@@ -79,12 +80,7 @@ class Training:
     def _put_back(self, state: State) -> Epochs:
         for module, saved in zip(self._modules, state["modules"], strict=True):
             module.load_state_dict(saved)
-        # It would go on with the very tensors that it is given, and change them.
-        self.optimizer.load_state_dict(copy.deepcopy(state["optimizer"]))
-        for parameter, kept in self.optimizer.state.items():
-            for name, value in kept.items():
-                if isinstance(value, Tensor) and value.ndim and value.shape != parameter.shape:
-                    raise ValueError(f"{name} must be {tuple(parameter.shape)}, got {tuple(value.shape)}")
+        self.optimizer.load_state_dict(state["optimizer"])
         self.order.set_state(state["order"])
         torch.set_rng_state(state["random"])
         if self.device.type == "cuda" and state["device_random"] is not None:

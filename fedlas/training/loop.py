@@ -14,9 +14,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from fedlas.training import optimizers
 from fedlas.training.checkpoints import Training
 from fedlas.training.loader import Loader
 from fedlas.training.loss_meter import LossMeter
+from fedlas.training.optimizers import ParameterGroup
 
 Scope: TypeAlias = Literal["all", "head"]
 Optimizer: TypeAlias = Literal["sgd", "adamw"]
@@ -135,31 +137,25 @@ def _stepped(value: Tensor, training: Training, rate: float, clip_norm: float, m
     return meter.add(value) and going
 
 
-def optimizer_of(modules: Sequence[nn.Module], config: TrainConfig) -> torch.optim.Optimizer:
+def optimizer_of(modules: Sequence[nn.Module], config: TrainConfig) -> optimizers.Optimizer:
     """The optimiser of all parameters that can be trained: those of the network, which comes first, and of its loss.
 
     Weight decay reaches the network alone: it is a prior on what is served, and a gate that it shrinks only loses
     the direction that the loss has learned.
     """
     groups = [
-        {"params": [p for p in module.parameters() if p.requires_grad], "weight_decay": decay}
+        ParameterGroup([p for p in module.parameters() if p.requires_grad], decay)
         for module, decay in zip(modules, (config.weight_decay, 0.0), strict=False)
     ]
-    if config.optimizer == "adamw":
-        return torch.optim.AdamW(groups, lr=config.learning_rate)
-    return torch.optim.SGD(groups, lr=config.learning_rate, momentum=config.momentum)
+    return optimizers.AdamW(groups) if config.optimizer == "adamw" else optimizers.SGD(groups, config.momentum)
 
 
-def descend(loss: Tensor, optimizer: torch.optim.Optimizer, rate: float, clip_norm: float) -> None:
+def descend(loss: Tensor, optimizer: optimizers.Optimizer, rate: float, clip_norm: float) -> None:
     """One step of the optimiser at a learning rate, the gradient of all parameters clipped to a norm."""
-    parameters = []
-    for group in optimizer.param_groups:
-        group["lr"] = rate
-        parameters += group["params"]
-    optimizer.zero_grad(set_to_none=True)
+    optimizer.zero_grad()
     loss.backward()
-    nn.utils.clip_grad_norm_(parameters, clip_norm)
-    optimizer.step()
+    nn.utils.clip_grad_norm_(optimizer.parameters, clip_norm)
+    optimizer.step(rate)
 
 
 def cosine(peak: float, steps: int) -> Callable[[int], float]:

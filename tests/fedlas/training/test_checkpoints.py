@@ -167,7 +167,7 @@ def broken(state: State, how: str) -> State:
     if how == "other network":
         state["modules"][0]["out.weight"] = torch.zeros(3, 32)
     elif how == "other momentum":
-        state["optimizer"]["state"][0]["momentum_buffer"] = torch.zeros(1)
+        state["optimizer"][0]["momentum_buffer"] = torch.zeros(1)
     elif how == "no order":
         del state["order"]
     else:

@@ -23,6 +23,7 @@ import pytest
 
 from service.registry.contract import JobRequest
 from tests.helpers.asking_child import AskingChild
+from tests.helpers.imports import COMPILER, PROFILED, imported
 from tests.helpers.uploads import Uploads
 from worker.documents import (
     CalibrateOrder,
@@ -84,7 +85,7 @@ class Job:
             child = subprocess.Popen(
                 [sys.executable, "-P", "-m", "worker.inside.child", str(folder)],
                 cwd=folder,
-                env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
+                env={**os.environ, **PROFILED, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=log,
@@ -212,6 +213,13 @@ def check_same(job: Job, folder: Path | None, whole: Whole) -> None:
     assert job.finished() == undisturbed.finished()
     assert set(job.finished().values()) == {1}
     assert job.candidates() == undisturbed.candidates()
+
+
+def test_a_job_loads_no_compiler(whole: Whole) -> None:
+    """Neither opening a network nor training, calibrating and writing it loads PyTorch's compiler."""
+    modules = imported((whole[0].place / "attempt-1" / "log.txt").read_text())
+    assert "torch" in modules
+    assert modules & COMPILER == set()
 
 
 def test_a_killed_job_goes_on(given: Given, whole: Whole, tmp_path: Path) -> None:
