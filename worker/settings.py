@@ -50,6 +50,9 @@ class WorkerSettings(RegistrySettings):
         description="Trainings of a race that are planned to take so long together are offered to other workers; "
         "`none`: never.",
     )
+    shard_seconds: float = Field(
+        5, gt=0, description="Batch predictions that take longer, by an estimate, are split into shards of this size."
+    )
     sweep_grace_seconds: float = Field(
         24 * 3600, gt=0, description="Stored files that nothing names are removed when they are this old."
     )

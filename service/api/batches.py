@@ -2,31 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Annotated, Literal
 
 from fastapi import APIRouter, Query, Request, Response
+from fastapi import Path as PathParameter
 from fastapi.responses import StreamingResponse
-from pyarrow.parquet import ParquetFile
-from pydantic_core import to_json
 
+from service.api.batch_results import BatchResults
+from service.api.byte_ranges import ranged
 from service.api.document.declarations import BINARY, KEYED, OPTIONS_REFUSED, STORED, operation
 from service.api.idempotency import IdempotencyKey, Key, create_in_group
 from service.api.predict_schemas import Prediction, RowFailure, find_model, priors_of
 from service.api.problems import named_by_body
 from service.api.records import RecordRoutes
-from service.api.responses import MOST_BYTES, Limit, created, etag_matches, json_page, stored_file
+from service.api.responses import Limit, created, etag_matches, json_page, stored_file, tagged
 from service.api.routing import Route
 from service.api.services import Services, ServicesDep
 from service.inference.decision_policy import DecisionPolicy
 from service.inference.profile import ServingProfile
 from service.inference.writers.rows import Writer, csv, ndjson
-from service.inference.writers.table import read_page
 from service.registry import tables
-from service.registry.contract import FINAL, AnswerOptions, BatchRecord, BatchRequest, Page
-from service.registry.documents import JsonObject
-from service.registry.errors import Conflict
+from service.registry.contract import AnswerOptions, BatchRecord, BatchRequest, Page
+from service.registry.documents import BatchManifest, JsonObject
 from service.registry.presenters import batch_record
 from service.registry.tables import new_id, now
 from service.registry.unit_of_work import UnitOfWork
@@ -93,8 +90,7 @@ ROUTES.add_delete(
 )
 
 RowCursor = Annotated[int | None, Query(ge=-1, description="Continue after this row.")]
-#: Rows that are looked at to learn how large they are: with `top_k` of a thousand classes one has 60 KB.
-_FIRST_ROWS = 16
+PartNumber = Annotated[int, PathParameter(ge=0, le=1_000_000, description="In the manifest.")]
 
 
 @router.get(
@@ -121,43 +117,59 @@ def get_results(
     """One page of a batch's predictions, in the dataset's order; 409 before it has ended.
 
     With `format`, or its media type in `Accept`, all of them, whatever `limit` and `after` say. A Parquet file has the
-    same columns, those alone that were asked for; its `ETag` is its digest, and ranges work.
+    same columns, those alone that were asked for; ranges of it work. Results of many rows are stored in parts, which
+    `/results/manifest` lists.
     """
-    with services.registry.read() as unit:
-        row = unit.batches.get(batch_id)
-    if row.results_sha256 is None:
-        message = f"{batch_id} is {row.status}; results exist once it has succeeded"
-        raise Conflict("no_results", message, passing=row.status not in FINAL)
+    results = BatchResults.of(services.registry, batch_id)
     accepted = request.headers.get("accept", "")
     format = format or next((name for name, media_type in _MEDIA_TYPES.items() if media_type in accepted), None)
     if format is not None:
-        answer = _whole(request, services, row.results_sha256, batch_id, format)
+        answer = _whole(request, services, results, format)
         answer.headers["Vary"] = "Accept"
         return answer
-    path = services.registry.artifacts.path(row.results_sha256)
-    rows = _rows(path, 0 if after is None else after + 1, limit + 1)
+    rows = results.rows(0 if after is None else after + 1, limit + 1)
     return json_page(rows, limit, headers={"Vary": "Accept"})
 
 
-def _whole(request: Request, services: Services, digest: str, batch_id: str, format: Format) -> Response:
-    """All rows as a file."""
-    name, media_type = f"{batch_id}.{format}", _MEDIA_TYPES[format]
-    if format == "parquet":
-        return stored_file(request, services, digest, name, media_type=media_type)
-    etag = f'"{digest}-{format}"'
+@router.get(
+    "/{batch_id}/results/manifest",
+    name="get_batch_manifest",
+    response_model=BatchManifest,
+    openapi_extra=operation("unknown_prediction", "no_results", *STORED, tagged=True),
+)
+def get_manifest(request: Request, services: ServicesDep, batch_id: str) -> Response:
+    """Which files the results are, for those who read them in parallel; 409 before the batch has ended."""
+    return tagged(request, BatchResults.of(services.registry, batch_id).manifest)
+
+
+@router.get(
+    "/{batch_id}/results/parts/{number}",
+    name="download_batch_part",
+    openapi_extra=operation(
+        *("unknown_prediction", "no_results", "unknown_results_part"),
+        *STORED,
+        tagged=True,
+        ranges=[_MEDIA_TYPES["parquet"], "application/octet-stream"],
+        content={_MEDIA_TYPES["parquet"]: {"schema": BINARY}},
+    ),
+)
+def get_part(request: Request, services: ServicesDep, batch_id: str, number: PartNumber) -> Response:
+    """One part of the results, as Parquet; its `ETag` is its digest in the manifest, and ranges work."""
+    part = BatchResults.of(services.registry, batch_id).part(number)
+    name = f"{batch_id}-{number:05}.parquet"
+    return stored_file(request, services, part.sha256, name, media_type=_MEDIA_TYPES["parquet"])
+
+
+def _whole(request: Request, services: Services, results: BatchResults, format: Format) -> Response:
+    """All rows as a file; every part is looked at before the first byte."""
+    name, media_type = f"{results.manifest.batch_id}.{format}", _MEDIA_TYPES[format]
+    if format == "parquet" and len(results.manifest.parts) == 1:
+        return stored_file(request, services, results.part(0).sha256, name, media_type=media_type)
+    etag = f'"{results.digest}-{format}"'
     if etag_matches(request, etag):
         return Response(status_code=304, headers={"ETag": etag})
-    file = ParquetFile(services.registry.artifacts.path(digest))
     headers = {"ETag": etag, "Content-Disposition": f'attachment; filename="{name}"'}
-    return StreamingResponse(_WRITERS[format](file), media_type=media_type, headers=headers)
-
-
-def _rows(path: Path, start: int, limit: int) -> Iterator[bytes]:
-    """Rows as JSON, read in pieces of about a page: a group of the file is read for each piece, in 12 ms."""
-    rows, more, some = 0, True, _FIRST_ROWS
-    while more and limit > rows:
-        found, more = read_page(path, start=start + rows, limit=min(some, limit - rows))
-        written = [to_json(row, inf_nan_mode="null") for row in found]
-        yield from written
-        rows += len(found)
-        some = max(1, MOST_BYTES * len(found) // max(1, sum(map(len, written))))
+    joined = results.joined()
+    if format == "parquet":
+        return ranged(request, joined.read, joined.size, media_type=media_type, headers=headers)
+    return StreamingResponse(_WRITERS[format](results.files()), media_type=media_type, headers=headers)

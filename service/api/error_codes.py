@@ -81,6 +81,9 @@ ERROR_CODES: dict[str, ErrorCode] = {
     ),
     "unknown_name": ErrorCode(404, "Nothing is published under this name.", "`GET /v1/names` lists the names."),
     "unknown_version": ErrorCode(404, "The name has no such version.", "`GET /v1/names/{name}` lists them.", (422,)),
+    "unknown_results_part": ErrorCode(
+        404, "The results have no part with this number.", "`GET /v1/predictions/{id}/results/manifest` lists them."
+    ),
     "unknown_record": ErrorCode(404, "Text that no database keeps stands for an id.", "Use an id as it was answered."),
     "artifact_missing": ErrorCode(
         404, "The stored file of this record is missing.", "Upload it again, and tell the operator.", (503,)

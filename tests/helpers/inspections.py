@@ -17,6 +17,7 @@ from worker.documents import InspectDatasetOrder, InspectModelOrder
 from worker.sandbox import process
 from worker.sandbox.child_output import ChildOutcome
 from worker.sandbox.protocol import REQUEST, ChildRequest, JsonObject, Order
+from worker.sandbox.replies import Replies
 
 _run = process.run
 
@@ -45,9 +46,10 @@ def _run_once(
     folder: Path,
     on_event: Callable[[JsonObject], None],
     on_tick: Callable[[], None],
+    replies: Replies | None = None,
 ) -> ChildOutcome:
     if not isinstance(request.order, InspectDatasetOrder | InspectModelOrder):
-        return _run(request, folder=folder, on_event=on_event, on_tick=on_tick)
+        return _run(request, folder=folder, on_event=on_event, on_tick=on_tick, replies=replies)
     key = _key(request)
     if key not in _seen:
         outcome = _run(request, folder=folder, on_event=on_event, on_tick=on_tick)

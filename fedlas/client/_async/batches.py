@@ -16,7 +16,7 @@ from fedlas.client.predictions import frame_of
 from fedlas.client.queries import HasId, given, id_of, path_part, query
 from fedlas.client.records.answers import Prediction, RowFailure
 from fedlas.client.records.page import Page
-from fedlas.client.records.runs import BatchRecord
+from fedlas.client.records.runs import BatchManifest, BatchRecord
 
 _PATH = "/v1/predictions"
 _FORMATS = {".parquet": "parquet", ".csv": "csv", ".ndjson": "ndjson", ".jsonl": "ndjson"}
@@ -100,6 +100,22 @@ class AsyncBatches:
         return await download(
             self._transport, route, target, params={"format": format_name}, on_progress=on_progress, stored=False
         )
+
+    async def manifest(self, batch: str | HasId) -> BatchManifest:
+        """Which parts the answers are stored in, to read them in parallel."""
+        return await self._transport.read(BatchManifest, "GET", f"{_PATH}/{path_part(batch)}/results/manifest")
+
+    async def download_part(
+        self,
+        batch: str | HasId,
+        number: int,
+        path: str | PathLike[str],
+        *,
+        on_progress: OnDownload | None = None,
+    ) -> Path:
+        """Write one part of the answers to a Parquet file, and check its digest."""
+        route = f"{_PATH}/{path_part(batch)}/results/parts/{number}"
+        return await download(self._transport, route, Path(path), on_progress=on_progress)
 
     async def to_frame(self, batch: str | HasId) -> Any:
         """All answers as a pandas data frame."""

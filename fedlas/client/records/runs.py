@@ -140,11 +140,41 @@ class BatchRecord(Document):
     errors: Literal["fail", "column"] | str = "fail"
     """As it was ordered."""
     finished_at: datetime | None = None
+    manifest_url: str | None = None
+    """Which files they are, to read them in parallel."""
     num_errors: int | None = None
     """With `errors: column`: rows without an answer."""
     num_rows: int | None = None
     results_url: str | None = None
     started_at: datetime | None = None
+
+
+class ResultPart(Document):
+    """A part of the results: a Parquet file of neighbouring rows of the dataset."""
+
+    number: int
+    """Of the part, from 0; `/results/parts/{number}` is its file."""
+    first_row: int
+    """Of the dataset, counted from 0."""
+    num_rows: int
+    bytes: int
+    sha256: str
+    """Of the file."""
+
+
+class BatchManifest(Document):
+    """All parts of a batch's results; their rows are those of the dataset, in its order, once each."""
+
+    batch_id: str
+    num_rows: int
+    parts: list[ResultPart]
+    dataset_sha256: str | None = None
+    """The same of the dataset's file."""
+    format_version: Literal[1] | int = 1
+    model_sha256: str | None = None
+    """Of the model's file, as in its record; null where results are one file and it is deleted."""
+    num_errors: int | None = None
+    """With `errors: column`: rows without an answer."""
 
 
 class DeliveryAttempt(Document):

@@ -1,8 +1,8 @@
-"""The writers of whole results: a Parquet file of them row by row as text, in constant memory."""
+"""The writers of whole results: Parquet files of them row by row as text, in constant memory."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from io import BytesIO
 
 import pyarrow as pa
@@ -15,19 +15,19 @@ from service.inference.writers.table import json_objects
 #: Rows that are written at once; with `top_k` of a thousand classes they have 60 MB.
 _ROWS = 1 << 10
 
-Writer = Callable[[pq.ParquetFile], Iterator[bytes]]
+Writer = Callable[[Iterable[pq.ParquetFile]], Iterator[bytes]]
 
 
-def ndjson(file: pq.ParquetFile) -> Iterator[bytes]:
-    """One JSON object a line, the same as in a page; closes the file."""
-    for batch in _batches(file):
+def ndjson(files: Iterable[pq.ParquetFile]) -> Iterator[bytes]:
+    """One JSON object a line, the same as in a page; closes the files, one after the other."""
+    for batch in _batches(files):
         yield b"".join(to_json(row, inf_nan_mode="null") + b"\n" for row in json_objects(batch))
 
 
-def csv(file: pq.ParquetFile) -> Iterator[bytes]:
+def csv(files: Iterable[pq.ParquetFile]) -> Iterator[bytes]:
     """A line of names and one for each row; what has parts (`top_k`, `prediction_set`, `error`) is JSON in its cell."""
     header = True
-    for batch in _batches(file):
+    for batch in _batches(files):
         buffer = BytesIO()
         columns = [_cells(column) for column in batch.columns]
         table = pa.table(columns, names=batch.schema.names)
@@ -36,9 +36,10 @@ def csv(file: pq.ParquetFile) -> Iterator[bytes]:
         yield buffer.getvalue()
 
 
-def _batches(file: pq.ParquetFile) -> Iterator[pa.RecordBatch]:
-    with file:
-        yield from file.iter_batches(_ROWS, use_threads=False)
+def _batches(files: Iterable[pq.ParquetFile]) -> Iterator[pa.RecordBatch]:
+    for file in files:
+        with file:
+            yield from file.iter_batches(_ROWS, use_threads=False)
 
 
 def _cells(column: pa.Array) -> pa.Array:

@@ -26,6 +26,8 @@ _GROUP_BYTES = 1 << 25
 #: Columns that repeat a few values; to look for repetitions among confidences takes longer than all the rest.
 _REPEATED = ["label", "index", "decision", "prediction_set.list.element"]
 _REPEATED += ["top_k.list.element.label", "top_k.list.element.index", "error.code", "error.message"]
+#: Every page has a checksum, by which readers notice that it is damaged.
+_WRITTEN = {"compression": "zstd", "use_dictionary": _REPEATED, "write_page_checksum": True}
 
 
 class RowError(Protocol):
@@ -136,7 +138,7 @@ def write_results(path: Path, tables: Iterable[pa.Table]) -> int:
     first = next(groups)
     count = 0
     try:
-        with pq.ParquetWriter(path, first.schema, compression="zstd", use_dictionary=_REPEATED) as writer:
+        with pq.ParquetWriter(path, first.schema, **_WRITTEN) as writer:
             for group in chain([first], groups):
                 writer.write_table(group, row_group_size=group.num_rows)
                 count += group.num_rows
@@ -161,8 +163,11 @@ def _groups(tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
 
 
 def read_page(path: Path, *, start: int, limit: int) -> tuple[list[dict[str, Any]], bool]:
-    """Return at most `limit` rows from row `start` on, and whether more follow; reads only the groups it needs."""
-    with pq.ParquetFile(path) as file:
+    """Return at most `limit` rows from row `start` on, and whether more follow; reads only the groups it needs.
+
+    Raises OSError for pages whose checksum is another.
+    """
+    with pq.ParquetFile(path, page_checksum_verification=True) as file:
         ends = _ends(file.metadata)
         stop = min(start + limit, ends[-1])
         if start >= stop:

@@ -226,6 +226,7 @@ class BatchRecord(RunRecord):
     num_errors: int | None = Field(None, description="With `errors: column`: rows without an answer.")
     class_priors: dict[str, float] | None = Field(None, description="Of the request, or else of the name it gave.")
     results_url: str | None = None
+    manifest_url: str | None = Field(None, description="Which files they are, to read them in parallel.")
 
 
 class CalibratorRecord(UploadedRecord):

@@ -5,6 +5,7 @@ and a stored document is validated again when its row is read as one.
 """
 
 from service.registry.documents.base import Document, JsonObject, TensorSpec
+from service.registry.documents.batch_manifest import BatchManifest, PartResult, ResultPart
 from service.registry.documents.dataset_profile import (
     DatasetProfile,
     DatasetRoles,
@@ -42,6 +43,7 @@ from service.registry.documents.reading import Reading
 from service.registry.documents.report import GateVerdict, Report, Verdict
 
 __all__ = [
+    "BatchManifest",
     "CandidateEnded",
     "ClassPriors",
     "DatasetProfile",
@@ -60,12 +62,14 @@ __all__ = [
     "ModelProfile",
     "Notice",
     "OutputSpec",
+    "PartResult",
     "Plan",
     "Progress",
     "Publication",
     "Purpose",
     "Reading",
     "Report",
+    "ResultPart",
     "SeenByModel",
     "ServingCost",
     "SplitCounts",

@@ -188,6 +188,18 @@ class Batches(Runs[tables.Batch]):
         elif status in FINAL:
             pieces.close(row.id)
 
+    def advance(self, record_id: str) -> None:
+        """Write how much of its pieces is done, and when the rest will be if that goes on as it went until now."""
+        row = self.session.get_one(tables.Batch, record_id, with_for_update=True, populate_existing=True)
+        if row.status in FINAL or row.started_at is None:
+            return
+        done = Pieces(self.session).progress(record_id)
+        passed = (self.now - row.started_at).total_seconds()
+        row.progress = {
+            "fraction": round(done, 4),
+            "eta_seconds": round(passed * (1 - done) / done, 1) if done else None,
+        }
+
     def delete(self, record_id: str) -> list[str]:
         """The same, with its pieces."""
         unreferenced = super().delete(record_id)

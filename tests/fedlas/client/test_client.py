@@ -151,6 +151,10 @@ def test_batches_have_results(client: Client, job: Job, tmp_path: Path) -> None:
     lines = client.batches.download(batch, tmp_path / "rows.csv").read_text().splitlines()
     assert len(lines) == 1798
     assert [row.row for row in client.batches.results(batch, after=1790, limit=3)] == [1791, 1792, 1793]
+    manifest = client.batches.manifest(batch)
+    assert [(part.number, part.first_row, part.num_rows) for part in manifest.parts] == [(0, 0, 1797)]
+    part = client.batches.download_part(batch, 0, tmp_path / "part.parquet")
+    assert hashlib.sha256(part.read_bytes()).hexdigest() == manifest.parts[0].sha256
 
 
 @pytest.mark.slow

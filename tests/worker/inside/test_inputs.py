@@ -117,6 +117,7 @@ def records(
         "plan": found,
         "request": {**request, "metadata": metadata, "webhook": {"url": "/", "secret": "/", "file": "/"}},
     }
+    batch = {name: job[name] for name in ("model_id", "dataset_id", "created_at", "status")} | {"progress": found}
     return [
         tables.Dataset(
             id="ds_1",
@@ -146,13 +147,14 @@ def records(
             status="running",
             **fresh,
         ),
-        tables.Batch(
-            id="bat_1",
-            model_id="mdl_1",
-            dataset_id="ds_1",
-            options=said,
-            progress=found,
-            status="queued",
+        *(tables.Batch(id=record_id, options=said, **batch) for record_id in ("bat_1", "bat_2")),
+        tables.Piece(
+            id="shd_1",
+            parent_id="bat_2",
+            place=0,
+            name="rows-0",
+            order={"first_row": 0, "num_rows": 1, **said},
+            status="waiting",
             created_at=now(),
         ),
         tables.Job(id="job_1", **job),
@@ -167,6 +169,7 @@ GIVEN = {
     "mdl_1": {"model": "model"},
     "cal_1": {"scores": "scores"},
     "bat_1": {"model": "served", "dataset": "prepared"},
+    "shd_1": {"model": "served", "dataset": "prepared"},
     "job_1": {"model": "model", "dataset": "prepared", "checkpoint.base": "saved"},
     "job_2": {"model": "model", "dataset": "prepared"},
 }
@@ -225,7 +228,7 @@ def test_no_field_of_a_request_changes_what_is_granted(
     for record_id, files in GIVEN.items():
         claim = Claim(record_id, PLAN if record_id == "job_2" else "any", token=1, attempts=1)
         with registry.write() as unit:
-            work = unit.session.get(tables.Work, record_id) or unit.work.open(record_id, kind="any")
+            work = unit.session.get(tables.Work, record_id) or unit.work.open(record_id, kind="any", queue="any")
             work.state, work.token = "claimed", 1
         work = kind_of(claim)(registry, worker_settings, claim)
         prepared = work.begin()

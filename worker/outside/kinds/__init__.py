@@ -9,6 +9,7 @@ from worker.outside.kinds.candidates import Candidate
 from worker.outside.kinds.delivery import Deliver
 from worker.outside.kinds.inspection import InspectDataset, InspectModel
 from worker.outside.kinds.scores import FitScores
+from worker.outside.kinds.shards import PredictShard
 
 __all__ = ["KINDS", "Prepared", "WorkKind", "kind_of"]
 
@@ -19,6 +20,7 @@ KINDS: dict[str, type[WorkKind]] = {
     "job": Calibrate,
     "cnd": Candidate,
     "bat": Predict,
+    "shd": PredictShard,
     "cal": FitScores,
     "msg": Deliver,
 }

@@ -61,8 +61,8 @@ class OnInputs(ChildWork[R]):
         """Write that it runs, and read what the child must know."""
 
     @abstractmethod
-    def prepare(self, row: tables.Job | tables.Batch, model: tables.Model, dataset: tables.Dataset) -> Prepared:
-        """The request to a child."""
+    def prepare(self, row: tables.Job | tables.Batch, model: tables.Model, dataset: tables.Dataset) -> Prepared | None:
+        """The request to a child; None where the work has been left to others."""
 
     def note(self, event: JsonObject) -> None:
         """Remember what the child tells; what it cannot have told is passed over."""
