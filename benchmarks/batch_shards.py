@@ -20,7 +20,7 @@ import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -155,14 +155,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=int, default=10_000_000)
     parser.add_argument("--rounds", type=int, default=1)
+    parser.add_argument("--shard-seconds", help="`FEDLAS_SHARD_SECONDS` in shards; few rows want fewer")
     parser.add_argument("--pin", action="store_true", help="bind every worker to a core of its own")
     parser.add_argument("--backend", choices=BACKENDS, default="postgresql")
     options = parser.parse_args()
-    rounds: dict[str, list[Json]] = {way.name: [] for way in WAYS}
+    given = {"FEDLAS_SHARD_SECONDS": options.shard_seconds} if options.shard_seconds else {}
+    ways = [replace(way, environment={**given, **way.environment}) for way in WAYS]
+    rounds: dict[str, list[Json]] = {way.name: [] for way in ways}
     with tempfile.TemporaryDirectory() as folder, running_api(options.backend) as api:
         request = stored(api, Path(folder), options.rows)
         for _ in range(options.rounds):
-            for way in WAYS:
+            for way in ways:
                 rounds[way.name].append(run(way, api, request, pin=options.pin))
     print(json.dumps({"rows": options.rows, "runs": rounds, "compared": compared(rounds)}, indent=2))
 

@@ -71,17 +71,22 @@ def celery_workers(
 
 
 @contextmanager
-def training_job(api: Api) -> Iterator[str]:
-    """A job that trains within the block, where workers inspect and calibrate; its id."""
-    files = Uploads()
+def training_job(api: Api, files: tuple[bytes, bytes] | None = None, *, epoch: int = 20) -> Iterator[str]:
+    """A job that has come to this epoch and trains within the block, where workers inspect and calibrate; its id.
+
+    Args:
+        files: model and dataset; digits and a perceptron of which an epoch takes milliseconds, where none are given.
+    """
+    if files is None:
+        files = Uploads()["digits.onnx"], Uploads()["digits.npz"]
     with httpx.Client(base_url=f"http://127.0.0.1:{api.port}", timeout=30) as client:
-
-        def sent(kind: str, name: str) -> str:
-            return str(client.post(f"/v1/{kind}", content=files[name]).raise_for_status().json()["id"])
-
-        body = {**_LONG, "model_id": sent("models", "digits.onnx"), "dataset_id": sent("datasets", "digits.npz")}
+        model_id, dataset_id = (
+            client.post(f"/v1/{kind}", content=content).raise_for_status().json()["id"]
+            for kind, content in zip(("models", "datasets"), files, strict=True)
+        )
+        body = {**_LONG, "model_id": model_id, "dataset_id": dataset_id}
         job_id = str(client.post("/v1/jobs", json=body).raise_for_status().json()["id"])
         at = f"/v1/jobs/{job_id}"
-        until(lambda: (client.get(at).json()["progress"].get("epoch") or 0) > 20, seconds=180, what="it trains")
+        until(lambda: (client.get(at).json()["progress"].get("epoch") or 0) >= epoch, seconds=180, what="it trains")
         yield job_id
         client.post(f"{at}/cancel").raise_for_status()

@@ -4,7 +4,8 @@
 
 PostgreSQL (with `fsync`) and Redis, whose transactions, commands and processor time are counted: beside an API alone,
 beside idle workers, beside one that trains, and while permits are sent and taken. Then single operations as a worker
-makes them, on SQLite and on PostgreSQL. A fleet is a multiplication: nothing here runs a hundred workers.
+makes them, on SQLite and on PostgreSQL, where one transaction writes at a time, too: what a fleet asks of that writer
+is a share of its time. A fleet is a multiplication: nothing here runs a hundred workers.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from benchmarks.api_process import Api, DurablePostgreSQL, running_api
 from benchmarks.celery_workers import LIGHT, celery_worker, celery_workers, training_job
 from benchmarks.claims import fill
 from benchmarks.server_load import Load, Servers, cpu_seconds
+from benchmarks.spread_race import uploads
 from service.registry.contract import ANY_DEVICE
 from service.registry.registry import Registry
 from service.registry.repositories import ClaimLimits
@@ -37,9 +39,13 @@ from tests.helpers.servers import running
 Json = dict[str, Any]
 
 FLEETS = (10, 100, 1000)
-_START_S = 15.0
+_START_S = 20.0
+#: The network of a race of so many minutes; an epoch takes a second or two.
+_EPOCHS_OF_MINUTES = 8.0
 #: How long a piece of work takes, in a fleet that is always busy.
 _PIECE_S = 30.0
+#: Every two seconds the lease of its work, and that it lives.
+_WRITES_A_SECOND = 1.0
 
 
 def workers_ask(numbers: tuple[int, int], seconds: float) -> dict[str, Any]:
@@ -55,7 +61,7 @@ def workers_ask(numbers: tuple[int, int], seconds: float) -> dict[str, Any]:
         with celery_worker(api.environment, LIGHT), celery_worker(api.environment, (ANY_DEVICE,)):
             time.sleep(_START_S)
             still = servers.rates(seconds)
-            with training_job(api):
+            with training_job(api, uploads(_EPOCHS_OF_MINUTES), epoch=2):
                 training = servers.rates(seconds) - still
     return {
         "api_alone": alone,
@@ -145,19 +151,18 @@ def both_databases(rounds: int) -> Json:
 def fleet(number: int, asked: Json, permit: Load, costs: Json) -> Json:
     """So many workers, all of them busy with pieces of half a minute: sums of what was measured of one."""
     idle = next(load for name, load in asked.items() if name.startswith("idle_worker"))
-    ended = number / _PIECE_S
-    database = idle.database_cpu_s + asked["training_beside_idle"].database_cpu_s
-    broker = idle.broker_cpu_s + asked["training_beside_idle"].broker_cpu_s
-    writes = number / 2 * 2 + 2 * ended  # each 2 s a lease and the worker's own row; of a piece its claim and its end
+    busy, connections, ended = asked["training_beside_idle"], asked["connections_of_a_worker"], number / _PIECE_S
+    claims = 2 * costs["postgresql"]["claim"]["database_cpu_ms"] / 1000  # a piece is claimed and finished
+    writes = number * _WRITES_A_SECOND + 2 * ended
     return {
-        "database_cores": round(
-            number * database + ended * (2 * costs["postgresql"]["claim"]["database_cpu_ms"] / 1000), 3
-        ),
-        "broker_cores": round(number * broker + ended * permit.broker_cpu_s, 3),
-        "database_connections": round(number * asked["connections_of_a_worker"]["database"]),
-        "broker_connections": round(number * asked["connections_of_a_worker"]["broker"]),
-        "claims_per_second": round(ended, 2),
-        "share_of_sqlites_one_writer": round(writes * costs["sqlite"]["renewal"]["ms"] / 1000, 3),
+        "writes_per_second": round(writes, 1),
+        "share_of_the_one_writer": {
+            name: round(writes * cost["renewal"]["ms"] / 1000, 3) for name, cost in costs.items()
+        },
+        "database_cores": round(number * (idle.database_cpu_s + busy.database_cpu_s) + ended * claims, 3),
+        "broker_cores": round(number * (idle.broker_cpu_s + busy.broker_cpu_s) + ended * permit.broker_cpu_s, 3),
+        "database_connections": round(number * connections["database"]),
+        "broker_connections": round(number * connections["broker"]),
     }
 
 

@@ -21,7 +21,7 @@ import os
 import statistics
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -42,8 +42,6 @@ from tests.helpers.uploads import npz, to_onnx, train
 Json = dict[str, Any]
 
 CALIBRATE = ("calibrate.cpu",)
-#: Planned seconds that no rung reaches: a race that is kept on one worker.
-NEVER = "1000000000"
 #: Units in each of the two hidden layers with which the trainings take eight minutes.
 _WIDTH, _MINUTES = 1900, 8.0
 _PARTS = ("train", "calibration", "test", "calibration")
@@ -59,7 +57,7 @@ class Way:
 
 
 WAYS = (
-    Way("1 worker, not spread", 1, {"FEDLAS_SPREAD_SECONDS": NEVER}),
+    Way("1 worker, not spread", 1, {"FEDLAS_SPREAD_SECONDS": "none"}),
     Way("1 worker, spread", 1, {}),
     Way("2 workers, spread", 2, {}),
 )
@@ -160,20 +158,26 @@ def differences(first: Any, second: Any, at: str = "report") -> list[str]:
 
 
 def compared(rounds: Mapping[str, Sequence[Json]], reports: Mapping[str, bytes]) -> Json:
-    """The ratios that were aimed at, and where reports differ from that of one worker that kept its race to itself."""
-    alone, spread, shared = (rounds[way.name] for way in WAYS)
+    """The ratios that are aimed at, by medians, and where reports differ from that of the first way."""
 
-    def median(runs: Sequence[Json], name: str) -> float:
-        return float(statistics.median(run[name] for run in runs))
+    def median(way: Way, name: str) -> float | None:
+        runs = rounds.get(way.name)
+        return float(statistics.median(run[name] for run in runs)) if runs else None
 
-    ours, *others = (json.loads(without_ids(reports[way.name])) for way in WAYS)
+    def ratio(name: str, slow: Way, quick: Way) -> float | None:
+        above, below = median(slow, name), median(quick, name)
+        return round(above / below, 3) if above and below else None
+
+    alone, spread, shared = WAYS
+    first, *others = reports
+    documents = {name: json.loads(without_ids(report)) for name, report in reports.items()}
     return {
-        "training_2_workers_against_1": round(median(spread, "training_s") / median(shared, "training_s"), 3),
-        "job_2_workers_against_1": round(median(spread, "job_s") / median(shared, "job_s"), 3),
-        "job_2_workers_against_1_not_spread": round(median(alone, "job_s") / median(shared, "job_s"), 3),
-        "job_spread_against_not_on_1_worker": round(median(spread, "job_s") / median(alone, "job_s"), 3),
+        "training_2_workers_against_1": ratio("training_s", spread, shared),
+        "job_2_workers_against_1": ratio("job_s", spread, shared),
+        "job_2_workers_against_1_not_spread": ratio("job_s", alone, shared),
+        "job_spread_against_not_on_1_worker": ratio("job_s", spread, alone),
         "same_report_bytes": len({without_ids(report) for report in reports.values()}) == 1,
-        "differences": {way.name: differences(ours, other)[:20] for way, other in zip(WAYS[1:], others, strict=True)},
+        "differences": {name: differences(documents[first], documents[name])[:20] for name in others},
     }
 
 
@@ -182,15 +186,23 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--minutes", type=float, default=_MINUTES)
     parser.add_argument("--rounds", type=int, default=1)
+    parser.add_argument("--ways", type=int, nargs="+", choices=(0, 1, 2), default=(0, 1, 2), help="not all three")
+    parser.add_argument(
+        "--spread-seconds", help="`FEDLAS_SPREAD_SECONDS` where the race is spread; races of seconds want few"
+    )
     parser.add_argument("--backend", choices=BACKENDS, default="postgresql")
     parser.add_argument("--log", type=Path, help="what the workers say")
     parser.add_argument("--out", type=Path, help="also write the results here, as JSON, after every job")
     options = parser.parse_args()
     model, dataset = uploads(options.minutes)
-    rounds: dict[str, list[Json]] = {way.name: [] for way in WAYS}
+    ways = [WAYS[number] for number in options.ways]
+    if options.spread_seconds:
+        given = {"FEDLAS_SPREAD_SECONDS": options.spread_seconds}
+        ways = [replace(way, environment={**given, **way.environment}) for way in ways]
+    rounds: dict[str, list[Json]] = {way.name: [] for way in ways}
     reports: dict[str, bytes] = {}
     result: Json = {"model_mb": round(len(model) / 2**20, 1), "runs": rounds}
-    for _, way in itertools.product(range(options.rounds), WAYS):
+    for _, way in itertools.product(range(options.rounds), ways):
         done, reports[way.name] = run(way, options.backend, model, dataset, options.log)
         rounds[way.name].append(done)
         if options.out is not None:
