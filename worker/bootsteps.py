@@ -39,7 +39,7 @@ from worker.tasks import PermitTask
 
 _LOG = logging.getLogger("fedlas.worker")
 
-#: How long work may take to be handed back, and how long a database or broker that hangs delays the end after that.
+#: How long handing work back may take, then telling database and broker of the end, and then Celery's own end.
 _STOP_S, _LEAVING_S, _EXIT_S = 12.0, 2.0, 3.0
 #: The exit code of a worker that wants to be started again.
 RESTART = 75
@@ -53,7 +53,7 @@ class PermitWork(StartStopStep):  # type: ignore[misc]
     def __init__(self, worker: WorkController, **_: object) -> None:
         permit_reading_only()
         self._stopping = threading.Event()
-        self._leaving = ExitStack()
+        self._leaving, self._turn = ExitStack(), threading.Lock()
 
     def start(self, worker: WorkController) -> None:
         """Begin; Celery's consumer, which starts after this, finds everything prepared."""
@@ -83,6 +83,7 @@ class PermitWork(StartStopStep):  # type: ignore[misc]
         reaper = Reaper(registry, settings, supervisor, self._permits, take=worker.consumer.take)
         reaper.sweep()  # registered before it takes work that others might take
         for run in (
+            self._leave_in_time,
             reaper.run,
             lambda: run_cleanup(registry, settings, self._stopping),
             lambda: check.run(self._stopping, on_failure=self._restart),
@@ -97,11 +98,21 @@ class PermitWork(StartStopStep):  # type: ignore[misc]
     def stop(self, worker: WorkController) -> None:
         """Work is handed back, and this worker is forgotten."""
         self._stopping.set()
-        self._permits.places.await_idle(_STOP_S)
-        self._leaving.close()
-        _in_thread(lambda: _exit(after=_EXIT_S, code=worker.exitcode or 0))
+        self._leave()
 
     terminate = stop
+
+    def _leave_in_time(self) -> None:
+        """As soon as Celery is told to end. Its own thread may hang in the broker's client: it is given a moment."""
+        self._stopping.wait()
+        self._leave()
+        time.sleep(_EXIT_S)
+        os._exit(int(state.should_stop or 0))
+
+    def _leave(self) -> None:
+        with self._turn:
+            self._permits.places.await_idle(_STOP_S)
+            self._leaving.close()
 
     def _restart(self) -> None:
         """Messages are sent, but none arrives here any more; work in progress comes to its end first."""
@@ -161,9 +172,3 @@ def _join(last: list[Callable[[], None]]) -> None:
     """Do these beside each other; what hangs is left behind."""
     for thread in [_in_thread(one) for one in last]:
         thread.join(_LEAVING_S)
-
-
-def _exit(*, after: float, code: int) -> None:
-    """A broker that hangs does not keep this process."""
-    time.sleep(after)
-    os._exit(code)

@@ -1,0 +1,267 @@
+"""A worker as operators start it, by a plain Celery command: it does the work, tells the truth, and believes nobody."""
+
+from __future__ import annotations
+
+import base64
+import json
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+from celery import Celery
+
+from service.queue import PermitSender
+from service.registry import tables
+from service.registry.contract import JobRequest
+from service.registry.registry import Registry
+from service.registry.repositories import Permit
+from service.registry.tables import new_id, now
+from service.settings import ServiceSettings
+from tests.helpers import backends
+from tests.helpers.celery_workers import CeleryWorker
+from tests.helpers.processes import until
+from tests.helpers.servers import Valkey, running
+from tests.helpers.work import add_dataset, state_of
+
+Json = dict[str, Any]
+
+SECRET = "whsec_" + base64.b64encode(bytes(range(32))).decode()
+ROWS = b"x,label\n" + b"".join(b"%d.5,%d\n" % (i, i % 2) for i in range(200))
+#: It takes some seconds to inspect: long enough to be found in the middle of it.
+MANY_ROWS = b"x,label\n" + b"".join(b"%d.5,%d\n" % (i, i % 2) for i in range(400_000))
+
+
+_CHANGING: dict[str, Json] = {
+    "shutdown": {}, "pool_shrink": {"n": 1}, "cancel_consumer": {"queue": "inspect"}, "disable_events": {},
+    "revoke": {"task_id": "x", "terminate": True}, "rate_limit": {"task_name": "fedlas.inspect", "rate_limit": "1/h"},
+    "hello": {"from_node": "x", "revoked": ["x"]}, "objgraph": {},
+}  # fmt: skip
+
+
+class Receiver(ThreadingHTTPServer):
+    """A receiver of webhooks that holds its answers back until `go_on` is set."""
+
+    daemon_threads = True
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), _Answer)
+        self.go_on = threading.Event()
+        self.url = f"http://127.0.0.1:{self.server_address[1]}/hook"
+
+
+class _Answer(BaseHTTPRequestHandler):
+    server: Receiver
+
+    def do_POST(self) -> None:
+        self.server.go_on.wait(15)
+        self.send_response(200)
+        self.end_headers()
+
+    def log_message(self, *_: object) -> None:
+        """Silent."""
+
+
+@contextmanager
+def receiver() -> Iterator[Receiver]:
+    """A receiver for the block."""
+    with Receiver() as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield server
+        server.go_on.set()
+        server.shutdown()
+        thread.join()
+
+
+class Site:
+    """A broker, a registry and one worker of the queues `inspect` and `deliver`."""
+
+    def __init__(self, stack: ExitStack, folder: Path) -> None:
+        self._stack, self._folder = stack, folder
+        self.broker = stack.enter_context(running(Valkey))
+        place = stack.enter_context(backends.place(folder / "data")) | {"broker_url": self.broker.url()}
+        self.registry = Registry.open(ServiceSettings(**place))
+        stack.callback(self.registry.close)
+        self.sender = PermitSender(self.broker.url())
+        stack.callback(self.sender.close)
+        self.registry.notify = self.sender.notify
+        self.settings = {**backends.environment(place), "FEDLAS_WEBHOOK_ALLOW_PRIVATE": "1"}
+
+    def start(self, *options: str, name: str = "w", **settings: str) -> CeleryWorker:
+        """Start a worker and wait until it is ready."""
+        worker = CeleryWorker({**self.settings, **settings}, self._folder, *options, name=name)
+        self._stack.callback(worker.end_by_force)
+        until(lambda: "worker ready" in worker.log or worker.process.poll() is not None, seconds=60, what="it is ready")
+        return worker
+
+    def tell(self, url: str) -> str:
+        """A job that has just failed and tells this webhook; returns the message."""
+        request = JobRequest(model_id="mdl_x", dataset_id="ds_x", webhook={"url": url, "secret": SECRET}).model_dump()
+        row = tables.Job(
+            id=new_id("job"), model_id="mdl_x", dataset_id="ds_x", status="queued", request=request, progress={},
+            history=[], created_at=now(),
+        )  # fmt: skip
+        with self.registry.write() as unit:
+            unit.jobs.open(row)
+            unit.jobs.fail(row, {"code": "x", "message": "x", "user_error": True})
+            return next(unit.deliveries.of_job(row.id, limit=1, after=None)).id
+
+    @contextmanager
+    def quietly(self) -> Iterator[None]:
+        """No permit is sent for what is opened within the block."""
+        notify, self.registry.notify = self.registry.notify, lambda permits: None
+        try:
+            yield
+        finally:
+            self.registry.notify = notify
+
+    def awaits(self, record_id: str, state: str = "done") -> None:
+        """Wait until the work of this record has come to this."""
+        until(lambda: state_of(self.registry, record_id) == state, seconds=90, what=f"{record_id} is {state}")
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    """One broker and registry for all tests here."""
+    with ExitStack() as stack:
+        yield Site(stack, tmp_path_factory.mktemp("site"))
+
+
+@pytest.fixture(scope="module")
+def worker(site: Site) -> CeleryWorker:
+    """A worker of the light queues; it looks for work so rarely that nothing is done here without a permit."""
+    return site.start("-Q", "inspect,deliver", "-c", "2", FEDLAS_POLL_SECONDS="1000")
+
+
+def test_a_plain_celery_command_does_the_work(site: Site, worker: CeleryWorker) -> None:
+    """No other process and no thread of ours is needed; it is known for exactly the queues that `-Q` has named."""
+    record_id = add_dataset(site.registry, ROWS)
+    site.awaits(record_id)
+    with site.registry.read() as unit:
+        assert unit.datasets.get(record_id).status == "ready"
+        assert [row.queues for row in unit.workers.known()] == [["inspect", "deliver"]], worker.log
+    own = {queue["name"] for queue in worker.ask("active_queues")} - {"inspect", "deliver"}
+    assert [name.startswith("alive.") for name in own] == [True]
+
+
+def test_celery_tells_what_is_really_done(site: Site, worker: CeleryWorker) -> None:
+    """A permit may name any record: `inspect active` and what Flower makes of events name the one whose turn it was."""
+    celery = Celery("tests", broker=site.broker.url(), set_as_current=False)
+    seen = celery.events.State()
+    with receiver() as slow, celery.connection_for_read() as connection:
+        events = celery.events.Receiver(connection, handlers={"*": seen.event})
+        listening = threading.Thread(target=events.capture, kwargs={"limit": None, "timeout": None, "wakeup": False})
+        listening.start()
+        with site.quietly():
+            first, second = site.tell(slow.url), site.tell(slow.url)
+        until(lambda: seen.workers.get(worker.node), seconds=60, what="its heartbeat is heard")
+        site.sender.send([Permit(second, "deliver", "deliver")])
+        site.awaits(first, "claimed")
+        (active,) = until(lambda: worker.ask("active"), seconds=30, what="it says what it does")
+        assert (active["name"], active["args"]) == ("fedlas.deliver", [first])
+        task = until(lambda: seen.tasks.get(active["id"]), seconds=30, what="it is told of")
+        until(lambda: task.state == "CLAIMED", seconds=30, what="its claim is told of")
+        assert (task.name, task.args, task.record_id) == ("fedlas.deliver", repr((first,)), first)
+        slow.go_on.set()
+        site.awaits(first)
+        until(lambda: task.state == "SUCCESS", seconds=30, what="its end is told of")
+        events.should_stop = True
+        listening.join(30)
+        assert state_of(site.registry, second) == "waiting"
+        site.sender.send([Permit(first, "deliver", "deliver")])
+        site.awaits(second)
+
+
+def test_slow_receivers_leave_a_thread_to_inspections(site: Site, worker: CeleryWorker) -> None:
+    """Deliveries take their share of the threads; what is left of the worker inspects, and all are told in the end."""
+    with ExitStack() as stack:
+        slow = [stack.enter_context(receiver()) for _ in range(3)]
+        messages = [site.tell(one.url) for one in slow]
+        until(
+            lambda: any(state_of(site.registry, one) == "claimed" for one in messages), seconds=60, what="one is held"
+        )
+        site.awaits(add_dataset(site.registry, ROWS))
+        for one in slow:
+            one.go_on.set()
+        for message in messages:
+            site.awaits(message)
+
+
+def put(site: Site, queue: str, **changed: Any) -> None:
+    """A message as a stranger might put it into a queue."""
+    record_id = changed.pop("record_id", new_id("ds"))
+    body = [[record_id], {}, {"callbacks": None, "errbacks": None, "chain": None, "chord": None}]
+    headers = {"lang": "py", "task": "fedlas.inspect", "id": new_id("id"), "retries": 0, "timelimit": [None, None]}
+    headers |= changed.pop("headers", {})
+    content = changed.pop("body", json.dumps(body).encode())
+    message = {
+        "body": base64.b64encode(content).decode(), "content-encoding": "utf-8", "content-type": "application/json",
+        "headers": headers, "properties": {
+            "delivery_tag": new_id("tag"), "body_encoding": "base64", "delivery_mode": 2,
+            "delivery_info": {"exchange": "", "routing_key": queue},
+        }, **changed,
+    }  # fmt: skip
+    with site.broker.client() as client:
+        client.lpush(queue, json.dumps(message))
+
+
+def test_what_is_no_permit_is_rejected_and_never_runs(site: Site, worker: CeleryWorker) -> None:
+    """Each stranger's message costs one line of the log; the worker goes on, and its next permit is used."""
+    ran = site.broker.folder / "ran"
+    chained = [[new_id("ds")], {}, {"chain": [{"task": "fedlas.inspect", "args": ["x"]}], "callbacks": None}]
+    before = worker.log
+    put(site, "inspect", headers={"task": "os.system"})
+    put(
+        site,
+        "inspect",
+        body=f"cos\nsystem\n(S'touch {ran}'\ntR.".encode(),
+        **{"content-type": "application/x-python-serialize"},
+    )
+    put(site, "inspect", record_id="../../etc/passwd")
+    put(site, "inspect", record_id=new_id("job"))
+    put(site, "inspect", body=json.dumps([[new_id("ds"), "more"], {}, {}]).encode())
+    put(site, "inspect", body=json.dumps([[new_id("ds")], {"more": 1}, {}]).encode())
+    put(site, "inspect", body=json.dumps(chained).encode())
+    put(site, "inspect", headers={"eta": "2100-01-01T00:00:00+00:00"})
+    with site.broker.client() as client:
+        client.lpush("inspect", "no message at all")
+        client.lpush("inspect", "[]")
+    record_id = add_dataset(site.registry, ROWS)
+    site.awaits(record_id)
+    until(lambda: worker.log.count("was rejected") >= 8, seconds=30, what="all are rejected")
+    said = worker.log.removeprefix(before)
+    assert (said.count("was rejected"), said.count("was thrown away"), "Traceback" in said) == (8, 2, False), said
+    assert (ran.exists(), worker.process.poll()) == (False, None)
+
+
+def test_remote_control_only_reads(site: Site, worker: CeleryWorker) -> None:
+    """`inspect ping` is answered; what would change a worker is refused, and changes nothing."""
+    assert worker.ask("ping") == {"ok": "pong"}
+    for command, arguments in _CHANGING.items():
+        assert "is refused" in worker.ask(command, **arguments)["error"], command
+    assert worker.ask("stats")["pool"]["max-concurrency"] == 2
+    assert {queue["name"] for queue in worker.ask("active_queues")} >= {"inspect", "deliver"}
+    assert worker.process.poll() is None
+
+
+def test_a_silent_broker_delays_nothing(site: Site) -> None:
+    """Work is found while the broker stands still; SIGTERM then hands back what is being done, and the worker ends."""
+    lonely = site.start("-Q", "inspect", "-c", "1", name="lonely", FEDLAS_POLL_SECONDS="0.2")
+    assert site.broker.process is not None
+    with site.quietly():
+        site.broker.process.send_signal(signal.SIGSTOP)
+        try:
+            site.awaits(add_dataset(site.registry, ROWS))
+            long = add_dataset(site.registry, MANY_ROWS)
+            site.awaits(long, "claimed")
+            assert lonely.stop() == 0
+            with site.registry.read() as unit:
+                work = unit.work.of(long)
+            assert (work.state, work.attempts) == ("waiting", 0), lonely.log
+        finally:
+            site.broker.process.send_signal(signal.SIGCONT)
