@@ -18,8 +18,8 @@ from service.registry.repositories import Claim, ClaimLimits
 from service.registry.tables import new_id, now
 from tests.helpers.documents import DATASET_PROFILE, MODEL_PROFILE
 from tests.helpers.served import lookup
-from worker.documents import BatchOrder, ChildEvent, ShardOrder
-from worker.inside.batch import predict, predict_shard
+from worker.documents import BatchOrder, ChildEvent, EndReply, Result, ShardOrder
+from worker.inside.batch import PARTS, predict, predict_shard
 from worker.outside.kinds import WorkKind, kind_of
 from worker.settings import WorkerSettings
 
@@ -99,10 +99,12 @@ class ShardedBatches:
             folder = Path(name)
             if prepared is not None:
                 files = {name: Path(path) for name, path in prepared.files.items()}
+                found: Result
                 try:
                     match prepared.order:
                         case ShardOrder() as shard:
-                            found = predict_shard(shard, files, folder, lambda event: told(work, event))
+                            work.keep = lambda entry: self._keep(work, folder / PARTS / entry.file)
+                            found = predict_shard(shard, files, folder, lambda event: told(work, event), EndReply)
                         case BatchOrder() as batch:
                             found = predict(batch, files, folder, lambda event: told(work, event))
                 except FedLASError as error:
@@ -110,6 +112,10 @@ class ShardedBatches:
                 else:
                     work.succeeded(found.model_dump(mode="json", exclude_unset=True), folder)
         work.close()
+
+    def _keep(self, work: WorkKind, path: Path) -> None:
+        with self.registry.artifacts.stage_file(path) as staged, self.registry.write() as unit:
+            work.save_checkpoint(unit, "part", staged)
 
     def run_all(self) -> list[str]:
         """Do whatever is due, in turn; returns the records."""

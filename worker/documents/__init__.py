@@ -5,6 +5,7 @@ from worker.documents.events import (
     ChildEvent,
     EpochEvent,
     OfferedTraining,
+    PredictedPart,
     ReportedProgress,
     SavedCheckpoint,
     ScoreEvent,
@@ -33,7 +34,7 @@ from worker.documents.orders import (
     TrainingOrder,
     WorkOrder,
 )
-from worker.documents.replies import EndReply, GoOnReply, Reply, TrainReply, read_reply
+from worker.documents.replies import AnyReply, EndReply, GoOnReply, PredictReply, Reply, TrainReply, read_reply
 from worker.documents.results import (
     JOB_ID,
     BatchResult,
@@ -45,10 +46,12 @@ from worker.documents.results import (
     Result,
     ScoresProfile,
     ScoresResult,
+    ShardsResult,
 )
 
 __all__ = [
     "JOB_ID",
+    "AnyReply",
     "BatchOrder",
     "BatchResult",
     "CalibrateOrder",
@@ -73,6 +76,8 @@ __all__ = [
     "OrderedModel",
     "PlanOrder",
     "PlanResult",
+    "PredictReply",
+    "PredictedPart",
     "PredictionOrder",
     "Reply",
     "ReportedProgress",
@@ -85,6 +90,7 @@ __all__ = [
     "ScoresProfile",
     "ScoresResult",
     "ShardOrder",
+    "ShardsResult",
     "StageEvent",
     "TrainReply",
     "TrainingEvent",

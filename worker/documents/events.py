@@ -102,13 +102,21 @@ class OfferedTraining(_Part):
     order: TrainingOrder
 
 
+class PredictedPart(_Part):
+    """The part of a batch that a saved file is; errors are counted where they are allowed."""
+
+    num_rows: int = Field(ge=1)
+    num_errors: int | None = Field(None, ge=0)
+
+
 class ChildEvent(_Part):
     """One line of a child's events.
 
     Attributes:
         share: of the training that a reply has ordered, as far as it is done.
         offer: a training of the rung that begins; the last offer is followed by an ask.
-        asks: for a training; the child waits until a reply comes (`worker.documents.replies`).
+        part: what the checkpoint is, of a batch.
+        asks: for a training or a shard; the child waits until a reply comes (`worker.documents.replies`).
     """
 
     stage: Stage | None = None
@@ -117,7 +125,8 @@ class ChildEvent(_Part):
     event: InnerEvent | None = None
     checkpoint: SavedCheckpoint | None = None
     offer: OfferedTraining | None = None
-    asks: Literal["training"] | None = None
+    part: PredictedPart | None = None
+    asks: Literal["training", "shard"] | None = None
 
     @property
     def only_progress(self) -> bool:

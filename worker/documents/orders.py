@@ -121,7 +121,7 @@ class RowRange(Document):
 
 
 class ShardOrder(PredictionOrder):
-    """The order to predict the rows of one shard."""
+    """The order to predict the rows of one shard, and then of those that replies name (`worker.documents.replies`)."""
 
     kind: Literal["predict_shard"] = "predict_shard"
     shard: RowRange

@@ -1,14 +1,14 @@
-"""Replies: what a child that has asked for a training is told, one JSON line on its standard input."""
+"""Replies: what a child that has asked for a training or a shard is told, one JSON line on its standard input."""
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, TypeAlias
 
 from pydantic import Field, TypeAdapter
 
 from service.registry.documents import Document
 from worker.documents.events import EntryFile, EntryName
-from worker.documents.orders import TrainingOrder
+from worker.documents.orders import RowRange, TrainingOrder
 
 #: Files by the names of their entries; they lie in the child's journal folder.
 Entries = dict[EntryName, EntryFile]
@@ -34,16 +34,24 @@ class GoOnReply(Document):
     entries: Entries = Field(default_factory=dict)
 
 
+class PredictReply(Document):
+    """Predict these rows next, leave them as a part, and ask again."""
+
+    do: Literal["predict"] = "predict"
+    shard: RowRange
+
+
 class EndReply(Document):
-    """There is no training left for this child: it answers and ends."""
+    """There is nothing left for this child: it answers and ends."""
 
     do: Literal["end"] = "end"
 
 
-Reply = Annotated[TrainReply | GoOnReply | EndReply, Field(discriminator="do")]
+AnyReply: TypeAlias = TrainReply | GoOnReply | PredictReply | EndReply
+Reply = Annotated[AnyReply, Field(discriminator="do")]
 
 
-def read_reply(line: bytes) -> TrainReply | GoOnReply | EndReply:
+def read_reply(line: bytes) -> AnyReply:
     """The reply in a line.
 
     >>> read_reply(b'{"do": "go_on", "entries": {"candidate-01-10-fold-1": "theirs-1.pt"}}').entries
@@ -52,4 +60,4 @@ def read_reply(line: bytes) -> TrainReply | GoOnReply | EndReply:
     return _REPLY.validate_json(line)
 
 
-_REPLY: TypeAdapter[TrainReply | GoOnReply | EndReply] = TypeAdapter(Reply)
+_REPLY: TypeAdapter[AnyReply] = TypeAdapter(Reply)

@@ -77,6 +77,12 @@ class BatchResult(Result):
     num_errors: int | None = Field(None, ge=0, description="Rows without an answer, where they are allowed.")
 
 
+class ShardsResult(Result):
+    """The end of a child that predicted shards of a batch; their parts were left one by one."""
+
+    num_shards: int = Field(ge=1)
+
+
 class JobResult(Result):
     """The outcome of a job; `calibrated` is the profile of the file `model`, None where none was made.
 

@@ -21,23 +21,51 @@ from service.inference.standard_outputs import MODEL_OUTPUTS, Outputs, completed
 from service.inference.writers.table import TableWriter, numbered, write_results
 from service.registry.contract import AnswerOptions
 from service.registry.errors import InvalidRequest
-from worker.documents import BatchOrder, BatchResult, ChildEvent, PredictionOrder, ReportedProgress, ShardOrder
+from worker.documents import (
+    BatchOrder,
+    BatchResult,
+    ChildEvent,
+    PredictedPart,
+    PredictionOrder,
+    PredictReply,
+    ReportedProgress,
+    SavedCheckpoint,
+    ShardOrder,
+    ShardsResult,
+)
 from worker.inside.batch_rows import AlignedRows, Errors, ModelRows, by_halves, unlisted
-from worker.inside.work_function import Emit, Files
+from worker.inside.work_function import Ask, Emit, Files
 
 T = TypeVar("T")
 
 _TELL_EVERY_S = 1.0
+#: Where a child leaves what is kept before it ends.
+PARTS = "journal"
 
 
 def predict(order: BatchOrder, files: Files, folder: Path, emit: Emit) -> BatchResult:
     """Predict all rows in the order of the owner's file and leave them in `results.parquet`."""
-    return _Predictions(order, files).write(None, folder, emit)
+    return _Predictions(order, files).write(None, folder / "results.parquet", emit)
 
 
-def predict_shard(order: ShardOrder, files: Files, folder: Path, emit: Emit) -> BatchResult:
-    """Predict the rows of a shard; the file has the same bytes whoever writes it with the same versions."""
-    return _Predictions(order, files).write(order.shard.rows, folder, emit)
+def predict_shard(order: ShardOrder, files: Files, folder: Path, emit: Emit, ask: Ask) -> ShardsResult:
+    """Predict one shard after the other, opening model and rows once, until there is none for this child.
+
+    The file of each, a part, has the same bytes whoever writes it with the same versions.
+    """
+    predictions = _Predictions(order, files)
+    (folder / PARTS).mkdir()
+    shard, number = order.shard, 0
+    while True:
+        file = f"part-{number}.parquet"
+        found = predictions.write(shard.rows, folder / PARTS / file, emit)
+        part = PredictedPart(num_rows=found.num_rows, num_errors=found.num_errors)
+        emit(ChildEvent(checkpoint=SavedCheckpoint(name="part", file=file), part=part))
+        number += 1
+        reply = ask()
+        if not isinstance(reply, PredictReply):
+            return ShardsResult(num_shards=number)
+        shard = reply.shard
 
 
 class _Predictions:
@@ -50,8 +78,8 @@ class _Predictions:
         self._network = _Network(str(files["model"]), tuple(dict.fromkeys((*MODEL_OUTPUTS, *policy.taken_outputs))))
         self._writer = TableWriter(policy)
 
-    def write(self, rows: range | None, folder: Path, emit: Emit) -> BatchResult:
-        """Leave the answers of these rows, or of all, in `results.parquet`."""
+    def write(self, rows: range | None, path: Path, emit: Emit) -> BatchResult:
+        """Leave the answers of these rows, or of all, in this file."""
         rows = range(len(self._rows)) if rows is None else rows
         answers = _Answers(self._network, self._writer, tolerant=self._tolerant)
         told = _Progress(rows, emit)
@@ -61,9 +89,9 @@ class _Predictions:
                 yield answers.table(block)
                 told.reached(block.first_row + block.count)
 
-        count = write_results(folder / "results.parquet", ahead(tables()))
+        count = write_results(path, ahead(tables()))
         num_errors = answers.num_errors if self._tolerant else None
-        return BatchResult(results="results.parquet", num_rows=count, num_errors=num_errors)
+        return BatchResult(results=path.name, num_rows=count, num_errors=num_errors)
 
 
 class _Answers:

@@ -13,8 +13,10 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Mapping
+from functools import partial
 from importlib import import_module
 from pathlib import Path
+from typing import Literal
 
 from pydantic import BaseModel
 
@@ -47,8 +49,12 @@ KINDS = {
     "predict_shard": "worker.inside.batch:predict_shard",
     "fit_scores": "worker.inside.calibration:fit_scores",
 }
-#: Kinds whose function is also given what asks the supervisor.
-_ASKING = {"calibrate", "candidate"}
+#: Kinds whose function is also given what asks the supervisor, and what it asks for.
+_ASKING: dict[str, Literal["training", "shard"]] = {
+    "calibrate": "training",
+    "candidate": "training",
+    "predict_shard": "shard",
+}
 #: The exit code of a child that lacks a protection which this machine has.
 UNPROTECTED = 4
 _EVENTS_PER_SECOND = 5.0
@@ -76,10 +82,11 @@ def main(folder: Path) -> int:
     emit = _thinned(write)
     replies = Replies(emit)
     replies.listen()
-    answer = answer_to(request.order, files, folder, emit, replies.ask)
-    partial = folder / "answer.partial"
-    partial.write_text(answer)
-    os.replace(partial, folder / ANSWER)
+    ask = partial(replies.ask, _ASKING.get(request.order.kind, "training"))
+    answer = answer_to(request.order, files, folder, emit, ask)
+    unfinished = folder / "answer.partial"
+    unfinished.write_text(answer)
+    os.replace(unfinished, folder / ANSWER)
     return 0
 
 

@@ -8,8 +8,9 @@ from __future__ import annotations
 import os
 import queue
 import threading
+from typing import Literal
 
-from worker.documents import ChildEvent, EndReply, GoOnReply, TrainReply, read_reply
+from worker.documents import AnyReply, ChildEvent, read_reply
 from worker.inside.work_function import Emit
 
 #: The exit code of a child whose supervisor is gone, or says what cannot be a reply.
@@ -29,13 +30,13 @@ class Replies:
         """Read from now on."""
         threading.Thread(target=self._read, name="replies", daemon=True).start()
 
-    def ask(self) -> TrainReply | GoOnReply | EndReply:
-        """Ask what to train, and wait for the reply.
+    def ask(self, wanted: Literal["training", "shard"] = "training") -> AnyReply:
+        """Ask what to do next, and wait for the reply.
 
         Raises:
             ValueError: it is none.
         """
-        self._emit(ChildEvent(asks="training"))
+        self._emit(ChildEvent(asks=wanted))
         return read_reply(self._lines.get())
 
     def _read(self) -> None:

@@ -27,7 +27,7 @@ from service.registry.documents import ModelProfile
 from tests.corpus.images import image, photo
 from tests.helpers.documents import MODEL_PROFILE
 from tests.helpers.served import lookup, scaling
-from worker.documents import BatchOrder, ChildEvent, RowRange, ShardOrder
+from worker.documents import BatchOrder, ChildEvent, EndReply, PredictReply, RowRange, ShardOrder
 from worker.inside import batch, batch_rows
 from worker.inside.batch import ahead, predict, predict_shard
 from worker.inside.file_order import in_file_order
@@ -269,20 +269,28 @@ def test_shards_are_the_whole_in_parts(tmp_path: Path, labelled: bool, monkeypat
     whole = run(lenient, tmp_path)
     assert failures(whole) == dict.fromkeys(bad, "inputs_refused")
     found: list[Json] = []
-    for shard in shards(lenient, BORDERS):
-        results = predict_shard(*shard, tmp_path, lambda event: None)
-        content = (tmp_path / "results.parquet").read_bytes()
-        part = pq.read_table(tmp_path / "results.parquet").to_pylist()
-        rows = shard[0].shard.rows
-        assert (results.num_rows, results.num_errors) == (len(rows), len({*rows} & {*bad}))
-        predict_shard(*shard, tmp_path, lambda event: None)
-        assert (tmp_path / "results.parquet").read_bytes() == content
-        found += part
-    assert found == whole
-    for shard in shards(told, BORDERS):
-        first = min({*shard[0].shard.rows} & {*bad})
-        with pytest.raises(Mismatch, match=rf"^row {first} "):
-            predict_shard(*shard, tmp_path, lambda event: None)
+    (first, files), *others = shards(lenient, BORDERS)
+    contents: list[list[bytes]] = []
+    for number in range(2):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        replies = iter([*(PredictReply(shard=ordered.shard) for ordered, _ in others), EndReply()])
+        events: list[ChildEvent] = []
+        assert predict_shard(first, files, folder, events.append, lambda: next(replies)).num_shards == 5  # noqa: B023
+        left = [(event.checkpoint, event.part) for event in events if event.checkpoint is not None]
+        contents.append([])
+        for (ordered, _), (entry, part) in zip(shards(lenient, BORDERS), left, strict=True):
+            rows = ordered.shard.rows
+            assert part is not None
+            assert (part.num_rows, part.num_errors) == (len(rows), len({*rows} & {*bad}))
+            contents[-1].append((folder / batch.PARTS / entry.file).read_bytes())
+            found += pq.read_table(folder / batch.PARTS / entry.file).to_pylist()
+    assert contents[0] == contents[1]
+    assert found == 2 * whole
+    for number, shard in enumerate(shards(told, BORDERS)):
+        (folder := tmp_path / f"strict {number}").mkdir()
+        with pytest.raises(Mismatch, match=rf"^row {min({*shard[0].shard.rows} & {*bad})} "):
+            predict_shard(*shard, folder, lambda event: None, EndReply)
 
 
 def test_a_shard_reads_its_own_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -299,7 +307,7 @@ def test_a_shard_reads_its_own_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         return read[-1]
 
     monkeypatch.setattr(RowReader, "__getitem__", spied)
-    predict_shard(*shard, tmp_path, lambda event: None)
+    predict_shard(*shard, tmp_path, lambda event: None, EndReply)
     values = np.concatenate([array for array in read if array.ndim == 2])
     np.testing.assert_array_equal(np.sort(values[:, 0]), np.sort(rows[120:160, 0]))
 

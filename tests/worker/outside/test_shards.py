@@ -17,6 +17,7 @@ from tests.helpers.sharded import ROWS, ShardedBatches
 from worker.documents import RowRange
 from worker.outside.kinds import shards
 from worker.outside.kinds.shards import GROUP_ROWS, planned_shards
+from worker.outside.supervisor import Supervisor
 
 
 @pytest.fixture
@@ -135,6 +136,20 @@ def test_a_lost_worker_costs_one_shard(batches: ShardedBatches) -> None:
     with pytest.raises(LeaseLost):
         batches.run(dying)
     assert manifest(batches, batch_id)[1].parts == expected
+
+
+def test_one_child_does_one_shard_after_the_other(batches: ShardedBatches) -> None:
+    """While it is the batch's turn a real child goes on, shows each claim, and leaves what the rows of another are."""
+    batch_id = batches.order((3, 50), errors="column")
+    batches.run(batches.taken())
+    pieces = batches.shards(batch_id)
+    supervisor, shown = Supervisor(batches.settings, batches.registry, name="w"), []
+    supervisor.execute(batches.taken().claim, show=shown.append)
+    assert [claim.record_id for claim in shown] == [piece.id for piece in pieces[1:]]
+    assert batches.run_all() == [batch_id]
+    again = batches.order((3, 50), errors="column")
+    batches.run_all()
+    assert manifest(batches, batch_id)[1].parts == manifest(batches, again)[1].parts
 
 
 def test_the_next_customer_waits_for_one_shard(batches: ShardedBatches) -> None:
