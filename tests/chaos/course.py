@@ -4,28 +4,30 @@ from __future__ import annotations
 
 import shutil
 import subprocess
-import threading
 import time
 from collections import Counter
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 from tests.chaos import evidence as look
 from tests.chaos.clock import find_library
-from tests.chaos.customers import Caller, begin, serve
+from tests.chaos.customers import Caller, begin, predict, serve
 from tests.chaos.disk import mounted
 from tests.chaos.evidence import Evidence
 from tests.chaos.faults import ORPHAN_GRACE_S
-from tests.chaos.orders import COMPARED, order
+from tests.chaos.orders import COMPARED, PREDICTED, batch, order, some_digits, unlabelled_digits
 from tests.chaos.receiver import Receiver
-from tests.chaos.site import SWEEP_GRACE_S, Site, opened
+from tests.chaos.site import ALONE, SPREAD, SWEEP_GRACE_S, Shared, Site, opened
 from tests.chaos.storm import Plan, Run
 from tests.chaos.table import table
 from tests.chaos.verdict import lines
+from tests.chaos.watch import Watch
 from tests.helpers.servers import PostgreSQL, Redis, program, running
 from tests.helpers.uploads import digits_model, digits_npz
 
+Json = dict[str, Any]
 Say = Callable[[str], None]
 
 _REFERENCE_S = 300.0
@@ -38,18 +40,20 @@ def run(folder: Path, plan: Plan, say: Say) -> bool:
     say(f"seed {plan.seed}, {plan.jobs} jobs, {plan.faults} faults, in {folder}")
     with ExitStack() as stack:
         postgresql, redis = stack.enter_context(running(PostgreSQL)), stack.enter_context(running(Redis))
-        found = Evidence(references=_undisturbed(folder, plan, postgresql, redis, say))
+        found = Evidence()
+        _undisturbed(folder, plan, found, postgresql, redis, say)
         disk = stack.enter_context(mounted(folder / "disk"))
         receiver = stack.enter_context(Receiver())
         site = stack.enter_context(
             opened(
                 folder / "site", artifacts=folder / "disk" / "artifacts", postgresql=postgresql, redis=redis,
-                number=2, apis=2, workers=2, library=find_library(),
+                number=2, apis=2, heavy=2, light=2, settings=SPREAD, library=find_library(),
             )
         )  # fmt: skip
-        storm = Run(site, disk, receiver, plan, *_shared_uploads(site), say=say)
-        storm.strike()
-        storm.heal()
+        with Watch(site) as watch:
+            storm = Run(site, disk, receiver, watch, plan, _shared_uploads(site), say=say)
+            storm.strike()
+            storm.heal()
         _settle(storm, found)
         _examine(storm, found)
         forced = site.stop()
@@ -63,36 +67,51 @@ def run(folder: Path, plan: Plan, say: Say) -> bool:
         return kept
 
 
-def _undisturbed(folder: Path, plan: Plan, postgresql: PostgreSQL, redis: Redis, say: Say) -> dict[int, bytes]:
-    """What the first orders give where nothing happens."""
+def _undisturbed(folder: Path, plan: Plan, found: Evidence, postgresql: PostgreSQL, redis: Redis, say: Say) -> None:
+    """What the first orders and a batch give where nothing happens, and one worker does it all."""
     with opened(
         folder / "undisturbed", artifacts=folder / "undisturbed-artifacts", postgresql=postgresql, redis=redis,
-        number=1, apis=1, workers=2,
+        number=1, apis=1, heavy=1, light=1, settings=ALONE,
     ) as site:  # fmt: skip
-        model_id, dataset_id = _shared_uploads(site)
-        orders = [order(number, seed=plan.seed) for number in range(min(COMPARED, plan.jobs))]
-        threads: list[threading.Thread] = []
-        for one in orders:
-            caller = Caller(site.urls, Counter(), until=time.monotonic() + _REFERENCE_S)
-            threads.append(begin(serve, one, caller, model_id=model_id, dataset_id=dataset_id, hook=None))
+        shared = _shared_uploads(site)
+        orders, rows = [order(number, seed=plan.seed) for number in range(min(COMPARED, plan.jobs))], batch(0)
+        customers = [Caller(site.urls, Counter(), until=time.monotonic() + _REFERENCE_S) for _ in (*orders, rows)]
+        threads = [begin(predict, rows, customers.pop(), model_id=shared.model_id, rows_id=shared.rows_id)]
+        place = {"model_id": shared.model_id, "dataset_id": shared.dataset_id, "hook": None}
+        threads += [begin(serve, one, caller, **place) for one, caller in zip(orders, customers, strict=True)]
         for thread in threads:
             thread.join(_REFERENCE_S)
-    missing = [(one.complaints, one.job) for one in orders if one.report is None]
+        found.predicted = _predicted(site, shared)
+    missing = [(one.complaints, one.record) for one in orders if one.report is None]
     assert not missing, f"not even undisturbed: {missing}"
-    say(f"undisturbed: {len(orders)} reports to compare with")
-    return {one.number: one.report for one in orders if one.report is not None}
+    assert rows.answers is not None, f"not even undisturbed: {rows.complaints} {rows.record}"
+    say(f"undisturbed: {len(orders)} reports and {len(rows.answers.splitlines())} answers to compare with")
+    found.references = {one.number: one.report for one in orders if one.report is not None}
+    found.answers = rows.answers
 
 
-def _shared_uploads(site: Site) -> tuple[str, str]:
-    """The model of all orders and the dataset of most, ready."""
+def _predicted(site: Site, shared: Shared) -> list[Json]:
+    """What the predict door answers for the first rows of all batches."""
     caller = Caller(site.urls, Counter(), until=time.monotonic() + _REFERENCE_S)
-    model = caller.create("models", "model", content=digits_model()).record_id
-    dataset = caller.create("datasets", "dataset", content=digits_npz()).record_id
-    for kind, record_id in (("models", model), ("datasets", dataset)):
-        record = caller.get(f"/v1/{kind}/{record_id}", wait=60)
+    answer = caller.ask("POST", f"/v1/models/{shared.model_id}/predict", json={"inputs": some_digits(PREDICTED)})
+    caller.close()
+    assert answer.status_code == 200, answer.text
+    return list(answer.json()["predictions"])
+
+
+def _shared_uploads(site: Site) -> Shared:
+    """The model of all customers, the dataset of most orders and the rows of all batches, ready."""
+    caller = Caller(site.urls, Counter(), until=time.monotonic() + _REFERENCE_S)
+    shared = Shared(
+        model_id=caller.create("models", "model", content=digits_model()).record_id,
+        dataset_id=caller.create("datasets", "dataset", content=digits_npz()).record_id,
+        rows_id=caller.create("datasets", "rows", content=unlabelled_digits(), params={"purpose": "predict"}).record_id,
+    )
+    for place in (f"models/{shared.model_id}", f"datasets/{shared.dataset_id}", f"datasets/{shared.rows_id}"):
+        record = caller.get(f"/v1/{place}", wait=60)
         assert record["status"] == "ready", record
     caller.close()
-    return model, dataset
+    return shared
 
 
 def _settle(storm: Run, found: Evidence) -> None:
@@ -101,7 +120,7 @@ def _settle(storm: Run, found: Evidence) -> None:
         part.end()
         storm.wait(60, or_until=lambda part=part: not part.is_running)  # type: ignore[misc]
         storm.wait(60, or_until=storm.site.is_ready)
-    numbers = [one.number for one in storm.orders if one.job]
+    numbers = [one.number for one in storm.orders if one.record]
     storm.say("waiting for the last messages and the sweeper")
     storm.wait(_WEBHOOK_S, or_until=lambda: all(storm.receiver.took(number) for number in numbers))
 
@@ -117,10 +136,10 @@ def _settle(storm: Run, found: Evidence) -> None:
 def _examine(storm: Run, found: Evidence) -> None:
     """Look at everything while it still runs."""
     caller = Caller(storm.site.urls, Counter(), until=time.monotonic() + 120)
-    found.orders, found.visits, found.delivered = storm.orders, storm.visits, storm.receiver.received
-    promised = [one for order in (*found.orders, *found.visits) for one in order.acknowledged]
-    found.replayed = look.replay(caller, promised)
-    look.jobs_of(caller, storm.orders)
+    found.orders, found.visits, found.batches = storm.orders, storm.visits, storm.batches
+    found.delivered, found.seen = storm.receiver.received, storm.watch.seen
+    found.replayed = look.replay(caller, [one for customer in storm.customers for one in customer.acknowledged])
+    look.records_of(caller, [*storm.orders, *storm.batches])
     look.rows_of(storm.site, found)
     look.files_of(storm.site, found)
     caller.close()

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import hashlib
 import random
 import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from io import BytesIO
 from typing import Any
 
 import httpx
+from pyarrow.parquet import read_metadata
 
-from tests.chaos.orders import Acknowledged, Order
+from tests.chaos.orders import Acknowledged, Batch, Errand, Order
 
 Json = dict[str, Any]
 
@@ -98,56 +101,76 @@ def serve(order: Order, caller: Caller, *, model_id: str, dataset_id: str, hook:
         if order.cancel_after is not None:
             time.sleep(order.cancel_after)
             answer = caller.ask("POST", f"/v1/jobs/{ordered.record_id}/cancel")
-            order.cancelling = answer.status_code == 200
+            order.cancelling = order.cancelling or answer.status_code == 200
             assert answer.status_code in (200, 409), f"cancelling: {answer.status_code} {answer.text}"
-        _follow(order, caller, ordered.record_id)
+        if _follow(order, caller, f"/v1/jobs/{ordered.record_id}"):
+            order.report = _fetch(caller, f"/v1/jobs/{ordered.record_id}/report")
 
 
-def look_in(order: Order, caller: Caller) -> None:
+def look_in(visit: Errand, caller: Caller) -> None:
     """All that a visitor does: upload, and wait until it has been looked at."""
-    with _minding(order, caller):
-        assert order.dataset is not None
-        dataset_id = _upload(order, caller, order.dataset)
+    with _minding(visit, caller):
+        assert visit.dataset is not None
+        dataset_id = _upload(visit, caller, visit.dataset)
         while (record := caller.get(f"/v1/datasets/{dataset_id}", wait=_LONG_POLL_S))["status"] == "inspecting":
             time.sleep(0.1)
         assert record["status"] == "ready", record
 
 
+def predict(batch: Batch, caller: Caller, *, model_id: str, rows_id: str) -> None:
+    """Have all rows of a dataset predicted, and fetch the answers."""
+    with _minding(batch, caller):
+        body = {"model": model_id, "dataset_id": rows_id}
+        ordered = caller.create("predictions", f"batch-{batch.number}", json=body)
+        batch.acknowledged.append(ordered)
+        place = f"/v1/predictions/{ordered.record_id}"
+        if _follow(batch, caller, place):
+            batch.manifest = caller.get(f"{place}/results/manifest")
+            for part in batch.manifest["parts"]:
+                content = _fetch(caller, f"{place}/results/parts/{part['number']}")
+                batch.parts.append((hashlib.sha256(content).hexdigest(), read_metadata(BytesIO(content)).num_rows))
+            batch.answers = _fetch(caller, f"{place}/results", format="ndjson")
+
+
 @contextmanager
-def _minding(order: Order, caller: Caller) -> Iterator[None]:
+def _minding(errand: Errand, caller: Caller) -> Iterator[None]:
     """Note what went wrong, and that it is over."""
     try:
         yield
     except GaveUp as error:
-        order.complaints.append(f"order {order.number}: no answer, {error}")
+        errand.complaints.append(f"customer {errand.number}: no answer, {error}")
     except AssertionError as error:
-        order.complaints.append(f"order {order.number}: {error}")
+        errand.complaints.append(f"customer {errand.number}: {error}")
     finally:
-        order.has_ended = True
+        errand.has_ended = True
         caller.close()
 
 
-def _upload(order: Order, caller: Caller, content: bytes) -> str:
-    uploaded = caller.create("datasets", f"dataset-{order.number}", content=content)
-    order.acknowledged.append(uploaded)
+def _upload(errand: Errand, caller: Caller, content: bytes) -> str:
+    uploaded = caller.create("datasets", f"dataset-{errand.number}", content=content)
+    errand.acknowledged.append(uploaded)
     return uploaded.record_id
 
 
-def _follow(order: Order, caller: Caller, job_id: str) -> None:
-    while (job := caller.get(f"/v1/jobs/{job_id}", wait=_LONG_POLL_S))["status"] not in FINAL:
-        order.job = job
+def _follow(errand: Errand, caller: Caller, path: str) -> bool:
+    """Look again and again until it has ended; returns whether it succeeded."""
+    while True:
+        errand.record = caller.get(path, wait=_LONG_POLL_S)
+        if errand.record["status"] in FINAL:
+            return bool(errand.record["status"] == "succeeded")
         time.sleep(0.1)
-    order.job = job
-    if job["status"] == "succeeded":
-        answer = caller.ask("GET", f"/v1/jobs/{job_id}/report")
-        assert answer.status_code == 200, f"the report of {job_id}: {answer.status_code} {answer.text}"
-        order.report = answer.content
 
 
-def begin(what: Callable[..., None], order: Order, caller: Caller, **place: Any) -> threading.Thread:
-    """Do `serve` or `look_in` in a thread."""
+def _fetch(caller: Caller, path: str, **params: Any) -> bytes:
+    answer = caller.ask("GET", path, params=params)
+    assert answer.status_code == 200, f"GET {path} was answered with {answer.status_code}: {answer.text}"
+    return answer.content
+
+
+def begin(what: Callable[..., None], errand: Errand, caller: Caller, **place: Any) -> threading.Thread:
+    """Do `serve`, `look_in` or `predict` in a thread."""
     thread = threading.Thread(
-        target=what, args=(order, caller), kwargs=place, name=f"order-{order.number}", daemon=True
+        target=what, args=(errand, caller), kwargs=place, name=f"customer-{errand.number}", daemon=True
     )
     thread.start()
     return thread

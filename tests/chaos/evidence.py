@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-from collections import Counter
+from collections import Counter, defaultdict
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,9 +16,10 @@ import psycopg
 from psycopg import sql
 
 from tests.chaos.customers import Caller
-from tests.chaos.orders import Acknowledged, Order
+from tests.chaos.orders import Acknowledged, Batch, Errand, Order
 from tests.chaos.receiver import Delivered
 from tests.chaos.site import Site
+from tests.chaos.watch import Seen
 
 Json = dict[str, Any]
 
@@ -28,6 +30,18 @@ _TIMES = ("created_at", "started_at", "finished_at")
 _IDS = re.compile(rb"(job|mdl|ds)_[0-9a-z]{26}")
 #: When a job was ordered, in its report.
 _ORDERED = re.compile(rb'("created_at": )"[^"]*"')
+
+_PARTS = (
+    "SELECT parent_id, sha256 FROM pieces WHERE parent_id LIKE 'bat\\_%' AND status = 'done' ORDER BY parent_id, place"
+)
+#: What must be gone when all has ended; the parts of a batch stay with it.
+_UNFINISHED = (
+    "SELECT 'work', record_id, state FROM work WHERE state <> 'done'"
+    " UNION ALL SELECT 'checkpoint', job_id, name FROM checkpoints"
+    " UNION ALL SELECT 'piece', id, status FROM pieces p"
+    " WHERE status <> 'done' OR NOT EXISTS (SELECT 1 FROM batches b WHERE b.id = parent_id AND b.status = 'succeeded')"
+    " UNION ALL SELECT 'work', record_id, 'of a piece that is gone' FROM work w WHERE kind = 'candidate'"
+)
 
 
 @dataclass
@@ -40,11 +54,18 @@ class Evidence:
         owned: digests that some row names. stored: those that lie in the folder, and whether the content is theirs.
         strays: other files in the folder.
         orphans: processes of the site without a supervisor. left: those that live after everything was stopped.
-        references: what the same orders gave in an undisturbed site.
+        events: of every job, in order: what happened and what is said of it.
+        looks: for every evaluation of test rows the job, the file, and how many came before.
+        unfinished: work, pieces and checkpoints of what has ended.
+        parts: of every batch that succeeded the digests of its pieces, in order.
+        references, answers: what the same orders and batches gave in an undisturbed site.
+        predicted: what the predict door answered there for the first rows.
+        seen: what was seen while it ran.
     """
 
     orders: list[Order] = field(default_factory=list)
-    visits: list[Order] = field(default_factory=list)
+    visits: list[Errand] = field(default_factory=list)
+    batches: list[Batch] = field(default_factory=list)
     replayed: list[tuple[Acknowledged, int, str]] = field(default_factory=list)
     jobs: dict[str, Json] = field(default_factory=dict)
     calibrated: Counter[str] = field(default_factory=Counter)
@@ -54,7 +75,14 @@ class Evidence:
     delivered: list[Delivered] = field(default_factory=list)
     orphans: list[str] = field(default_factory=list)
     left: list[str] = field(default_factory=list)
+    events: defaultdict[str, list[tuple[str, Json]]] = field(default_factory=lambda: defaultdict(list))
+    looks: list[tuple[str, str, int]] = field(default_factory=list)
+    unfinished: list[str] = field(default_factory=list)
+    parts: defaultdict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
     references: dict[int, bytes] = field(default_factory=dict)
+    answers: bytes | None = None
+    predicted: list[Json] = field(default_factory=list)
+    seen: Seen = field(default_factory=Seen)
 
 
 def replay(caller: Caller, promised: list[Acknowledged]) -> list[tuple[Acknowledged, int, str]]:
@@ -66,23 +94,30 @@ def replay(caller: Caller, promised: list[Acknowledged]) -> list[tuple[Acknowled
     return found
 
 
-def jobs_of(caller: Caller, orders: list[Order]) -> None:
-    """Read every job anew."""
-    for order in orders:
-        for one in order.acknowledged:
-            if one.kind == "jobs":
-                order.job = caller.get(f"/v1/jobs/{one.record_id}")
+def records_of(caller: Caller, customers: Sequence[Errand]) -> None:
+    """Read every job and batch anew."""
+    for customer in customers:
+        for one in customer.acknowledged:
+            if one.record_id == customer.record_id:
+                customer.record = caller.get(f"/v1/{one.kind}/{one.record_id}")
 
 
 def rows_of(site: Site, evidence: Evidence) -> None:
     """Read what only the database tells."""
-    place = f"host=127.0.0.1 port={site.postgresql.port} user=fedlas dbname={site.database}"
-    with psycopg.connect(place, options="-c default_transaction_read_only=on") as connection:
+    with site.connect() as connection:
         jobs = connection.execute("SELECT id, status, report_sha256, calibrated_model_id, promoted, verdict FROM jobs")
         names = [column.name for column in jobs.description or ()]
         evidence.jobs = {row[0]: dict(zip(names, row, strict=True)) for row in jobs}
         models = connection.execute("SELECT job_id FROM models WHERE origin = 'calibrated'")
         evidence.calibrated = Counter(row[0] for row in models)
+        evidence.looks = connection.execute("SELECT job_id, dataset_sha256, number FROM looks").fetchall()
+        evidence.events.clear()
+        for job_id, kind, data in connection.execute("SELECT job_id, type, data FROM events ORDER BY job_id, number"):
+            evidence.events[job_id].append((kind, data))
+        evidence.parts.clear()
+        for batch_id, digest in connection.execute(_PARTS):
+            evidence.parts[batch_id].append(digest)
+        evidence.unfinished = [" ".join(map(str, row)) for row in connection.execute(_UNFINISHED)]
         evidence.owned = _owned(connection)
 
 

@@ -17,8 +17,10 @@ import redis
 
 from tests.chaos.disk import Disk
 from tests.chaos.doubling import Doubler, double_waiting
+from tests.chaos.orders import Order
 from tests.chaos.site import LEASE_S, Site
-from tests.chaos.supervised import Supervised
+from tests.chaos.supervised import PAUSE_S, Supervised
+from tests.chaos.watch import Watch
 from tests.helpers.processes import is_alive
 
 _SKEWED_MINUTES = (10, -10, 0)
@@ -33,9 +35,17 @@ class Storm(Protocol):
     disk: Disk | None
     rng: random.Random
     doublers: list[Doubler]
+    watch: Watch
+    orders: list[Order]
 
     def later(self, seconds: float, action: Callable[[], None]) -> None:
         """Do this after so many seconds."""
+
+    def wait(self, seconds: float, *, or_until: Callable[[], bool]) -> bool:
+        """Let time pass; returns whether the condition came true."""
+
+    def cancel(self, order: Order) -> bool:
+        """Cancel a job in its customer's stead; returns whether that was acknowledged."""
 
     def violated(self, text: str) -> None:
         """Something must never happen, and has."""
@@ -50,16 +60,14 @@ def kill_worker(storm: Storm) -> str | None:
     worker = _one_of(storm, storm.site.workers, frozen=True)
     if worker is None:
         return None
-    below = worker.below()
     state = "frozen " if worker.frozen else ""
-    worker.kill()
-    _watch(storm, worker, below)
-    return f"{state}{worker.name} (process {worker.pid}, {len(below)} below)"
+    below = kill_and_watch(storm, worker)
+    return f"{state}{worker.name} (process {worker.pid}, {below} below)"
 
 
 def kill_child(storm: Storm) -> str | None:
     """SIGKILL one process in which a job or an inspection runs, and nothing else."""
-    found = [(worker, pid) for worker in storm.site.workers for pid in sorted(worker.below()) if _is_child(pid)]
+    found = [(worker, pid) for worker in storm.site.workers for pid in children_of(worker)]
     if not found:
         return None
     worker, pid = storm.rng.choice(found)
@@ -94,11 +102,12 @@ def kill_broker(storm: Storm) -> str | None:
 def flush_broker(storm: Storm) -> str | None:
     """FLUSHALL: every message is gone."""
     try:
-        with storm.site.redis.client() as client:
+        with storm.site.redis.client(storm.site.broker) as client:
+            waiting = sum(client.llen(key) for key in client.scan_iter(_type="list"))
             client.flushall()
     except redis.RedisError:
         return None
-    return "FLUSHALL"
+    return f"{waiting} messages waited"
 
 
 def restart_database(storm: Storm) -> str | None:
@@ -172,32 +181,11 @@ def end_api(storm: Storm) -> str | None:
     return f"{api.name} (process {api.pid})"
 
 
-#: Every kind of fault, and how many of each are in a deck of 22.
-KINDS: dict[str, tuple[Fault, int]] = {
-    "SIGKILL a worker": (kill_worker, 2),
-    "SIGKILL a child of a worker": (kill_child, 4),
-    "SIGSTOP a worker beyond its lease": (freeze_worker, 2),
-    "SIGKILL the broker": (kill_broker, 2),
-    "FLUSHALL": (flush_broker, 2),
-    "restart PostgreSQL": (restart_database, 2),
-    "SIGKILL an API": (kill_api, 2),
-    "fill the disk": (fill_disk, 1),
-    "double every message": (double_messages, 1),
-    "a worker's clock wrong by 10 min": (skew_clock, 2),
-    "SIGTERM a worker": (end_worker, 1),
-    "SIGTERM an API": (end_api, 1),
-}
-
-
-def _one_of(storm: Storm, parts: list[Supervised], *, frozen: bool = False) -> Supervised | None:
-    """One that lives and that nothing was done to yet."""
-    fit = [part for part in parts if part.is_running and not part.ordered and (frozen or not part.frozen)]
-    return storm.rng.choice(fit) if fit else None
-
-
-def _watch(storm: Storm, worker: Supervised, below: set[int]) -> None:
-    """A while after its death nothing that the worker had started may live."""
+def kill_and_watch(storm: Storm, worker: Supervised, *, pause: float = PAUSE_S) -> int:
+    """SIGKILL; a while later nothing that the worker had started may live. Returns how many processes that were."""
+    below = worker.below()
     commands = {pid: _command(pid) for pid in below}
+    worker.kill(pause=pause)
 
     def look() -> None:
         for pid, command in commands.items():
@@ -205,10 +193,18 @@ def _watch(storm: Storm, worker: Supervised, below: set[int]) -> None:
                 storm.violated(f"process {pid} lived {ORPHAN_GRACE_S:.0f} s longer than its {worker.name}: {command}")
 
     storm.later(ORPHAN_GRACE_S, look)
+    return len(below)
 
 
-def _is_child(pid: int) -> bool:
-    return "worker.inside.child" in _command(pid)
+def children_of(worker: Supervised) -> list[int]:
+    """The processes in which the work of this worker is done."""
+    return [pid for pid in sorted(worker.below()) if "worker.inside.child" in _command(pid)]
+
+
+def _one_of(storm: Storm, parts: list[Supervised], *, frozen: bool = False) -> Supervised | None:
+    """One that lives and that nothing was done to yet."""
+    fit = [part for part in parts if part.is_running and not part.ordered and (frozen or not part.frozen)]
+    return storm.rng.choice(fit) if fit else None
 
 
 def _command(pid: int) -> str:

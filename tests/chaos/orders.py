@@ -15,58 +15,93 @@ Json = dict[str, Any]
 
 #: The first so many orders have a dataset of their own, so that its test rows have no earlier look: their reports
 #: must be those of an undisturbed run.
-COMPARED = 4
+COMPARED = 3
 _CANCELLED = (9, 4)  # of every nine, the one with this remainder
 _UNWILLING = (5, 3)
 _LONGEST_WAIT_S = 40.0
 _VISITORS = 10_000
+_BATCHES = 20_000
+#: Rows of the dataset that all batches answer, and how many of the first the predict door is asked about.
+BATCH_ROWS, PREDICTED = 3_000, 50
 
 
 @dataclass(frozen=True)
 class Acknowledged:
     """A request that was answered with 2xx: how to send it again, and which record came of it."""
 
-    kind: str  # models, datasets, jobs
+    kind: str  # models, datasets, jobs, predictions
     key: str
     request: Json
     record_id: str
 
 
-@dataclass
-class Order:
-    """One calibration as a customer sees it.
+@dataclass(kw_only=True)
+class Errand:
+    """What one customer comes for.
 
     Attributes:
         dataset: an upload of its own; None for the dataset that all share.
-        cancel_after: seconds from the answer until it is cancelled again; None for most.
         acknowledged: what was promised.
         complaints: answers that no customer should get.
-        report: what was handed out in the end.
+        record: the job or batch, as it was answered last.
     """
 
     number: int
-    secret: str
-    dataset: bytes | None
-    cancel_after: float | None
-    unwilling: bool
+    dataset: bytes | None = None
     acknowledged: list[Acknowledged] = field(default_factory=list)
     complaints: list[str] = field(default_factory=list)
-    job: Json = field(default_factory=dict)
-    cancelling: bool = False
+    record: Json = field(default_factory=dict)
     has_ended: bool = False
+
+    @property
+    def record_id(self) -> str | None:
+        """Of the job or batch, once it is acknowledged."""
+        ids = [one.record_id for one in self.acknowledged if one.kind in ("jobs", "predictions")]
+        return ids[0] if ids else None
+
+
+@dataclass(kw_only=True)
+class Order(Errand):
+    """One calibration as a customer sees it.
+
+    Attributes:
+        cancel_after: seconds from the answer until it is cancelled again; None for most.
+        cancelling: whether it was cancelled, by its customer or by a fault.
+        report: what was handed out in the end.
+    """
+
+    secret: str
+    cancel_after: float | None
+    unwilling: bool
+    cancelling: bool = False
     report: bytes | None = None
 
     def body(self, model_id: str, dataset_id: str, hook: str | None) -> Json:
-        """The job: two candidates with six epochs each, a few seconds of work."""
+        """The job: three candidates with six epochs each, a few seconds of work."""
         body: Json = {
             "model_id": model_id,
             "dataset_id": dataset_id,
             "seed": self.number,
             "hyperparameters": {"epochs": 6},
-            "budget": {"minutes": 30, "candidates": 2},
+            "budget": {"minutes": 30, "candidates": 3},
             "metadata": {"order": str(self.number)},
         }
         return body if hook is None else {**body, "webhook": {"url": hook, "secret": self.secret}}
+
+
+@dataclass(kw_only=True)
+class Batch(Errand):
+    """Predictions over the shared rows, as a customer sees them.
+
+    Attributes:
+        manifest: which parts there are.
+        parts: the digest of each part as it was fetched, and its rows.
+        answers: all rows, as newline-delimited JSON.
+    """
+
+    manifest: Json = field(default_factory=dict)
+    parts: list[tuple[str, int]] = field(default_factory=list)
+    answers: bytes | None = None
 
 
 def order(number: int, *, seed: int) -> Order:
@@ -82,10 +117,14 @@ def order(number: int, *, seed: int) -> Order:
     )
 
 
-def visit(number: int) -> Order:
+def visit(number: int) -> Errand:
     """Somebody who only uploads a dataset, with a number that no order has."""
-    dataset = shuffled_digits(_VISITORS + number)
-    return Order(_VISITORS + number, secret="", dataset=dataset, cancel_after=None, unwilling=False)
+    return Errand(number=_VISITORS + number, dataset=shuffled_digits(_VISITORS + number))
+
+
+def batch(number: int) -> Batch:
+    """Somebody who has the shared rows predicted, with a number that no order has."""
+    return Batch(number=_BATCHES + number)
 
 
 def shuffled_digits(number: int) -> bytes:
@@ -93,3 +132,17 @@ def shuffled_digits(number: int) -> bytes:
     rows, labels, splits = digits()
     chosen = np.random.default_rng(number).permutation(len(labels))
     return npz(x=rows[chosen], label=labels[chosen], split=splits[chosen])
+
+
+def some_digits(count: int) -> list[list[float]]:
+    """The first rows of all batches: digits, again and again, each time a little otherwise."""
+    rows, _, _ = digits()
+    rng = np.random.default_rng(0)
+    chosen = rows[rng.integers(0, len(rows), BATCH_ROWS)]
+    noisy = np.clip(chosen + rng.normal(0, 0.05, chosen.shape), 0, 1).astype(np.float32)
+    return noisy[:count].tolist()  # type: ignore[no-any-return]
+
+
+def unlabelled_digits() -> bytes:
+    """All rows of batches."""
+    return npz(x=np.array(some_digits(BATCH_ROWS), dtype=np.float32))

@@ -8,8 +8,10 @@ from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import httpx
+import psycopg
 
 from tests.chaos.clock import Clock
 from tests.chaos.supervised import Supervised
@@ -20,6 +22,13 @@ LEASE_S = 6.0
 #: Faults come so densely that a job may lose its process many times before it gets further; elsewhere it is five times.
 MAX_ATTEMPTS = 50
 SWEEP_GRACE_S = 30.0
+#: Queues of the heavy workers, which do one thing at a time, and of the light ones.
+_HEAVY, _LIGHT = "calibrate.cpu", "inspect,plan,predict,deliver"
+_LIGHT_THREADS = 8
+#: Every race is spread, and every batch of this run has several shards.
+SPREAD = {"FEDLAS_SPREAD_SECONDS": "0.01", "FEDLAS_SHARD_SECONDS": "0.002"}
+#: Nothing is spread: what one worker does alone is what many must give.
+ALONE = {"FEDLAS_SPREAD_SECONDS": "1000000", "FEDLAS_SHARD_SECONDS": "1000000"}
 
 _SETTINGS = {
     "FEDLAS_LEASE_SECONDS": str(LEASE_S),
@@ -33,11 +42,21 @@ _SETTINGS = {
 }
 
 
+@dataclass(frozen=True)
+class Shared:
+    """Uploads that all customers use: a model, labelled rows to calibrate on, and rows to predict."""
+
+    model_id: str
+    dataset_id: str
+    rows_id: str
+
+
 @dataclass
 class Site:
     """Everything that runs, in a folder of its own.
 
     Attributes:
+        settings: beyond those that all sites of a run have.
         clocks: of the workers whose clock can be put wrong, by name.
     """
 
@@ -47,10 +66,17 @@ class Site:
     redis: Redis
     database: str
     broker: int
+    settings: Mapping[str, str]
     apis: list[Supervised] = field(default_factory=list)
-    workers: list[Supervised] = field(default_factory=list)
+    heavy: list[Supervised] = field(default_factory=list)
+    light: list[Supervised] = field(default_factory=list)
     clocks: dict[str, Clock] = field(default_factory=dict)
     urls: list[str] = field(default_factory=list)
+
+    @property
+    def workers(self) -> list[Supervised]:
+        """Heavy and light ones."""
+        return [*self.heavy, *self.light]
 
     @property
     def parts(self) -> list[Supervised]:
@@ -73,14 +99,22 @@ class Site:
         self.urls.append(f"http://127.0.0.1:{port}")
         self.apis.append(self._part(name, ["service.cli", "api", "--port", str(port)]))
 
-    def add_worker(self, *, library: Path | None = None) -> None:
-        """One more worker, as if on a machine of its own; with libfaketime its clock can be put wrong."""
-        name = f"worker-{len(self.workers) + 1}"
+    def add_heavy(self, *, library: Path | None = None) -> None:
+        """One more worker that calibrates."""
+        self.heavy.append(self._worker(f"heavy-{len(self.heavy) + 1}", _HEAVY, 1, library))
+
+    def add_light(self, *, library: Path | None = None) -> None:
+        """One more worker of everything else."""
+        self.light.append(self._worker(f"light-{len(self.light) + 1}", _LIGHT, _LIGHT_THREADS, library))
+
+    def _worker(self, name: str, queues: str, threads: int, library: Path | None) -> Supervised:
+        """As if on a machine of its own, by Celery's plain command; with libfaketime its clock can be put wrong."""
         extra: Mapping[str, str] = {}
         if library is not None:
             self.clocks[name] = Clock(self.folder / f"{name}.clock", library)
             extra = self.clocks[name].environment
-        self.workers.append(self._part(name, ["worker"], extra))
+        command = ["celery", "-A", "worker.app", "worker", "-n", f"{name}@%h", "-Q", queues, "-c", str(threads)]
+        return self._part(name, command, extra)
 
     def _part(self, name: str, module: list[str], extra: Mapping[str, str] | None = None) -> Supervised:
         (self.folder / name).mkdir()
@@ -88,6 +122,7 @@ class Site:
         environment = {
             **inherited,
             **_SETTINGS,
+            **self.settings,
             "FEDLAS_DATA_DIR": str(self.folder / name),
             "FEDLAS_DATABASE_URL": self.postgresql.url(self.database),
             "FEDLAS_BROKER_URL": self.redis.url(self.broker),
@@ -97,6 +132,11 @@ class Site:
         command = [sys.executable, "-m", *module]
         log = self.folder / f"{name}.log"
         return Supervised(name, command, environment=environment, folder=self.folder / name, log_file=log)
+
+    def connect(self) -> psycopg.Connection[Any]:
+        """A connection to the database that only reads."""
+        place = f"host=127.0.0.1 port={self.postgresql.port} user=fedlas dbname={self.database} connect_timeout=5"
+        return psycopg.connect(place, autocommit=True, options="-c default_transaction_read_only=on")
 
     def stop(self) -> list[str]:
         """End all processes, workers first; returns those that had to be forced."""
@@ -112,19 +152,21 @@ def _is_ready(url: str) -> bool:
 
 @contextmanager
 def opened(
-    folder: Path, *, artifacts: Path, postgresql: PostgreSQL, redis: Redis, number: int, apis: int, workers: int,
-    library: Path | None = None,
+    folder: Path, *, artifacts: Path, postgresql: PostgreSQL, redis: Redis, number: int, apis: int, heavy: int,
+    light: int, settings: Mapping[str, str], library: Path | None = None,
 ) -> Iterator[Site]:  # fmt: skip
-    """A site that is ready, with a fresh database, for the block; its first worker's clock is right."""
+    """A site that is ready, with a fresh database, for the block; the clocks of its first workers are right."""
     folder.mkdir()
     database = f"site_{number}"
     postgresql.execute(f"CREATE DATABASE {database}")
-    site = Site(folder, artifacts, postgresql, redis, database, number)
+    site = Site(folder, artifacts, postgresql, redis, database, number, settings)
     with ExitStack() as stack:
         stack.callback(site.stop)
         for _ in range(apis):
             site.add_api()
-        for place in range(workers):
-            site.add_worker(library=library if place else None)
+        for place in range(heavy):
+            site.add_heavy(library=library if place else None)
+        for place in range(light):
+            site.add_light(library=library if place else None)
         until(site.is_ready, seconds=90, what=f"{folder.name} is ready")
         yield site

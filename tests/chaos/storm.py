@@ -8,23 +8,27 @@ import random
 import time
 from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 
-from tests.chaos.customers import Caller, begin, look_in, serve
+import httpx
+
+from tests.chaos.customers import Caller, begin, look_in, predict, serve
+from tests.chaos.deck import KINDS
 from tests.chaos.disk import Disk
 from tests.chaos.doubling import Doubler
-from tests.chaos.faults import KINDS
-from tests.chaos.orders import Order, order, visit
+from tests.chaos.orders import Batch, Errand, Order, batch, order, visit
 from tests.chaos.receiver import Receiver
-from tests.chaos.site import Site
+from tests.chaos.site import Shared, Site
+from tests.chaos.watch import Watch
 from tests.helpers.processes import until
 
 _TICK_S = 0.05
-_BURST = 8
-_GAP_S = (0.2, 2.5)
-_CALM_S = (4.0, 8.0)
+_BURST = 10
+_GAP_S = (0.2, 2.0)
+_CALM_S = (3.0, 6.0)
 #: A calm goes on until a job has ended, so that there is progress whatever the faults; but not for ever.
-_LONGEST_CALM_S = 25.0
+_LONGEST_CALM_S = 15.0
 _FEWEST_IN_FLIGHT = 6
 #: After the last fault every order has so long to come to its end.
 _QUIET_S = 600.0
@@ -53,13 +57,14 @@ class Run:
     site: Site
     disk: Disk | None
     receiver: Receiver
+    watch: Watch
     plan: Plan
-    model_id: str
-    dataset_id: str
+    shared: Shared
     say: Callable[[str], None]
     rng: random.Random = field(init=False)
     orders: list[Order] = field(default_factory=list)
-    visits: list[Order] = field(default_factory=list)
+    visits: list[Errand] = field(default_factory=list)
+    batches: list[Batch] = field(default_factory=list)
     counts: Counter[str] = field(default_factory=Counter)
     left_out: dict[str, str] = field(default_factory=dict)
     troubles: Counter[str] = field(default_factory=Counter)
@@ -84,9 +89,24 @@ class Run:
         self.violations.append(text)
 
     @property
+    def customers(self) -> list[Errand]:
+        """All that came."""
+        return [*self.orders, *self.visits, *self.batches]
+
+    @property
     def in_flight(self) -> int:
-        """Orders and visits that have not ended."""
-        return sum(not one.has_ended for one in (*self.orders, *self.visits))
+        """Customers whose errands have not ended."""
+        return sum(not one.has_ended for one in self.customers)
+
+    def cancel(self, order: Order) -> bool:
+        """Cancel a job in its customer's stead; returns whether that was acknowledged."""
+        for url in self.site.urls:
+            with suppress(httpx.TransportError):
+                order.cancelling = True  # whatever comes of the answer
+                answer = httpx.post(f"{url}/v1/jobs/{order.record_id}/cancel", timeout=5)
+                if answer.status_code == 200:
+                    return True
+        return False
 
     def tend(self) -> None:
         """What has to be done all the time."""
@@ -121,14 +141,14 @@ class Run:
 
     def heal(self) -> None:
         """No more faults: what was broken is whole again, and every order may come to its end."""
-        self.say(f"quiet: {self.counts.total()} faults, {self.in_flight} orders in flight")
+        self.say(f"quiet: {self.counts.total()} faults, {self.in_flight} errands in flight")
         until(self._undo_all, seconds=60, what="all faults are over")
         for clock in self.site.clocks.values():
             clock.set(0)
         self.wait(60, or_until=self.site.is_ready)
         if not self.wait(_QUIET_S, or_until=lambda: self.in_flight == 0):
-            late = [one.number for one in (*self.orders, *self.visits) if not one.has_ended]
-            self.violated(f"orders {late} had not ended {_QUIET_S:.0f} s after the last fault")
+            late = [one.number for one in self.customers if not one.has_ended]
+            self.violated(f"customers {late} had not ended {_QUIET_S:.0f} s after the last fault")
 
     def _impossible(self) -> dict[str, str]:
         found = {}
@@ -164,13 +184,17 @@ class Run:
             self.receiver.unwilling.add(number)
         self.orders.append(one)
         caller = self._caller(number)
-        begin(serve, one, caller, model_id=self.model_id, dataset_id=self.dataset_id, hook=self.receiver.url(number))
+        shared, hook = self.shared, self.receiver.url(number)
+        begin(serve, one, caller, model_id=shared.model_id, dataset_id=shared.dataset_id, hook=hook)
 
     def _invite(self) -> None:
-        """Somebody uploads a file just when the next faults strike."""
-        one = visit(len(self.visits))
-        self.visits.append(one)
-        begin(look_in, one, self._caller(one.number))
+        """Somebody uploads a file and somebody has rows predicted, just when the next faults strike."""
+        visitor = visit(len(self.visits))
+        self.visits.append(visitor)
+        begin(look_in, visitor, self._caller(visitor.number))
+        reader = batch(len(self.batches))
+        self.batches.append(reader)
+        begin(predict, reader, self._caller(reader.number), model_id=self.shared.model_id, rows_id=self.shared.rows_id)
 
     def _caller(self, number: int) -> Caller:
         until = self._start + self.plan.storm_seconds + 2 * _QUIET_S
@@ -178,14 +202,19 @@ class Run:
 
     def _inject(self) -> None:
         """The next fault of the deck that is possible now; those before it keep their place."""
-        if len(self._deck) < len(KINDS):
+        if not self._draw(self._deck):
             fresh = [kind for kind, (_, often) in KINDS.items() for _ in range(often) if kind not in self.left_out]
             self.rng.shuffle(fresh)
+            self._draw(fresh)
             self._deck += fresh
-        for place, kind in enumerate(self._deck):
+
+    def _draw(self, deck: list[str]) -> bool:
+        """Do, and take out, the first that is possible; each kind is tried once."""
+        for kind in dict.fromkeys(deck):
             done = KINDS[kind][0](self)
             if done is not None:
-                del self._deck[place]
+                deck.remove(kind)
                 self.counts[kind] += 1
                 self.say(f"fault {self.counts.total():3d}  {kind}: {done}")
-                return
+                return True
+        return False

@@ -10,7 +10,8 @@ from pathlib import Path
 
 from tests.helpers.processes import descendants_of, die_with_parent
 
-_PAUSE_S = 0.5
+#: How long after its end a process is started again.
+PAUSE_S = 0.5
 _PATIENCE_S = 40.0
 
 
@@ -20,6 +21,7 @@ class Supervised:
     Attributes:
         ordered: whether the next end is wanted.
         surprises: its unordered ends.
+        pids: of all its processes, dead and alive.
     """
 
     def __init__(
@@ -30,10 +32,12 @@ class Supervised:
         self.ordered = False
         self.frozen = False
         self.surprises: list[str] = []
+        self.pids: set[int] = set()
         self._command = list(command)
         self._folder = folder
         self._log_file = log_file
         self._ended_at: float | None = None
+        self._pause = PAUSE_S
         self.start()
 
     @property
@@ -53,13 +57,14 @@ class Supervised:
     def start(self) -> None:
         """Start the process."""
         self.ordered = self.frozen = False
-        self._ended_at = None
+        self._ended_at, self._pause = None, PAUSE_S
         with self._log_file.open("ab") as log:
             log.write(f"--- started at {time.strftime('%H:%M:%S')}\n".encode())
             self.process = subprocess.Popen(
                 self._command, cwd=self._folder, env=self.environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
                 start_new_session=True, preexec_fn=die_with_parent(),
             )  # fmt: skip
+        self.pids.add(self.pid)
 
     def tend(self) -> None:
         """Start it again if it has ended, after a short pause."""
@@ -69,12 +74,12 @@ class Supervised:
             self._ended_at = time.monotonic()
             if not self.ordered:
                 self.surprises.append(f"{self.name} (process {self.pid}) ended by itself: {self.process.returncode}")
-        elif time.monotonic() - self._ended_at > _PAUSE_S:
+        elif time.monotonic() - self._ended_at > self._pause:
             self.start()
 
-    def kill(self) -> None:
+    def kill(self, *, pause: float = PAUSE_S) -> None:
         """SIGKILL; it also ends what is frozen."""
-        self.ordered = True
+        self.ordered, self._pause = True, pause
         self.process.kill()
 
     def freeze(self) -> None:
@@ -88,9 +93,9 @@ class Supervised:
             self.process.send_signal(signal.SIGCONT)
             self.frozen = False
 
-    def end(self) -> None:
+    def end(self, *, pause: float = PAUSE_S) -> None:
         """SIGTERM: a deploy."""
-        self.ordered = True
+        self.ordered, self._pause = True, pause
         self.process.terminate()
 
     def stop(self) -> bool:

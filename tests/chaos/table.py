@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
-from tests.chaos.faults import KINDS
+from tests.chaos.deck import KINDS
+from tests.chaos.promise import Line
 from tests.chaos.site import LEASE_S, MAX_ATTEMPTS
 from tests.chaos.storm import Run
-from tests.chaos.verdict import Line
 
 _WIDTH = 68
 _SHOWN = 5
@@ -35,18 +35,28 @@ def _faults(run: Run) -> list[str]:
 
 
 def _happenings(run: Run) -> list[str]:
-    ended = Counter(str(one.job.get("status")) for one in run.orders)
-    attempts = [int(one.job.get("attempts", 0)) for one in run.orders]
+    ended = Counter(str(one.record.get("status")) for one in run.orders)
+    attempts = [int(one.record.get("attempts", 0)) for one in run.orders]
     answers = run.receiver.count()
     return [
         _row("datasets uploaded meanwhile", len(run.visits)),
         _row("jobs ordered", len(run.orders)),
         *(_row(f"  {status}", count) for status, count in sorted(ended.items())),
+        _row("batches ordered, and their parts", f"{len(run.batches)} / {sum(len(one.parts) for one in run.batches)}"),
+        _row("trainings done by several workers, of so many", _spread(run, "job_")),
+        _row("shards done by several workers, of so many", _spread(run, "bat_")),
         _row("attempts of all jobs, and the most of one", f"{sum(attempts)} / {max(attempts, default=0)}"),
         _row("messages doubled", sum(doubler.doubled for doubler in run.doublers)),
         _row("webhooks taken / turned away / not rightly signed", " / ".join(str(answers[n]) for n in (204, 503, 400))),
         *(_row(f"asked again after {trouble}", count) for trouble, count in run.troubles.most_common()),
     ]
+
+
+def _spread(run: Run, prefix: str) -> str:
+    """Pieces of jobs or batches that several workers have done together, and pieces of all."""
+    seen = run.watch.seen
+    pieces = {parent: len(done) for parent, done in seen.workers_of.items() if parent.startswith(prefix)}
+    return f"{sum(pieces[parent] for parent in seen.spread(prefix))} / {sum(pieces.values())}"
 
 
 def _notes(run: Run) -> list[str]:

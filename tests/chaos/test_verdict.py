@@ -3,26 +3,46 @@
 from __future__ import annotations
 
 import copy
-from collections import Counter
+import json
+from collections import Counter, defaultdict
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 from tests.chaos.evidence import Evidence
-from tests.chaos.orders import Acknowledged, Order
+from tests.chaos.orders import Acknowledged, Batch, Order
 from tests.chaos.receiver import Delivered
 from tests.chaos.verdict import lines
+from tests.chaos.watch import Seen
 
 JOB, OTHER = f"job_{'a' * 26}", f"job_{'b' * 26}"
-DIGEST = "0" * 64
+BATCH = f"bat_{'c' * 26}"
+DIGEST, PART = "0" * 64, "2" * 64
+ANSWERS = [{"row": row, "label": "3", "confidence": 0.9, "uncalibrated_confidence": 0.95} for row in range(2)]
+
+
+def ndjson(rows: list[dict[str, Any]]) -> bytes:
+    """Answers as a customer fetches them."""
+    return b"".join(json.dumps(row).encode() + b"\n" for row in rows)
+
+
+def answered() -> Batch:
+    """A batch of two rows in one part."""
+    return Batch(
+        number=20_000,
+        acknowledged=[Acknowledged("predictions", BATCH, {}, BATCH)],
+        record={"id": BATCH, "status": "succeeded"},
+        manifest={"parts": [{"sha256": PART, "num_rows": 2}]},
+        parts=[(PART, 2)],
+        answers=ndjson(ANSWERS),
+    )
 
 
 def whole() -> Evidence:
-    """One job that succeeded and one that was cancelled, with everything that belongs to them."""
+    """A job that succeeded, one that was cancelled, and a batch, with everything that belongs to them."""
     orders = [
-        Order(number, secret="", dataset=None, cancel_after=None, unwilling=False, cancelling=number == 1)
-        for number in (0, 1)
+        Order(number=number, secret="", cancel_after=None, unwilling=False, cancelling=number == 1) for number in (0, 1)
     ]
     at = [f"2026-01-01T00:00:0{second}Z" for second in range(3)]
     for order, job_id, statuses in (
@@ -30,7 +50,7 @@ def whole() -> Evidence:
         (orders[1], OTHER, ("queued", "cancelling", "cancelled")),
     ):
         history = [{"status": status, "at": time} for status, time in zip(statuses, at, strict=True)]
-        order.job = {
+        order.record = {
             "id": job_id,
             "status": statuses[-1],
             "history": history,
@@ -55,7 +75,7 @@ def whole() -> Evidence:
             "calibrated_model_id": None,
         },
     }
-    told = [{"type": f"job.{order.job['status']}", "data": {"id": order.job["id"]}} for order in orders]
+    told = [{"type": f"job.{order.record['status']}", "data": {"id": order.record["id"]}} for order in orders]
     return Evidence(
         orders=orders,
         replayed=[(one, 200, one.record_id) for order in orders for one in order.acknowledged],
@@ -69,6 +89,13 @@ def whole() -> Evidence:
             Delivered(1, "msg_1", told[1]),
         ],
         references={0: f'{{"job": "{OTHER}", "nll": 0.5}}'.encode()},
+        batches=[answered()],
+        events=defaultdict(list, {JOB: [("training", {"number": 1, "fold": fold}) for fold in (1, 2)]}),
+        looks=[(JOB, DIGEST, 0), (OTHER, DIGEST, 1)],
+        parts=defaultdict(list, {BATCH: [PART]}),
+        answers=ndjson(ANSWERS),
+        predicted=ANSWERS[:1],
+        seen=Seen(workers_of=defaultdict(dict, {one: {"1": "heavy-1", "2": "heavy-2"} for one in (JOB, BATCH)})),
     )
 
 
@@ -80,7 +107,7 @@ def test_a_run_that_kept_everything_is_accepted() -> None:
 
 
 def failed(found: Evidence) -> None:
-    found.orders[0].job["status"] = "failed"
+    found.orders[0].record["status"] = "failed"
 
 
 def cancelled_by_nobody(found: Evidence) -> None:
@@ -88,7 +115,7 @@ def cancelled_by_nobody(found: Evidence) -> None:
 
 
 def ended_twice(found: Evidence) -> None:
-    found.orders[0].job["history"].append({"status": "succeeded", "at": "2026-01-01T00:00:03Z"})
+    found.orders[0].record["history"].append({"status": "succeeded", "at": "2026-01-01T00:00:03Z"})
 
 
 def row_says_otherwise(found: Evidence) -> None:
@@ -96,7 +123,7 @@ def row_says_otherwise(found: Evidence) -> None:
 
 
 def ended_before_it_began(found: Evidence) -> None:
-    found.orders[0].job["finished_at"] = "2025-12-31T23:50:00Z"
+    found.orders[0].record["finished_at"] = "2025-12-31T23:50:00Z"
 
 
 def two_models(found: Evidence) -> None:
@@ -167,6 +194,58 @@ def another_report(found: Evidence) -> None:
     found.orders[0].report = f'{{"job": "{JOB}", "nll": 0.25}}'.encode()
 
 
+def batch_failed(found: Evidence) -> None:
+    found.batches[0].record["status"] = "failed"
+
+
+def row_twice(found: Evidence) -> None:
+    found.batches[0].answers = ndjson([*ANSWERS, ANSWERS[1]])
+
+
+def row_answered_otherwise(found: Evidence) -> None:
+    found.batches[0].answers = ndjson([ANSWERS[0], {**ANSWERS[1], "confidence": 0.8}])
+
+
+def predict_door_says_otherwise(found: Evidence) -> None:
+    found.predicted[0] = {**ANSWERS[0], "label": "4"}
+
+
+def manifest_lies(found: Evidence) -> None:
+    found.batches[0].manifest["parts"][0]["sha256"] = DIGEST
+
+
+def part_of_nobody(found: Evidence) -> None:
+    found.parts[BATCH].append(DIGEST)
+
+
+def piece_left(found: Evidence) -> None:
+    found.unfinished.append("piece cnd_1 waiting")
+
+
+def told_twice(found: Evidence) -> None:
+    found.events[JOB].append(found.events[JOB][0])
+
+
+def fell_back(found: Evidence) -> None:
+    found.seen.fallen.append(f"{JOB}: from 0.5 to 0.4")
+
+
+def one_number_twice(found: Evidence) -> None:
+    found.looks[1] = (OTHER, DIGEST, 0)
+
+
+def never_evaluated(found: Evidence) -> None:
+    del found.looks[0]
+
+
+def trained_by_one(found: Evidence) -> None:
+    found.seen.workers_of[JOB] = {"1": "heavy-1", "2": "heavy-1"}
+
+
+def predicted_by_one(found: Evidence) -> None:
+    del found.seen.workers_of[BATCH]
+
+
 def complaint(found: Evidence) -> None:
     found.orders[0].complaints.append("422")
 
@@ -197,6 +276,19 @@ def complaint(found: Evidence) -> None:
         (file_gone, "named files"),
         (file_changed, "named files"),
         (another_report, "reports equal"),
+        (batch_failed, "batches succeeded"),
+        (row_twice, "batches with one answer"),
+        (row_answered_otherwise, "batches with one answer"),
+        (predict_door_says_otherwise, "batches with one answer"),
+        (manifest_lies, "manifests that agree"),
+        (part_of_nobody, "manifests that agree"),
+        (piece_left, "open work"),
+        (told_twice, "events of trainings"),
+        (fell_back, "jobs and batches whose progress"),
+        (one_number_twice, "evaluations of test rows"),
+        (never_evaluated, "evaluations of test rows"),
+        (trained_by_one, "races that several"),
+        (predicted_by_one, "batches that several"),
     ],
     ids=lambda value: value.__name__ if callable(value) else "",
 )

@@ -6,24 +6,16 @@ import difflib
 import json
 from collections import defaultdict
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
+from tests.chaos import spread_verdict
 from tests.chaos.evidence import Evidence, without_ids
 from tests.chaos.orders import Order
+from tests.chaos.promise import Line
 
 FINAL = ("succeeded", "failed", "cancelled")
 _TRAINED = ("trained", "post_hoc")
-
-
-@dataclass
-class Line:
-    """One promise: how often it was looked at, and what breaks it."""
-
-    promise: str
-    looked_at: int
-    broken: list[str] = field(default_factory=list)
 
 
 def lines(evidence: Evidence) -> list[Line]:
@@ -33,7 +25,7 @@ def lines(evidence: Evidence) -> list[Line]:
 
 def _customers_are_served(evidence: Evidence) -> Line:
     """No answer but one that a customer can live with."""
-    customers = [*evidence.orders, *evidence.visits]
+    customers = [*evidence.orders, *evidence.visits, *evidence.batches]
     broken = [complaint for order in customers for complaint in order.complaints]
     return Line("customers served, whatever happened meanwhile", len(customers), broken)
 
@@ -41,21 +33,21 @@ def _customers_are_served(evidence: Evidence) -> Line:
 def _every_job_ends_well(evidence: Evidence) -> Line:
     broken = []
     for order in evidence.orders:
-        status = order.job.get("status")
+        status = order.record.get("status")
         wanted = ("succeeded", "cancelled") if order.cancelling else ("succeeded",)
         if status not in wanted:
-            broken.append(f"order {order.number}: {_named(order)} is {status}: {order.job.get('error')}")
+            broken.append(f"order {order.number}: {_named(order)} is {status}: {order.record.get('error')}")
     return Line("jobs succeeded (or were cancelled, where that was asked for)", len(evidence.orders), broken)
 
 
 def _one_final_state(evidence: Evidence) -> Line:
     broken = []
     for order in evidence.orders:
-        history = [change["status"] for change in order.job.get("history", [])]
+        history = [change["status"] for change in order.record.get("history", [])]
         finals = [status for status in history if status in FINAL]
-        row = evidence.jobs.get(order.job.get("id", ""), {})
-        if len(finals) != 1 or history[-1] != finals[0] or not finals[0] == order.job["status"] == row.get("status"):
-            broken.append(f"{_named(order)}: {order.job.get('status')}, row {row.get('status')}, history {history}")
+        row = evidence.jobs.get(order.record.get("id", ""), {})
+        if len(finals) != 1 or history[-1] != finals[0] or not finals[0] == order.record["status"] == row.get("status"):
+            broken.append(f"{_named(order)}: {order.record.get('status')}, row {row.get('status')}, history {history}")
     return Line("jobs in exactly one final state, the last of their history", len(evidence.orders), broken)
 
 
@@ -63,7 +55,7 @@ def _times_are_in_order(evidence: Evidence) -> Line:
     """By any writer, on any clock."""
     broken = []
     for order in evidence.orders:
-        job = order.job
+        job = order.record
         times = [job.get(name) for name in ("created_at", "started_at", "finished_at")]
         for told in (times, [change["at"] for change in job.get("history", [])]):
             known = [datetime.fromisoformat(time) for time in told if time is not None]
@@ -112,7 +104,7 @@ def _webhooks_arrive(evidence: Evidence) -> Line:
         by_order[one.order].append(one)
     broken = []
     for order in evidence.orders:
-        came, job = by_order[order.number], order.job
+        came, job = by_order[order.number], order.record
         good = [one for one in came if one.answered == 204]
         if not good:
             broken.append(f"{_named(order)}: {len(came)} messages, none good: {sorted({one.refusal for one in came})}")
@@ -165,17 +157,26 @@ def _difference(wanted: bytes, found: bytes | None) -> str:
 
 
 def _named(order: Order) -> str:
-    return str(order.job.get("id", f"order {order.number} without a job"))
+    return str(order.record.get("id", f"order {order.number} without a job"))
 
 
 _CHECKS: tuple[Callable[[Evidence], Line], ...] = (
     _customers_are_served,
     _every_job_ends_well,
+    spread_verdict.every_batch_ends_well,
     _one_final_state,
     _times_are_in_order,
     _one_result,
     _nothing_lost,
     _nothing_doubled,
+    spread_verdict.looks_are_numbered,
+    spread_verdict.events_are_single,
+    spread_verdict.progress_never_falls,
+    spread_verdict.races_are_spread,
+    spread_verdict.batches_are_spread,
+    spread_verdict.answers_are_whole,
+    spread_verdict.manifests_are_true,
+    spread_verdict.nothing_is_unfinished,
     _webhooks_arrive,
     _no_orphan_process,
     _files_have_owners,

@@ -1,0 +1,138 @@
+"""What can only be seen while it runs: which pieces are whose, who holds a fan-in, and progress that falls."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import defaultdict
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Any
+
+import psycopg
+
+from tests.chaos.site import Site
+from tests.chaos.supervised import Supervised
+
+_LOOK_S, _AMBUSH_LOOK_S = 0.25, 0.003
+
+#: Pieces that have been done, and by whom.
+_ENDED = (
+    "SELECT p.parent_id, p.id, w.worker FROM pieces p JOIN work w ON w.record_id = p.id"
+    " WHERE p.status = 'done' AND w.worker IS NOT NULL"
+)
+_ENDED_JOB = "SELECT id FROM jobs WHERE id = %s AND status IN ('succeeded', 'failed', 'cancelled')"
+_PROGRESS = "SELECT id, progress->>'fraction' FROM jobs UNION ALL SELECT id, progress->>'fraction' FROM batches"
+_SPREAD_NOW = (
+    "SELECT p.parent_id FROM pieces p JOIN work w ON w.record_id = p.id WHERE w.kind = 'candidate'"
+    " AND w.state = 'claimed' AND w.lease_expires_at > now() GROUP BY 1 HAVING count(DISTINCT w.worker) > 1"
+)
+_FAN_INS = (
+    "SELECT w.record_id, w.worker FROM work w JOIN pieces p ON p.parent_id = w.record_id"
+    " WHERE w.kind = %s AND w.state = 'claimed' GROUP BY 1, 2 HAVING bool_and(p.status <> 'waiting')"
+)
+_OPEN = "SELECT count(*) FROM pieces p JOIN work w ON w.record_id = p.parent_id WHERE w.kind = %s AND w.state <> 'done'"
+
+
+@dataclass(frozen=True)
+class FanIn:
+    """A job or batch that somebody puts together, all its pieces being done."""
+
+    record_id: str
+    worker: Supervised
+
+
+@dataclass
+class Seen:
+    """What was seen while it ran.
+
+    Attributes:
+        workers_of: for every job and batch, by piece that has ended, the worker that did it.
+        reached: their progress.
+        fallen: progress that fell.
+    """
+
+    workers_of: defaultdict[str, dict[str, str]] = field(default_factory=lambda: defaultdict(dict))
+    reached: dict[str, float] = field(default_factory=dict)
+    fallen: list[str] = field(default_factory=list)
+
+    def spread(self, prefix: str) -> list[str]:
+        """The jobs (`job_`) or batches (`bat_`) whose pieces were done by several workers."""
+        found = {parent: set(pieces.values()) for parent, pieces in self.workers_of.items()}
+        return [parent for parent, workers in found.items() if parent.startswith(prefix) and len(workers) > 1]
+
+
+class Watch:
+    """Looks at the registry's rows several times a second, in a thread of its own, while its `with` block runs.
+
+    Attributes:
+        seen: all that it has seen.
+    """
+
+    def __init__(self, site: Site) -> None:
+        self.seen = Seen()
+        self._site = site
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="watch", daemon=True)
+
+    def __enter__(self) -> Watch:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._over.set()
+        self._thread.join()
+
+    def spread_now(self) -> list[str]:
+        """The jobs of which two workers train something at this moment."""
+        return [row[0] for row in self._ask(lambda connection: connection.execute(_SPREAD_NOW).fetchall())]
+
+    def has_ended(self, job_id: str | None) -> bool:
+        """Whether the job is in a final state."""
+        return self._ask(lambda connection: connection.execute(_ENDED_JOB, [job_id]).fetchall()) != []
+
+    def await_fan_in(self, kind: str, *, seconds: float) -> FanIn | None:
+        """The next fan-in of this kind of work; None if there is none so soon."""
+
+        def lie_in_wait(connection: psycopg.Connection[Any]) -> list[Any]:
+            deadline = time.monotonic() + seconds
+            while time.monotonic() < deadline and connection.execute(_OPEN, [kind]).fetchone() != (0,):
+                if found := connection.execute(_FAN_INS, [kind]).fetchall():
+                    return found
+                time.sleep(_AMBUSH_LOOK_S)
+            return []
+
+        for record_id, name in self._ask(lie_in_wait):
+            part = self._part(name)
+            if part is not None and part.is_running and not part.ordered:
+                return FanIn(record_id, part)
+        return None
+
+    def _ask(self, question: Callable[[psycopg.Connection[Any]], list[Any]]) -> list[Any]:
+        """The answer, or nothing where the database is away."""
+        with suppress(psycopg.Error), self._site.connect() as connection:
+            return question(connection)
+        return []
+
+    def _run(self) -> None:
+        while not self._over.wait(_LOOK_S):
+            with suppress(psycopg.Error), self._site.connect() as connection:
+                while not self._over.wait(_LOOK_S):
+                    self._look(connection)
+
+    def _look(self, connection: psycopg.Connection[Any]) -> None:
+        for parent, piece, worker in connection.execute(_ENDED):
+            part = self._part(worker)
+            if part is not None:
+                self.seen.workers_of[parent][piece] = part.name
+        for record_id, told in connection.execute(_PROGRESS):
+            fraction, before = float(told or 0), self.seen.reached.get(record_id, 0.0)
+            if fraction < before:
+                self.seen.fallen.append(f"{record_id}: from {before} to {fraction}")
+            self.seen.reached[record_id] = fraction
+
+    def _part(self, worker: str) -> Supervised | None:
+        """The part of the site whose process has this name in the registry: host, process id and start."""
+        pid = int(worker.rsplit("-", 2)[1])
+        return next((part for part in self._site.workers if pid in part.pids), None)
