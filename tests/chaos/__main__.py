@@ -59,7 +59,7 @@ def _plan() -> Plan:
     parser = argparse.ArgumentParser(prog="python -m tests.chaos", description=__doc__)
     parser.add_argument("--seed", type=int, default=0, help="what happens, and when, follows from it")
     parser.add_argument("--jobs", type=int, default=30, help="in flight at the start")
-    parser.add_argument("--faults", type=int, default=200, help="at least")
+    parser.add_argument("--faults", type=int, default=300, help="at least")
     parser.add_argument("--minutes", type=float, default=40, help="the faults end by then at the latest")
     parser.add_argument("--short", action="store_true", help="8 jobs, 40 faults, two minutes of them")
     options = parser.parse_args()

@@ -18,6 +18,7 @@ Json = dict[str, Any]
 COMPARED = 3
 _CANCELLED = (9, 4)  # of every nine, the one with this remainder
 _UNWILLING = (5, 3)
+_CANDIDATES = (3, 0, 2)
 _LONGEST_WAIT_S = 40.0
 _VISITORS = 10_000
 _BATCHES = 20_000
@@ -66,6 +67,7 @@ class Order(Errand):
 
     Attributes:
         cancel_after: seconds from the answer until it is cancelled again; None for most.
+        candidates: of its race; 0 where nothing is trained.
         cancelling: whether it was cancelled, by its customer or by a fault.
         report: what was handed out in the end.
     """
@@ -73,17 +75,18 @@ class Order(Errand):
     secret: str
     cancel_after: float | None
     unwilling: bool
+    candidates: int
     cancelling: bool = False
     report: bytes | None = None
 
     def body(self, model_id: str, dataset_id: str, hook: str | None) -> Json:
-        """The job: three candidates with six epochs each, a few seconds of work."""
+        """The job, a few seconds of work."""
+        race: Json = {"hyperparameters": {"epochs": 6}, "budget": {"minutes": 30, "candidates": self.candidates}}
         body: Json = {
             "model_id": model_id,
             "dataset_id": dataset_id,
             "seed": self.number,
-            "hyperparameters": {"epochs": 6},
-            "budget": {"minutes": 30, "candidates": 3},
+            **(race if self.candidates else {"method": "post_hoc"}),
             "metadata": {"order": str(self.number)},
         }
         return body if hook is None else {**body, "webhook": {"url": hook, "secret": self.secret}}
@@ -114,6 +117,7 @@ def order(number: int, *, seed: int) -> Order:
         dataset=shuffled_digits(number) if number < COMPARED else None,
         cancel_after=rng.uniform(0, _LONGEST_WAIT_S) if cancelled else None,
         unwilling=number % _UNWILLING[0] == _UNWILLING[1],
+        candidates=_CANDIDATES[number % len(_CANDIDATES)],
     )
 
 

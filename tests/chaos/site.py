@@ -25,8 +25,8 @@ SWEEP_GRACE_S = 30.0
 #: Queues of the heavy workers, which do one thing at a time, and of the light ones.
 _HEAVY, _LIGHT = "calibrate.cpu", "inspect,plan,predict,deliver"
 _LIGHT_THREADS = 8
-#: Every race is spread, and every batch of this run has several shards.
-SPREAD = {"FEDLAS_SPREAD_SECONDS": "0.01", "FEDLAS_SHARD_SECONDS": "0.002"}
+#: Every race is spread, and every batch has a few shards, more of them on a slow machine.
+SPREAD = {"FEDLAS_SPREAD_SECONDS": "0.01", "FEDLAS_SHARD_SECONDS": "0.012"}
 #: Nothing is spread: what one worker does alone is what many must give.
 ALONE = {"FEDLAS_SPREAD_SECONDS": "1000000", "FEDLAS_SHARD_SECONDS": "1000000"}
 

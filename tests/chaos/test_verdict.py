@@ -42,7 +42,8 @@ def answered() -> Batch:
 def whole() -> Evidence:
     """A job that succeeded, one that was cancelled, and a batch, with everything that belongs to them."""
     orders = [
-        Order(number=number, secret="", cancel_after=None, unwilling=False, cancelling=number == 1) for number in (0, 1)
+        Order(number=number, secret="", candidates=2, cancel_after=None, unwilling=False, cancelling=number == 1)
+        for number in (0, 1)
     ]
     at = [f"2026-01-01T00:00:0{second}Z" for second in range(3)]
     for order, job_id, statuses in (
