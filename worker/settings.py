@@ -15,6 +15,7 @@ from worker.process_identity import has_gpu
 from worker.sandbox.protocol import Limits
 
 _MEBIBYTE = 1024**2
+_CENTURY_DAYS = 36_525  # as long as moments can be told
 #: An importer holds the file, its message, the arrays, the network, the session and the copy it writes. A forest is
 #: lists of small numbers, a byte or two each in the file and an object in Python: 25 MB of it took 1.2 GiB.
 _MEMORY_PER_BYTE, _MEMORY_PER_LISTED_BYTE, _LISTED_BYTES = 8, 40, 64 * _MEBIBYTE
@@ -58,10 +59,16 @@ class WorkerSettings(RegistrySettings):
     )
     sweep_seconds: float = Field(60, gt=0, description="How often to look at the next thousand of them.")
     keep_jobs_days: float | None = Field(
-        None, gt=0, description="Jobs that ended longer ago are deleted with their reports. Default: kept for ever."
+        None,
+        gt=0,
+        le=_CENTURY_DAYS,
+        description="Jobs that ended longer ago are deleted with their reports. Default: kept for ever.",
     )
     keep_results_days: float | None = Field(
-        None, gt=0, description="The same of batch predictions with their results. Default: kept for ever."
+        None,
+        gt=0,
+        le=_CENTURY_DAYS,
+        description="The same of batch predictions with their results. Default: kept for ever.",
     )
     worker_metrics_port: int | None = Field(
         None, ge=0, le=65535, description="The port of this worker's `/metrics`; 0 takes any free one. Default: none."
