@@ -58,13 +58,13 @@ def main() -> int:
 def _plan() -> Plan:
     parser = argparse.ArgumentParser(prog="python -m tests.chaos", description=__doc__)
     parser.add_argument("--seed", type=int, default=0, help="what happens, and when, follows from it")
-    parser.add_argument("--jobs", type=int, default=30, help="in flight at the start")
+    parser.add_argument("--jobs", type=int, default=16, help="in flight at the start")
     parser.add_argument("--faults", type=int, default=300, help="at least")
     parser.add_argument("--minutes", type=float, default=40, help="the faults end by then at the latest")
-    parser.add_argument("--short", action="store_true", help="8 jobs, 40 faults, two minutes of them")
+    parser.add_argument("--short", action="store_true", help="6 jobs, 40 faults, two minutes of them")
     options = parser.parse_args()
     if options.short:
-        options.jobs, options.faults, options.minutes = 8, 40, 2
+        options.jobs, options.faults, options.minutes = 6, 40, 2
     return Plan(options.seed, options.jobs, options.faults, storm_seconds=60 * options.minutes)
 
 

@@ -24,11 +24,11 @@ from tests.chaos.watch import Watch
 from tests.helpers.processes import until
 
 _TICK_S = 0.05
-_BURST = 10
-_GAP_S = (0.2, 2.0)
+_BURST = 12
+_GAP_S = (0.2, 1.6)
 _CALM_S = (3.0, 6.0)
 #: A calm goes on until a job has ended, so that there is progress whatever the faults; but not for ever.
-_LONGEST_CALM_S = 15.0
+_LONGEST_CALM_S = 12.0
 _FEWEST_IN_FLIGHT = 6
 #: After the last fault every order has so long to come to its end.
 _QUIET_S = 600.0

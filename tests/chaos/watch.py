@@ -32,7 +32,11 @@ _FAN_INS = (
     "SELECT w.record_id, w.worker FROM work w JOIN pieces p ON p.parent_id = w.record_id"
     " WHERE w.kind = %s AND w.state = 'claimed' GROUP BY 1, 2 HAVING bool_and(p.status <> 'waiting')"
 )
-_OPEN = "SELECT count(*) FROM pieces p JOIN work w ON w.record_id = p.parent_id WHERE w.kind = %s AND w.state <> 'done'"
+#: A fan-in is near where so few pieces are left.
+_NEAR = (
+    "SELECT w.record_id FROM work w JOIN pieces p ON p.parent_id = w.record_id WHERE w.kind = %s AND w.state <> 'done'"
+    " GROUP BY 1 HAVING count(*) FILTER (WHERE p.status = 'waiting') <= 2"
+)
 
 
 @dataclass(frozen=True)
@@ -93,11 +97,11 @@ class Watch:
         return self._ask(lambda connection: connection.execute(_ENDED_JOB, [job_id]).fetchall()) != []
 
     def await_fan_in(self, kind: str, *, seconds: float) -> FanIn | None:
-        """The next fan-in of this kind of work; None if there is none so soon."""
+        """A fan-in of this kind of work, the moment it is claimed; None where none is near, or it does not come."""
 
         def lie_in_wait(connection: psycopg.Connection[Any]) -> list[Any]:
             deadline = time.monotonic() + seconds
-            while time.monotonic() < deadline and connection.execute(_OPEN, [kind]).fetchone() != (0,):
+            while time.monotonic() < deadline and connection.execute(_NEAR, [kind]).fetchone() is not None:
                 if found := connection.execute(_FAN_INS, [kind]).fetchall():
                     return found
                 time.sleep(_AMBUSH_LOOK_S)
