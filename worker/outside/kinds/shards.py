@@ -26,6 +26,7 @@ from worker.documents import (
     ShardOrder,
     ShardsResult,
 )
+from worker.outside import metrics
 from worker.outside.kinds.base import ChildWork, Prepared
 from worker.sandbox.protocol import JsonObject, Limits
 from worker.settings import WorkerSettings
@@ -145,6 +146,7 @@ class PredictShard(ChildWork[ShardsResult]):
                 return EndReply()
             shard = RowRange.read(unit.pieces.get(claim.record_id).order)
         self._hold(claim, shard)
+        metrics.CLAIMS.labels(claim.kind).inc()
         self.claimant.show(claim)
         return PredictReply(shard=shard)
 
