@@ -133,6 +133,7 @@ def killed_helper() -> int | None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1200)
 def test_a_race_on_two_workers_ends_as_on_one(tmp_path: Path, uploads: Uploads) -> None:
     """The report of a job whose race was spread is that of the same job on one worker, byte by byte.
 
