@@ -49,7 +49,6 @@ class Dispatcher:
         try:
             while self._asked.wait() and not self._closed.is_set():
                 self._answer()
-                self._asked.clear()
         except Exception as error:  # the thread that watches the child raises it
             self._error = error
 
@@ -62,6 +61,7 @@ class Dispatcher:
                     _LOG.warning("%s: its child waits for a training: %s", self._work.record_id, error)
                     reply = None
                 if reply is not None:
+                    self._asked.clear()  # before the child can know: it may ask again at once
                     self._replies.send(reply)
                     break
                 self._closed.wait(_LOOK_S)
