@@ -26,6 +26,8 @@ NOT_RUN = {
     "they install the project and run all of its checks": 1,
     "begins a service that does not end": 1,
     "starts workers on three machines": 1,
+    "asks running workers": 1,
+    "needs Prometheus, which brings promtool": 1,
     "backs up a data folder that runs elsewhere": 1,
     "needs Docker": 1,
     "needs a collector of traces": 1,
