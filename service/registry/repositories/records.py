@@ -115,7 +115,10 @@ class Records(Repository, Generic[Row]):
 
     def find(self, record_id: str) -> Row | None:
         """Return the record, or None."""
-        row: Row | None = self.session.get(self.table, record_id)
+        try:
+            row: Row | None = self.session.get(self.table, record_id)
+        except NotFound:  # text that no database keeps
+            return None
         return row
 
     def newest(self, *where: ColumnElement[bool], limit: int, after: str | None) -> Iterator[Row]:

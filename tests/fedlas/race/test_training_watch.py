@@ -86,12 +86,13 @@ def test_steps_are_a_share_of_a_training(monkeypatch: pytest.MonkeyPatch) -> Non
 
 def test_a_race_moves_in_small_steps() -> None:
     """Over a small race the share never falls, and no training, refit or pool lets it jump by a third of the whole."""
+    race(HEAD)  # the first race of a process loads what the others find
     seen: list[RaceProgress] = []
     progress = JobProgress()
     progress.expect(TRAINING, 60.0, kind=TRAINING)
     race(HOT, PLAIN, HEAD, on_progress=seen.append, progress=progress)
     shares = [one.fraction for one in seen]
-    assert shares[0] < 0.8, "the first race of a process loads what the others find"
+    assert shares[0] < 0.5
     steps = [two - one for one, two in pairwise([*shares, progress.position().fraction])]
     assert min(steps) >= 0
     assert max(steps) < 0.34

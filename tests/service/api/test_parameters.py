@@ -150,6 +150,8 @@ def test_nothing_is_called_so(api: Api) -> None:
         for path in (f"/v1/models/{name}", f"/v1/names/{name}", f"/v1/jobs/{name}/events", f"/v2/models/{name}"):
             answer = api.client.get(path)
             assert (answer.status_code, len(answer.text) < 600) == (404, True), answer.text[:600]
+    for name in ("mdl_%00", "a%00"):
+        problem(api.client.post(f"/v1/models/{name}/predict"), 404, "unknown_model")
 
 
 @settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
