@@ -16,7 +16,7 @@ from kombu.message import Message
 
 from service.registry.repositories import Permit
 from worker.outside.permits import Permits
-from worker.permit_message import fault_of, message_of
+from worker.permit_message import Fault, message_of, permit_of
 
 _LOG = logging.getLogger("fedlas.worker")
 
@@ -41,7 +41,7 @@ class PermitConsumer(Consumer):  # type: ignore[misc]
 
     def take(self, permit: Permit) -> None:
         """Take in a permit that came by no broker; safe in any thread."""
-        self._receive(message_of(self.app, permit))
+        self._take(permit, message_of(self.app, permit))
 
     def create_task_handler(self) -> Callable[[Message], None]:
         """What Celery's loop does with a message."""
@@ -62,13 +62,23 @@ class PermitConsumer(Consumer):  # type: ignore[misc]
         if queue == self._own_queue:
             message.ack_log_error(_LOG, self.connection_errors)
             self._on_ping()
-        elif (fault := fault_of(message)) is not None:
-            _LOG.warning("a message in queue %s was rejected: %s", queue, fault)
+            return
+        try:
+            permit = permit_of(message, self._permits.queues)
+        except Fault as fault:
+            _LOG.warning("a message in queue %.80s was rejected: %s", queue, fault)
             message.reject_log_error(_LOG, self.connection_errors)
         else:
-            self._permits.places.take(queue)
+            self._take(permit, message_of(self.app, permit, received=message))
+
+    def _take(self, permit: Permit, message: Message) -> None:
+        self._permits.places.take(permit.queue)
+        try:
             self._take_in(message)
-            self._balance_soon(queue)
+        except BaseException:  # Celery has not begun: nobody else gives the place back
+            self._permits.places.leave(permit.queue)
+            raise
+        self._balance_soon(permit.queue)
 
     def _balance_soon(self, queue: str) -> None:
         if len(self._permits.queues) > 1:

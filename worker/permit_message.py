@@ -1,13 +1,15 @@
 """The message of a permit: a Celery task of a known kind with one argument, a record's id, and nothing else.
 
 Celery's protocol could carry more: callbacks and chains that run other tasks, a time in the far future, code as a
-pickle. No producer of ours sends any of it.
+pickle, a queue of its own choice. No producer of ours sends any of it, and Celery sees nothing of a message but what is
+written anew from the permit that was read.
 """
 
 from __future__ import annotations
 
 import json
-from typing import Annotated, Literal
+from collections.abc import Collection
+from typing import Annotated
 
 from celery import Celery
 from kombu.message import Message
@@ -23,17 +25,14 @@ _RecordId = Annotated[str, Field(pattern=f"^({'|'.join(WORK_KINDS)})_[0-9a-z]{{2
 
 
 class _Headers(BaseModel):
-    """Those headers of Celery's protocol that would change what is done, and when."""
+    """Those headers of Celery's protocol that say which permit it is; a time of its own is none that can be met."""
 
     model_config = ConfigDict(strict=True)
 
     task: str
-    id: str = Field(min_length=1, max_length=64)
+    id: str = Field(pattern=r"^[0-9A-Za-z_.-]{1,64}$")
     eta: None = None
     expires: None = None
-    shadow: None = None
-    retries: Literal[0] = 0
-    timelimit: list[None] = Field(default_factory=list, max_length=2)
 
 
 class _Embedded(BaseModel):
@@ -54,37 +53,55 @@ class _Nothing(BaseModel):
 _Body = TypeAdapter(tuple[tuple[_RecordId], _Nothing, _Embedded])
 
 
-def fault_of(message: Message) -> str | None:
-    """Why this is no permit, in few words; None for a permit."""
+class Fault(Exception):
+    """Why a message is no permit, in few words."""
+
+
+def permit_of(message: Message, queues: Collection[str]) -> Permit:
+    """The permit in a message of one of these queues; raises Fault."""
+    queue = message.delivery_info["routing_key"]
+    if queue not in queues:
+        raise Fault(f"it says that it came by {str(queue)[:40]!r}, which is not served here")
     if (message.content_type, message.content_encoding) != ("application/json", "utf-8"):
-        return f"it is {str(message.content_type)[:40]!r}, and not JSON in UTF-8"
+        raise Fault(f"it is {str(message.content_type)[:40]!r}, and not JSON in UTF-8")
     try:
         headers = _Headers.model_validate(message.headers)
         if (kind := _KINDS.get(headers.task)) is None:
-            return f"there is no task {headers.task[:80]!r}"
+            raise Fault(f"there is no task {headers.task[:80]!r}")
         ((record_id,), *_) = _Body.validate_json(message.body)
     except ValidationError as error:
         first = error.errors(include_url=False, include_context=False, include_input=False)[0]
-        return f"{'.'.join(map(str, first['loc']))[:80]}: {first['msg']}"
+        raise Fault(f"{'.'.join(map(str, first['loc']))[:80]}: {first['msg']}") from None
     if kind_of_record(record_id) != (kind if kind != PLAN else WORK_KINDS["job"]):
-        return f"{record_id} is no record for {headers.task}"
-    return None
+        raise Fault(f"{record_id} is no record for {headers.task}")
+    return Permit(record_id, kind, queue)
 
 
-class _LocalMessage(Message):
-    """A message that no broker holds."""
+class _PermitMessage(Message):
+    """A message that stands for one of a broker, or for none.
+
+    Attributes:
+        received: what the broker holds.
+    """
+
+    received: Message | None = None
 
     def ack(self, multiple: bool = False) -> None:
-        """Nobody waits for it."""
+        """The broker may forget it."""
+        if self.received is not None:
+            self.received.ack(multiple=multiple)
 
     def reject(self, requeue: bool = False) -> None:
-        """It is gone."""
+        """It is not wanted."""
+        if self.received is not None:
+            self.received.reject(requeue=requeue)
 
 
-def message_of(app: Celery, permit: Permit) -> Message:
-    """The message of a permit, as a broker would deliver it."""
-    task = app.amqp.as_task_v2(uuid(), task_name(permit.kind), args=[permit.record_id], kwargs={})
-    return _LocalMessage(  # type: ignore[no-untyped-call]
+def message_of(app: Celery, permit: Permit, *, received: Message | None = None) -> Message:
+    """The message of a permit, as a broker would deliver it, in place of the one that was received."""
+    number = uuid() if received is None else received.headers["id"]
+    task = app.amqp.as_task_v2(number, task_name(permit.kind), args=[permit.record_id], kwargs={})
+    message = _PermitMessage(  # type: ignore[no-untyped-call]
         body=json.dumps(task.body),
         content_type="application/json",
         content_encoding="utf-8",
@@ -92,3 +109,5 @@ def message_of(app: Celery, permit: Permit) -> Message:
         properties=task.properties,
         delivery_info={"exchange": "", "routing_key": permit.queue},
     )
+    message.received = received
+    return message

@@ -40,12 +40,14 @@ class CeleryWorker:
         return self._log_file.read_text(errors="replace")
 
     def ask(self, command: str, **arguments: Any) -> Json:
-        """What it answers to a command of Celery's remote control."""
-        (answer,) = self._control.broadcast(
-            command, arguments=arguments, destination=[self.node], reply=True, limit=1, timeout=30
-        )
-        found: Json = answer[self.node]
-        return found
+        """What it answers to a command of Celery's remote control; while it connects anew it hears of none."""
+        for _ in range(6):
+            for answer in self._control.broadcast(
+                command, arguments=arguments, destination=[self.node], reply=True, limit=1, timeout=10
+            ):
+                found: Json = answer[self.node]
+                return found
+        raise AssertionError(f"{self.node} answers nothing to {command}; its log: {self.log}")
 
     def stop(self, number: int = signal.SIGTERM) -> int:
         """Send a signal and wait; returns the exit code."""

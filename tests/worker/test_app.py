@@ -194,7 +194,7 @@ def test_slow_receivers_leave_a_thread_to_inspections(site: Site, worker: Celery
 
 def put(site: Site, queue: str, **changed: Any) -> None:
     """A message as a stranger might put it into a queue."""
-    record_id = changed.pop("record_id", new_id("ds"))
+    record_id, came_by = changed.pop("record_id", new_id("ds")), changed.pop("came_by", queue)
     body = [[record_id], {}, {"callbacks": None, "errbacks": None, "chain": None, "chord": None}]
     headers = {"lang": "py", "task": "fedlas.inspect", "id": new_id("id"), "retries": 0, "timelimit": [None, None]}
     headers |= changed.pop("headers", {})
@@ -203,7 +203,7 @@ def put(site: Site, queue: str, **changed: Any) -> None:
         "body": base64.b64encode(content).decode(), "content-encoding": "utf-8", "content-type": "application/json",
         "headers": headers, "properties": {
             "delivery_tag": new_id("tag"), "body_encoding": "base64", "delivery_mode": 2,
-            "delivery_info": {"exchange": "", "routing_key": queue},
+            "delivery_info": {"exchange": "", "routing_key": came_by},
         }, **changed,
     }  # fmt: skip
     with site.broker.client() as client:
@@ -228,15 +228,28 @@ def test_what_is_no_permit_is_rejected_and_never_runs(site: Site, worker: Celery
     put(site, "inspect", body=json.dumps([[new_id("ds")], {"more": 1}, {}]).encode())
     put(site, "inspect", body=json.dumps(chained).encode())
     put(site, "inspect", headers={"eta": "2100-01-01T00:00:00+00:00"})
+    put(site, "inspect", came_by="calibrate.gpu")
+    # These are permits, of which Celery sees no more than that.
+    put(site, "inspect", headers={"timelimit": [None], "stamped_headers": 5})
+    other = {"task": "fedlas.deliver", "args": [new_id("msg")], "kwargs": {}, "options": {"queue": "stranger"}}
+    put(
+        site,
+        "inspect",
+        headers={"callbacks": [other], "errbacks": [other]},
+        body=b'[["%s"], {}, {}]' % new_id("ds").encode(),
+    )
     with site.broker.client() as client:
         client.lpush("inspect", "no message at all")
         client.lpush("inspect", "[]")
     record_id = add_dataset(site.registry, ROWS)
     site.awaits(record_id)
-    until(lambda: worker.log.count("was rejected") >= 8, seconds=30, what="all are rejected")
+    until(lambda: worker.log.count("was rejected") >= 9, seconds=60, what="all are rejected")
+    until(lambda: worker.log.count("was thrown away") >= 2, seconds=60, what="both are thrown away")
     said = worker.log.removeprefix(before)
-    assert (said.count("was rejected"), said.count("was thrown away"), "Traceback" in said) == (8, 2, False), said
+    assert (said.count("was rejected"), said.count("was thrown away"), "Traceback" in said) == (9, 2, False), said
     assert (ran.exists(), worker.process.poll()) == (False, None)
+    with site.broker.client() as client:
+        assert client.llen("stranger") == 0
 
 
 def test_remote_control_only_reads(site: Site, worker: CeleryWorker) -> None:
