@@ -85,6 +85,11 @@ bench: setup ## measure (hours); results are written down in benchmarks/README.m
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.importers
 	$(BIN)/python -m benchmarks.streaming
 	$(BIN)/python -m benchmarks.claims
+	$(BIN)/python -m benchmarks.start_of_work
+	$(BIN)/python -m benchmarks.permits
+	$(BIN)/python -m benchmarks.fleet
+	$(BIN)/python -m benchmarks.spread_race
+	$(BIN)/python -m benchmarks.batch_shards
 	$(BIN)/python -m benchmarks.recovery
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.checkpointing
 	$(BIN)/python -m benchmarks.job_creation
