@@ -43,7 +43,7 @@ class _Groups:
         size: bytes of them all.
         before: the footer's fields up to the number of rows: version and columns.
         listed: the groups themselves, in their new places.
-        after: its last fields.
+        after: its last fields: who has written it, perhaps in another release than the other parts, and notes.
     """
 
     path: Path
@@ -70,7 +70,7 @@ class JoinedParquet:
         self._parts: list[_Groups] = []
         for path in paths:
             part = _groups(path, place=place, number=groups)
-            if self._parts and (part.before, part.after) != (self._parts[0].before, self._parts[0].after):
+            if self._parts and part.before != self._parts[0].before:
                 raise ValueError(f"{path.name} has other columns than {paths[0].name}")
             self._parts.append(part)
             place, groups = place + part.size, groups + part.num_groups
