@@ -9,6 +9,7 @@ from importlib.metadata import version
 from markupsafe import Markup
 
 from service.api.health import Outcome
+from service.registry.contract import ANY_DEVICE, GPU_ONLY
 from service.web.disk import Disk
 from service.web.operations_view import TAKERS, Operations, QueueLine, counted
 from service.web.rendering import duration, size
@@ -22,7 +23,7 @@ _DEPENDENCIES = {
     ),
     "broker": (
         "The broker does not answer",
-        "Nothing is lost: workers find open work by themselves, within seconds, though nobody wakes them up.",
+        "Nothing is lost: workers find open work by themselves, within a second, though no message tells them.",
     ),
     "storage": (
         "Stored files cannot be reached",
@@ -70,17 +71,19 @@ def _of_disk(disk: Disk) -> Iterator[Trouble]:
 
 
 def _of_queues(found: Operations) -> Iterator[Trouble]:
-    busy = {one.kind for one in found.held}
+    busy = {one.queue for one in found.held}
+    if GPU_ONLY in busy:  # perhaps by a worker that takes other work only after that
+        busy.add(ANY_DEVICE)
     for line in found.queue_lines():
         if line.due and not line.workers:
             yield _nobody_takes(found, line)
-        for one in found.waiting if line.workers else ():
-            if one.queue != line.queue or one.due_since is None or one.kind in busy:
+        for one in found.waiting if line.workers and line.queue not in busy else ():
+            if one.queue != line.queue or one.due_since is None:
                 continue
             if (seconds := found.seconds_since(one.due_since)) > _PATIENCE_S:
                 yield Trouble(
                     f"{counted(one.due, one.kind)} could have been taken for {duration(seconds)}, and nobody does.",
-                    "A worker lives that takes such work: look into its log, and whether it has places for this kind.",
+                    "A worker lives that takes such work: look into its log, and whether all its threads are busy.",
                 )
 
 

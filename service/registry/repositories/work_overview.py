@@ -18,7 +18,7 @@ class WaitingWork:
     """Work of one kind that waits in one queue.
 
     Attributes:
-        blocked: of all, those whose inputs are inspected first.
+        blocked: of all, those whose inputs are inspected, or whose pieces are worked on, first.
         due: those that a worker may take now; the oldest of them since `due_since`.
     """
 
@@ -36,6 +36,7 @@ class HeldWork:
 
     record_id: str
     kind: str
+    queue: str
     worker: str | None
     started_at: datetime | None
     lease_expires_at: datetime | None
@@ -96,6 +97,7 @@ class WorkOverview(Repository):
             select(
                 Work.record_id,
                 Work.kind,
+                Work.queue,
                 Work.worker,
                 func.coalesce(Job.started_at, Batch.started_at, type_=Job.started_at.type),
                 Work.lease_expires_at,

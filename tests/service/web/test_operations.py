@@ -94,7 +94,7 @@ def test_work_that_no_living_worker_takes_is_named(api: Api, browser: TestClient
 
 
 def test_what_waits_for_something_is_not_stuck(api: Api, browser: TestClient) -> None:
-    """Blocked work, and what is due behind work of its kind that runs, are no trouble."""
+    """Blocked work, and what is due behind work of its queue that runs, of whatever kind, are no trouble."""
     worker(api.registry, "w", "calibrate.cpu")
     held = waiting(api.registry)
     with api.registry.write() as unit:
@@ -102,8 +102,14 @@ def test_what_waits_for_something_is_not_stuck(api: Api, browser: TestClient) ->
         unit.jobs.change_status(unit.jobs.get(held), "running")
     waiting(api.registry, for_seconds=3600)
     waiting(api.registry, for_seconds=3600, state="blocked")
+    with api.registry.write() as unit:
+        training = new_id("cnd")
+        unit.work.open_all([training], queue="calibrate.cpu", flow=held)
+        unit.work.of(training).not_before = unit.now() - timedelta(seconds=3600)
     found = read(api.registry)
-    assert [(one.count, one.due, one.blocked) for one in found.waiting] == [(2, 1, 1)]
+    assert [(one.kind, one.count, one.due, one.blocked) for one in found.waiting] == [
+        ("calibrate", 2, 1, 1), ("candidate", 1, 1, 0)
+    ]  # fmt: skip
     (running,) = found.held
     assert (running.record_id, running.worker, running.attempts) == (held, "w", 1)
     assert running.started_at is not None
