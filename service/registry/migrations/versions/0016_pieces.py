@@ -52,6 +52,11 @@ def downgrade() -> None:
     op.create_index("ix_work_due", "work", ["state", "kind", "queue", "not_before"], unique=False)
     op.create_index("ix_work_waiting", "work", ["state", "kind", "queue", "record_id"], unique=False)
     op.execute("UPDATE work SET queue = 'calibrate.cpu' WHERE kind = 'plan'")
+    # What waited for pieces begins anew; nobody else would open it.
+    op.execute(
+        "UPDATE work SET state = 'waiting' WHERE state = 'blocked' AND record_id IN (SELECT parent_id FROM pieces)"
+    )
+    op.execute("DELETE FROM checkpoints WHERE job_id IN (SELECT id FROM pieces)")
     op.execute("DELETE FROM work WHERE record_id IN (SELECT id FROM pieces)")
     op.drop_column("work", "requires")
     op.drop_column("work", "turn")
