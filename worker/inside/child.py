@@ -82,7 +82,8 @@ def main(folder: Path) -> int:
     emit = _thinned(write)
     replies = Replies(emit)
     replies.listen()
-    ask = partial(replies.ask, _ASKING.get(request.order.kind, "training"))
+    wanted = _ASKING.get(request.order.kind)
+    ask = None if wanted is None else partial(replies.ask, wanted)
     answer = answer_to(request.order, files, folder, emit, ask)
     unfinished = folder / "answer.partial"
     unfinished.write_text(answer)
@@ -93,7 +94,7 @@ def main(folder: Path) -> int:
 def answer_to(order: WorkOrder, files: Mapping[str, Path], folder: Path, emit: Emit, ask: Ask | None = None) -> str:
     """Do the work; the answer as JSON."""
     module, _, function = KINDS[order.kind].partition(":")
-    asking = (ask,) if ask is not None and order.kind in _ASKING else ()
+    asking = () if ask is None else (ask,)
     try:
         result: BaseModel = getattr(import_module(module), function)(order, files, folder, emit, *asking)
         return json.dumps({"result": result.model_dump(mode="json", exclude_unset=True)})
