@@ -51,7 +51,7 @@ class BatchResults:
         with registry.read() as unit:
             row = unit.batches.get(batch_id)
             if row.manifest_sha256 is not None:
-                manifest = _stored(registry.artifacts, row, unit.pieces.of(batch_id))
+                manifest = _stored(registry.artifacts, row, unit.pieces.digests(batch_id))
                 return cls(registry.artifacts, row.manifest_sha256, manifest)
             if row.results_sha256 is None:
                 message = f"{batch_id} is {row.status}; results exist once it has succeeded"
@@ -135,7 +135,7 @@ def _rows_of(file: ParquetFile) -> range:
     return range(first.min, last.max + 1)
 
 
-def _stored(artifacts: ArtifactStore, row: tables.Batch, pieces: Sequence[tables.Piece]) -> BatchManifest:
+def _stored(artifacts: ArtifactStore, row: tables.Batch, delivered: Sequence[str | None]) -> BatchManifest:
     """The manifest of a batch, which agrees with itself, with its digest, and with what workers have delivered."""
     assert row.manifest_sha256 is not None
     content = artifacts.path(row.manifest_sha256).read_bytes()
@@ -148,7 +148,6 @@ def _stored(artifacts: ArtifactStore, row: tables.Batch, pieces: Sequence[tables
         raise _damaged(f"the manifest of {row.id} is none: {reason}") from error
     if (manifest.batch_id, manifest.num_rows) != (row.id, row.num_rows):
         raise _damaged(f"the manifest of {row.id} is of {manifest.batch_id} with {manifest.num_rows} rows")
-    delivered = [piece.sha256 for piece in pieces]
     if len(manifest.parts) != len(delivered):
         raise _damaged(f"the manifest of {row.id} has {len(manifest.parts)} parts; {len(delivered)} were delivered")
     for part, digest in zip(manifest.parts, delivered, strict=True):

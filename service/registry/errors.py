@@ -15,6 +15,7 @@ RegistryError
 ├── Stalled              a client began to send and then sent nothing more
 ├── WorkFailed           a worker could not finish what a request waits for, and the sender cannot mend it
 ├── LeaseLost            another worker owns the work now; nothing more may be written
+│   └── WorkGone           nobody does: it has ended with the job or batch that it was a piece of
 └── Unavailable          database, storage or broker cannot be reached
 """
 
@@ -100,6 +101,10 @@ class WorkFailed(RegistryError):
 
 class LeaseLost(RegistryError):
     """Another worker owns the work now; nothing more may be written."""
+
+
+class WorkGone(LeaseLost):
+    """Nobody owns the work any more: it has ended with the job or batch that it was a piece of."""
 
 
 class Unavailable(RegistryError):

@@ -29,8 +29,8 @@ _LOG = logging.getLogger("fedlas.worker")
 
 #: A worker that has been silent for so many leases is not counted, and after so many seconds it is forgotten.
 _LEASES, _FORGOTTEN_S = 3, 3600.0
-#: Trainings that nobody has taken for so long may ask for workers that are no more.
-_UNATTENDED_S = 600.0
+#: A race that nobody has taken anything of for so long may ask for workers that are no more; alerts wait for longer.
+_UNATTENDED_S = 240.0
 _DEAD = "its worker died"
 #: The same reasons as metrics call them.
 _RELEASED = {_DEAD: "worker_died", SILENT: "worker_silent"}
@@ -123,7 +123,7 @@ class Reaper:
             gone += unit.workers.silent(for_seconds=_FORGOTTEN_S)
             expired = time.monotonic() >= self._judges_from and unit.work.has_expired()
             cancelling = bool(unit.work.cancelling_unclaimed())
-            unattended = unit.pieces.unattended(for_seconds=_UNATTENDED_S)
+            unattended = unit.pieces.unattended(versions=self._permits.versions, for_seconds=_UNATTENDED_S)
         if not (gone or expired or cancelling or unattended):
             return
         began = time.monotonic()
@@ -132,7 +132,7 @@ class Reaper:
             expired = expired and time.monotonic() - began < self._settings.heartbeat_seconds
             released = dict.fromkeys(unit.work.release_held_by(gone, _DEAD), _DEAD) if gone else {}
             unit.workers.forget(gone)
-            unit.work.unblock(unattended)  # whoever leads their races next can do the trainings, or begins anew
+            unit.work.open_to_all(unattended)  # who leads these races next can do their trainings, or begins anew
             if expired:
                 released |= dict.fromkeys(unit.work.release_expired(), SILENT)
             for record_id, reason in released.items():

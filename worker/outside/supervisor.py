@@ -12,7 +12,7 @@ from contextlib import closing
 from pathlib import Path
 
 from service.registry.contract import RecordError
-from service.registry.errors import LeaseLost, Unavailable
+from service.registry.errors import LeaseLost, Unavailable, WorkGone
 from service.registry.registry import Registry
 from service.registry.repositories import Claim, ClaimLimits
 from service.registry.unit_of_work import UnitOfWork
@@ -58,6 +58,7 @@ class Unprotected(Exception):
 _INTERRUPTIONS: dict[type[Exception], str] = {
     Cancelled: "cancelled",
     Stopping: "stopping",
+    WorkGone: "cancelled",
     LeaseLost: "lease_lost",
     Suspended: "suspended",
 }
@@ -104,6 +105,8 @@ class Supervisor:
         try:
             with closing(work):
                 self._attempt(work, claim)
+        except WorkGone as error:
+            _LOG.info("%s; nothing was written", error)
         except LeaseLost:
             metrics.LEASES_LOST.inc()
             _LOG.warning("%s: another worker owns it now; nothing was written", record_id)

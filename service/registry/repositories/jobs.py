@@ -63,12 +63,14 @@ class Runs(Records[Row]):
         yield from ()
 
     def delete(self, record_id: str) -> list[str]:
-        """Delete with its files. Raises Conflict while it waits or runs."""
+        """Delete with its files and pieces. Raises Conflict while it waits or runs."""
         row = self.get(record_id)
         if row.status not in FINAL:
             message = f"{record_id} is {row.status}; it can be deleted once it has ended"
             raise Conflict("not_finished", message, passing=True)
-        return self._delete(row)
+        unreferenced, dropped = self._delete(row), Pieces(self.session).drop(record_id)
+        kept = self.referenced(dropped)
+        return [*unreferenced, *(digest for digest in dropped if digest not in kept)]
 
     def _is_called(self, name: str) -> ColumnElement[bool]:
         """Its model has this name, or a version under it."""
@@ -199,12 +201,6 @@ class Batches(Runs[tables.Batch]):
             "fraction": round(done, 4),
             "eta_seconds": round(passed * (1 - done) / done, 1) if done else None,
         }
-
-    def delete(self, record_id: str) -> list[str]:
-        """The same, with its pieces."""
-        unreferenced = super().delete(record_id)
-        dropped = Pieces(self.session).drop(record_id)
-        return [*unreferenced, *(digest for digest in dropped if not self.is_referenced(digest))]
 
 
 class Calibrators(Records[tables.Calibrator]):

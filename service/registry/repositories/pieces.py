@@ -48,10 +48,16 @@ class Pieces(Records[Piece]):
         queue: str,
         requires: str | None = None,
         memory_bytes: int = 0,
+        most: int | None = None,
     ) -> Sequence[Piece]:
-        """Insert those that are not there yet and open their work; returns all of the parent, in order."""
+        """Insert those that are not there yet and open their work; returns all of the parent, in order.
+
+        Args:
+            most: so many pieces the parent may have, whoever has asked for them; the rest is left out.
+        """
         known = self.of(parent_id)
         names = {piece.name for piece in known}
+        new = [piece for piece in pieces if piece.name not in names]
         prefix = _PREFIXES[parent_id.partition("_")[0]]
         rows = [
             Piece(
@@ -65,7 +71,7 @@ class Pieces(Records[Piece]):
                 reached=0.0,
                 created_at=self.now,
             )
-            for place, piece in enumerate((one for one in pieces if one.name not in names), len(known))
+            for place, piece in enumerate(new if most is None else new[: max(0, most - len(known))], len(known))
         ]
         self.session.add_all(rows)
         WorkQueue(self.session).open_all(
@@ -77,6 +83,12 @@ class Pieces(Records[Piece]):
     def of(self, parent_id: str) -> Sequence[Piece]:
         """All pieces of a job or batch, in order."""
         return self.session.scalars(select(Piece).where(Piece.parent_id == parent_id).order_by(Piece.place)).all()
+
+    def digests(self, parent_id: str) -> Sequence[str | None]:
+        """The files that all pieces of a job or batch have left, in order."""
+        return self.session.scalars(
+            select(Piece.sha256).where(Piece.parent_id == parent_id).order_by(Piece.place)
+        ).all()
 
     def lock_parent(self, piece_id: str) -> str:
         """Lock the work of the piece's parent, before anything that ends the piece is written; returns the parent.
@@ -108,6 +120,11 @@ class Pieces(Records[Piece]):
         left = select(func.count()).where(Piece.parent_id == parent_id, Piece.status == "waiting")
         return self.session.scalar(left) or 0
 
+    def by_name(self, parent_id: str) -> dict[str, str]:
+        """The status of each piece of a job or batch, by its name."""
+        found = select(Piece.name, Piece.status).where(Piece.parent_id == parent_id)
+        return {row.name: row.status for row in self.session.execute(found)}
+
     def suspend_parent(self, claim: Claim) -> None:
         """The parent waits until its last piece has ended, as it may have; this was no attempt. Raises LeaseLost."""
         work = WorkQueue(self.session)
@@ -115,16 +132,18 @@ class Pieces(Records[Piece]):
         if not self.open_of(claim.record_id):
             work.unblock([claim.record_id])
 
-    def unattended(self, *, for_seconds: float) -> Sequence[str]:
-        """Suspended jobs with trainings that are due for so long, none of which anybody has taken.
+    def unattended(self, *, versions: str, for_seconds: float) -> Sequence[str]:
+        """Jobs that wait for workers of other versions, or for their trainings, for so long that none may be left.
 
-        It may be that no worker of their versions is left.
+        They or their trainings are due, and nobody has taken any.
         """
-        suspended = select(Work.record_id).where(Work.state == "blocked", Work.kind == "calibrate")
-        if not (parents := self.session.scalars(suspended).all()):
+        moment = self.now - timedelta(seconds=for_seconds)
+        waits = (Work.state.in_(("blocked", "waiting")), Work.not_before < moment)
+        jobs = select(Work.record_id).where(*waits, Work.kind == "calibrate", Work.requires != versions)
+        if not (parents := self.session.scalars(jobs).all()):
             return []
-        of_them = select(Work.flow).where(Work.flow.in_(parents), Work.kind == "candidate")
-        due = of_them.where(Work.state == "waiting", Work.not_before < self.now - timedelta(seconds=for_seconds))
+        of_them = select(Work.flow).where(Work.flow.in_(parents))
+        due = of_them.where(Work.state == "waiting", Work.not_before < moment)
         taken = of_them.where(Work.state == "claimed")
         return self.session.scalars(due.where(Work.flow.not_in(taken)).distinct()).all()
 

@@ -12,7 +12,7 @@ from datetime import datetime, timedelta
 from sqlalchemy import ColumnElement, and_, or_, select, update
 
 from service.registry.contract import QUEUE_OF, kind_of_record
-from service.registry.errors import LeaseLost
+from service.registry.errors import LeaseLost, WorkGone
 from service.registry.repositories.due_work import ClaimLimits, DueWork, free
 from service.registry.repositories.records import AfterCommit, Permit
 from service.registry.repositories.turns import first_turn, next_turns
@@ -58,23 +58,16 @@ class WorkQueue(DueWork):
         """
         kind = kind or kind_of_record(record_id)
         queue = queue or QUEUE_OF[kind]
-        work = Work(
-            record_id=record_id,
-            kind=kind,
-            queue=queue,
+        return self._open(
+            record_id,
+            kind,
+            queue,
             state="blocked" if blocked else "waiting",
             flow=record_id,
             turn=first_turn(self.session, queue),
-            not_before=self.now,
             memory_bytes=memory_bytes,
             concurrency_key=concurrency_key,
-            attempts=0,
-            losses=[],
         )
-        self.session.add(work)
-        if not blocked:
-            self._permit(record_id, kind, queue)
-        return work
 
     def open_all(
         self,
@@ -86,25 +79,18 @@ class WorkQueue(DueWork):
         memory_bytes: int = 0,
     ) -> None:
         """Open work for the pieces of a flow, which takes turns with all others in this queue."""
-        moment, turns = self.now, next_turns(self.session, queue, flow, count=len(record_ids))
+        turns = next_turns(self.session, queue, flow, count=len(record_ids))
         for record_id, turn in zip(record_ids, turns, strict=True):
             kind = kind_of_record(record_id)
-            self.session.add(
-                Work(
-                    record_id=record_id,
-                    kind=kind,
-                    queue=queue,
-                    state="waiting",
-                    flow=flow,
-                    turn=turn,
-                    requires=requires,
-                    not_before=moment,
-                    memory_bytes=memory_bytes,
-                    attempts=0,
-                    losses=[],
-                )
-            )
+            self._open(record_id, kind, queue, flow=flow, turn=turn, requires=requires, memory_bytes=memory_bytes)
+
+    def _open(self, record_id: str, kind: str, queue: str, *, state: str = "waiting", **values: object) -> Work:
+        given = {"record_id": record_id, "kind": kind, "queue": queue, "state": state, **values}
+        work = Work(**given, not_before=self.now, attempts=0, losses=[])
+        self.session.add(work)
+        if state == "waiting":
             self._permit(record_id, kind, queue)
+        return work
 
     def of(self, record_id: str) -> Work:
         """The work of this record."""
@@ -131,14 +117,10 @@ class WorkQueue(DueWork):
         ).one_or_none()
         return None if claimed is None else Claim(record_id, *claimed)
 
-    def claim_next(
-        self, queue: str, limits: ClaimLimits, *, worker: str, lease_seconds: float, flow: str | None = None
-    ) -> Claim | None:
-        """Claim what `next_due` finds, with `flow` only where it is of this flow; None if there is nothing."""
+    def claim_next(self, queue: str, limits: ClaimLimits, *, worker: str, lease_seconds: float) -> Claim | None:
+        """Claim what `next_due` finds; None if there is nothing."""
         due = self.next_due(queue, limits)
-        if due is None or flow not in (None, due.flow):
-            return None
-        return self.claim(due.record_id, worker=worker, lease_seconds=lease_seconds)
+        return None if due is None else self.claim(due.record_id, worker=worker, lease_seconds=lease_seconds)
 
     def renew(self, claim: Claim, *, lease_seconds: float) -> None:
         """Extend the lease; raises LeaseLost if another worker claimed the work."""
@@ -171,14 +153,16 @@ class WorkQueue(DueWork):
 
     def block(self, claim: Claim) -> None:
         """Other records must be inspected, or its pieces done, first; this was no attempt. Raises LeaseLost."""
-        self._change(claim, state="blocked", attempts=claim.attempts - 1)
+        self._change(claim, state="blocked", attempts=claim.attempts - 1, not_before=self.now)
 
     def unblock(self, record_ids: Iterable[str]) -> None:
-        """Let these be claimed; the claim checks again whether they can be done."""
-        blocked = update(Work).where(Work.record_id.in_(list(record_ids)), Work.state == "blocked")
-        opened = blocked.values(state="waiting").returning(Work.record_id, Work.kind, Work.queue)
-        for row in self.session.execute(opened):
-            self._permit(*row)
+        """Let these be claimed, which are due from now on; the claim checks again whether they can be done."""
+        self._open_again(Work.record_id.in_(list(record_ids)), Work.state == "blocked")
+
+    def open_to_all(self, record_ids: Iterable[str]) -> None:
+        """The same of work that waits for workers of some versions, which others may now claim, too."""
+        waits = Work.state.in_(("blocked", "waiting"))
+        self._open_again(Work.record_id.in_(list(record_ids)), waits, requires=None)
 
     def finish(self, claim: Claim) -> None:
         """The result is written in this same transaction; raises LeaseLost if it may not be."""
@@ -236,6 +220,11 @@ class WorkQueue(DueWork):
         self.session.flush()
         return [work.record_id for work in released]
 
+    def _open_again(self, *which: ColumnElement[bool], **values: object) -> None:
+        opened = update(Work).where(*which).values(state="waiting", not_before=self.now, **values)
+        for row in self.session.execute(opened.returning(Work.record_id, Work.kind, Work.queue)):
+            self._permit(*row)
+
     def _permit(self, record_id: str, kind: str, queue: str) -> None:
         AfterCommit.of(self.session).permits.append(Permit(record_id, kind, queue))
 
@@ -246,6 +235,8 @@ class WorkQueue(DueWork):
             .values(**values)
             .returning(Work.queue)
         )
-        if queue is None:
-            raise LeaseLost("lease_lost", f"another worker owns {claim.record_id} now")
-        return queue
+        if queue is not None:
+            return queue
+        if self.session.scalar(select(Work.record_id).where(Work.record_id == claim.record_id)) is None:
+            raise WorkGone("lease_lost", f"{claim.record_id} has gone with its job or batch")
+        raise LeaseLost("lease_lost", f"another worker owns {claim.record_id} now")

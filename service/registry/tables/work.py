@@ -29,7 +29,7 @@ class Work(Base):
     flow: Mapped[str] = mapped_column(String(40), server_default="")  # whose turns in the queue it takes
     turn: Mapped[float] = mapped_column(default=0.0, server_default="0")  # its place in the queue: least first
     requires: Mapped[str | None] = mapped_column(String(200))  # the versions of the workers that may take it
-    not_before: Mapped[datetime]  # waiting work is left alone until then
+    not_before: Mapped[datetime]  # waiting work is left alone until then; blocked work is blocked since then
     memory_bytes: Mapped[int] = mapped_column(BigInteger, default=0)  # what it needs, by an estimate
     concurrency_key: Mapped[str | None] = mapped_column(
         String(255)

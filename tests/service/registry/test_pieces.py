@@ -9,12 +9,13 @@ import pytest
 
 from service.registry import tables
 from service.registry.contract import ANY_DEVICE
-from service.registry.errors import LeaseLost
+from service.registry.errors import WorkGone
 from service.registry.registry import Registry
 from service.registry.repositories import Claim, ClaimLimits, NewPiece
 from service.registry.tables import new_id
 from service.registry.unit_of_work import UnitOfWork
 from tests.helpers.staging import stage_bytes
+from tests.helpers.work import add_job
 
 
 def opened(registry: Registry, prefix: str = "job") -> str:
@@ -33,10 +34,10 @@ def claimed(registry: Registry, record_id: str) -> Claim:
     return claim
 
 
-def take(registry: Registry, queue: str = ANY_DEVICE, flow: str | None = None) -> Claim | None:
+def take(registry: Registry, queue: str = ANY_DEVICE) -> Claim | None:
     """Claim whose turn it is."""
     with registry.write() as unit:
-        return unit.work.claim_next(queue, ClaimLimits(), worker="w", lease_seconds=60, flow=flow)
+        return unit.work.claim_next(queue, ClaimLimits(), worker="w", lease_seconds=60)
 
 
 def flow_taken(registry: Registry) -> str:
@@ -101,18 +102,6 @@ def test_newcomers_do_not_starve_a_flow(registry: Registry) -> None:
             taken.append(unit.work.of(claim.record_id).flow)
             unit.work.finish(claim)
     assert taken.count(large) == 4
-
-
-def test_a_flow_is_asked_for_only_at_its_turn(registry: Registry) -> None:
-    """A process that holds a job open gets its next piece where it is next, and nothing where another job is."""
-    job, other = opened(registry), opened(registry)
-    claimed(registry, job)
-    add(registry, job, "a")
-    assert take(registry, flow=job) is None
-    claimed(registry, other)
-    piece = take(registry, flow=job)
-    assert piece is not None
-    assert piece.kind == "candidate"
 
 
 def test_offered_again_nothing_is_doubled(registry: Registry) -> None:
@@ -204,10 +193,22 @@ def test_an_ended_parent_ends_its_pieces(registry: Registry, end: str) -> None:
     holder = claimed(registry, held.id)
     with registry.write() as unit:
         unit.batches.change_status(unit.batches.get(batch), end)
-    with pytest.raises(LeaseLost), registry.write() as unit:
+    with pytest.raises(WorkGone), registry.write() as unit:
         unit.work.renew(holder, lease_seconds=60)
     with registry.read() as unit:
         assert unit.batches.is_referenced(digest) == (end == "succeeded")
     with registry.write() as unit:
         assert unit.batches.delete(batch) == ([digest] if end == "succeeded" else [])
         assert unit.pieces.of(batch) == []
+
+
+def test_a_job_that_ended_without_its_pieces_takes_them_along(registry: Registry) -> None:
+    """A worker of an older release knows of none: what it leaves of them goes when the job is deleted."""
+    job = add_job(registry, status="failed")
+    done, _ = add(registry, job, "a", "b")
+    with stage_bytes(registry.artifacts, b"outcome") as staged, registry.write() as unit:
+        digest = staged.keep()
+        unit.pieces.finish(done.id, sha256=digest)
+    with registry.write() as unit:
+        assert unit.jobs.delete(job) == [digest]
+        assert (unit.pieces.of(job), unit.work.next_due(ANY_DEVICE)) == ([], None)

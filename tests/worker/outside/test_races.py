@@ -7,19 +7,22 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from service.registry.contract import ANY_DEVICE
-from service.registry.errors import LeaseLost, Unavailable
+from service.registry.errors import LeaseLost, Unavailable, WorkGone
 from service.registry.registry import Registry
-from service.registry.repositories import Claim, ClaimLimits
+from service.registry.repositories import Claim, ClaimLimits, Due
+from service.registry.unit_of_work import UnitOfWork
 from service.settings import ServiceSettings
 from tests.helpers.processes import until
 from tests.helpers.scripted_race import NAMES, ScriptedChild, add_race, epoch, offers, outcome_of
 from tests.helpers.staging import stage_bytes
+from tests.helpers.work import reaper_of
 from worker.documents import EndReply, GoOnReply, TrainReply
 from worker.outside import supervisor as supervisors
 from worker.outside.kinds import kind_of
@@ -222,8 +225,10 @@ def test_what_a_killed_worker_did_goes_on_elsewhere(bench: Bench, victim: str) -
     assert sorted(bench.child.trained) == sorted(NAMES)
 
 
-def test_a_leader_lets_others_pass(bench: Bench) -> None:
-    """A leader with nothing to train waits; where another job is due its child ends, and the last finisher goes on."""
+def test_a_leader_lets_others_pass(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A leader with nothing to train waits, and writes nothing meanwhile; where another job is due its child ends, and
+    the last finisher goes on.
+    """
     job_id = add_race(bench.registry)
     leader = bench.begun("a")
     assert isinstance(leader, Calibrate)
@@ -239,7 +244,9 @@ def test_a_leader_lets_others_pass(bench: Bench) -> None:
     assert [first.name, second.name] == list(NAMES[:2])
     bench.save(leader, first.name, outcome_of(first.name))
     leader.note({"asks": "training"})
-    assert leader.reply(journal) is None  # nothing else is due: it looks again
+    with monkeypatch.context() as reading:
+        reading.setattr(bench.registry, "write", lambda: 1 / 0)
+        assert leader.reply(journal) is None  # nothing else is due: it looks again
     add_race(bench.registry)
     with pytest.raises(Suspended):
         leader.reply(journal)
@@ -369,25 +376,45 @@ def test_versions_are_kept_apart(bench: Bench, monkeypatch: pytest.MonkeyPatch, 
         assert (work.state, work.attempts, work.losses) == ("waiting", 0, [])
         leader.handed_back(unit, "its worker was stopped")
     assert set(bench.pieces(job_id)) == set(NAMES[:2])
+    with bench.registry.write() as unit:
+        assert unit.work.claim_next(ANY_DEVICE, others, worker="b", lease_seconds=30) is None, "the lead is theirs, too"
+        assert unit.pieces.unattended(versions=race_versions(), for_seconds=-1) == []
+        assert unit.pieces.unattended(versions="fedlas 9", for_seconds=-1) == [job_id]
+        unit.work.open_to_all([job_id])
+        assert unit.work.next_due(ANY_DEVICE, others) == Due(job_id, "calibrate", job_id)
     begun = bench.begun("b")
     assert (begun.job_id, begun._checkpoints, bench.pieces(job_id)) == (job_id, {}, {})
 
 
 def test_a_race_whose_workers_are_gone_is_not_waited_for(bench: Bench, tmp_path: Path) -> None:
-    """Where nobody has taken trainings for long, perhaps since no worker of their versions is left, their suspended
-    leader is opened again; it is not while somebody is at one."""
+    """Where nobody has taken trainings for long, perhaps since no worker of their versions is left, workers of others
+    open their suspended leader again, which is due from then on; not while somebody is at one, nor if it was suspended
+    only just now.
+    """
     job_id = add_race(bench.registry)
     leader = bench.begun("a")
     for event in offers(NAMES[:2]):
         leader.note(event)
     leader.reply(tmp_path / "journal")
+
+    def unattended(unit: UnitOfWork, for_seconds: float, versions: str = "fedlas 9") -> list[str]:
+        return list(unit.pieces.unattended(versions=versions, for_seconds=for_seconds))
+
     with bench.registry.write() as unit:
         unit.pieces.suspend_parent(leader.claim)
-        assert unit.pieces.unattended(for_seconds=-1) == []
+        assert unattended(unit, -1) == []
         unit.work.release(leader.held.claim)
     with bench.registry.write() as unit:
-        assert unit.pieces.unattended(for_seconds=600) == []
-        assert unit.pieces.unattended(for_seconds=-1) == [job_id]
+        assert (unattended(unit, -1), unattended(unit, -1, race_versions())) == ([job_id], [])
+        long_ago = unit.now() - timedelta(seconds=601)
+        unit.work.of(leader.held.piece_id).not_before = long_ago
+        assert unattended(unit, 600) == []
+        unit.work.of(job_id).not_before = long_ago
+        assert unattended(unit, 600) == [job_id]
+    reaper_of(bench.registry, bench.settings).sweep()
+    with bench.registry.read() as unit:
+        assert unit.work.next_due(ANY_DEVICE) == Due(job_id, "calibrate", job_id)
+        assert unit.work_statistics.open_work()[ANY_DEVICE, "calibrate"].oldest_seconds < 600
 
 
 def test_who_has_lost_a_training_writes_nothing_of_it(bench: Bench, tmp_path: Path) -> None:
@@ -417,7 +444,7 @@ def test_who_has_lost_a_training_writes_nothing_of_it(bench: Bench, tmp_path: Pa
     assert again.held.name == NAMES[1]
     with bench.registry.write() as unit:
         leader.cancelled(unit)
-    with pytest.raises(LeaseLost), bench.registry.write() as unit:
+    with pytest.raises(WorkGone), bench.registry.write() as unit:
         again.renew(unit, lease_seconds=30)
 
 
@@ -433,7 +460,9 @@ def test_what_a_child_offers_is_bounded(bench: Bench, tmp_path: Path, monkeypatc
     reply = leader.reply(tmp_path / "journal")
     assert isinstance(reply, TrainReply)
     assert set(bench.pieces(job_id)) == set(NAMES[:3])
-    leader.note({"asks": "training"})  # without an outcome
+    leader._offers = 0  # as in another attempt
+    for event in [*offers(["candidate-09-10-fold-1"]), {"asks": "training"}]:  # without an outcome
+        leader.note(event)
     following = leader.reply(tmp_path / "journal")
     assert isinstance(following, TrainReply)
     assert following.name == NAMES[0]

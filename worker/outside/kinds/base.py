@@ -18,6 +18,7 @@ from service.registry.registry import Registry
 from service.registry.repositories import Claim, ClaimLimits
 from service.registry.unit_of_work import UnitOfWork
 from worker.documents import Reply, Result, SavedCheckpoint, WorkOrder
+from worker.outside import metrics
 from worker.sandbox.protocol import ChildRequest
 from worker.settings import WorkerSettings
 
@@ -124,6 +125,20 @@ class WorkKind(ABC):
             PieceFailed: one of them cannot be done, and neither can the work.
         """
         return None
+
+    def next_piece(self, unit: UnitOfWork, *, of: str, kind: str, queue: str) -> Claim | None:
+        """Claim a piece of this parent for the child that runs, where it is next in the order of the queue."""
+        assert self.claimant is not None
+        due = unit.work.next_due(queue, self.claimant.limits(queue))
+        if due is None or (due.flow, due.kind) != (of, kind):
+            return None
+        return unit.work.claim(due.record_id, worker=self.claimant.name, lease_seconds=self.settings.lease_seconds)
+
+    def show_next(self, claim: Claim) -> None:
+        """The child does this piece from now on."""
+        assert self.claimant is not None
+        metrics.CLAIMS.labels(claim.kind).inc()
+        self.claimant.show(claim)
 
     def renew(self, unit: UnitOfWork, *, lease_seconds: float) -> None:
         """Renew what is held; raises LeaseLost where the work may not go on."""

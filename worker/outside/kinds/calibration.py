@@ -12,12 +12,11 @@ from pydantic import BaseModel
 from service.registry import tables
 from service.registry.artifacts import StagedFile
 from service.registry.contract import JobRequest, RecordError
-from service.registry.documents import ModelProfile, Progress, Publication
+from service.registry.documents import Progress
 from service.registry.errors import LeaseLost
 from service.registry.presenters import job_record, model_record
 from service.registry.registry import Registry
-from service.registry.repositories import Claim, NewPiece
-from service.registry.tables import new_id, now
+from service.registry.repositories import Claim, Due, NewPiece
 from service.registry.unit_of_work import UnitOfWork
 from worker.documents import (
     CalibrateOrder,
@@ -31,6 +30,7 @@ from worker.documents import (
 )
 from worker.outside.kinds.base import PieceFailed, Suspended
 from worker.outside.kinds.jobs import JobKind
+from worker.outside.kinds.publication import calibrated, published
 from worker.outside.kinds.race import RUNNING, HeldTraining, RaceWork
 from worker.outside.versions import race_versions
 from worker.sandbox.protocol import Limits
@@ -60,6 +60,7 @@ class Calibrate(RaceWork[JobResult]):
         if pieces and unit.work.of(pieces[0].id).requires != race_versions():
             _LOG.warning("%s: other versions have begun its race, which is begun again", self.job_id)
             unit.after_commit.unreferenced += unit.pieces.drop(self.job_id)
+            unit.work.of(self.job_id).requires = None
         super().start(unit, dataset)
 
     def saved(self, unit: UnitOfWork) -> Mapping[str, str]:
@@ -77,14 +78,17 @@ class Calibrate(RaceWork[JobResult]):
 
     def reply(self, journal: Path) -> Reply | None:
         """The training whose turn it is, or the outcomes of all that were offered; for those of others it waits."""
-        outcomes: Mapping[str, str] | None = None
-        if self.held is None or self.held.told:
+        held, outcomes = self.held, None
+        if held is None or held.told:
+            if self._only_waits(held):
+                return None
             with self.registry.write() as unit:
-                self.held, outcomes = self._next(unit)
+                held, outcomes = self._next(unit)
+            self.held = held
             if self._suspended:
                 raise Suspended
-        if self.held is not None:
-            return self.train_reply(self.held, journal)
+        if held is not None:
+            return self.train_reply(held, journal)
         if outcomes is None:
             return None
         reply = GoOnReply(entries=self.given(outcomes, journal))
@@ -92,6 +96,23 @@ class Calibrate(RaceWork[JobResult]):
         self._rung.clear()
         self.waits = False
         return reply
+
+    def _only_waits(self, held: HeldTraining | None) -> bool:
+        """Whether others are at what is left of the rung, and nothing is due: no writer's turn is taken in vain."""
+        if held is not None and not held.ended:
+            return False
+        with self.registry.read() as unit:
+            states = unit.pieces.by_name(self.job_id)
+            rung = {states.get(name, "new") for name in self._rung}
+            if "waiting" not in rung or "new" in rung or "failed" in states.values():
+                return False
+            return self._due(unit) is None
+
+    def _due(self, unit: UnitOfWork) -> Due | None:
+        """What this worker may take of the job's queue now."""
+        assert self.claimant is not None
+        queue = unit.work.of(self.job_id).queue
+        return unit.work.next_due(queue, self.claimant.limits(queue))
 
     def _next(self, unit: UnitOfWork) -> tuple[HeldTraining | None, Mapping[str, str] | None]:
         """A training to do, or the outcomes that the child lacks, where all are there; neither where others do some."""
@@ -112,6 +133,8 @@ class Calibrate(RaceWork[JobResult]):
     def _offered(self, unit: UnitOfWork) -> Sequence[tables.Piece]:
         """All pieces of the job, after those of this rung were made that are not there yet."""
         work = unit.work.of(self.job_id)
+        if self._rung:
+            work.requires = race_versions()  # of whoever leads on, too
         return unit.pieces.add_all(
             self.job_id,
             [
@@ -121,13 +144,12 @@ class Calibrate(RaceWork[JobResult]):
             queue=work.queue,
             requires=race_versions(),
             memory_bytes=work.memory_bytes,
+            most=_MOST_TRAININGS,
         )
 
     def _let_others_pass(self, unit: UnitOfWork) -> None:
         """Where work of others is due, wait for the trainings without a worker: whoever ends the last goes on."""
-        assert self.claimant is not None
-        queue = unit.work.of(self.job_id).queue
-        if unit.work.next_due(queue, self.claimant.limits(queue)) is not None:
+        if self._due(unit) is not None:
             self.write_events(unit)
             unit.pieces.suspend_parent(self.claim)
             self._suspended = True
@@ -181,7 +203,7 @@ class Calibrate(RaceWork[JobResult]):
             unit.ledger.withdraw(row.id)
         served = unit.models.get(row.model_id)
         if found.calibrated is not None:
-            served = unit.models.add(_calibrated(served, row, found.calibrated, files["model"]))
+            served = unit.models.add(calibrated(served, row, found.calibrated, files["model"]))
             if "seen_rows" in files:
                 served.seen_rows_sha256, served.seen_rows_key = files["seen_rows"].keep(), self._row_key
             model_record(served).model_dump_json()  # raises where no list could show it
@@ -190,7 +212,7 @@ class Calibrate(RaceWork[JobResult]):
         row.progress = {"fraction": 1.0}
         # Another release may have inserted the row without the column, which only lists are searched by.
         if (name := JobRequest.read(row.request).publish_as) is not None:
-            publication = _published(unit, name, row, served)
+            publication = published(unit, name, row, served)
             unit.events.add(row.id, "publication", publication.stored())
         unit.jobs.change_status(row, "succeeded")
         return job_record(row, unit.work.of(row.id))
@@ -218,40 +240,3 @@ class Plan(JobKind[PlanResult]):
         row.adjustments = [notice.stored() for notice in found.plan.adjustments]
         unit.jobs.change_status(row, "succeeded")
         return job_record(row, unit.work.of(row.id))
-
-
-def _published(unit: UnitOfWork, name: str, job: tables.Job, served: tables.Model) -> Publication:
-    """Make the served model the next version of the name, unless the job has shown too little for that."""
-    when = job.request.get("publish_when")
-    if when is None:  # what answers under a name already is replaced only by what is shown to be better
-        when = "shown" if unit.names.exists(name) else "promoted"
-    if when != "always" and not job.promoted:
-        return Publication(name=name, reason=f"the uploaded model is served as it is ({job.verdict})")
-    if when == "shown" and not job.shown:
-        return Publication(name=name, reason="the test rows do not show what is served to be better")
-    version = unit.names.publish(name, served)
-    if served.origin == "calibrated":
-        served.name, served.version = name, version
-    return Publication(name=name, version=version)
-
-
-def _calibrated(parent: tables.Model, job: tables.Job, profile: ModelProfile, file: StagedFile) -> tables.Model:
-    digest = file.keep()
-    return tables.Model(
-        id=new_id("mdl"),
-        name=parent.name,
-        version=1,
-        origin="calibrated",
-        status="ready",
-        created_at=now(),
-        sha256=digest,
-        served_sha256=digest,
-        bytes=file.size,
-        options={},
-        profile=profile.stored(),
-        calibrated=True,
-        parent_id=parent.id,
-        job_id=job.id,
-        seen_rows_sha256=parent.seen_rows_sha256,
-        seen_rows_key=parent.seen_rows_key,
-    )

@@ -21,7 +21,6 @@ from service.registry.errors import LeaseLost, NotFound
 from service.registry.repositories import Claim
 from service.registry.unit_of_work import UnitOfWork
 from worker.documents import ChildEvent, TrainingOrder, TrainReply
-from worker.outside import metrics
 from worker.outside.journal_folder import give_file
 from worker.outside.kinds.base import R, given_up
 from worker.outside.kinds.jobs import JobKind
@@ -96,14 +95,8 @@ class RaceWork(JobKind[R]):
 
         What is given up is written as failed, which is what becomes of the job.
         """
-        assert self.claimant is not None
         queue = unit.work.of(self.job_id).queue
-        while (due := unit.work.next_due(queue, self.claimant.limits(queue))) is not None:
-            if due.flow != self.job_id or due.kind != CANDIDATE:
-                return None
-            claim = unit.work.claim(due.record_id, worker=self.claimant.name, lease_seconds=self.settings.lease_seconds)
-            if claim is None:
-                return None
+        while (claim := self.next_piece(unit, of=self.job_id, kind=CANDIDATE, queue=queue)) is not None:
             if (error := given_up(claim, self.settings.max_attempts)) is None:
                 unit.callbacks.append(partial(self._claimed, claim))
                 return self.hold(unit, claim)
@@ -121,10 +114,8 @@ class RaceWork(JobKind[R]):
         return held
 
     def _claimed(self, claim: Claim, committed: bool) -> None:
-        assert self.claimant is not None
         if committed:
-            metrics.CLAIMS.labels(claim.kind).inc()
-            self.claimant.show(claim)
+            self.show_next(claim)
 
     def train_reply(self, held: HeldTraining, journal: Path) -> TrainReply:
         """Tell the child of it, with what an earlier attempt has saved."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,7 +13,7 @@ from pydantic import BaseModel
 from service.registry.artifacts import StagedFile
 from service.registry.contract import QUEUE_OF, AnswerOptions, RecordError
 from service.registry.documents import ModelProfile, PartResult
-from service.registry.errors import LeaseLost, NotFound
+from service.registry.errors import NotFound, WorkGone
 from service.registry.registry import Registry
 from service.registry.repositories import Claim, NewPiece
 from service.registry.unit_of_work import UnitOfWork
@@ -26,7 +27,6 @@ from worker.documents import (
     ShardOrder,
     ShardsResult,
 )
-from worker.outside import metrics
 from worker.outside.kinds.base import ChildWork, Prepared
 from worker.sandbox.protocol import JsonObject, Limits
 from worker.settings import WorkerSettings
@@ -40,7 +40,8 @@ _LEAST_SHARDS = 2
 #: Rows of the `pieces` table are read all at once.
 _MOST_SHARDS = 10_000
 _MOST_SECONDS = 24 * 3600
-_QUEUE = QUEUE_OF["predict_shard"]
+_KIND = "predict_shard"
+_QUEUE = QUEUE_OF[_KIND]
 
 
 def planned_shards(num_rows: int, profile: ModelProfile, *, seconds: float) -> list[NewPiece]:
@@ -69,7 +70,7 @@ class PredictShard(ChildWork[ShardsResult]):
     """A shard, and those of the same batch after it whose turn it is while the child lives."""
 
     result = ShardsResult
-    most_checkpoint_bytes = 1 << 50
+    most_checkpoint_bytes = sys.maxsize  # a part has no limit, as results that are one file have none
 
     def __init__(self, registry: Registry, settings: WorkerSettings, claim: Claim) -> None:
         super().__init__(registry, settings, claim)
@@ -135,10 +136,7 @@ class PredictShard(ChildWork[ShardsResult]):
         if not self._kept or self.claimant is None:
             return EndReply()
         with self.registry.write() as unit:
-            due = unit.work.next_due(_QUEUE, self.claimant.limits(_QUEUE))
-            if due is None or (due.flow, due.kind) != (self._batch_id, "predict_shard"):
-                return EndReply()
-            claim = unit.work.claim(due.record_id, worker=self.claimant.name, lease_seconds=self.settings.lease_seconds)
+            claim = self.next_piece(unit, of=self._batch_id, kind=_KIND, queue=_QUEUE)
             if claim is None:
                 return EndReply()
             if claim.losses:  # whose fault it was shows in a process of its own
@@ -146,8 +144,7 @@ class PredictShard(ChildWork[ShardsResult]):
                 return EndReply()
             shard = RowRange.read(unit.pieces.get(claim.record_id).order)
         self._hold(claim, shard)
-        metrics.CLAIMS.labels(claim.kind).inc()
-        self.claimant.show(claim)
+        self.show_next(claim)
         return PredictReply(shard=shard)
 
     def renew(self, unit: UnitOfWork, *, lease_seconds: float) -> None:
@@ -174,7 +171,7 @@ class PredictShard(ChildWork[ShardsResult]):
         try:
             unit.pieces.lock_parent(self.record_id)
         except NotFound as error:
-            raise LeaseLost("lease_lost", f"{self.record_id} has gone with its batch") from error
+            raise WorkGone("lease_lost", f"{self.record_id} has gone with its batch") from error
 
     def succeeded(self, answer: JsonObject, folder: Path) -> None:
         """The child has done all that it was given; its parts are there already, or the last is done again."""
