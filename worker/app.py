@@ -18,6 +18,8 @@ from celery.utils.sysinfo import is_auto_concurrency
 from celery.worker import WorkController
 from kombu.entity import Exchange, Queue
 
+from service.registry.contract import GPU_ONLY
+from worker.process_identity import has_gpu
 from worker.settings import WorkerSettings
 
 #: A broker that is silent for so long is given up and connected to anew; it answers every second, if only "nothing".
@@ -61,6 +63,15 @@ def configuration() -> dict[str, object]:
 app = Celery("fedlas", include=["worker.tasks"])
 app.add_defaults(configuration)
 app.steps["worker"].add("worker.bootsteps:PermitWork")
+
+
+@worker_init.connect  # type: ignore[untyped-decorator]
+def _leave_gpu_work(sender: WorkController, **_: object) -> None:
+    """Without a GPU its queue is left to others, whether it was asked for or not."""
+    queues = sender.app.amqp.queues
+    if GPU_ONLY in queues.consume_from and not has_gpu():
+        logging.getLogger("fedlas.worker").info("there is no GPU here: %s is left to other workers", GPU_ONLY)
+        queues.deselect([GPU_ONLY])
 
 
 @worker_init.connect  # type: ignore[untyped-decorator]

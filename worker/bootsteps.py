@@ -81,6 +81,7 @@ class PermitWork(StartStopStep):  # type: ignore[misc]
         )  # fmt: skip
         worker.consumer.serve(self._permits, own_queue=own.name, on_ping=check.received)
         reaper = Reaper(registry, settings, supervisor, self._permits, take=worker.consumer.take)
+        self._permits.on_used.append(reaper.look_soon)
         reaper.sweep()  # registered before it takes work that others might take
         for run in (
             self._leave_in_time,

@@ -35,7 +35,7 @@ class PermitConsumer(Consumer):  # type: ignore[misc]
     def serve(self, permits: Permits, *, own_queue: str, on_ping: Callable[[], None]) -> None:
         """Take in permits for these; messages of `own_queue` are the worker's to itself."""
         self._permits, self._own_queue, self._on_ping = permits, own_queue, on_ping
-        permits.on_used = self._balance_soon
+        permits.on_used.append(self._balance_soon)
         self.update_strategies()  # permits are taken in before any connection
         self._take_in: Callable[[Message], None] = super().create_task_handler()
 

@@ -11,7 +11,6 @@ from pydantic_settings import NoDecode
 from service.inference.memory import memory_bytes
 from service.registry.contract import GPU_ONLY, QUEUES
 from service.registry.settings import GIBIBYTE, RegistrySettings, listed
-from worker.process_identity import has_gpu
 from worker.sandbox.protocol import Limits
 
 _MEBIBYTE = 1024**2
@@ -111,8 +110,7 @@ class WorkerSettings(RegistrySettings):
     @property
     def resolved_queues(self) -> tuple[str, ...]:
         """The queues, those first that only few workers can serve."""
-        asked = self.worker_queues or {queue for queue in QUEUES if queue != GPU_ONLY or has_gpu()}
-        return tuple(sorted(asked, key=lambda queue: (queue != GPU_ONLY, queue)))
+        return tuple(sorted(self.worker_queues or QUEUES, key=lambda queue: (queue != GPU_ONLY, queue)))
 
     @property
     def resolved_memory_bytes(self) -> int:

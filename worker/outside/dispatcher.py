@@ -36,6 +36,7 @@ class Dispatcher:
             raise self._error
 
     def __enter__(self) -> Self:
+        self._journal.mkdir()  # before the child begins, which makes it its own: later it could not write to it
         self._work.ask = self._asked.set
         self._thread.start()
         return self

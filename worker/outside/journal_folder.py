@@ -9,7 +9,6 @@ import hashlib
 import os
 import secrets
 import stat
-from contextlib import suppress
 from pathlib import Path
 
 _CHUNK = 1024 * 1024
@@ -49,8 +48,6 @@ def give_file(folder: Path, source: Path, digest: str) -> str:
         ValueError: the stored file is not what its digest says.
     """
     name, found = f"given-{secrets.token_hex(8)}.pt", hashlib.sha256()
-    with suppress(FileExistsError):
-        folder.mkdir()
     opened = _opened(folder)
     try:
         target = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600, dir_fd=opened)

@@ -81,7 +81,7 @@ class Permits:
 
     Attributes:
         limits: by queue, what may be claimed; the reaper knows which larger workers live.
-        on_used: called with the queue of a permit that has been used.
+        on_used: each is called with the queue of a permit that has been used.
     """
 
     def __init__(
@@ -92,7 +92,7 @@ class Permits:
         self.places = Places(queues, threads=threads)
         self.versions = versions
         self.limits: Mapping[str, ClaimLimits] = {}
-        self.on_used: Callable[[str], None] = lambda queue: None
+        self.on_used: list[Callable[[str], None]] = []
         self._supervisor = supervisor
         supervisor.limits = self.limits_of
         self._registry = registry
@@ -107,7 +107,8 @@ class Permits:
                 self._supervisor.execute(claim, show=show)
         finally:
             self.places.leave(queue)
-            self.on_used(queue)
+            for told in self.on_used:
+                told(queue)
 
     def due(self, queue: str, *, skip: int = 0, limit: int, due_for: float = 0.0) -> list[Permit]:
         """Permits for work of this queue that may be claimed here."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import os
+import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -56,11 +57,25 @@ class Reaper:
         self._last_sweep = time.monotonic()
         self._judges_from = self._last_sweep + settings.lease_seconds
         self._register_at = 0.0
+        self._freed = threading.Event()
 
     def run(self) -> None:
-        """Until the worker stops."""
-        while not self._supervisor.stopping.wait(self._settings.poll_seconds):
-            self.sweep()
+        """Until the worker stops: every second, and for more work as soon as a thread is free."""
+        sweeps_at = time.monotonic() + self._settings.poll_seconds
+        while not self._supervisor.stopping.is_set():
+            freed = self._freed.wait(max(0.0, sweeps_at - time.monotonic()))
+            self._freed.clear()
+            if self._supervisor.stopping.is_set():
+                return
+            if freed and time.monotonic() < sweeps_at:
+                self._safely(self._look_for_work)
+            else:
+                self.sweep()
+                sweeps_at = time.monotonic() + self._settings.poll_seconds
+
+    def look_soon(self, queue: str) -> None:
+        """A permit of this queue was used: the broker's next one may take a second to come."""
+        self._freed.set()
 
     def deregister(self) -> None:
         """This worker ends: its row goes."""
@@ -69,14 +84,20 @@ class Reaper:
 
     def sweep(self) -> None:
         """Register, release and look for work once."""
+        self._safely(self._sweep)
+
+    def _sweep(self) -> None:
+        self._allow_for_outages()
+        if time.monotonic() >= self._register_at:
+            self._register_at = time.monotonic() + self._settings.heartbeat_seconds
+            self._register()
+        self._release()
+        self._look_for_work()
+        self._last_sweep = time.monotonic()
+
+    def _safely(self, act: Callable[[], None]) -> None:
         try:
-            self._allow_for_outages()
-            if time.monotonic() >= self._register_at:
-                self._register_at = time.monotonic() + self._settings.heartbeat_seconds
-                self._register()
-            self._release()
-            self._look_for_work()
-            self._last_sweep = time.monotonic()
+            act()
         except RegistryError as error:
             _LOG.warning("the reaper failed: %s", error)
         except Exception:  # a reaper that ends would never be missed

@@ -8,6 +8,7 @@ from typing import Any
 
 from tests.helpers.service import until
 from worker.documents import EndReply
+from worker.outside.checkpoint_upload import FOLDER
 from worker.outside.dispatcher import Dispatcher
 
 
@@ -24,5 +25,6 @@ def test_an_ask_that_follows_its_reply_at_once_is_answered(tmp_path: Path) -> No
     replies: Any = SimpleNamespace(send=send)
     uploader: Any = SimpleNamespace(drain=lambda seconds: True)
     with Dispatcher(work, tmp_path, replies, uploader):
+        assert (tmp_path / FOLDER).is_dir(), "a child makes its own what is there when it begins"
         work.ask()
         until(lambda: len(sent) == 100, seconds=60, what="every ask is answered")

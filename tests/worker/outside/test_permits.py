@@ -11,6 +11,7 @@ from service.registry.contract import ANY_DEVICE, GPU_ONLY, QUEUES
 from service.registry.registry import Registry
 from service.registry.repositories import Claim, Permit
 from service.settings import ServiceSettings
+from tests.helpers.processes import until
 from tests.helpers.work import add_dataset, add_job, hurried, permits_of, reaper_of, state_of
 from worker.outside.permits import Permits, Places
 from worker.outside.recovery import Reaper
@@ -163,3 +164,22 @@ def test_nothing_is_taken_when_the_worker_stops(registry: Registry, worker_setti
     permits.places.await_idle(30)
     last.join()
     assert (permits.places.in_use, state_of(registry, record_id)) == (0, "waiting")
+
+
+def test_a_used_permit_makes_the_worker_look_at_once(registry: Registry, worker_settings: WorkerSettings) -> None:
+    """Work that is due is taken as soon as a thread is free, long before the next sweep."""
+    settings = worker_settings.model_copy(update={"poll_seconds": 3600.0})
+    supervisor = Recording(settings, registry, name="w")
+    permits, taken = permits_of(supervisor, registry), list[Permit]()
+    reaper = Reaper(registry, settings, supervisor, permits, take=taken.append)
+    permits.on_used.append(reaper.look_soon)
+    running = threading.Thread(target=reaper.run)
+    running.start()
+    try:
+        first, second = (add_dataset(registry) for _ in range(2))
+        assert use(permits, "inspect") == [first]
+        until(lambda: [permit.record_id for permit in taken] == [second], seconds=60, what="it is taken")
+    finally:
+        supervisor.stopping.set()
+        reaper.look_soon("inspect")
+        running.join(60)

@@ -233,6 +233,7 @@ def test_a_leader_lets_others_pass(bench: Bench, monkeypatch: pytest.MonkeyPatch
     leader = bench.begun("a")
     assert isinstance(leader, Calibrate)
     journal = Path(bench.settings.data_dir) / "journal"
+    journal.mkdir(parents=True)
     for event in offers(NAMES[:2]):
         leader.note(event)
     first = leader.reply(journal)
@@ -269,6 +270,7 @@ def test_a_leader_lets_others_pass(bench: Bench, monkeypatch: pytest.MonkeyPatch
 def test_the_last_finisher_and_a_leader_that_suspends_meet(bench: Bench) -> None:
     """Whichever comes first, the leader goes on: it is told so, or its work waits to be claimed."""
     journal = Path(bench.settings.data_dir) / "journal"
+    journal.mkdir(parents=True)
     for _ in range(5):
         job_id = add_race(bench.registry)
         leader = bench.begun("a")
@@ -302,6 +304,7 @@ def test_the_last_finisher_and_a_leader_that_suspends_meet(bench: Bench) -> None
 def test_an_outcome_and_the_end_of_its_job_meet(bench: Bench) -> None:
     """Of a training that ends beside its job nothing is left, whichever comes first."""
     journal = Path(bench.settings.data_dir) / "journal"
+    journal.mkdir(parents=True)
     for number in range(4):
         job_id = add_race(bench.registry)
         leader = bench.begun("a")

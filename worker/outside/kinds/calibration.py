@@ -28,6 +28,7 @@ from worker.documents import (
     PlanResult,
     Reply,
 )
+from worker.outside import metrics
 from worker.outside.kinds.base import PieceFailed, Suspended
 from worker.outside.kinds.jobs import JobKind
 from worker.outside.kinds.publication import calibrated, published
@@ -139,13 +140,17 @@ class Calibrate(RaceWork[JobResult]):
             self.job_id,
             [
                 NewPiece(name, offer.order.stored(), work_seconds=offer.order.work_seconds)
-                for name, offer in self._rung.items()
-            ],
+                for name, offer in sorted(self._rung.items(), key=lambda one: -one[1].order.work_seconds)
+            ],  # the longest first: a rung ends with its last training
             queue=work.queue,
             requires=race_versions(),
             memory_bytes=work.memory_bytes,
             most=_MOST_TRAININGS,
         )
+
+    def show_next(self, claim: Claim) -> None:
+        """What is shown is the job, also while its leader trains."""
+        metrics.CLAIMS.labels(claim.kind).inc()
 
     def _let_others_pass(self, unit: UnitOfWork) -> None:
         """Where work of others is due, wait for the trainings without a worker: whoever ends the last goes on."""
