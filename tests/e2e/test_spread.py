@@ -49,6 +49,7 @@ def report_of(service: Service, job_id: str) -> Json:
     """Of a job that ends well at its first attempt; without names and ids, which are those of its service."""
     job = service.ended(job_id, seconds=LONG)
     assert (job["status"], job["attempts"], job["error"]) == ("succeeded", 1, None), service.log
+    assert "was not kept" not in service.log, "what a lost helper had begun is gone on with, and kept"
     report: Json = service.get(job["report_url"])
     return {name: value for name, value in report.items() if name != "subject"}
 
