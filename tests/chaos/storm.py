@@ -26,9 +26,12 @@ from tests.helpers.processes import until
 _TICK_S = 0.05
 _BURST = 12
 _GAP_S = (0.2, 1.6)
-_CALM_S = (3.0, 6.0)
-#: A calm goes on until a job has ended, so that there is progress whatever the faults; but not for ever.
-_LONGEST_CALM_S = 12.0
+_CALM_S = (2.0, 4.0)
+#: A calm goes on until some jobs or pieces have ended, so that there is progress whatever the faults, and on machines
+#: of any speed; but not for ever.
+_PROGRESS, _LONGEST_CALM_S = 3, 40.0
+#: Of so many bursts one meets a new batch.
+_BATCH_EVERY = 2
 _FEWEST_IN_FLIGHT = 6
 #: After the last fault every order has so long to come to its end.
 _QUIET_S = 600.0
@@ -130,14 +133,14 @@ class Run:
         for _ in range(self.plan.jobs):
             self._order()
         while time.monotonic() < end and not (self._is_enough() and self.in_flight == 0):
-            ended = self._ended()
             self._invite()
             for _ in range(_BURST):
                 self._inject()
                 self.wait(self.rng.uniform(*_GAP_S))
             self._order_more()
             self.wait(self.rng.uniform(*_CALM_S))
-            self.wait(_LONGEST_CALM_S, or_until=lambda before=ended: self._ended() > before)  # type: ignore[misc]
+            aim = self._ended() + _PROGRESS
+            self.wait(_LONGEST_CALM_S, or_until=lambda aim=aim: self.in_flight == 0 or self._ended() >= aim)  # type: ignore[misc]
 
     def heal(self) -> None:
         """No more faults: what was broken is whole again, and every order may come to its end."""
@@ -168,7 +171,8 @@ class Run:
         return self.counts.total() >= self.plan.faults
 
     def _ended(self) -> int:
-        return sum(one.has_ended for one in self.orders)
+        """Jobs, and pieces of jobs and batches."""
+        return sum(one.has_ended for one in self.orders) + sum(map(len, list(self.watch.seen.workers_of.values())))
 
     def _order_more(self) -> None:
         while self.in_flight < _FEWEST_IN_FLIGHT and len(self.orders) < _MOST_ORDERS * self.plan.jobs:
@@ -192,6 +196,8 @@ class Run:
         visitor = visit(len(self.visits))
         self.visits.append(visitor)
         begin(look_in, visitor, self._caller(visitor.number))
+        if len(self.visits) % _BATCH_EVERY == 0:
+            return
         reader = batch(len(self.batches))
         self.batches.append(reader)
         begin(predict, reader, self._caller(reader.number), model_id=self.shared.model_id, rows_id=self.shared.rows_id)
