@@ -32,7 +32,7 @@ Json = dict[str, Any]
 #: Four candidates run two folds, the best three the third, and two are refitted.
 REQUEST: Json = {
     "method": "auto",
-    "hyperparameters": {"batch_size": 16, "learning_rate": 0.1, "epochs": 4},
+    "hyperparameters": {"batch_size": 16, "learning_rate": 0.1, "epochs": 40},
     "budget": {"minutes": 10, "candidates": 4},
 }
 LONG = 600
@@ -45,7 +45,9 @@ class Site:
 
     def __init__(self, place: Json, uploads: Uploads, *, spread_seconds: float | None) -> None:
         self.registry = Registry.open(WorkerSettings(**place))
-        self.settings = WorkerSettings(**place, heartbeat_seconds=0.2, lease_seconds=5, spread_seconds=spread_seconds)
+        self.settings = WorkerSettings(
+            **place, heartbeat_seconds=0.2, lease_seconds=5, checkpoint_seconds=0, spread_seconds=spread_seconds
+        )
         self.stop = threading.Event()
         self.threads: list[threading.Thread] = []
         self.model_id = self._inspected("mdl", uploads["digits.onnx"])
@@ -98,7 +100,8 @@ class Site:
                 supervisor.execute(claim)
 
     def helper_has_saved(self) -> bool:
-        """Whether the second worker is in the middle of a training."""
+        """Whether the second worker is in the middle of a training; it must be before the job has ended."""
+        assert self._status() in ("queued", "running")
         with self.registry.read() as unit:
             held = [piece.id for piece in unit.pieces.of(self.job_id) if unit.work.of(piece.id).worker == "b"]
             return any("running" in unit.checkpoints.of(piece_id) for piece_id in held)
